@@ -1,0 +1,50 @@
+"""How strongly did a person react? Emotional reaction intensity from face and voice.
+
+Each function is a command of the same name: ``prepare``, ``train``, ``evaluate``, ``predict`` and ``demo``.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from reactometer.errors import ReactometerError
+
+if TYPE_CHECKING:
+    from reactometer.config import Config, load_config
+    from reactometer.data.prepare import prepare
+    from reactometer.evaluation.evaluate import evaluate
+    from reactometer.inference.predictor import predict
+    from reactometer.models.folder import load_model
+    from reactometer.training.fit import train
+    from reactometer.walkthrough import demo
+
+_HOMES = {
+    "Config": "config",
+    "load_config": "config",
+    "prepare": "data.prepare",
+    "train": "training.fit",
+    "evaluate": "evaluation.evaluate",
+    "predict": "inference.predictor",
+    "load_model": "models.folder",
+    "demo": "walkthrough",
+}
+
+__all__ = [
+    "Config",
+    "ReactometerError",
+    "demo",
+    "evaluate",
+    "load_config",
+    "load_model",
+    "predict",
+    "prepare",
+    "train",
+]
+
+
+def __getattr__(name: str) -> Any:
+    """Import a public name when it is first used, so that a light one does not wait for PyTorch."""
+    if name in _HOMES:
+        return getattr(import_module(f"reactometer.{_HOMES[name]}"), name)
+    raise AttributeError(f"module 'reactometer' has no attribute '{name}'")

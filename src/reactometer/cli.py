@@ -1,0 +1,161 @@
+"""Every command: parse, call one function, print."""
+
+from __future__ import annotations
+
+import sys
+import warnings
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.markup import escape
+
+from reactometer import printing
+from reactometer.config import PrepareConfig
+from reactometer.console import messages
+from reactometer.errors import ReactometerError
+
+OK, SOME_FAILED, USAGE, INTERRUPTED = 0, 1, 2, 130
+"""Exit statuses: all done; some clips failed and are listed; wrong use; stopped with Ctrl-C."""
+
+app = typer.Typer(
+    help="How strongly did a person react? Emotional reaction intensity from face and voice.",
+    no_args_is_help=True,
+    add_completion=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+DataArgument = Annotated[Path, typer.Argument(help="A data set (ABAW5 folder or CSV), or a folder made by 'prepare'.")]
+ModelOption = Annotated[Path, typer.Option("--model", help="A model folder, as 'train' writes it.")]
+CacheOption = Annotated[Path | None, typer.Option(help="Where prepared clips are kept; default: your cache folder.")]
+DeviceOption = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, mps …")]
+SplitOption = Annotated[
+    str | None, typer.Option(help="train, val, test or all; default: test, or val where test has no labels.")
+]
+OverridesArgument = Annotated[
+    list[str] | None, typer.Argument(help="section.key=value, e.g. data.path=FOLDER training.epochs=5.")
+]
+WorkersOption = Annotated[int | None, typer.Option(min=1, help="Processes; default: one a processor.")]
+
+
+@app.command()
+def prepare(
+    data: Annotated[Path, typer.Argument(help="A data set: an ABAW5 folder, or a CSV with a column 'path'.")],
+    out: Annotated[Path, typer.Option(help="The folder to keep the prepared clips in.")],
+    rate: Annotated[float, typer.Option(help="Frames looked at per second of video.")] = PrepareConfig().rate_hz,
+    size: Annotated[int, typer.Option(help="Side of the face crops, pixels.")] = PrepareConfig().size_px,
+    detector: Annotated[str, typer.Option(help="Face detector: auto, yunet or haar.")] = PrepareConfig().detector,
+    labels: Annotated[str | None, typer.Option(help="A label set's name, or label columns with commas.")] = None,
+    workers: WorkersOption = None,
+) -> None:
+    """Decode each clip once: follow and crop the face, keep the sound. Run it again to go on after a stop."""
+    from reactometer.config import parse_config
+    from reactometer.data.prepare import prepare as run
+
+    settings = parse_config({"prepare": {"rate_hz": rate, "size_px": size, "detector": detector}}, "prepare").prepare
+    prepared = run(data, out, settings=settings, labels=labels, workers=workers)
+    printing.print_prepared(prepared)
+    raise typer.Exit(SOME_FAILED if prepared.failed else OK)
+
+
+@app.command()
+def train(
+    config: Annotated[Path, typer.Argument(help="A TOML file, e.g. configs/resnet50.toml.")],
+    overrides: OverridesArgument = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with a run that was stopped.")] = False,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Delete an earlier run in the same folder.")] = False,
+) -> None:
+    """Fit a model on the train split, choose on the val split, and write a model folder."""
+    from reactometer.training.fit import train as run
+
+    printing.print_trained(run(config, overrides or (), resume=resume, overwrite=overwrite))
+
+
+@app.command()
+def evaluate(
+    data: DataArgument,
+    model: ModelOption,
+    split: SplitOption = None,
+    out: Annotated[Path | None, typer.Option(help="A folder for predictions.csv and metrics.json.")] = None,
+    cache: CacheOption = None,
+    device: DeviceOption = "auto",
+) -> None:
+    """Score a model: Pearson, CCC and MAE over all clips of a split at once."""
+    from reactometer.evaluation.evaluate import evaluate as run
+    from reactometer.models.folder import load_model
+
+    evaluation = run(load_model(model, device), data, split=split, out=out, cache=cache)
+    printing.print_evaluation(evaluation)
+    raise typer.Exit(SOME_FAILED if evaluation.failed else OK)
+
+
+@app.command()
+def predict(
+    videos: Annotated[list[str], typer.Argument(help="Video (or sound) files.", metavar="VIDEO...")],
+    model: ModelOption,
+    out: Annotated[Path | None, typer.Option(help="Table with a row a file: .csv, .parquet or .json.")] = None,
+    timeline: Annotated[Path | None, typer.Option(help="The same with a row a window.")] = None,
+    frames: Annotated[Path | None, typer.Option(help="The same with a row a sampled frame.")] = None,
+    plot: Annotated[Path | None, typer.Option(help="Picture of the timeline; for several files, a folder.")] = None,
+    window: Annotated[float, typer.Option(help="Length of the timeline's windows, seconds.")] = 2.0,
+    hop: Annotated[float, typer.Option(help="From one window's start to the next one's, seconds.")] = 1.0,
+    rate: Annotated[float | None, typer.Option(help="Frames looked at per second; default: as in training.")] = None,
+    device: DeviceOption = "auto",
+) -> None:
+    """Estimate intensities of files: as a whole, and over time."""
+    from reactometer.inference.predictor import predict as run
+    from reactometer.models.folder import load_model
+
+    printing.check_outputs(out, timeline, frames)
+    wants_timeline = timeline is not None or plot is not None
+    loaded = load_model(model, device)
+    predictions = run(videos, loaded, window_s=window, hop_s=hop, rate_hz=rate, timeline=wants_timeline)
+    printing.write_predictions(predictions, out, timeline, frames, plot)
+    printing.print_predictions(predictions)
+    raise typer.Exit(SOME_FAILED if any(prediction.failed for prediction in predictions) else OK)
+
+
+@app.command()
+def demo(
+    out: Annotated[Path, typer.Option(help="The folder to work in.")] = Path("demo"),
+    clips: Annotated[int, typer.Option(min=120, help="Clips of the embedded data set.")] = 480,
+    seed: Annotated[int, typer.Option(help="Seed of the data set and of the training.")] = 0,
+) -> None:
+    """Show the whole job in minutes: embedded data, training, an honest score, a prediction and its picture."""
+    from reactometer.walkthrough import demo as run
+
+    printing.print_demo(run(out, n_clips=clips, seed=seed))
+
+
+def _version(asked: bool) -> None:
+    if asked:
+        from importlib.metadata import version
+
+        typer.echo(f"reactometer {version('reactometer')}")
+        raise typer.Exit(OK)
+
+
+@app.callback()
+def options(
+    version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Show it.")] = False,
+) -> None:
+    """How strongly did a person react? Emotional reaction intensity from face and voice."""
+
+
+def main() -> None:
+    """Run a command; a problem the user can mend is one line on standard error."""
+    warnings.showwarning = _show_warning
+    try:
+        app()
+    except ReactometerError as error:
+        messages.print(f"error: {escape(str(error))}", style="red")
+        sys.exit(USAGE)
+    except SystemExit as stop:
+        if stop.code == INTERRUPTED:
+            messages.print("stopped; what was finished is kept")
+        raise
+
+
+def _show_warning(message: Warning | str, category: type[Warning], *_: object, **__: object) -> None:
+    if issubclass(category, UserWarning):
+        messages.print(f"warning: {escape(str(message))}", style="yellow")

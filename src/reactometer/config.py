@@ -1,0 +1,171 @@
+"""The typed configuration: every default lives here; a TOML file is read into it and ``key=value`` goes on top."""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import pydantic
+from pydantic import BaseModel, ConfigDict, Field
+
+from reactometer.errors import ConfigError, suggestion
+
+STRICT = ConfigDict(extra="forbid", frozen=True)
+
+Share = Annotated[float, Field(ge=0.0, le=1.0)]
+Positive = Annotated[float, Field(gt=0.0)]
+
+
+class PrepareConfig(BaseModel):
+    """How a file becomes face crops and sound; part of what makes a cache fresh or stale."""
+
+    model_config = STRICT
+
+    detector: Literal["auto", "yunet", "haar"] = "auto"
+    rate_hz: Annotated[float, Field(gt=0.0, le=240.0)] = 6.0
+    """Frames looked at per second of video; 32 frames of an 11 s clip with room for jitter."""
+    size_px: Annotated[int, Field(ge=16, le=1024)] = 224
+    """Side of the square face crops, pixels."""
+
+
+class DataConfig(BaseModel):
+    """Which data set to read, and where its prepared clips are kept."""
+
+    model_config = STRICT
+
+    path: Path | None = None
+    """A data set (folder or CSV), or a folder written by ``reactometer prepare``."""
+    cache: Path | None = None
+    """Where prepared clips are kept when ``path`` is not prepared yet; default: in the user's cache folder."""
+    labels: str | tuple[str, ...] | None = None
+    """A label set ("hume-reaction", "emi", "basic"), a list of column names, or nothing: found in the table."""
+
+
+class ModelConfig(BaseModel):
+    """Which network; the defaults are the headline system, a pre-trained ResNet50 over the frames."""
+
+    model_config = STRICT
+
+    name: str = "resnet50"
+    """A name from the zoo: "resnet50" (face) or "multimodal" (face and voice)."""
+    encoder: str = "microsoft/resnet-50"
+    """Frame encoder: a Hugging Face name, a folder, or "random:NAME" for random weights asked for by name."""
+    frozen: bool = False
+    """Train the head alone and leave the encoder as it came."""
+    n_frames: Annotated[int, Field(ge=1, le=1024)] = 32
+    size_px: Annotated[int, Field(ge=16, le=1024)] = 224
+    """Side of the encoder's input, pixels; crops are resized to it."""
+    hidden: Annotated[int, Field(ge=1)] = 128
+    """Features per modality where two are joined."""
+    dropout: Share = 0.2
+    modality_dropout: Share = 0.2
+    """Chance in training that a clip with face and voice loses one of the two."""
+
+
+class TrainingConfig(BaseModel):
+    """How the network is fitted."""
+
+    model_config = STRICT
+
+    out: Path | None = None
+    """The run's folder; default: runs/<name of the configuration file>."""
+    epochs: Annotated[int, Field(ge=1)] = 20
+    batch_size: Annotated[int, Field(ge=1)] = 8
+    accumulate: Annotated[int, Field(ge=1)] = 2
+    """Batches per step of the optimiser."""
+    learning_rate: Positive = 1e-3
+    """Peak rate of the head (and of everything that starts from random weights)."""
+    encoder_learning_rate: Positive = 1e-4
+    """Peak rate of a pre-trained encoder."""
+    weight_decay: Annotated[float, Field(ge=0.0)] = 0.05
+    warmup_share: Share = 0.1
+    """Share of all steps over which the rate rises to its peak; then it falls as a cosine."""
+    gradient_clip: Annotated[float, Field(ge=0.0)] = 1.0
+    """Largest norm of the gradient; 0 for no limit."""
+    ema_decay: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.999
+    """Decay of the averaged weights, which are the ones kept; 0 for none."""
+    patience: Annotated[int, Field(ge=1)] = 5
+    """Epochs without a better validation mean Pearson before training stops."""
+    augment: bool = True
+    """Mirror, shift, scale and light the crops at random, the same way for all frames of a clip."""
+    seed: int = 0
+    workers: Annotated[int, Field(ge=0)] = 0
+    """Processes that decode crops beside the training; 0: none."""
+    accelerator: str = "auto"
+    devices: int | Literal["auto"] = "auto"
+    precision: Literal["32-true", "16-mixed", "bf16-mixed"] = "32-true"
+
+
+class Config(BaseModel):
+    """All of it: one section a table of the TOML file."""
+
+    model_config = STRICT
+
+    data: DataConfig = DataConfig()
+    prepare: PrepareConfig = PrepareConfig()
+    model: ModelConfig = ModelConfig()
+    training: TrainingConfig = TrainingConfig()
+
+
+def load_config(path: Path, overrides: Sequence[str] = ()) -> Config:
+    """Read a TOML file, put ``section.key=value`` overrides on top, and check it all.
+
+    Raises:
+        ConfigError: the file is missing or no TOML, a key is unknown, or a value is out of its range.
+    """
+    if not path.is_file():
+        raise ConfigError(
+            f"{path}: no such configuration file", fix="Give the path of a TOML file, e.g. configs/resnet50.toml"
+        )
+    try:
+        table = tomllib.loads(path.read_text(encoding="utf-8"))
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path}: not a TOML file: {error}", fix="Mend the line named") from error
+    for override in overrides:
+        _put(table, override)
+    config = parse_config(table, origin=str(path))
+    if config.training.out is None:
+        training = config.training.model_copy(update={"out": Path("runs") / path.stem})
+        config = config.model_copy(update={"training": training})
+    return config
+
+
+def parse_config(table: Mapping[str, Any], origin: str = "configuration") -> Config:
+    """Check a nested dictionary (as TOML or JSON gives it) and type it.
+
+    Raises:
+        ConfigError: the first problem, in one line, with a suggestion where a name is nearly right.
+    """
+    try:
+        return Config.model_validate(table)
+    except pydantic.ValidationError as error:
+        raise _explain(error, origin) from None
+
+
+def _put(table: dict[str, Any], override: str) -> None:
+    key, equals, text = override.partition("=")
+    sections = key.strip().split(".")
+    if not equals or len(sections) != 2 or not all(sections):
+        raise ConfigError("not an override", got=f"'{override}'", expected="section.key=value, e.g. training.epochs=5")
+    try:
+        value = tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        value = text  # a bare word or a path
+    section = table.setdefault(sections[0], {})
+    if not isinstance(section, dict):
+        raise ConfigError(f"'{sections[0]}' is not a section", expected=", ".join(Config.model_fields))
+    section[sections[1]] = value
+
+
+def _explain(error: pydantic.ValidationError, origin: str) -> ConfigError:
+    first = error.errors()[0]
+    names = [str(part) for part in first["loc"]]
+    key = ".".join(names)
+    if first["type"] == "extra_forbidden":
+        fields: Mapping[str, Any] = Config.model_fields
+        if len(names) > 1:
+            fields = fields[names[0]].annotation.model_fields
+        return ConfigError(f"{origin}: unknown key '{key}'", fix=suggestion(names[-1], fields))
+    return ConfigError(f"{origin}: {key} cannot be used", got=repr(first["input"]), expected=first["msg"])

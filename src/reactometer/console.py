@@ -1,0 +1,28 @@
+"""What a person sees while waiting: one progress bar for all long work."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+messages = Console(stderr=True, highlight=False, soft_wrap=True)
+"""Progress, warnings and errors; results go to standard output."""
+
+
+@contextmanager
+def progress_bar(title: str, total: int, show: bool = True) -> Iterator[Callable[[], None]]:
+    """Show a bar on standard error; the body gets a function that advances it by one."""
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TextColumn("left"),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=messages, disable=not show) as progress:
+        task = progress.add_task(title, total=total)
+        yield lambda: progress.advance(task)

@@ -1,0 +1,217 @@
+"""Decode and crop once, keep on disk, know when it is stale."""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+import zipfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from reactometer.config import PrepareConfig
+from reactometer.errors import DataError
+from reactometer.records import Clip, FaceSample, FrameState, PreparedClip
+
+FORMAT = 1
+"""Version of the cache's files; a cache of another version is stale."""
+
+MANIFEST_FILE, SETTINGS_FILE = "manifest.csv", "cache.json"
+
+
+@dataclass(frozen=True)
+class PreparedRow:
+    """One clip of a prepared data set; ``file`` is ``None`` where the clip could not be read."""
+
+    clip: Clip
+    file: Path | None = None
+    duration_s: float = 0.0
+    frames_read: int = 0
+    n_samples: int = 0
+    n_faces: int = 0
+    n_unreadable: int = 0
+    has_sound: bool = False  # audible somewhere
+    was_cached: bool = False
+
+
+@dataclass(frozen=True)
+class PreparedSet:
+    """A prepared data set: where it lies, how it was prepared, and one row a clip."""
+
+    folder: Path
+    labels: tuple[str, ...]
+    settings: PrepareConfig
+    rows: tuple[PreparedRow, ...]
+
+    @property
+    def failed(self) -> tuple[PreparedRow, ...]:
+        """The clips that could not be used; each one's ``clip.problem`` says why."""
+        return tuple(row for row in self.rows if row.clip.problem)
+
+    @property
+    def without_face(self) -> tuple[PreparedRow, ...]:
+        """The readable clips in which no face was found."""
+        return tuple(row for row in self.rows if row.file and row.n_faces == 0)
+
+    @property
+    def without_sound(self) -> tuple[PreparedRow, ...]:
+        """The readable clips without audible sound."""
+        return tuple(row for row in self.rows if row.file and not row.has_sound)
+
+    def split(self, name: str) -> tuple[PreparedRow, ...]:
+        """The rows of one split; every row for "all"."""
+        return tuple(row for row in self.rows if name in ("all", row.clip.split))
+
+
+def load_clip(row: PreparedRow) -> PreparedClip:
+    """Read one prepared clip back; a clip that could not be read comes back empty.
+
+    Raises:
+        DataError: the file is gone or damaged.
+    """
+    if row.file is None:
+        return PreparedClip(0.0, 0.0, (), None)
+    try:
+        with np.load(row.file, allow_pickle=False) as arrays:
+            return _unpack({name: arrays[name] for name in arrays.files})
+    except (OSError, KeyError, ValueError, zipfile.BadZipFile) as error:
+        raise DataError(f"{row.file}: damaged: {error}", fix="Delete it and run 'reactometer prepare' again") from error
+
+
+def open_prepared(folder: Path) -> PreparedSet:
+    """Open a folder written by :func:`prepare`.
+
+    Raises:
+        DataError: the folder was not prepared, or by another version of this package.
+    """
+    try:
+        about = json.loads((folder / SETTINGS_FILE).read_text(encoding="utf-8"))
+        table = pd.read_csv(folder / MANIFEST_FILE, dtype=str, keep_default_na=False).to_dict("records")
+    except (OSError, ValueError) as error:
+        raise DataError(f"{folder}: not a prepared data set: {error}", fix="Run 'reactometer prepare DATA'") from error
+    if about.get("format") != FORMAT:
+        raise DataError(
+            f"{folder}: prepared in another format",
+            got=about.get("format"),
+            expected=FORMAT,
+            fix="Run 'reactometer prepare' again",
+        )
+    labels = tuple(about["labels"])
+    rows = tuple(_from_cells({str(key): str(cell) for key, cell in cells.items()}, labels, folder) for cells in table)
+    return PreparedSet(folder, labels, PrepareConfig.model_validate(about["settings"]), rows)
+
+
+def write_clip(file: Path, clip: PreparedClip, stamp: dict[str, Any], counts: dict[str, Any]) -> None:
+    """Keep a prepared clip with what it was made from; the file appears whole or not at all."""
+    about = json.dumps({"stamp": stamp, "counts": counts})
+    _write_atomically(file, {**_pack(clip), "about": np.array(about)})
+
+
+def fresh_counts(file: Path, stamp: dict[str, Any]) -> dict[str, Any] | None:
+    """The counts kept in a cached clip's file; ``None`` where there is no file, or a stale or damaged one."""
+    try:
+        with np.load(file, allow_pickle=False) as arrays:
+            about = json.loads(str(arrays["about"]))
+    except (OSError, KeyError, ValueError, zipfile.BadZipFile):
+        return None
+    counts: dict[str, Any] = about["counts"]
+    return counts if about["stamp"] == stamp else None
+
+
+def _pack(clip: PreparedClip) -> dict[str, np.ndarray]:
+    crops = [sample.crop_jpeg or b"" for sample in clip.samples]
+    sound = {} if clip.waveform is None else {"waveform": np.round(clip.waveform * 32767).astype(np.int16)}
+    return {
+        "span_s": np.array([clip.start_s, clip.end_s]),
+        "frames_read": np.array(clip.frames_read),
+        "times_s": np.array([sample.time_s for sample in clip.samples]),  # (T,) float64
+        "states": np.array([sample.state for sample in clip.samples], dtype=np.uint8),  # (T,)
+        "boxes": np.array([sample.box or (np.nan,) * 4 for sample in clip.samples]).reshape(-1, 4),  # (T, 4) float64
+        "scores": np.array([sample.score for sample in clip.samples]),  # (T,) float64
+        "crop_ends": np.cumsum([len(crop) for crop in crops], dtype=np.int64),  # (T,)
+        "crop_bytes": np.frombuffer(b"".join(crops), dtype=np.uint8),
+        **sound,
+    }
+
+
+def _unpack(arrays: dict[str, np.ndarray]) -> PreparedClip:
+    crops = np.split(arrays["crop_bytes"], arrays["crop_ends"])
+    columns = zip(arrays["times_s"], arrays["states"], arrays["boxes"], arrays["scores"], crops, strict=False)
+    samples = tuple(
+        FaceSample(
+            time_s=float(time_s),
+            state=FrameState(int(state)),
+            box=None if np.isnan(box).any() else (float(box[0]), float(box[1]), float(box[2]), float(box[3])),
+            score=float(score),
+            crop_jpeg=crop.tobytes() or None,
+        )
+        for time_s, state, box, score, crop in columns
+    )
+    waveform = (arrays["waveform"] / 32767).astype(np.float32) if "waveform" in arrays else None
+    start_s, end_s = arrays["span_s"]
+    return PreparedClip(float(start_s), float(end_s), samples, waveform, int(arrays["frames_read"]))
+
+
+def _write_atomically(file: Path, arrays: dict[str, np.ndarray]) -> None:
+    """Write under a name of our own, then rename: a reader sees the whole file or none."""
+    handle, name = tempfile.mkstemp(dir=file.parent, suffix=".part")
+    try:
+        with os.fdopen(handle, "wb") as stream:
+            np.savez(stream, **arrays)  # type: ignore[arg-type]
+        Path(name).replace(file)
+    except BaseException:
+        Path(name).unlink(missing_ok=True)
+        raise
+
+
+def write_index(prepared: PreparedSet) -> None:
+    """Write the table of all clips and the settings beside the clips' files."""
+    cells = [_to_cells(row, prepared.labels) for row in prepared.rows]
+    pd.DataFrame(cells).to_csv(prepared.folder / MANIFEST_FILE, index=False)
+    about = {"format": FORMAT, "labels": prepared.labels, "settings": prepared.settings.model_dump()}
+    (prepared.folder / SETTINGS_FILE).write_text(json.dumps(about, indent=2) + "\n", encoding="utf-8")
+
+
+_NUMBERS = ("duration_s", "frames_read", "n_samples", "n_faces", "n_unreadable")
+
+
+def _to_cells(row: PreparedRow, labels: Sequence[str]) -> dict[str, Any]:
+    clip = row.clip
+    values = clip.labels or ("",) * len(labels)
+    return {
+        "clip_id": clip.clip_id,
+        "split": clip.split,
+        "person": clip.person,
+        "stimulus": clip.stimulus,
+        **dict(zip(labels, values, strict=True)),
+        **{name: getattr(row, name) for name in _NUMBERS},
+        "sound": "yes" if row.has_sound else "no",
+        "problem": clip.problem,
+        "path": str(clip.path),
+        "file": row.file.name if row.file else "",
+        "attributes": json.dumps(dict(clip.attributes)),
+    }
+
+
+def _from_cells(cells: dict[str, str], labels: tuple[str, ...], folder: Path) -> PreparedRow:
+    values = tuple(float(cells[label]) for label in labels if cells[label])
+    clip = Clip(
+        clip_id=cells["clip_id"],
+        path=Path(cells["path"]),
+        split=cells["split"] or None,
+        person=cells["person"] or None,
+        stimulus=cells["stimulus"] or None,
+        labels=values or None,
+        attributes=json.loads(cells["attributes"]),
+        problem=cells["problem"] or None,
+    )
+    counts = {name: int(cells[name]) for name in _NUMBERS[1:]}
+    file = folder / "clips" / cells["file"] if cells["file"] else None
+    return PreparedRow(
+        clip, file, float(cells["duration_s"]), **counts, has_sound=cells["sound"] == "yes", was_cached=True
+    )

@@ -1,0 +1,134 @@
+"""The manifest: one row a clip, checked row by row so that one bad row costs one clip and no more."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from reactometer.errors import DataError, suggestion
+from reactometer.labels import LABEL_SETS
+from reactometer.records import Clip
+
+SPLIT_NAMES: Mapping[str, str] = {
+    "train": "train",
+    "training": "train",
+    "val": "val",
+    "valid": "val",
+    "validation": "val",
+    "dev": "val",
+    "devel": "val",
+    "test": "test",
+}
+"""The spellings found in the field's data sets, lower case, and ours."""
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """A data set as read from disk: its label names, in order, and its clips."""
+
+    root: Path
+    labels: tuple[str, ...]
+    clips: tuple[Clip, ...]
+
+
+def read_table(path: Path) -> pd.DataFrame:
+    """Read a CSV as text cells (empty for missing), with or without a byte-order mark.
+
+    Raises:
+        DataError: the file is missing, empty, no UTF-8, no table, or has no rows.
+    """
+    if not path.is_file():
+        raise DataError(f"{path}: no such file", fix="Check the path")
+    try:
+        table = pd.read_csv(path, dtype=str, keep_default_na=False, encoding="utf-8-sig", skipinitialspace=True)
+    except (pd.errors.EmptyDataError, pd.errors.ParserError, UnicodeDecodeError) as error:
+        raise DataError(f"{path}: not a CSV table: {error}", fix="Save it as UTF-8 CSV with one header line") from error
+    if table.empty:
+        raise DataError(f"{path}: has a header and no rows", expected="one row a clip")
+    return table.rename(columns=str.strip)
+
+
+def choose_labels(
+    columns: Sequence[str], reserved: Sequence[str], asked: str | Sequence[str] | None, origin: Path
+) -> tuple[str, ...]:
+    """Which columns are labels: those asked for, else a known label set that is there whole, else all that are left.
+
+    Raises:
+        DataError: a label asked for is no column, or a column nearly spells a label of a known set.
+    """
+    if isinstance(asked, str):
+        asked = LABEL_SETS.get(asked.lower(), tuple(part.strip() for part in asked.split(",")))
+    if asked:
+        for name in asked:
+            if name not in columns:
+                raise DataError(f"{origin}: no column for label '{name}'", fix=suggestion(name, columns))
+        return tuple(asked)
+    for names in LABEL_SETS.values():
+        if set(names) <= set(columns):
+            return names
+    free = tuple(column for column in columns if column not in reserved)
+    for names in LABEL_SETS.values():
+        _refuse_near_miss(free, names, origin)
+    if not free:
+        raise DataError(f"{origin}: has no label column", got=", ".join(columns), expected="one column a label")
+    return free
+
+
+def _refuse_near_miss(columns: Sequence[str], names: Sequence[str], origin: Path) -> None:
+    """A table with most of a known label set means that set: say which column is misspelt or missing."""
+    missing = [name for name in names if name not in columns]
+    if len(missing) * 2 >= len(names):
+        return
+    odd = [column for column in columns if column not in names and "Did you" in suggestion(column, missing)]
+    if odd:
+        raise DataError(f"{origin}: unknown label '{odd[0]}'", fix=suggestion(odd[0], missing))
+    raise DataError(
+        f"{origin}: label column '{missing[0]}' is missing",
+        expected=", ".join(names),
+        fix="Add the column, or name the labels to use with --labels",
+    )
+
+
+def parse_labels(row: Mapping[str, str], labels: Sequence[str]) -> tuple[tuple[float, ...] | None, str | None]:
+    """The row's label values (L,), ``None`` where all are empty, and what is wrong with them, if anything."""
+    cells = [row[label].strip() for label in labels]
+    if not any(cells):
+        return None, None
+    values = []
+    for label, cell in zip(labels, cells, strict=True):
+        try:
+            value = float(cell)
+        except ValueError:
+            return None, f"label {label} is not a number (got '{cell}'; expected a number in [0, 1])"
+        if not np.isfinite(value) or not 0.0 <= value <= 1.0:
+            return None, f"label {label} is outside [0, 1] (got {cell}); rescale the column"
+        values.append(value)
+    return tuple(values), None
+
+
+def parse_split(cell: str) -> tuple[str | None, str | None]:
+    """The split's name in our spelling (``None`` for an empty cell), and what is wrong with it, if anything."""
+    name = cell.strip().lower()
+    if not name:
+        return None, None
+    if name not in SPLIT_NAMES:
+        return None, f"unknown split (got '{cell}'; expected train, val or test)"
+    return SPLIT_NAMES[name], None
+
+
+def mark_duplicates(clips: Sequence[Clip]) -> tuple[Clip, ...]:
+    """The clips, with every later row of an id that was there before marked as a problem."""
+    first_row: dict[str, int] = {}
+    checked = []
+    for row, clip in enumerate(clips, start=2):  # row 1 of the file is its header
+        if clip.clip_id in first_row:
+            problem = f"duplicate id (rows {first_row[clip.clip_id]} and {row}; the first one is used); make ids unique"
+            checked.append(replace(clip, problem=problem))
+        else:
+            first_row[clip.clip_id] = row
+            checked.append(clip)
+    return tuple(checked)

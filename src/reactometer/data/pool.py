@@ -1,0 +1,63 @@
+"""Run one function over many jobs in processes, any of which may die without taking another job with it."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
+from typing import TypeVar
+
+import cv2
+
+Job = TypeVar("Job")
+Result = TypeVar("Result")
+
+
+def run_jobs(
+    function: Callable[[Job], Result], jobs: Sequence[Job], workers: int, on_death: Callable[[Job], Result]
+) -> Iterator[tuple[int, Result]]:
+    """Yield ``(index, function(job))`` as jobs finish, at most ``2 * workers`` of them under way.
+
+    When a process dies (a decoder that crashes, a kernel that runs out of memory), the jobs that were under way run
+    again one at a time; the one whose process dies again gets ``on_death(job)``. Exceptions pass through.
+    """
+    waiting = list(range(len(jobs)))[::-1]
+    suspects: list[int] = []
+    while waiting or suspects:
+        alone = bool(suspects)
+        queue = [suspects.pop()] if alone else waiting
+        under_way: dict[Future[Result], int] = {}
+        pool = _pool(1 if alone else workers)
+        try:
+            while queue or under_way:
+                while queue and len(under_way) < 2 * workers:
+                    index = queue.pop()
+                    under_way[pool.submit(function, jobs[index])] = index
+                for future in wait(under_way, return_when=FIRST_COMPLETED).done:
+                    result = future.result()
+                    yield under_way.pop(future), result
+        except BrokenProcessPool:
+            if alone:
+                yield from ((index, on_death(jobs[index])) for index in under_way.values())
+            else:
+                suspects += under_way.values()
+        finally:
+            pool.shutdown(wait=True, cancel_futures=True)
+
+
+def default_workers() -> int:
+    """Processors this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _pool(workers: int) -> ProcessPoolExecutor:
+    context = multiprocessing.get_context("spawn")  # a fork would copy the locks of running threads
+    return ProcessPoolExecutor(workers, mp_context=context, initializer=_begin)
+
+
+def _begin() -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to answer
+    cv2.setNumThreads(1)

@@ -1,0 +1,161 @@
+"""A data set -> prepared clips on disk: in parallel, resumable, and every clip accounted for."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+import cv2
+
+from reactometer.config import PrepareConfig
+from reactometer.console import progress_bar
+from reactometer.data.cache import (
+    FORMAT,
+    MANIFEST_FILE,
+    SETTINGS_FILE,
+    PreparedRow,
+    PreparedSet,
+    fresh_counts,
+    open_prepared,
+    write_clip,
+    write_index,
+)
+from reactometer.data.clips import Manifest
+from reactometer.data.layouts import read_data_set
+from reactometer.data.pool import default_workers, run_jobs
+from reactometer.data.splits import assign_splits
+from reactometer.errors import DataError, MediaError
+from reactometer.media.audio import is_audible
+from reactometer.media.faces import load_detector, settle_detector
+from reactometer.media.stream import prepare_clip
+from reactometer.records import Clip, FrameState, PreparedClip
+from reactometer.weights import cache_folder
+
+
+def prepare(
+    data: Path | str,
+    out: Path | str | None = None,
+    *,
+    settings: PrepareConfig | None = None,
+    labels: str | Sequence[str] | None = None,
+    workers: int | None = None,
+    progress: bool = True,
+) -> PreparedSet:
+    """Decode every clip of a data set once; follow and crop the face; keep crops, times, states and sound on disk.
+
+    A second call takes up where the first one stopped and redoes what has changed since: another file, other
+    settings. Clips that cannot be read are listed in the result, never dropped.
+
+    Args:
+        data: a data set (see :func:`reactometer.data.layouts.read_data_set`), or a folder prepared before.
+        out: the folder to keep it in; default: a folder of its own in the user's cache.
+        settings: how to sample and crop; default: :class:`reactometer.config.PrepareConfig`.
+        labels: a label set's name or label columns; ``None`` finds them.
+        workers: processes; default: as many as there are processors.
+        progress: show a bar on standard error.
+
+    Raises:
+        DataError: the table cannot be used, or ``out`` holds something else.
+    """
+    data = Path(data)
+    if (data / SETTINGS_FILE).is_file():
+        return open_prepared(data)
+    settings = settled(settings or PrepareConfig())
+    manifest = read_data_set(data, labels)
+    folder = Path(out) if out else cache_folder() / "prepared" / f"{data.resolve().stem}-{_digest(str(data.resolve()))}"
+    _claim(folder)
+    jobs = [_Job(clip, folder / "clips" / _file_name(clip), settings) for clip in _with_splits(manifest)]
+    rows: dict[int, PreparedRow] = {}
+    with progress_bar("preparing", len(jobs), progress) as advance:
+        for index, row in run_jobs(_prepare_one, jobs, workers or default_workers(), _died):
+            rows[index] = row
+            advance()
+    prepared = PreparedSet(folder, manifest.labels, settings, tuple(rows[index] for index in range(len(jobs))))
+    write_index(prepared)
+    return prepared
+
+
+def settled(settings: PrepareConfig) -> PrepareConfig:
+    """The settings with "auto" replaced by the detector that this machine has, so that a cache says what made it."""
+    return settings.model_copy(update={"detector": settle_detector(settings.detector)})
+
+
+@dataclass(frozen=True)
+class _Job:
+    clip: Clip
+    file: Path
+    settings: PrepareConfig
+
+
+def _prepare_one(job: _Job) -> PreparedRow:
+    """Prepare one clip unless its file is there and fresh; runs in a worker process."""
+    if job.clip.problem:
+        return PreparedRow(job.clip)
+    try:
+        stamp = _stamp(job)
+        counts = fresh_counts(job.file, stamp)
+        if counts is not None:
+            return PreparedRow(job.clip, job.file, **counts, was_cached=True)
+        clip = prepare_clip(job.clip.path, job.settings, load_detector(job.settings.detector), job.clip.audio_path)
+        counts = _counts(clip)
+        write_clip(job.file, clip, stamp, counts)
+        return PreparedRow(job.clip, job.file, **counts)
+    except (MediaError, cv2.error, MemoryError) as error:
+        return PreparedRow(replace(job.clip, problem=" ".join(str(error).split()) or type(error).__name__))
+
+
+def _died(job: _Job) -> PreparedRow:
+    return PreparedRow(replace(job.clip, problem=f"{job.clip.path}: the decoder crashed on it; re-encode the file"))
+
+
+def _with_splits(manifest: Manifest) -> Sequence[Clip]:
+    return manifest.clips if any(clip.split for clip in manifest.clips) else assign_splits(manifest.clips)
+
+
+def _claim(folder: Path) -> None:
+    """Make the folder ours, or refuse to mix the cache with somebody's files."""
+    if folder.exists() and not folder.is_dir():
+        raise DataError(f"{folder}: is a file", expected="a folder to keep the prepared clips in")
+    names = {entry.name for entry in folder.iterdir()} if folder.is_dir() else set()
+    if names - {"clips", MANIFEST_FILE, SETTINGS_FILE}:
+        raise DataError(
+            f"{folder}: holds other files",
+            expected="a new folder or one prepared before",
+            fix="Name another folder with --out",
+        )
+    (folder / "clips").mkdir(parents=True, exist_ok=True)
+
+
+def _digest(text: str) -> str:
+    return sha256(text.encode()).hexdigest()[:12]
+
+
+def _file_name(clip: Clip) -> str:
+    readable = re.sub(r"[^A-Za-z0-9]+", "-", clip.clip_id).strip("-")[-40:]
+    return f"{readable}-{_digest(f'{clip.split} {clip.clip_id}')}.npz"
+
+
+def _stamp(job: _Job) -> dict[str, Any]:
+    """What the prepared clip depends on: the files (size and time of change), the settings and the format."""
+    files = []
+    for path in (job.clip.path, job.clip.audio_path):
+        if path is not None and path.is_file():
+            stat = path.stat()
+            files.append([str(path), stat.st_size, stat.st_mtime_ns])
+    return {"format": FORMAT, "settings": job.settings.model_dump(), "files": files}
+
+
+def _counts(clip: PreparedClip) -> dict[str, Any]:
+    states = [sample.state for sample in clip.samples]
+    return {
+        "duration_s": clip.duration_s,
+        "frames_read": clip.frames_read,
+        "n_samples": len(states),
+        "n_faces": states.count(FrameState.FACE),
+        "n_unreadable": states.count(FrameState.UNREADABLE),
+        "has_sound": is_audible(clip.waveform),
+    }

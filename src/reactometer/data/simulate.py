@@ -1,0 +1,145 @@
+"""Write the embedded data set: rendered faces and synthesised voices with known intensities, in the ABAW5 layout.
+
+It tests the package from end to end without anybody's private face. It is no study of people; see ``simulated_clip``.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from fractions import Fraction
+from functools import partial
+from pathlib import Path
+
+import av
+
+from reactometer.data.pool import run_jobs
+from reactometer.data.simulated_clip import SPLIT_SHARES, ClipPlan, clip_plan, render_clip
+from reactometer.errors import ConfigError, OutputError
+from reactometer.labels import HUME_REACTION
+from reactometer.records import SOUND_RATE_HZ, ByteArray, FloatArray
+
+__all__ = ["ClipPlan", "clip_plan", "render_clip", "simulate"]
+
+_VERSION = 1
+"""Of the pictures and sounds; raise it when a change alters them, so that an old folder is not taken for a new one."""
+
+_LOWEST = {"n_clips": 4, "seed": 0, "duration_s": 1.0, "rate_hz": 1.0, "size_px": 64, "workers": 1}
+
+_X264 = {"crf": "24", "preset": "veryfast", "threads": "1", "flags": "+bitexact", "x264-params": "bframes=0:mbtree=0"}
+"""The macroblock tree is off: with it even one thread does not give the same bytes on every run (x264 core 165)."""
+
+_AAC = {"b": "48k", "aac_coder": "fast", "flags": "+bitexact"}
+
+
+def simulate(
+    out: Path,
+    *,
+    n_clips: int = 480,
+    seed: int = 0,
+    duration_s: float = 3.0,
+    rate_hz: float = 10.0,
+    size_px: int = 160,
+    on_progress: Callable[[int, int], None] | None = None,
+    workers: int = 2,
+) -> Path:
+    """Write the data set into the folder ``out``, and return ``out``.
+
+    There will be ``data_info.csv`` (the challenge's columns, then ``Person`` and ``Stimulus``; the test labels too)
+    and ``<split>/mp4/<id>.mp4`` (H.264, square pictures of ``size_px``; AAC, mono, 16 kHz). The same settings give the
+    same bytes, whatever ``workers`` is; 1 renders in this process, and a script that asks for more must be importable
+    (``if __name__ == "__main__"``). ``on_progress(done, total)`` is called after each clip. A folder that already
+    holds this very data set is left as it is, an unfinished one is finished. Raises ``ConfigError`` for an unusable setting and ``OutputError`` for
+    a folder that holds anything else.
+    """
+    settings = {"n_clips": n_clips, "seed": seed, "duration_s": duration_s, "rate_hz": rate_hz, "size_px": size_px}
+    _check_settings({**settings, "workers": workers})
+    record = json.dumps({"simulation": _VERSION, **settings}, indent=2).encode()
+    _claim(out, record)
+    plan = partial(clip_plan, n_clips=n_clips, seed=seed, duration_s=duration_s, rate_hz=rate_hz, size_px=size_px)
+    plans = [plan(index) for index in range(n_clips)]
+    for split in SPLIT_SHARES:
+        (out / split / "mp4").mkdir(parents=True, exist_ok=True)
+    _write_table(out / "data_info.csv", plans)
+    jobs = [_Job(plan, _path(out, plan)) for plan in plans if not _path(out, plan).is_file()]
+    finished = map(_write_clip, jobs) if workers == 1 else run_jobs(_write_clip, jobs, workers, on_death=_died)
+    for done, _ in enumerate(finished, start=n_clips - len(jobs) + 1):
+        if on_progress:
+            on_progress(done, n_clips)
+    return out
+
+
+@dataclass(frozen=True)
+class _Job:
+    plan: ClipPlan
+    path: Path
+
+
+def _check_settings(settings: Mapping[str, float]) -> None:
+    for name, value in settings.items():
+        if value < _LOWEST[name]:
+            raise ConfigError(f"{name} is too small to simulate", got=value, expected=f"{_LOWEST[name]} or more")
+    if settings["size_px"] % 2:
+        raise ConfigError(
+            "size_px is odd", got=settings["size_px"], expected="an even number, as H.264 halves its colours"
+        )
+
+
+def _claim(out: Path, record: bytes) -> None:
+    """Make the folder this simulation's. Raises ``OutputError`` when it holds anything else."""
+    about = out / "simulation.json"
+    if about.is_file() and about.read_bytes() == record:
+        return
+    if out.exists() and not (out.is_dir() and not any(out.iterdir())):
+        raise OutputError(
+            f"will not simulate into {out}",
+            got="a simulation with other settings" if about.is_file() else "a folder with other files",
+            expected="a new or an empty folder",
+            fix="Choose another folder, or delete this one",
+        )
+    out.mkdir(parents=True, exist_ok=True)
+    about.write_bytes(record)
+
+
+def _write_table(path: Path, plans: list[ClipPlan]) -> None:
+    with path.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(["File_ID", "Split", *HUME_REACTION, "Age", "Country", "Person", "Stimulus"])
+        for plan in plans:
+            labels = [f"{label:.4f}" for label in plan.labels]
+            who = [plan.age, plan.country, plan.person, plan.stimulus]
+            writer.writerow([f"[{plan.clip_id}]", plan.split.title(), *labels, *who])
+
+
+def _path(out: Path, plan: ClipPlan) -> Path:
+    return out / plan.split / "mp4" / f"{plan.clip_id}.mp4"
+
+
+def _write_clip(job: _Job) -> None:
+    """Render one clip; its file appears whole or not at all."""
+    frames, waveform = render_clip(job.plan)
+    partial_path = job.path.with_suffix(".part.mp4")
+    _write_video(partial_path, frames, job.plan.rate_hz, None if job.plan.sound == "absent" else waveform)
+    partial_path.replace(job.path)
+
+
+def _died(job: _Job) -> None:
+    raise OutputError(f"the process that rendered {job.path} died", fix="Look for memory; run it again to go on")
+
+
+def _write_video(path: Path, frames: ByteArray, rate_hz: float, waveform: FloatArray | None) -> None:
+    """An MP4 file, H.264 and (unless ``waveform`` is None) AAC: the same bytes on every run."""
+    with av.open(str(path), "w", options={"fflags": "+bitexact"}) as container:
+        video = container.add_stream("libx264", rate=Fraction(rate_hz).limit_denominator(1001), options=_X264)
+        video.height, video.width, video.pix_fmt = frames.shape[1], frames.shape[2], "yuv420p"
+        sound = None if waveform is None else container.add_stream("aac", SOUND_RATE_HZ, layout="mono", options=_AAC)
+        for frame in frames:
+            container.mux(video.encode(av.VideoFrame.from_ndarray(frame, format="rgb24")))
+        container.mux(video.encode(None))
+        if sound is not None and waveform is not None:
+            samples = av.AudioFrame.from_ndarray(waveform[None], format="fltp", layout="mono")
+            samples.sample_rate = SOUND_RATE_HZ
+            container.mux(sound.encode(samples))
+            container.mux(sound.encode(None))

@@ -1,0 +1,213 @@
+"""Plan and render one clip of the embedded data set: who is seen, what it shows, and how far.
+
+Which action belongs to which emotion is written down here, in ``FACE`` and ``VOICE``. It is our invention for testing
+and no claim on human expression: a model that reads these clips well has read our tables.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+
+from reactometer.data.render_face import ACTIONS, Look, Pose, build_scene, draw_frame, random_look
+from reactometer.data.synthesise_voice import CONTROL_RATE_HZ, PARAMETERS, Voice, random_voice, speak
+from reactometer.labels import HUME_REACTION
+from reactometer.records import ByteArray, FloatArray
+
+FACE: dict[str, dict[str, float]] = {
+    "Adoration": {"AU1": 0.5, "AU6": 1.0, "AU12": 0.7},
+    "Amusement": {"AU2": 0.2, "AU12": 0.5, "AU26": 0.4},
+    "Anxiety": {"AU4": 0.2, "AU20": 0.15},
+    "Disgust": {"AU4": 0.35, "AU9": 1.0, "AU10": 0.8},
+    "Empathic-Pain": {"AU1": 0.25, "AU15": 0.35},
+    "Fear": {"AU1": 0.35, "AU4": 0.3, "AU5": 0.5, "AU20": 0.6},
+    "Surprise": {"AU1": 0.6, "AU2": 1.0, "AU5": 0.7, "AU26": 0.6},
+}
+"""Facial actions (``paint_face.ACTIONS``) at intensity 1; they add up where emotions meet.
+
+The choice leans on EMFACS, as summed up by Ekman, Friesen & Hager (2002), where it knows the emotion (Amusement as
+happiness, Empathic-Pain as sadness). Anxiety and Empathic-Pain are faint on purpose, so that the voice is needed.
+"""
+
+VOICE: dict[str, dict[str, float]] = {
+    "Adoration": {"range": 0.15},
+    "Amusement": {"laughter": 0.8, "range": 0.2},
+    "Anxiety": {"tremor": 1.0, "pitch": 0.2},
+    "Disgust": {"pitch": -0.15},
+    "Empathic-Pain": {"breath": 0.9, "pitch": -0.25, "loudness": -0.6, "rate": -0.9},
+    "Fear": {"pitch": 0.6, "tension": 0.8, "rate": 0.7, "loudness": 0.2},
+    "Surprise": {"range": 0.3, "pitch": 0.1},
+}
+"""Voice parameters (``synthesise_voice.PARAMETERS``) at intensity 1; they add up where emotions meet.
+
+Pitch, rate and loudness go the way that Scherer (2003, Speech Communication 40) found for fear (higher, faster) and
+sadness (lower, slower, softer). Adoration, Disgust and Surprise are faint on purpose, so that the face is needed.
+"""
+
+SPLIT_SHARES = {"train": 0.60, "val": 0.15, "test": 0.25}
+_FEWEST_PERSONS = {"train": 8, "val": 2, "test": 3}
+_CLIPS_PER_PERSON, _CLIPS_PER_STIMULUS = 12, 4
+_COUNTRIES = ("United States", "South Africa")
+_PERSON, _STIMULUS, _ORDER, _CLIP, _RENDER = range(5)  # kinds of random streams
+
+
+@dataclass(frozen=True, eq=False)
+class ClipPlan:
+    """One clip before it is rendered: the truth that tests check against. T frames, ``rate_hz`` a second."""
+
+    clip_id: str
+    split: str  # "train", "val", "test"
+    person: str
+    stimulus: str
+    age: int
+    country: str
+    labels: tuple[float, ...]  # (7,) in [0, 1], in the order of HUME_REACTION
+    sound: Literal["voice", "silent", "absent"]  # "silent": a track of zeros; "absent": no track at all
+    look: Look
+    voice: Voice
+    expressiveness: float  # the person's actions over the usual ones
+    onset_s: float  # the expression begins to rise
+    offset_s: float  # and to fade
+    poses: tuple[Pose, ...]  # T
+    face_visible: tuple[bool, ...]  # T; False where the head is turned away or the person has left the picture
+    duration_s: float
+    rate_hz: float
+    size_px: int
+    render_key: tuple[int, int]  # seed and index: the stream of speech, blinks and camera noise
+
+    @property
+    def muted(self) -> bool:
+        """Whether no voice can be heard."""
+        return self.sound != "voice"
+
+    def envelope(self, times_s: FloatArray) -> FloatArray:
+        """How far the expression has developed at each of ``times_s``, (K,): 0 at the onset, 1 at the apex."""
+        rise = ((times_s - self.onset_s) / (0.12 * self.duration_s)).clip(0, 1)
+        fall = ((times_s - self.offset_s) / (0.15 * self.duration_s)).clip(0, 1)
+        return np.asarray((0.5 - 0.5 * np.cos(np.pi * rise)) * (0.6 + 0.4 * np.cos(np.pi * fall)), np.float32)
+
+
+def clip_plan(
+    index: int,
+    *,
+    n_clips: int = 480,
+    seed: int = 0,
+    duration_s: float = 3.0,
+    rate_hz: float = 10.0,
+    size_px: int = 160,
+) -> ClipPlan:
+    """Clip ``index`` (from 0) of the data set with these settings; a pure function that needs no other clip."""
+    split, person, stimulus = _cast(index, n_clips, seed)
+    who, rng = _stream(seed, _PERSON, person), _stream(seed, _CLIP, index)
+    poses = _movement(rng, round(duration_s * rate_hz), rate_hz)
+    sounds: tuple[Literal["voice", "silent", "absent"], ...] = ("voice", "silent", "absent")
+    return ClipPlan(
+        clip_id=f"{index:05d}",
+        split=split,
+        person=f"P{person:03d}",
+        stimulus=f"S{stimulus:03d}",
+        age=int(who.integers(18, 66)),
+        country=_COUNTRIES[int(who.integers(len(_COUNTRIES)))],
+        labels=_labels(stimulus, seed),
+        sound=sounds[int(rng.choice(3, p=[0.95, 0.025, 0.025]))],
+        look=random_look(who),
+        voice=random_voice(who),
+        expressiveness=float(who.uniform(0.9, 1.1)),
+        onset_s=float(rng.uniform(0, 0.08)) * duration_s,
+        offset_s=float(rng.uniform(0.78, 0.9)) * duration_s,
+        poses=poses,
+        face_visible=tuple(abs(pose.yaw) < 0.6 and 0.25 < pose.x < 0.75 for pose in poses),
+        duration_s=duration_s,
+        rate_hz=rate_hz,
+        size_px=size_px,
+        render_key=(seed, index),
+    )
+
+
+def render_clip(plan: ClipPlan) -> tuple[ByteArray, FloatArray]:
+    """Frames, (T, H, W, 3) uint8 RGB, and sound, (S,) float32 in [-1, 1] at 16 kHz; a muted clip's sound is zero."""
+    rng = _stream(plan.render_key[0], _RENDER, plan.render_key[1])
+    strengths = plan.expressiveness * np.array(plan.labels, np.float32)  # (7,)
+    control_s = np.arange(round(plan.duration_s * CONTROL_RATE_HZ), dtype=np.float32) / np.float32(CONTROL_RATE_HZ)
+    parameters = _add_up(VOICE, PARAMETERS, plan.envelope(control_s)[:, None] * strengths, lowest=-1)
+    waveform, opening = speak(plan.voice, parameters, rng)
+    times_s = np.arange(len(plan.poses), dtype=np.float32) / np.float32(plan.rate_hz)
+    actions = _add_up(FACE, ACTIONS, plan.envelope(times_s)[:, None] * strengths, lowest=0)
+    actions["AU26"] = (actions["AU26"] + 0.28 * np.interp(times_s, control_s, opening)).clip(0, 1)
+    actions["AU45"] = _blinks(rng, times_s)
+    scene, blur_px, noise_level = build_scene(plan.look, plan.size_px), rng.uniform(0, 0.7), rng.uniform(1, 4)
+    frames = []
+    for step, pose in enumerate(plan.poses):
+        noise = noise_level * rng.standard_normal((plan.size_px, plan.size_px, 1), np.float32)
+        now = {name: float(track[step]) for name, track in actions.items()}
+        frames.append(draw_frame(scene, pose, now, blur_px * plan.size_px / 160, noise))
+    return np.stack(frames), np.zeros_like(waveform) if plan.muted else waveform
+
+
+def _cast(index: int, n_clips: int, seed: int) -> tuple[str, int, int]:
+    """Split, person and stimulus of a clip; no person and no stimulus is in two splits."""
+    sizes = {split: max(1, round(share * n_clips)) for split, share in SPLIT_SHARES.items()}
+    sizes["train"] = n_clips - sizes["val"] - sizes["test"]
+    first_clip = first_person = first_stimulus = 0
+    for split, size in sizes.items():
+        persons = max(_FEWEST_PERSONS[split], round(size / _CLIPS_PER_PERSON))
+        stimuli = max(1, round(size / _CLIPS_PER_STIMULUS))
+        place = index - first_clip
+        if 0 <= place < size:
+            order = _stream(seed, _ORDER, first_person + place // persons).permutation(persons)
+            return split, first_person + int(order[place % persons]), first_stimulus + place * stimuli // size
+        first_clip, first_person, first_stimulus = first_clip + size, first_person + persons, first_stimulus + stimuli
+    raise IndexError(f"clip {index} of {n_clips}")
+
+
+def _labels(stimulus: int, seed: int) -> tuple[float, ...]:
+    """One to three emotions; each leads in turn. Anxiety and Fear like to meet, Amusement and Fear do not."""
+    rng, names = _stream(seed, _STIMULUS, stimulus), list(HUME_REACTION)
+    lead = names.pop(stimulus % len(names))
+    taste = {("Anxiety", "Fear"): 4.0, ("Fear", "Anxiety"): 4.0, ("Fear", "Amusement"): 0.1, ("Amusement", "Fear"): 0.1}
+    chances = np.array([taste.get((lead, name), 1.0) for name in names])
+    others = rng.choice(names, size=rng.integers(0, 3), replace=False, p=chances / chances.sum())
+    strength = rng.uniform(0.3, 1.0)
+    labels = {lead: strength} | {str(name): strength * rng.uniform(0.3, 0.95) for name in others}
+    return tuple(round(float(labels.get(name, 0.0)), 4) for name in HUME_REACTION)
+
+
+def _movement(rng: np.random.Generator, n_frames: int, rate_hz: float) -> tuple[Pose, ...]:
+    """The head's small sway; in 8 % of the clips it turns away for a while, in 4 % the person leaves the picture."""
+    times_s, place = np.arange(n_frames) / rate_hz, np.linspace(0, 1, n_frames)
+
+    def sway(size: float) -> FloatArray:
+        speed_hz, phase = rng.uniform(0.2, 0.6), rng.uniform(0, 2 * np.pi)
+        return np.asarray(rng.normal(0, size) + size * np.sin(2 * np.pi * speed_hz * times_s + phase), np.float32)
+
+    start, length = rng.uniform(0.1, 0.5), rng.uniform(0.3, 0.45)
+    away = rng.choice([-1, 1]) * (np.minimum(place - start, start + length - place) / 0.1).clip(0, 1)
+    event = rng.uniform()
+    yaw = sway(0.06) + away * rng.uniform(1.0, 1.3) * (event < 0.08)
+    x = rng.uniform(0.44, 0.56) + sway(0.008) + away * 0.85 * (0.08 <= event < 0.12)
+    y, scale = rng.uniform(0.43, 0.49) + sway(0.006), rng.uniform(0.19, 0.23) + sway(0.002)
+    tracks = zip(x, y, scale, yaw, sway(0.04), sway(0.04), sway(0.3), strict=True)
+    return tuple(Pose(*(float(value) for value in values)) for values in tracks)
+
+
+def _blinks(rng: np.random.Generator, times_s: FloatArray) -> FloatArray:
+    """How far the eyes are shut at each time, (T,): now and then, for about a quarter of a second."""
+    moments_s = np.cumsum(rng.uniform(0.8, 3.5, size=int(times_s[-1] / 0.8) + 1))
+    distance_s = np.abs(times_s[:, None] - moments_s).min(axis=1)
+    return np.asarray((1 - distance_s / 0.12).clip(0, 1), np.float32)
+
+
+def _add_up(
+    table: Mapping[str, Mapping[str, float]], names: Mapping[str, str], strengths: FloatArray, lowest: float
+) -> dict[str, FloatArray]:
+    """Each name's track, (K,) in [``lowest``, 1], from the emotions' ``strengths``, (K, 7)."""
+    weights = np.array([[table[emotion].get(name, 0.0) for name in names] for emotion in HUME_REACTION], np.float32)
+    return dict(zip(names, (strengths @ weights).clip(lowest, 1).T, strict=True))
+
+
+def _stream(seed: int, *key: int) -> np.random.Generator:
+    """The random numbers for one purpose, whatever else has been drawn."""
+    return np.random.default_rng(np.random.SeedSequence(seed, spawn_key=key))

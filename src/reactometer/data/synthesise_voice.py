@@ -1,0 +1,180 @@
+"""Make the sound of a talking voice from known voice parameters: the ears' half of the embedded data set.
+
+Source and filter (Fant 1960): a train of glottal pulses with a pitch contour, mixed with breath, passes through the
+resonances of five vowels that take turns syllable by syllable. The words mean nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from scipy import signal
+
+from reactometer.records import SOUND_RATE_HZ, FloatArray
+
+Reals = npt.NDArray[np.floating[Any]]
+
+PARAMETERS: dict[str, str] = {
+    "pitch": "mean pitch up (or down) by as much as 9 semitones",
+    "range": "pitch accent of a syllable widened from 2 to 8 semitones",
+    "loudness": "up (or down) by as much as 12 dB",
+    "rate": "syllables a second, as much as 80 % more (or 40 % fewer)",
+    "breath": "breath noise in place of the pulses",
+    "tremor": "pitch and loudness waver 9 times a second",
+    "laughter": "share of the time that is laughed",
+    "tension": "pressed voice: flatter spectrum, more energy above 1 kHz",
+}
+"""What can be set: 0 is rest and 1 the maximum; ``pitch``, ``loudness`` and ``rate`` may go down to -1."""
+
+CONTROL_RATE_HZ = 100
+"""Rate of the parameters' tracks, and of the mouth's opening that comes back; (K,) is their length."""
+
+_VOWELS_HZ = {
+    "a": (730, 1090, 2440, 3400),
+    "e": (530, 1840, 2480, 3500),
+    "i": (270, 2290, 3010, 3600),
+    "o": (570, 840, 2410, 3400),
+    "u": (300, 870, 2240, 3300),
+}
+"""Formants of men's vowels (Peterson & Barney 1952); the fourth ones are set by hand."""
+
+_BANDWIDTHS_HZ = (80, 100, 140, 220)
+_OPENNESS = {"a": 1.0, "e": 0.65, "i": 0.35, "o": 0.7, "u": 0.4}
+_TREMOR_HZ = 9.0
+_LAUGH_S = 0.2
+
+
+@dataclass(frozen=True)
+class Voice:
+    """One person's voice at rest."""
+
+    pitch_hz: float
+    tract: float  # formants over those of ``_VOWELS_HZ``
+    rate_hz: float  # syllables a second
+    breath: float  # share of breath noise
+    tremor_phase: float  # radians
+
+
+@dataclass(frozen=True)
+class _Syllable:
+    start_s: float
+    duration_s: float
+    vowel: str
+    accent: float  # of the pitch, -1 to 1
+    hiss: float  # of the consonant before it, 0 to 1
+    voiced: float  # share of the duration, at its end
+
+
+def random_voice(rng: np.random.Generator) -> Voice:
+    """A voice drawn at random, from low to high; a higher voice has a shorter vocal tract."""
+    height = rng.uniform()
+    return Voice(
+        pitch_hz=float(95 * 2.2 ** (height + rng.normal(0, 0.06))),
+        tract=float(1 + 0.17 * height + rng.normal(0, 0.02)),
+        rate_hz=float(rng.uniform(3.6, 4.4)),
+        breath=float(rng.uniform(0.02, 0.10)),
+        tremor_phase=float(rng.uniform(0, 2 * np.pi)),
+    )
+
+
+def speak(voice: Voice, tracks: Mapping[str, FloatArray], rng: np.random.Generator) -> tuple[FloatArray, FloatArray]:
+    """Say something.
+
+    ``tracks`` gives for every name of ``PARAMETERS`` a (K,) track. Returns the waveform, (S,) float32 in [-1, 1] at
+    ``SOUND_RATE_HZ``, and the mouth's opening, (K,) float32 in [0, 1], over the same time.
+    """
+    swell, vowels, accent, hiss = _articulate(_syllables(voice, tracks, rng), len(tracks["pitch"]))
+    wave = np.cos(2 * np.pi * _TREMOR_HZ * np.arange(len(swell)) / CONTROL_RATE_HZ + voice.tremor_phase)
+    source = _source(voice, tracks, accent, wave, rng)
+    spoken = {vowel: signal.sosfilt(_resonances(vowel, voice.tract), source) for vowel in vowels}
+    speech = np.sum([_to_sound(share) * spoken[vowel] for vowel, share in vowels.items()], axis=0)
+    gain = swell * (1 - 0.85 * tracks["tremor"] * (0.5 - 0.5 * wave)) * 10 ** (12 * (tracks["loudness"] - 1) / 20)
+    high = signal.butter(2, 2500, "highpass", fs=SOUND_RATE_HZ, output="sos")
+    consonants = signal.sosfilt(high, rng.standard_normal(len(source)))
+    sound = 0.35 * _to_sound(gain) * _level(speech) + 0.035 * _to_sound(hiss) * consonants
+    sound += 0.0006 * rng.standard_normal(len(source))  # the room
+    opening = swell * np.sum([_OPENNESS[vowel] * share for vowel, share in vowels.items()], axis=0)
+    return np.asarray(np.tanh(sound), np.float32), np.asarray(opening, np.float32)
+
+
+def _syllables(voice: Voice, tracks: Mapping[str, FloatArray], rng: np.random.Generator) -> list[_Syllable]:
+    """Syllable after syllable to the end, with pauses; laughter takes the share of the time that its track asks for."""
+    syllables: list[_Syllable] = []
+    time_s, laugh_owed_s, breath_after = float(rng.uniform(0.05, 0.15)), 0.0, int(rng.integers(5, 9))
+    while (step := int(time_s * CONTROL_RATE_HZ)) < len(tracks["rate"]) - 12:
+        faster = float(tracks["rate"][step])
+        duration_s = float(rng.uniform(0.88, 1.12)) / (voice.rate_hz * (1 + (0.8 if faster > 0 else 0.4) * faster))
+        vowel, accent, hiss = str(rng.choice(list(_VOWELS_HZ))), float(rng.uniform(-1, 1)), float(rng.uniform())
+        laugh_owed_s += float(tracks["laughter"][step]) * duration_s
+        if laugh_owed_s >= _LAUGH_S:
+            laugh_owed_s -= _LAUGH_S
+            syllables.append(_Syllable(time_s, _LAUGH_S, "a", accent=1.0, hiss=1.0, voiced=0.5))
+        else:
+            syllables.append(_Syllable(time_s, duration_s, vowel, accent, hiss, voiced=0.82))
+        time_s += syllables[-1].duration_s
+        if len(syllables) % breath_after == 0:
+            time_s += float(rng.uniform(0.12, 0.22))
+    return syllables
+
+
+def _articulate(syllables: list[_Syllable], steps: int) -> tuple[Reals, dict[str, Reals], Reals, Reals]:
+    """Tracks (K,): the swell of the loudness, each vowel's share, the pitch accent, and the consonants' hiss."""
+    times_s = np.arange(steps) / CONTROL_RATE_HZ
+    swell, accent, hiss = np.zeros(steps), np.zeros(steps), np.zeros(steps)
+    vowels = {vowel: np.full(steps, 1e-3) for vowel in _VOWELS_HZ}
+    for syllable in syllables:
+        place = (times_s - syllable.start_s) / syllable.duration_s
+        inside = (place >= 0) & (place < 1)
+        sounding = ((place - (1 - syllable.voiced)) / syllable.voiced).clip(0, 1)
+        swell += inside * np.sin(np.pi * sounding) ** 0.6
+        accent += inside * syllable.accent * np.sin(np.pi * place)
+        hiss += inside * (sounding == 0) * syllable.hiss
+        vowels[syllable.vowel] += np.exp(-(((place - 0.55) / 0.45) ** 2))
+    whole = np.sum(list(vowels.values()), axis=0)
+    smooth = np.hanning(7)[1:-1] / 3
+    shares: dict[str, Reals] = {vowel: weight / whole for vowel, weight in vowels.items()}
+    return swell.clip(0, 1), shares, np.convolve(accent, smooth, "same"), np.convolve(hiss, smooth, "same")
+
+
+def _source(
+    voice: Voice, tracks: Mapping[str, FloatArray], accent: Reals, wave: Reals, rng: np.random.Generator
+) -> Reals:
+    """(S,) glottal pulses and breath, before the vocal tract; ``wave``, (K,), is the tremor's."""
+    steps = len(accent)
+    jitter = signal.lfilter([0.04], [1, -0.92], rng.standard_normal(steps))
+    semitones = 9 * tracks["pitch"] + (2 + 6 * tracks["range"]) * accent + np.linspace(1, -1, steps) + jitter
+    pitch_hz = _to_sound(voice.pitch_hz * 2 ** ((semitones + 2.0 * tracks["tremor"] * wave) / 12))
+    phase = np.cumsum(pitch_hz) / SOUND_RATE_HZ % 1
+    opening, closing = 0.5 - 0.5 * np.cos(np.pi * phase / 0.42), np.cos(np.pi * (phase - 0.42) / 0.36)
+    pulses = np.where(phase < 0.42, opening, np.where(phase < 0.60, closing, 0.0))  # as in Rosenberg 1971
+    pressed = np.diff(pulses, prepend=0.0) / pitch_hz
+    relaxed = signal.lfilter([0.25], [1, -0.75], pressed)
+    tension, breath = _to_sound(tracks["tension"]), _to_sound((voice.breath + 0.9 * tracks["breath"]).clip(0, 1))
+    voiced = (1 - tension) * _level(relaxed) + tension * _level(pressed)
+    blown = rng.standard_normal(len(voiced)) * (0.4 + 0.6 * pulses)
+    return np.asarray((1 - breath) * voiced + 0.7 * breath * blown)
+
+
+def _resonances(vowel: str, tract: float) -> Reals:
+    """Second-order sections of the vowel's formants, each with gain 1 at 0 Hz (Klatt 1980)."""
+    sections = []
+    for formant_hz, bandwidth_hz in zip(_VOWELS_HZ[vowel], _BANDWIDTHS_HZ, strict=True):
+        radius = np.exp(-np.pi * bandwidth_hz / SOUND_RATE_HZ)
+        feedback = [1.0, -2 * radius * np.cos(2 * np.pi * formant_hz * tract / SOUND_RATE_HZ), radius**2]
+        sections.append([sum(feedback), 0.0, 0.0, *feedback])
+    return np.array(sections)
+
+
+def _to_sound(track: Reals) -> Reals:
+    """A control track, (K,), at the sound's rate, (S,)."""
+    places = np.arange(len(track) * SOUND_RATE_HZ // CONTROL_RATE_HZ) * (CONTROL_RATE_HZ / SOUND_RATE_HZ)
+    return np.asarray(np.interp(places, np.arange(len(track)), track))
+
+
+def _level(sound: Reals) -> Reals:
+    """The sound at a root mean square of 1."""
+    return np.asarray(sound / (np.sqrt(np.mean(np.square(sound))) + 1e-9))

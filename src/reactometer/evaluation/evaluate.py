@@ -1,0 +1,132 @@
+"""A model and a data set -> its score over all clips of a split at once."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from reactometer.console import progress_bar
+from reactometer.data.cache import PreparedRow, PreparedSet
+from reactometer.data.prepare import prepare
+from reactometer.errors import DataError, ModelError, suggestion
+from reactometer.evaluation.metrics import Metrics, measure
+from reactometer.models.folder import LoadedModel, load_model
+from reactometer.models.scoring import Score, score_rows
+
+SPLITS = ("train", "val", "test", "all")
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What a model scored, on what, and what it said of each clip."""
+
+    split: str
+    metrics: Metrics
+    predictions: pd.DataFrame  # File_ID and one column a label; every clip of the split has a row
+    n_without_labels: int  # predicted, not scored
+    without_evidence: tuple[str, ...]  # ids answered with the training mean: nothing seen or heard
+    failed: tuple[str, ...]  # "id: reason" of clips that could not be read; answered with the training mean too
+
+
+def evaluate(
+    model: LoadedModel | Path | str,
+    data: Path | str,
+    *,
+    split: str | None = None,
+    out: Path | str | None = None,
+    cache: Path | str | None = None,
+    batch_size: int = 8,
+    workers: int = 0,
+    progress: bool = True,
+) -> Evaluation:
+    """Score a model on one split of a data set: Pearson, CCC and MAE over **all** its clips at once.
+
+    A clip that shows and says nothing the model goes by, or that cannot be read, counts with the training mean as its
+    prediction; none is dropped. Clips without labels are predicted and not scored.
+
+    Args:
+        model: a model folder, or one loaded already.
+        data: a data set, or a folder prepared before.
+        split: "train", "val", "test" or "all"; default: test, or val where test has no labels.
+        out: a folder for ``predictions.csv`` and ``metrics.json``.
+        cache: where prepared clips are kept when ``data`` is not prepared yet; default: the user's cache folder.
+        batch_size: clips at a time; without influence on the result.
+        workers: processes that decode crops beside the model; 0: none.
+        progress: show a bar on standard error.
+
+    Raises:
+        DataError: no such split, or its labels are not the model's.
+        ScoreError: the split has too few clips with labels.
+    """
+    loaded = model if isinstance(model, LoadedModel) else load_model(model)
+    prepared = prepare(data, cache, settings=loaded.prepare, labels=loaded.labels, progress=progress)
+    _check_fit(loaded, prepared)
+    split, rows = _choose(prepared, split)
+    scores = []
+    with progress_bar(f"scoring {split}", len(rows), progress) as advance:
+        for score in score_rows(loaded.network, rows, loaded.sampling, batch_size=batch_size, workers=workers):
+            scores.append(score)
+            advance()
+    evaluation = _evaluation(split, rows, scores, loaded.labels)
+    if out is not None:
+        write_evaluation(evaluation, Path(out))
+    return evaluation
+
+
+def write_evaluation(evaluation: Evaluation, out: Path) -> None:
+    """Write ``predictions.csv`` and ``metrics.json`` into a folder."""
+    out.mkdir(parents=True, exist_ok=True)
+    evaluation.predictions.to_csv(out / "predictions.csv", index=False)
+    about = {"split": evaluation.split, **evaluation.metrics.as_json()}
+    (out / "metrics.json").write_text(json.dumps(about, indent=2) + "\n", encoding="utf-8")
+
+
+def _check_fit(loaded: LoadedModel, prepared: PreparedSet) -> None:
+    if prepared.labels != loaded.labels:
+        raise DataError(
+            f"{prepared.folder}: not the model's labels",
+            got=", ".join(prepared.labels),
+            expected=", ".join(loaded.labels),
+            fix="Evaluate on a data set with the same labels in the same order",
+        )
+    if prepared.settings.rate_hz != loaded.prepare.rate_hz or prepared.settings.size_px != loaded.prepare.size_px:
+        raise ModelError(
+            f"{prepared.folder}: prepared otherwise than the model's training data",
+            got=f"rate_hz={prepared.settings.rate_hz}, size_px={prepared.settings.size_px}",
+            expected=f"rate_hz={loaded.prepare.rate_hz}, size_px={loaded.prepare.size_px}",
+            fix="Give the data set itself, and it is prepared as the model needs it",
+        )
+
+
+def _choose(prepared: PreparedSet, split: str | None) -> tuple[str, Sequence[PreparedRow]]:
+    """The rows to score: every row of the split that has a usable line in the manifest."""
+    if split is None:
+        has_test = any(row.clip.labels for row in prepared.split("test"))
+        split = "test" if has_test else "val"
+    if split not in SPLITS:
+        raise DataError(f"no split '{split}'", fix=suggestion(split, SPLITS))
+    rows = prepared.split(split)
+    if not rows:
+        raise DataError(f"{prepared.folder}: split '{split}' has no clips", fix="Choose another with --split, or 'all'")
+    return split, rows
+
+
+def _evaluation(split: str, rows: Sequence[PreparedRow], scores: Sequence[Score], labels: Sequence[str]) -> Evaluation:
+    intensities = np.array([score.intensities for score in scores])  # (clips, L)
+    known = [place for place, row in enumerate(rows) if row.clip.labels]
+    targets = np.array([rows[place].clip.labels for place in known]).reshape(len(known), len(labels))
+    table = pd.DataFrame(intensities, columns=list(labels))
+    table.insert(0, "File_ID", [row.clip.clip_id for row in rows])
+    return Evaluation(
+        split=split,
+        metrics=measure(targets, intensities[known], labels),
+        predictions=table,
+        n_without_labels=len(rows) - len(known),
+        without_evidence=tuple(rows[score.number].clip.clip_id for score in scores if not score.has_evidence),
+        failed=tuple(f"{row.clip.clip_id}: {row.clip.problem}" for row in rows if row.clip.problem),
+    )

@@ -1,0 +1,109 @@
+"""Predictions -> tables on disk: CSV, Parquet or JSON by the file's ending."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from reactometer.errors import OutputError
+from reactometer.records import Prediction
+
+ENDINGS = (".csv", ".parquet", ".json")
+
+
+def clip_rows(predictions: Sequence[Prediction]) -> list[dict[str, Any]]:
+    """One row a file: ``path, status, duration_s, face_share, sound`` and one column a label, empty where unknown."""
+    return [
+        {
+            "path": prediction.path,
+            "status": prediction.status,
+            "duration_s": _rounded(prediction.duration_s),
+            "face_share": _rounded(prediction.face_share),
+            "sound": prediction.has_sound,
+            **_intensities(prediction.labels, prediction.intensities),
+        }
+        for prediction in predictions
+    ]
+
+
+def timeline_rows(predictions: Sequence[Prediction]) -> list[dict[str, Any]]:
+    """One row a window: ``path, start_s, end_s, face_share`` and one column a label, empty where unknown."""
+    return [
+        {
+            "path": prediction.path,
+            "start_s": _rounded(window.start_s),
+            "end_s": _rounded(window.end_s),
+            "face_share": _rounded(window.face_share),
+            **_intensities(prediction.labels, window.intensities),
+        }
+        for prediction in predictions
+        for window in prediction.windows
+    ]
+
+
+def frame_rows(predictions: Sequence[Prediction]) -> list[dict[str, Any]]:
+    """One row a sampled frame: ``path, time_s, state`` (face, no_face, unreadable) and the face's box in pixels."""
+    return [
+        {
+            "path": prediction.path,
+            "time_s": round(sample.time_s, 6),
+            "state": sample.state.name.lower(),
+            **dict(zip(("box_x", "box_y", "box_width", "box_height"), sample.box or (None,) * 4, strict=True)),
+        }
+        for prediction in predictions
+        for sample in prediction.samples
+    ]
+
+
+def check_ending(path: Path | None) -> None:
+    """Refuse a table's file name, before any work is done, whose ending names no format.
+
+    Raises:
+        OutputError: the ending is not one of ``ENDINGS``.
+    """
+    if path is not None and path.suffix.lower() not in ENDINGS:
+        raise OutputError(f"{path}: no such table format", got=path.suffix or "no ending", expected=", ".join(ENDINGS))
+
+
+def write_table(rows: Sequence[dict[str, Any]], columns: Sequence[str], path: Path) -> None:
+    """Write rows to a CSV, Parquet or JSON file by its ending; missing values are empty (``null`` in JSON).
+
+    Raises:
+        OutputError: an unknown ending, or a place that cannot be written.
+    """
+    check_ending(path)
+    table = pd.DataFrame(list(rows), columns=list(columns))
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if path.suffix.lower() == ".csv":
+            table.to_csv(path, index=False)
+        elif path.suffix.lower() == ".parquet":
+            table.to_parquet(path, index=False)
+        else:
+            table.to_json(path, orient="records", indent=2)
+    except OSError as error:
+        raise OutputError(f"{path}: cannot be written: {error}", fix="Choose another place") from error
+
+
+def clip_columns(labels: Sequence[str]) -> list[str]:
+    """Columns of the table of files."""
+    return ["path", "status", "duration_s", "face_share", "sound", *labels]
+
+
+def timeline_columns(labels: Sequence[str]) -> list[str]:
+    """Columns of the table of windows."""
+    return ["path", "start_s", "end_s", "face_share", *labels]
+
+
+FRAME_COLUMNS = ("path", "time_s", "state", "box_x", "box_y", "box_width", "box_height")
+
+
+def _intensities(labels: Sequence[str], values: Sequence[float] | None) -> dict[str, float | None]:
+    return {label: None if values is None else round(values[place], 6) for place, label in enumerate(labels)}
+
+
+def _rounded(value: float | None) -> float | None:
+    return None if value is None else round(value, 3)

@@ -1,0 +1,79 @@
+"""A prediction over time -> a picture."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from reactometer.errors import OutputError
+from reactometer.records import Prediction, Window
+
+COLOURS = ("#d1495b", "#edae49", "#00798c", "#5f8a3a", "#8f5aa8", "#30638e", "#c86b3c")
+
+
+def draw_timeline(prediction: Prediction, path: Path | str) -> Path:
+    """Draw one strip an emotion over the seconds, the value of the whole file beside it; grey where no face was seen.
+
+    Args:
+        prediction: of one file, with windows.
+        path: the picture to write; PNG, SVG or PDF by its ending.
+
+    Raises:
+        OutputError: nothing to draw, or a place or ending that cannot be written.
+    """
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    if prediction.failed or not prediction.windows:
+        raise OutputError(
+            f"{prediction.path}: no timeline to draw: {prediction.status}", fix="Choose a file that could be read"
+        )
+    path = Path(path)
+    figure = Figure(figsize=(9.0, 1.3 + 0.62 * len(prediction.labels)), layout="constrained")
+    FigureCanvasAgg(figure)
+    strips = figure.subplots(len(prediction.labels), 1, sharex=True, squeeze=False)[:, 0]
+    for place, strip in enumerate(strips):
+        _draw_strip(strip, prediction, place)
+    strips[-1].set_xlabel("seconds")
+    strips[-1].set_xlim(0.0, prediction.duration_s)
+    figure.suptitle(_title(prediction), fontsize=11, x=0.01, ha="left")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        figure.savefig(path, dpi=150)
+    except (OSError, ValueError) as error:
+        raise OutputError(
+            f"{path}: cannot be drawn: {error}", fix="Use an ending such as .png and a place you may write"
+        ) from error
+    return path
+
+
+def _draw_strip(strip: Any, prediction: Prediction, place: int) -> None:
+    colour = COLOURS[place % len(COLOURS)]
+    middles_s = [(window.start_s + window.end_s) / 2 for window in prediction.windows]  # (K,)
+    values = [window.intensities[place] if window.intensities else np.nan for window in prediction.windows]  # (K,)
+    strip.fill_between(middles_s, values, color=colour, alpha=0.3, linewidth=0)
+    strip.plot(middles_s, values, color=colour, linewidth=1.8, marker="o", markersize=3)
+    for start_s, end_s in _faceless(prediction.windows):
+        strip.axvspan(start_s, end_s, color="0.85", linewidth=0, zorder=0)
+    strip.set_ylim(0.0, 1.0)
+    strip.set_yticks([0.0, 1.0])
+    strip.tick_params(labelsize=7)
+    strip.set_ylabel(prediction.labels[place], rotation=0, ha="right", va="center", fontsize=9)
+    strip.spines[["top", "right"]].set_visible(False)
+    whole = "–" if prediction.intensities is None else f"{prediction.intensities[place]:.2f}"
+    strip.text(1.01, 0.5, whole, transform=strip.transAxes, va="center", fontsize=10, color=colour, weight="bold")
+
+
+def _faceless(windows: Sequence[Window]) -> list[tuple[float, float]]:
+    """The stretches whose windows show no face in any sampled frame."""
+    return [(window.start_s, window.end_s) for window in windows if window.face_share == 0.0]
+
+
+def _title(prediction: Prediction) -> str:
+    sound = "sound" if prediction.has_sound else "no sound"
+    seen = f"face in {prediction.face_share or 0.0:.0%} of the sampled frames, {sound}"
+    grey = "; grey: no face" if _faceless(prediction.windows) else ""
+    return f"{Path(prediction.path).name}: {seen}{grey}. Right: the whole file"

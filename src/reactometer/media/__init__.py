@@ -1,0 +1,1 @@
+"""A file -> what is seen and heard."""

@@ -1,0 +1,151 @@
+"""A media file -> its sound as mono 16 kHz, on the clock of its video, streamed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from itertools import chain, groupby
+from pathlib import Path
+
+import av.error
+import numpy as np
+from av.audio.frame import AudioFrame
+from av.audio.resampler import AudioResampler
+from av.audio.stream import AudioStream
+from av.container import InputContainer
+
+from reactometer.errors import MediaError
+from reactometer.media.video import clock_zero_s, open_media
+from reactometer.records import SOUND_RATE_HZ, FloatArray, SoundBlock
+
+BLOCK_SAMPLES = SOUND_RATE_HZ  # one second
+GAP_S = 0.05  # a jump of the timestamps that is larger than this is real, a smaller one is rounding
+AUDIBLE_DBFS = -60.0  # root mean square of a stretch, relative to full scale; rooms are louder, dither is not
+STRETCH_S = 0.1
+FULL_SCALE = 2.0**31  # of the resampler's whole numbers
+
+
+def read_sound(path: Path, origin_s: float = 0.0) -> Iterator[SoundBlock]:
+    """The first sound stream from ``origin_s`` of the file's clock on, in blocks of a second, without a gap.
+
+    Zeros stand where the file holds no sound: before a late start, in a gap, and where a packet cannot be decoded.
+    Yields nothing where there is no sound stream. Raises MediaError for a file that cannot be opened and for a sound
+    stream of which nothing can be decoded.
+    """
+    with open_media(path) as container:
+        if not container.streams.audio:
+            return
+        zero_s, frames = clock_zero_s(path), _decode(path, container, container.streams.audio[0])
+        start, size = 0, 0
+        held: list[FloatArray] = []
+        for piece in _on_clock(_resample(frames, zero_s + origin_s)):
+            held.append(piece)
+            size += len(piece)
+            if size < BLOCK_SAMPLES:
+                continue
+            samples = np.concatenate(held)
+            whole = size - size % BLOCK_SAMPLES
+            for first in range(0, whole, BLOCK_SAMPLES):
+                yield SoundBlock(origin_s + (start + first) / SOUND_RATE_HZ, samples[first : first + BLOCK_SAMPLES])
+            start, held, size = start + whole, [samples[whole:]], size - whole
+        if size:
+            yield SoundBlock(origin_s + start / SOUND_RATE_HZ, np.concatenate(held))
+
+
+def read_waveform(path: Path) -> FloatArray | None:
+    """(S,) float32 in [-1, 1], the whole sound from the zero of the file's clock on; None without a sound stream."""
+    with open_media(path) as container:
+        if not container.streams.audio:
+            return None
+    return np.concatenate([np.zeros(0, dtype=np.float32), *(block.samples for block in read_sound(path))])
+
+
+def is_audible(waveform: FloatArray | None) -> bool:
+    """Whether any 100 ms of a (S,) float32 waveform in [-1, 1] are louder than -60 dBFS."""
+    if waveform is None or not len(waveform):
+        return False
+    stretch = int(STRETCH_S * SOUND_RATE_HZ)
+    power = np.add.reduceat(np.square(waveform, dtype=np.float64), np.arange(0, len(waveform), stretch)) / stretch
+    return bool(power.max() > 10 ** (AUDIBLE_DBFS / 10))
+
+
+def _on_clock(pieces: Iterable[tuple[int, FloatArray]]) -> Iterator[FloatArray]:
+    """From pieces and their places (samples since zero) to pieces without a gap: zeros between, overlaps cut."""
+    position = 0
+    for place, samples in pieces:
+        while position < place:
+            yield np.zeros(min(place - position, BLOCK_SAMPLES), dtype=np.float32)
+            position = min(place, position + BLOCK_SAMPLES)
+        if len(fresh := samples[position - place :]):
+            yield fresh
+            position += len(fresh)
+
+
+def _resample(
+    frames: Iterable[tuple[float | None, AudioFrame | None]], zero_s: float
+) -> Iterator[tuple[int, FloatArray]]:
+    """Each run of frames without a jump, through a resampler of its own, as pieces and their places in samples."""
+    for _, run in groupby(_in_runs(frames), key=lambda numbered: numbered[0]):
+        _, start_s, first = next(run)
+        place = round((start_s - zero_s) * SOUND_RATE_HZ)
+        if first is None:
+            yield place, np.zeros(0, dtype=np.float32)
+            continue
+        # Whole numbers, since FFmpeg lets the mean of float channels exceed full scale.
+        resampler = AudioResampler(format="s32", layout="mono", rate=SOUND_RATE_HZ)
+        for frame in chain([first], (frame for _, _, frame in run), [None]):  # None: what the resampler holds back
+            try:
+                resampled = resampler.resample(frame)
+            except av.error.FFmpegError:
+                break  # damage can make a frame claim a rate or layout that cannot be; the run becomes silence
+            for part in resampled:
+                samples = np.asarray(part.to_ndarray()[0] / FULL_SCALE, dtype=np.float32)  # (S,)
+                yield place, samples
+                place += len(samples)
+
+
+def _in_runs(
+    frames: Iterable[tuple[float | None, AudioFrame | None]],
+) -> Iterator[tuple[int, float, AudioFrame | None]]:
+    """Number the frames by run: a new one after a jump of the time, after damage, and with a new rate or layout."""
+    run, start_s, samples, form = 0, 0.0, 0, None
+    for time_s, frame in frames:
+        expected_s = start_s + (samples / form[0] if form else 0.0)
+        if frame is None:
+            run, start_s, samples, form = run + 1, time_s or expected_s, 0, None
+            yield run, start_s, None
+            continue
+        own_form = (frame.sample_rate, frame.layout.name, frame.format.name)
+        if own_form != form or (time_s is not None and abs(time_s - expected_s) > GAP_S):
+            run, start_s, samples, form = run + 1, expected_s if time_s is None else time_s, 0, own_form
+        samples += frame.samples
+        frame.pts = None  # the time is kept here
+        yield run, start_s, frame
+
+
+def _decode(
+    path: Path, container: InputContainer, stream: AudioStream
+) -> Iterator[tuple[float | None, AudioFrame | None]]:
+    """Start in seconds of the container's clock and frame; for a packet that cannot be decoded its end and None."""
+    damaged = decoded = False
+    if stream.codec_context is None:
+        raise MediaError(f"the sound of {path} has an unknown codec", fix="Convert its sound to AAC or WAV")
+    try:
+        for packet in container.demux(stream):
+            try:
+                frames = packet.decode()
+            except av.error.FFmpegError:
+                damaged = True
+                if packet.pts is not None:
+                    yield float((packet.pts + (packet.duration or 0)) * packet.time_base), None
+                continue
+            for frame in frames:
+                decoded = True
+                yield frame.time, frame
+    except av.error.FFmpegError as error:
+        raise MediaError(f"the sound of {path} cannot be read to its end", got=error, fix="Copy it again") from error
+    if damaged and not decoded:
+        raise MediaError(
+            f"the sound of {path} cannot be decoded",
+            got=f"{stream.codec_context.name} data without one good packet",
+            fix="Convert its sound again, or remove it to use the picture alone",
+        )

@@ -1,0 +1,258 @@
+"""Frames -> the face of one followed person: detect, choose, follow, crop and align."""
+
+from __future__ import annotations
+
+import math
+import threading
+import warnings
+from collections.abc import Callable, Iterable, Iterator
+from functools import cache
+from pathlib import Path
+
+import cv2
+import cv2.data
+import numpy as np
+
+from reactometer.errors import ConfigError, MediaError, WeightsError, suggestion
+from reactometer.media.video import sample_frames
+from reactometer.records import ByteArray, Detection, FaceSample, Frame, FrameState
+from reactometer.weights import find_weights
+
+Detector = Callable[[ByteArray], list[Detection]]
+"""(H, W, 3) uint8 RGB frame in, its faces out, best first: large ones and sure ones before small and doubtful ones."""
+
+DETECTORS = ("auto", "yunet", "haar")
+
+# What a detector sees: large frames are shrunk; small ones are enlarged and framed, since a face may fill them.
+LARGE_SIDE_PX = 480
+SMALL_SIDE_PX = 320
+ENLARGED_SIDE_PX = 240
+FRAMED_BORDER_PX = 60
+YUNET_SCORE = 0.6
+YUNET_OVERLAP = 0.3
+HAAR_NEIGHBOURS = 5
+HAAR_SMALLEST_PX = 24
+HAAR_SMALLEST_ENLARGED_PX = 48  # no face is lost by it in a frame so small, and the search takes half the time
+
+# Where a Haar box lies against YuNet's box of the same face, in shares of the Haar box's side; medians of 443 faces.
+HAAR_INSET_X, HAAR_INSET_Y, HAAR_WIDTH, HAAR_HEIGHT = 0.09, 0.014, 0.82, 1.038
+
+# The crop, in shares of its side: the eyes lie level, this far apart and this far down; brows, chin and cheeks are in.
+CROP_EYE_DISTANCE = 0.33
+CROP_EYE_HEIGHT = 0.39
+JPEG_QUALITY = 95
+
+# Where the eyes lie in a box, in shares of its height; medians of YuNet on 443 faces.
+BOX_EYE_HEIGHT = 0.36
+BOX_EYE_DISTANCE = 0.367
+TURNED_EYE_DISTANCE = 0.30  # eyes nearer than this belong to a turned head and no longer tell its size
+
+# Following: the person's next face is the nearest within reach (in shares of the face's size) and of like size.
+REACH = 0.5
+REACH_PER_S = 0.5
+REACH_LIMIT = 1.0
+SIZE_RATIO = 2.0
+LOST_S = 1.0  # a person unseen for longer than this is given up, and the best face of the frame is chosen
+
+
+def settle_detector(name: str = "auto") -> str:
+    """Which detector this machine can serve: "auto" becomes "yunet" where its file can be had, else "haar".
+
+    Falling back is said once a process, in a warning that tells what is lost. Raises ConfigError for a name that is
+    not in ``DETECTORS``.
+    """
+    if name not in DETECTORS:
+        raise ConfigError("unknown face detector", got=repr(name), fix=suggestion(name, DETECTORS))
+    if name != "auto":
+        return name
+    try:
+        find_weights("yunet")
+    except WeightsError as error:
+        _warn_of_haar(str(error))
+        return "haar"
+    return "yunet"
+
+
+def load_detector(name: str = "auto") -> Detector:
+    """The face detector of a name in ``DETECTORS``; made once a process, and safe to share among threads.
+
+    "yunet" needs its weight file and raises WeightsError without it; "haar" comes inside OpenCV; "auto" is settled by
+    :func:`settle_detector`. Raises ConfigError for another name.
+    """
+    return _yunet(find_weights("yunet")) if settle_detector(name) == "yunet" else _haar()
+
+
+def follow_face(
+    frames: Iterable[Frame], detector: Detector, *, rate_hz: float | None, size_px: int
+) -> Iterator[FaceSample]:
+    """One FaceSample for each frame sampled at ``rate_hz`` (None: every frame), all of one person.
+
+    The first face is the best of its frame; afterwards the person's face is the one nearest to where it was last. A
+    frame without such a face is NO_FACE, one that could not be decoded UNREADABLE; a box is never carried over.
+    """
+    last: tuple[float, Detection] | None = None  # when and where the person was seen last
+    for frame in sample_frames(frames, rate_hz):
+        if frame.rgb is None:
+            yield FaceSample(frame.time_s, FrameState.UNREADABLE)
+            continue
+        rgb = frame.rgb()
+        face = _choose(detector(rgb), last, frame.time_s)
+        if face is None:
+            yield FaceSample(frame.time_s, FrameState.NO_FACE)
+            continue
+        last = frame.time_s, face
+        crop_jpeg = _encode_crop(crop_face(rgb, face, size_px))
+        yield FaceSample(frame.time_s, FrameState.FACE, face.box, face.score, crop_jpeg)
+
+
+def crop_face(frame_rgb: ByteArray, detection: Detection, size_px: int) -> ByteArray:
+    """(size_px, size_px, 3) uint8 RGB: the face turned upright and scaled, the eyes at the crop's fixed places.
+
+    The eyes' places come from the box where the detector gives none. ``frame_rgb`` is (H, W, 3) uint8; what lies
+    outside of it repeats its edge.
+    """
+    middle, distance_px, angle = _eye_line(detection)
+    scale = CROP_EYE_DISTANCE * size_px / distance_px  # pixels of the crop for one of the frame
+    part, corner, shrink = _surroundings(frame_rgb, middle, size_px / scale, min(scale, 1.0))
+    cosine, sine = scale * math.cos(angle), scale * math.sin(angle)
+    turn = np.array([[cosine, sine], [-sine, cosine]])
+    shift = np.array([0.5, CROP_EYE_HEIGHT]) * size_px - turn @ (np.array(middle) - corner)
+    turn /= shrink  # from here on: from the pixels of the part
+    shift += turn @ np.array([0.5, 0.5]) - 0.5  # OpenCV counts from the middle of the first pixel, not from its corner
+    matrix = np.column_stack([turn, shift])  # (2, 3)
+    crop = cv2.warpAffine(part, matrix, (size_px, size_px), flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+    return np.asarray(crop, dtype=np.uint8)
+
+
+def decode_crop(crop_jpeg: bytes) -> ByteArray:
+    """(size_px, size_px, 3) uint8 RGB from the JPEG of a FaceSample. Raises MediaError for other bytes."""
+    bgr = cv2.imdecode(np.frombuffer(crop_jpeg, dtype=np.uint8), cv2.IMREAD_COLOR) if crop_jpeg else None
+    if bgr is None:
+        raise MediaError("a face crop cannot be decoded", got=f"{len(crop_jpeg)} bytes", expected="a JPEG picture")
+    return np.asarray(cv2.cvtColor(bgr, cv2.COLOR_BGR2RGB), dtype=np.uint8)
+
+
+def _encode_crop(crop_rgb: ByteArray) -> bytes:
+    _, jpeg = cv2.imencode(".jpg", cv2.cvtColor(crop_rgb, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY])
+    return jpeg.tobytes()
+
+
+def _eye_line(detection: Detection) -> tuple[tuple[float, float], float, float]:
+    """Middle of the eyes in pixels, their distance in pixels as if the head faced the camera, and tilt in radians."""
+    x, y, width, height = detection.box
+    if detection.eyes is None:
+        return (x + width / 2, y + BOX_EYE_HEIGHT * height), BOX_EYE_DISTANCE * height, 0.0
+    left_x, left_y, right_x, right_y = detection.eyes
+    distance_px = math.hypot(right_x - left_x, right_y - left_y)
+    middle = (left_x + right_x) / 2, (left_y + right_y) / 2
+    return middle, max(distance_px, TURNED_EYE_DISTANCE * height), math.atan2(right_y - left_y, right_x - left_x)
+
+
+def _surroundings(
+    frame_rgb: ByteArray, middle: tuple[float, float], reach_px: float, scale: float
+) -> tuple[ByteArray, tuple[int, int], tuple[float, float]]:
+    """The frame within ``reach_px`` of a place, shrunk; its corner in the frame, and the exact shrinkage of x and y.
+
+    Shrinking averages areas, so that fine texture does not turn into noise.
+    """
+    height_px, width_px = frame_rgb.shape[:2]
+    left = max(0, min(int(middle[0] - reach_px), width_px - 1))
+    top = max(0, min(int(middle[1] - reach_px), height_px - 1))
+    right, bottom = max(left + 1, math.ceil(middle[0] + reach_px)), max(top + 1, math.ceil(middle[1] + reach_px))
+    part = frame_rgb[top:bottom, left:right]
+    height_px, width_px = part.shape[:2]
+    smaller = max(1, round(width_px * scale)), max(1, round(height_px * scale))
+    if scale < 1:
+        part = np.asarray(cv2.resize(part, smaller, interpolation=cv2.INTER_AREA), dtype=np.uint8)
+    return part, (left, top), (part.shape[1] / width_px, part.shape[0] / height_px)
+
+
+def _choose(detections: list[Detection], last: tuple[float, Detection] | None, time_s: float) -> Detection | None:
+    """The followed person's face, or the best face where nobody is followed (any more), or None."""
+    if last is None:
+        return detections[0] if detections else None
+    unseen_s, reach = time_s - last[0], min(REACH + REACH_PER_S * (time_s - last[0]), REACH_LIMIT)
+    if near := [face for face in detections if _distance(face, last[1]) <= reach]:
+        return min(near, key=lambda face: _distance(face, last[1]))
+    return detections[0] if detections and unseen_s > LOST_S else None
+
+
+def _distance(face: Detection, other: Detection) -> float:
+    """Distance of the boxes' centres in shares of the larger box's size; infinite where the sizes differ too much."""
+    (x, y, width, height), (other_x, other_y, other_width, other_height) = face.box, other.box
+    smaller, larger = sorted((math.sqrt(width * height), math.sqrt(other_width * other_height)))
+    if larger > SIZE_RATIO * smaller:
+        return math.inf
+    return math.hypot(x + width / 2 - other_x - other_width / 2, y + height / 2 - other_y - other_height / 2) / larger
+
+
+def _framed(rgb: ByteArray) -> tuple[ByteArray, float, int]:
+    """The frame as detectors see it, how much larger it is than the original, and the border around it in pixels."""
+    side_px = max(rgb.shape[:2])
+    small = side_px <= SMALL_SIDE_PX
+    target_px = ENLARGED_SIDE_PX if small else min(side_px, LARGE_SIDE_PX)
+    scale, border_px = target_px / side_px, FRAMED_BORDER_PX if small else 0
+    size = max(1, round(rgb.shape[1] * scale)), max(1, round(rgb.shape[0] * scale))
+    resized = cv2.resize(rgb, size, interpolation=cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR)
+    framed = cv2.copyMakeBorder(resized, border_px, border_px, border_px, border_px, cv2.BORDER_CONSTANT)
+    return np.asarray(framed, dtype=np.uint8), scale, border_px
+
+
+def _best_first(detections: list[Detection]) -> list[Detection]:
+    return sorted(detections, key=lambda face: face.box[2] * face.box[3] * face.score, reverse=True)
+
+
+@cache
+def _yunet(weights: Path) -> Detector:
+    """YuNet (Wu, Peng, Yu 2023) through OpenCV: turned, tilted and partly covered faces, with eyes."""
+    network = cv2.FaceDetectorYN.create(str(weights), "", (320, 320), YUNET_SCORE, YUNET_OVERLAP)
+    lock = threading.Lock()
+
+    def detect(rgb: ByteArray) -> list[Detection]:
+        framed, scale, border_px = _framed(rgb)
+        size = framed.shape[1], framed.shape[0]
+        with lock:
+            if tuple(network.getInputSize()) != size:
+                network.setInputSize(size)
+            _, rows = network.detect(cv2.cvtColor(framed, cv2.COLOR_RGB2BGR))
+        detections = []
+        for row in [] if rows is None else rows.astype(float):
+            x, y = (row[:2] - border_px) / scale
+            eyes = sorted(((row[4:8].reshape(2, 2) - border_px) / scale).tolist())  # leftmost in the picture first
+            box = float(x), float(y), float(row[2] / scale), float(row[3] / scale)
+            detections.append(Detection(box, min(float(row[14]), 1.0), (*eyes[0], *eyes[1])))
+        return _best_first(detections)
+
+    return detect
+
+
+@cache
+def _haar() -> Detector:
+    """OpenCV's frontal Haar cascade (Viola and Jones 2001, Lienhart 2002): upright frontal faces, without eyes."""
+    cascade = cv2.CascadeClassifier(str(Path(cv2.data.haarcascades) / "haarcascade_frontalface_alt2.xml"))
+    lock = threading.Lock()
+
+    def detect(rgb: ByteArray) -> list[Detection]:
+        framed, scale, border_px = _framed(rgb)
+        smallest = (HAAR_SMALLEST_ENLARGED_PX,) * 2 if scale > 1 else (HAAR_SMALLEST_PX,) * 2
+        with lock:
+            boxes, votes = cascade.detectMultiScale2(
+                cv2.cvtColor(framed, cv2.COLOR_RGB2GRAY), minNeighbors=HAAR_NEIGHBOURS, minSize=smallest
+            )
+        detections = []
+        for (left, top, side, _), vote in zip(boxes, votes, strict=True):
+            x, y = (left + HAAR_INSET_X * side - border_px) / scale, (top + HAAR_INSET_Y * side - border_px) / scale
+            box = float(x), float(y), float(HAAR_WIDTH * side / scale), float(HAAR_HEIGHT * side / scale)
+            detections.append(Detection(box, float(vote / (vote + HAAR_NEIGHBOURS)), None))
+        return _best_first(detections)
+
+    return detect
+
+
+@cache
+def _warn_of_haar(reason: str) -> None:
+    warnings.warn(
+        "Faces are found by OpenCV's Haar cascade, since YuNet cannot be had: turned and partly covered faces are "
+        f"missed and crops are not turned upright. {reason}",
+        stacklevel=4,
+    )

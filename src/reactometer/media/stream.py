@@ -1,0 +1,170 @@
+"""A file -> the prepared clip, whole or window by window, in one pass and in bounded memory."""
+
+from __future__ import annotations
+
+import heapq
+import math
+from collections import deque
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from reactometer.config import PrepareConfig
+from reactometer.media.audio import read_sound
+from reactometer.media.faces import Detector, follow_face
+from reactometer.media.video import probe, read_frames
+from reactometer.records import SOUND_RATE_HZ, FaceSample, FloatArray, Frame, MediaInfo, PreparedClip, SoundBlock
+
+
+@dataclass(frozen=True)
+class WindowShape:
+    """Windows of ``length_s`` that start every ``hop_s``, from the file's beginning on."""
+
+    length_s: float
+    hop_s: float
+
+
+WHOLE = WindowShape(math.inf, math.inf)
+"""One window: the file."""
+
+PART = WindowShape(60.0, 60.0)
+"""A clip longer than this is scored in such parts, and its intensities are their mean by length; our choice."""
+
+
+def prepare_clip(
+    path: Path, settings: PrepareConfig, detector: Detector, audio_path: Path | None = None
+) -> PreparedClip:
+    """Read a file whole: every sampled frame accounted for, and all of its sound.
+
+    Args:
+        path: a video file (or a sound file: then there are no frames).
+        settings: sampling rate of the frames and size of the crops.
+        detector: from :func:`reactometer.media.faces.load_detector`.
+        audio_path: a sound file that belongs to the video; ``None``: the sound is inside ``path``.
+
+    Raises:
+        MediaError: the file is missing, empty, truncated or no media file.
+    """
+    (_, clip), *_ = stream_windows(path, settings, detector, [WHOLE], audio_path)
+    return clip
+
+
+def stream_windows(
+    path: Path,
+    settings: PrepareConfig,
+    detector: Detector,
+    shapes: Sequence[WindowShape],
+    audio_path: Path | None = None,
+) -> Iterator[tuple[WindowShape, PreparedClip]]:
+    """Read a file once and yield its windows of every shape, each as soon as it is complete.
+
+    A window starts at every multiple of ``hop_s`` that shows something its predecessor does not; the last one ends
+    with the file. Memory is bounded by the longest window, not by the file.
+    """
+    info = probe(path)
+    sound_info = probe(audio_path) if audio_path else info
+    clock = _VideoClock(info)
+    faces = follow_face(clock.watch(read_frames(path)), detector, rate_hz=settings.rate_hz, size_px=settings.size_px)
+    sound = read_sound(audio_path or path) if sound_info.has_audio else iter(())
+    cutter = _Cutter(shapes, sound_info.has_audio)
+    pieces: Iterator[FaceSample | SoundBlock] = heapq.merge(faces, sound, key=_begins_s)
+    for piece in pieces:
+        yield from cutter.complete_until(_begins_s(piece), clock.frames_read)
+        cutter.add(piece)
+    yield from cutter.finish(max(clock.end_s, cutter.sound_end_s), clock.frames_read)
+
+
+def part_spans(duration_s: float) -> list[tuple[float, float]]:
+    """Where the parts of a clip begin and end, seconds: the windows that :func:`stream_windows` cuts with ``PART``."""
+    count = max(1, math.ceil((duration_s - 1e-6) / PART.length_s))
+    ends = [*(PART.length_s * number for number in range(1, count)), duration_s]
+    return [(PART.length_s * number, end_s) for number, end_s in enumerate(ends)]
+
+
+def cut_clip(clip: PreparedClip, start_s: float, end_s: float) -> PreparedClip:
+    """The window [start_s, end_s) of a prepared clip, the same as if it had been cut while the file was read."""
+    samples = tuple(sample for sample in clip.samples if start_s <= sample.time_s < end_s)
+    first, last = (round((at_s - clip.start_s) * SOUND_RATE_HZ) for at_s in (start_s, end_s))
+    waveform = None if clip.waveform is None else clip.waveform[first:last]
+    return PreparedClip(start_s, end_s, samples, waveform, clip.frames_read)
+
+
+def _begins_s(piece: FaceSample | SoundBlock) -> float:
+    return piece.time_s if isinstance(piece, FaceSample) else piece.start_s
+
+
+@dataclass
+class _VideoClock:
+    """Counts the frames that pass and knows when the last one ends."""
+
+    info: MediaInfo
+    frames_read: int = 0
+    end_s: float = 0.0
+    _last_s: float | None = None
+
+    def watch(self, frames: Iterator[Frame]) -> Iterator[Frame]:
+        for frame in frames:
+            shown_s = 1.0 / (self.info.rate_hz or 25.0) if self._last_s is None else frame.time_s - self._last_s
+            self.frames_read, self._last_s = self.frames_read + 1, frame.time_s
+            self.end_s = frame.time_s + max(shown_s, 0.0)
+            yield frame
+
+
+class _Cutter:
+    """Holds the stretch of samples and sound that some window still needs, and cuts the windows."""
+
+    def __init__(self, shapes: Sequence[WindowShape], has_sound: bool) -> None:
+        self.next_window = dict.fromkeys(shapes, 0)
+        self.has_sound = has_sound
+        self.faces: deque[FaceSample] = deque()
+        self.blocks: deque[SoundBlock] = deque()
+        self.sound_end_s = 0.0
+
+    def add(self, piece: FaceSample | SoundBlock) -> None:
+        if isinstance(piece, FaceSample):
+            self.faces.append(piece)
+        else:
+            self.blocks.append(piece)
+            self.sound_end_s = piece.start_s + len(piece.samples) / SOUND_RATE_HZ
+
+    def complete_until(self, known_s: float, frames_read: int) -> Iterator[tuple[WindowShape, PreparedClip]]:
+        """The windows that end at or before ``known_s``, before which nothing more can come."""
+        for shape in self.next_window:
+            while (start_s := self._start_s(shape)) + shape.length_s <= known_s:
+                yield shape, self._window(start_s, start_s + shape.length_s, frames_read)
+                self.next_window[shape] += 1
+        self._forget(min(map(self._start_s, self.next_window)))
+
+    def finish(self, end_s: float, frames_read: int) -> Iterator[tuple[WindowShape, PreparedClip]]:
+        """The windows left when the file ends, each one that shows more than the window before it."""
+        yield from self.complete_until(end_s, frames_read)
+        for shape, number in self.next_window.items():
+            seen_s = self._start_s(shape) - shape.hop_s + shape.length_s if number else -1.0
+            if seen_s < end_s - 1e-6:
+                yield shape, self._window(self._start_s(shape), end_s, frames_read)
+
+    def _start_s(self, shape: WindowShape) -> float:
+        return self.next_window[shape] * shape.hop_s if self.next_window[shape] else 0.0
+
+    def _window(self, start_s: float, end_s: float, frames_read: int) -> PreparedClip:
+        samples = tuple(sample for sample in self.faces if start_s <= sample.time_s < end_s)
+        return PreparedClip(start_s, end_s, samples, self._waveform(start_s, end_s), frames_read)
+
+    def _waveform(self, start_s: float, end_s: float) -> FloatArray | None:
+        if not self.has_sound:
+            return None
+        first, last = round(start_s * SOUND_RATE_HZ), round(end_s * SOUND_RATE_HZ)
+        waveform = np.zeros(last - first, dtype=np.float32)  # (S,); silence where the sound has ended
+        for block in self.blocks:
+            offset = round(block.start_s * SOUND_RATE_HZ) - first
+            source = block.samples[max(-offset, 0) : max(len(waveform) - offset, 0)]
+            waveform[max(offset, 0) : max(offset, 0) + len(source)] = source
+        return (np.round(waveform * 32767) / 32767).astype(np.float32)  # 16 bits, as the cache keeps it
+
+    def _forget(self, needed_s: float) -> None:
+        while self.faces and self.faces[0].time_s < needed_s:
+            self.faces.popleft()
+        while self.blocks and self.blocks[0].start_s + len(self.blocks[0].samples) / SOUND_RATE_HZ <= needed_s:
+            self.blocks.popleft()

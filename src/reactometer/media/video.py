@@ -1,0 +1,220 @@
+"""A media file -> its video frames, each with its exact presentation time, streamed."""
+
+from __future__ import annotations
+
+import heapq
+import math
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from functools import partial
+from pathlib import Path
+from typing import cast
+
+import av
+import av.error
+import numpy as np
+from av.container import InputContainer
+from av.stream import Disposition
+from av.video.frame import VideoFrame
+from av.video.stream import VideoStream
+
+from reactometer.errors import MediaError
+from reactometer.records import ByteArray, Frame, MediaInfo
+
+DECODER_THREADS = 1  # two are no faster on two cores, and report damage late
+MISSING_SHARE = 0.05  # a file that ends earlier than it declares, by more than this share
+MISSING_FRAMES = 2  # and by more than this number of frames, is truncated
+GRID_TOLERANCE_S = 0.0005
+FALLBACK_RATE_HZ = 25.0  # for frames without times in a stream without a rate
+# Demuxers that read one file of sound or moving pictures; playlists, which open other files and addresses, text, and
+# still pictures are not among them.
+CONTAINERS = (
+    "mov,mp4,m4a,3gp,matroska,webm,avi,mpegts,mpeg,mpegvideo,m4v,h264,hevc,ivf,obu,mjpeg,gif,flv,asf,rm,nut,mxf,dv,wtv,"
+    "ogg,mp3,wav,w64,aiff,au,caf,flac,aac,ac3,eac3,amr,ape,tta,wv,voc"
+)
+
+
+def open_media(path: Path) -> InputContainer:
+    """Open one local media file, and nothing that it refers to; the caller closes it. Raises MediaError."""
+    if not path.is_file():
+        got = "a folder" if path.is_dir() else "no such file"
+        raise MediaError(f"cannot open {path}", got=got, expected="a video or sound file", fix="Check the path")
+    if path.stat().st_size == 0:
+        raise MediaError(f"cannot open {path}", got="an empty file (0 bytes)", fix="Copy or download it again")
+    options = {"protocol_whitelist": "file", "format_whitelist": CONTAINERS}
+    try:
+        return av.open(f"file:{path.absolute()}", mode="r", container_options=options, metadata_errors="replace")
+    except PermissionError as error:
+        raise MediaError(f"cannot open {path}", got="no permission to read it", fix="Change its permissions") from error
+    except (av.error.FFmpegError, OSError) as error:
+        raise MediaError(
+            f"cannot read {path}",
+            got=error.strerror,
+            expected="a complete video or sound file, such as MP4, MOV, MKV, WebM, AVI, WAV or MP3",
+            fix="Play the file to check it; copy, download or convert it again",
+        ) from error
+
+
+def video_stream(container: InputContainer) -> VideoStream | None:
+    """The first video stream that is not an attached picture, such as a song's cover; None without one.
+
+    Raises MediaError where no decoder knows its codec.
+    """
+    streams = container.streams.video
+    stream = next((stream for stream in streams if not stream.disposition & Disposition.attached_pic), None)
+    if stream is not None and stream.codec_context is None:
+        path = container.name.removeprefix("file:")
+        raise MediaError(f"the video of {path} has an unknown codec", fix="Convert it to H.264 in an MP4 file")
+    return stream
+
+
+def clock_zero_s(path: Path) -> float:
+    """Where the file's clock starts, in seconds of the container's own: the first frame, or else the first sound."""
+    with open_media(path) as container:
+        video, sound = video_stream(container), next(iter(container.streams.audio), None)
+        if video is not None and video.time_base is not None:
+            first_pts = next((pts for pts, _ in _decode(path, container, video)), None)
+            return float((first_pts or 0) * video.time_base)
+        if sound is not None and sound.time_base is not None:
+            return float((sound.start_time or 0) * sound.time_base)
+        return 0.0
+
+
+def probe(path: Path) -> MediaInfo:
+    """What the container declares. Raises MediaError for a file that has neither video nor sound."""
+    with open_media(path) as container:
+        stream, has_audio = video_stream(container), bool(container.streams.audio)
+        if stream is None and not has_audio:
+            raise MediaError(
+                f"{path} has neither video nor sound", expected="one of them or both", fix="Check the file"
+            )
+        duration_s = container.duration / 1_000_000 if container.duration else None
+        if stream is None:
+            return MediaInfo(path, duration_s, has_video=False, has_audio=has_audio)
+        width_px, height_px = _displayed_size(path, container, stream)
+        rate = stream.average_rate
+        return MediaInfo(
+            path,
+            duration_s,
+            has_video=True,
+            has_audio=has_audio,
+            width_px=width_px,
+            height_px=height_px,
+            rate_hz=float(rate) if rate else None,
+            frame_count=stream.frames or None,
+        )
+
+
+def read_frames(path: Path) -> Iterator[Frame]:
+    """Every frame of the video in order of presentation, on the clock whose zero is the first of them.
+
+    Times are the container's own and strictly increase; a frame without a usable time follows its predecessor by the
+    average frame duration. What cannot be decoded is a Frame whose ``rgb`` is None. Yields nothing where there is no
+    video. Raises MediaError for a file that cannot be opened, and, at the end, for one that is truncated.
+    """
+    with open_media(path) as container:
+        stream = video_stream(container)
+        if stream is None or stream.time_base is None:
+            return
+        index, step_s = -1, 1 / float(stream.average_rate or FALLBACK_RATE_HZ)
+        zero_pts, time_s = None, -step_s
+        for index, (pts, picture) in enumerate(_decode(path, container, stream)):
+            zero_pts = (pts or 0) if zero_pts is None else zero_pts
+            own_time_s = None if pts is None else float((pts - zero_pts) * stream.time_base)
+            time_s = own_time_s if own_time_s is not None and own_time_s > time_s else time_s + step_s
+            yield Frame(index, time_s, None if picture is None else partial(_upright_rgb, picture))
+        end_s = float((zero_pts or 0) * stream.time_base) + time_s + step_s
+        _require_complete(path, container, stream, index + 1, end_s)
+
+
+def sample_frames(frames: Iterable[Frame], rate_hz: float | None) -> Iterator[Frame]:
+    """The first frame at or after each point ``k / rate_hz``, each frame at most once; None: every frame."""
+    point = 0
+    for frame in frames:
+        if rate_hz is None:
+            yield frame
+        elif frame.time_s >= point / rate_hz - GRID_TOLERANCE_S:
+            point = int((frame.time_s + GRID_TOLERANCE_S) * rate_hz) + 1
+            yield frame
+
+
+def _decode(
+    path: Path, container: InputContainer, stream: VideoStream
+) -> Iterator[tuple[int | None, VideoFrame | None]]:
+    """Presentation time (in the stream's time base) and picture of every frame; the picture of a lost one is None.
+
+    A decoder that meets damage stays silent until it can go on, so what was lost is what went in and is overtaken by a
+    later picture on the way out. Without damage, a packet that shows nothing is no loss.
+    """
+    stream.thread_count = DECODER_THREADS
+    waiting: list[int] = []  # a heap of the presentation times that went in and did not come out yet
+    damaged, latest_pts = False, -math.inf
+    try:
+        for packet in container.demux(stream):
+            if packet.size and packet.pts is not None and not packet.is_discard:
+                heapq.heappush(waiting, packet.pts)
+            try:
+                pictures = packet.decode()
+            except av.error.FFmpegError:
+                damaged, pictures = True, []
+                if packet.size and packet.pts is None:
+                    yield None, None
+            for picture in pictures:
+                if picture.pts is not None:
+                    if damaged and picture.pts <= latest_pts:
+                        continue  # out of order after damage: its place is already counted as lost
+                    latest_pts = picture.pts
+                    while waiting and waiting[0] <= latest_pts:
+                        pts = heapq.heappop(waiting)
+                        if damaged and pts < latest_pts:
+                            yield pts, None
+                yield picture.pts, None if picture.is_corrupt else picture
+    except av.error.FFmpegError as error:
+        raise MediaError(f"{path} is damaged and cannot be read to its end", got=error, fix="Copy it again") from error
+    if damaged:
+        yield from ((pts, None) for pts in sorted(waiting))
+
+
+def _require_complete(path: Path, container: InputContainer, stream: VideoStream, count: int, end_s: float) -> None:
+    """Raise MediaError where both the frames and the time fall short of what the container declares of them."""
+    declared_s = _declared_end_s(container, stream)
+    if declared_s is not None and end_s >= (1 - MISSING_SHARE) * declared_s:
+        return
+    declared = stream.frames or round((declared_s or 0.0) * float(stream.average_rate or FALLBACK_RATE_HZ))
+    if declared - count > max(MISSING_FRAMES, MISSING_SHARE * declared):
+        raise MediaError(
+            f"{path} is truncated: {count} of {declared} frames could be read",
+            fix="Copy, download or record it again, or cut it to what it holds with a video editor",
+        )
+
+
+def _declared_end_s(container: InputContainer, stream: VideoStream) -> float | None:
+    """End of the video in seconds of the container's clock as its header says it, else None."""
+    if stream.duration is not None and stream.time_base is not None:
+        return float(stream.duration * stream.time_base)
+    if tag := re.fullmatch(r"(\d+):(\d+):(\d+\.?\d*)", stream.metadata.get("DURATION", "")):  # Matroska and WebM
+        hours, minutes, seconds = tag.groups()
+        return int(hours) * 3600 + int(minutes) * 60 + float(seconds)
+    alone = len(container.streams) == 1 and container.duration is not None
+    return float(container.duration or 0) / 1_000_000 if alone else None
+
+
+def _displayed_size(path: Path, container: InputContainer, stream: VideoStream) -> tuple[int, int]:
+    """Width and height in pixels of the upright picture; a file tells its rotation with its first frame."""
+    picture = next((picture for _, picture in _decode(path, container, stream) if picture), None)
+    if picture is None:
+        return stream.width, stream.height
+    quarter_turn = abs(picture.rotation) % 180 == 90
+    return (picture.height, picture.width) if quarter_turn else (picture.width, picture.height)
+
+
+def _upright_rgb(picture: VideoFrame) -> ByteArray:
+    """(H, W, 3) uint8 RGB of a decoded picture as it is meant to be seen: turned and mirrored by its display matrix."""
+    rgb = np.asarray(picture.to_ndarray(format="rgb24"), dtype=np.uint8)
+    matrix = cast("Mapping[str, bytes]", picture.side_data).get("DISPLAYMATRIX")
+    if matrix is None:
+        return np.ascontiguousarray(rgb)
+    a, b, _, c, d = np.frombuffer(matrix, dtype=np.int32)[:5]  # x' = ax + cy, y' = bx + dy, in multiples of 90 degrees
+    if abs(b) > abs(a):
+        rgb, a, d = rgb.transpose(1, 0, 2), c, b  # (W, H, 3)
+    return np.ascontiguousarray(rgb[:: -1 if d < 0 else 1, :: -1 if a < 0 else 1])

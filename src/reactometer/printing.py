@@ -1,0 +1,173 @@
+"""Results -> what a person reads on the terminal, and the files they asked for."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from reactometer.console import messages
+from reactometer.errors import OutputError
+from reactometer.records import Prediction
+
+if TYPE_CHECKING:
+    from reactometer.data.cache import PreparedRow, PreparedSet
+    from reactometer.evaluation.evaluate import Evaluation
+    from reactometer.walkthrough import DemoResult
+
+results = Console(highlight=False, soft_wrap=True)
+"""Standard output: results; everything else goes to standard error."""
+
+MOST_NAMES = 20
+"""Names listed per kind of trouble before the rest is counted; the manifest has them all."""
+
+
+def print_prepared(prepared: PreparedSet) -> None:
+    """Say how many clips are ready and, by name, which have no face, no sound, or could not be read."""
+    ready = [row for row in prepared.rows if row.file]
+    kept = sum(row.was_cached for row in ready)
+    counts = ", ".join(
+        f"{name} {len(prepared.split(name))}" for name in ("train", "val", "test") if prepared.split(name)
+    )
+    results.print(f"{len(ready)} of {len(prepared.rows)} clips ready in {escape(str(prepared.folder))} ({counts})")
+    if kept:
+        results.print(f"{kept} of them were there and fresh")
+    results.print(f"detector: {prepared.settings.detector}; face in {_face_share(ready):.1%} of the sampled frames")
+    unreadable = [row for row in ready if row.n_unreadable]
+    _print_names("without a face", [row.clip.clip_id for row in prepared.without_face])
+    _print_names("without sound", [row.clip.clip_id for row in prepared.without_sound])
+    _print_names("with unreadable frames", [f"{row.clip.clip_id} ({row.n_unreadable})" for row in unreadable])
+    _print_failed([f"{row.clip.clip_id}: {row.clip.problem}" for row in prepared.failed])
+
+
+def print_trained(folder: Path) -> None:
+    """Say where the model is and what to do with it."""
+    results.print(f"model: {escape(str(folder))}")
+    results.print(f"next: reactometer evaluate --model {escape(str(folder))} DATA")
+
+
+def print_evaluation(evaluation: Evaluation) -> None:
+    """Print the table of scores and how the clips were counted."""
+    metrics = evaluation.metrics
+    table = Table(
+        "emotion", "Pearson", "CCC", "MAE", title=f"{evaluation.split}: {metrics.n_clips} clips", title_justify="left"
+    )
+    for place, label in enumerate(metrics.labels):
+        table.add_row(label, shown(metrics.pearson[place]), shown(metrics.ccc[place]), f"{metrics.mae[place]:.4f}")
+    table.add_section()
+    table.add_row("mean", shown(metrics.mean_pearson), shown(metrics.mean_ccc), f"{metrics.mean_mae:.4f}", style="bold")
+    results.print(table)
+    if evaluation.n_without_labels:
+        results.print(f"{evaluation.n_without_labels} clips without labels: predicted, not scored")
+    _print_names("answered with the training mean (nothing seen or heard)", evaluation.without_evidence)
+    _print_failed(evaluation.failed)
+
+
+def check_outputs(*paths: Path | None) -> None:
+    """Refuse unknown table formats before any work is done."""
+    from reactometer.inference.formats import check_ending
+
+    for path in paths:
+        check_ending(path)
+
+
+def write_predictions(
+    predictions: Sequence[Prediction], out: Path | None, timeline: Path | None, frames: Path | None, plot: Path | None
+) -> None:
+    """Write the tables and pictures that were asked for."""
+    from reactometer.inference import formats
+
+    labels = predictions[0].labels
+    for path, rows, columns in (
+        (out, formats.clip_rows, formats.clip_columns(labels)),
+        (timeline, formats.timeline_rows, formats.timeline_columns(labels)),
+        (frames, formats.frame_rows, list(formats.FRAME_COLUMNS)),
+    ):
+        if path is not None:
+            formats.write_table(rows(predictions), columns, path)
+            messages.print(f"wrote {escape(str(path))}")
+    if plot is not None:
+        _draw(predictions, plot)
+
+
+def print_predictions(predictions: Sequence[Prediction]) -> None:
+    """Print one line a file; what went wrong goes to standard error, a line a file."""
+    labels = predictions[0].labels
+    table = Table("file", "seconds", "frames", "face", "sound", *labels)
+    for prediction in predictions:
+        if not prediction.failed:
+            table.add_row(escape(Path(prediction.path).name), *_cells(prediction))
+    if table.row_count:
+        results.print(table)
+    for prediction in predictions:
+        if prediction.status not in ("ok",) and not prediction.failed:
+            messages.print(f"note: {escape(prediction.path)}: {prediction.status}: no intensities", style="yellow")
+    _print_failed([prediction.status.removeprefix("failed: ") for prediction in predictions if prediction.failed])
+
+
+def print_demo(result: DemoResult) -> None:
+    """Print the demo's story: the score, the baselines beside it, and where everything is."""
+    print_evaluation(result.evaluation)
+    table = Table("mean Pearson on people never seen", "", title_justify="left")
+    table.add_row("face and voice", shown(result.evaluation.metrics.mean_pearson), style="bold")
+    for name, metrics in result.baselines.items():
+        table.add_row(name, shown(metrics.mean_pearson))
+    results.print(table)
+    for name, path in result.files.items():
+        results.print(f"{name}: {escape(str(path))}")
+    results.print(f"done in {result.seconds:.0f} s")
+
+
+def shown(value: float | None) -> str:
+    """Four decimals, or "undefined"."""
+    return "undefined" if value is None else f"{value:.4f}"
+
+
+def _cells(prediction: Prediction) -> list[str]:
+    intensities = prediction.intensities or (None,) * len(prediction.labels)
+    return [
+        f"{prediction.duration_s or 0.0:.2f}",
+        f"{prediction.frames_read}",
+        f"{prediction.face_share or 0.0:.0%}",
+        "yes" if prediction.has_sound else "no",
+        *("–" if value is None else f"{value:.2f}" for value in intensities),
+    ]
+
+
+def _draw(predictions: Sequence[Prediction], plot: Path) -> None:
+    from reactometer.inference.timeline import draw_timeline
+
+    drawable = [prediction for prediction in predictions if not prediction.failed]
+    if len(predictions) > 1 and plot.suffix:
+        raise OutputError(
+            f"{plot}: one picture for {len(predictions)} files",
+            expected="a folder",
+            fix="Give a name without an ending",
+        )
+    for prediction in drawable:
+        name = re.sub(r"[^\w.-]+", "_", Path(prediction.path).name) + ".png"
+        path = draw_timeline(prediction, plot if plot.suffix else plot / name)
+        messages.print(f"wrote {escape(str(path))}")
+
+
+def _face_share(rows: Sequence[PreparedRow]) -> float:
+    samples = sum(row.n_samples for row in rows)
+    return sum(row.n_faces for row in rows) / samples if samples else 0.0
+
+
+def _print_names(what: str, names: Sequence[str]) -> None:
+    if names:
+        rest = f" and {len(names) - MOST_NAMES} more" if len(names) > MOST_NAMES else ""
+        results.print(f"{len(names)} {what}: {escape(', '.join(names[:MOST_NAMES]))}{rest}")
+
+
+def _print_failed(lines: Sequence[str]) -> None:
+    if lines:
+        messages.print(f"{len(lines)} failed:", style="red")
+    for line in lines:
+        messages.print(f"  {escape(line)}", style="red")

@@ -1,0 +1,167 @@
+"""The records that the stages pass to each other, and the legend of shape letters.
+
+Shape letters, used in every docstring of the package:
+
+====  =====================================================================
+B     clips in a batch
+T     sampled frames of a clip, in order of time
+H, W  height and width of a picture, pixels
+S     sound samples (mono, 16,000 a second)
+N     steps of the log-mel spectrogram (100 a second)
+M     mel bands
+L     labels (emotions), in the order of the model's label set
+D     features of one frame or clip
+====  =====================================================================
+
+Every time is in seconds on the file's own clock, whose zero is the first presentation time of its video
+(of its sound where there is no video).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from enum import IntEnum
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+SOUND_RATE_HZ = 16_000
+"""Rate of every waveform inside the package, samples a second."""
+
+FloatArray = npt.NDArray[np.float32]
+ByteArray = npt.NDArray[np.uint8]
+
+
+class FrameState(IntEnum):
+    """What became of one sampled frame; every sampled frame has exactly one of these."""
+
+    NO_FACE = 0
+    FACE = 1
+    UNREADABLE = 2
+
+
+@dataclass(frozen=True)
+class Clip:
+    """One row of a data set's manifest. ``problem`` says why the row cannot be used as it stands."""
+
+    clip_id: str
+    path: Path
+    split: str | None = None  # "train", "val", "test"
+    person: str | None = None
+    stimulus: str | None = None
+    labels: tuple[float, ...] | None = None  # (L,) in [0, 1]; None where the data set withholds them
+    audio_path: Path | None = None  # a sound file beside the video; None: the sound is inside the video file
+    attributes: Mapping[str, str] = field(default_factory=dict)  # other columns, such as age or country
+    problem: str | None = None
+
+
+@dataclass(frozen=True)
+class MediaInfo:
+    """What a container says about itself, before any frame is decoded."""
+
+    path: Path
+    duration_s: float | None
+    has_video: bool
+    has_audio: bool
+    width_px: int = 0  # as displayed, after rotation
+    height_px: int = 0
+    rate_hz: float | None = None  # the container's average; the frames carry their own times
+    frame_count: int | None = None  # as declared by the container; None where it declares none
+
+
+@dataclass(frozen=True)
+class Frame:
+    """One decoded frame, or the place of one that could not be decoded."""
+
+    index: int  # place in the stream, from 0
+    time_s: float
+    rgb: Callable[[], ByteArray] | None  # call for (H, W, 3) uint8 RGB, upright; None: unreadable
+
+
+@dataclass(frozen=True)
+class Detection:
+    """One face found in one frame, in pixels of the upright frame."""
+
+    box: tuple[float, float, float, float]  # x, y, width, height
+    score: float  # detector's confidence in [0, 1]
+    eyes: tuple[float, float, float, float] | None  # x, y of the eye at the picture's left, then the right one
+
+
+@dataclass(frozen=True)
+class FaceSample:
+    """One sampled frame of the followed person: an aligned crop, or the reason why there is none."""
+
+    time_s: float
+    state: FrameState
+    box: tuple[float, float, float, float] | None = None  # x, y, width, height; pixels of the upright frame
+    score: float = 0.0
+    crop_jpeg: bytes | None = None  # JPEG of the aligned crop, (size_px, size_px, 3) RGB once decoded
+
+
+@dataclass(frozen=True)
+class SoundBlock:
+    """A stretch of sound on the file's clock."""
+
+    start_s: float
+    samples: FloatArray  # (S,) float32 in [-1, 1], mono, 16 kHz
+
+
+@dataclass(frozen=True)
+class PreparedClip:
+    """A file, or a window of one, as the models see it: face crops with their times and states, and the sound.
+
+    Crops stay JPEG-encoded, in the cache and in memory, so that a cached clip and a fresh file give the same numbers.
+    """
+
+    start_s: float
+    end_s: float
+    samples: tuple[FaceSample, ...]  # T sampled frames
+    waveform: FloatArray | None  # (S,) float32 in [-1, 1] from start_s on; None where the file has no sound stream
+    frames_read: int = 0  # frames decoded from the container, sampled or not
+
+    @property
+    def duration_s(self) -> float:
+        """Length in seconds."""
+        return self.end_s - self.start_s
+
+    @property
+    def face_share(self) -> float:
+        """Share in [0, 1] of the sampled frames that show the followed face; 0 where there is no frame."""
+        seen = sum(sample.state is FrameState.FACE for sample in self.samples)
+        return seen / len(self.samples) if self.samples else 0.0
+
+
+@dataclass(frozen=True)
+class Window:
+    """Intensities of one stretch of a file; ``None`` where it shows and says nothing the model goes by."""
+
+    start_s: float
+    end_s: float
+    face_share: float
+    intensities: tuple[float, ...] | None  # (L,) in [0, 1]
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """What a model says of one file.
+
+    ``status`` is "ok", "no face", "no face or sound", or "failed: REASON"; with any but "ok" there are no intensities.
+    """
+
+    path: str  # as given
+    status: str
+    labels: tuple[str, ...]
+    duration_s: float | None = None
+    face_share: float | None = None  # of the sampled frames
+    has_sound: bool | None = None  # audible somewhere
+    intensities: tuple[float, ...] | None = None  # (L,) in [0, 1]
+    windows: tuple[Window, ...] = ()
+    samples: tuple[FaceSample, ...] = ()  # sampled frames without their crops
+    frames_read: int = 0  # frames decoded from the container
+
+    @property
+    def failed(self) -> bool:
+        """The file could not be read."""
+        return self.status.startswith("failed")

@@ -1,0 +1,1 @@
+"""Configuration and prepared clips -> a model folder."""

@@ -1,0 +1,219 @@
+"""Train: a configuration -> a model folder, with Lightning as the engine."""
+
+from __future__ import annotations
+
+import logging
+import shutil
+import warnings
+from collections.abc import Sequence
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from lightning.pytorch import Trainer, seed_everything
+from lightning.pytorch.callbacks import Callback, EarlyStopping, LearningRateMonitor, ModelCheckpoint, TQDMProgressBar
+from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
+
+from reactometer.config import Config, PrepareConfig, load_config
+from reactometer.console import messages
+from reactometer.data.batches import to_item
+from reactometer.data.cache import MANIFEST_FILE, PreparedRow, PreparedSet, load_clip
+from reactometer.data.prepare import prepare
+from reactometer.errors import ConfigError, DataError, OutputError
+from reactometer.evaluation.metrics import LEAST_CLIPS
+from reactometer.models.backbones import load_frame_encoder
+from reactometer.models.folder import save_model
+from reactometer.models.multimodal import FaceAndVoice
+from reactometer.models.zoo import build_model, sampling_of
+from reactometer.training.task import SCORE, ReactionData, ReactionTask, averaged_weights
+
+MODEL, LAST = "model", "last.ckpt"
+
+
+def train(
+    config: Config | Path | str,
+    overrides: Sequence[str] = (),
+    *,
+    resume: bool = False,
+    overwrite: bool = False,
+    progress: bool = True,
+) -> Path:
+    """Fit a model on the train split, choose its epoch on the val split, and write a model folder.
+
+    Args:
+        config: a TOML file, or a configuration made in Python.
+        overrides: ``section.key=value`` on top of a TOML file.
+        resume: go on from the last finished epoch of a run that was stopped.
+        overwrite: delete an earlier run in the same folder.
+        progress: show bars and a line an epoch on standard error.
+
+    Returns:
+        The model folder, ``<training.out>/model``. Beside it: ``config.json``, ``logs/`` (CSV and TensorBoard) and
+        ``checkpoints/``.
+
+    Raises:
+        ConfigError, DataError, WeightsError: what is given cannot be trained on.
+        OutputError: the run's folder holds a run already.
+    """
+    if not isinstance(config, Config):
+        config = load_config(Path(config), overrides)
+    if config.data.path is None:
+        raise ConfigError("no data set to train on", fix="Set data.path in the TOML file, or add data.path=FOLDER")
+    out = _claim(config.training.out or Path("runs/run"), resume, overwrite)
+    prepared = prepare(
+        config.data.path, config.data.cache, settings=config.prepare, labels=config.data.labels, progress=progress
+    )
+    config = config.model_copy(update={"prepare": _as_asked(config, prepared)})
+    _check_splits(prepared)
+    seed_everything(config.training.seed, workers=True, verbose=False)
+    task, data = _task(config, prepared)
+    out.mkdir(parents=True, exist_ok=True)
+    (out / "config.json").write_text(config.model_dump_json(indent=2) + "\n", encoding="utf-8")
+    trainer = _trainer(config, out, progress)
+    _fit(trainer, task, data, out / "checkpoints" / LAST if resume else None)
+    best = _load_best(trainer, task)
+    return save_model(out / MODEL, task.model, prepared.labels, config, data=_about(prepared, data), metrics=best)
+
+
+def _claim(out: Path, resume: bool, overwrite: bool) -> Path:
+    has_run = (out / "checkpoints").is_dir() or (out / MODEL).exists()
+    if resume and not (out / "checkpoints" / LAST).is_file():
+        raise OutputError(f"{out}: no run to resume", fix="Start it without --resume")
+    if resume and (out / MODEL).exists():
+        raise OutputError(
+            f"{out}: the run is finished; its model is {out / MODEL}", fix="Use it, or start anew with --overwrite"
+        )
+    if has_run and overwrite:
+        for name in ("checkpoints", "logs", MODEL):
+            shutil.rmtree(out / name, ignore_errors=True)
+    elif has_run and not resume:
+        raise OutputError(
+            f"{out}: holds a run already", fix="Go on with --resume, start anew with --overwrite, or set training.out"
+        )
+    return out
+
+
+def _as_asked(config: Config, prepared: PreparedSet) -> PrepareConfig:
+    """How clips were prepared, but with the detector as asked for: "auto" is settled wherever the model goes."""
+    return prepared.settings.model_copy(update={"detector": config.prepare.detector})
+
+
+def _check_splits(prepared: PreparedSet) -> None:
+    for split in ("train", "val"):
+        usable = [row for row in prepared.split(split) if row.clip.labels and row.file]
+        if len(usable) < LEAST_CLIPS:
+            raise DataError(
+                f"{prepared.folder}: split '{split}' is too small to train with",
+                got=f"{len(usable)} readable clips with labels",
+                expected=f"at least {LEAST_CLIPS}",
+                fix="Add clips; or leave the split column out, and the clips are split by person",
+            )
+
+
+def _task(config: Config, prepared: PreparedSet) -> tuple[ReactionTask, ReactionData]:
+    labelled = [row.clip.labels for row in prepared.split("train") if row.clip.labels and row.file]
+    label_mean = np.mean(labelled, axis=0).astype(np.float32).tolist()  # (L,)
+    encoder = load_frame_encoder(config.model.encoder, config.model.size_px)
+    model = build_model(config.model, encoder, label_mean)
+    data = ReactionData(
+        prepared.split("train"),
+        prepared.split("val"),
+        prepared.labels,
+        sampling_of(config.model, model),
+        config.training,
+    )
+    if isinstance(model, FaceAndVoice):
+        _fit_voice_scale(model, data)
+    return ReactionTask(model, config.training, data), data
+
+
+def _fit_voice_scale(model: FaceAndVoice, data: ReactionData, most_clips: int = 256) -> None:
+    """Set the voice encoder's normalisation to the mean and spread of each mel band over train clips."""
+    rows: Sequence[PreparedRow] = [row for row in data.train_rows if row.has_sound]
+    steps = [to_item(load_clip(row), data.sampling).voice for row in rows[:: len(rows) // most_clips + 1]]
+    if steps:
+        mel = torch.from_numpy(np.concatenate(steps))  # (all steps, M)
+        model.voice_encoder.mean.copy_(mel.mean(0))
+        model.voice_encoder.std.copy_(mel.std(0).clamp(min=0.1))
+
+
+def _trainer(config: Config, out: Path, progress: bool) -> Trainer:
+    settings = config.training
+    callbacks: list[Callback] = [
+        ModelCheckpoint(
+            out / "checkpoints", "best", monitor=SCORE, mode="max", save_last=True, enable_version_counter=False
+        ),
+        EarlyStopping(SCORE, mode="max", patience=settings.patience),
+        LearningRateMonitor("epoch"),
+    ]
+    if settings.ema_decay > 0:
+        callbacks.append(averaged_weights(settings.ema_decay))
+    if progress:
+        callbacks += [TQDMProgressBar(leave=False), _EpochLine()]
+    return Trainer(
+        accelerator=settings.accelerator,
+        devices=settings.devices,
+        precision=settings.precision,
+        max_epochs=settings.epochs,
+        accumulate_grad_batches=settings.accumulate,
+        gradient_clip_val=settings.gradient_clip or None,
+        reload_dataloaders_every_n_epochs=1,
+        callbacks=callbacks,
+        logger=[CSVLogger(out, "logs", version=""), TensorBoardLogger(out, "logs", version="")],
+        log_every_n_steps=1,
+        num_sanity_val_steps=0,
+        enable_progress_bar=progress,
+        enable_model_summary=False,
+        deterministic="warn",
+    )
+
+
+def _fit(trainer: Trainer, task: ReactionTask, data: ReactionData, checkpoint: Path | None) -> None:
+    try:
+        with _quiet():
+            trainer.fit(task, datamodule=data, ckpt_path=checkpoint, weights_only=False)
+    except SystemExit as stop:  # how Lightning answers Ctrl-C
+        messages.print("stopped in training; go on from the last finished epoch with --resume")
+        raise KeyboardInterrupt from stop
+
+
+class _EpochLine(Callback):
+    """One line an epoch, so that a log tells the story too."""
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: Any) -> None:
+        values = trainer.callback_metrics
+        shown = f"{values[SCORE]:.4f}" if SCORE in values else "undefined"
+        messages.print(
+            f"epoch {trainer.current_epoch + 1:3d} of {trainer.max_epochs}: "
+            f"train loss {values['train_loss']:.4f}, val mean Pearson {shown}"
+        )
+
+
+class _quiet(warnings.catch_warnings):  # noqa: N801 - reads as a verb where it is used
+    """Keep Lightning's hints to itself while it runs; errors still pass."""
+
+    def __enter__(self) -> None:
+        super().__enter__()
+        warnings.filterwarnings("ignore", module="lightning")
+        logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
+
+
+def _load_best(trainer: Trainer, task: ReactionTask) -> dict[str, Any]:
+    """Put the best epoch's (averaged) weights into the model; returns what it scored on validation."""
+    checkpoint: Any = trainer.checkpoint_callback
+    state = torch.load(checkpoint.best_model_path, map_location="cpu", weights_only=False)
+    task.load_state_dict(state["state_dict"])
+    return {"split": "val", "epoch": state["epoch"] + 1, **state["val_metrics"]}
+
+
+def _about(prepared: PreparedSet, data: ReactionData) -> dict[str, Any]:
+    manifest = (prepared.folder / MANIFEST_FILE).read_bytes()
+    return {
+        "name": prepared.folder.name,
+        "detector": prepared.settings.detector,
+        "manifest_sha256": sha256(manifest).hexdigest(),
+        "n_train_clips": len(data.train_rows),
+        "n_val_clips": len(data.val_rows),
+    }

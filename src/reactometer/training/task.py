@@ -1,0 +1,171 @@
+"""One training step and one validation, as Lightning runs them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from functools import partial
+from typing import Any
+
+import numpy as np
+import torch
+from lightning.pytorch import LightningDataModule, LightningModule
+from lightning.pytorch.callbacks import WeightAveraging
+from torch import Tensor
+from torch.optim.lr_scheduler import LambdaLR
+from torch.utils.data import DataLoader
+
+from reactometer.config import TrainingConfig
+from reactometer.data.batches import Batch, PartDataset, Sampling, TrainingDataset, collate
+from reactometer.data.cache import PreparedRow
+from reactometer.evaluation.metrics import Metrics, measure
+from reactometer.models.scoring import Score, join_parts
+from reactometer.models.zoo import ReactionModel
+from reactometer.training.augment import augment
+from reactometer.training.losses import masked_mse
+
+SCORE = "val_mean_pearson"
+"""What early stopping and the best epoch go by: mean Pearson over all validation clips; −1 where undefined."""
+
+
+class ReactionTask(LightningModule):
+    """Fits intensities by mean squared error and scores them over the whole validation split at once."""
+
+    def __init__(self, model: ReactionModel, config: TrainingConfig, data: ReactionData) -> None:
+        super().__init__()
+        self.model = model
+        self.config = config
+        self.labels = data.labels
+        self.val_parts = data.val_dataset.parts
+        self.val_targets = {index: row.clip.labels for index, row in enumerate(data.val_rows) if row.clip.labels}
+        self.val_scores: list[tuple[Tensor, Tensor, Tensor]] = []
+        self.val_metrics: Metrics | None = None
+
+    def training_step(self, batch: Batch, _: int) -> Tensor:
+        """Mean squared error of one batch, over the clips that have labels and show or say something."""
+        if self.config.augment:
+            batch = batch._replace(frames=augment(batch.frames))
+        intensities = self.model(batch)  # (B, L)
+        loss = masked_mse(intensities, batch.targets, batch.target_mask & self.model.has_evidence(batch))
+        self.log("train_loss", loss, on_step=False, on_epoch=True, batch_size=len(batch.number), sync_dist=True)
+        return loss
+
+    def validation_step(self, batch: Batch, _: int) -> None:
+        """Keep the scores of one batch for the end of the epoch."""
+        self.val_scores.append((batch.number, self.model(batch).float(), self.model.has_evidence(batch)))
+
+    def on_validation_epoch_end(self) -> None:
+        """Metrics over all validation clips at once, from all devices, each clip once."""
+        number, intensities, evidence = (self._gather(column) for column in zip(*self.val_scores, strict=True))
+        self.val_scores.clear()
+        if self.trainer.sanity_checking:
+            return
+        scores = {
+            int(place): Score(int(place), intensities[row], bool(evidence[row])) for row, place in enumerate(number)
+        }
+        self.val_metrics = self._measure(scores)
+        mean = self.val_metrics.mean_pearson
+        self.log(SCORE, -1.0 if mean is None else mean, prog_bar=True, rank_zero_only=True)
+        for label, r in zip(self.labels, self.val_metrics.pearson, strict=True):
+            self.log(f"val_pearson/{label}", math.nan if r is None else r, rank_zero_only=True)
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Keep the epoch's metrics beside its weights."""
+        checkpoint["val_metrics"] = self.val_metrics.as_json() if self.val_metrics else {}
+
+    def configure_optimizers(self) -> Any:
+        """AdamW, linear warm-up, cosine; a pre-trained encoder has its own rate, biases and norms no decay."""
+        optimiser = torch.optim.AdamW(_parameter_groups(self.model, self.config))
+        steps = max(1, int(self.trainer.estimated_stepping_batches))
+        schedule = LambdaLR(
+            optimiser, partial(warmup_cosine, steps=steps, warmup=int(self.config.warmup_share * steps))
+        )
+        return {"optimizer": optimiser, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+    def _gather(self, tensors: Sequence[Tensor]) -> np.ndarray:
+        """All batches' rows, of all devices, one after the other."""
+        own = torch.cat(list(tensors))
+        everyone: Any = self.all_gather(own)  # (devices, rows, ...), or as it was on one device
+        rows: np.ndarray = everyone.reshape(-1, *own.shape[1:]).cpu().numpy()
+        return rows
+
+    def _measure(self, scores: dict[int, Score]) -> Metrics:
+        clips: dict[int, list[tuple[float, Score]]] = {}
+        for place, score in scores.items():
+            clips.setdefault(self.val_parts[place].index, []).append((self.val_parts[place].length_s, score))
+        known = [index for index in sorted(clips) if index in self.val_targets]
+        predictions = np.array([join_parts(index, clips[index]).intensities for index in known])
+        return measure([self.val_targets[index] for index in known], predictions, self.labels)
+
+
+class ReactionData(LightningDataModule):
+    """Batches of the train and val splits; order and jitter follow from the seed and the epoch alone."""
+
+    def __init__(
+        self,
+        train: Sequence[PreparedRow],
+        val: Sequence[PreparedRow],
+        labels: Sequence[str],
+        sampling: Sampling,
+        config: TrainingConfig,
+    ) -> None:
+        super().__init__()
+        self.train_rows = tuple(row for row in train if row.file and row.clip.labels)
+        self.val_rows = tuple(val)
+        self.labels = tuple(labels)
+        self.sampling = sampling
+        self.config = config
+        self.val_dataset = PartDataset(self.val_rows, sampling)
+
+    def train_dataloader(self) -> DataLoader[Any]:
+        """The train split, shuffled anew each epoch (Lightning asks again before each)."""
+        epoch = self.trainer.current_epoch if self.trainer else 0
+        dataset = TrainingDataset(self.train_rows, self.sampling, self.config.seed, epoch)
+        order = torch.Generator().manual_seed(self.config.seed * 100_003 + epoch)
+        return self._loader(dataset, shuffle=True, generator=order)
+
+    def val_dataloader(self) -> DataLoader[Any]:
+        """The val split, in order."""
+        return self._loader(self.val_dataset)
+
+    def _loader(self, dataset: Any, **options: Any) -> DataLoader[Any]:
+        merge = partial(collate, n_labels=len(self.labels))
+        return DataLoader(dataset, self.config.batch_size, num_workers=self.config.workers, collate_fn=merge, **options)
+
+
+def warmup_cosine(step: int, steps: int, warmup: int) -> float:
+    """Share of the peak rate at a step: up in a line over the warm-up, then down to 0 as half a cosine."""
+    if step < warmup:
+        return (step + 1) / (warmup + 1)
+    return 0.5 * (1.0 + math.cos(math.pi * min(1.0, (step - warmup) / max(1, steps - warmup))))
+
+
+def averaged_weights(decay: float) -> WeightAveraging:
+    """An exponential moving average of the weights whose decay rises to ``decay`` as ``(1 + n) / (10 + n)``.
+
+    The rise keeps a short run from averaging in its random beginning (as in TensorFlow's ``ExponentialMovingAverage``).
+    """
+
+    def average(averaged: Tensor, current: Tensor, n_averaged: Tensor | int) -> Tensor:
+        if not averaged.is_floating_point():  # a counter among the buffers
+            return current
+        n = float(n_averaged)
+        return torch.lerp(averaged, current.to(averaged.dtype), 1.0 - min(decay, (1.0 + n) / (10.0 + n)))
+
+    return WeightAveraging(avg_fn=average)
+
+
+def _parameter_groups(model: ReactionModel, config: TrainingConfig) -> list[dict[str, Any]]:
+    groups: dict[tuple[bool, bool], list[Tensor]] = {}
+    for name, parameter in model.named_parameters():
+        if parameter.requires_grad:
+            is_encoder = name.startswith("encoder.") and model.encoder.pretrained
+            groups.setdefault((is_encoder, parameter.ndim > 1), []).append(parameter)
+    return [
+        {
+            "params": parameters,
+            "lr": config.encoder_learning_rate if is_encoder else config.learning_rate,
+            "weight_decay": config.weight_decay if decays else 0.0,
+        }
+        for (is_encoder, decays), parameters in groups.items()
+    ]

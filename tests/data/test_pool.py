@@ -1,0 +1,42 @@
+"""Processes that may die: a real one is killed."""
+
+from __future__ import annotations
+
+import os
+import signal
+from pathlib import Path
+
+import pytest
+
+from reactometer.data.pool import run_jobs
+
+
+def _square_or_die(job: tuple[int, Path | None]) -> int:
+    number, killed_once = job
+    if number == 13:
+        os.kill(os.getpid(), signal.SIGKILL)
+    if killed_once is not None and not killed_once.exists():
+        killed_once.touch()
+        os.kill(os.getpid(), signal.SIGKILL)
+    return number * number
+
+
+def _fail(number: int) -> int:
+    raise ValueError(f"no {number}")
+
+
+def test_a_dead_process_costs_only_the_job_that_kills_it(tmp_path: Path) -> None:
+    """One job kills its process always, another only the first time: the second is done, the first is told of."""
+    jobs: list[tuple[int, Path | None]] = [(number, None) for number in range(11, 17)]
+    jobs.append((20, tmp_path / "killed"))
+    done = dict(run_jobs(_square_or_die, jobs, workers=2, on_death=lambda job: -job[0]))
+    assert done == {index: -13 if job[0] == 13 else job[0] ** 2 for index, job in enumerate(jobs)}
+
+
+def test_an_exception_passes_through() -> None:
+    with pytest.raises(ValueError, match="no 1"):
+        list(run_jobs(_fail, [1], workers=1, on_death=lambda job: job))
+
+
+def test_no_jobs_is_no_work() -> None:
+    assert list(run_jobs(_fail, [], workers=1, on_death=lambda job: job)) == []

@@ -1,0 +1,313 @@
+from __future__ import annotations
+
+import itertools
+import math
+import warnings
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from reactometer import weights
+from reactometer.errors import ConfigError, MediaError, WeightsError
+from reactometer.media import faces
+from reactometer.media.faces import (
+    CROP_EYE_DISTANCE,
+    CROP_EYE_HEIGHT,
+    crop_face,
+    decode_crop,
+    follow_face,
+    load_detector,
+    settle_detector,
+)
+from reactometer.media.video import read_frames
+from reactometer.records import ByteArray, Detection, FaceSample, Frame, FrameState
+
+SIZE_PX = 96
+
+
+def frame_at(path: Path, index: int) -> ByteArray:
+    frame = next(itertools.islice(read_frames(path), index, None))
+    assert frame.rgb is not None
+    return frame.rgb()
+
+
+def states(samples: Sequence[FaceSample]) -> Counter[FrameState]:
+    return Counter(sample.state for sample in samples)
+
+
+def crop_geometry(detection: Detection) -> tuple[float, float, float, float]:
+    """Middle of the eyes (x, y), their distance, and tilt, from which a crop follows."""
+    middle, distance_px, tilt = faces._eye_line(detection)
+    return (*middle, distance_px, tilt)
+
+
+@pytest.fixture
+def no_yunet(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """A machine without YuNet's file and without a network."""
+    monkeypatch.setattr(weights, "_failures", {})
+    monkeypatch.delenv("REACTOMETER_WEIGHTS", raising=False)
+    monkeypatch.setenv("REACTOMETER_CACHE", str(tmp_path))
+    monkeypatch.setenv("REACTOMETER_WEIGHTS_URL", "http://127.0.0.1:9")
+    faces._warn_of_haar.cache_clear()
+    yield
+    faces._warn_of_haar.cache_clear()
+
+
+def test_without_yunet_auto_is_haar_with_one_warning(no_yunet: None) -> None:
+    with pytest.warns(UserWarning, match=r"turned and partly covered faces are missed.*REACTOMETER_WEIGHTS") as caught:
+        first = load_detector("auto")
+        second = load_detector("auto")
+    assert len(caught) == 1
+    assert first is second is load_detector("haar")
+    assert settle_detector("auto") == "haar"
+
+
+def test_yunet_that_is_asked_for_and_cannot_be_had_is_an_error(no_yunet: None) -> None:
+    with pytest.raises(WeightsError, match=r"yunet_n_320_320\.onnx"):
+        load_detector("yunet")
+
+
+def test_an_unknown_detector_is_answered_with_a_suggestion() -> None:
+    with pytest.raises(ConfigError, match=r"unknown face detector \(got 'yunnet'\)\. Did you mean 'yunet'"):
+        load_detector("yunnet")
+
+
+@pytest.mark.shared
+def test_with_its_file_auto_is_yunet_and_made_once() -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert settle_detector("auto") == "yunet"
+        assert load_detector("auto") is load_detector("yunet")
+
+
+@pytest.mark.shared
+@pytest.mark.parametrize("name", ["yunet", "haar"])
+def test_an_empty_room_shows_no_face(shared_data: Path, name: str) -> None:
+    path = shared_data / "clips" / "no_face.mp4"
+    samples = list(follow_face(read_frames(path), load_detector(name), rate_hz=4.0, size_px=SIZE_PX))
+    assert states(samples) == {FrameState.NO_FACE: 16}
+    assert all(sample.box is None and sample.crop_jpeg is None for sample in samples)
+
+
+@pytest.mark.shared
+@pytest.mark.parametrize(("name", "least"), [("yunet", 1.0), ("haar", 0.9)])
+def test_one_moving_face_is_followed_without_jumps(shared_data: Path, name: str, least: float) -> None:
+    path = shared_data / "clips" / "WolfgangLanger_Pexels.mp4"
+    samples = list(follow_face(read_frames(path), load_detector(name), rate_hz=2.0, size_px=SIZE_PX))
+    boxes = [sample.box for sample in samples if sample.box is not None]
+    assert len(samples) == 40
+    assert states(samples)[FrameState.FACE] >= least * len(samples)
+    for (x, y, width, height), (next_x, next_y, _, next_height) in itertools.pairwise(boxes):
+        assert math.hypot(next_x - x, next_y - y) < 0.75 * width
+        assert 0.6 < next_height / height < 1.7
+
+
+@pytest.mark.shared
+def test_a_face_that_leaves_is_a_mask_and_never_a_guess(shared_data: Path) -> None:
+    path = shared_data / "clips" / "face_noface.mov"
+    samples = list(follow_face(read_frames(path), load_detector("yunet"), rate_hz=5.0, size_px=SIZE_PX))
+    seen = [sample.state is FrameState.FACE for sample in samples]
+    leaves = seen.index(False)
+    assert all(seen[:leaves])
+    assert not any(seen[leaves:])
+    assert samples[leaves].time_s == pytest.approx(2.4, abs=0.3)  # where its sound starts, too
+
+
+@pytest.mark.shared
+def test_small_pictures_that_a_face_fills_are_found(shared_data: Path) -> None:
+    counts: Counter[FrameState] = Counter()
+    for path in sorted((shared_data / "facevoice" / "train" / "mp4").glob("*.mp4"))[::40]:
+        counts += states(list(follow_face(read_frames(path), load_detector("yunet"), rate_hz=2.0, size_px=SIZE_PX)))
+    assert counts[FrameState.FACE] >= 0.92 * counts.total()  # 4 % of the shots show none
+
+
+@pytest.mark.shared
+def test_samples_hold_crops_of_the_size_asked_for(shared_data: Path) -> None:
+    path = shared_data / "clips" / "single_face.mp4"
+    samples = list(follow_face(read_frames(path), load_detector("yunet"), rate_hz=2.0, size_px=80))
+    assert [round(sample.time_s, 3) for sample in samples] == [0.0, 0.5, 1.0, 1.5, 2.0]
+    for sample in samples:
+        assert sample.crop_jpeg is not None
+        crop = decode_crop(sample.crop_jpeg)
+        assert crop.shape == (80, 80, 3)
+        assert crop.dtype == np.uint8
+        red, _, blue = crop[30:60, 25:55].reshape(-1, 3).mean(axis=0)
+        assert red > blue + 20  # skin: channels are not swapped
+        assert 0.6 < sample.score <= 1
+
+
+@pytest.mark.shared
+@pytest.mark.parametrize(("name", "index"), [("single_face.mp4", 0), ("face_noface.mov", 20)])
+def test_both_detectors_frame_a_face_alike(shared_data: Path, name: str, index: int) -> None:
+    frame = frame_at(shared_data / "clips" / name, index)
+    (x, y, distance_px, _), (other_x, other_y, other_distance_px, _) = (
+        crop_geometry(load_detector(detector)(frame)[0]) for detector in ("yunet", "haar")
+    )
+    side_px = distance_px / CROP_EYE_DISTANCE
+    assert math.hypot(other_x - x, other_y - y) < 0.06 * side_px
+    assert 0.88 < other_distance_px / distance_px < 1.14
+
+
+@pytest.mark.shared
+@pytest.mark.parametrize("side_px", [120, 300, 330, 480, 1200])
+def test_detections_are_in_pixels_of_the_frame_at_every_size(shared_data: Path, side_px: int) -> None:
+    frame = frame_at(shared_data / "clips" / "single_face.mp4", 0)
+    scale = side_px / frame.shape[1]
+    resized = np.asarray(cv2.resize(frame, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA), dtype=np.uint8)
+    for name in ("yunet", "haar"):
+        original, found = load_detector(name)(frame), load_detector(name)(resized)
+        assert len(original) == len(found) == 1
+        assert np.array(found[0].box) / scale == pytest.approx(np.array(original[0].box), abs=0.12 * original[0].box[3])
+
+
+@pytest.mark.shared
+@pytest.mark.parametrize("degrees", [-30, 0, 25])
+def test_yunet_gives_upright_crops_of_tilted_faces(shared_data: Path, degrees: int) -> None:
+    frame = frame_at(shared_data / "clips" / "single_face.mp4", 0)
+    height_px, width_px = frame.shape[:2]
+    turn = cv2.getRotationMatrix2D((width_px / 2, height_px / 2), degrees, 1.0)
+    tilted = np.asarray(cv2.warpAffine(frame, turn, (width_px, height_px)), dtype=np.uint8)
+    detector = load_detector("yunet")
+    crop = crop_face(tilted, detector(tilted)[0], 256)
+    left_x, left_y, right_x, right_y = detector(crop)[0].eyes or (0.0,) * 4
+    # The detector itself errs by some degrees and by a tenth of the distance on faces as large as this one.
+    assert math.degrees(math.atan2(right_y - left_y, right_x - left_x)) == pytest.approx(0, abs=8)
+    assert (left_x + right_x) / 2 == pytest.approx(128, abs=10)
+    assert (left_y + right_y) / 2 == pytest.approx(CROP_EYE_HEIGHT * 256, abs=10)
+    assert right_x - left_x == pytest.approx(CROP_EYE_DISTANCE * 256, rel=0.25)
+
+
+@pytest.mark.shared
+def test_detection_is_the_same_every_time_and_in_every_thread(shared_data: Path) -> None:
+    frames = [frame_at(shared_data / "clips" / "single_face.mp4", index) for index in (0, 30)]
+    frames.append(np.ascontiguousarray(frames[0][:300, 100:500]))  # another size
+    for name in ("yunet", "haar"):
+        detector = load_detector(name)
+        alone = [detector(frame) for frame in frames]
+        with ThreadPoolExecutor(4) as pool:
+            assert list(pool.map(detector, frames * 4)) == alone * 4
+
+
+def dots(height_px: int, width_px: int, places: Sequence[tuple[float, float]], radius_px: int) -> ByteArray:
+    """A black picture with a white dot around each place (x, y)."""
+    ys, xs = np.mgrid[:height_px, :width_px] + 0.5
+    near = np.any([(xs - x) ** 2 + (ys - y) ** 2 <= radius_px**2 for x, y in places], axis=0)
+    return np.repeat(near[..., None].astype(np.uint8) * 255, 3, axis=2)
+
+
+@pytest.mark.parametrize(
+    "eyes",
+    [
+        (140.0, 120.0, 180.0, 120.0),
+        (80.0, 150.0, 280.0, 90.0),  # large and tilted
+        (150.0, 100.0, 162.0, 109.0),  # small and tilted
+        (20.0, 30.0, 70.0, 15.0),  # at the frame's corner
+    ],
+)
+def test_the_eyes_come_to_lie_at_the_crops_fixed_places(eyes: tuple[float, float, float, float]) -> None:
+    distance_px = math.hypot(eyes[2] - eyes[0], eyes[3] - eyes[1])
+    frame = dots(240, 320, [eyes[:2], eyes[2:]], radius_px=max(2, round(distance_px / 8)))
+    detection = Detection(
+        (eyes[0] - distance_px / 2, eyes[1] - distance_px, 2 * distance_px, 2.6 * distance_px), 0.9, eyes
+    )
+    crop = crop_face(frame, detection, 100)
+    for half, expected_x in ((crop[:, :50, 0], 50 - 50 * CROP_EYE_DISTANCE), (crop[:, 50:, 0], 50 * CROP_EYE_DISTANCE)):
+        weight = half.astype(float) / half.sum()
+        assert (weight.sum(axis=0) @ (np.arange(50) + 0.5)) == pytest.approx(expected_x, abs=0.5)
+        assert (weight.sum(axis=1) @ (np.arange(100) + 0.5)) == pytest.approx(100 * CROP_EYE_HEIGHT, abs=0.5)
+
+
+def test_a_turned_head_is_not_blown_up() -> None:
+    frontal = crop_geometry(Detection((0, 0, 80, 100), 0.9, (20, 36, 57, 36)))
+    turned = crop_geometry(Detection((0, 0, 80, 100), 0.9, (20, 36, 26, 36)))
+    assert frontal[2] == pytest.approx(37)
+    assert turned[2] == pytest.approx(30)
+
+
+def test_a_face_across_the_edge_is_cropped_whole() -> None:
+    frame = np.full((60, 50, 3), 200, dtype=np.uint8)
+    for box in ((-30.0, -30.0, 60.0, 70.0), (40.0, 50.0, 60.0, 70.0), (200.0, 200.0, 10.0, 10.0)):
+        crop = crop_face(frame, Detection(box, 0.9, None), 64)
+        assert crop.shape == (64, 64, 3)
+        assert crop.min() == 200  # the edge is repeated
+
+
+def test_a_broken_crop_is_an_error() -> None:
+    for data in (b"", b"no picture"):
+        with pytest.raises(MediaError, match=f"cannot be decoded .*{len(data)} bytes; expected a JPEG"):
+            decode_crop(data)
+
+
+def scene(*people: Sequence[tuple[float, float, float] | None]) -> tuple[list[Frame], faces.Detector]:
+    """Frames at 10 Hz of people given as (x, y, size) at each frame, and a detector that knows where they are.
+
+    The blue channel carries the frame's number to the detector.
+    """
+    pictures = [np.full((100, 200, 3), index, dtype=np.uint8) for index in range(len(people[0]))]
+    frames = [Frame(index, index / 10, picture.copy) for index, picture in enumerate(pictures)]
+
+    def detect(rgb: ByteArray) -> list[Detection]:
+        there = [person[int(rgb[0, 0, 2])] for person in people]
+        found = [Detection((at[0], at[1], at[2], at[2]), 0.9, None) for at in there if at is not None]
+        return sorted(found, key=lambda face: face.box[2], reverse=True)
+
+    return frames, detect
+
+
+def followed(frames: list[Frame], detector: faces.Detector, rate_hz: float | None = None) -> list[float | None]:
+    """The x of the followed face at every frame, None where there is none."""
+    samples = follow_face(frames, detector, rate_hz=rate_hz, size_px=16)
+    return [None if sample.box is None else sample.box[0] for sample in samples]
+
+
+def test_the_larger_person_is_chosen_and_kept_when_the_other_grows() -> None:
+    first = [(10.0 + i, 10.0, 40.0) for i in range(10)]
+    other = [(120.0, 10.0, 30.0 + 5 * i) for i in range(10)]
+    assert followed(*scene(first, other)) == [10.0 + i for i in range(10)]
+
+
+def test_another_person_does_not_stand_in_for_a_short_absence() -> None:
+    first = [(10.0, 10.0, 40.0)] * 3 + [None] * 5 + [(12.0, 10.0, 40.0)] * 3
+    other = [(120.0, 10.0, 35.0)] * 11
+    assert followed(*scene(first, other)) == [10.0] * 3 + [None] * 5 + [12.0] * 3
+
+
+def test_a_person_gone_for_more_than_a_second_is_given_up() -> None:
+    first = [(10.0, 10.0, 40.0)] * 3 + [None] * 17
+    other = [(120.0, 10.0, 35.0)] * 20
+    assert followed(*scene(first, other)) == [10.0] * 3 + [None] * 10 + [120.0] * 7
+
+
+def test_a_face_of_another_size_is_another_face() -> None:
+    first = [(10.0, 10.0, 40.0)] * 2 + [None] * 2
+    other = [None] * 2 + [(25.0, 25.0, 10.0)] * 2  # at the same place, in a picture on the wall
+    assert followed(*scene(first, other)) == [10.0, 10.0, None, None]
+
+
+def test_unreadable_frames_are_samples_of_their_own() -> None:
+    frames, detector = scene([(10.0, 10.0, 40.0)] * 4)
+    frames[2] = Frame(2, 0.2, None)
+    samples = list(follow_face(frames, detector, rate_hz=None, size_px=16))
+    assert [sample.state.name for sample in samples] == ["FACE", "FACE", "UNREADABLE", "FACE"]
+    assert (samples[2].time_s, samples[2].box, samples[2].crop_jpeg) == (0.2, None, None)
+
+
+def test_only_sampled_frames_are_converted() -> None:
+    frames, detector = scene([(10.0, 10.0, 40.0)] * 20)
+    converted = []
+
+    def watch(frame: Frame) -> Frame:
+        def rgb() -> ByteArray:
+            converted.append(frame.index)
+            assert frame.rgb is not None
+            return frame.rgb()
+
+        return Frame(frame.index, frame.time_s, rgb)
+
+    assert len(list(follow_face(map(watch, frames), detector, rate_hz=2.5, size_px=16))) == 5
+    assert converted == [0, 4, 8, 12, 16]

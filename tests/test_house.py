@@ -1,0 +1,107 @@
+"""The house's own rules: imports point one way, files stay small, the public names are the ones promised."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import reactometer
+
+SOURCE = Path(reactometer.__file__).parent
+FILES = sorted(SOURCE.rglob("*.py"))
+
+GROUND = {"errors", "labels", "records", "config", "console", "weights"}
+ALLOWED = {
+    "media": {*GROUND, "media"},
+    "data": {*GROUND, "media", "data"},
+    "models": {*GROUND, "media", "data", "models"},
+    "evaluation": {*GROUND, "media", "data", "models", "evaluation"},
+    "training": {*GROUND, "media", "data", "models", "evaluation.metrics", "training"},
+    "inference": {*GROUND, "media", "data", "models", "inference"},
+    "walkthrough": {*GROUND, "media", "data", "models", "training", "evaluation", "inference"},
+    "printing": {*GROUND, "data", "evaluation", "inference", "walkthrough"},
+    "cli": {*GROUND, "data", "models", "training", "evaluation", "inference", "walkthrough", "printing"},
+}
+
+
+def _room(file: Path) -> str:
+    return file.relative_to(SOURCE).parts[0].removesuffix(".py")
+
+
+def _imported(file: Path) -> set[str]:
+    """Modules of this package that a file imports, anywhere in it, without the package's name."""
+    names: set[str] = set()
+    for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.ImportFrom) and node.module:
+            names.add(node.module)
+            names |= {f"{node.module}.{alias.name}" for alias in node.names if node.module == "reactometer"}
+        elif isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+    return {name.removeprefix("reactometer.") for name in names if name.startswith("reactometer.")}
+
+
+@pytest.mark.parametrize("file", FILES, ids=lambda file: str(file.relative_to(SOURCE)))
+def test_imports_point_one_way(file: Path) -> None:
+    room = _room(file)
+    if room in ("__init__", "__main__"):
+        return
+    allowed = ALLOWED.get(room, GROUND)
+    for name in _imported(file):
+        parts = name.split(".")
+        assert any(".".join(parts[:count]) in allowed for count in range(1, len(parts) + 1)), (
+            f"{room} must not import {name}"
+        )
+
+
+def test_ground_floor_imports_no_circle() -> None:
+    """Each file of the package can be the first one imported."""
+    code = "import importlib, sys; [importlib.import_module(name) for name in sys.argv[1:]]"
+    names = [".".join(("reactometer", *file.relative_to(SOURCE).with_suffix("").parts)) for file in FILES]
+    names = [name.removesuffix(".__init__") for name in names if not name.endswith("__main__")]
+    for order in (names, names[::-1]):
+        subprocess.run([sys.executable, "-c", code, *order], check=True)
+
+
+@pytest.mark.parametrize("file", FILES, ids=lambda file: str(file.relative_to(SOURCE)))
+def test_files_are_small_and_say_their_job(file: Path) -> None:
+    text = file.read_text(encoding="utf-8")
+    assert len(text.splitlines()) <= 300
+    assert ast.get_docstring(ast.parse(text))
+
+
+def test_functions_are_short() -> None:
+    for file in FILES:
+        for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.FunctionDef) and node.end_lineno:
+                docstring = ast.get_docstring(node, clean=False) or ""
+                lines = node.end_lineno - node.body[0].lineno + 1 - len(docstring.splitlines())
+                assert lines <= 40, f"{file.name}:{node.name} has {lines} lines"
+
+
+def test_public_names() -> None:
+    assert set(reactometer.__all__) == {
+        "Config",
+        "ReactometerError",
+        "demo",
+        "evaluate",
+        "load_config",
+        "load_model",
+        "predict",
+        "prepare",
+        "train",
+    }
+    for name in reactometer.__all__:
+        assert callable(getattr(reactometer, name))
+    with pytest.raises(AttributeError, match="no attribute 'retrain'"):
+        _ = reactometer.retrain
+
+
+def test_labels_are_spelt_in_one_file() -> None:
+    for file in FILES:
+        if file.name != "labels.py":
+            text = file.read_text(encoding="utf-8")
+            assert '"Adoration", "Amusement"' not in text
