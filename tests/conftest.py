@@ -7,6 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from reactometer.config import Config
+from reactometer.data.cache import PreparedSet
+
 SHARED = Path(__file__).resolve().parents[1].parent / "shared"
 
 if (SHARED / "weights").is_dir():
@@ -26,3 +29,45 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 def shared_data() -> Path:
     """The folder of real clips, voices and faces; only for tests marked ``shared``."""
     return SHARED / "data"
+
+
+@pytest.fixture(scope="session")
+def simulated(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A small embedded data set of 40 clips."""
+    from reactometer.data.simulate import simulate
+
+    return simulate(tmp_path_factory.mktemp("data") / "simulated", n_clips=40, duration_s=1.5)
+
+
+@pytest.fixture(scope="session")
+def small_config(simulated: Path, tmp_path_factory: pytest.TempPathFactory) -> Config:
+    """A configuration of the smallest network, of face and voice, that a test can train in seconds."""
+    from reactometer.walkthrough import demo_config
+
+    config = demo_config(simulated, tmp_path_factory.mktemp("runs"))
+    small = {"size_px": 48, "n_frames": 4, "hidden": 16}
+    return config.model_copy(
+        update={
+            "data": config.data.model_copy(update={"cache": tmp_path_factory.mktemp("prepared")}),
+            "prepare": config.prepare.model_copy(update={"size_px": 48}),
+            "model": config.model.model_copy(update=small),
+            "training": config.training.model_copy(update={"epochs": 2}),
+        }
+    )
+
+
+@pytest.fixture(scope="session")
+def prepared(simulated: Path, small_config: Config) -> PreparedSet:
+    """The small data set, prepared."""
+    from reactometer.data.prepare import prepare
+
+    return prepare(simulated, small_config.data.cache, settings=small_config.prepare, progress=False)
+
+
+@pytest.fixture(scope="session")
+def model_folder(small_config: Config, prepared: PreparedSet) -> Path:
+    """A model of face and voice, trained for two epochs on the small data set."""
+    from reactometer.training.fit import train
+
+    assert prepared.rows
+    return train(small_config, progress=False)

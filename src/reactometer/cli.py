@@ -76,6 +76,7 @@ def evaluate(
     data: DataArgument,
     model: ModelOption,
     split: SplitOption = None,
+    without: Annotated[str | None, typer.Option(help="face or voice: take it away from a model of both.")] = None,
     out: Annotated[Path | None, typer.Option(help="A folder for predictions.csv and metrics.json.")] = None,
     cache: CacheOption = None,
     device: DeviceOption = "auto",
@@ -84,7 +85,7 @@ def evaluate(
     from reactometer.evaluation.evaluate import evaluate as run
     from reactometer.models.folder import load_model
 
-    evaluation = run(load_model(model, device), data, split=split, out=out, cache=cache)
+    evaluation = run(load_model(model, device), data, split=split, without=without, out=out, cache=cache)
     printing.print_evaluation(evaluation)
     raise typer.Exit(SOME_FAILED if evaluation.failed else OK)
 

@@ -52,6 +52,8 @@ class ModelConfig(BaseModel):
     """A name from the zoo: "resnet50" (face) or "multimodal" (face and voice)."""
     encoder: str = "microsoft/resnet-50"
     """Frame encoder: a Hugging Face name, a folder, or "random:NAME" for random weights asked for by name."""
+    pooling: Literal["network", "grid"] = "network"
+    """How a frame's map becomes a vector: the encoder's own way, or 4 x 4 places kept apart (of convolutional ones)."""
     frozen: bool = False
     """Train the head alone and leave the encoder as it came."""
     n_frames: Annotated[int, Field(ge=1, le=1024)] = 32

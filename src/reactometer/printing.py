@@ -115,8 +115,8 @@ def print_demo(result: DemoResult) -> None:
     print_evaluation(result.evaluation)
     table = Table("mean Pearson on people never seen", "", title_justify="left")
     table.add_row("face and voice", shown(result.evaluation.metrics.mean_pearson), style="bold")
-    for name, metrics in result.baselines.items():
-        table.add_row(name, shown(metrics.mean_pearson))
+    for name, mean_pearson in result.beside.items():
+        table.add_row(name, shown(mean_pearson))
     results.print(table)
     for name, path in result.files.items():
         results.print(f"{name}: {escape(str(path))}")

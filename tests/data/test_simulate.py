@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import dataclasses
 import hashlib
+import shutil
 from pathlib import Path
 from typing import Literal
 
@@ -13,7 +14,7 @@ import numpy as np
 import pytest
 
 from reactometer.data.paint_face import ACTIONS
-from reactometer.data.simulate import ClipPlan, _write_clip, clip_plan, render_clip, simulate
+from reactometer.data.simulate import ClipPlan, _Job, _write_clip, clip_plan, render_clip, simulate
 from reactometer.data.simulated_clip import FACE, VOICE
 from reactometer.data.synthesise_voice import PARAMETERS
 from reactometer.errors import ConfigError, OutputError
@@ -89,8 +90,9 @@ def test_the_videos_have_the_planned_pictures_and_sound(folder: Path) -> None:
 def test_sound_is_written_as_planned(tmp_path: Path, sound: Literal["voice", "silent", "absent"], streams: int) -> None:
     (tmp_path / "train" / "mp4").mkdir(parents=True)
     plan = clip_plan(0, n_clips=N_CLIPS, duration_s=1.0)
-    _write_clip(tmp_path, dataclasses.replace(plan, sound=sound))
-    with av.open(str(tmp_path / "train" / "mp4" / f"{plan.clip_id}.mp4")) as container:
+    path = tmp_path / "train" / "mp4" / f"{plan.clip_id}.mp4"
+    _write_clip(_Job(dataclasses.replace(plan, sound=sound), path))
+    with av.open(str(path)) as container:
         assert len(container.streams.audio) == streams
         heard = [np.abs(frame.to_ndarray()).max() for frame in container.decode(audio=0)] if streams else [0.0]
     assert (max(heard) > 0.01) == (sound == "voice")
@@ -100,6 +102,17 @@ def test_a_finished_simulation_is_left_as_it_is(folder: Path) -> None:
     before = {path: path.stat().st_mtime_ns for path in folder.rglob("*")}
     assert simulate(folder, n_clips=N_CLIPS, duration_s=1.0, workers=1) == folder
     assert {path: path.stat().st_mtime_ns for path in folder.rglob("*")} == before
+
+
+def test_an_unfinished_simulation_is_completed(folder: Path, tmp_path: Path) -> None:
+    part = tmp_path / "part"
+    shutil.copytree(folder, part)
+    lost = sorted(part.rglob("*.mp4"))[::3]
+    for path in lost:
+        path.unlink()
+    simulate(part, n_clips=N_CLIPS, duration_s=1.0, workers=1)
+    for path in lost:
+        assert path.read_bytes() == (folder / path.relative_to(part)).read_bytes()
 
 
 def test_a_folder_with_anything_else_is_refused(folder: Path, tmp_path: Path) -> None:

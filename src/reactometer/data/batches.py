@@ -47,29 +47,25 @@ class Item:
 
 @dataclass(frozen=True)
 class Sampling:
-    """How many frames a model sees of a clip, how large, and whether it listens."""
+    """How many frames a model sees of a clip, how large, and which modalities reach it."""
 
     n_frames: int
     size_px: int
-    listens: bool
+    looks: bool = True
+    listens: bool = True
 
 
 def pick_frames(
-    times_s: Sequence[float],
-    start_s: float,
-    end_s: float,
-    n_frames: int,
-    jitter: float = 0.0,
-    rng: np.random.Generator | None = None,
+    times_s: Sequence[float], start_s: float, end_s: float, n_frames: int, rng: np.random.Generator | None = None
 ) -> list[int]:
     """Indices of at most ``n_frames`` samples, evenly spaced in time, each sample once.
 
-    The span is cut into ``n_frames`` equal parts and the sample nearest to each part's middle is taken; in training
-    the middle moves by up to ``jitter`` / 2 of a part to either side.
+    The span is cut into ``n_frames`` equal parts and the sample nearest to each part's middle is taken; with ``rng``,
+    as in training, nearest to a moment drawn from the part.
     """
     if not times_s or end_s <= start_s:
         return []
-    shifts = np.zeros(n_frames) if rng is None else rng.uniform(-jitter / 2, jitter / 2, n_frames)
+    shifts = np.zeros(n_frames) if rng is None else rng.uniform(-0.5, 0.5, n_frames)
     points = start_s + (np.arange(n_frames) + 0.5 + shifts) / n_frames * (end_s - start_s)  # (n_frames,)
     known = np.asarray(times_s)  # (T,)
     right = np.searchsorted(known, points).clip(1, max(len(known) - 1, 1))
@@ -87,16 +83,17 @@ def to_item(
 ) -> Item:
     """Decode what a model sees of a clip; with ``rng``, the choice of frames is jittered as in training."""
     times_s = [sample.time_s for sample in clip.samples]
-    picked = pick_frames(times_s, clip.start_s, clip.end_s, sampling.n_frames, jitter=1.0, rng=rng)
+    picked = pick_frames(times_s, clip.start_s, clip.end_s, sampling.n_frames, rng)
     samples = [clip.samples[place] for place in picked]
     frames = np.zeros((len(samples), 3, sampling.size_px, sampling.size_px), dtype=np.uint8)  # (T, 3, H, W)
+    seen = np.array([sampling.looks and sample.crop_jpeg is not None for sample in samples], dtype=bool)  # (T,)
     for place, sample in enumerate(samples):
-        if sample.crop_jpeg is not None:
+        if seen[place]:
             frames[place] = _picture(sample, sampling.size_px)
     hears = sampling.listens and is_audible(clip.waveform) and clip.waveform is not None
     return Item(
         frames=frames,
-        seen=np.array([sample.crop_jpeg is not None for sample in samples], dtype=bool),
+        seen=seen,
         times_s=np.array([sample.time_s - clip.start_s for sample in samples], dtype=np.float32),
         voice=log_mel(clip.waveform) if hears and clip.waveform is not None else np.zeros((0, MEL_BANDS), np.float32),
         targets=targets,

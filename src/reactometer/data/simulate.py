@@ -49,10 +49,23 @@ def simulate(
 
     There will be ``data_info.csv`` (the challenge's columns, then ``Person`` and ``Stimulus``; the test labels too)
     and ``<split>/mp4/<id>.mp4`` (H.264, square pictures of ``size_px``; AAC, mono, 16 kHz). The same settings give the
-    same bytes, whatever ``workers`` is; 1 renders in this process, and a script that asks for more must be importable
-    (``if __name__ == "__main__"``). ``on_progress(done, total)`` is called after each clip. A folder that already
-    holds this very data set is left as it is, an unfinished one is finished. Raises ``ConfigError`` for an unusable setting and ``OutputError`` for
-    a folder that holds anything else.
+    same bytes, whatever ``workers`` is. A folder that holds this very data set is left as it is, one that holds a
+    part of it is completed.
+
+    Args:
+        out: the folder.
+        n_clips: number of clips; about 60, 15 and 25 % of them in train, val and test.
+        seed: of everything that is drawn.
+        duration_s: of each clip, seconds.
+        rate_hz: frames per second.
+        size_px: side of the pictures.
+        on_progress: called as ``on_progress(done, total)`` after each clip.
+        workers: processes; 1 renders in this one. A script that asks for more must be importable
+            (``if __name__ == "__main__"``).
+
+    Raises:
+        ConfigError: a setting that cannot be used.
+        OutputError: the folder holds anything else.
     """
     settings = {"n_clips": n_clips, "seed": seed, "duration_s": duration_s, "rate_hz": rate_hz, "size_px": size_px}
     _check_settings({**settings, "workers": workers})

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
 from reactometer.console import progress_bar
+from reactometer.data.batches import Sampling
 from reactometer.data.cache import PreparedRow, PreparedSet
 from reactometer.data.prepare import prepare
 from reactometer.errors import DataError, ModelError, suggestion
@@ -38,6 +39,7 @@ def evaluate(
     data: Path | str,
     *,
     split: str | None = None,
+    without: str | None = None,
     out: Path | str | None = None,
     cache: Path | str | None = None,
     batch_size: int = 8,
@@ -53,6 +55,7 @@ def evaluate(
         model: a model folder, or one loaded already.
         data: a data set, or a folder prepared before.
         split: "train", "val", "test" or "all"; default: test, or val where test has no labels.
+        without: "face" or "voice", to take that modality away from a model that goes by both.
         out: a folder for ``predictions.csv`` and ``metrics.json``.
         cache: where prepared clips are kept when ``data`` is not prepared yet; default: the user's cache folder.
         batch_size: clips at a time; without influence on the result.
@@ -66,10 +69,11 @@ def evaluate(
     loaded = model if isinstance(model, LoadedModel) else load_model(model)
     prepared = prepare(data, cache, settings=loaded.prepare, labels=loaded.labels, progress=progress)
     _check_fit(loaded, prepared)
+    sampling = _without(loaded, without)
     split, rows = _choose(prepared, split)
     scores = []
     with progress_bar(f"scoring {split}", len(rows), progress) as advance:
-        for score in score_rows(loaded.network, rows, loaded.sampling, batch_size=batch_size, workers=workers):
+        for score in score_rows(loaded.network, rows, sampling, batch_size=batch_size, workers=workers):
             scores.append(score)
             advance()
     evaluation = _evaluation(split, rows, scores, loaded.labels)
@@ -101,6 +105,19 @@ def _check_fit(loaded: LoadedModel, prepared: PreparedSet) -> None:
             expected=f"rate_hz={loaded.prepare.rate_hz}, size_px={loaded.prepare.size_px}",
             fix="Give the data set itself, and it is prepared as the model needs it",
         )
+
+
+def _without(loaded: LoadedModel, modality: str | None) -> Sampling:
+    """What the model is shown, less one modality."""
+    if modality is None:
+        return loaded.sampling
+    if modality not in ("face", "voice"):
+        raise ModelError(f"no modality '{modality}'", expected="face or voice")
+    if not loaded.sampling.listens:
+        raise ModelError(
+            f"this model goes by the face alone: nothing is left without the {modality}", fix="Leave --without out"
+        )
+    return replace(loaded.sampling, looks=modality != "face", listens=modality != "voice")
 
 
 def _choose(prepared: PreparedSet, split: str | None) -> tuple[str, Sequence[PreparedRow]]:

@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from reactometer.errors import WeightsError, suggestion
 from reactometer.media.voice import MEL_BANDS
@@ -29,14 +30,18 @@ RANDOM_ENCODERS: Mapping[str, Mapping[str, Any]] = {
     "resnet-tiny": {
         "model_type": "resnet",
         "embedding_size": 16,
-        "hidden_sizes": [16, 32, 64, 128],
-        "depths": [1, 1, 1, 1],
+        "hidden_sizes": [24, 48, 96],
+        "depths": [1, 1, 1],
         "layer_type": "basic",
     },
 }
 """Architectures to be had with random weights and no download: ResNets (He et al. 2016), the last one our choice."""
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+
+
+GRID = (4, 4)
+"""Places kept by the pooling "grid": in aligned crops, where something moves tells brow from mouth."""
 
 
 class FrameEncoder(nn.Module):
@@ -46,9 +51,17 @@ class FrameEncoder(nn.Module):
     std: Tensor
 
     def __init__(
-        self, net: nn.Module, mean: Sequence[float], std: Sequence[float], size_px: int, pretrained: bool
+        self,
+        net: nn.Module,
+        mean: Sequence[float],
+        std: Sequence[float],
+        *,
+        size_px: int,
+        pooling: str,
+        pretrained: bool,
     ) -> None:
         super().__init__()
+        self.pooling = pooling
         self.net = net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.pretrained = pretrained
         self.register_buffer("mean", torch.tensor(mean).view(1, 3, 1, 1))
@@ -62,10 +75,13 @@ class FrameEncoder(nn.Module):
             frames: (K, 3, H, W) uint8 RGB.
 
         Returns:
-            (K, D) float32: the network's pooled output, or the mean of its last hidden states where it has none.
+            (K, D) float32: with pooling "network" its own pooled output, or the mean of its last hidden states where
+            it has none; with "grid" the means over a grid of 4 x 4 places of its last map, place after place.
         """
         pixels = (frames.float() / 255.0 - self.mean) / self.std
         output = self.net(pixel_values=pixels.contiguous(memory_format=torch.channels_last))
+        if self.pooling == "grid":
+            return functional.adaptive_avg_pool2d(output.last_hidden_state, GRID).flatten(1)  # (K, channels * 16)
         pooled: Tensor | None = getattr(output, "pooler_output", None)
         if pooled is not None:
             return pooled.flatten(1)  # (K, D)
@@ -79,6 +95,7 @@ class FrameEncoder(nn.Module):
             "config": config.to_dict(),
             "mean": self.mean.flatten().tolist(),
             "std": self.std.flatten().tolist(),
+            "pooling": self.pooling,
             "pretrained": self.pretrained,
         }
 
@@ -90,7 +107,7 @@ class FrameEncoder(nn.Module):
         return size
 
 
-def load_frame_encoder(name: str, size_px: int) -> FrameEncoder:
+def load_frame_encoder(name: str, size_px: int, pooling: str = "network") -> FrameEncoder:
     """Get a frame encoder by name.
 
     Args:
@@ -99,6 +116,7 @@ def load_frame_encoder(name: str, size_px: int) -> FrameEncoder:
             a folder with ``config.json`` and ``model.safetensors``; or ``random:NAME`` with a name of
             :data:`RANDOM_ENCODERS` for random weights.
         size_px: side of the pictures it will be given, pixels.
+        pooling: "network" or "grid", see :meth:`FrameEncoder.forward`.
 
     Raises:
         WeightsError: no such encoder, it cannot be fetched, or it does not take pictures. No code of a model's
@@ -110,7 +128,8 @@ def load_frame_encoder(name: str, size_px: int) -> FrameEncoder:
         preset = name.removeprefix(RANDOM)
         if preset not in RANDOM_ENCODERS:
             raise WeightsError(f"no encoder '{name}'", fix=suggestion(preset, RANDOM_ENCODERS))
-        return FrameEncoder(_untrained(RANDOM_ENCODERS[preset]), IMAGENET_MEAN, IMAGENET_STD, size_px, pretrained=False)
+        net = _untrained(RANDOM_ENCODERS[preset])
+        return FrameEncoder(net, IMAGENET_MEAN, IMAGENET_STD, size_px=size_px, pooling=pooling, pretrained=False)
     source = _locate(name)
     try:
         net = AutoModel.from_pretrained(source, use_safetensors=True, trust_remote_code=False)
@@ -124,13 +143,20 @@ def load_frame_encoder(name: str, size_px: int) -> FrameEncoder:
         ) from error
     if net.main_input_name != "pixel_values":
         raise WeightsError(f"encoder '{name}' takes {net.main_input_name}", expected="a network that takes pictures")
-    return FrameEncoder(net, mean, std, size_px, pretrained=True)
+    return FrameEncoder(net, mean, std, size_px=size_px, pooling=pooling, pretrained=True)
 
 
 def rebuild_frame_encoder(description: Mapping[str, Any], size_px: int) -> FrameEncoder:
     """The encoder that :meth:`FrameEncoder.describe` told of, its weights still to be filled in; needs no network."""
     net = _untrained(description["config"])
-    return FrameEncoder(net, description["mean"], description["std"], size_px, bool(description["pretrained"]))
+    return FrameEncoder(
+        net,
+        description["mean"],
+        description["std"],
+        size_px=size_px,
+        pooling=description["pooling"],
+        pretrained=bool(description["pretrained"]),
+    )
 
 
 def _untrained(settings: Mapping[str, Any]) -> nn.Module:

@@ -46,4 +46,4 @@ def build_model(config: ModelConfig, encoder: FrameEncoder, label_mean: Sequence
 
 def sampling_of(config: ModelConfig, model: ReactionModel) -> Sampling:
     """What the model is to be shown of a clip."""
-    return Sampling(config.n_frames, config.size_px, model.listens)
+    return Sampling(config.n_frames, config.size_px, listens=model.listens)

@@ -6,10 +6,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-ZOOM, SHIFT, ROTATION_RAD = 0.12, 0.06, 0.15
+ZOOM, SHIFT, ROTATION_RAD = 0.05, 0.03, 0.05
 """Largest change of scale, of place (share of the side), and of tilt; our choice."""
 
-LIGHT, CONTRAST, TINT = 0.15, 0.25, 0.08
+LIGHT, CONTRAST, TINT = 0.06, 0.15, 0.03
 """Largest change of brightness (share of the range), of contrast, and of each colour; our choice."""
 
 

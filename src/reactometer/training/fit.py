@@ -115,7 +115,7 @@ def _check_splits(prepared: PreparedSet) -> None:
 def _task(config: Config, prepared: PreparedSet) -> tuple[ReactionTask, ReactionData]:
     labelled = [row.clip.labels for row in prepared.split("train") if row.clip.labels and row.file]
     label_mean = np.mean(labelled, axis=0).astype(np.float32).tolist()  # (L,)
-    encoder = load_frame_encoder(config.model.encoder, config.model.size_px)
+    encoder = load_frame_encoder(config.model.encoder, config.model.size_px, config.model.pooling)
     model = build_model(config.model, encoder, label_mean)
     data = ReactionData(
         prepared.split("train"),

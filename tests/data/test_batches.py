@@ -1,0 +1,90 @@
+"""Batches: which frames are drawn, how padding is masked, and what follows from the seed."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from reactometer.data.batches import PartDataset, Sampling, TrainingDataset, collate, pick_frames, to_item
+from reactometer.data.cache import PreparedRow, PreparedSet, load_clip
+from reactometer.records import FaceSample, FrameState, PreparedClip
+
+SAMPLING = Sampling(n_frames=4, size_px=32, listens=True)
+
+
+def test_frames_are_evenly_spaced_in_time() -> None:
+    times_s = list(np.arange(66) / 6.0)
+    picked = pick_frames(times_s, 0.0, 11.0, 32)
+    assert len(picked) == 32
+    gaps = np.diff([times_s[index] for index in picked])
+    assert gaps.max() - gaps.min() < 0.2
+    assert times_s[picked[0]] < 0.34
+    assert times_s[picked[-1]] > 10.6
+
+
+def test_uneven_times_are_drawn_by_time_and_not_by_number() -> None:
+    times_s = [0.0, 0.01, 0.02, 0.03, 5.0, 10.0]
+    assert pick_frames(times_s, 0.0, 10.0, 2) == [3, 4]
+
+
+def test_few_frames_are_each_drawn_once() -> None:
+    assert pick_frames([0.0, 0.5, 1.0], 0.0, 1.5, 32) == [0, 1, 2]
+    assert pick_frames([0.3], 0.0, 1.0, 8) == [0]
+    assert pick_frames([], 0.0, 1.0, 8) == []
+    assert pick_frames([0.0], 0.0, 0.0, 8) == []
+
+
+def test_jitter_moves_frames_within_their_own_part() -> None:
+    times_s = list(np.arange(1000) / 100.0)
+    draws = [pick_frames(times_s, 0.0, 10.0, 10, np.random.default_rng(seed)) for seed in range(20)]
+    assert len({tuple(draw) for draw in draws}) == 20
+    for draw in draws:
+        assert [int(times_s[index]) for index in draw] == list(range(10))
+
+
+def test_padding_is_masked_and_zero(prepared: PreparedSet) -> None:
+    voiced = next(row for row in prepared.rows if row.has_sound)
+    mute = next(row for row in prepared.rows if not row.has_sound)
+    short = PreparedClip(0.0, 0.1, load_clip(voiced).samples[:1], None)
+    items = [to_item(load_clip(voiced), SAMPLING), to_item(load_clip(mute), SAMPLING), to_item(short, SAMPLING)]
+    batch = collate(items, n_labels=2)
+    assert batch.frames.shape == (3, 4, 3, 32, 32)
+    assert batch.voice.shape[0::2] == (3, 64)
+    assert batch.frame_mask.sum(1).tolist()[2] == 1
+    assert batch.voice_mask.any(1).tolist() == [True, False, False]
+    assert not batch.frames[2, 1:].any()
+    assert not batch.voice[1:].any()
+    assert batch.target_mask.tolist() == [False, False, False]
+
+
+def test_a_frame_without_a_face_is_kept_and_masked(prepared: PreparedSet) -> None:
+    samples = load_clip(prepared.rows[0]).samples
+    gone = FaceSample(samples[1].time_s, FrameState.NO_FACE)
+    item = to_item(PreparedClip(0.0, 1.5, (samples[0], gone, *samples[2:]), None), Sampling(32, 32, listens=False))
+    assert len(item.seen) == len(samples)
+    assert not item.seen[1]
+    assert not item.frames[1].any()
+
+
+def test_a_file_without_anything_makes_an_empty_item() -> None:
+    batch = collate([to_item(PreparedClip(0.0, 0.0, (), None), SAMPLING)], n_labels=1)
+    assert not batch.frame_mask.any()
+    assert not batch.voice_mask.any()
+
+
+def test_training_items_follow_from_seed_epoch_and_clip_alone(prepared: PreparedSet) -> None:
+    rows = prepared.split("train")
+    sampling = Sampling(3, 32, listens=False)
+    first, again = TrainingDataset(rows, sampling, 0, 3), TrainingDataset(rows, sampling, 0, 3)
+    later = TrainingDataset(rows, sampling, 0, 4)
+    times = [first[index].times_s.tolist() for index in range(6)]
+    assert times == [again[index].times_s.tolist() for index in range(6)]
+    assert times != [later[index].times_s.tolist() for index in range(6)]
+
+
+def test_a_long_clip_is_scored_in_parts(prepared: PreparedSet) -> None:
+    row = prepared.rows[0]
+    long = PreparedRow(row.clip, row.file, duration_s=130.0)
+    parts = PartDataset([row, long], SAMPLING).parts
+    assert [(part.index, part.start_s) for part in parts] == [(0, 0.0), (1, 0.0), (1, 60.0), (1, 120.0)]
+    assert parts[-1].length_s == pytest.approx(10.0)

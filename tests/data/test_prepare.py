@@ -1,0 +1,168 @@
+"""Preparing a data set: resumable, fresh or stale, every clip accounted for."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from reactometer.config import PrepareConfig
+from reactometer.data.cache import PreparedSet, load_clip, open_prepared
+from reactometer.data.prepare import prepare
+from reactometer.errors import DataError
+from reactometer.media.faces import load_detector
+from reactometer.media.stream import prepare_clip
+
+SETTINGS = PrepareConfig(detector="haar", rate_hz=5.0, size_px=48)
+
+
+@pytest.fixture
+def few(simulated: Path, tmp_path: Path) -> Path:
+    """A CSV with five clips of the embedded data set."""
+    videos = sorted(simulated.rglob("*.mp4"))[:5]
+    (tmp_path / "media").mkdir()
+    for video in videos:
+        shutil.copy(video, tmp_path / "media" / video.name)
+    rows = [f"media/{video.name},train,p{place},0.{place},0.5" for place, video in enumerate(videos)]
+    (tmp_path / "few.csv").write_text("\n".join(["path,split,person,Joy,Awe", *rows]) + "\n", encoding="utf-8")
+    return tmp_path / "few.csv"
+
+
+def _prepare(data: Path, out: Path, **options: object) -> PreparedSet:
+    return prepare(data, out, progress=False, **{"settings": SETTINGS, "workers": 1, **options})  # type: ignore[arg-type]
+
+
+def test_a_prepared_clip_comes_back_as_it_was(few: Path, tmp_path: Path) -> None:
+    prepared = _prepare(few, tmp_path / "out")
+    assert not prepared.failed
+    for row in prepared.rows:
+        fresh, kept = prepare_clip(row.clip.path, SETTINGS, load_detector("haar")), load_clip(row)
+        assert kept.samples == fresh.samples
+        assert (kept.start_s, kept.end_s, kept.frames_read) == (fresh.start_s, fresh.end_s, fresh.frames_read)
+        if fresh.waveform is None:
+            assert kept.waveform is None
+        else:
+            assert kept.waveform is not None
+            np.testing.assert_array_equal(kept.waveform, fresh.waveform)
+
+
+def test_an_index_lists_everything(few: Path, tmp_path: Path) -> None:
+    prepared = _prepare(few, tmp_path / "out")
+    opened = open_prepared(tmp_path / "out")
+    assert opened.labels == ("Joy", "Awe")
+    assert opened.settings == SETTINGS
+    assert [row.clip.labels for row in opened.rows] == [(place / 10, 0.5) for place in range(5)]
+    assert [row.clip.person for row in opened.rows] == [f"p{place}" for place in range(5)]
+    counts = [(row.duration_s, row.frames_read, row.n_samples, row.n_faces, row.has_sound) for row in prepared.rows]
+    assert counts == [
+        (row.duration_s, row.frames_read, row.n_samples, row.n_faces, row.has_sound) for row in opened.rows
+    ]
+    assert prepare(tmp_path / "out", progress=False).rows == opened.rows
+
+
+def test_a_second_run_redoes_only_what_changed(few: Path, tmp_path: Path) -> None:
+    _prepare(few, tmp_path / "out")
+    assert all(row.was_cached for row in _prepare(few, tmp_path / "out").rows)
+    touched = sorted((tmp_path / "media").iterdir())[2]
+    os.utime(touched, ns=(1, 1))
+    assert [row.was_cached for row in _prepare(few, tmp_path / "out").rows] == [True, True, False, True, True]
+    other = PrepareConfig(detector="haar", rate_hz=4.0, size_px=48)
+    assert not any(row.was_cached for row in _prepare(few, tmp_path / "out", settings=other).rows)
+
+
+def test_a_damaged_cache_file_is_made_again(few: Path, tmp_path: Path) -> None:
+    prepared = _prepare(few, tmp_path / "out")
+    file = prepared.rows[0].file
+    assert file is not None
+    file.write_bytes(file.read_bytes()[:500])
+    with pytest.raises(DataError, match=r"damaged.*[Rr]un 'reactometer prepare' again|damaged.*prepare"):
+        load_clip(prepared.rows[0])
+    assert [row.was_cached for row in _prepare(few, tmp_path / "out").rows] == [False, True, True, True, True]
+
+
+def test_every_kind_of_bad_clip_is_named_and_the_others_go_on(few: Path, tmp_path: Path) -> None:
+    good = sorted((tmp_path / "media").iterdir())[0]
+    (tmp_path / "media" / "empty.mp4").touch()
+    (tmp_path / "media" / "text.mp4").write_text("no video")
+    (tmp_path / "media" / "cut.mp4").write_bytes(good.read_bytes()[: good.stat().st_size // 2])
+    with few.open("a", encoding="utf-8") as table:
+        table.write("media/missing.mp4,val,,0,0\nmedia/empty.mp4,val,,0,0\nmedia/text.mp4,val,,0,0\n")
+        table.write(f"media/cut.mp4,val,,0,0\nmedia/{good.name},val,,0,0\nmedia/x.mp4,val,,7,0\n")
+    prepared = _prepare(few, tmp_path / "out", workers=2)
+    problems = {Path(row.clip.clip_id).name: row.clip.problem or "" for row in prepared.failed}
+    assert len(prepared.rows) == 11
+    assert len(prepared.failed) == 6
+    for name, words in {
+        "missing.mp4": "missing.mp4",
+        "empty.mp4": "empty.mp4",
+        "text.mp4": "text.mp4",
+        "cut.mp4": "cut.mp4",
+        good.name: "duplicate id (rows 2 and 11",
+        "x.mp4": "label Joy is outside [0, 1] (got 7)",
+    }.items():
+        assert words in problems[name]
+        assert "\n" not in problems[name]
+    manifest = pd.read_csv(tmp_path / "out" / "manifest.csv")
+    assert manifest["problem"].notna().sum() == 6
+
+
+def test_a_killed_run_goes_on_where_it_stopped(simulated: Path, tmp_path: Path) -> None:
+    """A real process, killed with SIGKILL in the middle; the second run keeps what was there."""
+    command = [sys.executable, "-m", "reactometer", "prepare", str(simulated), "--out", str(tmp_path / "out")]
+    command += ["--detector", "haar", "--size", "48", "--rate", "5", "--workers", "1"]
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True)
+    while len(list((tmp_path / "out").rglob("*.npz"))) < 5:
+        assert process.poll() is None
+        time.sleep(0.02)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+    done = len(list((tmp_path / "out").rglob("*.npz")))
+    prepared = _prepare(simulated, tmp_path / "out")
+    assert sum(row.was_cached for row in prepared.rows) == done
+    assert len(prepared.rows) == 40
+    assert not prepared.failed
+
+
+def test_a_folder_with_other_things_is_left_alone(few: Path, tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"holds other files.*--out"):
+        _prepare(few, tmp_path)
+    with pytest.raises(DataError, match="is a file"):
+        _prepare(few, few)
+
+
+def test_a_folder_that_was_not_prepared_is_named(few: Path, tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="not a prepared data set"):
+        open_prepared(tmp_path)
+    _prepare(few, tmp_path / "out")
+    about = json.loads((tmp_path / "out" / "cache.json").read_text())
+    (tmp_path / "out" / "cache.json").write_text(json.dumps({**about, "format": 99}))
+    with pytest.raises(DataError, match=r"another format \(got 99; expected 1\)"):
+        open_prepared(tmp_path / "out")
+
+
+def test_a_table_without_splits_is_split_by_person(simulated: Path, tmp_path: Path) -> None:
+    videos = sorted(simulated.rglob("*.mp4"))[:8]
+    rows = [f"{video},p{place % 4},0.5" for place, video in enumerate(videos)]
+    (tmp_path / "plain.csv").write_text("\n".join(["path,person,Joy", *rows]) + "\n", encoding="utf-8")
+    prepared = _prepare(tmp_path / "plain.csv", tmp_path / "out")
+    homes = {row.clip.person: {other.clip.split for other in prepared.rows if other.clip.person == row.clip.person}
+             for row in prepared.rows}  # fmt: skip
+    assert all(len(home) == 1 for home in homes.values())
+    assert prepared.split("train")
+
+
+def test_the_embedded_clips_are_all_prepared(prepared: PreparedSet) -> None:
+    assert len(prepared.rows) == 40
+    assert not prepared.failed
+    shares = [row.n_faces / row.n_samples for row in prepared.rows]
+    assert float(np.mean(shares)) > 0.9
+    assert prepared.without_sound  # some are muted on purpose

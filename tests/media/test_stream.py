@@ -1,0 +1,135 @@
+"""Windows of a file: whole, in parts and over time, in one pass."""
+
+from __future__ import annotations
+
+import math
+from fractions import Fraction
+from pathlib import Path
+
+import av
+import numpy as np
+import pytest
+
+from reactometer.config import PrepareConfig
+from reactometer.media.faces import load_detector
+from reactometer.media.stream import WHOLE, WindowShape, cut_clip, part_spans, prepare_clip, stream_windows
+from reactometer.records import SOUND_RATE_HZ, Detection, FrameState, PreparedClip
+
+SETTINGS = PrepareConfig(detector="haar", rate_hz=5.0, size_px=32)
+
+
+def _centre(_: object) -> list[Detection]:
+    """A detector that sees a face in every frame."""
+    return [Detection((20.0, 20.0, 24.0, 24.0), 1.0, None)]
+
+
+@pytest.fixture(scope="module")
+def video(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Seven seconds of noise at 10 frames a second, with a tone of five seconds."""
+    path = tmp_path_factory.mktemp("video") / "seven.mp4"
+    generator = np.random.default_rng(0)
+    tone = 0.5 * np.sin(2 * math.pi * 440 * np.arange(5 * SOUND_RATE_HZ) / SOUND_RATE_HZ)
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("libx264", rate=Fraction(10))
+        stream.width = stream.height = 64
+        sound = container.add_stream("aac", SOUND_RATE_HZ, layout="mono")
+        for _ in range(70):
+            picture = generator.integers(0, 255, (64, 64, 3), dtype=np.uint8)
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
+        container.mux(stream.encode(None))
+        frame = av.AudioFrame.from_ndarray(tone[None].astype(np.float32), format="fltp", layout="mono")
+        frame.sample_rate, frame.pts = SOUND_RATE_HZ, 0
+        container.mux(sound.encode(frame))
+        container.mux(sound.encode(None))
+    return path
+
+
+def _windows(path: Path, *shapes: WindowShape) -> list[tuple[WindowShape, PreparedClip]]:
+    return list(stream_windows(path, SETTINGS, _centre, shapes))
+
+
+def _assert_equal(one: PreparedClip, other: PreparedClip) -> None:
+    assert (one.start_s, one.samples) == (other.start_s, other.samples)
+    assert one.end_s == pytest.approx(other.end_s)
+    assert one.waveform is not None
+    assert other.waveform is not None
+    np.testing.assert_array_equal(one.waveform, other.waveform)
+
+
+def test_the_whole_file_is_one_window(video: Path) -> None:
+    clip = prepare_clip(video, SETTINGS, _centre)
+    assert (clip.start_s, clip.frames_read, len(clip.samples)) == (0.0, 70, 35)
+    assert clip.duration_s == pytest.approx(7.0)
+    assert clip.face_share == 1.0
+    assert clip.waveform is not None
+    assert len(clip.waveform) == 7 * SOUND_RATE_HZ
+    assert np.abs(clip.waveform[: 4 * SOUND_RATE_HZ]).max() > 0.4
+    assert np.abs(clip.waveform[6 * SOUND_RATE_HZ :]).max() == 0.0
+
+
+def test_overlapping_windows_equal_cuts_of_the_whole(video: Path) -> None:
+    whole = prepare_clip(video, SETTINGS, _centre)
+    windows = [clip for _, clip in _windows(video, WindowShape(2.0, 0.5))]
+    assert [window.start_s for window in windows] == [0.5 * number for number in range(11)]
+    for window in windows:
+        _assert_equal(window, cut_clip(whole, window.start_s, window.end_s))
+
+
+def test_the_last_window_ends_with_the_file_and_shows_something_new(video: Path) -> None:
+    windows = [clip for _, clip in _windows(video, WindowShape(3.0, 2.0))]
+    assert [(window.start_s, round(window.end_s, 6)) for window in windows] == [(0, 3), (2, 5), (4, 7)]
+    windows = [clip for _, clip in _windows(video, WindowShape(2.0, 2.0))]
+    assert [(window.start_s, round(window.end_s, 6)) for window in windows] == [(0, 2), (2, 4), (4, 6), (6, 7)]
+
+
+def test_several_shapes_come_from_one_pass(video: Path) -> None:
+    both = _windows(video, WHOLE, WindowShape(2.0, 1.0))
+    _assert_equal(next(clip for shape, clip in both if shape == WHOLE), prepare_clip(video, SETTINGS, _centre))
+    alone = _windows(video, WindowShape(2.0, 1.0))
+    for (_, one), (_, other) in zip([pair for pair in both if pair[0] != WHOLE], alone, strict=True):
+        _assert_equal(one, other)
+
+
+def test_parts_are_the_windows_of_a_minute() -> None:
+    assert part_spans(10.0) == [(0.0, 10.0)]
+    assert part_spans(60.0) == [(0.0, 60.0)]
+    assert part_spans(150.0) == [(0.0, 60.0), (60.0, 120.0), (120.0, 150.0)]
+    assert part_spans(0.0) == [(0.0, 0.0)]
+
+
+def test_a_sound_file_has_no_frames_and_keeps_its_sound(tmp_path: Path) -> None:
+    path = tmp_path / "voice.wav"
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("pcm_s16le", SOUND_RATE_HZ, layout="mono")
+        frame = av.AudioFrame.from_ndarray(np.full((1, 24000), 5000, np.int16), format="s16", layout="mono")
+        frame.sample_rate = SOUND_RATE_HZ
+        container.mux(stream.encode(frame))
+        container.mux(stream.encode(None))
+    clip = prepare_clip(path, SETTINGS, _centre)
+    assert (clip.samples, clip.frames_read, clip.face_share) == ((), 0, 0.0)
+    assert clip.duration_s == pytest.approx(1.5)
+
+
+@pytest.mark.shared
+def test_every_sampled_frame_of_the_real_clips_is_accounted_for(shared_data: Path) -> None:
+    """Frames read equal the container's packets, less those that its edit list hides (3 of ``no_face.mp4``)."""
+    settings = PrepareConfig(rate_hz=240.0, size_px=32)
+    for path in sorted((shared_data / "clips").iterdir()):
+        with av.open(str(path)) as container:
+            packets = [packet for packet in container.demux(video=0) if packet.size]
+        clip = prepare_clip(path, settings, load_detector())
+        shown = sum(not packet.is_discard for packet in packets)
+        assert clip.frames_read == len(clip.samples) == shown
+        assert all(sample.state is not FrameState.UNREADABLE for sample in clip.samples)
+    assert shown == 72  # single_face.mp4, the last one
+
+
+@pytest.mark.shared
+def test_memory_does_not_grow_with_the_window_count(shared_data: Path) -> None:
+    """While windows of a second stream, the pieces held never span more than a window and a second of sound."""
+    held = []
+    path = shared_data / "clips" / "WolfgangLanger_Pexels.mp4"
+    for _, window in stream_windows(path, SETTINGS, _centre, [WindowShape(1.0, 0.5)]):
+        held.append(len(window.samples))
+    assert len(held) > 35
+    assert max(held) <= 6

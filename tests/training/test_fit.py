@@ -1,0 +1,145 @@
+"""Training for real, on the small embedded data set: it learns, stops, resumes and repeats itself."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from reactometer.config import Config
+from reactometer.data.cache import PreparedSet
+from reactometer.errors import ConfigError, DataError, OutputError
+from reactometer.models.folder import load_model
+from reactometer.training.fit import train
+from reactometer.training.task import warmup_cosine
+
+
+def _with(config: Config, out: Path, data: Path | None = None, **training: object) -> Config:
+    return config.model_copy(
+        update={
+            "data": config.data.model_copy(update={"path": data or config.data.cache}),
+            "training": config.training.model_copy(update={"out": out, **training}),
+        }
+    )
+
+
+def _weights(model: Path) -> dict[str, torch.Tensor]:
+    return load_file(model / "weights.safetensors")
+
+
+def test_a_run_keeps_its_model_logs_and_checkpoints(model_folder: Path) -> None:
+    run = model_folder.parent
+    log = pd.read_csv(run / "logs" / "metrics.csv")
+    losses = log["train_loss"].dropna().tolist()
+    assert len(losses) == 2
+    assert losses[1] < losses[0]
+    assert {"val_mean_pearson", "val_pearson/Fear"} <= set(log.columns)
+    assert list((run / "logs").glob("events.out.tfevents.*"))
+    assert (run / "checkpoints" / "last.ckpt").is_file()
+    assert Config.model_validate_json((run / "config.json").read_text()).model.name == "multimodal"
+
+
+def test_the_validation_score_is_that_of_the_kept_weights(model_folder: Path, prepared: PreparedSet) -> None:
+    """What model.json says of validation equals a fresh evaluation of the saved folder."""
+    from reactometer.evaluation.evaluate import evaluate
+
+    metrics = evaluate(model_folder, prepared.folder, split="val", progress=False).metrics
+    said = json.loads((model_folder / "model.json").read_text())["metrics"]
+    assert said["mean_pearson"] == pytest.approx(metrics.mean_pearson, abs=1e-4)
+    assert said["n_clips"] == metrics.n_clips == len(prepared.split("val"))
+
+
+def test_the_same_seed_gives_the_same_weights_however_many_workers(
+    small_config: Config, model_folder: Path, tmp_path: Path
+) -> None:
+    again = _weights(train(_with(small_config, tmp_path / "a", workers=2), progress=False))
+    first = _weights(model_folder)
+    assert all(torch.equal(first[name], again[name]) for name in first)
+    other = _weights(train(_with(small_config, tmp_path / "b", seed=1), progress=False))
+    assert not all(torch.equal(first[name], other[name]) for name in first)
+
+
+def test_a_stopped_run_resumes_to_the_same_end(
+    small_config: Config, prepared: PreparedSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Ctrl-C in the second of three epochs, then --resume: the same weights as without the stop."""
+    whole = train(_with(small_config, tmp_path / "whole", epochs=3), progress=False)
+    config = _with(small_config, tmp_path / "stopped", epochs=3)
+
+    from reactometer.training.task import ReactionTask
+
+    step = ReactionTask.training_step
+
+    def interrupted(task: ReactionTask, batch: object, number: int) -> torch.Tensor:
+        if task.current_epoch == 1:
+            raise KeyboardInterrupt
+        return step(task, batch, number)  # type: ignore[arg-type]
+
+    with monkeypatch.context() as patch:
+        patch.setattr(ReactionTask, "training_step", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            train(config, progress=False)
+    assert not (tmp_path / "stopped" / "model").exists()
+    resumed = _weights(train(config, resume=True, progress=False))
+    for name, tensor in _weights(whole).items():
+        torch.testing.assert_close(resumed[name], tensor, atol=1e-6, rtol=1e-5)
+
+
+def test_a_frozen_encoder_from_an_offline_folder_trains_its_head(
+    small_config: Config, prepared: PreparedSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The weights folder stands in for the network: the encoder comes from it as it is, and stays so."""
+    from reactometer.models.backbones import load_frame_encoder
+
+    torch.manual_seed(7)
+    offline = tmp_path / "weights" / "somebody--resnet"
+    load_frame_encoder("random:resnet-tiny", 48).net.save_pretrained(offline)  # type: ignore[operator]
+    (offline / "preprocessor_config.json").write_text(
+        '{"image_mean": [0.5, 0.5, 0.5], "image_std": [0.25, 0.25, 0.25]}'
+    )
+    monkeypatch.setenv("REACTOMETER_WEIGHTS", str(tmp_path / "weights"))
+    config = _with(small_config, tmp_path / "run", epochs=1)
+    model = {"name": "resnet50", "encoder": "somebody/resnet", "frozen": True, "pooling": "network"}
+    folder = train(config.model_copy(update={"model": config.model.model_copy(update=model)}), progress=False)
+    given, kept = load_file(offline / "model.safetensors"), _weights(folder)
+    assert all(torch.equal(kept[f"encoder.net.{name}"], tensor) for name, tensor in given.items())
+    monkeypatch.delenv("REACTOMETER_WEIGHTS")
+    encoder = load_model(folder).network.encoder  # needs the folder no more
+    assert encoder.mean.flatten().tolist() == [0.5, 0.5, 0.5]
+    assert encoder.pretrained
+
+
+def test_a_run_is_never_written_over_unasked(small_config: Config, model_folder: Path, tmp_path: Path) -> None:
+    config = _with(small_config, model_folder.parent)
+    before = (model_folder / "weights.safetensors").stat().st_mtime_ns
+    with pytest.raises(OutputError, match=r"holds a run already.*--resume.*--overwrite"):
+        train(config, progress=False)
+    with pytest.raises(OutputError, match="the run is finished"):
+        train(config, resume=True, progress=False)
+    with pytest.raises(OutputError, match=r"no run to resume.*without --resume"):
+        train(_with(small_config, tmp_path / "new"), resume=True, progress=False)
+    assert (model_folder / "weights.safetensors").stat().st_mtime_ns == before
+
+
+def test_what_cannot_be_trained_on_is_named(small_config: Config, simulated: Path, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"no data set to train on.*data\.path"):
+        train(Config(), progress=False)
+    videos = sorted(simulated.rglob("*.mp4"))[:5]
+    rows = [f"{video},{'val' if place == 4 else 'train'},0.{place}" for place, video in enumerate(videos)]
+    (tmp_path / "one.csv").write_text("\n".join(["path,split,Joy", *rows]) + "\n", encoding="utf-8")
+    config = _with(small_config, tmp_path / "run", data=tmp_path / "one.csv")
+    config = config.model_copy(update={"data": config.data.model_copy(update={"cache": tmp_path / "cache"})})
+    with pytest.raises(DataError, match=r"split 'val' is too small.*got 1 readable clips.*expected at least 3"):
+        train(config, progress=False)
+
+
+def test_the_rate_warms_up_and_falls_as_a_cosine() -> None:
+    rates = [warmup_cosine(step, steps=100, warmup=10) for step in range(101)]
+    assert rates[0] == pytest.approx(1 / 11)
+    assert max(rates) == rates[10] == 1.0
+    assert rates[55] == pytest.approx(0.5)
+    assert rates[100] == pytest.approx(0.0, abs=1e-12)

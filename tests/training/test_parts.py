@@ -1,0 +1,56 @@
+"""The small parts of training: augmentation, loss, averaged weights."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from reactometer.training.augment import augment
+from reactometer.training.losses import masked_mse
+from reactometer.training.task import averaged_weights
+
+
+def test_all_frames_of_a_clip_change_alike_and_clips_differently() -> None:
+    torch.manual_seed(0)
+    picture = torch.randint(0, 255, (1, 1, 3, 24, 24), dtype=torch.uint8)
+    changed = augment(picture.expand(6, 4, 3, 24, 24))
+    assert changed.shape == (6, 4, 3, 24, 24)
+    assert changed.dtype == torch.uint8
+    for clip in changed:
+        assert all(torch.equal(frame, clip[0]) for frame in clip)
+    assert not torch.equal(changed[0], changed[1])
+
+
+def test_about_half_of_the_clips_are_mirrored() -> None:
+    torch.manual_seed(0)
+    left_is_bright = torch.zeros((200, 1, 3, 16, 16), dtype=torch.uint8)
+    left_is_bright[..., :8] = 255
+    changed = augment(left_is_bright).float().mean(dim=(1, 2, 3))  # (200, 16)
+    mirrored = int((changed[:, :8].mean(1) < changed[:, 8:].mean(1)).sum())
+    assert 70 < mirrored < 130
+
+
+def test_a_clip_without_frames_passes() -> None:
+    assert augment(torch.zeros((2, 0, 3, 8, 8), dtype=torch.uint8)).shape == (2, 0, 3, 8, 8)
+
+
+def test_only_clips_that_count_reach_the_loss() -> None:
+    intensities = torch.tensor([[0.5, 0.5], [1.0, 1.0]], requires_grad=True)
+    targets = torch.tensor([[0.0, 1.0], [0.0, 0.0]])
+    loss = masked_mse(intensities, targets, torch.tensor([True, False]))
+    assert loss.item() == pytest.approx(0.25)
+    loss.backward()
+    assert intensities.grad is not None
+    assert not intensities.grad[1].any()
+    nothing = masked_mse(intensities, targets, torch.tensor([False, False]))
+    assert nothing.item() == 0.0
+
+
+def test_the_average_forgets_its_beginning() -> None:
+    """After n updates with the rising decay, a constant signal is nearly reached; a counter is copied."""
+    average = averaged_weights(0.99)._kwargs["avg_fn"]
+    weight = torch.tensor(0.0)
+    for n in range(1, 51):
+        weight = average(weight, torch.tensor(1.0), n)
+    assert weight.item() > 0.99
+    assert average(torch.tensor(3), torch.tensor(5), 10).item() == 5
