@@ -96,16 +96,17 @@ def write_predictions(
 
 
 def print_predictions(predictions: Sequence[Prediction]) -> None:
-    """Print one line a file; what went wrong goes to standard error, a line a file."""
-    labels = predictions[0].labels
-    table = Table("file", "seconds", "frames", "face", "sound", *labels)
-    for prediction in predictions:
-        if not prediction.failed:
-            table.add_row(escape(Path(prediction.path).name), *_cells(prediction))
-    if table.row_count:
+    """Print every emotion of a single file, or a line a file with the strongest ones; trouble goes to standard error."""
+    read = [prediction for prediction in predictions if not prediction.failed]
+    if len(predictions) == 1 and read:
+        _print_bars(read[0])
+    elif read:
+        table = Table("file", "what was read", "strongest")
+        for prediction in read:
+            table.add_row(escape(Path(prediction.path).name), _what_was_read(prediction), _strongest(prediction))
         results.print(table)
-    for prediction in predictions:
-        if prediction.status not in ("ok",) and not prediction.failed:
+    for prediction in read:
+        if prediction.status != "ok":
             messages.print(f"note: {escape(prediction.path)}: {prediction.status}: no intensities", style="yellow")
     _print_failed([prediction.status.removeprefix("failed: ") for prediction in predictions if prediction.failed])
 
@@ -128,15 +129,22 @@ def shown(value: float | None) -> str:
     return "undefined" if value is None else f"{value:.4f}"
 
 
-def _cells(prediction: Prediction) -> list[str]:
-    intensities = prediction.intensities or (None,) * len(prediction.labels)
-    return [
-        f"{prediction.duration_s or 0.0:.2f}",
-        f"{prediction.frames_read}",
-        f"{prediction.face_share or 0.0:.0%}",
-        "yes" if prediction.has_sound else "no",
-        *("–" if value is None else f"{value:.2f}" for value in intensities),
-    ]
+def _print_bars(prediction: Prediction, width: int = 40) -> None:
+    results.print(f"{escape(Path(prediction.path).name)}: {_what_was_read(prediction)}")
+    longest = max(len(label) for label in prediction.labels)
+    for label, value in zip(prediction.labels, prediction.intensities or (), strict=False):
+        results.print(f"  {label:{longest}} {'█' * round(value * width):{width}} {value:.2f}")
+
+
+def _what_was_read(prediction: Prediction) -> str:
+    share = f"face in {prediction.face_share or 0.0:.0%} of {len(prediction.samples)} looked at"
+    sound = "sound" if prediction.has_sound else "no sound"
+    return f"{prediction.duration_s or 0.0:.2f} s, {prediction.frames_read} frames, {share}, {sound}"
+
+
+def _strongest(prediction: Prediction, most: int = 3) -> str:
+    pairs = zip(prediction.intensities or (), prediction.labels, strict=False)
+    return ", ".join(f"{label} {value:.2f}" for value, label in sorted(pairs, reverse=True)[:most]) or "–"
 
 
 def _draw(predictions: Sequence[Prediction], plot: Path) -> None:

@@ -37,7 +37,7 @@ def test_a_run_keeps_its_model_logs_and_checkpoints(model_folder: Path) -> None:
     losses = log["train_loss"].dropna().tolist()
     assert len(losses) == 2
     assert losses[1] < losses[0]
-    assert {"val_mean_pearson", "val_pearson/Fear"} <= set(log.columns)
+    assert log["val_mean_pearson"].notna().sum() == 2
     assert list((run / "logs").glob("events.out.tfevents.*"))
     assert (run / "checkpoints" / "last.ckpt").is_file()
     assert Config.model_validate_json((run / "config.json").read_text()).model.name == "multimodal"
@@ -97,7 +97,7 @@ def test_a_frozen_encoder_from_an_offline_folder_trains_its_head(
 
     torch.manual_seed(7)
     offline = tmp_path / "weights" / "somebody--resnet"
-    load_frame_encoder("random:resnet-tiny", 48).net.save_pretrained(offline)  # type: ignore[operator]
+    load_frame_encoder("random:resnet-tiny", 48).net.save_pretrained(offline)
     (offline / "preprocessor_config.json").write_text(
         '{"image_mean": [0.5, 0.5, 0.5], "image_std": [0.25, 0.25, 0.25]}'
     )
@@ -106,7 +106,8 @@ def test_a_frozen_encoder_from_an_offline_folder_trains_its_head(
     model = {"name": "resnet50", "encoder": "somebody/resnet", "frozen": True, "pooling": "network"}
     folder = train(config.model_copy(update={"model": config.model.model_copy(update=model)}), progress=False)
     given, kept = load_file(offline / "model.safetensors"), _weights(folder)
-    assert all(torch.equal(kept[f"encoder.net.{name}"], tensor) for name, tensor in given.items())
+    moved = [name for name, tensor in given.items() if not torch.equal(kept[f"encoder.net.{name}"], tensor)]
+    assert moved == []
     monkeypatch.delenv("REACTOMETER_WEIGHTS")
     encoder = load_model(folder).network.encoder  # needs the folder no more
     assert encoder.mean.flatten().tolist() == [0.5, 0.5, 0.5]

@@ -39,7 +39,7 @@ def test_only_clips_that_count_reach_the_loss() -> None:
     targets = torch.tensor([[0.0, 1.0], [0.0, 0.0]])
     loss = masked_mse(intensities, targets, torch.tensor([True, False]))
     assert loss.item() == pytest.approx(0.25)
-    loss.backward()
+    torch.autograd.backward(loss)
     assert intensities.grad is not None
     assert not intensities.grad[1].any()
     nothing = masked_mse(intensities, targets, torch.tensor([False, False]))

@@ -17,6 +17,9 @@ from reactometer.media.faces import Detector, follow_face
 from reactometer.media.video import probe, read_frames
 from reactometer.records import SOUND_RATE_HZ, FaceSample, FloatArray, Frame, MediaInfo, PreparedClip, SoundBlock
 
+LEAST_NEW_S = 0.1
+"""What a last window must show that the one before it does not; less is an encoder's padding."""
+
 
 @dataclass(frozen=True)
 class WindowShape:
@@ -78,9 +81,9 @@ def stream_windows(
 
 def part_spans(duration_s: float) -> list[tuple[float, float]]:
     """Where the parts of a clip begin and end, seconds: the windows that :func:`stream_windows` cuts with ``PART``."""
-    count = max(1, math.ceil((duration_s - 1e-6) / PART.length_s))
-    ends = [*(PART.length_s * number for number in range(1, count)), duration_s]
-    return [(PART.length_s * number, end_s) for number, end_s in enumerate(ends)]
+    count = max(1, math.ceil((duration_s - LEAST_NEW_S) / PART.length_s))
+    starts = [PART.length_s * number for number in range(count)]
+    return [(start_s, min(start_s + PART.length_s, duration_s)) for start_s in starts]
 
 
 def cut_clip(clip: PreparedClip, start_s: float, end_s: float) -> PreparedClip:
@@ -141,8 +144,8 @@ class _Cutter:
         """The windows left when the file ends, each one that shows more than the window before it."""
         yield from self.complete_until(end_s, frames_read)
         for shape, number in self.next_window.items():
-            seen_s = self._start_s(shape) - shape.hop_s + shape.length_s if number else -1.0
-            if seen_s < end_s - 1e-6:
+            seen_s = self._start_s(shape) - shape.hop_s + shape.length_s
+            if number == 0 or seen_s < end_s - LEAST_NEW_S:
                 yield shape, self._window(self._start_s(shape), end_s, frames_read)
 
     def _start_s(self, shape: WindowShape) -> float:

@@ -164,7 +164,7 @@ def _untrained(settings: Mapping[str, Any]) -> nn.Module:
     from transformers import AutoConfig, AutoModel
 
     config = AutoConfig.for_model(**{key: value for key, value in settings.items() if key != "transformers_version"})
-    net: nn.Module = AutoModel.from_config(config)  # type: ignore[no-untyped-call]
+    net: nn.Module = AutoModel.from_config(config)
     return net
 
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import logging
 import shutil
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -71,8 +72,9 @@ def train(
     task, data = _task(config, prepared)
     out.mkdir(parents=True, exist_ok=True)
     (out / "config.json").write_text(config.model_dump_json(indent=2) + "\n", encoding="utf-8")
-    trainer = _trainer(config, out, progress)
-    _fit(trainer, task, data, out / "checkpoints" / LAST if resume else None)
+    with _quiet():
+        trainer = _trainer(config, out, progress)
+        _fit(trainer, task, data, out / "checkpoints" / LAST if resume else None)
     best = _load_best(trainer, task)
     return save_model(out / MODEL, task.model, prepared.labels, config, data=_about(prepared, data), metrics=best)
 
@@ -126,6 +128,7 @@ def _task(config: Config, prepared: PreparedSet) -> tuple[ReactionTask, Reaction
     )
     if isinstance(model, FaceAndVoice):
         _fit_voice_scale(model, data)
+    model.train()  # Lightning leaves each module in the mode it finds, a frozen encoder in evaluation
     return ReactionTask(model, config.training, data), data
 
 
@@ -172,8 +175,7 @@ def _trainer(config: Config, out: Path, progress: bool) -> Trainer:
 
 def _fit(trainer: Trainer, task: ReactionTask, data: ReactionData, checkpoint: Path | None) -> None:
     try:
-        with _quiet():
-            trainer.fit(task, datamodule=data, ckpt_path=checkpoint, weights_only=False)
+        trainer.fit(task, datamodule=data, ckpt_path=checkpoint, weights_only=False)
     except SystemExit as stop:  # how Lightning answers Ctrl-C
         messages.print("stopped in training; go on from the last finished epoch with --resume")
         raise KeyboardInterrupt from stop
@@ -191,13 +193,16 @@ class _EpochLine(Callback):
         )
 
 
-class _quiet(warnings.catch_warnings):  # noqa: N801 - reads as a verb where it is used
-    """Keep Lightning's hints to itself while it runs; errors still pass."""
-
-    def __enter__(self) -> None:
-        super().__enter__()
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep Lightning's hints to itself; errors still pass."""
+    logger = logging.getLogger("lightning.pytorch")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    with warnings.catch_warnings():
         warnings.filterwarnings("ignore", module="lightning")
-        logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
+        yield
+    logger.setLevel(level)
 
 
 def _load_best(trainer: Trainer, task: ReactionTask) -> dict[str, Any]:

@@ -67,7 +67,8 @@ class ReactionTask(LightningModule):
         mean = self.val_metrics.mean_pearson
         self.log(SCORE, -1.0 if mean is None else mean, prog_bar=True, rank_zero_only=True)
         for label, r in zip(self.labels, self.val_metrics.pearson, strict=True):
-            self.log(f"val_pearson/{label}", math.nan if r is None else r, rank_zero_only=True)
+            if r is not None:
+                self.log(f"val_pearson/{label}", r, rank_zero_only=True)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Keep the epoch's metrics beside its weights."""

@@ -1,0 +1,69 @@
+"""Tables and pictures of predictions."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from reactometer.errors import OutputError
+from reactometer.inference.formats import clip_columns, clip_rows, timeline_columns, timeline_rows, write_table
+from reactometer.inference.timeline import draw_timeline
+from reactometer.records import Prediction, Window
+
+LABELS = ("Joy", "Awe")
+SEEN = Prediction(
+    path="a, b.mp4",
+    status="ok",
+    labels=LABELS,
+    duration_s=3.0004,
+    face_share=0.5,
+    has_sound=True,
+    intensities=(0.25, 0.75),
+    windows=(Window(0.0, 2.0, 1.0, (0.2, 0.8)), Window(1.0, 3.0004, 0.0, None)),
+    frames_read=30,
+)
+FAILED = Prediction("c.mp4", "failed: c.mp4: no such file.", LABELS)
+
+
+@pytest.mark.parametrize("ending", [".csv", ".parquet", ".json"])
+def test_all_formats_hold_the_same(tmp_path: Path, ending: str) -> None:
+    path = tmp_path / f"new folder/clips{ending}"
+    write_table(clip_rows([SEEN, FAILED]), clip_columns(LABELS), path)
+    read = {".csv": pd.read_csv, ".parquet": pd.read_parquet, ".json": pd.read_json}[ending]
+    table = read(path)  # type: ignore[operator]
+    assert list(table.columns) == ["path", "status", "duration_s", "face_share", "sound", "Joy", "Awe"]
+    assert table.path.tolist() == ["a, b.mp4", "c.mp4"]
+    assert table.Awe.tolist()[0] == 0.75
+    assert table.Awe.isna().tolist() == [False, True]
+    assert table.duration_s.tolist()[0] == 3.0
+
+
+def test_a_window_that_shows_nothing_is_empty_and_not_zero(tmp_path: Path) -> None:
+    write_table(timeline_rows([SEEN, FAILED]), timeline_columns(LABELS), tmp_path / "timeline.json")
+    rows = json.loads((tmp_path / "timeline.json").read_text())
+    assert [row["Joy"] for row in rows] == [0.2, None]
+    assert [(row["start_s"], row["end_s"], row["face_share"]) for row in rows] == [(0.0, 2.0, 1.0), (1.0, 3.0, 0.0)]
+
+
+def test_an_unknown_ending_or_place_is_named(tmp_path: Path) -> None:
+    with pytest.raises(OutputError, match=r"no such table format \(got \.xls; expected \.csv, \.parquet, \.json\)"):
+        write_table([], clip_columns(LABELS), tmp_path / "a.xls")
+    (tmp_path / "file").touch()
+    with pytest.raises(OutputError, match="cannot be written"):
+        write_table([], clip_columns(LABELS), tmp_path / "file" / "a.csv")
+
+
+@pytest.mark.parametrize("ending", ["png", "svg", "pdf"])
+def test_a_timeline_is_drawn(tmp_path: Path, ending: str) -> None:
+    path = draw_timeline(SEEN, tmp_path / f"pictures/a.{ending}")
+    assert path.stat().st_size > 2000
+
+
+def test_nothing_to_draw_is_said(tmp_path: Path) -> None:
+    with pytest.raises(OutputError, match=r"c\.mp4: no timeline to draw"):
+        draw_timeline(FAILED, tmp_path / "a.png")
+    with pytest.raises(OutputError, match="cannot be drawn"):
+        draw_timeline(SEEN, tmp_path / "a.mp4")

@@ -1,0 +1,161 @@
+"""The commands as a person types them: what they print, write and return."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from reactometer.cli import main
+from reactometer.config import Config
+
+Run = Callable[..., tuple[int, str, str]]
+
+
+@pytest.fixture
+def run(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Run:
+    """Run a command in this process; gives its exit status, standard output and standard error."""
+
+    def run(*arguments: object) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["reactometer", *map(str, arguments)])
+        with pytest.raises(SystemExit) as stop:
+            main()
+        captured = capsys.readouterr()
+        return int(stop.value.code or 0), captured.out, captured.err
+
+    return run
+
+
+@pytest.fixture
+def toml(small_config: Config, tmp_path: Path) -> Path:
+    model, training = small_config.model, small_config.training
+    text = f"""
+    [prepare]
+    detector = "haar"
+    rate_hz = 5.0
+    size_px = 48
+    [model]
+    name = "resnet50"
+    encoder = "{model.encoder}"
+    n_frames = 4
+    size_px = 48
+    [training]
+    epochs = 1
+    batch_size = {training.batch_size}
+    """
+    (tmp_path / "small.toml").write_text(text, encoding="utf-8")
+    return tmp_path / "small.toml"
+
+
+def test_the_main_job_from_a_data_set_to_predictions(run: Run, toml: Path, simulated: Path, tmp_path: Path) -> None:
+    cache, out = tmp_path / "cache", tmp_path / "run"
+    prepare = ["prepare", simulated, "--out", cache, "--detector", "haar", "--rate", 5, "--size", 48]
+    status, printed, _ = run(*prepare)
+    assert status == 0
+    assert "40 of 40 clips ready" in printed
+    assert re.search(r"without sound: \[\d{5}\]", printed)
+    status, printed, errors = run("train", toml, f"data.path={cache}", f"training.out={out}")
+    assert status == 0
+    assert f"model: {out / 'model'}" in printed
+    assert "epoch   1 of 1: train loss" in errors
+    status, printed, _ = run("evaluate", "--model", out / "model", cache, "--out", tmp_path / "scores")
+    assert status == 0
+    assert "Empathic-Pain" in printed
+    metrics = json.loads((tmp_path / "scores" / "metrics.json").read_text())
+    assert f"test: {metrics['n_clips']} clips" in printed
+    video = next((simulated / "test" / "mp4").iterdir())
+    tables = [
+        "--out",
+        tmp_path / "clips.csv",
+        "--timeline",
+        tmp_path / "timeline.parquet",
+        "--frames",
+        tmp_path / "f.json",
+    ]
+    status, printed, _ = run("predict", "--model", out / "model", video, *tables, "--plot", tmp_path / "a.png")
+    assert status == 0
+    assert video.name in printed
+    assert pd.read_csv(tmp_path / "clips.csv").status.tolist() == ["ok"]
+    assert pd.read_parquet(tmp_path / "timeline.parquet").start_s.tolist()[0] == 0.0
+    assert {row["state"] for row in json.loads((tmp_path / "f.json").read_text())} <= {"face", "no_face"}
+    assert (tmp_path / "a.png").stat().st_size > 5000
+
+
+def test_clips_that_fail_are_listed_and_the_status_is_1(
+    run: Run, simulated: Path, model_folder: Path, tmp_path: Path
+) -> None:
+    data = Path(shutil.copytree(simulated, tmp_path / "data"))
+    broken = sorted((data / "train" / "mp4").iterdir())[3]
+    broken.write_bytes(b"")
+    status, printed, errors = run("prepare", data, "--out", tmp_path / "cache", "--detector", "haar", "--size", 48)
+    assert status == 1
+    assert "39 of 40 clips ready" in printed
+    assert "1 failed:" in errors
+    assert broken.name in errors
+    good = next((data / "test" / "mp4").iterdir())
+    out = tmp_path / "clips.csv"
+    status, printed, errors = run("predict", "--model", model_folder, good, broken, tmp_path / "no.mp4", "--out", out)
+    assert status == 1
+    assert good.name in printed
+    assert "2 failed:" in errors
+    assert "no.mp4" in errors
+    assert [text.startswith("failed: ") for text in pd.read_csv(out).status] == [False, True, True]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["prepare", "nowhere", "--out", "x"], "error: nowhere: no such file"),
+        (["train", "nowhere.toml"], "error: nowhere.toml: no such configuration file"),
+        (["evaluate", "--model", "nowhere", "data"], "error: nowhere: no such model folder"),
+        (["predict", "--model", "nowhere", "a.mp4"], "error: nowhere: no such model folder"),
+        (["predict", "--model", "nowhere", "a.mp4", "--out", "a.xls"], "error: a.xls: no such table format"),
+        (["prepare", "nowhere", "--out", "x", "--detector", "dlib"], "prepare.detector cannot be used (got 'dlib'"),
+        (["prepare", "nowhere", "--out", "x", "--rate", "-1"], "prepare.rate_hz cannot be used (got -1.0"),
+        (["predict"], "Missing argument"),
+        (["predikt"], "No such command 'predikt'"),
+    ],
+)
+def test_wrong_use_is_one_line_and_status_2(run: Run, arguments: list[str], message: str, monkeypatch: pytest.MonkeyPatch,
+                                            tmp_path: Path) -> None:  # fmt: skip
+    monkeypatch.chdir(tmp_path)
+    status, printed, errors = run(*arguments)
+    assert status == 2
+    assert message in errors
+    assert printed == ""
+    assert "Traceback" not in errors
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_ctrl_c_is_said_and_keeps_what_is_done(run: Run, simulated: Path, tmp_path: Path,
+                                               monkeypatch: pytest.MonkeyPatch) -> None:  # fmt: skip
+    from reactometer.data import prepare
+
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(prepare, "run_jobs", interrupted)
+    status, _, errors = run("prepare", simulated, "--out", tmp_path / "cache")
+    assert status == 130
+    assert "stopped; what was finished is kept" in errors
+
+
+@pytest.mark.parametrize("command", ["prepare", "train", "evaluate", "predict", "demo"])
+def test_every_command_explains_itself(run: Run, command: str) -> None:
+    status, printed, _ = run(command, "--help")
+    assert status == 0
+    assert f"reactometer {command}" in printed.replace("Usage: ", "")
+
+
+def test_the_module_runs_as_a_program() -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "reactometer", "--version"], capture_output=True, text=True, check=True
+    )
+    assert re.fullmatch(r"reactometer \d+\.\d+\.\d+\n", done.stdout)
