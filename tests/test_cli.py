@@ -123,8 +123,9 @@ def test_clips_that_fail_are_listed_and_the_status_is_1(
         (["predikt"], "No such command 'predikt'"),
     ],
 )
-def test_wrong_use_is_one_line_and_status_2(run: Run, arguments: list[str], message: str, monkeypatch: pytest.MonkeyPatch,
-                                            tmp_path: Path) -> None:  # fmt: skip
+def test_wrong_use_is_one_line_and_status_2(
+    run: Run, arguments: list[str], message: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     monkeypatch.chdir(tmp_path)
     status, printed, errors = run(*arguments)
     assert status == 2
@@ -134,8 +135,9 @@ def test_wrong_use_is_one_line_and_status_2(run: Run, arguments: list[str], mess
     assert list(tmp_path.iterdir()) == []
 
 
-def test_ctrl_c_is_said_and_keeps_what_is_done(run: Run, simulated: Path, tmp_path: Path,
-                                               monkeypatch: pytest.MonkeyPatch) -> None:  # fmt: skip
+def test_ctrl_c_is_said_and_keeps_what_is_done(
+    run: Run, simulated: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     from reactometer.data import prepare
 
     def interrupted(*_: object) -> None:

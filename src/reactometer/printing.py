@@ -96,7 +96,7 @@ def write_predictions(
 
 
 def print_predictions(predictions: Sequence[Prediction]) -> None:
-    """Print every emotion of a single file, or a line a file with the strongest ones; trouble goes to standard error."""
+    """Print every emotion of a single file, or of each file the strongest ones; trouble goes to standard error."""
     read = [prediction for prediction in predictions if not prediction.failed]
     if len(predictions) == 1 and read:
         _print_bars(read[0])
