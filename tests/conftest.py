@@ -71,3 +71,25 @@ def model_folder(small_config: Config, prepared: PreparedSet) -> Path:
 
     assert prepared.rows
     return train(small_config, progress=False)
+
+
+@pytest.fixture
+def toml(small_config: Config, tmp_path: Path) -> Path:
+    """The file of a configuration of the smallest face network, to be trained for one epoch."""
+    model, training = small_config.model, small_config.training
+    text = f"""
+    [prepare]
+    detector = "haar"
+    rate_hz = 5.0
+    size_px = 48
+    [model]
+    name = "resnet50"
+    encoder = "{model.encoder}"
+    n_frames = 4
+    size_px = 48
+    [training]
+    epochs = 1
+    batch_size = {training.batch_size}
+    """
+    (tmp_path / "small.toml").write_text(text, encoding="utf-8")
+    return tmp_path / "small.toml"

@@ -14,7 +14,6 @@ import pandas as pd
 import pytest
 
 from reactometer.cli import main
-from reactometer.config import Config
 
 Run = Callable[..., tuple[int, str, str]]
 
@@ -31,27 +30,6 @@ def run(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> 
         return int(stop.value.code or 0), captured.out, captured.err
 
     return run
-
-
-@pytest.fixture
-def toml(small_config: Config, tmp_path: Path) -> Path:
-    model, training = small_config.model, small_config.training
-    text = f"""
-    [prepare]
-    detector = "haar"
-    rate_hz = 5.0
-    size_px = 48
-    [model]
-    name = "resnet50"
-    encoder = "{model.encoder}"
-    n_frames = 4
-    size_px = 48
-    [training]
-    epochs = 1
-    batch_size = {training.batch_size}
-    """
-    (tmp_path / "small.toml").write_text(text, encoding="utf-8")
-    return tmp_path / "small.toml"
 
 
 def test_the_main_job_from_a_data_set_to_predictions(run: Run, toml: Path, simulated: Path, tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
@@ -10,6 +11,11 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 messages = Console(stderr=True, highlight=False, soft_wrap=True)
 """Progress, warnings and errors; results go to standard output."""
+
+
+def is_first_process() -> bool:
+    """False in the processes that Lightning starts besides the first one to train on several devices."""
+    return os.environ.get("LOCAL_RANK", "0") == "0"
 
 
 @contextmanager

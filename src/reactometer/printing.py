@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from reactometer.console import messages
+from reactometer.console import is_first_process, messages
 from reactometer.errors import OutputError
 from reactometer.records import Prediction
 
@@ -47,6 +47,8 @@ def print_prepared(prepared: PreparedSet) -> None:
 
 def print_trained(folder: Path) -> None:
     """Say where the model is and what to do with it."""
+    if not is_first_process():
+        return
     results.print(f"model: {escape(str(folder))}")
     results.print(f"next: reactometer evaluate --model {escape(str(folder))} DATA")
 

@@ -147,7 +147,8 @@ def test_pieces_that_overlap_are_not_heard_twice() -> None:
         (4, np.arange(3)),
         (12, np.arange(1)),
     ]
-    joined = np.concatenate(list(_on_clock((place, samples.astype(np.float32)) for place, samples in pieces)))
+    floats = ((place, samples.astype(np.float32)) for place, samples in pieces)
+    joined = np.concatenate(list(_on_clock(Path("a.wav"), floats)))
     assert joined.tolist() == [2, 3, 4, 5, 12, 13, 0, 0, 0, 0, 20, 21, 0]
 
 

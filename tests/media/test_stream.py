@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from reactometer.config import PrepareConfig
+from reactometer.errors import MediaError
 from reactometer.media.faces import load_detector
 from reactometer.media.stream import WHOLE, WindowShape, cut_clip, part_spans, prepare_clip, stream_windows
 from reactometer.records import SOUND_RATE_HZ, Detection, FrameState, PreparedClip
@@ -108,6 +109,29 @@ def test_a_sound_file_has_no_frames_and_keeps_its_sound(tmp_path: Path) -> None:
     clip = prepare_clip(path, SETTINGS, _centre)
     assert (clip.samples, clip.frames_read, clip.face_share) == ((), 0, 0.0)
     assert clip.duration_s == pytest.approx(1.5)
+
+
+@pytest.mark.parametrize("what", ["picture", "sound"])
+def test_a_damaged_timestamp_is_an_error_and_not_an_hour_of_nothing(tmp_path: Path, what: str) -> None:
+    path = tmp_path / "jump.mkv"
+    with av.open(str(path), "w") as container:
+        video = container.add_stream("mpeg4", rate=Fraction(10))
+        video.width = video.height = 64
+        sound = container.add_stream("pcm_s16le", SOUND_RATE_HZ, layout="mono")
+        for second in (0, 1, 2000):
+            picture = av.VideoFrame.from_ndarray(np.full((64, 64, 3), 90, np.uint8), format="rgb24")
+            picture.pts, picture.time_base = 10 * (second if what == "picture" else min(second, 2)), Fraction(1, 10)
+            container.mux(video.encode(picture))
+            heard = av.AudioFrame.from_ndarray(np.zeros((1, SOUND_RATE_HZ), np.int16), format="s16", layout="mono")
+            heard.sample_rate, heard.pts = (
+                SOUND_RATE_HZ,
+                SOUND_RATE_HZ * (second if what == "sound" else min(second, 2)),
+            )
+            container.mux(sound.encode(heard))
+        container.mux(video.encode(None))
+        container.mux(sound.encode(None))
+    with pytest.raises(MediaError, match=rf"jump\.mkv: its {what} jumps from [12]\.\d s to 2000\.\d s.*converting"):
+        _windows(path, WindowShape(2.0, 1.0))
 
 
 @pytest.mark.shared

@@ -19,6 +19,7 @@ from reactometer.records import SOUND_RATE_HZ, FloatArray, SoundBlock
 
 BLOCK_SAMPLES = SOUND_RATE_HZ  # one second
 GAP_S = 0.05  # a jump of the timestamps that is larger than this is real, a smaller one is rounding
+LONGEST_GAP_S = 600.0
 AUDIBLE_DBFS = -60.0  # root mean square of a stretch, relative to full scale; rooms are louder, dither is not
 STRETCH_S = 0.1
 FULL_SCALE = 2.0**31  # of the resampler's whole numbers
@@ -37,7 +38,7 @@ def read_sound(path: Path, origin_s: float = 0.0) -> Iterator[SoundBlock]:
         zero_s, frames = clock_zero_s(path), _decode(path, container, container.streams.audio[0])
         start, size = 0, 0
         held: list[FloatArray] = []
-        for piece in _on_clock(_resample(frames, zero_s + origin_s)):
+        for piece in _on_clock(path, _resample(frames, zero_s + origin_s)):
             held.append(piece)
             size += len(piece)
             if size < BLOCK_SAMPLES:
@@ -68,10 +69,25 @@ def is_audible(waveform: FloatArray | None) -> bool:
     return bool(power.max() > 10 ** (AUDIBLE_DBFS / 10))
 
 
-def _on_clock(pieces: Iterable[tuple[int, FloatArray]]) -> Iterator[FloatArray]:
+def check_gap(path: Path, what: str, end_s: float, next_s: float) -> None:
+    """Refuse a hole of more than ten minutes in a file's picture or sound: a damaged timestamp, not a pause.
+
+    Raises:
+        MediaError: the hole, in seconds of the file's clock.
+    """
+    if next_s - end_s > LONGEST_GAP_S:
+        raise MediaError(
+            f"{path}: its {what} jumps from {end_s:.1f} s to {next_s:.1f} s",
+            expected=f"no hole of more than {LONGEST_GAP_S:.0f} s",
+            fix="The timestamps are damaged; write them anew, e.g. by converting the file with ffmpeg",
+        )
+
+
+def _on_clock(path: Path, pieces: Iterable[tuple[int, FloatArray]]) -> Iterator[FloatArray]:
     """From pieces and their places (samples since zero) to pieces without a gap: zeros between, overlaps cut."""
     position = 0
     for place, samples in pieces:
+        check_gap(path, "sound", position / SOUND_RATE_HZ, place / SOUND_RATE_HZ)
         while position < place:
             yield np.zeros(min(place - position, BLOCK_SAMPLES), dtype=np.float32)
             position = min(place, position + BLOCK_SAMPLES)

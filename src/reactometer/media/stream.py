@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from reactometer.config import PrepareConfig
-from reactometer.media.audio import read_sound
+from reactometer.media.audio import check_gap, read_sound
 from reactometer.media.faces import Detector, follow_face
 from reactometer.media.video import probe, read_frames
 from reactometer.records import SOUND_RATE_HZ, FaceSample, FloatArray, Frame, MediaInfo, PreparedClip, SoundBlock
@@ -109,6 +109,7 @@ class _VideoClock:
 
     def watch(self, frames: Iterator[Frame]) -> Iterator[Frame]:
         for frame in frames:
+            check_gap(self.info.path, "picture", self.end_s, frame.time_s)
             shown_s = 1.0 / (self.info.rate_hz or 25.0) if self._last_s is None else frame.time_s - self._last_s
             self.frames_read, self._last_s = self.frames_read + 1, frame.time_s
             self.end_s = frame.time_s + max(shown_s, 0.0)

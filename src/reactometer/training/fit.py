@@ -18,7 +18,7 @@ from lightning.pytorch.callbacks import Callback, EarlyStopping, LearningRateMon
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 
 from reactometer.config import Config, PrepareConfig, load_config
-from reactometer.console import messages
+from reactometer.console import is_first_process, messages
 from reactometer.data.batches import to_item
 from reactometer.data.cache import MANIFEST_FILE, PreparedRow, PreparedSet, load_clip
 from reactometer.data.prepare import prepare
@@ -75,11 +75,15 @@ def train(
     with _quiet():
         trainer = _trainer(config, out, progress)
         _fit(trainer, task, data, out / "checkpoints" / LAST if resume else None)
-    best = _load_best(trainer, task)
-    return save_model(out / MODEL, task.model, prepared.labels, config, data=_about(prepared, data), metrics=best)
+    if trainer.is_global_zero:
+        best = _load_best(trainer, task)
+        save_model(out / MODEL, task.model, prepared.labels, config, data=_about(prepared, data), metrics=best)
+    return out / MODEL
 
 
 def _claim(out: Path, resume: bool, overwrite: bool) -> Path:
+    if not is_first_process():  # the first one has seen to it
+        return out
     has_run = (out / "checkpoints").is_dir() or (out / MODEL).exists()
     if resume and not (out / "checkpoints" / LAST).is_file():
         raise OutputError(f"{out}: no run to resume", fix="Start it without --resume")
@@ -144,6 +148,7 @@ def _fit_voice_scale(model: FaceAndVoice, data: ReactionData, most_clips: int = 
 
 def _trainer(config: Config, out: Path, progress: bool) -> Trainer:
     settings = config.training
+    devices = torch.cuda.device_count() or 1 if settings.devices == "auto" else settings.devices
     callbacks: list[Callback] = [
         ModelCheckpoint(
             out / "checkpoints", "best", monitor=SCORE, mode="max", save_last=True, enable_version_counter=False
@@ -158,6 +163,7 @@ def _trainer(config: Config, out: Path, progress: bool) -> Trainer:
     return Trainer(
         accelerator=settings.accelerator,
         devices=settings.devices,
+        strategy="auto" if devices == 1 else "ddp_find_unused_parameters_true",  # a batch may show no face at all
         precision=settings.precision,
         max_epochs=settings.epochs,
         accumulate_grad_batches=settings.accumulate,
