@@ -25,7 +25,9 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-DataArgument = Annotated[Path, typer.Argument(help="A data set (ABAW5 folder or CSV), or a folder made by 'prepare'.")]
+DataArgument = Annotated[
+    Path, typer.Argument(metavar="DATA", help="A data set (ABAW5 folder or CSV), or a folder made by 'prepare'.")
+]
 ModelOption = Annotated[Path, typer.Option("--model", help="A model folder, as 'train' writes it.")]
 CacheOption = Annotated[Path | None, typer.Option(help="Where prepared clips are kept; default: your cache folder.")]
 DeviceOption = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, mps …")]
@@ -33,14 +35,16 @@ SplitOption = Annotated[
     str | None, typer.Option(help="train, val, test or all; default: test, or val where test has no labels.")
 ]
 OverridesArgument = Annotated[
-    list[str] | None, typer.Argument(help="section.key=value, e.g. data.path=FOLDER training.epochs=5.")
+    list[str] | None, typer.Argument(metavar="KEY=VALUE", help="On top of it, e.g. data.path=FOLDER training.epochs=5.")
 ]
 WorkersOption = Annotated[int | None, typer.Option(min=1, help="Processes; default: one a processor.")]
 
 
-@app.command()
+@app.command(short_help="A data set -> face crops and sound, once.")
 def prepare(
-    data: Annotated[Path, typer.Argument(help="A data set: an ABAW5 folder, or a CSV with a column 'path'.")],
+    data: Annotated[
+        Path, typer.Argument(metavar="DATA", help="A data set: an ABAW5 folder, or a CSV with a column 'path'.")
+    ],
     out: Annotated[Path, typer.Option(help="The folder to keep the prepared clips in.")],
     rate: Annotated[float, typer.Option(help="Frames looked at per second of video.")] = PrepareConfig().rate_hz,
     size: Annotated[int, typer.Option(help="Side of the face crops, pixels.")] = PrepareConfig().size_px,
@@ -58,9 +62,9 @@ def prepare(
     raise typer.Exit(SOME_FAILED if prepared.failed else OK)
 
 
-@app.command()
+@app.command(short_help="A configuration -> a model.")
 def train(
-    config: Annotated[Path, typer.Argument(help="A TOML file, e.g. configs/resnet50.toml.")],
+    config: Annotated[Path, typer.Argument(metavar="CONFIG", help="A TOML file, e.g. configs/resnet50.toml.")],
     overrides: OverridesArgument = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with a run that was stopped.")] = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Delete an earlier run in the same folder.")] = False,
@@ -71,7 +75,7 @@ def train(
     printing.print_trained(run(config, overrides or (), resume=resume, overwrite=overwrite))
 
 
-@app.command()
+@app.command(short_help="A model and a data set -> its score.")
 def evaluate(
     data: DataArgument,
     model: ModelOption,
@@ -90,13 +94,13 @@ def evaluate(
     raise typer.Exit(SOME_FAILED if evaluation.failed else OK)
 
 
-@app.command()
+@app.command(short_help="A model and videos -> intensities.")
 def predict(
-    videos: Annotated[list[str], typer.Argument(help="Video (or sound) files.", metavar="VIDEO...")],
+    videos: Annotated[list[str], typer.Argument(metavar="VIDEO", help="Video (or sound) files.")],
     model: ModelOption,
     out: Annotated[Path | None, typer.Option(help="Table with a row a file: .csv, .parquet or .json.")] = None,
-    timeline: Annotated[Path | None, typer.Option(help="The same with a row a window.")] = None,
-    frames: Annotated[Path | None, typer.Option(help="The same with a row a sampled frame.")] = None,
+    timeline: Annotated[Path | None, typer.Option(help="The same kind of table with a row a window.")] = None,
+    frames: Annotated[Path | None, typer.Option(help="The same with a row a frame looked at.")] = None,
     plot: Annotated[Path | None, typer.Option(help="Picture of the timeline; for several files, a folder.")] = None,
     window: Annotated[float, typer.Option(help="Length of the timeline's windows, seconds.")] = 2.0,
     hop: Annotated[float, typer.Option(help="From one window's start to the next one's, seconds.")] = 1.0,
@@ -116,7 +120,7 @@ def predict(
     raise typer.Exit(SOME_FAILED if any(prediction.failed for prediction in predictions) else OK)
 
 
-@app.command()
+@app.command(short_help="All of it in minutes, on embedded data.")
 def demo(
     out: Annotated[Path, typer.Option(help="The folder to work in.")] = Path("demo"),
     clips: Annotated[int, typer.Option(min=120, help="Clips of the embedded data set.")] = 480,
@@ -138,7 +142,7 @@ def _version(asked: bool) -> None:
 
 @app.callback()
 def options(
-    version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Show it.")] = False,
+    version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version.")] = False,
 ) -> None:
     """How strongly did a person react? Emotional reaction intensity from face and voice."""
 

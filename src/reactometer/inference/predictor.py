@@ -93,7 +93,7 @@ def _score_file(model: LoadedModel, path: str, settings: PrepareConfig, shapes: 
             yield clip
 
     shown = (to_item(clip, model.sampling, number=place) for place, clip in enumerate(items()))
-    scores = list(score_items(model.network, shown))
+    scores = sorted(score_items(model.network, shown), key=lambda score: score.number)
     parts = [(clip, score) for (kind, clip), score in zip(cut, scores, strict=True) if kind == PART]
     windows = [(clip, score) for (kind, clip), score in zip(cut, scores, strict=True) if kind in shapes[1:]]
     whole = join_parts(0, [(clip.duration_s, score) for clip, score in parts])

@@ -17,6 +17,10 @@ from reactometer.models.zoo import ReactionModel
 from reactometer.records import FloatArray
 
 
+MOST_STEPS = 5000
+"""Steps of sound in one batch of a stream: about one part of a minute, and many short windows."""
+
+
 @dataclass(frozen=True)
 class Score:
     """What the model says of one item."""
@@ -36,15 +40,20 @@ def score_batch(model: ReactionModel, batch: Batch) -> list[Score]:
 
 
 def score_items(model: ReactionModel, items: Iterable[Item], batch_size: int = 8) -> Iterator[Score]:
-    """Score items in their order, ``batch_size`` at a time; no more of them are held."""
-    waiting: list[Item] = []
+    """Score a stream of items, those of like length ``batch_size`` at a time; few more of them are ever held.
+
+    Scores come as batches fill, so not in the items' order: each carries its item's number.
+    """
+    waiting: dict[int, list[Item]] = {}
     for item in items:
-        waiting.append(item)
-        if len(waiting) == batch_size:
-            yield from score_batch(model, collate(waiting, len(model.label_mean)))
-            waiting = []
-    if waiting:
-        yield from score_batch(model, collate(waiting, len(model.label_mean)))
+        like = waiting.setdefault(len(item.voice).bit_length(), [])
+        like.append(item)
+        if len(like) == batch_size or len(like) * len(item.voice) > MOST_STEPS:
+            yield from score_batch(model, collate(like, len(model.label_mean)))
+            like.clear()
+    for like in waiting.values():
+        if like:
+            yield from score_batch(model, collate(like, len(model.label_mean)))
 
 
 def score_rows(
