@@ -16,7 +16,6 @@ from reactometer.data.cache import PreparedRow
 from reactometer.models.zoo import ReactionModel
 from reactometer.records import FloatArray
 
-
 MOST_STEPS = 5000
 """Steps of sound in one batch of a stream: about one part of a minute, and many short windows."""
 
