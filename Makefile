@@ -18,7 +18,7 @@ demo: $(READY)
 	$(BIN)/reactometer demo --out demo
 
 test: $(READY)
-	$(BIN)/pytest
+	$(BIN)/pytest -n 2 --dist loadfile
 
 check: $(READY)
 	$(BIN)/ruff format --check .

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,11 @@ from reactometer.config import Config
 from reactometer.data.cache import PreparedSet
 
 SHARED = Path(__file__).resolve().parents[1].parent / "shared"
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # tests run side by side, a processor each
+os.environ["REACTOMETER_WEIGHTS_URL"] = "http://127.0.0.1:9"  # nothing is fetched in a test, and nobody's cache is used
+_CACHE = tempfile.TemporaryDirectory(prefix="reactometer-tests-")
+os.environ["REACTOMETER_CACHE"] = _CACHE.name
 
 if (SHARED / "weights").is_dir():
     os.environ.setdefault("REACTOMETER_WEIGHTS", str(SHARED / "weights"))

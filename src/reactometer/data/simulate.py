@@ -75,7 +75,8 @@ def simulate(
     plans = [plan(index) for index in range(n_clips)]
     for split in SPLIT_SHARES:
         (out / split / "mp4").mkdir(parents=True, exist_ok=True)
-    _write_table(out / "data_info.csv", plans)
+    if not (out / "data_info.csv").is_file():
+        _write_table(out / "data_info.csv", plans)
     jobs = [_Job(plan, _path(out, plan)) for plan in plans if not _path(out, plan).is_file()]
     finished = map(_write_clip, jobs) if workers == 1 else run_jobs(_write_clip, jobs, workers, on_death=_died)
     for done, _ in enumerate(finished, start=n_clips - len(jobs) + 1):
@@ -117,13 +118,15 @@ def _claim(out: Path, record: bytes) -> None:
 
 
 def _write_table(path: Path, plans: list[ClipPlan]) -> None:
-    with path.open("w", newline="", encoding="utf-8") as file:
+    partial_path = path.with_suffix(".part")
+    with partial_path.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(["File_ID", "Split", *HUME_REACTION, "Age", "Country", "Person", "Stimulus"])
         for plan in plans:
             labels = [f"{label:.4f}" for label in plan.labels]
             who = [plan.age, plan.country, plan.person, plan.stimulus]
             writer.writerow([f"[{plan.clip_id}]", plan.split.title(), *labels, *who])
+    partial_path.replace(path)
 
 
 def _path(out: Path, plan: ClipPlan) -> Path:
