@@ -95,6 +95,11 @@ def test_clips_that_fail_are_listed_and_the_status_is_1(
         (["evaluate", "--model", "nowhere", "data"], "error: nowhere: no such model folder"),
         (["predict", "--model", "nowhere", "a.mp4"], "error: nowhere: no such model folder"),
         (["predict", "--model", "nowhere", "a.mp4", "--out", "a.xls"], "error: a.xls: no such table format"),
+        (["predict", "--model", "nowhere", "a.mp4", "--plot", "a.gif"], "error: a.gif: no such picture format"),
+        (
+            ["predict", "--model", "nowhere", "a.mp4", "b.mp4", "--plot", "a.png"],
+            "error: a.png: one picture for 2 files",
+        ),
         (["prepare", "nowhere", "--out", "x", "--detector", "dlib"], "prepare.detector cannot be used (got 'dlib'"),
         (["prepare", "nowhere", "--out", "x", "--rate", "-1"], "prepare.rate_hz cannot be used (got -1.0"),
         (["predict"], "Missing argument"),

@@ -111,7 +111,7 @@ def predict(
     from reactometer.inference.predictor import predict as run
     from reactometer.models.folder import load_model
 
-    printing.check_outputs(out, timeline, frames)
+    printing.check_outputs((out, timeline, frames), plot, len(videos))
     wants_timeline = timeline is not None or plot is not None
     loaded = load_model(model, device)
     predictions = run(videos, loaded, window_s=window, hop_s=hop, rate_hz=rate, timeline=wants_timeline)

@@ -12,7 +12,6 @@ from rich.markup import escape
 from rich.table import Table
 
 from reactometer.console import is_first_process, messages
-from reactometer.errors import OutputError
 from reactometer.records import Prediction
 
 if TYPE_CHECKING:
@@ -70,12 +69,14 @@ def print_evaluation(evaluation: Evaluation) -> None:
     _print_failed(evaluation.failed)
 
 
-def check_outputs(*paths: Path | None) -> None:
-    """Refuse unknown table formats before any work is done."""
+def check_outputs(tables: Sequence[Path | None], plot: Path | None, n_files: int) -> None:
+    """Refuse unknown formats of tables and pictures before any work is done."""
     from reactometer.inference.formats import check_ending
+    from reactometer.inference.timeline import check_picture
 
-    for path in paths:
+    for path in tables:
         check_ending(path)
+    check_picture(plot, n_files)
 
 
 def write_predictions(
@@ -152,14 +153,7 @@ def _strongest(prediction: Prediction, most: int = 3) -> str:
 def _draw(predictions: Sequence[Prediction], plot: Path) -> None:
     from reactometer.inference.timeline import draw_timeline
 
-    drawable = [prediction for prediction in predictions if not prediction.failed]
-    if len(predictions) > 1 and plot.suffix:
-        raise OutputError(
-            f"{plot}: one picture for {len(predictions)} files",
-            expected="a folder",
-            fix="Give a name without an ending",
-        )
-    for prediction in drawable:
+    for prediction in (prediction for prediction in predictions if not prediction.failed):
         name = re.sub(r"[^\w.-]+", "_", Path(prediction.path).name) + ".png"
         path = draw_timeline(prediction, plot if plot.suffix else plot / name)
         messages.print(f"wrote {escape(str(path))}")

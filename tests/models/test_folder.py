@@ -88,6 +88,11 @@ def test_what_is_no_model_folder_is_named(tmp_path: Path) -> None:
         load_model(tmp_path)
 
 
+def test_the_run_around_a_model_points_to_it(model_folder: Path) -> None:
+    with pytest.raises(ModelError, match=rf"no model\.json\. Give {model_folder}"):
+        load_model(model_folder.parent)
+
+
 def test_changed_weights_are_refused(copy: Path) -> None:
     weights = bytearray((copy / "weights.safetensors").read_bytes())
     weights[-1] ^= 1

@@ -119,9 +119,9 @@ def _read_description(folder: Path) -> dict[str, Any]:
         )
     for name in (DESCRIPTION_FILE, WEIGHTS_FILE):
         if not (folder / name).is_file():
-            raise ModelError(
-                f"{folder}: not a model folder: no {name}", fix="Give the folder that 'reactometer train' named"
-            )
+            inside = folder / "model" / name
+            fix = f"Give {inside.parent}" if inside.is_file() else "Give the folder that 'reactometer train' named"
+            raise ModelError(f"{folder}: not a model folder: no {name}", fix=fix)
     try:
         description: dict[str, Any] = json.loads((folder / DESCRIPTION_FILE).read_text(encoding="utf-8"))
     except ValueError as error:
