@@ -77,7 +77,7 @@ def demo_config(data: Path, out: Path, seed: int = 0) -> Config:
     """The demo's configuration: a tiny network from random weights, and the detector that every installation has."""
     return Config(
         data=DataConfig(path=data),
-        prepare=PrepareConfig(detector="haar", rate_hz=5.0, size_px=SIZE_PX),
+        prepare=PrepareConfig(detector="haar", rate_hz=4.0, size_px=SIZE_PX),
         model=ModelConfig(
             name="multimodal",
             encoder="random:resnet-tiny",
@@ -90,12 +90,12 @@ def demo_config(data: Path, out: Path, seed: int = 0) -> Config:
         ),
         training=TrainingConfig(
             out=out / "run",
-            epochs=25,
+            epochs=20,
             batch_size=16,
             accumulate=1,
             learning_rate=2e-3,
             ema_decay=0.99,
-            patience=25,
+            patience=20,
             augment=False,
             seed=seed,
             accelerator="cpu",

@@ -99,5 +99,5 @@ def test_what_does_not_fit_is_named(model_folder: Path, prepared: PreparedSet, s
 
     settings = prepared.settings.model_copy(update={"rate_hz": 3.0})
     otherwise = prepare(simulated, tmp_path / "otherwise", settings=settings, progress=False)
-    with pytest.raises(ModelError, match=r"prepared otherwise.*got rate_hz=3\.0, size_px=48; expected rate_hz=5\.0"):
+    with pytest.raises(ModelError, match=r"prepared otherwise.*got rate_hz=3\.0, size_px=48; expected rate_hz=4\.0"):
         evaluate(model_folder, otherwise.folder, progress=False)
