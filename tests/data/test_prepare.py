@@ -11,15 +11,18 @@ import sys
 import time
 from pathlib import Path
 
+import av
+import cv2
 import numpy as np
 import pandas as pd
 import pytest
 
 from reactometer.config import PrepareConfig
 from reactometer.data.cache import PreparedSet, load_clip, open_prepared
-from reactometer.data.prepare import prepare
+from reactometer.data.layouts import read_data_set
+from reactometer.data.prepare import _Job, _prepare_one, prepare
 from reactometer.errors import DataError
-from reactometer.media.faces import load_detector
+from reactometer.media.faces import decode_crop, load_detector
 from reactometer.media.stream import prepare_clip
 
 SETTINGS = PrepareConfig(detector="haar", rate_hz=5.0, size_px=48)
@@ -113,6 +116,60 @@ def test_every_kind_of_bad_clip_is_named_and_the_others_go_on(few: Path, tmp_pat
         assert "\n" not in problems[name]
     manifest = pd.read_csv(tmp_path / "out" / "manifest.csv")
     assert manifest["problem"].notna().sum() == 6
+
+
+def _tone(path: Path, seconds: float) -> None:
+    """A sound file of a steady tone, loud enough to tell from any voice in the clips."""
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("pcm_s16le", 16_000, layout="mono")
+        tone = 20_000 * np.sin(np.arange(int(16_000 * seconds)) / 3.0)
+        frame = av.AudioFrame.from_ndarray(tone[None].astype(np.int16), format="s16", layout="mono")
+        frame.sample_rate = 16_000
+        container.mux(stream.encode(frame))
+        container.mux(stream.encode(None))
+
+
+def test_a_sound_file_beside_the_video_is_heard_instead_of_its_own(simulated: Path, tmp_path: Path) -> None:
+    data = Path(shutil.copytree(simulated, tmp_path / "data"))
+    video = sorted((data / "val" / "mp4").iterdir())[0]
+    (data / "val" / "wav").mkdir()
+    _tone(data / "val" / "wav" / f"{video.stem}.wav", 1.5)
+    prepared = _prepare(data, tmp_path / "out", workers=2)
+    row = next(row for row in prepared.rows if row.clip.path == video)
+    waveform = load_clip(row).waveform
+    assert waveform is not None
+    assert np.abs(waveform[:24_000]).mean() == pytest.approx(20_000 / 32_768 * 2 / np.pi, abs=0.01)
+
+
+def test_crops_that_a_data_set_brings_along_are_taken_as_they_are(
+    few: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Folders of pictures, in the order of their numbers, two a second, with a sound file; no detector is asked."""
+    crops = tmp_path / "Faces" / "7"
+    crops.mkdir(parents=True)
+    for number in (1, 2, 10):
+        cv2.imwrite(str(crops / f"{number}.png"), np.full((60, 60, 3), 20 * number, np.uint8))
+    (crops / "11.jpg").write_bytes(b"no picture")
+    (tmp_path / "Faces" / "empty").mkdir()
+    _tone(tmp_path / "7.wav", 1.0)
+    (tmp_path / "crops.csv").write_text("path,audio,Joy\nFaces/7,7.wav,1\nFaces/empty,,1\nFaces/7/,gone.wav,1\n")
+    monkeypatch.setattr("reactometer.data.prepare.load_detector", None)
+    rows = [_prepare_one(job) for job in _jobs(tmp_path / "crops.csv", tmp_path / "out")]
+    clip = load_clip(rows[0])
+    assert [sample.time_s for sample in clip.samples] == [0.0, 0.5, 1.0, 1.5]
+    assert [sample.state.name for sample in clip.samples] == ["FACE", "FACE", "FACE", "UNREADABLE"]
+    pictures = [decode_crop(sample.crop_jpeg) for sample in clip.samples if sample.crop_jpeg]
+    assert [round(float(picture.mean())) for picture in pictures] == [20, 40, 200]
+    assert pictures[0].shape == (48, 48, 3)
+    assert (clip.duration_s, rows[0].has_sound) == (2.0, True)
+    assert "no face crop in this folder can be read (got 0 pictures" in (rows[1].clip.problem or "")
+    assert "gone.wav" in (rows[2].clip.problem or "")
+
+
+def _jobs(table: Path, out: Path) -> list[_Job]:
+    (out / "clips").mkdir(parents=True)
+    clips = read_data_set(table).clips
+    return [_Job(clip, out / "clips" / f"{place}.npz", SETTINGS) for place, clip in enumerate(clips)]
 
 
 def test_a_killed_run_goes_on_where_it_stopped(simulated: Path, tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ from reactometer.records import Clip
 
 ABAW5_TABLE = "data_info.csv"
 ABAW5_COLUMNS = ("File_ID", "Split", "Age", "Country", "Person", "Stimulus")
-CSV_COLUMNS = ("path", "split", "person", "stimulus")
+CSV_COLUMNS = ("path", "audio", "split", "person", "stimulus")
 
 
 def read_data_set(path: Path, labels: str | Sequence[str] | None = None) -> Manifest:
@@ -19,7 +19,8 @@ def read_data_set(path: Path, labels: str | Sequence[str] | None = None) -> Mani
 
     Args:
         path: a folder in the ABAW5 layout (``data_info.csv`` and ``<split>/mp4/<id>.mp4``), or a CSV with a column
-            ``path``, optional ``split``, ``person`` and ``stimulus``, and one column a label.
+            ``path`` (a media file, or a folder of face crops), optional ``audio`` (a sound file beside it), ``split``,
+            ``person`` and ``stimulus``, and one column a label.
         labels: the name of a label set or the label columns; ``None`` finds them.
 
     Raises:
@@ -65,39 +66,38 @@ def _abaw5_clip(root: Path, row: dict[str, str], labels: tuple[str, ...]) -> Cli
     return _clip(
         row,
         labels,
-        ABAW5_COLUMNS,
-        f"[{bare_id}]",
-        folder / "mp4" / f"{bare_id}.mp4",
-        split,
-        split_problem,
+        clip_id=f"[{bare_id}]",
+        path=folder / "mp4" / f"{bare_id}.mp4",
+        split=split,
+        problem=split_problem,
         audio_path=wav if wav.is_file() else None,
     )
 
 
 def _csv_clip(root: Path, row: dict[str, str], labels: tuple[str, ...]) -> Clip:
     """One row of a plain CSV: the path, relative to the table, is the id."""
-    split, split_problem = parse_split(row.get("split", ""))
-    if not row["path"].strip():
-        split_problem = "empty path"
-    return _clip(row, labels, CSV_COLUMNS, row["path"].strip(), root / row["path"].strip(), split, split_problem)
+    split, problem = parse_split(row.get("split", ""))
+    name, audio = row["path"].strip(), row.get("audio", "").strip()
+    if not name:
+        problem = "empty path"
+    audio_path = root / audio if audio else None
+    return _clip(row, labels, clip_id=name, path=root / name, split=split, problem=problem, audio_path=audio_path)
 
 
 def _clip(
     row: dict[str, str],
     labels: tuple[str, ...],
-    reserved: Sequence[str],
+    *,
     clip_id: str,
     path: Path,
     split: str | None,
     problem: str | None,
-    audio_path: Path | None = None,
+    audio_path: Path | None,
 ) -> Clip:
+    """What both layouts share: people, stimuli, labels, and all other columns as attributes."""
     cells = {key.lower(): value.strip() for key, value in row.items()}
     values, label_problem = parse_labels(row, labels)
-    kept = {key: value.strip() for key, value in row.items() if key not in labels}
-    attributes = {
-        key: value for key, value in kept.items() if key not in (*CSV_COLUMNS, "File_ID", "Split", "Person", "Stimulus")
-    }
+    known = {*labels, *CSV_COLUMNS, *ABAW5_COLUMNS} - {"Age", "Country"}
     return Clip(
         clip_id=clip_id,
         path=path,
@@ -106,6 +106,6 @@ def _clip(
         stimulus=cells.get("stimulus") or None,
         labels=values,
         audio_path=audio_path,
-        attributes=attributes,
+        attributes={key: value.strip() for key, value in row.items() if key not in known},
         problem=problem or label_problem,
     )

@@ -30,6 +30,7 @@ from reactometer.data.pool import default_workers, run_jobs
 from reactometer.data.splits import assign_splits
 from reactometer.errors import DataError, MediaError
 from reactometer.media.audio import is_audible
+from reactometer.media.crops import list_crops, prepare_crops
 from reactometer.media.faces import load_detector, settle_detector
 from reactometer.media.stream import prepare_clip
 from reactometer.records import Clip, FrameState, PreparedClip
@@ -100,12 +101,19 @@ def _prepare_one(job: _Job) -> PreparedRow:
         counts = fresh_counts(job.file, stamp)
         if counts is not None:
             return PreparedRow(job.clip, job.file, **counts, was_cached=True)
-        clip = prepare_clip(job.clip.path, job.settings, load_detector(job.settings.detector), job.clip.audio_path)
+        clip = _read(job)
         counts = _counts(clip)
         write_clip(job.file, clip, stamp, counts)
         return PreparedRow(job.clip, job.file, **counts)
     except (MediaError, cv2.error, MemoryError) as error:
         return PreparedRow(replace(job.clip, problem=" ".join(str(error).split()) or type(error).__name__))
+
+
+def _read(job: _Job) -> PreparedClip:
+    """Crops that the data set brings along as they are, or a media file with the face found in it."""
+    if job.clip.path.is_dir():
+        return prepare_crops(job.clip.path, job.settings, job.clip.audio_path)
+    return prepare_clip(job.clip.path, job.settings, load_detector(job.settings.detector), job.clip.audio_path)
 
 
 def _died(job: _Job) -> PreparedRow:
@@ -142,7 +150,8 @@ def _file_name(clip: Clip) -> str:
 def _stamp(job: _Job) -> dict[str, Any]:
     """What the prepared clip depends on: the files (size and time of change), the settings and the format."""
     files = []
-    for path in (job.clip.path, job.clip.audio_path):
+    crops = list_crops(job.clip.path) if job.clip.path.is_dir() else [job.clip.path]
+    for path in (*crops, job.clip.audio_path):
         if path is not None and path.is_file():
             stat = path.stat()
             files.append([str(path), stat.st_size, stat.st_mtime_ns])

@@ -101,7 +101,7 @@ def follow_face(
             yield FaceSample(frame.time_s, FrameState.NO_FACE)
             continue
         last = frame.time_s, face
-        crop_jpeg = _encode_crop(crop_face(rgb, face, size_px))
+        crop_jpeg = encode_crop(crop_face(rgb, face, size_px))
         yield FaceSample(frame.time_s, FrameState.FACE, face.box, face.score, crop_jpeg)
 
 
@@ -132,7 +132,8 @@ def decode_crop(crop_jpeg: bytes) -> ByteArray:
     return np.asarray(cv2.cvtColor(bgr, cv2.COLOR_BGR2RGB), dtype=np.uint8)
 
 
-def _encode_crop(crop_rgb: ByteArray) -> bytes:
+def encode_crop(crop_rgb: ByteArray) -> bytes:
+    """The JPEG of a (size_px, size_px, 3) uint8 RGB crop, as a FaceSample keeps it."""
     _, jpeg = cv2.imencode(".jpg", cv2.cvtColor(crop_rgb, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY])
     return jpeg.tobytes()
 

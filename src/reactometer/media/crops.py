@@ -1,0 +1,60 @@
+"""A folder of face crops that a data set brings along -> a prepared clip, without detection."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from reactometer.config import PrepareConfig
+from reactometer.errors import MediaError
+from reactometer.media.audio import read_waveform
+from reactometer.media.faces import encode_crop
+from reactometer.records import SOUND_RATE_HZ, FaceSample, FrameState, PreparedClip
+
+PICTURES = (".jpg", ".jpeg", ".png", ".bmp", ".webp")
+
+CROP_RATE_HZ = 2.0
+"""Crops a second where their names tell no times: about that of MuSe-2022's ``Faces/`` (MTCNN, at most 30 a clip)."""
+
+
+def list_crops(folder: Path) -> list[Path]:
+    """The pictures of a folder in the order of the numbers in their names (``2.jpg`` before ``10.jpg``)."""
+    pictures = [path for path in folder.iterdir() if path.suffix.lower() in PICTURES]
+    return sorted(pictures, key=lambda path: ([int(part) for part in re.findall(r"\d+", path.stem)], path.name))
+
+
+def prepare_crops(folder: Path, settings: PrepareConfig, audio_path: Path | None = None) -> PreparedClip:
+    """Take a folder's pictures as the aligned crops of one person, ``CROP_RATE_HZ`` a second from 0 s on.
+
+    Args:
+        folder: one picture a crop, square or nearly so.
+        settings: the size to which crops are resized, pixels.
+        audio_path: the clip's sound, if there is any.
+
+    Raises:
+        MediaError: no picture in the folder, or none that can be read.
+    """
+    paths = list_crops(folder)
+    samples = tuple(_sample(path, place / CROP_RATE_HZ, settings.size_px) for place, path in enumerate(paths))
+    if not any(sample.state is FrameState.FACE for sample in samples):
+        raise MediaError(
+            f"{folder}: no face crop in this folder can be read",
+            got=f"{len(paths)} pictures",
+            expected=f"files ending in {', '.join(PICTURES)}",
+        )
+    waveform = read_waveform(audio_path) if audio_path else None
+    sound_s = 0.0 if waveform is None else len(waveform) / SOUND_RATE_HZ
+    return PreparedClip(0.0, max(len(paths) / CROP_RATE_HZ, sound_s), samples, waveform, len(paths))
+
+
+def _sample(path: Path, time_s: float, size_px: int) -> FaceSample:
+    picture = cv2.imdecode(np.frombuffer(path.read_bytes() or b"\0", dtype=np.uint8), cv2.IMREAD_COLOR_RGB)
+    if picture is None:
+        return FaceSample(time_s, FrameState.UNREADABLE)
+    height, width = picture.shape[:2]
+    smooth = cv2.INTER_AREA if max(height, width) > size_px else cv2.INTER_LINEAR
+    crop = np.asarray(cv2.resize(picture, (size_px, size_px), interpolation=smooth), dtype=np.uint8)
+    return FaceSample(time_s, FrameState.FACE, (0.0, 0.0, float(width), float(height)), 1.0, encode_crop(crop))
