@@ -129,7 +129,7 @@ def _draw_strongest(prepared: PreparedSet, model: Path, picture: Path) -> Path:
     rows = [row for row in prepared.split("test") if row.has_sound and row.clip.labels]
     strongest = max(rows, key=lambda row: sum(row.clip.labels or ()))
     (prediction,) = predict([strongest.clip.path], model, window_s=1.0, hop_s=0.25, progress=False)
-    return draw_timeline(prediction, picture)
+    return draw_timeline(prediction, picture, strongest.clip.labels)
 
 
 def _say(progress: bool, text: str) -> None:

@@ -31,12 +31,13 @@ def check_picture(path: Path | None, n_files: int) -> None:
         raise OutputError(f"{path}: one picture for {n_files} files", fix="Name a folder, without an ending")
 
 
-def draw_timeline(prediction: Prediction, path: Path | str) -> Path:
+def draw_timeline(prediction: Prediction, path: Path | str, labels: Sequence[float] | None = None) -> Path:
     """Draw one strip an emotion over the seconds, the value of the whole file beside it; grey where no face was seen.
 
     Args:
         prediction: of one file, with windows.
         path: the picture to write; PNG, JPEG, SVG or PDF by its ending.
+        labels: (L,) the clip's labels in [0, 1], where they are known: a dashed line each.
 
     Raises:
         OutputError: nothing to draw, or a place or ending that cannot be written.
@@ -54,9 +55,12 @@ def draw_timeline(prediction: Prediction, path: Path | str) -> Path:
     strips = figure.subplots(len(prediction.labels), 1, sharex=True, squeeze=False)[:, 0]
     for place, strip in enumerate(strips):
         _draw_strip(strip, prediction, place)
+        if labels is not None:
+            strip.axhline(labels[place], color="0.3", linewidth=1, linestyle=(0, (4, 3)))
     strips[-1].set_xlabel("seconds")
     strips[-1].set_xlim(0.0, prediction.duration_s)
-    figure.suptitle(_title(prediction), fontsize=11, x=0.01, ha="left")
+    dashed = "" if labels is None else "; dashed: the clip's label"
+    figure.suptitle(_title(prediction) + dashed, fontsize=11, x=0.01, ha="left")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         figure.savefig(path, dpi=150)
