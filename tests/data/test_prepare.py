@@ -189,6 +189,16 @@ def test_a_killed_run_goes_on_where_it_stopped(simulated: Path, tmp_path: Path) 
     assert not prepared.failed
 
 
+def test_what_a_killed_run_left_half_written_is_cleared_away(few: Path, tmp_path: Path) -> None:
+    _prepare(few, tmp_path / "out")
+    old, young = tmp_path / "out" / "clips" / "old.part", tmp_path / "out" / "clips" / "young.part"
+    old.touch()
+    young.touch()
+    os.utime(old, (1, 1))
+    _prepare(few, tmp_path / "out")
+    assert (old.exists(), young.exists()) == (False, True)
+
+
 def test_a_folder_with_other_things_is_left_alone(few: Path, tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"holds other files.*--out"):
         _prepare(few, tmp_path)

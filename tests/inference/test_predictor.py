@@ -88,6 +88,8 @@ def test_a_long_file_is_the_mean_of_its_parts(
 def test_windows_that_make_no_sense_are_refused(model_folder: Path, videos: list[Path]) -> None:
     with pytest.raises(ConfigError, match=r"window and hop do not fit \(got window 1.0 s, hop 2.0 s"):
         predict(videos, model_folder, window_s=1.0, hop_s=2.0)
+    with pytest.raises(ConfigError, match=r"prepare\.rate_hz cannot be used \(got -1\.0"):
+        predict(videos, model_folder, rate_hz=-1.0)
     with pytest.raises(ConfigError, match="window and hop do not fit"):
         predict(videos, model_folder, hop_s=0.0)
 

@@ -14,7 +14,7 @@ from safetensors.torch import load_file
 
 from reactometer.config import Config
 from reactometer.data.cache import PreparedSet
-from reactometer.errors import ConfigError, DataError, OutputError
+from reactometer.errors import ConfigError, DataError, OutputError, WeightsError
 from reactometer.models.folder import load_model
 from reactometer.training.fit import train
 from reactometer.training.task import warmup_cosine
@@ -140,6 +140,21 @@ def test_a_run_is_never_written_over_unasked(small_config: Config, model_folder:
     with pytest.raises(OutputError, match=r"no run to resume.*without --resume"):
         train(_with(small_config, tmp_path / "new"), resume=True, progress=False)
     assert (model_folder / "weights.safetensors").stat().st_mtime_ns == before
+
+
+def test_overwriting_deletes_the_earlier_run_only_when_the_new_one_can_start(
+    small_config: Config, prepared: PreparedSet, tmp_path: Path
+) -> None:
+    config = _with(small_config, tmp_path / "run", epochs=1)
+    model = train(config, progress=False)
+    (tmp_path / "run" / "notes.txt").write_text("mine")
+    unknown = config.model_copy(update={"model": config.model.model_copy(update={"encoder": "random:nothing"})})
+    with pytest.raises(WeightsError, match="no encoder"):
+        train(unknown, overwrite=True, progress=False)
+    before = (model / "weights.safetensors").stat().st_mtime_ns
+    train(config, overwrite=True, progress=False)
+    assert (model / "weights.safetensors").stat().st_mtime_ns > before
+    assert (tmp_path / "run" / "notes.txt").read_text() == "mine"
 
 
 def test_what_cannot_be_trained_on_is_named(small_config: Config, simulated: Path, tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from hashlib import sha256
@@ -35,6 +36,9 @@ from reactometer.media.faces import load_detector, settle_detector
 from reactometer.media.stream import prepare_clip
 from reactometer.records import Clip, FrameState, PreparedClip
 from reactometer.weights import cache_folder
+
+LEFTOVER_S = 3600.0
+"""Age from which an unfinished file belongs to no run that is still alive."""
 
 
 def prepare(
@@ -136,6 +140,9 @@ def _claim(folder: Path) -> None:
             fix="Name another folder with --out",
         )
     (folder / "clips").mkdir(parents=True, exist_ok=True)
+    for leftover in (folder / "clips").glob("*.part"):  # of a run that was killed; a younger one may be at work
+        if time.time() - leftover.stat().st_mtime > LEFTOVER_S:
+            leftover.unlink(missing_ok=True)
 
 
 def _digest(text: str) -> str:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import cv2
 
-from reactometer.config import PrepareConfig
+from reactometer.config import PrepareConfig, parse_config
 from reactometer.console import progress_bar
 from reactometer.data.batches import to_item
 from reactometer.data.prepare import settled
@@ -52,7 +52,7 @@ def predict(
         One prediction a file, in the order given.
 
     Raises:
-        ConfigError: a window or hop that is not a positive time.
+        ConfigError: a window, hop or rate that is not positive, or too large.
         ModelError: no such model, or a damaged one.
     """
     if not 0 < hop_s <= window_s <= PART.length_s:
@@ -62,8 +62,8 @@ def predict(
             expected=f"0 < hop <= window <= {PART.length_s:.0f} s",
         )
     loaded = model if isinstance(model, LoadedModel) else load_model(model)
-    settings = loaded.prepare if rate_hz is None else loaded.prepare.model_copy(update={"rate_hz": rate_hz})
-    settings = settled(settings)
+    own = {} if rate_hz is None else {"rate_hz": rate_hz}
+    settings = settled(parse_config({"prepare": {**loaded.prepare.model_dump(), **own}}, "predict").prepare)
     shapes = [PART, WindowShape(window_s, hop_s)] if timeline else [PART]
     predictions = []
     with progress_bar("predicting", len(videos), progress) as advance:

@@ -70,6 +70,8 @@ def train(
     _check_splits(prepared)
     seed_everything(config.training.seed, workers=True, verbose=False)
     task, data = _task(config, prepared)
+    if overwrite and is_first_process():  # not before all is ready to go
+        _clear(out)
     out.mkdir(parents=True, exist_ok=True)
     (out / "config.json").write_text(config.model_dump_json(indent=2) + "\n", encoding="utf-8")
     with _quiet():
@@ -91,14 +93,17 @@ def _claim(out: Path, resume: bool, overwrite: bool) -> Path:
         raise OutputError(
             f"{out}: the run is finished; its model is {out / MODEL}", fix="Use it, or start anew with --overwrite"
         )
-    if has_run and overwrite:
-        for name in ("checkpoints", "logs", MODEL):
-            shutil.rmtree(out / name, ignore_errors=True)
-    elif has_run and not resume:
+    if has_run and not (resume or overwrite):
         raise OutputError(
             f"{out}: holds a run already", fix="Go on with --resume, start anew with --overwrite, or set training.out"
         )
     return out
+
+
+def _clear(out: Path) -> None:
+    """Delete an earlier run, and nothing else that lies in its folder."""
+    for name in ("checkpoints", "logs", MODEL):
+        shutil.rmtree(out / name, ignore_errors=True)
 
 
 def _as_asked(config: Config, prepared: PreparedSet) -> PrepareConfig:
@@ -205,10 +210,12 @@ def _quiet() -> Iterator[None]:
     logger = logging.getLogger("lightning.pytorch")
     level = logger.level
     logger.setLevel(logging.ERROR)
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", module="lightning")
-        yield
-    logger.setLevel(level)
+    try:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", module="lightning")
+            yield
+    finally:
+        logger.setLevel(level)
 
 
 def _load_best(trainer: Trainer, task: ReactionTask) -> dict[str, Any]:
