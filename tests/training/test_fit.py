@@ -160,12 +160,19 @@ def test_overwriting_deletes_the_earlier_run_only_when_the_new_one_can_start(
 def test_what_cannot_be_trained_on_is_named(small_config: Config, simulated: Path, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"no data set to train on.*data\.path"):
         train(Config(), progress=False)
-    videos = sorted(simulated.rglob("*.mp4"))[:5]
-    rows = [f"{video},{'val' if place == 4 else 'train'},0.{place}" for place, video in enumerate(videos)]
-    (tmp_path / "one.csv").write_text("\n".join(["path,split,Joy", *rows]) + "\n", encoding="utf-8")
-    config = _with(small_config, tmp_path / "run", data=tmp_path / "one.csv")
+    videos = sorted(simulated.rglob("*.mp4"))[:6]
+    config = _with(small_config, tmp_path / "run", data=tmp_path / "few.csv")
     config = config.model_copy(update={"data": config.data.model_copy(update={"cache": tmp_path / "cache"})})
+
+    def write(splits: list[str], labels: list[float]) -> None:
+        rows = [f"{video},{split},{label}" for video, split, label in zip(videos, splits, labels, strict=True)]
+        (tmp_path / "few.csv").write_text("\n".join(["path,split,Joy", *rows]) + "\n", encoding="utf-8")
+
+    write(["train"] * 5 + ["val"], [0.1, 0.2, 0.3, 0.4, 0.5, 0.6])
     with pytest.raises(DataError, match=r"split 'val' is too small.*got 1 readable clips.*expected at least 3"):
+        train(config, progress=False)
+    write(["train"] * 3 + ["val"] * 3, [0.1, 0.2, 0.3, 0.5, 0.5, 0.5])
+    with pytest.raises(DataError, match="no label varies over split 'val'"):
         train(config, progress=False)
 
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
 
+from reactometer.evaluation.metrics import measure
 from reactometer.training.augment import augment
 from reactometer.training.losses import masked_mse
-from reactometer.training.task import averaged_weights
+from reactometer.training.task import averaged_weights, selection_score, varying_labels
 
 
 def test_all_frames_of_a_clip_change_alike_and_clips_differently() -> None:
@@ -44,6 +46,16 @@ def test_only_clips_that_count_reach_the_loss() -> None:
     assert not intensities.grad[1].any()
     nothing = masked_mse(intensities, targets, torch.tensor([False, False]))
     assert nothing.item() == 0.0
+
+
+def test_the_best_epoch_is_chosen_by_the_labels_that_vary() -> None:
+    """Labels: one followed, one predicted as a constant (counts 0), one constant itself (has no say)."""
+    targets = np.array([[0.1, 0.9, 0.5], [0.2, 0.1, 0.5], [0.3, 0.4, 0.5]])
+    predictions = np.array([[0.1, 0.5, 0.1], [0.2, 0.5, 0.2], [0.3, 0.5, 0.3]])
+    metrics = measure(targets, predictions, ("a", "b", "c"))
+    assert metrics.mean_pearson is None
+    assert selection_score(metrics, targets) == pytest.approx(0.5)
+    assert varying_labels(targets) == [True, True, False]
 
 
 def test_the_average_forgets_its_beginning() -> None:

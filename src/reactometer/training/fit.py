@@ -28,7 +28,7 @@ from reactometer.models.backbones import load_frame_encoder
 from reactometer.models.folder import save_model
 from reactometer.models.multimodal import FaceAndVoice
 from reactometer.models.zoo import build_model, sampling_of
-from reactometer.training.task import SCORE, ReactionData, ReactionTask, averaged_weights
+from reactometer.training.task import SCORE, ReactionData, ReactionTask, averaged_weights, varying_labels
 
 MODEL, LAST = "model", "last.ckpt"
 
@@ -121,6 +121,14 @@ def _check_splits(prepared: PreparedSet) -> None:
                 expected=f"at least {LEAST_CLIPS}",
                 fix="Add clips; or leave the split column out, and the clips are split by person",
             )
+    varied = varying_labels(np.array([row.clip.labels for row in prepared.split("val") if row.clip.labels]))
+    flat = [label for label, varies in zip(prepared.labels, varied, strict=True) if not varies]
+    if not any(varied):
+        raise DataError(f"{prepared.folder}: no label varies over split 'val'", fix="Add clips to it that differ")
+    if flat and is_first_process():
+        warnings.warn(
+            f"the same for all val clips, so without a say in choosing the epoch: {', '.join(flat)}", stacklevel=3
+        )
 
 
 def _task(config: Config, prepared: PreparedSet) -> tuple[ReactionTask, ReactionData]:
@@ -197,10 +205,9 @@ class _EpochLine(Callback):
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: Any) -> None:
         values = trainer.callback_metrics
-        shown = f"{values[SCORE]:.4f}" if SCORE in values else "undefined"
         messages.print(
             f"epoch {trainer.current_epoch + 1:3d} of {trainer.max_epochs}: "
-            f"train loss {values['train_loss']:.4f}, val mean Pearson {shown}"
+            f"train loss {values['train_loss']:.4f}, val mean Pearson {values[SCORE]:.4f}"
         )
 
 

@@ -18,14 +18,14 @@ from torch.utils.data import DataLoader
 from reactometer.config import TrainingConfig
 from reactometer.data.batches import Batch, PartDataset, Sampling, TrainingDataset, collate
 from reactometer.data.cache import PreparedRow
-from reactometer.evaluation.metrics import Metrics, measure
+from reactometer.evaluation.metrics import LEAST_SPREAD, Metrics, measure
 from reactometer.models.scoring import Score, join_parts
 from reactometer.models.zoo import ReactionModel
 from reactometer.training.augment import augment
 from reactometer.training.losses import masked_mse
 
 SCORE = "val_mean_pearson"
-"""What early stopping and the best epoch go by: mean Pearson over all validation clips; −1 where undefined."""
+"""What early stopping and the best epoch go by: :func:`selection_score`."""
 
 
 class ReactionTask(LightningModule):
@@ -40,6 +40,11 @@ class ReactionTask(LightningModule):
         self.val_targets = {index: row.clip.labels for index, row in enumerate(data.val_rows) if row.clip.labels}
         self.val_scores: list[tuple[Tensor, Tensor, Tensor]] = []
         self.val_metrics: Metrics | None = None
+
+    def on_train_epoch_start(self) -> None:
+        """Draw dropout and augmentation from (seed, epoch, device) alone, so that a resumed run draws the same."""
+        key = (self.config.seed, self.current_epoch, self.global_rank)
+        torch.manual_seed(int(np.random.SeedSequence(key).generate_state(1)[0]))
 
     def training_step(self, batch: Batch, _: int) -> Tensor:
         """Mean squared error of one batch, over the clips that have labels and show or say something."""
@@ -64,8 +69,8 @@ class ReactionTask(LightningModule):
             int(place): Score(int(place), intensities[row], bool(evidence[row])) for row, place in enumerate(number)
         }
         self.val_metrics = self._measure(scores)
-        mean = self.val_metrics.mean_pearson
-        self.log(SCORE, -1.0 if mean is None else mean, prog_bar=True, rank_zero_only=True)
+        score = selection_score(self.val_metrics, np.array(list(self.val_targets.values())))
+        self.log(SCORE, score, prog_bar=True, rank_zero_only=True)
         for label, r in zip(self.labels, self.val_metrics.pearson, strict=True):
             if r is not None:
                 self.log(f"val_pearson/{label}", r, rank_zero_only=True)
@@ -132,6 +137,25 @@ class ReactionData(LightningDataModule):
     def _loader(self, dataset: Any, **options: Any) -> DataLoader[Any]:
         merge = partial(collate, n_labels=len(self.labels))
         return DataLoader(dataset, self.config.batch_size, num_workers=self.config.workers, collate_fn=merge, **options)
+
+
+def selection_score(metrics: Metrics, targets: np.ndarray) -> float:
+    """Mean Pearson over the labels that vary on validation, a constant prediction counting as 0.
+
+    Unlike the score that is reported, it is never undefined: a label that a small validation split happens not to
+    show must not keep an epoch from being chosen.
+
+    Args:
+        metrics: of all validation clips.
+        targets: (clips, L) in [0, 1], at least one label of which varies.
+    """
+    varied = varying_labels(targets)
+    return float(np.mean([r or 0.0 for r, varies in zip(metrics.pearson, varied, strict=True) if varies]))
+
+
+def varying_labels(targets: np.ndarray) -> list[bool]:
+    """(L,) which labels are not the same for all clips; a constant one has no correlation with anything."""
+    return [bool(spread > LEAST_SPREAD) for spread in np.ptp(targets, axis=0)]
 
 
 def warmup_cosine(step: int, steps: int, warmup: int) -> float:
