@@ -23,7 +23,7 @@ from reactometer.records import SOUND_RATE_HZ, ByteArray, FloatArray
 
 __all__ = ["ClipPlan", "clip_plan", "render_clip", "simulate"]
 
-_VERSION = 1
+_VERSION = 2
 """Of the pictures and sounds; raise it when a change alters them, so that an old folder is not taken for a new one."""
 
 _LOWEST = {"n_clips": 4, "seed": 0, "duration_s": 1.0, "rate_hz": 1.0, "size_px": 64, "workers": 1}

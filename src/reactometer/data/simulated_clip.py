@@ -49,7 +49,7 @@ sadness (lower, slower, softer). Adoration, Disgust and Surprise are faint on pu
 
 SPLIT_SHARES = {"train": 0.60, "val": 0.15, "test": 0.25}
 _FEWEST_PERSONS = {"train": 8, "val": 2, "test": 3}
-_CLIPS_PER_PERSON, _CLIPS_PER_STIMULUS = 12, 4
+_CLIPS_PER_PERSON, _CLIPS_PER_STIMULUS = 6, 3
 _COUNTRIES = ("United States", "South Africa")
 _PERSON, _STIMULUS, _ORDER, _CLIP, _RENDER = range(5)  # kinds of random streams
 
