@@ -159,7 +159,7 @@ def test_a_stimulus_is_seen_by_several_persons_with_the_same_labels(plans: list[
     by_stimulus: dict[str, list[ClipPlan]] = {}
     for plan in plans:
         by_stimulus.setdefault(plan.stimulus, []).append(plan)
-    assert len(by_stimulus) == 120
+    assert len(by_stimulus) == 160
     for clips in by_stimulus.values():
         assert len({plan.labels for plan in clips}) == 1
         assert len({plan.person for plan in clips}) >= 2

@@ -127,8 +127,9 @@ class ReactionData(LightningDataModule):
         """The train split, shuffled anew each epoch (Lightning asks again before each)."""
         epoch = self.trainer.current_epoch if self.trainer else 0
         dataset = TrainingDataset(self.train_rows, self.sampling, self.config.seed, epoch)
-        order = torch.Generator().manual_seed(self.config.seed * 100_003 + epoch)
-        return self._loader(dataset, shuffle=True, generator=order)
+        # A list, the same however often it is iterated: a generator would go on, and a resumed epoch be another one.
+        order = np.random.default_rng((self.config.seed, epoch)).permutation(len(dataset)).tolist()
+        return self._loader(dataset, sampler=order)
 
     def val_dataloader(self) -> DataLoader[Any]:
         """The val split, in order."""
@@ -136,7 +137,15 @@ class ReactionData(LightningDataModule):
 
     def _loader(self, dataset: Any, **options: Any) -> DataLoader[Any]:
         merge = partial(collate, n_labels=len(self.labels))
-        return DataLoader(dataset, self.config.batch_size, num_workers=self.config.workers, collate_fn=merge, **options)
+        own = torch.Generator()  # else each iterator would draw from the generator that dropout draws from
+        return DataLoader(
+            dataset,
+            self.config.batch_size,
+            num_workers=self.config.workers,
+            collate_fn=merge,
+            generator=own,
+            **options,
+        )
 
 
 def selection_score(metrics: Metrics, targets: np.ndarray) -> float:
