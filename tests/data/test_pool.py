@@ -25,12 +25,17 @@ def _fail(number: int) -> int:
     raise ValueError(f"no {number}")
 
 
-def test_a_dead_process_costs_only_the_job_that_kills_it(tmp_path: Path) -> None:
-    """One job kills its process always, another only the first time: the second is done, the first is told of."""
+def test_a_dead_process_costs_only_the_job_that_kills_it() -> None:
     jobs: list[tuple[int, Path | None]] = [(number, None) for number in range(11, 17)]
-    jobs.append((20, tmp_path / "killed"))
     done = dict(run_jobs(_square_or_die, jobs, workers=2, on_death=lambda job: -job[0]))
     assert done == {index: -13 if job[0] == 13 else job[0] ** 2 for index, job in enumerate(jobs)}
+
+
+def test_a_job_whose_process_dies_once_is_run_again(tmp_path: Path) -> None:
+    """One worker takes the jobs in order, so the first death is of the first job, with others waiting behind it."""
+    jobs: list[tuple[int, Path | None]] = [(20, tmp_path / "killed"), (11, None), (12, None)]
+    done = dict(run_jobs(_square_or_die, jobs, workers=1, on_death=lambda job: -job[0]))
+    assert done == {0: 400, 1: 121, 2: 144}
 
 
 def test_an_exception_passes_through() -> None:
