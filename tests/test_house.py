@@ -23,8 +23,10 @@ ALLOWED = {
     "training": {*GROUND, "media", "data", "models", "evaluation.metrics", "training"},
     "inference": {*GROUND, "media", "data", "models", "inference"},
     "walkthrough": {*GROUND, "media", "data", "models", "training", "evaluation", "inference"},
-    "printing": {*GROUND, "data", "evaluation", "inference", "walkthrough"},
-    "cli": {*GROUND, "data", "models", "training", "evaluation", "inference", "walkthrough", "printing"},
+    "comparison": {*GROUND, "data", "models", "training", "evaluation", "tables"},
+    "tables": {*GROUND, "evaluation", "comparison"},
+    "printing": {*GROUND, "data", "models", "evaluation", "inference", "walkthrough", "comparison"},
+    "cli": {*GROUND, "data", "models", "training", "evaluation", "inference", "walkthrough", "comparison", "printing"},
 }
 
 
@@ -85,12 +87,15 @@ def test_public_names() -> None:
     assert set(reactometer.__all__) == {
         "Config",
         "ReactometerError",
+        "compare",
         "demo",
+        "ensemble",
         "evaluate",
         "load_config",
         "load_model",
         "predict",
         "prepare",
+        "submission",
         "train",
     }
     for name in reactometer.__all__:

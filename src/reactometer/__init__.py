@@ -1,6 +1,7 @@
 """How strongly did a person react? Emotional reaction intensity from face and voice.
 
-Each function is a command of the same name: ``prepare``, ``train``, ``evaluate``, ``predict`` and ``demo``.
+Each function is a command of the same name: ``prepare``, ``train``, ``compare``, ``ensemble``, ``evaluate``,
+``predict``, ``submission`` and ``demo``.
 """
 
 from __future__ import annotations
@@ -11,11 +12,14 @@ from typing import TYPE_CHECKING, Any
 from reactometer.errors import ReactometerError
 
 if TYPE_CHECKING:
+    from reactometer.comparison import compare
     from reactometer.config import Config, load_config
     from reactometer.data.prepare import prepare
     from reactometer.evaluation.evaluate import evaluate
+    from reactometer.evaluation.submission import submission
     from reactometer.inference.predictor import predict
     from reactometer.models.folder import load_model
+    from reactometer.training.ensemble import ensemble
     from reactometer.training.fit import train
     from reactometer.walkthrough import demo
 
@@ -24,6 +28,9 @@ _HOMES = {
     "load_config": "config",
     "prepare": "data.prepare",
     "train": "training.fit",
+    "compare": "comparison",
+    "ensemble": "training.ensemble",
+    "submission": "evaluation.submission",
     "evaluate": "evaluation.evaluate",
     "predict": "inference.predictor",
     "load_model": "models.folder",
@@ -33,12 +40,15 @@ _HOMES = {
 __all__ = [
     "Config",
     "ReactometerError",
+    "compare",
     "demo",
+    "ensemble",
     "evaluate",
     "load_config",
     "load_model",
     "predict",
     "prepare",
+    "submission",
     "train",
 ]
 

@@ -26,7 +26,7 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 DataArgument = Annotated[
-    Path, typer.Argument(metavar="DATA", help="A data set (ABAW5 folder or CSV), or a folder made by 'prepare'.")
+    Path, typer.Argument(metavar="DATA", help="A data set (a challenge's folder or a CSV), or one made by 'prepare'.")
 ]
 ModelOption = Annotated[Path, typer.Option("--model", help="A model folder, as 'train' writes it.")]
 CacheOption = Annotated[Path | None, typer.Option(help="Where prepared clips are kept; default: your cache folder.")]
@@ -43,13 +43,17 @@ WorkersOption = Annotated[int | None, typer.Option(min=1, help="Processes; defau
 @app.command(short_help="A data set -> face crops and sound, once.")
 def prepare(
     data: Annotated[
-        Path, typer.Argument(metavar="DATA", help="A data set: an ABAW5 folder, or a CSV with a column 'path'.")
+        Path,
+        typer.Argument(
+            metavar="DATA", help="Folder of ABAW5, MuSe-2022, EMI or CREMA-D, or a CSV with a column 'path'."
+        ),
     ],
     out: Annotated[Path, typer.Option(help="The folder to keep the prepared clips in.")],
     rate: Annotated[float, typer.Option(help="Frames looked at per second of video.")] = PrepareConfig().rate_hz,
     size: Annotated[int, typer.Option(help="Side of the face crops, pixels.")] = PrepareConfig().size_px,
     detector: Annotated[str, typer.Option(help="Face detector: auto, yunet or haar.")] = PrepareConfig().detector,
     labels: Annotated[str | None, typer.Option(help="A label set's name, or label columns with commas.")] = None,
+    votes: Annotated[str, typer.Option(help="Of CREMA-D: whose votes to learn, of both, face or voice.")] = "both",
     workers: WorkersOption = None,
 ) -> None:
     """Decode each clip once: follow and crop the face, keep the sound. Run it again to go on after a stop."""
@@ -57,7 +61,7 @@ def prepare(
     from reactometer.data.prepare import prepare as run
 
     settings = parse_config({"prepare": {"rate_hz": rate, "size_px": size, "detector": detector}}, "prepare").prepare
-    prepared = run(data, out, settings=settings, labels=labels, workers=workers)
+    prepared = run(data, out, settings=settings, labels=labels, votes=votes, workers=workers)
     printing.print_prepared(prepared)
     raise typer.Exit(SOME_FAILED if prepared.failed else OK)
 
@@ -73,6 +77,75 @@ def train(
     from reactometer.training.fit import train as run
 
     printing.print_trained(run(config, overrides or (), resume=resume, overwrite=overwrite))
+
+
+@app.command(short_help="The systems: size, cost, weights, licence.")
+def models() -> None:
+    """List the systems that 'train' knows, with what they cost and where their weights come from."""
+    from reactometer.models.catalogue import list_systems
+
+    printing.print_systems(list_systems())
+
+
+@app.command(short_help="Several configurations -> one table.")
+def compare(
+    configs: Annotated[list[Path], typer.Argument(metavar="CONFIG...", help="TOML files, e.g. configs/*.toml.")],
+    data: Annotated[Path, typer.Option(help="The data set, the same for all.")],
+    out: Annotated[Path, typer.Option(help="A folder for the table, the picture and the runs.")] = Path("comparison"),
+    seeds: Annotated[int, typer.Option(min=1, help="Trainings a configuration.")] = 3,
+    overrides: Annotated[
+        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="On top of every configuration; repeatable.")
+    ] = None,
+    split: Annotated[str, typer.Option(help="What to score on. Choose on val, then score on test once.")] = "test",
+) -> None:
+    """Train each configuration with several seeds, score all on one split. Run it again to go on after a stop."""
+    from reactometer.comparison import compare as run
+
+    printing.print_comparison(run(configs, data, out, seeds=seeds, overrides=overrides or (), split=split))
+
+
+@app.command(short_help="Several trainings -> one model.")
+def ensemble(
+    sources: Annotated[
+        list[Path], typer.Argument(metavar="CONFIG|MODEL...", help="One TOML file to train, or several model folders.")
+    ],
+    out: Annotated[Path, typer.Option(help="The folder to write.")],
+    folds: Annotated[int, typer.Option(min=0, help="Train on so many folds of train and val, nobody in two.")] = 0,
+    seeds: Annotated[int, typer.Option(min=0, help="Train with so many seeds instead.")] = 0,
+    overrides: Annotated[
+        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="On top of the configuration; repeatable.")
+    ] = None,
+) -> None:
+    """Average several models: trained here on folds or with seeds, or joined as they are."""
+    if len(sources) == 1 and sources[0].suffix == ".toml":
+        from reactometer.training.ensemble import ensemble as run
+
+        printing.print_trained(run(sources[0], out, overrides or (), folds=folds, seeds=seeds))
+    else:
+        from reactometer.models.folder import join_models
+
+        printing.print_trained(join_models(sources, out))
+
+
+@app.command(short_help="A model and a test split -> the challenge's file.")
+def submission(
+    model: Annotated[Path, typer.Argument(metavar="MODEL", help="A model folder.")],
+    data: DataArgument,
+    out: Annotated[Path, typer.Option(help="The CSV file to write.")] = Path("submission.csv"),
+    check: Annotated[bool, typer.Option("--check", help="Only check OUT, which is there already.")] = False,
+    cache: CacheOption = None,
+    device: DeviceOption = "auto",
+) -> None:
+    """Predict every test clip, write the file that ABAW5 or EMI takes, and check it."""
+    from reactometer.evaluation.submission import check_submission
+    from reactometer.evaluation.submission import submission as run
+    from reactometer.models.folder import load_model
+
+    if check:
+        check_submission(out, data)
+    else:
+        run(load_model(model, device), data, out, cache=cache)
+    printing.print_submission(out)
 
 
 @app.command(short_help="A model and a data set -> its score.")
@@ -105,16 +178,22 @@ def predict(
     window: Annotated[float, typer.Option(help="Length of the timeline's windows, seconds.")] = 2.0,
     hop: Annotated[float, typer.Option(help="From one window's start to the next one's, seconds.")] = 1.0,
     rate: Annotated[float | None, typer.Option(help="Frames looked at per second; default: as in training.")] = None,
+    people: Annotated[
+        Path | None, typer.Option(help="CSV with columns path and person, for a model that normalises per person.")
+    ] = None,
+    same_person: Annotated[bool, typer.Option("--same-person", help="All files show one person.")] = False,
     device: DeviceOption = "auto",
 ) -> None:
     """Estimate intensities of files: as a whole, and over time."""
+    from reactometer.data.people import read_people
     from reactometer.inference.predictor import predict as run
     from reactometer.models.folder import load_model
 
     printing.check_outputs((out, timeline, frames), plot, len(videos))
     wants_timeline = timeline is not None or plot is not None
     loaded = load_model(model, device)
-    predictions = run(videos, loaded, window_s=window, hop_s=hop, rate_hz=rate, timeline=wants_timeline)
+    who = read_people(people) if people else dict.fromkeys(videos, "the same") if same_person else {}
+    predictions = run(videos, loaded, window_s=window, hop_s=hop, rate_hz=rate, timeline=wants_timeline, people=who)
     printing.write_predictions(predictions, out, timeline, frames, plot)
     printing.print_predictions(predictions)
     raise typer.Exit(SOME_FAILED if any(prediction.failed for prediction in predictions) else OK)

@@ -41,6 +41,16 @@ class DataConfig(BaseModel):
     """Where prepared clips are kept when ``path`` is not prepared yet; default: in the user's cache folder."""
     labels: str | tuple[str, ...] | None = None
     """A label set ("hume-reaction", "emi", "basic"), a list of column names, or nothing: found in the table."""
+    face_features: str | None = None
+    """Features instead of media: columns of the table ("AU*", several with commas), or a folder of MuSe's feats/."""
+    voice_features: str | None = None
+    """The same for the voice ("voice_*", "eGeMAPS")."""
+    votes: Literal["both", "face", "voice"] = "both"
+    """CREMA-D: the raters' votes to learn, of those who had seen and heard the clip, seen it, or heard it."""
+    folds: Annotated[int, Field(ge=0)] = 0
+    """Train and val together cut into so many folds, nobody in two of them; 0: the splits as they are."""
+    fold: Annotated[int, Field(ge=0)] = 0
+    """The fold to validate on, from 0."""
 
 
 class ModelConfig(BaseModel):
@@ -49,19 +59,31 @@ class ModelConfig(BaseModel):
     model_config = STRICT
 
     name: str = "resnet50"
-    """A name from the zoo: "resnet50" (face) or "multimodal" (face and voice)."""
-    encoder: str = "microsoft/resnet-50"
-    """Frame encoder: a Hugging Face name, a folder, or "random:NAME" for random weights asked for by name."""
+    """A system: "resnet50", "resnet50-gru", "vit-transformer", "videomae" (face) or "multimodal" (face and voice)."""
+    encoder: str | None = None
+    """Of the face: a Hugging Face name, a folder, or "random:NAME" for random weights; default: the system's own."""
+    voice_encoder: str = "log-mel"
+    """"log-mel" (a small network, no download), or a HuBERT or wav2vec 2.0 by name, folder or "random:NAME"."""
+    modalities: Literal["both", "face", "voice"] = "both"
+    """What a model of face and voice is given, in training and after."""
     pooling: Literal["network", "grid"] = "network"
     """How a frame's map becomes a vector: the encoder's own way, or 4 x 4 places kept apart (of convolutional ones)."""
     frozen: bool = False
-    """Train the head alone and leave the encoder as it came."""
+    """Leave the pre-trained encoders as they came: their features are computed once, and the head trains in seconds."""
+    person_norm: bool = False
+    """Normalise each feature by its person's own mean and spread, without labels; needs frozen encoders or features."""
     n_frames: Annotated[int, Field(ge=1, le=1024)] = 32
     size_px: Annotated[int, Field(ge=16, le=1024)] = 224
     """Side of the encoder's input, pixels; crops are resized to it."""
+    draws: Annotated[int, Field(ge=1, le=64)] = 1
+    """Scores of a clip that are averaged, each from other frames drawn from it; the first are evenly spaced."""
     hidden: Annotated[int, Field(ge=1)] = 128
-    """Features per modality where two are joined."""
-    dropout: Share = 0.2
+    """Width of the GRU, the transformers and the joint of face and voice."""
+    layers: Annotated[int, Field(ge=1, le=24)] = 2
+    """Of the transformers."""
+    attention_heads: Annotated[int, Field(ge=1)] = 4
+    """Of the transformers; divides ``hidden``."""
+    dropout: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.2
     modality_dropout: Share = 0.2
     """Chance in training that a clip with face and voice loses one of the two."""
 
@@ -90,6 +112,14 @@ class TrainingConfig(BaseModel):
     """Decay of the averaged weights, which are the ones kept; 0 for none."""
     patience: Annotated[int, Field(ge=1)] = 5
     """Epochs without a better validation mean Pearson before training stops."""
+    loss: Literal["mse", "mse+pearson", "ccc"] = "mse"
+    """Mean squared error, the same with 1 - Pearson over the batch, or 1 - CCC over the batch."""
+    dominant_weight: Annotated[float, Field(ge=0.0)] = 0.0
+    """Weight of a further loss, the cross-entropy of each clip's strongest emotion."""
+    mixup: Annotated[float, Field(ge=0.0)] = 0.0
+    """Feature mixup: alpha of the Beta distribution that the shares of two clips are drawn from; 0 for none."""
+    normalise_labels: bool = False
+    """Learn each clip's labels divided by the largest of them (Hume-Reaction's come so)."""
     augment: bool = True
     """Mirror, shift, scale and light the crops at random, the same way for all frames of a clip."""
     seed: int = 0

@@ -15,8 +15,10 @@ from reactometer.console import is_first_process, messages
 from reactometer.records import Prediction
 
 if TYPE_CHECKING:
+    from reactometer.comparison import Comparison
     from reactometer.data.cache import PreparedRow, PreparedSet
     from reactometer.evaluation.evaluate import Evaluation
+    from reactometer.models.catalogue import Entry
     from reactometer.walkthrough import DemoResult
 
 results = Console(highlight=False, soft_wrap=True)
@@ -52,6 +54,42 @@ def print_trained(folder: Path) -> None:
     results.print(f"next: reactometer evaluate --model {escape(str(folder))} DATA")
 
 
+def print_systems(entries: Sequence[Entry]) -> None:
+    """Print the systems, what they cost and whose weights they start from."""
+    for entry in entries:
+        cost = f"{entry.parameters / 1e6:.1f} M parameters, {entry.multiply_adds / 1e9:.0f} GMACs a clip of 11 s"
+        results.print(f"[bold]{entry.name}[/bold]  {escape(entry.summary)}")
+        results.print(f"    {cost}")
+        results.print(f"    {entry.encoder}: {entry.weights.pretrained_on}; licence: {entry.weights.licence}")
+    results.print("Any encoder of transformers can take the place of the one named, by name or folder, for example")
+    results.print("model.encoder=facebook/dinov2-base or model.voice_encoder=facebook/hubert-base-ls960")
+
+
+def print_comparison(comparison: Comparison) -> None:
+    """Print the short form of the table, and where the long one is."""
+    table = Table("system", "reads", "val", comparison.split, "95% interval", "over clip length")
+    for row in comparison.rows:
+        table.add_row(
+            row.name,
+            row.reads,
+            shown(row.val_median) if row.val else "",
+            shown(row.median),
+            f"{row.interval.low:.3f} to {row.interval.high:.3f}",
+            f"{row.over_length.low:+.3f} to {row.over_length.high:+.3f}",
+        )
+    table.add_section()
+    table.add_row("clip length alone", "", "", shown(comparison.length_baseline.mean_pearson), "", "")
+    results.print(table)
+    results.print(f"mean Pearson, median of {comparison.n_seeds} seeds")
+    for ending in ("md", "csv", "png"):
+        results.print(escape(str(comparison.folder / f"comparison.{ending}")))
+
+
+def print_submission(path: Path) -> None:
+    """Say that the file is as the challenge wants it."""
+    results.print(f"{escape(str(path))}: every test clip once, columns, values and order as they have to be")
+
+
 def print_evaluation(evaluation: Evaluation) -> None:
     """Print the table of scores and how the clips were counted."""
     metrics = evaluation.metrics
@@ -63,6 +101,8 @@ def print_evaluation(evaluation: Evaluation) -> None:
     table.add_section()
     table.add_row("mean", shown(metrics.mean_pearson), shown(metrics.mean_ccc), f"{metrics.mean_mae:.4f}", style="bold")
     results.print(table)
+    if evaluation.person_norm:
+        results.print(f"per person: {evaluation.person_norm}")
     if evaluation.n_without_labels:
         results.print(f"{evaluation.n_without_labels} clips without labels: predicted, not scored")
     _print_names("answered with the training mean (nothing seen or heard)", evaluation.without_evidence)

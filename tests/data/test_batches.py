@@ -5,7 +5,15 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from reactometer.data.batches import PartDataset, Sampling, TrainingDataset, collate, pick_frames, to_item
+from reactometer.data.batches import (
+    MediaReader,
+    PartDataset,
+    Sampling,
+    TrainingDataset,
+    collate,
+    pick_frames,
+    to_item,
+)
 from reactometer.data.cache import PreparedRow, PreparedSet, load_clip
 from reactometer.records import FaceSample, FrameState, PreparedClip
 
@@ -74,9 +82,9 @@ def test_a_file_without_anything_makes_an_empty_item() -> None:
 
 def test_training_items_follow_from_seed_epoch_and_clip_alone(prepared: PreparedSet) -> None:
     rows = prepared.split("train")
-    sampling = Sampling(3, 32, listens=False)
-    first, again = TrainingDataset(rows, sampling, 0, 3), TrainingDataset(rows, sampling, 0, 3)
-    later = TrainingDataset(rows, sampling, 0, 4)
+    read = MediaReader(Sampling(3, 32, listens=False))
+    first, again = TrainingDataset(rows, read, 0, 3), TrainingDataset(rows, read, 0, 3)
+    later = TrainingDataset(rows, read, 0, 4)
     times = [first[index].times_s.tolist() for index in range(6)]
     assert times == [again[index].times_s.tolist() for index in range(6)]
     assert times != [later[index].times_s.tolist() for index in range(6)]
@@ -85,6 +93,25 @@ def test_training_items_follow_from_seed_epoch_and_clip_alone(prepared: Prepared
 def test_a_long_clip_is_scored_in_parts(prepared: PreparedSet) -> None:
     row = prepared.rows[0]
     long = PreparedRow(row.clip, row.file, duration_s=130.0)
-    parts = PartDataset([row, long], SAMPLING).parts
+    parts = PartDataset([row, long], MediaReader(SAMPLING)).parts
     assert [(part.index, part.start_s) for part in parts] == [(0, 0.0), (1, 0.0), (1, 60.0), (1, 120.0)]
     assert parts[-1].length_s == pytest.approx(10.0)
+
+
+def test_each_draw_of_a_clip_shows_other_frames_and_the_first_is_the_even_one(prepared: PreparedSet) -> None:
+    row, read = prepared.rows[0], MediaReader(Sampling(2, 32, listens=False, draws=6))
+    dataset = PartDataset([row], read, draws=6)
+    times = [tuple(dataset[place].times_s.tolist()) for place in range(6)]
+    assert times == [tuple(dataset[place].times_s.tolist()) for place in range(6)]
+    assert len(set(times)) > 2
+    assert times[0] == tuple(read(row, dataset.parts[0]).times_s.tolist())
+
+
+def test_sound_comes_as_blocks_of_samples_where_a_model_hears_the_waveform(prepared: PreparedSet) -> None:
+    clip = load_clip(next(row for row in prepared.rows if row.has_sound))
+    assert clip.waveform is not None
+    item = to_item(clip, Sampling(1, 32, looks=False, hears="samples"))
+    assert item.voice.shape == (-(-len(clip.waveform) // 320), 320)
+    assert item.voice.ravel()[: len(clip.waveform)].tolist() == clip.waveform.tolist()
+    assert np.diff(item.voice_times_s) == pytest.approx(0.02, abs=1e-6)
+    assert not item.seen.any()

@@ -1,12 +1,17 @@
-"""Reading data sets: ABAW5 as the challenge gives it, a plain CSV, and what can be wrong with them."""
+"""Reading data sets: ABAW5, MuSe-2022 and EMI as the challenges give them, a plain CSV, and what can be wrong."""
 
 from __future__ import annotations
 
+import wave
 from pathlib import Path
 
+import cv2
+import numpy as np
 import pytest
 
+from reactometer.config import PrepareConfig
 from reactometer.data.layouts import read_data_set
+from reactometer.data.prepare import prepare
 from reactometer.errors import DataError
 from reactometer.labels import BASIC, EMI, HUME_REACTION
 
@@ -133,6 +138,179 @@ def test_what_is_no_data_set_is_named(tmp_path: Path) -> None:
     (tmp_path / "latin.csv").write_bytes(b"path,Joy\n\xe9.mp4,1\n")
     with pytest.raises(DataError, match="UTF-8"):
         read_data_set(tmp_path / "latin.csv")
+
+
+def _table(path: Path, *rows: str) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("\n".join(rows) + "\n", encoding="utf-8")
+    return path
+
+
+def _file(path: Path) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(b"media")
+    return path
+
+
+def _tone(path: Path, duration_s: float) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    times_s = np.arange(int(duration_s * 16_000)) / 16_000
+    with wave.open(str(path), "wb") as stream:
+        stream.setparams((1, 2, 16_000, 0, "NONE", ""))
+        stream.writeframes((10_000 * np.sin(2 * np.pi * 440 * times_s)).astype("<i2").tobytes())
+
+
+MUSE_HEADER = "File_ID," + ",".join(HUME_REACTION)
+
+
+@pytest.mark.parametrize("header", ["Id,Proposal", "File_ID,Split", "id,partition"])
+def test_muse_2022_is_read_as_the_challenge_gives_it(tmp_path: Path, header: str) -> None:
+    _table(
+        tmp_path / "labels.csv", MUSE_HEADER, "[00001],0,.2,0,0,0,0,1", "[00000],.1,.2,.3,.4,.5,.6,1", "[00002],,,,,,,"
+    )
+    _table(tmp_path / "partition.csv", header, "[00000],train", "[00001],devel", "[00002],test", "[00003],test")
+    _file(tmp_path / "feats" / "Faces" / "00000" / "1.jpg")
+    wav = _file(tmp_path / "raw" / "wav" / "00000.wav")
+    video = _file(tmp_path / "raw" / "00001.mp4")
+    manifest = read_data_set(tmp_path)
+    assert manifest.labels == HUME_REACTION
+    first, second, third, fourth = manifest.clips
+    assert (first.clip_id, first.split, first.labels) == ("[00000]", "train", (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 1.0))
+    assert (first.path, first.audio_path) == (tmp_path / "feats" / "Faces" / "00000", wav)
+    assert (second.path, second.audio_path, second.split) == (video, None, "val")
+    assert second.labels == (0, 0.2, 0, 0, 0, 0, 1)
+    assert (third.labels, third.split, fourth.labels, fourth.split) == (None, "test", None, "test")
+    assert (third.path, fourth.clip_id) == (tmp_path / "feats" / "Faces" / "00002", "[00003]")
+    assert [clip.problem for clip in manifest.clips] == [None] * 4
+
+
+def test_muse_2022_ids_match_with_and_without_brackets_and_zeros(tmp_path: Path) -> None:
+    _table(tmp_path / "labels.csv", MUSE_HEADER, "00007,0,0,0,0,0,0,1", "8,0,0,0,0,0,1,0")
+    _table(tmp_path / "partition.csv", "Id,Proposal", "7,train", "[00008],devel")
+    faces = _file(tmp_path / "feats" / "Faces" / "00007" / "1.jpg").parent
+    seven, eight = read_data_set(tmp_path).clips
+    assert (seven.clip_id, seven.path, eight.clip_id) == ("[7]", faces, "[00008]")
+    assert (seven.labels, eight.labels) == ((0, 0, 0, 0, 0, 0, 1), (0, 0, 0, 0, 0, 1, 0))
+    assert seven.problem is eight.problem is None
+
+
+def test_muse_2022_rows_that_do_not_fit_are_kept_and_named(tmp_path: Path) -> None:
+    zeros = "0,0,0,0,0,0,1"
+    rows = [
+        f"[00000],{zeros}",
+        "[00001],0,0,0,0,0,0,9",
+        f"[00002],{zeros}",
+        "[00000],1,1,1,1,1,1,1",
+        f"[00003],{zeros}",
+    ]
+    _table(tmp_path / "labels.csv", MUSE_HEADER, *rows)
+    parts = ["[00000],train", "[00001],train", "[00003],holdout", "[00004],train", "[00003],", "[00000],devel"]
+    _table(tmp_path / "partition.csv", "Id,Proposal", *parts)
+    clips = read_data_set(tmp_path).clips
+    assert [(clip.clip_id, clip.problem) for clip in clips] == [
+        ("[00000]", None),
+        ("[00001]", "label Surprise is outside [0, 1] (got 9); rescale the column"),
+        ("[00003]", "unknown split (got 'holdout'; expected train, val or test)"),
+        ("[00004]", "no labels (labels.csv has no row for this id)"),
+        ("[00003]", "duplicate id (rows 4 and 6; the first one is used); make ids unique"),
+        ("[00000]", "duplicate id (rows 2 and 7; the first one is used); make ids unique"),
+        ("[00002]", "no split (partition.csv has no row for this id)"),
+        ("[00000]", "duplicate id in labels.csv (the first row is used); make ids unique"),
+    ]
+    assert clips[0].labels == (0, 0, 0, 0, 0, 0, 1)
+
+
+def test_muse_2022_tables_that_cannot_be_used(tmp_path: Path) -> None:
+    _table(tmp_path / "labels.csv", MUSE_HEADER.replace(",Fear", ""), "[00000],0,0,0,0,0,1")
+    _table(tmp_path / "partition.csv", "Id,Proposal", "[00000],train")
+    with pytest.raises(DataError, match=r"labels\.csv: label column 'Fear' is missing"):
+        read_data_set(tmp_path)
+    _table(tmp_path / "partition.csv", "Id", "[00000]")
+    with pytest.raises(DataError, match=r"partition\.csv: no second column \(got Id; expected id, partition\)"):
+        read_data_set(tmp_path)
+
+
+def test_muse_2022_crops_are_prepared_with_their_sound(tmp_path: Path) -> None:
+    """From the challenge's folder to a prepared clip: crops as they are, two a second, and the sound beside them."""
+    _table(tmp_path / "data" / "labels.csv", MUSE_HEADER, "[00000],0,0,0,0,0,0,1")
+    _table(tmp_path / "data" / "partition.csv", "Id,Proposal", "[00000],train", "[00001],test")
+    crops = tmp_path / "data" / "feats" / "Faces" / "00000"
+    crops.mkdir(parents=True)
+    for number in range(3):
+        cv2.imwrite(str(crops / f"{number}.jpg"), np.full((40, 40, 3), 90, np.uint8))
+    _tone(tmp_path / "data" / "wav" / "00000.wav", duration_s=2.0)
+    settings = PrepareConfig(detector="haar", size_px=32)
+    prepared = prepare(tmp_path / "data", tmp_path / "out", settings=settings, workers=1, progress=False)
+    first, second = prepared.rows
+    assert (first.n_faces, first.has_sound, first.duration_s, first.clip.split) == (3, True, 2.0, "train")
+    assert "feats/Faces/00001 (got no such file" in (second.clip.problem or "")
+
+
+EMI_HEADER = "Filename," + ",".join(EMI)
+
+
+def test_emi_is_read_as_the_challenge_gives_it(tmp_path: Path) -> None:
+    _table(tmp_path / "train_split.csv", EMI_HEADER, "00000,.3,.3,0,0,.3,0", "1.mp4,0,0,0,0,.5,0")
+    _table(tmp_path / "valid_split.csv", EMI_HEADER, "00002,1,0,0,0,0,0")
+    one, two = _file(tmp_path / "raw" / "00001.mp4"), _file(tmp_path / "mp4" / "00002.mp4")
+    manifest = read_data_set(tmp_path)
+    assert manifest.labels == EMI
+    assert [(clip.clip_id, clip.split) for clip in manifest.clips] == [
+        ("00000", "train"),
+        ("1.mp4", "train"),
+        ("00002", "val"),
+    ]
+    assert [clip.path for clip in manifest.clips] == [tmp_path / "raw" / "00000.mp4", one, two]
+    assert manifest.clips[0].labels == (0.3, 0.3, 0, 0, 0.3, 0)
+    assert not any(clip.problem for clip in manifest.clips)
+    _table(tmp_path / "test_split.csv", "Filename", "00003", "00004")
+    *_, third, fourth = read_data_set(tmp_path).clips
+    assert (third.clip_id, third.split, third.labels, third.problem) == ("00003", "test", None, None)
+    assert fourth.path == tmp_path / "raw" / "00004.mp4"
+
+
+def test_emi_rows_and_tables_that_do_not_fit_are_named(tmp_path: Path) -> None:
+    _table(tmp_path / "train_split.csv", EMI_HEADER, "00000,0,0,0,0,0,1", "00001,0,0,0,0,0,1.2")
+    _table(tmp_path / "valid_split.csv", EMI_HEADER, "00002,0,0,0,0,0,1", "00000,0,0,0,0,0,1")
+    assert [clip.problem for clip in read_data_set(tmp_path).clips] == [
+        None,
+        "label Joy is outside [0, 1] (got 1.2); rescale the column",
+        None,
+        "duplicate id (rows train_split.csv:2 and valid_split.csv:3; the first one is used); make ids unique",
+    ]
+    _table(tmp_path / "valid_split.csv", EMI_HEADER.replace(",Joy", ""), "00002,0,0,0,0,0")
+    with pytest.raises(DataError, match=r"valid_split\.csv: no column 'Joy'"):
+        read_data_set(tmp_path)
+    _table(tmp_path / "train_split.csv", EMI_HEADER.replace("Filename", "File"), "00000,0,0,0,0,0,1")
+    with pytest.raises(DataError, match=r"train_split\.csv: no column 'Filename' \(got File,"):
+        read_data_set(tmp_path)
+
+
+def test_an_empty_id_is_no_other_clip(tmp_path: Path) -> None:
+    zeros = "0,0,0,0,0,1"
+    for layout, name in (("muse", "labels.csv"), ("emi", "train_split.csv"), ("abaw5", "data_info.csv")):
+        header = {"muse": MUSE_HEADER, "emi": EMI_HEADER, "abaw5": HEADER}[layout]
+        row = {"muse": f"[00000],0,{zeros}", "emi": f"00000,{zeros}", "abaw5": f"[],Train,0,{zeros},,"}[layout]
+        _table(tmp_path / layout / name, header, row)
+    _table(tmp_path / "muse" / "partition.csv", "Id,Proposal", ",train", "[00000],train")
+    _table(tmp_path / "emi" / "valid_split.csv", EMI_HEADER, f",{zeros}")
+    _csv(tmp_path, "path,Joy\n,1\n")
+    for path in (tmp_path / "muse", tmp_path / "emi", tmp_path / "abaw5", tmp_path / "clips.csv"):
+        assert [clip.problem for clip in read_data_set(path).clips].count("empty id") == 1
+
+
+def test_an_unknown_folder_is_told_all_layouts(tmp_path: Path) -> None:
+    with pytest.raises(
+        DataError, match=r"no known data set layout \(got a folder without CSV files; expected"
+    ) as caught:
+        read_data_set(tmp_path)
+    abaw5, muse = "data_info.csv (ABAW5)", "labels.csv and partition.csv (MuSe-2022)"
+    emi, crema_d = "train_split.csv and valid_split.csv (EMI)", "tabulatedVotes.csv (CREMA-D)"
+    for table in (abaw5, muse, emi, crema_d, "a CSV table with a column 'path'"):
+        assert table in str(caught.value)
+    _table(tmp_path / "labels.csv", MUSE_HEADER, "[00000],0,0,0,0,0,0,1")
+    with pytest.raises(DataError, match=r"no known data set layout \(got labels\.csv; expected"):
+        read_data_set(tmp_path)
 
 
 @pytest.mark.shared

@@ -2,14 +2,27 @@
 
 from __future__ import annotations
 
+import json
+import warnings
+from pathlib import Path
+from typing import Any, cast
+
 import numpy as np
+import numpy.typing as npt
 import pytest
 import torch
 from scipy import stats
+from torch import Tensor
 from torchmetrics.regression import ConcordanceCorrCoef, MeanAbsoluteError, PearsonCorrCoef
 
+from reactometer.config import Config
+from reactometer.data.batches import Batch
+from reactometer.data.cache import PreparedSet
 from reactometer.errors import ScoreError
-from reactometer.evaluation.metrics import measure
+from reactometer.evaluation.evaluate import Evaluation, evaluate
+from reactometer.evaluation.metrics import Array, measure
+from reactometer.models.folder import load_model
+from reactometer.training.fit import train
 
 LABELS = ("a", "b", "c")
 
@@ -75,3 +88,129 @@ def test_what_cannot_be_scored_is_refused() -> None:
         measure(np.zeros((5, 3)), np.zeros((4, 3)), LABELS)
     with pytest.raises(ScoreError, match="not a number"):
         measure(np.full((5, 3), np.nan), np.zeros((5, 3)), LABELS)
+
+
+def _torchmetrics(metric: PearsonCorrCoef | ConcordanceCorrCoef, truth: npt.ArrayLike, guess: npt.ArrayLike) -> float:
+    """In double precision: its own default, float32, is what would be tested otherwise."""
+    metric.set_dtype(torch.float64)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # it warns of constants, and returns NaN
+        value = metric(torch.tensor(guess, dtype=torch.float64), torch.tensor(truth, dtype=torch.float64))
+    return float(cast(Tensor, value))
+
+
+def _pair(kind: str, generator: np.random.Generator) -> tuple[Array, Array]:
+    """Targets and predictions of 3 to 80 clips that are hard in one way."""
+    clips = int(generator.integers(3, 80))
+    truth, noise = generator.uniform(size=(2, clips))
+    guess = 0.4 * truth + 0.5 * noise
+    weight = generator.uniform(0.1, 3)
+    pairs = {
+        "random": (truth, guess),
+        "near constants": (0.5 + 1e-4 * truth, 0.3 + 1e-4 * guess),
+        "great offsets": (1e6 + truth, 1e6 + 0.01 * guess),
+        "one great offset": (truth, 1e6 + guess),
+        "duplicates": ((truth * 3).round() / 3 + (np.arange(clips) == 0), (guess * 4).round() / 4 + (truth > 0.5)),
+        "one clip apart": ((np.arange(clips) == 1).astype(float), guess),
+        "float32": (truth.astype(np.float32), guess.astype(np.float32)),
+        "correlated": (truth, weight * truth + 0.2),
+        "anticorrelated": (truth, 0.9 - weight * truth),
+    }
+    return pairs[kind]
+
+
+KINDS = (
+    "random,near constants,great offsets,one great offset,duplicates,one clip apart,float32,correlated,anticorrelated"
+)
+
+
+@pytest.mark.parametrize("kind", KINDS.split(","))
+def test_hard_inputs_score_as_elsewhere(kind: str) -> None:
+    """40 random draws of each kind; torchmetrics has Lin's moments, 1/n, of the clips 1,000 times over."""
+    generator = np.random.default_rng(0)
+    for _ in range(40):
+        truth, guess = _pair(kind, generator)
+        metrics = measure(truth[:, None], guess[:, None], ("a",))
+        exact = truth.astype(np.float64), guess.astype(np.float64)
+        expected = stats.pearsonr(*exact).statistic
+        assert metrics.pearson[0] == pytest.approx(expected, abs=1e-8)
+        assert metrics.pearson[0] == pytest.approx(_torchmetrics(PearsonCorrCoef(), *exact), abs=1e-8)
+        often = [np.tile(column, 1000) for column in exact]
+        concordance = _torchmetrics(ConcordanceCorrCoef(), *often)
+        assert metrics.ccc[0] == pytest.approx(concordance, rel=1e-3, abs=1e-8)
+        if kind.endswith("correlated"):
+            assert metrics.pearson[0] == pytest.approx(-1.0 if kind.startswith("anti") else 1.0, abs=1e-12)
+
+
+@pytest.mark.parametrize("level", [0.0, 0.1, 1 / 3, 0.7, 1.0, 1e6])
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_a_constant_is_undefined_as_in_scipy(level: float, dtype: type[np.floating]) -> None:
+    """The mean of equal values may differ from them in the last digit, which must not become a correlation."""
+    varied = np.random.default_rng(1).uniform(size=101).astype(dtype)
+    constant = np.full(101, level, dtype)
+    for truth, guess in ((varied, constant), (constant, varied), (constant, constant)):
+        metrics = measure(truth[:, None], guess[:, None], ("a",))
+        assert metrics.pearson == metrics.ccc == (None,)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", stats.ConstantInputWarning)
+            assert np.isnan(stats.pearsonr(truth, guess).statistic)
+
+
+@pytest.fixture
+def reversed_within_batches(model_folder: Path, monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """When not in training, the network answers a batch's mean labels with its clips the wrong way round.
+
+    Gives the r of each batch and label that it has answered: −1, each of them.
+    """
+    network = type(load_model(model_folder).network)
+    learn, within = network.forward, list[float]()
+
+    def answer(self: Any, batch: Batch, *options: Any) -> Tensor:
+        if self.training:
+            return learn(self, batch, *options)
+        mean = batch.targets.mean(0)
+        answers = 0.1 + 0.5 * mean - 0.1 * (batch.targets - mean)  # (B, L)
+        pairs = zip(batch.targets.T.numpy(), answers.T.numpy(), strict=True)
+        within.extend(stats.pearsonr(*pair).statistic for pair in pairs if len(answers) > 1 and np.ptp(pair[0]) > 0)
+        return answers
+
+    monkeypatch.setattr(network, "forward", answer)
+    return within
+
+
+def _scores_of_the_table(evaluation: Evaluation, prepared: PreparedSet) -> list[float | None]:
+    """r of each label over every clip of the table of predictions; None where the clips' labels do not vary."""
+    truth = np.array([row.clip.labels for row in prepared.split(evaluation.split)])
+    guess = evaluation.predictions[list(prepared.labels)].to_numpy()
+    assert len(guess) == len(truth) == evaluation.metrics.n_clips
+    pairs = zip(truth.T, guess.T, strict=True)
+    return [float(stats.pearsonr(*pair).statistic) if np.ptp(pair[0]) > 0 else None for pair in pairs]
+
+
+@pytest.mark.parametrize("batch_size", [7, 13])
+def test_an_evaluation_scores_all_clips_at_once(
+    model_folder: Path, prepared: PreparedSet, reversed_within_batches: list[float], batch_size: int
+) -> None:
+    """Of 40 clips, 5 or 1 are left for a last batch: within each batch r = −1, and over all clips far from it."""
+    evaluation = evaluate(model_folder, prepared.folder, split="all", batch_size=batch_size, progress=False)
+    assert len(reversed_within_batches) > 10  # batches and labels
+    assert max(reversed_within_batches) < -0.99
+    r = _scores_of_the_table(evaluation, prepared)
+    assert evaluation.metrics.n_clips == 40
+    assert list(evaluation.metrics.pearson) == pytest.approx(r, abs=1e-5)
+    assert min(value for value in r if value is not None) > -0.8
+
+
+def test_a_validation_scores_all_clips_at_once(
+    small_config: Config, prepared: PreparedSet, reversed_within_batches: list[float], tmp_path: Path
+) -> None:
+    """What training says of the validation split, in a batch of 4 and one of what is left, is its score over all."""
+    training = small_config.training.model_copy(update={"out": tmp_path / "run", "epochs": 1, "batch_size": 4})
+    folder = train(small_config.model_copy(update={"training": training}), progress=False)
+    said = json.loads((folder / "model.json").read_text())["metrics"]
+    assert max(reversed_within_batches) < -0.99
+    r = _scores_of_the_table(evaluate(folder, prepared.folder, split="val", batch_size=4, progress=False), prepared)
+    assert len(prepared.split("val")) == 6
+    assert said["n_clips"] == len(prepared.split("val"))
+    assert list(said["pearson"].values()) == pytest.approx(r, abs=1e-5)
+    assert min(value for value in r if value is not None) > -0.8

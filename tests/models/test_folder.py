@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from reactometer.data.batches import MediaReader
 from reactometer.data.cache import PreparedSet
 from reactometer.errors import ModelError, OutputError
 from reactometer.models.folder import load_model, save_model
@@ -44,8 +45,8 @@ def test_a_model_comes_back_as_it_was_saved(model_folder: Path, prepared: Prepar
     )
     rows = prepared.split("test")
     for one, other in zip(
-        score_rows(loaded.network, rows, loaded.sampling),
-        score_rows(load_model(again).network, rows, loaded.sampling),
+        score_rows(loaded.network, rows, MediaReader(loaded.sampling)),
+        score_rows(load_model(again).network, rows, MediaReader(loaded.sampling)),
         strict=True,
     ):
         assert one.intensities.tolist() == other.intensities.tolist()
@@ -54,8 +55,9 @@ def test_a_model_comes_back_as_it_was_saved(model_folder: Path, prepared: Prepar
 @pytest.mark.parametrize("batch_size", [1, 3, 40])
 def test_scores_do_not_depend_on_the_batch_size(model_folder: Path, prepared: PreparedSet, batch_size: int) -> None:
     loaded = load_model(model_folder)
-    reference = [score.intensities for score in score_rows(loaded.network, prepared.rows, loaded.sampling)]
-    scores = score_rows(loaded.network, prepared.rows, loaded.sampling, batch_size=batch_size)
+    read = MediaReader(loaded.sampling)
+    reference = [score.intensities for score in score_rows(loaded.network, prepared.rows, read)]
+    scores = score_rows(loaded.network, prepared.rows, read, batch_size=batch_size)
     for score, expected in zip(scores, reference, strict=True):
         assert score.intensities == pytest.approx(expected, abs=1e-5)
 
@@ -106,7 +108,7 @@ def test_changed_weights_are_refused(copy: Path) -> None:
     [
         ("format", 99, "another format of model folder"),
         ("labels", ["a"], "damaged model folder"),
-        ("encoder", {}, "damaged model folder"),
+        ("encoders", {}, "damaged model folder"),
         ("config", {"model": {"name": "resnet50", "evil": 1}, "prepare": {}}, "damaged model folder"),
     ],
 )

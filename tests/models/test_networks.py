@@ -1,6 +1,8 @@
-"""The networks: masks, batches, missing modalities, frozen encoders."""
+"""The networks: masks, batches, missing modalities, frozen encoders, features in the place of encoders."""
 
 from __future__ import annotations
+
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -11,18 +13,31 @@ from reactometer.config import ModelConfig
 from reactometer.data.batches import Batch, Item, collate
 from reactometer.errors import ConfigError, WeightsError
 from reactometer.media.voice import MEL_BANDS
-from reactometer.models.backbones import VoiceEncoder, load_frame_encoder, masked_moments
-from reactometer.models.multimodal import FaceAndVoice
-from reactometer.models.visual import MeanFrames
-from reactometer.models.zoo import ReactionModel, build_model
+from reactometer.models.multimodal import CrossModalHead
+from reactometer.models.network import ReactionModel
+from reactometer.models.showing import encode_item
+from reactometer.models.streams import Stream
+from reactometer.models.visual import GruHead, seen_first
+from reactometer.models.zoo import SYSTEMS, build_model, load_encoders
 
 MEAN = [0.2, 0.5, 0.8]
+TINY = {
+    "resnet50": "random:resnet-tiny",
+    "resnet50-gru": "random:resnet-tiny",
+    "vit-transformer": "random:vit-tiny",
+    "videomae": "random:videomae-tiny",
+    "multimodal": "random:resnet-tiny",
+}
 
 
-def _model(name: str, **settings: object) -> ReactionModel:
+def _model(name: str, given: dict[str, int] | None = None, **settings: object) -> ReactionModel:
     torch.manual_seed(0)
-    config = ModelConfig.model_validate({"name": name, "size_px": 32, "hidden": 8, **settings})
-    return build_model(config, load_frame_encoder("random:resnet-tiny", 32), MEAN).eval()
+    values = {"name": name, "size_px": 32, "hidden": 8, "attention_heads": 2, "encoder": TINY.get(name), **settings}
+    config = ModelConfig.model_validate(values)
+    model = build_model(config, load_encoders(config, given), MEAN)
+    if isinstance(model.head, CrossModalHead):
+        torch.nn.init.ones_(model.head.say)  # as after training: the transformer has a say
+    return model.eval()
 
 
 def _item(seed: int, frames: int, steps: int, unseen: tuple[int, ...] = ()) -> Item:
@@ -33,6 +48,7 @@ def _item(seed: int, frames: int, steps: int, unseen: tuple[int, ...] = ()) -> I
         seen=seen,
         times_s=np.arange(frames, dtype=np.float32),
         voice=generator.normal(-8, 3, (steps, MEL_BANDS)).astype(np.float32),
+        voice_times_s=np.arange(steps, dtype=np.float32) * np.float32(0.01),
         targets=(0.1, 0.2, 0.3),
     )
 
@@ -43,7 +59,7 @@ def _score(model: ReactionModel, *items: Item) -> Tensor:
     return answer
 
 
-@pytest.mark.parametrize("name", ["resnet50", "multimodal"])
+@pytest.mark.parametrize("name", SYSTEMS)
 def test_an_item_scores_the_same_alone_and_in_any_batch(name: str) -> None:
     model = _model(name)
     item = _item(1, frames=5, steps=333, unseen=(2,))
@@ -54,96 +70,141 @@ def test_an_item_scores_the_same_alone_and_in_any_batch(name: str) -> None:
         torch.testing.assert_close(_score(model, *batch)[place], alone, atol=1e-5, rtol=0)
 
 
-@pytest.mark.parametrize("name", ["resnet50", "multimodal"])
+@pytest.mark.parametrize("name", SYSTEMS)
 def test_unseen_frames_have_no_influence(name: str) -> None:
     model = _model(name)
     item = _item(1, frames=6, steps=100, unseen=(0, 4))
-    without = Item(item.frames[item.seen], item.seen[item.seen], item.times_s[item.seen], item.voice)
+    seen = item.seen
+    without = replace(item, frames=item.frames[seen], seen=seen[seen], times_s=item.times_s[seen])
     torch.testing.assert_close(_score(model, item), _score(model, without), atol=1e-6, rtol=0)
 
 
-def test_the_face_model_answers_with_the_mean_of_the_seen_frames() -> None:
+@pytest.mark.parametrize("name", ["resnet50-gru", "vit-transformer", "multimodal"])
+def test_order_and_time_of_the_frames_reach_the_score(name: str) -> None:
+    model = _model(name)
+    item = _item(1, frames=6, steps=100)
+    for other in (replace(item, frames=item.frames[::-1].copy()), replace(item, times_s=item.times_s * 3)):
+        assert (_score(model, item) - _score(model, other)).abs().max() > 1e-6
+
+
+def test_the_headline_model_answers_with_the_mean_of_the_seen_frames() -> None:
     model = _model("resnet50")
-    assert isinstance(model, MeanFrames)
     item = _item(1, frames=4, steps=0)
+    assert model.face_encoder is not None
     with torch.inference_mode():
-        features = model.encoder(torch.from_numpy(item.frames)).mean(0)
-        expected = torch.sigmoid(model.head(features))
+        features = model.face_encoder(torch.from_numpy(item.frames)).mean(0)
+        expected = torch.sigmoid(model.output(features))
     torch.testing.assert_close(_score(model, item)[0], expected, atol=1e-6, rtol=0)
 
 
 def test_without_evidence_the_answer_is_the_training_mean() -> None:
     silent_and_unseen, only_voice = _item(0, frames=3, steps=0, unseen=(0, 1, 2)), _item(0, frames=0, steps=50)
-    for name, item in (("resnet50", silent_and_unseen), ("resnet50", only_voice), ("multimodal", silent_and_unseen)):
+    for name in SYSTEMS:
         model = _model(name)
-        assert not model.has_evidence(collate([item], 3)).item()
-        torch.testing.assert_close(_score(model, item)[0], torch.tensor(MEAN))
-    both = _model("multimodal")
-    assert both.has_evidence(collate([only_voice], 3)).item()
-    assert not torch.allclose(_score(both, only_voice)[0], torch.tensor(MEAN), atol=1e-6)
+        assert not model.has_evidence(collate([silent_and_unseen], 3)).item()
+        torch.testing.assert_close(_score(model, silent_and_unseen)[0], torch.tensor(MEAN))
+        hears = _score(model, only_voice)[0]
+        assert torch.allclose(hears, torch.tensor(MEAN), atol=1e-6) != (name == "multimodal")
 
 
 def test_modality_dropout_takes_one_of_two_and_never_the_last() -> None:
     model = _model("multimodal", modality_dropout=1.0).train()
-    assert isinstance(model, FaceAndVoice)
+    assert isinstance(model.head, CrossModalHead)
     has_face, has_voice = torch.tensor([True, True, False] * 100), torch.tensor([True, False, True] * 100)
-    face, voice = model._keep(has_face, has_voice)
+    streams = {
+        name: Stream(torch.zeros(300, 1, 4), mask.unsqueeze(1), torch.zeros(300, 1))
+        for name, mask in (("face", has_face), ("voice", has_voice))
+    }
+    kept = model.head.drop_modality(streams)
+    face, voice = kept["face"].mask[:, 0], kept["voice"].mask[:, 0]
     assert (face ^ voice)[0::3].all()  # who had both has one
     assert 20 < int(face[0::3].sum()) < 80
     assert face[1::3].all()
     assert voice[2::3].all()
 
 
+def test_a_model_of_one_modality_does_not_notice_the_other() -> None:
+    item = _item(1, frames=4, steps=80)
+    face, voice = _model("multimodal", modalities="face"), _model("multimodal", modalities="voice")
+    assert torch.equal(
+        _score(face, item), _score(face, replace(item, voice=item.voice[:0], voice_times_s=item.voice_times_s[:0]))
+    )
+    assert torch.equal(_score(voice, item), _score(voice, replace(item, seen=~item.seen)))
+    assert (face.looks, face.listens, voice.looks, voice.listens) == (True, False, False, True)
+    with pytest.raises(ConfigError, match="'resnet50' goes by the face alone"):
+        _model("resnet50", modalities="voice")
+
+
 def test_a_frozen_encoder_does_not_move() -> None:
     model = _model("resnet50", frozen=True).train()
-    before = {name: tensor.clone() for name, tensor in model.encoder.state_dict().items()}
+    assert model.face_encoder is not None
+    before = {name: tensor.clone() for name, tensor in model.face_encoder.state_dict().items()}
     optimiser = torch.optim.SGD([parameter for parameter in model.parameters() if parameter.requires_grad], lr=1.0)
     model(collate([_item(1, 4, 0), _item(2, 4, 0)], 3)).square().sum().backward()
     optimiser.step()
-    for name, tensor in model.encoder.state_dict().items():
+    for name, tensor in model.face_encoder.state_dict().items():
         assert torch.equal(tensor, before[name])
-    assert sum(parameter.requires_grad for parameter in model.parameters()) == 2  # the head
+    assert sum(parameter.requires_grad for parameter in model.parameters()) == 2  # the output layer
 
 
-def test_an_untrained_head_answers_about_the_training_mean() -> None:
-    answers = _score(_model("resnet50"), *[_item(seed, 3, 0) for seed in range(5)])
-    torch.testing.assert_close(answers, torch.tensor(MEAN).expand(5, 3), atol=0.2, rtol=0)
+@pytest.mark.parametrize("name", SYSTEMS)
+def test_features_of_frozen_encoders_give_the_same_score_as_the_media(name: str) -> None:
+    model = _model(name, frozen=True)
+    item = _item(1, frames=5, steps=120, unseen=(3,))
+    features = encode_item(model, item)
+    assert features.frames.ndim == 2
+    torch.testing.assert_close(_score(model.on_features(), features), _score(model, item), atol=1e-5, rtol=0)
 
 
-def test_masked_moments_equal_numpy() -> None:
-    sequence = torch.randn(2, 5, 3)
-    mask = torch.tensor([[True, False, True, True, False], [False] * 5])
-    mean, spread = masked_moments(sequence, mask)
-    kept = sequence[0, mask[0]].numpy()
-    np.testing.assert_allclose(mean[0].numpy(), kept.mean(0), atol=1e-6)
-    np.testing.assert_allclose(spread[0].numpy(), np.sqrt(kept.var(0) + 1e-6), atol=1e-5)
-    assert not mean[1].any()
+@pytest.mark.parametrize("name", SYSTEMS)
+def test_the_same_heads_take_features_of_files(name: str) -> None:
+    model = _model(name, given={"face": 7, "voice": 5})
+    frames, voice = np.random.default_rng(0).normal(size=(2, 9, 7)).astype(np.float32)
+    times_s = np.arange(9, dtype=np.float32)
+    item = Item(frames, np.ones(9, bool), times_s, voice[:, :5], times_s)
+    assert model.given_sizes == ({"face": 7, "voice": 5} if name == "multimodal" else {"face": 7})
+    assert _score(model, item).shape == (1, 3)
 
 
-def test_the_voice_encoder_hears_nothing_outside_its_mask() -> None:
-    encoder = VoiceEncoder().eval()
-    voice, mask = torch.randn(1, 90, MEL_BANDS), torch.arange(90)[None] < 61
-    noisy = torch.where(mask.unsqueeze(2), voice, torch.tensor(100.0))
-    with torch.inference_mode():
-        torch.testing.assert_close(encoder(noisy, mask), encoder(voice[:, :61], mask[:, :61]), atol=1e-5, rtol=0)
+def test_features_of_a_modality_that_the_model_does_not_go_by_are_refused() -> None:
+    with pytest.raises(ConfigError, match=r"'resnet50' goes by face \(got features of voice only\)"):
+        _model("resnet50", given={"face": 0, "voice": 5})
 
 
-def test_grid_pooling_keeps_places_apart() -> None:
+def test_an_untrained_model_answers_about_the_training_mean() -> None:
+    for name in SYSTEMS:
+        answers = _score(_model(name), *[_item(seed, 3, 20) for seed in range(5)])
+        torch.testing.assert_close(answers, torch.tensor(MEAN).expand(5, 3), atol=0.2, rtol=0)
+
+
+def test_attention_and_gru_see_no_padding() -> None:
+    """Steps after the last seen one may hold anything."""
     torch.manual_seed(0)
-    encoder = load_frame_encoder("random:resnet-tiny", 64, "grid").eval()
-    assert encoder.feature_size == 96 * 16
-    picture = torch.zeros((1, 3, 64, 64), dtype=torch.uint8)
-    picture[:, :, :16, :16] = 255
+    head = GruHead(4, hidden=6, dropout=0.0).eval()
+    values, mask = torch.randn(2, 5, 4), torch.tensor([[True, False, True, True, False], [True] * 5])
+    noisy = torch.where(mask.unsqueeze(2), values, torch.tensor(99.0))
+    times_s = torch.arange(5.0).expand(2, 5)
     with torch.inference_mode():
-        change = (encoder(picture) - encoder(torch.zeros_like(picture))).view(96, 4, 4).abs().sum(0)
-    assert change[0, 0] > 10 * change[3, 3]
+        torch.testing.assert_close(head(Stream(values, mask, times_s)), head(Stream(noisy, mask, times_s)))
+        short = head(seen_first(Stream(values[:1], mask[:1], times_s[:1])))
+        torch.testing.assert_close(short[0], head(Stream(values, mask, times_s))[0])
+
+
+def test_mixing_reaches_the_embedding_and_nothing_else() -> None:
+    model = _model("resnet50")
+    batch = collate([_item(1, 3, 0), _item(2, 3, 0)], 3)
+    with torch.inference_mode():
+        swapped = model(batch, mix=lambda embedding: embedding.flip(0))
+        torch.testing.assert_close(swapped, model(batch).flip(0))
 
 
 def test_unknown_names_get_a_suggestion() -> None:
     with pytest.raises(ConfigError, match=r"no model 'resnet5'.*Did you mean 'resnet50'\?"):
         _model("resnet5")
     with pytest.raises(WeightsError, match=r"no encoder 'random:resnet-5'.*Did you mean 'resnet-50'\?"):
-        load_frame_encoder("random:resnet-5", 32)
+        _model("resnet50", encoder="random:resnet-5")
+    with pytest.raises(ConfigError, match=r"hidden is not divisible by model.attention_heads \(got 8 and 3\)"):
+        _model("multimodal", attention_heads=3)
 
 
 def test_batches_are_what_lightning_can_move() -> None:

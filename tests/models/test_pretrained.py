@@ -14,12 +14,12 @@ from pathlib import Path
 import pytest
 import torch
 
-from reactometer.models.backbones import load_frame_encoder
+from reactometer.models.encoders import load_frame_encoder
 
 LOAD = """
 import sys, torch
 from reactometer.errors import WeightsError
-from reactometer.models.backbones import load_frame_encoder
+from reactometer.models.encoders import load_frame_encoder
 try:
     encoder = load_frame_encoder(sys.argv[1], 64).eval()
 except WeightsError as error:

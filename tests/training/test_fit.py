@@ -95,7 +95,7 @@ def test_a_frozen_encoder_from_an_offline_folder_trains_its_head(
     small_config: Config, prepared: PreparedSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The weights folder stands in for the network: the encoder comes from it as it is, and stays so."""
-    from reactometer.models.backbones import load_frame_encoder
+    from reactometer.models.encoders import FrameEncoder, load_frame_encoder
 
     torch.manual_seed(7)
     offline = tmp_path / "weights" / "somebody--resnet"
@@ -108,11 +108,12 @@ def test_a_frozen_encoder_from_an_offline_folder_trains_its_head(
     model = {"name": "resnet50", "encoder": "somebody/resnet", "frozen": True, "pooling": "network"}
     folder = train(config.model_copy(update={"model": config.model.model_copy(update=model)}), progress=False)
     given, kept = load_file(offline / "model.safetensors"), _weights(folder)
-    moved = [name for name, tensor in given.items() if not torch.equal(kept[f"encoder.net.{name}"], tensor)]
+    moved = [name for name, tensor in given.items() if not torch.equal(kept[f"face_encoder.net.{name}"], tensor)]
     assert moved == []
     monkeypatch.delenv("REACTOMETER_WEIGHTS")
-    encoder = load_model(folder).network.encoder  # needs the folder no more
-    assert encoder.mean.flatten().tolist() == [0.5, 0.5, 0.5]
+    encoder = load_model(folder).network.face_encoder  # needs the folder no more
+    assert isinstance(encoder, FrameEncoder)
+    assert encoder.pixels.mean.flatten().tolist() == [0.5, 0.5, 0.5]
     assert encoder.pretrained
 
 

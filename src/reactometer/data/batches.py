@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import NamedTuple
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Literal, NamedTuple
 
 import cv2
 import numpy as np
@@ -16,18 +16,22 @@ from reactometer.data.cache import PreparedRow, load_clip
 from reactometer.media.audio import is_audible
 from reactometer.media.faces import decode_crop
 from reactometer.media.stream import cut_clip, part_spans
-from reactometer.media.voice import MEL_BANDS, log_mel
-from reactometer.records import ByteArray, FaceSample, FloatArray, PreparedClip
+from reactometer.media.voice import STEP_RATE_HZ, log_mel
+from reactometer.records import SOUND_RATE_HZ, ByteArray, FaceSample, FloatArray, PreparedClip
+
+BLOCK_SIZE = 320
+"""Samples of a block where a model hears the waveform: 20 ms, the step of HuBERT and wav2vec 2.0."""
 
 
 class Batch(NamedTuple):
     """What a model takes. A masked entry is zero and must not reach any result."""
 
-    frames: Tensor  # (B, T, 3, H, W) uint8 RGB
+    frames: Tensor  # (B, T, 3, H, W) uint8 RGB, or (B, T, D) float32: features of frames
     frame_mask: Tensor  # (B, T) bool: the frame shows the followed face
-    times_s: Tensor  # (B, T) float32, from the beginning of the clip
-    voice: Tensor  # (B, N, M) float32 log-mel
+    frame_times_s: Tensor  # (B, T) float32, from the beginning of the clip
+    voice: Tensor  # (B, N, M) float32: log-mel, blocks of samples, or features of the voice
     voice_mask: Tensor  # (B, N) bool: the step is sound of an audible clip
+    voice_times_s: Tensor  # (B, N) float32, from the beginning of the clip
     targets: Tensor  # (B, L) float32 in [0, 1]
     target_mask: Tensor  # (B,) bool: the clip has labels
     number: Tensor  # (B,) int64: the item's number in its data set
@@ -37,22 +41,44 @@ class Batch(NamedTuple):
 class Item:
     """One clip, or window of one, ready to be batched; letters as in :class:`Batch` without B."""
 
-    frames: ByteArray  # (T, 3, H, W)
+    frames: np.ndarray  # (T, 3, H, W) uint8, or (T, D) float32
     seen: np.ndarray  # (T,) bool
     times_s: FloatArray  # (T,)
     voice: FloatArray  # (N, M); N = 0 where nothing is audible
+    voice_times_s: FloatArray  # (N,)
     targets: tuple[float, ...] | None = None
     number: int = 0
 
 
 @dataclass(frozen=True)
 class Sampling:
-    """How many frames a model sees of a clip, how large, and which modalities reach it."""
+    """What a model is shown of a clip: how many frames, how large, which modalities, and how often anew."""
 
     n_frames: int
     size_px: int
     looks: bool = True
     listens: bool = True
+    hears: Literal["log-mel", "samples"] = "log-mel"
+    draws: int = 1  # scores of a clip that are averaged, each with other frames drawn from it
+
+
+@dataclass(frozen=True)
+class Part:
+    """A stretch of one clip of a list, and which draw of its frames; draw 0 is the evenly spaced one."""
+
+    index: int  # the clip's place in the list
+    start_s: float
+    end_s: float
+    draw: int = 0
+
+    @property
+    def length_s(self) -> float:
+        """Length in seconds."""
+        return self.end_s - self.start_s
+
+
+Reader = Callable[[PreparedRow, Part, np.random.Generator | None], Item]
+"""Gets what a model is shown of a part of a clip; with a generator, frames are jittered as in training."""
 
 
 def pick_frames(
@@ -73,15 +99,8 @@ def pick_frames(
     return sorted({int(index) for index in nearest.clip(0, len(known) - 1)})
 
 
-def to_item(
-    clip: PreparedClip,
-    sampling: Sampling,
-    *,
-    targets: tuple[float, ...] | None = None,
-    number: int = 0,
-    rng: np.random.Generator | None = None,
-) -> Item:
-    """Decode what a model sees of a clip; with ``rng``, the choice of frames is jittered as in training."""
+def to_item(clip: PreparedClip, sampling: Sampling, rng: np.random.Generator | None = None) -> Item:
+    """Decode what a model sees and hears of a clip; with ``rng``, the choice of frames is jittered as in training."""
     times_s = [sample.time_s for sample in clip.samples]
     picked = pick_frames(times_s, clip.start_s, clip.end_s, sampling.n_frames, rng)
     samples = [clip.samples[place] for place in picked]
@@ -90,15 +109,29 @@ def to_item(
     for place, sample in enumerate(samples):
         if seen[place]:
             frames[place] = _picture(sample, sampling.size_px)
-    hears = sampling.listens and is_audible(clip.waveform) and clip.waveform is not None
+    audible = sampling.listens and clip.waveform is not None and is_audible(clip.waveform)
+    voice, rate_hz = _steps(clip.waveform if audible else None, sampling.hears)
     return Item(
         frames=frames,
         seen=seen,
         times_s=np.array([sample.time_s - clip.start_s for sample in samples], dtype=np.float32),
-        voice=log_mel(clip.waveform) if hears and clip.waveform is not None else np.zeros((0, MEL_BANDS), np.float32),
-        targets=targets,
-        number=number,
+        voice=voice,
+        voice_times_s=np.arange(len(voice), dtype=np.float32) / rate_hz,
     )
+
+
+def draw_of(number: int) -> np.random.Generator | None:
+    """The generator of a part's draw, the same for every clip; none for draw 0, the evenly spaced one."""
+    return np.random.default_rng(number) if number else None
+
+
+def _steps(waveform: FloatArray | None, hears: str) -> tuple[FloatArray, float]:
+    """Sound as steps of log-mel (N, M), or as blocks of samples (N, BLOCK_SIZE), and how many come a second."""
+    sound = np.zeros(0, np.float32) if waveform is None else waveform
+    if hears == "log-mel":
+        return log_mel(sound), STEP_RATE_HZ
+    padded = np.pad(sound, (0, -len(sound) % BLOCK_SIZE))
+    return padded.reshape(-1, BLOCK_SIZE), SOUND_RATE_HZ / BLOCK_SIZE  # (N, BLOCK_SIZE)
 
 
 def _picture(sample: FaceSample, size_px: int) -> ByteArray:
@@ -114,50 +147,57 @@ def _picture(sample: FaceSample, size_px: int) -> ByteArray:
 
 def collate(items: Sequence[Item], n_labels: int) -> Batch:
     """Pad a list of items to the longest in frames and in sound, and mask the padding."""
-    size_px = items[0].frames.shape[-1]
-    frames = torch.zeros(
-        (len(items), max(1, *(len(item.frames) for item in items)), 3, size_px, size_px), dtype=torch.uint8
-    )
-    frame_mask = torch.zeros(frames.shape[:2], dtype=torch.bool)
-    times_s = torch.zeros(frames.shape[:2])
-    voice = torch.zeros((len(items), max(1, *(len(item.voice) for item in items)), MEL_BANDS))
-    voice_mask = torch.zeros(voice.shape[:2], dtype=torch.bool)
-    targets = torch.zeros((len(items), n_labels))
-    for place, item in enumerate(items):
-        n_frames, n_steps = len(item.frames), len(item.voice)
-        frames[place, :n_frames] = torch.from_numpy(item.frames)
-        frame_mask[place, :n_frames] = torch.from_numpy(item.seen)
-        times_s[place, :n_frames] = torch.from_numpy(item.times_s)
-        voice[place, :n_steps] = torch.from_numpy(item.voice)
-        voice_mask[place, :n_steps] = True
-        if item.targets is not None:
-            targets[place] = torch.tensor(item.targets)
+    frames, frame_mask, frame_times_s = _pad([(item.frames, item.seen, item.times_s) for item in items])
+    heard = [(item.voice, np.ones(len(item.voice), dtype=bool), item.voice_times_s) for item in items]
+    voice, voice_mask, voice_times_s = _pad(heard)
+    targets = torch.tensor([item.targets or (0.0,) * n_labels for item in items])  # (B, L)
     target_mask = torch.tensor([item.targets is not None for item in items])
     number = torch.tensor([item.number for item in items])
-    return Batch(frames, frame_mask, times_s, voice, voice_mask, targets, target_mask, number)
+    return Batch(frames, frame_mask, frame_times_s, voice, voice_mask, voice_times_s, targets, target_mask, number)
+
+
+def _pad(rows: Sequence[tuple[np.ndarray, np.ndarray, np.ndarray]]) -> tuple[Tensor, Tensor, Tensor]:
+    """Values, mask and times of every row, zeros up to the longest, and at least one step."""
+    like = torch.from_numpy(rows[0][0])
+    longest = max(1, *(len(values) for values, _, _ in rows))
+    values = torch.zeros((len(rows), longest, *like.shape[1:]), dtype=like.dtype)
+    mask, times_s = torch.zeros((len(rows), longest), dtype=torch.bool), torch.zeros((len(rows), longest))
+    for place, (own, seen, own_times_s) in enumerate(rows):
+        values[place, : len(own)] = torch.from_numpy(own)
+        mask[place, : len(own)] = torch.from_numpy(seen)
+        times_s[place, : len(own)] = torch.from_numpy(own_times_s)
+    return values, mask, times_s
 
 
 @dataclass(frozen=True)
-class Part:
-    """A stretch of one clip of a list: the clip's place in it, and the stretch in seconds."""
+class MediaReader:
+    """Reads face crops and sound of prepared clips."""
 
-    index: int
-    start_s: float
-    end_s: float
+    sampling: Sampling
 
-    @property
-    def length_s(self) -> float:
-        """Length in seconds."""
-        return self.end_s - self.start_s
+    def __call__(self, row: PreparedRow, part: Part, rng: np.random.Generator | None = None) -> Item:
+        """What the model is shown of the part, decoded."""
+        clip = cut_clip(load_clip(row), part.start_s, part.end_s)
+        return to_item(clip, self.sampling, rng or draw_of(part.draw))
+
+
+def parts_of(rows: Sequence[PreparedRow], draws: int = 1) -> list[Part]:
+    """Every part of every clip, in order, each as often as it is drawn."""
+    return [
+        Part(index, *span, draw)
+        for index, row in enumerate(rows)
+        for span in part_spans(row.duration_s)
+        for draw in range(draws)
+    ]
 
 
 class PartDataset(Dataset[Item]):
     """Every part of every clip, in order, as a model is shown it for a score."""
 
-    def __init__(self, rows: Sequence[PreparedRow], sampling: Sampling) -> None:
+    def __init__(self, rows: Sequence[PreparedRow], read: Reader, draws: int = 1) -> None:
         self.rows = tuple(rows)
-        self.sampling = sampling
-        self.parts = [Part(index, *span) for index, row in enumerate(rows) for span in part_spans(row.duration_s)]
+        self.read = read
+        self.parts = parts_of(rows, draws)
 
     def __len__(self) -> int:
         return len(self.parts)
@@ -165,17 +205,17 @@ class PartDataset(Dataset[Item]):
     def __getitem__(self, place: int) -> Item:
         part = self.parts[place]
         row = self.rows[part.index]
-        clip = cut_clip(load_clip(row), part.start_s, part.end_s)
-        return to_item(clip, self.sampling, targets=row.clip.labels, number=place)
+        return replace(self.read(row, part, None), targets=row.clip.labels, number=place)
 
 
 class TrainingDataset(Dataset[Item]):
-    """Every clip once, its frames jittered (and, of a very long clip, one part) by ``(seed, epoch, clip)`` alone."""
+    """Every clip once: one of its parts, its frames jittered, by ``(seed, epoch, clip)`` alone."""
 
-    def __init__(self, rows: Sequence[PreparedRow], sampling: Sampling, seed: int, epoch: int) -> None:
+    def __init__(self, rows: Sequence[PreparedRow], read: Reader, seed: int, epoch: int, draws: int = 1) -> None:
         self.rows = tuple(rows)
-        self.sampling = sampling
+        self.read = read
         self.seed = (seed, epoch)
+        self.draws = draws
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -183,6 +223,6 @@ class TrainingDataset(Dataset[Item]):
     def __getitem__(self, index: int) -> Item:
         rng = np.random.default_rng((*self.seed, index))
         row = self.rows[index]
-        spans = part_spans(row.duration_s)
-        clip = cut_clip(load_clip(row), *spans[rng.integers(len(spans))])
-        return to_item(clip, self.sampling, targets=row.clip.labels, number=index, rng=rng)
+        parts = parts_of([row], self.draws)
+        part = parts[rng.integers(len(parts))]
+        return replace(self.read(row, part, rng), targets=row.clip.labels, number=index)

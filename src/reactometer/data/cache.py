@@ -6,7 +6,7 @@ import json
 import os
 import tempfile
 import zipfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -47,6 +47,7 @@ class PreparedSet:
     labels: tuple[str, ...]
     settings: PrepareConfig
     rows: tuple[PreparedRow, ...]
+    feature_sizes: Mapping[str, int] | None = None  # by modality, where the data bring features instead of media
 
     @property
     def failed(self) -> tuple[PreparedRow, ...]:
@@ -103,7 +104,8 @@ def open_prepared(folder: Path) -> PreparedSet:
         )
     labels = tuple(about["labels"])
     rows = tuple(_from_cells({str(key): str(cell) for key, cell in cells.items()}, labels, folder) for cells in table)
-    return PreparedSet(folder, labels, PrepareConfig.model_validate(about["settings"]), rows)
+    settings = PrepareConfig.model_validate(about["settings"])
+    return PreparedSet(folder, labels, settings, rows, about.get("features"))
 
 
 def write_clip(file: Path, clip: PreparedClip, stamp: dict[str, Any], counts: dict[str, Any]) -> None:
@@ -173,7 +175,12 @@ def write_index(prepared: PreparedSet) -> None:
     """Write the table of all clips and the settings beside the clips' files."""
     cells = [_to_cells(row, prepared.labels) for row in prepared.rows]
     pd.DataFrame(cells).to_csv(prepared.folder / MANIFEST_FILE, index=False)
-    about = {"format": FORMAT, "labels": prepared.labels, "settings": prepared.settings.model_dump()}
+    about = {
+        "format": FORMAT,
+        "labels": prepared.labels,
+        "settings": prepared.settings.model_dump(),
+        "features": prepared.feature_sizes,
+    }
     (prepared.folder / SETTINGS_FILE).write_text(json.dumps(about, indent=2) + "\n", encoding="utf-8")
 
 

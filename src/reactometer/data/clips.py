@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import zlib
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import count
 from pathlib import Path
 
 import numpy as np
@@ -35,21 +37,25 @@ class Manifest:
     clips: tuple[Clip, ...]
 
 
-def read_table(path: Path) -> pd.DataFrame:
-    """Read a CSV as text cells (empty for missing), with or without a byte-order mark.
+def read_rows(path: Path, required: Sequence[str] = ()) -> list[dict[str, str]]:
+    """Read a CSV's rows as text cells (empty for missing), with or without a byte-order mark, gzipped or not.
 
     Raises:
-        DataError: the file is missing, empty, no UTF-8, no table, or has no rows.
+        DataError: the file is missing, empty, no UTF-8, no table, has no rows or lacks a required column.
     """
     if not path.is_file():
         raise DataError(f"{path}: no such file", fix="Check the path")
     try:
         table = pd.read_csv(path, dtype=str, keep_default_na=False, encoding="utf-8-sig", skipinitialspace=True)
-    except (pd.errors.EmptyDataError, pd.errors.ParserError, UnicodeDecodeError) as error:
+    except (ValueError, OSError, EOFError, zlib.error) as error:  # the parser's own errors are ValueErrors
         raise DataError(f"{path}: not a CSV table: {error}", fix="Save it as UTF-8 CSV with one header line") from error
     if table.empty:
         raise DataError(f"{path}: has a header and no rows", expected="one row a clip")
-    return table.rename(columns=str.strip)
+    table = table.rename(columns=str.strip)
+    for name in required:
+        if name not in table.columns:
+            raise DataError(f"{path}: no column '{name}'", got=", ".join(table.columns))
+    return table.to_dict("records")  # type: ignore[return-value]
 
 
 def choose_labels(
@@ -94,8 +100,8 @@ def _refuse_near_miss(columns: Sequence[str], names: Sequence[str], origin: Path
 
 
 def parse_labels(row: Mapping[str, str], labels: Sequence[str]) -> tuple[tuple[float, ...] | None, str | None]:
-    """The row's label values (L,), ``None`` where all are empty, and what is wrong with them, if anything."""
-    cells = [row[label].strip() for label in labels]
+    """The row's label values (L,), ``None`` where all are empty or absent, and what is wrong with them, if anything."""
+    cells = [row.get(label, "").strip() for label in labels]
     if not any(cells):
         return None, None
     values = []
@@ -120,15 +126,51 @@ def parse_split(cell: str) -> tuple[str | None, str | None]:
     return SPLIT_NAMES[name], None
 
 
-def mark_duplicates(clips: Sequence[Clip]) -> tuple[Clip, ...]:
-    """The clips, with every later row of an id that was there before marked as a problem."""
-    first_row: dict[str, int] = {}
+def make_clip(
+    row: Mapping[str, str],
+    labels: Sequence[str],
+    own_columns: Sequence[str],
+    *,
+    clip_id: str,
+    path: Path,
+    split: str | None,
+    problem: str | None,
+    audio_path: Path | None = None,
+) -> Clip:
+    """What all tables share: person, stimulus, labels, and every column but the layout's own as an attribute."""
+    cells = {key.lower(): value.strip() for key, value in row.items()}
+    values, label_problem = parse_labels(row, labels)
+    hidden = {name.lower() for name in (*labels, *own_columns, "person", "stimulus")}
+    return Clip(
+        clip_id=clip_id,
+        path=path,
+        split=split,
+        person=cells.get("person") or None,
+        stimulus=cells.get("stimulus") or None,
+        labels=values,
+        audio_path=audio_path,
+        attributes={key: value.strip() for key, value in row.items() if key.lower() not in hidden},
+        problem=(problem or label_problem) if clip_id.strip("[]") else "empty id",
+    )
+
+
+def choose_media(candidates: Sequence[Path]) -> Path:
+    """The first of the places that holds something, else the first: preparing then says that it is missing."""
+    return next((path for path in candidates if path.exists()), candidates[0])
+
+
+def mark_duplicates(clips: Sequence[Clip], places: Iterable[object] | None = None) -> tuple[Clip, ...]:
+    """The clips, with every later row of an id that was there before marked as a problem.
+
+    ``places`` names each clip's row; by default they are those of one table, whose row 1 is its header.
+    """
+    first_place: dict[str, object] = {}
     checked = []
-    for row, clip in enumerate(clips, start=2):  # row 1 of the file is its header
-        if clip.clip_id in first_row:
-            problem = f"duplicate id (rows {first_row[clip.clip_id]} and {row}; the first one is used); make ids unique"
-            checked.append(replace(clip, problem=problem))
+    for clip, place in zip(clips, places or count(2), strict=False):
+        if clip.clip_id in first_place:
+            rows = f"rows {first_place[clip.clip_id]} and {place}"
+            checked.append(replace(clip, problem=f"duplicate id ({rows}; the first one is used); make ids unique"))
         else:
-            first_row[clip.clip_id] = row
+            first_place[clip.clip_id] = place
             checked.append(clip)
     return tuple(checked)

@@ -47,6 +47,7 @@ def prepare(
     *,
     settings: PrepareConfig | None = None,
     labels: str | Sequence[str] | None = None,
+    votes: str = "both",
     workers: int | None = None,
     progress: bool = True,
 ) -> PreparedSet:
@@ -60,6 +61,7 @@ def prepare(
         out: the folder to keep it in; default: a folder of its own in the user's cache.
         settings: how to sample and crop; default: :class:`reactometer.config.PrepareConfig`.
         labels: a label set's name or label columns; ``None`` finds them.
+        votes: of CREMA-D, whose votes to learn: "both", "face" or "voice".
         workers: processes; default: as many as there are processors.
         progress: show a bar on standard error.
 
@@ -70,8 +72,8 @@ def prepare(
     if (data / SETTINGS_FILE).is_file():
         return open_prepared(data)
     settings = settled(settings or PrepareConfig())
-    manifest = read_data_set(data, labels)
-    folder = Path(out) if out else cache_folder() / "prepared" / f"{data.resolve().stem}-{_digest(str(data.resolve()))}"
+    manifest = read_data_set(data, labels, votes=votes)
+    folder = Path(out) if out else default_folder(data)
     _claim(folder)
     jobs = [_Job(clip, folder / "clips" / _file_name(clip), settings) for clip in _with_splits(manifest)]
     rows: dict[int, PreparedRow] = {}
@@ -133,7 +135,7 @@ def _claim(folder: Path) -> None:
     if folder.exists() and not folder.is_dir():
         raise DataError(f"{folder}: is a file", expected="a folder to keep the prepared clips in")
     names = {entry.name for entry in folder.iterdir()} if folder.is_dir() else set()
-    if names - {"clips", MANIFEST_FILE, SETTINGS_FILE}:
+    if names - {"clips", "features", MANIFEST_FILE, SETTINGS_FILE}:
         raise DataError(
             f"{folder}: holds other files",
             expected="a new folder or one prepared before",
@@ -143,6 +145,11 @@ def _claim(folder: Path) -> None:
     for leftover in (folder / "clips").glob("*.part"):  # of a run that was killed; a younger one may be at work
         if time.time() - leftover.stat().st_mtime > LEFTOVER_S:
             leftover.unlink(missing_ok=True)
+
+
+def default_folder(data: Path) -> Path:
+    """Where a data set is kept when nobody says: a folder of its own in the user's cache."""
+    return cache_folder() / "prepared" / f"{data.resolve().stem}-{_digest(str(data.resolve()))}"
 
 
 def _digest(text: str) -> str:

@@ -1,4 +1,4 @@
-"""Person-disjoint splits for a data set that brings none."""
+"""Person-disjoint splits for a data set that brings none, and person-disjoint folds of train and val."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 
+from reactometer.errors import ConfigError
 from reactometer.records import Clip
 
 SHARES = {"train": 0.7, "val": 0.15, "test": 0.15}
@@ -28,3 +29,29 @@ def assign_splits(clips: Sequence[Clip], seed: int = 0) -> tuple[Clip, ...]:
         counts[split] += len(groups[name])
         split_of.update(dict.fromkeys(groups[name], split))
     return tuple(replace(clip, split=split_of[index]) for index, clip in enumerate(clips))
+
+
+def assign_folds(clips: Sequence[Clip], n_folds: int, fold: int, seed: int = 0) -> tuple[Clip, ...]:
+    """Deal train and val anew: the clips of one fold become val, those of the others train, nobody in two folds.
+
+    Whole groups, largest first, go to the fold with the fewest clips. Test stays as it is.
+
+    Raises:
+        ConfigError: no such fold, or fewer people than folds.
+    """
+    if not 0 <= fold < n_folds:
+        raise ConfigError("no such fold", got=f"data.fold={fold}", expected=f"0 to {n_folds - 1}")
+    groups: dict[str, list[int]] = {}
+    for index, clip in enumerate(clips):
+        if clip.split in ("train", "val"):
+            groups.setdefault(clip.person or f"clip {clip.clip_id}", []).append(index)
+    if len(groups) < n_folds:
+        raise ConfigError("more folds than people", got=f"{n_folds} folds, {len(groups)} people in train and val")
+    names = sorted(np.random.default_rng(seed).permutation(sorted(groups)), key=lambda name: -len(groups[name]))
+    counts = [0] * n_folds
+    split_of: dict[int, str] = {}
+    for name in names:
+        place = counts.index(min(counts))
+        counts[place] += len(groups[name])
+        split_of.update(dict.fromkeys(groups[name], "val" if place == fold else "train"))
+    return tuple(replace(clip, split=split_of.get(index, clip.split)) for index, clip in enumerate(clips))

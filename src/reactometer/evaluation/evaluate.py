@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -13,11 +13,12 @@ import pandas as pd
 from reactometer.console import progress_bar
 from reactometer.data.batches import Sampling
 from reactometer.data.cache import PreparedRow, PreparedSet
-from reactometer.data.prepare import prepare
+from reactometer.data.sources import open_data
 from reactometer.errors import DataError, ModelError, suggestion
 from reactometer.evaluation.metrics import Metrics, measure
 from reactometer.models.folder import LoadedModel, load_model
-from reactometer.models.scoring import Score, score_rows
+from reactometer.models.scoring import Score, average_scores, score_rows
+from reactometer.models.showing import by_person, show
 
 SPLITS = ("train", "val", "test", "all")
 
@@ -32,6 +33,7 @@ class Evaluation:
     n_without_labels: int  # predicted, not scored
     without_evidence: tuple[str, ...]  # ids answered with the training mean: nothing seen or heard
     failed: tuple[str, ...]  # "id: reason" of clips that could not be read; answered with the training mean too
+    person_norm: str | None = None  # how features were normalised per person, in words
 
 
 def evaluate(
@@ -67,26 +69,72 @@ def evaluate(
         ScoreError: the split has too few clips with labels.
     """
     loaded = model if isinstance(model, LoadedModel) else load_model(model)
-    prepared = prepare(data, cache, settings=loaded.prepare, labels=loaded.labels, progress=progress)
-    _check_fit(loaded, prepared)
     sampling = _without(loaded, without)
-    split, rows = _choose(prepared, split)
-    scores = []
-    with progress_bar(f"scoring {split}", len(rows), progress) as advance:
-        for score in score_rows(loaded.network, rows, sampling, batch_size=batch_size, workers=workers):
-            scores.append(score)
-            advance()
-    evaluation = _evaluation(split, rows, scores, loaded.labels)
+    prepared = open_for(loaded, data, cache, progress=progress)
+    chosen = _choose(prepared, split)
+    scores, note = score_split(
+        loaded, prepared, chosen, sampling, batch_size=batch_size, workers=workers, progress=progress
+    )
+    evaluation = _evaluation(chosen, prepared.split(chosen), scores, loaded.labels, note)
     if out is not None:
         write_evaluation(evaluation, Path(out))
     return evaluation
+
+
+def open_for(
+    loaded: LoadedModel, data: Path | str, cache: Path | str | None = None, *, progress: bool = True
+) -> PreparedSet:
+    """The data set, prepared as the model's training data were.
+
+    Raises:
+        DataError: its labels or features are not the model's.
+        ModelError: it was prepared otherwise.
+    """
+    asked = {"path": Path(data), "cache": Path(cache) if cache else None, "labels": loaded.labels}
+    prepared = open_data(loaded.config.data.model_copy(update=asked), loaded.config.prepare, progress=progress)
+    _check_fit(loaded, prepared)
+    return prepared
+
+
+def score_split(
+    loaded: LoadedModel,
+    prepared: PreparedSet,
+    split: str,
+    sampling: Sampling | None = None,
+    *,
+    batch_size: int = 8,
+    workers: int = 0,
+    progress: bool = True,
+) -> tuple[list[Score], str | None]:
+    """Score every clip of a split, in order; of an ensemble, the mean of its members' scores.
+
+    Returns:
+        The scores, and how the clips were normalised per person (``None``: not at all).
+    """
+    rows, sampling = prepared.split(split), sampling or loaded.sampling
+    by_member, note = [], None
+    for member in loaded.each:
+        showing = show(member.network, prepared, (split,), sampling, progress=progress)
+        read = showing.read
+        if member.config.model.person_norm:
+            people = by_person(showing, rows)
+            read, note = people, people.describe(rows)
+        with progress_bar(f"scoring {split}", len(rows), progress) as advance:
+            scores = []
+            for score in score_rows(
+                showing.network, rows, read, draws=sampling.draws, batch_size=batch_size, workers=workers
+            ):
+                scores.append(score)
+                advance()
+        by_member.append(scores)
+    return average_scores(by_member), note
 
 
 def write_evaluation(evaluation: Evaluation, out: Path) -> None:
     """Write ``predictions.csv`` and ``metrics.json`` into a folder."""
     out.mkdir(parents=True, exist_ok=True)
     evaluation.predictions.to_csv(out / "predictions.csv", index=False)
-    about = {"split": evaluation.split, **evaluation.metrics.as_json()}
+    about = {"split": evaluation.split, "person_norm": evaluation.person_norm, **evaluation.metrics.as_json()}
     (out / "metrics.json").write_text(json.dumps(about, indent=2) + "\n", encoding="utf-8")
 
 
@@ -98,13 +146,31 @@ def _check_fit(loaded: LoadedModel, prepared: PreparedSet) -> None:
             expected=", ".join(loaded.labels),
             fix="Evaluate on a data set with the same labels in the same order",
         )
-    if prepared.settings.rate_hz != loaded.prepare.rate_hz or prepared.settings.size_px != loaded.prepare.size_px:
+    own = loaded.network.given_sizes
+    if own is not None or prepared.feature_sizes is not None:
+        found = prepared.feature_sizes or {}
+        if own is None or any(found.get(stream, 0) != size for stream, size in own.items()):
+            raise DataError(
+                f"{prepared.folder}: not the features that the model was trained on",
+                got=_sizes(prepared.feature_sizes),
+                expected=_sizes(own),
+                fix="Give the same kind of data as in training",
+            )
+    elif prepared.settings.rate_hz != loaded.config.prepare.rate_hz or (
+        prepared.settings.size_px != loaded.config.prepare.size_px
+    ):
         raise ModelError(
             f"{prepared.folder}: prepared otherwise than the model's training data",
             got=f"rate_hz={prepared.settings.rate_hz}, size_px={prepared.settings.size_px}",
-            expected=f"rate_hz={loaded.prepare.rate_hz}, size_px={loaded.prepare.size_px}",
+            expected=f"rate_hz={loaded.config.prepare.rate_hz}, size_px={loaded.config.prepare.size_px}",
             fix="Give the data set itself, and it is prepared as the model needs it",
         )
+
+
+def _sizes(sizes: Mapping[str, int] | None) -> str:
+    if sizes is None:
+        return "videos"
+    return " and ".join(f"{size} features of the {stream}" for stream, size in sizes.items() if size)
 
 
 def _without(loaded: LoadedModel, modality: str | None) -> Sampling:
@@ -113,27 +179,27 @@ def _without(loaded: LoadedModel, modality: str | None) -> Sampling:
         return loaded.sampling
     if modality not in ("face", "voice"):
         raise ModelError(f"no modality '{modality}'", expected="face or voice")
-    if not loaded.sampling.listens:
-        raise ModelError(
-            f"this model goes by the face alone: nothing is left without the {modality}", fix="Leave --without out"
-        )
+    if not (loaded.sampling.listens and loaded.sampling.looks):
+        own = "face" if loaded.sampling.looks else "voice"
+        raise ModelError(f"this model goes by the {own} alone", got=f"without {modality}", fix="Leave --without out")
     return replace(loaded.sampling, looks=modality != "face", listens=modality != "voice")
 
 
-def _choose(prepared: PreparedSet, split: str | None) -> tuple[str, Sequence[PreparedRow]]:
-    """The rows to score: every row of the split that has a usable line in the manifest."""
+def _choose(prepared: PreparedSet, split: str | None) -> str:
+    """The split asked for; else test, or val where test has no labels."""
     if split is None:
         has_test = any(row.clip.labels for row in prepared.split("test"))
         split = "test" if has_test else "val"
     if split not in SPLITS:
         raise DataError(f"no split '{split}'", fix=suggestion(split, SPLITS))
-    rows = prepared.split(split)
-    if not rows:
+    if not prepared.split(split):
         raise DataError(f"{prepared.folder}: split '{split}' has no clips", fix="Choose another with --split, or 'all'")
-    return split, rows
+    return split
 
 
-def _evaluation(split: str, rows: Sequence[PreparedRow], scores: Sequence[Score], labels: Sequence[str]) -> Evaluation:
+def _evaluation(
+    split: str, rows: Sequence[PreparedRow], scores: Sequence[Score], labels: Sequence[str], note: str | None
+) -> Evaluation:
     intensities = np.array([score.intensities for score in scores])  # (clips, L)
     known = [place for place, row in enumerate(rows) if row.clip.labels]
     targets = np.array([rows[place].clip.labels for place in known]).reshape(len(known), len(labels))
@@ -146,4 +212,5 @@ def _evaluation(split: str, rows: Sequence[PreparedRow], scores: Sequence[Score]
         n_without_labels=len(rows) - len(known),
         without_evidence=tuple(rows[score.number].clip.clip_id for score in scores if not score.has_evidence),
         failed=tuple(f"{row.clip.clip_id}: {row.clip.problem}" for row in rows if row.clip.problem),
+        person_norm=note,
     )

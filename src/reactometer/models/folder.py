@@ -5,8 +5,9 @@ from __future__ import annotations
 import json
 import shutil
 import tempfile
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
 from hashlib import file_digest
 from importlib.metadata import version
 from pathlib import Path
@@ -16,25 +17,31 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
-from reactometer.config import Config, ModelConfig, PrepareConfig
+from reactometer.config import Config
 from reactometer.data.batches import Sampling
-from reactometer.errors import ModelError, OutputError
-from reactometer.models.backbones import rebuild_frame_encoder
-from reactometer.models.zoo import ReactionModel, build_model, sampling_of
+from reactometer.errors import ModelError, OutputError, ReactometerError
+from reactometer.models.network import ReactionModel
+from reactometer.models.zoo import Encoders, build_model, rebuild_encoders, sampling_of
 
-FORMAT = 1
+FORMAT = 2
 WEIGHTS_FILE, DESCRIPTION_FILE = "weights.safetensors", "model.json"
 
 
 @dataclass(frozen=True)
 class LoadedModel:
-    """A model ready to score, with what it must be shown and what it says of itself."""
+    """A model ready to score, with what it must be shown and what it says of itself; or an ensemble of such."""
 
-    network: ReactionModel
+    network: ReactionModel  # of an ensemble, its first member's
     labels: tuple[str, ...]
     sampling: Sampling
-    prepare: PrepareConfig
+    config: Config
     description: Mapping[str, Any] = field(default_factory=dict)
+    members: tuple[LoadedModel, ...] = ()  # of an ensemble: their scores are averaged
+
+    @property
+    def each(self) -> tuple[LoadedModel, ...]:
+        """The members of an ensemble, or the model itself."""
+        return self.members or (self,)
 
 
 def save_model(
@@ -59,36 +66,70 @@ def save_model(
     Raises:
         OutputError: the folder exists.
     """
+    with _appearing(folder) as partial:
+        weights = {name: tensor.contiguous() for name, tensor in network.state_dict().items()}
+        save_file(weights, partial / WEIGHTS_FILE)
+        about = {
+            "config": config.model_dump(mode="json"),
+            "encoders": Encoders(network.face_encoder, network.voice_encoder).describe(),
+            "data": data,
+            "metrics": metrics,
+            "sha256": {WEIGHTS_FILE: _digest(partial / WEIGHTS_FILE)},
+        }
+        _write_description(partial, labels, about)
+    return folder
+
+
+@contextmanager
+def _appearing(folder: Path) -> Iterator[Path]:
+    """A folder to write into, which gets its name when all is written."""
     if folder.exists():
         raise OutputError(f"{folder}: exists already", fix="Name another folder, or delete this one")
     folder.parent.mkdir(parents=True, exist_ok=True)
     partial = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}-"))
     try:
-        weights = {name: tensor.contiguous() for name, tensor in network.state_dict().items()}
-        save_file(weights, partial / WEIGHTS_FILE)
-        description = {
-            "format": FORMAT,
-            "reactometer": version("reactometer"),
-            "labels": list(labels),
-            "config": config.model_dump(mode="json"),
-            "encoder": network.encoder.describe(),
-            "data": data,
-            "metrics": metrics,
-            "sha256": {WEIGHTS_FILE: _digest(partial / WEIGHTS_FILE)},
-        }
-        (partial / DESCRIPTION_FILE).write_text(json.dumps(description, indent=2) + "\n", encoding="utf-8")
+        yield partial
         partial.chmod(0o755)
         partial.rename(folder)
     finally:
         shutil.rmtree(partial, ignore_errors=True)
-    return folder
+
+
+def _write_description(folder: Path, labels: Sequence[str], about: Mapping[str, Any]) -> None:
+    head = {"format": FORMAT, "reactometer": version("reactometer"), "labels": list(labels)}
+    (folder / DESCRIPTION_FILE).write_text(json.dumps({**head, **about}, indent=2) + "\n", encoding="utf-8")
+
+
+def join_models(folders: Sequence[Path | str], out: Path | str) -> Path:
+    """Write an ensemble: a model folder that holds copies of others and averages their scores.
+
+    Args:
+        folders: at least two model folders with the same labels, that are shown clips in the same way.
+        out: must not exist yet.
+
+    Raises:
+        ModelError: fewer than two, or they do not go together.
+        OutputError: ``out`` exists.
+    """
+    out = Path(out)
+    if len(folders) < 2:
+        raise ModelError("an ensemble needs several models", got=len(folders), expected="at least 2 model folders")
+    members = [load_model(folder, "cpu") for folder in folders]
+    for folder, member in zip(folders, members, strict=True):
+        _check_same(member, members[0], folder, folders[0])
+    with _appearing(out) as partial:
+        for number, folder in enumerate(folders):
+            shutil.copytree(folder, partial / f"{number:02d}")
+        names = [f"{number:02d}" for number in range(len(folders))]
+        _write_description(partial, members[0].labels, {"members": names})
+    return out
 
 
 def load_model(folder: Path | str, device: str = "auto") -> LoadedModel:
     """Read a model folder, check it, and put the network on a device in evaluation mode; needs no network.
 
     Args:
-        folder: written by :func:`save_model`.
+        folder: written by :func:`save_model` or :func:`join_models`.
         device: "auto" (a GPU if there is one), or a torch device such as "cpu" or "cuda:1".
 
     Raises:
@@ -96,20 +137,35 @@ def load_model(folder: Path | str, device: str = "auto") -> LoadedModel:
     """
     folder = Path(folder)
     description = _read_description(folder)
+    if "members" in description:
+        members = tuple(load_model(folder / Path(str(name)).name, device) for name in description["members"])
+        if not members:
+            raise ModelError(f"{folder}: an ensemble without members", fix="Copy it again from where it was made")
+        return replace(members[0], description=description, members=members)
     try:
-        config = description["config"]
-        model_config = ModelConfig.model_validate(config["model"])
-        prepare = PrepareConfig.model_validate(config["prepare"])
+        config = Config.model_validate(description["config"])
         labels = tuple(str(label) for label in description["labels"])
-        encoder = rebuild_frame_encoder(description["encoder"], model_config.size_px)
-        network = build_model(model_config, encoder, [0.5] * len(labels))
+        encoders = rebuild_encoders(config.model, description["encoders"])
+        network = build_model(config.model, encoders, [0.5] * len(labels))
         network.load_state_dict(load_file(folder / WEIGHTS_FILE))
-    except (KeyError, TypeError, ValueError, RuntimeError, OSError, SafetensorError) as error:
+    except (KeyError, TypeError, ValueError, RuntimeError, OSError, SafetensorError, ReactometerError) as error:
         raise ModelError(
             f"{folder}: damaged model folder: {str(error).splitlines()[0]}", fix="Copy it again from where it was made"
         ) from error
     network.eval().to(_device(device))
-    return LoadedModel(network, labels, sampling_of(model_config, network), prepare, description)
+    return LoadedModel(network, labels, sampling_of(config.model, network), config, description)
+
+
+def _check_same(member: LoadedModel, first: LoadedModel, folder: Path | str, first_folder: Path | str) -> None:
+    if member.members:
+        raise ModelError(f"{folder}: an ensemble already", fix="Name its members instead")
+    for what, own, others in (
+        ("labels", member.labels, first.labels),
+        ("sampling", member.sampling, first.sampling),
+        ("preparation", member.config.prepare, first.config.prepare),
+    ):
+        if own != others:
+            raise ModelError(f"{folder}: another {what} than {first_folder}", got=str(own), expected=str(others))
 
 
 def _read_description(folder: Path) -> dict[str, Any]:
@@ -117,11 +173,11 @@ def _read_description(folder: Path) -> dict[str, Any]:
         raise ModelError(
             f"{folder}: no such model folder", fix="Give the folder that 'reactometer train' named at its end"
         )
-    for name in (DESCRIPTION_FILE, WEIGHTS_FILE):
-        if not (folder / name).is_file():
-            inside = folder / "model" / name
-            fix = f"Give {inside.parent}" if inside.is_file() else "Give the folder that 'reactometer train' named"
-            raise ModelError(f"{folder}: not a model folder: no {name}", fix=fix)
+    if not (folder / DESCRIPTION_FILE).is_file():
+        inside = folder / "model"
+        found = (inside / DESCRIPTION_FILE).is_file()
+        fix = f"Give {inside}" if found else "Give the folder that 'reactometer train' named"
+        raise ModelError(f"{folder}: not a model folder: no {DESCRIPTION_FILE}", fix=fix)
     try:
         description: dict[str, Any] = json.loads((folder / DESCRIPTION_FILE).read_text(encoding="utf-8"))
     except ValueError as error:
@@ -132,6 +188,10 @@ def _read_description(folder: Path) -> dict[str, Any]:
             expected=f"format {FORMAT}",
             fix="Use the version of reactometer that wrote it",
         )
+    if "members" in description:
+        return description
+    if not (folder / WEIGHTS_FILE).is_file():
+        raise ModelError(f"{folder}: not a model folder: no {WEIGHTS_FILE}", fix="Copy the model again")
     expected, got = description.get("sha256", {}).get(WEIGHTS_FILE), _digest(folder / WEIGHTS_FILE)
     if got != expected:
         raise ModelError(

@@ -1,82 +1,89 @@
-"""Face and voice together: either one may be missing."""
+"""Face and voice on one clock, joined by a cross-modal transformer; either one may be missing."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping
 
 import torch
 from torch import Tensor, nn
 
-from reactometer.data.batches import Batch
-from reactometer.models.backbones import FrameEncoder, VoiceEncoder, masked_moments
-from reactometer.models.visual import encode_seen, intensity_head
+from reactometer.models.pooling import masked_moments
+from reactometer.models.streams import Stream, TimeEmbedding, transformer
 
 
-class FaceAndVoice(nn.Module):
-    """Mean features of the seen frames and of the voice, each projected, joined, and read by a small network.
+class CrossModalHead(nn.Module):
+    """Two ways from the streams to one vector, added.
 
-    A missing modality is replaced by a learned vector, and modality dropout trains that path. Vision with audio is
-    the paper's (arXiv 2303.10741); this late joining is our choice.
+    One sees each modality as a whole (mean and spread over time, a learned vector where it is missing) and needs few
+    clips to learn. The other is a transformer whose joining token attends to all steps of face and voice, each with its
+    real time and its modality; it begins with no say and earns it. Modality dropout trains every combination. Vision
+    with audio is the paper's (arXiv 2303.10741); how they are joined is our choice.
     """
-
-    label_mean: Tensor
-    listens = True
 
     def __init__(
         self,
-        encoder: FrameEncoder,
-        label_mean: Sequence[float],
+        sizes: Mapping[str, int],
         *,
-        frozen: bool,
         hidden: int,
+        layers: int,
+        attention_heads: int,
         dropout: float,
         modality_dropout: float,
     ) -> None:
         super().__init__()
-        self.encoder = encoder
-        self.voice_encoder = VoiceEncoder()
-        self.frozen = frozen
         self.modality_dropout = modality_dropout
-        self.face_projection = _projection(2 * encoder.feature_size, hidden)
-        self.voice_projection = _projection(self.voice_encoder.feature_size, hidden)
-        self.no_face = nn.Parameter(torch.zeros(hidden))
-        self.no_voice = nn.Parameter(torch.zeros(hidden))
-        self.mix = nn.Sequential(nn.Dropout(dropout), nn.Linear(2 * hidden, hidden), nn.ReLU(), nn.Dropout(dropout))
-        self.head = intensity_head(hidden, label_mean)
-        self.register_buffer("label_mean", torch.tensor(label_mean))
-        encoder.requires_grad_(not frozen)
+        self.wholes = nn.ModuleDict({name: _whole(size, hidden) for name, size in sizes.items()})
+        self.missing = nn.ParameterDict({name: nn.Parameter(torch.zeros(hidden)) for name in sizes})
+        self.steps = nn.ModuleDict({name: _steps(size, hidden, dropout) for name, size in sizes.items()})
+        self.kinds = nn.ParameterDict({name: nn.Parameter(torch.randn(hidden) * 0.02) for name in sizes})
+        self.time = TimeEmbedding(hidden)
+        self.token = nn.Parameter(torch.randn(hidden) * 0.02)
+        self.blocks = transformer(hidden, layers, attention_heads, dropout)
+        self.say = nn.Parameter(torch.zeros(hidden))
+        self.mix = nn.Sequential(nn.Dropout(dropout), nn.Linear(len(sizes) * hidden, hidden), nn.ReLU())
+        self.embedding_size = hidden
 
-    def forward(self, batch: Batch) -> Tensor:
-        """Intensities (B, L) in [0, 1]; the training mean where there is neither face nor voice."""
-        has_face, has_voice = self._keep(batch.frame_mask.any(1), batch.voice_mask.any(1))  # (B,) each
-        features = encode_seen(self.encoder, batch.frames, batch.frame_mask)  # (B, T, D)
-        face = self.face_projection(torch.cat(masked_moments(features, batch.frame_mask), dim=1))  # (B, hidden)
-        voice = self.voice_projection(self.voice_encoder(batch.voice, batch.voice_mask))  # (B, hidden)
-        face = torch.where(has_face.unsqueeze(1), face, self.no_face)
-        voice = torch.where(has_voice.unsqueeze(1), voice, self.no_voice)
-        intensities = torch.sigmoid(self.head(self.mix(torch.cat((face, voice), dim=1))))  # (B, L)
-        return torch.where(self.has_evidence(batch).unsqueeze(1), intensities, self.label_mean)
+    def forward(self, face: Stream | None, voice: Stream | None) -> Tensor:
+        """(B, hidden)."""
+        streams = {name: stream for name, stream in (("face", face), ("voice", voice)) if stream is not None}
+        streams = self.drop_modality(streams)
+        wholes = [self._whole(name, stream) for name, stream in streams.items()]  # (B, hidden) each
+        mixed: Tensor = self.mix(torch.cat(wholes, dim=1))  # (B, hidden)
+        return mixed + self.say * self._attend(streams)
 
-    def has_evidence(self, batch: Batch) -> Tensor:
-        """(B,) bool: the clip shows a face or has a voice."""
-        return batch.frame_mask.any(1) | batch.voice_mask.any(1)
+    def drop_modality(self, streams: Mapping[str, Stream]) -> dict[str, Stream]:
+        """In training, a clip that has both modalities loses one of them with the chance asked for."""
+        if not self.training or self.modality_dropout == 0.0 or len(streams) < 2:
+            return dict(streams)
+        has = {name: stream.mask.any(1) for name, stream in streams.items()}  # (B,) each
+        both = has["face"] & has["voice"]
+        draw = torch.rand(both.shape, device=both.device)  # (B,)
+        lost = {
+            "face": both & (draw < self.modality_dropout / 2),
+            "voice": both & (draw >= self.modality_dropout / 2) & (draw < self.modality_dropout),
+        }
+        return {name: stream._replace(mask=stream.mask & ~lost[name].unsqueeze(1)) for name, stream in streams.items()}
 
-    def train(self, mode: bool = True) -> FaceAndVoice:
-        """As usual, but a frozen encoder stays as it is, its running statistics too."""
-        super().train(mode)
-        self.encoder.train(mode and not self.frozen)
-        return self
+    def _whole(self, name: str, stream: Stream) -> Tensor:
+        whole = self.wholes[name](torch.cat(masked_moments(stream.values, stream.mask), dim=1))  # (B, hidden)
+        return torch.where(stream.mask.any(1, keepdim=True), whole, self.missing[name])
 
-    def _keep(self, has_face: Tensor, has_voice: Tensor) -> tuple[Tensor, Tensor]:
-        """Modality dropout: in training, a clip that has both loses one of them with the chance asked for."""
-        if not self.training or self.modality_dropout == 0.0:
-            return has_face, has_voice
-        both = has_face & has_voice
-        draw = torch.rand(has_face.shape, device=has_face.device)  # (B,)
-        lose_face = both & (draw < self.modality_dropout / 2)
-        lose_voice = both & (draw >= self.modality_dropout / 2) & (draw < self.modality_dropout)
-        return has_face & ~lose_face, has_voice & ~lose_voice
+    def _attend(self, streams: Mapping[str, Stream]) -> Tensor:
+        """What the joining token gathers from all steps of all modalities, (B, hidden)."""
+        steps = [
+            self.steps[name](stream.values) + self.time(stream.times_s) + self.kinds[name]
+            for name, stream in streams.items()
+        ]  # (B, T, hidden) each
+        token = self.token.expand(len(steps[0]), 1, -1)  # (B, 1, hidden)
+        absent = torch.cat([~stream.mask for stream in streams.values()], dim=1)  # (B, all T)
+        absent = nn.functional.pad(absent, (1, 0), value=False)  # (B, 1 + all T)
+        attended: Tensor = self.blocks(torch.cat((token, *steps), dim=1), src_key_padding_mask=absent)[:, 0]
+        return attended
 
 
-def _projection(n_features: int, hidden: int) -> nn.Module:
-    return nn.Sequential(nn.LayerNorm(n_features), nn.Linear(n_features, hidden), nn.ReLU())
+def _whole(feature_size: int, hidden: int) -> nn.Module:
+    return nn.Sequential(nn.LayerNorm(2 * feature_size), nn.Linear(2 * feature_size, hidden), nn.ReLU())
+
+
+def _steps(feature_size: int, hidden: int, dropout: float) -> nn.Module:
+    return nn.Sequential(nn.Linear(feature_size, hidden), nn.LayerNorm(hidden), nn.Dropout(dropout))

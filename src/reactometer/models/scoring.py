@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from itertools import groupby
 
@@ -11,9 +11,9 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader
 
-from reactometer.data.batches import Batch, Item, PartDataset, Sampling, collate
+from reactometer.data.batches import Batch, Item, PartDataset, Reader, collate
 from reactometer.data.cache import PreparedRow
-from reactometer.models.zoo import ReactionModel
+from reactometer.models.network import ReactionModel
 from reactometer.records import FloatArray
 
 MOST_STEPS = 5000
@@ -56,10 +56,16 @@ def score_items(model: ReactionModel, items: Iterable[Item], batch_size: int = 8
 
 
 def score_rows(
-    model: ReactionModel, rows: Sequence[PreparedRow], sampling: Sampling, *, batch_size: int = 8, workers: int = 0
+    model: ReactionModel,
+    rows: Sequence[PreparedRow],
+    read: Reader,
+    *,
+    draws: int = 1,
+    batch_size: int = 8,
+    workers: int = 0,
 ) -> Iterator[Score]:
-    """Score prepared clips: one score a clip, in their order, each as soon as its parts are scored."""
-    dataset = PartDataset(rows, sampling)
+    """Score clips: one score a clip, in their order, each as soon as its parts are scored."""
+    dataset = PartDataset(rows, read, draws)
     loader = DataLoader(
         dataset, batch_size, num_workers=workers, collate_fn=partial(collate, n_labels=len(model.label_mean))
     )
@@ -77,3 +83,12 @@ def join_parts(index: int, parts: Sequence[tuple[float, Score]]) -> Score:
     weights = [max(length_s, 1e-6) for length_s, _ in known]
     mean = np.average([score.intensities for _, score in known], axis=0, weights=weights)
     return Score(index, mean.astype(np.float32), any(score.has_evidence for _, score in parts))
+
+
+def average_scores(by_member: Sequence[Sequence[Score]]) -> list[Score]:
+    """The mean of several models' scores of the same items, in the items' order."""
+    ordered = [sorted(scores, key=lambda score: score.number) for scores in by_member]
+    return [
+        replace(own[0], intensities=np.mean([score.intensities for score in own], axis=0, dtype=np.float32))
+        for own in zip(*ordered, strict=True)
+    ]

@@ -1,74 +1,77 @@
-"""The visual networks: face crops of a clip -> intensities."""
+"""The visual networks' heads: the features of a clip's frames -> one vector a clip.
+
+ResNet50 and the visual domain are the paper's (arXiv 2303.10741); everything here is our choice.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import torch
 from torch import Tensor, nn
+from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
-from reactometer.data.batches import Batch
-from reactometer.models.backbones import FrameEncoder, masked_moments
+from reactometer.models.pooling import masked_moments
+from reactometer.models.streams import Stream, TimeEmbedding, transformer
 
 
-class MeanFrames(nn.Module):
-    """The headline system: a frame encoder, the mean of its features over the frames that show the face, a linear head.
+class MeanHead(nn.Module):
+    """The mean of the features over the frames that show the face: the headline system's, and VideoMAE's."""
 
-    ResNet50 and the visual domain are the paper's (arXiv 2303.10741); mean, head and loss are our choice.
-    """
-
-    label_mean: Tensor
-    listens = False
-
-    def __init__(self, encoder: FrameEncoder, label_mean: Sequence[float], *, frozen: bool, dropout: float) -> None:
+    def __init__(self, feature_size: int) -> None:
         super().__init__()
-        self.encoder = encoder
-        self.frozen = frozen
-        self.dropout = nn.Dropout(dropout)
-        self.head = intensity_head(encoder.feature_size, label_mean)
-        self.register_buffer("label_mean", torch.tensor(label_mean))
-        encoder.requires_grad_(not frozen)
+        self.embedding_size = feature_size
 
-    def forward(self, batch: Batch) -> Tensor:
-        """Intensities (B, L) in [0, 1]; the training mean where no frame shows a face."""
-        features = encode_seen(self.encoder, batch.frames, batch.frame_mask)  # (B, T, D)
-        pooled, _ = masked_moments(features, batch.frame_mask)  # (B, D)
-        intensities = torch.sigmoid(self.head(self.dropout(pooled)))  # (B, L)
-        return torch.where(self.has_evidence(batch).unsqueeze(1), intensities, self.label_mean)
-
-    def has_evidence(self, batch: Batch) -> Tensor:
-        """(B,) bool: the clip shows what this model looks at."""
-        return batch.frame_mask.any(1)
-
-    def train(self, mode: bool = True) -> MeanFrames:
-        """As usual, but a frozen encoder stays as it is, its running statistics too."""
-        super().train(mode)
-        self.encoder.train(mode and not self.frozen)
-        return self
+    def forward(self, face: Stream, voice: None = None) -> Tensor:
+        """(B, D)."""
+        mean, _ = masked_moments(face.values, face.mask)
+        return mean
 
 
-def encode_seen(encoder: FrameEncoder, frames: Tensor, mask: Tensor) -> Tensor:
-    """Encode only the frames that show a face.
+class GruHead(nn.Module):
+    """A bidirectional GRU (Cho et al. 2014) over the seen frames, and attention pooling over its steps."""
 
-    Args:
-        encoder: pictures -> features.
-        frames: (B, T, 3, H, W) uint8.
-        mask: (B, T) bool.
+    def __init__(self, feature_size: int, *, hidden: int, dropout: float) -> None:
+        super().__init__()
+        self.project = nn.Sequential(nn.Linear(feature_size, hidden), nn.LayerNorm(hidden), nn.Dropout(dropout))
+        self.time = TimeEmbedding(hidden)
+        self.gru = nn.GRU(hidden, hidden, batch_first=True, bidirectional=True)
+        self.attention = nn.Sequential(nn.Linear(2 * hidden, hidden), nn.Tanh(), nn.Linear(hidden, 1))
+        self.embedding_size = 2 * hidden
 
-    Returns:
-        (B, T, D) float32, zeros outside the mask.
-    """
-    features = torch.zeros((*mask.shape, encoder.feature_size), device=frames.device)
-    if mask.any():
-        seen = encoder(frames[mask])  # (K, D)
-        features = features.to(seen.dtype).masked_scatter(mask.unsqueeze(2), seen)
-    return features
+    def forward(self, face: Stream, voice: None = None) -> Tensor:
+        """(B, 2 * hidden)."""
+        stream = seen_first(face)
+        steps = self.project(stream.values) + self.time(stream.times_s)  # (B, T, hidden)
+        lengths = stream.mask.sum(1).clamp(min=1).cpu()
+        packed = pack_padded_sequence(steps, lengths, batch_first=True, enforce_sorted=False)
+        states, _ = pad_packed_sequence(self.gru(packed)[0], batch_first=True, total_length=steps.shape[1])
+        scores = self.attention(states).squeeze(2).masked_fill(~stream.mask, -torch.inf)  # (B, T)
+        scores = torch.where(stream.mask.any(1, keepdim=True), scores, torch.zeros_like(scores))
+        pooled: Tensor = (scores.softmax(1).unsqueeze(2) * states).sum(1)
+        return pooled
 
 
-def intensity_head(n_features: int, label_mean: Sequence[float]) -> nn.Linear:
-    """A linear layer whose first answer, before a sigmoid, is about the training mean of each label."""
-    head = nn.Linear(n_features, len(label_mean))
-    nn.init.normal_(head.weight, std=0.01)
-    with torch.no_grad():
-        head.bias.copy_(torch.logit(torch.tensor(label_mean).clamp(0.01, 0.99)))
-    return head
+class TransformerHead(nn.Module):
+    """A temporal transformer: a regression token attends to the seen frames, which carry their real times."""
+
+    def __init__(self, feature_size: int, *, hidden: int, layers: int, attention_heads: int, dropout: float) -> None:
+        super().__init__()
+        self.project = nn.Sequential(nn.Linear(feature_size, hidden), nn.LayerNorm(hidden), nn.Dropout(dropout))
+        self.time = TimeEmbedding(hidden)
+        self.token = nn.Parameter(torch.randn(hidden) * 0.02)
+        self.blocks = transformer(hidden, layers, attention_heads, dropout)
+        self.embedding_size = hidden
+
+    def forward(self, face: Stream, voice: None = None) -> Tensor:
+        """(B, hidden)."""
+        steps = self.project(face.values) + self.time(face.times_s)  # (B, T, hidden)
+        token = self.token.expand(len(steps), 1, -1)  # (B, 1, hidden)
+        unseen = nn.functional.pad(~face.mask, (1, 0), value=False)  # (B, 1 + T)
+        attended: Tensor = self.blocks(torch.cat((token, steps), dim=1), src_key_padding_mask=unseen)[:, 0]
+        return attended
+
+
+def seen_first(stream: Stream) -> Stream:
+    """The steps of each clip with those in the mask first, in their order."""
+    order = (~stream.mask).to(torch.uint8).argsort(dim=1, stable=True)  # (B, T)
+    values = stream.values.gather(1, order.unsqueeze(2).expand_as(stream.values))
+    return Stream(values, stream.mask.gather(1, order), stream.times_s.gather(1, order))

@@ -2,48 +2,182 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
 
 from reactometer.config import ModelConfig
 from reactometer.data.batches import Sampling
 from reactometer.errors import ConfigError, suggestion
-from reactometer.models.backbones import FrameEncoder
-from reactometer.models.multimodal import FaceAndVoice
-from reactometer.models.visual import MeanFrames
+from reactometer.models.encoders import (
+    load_clip_encoder,
+    load_frame_encoder,
+    rebuild_clip_encoder,
+    rebuild_frame_encoder,
+)
+from reactometer.models.multimodal import CrossModalHead
+from reactometer.models.network import Head, ReactionModel, output_layer
+from reactometer.models.streams import FaceInput, Given, VoiceInput
+from reactometer.models.visual import GruHead, MeanHead, TransformerHead
+from reactometer.models.voice_encoders import SpeechEncoder, VoiceEncoder, load_speech_encoder, rebuild_speech_encoder
 
-ReactionModel = MeanFrames | FaceAndVoice
+LOG_MEL = "log-mel"
+"""The voice encoder that needs no weights: a small network over the log-mel spectrogram."""
 
-NAMES = {
-    "resnet50": "a frame encoder and the mean over the seen frames (face)",
-    "multimodal": "a frame encoder and a voice encoder, joined (face and voice)",
+
+@dataclass(frozen=True)
+class System:
+    """One of the systems: what its encoder takes, what joins its features, and what it is."""
+
+    encoder: str  # the default one
+    takes: Literal["frames", "clips"]
+    head: Literal["mean", "gru", "transformer", "cross-modal"]
+    summary: str
+
+
+SYSTEMS: Mapping[str, System] = {
+    "resnet50": System("microsoft/resnet-50", "frames", "mean", "ResNet50 a frame, mean over the seen frames"),
+    "resnet50-gru": System("microsoft/resnet-50", "frames", "gru", "ResNet50 a frame, bidirectional GRU, attention"),
+    "vit-transformer": System(
+        "google/vit-base-patch16-224-in21k", "frames", "transformer", "ViT a frame, temporal transformer"
+    ),
+    "videomae": System("MCG-NJU/videomae-base-finetuned-kinetics", "clips", "mean", "VideoMAE over 16 frames at once"),
+    "multimodal": System(
+        "microsoft/resnet-50", "frames", "cross-modal", "ResNet50 a frame, log-mel network, cross-modal transformer"
+    ),
 }
+"""The paper's setting, four visual networks and one of vision and sound; all but ResNet50 is our choice of network."""
 
 
-def build_model(config: ModelConfig, encoder: FrameEncoder, label_mean: Sequence[float]) -> ReactionModel:
+@dataclass(frozen=True)
+class Encoders:
+    """What encodes each modality; ``None`` for one that the model does not go by."""
+
+    face: FaceInput | None
+    voice: VoiceInput | None
+
+    def describe(self) -> dict[str, Any]:
+        """What :func:`rebuild_encoders` needs, as JSON can hold it."""
+        about = {} if self.face is None else {"face": self.face.describe()}
+        if self.voice is not None:
+            about["voice"] = {} if isinstance(self.voice, VoiceEncoder) else self.voice.describe()
+        return about
+
+
+def system_of(config: ModelConfig) -> System:
+    """The system that a configuration names.
+
+    Raises:
+        ConfigError: there is none of that name, or it cannot do what else is asked for.
+    """
+    if config.name not in SYSTEMS:
+        raise ConfigError(f"no model '{config.name}'", fix=suggestion(config.name, SYSTEMS))
+    system = SYSTEMS[config.name]
+    if config.modalities != "both" and system.head != "cross-modal":
+        raise ConfigError(
+            f"model '{config.name}' goes by the face alone",
+            fix='Leave model.modalities out, or use name = "multimodal"',
+        )
+    return system
+
+
+def goes_by(config: ModelConfig) -> tuple[str, ...]:
+    """The modalities ("face", "voice") that reach the configured model."""
+    if system_of(config).head != "cross-modal":
+        return ("face",)
+    return ("face", "voice") if config.modalities == "both" else (config.modalities,)
+
+
+def load_encoders(config: ModelConfig, given: Mapping[str, int] | None = None) -> Encoders:
+    """Get the encoders that a configuration names, or their stand-ins where features are given.
+
+    Args:
+        config: which system, and which encoders in it.
+        given: features a step by modality, of data that bring features instead of media.
+
+    Raises:
+        ConfigError: no such system, or the data do not bring what it goes by.
+        WeightsError: an encoder cannot be had.
+    """
+    system, modalities = system_of(config), goes_by(config)
+    if given is not None:
+        sizes = {name: size for name, size in given.items() if name in modalities and size}
+        if not sizes:
+            raise ConfigError(
+                f"model '{config.name}' goes by {' and '.join(modalities)}",
+                got=f"features of {' and '.join(name for name, size in given.items() if size)} only",
+                fix='Name them with data.face_features or data.voice_features, or use model.name="multimodal"',
+            )
+        return Encoders(*(Given(sizes[name]) if name in sizes else None for name in ("face", "voice")))
+    face: FaceInput | None = None
+    voice: VoiceInput | None = None
+    if "face" in modalities:
+        name = config.encoder or system.encoder
+        is_clip = system.takes == "clips"
+        face = load_clip_encoder(name, config.size_px) if is_clip else _load_frames(name, config)
+    if "voice" in modalities:
+        voice = VoiceEncoder() if config.voice_encoder == LOG_MEL else load_speech_encoder(config.voice_encoder)
+    return Encoders(face, voice)
+
+
+def _load_frames(name: str, config: ModelConfig) -> FaceInput:
+    return load_frame_encoder(name, config.size_px, config.pooling)
+
+
+def rebuild_encoders(config: ModelConfig, description: Mapping[str, Any]) -> Encoders:
+    """The encoders that :meth:`Encoders.describe` told of, their weights still to be filled in; needs no network."""
+    face: FaceInput | None = None
+    voice: VoiceInput | None = None
+    if (about := description.get("face")) is not None:
+        rebuild = rebuild_clip_encoder if system_of(config).takes == "clips" else rebuild_frame_encoder
+        face = Given(about["given"]) if "given" in about else rebuild(about, config.size_px)
+    if (about := description.get("voice")) is not None:
+        if "given" in about:
+            voice = Given(about["given"])
+        else:
+            voice = VoiceEncoder() if config.voice_encoder == LOG_MEL else rebuild_speech_encoder(about)
+    return Encoders(face, voice)
+
+
+def build_model(config: ModelConfig, encoders: Encoders, label_mean: Sequence[float]) -> ReactionModel:
     """Put a model together from its parts.
 
     Args:
-        config: which model, and its settings.
-        encoder: the frame encoder.
+        config: which system, and its settings.
+        encoders: from :func:`load_encoders` or :func:`rebuild_encoders`.
         label_mean: (L,) mean of each label over the training clips: the answer where there is nothing to go by.
-
-    Raises:
-        ConfigError: no model of that name.
     """
-    if config.name == "resnet50":
-        return MeanFrames(encoder, label_mean, frozen=config.frozen, dropout=config.dropout)
-    if config.name == "multimodal":
-        return FaceAndVoice(
-            encoder,
-            label_mean,
-            frozen=config.frozen,
-            hidden=config.hidden,
-            dropout=config.dropout,
-            modality_dropout=config.modality_dropout,
+    pairs = (("face", encoders.face), ("voice", encoders.voice))
+    head = _head(config, {name: encoder.feature_size for name, encoder in pairs if encoder is not None})
+    output = output_layer(head.embedding_size, label_mean, config.dropout)
+    return ReactionModel(encoders.face, encoders.voice, head, output, torch.tensor(label_mean), frozen=config.frozen)
+
+
+def _head(config: ModelConfig, sizes: Mapping[str, int]) -> Head:
+    kind, hidden, dropout = system_of(config).head, config.hidden, config.dropout
+    if kind == "mean":
+        return MeanHead(sizes["face"])
+    if kind == "gru":
+        return GruHead(sizes["face"], hidden=hidden, dropout=dropout)
+    if hidden % config.attention_heads:
+        raise ConfigError(
+            "model.hidden is not divisible by model.attention_heads", got=f"{hidden} and {config.attention_heads}"
         )
-    raise ConfigError(f"no model '{config.name}'", fix=suggestion(config.name, NAMES))
+    deep = {"layers": config.layers, "attention_heads": config.attention_heads}
+    if kind == "transformer":
+        return TransformerHead(sizes["face"], hidden=hidden, dropout=dropout, **deep)
+    return CrossModalHead(sizes, hidden=hidden, dropout=dropout, modality_dropout=config.modality_dropout, **deep)
 
 
 def sampling_of(config: ModelConfig, model: ReactionModel) -> Sampling:
     """What the model is to be shown of a clip."""
-    return Sampling(config.n_frames, config.size_px, listens=model.listens)
+    return Sampling(
+        config.n_frames,
+        config.size_px,
+        looks=model.looks,
+        listens=model.listens,
+        hears="samples" if isinstance(model.voice_encoder, SpeechEncoder) else "log-mel",
+        draws=config.draws,
+    )

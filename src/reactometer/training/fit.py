@@ -11,24 +11,20 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from lightning.pytorch import Trainer, seed_everything
 from lightning.pytorch.callbacks import Callback, EarlyStopping, LearningRateMonitor, ModelCheckpoint, TQDMProgressBar
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 
-from reactometer.config import Config, PrepareConfig, load_config
+from reactometer.config import Config, load_config
 from reactometer.console import is_first_process, messages
-from reactometer.data.batches import to_item
-from reactometer.data.cache import MANIFEST_FILE, PreparedRow, PreparedSet, load_clip
-from reactometer.data.prepare import prepare
-from reactometer.errors import ConfigError, DataError, OutputError
-from reactometer.evaluation.metrics import LEAST_CLIPS
-from reactometer.models.backbones import load_frame_encoder
+from reactometer.data.cache import MANIFEST_FILE, PreparedSet
+from reactometer.data.sources import open_data
+from reactometer.errors import OutputError
 from reactometer.models.folder import save_model
-from reactometer.models.multimodal import FaceAndVoice
-from reactometer.models.zoo import build_model, sampling_of
-from reactometer.training.task import SCORE, ReactionData, ReactionTask, averaged_weights, varying_labels
+from reactometer.models.zoo import goes_by
+from reactometer.training.setup import as_asked, set_up
+from reactometer.training.task import SCORE, ReactionData, ReactionTask, averaged_weights
 
 MODEL, LAST = "model", "last.ckpt"
 
@@ -60,16 +56,13 @@ def train(
     """
     if not isinstance(config, Config):
         config = load_config(Path(config), overrides)
-    if config.data.path is None:
-        raise ConfigError("no data set to train on", fix="Set data.path in the TOML file, or add data.path=FOLDER")
+    goes_by(config.model)  # a name that does not exist is told of before any work
     out = _claim(config.training.out or Path("runs/run"), resume, overwrite)
-    prepared = prepare(
-        config.data.path, config.data.cache, settings=config.prepare, labels=config.data.labels, progress=progress
-    )
-    config = config.model_copy(update={"prepare": _as_asked(config, prepared)})
-    _check_splits(prepared)
+    prepared = open_data(config.data, config.prepare, progress=progress)
+    config = config.model_copy(update={"prepare": as_asked(config, prepared)})
     seed_everything(config.training.seed, workers=True, verbose=False)
-    task, data = _task(config, prepared)
+    setup = set_up(config, prepared, progress=progress)
+    task, data = ReactionTask(setup.trained, config.training, setup.data), setup.data
     if overwrite and is_first_process():  # not before all is ready to go
         _clear(out)
     out.mkdir(parents=True, exist_ok=True)
@@ -79,7 +72,8 @@ def train(
         _fit(trainer, task, data, out / "checkpoints" / LAST if resume else None)
     if trainer.is_global_zero:
         best = _load_best(trainer, task)
-        save_model(out / MODEL, task.model, prepared.labels, config, data=_about(prepared, data), metrics=best)
+        about = {**_about(prepared, data), "person_norm": setup.note}
+        save_model(out / MODEL, setup.model, prepared.labels, config, data=about, metrics=best)
     return out / MODEL
 
 
@@ -104,59 +98,6 @@ def _clear(out: Path) -> None:
     """Delete an earlier run, and nothing else that lies in its folder."""
     for name in ("checkpoints", "logs", MODEL):
         shutil.rmtree(out / name, ignore_errors=True)
-
-
-def _as_asked(config: Config, prepared: PreparedSet) -> PrepareConfig:
-    """How clips were prepared, but with the detector as asked for: "auto" is settled wherever the model goes."""
-    return prepared.settings.model_copy(update={"detector": config.prepare.detector})
-
-
-def _check_splits(prepared: PreparedSet) -> None:
-    for split in ("train", "val"):
-        usable = [row for row in prepared.split(split) if row.clip.labels and row.file]
-        if len(usable) < LEAST_CLIPS:
-            raise DataError(
-                f"{prepared.folder}: split '{split}' is too small to train with",
-                got=f"{len(usable)} readable clips with labels",
-                expected=f"at least {LEAST_CLIPS}",
-                fix="Add clips; or leave the split column out, and the clips are split by person",
-            )
-    varied = varying_labels(np.array([row.clip.labels for row in prepared.split("val") if row.clip.labels]))
-    flat = [label for label, varies in zip(prepared.labels, varied, strict=True) if not varies]
-    if not any(varied):
-        raise DataError(f"{prepared.folder}: no label varies over split 'val'", fix="Add clips to it that differ")
-    if flat and is_first_process():
-        warnings.warn(
-            f"the same for all val clips, so without a say in choosing the epoch: {', '.join(flat)}", stacklevel=3
-        )
-
-
-def _task(config: Config, prepared: PreparedSet) -> tuple[ReactionTask, ReactionData]:
-    labelled = [row.clip.labels for row in prepared.split("train") if row.clip.labels and row.file]
-    label_mean = np.mean(labelled, axis=0).astype(np.float32).tolist()  # (L,)
-    encoder = load_frame_encoder(config.model.encoder, config.model.size_px, config.model.pooling)
-    model = build_model(config.model, encoder, label_mean)
-    data = ReactionData(
-        prepared.split("train"),
-        prepared.split("val"),
-        prepared.labels,
-        sampling_of(config.model, model),
-        config.training,
-    )
-    if isinstance(model, FaceAndVoice):
-        _fit_voice_scale(model, data)
-    model.train()  # Lightning leaves each module in the mode it finds, a frozen encoder in evaluation
-    return ReactionTask(model, config.training, data), data
-
-
-def _fit_voice_scale(model: FaceAndVoice, data: ReactionData, most_clips: int = 256) -> None:
-    """Set the voice encoder's normalisation to the mean and spread of each mel band over train clips."""
-    rows: Sequence[PreparedRow] = [row for row in data.train_rows if row.has_sound]
-    steps = [to_item(load_clip(row), data.sampling).voice for row in rows[:: len(rows) // most_clips + 1]]
-    if steps:
-        mel = torch.from_numpy(np.concatenate(steps))  # (all steps, M)
-        model.voice_encoder.mean.copy_(mel.mean(0))
-        model.voice_encoder.std.copy_(mel.std(0).clamp(min=0.1))
 
 
 def _trainer(config: Config, out: Path, progress: bool) -> Trainer:

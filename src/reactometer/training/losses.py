@@ -1,8 +1,23 @@
-"""How far intensities are from the labels."""
+"""How far intensities are from the labels; every loss takes them alike.
+
+``intensities`` are (B, L) in [0, 1], ``targets`` (B, L) in [0, 1], and ``mask`` is (B,) bool: the clip has labels and
+shows or says something; the others do not teach. A loss is a scalar; 0, with a gradient of 0, where nothing counts.
+"""
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
+from torch.nn import functional
+
+from reactometer.errors import ConfigError, suggestion
+from reactometer.evaluation.metrics import LEAST_CLIPS, LEAST_SPREAD
+
+LEAST_VARIANCE = 1e-6
+"""Added to the variance of intensities, whose spread is no signal where it is well below 0.001."""
+
+MARGIN = 1e-4
+"""Intensities nearer than this to 0 or 1 are taken to be this far, so that their log-odds stay within ±9.3."""
 
 
 def masked_mse(intensities: Tensor, targets: Tensor, mask: Tensor) -> Tensor:
@@ -19,3 +34,76 @@ def masked_mse(intensities: Tensor, targets: Tensor, mask: Tensor) -> Tensor:
     weight = mask.to(intensities.dtype).unsqueeze(1)  # (B, 1)
     squares = (intensities - targets).square() * weight  # (B, L)
     return squares.sum() / (weight.sum() * targets.shape[1]).clamp(min=1.0)
+
+
+def pearson_loss(intensities: Tensor, targets: Tensor, mask: Tensor) -> Tensor:
+    """Mean over the L labels of 1 − Pearson's r over the batch; a label that does not vary in it adds 0.
+
+    The r of a batch is a noisy stand-in for the r of all clips. Constant intensities have r = 0 and a finite gradient
+    towards the targets; with fewer than 3 clips that count the loss is 0.
+    """
+    guess, truth = _comparable(intensities, targets, mask)  # (K, V) both
+    guess, truth = guess - guess.mean(0), truth - truth.mean(0)
+    variance = (guess.square().mean(0) + LEAST_VARIANCE) * truth.square().mean(0)  # (V,), above 0
+    r = (guess * truth).mean(0) / variance.sqrt()
+    return (1.0 - r).sum() / targets.shape[1]
+
+
+def ccc_loss(intensities: Tensor, targets: Tensor, mask: Tensor) -> Tensor:
+    """Mean over the L labels of 1 − Lin's concordance (Biometrics 45, 1989) over the batch, with 1/n moments.
+
+    A label that does not vary in the batch adds 0; with fewer than 3 clips that count the loss is 0.
+    """
+    guess, truth = _comparable(intensities, targets, mask)  # (K, V) both
+    bias = guess.mean(0) - truth.mean(0)
+    guess, truth = guess - guess.mean(0), truth - truth.mean(0)
+    scale = guess.square().mean(0) + truth.square().mean(0) + bias.square()  # (V,), above 0
+    return (1.0 - 2.0 * (guess * truth).mean(0) / scale).sum() / targets.shape[1]
+
+
+def dominant_loss(intensities: Tensor, targets: Tensor, mask: Tensor) -> Tensor:
+    """Cross-entropy of the log-odds of the intensities against the clip's strongest emotion.
+
+    Clips without a single strongest emotion (all labels 0, or two equally high) do not count. A small extra loss on
+    the dominant emotion is common to strong entries of the MuSe-2022 and ABAW5 challenges; its form here is our choice.
+    """
+    top = targets.amax(dim=1, keepdim=True)  # (B, 1)
+    counts = mask & ((targets == top).sum(1) == 1)  # (B,); where all labels are 0, all are the highest
+    odds = torch.logit(_precise(intensities)[counts], eps=MARGIN)  # (K, L)
+    return functional.cross_entropy(odds, targets[counts].argmax(1), reduction="sum") / max(1, len(odds))
+
+
+LOSSES = {"mse": (masked_mse,), "mse+pearson": (masked_mse, pearson_loss), "ccc": (ccc_loss,)}
+"""Kinds of loss, and what is summed for each."""
+
+
+def reaction_loss(intensities: Tensor, targets: Tensor, mask: Tensor, *, kind: str, dominant_weight: float) -> Tensor:
+    """The loss that is trained on: one of :data:`LOSSES`, plus ``dominant_weight`` times :func:`dominant_loss`.
+
+    Raises:
+        ConfigError: no loss of that kind.
+    """
+    if kind not in LOSSES:
+        raise ConfigError(f"no loss '{kind}'", fix=suggestion(kind, LOSSES))
+    loss = torch.stack([part(intensities, targets, mask) for part in LOSSES[kind]]).sum()
+    return loss + dominant_weight * dominant_loss(intensities, targets, mask) if dominant_weight else loss
+
+
+def scale_to_maximum(targets: Tensor) -> Tensor:
+    """(B, L) labels divided by the clip's largest, which becomes 1 (as Hume-Reaction's are); all-0 clips stay."""
+    top = targets.amax(dim=1, keepdim=True)  # (B, 1)
+    return targets / torch.where(top > 0, top, 1.0)
+
+
+def _comparable(intensities: Tensor, targets: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+    """The K clips that count, and of them the V labels that vary: (K, V) both; V = 0 where K < 3."""
+    guess, truth = _precise(intensities)[mask], targets[mask]  # (K, L) both
+    if len(guess) < LEAST_CLIPS:
+        return guess[:, :0], truth[:, :0]
+    varies = truth.amax(0) - truth.amin(0) > LEAST_SPREAD  # (L,)
+    return guess[:, varies], truth[:, varies]
+
+
+def _precise(values: Tensor) -> Tensor:
+    """At least float32: half precision has too few digits for a variance or for log-odds."""
+    return values.to(torch.promote_types(values.dtype, torch.float32))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -16,20 +16,28 @@ from torch.optim.lr_scheduler import LambdaLR
 from torch.utils.data import DataLoader
 
 from reactometer.config import TrainingConfig
-from reactometer.data.batches import Batch, PartDataset, Sampling, TrainingDataset, collate
+from reactometer.data.batches import Batch, PartDataset, Reader, TrainingDataset, collate
 from reactometer.data.cache import PreparedRow
 from reactometer.evaluation.metrics import LEAST_SPREAD, Metrics, measure
+from reactometer.models.network import ReactionModel
 from reactometer.models.scoring import Score, join_parts
-from reactometer.models.zoo import ReactionModel
 from reactometer.training.augment import augment
-from reactometer.training.losses import masked_mse
+from reactometer.training.losses import reaction_loss, scale_to_maximum
+from reactometer.training.mixup import draw_mix
 
 SCORE = "val_mean_pearson"
 """What early stopping and the best epoch go by: :func:`selection_score`."""
 
 
+class Shown(NamedTuple):
+    """Clips of one split, and what reads them."""
+
+    rows: tuple[PreparedRow, ...]
+    read: Reader
+
+
 class ReactionTask(LightningModule):
-    """Fits intensities by mean squared error and scores them over the whole validation split at once."""
+    """Fits intensities and scores them over the whole validation split at once."""
 
     def __init__(self, model: ReactionModel, config: TrainingConfig, data: ReactionData) -> None:
         super().__init__()
@@ -47,11 +55,17 @@ class ReactionTask(LightningModule):
         torch.manual_seed(int(np.random.SeedSequence(key).generate_state(1)[0]))
 
     def training_step(self, batch: Batch, _: int) -> Tensor:
-        """Mean squared error of one batch, over the clips that have labels and show or say something."""
-        if self.config.augment:
+        """The loss of one batch, over the clips that have labels and show or say something."""
+        settings, targets = self.config, batch.targets
+        if settings.augment and batch.frames.ndim == 5:  # pictures, not features
             batch = batch._replace(frames=augment(batch.frames))
-        intensities = self.model(batch)  # (B, L)
-        loss = masked_mse(intensities, batch.targets, batch.target_mask & self.model.has_evidence(batch))
+        if settings.normalise_labels:
+            targets = scale_to_maximum(targets)
+        counts = batch.target_mask & self.model.has_evidence(batch)  # (B,)
+        mix = draw_mix(counts, settings.mixup)
+        intensities = self.model(batch, mix)  # (B, L)
+        targets = mix(targets) if mix else targets
+        loss = reaction_loss(intensities, targets, counts, kind=settings.loss, dominant_weight=settings.dominant_weight)
         self.log("train_loss", loss, on_step=False, on_epoch=True, batch_size=len(batch.number), sync_dist=True)
         return loss
 
@@ -107,26 +121,19 @@ class ReactionTask(LightningModule):
 class ReactionData(LightningDataModule):
     """Batches of the train and val splits; order and jitter follow from the seed and the epoch alone."""
 
-    def __init__(
-        self,
-        train: Sequence[PreparedRow],
-        val: Sequence[PreparedRow],
-        labels: Sequence[str],
-        sampling: Sampling,
-        config: TrainingConfig,
-    ) -> None:
+    def __init__(self, train: Shown, val: Shown, labels: Sequence[str], draws: int, config: TrainingConfig) -> None:
         super().__init__()
-        self.train_rows = tuple(row for row in train if row.file and row.clip.labels)
-        self.val_rows = tuple(val)
+        self.train_rows, self.read = train
+        self.val_rows, read_val = val
         self.labels = tuple(labels)
-        self.sampling = sampling
+        self.draws = draws
         self.config = config
-        self.val_dataset = PartDataset(self.val_rows, sampling)
+        self.val_dataset = PartDataset(self.val_rows, read_val, draws)
 
     def train_dataloader(self) -> DataLoader[Any]:
         """The train split, shuffled anew each epoch (Lightning asks again before each)."""
         epoch = self.trainer.current_epoch if self.trainer else 0
-        dataset = TrainingDataset(self.train_rows, self.sampling, self.config.seed, epoch)
+        dataset = TrainingDataset(self.train_rows, self.read, self.config.seed, epoch, self.draws)
         # A list, the same however often it is iterated: a generator would go on, and a resumed epoch be another one.
         order = np.random.default_rng((self.config.seed, epoch)).permutation(len(dataset)).tolist()
         return self._loader(dataset, sampler=order)
@@ -193,7 +200,8 @@ def _parameter_groups(model: ReactionModel, config: TrainingConfig) -> list[dict
     groups: dict[tuple[bool, bool], list[Tensor]] = {}
     for name, parameter in model.named_parameters():
         if parameter.requires_grad:
-            is_encoder = name.startswith("encoder.") and model.encoder.pretrained
+            encoder = getattr(model, name.partition(".")[0])
+            is_encoder = getattr(encoder, "pretrained", False)
             groups.setdefault((is_encoder, parameter.ndim > 1), []).append(parameter)
     return [
         {

@@ -1,0 +1,248 @@
+"""Several configurations, several seeds, one table: train each, score each, say how sure the differences are."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from reactometer.config import Config, load_config
+from reactometer.console import messages
+from reactometer.data.batches import MediaReader, parts_of
+from reactometer.data.cache import PreparedRow, PreparedSet
+from reactometer.errors import ConfigError, OutputError
+from reactometer.evaluation.baselines import constant_baseline, length_baseline
+from reactometer.evaluation.evaluate import Evaluation, evaluate, open_for
+from reactometer.evaluation.metrics import Array, Metrics, measure
+from reactometer.evaluation.resample import Interval, bootstrap_difference, bootstrap_mean_pearson
+from reactometer.models.folder import LoadedModel, load_model
+from reactometer.models.scoring import score_rows
+from reactometer.models.showing import FEATURES
+from reactometer.models.zoo import goes_by
+from reactometer.training.fit import MODEL, train
+
+TIMED_CLIPS = 8
+
+
+@dataclass(frozen=True)
+class Row:
+    """One system (or one way to show it clips): its scores by seed, and what it costs."""
+
+    name: str
+    reads: str  # "face and voice", "face" or "voice"
+    val: tuple[float | None, ...]  # mean Pearson on val of the kept epoch, by seed; empty: not scored there
+    metrics: tuple[Metrics, ...]  # on the split, by seed
+    averaged: float | None  # mean Pearson of the seeds' mean prediction
+    interval: Interval  # of the median seed's mean Pearson
+    over_length: Interval  # of the same less that of the clip-length baseline
+    parameters: int
+    seconds_per_clip: float | None  # one clip at a time, decoding of its crops included; None: not timed
+
+    @property
+    def median(self) -> float | None:
+        """Median over the seeds of the mean Pearson; undefined where a seed's is."""
+        return median([metrics.mean_pearson for metrics in self.metrics])
+
+    @property
+    def val_median(self) -> float | None:
+        """The same on val."""
+        return median(self.val)
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """All rows, what they are to be compared with, and where the table was written."""
+
+    split: str
+    labels: tuple[str, ...]
+    rows: tuple[Row, ...]
+    length_baseline: Metrics
+    n_seeds: int
+    folder: Path
+
+
+@dataclass(frozen=True)
+class _Truth:
+    """Labels of the scored clips, and the answers of the baselines."""
+
+    known: np.ndarray  # (rows,) bool: the row has labels
+    targets: Array  # (clips, L)
+    length: Array  # (clips, L)
+    people: list[str] | None
+
+
+def compare(
+    configs: Sequence[Path | str],
+    data: Path | str,
+    out: Path | str,
+    *,
+    seeds: int = 3,
+    overrides: Sequence[str] = (),
+    split: str = "test",
+    progress: bool = True,
+) -> Comparison:
+    """Train each configuration with several seeds, score all on one split, and write one table.
+
+    A second call takes up where the first one stopped, and trains nothing that is there. Rows of models of face and
+    voice come thrice: with both, and the same models with either alone.
+
+    Args:
+        configs: TOML files.
+        data: the data set, the same for all.
+        out: a folder for ``comparison.md``, ``comparison.csv`` (a row a seed), ``comparison.png`` and the runs.
+        seeds: trainings a configuration, with ``training.seed`` = 0, 1, 2 …
+        overrides: ``section.key=value`` on top of every configuration.
+        split: what to score on; fit and choice of the epoch only ever see train and val.
+        progress: show bars and lines on standard error.
+
+    Raises:
+        ConfigError, DataError, WeightsError: what is given cannot be trained on.
+        OutputError: ``out`` holds runs of other configurations.
+    """
+    from reactometer.tables import write_comparison
+
+    out = Path(out)
+    if len({Path(path).stem for path in configs}) < len(configs):
+        raise ConfigError("two configurations have the same name", got=", ".join(Path(path).stem for path in configs))
+    jobs = [(Path(path).stem, load_config(Path(path), [*overrides, f'data.path="{data}"'])) for path in configs]
+    for _, config in jobs:
+        goes_by(config.model)
+    rows: list[Row] = []
+    for name, config in jobs:
+        models = [_trained(name, config, seed, out, progress) for seed in range(seeds)]
+        rows += _rows(name, models, data, split, progress)
+    prepared = open_for(models[0], data, progress=False)
+    length = measure(_truth(prepared, split).targets, _truth(prepared, split).length, prepared.labels)
+    comparison = Comparison(split, prepared.labels, tuple(rows), length, seeds, out)
+    write_comparison(comparison)
+    return comparison
+
+
+def _trained(name: str, config: Config, seed: int, out: Path, progress: bool) -> LoadedModel:
+    """The model of one seed: as it is there, or resumed, or trained anew."""
+    folder = out / "runs" / f"{name}-seed{seed}"
+    config = config.model_copy(update={"training": config.training.model_copy(update={"out": folder, "seed": seed})})
+    if (folder / "config.json").is_file() and _as_trained(folder) != _essence(config):
+        raise OutputError(
+            f"{folder}: a run of another configuration", fix="Name another folder with --out, or delete this one"
+        )
+    if not (folder / MODEL).exists():
+        if progress:
+            messages.print(f"training {name}, seed {seed}", style="bold")
+        train(config, resume=(folder / "checkpoints" / "last.ckpt").is_file(), progress=progress)
+    return load_model(folder / MODEL)
+
+
+def _as_trained(folder: Path) -> dict[str, object]:
+    return _essence(Config.model_validate_json((folder / "config.json").read_text(encoding="utf-8")))
+
+
+def _essence(config: Config) -> dict[str, object]:
+    """What makes a run what it is, less what the data set settles."""
+    return config.model_dump(mode="json", exclude={"prepare": True, "data": {"cache"}})
+
+
+def _rows(name: str, models: Sequence[LoadedModel], data: Path | str, split: str, progress: bool) -> list[Row]:
+    first = models[0]
+    prepared = open_for(first, data, progress=progress)
+    truth = _truth(prepared, split)
+    takes_both = first.sampling.looks and first.sampling.listens
+    hides: list[str | None] = [None, "voice", "face"] if takes_both else [None]
+    rows = []
+    for hidden in hides:
+        scored = [evaluate(model, data, split=split, without=hidden, progress=progress) for model in models]
+        rows.append(_row(name, hidden, models, scored, truth))
+    seconds = _seconds_per_clip(first, prepared)
+    return [replace(rows[0], seconds_per_clip=seconds), *rows[1:]]
+
+
+def _row(
+    name: str, hidden: str | None, models: Sequence[LoadedModel], scored: Sequence[Evaluation], truth: _Truth
+) -> Row:
+    labels = models[0].labels
+    predictions = [
+        evaluation.predictions[list(labels)].to_numpy(np.float64)[truth.known] for evaluation in scored
+    ]  # (clips, L) each
+    scores = [evaluation.metrics.mean_pearson or 0.0 for evaluation in scored]
+    middle = predictions[int(np.argsort(scores, kind="stable")[(len(scores) - 1) // 2])]
+    sampling = models[0].sampling
+    reads = [word for word, has in (("face", sampling.looks), ("voice", sampling.listens)) if has and word != hidden]
+    network = models[0].network
+    return Row(
+        name=name if hidden is None else f"{name}, without {hidden}",
+        reads=" and ".join(reads),
+        val=tuple(model.description["metrics"].get("mean_pearson") for model in models) if hidden is None else (),
+        metrics=tuple(evaluation.metrics for evaluation in scored),
+        averaged=measure(truth.targets, np.mean(predictions, axis=0), labels).mean_pearson,
+        interval=bootstrap_mean_pearson(truth.targets, middle, groups=truth.people),
+        over_length=bootstrap_difference(truth.targets, middle, truth.length, groups=truth.people),
+        parameters=sum(parameter.numel() for parameter in network.parameters()),
+        seconds_per_clip=None,
+    )
+
+
+def _truth(prepared: PreparedSet, split: str) -> _Truth:
+    rows = prepared.split(split)
+    known = [row for row in rows if row.clip.labels]
+    train_rows = [row for row in prepared.split("train") if row.clip.labels and row.file]
+    train_targets = np.array([row.clip.labels for row in train_rows])
+    people = [row.clip.person or "" for row in known]
+    return _Truth(
+        known=np.array([bool(row.clip.labels) for row in rows]),
+        targets=np.array([row.clip.labels for row in known]),
+        length=length_baseline(_lengths(train_rows), train_targets, _lengths(known))
+        if any(_lengths(train_rows))
+        else constant_baseline(train_targets, len(known)),
+        people=people if all(people) and len(set(people)) > 2 else None,
+    )
+
+
+def _lengths(rows: Sequence[PreparedRow]) -> list[float]:
+    return [row.duration_s for row in rows]
+
+
+def _seconds_per_clip(model: LoadedModel, prepared: PreparedSet) -> float:
+    """Median time to score a clip alone, from its prepared crops and sound (or features) on."""
+    from reactometer.data.features import open_store
+
+    rows = [row for row in prepared.rows if row.file][:TIMED_CLIPS]
+    of_media = prepared.feature_sizes is None
+    read = MediaReader(model.sampling) if of_media else open_store(prepared.folder / FEATURES)
+    times = []
+    for row in rows:
+        started = time.perf_counter()
+        list(score_rows(model.network, [row], read, draws=model.sampling.draws))
+        times.append((time.perf_counter() - started) / max(1, len(parts_of([row]))))
+    return float(np.median(times))
+
+
+def median(values: Sequence[float | None]) -> float | None:
+    """The median; undefined where a value is, or there is none."""
+    known = [value for value in values if value is not None]
+    return float(np.median(known)) if known and len(known) == len(values) else None
+
+
+def as_table(comparison: Comparison) -> pd.DataFrame:
+    """A row a system and seed, with every emotion: what ``comparison.csv`` holds."""
+    return pd.DataFrame(
+        {
+            "system": row.name,
+            "reads": row.reads,
+            "seed": seed,
+            "split": comparison.split,
+            "clips": metrics.n_clips,
+            "mean_pearson": metrics.mean_pearson,
+            **{f"pearson {label}": r for label, r in zip(metrics.labels, metrics.pearson, strict=True)},
+            "mean_ccc": metrics.mean_ccc,
+            "mean_mae": metrics.mean_mae,
+            "val_mean_pearson": row.val[seed] if row.val else None,
+            "parameters": row.parameters,
+            "seconds_per_clip": row.seconds_per_clip,
+        }
+        for row in comparison.rows
+        for seed, metrics in enumerate(row.metrics)
+    )

@@ -1,0 +1,238 @@
+"""Features computed elsewhere (a table, or MuSe's ``feats/``) -> the store that the heads train from."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from fnmatch import fnmatchcase
+from functools import lru_cache
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from reactometer.config import PrepareConfig
+from reactometer.console import progress_bar
+from reactometer.data.batches import Item, Part, parts_of
+from reactometer.data.cache import PreparedRow, PreparedSet, open_prepared, write_index
+from reactometer.data.clips import Manifest, choose_labels, mark_duplicates, parse_labels, parse_split
+from reactometer.data.features import STREAMS, write_store
+from reactometer.data.layouts import read_data_set
+from reactometer.data.splits import assign_splits
+from reactometer.errors import DataError, suggestion
+from reactometer.records import Clip, FloatArray
+
+ID_COLUMNS = ("clip", "File_ID", "Filename", "path", "id")
+"""What a table of features may call the clip, the first that is there; rows of one clip are its steps, in order."""
+
+OWN_COLUMNS = ("split", "person", "stimulus", "time_s")
+
+MUSE_STEP_S = 0.25
+"""Time from one row of a MuSe feature file to the next where it has no column "timestamp" (in milliseconds)."""
+
+Steps = tuple[FloatArray, FloatArray]
+"""Times in seconds (T,), and features (T, D); steps with a value that is no number are left out."""
+
+
+@dataclass(frozen=True)
+class _Source:
+    """A data set of features: its clips, each one's steps by modality, and the files it is read from."""
+
+    manifest: Manifest
+    steps: Callable[[Clip, str], Steps]
+    files: Sequence[Path]
+
+
+def prepare_features(
+    data: Path, out: Path, *, face: str | None, voice: str | None, labels: str | Sequence[str] | None, progress: bool
+) -> PreparedSet:
+    """Read features of clips and keep them as the heads read them; a second call finds them there.
+
+    Args:
+        data: a CSV or Parquet table, a row a clip or a row a step (columns: one of ``ID_COLUMNS``, optional ``time_s``,
+            ``split``, ``person``, ``stimulus``, one a label, and the features), or a folder in MuSe-2022's layout.
+        out: the folder to keep them in.
+        face, voice: which features: patterns of column names with commas ("AU*,pose_*"), or the name of a folder of
+            MuSe's ``feats/``; ``None``: the data have none of that modality.
+        labels: a label set's name or label columns; ``None`` finds them.
+        progress: show a bar.
+
+    Raises:
+        DataError: no such table, columns or folder. What is wrong with one clip is its ``problem``; steps with a value
+            that is no number do not count, and are counted as unreadable.
+    """
+    asked = {name: pattern for name, pattern in (("face", face), ("voice", voice)) if pattern}
+    source = _muse_source(data, asked, labels) if data.is_dir() else _table_source(data, asked, labels)
+    stamp = json.dumps([asked, labels, [[str(file), file.stat().st_mtime_ns] for file in source.files]])
+    stamp_file = out / "features.json"
+    if stamp_file.is_file() and stamp_file.read_text(encoding="utf-8") == stamp:
+        return open_prepared(out)
+    out.mkdir(parents=True, exist_ok=True)
+    clips = source.manifest.clips
+    clips = clips if any(clip.split for clip in clips) else assign_splits(clips)
+    with progress_bar("reading features", 2 * len(clips), progress) as advance:
+        sizes = _sizes(source, clips, asked)
+        rows = []
+        for clip in clips:
+            rows.append(_row(source, clip, sizes))
+            advance()
+        items = lambda parts: (_item(source, rows[part.index], part, sizes) for part in parts)  # noqa: E731
+        write_store(out / "features", rows, parts_of(rows), items, sizes, advance)
+    prepared = PreparedSet(out, source.manifest.labels, PrepareConfig(), tuple(rows), sizes)
+    write_index(prepared)
+    stamp_file.write_text(stamp, encoding="utf-8")
+    return prepared
+
+
+def _sizes(source: _Source, clips: Sequence[Clip], asked: dict[str, str]) -> dict[str, int]:
+    """Features a step by modality: as the first clip that has any."""
+    sizes = dict.fromkeys(STREAMS, 0)
+    for stream, pattern in asked.items():
+        widths = (source.steps(clip, stream)[1].shape[1] for clip in clips if not clip.problem)
+        sizes[stream] = next((width for width in widths if width), 0)
+        if not sizes[stream]:
+            raise DataError(f"no clip has {stream} features", got=f"'{pattern}'", fix="Check the name")
+    return sizes
+
+
+def _row(source: _Source, clip: Clip, sizes: dict[str, int]) -> PreparedRow:
+    """What a clip brings, counted, and what is wrong with it."""
+    if clip.problem:
+        return PreparedRow(clip)
+    counts, last_s, n_bad = dict.fromkeys(STREAMS, 0), 0.0, 0
+    for stream in (stream for stream in STREAMS if sizes[stream]):
+        times_s, values = source.steps(clip, stream)
+        if len(values) and values.shape[1] != sizes[stream]:
+            problem = f"{values.shape[1]} {stream} features a step (expected {sizes[stream]}, as in the other clips)"
+            return PreparedRow(replace(clip, problem=problem))
+        good = np.isfinite(values).all(axis=1)
+        counts[stream], n_bad = int(good.sum()), n_bad + int((~good).sum())
+        last_s = max(last_s, float(times_s.max(initial=0.0)))
+    return PreparedRow(
+        clip,
+        clip.path,
+        duration_s=last_s,
+        n_samples=counts["face"],
+        n_faces=counts["face"],
+        n_unreadable=n_bad,
+        has_sound=counts["voice"] > 0,
+    )
+
+
+def _item(source: _Source, row: PreparedRow, part: Part, sizes: dict[str, int]) -> Item:
+    """The steps of one part of a clip; a clip with a problem has none."""
+    streams: dict[str, Steps] = {}
+    for stream in STREAMS:
+        times_s, values = np.zeros(0, np.float32), np.zeros((0, sizes[stream]), np.float32)
+        if row.file and sizes[stream]:
+            times_s, values = source.steps(row.clip, stream)
+            within = (times_s >= part.start_s) & ((times_s < part.end_s) | (part.end_s >= row.duration_s))
+            keep = within & np.isfinite(values).all(axis=1)
+            times_s, values = times_s[keep] - part.start_s, values[keep].reshape(-1, sizes[stream])
+        streams[stream] = times_s.astype(np.float32), values
+    (face_times_s, face), (voice_times_s, voice) = streams["face"], streams["voice"]
+    return Item(face, np.ones(len(face), dtype=bool), face_times_s, voice, voice_times_s)
+
+
+def _table_source(path: Path, asked: dict[str, str], labels: str | Sequence[str] | None) -> _Source:
+    table = _read(path)
+    columns = [str(column) for column in table.columns]
+    key = next((name for name in ID_COLUMNS if name in columns), None)
+    if key is None:
+        raise DataError(
+            f"{path}: no column names the clip", got=", ".join(columns[:8]), expected=" or ".join(ID_COLUMNS)
+        )
+    features = {stream: _matching(path, columns, pattern) for stream, pattern in asked.items()}
+    taken = {column for own in features.values() for column in own}
+    free = [column for column in columns if column not in taken]
+    names = choose_labels(free, (key, *OWN_COLUMNS), labels, path)
+    values = {
+        stream: table[own].apply(pd.to_numeric, errors="coerce").to_numpy(np.float32)
+        for stream, own in features.items()
+    }
+    texts = table[[column for column in free if column in (key, *OWN_COLUMNS, *names)]].astype(str)
+    groups = texts.groupby(key, sort=False).indices
+    clips = [_clip(path, str(name), texts.iloc[rows[0]].to_dict(), names) for name, rows in groups.items()]
+    times_s = (
+        table["time_s"].to_numpy(np.float32) if "time_s" in columns else np.zeros(len(table), np.float32)
+    )  # (rows,)
+
+    def steps(clip: Clip, stream: str) -> Steps:
+        rows = groups[clip.clip_id]
+        return times_s[rows], values[stream][rows]
+
+    return _Source(Manifest(path.parent, names, mark_duplicates(clips)), steps, [path])
+
+
+def _clip(path: Path, name: str, raw: Mapping[Hashable, str], labels: Sequence[str]) -> Clip:
+    cells = {str(key): "" if cell in ("nan", "None", "<NA>") else cell.strip() for key, cell in raw.items()}
+    values, label_problem = parse_labels(cells, labels)
+    split, split_problem = parse_split(cells.get("split", ""))
+    return Clip(
+        clip_id=name,
+        path=path,
+        split=split,
+        person=cells.get("person") or None,
+        stimulus=cells.get("stimulus") or None,
+        labels=values,
+        problem=split_problem or label_problem,
+    )
+
+
+def _read(path: Path) -> pd.DataFrame:
+    try:
+        if path.suffix.lower() in (".parquet", ".pq"):
+            return pd.read_parquet(path)
+        return pd.read_csv(path, dtype=dict.fromkeys((*ID_COLUMNS, *OWN_COLUMNS[:3]), str))
+    except FileNotFoundError as error:
+        raise DataError(f"{path}: no such file", fix="Check the path") from error
+    except (ValueError, OSError, pd.errors.ParserError) as error:
+        raise DataError(f"{path}: not a CSV or Parquet table: {error}", fix="Save it as one of the two") from error
+
+
+def _matching(path: Path, columns: Sequence[str], patterns: str) -> list[str]:
+    wanted = [pattern.strip() for pattern in patterns.split(",")]
+    for pattern in wanted:
+        if not any(fnmatchcase(column, pattern) for column in columns):
+            raise DataError(f"{path}: no column matches '{pattern}'", fix=suggestion(pattern.strip("*_"), columns))
+    return [column for column in columns if any(fnmatchcase(column, pattern) for pattern in wanted)]
+
+
+def _muse_source(folder: Path, asked: dict[str, str], labels: str | Sequence[str] | None) -> _Source:
+    manifest = read_data_set(folder, labels)
+    for pattern in asked.values():
+        if not (folder / "feats" / pattern).is_dir():
+            known = [entry.name for entry in (folder / "feats").glob("*") if entry.is_dir()]
+            raise DataError(f"{folder}: no features '{pattern}' in feats/", fix=suggestion(pattern, known))
+    files = list(_feature_files(folder, manifest.clips, asked))
+
+    @lru_cache(maxsize=4)  # a clip's files are asked for when it is counted and again when it is kept
+    def read(file: Path) -> Steps:
+        return _read_muse(file) if file.is_file() else (np.zeros(0, np.float32), np.zeros((0, 0), np.float32))
+
+    def steps(clip: Clip, stream: str) -> Steps:
+        return read(_muse_file(folder, asked[stream], clip))
+
+    return _Source(manifest, steps, files)
+
+
+def _feature_files(folder: Path, clips: Sequence[Clip], asked: dict[str, str]) -> Iterator[Path]:
+    for clip in clips:
+        for pattern in asked.values():
+            if (file := _muse_file(folder, pattern, clip)).is_file():
+                yield file
+
+
+def _muse_file(folder: Path, name: str, clip: Clip) -> Path:
+    return folder / "feats" / name / f"{clip.clip_id.strip('[]')}.csv"
+
+
+def _read_muse(file: Path) -> Steps:
+    """Times and features of one file; features stand from the third column on."""
+    table = _read(file)
+    values = table.iloc[:, 2:].apply(pd.to_numeric, errors="coerce").to_numpy(np.float32)
+    times_s = np.arange(len(table)) * MUSE_STEP_S
+    if "timestamp" in table.columns:
+        times_s = table["timestamp"].to_numpy(np.float64) / 1000.0
+    return times_s.astype(np.float32), values

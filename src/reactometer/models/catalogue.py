@@ -1,0 +1,117 @@
+"""What is known of the pre-trained encoders, and what a network costs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from itertools import chain
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call
+from torch.utils.flop_counter import FlopCounterMode
+
+from reactometer.config import ModelConfig
+from reactometer.media.voice import MEL_BANDS, STEP_RATE_HZ
+from reactometer.models.backbones import RANDOM
+from reactometer.models.encoders import ClipEncoder, FrameEncoder
+from reactometer.models.network import ReactionModel
+from reactometer.models.streams import Stream
+from reactometer.models.voice_encoders import VoiceEncoder
+from reactometer.models.zoo import SYSTEMS, build_model, load_encoders
+
+CLIP_S = 11.0
+"""Length of the clip that costs are counted for: about the mean of Hume-Reaction's."""
+
+
+@dataclass(frozen=True)
+class Weights:
+    """Pre-trained weights of the Hugging Face Hub."""
+
+    licence: str  # SPDX identifier, as the model card gives it
+    pretrained_on: str
+    architecture: str  # what has its shape with random weights, see RANDOM_ENCODERS
+
+
+IMAGENET = "ImageNet-1k, classification"
+LIBRISPEECH = "LibriSpeech, 960 h of read English, self-supervised"
+
+PRETRAINED: Mapping[str, Weights] = {
+    "microsoft/resnet-50": Weights("Apache-2.0", IMAGENET, "resnet-50"),
+    "facebook/convnext-tiny-224": Weights("Apache-2.0", IMAGENET, "convnext-tiny"),
+    "google/vit-base-patch16-224-in21k": Weights("Apache-2.0", "ImageNet-21k, classification", "vit-base"),
+    "facebook/dinov2-base": Weights("Apache-2.0", "LVD-142M, self-supervised", "dinov2-base"),
+    "google/siglip-base-patch16-224": Weights("Apache-2.0", "WebLI, pictures with their captions", "siglip-base"),
+    "MCG-NJU/videomae-base-finetuned-kinetics": Weights(
+        "CC-BY-NC-4.0", "Kinetics-400, self-supervised, then classification of actions", "videomae-base"
+    ),
+    "facebook/hubert-base-ls960": Weights("Apache-2.0", LIBRISPEECH, "hubert-base"),
+    "facebook/wav2vec2-base": Weights("Apache-2.0", LIBRISPEECH, "wav2vec2-base"),
+    "microsoft/wavlm-base": Weights("see its model card", LIBRISPEECH, "wavlm-base"),
+}
+"""The well-known encoders by name; any other of transformers can be named just as well."""
+
+
+def count_multiply_adds(module: nn.Module, *inputs: Tensor) -> int:
+    """Multiply-adds of one call in matrix products and convolutions, attention's included; nothing is computed.
+
+    Args:
+        module: in evaluation mode, and one that does not choose by value (a mask) what it computes: of an encoder,
+            the network inside, ``encoder.net``.
+        inputs: what it is called with; only shapes and dtypes matter.
+    """
+    state = {name: tensor.to("meta") for name, tensor in chain(module.named_parameters(), module.named_buffers())}
+    with torch.no_grad(), FlopCounterMode(display=False) as counter:
+        functional_call(module, state, tuple(tensor.to("meta") for tensor in inputs))
+    return int(counter.get_total_flops()) // 2
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One system with its own encoder: what it is, what it costs, where its weights come from."""
+
+    name: str
+    summary: str
+    encoder: str
+    weights: Weights
+    parameters: int
+    multiply_adds: int  # of a clip of CLIP_S seconds at the default settings
+
+
+def list_systems(n_labels: int = 7) -> list[Entry]:
+    """Every system at its default settings; the networks are built with random weights, nothing is fetched."""
+    return [_entry(name, n_labels) for name in SYSTEMS]
+
+
+def _entry(name: str, n_labels: int) -> Entry:
+    system = SYSTEMS[name]
+    weights = PRETRAINED[system.encoder]
+    config = ModelConfig(name=name, encoder=RANDOM + weights.architecture)
+    model = build_model(config, load_encoders(config), [0.5] * n_labels).eval()
+    parameters = sum(parameter.numel() for parameter in model.parameters())
+    return Entry(name, system.summary, system.encoder, weights, parameters, _cost(model, config))
+
+
+@torch.no_grad()
+def _cost(model: ReactionModel, config: ModelConfig) -> int:
+    """Multiply-adds of a whole clip: of its encoders, of its head, of the output layer."""
+    size, cost, streams = config.size_px, 0, []
+    steps = {"face": 0, "voice": 0}
+    if isinstance(model.face_encoder, FrameEncoder):
+        steps["face"] = config.n_frames
+        cost += config.n_frames * count_multiply_adds(model.face_encoder.net, torch.zeros(1, 3, size, size))
+    elif isinstance(model.face_encoder, ClipEncoder):
+        steps["face"] = 1
+        cost += count_multiply_adds(model.face_encoder.net, torch.zeros(1, model.face_encoder.n_frames, 3, size, size))
+    if isinstance(model.voice_encoder, VoiceEncoder):
+        n_steps = int(CLIP_S * STEP_RATE_HZ)
+        steps["voice"] = n_steps // model.voice_encoder.stride
+        mask = torch.ones(1, n_steps, dtype=torch.bool)
+        cost += count_multiply_adds(model.voice_encoder, torch.zeros(1, n_steps, MEL_BANDS), mask)
+    for encoder, count in ((model.face_encoder, steps["face"]), (model.voice_encoder, steps["voice"])):
+        values = None if encoder is None else torch.zeros(1, count, encoder.feature_size)
+        stream = values if values is None else Stream(values, torch.ones(1, count, dtype=torch.bool), values[:, :, 0])
+        streams.append(stream)
+    with FlopCounterMode(display=False) as counter:
+        model.output(model.head(*streams))
+    return cost + int(counter.get_total_flops()) // 2

@@ -1,0 +1,125 @@
+"""The whole network: encoders -> streams -> a head -> intensities."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor, nn
+
+from reactometer.data.batches import Batch
+from reactometer.models.encoders import ClipEncoder, FrameEncoder
+from reactometer.models.multimodal import CrossModalHead
+from reactometer.models.streams import FaceInput, Given, Standardise, Stream, VoiceInput, face_stream, voice_stream
+from reactometer.models.visual import GruHead, MeanHead, TransformerHead
+from reactometer.models.voice_encoders import SpeechEncoder
+
+Pretrained = FrameEncoder | ClipEncoder | SpeechEncoder
+"""Encoders of pictures and of speech, which can be frozen; the small network over log-mel is always trained."""
+
+Head = MeanHead | GruHead | TransformerHead | CrossModalHead
+
+
+class ReactionModel(nn.Module):
+    """Any of the systems: an encoder for each modality it goes by, a head that joins them, an output layer."""
+
+    label_mean: Tensor
+
+    def __init__(
+        self,
+        face: FaceInput | None,
+        voice: VoiceInput | None,
+        head: Head,
+        output: nn.Module,
+        label_mean: Tensor,
+        *,
+        frozen: bool,
+    ) -> None:
+        super().__init__()
+        self.face_encoder, self.voice_encoder = face, voice
+        self.face_scale = Standardise(face.feature_size) if face else None
+        self.voice_scale = Standardise(voice.feature_size) if voice else None
+        self.head = head
+        self.output = output
+        self.register_buffer("label_mean", label_mean)
+        self.frozen = [encoder for encoder in (face, voice) if frozen and isinstance(encoder, Pretrained)]
+        for encoder in self.frozen:
+            encoder.requires_grad_(False)
+
+    @property
+    def looks(self) -> bool:
+        """It goes by the face."""
+        return self.face_encoder is not None
+
+    @property
+    def listens(self) -> bool:
+        """It goes by the voice."""
+        return self.voice_encoder is not None
+
+    @property
+    def given_sizes(self) -> dict[str, int] | None:
+        """Features a step that it was trained on, by modality; ``None`` for a model that takes media."""
+        pairs = (("face", self.face_encoder), ("voice", self.voice_encoder))
+        sizes = {name: encoder.feature_size for name, encoder in pairs if isinstance(encoder, Given)}
+        return sizes or None
+
+    def forward(self, batch: Batch, mix: Callable[[Tensor], Tensor] | None = None) -> Tensor:
+        """Intensities of a batch.
+
+        Args:
+            batch: what the clips show and say.
+            mix: in training, changes the clips' embeddings (B, D) before the output layer (feature mixup).
+
+        Returns:
+            (B, L) in [0, 1]; the training mean where there is nothing to go by.
+        """
+        embedding = self.head(*self.streams(batch))  # (B, D)
+        intensities = torch.sigmoid(self.output(mix(embedding) if mix else embedding))  # (B, L)
+        return torch.where(self.has_evidence(batch).unsqueeze(1), intensities, self.label_mean)
+
+    def streams(self, batch: Batch) -> tuple[Stream | None, Stream | None]:
+        """Features of face and voice, on the training set's scale."""
+        face = voice = None
+        if self.face_encoder is not None and self.face_scale is not None:
+            face = self.face_scale(face_stream(self.face_encoder, batch))
+        if self.voice_encoder is not None and self.voice_scale is not None:
+            voice = self.voice_scale(voice_stream(self.voice_encoder, batch))
+        return face, voice
+
+    def has_evidence(self, batch: Batch) -> Tensor:
+        """(B,) bool: the clip shows or says something that this model goes by."""
+        evidence = torch.zeros_like(batch.target_mask)
+        if self.looks:
+            evidence = evidence | batch.frame_mask.any(1)
+        if self.listens:
+            evidence = evidence | batch.voice_mask.any(1)
+        return evidence
+
+    def on_features(self) -> ReactionModel:
+        """The same head, scales and output behind features of the frozen encoders instead of behind the encoders."""
+        if not self.frozen:
+            return self
+        face, voice = self.face_encoder, self.voice_encoder
+        if face in self.frozen and face is not None:
+            face = Given(face.feature_size)
+        if voice in self.frozen and voice is not None:
+            voice = Given(voice.feature_size)
+        model = ReactionModel(face, voice, self.head, self.output, self.label_mean, frozen=False)
+        model.face_scale, model.voice_scale = self.face_scale, self.voice_scale
+        return model.train(self.training)
+
+    def train(self, mode: bool = True) -> ReactionModel:
+        """As usual, but a frozen encoder stays as it is, its running statistics too."""
+        super().train(mode)
+        for encoder in self.frozen:
+            encoder.eval()
+        return self
+
+
+def output_layer(n_features: int, label_mean: Sequence[float], dropout: float) -> nn.Module:
+    """Dropout and a linear layer whose first answer, before a sigmoid, is about the training mean of each label."""
+    linear = nn.Linear(n_features, len(label_mean))
+    nn.init.normal_(linear.weight, std=0.01)
+    with torch.no_grad():
+        linear.bias.copy_(torch.logit(torch.tensor(label_mean).clamp(0.01, 0.99)))
+    return nn.Sequential(nn.Dropout(dropout), linear)

@@ -1,0 +1,152 @@
+"""How clips reach a model: as pictures and sound, as features of its frozen encoders, or as features of a file."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from hashlib import sha256
+
+import numpy as np
+import torch
+
+from reactometer.console import progress_bar
+from reactometer.data.batches import Item, MediaReader, Part, Reader, Sampling, collate, draw_of, parts_of, to_item
+from reactometer.data.cache import PreparedRow, PreparedSet
+from reactometer.data.features import FeatureStore, open_store, write_store
+from reactometer.data.people import Moments, PersonReader, measure_people
+from reactometer.media.voice import MEL_BANDS
+from reactometer.models.network import ReactionModel
+from reactometer.models.streams import Standardise, face_stream, voice_stream
+from reactometer.models.voice_encoders import VoiceEncoder
+from reactometer.records import PreparedClip
+
+FEATURES = "features"
+"""Folder beside the prepared clips, where their features are kept."""
+
+
+@dataclass(frozen=True)
+class Showing:
+    """The network to run (less its frozen encoders, where their features are shown), and what reads its items."""
+
+    network: ReactionModel
+    read: Reader
+
+
+def show(
+    model: ReactionModel, prepared: PreparedSet, splits: Sequence[str], sampling: Sampling, *, progress: bool
+) -> Showing:
+    """Get ready to show the clips of some splits to a model.
+
+    With frozen encoders their features are computed here, once, and kept beside the prepared clips.
+    """
+    if prepared.feature_sizes is not None:
+        return Showing(model, _Hidden(open_store(prepared.folder / FEATURES), sampling))
+    if not model.frozen:
+        return Showing(model, MediaReader(sampling))
+    whole = replace(sampling, looks=model.looks, listens=model.listens)
+    store = _encode_split(model, prepared, splits[0], whole, progress)
+    for split in splits[1:]:
+        store |= _encode_split(model, prepared, split, whole, progress)
+    return Showing(model.on_features(), _Hidden(store, sampling))
+
+
+def by_person(showing: Showing, rows: Sequence[PreparedRow]) -> PersonReader:
+    """What reads the same items normalised per person, fitted on all clips of ``rows``, without their labels."""
+    parts = parts_of(rows)
+    people = measure_people(
+        (rows[part.index].clip.person, showing.read(rows[part.index], part, None)) for part in parts
+    )
+    return PersonReader(showing.read, people, population(showing.network))
+
+
+def population(model: ReactionModel) -> dict[str, Moments]:
+    """Mean and spread of the features over the training set, by stream, as the model keeps them."""
+    found: dict[str, Moments] = {}
+    voice = model.voice_encoder if isinstance(model.voice_encoder, VoiceEncoder) else model.voice_scale
+    for stream, scale in (("face", model.face_scale), ("voice", voice)):
+        if isinstance(scale, Standardise | VoiceEncoder):
+            found[stream] = Moments(scale.mean.cpu().numpy(), scale.std.cpu().numpy())
+    return found
+
+
+def set_population(model: ReactionModel, moments: dict[str, Moments]) -> None:
+    """Put mean and spread of the training set's features where the model keeps them."""
+    voice = model.voice_encoder if isinstance(model.voice_encoder, VoiceEncoder) else model.voice_scale
+    for stream, scale in (("face", model.face_scale), ("voice", voice)):
+        if stream in moments and isinstance(scale, Standardise | VoiceEncoder):
+            scale.mean.copy_(torch.from_numpy(moments[stream].mean))
+            scale.std.copy_(torch.from_numpy(moments[stream].std))
+
+
+@torch.inference_mode()
+def encode_item(model: ReactionModel, item: Item) -> Item:
+    """The item with features of the frozen encoders in the place of pictures and waveform; log-mel stays as it is."""
+    batch = collate([item], n_labels=0)
+    batch = batch._replace(
+        **{name: getattr(batch, name).to(model.label_mean.device) for name in batch._fields if name != "number"}
+    )
+    frames, seen, times_s = np.zeros((0, 0), np.float32), np.zeros(0, bool), np.zeros(0, np.float32)
+    voice, voice_times_s = item.voice, item.voice_times_s
+    if model.face_encoder is not None:
+        stream = face_stream(model.face_encoder, batch)
+        frames, seen, times_s = (tensor[0].cpu().numpy() for tensor in stream)  # (T, D), (T,), (T,)
+    if model.voice_encoder is not None and model.voice_encoder in model.frozen:
+        values, mask, voice_at_s = (tensor[0].cpu().numpy() for tensor in voice_stream(model.voice_encoder, batch))
+        voice, voice_times_s = values[mask], voice_at_s[mask]
+    return replace(
+        item, frames=frames.astype(np.float32), seen=seen, times_s=times_s, voice=voice, voice_times_s=voice_times_s
+    )
+
+
+def encoded_clips(model: ReactionModel, clips: Iterable[PreparedClip], sampling: Sampling) -> Iterator[Item]:
+    """Every draw of every clip in turn, as the model is shown it; frozen encoders' features where it has such."""
+    for place, clip in enumerate(clips):
+        for draw in range(sampling.draws):
+            item = replace(to_item(clip, sampling, draw_of(draw)), number=place * sampling.draws + draw)
+            yield encode_item(model, item) if model.frozen else item
+
+
+@dataclass(frozen=True)
+class _Hidden:
+    """Reads features, less the modality that the model is not to be shown."""
+
+    store: FeatureStore
+    sampling: Sampling
+
+    def __call__(self, row: PreparedRow, part: Part, rng: np.random.Generator | None = None) -> Item:
+        item = self.store(row, part, rng)
+        if not self.sampling.looks:
+            item = replace(item, seen=np.zeros_like(item.seen), frames=np.zeros_like(item.frames))
+        if not self.sampling.listens:
+            item = replace(item, voice=item.voice[:0], voice_times_s=item.voice_times_s[:0])
+        return item
+
+
+def _encode_split(
+    model: ReactionModel, prepared: PreparedSet, split: str, sampling: Sampling, progress: bool
+) -> FeatureStore:
+    rows = prepared.split(split)
+    parts = parts_of(rows, sampling.draws)
+    read = MediaReader(sampling)
+    sizes = {
+        "face": model.face_encoder.feature_size if model.face_encoder else 0,
+        "voice": model.voice_encoder.feature_size if model.voice_encoder in model.frozen else MEL_BANDS,
+    }
+    training = model.training
+    model.eval()
+    folder = prepared.folder / FEATURES / _digest(model, sampling) / split
+    with progress_bar(f"encoding {split}", len(parts), progress) as advance:
+        items = lambda own: (encode_item(model, read(rows[part.index], part)) for part in own)  # noqa: E731
+        store = write_store(folder, rows, parts, items, sizes, advance)
+    model.train(training)
+    return store
+
+
+def _digest(model: ReactionModel, sampling: Sampling) -> str:
+    """Names the features: what follows from other weights, or other sampling, is kept elsewhere."""
+    digest = sha256(json.dumps([repr(sampling), [encoder.describe() for encoder in model.frozen]]).encode())
+    for encoder in model.frozen:
+        for name, tensor in sorted(encoder.state_dict().items()):
+            digest.update(name.encode() + tensor.cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()[:16]

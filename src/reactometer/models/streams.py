@@ -1,0 +1,121 @@
+"""Streams: what an encoder makes of one modality, and the small layers that every head reads them with."""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from reactometer.data.batches import Batch
+from reactometer.models.encoders import ClipEncoder, FrameEncoder
+from reactometer.models.voice_encoders import SpeechEncoder, VoiceEncoder
+
+
+class Stream(NamedTuple):
+    """Features of one modality over time."""
+
+    values: Tensor  # (B, T, D) float32, zeros outside the mask
+    mask: Tensor  # (B, T) bool
+    times_s: Tensor  # (B, T) float32, from the beginning of the clip
+
+
+class Given(nn.Module):
+    """The place of an encoder where the batch brings features already: of a file, or of a frozen encoder."""
+
+    pretrained = False
+
+    def __init__(self, feature_size: int) -> None:
+        super().__init__()
+        self.feature_size = feature_size
+
+    def describe(self) -> dict[str, int]:
+        """What is needed to make it again, as JSON can hold it."""
+        return {"given": self.feature_size}
+
+
+FaceInput = FrameEncoder | ClipEncoder | Given
+VoiceInput = VoiceEncoder | SpeechEncoder | Given
+
+
+def face_stream(encoder: FaceInput, batch: Batch) -> Stream:
+    """Encode the frames of a batch that show a face: one step a frame, or one a clip."""
+    if isinstance(encoder, Given):
+        return Stream(batch.frames.float(), batch.frame_mask, batch.frame_times_s)
+    if isinstance(encoder, FrameEncoder):
+        return Stream(encode_seen(encoder, batch.frames, batch.frame_mask), batch.frame_mask, batch.frame_times_s)
+    values = encoder(batch.frames, batch.frame_mask).unsqueeze(1)  # (B, 1, D)
+    return Stream(values, batch.frame_mask.any(1, keepdim=True), batch.frame_times_s[:, :1])
+
+
+def voice_stream(encoder: VoiceInput, batch: Batch) -> Stream:
+    """Encode the sound of a batch."""
+    if isinstance(encoder, Given):
+        return Stream(batch.voice, batch.voice_mask, batch.voice_times_s)
+    values, mask = encoder(batch.voice, batch.voice_mask)  # (B, T, D), (B, T)
+    return Stream(values, mask, batch.voice_times_s[:, :: encoder.stride][:, : mask.shape[1]])
+
+
+def encode_seen(encoder: FrameEncoder, frames: Tensor, mask: Tensor) -> Tensor:
+    """Encode only the frames that show a face.
+
+    Args:
+        encoder: pictures -> features.
+        frames: (B, T, 3, H, W) uint8.
+        mask: (B, T) bool.
+
+    Returns:
+        (B, T, D) float32, zeros outside the mask.
+    """
+    features = torch.zeros((*mask.shape, encoder.feature_size), device=frames.device)
+    if mask.any():
+        seen = encoder(frames[mask])  # (K, D)
+        features = features.to(seen.dtype).masked_scatter(mask.unsqueeze(2), seen)
+    return features
+
+
+class Standardise(nn.Module):
+    """Puts every feature on the training set's scale; as it is made, it changes nothing."""
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, feature_size: int) -> None:
+        super().__init__()
+        self.register_buffer("mean", torch.zeros(feature_size))
+        self.register_buffer("std", torch.ones(feature_size))
+
+    def forward(self, stream: Stream) -> Stream:
+        """The stream with ``(values - mean) / std``, zeros outside the mask."""
+        return stream._replace(values=((stream.values - self.mean) / self.std) * stream.mask.unsqueeze(2))
+
+
+class TimeEmbedding(nn.Module):
+    """Real times -> features, so that uneven sampling and gaps are seen.
+
+    Sines and cosines (Vaswani et al. 2017, but of seconds instead of places) with periods from 0.25 s to two minutes,
+    through a linear layer.
+    """
+
+    rates: Tensor
+
+    def __init__(self, size: int, n_periods: int = 16) -> None:
+        super().__init__()
+        periods_s = torch.logspace(math.log10(0.25), math.log10(120.0), n_periods)
+        self.register_buffer("rates", 2.0 * math.pi / periods_s)
+        self.project = nn.Linear(2 * n_periods, size)
+
+    def forward(self, times_s: Tensor) -> Tensor:
+        """(B, T) seconds -> (B, T, size)."""
+        angles = times_s.unsqueeze(2) * self.rates  # (B, T, n_periods)
+        embedded: Tensor = self.project(torch.cat((angles.sin(), angles.cos()), dim=2))
+        return embedded
+
+
+def transformer(size: int, layers: int, attention_heads: int, dropout: float) -> nn.TransformerEncoder:
+    """A pre-norm transformer encoder, batch first."""
+    layer = nn.TransformerEncoderLayer(
+        size, attention_heads, 4 * size, dropout, "gelu", batch_first=True, norm_first=True
+    )
+    return nn.TransformerEncoder(layer, layers, nn.LayerNorm(size), enable_nested_tensor=False)

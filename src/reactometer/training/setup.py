@@ -1,0 +1,114 @@
+"""A configuration and prepared clips -> a model to be fitted, and the batches to fit it on."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from reactometer.config import Config, PrepareConfig
+from reactometer.console import is_first_process
+from reactometer.data.batches import MediaReader, Reader, parts_of
+from reactometer.data.cache import PreparedRow, PreparedSet
+from reactometer.data.people import measure_streams
+from reactometer.data.splits import assign_folds
+from reactometer.errors import ConfigError, DataError
+from reactometer.evaluation.metrics import LEAST_CLIPS
+from reactometer.models.network import ReactionModel
+from reactometer.models.showing import by_person, set_population, show
+from reactometer.models.zoo import build_model, load_encoders, sampling_of
+from reactometer.training.task import ReactionData, Shown, varying_labels
+
+MOST_CLIPS = 256
+"""Train clips whose sound is measured for the scale of the log-mel spectrogram."""
+
+
+@dataclass(frozen=True)
+class Setup:
+    """What a fit needs."""
+
+    model: ReactionModel  # whole, as it will be kept
+    trained: ReactionModel  # what is fitted: the same, or less its frozen encoders
+    data: ReactionData
+    note: str | None  # how features were normalised per person
+
+
+def set_up(config: Config, prepared: PreparedSet, *, progress: bool) -> Setup:
+    """Build the model, compute frozen features, fit the scales that need no labels, and check the splits.
+
+    Raises:
+        ConfigError: settings that do not go together.
+        DataError: a split is too small, or no label varies.
+        WeightsError: an encoder cannot be had.
+    """
+    folded = _folded(config, prepared)
+    _check_splits(folded)
+    train = tuple(row for row in folded.split("train") if row.file and row.clip.labels)
+    label_mean = np.array([row.clip.labels for row in train]).mean(axis=0).astype(np.float32).tolist()  # (L,)
+    model = build_model(config.model, load_encoders(config.model, prepared.feature_sizes), label_mean)
+    if config.model.person_norm and prepared.feature_sizes is None and model.looks and not model.frozen:
+        raise ConfigError(
+            "model.person_norm needs features that stay as they are", fix="Add model.frozen=true, or train on features"
+        )
+    sampling = sampling_of(config.model, model)
+    showing = show(model, prepared, ("train", "val"), sampling, progress=progress)
+    _fit_scales(showing.network, train, showing.read)
+    readers, note = [showing.read] * 2, None
+    if config.model.person_norm:
+        people = [by_person(showing, rows) for rows in (train, folded.split("val"))]
+        readers, note = [*people], people[0].describe(train)
+    train_shown, val_shown = Shown(train, readers[0]), Shown(folded.split("val"), readers[1])
+    data = ReactionData(train_shown, val_shown, prepared.labels, sampling.draws, config.training)
+    model.train()  # Lightning leaves each module in the mode it finds, a frozen encoder in evaluation
+    showing.network.train()
+    return Setup(model, showing.network, data, note)
+
+
+def as_asked(config: Config, prepared: PreparedSet) -> PrepareConfig:
+    """How clips were prepared, but with the detector as asked for: "auto" is settled wherever the model goes."""
+    return prepared.settings.model_copy(update={"detector": config.prepare.detector})
+
+
+def _folded(config: Config, prepared: PreparedSet) -> PreparedSet:
+    """The set with train and val dealt anew, where folds are asked for."""
+    if not config.data.folds:
+        return prepared
+    clips = assign_folds([row.clip for row in prepared.rows], config.data.folds, config.data.fold)
+    rows = tuple(replace(row, clip=clip) for row, clip in zip(prepared.rows, clips, strict=True))
+    return replace(prepared, rows=rows)
+
+
+def _check_splits(prepared: PreparedSet) -> None:
+    for split in ("train", "val"):
+        usable = [row for row in prepared.split(split) if row.clip.labels and row.file]
+        if len(usable) < LEAST_CLIPS:
+            raise DataError(
+                f"{prepared.folder}: split '{split}' is too small to train with",
+                got=f"{len(usable)} readable clips with labels",
+                expected=f"at least {LEAST_CLIPS}",
+                fix="Add clips; or leave the split column out, and the clips are split by person",
+            )
+    varied = varying_labels(np.array([row.clip.labels for row in prepared.split("val") if row.clip.labels]))
+    flat = [label for label, varies in zip(prepared.labels, varied, strict=True) if not varies]
+    if not any(varied):
+        raise DataError(f"{prepared.folder}: no label varies over split 'val'", fix="Add clips to it that differ")
+    if flat and is_first_process():
+        warnings.warn(
+            f"the same for all val clips, so without a say in choosing the epoch: {', '.join(flat)}", stacklevel=4
+        )
+
+
+def _fit_scales(network: ReactionModel, train: Sequence[PreparedRow], read: Reader) -> None:
+    """Set the scales of features and of the log-mel spectrogram to mean and spread over train clips.
+
+    An encoder that is trained along has no scale before it; of media, only the sound is read, of so many clips.
+    """
+    rows = list(train)
+    if isinstance(read, MediaReader):
+        if not network.listens:
+            return
+        heard = [row for row in rows if row.has_sound]
+        rows, read = heard[:: len(heard) // MOST_CLIPS + 1], MediaReader(replace(read.sampling, looks=False))
+    set_population(network, measure_streams(read(rows[part.index], part, None) for part in parts_of(rows)))

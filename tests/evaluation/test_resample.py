@@ -1,0 +1,159 @@
+"""The bootstrap, against brute force, SciPy and theory."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from reactometer.errors import ScoreError
+from reactometer.evaluation import resample
+from reactometer.evaluation.metrics import Array, measure
+from reactometer.evaluation.resample import bootstrap_difference, bootstrap_mean_pearson
+
+
+def _set(seed: int, clips: int, labels: int = 3, r: float = 0.4) -> tuple[Array, Array]:
+    """Targets and predictions of correlation ``r``, about 0.5."""
+    targets, noise = np.random.default_rng(seed).normal(size=(2, clips, labels))
+    return 0.5 + 0.1 * targets, 0.5 + 0.1 * (r * targets + np.sqrt(1 - r**2) * noise)
+
+
+def _brute_force(targets: Array, predictions: Array) -> float:
+    """Mean over the labels that vary, a constant prediction counting as 0; clip by clip with SciPy."""
+    pairs = [pair for pair in zip(targets.T, predictions.T, strict=True) if np.ptp(pair[0]) > 0]
+    return float(np.mean([stats.pearsonr(*pair).statistic if np.ptp(pair[1]) > 0 else 0.0 for pair in pairs]))
+
+
+def test_the_value_is_the_score_of_the_clips_as_they_are() -> None:
+    targets, predictions = _set(0, clips=200)
+    interval = bootstrap_mean_pearson(targets, predictions, groups=[str(clip % 9) for clip in range(200)])
+    assert interval.value == pytest.approx(measure(targets, predictions, "abc").mean_pearson, abs=1e-12)
+    assert interval.low < interval.value < interval.high
+    assert interval.level == 0.95
+
+
+def test_every_resample_is_the_score_of_the_clips_drawn() -> None:
+    """The same draws, scored one by one. A label of one clip and a prediction of two are constant in many of them."""
+    targets, predictions = _set(1, clips=12, labels=4)
+    targets[:, 1], predictions[:, 2] = np.arange(12) == 5, np.arange(12) < 2
+    drawn = np.random.default_rng(7).integers(12, size=(50, 12))
+    scores = [_brute_force(targets[clips], predictions[clips]) for clips in drawn]
+    assert sum(bool(np.ptp(targets[clips, 1]) == 0) for clips in drawn) > 5
+    interval = bootstrap_mean_pearson(targets, predictions, n_resamples=50, level=0.8, seed=7)
+    assert (interval.low, interval.high) == pytest.approx(tuple(np.quantile(scores, [0.1, 0.9])), abs=1e-10)
+
+
+def test_whole_groups_are_drawn() -> None:
+    """The same, with people of one to four clips each, their clips put together for each resample."""
+    targets, predictions = _set(2, clips=30)
+    people = [f"person {place}" for place in (0, 1, 1, 2, 2, 2, 3, 3, 3, 3) * 3]
+    members = [np.flatnonzero(np.array(people) == person) for person in dict.fromkeys(people)]
+    drawn = np.random.default_rng(8).integers(4, size=(60, 4))
+    clips = [np.concatenate([members[person] for person in row]) for row in drawn]
+    scores = [_brute_force(targets[own], predictions[own]) for own in clips]
+    interval = bootstrap_mean_pearson(targets, predictions, groups=people, n_resamples=60, level=0.9, seed=8)
+    assert (interval.low, interval.high) == pytest.approx(tuple(np.quantile(scores, [0.05, 0.95])), abs=1e-10)
+
+
+def test_of_one_label_it_is_scipys_percentile_bootstrap() -> None:
+    targets, predictions = _set(3, clips=150, labels=1)
+
+    def r(truth: Array, guess: Array, axis: int) -> Array:
+        return np.asarray(stats.pearsonr(truth, guess, axis=axis).statistic)
+
+    ours = bootstrap_mean_pearson(targets, predictions, n_resamples=8000)
+    theirs = stats.bootstrap(
+        (targets[:, 0], predictions[:, 0]),
+        r,
+        paired=True,
+        vectorized=True,
+        n_resamples=8000,
+        method="percentile",
+        rng=0,
+    ).confidence_interval
+    assert (ours.low, ours.high) == pytest.approx((theirs.low, theirs.high), abs=0.01)
+
+
+def test_its_width_is_the_sampling_error() -> None:
+    """Of normal clips, r has a standard error of (1 − r²) / √n, and a mean of 7 independent ones of that / √7."""
+    targets, predictions = _set(4, clips=2000, labels=7)
+    interval = bootstrap_mean_pearson(targets, predictions)
+    expected = (1 - 0.4**2) / np.sqrt(2000 * 7)
+    assert (interval.high - interval.low) / (2 * 1.96) == pytest.approx(expected, rel=0.1)
+
+
+def test_the_interval_covers_the_truth_about_as_often_as_it_says() -> None:
+    intervals = [bootstrap_mean_pearson(*_set(seed, clips=120, labels=2), n_resamples=300) for seed in range(200)]
+    covered = np.mean([interval.low <= 0.4 <= interval.high for interval in intervals])
+    assert 0.9 <= covered <= 0.99
+
+
+def test_clips_of_one_person_are_not_independent() -> None:
+    """Every clip four times over: by person, the interval is that of the clips once; by clip, half as wide."""
+    targets, predictions = _set(5, clips=300)
+    once = bootstrap_mean_pearson(targets, predictions)
+    often = np.repeat(targets, 4, axis=0), np.repeat(predictions, 4, axis=0)
+    by_person = bootstrap_mean_pearson(*often, groups=list(np.repeat(np.arange(300), 4)))
+    by_clip = bootstrap_mean_pearson(*often)
+    assert (by_person.low, by_person.high) == pytest.approx((once.low, once.high), abs=1e-9)
+    assert (by_clip.high - by_clip.low) / (once.high - once.low) == pytest.approx(0.5, abs=0.05)
+
+
+def test_a_difference_is_paired() -> None:
+    targets, baseline = _set(6, clips=400)
+    predictions = 0.95 * baseline + 0.05 * targets  # a little better on the same clips
+    difference = bootstrap_difference(targets, predictions, baseline)
+    ours, theirs = bootstrap_mean_pearson(targets, predictions), bootstrap_mean_pearson(targets, baseline)
+    assert difference.value == pytest.approx(ours.value - theirs.value)
+    assert theirs.high > ours.low  # the two intervals overlap, and yet
+    assert difference.low > 0.0
+    assert bootstrap_difference(targets, baseline, predictions).high == pytest.approx(-difference.low)
+    same = bootstrap_difference(targets, baseline, baseline, groups=np.arange(400).tolist())
+    assert (same.value, same.low, same.high) == (0.0, 0.0, 0.0)
+
+
+def test_a_constant_counts_as_no_correlation() -> None:
+    targets, predictions = _set(7, clips=100)
+    constant = np.tile(targets.mean(axis=0), (100, 1)) + np.float32(1e-8) * np.arange(100)[:, None]
+    interval = bootstrap_mean_pearson(targets, constant)
+    assert (interval.value, interval.low, interval.high) == (0.0, 0.0, 0.0)
+    assert bootstrap_difference(targets, predictions, constant) == bootstrap_mean_pearson(targets, predictions)
+
+
+def test_a_label_that_never_varies_has_no_say() -> None:
+    targets, predictions = _set(8, clips=60)
+    with_constant = np.column_stack([targets, np.full(60, 0.7)]), np.column_stack([predictions, predictions[:, 0]])
+    ours, theirs = bootstrap_mean_pearson(*with_constant), bootstrap_mean_pearson(targets, predictions)
+    assert (ours.value, ours.low, ours.high) == pytest.approx((theirs.value, theirs.low, theirs.high))
+
+
+def test_offset_and_scale_of_predictions_have_no_say() -> None:
+    targets, predictions = _set(9, clips=80)
+    ours, theirs = (bootstrap_mean_pearson(targets, guess) for guess in (1e4 + 0.3 * predictions, predictions))
+    assert (ours.value, ours.low, ours.high) == pytest.approx((theirs.value, theirs.low, theirs.high), abs=1e-7)
+
+
+def test_the_seed_alone_decides(monkeypatch: pytest.MonkeyPatch) -> None:
+    targets, predictions = _set(10, clips=40)
+    first = bootstrap_mean_pearson(targets, predictions)
+    assert bootstrap_mean_pearson(targets, predictions) == first
+    assert bootstrap_mean_pearson(targets, predictions, seed=1) != first
+    monkeypatch.setattr(resample, "COUNTS_AT_ONCE", 70)  # one resample at a time
+    one_by_one = bootstrap_mean_pearson(targets, predictions)
+    assert (one_by_one.low, one_by_one.high) == pytest.approx((first.low, first.high), abs=1e-12)
+
+
+def test_what_cannot_be_resampled_is_refused() -> None:
+    targets, predictions = _set(11, clips=6)
+    with pytest.raises(ScoreError, match=r"too few clips.*got 2; expected at least 3"):
+        bootstrap_mean_pearson(targets[:2], predictions[:2])
+    with pytest.raises(ScoreError, match="do not match"):
+        bootstrap_difference(targets, predictions, predictions[:5])
+    with pytest.raises(ScoreError, match="no label varies over these clips"):
+        bootstrap_mean_pearson(np.full((6, 3), 0.5), predictions)
+    with pytest.raises(ScoreError, match=r"got 2 groups of 6 clips; expected at least 3 groups, and one for each of 6"):
+        bootstrap_mean_pearson(targets, predictions, groups=["a", "b"] * 3)
+    with pytest.raises(ScoreError, match="got 4 groups of 5 clips"):
+        bootstrap_mean_pearson(targets, predictions, groups=["a", "b", None, "c", "d", "d"])
+    with pytest.raises(ScoreError, match="got 3 groups of 3 clips"):
+        bootstrap_mean_pearson(targets, predictions, groups=["a", "b", "c"])

@@ -1,0 +1,183 @@
+"""The file to hand in: what a challenge asks for, from a model to a checked file, and every way to get it wrong."""
+
+from __future__ import annotations
+
+import re
+import shutil
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from reactometer.config import Config
+from reactometer.data.cache import PreparedSet
+from reactometer.data.prepare import prepare
+from reactometer.errors import DataError, ModelError, OutputError
+from reactometer.evaluation.evaluate import evaluate
+from reactometer.evaluation.submission import check_submission, submission
+from reactometer.labels import BASIC, EMI, HUME_REACTION
+from reactometer.models.folder import load_model
+
+HEADER = "File_ID," + ",".join(HUME_REACTION)
+
+
+@pytest.fixture
+def withheld(simulated: Path, tmp_path: Path) -> Path:
+    """The test part of the small data set as a challenge gives it: without labels; its rows in no order."""
+    shutil.copytree(simulated / "test", tmp_path / "data" / "test")
+    table = pd.read_csv(simulated / "data_info.csv", dtype=str).query("Split == 'Test'")
+    table[list(HUME_REACTION)] = ""
+    table.sample(frac=1, random_state=0).to_csv(tmp_path / "data" / "data_info.csv", index=False)
+    return tmp_path / "data"
+
+
+@pytest.fixture
+def good(tmp_path: Path) -> Callable[..., tuple[Path, Path]]:
+    """A data set with four test clips, and a submission for it with the lines asked for."""
+
+    def write(*lines: str) -> tuple[Path, Path]:
+        info = [f"[0000{place}],{'Train' if place == 4 else 'Test'},{',' * 6}" for place in range(5)]
+        (tmp_path / "data_info.csv").write_text("\n".join([HEADER.replace("ID,", "ID,Split,"), *info]) + "\n")
+        (tmp_path / "file.csv").write_text("\n".join(lines) + "\n", encoding="utf-8")
+        return tmp_path / "file.csv", tmp_path
+
+    return write
+
+
+ROWS = tuple(f"[0000{place}],0.1,0.2,0,1,0.000001,1e-3,0.5" for place in range(4))
+
+
+def test_the_file_holds_what_the_model_says_of_every_test_clip(
+    model_folder: Path, withheld: Path, prepared: PreparedSet, simulated: Path, tmp_path: Path
+) -> None:
+    """The values are those of ``evaluate`` on the same clips with their labels; a duplicate row counts once."""
+    broken = sorted((withheld / "test" / "mp4").iterdir())[0]
+    broken.write_bytes(b"broken")
+    first, *lines = (withheld / "data_info.csv").read_text().splitlines()
+    (withheld / "data_info.csv").write_text("\n".join([first, *lines, lines[0]]) + "\n")
+    out = submission(model_folder, withheld, tmp_path / "to" / "file.csv", cache=tmp_path / "cache", progress=False)
+    assert out == tmp_path / "to" / "file.csv"
+    assert out.read_text().splitlines()[0] == HEADER
+    table = pd.read_csv(out, dtype={"File_ID": str})
+    ids = sorted(row.clip.clip_id for row in prepared.split("test"))
+    assert list(table["File_ID"]) == ids
+    assert all(re.fullmatch(r"\[\d{5}\]", clip_id) for clip_id in ids)
+    expected = evaluate(model_folder, prepared.folder, split="test", progress=False).predictions.set_index("File_ID")
+    place = ids.index(f"[{broken.stem}]")
+    values, says = table[list(HUME_REACTION)].to_numpy(), expected.loc[ids, list(HUME_REACTION)].to_numpy()
+    np.testing.assert_allclose(np.delete(values, place, 0), np.delete(says, place, 0), atol=2e-6)
+    train = pd.read_csv(simulated / "data_info.csv").query("Split == 'Train'")
+    np.testing.assert_allclose(values[place], train[list(HUME_REACTION)].mean(), atol=2e-6)
+    check_submission(out, withheld)
+    check_submission(out, prepared.folder)
+
+
+def test_emi_from_its_folder_to_its_file(simulated: Path, small_config: Config, tmp_path: Path) -> None:
+    """A model is trained on a folder in EMI's layout; the file goes by its ``Filename``."""
+    from reactometer.training.fit import train
+
+    videos = sorted(simulated.rglob("*.mp4"))[:12]
+    (tmp_path / "emi" / "raw").mkdir(parents=True)
+    for place, video in enumerate(videos):
+        shutil.copy(video, tmp_path / "emi" / "raw" / f"{place:05}.mp4")
+    rows = [f"{place:05}," + ",".join(f"{(place * step) % 7 / 7:.3f}" for step in range(1, 7)) for place in range(12)]
+    header = "Filename," + ",".join(EMI)
+    for name, part in {"train": rows[:6], "valid": rows[6:10], "test": [row[:5] for row in rows[:9:-1]]}.items():
+        lines = ["Filename" if name == "test" else header, *part]
+        (tmp_path / "emi" / f"{name}_split.csv").write_text("\n".join(lines) + "\n")
+    data = prepare(tmp_path / "emi", tmp_path / "out", settings=small_config.prepare, workers=1, progress=False).folder
+    config = small_config.model_copy(
+        update={
+            "data": small_config.data.model_copy(update={"path": data}),
+            "training": small_config.training.model_copy(update={"epochs": 1, "out": tmp_path / "run"}),
+        }
+    )
+    out = submission(train(config, progress=False), data, tmp_path / "emi.csv", progress=False)
+    first, *lines = out.read_text().splitlines()
+    assert first == "Filename,Admiration,Amusement,Determination,Empathic Pain,Excitement,Joy"
+    assert [line[:6] for line in lines] == ["00010,", "00011,"]
+    check_submission(out, tmp_path / "emi")
+
+
+def test_a_good_file_is_taken(good: Callable[..., tuple[Path, Path]]) -> None:
+    check_submission(*good(HEADER, *ROWS))
+    check_submission(*good("\ufeff" + HEADER, *ROWS, ""))  # as a spreadsheet saves it
+
+
+@pytest.mark.parametrize(
+    ("lines", "message"),
+    [
+        ((HEADER,), r"has no rows \(expected a header and one row a test clip\)"),
+        ((HEADER.replace(",Fear", ""), *ROWS), r"column 'Fear' is missing \(got File_ID,.*; expected File_ID,.*,Fear,"),
+        ((HEADER.replace("File_ID", "Filename"), *ROWS), r"column 'File_ID' is missing"),
+        (("," + HEADER, *("0," + row for row in ROWS)), r"column '' is none of the challenge's\. Delete it"),
+        ((HEADER.replace("Fear,Surprise", "Surprise,Fear"), *ROWS), r"columns are in another order"),
+        ((HEADER, *ROWS[:3], ROWS[3][:-4]), r"row '\[00003\]' has 7 cells \(expected 8\)"),
+        ((HEADER, ROWS[0], *ROWS), r"more than one row for \[00000\] \(expected one row a test clip\)"),
+        ((HEADER, ROWS[1]), r"no row for \[00000\], \[00002\], \[00003\] \(got 1 rows; expected 4, one a test clip\)"),
+        ((HEADER, *ROWS, ROWS[0].replace("00000", "00004")), r"not in the test split: \[00004\]\. Delete them"),
+        (
+            (HEADER, *(row.replace("[", "").replace("]", "") for row in ROWS)),
+            r"an id is not spelt as in the data set \(got 00000; expected \[00000\]\)\. Keep brackets",
+        ),
+        ((HEADER, ROWS[0].replace("00000", "0"), *ROWS[1:]), r"not spelt .*got \[0\]; expected \[00000\].*zeros"),
+        ((HEADER, *ROWS[:3], ROWS[3].replace("0.2", "high")), r"Amusement of '\[00003\]' is no intensity \(got 'high'"),
+        ((HEADER, *ROWS[:3], ROWS[3].replace("0.2", "")), r"Amusement of '\[00003\]' is no intensity \(got ''"),
+        ((HEADER, *ROWS[:3], ROWS[3].replace("0.2", "nan")), r"is no intensity \(got 'nan'; expected a number in"),
+        ((HEADER, *ROWS[:3], ROWS[3].replace("0.5", "1.01")), r"Surprise of '\[00003\]' is no intensity \(got '1.01'"),
+        ((HEADER, ROWS[0].replace("0.1", "-0.1"), *ROWS[1:]), r"Adoration of '\[00000\]' is no intensity"),
+        ((HEADER, *ROWS[:2], ROWS[3], ROWS[2]), r"not sorted \(got '\[00003\]' before '\[00002\]'\)\. Sort them by id"),
+    ],
+)
+def test_each_fault_has_its_message(
+    good: Callable[..., tuple[Path, Path]], lines: tuple[str, ...], message: str
+) -> None:
+    with pytest.raises(DataError, match=r"file\.csv: .*" + message):
+        check_submission(*good(*lines))
+
+
+def test_many_missing_clips_are_counted(tmp_path: Path) -> None:
+    info = [f"[{place:05}],Test,{',' * 6}" for place in range(30)]
+    (tmp_path / "data_info.csv").write_text("\n".join([HEADER.replace("ID,", "ID,Split,"), *info]) + "\n")
+    (tmp_path / "file.csv").write_text(f"{HEADER}\n[00009],0,0,0,0,0,0,1\n")
+    with pytest.raises(DataError, match=r"no row for \[00000\], \[00001\], \[00002\] and 26 more \(got 1 rows"):
+        check_submission(tmp_path / "file.csv", tmp_path)
+
+
+def test_ids_without_zeros_are_sorted_as_numbers(tmp_path: Path) -> None:
+    tail = "," + ",".join("0" * 6)
+    for name, ids in {"train": (0,), "valid": (1,), "test": (9, 10)}.items():
+        rows = [f"Filename,{','.join(EMI)}", *(f"{place}{tail}" for place in ids)]
+        (tmp_path / f"{name}_split.csv").write_text("\n".join(rows) + "\n")
+    header = f"Filename,{','.join(EMI)}"
+    (tmp_path / "file.csv").write_text(f"{header}\n9{tail}\n10{tail}\n")
+    check_submission(tmp_path / "file.csv", tmp_path)
+    (tmp_path / "file.csv").write_text(f"{header}\n10{tail}\n9{tail}\n")
+    with pytest.raises(DataError, match="rows are not sorted"):
+        check_submission(tmp_path / "file.csv", tmp_path)
+
+
+def test_what_is_no_challenge_is_said(model_folder: Path, prepared: PreparedSet, tmp_path: Path) -> None:
+    other = replace(load_model(model_folder), labels=BASIC)
+    with pytest.raises(ModelError, match=r"no challenge takes this model's labels \(got Anger,.*reactometer evaluate"):
+        submission(other, prepared.folder, tmp_path / "file.csv", progress=False)
+    with pytest.raises(OutputError, match=r"file\.txt: no file for a submission \(got \.txt; expected \.csv\)"):
+        submission(model_folder, prepared.folder, tmp_path / "file.txt", progress=False)
+    (tmp_path / "taken").write_text("")
+    with pytest.raises(OutputError, match="cannot be written"):
+        submission(model_folder, prepared.folder, tmp_path / "taken" / "file.csv", progress=False)
+    no_test = Path(shutil.copytree(prepared.folder, tmp_path / "no_test"))
+    table = pd.read_csv(no_test / "manifest.csv", dtype=str, keep_default_na=False)
+    table[table.split != "test"].to_csv(no_test / "manifest.csv", index=False)
+    with pytest.raises(DataError, match="split 'test' has no clips"):
+        submission(model_folder, no_test, tmp_path / "file.csv", progress=False)
+    with pytest.raises(DataError, match=r"no challenge's data set \(got 0 test clips; labels Adoration"):
+        check_submission(tmp_path / "file.csv", no_test)
+    (tmp_path / "own.csv").write_text("path,split,Joy\na.mp4,test,1\n")
+    with pytest.raises(DataError, match=r"no challenge's data set \(got 1 test clips; labels Joy; expected test clips"):
+        check_submission(tmp_path / "file.csv", tmp_path / "own.csv")
+    with pytest.raises(DataError, match=r"gone\.csv: cannot be read"):
+        check_submission(tmp_path / "gone.csv", prepared.folder)

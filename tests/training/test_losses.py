@@ -1,0 +1,246 @@
+"""Losses, against SciPy, torchmetrics and worked examples; and the mixup of what they compare."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from functools import partial
+
+import numpy as np
+import pytest
+import torch
+from scipy import stats
+from torch import Tensor
+from torchmetrics.functional.regression import concordance_corrcoef, pearson_corrcoef
+
+from reactometer.errors import ConfigError
+from reactometer.evaluation.metrics import ccc
+from reactometer.training.losses import (
+    LOSSES,
+    ccc_loss,
+    dominant_loss,
+    masked_mse,
+    pearson_loss,
+    reaction_loss,
+    scale_to_maximum,
+)
+from reactometer.training.mixup import draw_mix
+
+Loss = Callable[[Tensor, Tensor, Tensor], Tensor]
+
+KINDS: list[Loss] = [partial(reaction_loss, kind=kind, dominant_weight=0.3) for kind in LOSSES]
+EVERY: list[Loss] = [masked_mse, pearson_loss, ccc_loss, dominant_loss, *KINDS]
+
+
+def _batch(seed: int, clips: int = 24, labels: int = 5) -> tuple[Tensor, Tensor, Tensor]:
+    """Intensities that follow the targets somewhat, in double precision; about a quarter of the clips masked."""
+    generator = torch.Generator().manual_seed(seed)
+    targets, noise = torch.rand((2, clips, labels), generator=generator, dtype=torch.float64)
+    mask = torch.rand(clips, generator=generator) < 0.75
+    return 0.3 * targets + 0.6 * noise + 0.05, targets, mask
+
+
+def _gradient(loss: Loss, intensities: Tensor, targets: Tensor, mask: Tensor) -> Tensor:
+    leaf = intensities.clone().requires_grad_()
+    value = loss(leaf, targets, mask)
+    assert value.shape == ()
+    assert torch.isfinite(value)
+    torch.autograd.backward(value)
+    assert leaf.grad is not None
+    return leaf.grad
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_the_pearson_loss_is_one_less_pearson_of_the_clips_that_count(seed: int) -> None:
+    intensities, targets, mask = _batch(seed)
+    loss = pearson_loss(intensities, targets, mask).item()
+    counted = zip(intensities[mask].T.numpy(), targets[mask].T.numpy(), strict=True)
+    assert loss == pytest.approx(np.mean([1 - stats.pearsonr(*pair).statistic for pair in counted]), abs=5e-5)
+    assert loss == pytest.approx(float(1 - pearson_corrcoef(intensities[mask], targets[mask]).mean()), abs=5e-5)
+    stretched = pearson_loss(0.5 * intensities + 0.25, targets, mask).item()
+    assert stretched == pytest.approx(loss, abs=1e-4)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_the_ccc_loss_is_one_less_concordance_of_the_clips_that_count(seed: int) -> None:
+    """torchmetrics divides variances by n − 1 and Lin by n: of the same clips 1,000 times over, that is the same."""
+    intensities, targets, mask = _batch(seed)
+    loss = ccc_loss(intensities, targets, mask).item()
+    ours = [value or 0.0 for value in ccc(targets[mask].numpy(), intensities[mask].numpy())]
+    assert loss == pytest.approx(1 - np.mean(ours), abs=1e-12)
+    often = [column[mask].repeat(1000, 1) for column in (intensities, targets)]
+    assert loss == pytest.approx(float(1 - concordance_corrcoef(*often).mean()), abs=1e-4)
+    assert ccc_loss(0.5 * intensities + 0.25, targets, mask).item() > loss + 0.01  # unlike Pearson's, it sees the scale
+
+
+@pytest.mark.parametrize("loss", [pearson_loss, ccc_loss])
+def test_perfect_and_reversed_batches(loss: Loss) -> None:
+    _, targets, mask = _batch(0)
+    assert loss(targets, targets, mask).item() == pytest.approx(0.0, abs=5e-5)
+    reversed_ = 2 * targets[mask].mean(0) - targets  # the same mean and spread, the other way round
+    assert loss(reversed_, targets, mask).item() == pytest.approx(2.0, abs=5e-5)
+
+
+@pytest.mark.parametrize("loss", [pearson_loss, ccc_loss])
+def test_a_label_that_does_not_vary_adds_nothing(loss: Loss) -> None:
+    intensities, targets, mask = _batch(1)
+    without = loss(intensities[:, 1:], targets[:, 1:], mask).item()
+    targets[mask, 0] = 0.4  # it still varies among the clips that do not count
+    assert loss(intensities, targets, mask).item() == pytest.approx(without * 4 / 5)
+    gradient = _gradient(loss, intensities, targets, mask)
+    assert not gradient[:, 0].any()
+    assert gradient[mask][:, 1:].all()
+
+
+@pytest.mark.parametrize("loss", [pearson_loss, ccc_loss])
+def test_two_clips_have_no_correlation(loss: Loss) -> None:
+    intensities, targets, _ = _batch(2, clips=6)
+    for count in range(3):
+        mask = torch.arange(6) < count
+        assert loss(intensities, targets, mask).item() == 0.0
+        assert not _gradient(loss, intensities, targets, mask).any()
+    assert loss(intensities, targets, torch.arange(6) < 3).item() > 0.0
+
+
+@pytest.mark.parametrize("loss", EVERY)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+def test_gradients_are_finite_whatever_comes(loss: Loss, dtype: torch.dtype) -> None:
+    intensities, targets, mask = _batch(3)
+    targets, nobody = targets.float(), torch.zeros_like(mask)
+    constant = torch.full_like(targets, 0.5)
+    nearly = constant + 1e-7 * intensities.float()
+    for guess in (constant, nearly, torch.zeros_like(targets), torch.ones_like(targets), targets, targets.round()):
+        for truth in (targets, constant, nearly, torch.zeros_like(targets), targets.round(), constant + 2e-6 * targets):
+            for counts in (mask, nobody, ~nobody):
+                gradient = _gradient(loss, guess.to(dtype), truth, counts)
+                assert gradient.isfinite().all()
+                assert not gradient[~counts].any()
+
+
+@pytest.mark.parametrize("loss", [pearson_loss, ccc_loss, dominant_loss])
+def test_a_clip_that_does_not_count_may_hold_anything(loss: Loss) -> None:
+    intensities, targets, mask = _batch(4)
+    spoilt = torch.where(mask.unsqueeze(1), intensities, torch.nan)
+    assert torch.equal(loss(spoilt, targets, mask), loss(intensities, targets, mask))
+    assert torch.equal(_gradient(loss, spoilt, targets, mask), _gradient(loss, intensities, targets, mask))
+
+
+@pytest.mark.parametrize("loss", [pearson_loss, ccc_loss, dominant_loss, *KINDS])
+def test_gradients_are_those_of_the_value(loss: Loss) -> None:
+    intensities, targets, mask = _batch(5, clips=8, labels=3)
+    assert torch.autograd.gradcheck(lambda values: loss(values, targets, mask), intensities.requires_grad_())
+
+
+@pytest.mark.parametrize("loss", [pearson_loss, ccc_loss])
+def test_a_constant_answer_is_led_towards_the_targets(loss: Loss) -> None:
+    _, targets, mask = _batch(6)
+    constant = torch.full_like(targets, 0.5)
+    assert loss(constant, targets, mask).item() == pytest.approx(1.0)
+    step = _gradient(loss, constant, targets, mask)
+    assert loss(constant - 0.1 * step / step.abs().max(), targets, mask).item() < 0.9
+
+
+@pytest.mark.parametrize("kind", LOSSES)
+def test_every_kind_of_loss_leads_to_the_labels_order(kind: str) -> None:
+    """Free log-odds, one for each clip and label, are moved until they follow the targets."""
+    _, targets, mask = _batch(7)
+    odds = torch.randn(targets.shape, generator=torch.Generator().manual_seed(0), dtype=torch.float64).requires_grad_()
+    optimiser = torch.optim.Adam([odds], lr=0.1)
+    for _ in range(200):
+        optimiser.zero_grad()
+        torch.autograd.backward(reaction_loss(odds.sigmoid(), targets, mask, kind=kind, dominant_weight=0.05))
+        optimiser.step()
+    assert pearson_corrcoef(odds.detach().sigmoid()[mask], targets[mask]).min() > 0.95
+
+
+def test_the_dominant_loss_by_hand() -> None:
+    """Log-odds of .5, .75 and .9 are 0, ln 3 and ln 9: the softmax is (1, 3, 9) / 13."""
+    intensities = torch.tensor([[0.5, 0.75, 0.9]]).expand(5, 3)
+    targets = torch.tensor([[0.2, 0.9, 0.1], [0.0, 0.3, 1.0], [0.0, 0.0, 0.0], [0.7, 0.7, 0.1], [1.0, 0.0, 0.0]])
+    mask = torch.tensor([True, True, True, True, False])  # the third has no emotion, the fourth two, the fifth no vote
+    expected = (math.log(13 / 3) + math.log(13 / 9)) / 2
+    assert dominant_loss(intensities, targets, mask).item() == pytest.approx(expected, rel=1e-5)
+    assert dominant_loss(intensities, targets, torch.zeros(5, dtype=torch.bool)).item() == 0.0
+    saturated = dominant_loss(torch.tensor([[0.0, 1.0]]), torch.tensor([[1.0, 0.0]]), torch.tensor([True]))
+    assert saturated.item() == pytest.approx(2 * math.log(0.9999 / 0.0001), rel=1e-3)
+    one_label = dominant_loss(torch.tensor([[0.3]]), torch.tensor([[1.0]]), torch.tensor([True]))
+    assert one_label.item() == 0.0
+
+
+def test_kinds_are_sums_of_their_parts() -> None:
+    batch = _batch(8)
+    mse, r, lin, dominant = (loss(*batch).item() for loss in (masked_mse, pearson_loss, ccc_loss, dominant_loss))
+    for kind, expected in {"mse": mse, "mse+pearson": mse + r, "ccc": lin}.items():
+        assert reaction_loss(*batch, kind=kind, dominant_weight=0.0).item() == pytest.approx(expected)
+        assert reaction_loss(*batch, kind=kind, dominant_weight=0.1).item() == pytest.approx(expected + 0.1 * dominant)
+    with pytest.raises(ConfigError, match=r"no loss 'mse\+pearsn'\. Did you mean 'mse\+pearson'\?"):
+        reaction_loss(*batch, kind="mse+pearsn", dominant_weight=0.0)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_half_precision_is_not_computed_in(dtype: torch.dtype) -> None:
+    intensities, targets, mask = _batch(9)
+    rounded = intensities.to(dtype)
+    for loss in (pearson_loss, ccc_loss, dominant_loss):
+        value = loss(rounded, targets.float(), mask)
+        assert value.dtype == torch.float32
+        assert value.item() == pytest.approx(loss(rounded.double(), targets, mask).item(), abs=1e-6)
+
+
+def test_labels_are_scaled_to_their_clips_largest() -> None:
+    scaled = scale_to_maximum(torch.tensor([[0.1, 0.4, 0.2], [0.0, 0.0, 0.0], [1.0, 0.0, 0.5]]))
+    torch.testing.assert_close(scaled, torch.tensor([[0.25, 1.0, 0.5], [0.0, 0.0, 0.0], [1.0, 0.0, 0.5]]))
+    tiny = scale_to_maximum(torch.tensor([[1e-40, 0.0]]))
+    assert torch.equal(tiny, torch.tensor([[1.0, 0.0]]))
+
+
+def test_mixup_blends_features_and_labels_alike() -> None:
+    torch.manual_seed(0)
+    mask = torch.tensor([True, False, True, True, False, True])
+    mix = draw_mix(mask, 0.4)
+    assert mix is not None
+    assert mix.share.shape == (6, 1)
+    partners = mix.partner.tolist()
+    assert sorted(partners) == list(range(6))
+    for clip, partner in enumerate(partners):
+        assert bool(mask[clip] & mask[partner]) == (partner != clip)
+    assert bool(((mix.share >= 0.5) & (mix.share <= 1.0)).all())
+    for values in (torch.rand(6, 11), torch.rand(6, 3)):
+        mixed = mix(values)
+        assert torch.equal(mixed[~mask], values[~mask])
+        for clip in mask.nonzero().flatten().tolist():
+            share = mix.share[clip].item()
+            torch.testing.assert_close(mixed[clip], share * values[clip] + (1 - share) * values[partners[clip]])
+
+
+@pytest.mark.parametrize("alpha", [0.4, 1.0, 5.0])
+def test_shares_are_of_a_folded_beta(alpha: float) -> None:
+    torch.manual_seed(1)
+    mix = draw_mix(torch.ones(4000, dtype=torch.bool), alpha)
+    assert mix is not None
+    beta = stats.beta(alpha, alpha)
+    assert stats.kstest(mix.share.flatten().double(), lambda x: 2 * beta.cdf(x) - 1).pvalue > 0.01
+
+
+def test_every_other_clip_is_an_equally_likely_partner() -> None:
+    torch.manual_seed(2)
+    mixes = [draw_mix(torch.ones(5, dtype=torch.bool), 0.4) for _ in range(2000)]
+    counts = np.bincount([int(mix.partner[0]) for mix in mixes if mix], minlength=5)
+    assert counts[0] == 0
+    assert stats.chisquare(counts[1:]).pvalue > 0.01
+
+
+def test_a_seed_draws_the_same_mix_and_no_mix_draws_nothing() -> None:
+    mask = torch.ones(8, dtype=torch.bool)
+    draws = []
+    for _ in range(2):
+        torch.manual_seed(3)
+        mix = draw_mix(mask, 0.4)
+        assert mix is not None
+        draws.append((mix.share, mix.partner))
+    assert all(torch.equal(one, other) for one, other in zip(*draws, strict=True))
+    before = torch.get_rng_state()
+    assert draw_mix(mask, 0.0) is None
+    assert draw_mix(torch.arange(8) < 1, 0.4) is None
+    assert draw_mix(torch.zeros(8, dtype=torch.bool), 0.4) is None
+    assert torch.equal(torch.get_rng_state(), before)
