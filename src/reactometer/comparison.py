@@ -14,6 +14,7 @@ from reactometer.config import Config, load_config
 from reactometer.console import messages
 from reactometer.data.batches import MediaReader, parts_of
 from reactometer.data.cache import PreparedRow, PreparedSet
+from reactometer.data.features import FEATURES, open_store
 from reactometer.errors import ConfigError, OutputError
 from reactometer.evaluation.baselines import constant_baseline, length_baseline
 from reactometer.evaluation.evaluate import Evaluation, evaluate, open_for
@@ -21,7 +22,6 @@ from reactometer.evaluation.metrics import Array, Metrics, measure
 from reactometer.evaluation.resample import Interval, bootstrap_difference, bootstrap_mean_pearson
 from reactometer.models.folder import LoadedModel, load_model
 from reactometer.models.scoring import score_rows
-from reactometer.models.showing import FEATURES
 from reactometer.models.zoo import goes_by
 from reactometer.training.fit import MODEL, train
 
@@ -207,8 +207,6 @@ def _lengths(rows: Sequence[PreparedRow]) -> list[float]:
 
 def _seconds_per_clip(model: LoadedModel, prepared: PreparedSet) -> float:
     """Median time to score a clip alone, from its prepared crops and sound (or features) on."""
-    from reactometer.data.features import open_store
-
     rows = [row for row in prepared.rows if row.file][:TIMED_CLIPS]
     of_media = prepared.feature_sizes is None
     read = MediaReader(model.sampling) if of_media else open_store(prepared.folder / FEATURES)

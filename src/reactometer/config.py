@@ -63,7 +63,8 @@ class ModelConfig(BaseModel):
     encoder: str | None = None
     """Of the face: a Hugging Face name, a folder, or "random:NAME" for random weights; default: the system's own."""
     voice_encoder: str = "log-mel"
-    """"log-mel" (a small network, no download), or a HuBERT or wav2vec 2.0 by name, folder or "random:NAME"."""
+    """"log-mel" (a small network, no download), a HuBERT or wav2vec 2.0 by name, folder or "random:NAME", or, where
+    features of the voice are given, "convolution": a small network over their steps, for contours and other signals."""
     modalities: Literal["both", "face", "voice"] = "both"
     """What a model of face and voice is given, in training and after."""
     pooling: Literal["network", "grid"] = "network"
@@ -72,6 +73,8 @@ class ModelConfig(BaseModel):
     """Leave the pre-trained encoders as they came: their features are computed once, and the head trains in seconds."""
     person_norm: bool = False
     """Normalise each feature by its person's own mean and spread, without labels; needs frozen encoders or features."""
+    rank_features: bool = False
+    """Take each feature (given, or of a frozen encoder) by its rank among the training set's; for skewed ones."""
     n_frames: Annotated[int, Field(ge=1, le=1024)] = 32
     size_px: Annotated[int, Field(ge=16, le=1024)] = 224
     """Side of the encoder's input, pixels; crops are resized to it."""
@@ -79,11 +82,13 @@ class ModelConfig(BaseModel):
     """Scores of a clip that are averaged, each from other frames drawn from it; the first are evenly spaced."""
     hidden: Annotated[int, Field(ge=1)] = 128
     """Width of the GRU, the transformers and the joint of face and voice."""
-    layers: Annotated[int, Field(ge=1, le=24)] = 2
-    """Of the transformers."""
+    layers: Annotated[int, Field(ge=0, le=24)] = 2
+    """Of the transformers; 0, in the model of face and voice: none."""
     attention_heads: Annotated[int, Field(ge=1)] = 4
     """Of the transformers; divides ``hidden``."""
     dropout: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.2
+    input_dropout: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.0
+    """Of features that are given or come from a frozen encoder, in the model of face and voice."""
     modality_dropout: Share = 0.2
     """Chance in training that a clip with face and voice loses one of the two."""
 

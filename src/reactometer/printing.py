@@ -67,18 +67,18 @@ def print_systems(entries: Sequence[Entry]) -> None:
 
 def print_comparison(comparison: Comparison) -> None:
     """Print the short form of the table, and where the long one is."""
-    table = Table("system", "reads", "val", comparison.split, "95% interval", "over clip length")
+    table = Table("system", "val", comparison.split, "95% interval", "over clip length")
+    table.columns[0].no_wrap = True
     for row in comparison.rows:
         table.add_row(
             row.name,
-            row.reads,
             shown(row.val_median) if row.val else "",
             shown(row.median),
             f"{row.interval.low:.3f} to {row.interval.high:.3f}",
             f"{row.over_length.low:+.3f} to {row.over_length.high:+.3f}",
         )
     table.add_section()
-    table.add_row("clip length alone", "", "", shown(comparison.length_baseline.mean_pearson), "", "")
+    table.add_row("clip length alone", "", shown(comparison.length_baseline.mean_pearson), "", "")
     results.print(table)
     results.print(f"mean Pearson, median of {comparison.n_seeds} seeds")
     for ending in ("md", "csv", "png"):

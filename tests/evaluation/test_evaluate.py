@@ -4,17 +4,24 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 from scipy import stats
 
-from reactometer.data.cache import PreparedSet
+from reactometer.config import Config
+from reactometer.data.batches import MediaReader
+from reactometer.data.cache import PreparedSet, write_index
 from reactometer.errors import DataError, ModelError, ScoreError
 from reactometer.evaluation.evaluate import evaluate
 from reactometer.labels import HUME_REACTION
+from reactometer.models.folder import join_models, load_model, save_model
+from reactometer.models.scoring import score_rows
+from reactometer.training.fit import train
 
 
 def test_files_hold_every_clip_and_the_score_follows_from_them(
@@ -101,3 +108,159 @@ def test_what_does_not_fit_is_named(model_folder: Path, prepared: PreparedSet, s
     otherwise = prepare(simulated, tmp_path / "otherwise", settings=settings, progress=False)
     with pytest.raises(ModelError, match=r"prepared otherwise.*got rate_hz=3\.0, size_px=48; expected rate_hz=4\.0"):
         evaluate(model_folder, otherwise.folder, progress=False)
+
+
+def _again(source: Path, folder: Path, seed: int = 0, **model: object) -> Path:
+    """The model with other settings, and an output layer drawn at random so that its answers vary from clip to clip."""
+    loaded = load_model(source)
+    torch.manual_seed(seed)
+    for parameter in loaded.network.output.parameters():
+        torch.nn.init.normal_(parameter, std=0.3)
+    config = loaded.config.model_copy(update={"model": loaded.config.model.model_copy(update=model)})
+    return save_model(folder, loaded.network, loaded.labels, config, data={}, metrics={})
+
+
+@pytest.fixture(scope="module")
+def frozen_folder(
+    small_config: Config, prepared: PreparedSet, model_folder: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Path:
+    """A model of face and voice behind a frozen encoder."""
+    run = tmp_path_factory.mktemp("frozen")
+    config = small_config.model_copy(
+        update={
+            "data": small_config.data.model_copy(update={"path": prepared.folder}),
+            "model": small_config.model.model_copy(update={"frozen": True}),
+            "training": small_config.training.model_copy(update={"out": run / "run", "epochs": 1}),
+        }
+    )
+    return _again(train(config, progress=False), run / "lively")
+
+
+def _answers(model: Path, data: Path, **options: object) -> np.ndarray:
+    table = evaluate(model, data, progress=False, **options).predictions  # type: ignore[arg-type]
+    return table[list(HUME_REACTION)].to_numpy()
+
+
+@pytest.mark.parametrize("without", [None, "face", "voice"])
+def test_features_kept_of_a_frozen_encoder_score_as_the_media_do(
+    frozen_folder: Path, prepared: PreparedSet, without: str | None
+) -> None:
+    loaded = load_model(frozen_folder)
+    sampling = replace(loaded.sampling, looks=without != "face", listens=without != "voice")
+    scores = score_rows(loaded.network, prepared.split("test"), MediaReader(sampling))
+    answers = _answers(frozen_folder, prepared.folder, without=without)
+    np.testing.assert_allclose(answers, [score.intensities for score in scores], atol=1e-5)
+    assert answers.std(axis=0).min() > 1e-3
+    if without:
+        assert np.abs(answers - _answers(frozen_folder, prepared.folder)).max() > 1e-3
+
+
+def test_frozen_features_follow_a_clip_that_changed(frozen_folder: Path, prepared: PreparedSet, tmp_path: Path) -> None:
+    """Two prepared clips trade their contents: the features kept of them do so too."""
+    own = Path(shutil.copytree(prepared.folder, tmp_path / "own"))
+    before = _answers(frozen_folder, own)
+    one, other = (own / "clips" / row.file.name for row in prepared.split("test")[:2] if row.file)
+    one_bytes, other_bytes = one.read_bytes(), other.read_bytes()
+    one.write_bytes(other_bytes)
+    other.write_bytes(one_bytes)
+    np.testing.assert_allclose(_answers(frozen_folder, own), before[[1, 0, *range(2, len(before))]], atol=1e-5)
+
+
+def test_a_duplicate_id_does_not_blind_a_frozen_model_to_the_first_clip(
+    frozen_folder: Path, prepared: PreparedSet, tmp_path: Path
+) -> None:
+    own = Path(shutil.copytree(prepared.folder, tmp_path / "own"))
+    row = prepared.split("test")[0]
+    twice = replace(row, clip=replace(row.clip, problem="duplicate id"), file=None, duration_s=0.0)
+    write_index(replace(prepared, folder=own, rows=(*prepared.rows, twice)))
+    evaluation = evaluate(frozen_folder, own, progress=False)
+    assert evaluation.without_evidence == (row.clip.clip_id,)
+    answers = evaluation.predictions[list(HUME_REACTION)].to_numpy()
+    np.testing.assert_allclose(answers[0], _answers(frozen_folder, prepared.folder)[0], atol=1e-6)
+    np.testing.assert_allclose(answers[-1], load_model(frozen_folder).network.label_mean, atol=1e-6)
+
+
+@pytest.mark.parametrize("frozen", [True, False])
+def test_draws_are_averaged_and_batches_are_of_no_influence(
+    model_folder: Path, frozen_folder: Path, prepared: PreparedSet, tmp_path: Path, frozen: bool
+) -> None:
+    source = frozen_folder if frozen else model_folder
+    once, thrice = _again(source, tmp_path / "once"), _again(source, tmp_path / "thrice", draws=3)
+    answers = _answers(thrice, prepared.folder)
+    for batch_size in (1, 4):
+        np.testing.assert_allclose(_answers(thrice, prepared.folder, batch_size=batch_size), answers, atol=1e-5)
+    assert np.abs(answers - _answers(once, prepared.folder)).max() > 1e-5
+    loaded = load_model(once)
+    by_draw = [
+        [score.intensities for score in score_rows(loaded.network, [row], MediaReader(loaded.sampling), draws=3)]
+        for row in prepared.split("test")
+    ]
+    np.testing.assert_allclose(answers, np.concatenate(by_draw), atol=1e-5)
+
+
+def test_an_ensemble_scores_the_mean_of_its_members(
+    model_folder: Path, frozen_folder: Path, prepared: PreparedSet, tmp_path: Path
+) -> None:
+    members = [_again(frozen_folder, tmp_path / "a", seed=1), _again(model_folder, tmp_path / "b", seed=2)]
+    joint = join_models(members, tmp_path / "joint")
+    own = [_answers(member, prepared.folder) for member in members]
+    assert np.abs(own[0] - own[1]).max() > 0.01
+    np.testing.assert_allclose(_answers(joint, prepared.folder), np.mean(own, axis=0), atol=1e-6)
+    alone = [_answers(member, prepared.folder, without="face") for member in members]
+    np.testing.assert_allclose(_answers(joint, prepared.folder, without="face"), np.mean(alone, axis=0), atol=1e-6)
+    mute = evaluate(joint, prepared.folder, split="all", without="face", progress=False)
+    assert list(mute.without_evidence) == [row.clip.clip_id for row in prepared.rows if not row.has_sound]
+
+
+def test_normalising_per_person_is_told_of(frozen_folder: Path, prepared: PreparedSet, tmp_path: Path) -> None:
+    """All test clips taken for one person's: their features move, and the files say so."""
+    own = Path(shutil.copytree(prepared.folder, tmp_path / "own"))
+    rows = tuple(replace(row, clip=replace(row.clip, person="Ann")) for row in prepared.rows)
+    write_index(replace(prepared, folder=own, rows=rows))
+    model = _again(frozen_folder, tmp_path / "model", person_norm=True)
+    evaluation = evaluate(model, own, out=tmp_path / "out", progress=False)
+    said = json.loads((tmp_path / "out" / "metrics.json").read_text())["person_norm"]
+    assert said == evaluation.person_norm == "10 clips normalised by the mean and spread of their own person (1 people)"
+    assert np.abs(_answers(model, own) - _answers(frozen_folder, own)).max() > 1e-3
+    few = evaluate(model, prepared.folder, progress=False)
+    assert few.person_norm == (
+        "0 clips normalised by the mean and spread of their own person (0 people); "
+        "10 left as they are (nobody with 5 clips or more)"
+    )
+    np.testing.assert_allclose(few.predictions[list(HUME_REACTION)], _answers(frozen_folder, own), atol=1e-6)
+
+
+def _table(path: Path, names: tuple[str, ...], n_clips: int = 20) -> Path:
+    generator = np.random.default_rng(0)
+    table = pd.DataFrame(generator.uniform(size=(n_clips, len(names))), columns=list(names))
+    table.insert(0, "clip", [f"{number:03d}" for number in range(n_clips)])
+    table.insert(1, "split", [("train", "train", "train", "val", "test")[number % 5] for number in range(n_clips)])
+    table[list(HUME_REACTION)] = generator.uniform(size=(n_clips, 7)).round(3)
+    table.to_csv(path, index=False)
+    return path
+
+
+def test_features_that_are_not_the_model_s_are_refused(
+    small_config: Config, model_folder: Path, prepared: PreparedSet, tmp_path: Path
+) -> None:
+    table = _table(tmp_path / "table.csv", ("AU1", "AU2", "voice_1"))
+    data = {"path": table, "cache": tmp_path / "cache", "face_features": "AU*", "voice_features": "voice_*"}
+    config = small_config.model_copy(
+        update={
+            "data": small_config.data.model_copy(update=data),
+            "training": small_config.training.model_copy(update={"out": tmp_path / "run", "epochs": 1}),
+        }
+    )
+    model = train(config, progress=False)
+    assert len(evaluate(model, table, cache=tmp_path / "cache", progress=False).predictions) == 4
+    assert len(evaluate(model, tmp_path / "cache", progress=False).predictions) == 4  # as prepared in training
+    other = _table(tmp_path / "other.csv", ("AU1", "AU2", "AU4", "voice_1"))
+    message = r"not the features that the model was trained on \(got {}; expected {}\)\. Give the same kind"
+    own, videos = "2 features of the face and 1 features of the voice", "videos"
+    wide = "3 features of the face and 1 features of the voice"
+    with pytest.raises(DataError, match=message.format(wide, own)):
+        evaluate(model, other, cache=tmp_path / "other", progress=False)
+    with pytest.raises(DataError, match=message.format(videos, own)):
+        evaluate(model, prepared.folder, progress=False)
+    with pytest.raises(DataError, match=message.format(own, videos)):
+        evaluate(model_folder, tmp_path / "cache", progress=False)

@@ -6,15 +6,21 @@ import shutil
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
+import torch
 
+from reactometer.config import Config
 from reactometer.data.cache import PreparedSet
-from reactometer.errors import ConfigError
+from reactometer.errors import ConfigError, ModelError
 from reactometer.evaluation.evaluate import evaluate
 from reactometer.inference.predictor import predict
+from reactometer.labels import HUME_REACTION
 from reactometer.media import stream
-from reactometer.models.folder import load_model
+from reactometer.models.folder import join_models, load_model, save_model
+from reactometer.models.zoo import build_model, load_encoders
 from reactometer.records import Prediction
+from reactometer.training.fit import train
 
 
 @pytest.fixture(scope="module")
@@ -92,6 +98,138 @@ def test_windows_that_make_no_sense_are_refused(model_folder: Path, videos: list
         predict(videos, model_folder, rate_hz=-1.0)
     with pytest.raises(ConfigError, match="window and hop do not fit"):
         predict(videos, model_folder, hop_s=0.0)
+
+
+def _again(source: Path, folder: Path, seed: int = 0, **model: object) -> Path:
+    """The model with other settings, and an output layer drawn at random so that its answers vary from clip to clip."""
+    loaded = load_model(source)
+    torch.manual_seed(seed)
+    for parameter in loaded.network.output.parameters():
+        torch.nn.init.normal_(parameter, std=0.3)
+    config = loaded.config.model_copy(update={"model": loaded.config.model.model_copy(update=model)})
+    return save_model(folder, loaded.network, loaded.labels, config, data={}, metrics={})
+
+
+@pytest.fixture(scope="module")
+def frozen_folder(small_config: Config, prepared: PreparedSet, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A model of face and voice behind a frozen encoder, which normalises per person."""
+    run = tmp_path_factory.mktemp("frozen")
+    config = small_config.model_copy(
+        update={
+            "data": small_config.data.model_copy(update={"path": prepared.folder}),
+            "model": small_config.model.model_copy(update={"frozen": True, "person_norm": True}),
+            "training": small_config.training.model_copy(update={"out": run / "run", "epochs": 1}),
+        }
+    )
+    return _again(train(config, progress=False), run / "lively")
+
+
+@pytest.fixture(scope="module")
+def of_ann(videos: list[Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A data set of five of the clips, all of one person, and a sixth of somebody else."""
+    table = pd.DataFrame({"path": videos[:6], "split": "test", "person": ["Ann"] * 5 + ["Ben"]})
+    table[list(HUME_REACTION)] = np.random.default_rng(0).uniform(size=(6, 7)).round(3)
+    path = tmp_path_factory.mktemp("ann") / "table.csv"
+    table.to_csv(path, index=False)
+    return path
+
+
+def _whole(predictions: list[Prediction]) -> np.ndarray:
+    assert all(prediction.status == "ok" for prediction in predictions)
+    return np.array([prediction.intensities for prediction in predictions])
+
+
+def _evaluated(model: Path, data: Path) -> np.ndarray:
+    table = evaluate(model, data, split="test", cache=data.parent / "cache", progress=False).predictions
+    return table[list(HUME_REACTION)].to_numpy()
+
+
+def test_a_persons_files_get_the_numbers_that_evaluation_gives_their_clips(
+    frozen_folder: Path, of_ann: Path, videos: list[Path]
+) -> None:
+    people = dict.fromkeys(videos[:5], "Ann") | {videos[5]: "Ben"}
+    own = predict(videos[:6], frozen_folder, people=people, progress=False)
+    others = predict(videos[:6], frozen_folder, progress=False)
+    np.testing.assert_allclose(_whole(own), _evaluated(frozen_folder, of_ann), atol=1e-4)
+    assert np.abs(_whole(own) - _whole(others)).max(axis=1)[:5].min() > 1e-3
+    assert own[5].intensities == others[5].intensities  # one clip of Ben is too few
+    windows = [window.intensities for prediction in own[:5] for window in prediction.windows]
+    assert windows != [window.intensities for prediction in others[:5] for window in prediction.windows]
+    again = predict(videos[4::-1], frozen_folder, people={str(video): "Ann" for video in videos}, progress=False)
+    np.testing.assert_allclose(_whole(again)[::-1], _whole(own)[:5], atol=1e-5)
+
+
+def test_all_at_once_still_gives_the_numbers_of_evaluation(
+    frozen_folder: Path, of_ann: Path, videos: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An ensemble, one member of which normalises per person, of two draws of each part of half a second."""
+    from reactometer.inference import predictor
+
+    part = stream.WindowShape(0.5, 0.5)
+    monkeypatch.setattr(predictor, "PART", part)
+    monkeypatch.setattr(stream, "PART", part)
+    one = _again(frozen_folder, tmp_path / "one", seed=1, draws=2)
+    other = _again(frozen_folder, tmp_path / "other", seed=2, draws=2, person_norm=False)
+    joint = join_models([one, other], tmp_path / "joint")
+    people = dict.fromkeys(videos[:5], "Ann")
+    own = [
+        _whole(predict(videos[:5], model, people=people, window_s=0.5, hop_s=0.25, progress=False))
+        for model in (one, other, joint)
+    ]
+    np.testing.assert_allclose(own[2], np.mean(own[:2], axis=0), atol=1e-6)
+    np.testing.assert_allclose(own[2], _evaluated(joint, of_ann)[:5], atol=1e-4)
+
+
+def test_a_model_that_does_not_normalise_does_not_ask_who_it_is(model_folder: Path, videos: list[Path]) -> None:
+    own = predict(videos[:5], model_folder, people=dict.fromkeys(videos[:5], "Ann"), progress=False)
+    assert own == predict(videos[:5], model_folder, progress=False)
+
+
+def test_a_bad_file_of_a_person_is_named_and_the_others_are_normalised(
+    frozen_folder: Path, videos: list[Path], tmp_path: Path
+) -> None:
+    (tmp_path / "bad.mp4").write_text("not a video")
+    files = [*videos[:5], tmp_path / "bad.mp4"]
+    *own, bad = predict(files, frozen_folder, people=dict.fromkeys(files, "Ann"), progress=False)
+    assert bad.failed
+    expected = predict(videos[:5], frozen_folder, people=dict.fromkeys(videos[:5], "Ann"), progress=False)
+    np.testing.assert_allclose(_whole(own), _whole(expected), atol=1e-6)
+
+
+@pytest.mark.parametrize("draws", [1, 3])
+def test_draws_give_the_numbers_of_evaluation(
+    model_folder: Path, prepared: PreparedSet, videos: list[Path], tmp_path: Path, draws: int
+) -> None:
+    model = _again(model_folder, tmp_path / "model", draws=draws)
+    table = evaluate(model, prepared.folder, progress=False).predictions.set_index("File_ID")
+    expected = [table.loc[f"[{video.stem}]"].to_numpy(dtype=float) for video in videos[:4]]
+    drawn = predict(videos[:4], model, window_s=0.5, hop_s=0.5, progress=False)
+    np.testing.assert_allclose(_whole(drawn), expected, atol=1e-5)
+    assert [len(prediction.windows) for prediction in drawn] == [3] * 4
+
+
+def test_an_ensemble_says_the_mean_of_its_members(model_folder: Path, videos: list[Path], tmp_path: Path) -> None:
+    members = [_again(model_folder, tmp_path / "a", seed=1), _again(model_folder, tmp_path / "b", seed=2)]
+    joint = join_models(members, tmp_path / "joint")
+    (tmp_path / "bad.mp4").write_text("not a video")
+    files = [*videos[:2], tmp_path / "bad.mp4"]
+    one, other, both = (predict(files, model, progress=False) for model in (*members, joint))
+    np.testing.assert_allclose(_whole(both[:2]), (_whole(one[:2]) + _whole(other[:2])) / 2, atol=1e-6)
+    assert np.abs(_whole(one[:2]) - _whole(other[:2])).max() > 0.01
+    for place in range(len(both[0].windows)):
+        windows = [prediction.windows[place] for prediction in (one[0], other[0], both[0])]
+        first, second, mean = (np.array(window.intensities) for window in windows)
+        np.testing.assert_allclose(mean, (first + second) / 2, atol=1e-6)
+    assert both[2] == one[2]
+    assert both[2].failed
+
+
+def test_a_model_of_features_takes_no_media(model_folder: Path, videos: list[Path], tmp_path: Path) -> None:
+    loaded = load_model(model_folder)
+    network = build_model(loaded.config.model, load_encoders(loaded.config.model, {"face": 3, "voice": 2}), [0.5] * 7)
+    folder = save_model(tmp_path / "model", network, loaded.labels, loaded.config, data={}, metrics={})
+    with pytest.raises(ModelError, match=r"this model takes features, not media.*'reactometer evaluate' with a table"):
+        predict(videos[:1], folder, progress=False)
 
 
 def _by_name(predictions: list[Prediction]) -> dict[str, Prediction]:

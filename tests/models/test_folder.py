@@ -1,19 +1,22 @@
-"""Model folders: they come back as they were, and a damaged one is refused with its reason."""
+"""Model folders: they come back as they were, alone or joined, and a damaged one is refused with its reason."""
 
 from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 
+from reactometer.config import Config
 from reactometer.data.batches import MediaReader
 from reactometer.data.cache import PreparedSet
 from reactometer.errors import ModelError, OutputError
-from reactometer.models.folder import load_model, save_model
-from reactometer.models.scoring import Score, join_parts, score_rows
+from reactometer.models.folder import LoadedModel, join_models, load_model, save_model
+from reactometer.models.scoring import Score, average_scores, join_parts, score_rows
+from reactometer.models.zoo import build_model, load_encoders
 
 
 @pytest.fixture
@@ -32,8 +35,6 @@ def test_a_folder_explains_itself(model_folder: Path) -> None:
 
 
 def test_a_model_comes_back_as_it_was_saved(model_folder: Path, prepared: PreparedSet, tmp_path: Path) -> None:
-    from reactometer.config import Config
-
     loaded = load_model(model_folder)
     again = save_model(
         tmp_path / "again",
@@ -74,8 +75,6 @@ def test_parts_are_joined_by_length_and_empty_ones_do_not_count() -> None:
 
 
 def test_an_existing_folder_is_never_written_over(model_folder: Path) -> None:
-    from reactometer.config import Config
-
     loaded = load_model(model_folder)
     before = (model_folder / "model.json").read_bytes()
     with pytest.raises(OutputError, match="exists already"):
@@ -122,3 +121,100 @@ def test_a_changed_description_is_refused(copy: Path, key: str, value: object, m
 def test_an_unknown_device_is_refused(model_folder: Path) -> None:
     with pytest.raises(ModelError, match="device 'gpu9' cannot be used"):
         load_model(model_folder, "gpu9")
+
+
+def _save(loaded: LoadedModel, folder: Path, labels: tuple[str, ...] = (), **sections: dict[str, object]) -> Path:
+    """A model folder of the same weights with other settings or labels."""
+    updates = {name: getattr(loaded.config, name).model_copy(update=own) for name, own in sections.items()}
+    config = loaded.config.model_copy(update=updates)
+    return save_model(folder, loaded.network, labels or loaded.labels, config, data={}, metrics={})
+
+
+def test_an_ensemble_holds_its_members_as_they_were(model_folder: Path, tmp_path: Path) -> None:
+    other = _save(load_model(model_folder), tmp_path / "other", training={"seed": 1})
+    folder = join_models([model_folder, other], tmp_path / "joint")
+    assert {path.name for path in folder.iterdir()} == {"00", "01", "model.json"}
+    for name, source in (("00", model_folder), ("01", other)):
+        for file in source.iterdir():
+            assert (folder / name / file.name).read_bytes() == file.read_bytes()
+    joint, first = load_model(folder), load_model(model_folder)
+    assert joint.description["members"] == ["00", "01"]
+    assert joint.description["labels"] == list(first.labels)
+    assert (joint.labels, joint.sampling, joint.config) == (first.labels, first.sampling, first.config)
+    assert [member.config.training.seed for member in joint.each] == [0, 1]
+    assert first.each == (first,)
+    shutil.rmtree(other)  # a copy needs its source no more
+    assert len(load_model(folder).members) == 2
+
+
+def test_what_does_not_go_together_is_not_joined(model_folder: Path, tmp_path: Path) -> None:
+    first = load_model(model_folder)
+    with pytest.raises(ModelError, match=r"an ensemble needs several models \(got 1; expected at least 2"):
+        join_models([model_folder], tmp_path / "joint")
+    labels = _save(first, tmp_path / "labels", labels=tuple("abcdefg"))
+    with pytest.raises(ModelError, match=rf"{labels}: another labels than {model_folder} \(got .*'a', 'b'"):
+        join_models([model_folder, labels], tmp_path / "joint")
+    sampling = _save(first, tmp_path / "sampling", model={"n_frames": 5})
+    with pytest.raises(ModelError, match=r"another sampling than .*n_frames=5.*expected .*n_frames=4"):
+        join_models([model_folder, sampling], tmp_path / "joint")
+    draws = _save(first, tmp_path / "draws", model={"draws": 2})
+    with pytest.raises(ModelError, match=r"another sampling than .*draws=2.*expected .*draws=1"):
+        join_models([model_folder, draws], tmp_path / "joint")
+    rate = _save(first, tmp_path / "rate", prepare={"rate_hz": 9.0})
+    with pytest.raises(ModelError, match=r"another preparation than .*rate_hz=9\.0.*rate_hz=4\.0"):
+        join_models([model_folder, rate], tmp_path / "joint")
+    assert not (tmp_path / "joint").exists()
+    joint = join_models([model_folder, model_folder], tmp_path / "joint")
+    for folders in ([joint, model_folder], [model_folder, joint]):
+        with pytest.raises(ModelError, match=rf"{joint}: an ensemble already\. Name its members instead"):
+            join_models(folders, tmp_path / "more")
+    before = (joint / "model.json").read_bytes()
+    with pytest.raises(OutputError, match="joint: exists already"):
+        join_models([model_folder, model_folder], joint)
+    assert (joint / "model.json").read_bytes() == before
+    assert not list(tmp_path.glob(".*"))  # nothing half-made is left
+
+
+def test_models_of_other_features_are_not_joined(model_folder: Path, tmp_path: Path) -> None:
+    """Nor is one of features with one of media, though both are shown frames and sound."""
+    first = load_model(model_folder)
+    config = first.config.model_copy(update={"data": first.config.data.model_copy(update={"face_features": "AU*"})})
+    given = load_encoders(config.model, {"face": 3, "voice": 2})
+    network = build_model(config.model, given, [0.5] * 7)
+    one = _save(replace(first, network=network, config=config), tmp_path / "one")
+    other = _save(replace(first, network=network, config=config), tmp_path / "other", data={"face_features": "pose_*"})
+    assert load_model(one).sampling == first.sampling
+    for folder in (model_folder, other):
+        with pytest.raises(ModelError, match=rf"another kind of features than {one} \(got .*; expected .*'AU\*'"):
+            join_models([one, folder], tmp_path / "joint")
+    assert load_model(join_models([one, one], tmp_path / "joint")).network.given_sizes == {"face": 3, "voice": 2}
+
+
+@pytest.mark.parametrize("members", [[], 3, ["."], [".."], ["../model"], None])
+def test_an_ensemble_with_odd_members_is_refused(model_folder: Path, tmp_path: Path, members: object) -> None:
+    folder = join_models([model_folder, model_folder], tmp_path / "joint")
+    description = json.loads((folder / "model.json").read_text())
+    (folder / "model.json").write_text(json.dumps({**description, "members": members}))
+    with pytest.raises(ModelError, match="joint: an ensemble without members"):
+        load_model(folder)
+
+
+def test_an_ensemble_with_a_damaged_member_is_refused(model_folder: Path, tmp_path: Path) -> None:
+    folder = join_models([model_folder, model_folder], tmp_path / "joint")
+    (folder / "01" / "weights.safetensors").write_bytes(b"")
+    with pytest.raises(ModelError, match=r"01/weights\.safetensors: not the weights"):
+        load_model(folder)
+    shutil.rmtree(folder / "01")
+    with pytest.raises(ModelError, match=r"01: no such model folder"):
+        load_model(folder)
+
+
+def test_scores_are_averaged_clip_by_clip_whatever_their_order() -> None:
+    def scores(*pairs: tuple[int, float]) -> list[Score]:
+        return [Score(number, torch.tensor([value, 1.0]).numpy(), True) for number, value in pairs]
+
+    joined = average_scores([scores((0, 0.2), (1, 0.4)), scores((1, 0.8), (0, 0.0))])
+    assert [score.number for score in joined] == [0, 1]
+    assert [score.intensities.tolist() for score in joined] == [pytest.approx([0.1, 1]), pytest.approx([0.6, 1])]
+    with pytest.raises(ValueError, match="zip"):
+        average_scores([scores((0, 0.2)), scores((0, 0.2), (1, 0.4))])

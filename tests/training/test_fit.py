@@ -159,7 +159,7 @@ def test_overwriting_deletes_the_earlier_run_only_when_the_new_one_can_start(
 
 
 def test_what_cannot_be_trained_on_is_named(small_config: Config, simulated: Path, tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match=r"no data set to train on.*data\.path"):
+    with pytest.raises(ConfigError, match=r"no data set named.*data\.path"):
         train(Config(), progress=False)
     videos = sorted(simulated.rglob("*.mp4"))[:6]
     config = _with(small_config, tmp_path / "run", data=tmp_path / "few.csv")

@@ -10,17 +10,21 @@ from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 import pandas as pd
 
 from reactometer.config import PrepareConfig
 from reactometer.console import progress_bar
 from reactometer.data.batches import Item, Part, parts_of
 from reactometer.data.cache import PreparedRow, PreparedSet, open_prepared, write_index
-from reactometer.data.clips import Manifest, choose_labels, mark_duplicates, parse_labels, parse_split
-from reactometer.data.features import STREAMS, write_store
+from reactometer.data.challenges import ID_DIGITS
+from reactometer.data.clips import Manifest, choose_labels, choose_media, mark_duplicates, parse_labels, parse_split
+from reactometer.data.features import FEATURES, STREAMS, write_store
 from reactometer.data.layouts import read_data_set
+from reactometer.data.prepare import claim_folder
 from reactometer.data.splits import assign_splits
 from reactometer.errors import DataError, suggestion
+from reactometer.media.stream import LEAST_NEW_S
 from reactometer.records import Clip, FloatArray
 
 ID_COLUMNS = ("clip", "File_ID", "Filename", "path", "id")
@@ -52,7 +56,7 @@ def prepare_features(
     Args:
         data: a CSV or Parquet table, a row a clip or a row a step (columns: one of ``ID_COLUMNS``, optional ``time_s``,
             ``split``, ``person``, ``stimulus``, one a label, and the features), or a folder in MuSe-2022's layout.
-        out: the folder to keep them in.
+        out: the folder to keep them in, a new one or one prepared before.
         face, voice: which features: patterns of column names with commas ("AU*,pose_*"), or the name of a folder of
             MuSe's ``feats/``; ``None``: the data have none of that modality.
         labels: a label set's name or label columns; ``None`` finds them.
@@ -64,11 +68,15 @@ def prepare_features(
     """
     asked = {name: pattern for name, pattern in (("face", face), ("voice", voice)) if pattern}
     source = _muse_source(data, asked, labels) if data.is_dir() else _table_source(data, asked, labels)
-    stamp = json.dumps([asked, labels, [[str(file), file.stat().st_mtime_ns] for file in source.files]])
-    stamp_file = out / "features.json"
+    files = [[str(file), file.stat().st_size, file.stat().st_mtime_ns] for file in source.files]
+    stamp = json.dumps([asked, source.manifest.labels, files])
+    stamp_file = out / FEATURES / "source.json"  # goes with the features when somebody deletes them
     if stamp_file.is_file() and stamp_file.read_text(encoding="utf-8") == stamp:
-        return open_prepared(out)
-    out.mkdir(parents=True, exist_ok=True)
+        prepared = open_prepared(out)
+        if prepared.feature_sizes is not None:  # else prepared from media since
+            return prepared
+    claim_folder(out)
+    stamp_file.unlink(missing_ok=True)
     clips = source.manifest.clips
     clips = clips if any(clip.split for clip in clips) else assign_splits(clips)
     with progress_bar("reading features", 2 * len(clips), progress) as advance:
@@ -78,7 +86,7 @@ def prepare_features(
             rows.append(_row(source, clip, sizes))
             advance()
         items = lambda parts: (_item(source, rows[part.index], part, sizes) for part in parts)  # noqa: E731
-        write_store(out / "features", rows, parts_of(rows), items, sizes, advance)
+        write_store(out / FEATURES, rows, parts_of(rows), items, sizes, advance, stamp)
     prepared = PreparedSet(out, source.manifest.labels, PrepareConfig(), tuple(rows), sizes)
     write_index(prepared)
     stamp_file.write_text(stamp, encoding="utf-8")
@@ -89,11 +97,20 @@ def _sizes(source: _Source, clips: Sequence[Clip], asked: dict[str, str]) -> dic
     """Features a step by modality: as the first clip that has any."""
     sizes = dict.fromkeys(STREAMS, 0)
     for stream, pattern in asked.items():
-        widths = (source.steps(clip, stream)[1].shape[1] for clip in clips if not clip.problem)
+        widths = (_width(source, clip, stream) for clip in clips if not clip.problem)
         sizes[stream] = next((width for width in widths if width), 0)
         if not sizes[stream]:
             raise DataError(f"no clip has {stream} features", got=f"'{pattern}'", fix="Check the name")
     return sizes
+
+
+def _width(source: _Source, clip: Clip, stream: str) -> int:
+    """Features a step of one clip; 0 where it has none, or they cannot be read."""
+    try:
+        times_s, values = source.steps(clip, stream)
+    except DataError:
+        return 0
+    return values.shape[1] if len(times_s) else 0
 
 
 def _row(source: _Source, clip: Clip, sizes: dict[str, int]) -> PreparedRow:
@@ -102,13 +119,16 @@ def _row(source: _Source, clip: Clip, sizes: dict[str, int]) -> PreparedRow:
         return PreparedRow(clip)
     counts, last_s, n_bad = dict.fromkeys(STREAMS, 0), 0.0, 0
     for stream in (stream for stream in STREAMS if sizes[stream]):
-        times_s, values = source.steps(clip, stream)
+        try:
+            times_s, values = source.steps(clip, stream)
+        except DataError as error:
+            return PreparedRow(replace(clip, problem=str(error)))
         if len(values) and values.shape[1] != sizes[stream]:
             problem = f"{values.shape[1]} {stream} features a step (expected {sizes[stream]}, as in the other clips)"
             return PreparedRow(replace(clip, problem=problem))
-        good = np.isfinite(values).all(axis=1)
+        good = _good(times_s, values)
         counts[stream], n_bad = int(good.sum()), n_bad + int((~good).sum())
-        last_s = max(last_s, float(times_s.max(initial=0.0)))
+        last_s = max(last_s, float(times_s[good].max(initial=0.0)))
     return PreparedRow(
         clip,
         clip.path,
@@ -127,12 +147,18 @@ def _item(source: _Source, row: PreparedRow, part: Part, sizes: dict[str, int]) 
         times_s, values = np.zeros(0, np.float32), np.zeros((0, sizes[stream]), np.float32)
         if row.file and sizes[stream]:
             times_s, values = source.steps(row.clip, stream)
-            within = (times_s >= part.start_s) & ((times_s < part.end_s) | (part.end_s >= row.duration_s))
-            keep = within & np.isfinite(values).all(axis=1)
+            is_last = part.end_s >= row.duration_s - LEAST_NEW_S
+            keep = _good(times_s, values) & (times_s >= part.start_s) & (is_last | (times_s < part.end_s))
             times_s, values = times_s[keep] - part.start_s, values[keep].reshape(-1, sizes[stream])
         streams[stream] = times_s.astype(np.float32), values
     (face_times_s, face), (voice_times_s, voice) = streams["face"], streams["voice"]
     return Item(face, np.ones(len(face), dtype=bool), face_times_s, voice, voice_times_s)
+
+
+def _good(times_s: FloatArray, values: FloatArray) -> npt.NDArray[np.bool_]:
+    """(T,) the steps all of whose numbers are numbers."""
+    good: npt.NDArray[np.bool_] = np.isfinite(times_s) & np.isfinite(values).all(axis=1)
+    return good
 
 
 def _table_source(path: Path, asked: dict[str, str], labels: str | Sequence[str] | None) -> _Source:
@@ -143,20 +169,17 @@ def _table_source(path: Path, asked: dict[str, str], labels: str | Sequence[str]
         raise DataError(
             f"{path}: no column names the clip", got=", ".join(columns[:8]), expected=" or ".join(ID_COLUMNS)
         )
-    features = {stream: _matching(path, columns, pattern) for stream, pattern in asked.items()}
+    others = [column for column in columns if column not in (key, *OWN_COLUMNS)]
+    features = {stream: _matching(path, others, pattern) for stream, pattern in asked.items()}
     taken = {column for own in features.values() for column in own}
     free = [column for column in columns if column not in taken]
-    names = choose_labels(free, (key, *OWN_COLUMNS), labels, path)
-    values = {
-        stream: table[own].apply(pd.to_numeric, errors="coerce").to_numpy(np.float32)
-        for stream, own in features.items()
-    }
-    texts = table[[column for column in free if column in (key, *OWN_COLUMNS, *names)]].astype(str)
+    names = choose_labels(free, (*ID_COLUMNS, *OWN_COLUMNS), labels, path)
+    values = {stream: _numbers(table[own]) for stream, own in features.items()}
+    texts = table[[column for column in free if column in (key, *OWN_COLUMNS, *names)]]
+    texts = texts.astype(object).where(texts.notna(), "").astype(str)
     groups = texts.groupby(key, sort=False).indices
     clips = [_clip(path, str(name), texts.iloc[rows[0]].to_dict(), names) for name, rows in groups.items()]
-    times_s = (
-        table["time_s"].to_numpy(np.float32) if "time_s" in columns else np.zeros(len(table), np.float32)
-    )  # (rows,)
+    times_s = _numbers(table[["time_s"]])[:, 0] if "time_s" in columns else np.zeros(len(table), np.float32)  # (rows,)
 
     def steps(clip: Clip, stream: str) -> Steps:
         rows = groups[clip.clip_id]
@@ -166,7 +189,7 @@ def _table_source(path: Path, asked: dict[str, str], labels: str | Sequence[str]
 
 
 def _clip(path: Path, name: str, raw: Mapping[Hashable, str], labels: Sequence[str]) -> Clip:
-    cells = {str(key): "" if cell in ("nan", "None", "<NA>") else cell.strip() for key, cell in raw.items()}
+    cells = {str(key): cell.strip() for key, cell in raw.items()}
     values, label_problem = parse_labels(cells, labels)
     split, split_problem = parse_split(cells.get("split", ""))
     return Clip(
@@ -176,19 +199,27 @@ def _clip(path: Path, name: str, raw: Mapping[Hashable, str], labels: Sequence[s
         person=cells.get("person") or None,
         stimulus=cells.get("stimulus") or None,
         labels=values,
-        problem=split_problem or label_problem,
+        problem=(split_problem or label_problem) if name.strip() else "empty id",
     )
 
 
 def _read(path: Path) -> pd.DataFrame:
     try:
         if path.suffix.lower() in (".parquet", ".pq"):
-            return pd.read_parquet(path)
-        return pd.read_csv(path, dtype=dict.fromkeys((*ID_COLUMNS, *OWN_COLUMNS[:3]), str))
+            table = pd.read_parquet(path)
+        else:
+            table = pd.read_csv(path, dtype=dict.fromkeys((*ID_COLUMNS, *OWN_COLUMNS[:3]), str))
+        return table.rename(columns=lambda name: name.lower() if str(name).lower() in OWN_COLUMNS else name)
     except FileNotFoundError as error:
         raise DataError(f"{path}: no such file", fix="Check the path") from error
     except (ValueError, OSError, pd.errors.ParserError) as error:
         raise DataError(f"{path}: not a CSV or Parquet table: {error}", fix="Save it as one of the two") from error
+
+
+def _numbers(table: pd.DataFrame) -> FloatArray:
+    """(rows, columns) float32; a cell that holds no number is NaN."""
+    numbers: FloatArray = table.apply(pd.to_numeric, errors="coerce").to_numpy(np.float32)
+    return numbers
 
 
 def _matching(path: Path, columns: Sequence[str], patterns: str) -> list[str]:
@@ -205,7 +236,7 @@ def _muse_source(folder: Path, asked: dict[str, str], labels: str | Sequence[str
         if not (folder / "feats" / pattern).is_dir():
             known = [entry.name for entry in (folder / "feats").glob("*") if entry.is_dir()]
             raise DataError(f"{folder}: no features '{pattern}' in feats/", fix=suggestion(pattern, known))
-    files = list(_feature_files(folder, manifest.clips, asked))
+    files = [*sorted(folder.glob("*.csv")), *_feature_files(folder, manifest.clips, asked)]
 
     @lru_cache(maxsize=4)  # a clip's files are asked for when it is counted and again when it is kept
     def read(file: Path) -> Steps:
@@ -225,13 +256,14 @@ def _feature_files(folder: Path, clips: Sequence[Clip], asked: dict[str, str]) -
 
 
 def _muse_file(folder: Path, name: str, clip: Clip) -> Path:
-    return folder / "feats" / name / f"{clip.clip_id.strip('[]')}.csv"
+    bare = clip.clip_id.strip("[]")
+    return choose_media([folder / "feats" / name / f"{stem}.csv" for stem in (bare, bare.zfill(ID_DIGITS))])
 
 
 def _read_muse(file: Path) -> Steps:
     """Times and features of one file; features stand from the third column on."""
     table = _read(file)
-    values = table.iloc[:, 2:].apply(pd.to_numeric, errors="coerce").to_numpy(np.float32)
+    values = _numbers(table.iloc[:, 2:])
     times_s = np.arange(len(table)) * MUSE_STEP_S
     if "timestamp" in table.columns:
         times_s = table["timestamp"].to_numpy(np.float64) / 1000.0

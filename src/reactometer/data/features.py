@@ -21,6 +21,9 @@ SHARD_PARTS = 256
 
 STREAMS = ("face", "voice")
 
+FEATURES = "features"
+"""Folder beside the prepared clips, where their features are kept."""
+
 
 @dataclass(frozen=True)
 class _Place:

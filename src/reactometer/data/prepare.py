@@ -74,7 +74,8 @@ def prepare(
     settings = settled(settings or PrepareConfig())
     manifest = read_data_set(data, labels, votes=votes)
     folder = Path(out) if out else default_folder(data)
-    _claim(folder)
+    claim_folder(folder)
+    _clear_leftovers(folder)
     jobs = [_Job(clip, folder / "clips" / _file_name(clip), settings) for clip in _with_splits(manifest)]
     rows: dict[int, PreparedRow] = {}
     with progress_bar("preparing", len(jobs), progress) as advance:
@@ -130,8 +131,12 @@ def _with_splits(manifest: Manifest) -> Sequence[Clip]:
     return manifest.clips if any(clip.split for clip in manifest.clips) else assign_splits(manifest.clips)
 
 
-def _claim(folder: Path) -> None:
-    """Make the folder ours, or refuse to mix the cache with somebody's files."""
+def claim_folder(folder: Path) -> None:
+    """Make the folder ours, or refuse to mix the cache with somebody's files.
+
+    Raises:
+        DataError: it is a file, or holds other files.
+    """
     if folder.exists() and not folder.is_dir():
         raise DataError(f"{folder}: is a file", expected="a folder to keep the prepared clips in")
     names = {entry.name for entry in folder.iterdir()} if folder.is_dir() else set()
@@ -139,17 +144,21 @@ def _claim(folder: Path) -> None:
         raise DataError(
             f"{folder}: holds other files",
             expected="a new folder or one prepared before",
-            fix="Name another folder with --out",
+            fix="Name another folder with --out or data.cache",
         )
     (folder / "clips").mkdir(parents=True, exist_ok=True)
+
+
+def _clear_leftovers(folder: Path) -> None:
     for leftover in (folder / "clips").glob("*.part"):  # of a run that was killed; a younger one may be at work
         if time.time() - leftover.stat().st_mtime > LEFTOVER_S:
             leftover.unlink(missing_ok=True)
 
 
-def default_folder(data: Path) -> Path:
-    """Where a data set is kept when nobody says: a folder of its own in the user's cache."""
-    return cache_folder() / "prepared" / f"{data.resolve().stem}-{_digest(str(data.resolve()))}"
+def default_folder(data: Path, *features: str | None) -> Path:
+    """Where a data set (or some features of it) is kept when nobody says: a folder of its own in the user's cache."""
+    name = " ".join([str(data.resolve()), *(f"{patterns}" for patterns in features)])
+    return cache_folder() / "prepared" / f"{data.resolve().stem}-{_digest(name)}"
 
 
 def _digest(text: str) -> str:

@@ -25,7 +25,7 @@ def open_data(config: DataConfig, settings: PrepareConfig | None = None, *, prog
         )
     return prepare_features(
         config.path,
-        config.cache or default_folder(config.path),
+        config.cache or default_folder(config.path, config.face_features, config.voice_features),
         face=config.face_features,
         voice=config.voice_features,
         labels=config.labels,

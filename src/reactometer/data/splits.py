@@ -37,8 +37,10 @@ def assign_folds(clips: Sequence[Clip], n_folds: int, fold: int, seed: int = 0) 
     Whole groups, largest first, go to the fold with the fewest clips. Test stays as it is.
 
     Raises:
-        ConfigError: no such fold, or fewer people than folds.
+        ConfigError: a single fold, no such fold, or fewer people than folds.
     """
+    if n_folds < 2:
+        raise ConfigError("one fold leaves no clip to train on", got=f"data.folds={n_folds}", expected="2 or more")
     if not 0 <= fold < n_folds:
         raise ConfigError("no such fold", got=f"data.fold={fold}", expected=f"0 to {n_folds - 1}")
     groups: dict[str, list[int]] = {}

@@ -18,7 +18,7 @@ from reactometer.errors import DataError, ModelError, suggestion
 from reactometer.evaluation.metrics import Metrics, measure
 from reactometer.models.folder import LoadedModel, load_model
 from reactometer.models.scoring import Score, average_scores, score_rows
-from reactometer.models.showing import by_person, show
+from reactometer.models.showing import by_person, ranked, show
 
 SPLITS = ("train", "val", "test", "all")
 
@@ -114,7 +114,7 @@ def score_split(
     rows, sampling = prepared.split(split), sampling or loaded.sampling
     by_member, note = [], None
     for member in loaded.each:
-        showing = show(member.network, prepared, (split,), sampling, progress=progress)
+        showing = ranked(show(member.network, prepared, (split,), sampling, progress=progress))
         read = showing.read
         if member.config.model.person_norm:
             people = by_person(showing, rows)

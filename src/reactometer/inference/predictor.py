@@ -117,8 +117,8 @@ def _measure_people(
         for path in (path for path in paths if path in people):
             with suppress(*UNREADABLE):  # told of when the file's turn comes
                 clips = (clip for _, clip in job.windows(path, [PART]))
-                for item in encoded_clips(model.network, clips, replace(model.sampling, draws=1)):
-                    yield people[path], item
+                shown = list(encoded_clips(model.network, clips, replace(model.sampling, draws=1)))
+                yield from ((people[path], item) for item in shown)
 
     return measure_people(items())
 
@@ -146,27 +146,33 @@ def _score_file(model: LoadedModel, path: str, moments: Mapping[str, Moments], j
     everyone = population(network)
     items = (recast(item, moments, everyone) for item in encoded_clips(network, clips(), model.sampling))
     drawn = sorted(score_items(network.on_features(), items), key=lambda score: score.number)
-    scores = [join_parts(0, [(1.0, score) for score in own]) for own in zip(*[iter(drawn)] * draws, strict=True)]
-    parts = [(clip, score) for (kind, clip), score in zip(cut, scores, strict=True) if kind == PART]
-    windows = [(clip, score) for (kind, clip), score in zip(cut, scores, strict=True) if kind in job.shapes[1:]]
-    whole = join_parts(0, [(clip.duration_s, score) for clip, score in parts])
-    samples = tuple(sample for clip, _ in parts for sample in clip.samples)
+    scores = [
+        (kind, clip, [(clip.duration_s, score) for score in own])
+        for (kind, clip), own in zip(cut, zip(*[iter(drawn)] * draws, strict=True), strict=True)
+    ]  # of each part and window, (length_s, score) a draw
+    parts = [clip for kind, clip, _ in scores if kind == PART]
+    windows = [(clip, join_parts(0, own)) for kind, clip, own in scores if kind in job.shapes[1:]]
+    whole = join_parts(0, [score for kind, _, own in scores if kind == PART for score in own])
+    samples = tuple(sample for clip in parts for sample in clip.samples)
     return Prediction(
         path=path,
         status=_status(whole, has_sound, network),
         labels=model.labels,
-        duration_s=parts[-1][0].end_s,
-        face_share=replace(parts[0][0], samples=samples).face_share,
+        duration_s=parts[-1].end_s,
+        face_share=replace(parts[0], samples=samples).face_share,
         has_sound=has_sound,
         intensities=_known(whole),
         windows=tuple(Window(clip.start_s, clip.end_s, clip.face_share, _known(score)) for clip, score in windows),
         samples=samples,
-        frames_read=parts[-1][0].frames_read,
+        frames_read=parts[-1].frames_read,
     )
 
 
 def _average(predictions: Sequence[Prediction]) -> Prediction:
     """The members' predictions of one file as one: the mean of their intensities, all else is the same."""
+    failed = [prediction for prediction in predictions if prediction.failed]
+    if failed:
+        return failed[0]
     windows = tuple(
         replace(own[0], intensities=_mean([window.intensities for window in own]))
         for own in zip(*(prediction.windows for prediction in predictions), strict=True)

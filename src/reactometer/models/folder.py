@@ -69,6 +69,7 @@ def save_model(
     with _appearing(folder) as partial:
         weights = {name: tensor.contiguous() for name, tensor in network.state_dict().items()}
         save_file(weights, partial / WEIGHTS_FILE)
+        (partial / WEIGHTS_FILE).chmod(0o644)
         about = {
             "config": config.model_dump(mode="json"),
             "encoders": Encoders(network.face_encoder, network.voice_encoder).describe(),
@@ -138,9 +139,10 @@ def load_model(folder: Path | str, device: str = "auto") -> LoadedModel:
     folder = Path(folder)
     description = _read_description(folder)
     if "members" in description:
-        members = tuple(load_model(folder / Path(str(name)).name, device) for name in description["members"])
-        if not members:
+        names = description["members"]
+        if not isinstance(names, list) or not names or not all(str(name).isdecimal() for name in names):
             raise ModelError(f"{folder}: an ensemble without members", fix="Copy it again from where it was made")
+        members = tuple(load_model(folder / str(name), device) for name in names)
         return replace(members[0], description=description, members=members)
     try:
         config = Config.model_validate(description["config"])
@@ -163,9 +165,15 @@ def _check_same(member: LoadedModel, first: LoadedModel, folder: Path | str, fir
         ("labels", member.labels, first.labels),
         ("sampling", member.sampling, first.sampling),
         ("preparation", member.config.prepare, first.config.prepare),
+        ("kind of features", _features(member), _features(first)),
     ):
         if own != others:
             raise ModelError(f"{folder}: another {what} than {first_folder}", got=str(own), expected=str(others))
+
+
+def _features(model: LoadedModel) -> tuple[object, ...]:
+    """What a model is given instead of media, and where its data have it from."""
+    return model.network.given_sizes, model.config.data.face_features, model.config.data.voice_features
 
 
 def _read_description(folder: Path) -> dict[str, Any]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 import torch
 from torch import Tensor, nn
@@ -10,38 +10,51 @@ from torch import Tensor, nn
 from reactometer.models.pooling import masked_moments
 from reactometer.models.streams import Stream, TimeEmbedding, transformer
 
+OUTLIER = 3.0
+"""Standard deviations at which features on a standard scale are cut off; our choice."""
+
 
 class CrossModalHead(nn.Module):
     """Two ways from the streams to one vector, added.
 
     One sees each modality as a whole (mean and spread over time, a learned vector where it is missing) and needs few
     clips to learn. The other is a transformer whose joining token attends to all steps of face and voice, each with its
-    real time and its modality; it begins with no say and earns it. Modality dropout trains every combination. Vision
-    with audio is the paper's (arXiv 2303.10741); how they are joined is our choice.
+    real time and its modality; it begins with no say and earns it (without layers there is none). Modality dropout
+    trains every combination. Vision with audio is the paper's (arXiv 2303.10741); how they are joined is our choice.
     """
 
     def __init__(
         self,
         sizes: Mapping[str, int],
         *,
+        standard: Collection[str] = (),
         hidden: int,
         layers: int,
         attention_heads: int,
         dropout: float,
+        input_dropout: float,
         modality_dropout: float,
     ) -> None:
         super().__init__()
         self.modality_dropout = modality_dropout
-        self.wholes = nn.ModuleDict({name: _whole(size, hidden) for name, size in sizes.items()})
+        self.wholes = nn.ModuleDict(
+            {
+                name: _standard_whole(size, hidden, input_dropout) if name in standard else _whole(size, hidden)
+                for name, size in sizes.items()
+            }
+        )
         self.missing = nn.ParameterDict({name: nn.Parameter(torch.zeros(hidden)) for name in sizes})
+        self.embedding_size = hidden
+        self.mix = nn.Sequential(nn.Dropout(dropout), nn.Linear(len(sizes) * hidden, hidden), nn.ReLU())
+        self.attends = layers > 0
+        if not self.attends:
+            return
         self.steps = nn.ModuleDict({name: _steps(size, hidden, dropout) for name, size in sizes.items()})
         self.kinds = nn.ParameterDict({name: nn.Parameter(torch.randn(hidden) * 0.02) for name in sizes})
         self.time = TimeEmbedding(hidden)
         self.token = nn.Parameter(torch.randn(hidden) * 0.02)
         self.blocks = transformer(hidden, layers, attention_heads, dropout)
         self.say = nn.Parameter(torch.zeros(hidden))
-        self.mix = nn.Sequential(nn.Dropout(dropout), nn.Linear(len(sizes) * hidden, hidden), nn.ReLU())
-        self.embedding_size = hidden
 
     def forward(self, face: Stream | None, voice: Stream | None) -> Tensor:
         """(B, hidden)."""
@@ -49,7 +62,7 @@ class CrossModalHead(nn.Module):
         streams = self.drop_modality(streams)
         wholes = [self._whole(name, stream) for name, stream in streams.items()]  # (B, hidden) each
         mixed: Tensor = self.mix(torch.cat(wholes, dim=1))  # (B, hidden)
-        return mixed + self.say * self._attend(streams)
+        return mixed + self.say * self._attend(streams) if self.attends else mixed
 
     def drop_modality(self, streams: Mapping[str, Stream]) -> dict[str, Stream]:
         """In training, a clip that has both modalities loses one of them with the chance asked for."""
@@ -83,6 +96,13 @@ class CrossModalHead(nn.Module):
 
 def _whole(feature_size: int, hidden: int) -> nn.Module:
     return nn.Sequential(nn.LayerNorm(2 * feature_size), nn.Linear(2 * feature_size, hidden), nn.ReLU())
+
+
+def _standard_whole(feature_size: int, hidden: int, dropout: float) -> nn.Module:
+    """For features on a standard scale: no layer norm, which would take away how much there is of all of them."""
+    return nn.Sequential(
+        nn.Hardtanh(-OUTLIER, OUTLIER), nn.Dropout(dropout), nn.Linear(2 * feature_size, hidden), nn.GELU()
+    )
 
 
 def _steps(feature_size: int, hidden: int, dropout: float) -> nn.Module:

@@ -8,11 +8,12 @@ import torch
 from torch import Tensor, nn
 
 from reactometer.data.batches import Batch
+from reactometer.data.ranks import N_QUANTILES
 from reactometer.models.encoders import ClipEncoder, FrameEncoder
 from reactometer.models.multimodal import CrossModalHead
 from reactometer.models.streams import FaceInput, Given, Standardise, Stream, VoiceInput, face_stream, voice_stream
 from reactometer.models.visual import GruHead, MeanHead, TransformerHead
-from reactometer.models.voice_encoders import SpeechEncoder
+from reactometer.models.voice_encoders import SpeechEncoder, StepConvolution
 
 Pretrained = FrameEncoder | ClipEncoder | SpeechEncoder
 """Encoders of pictures and of speech, which can be frozen; the small network over log-mel is always trained."""
@@ -24,6 +25,8 @@ class ReactionModel(nn.Module):
     """Any of the systems: an encoder for each modality it goes by, a head that joins them, an output layer."""
 
     label_mean: Tensor
+    face_quantiles: Tensor | None
+    voice_quantiles: Tensor | None
 
     def __init__(
         self,
@@ -34,6 +37,7 @@ class ReactionModel(nn.Module):
         label_mean: Tensor,
         *,
         frozen: bool,
+        ranks: bool = False,
     ) -> None:
         super().__init__()
         self.face_encoder, self.voice_encoder = face, voice
@@ -45,6 +49,16 @@ class ReactionModel(nn.Module):
         self.frozen = [encoder for encoder in (face, voice) if frozen and isinstance(encoder, Pretrained)]
         for encoder in self.frozen:
             encoder.requires_grad_(False)
+        for name, part in (("face", face), ("voice", voice)):  # (Q, D) each: the training set's quantiles
+            given = isinstance(part, Given) or part in self.frozen
+            tables = torch.zeros(N_QUANTILES, part.feature_size) if ranks and given and part is not None else None
+            self.register_buffer(f"{name}_quantiles", tables)
+
+    @property
+    def quantiles(self) -> dict[str, Tensor]:
+        """The training set's quantiles of the features that are taken by rank, (Q, D), by modality."""
+        tables = {"face": self.face_quantiles, "voice": self.voice_quantiles}
+        return {name: table.cpu() for name, table in tables.items() if table is not None}
 
     @property
     def looks(self) -> bool:
@@ -61,6 +75,8 @@ class ReactionModel(nn.Module):
         """Features a step that it was trained on, by modality; ``None`` for a model that takes media."""
         pairs = (("face", self.face_encoder), ("voice", self.voice_encoder))
         sizes = {name: encoder.feature_size for name, encoder in pairs if isinstance(encoder, Given)}
+        if isinstance(self.voice_encoder, StepConvolution):
+            sizes["voice"] = self.voice_encoder.input_size
         return sizes or None
 
     def forward(self, batch: Batch, mix: Callable[[Tensor], Tensor] | None = None) -> Tensor:
@@ -106,6 +122,7 @@ class ReactionModel(nn.Module):
             voice = Given(voice.feature_size)
         model = ReactionModel(face, voice, self.head, self.output, self.label_mean, frozen=False)
         model.face_scale, model.voice_scale = self.face_scale, self.voice_scale
+        model.face_quantiles, model.voice_quantiles = self.face_quantiles, self.voice_quantiles
         return model.train(self.training)
 
     def train(self, mode: bool = True) -> ReactionModel:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from hashlib import sha256
 
@@ -13,16 +13,14 @@ import torch
 from reactometer.console import progress_bar
 from reactometer.data.batches import Item, MediaReader, Part, Reader, Sampling, collate, draw_of, parts_of, to_item
 from reactometer.data.cache import PreparedRow, PreparedSet
-from reactometer.data.features import FeatureStore, open_store, write_store
+from reactometer.data.features import FEATURES, FeatureStore, open_store, write_store
 from reactometer.data.people import Moments, PersonReader, measure_people
+from reactometer.data.ranks import RankReader, rank_item
 from reactometer.media.voice import MEL_BANDS
 from reactometer.models.network import ReactionModel
 from reactometer.models.streams import Standardise, face_stream, voice_stream
-from reactometer.models.voice_encoders import VoiceEncoder
+from reactometer.models.voice_encoders import StepConvolution, VoiceEncoder
 from reactometer.records import PreparedClip
-
-FEATURES = "features"
-"""Folder beside the prepared clips, where their features are kept."""
 
 
 @dataclass(frozen=True)
@@ -60,23 +58,31 @@ def by_person(showing: Showing, rows: Sequence[PreparedRow]) -> PersonReader:
     return PersonReader(showing.read, people, population(showing.network))
 
 
+def ranked(showing: Showing) -> Showing:
+    """The same with features by rank, where the model takes them so."""
+    quantiles = showing.network.quantiles
+    return replace(showing, read=RankReader(showing.read, quantiles)) if quantiles else showing
+
+
 def population(model: ReactionModel) -> dict[str, Moments]:
     """Mean and spread of the features over the training set, by stream, as the model keeps them."""
-    found: dict[str, Moments] = {}
-    voice = model.voice_encoder if isinstance(model.voice_encoder, VoiceEncoder) else model.voice_scale
-    for stream, scale in (("face", model.face_scale), ("voice", voice)):
-        if isinstance(scale, Standardise | VoiceEncoder):
-            found[stream] = Moments(scale.mean.cpu().numpy(), scale.std.cpu().numpy())
-    return found
+    return {
+        stream: Moments(scale.mean.cpu().numpy(), scale.std.cpu().numpy()) for stream, scale in _scales(model).items()
+    }
 
 
-def set_population(model: ReactionModel, moments: dict[str, Moments]) -> None:
+def set_population(model: ReactionModel, moments: Mapping[str, Moments]) -> None:
     """Put mean and spread of the training set's features where the model keeps them."""
-    voice = model.voice_encoder if isinstance(model.voice_encoder, VoiceEncoder) else model.voice_scale
-    for stream, scale in (("face", model.face_scale), ("voice", voice)):
-        if stream in moments and isinstance(scale, Standardise | VoiceEncoder):
+    for stream, scale in _scales(model).items():
+        if stream in moments:
             scale.mean.copy_(torch.from_numpy(moments[stream].mean))
             scale.std.copy_(torch.from_numpy(moments[stream].std))
+
+
+def _scales(model: ReactionModel) -> dict[str, Standardise | VoiceEncoder | StepConvolution]:
+    """Where the model keeps each stream's mean and spread: before a network of its own over the steps, or behind."""
+    own = model.voice_encoder if isinstance(model.voice_encoder, VoiceEncoder | StepConvolution) else model.voice_scale
+    return {stream: scale for stream, scale in (("face", model.face_scale), ("voice", own)) if scale is not None}
 
 
 @torch.inference_mode()
@@ -101,10 +107,11 @@ def encode_item(model: ReactionModel, item: Item) -> Item:
 
 def encoded_clips(model: ReactionModel, clips: Iterable[PreparedClip], sampling: Sampling) -> Iterator[Item]:
     """Every draw of every clip in turn, as the model is shown it; frozen encoders' features where it has such."""
+    quantiles = model.quantiles
     for place, clip in enumerate(clips):
         for draw in range(sampling.draws):
             item = replace(to_item(clip, sampling, draw_of(draw)), number=place * sampling.draws + draw)
-            yield encode_item(model, item) if model.frozen else item
+            yield rank_item(encode_item(model, item), quantiles) if model.frozen else item
 
 
 @dataclass(frozen=True)

@@ -60,6 +60,55 @@ class VoiceEncoder(nn.Module):
         return steps * mask.unsqueeze(2), mask
 
 
+class StepConvolution(nn.Module):
+    """A small convolutional network over the steps of given features (a contour of pitch or loudness, MFCCs).
+
+    Beside the features it sees where in the voice a step lies, and how long the voice is. Our choice, trained from
+    random weights.
+    """
+
+    mean: Tensor
+    std: Tensor
+    pretrained = False
+
+    def __init__(self, input_size: int, channels: Sequence[int] = (32, 64, 64), kernel: int = 15) -> None:
+        super().__init__()
+        self.input_size = input_size
+        self.register_buffer("mean", torch.zeros(input_size))
+        self.register_buffer("std", torch.ones(input_size))
+        self.blocks = nn.ModuleList(
+            nn.Sequential(
+                nn.Conv1d(before, after, kernel, stride=2, padding=kernel // 2), nn.BatchNorm1d(after), nn.GELU()
+            )
+            for before, after in pairwise([input_size + 3, *channels])
+        )
+        self.stride = 2 ** len(channels)
+        self.feature_size = channels[-1]
+
+    def forward(self, voice: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+        """Encode steps.
+
+        Args:
+            voice: (B, N, M) float32 features.
+            mask: (B, N) bool; what lies outside it has no effect.
+
+        Returns:
+            (B, N / 8, D) float32, rounded up, zeros outside the mask, and that mask (B, N / 8).
+        """
+        place = mask.cumsum(1) / mask.sum(1, keepdim=True).clamp(min=1)  # (B, N) in [0, 1]
+        length = torch.log1p(mask.sum(1, keepdim=True).to(voice.dtype)).expand_as(place) / 5.0
+        beside = torch.stack((2.0 * place - 1.0, length, torch.ones_like(place)), dim=2)  # (B, N, 3)
+        maps = torch.cat(((voice - self.mean) / self.std, beside), dim=2).transpose(1, 2)  # (B, M + 3, N)
+        for block in self.blocks:
+            maps = block(maps * mask.unsqueeze(1))  # (B, channels, N / 2) each time
+            mask = mask[:, ::2]
+        return maps.transpose(1, 2) * mask.unsqueeze(2), mask
+
+    def describe(self) -> dict[str, int]:
+        """What is needed to make it again, as JSON can hold it."""
+        return {"convolution": self.input_size}
+
+
 class SpeechEncoder(nn.Module):
     """HuBERT, wav2vec 2.0 or WavLM over the waveform.
 

@@ -18,13 +18,19 @@ from reactometer.models.encoders import (
     rebuild_frame_encoder,
 )
 from reactometer.models.multimodal import CrossModalHead
-from reactometer.models.network import Head, ReactionModel, output_layer
+from reactometer.models.network import Head, Pretrained, ReactionModel, output_layer
 from reactometer.models.streams import FaceInput, Given, VoiceInput
 from reactometer.models.visual import GruHead, MeanHead, TransformerHead
-from reactometer.models.voice_encoders import SpeechEncoder, VoiceEncoder, load_speech_encoder, rebuild_speech_encoder
+from reactometer.models.voice_encoders import (
+    SpeechEncoder,
+    StepConvolution,
+    VoiceEncoder,
+    load_speech_encoder,
+    rebuild_speech_encoder,
+)
 
-LOG_MEL = "log-mel"
-"""The voice encoder that needs no weights: a small network over the log-mel spectrogram."""
+LOG_MEL, CONVOLUTION = "log-mel", "convolution"
+"""The voice encoders that need no weights: small networks over the log-mel spectrogram, or over given features."""
 
 
 @dataclass(frozen=True)
@@ -101,7 +107,7 @@ def load_encoders(config: ModelConfig, given: Mapping[str, int] | None = None) -
         ConfigError: no such system, or the data do not bring what it goes by.
         WeightsError: an encoder cannot be had.
     """
-    system, modalities = system_of(config), goes_by(config)
+    modalities = goes_by(config)
     if given is not None:
         sizes = {name: size for name, size in given.items() if name in modalities and size}
         if not sizes:
@@ -110,20 +116,30 @@ def load_encoders(config: ModelConfig, given: Mapping[str, int] | None = None) -
                 got=f"features of {' and '.join(name for name, size in given.items() if size)} only",
                 fix='Name them with data.face_features or data.voice_features, or use model.name="multimodal"',
             )
-        return Encoders(*(Given(sizes[name]) if name in sizes else None for name in ("face", "voice")))
-    face: FaceInput | None = None
-    voice: VoiceInput | None = None
-    if "face" in modalities:
-        name = config.encoder or system.encoder
-        is_clip = system.takes == "clips"
-        face = load_clip_encoder(name, config.size_px) if is_clip else _load_frames(name, config)
-    if "voice" in modalities:
-        voice = VoiceEncoder() if config.voice_encoder == LOG_MEL else load_speech_encoder(config.voice_encoder)
-    return Encoders(face, voice)
+        face = Given(sizes["face"]) if "face" in sizes else None
+        convolves = config.voice_encoder == CONVOLUTION
+        heard = StepConvolution(sizes["voice"]) if convolves and "voice" in sizes else None
+        return Encoders(face, heard or (Given(sizes["voice"]) if "voice" in sizes else None))
+    return Encoders(
+        _load_face(config) if "face" in modalities else None, _load_voice(config) if "voice" in modalities else None
+    )
 
 
-def _load_frames(name: str, config: ModelConfig) -> FaceInput:
+def _load_face(config: ModelConfig) -> FaceInput:
+    system = system_of(config)
+    name = config.encoder or system.encoder
+    if system.takes == "clips":
+        return load_clip_encoder(name, config.size_px)
     return load_frame_encoder(name, config.size_px, config.pooling)
+
+
+def _load_voice(config: ModelConfig) -> VoiceInput:
+    if config.voice_encoder == CONVOLUTION:
+        raise ConfigError(
+            f'model.voice_encoder = "{CONVOLUTION}" is for given features',
+            fix=f'Use "{LOG_MEL}", or data.voice_features',
+        )
+    return VoiceEncoder() if config.voice_encoder == LOG_MEL else load_speech_encoder(config.voice_encoder)
 
 
 def rebuild_encoders(config: ModelConfig, description: Mapping[str, Any]) -> Encoders:
@@ -136,6 +152,8 @@ def rebuild_encoders(config: ModelConfig, description: Mapping[str, Any]) -> Enc
     if (about := description.get("voice")) is not None:
         if "given" in about:
             voice = Given(about["given"])
+        elif "convolution" in about:
+            voice = StepConvolution(about["convolution"])
         else:
             voice = VoiceEncoder() if config.voice_encoder == LOG_MEL else rebuild_speech_encoder(about)
     return Encoders(face, voice)
@@ -150,12 +168,19 @@ def build_model(config: ModelConfig, encoders: Encoders, label_mean: Sequence[fl
         label_mean: (L,) mean of each label over the training clips: the answer where there is nothing to go by.
     """
     pairs = (("face", encoders.face), ("voice", encoders.voice))
-    head = _head(config, {name: encoder.feature_size for name, encoder in pairs if encoder is not None})
+    present = {name: encoder for name, encoder in pairs if encoder is not None}
+    standard = [
+        name
+        for name, encoder in present.items()
+        if isinstance(encoder, Given) or (config.frozen and isinstance(encoder, Pretrained))
+    ]
+    head = _head(config, {name: encoder.feature_size for name, encoder in present.items()}, standard)
     output = output_layer(head.embedding_size, label_mean, config.dropout)
-    return ReactionModel(encoders.face, encoders.voice, head, output, torch.tensor(label_mean), frozen=config.frozen)
+    means, ranks = torch.tensor(label_mean), config.rank_features
+    return ReactionModel(encoders.face, encoders.voice, head, output, means, frozen=config.frozen, ranks=ranks)
 
 
-def _head(config: ModelConfig, sizes: Mapping[str, int]) -> Head:
+def _head(config: ModelConfig, sizes: Mapping[str, int], standard: Sequence[str]) -> Head:
     kind, hidden, dropout = system_of(config).head, config.hidden, config.dropout
     if kind == "mean":
         return MeanHead(sizes["face"])
@@ -168,7 +193,15 @@ def _head(config: ModelConfig, sizes: Mapping[str, int]) -> Head:
     deep = {"layers": config.layers, "attention_heads": config.attention_heads}
     if kind == "transformer":
         return TransformerHead(sizes["face"], hidden=hidden, dropout=dropout, **deep)
-    return CrossModalHead(sizes, hidden=hidden, dropout=dropout, modality_dropout=config.modality_dropout, **deep)
+    return CrossModalHead(
+        sizes,
+        standard=standard,
+        hidden=hidden,
+        dropout=dropout,
+        input_dropout=config.input_dropout,
+        modality_dropout=config.modality_dropout,
+        **deep,
+    )
 
 
 def sampling_of(config: ModelConfig, model: ReactionModel) -> Sampling:
@@ -179,5 +212,5 @@ def sampling_of(config: ModelConfig, model: ReactionModel) -> Sampling:
         looks=model.looks,
         listens=model.listens,
         hears="samples" if isinstance(model.voice_encoder, SpeechEncoder) else "log-mel",
-        draws=config.draws,
+        draws=1 if model.given_sizes else config.draws,  # features of a file do not change from one draw to the next
     )

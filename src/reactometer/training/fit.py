@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import logging
 import shutil
+import sys
 import warnings
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stdout
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -112,8 +113,9 @@ def _trainer(config: Config, out: Path, progress: bool) -> Trainer:
     ]
     if settings.ema_decay > 0:
         callbacks.append(averaged_weights(settings.ema_decay))
-    if progress:
-        callbacks += [TQDMProgressBar(leave=False), _EpochLine()]
+    bars = progress and messages.is_terminal  # a log gets the lines alone
+    callbacks += [TQDMProgressBar(leave=False)] if bars else []
+    callbacks += [_EpochLine()] if progress else []
     return Trainer(
         accelerator=settings.accelerator,
         devices=settings.devices,
@@ -127,7 +129,7 @@ def _trainer(config: Config, out: Path, progress: bool) -> Trainer:
         logger=[CSVLogger(out, "logs", version=""), TensorBoardLogger(out, "logs", version="")],
         log_every_n_steps=1,
         num_sanity_val_steps=0,
-        enable_progress_bar=progress,
+        enable_progress_bar=bars,
         enable_model_summary=False,
         deterministic="warn",
     )
@@ -161,7 +163,8 @@ def _quiet() -> Iterator[None]:
     try:
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", module="lightning")
-            yield
+            with redirect_stdout(sys.stderr):  # where Lightning's bars belong
+                yield
     finally:
         logger.setLevel(level)
 

@@ -7,17 +7,20 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
+import torch
 
 from reactometer.config import Config, PrepareConfig
 from reactometer.console import is_first_process
 from reactometer.data.batches import MediaReader, Reader, parts_of
 from reactometer.data.cache import PreparedRow, PreparedSet
 from reactometer.data.people import measure_streams
+from reactometer.data.ranks import fit_quantiles
 from reactometer.data.splits import assign_folds
 from reactometer.errors import ConfigError, DataError
 from reactometer.evaluation.metrics import LEAST_CLIPS
-from reactometer.models.network import ReactionModel
-from reactometer.models.showing import by_person, set_population, show
+from reactometer.models.network import Pretrained, ReactionModel
+from reactometer.models.showing import by_person, ranked, set_population, show
+from reactometer.models.voice_encoders import VoiceEncoder
 from reactometer.models.zoo import build_model, load_encoders, sampling_of
 from reactometer.training.task import ReactionData, Shown, varying_labels
 
@@ -48,12 +51,15 @@ def set_up(config: Config, prepared: PreparedSet, *, progress: bool) -> Setup:
     train = tuple(row for row in folded.split("train") if row.file and row.clip.labels)
     label_mean = np.array([row.clip.labels for row in train]).mean(axis=0).astype(np.float32).tolist()  # (L,)
     model = build_model(config.model, load_encoders(config.model, prepared.feature_sizes), label_mean)
-    if config.model.person_norm and prepared.feature_sizes is None and model.looks and not model.frozen:
+    encoders = (model.face_encoder, model.voice_encoder)
+    if config.model.person_norm and not model.frozen and any(isinstance(part, Pretrained) for part in encoders):
         raise ConfigError(
             "model.person_norm needs features that stay as they are", fix="Add model.frozen=true, or train on features"
         )
     sampling = sampling_of(config.model, model)
     showing = show(model, prepared, ("train", "val"), sampling, progress=progress)
+    _fit_quantiles(showing.network, train, showing.read)
+    showing = ranked(showing)
     _fit_scales(showing.network, train, showing.read)
     readers, note = [showing.read] * 2, None
     if config.model.person_norm:
@@ -100,6 +106,20 @@ def _check_splits(prepared: PreparedSet) -> None:
         )
 
 
+def _fit_quantiles(network: ReactionModel, train: Sequence[PreparedRow], read: Reader) -> None:
+    """Set the quantiles of the features that are taken by rank to those of the train clips."""
+    if not network.quantiles:
+        return
+    items = [read(train[part.index], part, None) for part in parts_of(train)]
+    for table, steps in (
+        (network.face_quantiles, [item.frames for item in items]),
+        (network.voice_quantiles, [item.voice for item in items]),
+    ):
+        fitted = fit_quantiles(steps) if table is not None else None
+        if table is not None and fitted is not None:
+            table.copy_(torch.from_numpy(fitted))
+
+
 def _fit_scales(network: ReactionModel, train: Sequence[PreparedRow], read: Reader) -> None:
     """Set the scales of features and of the log-mel spectrogram to mean and spread over train clips.
 
@@ -107,7 +127,7 @@ def _fit_scales(network: ReactionModel, train: Sequence[PreparedRow], read: Read
     """
     rows = list(train)
     if isinstance(read, MediaReader):
-        if not network.listens:
+        if not isinstance(network.voice_encoder, VoiceEncoder):
             return
         heard = [row for row in rows if row.has_sound]
         rows, read = heard[:: len(heard) // MOST_CLIPS + 1], MediaReader(replace(read.sampling, looks=False))

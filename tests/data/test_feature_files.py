@@ -1,0 +1,383 @@
+"""Features of files: tables with a row a clip or a step, and MuSe's folder, down to what a model makes of them."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from reactometer.config import Config, DataConfig, ModelConfig, TrainingConfig
+from reactometer.data.batches import Item, parts_of
+from reactometer.data.cache import PreparedRow, PreparedSet, open_prepared
+from reactometer.data.feature_files import prepare_features
+from reactometer.data.features import open_store
+from reactometer.data.sources import open_data
+from reactometer.errors import DataError
+from reactometer.evaluation.evaluate import evaluate
+from reactometer.models.folder import load_model
+from reactometer.training.fit import train
+
+LABELS = ("Joy", "Fear")
+
+
+def _table(n_clips: int = 30, steps: int = 1, split: bool = True) -> pd.DataFrame:
+    """Clips "000" and so on, two of each person, ``steps`` rows each; the labels follow from the first two features."""
+    generator = np.random.default_rng(0)
+    rows = []
+    for number in range(n_clips):
+        own: dict[str, object] = {"clip": f"{number:03d}", "person": f"p{number // 2:02d}"}
+        if split:
+            own["split"] = ("train", "train", "train", "val", "test")[number // 2 % 5]
+        joy, fear = generator.uniform(0.1, 0.9, 2).round(3)
+        for step in range(steps):
+            values = generator.normal(size=6) * 0.05 + [joy, fear, 0, 0, 1, joy]
+            names = ("AU06", "AU12", "pose_x", "pose_y", "voice_pitch", "voice_power")
+            row = {**own, **dict(zip(names, values.round(4), strict=True)), "Joy": joy, "Fear": fear}
+            rows.append({**row, "time_s": step * 0.5} if steps > 1 else row)
+    return pd.DataFrame(rows)
+
+
+def _open(path: Path, out: Path, face: str | None = "AU*", voice: str | None = None) -> PreparedSet:
+    return prepare_features(path, out, face=face, voice=voice, labels=LABELS, progress=False)
+
+
+def _items(prepared: PreparedSet, rows: Sequence[PreparedRow] | None = None) -> list[Item]:
+    """Every part of the clips, in order."""
+    rows, read = prepared.rows if rows is None else rows, open_store(prepared.folder / "features")
+    return [read(rows[part.index], part) for part in parts_of(rows)]
+
+
+def _save(table: pd.DataFrame, path: Path) -> Path:
+    if path.suffix == ".parquet":
+        table.to_parquet(path)
+    else:
+        table.to_csv(path, index=False)
+    return path
+
+
+def _config(data: Path, tmp_path: Path, **settings: object) -> Config:
+    asked = {"face_features": "AU*,pose_*", "voice_features": "voice_*", "labels": LABELS, **settings}
+    return Config(
+        data=DataConfig.model_validate({"path": data, "cache": tmp_path / "cache", **asked}),
+        model=ModelConfig(name="multimodal", hidden=16, attention_heads=2, layers=1),
+        training=TrainingConfig(out=tmp_path / "run", epochs=2, batch_size=8, accumulate=1, accelerator="cpu"),
+    )
+
+
+@pytest.mark.parametrize("name", ["table.csv", "table.parquet"])
+def test_a_row_is_a_clip(name: str, tmp_path: Path) -> None:
+    table = _table()
+    prepared = _open(_save(table, tmp_path / name), tmp_path / "out", voice="voice_*")
+    assert prepared.feature_sizes == {"face": 2, "voice": 2}
+    assert [row.clip.clip_id for row in prepared.rows] == table["clip"].tolist()  # with their leading zeros
+    assert [row.clip.split for row in prepared.rows] == table.split.tolist()
+    assert [row.clip.person for row in prepared.rows] == table.person.tolist()
+    np.testing.assert_allclose([row.clip.labels or () for row in prepared.rows], table[list(LABELS)])
+    faces, voices = (np.concatenate(own) for own in zip(*((i.frames, i.voice) for i in _items(prepared)), strict=True))
+    np.testing.assert_array_equal(faces, table[["AU06", "AU12"]].to_numpy(np.float32))
+    np.testing.assert_array_equal(voices, table[["voice_pitch", "voice_power"]].to_numpy(np.float32))
+
+
+def test_rows_are_steps_with_their_times(tmp_path: Path) -> None:
+    table = _table(n_clips=6, steps=4)
+    shuffled = table.sample(frac=1.0, random_state=0).sort_values("time_s", kind="stable")  # clips may be interleaved
+    prepared = _open(_save(shuffled, tmp_path / "table.csv"), tmp_path / "out", face="pose_*")
+    assert len(prepared.rows) == 6
+    for row, item in zip(prepared.rows, _items(prepared), strict=True):
+        own = table[table["clip"] == row.clip.clip_id]
+        assert item.times_s.tolist() == [0.0, 0.5, 1.0, 1.5]
+        np.testing.assert_array_equal(item.frames, own[["pose_x", "pose_y"]].to_numpy(np.float32))
+        assert len(item.voice) == 0
+        assert (row.n_faces, row.has_sound, row.duration_s) == (4, False, 1.5)
+
+
+def test_patterns_with_commas_keep_the_order_of_the_table(tmp_path: Path) -> None:
+    table = _table(n_clips=4)
+    prepared = _open(_save(table, tmp_path / "table.csv"), tmp_path / "out", face="pose_y, AU06")
+    np.testing.assert_array_equal(_items(prepared)[0].frames[0], table.loc[0, ["AU06", "pose_y"]].astype(np.float32))
+
+
+def test_what_the_table_lacks_is_named(tmp_path: Path) -> None:
+    path = _save(_table(n_clips=4), tmp_path / "table.csv")
+    with pytest.raises(DataError, match=r"no column matches 'voice_pich'\. Did you mean 'voice_pitch'\?"):
+        _open(path, tmp_path / "out", voice="voice_pich")
+    with pytest.raises(DataError, match="no column matches 'id'"):  # nor are the clips' own columns features
+        _open(_save(_table(4).rename(columns={"clip": "id"}), tmp_path / "id.csv"), tmp_path / "out", face="id")
+    with pytest.raises(DataError, match=r"no column names the clip \(got AU06.*expected clip or File_ID"):
+        _open(_save(_table(4)[["AU06", "Joy"]], tmp_path / "b.csv"), tmp_path / "out")
+    with pytest.raises(DataError, match=r"gone\.csv: no such file\. Check the path"):
+        _open(tmp_path / "gone.csv", tmp_path / "out")
+    (tmp_path / "table.parquet").write_text("no", encoding="utf-8")
+    with pytest.raises(DataError, match=r"table\.parquet: not a CSV or Parquet table.*Save it as one of the two"):
+        _open(tmp_path / "table.parquet", tmp_path / "out")
+    with pytest.raises(DataError, match=r"no column for label 'Joy'"):
+        _open(_save(_table(4).drop(columns="Joy"), tmp_path / "c.csv"), tmp_path / "out")
+
+
+def test_steps_with_a_value_that_is_no_number_do_not_count_and_are_counted(tmp_path: Path) -> None:
+    table = _table(n_clips=4, steps=4).astype({"AU06": object, "time_s": object})
+    table.loc[1, "AU06"] = np.nan
+    table.loc[2, "AU06"] = "none"
+    table.loc[4, "time_s"] = "soon"
+    table.loc[9, "AU06"] = np.inf
+    prepared = _open(_save(table, tmp_path / "table.csv"), tmp_path / "out")
+    assert [(row.n_faces, row.n_unreadable) for row in prepared.rows] == [(2, 2), (3, 1), (3, 1), (4, 0)]
+    first, second, third, _ = _items(prepared)
+    assert [item.times_s.tolist() for item in (first, second, third)] == [[0, 1.5], [0.5, 1.0, 1.5], [0, 1.0, 1.5]]
+    assert all(np.isfinite(item.frames).all() for item in (first, second, third))
+
+
+def test_what_is_wrong_with_one_clip_is_its_problem(tmp_path: Path) -> None:
+    table = _table(n_clips=8).astype({"Fear": object})
+    table.loc[0, "Joy"] = 1.5
+    table.loc[1, "Fear"] = "much"
+    table.loc[2, "split"] = "tast"
+    table.loc[3, "clip"] = None
+    table.loc[4, ["person", "split"]] = None
+    table.loc[5, list(LABELS)] = None
+    for name in ("table.csv", "table.parquet"):
+        whole = table.astype({"Fear": str}) if name == "table.parquet" else table
+        prepared = _open(_save(whole.replace("nan", None), tmp_path / name), tmp_path / name.replace(".", "-"))
+        assert len(prepared.rows) == 8
+        problems = [row.clip.problem for row in prepared.rows]
+        assert problems[0] == "label Joy is outside [0, 1] (got 1.5); rescale the column"
+        assert problems[1] == "label Fear is not a number (got 'much'; expected a number in [0, 1])"
+        assert problems[2] == "unknown split (got 'tast'; expected train, val or test)"
+        assert problems[3] == "empty id"
+        assert problems[4:] == [None] * 4
+        clip = prepared.rows[4].clip
+        assert (clip.person, clip.split) == (None, None)
+        assert prepared.rows[5].clip.labels is None
+        assert [len(item.frames) for item in _items(prepared)] == [0, 0, 0, 0, 1, 1, 1, 1]
+
+
+def test_split_and_person_may_be_spelt_with_capitals(tmp_path: Path) -> None:
+    table = _table(n_clips=8).rename(columns={"clip": "File_ID", "split": "Split", "person": "Person"})
+    prepared = _open(_save(table, tmp_path / "table.csv"), tmp_path / "out")
+    assert [(row.clip.split, row.clip.person) for row in prepared.rows] == list(
+        zip(table.Split, table.Person, strict=True)
+    )
+
+
+def test_without_a_split_column_nobody_is_in_two_splits(tmp_path: Path) -> None:
+    prepared = _open(_save(_table(n_clips=60, split=False), tmp_path / "table.csv"), tmp_path / "out")
+    homes: dict[str, set[str]] = {}
+    for row in prepared.rows:
+        homes.setdefault(row.clip.person or "", set()).add(row.clip.split or "")
+    assert len(homes) == 30
+    assert all(len(home) == 1 for home in homes.values())
+    assert set.union(*homes.values()) == {"train", "val", "test"}
+
+
+def test_a_second_call_reads_what_is_there_and_a_change_is_seen(tmp_path: Path) -> None:
+    path, out = _save(_table(), tmp_path / "table.csv"), tmp_path / "out"
+    first = _open(path, out)
+    files = {file: file.stat().st_mtime_ns for file in out.rglob("*.*")}
+    again = _open(path, out)
+    assert [row.clip for row in again.rows] == [
+        row.clip.__class__(**{**vars(row.clip), "path": path}) for row in first.rows
+    ]
+    assert {file: file.stat().st_mtime_ns for file in out.rglob("*.*")} == files
+    other = _open(path, out, face="pose_*,AU06")
+    assert _items(other)[0].frames.shape == (1, 3)
+    assert _items(_open(path, out))[0].frames.shape == (1, 2)
+    table = _table()
+    table["AU06"] += 1.0
+    _save(table, path)
+    os.utime(path, ns=(1, 1))
+    np.testing.assert_allclose(_items(_open(path, out))[3].frames[0], table.loc[3, ["AU06", "AU12"]].astype(float))
+
+
+def test_features_that_somebody_deleted_are_made_anew(tmp_path: Path) -> None:
+    """As the message of a damaged shard says."""
+    path, out = _save(_table(n_clips=5), tmp_path / "table.csv"), tmp_path / "out"
+    expected = [item.frames.tolist() for item in _items(_open(path, out))]
+    for file in (out / "features").iterdir():
+        file.unlink()
+    (out / "features").rmdir()
+    assert [item.frames.tolist() for item in _items(_open(path, out))] == expected
+
+
+def test_a_run_stopped_while_other_features_were_read_leaves_no_mixture(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from reactometer.data import feature_files
+
+    path, out = _save(_table(n_clips=5), tmp_path / "table.csv"), tmp_path / "out"
+    expected = [item.frames.tolist() for item in _items(_open(path, out))]
+
+    def stop(_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(feature_files, "write_index", stop)
+        with pytest.raises(KeyboardInterrupt):
+            _open(path, out, face="pose_*,AU12")
+    assert [item.frames.tolist() for item in _items(_open(path, out))] == expected
+
+
+def test_a_long_sequence_comes_in_parts_and_no_step_is_lost(tmp_path: Path) -> None:
+    times_s = np.arange(0, 130.5, 0.5)
+    table = pd.DataFrame({"clip": "long", "time_s": times_s, "AU06": times_s, "Joy": 0.5, "Fear": 0.1})
+    short = table[table.time_s <= 60].assign(clip="short", time_s=table.time_s.where(table.time_s < 60, 60.05))
+    prepared = _open(_save(pd.concat([table, short]), tmp_path / "table.csv"), tmp_path / "out", face="AU06")
+    parts = parts_of(prepared.rows)
+    assert [(part.index, part.start_s, part.end_s) for part in parts] == [
+        (0, 0.0, 60.0),
+        (0, 60.0, 120.0),
+        (0, 120.0, 130.0),
+        (1, 0.0, 60.0),
+    ]
+    items = _items(prepared)
+    assert np.concatenate([item.frames[:, 0] for item in items[:3]]).tolist() == times_s.tolist()
+    assert [item.times_s.max() for item in items[:3]] == [59.5, 59.5, 10.0]
+    assert len(items[3].times_s) == len(short)
+
+
+def test_a_table_trains_and_a_clip_without_a_number_gets_the_training_mean(tmp_path: Path) -> None:
+    table = _table()
+    table.loc[table["clip"] == "008", [column for column in table if str(column)[:2] in ("AU", "po", "vo")]] = np.nan
+    path = _save(table, tmp_path / "table.csv")
+    folder = train(_config(path, tmp_path), progress=False)
+    assert load_model(folder).network.given_sizes == {"face": 4, "voice": 2}
+    evaluation = evaluate(folder, path, cache=tmp_path / "other", progress=False)
+    assert evaluation.split == "test"
+    assert evaluation.without_evidence == ("008",)
+    assert evaluation.metrics.n_clips == 6
+    mean = table[table.split == "train"][list(LABELS)].mean()
+    row = evaluation.predictions.set_index("File_ID").loc["008"]
+    np.testing.assert_allclose(row, mean, atol=1e-6)
+    others = evaluation.predictions[evaluation.predictions.File_ID != "008"]
+    assert others[list(LABELS)].std().min() > 0
+
+
+def test_draws_change_nothing_of_features_that_stay_the_same(tmp_path: Path) -> None:
+    path = _save(_table(), tmp_path / "table.csv")
+    config = _config(path, tmp_path)
+    config = config.model_copy(update={"model": config.model.model_copy(update={"draws": 3})})
+    folder = train(config, progress=False)
+    assert load_model(folder).sampling.draws == 1
+    assert len(evaluate(folder, path, cache=tmp_path / "cache", progress=False).predictions) == 6
+
+
+def test_long_sequences_are_scored_as_the_mean_of_their_parts(tmp_path: Path) -> None:
+    """Twice the same minute gives the score of the one."""
+    table = _table(steps=3)
+    minute = table[table["clip"] == "008"]
+    later = minute.assign(time_s=minute.time_s + 60.0)
+    rows = [table, minute.assign(clip="once"), minute.assign(clip="twice"), later.assign(clip="twice")]
+    path = _save(pd.concat(rows), tmp_path / "table.csv")
+    folder = train(_config(path, tmp_path), progress=False)
+    scores = evaluate(folder, path, cache=tmp_path / "cache", progress=False).predictions.set_index("File_ID")
+    np.testing.assert_allclose(scores.loc["twice"], scores.loc["once"], atol=1e-6)
+    assert np.abs(scores.loc["twice"].to_numpy(float) - scores.loc["009"].to_numpy(float)).max() > 1e-5
+
+
+def _muse(folder: Path, n_clips: int = 20) -> Path:
+    """A tiny data set in MuSe-2022's layout, with facial action units and a voice file for all clips but the last."""
+    generator = np.random.default_rng(0)
+    truth = generator.uniform(0.1, 0.9, (n_clips, 2)).round(3)
+    ids = [f"[{number:05d}]" for number in range(n_clips)]
+    folder.mkdir()
+    pd.DataFrame({"File_ID": ids, "Joy": truth[:, 0], "Fear": truth[:, 1]}).to_csv(folder / "labels.csv", index=False)
+    split = [("train", "train", "train", "devel", "test")[number % 5] for number in range(n_clips)]
+    pd.DataFrame({"File_ID": ids, "Partition": split}).to_csv(folder / "partition.csv", index=False)
+    for name, size in (("FAUs", 3), ("eGeMAPS", 5)):
+        (folder / "feats" / name).mkdir(parents=True)
+        for number in range(n_clips if name == "FAUs" else n_clips - 1):
+            own = generator.normal(size=(6, size)) * 0.1 + truth[number, 0]
+            table = pd.DataFrame(own, columns=[f"{name}_{place}" for place in range(size)])
+            table.insert(0, "timestamp", np.arange(6) * 250)
+            table.insert(1, "segment_id", number)
+            table.to_csv(folder / "feats" / name / f"{number:05d}.csv", index=False)
+    return folder
+
+
+def test_a_folder_of_muse_trains_through_the_same_heads(tmp_path: Path) -> None:
+    data = _muse(tmp_path / "muse")
+    config = _config(data, tmp_path, face_features="FAUs", voice_features="eGeMAPS", labels=None)
+    prepared = open_data(config.data, progress=False)
+    assert (prepared.labels, prepared.feature_sizes) == (LABELS, {"face": 3, "voice": 5})
+    assert not prepared.failed
+    last = _items(prepared)[-1]
+    assert (len(last.frames), len(last.voice)) == (6, 0)  # a missing file is a missing modality
+    assert last.times_s.tolist() == [0, 0.25, 0.5, 0.75, 1.0, 1.25]
+    expected = pd.read_csv(data / "feats" / "eGeMAPS" / "00003.csv").iloc[:, 2:]
+    np.testing.assert_allclose(_items(prepared)[3].voice, expected, rtol=1e-6)
+    folder = train(config, progress=False)
+    evaluation = evaluate(folder, data, cache=tmp_path / "cache", progress=False)
+    assert evaluation.metrics.n_clips == 4
+    assert not evaluation.without_evidence
+    alone = evaluate(folder, data, cache=tmp_path / "cache", without="face", progress=False)
+    assert alone.without_evidence == ("[00019]",)
+
+
+def test_one_bad_file_of_muse_costs_one_clip(tmp_path: Path) -> None:
+    data = _muse(tmp_path / "muse", n_clips=8)
+    faces, voices = (data / "feats" / name for name in ("FAUs", "eGeMAPS"))
+    wide = pd.read_csv(faces / "00002.csv")
+    wide.assign(more=1.0).to_csv(faces / "00002.csv", index=False)
+    (faces / "00000.csv").write_bytes(b"")  # the first one, by which the others might be judged
+    pd.read_csv(voices / "00004.csv")[:0].to_csv(voices / "00004.csv", index=False)
+    for name in ("FAUs", "eGeMAPS"):
+        (data / "feats" / name / "00005.csv").unlink()
+    (faces / "00006.csv").rename(faces / "6.csv")
+    prepared = prepare_features(data, tmp_path / "out", face="FAUs", voice="eGeMAPS", labels=None, progress=False)
+    problems = {row.clip.clip_id: row.clip.problem for row in prepared.failed}
+    assert list(problems) == ["[00000]", "[00002]"]
+    assert "00000.csv: not a CSV or Parquet table" in (problems["[00000]"] or "")
+    assert problems["[00002]"] == "4 face features a step (expected 3, as in the other clips)"
+    sizes = [(len(item.frames), len(item.voice)) for item in _items(prepared)]
+    assert sizes == [(0, 0), (6, 6), (0, 0), (6, 6), (6, 0), (0, 0), (0, 6), (6, 0)]
+
+
+def test_a_changed_table_or_file_of_muse_is_seen(tmp_path: Path) -> None:
+    data, out = _muse(tmp_path / "muse", n_clips=6), tmp_path / "out"
+
+    def opened() -> PreparedSet:
+        return prepare_features(data, out, face="FAUs", voice=None, labels=None, progress=False)
+
+    opened()
+    labels = pd.read_csv(data / "labels.csv", dtype={"File_ID": str})
+    labels.assign(Joy=0.123).to_csv(data / "labels.csv", index=False)
+    assert {(row.clip.labels or ())[0] for row in opened().rows} == {0.123}
+    table = pd.read_csv(data / "feats" / "FAUs" / "00001.csv")
+    table.assign(FAUs_0=7.0).to_csv(data / "feats" / "FAUs" / "00001.csv", index=False)
+    assert set(_items(opened())[1].frames[:, 0]) == {7.0}
+
+
+def test_a_folder_of_muse_without_the_features_is_named(tmp_path: Path) -> None:
+    data = _muse(tmp_path / "muse", n_clips=5)
+    with pytest.raises(DataError, match=r"no features 'eGeMAP' in feats/\. Did you mean 'eGeMAPS'\?"):
+        prepare_features(data, tmp_path / "out", face="FAUs", voice="eGeMAP", labels=None, progress=False)
+    for file in (data / "feats" / "FAUs").iterdir():
+        file.unlink()
+    with pytest.raises(DataError, match=r"no clip has face features \(got 'FAUs'\)"):
+        prepare_features(data, tmp_path / "out", face="FAUs", voice=None, labels=None, progress=False)
+
+
+def test_a_folder_with_somebodys_files_is_left_alone(tmp_path: Path) -> None:
+    path = _save(_table(n_clips=4), tmp_path / "table.csv")
+    (tmp_path / "manifest.csv").write_text("mine", encoding="utf-8")
+    with pytest.raises(DataError, match=r"holds other files.*Name another folder with --out or data\.cache"):
+        _open(path, tmp_path)
+    assert (tmp_path / "manifest.csv").read_text(encoding="utf-8") == "mine"
+
+
+def test_media_and_features_of_one_data_set_are_kept_apart(tmp_path: Path) -> None:
+    """In the user's cache each has a folder of its own; in a folder named twice the last one holds."""
+    data = _muse(tmp_path / "muse", n_clips=5)
+    face = DataConfig(path=data, face_features="FAUs")
+    voice = DataConfig(path=data, voice_features="eGeMAPS")
+    one, other = open_data(face, progress=False), open_data(voice, progress=False)
+    assert one.folder != other.folder
+    assert open_prepared(one.folder).feature_sizes == {"face": 3, "voice": 0}
+    again = open_data(DataConfig(path=one.folder), progress=False)  # a prepared folder is known as such
+    assert [len(item.frames) for item in _items(again)] == [6] * 5
+    media = open_data(DataConfig(path=data, cache=one.folder), progress=False)
+    assert media.feature_sizes is None
+    assert open_data(face.model_copy(update={"cache": one.folder}), progress=False).feature_sizes is not None

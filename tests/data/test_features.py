@@ -1,0 +1,238 @@
+"""The store of features: shards that come back exactly, are made anew only where they must be, and are never held."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from reactometer.data import features
+from reactometer.data.batches import Item, Part, parts_of
+from reactometer.data.cache import PreparedRow
+from reactometer.data.features import FeatureStore, open_store, write_store
+from reactometer.errors import DataError
+from reactometer.records import Clip
+
+SIZES = {"face": 4, "voice": 3}
+
+
+@pytest.fixture
+def rows(tmp_path: Path) -> list[PreparedRow]:
+    """Eight clips, the third of two minutes and a half, the last one not readable."""
+    clips = [Clip(f"clip {number}", tmp_path / f"{number}.npz") for number in range(8)]
+    for clip in clips:
+        clip.path.write_text(clip.clip_id, encoding="utf-8")
+    readable = [PreparedRow(clip, clip.path, duration_s=150.0 if clip == clips[2] else 3.0) for clip in clips[:7]]
+    return [*readable, PreparedRow(replace(clips[7], problem="broken"))]
+
+
+@pytest.fixture
+def small_shards(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(features, "SHARD_PARTS", 3)
+
+
+def _item(part: Part) -> Item:
+    """What follows from the part alone; clip 1 is not seen, clip 5 not heard."""
+    generator = np.random.default_rng((part.index, int(part.start_s)))
+    n_frames, n_steps = (int(number) for number in generator.integers(2, 9, 2))
+    steps = 0 if part.index == 5 else n_steps
+    return Item(
+        frames=generator.normal(size=(n_frames, 4)).astype(np.float32),
+        seen=np.full(n_frames, part.index != 1) & (np.arange(n_frames) != 1),
+        times_s=np.sort(generator.uniform(0, 60, n_frames)).astype(np.float32),
+        voice=generator.normal(size=(steps, 3)).astype(np.float32),
+        voice_times_s=np.arange(steps, dtype=np.float32),
+    )
+
+
+def _write(folder: Path, rows: Sequence[PreparedRow], made: list[Part] | None = None, source: str = "") -> FeatureStore:
+    def read(parts: Sequence[Part]) -> Iterator[Item]:
+        for part in parts:
+            if made is not None:
+                made.append(part)
+            yield _item(part)
+
+    return write_store(folder, rows, parts_of(rows), read, SIZES, source=source)
+
+
+def _check(store: FeatureStore, rows: Sequence[PreparedRow]) -> None:
+    for part in parts_of(rows):
+        row, item = rows[part.index], store(rows[part.index], part)
+        expected = _item(part)
+        seen = expected.seen if row.file else np.zeros(len(expected.seen), bool)
+        heard = slice(None if row.file else 0)
+        assert item.seen.all()
+        assert item.frames.tolist() == expected.frames[seen].tolist()
+        assert item.times_s.tolist() == expected.times_s[seen].tolist()
+        assert item.voice.tolist() == expected.voice[heard].tolist()
+        assert item.voice_times_s.tolist() == expected.voice_times_s[heard].tolist()
+        assert (item.frames.shape[1], item.voice.shape[1]) == (4, 3)
+
+
+@pytest.mark.usefixtures("small_shards")
+def test_items_come_back_as_they_were_from_several_shards(rows: list[PreparedRow], tmp_path: Path) -> None:
+    store = _write(tmp_path / "store", rows)
+    assert len(list((tmp_path / "store").glob("*.json"))) == 3  # 7 readable clips, one of 3 parts
+    _check(store, rows)
+    _check(open_store(tmp_path / "store"), rows)
+
+
+def test_a_clip_that_could_not_be_read_does_not_hide_one_with_the_same_id(
+    rows: list[PreparedRow], tmp_path: Path
+) -> None:
+    """As where a data set lists an id twice: the first row is used, the second one is a problem without a file."""
+    twice = PreparedRow(replace(rows[0].clip, problem="duplicate id"))
+    both = [rows[0], twice]
+    store = _write(tmp_path / "store", both)
+    part = parts_of(both)[0]
+    assert store(rows[0], part).frames.tolist() == _item(part).frames[_item(part).seen].tolist()
+    assert len(store(twice, part).frames) == 0
+
+
+@pytest.mark.usefixtures("small_shards")
+def test_nothing_is_made_twice_and_progress_is_told_all_the_same(rows: list[PreparedRow], tmp_path: Path) -> None:
+    made: list[Part] = []
+    _write(tmp_path / "store", rows, made)
+    assert len(made) == 9
+    before = {file.name: file.stat().st_mtime_ns for file in (tmp_path / "store").iterdir()}
+    _check(_write(tmp_path / "store", rows, made), rows)
+    assert len(made) == 9
+    assert {file.name: file.stat().st_mtime_ns for file in (tmp_path / "store").iterdir()} == before
+    done: list[None] = []
+    read: Callable[[Sequence[Part]], Iterator[Item]] = lambda parts: map(_item, parts)  # noqa: E731
+    write_store(tmp_path / "store", rows, parts_of(rows), read, SIZES, lambda: done.append(None))
+    assert len(done) == 9
+
+
+@pytest.mark.usefixtures("small_shards")
+def test_a_run_stopped_in_the_middle_of_a_shard_goes_on_and_ends_the_same(
+    rows: list[PreparedRow], tmp_path: Path
+) -> None:
+    def stopped(parts: Sequence[Part]) -> Iterator[Item]:
+        for part in parts:
+            if part.index == 3:  # the second part of the second shard
+                raise KeyboardInterrupt
+            yield _item(part)
+
+    with pytest.raises(KeyboardInterrupt):
+        write_store(tmp_path / "store", rows, parts_of(rows), stopped, SIZES)
+    with pytest.raises(DataError, match=r"shard 1 is missing\. Delete the folder and run the command again"):
+        open_store(tmp_path / "store", 3)
+    made: list[Part] = []
+    _check(_write(tmp_path / "store", rows, made), rows)
+    assert [(part.index, part.start_s) for part in made[:2]] == [(2, 60.0), (2, 120.0)]  # the first shard stood
+    assert len(made) == 6
+    _write(tmp_path / "whole", rows)
+    for file in (tmp_path / "whole").iterdir():
+        assert file.read_bytes() == (tmp_path / "store" / file.name).read_bytes()
+
+
+@pytest.mark.usefixtures("small_shards")
+def test_a_changed_file_makes_its_shard_anew_and_no_other(rows: list[PreparedRow], tmp_path: Path) -> None:
+    _write(tmp_path / "store", rows)
+    rows[4].clip.path.write_text("changed", encoding="utf-8")
+    made: list[Part] = []
+    _check(_write(tmp_path / "store", rows, made), rows)
+    assert [part.index for part in made] == [4, 5, 6]  # of (0, 1, 2), (2, 2, 3), (4, 5, 6)
+
+
+@pytest.mark.usefixtures("small_shards")
+def test_what_the_features_follow_from_makes_all_of_them_anew(rows: list[PreparedRow], tmp_path: Path) -> None:
+    made: list[Part] = []
+    _write(tmp_path / "store", rows, made, source="AU*")
+    _write(tmp_path / "store", rows, made, source="pose_*")
+    assert len(made) == 18
+
+
+@pytest.mark.usefixtures("small_shards")
+def test_shards_of_a_larger_set_do_not_linger(rows: list[PreparedRow], tmp_path: Path) -> None:
+    _write(tmp_path / "store", rows)
+    _write(tmp_path / "store", rows[:2])
+    assert {file.name for file in (tmp_path / "store").iterdir()} == {"00000.json", "00000.face.f32", "00000.voice.f32"}
+    assert len(open_store(tmp_path / "store").places) == 2
+
+
+def test_two_stores_are_joined(rows: list[PreparedRow], tmp_path: Path) -> None:
+    made = [_item(part) for part in parts_of(rows)]
+    one = write_store(tmp_path / "one", rows[:4], parts_of(rows[:4]), lambda parts: made[: len(parts)], SIZES)
+    other = write_store(tmp_path / "other", rows[4:], parts_of(rows[4:]), lambda parts: made[6 : 6 + len(parts)], SIZES)
+    _check(one | other, rows)
+    nothing = write_store(tmp_path / "nothing", [], [], lambda parts: [], SIZES)
+    _check(nothing | one | other, rows)
+
+
+def test_a_damaged_shard_is_told_of_with_the_way_out(rows: list[PreparedRow], tmp_path: Path) -> None:
+    store = _write(tmp_path / "store", rows)
+    file = tmp_path / "store" / "00000.face.f32"
+    file.write_bytes(file.read_bytes()[:-8])
+    with pytest.raises(
+        DataError, match=rf"{file}: damaged: .*\. Delete {tmp_path / 'store'} and run the command again"
+    ):
+        store(rows[6], parts_of(rows)[-2])
+    file.unlink()
+    with pytest.raises(DataError, match=rf"{file}: damaged: .*No such file"):
+        store(rows[0], parts_of(rows)[0])
+    with pytest.raises(DataError, match="shard 0 is missing"):
+        open_store(tmp_path / "nowhere")
+
+
+def test_a_damaged_description_is_made_anew(rows: list[PreparedRow], tmp_path: Path) -> None:
+    _write(tmp_path / "store", rows)
+    (tmp_path / "store" / "00000.json").write_text('{"stamp": ', encoding="utf-8")
+    with pytest.raises(DataError, match="shard 0 is missing"):
+        open_store(tmp_path / "store")
+    _check(_write(tmp_path / "store", rows), rows)
+
+
+def test_another_number_of_features_is_refused(rows: list[PreparedRow], tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"another number of voice features \(got 3; expected 5\)"):
+        write_store(tmp_path / "a", rows, parts_of(rows), lambda parts: map(_item, parts), {"face": 4, "voice": 5})
+
+
+READS_ALL = """
+import resource, sys
+from pathlib import Path
+import numpy as np
+from reactometer.data.batches import parts_of
+from reactometer.data.cache import PreparedRow
+from reactometer.data.features import open_store
+from reactometer.records import Clip
+
+store = open_store(Path(sys.argv[1]))
+rows = [PreparedRow(Clip(f"{number}", Path()), Path("x"), 3.0) for number in range(int(sys.argv[2]))]
+parts = parts_of(rows)
+store(rows[0], parts[0])
+before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+total = 0.0
+for place in np.random.default_rng(0).permutation(len(parts)):
+    total += float(store(rows[parts[place].index], parts[place]).frames[0, 0])
+print(total, (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) * 1024)
+"""
+
+
+def test_a_store_is_never_loaded_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """All items of 64 MB, in any order, in a process of its own: its memory grows by less than an eighth of that."""
+    monkeypatch.setattr(features, "SHARD_PARTS", 100)
+    n_clips, n_frames, size = 250, 32, 2000
+    generator = np.random.default_rng(0)
+    rows = [PreparedRow(Clip(f"{number}", Path()), tmp_path, 3.0) for number in range(n_clips)]
+    times_s, seen, none = np.arange(n_frames, dtype=np.float32), np.ones(n_frames, bool), np.zeros((0, 0), np.float32)
+
+    def read(parts: Sequence[Part]) -> Iterator[Item]:
+        for part in parts:
+            frames = generator.random((n_frames, size), dtype=np.float32)
+            frames[0, 0] = part.index
+            yield Item(frames, seen, times_s, none, times_s[:0])
+
+    write_store(tmp_path / "store", rows, parts_of(rows), read, {"face": size, "voice": 0})
+    n_bytes = sum(file.stat().st_size for file in (tmp_path / "store").glob("*.f32"))
+    assert n_bytes > 60_000_000
+    command = [sys.executable, "-c", READS_ALL, str(tmp_path / "store"), str(n_clips)]
+    total, grown = subprocess.run(command, capture_output=True, text=True, check=True).stdout.split()
+    assert float(total) == sum(range(n_clips))
+    assert float(grown) < n_bytes / 8

@@ -1,0 +1,200 @@
+"""Per-person normalisation: what it does to features, to whom, and what it is worth where people differ."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from reactometer.config import Config, DataConfig, ModelConfig, TrainingConfig
+from reactometer.data.batches import Item, Part, TrainingDataset
+from reactometer.data.cache import PreparedRow
+from reactometer.data.people import (
+    LEAST_PARTS,
+    Moments,
+    PersonReader,
+    Tally,
+    measure_people,
+    measure_streams,
+    recast,
+)
+from reactometer.evaluation.evaluate import evaluate
+from reactometer.records import Clip, FloatArray
+from reactometer.training.fit import train
+
+POPULATION = {
+    "face": Moments(np.array([1.0, -2.0, 30.0], np.float32), np.array([0.5, 2.0, 10.0], np.float32)),
+    "voice": Moments(np.array([-8.0, 0.0], np.float32), np.array([3.0, 1.0], np.float32)),
+}
+
+
+def _item(seed: int, shift: float = 0.0, frames: int = 7, steps: int = 5) -> Item:
+    generator = np.random.default_rng(seed)
+    return Item(
+        frames=(generator.normal(size=(frames, 3)) * [1, 5, 0.1] + shift).astype(np.float32),
+        seen=np.arange(frames) != 2,
+        times_s=np.arange(frames, dtype=np.float32),
+        voice=(generator.normal(size=(steps, 2)) + 10 * shift).astype(np.float32),
+        voice_times_s=np.arange(steps, dtype=np.float32),
+    )
+
+
+def _of_people() -> list[tuple[str | None, Item]]:
+    """Six clips of Ann, four of Ben, six of nobody knows whom."""
+    people = ["Ann"] * 6 + ["Ben"] * (LEAST_PARTS - 1) + [None] * 6
+    return [(person, _item(seed, shift=float(seed > 5))) for seed, person in enumerate(people)]
+
+
+def _seen(items: list[Item]) -> FloatArray:
+    return np.concatenate([item.frames[item.seen] for item in items])
+
+
+def test_a_person_gets_exactly_the_mean_and_spread_of_the_population() -> None:
+    items = _of_people()
+    people = measure_people(items)
+    ann = [recast(item, people["Ann"], POPULATION) for person, item in items if person == "Ann"]
+    for stream, steps in (("face", _seen(ann)), ("voice", np.concatenate([item.voice for item in ann]))):
+        np.testing.assert_allclose(steps.mean(axis=0), POPULATION[stream].mean, rtol=1e-5, atol=1e-5)
+        np.testing.assert_allclose(steps.std(axis=0), POPULATION[stream].std, rtol=1e-4)
+    assert ann[0].frames.dtype == ann[0].voice.dtype == np.float32
+    assert [item.seen.tolist() for item in ann] == [item.seen.tolist() for _, item in items[:6]]
+
+
+def test_who_is_seen_in_few_clips_is_left_alone_and_so_is_who_is_unknown() -> None:
+    people = measure_people(_of_people())
+    assert list(people) == ["Ann"]
+    rows = [PreparedRow(Clip(f"{seed}", Path(), person=person)) for seed, (person, _) in enumerate(_of_people())]
+    kept = {row.clip.clip_id: item for row, (_, item) in zip(rows, _of_people(), strict=True)}
+    reader = PersonReader(lambda row, part, rng: kept[row.clip.clip_id], people, POPULATION)
+    for place, row in enumerate(rows):
+        item, given = reader(row, Part(place, 0.0, 1.0)), kept[row.clip.clip_id]
+        assert np.array_equal(item.frames, given.frames) == np.array_equal(item.voice, given.voice) == (place >= 6)
+    assert reader.describe(rows[:6]) == "6 clips normalised by the mean and spread of their own person (1 people)"
+    assert reader.describe(rows).endswith("; 10 left as they are (nobody with 5 clips or more)")
+
+
+def test_clips_that_show_and_say_nothing_do_not_count() -> None:
+    empty = _item(0, frames=0, steps=0)
+    unseen = replace(_item(1, steps=0), seen=np.zeros(7, bool))
+    items: list[tuple[str | None, Item]] = [("Ann", _item(seed)) for seed in range(LEAST_PARTS - 1)]
+    assert measure_people([*items, ("Ann", empty), ("Ann", unseen)]) == {}
+    only_voice = replace(_item(2), seen=np.zeros(7, bool))
+    assert set(measure_people([*items, ("Ann", only_voice)])["Ann"]) == {"face", "voice"}
+    assert set(measure_people([("Ann", only_voice)] * LEAST_PARTS)["Ann"]) == {"voice"}
+
+
+def test_features_that_do_not_vary_do_not_explode() -> None:
+    """A constant comes out as the population's mean, be it large or with the noise of float32."""
+    generator = np.random.default_rng(0)
+    for value, noise in ((0.0, 0.0), (123456.7, 0.0), (1000.0, 1e-7), (-3.0, 1e-7)):
+        values = np.float32(value) * (1.0 + noise * generator.standard_normal((9, 3)))
+        item = replace(_item(0, frames=9, steps=0), frames=values.astype(np.float32), seen=np.ones(9, bool))
+        (own,) = measure_people([("Ann", item)] * LEAST_PARTS).values()
+        assert own["face"].std.tolist() == [1.0] * 3
+        np.testing.assert_allclose(recast(item, own, POPULATION).frames, [[1.0, -2.0, 30.0]] * 9, rtol=0.03)
+
+
+def test_pictures_have_no_mean_and_stay_as_they_are() -> None:
+    pictures = np.random.default_rng(0).integers(0, 255, (4, 3, 8, 8), dtype=np.uint8)
+    item = replace(_item(0, frames=4), frames=pictures, seen=np.ones(4, bool))
+    (own,) = measure_people([("Ann", item)] * LEAST_PARTS).values()
+    assert set(own) == {"voice"}
+    assert recast(item, own, POPULATION).frames is pictures
+
+
+def test_a_stream_that_was_not_measured_stays_as_it_is() -> None:
+    item = _item(0)
+    own = {"face": POPULATION["face"]}
+    assert recast(item, own, {"voice": POPULATION["voice"]}).frames is item.frames
+    assert recast(item, own, POPULATION).voice is item.voice
+    assert recast(item, {}, POPULATION).frames is item.frames
+
+
+def test_moments_are_those_of_all_steps_together() -> None:
+    items = [_item(seed, shift=1e4, frames=3 + seed) for seed in range(9)]
+    tally = Tally()
+    for item in items:
+        tally.add(item.frames[item.seen])
+    moments, everything = tally.moments(), _seen(items).astype(np.float64)
+    assert moments is not None
+    np.testing.assert_allclose(moments.mean, everything.mean(axis=0), rtol=1e-6)
+    np.testing.assert_allclose(moments.std, everything.std(axis=0), rtol=1e-4)
+    measured = measure_streams(items)
+    assert measured["face"].mean.tolist() == moments.mean.tolist()
+    assert Tally().moments() is None
+    assert measure_streams([_item(0, frames=0, steps=0)]) == {}
+
+
+def _table(path: Path, n_people: int, n_clips: int) -> Path:
+    """One feature: a person's own level, large, and a reaction on top, small; the label is the reaction."""
+    generator = np.random.default_rng(0)
+    rows: list[dict[str, object]] = []
+    for person in range(n_people):
+        level = generator.normal(size=2) * 20.0
+        split = ("train", "train", "train", "val", "test")[person % 5]
+        for number in range(n_clips):
+            joy = float(generator.uniform(0.1, 0.9))
+            values = level + [joy, -joy] + generator.normal(size=2) * 0.02
+            own = {"clip": f"{person}-{number}", "person": f"p{person}", "split": split, "Joy": round(joy, 4)}
+            rows.append({**own, "AU06": values[0], "AU12": values[1]})
+    pd.DataFrame(rows).to_csv(path, index=False)
+    return path
+
+
+def _config(data: Path, run: Path, person_norm: bool) -> Config:
+    return Config(
+        data=DataConfig(path=data, face_features="AU*", labels=("Joy",), cache=run.with_name(f"{run.name}-cache")),
+        model=ModelConfig(name="resnet50", person_norm=person_norm, dropout=0.0),
+        training=TrainingConfig(
+            out=run, epochs=12, batch_size=8, accumulate=1, learning_rate=0.05, ema_decay=0.9, accelerator="cpu"
+        ),
+    )
+
+
+def test_where_people_differ_more_than_they_react_normalising_finds_the_reaction(tmp_path: Path) -> None:
+    data = _table(tmp_path / "table.csv", n_people=30, n_clips=8)
+    reached = {}
+    for person_norm in (True, False):
+        folder = train(_config(data, tmp_path / f"{person_norm}", person_norm), progress=False)
+        evaluation = evaluate(folder, data, cache=tmp_path / "cache", progress=False)
+        reached[person_norm] = evaluation.metrics.pearson[0] or 0.0
+        note = "48 clips normalised by the mean and spread of their own person (6 people)"
+        assert evaluation.person_norm == (note if person_norm else None)
+    assert reached[True] > 0.8
+    assert reached[False] < 0.4
+
+
+def test_labels_play_no_part(tmp_path: Path) -> None:
+    """With other labels on the same clips the readers of train and val give the same items."""
+    from reactometer.data.sources import open_data
+    from reactometer.training.setup import set_up
+
+    data = _table(tmp_path / "table.csv", n_people=10, n_clips=6)
+    other = pd.read_csv(data)
+    other["Joy"] = np.random.default_rng(1).permutation(other.Joy)
+    other.to_csv(tmp_path / "other.csv", index=False)
+
+    def frames(path: Path) -> Iterator[list[float]]:
+        config = _config(path, tmp_path / path.stem, person_norm=True)
+        data = set_up(config, open_data(config.data, progress=False), progress=False).data
+        for dataset in (data.val_dataset, TrainingDataset(data.train_rows, data.read, seed=0, epoch=0)):
+            for place in range(len(dataset)):
+                yield dataset[place].frames.ravel().tolist()
+
+    assert list(frames(data)) == list(frames(tmp_path / "other.csv"))
+
+
+@pytest.mark.parametrize("split", ["val", "test"])
+def test_a_person_is_normalised_by_the_clips_of_the_split_alone(tmp_path: Path, split: str) -> None:
+    """What else is in the table has no influence on a split's scores."""
+    data = _table(tmp_path / "table.csv", n_people=10, n_clips=6)
+    folder = train(_config(data, tmp_path / "run", person_norm=True), progress=False)
+    whole = evaluate(folder, data, split=split, cache=tmp_path / "cache", progress=False).predictions
+    table = pd.read_csv(data)
+    table[table.split == split].to_csv(tmp_path / "alone.csv", index=False)
+    alone = evaluate(folder, tmp_path / "alone.csv", split=split, cache=tmp_path / "other", progress=False).predictions
+    pd.testing.assert_frame_equal(whole, alone)

@@ -1,0 +1,170 @@
+"""Setting up a fit: frozen features computed once, scales without labels, folds, settings that do not go together."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from reactometer.config import Config
+from reactometer.data.batches import MediaReader, Part, parts_of
+from reactometer.data.cache import PreparedRow, PreparedSet
+from reactometer.data.people import PersonReader
+from reactometer.errors import ConfigError
+from reactometer.evaluation.evaluate import evaluate
+from reactometer.media.voice import MEL_BANDS
+from reactometer.models import showing
+from reactometer.models.folder import load_model
+from reactometer.models.streams import Given
+from reactometer.models.voice_encoders import VoiceEncoder
+from reactometer.training.fit import train
+from reactometer.training.setup import Setup, set_up
+
+
+def _config(small_config: Config, run: Path | None = None, folds: int = 0, fold: int = 0, **model: Any) -> Config:
+    data = {"path": small_config.data.cache, "folds": folds, "fold": fold}
+    return small_config.model_copy(
+        update={
+            "data": small_config.data.model_copy(update=data),
+            "model": small_config.model.model_copy(update=model),
+            "training": small_config.training.model_copy(update={"out": run, "epochs": 1}),
+        }
+    )
+
+
+def _set_up(config: Config, prepared: PreparedSet) -> Setup:
+    torch.manual_seed(0)
+    return set_up(config, prepared, progress=False)
+
+
+def test_frozen_features_are_computed_once(
+    small_config: Config, prepared: PreparedSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A second run, and the evaluation of the first one's val split, find them; other weights do not."""
+    own = Path(shutil.copytree(prepared.folder, tmp_path / "own", ignore=shutil.ignore_patterns("features")))
+
+    def config(name: str, **training: object) -> Config:
+        config = _config(small_config, tmp_path / name, frozen=True)
+        data = config.data.model_copy(update={"path": own})
+        return config.model_copy(update={"data": data, "training": config.training.model_copy(update=training)})
+
+    model = train(config("one"), progress=False)
+    files = {file: file.stat().st_mtime_ns for file in (own / "features").rglob("*.*")}
+    assert {file.parent.name for file in files} == {"train", "val"}
+
+    def again(*_: object) -> None:
+        raise AssertionError("the encoder ran again")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(showing, "encode_item", again)
+        second = train(config("two"), progress=False)
+        evaluate(model, own, split="val", progress=False)
+        with pytest.raises(AssertionError, match="the encoder ran again"):
+            train(config("three", seed=1), progress=False)
+    assert {file: file.stat().st_mtime_ns for file in files} == files
+    one, two = (load_model(path).network.state_dict() for path in (model, second))
+    assert all(torch.equal(one[name], two[name]) for name in one)
+
+
+def test_the_head_is_fitted_behind_features_and_kept_behind_its_encoder(
+    small_config: Config, prepared: PreparedSet
+) -> None:
+    setup = _set_up(_config(small_config, frozen=True), prepared)
+    assert isinstance(setup.trained.face_encoder, Given)
+    assert not isinstance(setup.model.face_encoder, Given)
+    assert setup.trained.head is setup.model.head
+    assert setup.trained.voice_encoder is setup.model.voice_encoder
+    assert setup.trained.training
+    assert setup.data.val_dataset[0].frames.ndim == 2
+
+
+def test_scales_are_the_mean_and_spread_of_the_train_clips(small_config: Config, prepared: PreparedSet) -> None:
+    """Of frozen features and of the log-mel spectrogram; an encoder that is trained along has none before it."""
+    setup = _set_up(_config(small_config, frozen=True), prepared)
+    items = [setup.data.read(row, part, None) for row, part in _train_parts(setup)]
+    frames, voice = np.concatenate([item.frames[item.seen] for item in items]), [item.voice for item in items]
+    assert setup.model.face_scale is not None
+    np.testing.assert_allclose(setup.model.face_scale.mean, frames.mean(axis=0), rtol=1e-4, atol=1e-6)
+    np.testing.assert_allclose(setup.model.face_scale.std[:5], frames.std(axis=0)[:5], rtol=1e-3)
+    assert isinstance(setup.model.voice_encoder, VoiceEncoder)
+    np.testing.assert_allclose(setup.model.voice_encoder.mean, np.concatenate(voice).mean(axis=0), rtol=1e-4)
+    other = _set_up(_config(small_config), prepared).model
+    assert other.face_scale is not None
+    assert other.face_scale.std.tolist() == [1.0] * len(other.face_scale.std)
+    assert isinstance(other.voice_encoder, VoiceEncoder)
+    np.testing.assert_allclose(other.voice_encoder.mean, setup.model.voice_encoder.mean, rtol=1e-5)
+
+
+def _train_parts(setup: Setup) -> list[tuple[PreparedRow, Part]]:
+    rows = setup.data.train_rows
+    return [(rows[part.index], part) for part in parts_of(rows)]
+
+
+@pytest.mark.parametrize("frozen", [False, True])
+def test_an_encoder_of_speech_hears_the_waveform(small_config: Config, prepared: PreparedSet, frozen: bool) -> None:
+    config = _config(small_config, voice_encoder="random:hubert-tiny", modalities="voice", frozen=frozen)
+    setup = _set_up(config, prepared)
+    item = setup.data.val_dataset[0]
+    assert item.voice.shape[1] == (64 if frozen else 320)
+    assert setup.model.voice_scale is not None
+    assert (setup.model.voice_scale.std == 1).all() != frozen
+    assert len(item.frames) == 0 or not item.seen.any()
+
+
+def test_folds_deal_train_and_val_anew_and_find_their_features(small_config: Config, prepared: PreparedSet) -> None:
+    everyone = {row.clip.clip_id for name in ("train", "val") for row in prepared.split(name)}
+    held_out: list[str] = []
+    for fold in range(3):
+        data = _set_up(_config(small_config, folds=3, fold=fold, frozen=True), prepared).data
+        train_ids, val_ids = ({row.clip.clip_id for row in rows} for rows in (data.train_rows, data.val_rows))
+        assert train_ids | val_ids == everyone
+        assert not {row.clip.person for row in data.train_rows} & {row.clip.person for row in data.val_rows}
+        assert all(data.val_dataset[place].frames.ndim == 2 for place in range(len(data.val_rows)))
+        held_out += val_ids
+    assert sorted(held_out) == sorted(everyone)
+    with pytest.raises(ConfigError, match=r"no such fold \(got data\.fold=3"):
+        _set_up(_config(small_config, folds=3, fold=3), prepared)
+
+
+@pytest.mark.parametrize(
+    "model",
+    [
+        {},
+        {"name": "resnet50"},
+        {"modalities": "face"},
+        {"modalities": "voice", "voice_encoder": "random:hubert-tiny"},
+    ],
+)
+def test_normalising_per_person_needs_features_that_stay(
+    small_config: Config, prepared: PreparedSet, model: dict[str, Any]
+) -> None:
+    with pytest.raises(ConfigError, match=r"person_norm needs features that stay as they are.*Add model\.frozen=true"):
+        _set_up(_config(small_config, person_norm=True, **model), prepared)
+
+
+@pytest.mark.parametrize("model", [{"frozen": True}, {"modalities": "voice"}])
+def test_normalising_per_person_says_whom_it_left_alone(
+    small_config: Config, prepared: PreparedSet, model: dict[str, Any]
+) -> None:
+    """The embedded data set has three clips of each person: too few. The log-mel spectrogram stays as it is too."""
+    setup = _set_up(_config(small_config, person_norm=True, **model), prepared)
+    assert setup.note is not None
+    assert setup.note.endswith("24 left as they are (nobody with 5 clips or more)")
+    assert isinstance(setup.data.read, PersonReader)
+    assert setup.data.val_dataset[0].voice.shape[1] == MEL_BANDS
+
+
+def test_without_normalising_nothing_is_said_of_it(small_config: Config, prepared: PreparedSet) -> None:
+    setup = _set_up(_config(small_config), prepared)
+    assert setup.note is None
+    assert isinstance(setup.data.read, MediaReader)
+    assert setup.trained is setup.model
+
+
+def test_labels_that_do_not_vary_on_val_are_told_of(small_config: Config, prepared: PreparedSet) -> None:
+    with pytest.warns(UserWarning, match="the same for all val clips.*choosing the epoch: Adoration, Surprise"):
+        _set_up(_config(small_config), prepared)
