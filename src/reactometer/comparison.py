@@ -226,7 +226,7 @@ def median(values: Sequence[float | None]) -> float | None:
 
 def as_table(comparison: Comparison) -> pd.DataFrame:
     """A row a system and seed, with every emotion: what ``comparison.csv`` holds."""
-    return pd.DataFrame(
+    table = pd.DataFrame(
         {
             "system": row.name,
             "reads": row.reads,
@@ -244,3 +244,5 @@ def as_table(comparison: Comparison) -> pd.DataFrame:
         for row in comparison.rows
         for seed, metrics in enumerate(row.metrics)
     )
+    scores = [name for name in table.columns if name not in ("system", "reads", "split")]
+    return table.astype(dict.fromkeys(scores, float))  # undefined: not a number
