@@ -10,10 +10,9 @@ import pytest
 
 import reactometer
 from reactometer.cli import main
-from reactometer.comparison import Comparison, as_table
 from reactometer.data.cache import PreparedSet
 from reactometer.errors import ConfigError, OutputError
-from reactometer.tables import markdown
+from reactometer.tables import Comparison, as_table, markdown
 
 SMALL = ["model.n_frames=3", "model.size_px=32", "model.hidden=8", "model.pooling=network", "training.epochs=1"]
 CONFIGS = Path(__file__).resolve().parents[1] / "configs" / "small"

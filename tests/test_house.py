@@ -24,8 +24,8 @@ ALLOWED = {
     "inference": {*GROUND, "media", "data", "models", "inference"},
     "walkthrough": {*GROUND, "media", "data", "models", "training", "evaluation", "inference"},
     "comparison": {*GROUND, "data", "models", "training", "evaluation", "tables"},
-    "tables": {*GROUND, "evaluation", "comparison"},
-    "printing": {*GROUND, "data", "models", "evaluation", "inference", "walkthrough", "comparison"},
+    "tables": {*GROUND, "evaluation"},
+    "printing": {*GROUND, "data", "models", "evaluation", "inference", "walkthrough", "tables"},
     "cli": {*GROUND, "data", "models", "training", "evaluation", "inference", "walkthrough", "comparison", "printing"},
 }
 

@@ -8,61 +8,24 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 
 from reactometer.config import Config, load_config
 from reactometer.console import messages
-from reactometer.data.batches import MediaReader, parts_of
-from reactometer.data.cache import PreparedRow, PreparedSet
-from reactometer.data.features import FEATURES, open_store
+from reactometer.data.batches import MediaReader
+from reactometer.data.cache import FEATURES, PreparedRow, PreparedSet
+from reactometer.data.features import open_store
 from reactometer.errors import ConfigError, OutputError
 from reactometer.evaluation.baselines import constant_baseline, length_baseline
 from reactometer.evaluation.evaluate import Evaluation, evaluate, open_for
 from reactometer.evaluation.metrics import Array, Metrics, measure
-from reactometer.evaluation.resample import Interval, bootstrap_difference, bootstrap_mean_pearson
+from reactometer.evaluation.resample import bootstrap_difference, bootstrap_mean_pearson
 from reactometer.models.folder import LoadedModel, load_model
 from reactometer.models.scoring import score_rows
 from reactometer.models.zoo import goes_by
+from reactometer.tables import Comparison, Row, write_comparison
 from reactometer.training.fit import MODEL, train
 
 TIMED_CLIPS = 8
-
-
-@dataclass(frozen=True)
-class Row:
-    """One system (or one way to show it clips): its scores by seed, and what it costs."""
-
-    name: str
-    reads: str  # "face and voice", "face" or "voice"
-    val: tuple[float | None, ...]  # mean Pearson on val of the kept epoch, by seed; empty: not scored there
-    metrics: tuple[Metrics, ...]  # on the split, by seed
-    averaged: float | None  # mean Pearson of the seeds' mean prediction
-    interval: Interval  # of the median seed's mean Pearson
-    over_length: Interval  # of the same less that of the clip-length baseline
-    parameters: int
-    seconds_per_clip: float | None  # one clip at a time, decoding of its crops included; None: not timed
-
-    @property
-    def median(self) -> float | None:
-        """Median over the seeds of the mean Pearson; undefined where a seed's is."""
-        return median([metrics.mean_pearson for metrics in self.metrics])
-
-    @property
-    def val_median(self) -> float | None:
-        """The same on val."""
-        return median(self.val)
-
-
-@dataclass(frozen=True)
-class Comparison:
-    """All rows, what they are to be compared with, and where the table was written."""
-
-    split: str
-    labels: tuple[str, ...]
-    rows: tuple[Row, ...]
-    length_baseline: Metrics
-    n_seeds: int
-    folder: Path
 
 
 @dataclass(frozen=True)
@@ -103,8 +66,6 @@ def compare(
         ConfigError, DataError, WeightsError: what is given cannot be trained on.
         OutputError: ``out`` holds runs of other configurations.
     """
-    from reactometer.tables import write_comparison
-
     out = Path(out)
     if len({Path(path).stem for path in configs}) < len(configs):
         raise ConfigError("two configurations have the same name", got=", ".join(Path(path).stem for path in configs))
@@ -114,10 +75,9 @@ def compare(
     rows: list[Row] = []
     for name, config in jobs:
         models = [_trained(name, config, seed, out, progress) for seed in range(seeds)]
-        rows += _rows(name, models, data, split, progress)
-    prepared = open_for(models[0], data, progress=False)
-    length = measure(_truth(prepared, split).targets, _truth(prepared, split).length, prepared.labels)
-    comparison = Comparison(split, prepared.labels, tuple(rows), length, seeds, out)
+        own, length = _rows(name, models, data, split, progress)
+        rows += own
+    comparison = Comparison(split, models[0].labels, tuple(rows), length, seeds, out)
     write_comparison(comparison)
     return comparison
 
@@ -146,7 +106,10 @@ def _essence(config: Config) -> dict[str, object]:
     return config.model_dump(mode="json", exclude={"prepare": True, "data": {"cache"}})
 
 
-def _rows(name: str, models: Sequence[LoadedModel], data: Path | str, split: str, progress: bool) -> list[Row]:
+def _rows(
+    name: str, models: Sequence[LoadedModel], data: Path | str, split: str, progress: bool
+) -> tuple[list[Row], Metrics]:
+    """The rows of one configuration, and the score of the clip-length baseline."""
     first = models[0]
     prepared = open_for(first, data, progress=progress)
     truth = _truth(prepared, split)
@@ -157,7 +120,8 @@ def _rows(name: str, models: Sequence[LoadedModel], data: Path | str, split: str
         scored = [evaluate(model, data, split=split, without=hidden, progress=progress) for model in models]
         rows.append(_row(name, hidden, models, scored, truth))
     seconds = _seconds_per_clip(first, prepared)
-    return [replace(rows[0], seconds_per_clip=seconds), *rows[1:]]
+    rows[0] = replace(rows[0], seconds_per_clip=seconds)
+    return rows, measure(truth.targets, truth.length, first.labels)
 
 
 def _row(
@@ -214,35 +178,5 @@ def _seconds_per_clip(model: LoadedModel, prepared: PreparedSet) -> float:
     for row in rows:
         started = time.perf_counter()
         list(score_rows(model.network, [row], read, draws=model.sampling.draws))
-        times.append((time.perf_counter() - started) / max(1, len(parts_of([row]))))
+        times.append(time.perf_counter() - started)
     return float(np.median(times))
-
-
-def median(values: Sequence[float | None]) -> float | None:
-    """The median; undefined where a value is, or there is none."""
-    known = [value for value in values if value is not None]
-    return float(np.median(known)) if known and len(known) == len(values) else None
-
-
-def as_table(comparison: Comparison) -> pd.DataFrame:
-    """A row a system and seed, with every emotion: what ``comparison.csv`` holds."""
-    table = pd.DataFrame(
-        {
-            "system": row.name,
-            "reads": row.reads,
-            "seed": seed,
-            "split": comparison.split,
-            "clips": metrics.n_clips,
-            "mean_pearson": metrics.mean_pearson,
-            **{f"pearson {label}": r for label, r in zip(metrics.labels, metrics.pearson, strict=True)},
-            "mean_ccc": metrics.mean_ccc,
-            "mean_mae": metrics.mean_mae,
-            "val_mean_pearson": row.val[seed] if row.val else None,
-            "parameters": row.parameters,
-            "seconds_per_clip": row.seconds_per_clip,
-        }
-        for row in comparison.rows
-        for seed, metrics in enumerate(row.metrics)
-    )
-    scores = [name for name in table.columns if name not in ("system", "reads", "split")]
-    return table.astype(dict.fromkeys(scores, float))  # undefined: not a number

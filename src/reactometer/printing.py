@@ -15,10 +15,10 @@ from reactometer.console import is_first_process, messages
 from reactometer.records import Prediction
 
 if TYPE_CHECKING:
-    from reactometer.comparison import Comparison
     from reactometer.data.cache import PreparedRow, PreparedSet
     from reactometer.evaluation.evaluate import Evaluation
     from reactometer.models.catalogue import Entry
+    from reactometer.tables import Comparison
     from reactometer.walkthrough import DemoResult
 
 results = Console(highlight=False, soft_wrap=True)

@@ -3,25 +3,91 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
+import numpy as np
+import pandas as pd
+
+from reactometer.evaluation.metrics import Metrics
 from reactometer.evaluation.resample import Interval
-
-if TYPE_CHECKING:
-    from reactometer.comparison import Comparison, Row
 
 COLORS = {"face and voice": "#3b4cc0", "face": "#2a9d5c", "voice": "#d1701f"}
 
 
+@dataclass(frozen=True)
+class Row:
+    """One system (or one way to show it clips): its scores by seed, and what it costs."""
+
+    name: str
+    reads: str  # "face and voice", "face" or "voice"
+    val: tuple[float | None, ...]  # mean Pearson on val of the kept epoch, by seed; empty: not scored there
+    metrics: tuple[Metrics, ...]  # on the split, by seed
+    averaged: float | None  # mean Pearson of the seeds' mean prediction
+    interval: Interval  # of the median seed's mean Pearson
+    over_length: Interval  # of the same less that of the clip-length baseline
+    parameters: int
+    seconds_per_clip: float | None  # one clip at a time, decoding of its crops included; None: not timed
+
+    @property
+    def median(self) -> float | None:
+        """Median over the seeds of the mean Pearson; undefined where a seed's is."""
+        return median([metrics.mean_pearson for metrics in self.metrics])
+
+    @property
+    def val_median(self) -> float | None:
+        """The same on val."""
+        return median(self.val)
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """All rows, what they are to be compared with, and where the table was written."""
+
+    split: str
+    labels: tuple[str, ...]
+    rows: tuple[Row, ...]
+    length_baseline: Metrics
+    n_seeds: int
+    folder: Path
+
+
 def write_comparison(comparison: Comparison) -> None:
     """Write ``comparison.md``, ``comparison.csv`` and ``comparison.png`` into the comparison's folder."""
-    from reactometer.comparison import as_table
-
     comparison.folder.mkdir(parents=True, exist_ok=True)
     (comparison.folder / "comparison.md").write_text(markdown(comparison), encoding="utf-8")
     as_table(comparison).to_csv(comparison.folder / "comparison.csv", index=False)
     _draw(comparison, comparison.folder / "comparison.png")
+
+
+def as_table(comparison: Comparison) -> pd.DataFrame:
+    """A row a system and seed, with every emotion: what ``comparison.csv`` holds."""
+    table = pd.DataFrame(
+        {
+            "system": row.name,
+            "reads": row.reads,
+            "seed": seed,
+            "split": comparison.split,
+            "clips": metrics.n_clips,
+            "mean_pearson": metrics.mean_pearson,
+            **{f"pearson {label}": r for label, r in zip(metrics.labels, metrics.pearson, strict=True)},
+            "mean_ccc": metrics.mean_ccc,
+            "mean_mae": metrics.mean_mae,
+            "val_mean_pearson": row.val[seed] if row.val else None,
+            "parameters": row.parameters,
+            "seconds_per_clip": row.seconds_per_clip,
+        }
+        for row in comparison.rows
+        for seed, metrics in enumerate(row.metrics)
+    )
+    scores = [name for name in table.columns if name not in ("system", "reads", "split")]
+    return table.astype(dict.fromkeys(scores, float))  # undefined: not a number
+
+
+def median(values: Sequence[float | None]) -> float | None:
+    """The median; undefined where a value is, or there is none."""
+    known = [value for value in values if value is not None]
+    return float(np.median(known)) if known and len(known) == len(values) else None
 
 
 def markdown(comparison: Comparison) -> str:
@@ -44,8 +110,6 @@ def markdown(comparison: Comparison) -> str:
 
 
 def _cells(row: Row) -> list[str]:
-    from reactometer.comparison import median
-
     scores = [metrics.mean_pearson for metrics in row.metrics]
     known = [score for score in scores if score is not None]
     spread = f"{_short(min(known))} to {_short(max(known))}" if len(known) > 1 else ""

@@ -23,6 +23,9 @@ FORMAT = 1
 
 MANIFEST_FILE, SETTINGS_FILE = "manifest.csv", "cache.json"
 
+FEATURES = "features"
+"""Folder beside the prepared clips, where their features are kept."""
+
 
 @dataclass(frozen=True)
 class PreparedRow:

@@ -16,13 +16,13 @@ import pandas as pd
 from reactometer.config import PrepareConfig
 from reactometer.console import progress_bar
 from reactometer.data.batches import Item, Part, parts_of
-from reactometer.data.cache import PreparedRow, PreparedSet, open_prepared, write_index
+from reactometer.data.cache import FEATURES, PreparedRow, PreparedSet, open_prepared, write_index
 from reactometer.data.challenges import ID_DIGITS
-from reactometer.data.clips import Manifest, choose_labels, choose_media, mark_duplicates, parse_labels, parse_split
-from reactometer.data.features import FEATURES, STREAMS, write_store
+from reactometer.data.clips import Manifest, choose_labels, choose_media, make_clip, mark_duplicates, parse_split
+from reactometer.data.features import STREAMS, write_store
 from reactometer.data.layouts import read_data_set
 from reactometer.data.prepare import claim_folder
-from reactometer.data.splits import assign_splits
+from reactometer.data.splits import with_splits
 from reactometer.errors import DataError, suggestion
 from reactometer.media.stream import LEAST_NEW_S
 from reactometer.records import Clip, FloatArray
@@ -77,8 +77,7 @@ def prepare_features(
             return prepared
     claim_folder(out)
     stamp_file.unlink(missing_ok=True)
-    clips = source.manifest.clips
-    clips = clips if any(clip.split for clip in clips) else assign_splits(clips)
+    clips = with_splits(source.manifest.clips)
     with progress_bar("reading features", 2 * len(clips), progress) as advance:
         sizes = _sizes(source, clips, asked)
         rows = []
@@ -178,7 +177,7 @@ def _table_source(path: Path, asked: dict[str, str], labels: str | Sequence[str]
     texts = table[[column for column in free if column in (key, *OWN_COLUMNS, *names)]]
     texts = texts.astype(object).where(texts.notna(), "").astype(str)
     groups = texts.groupby(key, sort=False).indices
-    clips = [_clip(path, str(name), texts.iloc[rows[0]].to_dict(), names) for name, rows in groups.items()]
+    clips = [_clip(path, key, texts.iloc[rows[0]].to_dict(), names) for rows in groups.values()]
     times_s = _numbers(table[["time_s"]])[:, 0] if "time_s" in columns else np.zeros(len(table), np.float32)  # (rows,)
 
     def steps(clip: Clip, stream: str) -> Steps:
@@ -188,19 +187,10 @@ def _table_source(path: Path, asked: dict[str, str], labels: str | Sequence[str]
     return _Source(Manifest(path.parent, names, mark_duplicates(clips)), steps, [path])
 
 
-def _clip(path: Path, name: str, raw: Mapping[Hashable, str], labels: Sequence[str]) -> Clip:
-    cells = {str(key): cell.strip() for key, cell in raw.items()}
-    values, label_problem = parse_labels(cells, labels)
-    split, split_problem = parse_split(cells.get("split", ""))
-    return Clip(
-        clip_id=name,
-        path=path,
-        split=split,
-        person=cells.get("person") or None,
-        stimulus=cells.get("stimulus") or None,
-        labels=values,
-        problem=(split_problem or label_problem) if name.strip() else "empty id",
-    )
+def _clip(path: Path, key: str, raw: Mapping[Hashable, str], labels: Sequence[str]) -> Clip:
+    row = {str(column): cell.strip() for column, cell in raw.items()}
+    split, problem = parse_split(row.get("split", ""))
+    return make_clip(row, labels, (key, *OWN_COLUMNS), clip_id=raw[key], path=path, split=split, problem=problem)
 
 
 def _read(path: Path) -> pd.DataFrame:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from filelock import FileLock
 
 from reactometer.data.batches import Item, Part
 from reactometer.data.cache import PreparedRow
@@ -20,9 +21,6 @@ SHARD_PARTS = 256
 """Parts of clips in a shard: 67 MB of 32 frames with 2048 features each."""
 
 STREAMS = ("face", "voice")
-
-FEATURES = "features"
-"""Folder beside the prepared clips, where their features are kept."""
 
 
 @dataclass(frozen=True)
@@ -110,6 +108,19 @@ def write_store(
         DataError: an item has another number of features.
     """
     folder.mkdir(parents=True, exist_ok=True)
+    with FileLock(folder / "writing.lock"):  # another run may be about to write the same
+        return _write_shards(folder, rows, parts, read, sizes, advance, source)
+
+
+def _write_shards(
+    folder: Path,
+    rows: Sequence[PreparedRow],
+    parts: Sequence[Part],
+    read: Callable[[Sequence[Part]], Iterable[Item]],
+    sizes: Mapping[str, int],
+    advance: Callable[[], None],
+    source: str,
+) -> FeatureStore:
     readable = [part for part in parts if rows[part.index].file]
     shards = [readable[first : first + SHARD_PARTS] for first in range(0, len(readable), SHARD_PARTS)]
     for shard, own in enumerate(shards):

@@ -15,6 +15,7 @@ import cv2
 from reactometer.config import PrepareConfig
 from reactometer.console import progress_bar
 from reactometer.data.cache import (
+    FEATURES,
     FORMAT,
     MANIFEST_FILE,
     SETTINGS_FILE,
@@ -25,10 +26,9 @@ from reactometer.data.cache import (
     write_clip,
     write_index,
 )
-from reactometer.data.clips import Manifest
 from reactometer.data.layouts import read_data_set
 from reactometer.data.pool import default_workers, run_jobs
-from reactometer.data.splits import assign_splits
+from reactometer.data.splits import with_splits
 from reactometer.errors import DataError, MediaError
 from reactometer.media.audio import is_audible
 from reactometer.media.crops import list_crops, prepare_crops
@@ -76,7 +76,7 @@ def prepare(
     folder = Path(out) if out else default_folder(data)
     claim_folder(folder)
     _clear_leftovers(folder)
-    jobs = [_Job(clip, folder / "clips" / _file_name(clip), settings) for clip in _with_splits(manifest)]
+    jobs = [_Job(clip, folder / "clips" / _file_name(clip), settings) for clip in with_splits(manifest.clips)]
     rows: dict[int, PreparedRow] = {}
     with progress_bar("preparing", len(jobs), progress) as advance:
         for index, row in run_jobs(_prepare_one, jobs, workers or default_workers(), _died):
@@ -127,10 +127,6 @@ def _died(job: _Job) -> PreparedRow:
     return PreparedRow(replace(job.clip, problem=f"{job.clip.path}: the decoder crashed on it; re-encode the file"))
 
 
-def _with_splits(manifest: Manifest) -> Sequence[Clip]:
-    return manifest.clips if any(clip.split for clip in manifest.clips) else assign_splits(manifest.clips)
-
-
 def claim_folder(folder: Path) -> None:
     """Make the folder ours, or refuse to mix the cache with somebody's files.
 
@@ -140,7 +136,7 @@ def claim_folder(folder: Path) -> None:
     if folder.exists() and not folder.is_dir():
         raise DataError(f"{folder}: is a file", expected="a folder to keep the prepared clips in")
     names = {entry.name for entry in folder.iterdir()} if folder.is_dir() else set()
-    if names - {"clips", "features", MANIFEST_FILE, SETTINGS_FILE}:
+    if names - {"clips", FEATURES, MANIFEST_FILE, SETTINGS_FILE}:
         raise DataError(
             f"{folder}: holds other files",
             expected="a new folder or one prepared before",

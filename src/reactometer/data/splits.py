@@ -14,6 +14,11 @@ SHARES = {"train": 0.7, "val": 0.15, "test": 0.15}
 """Shares of the clips; our choice."""
 
 
+def with_splits(clips: Sequence[Clip]) -> tuple[Clip, ...]:
+    """The clips with the splits they bring, or, where none brings any, with person-disjoint ones."""
+    return tuple(clips) if any(clip.split for clip in clips) else assign_splits(clips)
+
+
 def assign_splits(clips: Sequence[Clip], seed: int = 0) -> tuple[Clip, ...]:
     """Give every clip a split, all clips of one person the same (each clip for itself where no person is known).
 

@@ -12,8 +12,8 @@ import torch
 
 from reactometer.console import progress_bar
 from reactometer.data.batches import Item, MediaReader, Part, Reader, Sampling, collate, draw_of, parts_of, to_item
-from reactometer.data.cache import PreparedRow, PreparedSet
-from reactometer.data.features import FEATURES, FeatureStore, open_store, write_store
+from reactometer.data.cache import FEATURES, PreparedRow, PreparedSet
+from reactometer.data.features import FeatureStore, open_store, write_store
 from reactometer.data.people import Moments, PersonReader, measure_people
 from reactometer.data.ranks import RankReader, rank_item
 from reactometer.media.voice import MEL_BANDS
