@@ -68,7 +68,7 @@ class ModelConfig(BaseModel):
     modalities: Literal["both", "face", "voice"] = "both"
     """What a model of face and voice is given, in training and after."""
     pooling: Literal["network", "grid"] = "network"
-    """How a frame's map becomes a vector: the encoder's own way, or 4 x 4 places kept apart (of convolutional ones)."""
+    """How a map becomes a vector: the encoder's own way, or 4 x 4 places kept apart (of a clip, each over time)."""
     frozen: bool = False
     """Leave the pre-trained encoders as they came: their features are computed once, and the head trains in seconds."""
     person_norm: bool = False

@@ -11,12 +11,16 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from reactometer.errors import WeightsError
 from reactometer.models.backbones import Net, describe_net, load_net, rebuild_net
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 GRID = (4, 4)
 """Places kept by the pooling "grid": in aligned crops, where something moves tells brow from mouth."""
+
+MAPS_OF_CLIPS = ("videomae", "vjepa2")
+"""Clip encoders whose hidden states are a map and nothing else: moment by moment, row by row."""
 
 
 class Pixels(nn.Module):
@@ -104,17 +108,21 @@ class ClipEncoder(nn.Module):
     Pictures of another size than it was trained on are resized: their places and moments are numbered together.
     """
 
-    def __init__(self, net: Net, size_px: int) -> None:
+    def __init__(self, net: Net, size_px: int, pooling: str = "network") -> None:
         super().__init__()
         config: Any = net.module.config
         self.net = net.module
-        self.settings, self.pretrained = net.settings, net.pretrained
+        self.settings, self.pretrained, self.pooling = net.settings, net.pretrained, pooling
         self.pixels = Pixels(net.settings)
         if size_px != _trained_px(net.module):
             self.pixels.side_px = _trained_px(net.module)
         self.options = {"skip_predictor": True} if _takes_option(net.module, "skip_predictor") else {}  # V-JEPA 2's
         self.n_frames = int(getattr(config, "num_frames", None) or config.frames_per_clip)
         self.feature_size = int(config.hidden_size)
+        self.grid_shape: tuple[int, int] | None = None
+        if pooling == "grid":
+            self.grid_shape = _moments_and_side(net.module, self.n_frames)
+            self.feature_size *= GRID[0] * GRID[1]
 
     def forward(self, frames: Tensor, mask: Tensor) -> Tensor:
         """Encode clips.
@@ -124,7 +132,8 @@ class ClipEncoder(nn.Module):
             mask: (B, T) bool: the frame shows the face; what lies outside it has no effect.
 
         Returns:
-            (B, D) float32: the mean of the last hidden states; zeros where the mask is empty.
+            (B, D) float32: with pooling "network" the mean of the last hidden states; with "grid" their means over
+            time and a grid of 4 x 4 places, place after place; zeros where the mask is empty.
         """
         features = torch.zeros((len(frames), self.feature_size), device=frames.device)
         seen = mask.any(1)  # (B,)
@@ -132,12 +141,20 @@ class ClipEncoder(nn.Module):
             picked = spread_frames(frames[seen], mask[seen], self.n_frames)  # (K, n_frames, 3, H, W)
             pixels = torch.stack([self.pixels(pictures) for pictures in picked])
             output = self.net(**{str(self.net.main_input_name): pixels}, **self.options)
-            features[seen] = output.last_hidden_state.mean(1).float()  # (K, D)
+            features[seen] = self._pool(output.last_hidden_state.float())  # (K, D)
         return features
+
+    def _pool(self, hidden: Tensor) -> Tensor:
+        """(K, tokens, D of the network) -> (K, D)."""
+        if self.grid_shape is None:
+            return hidden.mean(1)
+        moments, side = self.grid_shape
+        over_time = hidden.view(len(hidden), moments, side * side, -1).mean(1)  # (K, side * side, D of the network)
+        return functional.adaptive_avg_pool2d(_as_map(over_time), GRID).flatten(1)
 
     def describe(self) -> dict[str, Any]:
         """What :func:`rebuild_clip_encoder` needs, as JSON can hold it."""
-        return describe_net(Net(self.net, self.settings, self.pretrained))
+        return {**describe_net(Net(self.net, self.settings, self.pretrained)), "pooling": self.pooling}
 
 
 def load_frame_encoder(name: str, size_px: int, pooling: str = "network") -> FrameEncoder:
@@ -159,14 +176,14 @@ def rebuild_frame_encoder(description: Mapping[str, Any], size_px: int) -> Frame
     return FrameEncoder(rebuild_net(description), size_px, description["pooling"])
 
 
-def load_clip_encoder(name: str, size_px: int) -> ClipEncoder:
+def load_clip_encoder(name: str, size_px: int, pooling: str = "network") -> ClipEncoder:
     """Get a clip encoder (VideoMAE, TimeSformer, ViViT, V-JEPA 2) by name, as :func:`load_frame_encoder` does."""
-    return ClipEncoder(load_net(name, "clips"), size_px)
+    return ClipEncoder(load_net(name, "clips"), size_px, pooling)
 
 
 def rebuild_clip_encoder(description: Mapping[str, Any], size_px: int) -> ClipEncoder:
     """The encoder that :meth:`ClipEncoder.describe` told of, its weights still to be filled in."""
-    return ClipEncoder(rebuild_net(description), size_px)
+    return ClipEncoder(rebuild_net(description), size_px, description.get("pooling", "network"))
 
 
 def spread_frames(frames: Tensor, mask: Tensor, n_frames: int) -> Tensor:
@@ -192,6 +209,18 @@ def _as_map(hidden: Tensor) -> Tensor:
         return hidden
     side = math.isqrt(hidden.shape[1])
     return hidden[:, -side * side :].transpose(1, 2).reshape(len(hidden), -1, side, side)  # (K, D, side, side)
+
+
+def _moments_and_side(module: nn.Module, n_frames: int) -> tuple[int, int]:
+    """Shape of the map that a clip encoder's hidden states are: moments, and patches along a side of the picture."""
+    config: Any = module.config
+    if config.model_type not in MAPS_OF_CLIPS:
+        raise WeightsError(
+            f"a clip encoder of the kind '{config.model_type}' has no pooling \"grid\"",
+            expected=f"one of the kind {' or '.join(MAPS_OF_CLIPS)}",
+            fix='Use model.pooling = "network"',
+        )
+    return n_frames // config.tubelet_size, (_trained_px(module) or 0) // config.patch_size
 
 
 def _trained_px(module: nn.Module) -> int | None:

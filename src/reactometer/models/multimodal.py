@@ -45,7 +45,8 @@ class CrossModalHead(nn.Module):
         )
         self.missing = nn.ParameterDict({name: nn.Parameter(torch.zeros(hidden)) for name in sizes})
         self.embedding_size = hidden
-        self.mix = nn.Sequential(nn.Dropout(dropout), nn.Linear(len(sizes) * hidden, hidden), nn.ReLU())
+        join = nn.Sequential(nn.Dropout(dropout), nn.Linear(len(sizes) * hidden, hidden), nn.ReLU())
+        self.join = join if len(sizes) > 1 else nn.Identity()
         self.attends = layers > 0
         if not self.attends:
             return
@@ -61,8 +62,8 @@ class CrossModalHead(nn.Module):
         streams = {name: stream for name, stream in (("face", face), ("voice", voice)) if stream is not None}
         streams = self.drop_modality(streams)
         wholes = [self._whole(name, stream) for name, stream in streams.items()]  # (B, hidden) each
-        mixed: Tensor = self.mix(torch.cat(wholes, dim=1))  # (B, hidden)
-        return mixed + self.say * self._attend(streams) if self.attends else mixed
+        joined: Tensor = self.join(torch.cat(wholes, dim=1))  # (B, hidden)
+        return joined + self.say * self._attend(streams) if self.attends else joined
 
     def drop_modality(self, streams: Mapping[str, Stream]) -> dict[str, Stream]:
         """In training, a clip that has both modalities loses one of them with the chance asked for."""

@@ -53,7 +53,8 @@ def voice_stream(encoder: VoiceInput, batch: Batch) -> Stream:
     """Encode the sound of a batch."""
     if isinstance(encoder, Given):
         return Stream(batch.voice, batch.voice_mask, batch.voice_times_s)
-    values, mask = encoder(batch.voice, batch.voice_mask)  # (B, T, D), (B, T)
+    timed = (batch.voice_times_s,) if isinstance(encoder, StepConvolution) else ()
+    values, mask = encoder(batch.voice, batch.voice_mask, *timed)  # (B, T, D), (B, T)
     return Stream(values, mask, batch.voice_times_s[:, :: encoder.stride][:, : mask.shape[1]])
 
 

@@ -51,7 +51,10 @@ class GruHead(nn.Module):
 
 
 class TransformerHead(nn.Module):
-    """A temporal transformer: a regression token attends to the seen frames, which carry their real times."""
+    """A temporal transformer: a regression token attends to the seen frames, which carry their real times.
+
+    The token begins as their mean, and what attention adds is learned: with few clips it learns more (docs/results.md).
+    """
 
     def __init__(self, feature_size: int, *, hidden: int, layers: int, attention_heads: int, dropout: float) -> None:
         super().__init__()
@@ -64,7 +67,7 @@ class TransformerHead(nn.Module):
     def forward(self, face: Stream, voice: None = None) -> Tensor:
         """(B, hidden)."""
         steps = self.project(face.values) + self.time(face.times_s)  # (B, T, hidden)
-        token = self.token.expand(len(steps), 1, -1)  # (B, 1, hidden)
+        token = (self.token + masked_moments(steps, face.mask)[0]).unsqueeze(1)  # (B, 1, hidden)
         unseen = nn.functional.pad(~face.mask, (1, 0), value=False)  # (B, 1 + T)
         attended: Tensor = self.blocks(torch.cat((token, steps), dim=1), src_key_padding_mask=unseen)[:, 0]
         return attended

@@ -19,6 +19,9 @@ KERNELS, STRIDES = (10, 3, 3, 3, 3, 2, 2), (5, 2, 2, 2, 2, 2, 2)
 """Of the convolutions of HuBERT, wav2vec 2.0 and WavLM: each step is one block further and hears 400 samples."""
 OVERLAP = 400 - BLOCK_SIZE
 
+TYPICAL_S = 2.0
+"""Time of the middle of a typical utterance, on whose scale steps carry their time; our choice."""
+
 
 class VoiceEncoder(nn.Module):
     """A small convolutional network over the log-mel spectrogram; our choice, trained from random weights."""
@@ -63,8 +66,7 @@ class VoiceEncoder(nn.Module):
 class StepConvolution(nn.Module):
     """A small convolutional network over the steps of given features (a contour of pitch or loudness, MFCCs).
 
-    Beside the features it sees where in the voice a step lies, and how long the voice is. Our choice, trained from
-    random weights.
+    Beside the features it sees when each step is. Our choice, trained from random weights.
     """
 
     mean: Tensor
@@ -80,25 +82,25 @@ class StepConvolution(nn.Module):
             nn.Sequential(
                 nn.Conv1d(before, after, kernel, stride=2, padding=kernel // 2), nn.BatchNorm1d(after), nn.GELU()
             )
-            for before, after in pairwise([input_size + 3, *channels])
+            for before, after in pairwise([input_size + 2, *channels])
         )
         self.stride = 2 ** len(channels)
         self.feature_size = channels[-1]
 
-    def forward(self, voice: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(self, voice: Tensor, mask: Tensor, times_s: Tensor) -> tuple[Tensor, Tensor]:
         """Encode steps.
 
         Args:
             voice: (B, N, M) float32 features.
             mask: (B, N) bool; what lies outside it has no effect.
+            times_s: (B, N) float32, seconds from the beginning of the clip.
 
         Returns:
             (B, N / 8, D) float32, rounded up, zeros outside the mask, and that mask (B, N / 8).
         """
-        place = mask.cumsum(1) / mask.sum(1, keepdim=True).clamp(min=1)  # (B, N) in [0, 1]
-        length = torch.log1p(mask.sum(1, keepdim=True).to(voice.dtype)).expand_as(place) / 5.0
-        beside = torch.stack((2.0 * place - 1.0, length, torch.ones_like(place)), dim=2)  # (B, N, 3)
-        maps = torch.cat(((voice - self.mean) / self.std, beside), dim=2).transpose(1, 2)  # (B, M + 3, N)
+        when = times_s / TYPICAL_S - 1.0  # (B, N)
+        beside = torch.stack((when, torch.ones_like(when)), dim=2)  # (B, N, 2)
+        maps = torch.cat(((voice - self.mean) / self.std, beside), dim=2).transpose(1, 2)  # (B, M + 2, N)
         for block in self.blocks:
             maps = block(maps * mask.unsqueeze(1))  # (B, channels, N / 2) each time
             mask = mask[:, ::2]

@@ -129,7 +129,7 @@ def _load_face(config: ModelConfig) -> FaceInput:
     system = system_of(config)
     name = config.encoder or system.encoder
     if system.takes == "clips":
-        return load_clip_encoder(name, config.size_px)
+        return load_clip_encoder(name, config.size_px, config.pooling)
     return load_frame_encoder(name, config.size_px, config.pooling)
 
 
@@ -172,7 +172,7 @@ def build_model(config: ModelConfig, encoders: Encoders, label_mean: Sequence[fl
     standard = [
         name
         for name, encoder in present.items()
-        if isinstance(encoder, Given) or (config.frozen and isinstance(encoder, Pretrained))
+        if isinstance(encoder, Given | StepConvolution) or (config.frozen and isinstance(encoder, Pretrained))
     ]
     head = _head(config, {name: encoder.feature_size for name, encoder in present.items()}, standard)
     output = output_layer(head.embedding_size, label_mean, config.dropout)
