@@ -5,8 +5,10 @@ from __future__ import annotations
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
+from threading import Barrier, Event, current_thread
 
 import numpy as np
 import pytest
@@ -155,6 +157,36 @@ def test_shards_of_a_larger_set_do_not_linger(rows: list[PreparedRow], tmp_path:
     _write(tmp_path / "store", rows[:2])
     assert {file.stem.partition(".")[0] for file in (tmp_path / "store").iterdir()} == {"00000", "writing"}
     assert len(open_store(tmp_path / "store").places) == 2
+
+
+@pytest.mark.usefixtures("small_shards")
+def test_two_runs_at_once_write_the_features_once(rows: list[PreparedRow], tmp_path: Path) -> None:
+    """The lock is of the file, so threads stand for processes. Each run waits in each shard for the other to begin."""
+    made: list[Part] = []
+    begin, other_is_in = Barrier(2), Event()
+    inside: list[str] = []
+
+    def read(parts: Sequence[Part]) -> Iterator[Item]:
+        inside.append(current_thread().name)
+        if len(set(inside)) == 2:
+            other_is_in.set()
+        other_is_in.wait(0.1)
+        for part in parts:
+            made.append(part)
+            yield _item(part)
+
+    def run() -> FeatureStore:
+        begin.wait()
+        return write_store(tmp_path / "store", rows, parts_of(rows), read, SIZES)
+
+    with ThreadPoolExecutor(2) as pool:
+        stores = [pool.submit(run) for _ in range(2)]
+    for store in stores:
+        _check(store.result(), rows)
+    assert made == parts_of(rows)[:-1]
+    assert not other_is_in.is_set()
+    _check(open_store(tmp_path / "store"), rows)
+    assert not list((tmp_path / "store").glob("*.part"))
 
 
 def test_two_stores_are_joined(rows: list[PreparedRow], tmp_path: Path) -> None:

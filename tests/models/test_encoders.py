@@ -16,6 +16,7 @@ from transformers import AutoConfig, AutoModel
 from reactometer.errors import WeightsError
 from reactometer.media.voice import MEL_BANDS
 from reactometer.models.encoders import (
+    MAPS_OF_CLIPS,
     ClipEncoder,
     FrameEncoder,
     Pixels,
@@ -226,6 +227,54 @@ def test_a_clip_becomes_the_mean_of_what_transformers_makes_of_it(kind: str, tmp
     torch.testing.assert_close(features, hidden.mean(1), atol=1e-5, rtol=1e-4)
 
 
+def test_grid_pooling_of_a_clip_puts_its_patches_back_in_their_places() -> None:
+    encoder, plain = (load_clip_encoder("random:videomae-tiny", 64, pooling).eval() for pooling in ("grid", "network"))
+    plain.load_state_dict(encoder.state_dict())
+    assert (encoder.feature_size, plain.feature_size) == (96 * 16, 96)
+    frames, mask = _pictures(3, 16, 3, 64, 64), torch.ones((3, 16), dtype=torch.bool)
+    mask[1] = False
+    with torch.inference_mode():
+        features, mean = encoder(frames, mask), plain(frames, mask)
+        net: Any = encoder.net
+        tokens = net(pixel_values=encoder.pixels(frames.flatten(0, 1)).unflatten(0, (3, 16))).last_hidden_state
+    assert features.shape == (3, 96 * 16)
+    assert not features[1].any()
+    places = tokens.view(3, 8, 4, 4, 96).mean(1)  # (3, rows, columns, D)
+    expected = places.permute(0, 3, 1, 2).flatten(1)
+    torch.testing.assert_close(features[[0, 2]], expected[[0, 2]], atol=1e-5, rtol=1e-4)
+    torch.testing.assert_close(features.view(3, 96, 16).mean(2), mean, atol=1e-5, rtol=1e-4)
+    assert features[0].view(96, 16).std(dim=1).min() > 1e-3  # places differ: a mean says less
+
+
+def test_a_clip_encoder_of_a_model_that_says_nothing_of_pooling_is_the_network_s_own() -> None:
+    description = load_clip_encoder("random:videomae-tiny", 64, "grid").describe()
+    assert description.pop("pooling") == "grid"
+    assert rebuild_clip_encoder(description, 64).feature_size == 96
+
+
+@pytest.mark.parametrize("kind", MAPS_OF_CLIPS)
+def test_what_shows_in_a_corner_reaches_its_place_of_a_clip_s_grid_alone(kind: str, tmp_path: Path) -> None:
+    """Of a network without layers, so that nothing is mixed, with two patches a place and side."""
+    settings = {**CLIPS[kind], "num_hidden_layers": 0, "patch_size": 8}
+    encoder = load_clip_encoder(str(_saved(tmp_path, kind, settings)), 64, "grid").eval()
+    frames, mask = _pictures(1, 8, 3, 64, 64), torch.ones((1, 8), dtype=torch.bool)
+    for place, rows, columns in ((0, slice(0, 16), slice(0, 16)), (3, slice(0, 16), slice(48, 64))):
+        other = frames.clone()
+        other[:, 2, :, rows, columns] = 255  # one frame of eight
+        with torch.inference_mode():
+            moved = (encoder(other, mask) - encoder(frames, mask)).view(-1, 16).abs().amax(0)  # (places,)
+        assert moved.argmax() == place
+        assert moved[place] > 1e-4
+        assert moved.sum() == moved[place]
+
+
+@pytest.mark.parametrize("kind", sorted(set(CLIPS) - set(MAPS_OF_CLIPS)))
+def test_a_clip_encoder_without_a_map_of_places_has_no_grid(kind: str, tmp_path: Path) -> None:
+    message = rf"a clip encoder of the kind '{kind}' has no pooling \"grid\" \(expected .*videomae or vjepa2\)"
+    with pytest.raises(WeightsError, match=message + r'\. Use model\.pooling = "network"\.'):
+        load_clip_encoder(str(_saved(tmp_path, kind, CLIPS[kind])), 64, "grid")
+
+
 def test_frames_are_spread_evenly_over_those_that_are_seen() -> None:
     frames = torch.arange(10).view(1, 10, 1, 1, 1).expand(3, -1, 3, 2, 2)
     mask = torch.ones((3, 10), dtype=torch.bool)
@@ -338,6 +387,10 @@ def _rebuilt(encoder: Encoder, description: dict[str, Any]) -> Encoder:
     )
 
 
+def _load_clips(folder: str, kind: str) -> ClipEncoder:
+    return load_clip_encoder(folder, 48, "grid" if kind == "videomae" else "network")
+
+
 @pytest.mark.parametrize("kind", [*PICTURES, *CLIPS, *SOUND])
 def test_an_encoder_is_rebuilt_from_its_description_and_its_weights(kind: str, tmp_path: Path) -> None:
     kinds = {**PICTURES, **CLIPS, **SOUND}
@@ -347,7 +400,7 @@ def test_an_encoder_is_rebuilt_from_its_description_and_its_weights(kind: str, t
     if kind in PICTURES:
         encoder = load_frame_encoder(folder, 48, "grid" if kind == "dinov2" else "network")
     else:
-        encoder = load_clip_encoder(folder, 48) if kind in CLIPS else load_speech_encoder(folder)
+        encoder = _load_clips(folder, kind) if kind in CLIPS else load_speech_encoder(folder)
     text = json.dumps(encoder.describe())
     assert "private" not in text
     assert "LABEL_0" not in text

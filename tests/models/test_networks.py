@@ -15,9 +15,11 @@ from reactometer.errors import ConfigError, WeightsError
 from reactometer.media.voice import MEL_BANDS
 from reactometer.models.multimodal import CrossModalHead
 from reactometer.models.network import ReactionModel
+from reactometer.models.pooling import masked_moments
 from reactometer.models.showing import encode_item
 from reactometer.models.streams import Stream
-from reactometer.models.visual import GruHead, seen_first
+from reactometer.models.visual import GruHead, TransformerHead, seen_first
+from reactometer.models.voice_encoders import StepConvolution
 from reactometer.models.zoo import SYSTEMS, build_model, load_encoders
 
 MEAN = [0.2, 0.5, 0.8]
@@ -35,7 +37,7 @@ def _model(name: str, given: dict[str, int] | None = None, **settings: object) -
     values = {"name": name, "size_px": 32, "hidden": 8, "attention_heads": 2, "encoder": TINY.get(name), **settings}
     config = ModelConfig.model_validate(values)
     model = build_model(config, load_encoders(config, given), MEAN)
-    if isinstance(model.head, CrossModalHead):
+    if isinstance(model.head, CrossModalHead) and model.head.attends:
         torch.nn.init.ones_(model.head.say)  # as after training: the transformer has a say
     return model.eval()
 
@@ -196,6 +198,73 @@ def test_mixing_reaches_the_embedding_and_nothing_else() -> None:
     with torch.inference_mode():
         swapped = model(batch, mix=lambda embedding: embedding.flip(0))
         torch.testing.assert_close(swapped, model(batch).flip(0))
+
+
+def test_the_score_of_a_convolution_over_steps_follows_their_time() -> None:
+    """Without a transformer, and its embedding of time, nothing else could tell."""
+    model = _model("multimodal", given={"face": 0, "voice": 5}, voice_encoder="convolution", layers=0)
+    voice = np.random.default_rng(0).normal(size=(40, 5)).astype(np.float32)
+    times_s, nothing = np.arange(40, dtype=np.float32) * np.float32(0.1), np.zeros(0, np.float32)
+    item = Item(np.zeros((0, 0), np.float32), nothing.astype(bool), nothing, voice, times_s)
+    assert isinstance(model.voice_encoder, StepConvolution)
+    for parameter in model.output.parameters():
+        torch.nn.init.normal_(parameter)  # as after training: the answers vary
+    for other_s in (times_s + np.float32(1), times_s * np.float32(2)):
+        assert (_score(model, item) - _score(model, replace(item, voice_times_s=other_s))).abs().max() > 1e-4
+
+
+def _transformer_head() -> TransformerHead:
+    torch.manual_seed(0)
+    return TransformerHead(4, hidden=6, layers=2, attention_heads=2, dropout=0.0).eval()
+
+
+def _stream() -> Stream:
+    """Three clips: all of it seen, two steps of five, nothing."""
+    mask = torch.tensor([[True] * 5, [False, True, False, True, False], [False] * 5])
+    values = torch.randn((3, 5, 4), generator=torch.Generator().manual_seed(1))
+    return Stream(values, mask, torch.tensor([0.0, 0.5, 1.0, 3.0, 4.0]).expand(3, 5))
+
+
+def test_the_regression_token_begins_as_the_mean_of_the_seen_steps() -> None:
+    """With attention and feed-forward layers silenced, the head says what its token began as."""
+    head, stream = _transformer_head(), _stream()
+    for layer in head.blocks.layers:
+        assert isinstance(layer, torch.nn.TransformerEncoderLayer)
+        for linear in (layer.self_attn.out_proj, layer.linear2):
+            torch.nn.init.zeros_(linear.weight)
+            torch.nn.init.zeros_(linear.bias)
+    assert head.blocks.norm is not None
+    with torch.inference_mode():
+        steps = head.project(stream.values) + head.time(stream.times_s)
+        begun = torch.stack([head.token + steps[0].mean(0), head.token + steps[1, [1, 3]].mean(0), head.token])
+        torch.testing.assert_close(head(stream), head.blocks.norm(begun))
+
+
+def test_a_transformer_over_frames_sees_no_padding() -> None:
+    head, stream = _transformer_head(), _stream()
+    noisy = stream._replace(values=torch.where(stream.mask.unsqueeze(2), stream.values, torch.tensor(99.0)))
+    with torch.inference_mode():
+        torch.testing.assert_close(head(noisy), head(stream))
+        short = head(Stream(*(part[1:2, [1, 3]] for part in stream)))
+        torch.testing.assert_close(short[0], head(stream)[1])
+
+
+@pytest.mark.parametrize("given", [{"face": 7, "voice": 5}, {"face": 7, "voice": 0}, {"face": 0, "voice": 5}])
+def test_one_modality_alone_is_joined_with_nothing(given: dict[str, int]) -> None:
+    head = _model("multimodal", given=given).head
+    assert isinstance(head, CrossModalHead)
+    assert isinstance(head.join, torch.nn.Identity) != (0 not in given.values())
+    assert set(head.wholes) == {name for name, size in given.items() if size}
+
+
+def test_without_layers_one_modality_is_its_whole_and_no_more() -> None:
+    head = _model("multimodal", given={"face": 4, "voice": 0}, layers=0).head
+    assert isinstance(head, CrossModalHead)
+    stream = _stream()
+    with torch.inference_mode():
+        whole = head.wholes["face"](torch.cat(masked_moments(stream.values, stream.mask), dim=1))  # (B, hidden)
+        expected = torch.where(stream.mask.any(1, keepdim=True), whole, head.missing["face"])
+        assert torch.equal(head(stream, None), expected)
 
 
 def test_unknown_names_get_a_suggestion() -> None:
