@@ -79,6 +79,26 @@ def train(
     printing.print_trained(run(config, overrides or (), resume=resume, overwrite=overwrite))
 
 
+@app.command(short_help="Labelled faces -> an encoder for 'train'.")
+def pretrain(
+    config: Annotated[
+        Path, typer.Argument(metavar="CONFIG", help="A TOML file, e.g. configs/pretrain/regnet-small.toml.")
+    ],
+    overrides: Annotated[
+        list[str] | None, typer.Argument(metavar="KEY=VALUE", help="On top of it, e.g. faces.path=FOLDER.")
+    ] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with a run that was stopped.")] = False,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Delete an earlier run in the same folder.")] = False,
+    test: Annotated[
+        bool, typer.Option("--test", help="Score the test split too; do it once, at the very end.")
+    ] = False,
+) -> None:
+    """Teach a frame encoder to tell expressions apart, choose on val, and write a folder for 'model.encoder'."""
+    from reactometer.training.pretrain import pretrain as run
+
+    printing.print_pretrained(run(config, overrides or (), resume=resume, overwrite=overwrite, test=test))
+
+
 @app.command(short_help="The systems: size, cost, weights, licence.")
 def models() -> None:
     """List the systems that 'train' knows, with what they cost and where their weights come from."""

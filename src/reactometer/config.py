@@ -5,7 +5,7 @@ from __future__ import annotations
 import tomllib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeVar
 
 import pydantic
 from pydantic import BaseModel, ConfigDict, Field
@@ -93,8 +93,8 @@ class ModelConfig(BaseModel):
     """Chance in training that a clip with face and voice loses one of the two."""
 
 
-class TrainingConfig(BaseModel):
-    """How the network is fitted."""
+class FitConfig(BaseModel):
+    """How any network is fitted."""
 
     model_config = STRICT
 
@@ -116,15 +116,10 @@ class TrainingConfig(BaseModel):
     ema_decay: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.999
     """Decay of the averaged weights, which are the ones kept; 0 for none."""
     patience: Annotated[int, Field(ge=1)] = 5
-    """Epochs without a better validation mean Pearson before training stops."""
-    loss: Literal["mse", "mse+pearson", "ccc"] = "mse"
-    """Mean squared error, the same with 1 - Pearson over the batch, or 1 - CCC over the batch."""
-    dominant_weight: Annotated[float, Field(ge=0.0)] = 0.0
-    """Weight of a further loss, the cross-entropy of each clip's strongest emotion."""
+    """Epochs without a better validation score before training stops."""
     mixup: Annotated[float, Field(ge=0.0)] = 0.0
-    """Feature mixup: alpha of the Beta distribution that the shares of two clips are drawn from; 0 for none."""
-    normalise_labels: bool = False
-    """Learn each clip's labels divided by the largest of them (Hume-Reaction's come so)."""
+    """Alpha of the Beta distribution that the shares of two clips' features, or of two pictures, are drawn from; 0 for
+    none."""
     augment: bool = True
     """Mirror, shift, scale and light the crops at random, the same way for all frames of a clip."""
     seed: int = 0
@@ -133,6 +128,54 @@ class TrainingConfig(BaseModel):
     accelerator: str = "auto"
     devices: int | Literal["auto"] = "auto"
     precision: Literal["32-true", "16-mixed", "bf16-mixed"] = "32-true"
+
+
+class TrainingConfig(FitConfig):
+    """How a model of reactions is fitted."""
+
+    loss: Literal["mse", "mse+pearson", "ccc"] = "mse"
+    """Mean squared error, the same with 1 - Pearson over the batch, or 1 - CCC over the batch."""
+    dominant_weight: Annotated[float, Field(ge=0.0)] = 0.0
+    """Weight of a further loss, the cross-entropy of each clip's strongest emotion."""
+    normalise_labels: bool = False
+    """Learn each clip's labels divided by the largest of them (Hume-Reaction's come so)."""
+
+
+class FacesConfig(BaseModel):
+    """Labelled pictures of faces."""
+
+    model_config = STRICT
+
+    path: Path | None = None
+    """A folder with a folder a class (in train/, val/, test/, or split here), or Parquet with "image" and "label"."""
+    val_share: Annotated[float, Field(gt=0.0, lt=1.0)] = 0.1
+    """Share of the train pictures that become val where there is none, as many of each class."""
+
+
+class BackboneConfig(BaseModel):
+    """Which network learns to tell expressions apart."""
+
+    model_config = STRICT
+
+    encoder: str = "microsoft/resnet-50"
+    """A Hugging Face name, a folder, or "random:NAME" for random weights."""
+    size_px: Annotated[int, Field(ge=16, le=1024)] = 224
+    """Side of its input, pixels; pictures are resized to it."""
+    dropout: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.2
+    """Between it and the classifier."""
+
+
+class ExpressionConfig(FitConfig):
+    """How a backbone is fitted to expressions."""
+
+    epochs: Annotated[int, Field(ge=1)] = 60
+    batch_size: Annotated[int, Field(ge=1)] = 128
+    accumulate: Annotated[int, Field(ge=1)] = 1
+    patience: Annotated[int, Field(ge=1)] = 20
+    label_smoothing: Share = 0.1
+    """Share of each label that is spread over all classes (Szegedy et al., arXiv 1512.00567)."""
+    erasing: Share = 0.25
+    """Chance that a rectangle of a picture is greyed (random erasing, Zhong et al., arXiv 1708.04896)."""
 
 
 class Config(BaseModel):
@@ -146,12 +189,43 @@ class Config(BaseModel):
     training: TrainingConfig = TrainingConfig()
 
 
+class PretrainConfig(BaseModel):
+    """The same for ``reactometer pretrain``."""
+
+    model_config = STRICT
+
+    faces: FacesConfig = FacesConfig()
+    backbone: BackboneConfig = BackboneConfig()
+    training: ExpressionConfig = ExpressionConfig()
+
+
+Kind = TypeVar("Kind", Config, PretrainConfig)
+
+
 def load_config(path: Path, overrides: Sequence[str] = ()) -> Config:
     """Read a TOML file, put ``section.key=value`` overrides on top, and check it all.
 
     Raises:
         ConfigError: the file is missing or no TOML, a key is unknown, or a value is out of its range.
     """
+    return _load(Config, path, overrides)
+
+
+def load_pretrain_config(path: Path, overrides: Sequence[str] = ()) -> PretrainConfig:
+    """The same for a file of ``reactometer pretrain``."""
+    return _load(PretrainConfig, path, overrides)
+
+
+def parse_config(table: Mapping[str, Any], origin: str = "configuration") -> Config:
+    """Check a nested dictionary (as TOML or JSON gives it) and type it.
+
+    Raises:
+        ConfigError: the first problem, in one line, with a suggestion where a name is nearly right.
+    """
+    return _parse(Config, table, origin)
+
+
+def _load(kind: type[Kind], path: Path, overrides: Sequence[str]) -> Kind:
     if not path.is_file():
         raise ConfigError(
             f"{path}: no such configuration file", fix="Give the path of a TOML file, e.g. configs/resnet50.toml"
@@ -162,23 +236,18 @@ def load_config(path: Path, overrides: Sequence[str] = ()) -> Config:
         raise ConfigError(f"{path}: not a TOML file: {error}", fix="Mend the line named") from error
     for override in overrides:
         _put(table, override)
-    config = parse_config(table, origin=str(path))
+    config = _parse(kind, table, str(path))
     if config.training.out is None:
         training = config.training.model_copy(update={"out": Path("runs") / path.stem})
         config = config.model_copy(update={"training": training})
     return config
 
 
-def parse_config(table: Mapping[str, Any], origin: str = "configuration") -> Config:
-    """Check a nested dictionary (as TOML or JSON gives it) and type it.
-
-    Raises:
-        ConfigError: the first problem, in one line, with a suggestion where a name is nearly right.
-    """
+def _parse(kind: type[Kind], table: Mapping[str, Any], origin: str) -> Kind:
     try:
-        return Config.model_validate(table)
+        return kind.model_validate(table)
     except pydantic.ValidationError as error:
-        raise _explain(error, origin) from None
+        raise _explain(error, kind, origin) from None
 
 
 def _put(table: dict[str, Any], override: str) -> None:
@@ -192,16 +261,16 @@ def _put(table: dict[str, Any], override: str) -> None:
         value = text  # a bare word or a path
     section = table.setdefault(sections[0], {})
     if not isinstance(section, dict):
-        raise ConfigError(f"'{sections[0]}' is not a section", expected=", ".join(Config.model_fields))
+        raise ConfigError(f"'{sections[0]}' is not a section", fix="Write its keys under [section]")
     section[sections[1]] = value
 
 
-def _explain(error: pydantic.ValidationError, origin: str) -> ConfigError:
+def _explain(error: pydantic.ValidationError, kind: type[BaseModel], origin: str) -> ConfigError:
     first = error.errors()[0]
     names = [str(part) for part in first["loc"]]
     key = ".".join(names)
     if first["type"] == "extra_forbidden":
-        fields: Mapping[str, Any] = Config.model_fields
+        fields: Mapping[str, Any] = kind.model_fields
         if len(names) > 1:
             fields = fields[names[0]].annotation.model_fields
         return ConfigError(f"{origin}: unknown key '{key}'", fix=suggestion(names[-1], fields))

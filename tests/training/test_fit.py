@@ -17,7 +17,7 @@ from reactometer.data.cache import PreparedSet
 from reactometer.errors import ConfigError, DataError, OutputError, WeightsError
 from reactometer.models.folder import load_model
 from reactometer.training.fit import train
-from reactometer.training.task import warmup_cosine
+from reactometer.training.optimise import warmup_cosine
 
 
 def _with(config: Config, out: Path, data: Path | None = None, **training: object) -> Config:

@@ -9,7 +9,8 @@ import torch
 from reactometer.evaluation.metrics import measure
 from reactometer.training.augment import augment
 from reactometer.training.losses import masked_mse
-from reactometer.training.task import averaged_weights, selection_score, varying_labels
+from reactometer.training.optimise import averaged_weights
+from reactometer.training.task import selection_score, varying_labels
 
 
 def test_all_frames_of_a_clip_change_alike_and_clips_differently() -> None:

@@ -16,6 +16,9 @@ from reactometer.models.backbones import Net, describe_net, load_net, rebuild_ne
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
+LUMA = torch.tensor([0.299, 0.587, 0.114]).view(1, 3, 1, 1)
+"""Share of each colour in a grey picture (Rec. ITU-R BT.601), as OpenCV and Pillow have it."""
+
 GRID = (4, 4)
 """Places kept by the pooling "grid": in aligned crops, where something moves tells brow from mouth."""
 
@@ -24,7 +27,7 @@ MAPS_OF_CLIPS = ("videomae", "vjepa2")
 
 
 class Pixels(nn.Module):
-    """Pictures as a network was trained on them: normalised, and resized where it takes one size only."""
+    """Pictures as a network was trained on them: normalised, grey if they were, resized where it takes one size."""
 
     mean: Tensor
     std: Tensor
@@ -38,11 +41,15 @@ class Pixels(nn.Module):
         shift = float(settings.get("offset", scale > 1.5))  # ViViT's pictures are in [-1, 1] before normalisation
         self.register_buffer("mean", (torch.tensor(mean).view(1, 3, 1, 1) + shift) / scale)
         self.register_buffer("std", torch.tensor(std).view(1, 3, 1, 1) / scale)
+        self.grey = bool(settings.get("do_grayscale"))
         self.side_px: int | None = None
 
     def forward(self, frames: Tensor) -> Tensor:
         """(K, 3, H, W) uint8 RGB -> float32 of the same shape, or of sides ``side_px`` where that is given."""
-        pixels = (frames.float() / 255.0 - self.mean) / self.std
+        pixels = frames.float() / 255.0
+        if self.grey:
+            pixels = (pixels * LUMA.to(pixels)).sum(1, keepdim=True).expand_as(pixels)
+        pixels = (pixels - self.mean) / self.std
         if self.side_px is None:
             return pixels
         return functional.interpolate(pixels, (self.side_px, self.side_px), mode="bilinear", antialias=True)

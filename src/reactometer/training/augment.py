@@ -1,23 +1,42 @@
-"""Random changes of face crops that leave the reaction as it is, the same for all frames of a clip."""
+"""Random changes of face crops that leave what they show as it is, the same for all frames of a clip."""
 
 from __future__ import annotations
+
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
-ZOOM, SHIFT, ROTATION_RAD = 0.05, 0.03, 0.05
-"""Largest change of scale, of place (share of the side), and of tilt; our choice."""
 
-LIGHT, CONTRAST, TINT = 0.06, 0.15, 0.03
-"""Largest change of brightness (share of the range), of contrast, and of each colour; our choice."""
+@dataclass(frozen=True)
+class Changes:
+    """The largest change of each kind; all are our choice."""
+
+    zoom: float
+    shift: float  # share of the side
+    rotation_rad: float
+    light: float  # share of the range
+    contrast: float
+    tint: float  # of each colour, share of the range
 
 
-def augment(frames: Tensor) -> Tensor:
+CLIPS = Changes(zoom=0.05, shift=0.03, rotation_rad=0.05, light=0.06, contrast=0.15, tint=0.03)
+"""Of clips, whose crops are aligned and few."""
+
+PICTURES = Changes(zoom=0.15, shift=0.1, rotation_rad=0.2, light=0.1, contrast=0.3, tint=0.03)
+"""Of single pictures of faces, which lie anyhow and are many."""
+
+ERASED_SHARE = (0.15, 0.5)
+"""Sides of an erased rectangle, as shares of the picture's."""
+
+
+def augment(frames: Tensor, most: Changes = CLIPS) -> Tensor:
     """Mirror, move, zoom, tilt and light the crops of each clip at random.
 
     Args:
         frames: (B, T, 3, H, W) uint8 RGB.
+        most: the largest changes.
 
     Returns:
         The same shape and dtype; all frames of a clip changed alike, clips differently.
@@ -25,24 +44,48 @@ def augment(frames: Tensor) -> Tensor:
     if frames.numel() == 0:
         return frames
     clips, steps, _, height, width = frames.shape
-    grid = functional.affine_grid(_transforms(clips, frames.device), [clips, 3, height, width], align_corners=False)
+    transforms = _transforms(clips, most, frames.device)
+    grid = functional.affine_grid(transforms, [clips, 3, height, width], align_corners=False)
     grid = grid.repeat_interleave(steps, dim=0)  # (B * T, H, W, 2)
     pixels = frames.flatten(0, 1).float()  # (B * T, 3, H, W)
     moved = functional.grid_sample(pixels, grid, padding_mode="border", align_corners=False)
     moved = moved.view(clips, steps, 3, height, width)  # (B, T, 3, H, W)
-    gain = 1.0 + _uniform((clips, 1, 1, 1, 1), CONTRAST, frames.device)
-    lift = 255.0 * _uniform((clips, 1, 1, 1, 1), LIGHT, frames.device)
-    tint = 255.0 * _uniform((clips, 1, 3, 1, 1), TINT, frames.device)
+    gain = 1.0 + _uniform((clips, 1, 1, 1, 1), most.contrast, frames.device)
+    lift = 255.0 * _uniform((clips, 1, 1, 1, 1), most.light, frames.device)
+    tint = 255.0 * _uniform((clips, 1, 3, 1, 1), most.tint, frames.device)
     return ((moved - 127.5) * gain + 127.5 + lift + tint).round().clamp(0, 255).to(torch.uint8)
 
 
-def _transforms(clips: int, device: torch.device) -> Tensor:
+def erase(pictures: Tensor, chance: float) -> Tensor:
+    """Grey a rectangle of some pictures (random erasing, Zhong et al., arXiv 1708.04896).
+
+    Args:
+        pictures: (B, 3, H, W) uint8.
+        chance: of each picture to lose a rectangle.
+
+    Returns:
+        The same shape and dtype.
+    """
+    n, _, *sides = pictures.shape
+    erased = torch.rand(n, 1, 1) < chance  # (B, 1, 1)
+    inside = []
+    for side in sides:
+        low, high = ERASED_SHARE
+        length = side * (low + (high - low) * torch.rand(n, 1))  # (B, 1)
+        start = (side - length) * torch.rand(n, 1)
+        place = torch.arange(side)
+        inside.append((place >= start) & (place < start + length))  # (B, side)
+    rectangle = erased & inside[0].unsqueeze(2) & inside[1].unsqueeze(1)  # (B, H, W)
+    return pictures.masked_fill(rectangle.unsqueeze(1).to(pictures.device), 128)
+
+
+def _transforms(clips: int, most: Changes, device: torch.device) -> Tensor:
     """One affine map a clip, (B, 2, 3), from the new picture's coordinates to the old one's."""
-    scale = 1.0 + _uniform((clips,), ZOOM, device)
-    angle = _uniform((clips,), ROTATION_RAD, device)
+    scale = 1.0 + _uniform((clips,), most.zoom, device)
+    angle = _uniform((clips,), most.rotation_rad, device)
     mirror = torch.where(torch.rand(clips, device=device) < 0.5, -1.0, 1.0)
     cosine, sine = scale * angle.cos(), scale * angle.sin()
-    shift = 2.0 * _uniform((clips, 2), SHIFT, device)
+    shift = 2.0 * _uniform((clips, 2), most.shift, device)
     rows = torch.stack((cosine * mirror, -sine, shift[:, 0], sine * mirror, cosine, shift[:, 1]), dim=1)  # (B, 6)
     return rows.view(clips, 2, 3)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from functools import partial
 from typing import Any, NamedTuple
@@ -10,9 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 from lightning.pytorch import LightningDataModule, LightningModule
-from lightning.pytorch.callbacks import WeightAveraging
 from torch import Tensor
-from torch.optim.lr_scheduler import LambdaLR
 from torch.utils.data import DataLoader
 
 from reactometer.config import TrainingConfig
@@ -22,8 +19,10 @@ from reactometer.evaluation.metrics import LEAST_SPREAD, Metrics, measure
 from reactometer.models.network import ReactionModel
 from reactometer.models.scoring import Score, join_parts
 from reactometer.training.augment import augment
+from reactometer.training.engine import seed_epoch
 from reactometer.training.losses import reaction_loss, scale_to_maximum
 from reactometer.training.mixup import draw_mix
+from reactometer.training.optimise import optimiser_and_schedule
 
 SCORE = "val_mean_pearson"
 """What early stopping and the best epoch go by: :func:`selection_score`."""
@@ -39,6 +38,8 @@ class Shown(NamedTuple):
 class ReactionTask(LightningModule):
     """Fits intensities and scores them over the whole validation split at once."""
 
+    score = SCORE
+
     def __init__(self, model: ReactionModel, config: TrainingConfig, data: ReactionData) -> None:
         super().__init__()
         self.model = model
@@ -50,9 +51,8 @@ class ReactionTask(LightningModule):
         self.val_metrics: Metrics | None = None
 
     def on_train_epoch_start(self) -> None:
-        """Draw dropout and augmentation from (seed, epoch, device) alone, so that a resumed run draws the same."""
-        key = (self.config.seed, self.current_epoch, self.global_rank)
-        torch.manual_seed(int(np.random.SeedSequence(key).generate_state(1)[0]))
+        """Draw dropout and augmentation so that a resumed run draws the same."""
+        seed_epoch(self)
 
     def training_step(self, batch: Batch, _: int) -> Tensor:
         """The loss of one batch, over the clips that have labels and show or say something."""
@@ -95,12 +95,7 @@ class ReactionTask(LightningModule):
 
     def configure_optimizers(self) -> Any:
         """AdamW, linear warm-up, cosine; a pre-trained encoder has its own rate, biases and norms no decay."""
-        optimiser = torch.optim.AdamW(_parameter_groups(self.model, self.config))
-        steps = max(1, int(self.trainer.estimated_stepping_batches))
-        schedule = LambdaLR(
-            optimiser, partial(warmup_cosine, steps=steps, warmup=int(self.config.warmup_share * steps))
-        )
-        return {"optimizer": optimiser, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+        return optimiser_and_schedule(self, self.model, self.config)
 
     def _gather(self, tensors: Sequence[Tensor]) -> np.ndarray:
         """All batches' rows, of all devices, one after the other."""
@@ -172,42 +167,3 @@ def selection_score(metrics: Metrics, targets: np.ndarray) -> float:
 def varying_labels(targets: np.ndarray) -> list[bool]:
     """(L,) which labels are not the same for all clips; a constant one has no correlation with anything."""
     return [bool(spread > LEAST_SPREAD) for spread in np.ptp(targets, axis=0)]
-
-
-def warmup_cosine(step: int, steps: int, warmup: int) -> float:
-    """Share of the peak rate at a step: up in a line over the warm-up, then down to 0 as half a cosine."""
-    if step < warmup:
-        return (step + 1) / (warmup + 1)
-    return 0.5 * (1.0 + math.cos(math.pi * min(1.0, (step - warmup) / max(1, steps - warmup))))
-
-
-def averaged_weights(decay: float) -> WeightAveraging:
-    """An exponential moving average of the weights whose decay rises to ``decay`` as ``(1 + n) / (10 + n)``.
-
-    The rise keeps a short run from averaging in its random beginning (as in TensorFlow's ``ExponentialMovingAverage``).
-    """
-
-    def average(averaged: Tensor, current: Tensor, n_averaged: Tensor | int) -> Tensor:
-        if not averaged.is_floating_point():  # a counter among the buffers
-            return current
-        n = float(n_averaged)
-        return torch.lerp(averaged, current.to(averaged.dtype), 1.0 - min(decay, (1.0 + n) / (10.0 + n)))
-
-    return WeightAveraging(avg_fn=average)
-
-
-def _parameter_groups(model: ReactionModel, config: TrainingConfig) -> list[dict[str, Any]]:
-    groups: dict[tuple[bool, bool], list[Tensor]] = {}
-    for name, parameter in model.named_parameters():
-        if parameter.requires_grad:
-            encoder = getattr(model, name.partition(".")[0])
-            is_encoder = getattr(encoder, "pretrained", False)
-            groups.setdefault((is_encoder, parameter.ndim > 1), []).append(parameter)
-    return [
-        {
-            "params": parameters,
-            "lr": config.encoder_learning_rate if is_encoder else config.learning_rate,
-            "weight_decay": config.weight_decay if decays else 0.0,
-        }
-        for (is_encoder, decays), parameters in groups.items()
-    ]
