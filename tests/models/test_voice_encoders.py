@@ -1,18 +1,92 @@
-"""Encoders of the voice: what reaches a step, and what must not."""
+"""Encoders of the voice: against transformers itself, in batches, behind masks, on their own clock."""
 
 from __future__ import annotations
 
 import json
+from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
+from small_networks import SOUND, reference, saved, waveforms
 from torch import Tensor
 
 from reactometer.config import ModelConfig
 from reactometer.data.batches import Batch
+from reactometer.media.voice import MEL_BANDS
 from reactometer.models.streams import voice_stream
-from reactometer.models.voice_encoders import StepConvolution
+from reactometer.models.voice_encoders import StepConvolution, VoiceEncoder, load_speech_encoder
 from reactometer.models.zoo import Encoders, rebuild_encoders
+
+
+@pytest.mark.parametrize("steps", [1, 16, 17, 90])
+def test_the_log_mel_encoder_gives_a_step_for_sixteen(steps: int) -> None:
+    encoder = VoiceEncoder().eval()
+    generator = torch.Generator().manual_seed(0)
+    voice, mask = torch.randn(2, 100, MEL_BANDS, generator=generator), torch.arange(100)[None].expand(2, -1) < steps
+    mask = mask & torch.tensor([[True], [False]])
+    with torch.inference_mode():
+        features, kept = encoder(torch.where(mask.unsqueeze(2), voice, torch.tensor(100.0)), mask)
+        alone, _ = encoder(voice[:1, :steps], mask[:1, :steps])
+    n_steps = -(-steps // encoder.stride)
+    assert features.shape == (2, 7, encoder.feature_size)
+    assert kept.sum(1).tolist() == [n_steps, 0]
+    assert not features[~kept].any()
+    torch.testing.assert_close(features[:1, :n_steps], alone, atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("kind", SOUND)
+def test_speech_becomes_what_transformers_makes_of_each_clip_alone(kind: str, tmp_path: Path) -> None:
+    folder = saved(tmp_path, kind, SOUND[kind])
+    encoder = load_speech_encoder(str(folder)).eval()
+    assert encoder.pretrained
+    voice, mask = waveforms(30, 1, 17, 0, 17)
+    net: Any = reference(folder)
+    with torch.inference_mode():
+        features, kept = encoder(voice, mask)
+        assert features.shape == (5, 30, encoder.feature_size)
+        assert torch.equal(kept, mask)
+        assert not features[~mask].any()
+        for row, length in ((0, 30), (1, 1), (2, 17), (4, 17)):
+            sound = voice[row, :length].flatten()
+            sound = (sound - sound.mean()) / (sound.var(correction=0) + 1e-7).sqrt()
+            expected = net(torch.cat((sound, torch.zeros(80)))[None]).last_hidden_state[0]
+            torch.testing.assert_close(features[row, :length], expected, atol=1e-5, rtol=0)
+            alone, _ = encoder(voice[[row], :length], mask[[row], :length])
+            torch.testing.assert_close(features[row, :length], alone[0], atol=1e-5, rtol=0)
+
+
+def test_speech_is_made_as_loud_as_the_network_was_trained_on(tmp_path: Path) -> None:
+    loud, mask = waveforms(12)
+    for preparation, same in (({"do_normalize": True}, True), ({"do_normalize": False}, False)):
+        folder = saved(tmp_path / str(same), "hubert", SOUND["hubert"], preparation)
+        encoder = load_speech_encoder(str(folder)).eval()
+        with torch.inference_mode():
+            assert torch.allclose(encoder(loud, mask)[0], encoder(loud / 4 + 0.1, mask)[0], atol=1e-3) == same
+
+
+def test_gaps_in_speech_are_left_out_and_left_empty(tmp_path: Path) -> None:
+    encoder = load_speech_encoder(str(saved(tmp_path, "hubert", SOUND["hubert"]))).eval()
+    voice, mask = waveforms(20)
+    mask[0, 5:9] = False
+    with torch.inference_mode():
+        features, _ = encoder(voice, mask)
+        without, _ = encoder(voice[:, mask[0]], mask[:, mask[0]])
+    torch.testing.assert_close(features[:, mask[0]], without)
+    assert not features[0, 5:9].any()
+
+
+def test_nothing_is_masked_or_left_out_at_random_when_an_encoder_of_speech_is_trained(tmp_path: Path) -> None:
+    still = {"hidden_dropout": 0.0, "attention_dropout": 0.0, "activation_dropout": 0.0, "feat_proj_dropout": 0.0}
+    random = {"mask_time_prob": 0.5, "mask_time_length": 2, "mask_feature_prob": 0.5, "layerdrop": 0.9}
+    folder = saved(tmp_path, "hubert", {**SOUND["hubert"], **still, **random})
+    encoder = load_speech_encoder(str(folder)).eval()
+    voice, mask = waveforms(25)
+    expected = encoder(voice, mask)[0]
+    heard = encoder.train()(voice, mask)[0]
+    torch.testing.assert_close(heard, expected, atol=1e-5, rtol=0)
+    heard.square().sum().backward()
+    assert all(parameter.grad is not None for parameter in encoder.parameters())
 
 
 def _convolution(input_size: int = 3) -> StepConvolution:
