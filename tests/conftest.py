@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -77,6 +78,44 @@ def model_folder(small_config: Config, prepared: PreparedSet) -> Path:
 
     assert prepared.rows
     return train(small_config, progress=False)
+
+
+@pytest.fixture(scope="session")
+def lively() -> Callable[..., Path]:
+    """Writes a model anew: its output layer drawn at random, so that its answers vary from clip to clip."""
+
+    def lively(source: Path, folder: Path, seed: int = 0, **model: object) -> Path:
+        """Into ``folder``, with other settings of ``model.*`` where such are given."""
+        import torch
+
+        from reactometer.models.folder import load_model, save_model
+
+        loaded = load_model(source)
+        torch.manual_seed(seed)
+        for parameter in loaded.network.output.parameters():
+            torch.nn.init.normal_(parameter, std=0.3)
+        config = loaded.config.model_copy(update={"model": loaded.config.model.model_copy(update=model)})
+        return save_model(folder, loaded.network, loaded.labels, config, data={}, metrics={})
+
+    return lively
+
+
+@pytest.fixture(scope="session")
+def frozen_folder(
+    small_config: Config, prepared: PreparedSet, lively: Callable[..., Path], tmp_path_factory: pytest.TempPathFactory
+) -> Path:
+    """A model of face and voice behind a frozen encoder, whose answers vary."""
+    from reactometer.training.fit import train
+
+    run = tmp_path_factory.mktemp("frozen")
+    config = small_config.model_copy(
+        update={
+            "data": small_config.data.model_copy(update={"path": prepared.folder}),
+            "model": small_config.model.model_copy(update={"frozen": True}),
+            "training": small_config.training.model_copy(update={"out": run / "run", "epochs": 1}),
+        }
+    )
+    return lively(train(config, progress=False), run / "lively")
 
 
 @pytest.fixture

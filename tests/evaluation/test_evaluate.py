@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
-import torch
 from scipy import stats
 
 from reactometer.config import Config
@@ -19,7 +19,7 @@ from reactometer.data.cache import PreparedSet, write_index
 from reactometer.errors import DataError, ModelError, ScoreError
 from reactometer.evaluation.evaluate import evaluate
 from reactometer.labels import HUME_REACTION
-from reactometer.models.folder import join_models, load_model, save_model
+from reactometer.models.folder import join_models, load_model
 from reactometer.models.scoring import score_rows
 from reactometer.training.fit import train
 
@@ -110,32 +110,6 @@ def test_what_does_not_fit_is_named(model_folder: Path, prepared: PreparedSet, s
         evaluate(model_folder, otherwise.folder, progress=False)
 
 
-def _again(source: Path, folder: Path, seed: int = 0, **model: object) -> Path:
-    """The model with other settings, and an output layer drawn at random so that its answers vary from clip to clip."""
-    loaded = load_model(source)
-    torch.manual_seed(seed)
-    for parameter in loaded.network.output.parameters():
-        torch.nn.init.normal_(parameter, std=0.3)
-    config = loaded.config.model_copy(update={"model": loaded.config.model.model_copy(update=model)})
-    return save_model(folder, loaded.network, loaded.labels, config, data={}, metrics={})
-
-
-@pytest.fixture(scope="module")
-def frozen_folder(
-    small_config: Config, prepared: PreparedSet, model_folder: Path, tmp_path_factory: pytest.TempPathFactory
-) -> Path:
-    """A model of face and voice behind a frozen encoder."""
-    run = tmp_path_factory.mktemp("frozen")
-    config = small_config.model_copy(
-        update={
-            "data": small_config.data.model_copy(update={"path": prepared.folder}),
-            "model": small_config.model.model_copy(update={"frozen": True}),
-            "training": small_config.training.model_copy(update={"out": run / "run", "epochs": 1}),
-        }
-    )
-    return _again(train(config, progress=False), run / "lively")
-
-
 def _answers(model: Path, data: Path, **options: object) -> np.ndarray:
     table = evaluate(model, data, progress=False, **options).predictions  # type: ignore[arg-type]
     return table[list(HUME_REACTION)].to_numpy()
@@ -182,10 +156,15 @@ def test_a_duplicate_id_does_not_blind_a_frozen_model_to_the_first_clip(
 
 @pytest.mark.parametrize("frozen", [True, False])
 def test_draws_are_averaged_and_batches_are_of_no_influence(
-    model_folder: Path, frozen_folder: Path, prepared: PreparedSet, tmp_path: Path, frozen: bool
+    model_folder: Path,
+    frozen_folder: Path,
+    prepared: PreparedSet,
+    lively: Callable[..., Path],
+    tmp_path: Path,
+    frozen: bool,
 ) -> None:
     source = frozen_folder if frozen else model_folder
-    once, thrice = _again(source, tmp_path / "once"), _again(source, tmp_path / "thrice", draws=3)
+    once, thrice = lively(source, tmp_path / "once"), lively(source, tmp_path / "thrice", draws=3)
     answers = _answers(thrice, prepared.folder)
     for batch_size in (1, 4):
         np.testing.assert_allclose(_answers(thrice, prepared.folder, batch_size=batch_size), answers, atol=1e-5)
@@ -199,9 +178,9 @@ def test_draws_are_averaged_and_batches_are_of_no_influence(
 
 
 def test_an_ensemble_scores_the_mean_of_its_members(
-    model_folder: Path, frozen_folder: Path, prepared: PreparedSet, tmp_path: Path
+    model_folder: Path, frozen_folder: Path, prepared: PreparedSet, lively: Callable[..., Path], tmp_path: Path
 ) -> None:
-    members = [_again(frozen_folder, tmp_path / "a", seed=1), _again(model_folder, tmp_path / "b", seed=2)]
+    members = [lively(frozen_folder, tmp_path / "a", seed=1), lively(model_folder, tmp_path / "b", seed=2)]
     joint = join_models(members, tmp_path / "joint")
     own = [_answers(member, prepared.folder) for member in members]
     assert np.abs(own[0] - own[1]).max() > 0.01
@@ -212,12 +191,14 @@ def test_an_ensemble_scores_the_mean_of_its_members(
     assert list(mute.without_evidence) == [row.clip.clip_id for row in prepared.rows if not row.has_sound]
 
 
-def test_normalising_per_person_is_told_of(frozen_folder: Path, prepared: PreparedSet, tmp_path: Path) -> None:
+def test_normalising_per_person_is_told_of(
+    frozen_folder: Path, prepared: PreparedSet, lively: Callable[..., Path], tmp_path: Path
+) -> None:
     """All test clips taken for one person's: their features move, and the files say so."""
     own = Path(shutil.copytree(prepared.folder, tmp_path / "own"))
     rows = tuple(replace(row, clip=replace(row.clip, person="Ann")) for row in prepared.rows)
     write_index(replace(prepared, folder=own, rows=rows))
-    model = _again(frozen_folder, tmp_path / "model", person_norm=True)
+    model = lively(frozen_folder, tmp_path / "model", person_norm=True)
     evaluation = evaluate(model, own, out=tmp_path / "out", progress=False)
     said = json.loads((tmp_path / "out" / "metrics.json").read_text())["person_norm"]
     assert said == evaluation.person_norm == "10 clips normalised by the mean and spread of their own person (1 people)"

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
-import torch
 
-from reactometer.config import Config
 from reactometer.data.cache import PreparedSet
 from reactometer.errors import ConfigError, ModelError
 from reactometer.evaluation.evaluate import evaluate
@@ -20,7 +19,6 @@ from reactometer.media import stream
 from reactometer.models.folder import join_models, load_model, save_model
 from reactometer.models.zoo import build_model, load_encoders
 from reactometer.records import Prediction
-from reactometer.training.fit import train
 
 
 @pytest.fixture(scope="module")
@@ -100,28 +98,10 @@ def test_windows_that_make_no_sense_are_refused(model_folder: Path, videos: list
         predict(videos, model_folder, hop_s=0.0)
 
 
-def _again(source: Path, folder: Path, seed: int = 0, **model: object) -> Path:
-    """The model with other settings, and an output layer drawn at random so that its answers vary from clip to clip."""
-    loaded = load_model(source)
-    torch.manual_seed(seed)
-    for parameter in loaded.network.output.parameters():
-        torch.nn.init.normal_(parameter, std=0.3)
-    config = loaded.config.model_copy(update={"model": loaded.config.model.model_copy(update=model)})
-    return save_model(folder, loaded.network, loaded.labels, config, data={}, metrics={})
-
-
 @pytest.fixture(scope="module")
-def frozen_folder(small_config: Config, prepared: PreparedSet, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def personal_folder(frozen_folder: Path, lively: Callable[..., Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A model of face and voice behind a frozen encoder, which normalises per person."""
-    run = tmp_path_factory.mktemp("frozen")
-    config = small_config.model_copy(
-        update={
-            "data": small_config.data.model_copy(update={"path": prepared.folder}),
-            "model": small_config.model.model_copy(update={"frozen": True, "person_norm": True}),
-            "training": small_config.training.model_copy(update={"out": run / "run", "epochs": 1}),
-        }
-    )
-    return _again(train(config, progress=False), run / "lively")
+    return lively(frozen_folder, tmp_path_factory.mktemp("personal") / "model", person_norm=True)
 
 
 @pytest.fixture(scope="module")
@@ -145,22 +125,27 @@ def _evaluated(model: Path, data: Path) -> np.ndarray:
 
 
 def test_a_persons_files_get_the_numbers_that_evaluation_gives_their_clips(
-    frozen_folder: Path, of_ann: Path, videos: list[Path]
+    personal_folder: Path, of_ann: Path, videos: list[Path]
 ) -> None:
     people = dict.fromkeys(videos[:5], "Ann") | {videos[5]: "Ben"}
-    own = predict(videos[:6], frozen_folder, people=people, progress=False)
-    others = predict(videos[:6], frozen_folder, progress=False)
-    np.testing.assert_allclose(_whole(own), _evaluated(frozen_folder, of_ann), atol=1e-4)
+    own = predict(videos[:6], personal_folder, people=people, progress=False)
+    others = predict(videos[:6], personal_folder, progress=False)
+    np.testing.assert_allclose(_whole(own), _evaluated(personal_folder, of_ann), atol=1e-4)
     assert np.abs(_whole(own) - _whole(others)).max(axis=1)[:5].min() > 1e-3
     assert own[5].intensities == others[5].intensities  # one clip of Ben is too few
     windows = [window.intensities for prediction in own[:5] for window in prediction.windows]
     assert windows != [window.intensities for prediction in others[:5] for window in prediction.windows]
-    again = predict(videos[4::-1], frozen_folder, people={str(video): "Ann" for video in videos}, progress=False)
+    again = predict(videos[4::-1], personal_folder, people={str(video): "Ann" for video in videos}, progress=False)
     np.testing.assert_allclose(_whole(again)[::-1], _whole(own)[:5], atol=1e-5)
 
 
 def test_all_at_once_still_gives_the_numbers_of_evaluation(
-    frozen_folder: Path, of_ann: Path, videos: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    personal_folder: Path,
+    of_ann: Path,
+    videos: list[Path],
+    lively: Callable[..., Path],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """An ensemble, one member of which normalises per person, of two draws of each part of half a second."""
     from reactometer.inference import predictor
@@ -168,8 +153,8 @@ def test_all_at_once_still_gives_the_numbers_of_evaluation(
     part = stream.WindowShape(0.5, 0.5)
     monkeypatch.setattr(predictor, "PART", part)
     monkeypatch.setattr(stream, "PART", part)
-    one = _again(frozen_folder, tmp_path / "one", seed=1, draws=2)
-    other = _again(frozen_folder, tmp_path / "other", seed=2, draws=2, person_norm=False)
+    one = lively(personal_folder, tmp_path / "one", seed=1, draws=2)
+    other = lively(personal_folder, tmp_path / "other", seed=2, draws=2, person_norm=False)
     joint = join_models([one, other], tmp_path / "joint")
     people = dict.fromkeys(videos[:5], "Ann")
     own = [
@@ -186,21 +171,26 @@ def test_a_model_that_does_not_normalise_does_not_ask_who_it_is(model_folder: Pa
 
 
 def test_a_bad_file_of_a_person_is_named_and_the_others_are_normalised(
-    frozen_folder: Path, videos: list[Path], tmp_path: Path
+    personal_folder: Path, videos: list[Path], tmp_path: Path
 ) -> None:
     (tmp_path / "bad.mp4").write_text("not a video")
     files = [*videos[:5], tmp_path / "bad.mp4"]
-    *own, bad = predict(files, frozen_folder, people=dict.fromkeys(files, "Ann"), progress=False)
+    *own, bad = predict(files, personal_folder, people=dict.fromkeys(files, "Ann"), progress=False)
     assert bad.failed
-    expected = predict(videos[:5], frozen_folder, people=dict.fromkeys(videos[:5], "Ann"), progress=False)
+    expected = predict(videos[:5], personal_folder, people=dict.fromkeys(videos[:5], "Ann"), progress=False)
     np.testing.assert_allclose(_whole(own), _whole(expected), atol=1e-6)
 
 
 @pytest.mark.parametrize("draws", [1, 3])
 def test_draws_give_the_numbers_of_evaluation(
-    model_folder: Path, prepared: PreparedSet, videos: list[Path], tmp_path: Path, draws: int
+    model_folder: Path,
+    prepared: PreparedSet,
+    videos: list[Path],
+    lively: Callable[..., Path],
+    tmp_path: Path,
+    draws: int,
 ) -> None:
-    model = _again(model_folder, tmp_path / "model", draws=draws)
+    model = lively(model_folder, tmp_path / "model", draws=draws)
     table = evaluate(model, prepared.folder, progress=False).predictions.set_index("File_ID")
     expected = [table.loc[f"[{video.stem}]"].to_numpy(dtype=float) for video in videos[:4]]
     drawn = predict(videos[:4], model, window_s=0.5, hop_s=0.5, progress=False)
@@ -208,8 +198,10 @@ def test_draws_give_the_numbers_of_evaluation(
     assert [len(prediction.windows) for prediction in drawn] == [3] * 4
 
 
-def test_an_ensemble_says_the_mean_of_its_members(model_folder: Path, videos: list[Path], tmp_path: Path) -> None:
-    members = [_again(model_folder, tmp_path / "a", seed=1), _again(model_folder, tmp_path / "b", seed=2)]
+def test_an_ensemble_says_the_mean_of_its_members(
+    model_folder: Path, videos: list[Path], lively: Callable[..., Path], tmp_path: Path
+) -> None:
+    members = [lively(model_folder, tmp_path / "a", seed=1), lively(model_folder, tmp_path / "b", seed=2)]
     joint = join_models(members, tmp_path / "joint")
     (tmp_path / "bad.mp4").write_text("not a video")
     files = [*videos[:2], tmp_path / "bad.mp4"]
