@@ -18,10 +18,12 @@ from reactometer.data.people import (
     Moments,
     PersonReader,
     Tally,
+    match_people,
     measure_people,
     measure_streams,
     recast,
 )
+from reactometer.errors import DataError
 from reactometer.evaluation.evaluate import evaluate
 from reactometer.records import Clip, FloatArray
 from reactometer.training.fit import train
@@ -75,6 +77,27 @@ def test_who_is_seen_in_few_clips_is_left_alone_and_so_is_who_is_unknown() -> No
         assert np.array_equal(item.frames, given.frames) == np.array_equal(item.voice, given.voice) == (place >= 6)
     assert reader.describe(rows[:6]) == "6 clips normalised by the mean and spread of their own person (1 people)"
     assert reader.describe(rows).endswith("; 10 left as they are (nobody with 5 clips or more)")
+
+
+def test_people_are_found_by_the_path_of_their_file() -> None:
+    paths = ["clips/a.mp4", "./b.mp4", "c.mp4"]
+    assert match_people({"clips//a.mp4": "Ann", "b.mp4": "Ben"}, paths) == {"clips/a.mp4": "Ann", "./b.mp4": "Ben"}
+    assert match_people({Path("./c.mp4"): "Cy"}, paths) == {"c.mp4": "Cy"}
+    assert match_people({}, paths) == {}
+
+
+def test_a_person_of_a_file_that_is_not_there_is_told_of_with_the_files_that_are() -> None:
+    """As where a table has names without their folder."""
+    message = (
+        r"people are named for files that were not given \(got a\.mp4, z\.mp4; expected only files of "
+        r"clips/a\.mp4, clips/b\.mp4\)\. Write each path as it is given, or leave the row out\."
+    )
+    with pytest.raises(DataError, match=message):
+        match_people({"a.mp4": "Ann", "clips/b.mp4": "Ben", "z.mp4": "Zoe"}, ["clips/a.mp4", "clips/b.mp4"])
+    with pytest.raises(
+        DataError, match=r"got 0\.mp4, 1\.mp4, 2\.mp4, 3\.mp4, 4\.mp4 and 3 more; expected only files of a"
+    ):
+        match_people({f"{number}.mp4": "Ann" for number in range(8)}, ["a"])
 
 
 def test_clips_that_show_and_say_nothing_do_not_count() -> None:

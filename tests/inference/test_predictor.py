@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 
 from reactometer.data.cache import PreparedSet
-from reactometer.errors import ConfigError, ModelError
+from reactometer.errors import ConfigError, DataError, ModelError
 from reactometer.evaluation.evaluate import evaluate
 from reactometer.inference.predictor import predict
 from reactometer.labels import HUME_REACTION
@@ -135,7 +135,7 @@ def test_a_persons_files_get_the_numbers_that_evaluation_gives_their_clips(
     assert own[5].intensities == others[5].intensities  # one clip of Ben is too few
     windows = [window.intensities for prediction in own[:5] for window in prediction.windows]
     assert windows != [window.intensities for prediction in others[:5] for window in prediction.windows]
-    again = predict(videos[4::-1], personal_folder, people={str(video): "Ann" for video in videos}, progress=False)
+    again = predict(videos[4::-1], personal_folder, people={str(video): "Ann" for video in videos[:5]}, progress=False)
     np.testing.assert_allclose(_whole(again)[::-1], _whole(own)[:5], atol=1e-5)
 
 
@@ -168,6 +168,11 @@ def test_all_at_once_still_gives_the_numbers_of_evaluation(
 def test_a_model_that_does_not_normalise_does_not_ask_who_it_is(model_folder: Path, videos: list[Path]) -> None:
     own = predict(videos[:5], model_folder, people=dict.fromkeys(videos[:5], "Ann"), progress=False)
     assert own == predict(videos[:5], model_folder, progress=False)
+
+
+def test_a_person_of_a_file_that_was_not_given_is_told_of_at_once(videos: list[Path]) -> None:
+    with pytest.raises(DataError, match=rf"got {videos[1].name}; expected only files of {videos[0]}, {videos[1]}\)"):
+        predict(videos[:2], "nowhere", people={str(videos[0]): "Ann", videos[1].name: "Ann"}, progress=False)
 
 
 def test_a_bad_file_of_a_person_is_named_and_the_others_are_normalised(

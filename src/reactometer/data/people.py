@@ -18,6 +18,7 @@ from reactometer.data.batches import Item, Part, Reader
 from reactometer.data.cache import PreparedRow
 from reactometer.data.clips import read_rows
 from reactometer.data.features import STREAMS
+from reactometer.errors import DataError
 from reactometer.records import FloatArray
 
 LEAST_PARTS = 5
@@ -25,6 +26,9 @@ LEAST_PARTS = 5
 reaction out; our choice."""
 
 LEAST_SPREAD = 1e-6
+
+MOST_NAMED = 5
+"""Files that an error spells out."""
 
 
 @dataclass(frozen=True)
@@ -68,6 +72,29 @@ def read_people(table: Path) -> dict[str, str]:
         DataError: no such table, or no such columns.
     """
     return {row["path"]: row["person"] for row in read_rows(table, ("path", "person")) if row["person"]}
+
+
+def match_people(people: Mapping[str, str] | Mapping[Path, str], paths: Sequence[str]) -> dict[str, str]:
+    """Who is seen in each of the files given, where that is known.
+
+    Args:
+        people: a person, by the path of a file.
+        paths: the files given.
+
+    Raises:
+        DataError: ``people`` names a file that is not among them.
+    """
+    known = {Path(path): person for path, person in people.items()}
+    given = {Path(path) for path in paths}
+    unmatched = [str(path) for path in known if path not in given]
+    if unmatched:
+        raise DataError(
+            "people are named for files that were not given",
+            got=_some(unmatched),
+            expected=f"only files of {_some(paths)}",
+            fix="Write each path as it is given, or leave the row out",
+        )
+    return {path: known[Path(path)] for path in paths if Path(path) in known}
 
 
 def measure_streams(items: Iterable[Item]) -> dict[str, Moments]:
@@ -143,3 +170,9 @@ def _count(item: Item, tallies: Mapping[str, Tally]) -> None:
     if item.frames.ndim == 2:  # features, not pictures
         tallies["face"].add(item.frames[item.seen])
     tallies["voice"].add(item.voice)
+
+
+def _some(names: Sequence[str]) -> str:
+    """The first names, and how many there are beside them."""
+    beside = len(names) - MOST_NAMED
+    return ", ".join(names[:MOST_NAMED]) + (f" and {beside} more" if beside > 0 else "")

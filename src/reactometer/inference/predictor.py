@@ -13,7 +13,7 @@ import numpy as np
 from reactometer.config import PrepareConfig, parse_config
 from reactometer.console import progress_bar
 from reactometer.data.batches import Item
-from reactometer.data.people import Moments, measure_people, recast
+from reactometer.data.people import Moments, match_people, measure_people, recast
 from reactometer.data.prepare import settled
 from reactometer.errors import ConfigError, MediaError, ModelError
 from reactometer.media.audio import is_audible
@@ -63,6 +63,7 @@ def predict(
 
     Raises:
         ConfigError: a window, hop or rate that is not positive, or too large.
+        DataError: ``people`` names a file that is not among those given.
         ModelError: no such model, or a damaged one.
     """
     if not 0 < hop_s <= window_s <= PART.length_s:
@@ -71,6 +72,8 @@ def predict(
             got=f"window {window_s} s, hop {hop_s} s",
             expected=f"0 < hop <= window <= {PART.length_s:.0f} s",
         )
+    paths = [str(video) for video in videos]
+    known = match_people(people or {}, paths)
     loaded = model if isinstance(model, LoadedModel) else load_model(model)
     if loaded.network.given_sizes:
         raise ModelError(
@@ -79,8 +82,6 @@ def predict(
     own = {} if rate_hz is None else {"rate_hz": rate_hz}
     settings = settled(parse_config({"prepare": {**loaded.config.prepare.model_dump(), **own}}, "predict").prepare)
     job = _Job(settings, (PART, WindowShape(window_s, hop_s)) if timeline else (PART,))
-    paths = [str(video) for video in videos]
-    known = {str(path): person for path, person in (people or {}).items()}
     with progress_bar("predicting", len(videos) * len(loaded.each), progress) as advance:
         by_member = [_predict_all(member, paths, known, job, advance) for member in loaded.each]
     return [_average(predictions) for predictions in zip(*by_member, strict=True)]
