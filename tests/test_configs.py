@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from reactometer.config import load_config
+from reactometer.config import load_config, load_pretrain_config
 from reactometer.models.catalogue import PRETRAINED, list_systems
 from reactometer.models.zoo import SYSTEMS, system_of
 
@@ -18,7 +18,20 @@ def test_every_system_has_a_configuration_and_a_small_one() -> None:
         assert set(SYSTEMS) <= {path.stem for path in folder.glob("*.toml")}
 
 
-@pytest.mark.parametrize("path", sorted(CONFIGS.rglob("*.toml")), ids=lambda path: str(path.relative_to(CONFIGS)))
+PRETRAIN = sorted((CONFIGS / "pretrain").glob("*.toml"))
+TRAIN = sorted(set(CONFIGS.rglob("*.toml")) - set(PRETRAIN))
+
+
+@pytest.mark.parametrize("path", PRETRAIN, ids=lambda path: path.stem)
+def test_a_configuration_of_pretrain_is_whole_and_says_whose_choice_it_is(path: Path) -> None:
+    config = load_pretrain_config(path)
+    text = path.read_text(encoding="utf-8")
+    assert config.backbone.encoder in text
+    assert "our choice" in text
+    assert f"reactometer pretrain configs/{path.relative_to(CONFIGS)}" in text
+
+
+@pytest.mark.parametrize("path", TRAIN, ids=lambda path: str(path.relative_to(CONFIGS)))
 def test_a_configuration_is_whole_and_says_whose_choice_it_is(path: Path) -> None:
     config = load_config(path)
     system = system_of(config.model)

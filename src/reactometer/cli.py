@@ -82,7 +82,7 @@ def train(
 @app.command(short_help="Labelled faces -> an encoder for 'train'.")
 def pretrain(
     config: Annotated[
-        Path, typer.Argument(metavar="CONFIG", help="A TOML file, e.g. configs/pretrain/regnet-small.toml.")
+        Path, typer.Argument(metavar="CONFIG", help="A TOML file, e.g. configs/pretrain/resnet-small.toml.")
     ],
     overrides: Annotated[
         list[str] | None, typer.Argument(metavar="KEY=VALUE", help="On top of it, e.g. faces.path=FOLDER.")

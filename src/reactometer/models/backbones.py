@@ -21,21 +21,14 @@ TINY = {"hidden_size": 96, "num_hidden_layers": 3, "num_attention_heads": 3, "in
 TINY_RESNET = {"embedding_size": 16, "hidden_sizes": [24, 48, 96], "depths": [1, 1, 1], "layer_type": "basic"}
 TINY_SPEECH = {"hidden_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 128}
 TINY_SPEECH_INPUT = {"conv_dim": [32] * 7, "num_conv_pos_embeddings": 32, "num_conv_pos_embedding_groups": 4}
-SMALL_REGNET = {
-    "embedding_size": 32,
-    "hidden_sizes": [64, 128, 256, 320],
-    "depths": [1, 2, 2, 1],
-    "groups_width": 320,
-    "layer_type": "x",
-    "downsample_in_first_stage": False,
-}
+SMALL_RESNET = {"embedding_size": 64, "hidden_sizes": [64, 128, 256], "depths": [3, 3, 2], "layer_type": "basic"}
 RESNET_18 = {"hidden_sizes": [64, 128, 256, 512], "depths": [2, 2, 2, 2], "layer_type": "basic"}
 
 RANDOM_ENCODERS: Mapping[str, Mapping[str, Any]] = {
     "resnet-50": {"model_type": "resnet"},
     "resnet-18": {"model_type": "resnet", **RESNET_18},
+    "resnet-small": {"model_type": "resnet", **SMALL_RESNET},
     "resnet-tiny": {"model_type": "resnet", **TINY_RESNET},
-    "regnet-small": {"model_type": "regnet", **SMALL_REGNET},
     "convnext-tiny": {"model_type": "convnext"},
     "vit-base": {"model_type": "vit"},
     "vit-tiny": {"model_type": "vit", "patch_size": 8, **TINY},
@@ -48,9 +41,8 @@ RANDOM_ENCODERS: Mapping[str, Mapping[str, Any]] = {
     "wav2vec2-base": {"model_type": "wav2vec2"},
     "wavlm-base": {"model_type": "wavlm"},
 }
-"""Architectures to be had with random weights and no download: as published, but our own where named resnet-tiny,
-vit-tiny, videomae-tiny, hubert-tiny, and regnet-small, which keeps more of a
-small picture's places."""
+"""Architectures to be had with random weights and no download: as published, but our own where named resnet-small,
+resnet-tiny, vit-tiny, videomae-tiny and hubert-tiny."""
 
 KINDS = {"pixel_values": "pictures", "pixel_values_videos": "clips", "input_values": "sound", "input_ids": "text"}
 """Name of a network's main input -> what it takes."""
