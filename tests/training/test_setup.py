@@ -14,13 +14,15 @@ from reactometer.config import Config
 from reactometer.data.batches import MediaReader, Part, parts_of
 from reactometer.data.cache import PreparedRow, PreparedSet
 from reactometer.data.people import PersonReader
-from reactometer.errors import ConfigError
+from reactometer.errors import ConfigError, ModelError
 from reactometer.evaluation.evaluate import evaluate
 from reactometer.media.voice import MEL_BANDS
 from reactometer.models import showing
 from reactometer.models.folder import load_model
+from reactometer.models.network import ReactionModel
 from reactometer.models.streams import Given
 from reactometer.models.voice_encoders import VoiceEncoder
+from reactometer.training import setup
 from reactometer.training.fit import train
 from reactometer.training.setup import Setup, set_up
 
@@ -68,6 +70,59 @@ def test_frozen_features_are_computed_once(
     assert {file: file.stat().st_mtime_ns for file in files} == files
     one, two = (load_model(path).network.state_dict() for path in (model, second))
     assert all(torch.equal(one[name], two[name]) for name in one)
+
+
+@pytest.mark.parametrize(
+    ("accelerator", "frozen", "asked"),
+    [("auto", True, ["auto"]), ("gpu", True, ["cuda"]), ("cpu", True, ["cpu"]), ("gpu", False, [])],
+)
+def test_frozen_features_are_computed_where_the_training_will_be(
+    small_config: Config,
+    prepared: PreparedSet,
+    monkeypatch: pytest.MonkeyPatch,
+    accelerator: str,
+    frozen: bool,
+    asked: list[str],
+) -> None:
+    """A device that is none stands for one: like it, a move gives the model buffers of its own."""
+    names: list[str] = []
+    moves: list[str] = []
+
+    def choose(name: str) -> str:
+        names.append(name)
+        return "elsewhere"
+
+    def move(model: ReactionModel, device: str) -> None:
+        moves.append(device)
+        model._apply(torch.clone)  # type: ignore[no-untyped-call]
+
+    def show(*arguments: Any, **options: Any) -> showing.Showing:
+        moves.append("shown")
+        return showing.show(*arguments, **options)
+
+    monkeypatch.setattr(setup, "choose_device", choose)
+    monkeypatch.setattr(setup, "show", show)
+    monkeypatch.setattr(ReactionModel, "to", move)
+    config = _config(small_config, frozen=frozen, rank_features=True)
+    config = config.model_copy(update={"training": config.training.model_copy(update={"accelerator": accelerator})})
+    own = _set_up(config, prepared)
+    assert names == asked
+    assert moves == [*(["elsewhere"] if frozen else []), "shown", "cpu"]
+    assert own.trained.label_mean is own.model.label_mean
+    assert own.trained.face_quantiles is own.model.face_quantiles
+    assert own.trained.face_scale is own.model.face_scale
+    if frozen:  # measured on what is fitted, kept in what is saved
+        assert own.model.face_quantiles is not None
+        assert own.model.face_quantiles.any()
+
+
+def test_a_device_that_is_not_there_is_told_of_before_features_are_computed(
+    small_config: Config, prepared: PreparedSet
+) -> None:
+    config = _config(small_config, frozen=True)
+    config = config.model_copy(update={"training": config.training.model_copy(update={"accelerator": "gpu9"})})
+    with pytest.raises(ModelError, match=r"device 'gpu9' cannot be used: .*Use 'auto' or 'cpu'"):
+        _set_up(config, prepared)
 
 
 def test_the_head_is_fitted_behind_features_and_kept_behind_its_encoder(

@@ -154,8 +154,24 @@ def load_model(folder: Path | str, device: str = "auto") -> LoadedModel:
         raise ModelError(
             f"{folder}: damaged model folder: {str(error).splitlines()[0]}", fix="Copy it again from where it was made"
         ) from error
-    network.eval().to(_device(device))
+    network.eval().to(choose_device(device))
     return LoadedModel(network, labels, sampling_of(config.model, network), config, description)
+
+
+def choose_device(name: str) -> torch.device:
+    """The device of a name: "auto" (a GPU if there is one), or one of torch's such as "cpu" or "cuda:1".
+
+    Raises:
+        ModelError: there is no such device here.
+    """
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        return torch.empty(0, device=name).device
+    except (RuntimeError, AssertionError) as error:
+        raise ModelError(
+            f"device '{name}' cannot be used: {str(error).splitlines()[0]}", fix="Use 'auto' or 'cpu'"
+        ) from error
 
 
 def _check_same(member: LoadedModel, first: LoadedModel, folder: Path | str, first_folder: Path | str) -> None:
@@ -214,14 +230,3 @@ def _read_description(folder: Path) -> dict[str, Any]:
 def _digest(file: Path) -> str:
     with file.open("rb") as stream:
         return file_digest(stream, "sha256").hexdigest()
-
-
-def _device(name: str) -> torch.device:
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        return torch.empty(0, device=name).device
-    except (RuntimeError, AssertionError) as error:
-        raise ModelError(
-            f"device '{name}' cannot be used: {str(error).splitlines()[0]}", fix="Use 'auto' or 'cpu'"
-        ) from error

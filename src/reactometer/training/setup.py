@@ -11,15 +11,16 @@ import torch
 
 from reactometer.config import Config, PrepareConfig
 from reactometer.console import is_first_process
-from reactometer.data.batches import MediaReader, Reader, parts_of
+from reactometer.data.batches import MediaReader, Reader, Sampling, parts_of
 from reactometer.data.cache import PreparedRow, PreparedSet
 from reactometer.data.people import measure_streams
 from reactometer.data.ranks import fit_quantiles
 from reactometer.data.splits import assign_folds
 from reactometer.errors import ConfigError, DataError
 from reactometer.evaluation.metrics import LEAST_CLIPS
+from reactometer.models.folder import choose_device
 from reactometer.models.network import Pretrained, ReactionModel
-from reactometer.models.showing import by_person, ranked, set_population, show
+from reactometer.models.showing import Showing, by_person, ranked, set_population, show
 from reactometer.models.voice_encoders import VoiceEncoder
 from reactometer.models.zoo import build_model, load_encoders, sampling_of
 from reactometer.training.task import ReactionData, Shown, varying_labels
@@ -57,7 +58,7 @@ def set_up(config: Config, prepared: PreparedSet, *, progress: bool) -> Setup:
             "model.person_norm needs features that stay as they are", fix="Add model.frozen=true, or train on features"
         )
     sampling = sampling_of(config.model, model)
-    showing = show(model, prepared, ("train", "val"), sampling, progress=progress)
+    showing = _show(model, prepared, sampling, config.training.accelerator, progress)
     _fit_quantiles(showing.network, train, showing.read)
     showing = ranked(showing)
     _fit_scales(showing.network, train, showing.read)
@@ -84,6 +85,21 @@ def _folded(config: Config, prepared: PreparedSet) -> PreparedSet:
     clips = assign_folds([row.clip for row in prepared.rows], config.data.folds, config.data.fold)
     rows = tuple(replace(row, clip=clip) for row, clip in zip(prepared.rows, clips, strict=True))
     return replace(prepared, rows=rows)
+
+
+def _show(model: ReactionModel, prepared: PreparedSet, sampling: Sampling, accelerator: str, progress: bool) -> Showing:
+    """Get ready to show train and val; frozen features are computed where the training will be.
+
+    The model comes back to the CPU. What is fitted is then made of it once more: it shares the model's buffers, and a
+    move gives each a buffer of its own.
+    """
+    if model.frozen:
+        model.to(choose_device("cuda" if accelerator == "gpu" else accelerator))
+    try:
+        showing = show(model, prepared, ("train", "val"), sampling, progress=progress)
+    finally:
+        model.to("cpu")
+    return replace(showing, network=model.on_features())
 
 
 def _check_splits(prepared: PreparedSet) -> None:
