@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from reactometer.config import load_config, load_pretrain_config
-from reactometer.models.catalogue import PRETRAINED, list_systems
+from reactometer.models.catalogue import list_systems
+from reactometer.models.pretrained import PRETRAINED
 from reactometer.models.zoo import SYSTEMS, system_of
 
 CONFIGS = Path(__file__).resolve().parents[1] / "configs"

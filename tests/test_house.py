@@ -14,7 +14,7 @@ import reactometer
 SOURCE = Path(reactometer.__file__).parent
 FILES = sorted(SOURCE.rglob("*.py"))
 
-GROUND = {"errors", "labels", "records", "config", "console", "weights"}
+GROUND = {"errors", "files", "labels", "records", "config", "console", "weights"}
 ALLOWED = {
     "media": {*GROUND, "media"},
     "data": {*GROUND, "media", "data"},

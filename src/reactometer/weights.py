@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import urllib.error
 import urllib.request
+from collections.abc import Callable
 from dataclasses import dataclass
 from http import HTTPStatus
 from http.client import HTTPException, HTTPResponse, IncompleteRead
@@ -14,6 +14,7 @@ from pathlib import Path
 from filelock import FileLock
 
 from reactometer.errors import ConfigError, WeightsError, suggestion
+from reactometer.files import sha256_of
 
 FOLDER_VARIABLE = "REACTOMETER_WEIGHTS"  # a folder of weight files, for machines without a network
 CACHE_VARIABLE = "REACTOMETER_CACHE"  # where downloads and prepared clips are kept
@@ -21,6 +22,11 @@ ADDRESS_VARIABLE = "REACTOMETER_WEIGHTS_URL"  # a mirror that holds the files un
 TIMEOUT_S = 10.0
 ATTEMPTS = 3
 CHUNK_BYTES = 1 << 16
+OFFLINE, CACHE = "offline folder", "cache"
+"""Where a file can lie on this machine, in the order that is looked in."""
+
+Report = Callable[[int], None]
+"""Is told, while a file comes in, how many of its bytes are here."""
 
 _failures: dict[tuple[str, Path], str] = {}  # address and target -> message; one timeout a process, not one a clip
 
@@ -58,29 +64,48 @@ def cache_folder() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "reactometer"
 
 
-def find_weights(name: str) -> Path:
+def offline_folder() -> Path | None:
+    """The user's own folder of weights, ``$REACTOMETER_WEIGHTS``, if that is set."""
+    folder = os.environ.get(FOLDER_VARIABLE)
+    return Path(folder).expanduser() if folder else None
+
+
+def places(name: str) -> dict[str, Path]:
+    """Where the file of a name can lie on this machine, whether it does or not: OFFLINE (if set) and CACHE -> path.
+
+    Raises:
+        ConfigError: the name is none of ``WEIGHT_FILES``.
+    """
+    if name not in WEIGHT_FILES:
+        raise ConfigError("unknown weights", got=repr(name), fix=suggestion(name, WEIGHT_FILES))
+    file_name, offline = WEIGHT_FILES[name].file_name, offline_folder()
+    return ({OFFLINE: offline / file_name} if offline else {}) | {CACHE: cache_folder() / "weights" / file_name}
+
+
+def check_file(path: Path, weights: WeightFile) -> None:
+    """Raise WeightsError where a file is not the one described."""
+    if sha256_of(path) != weights.sha256:
+        raise _wrong_file(path, weights)
+
+
+def find_weights(name: str, report: Report | None = None) -> Path:
     """Path of the verified file of a name in ``WEIGHT_FILES``.
 
     Looks into the folder ``$REACTOMETER_WEIGHTS``, then into the cache folder, then downloads into the cache folder,
     from ``$REACTOMETER_WEIGHTS_URL`` where that is set. Raises ConfigError for an unknown name, and WeightsError
     where the file cannot be had or is not the right one; an address that failed is tried once a process.
     """
-    if name not in WEIGHT_FILES:
-        raise ConfigError("unknown weights", got=repr(name), fix=suggestion(name, WEIGHT_FILES))
-    weights = WEIGHT_FILES[name]
-    if folder := os.environ.get(FOLDER_VARIABLE):
-        offline = Path(folder).expanduser() / weights.file_name
-        if offline.is_file():
-            if _sha256(offline) != weights.sha256:
-                raise _wrong_file(offline, weights)
-            return offline
-    cached = cache_folder() / "weights" / weights.file_name
-    if cached.is_file() and _sha256(cached) == weights.sha256:
+    paths = places(name)
+    weights, offline, cached = WEIGHT_FILES[name], paths.get(OFFLINE), paths[CACHE]
+    if offline and offline.is_file():
+        check_file(offline, weights)
+        return offline
+    if cached.is_file() and sha256_of(cached) == weights.sha256:
         return cached
-    return _download_once(weights, cached)
+    return _download_once(weights, cached, report or (lambda _: None))
 
 
-def _download_once(weights: WeightFile, target: Path) -> Path:
+def _download_once(weights: WeightFile, target: Path, report: Report) -> Path:
     """Download, unless this process has already failed to; processes that want the same file wait for each other."""
     base = os.environ.get(ADDRESS_VARIABLE)
     url = f"{base.rstrip('/')}/{weights.file_name}" if base else weights.url
@@ -89,22 +114,22 @@ def _download_once(weights: WeightFile, target: Path) -> Path:
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         with FileLock(f"{target}.lock"):
-            if not (target.is_file() and _sha256(target) == weights.sha256):
-                _download(weights, url, target)
+            if not (target.is_file() and sha256_of(target) == weights.sha256):
+                _download(weights, url, target, report)
     except (OSError, HTTPException, ValueError) as error:
         _failures[url, target] = str(error) or type(error).__name__
         raise _unavailable(weights, url, target, _failures[url, target]) from error
     return target
 
 
-def _download(weights: WeightFile, url: str, target: Path) -> None:
+def _download(weights: WeightFile, url: str, target: Path, report: Report) -> None:
     """Fetch into a ``.part`` file, going on where a cut connection left off, and rename it once it is verified."""
     target.unlink(missing_ok=True)  # what lies there is not the right file
     part = target.with_name(f"{target.name}.part")
     for left in reversed(range(ATTEMPTS)):
         resumed = part.is_file()
         try:
-            _fetch(url, part, weights.size_bytes)
+            _fetch(url, part, weights.size_bytes, report)
         except urllib.error.HTTPError as error:
             if error.code != HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE or not left:
                 raise
@@ -113,7 +138,7 @@ def _download(weights: WeightFile, url: str, target: Path) -> None:
             if not left:
                 raise
         else:
-            if _sha256(part) == weights.sha256:
+            if sha256_of(part) == weights.sha256:
                 part.replace(target)
                 return
             found = _identity(part)
@@ -123,7 +148,7 @@ def _download(weights: WeightFile, url: str, target: Path) -> None:
                 raise ValueError(f"a file with {found} instead of {expected}")
 
 
-def _fetch(url: str, part: Path, size_bytes: int) -> None:
+def _fetch(url: str, part: Path, size_bytes: int, report: Report) -> None:
     """Append to the part file what it lacks; at most one byte more than ``size_bytes`` is ever kept."""
     have = part.stat().st_size if part.is_file() else 0
     request = urllib.request.Request(url, headers={"Range": f"bytes={have}-"} if have else {})
@@ -134,17 +159,13 @@ def _fetch(url: str, part: Path, size_bytes: int) -> None:
         with part.open("ab" if resumed else "wb") as file:
             while have <= size_bytes and (chunk := response.read(min(CHUNK_BYTES, size_bytes + 1 - have))):
                 have += file.write(chunk)
+                report(have)
         if response.length and have <= size_bytes:
             raise IncompleteRead(b"", response.length)
 
 
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
 def _identity(path: Path) -> str:
-    return f"SHA-256 {_sha256(path)} and {path.stat().st_size} bytes"
+    return f"SHA-256 {sha256_of(path)} and {path.stat().st_size} bytes"
 
 
 def _wrong_file(path: Path, weights: WeightFile) -> WeightsError:

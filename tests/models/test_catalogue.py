@@ -8,7 +8,8 @@ from torch import nn
 from torch.nn import functional
 
 from reactometer.models.backbones import RANDOM_ENCODERS, load_net
-from reactometer.models.catalogue import PRETRAINED, count_multiply_adds
+from reactometer.models.catalogue import count_multiply_adds
+from reactometer.models.pretrained import PRETRAINED
 
 PICTURE, CLIP, SECOND = (1, 3, 224, 224), (1, 16, 3, 224, 224), (1, 16_000)
 

@@ -4,11 +4,8 @@ from __future__ import annotations
 
 import json
 import shutil
-import tempfile
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from hashlib import file_digest
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -19,7 +16,8 @@ from safetensors.torch import load_file, save_file
 
 from reactometer.config import Config
 from reactometer.data.batches import Sampling
-from reactometer.errors import ModelError, OutputError, ReactometerError
+from reactometer.errors import ModelError, ReactometerError
+from reactometer.files import appearing, sha256_of
 from reactometer.models.network import ReactionModel
 from reactometer.models.zoo import Encoders, build_model, rebuild_encoders, sampling_of
 
@@ -66,7 +64,7 @@ def save_model(
     Raises:
         OutputError: the folder exists.
     """
-    with _appearing(folder) as partial:
+    with appearing(folder) as partial:
         weights = {name: tensor.contiguous() for name, tensor in network.state_dict().items()}
         save_file(weights, partial / WEIGHTS_FILE)
         (partial / WEIGHTS_FILE).chmod(0o644)
@@ -75,25 +73,10 @@ def save_model(
             "encoders": Encoders(network.face_encoder, network.voice_encoder).describe(),
             "data": data,
             "metrics": metrics,
-            "sha256": {WEIGHTS_FILE: _digest(partial / WEIGHTS_FILE)},
+            "sha256": {WEIGHTS_FILE: sha256_of(partial / WEIGHTS_FILE)},
         }
         _write_description(partial, labels, about)
     return folder
-
-
-@contextmanager
-def _appearing(folder: Path) -> Iterator[Path]:
-    """A folder to write into, which gets its name when all is written."""
-    if folder.exists():
-        raise OutputError(f"{folder}: exists already", fix="Name another folder, or delete this one")
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    partial = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}-"))
-    try:
-        yield partial
-        partial.chmod(0o755)
-        partial.rename(folder)
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
 
 
 def _write_description(folder: Path, labels: Sequence[str], about: Mapping[str, Any]) -> None:
@@ -118,7 +101,7 @@ def join_models(folders: Sequence[Path | str], out: Path | str) -> Path:
     members = [load_model(folder, "cpu") for folder in folders]
     for folder, member in zip(folders, members, strict=True):
         _check_same(member, members[0], folder, folders[0])
-    with _appearing(out) as partial:
+    with appearing(out) as partial:
         for number, folder in enumerate(folders):
             shutil.copytree(folder, partial / f"{number:02d}")
         names = [f"{number:02d}" for number in range(len(folders))]
@@ -216,7 +199,7 @@ def _read_description(folder: Path) -> dict[str, Any]:
         return description
     if not (folder / WEIGHTS_FILE).is_file():
         raise ModelError(f"{folder}: not a model folder: no {WEIGHTS_FILE}", fix="Copy the model again")
-    expected, got = description.get("sha256", {}).get(WEIGHTS_FILE), _digest(folder / WEIGHTS_FILE)
+    expected, got = description.get("sha256", {}).get(WEIGHTS_FILE), sha256_of(folder / WEIGHTS_FILE)
     if got != expected:
         raise ModelError(
             f"{folder / WEIGHTS_FILE}: not the weights that {DESCRIPTION_FILE} names",
@@ -225,8 +208,3 @@ def _read_description(folder: Path) -> dict[str, Any]:
             fix="Copy the model again",
         )
     return description
-
-
-def _digest(file: Path) -> str:
-    with file.open("rb") as stream:
-        return file_digest(stream, "sha256").hexdigest()
