@@ -110,6 +110,13 @@ def test_clips_that_show_and_say_nothing_do_not_count() -> None:
     assert set(measure_people([("Ann", only_voice)] * LEAST_PARTS)["Ann"]) == {"voice"}
 
 
+def test_a_person_may_go_by_any_key() -> None:
+    keyed = [((number, person), item) for person, item in _of_people() if person for number in (0, 1)]
+    by_key, by_name = measure_people(keyed), measure_people(_of_people())
+    assert list(by_key) == [(0, "Ann"), (1, "Ann")]
+    assert by_key[1, "Ann"]["face"].mean.tolist() == by_name["Ann"]["face"].mean.tolist()
+
+
 def test_features_that_do_not_vary_do_not_explode() -> None:
     """A constant comes out as the population's mean, be it large or with the noise of float32."""
     generator = np.random.default_rng(0)

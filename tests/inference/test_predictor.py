@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -18,7 +19,7 @@ from reactometer.labels import HUME_REACTION
 from reactometer.media import stream
 from reactometer.models.folder import join_models, load_model, save_model
 from reactometer.models.zoo import build_model, load_encoders
-from reactometer.records import Prediction
+from reactometer.records import Prediction, PreparedClip
 
 
 @pytest.fixture(scope="module")
@@ -219,6 +220,46 @@ def test_an_ensemble_says_the_mean_of_its_members(
         np.testing.assert_allclose(mean, (first + second) / 2, atol=1e-6)
     assert both[2] == one[2]
     assert both[2].failed
+
+
+@pytest.fixture
+def reads(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Names of the files that were read, in order, as they are read."""
+    from reactometer.inference import predictor
+
+    names: list[str] = []
+    monkeypatch.setattr(predictor, "AT_ONCE", 3)
+
+    def read(path: Path, *arguments: Any) -> Iterator[tuple[stream.WindowShape, PreparedClip]]:
+        names.append(path.name)
+        return stream.stream_windows(path, *arguments)
+
+    monkeypatch.setattr(predictor, "stream_windows", read)
+    return names
+
+
+def test_an_ensemble_reads_a_file_once_for_all_members(
+    model_folder: Path, videos: list[Path], lively: Callable[..., Path], reads: list[str], tmp_path: Path
+) -> None:
+    """And gives, of few windows at a time, what it gives of all."""
+    joint = join_models([lively(model_folder, tmp_path / "a"), lively(model_folder, tmp_path / "b", 1)], tmp_path / "j")
+    own = predict(videos[:2], joint, window_s=0.5, hop_s=0.25, progress=False)
+    assert reads == [video.name for video in videos[:2]]
+    assert [window.start_s for window in own[0].windows] == [0.25 * place for place in range(len(own[0].windows))]
+    assert len(own[0].windows) > 3
+
+
+def test_a_person_s_file_is_read_once_more_for_all_members_that_normalise(
+    personal_folder: Path, videos: list[Path], lively: Callable[..., Path], reads: list[str], tmp_path: Path
+) -> None:
+    one, other = (lively(personal_folder, tmp_path / f"{seed}", seed) for seed in (1, 2))
+    plain = lively(personal_folder, tmp_path / "plain", 3, person_norm=False)
+    joint = join_models([one, plain, other], tmp_path / "joint")
+    predict(videos[:2], joint, people={videos[0]: "Ann"}, progress=False)
+    assert reads == [video.name for video in (videos[0], *videos[:2])]
+    reads.clear()
+    predict(videos[:1], plain, people={videos[0]: "Ann"}, progress=False)
+    assert reads == [videos[0].name]
 
 
 def test_a_model_of_features_takes_no_media(model_folder: Path, videos: list[Path], tmp_path: Path) -> None:

@@ -7,9 +7,10 @@ own average, which is what a reaction is. Where it helps and by how much: docs/r
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -29,6 +30,8 @@ LEAST_SPREAD = 1e-6
 
 MOST_NAMED = 5
 """Files that an error spells out."""
+
+Person = TypeVar("Person", bound=Hashable)
 
 
 @dataclass(frozen=True)
@@ -106,17 +109,17 @@ def measure_streams(items: Iterable[Item]) -> dict[str, Moments]:
     return {stream: moments for stream, moments in known.items() if moments is not None}
 
 
-def measure_people(items: Iterable[tuple[str | None, Item]]) -> dict[str, dict[str, Moments]]:
+def measure_people(items: Iterable[tuple[Person | None, Item]]) -> dict[Person, dict[str, Moments]]:
     """Moments of each person's features over their items; who has fewer than :data:`LEAST_PARTS` is left out.
 
     Args:
-        items: a person (``None``: unknown) and what one part of a clip shows and says of them.
+        items: a person by name or other key (``None``: unknown), and what one part of a clip shows and says of them.
 
     Returns:
         By person and stream.
     """
-    tallies: dict[str, dict[str, Tally]] = {}
-    n_parts: Counter[str] = Counter()
+    tallies: dict[Person, dict[str, Tally]] = {}
+    n_parts: Counter[Person] = Counter()
     for person, item in items:
         if person and (item.seen.any() or len(item.voice)):
             n_parts[person] += 1

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from itertools import islice
 from pathlib import Path
 
 import cv2
-import numpy as np
 
 from reactometer.config import PrepareConfig, parse_config
 from reactometer.console import progress_bar
@@ -21,11 +21,14 @@ from reactometer.media.faces import load_detector
 from reactometer.media.stream import PART, WindowShape, stream_windows
 from reactometer.models.folder import LoadedModel, load_model
 from reactometer.models.network import ReactionModel
-from reactometer.models.scoring import Score, join_parts, score_items
+from reactometer.models.scoring import Score, average_scores, join_parts, score_items
 from reactometer.models.showing import encoded_clips, population
 from reactometer.records import Prediction, PreparedClip, Window
 
 UNREADABLE = (MediaError, cv2.error, MemoryError)
+
+AT_ONCE = 8
+"""Parts and windows of a file that are held with their crops and sound; as many as are scored in one batch."""
 
 DEFAULT_WINDOW_S, DEFAULT_HOP_S = 2.0, 1.0
 """Length of the timeline's windows and the time from one to the next, seconds; our choice."""
@@ -79,12 +82,17 @@ def predict(
         raise ModelError(
             "this model takes features, not media", fix="Use 'reactometer evaluate' with a table of features"
         )
-    own = {} if rate_hz is None else {"rate_hz": rate_hz}
-    settings = settled(parse_config({"prepare": {**loaded.config.prepare.model_dump(), **own}}, "predict").prepare)
+    asked = {} if rate_hz is None else {"rate_hz": rate_hz}
+    settings = settled(parse_config({"prepare": {**loaded.config.prepare.model_dump(), **asked}}, "predict").prepare)
     job = _Job(settings, (PART, WindowShape(window_s, hop_s)) if timeline else (PART,))
-    with progress_bar("predicting", len(videos) * len(loaded.each), progress) as advance:
-        by_member = [_predict_all(member, paths, known, job, advance) for member in loaded.each]
-    return [_average(predictions) for predictions in zip(*by_member, strict=True)]
+    with progress_bar("predicting", len(paths), progress) as advance:
+        moments = _measure_people(loaded.each, paths, known, job)
+        predictions = []
+        for path in paths:
+            own = [moments.get((number, known.get(path, "")), {}) for number in range(len(loaded.each))]
+            predictions.append(_predict_file(loaded, path, own, job))
+            advance()
+    return predictions
 
 
 @dataclass(frozen=True)
@@ -98,93 +106,90 @@ class _Job:
         return stream_windows(Path(path), self.settings, load_detector(self.settings.detector), shapes)
 
 
-def _predict_all(
-    model: LoadedModel, paths: Sequence[str], people: Mapping[str, str], job: _Job, advance: Callable[[], None]
-) -> list[Prediction]:
-    moments = _measure_people(model, paths, people, job) if model.config.model.person_norm else {}
-    predictions = []
-    for path in paths:
-        predictions.append(_predict_file(model, path, moments.get(people.get(path, ""), {}), job))
-        advance()
-    return predictions
-
-
 def _measure_people(
-    model: LoadedModel, paths: Sequence[str], people: Mapping[str, str], job: _Job
-) -> dict[str, dict[str, Moments]]:
-    """Mean and spread of each person's features over all their files, read once for this."""
+    members: Sequence[LoadedModel], paths: Sequence[str], people: Mapping[str, str], job: _Job
+) -> dict[tuple[int, str], dict[str, Moments]]:
+    """Mean and spread of each person's features over all their files, by member's number and person.
 
-    def items() -> Iterator[tuple[str, Item]]:
-        for path in (path for path in paths if path in people):
+    Each file is read once for this, for all members that normalise per person.
+    """
+    normalising = [(number, member) for number, member in enumerate(members) if member.config.model.person_norm]
+
+    def items() -> Iterator[tuple[tuple[int, str], Item]]:
+        for path in (path for path in paths if normalising and path in people):
             with suppress(*UNREADABLE):  # told of when the file's turn comes
-                clips = (clip for _, clip in job.windows(path, [PART]))
-                shown = list(encoded_clips(model.network, clips, replace(model.sampling, draws=1)))
-                yield from ((people[path], item) for item in shown)
+                shown = [
+                    ((number, people[path]), item)
+                    for _, clip in job.windows(path, [PART])
+                    for number, member in normalising
+                    for item in encoded_clips(member.network, [clip], replace(member.sampling, draws=1))
+                ]
+                yield from shown
 
     return measure_people(items())
 
 
-def _predict_file(model: LoadedModel, path: str, moments: Mapping[str, Moments], job: _Job) -> Prediction:
+def _predict_file(model: LoadedModel, path: str, moments: Sequence[Mapping[str, Moments]], job: _Job) -> Prediction:
     try:
         return _score_file(model, path, moments, job)
     except UNREADABLE as error:
         return Prediction(path, f"failed: {' '.join(str(error).split()) or type(error).__name__}", model.labels)
 
 
-def _score_file(model: LoadedModel, path: str, moments: Mapping[str, Moments], job: _Job) -> Prediction:
-    """Read once, cut parts and windows on the way, and score them as they come."""
-    cut: list[tuple[WindowShape, PreparedClip]] = []  # without crops and sound, so that it stays small
-    has_sound = False
-
-    def clips() -> Iterator[PreparedClip]:
-        nonlocal has_sound
-        for kind, clip in job.windows(path, job.shapes):
-            has_sound = has_sound or (kind == PART and is_audible(clip.waveform))
-            cut.append((kind, _without_media(clip)))
-            yield clip
-
-    network, draws = model.network, model.sampling.draws
-    everyone = population(network)
-    items = (recast(item, moments, everyone) for item in encoded_clips(network, clips(), model.sampling))
-    drawn = sorted(score_items(network.on_features(), items), key=lambda score: score.number)
-    scores = [
-        (kind, clip, [(clip.duration_s, score) for score in own])
-        for (kind, clip), own in zip(cut, zip(*[iter(drawn)] * draws, strict=True), strict=True)
-    ]  # of each part and window, (length_s, score) a draw
-    parts = [clip for kind, clip, _ in scores if kind == PART]
-    windows = [(clip, join_parts(0, own)) for kind, clip, own in scores if kind in job.shapes[1:]]
-    whole = join_parts(0, [score for kind, _, own in scores if kind == PART for score in own])
-    samples = tuple(sample for clip in parts for sample in clip.samples)
+def _score_file(model: LoadedModel, path: str, moments: Sequence[Mapping[str, Moments]], job: _Job) -> Prediction:
+    cuts = list(_score_cuts(model, path, moments, job))
+    parts = [cut for cut in cuts if cut.kind == PART]
+    windows = [cut for cut in cuts if cut.kind in job.shapes[1:]]
+    whole = join_parts(0, [score for part in parts for score in part.scores])
+    samples = tuple(sample for part in parts for sample in part.clip.samples)
+    has_sound = any(part.has_sound for part in parts)
     return Prediction(
         path=path,
-        status=_status(whole, has_sound, network),
+        status=_status(whole, has_sound, model.network),
         labels=model.labels,
-        duration_s=parts[-1].end_s,
-        face_share=replace(parts[0], samples=samples).face_share,
+        duration_s=parts[-1].clip.end_s,
+        face_share=replace(parts[0].clip, samples=samples).face_share,
         has_sound=has_sound,
         intensities=_known(whole),
-        windows=tuple(Window(clip.start_s, clip.end_s, clip.face_share, _known(score)) for clip, score in windows),
+        windows=tuple(cut.as_window() for cut in windows),
         samples=samples,
-        frames_read=parts[-1].frames_read,
+        frames_read=parts[-1].clip.frames_read,
     )
 
 
-def _average(predictions: Sequence[Prediction]) -> Prediction:
-    """The members' predictions of one file as one: the mean of their intensities, all else is the same."""
-    failed = [prediction for prediction in predictions if prediction.failed]
-    if failed:
-        return failed[0]
-    windows = tuple(
-        replace(own[0], intensities=_mean([window.intensities for window in own]))
-        for own in zip(*(prediction.windows for prediction in predictions), strict=True)
-    )
-    whole = _mean([prediction.intensities for prediction in predictions])
-    return replace(predictions[0], intensities=whole, windows=windows)
+@dataclass(frozen=True)
+class _Cut:
+    """A part or window of a file, scored."""
+
+    kind: WindowShape
+    clip: PreparedClip  # without crops and sound, so that it stays small
+    has_sound: bool
+    scores: Sequence[tuple[float, Score]]  # (length_s, score) a draw
+
+    def as_window(self) -> Window:
+        score = _known(join_parts(0, self.scores))
+        return Window(self.clip.start_s, self.clip.end_s, self.clip.face_share, score)
 
 
-def _mean(members: Sequence[tuple[float, ...] | None]) -> tuple[float, ...] | None:
-    known = [intensities for intensities in members if intensities is not None]
-    return tuple(float(value) for value in np.mean(known, axis=0)) if known else None
+def _score_cuts(model: LoadedModel, path: str, moments: Sequence[Mapping[str, Moments]], job: _Job) -> Iterator[_Cut]:
+    """Read a file once, and score a few of its parts and windows at a time with all members, as they come."""
+    heads = [member.network.on_features() for member in model.each]
+    windows, draws = job.windows(path, job.shapes), model.sampling.draws
+    while some := list(islice(windows, AT_ONCE)):
+        members = zip(model.each, heads, moments, strict=True)
+        drawn = average_scores([_score(*member, [clip for _, clip in some]) for member in members])
+        for place, (kind, clip) in enumerate(some):
+            own = [(clip.duration_s, score) for score in drawn[place * draws : (place + 1) * draws]]
+            yield _Cut(kind, _without_media(clip), is_audible(clip.waveform), own)
+
+
+def _score(
+    member: LoadedModel, head: ReactionModel, moments: Mapping[str, Moments], clips: Sequence[PreparedClip]
+) -> list[Score]:
+    """Every draw of every clip, scored by one model, whose head this is."""
+    everyone = population(member.network)
+    items = encoded_clips(member.network, clips, member.sampling)
+    return list(score_items(head, (recast(item, moments, everyone) for item in items)))
 
 
 def _without_media(clip: PreparedClip) -> PreparedClip:
