@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -125,33 +124,10 @@ def print_evaluation(evaluation: Evaluation) -> None:
     _print_failed(evaluation.failed)
 
 
-def check_outputs(tables: Sequence[Path | None], plot: Path | None, n_files: int) -> None:
-    """Refuse unknown formats of tables and pictures before any work is done."""
-    from reactometer.inference.formats import check_ending
-    from reactometer.inference.timeline import check_picture
-
-    for path in tables:
-        check_ending(path)
-    check_picture(plot, n_files)
-
-
-def write_predictions(
-    predictions: Sequence[Prediction], out: Path | None, timeline: Path | None, frames: Path | None, plot: Path | None
-) -> None:
-    """Write the tables and pictures that were asked for."""
-    from reactometer.inference import formats
-
-    labels = predictions[0].labels
-    for path, rows, columns in (
-        (out, formats.clip_rows, formats.clip_columns(labels)),
-        (timeline, formats.timeline_rows, formats.timeline_columns(labels)),
-        (frames, formats.frame_rows, list(formats.FRAME_COLUMNS)),
-    ):
-        if path is not None:
-            formats.write_table(rows(predictions), columns, path)
-            messages.print(f"wrote {escape(str(path))}")
-    if plot is not None:
-        _draw(predictions, plot)
+def print_written(paths: Iterable[Path]) -> None:
+    """Name each file when it is written."""
+    for path in paths:
+        messages.print(f"wrote {escape(str(path))}")
 
 
 def print_predictions(predictions: Sequence[Prediction]) -> None:
@@ -165,8 +141,9 @@ def print_predictions(predictions: Sequence[Prediction]) -> None:
             table.add_row(escape(Path(prediction.path).name), _what_was_read(prediction), _strongest(prediction))
         results.print(table)
     for prediction in read:
-        if prediction.status != "ok":
-            messages.print(f"note: {escape(prediction.path)}: {prediction.status}: no intensities", style="yellow")
+        notes = [*prediction.notes, *([f"{prediction.status}: no intensities"] if prediction.status != "ok" else [])]
+        for note in notes:
+            messages.print(f"note: {escape(prediction.path)}: {escape(note)}", style="yellow")
     _print_failed([prediction.status.removeprefix("failed: ") for prediction in predictions if prediction.failed])
 
 
@@ -204,15 +181,6 @@ def _what_was_read(prediction: Prediction) -> str:
 def _strongest(prediction: Prediction, most: int = 3) -> str:
     pairs = zip(prediction.intensities or (), prediction.labels, strict=False)
     return ", ".join(f"{label} {value:.2f}" for value, label in sorted(pairs, reverse=True)[:most]) or "–"
-
-
-def _draw(predictions: Sequence[Prediction], plot: Path) -> None:
-    from reactometer.inference.timeline import draw_timeline
-
-    for prediction in (prediction for prediction in predictions if not prediction.failed):
-        name = re.sub(r"[^\w.-]+", "_", Path(prediction.path).name) + ".png"
-        path = draw_timeline(prediction, plot if plot.suffix else plot / name)
-        messages.print(f"wrote {escape(str(path))}")
 
 
 def _face_share(rows: Sequence[PreparedRow]) -> float:

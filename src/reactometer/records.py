@@ -144,6 +144,18 @@ class Window:
 
 
 @dataclass(frozen=True)
+class Event:
+    """A stretch of a file over which one emotion is at or above a threshold."""
+
+    label: str
+    onset_s: float
+    peak_s: float
+    offset_s: float
+    peak: float  # largest intensity
+    mean: float  # of the windows between onset and offset
+
+
+@dataclass(frozen=True)
 class Prediction:
     """What a model says of one file.
 
@@ -160,6 +172,7 @@ class Prediction:
     windows: tuple[Window, ...] = ()
     samples: tuple[FaceSample, ...] = ()  # sampled frames without their crops
     frames_read: int = 0  # frames decoded from the container
+    notes: tuple[str, ...] = ()  # what was done to the model's own values
 
     @property
     def failed(self) -> bool:

@@ -9,6 +9,7 @@ from typing import Any
 import pandas as pd
 
 from reactometer.errors import OutputError
+from reactometer.inference.events import find_events
 from reactometer.records import Prediction
 
 ENDINGS = (".csv", ".parquet", ".json")
@@ -30,12 +31,16 @@ def clip_rows(predictions: Sequence[Prediction]) -> list[dict[str, Any]]:
 
 
 def timeline_rows(predictions: Sequence[Prediction]) -> list[dict[str, Any]]:
-    """One row a window: ``path, start_s, end_s, face_share`` and one column a label, empty where unknown."""
+    """One row a window: ``path, start_s, end_s, state, face_share`` and one column a label, empty where unknown.
+
+    ``state`` is "face" or "no_face"; the values of a window without a face come from the voice alone.
+    """
     return [
         {
             "path": prediction.path,
             "start_s": _rounded(window.start_s),
             "end_s": _rounded(window.end_s),
+            "state": "face" if window.face_share else "no_face",
             "face_share": _rounded(window.face_share),
             **_intensities(prediction.labels, window.intensities),
         }
@@ -55,6 +60,23 @@ def frame_rows(predictions: Sequence[Prediction]) -> list[dict[str, Any]]:
         }
         for prediction in predictions
         for sample in prediction.samples
+    ]
+
+
+def event_rows(predictions: Sequence[Prediction], threshold: float) -> list[dict[str, Any]]:
+    """One row an event: ``path, label, onset_s, peak_s, offset_s, peak, mean``."""
+    return [
+        {
+            "path": prediction.path,
+            "label": event.label,
+            "onset_s": _rounded(event.onset_s),
+            "peak_s": _rounded(event.peak_s),
+            "offset_s": _rounded(event.offset_s),
+            "peak": round(event.peak, 6),
+            "mean": round(event.mean, 6),
+        }
+        for prediction in predictions
+        for event in find_events(prediction, threshold)
     ]
 
 
@@ -95,10 +117,12 @@ def clip_columns(labels: Sequence[str]) -> list[str]:
 
 def timeline_columns(labels: Sequence[str]) -> list[str]:
     """Columns of the table of windows."""
-    return ["path", "start_s", "end_s", "face_share", *labels]
+    return ["path", "start_s", "end_s", "state", "face_share", *labels]
 
 
 FRAME_COLUMNS = ("path", "time_s", "state", "box_x", "box_y", "box_width", "box_height")
+
+EVENT_COLUMNS = ("path", "label", "onset_s", "peak_s", "offset_s", "peak", "mean")
 
 
 def _intensities(labels: Sequence[str], values: Sequence[float] | None) -> dict[str, float | None]:

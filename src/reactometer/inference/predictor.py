@@ -16,6 +16,7 @@ from reactometer.data.batches import Item
 from reactometer.data.people import Moments, match_people, measure_people, recast
 from reactometer.data.prepare import settled
 from reactometer.errors import ConfigError, MediaError, ModelError
+from reactometer.inference.refine import check_span, parse_baseline, refine
 from reactometer.media.audio import is_audible
 from reactometer.media.faces import load_detector
 from reactometer.media.stream import PART, WindowShape, stream_windows
@@ -43,6 +44,8 @@ def predict(
     rate_hz: float | None = None,
     timeline: bool = True,
     people: Mapping[str, str] | Mapping[Path, str] | None = None,
+    smooth_s: float = 0.0,
+    baseline: str | None = None,
     progress: bool = True,
 ) -> list[Prediction]:
     """Estimate intensities of video (or sound) files, each as a whole and in windows over time.
@@ -59,13 +62,16 @@ def predict(
         timeline: score the windows too, not the files alone.
         people: who is seen in each file, for a model that normalises per person: the files of one person are read
             twice, and their own mean and spread of each feature give way to the training set's.
+        smooth_s: the timeline becomes a weighted mean over so many seconds, see :func:`refine.smooth`; 0: as it is.
+        baseline: what each person shows at rest is subtracted, "0-3s" or "running", see
+            :func:`refine.subtract_baseline`. Both are told of in the predictions' notes.
         progress: show a bar on standard error.
 
     Returns:
         One prediction a file, in the order given.
 
     Raises:
-        ConfigError: a window, hop or rate that is not positive, or too large.
+        ConfigError: a window, hop, rate or smoothing that is not positive, or too large; no baseline.
         DataError: ``people`` names a file that is not among those given.
         ModelError: no such model, or a damaged one.
     """
@@ -75,6 +81,8 @@ def predict(
             got=f"window {window_s} s, hop {hop_s} s",
             expected=f"0 < hop <= window <= {PART.length_s:.0f} s",
         )
+    rest = None if baseline is None else parse_baseline(baseline, window_s)
+    check_span(smooth_s)
     paths = [str(video) for video in videos]
     known = match_people(people or {}, paths)
     loaded = model if isinstance(model, LoadedModel) else load_model(model)
@@ -90,7 +98,7 @@ def predict(
         predictions = []
         for path in paths:
             own = [moments.get((number, known.get(path, "")), {}) for number in range(len(loaded.each))]
-            predictions.append(_predict_file(loaded, path, own, job))
+            predictions.append(refine(_predict_file(loaded, path, own, job), smooth_s, rest))
             advance()
     return predictions
 

@@ -12,23 +12,7 @@ from reactometer.errors import OutputError
 from reactometer.records import Prediction, Window
 
 COLOURS = ("#d1495b", "#edae49", "#00798c", "#5f8a3a", "#8f5aa8", "#30638e", "#c86b3c")
-
-
 PICTURE_ENDINGS = (".png", ".jpg", ".svg", ".pdf")
-
-
-def check_picture(path: Path | None, n_files: int) -> None:
-    """Refuse, before any work is done, a name that cannot hold the pictures: several files' go into a folder.
-
-    Raises:
-        OutputError: an unknown ending, or one picture's name for several files.
-    """
-    if path is None or not path.suffix:
-        return
-    if path.suffix.lower() not in PICTURE_ENDINGS:
-        raise OutputError(f"{path}: no such picture format", got=path.suffix, expected=", ".join(PICTURE_ENDINGS))
-    if n_files > 1:
-        raise OutputError(f"{path}: one picture for {n_files} files", fix="Name a folder, without an ending")
 
 
 def draw_timeline(prediction: Prediction, path: Path | str, labels: Sequence[float] | None = None) -> Path:

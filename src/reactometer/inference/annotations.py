@@ -1,0 +1,140 @@
+"""A prediction -> what annotation tools and players read: ELAN's .eaf, and WebVTT subtitles."""
+
+from __future__ import annotations
+
+import mimetypes
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from itertools import pairwise
+from pathlib import Path
+from xml.etree import ElementTree
+
+from reactometer.errors import OutputError
+from reactometer.records import Event, Prediction, Window
+
+SCHEMA = "http://www.mpi.nl/tools/elan/EAFv3.0.xsd"
+LEAST_SHOWN = 0.1
+"""Intensity below which a subtitle leaves an emotion out."""
+
+
+def write_elan(prediction: Prediction, events: Sequence[Event], path: Path) -> Path:
+    """Write an ELAN document (EAF 3.0): a tier of events and a tier of values for each emotion, and where no face is.
+
+    The annotation of an event is its peak; the tier of values has one annotation a hop, since those of a tier must not
+    overlap. The media file is named by its address and relative to the document.
+
+    Raises:
+        OutputError: a place that cannot be written.
+    """
+    root = ElementTree.Element(
+        "ANNOTATION_DOCUMENT",
+        {
+            "AUTHOR": "reactometer",
+            "DATE": datetime.now(UTC).isoformat(timespec="seconds"),
+            "FORMAT": "3.0",
+            "VERSION": "3.0",
+            "xmlns:xsi": "http://www.w3.org/2001/XMLSchema-instance",
+            "xsi:noNamespaceSchemaLocation": SCHEMA,
+        },
+    )
+    _add_header(root, Path(prediction.path), path)
+    order = ElementTree.SubElement(root, "TIME_ORDER")
+    spans = _shown_spans(prediction.windows)
+    for label in prediction.labels:
+        own = [(event.onset_s, event.offset_s, f"{event.peak:.2f}") for event in events if event.label == label]
+        _add_tier(root, order, label, own)
+    for place, label in enumerate(prediction.labels):
+        pairs = zip(spans, prediction.windows, strict=True)
+        values = [(*span, f"{window.intensities[place]:.2f}") for span, window in pairs if window.intensities]
+        _add_tier(root, order, f"{label} (intensity)", values)
+    faceless = [(*span, "no face") for span, window in zip(spans, prediction.windows, strict=True) if _faceless(window)]
+    _add_tier(root, order, "no face", faceless)
+    if prediction.notes:
+        _add_tier(root, order, "notes", [(0.0, prediction.duration_s or 0.0, "; ".join(prediction.notes))])
+    ElementTree.SubElement(
+        root,
+        "LINGUISTIC_TYPE",
+        {"GRAPHIC_REFERENCES": "false", "LINGUISTIC_TYPE_ID": "intensity", "TIME_ALIGNABLE": "true"},
+    )
+    ElementTree.indent(root)
+    return _write(path, ElementTree.tostring(root, encoding="unicode", xml_declaration=True) + "\n")
+
+
+def write_subtitles(prediction: Prediction, path: Path) -> Path:
+    """Write WebVTT subtitles: one cue a hop with the emotions above 0.1, the strongest first.
+
+    Raises:
+        OutputError: a place that cannot be written.
+    """
+    notes = [f"NOTE {note}\n" for note in prediction.notes]
+    cues = [
+        f"{_clock(start_s)} --> {_clock(end_s)}\n{_cue(prediction.labels, window)}\n"
+        for (start_s, end_s), window in zip(_shown_spans(prediction.windows), prediction.windows, strict=True)
+    ]
+    return _write(path, "\n".join(["WEBVTT\n", *notes, *cues]))
+
+
+def _shown_spans(windows: Sequence[Window]) -> list[tuple[float, float]]:
+    """Of each window, the stretch around its middle up to the neighbours' stretches; the first and last to the ends."""
+    middles_s = [(window.start_s + window.end_s) / 2 for window in windows]
+    cuts_s = [(one + other) / 2 for one, other in pairwise(middles_s)]
+    starts_s = [window.start_s for window in windows[:1]] + cuts_s
+    return list(zip(starts_s, cuts_s + [window.end_s for window in windows[-1:]], strict=True))
+
+
+def _add_header(root: ElementTree.Element, media: Path, document: Path) -> None:
+    header = ElementTree.SubElement(root, "HEADER", {"MEDIA_FILE": "", "TIME_UNITS": "milliseconds"})
+    described = {
+        "MEDIA_URL": media.resolve().as_uri(),
+        "MIME_TYPE": mimetypes.guess_type(media.name)[0] or "video/mp4",
+    }
+    folder = document.resolve().parent
+    if media.resolve().is_relative_to(folder):
+        described["RELATIVE_MEDIA_URL"] = f"./{media.resolve().relative_to(folder).as_posix()}"
+    ElementTree.SubElement(header, "MEDIA_DESCRIPTOR", described)
+
+
+def _add_tier(
+    root: ElementTree.Element, order: ElementTree.Element, name: str, spans: Sequence[tuple[float, float, str]]
+) -> None:
+    tier = ElementTree.SubElement(root, "TIER", {"LINGUISTIC_TYPE_REF": "intensity", "TIER_ID": name})
+    for start_s, end_s, text in spans:
+        number = len(order)
+        for place, time_s in enumerate((start_s, end_s)):
+            slot = {"TIME_SLOT_ID": f"ts{number + place + 1}", "TIME_VALUE": str(round(time_s * 1000))}
+            ElementTree.SubElement(order, "TIME_SLOT", slot)
+        references = {"TIME_SLOT_REF1": f"ts{number + 1}", "TIME_SLOT_REF2": f"ts{number + 2}"}
+        annotation = ElementTree.SubElement(
+            ElementTree.SubElement(tier, "ANNOTATION"),
+            "ALIGNABLE_ANNOTATION",
+            {"ANNOTATION_ID": f"a{number // 2 + 1}", **references},
+        )
+        ElementTree.SubElement(annotation, "ANNOTATION_VALUE").text = text
+
+
+def _faceless(window: Window) -> bool:
+    return window.face_share == 0.0
+
+
+def _cue(labels: Sequence[str], window: Window) -> str:
+    if window.intensities is None:
+        return "no face"
+    away = "no face; " if _faceless(window) else ""
+    strongest = sorted(zip(window.intensities, labels, strict=True), reverse=True)
+    named = [f"{label.replace('-->', '->')} {value:.2f}" for value, label in strongest if value >= LEAST_SHOWN]
+    return away + (", ".join(named) or "–")
+
+
+def _clock(seconds: float) -> str:
+    milliseconds = round(seconds * 1000)
+    minutes, rest = divmod(milliseconds, 60_000)
+    return f"{minutes // 60:02d}:{minutes % 60:02d}:{rest // 1000:02d}.{rest % 1000:03d}"
+
+
+def _write(path: Path, text: str) -> Path:
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise OutputError(f"{path}: cannot be written: {error}", fix="Choose another place") from error
+    return path

@@ -1,0 +1,68 @@
+"""A timeline -> events: when an emotion rises above a threshold, is at its height, and is over."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+
+from reactometer.errors import ConfigError
+from reactometer.records import Event, Prediction, Window
+
+DEFAULT_THRESHOLD = 0.5
+
+
+def find_events(prediction: Prediction, threshold: float = DEFAULT_THRESHOLD) -> list[Event]:
+    """Every stretch of windows whose intensity of an emotion is at or above a threshold.
+
+    A window's value stands for its middle. Onset and offset are where the line between two windows crosses the
+    threshold; at the file's ends, and beside windows without a value, they are where the window itself begins or ends.
+
+    Args:
+        prediction: of one file, with windows.
+        threshold: in (0, 1].
+
+    Returns:
+        Events in the order of their onsets.
+
+    Raises:
+        ConfigError: a threshold out of its range.
+    """
+    if not 0.0 < threshold <= 1.0:
+        raise ConfigError("a threshold of events is an intensity", got=f"{threshold:g}", expected="above 0, at most 1")
+    events = [
+        event
+        for place, label in enumerate(prediction.labels)
+        for event in _events(prediction.windows, place, label, threshold)
+    ]
+    return sorted(events, key=lambda event: (event.onset_s, event.label))
+
+
+def _events(windows: Sequence[Window], place: int, label: str, threshold: float) -> Iterator[Event]:
+    values = np.array([window.intensities[place] if window.intensities else np.nan for window in windows])  # (K,)
+    middles_s = [(window.start_s + window.end_s) / 2 for window in windows]
+
+    def crossing_s(inside: int, outside: int, edge_s: float) -> float:
+        """Where the line from one window to its neighbour crosses the threshold; ``edge_s`` where there is none."""
+        if not 0 <= outside < len(windows) or np.isnan(values[outside]):
+            return edge_s
+        share = (values[inside] - threshold) / (values[inside] - values[outside])
+        return float(middles_s[inside] + share * (middles_s[outside] - middles_s[inside]))
+
+    for first, last in _runs(values >= threshold):
+        peak = first + int(np.argmax(values[first : last + 1]))
+        yield Event(
+            label=label,
+            onset_s=crossing_s(first, first - 1, windows[first].start_s),
+            peak_s=middles_s[peak],
+            offset_s=crossing_s(last, last + 1, windows[last].end_s),
+            peak=float(values[peak]),
+            mean=float(values[first : last + 1].mean()),
+        )
+
+
+def _runs(above: np.ndarray) -> list[tuple[int, int]]:
+    """First and last place of every run of True in (K,) bool."""
+    steps = np.diff(np.concatenate([[False], above, [False]]).astype(int))
+    firsts, ends = np.flatnonzero(steps == 1).tolist(), np.flatnonzero(steps == -1).tolist()
+    return [(first, end - 1) for first, end in zip(firsts, ends, strict=True)]

@@ -1,0 +1,182 @@
+"""A video and its prediction -> the same video with the face's box, a bar an emotion, and the running timeline."""
+
+from __future__ import annotations
+
+import heapq
+from bisect import bisect_left
+from collections.abc import Iterator
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import av
+import av.error
+import cv2
+import numpy as np
+
+from reactometer.errors import OutputError
+from reactometer.inference.timeline import COLOURS
+from reactometer.media.audio import read_sound
+from reactometer.media.video import probe, read_frames
+from reactometer.records import SOUND_RATE_HZ, ByteArray, FaceSample, Frame, FrameState, Prediction, SoundBlock
+
+ENDINGS = (".mp4", ".mkv", ".mov")
+LEAST_WIDTH_PX = 640
+ROW_PX, LABEL_PX, BAR_PX, MARGIN_PX = 26, 120, 110, 8
+"""The panel under the picture: a row an emotion, in it a name, a bar and the line over time."""
+
+CLOCK = Fraction(1, 90_000)
+"""Unit of the written times, seconds; fine enough for any frame rate, variable ones too."""
+
+Piece = Frame | SoundBlock
+
+
+def write_overlay(prediction: Prediction, path: Path) -> Path:
+    """Write the video anew with what the model saw and said; its frames keep their times, its sound comes along.
+
+    Args:
+        prediction: of a file with video, with windows and samples.
+        path: the file to write, H.264 and AAC; ``.mp4``, ``.mkv`` or ``.mov``.
+
+    Raises:
+        OutputError: the file has no video or no windows, or a place or ending that cannot be written.
+        MediaError: the video can no longer be read.
+    """
+    source = Path(prediction.path)
+    info = probe(source)
+    if prediction.failed or not prediction.windows or not info.has_video:
+        raise OutputError(f"{source}: no overlay of a file without a video or a timeline", fix="Leave it out")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f".partial-{path.name}")
+    picture = _Picture(prediction, info.width_px, info.height_px)
+    try:
+        with av.open(str(partial), "w") as container:
+            _encode(container, source, picture, info.has_audio)
+        partial.replace(path)
+    except (OSError, av.error.FFmpegError) as error:
+        raise OutputError(f"{path}: cannot be written: {error}", fix="Choose another place or ending") from error
+    finally:
+        partial.unlink(missing_ok=True)
+    return path
+
+
+class _Picture:
+    """Draws one frame with its box and its panel."""
+
+    def __init__(self, prediction: Prediction, width_px: int, height_px: int) -> None:
+        self.scale = max(1.0, LEAST_WIDTH_PX / width_px)
+        self.width_px = _even(width_px * self.scale)
+        self.height_px = _even(height_px * self.scale)
+        self.samples = [sample for sample in prediction.samples if sample.state is not FrameState.UNREADABLE]
+        self.times_s = [sample.time_s for sample in self.samples]
+        self.duration_s = prediction.duration_s or 1.0
+        self.panel = _draw_panel(prediction, self.width_px)
+        self.middles_s = np.array([(window.start_s + window.end_s) / 2 for window in prediction.windows])  # (K,)
+        nothing = (np.nan,) * len(prediction.labels)
+        self.values = np.array([window.intensities or nothing for window in prediction.windows])  # (K, L)
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Width and height, pixels."""
+        return self.width_px, self.height_px + len(self.panel)
+
+    def draw(self, rgb: ByteArray, time_s: float) -> ByteArray:
+        """(height, width, 3) uint8 RGB."""
+        frame = cv2.resize(rgb, (self.width_px, self.height_px), interpolation=cv2.INTER_LINEAR)
+        self._draw_box(frame, time_s)
+        panel = self.panel.copy()
+        now = self.values[int(np.abs(self.middles_s - time_s).argmin())]  # (L,)
+        for place, value in enumerate(now):
+            top = place * ROW_PX
+            if not np.isnan(value):
+                end = LABEL_PX + round(float(value) * BAR_PX)
+                cv2.rectangle(panel, (LABEL_PX, top + 5), (end, top + ROW_PX - 5), _rgb(place), cv2.FILLED)
+        first = LABEL_PX + BAR_PX + MARGIN_PX
+        cursor = first + round(min(time_s / self.duration_s, 1.0) * (self.width_px - first - MARGIN_PX))
+        cv2.line(panel, (cursor, 2), (cursor, len(panel) - 3), (30, 30, 30), 1)
+        return np.asarray(np.concatenate([frame, panel]), dtype=np.uint8)
+
+    def _draw_box(self, frame: np.ndarray, time_s: float) -> None:
+        sample = self._sample(time_s)
+        if sample is None or sample.box is None:
+            cv2.putText(frame, "no face", (10, 26), cv2.FONT_HERSHEY_SIMPLEX, 0.7, (255, 255, 255), 2, cv2.LINE_AA)
+            return
+        x, y, width, height = (round(value * self.scale) for value in sample.box)
+        cv2.rectangle(frame, (x, y), (x + width, y + height), (255, 255, 255), 2, cv2.LINE_AA)
+
+    def _sample(self, time_s: float) -> FaceSample | None:
+        """The frame looked at that is nearest in time."""
+        if not self.samples:
+            return None
+        right = min(bisect_left(self.times_s, time_s), len(self.samples) - 1)
+        near = [self.samples[place] for place in (max(right - 1, 0), right)]
+        return min(near, key=lambda sample: abs(sample.time_s - time_s))
+
+
+def _draw_panel(prediction: Prediction, width_px: int) -> ByteArray:
+    """(L rows, width, 3) uint8 RGB: names, the places of the bars, and each emotion's line over the whole file."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    height_px = _even(ROW_PX * len(prediction.labels))
+    figure = Figure(figsize=(width_px / 100, height_px / 100), dpi=100)
+    canvas: Any = FigureCanvasAgg(figure)
+    middles_s = [(window.start_s + window.end_s) / 2 for window in prediction.windows]
+    first_px, bottom = LABEL_PX + BAR_PX + MARGIN_PX, 1.0
+    for place, label in enumerate(prediction.labels):
+        bottom = 1.0 - (place + 1) * ROW_PX / height_px
+        middle = bottom + ROW_PX / height_px / 2
+        figure.text((LABEL_PX - 8) / width_px, middle, label, ha="right", va="center", fontsize=8)
+        share = (width_px - first_px - MARGIN_PX) / width_px
+        axes = figure.add_axes((first_px / width_px, bottom + 3 / height_px, share, (ROW_PX - 6) / height_px))
+        values = [window.intensities[place] if window.intensities else np.nan for window in prediction.windows]
+        axes.fill_between(middles_s, values, color=COLOURS[place % len(COLOURS)], alpha=0.5, linewidth=0)
+        axes.plot(middles_s, values, color=COLOURS[place % len(COLOURS)], linewidth=1)
+        axes.set(xlim=(0, prediction.duration_s or 1.0), ylim=(0, 1))
+        axes.axis("off")
+    canvas.draw()
+    return np.ascontiguousarray(np.asarray(canvas.buffer_rgba())[..., :3])
+
+
+def _encode(container: Any, source: Path, picture: _Picture, has_sound: bool) -> None:
+    video = container.add_stream("libx264", options={"crf": "20", "preset": "veryfast"})
+    video.width, video.height = picture.size
+    video.pix_fmt, video.time_base = "yuv420p", CLOCK
+    video.codec_context.time_base = CLOCK
+    sound: Any = container.add_stream("aac", rate=SOUND_RATE_HZ, layout="mono") if has_sound else None
+    pieces: Iterator[Piece] = heapq.merge(read_frames(source), _sound(source, has_sound), key=_begins_s)
+    for piece in pieces:
+        if isinstance(piece, SoundBlock):
+            container.mux(sound.encode(_sound_frame(piece)))
+        elif piece.rgb is not None:
+            frame = av.VideoFrame.from_ndarray(picture.draw(piece.rgb(), piece.time_s), format="rgb24")
+            frame.pts, frame.time_base = round(piece.time_s / CLOCK), CLOCK
+            container.mux(video.encode(frame))
+    container.mux(video.encode())
+    if sound is not None:
+        container.mux(sound.encode())
+
+
+def _sound(source: Path, has_sound: bool) -> Iterator[SoundBlock]:
+    return read_sound(source) if has_sound else iter(())
+
+
+def _sound_frame(block: SoundBlock) -> Any:
+    samples = np.round(block.samples * 32767).clip(-32768, 32767).astype(np.int16)[None]  # (1, S)
+    frame = av.AudioFrame.from_ndarray(samples, format="s16", layout="mono")
+    frame.sample_rate = SOUND_RATE_HZ
+    frame.pts, frame.time_base = round(block.start_s * SOUND_RATE_HZ), Fraction(1, SOUND_RATE_HZ)
+    return frame
+
+
+def _begins_s(piece: Piece) -> float:
+    return piece.start_s if isinstance(piece, SoundBlock) else piece.time_s
+
+
+def _even(pixels: float) -> int:
+    return 2 * max(1, round(pixels / 2))
+
+
+def _rgb(place: int) -> tuple[int, int, int]:
+    colour = COLOURS[place % len(COLOURS)]
+    return int(colour[1:3], 16), int(colour[3:5], 16), int(colour[5:7], 16)

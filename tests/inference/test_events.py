@@ -1,0 +1,46 @@
+"""Events of timelines whose course is known."""
+
+from __future__ import annotations
+
+import pytest
+
+from reactometer.errors import ConfigError
+from reactometer.inference.events import find_events
+from reactometer.records import Event, Prediction, Window
+
+
+def _prediction(values: list[float | None]) -> Prediction:
+    """Windows of 2 s every second."""
+    windows = tuple(
+        Window(float(place), place + 2.0, 1.0, None if value is None else (value,))
+        for place, value in enumerate(values)
+    )
+    return Prediction("a.mp4", "ok", ("Joy",), len(values) + 1.0, windows=windows)
+
+
+def test_onset_and_offset_lie_where_the_line_crosses_the_threshold() -> None:
+    (event,) = find_events(_prediction([0.1, 0.3, 0.7, 0.9, 0.6, 0.2]), 0.5)
+    # middles at 1, 2, 3 … s: up through 0.5 between 2 and 3 s, down between 5 and 6 s
+    assert event.onset_s == pytest.approx(2.5)
+    assert event.peak_s == 4.0
+    assert event.offset_s == pytest.approx(5.25)
+    assert event.peak == 0.9
+    assert event.mean == pytest.approx((0.7 + 0.9 + 0.6) / 3)
+
+
+def test_an_event_ends_with_the_file_and_where_nobody_is_seen() -> None:
+    first, second = find_events(_prediction([0.8, None, 0.6, 0.7]), 0.5)
+    assert first == Event("Joy", 0.0, 1.0, 2.0, 0.8, 0.8)
+    assert (second.onset_s, second.peak_s, second.offset_s) == (2.0, 4.0, 5.0)
+
+
+def test_the_threshold_itself_counts_and_below_it_nothing_does() -> None:
+    assert len(find_events(_prediction([0.1, 0.5, 0.1]), 0.5)) == 1
+    assert find_events(_prediction([0.1, 0.49, 0.1]), 0.5) == []
+    assert find_events(_prediction([]), 0.5) == []
+
+
+@pytest.mark.parametrize("threshold", [0.0, -0.1, 1.1, float("nan")])
+def test_a_threshold_is_an_intensity(threshold: float) -> None:
+    with pytest.raises(ConfigError, match="threshold"):
+        find_events(_prediction([0.1]), threshold)

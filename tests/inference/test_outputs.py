@@ -1,0 +1,142 @@
+"""What is written of a prediction: ELAN documents, subtitles, overlay videos, and where each file goes."""
+
+from __future__ import annotations
+
+import itertools
+import re
+from pathlib import Path
+from typing import Any
+from xml.etree import ElementTree
+
+import av
+import numpy as np
+import pandas as pd
+import pytest
+
+from reactometer.errors import ConfigError, OutputError
+from reactometer.inference.annotations import write_elan, write_subtitles
+from reactometer.inference.events import find_events
+from reactometer.inference.outputs import Outputs
+from reactometer.inference.overlay import write_overlay
+from reactometer.inference.predictor import predict
+from reactometer.records import Prediction, Window
+
+
+def _prediction(path: Path) -> Prediction:
+    values = [(0.1, 0.2), (0.8, 0.2), None, (0.7, 0.05)]
+    shares = [1.0, 1.0, 0.0, 0.0]
+    windows = tuple(
+        Window(float(place), min(place + 2.0, 4.4), share, value)
+        for place, (value, share) in enumerate(zip(values, shares, strict=True))
+    )
+    notes = ("smoothed: Hann-weighted mean over 2 s",)
+    return Prediction(str(path), "ok", ("Joy & fun", "Fear"), 4.4, 0.5, True, (0.4, 0.1), windows, notes=notes)
+
+
+def test_an_elan_document_has_a_tier_an_emotion_and_one_where_no_face_is(tmp_path: Path) -> None:
+    prediction = _prediction(tmp_path / "my clip.mp4")
+    root = ElementTree.parse(write_elan(prediction, find_events(prediction, 0.5), tmp_path / "a.eaf")).getroot()
+    times = {slot.get("TIME_SLOT_ID"): int(slot.get("TIME_VALUE", "")) for slot in root.iter("TIME_SLOT")}
+    tiers = {
+        tier.get("TIER_ID"): [
+            (times[one.get("TIME_SLOT_REF1")], times[one.get("TIME_SLOT_REF2")], one.findtext("ANNOTATION_VALUE"))
+            for one in tier.iter("ALIGNABLE_ANNOTATION")
+        ]
+        for tier in root.iter("TIER")
+    }
+    assert list(tiers) == ["Joy & fun", "Fear", "Joy & fun (intensity)", "Fear (intensity)", "no face", "notes"]
+    assert tiers["Joy & fun"] == [(1571, 3000, "0.80"), (3000, 4400, "0.70")]
+    assert tiers["Fear"] == []
+    assert tiers["Fear (intensity)"] == [(0, 1500, "0.20"), (1500, 2500, "0.20"), (3350, 4400, "0.05")]
+    assert tiers["no face"] == [(2500, 3350, "no face"), (3350, 4400, "no face")]
+    for spans in tiers.values():
+        assert all(start < end for start, end, _ in spans)
+        assert all(one[1] <= other[0] for one, other in itertools.pairwise(spans))
+    names = [one.get("ANNOTATION_ID") for one in root.iter("ALIGNABLE_ANNOTATION")]
+    assert len(names) == len(set(names))
+    (media,) = root.iter("MEDIA_DESCRIPTOR")
+    assert media.get("RELATIVE_MEDIA_URL") == "./my clip.mp4"
+    assert str(media.get("MEDIA_URL")).startswith("file:///")
+
+
+def test_subtitles_name_the_strongest_first_and_say_where_no_face_is(tmp_path: Path) -> None:
+    text = write_subtitles(_prediction(tmp_path / "a.mp4"), tmp_path / "a.vtt").read_text()
+    assert text.startswith("WEBVTT\n\nNOTE smoothed")
+    cues = re.findall(r"(\S+) --> (\S+)\n(.*)\n", text)
+    assert [cue[2] for cue in cues] == [
+        "Fear 0.20, Joy & fun 0.10",
+        "Joy & fun 0.80, Fear 0.20",
+        "no face",
+        "no face; Joy & fun 0.70",
+    ]
+    assert cues[1][:2] == ("00:00:01.500", "00:00:02.500")
+    assert cues[-1][1] == "00:00:04.400"
+
+
+@pytest.fixture(scope="module")
+def real(shared_data: Path, model_folder: Path) -> Prediction:
+    """What a model says of a real clip of variable frame rate."""
+    (prediction,) = predict([shared_data / "clips" / "face_noface.mov"], model_folder, progress=False)
+    return prediction
+
+
+@pytest.mark.shared
+def test_an_overlay_keeps_every_frame_at_its_time_and_the_sound(real: Prediction, tmp_path: Path) -> None:
+    written = write_overlay(real, tmp_path / "a.mp4")
+    made: Any
+    with av.open(real.path) as source, av.open(str(written)) as made:
+        expected = [frame.time for frame in source.decode(video=0)]
+        frames = list(made.decode(video=0))
+        assert [frame.time - frames[0].time for frame in frames] == pytest.approx(
+            [time - expected[0] for time in expected], abs=0.002
+        )
+        assert frames[0].width >= 640
+        assert made.streams.audio[0].duration * made.streams.audio[0].time_base == pytest.approx(6.4, abs=0.2)
+        panel = frames[0].to_ndarray(format="rgb24")[-26 * len(real.labels) :]
+    assert panel.mean() > 200  # white, with names and lines
+    assert panel.min() < 100
+    assert not list(tmp_path.glob(".partial*"))
+
+
+@pytest.mark.shared
+def test_everything_of_several_files_goes_into_folders(real: Prediction, tmp_path: Path) -> None:
+    outputs = Outputs(
+        clips=tmp_path / "clips.csv",
+        timeline=tmp_path / "timeline.csv",
+        events=tmp_path / "events.parquet",
+        elan=tmp_path / "elan",
+        subtitles=tmp_path / "vtt",
+        plot=tmp_path / "plots",
+        threshold=0.01,
+    )
+    outputs.check(2)
+    failed = Prediction("no.mp4", "failed: no such file", real.labels)
+    written = list(outputs.write([real, failed]))
+    assert all(path.is_file() for path in written)
+    assert {path.name for path in written} == {
+        *("clips.csv", "timeline.csv", "events.parquet"),
+        *(f"face_noface.mov{ending}" for ending in (".eaf", ".vtt", ".png")),
+    }
+    states = pd.read_csv(tmp_path / "timeline.csv").state.tolist()
+    assert states[0] == "face"
+    assert states[-1] == "no_face"
+    events = pd.read_parquet(tmp_path / "events.parquet")
+    assert len(events)
+    assert np.all(events.onset_s <= events.peak_s)
+    assert np.all(events.peak_s <= events.offset_s)
+
+
+@pytest.mark.parametrize(
+    ("outputs", "error", "message"),
+    [
+        (Outputs(elan=Path("a.xml")), OutputError, "no such ELAN document format"),
+        (Outputs(subtitles=Path("a.srt")), OutputError, "no such subtitle format"),
+        (Outputs(overlay=Path("a.gif")), OutputError, "no such overlay format"),
+        (Outputs(overlay=Path("a.mp4")), OutputError, "one overlay for 2 files"),
+        (Outputs(events=Path("a.txt")), OutputError, "no such table format"),
+        (Outputs(threshold=2.0), ConfigError, "threshold"),
+    ],
+)
+def test_what_cannot_be_written_is_refused_beforehand(outputs: Outputs, error: type[Exception], message: str) -> None:
+    with pytest.raises(error, match=message):
+        outputs.check(2)
