@@ -194,7 +194,14 @@ def predict(
     out: Annotated[Path | None, typer.Option(help="Table with a row a file: .csv, .parquet or .json.")] = None,
     timeline: Annotated[Path | None, typer.Option(help="The same kind of table with a row a window.")] = None,
     frames: Annotated[Path | None, typer.Option(help="The same with a row a frame looked at.")] = None,
+    events: Annotated[Path | None, typer.Option(help="The same with a row an event: onset, peak, offset.")] = None,
+    threshold: Annotated[float, typer.Option(help="Intensity from which on an emotion is an event.")] = 0.5,
     plot: Annotated[Path | None, typer.Option(help="Picture of the timeline; for several files, a folder.")] = None,
+    elan: Annotated[Path | None, typer.Option(help="ELAN document (.eaf); for several files, a folder.")] = None,
+    subtitles: Annotated[Path | None, typer.Option(help="WebVTT subtitles (.vtt); or a folder.")] = None,
+    overlay: Annotated[
+        Path | None, typer.Option(help="The video with box, bars and timeline (.mp4, .mkv, .mov); or a folder.")
+    ] = None,
     window: Annotated[float, typer.Option(help="Length of the timeline's windows, seconds.")] = 2.0,
     hop: Annotated[float, typer.Option(help="From one window's start to the next one's, seconds.")] = 1.0,
     rate: Annotated[float | None, typer.Option(help="Frames looked at per second; default: as in training.")] = None,
@@ -202,19 +209,33 @@ def predict(
         Path | None, typer.Option(help="CSV with columns path and person, for a model that normalises per person.")
     ] = None,
     same_person: Annotated[bool, typer.Option("--same-person", help="All files show one person.")] = False,
+    smooth: Annotated[float, typer.Option(help="Smooth the timeline over so many seconds.")] = 0.0,
+    baseline: Annotated[
+        str | None, typer.Option(help="Subtract what the person shows at rest: a stretch such as 0-3s, or running.")
+    ] = None,
     device: DeviceOption = "auto",
 ) -> None:
     """Estimate intensities of files: as a whole, and over time."""
     from reactometer.data.people import read_people
+    from reactometer.inference.outputs import Outputs
     from reactometer.inference.predictor import predict as run
     from reactometer.models.folder import load_model
 
-    printing.check_outputs((out, timeline, frames), plot, len(videos))
-    wants_timeline = timeline is not None or plot is not None
-    loaded = load_model(model, device)
+    outputs = Outputs(out, timeline, frames, events, plot, elan, subtitles, overlay, threshold)
+    outputs.check(len(videos))
     who = read_people(people) if people else dict.fromkeys(videos, "the same") if same_person else {}
-    predictions = run(videos, loaded, window_s=window, hop_s=hop, rate_hz=rate, timeline=wants_timeline, people=who)
-    printing.write_predictions(predictions, out, timeline, frames, plot)
+    predictions = run(
+        videos,
+        load_model(model, device),
+        window_s=window,
+        hop_s=hop,
+        rate_hz=rate,
+        timeline=outputs.wants_timeline or baseline is not None,
+        people=who,
+        smooth_s=smooth,
+        baseline=baseline,
+    )
+    printing.print_written(outputs.write(predictions))
     printing.print_predictions(predictions)
     raise typer.Exit(SOME_FAILED if any(prediction.failed for prediction in predictions) else OK)
 
