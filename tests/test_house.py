@@ -26,7 +26,13 @@ ALLOWED = {
     "comparison": {*GROUND, "data", "models", "training", "evaluation", "tables"},
     "tables": {*GROUND, "evaluation"},
     "printing": {*GROUND, "data", "models", "training", "evaluation", "inference", "walkthrough", "tables"},
-    "cli": {*GROUND, "data", "models", "training", "evaluation", "inference", "walkthrough", "comparison", "printing"},
+    "printing_weights": {*GROUND, "models", "printing"},
+    "cli_weights": {*GROUND, "models", "printing_weights"},
+    "cli": {
+        *GROUND,
+        *("data", "models", "training", "evaluation", "inference"),
+        *("walkthrough", "comparison", "printing", "cli_weights"),
+    },
 }
 
 

@@ -168,6 +168,18 @@ def test_an_unreachable_address_is_a_weights_error(folder: Path) -> None:
         find_weights("tiny")
 
 
+def test_how_far_a_download_is_can_be_told(server: Server, folder: Path) -> None:
+    folder.mkdir(parents=True)
+    (folder / "tiny.onnx.part").write_bytes(CONTENT[:1000])
+    told: list[int] = []
+    find_weights("tiny", told.append)
+    assert told == sorted(told)
+    assert told[0] > 1000
+    assert told[-1] == len(CONTENT)
+    find_weights("tiny", told.append)
+    assert told[-1] == len(CONTENT)
+
+
 def test_many_that_ask_at_once_download_once(server: Server, folder: Path) -> None:
     with ThreadPoolExecutor(8) as pool:
         found = list(pool.map(lambda _: find_weights("tiny").read_bytes(), range(8)))

@@ -10,13 +10,10 @@ from typing import Annotated
 import typer
 from rich.markup import escape
 
-from reactometer import printing
+from reactometer import cli_weights, printing
 from reactometer.config import PrepareConfig
-from reactometer.console import messages
+from reactometer.console import INTERRUPTED, OK, SOME_FAILED, USAGE, messages
 from reactometer.errors import ReactometerError
-
-OK, SOME_FAILED, USAGE, INTERRUPTED = 0, 1, 2, 130
-"""Exit statuses: all done; some clips failed and are listed; wrong use; stopped with Ctrl-C."""
 
 app = typer.Typer(
     help="How strongly did a person react? Emotional reaction intensity from face and voice.",
@@ -25,6 +22,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
+app.add_typer(cli_weights.app, name="weights", short_help="Weights: list, fetch, verify, bundle.")
 DataArgument = Annotated[
     Path, typer.Argument(metavar="DATA", help="A data set (a challenge's folder or a CSV), or one made by 'prepare'.")
 ]
@@ -250,6 +248,10 @@ def demo(
     from reactometer.walkthrough import demo as run
 
     printing.print_demo(run(out, n_clips=clips, seed=seed))
+
+
+app.command(short_help="A model -> the Hugging Face Hub.")(cli_weights.push)
+app.command(short_help="The Hugging Face Hub -> a model.")(cli_weights.pull)
 
 
 def _version(asked: bool) -> None:

@@ -1,4 +1,4 @@
-"""What a person sees while waiting: one progress bar for all long work."""
+"""What a person sees while waiting, and the status that a command ends with."""
 
 from __future__ import annotations
 
@@ -7,7 +7,19 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    DownloadColumn,
+    MofNCompleteColumn,
+    Progress,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+    TransferSpeedColumn,
+)
+
+OK, SOME_FAILED, USAGE, INTERRUPTED = 0, 1, 2, 130
+"""Exit statuses: all done; some of it failed and is listed; wrong use; stopped with Ctrl-C."""
 
 messages = Console(stderr=True, highlight=False, soft_wrap=True)
 """Progress, warnings and errors; results go to standard output."""
@@ -32,3 +44,12 @@ def progress_bar(title: str, total: int, show: bool = True) -> Iterator[Callable
     with Progress(*columns, console=messages, disable=not show) as progress:
         task = progress.add_task(title, total=total)
         yield lambda: progress.advance(task)
+
+
+@contextmanager
+def download_bar(title: str, size_bytes: int, show: bool = True) -> Iterator[Callable[[int], None]]:
+    """Show a bar on standard error; the body gets a function that is told how many bytes are here."""
+    columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn())
+    with Progress(*columns, console=messages, disable=not show) as progress:
+        task = progress.add_task(title, total=size_bytes)
+        yield lambda have: progress.update(task, completed=have)

@@ -117,7 +117,7 @@ def load_model(folder: Path | str, device: str = "auto") -> LoadedModel:
         device: "auto" (a GPU if there is one), or a torch device such as "cpu" or "cuda:1".
 
     Raises:
-        ModelError: not a model folder, or a damaged one.
+        ModelError: not a model folder, or a damaged one, or one that asks for code from elsewhere.
     """
     folder = Path(folder)
     description = _read_description(folder)
@@ -130,6 +130,7 @@ def load_model(folder: Path | str, device: str = "auto") -> LoadedModel:
     try:
         config = Config.model_validate(description["config"])
         labels = tuple(str(label) for label in description["labels"])
+        _refuse_code(description["encoders"])
         encoders = rebuild_encoders(config.model, description["encoders"])
         network = build_model(config.model, encoders, [0.5] * len(labels))
         network.load_state_dict(load_file(folder / WEIGHTS_FILE))
@@ -139,6 +140,15 @@ def load_model(folder: Path | str, device: str = "auto") -> LoadedModel:
         ) from error
     network.eval().to(choose_device(device))
     return LoadedModel(network, labels, sampling_of(config.model, network), config, description)
+
+
+def _refuse_code(settings: object) -> None:
+    """Raise ModelError where an encoder's settings name a kernel or a network of the Hub, which would be fetched."""
+    for key, value in settings.items() if isinstance(settings, Mapping) else ():
+        is_kernel = "implementation" in str(key) and value not in (None, True, False, "eager", "sdpa")
+        if is_kernel or (key == "architecture" and ":" in str(value)):
+            raise ModelError("its encoder asks for code or a network from elsewhere", got=f"{key} = {value!r}")
+        _refuse_code(value)
 
 
 def choose_device(name: str) -> torch.device:

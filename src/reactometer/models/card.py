@@ -1,0 +1,109 @@
+"""A model folder -> its model card: what it was trained on, how it scored, how to use it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from reactometer.errors import OutputError
+from reactometer.models.folder import LoadedModel
+from reactometer.models.pretrained import PRETRAINED
+from reactometer.models.zoo import SYSTEMS
+
+CARD_FILE = "README.md"
+MEASURES = {"Pearson": "pearson", "CCC": "ccc", "MAE": "mae"}
+
+
+def write_card(folder: Path, model: LoadedModel, name: str) -> bool:
+    """Write a model folder's README.md, unless it has one; returns whether it was written.
+
+    Raises:
+        OutputError: the folder cannot be written into.
+    """
+    if (folder / CARD_FILE).exists():
+        return False
+    try:
+        (folder / CARD_FILE).write_text(model_card(model, name), encoding="utf-8")
+    except OSError as error:
+        raise OutputError(f"{folder / CARD_FILE}: cannot be written: {error.strerror}", fix="Copy the model") from error
+    return True
+
+
+def model_card(model: LoadedModel, name: str) -> str:
+    """The card as Markdown behind a YAML header, from what the model says of itself.
+
+    Args:
+        model: a model, or an ensemble.
+        name: of its repository, ``owner/name``.
+    """
+    header: dict[str, object] = {"library_name": "reactometer", "tags": ["emotional-reaction-intensity"]}
+    if bases := list(dict.fromkeys(base for member in model.each for base in _bases(member))):
+        header["base_model"] = bases
+    yaml = [f"{key}: {json.dumps(value)}" for key, value in header.items()]
+    parts = [
+        "\n".join(["---", *yaml, "---", "", f"# {name.partition('/')[2]}"]),
+        f"Estimates how strongly a person in a video reacts: a number in [0, 1] for each of {len(model.labels)} labels "
+        f"({', '.join(model.labels)}). Made with reactometer {model.description.get('reactometer', '')}; weights in "
+        "safetensors and a description in JSON: loading it runs no code.",
+        f"```sh\nreactometer pull {name} model\n{_use(model)}\n```",
+        f"An ensemble of {len(model.members)} models: their scores are averaged." if model.members else "",
+        *(_about(member) for member in model.each),
+        "An intensity is what raters or the person reported for clips like those it was trained on. It is no reading "
+        "of a mind, no diagnosis, and it carries over to other people, cameras and cultures only as far as measured.",
+    ]
+    return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def _use(model: LoadedModel) -> str:
+    if model.network.given_sizes:
+        return "reactometer evaluate --model model DATA   # with the features that it was trained on, not with videos"
+    return "reactometer predict --model model video.mp4"
+
+
+def _bases(model: LoadedModel) -> list[str]:
+    """The well-known encoders that a model started from."""
+    config, about = model.config.model, model.description.get("encoders", {})
+    names = {"face": config.encoder or SYSTEMS[config.name].encoder, "voice": config.voice_encoder}
+    started = [name for modality, name in names.items() if about.get(modality, {}).get("pretrained")]
+    return [name for name in started if name in PRETRAINED]
+
+
+def _about(model: LoadedModel) -> str:
+    """System, data and scores of one model."""
+    data, metrics, inputs = (model.description.get(key, {}) for key in ("data", "metrics", "encoders"))
+    name = model.config.model.name
+    kinds = "; ".join(f"{modality}: {_kind(about)}" for modality, about in inputs.items())
+    lines = [f"System: {name}. {kinds}; joined by: {SYSTEMS[name].head}."]
+    lines += [f"Started from {base}, licence: {PRETRAINED[base].licence}." for base in _bases(model)]
+    if "name" in data:
+        counts = f"{data.get('n_train_clips', '?')} clips to learn from, {data.get('n_val_clips', '?')} to choose on"
+        lines.append(f"Trained on {data['name']}: {counts}. Seed {model.config.training.seed}.")
+    return "\n".join(lines) + (
+        f"\n\n{_scores(model.labels, metrics)}" if set(MEASURES.values()) <= set(metrics) else ""
+    )
+
+
+def _kind(about: Mapping[str, Any]) -> str:
+    """What encodes a modality, from its description in ``model.json``."""
+    if "given" in about:
+        return f"{about['given']} given features a step"
+    if "convolution" in about:
+        return f"convolutions over {about['convolution']} given features a step"
+    return f"{about['config']['model_type']} of transformers" if "config" in about else "log-mel network"
+
+
+def _scores(labels: Sequence[str], metrics: Mapping[str, Any]) -> str:
+    """A table with a row a label; the card says that these clips were chosen on."""
+    rows = {label: [metrics[key].get(label) for key in MEASURES.values()] for label in labels}
+    rows["mean"] = [metrics.get(f"mean_{key}") for key in MEASURES.values()]
+    clips = f"{metrics.get('n_clips', '?')} clips of the {metrics.get('split', '?')} split"
+    lines = [f"Scores on the {clips}, on which its epoch was chosen:", ""]
+    lines += ["| | " + " | ".join(MEASURES) + " |", "| --- " * (len(MEASURES) + 1) + "|"]
+    lines += [f"| {label} | " + " | ".join(_shown(value) for value in values) + " |" for label, values in rows.items()]
+    return "\n".join(lines)
+
+
+def _shown(value: float | None) -> str:
+    return "undefined" if value is None else f"{value:.4f}"

@@ -1,0 +1,82 @@
+"""What was done with weights -> what a person reads on the terminal."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from rich.filesize import decimal
+from rich.markup import escape
+
+from reactometer.console import messages
+from reactometer.printing import results
+
+if TYPE_CHECKING:
+    from reactometer.models.hub import Pushed
+    from reactometer.models.store import Held
+    from reactometer.models.verify import Checked
+
+
+def print_weights(weights: Sequence[Held]) -> None:
+    """Print all weights: what is known of each, and where it is."""
+    for held in weights:
+        facts = [decimal(held.size_bytes)] if held.size_bytes else []
+        facts += [f"SHA-256 {held.sha256[:12]}"] if held.sha256 else []
+        results.print(f"[bold]{escape(held.name)}[/bold]  {', '.join([*facts, f'licence: {held.licence}'])}")
+        results.print(f"    {escape(held.source)}")
+        results.print(f"    {escape(_where(held))}")
+    missing = sum(not held.files for held in weights)
+    if missing:
+        results.print(f"{missing} of {len(weights)} are not here; 'reactometer weights fetch NAME' gets one")
+
+
+def print_fetched(fetched: Sequence[Held], failed: Sequence[str]) -> None:
+    """Print where the weights are; what cannot be had goes to standard error."""
+    for held in fetched:
+        results.print(f"{escape(held.name)}  {escape(_where(held))}")
+    for message in failed:
+        messages.print(f"failed: {escape(message)}", style="red")
+
+
+def print_checked(checked: Sequence[Checked]) -> None:
+    """Print a line a file; wrong ones go to standard error."""
+    for one in checked:
+        if one.problem:
+            messages.print(f"wrong: {escape(one.path)}: {escape(one.problem)}", style="red")
+        else:
+            note = "" if one.compared else "  (it opens; nothing here says what its SHA-256 should be)"
+            results.print(f"ok: {escape(one.path)}{note}")
+    wrong = sum(bool(one.problem) for one in checked)
+    results.print(f"{len(checked) - wrong} of {len(checked)} are right" if checked else "no weights are here")
+    if wrong:
+        messages.print("'reactometer weights fetch NAME' replaces what a cache holds; copy other files again")
+
+
+def print_bundled(bundled: Sequence[Held], out: Path) -> None:
+    """Say what is in a bundle, under which licences, and how to use it."""
+    for held in bundled:
+        results.print(f"{escape(held.name)}  {decimal(held.size_bytes or 0)}, licence: {escape(held.licence)}")
+    results.print(f"bundle: {escape(str(out))}")
+    where = "the folder it is unpacked in" if out.suffix == ".zip" else escape(str(out.absolute()))
+    results.print(f"there: set REACTOMETER_WEIGHTS to {where}")
+
+
+def print_pushed(pushed: Pushed, name: str) -> None:
+    """Say where the model is, and how others get exactly this one."""
+    if pushed.wrote_card:
+        results.print("wrote README.md, the model card, into the model folder; edit it and push again")
+    results.print(f"model: {escape(pushed.url)}")
+    results.print(f"next: reactometer pull {escape(name)} OUT --revision {pushed.revision}")
+
+
+def print_pulled(folder: Path) -> None:
+    """Say where the model is and what to do with it."""
+    results.print(f"model: {escape(str(folder))}")
+    results.print(f"next: reactometer predict --model {escape(str(folder))} VIDEO")
+
+
+def _where(held: Held) -> str:
+    if not held.files:
+        return held.place
+    return f"{held.place}: {held.files[0].parent if held.folder else held.files[0]}"
