@@ -59,7 +59,7 @@ def test_parquet_a_split(tmp_path: Path) -> None:
 
 def test_one_parquet_in_the_hub_s_form_with_its_own_splits(tmp_path: Path) -> None:
     table = _rows(10, grey=True)
-    table["image"] = [{"bytes": image, "path": None} for image in table["image"]]
+    table["image"] = table["image"].map(lambda image: {"bytes": image, "path": None})
     table["split"] = ["train"] * 6 + ["valid"] * 4 + ["train"] * 6 + ["test"] * 4
     table.loc[[6, 7], "split"] = "test"
     table.loc[[16, 17], "split"] = "valid"

@@ -24,7 +24,7 @@ class Changes:
 CLIPS = Changes(zoom=0.05, shift=0.03, rotation_rad=0.05, light=0.06, contrast=0.15, tint=0.03)
 """Of clips, whose crops are aligned and few."""
 
-PICTURES = Changes(zoom=0.15, shift=0.1, rotation_rad=0.2, light=0.1, contrast=0.3, tint=0.03)
+PICTURES = Changes(zoom=0.2, shift=0.1, rotation_rad=0.2, light=0.1, contrast=0.35, tint=0.03)
 """Of single pictures of faces, which lie anyhow and are many."""
 
 ERASED_SHARE = (0.15, 0.5)
@@ -35,7 +35,7 @@ def augment(frames: Tensor, most: Changes = CLIPS) -> Tensor:
     """Mirror, move, zoom, tilt and light the crops of each clip at random.
 
     Args:
-        frames: (B, T, 3, H, W) uint8 RGB.
+        frames: (B, T, C, H, W) uint8, RGB or one channel of grey.
         most: the largest changes.
 
     Returns:
@@ -43,16 +43,16 @@ def augment(frames: Tensor, most: Changes = CLIPS) -> Tensor:
     """
     if frames.numel() == 0:
         return frames
-    clips, steps, _, height, width = frames.shape
+    clips, steps, colours, height, width = frames.shape
     transforms = _transforms(clips, most, frames.device)
-    grid = functional.affine_grid(transforms, [clips, 3, height, width], align_corners=False)
+    grid = functional.affine_grid(transforms, [clips, colours, height, width], align_corners=False)
     grid = grid.repeat_interleave(steps, dim=0)  # (B * T, H, W, 2)
-    pixels = frames.flatten(0, 1).float()  # (B * T, 3, H, W)
+    pixels = frames.flatten(0, 1).float()  # (B * T, C, H, W)
     moved = functional.grid_sample(pixels, grid, padding_mode="border", align_corners=False)
-    moved = moved.view(clips, steps, 3, height, width)  # (B, T, 3, H, W)
+    moved = moved.view(clips, steps, colours, height, width)  # (B, T, C, H, W)
     gain = 1.0 + _uniform((clips, 1, 1, 1, 1), most.contrast, frames.device)
     lift = 255.0 * _uniform((clips, 1, 1, 1, 1), most.light, frames.device)
-    tint = 255.0 * _uniform((clips, 1, 3, 1, 1), most.tint, frames.device)
+    tint = 255.0 * _uniform((clips, 1, colours, 1, 1), most.tint, frames.device)
     return ((moved - 127.5) * gain + 127.5 + lift + tint).round().clamp(0, 255).to(torch.uint8)
 
 
@@ -60,7 +60,7 @@ def erase(pictures: Tensor, chance: float) -> Tensor:
     """Grey a rectangle of some pictures (random erasing, Zhong et al., arXiv 1708.04896).
 
     Args:
-        pictures: (B, 3, H, W) uint8.
+        pictures: (B, C, H, W) uint8.
         chance: of each picture to lose a rectangle.
 
     Returns:

@@ -38,6 +38,7 @@ def run(
         resume: go on from the last finished epoch.
         progress: show bars and a line an epoch on standard error.
     """
+    torch.utils.deterministic.fill_uninitialized_memory = False  # a tenth of a step, to find bugs that are not ours
     with _quiet():
         trainer = _trainer(settings, out, str(task.score), progress)
         checkpoint = out / CHECKPOINTS / LAST if resume else None

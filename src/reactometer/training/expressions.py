@@ -62,6 +62,8 @@ class ExpressionTask(LightningModule):
         """The loss of one batch of (B, 3, H, W) uint8 pictures and (B,) classes."""
         pictures, classes = batch
         settings = self.config
+        if self.model.encoder.pixels.grey:
+            pictures = pictures[:, :1]  # (B, 1, H, W): three channels would be changed at three times the cost
         if settings.augment:
             pictures = augment(pictures.unsqueeze(1), PICTURES).squeeze(1)
             pictures = erase(pictures, settings.erasing)
@@ -70,7 +72,8 @@ class ExpressionTask(LightningModule):
         if mix:
             pictures = mix(pictures.flatten(1).float()).view(pictures.shape)
             targets = mix(targets)
-        loss = functional.cross_entropy(self.model(pictures), targets, label_smoothing=settings.label_smoothing)
+        logits = self.model(pictures.expand(-1, 3, -1, -1))
+        loss = functional.cross_entropy(logits, targets, label_smoothing=settings.label_smoothing)
         self.log("train_loss", loss, on_step=False, on_epoch=True, batch_size=len(classes), sync_dist=True)
         return loss
 
