@@ -63,7 +63,8 @@ class ModelConfig(BaseModel):
     encoder: str | None = None
     """Of the face: a Hugging Face name, a folder, or "random:NAME" for random weights; default: the system's own."""
     voice_encoder: str = "log-mel"
-    """"log-mel" (a small network, no download), a HuBERT or wav2vec 2.0 by name, folder or "random:NAME", or, where
+    """"log-mel" (a small network, no download), "contours" (MFCCs and pitch, nothing learned: for few clips, with
+    ``frozen``), a HuBERT or wav2vec 2.0 by name, folder or "random:NAME", or, where
     features of the voice are given, "convolution": a small network over their steps, for contours and other signals."""
     modalities: Literal["both", "face", "voice"] = "both"
     """What a model of face and voice is given, in training and after."""
@@ -78,6 +79,8 @@ class ModelConfig(BaseModel):
     n_frames: Annotated[int, Field(ge=1, le=1024)] = 32
     size_px: Annotated[int, Field(ge=16, le=1024)] = 224
     """Side of the encoder's input, pixels; crops are resized to it."""
+    crop_share: Annotated[float, Field(gt=0.0, le=1.0)] = 1.0
+    """Share of the prepared crop's side that the encoder sees, its middle; less for one trained on tight crops."""
     draws: Annotated[int, Field(ge=1, le=64)] = 1
     """Scores of a clip that are averaged, each from other frames drawn from it; the first are evenly spaced."""
     hidden: Annotated[int, Field(ge=1)] = 128
@@ -127,6 +130,8 @@ class FitConfig(BaseModel):
     """Processes that decode crops beside the training; 0: none."""
     accelerator: str = "auto"
     devices: int | Literal["auto"] = "auto"
+    store: Literal["float32", "float16"] = "float32"
+    """How the weights of the finished model are kept; "float16" takes half the room, and 3 digits of each remain."""
     precision: Literal["32-true", "16-mixed", "bf16-mixed"] = "32-true"
 
 

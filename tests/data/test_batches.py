@@ -15,6 +15,7 @@ from reactometer.data.batches import (
     to_item,
 )
 from reactometer.data.cache import PreparedRow, PreparedSet, load_clip
+from reactometer.media.faces import encode_crop
 from reactometer.records import FaceSample, FrameState, PreparedClip
 
 SAMPLING = Sampling(n_frames=4, size_px=32, listens=True)
@@ -115,3 +116,14 @@ def test_sound_comes_as_blocks_of_samples_where_a_model_hears_the_waveform(prepa
     assert item.voice.ravel()[: len(clip.waveform)].tolist() == clip.waveform.tolist()
     assert np.diff(item.voice_times_s) == pytest.approx(0.02, abs=1e-6)
     assert not item.seen.any()
+
+
+def test_the_middle_of_a_crop_can_be_shown_alone() -> None:
+    crop = np.zeros((80, 80, 3), dtype=np.uint8)
+    crop[10:70, 10:70] = 200
+    sample = FaceSample(0.0, FrameState.FACE, crop_jpeg=encode_crop(crop))
+    clip = PreparedClip(0.0, 0.5, (sample,), None)
+    whole, middle = (to_item(clip, Sampling(1, 40, listens=False, crop_share=share)).frames for share in (1.0, 0.75))
+    assert middle.shape == whole.shape == (1, 3, 40, 40)
+    assert middle.min() > 150
+    assert whole[..., 0].max() < 50

@@ -53,6 +53,22 @@ def test_a_model_comes_back_as_it_was_saved(model_folder: Path, prepared: Prepar
         assert one.intensities.tolist() == other.intensities.tolist()
 
 
+def test_half_precision_takes_half_the_room_and_gives_nearly_the_same(
+    model_folder: Path, prepared: PreparedSet, tmp_path: Path
+) -> None:
+    loaded = load_model(model_folder)
+    config = Config.model_validate(loaded.description["config"])
+    config = config.model_copy(update={"training": config.training.model_copy(update={"store": "float16"})})
+    half = save_model(tmp_path / "half", loaded.network, loaded.labels, config, data={}, metrics={})
+    sizes = [(folder / "weights.safetensors").stat().st_size for folder in (half, model_folder)]
+    assert sizes[0] < 0.6 * sizes[1]
+    again = load_model(half)
+    assert all(weights.dtype == torch.float32 for weights in again.network.parameters())
+    rows, read = prepared.split("test"), MediaReader(loaded.sampling)
+    for one, other in zip(score_rows(loaded.network, rows, read), score_rows(again.network, rows, read), strict=True):
+        assert one.intensities == pytest.approx(other.intensities, abs=2e-3)
+
+
 @pytest.mark.parametrize("batch_size", [1, 3, 40])
 def test_scores_do_not_depend_on_the_batch_size(model_folder: Path, prepared: PreparedSet, batch_size: int) -> None:
     loaded = load_model(model_folder)

@@ -13,10 +13,12 @@ from torch import Tensor
 
 from reactometer.config import ModelConfig
 from reactometer.data.batches import Batch
+from reactometer.errors import ConfigError
+from reactometer.media.contours import contours
 from reactometer.media.voice import MEL_BANDS
 from reactometer.models.streams import voice_stream
-from reactometer.models.voice_encoders import StepConvolution, VoiceEncoder, load_speech_encoder
-from reactometer.models.zoo import Encoders, rebuild_encoders
+from reactometer.models.voice_encoders import ContourEncoder, StepConvolution, VoiceEncoder, load_speech_encoder
+from reactometer.models.zoo import Encoders, load_encoders, rebuild_encoders
 
 
 @pytest.mark.parametrize("steps", [1, 16, 17, 90])
@@ -164,3 +166,27 @@ def test_a_convolution_is_rebuilt_from_its_description_and_its_weights() -> None
     steps = _steps(20, size=5)
     with torch.inference_mode():
         assert torch.equal(again.eval()(*steps)[0], encoder(*steps)[0])
+
+
+def test_contours_of_a_clip_are_the_same_alone_and_in_any_batch() -> None:
+    encoder = ContourEncoder().eval()
+    voice, mask = waveforms(30, 1, 17, 0)
+    features, speech = encoder(voice, mask)
+    assert features.shape == (4, 30, encoder.feature_size)
+    assert not (speech & ~mask).any()
+    assert not features[~speech].any()
+    assert speech.any(1).tolist() == [True, True, True, False]
+    for row, length in ((0, 30), (1, 1), (2, 17)):
+        values, speaks = contours(voice[row, :length].flatten().numpy())
+        assert torch.equal(speech[row, :length], torch.from_numpy(speaks))
+        assert torch.equal(features[row, :length][speaks], torch.from_numpy(values)[speaks])
+
+
+def test_contours_come_back_and_ask_for_a_frozen_model() -> None:
+    config = ModelConfig(name="multimodal", voice_encoder="contours", modalities="voice", frozen=True)
+    encoders = load_encoders(config)
+    again = rebuild_encoders(config, encoders.describe())
+    assert isinstance(encoders.voice, ContourEncoder)
+    assert isinstance(again.voice, ContourEncoder)
+    with pytest.raises(ConfigError, match=r"nothing to train.*model\.frozen=true"):
+        load_encoders(config.model_copy(update={"frozen": False}))

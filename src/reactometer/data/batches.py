@@ -59,6 +59,7 @@ class Sampling:
     looks: bool = True
     listens: bool = True
     hears: Literal["log-mel", "samples"] = "log-mel"
+    crop_share: float = 1.0  # of the crop's side, its middle
     draws: int = 1  # scores of a clip that are averaged, each with other frames drawn from it
 
 
@@ -108,7 +109,7 @@ def to_item(clip: PreparedClip, sampling: Sampling, rng: np.random.Generator | N
     seen = np.array([sampling.looks and sample.crop_jpeg is not None for sample in samples], dtype=bool)  # (T,)
     for place, sample in enumerate(samples):
         if seen[place]:
-            frames[place] = _picture(sample, sampling.size_px)
+            frames[place] = _picture(sample, sampling)
     audible = sampling.listens and clip.waveform is not None and is_audible(clip.waveform)
     voice, rate_hz = _steps(clip.waveform if audible else None, sampling.hears)
     return Item(
@@ -134,9 +135,12 @@ def _steps(waveform: FloatArray | None, hears: str) -> tuple[FloatArray, float]:
     return padded.reshape(-1, BLOCK_SIZE), SOUND_RATE_HZ / BLOCK_SIZE  # (N, BLOCK_SIZE)
 
 
-def _picture(sample: FaceSample, size_px: int) -> ByteArray:
-    """The sample's crop as (3, size_px, size_px) uint8 RGB."""
-    crop = decode_crop(sample.crop_jpeg or b"")
+def _picture(sample: FaceSample, sampling: Sampling) -> ByteArray:
+    """The sample's crop, or its middle, as (3, size_px, size_px) uint8 RGB."""
+    crop, size_px = decode_crop(sample.crop_jpeg or b""), sampling.size_px
+    if sampling.crop_share < 1.0:
+        border = round(len(crop) * (1.0 - sampling.crop_share) / 2)
+        crop = crop[border : len(crop) - border, border : len(crop) - border]
     if crop.shape[0] != size_px:
         shrinks = crop.shape[0] > size_px
         crop = cv2.resize(

@@ -89,6 +89,8 @@ def _kind(about: Mapping[str, Any]) -> str:
     """What encodes a modality, from its description in ``model.json``."""
     if "given" in about:
         return f"{about['given']} given features a step"
+    if "contours" in about:
+        return "MFCCs and pitch"
     if "convolution" in about:
         return f"convolutions over {about['convolution']} given features a step"
     return f"{about['config']['model_type']} of transformers" if "config" in about else "log-mel network"

@@ -24,6 +24,9 @@ from reactometer.models.zoo import Encoders, build_model, rebuild_encoders, samp
 FORMAT = 2
 WEIGHTS_FILE, DESCRIPTION_FILE = "weights.safetensors", "model.json"
 
+STARTER = Path(__file__).resolve().parents[1] / "starter"
+"""The model folder inside the package: what predicts where no model is named."""
+
 
 @dataclass(frozen=True)
 class LoadedModel:
@@ -65,8 +68,7 @@ def save_model(
         OutputError: the folder exists.
     """
     with appearing(folder) as partial:
-        weights = {name: tensor.contiguous() for name, tensor in network.state_dict().items()}
-        save_file(weights, partial / WEIGHTS_FILE)
+        save_file(_as_kept(network, config.training.store), partial / WEIGHTS_FILE)
         (partial / WEIGHTS_FILE).chmod(0o644)
         about = {
             "config": config.model_dump(mode="json"),
@@ -77,6 +79,13 @@ def save_model(
         }
         _write_description(partial, labels, about)
     return folder
+
+
+def _as_kept(network: ReactionModel, store: str) -> dict[str, torch.Tensor]:
+    """Every tensor as it is written; in half precision only matrices and kernels are, nearly all of a model."""
+    halved = {name for name, weights in network.named_parameters() if store == "float16" and weights.ndim > 1}
+    state = network.state_dict()
+    return {name: (tensor.half() if name in halved else tensor).contiguous() for name, tensor in state.items()}
 
 
 def _write_description(folder: Path, labels: Sequence[str], about: Mapping[str, Any]) -> None:

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from reactometer.data.batches import Batch
 from reactometer.models.encoders import ClipEncoder, FrameEncoder
-from reactometer.models.voice_encoders import SpeechEncoder, StepConvolution, VoiceEncoder
+from reactometer.models.voice_encoders import ContourEncoder, SpeechEncoder, StepConvolution, VoiceEncoder
 
 
 class Stream(NamedTuple):
@@ -36,7 +36,7 @@ class Given(nn.Module):
 
 
 FaceInput = FrameEncoder | ClipEncoder | Given
-VoiceInput = VoiceEncoder | StepConvolution | SpeechEncoder | Given
+VoiceInput = VoiceEncoder | StepConvolution | SpeechEncoder | ContourEncoder | Given
 
 
 def face_stream(encoder: FaceInput, batch: Batch) -> Stream:

@@ -12,6 +12,7 @@ from torch.nn import functional
 
 from reactometer.data.batches import BLOCK_SIZE
 from reactometer.errors import WeightsError
+from reactometer.media.contours import N_CONTOURS, contours
 from reactometer.media.voice import MEL_BANDS
 from reactometer.models.backbones import Net, describe_net, load_net, rebuild_net
 
@@ -109,6 +110,42 @@ class StepConvolution(nn.Module):
     def describe(self) -> dict[str, int]:
         """What is needed to make it again, as JSON can hold it."""
         return {"convolution": self.input_size}
+
+
+class ContourEncoder(nn.Module):
+    """Timbre, pitch and loudness over time, with nothing learned; for few clips, whose head then learns their means.
+
+    Every clip is heard alone and at its own length, and its pauses are left out.
+    """
+
+    stride = 1
+    pretrained = False
+    feature_size = N_CONTOURS
+
+    def forward(self, voice: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+        """Encode sound.
+
+        Args:
+            voice: (B, N, 320) float32 in [-1, 1]: 16 kHz in blocks of 20 ms.
+            mask: (B, N) bool: the block is sound.
+
+        Returns:
+            (B, N, 43) float32, see :func:`~reactometer.media.contours.contours`, zeros outside the mask; and the mask
+            (B, N) of the blocks in which somebody speaks.
+        """
+        features = torch.zeros((*mask.shape, self.feature_size))
+        speech = torch.zeros(mask.shape, dtype=torch.bool)
+        for row, heard in enumerate(mask.cpu()):
+            if heard.any():
+                values, speaks = contours(voice[row].cpu()[heard].flatten().numpy())  # (K, D), (K,)
+                features[row, heard] = torch.from_numpy(values)
+                speech[row, heard] = torch.from_numpy(speaks)
+        features = features * speech.unsqueeze(2)
+        return features.to(voice.device), speech.to(voice.device)
+
+    def describe(self) -> dict[str, int]:
+        """What is needed to make it again, as JSON can hold it."""
+        return {"contours": self.feature_size}
 
 
 class SpeechEncoder(nn.Module):

@@ -22,6 +22,7 @@ from reactometer.models.network import Head, Pretrained, ReactionModel, output_l
 from reactometer.models.streams import FaceInput, Given, VoiceInput
 from reactometer.models.visual import GruHead, MeanHead, TransformerHead
 from reactometer.models.voice_encoders import (
+    ContourEncoder,
     SpeechEncoder,
     StepConvolution,
     VoiceEncoder,
@@ -29,8 +30,9 @@ from reactometer.models.voice_encoders import (
     rebuild_speech_encoder,
 )
 
-LOG_MEL, CONVOLUTION = "log-mel", "convolution"
-"""The voice encoders that need no weights: small networks over the log-mel spectrogram, or over given features."""
+LOG_MEL, CONVOLUTION, CONTOURS = "log-mel", "convolution", "contours"
+"""The voice encoders that need no weights: small networks over the log-mel spectrogram, or over given features; and
+contours of timbre, pitch and loudness, with nothing to learn."""
 
 
 @dataclass(frozen=True)
@@ -139,7 +141,12 @@ def _load_voice(config: ModelConfig) -> VoiceInput:
             f'model.voice_encoder = "{CONVOLUTION}" is for given features',
             fix=f'Use "{LOG_MEL}", or data.voice_features',
         )
-    return VoiceEncoder() if config.voice_encoder == LOG_MEL else load_speech_encoder(config.voice_encoder)
+    if config.voice_encoder == CONTOURS and not config.frozen:
+        raise ConfigError(
+            f'model.voice_encoder = "{CONTOURS}" has nothing to train', fix="Add model.frozen=true, so that it is kept"
+        )
+    fixed = {LOG_MEL: VoiceEncoder, CONTOURS: ContourEncoder}.get(config.voice_encoder)
+    return fixed() if fixed else load_speech_encoder(config.voice_encoder)
 
 
 def rebuild_encoders(config: ModelConfig, description: Mapping[str, Any]) -> Encoders:
@@ -154,6 +161,8 @@ def rebuild_encoders(config: ModelConfig, description: Mapping[str, Any]) -> Enc
             voice = Given(about["given"])
         elif "convolution" in about:
             voice = StepConvolution(about["convolution"])
+        elif "contours" in about:
+            voice = ContourEncoder()
         else:
             voice = VoiceEncoder() if config.voice_encoder == LOG_MEL else rebuild_speech_encoder(about)
     return Encoders(face, voice)
@@ -209,8 +218,9 @@ def sampling_of(config: ModelConfig, model: ReactionModel) -> Sampling:
     return Sampling(
         config.n_frames,
         config.size_px,
+        crop_share=config.crop_share,
         looks=model.looks,
         listens=model.listens,
-        hears="samples" if isinstance(model.voice_encoder, SpeechEncoder) else "log-mel",
+        hears="samples" if isinstance(model.voice_encoder, SpeechEncoder | ContourEncoder) else "log-mel",
         draws=1 if model.given_sizes else config.draws,  # features of a file do not change from one draw to the next
     )

@@ -1,0 +1,98 @@
+"""Waveform -> contours of the voice: timbre (MFCCs), how fast it changes, pitch, and where somebody speaks."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+
+import numpy as np
+from scipy.fft import dct
+
+from reactometer.media.voice import STEP_RATE_HZ, log_mel
+from reactometer.records import SOUND_RATE_HZ, FloatArray
+
+CONTOUR_RATE_HZ = 50
+N_CEPSTRA = 20
+"""MFCCs kept; the first is loudness."""
+
+PITCH_WINDOW_SIZE = 640  # 40 ms: two periods of the lowest pitch
+LOWEST_PITCH_HZ, HIGHEST_PITCH_HZ = 60.0, 500.0
+VOICED = 0.6
+"""Autocorrelation at the pitch's period from which on a step is voiced."""
+
+LOUD_SIZE, QUIETEST = 5, 5.0
+"""A step is a pause where its mean log power is this far (22 dB) below the loudest tenth of a second."""
+
+OCTAVE_COST = 0.05
+"""What autocorrelation must gain for a pitch an octave lower to be taken (Boersma's 0.01 is for cleaner sound)."""
+
+LEAST_LIKENESS = 0.2
+"""Autocorrelation of the window itself at which the correction for its shrinking overlap stops; our choice."""
+
+N_CONTOURS = 2 * N_CEPSTRA + 3
+
+
+def contours(waveform: FloatArray) -> tuple[FloatArray, np.ndarray]:
+    """What the functionals of speech emotion are taken of, without anything learned.
+
+    After the low-level descriptors of eGeMAPS (Eyben et al., IEEE Trans. Affective Computing 7, 2016), reduced to what
+    needs no voice quality: mel-frequency cepstral coefficients (Davis & Mermelstein 1980), the size of their change to
+    the next step, and pitch from normalised autocorrelation (as Boersma 1993, without his path search). The selection
+    is our choice.
+
+    Args:
+        waveform: (S,) float32 in [-1, 1], mono, 16 kHz.
+
+    Returns:
+        (N, 43) float32, N = ceil(S / 320): 20 MFCCs of natural log power; sizes of their changes; logarithm of the
+        pitch in Hz (where unvoiced, the median of the voiced steps), size of its change, strength of voicing in
+        [0, 1]. And (N,) bool: the step is speech and no pause.
+    """
+    hop = SOUND_RATE_HZ // CONTOUR_RATE_HZ
+    n_steps = -(-len(waveform) // hop)
+    if n_steps == 0:
+        return np.zeros((0, N_CONTOURS), np.float32), np.zeros(0, bool)
+    mel = log_mel(waveform)[:: STEP_RATE_HZ // CONTOUR_RATE_HZ]  # (N, M)
+    cepstra = dct(mel, axis=1, norm="ortho")[:, :N_CEPSTRA]  # (N, 20)
+    loudness = mel.mean(axis=1)  # (N,)
+    size = min(LOUD_SIZE, n_steps)
+    loudest = np.convolve(loudness, np.full(size, 1.0 / size), "valid").max()
+    speaks = loudness >= loudest - QUIETEST  # (N,)
+    pitch, voicing = _pitch(waveform, n_steps, hop)  # (N,) each
+    voiced = speaks & (voicing >= VOICED)
+    pitch = np.where(voiced, pitch, np.median(pitch[voiced]) if voiced.any() else np.log(LOWEST_PITCH_HZ))
+    columns = [cepstra, _change(cepstra), pitch[:, None], _change(pitch[:, None]), voicing[:, None]]
+    return np.hstack(columns).astype(np.float32), speaks
+
+
+def _change(values: np.ndarray) -> np.ndarray:
+    """(N, D): size of the difference to the next step; 0 at the last."""
+    return np.abs(np.diff(values, axis=0, append=values[-1:]))
+
+
+def _pitch(waveform: FloatArray, n_steps: int, hop: int) -> tuple[np.ndarray, np.ndarray]:
+    """Logarithm of the likeliest pitch in Hz, (N,), and how periodic the sound is there, (N,) in [0, 1]."""
+    window, shortest = PITCH_WINDOW_SIZE, int(SOUND_RATE_HZ / HIGHEST_PITCH_HZ)
+    longest = int(SOUND_RATE_HZ / LOWEST_PITCH_HZ)
+    around = np.pad(waveform, (window // 2, n_steps * hop - len(waveform) + window // 2))
+    frames = np.lib.stride_tricks.sliding_window_view(around, window)[::hop][:n_steps]  # (N, window)
+    frames = (frames - frames.mean(axis=1, keepdims=True)) * _hann()
+    power = np.abs(np.fft.rfft(frames, 2 * window, axis=1)) ** 2
+    likeness = np.fft.irfft(power, axis=1)[:, : longest + 1]  # (N, lags): autocorrelation
+    likeness = likeness / np.maximum(likeness[:, :1], 1e-9)
+    likeness /= _window_likeness()[: longest + 1]
+    cost = OCTAVE_COST * np.log2(np.arange(shortest, longest + 1))  # (lags,)
+    lag = (likeness[:, shortest:] - cost).argmax(axis=1) + shortest  # (N,)
+    strength = likeness[np.arange(n_steps), lag].clip(0.0, 1.0)
+    return np.log(SOUND_RATE_HZ / lag), strength
+
+
+@lru_cache(maxsize=1)
+def _hann() -> np.ndarray:
+    return np.hanning(PITCH_WINDOW_SIZE)
+
+
+@lru_cache(maxsize=1)
+def _window_likeness() -> np.ndarray:
+    """(window,) autocorrelation of the Hann window, by which that of windowed sound is divided."""
+    likeness = np.correlate(_hann(), _hann(), "full")[PITCH_WINDOW_SIZE - 1 :]
+    return np.maximum(likeness / likeness[0], LEAST_LIKENESS)

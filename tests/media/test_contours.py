@@ -1,0 +1,63 @@
+"""Contours of the voice, against sounds whose pitch, loudness and pauses are known."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from reactometer.media.contours import CONTOUR_RATE_HZ, N_CEPSTRA, N_CONTOURS, VOICED, contours
+from reactometer.records import FloatArray
+
+PITCH, PITCH_CHANGE, VOICING = 2 * N_CEPSTRA, 2 * N_CEPSTRA + 1, 2 * N_CEPSTRA + 2
+
+
+def _voice(pitch_hz: float, seconds: float = 1.0, loudness: float = 0.1) -> FloatArray:
+    """A sum of harmonics, as a vowel has them, and some breath in every band."""
+    times_s = np.arange(int(16_000 * seconds)) / 16_000
+    harmonics = sum(np.sin(2 * np.pi * n * pitch_hz * times_s + n) / n for n in range(1, 12))
+    breath = np.random.default_rng(0).normal(0, 0.03, len(times_s))
+    sound: FloatArray = (loudness * (harmonics + breath)).astype(np.float32)
+    return sound
+
+
+@pytest.mark.parametrize("pitch_hz", [80.0, 120.0, 210.0, 400.0])
+def test_the_pitch_of_a_vowel_is_found(pitch_hz: float) -> None:
+    values, _ = contours(_voice(pitch_hz))
+    inner = values[3:-3]
+    assert np.exp(inner[:, PITCH]) == pytest.approx(pitch_hz, rel=0.02)
+    assert inner[:, PITCH_CHANGE].max() < 0.02
+    assert inner[:, VOICING].min() > 0.9
+
+
+def test_noise_has_no_pitch_and_moves_none() -> None:
+    noise = np.random.default_rng(0).normal(0, 0.1, 16_000).astype(np.float32)
+    values, _ = contours(np.concatenate([_voice(150.0), noise]))
+    assert (values[55:-3, VOICING] < VOICED).all()
+    assert np.exp(values[55:-3, PITCH]) == pytest.approx(150.0, rel=0.02)  # the median of the voiced steps
+
+
+def test_pauses_are_told_from_speech() -> None:
+    _, speaks = contours(np.concatenate([_voice(150.0), np.zeros(16_000, np.float32)]))
+    assert speaks[: CONTOUR_RATE_HZ - 1].all()
+    assert not speaks[CONTOUR_RATE_HZ + 1 :].any()
+
+
+def test_half_a_second_of_speech_in_a_minute_is_found() -> None:
+    _, speaks = contours(np.concatenate([_voice(150.0, 0.5), np.zeros(60 * 16_000, np.float32)]))
+    assert speaks.nonzero()[0].max() < 30
+
+
+def test_loudness_moves_the_first_coefficient_alone() -> None:
+    quiet, loud = (contours(_voice(150.0, loudness=level))[0][3:-3] for level in (0.1, 0.2))
+    louder = (loud - quiet).mean(axis=0)
+    assert louder[0] == pytest.approx(8 * np.log(4), rel=0.02)  # 64 bands, each ln 4 up, orthonormal transform
+    assert np.abs(louder[1:]).max() < 0.5
+
+
+@pytest.mark.parametrize(("samples", "steps"), [(0, 0), (1, 1), (320, 1), (321, 2), (16_000, 50)])
+def test_there_are_fifty_steps_a_second_and_silence_is_finite(samples: int, steps: int) -> None:
+    values, speaks = contours(np.zeros(samples, dtype=np.float32))
+    assert values.shape == (steps, N_CONTOURS)
+    assert values.dtype == np.float32
+    assert speaks.shape == (steps,)
+    assert np.isfinite(values).all()
