@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pandas as pd
 
 from reactometer.config import PrepareConfig
 from reactometer.errors import DataError
@@ -93,6 +92,8 @@ def open_prepared(folder: Path) -> PreparedSet:
     Raises:
         DataError: the folder was not prepared, or by another version of this package.
     """
+    import pandas as pd  # here, since a prediction can do without it, and it takes its time
+
     try:
         about = json.loads((folder / SETTINGS_FILE).read_text(encoding="utf-8"))
         table = pd.read_csv(folder / MANIFEST_FILE, dtype=str, keep_default_na=False).to_dict("records")
@@ -176,6 +177,8 @@ def _write_atomically(file: Path, arrays: dict[str, np.ndarray]) -> None:
 
 def write_index(prepared: PreparedSet) -> None:
     """Write the table of all clips and the settings beside the clips' files."""
+    import pandas as pd
+
     cells = [_to_cells(row, prepared.labels) for row in prepared.rows]
     pd.DataFrame(cells).to_csv(prepared.folder / MANIFEST_FILE, index=False)
     about = {

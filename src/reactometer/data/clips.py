@@ -9,7 +9,6 @@ from itertools import count
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 
 from reactometer.errors import DataError, suggestion
 from reactometer.labels import LABEL_SETS
@@ -43,6 +42,8 @@ def read_rows(path: Path, required: Sequence[str] = ()) -> list[dict[str, str]]:
     Raises:
         DataError: the file is missing, empty, no UTF-8, no table, has no rows or lacks a required column.
     """
+    import pandas as pd  # here, since a prediction can do without it, and it takes its time
+
     if not path.is_file():
         raise DataError(f"{path}: no such file", fix="Check the path")
     try:

@@ -6,8 +6,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
-
 from reactometer.errors import OutputError
 from reactometer.inference.events import find_events
 from reactometer.records import Prediction
@@ -96,6 +94,8 @@ def write_table(rows: Sequence[dict[str, Any]], columns: Sequence[str], path: Pa
     Raises:
         OutputError: an unknown ending, or a place that cannot be written.
     """
+    import pandas as pd  # here, since a prediction can do without it, and it takes its time
+
     check_ending(path)
     table = pd.DataFrame(list(rows), columns=list(columns))
     try:

@@ -5,9 +5,8 @@ from __future__ import annotations
 from functools import lru_cache
 
 import numpy as np
-from scipy.fft import dct
 
-from reactometer.media.voice import STEP_RATE_HZ, log_mel
+from reactometer.media.voice import MEL_BANDS, STEP_RATE_HZ, log_mel
 from reactometer.records import SOUND_RATE_HZ, FloatArray
 
 CONTOUR_RATE_HZ = 50
@@ -52,7 +51,7 @@ def contours(waveform: FloatArray) -> tuple[FloatArray, np.ndarray]:
     if n_steps == 0:
         return np.zeros((0, N_CONTOURS), np.float32), np.zeros(0, bool)
     mel = log_mel(waveform)[:: STEP_RATE_HZ // CONTOUR_RATE_HZ]  # (N, M)
-    cepstra = dct(mel, axis=1, norm="ortho")[:, :N_CEPSTRA]  # (N, 20)
+    cepstra = mel @ _cosines()  # (N, 20)
     loudness = mel.mean(axis=1)  # (N,)
     size = min(LOUD_SIZE, n_steps)
     loudest = np.convolve(loudness, np.full(size, 1.0 / size), "valid").max()
@@ -87,6 +86,13 @@ def _pitch(waveform: FloatArray, n_steps: int, hop: int) -> tuple[np.ndarray, np
 
 
 @lru_cache(maxsize=1)
+def _cosines() -> np.ndarray:
+    """(M, 20): the orthonormal discrete cosine transform (type II), whose first rows SciPy's ``dct`` would give."""
+    angles = np.pi * (np.arange(MEL_BANDS)[:, None] + 0.5) * np.arange(N_CEPSTRA) / MEL_BANDS
+    return np.cos(angles) * np.sqrt(np.where(np.arange(N_CEPSTRA) == 0, 1.0, 2.0) / MEL_BANDS)
+
+
+@lru_cache(maxsize=1)
 def _hann() -> np.ndarray:
     return np.hanning(PITCH_WINDOW_SIZE)
 
@@ -95,4 +101,4 @@ def _hann() -> np.ndarray:
 def _window_likeness() -> np.ndarray:
     """(window,) autocorrelation of the Hann window, by which that of windowed sound is divided."""
     likeness = np.correlate(_hann(), _hann(), "full")[PITCH_WINDOW_SIZE - 1 :]
-    return np.maximum(likeness / likeness[0], LEAST_LIKENESS)
+    return np.asarray(np.maximum(likeness / likeness[0], LEAST_LIKENESS))

@@ -13,6 +13,7 @@ from safetensors import SafetensorError
 from torch import nn
 
 from reactometer.errors import WeightsError, suggestion
+from reactometer.models.resnet import ResNet, is_known
 
 RANDOM = "random:"
 """Prefix that asks, by name, for random weights."""
@@ -115,6 +116,8 @@ def rebuild_net(description: Mapping[str, Any]) -> Net:
     Raises:
         WeightsError: a package that it needs is not installed.
     """
+    if is_known(description["config"]):
+        return Net(ResNet(description["config"]), description["settings"], bool(description["pretrained"]))
     from transformers import AutoConfig, AutoModel
 
     config = AutoConfig.for_model(**description["config"])

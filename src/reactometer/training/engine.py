@@ -38,7 +38,8 @@ def run(
         resume: go on from the last finished epoch.
         progress: show bars and a line an epoch on standard error.
     """
-    torch.utils.deterministic.fill_uninitialized_memory = False  # a tenth of a step, to find bugs that are not ours
+    # Deterministic mode would fill each new buffer, a twelfth of a step, to find reads of uninitialised memory.
+    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
     with _quiet():
         trainer = _trainer(settings, out, str(task.score), progress)
         checkpoint = out / CHECKPOINTS / LAST if resume else None
