@@ -71,6 +71,13 @@ def test_the_main_job_from_a_data_set_to_predictions(run: Run, toml: Path, simul
     assert pd.read_parquet(tmp_path / "timeline.parquet").start_s.tolist()[0] == 0.0
     assert {row["state"] for row in json.loads((tmp_path / "f.json").read_text())} <= {"face", "no_face"}
     assert (tmp_path / "a.png").stat().st_size > 5000
+    assert "face" not in pd.read_csv(tmp_path / "clips.csv")
+    everybody = ["--faces", "all", "--out", tmp_path / "faces.csv"]
+    status, printed, _ = run("predict", "--model", out / "model", video, *everybody)
+    assert status == 0
+    assert f"{video.name}, face 1: " in printed
+    table = pd.read_csv(tmp_path / "faces.csv")
+    assert (list(table)[:3], table.face.tolist()) == (["path", "face", "status"], [1])
 
 
 def test_clips_that_fail_are_listed_and_the_status_is_1(

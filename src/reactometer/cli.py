@@ -203,6 +203,9 @@ def predict(
     window: Annotated[float, typer.Option(help="Length of the timeline's windows, seconds.")] = 2.0,
     hop: Annotated[float, typer.Option(help="From one window's start to the next one's, seconds.")] = 1.0,
     rate: Annotated[float | None, typer.Option(help="Frames looked at per second; default: as in training.")] = None,
+    faces: Annotated[
+        str, typer.Option(help="one person, or all: each by a number, and without the voice if there are several.")
+    ] = "one",
     people: Annotated[
         Path | None, typer.Option(help="CSV with columns path and person, for a model that normalises per person.")
     ] = None,
@@ -219,7 +222,7 @@ def predict(
     from reactometer.inference.predictor import predict as run
     from reactometer.models.folder import load_model
 
-    outputs = Outputs(out, timeline, frames, events, plot, elan, subtitles, overlay, threshold)
+    outputs = Outputs(out, timeline, frames, events, plot, elan, subtitles, overlay, threshold, faces)
     outputs.check(len(videos))
     who = read_people(people) if people else dict.fromkeys(videos, "the same") if same_person else {}
     predictions = run(
@@ -229,6 +232,7 @@ def predict(
         hop_s=hop,
         rate_hz=rate,
         timeline=outputs.wants_timeline or baseline is not None,
+        faces=faces,
         people=who,
         smooth_s=smooth,
         baseline=baseline,

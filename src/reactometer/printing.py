@@ -138,12 +138,10 @@ def print_predictions(predictions: Sequence[Prediction]) -> None:
     elif read:
         table = Table("file", "what was read", "strongest")
         for prediction in read:
-            table.add_row(escape(Path(prediction.path).name), _what_was_read(prediction), _strongest(prediction))
+            table.add_row(escape(_named(prediction)), _what_was_read(prediction), _strongest(prediction))
         results.print(table)
-    for prediction in read:
-        notes = [*prediction.notes, *([f"{prediction.status}: no intensities"] if prediction.status != "ok" else [])]
-        for note in notes:
-            messages.print(f"note: {escape(prediction.path)}: {escape(note)}", style="yellow")
+    for line in dict.fromkeys(line for prediction in read for line in _notes(prediction)):
+        messages.print(f"note: {escape(line)}", style="yellow")
     _print_failed([prediction.status.removeprefix("failed: ") for prediction in predictions if prediction.failed])
 
 
@@ -166,10 +164,22 @@ def shown(value: float | None) -> str:
 
 
 def _print_bars(prediction: Prediction, width: int = 40) -> None:
-    results.print(f"{escape(Path(prediction.path).name)}: {_what_was_read(prediction)}")
+    results.print(f"{escape(_named(prediction))}: {_what_was_read(prediction)}")
     longest = max(len(label) for label in prediction.labels)
     for label, value in zip(prediction.labels, prediction.intensities or (), strict=False):
         results.print(f"  {label:{longest}} {'█' * round(value * width):{width}} {value:.2f}")
+
+
+def _named(prediction: Prediction) -> str:
+    name = Path(prediction.path).name
+    return name if prediction.face is None else f"{name}, face {prediction.face}"
+
+
+def _notes(prediction: Prediction) -> list[str]:
+    """What there is to know of it; of a file's faces, a note on all of them is told once."""
+    whose = "" if prediction.face is None else f"face {prediction.face}: "
+    nothing = [f"{whose}{prediction.status}: no intensities"] if prediction.status != "ok" else []
+    return [f"{prediction.path}: {note}" for note in (*prediction.notes, *nothing)]
 
 
 def _what_was_read(prediction: Prediction) -> str:

@@ -91,13 +91,18 @@ class Detection:
 
 @dataclass(frozen=True)
 class FaceSample:
-    """One sampled frame of the followed person: an aligned crop, or the reason why there is none."""
+    """One sampled frame of the followed person: an aligned crop, or the reason why there is none.
+
+    Where everybody is followed, a frame has one sample of nobody in particular, without a face, and behind it, at the
+    same time, one of each face seen in it.
+    """
 
     time_s: float
     state: FrameState
     box: tuple[float, float, float, float] | None = None  # x, y, width, height; pixels of the upright frame
     score: float = 0.0
     crop_jpeg: bytes | None = None  # JPEG of the aligned crop, (size_px, size_px, 3) RGB once decoded
+    face: int | None = None  # whose, from 1, where everybody is followed
 
 
 @dataclass(frozen=True)
@@ -157,7 +162,7 @@ class Event:
 
 @dataclass(frozen=True)
 class Prediction:
-    """What a model says of one file.
+    """What a model says of one file, or of one face of it where everybody is followed.
 
     ``status`` is "ok", "no face", "no face or sound", or "failed: REASON"; with any but "ok" there are no intensities.
     """
@@ -172,7 +177,8 @@ class Prediction:
     windows: tuple[Window, ...] = ()
     samples: tuple[FaceSample, ...] = ()  # sampled frames without their crops
     frames_read: int = 0  # frames decoded from the container
-    notes: tuple[str, ...] = ()  # what was done to the model's own values
+    notes: tuple[str, ...] = ()  # what was done to the model's own values, and what it was not shown
+    face: int | None = None  # whose, from 1 in order of first appearance; None: of the one followed person, or nobody
 
     @property
     def failed(self) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
@@ -35,7 +36,7 @@ def _prediction(path: Path) -> Prediction:
 
 def test_an_elan_document_has_a_tier_an_emotion_and_one_where_no_face_is(tmp_path: Path) -> None:
     prediction = _prediction(tmp_path / "my clip.mp4")
-    root = ElementTree.parse(write_elan(prediction, find_events(prediction, 0.5), tmp_path / "a.eaf")).getroot()
+    root = ElementTree.parse(write_elan([prediction], [find_events(prediction, 0.5)], tmp_path / "a.eaf")).getroot()
     times = {slot.get("TIME_SLOT_ID"): int(slot.get("TIME_VALUE", "")) for slot in root.iter("TIME_SLOT")}
     tiers = {
         tier.get("TIER_ID"): [
@@ -57,6 +58,22 @@ def test_an_elan_document_has_a_tier_an_emotion_and_one_where_no_face_is(tmp_pat
     (media,) = root.iter("MEDIA_DESCRIPTOR")
     assert media.get("RELATIVE_MEDIA_URL") == "./my clip.mp4"
     assert str(media.get("MEDIA_URL")).startswith("file:///")
+
+
+def _faces(path: Path) -> list[Prediction]:
+    return [replace(_prediction(path), face=number) for number in (1, 2)]
+
+
+def test_an_elan_document_holds_tiers_of_each_face(tmp_path: Path) -> None:
+    people = _faces(tmp_path / "a.mp4")
+    events = [find_events(person, 0.5) for person in people]
+    root = ElementTree.parse(write_elan(people, events, tmp_path / "a.eaf")).getroot()
+    tiers = {tier.get("TIER_ID"): tier.get("PARTICIPANT") for tier in root.iter("TIER")}
+    assert list(tiers)[:2] == ["face 1: Joy & fun", "face 1: Fear"]
+    assert list(tiers)[-2:] == ["face 2: no face", "face 2: notes"]
+    assert list(tiers.values()) == ["face 1"] * 6 + ["face 2"] * 6
+    names = [one.get("ANNOTATION_ID") for one in root.iter("ALIGNABLE_ANNOTATION")]
+    assert len(names) == len(set(names)) > 0
 
 
 def test_subtitles_name_the_strongest_first_and_say_where_no_face_is(tmp_path: Path) -> None:
@@ -82,7 +99,7 @@ def real(shared_data: Path, model_folder: Path) -> Prediction:
 
 @pytest.mark.shared
 def test_an_overlay_keeps_every_frame_at_its_time_and_the_sound(real: Prediction, tmp_path: Path) -> None:
-    written = write_overlay(real, tmp_path / "a.mp4")
+    written = write_overlay([real], tmp_path / "a.mp4")
     made: Any
     with av.open(real.path) as source, av.open(str(written)) as made:
         expected = [frame.time for frame in source.decode(video=0)]
@@ -96,6 +113,20 @@ def test_an_overlay_keeps_every_frame_at_its_time_and_the_sound(real: Prediction
     assert panel.mean() > 200  # white, with names and lines
     assert panel.min() < 100
     assert not list(tmp_path.glob(".partial*"))
+
+
+@pytest.mark.shared
+def test_an_overlay_of_several_faces_has_a_panel_of_each(real: Prediction, tmp_path: Path) -> None:
+    people = [replace(real, face=number) for number in (1, 2)]
+    made: Any
+    with av.open(str(write_overlay(people, tmp_path / "a.mp4"))) as made, av.open(real.path) as source:
+        shown: Any = next(source.decode(video=0))
+        frame = next(made.decode(video=0))
+    rows = 26 * (1 + len(real.labels))
+    assert frame.height - 2 * rows == round(shown.height * frame.width / shown.width)
+    first, second = np.split(frame.to_ndarray(format="rgb24")[-2 * rows :], 2)
+    assert np.abs(first[26:].astype(int) - second[26:]).mean() < 2  # but for the number, they say the same
+    assert np.abs(first[:26].astype(int) - second[:26]).max() > 100
 
 
 @pytest.mark.shared
@@ -126,6 +157,27 @@ def test_everything_of_several_files_goes_into_folders(real: Prediction, tmp_pat
     assert np.all(events.peak_s <= events.offset_s)
 
 
+@pytest.mark.shared
+def test_everything_of_faces_says_whose_it_is(real: Prediction, tmp_path: Path) -> None:
+    """Pictures and subtitles are one face's, ELAN documents and overlays one file's; where no face is, the file's."""
+    tables = {name: tmp_path / f"{name}.csv" for name in ("clips", "timeline", "frames", "events")}
+    folders = {name: tmp_path / name for name in ("elan", "subtitles", "plot")}
+    outputs = Outputs(**tables, **folders, threshold=0.01, faces="all")
+    outputs.check(2)
+    people = [replace(real, face=number) for number in (1, 2)]
+    written = {path.name for path in outputs.write([*people, replace(real, path="b.mp4"), *people])}
+    assert written == {
+        *(f"{name}.csv" for name in tables),
+        *(f"face_noface.mov-face-{number}{ending}" for number in (1, 2) for ending in (".png", ".vtt")),
+        *("face_noface.mov.eaf", "b.mp4.eaf", "b.mp4.png", "b.mp4.vtt"),
+    }
+    for path in tables.values():
+        table = pd.read_csv(path, dtype={"face": "Int64"})
+        assert list(table.columns[:2]) == ["path", "face"]
+        assert table.face.drop_duplicates().tolist() == [1, 2, pd.NA]
+    assert ",1,ok," in tables["clips"].read_text()  # a whole number
+
+
 @pytest.mark.parametrize(
     ("outputs", "error", "message"),
     [
@@ -140,3 +192,10 @@ def test_everything_of_several_files_goes_into_folders(real: Prediction, tmp_pat
 def test_what_cannot_be_written_is_refused_beforehand(outputs: Outputs, error: type[Exception], message: str) -> None:
     with pytest.raises(error, match=message):
         outputs.check(2)
+
+
+def test_one_picture_or_subtitle_for_all_faces_is_refused() -> None:
+    for outputs in (Outputs(plot=Path("a.png"), faces="all"), Outputs(subtitles=Path("a.vtt"), faces="all")):
+        with pytest.raises(OutputError, match=r"a\.\w+: one (picture|subtitle) for all faces\. Name a folder"):
+            outputs.check(1)
+    Outputs(elan=Path("a.eaf"), overlay=Path("a.mp4"), plot=Path("plots"), faces="all").check(1)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from fractions import Fraction
+from functools import partial
 from pathlib import Path
 
 import av
@@ -13,7 +15,16 @@ import pytest
 from reactometer.config import PrepareConfig
 from reactometer.errors import MediaError
 from reactometer.media.faces import load_detector
-from reactometer.media.stream import WHOLE, WindowShape, cut_clip, part_spans, prepare_clip, stream_windows
+from reactometer.media.stream import (
+    WHOLE,
+    WindowShape,
+    clip_of,
+    cut_clip,
+    part_spans,
+    prepare_clip,
+    stream_windows,
+)
+from reactometer.media.tracks import follow_faces
 from reactometer.records import SOUND_RATE_HZ, Detection, FrameState, PreparedClip
 
 SETTINGS = PrepareConfig(detector="haar", rate_hz=5.0, size_px=32)
@@ -22,6 +33,11 @@ SETTINGS = PrepareConfig(detector="haar", rate_hz=5.0, size_px=32)
 def _centre(_: object) -> list[Detection]:
     """A detector that sees a face in every frame."""
     return [Detection((20.0, 20.0, 24.0, 24.0), 1.0, None)]
+
+
+def _found(faces: Sequence[Detection], _: object) -> list[Detection]:
+    """A detector that sees the same faces in every frame."""
+    return list(faces)
 
 
 @pytest.fixture(scope="module")
@@ -89,6 +105,20 @@ def test_several_shapes_come_from_one_pass(video: Path) -> None:
     alone = _windows(video, WindowShape(2.0, 1.0))
     for (_, one), (_, other) in zip([pair for pair in both if pair[0] != WHOLE], alone, strict=True):
         _assert_equal(one, other)
+
+
+def test_windows_of_everybody_hold_what_each_one_s_own_hold(video: Path) -> None:
+    """Two faces in every frame: each is cut as if it alone were followed, and nobody shows no face."""
+    places = (Detection((4.0, 20.0, 24.0, 24.0), 0.9, None), Detection((36.0, 20.0, 24.0, 24.0), 0.8, None))
+    shapes = (WHOLE, WindowShape(2.0, 1.0))
+    everybody = list(stream_windows(video, SETTINGS, partial(_found, places), shapes, None, follow_faces))
+    for number, place in enumerate(places, start=1):
+        alone = list(stream_windows(video, SETTINGS, partial(_found, [place]), shapes))
+        for (shape, both), (own_shape, own) in zip(everybody, alone, strict=True):
+            assert shape == own_shape
+            _assert_equal(clip_of(both, number), own)
+    for _, both in everybody:
+        assert {sample.state for sample in clip_of(both, None).samples} == {FrameState.NO_FACE}
 
 
 def test_parts_are_the_windows_of_a_minute() -> None:

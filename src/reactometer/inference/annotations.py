@@ -1,4 +1,4 @@
-"""A prediction -> what annotation tools and players read: ELAN's .eaf, and WebVTT subtitles."""
+"""Predictions of a file -> what annotation tools and players read: ELAN's .eaf, and WebVTT subtitles."""
 
 from __future__ import annotations
 
@@ -17,11 +17,16 @@ LEAST_SHOWN = 0.1
 """Intensity below which a subtitle leaves an emotion out."""
 
 
-def write_elan(prediction: Prediction, events: Sequence[Event], path: Path) -> Path:
+def write_elan(predictions: Sequence[Prediction], events: Sequence[Sequence[Event]], path: Path) -> Path:
     """Write an ELAN document (EAF 3.0): a tier of events and a tier of values for each emotion, and where no face is.
 
     The annotation of an event is its peak; the tier of values has one annotation a hop, since those of a tier must not
     overlap. The media file is named by its address and relative to the document.
+
+    Args:
+        predictions: of one file: one, or one a face; each face has tiers of its own, and is their participant.
+        events: of each prediction.
+        path: the document to write.
 
     Raises:
         OutputError: a place that cannot be written.
@@ -37,20 +42,10 @@ def write_elan(prediction: Prediction, events: Sequence[Event], path: Path) -> P
             "xsi:noNamespaceSchemaLocation": SCHEMA,
         },
     )
-    _add_header(root, Path(prediction.path), path)
+    _add_header(root, Path(predictions[0].path), path)
     order = ElementTree.SubElement(root, "TIME_ORDER")
-    spans = _shown_spans(prediction.windows)
-    for label in prediction.labels:
-        own = [(event.onset_s, event.offset_s, f"{event.peak:.2f}") for event in events if event.label == label]
-        _add_tier(root, order, label, own)
-    for place, label in enumerate(prediction.labels):
-        pairs = zip(spans, prediction.windows, strict=True)
-        values = [(*span, f"{window.intensities[place]:.2f}") for span, window in pairs if window.intensities]
-        _add_tier(root, order, f"{label} (intensity)", values)
-    faceless = [(*span, "no face") for span, window in zip(spans, prediction.windows, strict=True) if _faceless(window)]
-    _add_tier(root, order, "no face", faceless)
-    if prediction.notes:
-        _add_tier(root, order, "notes", [(0.0, prediction.duration_s or 0.0, "; ".join(prediction.notes))])
+    for prediction, own in zip(predictions, events, strict=True):
+        _add_tiers(root, order, prediction, own)
     ElementTree.SubElement(
         root,
         "LINGUISTIC_TYPE",
@@ -66,7 +61,8 @@ def write_subtitles(prediction: Prediction, path: Path) -> Path:
     Raises:
         OutputError: a place that cannot be written.
     """
-    notes = [f"NOTE {note}\n" for note in prediction.notes]
+    whose = () if prediction.face is None else (f"face {prediction.face}",)
+    notes = [f"NOTE {note}\n" for note in (*whose, *prediction.notes)]
     cues = [
         f"{_clock(start_s)} --> {_clock(end_s)}\n{_cue(prediction.labels, window)}\n"
         for (start_s, end_s), window in zip(_shown_spans(prediction.windows), prediction.windows, strict=True)
@@ -94,10 +90,34 @@ def _add_header(root: ElementTree.Element, media: Path, document: Path) -> None:
     ElementTree.SubElement(header, "MEDIA_DESCRIPTOR", described)
 
 
-def _add_tier(
-    root: ElementTree.Element, order: ElementTree.Element, name: str, spans: Sequence[tuple[float, float, str]]
+def _add_tiers(
+    root: ElementTree.Element, order: ElementTree.Element, prediction: Prediction, events: Sequence[Event]
 ) -> None:
-    tier = ElementTree.SubElement(root, "TIER", {"LINGUISTIC_TYPE_REF": "intensity", "TIER_ID": name})
+    """All tiers of a prediction."""
+    face = prediction.face
+    spans = _shown_spans(prediction.windows)
+    for label in prediction.labels:
+        own = [(event.onset_s, event.offset_s, f"{event.peak:.2f}") for event in events if event.label == label]
+        _add_tier(root, order, face, label, own)
+    for place, label in enumerate(prediction.labels):
+        pairs = zip(spans, prediction.windows, strict=True)
+        values = [(*span, f"{window.intensities[place]:.2f}") for span, window in pairs if window.intensities]
+        _add_tier(root, order, face, f"{label} (intensity)", values)
+    faceless = [(*span, "no face") for span, window in zip(spans, prediction.windows, strict=True) if _faceless(window)]
+    _add_tier(root, order, face, "no face", faceless)
+    if prediction.notes:
+        _add_tier(root, order, face, "notes", [(0.0, prediction.duration_s or 0.0, "; ".join(prediction.notes))])
+
+
+def _add_tier(
+    root: ElementTree.Element,
+    order: ElementTree.Element,
+    face: int | None,
+    name: str,
+    spans: Sequence[tuple[float, float, str]],
+) -> None:
+    whose = {"TIER_ID": name} if face is None else {"PARTICIPANT": f"face {face}", "TIER_ID": f"face {face}: {name}"}
+    tier = ElementTree.SubElement(root, "TIER", {"LINGUISTIC_TYPE_REF": "intensity", **whose})
     for start_s, end_s, text in spans:
         number = len(order)
         for place, time_s in enumerate((start_s, end_s)):

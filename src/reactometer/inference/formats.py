@@ -1,4 +1,7 @@
-"""Predictions -> tables on disk: CSV, Parquet or JSON by the file's ending."""
+"""Predictions -> tables on disk: CSV, Parquet or JSON by the file's ending.
+
+Every row says whose ``face`` it is of; the column is written where everybody is followed (:func:`with_face`).
+"""
 
 from __future__ import annotations
 
@@ -18,6 +21,7 @@ def clip_rows(predictions: Sequence[Prediction]) -> list[dict[str, Any]]:
     return [
         {
             "path": prediction.path,
+            "face": prediction.face,
             "status": prediction.status,
             "duration_s": _rounded(prediction.duration_s),
             "face_share": _rounded(prediction.face_share),
@@ -36,6 +40,7 @@ def timeline_rows(predictions: Sequence[Prediction]) -> list[dict[str, Any]]:
     return [
         {
             "path": prediction.path,
+            "face": prediction.face,
             "start_s": _rounded(window.start_s),
             "end_s": _rounded(window.end_s),
             "state": "face" if window.face_share else "no_face",
@@ -52,6 +57,7 @@ def frame_rows(predictions: Sequence[Prediction]) -> list[dict[str, Any]]:
     return [
         {
             "path": prediction.path,
+            "face": prediction.face,
             "time_s": round(sample.time_s, 6),
             "state": sample.state.name.lower(),
             **dict(zip(("box_x", "box_y", "box_width", "box_height"), sample.box or (None,) * 4, strict=True)),
@@ -66,6 +72,7 @@ def event_rows(predictions: Sequence[Prediction], threshold: float) -> list[dict
     return [
         {
             "path": prediction.path,
+            "face": prediction.face,
             "label": event.label,
             "onset_s": _rounded(event.onset_s),
             "peak_s": _rounded(event.peak_s),
@@ -98,6 +105,8 @@ def write_table(rows: Sequence[dict[str, Any]], columns: Sequence[str], path: Pa
 
     check_ending(path)
     table = pd.DataFrame(list(rows), columns=list(columns))
+    if "face" in table:
+        table["face"] = table["face"].astype("Int64")  # whole numbers, and empty where there is no face
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         if path.suffix.lower() == ".csv":
@@ -118,6 +127,11 @@ def clip_columns(labels: Sequence[str]) -> list[str]:
 def timeline_columns(labels: Sequence[str]) -> list[str]:
     """Columns of the table of windows."""
     return ["path", "start_s", "end_s", "state", "face_share", *labels]
+
+
+def with_face(columns: Sequence[str]) -> list[str]:
+    """The same columns, the face's number behind the path: of tables in which everybody is followed."""
+    return [columns[0], "face", *columns[1:]]
 
 
 FRAME_COLUMNS = ("path", "time_s", "state", "box_x", "box_y", "box_width", "box_height")

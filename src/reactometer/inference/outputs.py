@@ -18,7 +18,11 @@ from reactometer.records import Prediction
 
 @dataclass(frozen=True)
 class Outputs:
-    """Tables of all files, and what there is one of a file: its path, or for several files a folder."""
+    """Tables of all files, and what there is one of a file: its path, or for several files a folder.
+
+    Where everybody is followed, tables say whose face a row is of, a picture and subtitles are one face's, and an ELAN
+    document and an overlay hold all faces of a file.
+    """
 
     clips: Path | None = None
     timeline: Path | None = None
@@ -29,6 +33,7 @@ class Outputs:
     subtitles: Path | None = None
     overlay: Path | None = None
     threshold: float = DEFAULT_THRESHOLD
+    faces: str = "one"  # "all": everybody is followed
 
     @property
     def wants_timeline(self) -> bool:
@@ -36,7 +41,7 @@ class Outputs:
         return any((self.timeline, self.events, self.plot, self.elan, self.subtitles, self.overlay))
 
     def check(self, n_files: int) -> None:
-        """Refuse unknown formats, one name for several files, and a threshold out of its range.
+        """Refuse unknown formats, one name for several files or faces, and a threshold out of its range.
 
         Raises:
             OutputError, ConfigError: as said.
@@ -50,6 +55,8 @@ class Outputs:
                 raise OutputError(f"{path}: no such {what} format", got=path.suffix, expected=", ".join(endings))
             if n_files > 1:
                 raise OutputError(f"{path}: one {what} for {n_files} files", fix="Name a folder, without an ending")
+            if self.faces == "all" and path in (self.plot, self.subtitles):
+                raise OutputError(f"{path}: one {what} for all faces", fix="Name a folder, without an ending")
         find_events(Prediction("", "ok", ()), self.threshold)
 
     def write(self, predictions: Sequence[Prediction]) -> Iterator[Path]:
@@ -63,21 +70,24 @@ class Outputs:
         )
         for path, rows, columns in tables:
             if path is not None:
-                formats.write_table(rows(), columns, path)
+                formats.write_table(rows(), formats.with_face(columns) if self.faces == "all" else columns, path)
                 yield path
-        for prediction in (prediction for prediction in predictions if not prediction.failed):
-            yield from self._write_one(prediction)
+        for own in _by_file([prediction for prediction in predictions if not prediction.failed]):
+            yield from self._write_file(own)
 
-    def _write_one(self, prediction: Prediction) -> Iterator[Path]:
-        if self.plot:
-            yield draw_timeline(prediction, _place(self.plot, prediction, ".png"))
+    def _write_file(self, people: Sequence[Prediction]) -> Iterator[Path]:
+        """What is asked for of one file: the prediction of it, or of each face of it."""
+        for prediction in people:
+            face = "" if prediction.face is None else f"-face-{prediction.face}"
+            if self.plot:
+                yield draw_timeline(prediction, _place(self.plot, prediction, f"{face}.png"))
+            if self.subtitles:
+                yield write_subtitles(prediction, _place(self.subtitles, prediction, f"{face}.vtt"))
         if self.elan:
-            events = find_events(prediction, self.threshold)
-            yield write_elan(prediction, events, _place(self.elan, prediction, ".eaf"))
-        if self.subtitles:
-            yield write_subtitles(prediction, _place(self.subtitles, prediction, ".vtt"))
+            events = [find_events(prediction, self.threshold) for prediction in people]
+            yield write_elan(people, events, _place(self.elan, people[0], ".eaf"))
         if self.overlay:
-            yield write_overlay(prediction, _place(self.overlay, prediction, ".mp4"))
+            yield write_overlay(people, _place(self.overlay, people[0], ".mp4"))
 
     def _each(self) -> tuple[tuple[str, Path | None, tuple[str, ...]], ...]:
         return (
@@ -86,6 +96,16 @@ class Outputs:
             ("subtitle", self.subtitles, (".vtt",)),
             ("overlay", self.overlay, ENDINGS),
         )
+
+
+def _by_file(predictions: Sequence[Prediction]) -> list[list[Prediction]]:
+    """The predictions of each file together; those of its faces begin with face 1."""
+    files: list[list[Prediction]] = []
+    for prediction in predictions:
+        if prediction.face in (None, 1):
+            files.append([])
+        files[-1].append(prediction)
+    return files
 
 
 def _place(asked: Path, prediction: Prediction, ending: str) -> Path:

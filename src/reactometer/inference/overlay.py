@@ -1,10 +1,10 @@
-"""A video and its prediction -> the same video with the face's box, a bar an emotion, and the running timeline."""
+"""A video and its predictions -> the same video with each face's box, a bar an emotion, and the running timeline."""
 
 from __future__ import annotations
 
 import heapq
 from bisect import bisect_left
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -18,12 +18,14 @@ from reactometer.errors import OutputError
 from reactometer.inference.timeline import COLOURS
 from reactometer.media.audio import read_sound
 from reactometer.media.video import probe, read_frames
-from reactometer.records import SOUND_RATE_HZ, ByteArray, FaceSample, Frame, FrameState, Prediction, SoundBlock
+from reactometer.records import SOUND_RATE_HZ, ByteArray, Frame, FrameState, Prediction, SoundBlock
 
 ENDINGS = (".mp4", ".mkv", ".mov")
 LEAST_WIDTH_PX = 640
 ROW_PX, LABEL_PX, BAR_PX, MARGIN_PX = 26, 120, 110, 8
 """The panel under the picture: a row an emotion, in it a name, a bar and the line over time."""
+
+WHITE = (255, 255, 255)
 
 CLOCK = Fraction(1, 90_000)
 """Unit of the written times, seconds; fine enough for any frame rate, variable ones too."""
@@ -31,24 +33,25 @@ CLOCK = Fraction(1, 90_000)
 Piece = Frame | SoundBlock
 
 
-def write_overlay(prediction: Prediction, path: Path) -> Path:
+def write_overlay(predictions: Sequence[Prediction], path: Path) -> Path:
     """Write the video anew with what the model saw and said; its frames keep their times, its sound comes along.
 
     Args:
-        prediction: of a file with video, with windows and samples.
+        predictions: of one file with video, with windows and samples: one, or one a face; then each box bears the
+            face's number, and so does its panel.
         path: the file to write, H.264 and AAC; ``.mp4``, ``.mkv`` or ``.mov``.
 
     Raises:
         OutputError: the file has no video or no windows, or a place or ending that cannot be written.
         MediaError: the video can no longer be read.
     """
-    source = Path(prediction.path)
+    source = Path(predictions[0].path)
     info = probe(source)
-    if prediction.failed or not prediction.windows or not info.has_video:
+    if not info.has_video or any(prediction.failed or not prediction.windows for prediction in predictions):
         raise OutputError(f"{source}: no overlay of a file without a video or a timeline", fix="Leave it out")
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f".partial-{path.name}")
-    picture = _Picture(prediction, info.width_px, info.height_px)
+    picture = _Picture(predictions, info.width_px, info.height_px)
     try:
         with av.open(str(partial), "w") as container:
             _encode(container, source, picture, info.has_audio)
@@ -61,70 +64,100 @@ def write_overlay(prediction: Prediction, path: Path) -> Path:
 
 
 class _Picture:
-    """Draws one frame with its box and its panel."""
+    """Draws one frame with its boxes and its panels."""
 
-    def __init__(self, prediction: Prediction, width_px: int, height_px: int) -> None:
+    def __init__(self, predictions: Sequence[Prediction], width_px: int, height_px: int) -> None:
         self.scale = max(1.0, LEAST_WIDTH_PX / width_px)
         self.width_px = _even(width_px * self.scale)
         self.height_px = _even(height_px * self.scale)
-        self.samples = [sample for sample in prediction.samples if sample.state is not FrameState.UNREADABLE]
-        self.times_s = [sample.time_s for sample in self.samples]
-        self.duration_s = prediction.duration_s or 1.0
-        self.panel = _draw_panel(prediction, self.width_px)
-        self.middles_s = np.array([(window.start_s + window.end_s) / 2 for window in prediction.windows])  # (K,)
-        nothing = (np.nan,) * len(prediction.labels)
-        self.values = np.array([window.intensities or nothing for window in prediction.windows])  # (K, L)
+        self.people = [_Person(prediction, self.width_px) for prediction in predictions]
 
     @property
     def size(self) -> tuple[int, int]:
         """Width and height, pixels."""
-        return self.width_px, self.height_px + len(self.panel)
+        return self.width_px, self.height_px + sum(len(person.panel) for person in self.people)
 
     def draw(self, rgb: ByteArray, time_s: float) -> ByteArray:
         """(height, width, 3) uint8 RGB."""
         frame = cv2.resize(rgb, (self.width_px, self.height_px), interpolation=cv2.INTER_LINEAR)
-        self._draw_box(frame, time_s)
+        boxes = [(person.face, person.box(time_s)) for person in self.people]
+        for face, box in boxes:
+            if box is not None:
+                _draw_box(frame, [round(value * self.scale) for value in box], face)
+        if all(box is None for _, box in boxes):
+            _write(frame, "no face", (10, 26))
+        return np.asarray(np.concatenate([frame, *(person.draw(time_s) for person in self.people)]), dtype=np.uint8)
+
+
+class _Person:
+    """What is shown of one prediction: where the face is, and a panel under the picture."""
+
+    def __init__(self, prediction: Prediction, width_px: int) -> None:
+        self.face = prediction.face
+        self.width_px = width_px
+        self.samples = [sample for sample in prediction.samples if sample.state is not FrameState.UNREADABLE]
+        self.times_s = [sample.time_s for sample in self.samples]
+        self.duration_s = prediction.duration_s or 1.0
+        self.panel = _draw_panel(prediction, width_px)
+        self.middles_s = np.array([(window.start_s + window.end_s) / 2 for window in prediction.windows])  # (K,)
+        nothing = (np.nan,) * len(prediction.labels)
+        self.values = np.array([window.intensities or nothing for window in prediction.windows])  # (K, L)
+
+    def draw(self, time_s: float) -> ByteArray:
+        """The panel with its bars and its cursor, (rows, width, 3) uint8 RGB."""
         panel = self.panel.copy()
         now = self.values[int(np.abs(self.middles_s - time_s).argmin())]  # (L,)
         for place, value in enumerate(now):
-            top = place * ROW_PX
+            top = _head_px(self.face) + place * ROW_PX
             if not np.isnan(value):
                 end = LABEL_PX + round(float(value) * BAR_PX)
                 cv2.rectangle(panel, (LABEL_PX, top + 5), (end, top + ROW_PX - 5), _rgb(place), cv2.FILLED)
         first = LABEL_PX + BAR_PX + MARGIN_PX
         cursor = first + round(min(time_s / self.duration_s, 1.0) * (self.width_px - first - MARGIN_PX))
-        cv2.line(panel, (cursor, 2), (cursor, len(panel) - 3), (30, 30, 30), 1)
-        return np.asarray(np.concatenate([frame, panel]), dtype=np.uint8)
+        cv2.line(panel, (cursor, _head_px(self.face) + 2), (cursor, len(panel) - 3), (30, 30, 30), 1)
+        return panel
 
-    def _draw_box(self, frame: np.ndarray, time_s: float) -> None:
-        sample = self._sample(time_s)
-        if sample is None or sample.box is None:
-            cv2.putText(frame, "no face", (10, 26), cv2.FONT_HERSHEY_SIMPLEX, 0.7, (255, 255, 255), 2, cv2.LINE_AA)
-            return
-        x, y, width, height = (round(value * self.scale) for value in sample.box)
-        cv2.rectangle(frame, (x, y), (x + width, y + height), (255, 255, 255), 2, cv2.LINE_AA)
-
-    def _sample(self, time_s: float) -> FaceSample | None:
-        """The frame looked at that is nearest in time."""
+    def box(self, time_s: float) -> tuple[float, float, float, float] | None:
+        """Of the frame looked at that is nearest in time: x, y, width and height of the face, pixels of the file's."""
         if not self.samples:
             return None
         right = min(bisect_left(self.times_s, time_s), len(self.samples) - 1)
         near = [self.samples[place] for place in (max(right - 1, 0), right)]
-        return min(near, key=lambda sample: abs(sample.time_s - time_s))
+        return min(near, key=lambda sample: abs(sample.time_s - time_s)).box
+
+
+def _draw_box(frame: np.ndarray, box: Sequence[int], face: int | None) -> None:
+    x, y, width, height = box
+    cv2.rectangle(frame, (x, y), (x + width, y + height), WHITE, 2, cv2.LINE_AA)
+    if face is not None:
+        _write(frame, str(face), (max(x, 0), y - 8 if y > 30 else y + height + 24))
+
+
+def _write(frame: np.ndarray, text: str, place: tuple[int, int]) -> None:
+    cv2.putText(frame, text, place, cv2.FONT_HERSHEY_SIMPLEX, 0.7, WHITE, 2, cv2.LINE_AA)
+
+
+def _head_px(face: int | None) -> int:
+    """Height of the row with the face's number, where there is one."""
+    return 0 if face is None else ROW_PX
 
 
 def _draw_panel(prediction: Prediction, width_px: int) -> ByteArray:
-    """(L rows, width, 3) uint8 RGB: names, the places of the bars, and each emotion's line over the whole file."""
+    """(rows, width, 3) uint8 RGB: names, the places of the bars, and each emotion's line over the whole file."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    height_px = _even(ROW_PX * len(prediction.labels))
+    head_px = _head_px(prediction.face)
+    height_px = _even(head_px + ROW_PX * len(prediction.labels))
     figure = Figure(figsize=(width_px / 100, height_px / 100), dpi=100)
     canvas: Any = FigureCanvasAgg(figure)
     middles_s = [(window.start_s + window.end_s) / 2 for window in prediction.windows]
-    first_px, bottom = LABEL_PX + BAR_PX + MARGIN_PX, 1.0
+    first_px = LABEL_PX + BAR_PX + MARGIN_PX
+    if head_px:
+        middle = 1.0 - head_px / height_px / 2
+        figure.text(MARGIN_PX / width_px, middle, f"face {prediction.face}", va="center", fontsize=9, weight="bold")
     for place, label in enumerate(prediction.labels):
-        bottom = 1.0 - (place + 1) * ROW_PX / height_px
+        bottom = 1.0 - (head_px + (place + 1) * ROW_PX) / height_px
         middle = bottom + ROW_PX / height_px / 2
         figure.text((LABEL_PX - 8) / width_px, middle, label, ha="right", va="center", fontsize=8)
         share = (width_px - first_px - MARGIN_PX) / width_px

@@ -15,21 +15,24 @@ from reactometer.console import progress_bar
 from reactometer.data.batches import Item
 from reactometer.data.people import Moments, match_people, measure_people, recast
 from reactometer.data.prepare import settled
-from reactometer.errors import ConfigError, MediaError, ModelError
+from reactometer.errors import ConfigError, MediaError, ModelError, suggestion
+from reactometer.inference.cuts import AT_ONCE, Cut, Drawn, Scorer, join_cuts, without_media
+from reactometer.inference.everyone import predict_everyone
 from reactometer.inference.refine import check_span, parse_baseline, refine
 from reactometer.media.audio import is_audible
-from reactometer.media.faces import load_detector
-from reactometer.media.stream import PART, WindowShape, stream_windows
+from reactometer.media.faces import follow_face, load_detector
+from reactometer.media.stream import PART, Follower, WindowShape, stream_windows
+from reactometer.media.tracks import follow_faces
 from reactometer.models.folder import LoadedModel, load_model
 from reactometer.models.network import ReactionModel
-from reactometer.models.scoring import Score, average_scores, join_parts, score_items
+from reactometer.models.scoring import Score, average_scores, score_items
 from reactometer.models.showing import encoded_clips, population
-from reactometer.records import Prediction, PreparedClip, Window
+from reactometer.records import Prediction, PreparedClip
 
 UNREADABLE = (MediaError, cv2.error, MemoryError)
 
-AT_ONCE = 8
-"""Parts and windows of a file that are held with their crops and sound; as many as are scored in one batch."""
+FACES = ("one", "all")
+"""Whose faces are followed in a file: one person's, or everybody's."""
 
 DEFAULT_WINDOW_S, DEFAULT_HOP_S = 2.0, 1.0
 """Length of the timeline's windows and the time from one to the next, seconds; our choice."""
@@ -43,6 +46,7 @@ def predict(
     hop_s: float = DEFAULT_HOP_S,
     rate_hz: float | None = None,
     timeline: bool = True,
+    faces: str = "one",
     people: Mapping[str, str] | Mapping[Path, str] | None = None,
     smooth_s: float = 0.0,
     baseline: str | None = None,
@@ -60,6 +64,10 @@ def predict(
         hop_s: time from one window's start to the next one's, seconds.
         rate_hz: frames looked at per second; default: as in the model's training.
         timeline: score the windows too, not the files alone.
+        faces: "one" follows one person, the first seen best; "all" everybody, and gives a prediction of each. With
+            several people nobody knows who speaks: the model goes by each one's face alone, and says so in the notes;
+            with one person, by the voice too. Who is unseen for longer than :data:`tracks.GIVEN_UP_S` is somebody new
+            on return; a face seen for less than :data:`everyone.LEAST_SEEN_S` is left out, and the notes say so.
         people: who is seen in each file, for a model that normalises per person: the files of one person are read
             twice, and their own mean and spread of each feature give way to the training set's.
         smooth_s: the timeline becomes a weighted mean over so many seconds, see :func:`refine.smooth`; 0: as it is.
@@ -68,13 +76,16 @@ def predict(
         progress: show a bar on standard error.
 
     Returns:
-        One prediction a file, in the order given.
+        One prediction a file, in the order given; with ``faces="all"`` one a person of each file, ``face`` 1, 2, …
+        in order of first appearance.
 
     Raises:
-        ConfigError: a window, hop, rate or smoothing that is not positive, or too large; no baseline.
+        ConfigError: a window, hop, rate or smoothing that is not positive, or too large; no baseline;
+            ``faces`` unknown, or "all" where ``people`` says whose file it is.
         DataError: ``people`` names a file that is not among those given.
-        ModelError: no such model, or a damaged one.
+        ModelError: no such model, or a damaged one, or, for all faces, one that looks at none.
     """
+    _check_faces(faces, people)
     if not 0 < hop_s <= window_s <= PART.length_s:
         raise ConfigError(
             "window and hop do not fit",
@@ -90,15 +101,17 @@ def predict(
         raise ModelError(
             "this model takes features, not media", fix="Use 'reactometer evaluate' with a table of features"
         )
+    if faces == "all" and not loaded.network.looks:
+        raise ModelError("this model goes by the voice alone", fix="Leave out --faces all, or use a model of faces")
     asked = {} if rate_hz is None else {"rate_hz": rate_hz}
     settings = settled(parse_config({"prepare": {**loaded.config.prepare.model_dump(), **asked}}, "predict").prepare)
-    job = _Job(settings, (PART, WindowShape(window_s, hop_s)) if timeline else (PART,))
+    job = _Job(settings, (PART, WindowShape(window_s, hop_s)) if timeline else (PART,), faces)
     with progress_bar("predicting", len(paths), progress) as advance:
         moments = _measure_people(loaded.each, paths, known, job)
         predictions = []
         for path in paths:
             own = [moments.get((number, known.get(path, "")), {}) for number in range(len(loaded.each))]
-            predictions.append(refine(_predict_file(loaded, path, own, job), smooth_s, rest))
+            predictions += [refine(one, smooth_s, rest) for one in _predict_file(loaded, path, own, job)]
             advance()
     return predictions
 
@@ -109,9 +122,25 @@ class _Job:
 
     settings: PrepareConfig
     shapes: tuple[WindowShape, ...]
+    faces: str = "one"
 
-    def windows(self, path: str, shapes: Sequence[WindowShape]) -> Iterator[tuple[WindowShape, PreparedClip]]:
-        return stream_windows(Path(path), self.settings, load_detector(self.settings.detector), shapes)
+    def windows(
+        self, path: str, shapes: Sequence[WindowShape], follow: Follower = follow_face
+    ) -> Iterator[tuple[WindowShape, PreparedClip]]:
+        detector = load_detector(self.settings.detector)
+        return stream_windows(Path(path), self.settings, detector, shapes, None, follow)
+
+
+def _check_faces(faces: str, people: Mapping[str, str] | Mapping[Path, str] | None) -> None:
+    if faces not in FACES:
+        raise ConfigError("no such choice of faces", got=f"'{faces}'", fix=suggestion(faces, FACES))
+    if faces == "all" and people:
+        raise ConfigError(
+            "people are named for files in which everybody is followed",
+            got="--faces all, and --people or --same-person",
+            expected="one of them",
+            fix="With --people or --same-person, each file is one person's",
+        )
 
 
 def _measure_people(
@@ -137,58 +166,44 @@ def _measure_people(
     return measure_people(items())
 
 
-def _predict_file(model: LoadedModel, path: str, moments: Sequence[Mapping[str, Moments]], job: _Job) -> Prediction:
+def _predict_file(
+    model: LoadedModel, path: str, moments: Sequence[Mapping[str, Moments]], job: _Job
+) -> list[Prediction]:
     try:
         return _score_file(model, path, moments, job)
     except UNREADABLE as error:
-        return Prediction(path, f"failed: {' '.join(str(error).split()) or type(error).__name__}", model.labels)
+        return [Prediction(path, f"failed: {' '.join(str(error).split()) or type(error).__name__}", model.labels)]
 
 
-def _score_file(model: LoadedModel, path: str, moments: Sequence[Mapping[str, Moments]], job: _Job) -> Prediction:
-    cuts = list(_score_cuts(model, path, moments, job))
-    parts = [cut for cut in cuts if cut.kind == PART]
-    windows = [cut for cut in cuts if cut.kind in job.shapes[1:]]
-    whole = join_parts(0, [score for part in parts for score in part.scores])
-    samples = tuple(sample for part in parts for sample in part.clip.samples)
-    has_sound = any(part.has_sound for part in parts)
-    return Prediction(
-        path=path,
-        status=_status(whole, has_sound, model.network),
-        labels=model.labels,
-        duration_s=parts[-1].clip.end_s,
-        face_share=replace(parts[0].clip, samples=samples).face_share,
-        has_sound=has_sound,
-        intensities=_known(whole),
-        windows=tuple(cut.as_window() for cut in windows),
-        samples=samples,
-        frames_read=parts[-1].clip.frames_read,
-    )
+def _score_file(model: LoadedModel, path: str, moments: Sequence[Mapping[str, Moments]], job: _Job) -> list[Prediction]:
+    score = _scorer(model, moments)
+    if job.faces == "all":
+        windows = job.windows(path, job.shapes, follow_faces)
+        return predict_everyone(path, model, windows, job.shapes, score)
+    cuts = list(_score_cuts(job.windows(path, job.shapes), score))
+    return [join_cuts(path, model, cuts, job.shapes)]
 
 
-@dataclass(frozen=True)
-class _Cut:
-    """A part or window of a file, scored."""
-
-    kind: WindowShape
-    clip: PreparedClip  # without crops and sound, so that it stays small
-    has_sound: bool
-    scores: Sequence[tuple[float, Score]]  # (length_s, score) a draw
-
-    def as_window(self) -> Window:
-        score = _known(join_parts(0, self.scores))
-        return Window(self.clip.start_s, self.clip.end_s, self.clip.face_share, score)
-
-
-def _score_cuts(model: LoadedModel, path: str, moments: Sequence[Mapping[str, Moments]], job: _Job) -> Iterator[_Cut]:
-    """Read a file once, and score a few of its parts and windows at a time with all members, as they come."""
-    heads = [member.network.on_features() for member in model.each]
-    windows, draws = job.windows(path, job.shapes), model.sampling.draws
+def _score_cuts(windows: Iterator[tuple[WindowShape, PreparedClip]], score: Scorer) -> Iterator[Cut]:
+    """Score a few parts and windows of a file at a time, as they come."""
     while some := list(islice(windows, AT_ONCE)):
+        for (kind, clip), drawn in zip(some, score([clip for _, clip in some]), strict=True):
+            yield Cut(kind, without_media(clip), is_audible(clip.waveform), drawn)
+
+
+def _scorer(model: LoadedModel, moments: Sequence[Mapping[str, Moments]]) -> Scorer:
+    """What scores parts and windows with all members of a model, each with its own moments of the person."""
+    heads, draws = [member.network.on_features() for member in model.each], model.sampling.draws
+
+    def score(clips: Sequence[PreparedClip]) -> list[Drawn]:
         members = zip(model.each, heads, moments, strict=True)
-        drawn = average_scores([_score(*member, [clip for _, clip in some]) for member in members])
-        for place, (kind, clip) in enumerate(some):
-            own = [(clip.duration_s, score) for score in drawn[place * draws : (place + 1) * draws]]
-            yield _Cut(kind, _without_media(clip), is_audible(clip.waveform), own)
+        drawn = average_scores([_score(*member, clips) for member in members])
+        return [
+            [(clip.duration_s, own) for own in drawn[place * draws : (place + 1) * draws]]
+            for place, clip in enumerate(clips)
+        ]
+
+    return score
 
 
 def _score(
@@ -198,19 +213,3 @@ def _score(
     everyone = population(member.network)
     items = encoded_clips(member.network, clips, member.sampling)
     return list(score_items(head, (recast(item, moments, everyone) for item in items)))
-
-
-def _without_media(clip: PreparedClip) -> PreparedClip:
-    return replace(clip, samples=tuple(replace(sample, crop_jpeg=None) for sample in clip.samples), waveform=None)
-
-
-def _known(score: Score) -> tuple[float, ...] | None:
-    return tuple(float(value) for value in score.intensities) if score.has_evidence else None
-
-
-def _status(whole: Score, has_sound: bool, network: ReactionModel) -> str:
-    if whole.has_evidence:
-        return "ok"
-    if not network.looks:
-        return "no sound"
-    return "no face or sound" if network.listens and not has_sound else "no face"

@@ -81,4 +81,5 @@ def _title(prediction: Prediction) -> str:
     sound = "sound" if prediction.has_sound else "no sound"
     seen = f"face in {prediction.face_share or 0.0:.0%} of the sampled frames, {sound}"
     grey = "; grey: no face" if _faceless(prediction.windows) else ""
-    return f"{Path(prediction.path).name}: {seen}{grey}. Right: the whole file"
+    whose = "" if prediction.face is None else f", face {prediction.face}"
+    return f"{Path(prediction.path).name}{whose}: {seen}{grey}. Right: the whole file"

@@ -138,6 +138,20 @@ def encode_crop(crop_rgb: ByteArray) -> bytes:
     return jpeg.tobytes()
 
 
+def box_distance(face: Detection, other: Detection) -> float:
+    """Distance of the boxes' centres in shares of the larger box's size; infinite where the sizes differ too much."""
+    (x, y, width, height), (other_x, other_y, other_width, other_height) = face.box, other.box
+    smaller, larger = sorted((math.sqrt(width * height), math.sqrt(other_width * other_height)))
+    if larger > SIZE_RATIO * smaller:
+        return math.inf
+    return math.hypot(x + width / 2 - other_x - other_width / 2, y + height / 2 - other_y - other_height / 2) / larger
+
+
+def reach_after(unseen_s: float) -> float:
+    """How far a person's next face may lie from where they were seen ``unseen_s`` ago, in shares of the face's size."""
+    return min(REACH + REACH_PER_S * unseen_s, REACH_LIMIT)
+
+
 def _eye_line(detection: Detection) -> tuple[tuple[float, float], float, float]:
     """Middle of the eyes in pixels, their distance in pixels as if the head faced the camera, and tilt in radians."""
     x, y, width, height = detection.box
@@ -172,19 +186,10 @@ def _choose(detections: list[Detection], last: tuple[float, Detection] | None, t
     """The followed person's face, or the best face where nobody is followed (any more), or None."""
     if last is None:
         return detections[0] if detections else None
-    unseen_s, reach = time_s - last[0], min(REACH + REACH_PER_S * (time_s - last[0]), REACH_LIMIT)
-    if near := [face for face in detections if _distance(face, last[1]) <= reach]:
-        return min(near, key=lambda face: _distance(face, last[1]))
+    unseen_s = time_s - last[0]
+    if near := [face for face in detections if box_distance(face, last[1]) <= reach_after(unseen_s)]:
+        return min(near, key=lambda face: box_distance(face, last[1]))
     return detections[0] if detections and unseen_s > LOST_S else None
-
-
-def _distance(face: Detection, other: Detection) -> float:
-    """Distance of the boxes' centres in shares of the larger box's size; infinite where the sizes differ too much."""
-    (x, y, width, height), (other_x, other_y, other_width, other_height) = face.box, other.box
-    smaller, larger = sorted((math.sqrt(width * height), math.sqrt(other_width * other_height)))
-    if larger > SIZE_RATIO * smaller:
-        return math.inf
-    return math.hypot(x + width / 2 - other_x - other_width / 2, y + height / 2 - other_y - other_height / 2) / larger
 
 
 def _framed(rgb: ByteArray) -> tuple[ByteArray, float, int]:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import heapq
 import math
 from collections import deque
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +19,10 @@ from reactometer.records import SOUND_RATE_HZ, FaceSample, FloatArray, Frame, Me
 
 LEAST_NEW_S = 0.1
 """What a last window must show that the one before it does not; less is an encoder's padding."""
+
+
+Follower = Callable[..., Iterator[FaceSample]]
+"""One person's face or everybody's: :func:`faces.follow_face`, or :func:`tracks.follow_faces`."""
 
 
 @dataclass(frozen=True)
@@ -60,16 +64,18 @@ def stream_windows(
     detector: Detector,
     shapes: Sequence[WindowShape],
     audio_path: Path | None = None,
+    follow: Follower = follow_face,
 ) -> Iterator[tuple[WindowShape, PreparedClip]]:
     """Read a file once and yield its windows of every shape, each as soon as it is complete.
 
     A window starts at every multiple of ``hop_s`` that shows something its predecessor does not; the last one ends
-    with the file. Memory is bounded by the longest window, not by the file.
+    with the file. Memory is bounded by the longest window, not by the file. Where everybody is followed, a window holds
+    everybody's samples, and :func:`clip_of` takes one person's.
     """
     info = probe(path)
     sound_info = probe(audio_path) if audio_path else info
     clock = _VideoClock(info)
-    faces = follow_face(clock.watch(read_frames(path)), detector, rate_hz=settings.rate_hz, size_px=settings.size_px)
+    faces = follow(clock.watch(read_frames(path)), detector, rate_hz=settings.rate_hz, size_px=settings.size_px)
     sound = read_sound(audio_path or path) if sound_info.has_audio else iter(())
     cutter = _Cutter(shapes, sound_info.has_audio)
     pieces: Iterator[FaceSample | SoundBlock] = heapq.merge(faces, sound, key=_begins_s)
@@ -92,6 +98,22 @@ def cut_clip(clip: PreparedClip, start_s: float, end_s: float) -> PreparedClip:
     first, last = (round((at_s - clip.start_s) * SOUND_RATE_HZ) for at_s in (start_s, end_s))
     waveform = None if clip.waveform is None else clip.waveform[first:last]
     return PreparedClip(start_s, end_s, samples, waveform, clip.frames_read)
+
+
+def clip_of(clip: PreparedClip, face: int | None) -> PreparedClip:
+    """What a window in which everybody is followed shows of one of them; of nobody in particular (None), no face."""
+    return replace(clip, samples=samples_of(clip.samples, face))
+
+
+def samples_of(samples: Iterable[FaceSample], face: int | None) -> tuple[FaceSample, ...]:
+    """As if one face alone were followed: a sample a frame, its own, or, where it is not seen, one without a face."""
+    own: list[FaceSample] = []
+    for sample in samples:
+        if sample.face is None:
+            own.append(sample)
+        elif sample.face == face:
+            own[-1] = replace(sample, face=None)
+    return tuple(own)
 
 
 def _begins_s(piece: FaceSample | SoundBlock) -> float:

@@ -1,0 +1,81 @@
+"""Parts and windows of a file, scored -> its prediction."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+from reactometer.media.stream import WindowShape
+from reactometer.models.folder import LoadedModel
+from reactometer.models.network import ReactionModel
+from reactometer.models.scoring import Score, join_parts
+from reactometer.records import Prediction, PreparedClip, Window
+
+AT_ONCE = 8
+"""Parts and windows of a file that are held with their crops and sound; as many as are scored in one batch."""
+
+Drawn = Sequence[tuple[float, Score]]
+"""(length_s, score) of each draw of one part or window."""
+
+Scorer = Callable[[Sequence[PreparedClip]], list[Drawn]]
+"""Parts and windows in, what the model says of each out."""
+
+
+@dataclass(frozen=True)
+class Cut:
+    """A part or window of a file, scored."""
+
+    kind: WindowShape
+    clip: PreparedClip  # without crops and sound, so that it stays small
+    has_sound: bool
+    scores: Drawn
+
+    def as_window(self) -> Window:
+        """What there is to say of it."""
+        score = _known(join_parts(0, self.scores))
+        return Window(self.clip.start_s, self.clip.end_s, self.clip.face_share, score)
+
+
+def join_cuts(path: str, model: LoadedModel, cuts: Sequence[Cut], shapes: Sequence[WindowShape]) -> Prediction:
+    """The prediction of a file, or of one face of it.
+
+    Args:
+        path: as given.
+        model: whose scores these are.
+        cuts: all parts and windows, in order of time.
+        shapes: of the parts, whose mean the file's intensities are; then of the timeline's windows.
+    """
+    parts = [cut for cut in cuts if cut.kind == shapes[0]]
+    windows = [cut for cut in cuts if cut.kind in shapes[1:]]
+    whole = join_parts(0, [score for part in parts for score in part.scores])
+    samples = tuple(sample for part in parts for sample in part.clip.samples)
+    has_sound = any(part.has_sound for part in parts)
+    return Prediction(
+        path=path,
+        status=_status(whole, has_sound, model.network),
+        labels=model.labels,
+        duration_s=parts[-1].clip.end_s,
+        face_share=replace(parts[0].clip, samples=samples).face_share,
+        has_sound=has_sound,
+        intensities=_known(whole),
+        windows=tuple(cut.as_window() for cut in windows),
+        samples=samples,
+        frames_read=parts[-1].clip.frames_read,
+    )
+
+
+def without_media(clip: PreparedClip) -> PreparedClip:
+    """The same without crops and sound."""
+    return replace(clip, samples=tuple(replace(sample, crop_jpeg=None) for sample in clip.samples), waveform=None)
+
+
+def _known(score: Score) -> tuple[float, ...] | None:
+    return tuple(float(value) for value in score.intensities) if score.has_evidence else None
+
+
+def _status(whole: Score, has_sound: bool, network: ReactionModel) -> str:
+    if whole.has_evidence:
+        return "ok"
+    if not network.looks:
+        return "no sound"
+    return "no face or sound" if network.listens and not has_sound else "no face"

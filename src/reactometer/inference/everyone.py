@@ -1,0 +1,140 @@
+"""A file that may show several people -> a prediction of each: read once, every window scored for each face in it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from itertools import islice
+
+import numpy as np
+
+from reactometer.data.batches import pick_frames
+from reactometer.inference.cuts import AT_ONCE, Cut, Drawn, Scorer, join_cuts, without_media
+from reactometer.media.audio import is_audible
+from reactometer.media.stream import WindowShape, clip_of, cut_clip
+from reactometer.models.folder import LoadedModel
+from reactometer.models.scoring import Score
+from reactometer.records import FaceSample, FrameState, Prediction, PreparedClip
+
+LEAST_SEEN_S = 1.0
+"""A face seen for less, all in all, is taken for a false detection or a passer-by and left out; in a file of less than
+two seconds, a face seen for less than half of it. Our choice."""
+
+MOST_COUNTED_S = 0.5
+"""A frame looked at counts for the time since the one before, but for no more than this."""
+
+Key = tuple[int, int | None, bool]
+"""Which window, from 0; whose face, or nobody's; whether as of one person alone, with the voice."""
+
+
+def predict_everyone(
+    path: str,
+    model: LoadedModel,
+    windows: Iterable[tuple[WindowShape, PreparedClip]],
+    shapes: Sequence[WindowShape],
+    score: Scorer,
+) -> list[Prediction]:
+    """A prediction of each person of a file, in order of first appearance; one of nobody where no face is seen.
+
+    Where several people are seen, nobody knows who speaks, and the model goes by each one's face alone. Until several
+    are certain, the windows are scored with the voice too, as one person would be given it.
+
+    Args:
+        path: as given.
+        model: it must look at faces.
+        windows: parts and windows of the file with everybody's samples, from
+            :func:`reactometer.media.tracks.follow_faces`.
+        shapes: of the parts first, then of the timeline's windows.
+        score: gives the model's scores.
+    """
+    seen = _Seen()
+    shown = _show(windows, model, shapes[0], seen)
+    while some := list(islice(shown, AT_ONCE)):
+        for (key, _), drawn in zip(some, score([clip for _, clip in some]), strict=True):
+            seen.scores[key] = drawn
+    faces = seen.people()
+    notes = _notes(seen, len(faces), listens=model.network.listens)
+    predictions = []
+    for number, face in enumerate(faces or [None], start=1):
+        cuts = [seen.cut(place, face, len(model.labels), alone=len(faces) < 2) for place in range(len(seen.cuts))]
+        own = join_cuts(path, model, cuts, shapes)
+        predictions.append(replace(own, face=None if face is None else number, notes=notes))
+    return predictions
+
+
+@dataclass
+class _Seen:
+    """What is known of a file so far; everything but crops and sound is kept."""
+
+    cuts: list[Cut] = field(default_factory=list)  # with everybody's samples, without scores
+    scores: dict[Key, Drawn] = field(default_factory=dict)
+    seen_s: dict[int, float] = field(default_factory=dict)  # how long each face was seen, in order of first appearance
+    looked_s: float = 0.0
+    latest_s: float = -math.inf  # the last frame that is counted in
+
+    def count(self, samples: Sequence[FaceSample]) -> None:
+        """Count in the frames of a window that no earlier window showed."""
+        new = [sample for sample in samples if sample.time_s > self.latest_s]
+        counted_s = 0.0
+        for sample in new:
+            if sample.face is None:
+                counted_s = min(sample.time_s - self.latest_s, MOST_COUNTED_S)
+                self.looked_s, self.latest_s = self.looked_s + counted_s, sample.time_s
+            else:
+                self.seen_s[sample.face] = self.seen_s.get(sample.face, 0.0) + counted_s
+
+    def people(self) -> list[int]:
+        """The faces seen for long enough."""
+        least_s = min(LEAST_SEEN_S, self.looked_s / 2)
+        return [face for face, seen_s in self.seen_s.items() if seen_s >= least_s]
+
+    def shows_several(self) -> bool:
+        """Several people are certain."""
+        return sum(seen_s >= LEAST_SEEN_S for seen_s in self.seen_s.values()) > 1
+
+    def cut(self, place: int, face: int | None, n_labels: int, *, alone: bool) -> Cut:
+        """A part or window as it is of one face; of one alone, with the voice."""
+        cut = self.cuts[place]
+        keys = [(place, face, True), (place, face, False), (place, None, True)] if alone else [(place, face, False)]
+        nothing = [(cut.clip.duration_s, Score(0, np.zeros(n_labels, np.float32), has_evidence=False))]
+        drawn = next((self.scores[key] for key in keys if key in self.scores), nothing)
+        return replace(cut, clip=clip_of(cut.clip, face), scores=drawn)
+
+
+def _show(
+    windows: Iterable[tuple[WindowShape, PreparedClip]], model: LoadedModel, part: WindowShape, seen: _Seen
+) -> Iterator[tuple[Key, PreparedClip]]:
+    """What is to be scored of each part and window, as it comes: every face in it, without the voice and with it."""
+    for kind, clip in windows:
+        seen.count(clip.samples)
+        place, audible = len(seen.cuts), is_audible(clip.waveform)
+        seen.cuts.append(Cut(kind, without_media(clip), audible, ()))
+        heard, undecided = audible and model.network.listens, not seen.shows_several()
+        if heard and undecided:
+            yield (place, None, True), clip_of(clip, None)
+        for face in sorted({sample.face for sample in clip.samples if sample.face is not None}):
+            own = clip_of(clip, face)
+            shown = _where_seen(own, model.sampling.n_frames) if kind == part else own
+            if undecided and (heard or shown is not own):
+                yield (place, face, True), own
+            yield (place, face, False), replace(shown, waveform=None)
+
+
+def _where_seen(clip: PreparedClip, n_frames: int) -> PreparedClip:
+    """The part, or, where the frames that a model is shown of it all miss the face, the stretch in which it is seen."""
+    picked = pick_frames([sample.time_s for sample in clip.samples], clip.start_s, clip.end_s, n_frames)
+    if any(clip.samples[place].state is FrameState.FACE for place in picked):
+        return clip
+    seen_s = [sample.time_s for sample in clip.samples if sample.state is FrameState.FACE]
+    return cut_clip(clip, seen_s[0], min(seen_s[-1] + MOST_COUNTED_S, clip.end_s))
+
+
+def _notes(seen: _Seen, n_people: int, *, listens: bool) -> tuple[str, ...]:
+    notes = []
+    if n_people > 1 and listens and any(cut.has_sound for cut in seen.cuts):
+        notes.append(f"voice: not used, since nobody knows which of {n_people} people speaks")
+    if n_left_out := len(seen.seen_s) - n_people:
+        least_s = min(LEAST_SEEN_S, seen.looked_s / 2)
+        notes.append(f"faces left out: {n_left_out}, each seen for less than {least_s:.2g} s")
+    return tuple(notes)
