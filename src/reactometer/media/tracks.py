@@ -7,7 +7,6 @@ from dataclasses import dataclass, replace
 from itertools import count
 
 import numpy as np
-from scipy.optimize import linear_sum_assignment
 
 from reactometer.media.faces import (
     REACH_LIMIT,
@@ -88,6 +87,8 @@ class _Track:
 
 def _owners(tracks: Sequence[_Track], detections: Sequence[Detection], time_s: float) -> dict[int, _Track]:
     """Who shows each face, by its place in the list; a face that is nobody's is left out."""
+    from scipy.optimize import linear_sum_assignment  # here: most predictions follow one person and do without it
+
     owners: dict[int, _Track] = {}
     latest_s = max((track.seen_s for track in tracks), default=0.0)
     present, missed = ([track for track in tracks if (track.seen_s == latest_s) is there] for there in (True, False))
