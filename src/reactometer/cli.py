@@ -188,7 +188,9 @@ def evaluate(
 @app.command(short_help="A model and videos -> intensities.")
 def predict(
     videos: Annotated[list[str], typer.Argument(metavar="VIDEO", help="Video (or sound) files.")],
-    model: ModelOption,
+    model: Annotated[
+        Path | None, typer.Option(help="A model folder; default: the starter model inside the package.")
+    ] = None,
     out: Annotated[Path | None, typer.Option(help="Table with a row a file: .csv, .parquet or .json.")] = None,
     timeline: Annotated[Path | None, typer.Option(help="The same kind of table with a row a window.")] = None,
     frames: Annotated[Path | None, typer.Option(help="The same with a row a frame looked at.")] = None,
@@ -221,13 +223,14 @@ def predict(
     from reactometer.inference.outputs import Outputs
     from reactometer.inference.predictor import predict as run
     from reactometer.models.folder import load_model
+    from reactometer.weights import STARTER
 
     outputs = Outputs(out, timeline, frames, events, plot, elan, subtitles, overlay, threshold, faces)
     outputs.check(len(videos))
     who = read_people(people) if people else dict.fromkeys(videos, "the same") if same_person else {}
     predictions = run(
         videos,
-        load_model(model, device),
+        load_model(model or STARTER, device),
         window_s=window,
         hop_s=hop,
         rate_hz=rate,
@@ -239,6 +242,8 @@ def predict(
     )
     printing.print_written(outputs.write(predictions))
     printing.print_predictions(predictions)
+    if model is None:
+        printing.print_starter(STARTER)
     raise typer.Exit(SOME_FAILED if any(prediction.failed for prediction in predictions) else OK)
 
 
@@ -254,6 +259,7 @@ def demo(
     printing.print_demo(run(out, n_clips=clips, seed=seed))
 
 
+app.command(short_help="A model -> its card.")(cli_weights.card)
 app.command(short_help="A model -> the Hugging Face Hub.")(cli_weights.push)
 app.command(short_help="The Hugging Face Hub -> a model.")(cli_weights.pull)
 

@@ -22,9 +22,9 @@ RepositoryArgument = Annotated[str, typer.Argument(metavar="OWNER/NAME", help="A
 @app.command("list", short_help="Which there are, and which are here.")
 def list_() -> None:
     """List every file of weights by name: size, SHA-256, licence, source, and where it is on this machine."""
-    from reactometer.models.store import list_weights
+    from reactometer.models.store import list_weights, shipped
 
-    printing.print_weights(list_weights())
+    printing.print_weights([shipped(), *list_weights()])
 
 
 @app.command(short_help="Get them onto this machine.")
@@ -70,6 +70,16 @@ def bundle(
     from reactometer.models.bundle import bundle as run
 
     printing.print_bundled(run(out, names or ()), out)
+
+
+def card(
+    model: Annotated[Path, typer.Argument(metavar="MODEL", help="A model folder.")],
+    scores: Annotated[Path | None, typer.Option(help="What 'evaluate --out' wrote, to stand in it too.")] = None,
+) -> None:
+    """Write a model's card, README.md, into its folder: what it is, what it was trained on, how it scored."""
+    from reactometer.models.card import card as run
+
+    printing.print_card(run(model, scores))
 
 
 def push(

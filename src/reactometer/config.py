@@ -61,7 +61,8 @@ class ModelConfig(BaseModel):
     name: str = "resnet50"
     """A system: "resnet50", "resnet50-gru", "vit-transformer", "videomae" (face) or "multimodal" (face and voice)."""
     encoder: str | None = None
-    """Of the face: a Hugging Face name, a folder, or "random:NAME" for random weights; default: the system's own."""
+    """Of the face: "starter" (the backbone inside the package), a Hugging Face name, a folder, or "random:NAME" for
+    random weights; default: the system's own."""
     voice_encoder: str = "log-mel"
     """"log-mel" (a small network, no download), "contours" (MFCCs and pitch, nothing learned: for few clips, with
     ``frozen``), a HuBERT or wav2vec 2.0 by name, folder or "random:NAME", or, where

@@ -145,6 +145,15 @@ def print_predictions(predictions: Sequence[Prediction]) -> None:
     _print_failed([prediction.status.removeprefix("failed: ") for prediction in predictions if prediction.failed])
 
 
+def print_starter(folder: Path) -> None:
+    """Say which model predicted where none was named, and where it says what it can and cannot do."""
+    messages.print(
+        f"note: by the starter model, made on composites of faces and voices, not on people's reactions; "
+        f"read {escape(str(folder / 'README.md'))} before you use its numbers, or name your own with --model",
+        style="yellow",
+    )
+
+
 def print_demo(result: DemoResult) -> None:
     """Print the demo's story: the score, the baselines beside it, and where everything is."""
     print_evaluation(result.evaluation)

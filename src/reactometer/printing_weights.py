@@ -62,6 +62,12 @@ def print_bundled(bundled: Sequence[Held], out: Path) -> None:
     results.print(f"there: set REACTOMETER_WEIGHTS to {where}")
 
 
+def print_card(file: Path) -> None:
+    """Say where the card is, and what it cannot know."""
+    results.print(f"card: {escape(str(file))}")
+    messages.print("add what only you know: who was filmed, under which consent, what it must not be used for")
+
+
 def print_pushed(pushed: Pushed, name: str) -> None:
     """Say where the model is, and how others get exactly this one."""
     if pushed.wrote_card:

@@ -16,6 +16,9 @@ from filelock import FileLock
 from reactometer.errors import ConfigError, WeightsError, suggestion
 from reactometer.files import sha256_of
 
+STARTER = Path(__file__).resolve().parent / "starter"
+"""The model folder inside the package: what predicts where no model is named, and a backbone by its name."""
+
 FOLDER_VARIABLE = "REACTOMETER_WEIGHTS"  # a folder of weight files, for machines without a network
 CACHE_VARIABLE = "REACTOMETER_CACHE"  # where downloads and prepared clips are kept
 ADDRESS_VARIABLE = "REACTOMETER_WEIGHTS_URL"  # a mirror that holds the files under their file names

@@ -22,7 +22,9 @@ from reactometer.models.encoders import (
     rebuild_clip_encoder,
     rebuild_frame_encoder,
 )
+from reactometer.models.folder import load_model
 from reactometer.models.voice_encoders import SpeechEncoder, load_speech_encoder, rebuild_speech_encoder
+from reactometer.weights import STARTER
 
 Encoder = FrameEncoder | ClipEncoder | SpeechEncoder
 
@@ -174,3 +176,13 @@ def test_a_clip_encoder_of_a_model_that_says_nothing_of_pooling_is_the_network_s
     description = load_clip_encoder("random:videomae-tiny", 64, "grid").describe()
     assert description.pop("pooling") == "grid"
     assert rebuild_clip_encoder(description, 64).feature_size == 96
+
+
+def test_the_backbone_inside_the_package_is_had_by_name() -> None:
+    encoder = load_frame_encoder("starter", 64)
+    assert encoder.pretrained
+    within = load_model(STARTER).network.face_encoder
+    assert isinstance(within, FrameEncoder)
+    crops = pictures(2, 3, 64, 64)
+    with torch.inference_mode():
+        assert torch.equal(encoder.eval()(crops), within(crops))

@@ -50,17 +50,19 @@ def join_cuts(path: str, model: LoadedModel, cuts: Sequence[Cut], shapes: Sequen
     whole = join_parts(0, [score for part in parts for score in part.scores])
     samples = tuple(sample for part in parts for sample in part.clip.samples)
     has_sound = any(part.has_sound for part in parts)
+    face_share = replace(parts[0].clip, samples=samples).face_share
     return Prediction(
         path=path,
         status=_status(whole, has_sound, model.network),
         labels=model.labels,
         duration_s=parts[-1].clip.end_s,
-        face_share=replace(parts[0].clip, samples=samples).face_share,
+        face_share=face_share,
         has_sound=has_sound,
         intensities=_known(whole),
         windows=tuple(cut.as_window() for cut in windows),
         samples=samples,
         frames_read=parts[-1].clip.frames_read,
+        notes=_missing(model.network, face_share, has_sound),
     )
 
 
@@ -71,6 +73,13 @@ def without_media(clip: PreparedClip) -> PreparedClip:
 
 def _known(score: Score) -> tuple[float, ...] | None:
     return tuple(float(value) for value in score.intensities) if score.has_evidence else None
+
+
+def _missing(network: ReactionModel, face_share: float, has_sound: bool) -> tuple[str, ...]:
+    """What a model of face and voice had to do without."""
+    if not (network.looks and network.listens) or (face_share > 0.0) == has_sound:
+        return ()
+    return ("nothing is audible: by the face alone",) if face_share > 0.0 else ("no face is seen: by the voice alone",)
 
 
 def _status(whole: Score, has_sound: bool, network: ReactionModel) -> str:

@@ -28,6 +28,7 @@ from reactometer.models.network import ReactionModel
 from reactometer.models.scoring import Score, average_scores, score_items
 from reactometer.models.showing import encoded_clips, population
 from reactometer.records import Prediction, PreparedClip
+from reactometer.weights import STARTER
 
 UNREADABLE = (MediaError, cv2.error, MemoryError)
 
@@ -40,7 +41,7 @@ DEFAULT_WINDOW_S, DEFAULT_HOP_S = 2.0, 1.0
 
 def predict(
     videos: Sequence[Path | str],
-    model: LoadedModel | Path | str,
+    model: LoadedModel | Path | str = STARTER,
     *,
     window_s: float = DEFAULT_WINDOW_S,
     hop_s: float = DEFAULT_HOP_S,
@@ -59,7 +60,7 @@ def predict(
 
     Args:
         videos: paths.
-        model: a model folder, or one loaded already.
+        model: a model folder, or one loaded already; default: the starter model inside the package.
         window_s: length of the timeline's windows, seconds.
         hop_s: time from one window's start to the next one's, seconds.
         rate_hz: frames looked at per second; default: as in the model's training.

@@ -10,13 +10,18 @@ from pathlib import Path
 from typing import Any
 
 from safetensors import SafetensorError
+from safetensors.torch import load_file
 from torch import nn
 
 from reactometer.errors import WeightsError, suggestion
 from reactometer.models.resnet import ResNet, is_known
+from reactometer.weights import STARTER
 
 RANDOM = "random:"
 """Prefix that asks, by name, for random weights."""
+
+STARTER_NAME = "starter"
+"""Asks for the small expression backbone of the model inside the package."""
 
 TINY = {"hidden_size": 96, "num_hidden_layers": 3, "num_attention_heads": 3, "intermediate_size": 384, "image_size": 64}
 TINY_RESNET = {"embedding_size": 16, "hidden_sizes": [24, 48, 96], "depths": [1, 1, 1], "layer_type": "basic"}
@@ -70,10 +75,11 @@ def load_net(name: str, takes: str) -> Net:
     """Get a network by name.
 
     Args:
-        name: a model on the Hugging Face Hub (``microsoft/resnet-50``), looked for in the offline folder
-            ``$REACTOMETER_WEIGHTS/<owner>--<name>`` first, then in the local Hugging Face cache and on the network;
-            a folder with ``config.json`` and ``model.safetensors``; or ``random:NAME`` with a name of
-            :data:`RANDOM_ENCODERS` for random weights. Of a model of pictures and text: its half for pictures.
+        name: "starter", the small expression backbone inside the package; a model on the Hugging Face Hub
+            (``microsoft/resnet-50``), looked for in the offline folder ``$REACTOMETER_WEIGHTS/<owner>--<name>`` first,
+            then in the local Hugging Face cache and on the network; a folder with ``config.json`` and
+            ``model.safetensors``; or ``random:NAME`` with a name of :data:`RANDOM_ENCODERS` for random weights. Of a
+            model of pictures and text: its half for pictures.
         takes: what it is to take, "pictures", "clips" or "sound".
 
     Raises:
@@ -83,6 +89,8 @@ def load_net(name: str, takes: str) -> Net:
     from transformers import AutoConfig
 
     try:
+        if name == STARTER_NAME and takes == "pictures":
+            return _starter()
         if name.startswith(RANDOM):
             preset = name.removeprefix(RANDOM)
             if preset not in RANDOM_ENCODERS:
@@ -128,6 +136,16 @@ def rebuild_net(description: Mapping[str, Any]) -> Net:
     if not description["has_pooler"]:
         module.pooler = None
     return Net(module, description["settings"], bool(description["pretrained"]))
+
+
+def _starter() -> Net:
+    """The face encoder of the model inside the package."""
+    about = json.loads((STARTER / "model.json").read_text(encoding="utf-8"))["encoders"]["face"]
+    net, prefix = rebuild_net(about), "face_encoder.net."
+    weights = load_file(STARTER / "weights.safetensors")
+    own = {key.removeprefix(prefix): tensor for key, tensor in weights.items() if key.startswith(prefix)}
+    net.module.load_state_dict(own)
+    return net
 
 
 def _untrained(config: Any) -> nn.Module:

@@ -24,9 +24,6 @@ from reactometer.models.zoo import Encoders, build_model, rebuild_encoders, samp
 FORMAT = 2
 WEIGHTS_FILE, DESCRIPTION_FILE = "weights.safetensors", "model.json"
 
-STARTER = Path(__file__).resolve().parents[1] / "starter"
-"""The model folder inside the package: what predicts where no model is named."""
-
 
 @dataclass(frozen=True)
 class LoadedModel:

@@ -13,9 +13,9 @@ from reactometer.console import download_bar
 from reactometer.errors import ConfigError, ReactometerError, WeightsError, suggestion
 from reactometer.files import sha256_of
 from reactometer.models.pretrained import ENCODER_CONFIG, ENCODER_FILES, ENCODER_WEIGHTS, PRETRAINED
-from reactometer.weights import OFFLINE, WEIGHT_FILES, find_weights, offline_folder, places
+from reactometer.weights import OFFLINE, STARTER, WEIGHT_FILES, find_weights, offline_folder, places
 
-HUB_CACHE, NOWHERE = "Hugging Face cache", "not here"
+HUB_CACHE, PACKAGE, NOWHERE = "Hugging Face cache", "in the package", "not here"
 MANIFEST = "manifest.json"
 """In a bundle: every file's SHA-256, size, source and licence."""
 
@@ -30,7 +30,7 @@ class Held:
     name: str
     licence: str
     source: str
-    place: str = NOWHERE  # OFFLINE, CACHE, HUB_CACHE or NOWHERE
+    place: str = NOWHERE  # OFFLINE, CACHE, HUB_CACHE, PACKAGE or NOWHERE
     files: tuple[Path, ...] = ()
     size_bytes: int | None = None  # of all files; None: not known, since they are not here
     sha256: str | None = None  # of the weights themselves, as it should be; None: nothing on this machine says it
@@ -51,6 +51,16 @@ def known_names() -> list[str]:
 def list_weights() -> list[Held]:
     """All weights of :func:`known_names`; no network is asked."""
     return [find_held(name) for name in known_names()]
+
+
+def shipped() -> Held:
+    """The starter model, which is part of the package: nothing to fetch, and nothing to carry."""
+    from reactometer.models.folder import DESCRIPTION_FILE, WEIGHTS_FILE
+
+    file = STARTER / WEIGHTS_FILE
+    digest = json.loads((STARTER / DESCRIPTION_FILE).read_text(encoding="utf-8"))["sha256"][WEIGHTS_FILE]
+    licence = f"see {STARTER / 'README.md'}"
+    return Held("starter", licence, "trained by this project", PACKAGE, (file,), file.stat().st_size, digest)
 
 
 def find_held(name: str) -> Held:

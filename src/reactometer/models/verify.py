@@ -10,9 +10,10 @@ from typing import IO
 from zipfile import BadZipFile, ZipFile
 
 from reactometer.errors import ModelError, WeightsError
+from reactometer.models.folder import DESCRIPTION_FILE, load_model
 from reactometer.models.pretrained import ENCODER_WEIGHTS
 from reactometer.models.store import MANIFEST, digest_of, list_weights, problem_of, read_manifest
-from reactometer.weights import WEIGHT_FILES, offline_folder, places
+from reactometer.weights import STARTER, WEIGHT_FILES, offline_folder, places
 
 
 @dataclass(frozen=True)
@@ -45,6 +46,7 @@ def verify(target: Path | str | None = None) -> list[Checked]:
 
 
 def _machine() -> Iterator[Checked]:
+    yield _model(STARTER)
     for name, weights in WEIGHT_FILES.items():
         for path in places(name).values():
             if path.is_file():
@@ -96,8 +98,6 @@ def _compare(where: Path, open_file: Callable[[str], IO[bytes]]) -> Iterator[Che
 
 def _model(folder: Path) -> Checked:
     """A model folder as a whole: it loads, and its weights are those that it names."""
-    from reactometer.models.folder import DESCRIPTION_FILE, load_model
-
     if not folder.is_dir():
         raise WeightsError(
             f"{folder}: {'neither a model folder nor a bundle' if folder.exists() else 'no such file or folder'}",

@@ -1,0 +1,157 @@
+"""The model inside the package: what predicts on the first command."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+from fractions import Fraction
+from pathlib import Path
+
+import av
+import numpy as np
+import pytest
+from typer.testing import CliRunner
+
+from reactometer import predict
+from reactometer.cli import app
+from reactometer.data.batches import Item
+from reactometer.data.simulated_clip import clip_plan, render_clip
+from reactometer.labels import BASIC
+from reactometer.media.faces import load_detector
+from reactometer.media.stream import PART, stream_windows
+from reactometer.models.folder import LoadedModel, load_model
+from reactometer.models.scoring import score_items
+from reactometer.models.showing import encoded_clips
+from reactometer.records import ByteArray, FloatArray, Prediction
+from reactometer.weights import STARTER
+
+RATE_HZ, SOUND_HZ = 10, 16_000
+
+
+@pytest.fixture(scope="module")
+def starter() -> LoadedModel:
+    return load_model(STARTER)
+
+
+def _write(path: Path, frames: ByteArray, waveform: FloatArray) -> Path:
+    """Frames, (T, H, W, 3), and sound without loss, so that a piece of a file holds the same values as the file."""
+    with av.open(str(path), "w") as container:
+        video = container.add_stream("ffv1", rate=Fraction(RATE_HZ))
+        video.height, video.width, video.pix_fmt = frames.shape[1], frames.shape[2], "bgr0"
+        sound = container.add_stream("pcm_s16le", SOUND_HZ, layout="mono")
+        for frame in frames:
+            container.mux(video.encode(av.VideoFrame.from_ndarray(frame, format="rgb24")))
+        container.mux(video.encode(None))
+        heard = av.AudioFrame.from_ndarray((waveform * 32767).round().astype(np.int16)[None], "s16", "mono")
+        heard.sample_rate, heard.pts = SOUND_HZ, 0
+        container.mux(sound.encode(heard))
+        container.mux(sound.encode(None))
+    return path
+
+
+@pytest.fixture(scope="module")
+def talk(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, ByteArray, FloatArray]:
+    """A drawn person who speaks for six seconds, frames and sound as they are in the file."""
+    clips = [render_clip(clip_plan(number)) for number in (3, 3)]
+    frames = np.concatenate([clip[0] for clip in clips])
+    waveform = np.concatenate([clip[1] for clip in clips]).astype(np.float32)
+    return _write(tmp_path_factory.mktemp("talk") / "talk.mkv", frames, waveform), frames, waveform
+
+
+def test_it_is_small_and_explains_itself(starter: LoadedModel) -> None:
+    assert sum(file.stat().st_size for file in STARTER.iterdir()) <= 8_000_000
+    assert {file.name for file in STARTER.iterdir()} == {"weights.safetensors", "model.json", "README.md"}
+    assert starter.labels == BASIC
+    assert starter.network.looks
+    assert starter.network.listens
+    card = (STARTER / "README.md").read_text(encoding="utf-8")
+    for said in ("FER2013", "EmoDB", "licence", "must not", "95 %", "Calibration", *BASIC):
+        assert said in card
+    description = json.loads((STARTER / "model.json").read_text(encoding="utf-8"))
+    places = [description["config"]["data"]["path"], description["config"]["model"]["encoder"]]
+    assert not any(Path(place).is_absolute() for place in places)  # of whoever trained it
+
+
+def test_it_predicts_where_no_model_is_named(talk: tuple[Path, ByteArray, FloatArray], tmp_path: Path) -> None:
+    result = CliRunner().invoke(app, ["predict", str(talk[0]), "--out", str(tmp_path / "clips.json")])
+    assert result.exit_code == 0
+    assert "by the starter model" in " ".join(result.stderr.split())
+    (row,) = json.loads((tmp_path / "clips.json").read_text(encoding="utf-8"))
+    assert row["status"] == "ok"
+    assert all(0.0 <= row[label] <= 1.0 for label in BASIC)
+
+
+def test_neither_transformers_nor_pandas_is_waited_for(talk: tuple[Path, ByteArray, FloatArray]) -> None:
+    """Importing both takes longer than a prediction."""
+    code = (
+        "import sys; from reactometer import predict; (one,) = predict([sys.argv[1]], progress=False); "
+        "print(one.status, *[name for name in ('transformers', 'pandas', 'scipy') if name in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code, str(talk[0])], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["ok"]
+
+
+def _items(starter: LoadedModel, path: Path) -> list[Item]:
+    settings = starter.config.prepare.model_copy(update={"detector": "haar"})
+    clips = [clip for _, clip in stream_windows(path, settings, load_detector("haar"), [PART])]
+    return list(encoded_clips(starter.network, clips, starter.sampling))
+
+
+@pytest.mark.parametrize("batch_size", [1, 2, 7])
+def test_neither_batch_nor_place_in_it_changes_a_number(
+    starter: LoadedModel, talk: tuple[Path, ByteArray, FloatArray], tmp_path: Path, batch_size: int
+) -> None:
+    _, frames, waveform = talk
+    short = _write(tmp_path / "short.mkv", frames[:20], waveform[: 2 * SOUND_HZ])
+    mute = _write(tmp_path / "mute.mkv", frames[:30], np.zeros(3 * SOUND_HZ, np.float32))
+    own = [_items(starter, path)[0] for path in (talk[0], short, mute)]
+    head = starter.network.on_features()
+
+    def scores(items: list[Item], batch_size: int) -> dict[int, FloatArray]:
+        return {score.number: score.intensities for score in score_items(head, items, batch_size)}
+
+    numbered = [Item(**{**vars(own[place]), "number": number}) for number, place in enumerate((0, 1, 2, 1, 0, 2, 0))]
+    together, alone = scores(numbered, batch_size), scores(numbered, 1)
+    for number, intensities in together.items():
+        assert intensities == pytest.approx(alone[number], abs=1e-5)
+    assert together[0] == pytest.approx(together[6], abs=1e-5)
+    assert together[1] == pytest.approx(together[3], abs=1e-5)
+    assert np.abs(together[0] - together[1]).max() > 1e-3
+
+
+def test_a_window_cut_out_of_a_file_is_the_same_as_in_the_file(
+    talk: tuple[Path, ByteArray, FloatArray], tmp_path: Path
+) -> None:
+    path, frames, waveform = talk
+    piece = _write(tmp_path / "piece.mkv", frames[2 * RATE_HZ : 4 * RATE_HZ], waveform[2 * SOUND_HZ : 4 * SOUND_HZ])
+    (whole,), (cut,) = (predict([file], progress=False, window_s=2.0, hop_s=1.0) for file in (path, piece))
+    window = whole.windows[2]
+    assert (window.start_s, window.end_s) == (2.0, 4.0)
+    assert cut.intensities == pytest.approx(window.intensities, abs=1e-5)
+    assert cut.windows[0].intensities == pytest.approx(window.intensities, abs=1e-5)
+
+
+def _by_name(predictions: list[Prediction]) -> dict[str, Prediction]:
+    return {Path(prediction.path).name: prediction for prediction in predictions}
+
+
+@pytest.mark.shared
+def test_the_real_clips_are_plausible_and_steady(shared_data: Path, tmp_path: Path) -> None:
+    """A smile is happiness; where the face leaves the timeline says so; without any face there is no score of one."""
+    files = sorted((shared_data / "clips").iterdir())
+    again = Path(shutil.copy(files[-1], tmp_path / "again.mp4"))
+    clips = _by_name(predict([*files, again], progress=False))
+    smile = clips["single_face.mp4"]
+    assert smile.intensities is not None
+    assert BASIC[int(np.argmax(smile.intensities))] == "Happiness"
+    assert clips["again.mp4"].intensities == pytest.approx(smile.intensities, abs=1e-5)
+    nobody = clips["no_face.mp4"]
+    assert nobody.face_share == 0.0
+    assert nobody.status == "no face or sound" or nobody.notes == ("no face is seen: by the voice alone",)
+    leaving = clips["face_noface.mov"]
+    assert any(window.face_share == 0.0 for window in leaving.windows)
+    for clip in (clips["WolfgangLanger_Pexels.mp4"], smile):
+        values = np.array([window.intensities for window in clip.windows if window.intensities])  # (K, L)
+        assert np.abs(np.diff(values, axis=0)).mean() < 0.1
