@@ -14,6 +14,13 @@ from reactometer.models.pretrained import PRETRAINED
 from reactometer.models.zoo import SYSTEMS
 
 CARD_FILE = "README.md"
+ROLES = {
+    "test": "which had no part in training",
+    "val": "on which its epoch was chosen",
+    "all": "among them those that it was trained on",
+}
+"""What the clips of a split are to a model."""
+
 MEASURES = {"Pearson": "pearson", "CCC": "ccc", "MAE": "mae"}
 
 
@@ -72,7 +79,7 @@ def model_card(model: LoadedModel, name: str, scores: Mapping[str, Any] | None =
         "\n".join(["```sh", *pull, _use(model), "```"]),
         f"An ensemble of {len(model.members)} models: their scores are averaged." if model.members else "",
         *(_about(member) for member in model.each),
-        _scores(model.labels, scores, "not seen in training") if scores else "",
+        _scores(model.labels, scores) if scores else "",
         "An intensity is what raters or the person reported for clips like those it was trained on. It is no reading "
         "of a mind, no diagnosis, and it carries over to other people, cameras and cultures only as far as measured.",
     ]
@@ -105,11 +112,8 @@ def _about(model: LoadedModel) -> str:
     if "name" in data:
         counts = f"{data.get('n_train_clips', '?')} clips to learn from, {data.get('n_val_clips', '?')} to choose on"
         lines.append(f"Trained on {data['name']}: {counts}. Seed {model.config.training.seed}.")
-    return "\n".join(lines) + (
-        f"\n\n{_scores(model.labels, metrics, 'on which its epoch was chosen')}"
-        if set(MEASURES.values()) <= set(metrics)
-        else ""
-    )
+    own = f"\n\n{_scores(model.labels, metrics)}" if set(MEASURES.values()) <= set(metrics) else ""
+    return "\n".join(lines) + own
 
 
 def _kind(about: Mapping[str, Any]) -> str:
@@ -137,12 +141,12 @@ def _read_scores(path: Path, labels: Sequence[str]) -> dict[str, Any]:
     return scores
 
 
-def _scores(labels: Sequence[str], metrics: Mapping[str, Any], note: str) -> str:
-    """A table with a row a label."""
+def _scores(labels: Sequence[str], metrics: Mapping[str, Any]) -> str:
+    """A table with a row a label; the card says what these clips were to the model."""
     rows = {label: [metrics[key].get(label) for key in MEASURES.values()] for label in labels}
     rows["mean"] = [metrics.get(f"mean_{key}") for key in MEASURES.values()]
     clips = f"{metrics.get('n_clips', '?')} clips of the {metrics.get('split', '?')} split"
-    lines = [f"Scores on the {clips}, {note}:", ""]
+    lines = [f"Scores on the {clips}, {ROLES.get(metrics.get('split', ''), ROLES['all'])}:", ""]
     lines += ["| | " + " | ".join(MEASURES) + " |", "| --- " * (len(MEASURES) + 1) + "|"]
     lines += [f"| {label} | " + " | ".join(_shown(value) for value in values) + " |" for label, values in rows.items()]
     return "\n".join(lines)
