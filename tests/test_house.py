@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -116,3 +117,10 @@ def test_labels_are_spelt_in_one_file() -> None:
         if file.name != "labels.py":
             text = file.read_text(encoding="utf-8")
             assert '"Adoration", "Amusement"' not in text
+
+
+def test_the_tree_in_the_readme_is_the_tree() -> None:
+    readme = SOURCE.parents[1] / "README.md"
+    tree = readme.read_text(encoding="utf-8").split("src/reactometer/\n", 1)[1].split("```", 1)[0]
+    told = set(re.findall(r"\w+\.py", tree))
+    assert told == {file.name for file in FILES if file.name != "__init__.py"} | {"__init__.py"}
