@@ -2,9 +2,9 @@
 
     python benchmarks/how_many.py PREPARED --out how-many [--seeds 3]
 
-For each number of clips and each seed, so many are drawn from the train split and the others' labels withheld; the epoch
-is chosen on all of val. ``--configs small/multimodal.toml`` sets a network from random weights beside it, which takes
-minutes a run. Prints a Markdown table.
+For each number of clips and each seed, so many are drawn from the train split and the others' labels withheld; the
+epoch is chosen on all of val. ``--configs small/multimodal.toml`` sets a network from random weights beside it, which
+takes minutes a run. Prints a Markdown table.
 """
 
 from __future__ import annotations

@@ -180,6 +180,8 @@ class ExpressionConfig(FitConfig):
     patience: Annotated[int, Field(ge=1)] = 20
     label_smoothing: Share = 0.1
     """Share of each label that is spread over all classes (Szegedy et al., arXiv 1512.00567)."""
+    strength: Annotated[float, Field(ge=0.0)] = 1.0
+    """Of the random changes of pictures (zoom, shift, tilt, light); 1: up to what ``augment.PICTURES`` says."""
     erasing: Share = 0.25
     """Chance that a rectangle of a picture is greyed (random erasing, Zhong et al., arXiv 1708.04896)."""
 

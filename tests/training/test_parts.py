@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from reactometer.evaluation.metrics import measure
-from reactometer.training.augment import augment
+from reactometer.training.augment import PICTURES, augment
 from reactometer.training.losses import masked_mse
 from reactometer.training.optimise import averaged_weights
 from reactometer.training.task import selection_score, varying_labels
@@ -35,6 +35,20 @@ def test_about_half_of_the_clips_are_mirrored() -> None:
 
 def test_a_clip_without_frames_passes() -> None:
     assert augment(torch.zeros((2, 0, 3, 8, 8), dtype=torch.uint8)).shape == (2, 0, 3, 8, 8)
+
+
+def test_grey_pictures_are_changed_in_one_channel_and_as_strongly_as_asked_for() -> None:
+    torch.manual_seed(0)
+    picture = torch.linspace(40, 200, 24).to(torch.uint8).expand(64, 1, 1, 24, 24)
+    spread = []
+    for strength in (0.0, 0.3, 1.0):
+        changed = augment(picture, PICTURES.times(strength))
+        assert changed.shape == picture.shape
+        assert changed.dtype == torch.uint8
+        rising = torch.where(changed[..., -1:] > changed[..., :1], changed, changed.flip(4)).float()  # unmirrored
+        spread.append(float((rising - picture).abs().mean()))
+    assert spread[0] < 1.0
+    assert spread[0] < spread[1] < spread[2]
 
 
 def test_only_clips_that_count_reach_the_loss() -> None:

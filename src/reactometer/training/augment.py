@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
 import torch
 from torch import Tensor
@@ -19,6 +19,10 @@ class Changes:
     light: float  # share of the range
     contrast: float
     tint: float  # of each colour, share of the range
+
+    def times(self, strength: float) -> Changes:
+        """Each of them so many times as large."""
+        return Changes(**{name: strength * largest for name, largest in asdict(self).items()})
 
 
 CLIPS = Changes(zoom=0.05, shift=0.03, rotation_rad=0.05, light=0.06, contrast=0.15, tint=0.03)

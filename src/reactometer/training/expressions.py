@@ -65,7 +65,7 @@ class ExpressionTask(LightningModule):
         if self.model.encoder.pixels.grey:
             pictures = pictures[:, :1]  # (B, 1, H, W): three channels would be changed at three times the cost
         if settings.augment:
-            pictures = augment(pictures.unsqueeze(1), PICTURES).squeeze(1)
+            pictures = augment(pictures.unsqueeze(1), PICTURES.times(settings.strength)).squeeze(1)
             pictures = erase(pictures, settings.erasing)
         targets = functional.one_hot(classes, self.n_classes).float()  # (B, classes)
         mix = draw_mix(torch.ones(len(classes), dtype=torch.bool, device=classes.device), settings.mixup)
