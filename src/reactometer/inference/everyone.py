@@ -59,7 +59,7 @@ def predict_everyone(
     for number, face in enumerate(faces or [None], start=1):
         cuts = [seen.cut(place, face, len(model.labels), alone=len(faces) < 2) for place in range(len(seen.cuts))]
         own = join_cuts(path, model, cuts, shapes)
-        predictions.append(replace(own, face=None if face is None else number, notes=notes))
+        predictions.append(replace(own, face=None if face is None else number, notes=(*own.notes, *notes)))
     return predictions
 
 
