@@ -143,7 +143,7 @@ def test_recognition_counts_every_picture_once() -> None:
     probabilities = np.array([[[0.9, 0.1]] * 2, [[0.2, 0.8], [0.6, 0.4]], [[0.1, 0.9]] * 2, [[0.3, 0.7]] * 2])
     score = measure_recognition(classes, probabilities, ("a", "b", "c"))
     assert score.accuracy == 0.75
-    assert score.one_view == 0.5
+    assert score.without_mirror == 0.5
     assert score.confusion.tolist() == [[2, 1, 0], [0, 1, 0], [0, 0, 0]]
     assert score.balanced_accuracy == pytest.approx((2 / 3 + 1) / 2)
     # Wilson's interval by its formula, z = 1.959964

@@ -19,13 +19,13 @@ LEVEL = 0.95
 
 @dataclass(frozen=True)
 class Recognition:
-    """Scores of one split; all but ``one_view`` by the mean of four views."""
+    """Scores of one split; all but ``without_mirror`` with the mirror image averaged in."""
 
     labels: tuple[str, ...]
     accuracy: float
     low: float  # ends of the interval of the accuracy
     high: float
-    one_view: float  # accuracy from the picture as it is
+    without_mirror: float  # accuracy from the picture alone
     confusion: np.ndarray  # (classes, classes) int64: pictures by true and by found class
 
     @property
@@ -59,11 +59,11 @@ def measure_recognition(classes: np.ndarray, probabilities: np.ndarray, labels: 
     """
     from scipy.stats import binomtest
 
-    alone, viewed = probabilities.argmax(2).T  # (N,) each
-    correct = int((viewed == classes).sum())
+    alone, mirrored = probabilities.argmax(2).T  # (N,) each
+    correct = int((mirrored == classes).sum())
     interval = binomtest(correct, len(classes)).proportion_ci(LEVEL, method="wilson")
     confusion = np.zeros((len(labels), len(labels)), np.int64)
-    np.add.at(confusion, (classes, viewed), 1)
+    np.add.at(confusion, (classes, mirrored), 1)
     return Recognition(
         tuple(labels),
         correct / len(classes),
@@ -103,7 +103,7 @@ def _as_json(score: Recognition) -> dict[str, Any]:
         "accuracy": score.accuracy,
         "interval": [score.low, score.high],
         "level": LEVEL,
-        "one_view": score.one_view,
+        "without_mirror": score.without_mirror,
         "balanced_accuracy": score.balanced_accuracy,
         "recall": {
             label: None if np.isnan(share) else float(share)
@@ -131,20 +131,22 @@ def _card(config: PretrainConfig, faces: LabelledFaces, scores: Mapping[str, Rec
         "It knows posed or found pictures and the classes they were given, not what a person feels. Whether it may be "
         "used, and for what, follows from the terms of the pictures and of the weights it started from.",
         "",
-        "| split | pictures | accuracy | 95 % interval | from one view | balanced | " + " | ".join(faces.labels) + " |",
+        "| split | pictures | accuracy | 95 % interval | without mirror image | balanced | "
+        + " | ".join(faces.labels)
+        + " |",
         "| --- " * (6 + len(faces.labels)) + "|",
     ]
     rows = [
         f"| {split} | {score.n_pictures} | **{score.accuracy:.3f}** | {score.low:.3f} to {score.high:.3f} | "
-        f"{score.one_view:.3f} | {score.balanced_accuracy:.3f} | "
+        f"{score.without_mirror:.3f} | {score.balanced_accuracy:.3f} | "
         + " | ".join("" if np.isnan(share) else f"{share:.3f}" for share in score.recall)
         + " |"
         for split, score in scores.items()
     ]
     notes = [
         "",
-        "Accuracy: the class of the largest mean probability over four views, a picture and its middle, each mirrored "
-        "too; interval: Wilson's; balanced: mean of the recalls, which are given by class.",
+        "Accuracy: the class with the largest mean probability of a picture and its mirror image; interval: Wilson's; "
+        "balanced: mean of the recalls, which are given by class.",
         "",
     ]
     return "\n".join([*head, *rows, *notes])

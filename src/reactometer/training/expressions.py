@@ -20,9 +20,6 @@ from reactometer.training.engine import seed_epoch
 from reactometer.training.mixup import draw_mix
 from reactometer.training.optimise import optimiser_and_schedule
 
-CLOSER = 0.9
-"""Share of the sides of a picture that its nearer view shows; our choice, by FER2013's val."""
-
 
 class ExpressionNetwork(nn.Module):
     """A frame encoder and a linear classifier on its features."""
@@ -38,19 +35,10 @@ class ExpressionNetwork(nn.Module):
         logits: Tensor = self.classifier(self.dropout(self.encoder(pictures).float())).float()
         return logits
 
-    def by_views(self, pictures: Tensor) -> Tensor:
-        """(B, 3, H, W) -> (B, classes) probabilities, the mean of those of a picture, of its middle, and mirrored."""
-        views = [view for shown in (pictures.float(), closer(pictures)) for view in (shown, shown.flip(3))]
-        mean: Tensor = torch.stack([self(view).softmax(1) for view in views]).mean(0)
+    def with_mirror(self, pictures: Tensor) -> Tensor:
+        """(B, 3, H, W) -> (B, classes) probabilities, the mean of those of a picture and of its mirror image."""
+        mean: Tensor = torch.stack([self(view).softmax(1) for view in (pictures, pictures.flip(3))]).mean(0)
         return mean
-
-
-def closer(pictures: Tensor) -> Tensor:
-    """The middle of pictures, (B, 3, H, W) of any dtype -> the same shape, float32."""
-    height, width = pictures.shape[2:]
-    top, left = (round(side * (1.0 - CLOSER) / 2) for side in (height, width))
-    middle = pictures[:, :, top : height - top, left : width - left].float()
-    return functional.interpolate(middle, (height, width), mode="bilinear", align_corners=False)
 
 
 class ExpressionTask(LightningModule):
@@ -92,7 +80,7 @@ class ExpressionTask(LightningModule):
     def validation_step(self, batch: tuple[Tensor, Tensor], _: int) -> None:
         """Keep which pictures of one batch were recognised."""
         pictures, classes = batch
-        self.val_correct.append(self.model.by_views(pictures).argmax(1) == classes)
+        self.val_correct.append(self.model.with_mirror(pictures).argmax(1) == classes)
 
     def on_validation_epoch_end(self) -> None:
         """Accuracy over all validation pictures at once."""
@@ -144,11 +132,11 @@ class ExpressionData(LightningDataModule):
 
 @torch.no_grad()
 def recognise(model: ExpressionNetwork, loader: DataLoader[Any]) -> np.ndarray:
-    """(N, 2, classes) float32 probabilities of each picture: of itself, and the mean of its views."""
+    """(N, 2, classes) float32 probabilities of each picture: of itself, and with its mirror image averaged in."""
     model.eval()
     device = model.classifier.weight.device
     rows = [
-        torch.stack([model(pictures.to(device)).softmax(1), model.by_views(pictures.to(device))], dim=1)
+        torch.stack([model(pictures.to(device)).softmax(1), model.with_mirror(pictures.to(device))], dim=1)
         for pictures, _ in loader
     ]
     found: np.ndarray = torch.cat(rows).cpu().numpy()
