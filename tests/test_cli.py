@@ -48,6 +48,14 @@ def test_the_main_job_from_a_data_set_to_predictions(run: Run, toml: Path, simul
     assert "Empathic-Pain" in printed
     metrics = json.loads((tmp_path / "scores" / "metrics.json").read_text())
     assert f"test: {metrics['n_clips']} clips" in printed
+    assert "[95 % interval]: 2000 resamples by person" in printed
+    own = tmp_path / "scores" / "predictions.csv"
+    status, printed, _ = run("compare-predictions", own, own, "--data", cache, "--by", "clip", "--resamples", 200)
+    assert status == 0
+    assert "200 resamples and 200 permutations by clip (10 of them)" in printed
+    assert "no difference shown in mean Pearson: A - B is +0.0000 (+0.0000 to +0.0000, p = 1.0000)" in printed
+    status, _, errors = run("compare-predictions", own, tmp_path / "no.csv", "--data", simulated)
+    assert (status, "no.csv: no such file" in errors) == (2, True)
     video = next((simulated / "test" / "mp4").iterdir())
     tables = [
         "--out",
@@ -146,7 +154,7 @@ def test_ctrl_c_is_said_and_keeps_what_is_done(
     assert "stopped; what was finished is kept" in errors
 
 
-@pytest.mark.parametrize("command", ["prepare", "train", "evaluate", "predict", "demo"])
+@pytest.mark.parametrize("command", ["prepare", "train", "evaluate", "compare-predictions", "predict", "demo"])
 def test_every_command_explains_itself(run: Run, command: str) -> None:
     status, printed, _ = run(command, "--help")
     assert status == 0
