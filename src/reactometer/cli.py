@@ -62,11 +62,15 @@ def train(
     overrides: OverridesArgument = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with a run that was stopped.")] = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Delete an earlier run in the same folder.")] = False,
+    allow_leak: Annotated[
+        bool, typer.Option("--allow-leak", help="Train although people or stimuli are in more than one split.")
+    ] = False,
 ) -> None:
     """Fit a model on the train split, choose on the val split, and write a model folder."""
     from reactometer.training.fit import train as run
 
-    printing.print_trained(run(config, overrides or (), resume=resume, overwrite=overwrite))
+    overrides = [*(overrides or ()), *(["data.allow_leak=true"] if allow_leak else ())]
+    printing.print_trained(run(config, overrides, resume=resume, overwrite=overwrite))
 
 
 @app.command(short_help="Labelled faces -> an encoder for 'train'.")
@@ -160,6 +164,8 @@ def submission(
 
 app.command(short_help="A model and a data set -> its score.")(cli_evaluate.evaluate)
 app.command(short_help="Two models' predictions -> which is better.")(cli_evaluate.compare_predictions)
+app.command(short_help="A data set -> leaks, and what gives labels away.")(cli_evaluate.audit)
+app.command(short_help="A data set -> splits without leaks.")(cli_evaluate.split)
 
 
 @app.command(short_help="A model and videos -> intensities.")

@@ -1,4 +1,4 @@
-"""The commands on scores: parse, call one function, print."""
+"""The commands on scores and on what they rest on: parse, call one function, print."""
 
 from __future__ import annotations
 
@@ -22,6 +22,7 @@ SplitOption = Annotated[
 ByOption = Annotated[
     str | None, typer.Option(help="What intervals resample: person, stimulus or clip; default: person where known.")
 ]
+LabelsOption = Annotated[str | None, typer.Option(help="A label set's name, or label columns with commas.")]
 ResamplesOption = Annotated[int, typer.Option(min=0, help="Resamples of the intervals; 0: no intervals.")]
 
 
@@ -60,3 +61,37 @@ def compare_predictions(
 
     paired = run(first, second, data, by=by, n_resamples=resamples, seed=seed, out=out)
     printing.print_paired(paired, str(first), str(second))
+
+
+def audit(
+    data: DataArgument,
+    out: Annotated[Path | None, typer.Option(help="A JSON file with all of it.")] = None,
+    cache: CacheOption = None,
+    labels: LabelsOption = None,
+    face_features: Annotated[str | None, typer.Option(help="Of a data set of features: columns, or a folder.")] = None,
+    voice_features: Annotated[str | None, typer.Option(help="The same for the voice.")] = None,
+) -> None:
+    """Look for leaks between splits and for what gives labels away; the exit status is 1 where there is a leak."""
+    from reactometer.evaluation.audit import audit as run
+
+    found = run(data, cache=cache, labels=labels, face_features=face_features, voice_features=voice_features, out=out)
+    printing.print_audit(found)
+    raise typer.Exit(SOME_FAILED if found.leaks else OK)
+
+
+def split(
+    data: Annotated[Path, typer.Argument(metavar="DATA", help="A data set: a challenge's folder or a CSV.")],
+    out: Annotated[Path, typer.Option(help="The CSV to write, for 'prepare' and 'train'.")],
+    disjoint: Annotated[
+        str, typer.Option(help="What no two splits share: person, stimulus, labels (equal label vectors), with commas.")
+    ] = "person,stimulus",
+    val: Annotated[float, typer.Option(min=0.0, max=1.0, help="Share of the clips.")] = 0.15,
+    test: Annotated[float, typer.Option(min=0.0, max=1.0, help="Share of the clips.")] = 0.15,
+    labels: LabelsOption = None,
+    seed: Annotated[int, typer.Option(help="Of what is drawn.")] = 0,
+) -> None:
+    """Split anew, so that splits share no person and no stimulus and have labels alike."""
+    from reactometer.data.disjoint import split as run
+
+    keys = [key.strip() for key in disjoint.split(",") if key.strip()]
+    printing.print_split(run(data, out, disjoint=keys, val=val, test=test, labels=labels, seed=seed))
