@@ -15,9 +15,8 @@ import av
 import numpy as np
 
 from reactometer import prepare
-from reactometer.data import fingerprints
 from reactometer.data.cache import open_prepared
-from reactometer.data.fingerprints import ALIKE, find_alike, trace
+from reactometer.data.fingerprints import correlate, find_alike, trace
 
 
 def reencode(source: Path, target: Path) -> None:
@@ -58,27 +57,22 @@ def main() -> None:
     copies = prepare(asked.out / "table.csv", asked.out / "prepared", settings=own.settings, workers=1).rows
     everything = [*rows, *copies]
     traces = [trace(row) if row.file else None for row in everything]
-    threshold = dict(ALIKE)
-    for kind in ALIKE:
-        fingerprints.ALIKE[kind] = -1.0
-        pairs = find_alike(everything, traces, kind)
-        source = {len(rows) + number: rows.index(row) for number, row in enumerate(chosen)}
-        r = np.array([alike for one, other, alike in pairs if source.get(other) == one])
-        others = sorted(((alike, one, other) for one, other, alike in pairs if other < len(rows)), reverse=True)
-        found = np.array([alike for alike, *_ in others])
-        print(
-            f"{kind}: {len(r)} copies with their clips: r from {r.min():.3f}, 5 % quantile {np.quantile(r, 0.05):.3f}, "
-            f"median {np.median(r):.3f}; found at {threshold[kind]}: {np.mean(r >= threshold[kind]):.1%}"
-        )
-        print(
-            f"{kind}: {len(found)} pairs of different clips of one length: r up to {found[0]:.3f}, 99.9 % quantile "
-            f"{np.quantile(found, 0.999):.3f}; taken for the same: {(found >= threshold[kind]).sum()}"
-        )
-        for alike, one, other in others[:5]:
-            print(
-                f"    {rows[one].clip.clip_id} {rows[one].clip.split}, {rows[other].clip.clip_id} "
-                f"{rows[other].clip.split}: {alike:.3f}"
-            )
+    source = {len(rows) + number: rows.index(row) for number, row in enumerate(chosen)}
+    found = set(find_alike(everything, traces))
+    for is_copy in (True, False):
+        kept = []
+        for one, other, picture, sound in correlate(everything, traces):
+            if is_copy:
+                keep = np.array([source.get(b) == a for a, b in zip(one.tolist(), other.tolist(), strict=True)])
+            else:
+                keep = other < len(rows)
+            kept.append(np.stack([one, other, picture, sound])[:, keep])
+        pairs = np.concatenate(kept, axis=1)  # (4, pairs)
+        same = [(int(one), int(other)) in found for one, other in pairs[:2].T]
+        print(f"{'copies' if is_copy else 'different clips'}: {pairs.shape[1]} pairs, {sum(same)} taken for the same")
+        for name, r in (("picture", pairs[2]), ("sound", pairs[3]), ("mean of both", pairs[2:].mean(axis=0))):
+            known = r[np.isfinite(r)]
+            print(f"    {name}: {len(known)} pairs, r from {known.min():.3f} to {known.max():.3f}")
 
 
 if __name__ == "__main__":

@@ -13,7 +13,7 @@ import pandas as pd
 import pytest
 
 from reactometer.data.cache import PreparedSet
-from reactometer.data.fingerprints import ALIKE, Trace, find_alike
+from reactometer.data.fingerprints import ALIKE, Trace, correlate, find_alike
 from reactometer.data.prepare import prepare
 from reactometer.evaluation.audit import audit
 from reactometer.labels import HUME_REACTION
@@ -79,12 +79,18 @@ def test_planted_leaks_are_each_named_with_their_size(simulated: Path, tmp_path:
     prepare(data, tmp_path / "cache", progress=False, workers=1)
     found = audit(tmp_path / "cache", progress=False)
     leaks = {(leak.kind, leak.splits[1]): leak for leak in found.leaks}
-    planted = {("person", "val"), ("label vector", "val"), ("file", "val"), ("picture", "val"), ("sound", "test")}
+    planted = {
+        ("person", "val"),
+        ("label vector", "val"),
+        ("file", "val"),
+        ("near-duplicate", "val"),
+        ("near-duplicate", "test"),
+    }
     assert set(leaks) >= planted
     assert leaks["person", "val"].examples == (table.Person[train[2]],)
     assert leaks["label vector", "val"].n_clips >= 4
     assert leaks["file", "val"].examples == (f"{table.File_ID[train[0]]} = {table.File_ID[val[0]]}",)
-    assert leaks["sound", "test"].examples == (f"{table.File_ID[speaking]} = {table.File_ID[test[0]]}",)
+    assert leaks["near-duplicate", "test"].examples == (f"{table.File_ID[speaking]} = {table.File_ID[test[0]]}",)
     assert ("stimulus", "test") not in leaks
     assert found.splits["train"].n_failed == 1
     assert any(text.startswith(f"stimulus unknown for {len(test)} of 40 clips") for text in found.unseen)
@@ -113,19 +119,23 @@ def test_features_have_no_media_and_length_can_give_labels_away(tmp_path: Path) 
     assert audit(cache, progress=False) == found
 
 
-def test_pairs_of_fingerprints_are_those_above_the_threshold(prepared: PreparedSet) -> None:
-    """Against NumPy's correlation; a clip of another length is no pair, nor one without a face."""
+def test_pairs_are_those_whose_pictures_and_sound_agree(prepared: PreparedSet) -> None:
+    """Against NumPy's correlation; a clip of another length is in no pair, nor one that nothing is known of."""
     generator = np.random.default_rng(1)
-    prints = generator.normal(size=(30, 400)).astype(np.float32)
-    for one, other, noise in ((3, 17, 0.1), (4, 18, 2.0), (5, 19, 0.1)):
-        prints[other] = prints[one] + noise * generator.normal(size=400)
-    traces: list[Trace | None] = [Trace(0.5, -20.0, own, None) for own in prints]
+    pictures, sounds = generator.normal(size=(2, 30, 400)).astype(np.float32)
+    for one, other, noise in ((3, 17, 1.5), (4, 18, 0.1), (5, 19, 0.1), (6, 20, 0.6)):
+        pictures[other] = pictures[one] + noise * generator.normal(size=400)
+    for one, other in ((3, 17), (5, 19), (8, 21)):
+        sounds[other] = sounds[one] + 0.1 * generator.normal(size=400)
+    traces: list[Trace | None] = [Trace(0.5, -20.0, *own) for own in zip(pictures, sounds, strict=True)]
     traces[7] = None
-    rows = [row for row in prepared.rows if row.file][:30]
-    lengths = [row.duration_s for row in rows]
-    rows = [replace(row, duration_s=9.0 if place == 19 else lengths[0]) for place, row in enumerate(rows)]
-    (pair,) = find_alike(rows, traces, "picture")
-    assert pair[:2] == (3, 17)
-    assert pair[2] == pytest.approx(np.corrcoef(prints[3], prints[17])[0, 1], abs=0.03)
-    assert ALIKE["picture"] <= pair[2] <= 1.0
-    assert find_alike(rows, traces, "sound") == []
+    traces[20] = Trace(0.5, np.nan, pictures[20], None)
+    rows = [replace(row, duration_s=9.0 if place == 19 else 1.5) for place, row in enumerate(prepared.rows[:30])]
+    ((_, _, found, heard),) = [
+        tuple(values[(one == 3) & (other == 17)] for values in (one, other, picture, sound))
+        for one, other, picture, sound in correlate(rows, traces)
+    ]
+    assert found[0] == pytest.approx(np.corrcoef(pictures[3], pictures[17])[0, 1], abs=0.05)
+    assert heard[0] == pytest.approx(np.corrcoef(sounds[3], sounds[17])[0, 1], abs=0.05)
+    assert found[0] < ALIKE < (found[0] + heard[0]) / 2
+    assert find_alike(rows, traces) == [(3, 17), (4, 18), (6, 20), (8, 21)]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import combinations, pairwise
 
@@ -26,14 +26,17 @@ LEAST_CHANGE = 1.0
 N_STEPS, N_BANDS = 48, 16
 """Steps of time and bands of the fingerprint of the log-mel."""
 
-ALIKE = {"picture": 0.65, "sound": 0.9}
-"""Correlation from which two fingerprints are of the same frames or sound; ``docs/results.md`` has what it misses and
-what it takes for the same."""
+ALIKE, PICTURE_ALIKE, SOUND_ALIKE = 0.68, 0.8, 0.95
+"""Two clips are the same where the mean of the correlations of their pictures and of their sound is at least this, or
+that of the pictures or the sound alone; ``docs/results.md`` has what these miss and what they take for the same."""
 
 LENGTH_S = 0.3
 """Clips of the same frames or sound are of the same length, but for so much."""
 
 ROWS_AT_ONCE = 1024
+
+LEAST_CLIPS = 10
+"""Of fewer, the mean fingerprint is too much each one's own."""
 
 
 @dataclass(frozen=True)
@@ -88,36 +91,49 @@ def _sound(waveform: FloatArray) -> FloatArray:
     return np.concatenate(steps)
 
 
-def find_alike(rows: Sequence[PreparedRow], traces: Sequence[Trace | None], kind: str) -> list[tuple[int, int, float]]:
-    """Pairs of clips of about the same length whose ``kind`` of fingerprint ("picture", "sound") is the same.
-
-    Fingerprints are compared by their correlation, less the mean fingerprint of all clips: what all faces or all
-    voices have in common makes no two clips alike.
-
-    Returns:
-        First and second row and their correlation, from ``ALIKE`` on.
-    """
-    places = [place for place, own in enumerate(traces) if own is not None and getattr(own, kind) is not None]
-    if len(places) < 2:
-        return []
-    prints = np.stack([getattr(traces[place], kind) for place in places]).astype(np.float32)  # (n, D)
-    prints -= prints.mean(axis=1, keepdims=True)
-    prints /= np.maximum(prints.std(axis=1, keepdims=True), 1e-6)
-    if len(prints) >= 10:  # of fewer, the mean is too much each one's own
-        prints -= prints.mean(axis=0)
-    prints /= np.maximum(np.linalg.norm(prints, axis=1, keepdims=True), 1e-6)
-    lengths_s = np.array([rows[place].duration_s for place in places])
+def find_alike(rows: Sequence[PreparedRow], traces: Sequence[Trace | None]) -> list[tuple[int, int]]:
+    """Pairs of rows of about the same length that show or sound the same; see ``ALIKE``."""
     pairs = []
-    for start in range(0, len(prints), ROWS_AT_ONCE):
-        alike = prints[start : start + ROWS_AT_ONCE] @ prints[start:].T  # (rows, n - start)
-        near = np.abs(lengths_s[start : start + ROWS_AT_ONCE, None] - lengths_s[start:]) <= LENGTH_S
-        for one, other in np.argwhere((alike >= ALIKE[kind]) & near):
-            if one < other:
-                pairs.append((places[start + one], places[start + other], float(alike[one, other])))
+    for one, other, picture, sound in correlate(rows, traces):
+        both = np.isfinite(picture) & np.isfinite(sound) & ((picture + sound) / 2.0 >= ALIKE)
+        same = both | (picture >= PICTURE_ALIKE) | (sound >= SOUND_ALIKE)
+        pairs += [*zip(one[same].tolist(), other[same].tolist(), strict=True)]
     return pairs
 
 
-def find_same_files(rows: Sequence[PreparedRow]) -> list[tuple[int, int, float]]:
+def correlate(
+    rows: Sequence[PreparedRow], traces: Sequence[Trace | None]
+) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]]:
+    """All pairs of clips of about the same length: first and second row, correlation of their pictures, of their sound.
+
+    Fingerprints are compared less the mean fingerprint of all clips: what all faces or all voices have in common makes
+    no two clips alike. NaN where one of the two has no such fingerprint.
+    """
+    pictures = _standard([own.picture if own else None for own in traces])  # (clips, D)
+    sounds = _standard([own.sound if own else None for own in traces])
+    lengths_s = np.array([row.duration_s for row in rows])
+    for start in range(0, len(rows), ROWS_AT_ONCE):
+        own = slice(start, start + ROWS_AT_ONCE)
+        near = np.abs(lengths_s[own, None] - lengths_s[start:]) <= LENGTH_S
+        one, other = np.nonzero(np.triu(near, 1))
+        alike = [(prints[own] @ prints[start:].T)[one, other] for prints in (pictures, sounds)]
+        yield one + start, other + start, alike[0], alike[1]
+
+
+def _standard(prints: Sequence[FloatArray | None]) -> FloatArray:
+    """(clips, D) of length 1 each, less the mean over clips; NaN where there is none."""
+    size = next((len(own) for own in prints if own is not None), 1)
+    whole = np.stack([np.full(size, np.nan, np.float32) if own is None else own for own in prints])
+    whole -= whole.mean(axis=1, keepdims=True)
+    whole /= np.maximum(whole.std(axis=1, keepdims=True), 1e-6)
+    known = np.isfinite(whole[:, 0])
+    if known.sum() >= LEAST_CLIPS:
+        whole -= whole[known].mean(axis=0)
+    standard: FloatArray = whole / np.maximum(np.linalg.norm(whole, axis=1, keepdims=True), 1e-6)
+    return standard
+
+
+def find_same_files(rows: Sequence[PreparedRow]) -> list[tuple[int, int]]:
     """Pairs of clips whose media files have the same content; only files of one size are read."""
     by_size: dict[int, list[int]] = {}
     for place, row in enumerate(rows):
@@ -127,15 +143,15 @@ def find_same_files(rows: Sequence[PreparedRow]) -> list[tuple[int, int, float]]
     for own in by_size.values():
         for place in own if len(own) > 1 else ():
             by_hash.setdefault(sha256_of(rows[place].clip.path), []).append(place)
-    return [(*pair, 1.0) for own in by_hash.values() for pair in combinations(own, 2)]
+    return [pair for own in by_hash.values() for pair in combinations(own, 2)]
 
 
-def leaks_of(rows: Sequence[PreparedRow], pairs: Sequence[tuple[int, int, float]], kind: str) -> list[Leak]:
+def leaks_of(rows: Sequence[PreparedRow], pairs: Sequence[tuple[int, int]], kind: str) -> list[Leak]:
     """The pairs whose clips are in different splits, by pair of splits."""
     leaks = []
     for splits in combinations(SPLITS, 2):
         held = []
-        for one, other, _ in pairs:
+        for one, other in pairs:
             own = (rows[one].clip, rows[other].clip)
             if {own[0].split, own[1].split} == set(splits):
                 held.append(own if own[0].split == splits[0] else own[::-1])

@@ -26,7 +26,7 @@ LEAST_SHARE, LEAST_CLIPS = 0.01, 3
 class Leak:
     """Something that two splits share."""
 
-    kind: str  # "person", "stimulus", "label vector", "file", "picture" or "sound"
+    kind: str  # "person", "stimulus", "label vector", "file" or "near-duplicate"
     splits: tuple[str, str]
     n_shared: int  # people, stimuli, vectors, or pairs of clips
     n_clips: int  # clips of the second split that are concerned

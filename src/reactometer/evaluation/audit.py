@@ -45,7 +45,7 @@ class Audit:
     labels: tuple[str, ...]
     splits: dict[str, SplitFacts]
     leaks: tuple[Leak, ...]
-    alike_within: dict[str, int]  # pairs of clips of one split, by kind: the same file, picture or sound
+    alike_within: dict[str, int]  # pairs of clips of one split, by kind: "file", "near-duplicate"
     vectors: LabelVectors
     cues: dict[str, Interval]  # mean Pearson of what one number a clip tells, fitted on train
     cue_split: str  # what the cues were scored on
@@ -93,10 +93,10 @@ def audit(
     vectors, leaks = find_label_vectors(clips)
     leaks = [leak for kind in ("person", "stimulus") for leak in find_shared(clips, kind)] + leaks
     within = {}
-    for kind in ("file", "picture", "sound") if of_media else ():
-        pairs = find_same_files(rows) if kind == "file" else find_alike(rows, traces, kind)
+    alike = {"file": find_same_files(rows), "near-duplicate": find_alike(rows, traces)} if of_media else {}
+    for kind, pairs in alike.items():
         leaks += leaks_of(rows, pairs, kind)
-        within[kind] = sum(rows[one].clip.split == rows[other].clip.split for one, other, _ in pairs)
+        within[kind] = sum(rows[one].clip.split == rows[other].clip.split for one, other in pairs)
     cues, cue_split, unit = _cues(prepared, traces)
     found = Audit(
         labels=prepared.labels,
