@@ -48,6 +48,14 @@ def test_the_main_job_from_a_data_set_to_predictions(run: Run, toml: Path, simul
     assert "Empathic-Pain" in printed
     metrics = json.loads((tmp_path / "scores" / "metrics.json").read_text())
     assert f"test: {metrics['n_clips']} clips" in printed
+    assert "[95 % interval]: 2000 resamples by person" in printed
+    own = tmp_path / "scores" / "predictions.csv"
+    status, printed, _ = run("compare-predictions", own, own, "--data", cache, "--by", "clip", "--resamples", 200)
+    assert status == 0
+    assert "200 resamples and 200 permutations by clip (10 of them)" in printed
+    assert "no difference shown in mean Pearson: A - B is +0.0000 (+0.0000 to +0.0000, p = 1.0000)" in printed
+    status, _, errors = run("compare-predictions", own, tmp_path / "no.csv", "--data", simulated)
+    assert (status, "no.csv: no such file" in errors) == (2, True)
     video = next((simulated / "test" / "mp4").iterdir())
     tables = [
         "--out",
@@ -78,6 +86,37 @@ def test_the_main_job_from_a_data_set_to_predictions(run: Run, toml: Path, simul
     assert f"{video.name}, face 1: " in printed
     table = pd.read_csv(tmp_path / "faces.csv")
     assert (list(table)[:3], table.face.tolist()) == (["path", "face", "status"], [1])
+
+
+def test_an_audit_ends_with_1_at_a_leak_and_a_clean_split_mends_it(
+    run: Run, toml: Path, simulated: Path, tmp_path: Path
+) -> None:
+    """People of train in val: audited, refused by train unless allowed, split anew by stimulus and person."""
+    data = Path(shutil.copytree(simulated, tmp_path / "data"))
+    table = pd.read_csv(data / "data_info.csv", dtype=str)
+    table.loc[table.Split == "Val", "Person"] = table.Person[0]
+    table.to_csv(data / "data_info.csv", index=False)
+    cache = tmp_path / "cache"
+    assert run("prepare", data, "--out", cache, "--detector", "haar", "--rate", 5, "--size", 48)[0] == 0
+    status, printed, _ = run("audit", cache, "--out", tmp_path / "audit.json")
+    assert status == 1
+    assert re.search(r"leak: person: 1 in train and val \(\d+ clips, 100\.0% of val, such as P\d+\)", printed)
+    assert json.loads((tmp_path / "audit.json").read_text())["leaks"][0]["kind"] == "person"
+    status, _, errors = run("train", toml, f"data.path={cache}", f"training.out={tmp_path / 'run'}")
+    assert (status, (tmp_path / "run").exists()) == (2, False)
+    assert "splits share what a score must not rest on" in errors
+    allowed = ["--allow-leak", f"data.path={cache}", f"training.out={tmp_path / 'run'}"]
+    status, _, errors = run("train", toml, *allowed)
+    assert status == 0
+    assert "warning" in errors
+    assert "splits share person: 1 in train and val" in errors
+    clean = tmp_path / "clean.csv"
+    status, printed, _ = run("split", data, "--out", clean, "--disjoint", "stimulus", "--val", 0.2, "--test", 0.2)
+    assert status == 0
+    assert f"manifest: {clean}" in printed
+    assert run("prepare", clean, "--out", tmp_path / "again", "--detector", "haar", "--size", 48)[0] == 0
+    status, printed, _ = run("audit", tmp_path / "again")
+    assert "stimulus: " not in printed
 
 
 def test_clips_that_fail_are_listed_and_the_status_is_1(
@@ -116,6 +155,8 @@ def test_clips_that_fail_are_listed_and_the_status_is_1(
         ),
         (["prepare", "nowhere", "--out", "x", "--detector", "dlib"], "prepare.detector cannot be used (got 'dlib'"),
         (["prepare", "nowhere", "--out", "x", "--rate", "-1"], "prepare.rate_hz cannot be used (got -1.0"),
+        (["split", "nowhere", "--out", "a.txt"], "error: a.txt: cannot take the manifest (got .txt; expected a new"),
+        (["audit", "nowhere"], "error: nowhere: no such file"),
         (["predict"], "Missing argument"),
         (["predikt"], "No such command 'predikt'"),
     ],
@@ -146,7 +187,9 @@ def test_ctrl_c_is_said_and_keeps_what_is_done(
     assert "stopped; what was finished is kept" in errors
 
 
-@pytest.mark.parametrize("command", ["prepare", "train", "evaluate", "predict", "demo"])
+@pytest.mark.parametrize(
+    "command", ["prepare", "train", "evaluate", "compare-predictions", "audit", "split", "predict", "demo"]
+)
 def test_every_command_explains_itself(run: Run, command: str) -> None:
     status, printed, _ = run(command, "--help")
     assert status == 0

@@ -27,12 +27,14 @@ ALLOWED = {
     "comparison": {*GROUND, "data", "models", "training", "evaluation", "tables"},
     "tables": {*GROUND, "evaluation"},
     "printing": {*GROUND, "data", "models", "training", "evaluation", "inference", "walkthrough", "tables"},
+    "printing_evaluate": {*GROUND, "data", "evaluation", "printing"},
     "printing_weights": {*GROUND, "models", "printing"},
+    "cli_evaluate": {*GROUND, "data", "models", "evaluation", "printing_evaluate"},
     "cli_weights": {*GROUND, "models", "printing_weights"},
     "cli": {
         *GROUND,
         *("data", "models", "training", "evaluation", "inference"),
-        *("walkthrough", "comparison", "printing", "cli_weights"),
+        *("walkthrough", "comparison", "printing", "cli_evaluate", "cli_weights"),
     },
 }
 

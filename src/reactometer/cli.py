@@ -10,7 +10,8 @@ from typing import Annotated
 import typer
 from rich.markup import escape
 
-from reactometer import cli_weights, printing
+from reactometer import cli_evaluate, cli_weights, printing
+from reactometer.cli_evaluate import CacheOption, DataArgument, DeviceOption
 from reactometer.config import PrepareConfig
 from reactometer.console import INTERRUPTED, OK, SOME_FAILED, USAGE, messages
 from reactometer.errors import ReactometerError
@@ -23,15 +24,6 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 app.add_typer(cli_weights.app, name="weights", short_help="Weights: list, fetch, verify, bundle.")
-DataArgument = Annotated[
-    Path, typer.Argument(metavar="DATA", help="A data set (a challenge's folder or a CSV), or one made by 'prepare'.")
-]
-ModelOption = Annotated[Path, typer.Option("--model", help="A model folder, as 'train' writes it.")]
-CacheOption = Annotated[Path | None, typer.Option(help="Where prepared clips are kept; default: your cache folder.")]
-DeviceOption = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, mps …")]
-SplitOption = Annotated[
-    str | None, typer.Option(help="train, val, test or all; default: test, or val where test has no labels.")
-]
 OverridesArgument = Annotated[
     list[str] | None, typer.Argument(metavar="KEY=VALUE", help="On top of it, e.g. data.path=FOLDER training.epochs=5.")
 ]
@@ -70,11 +62,15 @@ def train(
     overrides: OverridesArgument = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with a run that was stopped.")] = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Delete an earlier run in the same folder.")] = False,
+    allow_leak: Annotated[
+        bool, typer.Option("--allow-leak", help="Train although people or stimuli are in more than one split.")
+    ] = False,
 ) -> None:
     """Fit a model on the train split, choose on the val split, and write a model folder."""
     from reactometer.training.fit import train as run
 
-    printing.print_trained(run(config, overrides or (), resume=resume, overwrite=overwrite))
+    overrides = [*(overrides or ()), *(["data.allow_leak=true"] if allow_leak else ())]
+    printing.print_trained(run(config, overrides, resume=resume, overwrite=overwrite))
 
 
 @app.command(short_help="Labelled faces -> an encoder for 'train'.")
@@ -166,23 +162,10 @@ def submission(
     printing.print_submission(out)
 
 
-@app.command(short_help="A model and a data set -> its score.")
-def evaluate(
-    data: DataArgument,
-    model: ModelOption,
-    split: SplitOption = None,
-    without: Annotated[str | None, typer.Option(help="face or voice: take it away from a model of both.")] = None,
-    out: Annotated[Path | None, typer.Option(help="A folder for predictions.csv and metrics.json.")] = None,
-    cache: CacheOption = None,
-    device: DeviceOption = "auto",
-) -> None:
-    """Score a model: Pearson, CCC and MAE over all clips of a split at once."""
-    from reactometer.evaluation.evaluate import evaluate as run
-    from reactometer.models.folder import load_model
-
-    evaluation = run(load_model(model, device), data, split=split, without=without, out=out, cache=cache)
-    printing.print_evaluation(evaluation)
-    raise typer.Exit(SOME_FAILED if evaluation.failed else OK)
+app.command(short_help="A model and a data set -> its score.")(cli_evaluate.evaluate)
+app.command(short_help="Two models' predictions -> which is better.")(cli_evaluate.compare_predictions)
+app.command(short_help="A data set -> leaks, and what gives labels away.")(cli_evaluate.audit)
+app.command(short_help="A data set -> splits without leaks.")(cli_evaluate.split)
 
 
 @app.command(short_help="A model and videos -> intensities.")

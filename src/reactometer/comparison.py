@@ -18,7 +18,7 @@ from reactometer.errors import ConfigError, OutputError
 from reactometer.evaluation.baselines import constant_baseline, length_baseline
 from reactometer.evaluation.evaluate import Evaluation, evaluate, open_for
 from reactometer.evaluation.metrics import Array, Metrics, measure
-from reactometer.evaluation.resample import bootstrap_difference, bootstrap_mean_pearson
+from reactometer.evaluation.resample import bootstrap_difference, bootstrap_mean_pearson, choose_units
 from reactometer.models.folder import LoadedModel, load_model
 from reactometer.models.scoring import score_rows
 from reactometer.models.zoo import goes_by
@@ -154,14 +154,13 @@ def _truth(prepared: PreparedSet, split: str) -> _Truth:
     known = [row for row in rows if row.clip.labels]
     train_rows = [row for row in prepared.split("train") if row.clip.labels and row.file]
     train_targets = np.array([row.clip.labels for row in train_rows])
-    people = [row.clip.person or "" for row in known]
     return _Truth(
         known=np.array([bool(row.clip.labels) for row in rows]),
         targets=np.array([row.clip.labels for row in known]),
         length=length_baseline(_lengths(train_rows), train_targets, _lengths(known))
         if any(_lengths(train_rows))
         else constant_baseline(train_targets, len(known)),
-        people=people if all(people) and len(set(people)) > 2 else None,
+        people=choose_units([row.clip for row in known])[1],
     )
 
 

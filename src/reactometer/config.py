@@ -51,6 +51,8 @@ class DataConfig(BaseModel):
     """Train and val together cut into so many folds, nobody in two of them; 0: the splits as they are."""
     fold: Annotated[int, Field(ge=0)] = 0
     """The fold to validate on, from 0."""
+    allow_leak: bool = False
+    """Train although people or stimuli are in more than one split."""
 
 
 class ModelConfig(BaseModel):

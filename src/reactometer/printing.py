@@ -16,12 +16,16 @@ from reactometer.records import Prediction
 if TYPE_CHECKING:
     from reactometer.data.cache import PreparedRow, PreparedSet
     from reactometer.evaluation.evaluate import Evaluation
+    from reactometer.evaluation.resample import Interval
     from reactometer.models.catalogue import Entry
     from reactometer.tables import Comparison
     from reactometer.walkthrough import DemoResult
 
 results = Console(highlight=False, soft_wrap=True)
 """Standard output: results; everything else goes to standard error."""
+
+FEW_UNITS = 20
+"""So few people, stimuli or clips give an interval that is too narrow (``benchmarks/intervals.py``)."""
 
 MOST_NAMES = 20
 """Names listed per kind of trouble before the rest is counted; the manifest has them all."""
@@ -107,15 +111,23 @@ def print_submission(path: Path) -> None:
 
 def print_evaluation(evaluation: Evaluation) -> None:
     """Print the table of scores and how the clips were counted."""
-    metrics = evaluation.metrics
+    metrics, intervals = evaluation.metrics, evaluation.intervals
     table = Table(
         "emotion", "Pearson", "CCC", "MAE", title=f"{evaluation.split}: {metrics.n_clips} clips", title_justify="left"
     )
+    scores: dict[str, Sequence[float | None]] = {"pearson": metrics.pearson, "ccc": metrics.ccc, "mae": metrics.mae}
     for place, label in enumerate(metrics.labels):
-        table.add_row(label, shown(metrics.pearson[place]), shown(metrics.ccc[place]), f"{metrics.mae[place]:.4f}")
+        ends = {kind: intervals.by_label[kind][place] if intervals else None for kind in scores}
+        table.add_row(label, *(_with_interval(own[place], ends[kind]) for kind, own in scores.items()))
     table.add_section()
-    table.add_row("mean", shown(metrics.mean_pearson), shown(metrics.mean_ccc), f"{metrics.mean_mae:.4f}", style="bold")
+    means = {"pearson": metrics.mean_pearson, "ccc": metrics.mean_ccc, "mae": metrics.mean_mae}
+    ends = {kind: intervals.mean[kind] if intervals else None for kind in means}
+    table.add_row("mean", *(_with_interval(own, ends[kind]) for kind, own in means.items()), style="bold")
     results.print(table)
+    if intervals:
+        units = f"{intervals.n_resamples} resamples by {intervals.unit} ({intervals.n_units} of them)"
+        few = ": so few make it too narrow" if intervals.n_units <= FEW_UNITS else ""
+        results.print(escape(f"[95 % interval]: {units}{few}"))
     if evaluation.person_norm:
         results.print(f"per person: {evaluation.person_norm}")
     if evaluation.n_without_labels:
@@ -170,6 +182,14 @@ def print_demo(result: DemoResult) -> None:
 def shown(value: float | None) -> str:
     """Four decimals, or "undefined"."""
     return "undefined" if value is None else f"{value:.4f}"
+
+
+def _with_interval(value: float | None, interval: Interval | None) -> str:
+    """ "0.8930 [.852 .921]"."""
+    if interval is None:
+        return shown(value)
+    ends = " ".join(f"{end:.3f}".replace("0.", ".", 1) for end in (interval.low, interval.high))
+    return escape(f"{shown(value)} [{ends}]")
 
 
 def _print_bars(prediction: Prediction, width: int = 40) -> None:

@@ -18,6 +18,7 @@ from reactometer.data.batches import MediaReader
 from reactometer.data.cache import PreparedSet, write_index
 from reactometer.errors import DataError, ModelError, ScoreError
 from reactometer.evaluation.evaluate import evaluate
+from reactometer.evaluation.resample import bootstrap_mean_pearson
 from reactometer.labels import HUME_REACTION
 from reactometer.models.folder import join_models, load_model
 from reactometer.models.scoring import score_rows
@@ -41,6 +42,29 @@ def test_files_hold_every_clip_and_the_score_follows_from_them(
             expected = stats.pearsonr(truth[:, place], table[label]).statistic
             assert said["pearson"][label] == pytest.approx(expected, abs=1e-5)
         assert said["mae"][label] == pytest.approx(np.abs(truth[:, place] - table[label]).mean(), abs=1e-6)
+
+
+def test_intervals_are_by_person_where_people_are_known(
+    frozen_folder: Path, prepared: PreparedSet, tmp_path: Path
+) -> None:
+    evaluation = evaluate(frozen_folder, prepared.folder, split="all", out=tmp_path, progress=False)
+    said = json.loads((tmp_path / "metrics.json").read_text())["intervals"]
+    people = {row.clip.person for row in prepared.rows}
+    assert (said["unit"], said["n_units"], said["n_resamples"]) == ("person", len(people), 2000)
+    truth = np.array([row.clip.labels for row in prepared.rows])
+    own = bootstrap_mean_pearson(
+        truth,
+        evaluation.predictions[list(HUME_REACTION)].to_numpy(),
+        groups=[row.clip.person for row in prepared.rows],
+    )
+    assert said["mean_pearson"] == pytest.approx([own.low, own.high])
+    by_clip = evaluate(frozen_folder, prepared.folder, split="all", by="clip", n_resamples=50, progress=False)
+    assert by_clip.intervals is not None
+    assert (by_clip.intervals.n_units, by_clip.intervals.n_resamples) == (40, 50)
+    none = evaluate(frozen_folder, prepared.folder, n_resamples=0, out=tmp_path, progress=False)
+    assert none.intervals is json.loads((tmp_path / "metrics.json").read_text())["intervals"] is None
+    with pytest.raises(DataError, match="cannot be resampled by 'persons'"):
+        evaluate(frozen_folder, prepared.folder, by="persons", progress=False)
 
 
 def test_a_data_set_that_was_not_prepared_gives_the_same(

@@ -27,33 +27,42 @@ def constant_baseline(train_targets: npt.ArrayLike, n_clips: int) -> Array:
     return np.tile(targets.mean(axis=0), (n_clips, 1))
 
 
+def cue_baseline(train_values: npt.ArrayLike, train_targets: npt.ArrayLike, values: npt.ArrayLike) -> Array:
+    """(m, L) the mean labels of the training clips of about the same value of one number a clip.
+
+    "About the same" is one of √n equally filled ranges of the n training values: unlike a polynomial's, such an answer
+    is a mean of labels whatever the values. Clips whose value is not known get the overall training mean.
+
+    Args:
+        train_values: (n,) such as lengths or loudness of the training clips; NaN: not known.
+        train_targets: (n, L) in [0, 1].
+        values: (m,) of the clips to answer for.
+
+    Raises:
+        ScoreError: there is no training clip, or not one value for each.
+    """
+    own, targets = np.asarray(train_values, dtype=np.float64), np.asarray(train_targets, dtype=np.float64)
+    asked = np.asarray(values, dtype=np.float64)
+    answers = constant_baseline(targets, len(asked))
+    if own.shape != targets.shape[:1]:
+        raise ScoreError("lengths and targets do not match", got=own.shape, expected=targets.shape[:1])
+    known = np.isfinite(own)
+    own, targets = own[known], targets[known]
+    if len(own) == 0:
+        return answers
+    edges = np.unique(np.quantile(own, np.linspace(0.0, 1.0, isqrt(len(own)) + 1)[1:-1]))
+    own_range, wanted = np.digitize(own, edges), np.where(np.isfinite(asked), np.digitize(asked, edges), -1)
+    for place in np.unique(own_range):
+        answers[wanted == place] = targets[own_range == place].mean(axis=0)
+    return answers
+
+
 def length_baseline(
     train_durations_s: npt.ArrayLike, train_targets: npt.ArrayLike, durations_s: npt.ArrayLike
 ) -> Array:
-    """(m, L) the mean labels of the training clips of about the same length.
+    """:func:`cue_baseline` of clip lengths in seconds; those of length 0 could not be read.
 
     Where clips have the length of what was watched, as in Hume-Reaction, length alone tells something of the labels.
-    "About the same" is one of √n equally filled ranges of the n training lengths: unlike a polynomial's, such an answer
-    is a mean of labels whatever the lengths. Clips of length 0, which could not be read, get the overall training mean.
-
-    Args:
-        train_durations_s: (n,) lengths of the training clips, seconds.
-        train_targets: (n, L) in [0, 1].
-        durations_s: (m,) lengths of the clips to answer for, seconds.
-
-    Raises:
-        ScoreError: there is no training clip, or not one length for each.
     """
-    lengths, targets = np.asarray(train_durations_s, dtype=np.float64), np.asarray(train_targets, dtype=np.float64)
-    asked = np.asarray(durations_s, dtype=np.float64)
-    answers = constant_baseline(targets, len(asked))
-    if lengths.shape != targets.shape[:1]:
-        raise ScoreError("lengths and targets do not match", got=lengths.shape, expected=targets.shape[:1])
-    lengths, targets = lengths[lengths > 0], targets[lengths > 0]
-    if len(lengths) == 0:
-        return answers
-    edges = np.unique(np.quantile(lengths, np.linspace(0.0, 1.0, isqrt(len(lengths)) + 1)[1:-1]))
-    own, wanted = np.digitize(lengths, edges), np.where(asked > 0, np.digitize(asked, edges), -1)
-    for place in np.unique(own):
-        answers[wanted == place] = targets[own == place].mean(axis=0)
-    return answers
+    train, asked = (np.asarray(lengths, dtype=np.float64) for lengths in (train_durations_s, durations_s))
+    return cue_baseline(np.where(train > 0, train, np.nan), train_targets, np.where(asked > 0, asked, np.nan))

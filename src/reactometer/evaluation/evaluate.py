@@ -16,6 +16,7 @@ from reactometer.data.cache import PreparedRow, PreparedSet
 from reactometer.data.sources import open_data
 from reactometer.errors import DataError, ModelError, suggestion
 from reactometer.evaluation.metrics import Metrics, measure
+from reactometer.evaluation.resample import N_RESAMPLES, Intervals, bootstrap_metrics, choose_units
 from reactometer.models.folder import LoadedModel, load_model
 from reactometer.models.scoring import Score, average_scores, score_rows
 from reactometer.models.showing import by_person, ranked, show
@@ -34,6 +35,7 @@ class Evaluation:
     without_evidence: tuple[str, ...]  # ids answered with the training mean: nothing seen or heard
     failed: tuple[str, ...]  # "id: reason" of clips that could not be read; answered with the training mean too
     person_norm: str | None = None  # how features were normalised per person, in words
+    intervals: Intervals | None = None  # of the scores; None where no clips were resampled
 
 
 def evaluate(
@@ -42,6 +44,8 @@ def evaluate(
     *,
     split: str | None = None,
     without: str | None = None,
+    by: str | None = None,
+    n_resamples: int = N_RESAMPLES,
     out: Path | str | None = None,
     cache: Path | str | None = None,
     batch_size: int = 8,
@@ -58,6 +62,8 @@ def evaluate(
         data: a data set, or a folder prepared before.
         split: "train", "val", "test" or "all"; default: test, or val where test has no labels.
         without: "face" or "voice", to take that modality away from a model that goes by both.
+        by: what the intervals resample: "person", "stimulus" or "clip"; default: person where known, else clip.
+        n_resamples: of the intervals; 0 for none.
         out: a folder for ``predictions.csv`` and ``metrics.json``.
         cache: where prepared clips are kept when ``data`` is not prepared yet; default: the user's cache folder.
         batch_size: clips at a time; without influence on the result.
@@ -65,17 +71,19 @@ def evaluate(
         progress: show a bar on standard error.
 
     Raises:
-        DataError: no such split, or its labels are not the model's.
+        DataError: no such split, its labels are not the model's, or the unit to resample is not known.
         ScoreError: the split has too few clips with labels.
     """
     loaded = model if isinstance(model, LoadedModel) else load_model(model)
     sampling = _without(loaded, without)
     prepared = open_for(loaded, data, cache, progress=progress)
     chosen = _choose(prepared, split)
+    units = choose_units([row.clip for row in prepared.split(chosen) if row.clip.labels], by)
     scores, note = score_split(
         loaded, prepared, chosen, sampling, batch_size=batch_size, workers=workers, progress=progress
     )
-    evaluation = _evaluation(chosen, prepared.split(chosen), scores, loaded.labels, note)
+    evaluation = _evaluation(chosen, prepared.split(chosen), scores, loaded.labels, units, n_resamples)
+    evaluation = replace(evaluation, person_norm=note)
     if out is not None:
         write_evaluation(evaluation, Path(out))
     return evaluation
@@ -135,6 +143,7 @@ def write_evaluation(evaluation: Evaluation, out: Path) -> None:
     out.mkdir(parents=True, exist_ok=True)
     evaluation.predictions.to_csv(out / "predictions.csv", index=False)
     about = {"split": evaluation.split, "person_norm": evaluation.person_norm, **evaluation.metrics.as_json()}
+    about["intervals"] = evaluation.intervals.as_json() if evaluation.intervals else None
     (out / "metrics.json").write_text(json.dumps(about, indent=2) + "\n", encoding="utf-8")
 
 
@@ -198,19 +207,30 @@ def _choose(prepared: PreparedSet, split: str | None) -> str:
 
 
 def _evaluation(
-    split: str, rows: Sequence[PreparedRow], scores: Sequence[Score], labels: Sequence[str], note: str | None
+    split: str,
+    rows: Sequence[PreparedRow],
+    scores: Sequence[Score],
+    labels: Sequence[str],
+    units: tuple[str, list[str] | None],
+    n_resamples: int,
 ) -> Evaluation:
     intensities = np.array([score.intensities for score in scores])  # (clips, L)
     known = [place for place, row in enumerate(rows) if row.clip.labels]
     targets = np.array([rows[place].clip.labels for place in known]).reshape(len(known), len(labels))
     table = pd.DataFrame(intensities, columns=list(labels))
     table.insert(0, "File_ID", [row.clip.clip_id for row in rows])
+    metrics, (unit, groups) = measure(targets, intensities[known], labels), units
+    intervals = None
+    if n_resamples:
+        intervals = bootstrap_metrics(
+            targets, intensities[known], labels, unit=unit, groups=groups, n_resamples=n_resamples
+        )
     return Evaluation(
         split=split,
-        metrics=measure(targets, intensities[known], labels),
+        metrics=metrics,
         predictions=table,
         n_without_labels=len(rows) - len(known),
         without_evidence=tuple(rows[score.number].clip.clip_id for score in scores if not score.has_evidence),
         failed=tuple(f"{row.clip.clip_id}: {row.clip.problem}" for row in rows if row.clip.problem),
-        person_norm=note,
+        intervals=intervals,
     )

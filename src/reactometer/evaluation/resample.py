@@ -1,19 +1,30 @@
-"""How sure a score is: the bootstrap over clips, or over people."""
+"""How sure a score is: the bootstrap over clips, or over people or stimuli."""
 
 from __future__ import annotations
 
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from reactometer.errors import ScoreError
+from reactometer.errors import DataError, ScoreError, suggestion
 from reactometer.evaluation.metrics import LEAST_CLIPS, LEAST_SPREAD, Array, measure
+from reactometer.records import Clip
 
 COUNTS_AT_ONCE = 2**20
 """Resampled clips held at a time: 8 MB an array."""
+
+N_RESAMPLES = 2000
+LEVEL = 0.95
+
+UNITS = ("person", "stimulus", "clip")
+"""What can be drawn as a whole."""
+
+KINDS = ("pearson", "ccc", "mae")
+"""Scores, in the order of every array of scores here."""
 
 
 @dataclass(frozen=True)
@@ -26,33 +37,122 @@ class Interval:
     level: float  # share of the resamples between low and high, such as 0.95
 
 
+@dataclass(frozen=True)
+class Intervals:
+    """Intervals of the scores in :class:`Metrics`, of the same names; ``None`` where the score is undefined."""
+
+    labels: tuple[str, ...]
+    mean: dict[str, Interval | None]  # by kind of score
+    by_label: dict[str, tuple[Interval | None, ...]]  # by kind of score, (L,)
+    unit: str  # what was drawn: "person", "stimulus" or "clip"
+    n_units: int
+    n_resamples: int
+
+    def as_json(self) -> dict[str, Any]:
+        """The field "intervals" of ``metrics.json``: [low, high] for each score, ``null`` where it is undefined."""
+        scores: dict[str, Any] = {}
+        for kind in KINDS:
+            scores[f"mean_{kind}"] = _ends(self.mean[kind])
+            scores[kind] = dict(zip(self.labels, map(_ends, self.by_label[kind]), strict=True))
+        about = {"level": LEVEL, "unit": self.unit, "n_units": self.n_units, "n_resamples": self.n_resamples}
+        return {**about, **scores}
+
+
+def choose_units(clips: Sequence[Clip], by: str | None = None) -> tuple[str, list[str] | None]:
+    """What to draw as a whole, and the group of each clip (``None``: every clip is its own).
+
+    Clips of one person are not independent; by default people are drawn where every clip has one and there are at
+    least 3, else clips.
+
+    Args:
+        clips: the clips that are scored.
+        by: "person", "stimulus" or "clip" instead.
+
+    Raises:
+        DataError: no such unit, or a clip has none.
+    """
+    if by is not None and by not in UNITS:
+        raise DataError(f"clips cannot be resampled by '{by}'", fix=suggestion(by, UNITS))
+    unit = by or "person"
+    if unit == "clip":
+        return unit, None
+    names = [getattr(clip, unit) or "" for clip in clips]
+    if all(names) and len(set(names)) >= LEAST_CLIPS:
+        return unit, names
+    if by is None:
+        return "clip", None
+    raise DataError(
+        f"clips cannot be resampled by {by}",
+        got=f"{len(set(names) - {''})} of them known, {names.count('')} of {len(names)} clips without one",
+        expected=f"a column '{by}' with a value for every clip, at least {LEAST_CLIPS} different ones",
+        fix="Choose another unit with --by",
+    )
+
+
+def bootstrap_metrics(
+    targets: npt.ArrayLike,
+    predictions: npt.ArrayLike,
+    labels: Sequence[str],
+    *,
+    unit: str = "clip",
+    groups: Sequence[Hashable] | None = None,
+    n_resamples: int = N_RESAMPLES,
+    seed: int = 0,
+) -> Intervals:
+    """95 % percentile intervals (Efron & Tibshirani 1993, chapter 13) of Pearson, CCC and MAE: the means, each label's.
+
+    Clips are drawn with replacement, as many as there are; with ``groups``, whole groups (the cluster bootstrap,
+    Davison & Hinkley 1997, section 3.8). Checked against ``scipy.stats.bootstrap``, and by simulation with known truth
+    (``benchmarks/intervals.py``): with 20 groups or fewer it is too narrow.
+
+    Args:
+        targets: (clips, L) in [0, 1].
+        predictions: (clips, L).
+        labels: L names.
+        unit: what a group is, in a word.
+        groups: the group of each clip; see :func:`choose_units`.
+        n_resamples: how many times to draw.
+        seed: of the draws; the same seed draws the same clips.
+
+    Raises:
+        ScoreError: as :func:`measure`; or there are fewer than 3 groups or clips without one.
+    """
+    sums = unit_sums(targets, predictions, groups)
+    scores = np.concatenate(
+        [score_sums(sums.total, sums.offset), score_sums(draw(sums.rows, n_resamples, seed), sums.offset)]
+    )
+    truth, guess = np.asarray(targets, dtype=np.float64), np.asarray(predictions, dtype=np.float64)
+    metrics = measure(truth, guess, labels)
+    known = {"pearson": metrics.pearson, "ccc": metrics.ccc, "mae": metrics.mae}
+    mean: dict[str, Interval | None] = {}
+    by_label: dict[str, tuple[Interval | None, ...]] = {}
+    for place, kind in enumerate(KINDS):
+        each = [value is not None for value in known[kind]]  # (L,)
+        mean[kind] = interval(scores[:, place, 0]) if all(each) else None
+        by_label[kind] = tuple(
+            interval(scores[:, place, 1 + label]) if defined else None for label, defined in enumerate(each)
+        )
+    return Intervals(tuple(labels), mean, by_label, unit, len(sums.rows), n_resamples)
+
+
 def bootstrap_mean_pearson(
     targets: npt.ArrayLike,
     predictions: npt.ArrayLike,
     *,
     groups: Sequence[Hashable] | None = None,
-    n_resamples: int = 2000,
-    level: float = 0.95,
+    n_resamples: int = N_RESAMPLES,
+    level: float = LEVEL,
     seed: int = 0,
 ) -> Interval:
-    """Percentile interval (Efron & Tibshirani 1993, chapter 13) of the mean Pearson over the labels.
+    """Percentile interval of the mean Pearson over the labels; see :func:`bootstrap_metrics`.
 
-    Clips are drawn with replacement, as many as there are; with ``groups``, whole groups (the cluster bootstrap).
     Unlike in :func:`measure`, a constant prediction counts as r = 0, and a label that is constant in a resample is
     left out of that resample's mean: else a resample could have no score.
 
-    Args:
-        targets: (clips, L) in [0, 1].
-        predictions: (clips, L).
-        groups: the group of each clip, such as its person; clips of one group are not independent.
-        n_resamples: how many times to draw.
-        level: share of the resamples that the interval spans.
-        seed: of the draws; the same seed draws the same clips.
-
     Raises:
-        ScoreError: as :func:`measure`; or no label varies, or there are fewer than 3 groups or clips without one.
+        ScoreError: as :func:`bootstrap_metrics`; or no label varies.
     """
-    return _interval(_scores(targets, predictions, groups, n_resamples, seed), level)
+    return interval(_mean_pearson(targets, predictions, groups, n_resamples, seed), level)
 
 
 def bootstrap_difference(
@@ -61,55 +161,57 @@ def bootstrap_difference(
     baseline: npt.ArrayLike,
     *,
     groups: Sequence[Hashable] | None = None,
-    n_resamples: int = 2000,
-    level: float = 0.95,
+    n_resamples: int = N_RESAMPLES,
+    level: float = LEVEL,
     seed: int = 0,
 ) -> Interval:
     """Interval of how much higher the mean Pearson of ``predictions`` is than that of ``baseline``, (clips, L) both.
 
     Paired: both are scored on the same resampled clips. All else as :func:`bootstrap_mean_pearson`.
     """
-    ours, theirs = (_scores(targets, guess, groups, n_resamples, seed) for guess in (predictions, baseline))
-    return _interval(ours - theirs, level)
+    ours, theirs = (_mean_pearson(targets, guess, groups, n_resamples, seed) for guess in (predictions, baseline))
+    return interval(ours - theirs, level)
 
 
-def _interval(scores: Array, level: float) -> Interval:
-    """From the score of the clips as they are, followed by those of the resamples."""
+def interval(scores: Array, level: float = LEVEL) -> Interval:
+    """From the score of the clips as they are, followed by those of the resamples: (1 + n_resamples,)."""
     low, high = np.nanquantile(scores[1:], [(1.0 - level) / 2.0, (1.0 + level) / 2.0])
     return Interval(float(scores[0]), float(low), float(high), level)
 
 
-def _scores(
+@dataclass(frozen=True)
+class UnitSums:
+    """What the scores are made of, summed over each unit: a clip, or a group of clips."""
+
+    rows: Array  # (units, 1 + 6 L): ones, then L columns each of truth, guess, their squares, product, distance
+    offset: Array  # (L,) truth's centre less guess's: both are summed about a centre
+
+    @property
+    def total(self) -> Array:
+        """(1, 1 + 6 L) over all units."""
+        total: Array = self.rows.sum(axis=0, keepdims=True)
+        return total
+
+
+def unit_sums(
     targets: npt.ArrayLike,
     predictions: npt.ArrayLike,
     groups: Sequence[Hashable] | None,
-    n_resamples: int,
-    seed: int,
-) -> Array:
-    """(1 + n_resamples,) mean Pearson of the clips as they are, then of each resample (NaN: no label varies in it)."""
-    sums = _sums(np.asarray(targets, dtype=np.float64), np.asarray(predictions, dtype=np.float64), groups)
-    scores = [_mean_pearson(sums.sum(axis=0, keepdims=True))]
-    if np.isnan(scores[0]).any():
-        raise ScoreError("no label varies over these clips", fix="Score a larger split")
-    generator = np.random.default_rng(seed)
-    n_units, step = len(sums), max(1, COUNTS_AT_ONCE // len(sums))
-    for start in range(0, n_resamples, step):
-        drawn = generator.integers(n_units, size=(min(step, n_resamples - start), n_units))
-        counts = np.array([np.bincount(row, minlength=n_units) for row in drawn], dtype=np.float64)
-        scores.append(_mean_pearson(counts @ sums))
-    return np.concatenate(scores)
+    centre: Array | None = None,
+) -> UnitSums:
+    """Sums over each unit, about the mean target and the mean prediction, or about ``centre`` (L,) instead of that.
 
-
-def _sums(truth: Array, guess: Array, groups: Sequence[Hashable] | None) -> Array:
-    """(units, 1 + 5 L) what a correlation is made of, summed over each unit: a clip, or a group of clips.
-
-    One column of ones, then L columns each of truth, guess, their squares and their product, about the overall means.
+    Raises:
+        ScoreError: as :func:`bootstrap_metrics`.
     """
+    truth, guess = np.asarray(targets, dtype=np.float64), np.asarray(predictions, dtype=np.float64)
     measure(truth, guess, [str(place) for place in range(truth.shape[-1])])  # raises where there is no score
-    truth, guess = truth - truth.mean(axis=0), guess - guess.mean(axis=0)
-    rows = np.hstack([np.ones((len(truth), 1)), truth, guess, truth**2, guess**2, truth * guess])
+    distance, middle = np.abs(truth - guess), truth.mean(axis=0)
+    centre = guess.mean(axis=0) if centre is None else centre
+    truth, guess = truth - middle, guess - centre
+    rows = np.hstack([np.ones((len(truth), 1)), truth, guess, truth**2, guess**2, truth * guess, distance])
     if groups is None:
-        return rows
+        return UnitSums(rows, middle - centre)
     unit, names = pd.factorize(np.fromiter(groups, dtype=object))  # (clips,) place of the clip's group
     if len(unit) != len(rows) or (unit < 0).any() or len(names) < LEAST_CLIPS:
         raise ScoreError(
@@ -119,16 +221,55 @@ def _sums(truth: Array, guess: Array, groups: Sequence[Hashable] | None) -> Arra
         )
     sums = np.zeros((len(names), rows.shape[1]))
     np.add.at(sums, unit, rows)
-    return sums
+    return UnitSums(sums, middle - centre)
 
 
-def _mean_pearson(sums: Array) -> Array:
-    """(R,) mean of r over the labels that vary, from R rows of summed moments; NaN where none varies."""
-    truth, guess, truth_square, guess_square, product = np.split(sums[:, 1:] / sums[:, :1], 5, axis=1)  # (R, L) each
-    truth_variance, guess_variance = truth_square - truth**2, guess_square - guess**2
+def draw(rows: Array, n_resamples: int, seed: int) -> Array:
+    """(n_resamples, columns) sums over as many rows as there are, drawn with replacement, from (units, columns)."""
+    generator, n_units = np.random.default_rng(seed), len(rows)
+    step, sums = max(1, COUNTS_AT_ONCE // n_units), [np.zeros((0, rows.shape[1]))]
+    for start in range(0, n_resamples, step):
+        drawn = generator.integers(n_units, size=(min(step, n_resamples - start), n_units))
+        counts = np.array([np.bincount(row, minlength=n_units) for row in drawn], dtype=np.float64)
+        sums.append(counts @ rows)
+    return np.concatenate(sums)
+
+
+def score_sums(sums: Array, offset: Array) -> Array:
+    """(R, 3, 1 + L) Pearson, CCC and MAE, the mean and each label's, from R rows of sums.
+
+    Pearson and CCC are 0 where the guess is constant and NaN where the truth is; such a label is left out of the mean.
+    """
+    moments = np.split(sums[:, 1:] / sums[:, :1], 6, axis=1)
+    truth, guess, truth_square, guess_square, product, distance = moments  # (R, L) each
+    truth_variance, guess_variance, covariance = (
+        truth_square - truth**2,
+        guess_square - guess**2,
+        product - truth * guess,
+    )
     varies = truth_variance > LEAST_SPREAD**2
     defined = varies & (guess_variance > LEAST_SPREAD**2)
-    scale = np.sqrt(np.where(defined, truth_variance * guess_variance, 1.0))
-    r = np.where(defined, (product - truth * guess) / scale, 0.0)
-    n_varying = varies.sum(axis=1)
-    return np.where(n_varying > 0, r.sum(axis=1) / np.maximum(n_varying, 1), np.nan)
+    r = np.where(defined, covariance, 0.0) / np.sqrt(np.where(defined, truth_variance * guess_variance, 1.0))
+    apart = truth_variance + guess_variance + (truth - guess + offset) ** 2
+    ccc = np.where(defined, 2.0 * covariance, 0.0) / np.where(defined, apart, 1.0)
+    scores = np.stack([np.where(varies, r, np.nan), np.where(varies, ccc, np.nan), distance], axis=1)  # (R, 3, L)
+    known = np.isfinite(scores)
+    n_known = known.sum(axis=2, keepdims=True)
+    total = np.where(known, scores, 0.0).sum(axis=2, keepdims=True)
+    means = np.where(n_known > 0, total / np.maximum(n_known, 1), np.nan)  # (R, 3, 1)
+    return np.concatenate([means, scores], axis=2)  # (R, 3, 1 + L)
+
+
+def _mean_pearson(
+    targets: npt.ArrayLike, predictions: npt.ArrayLike, groups: Sequence[Hashable] | None, n_resamples: int, seed: int
+) -> Array:
+    """(1 + n_resamples,) mean Pearson of the clips as they are, then of each resample (NaN: no label varies in it)."""
+    sums = unit_sums(targets, predictions, groups)
+    whole = score_sums(sums.total, sums.offset)[:, 0, 0]
+    if np.isnan(whole).any():
+        raise ScoreError("no label varies over these clips", fix="Score a larger split")
+    return np.concatenate([whole, score_sums(draw(sums.rows, n_resamples, seed), sums.offset)[:, 0, 0]])
+
+
+def _ends(own: Interval | None) -> list[float] | None:
+    return None if own is None else [own.low, own.high]

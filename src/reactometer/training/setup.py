@@ -13,6 +13,7 @@ from reactometer.config import Config, PrepareConfig
 from reactometer.console import is_first_process
 from reactometer.data.batches import MediaReader, Reader, Sampling, parts_of
 from reactometer.data.cache import PreparedRow, PreparedSet
+from reactometer.data.leaks import check_leaks
 from reactometer.data.people import measure_streams
 from reactometer.data.ranks import fit_quantiles
 from reactometer.data.splits import assign_folds
@@ -44,10 +45,13 @@ def set_up(config: Config, prepared: PreparedSet, *, progress: bool) -> Setup:
 
     Raises:
         ConfigError: settings that do not go together.
-        DataError: a split is too small, or no label varies.
+        DataError: a split is too small, no label varies, or splits share people or stimuli.
         WeightsError: an encoder cannot be had.
     """
     folded = _folded(config, prepared)
+    clips, own = [row.clip for row in prepared.rows], [row.clip for row in folded.rows]
+    origin, allowed = str(prepared.folder), config.data.allow_leak
+    check_leaks(clips, own if config.data.folds else clips, origin=origin, allowed=allowed)
     _check_splits(folded)
     train = tuple(row for row in folded.split("train") if row.file and row.clip.labels)
     label_mean = np.array([row.clip.labels for row in train]).mean(axis=0).astype(np.float32).tolist()  # (L,)

@@ -1,0 +1,97 @@
+"""The commands on scores and on what they rest on: parse, call one function, print."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from reactometer import printing_evaluate as printing
+from reactometer.console import OK, SOME_FAILED
+
+DataArgument = Annotated[
+    Path, typer.Argument(metavar="DATA", help="A data set (a challenge's folder or a CSV), or one made by 'prepare'.")
+]
+ModelOption = Annotated[Path, typer.Option("--model", help="A model folder, as 'train' writes it.")]
+CacheOption = Annotated[Path | None, typer.Option(help="Where prepared clips are kept; default: your cache folder.")]
+DeviceOption = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, mps …")]
+SplitOption = Annotated[
+    str | None, typer.Option(help="train, val, test or all; default: test, or val where test has no labels.")
+]
+ByOption = Annotated[
+    str | None, typer.Option(help="What intervals resample: person, stimulus or clip; default: person where known.")
+]
+LabelsOption = Annotated[str | None, typer.Option(help="A label set's name, or label columns with commas.")]
+ResamplesOption = Annotated[int, typer.Option(min=0, help="Resamples of the intervals; 0: no intervals.")]
+
+
+def evaluate(
+    data: DataArgument,
+    model: ModelOption,
+    split: SplitOption = None,
+    without: Annotated[str | None, typer.Option(help="face or voice: take it away from a model of both.")] = None,
+    by: ByOption = None,
+    resamples: ResamplesOption = 2000,
+    out: Annotated[Path | None, typer.Option(help="A folder for predictions.csv and metrics.json.")] = None,
+    cache: CacheOption = None,
+    device: DeviceOption = "auto",
+) -> None:
+    """Score a model: Pearson, CCC and MAE over all clips of a split at once, with 95 % intervals."""
+    from reactometer.evaluation.evaluate import evaluate as run
+    from reactometer.models.folder import load_model
+
+    loaded = load_model(model, device)
+    evaluation = run(loaded, data, split=split, without=without, by=by, n_resamples=resamples, out=out, cache=cache)
+    printing.print_evaluation(evaluation)
+    raise typer.Exit(SOME_FAILED if evaluation.failed else OK)
+
+
+def compare_predictions(
+    first: Annotated[Path, typer.Argument(metavar="A.csv", help="predictions.csv, as 'evaluate --out' writes it.")],
+    second: Annotated[Path, typer.Argument(metavar="B.csv", help="The other model's, of the same clips.")],
+    data: Annotated[Path, typer.Option(help="The data set, or a CSV with the labels: File_ID, one column a label.")],
+    by: ByOption = None,
+    resamples: Annotated[int, typer.Option(min=100, help="Resamples, and permutations.")] = 2000,
+    seed: Annotated[int, typer.Option(help="Of both.")] = 0,
+    out: Annotated[Path | None, typer.Option(help="A JSON file with all of it.")] = None,
+) -> None:
+    """Say which of two models is better, by how much, and whether chance explains it."""
+    from reactometer.evaluation.paired import compare_predictions as run
+
+    paired = run(first, second, data, by=by, n_resamples=resamples, seed=seed, out=out)
+    printing.print_paired(paired, str(first), str(second))
+
+
+def audit(
+    data: DataArgument,
+    out: Annotated[Path | None, typer.Option(help="A JSON file with all of it.")] = None,
+    cache: CacheOption = None,
+    labels: LabelsOption = None,
+    face_features: Annotated[str | None, typer.Option(help="Of a data set of features: columns, or a folder.")] = None,
+    voice_features: Annotated[str | None, typer.Option(help="The same for the voice.")] = None,
+) -> None:
+    """Look for leaks between splits and for what gives labels away; the exit status is 1 where there is a leak."""
+    from reactometer.evaluation.audit import audit as run
+
+    found = run(data, cache=cache, labels=labels, face_features=face_features, voice_features=voice_features, out=out)
+    printing.print_audit(found)
+    raise typer.Exit(SOME_FAILED if found.leaks else OK)
+
+
+def split(
+    data: Annotated[Path, typer.Argument(metavar="DATA", help="A data set: a challenge's folder or a CSV.")],
+    out: Annotated[Path, typer.Option(help="The CSV to write, for 'prepare' and 'train'.")],
+    disjoint: Annotated[
+        str, typer.Option(help="What no two splits share: person, stimulus, labels (equal label vectors), with commas.")
+    ] = "person,stimulus",
+    val: Annotated[float, typer.Option(min=0.0, max=1.0, help="Share of the clips.")] = 0.15,
+    test: Annotated[float, typer.Option(min=0.0, max=1.0, help="Share of the clips.")] = 0.15,
+    labels: LabelsOption = None,
+    seed: Annotated[int, typer.Option(help="Of what is drawn.")] = 0,
+) -> None:
+    """Split anew, so that splits share no person and no stimulus and have labels alike."""
+    from reactometer.data.disjoint import split as run
+
+    keys = [key.strip() for key in disjoint.split(",") if key.strip()]
+    printing.print_split(run(data, out, disjoint=keys, val=val, test=test, labels=labels, seed=seed))

@@ -1,0 +1,128 @@
+"""What the splits of a data set share that they should not: people, stimuli, label vectors."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from itertools import combinations
+
+import numpy as np
+
+from reactometer.console import is_first_process
+from reactometer.errors import DataError
+from reactometer.records import Clip
+
+SPLITS = ("train", "val", "test")
+
+LEAST_CHANCE = 1e-3
+"""A label vector tells its stimulus where fewer train clips than this are expected to have it by chance."""
+
+LEAST_SHARE, LEAST_CLIPS = 0.01, 3
+"""So many clips of a split (and no fewer than 3) with a telling label vector of train are a leak."""
+
+
+@dataclass(frozen=True)
+class Leak:
+    """Something that two splits share."""
+
+    kind: str  # "person", "stimulus", "label vector", "file" or "near-duplicate"
+    splits: tuple[str, str]
+    n_shared: int  # people, stimuli, vectors, or pairs of clips
+    n_clips: int  # clips of the second split that are concerned
+    share: float  # of the second split's clips
+    examples: tuple[str, ...] = ()
+
+    def __str__(self) -> str:
+        """One line with its size."""
+        first, second = self.splits
+        such = f", such as {', '.join(self.examples)}" if self.examples else ""
+        hit = f"{self.n_clips} clips, {self.share:.1%} of {second}"
+        return f"{self.kind}: {self.n_shared} in {first} and {second} ({hit}{such})"
+
+
+@dataclass(frozen=True)
+class LabelVectors:
+    """How many different label vectors there are, and how many clips share one with train."""
+
+    n_clips: int  # with labels
+    n_distinct: int
+    shared: dict[str, float]  # by split, share in [0, 1] of its clips whose vector some train clip has
+    telling: dict[str, float]  # the same, of vectors that tell their stimulus
+
+
+def find_shared(clips: Sequence[Clip], kind: str) -> list[Leak]:
+    """People (``kind`` "person") or stimuli ("stimulus") in more than one split, by pair of splits."""
+    names = {split: {getattr(clip, kind) for clip in clips if clip.split == split} - {None} for split in SPLITS}
+    leaks = []
+    for first, second in combinations(SPLITS, 2):
+        both = sorted(names[first] & names[second])
+        own = [clip for clip in clips if clip.split == second]
+        hit = [clip for clip in own if getattr(clip, kind) in both]
+        if both:
+            leaks.append(Leak(kind, (first, second), len(both), len(hit), len(hit) / len(own), tuple(both[:3])))
+    return leaks
+
+
+def check_leaks(clips: Sequence[Clip], folded: Sequence[Clip], *, origin: str, allowed: bool) -> None:
+    """Stop before a training whose splits share people or stimuli; where that is allowed, warn.
+
+    Args:
+        clips: the data set as it is.
+        folded: the same with train and val dealt anew, or ``clips`` themselves; folds keep people apart, and where
+            they share stimuli, that is warned of.
+        origin: the data set, for the message.
+        allowed: ``data.allow_leak``.
+
+    Raises:
+        DataError: the first leak.
+    """
+    whole = clips
+    if folded is not clips:
+        whole = [replace(clip, split="train") if clip.split == "val" else clip for clip in clips]
+    leaks = [leak for kind in ("person", "stimulus") for leak in find_shared(whole, kind)]
+    if leaks and not allowed:
+        raise DataError(
+            f"{origin}: splits share what a score must not rest on",
+            got="; ".join(map(str, leaks)),
+            fix="Make a clean split with 'reactometer split', or, where known people or stimuli are what you want to "
+            "score on, add data.allow_leak=true (--allow-leak)",
+        )
+    if folded is not clips:
+        leaks += find_shared(folded, "stimulus")
+    for text in dict.fromkeys(map(str, leaks)):
+        if is_first_process():
+            warnings.warn(f"{origin}: splits share {text}", stacklevel=4)
+
+
+def find_label_vectors(clips: Sequence[Clip]) -> tuple[LabelVectors, list[Leak]]:
+    """Which label vectors of val and test are those of train clips: clips of one stimulus, where labels are its own.
+
+    Vectors also coincide by coarse rounding, or are all zero. A vector counts as telling where few train clips would
+    have it by chance: the number of train's distinct vectors, times, for each label, the share of all distinct vectors
+    that have its value, is below 1e-3. So a vector with a single value other than 0, or one on a grid of few steps,
+    tells nothing. It is a leak where at least 1 % of a split's clips, and 3 of them, have a telling vector of train.
+    """
+    labelled = [clip for clip in clips if clip.labels]
+    if not labelled:
+        return LabelVectors(0, 0, {}, {}), []
+    vectors = np.array([clip.labels for clip in labelled])  # (clips, L)
+    distinct, number = np.unique(vectors, axis=0, return_inverse=True)  # (V, L), (clips,)
+    number, split = number.ravel(), np.array([clip.split for clip in labelled])
+    in_train = np.isin(np.arange(len(distinct)), number[split == "train"])  # (V,)
+    chance = np.full(len(distinct), float(in_train.sum()))
+    for column in distinct.T:
+        _, place, count = np.unique(column, return_inverse=True, return_counts=True)
+        chance *= count[place] / len(distinct)
+    tells = in_train & (chance < LEAST_CHANCE)
+    shared, telling, leaks = {}, {}, []
+    for name in SPLITS[1:]:
+        own = number[split == name]
+        if not len(own):
+            continue
+        hit = own[tells[own]]
+        shared[name], telling[name] = float(in_train[own].mean()), len(hit) / len(own)
+        if len(hit) >= max(LEAST_CLIPS, LEAST_SHARE * len(own)):
+            n_shared = len(np.unique(hit))
+            leaks.append(Leak("label vector", ("train", name), n_shared, len(hit), telling[name]))
+    return LabelVectors(len(labelled), len(distinct), shared, telling), leaks
