@@ -47,7 +47,8 @@ def test_votes_become_intensities(tmp_path: Path, place: str, ending: str) -> No
     angry, sad = manifest.clips
     assert angry.labels == pytest.approx((0.3, 0, 0, 0.04, 0))
     assert sad.labels == pytest.approx((0, 0, 0, 0, 0.45))
-    assert (angry.clip_id, angry.person, angry.stimulus) == ("1001_DFA_ANG_XX", "1001", "DFA")
+    assert (angry.clip_id, angry.person, angry.stimulus) == ("1001_DFA_ANG_XX", "1001", None)
+    assert angry.attributes == {"Sentence": "DFA"}
     assert (angry.split, angry.problem, sad.problem) == (None, None, None)
     assert [clip.labels for clip in read_data_set(tmp_path, votes="voice").clips] == [sad.labels]
     assert [clip.labels for clip in read_data_set(tmp_path, votes="face").clips] == [angry.labels]
@@ -75,8 +76,14 @@ def test_demographics_are_attributes(tmp_path: Path) -> None:
     people = tmp_path / "VideoDemographics.csv"
     people.write_text('"ActorID","Age","Sex","Race","Ethnicity"\n1001,51,"Male","Caucasian","Not Hispanic"\n')
     first, second = read_data_set(tmp_path).clips
-    assert first.attributes == {"Age": "51", "Sex": "Male", "Race": "Caucasian", "Ethnicity": "Not Hispanic"}
-    assert second.attributes == {}
+    assert first.attributes == {
+        "Age": "51",
+        "Sex": "Male",
+        "Race": "Caucasian",
+        "Ethnicity": "Not Hispanic",
+        "Sentence": "DFA",
+    }
+    assert second.attributes == {"Sentence": "DFA"}
     people.write_text("Actor,Age\n1001,51\n")
     with pytest.raises(DataError, match=r"VideoDemographics\.csv: no column 'ActorID' \(got Actor, Age\)"):
         read_data_set(tmp_path)
@@ -167,8 +174,8 @@ def test_the_real_votes(shared_data: Path, votes: str, hundred_thousand: int) ->
     assert len(manifest.clips) == 7442
     assert not any(clip.problem for clip in manifest.clips)
     assert len({clip.person for clip in manifest.clips}) == 91
-    assert len({clip.stimulus for clip in manifest.clips}) == 12
-    assert all(set(clip.attributes) == {"Age", "Sex", "Race", "Ethnicity"} for clip in manifest.clips)
+    assert len({clip.attributes["Sentence"] for clip in manifest.clips}) == 12
+    assert all(set(clip.attributes) == {"Age", "Sex", "Race", "Ethnicity", "Sentence"} for clip in manifest.clips)
     table = pd.read_csv(shared_data / "crema_d" / "tabulatedVotes.csv.gz", index_col=0)
     assert (table[list("ADFHNS")].sum(axis=1) == table["numResponses"]).all()
     table = table[table.index // 100_000 == hundred_thousand]
@@ -185,7 +192,13 @@ def test_single_real_rows_and_the_means(shared_data: Path) -> None:
     assert (first.clip_id, second.clip_id) == ("1001_IEO_NEU_XX", "1001_IEO_HAP_LO")
     assert first.labels == pytest.approx((0, 0, 0, 0.0890909, 0))
     assert second.labels == pytest.approx((0, 0, 0, 0.1422222, 0))
-    assert first.attributes == {"Age": "51", "Sex": "Male", "Race": "Caucasian", "Ethnicity": "Not Hispanic"}
+    assert first.attributes == {
+        "Age": "51",
+        "Sex": "Male",
+        "Race": "Caucasian",
+        "Ethnicity": "Not Hispanic",
+        "Sentence": "IEO",
+    }
     values = np.array([clip.labels for clip in clips])
     np.testing.assert_allclose(values.mean(axis=0), [0.0818, 0.0704, 0.0637, 0.0370, 0.0530], atol=5e-5)
     assert values.min() == 0

@@ -38,7 +38,8 @@ def find_votes(root: Path) -> Path | None:
 def read_crema_d(root: Path, asked: str | Sequence[str] | None, votes: str) -> Manifest:
     """Read the votes of the raters who were given the "voice", the "face" or "both" (Cao et al. 2014).
 
-    The person is the actor and the stimulus the sentence, both from the file's name; there is no split.
+    The person is the actor, from the file's name; the sentence, what they say and not what they react to, is an
+    attribute. There is no split.
 
     Raises:
         DataError: a table cannot be used, or has no such votes.
@@ -96,9 +97,8 @@ def _clip(
         clip_id=name,
         path=choose_media([root / place.format(name) for place in MEDIA[votes]]),
         person=actor or None,
-        stimulus=sentence or None,
         labels=values,
-        attributes=people.get(actor, {}),
+        attributes={**people.get(actor, {}), "Sentence": sentence},
         problem=problem,
     )
 
