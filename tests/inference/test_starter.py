@@ -16,13 +16,14 @@ from typer.testing import CliRunner
 
 from reactometer import predict
 from reactometer.cli import app
-from reactometer.data.batches import Item
+from reactometer.data.batches import Item, MediaReader
+from reactometer.data.cache import PreparedSet
 from reactometer.data.simulated_clip import clip_plan, render_clip
 from reactometer.labels import BASIC
 from reactometer.media.faces import load_detector
 from reactometer.media.stream import PART, stream_windows
 from reactometer.models.folder import LoadedModel, load_model
-from reactometer.models.scoring import score_items
+from reactometer.models.scoring import score_items, score_rows
 from reactometer.models.showing import encoded_clips
 from reactometer.records import ByteArray, FloatArray, Prediction
 from reactometer.weights import STARTER
@@ -119,6 +120,13 @@ def test_neither_batch_nor_place_in_it_changes_a_number(
     assert together[0] == pytest.approx(together[6], abs=1e-5)
     assert together[1] == pytest.approx(together[3], abs=1e-5)
     assert np.abs(together[0] - together[1]).max() > 1e-3
+
+
+def test_the_number_of_workers_changes_nothing(starter: LoadedModel, prepared: PreparedSet) -> None:
+    rows, read = prepared.split("test")[:5], MediaReader(starter.sampling)
+    one, two = (list(score_rows(starter.network, rows, read, batch_size=2, workers=count)) for count in (0, 2))
+    for here, there in zip(one, two, strict=True):
+        assert here.intensities == pytest.approx(there.intensities, abs=1e-5)
 
 
 def test_a_window_cut_out_of_a_file_is_the_same_as_in_the_file(
