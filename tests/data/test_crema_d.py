@@ -83,7 +83,7 @@ def test_demographics_are_attributes(tmp_path: Path) -> None:
         "Ethnicity": "Not Hispanic",
         "Sentence": "DFA",
     }
-    assert second.attributes == {"Sentence": "DFA"}
+    assert second.attributes == {"Sentence": "IEO"}
     people.write_text("Actor,Age\n1001,51\n")
     with pytest.raises(DataError, match=r"VideoDemographics\.csv: no column 'ActorID' \(got Actor, Age\)"):
         read_data_set(tmp_path)

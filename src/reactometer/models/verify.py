@@ -13,7 +13,7 @@ from reactometer.errors import ModelError, WeightsError
 from reactometer.models.folder import DESCRIPTION_FILE, load_model
 from reactometer.models.pretrained import ENCODER_WEIGHTS
 from reactometer.models.store import MANIFEST, digest_of, list_weights, problem_of, read_manifest
-from reactometer.weights import STARTER, WEIGHT_FILES, offline_folder, places
+from reactometer.weights import WEIGHT_FILES, offline_folder, places
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,6 @@ def verify(target: Path | str | None = None) -> list[Checked]:
 
 
 def _machine() -> Iterator[Checked]:
-    yield _model(STARTER)
     for name, weights in WEIGHT_FILES.items():
         for path in places(name).values():
             if path.is_file():
