@@ -31,7 +31,7 @@ def test_it_holds_what_was_measured_after_training(model: Path, model_folder: Pa
     assert "# mine" in text
     assert "reactometer pull" not in text  # it is in no repository
     assert f"{evaluation.metrics.n_clips} clips of the all split, among them those that it was trained on" in text
-    assert f"| {evaluation.metrics.mae[0]:.3f} |" in text
+    assert f"| {evaluation.metrics.mae[0]:.4f} |" in text
     assert load_model(model).labels  # it is still a whole model folder
 
 
