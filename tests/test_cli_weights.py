@@ -16,7 +16,7 @@ from huggingface_hub import constants
 from reactometer import weights
 from reactometer.cli import main
 from reactometer.models.pretrained import PRETRAINED
-from reactometer.weights import WEIGHT_FILES, WeightFile
+from reactometer.weights import STARTER, WEIGHT_FILES, WeightFile
 
 Run = Callable[..., tuple[int, str, str]]
 
@@ -73,7 +73,7 @@ def test_from_the_list_to_a_bundle_on_another_machine(
     assert status == 0
     assert f"tiny  15.0 kB, SHA-256 {DIGEST[:12]}, licence: MIT\n    this test\n    not here\n" in printed
     assert all(f"{name}  licence: {about.licence}\n" in printed for name, about in PRETRAINED.items())
-    assert run("verify") == (0, "no weights are here\n", "")
+    assert run("verify") == (0, f"ok: {STARTER}\n1 of 1 are right\n", "")
     status, printed, errors = run("fetch", "tiny")
     file = tmp_path / "cache" / "weights" / "tiny.onnx"
     assert (status, printed) == (0, f"tiny  cache: {file}\n")
@@ -92,7 +92,7 @@ def test_a_wrong_file_is_named_and_the_status_is_1(run: Run, tmp_path: Path, mon
     monkeypatch.setenv("REACTOMETER_WEIGHTS", str(tmp_path))
     (tmp_path / "tiny.onnx").write_bytes(CONTENT + b"?")
     status, printed, errors = run("verify")
-    assert (status, printed) == (1, "0 of 1 are right\n")
+    assert (status, printed) == (1, f"ok: {STARTER}\n1 of 2 are right\n")
     assert f"wrong: {tmp_path / 'tiny.onnx'}: its SHA-256 is" in errors
     assert f"not {DIGEST}" in errors
     status, _, errors = run("fetch", "tiny")

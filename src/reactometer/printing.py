@@ -11,6 +11,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from reactometer.console import is_first_process, messages
+from reactometer.data.splits import SPLITS
 from reactometer.records import Prediction
 
 if TYPE_CHECKING:
@@ -35,9 +36,7 @@ def print_prepared(prepared: PreparedSet) -> None:
     """Say how many clips are ready and, by name, which have no face, no sound, or could not be read."""
     ready = [row for row in prepared.rows if row.file]
     kept = sum(row.was_cached for row in ready)
-    counts = ", ".join(
-        f"{name} {len(prepared.split(name))}" for name in ("train", "val", "test") if prepared.split(name)
-    )
+    counts = ", ".join(f"{name} {len(prepared.split(name))}" for name in SPLITS if prepared.split(name))
     results.print(f"{len(ready)} of {len(prepared.rows)} clips ready in {escape(str(prepared.folder))} ({counts})")
     if kept:
         results.print(f"{kept} of them were there and fresh")

@@ -48,7 +48,7 @@ def print_checked(checked: Sequence[Checked]) -> None:
             note = "" if one.compared else "  (it opens; nothing here says what its SHA-256 should be)"
             results.print(f"ok: {escape(one.path)}{note}")
     wrong = sum(bool(one.problem) for one in checked)
-    results.print(f"{len(checked) - wrong} of {len(checked)} are right" if checked else "no weights are here")
+    results.print(f"{len(checked) - wrong} of {len(checked)} are right")
     if wrong:
         messages.print("'reactometer weights fetch NAME' replaces what a cache holds; copy other files again")
 

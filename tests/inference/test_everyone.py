@@ -2,46 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
-import av
 import numpy as np
 import pytest
+from lossless import RATE_HZ, write
 
 from reactometer.data.simulate import clip_plan, render_clip
 from reactometer.errors import ConfigError, ModelError
-from reactometer.inference import everyone
 from reactometer.inference.predictor import predict
-from reactometer.media import stream
 from reactometer.media.faces import load_detector
 from reactometer.media.video import read_frames
 from reactometer.models.folder import join_models, load_model, save_model
 from reactometer.models.zoo import build_model, load_encoders
-from reactometer.records import SOUND_RATE_HZ, ByteArray, Detection, FloatArray, Prediction
+from reactometer.records import ByteArray, Detection, FloatArray, Prediction
 
-RATE_HZ, N_FRAMES, SIDE_PX = 10, 40, 240
+N_FRAMES, SIDE_PX = 40, 240
 NOBODY = np.full((N_FRAMES, SIDE_PX, SIDE_PX, 3), 90, dtype=np.uint8)
-
-
-def write(path: Path, frames: ByteArray, waveform: FloatArray | None) -> Path:
-    """A video of (T, H, W, 3) uint8 RGB at 10 frames a second, with or without sound."""
-    with av.open(str(path), "w") as container:
-        video = container.add_stream("libx264", rate=RATE_HZ, options={"crf": "0"})  # lossless
-        video.height, video.width = frames.shape[1:3]
-        sound = None if waveform is None else container.add_stream("aac", SOUND_RATE_HZ, layout="mono")
-        for frame in frames:
-            container.mux(video.encode(av.VideoFrame.from_ndarray(frame, format="rgb24")))
-        container.mux(video.encode(None))
-        if sound is not None and waveform is not None:
-            samples = av.AudioFrame.from_ndarray(waveform[None], format="fltp", layout="mono")
-            samples.sample_rate = SOUND_RATE_HZ
-            container.mux(sound.encode(samples))
-            container.mux(sound.encode(None))
-    return path
 
 
 def beside(*frames: ByteArray) -> ByteArray:
@@ -70,20 +51,20 @@ def files(actors: tuple[ByteArray, ByteArray, FloatArray], tmp_path_factory: pyt
     one, other, voice = actors
     folder = tmp_path_factory.mktemp("videos")
     for name, frames in (("one", one), ("other", other)):
-        write(folder / f"{name}.mp4", frames, voice)
-        write(folder / f"{name}-silent.mp4", frames, None)
-    write(folder / "both.mp4", beside(one, other), voice)
-    write(folder / "both-silent.mp4", beside(one, other), None)
+        write(folder / f"{name}.mkv", frames, voice)
+        write(folder / f"{name}-silent.mkv", frames, None)
+    write(folder / "both.mkv", beside(one, other), voice)
+    write(folder / "both-silent.mkv", beside(one, other), None)
     gone = other.copy()
     gone[N_FRAMES // 2 :] = 90
-    write(folder / "leaves.mp4", beside(one, gone), voice)
+    write(folder / "leaves.mkv", beside(one, gone), voice)
     places = beside(NOBODY, NOBODY, NOBODY).copy()
     for index, x in enumerate(np.linspace(0, 2 * SIDE_PX, N_FRAMES).round().astype(int)):
         back = 2 * SIDE_PX - x
         places[index, :, back : back + SIDE_PX] = other[index]
         places[index, :, x + 40 : x + SIDE_PX - 40] = one[index, :, 40:-40]
-    write(folder / "cross.mp4", places, voice)
-    write(folder / "empty.mp4", beside(NOBODY, NOBODY), voice)
+    write(folder / "cross.mkv", places, voice)
+    write(folder / "empty.mkv", beside(NOBODY, NOBODY), voice)
     return folder
 
 
@@ -129,8 +110,8 @@ def half_by_half(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_each_person_gets_what_their_own_half_alone_gets(files: Path, model: Path, half_by_half: None) -> None:
-    people = look(files / "both-silent.mp4", model, faces="all")
-    alone = [look(files / f"{name}-silent.mp4", model)[0] for name in ("one", "other")]
+    people = look(files / "both-silent.mkv", model, faces="all")
+    alone = [look(files / f"{name}-silent.mkv", model)[0] for name in ("one", "other")]
     assert [person.face for person in people] == [1, 2]
     for person, expected in zip(people, alone, strict=True):
         assert (person.status, person.face_share, person.notes) == (expected.status, 1.0, expected.notes)
@@ -140,7 +121,7 @@ def test_each_person_gets_what_their_own_half_alone_gets(files: Path, model: Pat
 
 def test_of_several_people_nobody_is_heard(files: Path, model: Path) -> None:
     """The sound makes the file a little longer, and changes nothing else."""
-    heard, silent = (look(files / f"{name}.mp4", model, faces="all") for name in ("both", "both-silent"))
+    heard, silent = (look(files / f"{name}.mkv", model, faces="all") for name in ("both", "both-silent"))
     for one, other in zip(heard, silent, strict=True):
         assert one.windows[0] == other.windows[0]
         assert (one.has_sound, other.has_sound) == (True, False)
@@ -148,30 +129,30 @@ def test_of_several_people_nobody_is_heard(files: Path, model: Path) -> None:
 
 
 def test_boxes_found_in_the_whole_picture_change_little(files: Path, model: Path) -> None:
-    people = look(files / "both.mp4", model, faces="all")
-    alone = [look(files / f"{name}-silent.mp4", model)[0] for name in ("one", "other")]
+    people = look(files / "both.mkv", model, faces="all")
+    alone = [look(files / f"{name}-silent.mkv", model)[0] for name in ("one", "other")]
     assert apart(people, alone) < 0.5 * apart(people, alone[::-1])
 
 
 def test_one_person_gets_what_following_one_gives(files: Path, model: Path) -> None:
     """The voice included, and where a stretch shows no face, too."""
-    (as_one,) = look(files / "one.mp4", model)
-    (as_all,) = look(files / "one.mp4", model, faces="all")
+    (as_one,) = look(files / "one.mkv", model)
+    (as_all,) = look(files / "one.mkv", model, faces="all")
     assert differences(as_one, as_all) < 1e-5
     assert replace(as_all, intensities=None, windows=(), face=None) == replace(as_one, intensities=None, windows=())
     assert as_all.face == 1
-    assert differences(as_one, look(files / "one-silent.mp4", model)[0]) > 0.005  # it is heard
+    assert differences(as_one, look(files / "one-silent.mkv", model)[0]) > 0.005  # it is heard
 
 
 def test_nobody_is_one_row_by_the_voice_as_ever(files: Path, model: Path) -> None:
-    (as_one,), (as_all,) = (look(files / "empty.mp4", model, faces=faces) for faces in ("one", "all"))
+    (as_one,), (as_all,) = (look(files / "empty.mkv", model, faces=faces) for faces in ("one", "all"))
     assert differences(as_one, as_all) < 1e-5
     assert as_all.face is None
     assert as_all.face_share == 0.0
 
 
 def test_who_leaves_is_not_seen_and_the_other_one_is(files: Path, model: Path) -> None:
-    stays, leaves = look(files / "leaves.mp4", model, faces="all", window_s=1.0, hop_s=0.5)
+    stays, leaves = look(files / "leaves.mkv", model, faces="all", window_s=1.0, hop_s=0.5)
     assert seen(stays) == [True] * N_FRAMES
     assert seen(leaves) == [True] * (N_FRAMES // 2) + [False] * (N_FRAMES // 2)
     assert [window.face_share for window in leaves.windows] == [1.0] * 3 + [0.5] + [0.0] * 3
@@ -181,14 +162,14 @@ def test_who_leaves_is_not_seen_and_the_other_one_is(files: Path, model: Path) -
 
 def test_people_who_change_places_stay_who_they_are(files: Path, model: Path) -> None:
     """One passes in front of the other, who is hidden for a while."""
-    front, behind = look(files / "cross.mp4", model, faces="all")
+    front, behind = look(files / "cross.mkv", model, faces="all")
     assert seen(front) == [True] * N_FRAMES
     assert 0.6 < (behind.face_share or 0.0) < 0.95
     for person, direction in ((front, 1), (behind, -1)):
         steps = np.diff([sample.box[0] for sample in person.samples if sample.box is not None])
         assert (direction * steps > -8).all()  # boxes tremble
         assert (direction * steps).sum() > 400
-    alone = [look(files / f"{name}-silent.mp4", model)[0] for name in ("one", "other")]
+    alone = [look(files / f"{name}-silent.mkv", model)[0] for name in ("one", "other")]
     assert apart([front, behind], alone) < apart([behind, front], alone)
 
 
@@ -199,13 +180,13 @@ def test_a_face_seen_for_a_moment_is_left_out_and_told_of(
     one, other, voice = actors
     glimpse = NOBODY.copy()
     glimpse[10:13] = other[10:13]
-    video = write(tmp_path / "glimpse.mp4", beside(one, glimpse), voice)
+    video = write(tmp_path / "glimpse.mkv", beside(one, glimpse), voice)
     (person,) = look(video, model, faces="all")
     assert person.notes == ("faces left out: 1, each seen for less than 1 s",)
     assert person.face == 1
-    (silent,) = look(write(tmp_path / "silent.mp4", beside(one, glimpse), None), model, faces="all")
+    (silent,) = look(write(tmp_path / "silent.mkv", beside(one, glimpse), None), model, faces="all")
     assert differences(person, silent) > 0.005
-    numbers = [one.face for one in look(write(tmp_path / "later.mp4", beside(glimpse, one), voice), model, faces="all")]
+    numbers = [one.face for one in look(write(tmp_path / "later.mkv", beside(glimpse, one), voice), model, faces="all")]
     assert numbers == [1]
 
 
@@ -217,26 +198,10 @@ def test_a_person_whom_the_frames_shown_miss_is_shown_where_they_are(
     there = NOBODY.copy()
     there[17:24] = other[17:24]
     there[27:34] = other[27:34]
-    _, person = look(write(tmp_path / "a.mp4", beside(one, there), None), model, faces="all")
+    _, person = look(write(tmp_path / "a.mkv", beside(one, there), None), model, faces="all")
     assert load_model(model).sampling.n_frames == 4
     assert person.face_share == pytest.approx(14 / 40)
     assert person.status == "ok"
-
-
-@pytest.fixture
-def reads(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """Names of the files that were read, in order; and few windows are held at a time."""
-    from reactometer.inference import predictor
-
-    names: list[str] = []
-    monkeypatch.setattr(everyone, "AT_ONCE", 3)
-
-    def read(path: Path, *arguments: Any) -> Iterator[tuple[stream.WindowShape, Any]]:
-        names.append(path.name)
-        return stream.stream_windows(path, *arguments)
-
-    monkeypatch.setattr(predictor, "stream_windows", read)
-    return names
 
 
 def test_a_file_is_read_once_for_all_faces_and_members(
@@ -244,9 +209,9 @@ def test_a_file_is_read_once_for_all_faces_and_members(
 ) -> None:
     members = [lively(model_folder, tmp_path / "a", seed=1, draws=2), lively(model_folder, tmp_path / "b", 2, draws=2)]
     joint = join_models(members, tmp_path / "joint")
-    of_all = look(files / "leaves.mp4", joint, faces="all", window_s=1.0)
-    assert reads == ["leaves.mp4"]
-    each = [look(files / "leaves.mp4", member, faces="all", window_s=1.0) for member in members]
+    of_all = look(files / "leaves.mkv", joint, faces="all", window_s=1.0)
+    assert reads == ["leaves.mkv"]
+    each = [look(files / "leaves.mkv", member, faces="all", window_s=1.0) for member in members]
     for person, first, second in zip(of_all, *each, strict=True):
         mean = np.mean([first.intensities, second.intensities], axis=0)
         np.testing.assert_allclose(person.intensities or (), mean, atol=1e-5)
@@ -254,8 +219,8 @@ def test_a_file_is_read_once_for_all_faces_and_members(
 
 def test_each_person_is_smoothed_and_has_a_baseline_of_their_own(files: Path, model: Path) -> None:
     settings: dict[str, Any] = {"window_s": 1.0, "hop_s": 0.5, "smooth_s": 1.0, "baseline": "0-1.5s"}
-    people = look(files / "leaves.mp4", model, faces="all", **settings)
-    plain = look(files / "leaves.mp4", model, faces="all", window_s=1.0, hop_s=0.5)
+    people = look(files / "leaves.mkv", model, faces="all", **settings)
+    plain = look(files / "leaves.mkv", model, faces="all", window_s=1.0, hop_s=0.5)
     for person, before in zip(people, plain, strict=True):
         assert [note.split(":")[0] for note in person.notes] == ["voice", "smoothed", "baseline"]
         assert [one.intensities is None for one in person.windows] == [
@@ -265,7 +230,7 @@ def test_each_person_is_smoothed_and_has_a_baseline_of_their_own(files: Path, mo
 
 
 def test_wrong_use_is_told_of_at_once(files: Path, model: Path) -> None:
-    video = files / "both.mp4"
+    video = files / "both.mkv"
     with pytest.raises(ConfigError, match=r"no such choice of faces \(got 'al'\)\. Did you mean 'all'\?"):
         look(video, Path("nowhere"), faces="al")
     with pytest.raises(ConfigError, match=r"people are named for files in which everybody is followed.*--same-person"):
@@ -279,7 +244,7 @@ def test_a_model_of_the_voice_alone_looks_at_no_face(files: Path, model_folder: 
     config = loaded.config.model_copy(update={"model": settings})
     folder = save_model(tmp_path / "voice", network, loaded.labels, config, data={}, metrics={})
     with pytest.raises(ModelError, match=r"this model goes by the voice alone\. Leave out --faces all"):
-        look(files / "both.mp4", folder, faces="all")
+        look(files / "both.mkv", folder, faces="all")
 
 
 @pytest.mark.shared
@@ -289,7 +254,7 @@ def test_two_real_people_side_by_side_get_about_what_each_alone_gets(
     """Two real clips in one picture: detection sees them at half the size, so boxes differ a little."""
     clips = [shared_data / "clips" / name for name in ("WolfgangLanger_Pexels.mp4", "single_face.mp4")]
     frames = [np.stack([frame.rgb() for frame in islice(read_frames(clip), 60) if frame.rgb]) for clip in clips]
-    alone = [look(write(tmp_path / f"{place}.mp4", own, None), model)[0] for place, own in enumerate(frames)]
-    people = look(write(tmp_path / "both.mp4", beside(*frames), None), model, faces="all")
+    alone = [look(write(tmp_path / f"{place}.mkv", own, None), model)[0] for place, own in enumerate(frames)]
+    people = look(write(tmp_path / "both.mkv", beside(*frames), None), model, faces="all")
     assert [(person.face, person.face_share) for person in people] == [(1, 1.0), (2, 1.0)]
     assert apart(people, alone) < 0.5 * apart(people, alone[::-1])

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -19,7 +18,7 @@ from reactometer.labels import HUME_REACTION
 from reactometer.media import stream
 from reactometer.models.folder import join_models, load_model, save_model
 from reactometer.models.zoo import build_model, load_encoders
-from reactometer.records import Prediction, PreparedClip
+from reactometer.records import Prediction
 
 
 @pytest.fixture(scope="module")
@@ -220,22 +219,6 @@ def test_an_ensemble_says_the_mean_of_its_members(
         np.testing.assert_allclose(mean, (first + second) / 2, atol=1e-6)
     assert both[2] == one[2]
     assert both[2].failed
-
-
-@pytest.fixture
-def reads(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """Names of the files that were read, in order, as they are read."""
-    from reactometer.inference import predictor
-
-    names: list[str] = []
-    monkeypatch.setattr(predictor, "AT_ONCE", 3)
-
-    def read(path: Path, *arguments: Any) -> Iterator[tuple[stream.WindowShape, PreparedClip]]:
-        names.append(path.name)
-        return stream.stream_windows(path, *arguments)
-
-    monkeypatch.setattr(predictor, "stream_windows", read)
-    return names
 
 
 def test_an_ensemble_reads_a_file_once_for_all_members(

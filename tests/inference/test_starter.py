@@ -6,12 +6,11 @@ import json
 import shutil
 import subprocess
 import sys
-from fractions import Fraction
 from pathlib import Path
 
-import av
 import numpy as np
 import pytest
+from lossless import RATE_HZ, write
 from typer.testing import CliRunner
 
 from reactometer import predict
@@ -25,31 +24,13 @@ from reactometer.media.stream import PART, stream_windows
 from reactometer.models.folder import LoadedModel, load_model
 from reactometer.models.scoring import score_items, score_rows
 from reactometer.models.showing import encoded_clips
-from reactometer.records import ByteArray, FloatArray, Prediction
+from reactometer.records import SOUND_RATE_HZ, ByteArray, FloatArray, Prediction
 from reactometer.weights import STARTER
-
-RATE_HZ, SOUND_HZ = 10, 16_000
 
 
 @pytest.fixture(scope="module")
 def starter() -> LoadedModel:
     return load_model(STARTER)
-
-
-def _write(path: Path, frames: ByteArray, waveform: FloatArray) -> Path:
-    """Frames, (T, H, W, 3), and sound without loss, so that a piece of a file holds the same values as the file."""
-    with av.open(str(path), "w") as container:
-        video = container.add_stream("ffv1", rate=Fraction(RATE_HZ))
-        video.height, video.width, video.pix_fmt = frames.shape[1], frames.shape[2], "bgr0"
-        sound = container.add_stream("pcm_s16le", SOUND_HZ, layout="mono")
-        for frame in frames:
-            container.mux(video.encode(av.VideoFrame.from_ndarray(frame, format="rgb24")))
-        container.mux(video.encode(None))
-        heard = av.AudioFrame.from_ndarray((waveform * 32767).round().astype(np.int16)[None], "s16", "mono")
-        heard.sample_rate, heard.pts = SOUND_HZ, 0
-        container.mux(sound.encode(heard))
-        container.mux(sound.encode(None))
-    return path
 
 
 @pytest.fixture(scope="module")
@@ -58,7 +39,7 @@ def talk(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, ByteArray, Flo
     clips = [render_clip(clip_plan(number)) for number in (3, 3)]
     frames = np.concatenate([clip[0] for clip in clips])
     waveform = np.concatenate([clip[1] for clip in clips]).astype(np.float32)
-    return _write(tmp_path_factory.mktemp("talk") / "talk.mkv", frames, waveform), frames, waveform
+    return write(tmp_path_factory.mktemp("talk") / "talk.mkv", frames, waveform), frames, waveform
 
 
 def test_it_is_small_and_explains_itself(starter: LoadedModel) -> None:
@@ -105,8 +86,8 @@ def test_neither_batch_nor_place_in_it_changes_a_number(
     starter: LoadedModel, talk: tuple[Path, ByteArray, FloatArray], tmp_path: Path, batch_size: int
 ) -> None:
     _, frames, waveform = talk
-    short = _write(tmp_path / "short.mkv", frames[:20], waveform[: 2 * SOUND_HZ])
-    mute = _write(tmp_path / "mute.mkv", frames[:30], np.zeros(3 * SOUND_HZ, np.float32))
+    short = write(tmp_path / "short.mkv", frames[:20], waveform[: 2 * SOUND_RATE_HZ])
+    mute = write(tmp_path / "mute.mkv", frames[:30], np.zeros(3 * SOUND_RATE_HZ, np.float32))
     own = [_items(starter, path)[0] for path in (talk[0], short, mute)]
     head = starter.network.on_features()
 
@@ -133,7 +114,9 @@ def test_a_window_cut_out_of_a_file_is_the_same_as_in_the_file(
     talk: tuple[Path, ByteArray, FloatArray], tmp_path: Path
 ) -> None:
     path, frames, waveform = talk
-    piece = _write(tmp_path / "piece.mkv", frames[2 * RATE_HZ : 4 * RATE_HZ], waveform[2 * SOUND_HZ : 4 * SOUND_HZ])
+    piece = write(
+        tmp_path / "piece.mkv", frames[2 * RATE_HZ : 4 * RATE_HZ], waveform[2 * SOUND_RATE_HZ : 4 * SOUND_RATE_HZ]
+    )
     (whole,), (cut,) = (predict([file], progress=False, window_s=2.0, hop_s=1.0) for file in (path, piece))
     window = whole.windows[2]
     assert (window.start_s, window.end_s) == (2.0, 4.0)

@@ -16,7 +16,7 @@ from reactometer.models.backbones import PREPARATION_FILES
 from reactometer.models.pretrained import ENCODER_FILES, PRETRAINED
 from reactometer.models.store import HUB_CACHE, NOWHERE, fetch, fetch_one, find_held, known_names, list_weights
 from reactometer.models.verify import verify
-from reactometer.weights import CACHE, OFFLINE
+from reactometer.weights import CACHE, OFFLINE, STARTER
 
 
 @pytest.fixture(scope="module")
@@ -123,8 +123,10 @@ def test_what_is_here_is_verified_wherever_it_lies(
     monkeypatch.setenv("REACTOMETER_WEIGHTS", str(offline))
     assert "own/net" in known_names()
     assert find_held("own/net").place == OFFLINE
-    checked = {Path(one.path).relative_to(tmp_path).parts[0]: one for one in verify()}
-    assert [one.problem for one in verify()] == [""] * 7
+    shipped, *fetched = verify()
+    assert shipped.path == str(STARTER)
+    checked = {Path(one.path).relative_to(tmp_path).parts[0]: one for one in fetched}
+    assert [one.problem for one in (shipped, *fetched)] == [""] * 8
     assert (checked["cache"].compared, checked["hub"].compared, checked["offline"].compared) == (True, True, False)
     machine.write_bytes(b"something else")
     (offline / "own--net" / "model.safetensors").write_bytes(b"cut off")

@@ -11,7 +11,7 @@ import numpy as np
 
 from reactometer.data.cache import SETTINGS_FILE
 from reactometer.data.layouts import read_data_set
-from reactometer.data.leaks import SPLITS
+from reactometer.data.splits import SPLITS
 from reactometer.errors import ConfigError, DataError, OutputError, suggestion
 from reactometer.records import Clip
 

@@ -10,7 +10,8 @@ import cv2
 import numpy as np
 
 from reactometer.data.cache import PreparedRow, load_clip
-from reactometer.data.leaks import SPLITS, Leak
+from reactometer.data.leaks import Leak
+from reactometer.data.splits import SPLITS
 from reactometer.files import sha256_of
 from reactometer.media.audio import is_audible
 from reactometer.media.faces import decode_crop

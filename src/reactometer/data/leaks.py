@@ -10,10 +10,9 @@ from itertools import combinations
 import numpy as np
 
 from reactometer.console import is_first_process
+from reactometer.data.splits import SPLITS
 from reactometer.errors import DataError
 from reactometer.records import Clip
-
-SPLITS = ("train", "val", "test")
 
 LEAST_CHANCE = 1e-3
 """A label vector tells its stimulus where fewer train clips than this are expected to have it by chance."""
@@ -56,11 +55,12 @@ def find_shared(clips: Sequence[Clip], kind: str) -> list[Leak]:
     names = {split: {getattr(clip, kind) for clip in clips if clip.split == split} - {None} for split in SPLITS}
     leaks = []
     for first, second in combinations(SPLITS, 2):
-        both = sorted(names[first] & names[second])
+        both = names[first] & names[second]
         own = [clip for clip in clips if clip.split == second]
         hit = [clip for clip in own if getattr(clip, kind) in both]
         if both:
-            leaks.append(Leak(kind, (first, second), len(both), len(hit), len(hit) / len(own), tuple(both[:3])))
+            examples = tuple(sorted(both)[:3])
+            leaks.append(Leak(kind, (first, second), len(both), len(hit), len(hit) / len(own), examples))
     return leaks
 
 

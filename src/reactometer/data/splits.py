@@ -13,6 +13,9 @@ from reactometer.records import Clip
 SHARES = {"train": 0.7, "val": 0.15, "test": 0.15}
 """Shares of the clips; our choice."""
 
+SPLITS = tuple(SHARES)
+"""Their names, in order."""
+
 
 def with_splits(clips: Sequence[Clip]) -> tuple[Clip, ...]:
     """The clips with the splits they bring, or, where none brings any, with person-disjoint ones."""

@@ -14,8 +14,9 @@ from reactometer.config import DataConfig, PrepareConfig
 from reactometer.console import progress_bar
 from reactometer.data.cache import PreparedRow, PreparedSet
 from reactometer.data.fingerprints import Trace, find_alike, find_same_files, leaks_of, trace
-from reactometer.data.leaks import SPLITS, LabelVectors, Leak, find_label_vectors, find_shared
+from reactometer.data.leaks import LabelVectors, Leak, find_label_vectors, find_shared
 from reactometer.data.sources import open_data
+from reactometer.data.splits import SPLITS
 from reactometer.evaluation.baselines import cue_baseline
 from reactometer.evaluation.metrics import LEAST_CLIPS, LEAST_SPREAD, Array
 from reactometer.evaluation.resample import Interval, bootstrap_mean_pearson, choose_units

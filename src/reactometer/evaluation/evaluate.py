@@ -14,6 +14,7 @@ from reactometer.console import progress_bar
 from reactometer.data.batches import Sampling
 from reactometer.data.cache import PreparedRow, PreparedSet
 from reactometer.data.sources import open_data
+from reactometer.data.splits import SPLITS
 from reactometer.errors import DataError, ModelError, suggestion
 from reactometer.evaluation.metrics import Metrics, measure
 from reactometer.evaluation.resample import N_RESAMPLES, Intervals, bootstrap_metrics, choose_units
@@ -21,7 +22,7 @@ from reactometer.models.folder import LoadedModel, load_model
 from reactometer.models.scoring import Score, average_scores, score_rows
 from reactometer.models.showing import by_person, ranked, show
 
-SPLITS = ("train", "val", "test", "all")
+CHOICES = (*SPLITS, "all")
 
 
 @dataclass(frozen=True)
@@ -199,8 +200,8 @@ def _choose(prepared: PreparedSet, split: str | None) -> str:
     if split is None:
         has_test = any(row.clip.labels for row in prepared.split("test"))
         split = "test" if has_test else "val"
-    if split not in SPLITS:
-        raise DataError(f"no split '{split}'", fix=suggestion(split, SPLITS))
+    if split not in CHOICES:
+        raise DataError(f"no split '{split}'", fix=suggestion(split, CHOICES))
     if not prepared.split(split):
         raise DataError(f"{prepared.folder}: split '{split}' has no clips", fix="Choose another with --split, or 'all'")
     return split

@@ -13,7 +13,7 @@ from reactometer.errors import ModelError, WeightsError
 from reactometer.models.folder import DESCRIPTION_FILE, load_model
 from reactometer.models.pretrained import ENCODER_WEIGHTS
 from reactometer.models.store import MANIFEST, digest_of, list_weights, problem_of, read_manifest
-from reactometer.weights import WEIGHT_FILES, offline_folder, places
+from reactometer.weights import STARTER, WEIGHT_FILES, offline_folder, places
 
 
 @dataclass(frozen=True)
@@ -29,7 +29,8 @@ def verify(target: Path | str | None = None) -> list[Checked]:
     """Compare weight files with what they should hash to.
 
     Args:
-        target: a bundle (a folder or a zip), or a model folder; default: all weights on this machine.
+        target: a bundle (a folder or a zip), or a model folder; default: all weights on this machine, the starter
+            model of the package first.
 
     Raises:
         WeightsError: the target is neither.
@@ -46,6 +47,7 @@ def verify(target: Path | str | None = None) -> list[Checked]:
 
 
 def _machine() -> Iterator[Checked]:
+    yield _model(STARTER)
     for name, weights in WEIGHT_FILES.items():
         for path in places(name).values():
             if path.is_file():
