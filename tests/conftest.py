@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -138,3 +139,21 @@ def toml(small_config: Config, tmp_path: Path) -> Path:
     """
     (tmp_path / "small.toml").write_text(text, encoding="utf-8")
     return tmp_path / "small.toml"
+
+
+@pytest.fixture
+def reads(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Names of the files that were read, in order, as they are read; and few windows are held at a time."""
+    from reactometer.inference import everyone, predictor
+    from reactometer.media import stream
+
+    names: list[str] = []
+    for module in (everyone, predictor):
+        monkeypatch.setattr(module, "AT_ONCE", 3)
+
+    def read(path: Path, *arguments: Any) -> Iterator[Any]:
+        names.append(path.name)
+        return stream.stream_windows(path, *arguments)
+
+    monkeypatch.setattr(predictor, "stream_windows", read)
+    return names

@@ -225,7 +225,7 @@ def predict(
     )
     printing.print_written(outputs.write(predictions))
     printing.print_predictions(predictions)
-    if model is None:
+    if model is None and not all(prediction.failed for prediction in predictions):
         printing.print_starter(STARTER)
     raise typer.Exit(SOME_FAILED if any(prediction.failed for prediction in predictions) else OK)
 
