@@ -184,7 +184,7 @@ def test_ctrl_c_is_said_and_keeps_what_is_done(
     monkeypatch.setattr(prepare, "run_jobs", interrupted)
     status, _, errors = run("prepare", simulated, "--out", tmp_path / "cache")
     assert status == 130
-    assert "stopped; what was finished is kept" in errors
+    assert "stopped; run it again" in errors
 
 
 @pytest.mark.parametrize(

@@ -272,7 +272,7 @@ def main() -> None:
         sys.exit(USAGE)
     except SystemExit as stop:
         if stop.code == INTERRUPTED:
-            messages.print("stopped; what was finished is kept")
+            messages.print("stopped; run it again: prepare and training go on from what they finished, the rest begins anew")
         raise
 
 
