@@ -272,7 +272,8 @@ def main() -> None:
         sys.exit(USAGE)
     except SystemExit as stop:
         if stop.code == INTERRUPTED:
-            messages.print("stopped; run it again: prepare and training go on from what they finished, the rest begins anew")
+            goes_on = "prepare and training go on from what they finished, the rest begins anew"
+            messages.print(f"stopped; run it again: {goes_on}")
         raise
 
 
