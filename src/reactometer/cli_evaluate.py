@@ -47,6 +47,27 @@ def evaluate(
     raise typer.Exit(SOME_FAILED if evaluation.failed else OK)
 
 
+def calibrate(
+    data: DataArgument,
+    model: ModelOption,
+    split: Annotated[str, typer.Option(help="Clips that the model did not learn from: val, test, or all.")] = "val",
+    coverage: Annotated[float, typer.Option(help="Share of new clips whose label the intervals are to hold.")] = 0.9,
+    recalibrate: Annotated[
+        bool, typer.Option("--recalibrate", help="Bring predictions to the labels' scale by a monotone curve, too.")
+    ] = False,
+    out: Annotated[Path | None, typer.Option(help="A folder for a copy; default: the model's own.")] = None,
+    cache: CacheOption = None,
+    device: DeviceOption = "auto",
+) -> None:
+    """Tell how sure a model's predictions are: fit intervals to held-out clips, and keep them in its folder."""
+    from reactometer.evaluation.calibrate import calibrate as run
+
+    fitted = run(
+        model, data, split=split, coverage=coverage, recalibrate=recalibrate, out=out, cache=cache, device=device
+    )
+    printing.print_uncertainty(fitted, str(out or model))
+
+
 def compare_predictions(
     first: Annotated[Path, typer.Argument(metavar="A.csv", help="predictions.csv, as 'evaluate --out' writes it.")],
     second: Annotated[Path, typer.Argument(metavar="B.csv", help="The other model's, of the same clips.")],

@@ -16,6 +16,7 @@ from reactometer.records import Prediction
 
 if TYPE_CHECKING:
     from reactometer.data.cache import PreparedRow, PreparedSet
+    from reactometer.evaluation.coverage import Coverage
     from reactometer.evaluation.evaluate import Evaluation
     from reactometer.evaluation.resample import Interval
     from reactometer.models.catalogue import Entry
@@ -127,12 +128,28 @@ def print_evaluation(evaluation: Evaluation) -> None:
         units = f"{intervals.n_resamples} resamples by {intervals.unit} ({intervals.n_units} of them)"
         few = ": so few make it too narrow" if intervals.n_units <= FEW_UNITS else ""
         results.print(escape(f"[95 % interval]: {units}{few}"))
+    if evaluation.coverage:
+        _print_coverage(evaluation.coverage)
     if evaluation.person_norm:
         results.print(f"per person: {evaluation.person_norm}")
     if evaluation.n_without_labels:
         results.print(f"{evaluation.n_without_labels} clips without labels: predicted, not scored")
     _print_names("answered with the training mean (nothing seen or heard)", evaluation.without_evidence)
     _print_failed(evaluation.failed)
+
+
+def _print_coverage(coverage: Coverage) -> None:
+    own = coverage.mean
+    widths = f"{min(coverage.widths):.2f} to {max(coverage.widths):.2f} wide"
+    results.print(
+        f"{coverage.asked:.0%} intervals of the predictions ({widths}) hold {own.value:.1%} of the labels "
+        f"({own.low:.1%} to {own.high:.1%}; by label {min(coverage.by_label):.0%} to {max(coverage.by_label):.0%})"
+    )
+    for name, reasons in list(coverage.abstained.items())[:MOST_NAMES]:
+        results.print(f"better not used: {escape(name)}: {escape(reasons)}")
+    if coverage.abstained:
+        kept = f"mean Pearson {shown(coverage.mean_pearson_kept)} over the other clips"
+        results.print(f"better not used: {len(coverage.abstained)} clips; {kept}")
 
 
 def print_written(paths: Iterable[Path]) -> None:
@@ -194,8 +211,12 @@ def _with_interval(value: float | None, interval: Interval | None) -> str:
 def _print_bars(prediction: Prediction, width: int = 40) -> None:
     results.print(f"{escape(_named(prediction))}: {_what_was_read(prediction)}")
     longest = max(len(label) for label in prediction.labels)
-    for label, value in zip(prediction.labels, prediction.intensities or (), strict=False):
-        results.print(f"  {label:{longest}} {'█' * round(value * width):{width}} {value:.2f}")
+    for place, value in enumerate(prediction.intensities or ()):
+        ends = "  {:.2f} to {:.2f}".format(*prediction.intervals[place]) if prediction.intervals else ""
+        bar = "█" * round(value * width)
+        results.print(f"  {prediction.labels[place]:{longest}} {bar:{width}} {value:.2f}{ends}")
+    if prediction.intervals and prediction.coverage:
+        results.print(f"  (to the right: {prediction.coverage:.0%} intervals)")
 
 
 def _named(prediction: Prediction) -> str:
@@ -207,7 +228,8 @@ def _notes(prediction: Prediction) -> list[str]:
     """What there is to know of it; of a file's faces, a note on all of them is told once."""
     whose = "" if prediction.face is None else f"face {prediction.face}: "
     nothing = [f"{whose}{prediction.status}: no intensities"] if prediction.status != "ok" else []
-    return [f"{prediction.path}: {note}" for note in (*prediction.notes, *nothing)]
+    doubts = [f"{whose}better not used: {'; '.join(prediction.doubts)}"] if prediction.doubts else []
+    return [f"{prediction.path}: {note}" for note in (*prediction.notes, *nothing, *doubts)]
 
 
 def _what_was_read(prediction: Prediction) -> str:

@@ -13,10 +13,31 @@ if TYPE_CHECKING:
     from reactometer.data.disjoint import CleanSplit
     from reactometer.evaluation.audit import Audit
     from reactometer.evaluation.paired import Difference, Paired
+    from reactometer.models.uncertainty import Uncertainty
 
-__all__ = ["print_audit", "print_evaluation", "print_paired", "print_split"]
+__all__ = ["print_audit", "print_evaluation", "print_paired", "print_split", "print_uncertainty"]
 
 NAMES = {"mean_pearson": "mean Pearson", "mean_ccc": "mean CCC", "mean_mae": "mean MAE"}
+
+
+def print_uncertainty(fitted: Uncertainty, folder: str) -> None:
+    """Print how wide the intervals are by what the model goes by, and where they are kept."""
+    own = fitted.fitted_on
+    table = Table("by", "clips", "half width of the intervals, from the narrowest label to the widest")
+    for name, basis in fitted.bases.items():
+        nothing = ": too few clips to say anything" if min(basis.half_widths) == 1.0 else ""
+        table.add_row(
+            name, str(basis.n_clips), f"{min(basis.half_widths):.3f} to {max(basis.half_widths):.3f}{nothing}"
+        )
+    results.print(table)
+    results.print(
+        f"{fitted.coverage:.0%} intervals, fitted on {own['n_clips']} clips of {escape(own['name'])}, {own['split']}"
+    )
+    if fitted.recalibration:
+        results.print("recalibrated: predictions go through a monotone curve a label")
+    if not fitted.references:
+        results.print("how far a clip is from the training data is not known: these data have no split 'train'")
+    results.print(f"model: {escape(folder)}")
 
 
 def print_paired(paired: Paired, first: str, second: str) -> None:

@@ -32,6 +32,8 @@ SOUND_RATE_HZ = 16_000
 
 FloatArray = npt.NDArray[np.float32]
 ByteArray = npt.NDArray[np.uint8]
+Ends = tuple[tuple[float, float], ...]
+"""(low, high) of each of L intervals, in [0, 1]."""
 
 
 class FrameState(IntEnum):
@@ -146,6 +148,7 @@ class Window:
     end_s: float
     face_share: float
     intensities: tuple[float, ...] | None  # (L,) in [0, 1]
+    intervals: Ends | None = None  # around the intensities; None where there are none, or they were changed since
 
 
 @dataclass(frozen=True)
@@ -179,6 +182,9 @@ class Prediction:
     frames_read: int = 0  # frames decoded from the container
     notes: tuple[str, ...] = ()  # what was done to the model's own values, and what it was not shown
     face: int | None = None  # whose, from 1 in order of first appearance; None: of the one followed person, or nobody
+    intervals: Ends | None = None  # around the intensities
+    coverage: float | None = None  # share of labels that intervals are to hold; None: the model gives none
+    doubts: tuple[str, ...] = ()  # reasons not to use the intensities
 
     @property
     def failed(self) -> bool:

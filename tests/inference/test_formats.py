@@ -31,7 +31,7 @@ FAILED = Prediction("c.mp4", "failed: c.mp4: no such file.", LABELS)
 @pytest.mark.parametrize("ending", [".csv", ".parquet", ".json"])
 def test_all_formats_hold_the_same(tmp_path: Path, ending: str) -> None:
     path = tmp_path / f"new folder/clips{ending}"
-    write_table(clip_rows([SEEN, FAILED]), clip_columns(LABELS), path)
+    write_table(clip_rows([SEEN, FAILED]), clip_columns(SEEN), path)
     read = {".csv": pd.read_csv, ".parquet": pd.read_parquet, ".json": pd.read_json}[ending]
     table = read(path)  # type: ignore[operator]
     assert list(table.columns) == ["path", "status", "duration_s", "face_share", "sound", "Joy", "Awe"]
@@ -42,7 +42,7 @@ def test_all_formats_hold_the_same(tmp_path: Path, ending: str) -> None:
 
 
 def test_a_window_that_shows_nothing_is_empty_and_not_zero(tmp_path: Path) -> None:
-    write_table(timeline_rows([SEEN, FAILED]), timeline_columns(LABELS), tmp_path / "timeline.json")
+    write_table(timeline_rows([SEEN, FAILED]), timeline_columns(SEEN), tmp_path / "timeline.json")
     rows = json.loads((tmp_path / "timeline.json").read_text())
     assert [row["Joy"] for row in rows] == [0.2, None]
     assert [(row["start_s"], row["end_s"], row["face_share"]) for row in rows] == [(0.0, 2.0, 1.0), (1.0, 3.0, 0.0)]
@@ -50,10 +50,10 @@ def test_a_window_that_shows_nothing_is_empty_and_not_zero(tmp_path: Path) -> No
 
 def test_an_unknown_ending_or_place_is_named(tmp_path: Path) -> None:
     with pytest.raises(OutputError, match=r"no such table format \(got \.xls; expected \.csv, \.parquet, \.json\)"):
-        write_table([], clip_columns(LABELS), tmp_path / "a.xls")
+        write_table([], clip_columns(SEEN), tmp_path / "a.xls")
     (tmp_path / "file").touch()
     with pytest.raises(OutputError, match="cannot be written"):
-        write_table([], clip_columns(LABELS), tmp_path / "file" / "a.csv")
+        write_table([], clip_columns(SEEN), tmp_path / "file" / "a.csv")
 
 
 @pytest.mark.parametrize("ending", ["png", "svg", "pdf"])

@@ -15,7 +15,8 @@ from reactometer.data.batches import MediaReader
 from reactometer.data.cache import PreparedSet
 from reactometer.errors import ModelError, OutputError
 from reactometer.models.folder import LoadedModel, join_models, load_model, save_model
-from reactometer.models.scoring import Score, average_scores, join_parts, score_rows
+from reactometer.models.scores import Score, average_scores, join_parts
+from reactometer.models.scoring import score_rows
 from reactometer.models.zoo import build_model, load_encoders
 
 
@@ -81,7 +82,7 @@ def test_scores_do_not_depend_on_the_batch_size(model_folder: Path, prepared: Pr
 
 def test_parts_are_joined_by_length_and_empty_ones_do_not_count() -> None:
     def score(value: float, has_evidence: bool = True) -> Score:
-        return Score(0, torch.tensor([value]).numpy(), has_evidence)
+        return Score(0, torch.tensor([value]).numpy(), saw=has_evidence, heard=False)
 
     assert join_parts(7, [(60.0, score(0.2)), (30.0, score(0.8))]).intensities[0] == pytest.approx(0.4)
     assert join_parts(7, [(60.0, score(0.5, False)), (30.0, score(0.8))]).intensities[0] == pytest.approx(0.8)
@@ -227,7 +228,7 @@ def test_an_ensemble_with_a_damaged_member_is_refused(model_folder: Path, tmp_pa
 
 def test_scores_are_averaged_clip_by_clip_whatever_their_order() -> None:
     def scores(*pairs: tuple[int, float]) -> list[Score]:
-        return [Score(number, torch.tensor([value, 1.0]).numpy(), True) for number, value in pairs]
+        return [Score(number, torch.tensor([value, 1.0]).numpy(), saw=True, heard=False) for number, value in pairs]
 
     joined = average_scores([scores((0, 0.2), (1, 0.4)), scores((1, 0.8), (0, 0.0))])
     assert [score.number for score in joined] == [0, 1]

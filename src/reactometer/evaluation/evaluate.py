@@ -10,17 +10,17 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from reactometer.console import progress_bar
 from reactometer.data.batches import Sampling
 from reactometer.data.cache import PreparedRow, PreparedSet
 from reactometer.data.sources import open_data
 from reactometer.data.splits import SPLITS
 from reactometer.errors import DataError, ModelError, suggestion
+from reactometer.evaluation.coverage import Coverage, interval_table, measure_coverage
 from reactometer.evaluation.metrics import Metrics, measure
 from reactometer.evaluation.resample import N_RESAMPLES, Intervals, bootstrap_metrics, choose_units
 from reactometer.models.folder import LoadedModel, load_model
-from reactometer.models.scoring import Score, average_scores, score_rows
-from reactometer.models.showing import by_person, ranked, show
+from reactometer.models.scores import Score
+from reactometer.models.scoring import score_split
 
 CHOICES = (*SPLITS, "all")
 
@@ -37,6 +37,8 @@ class Evaluation:
     failed: tuple[str, ...]  # "id: reason" of clips that could not be read; answered with the training mean too
     person_norm: str | None = None  # how features were normalised per person, in words
     intervals: Intervals | None = None  # of the scores; None where no clips were resampled
+    coverage: Coverage | None = None  # of the predictions' own intervals; None: the model gives none
+    prediction_intervals: pd.DataFrame | None = None  # see coverage.interval_table
 
 
 def evaluate(
@@ -83,7 +85,7 @@ def evaluate(
     scores, note = score_split(
         loaded, prepared, chosen, sampling, batch_size=batch_size, workers=workers, progress=progress
     )
-    evaluation = _evaluation(chosen, prepared.split(chosen), scores, loaded.labels, units, n_resamples)
+    evaluation = _evaluation(chosen, prepared.split(chosen), scores, loaded, units, n_resamples)
     evaluation = replace(evaluation, person_norm=note)
     if out is not None:
         write_evaluation(evaluation, Path(out))
@@ -105,46 +107,15 @@ def open_for(
     return prepared
 
 
-def score_split(
-    loaded: LoadedModel,
-    prepared: PreparedSet,
-    split: str,
-    sampling: Sampling | None = None,
-    *,
-    batch_size: int = 8,
-    workers: int = 0,
-    progress: bool = True,
-) -> tuple[list[Score], str | None]:
-    """Score every clip of a split, in order; of an ensemble, the mean of its members' scores.
-
-    Returns:
-        The scores, and how the clips were normalised per person (``None``: not at all).
-    """
-    rows, sampling = prepared.split(split), sampling or loaded.sampling
-    by_member, note = [], None
-    for member in loaded.each:
-        showing = ranked(show(member.network, prepared, (split,), sampling, progress=progress))
-        read = showing.read
-        if member.config.model.person_norm:
-            people = by_person(showing, rows)
-            read, note = people, people.describe(rows)
-        with progress_bar(f"scoring {split}", len(rows), progress) as advance:
-            scores = []
-            for score in score_rows(
-                showing.network, rows, read, draws=sampling.draws, batch_size=batch_size, workers=workers
-            ):
-                scores.append(score)
-                advance()
-        by_member.append(scores)
-    return average_scores(by_member), note
-
-
 def write_evaluation(evaluation: Evaluation, out: Path) -> None:
-    """Write ``predictions.csv`` and ``metrics.json`` into a folder."""
+    """Write ``predictions.csv``, ``metrics.json`` and, of a model that gives them, ``intervals.csv`` into a folder."""
     out.mkdir(parents=True, exist_ok=True)
     evaluation.predictions.to_csv(out / "predictions.csv", index=False)
     about = {"split": evaluation.split, "person_norm": evaluation.person_norm, **evaluation.metrics.as_json()}
     about["intervals"] = evaluation.intervals.as_json() if evaluation.intervals else None
+    about["coverage"] = evaluation.coverage.as_json() if evaluation.coverage else None
+    if evaluation.prediction_intervals is not None:
+        evaluation.prediction_intervals.to_csv(out / "intervals.csv", index=False)
     (out / "metrics.json").write_text(json.dumps(about, indent=2) + "\n", encoding="utf-8")
 
 
@@ -211,21 +182,27 @@ def _evaluation(
     split: str,
     rows: Sequence[PreparedRow],
     scores: Sequence[Score],
-    labels: Sequence[str],
+    loaded: LoadedModel,
     units: tuple[str, list[str] | None],
     n_resamples: int,
 ) -> Evaluation:
+    labels, sure = loaded.labels, loaded.uncertainty
     intensities = np.array([score.intensities for score in scores])  # (clips, L)
     known = [place for place, row in enumerate(rows) if row.clip.labels]
     targets = np.array([rows[place].clip.labels for place in known]).reshape(len(known), len(labels))
+    ids, lengths_s = [row.clip.clip_id for row in rows], [row.duration_s for row in rows]
     table = pd.DataFrame(intensities, columns=list(labels))
-    table.insert(0, "File_ID", [row.clip.clip_id for row in rows])
+    table.insert(0, "File_ID", ids)
     metrics, (unit, groups) = measure(targets, intensities[known], labels), units
     intervals = None
     if n_resamples:
         intervals = bootstrap_metrics(
             targets, intensities[known], labels, unit=unit, groups=groups, n_resamples=n_resamples
         )
+    coverage = None
+    if sure:
+        own = [(scores[place], ids[place], lengths_s[place]) for place in known]
+        coverage = measure_coverage(targets, own, labels, sure, groups, n_resamples)
     return Evaluation(
         split=split,
         metrics=metrics,
@@ -234,4 +211,8 @@ def _evaluation(
         without_evidence=tuple(rows[score.number].clip.clip_id for score in scores if not score.has_evidence),
         failed=tuple(f"{row.clip.clip_id}: {row.clip.problem}" for row in rows if row.clip.problem),
         intervals=intervals,
+        coverage=coverage,
+        prediction_intervals=interval_table(list(zip(scores, ids, lengths_s, strict=True)), labels, sure)
+        if sure
+        else None,
     )

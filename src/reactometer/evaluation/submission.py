@@ -15,9 +15,10 @@ import pandas as pd
 from reactometer.data.cache import SETTINGS_FILE, open_prepared
 from reactometer.data.layouts import read_data_set
 from reactometer.errors import DataError, ModelError, OutputError
-from reactometer.evaluation.evaluate import open_for, score_split
+from reactometer.evaluation.evaluate import open_for
 from reactometer.labels import EMI, HUME_REACTION
 from reactometer.models.folder import LoadedModel, load_model
+from reactometer.models.scoring import score_split
 from reactometer.records import FloatArray
 
 ID_COLUMNS = {HUME_REACTION: "File_ID", EMI: "Filename"}

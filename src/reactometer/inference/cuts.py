@@ -8,8 +8,8 @@ from dataclasses import dataclass, replace
 from reactometer.media.stream import WindowShape
 from reactometer.models.folder import LoadedModel
 from reactometer.models.network import ReactionModel
-from reactometer.models.scoring import Score, join_parts
-from reactometer.records import Prediction, PreparedClip, Window
+from reactometer.models.scores import Score, join_parts
+from reactometer.records import Ends, Prediction, PreparedClip, Window
 
 AT_ONCE = 8
 """Parts and windows of a file that are held with their crops and sound; as many as are scored in one batch."""
@@ -30,10 +30,10 @@ class Cut:
     has_sound: bool
     scores: Drawn
 
-    def as_window(self) -> Window:
+    def as_window(self, model: LoadedModel) -> Window:
         """What there is to say of it."""
-        score = _known(join_parts(0, self.scores))
-        return Window(self.clip.start_s, self.clip.end_s, self.clip.face_share, score)
+        intensities, intervals = _known(join_parts(0, self.scores), model)
+        return Window(self.clip.start_s, self.clip.end_s, self.clip.face_share, intensities, intervals)
 
 
 def join_cuts(path: str, model: LoadedModel, cuts: Sequence[Cut], shapes: Sequence[WindowShape]) -> Prediction:
@@ -51,15 +51,20 @@ def join_cuts(path: str, model: LoadedModel, cuts: Sequence[Cut], shapes: Sequen
     samples = tuple(sample for part in parts for sample in part.clip.samples)
     has_sound = any(part.has_sound for part in parts)
     face_share = replace(parts[0].clip, samples=samples).face_share
+    intensities, intervals = _known(whole, model)
+    sure, duration_s = model.uncertainty, parts[-1].clip.end_s
     return Prediction(
         path=path,
         status=_status(whole, has_sound, model.network),
         labels=model.labels,
-        duration_s=parts[-1].clip.end_s,
+        duration_s=duration_s,
         face_share=face_share,
         has_sound=has_sound,
-        intensities=_known(whole),
-        windows=tuple(cut.as_window() for cut in windows),
+        intensities=intensities,
+        intervals=intervals,
+        coverage=sure.coverage if sure else None,
+        doubts=sure.doubts(whole, duration_s) if sure and whole.has_evidence else (),
+        windows=tuple(cut.as_window(model) for cut in windows),
         samples=samples,
         frames_read=parts[-1].clip.frames_read,
         notes=_missing(model.network, face_share, has_sound),
@@ -71,8 +76,13 @@ def without_media(clip: PreparedClip) -> PreparedClip:
     return replace(clip, samples=tuple(replace(sample, crop_jpeg=None) for sample in clip.samples), waveform=None)
 
 
-def _known(score: Score) -> tuple[float, ...] | None:
-    return tuple(float(value) for value in score.intensities) if score.has_evidence else None
+def _known(score: Score, model: LoadedModel) -> tuple[tuple[float, ...] | None, Ends | None]:
+    """Intensities, on the labels' scale where the model was recalibrated, and their intervals where it gives such."""
+    if not score.has_evidence:
+        return None, None
+    sure = model.uncertainty
+    values = sure.recalibrate(score) if sure else score.intensities
+    return tuple(float(value) for value in values), sure.intervals(score, values) if sure else None
 
 
 def _missing(network: ReactionModel, face_share: float, has_sound: bool) -> tuple[str, ...]:

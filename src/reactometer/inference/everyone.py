@@ -14,7 +14,7 @@ from reactometer.inference.cuts import AT_ONCE, Cut, Drawn, Scorer, join_cuts, w
 from reactometer.media.audio import is_audible
 from reactometer.media.stream import WindowShape, clip_of, cut_clip
 from reactometer.models.folder import LoadedModel
-from reactometer.models.scoring import Score
+from reactometer.models.scores import Score
 from reactometer.records import FaceSample, FrameState, Prediction, PreparedClip
 
 LEAST_SEEN_S = 1.0
@@ -97,7 +97,7 @@ class _Seen:
         """A part or window as it is of one face; of one alone, with the voice."""
         cut = self.cuts[place]
         keys = [(place, face, True), (place, face, False), (place, None, True)] if alone else [(place, face, False)]
-        nothing = [(cut.clip.duration_s, Score(0, np.zeros(n_labels, np.float32), has_evidence=False))]
+        nothing = [(cut.clip.duration_s, Score(0, np.zeros(n_labels, np.float32), saw=False, heard=False))]
         drawn = next((self.scores[key] for key in keys if key in self.scores), nothing)
         return replace(cut, clip=clip_of(cut.clip, face), scores=drawn)
 

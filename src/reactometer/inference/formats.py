@@ -11,13 +11,17 @@ from typing import Any
 
 from reactometer.errors import OutputError
 from reactometer.inference.events import find_events
-from reactometer.records import Prediction
+from reactometer.records import Ends, Prediction
 
 ENDINGS = (".csv", ".parquet", ".json")
 
 
 def clip_rows(predictions: Sequence[Prediction]) -> list[dict[str, Any]]:
-    """One row a file: ``path, status, duration_s, face_share, sound`` and one column a label, empty where unknown."""
+    """One row a file: ``path, status, duration_s, face_share, sound``, one column a label, empty where unknown.
+
+    Of a model that says how sure it is, ``abstain`` (reasons not to use the row) and each label's ``_low`` and
+    ``_high``, too.
+    """
     return [
         {
             "path": prediction.path,
@@ -26,7 +30,9 @@ def clip_rows(predictions: Sequence[Prediction]) -> list[dict[str, Any]]:
             "duration_s": _rounded(prediction.duration_s),
             "face_share": _rounded(prediction.face_share),
             "sound": prediction.has_sound,
+            "abstain": abstained(prediction),
             **_intensities(prediction.labels, prediction.intensities),
+            **_intervals(prediction.labels, prediction.intervals),
         }
         for prediction in predictions
     ]
@@ -46,6 +52,7 @@ def timeline_rows(predictions: Sequence[Prediction]) -> list[dict[str, Any]]:
             "state": "face" if window.face_share else "no_face",
             "face_share": _rounded(window.face_share),
             **_intensities(prediction.labels, window.intensities),
+            **_intervals(prediction.labels, window.intervals),
         }
         for prediction in predictions
         for window in prediction.windows
@@ -119,14 +126,26 @@ def write_table(rows: Sequence[dict[str, Any]], columns: Sequence[str], path: Pa
         raise OutputError(f"{path}: cannot be written: {error}", fix="Choose another place") from error
 
 
-def clip_columns(labels: Sequence[str]) -> list[str]:
+def clip_columns(prediction: Prediction) -> list[str]:
     """Columns of the table of files."""
-    return ["path", "status", "duration_s", "face_share", "sound", *labels]
+    abstain = ["abstain"] if prediction.coverage else []
+    return ["path", "status", "duration_s", "face_share", "sound", *abstain, *_label_columns(prediction)]
 
 
-def timeline_columns(labels: Sequence[str]) -> list[str]:
+def timeline_columns(prediction: Prediction) -> list[str]:
     """Columns of the table of windows."""
-    return ["path", "start_s", "end_s", "state", "face_share", *labels]
+    return ["path", "start_s", "end_s", "state", "face_share", *_label_columns(prediction)]
+
+
+def _label_columns(prediction: Prediction) -> list[str]:
+    ends = [f"{label}_{end}" for label in prediction.labels for end in ENDS] if prediction.coverage else []
+    return [*prediction.labels, *ends]
+
+
+def abstained(prediction: Prediction) -> str | None:
+    """Why the intensities had better not be used, or that there are none; ``None``: no reason is known."""
+    reasons = prediction.doubts if prediction.status == "ok" else (prediction.status,)
+    return "; ".join(reasons) or None
 
 
 def with_face(columns: Sequence[str]) -> list[str]:
@@ -138,9 +157,20 @@ FRAME_COLUMNS = ("path", "time_s", "state", "box_x", "box_y", "box_width", "box_
 
 EVENT_COLUMNS = ("path", "label", "onset_s", "peak_s", "offset_s", "peak", "mean")
 
+ENDS = ("low", "high")
+"""Endings of the columns of a label's interval."""
+
 
 def _intensities(labels: Sequence[str], values: Sequence[float] | None) -> dict[str, float | None]:
     return {label: None if values is None else round(values[place], 6) for place, label in enumerate(labels)}
+
+
+def _intervals(labels: Sequence[str], intervals: Ends | None) -> dict[str, float | None]:
+    return {
+        f"{label}_{end}": None if intervals is None else round(intervals[place][side], 6)
+        for place, label in enumerate(labels)
+        for side, end in enumerate(ENDS)
+    }
 
 
 def _rounded(value: float | None) -> float | None:

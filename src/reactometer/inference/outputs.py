@@ -61,10 +61,9 @@ class Outputs:
 
     def write(self, predictions: Sequence[Prediction]) -> Iterator[Path]:
         """Write all that was asked for; yields each file when it is there."""
-        labels = predictions[0].labels
         tables: tuple[tuple[Path | None, Callable[[], list[dict[str, object]]], Sequence[str]], ...] = (
-            (self.clips, lambda: formats.clip_rows(predictions), formats.clip_columns(labels)),
-            (self.timeline, lambda: formats.timeline_rows(predictions), formats.timeline_columns(labels)),
+            (self.clips, lambda: formats.clip_rows(predictions), formats.clip_columns(predictions[0])),
+            (self.timeline, lambda: formats.timeline_rows(predictions), formats.timeline_columns(predictions[0])),
             (self.frames, lambda: formats.frame_rows(predictions), formats.FRAME_COLUMNS),
             (self.events, lambda: formats.event_rows(predictions, self.threshold), formats.EVENT_COLUMNS),
         )

@@ -25,7 +25,8 @@ from reactometer.media.stream import PART, Follower, WindowShape, stream_windows
 from reactometer.media.tracks import follow_faces
 from reactometer.models.folder import LoadedModel, load_model
 from reactometer.models.network import ReactionModel
-from reactometer.models.scoring import Score, average_scores, score_items
+from reactometer.models.scores import Score, average_scores
+from reactometer.models.scoring import score_items
 from reactometer.models.showing import encoded_clips, population
 from reactometer.records import Prediction, PreparedClip
 from reactometer.weights import STARTER

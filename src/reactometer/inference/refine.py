@@ -111,7 +111,7 @@ def subtract_baseline(prediction: Prediction, baseline: Baseline) -> Prediction:
     note = f"baseline: mean of what {stretch} show (windows: {sum(within)}), subtracted"
     lifted = None if whole is None else tuple(float(value) for value in np.maximum(np.array(whole) - rest, 0.0))
     refined = _with_values(prediction, np.maximum(values - rest, 0.0), note)
-    return replace(refined, intensities=lifted)
+    return replace(refined, intensities=lifted, intervals=None)
 
 
 def _running(values: np.ndarray, middles_s: np.ndarray) -> np.ndarray:
@@ -137,8 +137,10 @@ def _values(prediction: Prediction) -> np.ndarray:
 
 
 def _with_values(prediction: Prediction, values: np.ndarray, note: str) -> Prediction:
+    if prediction.coverage:
+        note += "; intervals are of values as the model gave them, so these have none"
     windows = tuple(
-        replace(window, intensities=None if np.isnan(row).any() else tuple(float(value) for value in row))
+        replace(window, intensities=None if np.isnan(row).any() else tuple(map(float, row)), intervals=None)
         for window, row in zip(prediction.windows, values, strict=True)
     )
     return replace(prediction, windows=windows, notes=(*prediction.notes, note))

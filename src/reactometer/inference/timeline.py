@@ -44,7 +44,7 @@ def draw_timeline(prediction: Prediction, path: Path | str, labels: Sequence[flo
     strips[-1].set_xlabel("seconds")
     strips[-1].set_xlim(0.0, prediction.duration_s)
     dashed = "" if labels is None else "; dashed: the clip's label"
-    figure.suptitle(_title(prediction) + dashed, fontsize=11, x=0.01, ha="left")
+    figure.suptitle(_title(prediction) + dashed, fontsize=10, x=0.01, ha="left")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         figure.savefig(path, dpi=150)
@@ -59,7 +59,12 @@ def _draw_strip(strip: Any, prediction: Prediction, place: int) -> None:
     colour = COLOURS[place % len(COLOURS)]
     middles_s = [(window.start_s + window.end_s) / 2 for window in prediction.windows]  # (K,)
     values = [window.intensities[place] if window.intensities else np.nan for window in prediction.windows]  # (K,)
-    strip.fill_between(middles_s, values, color=colour, alpha=0.3, linewidth=0)
+    if any(window.intervals for window in prediction.windows):
+        pairs = [window.intervals[place] if window.intervals else (np.nan, np.nan) for window in prediction.windows]
+        low, high = zip(*pairs, strict=True)  # (K,) each
+        strip.fill_between(middles_s, low, high, color=colour, alpha=0.2, linewidth=0)
+    else:
+        strip.fill_between(middles_s, values, color=colour, alpha=0.3, linewidth=0)
     strip.plot(middles_s, values, color=colour, linewidth=1.8, marker="o", markersize=3)
     for start_s, end_s in _faceless(prediction.windows):
         strip.axvspan(start_s, end_s, color="0.85", linewidth=0, zorder=0)
@@ -69,7 +74,10 @@ def _draw_strip(strip: Any, prediction: Prediction, place: int) -> None:
     strip.set_ylabel(prediction.labels[place], rotation=0, ha="right", va="center", fontsize=9)
     strip.spines[["top", "right"]].set_visible(False)
     whole = "–" if prediction.intensities is None else f"{prediction.intensities[place]:.2f}"
-    strip.text(1.01, 0.5, whole, transform=strip.transAxes, va="center", fontsize=10, color=colour, weight="bold")
+    strip.text(1.01, 0.55, whole, transform=strip.transAxes, va="center", fontsize=10, color=colour, weight="bold")
+    if prediction.intervals:
+        ends = "{:.2f}–{:.2f}".format(*prediction.intervals[place])
+        strip.text(1.01, 0.12, ends, transform=strip.transAxes, va="center", fontsize=7, color="0.4")
 
 
 def _faceless(windows: Sequence[Window]) -> list[tuple[float, float]]:
@@ -82,4 +90,5 @@ def _title(prediction: Prediction) -> str:
     seen = f"face in {prediction.face_share or 0.0:.0%} of the sampled frames, {sound}"
     grey = "; grey: no face" if _faceless(prediction.windows) else ""
     whose = "" if prediction.face is None else f", face {prediction.face}"
-    return f"{Path(prediction.path).name}{whose}: {seen}{grey}. Right: the whole file"
+    band = f"; band: {prediction.coverage:.0%} interval" if prediction.intervals and prediction.coverage else ""
+    return f"{Path(prediction.path).name}{whose}. Right: the whole file\n{seen}{grey}{band}"

@@ -19,10 +19,13 @@ from reactometer.data.batches import Sampling
 from reactometer.errors import ModelError, ReactometerError
 from reactometer.files import appearing, sha256_of
 from reactometer.models.network import ReactionModel
+from reactometer.models.uncertainty import REFERENCES_FILE, UNCERTAINTY_FILE, Uncertainty, load_uncertainty
 from reactometer.models.zoo import Encoders, build_model, rebuild_encoders, sampling_of
 
 FORMAT = 2
 WEIGHTS_FILE, DESCRIPTION_FILE = "weights.safetensors", "model.json"
+FILES = (DESCRIPTION_FILE, WEIGHTS_FILE, UNCERTAINTY_FILE, REFERENCES_FILE)
+"""All that a model folder may hold for this package; the last two once it is calibrated."""
 
 
 @dataclass(frozen=True)
@@ -35,6 +38,7 @@ class LoadedModel:
     config: Config
     description: Mapping[str, Any] = field(default_factory=dict)
     members: tuple[LoadedModel, ...] = ()  # of an ensemble: their scores are averaged
+    uncertainty: Uncertainty | None = None  # what its predictions are worth; None: it was never calibrated
 
     @property
     def each(self) -> tuple[LoadedModel, ...]:
@@ -132,7 +136,7 @@ def load_model(folder: Path | str, device: str = "auto") -> LoadedModel:
         if not isinstance(names, list) or not names or not all(str(name).isdecimal() for name in names):
             raise ModelError(f"{folder}: an ensemble without members", fix="Copy it again from where it was made")
         members = tuple(load_model(folder / str(name), device) for name in names)
-        return replace(members[0], description=description, members=members)
+        return replace(members[0], description=description, members=members, uncertainty=load_uncertainty(folder))
     try:
         config = Config.model_validate(description["config"])
         labels = tuple(str(label) for label in description["labels"])
@@ -145,7 +149,8 @@ def load_model(folder: Path | str, device: str = "auto") -> LoadedModel:
             f"{folder}: damaged model folder: {str(error).splitlines()[0]}", fix="Copy it again from where it was made"
         ) from error
     network.eval().to(choose_device(device))
-    return LoadedModel(network, labels, sampling_of(config.model, network), config, description)
+    sampling = sampling_of(config.model, network)
+    return LoadedModel(network, labels, sampling, config, description, uncertainty=load_uncertainty(folder))
 
 
 def _refuse_code(settings: object) -> None:

@@ -90,7 +90,11 @@ class ReactionModel(nn.Module):
             (B, L) in [0, 1]; the training mean where there is nothing to go by.
         """
         embedding = self.head(*self.streams(batch))  # (B, D)
-        intensities = torch.sigmoid(self.output(mix(embedding) if mix else embedding))  # (B, L)
+        return self.answer(mix(embedding) if mix else embedding, batch)
+
+    def answer(self, embedding: Tensor, batch: Batch) -> Tensor:
+        """(B, L) the intensities of embedded clips; the training mean where there is nothing to go by."""
+        intensities = torch.sigmoid(self.output(embedding))  # (B, L)
         return torch.where(self.has_evidence(batch).unsqueeze(1), intensities, self.label_mean)
 
     def streams(self, batch: Batch) -> tuple[Stream | None, Stream | None]:
@@ -104,12 +108,12 @@ class ReactionModel(nn.Module):
 
     def has_evidence(self, batch: Batch) -> Tensor:
         """(B,) bool: the clip shows or says something that this model goes by."""
-        evidence = torch.zeros_like(batch.target_mask)
-        if self.looks:
-            evidence = evidence | batch.frame_mask.any(1)
-        if self.listens:
-            evidence = evidence | batch.voice_mask.any(1)
-        return evidence
+        return self.evidence(batch).any(1)
+
+    def evidence(self, batch: Batch) -> Tensor:
+        """(B, 2) bool: the clip shows a face and the model looks at faces; it is audible and the model listens."""
+        saw, heard = batch.frame_mask.any(1) & self.looks, batch.voice_mask.any(1) & self.listens
+        return torch.stack((saw, heard), dim=1)
 
     def on_features(self) -> ReactionModel:
         """The same head, scales and output behind features of the frozen encoders instead of behind the encoders."""

@@ -3,39 +3,42 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from itertools import groupby
 
-import numpy as np
 import torch
 from torch.utils.data import DataLoader
 
-from reactometer.data.batches import Batch, Item, PartDataset, Reader, collate
-from reactometer.data.cache import PreparedRow
+from reactometer.console import progress_bar
+from reactometer.data.batches import Batch, Item, PartDataset, Reader, Sampling, collate
+from reactometer.data.cache import PreparedRow, PreparedSet
+from reactometer.models.folder import LoadedModel
 from reactometer.models.network import ReactionModel
-from reactometer.records import FloatArray
+from reactometer.models.pooling import masked_moments
+from reactometer.models.scores import MODALITIES, Score, average_scores, join_parts
+from reactometer.models.showing import by_person, ranked, show
 
 MOST_STEPS = 5000
 """Steps of sound in one batch of a stream: about one part of a minute, and many short windows."""
-
-
-@dataclass(frozen=True)
-class Score:
-    """What the model says of one item."""
-
-    number: int  # the item's
-    intensities: FloatArray  # (L,) in [0, 1]
-    has_evidence: bool  # False: nothing seen or heard, and the intensities are the training mean
 
 
 @torch.inference_mode()
 def score_batch(model: ReactionModel, batch: Batch) -> list[Score]:
     """One score an item of the batch; the model must be in evaluation mode, on the batch's device or another."""
     batch = Batch(*(tensor.to(model.label_mean.device) for tensor in batch))
-    intensities = model(batch).float().cpu().numpy()  # (B, L)
-    evidence = model.has_evidence(batch).cpu().tolist()
-    return [Score(int(batch.number[row]), intensities[row], evidence[row]) for row in range(len(evidence))]
+    streams = model.streams(batch)
+    intensities = model.answer(model.head(*streams), batch).float().cpu().numpy()  # (B, L)
+    means = {
+        name: masked_moments(stream.values, stream.mask)[0].float().cpu().numpy()  # (B, D)
+        for name, stream in zip(MODALITIES, streams, strict=True)
+        if stream is not None
+    }
+    scores = []
+    for row, (saw, heard) in enumerate(model.evidence(batch).cpu().tolist()):
+        features = {name: means[name][row] for name, had in (("face", saw), ("voice", heard)) if had}
+        scores.append(Score(int(batch.number[row]), intensities[row], saw, heard, (features,)))
+    return scores
 
 
 def score_items(model: ReactionModel, items: Iterable[Item], batch_size: int = 8) -> Iterator[Score]:
@@ -74,21 +77,40 @@ def score_rows(
         yield join_parts(index, [(dataset.parts[score.number].length_s, score) for score in own])
 
 
-def join_parts(index: int, parts: Sequence[tuple[float, Score]]) -> Score:
-    """The score of a clip from ``(length_s, score)`` of its parts: their mean, weighted by length.
+def score_split(
+    loaded: LoadedModel,
+    prepared: PreparedSet,
+    split: str,
+    sampling: Sampling | None = None,
+    *,
+    batch_size: int = 8,
+    workers: int = 0,
+    progress: bool = True,
+) -> tuple[list[Score], str | None]:
+    """Score every clip of a split, in order; of an ensemble, the mean of its members' scores.
 
-    Parts without evidence do not count; when none has any, the answer is theirs, the training mean.
+    Where the model was recalibrated, so are the scores.
+
+    Returns:
+        The scores, and how the clips were normalised per person (``None``: not at all).
     """
-    known = [part for part in parts if part[1].has_evidence] or list(parts)
-    weights = [max(length_s, 1e-6) for length_s, _ in known]
-    mean = np.average([score.intensities for _, score in known], axis=0, weights=weights)
-    return Score(index, mean.astype(np.float32), any(score.has_evidence for _, score in parts))
-
-
-def average_scores(by_member: Sequence[Sequence[Score]]) -> list[Score]:
-    """The mean of several models' scores of the same items, in the items' order."""
-    ordered = [sorted(scores, key=lambda score: score.number) for scores in by_member]
-    return [
-        replace(own[0], intensities=np.mean([score.intensities for score in own], axis=0, dtype=np.float32))
-        for own in zip(*ordered, strict=True)
-    ]
+    rows, sampling = prepared.split(split), sampling or loaded.sampling
+    by_member, note = [], None
+    for member in loaded.each:
+        showing = ranked(show(member.network, prepared, (split,), sampling, progress=progress))
+        read = showing.read
+        if member.config.model.person_norm:
+            people = by_person(showing, rows)
+            read, note = people, people.describe(rows)
+        with progress_bar(f"scoring {split}", len(rows), progress) as advance:
+            scores = []
+            for score in score_rows(
+                showing.network, rows, read, draws=sampling.draws, batch_size=batch_size, workers=workers
+            ):
+                scores.append(score)
+                advance()
+        by_member.append(scores)
+    scores = average_scores(by_member)
+    if loaded.uncertainty:
+        scores = [replace(score, intensities=loaded.uncertainty.recalibrate(score)) for score in scores]
+    return scores, note

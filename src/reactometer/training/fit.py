@@ -10,10 +10,13 @@ from typing import Any
 from lightning.pytorch import seed_everything
 
 from reactometer.config import Config, load_config
-from reactometer.console import is_first_process
+from reactometer.console import is_first_process, messages
 from reactometer.data.cache import MANIFEST_FILE, PreparedSet
 from reactometer.data.sources import open_data
-from reactometer.models.folder import save_model
+from reactometer.errors import DataError
+from reactometer.models.calibrate import calibrate
+from reactometer.models.folder import load_model, save_model
+from reactometer.models.uncertainty import save_uncertainty
 from reactometer.models.zoo import goes_by
 from reactometer.training.engine import claim, clear, load_best, run
 from reactometer.training.setup import as_asked, set_up
@@ -65,7 +68,16 @@ def train(
         best = load_best(task, out)
         about = {**_about(prepared, data), "person_norm": setup.note}
         save_model(out / MODEL, setup.model, prepared.labels, config, data=about, metrics=best)
+        _calibrate(out / MODEL, setup.prepared, progress)
     return out / MODEL
+
+
+def _calibrate(folder: Path, prepared: PreparedSet, progress: bool) -> None:
+    """Fit intervals on val, where it has clips enough; val chose the epoch, too, so they are a little narrow."""
+    try:
+        save_uncertainty(folder, calibrate(load_model(folder), prepared, progress=progress))
+    except DataError as error:
+        messages.print(f"no intervals: {error}", style="yellow", markup=False)
 
 
 def _about(prepared: PreparedSet, data: ReactionData) -> dict[str, Any]:

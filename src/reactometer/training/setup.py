@@ -37,6 +37,7 @@ class Setup:
     model: ReactionModel  # whole, as it will be kept
     trained: ReactionModel  # what is fitted: the same, or less its frozen encoders
     data: ReactionData
+    prepared: PreparedSet  # with train and val dealt anew where folds are asked for
     note: str | None  # how features were normalised per person
 
 
@@ -74,7 +75,7 @@ def set_up(config: Config, prepared: PreparedSet, *, progress: bool) -> Setup:
     data = ReactionData(train_shown, val_shown, prepared.labels, sampling.draws, config.training)
     model.train()  # Lightning leaves each module in the mode it finds, a frozen encoder in evaluation
     showing.network.train()
-    return Setup(model, showing.network, data, note)
+    return Setup(model, showing.network, data, folded, note)
 
 
 def as_asked(config: Config, prepared: PreparedSet) -> PrepareConfig:

@@ -17,7 +17,7 @@ from reactometer.data.batches import Batch, PartDataset, Reader, TrainingDataset
 from reactometer.data.cache import PreparedRow
 from reactometer.evaluation.metrics import LEAST_SPREAD, Metrics, measure
 from reactometer.models.network import ReactionModel
-from reactometer.models.scoring import Score, join_parts
+from reactometer.models.scores import Score, join_parts
 from reactometer.training.augment import augment
 from reactometer.training.engine import seed_epoch
 from reactometer.training.losses import reaction_loss, scale_to_maximum
@@ -71,7 +71,7 @@ class ReactionTask(LightningModule):
 
     def validation_step(self, batch: Batch, _: int) -> None:
         """Keep the scores of one batch for the end of the epoch."""
-        self.val_scores.append((batch.number, self.model(batch).float(), self.model.has_evidence(batch)))
+        self.val_scores.append((batch.number, self.model(batch).float(), self.model.evidence(batch)))
 
     def on_validation_epoch_end(self) -> None:
         """Metrics over all validation clips at once, from all devices, each clip once."""
@@ -80,7 +80,8 @@ class ReactionTask(LightningModule):
         if self.trainer.sanity_checking:
             return
         scores = {
-            int(place): Score(int(place), intensities[row], bool(evidence[row])) for row, place in enumerate(number)
+            int(place): Score(int(place), intensities[row], saw=bool(evidence[row, 0]), heard=bool(evidence[row, 1]))
+            for row, place in enumerate(number)
         }
         self.val_metrics = self._measure(scores)
         score = selection_score(self.val_metrics, np.array(list(self.val_targets.values())))

@@ -1,0 +1,68 @@
+"""A model folder and held-out clips -> the same folder with intervals, and recalibrated where asked for."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+from reactometer.data.splits import SPLITS
+from reactometer.errors import DataError, OutputError, suggestion
+from reactometer.evaluation.evaluate import open_for
+from reactometer.files import appearing
+from reactometer.models.calibrate import COVERAGE
+from reactometer.models.calibrate import calibrate as fit
+from reactometer.models.folder import load_model
+from reactometer.models.uncertainty import Uncertainty, save_uncertainty
+
+
+def calibrate(
+    model: Path | str,
+    data: Path | str,
+    *,
+    split: str = "val",
+    coverage: float = COVERAGE,
+    recalibrate: bool = False,
+    out: Path | str | None = None,
+    cache: Path | str | None = None,
+    device: str = "auto",
+    progress: bool = True,
+) -> Uncertainty:
+    """Fit a model's intervals to clips that its weights have not seen, and keep them in its folder.
+
+    Args:
+        model: a model folder, or an ensemble's.
+        data: a data set, or a folder prepared before.
+        split: of the clips to fit to, or "all" of a data set that the model has never seen.
+        coverage: share of new clips whose label the intervals are to hold.
+        recalibrate: fit a monotone curve a label, too, which brings predictions to the labels' scale.
+        out: a folder for a copy of the model that holds them; default: the model's own folder.
+        cache: where prepared clips are kept when ``data`` is not prepared yet; default: the user's cache folder.
+        device: "auto" (a GPU if there is one), or a torch device.
+        progress: show bars on standard error.
+
+    Raises:
+        DataError: no such split, or too few clips with labels.
+        OutputError: the folder cannot be written into, or ``out`` exists.
+        ModelError, ConfigError: no model, or no coverage.
+    """
+    if split not in (*SPLITS, "all"):
+        raise DataError(f"no split '{split}'", fix=suggestion(split, (*SPLITS, "all")))
+    loaded = load_model(model, device)
+    prepared = open_for(loaded, data, cache, progress=progress)
+    fitted = fit(loaded, prepared, split=split, coverage=coverage, recalibrate=recalibrate, progress=progress)
+    if out is None:
+        _write(Path(model), fitted)
+    else:
+        with appearing(Path(out)) as partial:
+            shutil.copytree(model, partial, dirs_exist_ok=True)
+            _write(partial, fitted)
+    return fitted
+
+
+def _write(folder: Path, fitted: Uncertainty) -> None:
+    try:
+        save_uncertainty(folder, fitted)
+    except OSError as error:
+        raise OutputError(
+            f"{folder}: cannot be written into: {error.strerror}", fix="Name a folder for a copy with --out"
+        ) from error

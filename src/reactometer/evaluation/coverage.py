@@ -1,0 +1,123 @@
+"""Do a model's intervals hold what they say, and is it right where it gives no answer?"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from reactometer.evaluation.metrics import LEAST_CLIPS, Array, measure
+from reactometer.evaluation.resample import N_RESAMPLES, Interval, draw, interval
+from reactometer.models.scores import Score
+from reactometer.models.uncertainty import Uncertainty
+
+Scored = tuple[Score, str, float]
+"""A clip's score, its id, and its length in seconds (0: not known)."""
+
+
+@dataclass(frozen=True)
+class Coverage:
+    """Intervals against the labels of clips they were not fitted on."""
+
+    asked: float  # share of labels that the intervals are to hold
+    labels: tuple[str, ...]
+    mean: Interval  # share of labels held, over all labels and clips
+    by_label: tuple[float, ...]  # (L,)
+    widths: tuple[float, ...]  # (L,) mean length of the intervals
+    by_basis: dict[str, tuple[int, float]]  # clips, and share of labels held: by "face and voice", "face", "voice"
+    n_clips: int
+    abstained: dict[str, str]  # id: reasons, of clips whose prediction had better not be used
+    mean_pearson_kept: float | None  # over the clips that are left; None: undefined, or too few
+
+    def as_json(self) -> dict[str, Any]:
+        """The field "coverage" of ``metrics.json``."""
+        return {
+            "asked": self.asked,
+            "mean": self.mean.value,
+            "interval": [self.mean.low, self.mean.high],
+            "by_label": dict(zip(self.labels, self.by_label, strict=True)),
+            "mean_width": dict(zip(self.labels, self.widths, strict=True)),
+            "by_basis": {name: {"n_clips": n, "coverage": share} for name, (n, share) in self.by_basis.items()},
+            "abstained": self.abstained,
+            "mean_pearson_kept": self.mean_pearson_kept,
+        }
+
+
+def measure_coverage(
+    targets: Array,
+    clips: Sequence[Scored],
+    labels: Sequence[str],
+    sure: Uncertainty,
+    groups: Sequence[str] | None,
+    n_resamples: int = N_RESAMPLES,
+) -> Coverage | None:
+    """Count the labels that lie in their intervals; clips with nothing to go by have none and do not count.
+
+    Args:
+        targets: (clips, L) in [0, 1].
+        clips: the same clips.
+        labels: L names.
+        sure: the model's.
+        groups: what is resampled as a whole, such as people; ``None``: clips.
+        n_resamples: of the interval, a percentile bootstrap.
+
+    Returns:
+        ``None`` where no clip has an interval.
+    """
+    scores = [score for score, _, _ in clips]
+    found = [(place, sure.intervals(score, score.intensities)) for place, score in enumerate(scores)]
+    places = [place for place, ends in found if ends is not None]
+    if not places:
+        return None
+    ends = np.array([own for _, own in found if own is not None])  # (n, L, 2)
+    held = (ends[..., 0] <= targets[places]) & (targets[places] <= ends[..., 1])  # (n, L)
+    units = [groups[place] if groups else str(place) for place in places]
+    sums = pd.DataFrame({"n": 1.0, "held": held.mean(axis=1)}).groupby(np.array(units), sort=False).sum().to_numpy()
+    drawn = draw(sums, n_resamples, 0) if n_resamples else sums.sum(axis=0, keepdims=True)
+    shares = np.concatenate([sums.sum(axis=0, keepdims=True), drawn])
+    bases = [scores[place].basis for place in places]
+    reasons = [_reasons(clip, sure) for clip in clips]
+    kept = [place for place, told in enumerate(reasons) if not told]
+    return Coverage(
+        asked=sure.coverage,
+        labels=tuple(labels),
+        mean=interval(shares[:, 1] / shares[:, 0]),
+        by_label=tuple(held.mean(axis=0).tolist()),
+        widths=tuple((ends[..., 1] - ends[..., 0]).mean(axis=0).tolist()),
+        by_basis={
+            name: (bases.count(name), float(held[[own == name for own in bases]].mean())) for name in sorted(set(bases))
+        },
+        n_clips=len(places),
+        abstained={clip[1]: told for clip, told in zip(clips, reasons, strict=True) if told},
+        mean_pearson_kept=_score_kept(targets, scores, kept, labels),
+    )
+
+
+def interval_table(clips: Sequence[Scored], labels: Sequence[str], sure: Uncertainty) -> pd.DataFrame:
+    """A row a clip, as in ``intervals.csv``: ``File_ID, basis, abstain`` and each label's ``_low`` and ``_high``."""
+    rows = []
+    for clip in clips:
+        score, name, _ = clip
+        ends = sure.intervals(score, score.intensities) or ((None, None),) * len(labels)
+        columns = {
+            f"{label}_{end}": value
+            for label, own in zip(labels, ends, strict=True)
+            for end, value in zip(("low", "high"), own, strict=True)
+        }
+        rows.append({"File_ID": name, "basis": score.basis, "abstain": _reasons(clip, sure), **columns})
+    return pd.DataFrame(rows)
+
+
+def _reasons(clip: Scored, sure: Uncertainty) -> str:
+    """Why a clip's prediction had better not be used; empty: no reason is known."""
+    score, _, duration_s = clip
+    return "; ".join(sure.doubts(score, duration_s or None)) if score.has_evidence else "nothing to go by"
+
+
+def _score_kept(targets: Array, scores: Sequence[Score], kept: Sequence[int], labels: Sequence[str]) -> float | None:
+    if len(kept) < LEAST_CLIPS:
+        return None
+    return measure(targets[kept], [scores[place].intensities for place in kept], labels).mean_pearson

@@ -1,0 +1,198 @@
+"""A model and clips that its weights were not fitted on -> how sure its predictions are."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
+
+import numpy as np
+
+from reactometer.data.batches import Sampling
+from reactometer.data.cache import PreparedRow, PreparedSet
+from reactometer.errors import ConfigError, DataError
+from reactometer.models.folder import LoadedModel
+from reactometer.models.scores import MODALITIES, Score
+from reactometer.models.scoring import score_split
+from reactometer.models.uncertainty import (
+    Array,
+    Basis,
+    Curve,
+    Reference,
+    Uncertainty,
+    conformal_half_widths,
+    fit_curve,
+    fit_reference,
+)
+
+COVERAGE = 0.9
+"""Share of new clips whose label the intervals are to hold."""
+
+KNOWN = 0.99
+"""Share of clips like those that were learned from that pass for such."""
+
+MOST_CLIPS = 2000
+"""Train clips that are looked at to know where they lie."""
+
+LEAST_CLIPS = 20
+"""Fewer are too few to fit a curve on, or a Gaussian to."""
+
+ROUNDING = 1e-3
+"""Distances come from single precision: one as far as the limit is not beyond it."""
+
+FOLDS = 5
+
+
+def calibrate(
+    loaded: LoadedModel,
+    prepared: PreparedSet,
+    *,
+    split: str = "val",
+    coverage: float = COVERAGE,
+    recalibrate: bool = False,
+    progress: bool = True,
+) -> Uncertainty:
+    """Fit intervals, limits and, where asked for, recalibration to clips of one split.
+
+    A model of face and voice is also shown them with either one hidden, so that there are intervals for each of the
+    three. Where its training clips lie is taken from what it knows already, else from split "train".
+
+    With recalibration, the intervals rest on curves that were fitted without the clip in question (five folds, nobody
+    in two).
+
+    Args:
+        loaded: a model, or an ensemble.
+        prepared: clips with labels, prepared as its training data were.
+        split: of the clips that intervals are fitted to; its weights must not have been fitted on them.
+        coverage: of the intervals, in [0.5, 1).
+        recalibrate: fit a monotone curve a label (isotonic regression), too.
+        progress: show bars on standard error.
+
+    Raises:
+        ConfigError: a coverage out of range.
+        DataError: too few clips with labels.
+    """
+    if not 0.5 <= coverage < 1.0:
+        raise ConfigError("coverage is a share of clips", got=coverage, expected="0.5 or more, and less than 1")
+    raw, known = replace(loaded, uncertainty=None), loaded.uncertainty
+    rows = prepared.split(split)
+    shown = _by_basis(raw, prepared, split, progress)
+    n_clips = len({place for own in shown.values() for place in own if rows[place].clip.labels})
+    if n_clips < LEAST_CLIPS:
+        raise DataError(
+            f"{prepared.folder}: too few clips in split '{split}' to tell how sure a prediction is",
+            got=f"{n_clips} with labels and with something to go by",
+            expected=f"at least {LEAST_CLIPS}",
+            fix="Add clips, or name another split",
+        )
+    shown = {
+        basis: {place: one for place, one in own.items() if rows[place].clip.labels} for basis, own in shown.items()
+    }
+    if known and known.references:
+        references, shortest_s = dict(known.references), known.shortest_s
+    else:
+        references, shortest_s = _learned_from(raw, prepared, progress)
+    fitted = Uncertainty(
+        coverage=coverage,
+        bases={},
+        fitted_on={"name": prepared.folder.name, "split": split, "n_clips": n_clips},
+        shortest_s=shortest_s,
+        recalibration=_fit_curves(_as_they_are(shown), rows) if recalibrate else (),
+        references=references,
+    )
+    limits = _limits(_as_they_are(shown).values(), fitted)
+    shown = _recalibrated_elsewhere(shown, rows) if recalibrate else shown
+    bases = {basis: _basis(own, rows, coverage) for basis, own in shown.items() if own}
+    return replace(fitted, bases=bases, farthest=limits)
+
+
+def _by_basis(loaded: LoadedModel, prepared: PreparedSet, split: str, progress: bool) -> dict[str, dict[int, Score]]:
+    """Scores by what they go by, then by the clip's place in the split: as it is, and with either modality hidden."""
+    found: dict[str, dict[int, Score]] = {}
+    for sampling in _samplings(loaded.sampling):
+        scores, _ = score_split(loaded, prepared, split, sampling, progress=progress)
+        for place, score in enumerate(scores):
+            if score.has_evidence:
+                found.setdefault(score.basis, {}).setdefault(place, score)
+    return found
+
+
+def _samplings(sampling: Sampling) -> Iterator[Sampling]:
+    yield sampling
+    if sampling.looks and sampling.listens:
+        yield replace(sampling, listens=False)
+        yield replace(sampling, looks=False)
+
+
+def _learned_from(
+    loaded: LoadedModel, prepared: PreparedSet, progress: bool
+) -> tuple[dict[str, tuple[Reference, ...]], float]:
+    """Where the train clips lie, by modality and member, and the length of the shortest."""
+    train = [row for row in prepared.split("train") if row.file]
+    if not any(member.network.frozen for member in loaded.each):
+        train = train[:: len(train) // MOST_CLIPS + 1]  # of frozen encoders, features are kept: the same for all clips
+    scores = score_split(loaded, replace(prepared, rows=tuple(train)), "train", progress=progress)[0] if train else []
+    references = {}
+    for name in MODALITIES:
+        own = [[features[name] for features in score.features] for score in scores if name in score.features[0]]
+        if len(own) >= LEAST_CLIPS:
+            references[name] = tuple(fit_reference(np.array(member)) for member in zip(*own, strict=True))
+    return references, min((row.duration_s for row in train), default=0.0)
+
+
+def _as_they_are(shown: dict[str, dict[int, Score]]) -> dict[int, Score]:
+    """Each clip's score by all that it shows and says."""
+    found: dict[int, Score] = {}
+    for basis in sorted(shown, key=len, reverse=True):  # "face and voice" before "voice" and "face"
+        for place, score in shown[basis].items():
+            found.setdefault(place, score)
+    return found
+
+
+def _fit_curves(scores: dict[int, Score], rows: Sequence[PreparedRow]) -> tuple[Curve, ...]:
+    guess, truth = _pairs(scores, rows)
+    return tuple(fit_curve(guess[:, place], truth[:, place]) for place in range(guess.shape[1]))
+
+
+def _recalibrated_elsewhere(
+    shown: dict[str, dict[int, Score]], rows: Sequence[PreparedRow]
+) -> dict[str, dict[int, Score]]:
+    """The scores by curves that were fitted to the clips of other people."""
+    whole = _as_they_are(shown)
+    whose = {place: rows[place].clip.person or f"clip {place}" for place in whole}
+    people = np.random.default_rng(0).permutation(sorted(set(whose.values()))).tolist()
+    fold = {place: people.index(person) % FOLDS for place, person in whose.items()}
+    curves = [
+        _fit_curves({place: score for place, score in whole.items() if fold[place] != number} or whole, rows)
+        for number in range(FOLDS)
+    ]
+    by_fold = [Uncertainty(KNOWN, {}, {}, recalibration=own) for own in curves]
+    return {
+        basis: {
+            place: replace(score, intensities=by_fold[fold[place]].recalibrate(score)) for place, score in own.items()
+        }
+        for basis, own in shown.items()
+    }
+
+
+def _pairs(scores: dict[int, Score], rows: Sequence[PreparedRow]) -> tuple[Array, Array]:
+    """(n, L) predictions and labels."""
+    guess = np.array([score.intensities for score in scores.values()], dtype=np.float64)
+    return guess, np.array([rows[place].clip.labels for place in scores], dtype=np.float64)
+
+
+def _basis(scores: dict[int, Score], rows: Sequence[PreparedRow], coverage: float) -> Basis:
+    """The widths of one basis."""
+    guess, truth = _pairs(scores, rows)
+    return Basis(len(scores), conformal_half_widths(truth - guess, coverage))
+
+
+def _limits(scores: Iterable[Score], fitted: Uncertainty) -> dict[str, float]:
+    """By modality, the distance that 1 % of clips like these exceed (with few clips: that none of these does)."""
+    found = [fitted.distances(score) for score in scores]
+    limits = {}
+    for name in MODALITIES:
+        own = np.sort([distances[name] for distances in found if name in distances])
+        if len(own):
+            limits[name] = float(own[min(math.ceil((len(own) + 1) * KNOWN), len(own)) - 1]) * (1.0 + ROUNDING)
+    return limits

@@ -1,0 +1,229 @@
+"""How sure a prediction is: split-conformal intervals, recalibration, and reasons to give no answer.
+
+Everything here is fitted on clips that the weights were not fitted on, and kept in the model folder beside them.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from safetensors import SafetensorError
+from safetensors.numpy import load_file, save_file
+
+from reactometer.errors import ModelError
+from reactometer.files import sha256_of
+from reactometer.models.scores import Score
+from reactometer.records import Ends, FloatArray
+
+UNCERTAINTY_FILE, REFERENCES_FILE = "uncertainty.json", "uncertainty.safetensors"
+FORMAT = 1
+
+SHORT = 0.5
+"""A clip is too short when it is less than this share of the shortest one that was learned from; our choice."""
+
+Array = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Reference:
+    """Where the training clips' features of one modality lie: a Gaussian whose smaller variances are one.
+
+    Probabilistic principal components (Tipping & Bishop, J. R. Stat. Soc. B 61, 1999). Of the mean over time of what
+    the encoder makes of a face or voice, not of the vector before the output layer (Lee et al., NeurIPS 2018), in which
+    noise lies where faces do (docs/results.md).
+    """
+
+    mean: FloatArray  # (D,)
+    axes: FloatArray  # (K, D) of length one, orthogonal
+    stds: FloatArray  # (K,)
+    rest: float  # standard deviation along all other directions
+
+    def distance(self, features: FloatArray) -> float:
+        """Mahalanobis' distance over √D: about 1 for clips like those that were learned from."""
+        away = features.astype(np.float64) - self.mean  # (D,)
+        along = self.axes @ away  # (K,)
+        beyond = max(float(away @ away - along @ along), 0.0)
+        return math.sqrt((float(((along / self.stds) ** 2).sum()) + beyond / self.rest**2) / len(away))
+
+
+@dataclass(frozen=True)
+class Basis:
+    """What was found on clips by the same: face and voice, the face alone, or the voice alone."""
+
+    n_clips: int
+    half_widths: tuple[float, ...]  # (L,) of the intervals; 1 where there are too few clips to say anything
+
+
+@dataclass(frozen=True)
+class Curve:
+    """A monotone map of one label's intensities: straight between its points, flat beyond them."""
+
+    x: tuple[float, ...]
+    y: tuple[float, ...]
+
+
+@dataclass(frozen=True)
+class Uncertainty:
+    """Intervals, recalibration and limits of one model, or of an ensemble."""
+
+    coverage: float  # of the intervals, such as 0.9
+    bases: Mapping[str, Basis]
+    fitted_on: Mapping[str, Any]  # which clips, as JSON can hold it
+    shortest_s: float = 0.0  # of the clips that were learned from; 0: not known
+    recalibration: tuple[Curve, ...] = ()  # one a label, or none
+    references: Mapping[str, tuple[Reference, ...]] = field(default_factory=dict)  # by modality, one a member
+    farthest: Mapping[str, float] = field(default_factory=dict)  # by modality: distances of 1 % of clips at most
+
+    def recalibrate(self, score: Score) -> FloatArray:
+        """(L,) the intensities on the labels' scale; the same where there is no curve, or nothing to go by."""
+        if not self.recalibration or not score.has_evidence:
+            return score.intensities
+        pairs = zip(score.intensities, self.recalibration, strict=True)
+        return np.array([np.interp(value, curve.x, curve.y) for value, curve in pairs], dtype=np.float32)
+
+    def intervals(self, score: Score, intensities: FloatArray) -> Ends | None:
+        """The interval of each label around intensities (L,) in [0, 1]; none where there is nothing to go by."""
+        if not score.has_evidence:
+            return None
+        own = self.bases.get(score.basis)
+        half = np.array(own.half_widths) if own else np.ones(len(intensities))
+        low, high = np.clip(intensities - half, 0.0, 1.0), np.clip(intensities + half, 0.0, 1.0)  # (L,) each
+        return tuple((float(one), float(other)) for one, other in zip(low, high, strict=True))
+
+    def distances(self, score: Score) -> dict[str, float]:
+        """By modality, how far a clip is from those that were learned from; mean over an ensemble."""
+        found = {}
+        for name, references in self.references.items():
+            if score.features and len(references) == len(score.features) and name in score.features[0]:
+                pairs = zip(references, score.features, strict=True)
+                found[name] = float(np.mean([reference.distance(own[name]) for reference, own in pairs]))
+        return found
+
+    def doubts(self, score: Score, duration_s: float | None) -> tuple[str, ...]:
+        """Reasons to give no answer, in words, although there is something to go by."""
+        told = []
+        if duration_s is not None and duration_s < SHORT * self.shortest_s:
+            told.append(f"too short: {duration_s:.1f} s; it learned from clips of {self.shortest_s:.1f} s and more")
+        for name, distance in self.distances(score).items():
+            if name in self.farthest and distance > self.farthest[name]:
+                told.append(f"{name} unlike the training data: {distance / self.farthest[name]:.1f} times the limit")
+        return tuple(told)
+
+
+def conformal_half_widths(residuals: npt.ArrayLike, coverage: float) -> tuple[float, ...]:
+    """Half the width of each label's interval, so that it holds a new clip's label with at least this probability.
+
+    Split-conformal prediction: of n absolute residuals the ⌈(n + 1) · coverage⌉-th smallest (Lei et al., J. Am. Stat.
+    Assoc. 113, 2018); valid for clips exchangeable with these, over the draw of both. With fewer than coverage / (1 -
+    coverage) clips there is no such residual, and the interval is all of [0, 1].
+
+    Args:
+        residuals: (n, L) label less prediction.
+        coverage: in (0, 1).
+    """
+    sizes = np.sort(np.abs(np.asarray(residuals, dtype=np.float64)), axis=0)  # (n, L)
+    rank = math.ceil((len(sizes) + 1) * coverage - 1e-9)
+    if rank > len(sizes):
+        return (1.0,) * sizes.shape[1]
+    return _floats(sizes[rank - 1].tolist())
+
+
+def fit_reference(features: npt.ArrayLike, most_axes: int = 32) -> Reference:
+    """The Gaussian of training clips' features (n, D), with a tenth as many axes as clips at most."""
+    values = np.asarray(features, dtype=np.float64)
+    mean = values.mean(axis=0)
+    _, sizes, axes = np.linalg.svd(values - mean, full_matrices=False)
+    variances = sizes**2 / max(len(values) - 1, 1)
+    n_axes = max(1, min(most_axes, len(values) // 10, len(variances) - 1))
+    n_rest = max(values.shape[1] - n_axes, 1)
+    least = 1e-3 * math.sqrt(variances.sum() / values.shape[1]) + 1e-9  # no direction is known exactly
+    stds = np.maximum(np.sqrt(variances[:n_axes]), least)
+    rest = max(math.sqrt(variances[n_axes:].sum() / n_rest), least)
+    return Reference(mean.astype(np.float32), axes[:n_axes].astype(np.float32), stds.astype(np.float32), rest)
+
+
+def fit_curve(predictions: npt.ArrayLike, targets: npt.ArrayLike) -> Curve:
+    """Isotonic regression (SciPy's) of one label on its predictions, (n,) each; a point for each of its levels.
+
+    Points lie at the mean prediction of their level and are joined by straight lines, so that fewer clips are tied.
+    """
+    from scipy.optimize import isotonic_regression
+
+    guess, truth = np.asarray(predictions, dtype=np.float64), np.asarray(targets, dtype=np.float64)
+    order = np.argsort(guess, kind="stable")
+    fitted = isotonic_regression(truth[order])
+    weights = np.diff(fitted.blocks)
+    middles = np.add.reduceat(guess[order], fitted.blocks[:-1]) / weights
+    levels = np.clip(fitted.x[fitted.blocks[:-1]], 0.0, 1.0)
+    return Curve(tuple(middles.tolist()), tuple(levels.tolist()))
+
+
+def save_uncertainty(folder: Path, uncertainty: Uncertainty) -> None:
+    """Write ``uncertainty.json`` and ``uncertainty.safetensors`` into a model folder, over those that are there."""
+    tensors = {
+        f"{modality}/{member}/{name}": np.atleast_1d(np.asarray(value, dtype=np.float32))
+        for modality, references in uncertainty.references.items()
+        for member, reference in enumerate(references)
+        for name, value in vars(reference).items()
+    }
+    save_file(tensors, folder / REFERENCES_FILE)
+    (folder / REFERENCES_FILE).chmod(0o644)
+    about = {name: value for name, value in asdict(uncertainty).items() if name != "references"}
+    about = {"format": FORMAT, **about, "sha256": {REFERENCES_FILE: sha256_of(folder / REFERENCES_FILE)}}
+    (folder / UNCERTAINTY_FILE).write_text(json.dumps(about, indent=2) + "\n", encoding="utf-8")
+
+
+def load_uncertainty(folder: Path) -> Uncertainty | None:
+    """What a model folder holds of it; ``None`` where it was never calibrated.
+
+    Raises:
+        ModelError: damaged, or of another version.
+    """
+    if not (folder / UNCERTAINTY_FILE).is_file():
+        return None
+    try:
+        about: dict[str, Any] = json.loads((folder / UNCERTAINTY_FILE).read_text(encoding="utf-8"))
+        if about["format"] != FORMAT or about["sha256"][REFERENCES_FILE] != sha256_of(folder / REFERENCES_FILE):
+            raise ValueError("another format, or not the tensors that it names")
+        return Uncertainty(
+            coverage=float(about["coverage"]),
+            bases={
+                str(name): Basis(int(own["n_clips"]), _floats(own["half_widths"]))
+                for name, own in about["bases"].items()
+            },
+            fitted_on=dict(about["fitted_on"]),
+            shortest_s=float(about["shortest_s"]),
+            recalibration=tuple(Curve(_floats(own["x"]), _floats(own["y"])) for own in about["recalibration"]),
+            references=_read_references(load_file(folder / REFERENCES_FILE)),
+            farthest={str(name): float(limit) for name, limit in about["farthest"].items()},
+        )
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, SafetensorError) as error:
+        raise ModelError(
+            f"{folder / UNCERTAINTY_FILE}: damaged: {error}",
+            fix="Delete it, or write it anew with 'reactometer calibrate'",
+        ) from error
+
+
+def _read_references(tensors: Mapping[str, FloatArray]) -> dict[str, tuple[Reference, ...]]:
+    parts: dict[str, dict[int, dict[str, FloatArray]]] = {}
+    for key, tensor in tensors.items():
+        modality, member, name = key.split("/")
+        parts.setdefault(modality, {}).setdefault(int(member), {})[name] = tensor
+    return {
+        modality: tuple(
+            Reference(own["mean"], own["axes"], own["stds"], float(own["rest"][0]))
+            for _, own in sorted(members.items())
+        )
+        for modality, members in parts.items()
+    }
+
+
+def _floats(values: Sequence[float]) -> tuple[float, ...]:
+    return tuple(float(value) for value in values)
