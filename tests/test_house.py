@@ -27,7 +27,7 @@ ALLOWED = {
     "comparison": {*GROUND, "data", "models", "training", "evaluation", "tables"},
     "tables": {*GROUND, "evaluation"},
     "printing": {*GROUND, "data", "models", "training", "evaluation", "inference", "walkthrough", "tables"},
-    "printing_evaluate": {*GROUND, "data", "evaluation", "printing"},
+    "printing_evaluate": {*GROUND, "data", "models", "evaluation", "printing"},
     "printing_weights": {*GROUND, "models", "printing"},
     "cli_evaluate": {*GROUND, "data", "models", "evaluation", "printing_evaluate"},
     "cli_weights": {*GROUND, "models", "printing_weights"},

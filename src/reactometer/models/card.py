@@ -11,6 +11,7 @@ from reactometer.errors import OutputError
 from reactometer.models.backbones import STARTER_NAME
 from reactometer.models.folder import LoadedModel, load_model
 from reactometer.models.pretrained import PRETRAINED
+from reactometer.models.uncertainty import Uncertainty
 from reactometer.models.zoo import SYSTEMS
 
 CARD_FILE = "README.md"
@@ -80,6 +81,7 @@ def model_card(model: LoadedModel, name: str, scores: Mapping[str, Any] | None =
         f"An ensemble of {len(model.members)} models: their scores are averaged." if model.members else "",
         *(_about(member) for member in model.each),
         _scores(model.labels, scores) if scores else "",
+        _sure(model.uncertainty) if model.uncertainty else "",
         "An intensity is what raters or the person reported for clips like those it was trained on. It is no reading "
         "of a mind, no diagnosis, and it carries over to other people, cameras and cultures only as far as measured.",
     ]
@@ -150,6 +152,21 @@ def _scores(labels: Sequence[str], metrics: Mapping[str, Any]) -> str:
     lines += ["| | " + " | ".join(MEASURES) + " |", "| --- " * (len(MEASURES) + 1) + "|"]
     lines += [f"| {label} | " + " | ".join(_shown(value) for value in values) + " |" for label, values in rows.items()]
     return "\n".join(lines)
+
+
+def _sure(uncertainty: Uncertainty) -> str:
+    """How wide its intervals are, and what they were fitted to."""
+    own = uncertainty.fitted_on
+    widths = "; ".join(
+        f"by {name} ± {min(basis.half_widths):.2f} to {max(basis.half_widths):.2f}"
+        for name, basis in uncertainty.bases.items()
+    )
+    mapped = " Predictions go through a monotone curve a label." if uncertainty.recalibration else ""
+    return (
+        f"Intervals for {uncertainty.coverage:.0%} of labels (split-conformal, fitted on {own.get('n_clips', '?')} "
+        f"clips of {own.get('name', '?')}, {own.get('split', '?')}): {widths}.{mapped} They hold for clips like those; "
+        "`reactometer calibrate` fits them to yours."
+    )
 
 
 def _shown(value: float | None) -> str:

@@ -128,11 +128,11 @@ def conformal_half_widths(residuals: npt.ArrayLike, coverage: float) -> tuple[fl
         residuals: (n, L) label less prediction.
         coverage: in (0, 1).
     """
-    sizes = np.sort(np.abs(np.asarray(residuals, dtype=np.float64)), axis=0)  # (n, L)
+    sizes: Array = np.sort(np.abs(np.asarray(residuals, dtype=np.float64)), axis=0)  # (n, L)
     rank = math.ceil((len(sizes) + 1) * coverage - 1e-9)
     if rank > len(sizes):
-        return (1.0,) * sizes.shape[1]
-    return _floats(sizes[rank - 1].tolist())
+        return tuple(1.0 for _ in range(sizes.shape[1]))
+    return tuple(float(size) for size in sizes[rank - 1])
 
 
 def fit_reference(features: npt.ArrayLike, most_axes: int = 32) -> Reference:

@@ -1,0 +1,144 @@
+"""Calibration of a model folder: what evaluate and predict then say, and what cannot be calibrated."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pandas as pd
+import pytest
+
+from reactometer.data.cache import PreparedSet
+from reactometer.errors import ConfigError, DataError, OutputError
+from reactometer.evaluation.calibrate import calibrate
+from reactometer.evaluation.evaluate import evaluate
+from reactometer.inference.predictor import predict
+from reactometer.labels import HUME_REACTION
+from reactometer.models.folder import join_models, load_model
+from reactometer.models.scoring import score_items
+from reactometer.models.showing import encoded_clips
+from reactometer.records import FaceSample, FrameState, PreparedClip
+from reactometer.weights import STARTER
+
+ENDS = [f"{label}_{end}" for label in HUME_REACTION for end in ("low", "high")]
+
+
+@pytest.fixture(scope="module")
+def calibrated(frozen_folder: Path, prepared: PreparedSet, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The model whose answers vary, calibrated on all clips of the small data set."""
+    out = tmp_path_factory.mktemp("calibrated") / "model"
+    calibrate(frozen_folder, prepared.folder, split="all", out=out, progress=False)
+    return out
+
+
+def test_intervals_hold_the_labels_they_were_fitted_to(calibrated: Path, prepared: PreparedSet, tmp_path: Path) -> None:
+    """Counted anew from ``intervals.csv`` and the data set's own labels."""
+    evaluation = evaluate(calibrated, prepared.folder, split="all", out=tmp_path, progress=False)
+    table = pd.read_csv(tmp_path / "intervals.csv")
+    truth = np.array([row.clip.labels for row in prepared.rows])
+    low, high = table[ENDS[::2]].to_numpy(), table[ENDS[1::2]].to_numpy()
+    held = (low <= truth) & (truth <= high)
+    said = json.loads((tmp_path / "metrics.json").read_text())["coverage"]
+    assert said["mean"] == pytest.approx(held.mean())
+    assert list(said["by_label"].values()) == pytest.approx(held.mean(axis=0))
+    assert (held.mean(axis=0) >= 0.9).all()
+    assert list(said["mean_width"].values()) == pytest.approx((high - low).mean(axis=0))
+    assert evaluation.coverage is not None
+    assert evaluation.coverage.mean.low <= evaluation.coverage.mean.value <= evaluation.coverage.mean.high
+
+
+def test_predict_gives_the_interval_that_evaluate_gives(
+    calibrated: Path, prepared: PreparedSet, tmp_path: Path
+) -> None:
+    evaluate(calibrated, prepared.folder, split="test", out=tmp_path, progress=False)
+    table = pd.read_csv(tmp_path / "intervals.csv", keep_default_na=False)
+    row = prepared.split("test")[0]
+    (prediction,) = predict([row.clip.path], calibrated, progress=False)
+    assert prediction.coverage == 0.9
+    assert np.array(prediction.intervals).ravel() == pytest.approx(table[ENDS].iloc[0].to_numpy(float), abs=1e-5)
+    assert "; ".join(prediction.doubts) == table.abstain[0]
+    assert all(window.intervals for window in prediction.windows if window.intensities)
+    (smoothed,) = predict([row.clip.path], calibrated, smooth_s=2.0, progress=False)
+    assert not any(window.intervals for window in smoothed.windows)
+    assert smoothed.intervals == prediction.intervals
+
+
+def test_each_modality_alone_has_intervals_of_its_own(calibrated: Path, prepared: PreparedSet) -> None:
+    sure = load_model(calibrated).uncertainty
+    assert sure is not None
+    assert set(sure.bases) == {"face and voice", "face", "voice"}
+    assert set(sure.references) == set(sure.farthest) == {"face", "voice"}
+    evaluation = evaluate(calibrated, prepared.folder, split="all", without="voice", progress=False)
+    assert evaluation.coverage is not None
+    assert set(evaluation.coverage.by_basis) == {"face"}
+    assert evaluation.coverage.by_basis["face"][1] >= 0.9
+
+
+def test_recalibration_brings_predictions_to_scale_and_keeps_their_order(
+    frozen_folder: Path, prepared: PreparedSet, tmp_path: Path
+) -> None:
+    before = evaluate(frozen_folder, prepared.folder, split="all", progress=False)
+    calibrate(frozen_folder, prepared.folder, split="all", recalibrate=True, out=tmp_path / "model", progress=False)
+    after = evaluate(tmp_path / "model", prepared.folder, split="all", progress=False)
+    assert after.metrics.mean_mae < before.metrics.mean_mae
+    for label in HUME_REACTION:
+        order = np.argsort(before.predictions[label].to_numpy(), kind="stable")
+        assert (np.diff(after.predictions[label].to_numpy()[order]) >= -1e-6).all()
+    row = prepared.split("test")[0]
+    (prediction,) = predict([row.clip.path], tmp_path / "model", timeline=False, progress=False)
+    said = after.predictions.set_index("File_ID").loc[row.clip.clip_id].to_numpy(float)
+    assert prediction.intensities == pytest.approx(said, abs=1e-5)
+
+
+def test_an_ensemble_is_calibrated_as_one(
+    frozen_folder: Path, calibrated: Path, prepared: PreparedSet, tmp_path: Path
+) -> None:
+    both = join_models([frozen_folder, calibrated], tmp_path / "both")
+    assert load_model(both).uncertainty is None
+    calibrate(both, prepared.folder, split="all", progress=False)
+    sure, alone = load_model(both).uncertainty, load_model(calibrated).uncertainty
+    assert sure is not None
+    assert alone is not None
+    assert len(sure.references["face"]) == 2
+    assert sure.bases["face"].half_widths == pytest.approx(alone.bases["face"].half_widths, abs=1e-5)
+
+
+def test_a_new_calibration_keeps_what_it_knows_of_the_training_data(
+    calibrated: Path, prepared: PreparedSet, tmp_path: Path
+) -> None:
+    own = Path(shutil.copytree(calibrated, tmp_path / "own"))
+    fitted = calibrate(own, prepared.folder, split="train", coverage=0.8, progress=False)
+    before = load_model(calibrated).uncertainty
+    assert before is not None
+    assert (fitted.references["face"][0].mean == before.references["face"][0].mean).all()
+    kept = load_model(own).uncertainty
+    assert kept is not None
+    assert (kept.coverage, kept.fitted_on["split"]) == (0.8, "train")
+
+
+def test_noise_instead_of_faces_is_told_from_faces(calibrated: Path) -> None:
+    """The model inside the package: noise is no face, and it says so; three tenths of a second are too short."""
+    model, rng = load_model(STARTER, "cpu"), np.random.default_rng(0)
+    crops = [cv2.imencode(".jpg", rng.integers(0, 255, (112, 112, 3), np.uint8))[1].tobytes() for _ in range(6)]
+    samples = tuple(FaceSample(0.05 * place, FrameState.FACE, crop_jpeg=crop) for place, crop in enumerate(crops))
+    items = encoded_clips(model.network, [PreparedClip(0.0, 0.3, samples, None)], model.sampling)
+    (score,) = score_items(model.network.on_features(), items)
+    assert model.uncertainty is not None
+    told = model.uncertainty.doubts(score, 0.3)
+    assert told[0].startswith("too short: 0.3 s")
+    assert told[1].startswith("face unlike the training data")
+
+
+def test_what_cannot_be_calibrated_is_said(frozen_folder: Path, prepared: PreparedSet, tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"too few clips in split 'val'.*expected at least 20"):
+        calibrate(frozen_folder, prepared.folder, out=tmp_path / "a", progress=False)
+    with pytest.raises(DataError, match=r"no split 'vall'.*val"):
+        calibrate(frozen_folder, prepared.folder, split="vall", progress=False)
+    with pytest.raises(ConfigError, match="coverage is a share of clips"):
+        calibrate(frozen_folder, prepared.folder, coverage=90, progress=False)
+    with pytest.raises(OutputError, match="exists"):
+        calibrate(frozen_folder, prepared.folder, split="all", out=tmp_path, progress=False)
+    assert not (frozen_folder / "uncertainty.json").exists()
