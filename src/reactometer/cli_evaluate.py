@@ -68,6 +68,29 @@ def calibrate(
     printing.print_uncertainty(fitted, str(out or model))
 
 
+def report(
+    model: Annotated[Path, typer.Argument(metavar="MODEL", help="A model folder, as 'train' writes it.")],
+    data: DataArgument,
+    out: Annotated[Path, typer.Option(help="The folder for report.html and what it rests on.")] = Path("report"),
+    split: SplitOption = None,
+    by: ByOption = None,
+    groups: Annotated[str | None, typer.Option(help="Columns of the manifest to compare by, with commas.")] = None,
+    degradation: Annotated[
+        bool, typer.Option(help="Score clips made harder to read, too; takes twenty times as long as a score.")
+    ] = True,
+    cache: CacheOption = None,
+    device: DeviceOption = "auto",
+) -> None:
+    """Write one page with all there is to say of a model's scores; it opens anywhere, without a network."""
+    from reactometer.evaluation.report import report as run
+
+    columns = [column.strip() for column in (groups or "").split(",") if column.strip()]
+    page = run(
+        model, data, out, split=split, by=by, groups=columns, degradation=degradation, cache=cache, device=device
+    )
+    printing.print_report(page)
+
+
 def compare_predictions(
     first: Annotated[Path, typer.Argument(metavar="A.csv", help="predictions.csv, as 'evaluate --out' writes it.")],
     second: Annotated[Path, typer.Argument(metavar="B.csv", help="The other model's, of the same clips.")],

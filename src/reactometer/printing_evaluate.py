@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rich.markup import escape
@@ -15,7 +16,7 @@ if TYPE_CHECKING:
     from reactometer.evaluation.paired import Difference, Paired
     from reactometer.models.uncertainty import Uncertainty
 
-__all__ = ["print_audit", "print_evaluation", "print_paired", "print_split", "print_uncertainty"]
+__all__ = ["print_audit", "print_evaluation", "print_paired", "print_report", "print_split", "print_uncertainty"]
 
 NAMES = {"mean_pearson": "mean Pearson", "mean_ccc": "mean CCC", "mean_mae": "mean MAE"}
 
@@ -38,6 +39,12 @@ def print_uncertainty(fitted: Uncertainty, folder: str) -> None:
     if not fitted.references:
         results.print("how far a clip is from the training data is not known: these data have no split 'train'")
     results.print(f"model: {escape(folder)}")
+
+
+def print_report(page: Path) -> None:
+    """Say where the page is, and what lies beside it."""
+    results.print(f"report: {escape(str(page))}")
+    results.print(f"model card from the same figures: {escape(str(page.with_name('card.md')))}")
 
 
 def print_paired(paired: Paired, first: str, second: str) -> None:

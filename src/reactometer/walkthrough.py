@@ -14,6 +14,7 @@ from reactometer.console import messages, progress_bar
 from reactometer.data.cache import PreparedSet
 from reactometer.data.prepare import prepare
 from reactometer.data.simulate import simulate
+from reactometer.evaluation.baselines import constant_baseline, shuffled_scores
 from reactometer.evaluation.evaluate import Evaluation, evaluate
 from reactometer.evaluation.metrics import measure
 from reactometer.inference.predictor import predict
@@ -22,7 +23,6 @@ from reactometer.training.fit import train
 
 SIZE_PX = 64
 """Side of the demo's crops, pixels: small, so that a laptop trains in a minute."""
-
 
 SHUFFLES = 200
 
@@ -114,13 +114,12 @@ def _baselines(prepared: PreparedSet, evaluation: Evaluation, seed: int) -> dict
     rows = [row for row in prepared.split("test") if row.clip.labels]
     targets = np.array([row.clip.labels for row in rows])  # (clips, L)
     train_targets = np.array([row.clip.labels for row in prepared.split("train") if row.clip.labels])
-    constant = np.tile(train_targets.mean(axis=0), (len(rows), 1))  # (clips, L)
+    constant = constant_baseline(train_targets, len(rows))  # (clips, L)
     predictions = evaluation.predictions[list(labels)].to_numpy()
-    generator = np.random.default_rng(seed)
-    shuffled = [measure(generator.permutation(targets), predictions, labels).mean_pearson for _ in range(SHUFFLES)]
+    shuffled = shuffled_scores(targets, predictions, labels, SHUFFLES, seed)
     return {
         "constant prediction (the training mean)": measure(targets, constant, labels).mean_pearson,
-        f"shuffled labels (mean of {SHUFFLES} shuffles)": float(np.mean([r for r in shuffled if r is not None])),
+        f"shuffled labels (mean of {SHUFFLES} shuffles)": float(np.mean(shuffled)),
     }
 
 

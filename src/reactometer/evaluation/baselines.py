@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from math import isqrt
 
 import numpy as np
 import numpy.typing as npt
 
 from reactometer.errors import ScoreError
-from reactometer.evaluation.metrics import Array
+from reactometer.evaluation.metrics import Array, measure
 
 
 def constant_baseline(train_targets: npt.ArrayLike, n_clips: int) -> Array:
@@ -55,6 +56,18 @@ def cue_baseline(train_values: npt.ArrayLike, train_targets: npt.ArrayLike, valu
     for place in np.unique(own_range):
         answers[wanted == place] = targets[own_range == place].mean(axis=0)
     return answers
+
+
+def shuffled_scores(
+    targets: npt.ArrayLike, predictions: npt.ArrayLike, labels: Sequence[str], n_shuffles: int = 200, seed: int = 0
+) -> list[float]:
+    """Mean Pearson of predictions (clips, L) against the targets (clips, L) of other clips, drawn anew each time.
+
+    Shuffles without a score, over which a label or prediction is constant, are left out.
+    """
+    truth, generator = np.asarray(targets, dtype=np.float64), np.random.default_rng(seed)
+    scores = [measure(generator.permutation(truth), predictions, labels).mean_pearson for _ in range(n_shuffles)]
+    return [score for score in scores if score is not None]
 
 
 def length_baseline(
