@@ -1,0 +1,72 @@
+"""The report: a page that a real browser draws without a network, whose figures are those of evaluate."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from reactometer.data.cache import PreparedSet
+from reactometer.errors import ModelError
+from reactometer.evaluation.report import report
+
+BROWSER = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+QUIET = [
+    *("--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-sync"),
+    *("--disable-background-networking", "--disable-component-update", "--virtual-time-budget=20000"),
+]
+
+
+@pytest.fixture(scope="module")
+def out(frozen_folder: Path, prepared: PreparedSet, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A report on the small data set, one of whose clips has a name that would like to be code."""
+    folder = tmp_path_factory.mktemp("report")
+    data = Path(shutil.copytree(prepared.folder, folder / "data"))
+    table = pd.read_csv(data / "manifest.csv", dtype=str, keep_default_na=False)
+    table.loc[0, table.columns[0]] = "</script><script>document.title='taken'</script>"
+    table.to_csv(data / "manifest.csv", index=False)
+    report(frozen_folder, data, folder / "out", split="all", degradation=False, progress=False)
+    return folder / "out"
+
+
+def test_it_needs_nothing_from_elsewhere(out: Path) -> None:
+    text = (out / "report.html").read_text(encoding="utf-8")
+    body = text[text.rindex("</head>") :]
+    assert 'src="http' not in body
+    assert "<link" not in text[: text.index("<style>")]
+    assert {path.name for path in out.iterdir()} >= {"report.html", "card.md", "metrics.json", "predictions.csv"}
+
+
+def test_its_figures_are_those_of_the_evaluation(out: Path) -> None:
+    said = json.loads((out / "metrics.json").read_text())
+    text = (out / "report.html").read_text(encoding="utf-8")
+    assert f"<b>{said['mean_pearson']:.3f}</b>" in text
+    low, high = said["intervals"]["mean_pearson"]
+    assert f"{low:.3f} to {high:.3f}" in text
+    for kind in ("pearson", "mean_ccc", "mean_mae"):
+        values = said[kind].values() if isinstance(said[kind], dict) else [said[kind]]
+        assert all(f"{value:.3f}" in text for value in values)
+    card = (out / "card.md").read_text(encoding="utf-8")
+    assert f"{said['mean_pearson']:.4f}" in card
+
+
+@pytest.mark.skipif(BROWSER is None, reason="no Chromium here")
+def test_a_browser_draws_it(out: Path, tmp_path: Path) -> None:
+    """Every figure is drawn as SVG by the page's own script, and no name in the data runs as one."""
+    command = [str(BROWSER), *QUIET, f"--user-data-dir={tmp_path}", "--dump-dom", (out / "report.html").as_uri()]
+    dom = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True).stdout
+    figures = dom.count("plotly-graph-div")
+    assert figures >= 2
+    assert dom.count("main-svg") >= figures
+    assert "<title>taken" not in dom
+    assert dom.count('class="worst"') == 1
+
+
+def test_a_model_that_is_none_is_said(prepared: PreparedSet, tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match="no such model folder"):
+        report(tmp_path / "nothing", prepared.folder, tmp_path / "out", progress=False)
+    assert not (tmp_path / "out").exists()
