@@ -23,6 +23,8 @@ from reactometer.models.zoo import Encoders, build_model, rebuild_encoders, samp
 
 FORMAT = 2
 WEIGHTS_FILE, DESCRIPTION_FILE = "weights.safetensors", "model.json"
+DEGRADATION_FILES = ("degradation.json", "degradation.png")
+"""What 'reactometer degrade' keeps beside them."""
 
 
 @dataclass(frozen=True)

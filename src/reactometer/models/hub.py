@@ -20,13 +20,14 @@ from huggingface_hub.errors import (  # type: ignore[attr-defined]  # HTTPError:
 from reactometer.errors import ConfigError, ModelError, OutputError, WeightsError, suggestion
 from reactometer.files import appearing
 from reactometer.models.card import CARD_FILE, write_card
-from reactometer.models.folder import DESCRIPTION_FILE, WEIGHTS_FILE, load_model
+from reactometer.models.folder import DEGRADATION_FILES, DESCRIPTION_FILE, WEIGHTS_FILE, load_model
 from reactometer.models.pretrained import PRETRAINED
 from reactometer.models.store import REPOSITORY
 
 MEMBERS = ("[0-9][0-9]", "[0-9][0-9][0-9]")
 MODEL_FILES = (
     CARD_FILE,
+    *DEGRADATION_FILES,
     *(f"{folder}{file}" for file in (DESCRIPTION_FILE, WEIGHTS_FILE) for folder in ("", *(f"{m}/" for m in MEMBERS))),
 )
 """All that ever goes to the Hub and comes from it, as patterns: a model folder's files, and an ensemble's members'."""
