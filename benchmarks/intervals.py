@@ -15,6 +15,7 @@ import time
 import numpy as np
 
 from reactometer.evaluation.paired import compare_paired
+from reactometer.evaluation.reliability import measure_reliability
 from reactometer.evaluation.resample import KINDS, bootstrap_metrics
 from reactometer.labels import HUME_REACTION
 
@@ -39,6 +40,21 @@ def truth() -> dict[str, float]:
     mae = spread * math.sqrt(2.0 / math.pi) * math.exp(-(BIAS**2) / (2.0 * spread**2))
     mae += BIAS * math.erf(BIAS / (spread * math.sqrt(2.0)))
     return {"pearson": R, "ccc": 2.0 * covariance / (squares + BIAS**2), "mae": mae}
+
+
+def slopes(n_people: int, runs: int) -> float:
+    """Share of the runs and labels in which the slope of truth on prediction is in its interval."""
+    rng, known, groups = (
+        np.random.default_rng(1),
+        R * SPREADS[0] / SPREADS[1],
+        np.arange(n_people).repeat(CLIPS_A_PERSON),
+    )
+    held = []
+    for run in range(runs):
+        targets, guess = simulated(rng, n_people)
+        found = measure_reliability(targets, guess, HUME_REACTION, groups=list(groups), n_resamples=1000, seed=run)
+        held += [own.slope.low <= known <= own.slope.high for own in found.by_label if own.slope]
+    return float(np.mean(held))
 
 
 def main() -> None:
@@ -72,6 +88,10 @@ def main() -> None:
                     held[f"{by} {kind}"].append(own.low <= known[kind] <= own.high)
         shares = ", ".join(f"{name} {np.mean(each):.1%}" for name, each in held.items() if each)
         print(f"{n_people} people: the 95 % interval of the mean holds the truth by {shares}")
+    for n_people in (20, 50):
+        print(
+            f"{n_people} people: the 95 % interval of a label's slope holds it by person {slopes(n_people, runs):.1%}"
+        )
     for n_people, scale in ((10, 1.0), (50, 1.0), (50, 0.2)):
         groups = list(np.repeat(np.arange(n_people), CLIPS_A_PERSON))
         found = []

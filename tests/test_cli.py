@@ -49,6 +49,18 @@ def test_the_main_job_from_a_data_set_to_predictions(run: Run, toml: Path, simul
     metrics = json.loads((tmp_path / "scores" / "metrics.json").read_text())
     assert f"test: {metrics['n_clips']} clips" in printed
     assert "[95 % interval]: 2000 resamples by person" in printed
+    assert "slope: of truth on prediction" in printed
+    status, printed, _ = run("evaluate", "--model", out / "model", cache, "--split", "all", "--groups", "country, age")
+    assert status == 0
+    assert "South Africa" in printed
+    assert re.search(r"in brackets: too few to tell apart from all others \(.*age \d+-\d+", printed)
+    assert "0 differences looked at, 0 shown" in printed
+    status, printed, _ = run("degrade", out / "model", cache, "--resamples", 100)
+    assert status == 0
+    assert "face crop, pixels a side" in printed
+    assert "noise" not in printed
+    assert str(out / "model" / "degradation.json") in printed
+    assert (out / "model" / "degradation.png").is_file()
     own = tmp_path / "scores" / "predictions.csv"
     status, printed, _ = run("compare-predictions", own, own, "--data", cache, "--by", "clip", "--resamples", 200)
     assert status == 0

@@ -33,7 +33,10 @@ def evaluate(
     without: Annotated[str | None, typer.Option(help="face or voice: take it away from a model of both.")] = None,
     by: ByOption = None,
     resamples: ResamplesOption = 2000,
-    out: Annotated[Path | None, typer.Option(help="A folder for predictions.csv and metrics.json.")] = None,
+    groups: Annotated[
+        str | None, typer.Option(metavar="COLUMNS", help="Scores by group of these columns too, e.g. age,country.")
+    ] = None,
+    out: Annotated[Path | None, typer.Option(help="A folder for predictions.csv, metrics.json and pictures.")] = None,
     cache: CacheOption = None,
     device: DeviceOption = "auto",
 ) -> None:
@@ -41,9 +44,12 @@ def evaluate(
     from reactometer.evaluation.evaluate import evaluate as run
     from reactometer.models.folder import load_model
 
-    loaded = load_model(model, device)
-    evaluation = run(loaded, data, split=split, without=without, by=by, n_resamples=resamples, out=out, cache=cache)
+    columns, loaded = [name.strip() for name in (groups or "").split(",") if name.strip()], load_model(model, device)
+    evaluation = run(
+        loaded, data, split=split, without=without, by=by, n_resamples=resamples, groups=columns, out=out, cache=cache
+    )
     printing.print_evaluation(evaluation)
+    printing.print_groups(evaluation.groups)
     raise typer.Exit(SOME_FAILED if evaluation.failed else OK)
 
 
@@ -89,6 +95,25 @@ def report(
         model, data, out, split=split, by=by, groups=columns, degradation=degradation, cache=cache, device=device
     )
     printing.print_report(page)
+
+
+def degrade(
+    model: Annotated[Path, typer.Argument(metavar="MODEL", help="A model folder.")],
+    data: DataArgument,
+    split: SplitOption = None,
+    by: ByOption = None,
+    resamples: Annotated[int, typer.Option(min=100, help="Resamples of the intervals.")] = 2000,
+    out: Annotated[
+        Path | None, typer.Option(help="Where degradation.json and degradation.png go; default: into MODEL.")
+    ] = None,
+    cache: CacheOption = None,
+    device: DeviceOption = "auto",
+) -> None:
+    """Score a model where the face is hidden, the sound is noisy, the crops are small, the frames are few."""
+    from reactometer.evaluation.degradation import degrade as run
+
+    found = run(model, data, split=split, by=by, n_resamples=resamples, out=out, cache=cache, device=device)
+    printing.print_degradation(found, out or model)
 
 
 def compare_predictions(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -111,23 +112,24 @@ def print_submission(path: Path) -> None:
 
 def print_evaluation(evaluation: Evaluation) -> None:
     """Print the table of scores and how the clips were counted."""
-    metrics, intervals = evaluation.metrics, evaluation.intervals
-    table = Table(
-        "emotion", "Pearson", "CCC", "MAE", title=f"{evaluation.split}: {metrics.n_clips} clips", title_justify="left"
-    )
+    metrics, intervals, reliability = evaluation.metrics, evaluation.intervals, evaluation.reliability
+    names = ["emotion", "Pearson", "CCC", "MAE", *(["slope"] if reliability else [])]
+    table = Table(*names, title=f"{evaluation.split}: {metrics.n_clips} clips", title_justify="left")
     scores: dict[str, Sequence[float | None]] = {"pearson": metrics.pearson, "ccc": metrics.ccc, "mae": metrics.mae}
     for place, label in enumerate(metrics.labels):
         ends = {kind: intervals.by_label[kind][place] if intervals else None for kind in scores}
-        table.add_row(label, *(_with_interval(own[place], ends[kind]) for kind, own in scores.items()))
+        slope = reliability.by_label[place].slope if reliability else None
+        last = [with_interval(slope.value if slope else None, slope, 2)] if reliability else []
+        table.add_row(label, *(with_interval(own[place], ends[kind]) for kind, own in scores.items()), *last)
     table.add_section()
     means = {"pearson": metrics.mean_pearson, "ccc": metrics.mean_ccc, "mae": metrics.mean_mae}
     ends = {kind: intervals.mean[kind] if intervals else None for kind in means}
-    table.add_row("mean", *(_with_interval(own, ends[kind]) for kind, own in means.items()), style="bold")
+    table.add_row("mean", *(with_interval(own, ends[kind]) for kind, own in means.items()), style="bold")
     results.print(table)
     if intervals:
         units = f"{intervals.n_resamples} resamples by {intervals.unit} ({intervals.n_units} of them)"
         few = ": so few make it too narrow" if intervals.n_units <= FEW_UNITS else ""
-        results.print(escape(f"[95 % interval]: {units}{few}"))
+        results.print(escape(f"[95 % interval]: {units}{few}; slope: of truth on prediction, 1 where calibrated"))
     if evaluation.coverage:
         _print_coverage(evaluation.coverage)
     if evaluation.person_norm:
@@ -195,17 +197,18 @@ def print_demo(result: DemoResult) -> None:
     results.print(f"done in {result.seconds:.0f} s")
 
 
-def shown(value: float | None) -> str:
-    """Four decimals, or "undefined"."""
-    return "undefined" if value is None else f"{value:.4f}"
+def shown(value: float | None, decimals: int = 4) -> str:
+    """So many decimals, or "undefined"."""
+    return "undefined" if value is None else f"{value:.{decimals}f}"
 
 
-def _with_interval(value: float | None, interval: Interval | None) -> str:
-    """ "0.8930 [.852 .921]"."""
+def with_interval(value: float | None, interval: Interval | None, decimals: int = 4) -> str:
+    """ "0.8930 [.852 .921]"; an end has a decimal less, but at least two."""
     if interval is None:
-        return shown(value)
-    ends = " ".join(f"{end:.3f}".replace("0.", ".", 1) for end in (interval.low, interval.high))
-    return escape(f"{shown(value)} [{ends}]")
+        return shown(value, decimals)
+    ends = [f"{end:.{max(2, decimals - 1)}f}" for end in (interval.low, interval.high)]
+    low, high = (re.sub("^(-?)0", r"\1", end) for end in ends)
+    return escape(f"{shown(value, decimals)} [{low} {high}]")
 
 
 def _print_bars(prediction: Prediction, width: int = 40) -> None:

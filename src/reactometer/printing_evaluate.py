@@ -2,23 +2,35 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rich.markup import escape
 from rich.table import Table
 
-from reactometer.printing import print_evaluation, results
+from reactometer.printing import print_evaluation, results, shown, with_interval
 
 if TYPE_CHECKING:
     from reactometer.data.disjoint import CleanSplit
     from reactometer.evaluation.audit import Audit
+    from reactometer.evaluation.degradation import Curve, Degradation, Point
+    from reactometer.evaluation.groups import Group, Grouping
     from reactometer.evaluation.paired import Difference, Paired
     from reactometer.models.uncertainty import Uncertainty
 
-__all__ = ["print_audit", "print_evaluation", "print_paired", "print_report", "print_split", "print_uncertainty"]
+__all__ = [
+    "print_audit",
+    "print_degradation",
+    "print_evaluation",
+    "print_groups",
+    "print_paired",
+    "print_report",
+    "print_split",
+    "print_uncertainty",
+]
 
-NAMES = {"mean_pearson": "mean Pearson", "mean_ccc": "mean CCC", "mean_mae": "mean MAE"}
+NAMES = {"mean_pearson": "mean Pearson", "mean_ccc": "mean CCC", "mean_mae": "mean MAE", "mean_bias": "mean bias"}
 
 
 def print_uncertainty(fitted: Uncertainty, folder: str) -> None:
@@ -72,6 +84,82 @@ def print_paired(paired: Paired, first: str, second: str) -> None:
     if paired.n_left_out:
         results.print(f"{paired.n_left_out} clips with labels of the same splits are in neither file: no full score")
     results.print(_verdict(paired.differences[0]))
+
+
+def print_groups(groupings: Sequence[Grouping]) -> None:
+    """Print a table a column, and the differences that are shown; a small group's numbers are in brackets."""
+    for grouping in groupings:
+        results.print(_group_table(grouping))
+        small = [group.name for group in grouping.groups if group.is_small]
+        for group in grouping.groups:
+            for own in group.numbers:
+                if own.is_shown and own.difference:
+                    what = f"{own.measure} of {own.label}" if own.label else NAMES[f"mean_{own.measure}"]
+                    apart = with_interval(own.difference.value, own.difference)
+                    results.print(f"{escape(group.name)}: {what} differs from all other clips' by {apart}")
+        if small:
+            results.print(f"in brackets: too few to tell apart from all others ({escape(', '.join(small))})")
+    if groupings:
+        results.print(_of_many_looks(groupings))
+
+
+def _group_table(grouping: Grouping) -> Table:
+    people = [] if grouping.unit == "clip" else [{"person": "people", "stimulus": "stimuli"}[grouping.unit]]
+    table = Table(grouping.column, "clips", *people, "Pearson", "bias", "MAE", "no face", "no sound")
+    for group in grouping.groups:
+        counts = [str(group.n_clips), *([str(group.n_units)] if people else [])]
+        scores = [_of_group(group, measure) for measure in ("pearson", "bias", "mae")]
+        shares = [group.number(f"clips_without_{what}").value for what in ("face", "sound")]
+        table.add_row(escape(group.name), *counts, *scores, *(f"{own.value:.0%}" if own else "" for own in shares))
+    return table
+
+
+def _of_group(group: Group, measure: str) -> str:
+    """The mean over the emotions, with its interval unless the group is small."""
+    own = group.number(measure).value
+    if group.is_small:
+        return f"({shown(own.value if own else None, 3)})"
+    return with_interval(own.value if own else None, None if measure == "mae" else own, 3)
+
+
+def _of_many_looks(groupings: Sequence[Grouping]) -> str:
+    numbers = [own for grouping in groupings for group in grouping.groups for own in group.numbers]
+    return (
+        f"{groupings[0].n_differences} differences looked at, {sum(own.is_shown for own in numbers)} shown: their "
+        f"interval excludes 0 even when corrected for so many (Bonferroni)\nbias: mean prediction less mean truth; "
+        f"95 % intervals: {groupings[0].n_resamples} resamples by {groupings[0].unit}"
+    )
+
+
+def print_degradation(degradation: Degradation, folder: Path) -> None:
+    """Print a table a nuisance, and where the curves are."""
+    for curve in degradation.curves:
+        columns = ("level", "mean Pearson", "loss", "hardest hit")
+        table = Table(*columns, title=curve.nuisance, title_justify="left")
+        for point in curve.points:
+            own, loss = point.intervals.mean["pearson"], with_interval(point.loss.value, point.loss)
+            is_first = point is curve.points[0]
+            mean = with_interval(point.metrics.mean_pearson, own)
+            table.add_row(point.level, mean, "" if is_first else loss, "" if is_first else _hardest_hit(curve, point))
+        results.print(table)
+    units = curve.points[0].intervals
+    results.print(
+        f"{degradation.split}: {curve.points[0].metrics.n_clips} clips; {units.n_resamples} resamples by {units.unit} "
+        f"({units.n_units} of them); loss of mean Pearson paired, a constant prediction counts as 0"
+    )
+    for ending in ("json", "png"):
+        results.print(escape(str(folder / f"degradation.{ending}")))
+
+
+def _hardest_hit(curve: Curve, point: Point) -> str:
+    """The emotion that has lost most of its Pearson, "Fear .57 to .21"."""
+    triples = zip(point.metrics.labels, curve.points[0].metrics.pearson, point.metrics.pearson, strict=True)
+    losses = [
+        (before - after, f"{label} {before:.2f} to {after:.2f}")
+        for label, before, after in triples
+        if before is not None and after is not None
+    ]
+    return max(losses)[1] if losses else ""
 
 
 def print_audit(audit: Audit) -> None:

@@ -87,13 +87,16 @@ def inside(folder: Path) -> set[str]:
 def test_what_was_pushed_and_pulled_scores_the_same_bit_for_bit(hub: SmallHub, model: Path, tmp_path: Path) -> None:
     (model / "secret.txt").write_text("mine")
     (model / "old.pt").write_bytes(b"\x80\x04.")
+    kept = {"degradation.json", "degradation.png"}
+    for name in kept:
+        (model / name).write_text("how the score falls")
     pushed = push(model, NAME)
     assert (pushed.url, pushed.revision, pushed.wrote_card) == (f"{hub.url}/{NAME}", hub.revision(NAME), True)
-    assert set(hub.commits[NAME][-1]) == {*MODEL, ".gitattributes"}
+    assert set(hub.commits[NAME][-1]) == {*MODEL, *kept, ".gitattributes"}
     assert NAME not in hub.private
     assert hub.tokens == {f"Bearer {TOKEN}"}
     assert pull(NAME, tmp_path / "pulled") == tmp_path / "pulled"
-    assert inside(tmp_path / "pulled") == MODEL
+    assert inside(tmp_path / "pulled") == {*MODEL, *kept}
     assert same(tmp_path / "pulled", model)
     assert not torch.equal(*scores(model)[0])
 

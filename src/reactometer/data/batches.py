@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal, NamedTuple
@@ -80,6 +81,9 @@ class Part:
 
 Reader = Callable[[PreparedRow, Part, np.random.Generator | None], Item]
 """Gets what a model is shown of a part of a clip; with a generator, frames are jittered as in training."""
+
+Change = Callable[[PreparedClip, np.random.Generator], PreparedClip]
+"""Makes another clip of a clip; what it draws comes from a generator of the clip's own, the same at every reading."""
 
 
 def pick_frames(
@@ -175,13 +179,17 @@ def _pad(rows: Sequence[tuple[np.ndarray, np.ndarray, np.ndarray]]) -> tuple[Ten
 
 @dataclass(frozen=True)
 class MediaReader:
-    """Reads face crops and sound of prepared clips."""
+    """Reads face crops and sound of prepared clips, changed first where a change is given."""
 
     sampling: Sampling
+    change: Change | None = None
 
     def __call__(self, row: PreparedRow, part: Part, rng: np.random.Generator | None = None) -> Item:
         """What the model is shown of the part, decoded."""
-        clip = cut_clip(load_clip(row), part.start_s, part.end_s)
+        clip = load_clip(row)
+        if self.change is not None:
+            clip = self.change(clip, np.random.default_rng(zlib.crc32(row.clip.clip_id.encode())))
+        clip = cut_clip(clip, part.start_s, part.end_s)
         return to_item(clip, self.sampling, rng or draw_of(part.draw))
 
 

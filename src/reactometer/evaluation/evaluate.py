@@ -14,15 +14,21 @@ from reactometer.data.batches import Sampling
 from reactometer.data.cache import PreparedRow, PreparedSet
 from reactometer.data.sources import open_data
 from reactometer.data.splits import SPLITS
-from reactometer.errors import DataError, ModelError, suggestion
+from reactometer.errors import DataError, ModelError, ScoreError, suggestion
 from reactometer.evaluation.coverage import Coverage, interval_table, measure_coverage
+from reactometer.evaluation.groups import Grouping, as_table, compare_groups, split_column
 from reactometer.evaluation.metrics import Metrics, measure
+from reactometer.evaluation.pictures import draw_reliability
+from reactometer.evaluation.reliability import Reliability, measure_reliability
 from reactometer.evaluation.resample import N_RESAMPLES, Intervals, bootstrap_metrics, choose_units
 from reactometer.models.folder import LoadedModel, load_model
 from reactometer.models.scores import Score
 from reactometer.models.scoring import score_split
 
 CHOICES = (*SPLITS, "all")
+
+LEAST_RESAMPLES = 100
+"""For differences between groups."""
 
 
 @dataclass(frozen=True)
@@ -39,6 +45,8 @@ class Evaluation:
     intervals: Intervals | None = None  # of the scores; None where no clips were resampled
     coverage: Coverage | None = None  # of the predictions' own intervals; None: the model gives none
     prediction_intervals: pd.DataFrame | None = None  # see coverage.interval_table
+    reliability: Reliability | None = None  # None where no clips were resampled
+    groups: tuple[Grouping, ...] = ()  # one a column asked for
 
 
 def evaluate(
@@ -49,6 +57,7 @@ def evaluate(
     without: str | None = None,
     by: str | None = None,
     n_resamples: int = N_RESAMPLES,
+    groups: Sequence[str] = (),
     out: Path | str | None = None,
     cache: Path | str | None = None,
     batch_size: int = 8,
@@ -66,26 +75,33 @@ def evaluate(
         split: "train", "val", "test" or "all"; default: test, or val where test has no labels.
         without: "face" or "voice", to take that modality away from a model that goes by both.
         by: what the intervals resample: "person", "stimulus" or "clip"; default: person where known, else clip.
-        n_resamples: of the intervals; 0 for none.
-        out: a folder for ``predictions.csv`` and ``metrics.json``.
+        n_resamples: of the intervals; 0 for none, and no reliability.
+        groups: columns of the manifest, such as "age" and "country", by whose values the scores are told apart too.
+        out: a folder for ``predictions.csv``, ``metrics.json``, ``reliability.png`` and, with groups, ``groups.csv``.
         cache: where prepared clips are kept when ``data`` is not prepared yet; default: the user's cache folder.
         batch_size: clips at a time; without influence on the result.
         workers: processes that decode crops beside the model; 0: none.
         progress: show a bar on standard error.
 
     Raises:
-        DataError: no such split, its labels are not the model's, or the unit to resample is not known.
-        ScoreError: the split has too few clips with labels.
+        DataError: no such split or column, its labels are not the model's, or the unit to resample is not known.
+        ScoreError: the split has too few clips with labels, or groups are to be told apart without resamples.
     """
+    if groups and n_resamples < LEAST_RESAMPLES:
+        least = f"at least {LEAST_RESAMPLES}"
+        raise ScoreError("groups are told apart by resamples", got=n_resamples, expected=least, fix="Set --resamples")
     loaded = model if isinstance(model, LoadedModel) else load_model(model)
     sampling = _without(loaded, without)
     prepared = open_for(loaded, data, cache, progress=progress)
-    chosen = _choose(prepared, split)
-    units = choose_units([row.clip for row in prepared.split(chosen) if row.clip.labels], by)
+    chosen = choose_split(prepared, split)
+    scored = [row for row in prepared.split(chosen) if row.clip.labels]
+    units = choose_units([row.clip for row in scored], by)
+    for column in groups:
+        split_column([row.clip for row in scored], column)  # raises, before the work, where there is none
     scores, note = score_split(
         loaded, prepared, chosen, sampling, batch_size=batch_size, workers=workers, progress=progress
     )
-    evaluation = _evaluation(chosen, prepared.split(chosen), scores, loaded, units, n_resamples)
+    evaluation = _evaluation(chosen, prepared.split(chosen), scores, loaded, units, n_resamples, groups)
     evaluation = replace(evaluation, person_norm=note)
     if out is not None:
         write_evaluation(evaluation, Path(out))
@@ -108,7 +124,7 @@ def open_for(
 
 
 def write_evaluation(evaluation: Evaluation, out: Path) -> None:
-    """Write ``predictions.csv``, ``metrics.json`` and, of a model that gives them, ``intervals.csv`` into a folder."""
+    """Write what is known of ``predictions.csv, metrics.json, reliability.png, groups.csv, intervals.csv``."""
     out.mkdir(parents=True, exist_ok=True)
     evaluation.predictions.to_csv(out / "predictions.csv", index=False)
     about = {"split": evaluation.split, "person_norm": evaluation.person_norm, **evaluation.metrics.as_json()}
@@ -116,6 +132,12 @@ def write_evaluation(evaluation: Evaluation, out: Path) -> None:
     about["coverage"] = evaluation.coverage.as_json() if evaluation.coverage else None
     if evaluation.prediction_intervals is not None:
         evaluation.prediction_intervals.to_csv(out / "intervals.csv", index=False)
+    about["reliability"] = evaluation.reliability.as_json() if evaluation.reliability else None
+    about["groups"] = {grouping.column: grouping.as_json() for grouping in evaluation.groups}
+    if evaluation.groups:
+        as_table(evaluation.groups).to_csv(out / "groups.csv", index=False)
+    if evaluation.reliability:
+        draw_reliability(evaluation.reliability, out / "reliability.png")
     (out / "metrics.json").write_text(json.dumps(about, indent=2) + "\n", encoding="utf-8")
 
 
@@ -166,8 +188,12 @@ def _without(loaded: LoadedModel, modality: str | None) -> Sampling:
     return replace(loaded.sampling, looks=modality != "face", listens=modality != "voice")
 
 
-def _choose(prepared: PreparedSet, split: str | None) -> str:
-    """The split asked for; else test, or val where test has no labels."""
+def choose_split(prepared: PreparedSet, split: str | None) -> str:
+    """The split asked for; else test, or val where test has no labels.
+
+    Raises:
+        DataError: no such split, or no clips in it.
+    """
     if split is None:
         has_test = any(row.clip.labels for row in prepared.split("test"))
         split = "test" if has_test else "val"
@@ -185,6 +211,7 @@ def _evaluation(
     loaded: LoadedModel,
     units: tuple[str, list[str] | None],
     n_resamples: int,
+    columns: Sequence[str],
 ) -> Evaluation:
     labels, sure = loaded.labels, loaded.uncertainty
     intensities = np.array([score.intensities for score in scores])  # (clips, L)
@@ -193,11 +220,14 @@ def _evaluation(
     ids, lengths_s = [row.clip.clip_id for row in rows], [row.duration_s for row in rows]
     table = pd.DataFrame(intensities, columns=list(labels))
     table.insert(0, "File_ID", ids)
-    metrics, (unit, groups) = measure(targets, intensities[known], labels), units
-    intervals = None
+    guess, (unit, groups) = intensities[known], units
+    metrics, intervals, reliability, by_group = measure(targets, guess, labels), None, None, None
     if n_resamples:
-        intervals = bootstrap_metrics(
-            targets, intensities[known], labels, unit=unit, groups=groups, n_resamples=n_resamples
+        intervals = bootstrap_metrics(targets, guess, labels, unit=unit, groups=groups, n_resamples=n_resamples)
+        reliability = measure_reliability(targets, guess, labels, unit=unit, groups=groups, n_resamples=n_resamples)
+        scored = [rows[place] for place in known]
+        by_group = compare_groups(
+            scored, targets, guess, labels, columns, unit=unit, groups=groups, n_resamples=n_resamples
         )
     coverage = None
     if sure:
@@ -215,4 +245,6 @@ def _evaluation(
         prediction_intervals=interval_table(list(zip(scores, ids, lengths_s, strict=True)), labels, sure)
         if sure
         else None,
+        reliability=reliability,
+        groups=by_group or (),
     )

@@ -210,8 +210,17 @@ def unit_sums(
     centre = guess.mean(axis=0) if centre is None else centre
     truth, guess = truth - middle, guess - centre
     rows = np.hstack([np.ones((len(truth), 1)), truth, guess, truth**2, guess**2, truth * guess, distance])
+    return UnitSums(sum_units(rows, groups), middle - centre)
+
+
+def sum_units(rows: Array, groups: Sequence[Hashable] | None) -> Array:
+    """(units, columns) sums over each unit, in the order in which units appear, from (clips, columns).
+
+    Raises:
+        ScoreError: as :func:`bootstrap_metrics`.
+    """
     if groups is None:
-        return UnitSums(rows, middle - centre)
+        return rows
     unit, names = pd.factorize(np.fromiter(groups, dtype=object))  # (clips,) place of the clip's group
     if len(unit) != len(rows) or (unit < 0).any() or len(names) < LEAST_CLIPS:
         raise ScoreError(
@@ -221,7 +230,7 @@ def unit_sums(
         )
     sums = np.zeros((len(names), rows.shape[1]))
     np.add.at(sums, unit, rows)
-    return UnitSums(sums, middle - centre)
+    return sums
 
 
 def draw(rows: Array, n_resamples: int, seed: int) -> Array:

@@ -24,8 +24,9 @@ from reactometer.models.zoo import Encoders, build_model, rebuild_encoders, samp
 
 FORMAT = 2
 WEIGHTS_FILE, DESCRIPTION_FILE = "weights.safetensors", "model.json"
-FILES = (DESCRIPTION_FILE, WEIGHTS_FILE, UNCERTAINTY_FILE, REFERENCES_FILE)
-"""All that a model folder may hold for this package; the last two once it is calibrated."""
+DEGRADATION_FILES = ("degradation.json", "degradation.png")
+FILES = (DESCRIPTION_FILE, WEIGHTS_FILE, UNCERTAINTY_FILE, REFERENCES_FILE, *DEGRADATION_FILES)
+"""All that a model folder may hold for this package, besides its card; only the first two are needed."""
 
 
 @dataclass(frozen=True)

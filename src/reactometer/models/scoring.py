@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from functools import partial
 from itertools import groupby
@@ -17,7 +17,7 @@ from reactometer.models.folder import LoadedModel
 from reactometer.models.network import ReactionModel
 from reactometer.models.pooling import masked_moments
 from reactometer.models.scores import MODALITIES, Score, average_scores, join_parts
-from reactometer.models.showing import by_person, ranked, show
+from reactometer.models.showing import Showing, by_person, ranked, show
 
 MOST_STEPS = 5000
 """Steps of sound in one batch of a stream: about one part of a minute, and many short windows."""
@@ -97,20 +97,40 @@ def score_split(
     rows, sampling = prepared.split(split), sampling or loaded.sampling
     by_member, note = [], None
     for member in loaded.each:
-        showing = ranked(show(member.network, prepared, (split,), sampling, progress=progress))
-        read = showing.read
-        if member.config.model.person_norm:
-            people = by_person(showing, rows)
-            read, note = people, people.describe(rows)
+        showing = show(member.network, prepared, (split,), sampling, progress=progress)
         with progress_bar(f"scoring {split}", len(rows), progress) as advance:
-            scores = []
-            for score in score_rows(
-                showing.network, rows, read, draws=sampling.draws, batch_size=batch_size, workers=workers
-            ):
-                scores.append(score)
-                advance()
+            scores, note = score_shown(
+                member, showing, rows, sampling, batch_size=batch_size, workers=workers, advance=advance
+            )
         by_member.append(scores)
     scores = average_scores(by_member)
     if loaded.uncertainty:
         scores = [replace(score, intensities=loaded.uncertainty.recalibrate(score)) for score in scores]
+    return scores, note
+
+
+def score_shown(
+    member: LoadedModel,
+    showing: Showing,
+    rows: Sequence[PreparedRow],
+    sampling: Sampling,
+    *,
+    batch_size: int = 8,
+    workers: int = 0,
+    advance: Callable[[], None] = lambda: None,
+) -> tuple[list[Score], str | None]:
+    """One model's scores of clips that are ready to be shown to it, ``advance`` called once a clip.
+
+    Returns:
+        As :func:`score_split`.
+    """
+    showing, note = ranked(showing), None
+    read = showing.read
+    if member.config.model.person_norm:
+        people = by_person(showing, rows)
+        read, note = people, people.describe(rows)
+    scores = []
+    for score in score_rows(showing.network, rows, read, draws=sampling.draws, batch_size=batch_size, workers=workers):
+        scores.append(score)
+        advance()
     return scores, note

@@ -11,7 +11,18 @@ import numpy as np
 import torch
 
 from reactometer.console import progress_bar
-from reactometer.data.batches import Item, MediaReader, Part, Reader, Sampling, collate, draw_of, parts_of, to_item
+from reactometer.data.batches import (
+    Change,
+    Item,
+    MediaReader,
+    Part,
+    Reader,
+    Sampling,
+    collate,
+    draw_of,
+    parts_of,
+    to_item,
+)
 from reactometer.data.cache import FEATURES, PreparedRow, PreparedSet
 from reactometer.data.features import FeatureStore, open_store, write_store
 from reactometer.data.people import Moments, PersonReader, measure_people
@@ -47,6 +58,17 @@ def show(
     for split in splits[1:]:
         store |= _encode_split(model, prepared, split, whole, progress)
     return Showing(model.on_features(), _Hidden(store, sampling))
+
+
+def changed(showing: Showing, model: ReactionModel, sampling: Sampling, stream: str, change: Change) -> Showing:
+    """The same clips shown to the same model, one stream ("face" or "voice") of them changed before it is encoded.
+
+    Of frozen encoders, the other stream's features are those of ``showing``, and nothing is kept of the changed one's.
+    """
+    if not model.frozen:
+        return Showing(model, MediaReader(sampling, change))
+    only = replace(sampling, looks=stream == "face", listens=stream == "voice")
+    return replace(showing, read=_Changed(showing.read, model, MediaReader(only, change), stream))
 
 
 def by_person(showing: Showing, rows: Sequence[PreparedRow]) -> PersonReader:
@@ -128,6 +150,22 @@ class _Hidden:
         if not self.sampling.listens:
             item = replace(item, voice=item.voice[:0], voice_times_s=item.voice_times_s[:0])
         return item
+
+
+@dataclass(frozen=True)
+class _Changed:
+    """Reads features, those of one stream encoded anew from the changed clip."""
+
+    read: Reader
+    model: ReactionModel
+    read_changed: Reader  # pictures or sound
+    stream: str
+
+    def __call__(self, row: PreparedRow, part: Part, rng: np.random.Generator | None = None) -> Item:
+        item, own = self.read(row, part, rng), encode_item(self.model, self.read_changed(row, part, rng))
+        if self.stream == "face":
+            return replace(item, frames=own.frames, seen=own.seen, times_s=own.times_s)
+        return replace(item, voice=own.voice, voice_times_s=own.voice_times_s)
 
 
 def _encode_split(

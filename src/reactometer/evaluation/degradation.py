@@ -1,0 +1,199 @@
+"""A model's score where clips are harder to read: the face hidden, noise in the sound, few pixels, few frames."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from reactometer.console import progress_bar
+from reactometer.data.batches import Change
+from reactometer.data.cache import PreparedSet
+from reactometer.errors import ModelError, OutputError
+from reactometer.evaluation.evaluate import choose_split, open_for
+from reactometer.evaluation.metrics import Array, Metrics, measure
+from reactometer.evaluation.pictures import draw_degradation
+from reactometer.evaluation.resample import (
+    N_RESAMPLES,
+    Interval,
+    Intervals,
+    bootstrap_difference,
+    bootstrap_metrics,
+    choose_units,
+)
+from reactometer.media.degrade import add_noise, hide_face, mute, shrink_faces, thin_frames
+from reactometer.models.folder import DEGRADATION_FILES, LoadedModel, load_model
+from reactometer.models.scores import average_scores
+from reactometer.models.scoring import score_shown
+from reactometer.models.showing import changed, show
+
+HIDDEN_SHARES = (0.25, 0.5, 0.75, 0.9, 1.0)
+SNR_DB = (20, 10, 5, 0, -5)
+SIDES_PX = (112, 56, 28, 14, 8)
+RATE_STEPS = (2, 5, 10, 25)
+"""What is tried; our choice. Of the sides, those smaller than the crops; of the rates, the prepared one over these."""
+
+
+@dataclass(frozen=True)
+class Nuisance:
+    """One thing that makes clips harder to read, from harmless to severe."""
+
+    name: str  # with its unit
+    stream: str  # "face" or "voice": what it touches
+    untouched: str  # what the clips as they are have of it, in words
+    levels: tuple[tuple[str, Change], ...]  # in words; what is done to a clip
+
+
+@dataclass(frozen=True)
+class Point:
+    """A model's scores at one level of a nuisance."""
+
+    level: str
+    metrics: Metrics
+    intervals: Intervals
+    loss: Interval  # of mean Pearson against the clips as they are, paired; a constant prediction counts as 0
+
+    def as_json(self) -> dict[str, Any]:
+        """The level, the scores as in ``metrics.json``, and the loss with its interval."""
+        loss = {"value": self.loss.value, "interval": [self.loss.low, self.loss.high]}
+        return {"level": self.level, **self.metrics.as_json(), "intervals": self.intervals.as_json(), "loss": loss}
+
+
+@dataclass(frozen=True)
+class Curve:
+    """A model's scores over the levels of one nuisance, the clips as they are first."""
+
+    nuisance: str
+    points: tuple[Point, ...]
+
+
+@dataclass(frozen=True)
+class Degradation:
+    """All curves of a model on one split."""
+
+    data: str
+    split: str
+    labels: tuple[str, ...]
+    curves: tuple[Curve, ...]
+
+    def as_json(self) -> dict[str, Any]:
+        """What ``degradation.json`` holds."""
+        curves = {curve.nuisance: [point.as_json() for point in curve.points] for curve in self.curves}
+        return {"data": self.data, "split": self.split, "labels": list(self.labels), "curves": curves}
+
+
+def degrade(
+    model: Path | str,
+    data: Path | str,
+    *,
+    split: str | None = None,
+    by: str | None = None,
+    n_resamples: int = N_RESAMPLES,
+    out: Path | str | None = None,
+    cache: Path | str | None = None,
+    device: str = "auto",
+    progress: bool = True,
+) -> Degradation:
+    """Score a model on clips made harder to read, level by level, and keep the curves in its folder.
+
+    What the model does not go by is left out. Whatever is drawn is drawn once a clip: the same stretches stay hidden
+    at a higher share, the same noise only grows. Frozen encoders' features of changed clips are not kept.
+
+    Args:
+        model: a model folder.
+        data: a data set, or a folder prepared before.
+        split: as of :func:`~reactometer.evaluation.evaluate.evaluate`.
+        by: what the intervals resample, as there.
+        n_resamples: of the intervals, at least 1.
+        out: the folder for ``degradation.json`` and ``degradation.png``; default: the model's.
+        cache: where prepared clips are kept when ``data`` is not prepared yet; default: the user's cache folder.
+        device: as :func:`~reactometer.models.folder.load_model` takes it.
+        progress: show a bar on standard error.
+
+    Raises:
+        ModelError: the model takes features of a file, which cannot be made harder to read.
+        DataError: as of :func:`~reactometer.evaluation.evaluate.evaluate`.
+        ScoreError: the split has too few clips with labels, or no label varies.
+        OutputError: the folder cannot be written into.
+    """
+    loaded, out = load_model(model, device), Path(out or model)
+    if loaded.network.given_sizes:
+        raise ModelError(
+            f"{model}: goes by features of a file, which cannot be made harder to read",
+            expected="a model that takes videos",
+            fix="Degrade the videos that the features are computed from",
+        )
+    prepared = open_for(loaded, data, cache, progress=progress)
+    chosen, nuisances = choose_split(prepared, split), nuisances_of(loaded)
+    rows = prepared.split(chosen)
+    known = [place for place, row in enumerate(rows) if row.clip.labels]
+    targets = np.array([rows[place].clip.labels for place in known]).reshape(len(known), len(loaded.labels))
+    measure(targets, targets, loaded.labels)  # raises, before the work, where there is no score
+    unit, groups = choose_units([rows[place].clip for place in known], by)
+    whole, *answers = [answer[known] for answer in _answers(loaded, prepared, chosen, nuisances, progress)]
+
+    def point(level: str, answer: Array) -> Point:
+        metrics = measure(targets, answer, loaded.labels)
+        ends = bootstrap_metrics(targets, answer, loaded.labels, unit=unit, groups=groups, n_resamples=n_resamples)
+        loss = bootstrap_difference(targets, whole, answer, groups=groups, n_resamples=n_resamples)
+        return Point(level, metrics, ends, loss)
+
+    first, rest, curves = point("", whole), iter(answers), []
+    for nuisance in nuisances:
+        others = [point(level, next(rest)) for level, _ in nuisance.levels]
+        curves.append(Curve(nuisance.name, (replace(first, level=nuisance.untouched), *others)))
+    degradation = Degradation(Path(data).resolve().name, chosen, loaded.labels, tuple(curves))
+    write_degradation(degradation, out)
+    return degradation
+
+
+def nuisances_of(loaded: LoadedModel) -> tuple[Nuisance, ...]:
+    """What can be done to the clips that a model is shown, less what touches a modality that it does not go by."""
+    size_px, rate_hz = loaded.config.prepare.size_px, loaded.config.prepare.rate_hz
+    sides_px = [side_px for side_px in SIDES_PX if side_px < size_px]
+    hidden = [(f"{share:.0%}", partial(hide_face, share=share)) for share in HIDDEN_SHARES]
+    noisy: list[tuple[str, Change]] = [(f"{snr_db} dB", partial(add_noise, snr_db=snr_db)) for snr_db in SNR_DB]
+    shrunk = [(f"{side_px}", partial(shrink_faces, side_px=side_px)) for side_px in sides_px]
+    thinned = [(f"{rate_hz / step:g}", partial(thin_frames, step=step)) for step in RATE_STEPS]
+    every = (
+        Nuisance("face hidden, share of the frames", "face", "0%", tuple(hidden)),
+        Nuisance("white noise, signal-to-noise ratio", "voice", "none", (*noisy, ("no sound", mute))),
+        Nuisance("face crop, pixels a side", "face", f"{size_px}", tuple(shrunk)),
+        Nuisance("frames a second", "face", f"{rate_hz:g}", tuple(thinned)),
+    )
+    used = {"face": loaded.sampling.looks, "voice": loaded.sampling.listens}
+    return tuple(nuisance for nuisance in every if used[nuisance.stream] and nuisance.levels)
+
+
+def write_degradation(degradation: Degradation, out: Path) -> None:
+    """Write ``degradation.json`` and ``degradation.png`` into a folder.
+
+    Raises:
+        OutputError: it cannot be written into.
+    """
+    table, picture = (out / name for name in DEGRADATION_FILES)
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        table.write_text(json.dumps(degradation.as_json(), indent=2) + "\n", encoding="utf-8")
+        draw_degradation(degradation, picture)
+    except OSError as error:
+        raise OutputError(f"{out}: cannot be written into: {error.strerror}", fix="Name another with --out") from error
+
+
+def _answers(
+    loaded: LoadedModel, prepared: PreparedSet, split: str, nuisances: Sequence[Nuisance], progress: bool
+) -> list[Array]:
+    """(clips, L) intensities of the clips as they are, then of every level of every nuisance."""
+    rows, sampling, by_member = prepared.split(split), loaded.sampling, []
+    changes = [(nuisance.stream, change) for nuisance in nuisances for _, change in nuisance.levels]
+    for member in loaded.each:
+        whole = show(member.network, prepared, (split,), sampling, progress=progress)
+        shown = [whole, *(changed(whole, member.network, sampling, *change) for change in changes)]
+        with progress_bar("degrading", len(shown) * len(rows), progress) as advance:
+            by_member.append([score_shown(member, own, rows, sampling, advance=advance)[0] for own in shown])
+    return [np.array([score.intensities for score in average_scores(own)]) for own in zip(*by_member, strict=True)]

@@ -1,0 +1,287 @@
+"""Does a model err alike on all kinds of people? Score, bias and what is missing, by the groups of a column."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Iterator, Sequence
+from dataclasses import asdict, dataclass, replace
+from itertools import product
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+from scipy import stats
+
+from reactometer.data.cache import PreparedRow
+from reactometer.errors import DataError, suggestion
+from reactometer.evaluation.metrics import LEAST_CLIPS, Array, pearson
+from reactometer.evaluation.resample import (
+    LEVEL,
+    N_RESAMPLES,
+    Interval,
+    draw,
+    interval,
+    score_sums,
+    sum_units,
+    unit_sums,
+)
+from reactometer.records import Clip
+
+UNKNOWN = "unknown"
+"""The group of the clips that have no value in the column."""
+
+MOST_VALUES, N_BANDS = 10, 4
+"""A column of numbers with more values than that is cut into so many bands, with about as many clips in each."""
+
+SMALL = 30
+"""So few people (or clips, where they are not known) say next to nothing of their group: a Pearson of 30 clips has a
+standard error of .18; and of 21, false claims are made too often (by simulation, as in ``benchmarks/groups.py``)."""
+
+GROUPS_AT_ONCE = 32
+"""Groups whose sums are drawn together: about 25 MB an array of 2,000 resamples."""
+
+SHARES = ("clips_without_face", "frames_with_face", "clips_without_sound")
+COMPARED = ("pearson", "bias")
+"""What a group is compared in with all other clips."""
+
+
+@dataclass(frozen=True)
+class Number:
+    """One number of a group, and how far it is from that of all other clips."""
+
+    measure: str  # "pearson", "bias" (mean prediction less mean truth), "mae", or one of SHARES
+    label: str | None  # None: the mean over the labels, or no matter of labels
+    value: Interval | None  # None: undefined
+    difference: Interval | None = None  # from all other clips; of COMPARED only
+    corrected: Interval | None = (
+        None  # wide enough for all differences looked at (of Pearson: in Fisher's z); None: small
+    )
+
+    @property
+    def is_shown(self) -> bool:
+        """The corrected interval excludes 0: a difference that chance does not explain."""
+        return self.corrected is not None and not self.corrected.low <= 0.0 <= self.corrected.high
+
+
+@dataclass(frozen=True)
+class Group:
+    """The clips that have one value, or values of one band."""
+
+    name: str
+    n_clips: int
+    n_units: int
+    is_small: bool  # too few units, in it or outside it: its numbers say next to nothing, and no difference is shown
+    numbers: tuple[Number, ...]
+
+    def number(self, measure: str, label: str | None = None) -> Number:
+        """The number of that measure and label."""
+        return next(own for own in self.numbers if (own.measure, own.label) == (measure, label))
+
+
+@dataclass(frozen=True)
+class Grouping:
+    """All groups of one column."""
+
+    column: str
+    groups: tuple[Group, ...]
+    unit: str  # what was drawn: "person", "stimulus" or "clip"
+    n_resamples: int
+    n_differences: int  # looked at, over all columns asked for
+
+    def as_json(self) -> dict[str, Any]:
+        """What the field "groups" of ``metrics.json`` holds of a column."""
+        groups = [
+            {**asdict(group), "numbers": [{**asdict(own), "is_shown": own.is_shown} for own in group.numbers]}
+            for group in self.groups
+        ]
+        about = {"unit": self.unit, "n_resamples": self.n_resamples, "n_differences": self.n_differences}
+        return {**about, "groups": groups}
+
+
+def compare_groups(
+    rows: Sequence[PreparedRow],
+    targets: npt.ArrayLike,
+    predictions: npt.ArrayLike,
+    labels: Sequence[str],
+    columns: Sequence[str],
+    *,
+    unit: str = "clip",
+    groups: Sequence[Hashable] | None = None,
+    n_resamples: int = N_RESAMPLES,
+    seed: int = 0,
+) -> tuple[Grouping, ...]:
+    """Score, bias, error and what is missing, for every group of each column, and its distance from all other clips.
+
+    Values have 95 % percentile intervals of the same resampled units as everywhere; the clips of a group vary with the
+    units drawn. A group (or what is outside it) of at most ``SMALL`` units is marked as small.
+
+    **Many looks.** Of 20 differences one is outside its 95 % interval by chance alone. So a difference counts as shown
+    only where 0 is outside the interval for a level of 1 - .05 / (differences looked at in all columns; Bonferroni):
+    the difference ± Student's t, with the units of the smaller side less one as its degrees of freedom, times its
+    standard error, since 2,000 resamples do not reach so far into the tails. The standard error is that of the
+    resamples, or, where that is larger, that of two random sides of these sizes: a small group that happens to have
+    none of the rare large errors looks surer than it is. By simulation (``benchmarks/groups.py``) a call in which
+    nothing differs makes a false claim in at most 5 % of cases. A difference that is not shown may still be there, and
+    one that is shown may have another cause than the column: a group whose labels vary less has a lower Pearson for
+    that alone, and one that was chosen by its labels has a bias.
+
+    Args:
+        rows: the clips.
+        targets: (clips, L) in [0, 1].
+        predictions: (clips, L).
+        labels: L names.
+        columns: of the manifest, upper or lower case; "person" and "stimulus" too.
+        unit: what is drawn as a whole, in a word.
+        groups: the unit of each clip, see :func:`~reactometer.evaluation.resample.choose_units`.
+        n_resamples: how many times to draw; with fewer than 100 the standard errors are not worth much.
+        seed: of the draws.
+
+    Raises:
+        DataError: no such column.
+        ScoreError: as :func:`~reactometer.evaluation.resample.bootstrap_metrics`.
+    """
+    truth, guess = np.asarray(targets, dtype=np.float64), np.asarray(predictions, dtype=np.float64)
+    names = np.arange(len(rows)) if groups is None else pd.factorize(np.fromiter(groups, dtype=object))[0]  # (clips,)
+    insides = {column: split_column([row.clip for row in rows], column) for column in columns}
+    sizes = {column: [_n_units(names, inside) for inside in own.values()] for column, own in insides.items()}
+    n_differences = len(COMPARED) * (1 + len(labels)) * sum(min(both) > SMALL for own in sizes.values() for both in own)
+    groupings = []
+    for column, own in insides.items():
+        drawn = _draw(truth, guess, rows, groups, list(own.values()), n_resamples, seed)
+        told = []
+        for (name, inside), size, arrays in zip(own.items(), sizes[column], drawn, strict=True):
+            numbers = _numbers(labels, *arrays, size, n_differences)
+            told.append(Group(name, int(inside.sum()), size[0], min(size) <= SMALL, numbers))
+        groupings.append(Grouping(column, tuple(told), unit, n_resamples, n_differences))
+    return tuple(groupings)
+
+
+def as_table(groupings: Sequence[Grouping]) -> pd.DataFrame:
+    """A row a number: what ``groups.csv`` holds; empty cells are undefined."""
+    cells = []
+    for grouping in groupings:
+        for group in grouping.groups:
+            about = {"column": grouping.column, "group": group.name, "clips": group.n_clips, "units": group.n_units}
+            for own in group.numbers:
+                its = {"measure": own.measure, "label": own.label, **_ends("", own.value)}
+                apart = {**_ends("difference_", own.difference), "shown": own.is_shown}
+                cells.append({**about, "small": group.is_small, **its, **apart})
+    return pd.DataFrame(cells)
+
+
+def _ends(what: str, own: Interval | None) -> dict[str, float | None]:
+    return {f"{what}{name}": getattr(own, name) if own else None for name in ("value", "low", "high")}
+
+
+def split_column(clips: Sequence[Clip], column: str) -> dict[str, npt.NDArray[np.bool_]]:
+    """(clips,) who is in it, by name of the group: a value, or a band of numbers; the unknown last.
+
+    Raises:
+        DataError: no such column.
+    """
+    cells = np.array(_cells(clips, column), dtype=object)  # (clips,) text
+    known = cells != ""
+    numbers = pd.to_numeric(pd.Series(cells[known]), errors="coerce").to_numpy(dtype=np.float64)
+    groups: dict[str, npt.NDArray[np.bool_]] = {}
+    if len(numbers) and np.isfinite(numbers).all() and len(set(numbers)) > MOST_VALUES:
+        edges = np.unique(np.quantile(numbers, np.arange(1, N_BANDS) / N_BANDS))
+        band = np.full(len(cells), -1)
+        band[known] = np.searchsorted(edges, numbers)  # up to and with its upper edge
+        for place in np.unique(band[known]):
+            own = numbers[band[known] == place]
+            groups[f"{column} {own.min():g}-{own.max():g}"] = band == place
+    else:
+        order = sorted(set(cells[known]), key=float if len(numbers) and np.isfinite(numbers).all() else str)
+        groups = {name: cells == name for name in order}
+    return groups if known.all() else {**groups, UNKNOWN: ~known | groups.get(UNKNOWN, False)}
+
+
+def _cells(clips: Sequence[Clip], column: str) -> list[str]:
+    """Each clip's value in a column of the manifest, "" where it has none."""
+    own = [{key.lower(): value for key, value in clip.attributes.items()} for clip in clips]
+    for cells, clip in zip(own, clips, strict=True):
+        cells |= {name: value for name in ("person", "stimulus") if (value := getattr(clip, name))}
+    known = sorted({name for cells in own for name in cells})
+    if column.lower() not in known:
+        raise DataError(f"no column '{column}' in the manifest", fix=suggestion(column, known) if known else "")
+    return [cells.get(column.lower(), "").strip() for cells in own]
+
+
+def _n_units(names: npt.NDArray[np.intp], inside: npt.NDArray[np.bool_]) -> tuple[int, int]:
+    """Units that have a clip inside, and outside."""
+    return len(np.unique(names[inside])), len(np.unique(names[~inside]))
+
+
+def _keys(labels: Sequence[str]) -> list[tuple[str, str | None]]:
+    """Measure and label of the numbers, in the order of every array of numbers here."""
+    return [*product(("pearson", "bias", "mae"), (None, *labels)), *((name, None) for name in SHARES)]
+
+
+def _draw(
+    truth: Array,
+    guess: Array,
+    rows: Sequence[PreparedRow],
+    units: Sequence[Hashable] | None,
+    insides: Sequence[npt.NDArray[np.bool_]],
+    n_resamples: int,
+    seed: int,
+) -> Iterator[tuple[Array, Array, Array]]:
+    """(1 + R, numbers) of each group, of all other clips, and of everyone: of the clips as they are, then resampled."""
+    sums = unit_sums(truth, guess, None)  # a row a clip
+    counts = [[row.n_faces == 0, row.n_faces, row.n_samples, not row.has_sound] for row in rows]
+    columns = np.hstack([sums.rows, np.array(counts, dtype=np.float64)])  # (clips, C)
+    width, n_labels = columns.shape[1], truth.shape[1]
+    for first in range(0, len(insides), GROUPS_AT_ONCE):
+        few = insides[first : first + GROUPS_AT_ONCE]
+        by_unit = sum_units(np.hstack([columns, *(columns * inside[:, None] for inside in few)]), units)
+        drawn = np.concatenate([by_unit.sum(axis=0, keepdims=True), draw(by_unit, n_resamples, seed)])
+        whole = drawn[:, :width]
+        everyone = _from_sums(whole, sums.offset, n_labels)
+        for place, inside in enumerate(few, start=1):
+            own = drawn[:, place * width : (place + 1) * width]  # (1 + R, C)
+            values = _from_sums(own, sums.offset, n_labels)
+            defined = _defined(truth[inside], guess[inside])
+            values[0, : 1 + n_labels][~defined] = np.nan
+            yield values, _from_sums(whole - own, sums.offset, n_labels), everyone
+
+
+def _from_sums(sums: Array, offset: Array, n_labels: int) -> Array:
+    """(R, numbers) from sums over clips; NaN where there is none."""
+    with np.errstate(invalid="ignore", divide="ignore"):
+        scores = score_sums(sums[:, :-4], offset)  # (R, 3, 1 + L)
+        truth, guess = sums[:, 1 : 1 + n_labels], sums[:, 1 + n_labels : 1 + 2 * n_labels]
+        bias = (guess - truth) / sums[:, :1] - offset  # (R, L)
+        faceless, faces, samples, silent = sums[:, -4:].T
+        shares = np.stack([faceless / sums[:, 0], faces / samples, silent / sums[:, 0]], axis=1)
+    return np.hstack([scores[:, 0], bias.mean(axis=1, keepdims=True), bias, scores[:, 2], shares])
+
+
+def _defined(truth: Array, guess: Array) -> npt.NDArray[np.bool_]:
+    """(1 + L,) whether Pearson is, of all labels together and of each."""
+    each = [r is not None and len(truth) >= LEAST_CLIPS for r in pearson(truth, guess)]
+    return np.array([all(each), *each])
+
+
+def _numbers(
+    labels: Sequence[str], values: Array, others: Array, everyone: Array, size: tuple[int, int], n_differences: int
+) -> tuple[Number, ...]:
+    """From (1 + R, numbers) of a group, of all others, of everyone; so many units are inside, and outside."""
+    numbers = []
+    for place, (measure, label) in enumerate(_keys(labels)):
+        own, apart = values[:, place], values[:, place] - others[:, place]
+        number = Number(measure, label, interval(own) if np.isfinite(own[0]) else None)
+        if measure in COMPARED and np.isfinite(apart[0]):
+            number = replace(number, difference=interval(apart))
+            if min(size) > SMALL:
+                number = replace(number, corrected=_corrected(apart, everyone[:, place], size, n_differences))
+        numbers.append(number)
+    return tuple(numbers)
+
+
+def _corrected(apart: Array, everyone: Array, size: tuple[int, int], n_differences: int) -> Interval:
+    """The interval of a difference (followed by its resamples) at the level for so many; see :func:`compare_groups`."""
+    level, (inside, outside) = 1.0 - (1.0 - LEVEL) / n_differences, size
+    at_random = np.nanstd(everyone[1:]) * np.sqrt((inside + outside) * (1.0 / inside + 1.0 / outside))
+    error = max(float(np.nanstd(apart[1:])), float(at_random))
+    reach = float(stats.t.ppf((1.0 + level) / 2.0, min(size) - 1)) * error
+    return Interval(float(apart[0]), float(apart[0]) - reach, float(apart[0]) + reach, level)

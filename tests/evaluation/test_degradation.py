@@ -1,0 +1,120 @@
+"""A model's score where clips are harder to read: its two ends are what ``evaluate`` measures."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from reactometer.config import Config
+from reactometer.data.cache import FEATURES, PreparedSet
+from reactometer.errors import DataError, ModelError
+from reactometer.evaluation.degradation import Degradation, degrade
+from reactometer.evaluation.evaluate import Evaluation, evaluate
+from reactometer.evaluation.metrics import Metrics
+from reactometer.models.folder import join_models
+from reactometer.training.fit import train
+
+
+def _pearson(metrics: Metrics) -> np.ndarray:
+    return np.array(metrics.pearson, dtype=np.float64)  # None: not a number
+
+
+def _scores(metrics: Metrics) -> np.ndarray:
+    return np.array((*metrics.pearson, *metrics.ccc, *metrics.mae), dtype=np.float64)
+
+
+def _same(metrics: Metrics, evaluation: Evaluation) -> None:
+    np.testing.assert_allclose(_scores(metrics), _scores(evaluation.metrics), atol=1e-6)
+
+
+def _run(model: Path, prepared: PreparedSet, out: Path) -> Degradation:
+    return degrade(model, prepared.folder, split="test", n_resamples=100, out=out, progress=False)
+
+
+def _kept(prepared: PreparedSet) -> set[Path]:
+    return set((prepared.folder / FEATURES).rglob("*"))
+
+
+def test_the_ends_of_the_curves_are_what_evaluate_measures(
+    model_folder: Path, frozen_folder: Path, prepared: PreparedSet, lively: Callable[..., Path], tmp_path: Path
+) -> None:
+    """No face is ``--without face``, no sound ``--without voice``, and no features of changed clips are kept.
+
+    Of an ensemble: one member that was trained whole, and one behind a frozen encoder.
+    """
+    model = join_models([lively(model_folder, tmp_path / "lively"), frozen_folder], tmp_path / "joint")
+    whole, faceless, silent = (
+        evaluate(model, prepared.folder, split="test", without=without, n_resamples=0, progress=False)
+        for without in (None, "face", "voice")
+    )
+    before = _kept(prepared)
+    degradation = _run(model, prepared, tmp_path / "out")
+    assert _kept(prepared) == before
+    curves = {curve.nuisance.split(",")[0]: curve for curve in degradation.curves}
+    assert list(curves) == ["face hidden", "white noise", "face crop", "frames a second"]
+    for curve in curves.values():
+        first, *rest = curve.points
+        _same(first.metrics, whole)
+        assert (first.loss.value, first.loss.low, first.loss.high) == (0.0, 0.0, 0.0)
+        assert np.nanmax(np.abs(_scores(rest[-1].metrics) - _scores(first.metrics))) > 1e-4
+        for point in rest:
+            lost = np.nanmean(_pearson(first.metrics)) - np.nanmean(_pearson(point.metrics))
+            assert point.loss.value == pytest.approx(lost, abs=1e-6)
+    assert [point.level for point in curves["face crop"].points] == ["48", "28", "14", "8"]
+    _same(curves["face hidden"].points[-1].metrics, faceless)
+    _same(curves["white noise"].points[-1].metrics, silent)
+
+
+def test_curves_are_kept_in_the_model_folder(frozen_folder: Path, prepared: PreparedSet, tmp_path: Path) -> None:
+    model = Path(shutil.copytree(frozen_folder, tmp_path / "model"))
+    degradation = degrade(model, prepared.folder, n_resamples=100, progress=False)
+    assert degradation == _run(model, prepared, tmp_path / "elsewhere")
+    _same(
+        degradation.curves[0].points[0].metrics,
+        evaluate(model, prepared.folder, split="test", n_resamples=0, progress=False),
+    )
+    said = json.loads((model / "degradation.json").read_text())
+    assert said == degradation.as_json()
+    assert (said["data"], said["split"], said["labels"]) == (prepared.folder.name, "test", list(prepared.labels))
+    point = said["curves"]["white noise, signal-to-noise ratio"][1]
+    assert point["level"] == "20 dB"
+    assert set(point["pearson"]) == set(prepared.labels)
+    assert point["intervals"]["unit"] == "person"
+    assert point["loss"]["interval"][0] <= point["loss"]["value"] <= point["loss"]["interval"][1]
+    assert (model / "degradation.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_what_a_model_does_not_go_by_is_left_out(small_config: Config, prepared: PreparedSet, tmp_path: Path) -> None:
+    """Without a face, a model of the face alone says the training mean: undefined, and a loss of all it had."""
+    for modality in ("face", "voice"):
+        config = small_config.model_copy(
+            update={
+                "data": small_config.data.model_copy(update={"path": prepared.folder}),
+                "model": small_config.model.model_copy(update={"modalities": modality, "modality_dropout": 0.0}),
+                "training": small_config.training.model_copy(update={"out": tmp_path / modality, "epochs": 1}),
+            }
+        )
+        curves = _run(train(config, progress=False), prepared, tmp_path / "out").curves
+        touched = {curve.nuisance.split(" ")[0] for curve in curves}
+        assert touched == ({"face", "frames"} if modality == "face" else {"white"})
+        first, last = curves[0].points[0], curves[0].points[-1]
+        assert last.metrics.mean_pearson is None
+        assert last.intervals.mean["pearson"] is None
+        assert last.loss.value == pytest.approx(np.nanmean(_pearson(first.metrics)), abs=1e-6)
+
+
+def test_what_cannot_be_degraded_is_refused_before_the_work(
+    frozen_folder: Path, prepared: PreparedSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from reactometer.models.network import ReactionModel
+
+    with pytest.raises(DataError, match="Did you mean 'test'"):
+        degrade(frozen_folder, prepared.folder, split="tests", progress=False)
+    monkeypatch.setattr(ReactionModel, "given_sizes", {"face": 3})
+    with pytest.raises(ModelError, match="goes by features of a file, which cannot be made harder to read"):
+        degrade(frozen_folder, prepared.folder, progress=False)
