@@ -169,6 +169,9 @@ def test_clips_that_fail_are_listed_and_the_status_is_1(
         (["prepare", "nowhere", "--out", "x", "--rate", "-1"], "prepare.rate_hz cannot be used (got -1.0"),
         (["split", "nowhere", "--out", "a.txt"], "error: a.txt: cannot take the manifest (got .txt; expected a new"),
         (["audit", "nowhere"], "error: nowhere: no such file"),
+        (["explain", "a.mp4", "--model", "nowhere"], "error: nowhere: no such model folder"),
+        (["explain", "a.mp4", "--span", "10"], "error: not a stretch to explain (got '10'; expected seconds such as"),
+        (["explain", "a.mp4"], "error: cannot open a.mp4 (got no such file"),
         (["predict"], "Missing argument"),
         (["predikt"], "No such command 'predikt'"),
     ],
@@ -200,7 +203,7 @@ def test_ctrl_c_is_said_and_keeps_what_is_done(
 
 
 @pytest.mark.parametrize(
-    "command", ["prepare", "train", "evaluate", "compare-predictions", "audit", "split", "predict", "demo"]
+    "command", ["prepare", "train", "evaluate", "compare-predictions", "audit", "split", "predict", "explain", "demo"]
 )
 def test_every_command_explains_itself(run: Run, command: str) -> None:
     status, printed, _ = run(command, "--help")

@@ -30,11 +30,12 @@ ALLOWED = {
     "printing_evaluate": {*GROUND, "data", "models", "evaluation", "printing"},
     "printing_weights": {*GROUND, "models", "printing"},
     "cli_evaluate": {*GROUND, "data", "models", "evaluation", "printing_evaluate"},
+    "cli_explain": {*GROUND, "models", "inference", "printing", "cli_evaluate"},
     "cli_weights": {*GROUND, "models", "printing_weights"},
     "cli": {
         *GROUND,
         *("data", "models", "training", "evaluation", "inference"),
-        *("walkthrough", "comparison", "printing", "cli_evaluate", "cli_weights"),
+        *("walkthrough", "comparison", "printing", "cli_evaluate", "cli_explain", "cli_weights"),
     },
 }
 

@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 from rich.markup import escape
 
-from reactometer import cli_evaluate, cli_weights, printing
+from reactometer import cli_evaluate, cli_explain, cli_weights, printing
 from reactometer.cli_evaluate import CacheOption, DataArgument, DeviceOption
 from reactometer.config import PrepareConfig
 from reactometer.console import INTERRUPTED, OK, SOME_FAILED, USAGE, messages
@@ -231,6 +231,9 @@ def predict(
     if model is None and not all(prediction.failed for prediction in predictions):
         printing.print_starter(STARTER)
     raise typer.Exit(SOME_FAILED if any(prediction.failed for prediction in predictions) else OK)
+
+
+app.command(short_help="A model and a video -> what moved each emotion.")(cli_explain.explain)
 
 
 @app.command(short_help="All of it in minutes, on embedded data.")

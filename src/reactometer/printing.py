@@ -175,6 +175,14 @@ def print_predictions(predictions: Sequence[Prediction]) -> None:
     _print_failed([prediction.status.removeprefix("failed: ") for prediction in predictions if prediction.failed])
 
 
+def print_attribution(lines: Sequence[str], notes: Sequence[str]) -> None:
+    """Print what moved each emotion, in words; what was missing goes to standard error."""
+    for line in lines:
+        results.print(escape(line))
+    for note in notes:
+        messages.print(f"note: {escape(note)}", style="yellow")
+
+
 def print_starter(folder: Path) -> None:
     """Say which model predicted where none was named, and where it says what it can and cannot do."""
     messages.print(

@@ -22,6 +22,7 @@ from reactometer.media.faces import (
     decode_crop,
     follow_face,
     load_detector,
+    part_of_face,
     settle_detector,
 )
 from reactometer.media.video import read_frames
@@ -311,3 +312,10 @@ def test_only_sampled_frames_are_converted() -> None:
 
     assert len(list(follow_face(map(watch, frames), detector, rate_hz=2.5, size_px=16))) == 5
     assert converted == [0, 4, 8, 12, 16]
+
+
+def test_parts_of_the_face_have_their_places_in_a_crop() -> None:
+    """Eyes as crops are cut; nose and mouth where YuNet has them in the middle."""
+    places = {"eyes": (0.335, 0.39), "nose": (0.5, 0.57), "mouth": (0.36, 0.73), "brows": (0.335, 0.29)}
+    places |= {"forehead": (0.5, 0.15), "chin": (0.5, 0.92), "cheek": (0.25, 0.6), "hair or background": (0.05, 0.5)}
+    assert {name: part_of_face(*place) for name, place in places.items()} == {name: name for name in places}

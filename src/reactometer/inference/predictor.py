@@ -99,10 +99,7 @@ def predict(
     paths = [str(video) for video in videos]
     known = match_people(people or {}, paths)
     loaded = model if isinstance(model, LoadedModel) else load_model(model)
-    if loaded.network.given_sizes:
-        raise ModelError(
-            "this model takes features, not media", fix="Use 'reactometer evaluate' with a table of features"
-        )
+    refuse_features(loaded)
     if faces == "all" and not loaded.network.looks:
         raise ModelError("this model goes by the voice alone", fix="Leave out --faces all, or use a model of faces")
     asked = {} if rate_hz is None else {"rate_hz": rate_hz}
@@ -116,6 +113,14 @@ def predict(
             predictions += [refine(one, smooth_s, rest) for one in _predict_file(loaded, path, own, job)]
             advance()
     return predictions
+
+
+def refuse_features(model: LoadedModel) -> None:
+    """Raise ModelError for a model that takes features, which no media file brings."""
+    if model.network.given_sizes:
+        raise ModelError(
+            "this model takes features, not media", fix="Use 'reactometer evaluate' with a table of features"
+        )
 
 
 @dataclass(frozen=True)
@@ -178,7 +183,7 @@ def _predict_file(
 
 
 def _score_file(model: LoadedModel, path: str, moments: Sequence[Mapping[str, Moments]], job: _Job) -> list[Prediction]:
-    score = _scorer(model, moments)
+    score = make_scorer(model, moments)
     if job.faces == "all":
         windows = job.windows(path, job.shapes, follow_faces)
         return predict_everyone(path, model, windows, job.shapes, score)
@@ -193,7 +198,7 @@ def _score_cuts(windows: Iterator[tuple[WindowShape, PreparedClip]], score: Scor
             yield Cut(kind, without_media(clip), is_audible(clip.waveform), drawn)
 
 
-def _scorer(model: LoadedModel, moments: Sequence[Mapping[str, Moments]]) -> Scorer:
+def make_scorer(model: LoadedModel, moments: Sequence[Mapping[str, Moments]]) -> Scorer:
     """What scores parts and windows with all members of a model, each with its own moments of the person."""
     heads, draws = [member.network.on_features() for member in model.each], model.sampling.draws
 

@@ -31,16 +31,22 @@ def parse_baseline(text: str, window_s: float) -> Baseline:
     """
     if text.strip().lower() == "running":
         return Baseline()
-    found = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*s?\s*-\s*(\d+(?:\.\d+)?)\s*s?\s*", text)
-    if not found:
+    stretch = parse_stretch(text)
+    if stretch is None:
         raise ConfigError("not a baseline", got=f"'{text}'", expected="a stretch in seconds such as 0-3s, or running")
-    if float(found[2]) - float(found[1]) < window_s:
+    if stretch[1] - stretch[0] < window_s:
         raise ConfigError(
             "the baseline is shorter than a window of the timeline",
             got=f"'{text}' and windows of {window_s:g} s",
             fix="Name a longer stretch, or use a shorter window",
         )
-    return Baseline(float(found[1]), float(found[2]))
+    return Baseline(*stretch)
+
+
+def parse_stretch(text: str) -> tuple[float, float] | None:
+    """Where "0-3s" or "12.5-20" (seconds) begins and ends; ``None`` where it is no such stretch."""
+    found = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*s?\s*-\s*(\d+(?:\.\d+)?)\s*s?\s*", text)
+    return (float(found[1]), float(found[2])) if found else None
 
 
 def check_span(span_s: float) -> None:

@@ -38,13 +38,22 @@ def draw_timeline(prediction: Prediction, path: Path | str, labels: Sequence[flo
     FigureCanvasAgg(figure)
     strips = figure.subplots(len(prediction.labels), 1, sharex=True, squeeze=False)[:, 0]
     for place, strip in enumerate(strips):
-        _draw_strip(strip, prediction, place)
+        draw_strip(strip, prediction, place)
         if labels is not None:
             strip.axhline(labels[place], color="0.3", linewidth=1, linestyle=(0, (4, 3)))
     strips[-1].set_xlabel("seconds")
     strips[-1].set_xlim(0.0, prediction.duration_s)
     dashed = "" if labels is None else "; dashed: the clip's label"
     figure.suptitle(_title(prediction) + dashed, fontsize=10, x=0.01, ha="left")
+    return save_picture(figure, path)
+
+
+def save_picture(figure: Any, path: Path) -> Path:
+    """Write a figure of matplotlib.
+
+    Raises:
+        OutputError: a place or ending that cannot be written.
+    """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         figure.savefig(path, dpi=150)
@@ -55,7 +64,8 @@ def draw_timeline(prediction: Prediction, path: Path | str, labels: Sequence[flo
     return path
 
 
-def _draw_strip(strip: Any, prediction: Prediction, place: int) -> None:
+def draw_strip(strip: Any, prediction: Prediction, place: int) -> None:
+    """Draw one emotion's intensity over the seconds into axes of matplotlib, the whole file's beside it."""
     colour = COLOURS[place % len(COLOURS)]
     middles_s = [(window.start_s + window.end_s) / 2 for window in prediction.windows]  # (K,)
     values = [window.intensities[place] if window.intensities else np.nan for window in prediction.windows]  # (K,)

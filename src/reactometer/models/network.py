@@ -115,14 +115,14 @@ class ReactionModel(nn.Module):
         saw, heard = batch.frame_mask.any(1) & self.looks, batch.voice_mask.any(1) & self.listens
         return torch.stack((saw, heard), dim=1)
 
-    def on_features(self) -> ReactionModel:
-        """The same head, scales and output behind features of the frozen encoders instead of behind the encoders."""
-        if not self.frozen:
-            return self
+    def on_features(self, *, every: bool = False) -> ReactionModel:
+        """The same head, scales and output behind features of the frozen encoders, or of every encoder, instead."""
         face, voice = self.face_encoder, self.voice_encoder
-        if face in self.frozen and face is not None:
+        if not self.frozen and not every:
+            return self
+        if face is not None and (every or face in self.frozen):
             face = Given(face.feature_size)
-        if voice in self.frozen and voice is not None:
+        if voice is not None and (every or voice in self.frozen):
             voice = Given(voice.feature_size)
         model = ReactionModel(face, voice, self.head, self.output, self.label_mean, frozen=False)
         model.face_scale, model.voice_scale = self.face_scale, self.voice_scale

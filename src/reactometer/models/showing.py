@@ -108,8 +108,11 @@ def _scales(model: ReactionModel) -> dict[str, Standardise | VoiceEncoder | Step
 
 
 @torch.inference_mode()
-def encode_item(model: ReactionModel, item: Item) -> Item:
-    """The item with features of the frozen encoders in the place of pictures and waveform; log-mel stays as it is."""
+def encode_item(model: ReactionModel, item: Item, *, every: bool = False) -> Item:
+    """The item with features of the encoders in the place of pictures and waveform.
+
+    Log-mel stays as it is, unless ``every`` encoder is asked for, not the frozen ones alone.
+    """
     batch = collate([item], n_labels=0)
     batch = batch._replace(
         **{name: getattr(batch, name).to(model.label_mean.device) for name in batch._fields if name != "number"}
@@ -119,7 +122,7 @@ def encode_item(model: ReactionModel, item: Item) -> Item:
     if model.face_encoder is not None:
         stream = face_stream(model.face_encoder, batch)
         frames, seen, times_s = (tensor[0].cpu().numpy() for tensor in stream)  # (T, D), (T,), (T,)
-    if model.voice_encoder is not None and model.voice_encoder in model.frozen:
+    if model.voice_encoder is not None and (every or model.voice_encoder in model.frozen):
         values, mask, voice_at_s = (tensor[0].cpu().numpy() for tensor in voice_stream(model.voice_encoder, batch))
         voice, voice_times_s = values[mask], voice_at_s[mask]
     return replace(

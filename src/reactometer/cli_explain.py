@@ -1,0 +1,43 @@
+"""The command that says what moved each emotion: parse, call one function, print."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from reactometer import printing
+from reactometer.cli_evaluate import DeviceOption
+
+
+def explain(
+    video: Annotated[Path, typer.Argument(metavar="VIDEO", help="A video (or sound) file.")],
+    model: Annotated[
+        Path | None, typer.Option(help="A model folder; default: the starter model inside the package.")
+    ] = None,
+    out: Annotated[Path | None, typer.Option(help="A folder for attribution.json and attribution.png.")] = None,
+    span: Annotated[
+        str | None, typer.Option(help="The stretch to explain, such as 10-20s; needed for more than a minute.")
+    ] = None,
+    stretch: Annotated[
+        float | None, typer.Option(help="Frames or sound hidden at a time, seconds; default: 0.5 to 1, by the length.")
+    ] = None,
+    face_map: Annotated[bool, typer.Option("--map/--no-map", help="Hide parts of the face too; needs Captum.")] = True,
+    everything: Annotated[
+        bool, typer.Option("--all", help="Tell of every emotion, not of the strongest alone.")
+    ] = False,
+    device: DeviceOption = "auto",
+) -> None:
+    """Hide frames, sound and parts of the face, and say which of them moved each emotion."""
+    from reactometer.inference.attribution import explain as run
+    from reactometer.inference.attribution_report import describe, write_attribution
+    from reactometer.models.folder import load_model
+    from reactometer.weights import STARTER
+
+    attribution = run(video, load_model(model or STARTER, device), span=span, stretch_s=stretch, face_map=face_map)
+    if out is not None:
+        printing.print_written(write_attribution(attribution, out, everything))
+    printing.print_attribution(describe(attribution, everything), attribution.notes)
+    if model is None:
+        printing.print_starter(STARTER)
