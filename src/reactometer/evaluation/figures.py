@@ -141,7 +141,7 @@ def _laid_out(figure: go.Figure, x_title: str | None, height: int) -> go.Figure:
     figure.update_layout(
         template="plotly_white",
         height=height,
-        margin={"l": 10, "r": 10, "t": 40, "b": 40},
+        margin={"l": 10, "r": 10, "t": 56, "b": 40},
         xaxis_title=x_title,
         font={"family": "system-ui, sans-serif", "size": 13, "color": INK},
         legend={"orientation": "h", "y": -0.2},

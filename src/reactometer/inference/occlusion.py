@@ -15,7 +15,8 @@ from reactometer.data.ranks import rank_item
 from reactometer.models.encoders import ClipEncoder, FrameEncoder
 from reactometer.models.folder import LoadedModel
 from reactometer.models.network import ReactionModel
-from reactometer.models.scoring import average_scores, join_parts, score_items
+from reactometer.models.scores import average_scores, join_parts
+from reactometer.models.scoring import score_items
 from reactometer.models.showing import encode_item, population
 from reactometer.models.visual import MeanHead
 from reactometer.records import FloatArray, PreparedClip
