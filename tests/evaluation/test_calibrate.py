@@ -133,8 +133,9 @@ def test_noise_instead_of_faces_is_told_from_faces(calibrated: Path) -> None:
 
 
 def test_what_cannot_be_calibrated_is_said(frozen_folder: Path, prepared: PreparedSet, tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=r"too few clips in split 'val'.*expected at least 20"):
-        calibrate(frozen_folder, prepared.folder, out=tmp_path / "a", progress=False)
+    for recalibrate, least in ((False, 9), (True, 20)):
+        with pytest.raises(DataError, match=rf"too few clips in split 'val'.*expected at least {least}"):
+            calibrate(frozen_folder, prepared.folder, recalibrate=recalibrate, progress=False)
     with pytest.raises(DataError, match=r"no split 'vall'.*val"):
         calibrate(frozen_folder, prepared.folder, split="vall", progress=False)
     with pytest.raises(ConfigError, match="coverage is a share of clips"):

@@ -78,12 +78,13 @@ def calibrate(
     rows = prepared.split(split)
     shown = _by_basis(raw, prepared, split, progress)
     n_clips = len({place for own in shown.values() for place in own if rows[place].clip.labels})
-    if n_clips < LEAST_CLIPS:
+    least = LEAST_CLIPS if recalibrate else math.ceil(coverage / (1.0 - coverage) - 1e-9)
+    if n_clips < least:
         raise DataError(
             f"{prepared.folder}: too few clips in split '{split}' to tell how sure a prediction is",
             got=f"{n_clips} with labels and with something to go by",
-            expected=f"at least {LEAST_CLIPS}",
-            fix="Add clips, or name another split",
+            expected=f"at least {least}",
+            fix="Add clips, or give others with 'reactometer calibrate'",
         )
     shown = {
         basis: {place: one for place, one in own.items() if rows[place].clip.labels} for basis, own in shown.items()
