@@ -1,4 +1,4 @@
-"""Folders that appear whole or not at all, and the SHA-256 of a file."""
+"""Folders that can be written into, or appear whole or not at all; the SHA-256 of a file."""
 
 from __future__ import annotations
 
@@ -34,6 +34,19 @@ def refuse_existing(path: Path) -> None:
     """Raise OutputError where there is something of that name already."""
     if path.exists():
         raise OutputError(f"{path}: exists already", fix="Name another folder, or delete this one")
+
+
+def make_folder(path: Path) -> Path:
+    """The folder, made if need be; call it before long work whose results go there.
+
+    Raises:
+        OutputError: it cannot be made.
+    """
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OutputError(f"{path}: no folder can be made there: {error.strerror}", fix="Name another place") from error
+    return path
 
 
 def sha256_of(path: Path) -> str:

@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 
 from reactometer.data.cache import PreparedSet
-from reactometer.errors import ModelError
+from reactometer.errors import ModelError, OutputError
 from reactometer.evaluation.report import report
 
 BROWSER = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
@@ -64,6 +64,14 @@ def test_a_browser_draws_it(out: Path, tmp_path: Path) -> None:
     assert dom.count("main-svg") >= figures
     assert "<title>taken" not in dom
     assert dom.count('class="worst"') == 1
+
+
+def test_a_place_that_is_a_file_is_said_before_any_work(
+    frozen_folder: Path, prepared: PreparedSet, tmp_path: Path
+) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(OutputError, match="no folder can be made there: File exists"):
+        report(frozen_folder, prepared.folder, tmp_path / "file", progress=False)
 
 
 def test_a_model_that_is_none_is_said(prepared: PreparedSet, tmp_path: Path) -> None:

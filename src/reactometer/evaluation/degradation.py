@@ -26,6 +26,7 @@ from reactometer.evaluation.resample import (
     bootstrap_metrics,
     choose_units,
 )
+from reactometer.files import make_folder
 from reactometer.media.degrade import add_noise, hide_face, mute, shrink_faces, thin_frames
 from reactometer.models.folder import DEGRADATION_FILES, LoadedModel, load_model
 from reactometer.models.scores import average_scores
@@ -121,7 +122,7 @@ def degrade(
         ScoreError: the split has too few clips with labels, or no label varies.
         OutputError: the folder cannot be written into.
     """
-    loaded, out = load_model(model, device), Path(out or model)
+    loaded, out = load_model(model, device), make_folder(Path(out or model))
     if loaded.network.given_sizes:
         raise ModelError(
             f"{model}: goes by features of a file, which cannot be made harder to read",
@@ -178,7 +179,6 @@ def write_degradation(degradation: Degradation, out: Path) -> None:
     """
     table, picture = (out / name for name in DEGRADATION_FILES)
     try:
-        out.mkdir(parents=True, exist_ok=True)
         table.write_text(json.dumps(degradation.as_json(), indent=2) + "\n", encoding="utf-8")
         draw_degradation(degradation, picture)
     except OSError as error:

@@ -21,6 +21,7 @@ from reactometer.evaluation.metrics import Metrics, measure
 from reactometer.evaluation.pictures import draw_reliability
 from reactometer.evaluation.reliability import Reliability, measure_reliability
 from reactometer.evaluation.resample import N_RESAMPLES, Intervals, bootstrap_metrics, choose_units
+from reactometer.files import make_folder
 from reactometer.models.folder import LoadedModel, load_model
 from reactometer.models.scores import Score
 from reactometer.models.scoring import score_split
@@ -86,11 +87,14 @@ def evaluate(
     Raises:
         DataError: no such split or column, its labels are not the model's, or the unit to resample is not known.
         ScoreError: the split has too few clips with labels, or groups are to be told apart without resamples.
+        OutputError: ``out`` is no folder and none can be made.
     """
     if groups and n_resamples < LEAST_RESAMPLES:
         least = f"at least {LEAST_RESAMPLES}"
         raise ScoreError("groups are told apart by resamples", got=n_resamples, expected=least, fix="Set --resamples")
     loaded = model if isinstance(model, LoadedModel) else load_model(model)
+    if out is not None:
+        make_folder(Path(out))
     sampling = _without(loaded, without)
     prepared = open_for(loaded, data, cache, progress=progress)
     chosen = choose_split(prepared, split)
@@ -125,7 +129,6 @@ def open_for(
 
 def write_evaluation(evaluation: Evaluation, out: Path) -> None:
     """Write what is known of ``predictions.csv, metrics.json, reliability.png, groups.csv, intervals.csv``."""
-    out.mkdir(parents=True, exist_ok=True)
     evaluation.predictions.to_csv(out / "predictions.csv", index=False)
     about = {"split": evaluation.split, "person_norm": evaluation.person_norm, **evaluation.metrics.as_json()}
     about["intervals"] = evaluation.intervals.as_json() if evaluation.intervals else None

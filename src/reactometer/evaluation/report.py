@@ -26,6 +26,7 @@ from reactometer.evaluation.sections import (
     sure_sections,
     worst_section,
 )
+from reactometer.files import make_folder
 from reactometer.models.card import model_card
 from reactometer.models.folder import load_model
 
@@ -65,7 +66,7 @@ def report(
     Raises:
         DataError, ModelError, ScoreError, OutputError: as of what it calls.
     """
-    out, loaded = Path(out), load_model(model, device)
+    loaded, out = load_model(model, device), make_folder(Path(out))
     prepared = open_for(loaded, data, cache, progress=progress)
     folder = prepared.folder
     evaluation = evaluate(loaded, folder, split=split, by=by, groups=groups, out=out, progress=progress)
@@ -87,7 +88,7 @@ def report(
         *([degradation_section(harder)] if harder else []),
         *group_sections(evaluation),
         data_section(found),
-        worst_section(rows, truth, guess, loaded.labels),
+        worst_section(rows, truth, guess, loaded.labels, of_media=prepared.feature_sizes is None),
         origin_section(loaded),
     ]
     page = _render(

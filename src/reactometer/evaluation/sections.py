@@ -193,17 +193,19 @@ def data_section(found: Audit) -> Section:
     return Section("Data", texts, tables=tables)
 
 
-def worst_section(rows: Sequence[PreparedRow], truth: Array, guess: Array, labels: Sequence[str]) -> Section:
-    """The clips on which the model was furthest off."""
+def worst_section(
+    rows: Sequence[PreparedRow], truth: Array, guess: Array, labels: Sequence[str], *, of_media: bool
+) -> Section:
+    """The clips on which the model was furthest off, with a frame of each where there are such."""
     errors = np.abs(truth - guess)  # (clips, L)
     clips = []
     for place in np.argsort(-errors.mean(axis=1), kind="stable")[:WORST]:
         most = np.argsort(-errors[place], kind="stable")[:3]
         lines = [f"{labels[own]}: label {truth[place, own]:.2f}, said {guess[place, own]:.2f}" for own in most]
-        clips.append(ShownClip(rows[place].clip.clip_id, _picture(rows[place]), f"{errors[place].mean():.3f}", lines))
-    return Section(
-        "Worst clips", ["Those with the largest mean absolute error; a frame from the middle of each."], clips=clips
-    )
+        picture = _picture(rows[place]) if of_media else None
+        clips.append(ShownClip(rows[place].clip.clip_id, picture, f"{errors[place].mean():.3f}", lines))
+    frame = "; a frame from the middle of each" if of_media else ""
+    return Section("Worst clips", [f"Those with the largest mean absolute error{frame}."], clips=clips)
 
 
 def _picture(row: PreparedRow) -> str | None:
