@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 from reactometer.data.splits import SPLITS
@@ -50,6 +51,7 @@ def calibrate(
     loaded = load_model(model, device)
     prepared = open_for(loaded, data, cache, progress=progress)
     fitted = fit(loaded, prepared, split=split, coverage=coverage, recalibrate=recalibrate, progress=progress)
+    fitted = replace(fitted, fitted_on={**fitted.fitted_on, "name": Path(data).resolve().name})
     if out is None:
         _write(Path(model), fitted)
     else:

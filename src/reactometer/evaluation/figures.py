@@ -75,7 +75,14 @@ def coverage(own: Coverage) -> go.Figure:
     """Share of each emotion's labels that its intervals hold, beside what was asked."""
     figure = go.Figure()
     widths = [f"mean width {width:.2f}" for width in own.widths]
-    figure.add_bar(x=list(own.labels), y=list(own.by_label), marker_color=MODEL, text=widths, name="held")
+    figure.add_bar(
+        x=list(own.labels),
+        y=list(own.by_label),
+        marker_color=MODEL,
+        text=widths,
+        insidetextanchor="middle",
+        name="held",
+    )
     figure.add_hline(y=own.asked, line_color=WARN, line_dash="dash", annotation_text=f"asked: {own.asked:.0%}")
     figure.update_yaxes(range=[0, 1.05], tickformat=".0%")
     return _laid_out(figure, None, height=300)

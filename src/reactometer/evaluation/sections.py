@@ -157,7 +157,9 @@ def group_sections(evaluation: Evaluation) -> list[Section]:
             for group in own.groups
         ]
         text = (
-            f"Resampled by {own.unit}. A difference from all other clips counts as shown only where an interval wide "
+            f"Resampled by {own.unit}. No group is large enough for a difference to be claimed."
+            if own.n_differences == 0
+            else f"Resampled by {own.unit}. A difference from all other clips counts as shown only where an interval wide "
             f"enough for all {own.n_differences} differences excludes 0; one that is not shown may still be there."
         )
         head = ["", "clips", "mean Pearson", "bias", "MAE", "without face", "without sound", "differences shown"]
