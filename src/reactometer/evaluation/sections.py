@@ -156,14 +156,20 @@ def group_sections(evaluation: Evaluation) -> list[Section]:
             ]
             for group in own.groups
         ]
-        text = (
-            f"Resampled by {own.unit}. No group is large enough for a difference to be claimed."
-            if own.n_differences == 0
-            else f"Resampled by {own.unit}. A difference from all other clips counts as shown only where an interval wide "
-            f"enough for all {own.n_differences} differences excludes 0; one that is not shown may still be there."
+        looked = (
+            f"A difference from all other clips counts as shown only where an interval wide enough for all "
+            f"{own.n_differences} differences excludes 0; one that is not shown may still be there."
         )
+        text = looked if own.n_differences else "No group is large enough for a difference to be claimed."
         head = ["", "clips", "mean Pearson", "bias", "MAE", "without face", "without sound", "differences shown"]
-        made.append(Section(f"Groups by {own.column}", [text], _drawn(figures.groups(own)), [Table(head, rows)]))
+        made.append(
+            Section(
+                f"Groups by {own.column}",
+                [f"Resampled by {own.unit}. {text}"],
+                _drawn(figures.groups(own)),
+                [Table(head, rows)],
+            )
+        )
     return made
 
 
