@@ -55,19 +55,20 @@ def main() -> None:
         plain = ""
         if {"val", "test"} <= set(where):
             split = where[known]
-            plain = f"{_held(residuals[split == 'val'], residuals[split == 'test'], asked.coverage)[0]:.1%}"
+            val = split == "val"
+            plain = f"{_held(residuals[val], own[val], residuals[split == 'test'], asked.coverage)[0]:.1%}"
         print(f"| {name} | {held.mean():.1%} | {low:.1%} to {high:.1%} | {widths.mean():.2f} | {plain} |")
 
 
 def _half(residuals: np.ndarray, people: np.ndarray, coverage: float, seed: int) -> tuple[float, float]:
     names = np.random.default_rng(seed).permutation(np.unique(people))
     fit = np.isin(people, names[: len(names) // 2])
-    return _held(residuals[fit], residuals[~fit], coverage)
+    return _held(residuals[fit], people[fit], residuals[~fit], coverage)
 
 
-def _held(fit: np.ndarray, asked: np.ndarray, coverage: float) -> tuple[float, float]:
+def _held(fit: np.ndarray, people: np.ndarray, asked: np.ndarray, coverage: float) -> tuple[float, float]:
     """Share of labels held, over labels and clips, and the intervals' mean width before they are cut to [0, 1]."""
-    half = np.array(conformal_half_widths(fit, coverage))  # (L,)
+    half = np.array(conformal_half_widths(fit, coverage, people.tolist()))  # (L,)
     return float((np.abs(asked) <= half).mean()), float(2 * half.mean())
 
 

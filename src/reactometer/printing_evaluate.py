@@ -43,8 +43,11 @@ def print_uncertainty(fitted: Uncertainty, folder: str) -> None:
             name, str(basis.n_clips), f"{min(basis.half_widths):.3f} to {max(basis.half_widths):.3f}{nothing}"
         )
     results.print(table)
+    who = f" of {own['n_people']} people" if own["n_people"] else ""
+    hold_for = "a clip of a new person" if own["n_people"] else "a new clip like these, of one of these people"
     results.print(
-        f"{fitted.coverage:.0%} intervals, fitted on {own['n_clips']} clips of {escape(own['name'])}, {own['split']}"
+        f"{fitted.coverage:.0%} intervals for {hold_for}; fitted on {own['n_clips']} clips{who}: "
+        f"{escape(own['name'])}, {own['split']}"
     )
     if fitted.recalibration:
         results.print("recalibrated: predictions go through a monotone curve a label")

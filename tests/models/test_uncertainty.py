@@ -62,6 +62,24 @@ def test_intervals_cover_as_the_theory_says() -> None:
     assert held.mean() == pytest.approx(55 / 61, abs=4 * np.sqrt(0.09 / 20_000))
 
 
+def test_intervals_cover_clips_of_new_people() -> None:
+    """Half of the variance is each person's own: by person, a clip of a new one is held as asked; by clip, less often.
+
+    The theory (Lee, Barber & Willett): between .9 and .9 + 1 / (people + 1), here over 12 people of 10 clips each.
+    """
+    rng = np.random.default_rng(4)
+    scale = rng.lognormal(0.0, 0.7, size=(13, 1, 4000))  # (people, 1, repeats): how far off the model is on each
+    residuals = rng.normal(size=(13, 10, 4000)) * scale
+    fit, new = residuals[:12].reshape(120, -1), residuals[12, 0]
+    people = [str(place // 10) for place in range(120)]
+    by_person = (np.abs(new) <= np.minimum(np.array(conformal_half_widths(fit, 0.9, people)), np.inf)).mean()
+    by_clip = (np.abs(new) <= conformal_half_widths(fit, 0.9)).mean()
+    error = 4 * np.sqrt(0.09 / 4000)
+    assert 0.9 - error <= by_person <= 0.9 + 1 / 13 + error
+    assert by_clip < by_person
+    assert conformal_half_widths(fit[:80, :1], 0.9, people[:80]) == (1.0,)  # eight people cannot tell
+
+
 def test_distance_is_mahalanobis_by_the_covariance_of_the_model() -> None:
     """Against SciPy, with the covariance that probabilistic principal components give."""
     rng = np.random.default_rng(2)

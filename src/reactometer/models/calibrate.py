@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -23,6 +23,7 @@ from reactometer.models.uncertainty import (
     conformal_half_widths,
     fit_curve,
     fit_reference,
+    least_units,
 )
 
 COVERAGE = 0.9
@@ -54,7 +55,8 @@ def calibrate(
 ) -> Uncertainty:
     """Fit intervals, limits and, where asked for, recalibration to clips of one split.
 
-    A model of face and voice is also shown them with either one hidden, so that there are intervals for each of the
+    Where people are known and enough, the intervals are for clips of a new person, else for new clips like these. A
+    model of face and voice is also shown them with either one hidden, so that there are intervals for each of the
     three. Where its training clips lie is taken from what it knows already, else from split "train".
 
     With recalibration, the intervals rest on curves that were fitted without the clip in question (five folds, nobody
@@ -78,7 +80,7 @@ def calibrate(
     rows = prepared.split(split)
     shown = _by_basis(raw, prepared, split, progress)
     n_clips = len({place for own in shown.values() for place in own if rows[place].clip.labels})
-    least = LEAST_CLIPS if recalibrate else math.ceil(coverage / (1.0 - coverage) - 1e-9)
+    least = LEAST_CLIPS if recalibrate else least_units(coverage)
     if n_clips < least:
         raise DataError(
             f"{prepared.folder}: too few clips in split '{split}' to tell how sure a prediction is",
@@ -89,6 +91,8 @@ def calibrate(
     shown = {
         basis: {place: one for place, one in own.items() if rows[place].clip.labels} for basis, own in shown.items()
     }
+    whole = _as_they_are(shown)
+    whose = _whose(whole, rows, coverage)
     if known and known.references:
         references, shortest_s = dict(known.references), known.shortest_s
     else:
@@ -96,14 +100,19 @@ def calibrate(
     fitted = Uncertainty(
         coverage=coverage,
         bases={},
-        fitted_on={"name": prepared.folder.name, "split": split, "n_clips": n_clips},
+        fitted_on={
+            "name": prepared.folder.name,
+            "split": split,
+            "n_clips": n_clips,
+            "n_people": len(set(whose.values())),
+        },
         shortest_s=shortest_s,
-        recalibration=_fit_curves(_as_they_are(shown), rows) if recalibrate else (),
+        recalibration=_fit_curves(whole, rows) if recalibrate else (),
         references=references,
     )
-    limits = _limits(_as_they_are(shown).values(), fitted)
+    limits = _limits(whole.values(), fitted)
     shown = _recalibrated_elsewhere(shown, rows) if recalibrate else shown
-    bases = {basis: _basis(own, rows, coverage) for basis, own in shown.items() if own}
+    bases = {basis: _basis(own, rows, coverage, whose) for basis, own in shown.items() if own}
     return replace(fitted, bases=bases, farthest=limits)
 
 
@@ -182,10 +191,18 @@ def _pairs(scores: dict[int, Score], rows: Sequence[PreparedRow]) -> tuple[Array
     return guess, np.array([rows[place].clip.labels for place in scores], dtype=np.float64)
 
 
-def _basis(scores: dict[int, Score], rows: Sequence[PreparedRow], coverage: float) -> Basis:
+def _basis(scores: dict[int, Score], rows: Sequence[PreparedRow], coverage: float, whose: Mapping[int, str]) -> Basis:
     """The widths of one basis."""
     guess, truth = _pairs(scores, rows)
-    return Basis(len(scores), conformal_half_widths(truth - guess, coverage))
+    people = [whose[place] for place in scores] if whose else None
+    return Basis(len(scores), conformal_half_widths(truth - guess, coverage, people))
+
+
+def _whose(places: Iterable[int], rows: Sequence[PreparedRow], coverage: float) -> dict[int, str]:
+    """Who is in each clip; empty where somebody is not known, or they are too few for an interval by person."""
+    people = {place: rows[place].clip.person or "" for place in places}
+    known = "" not in people.values() and len(set(people.values())) >= least_units(coverage)
+    return people if known else {}
 
 
 def _limits(scores: Iterable[Score], fitted: Uncertainty) -> dict[str, float]:

@@ -164,7 +164,7 @@ def _sure(uncertainty: Uncertainty) -> str:
     mapped = " Predictions go through a monotone curve a label." if uncertainty.recalibration else ""
     return (
         f"Intervals for {uncertainty.coverage:.0%} of labels (split-conformal, fitted on {own.get('n_clips', '?')} "
-        f"clips of {own.get('name', '?')}, {own.get('split', '?')}): {widths}.{mapped} They hold for clips like those; "
+        f"clips, {own.get('name', '?')}, {own.get('split', '?')}): {widths}.{mapped} They hold for clips like those; "
         "`reactometer calibrate` fits them to yours."
     )
 

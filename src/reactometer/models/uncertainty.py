@@ -117,22 +117,37 @@ class Uncertainty:
         return tuple(told)
 
 
-def conformal_half_widths(residuals: npt.ArrayLike, coverage: float) -> tuple[float, ...]:
+def conformal_half_widths(
+    residuals: npt.ArrayLike, coverage: float, people: Sequence[str] | None = None
+) -> tuple[float, ...]:
     """Half the width of each label's interval, so that it holds a new clip's label with at least this probability.
 
     Split-conformal prediction: of n absolute residuals the ⌈(n + 1) · coverage⌉-th smallest (Lei et al., J. Am. Stat.
-    Assoc. 113, 2018); valid for clips exchangeable with these, over the draw of both. With fewer than coverage / (1 -
-    coverage) clips there is no such residual, and the interval is all of [0, 1].
+    Assoc. 113, 2018); valid for clips exchangeable with these, over the draw of both. With ``people``, for a clip of a
+    new person: each person's residuals weigh as much as another's, and one more person's are infinite (hierarchical
+    conformal prediction, Lee, Barber & Willett, arXiv 2306.06342). With too few clips or people, see
+    :func:`least_units`, the interval is all of [0, 1].
 
     Args:
         residuals: (n, L) label less prediction.
         coverage: in (0, 1).
+        people: who is in each clip; ``None``: each is somebody else.
     """
-    sizes: Array = np.sort(np.abs(np.asarray(residuals, dtype=np.float64)), axis=0)  # (n, L)
-    rank = math.ceil((len(sizes) + 1) * coverage - 1e-9)
-    if rank > len(sizes):
-        return tuple(1.0 for _ in range(sizes.shape[1]))
-    return tuple(float(size) for size in sizes[rank - 1])
+    sizes = np.abs(np.asarray(residuals, dtype=np.float64))  # (n, L)
+    names = np.arange(len(sizes)) if people is None else np.array(people)
+    _, unit, counts = np.unique(names, return_inverse=True, return_counts=True)
+    weights = 1.0 / ((len(counts) + 1) * counts[unit])  # (n,)
+    widths = []
+    for column in sizes.T:
+        order = np.argsort(column, kind="stable")
+        place = int(np.searchsorted(weights[order].cumsum(), coverage - 1e-9))
+        widths.append(float(column[order[place]]) if place < len(order) else 1.0)
+    return tuple(widths)
+
+
+def least_units(coverage: float) -> int:
+    """So many clips (or people) are needed for an interval of this coverage that is not all of [0, 1]."""
+    return math.ceil(coverage / (1.0 - coverage) - 1e-9)
 
 
 def fit_reference(features: npt.ArrayLike, most_axes: int = 32) -> Reference:
