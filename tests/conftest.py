@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import os
+import shutil
 import tempfile
 from collections.abc import Callable, Iterator
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
 import pytest
+from filelock import FileLock
 
 from reactometer.config import Config
 from reactometer.data.cache import PreparedSet
+from reactometer.records import ByteArray, Detection
 
 SHARED = Path(__file__).resolve().parents[1].parent / "shared"
 
@@ -39,12 +43,44 @@ def shared_data() -> Path:
     return SHARED / "data"
 
 
+def _made_once(factory: pytest.TempPathFactory, name: str, make: Callable[[Path], object]) -> Path:
+    """A folder that is made once a run of the tests, by the process that wants it first, and read by all."""
+    base = factory.getbasetemp()
+    folder = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / name
+    done = folder.with_suffix(".done")
+    with FileLock(folder.with_suffix(".lock")):
+        if not done.exists():
+            make(folder)
+            done.touch()
+    return folder
+
+
 @pytest.fixture(scope="session")
 def simulated(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A small embedded data set of 40 clips."""
+    """A small embedded data set of 40 clips; all tests of a run read the same."""
     from reactometer.data.simulate import simulate
 
-    return simulate(tmp_path_factory.mktemp("data") / "simulated", n_clips=40, duration_s=1.5)
+    return _made_once(tmp_path_factory, "simulated", lambda out: simulate(out, n_clips=40, duration_s=1.5, workers=1))
+
+
+@pytest.fixture
+def excerpt(simulated: Path, tmp_path: Path) -> Callable[..., Path]:
+    """Copies some clips of the embedded data set, where all 40 would show no more."""
+
+    def excerpt(train: int = 0, val: int = 0, test: int = 0) -> Path:
+        """A data set of the first so many clips of each split, to be changed at will."""
+        header, *lines = (simulated / "data_info.csv").read_text(encoding="utf-8").splitlines()
+        kept, folder = [header], tmp_path / "data"
+        for split, count in (("train", train), ("val", val), ("test", test)):
+            (folder / split / "mp4").mkdir(parents=True)
+            for line in [line for line in lines if line.split(",")[1].lower() == split][:count]:
+                name = Path(split, "mp4", line.split(",")[0].strip("[]") + ".mp4")
+                shutil.copy(simulated / name, folder / name)
+                kept.append(line)
+        (folder / "data_info.csv").write_text("\n".join(kept) + "\n", encoding="utf-8")
+        return folder
+
+    return excerpt
 
 
 @pytest.fixture(scope="session")
@@ -65,20 +101,29 @@ def small_config(simulated: Path, tmp_path_factory: pytest.TempPathFactory) -> C
 
 
 @pytest.fixture(scope="session")
-def prepared(simulated: Path, small_config: Config) -> PreparedSet:
-    """The small data set, prepared."""
+def prepared(simulated: Path, small_config: Config, tmp_path_factory: pytest.TempPathFactory) -> PreparedSet:
+    """The small data set, prepared; each process of the tests has a copy, as features are kept beside the clips."""
+    from reactometer.data.cache import open_prepared
     from reactometer.data.prepare import prepare
 
-    return prepare(simulated, small_config.data.cache, settings=small_config.prepare, progress=False)
+    def make(out: Path) -> None:
+        prepare(simulated, out, settings=small_config.prepare, workers=1, progress=False)
+
+    made = _made_once(tmp_path_factory, "prepared", make)
+    return open_prepared(Path(shutil.copytree(made, small_config.data.cache or "", dirs_exist_ok=True)))
 
 
 @pytest.fixture(scope="session")
-def model_folder(small_config: Config, prepared: PreparedSet) -> Path:
+def model_folder(small_config: Config, prepared: PreparedSet, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A model of face and voice, trained for two epochs on the small data set."""
     from reactometer.training.fit import train
 
+    def make(out: Path) -> None:
+        config = small_config.training.model_copy(update={"out": out})
+        train(small_config.model_copy(update={"training": config}), progress=False)
+
     assert prepared.rows
-    return train(small_config, progress=False)
+    return _made_once(tmp_path_factory, "run", make) / "model"
 
 
 @pytest.fixture(scope="session")
@@ -108,15 +153,17 @@ def frozen_folder(
     """A model of face and voice behind a frozen encoder, whose answers vary."""
     from reactometer.training.fit import train
 
-    run = tmp_path_factory.mktemp("frozen")
-    config = small_config.model_copy(
-        update={
-            "data": small_config.data.model_copy(update={"path": prepared.folder}),
-            "model": small_config.model.model_copy(update={"frozen": True}),
-            "training": small_config.training.model_copy(update={"out": run / "run", "epochs": 1}),
-        }
-    )
-    return lively(train(config, progress=False), run / "lively")
+    def make(out: Path) -> None:
+        config = small_config.model_copy(
+            update={
+                "data": small_config.data.model_copy(update={"path": prepared.folder}),
+                "model": small_config.model.model_copy(update={"frozen": True}),
+                "training": small_config.training.model_copy(update={"out": out / "run", "epochs": 1}),
+            }
+        )
+        lively(train(config, progress=False), out / "lively")
+
+    return _made_once(tmp_path_factory, "frozen", make) / "lively"
 
 
 @pytest.fixture
@@ -126,7 +173,7 @@ def toml(small_config: Config, tmp_path: Path) -> Path:
     text = f"""
     [prepare]
     detector = "haar"
-    rate_hz = 5.0
+    rate_hz = 2.0
     size_px = 48
     [model]
     name = "resnet50"
@@ -157,3 +204,21 @@ def reads(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
     monkeypatch.setattr(predictor, "stream_windows", read)
     return names
+
+
+@pytest.fixture(scope="module")
+def found_once() -> Iterator[None]:
+    """Haar's cascade searches a picture once in a module: many files show it, and its faces stay the same."""
+    from reactometer.media import faces
+
+    detector, found = faces._haar(), dict[tuple[tuple[int, ...], bytes], list[Detection]]()
+
+    def detect(rgb: ByteArray) -> list[Detection]:
+        key = rgb.shape, sha256(rgb.tobytes()).digest()
+        if key not in found:
+            found[key] = detector(rgb)
+        return list(found[key])
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(faces, "_haar", lambda: detect)
+        yield

@@ -34,7 +34,7 @@ def run(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> 
 
 def test_the_main_job_from_a_data_set_to_predictions(run: Run, toml: Path, simulated: Path, tmp_path: Path) -> None:
     cache, out = tmp_path / "cache", tmp_path / "run"
-    prepare = ["prepare", simulated, "--out", cache, "--detector", "haar", "--rate", 5, "--size", 48]
+    prepare = ["prepare", simulated, "--out", cache, "--detector", "haar", "--rate", 2, "--size", 48]
     status, printed, _ = run(*prepare)
     assert status == 0
     assert "40 of 40 clips ready" in printed
@@ -109,7 +109,8 @@ def test_an_audit_ends_with_1_at_a_leak_and_a_clean_split_mends_it(
     table.loc[table.Split == "Val", "Person"] = table.Person[0]
     table.to_csv(data / "data_info.csv", index=False)
     cache = tmp_path / "cache"
-    assert run("prepare", data, "--out", cache, "--detector", "haar", "--rate", 5, "--size", 48)[0] == 0
+    settings = ["--detector", "haar", "--rate", 1, "--size", 48]
+    assert run("prepare", data, "--out", cache, *settings)[0] == 0
     status, printed, _ = run("audit", cache, "--out", tmp_path / "audit.json")
     assert status == 1
     assert re.search(r"leak: person: 1 in train and val \(\d+ clips, 100\.0% of val, such as P\d+\)", printed)
@@ -126,20 +127,20 @@ def test_an_audit_ends_with_1_at_a_leak_and_a_clean_split_mends_it(
     status, printed, _ = run("split", data, "--out", clean, "--disjoint", "stimulus", "--val", 0.2, "--test", 0.2)
     assert status == 0
     assert f"manifest: {clean}" in printed
-    assert run("prepare", clean, "--out", tmp_path / "again", "--detector", "haar", "--size", 48)[0] == 0
+    assert run("prepare", clean, "--out", tmp_path / "again", *settings)[0] == 0
     status, printed, _ = run("audit", tmp_path / "again")
     assert "stimulus: " not in printed
 
 
 def test_clips_that_fail_are_listed_and_the_status_is_1(
-    run: Run, simulated: Path, model_folder: Path, tmp_path: Path
+    run: Run, excerpt: Callable[..., Path], model_folder: Path, tmp_path: Path
 ) -> None:
-    data = Path(shutil.copytree(simulated, tmp_path / "data"))
+    data = excerpt(train=5, test=1)
     broken = sorted((data / "train" / "mp4").iterdir())[3]
     broken.write_bytes(b"")
     status, printed, errors = run("prepare", data, "--out", tmp_path / "cache", "--detector", "haar", "--size", 48)
     assert status == 1
-    assert "39 of 40 clips ready" in printed
+    assert "5 of 6 clips ready" in printed
     assert "1 failed:" in errors
     assert broken.name in errors
     good = next((data / "test" / "mp4").iterdir())

@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import av
@@ -25,7 +26,7 @@ from reactometer.errors import DataError
 from reactometer.media.faces import decode_crop, load_detector
 from reactometer.media.stream import prepare_clip
 
-SETTINGS = PrepareConfig(detector="haar", rate_hz=5.0, size_px=48)
+SETTINGS = PrepareConfig(detector="haar", rate_hz=2.0, size_px=48)
 
 
 @pytest.fixture
@@ -129,12 +130,14 @@ def _tone(path: Path, seconds: float) -> None:
         container.mux(stream.encode(None))
 
 
-def test_a_sound_file_beside_the_video_is_heard_instead_of_its_own(simulated: Path, tmp_path: Path) -> None:
-    data = Path(shutil.copytree(simulated, tmp_path / "data"))
+def test_a_sound_file_beside_the_video_is_heard_instead_of_its_own(
+    excerpt: Callable[..., Path], tmp_path: Path
+) -> None:
+    data = excerpt(train=1, val=2)
     video = sorted((data / "val" / "mp4").iterdir())[0]
     (data / "val" / "wav").mkdir()
     _tone(data / "val" / "wav" / f"{video.stem}.wav", 1.5)
-    prepared = _prepare(data, tmp_path / "out", workers=2)
+    prepared = _prepare(data, tmp_path / "out")
     row = next(row for row in prepared.rows if row.clip.path == video)
     waveform = load_clip(row).waveform
     assert waveform is not None
@@ -172,20 +175,21 @@ def _jobs(table: Path, out: Path) -> list[_Job]:
     return [_Job(clip, out / "clips" / f"{place}.npz", SETTINGS) for place, clip in enumerate(clips)]
 
 
-def test_a_killed_run_goes_on_where_it_stopped(simulated: Path, tmp_path: Path) -> None:
+def test_a_killed_run_goes_on_where_it_stopped(excerpt: Callable[..., Path], tmp_path: Path) -> None:
     """A real process, killed with SIGKILL in the middle; the second run keeps what was there."""
-    command = [sys.executable, "-m", "reactometer", "prepare", str(simulated), "--out", str(tmp_path / "out")]
-    command += ["--detector", "haar", "--size", "48", "--rate", "5", "--workers", "1"]
+    data = excerpt(train=16)
+    command = [sys.executable, "-m", "reactometer", "prepare", str(data), "--out", str(tmp_path / "out")]
+    command += ["--detector", "haar", "--size", "48", "--rate", "2", "--workers", "1"]
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True)
-    while len(list((tmp_path / "out").rglob("*.npz"))) < 5:
+    while len(list((tmp_path / "out").rglob("*.npz"))) < 3:
         assert process.poll() is None
         time.sleep(0.02)
     os.killpg(process.pid, signal.SIGKILL)
     process.wait()
     done = len(list((tmp_path / "out").rglob("*.npz")))
-    prepared = _prepare(simulated, tmp_path / "out")
+    prepared = _prepare(data, tmp_path / "out")
     assert sum(row.was_cached for row in prepared.rows) == done
-    assert len(prepared.rows) == 40
+    assert len(prepared.rows) == 16
     assert not prepared.failed
 
 

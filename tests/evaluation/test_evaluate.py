@@ -68,15 +68,17 @@ def test_intervals_are_by_person_where_people_are_known(
 
 
 def test_a_data_set_that_was_not_prepared_gives_the_same(
-    model_folder: Path, prepared: PreparedSet, simulated: Path, tmp_path: Path
+    model_folder: Path, prepared: PreparedSet, excerpt: Callable[..., Path], tmp_path: Path
 ) -> None:
     one = evaluate(model_folder, prepared.folder, progress=False)
-    other = evaluate(model_folder, simulated, cache=tmp_path / "cache", progress=False)
+    other = evaluate(model_folder, excerpt(test=10), cache=tmp_path / "cache", progress=False)
     pd.testing.assert_frame_equal(one.predictions, other.predictions)
 
 
-def test_an_unreadable_clip_counts_with_the_training_mean(model_folder: Path, simulated: Path, tmp_path: Path) -> None:
-    data = Path(shutil.copytree(simulated, tmp_path / "data"))
+def test_an_unreadable_clip_counts_with_the_training_mean(
+    model_folder: Path, simulated: Path, excerpt: Callable[..., Path], tmp_path: Path
+) -> None:
+    data = excerpt(test=5)
     broken = sorted((data / "test" / "mp4").iterdir())[0]
     broken.write_bytes(b"broken")
     evaluation = evaluate(model_folder, data, cache=tmp_path / "cache", progress=False)
@@ -92,18 +94,18 @@ def test_an_unreadable_clip_counts_with_the_training_mean(model_folder: Path, si
 
 
 def test_a_split_whose_labels_are_withheld_is_predicted_and_val_is_the_default(
-    model_folder: Path, simulated: Path, tmp_path: Path
+    model_folder: Path, excerpt: Callable[..., Path], tmp_path: Path
 ) -> None:
-    data = Path(shutil.copytree(simulated, tmp_path / "data"))
+    data = excerpt(train=2, val=6, test=4)
     table = pd.read_csv(data / "data_info.csv", dtype=str)
     table.loc[table.Split == "Test", list(HUME_REACTION)] = ""
     table.to_csv(data / "data_info.csv", index=False)
     evaluation = evaluate(model_folder, data, cache=tmp_path / "cache", progress=False)
     assert evaluation.split == "val"
     everything = evaluate(model_folder, data, split="all", cache=tmp_path / "cache", progress=False)
-    assert len(everything.predictions) == 40
-    assert everything.metrics.n_clips == 40 - int((table.Split == "Test").sum())
-    assert everything.n_without_labels == int((table.Split == "Test").sum())
+    assert len(everything.predictions) == len(table) == 12
+    assert everything.metrics.n_clips == 8
+    assert everything.n_without_labels == 4
     with pytest.raises(ScoreError, match="too few clips with labels"):
         evaluate(model_folder, data, split="test", cache=tmp_path / "cache", progress=False)
 
@@ -118,18 +120,21 @@ def test_a_modality_can_be_taken_away(model_folder: Path, prepared: PreparedSet)
     assert list(voice.without_evidence) == mute
 
 
-def test_what_does_not_fit_is_named(model_folder: Path, prepared: PreparedSet, simulated: Path, tmp_path: Path) -> None:
+def test_what_does_not_fit_is_named(
+    model_folder: Path, prepared: PreparedSet, excerpt: Callable[..., Path], tmp_path: Path
+) -> None:
     with pytest.raises(DataError, match=r"no split 'tset'.*Did you mean 'test'\?"):
         evaluate(model_folder, prepared.folder, split="tset", progress=False)
     with pytest.raises(ModelError, match=r"no modality 'smell' \(expected face or voice\)"):
         evaluate(model_folder, prepared.folder, without="smell", progress=False)
-    (tmp_path / "other.csv").write_text(f"path,Joy\n{next(simulated.rglob('*.mp4'))},1\n", encoding="utf-8")
+    data = excerpt(test=1)
+    (tmp_path / "other.csv").write_text(f"path,Joy\n{next(data.rglob('*.mp4'))},1\n", encoding="utf-8")
     with pytest.raises(DataError, match="no column for label 'Adoration'"):
         evaluate(model_folder, tmp_path / "other.csv", progress=False)
     from reactometer.data.prepare import prepare
 
     settings = prepared.settings.model_copy(update={"rate_hz": 3.0})
-    otherwise = prepare(simulated, tmp_path / "otherwise", settings=settings, progress=False)
+    otherwise = prepare(data, tmp_path / "otherwise", settings=settings, workers=1, progress=False)
     with pytest.raises(ModelError, match=r"prepared otherwise.*got rate_hz=3\.0, size_px=48; expected rate_hz=4\.0"):
         evaluate(model_folder, otherwise.folder, progress=False)
 

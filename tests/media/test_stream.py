@@ -166,15 +166,21 @@ def test_a_damaged_timestamp_is_an_error_and_not_an_hour_of_nothing(tmp_path: Pa
 
 @pytest.mark.shared
 def test_every_sampled_frame_of_the_real_clips_is_accounted_for(shared_data: Path) -> None:
-    """Frames read equal the container's packets, less those that its edit list hides (3 of ``no_face.mp4``)."""
-    settings = PrepareConfig(rate_hz=240.0, size_px=32)
+    """Frames read equal the container's packets, less those that its edit list hides (3 of ``no_face.mp4``).
+
+    Every frame with a face taken for granted, and with the detector those at or after each k / 2.5 s.
+    """
     for path in sorted((shared_data / "clips").iterdir()):
         with av.open(str(path)) as container:
             packets = [packet for packet in container.demux(video=0) if packet.size]
-        clip = prepare_clip(path, settings, load_detector())
         shown = sum(not packet.is_discard for packet in packets)
+        clip = prepare_clip(path, PrepareConfig(rate_hz=240.0, size_px=32), _centre)
         assert clip.frames_read == len(clip.samples) == shown
-        assert all(sample.state is not FrameState.UNREADABLE for sample in clip.samples)
+        found = prepare_clip(path, PrepareConfig(rate_hz=2.5, size_px=32), load_detector())
+        assert (found.frames_read, found.duration_s) == (shown, clip.duration_s)
+        assert len(found.samples) == math.floor(2.5 * clip.samples[-1].time_s) + 1
+        for sample in (*clip.samples, *found.samples):
+            assert sample.state is not FrameState.UNREADABLE
     assert shown == 72  # single_face.mp4, the last one
 
 

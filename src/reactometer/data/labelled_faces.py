@@ -161,7 +161,7 @@ def _check(pictures: pd.Series, progress: bool) -> tuple[np.ndarray, bool]:
         pixels = _decode(picture)
         if pixels is None:
             return False, True
-        return True, int(np.ptp(pixels, axis=2).max()) <= MOST_TINT
+        return True, _tint(pixels) <= MOST_TINT
 
     looks: list[tuple[bool, bool]] = []
     with progress_bar("reading faces", len(pictures), progress) as advance, ThreadPoolExecutor() as pool:
@@ -170,6 +170,12 @@ def _check(pictures: pd.Series, progress: bool) -> tuple[np.ndarray, bool]:
             for _ in range(start, min(len(pictures), start + CHECKED_AT_ONCE)):
                 advance()
     return np.array([readable for readable, _ in looks]), all(grey for _, grey in looks)
+
+
+def _tint(pixels: np.ndarray) -> float:
+    """Levels between the colours of a (H, W, 3) uint8 picture where they differ most."""
+    blue, green, red = cv2.split(pixels)
+    return max(cv2.norm(one, other, cv2.NORM_INF) for one, other in ((blue, green), (green, red), (red, blue)))
 
 
 def _decode(picture: bytes | Path) -> np.ndarray | None:

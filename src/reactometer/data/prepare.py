@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from hashlib import sha256
 from pathlib import Path
@@ -77,10 +78,16 @@ def prepare(
     claim_folder(folder)
     _clear_leftovers(folder)
     jobs = [_Job(clip, folder / "clips" / _file_name(clip), settings) for clip in with_splits(manifest.clips)]
+    workers = workers or default_workers()
     rows: dict[int, PreparedRow] = {}
-    with progress_bar("preparing", len(jobs), progress) as advance:
-        for index, row in run_jobs(_prepare_one, jobs, workers or default_workers(), _died):
-            rows[index] = row
+    with progress_bar("preparing", len(jobs), progress) as advance, ThreadPoolExecutor(workers) as threads:
+        for index, ready in enumerate(threads.map(_ready, jobs)):  # where all are, no process is waited for
+            if ready:
+                rows[index] = ready
+                advance()
+        left = [index for index in range(len(jobs)) if index not in rows]
+        for place, row in run_jobs(_prepare_one, [jobs[index] for index in left], workers, _died):
+            rows[left[place]] = row
             advance()
     prepared = PreparedSet(folder, manifest.labels, settings, tuple(rows[index] for index in range(len(jobs))))
     write_index(prepared)
@@ -99,15 +106,20 @@ class _Job:
     settings: PrepareConfig
 
 
-def _prepare_one(job: _Job) -> PreparedRow:
-    """Prepare one clip unless its file is there and fresh; runs in a worker process."""
+def _ready(job: _Job) -> PreparedRow | None:
+    """The row of a clip whose file is there and fresh, or that is known to be unusable; None for one to prepare."""
     if job.clip.problem:
         return PreparedRow(job.clip)
+    counts = fresh_counts(job.file, _stamp(job))
+    return None if counts is None else PreparedRow(job.clip, job.file, **counts, was_cached=True)
+
+
+def _prepare_one(job: _Job) -> PreparedRow:
+    """Prepare one clip unless another run has done so by now; runs in a worker process."""
     try:
+        if ready := _ready(job):
+            return ready
         stamp = _stamp(job)
-        counts = fresh_counts(job.file, stamp)
-        if counts is not None:
-            return PreparedRow(job.clip, job.file, **counts, was_cached=True)
         clip = _read(job)
         counts = _counts(clip)
         write_clip(job.file, clip, stamp, counts)

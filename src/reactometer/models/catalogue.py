@@ -59,7 +59,9 @@ def _entry(name: str, n_labels: int) -> Entry:
     system = SYSTEMS[name]
     weights = PRETRAINED[system.encoder]
     config = ModelConfig(name=name, encoder=RANDOM + weights.architecture)
-    model = build_model(config, load_encoders(config), [0.5] * n_labels).eval()
+    with torch.device("meta"):  # sizes and costs follow from shapes alone
+        encoders = load_encoders(config)
+    model = build_model(config, encoders, [0.5] * n_labels).eval()
     parameters = sum(parameter.numel() for parameter in model.parameters())
     return Entry(name, system.summary, system.encoder, weights, parameters, _cost(model, config))
 
