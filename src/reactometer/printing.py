@@ -119,12 +119,12 @@ def print_evaluation(evaluation: Evaluation) -> None:
     for place, label in enumerate(metrics.labels):
         ends = {kind: intervals.by_label[kind][place] if intervals else None for kind in scores}
         slope = reliability.by_label[place].slope if reliability else None
-        last = [with_interval(slope.value if slope else None, slope, 2)] if reliability else []
-        table.add_row(label, *(with_interval(own[place], ends[kind]) for kind, own in scores.items()), *last)
+        last = [f"{slope.value:.2f}" if slope else "undefined"] if reliability else []
+        table.add_row(label, *(with_interval(own[place], ends[kind], 3) for kind, own in scores.items()), *last)
     table.add_section()
     means = {"pearson": metrics.mean_pearson, "ccc": metrics.mean_ccc, "mae": metrics.mean_mae}
     ends = {kind: intervals.mean[kind] if intervals else None for kind in means}
-    table.add_row("mean", *(with_interval(own, ends[kind]) for kind, own in means.items()), style="bold")
+    table.add_row("mean", *(with_interval(own, ends[kind], 3) for kind, own in means.items()), style="bold")
     results.print(table)
     if intervals:
         units = f"{intervals.n_resamples} resamples by {intervals.unit} ({intervals.n_units} of them)"
