@@ -1,6 +1,6 @@
 """Several stochastic passes at test time: what averaging the scores of several draws of a clip's frames gains.
 
-    python benchmarks/draws.py MODEL... --data DATA [--split val]
+python benchmarks/draws.py MODEL... --data DATA [--split val]
 """
 
 from __future__ import annotations

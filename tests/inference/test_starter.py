@@ -21,7 +21,7 @@ from reactometer.data.simulated_clip import clip_plan, render_clip
 from reactometer.labels import BASIC
 from reactometer.media.faces import load_detector
 from reactometer.media.stream import PART, stream_windows
-from reactometer.models.folder import LoadedModel, load_model
+from reactometer.models.folder import FILES, LoadedModel, load_model
 from reactometer.models.scoring import score_items, score_rows
 from reactometer.models.showing import encoded_clips
 from reactometer.records import SOUND_RATE_HZ, ByteArray, FloatArray, Prediction
@@ -44,12 +44,12 @@ def talk(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, ByteArray, Flo
 
 def test_it_is_small_and_explains_itself(starter: LoadedModel) -> None:
     assert sum(file.stat().st_size for file in STARTER.iterdir()) <= 8_000_000
-    assert {file.name for file in STARTER.iterdir()} == {"weights.safetensors", "model.json", "README.md"}
+    assert {file.name for file in STARTER.iterdir()} == {"README.md", *FILES}
     assert starter.labels == BASIC
     assert starter.network.looks
     assert starter.network.listens
     card = (STARTER / "README.md").read_text(encoding="utf-8")
-    for said in ("FER2013", "EmoDB", "licence", "must not", "95 %", "Calibration", *BASIC):
+    for said in ("FER2013", "EmoDB", "licence", "must not", "95 %", "Calibration", "How sure it is", *BASIC):
         assert said in card
     description = json.loads((STARTER / "model.json").read_text(encoding="utf-8"))
     places = [description["config"]["data"]["path"], description["config"]["model"]["encoder"]]
