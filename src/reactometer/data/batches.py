@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import zlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -201,6 +202,17 @@ def parts_of(rows: Sequence[PreparedRow], draws: int = 1) -> list[Part]:
         for span in part_spans(row.duration_s)
         for draw in range(draws)
     ]
+
+
+def safe_workers(workers: int) -> int:
+    """The number of a loader's processes as it is, once forking them is safe: call it right before.
+
+    A decoder that is garbage in a cycle would else be collected in a forked process, where its destructor waits forever
+    for threads that were not forked with it.
+    """
+    if workers:
+        gc.collect()
+    return workers
 
 
 class PartDataset(Dataset[Item]):

@@ -11,7 +11,7 @@ import torch
 from torch.utils.data import DataLoader
 
 from reactometer.console import progress_bar
-from reactometer.data.batches import Batch, Item, PartDataset, Reader, Sampling, collate
+from reactometer.data.batches import Batch, Item, PartDataset, Reader, Sampling, collate, safe_workers
 from reactometer.data.cache import PreparedRow, PreparedSet
 from reactometer.models.folder import LoadedModel
 from reactometer.models.network import ReactionModel
@@ -70,7 +70,10 @@ def score_rows(
     """Score clips: one score a clip, in their order, each as soon as its parts are scored."""
     dataset = PartDataset(rows, read, draws)
     loader = DataLoader(
-        dataset, batch_size, num_workers=workers, collate_fn=partial(collate, n_labels=len(model.label_mean))
+        dataset,
+        batch_size,
+        num_workers=safe_workers(workers),
+        collate_fn=partial(collate, n_labels=len(model.label_mean)),
     )
     scores = (score for batch in loader for score in score_batch(model, batch))
     for index, own in groupby(scores, key=lambda score: dataset.parts[score.number].index):

@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from reactometer.config import TrainingConfig
-from reactometer.data.batches import Batch, PartDataset, Reader, TrainingDataset, collate
+from reactometer.data.batches import Batch, PartDataset, Reader, TrainingDataset, collate, safe_workers
 from reactometer.data.cache import PreparedRow
 from reactometer.evaluation.metrics import LEAST_SPREAD, Metrics, measure
 from reactometer.models.network import ReactionModel
@@ -144,7 +144,7 @@ class ReactionData(LightningDataModule):
         return DataLoader(
             dataset,
             self.config.batch_size,
-            num_workers=self.config.workers,
+            num_workers=safe_workers(self.config.workers),
             collate_fn=merge,
             generator=own,
             **options,
