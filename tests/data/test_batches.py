@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import gc
+import weakref
+
 import numpy as np
 import pytest
 
@@ -12,6 +15,7 @@ from reactometer.data.batches import (
     TrainingDataset,
     collate,
     pick_frames,
+    safe_workers,
     to_item,
 )
 from reactometer.data.cache import PreparedRow, PreparedSet, load_clip
@@ -127,3 +131,19 @@ def test_the_middle_of_a_crop_can_be_shown_alone() -> None:
     assert middle.shape == whole.shape == (1, 3, 40, 40)
     assert middle.min() > 150
     assert whole[..., 0].max() < 50
+
+
+def test_no_garbage_is_left_to_forked_processes() -> None:
+    """A decoder in a cycle, collected in a forked process, would wait forever for threads that are not there."""
+
+    class Cycle:
+        def __init__(self) -> None:
+            self.own = self
+
+    gc.disable()
+    try:
+        lost = weakref.ref(Cycle())
+        assert (safe_workers(0), lost() is None) == (0, False)
+        assert (safe_workers(2), lost() is None) == (2, True)
+    finally:
+        gc.enable()

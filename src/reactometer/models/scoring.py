@@ -69,12 +69,8 @@ def score_rows(
 ) -> Iterator[Score]:
     """Score clips: one score a clip, in their order, each as soon as its parts are scored."""
     dataset = PartDataset(rows, read, draws)
-    loader = DataLoader(
-        dataset,
-        batch_size,
-        num_workers=safe_workers(workers),
-        collate_fn=partial(collate, n_labels=len(model.label_mean)),
-    )
+    merge = partial(collate, n_labels=len(model.label_mean))
+    loader = DataLoader(dataset, batch_size, num_workers=safe_workers(workers), collate_fn=merge)
     scores = (score for batch in loader for score in score_batch(model, batch))
     for index, own in groupby(scores, key=lambda score: dataset.parts[score.number].index):
         yield join_parts(index, [(dataset.parts[score.number].length_s, score) for score in own])

@@ -13,6 +13,7 @@ from torch.nn import functional
 from torch.utils.data import DataLoader
 
 from reactometer.config import ExpressionConfig
+from reactometer.data.batches import safe_workers
 from reactometer.data.labelled_faces import FaceDataset, LabelledFaces
 from reactometer.models.encoders import FrameEncoder
 from reactometer.training.augment import PICTURES, augment, erase
@@ -125,9 +126,8 @@ class ExpressionData(LightningDataModule):
 
     def _loader(self, split: str, order: Sequence[int]) -> DataLoader[Any]:
         settings, own = self.config, torch.Generator()  # not the generator that dropout draws from
-        return DataLoader(
-            self.datasets[split], settings.batch_size, sampler=order, num_workers=settings.workers, generator=own
-        )
+        workers = safe_workers(settings.workers)
+        return DataLoader(self.datasets[split], settings.batch_size, sampler=order, num_workers=workers, generator=own)
 
 
 @torch.no_grad()
