@@ -81,14 +81,22 @@ def _items(starter: LoadedModel, path: Path) -> list[Item]:
     return list(encoded_clips(starter.network, clips, starter.sampling))
 
 
-@pytest.mark.parametrize("batch_size", [1, 2, 7])
+@pytest.fixture(scope="module")
+def own(
+    starter: LoadedModel, talk: tuple[Path, ByteArray, FloatArray], tmp_path_factory: pytest.TempPathFactory
+) -> list[Item]:
+    """The talk, the first two seconds of it, and three without a sound, as the model is shown them."""
+    path, frames, waveform = talk
+    folder = tmp_path_factory.mktemp("own")
+    short = write(folder / "short.mkv", frames[:20], waveform[: 2 * SOUND_RATE_HZ])
+    mute = write(folder / "mute.mkv", frames[:30], np.zeros(3 * SOUND_RATE_HZ, np.float32))
+    return [_items(starter, file)[0] for file in (path, short, mute)]
+
+
+@pytest.mark.parametrize("batch_size", [2, 7])
 def test_neither_batch_nor_place_in_it_changes_a_number(
-    starter: LoadedModel, talk: tuple[Path, ByteArray, FloatArray], tmp_path: Path, batch_size: int
+    starter: LoadedModel, own: list[Item], batch_size: int
 ) -> None:
-    _, frames, waveform = talk
-    short = write(tmp_path / "short.mkv", frames[:20], waveform[: 2 * SOUND_RATE_HZ])
-    mute = write(tmp_path / "mute.mkv", frames[:30], np.zeros(3 * SOUND_RATE_HZ, np.float32))
-    own = [_items(starter, path)[0] for path in (talk[0], short, mute)]
     head = starter.network.on_features()
 
     def scores(items: list[Item], batch_size: int) -> dict[int, FloatArray]:
