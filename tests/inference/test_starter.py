@@ -94,9 +94,7 @@ def own(
 
 
 @pytest.mark.parametrize("batch_size", [2, 7])
-def test_neither_batch_nor_place_in_it_changes_a_number(
-    starter: LoadedModel, own: list[Item], batch_size: int
-) -> None:
+def test_neither_batch_nor_place_in_it_changes_a_number(starter: LoadedModel, own: list[Item], batch_size: int) -> None:
     head = starter.network.on_features()
 
     def scores(items: list[Item], batch_size: int) -> dict[int, FloatArray]:
