@@ -23,6 +23,9 @@ ByOption = Annotated[
     str | None, typer.Option(help="What intervals resample: person, stimulus or clip; default: person where known.")
 ]
 LabelsOption = Annotated[str | None, typer.Option(help="A label set's name, or label columns with commas.")]
+GroupsOption = Annotated[
+    str | None, typer.Option(metavar="COLUMNS", help="Scores by group of these columns too, e.g. age,country.")
+]
 ResamplesOption = Annotated[int, typer.Option(min=0, help="Resamples of the intervals; 0: no intervals.")]
 
 
@@ -33,9 +36,7 @@ def evaluate(
     without: Annotated[str | None, typer.Option(help="face or voice: take it away from a model of both.")] = None,
     by: ByOption = None,
     resamples: ResamplesOption = 2000,
-    groups: Annotated[
-        str | None, typer.Option(metavar="COLUMNS", help="Scores by group of these columns too, e.g. age,country.")
-    ] = None,
+    groups: GroupsOption = None,
     out: Annotated[Path | None, typer.Option(help="A folder for predictions.csv, metrics.json and pictures.")] = None,
     cache: CacheOption = None,
     device: DeviceOption = "auto",
@@ -44,9 +45,16 @@ def evaluate(
     from reactometer.evaluation.evaluate import evaluate as run
     from reactometer.models.folder import load_model
 
-    columns, loaded = [name.strip() for name in (groups or "").split(",") if name.strip()], load_model(model, device)
     evaluation = run(
-        loaded, data, split=split, without=without, by=by, n_resamples=resamples, groups=columns, out=out, cache=cache
+        load_model(model, device),
+        data,
+        split=split,
+        without=without,
+        by=by,
+        n_resamples=resamples,
+        groups=_names(groups),
+        out=out,
+        cache=cache,
     )
     printing.print_evaluation(evaluation)
     printing.print_groups(evaluation.groups)
@@ -80,7 +88,7 @@ def report(
     out: Annotated[Path, typer.Option(help="The folder for report.html and what it rests on.")] = Path("report"),
     split: SplitOption = None,
     by: ByOption = None,
-    groups: Annotated[str | None, typer.Option(help="Columns of the manifest to compare by, with commas.")] = None,
+    groups: GroupsOption = None,
     degradation: Annotated[
         bool, typer.Option(help="Score clips made harder to read, too; takes twenty times as long as a score.")
     ] = True,
@@ -90,10 +98,8 @@ def report(
     """Write one page with all there is to say of a model's scores; it opens anywhere, without a network."""
     from reactometer.evaluation.report import report as run
 
-    columns = [column.strip() for column in (groups or "").split(",") if column.strip()]
-    page = run(
-        model, data, out, split=split, by=by, groups=columns, degradation=degradation, cache=cache, device=device
-    )
+    own = _names(groups)
+    page = run(model, data, out, split=split, by=by, groups=own, degradation=degradation, cache=cache, device=device)
     printing.print_report(page)
 
 
@@ -162,5 +168,9 @@ def split(
     """Split anew, so that splits share no person and no stimulus and have labels alike."""
     from reactometer.data.disjoint import split as run
 
-    keys = [key.strip() for key in disjoint.split(",") if key.strip()]
-    printing.print_split(run(data, out, disjoint=keys, val=val, test=test, labels=labels, seed=seed))
+    printing.print_split(run(data, out, disjoint=_names(disjoint), val=val, test=test, labels=labels, seed=seed))
+
+
+def _names(text: str | None) -> list[str]:
+    """What is named in it, between commas."""
+    return [name.strip() for name in (text or "").split(",") if name.strip()]

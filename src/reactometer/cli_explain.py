@@ -30,11 +30,14 @@ def explain(
     device: DeviceOption = "auto",
 ) -> None:
     """Hide frames, sound and parts of the face, and say which of them moved each emotion."""
+    from reactometer.files import make_folder
     from reactometer.inference.attribution import explain as run
     from reactometer.inference.attribution_report import describe, write_attribution
     from reactometer.models.folder import load_model
     from reactometer.weights import STARTER
 
+    if out is not None:
+        make_folder(out)
     attribution = run(video, load_model(model or STARTER, device), span=span, stretch_s=stretch, face_map=face_map)
     if out is not None:
         printing.print_written(write_attribution(attribution, out, everything))

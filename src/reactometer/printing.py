@@ -146,6 +146,7 @@ def _print_coverage(coverage: Coverage) -> None:
     results.print(
         f"{coverage.asked:.0%} intervals of the predictions ({widths}) hold {own.value:.1%} of the labels "
         f"({own.low:.1%} to {own.high:.1%}; by label {min(coverage.by_label):.0%} to {max(coverage.by_label):.0%})"
+        f"{', but were fitted to these very clips' if coverage.fitted_here else ''}"
     )
     for name, reasons in list(coverage.abstained.items())[:MOST_NAMES]:
         results.print(f"better not used: {escape(name)}: {escape(reasons)}")

@@ -34,6 +34,8 @@ FloatArray = npt.NDArray[np.float32]
 ByteArray = npt.NDArray[np.uint8]
 Ends = tuple[tuple[float, float], ...]
 """(low, high) of each of L intervals, in [0, 1]."""
+ENDS = ("low", "high")
+"""What tables call them: columns ``LABEL_low`` and ``LABEL_high``."""
 
 
 class FrameState(IntEnum):

@@ -14,12 +14,15 @@ import pytest
 from reactometer.data.cache import PreparedSet
 from reactometer.errors import ConfigError, DataError, OutputError
 from reactometer.evaluation.calibrate import calibrate
+from reactometer.evaluation.degradation import degrade
 from reactometer.evaluation.evaluate import evaluate
+from reactometer.inference.attribution import explain
 from reactometer.inference.predictor import predict
 from reactometer.labels import HUME_REACTION
 from reactometer.models.folder import join_models, load_model
 from reactometer.models.scoring import score_items
 from reactometer.models.showing import encoded_clips
+from reactometer.printing import print_evaluation
 from reactometer.records import FaceSample, FrameState, PreparedClip
 from reactometer.weights import STARTER
 
@@ -91,6 +94,43 @@ def test_recalibration_brings_predictions_to_scale_and_keeps_their_order(
     (prediction,) = predict([row.clip.path], tmp_path / "model", timeline=False, progress=False)
     said = after.predictions.set_index("File_ID").loc[row.clip.clip_id].to_numpy(float)
     assert prediction.intensities == pytest.approx(said, abs=1e-5)
+    harder = degrade(tmp_path / "model", prepared.folder, split="all", out=tmp_path / "harder", progress=False)
+    assert harder.curves[0].points[0].metrics.pearson == pytest.approx(after.metrics.pearson, abs=1e-6)
+    mute = evaluate(tmp_path / "model", prepared.folder, split="test", without="voice", progress=False)
+    explained = explain(row.clip.path, tmp_path / "model", face_map=False, progress=False)
+    left = mute.predictions.set_index("File_ID").loc[row.clip.clip_id].to_numpy(float)
+    assert explained.modalities["voice"] == pytest.approx(said - left, abs=1e-5)
+
+
+def test_clips_that_the_model_learned_from_are_refused(
+    prepared: PreparedSet, model_folder: Path, tmp_path: Path
+) -> None:
+    for split in ("train", "all"):
+        with pytest.raises(DataError, match=f"learned from clips of split '{split}'"):
+            calibrate(model_folder, prepared.folder, split=split, out=tmp_path / "a", progress=False)
+    folds = join_models([_of_folds(model_folder, tmp_path / str(fold)) for fold in range(2)], tmp_path / "folds")
+    with pytest.raises(DataError, match="learned from clips of split 'val'"):
+        calibrate(folds, prepared.folder, progress=False)
+
+
+def _of_folds(model: Path, out: Path) -> Path:
+    """The model as if it had been trained on a fold."""
+    shutil.copytree(model, out)
+    about = json.loads((out / "model.json").read_text())
+    about["config"]["data"]["folds"] = 2
+    (out / "model.json").write_text(json.dumps(about))
+    return out
+
+
+def test_intervals_fitted_to_the_clips_that_are_scored_are_no_evidence(
+    calibrated: Path, prepared: PreparedSet, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for split, here in (("all", True), ("test", False)):
+        evaluation = evaluate(calibrated, prepared.folder, split=split, progress=False)
+        assert evaluation.coverage is not None
+        assert evaluation.coverage.fitted_here == here
+        print_evaluation(evaluation)
+        assert ("fitted to these very clips" in capsys.readouterr().out) == here
 
 
 def test_an_ensemble_is_calibrated_as_one(

@@ -92,7 +92,7 @@ def test_hidden_frames_are_as_if_unseen(name: str, frozen: bool, clip: PreparedC
     """Checked against the network itself, given the pictures with fewer of them seen."""
     model = _model(name, frozen=frozen)
     ((view,),) = views = look(model, clip)
-    own = score_changes(views, [_nothing, Hidden("face", 0.5, 1.5)], lambda: None)
+    own = score_changes(model, views, [_nothing, Hidden("face", 0.5, 1.5)], lambda: None)
     kept = view.media.seen & ((view.media.times_s < 0.5) | (view.media.times_s >= 1.5))
     unseen = replace(view.media, seen=kept, frames=view.media.frames * kept[:, None, None, None])
     expected = [score.intensities for item in (view.media, unseen) for score in score_items(model.network, [item])]

@@ -15,6 +15,7 @@ import numpy as np
 
 from reactometer.config import PrepareConfig
 from reactometer.errors import DataError
+from reactometer.files import sha256_of
 from reactometer.records import Clip, FaceSample, FrameState, PreparedClip
 
 FORMAT = 1
@@ -65,6 +66,11 @@ class PreparedSet:
     def without_sound(self) -> tuple[PreparedRow, ...]:
         """The readable clips without audible sound."""
         return tuple(row for row in self.rows if row.file and not row.has_sound)
+
+    @property
+    def manifest_sha256(self) -> str:
+        """SHA-256 of the table of its clips: says whether two sets hold the same."""
+        return sha256_of(self.folder / MANIFEST_FILE)
 
     def split(self, name: str) -> tuple[PreparedRow, ...]:
         """The rows of one split; every row for "all"."""

@@ -6,13 +6,14 @@ import shutil
 from dataclasses import replace
 from pathlib import Path
 
+from reactometer.data.cache import PreparedSet
 from reactometer.data.splits import SPLITS
 from reactometer.errors import DataError, OutputError, suggestion
 from reactometer.evaluation.evaluate import open_for
 from reactometer.files import appearing
 from reactometer.models.calibrate import COVERAGE
 from reactometer.models.calibrate import calibrate as fit
-from reactometer.models.folder import load_model
+from reactometer.models.folder import LoadedModel, load_model
 from reactometer.models.uncertainty import Uncertainty, save_uncertainty
 
 
@@ -42,7 +43,7 @@ def calibrate(
         progress: show bars on standard error.
 
     Raises:
-        DataError: no such split, or too few clips with labels.
+        DataError: no such split, too few clips with labels, or clips that the model learned from.
         OutputError: the folder cannot be written into, or ``out`` exists.
         ModelError, ConfigError: no model, or no coverage.
     """
@@ -50,6 +51,7 @@ def calibrate(
         raise DataError(f"no split '{split}'", fix=suggestion(split, (*SPLITS, "all")))
     loaded = load_model(model, device)
     prepared = open_for(loaded, data, cache, progress=progress)
+    _refuse_learned(loaded, prepared, split)
     fitted = fit(loaded, prepared, split=split, coverage=coverage, recalibrate=recalibrate, progress=progress)
     fitted = replace(fitted, fitted_on={**fitted.fitted_on, "name": Path(data).resolve().name})
     if out is None:
@@ -59,6 +61,22 @@ def calibrate(
             shutil.copytree(model, partial, dirs_exist_ok=True)
             _write(partial, fitted)
     return fitted
+
+
+def _refuse_learned(loaded: LoadedModel, prepared: PreparedSet, split: str) -> None:
+    """Residuals of clips that the weights were fitted to are too small: intervals from them would hold too little."""
+    own = [
+        member
+        for member in loaded.each
+        if member.description.get("data", {}).get("manifest_sha256") == prepared.manifest_sha256
+    ]
+    learned = {"train", "all", *(["val"] if any(member.config.data.folds for member in own) else [])}
+    if own and split in learned:
+        raise DataError(
+            f"the model learned from clips of split '{split}' of {prepared.folder.name}",
+            expected="clips that it has not seen",
+            fix="Name another split, or give clips of your own",
+        )
 
 
 def _write(folder: Path, fitted: Uncertainty) -> None:

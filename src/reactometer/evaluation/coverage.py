@@ -13,6 +13,7 @@ from reactometer.evaluation.metrics import LEAST_CLIPS, Array, measure
 from reactometer.evaluation.resample import N_RESAMPLES, Interval, draw, interval
 from reactometer.models.scores import Score
 from reactometer.models.uncertainty import Uncertainty
+from reactometer.records import ENDS
 
 Scored = tuple[Score, str, float]
 """A clip's score, its id, and its length in seconds (0: not known)."""
@@ -31,11 +32,13 @@ class Coverage:
     n_clips: int
     abstained: dict[str, str]  # id: reasons, of clips whose prediction had better not be used
     mean_pearson_kept: float | None  # over the clips that are left; None: undefined, or too few
+    fitted_here: bool = False  # the intervals were fitted to these very clips: what they hold is no evidence
 
     def as_json(self) -> dict[str, Any]:
         """The field "coverage" of ``metrics.json``."""
         return {
             "asked": self.asked,
+            "fitted_on_these_clips": self.fitted_here,
             "mean": self.mean.value,
             "interval": [self.mean.low, self.mean.high],
             "by_label": dict(zip(self.labels, self.by_label, strict=True)),
@@ -105,7 +108,7 @@ def interval_table(clips: Sequence[Scored], labels: Sequence[str], sure: Uncerta
         columns = {
             f"{label}_{end}": value
             for label, own in zip(labels, ends, strict=True)
-            for end, value in zip(("low", "high"), own, strict=True)
+            for end, value in zip(ENDS, own, strict=True)
         }
         rows.append({"File_ID": name, "basis": score.basis, "abstain": _reasons(clip, sure), **columns})
     return pd.DataFrame(rows)

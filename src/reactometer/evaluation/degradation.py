@@ -29,8 +29,7 @@ from reactometer.evaluation.resample import (
 from reactometer.files import make_folder
 from reactometer.media.degrade import add_noise, hide_face, mute, shrink_faces, thin_frames
 from reactometer.models.folder import DEGRADATION_FILES, LoadedModel, load_model
-from reactometer.models.scores import average_scores
-from reactometer.models.scoring import score_shown
+from reactometer.models.scoring import join_members, score_shown
 from reactometer.models.showing import changed, show
 
 HIDDEN_SHARES = (0.25, 0.5, 0.75, 0.9, 1.0)
@@ -196,4 +195,5 @@ def _answers(
         shown = [whole, *(changed(whole, member.network, sampling, *change) for change in changes)]
         with progress_bar("degrading", len(shown) * len(rows), progress) as advance:
             by_member.append([score_shown(member, own, rows, sampling, advance=advance)[0] for own in shown])
-    return [np.array([score.intensities for score in average_scores(own)]) for own in zip(*by_member, strict=True)]
+    joined = [join_members(loaded, own) for own in zip(*by_member, strict=True)]
+    return [np.array([score.intensities for score in own]) for own in joined]

@@ -107,6 +107,10 @@ def evaluate(
     )
     evaluation = _evaluation(chosen, prepared.split(chosen), scores, loaded, units, n_resamples, groups)
     evaluation = replace(evaluation, person_norm=note)
+    if evaluation.coverage and loaded.uncertainty:
+        own = loaded.uncertainty.fitted_on
+        here = (own.get("split"), own.get("manifest_sha256")) == (chosen, prepared.manifest_sha256)
+        evaluation = replace(evaluation, coverage=replace(evaluation.coverage, fitted_here=here))
     if out is not None:
         write_evaluation(evaluation, Path(out))
     return evaluation

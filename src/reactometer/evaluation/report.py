@@ -71,7 +71,9 @@ def report(
     folder = prepared.folder
     evaluation = evaluate(loaded, folder, split=split, by=by, groups=groups, out=out, progress=progress)
     alone = {
-        f"without {modality}": evaluate(loaded, folder, split=evaluation.split, without=modality, n_resamples=0).metrics
+        f"without {modality}": evaluate(
+            loaded, folder, split=evaluation.split, without=modality, n_resamples=0, progress=progress
+        ).metrics
         for modality in (("voice", "face") if loaded.sampling.looks and loaded.sampling.listens else ())
     }
     harder = None

@@ -111,7 +111,8 @@ def sure_sections(evaluation: Evaluation) -> list[Section]:
         by = [[name, str(n), f"{share:.1%}"] for name, (n, share) in held.by_basis.items()]
         texts = [
             f"The model gives each prediction an interval that is to hold {held.asked:.0%} of labels; here they hold "
-            f"{held.mean.value:.1%} ({held.mean.low:.1%} to {held.mean.high:.1%})."
+            f"{held.mean.value:.1%} ({held.mean.low:.1%} to {held.mean.high:.1%})"
+            f"{', but were fitted to these very clips.' if held.fitted_here else '.'}"
         ]
         if held.abstained:
             kept = shown(held.mean_pearson_kept)

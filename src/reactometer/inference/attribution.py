@@ -138,7 +138,7 @@ def explain(
     maps = face_map and Hidden("face").found_in(views)
     has_captum = find_spec("captum") is not None
     hidden_s = stretch_s or min(max(STRETCH_SHARE * clip.duration_s, SHORTEST_S), LONGEST_S)
-    attribution = _attribute(prediction, clip, views, hidden_s, maps=maps and has_captum, progress=progress)
+    attribution = _attribute(loaded, prediction, clip, views, hidden_s, maps=maps and has_captum, progress=progress)
     notes = prediction.notes if has_captum or not maps else (*prediction.notes, NO_CAPTUM)
     return replace(attribution, crop_share=loaded.sampling.crop_share, notes=notes)
 
@@ -208,7 +208,14 @@ def _spans(start_s: float, end_s: float, shape: WindowShape) -> tuple[Span, ...]
 
 
 def _attribute(
-    prediction: Prediction, clip: PreparedClip, views: Views, stretch_s: float, *, maps: bool, progress: bool
+    model: LoadedModel,
+    prediction: Prediction,
+    clip: PreparedClip,
+    views: Views,
+    stretch_s: float,
+    *,
+    maps: bool,
+    progress: bool,
 ) -> Attribution:
     found = [name for name in ("face", "voice") if Hidden(name).found_in(views)]
     spans = _spans(0.0, clip.duration_s, WindowShape(stretch_s, stretch_s / 2))
@@ -218,8 +225,8 @@ def _attribute(
     hidden += [Hidden("face", time_s, time_s + MOMENT_S) for time_s in frames]
     n_views = sum(map(len, views))
     with progress_bar("explaining", n_views * (1 + len(hidden) + maps * N_SQUARES), progress) as advance:
-        values = score_changes(views, [lambda view: view.features, *hidden], advance)  # (1 + all of it, L)
-        face_map = map_face(views, advance) if maps else None
+        values = score_changes(model, views, [lambda view: view.features, *hidden], advance)  # (1 + all of it, L)
+        face_map = map_face(model, views, advance) if maps else None
     something = np.array([change.found_in(views) for change in hidden])
     changes = np.where(something[:, None], values[0] - values[1:], np.nan).astype(np.float32)
     whole, of_stretches, of_frames = np.split(changes, [len(found), len(found) * (1 + len(spans))])

@@ -80,8 +80,7 @@ def _known(score: Score, model: LoadedModel) -> tuple[tuple[float, ...] | None, 
     """Intensities, on the labels' scale where the model was recalibrated, and their intervals where it gives such."""
     if not score.has_evidence:
         return None, None
-    sure = model.uncertainty
-    values = sure.recalibrate(score) if sure else score.intensities
+    sure, values = model.uncertainty, model.intensities_of(score)
     return tuple(float(value) for value in values), sure.intervals(score, values) if sure else None
 
 

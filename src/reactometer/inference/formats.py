@@ -11,7 +11,7 @@ from typing import Any
 
 from reactometer.errors import OutputError
 from reactometer.inference.events import find_events
-from reactometer.records import Ends, Prediction
+from reactometer.records import ENDS, Ends, Prediction
 
 ENDINGS = (".csv", ".parquet", ".json")
 
@@ -156,9 +156,6 @@ def with_face(columns: Sequence[str]) -> list[str]:
 FRAME_COLUMNS = ("path", "time_s", "state", "box_x", "box_y", "box_width", "box_height")
 
 EVENT_COLUMNS = ("path", "label", "onset_s", "peak_s", "offset_s", "peak", "mean")
-
-ENDS = ("low", "high")
-"""Endings of the columns of a label's interval."""
 
 
 def _intensities(labels: Sequence[str], values: Sequence[float] | None) -> dict[str, float | None]:

@@ -91,7 +91,9 @@ def look(model: LoadedModel, clip: PreparedClip) -> list[list[View]]:
     ]
 
 
-def score_changes(views: Views, changes: Sequence[Change], advance: Callable[[], None]) -> FloatArray:
+def score_changes(
+    model: LoadedModel, views: Views, changes: Sequence[Change], advance: Callable[[], None]
+) -> FloatArray:
     """(K, L) intensities after each of K changes: the mean over draws and members, as a prediction is.
 
     ``advance`` is called after each change of each view. Nothing left to go by: the training mean.
@@ -106,7 +108,8 @@ def score_changes(views: Views, changes: Sequence[Change], advance: Callable[[],
 
     scores = average_scores([list(score_items(own[0].head, items(own))) for own in views])
     of_each = [scores[start : start + n_draws] for start in range(0, len(scores), n_draws)]
-    return np.array([join_parts(0, [(1.0, score) for score in drawn]).intensities for drawn in of_each])
+    joined = [join_parts(0, [(1.0, score) for score in drawn]) for drawn in of_each]
+    return np.array([model.intensities_of(score) for score in joined])
 
 
 def logit_shares(views: Views) -> FloatArray | None:
@@ -126,7 +129,7 @@ def logit_shares(views: Views) -> FloatArray | None:
     return shares
 
 
-def map_face(views: Views, advance: Callable[[], None]) -> FloatArray:
+def map_face(model: LoadedModel, views: Views, advance: Callable[[], None]) -> FloatArray:
     """What each part of the face does, hidden in all frames at once: (L, CELLS, CELLS), rows from the top.
 
     A square of ``COVER`` x ``COVER`` cells in each frame's mean colour slides over the crop as the model sees it, cell
@@ -144,7 +147,8 @@ def map_face(views: Views, advance: Callable[[], None]) -> FloatArray:
     def score(cover: Tensor) -> Tensor:
         """(1, CELLS, CELLS), 0 where hidden -> (1, L)."""
         shown = cover[0].bool().numpy()
-        return torch.from_numpy(score_changes(few, [lambda view: view.show(_covered(view.media, shown))], advance))
+        cover_up: Change = lambda view: view.show(_covered(view.media, shown))  # noqa: E731
+        return torch.from_numpy(score_changes(model, few, [cover_up], advance))
 
     whole, side = torch.ones((1, CELLS, CELLS)), (COVER, COVER)
     changes: Tensor = Occlusion(score).attribute(whole, sliding_window_shapes=side, strides=(1, 1), baselines=0)

@@ -79,19 +79,15 @@ def calibrate(
     raw, known = replace(loaded, uncertainty=None), loaded.uncertainty
     rows = prepared.split(split)
     shown = _by_basis(raw, prepared, split, progress)
-    n_clips = len({place for own in shown.values() for place in own if rows[place].clip.labels})
+    whole = _as_they_are(shown)
     least = LEAST_CLIPS if recalibrate else least_units(coverage)
-    if n_clips < least:
+    if len(whole) < least:
         raise DataError(
             f"{prepared.folder}: too few clips in split '{split}' to tell how sure a prediction is",
-            got=f"{n_clips} with labels and with something to go by",
+            got=f"{len(whole)} with labels and with something to go by",
             expected=f"at least {least}",
             fix="Add clips, or give others with 'reactometer calibrate'",
         )
-    shown = {
-        basis: {place: one for place, one in own.items() if rows[place].clip.labels} for basis, own in shown.items()
-    }
-    whole = _as_they_are(shown)
     whose = _whose(whole, rows, coverage)
     if known and known.references:
         references, shortest_s = dict(known.references), known.shortest_s
@@ -103,8 +99,9 @@ def calibrate(
         fitted_on={
             "name": prepared.folder.name,
             "split": split,
-            "n_clips": n_clips,
+            "n_clips": len(whole),
             "n_people": len(set(whose.values())),
+            "manifest_sha256": prepared.manifest_sha256,
         },
         shortest_s=shortest_s,
         recalibration=_fit_curves(whole, rows) if recalibrate else (),
@@ -112,17 +109,17 @@ def calibrate(
     )
     limits = _limits(whole.values(), fitted)
     shown = _recalibrated_elsewhere(shown, rows) if recalibrate else shown
-    bases = {basis: _basis(own, rows, coverage, whose) for basis, own in shown.items() if own}
+    bases = {basis: _basis(own, rows, coverage, whose) for basis, own in shown.items()}
     return replace(fitted, bases=bases, farthest=limits)
 
 
 def _by_basis(loaded: LoadedModel, prepared: PreparedSet, split: str, progress: bool) -> dict[str, dict[int, Score]]:
-    """Scores by what they go by, then by the clip's place in the split: as it is, and with either modality hidden."""
-    found: dict[str, dict[int, Score]] = {}
+    """Scores of clips with labels by what they go by, then by the clip's place: as it is, and with either hidden."""
+    rows, found = prepared.split(split), dict[str, dict[int, Score]]()
     for sampling in _samplings(loaded.sampling):
         scores, _ = score_split(loaded, prepared, split, sampling, progress=progress)
         for place, score in enumerate(scores):
-            if score.has_evidence:
+            if score.has_evidence and rows[place].clip.labels:
                 found.setdefault(score.basis, {}).setdefault(place, score)
     return found
 

@@ -19,8 +19,10 @@ from reactometer.data.batches import Sampling
 from reactometer.errors import ModelError, ReactometerError
 from reactometer.files import appearing, sha256_of
 from reactometer.models.network import ReactionModel
+from reactometer.models.scores import Score
 from reactometer.models.uncertainty import REFERENCES_FILE, UNCERTAINTY_FILE, Uncertainty, load_uncertainty
 from reactometer.models.zoo import Encoders, build_model, rebuild_encoders, sampling_of
+from reactometer.records import FloatArray
 
 FORMAT = 2
 WEIGHTS_FILE, DESCRIPTION_FILE = "weights.safetensors", "model.json"
@@ -45,6 +47,10 @@ class LoadedModel:
     def each(self) -> tuple[LoadedModel, ...]:
         """The members of an ensemble, or the model itself."""
         return self.members or (self,)
+
+    def intensities_of(self, score: Score) -> FloatArray:
+        """(L,) what a score says in the end: on the labels' scale where the model was recalibrated."""
+        return self.uncertainty.recalibrate(score) if self.uncertainty else score.intensities
 
 
 def save_model(

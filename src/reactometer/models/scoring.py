@@ -102,10 +102,12 @@ def score_split(
                 member, showing, rows, sampling, batch_size=batch_size, workers=workers, advance=advance
             )
         by_member.append(scores)
-    scores = average_scores(by_member)
-    if loaded.uncertainty:
-        scores = [replace(score, intensities=loaded.uncertainty.recalibrate(score)) for score in scores]
-    return scores, note
+    return join_members(loaded, by_member), note
+
+
+def join_members(loaded: LoadedModel, by_member: Sequence[Sequence[Score]]) -> list[Score]:
+    """The scores of a model from those of its members: their mean, on the labels' scale where it was recalibrated."""
+    return [replace(score, intensities=loaded.intensities_of(score)) for score in average_scores(by_member)]
 
 
 def score_shown(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +10,7 @@ from lightning.pytorch import seed_everything
 
 from reactometer.config import Config, load_config
 from reactometer.console import is_first_process, messages
-from reactometer.data.cache import MANIFEST_FILE, PreparedSet
+from reactometer.data.cache import PreparedSet
 from reactometer.data.sources import open_data
 from reactometer.errors import DataError
 from reactometer.models.calibrate import calibrate
@@ -81,11 +80,10 @@ def _calibrate(folder: Path, prepared: PreparedSet, progress: bool) -> None:
 
 
 def _about(prepared: PreparedSet, data: ReactionData) -> dict[str, Any]:
-    manifest = (prepared.folder / MANIFEST_FILE).read_bytes()
     return {
         "name": prepared.folder.name,
         "detector": prepared.settings.detector,
-        "manifest_sha256": sha256(manifest).hexdigest(),
+        "manifest_sha256": prepared.manifest_sha256,
         "n_train_clips": len(data.train_rows),
         "n_val_clips": len(data.val_rows),
     }
