@@ -44,7 +44,9 @@ def print_uncertainty(fitted: Uncertainty, folder: str) -> None:
         )
     results.print(table)
     who = f" of {own['n_people']} people" if own["n_people"] else ""
-    hold_for = "a clip of a new person" if own["n_people"] else "a new clip like these, of one of these people"
+    hold_for = (
+        "a clip of a new person" if own["n_people"] else "new clips like these (people are not known, or too few)"
+    )
     results.print(
         f"{fitted.coverage:.0%} intervals for {hold_for}; fitted on {own['n_clips']} clips{who}: "
         f"{escape(own['name'])}, {own['split']}"

@@ -203,7 +203,10 @@ def _cells(clips: Sequence[Clip], column: str) -> list[str]:
         cells |= {name: value for name in ("person", "stimulus") if (value := getattr(clip, name))}
     known = sorted({name for cells in own for name in cells})
     if column.lower() not in known:
-        raise DataError(f"no column '{column}' in the manifest", fix=suggestion(column, known) if known else "")
+        raise DataError(
+            f"no column '{column}' in the manifest",
+            fix=suggestion(column, known) if known else "It has none besides files and labels",
+        )
     return [cells.get(column.lower(), "").strip() for cells in own]
 
 
