@@ -11,7 +11,7 @@ import typer
 from rich.markup import escape
 
 from reactometer import cli_evaluate, cli_explain, cli_weights, printing
-from reactometer.cli_evaluate import CacheOption, DataArgument, DeviceOption
+from reactometer.cli_evaluate import CacheOption, DataArgument, DeviceOption, EngineOption
 from reactometer.config import PrepareConfig
 from reactometer.console import INTERRUPTED, OK, SOME_FAILED, USAGE, messages
 from reactometer.errors import ReactometerError
@@ -203,6 +203,7 @@ def predict(
         str | None, typer.Option(help="Subtract what the person shows at rest: a stretch such as 0-3s, or running.")
     ] = None,
     device: DeviceOption = "auto",
+    engine: EngineOption = "auto",
 ) -> None:
     """Estimate intensities of files: as a whole, and over time."""
     from reactometer.data.people import read_people
@@ -214,9 +215,11 @@ def predict(
     outputs = Outputs(out, timeline, frames, events, plot, elan, subtitles, overlay, threshold, faces)
     outputs.check(len(videos))
     who = read_people(people) if people else dict.fromkeys(videos, "the same") if same_person else {}
+    loaded = load_model(model or STARTER, device, engine)
+    printing.print_engine(loaded)
     predictions = run(
         videos,
-        load_model(model or STARTER, device),
+        loaded,
         window_s=window,
         hop_s=hop,
         rate_hz=rate,
@@ -248,6 +251,7 @@ def demo(
     printing.print_demo(run(out, n_clips=clips, seed=seed))
 
 
+app.command(short_help="A model -> the same, for a faster engine.")(cli_weights.export)
 app.command(short_help="A model -> its card.")(cli_weights.card)
 app.command(short_help="A model -> the Hugging Face Hub.")(cli_weights.push)
 app.command(short_help="The Hugging Face Hub -> a model.")(cli_weights.pull)

@@ -16,6 +16,9 @@ DataArgument = Annotated[
 ModelOption = Annotated[Path, typer.Option("--model", help="A model folder, as 'train' writes it.")]
 CacheOption = Annotated[Path | None, typer.Option(help="Where prepared clips are kept; default: your cache folder.")]
 DeviceOption = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, mps …")]
+EngineOption = Annotated[
+    str, typer.Option(help="What runs the encoders: auto (the fastest here), torch, or one made by 'export'.")
+]
 SplitOption = Annotated[
     str | None, typer.Option(help="train, val, test or all; default: test, or val where test has no labels.")
 ]
@@ -40,13 +43,16 @@ def evaluate(
     out: Annotated[Path | None, typer.Option(help="A folder for predictions.csv, metrics.json and pictures.")] = None,
     cache: CacheOption = None,
     device: DeviceOption = "auto",
+    engine: EngineOption = "auto",
 ) -> None:
     """Score a model: Pearson, CCC and MAE over all clips of a split at once, with 95 % intervals."""
     from reactometer.evaluation.evaluate import evaluate as run
     from reactometer.models.folder import load_model
 
+    loaded = load_model(model, device, engine)
+    printing.print_engine(loaded)
     evaluation = run(
-        load_model(model, device),
+        loaded,
         data,
         split=split,
         without=without,

@@ -1,4 +1,4 @@
-"""The commands on weights and on the Hugging Face Hub: parse, call one function, print."""
+"""The commands on weights, engines and the Hugging Face Hub: parse, call one function, print."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from reactometer import printing_weights as printing
+from reactometer.cli_evaluate import CacheOption
 from reactometer.console import OK, SOME_FAILED
 from reactometer.errors import ConfigError
 
@@ -107,3 +108,16 @@ def pull(
     from reactometer.models.hub import pull as run
 
     printing.print_pulled(run(name, out, revision=revision))
+
+
+def export(
+    model: Annotated[str, typer.Argument(metavar="MODEL", help="A model folder; or starter, with --out.")],
+    data: Annotated[list[Path], typer.Argument(metavar="DATA|VIDEO...", help="A data set, or videos, to prove it on.")],
+    engine: Annotated[str, typer.Option(help="onnx or openvino; onnx-int8 or openvino-int8, calibrated on DATA.")],
+    out: Annotated[Path | None, typer.Option(help="A folder for a copy; default: the model's own.")] = None,
+    cache: CacheOption = None,
+) -> None:
+    """Write an engine into the model's folder and prove on real clips that it says what PyTorch says."""
+    from reactometer.exporting import export as run
+
+    printing.print_exported(run(model, data, engine=engine, out=out, cache=cache))

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from reactometer.evaluation.evaluate import Evaluation
     from reactometer.evaluation.resample import Interval
     from reactometer.models.catalogue import Entry
+    from reactometer.models.folder import LoadedModel
     from reactometer.tables import Comparison
     from reactometer.walkthrough import DemoResult
 
@@ -153,6 +154,12 @@ def _print_coverage(coverage: Coverage) -> None:
     if coverage.abstained:
         kept = f"mean Pearson {shown(coverage.mean_pearson_kept)} over the other clips"
         results.print(f"better not used: {len(coverage.abstained)} clips; {kept}")
+
+
+def print_engine(model: LoadedModel) -> None:
+    """Say what runs the model, unless it is PyTorch as it is."""
+    if model.engine != "torch":
+        messages.print(f"by {model.engine}")
 
 
 def print_written(paths: Iterable[Path]) -> None:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from rich.markup import escape
 from rich.table import Table
 
-from reactometer.printing import print_evaluation, results, shown, with_interval
+from reactometer.printing import print_engine, print_evaluation, results, shown, with_interval
 
 if TYPE_CHECKING:
     from reactometer.data.disjoint import CleanSplit
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 __all__ = [
     "print_audit",
     "print_degradation",
+    "print_engine",
     "print_evaluation",
     "print_groups",
     "print_paired",

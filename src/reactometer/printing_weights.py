@@ -13,6 +13,7 @@ from reactometer.console import messages
 from reactometer.printing import results
 
 if TYPE_CHECKING:
+    from reactometer.exporting import Exported
     from reactometer.models.hub import Pushed
     from reactometer.models.store import Held
     from reactometer.models.verify import Checked
@@ -86,3 +87,17 @@ def _where(held: Held) -> str:
     if not held.files:
         return held.place
     return f"{held.place}: {held.files[0].parent if held.folder else held.files[0]}"
+
+
+def print_exported(exported: Sequence[Exported]) -> None:
+    """Print where an engine is, how far it is from PyTorch, and how much faster its encoders are."""
+    for one in exported:
+        results.print(f"wrote {escape(str(one.folder))}")
+        for shown, difference in one.differences.items():
+            results.print(f"  largest difference from PyTorch, {shown}: {difference:.1e}")
+        if one.pearson is not None:
+            before, after = one.pearson
+            results.print(f"  mean Pearson on val: {after:.4f}, of PyTorch {before:.4f}")
+        results.print(f"  its encoders take {1 / one.times_torch:.2f} of PyTorch's time on {one.n_clips} clips")
+        if one.times_torch <= 1:
+            messages.print("note: that is no faster here, so that --engine auto stays with PyTorch")

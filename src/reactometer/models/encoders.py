@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import inspect
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -24,6 +25,19 @@ GRID = (4, 4)
 
 MAPS_OF_CLIPS = ("videomae", "vjepa2")
 """Clip encoders whose hidden states are a map and nothing else: moment by moment, row by row."""
+
+
+@dataclass(frozen=True)
+class Engine:
+    """What runs an encoder's ``encode`` in its place: the same tensors in, the same out."""
+
+    name: str
+    digest: str  # of what it runs
+    run: Callable[..., Tensor]
+
+    def __call__(self, *inputs: Tensor) -> Tensor:
+        """The encoder's features of its inputs."""
+        return self.run(*inputs)
 
 
 class Pixels(nn.Module):
@@ -67,6 +81,7 @@ class FrameEncoder(nn.Module):
         self.net = net.module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.settings, self.pretrained, self.pooling = net.settings, net.pretrained, pooling
         self.pixels = Pixels(net.settings)
+        self.engine: Engine | None = None
         self.options = {}
         if _trained_px(net.module) not in (None, size_px) and _takes_option(net.module, "interpolate_pos_encoding"):
             self.options["interpolate_pos_encoding"] = True
@@ -77,6 +92,10 @@ class FrameEncoder(nn.Module):
             self.feature_size = self._measure(size_px)
 
     def forward(self, frames: Tensor) -> Tensor:
+        """Encode pictures, here or by another engine; see :meth:`encode`."""
+        return (self.engine or self.encode)(frames)
+
+    def encode(self, frames: Tensor) -> Tensor:
         """Encode pictures.
 
         Args:
@@ -123,6 +142,7 @@ class ClipEncoder(nn.Module):
         self.pixels = Pixels(net.settings)
         if size_px != _trained_px(net.module):
             self.pixels.side_px = _trained_px(net.module)
+        self.engine: Engine | None = None
         self.options = {"skip_predictor": True} if _takes_option(net.module, "skip_predictor") else {}  # V-JEPA 2's
         self.n_frames = int(getattr(config, "num_frames", None) or config.frames_per_clip)
         self.feature_size = int(config.hidden_size)
@@ -145,11 +165,14 @@ class ClipEncoder(nn.Module):
         features = torch.zeros((len(frames), self.feature_size), device=frames.device)
         seen = mask.any(1)  # (B,)
         if seen.any():
-            picked = spread_frames(frames[seen], mask[seen], self.n_frames)  # (K, n_frames, 3, H, W)
-            pixels = torch.stack([self.pixels(pictures) for pictures in picked])
-            output = self.net(**{str(self.net.main_input_name): pixels}, **self.options)
-            features[seen] = self._pool(output.last_hidden_state.float())  # (K, D)
+            features[seen] = (self.engine or self.encode)(spread_frames(frames[seen], mask[seen], self.n_frames))
         return features
+
+    def encode(self, frames: Tensor) -> Tensor:
+        """(K, n_frames, 3, H, W) uint8 RGB, all of them seen -> (K, D) float32; what another engine may run."""
+        pixels = self.pixels(frames.flatten(0, 1)).unflatten(0, (-1, self.n_frames))
+        output = self.net(**{str(self.net.main_input_name): pixels}, **self.options)
+        return self._pool(output.last_hidden_state.float())
 
     def _pool(self, hidden: Tensor) -> Tensor:
         """(K, tokens, D of the network) -> (K, D)."""

@@ -18,6 +18,7 @@ from reactometer.config import Config
 from reactometer.data.batches import Sampling
 from reactometer.errors import ModelError, ReactometerError
 from reactometer.files import appearing, sha256_of
+from reactometer.models.engines import attach_engine, choose_engine, engine_folder
 from reactometer.models.network import ReactionModel
 from reactometer.models.scores import Score
 from reactometer.models.uncertainty import REFERENCES_FILE, UNCERTAINTY_FILE, Uncertainty, load_uncertainty
@@ -42,6 +43,7 @@ class LoadedModel:
     description: Mapping[str, Any] = field(default_factory=dict)
     members: tuple[LoadedModel, ...] = ()  # of an ensemble: their scores are averaged
     uncertainty: Uncertainty | None = None  # what its predictions are worth; None: it was never calibrated
+    engine: str = "torch"  # what runs its encoders
 
     @property
     def each(self) -> tuple[LoadedModel, ...]:
@@ -126,15 +128,17 @@ def join_models(folders: Sequence[Path | str], out: Path | str) -> Path:
     return out
 
 
-def load_model(folder: Path | str, device: str = "auto") -> LoadedModel:
+def load_model(folder: Path | str, device: str = "auto", engine: str = "torch") -> LoadedModel:
     """Read a model folder, check it, and put the network on a device in evaluation mode; needs no network.
 
     Args:
         folder: written by :func:`save_model` or :func:`join_models`.
         device: "auto" (a GPU if there is one), or a torch device such as "cpu" or "cuda:1".
+        engine: what runs the encoders, one of :data:`~reactometer.models.engines.ENGINES`; "auto" is the fastest that
+            the folder holds and this machine can run.
 
     Raises:
-        ModelError: not a model folder, or a damaged one, or one that asks for code from elsewhere.
+        ModelError: not a model folder, or a damaged one, or one that asks for code from elsewhere; no such engine.
     """
     folder = Path(folder)
     description = _read_description(folder)
@@ -142,7 +146,7 @@ def load_model(folder: Path | str, device: str = "auto") -> LoadedModel:
         names = description["members"]
         if not isinstance(names, list) or not names or not all(str(name).isdecimal() for name in names):
             raise ModelError(f"{folder}: an ensemble without members", fix="Copy it again from where it was made")
-        members = tuple(load_model(folder / str(name), device) for name in names)
+        members = tuple(load_model(folder / str(name), device, engine) for name in names)
         return replace(members[0], description=description, members=members, uncertainty=load_uncertainty(folder))
     try:
         config = Config.model_validate(description["config"])
@@ -155,9 +159,12 @@ def load_model(folder: Path | str, device: str = "auto") -> LoadedModel:
         raise ModelError(
             f"{folder}: damaged model folder: {str(error).splitlines()[0]}", fix="Copy it again from where it was made"
         ) from error
-    network.eval().to(choose_device(device))
-    sampling = sampling_of(config.model, network)
-    return LoadedModel(network, labels, sampling, config, description, uncertainty=load_uncertainty(folder))
+    place = choose_device(device)
+    network.eval().to(place)
+    chosen = choose_engine(folder, engine, place)
+    attach_engine(network, chosen, engine_folder(folder, chosen), description["sha256"][WEIGHTS_FILE])
+    sampling, sure = sampling_of(config.model, network), load_uncertainty(folder)
+    return LoadedModel(network, labels, sampling, config, description, uncertainty=sure, engine=chosen)
 
 
 def _refuse_code(settings: object) -> None:

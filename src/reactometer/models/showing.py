@@ -195,6 +195,8 @@ def _digest(model: ReactionModel, sampling: Sampling) -> str:
     """Names the features: what follows from other weights, or other sampling, is kept elsewhere."""
     digest = sha256(json.dumps([repr(sampling), [encoder.describe() for encoder in model.frozen]]).encode())
     for encoder in model.frozen:
+        engine = getattr(encoder, "engine", None)
+        digest.update(engine.digest.encode() if engine else b"")
         for name, tensor in sorted(encoder.state_dict().items()):
             digest.update(name.encode() + tensor.cpu().contiguous().numpy().tobytes())
     return digest.hexdigest()[:16]

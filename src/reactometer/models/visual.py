@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
-from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
 from reactometer.models.pooling import masked_moments
 from reactometer.models.streams import Stream, TimeEmbedding, transformer
@@ -41,13 +40,30 @@ class GruHead(nn.Module):
         """(B, 2 * hidden)."""
         stream = seen_first(face)
         steps = self.project(stream.values) + self.time(stream.times_s)  # (B, T, hidden)
-        lengths = stream.mask.sum(1).clamp(min=1).cpu()
-        packed = pack_padded_sequence(steps, lengths, batch_first=True, enforce_sorted=False)
-        states, _ = pad_packed_sequence(self.gru(packed)[0], batch_first=True, total_length=steps.shape[1])
+        states = self.states(steps, stream.mask)  # (B, T, 2 * hidden)
         scores = self.attention(states).squeeze(2).masked_fill(~stream.mask, -torch.inf)  # (B, T)
         scores = torch.where(stream.mask.any(1, keepdim=True), scores, torch.zeros_like(scores))
         pooled: Tensor = (scores.softmax(1).unsqueeze(2) * states).sum(1)
         return pooled
+
+    def states(self, steps: Tensor, mask: Tensor) -> Tensor:
+        """(B, T, 2 * hidden), right where the mask is: each direction begins with the first step that it sees.
+
+        Reversing the seen steps by hand is what packing would do; unlike packing, it can be exported.
+        """
+        places = torch.arange(steps.shape[1], device=steps.device)  # (T,)
+        last = mask.sum(1, keepdim=True) - 1  # (B, 1)
+        turned = torch.where(mask, last - places, places).unsqueeze(2).expand_as(steps)  # (B, T, hidden)
+        back = self._run(steps.gather(1, turned), "_reverse").gather(1, turned)
+        return torch.cat((self._run(steps, ""), back), dim=2)
+
+    def _run(self, steps: Tensor, direction: str) -> Tensor:
+        """(B, T, hidden) the states of one direction of the GRU."""
+        kinds = ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
+        weights = [getattr(self.gru, f"{kind}_l0{direction}") for kind in kinds]
+        start = steps.new_zeros((1, len(steps), self.gru.hidden_size))
+        states, _ = torch.gru(steps, start, weights, True, 1, 0.0, False, False, True)
+        return states
 
 
 class TransformerHead(nn.Module):
@@ -75,6 +91,7 @@ class TransformerHead(nn.Module):
 
 def seen_first(stream: Stream) -> Stream:
     """The steps of each clip with those in the mask first, in their order."""
-    order = (~stream.mask).to(torch.uint8).argsort(dim=1, stable=True)  # (B, T)
+    places = torch.arange(stream.mask.shape[1], device=stream.mask.device)  # (T,)
+    order = torch.where(stream.mask, places, places + len(places)).argsort(dim=1)  # (B, T)
     values = stream.values.gather(1, order.unsqueeze(2).expand_as(stream.values))
     return Stream(values, stream.mask.gather(1, order), stream.times_s.gather(1, order))

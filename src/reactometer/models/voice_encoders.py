@@ -15,6 +15,7 @@ from reactometer.errors import WeightsError
 from reactometer.media.contours import N_CONTOURS, contours
 from reactometer.media.voice import MEL_BANDS
 from reactometer.models.backbones import Net, describe_net, load_net, rebuild_net
+from reactometer.models.encoders import Engine
 
 KERNELS, STRIDES = (10, 3, 3, 3, 3, 2, 2), (5, 2, 2, 2, 2, 2, 2)
 """Of the convolutions of HuBERT, wav2vec 2.0 and WavLM: each step is one block further and hears 400 samples."""
@@ -42,6 +43,7 @@ class VoiceEncoder(nn.Module):
             )
             for before, after in pairwise(sizes)
         )
+        self.engine: Engine | None = None
         self.stride = 2 ** len(channels)
         self.feature_size = channels[-1] * MEL_BANDS // self.stride
 
@@ -56,12 +58,16 @@ class VoiceEncoder(nn.Module):
             (B, N / 16, D) float32, rounded up, zeros outside the mask, and that mask (B, N / 16); step n stands for
             the time of step 16 n of the spectrogram.
         """
+        return (self.engine or self.encode)(voice, mask), mask[:, :: self.stride]
+
+    def encode(self, voice: Tensor, mask: Tensor) -> Tensor:
+        """The features alone; what another engine may run."""
         maps = ((voice - self.mean) / self.std).unsqueeze(1)  # (B, 1, N, M)
         for block in self.blocks:
             maps = block(maps * mask[:, None, :, None])  # (B, channels, N / 2, M / 2) each time
             mask = mask[:, ::2]
         steps = maps.transpose(1, 2).flatten(2)  # (B, N / 16, channels * M / 16)
-        return steps * mask.unsqueeze(2), mask
+        return steps * mask.unsqueeze(2)
 
 
 class StepConvolution(nn.Module):
@@ -85,6 +91,7 @@ class StepConvolution(nn.Module):
             )
             for before, after in pairwise([input_size + 2, *channels])
         )
+        self.engine: Engine | None = None
         self.stride = 2 ** len(channels)
         self.feature_size = channels[-1]
 
@@ -99,13 +106,17 @@ class StepConvolution(nn.Module):
         Returns:
             (B, N / 8, D) float32, rounded up, zeros outside the mask, and that mask (B, N / 8).
         """
+        return (self.engine or self.encode)(voice, mask, times_s), mask[:, :: self.stride]
+
+    def encode(self, voice: Tensor, mask: Tensor, times_s: Tensor) -> Tensor:
+        """The features alone; what another engine may run."""
         when = times_s / TYPICAL_S - 1.0  # (B, N)
         beside = torch.stack((when, torch.ones_like(when)), dim=2)  # (B, N, 2)
         maps = torch.cat(((voice - self.mean) / self.std, beside), dim=2).transpose(1, 2)  # (B, M + 2, N)
         for block in self.blocks:
             maps = block(maps * mask.unsqueeze(1))  # (B, channels, N / 2) each time
             mask = mask[:, ::2]
-        return maps.transpose(1, 2) * mask.unsqueeze(2), mask
+        return maps.transpose(1, 2) * mask.unsqueeze(2)
 
     def describe(self) -> dict[str, int]:
         """What is needed to make it again, as JSON can hold it."""
@@ -163,6 +174,7 @@ class SpeechEncoder(nn.Module):
         self.net = net.module
         self.settings, self.pretrained = net.settings, net.pretrained
         self.feature_size = int(config.hidden_size)
+        self.engine: Engine | None = None
 
     def forward(self, voice: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
         """Encode sound.
@@ -181,15 +193,15 @@ class SpeechEncoder(nn.Module):
             if length > 0:
                 same = (lengths == length).unsqueeze(1) & mask  # (B, N)
                 waveform = voice[same].view(-1, length * BLOCK_SIZE)  # (K, length * 320)
-                features[same] = self._hear(waveform).flatten(0, 1)  # (K * length, D)
+                features[same] = (self.engine or self.encode)(waveform).flatten(0, 1)  # (K * length, D)
         return features, mask
 
     def describe(self) -> dict[str, Any]:
         """What :func:`rebuild_speech_encoder` needs, as JSON can hold it."""
         return describe_net(Net(self.net, self.settings, self.pretrained))
 
-    def _hear(self, waveform: Tensor) -> Tensor:
-        """(K, length * 320) -> (K, length, D)."""
+    def encode(self, waveform: Tensor) -> Tensor:
+        """(K, length * 320) float32 -> (K, length, D) float32; what another engine may run."""
         if self.settings.get("do_normalize", True):
             variance, mean = torch.var_mean(waveform, dim=1, correction=0, keepdim=True)  # (K, 1) each
             waveform = (waveform - mean) / (variance + 1e-7).sqrt()
