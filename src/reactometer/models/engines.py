@@ -137,7 +137,7 @@ def open_graph(file: Path, engine: str) -> Run:
     core = openvino.Core()
     settings = {"INFERENCE_PRECISION_HINT": "f32", "PERFORMANCE_HINT": "LATENCY"}
     compiled = core.compile_model(core.read_model(str(file)), "CPU", settings)
-    return lambda *arrays: np.array(compiled(list(arrays))[0])
+    return lambda *arrays: np.asarray(compiled(list(arrays), share_inputs=True)[0])  # outputs are copied
 
 
 def as_tensors(run: Run) -> Callable[..., Tensor]:
