@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: demo test check format clean
+.PHONY: demo test check bench format clean
 .DEFAULT_GOAL := demo
 
 $(READY): pyproject.toml constraints.txt
@@ -25,6 +25,10 @@ check: $(READY)
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/pytest tests/test_house.py
+
+# Needs more: .venv/bin/pip install -c constraints.txt -e '.[dev,onnx,openvino]'
+bench: $(READY)
+	$(BIN)/python benchmarks/bench.py --out bench.md
 
 format: $(READY)
 	$(BIN)/ruff format .
