@@ -112,8 +112,10 @@ def test_a_difference_from_pytorch_is_refused(tmp_path: Path) -> None:
 
 
 def test_an_engine_is_not_overwritten(exported: Path, prepared: PreparedSet) -> None:
-    with pytest.raises(OutputError, match="exists"):
+    with pytest.raises(OutputError, match=r"engines/onnx: exists already. Delete it to export again"):
         export(exported, [prepared.folder], engine="onnx", progress=False)
+    with pytest.raises(OutputError, match=r"the starter model stays as it came. Name a folder for a copy"):
+        export("starter", [prepared.folder], engine="onnx", progress=False)
 
 
 @pytest.mark.parametrize(

@@ -18,7 +18,7 @@ from reactometer.data.batches import Item, MediaReader, parts_of, to_item
 from reactometer.data.cache import FEATURES, PreparedSet
 from reactometer.data.features import open_store
 from reactometer.data.prepare import settled
-from reactometer.errors import ConfigError, DataError, ModelError, suggestion
+from reactometer.errors import ConfigError, DataError, ModelError, OutputError, suggestion
 from reactometer.evaluation.evaluate import evaluate, open_for
 from reactometer.files import appearing, sha256_of
 from reactometer.media.faces import load_detector
@@ -97,6 +97,8 @@ def export(
         raise ConfigError(f"no engine '{engine}' to export for", fix=suggestion(engine, EXPORTED))
     require_packages("onnx", "onnxscript", *dict.fromkeys((EXPORTED[engine], *_quantiser(engine))))
     source = STARTER if str(model) == "starter" else Path(model)
+    if out is None and source == STARTER:
+        raise OutputError("the starter model stays as it came", fix="Name a folder for a copy with --out")
     if out is not None:
         load_model(source, "cpu")  # raises, before anything is copied
         with appearing(Path(out)) as partial:
@@ -115,6 +117,8 @@ def _export_all(
 ) -> list[Exported]:
     loaded = load_model(folder, "cpu")
     folders = [folder / str(name) for name in loaded.description.get("members", [])] or [folder]
+    for taken in (place for place in (engine_folder(one, engine) for one in folders) if place.exists()):
+        raise OutputError(f"{taken}: exists already", fix="Delete it to export again")
     prepared = None if _are_videos(data) else open_for(loaded, data[0], cache, progress=progress)
     if prepared is None and engine.endswith("int8"):
         raise DataError("8 bits need a data set: clips to calibrate on, and labels to score on", got="video files")
