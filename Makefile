@@ -26,7 +26,7 @@ check: $(READY)
 	$(BIN)/mypy
 	$(BIN)/pytest tests/test_house.py
 
-# Needs more: .venv/bin/pip install -c constraints.txt -e '.[dev,onnx,openvino]'
+# The figures of docs/performance.md, on this machine; about half an hour.
 bench: $(READY)
 	$(BIN)/python benchmarks/bench.py --out bench.md
 
