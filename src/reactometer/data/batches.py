@@ -105,16 +105,20 @@ def pick_frames(
     return sorted({int(index) for index in nearest.clip(0, len(known) - 1)})
 
 
+def pick_samples(clip: PreparedClip, sampling: Sampling, rng: np.random.Generator | None = None) -> list[FaceSample]:
+    """The samples of a clip that a model is shown, see :func:`pick_frames`."""
+    times_s = [sample.time_s for sample in clip.samples]
+    return [clip.samples[place] for place in pick_frames(times_s, clip.start_s, clip.end_s, sampling.n_frames, rng)]
+
+
 def to_item(clip: PreparedClip, sampling: Sampling, rng: np.random.Generator | None = None) -> Item:
     """Decode what a model sees and hears of a clip; with ``rng``, the choice of frames is jittered as in training."""
-    times_s = [sample.time_s for sample in clip.samples]
-    picked = pick_frames(times_s, clip.start_s, clip.end_s, sampling.n_frames, rng)
-    samples = [clip.samples[place] for place in picked]
+    samples = pick_samples(clip, sampling, rng)
     frames = np.zeros((len(samples), 3, sampling.size_px, sampling.size_px), dtype=np.uint8)  # (T, 3, H, W)
     seen = np.array([sampling.looks and sample.crop_jpeg is not None for sample in samples], dtype=bool)  # (T,)
     for place, sample in enumerate(samples):
         if seen[place]:
-            frames[place] = _picture(sample, sampling)
+            frames[place] = picture_of(sample.crop_jpeg or b"", sampling)
     audible = sampling.listens and clip.waveform is not None and is_audible(clip.waveform)
     voice, rate_hz = _steps(clip.waveform if audible else None, sampling.hears)
     return Item(
@@ -140,9 +144,9 @@ def _steps(waveform: FloatArray | None, hears: str) -> tuple[FloatArray, float]:
     return padded.reshape(-1, BLOCK_SIZE), SOUND_RATE_HZ / BLOCK_SIZE  # (N, BLOCK_SIZE)
 
 
-def _picture(sample: FaceSample, sampling: Sampling) -> ByteArray:
-    """The sample's crop, or its middle, as (3, size_px, size_px) uint8 RGB."""
-    crop, size_px = decode_crop(sample.crop_jpeg or b""), sampling.size_px
+def picture_of(crop_jpeg: bytes, sampling: Sampling) -> ByteArray:
+    """A sample's crop, or its middle, as (3, size_px, size_px) uint8 RGB."""
+    crop, size_px = decode_crop(crop_jpeg), sampling.size_px
     if sampling.crop_share < 1.0:
         border = round(len(crop) * (1.0 - sampling.crop_share) / 2)
         crop = crop[border : len(crop) - border, border : len(crop) - border]

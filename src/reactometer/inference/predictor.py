@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from functools import partial
 from itertools import islice
 from pathlib import Path
 
@@ -14,6 +16,7 @@ from reactometer.config import PrepareConfig, parse_config
 from reactometer.console import progress_bar
 from reactometer.data.batches import Item
 from reactometer.data.people import Moments, match_people, measure_people, recast
+from reactometer.data.pool import default_workers
 from reactometer.data.prepare import settled
 from reactometer.errors import ConfigError, MediaError, ModelError, suggestion
 from reactometer.inference.cuts import AT_ONCE, Cut, Drawn, Scorer, join_cuts, without_media
@@ -23,11 +26,11 @@ from reactometer.media.audio import is_audible
 from reactometer.media.faces import follow_face, load_detector
 from reactometer.media.stream import PART, Follower, WindowShape, stream_windows
 from reactometer.media.tracks import follow_faces
+from reactometer.models.encoders import FrameEncoder
 from reactometer.models.folder import LoadedModel, load_model
-from reactometer.models.network import ReactionModel
 from reactometer.models.scores import Score, average_scores
 from reactometer.models.scoring import score_items
-from reactometer.models.showing import encoded_clips, population
+from reactometer.models.showing import FaceMemory, encoded_clips, population
 from reactometer.records import Prediction, PreparedClip
 from reactometer.weights import STARTER
 
@@ -35,6 +38,10 @@ UNREADABLE = (MediaError, cv2.error, MemoryError)
 
 FACES = ("one", "all")
 """Whose faces are followed in a file: one person's, or everybody's."""
+
+MOST_THREADS = 8
+"""Frames of a file that are searched for faces at a time: one more than there are processors, since the search waits
+for nothing, up to so many; our choice."""
 
 DEFAULT_WINDOW_S, DEFAULT_HOP_S = 2.0, 1.0
 """Length of the timeline's windows and the time from one to the next, seconds; our choice."""
@@ -134,8 +141,8 @@ class _Job:
     def windows(
         self, path: str, shapes: Sequence[WindowShape], follow: Follower = follow_face
     ) -> Iterator[tuple[WindowShape, PreparedClip]]:
-        detector = load_detector(self.settings.detector)
-        return stream_windows(Path(path), self.settings, detector, shapes, None, follow)
+        detector, threads = load_detector(self.settings.detector), min(default_workers() + 1, MOST_THREADS)
+        return stream_windows(Path(path), self.settings, detector, shapes, None, partial(follow, threads=threads))
 
 
 def _check_faces(faces: str, people: Mapping[str, str] | Mapping[Path, str] | None) -> None:
@@ -200,11 +207,10 @@ def _score_cuts(windows: Iterator[tuple[WindowShape, PreparedClip]], score: Scor
 
 def make_scorer(model: LoadedModel, moments: Sequence[Mapping[str, Moments]]) -> Scorer:
     """What scores parts and windows with all members of a model, each with its own moments of the person."""
-    heads, draws = [member.network.on_features() for member in model.each], model.sampling.draws
+    scorers, draws = [_member_scorer(*pair) for pair in zip(model.each, moments, strict=True)], model.sampling.draws
 
     def score(clips: Sequence[PreparedClip]) -> list[Drawn]:
-        members = zip(model.each, heads, moments, strict=True)
-        drawn = average_scores([_score(*member, clips) for member in members])
+        drawn = average_scores([score_member(clips) for score_member in scorers])
         return [
             [(clip.duration_s, own) for own in drawn[place * draws : (place + 1) * draws]]
             for place, clip in enumerate(clips)
@@ -213,10 +219,17 @@ def make_scorer(model: LoadedModel, moments: Sequence[Mapping[str, Moments]]) ->
     return score
 
 
-def _score(
-    member: LoadedModel, head: ReactionModel, moments: Mapping[str, Moments], clips: Sequence[PreparedClip]
-) -> list[Score]:
-    """Every draw of every clip, scored by one model, whose head this is."""
-    everyone = population(member.network)
-    items = encoded_clips(member.network, clips, member.sampling)
-    return list(score_items(head, (recast(item, moments, everyone) for item in items)))
+def _member_scorer(
+    member: LoadedModel, moments: Mapping[str, Moments]
+) -> Callable[[Sequence[PreparedClip]], list[Score]]:
+    """What scores every draw of parts and windows of one file by one model; a frame encoder sees each crop once."""
+    network, sampling, everyone = member.network, member.sampling, population(member.network)
+    encoder, device = network.face_encoder, network.label_mean.device
+    memory = FaceMemory(encoder, sampling, device) if isinstance(encoder, FrameEncoder) and sampling.looks else None
+    head = network.on_features(every=memory is not None and not network.frozen)
+
+    def score(clips: Sequence[PreparedClip]) -> list[Score]:
+        items = encoded_clips(network, clips, sampling, memory)
+        return list(score_items(head, (recast(item, moments, everyone) for item in items)))
+
+    return score

@@ -14,6 +14,7 @@ import cv2.data
 import numpy as np
 
 from reactometer.errors import ConfigError, MediaError, WeightsError, suggestion
+from reactometer.media.ahead import map_ahead
 from reactometer.media.video import sample_frames
 from reactometer.records import ByteArray, Detection, FaceSample, Frame, FrameState
 from reactometer.weights import find_weights
@@ -91,8 +92,24 @@ def load_detector(name: str = "auto") -> Detector:
     return _yunet(find_weights("yunet")) if settle_detector(name) == "yunet" else _haar()
 
 
+def detect_faces(
+    frames: Iterable[Frame], detector: Detector, rate_hz: float | None, threads: int = 0
+) -> Iterator[tuple[float, ByteArray | None, list[Detection]]]:
+    """Time, (H, W, 3) uint8 RGB and faces, best first, of each frame sampled at ``rate_hz`` (None: every frame).
+
+    What could not be decoded has no picture. With ``threads``, so many frames are searched at a time, ahead of use.
+    """
+
+    def search(frame: Frame) -> tuple[float, ByteArray | None, list[Detection]]:
+        rgb = None if frame.rgb is None else frame.rgb()
+        return frame.time_s, rgb, [] if rgb is None else detector(rgb)
+
+    sampled = sample_frames(frames, rate_hz)
+    yield from map_ahead(search, sampled, threads) if threads else map(search, sampled)
+
+
 def follow_face(
-    frames: Iterable[Frame], detector: Detector, *, rate_hz: float | None, size_px: int
+    frames: Iterable[Frame], detector: Detector, *, rate_hz: float | None, size_px: int, threads: int = 0
 ) -> Iterator[FaceSample]:
     """One FaceSample for each frame sampled at ``rate_hz`` (None: every frame), all of one person.
 
@@ -100,18 +117,13 @@ def follow_face(
     frame without such a face is NO_FACE, one that could not be decoded UNREADABLE; a box is never carried over.
     """
     last: tuple[float, Detection] | None = None  # when and where the person was seen last
-    for frame in sample_frames(frames, rate_hz):
-        if frame.rgb is None:
-            yield FaceSample(frame.time_s, FrameState.UNREADABLE)
+    for time_s, rgb, detections in detect_faces(frames, detector, rate_hz, threads):
+        face = _choose(detections, last, time_s)
+        if rgb is None or face is None:
+            yield FaceSample(time_s, FrameState.UNREADABLE if rgb is None else FrameState.NO_FACE)
             continue
-        rgb = frame.rgb()
-        face = _choose(detector(rgb), last, frame.time_s)
-        if face is None:
-            yield FaceSample(frame.time_s, FrameState.NO_FACE)
-            continue
-        last = frame.time_s, face
-        crop_jpeg = encode_crop(crop_face(rgb, face, size_px))
-        yield FaceSample(frame.time_s, FrameState.FACE, face.box, face.score, crop_jpeg)
+        last = time_s, face
+        yield FaceSample(time_s, FrameState.FACE, face.box, face.score, encode_crop(crop_face(rgb, face, size_px)))
 
 
 def crop_face(frame_rgb: ByteArray, detection: Detection, size_px: int) -> ByteArray:
@@ -228,16 +240,19 @@ def _best_first(detections: list[Detection]) -> list[Detection]:
 @cache
 def _yunet(weights: Path) -> Detector:
     """YuNet (Wu, Peng, Yu 2023) through OpenCV: turned, tilted and partly covered faces, with eyes."""
-    network = cv2.FaceDetectorYN.create(str(weights), "", (320, 320), YUNET_SCORE, YUNET_OVERLAP)
-    lock = threading.Lock()
+    free: list[cv2.FaceDetectorYN] = []  # one is made for each thread that searches at the same time
 
     def detect(rgb: ByteArray) -> list[Detection]:
         framed, scale, border_px = _framed(rgb)
         size = framed.shape[1], framed.shape[0]
-        with lock:
-            if tuple(network.getInputSize()) != size:
-                network.setInputSize(size)
-            _, rows = network.detect(cv2.cvtColor(framed, cv2.COLOR_RGB2BGR))
+        try:
+            network = free.pop()
+        except IndexError:
+            network = cv2.FaceDetectorYN.create(str(weights), "", size, YUNET_SCORE, YUNET_OVERLAP)
+        if tuple(network.getInputSize()) != size:
+            network.setInputSize(size)
+        _, rows = network.detect(cv2.cvtColor(framed, cv2.COLOR_RGB2BGR))
+        free.append(network)
         detections = []
         for row in [] if rows is None else rows.astype(float):
             x, y = (row[:2] - border_px) / scale

@@ -13,10 +13,10 @@ from reactometer.media.faces import (
     Detector,
     box_distance,
     crop_face,
+    detect_faces,
     encode_crop,
     reach_after,
 )
-from reactometer.media.video import sample_frames
 from reactometer.records import Detection, FaceSample, Frame, FrameState
 
 GIVEN_UP_S = 5.0
@@ -29,7 +29,7 @@ OUT_OF_REACH = 2 * REACH_LIMIT  # what it costs to give nobody a face
 
 
 def follow_faces(
-    frames: Iterable[Frame], detector: Detector, *, rate_hz: float | None, size_px: int
+    frames: Iterable[Frame], detector: Detector, *, rate_hz: float | None, size_px: int, threads: int = 0
 ) -> Iterator[FaceSample]:
     """Of each frame sampled at ``rate_hz`` (None: every frame), a sample without a face, then one of each face in it.
 
@@ -41,23 +41,21 @@ def follow_faces(
     """
     tracks: list[_Track] = []
     numbers = count(1)
-    for frame in sample_frames(frames, rate_hz):
-        if frame.rgb is None:
-            yield FaceSample(frame.time_s, FrameState.UNREADABLE)
+    for time_s, rgb, found in detect_faces(frames, detector, rate_hz, threads):
+        yield FaceSample(time_s, FrameState.UNREADABLE if rgb is None else FrameState.NO_FACE)
+        if rgb is None:
             continue
-        yield FaceSample(frame.time_s, FrameState.NO_FACE)
-        rgb = frame.rgb()
-        detections = sorted(detector(rgb), key=lambda face: face.box[0])
-        tracks = [track for track in tracks if frame.time_s - track.seen_s <= GIVEN_UP_S]
-        owners = _owners(tracks, detections, frame.time_s)
+        detections = sorted(found, key=lambda face: face.box[0])
+        tracks = [track for track in tracks if time_s - track.seen_s <= GIVEN_UP_S]
+        owners = _owners(tracks, detections, time_s)
         for place, face in enumerate(detections):
             if place in owners:
-                owners[place].see(face, frame.time_s)
+                owners[place].see(face, time_s)
             else:
-                owners[place] = _Track(next(numbers), face, frame.time_s)
+                owners[place] = _Track(next(numbers), face, time_s)
                 tracks.append(owners[place])
             crop_jpeg = encode_crop(crop_face(rgb, face, size_px))
-            yield FaceSample(frame.time_s, FrameState.FACE, face.box, face.score, crop_jpeg, owners[place].number)
+            yield FaceSample(time_s, FrameState.FACE, face.box, face.score, crop_jpeg, owners[place].number)
 
 
 @dataclass

@@ -21,6 +21,8 @@ from reactometer.data.batches import (
     collate,
     draw_of,
     parts_of,
+    pick_samples,
+    picture_of,
     to_item,
 )
 from reactometer.data.cache import FEATURES, PreparedRow, PreparedSet
@@ -28,10 +30,16 @@ from reactometer.data.features import FeatureStore, open_store, write_store
 from reactometer.data.people import Moments, PersonReader, measure_people
 from reactometer.data.ranks import RankReader, rank_item
 from reactometer.media.voice import MEL_BANDS
+from reactometer.models.encoders import FrameEncoder
 from reactometer.models.network import ReactionModel
 from reactometer.models.streams import Standardise, face_stream, voice_stream
 from reactometer.models.voice_encoders import StepConvolution, VoiceEncoder
-from reactometer.records import PreparedClip
+from reactometer.records import FaceSample, FloatArray, PreparedClip
+
+MOST_REMEMBERED = 512
+"""Face crops whose features are kept: a minute at the usual rates, and several windows at any; our choice."""
+
+PICTURES_AT_ONCE = 32
 
 
 @dataclass(frozen=True)
@@ -109,7 +117,7 @@ def _scales(model: ReactionModel) -> dict[str, Standardise | VoiceEncoder | Step
 
 @torch.inference_mode()
 def encode_item(model: ReactionModel, item: Item, *, every: bool = False) -> Item:
-    """The item with features of the encoders in the place of pictures and waveform.
+    """The item with features of the encoders in the place of pictures and waveform; features of frames stay.
 
     Log-mel stays as it is, unless ``every`` encoder is asked for, not the frozen ones alone.
     """
@@ -119,7 +127,9 @@ def encode_item(model: ReactionModel, item: Item, *, every: bool = False) -> Ite
     )
     frames, seen, times_s = np.zeros((0, 0), np.float32), np.zeros(0, bool), np.zeros(0, np.float32)
     voice, voice_times_s = item.voice, item.voice_times_s
-    if model.face_encoder is not None:
+    if item.frames.ndim == 2:
+        frames, seen, times_s = item.frames, item.seen, item.times_s
+    elif model.face_encoder is not None:
         stream = face_stream(model.face_encoder, batch)
         frames, seen, times_s = (tensor[0].cpu().numpy() for tensor in stream)  # (T, D), (T,), (T,)
     if model.voice_encoder is not None and (every or model.voice_encoder in model.frozen):
@@ -130,13 +140,52 @@ def encode_item(model: ReactionModel, item: Item, *, every: bool = False) -> Ite
     )
 
 
-def encoded_clips(model: ReactionModel, clips: Iterable[PreparedClip], sampling: Sampling) -> Iterator[Item]:
-    """Every draw of every clip in turn, as the model is shown it; frozen encoders' features where it has such."""
-    quantiles = model.quantiles
-    for place, clip in enumerate(clips):
-        for draw in range(sampling.draws):
-            item = replace(to_item(clip, sampling, draw_of(draw)), number=place * sampling.draws + draw)
-            yield rank_item(encode_item(model, item), quantiles) if model.frozen else item
+class FaceMemory:
+    """What a model's frame encoder makes of one file's face crops: each is encoded once, whatever windows show it."""
+
+    def __init__(self, encoder: FrameEncoder, sampling: Sampling, device: torch.device) -> None:
+        self.encoder, self.sampling, self.device = encoder, sampling, device
+        self.known: dict[bytes, FloatArray] = {}  # (D,) by the crop's JPEG, the oldest first
+
+    @torch.inference_mode()
+    def learn(self, samples: Iterable[FaceSample]) -> None:
+        """Forget all crops but the latest, and encode those of the samples that are not known, in batches."""
+        for crop in list(self.known)[:-MOST_REMEMBERED]:
+            del self.known[crop]
+        crops = dict.fromkeys(sample.crop_jpeg for sample in samples if sample.crop_jpeg)
+        new = [crop for crop in crops if crop not in self.known]
+        for start in range(0, len(new), PICTURES_AT_ONCE):
+            batch = new[start : start + PICTURES_AT_ONCE]
+            pictures = torch.from_numpy(np.stack([picture_of(crop, self.sampling) for crop in batch]))  # (K, 3, H, W)
+            features = self.encoder(pictures.to(self.device)).float().cpu().numpy()  # (K, D)
+            self.known |= zip(batch, features, strict=True)
+
+    def item(self, clip: PreparedClip, draw: int) -> Item:
+        """What a model is shown of a clip whose samples were learnt, with features in the place of pictures."""
+        samples = pick_samples(clip, self.sampling, draw_of(draw))
+        features = np.zeros((len(samples), self.encoder.feature_size), np.float32)  # (T, D)
+        for place, sample in enumerate(samples):
+            if sample.crop_jpeg:
+                features[place] = self.known[sample.crop_jpeg]
+        item = to_item(clip, replace(self.sampling, looks=False), draw_of(draw))
+        return replace(item, frames=features, seen=np.array([bool(sample.crop_jpeg) for sample in samples], bool))
+
+
+def encoded_clips(
+    model: ReactionModel, clips: Sequence[PreparedClip], sampling: Sampling, memory: FaceMemory | None = None
+) -> Iterator[Item]:
+    """Every draw of every clip in turn, as the model is shown it; frozen encoders' features where it has such.
+
+    With a memory, features of all its encoders, frozen or not.
+    """
+    draws = [(clip, draw) for clip in clips for draw in range(sampling.draws)]
+    if memory is not None:
+        memory.learn(sample for clip, draw in draws for sample in pick_samples(clip, sampling, draw_of(draw)))
+    for number, (clip, draw) in enumerate(draws):
+        item = to_item(clip, sampling, draw_of(draw)) if memory is None else memory.item(clip, draw)
+        if model.frozen or memory is not None:
+            item = rank_item(encode_item(model, item, every=not model.frozen), model.quantiles)
+        yield replace(item, number=number)
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,65 @@
+"""Work done ahead: the same results in the same order, errors in their turn, and no thread left behind."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
+
+import pytest
+
+from reactometer.media.ahead import map_ahead
+from reactometer.media.faces import follow_face, load_detector
+from reactometer.media.tracks import follow_faces
+from reactometer.media.video import read_frames
+
+
+def _taken(count: int, taken: list[int]) -> Iterator[int]:
+    for number in range(count):
+        taken.append(number)
+        yield number
+
+
+def test_results_come_in_order_and_few_items_are_taken_before_their_turn() -> None:
+    taken: list[int] = []
+    gates = [threading.Event() for _ in range(20)]
+
+    def square(number: int) -> int:
+        if number + 1 < len(gates) and number % 2 == 0:
+            gates[number + 1].wait(5.0)  # every other item ends after the one behind it
+        gates[number].set()
+        return number * number
+
+    for place, result in enumerate(map_ahead(square, _taken(20, taken), 3)):
+        assert result == place * place
+        assert len(taken) <= place + 1 + 3
+    assert taken == list(range(20))
+
+
+def test_an_error_is_raised_in_its_turn_and_the_threads_end() -> None:
+    before = threading.active_count()
+    results = map_ahead(lambda number: 1 / (3 - number), iter(range(10)), 2)
+    assert [next(results) for _ in range(3)] == pytest.approx([1 / 3, 1 / 2, 1.0])
+    with pytest.raises(ZeroDivisionError):
+        next(results)
+    assert threading.active_count() == before
+
+
+def test_threads_end_when_their_user_stops() -> None:
+    before, taken = threading.active_count(), list[int]()
+    results = map_ahead(str, _taken(100, taken), 4)
+    assert next(results) == "0"
+    results.close()  # type: ignore[attr-defined]
+    assert threading.active_count() == before
+    assert len(taken) <= 5
+
+
+@pytest.mark.shared
+@pytest.mark.parametrize("follow", [follow_face, follow_faces])
+def test_a_real_clip_gives_the_same_samples_however_many_threads_search(shared_data: Path, follow: object) -> None:
+    read = partial(follow, detector=load_detector("yunet"), rate_hz=8.0, size_px=48)  # type: ignore[call-overload]
+    path = shared_data / "clips" / "single_face.mp4"
+    alone, several = (list(read(read_frames(path), threads=threads)) for threads in (0, 3))
+    assert alone == several
+    assert len(alone) > 10
