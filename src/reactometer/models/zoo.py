@@ -11,6 +11,7 @@ import torch
 from reactometer.config import ModelConfig
 from reactometer.data.batches import Sampling
 from reactometer.errors import ConfigError, suggestion
+from reactometer.memory import keep_freed_memory
 from reactometer.models.encoders import (
     load_clip_encoder,
     load_frame_encoder,
@@ -176,6 +177,7 @@ def build_model(config: ModelConfig, encoders: Encoders, label_mean: Sequence[fl
         encoders: from :func:`load_encoders` or :func:`rebuild_encoders`.
         label_mean: (L,) mean of each label over the training clips: the answer where there is nothing to go by.
     """
+    keep_freed_memory()
     pairs = (("face", encoders.face), ("voice", encoders.voice))
     present = {name: encoder for name, encoder in pairs if encoder is not None}
     standard = [

@@ -20,6 +20,7 @@ from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 from reactometer.config import FitConfig
 from reactometer.console import is_first_process, messages
 from reactometer.errors import OutputError
+from reactometer.memory import keep_freed_memory
 from reactometer.training.optimise import averaged_weights
 
 CHECKPOINTS, BEST, LAST = "checkpoints", "best.ckpt", "last.ckpt"
@@ -38,6 +39,7 @@ def run(
         resume: go on from the last finished epoch.
         progress: show bars and a line an epoch on standard error.
     """
+    keep_freed_memory()
     # Deterministic mode would fill each new buffer, a twelfth of a step, to find reads of uninitialised memory.
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
     with _quiet():
