@@ -1,0 +1,99 @@
+"""Where the time of a prediction goes, stage by stage, and how much of it the stages share.
+
+    python benchmarks/predicting.py [VIDEO]
+
+``predict`` of one video (default: ../shared/data/clips/WolfgangLanger_Pexels.mp4) with the starter model in a warm
+process, sparse (32 frames looked at in 10 s) and dense (every frame). Each stage's own time is measured apart, on the
+same frames, in one thread: decoding every frame, turning those looked at to RGB, finding faces, and encoding faces.
+Rounds take turns; figures are medians. "The rest" is what the process's time holds beside these: crops, JPEG, sound,
+the timeline, the head, Python.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import cv2
+import numpy as np
+import torch
+
+from reactometer.inference.predictor import predict
+from reactometer.media.faces import follow_face, load_detector
+from reactometer.media.video import probe, read_frames, sample_frames
+from reactometer.models.encoders import FrameEncoder
+from reactometer.models.folder import LoadedModel, load_model
+from reactometer.models.showing import FaceMemory
+from reactometer.weights import STARTER
+
+VIDEO = Path("../shared/data/clips/WolfgangLanger_Pexels.mp4")
+RATES = {"sparse": 3.2, "dense": 60.0}
+ROUNDS = 5
+
+
+def main() -> None:
+    video = Path(sys.argv[1]) if len(sys.argv) > 1 else VIDEO
+    info, model = probe(video), load_model(STARTER, "cpu")
+    duration_s, n_frames = info.duration_s or 0.0, info.frame_count or 0
+    for name, rate_hz in RATES.items():
+        seconds, used = measure(video, model, rate_hz)
+        whole, own = seconds.pop("whole"), sum(seconds.values())
+        print(f"\n{name}: {video.name}, {duration_s:.1f} s, {n_frames} frames, in turns, medians of {ROUNDS}\n")
+        print("| stage, alone in one thread | s | share of the whole's time |\n| --- | --- | --- |")
+        for stage, own_s in seconds.items():
+            print(f"| {stage} | {own_s:.3f} | {own_s / whole:.0%} |")
+        print(f"| the rest | {max(used - own, 0.0):.3f} | {max(used - own, 0.0) / whole:.0%} |")
+        print(f"| **whole prediction** (processor time {used:.2f} s) | {whole:.3f} | 100% |\n")
+        slowest = max(seconds, key=lambda stage: seconds[stage])
+        if name == "sparse":
+            bar("whole prediction, times real time", duration_s / whole, 20.0)
+        else:
+            bar("dense, frames/s end to end", n_frames / whole, 60.0)
+        bar(f"{name}, time outside decoder, detector and encoder", max(used - own, 0.0) / used, 0.10, at_most=True)
+        if seconds[slowest] >= 0.5 * whole:
+            bar(f"{name}, whole / {slowest} alone", whole / seconds[slowest], 1.15, at_most=True)
+
+
+def measure(video: Path, model: LoadedModel, rate_hz: float) -> tuple[dict[str, float], float]:
+    """Seconds of each stage alone and of the whole; and the processor time of the whole."""
+    detector, threads = load_detector("auto"), (cv2.getNumThreads(), torch.get_num_threads())
+    rgb = [frame.rgb() for frame in sample_frames(read_frames(video), rate_hz) if frame.rgb is not None]
+    faces = list(follow_face(read_frames(video), detector, rate_hz=rate_hz, size_px=model.config.prepare.size_px))
+    encoder = model.network.face_encoder
+    assert isinstance(encoder, FrameEncoder)
+    stages: dict[str, Callable[[], object]] = {
+        "decode": lambda: list(read_frames(video)),
+        "to RGB": lambda: [frame.rgb() for frame in decoded if frame.rgb is not None],
+        "find faces": lambda: [detector(picture) for picture in rgb],
+        "encode faces": lambda: FaceMemory(encoder, model.sampling, torch.device("cpu")).learn(faces),
+    }
+    seconds: dict[str, list[float]] = {name: [] for name in (*stages, "whole")}
+    used = []
+    for _ in range(ROUNDS + 1):
+        began_s = time.process_time()
+        seconds["whole"].append(timed(lambda: predict([video], model, rate_hz=rate_hz, progress=False)))
+        used.append(time.process_time() - began_s)
+        cv2.setNumThreads(1), torch.set_num_threads(1)
+        decoded = list(sample_frames(read_frames(video), rate_hz))
+        for name, stage in stages.items():
+            seconds[name].append(timed(stage))
+        cv2.setNumThreads(threads[0]), torch.set_num_threads(threads[1])
+    return {name: float(np.median(own[1:])) for name, own in seconds.items()}, float(np.median(used[1:]))
+
+
+def timed(run: Callable[[], object]) -> float:
+    """Seconds that a call takes."""
+    began_s = time.perf_counter()
+    run()
+    return time.perf_counter() - began_s
+
+
+def bar(name: str, value: float, limit: float, *, at_most: bool = False) -> None:
+    met = value <= limit if at_most else value >= limit
+    print(f"bar: {name}: {value:.2f} (asked: {'<=' if at_most else '>='} {limit:g}): {'met' if met else 'NOT MET'}")
+
+
+if __name__ == "__main__":
+    main()
