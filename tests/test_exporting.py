@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -58,6 +60,25 @@ def test_openvino_runs_the_same_graphs(copy: Path, prepared: PreparedSet) -> Non
     slow = evaluate(load_model(copy), prepared.folder, n_resamples=0, progress=False).predictions
     fast = evaluate(load_model(copy, engine="openvino"), prepared.folder, n_resamples=0, progress=False).predictions
     np.testing.assert_allclose(fast[slow.columns[1:]], slow[slow.columns[1:]], atol=1e-5)
+
+
+def test_signals_are_still_handled_after_openvino(exported: Path) -> None:
+    """With a core a graph, the stack that Python's handlers run on was freed, and the first signal a crash."""
+    code = f"""
+import faulthandler, os, shutil, signal
+from pathlib import Path
+from reactometer.models.engines import open_graph
+faulthandler.enable()
+signal.signal(signal.SIGCHLD, lambda *_: None)
+folder = Path({str(engine_folder(exported, "onnx"))!r})
+first, second = (open_graph(folder / name, "openvino") for name in ("face.onnx", "voice.onnx"))
+del first
+del second
+os.kill(os.getpid(), signal.SIGCHLD)
+print("alive")
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (0, "alive\n")
 
 
 def test_auto_is_the_fastest_that_is_there_and_runs(copy: Path, monkeypatch: pytest.MonkeyPatch) -> None:

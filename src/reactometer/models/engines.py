@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping
+from functools import cache
 from hashlib import sha256
 from importlib.util import find_spec
 from pathlib import Path
@@ -132,12 +133,22 @@ def open_graph(file: Path, engine: str) -> Run:
         session = onnxruntime.InferenceSession(str(file), options, providers=["CPUExecutionProvider"])
         names = [given.name for given in session.get_inputs()]
         return lambda *arrays: np.asarray(session.run(None, dict(zip(names, arrays, strict=True)))[0])
-    import openvino
-
-    core = openvino.Core()
+    core = _openvino()
     settings = {"INFERENCE_PRECISION_HINT": "f32", "PERFORMANCE_HINT": "LATENCY"}
     compiled = core.compile_model(core.read_model(str(file)), "CPU", settings)
     return lambda *arrays: np.asarray(compiled(list(arrays), share_inputs=True)[0])  # outputs are copied
+
+
+@cache
+def _openvino() -> Any:
+    """OpenVINO's core, one a process that stays until its end.
+
+    Its processor plugin replaces the stack that signals are handled on, and of several plugins that come and go the
+    last one's stack is freed while it is still in place (2026.4): the next SIGCHLD would end the process.
+    """
+    import openvino
+
+    return openvino.Core()
 
 
 def as_tensors(run: Run) -> Callable[..., Tensor]:
