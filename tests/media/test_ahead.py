@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator
-from functools import partial
 from pathlib import Path
 
 import pytest
 
 from reactometer.media.ahead import map_ahead
 from reactometer.media.faces import follow_face, load_detector
+from reactometer.media.stream import Follower
 from reactometer.media.tracks import follow_faces
 from reactometer.media.video import read_frames
 
@@ -57,9 +57,9 @@ def test_threads_end_when_their_user_stops() -> None:
 
 @pytest.mark.shared
 @pytest.mark.parametrize("follow", [follow_face, follow_faces])
-def test_a_real_clip_gives_the_same_samples_however_many_threads_search(shared_data: Path, follow: object) -> None:
-    read = partial(follow, detector=load_detector("yunet"), rate_hz=8.0, size_px=48)  # type: ignore[call-overload]
-    path = shared_data / "clips" / "single_face.mp4"
-    alone, several = (list(read(read_frames(path), threads=threads)) for threads in (0, 3))
+def test_a_real_clip_gives_the_same_samples_however_many_threads_search(shared_data: Path, follow: Follower) -> None:
+    path, settings = shared_data / "clips" / "single_face.mp4", {"rate_hz": 8.0, "size_px": 48}
+    detector = load_detector("yunet")
+    alone, several = (list(follow(read_frames(path), detector, **settings, threads=threads)) for threads in (0, 3))
     assert alone == several
     assert len(alone) > 10
