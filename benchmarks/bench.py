@@ -1,6 +1,6 @@
-"""All benchmarks one after the other -> one Markdown file, with the machine, the date and what a core can do at most.
+"""All benchmarks one after the other -> one Markdown file, with the machine and the date.
 
-    python benchmarks/bench.py [--out bench.md] [--only NAME]...
+    python benchmarks/bench.py [--out bench.md] [--only NAME]... [--video FILE] [--clips FOLDER]
 
 Each runs as a process of its own, and what it prints is kept as it is. A line ``bar: NAME: VALUE (asked: LIMIT): met``
 (or ``NOT MET``) is a bar; they are listed together at the end. A benchmark that is not there, or whose data are not, is
@@ -16,21 +16,18 @@ import re
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator, Sequence
 from datetime import datetime
 from importlib import metadata
 from pathlib import Path
-from statistics import median
 
-import numpy as np
 import torch
 
 HERE = Path(__file__).resolve().parent
-BENCHMARKS = ("predicting", "preparing", "engines", "training", "heads", "starting", "memory", "installing", "peers")
+BENCHMARKS = ("predicting", "engines", "training", "heads", "starting", "memory", "installing", "peers")
 PACKAGES = ("reactometer", "numpy", "torch", "opencv-python-headless", "av", "onnxruntime", "openvino", "lightning")
 BAR = re.compile(r"^bar: (?P<name>[^:]+): (?P<value>.+) \(asked: (?P<limit>.+)\): (?P<result>met|NOT MET)\s*$", re.M)
-SIDE, REPEATS = 2048, 7
-"""Of the square matrices that the peak is measured on, and how often each is multiplied."""
+READ_VIDEO = ("predicting", "engines", "starting")
 
 
 def main() -> None:
@@ -38,14 +35,17 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("bench.md"))
     parser.add_argument("--only", action="append", help="one of the benchmarks; repeatable")
     parser.add_argument("--limit", type=float, default=1800.0, help="seconds after which one is stopped")
+    parser.add_argument("--video", help="what those read that read a video; default: the embedded data set's")
+    parser.add_argument("--clips", help="a folder of the clips that peers.py names; default: no peers")
     asked = parser.parse_args()
-    text = "\n".join(
-        ["# Benchmarks", "", *describe_machine(), "", "## What a matrix product reaches", "", *peaks(), ""]
+    given = {name: [asked.video] for name in READ_VIDEO if asked.video} | (
+        {"peers": [asked.clips]} if asked.clips else {}
     )
+    text = "\n".join(["# Benchmarks", "", *describe_machine(), ""])
     asked.out.write_text(text, encoding="utf-8")  # and what follows is added as it comes
     bars = []
-    for name in asked.only or BENCHMARKS:
-        said = run(name, asked.limit)
+    for name in asked.only or [name for name in BENCHMARKS if name != "peers" or asked.clips]:
+        said = run(name, given.get(name, []), asked.limit)
         bars += BAR.findall(said)
         _append(asked.out, f"\n## {name}\n\n{said.rstrip()}\n")
     counted = [result for *_, result in bars]
@@ -66,28 +66,14 @@ def describe_machine() -> Iterator[str]:
     yield f"* {datetime.now().astimezone():%Y-%m-%d %H:%M %Z}, commit {commit}"
 
 
-def peaks() -> Iterator[str]:
-    """Lines of Markdown: what a product of large matrices reaches here, in single precision and in 8-bit integers."""
-    yield "| | through | GFLOP/s |\n| --- | --- | --- |"
-    single = torch.randn(SIDE, SIDE)
-    yield f"| fp32 | torch | {_rate(lambda: single @ single):.0f} |"
-    for what, name, measure in (
-        ("fp32", "ONNX Runtime", lambda: _onnx("MatMul", np.float32, np.float32)),
-        ("int8", "torch", _torch_int8),
-        ("int8", "ONNX Runtime", lambda: _onnx("MatMulInteger", np.uint8, np.int8)),
-    ):
-        rate = measure()
-        yield f"| {what} | {name} | {'not to be had here' if rate is None else f'{rate:.0f}'} |"
-
-
-def run(name: str, limit_s: float) -> str:
+def run(name: str, arguments: Sequence[str], limit_s: float) -> str:
     """What one benchmark prints, which is shown as it comes, too; or why it said nothing."""
     script = HERE / f"{name}.py"
     if not script.is_file():
         return f"skipped: there is no {script.name}\n"
     print(f"\n== {name}", flush=True)
     started_s = time.monotonic()
-    command = [sys.executable, "-W", "ignore", str(script)]
+    command = [sys.executable, "-W", "ignore", str(script), *arguments]
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=limit_s, check=False)
     except subprocess.TimeoutExpired:
@@ -98,49 +84,6 @@ def run(name: str, limit_s: float) -> str:
         said += f"\nskipped: {script.name} ended with status {done.returncode}: {words[-1]}\n"
     print(said, flush=True)
     return f"{said.rstrip()}\n\n(`python benchmarks/{script.name}`, {time.monotonic() - started_s:.0f} s)\n"
-
-
-def _rate(multiply: Callable[[], object]) -> float:
-    """GFLOP/s of a product of square matrices, the median after a first one that is not counted."""
-    multiply()
-    seconds = []
-    for _ in range(REPEATS):
-        started_s = time.perf_counter()
-        multiply()
-        seconds.append(time.perf_counter() - started_s)
-    return 2 * SIDE**3 / median(seconds) / 1e9
-
-
-def _torch_int8() -> float | None:
-    integers = torch.randint(-127, 127, (SIDE, SIDE), dtype=torch.int8)
-    try:
-        return _rate(lambda: torch._int_mm(integers, integers))
-    except (RuntimeError, AttributeError):
-        return None
-
-
-def _onnx(kind: str, left: type[np.generic], right: type[np.generic]) -> float | None:
-    """A product by ONNX Runtime: single precision (MatMul), or integers with sums of 32 bits (MatMulInteger)."""
-    try:
-        import onnx
-        import onnxruntime
-    except ImportError:
-        return None
-    helper, rng = onnx.helper, np.random.default_rng(0)
-    kinds = [
-        helper.np_dtype_to_tensor_dtype(np.dtype(one)) for one in (left, np.float32 if right is left else np.int32)
-    ]
-    a, b = (rng.integers(0, 127, (SIDE, SIDE)).astype(one) for one in (left, right))
-    graph = helper.make_graph(
-        [helper.make_node(kind, ["a", "b"], ["c"])],
-        "product",
-        [helper.make_tensor_value_info("a", kinds[0], a.shape)],
-        [helper.make_tensor_value_info("c", kinds[1], a.shape)],
-        [onnx.numpy_helper.from_array(b, "b")],
-    )
-    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9)
-    session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
-    return _rate(lambda: session.run(None, {"a": a}))
 
 
 def _processor() -> str:

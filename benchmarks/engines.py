@@ -7,27 +7,25 @@ in the same rounds, products of matrices (1024 x 8192 x 1024, single precision) 
 the fastest of which counts as the processor's peak (on AMD's processors PyTorch's own is half of it). The share of
 that peak is (pictures a second) x (floating-point operations a picture) / peak.
 
-Predictions: ``predict`` of one video (default: ../shared/data/clips/WolfgangLanger_Pexels.mp4; the embedded data set's
-people where that is not there) with a ResNet50 of random weights at 224 px, 32 frames looked at in 10 s, in a warm
-process. Weights change no time. 8 bits are calibrated on noise, for the same reason; what they cost in score,
-``reactometer export`` measures.
+Predictions: ``predict`` of one video (default: 20 s of the embedded data set) with a ResNet50 of random weights at 224
+px, 32 frames looked at in 10 s, in a warm process. Weights change no time. 8 bits are calibrated on noise, for the same
+reason; what they cost in score, ``reactometer export`` measures.
 """
 
 from __future__ import annotations
 
 import sys
 import tempfile
-import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 import torch
+from measuring import bar, timed, write_video
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
 from reactometer.config import parse_config
-from reactometer.data.simulate import simulate
 from reactometer.inference.predictor import predict
 from reactometer.media.video import probe
 from reactometer.models.encoders import Engine, FrameEncoder, load_frame_encoder
@@ -39,22 +37,18 @@ from reactometer.models.zoo import Encoders, build_model, sampling_of
 ENCODERS = {"random:resnet-50": 224, "random:resnet-18": 224, "random:convnext-tiny": 224, "starter": 64}
 ROUNDS, BATCH = 5, 32
 ROWS, INNER = 1024, 8192
-VIDEO = Path("../shared/data/clips/WolfgangLanger_Pexels.mp4")
 
 Encode = Callable[..., Tensor]
 
 
 def main() -> None:
-    video = Path(sys.argv[1]) if len(sys.argv) > 1 else VIDEO
     with tempfile.TemporaryDirectory() as folder:
         print("| encoder | px | engine | pictures/s | times torch | share of fp32 peak |\n" + "| --- " * 6 + "|")
         shares = {name: compare_engines(name, size_px, Path(folder)) for name, size_px in ENCODERS.items()}
         best, eight = shares["random:resnet-50"]
         bar("ResNet50, fp32, of the GEMM peak", best, 0.85)
         bar("ResNet50, int8 / fp32", eight, 3.0)
-        if not video.is_file():
-            simulate(Path(folder) / "clips", n_clips=40, duration_s=20.0, rate_hz=25.0, size_px=360)
-            video = next((Path(folder) / "clips").glob("val/mp4/*.mp4"))
+        video = Path(sys.argv[1]) if len(sys.argv) > 1 else write_video(Path(folder) / "rendered.mp4", 20)
         predictions(video, Path(folder))
 
 
@@ -71,6 +65,7 @@ def compare_engines(name: str, size_px: int, folder: Path) -> tuple[float, float
         share = f"{rate * work / peak:.2f}"
         print(f"| {name} | {size_px} | {engine} | {rate:.1f} | {rate / rates['torch']:.2f} | {share} |", flush=True)
     best = max(rates["onnx"], rates["openvino"])
+    print(f"the fastest product of matrices beside {name}: {peak / 1e9:.0f} GFLOP/s\n", file=sys.stderr)
     return best * work / peak, max(rates["onnx-int8"], rates["openvino-int8"]) / best
 
 
@@ -78,10 +73,11 @@ def exported(encoder: FrameEncoder, size_px: int, folder: Path) -> dict[str, Enc
     """The encoder's graph in both runtimes, in single precision and in 8 bits."""
     file, small = folder / "face.onnx", folder / "face-int8.onnx"
     network = loaded(encoder, size_px).network
-    write_graph(graphs_of(network, size_px)["face"], file)
+    graph = graphs_of(network, size_px)["face"]
+    write_graph(graph, file)
     small.write_bytes(file.read_bytes())
     noise = np.random.default_rng(0).integers(0, 256, (16, 4, 3, size_px, size_px), dtype=np.uint8)
-    quantise_graph(small, [(some,) for some in noise], attends=False)
+    quantise_graph(graph, small, [(some,) for some in noise])
     files = {"onnx": file, "openvino": file, "onnx-int8": small, "openvino-int8": small}
     return {engine: as_tensors(open_graph(own, engine)) for engine, own in files.items()}
 
@@ -131,17 +127,6 @@ def predictions(video: Path, folder: Path) -> None:
         print(f"| {engine} | {value:.1f} |")
     bar("ResNet50 whole prediction, fp32, times real time", max(times["onnx"], times["openvino"]), 5.0)
     bar("ResNet50 whole prediction, int8, times real time", max(times["onnx-int8"], times["openvino-int8"]), 12.0)
-
-
-def timed(run: Callable[[], object]) -> float:
-    """Seconds that a call takes."""
-    began_s = time.perf_counter()
-    run()
-    return time.perf_counter() - began_s
-
-
-def bar(name: str, value: float, least: float) -> None:
-    print(f"bar: {name}: {value:.2f} (asked: >= {least}): {'met' if value >= least else 'NOT MET'}", flush=True)
 
 
 if __name__ == "__main__":

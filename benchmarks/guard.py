@@ -18,18 +18,16 @@ import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from fractions import Fraction
 from pathlib import Path
 from statistics import median
 
-import av
 import cv2
 import numpy as np
 import torch
+from measuring import bar, write_video
 
 from reactometer.config import PrepareConfig
 from reactometer.data.batches import Batch
-from reactometer.data.simulated_clip import clip_plan, render_clip
 from reactometer.inference.predictor import predict
 from reactometer.media.faces import crop_face, load_detector
 from reactometer.media.stream import prepare_clip
@@ -103,23 +101,6 @@ def build_pairs(folder: Path) -> dict[str, Pair]:
     }
 
 
-def write_video(path: Path, seconds: int) -> None:
-    """The embedded data set's first clip, again and again, with its sound."""
-    frames, waveform = render_clip(clip_plan(0))
-    with av.open(str(path), "w") as container:
-        video = container.add_stream("libx264", rate=Fraction(10), options={"preset": "ultrafast"})
-        video.width = video.height = frames.shape[1]
-        sound = container.add_stream("aac", 16_000, layout="mono")
-        for turn in range(seconds * 10 // len(frames)):
-            for frame in frames:
-                container.mux(video.encode(av.VideoFrame.from_ndarray(frame, format="rgb24")))
-            heard = av.AudioFrame.from_ndarray(waveform[None].astype(np.float32), format="fltp", layout="mono")
-            heard.sample_rate, heard.pts = 16_000, turn * len(waveform)
-            container.mux(sound.encode(heard))
-        container.mux(video.encode(None))
-        container.mux(sound.encode(None))
-
-
 def decode_detect(path: Path, rate_hz: float | None) -> list[np.ndarray]:
     """Every sampled frame decoded and searched for faces, and the best one's crop; nothing else."""
     detector = load_detector("auto")
@@ -185,8 +166,7 @@ def _holds(name: str, pair: Pair) -> bool:
             job()
             seconds.append(_processor_s() - started_s)
     ratio, limit = median(ours) / median(least), LIMITS[name]
-    print(f"bar: guard, {name}: {ratio:.2f} (asked: <= {limit}): {'met' if ratio <= limit else 'NOT MET'}", flush=True)
-    return ratio <= limit
+    return bar(f"guard, {name}", ratio, limit, at_most=True)
 
 
 def _processor_s() -> float:

@@ -21,6 +21,8 @@ import tempfile
 import time
 from pathlib import Path
 
+from measuring import bar
+
 ROOT = Path(__file__).resolve().parents[1]
 WHEEL_MIB, INSTALL_S = 12.0, 60.0
 LARGEST = 10
@@ -84,7 +86,7 @@ def main() -> None:
         folder = Path(name)
         wheel = build_wheel(folder)
         size_mib = wheel.stat().st_size / 2**20
-        _bar("the project's own wheel, MiB", f"{size_mib:.1f}", f"<= {WHEEL_MIB:.0f}", met=size_mib <= WHEEL_MIB)
+        bar("the project's own wheel, MiB", size_mib, WHEEL_MIB, at_most=True)
         downloads = asked.keep or folder / "downloads"
         downloads.mkdir(parents=True, exist_ok=True)
         _pip(Path(sys.executable), "download", "-q", "-d", downloads, "-c", asked.constraints, wheel)
@@ -126,11 +128,9 @@ def install(folder: Path, wheel: Path, downloads: Path, constraints: Path) -> No
     shutil.rmtree(folder / "bare")
     print("\n| installed from files that are here | s |\n| --- | --- |")
     print("\n".join(f"| {what} | {value:.1f} |" for what, value in seconds.items()))
-    took_s = seconds["all, torch among it"]
     print()
-    _bar("install of the default package, torch among it, s", f"{took_s:.1f}", "<= 60", met=took_s <= INSTALL_S)
-    took_s = seconds["all, torch there before"]
-    _bar("install of the default package, torch there before, s", f"{took_s:.1f}", "<= 60", met=took_s <= INSTALL_S)
+    bar("install of the default package, torch among it, s", seconds["all, torch among it"], INSTALL_S, at_most=True)
+    bar("install, torch there before, s", seconds["all, torch there before"], INSTALL_S, at_most=True)
     _print_sizes(whole)
 
 
@@ -167,10 +167,6 @@ def _timed(program: Path, *arguments: str | Path) -> float:
     if done.returncode and "compileall" not in arguments:  # some packages bring files of other Pythons
         raise RuntimeError(f"{arguments[:4]}: {done.stderr.strip()[-300:]}")
     return time.perf_counter() - started_s
-
-
-def _bar(name: str, value: str, limit: str, *, met: bool) -> None:
-    print(f"bar: {name}: {value} (asked: {limit}): {'met' if met else 'NOT MET'}", flush=True)
 
 
 if __name__ == "__main__":

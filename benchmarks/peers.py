@@ -1,6 +1,6 @@
 """This package beside what else installs and runs offline: time, memory, size, times of frames, rows against frames.
 
-    python benchmarks/peers.py ../shared/data/clips [--peer-python PATH]... [--rounds 2]
+    python benchmarks/peers.py CLIPS [--peer-python PATH]... [--rounds 2]
 
 Side by side in one run, in turns, each as a process of its own: ``reactometer predict`` with the starter model; OpenCV,
 YuNet and ONNX Runtime written the plain way, with the starter's own face network; opensmile's eGeMAPS against our
@@ -77,7 +77,7 @@ class Measured:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("clips", type=Path, nargs="?", default=Path("../shared/data/clips"))
+    parser.add_argument("clips", type=Path)
     parser.add_argument("--peer-python", action="append", default=[], help="a Python that has rivals; repeatable")
     parser.add_argument("--rounds", type=int, default=2)
     asked = parser.parse_args()

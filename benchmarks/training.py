@@ -5,9 +5,9 @@
 Renders and prepares clips, then runs the training of ``reactometer train configs/resnet50.toml`` (crops decoded,
 augmented and batched, Lightning, clipped gradients, averaged weights, logs), an epoch a block, and after each a block
 of a bare loop of the same network: forward, backward and AdamW on normalised, channels-last pictures that stay in
-memory. Speeds are in pictures that show a face a second, the first step of a block left out. On a GPU, by default, a
-step has 8 clips of 32 frames in bf16, and the GPU's utilisation is sampled (or profiled, without pynvml). Prints a
-Markdown table; on a processor, the bare loop's speed with and without :func:`reactometer.memory.keep_freed_memory` too.
+memory. Speeds are in pictures that show a face a second, the first step of a block left out. On a GPU, by
+default, a step has 8 clips of 32 frames in bf16, and the GPU's utilisation is sampled (or profiled, without pynvml). On
+a processor, the bare loop's speed with and without :func:`reactometer.memory.keep_freed_memory` is measured too.
 """
 
 from __future__ import annotations
@@ -28,6 +28,7 @@ from typing import Any
 
 import torch
 from lightning.pytorch import Callback, Trainer, seed_everything
+from measuring import bar
 from torch import Tensor, nn
 
 from reactometer import load_config, prepare
@@ -69,18 +70,14 @@ def main() -> None:
     print(f"{where}, {config.training.precision}, {asked.batch} clips of {asked.frames} frames a step.")
     print(f"Training {median(clock.real):.2f} pictures/s, bare loop {median(clock.bare):.2f};", end=" ")
     print(f"an epoch's first step after {median(clock.first_s):.2f} s.\n")
-    print(f"| | bar | measured | |\n| --- | --- | --- | --- |\n{_row('training / bare loop', BAR, ratio)}")
+    bar("training / bare loop", ratio, BAR)
     if HAS_GPU:
-        print(_row("share of the time that the GPU works", GPU_BAR, median(clock.busy)))
+        bar("share of the time that the GPU works", median(clock.busy), GPU_BAR)
         return
-    print(f"| share of the time that a GPU works | ≥ {GPU_BAR:.2f} | not measured | no GPU here |")
+    print("share of the time that a GPU works: not measured, no GPU here")
     kept, without = (_bare_speed(name, asked) for name in ("keep", "default"))
     speeds = f"{kept:.1f} / {without:.1f} pictures/s"
-    print(f"| bare loop, freed memory kept / given back | | {kept / without:.2f} | {speeds} |")
-
-
-def _row(name: str, bar: float, value: float) -> str:
-    return f"| {name} | ≥ {bar:.2f} | {value:.3f} | {'met' if value >= bar else 'not met'} |"
+    print(f"bare loop, freed memory kept / given back: {kept / without:.2f} ({speeds})")
 
 
 def _bare_speed(memory: str, asked: argparse.Namespace) -> float:

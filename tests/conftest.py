@@ -191,12 +191,11 @@ def toml(small_config: Config, tmp_path: Path) -> Path:
 @pytest.fixture
 def reads(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Names of the files that were read, in order, as they are read; and few windows are held at a time."""
-    from reactometer.inference import everyone, predictor
+    from reactometer.inference import cuts, predictor
     from reactometer.media import stream
 
     names: list[str] = []
-    for module in (everyone, predictor):
-        monkeypatch.setattr(module, "AT_ONCE", 3)
+    monkeypatch.setattr(cuts, "AT_ONCE", 3)
 
     def read(path: Path, *arguments: Any) -> Iterator[Any]:
         names.append(path.name)

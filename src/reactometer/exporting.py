@@ -95,7 +95,8 @@ def export(
     """
     if engine not in EXPORTED:
         raise ConfigError(f"no engine '{engine}' to export for", fix=suggestion(engine, EXPORTED))
-    require_packages("onnx", "onnxscript", *dict.fromkeys((EXPORTED[engine], *_quantiser(engine))))
+    quantiser = ["onnxruntime"] if engine.endswith("int8") else []
+    require_packages(*dict.fromkeys(["onnx", "onnxscript", *quantiser, EXPORTED[engine]]))
     source = STARTER if str(model) == "starter" else Path(model)
     if out is None and source == STARTER:
         raise OutputError("the starter model stays as it came", fix="Name a folder for a copy with --out")
@@ -108,17 +109,13 @@ def export(
     return _export_all(source, data, engine, cache, progress)
 
 
-def _quantiser(engine: str) -> tuple[str, ...]:
-    return ("onnxruntime",) if engine.endswith("int8") else ()
-
-
 def _export_all(
     folder: Path, data: Sequence[Path | str], engine: str, cache: Path | str | None, progress: bool
 ) -> list[Exported]:
     loaded = load_model(folder, "cpu")
     folders = [folder / str(name) for name in loaded.description.get("members", [])] or [folder]
-    for taken in (place for place in (engine_folder(one, engine) for one in folders) if place.exists()):
-        raise OutputError(f"{taken}: exists already", fix="Delete it to export again")
+    if (first := engine_folder(folders[0], engine)).exists():
+        raise OutputError(f"{first}: exists already", fix="Delete it to export again")
     prepared = None if _are_videos(data) else open_for(loaded, data[0], cache, progress=progress)
     if prepared is None and engine.endswith("int8"):
         raise DataError("8 bits need a data set: clips to calibrate on, and labels to score on", got="video files")
@@ -157,8 +154,7 @@ def _export_one(
     for name, graph in graphs.items():
         write_graph(graph, folder / f"{name}.onnx")
         if name != JOINT and engine.endswith("int8"):
-            attends = any("attention" in kind.lower() for kind, _ in graph.module.named_modules())
-            quantise_graph(folder / f"{name}.onnx", _encoder_inputs(member, name, train), attends=attends)
+            quantise_graph(graph, folder / f"{name}.onnx", _encoder_inputs(member, name, train))
     advance()
     about = {
         "engine": engine,

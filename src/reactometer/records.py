@@ -93,7 +93,7 @@ class Detection:
     eyes: tuple[float, float, float, float] | None  # x, y of the eye at the picture's left, then the right one
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class FaceSample:
     """One sampled frame of the followed person: an aligned crop, or the reason why there is none.
 

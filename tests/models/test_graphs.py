@@ -15,7 +15,7 @@ from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
 from reactometer.config import ModelConfig
 from reactometer.models.engines import open_graph
-from reactometer.models.graphs import Graph, graphs_of, write_graph
+from reactometer.models.graphs import JOINT, Graph, graphs_of, quantise_graph, write_graph
 from reactometer.models.streams import Stream
 from reactometer.models.visual import GruHead, seen_first
 from reactometer.models.zoo import SYSTEMS, build_model, load_encoders
@@ -73,6 +73,19 @@ def _check(name: str, folder: Path) -> None:
                 got = run(*(tensor.numpy() for tensor in inputs))
                 bound = 1e-5 * max(1.0, np.abs(expected).max())
                 np.testing.assert_allclose(got, expected, atol=bound, rtol=0, err_msg=f"{name} {kind} {engine}")
+        if kind != JOINT:
+            _check_eight_bits(graph, file)
+
+
+def _check_eight_bits(graph: Graph, file: Path) -> None:
+    """Eight bits say nearly the same in both runtimes: no operator is one that either of them gets wrong."""
+    examples = [_inputs(graph, 4, steps) for steps in range(30, 38)]
+    quantise_graph(graph, file, [[tensor.numpy() for tensor in own] for own in examples])
+    with torch.inference_mode():
+        expected = graph.module(*examples[0]).numpy()
+    for engine in ("onnx-int8", "openvino-int8"):
+        got = open_graph(file, engine)(*(tensor.numpy() for tensor in examples[0]))
+        assert np.corrcoef(got.ravel(), expected.ravel())[0, 1] > 0.98, engine
 
 
 def test_graphs_of_frames_and_contours_are_the_networks(tmp_path: Path) -> None:

@@ -193,11 +193,11 @@ def _predict(path: str, model: LoadedModel, clip: PreparedClip) -> Prediction:
     windows = [(PART, clip), *((shape, cut_clip(clip, *span)) for span in spans)]
     score = make_scorer(model, [{}] * len(model.each))
     drawn = score([cut for _, cut in windows])
-    cuts = [
+    whole, *parts = [
         Cut(kind, without_media(cut), is_audible(cut.waveform), own)
         for (kind, cut), own in zip(windows, drawn, strict=True)
     ]
-    return join_cuts(path, model, cuts, (PART, shape))
+    return join_cuts(path, model, [whole], [part.as_window(model) for part in parts])
 
 
 def _spans(start_s: float, end_s: float, shape: WindowShape) -> tuple[Span, ...]:

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from typing import TypeVar
 
-from reactometer.media.stream import WindowShape
+from reactometer.media.stream import PART, WindowShape
 from reactometer.models.folder import LoadedModel
 from reactometer.models.network import ReactionModel
 from reactometer.models.scores import Score, join_parts
 from reactometer.records import Ends, Prediction, PreparedClip, Window
 
 AT_ONCE = 8
-"""Parts and windows of a file that are held with their crops and sound; as many as are scored in one batch."""
+"""Windows of a file that are held with their crops and sound, and scored together; fewer where they make a minute."""
+
+Key = TypeVar("Key")
 
 Drawn = Sequence[tuple[float, Score]]
 """(length_s, score) of each draw of one part or window."""
@@ -36,17 +39,27 @@ class Cut:
         return Window(self.clip.start_s, self.clip.end_s, self.clip.face_share, intensities, intervals)
 
 
-def join_cuts(path: str, model: LoadedModel, cuts: Sequence[Cut], shapes: Sequence[WindowShape]) -> Prediction:
+def in_batches(shown: Iterable[tuple[Key, PreparedClip]]) -> Iterator[list[tuple[Key, PreparedClip]]]:
+    """A few parts and windows at a time, as they come: :data:`AT_ONCE`, or as many as make a part's length."""
+    held: list[tuple[Key, PreparedClip]] = []
+    for own in shown:
+        held.append(own)
+        if len(held) == AT_ONCE or sum(clip.duration_s for _, clip in held) >= PART.length_s:
+            yield held
+            held = []
+    if held:
+        yield held
+
+
+def join_cuts(path: str, model: LoadedModel, parts: Sequence[Cut], windows: Sequence[Window]) -> Prediction:
     """The prediction of a file, or of one face of it.
 
     Args:
         path: as given.
         model: whose scores these are.
-        cuts: all parts and windows, in order of time.
-        shapes: of the parts, whose mean the file's intensities are; then of the timeline's windows.
+        parts: all parts, in order of time; the file's intensities are their mean.
+        windows: of the timeline, in order of time.
     """
-    parts = [cut for cut in cuts if cut.kind == shapes[0]]
-    windows = [cut for cut in cuts if cut.kind in shapes[1:]]
     whole = join_parts(0, [score for part in parts for score in part.scores])
     samples = tuple(sample for part in parts for sample in part.clip.samples)
     has_sound = any(part.has_sound for part in parts)
@@ -64,7 +77,7 @@ def join_cuts(path: str, model: LoadedModel, cuts: Sequence[Cut], shapes: Sequen
         intervals=intervals,
         coverage=sure.coverage if sure else None,
         doubts=sure.doubts(whole, duration_s) if sure and whole.has_evidence else (),
-        windows=tuple(cut.as_window(model) for cut in windows),
+        windows=tuple(windows),
         samples=samples,
         frames_read=parts[-1].clip.frames_read,
         notes=_missing(model.network, face_share, has_sound),

@@ -5,12 +5,11 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from itertools import islice
 
 import numpy as np
 
 from reactometer.data.batches import pick_frames
-from reactometer.inference.cuts import AT_ONCE, Cut, Drawn, Scorer, join_cuts, without_media
+from reactometer.inference.cuts import Cut, Drawn, Scorer, in_batches, join_cuts, without_media
 from reactometer.media.audio import is_audible
 from reactometer.media.stream import WindowShape, clip_of, cut_clip
 from reactometer.models.folder import LoadedModel
@@ -49,8 +48,7 @@ def predict_everyone(
         score: gives the model's scores.
     """
     seen = _Seen()
-    shown = _show(windows, model, shapes[0], seen)
-    while some := list(islice(shown, AT_ONCE)):
+    for some in in_batches(_show(windows, model, shapes[0], seen)):
         for (key, _), drawn in zip(some, score([clip for _, clip in some]), strict=True):
             seen.scores[key] = drawn
     faces = seen.people()
@@ -58,7 +56,8 @@ def predict_everyone(
     predictions = []
     for number, face in enumerate(faces or [None], start=1):
         cuts = [seen.cut(place, face, len(model.labels), alone=len(faces) < 2) for place in range(len(seen.cuts))]
-        own = join_cuts(path, model, cuts, shapes)
+        parts = [cut for cut in cuts if cut.kind == shapes[0]]
+        own = join_cuts(path, model, parts, [cut.as_window(model) for cut in cuts if cut.kind in shapes[1:]])
         predictions.append(replace(own, face=None if face is None else number, notes=(*own.notes, *notes)))
     return predictions
 

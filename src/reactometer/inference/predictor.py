@@ -6,7 +6,6 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
-from itertools import islice
 from pathlib import Path
 
 import cv2
@@ -18,7 +17,7 @@ from reactometer.data.people import Moments, match_people, measure_people, recas
 from reactometer.data.pool import default_workers
 from reactometer.data.prepare import settled
 from reactometer.errors import ConfigError, MediaError, ModelError, suggestion
-from reactometer.inference.cuts import AT_ONCE, Cut, Drawn, Scorer, join_cuts, without_media
+from reactometer.inference.cuts import Cut, Drawn, Scorer, in_batches, join_cuts, without_media
 from reactometer.inference.everyone import predict_everyone
 from reactometer.inference.refine import check_span, parse_baseline, refine
 from reactometer.media.audio import is_audible
@@ -30,7 +29,7 @@ from reactometer.models.folder import LoadedModel, load_model
 from reactometer.models.scores import Score, average_scores
 from reactometer.models.scoring import score_items
 from reactometer.models.showing import FaceMemory, encoded_clips, population
-from reactometer.records import Prediction, PreparedClip
+from reactometer.records import Prediction, PreparedClip, Window
 from reactometer.weights import STARTER
 
 UNREADABLE = (MediaError, cv2.error, MemoryError)
@@ -193,15 +192,15 @@ def _score_file(model: LoadedModel, path: str, moments: Sequence[Mapping[str, Mo
     if job.faces == "all":
         windows = job.windows(path, job.shapes, follow_faces)
         return predict_everyone(path, model, windows, job.shapes, score)
-    cuts = list(_score_cuts(job.windows(path, job.shapes), score))
-    return [join_cuts(path, model, cuts, job.shapes)]
-
-
-def _score_cuts(windows: Iterator[tuple[WindowShape, PreparedClip]], score: Scorer) -> Iterator[Cut]:
-    """Score a few parts and windows of a file at a time, as they come."""
-    while some := list(islice(windows, AT_ONCE)):
+    parts, timeline = list[Cut](), list[Window]()
+    for some in in_batches(job.windows(path, job.shapes)):
         for (kind, clip), drawn in zip(some, score([clip for _, clip in some]), strict=True):
-            yield Cut(kind, without_media(clip), is_audible(clip.waveform), drawn)
+            cut = Cut(kind, clip, is_audible(clip.waveform), drawn)
+            if kind in job.shapes[1:]:
+                timeline.append(cut.as_window(model))
+            if kind == PART:
+                parts.append(replace(cut, clip=without_media(clip)))
+    return [join_cuts(path, model, parts, timeline)]
 
 
 def make_scorer(model: LoadedModel, moments: Sequence[Mapping[str, Moments]]) -> Scorer:

@@ -59,14 +59,16 @@ class Pixels(nn.Module):
         self.side_px: int | None = None
 
     def forward(self, frames: Tensor) -> Tensor:
-        """(K, 3, H, W) uint8 RGB -> float32 of the same shape, or of sides ``side_px`` where that is given."""
+        """(..., 3, H, W) uint8 RGB -> float32 of the same shape, or of sides ``side_px`` where that is given."""
         pixels = frames.float() / 255.0
         if self.grey:
-            pixels = (pixels * LUMA.to(pixels)).sum(1, keepdim=True).expand_as(pixels)
+            pixels = (pixels * LUMA.to(pixels)).sum(-3, keepdim=True).expand_as(pixels)
         pixels = (pixels - self.mean) / self.std
         if self.side_px is None:
             return pixels
-        return functional.interpolate(pixels, (self.side_px, self.side_px), mode="bilinear", antialias=True)
+        side = (self.side_px, self.side_px)
+        resized = functional.interpolate(pixels.flatten(0, -4), side, mode="bilinear", antialias=True)
+        return resized.view(*pixels.shape[:-2], *side)
 
 
 class FrameEncoder(nn.Module):
@@ -170,8 +172,7 @@ class ClipEncoder(nn.Module):
 
     def encode(self, frames: Tensor) -> Tensor:
         """(K, n_frames, 3, H, W) uint8 RGB, all of them seen -> (K, D) float32; what another engine may run."""
-        pixels = self.pixels(frames.flatten(0, 1)).unflatten(0, (-1, self.n_frames))
-        output = self.net(**{str(self.net.main_input_name): pixels}, **self.options)
+        output = self.net(**{str(self.net.main_input_name): self.pixels(frames)}, **self.options)
         return self._pool(output.last_hidden_state.float())
 
     def _pool(self, hidden: Tensor) -> Tensor:

@@ -124,23 +124,36 @@ def attach_engine(network: ReactionModel, name: str, folder: Path, weights_sha25
 
 
 def open_graph(file: Path, engine: str) -> Run:
-    """An ONNX graph, ready to run on the processor in single precision (or in whole numbers, where it says so)."""
-    if EXPORTED[engine] == "onnxruntime":
-        import onnxruntime
+    """An ONNX graph, ready to run on the processor in single precision (or in whole numbers, where it says so).
 
-        options = onnxruntime.SessionOptions()
-        options.log_severity_level = 3
-        session = onnxruntime.InferenceSession(str(file), options, providers=["CPUExecutionProvider"])
-        names = [given.name for given in session.get_inputs()]
-        return lambda *arrays: np.asarray(session.run(None, dict(zip(names, arrays, strict=True)))[0])
-    core = _openvino()
+    Raises:
+        ModelError: the engine's runtime refuses it.
+    """
+    try:
+        return _onnxruntime(file) if EXPORTED[engine] == "onnxruntime" else _openvino(file)
+    except Exception as error:  # both raise classes of their own
+        got = str(error).strip().splitlines()[0][:200]
+        raise ModelError(f"{file.name} cannot be run by {engine}", got=got, fix="Use another engine") from error
+
+
+def _onnxruntime(file: Path) -> Run:
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3
+    session = onnxruntime.InferenceSession(str(file), options, providers=["CPUExecutionProvider"])
+    names = [given.name for given in session.get_inputs()]
+    return lambda *arrays: np.asarray(session.run(None, dict(zip(names, arrays, strict=True)))[0])
+
+
+def _openvino(file: Path) -> Run:
     settings = {"INFERENCE_PRECISION_HINT": "f32", "PERFORMANCE_HINT": "LATENCY"}
-    compiled = core.compile_model(core.read_model(str(file)), "CPU", settings)
+    compiled = _core().compile_model(_core().read_model(str(file)), "CPU", settings)
     return lambda *arrays: np.asarray(compiled(list(arrays), share_inputs=True)[0])  # outputs are copied
 
 
 @cache
-def _openvino() -> Any:
+def _core() -> Any:
     """OpenVINO's core, one a process that stays until its end.
 
     Its processor plugin replaces the stack that signals are handled on, and of several plugins that come and go the

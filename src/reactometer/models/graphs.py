@@ -78,8 +78,8 @@ def write_graph(graph: Graph, file: Path) -> None:
         )
 
 
-def quantise_graph(file: Path, examples: Iterable[Sequence[np.ndarray]], *, attends: bool) -> None:
-    """Replace a graph by one that computes in 8 bits: static post-training quantisation of weights and activations.
+def quantise_graph(graph: Graph, file: Path, examples: Iterable[Sequence[np.ndarray]]) -> None:
+    """Replace an exported graph by one that computes in 8 bits: static quantisation of weights and activations.
 
     Weights are signed, a scale a channel, activations unsigned, a scale a tensor, from the least and the largest value
     seen. Of a network with attention only convolutions and matrix products are quantised: the rest gains nothing, and
@@ -88,27 +88,26 @@ def quantise_graph(file: Path, examples: Iterable[Sequence[np.ndarray]], *, atte
     Source: onnxruntime.quantization, ``quantize_static`` in QDQ format, which OpenVINO reads too.
 
     Args:
-        file: an ONNX graph in single precision.
+        graph: what was exported.
+        file: where it was written.
         examples: inputs in the graph's order, such as it will meet.
-        attends: the network has attention.
     """
     from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
     from onnxruntime.quantization.shape_inference import quant_pre_process
 
     class Reader(CalibrationDataReader):  # type: ignore[misc]
-        def __init__(self, names: Sequence[str]) -> None:
-            self.left = (dict(zip(names, own, strict=True)) for own in examples)
-
         def get_next(self) -> dict[str, np.ndarray] | None:
-            return next(self.left, None)
+            own = next(left, None)
+            return None if own is None else dict(zip(graph.inputs, own, strict=True))
 
+    left, attends = iter(examples), any("att" in name for name, _ in graph.module.named_modules())
     prepared = file.with_suffix(".prepared.onnx")
     with _quiet():
         quant_pre_process(str(file), str(prepared), skip_symbolic_shape=True)
         quantize_static(
             str(prepared),
             str(file),
-            Reader(input_names(file)),
+            Reader(),
             quant_format=QuantFormat.QDQ,
             per_channel=True,
             weight_type=QuantType.QInt8,
@@ -116,13 +115,6 @@ def quantise_graph(file: Path, examples: Iterable[Sequence[np.ndarray]], *, atte
             op_types_to_quantize=["Conv", "Gemm", "MatMul"] if attends else None,
         )
     prepared.unlink()
-
-
-def input_names(file: Path) -> list[str]:
-    """What the inputs of a graph are called, in order."""
-    import onnx
-
-    return [given.name for given in onnx.load(str(file), load_external_data=False).graph.input]
 
 
 class _Keyless(nn.Module):
