@@ -1,9 +1,8 @@
-"""The demo's parts; ``make demo`` runs it whole, and its bar is tested below on request."""
+"""The demo's parts; ``make demo`` runs it whole, and its bar is a slow test."""
 
 from __future__ import annotations
 
 import json
-import os
 from pathlib import Path
 
 import pytest
@@ -11,7 +10,7 @@ import pytest
 from reactometer.walkthrough import demo
 
 
-@pytest.mark.skipif("REACTOMETER_TEST_DEMO" not in os.environ, reason="takes minutes; REACTOMETER_TEST_DEMO=1 runs it")
+@pytest.mark.slow
 def test_the_demo_reaches_its_bar(tmp_path: Path) -> None:
     """Mean Pearson of at least 0.8 on people never seen, beaten by neither modality alone nor by shuffled labels."""
     result = demo(tmp_path, progress=False)

@@ -129,8 +129,9 @@ class FitConfig(BaseModel):
     augment: bool = True
     """Mirror, shift, scale and light the crops at random, the same way for all frames of a clip."""
     seed: int = 0
-    workers: Annotated[int, Field(ge=0)] = 0
-    """Processes that decode crops beside the training; 0: none."""
+    workers: Annotated[int, Field(ge=0)] | Literal["auto"] = "auto"
+    """Processes that decode crops beside the training; 0: none. "auto": none where a processor trains, whose cores they
+    would take from it (docs/performance.md), and on a GPU up to 8."""
     accelerator: str = "auto"
     devices: int | Literal["auto"] = "auto"
     store: Literal["float32", "float16"] = "float32"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import Any
 
@@ -21,9 +20,6 @@ from reactometer.models.visual import GruHead, seen_first
 from reactometer.models.zoo import SYSTEMS, build_model, load_encoders
 
 TINY = {"videomae": "random:videomae-tiny", "vit-transformer": "random:vit-tiny"}
-EVERY_KIND = pytest.mark.skipif(
-    "REACTOMETER_TEST_ENGINES" not in os.environ, reason="a minute and a half; set REACTOMETER_TEST_ENGINES=1"
-)
 NETWORKS: dict[str, dict[str, Any]] = {
     **{name: {"name": name, "encoder": TINY.get(name, "random:resnet-tiny")} for name in SYSTEMS},
     "contours": {"name": "multimodal", "encoder": "random:resnet-tiny", "voice_encoder": "contours", "frozen": True},
@@ -92,7 +88,7 @@ def test_graphs_of_frames_and_contours_are_the_networks(tmp_path: Path) -> None:
     _check("ranks", tmp_path)
 
 
-@EVERY_KIND
+@pytest.mark.slow
 @pytest.mark.parametrize("name", NETWORKS)
 def test_graphs_are_the_networks(name: str, tmp_path: Path) -> None:
     _check(name, tmp_path)

@@ -117,6 +117,7 @@ def test_a_frozen_encoder_from_an_offline_folder_trains_its_head(
     assert encoder.pretrained
 
 
+@pytest.mark.slow
 def test_two_processes_train_one_model(prepared: PreparedSet, toml: Path, tmp_path: Path) -> None:
     """Lightning starts the command twice (gloo on the processor): each clip is scored once, one model is written."""
     from reactometer.evaluation.evaluate import evaluate

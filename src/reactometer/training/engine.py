@@ -19,11 +19,14 @@ from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 
 from reactometer.config import FitConfig
 from reactometer.console import is_first_process, messages
+from reactometer.data.batches import safe_workers
+from reactometer.data.pool import default_workers
 from reactometer.errors import OutputError
 from reactometer.memory import keep_freed_memory
 from reactometer.training.optimise import averaged_weights
 
 CHECKPOINTS, BEST, LAST = "checkpoints", "best.ckpt", "last.ckpt"
+MOST_WORKERS = 8  # of a GPU, where none are asked for
 
 
 def run(
@@ -65,6 +68,14 @@ def seed_epoch(task: LightningModule) -> None:
     settings: Any = task.config
     key = (settings.seed, task.current_epoch, task.global_rank)
     torch.manual_seed(int(np.random.SeedSequence(key).generate_state(1)[0]))
+
+
+def loader_workers(settings: FitConfig) -> int:
+    """How many processes a loader of a training has; call it right before they are forked."""
+    if settings.workers != "auto":
+        return safe_workers(settings.workers)
+    on_gpu = settings.accelerator != "cpu" and torch.cuda.is_available()
+    return safe_workers(min(MOST_WORKERS, default_workers() // torch.cuda.device_count()) if on_gpu else 0)
 
 
 def claim(out: Path, made: str, *, resume: bool, overwrite: bool) -> Path:

@@ -13,11 +13,10 @@ from torch.nn import functional
 from torch.utils.data import DataLoader
 
 from reactometer.config import ExpressionConfig
-from reactometer.data.batches import safe_workers
 from reactometer.data.labelled_faces import FaceDataset, LabelledFaces
 from reactometer.models.encoders import FrameEncoder
 from reactometer.training.augment import PICTURES, augment, erase
-from reactometer.training.engine import seed_epoch
+from reactometer.training.engine import loader_workers, seed_epoch
 from reactometer.training.mixup import draw_mix
 from reactometer.training.optimise import optimiser_and_schedule
 
@@ -126,7 +125,7 @@ class ExpressionData(LightningDataModule):
 
     def _loader(self, split: str, order: Sequence[int]) -> DataLoader[Any]:
         settings, own = self.config, torch.Generator()  # not the generator that dropout draws from
-        workers = safe_workers(settings.workers)
+        workers = loader_workers(settings)
         return DataLoader(self.datasets[split], settings.batch_size, sampler=order, num_workers=workers, generator=own)
 
 

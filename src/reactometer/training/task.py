@@ -13,13 +13,13 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from reactometer.config import TrainingConfig
-from reactometer.data.batches import Batch, PartDataset, Reader, TrainingDataset, collate, safe_workers
+from reactometer.data.batches import Batch, PartDataset, Reader, TrainingDataset, collate
 from reactometer.data.cache import PreparedRow
 from reactometer.evaluation.metrics import LEAST_SPREAD, Metrics, measure
 from reactometer.models.network import ReactionModel
 from reactometer.models.scores import Score, join_parts
 from reactometer.training.augment import augment
-from reactometer.training.engine import seed_epoch
+from reactometer.training.engine import loader_workers, seed_epoch
 from reactometer.training.losses import reaction_loss, scale_to_maximum
 from reactometer.training.mixup import draw_mix
 from reactometer.training.optimise import optimiser_and_schedule
@@ -144,7 +144,7 @@ class ReactionData(LightningDataModule):
         return DataLoader(
             dataset,
             self.config.batch_size,
-            num_workers=safe_workers(self.config.workers),
+            num_workers=loader_workers(self.config),
             collate_fn=merge,
             generator=own,
             **options,
