@@ -151,6 +151,13 @@ def test_clips_that_fail_are_listed_and_the_status_is_1(
     assert "2 failed:" in errors
     assert "no.mp4" in errors
     assert [text.startswith("failed: ") for text in pd.read_csv(out).status] == [False, True, True]
+    status, printed, errors = run("predict", "--model", model_folder, good, broken, "--out", tmp_path / "run")
+    assert status == 1
+    assert "1 of 2 files have a result (2 computed now, 0 there before)" in printed
+    assert "1 failed:" in errors
+    assert "failed.csv lists what failed" in errors
+    status, printed, errors = run("predict", "--model", model_folder, good, "--out", tmp_path / "run")
+    assert (status, "1 of 1 files have a result (0 computed now, 1 there before)" in printed) == (0, True)
 
 
 @pytest.mark.parametrize(
@@ -166,6 +173,12 @@ def test_clips_that_fail_are_listed_and_the_status_is_1(
             ["predict", "--model", "nowhere", "a.mp4", "b.mp4", "--plot", "a.png"],
             "error: a.png: one picture for 2 files",
         ),
+        (
+            ["predict", "a.mp4", "--out", "results", "--plot", "a.png"],
+            "--plot goes not with --out FOLDER. Name a table",
+        ),
+        (["predict", "a.mp4", "--retry-failed"], "--retry-failed goes only with --out FOLDER. Name a folder"),
+        (["predict", "nowhere/*.mp4"], "error: nowhere/*.mp4: no video or sound file there"),
         (["prepare", "nowhere", "--out", "x", "--detector", "dlib"], "prepare.detector cannot be used (got 'dlib'"),
         (["prepare", "nowhere", "--out", "x", "--rate", "-1"], "prepare.rate_hz cannot be used (got -1.0"),
         (["split", "nowhere", "--out", "a.txt"], "error: a.txt: cannot take the manifest (got .txt; expected a new"),

@@ -26,17 +26,19 @@ ALLOWED = {
     "walkthrough": {*GROUND, "media", "data", "models", "training", "evaluation", "inference"},
     "comparison": {*GROUND, "data", "models", "training", "evaluation", "tables"},
     "exporting": {*GROUND, "media", "data", "models", "evaluation"},
+    "runs": {*GROUND, "data", "models", "inference", "runs"},
     "tables": {*GROUND, "evaluation"},
-    "printing": {*GROUND, "data", "models", "training", "evaluation", "inference", "walkthrough", "tables"},
+    "printing": {*GROUND, "data", "models", "training", "evaluation", "inference", "walkthrough", "tables", "runs"},
     "printing_evaluate": {*GROUND, "data", "models", "evaluation", "printing"},
     "printing_weights": {*GROUND, "models", "printing", "exporting"},
     "cli_evaluate": {*GROUND, "data", "models", "evaluation", "printing_evaluate"},
+    "cli_predict": {*GROUND, "data", "models", "inference", "runs", "printing", "cli_evaluate"},
     "cli_explain": {*GROUND, "models", "inference", "printing", "cli_evaluate"},
     "cli_weights": {*GROUND, "models", "exporting", "printing_weights", "cli_evaluate"},
     "cli": {
         *GROUND,
         *("data", "models", "training", "evaluation", "inference"),
-        *("walkthrough", "comparison", "printing", "cli_evaluate", "cli_explain", "cli_weights"),
+        *("walkthrough", "comparison", "printing", "cli_evaluate", "cli_explain", "cli_predict", "cli_weights"),
     },
 }
 

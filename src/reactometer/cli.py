@@ -10,8 +10,8 @@ from typing import Annotated
 import typer
 from rich.markup import escape
 
-from reactometer import cli_evaluate, cli_explain, cli_weights, printing
-from reactometer.cli_evaluate import CacheOption, DataArgument, DeviceOption, EngineOption
+from reactometer import cli_evaluate, cli_explain, cli_predict, cli_weights, printing
+from reactometer.cli_evaluate import CacheOption, DataArgument, DeviceOption
 from reactometer.config import PrepareConfig
 from reactometer.console import INTERRUPTED, OK, SOME_FAILED, USAGE, messages
 from reactometer.errors import ReactometerError
@@ -171,71 +171,7 @@ app.command(short_help="A data set -> leaks, and what gives labels away.")(cli_e
 app.command(short_help="A data set -> splits without leaks.")(cli_evaluate.split)
 
 
-@app.command(short_help="A model and videos -> intensities.")
-def predict(
-    videos: Annotated[list[str], typer.Argument(metavar="VIDEO", help="Video (or sound) files.")],
-    model: Annotated[
-        Path | None, typer.Option(help="A model folder; default: the starter model inside the package.")
-    ] = None,
-    out: Annotated[Path | None, typer.Option(help="Table with a row a file: .csv, .parquet or .json.")] = None,
-    timeline: Annotated[Path | None, typer.Option(help="The same kind of table with a row a window.")] = None,
-    frames: Annotated[Path | None, typer.Option(help="The same with a row a frame looked at.")] = None,
-    events: Annotated[Path | None, typer.Option(help="The same with a row an event: onset, peak, offset.")] = None,
-    threshold: Annotated[float, typer.Option(help="Intensity from which on an emotion is an event.")] = 0.5,
-    plot: Annotated[Path | None, typer.Option(help="Picture of the timeline; for several files, a folder.")] = None,
-    elan: Annotated[Path | None, typer.Option(help="ELAN document (.eaf); for several files, a folder.")] = None,
-    subtitles: Annotated[Path | None, typer.Option(help="WebVTT subtitles (.vtt); or a folder.")] = None,
-    overlay: Annotated[
-        Path | None, typer.Option(help="The video with box, bars and timeline (.mp4, .mkv, .mov); or a folder.")
-    ] = None,
-    window: Annotated[float, typer.Option(help="Length of the timeline's windows, seconds.")] = 2.0,
-    hop: Annotated[float, typer.Option(help="From one window's start to the next one's, seconds.")] = 1.0,
-    rate: Annotated[float | None, typer.Option(help="Frames looked at per second; default: as in training.")] = None,
-    faces: Annotated[
-        str, typer.Option(help="one person, or all: each by a number, and without the voice if there are several.")
-    ] = "one",
-    people: Annotated[
-        Path | None, typer.Option(help="CSV with columns path and person, for a model that normalises per person.")
-    ] = None,
-    same_person: Annotated[bool, typer.Option("--same-person", help="All files show one person.")] = False,
-    smooth: Annotated[float, typer.Option(help="Smooth the timeline over so many seconds.")] = 0.0,
-    baseline: Annotated[
-        str | None, typer.Option(help="Subtract what the person shows at rest: a stretch such as 0-3s, or running.")
-    ] = None,
-    device: DeviceOption = "auto",
-    engine: EngineOption = "auto",
-) -> None:
-    """Estimate intensities of files: as a whole, and over time."""
-    from reactometer.data.people import read_people
-    from reactometer.inference.outputs import Outputs
-    from reactometer.inference.predictor import predict as run
-    from reactometer.models.folder import load_model
-    from reactometer.weights import STARTER
-
-    outputs = Outputs(out, timeline, frames, events, plot, elan, subtitles, overlay, threshold, faces)
-    outputs.check(len(videos))
-    who = read_people(people) if people else dict.fromkeys(videos, "the same") if same_person else {}
-    loaded = load_model(model or STARTER, device, engine)
-    printing.print_engine(loaded)
-    predictions = run(
-        videos,
-        loaded,
-        window_s=window,
-        hop_s=hop,
-        rate_hz=rate,
-        timeline=outputs.wants_timeline or baseline is not None,
-        faces=faces,
-        people=who,
-        smooth_s=smooth,
-        baseline=baseline,
-    )
-    printing.print_written(outputs.write(predictions))
-    printing.print_predictions(predictions)
-    if model is None and not all(prediction.failed for prediction in predictions):
-        printing.print_starter(STARTER)
-    raise typer.Exit(SOME_FAILED if any(prediction.failed for prediction in predictions) else OK)
-
-
+app.command(short_help="A model and videos -> intensities.")(cli_predict.predict)
 app.command(short_help="A model and a video -> what moved each emotion.")(cli_explain.explain)
 
 
@@ -282,7 +218,7 @@ def main() -> None:
         sys.exit(USAGE)
     except SystemExit as stop:
         if stop.code == INTERRUPTED:
-            goes_on = "prepare and training go on from what they finished, the rest begins anew"
+            goes_on = "prepare, training and predict into a folder go on from what they finished, the rest begins anew"
             messages.print(f"stopped; run it again: {goes_on}")
         raise
 

@@ -12,11 +12,14 @@ from rich.progress import (
     DownloadColumn,
     MofNCompleteColumn,
     Progress,
+    ProgressColumn,
+    Task,
     TextColumn,
     TimeElapsedColumn,
     TimeRemainingColumn,
     TransferSpeedColumn,
 )
+from rich.text import Text
 
 OK, SOME_FAILED, USAGE, INTERRUPTED = 0, 1, 2, 130
 """Exit statuses: all done; some of it failed and is listed; wrong use; stopped with Ctrl-C."""
@@ -31,19 +34,28 @@ def is_first_process() -> bool:
 
 
 @contextmanager
-def progress_bar(title: str, total: int, show: bool = True) -> Iterator[Callable[[], None]]:
-    """Show a bar on standard error; the body gets a function that advances it by one."""
+def progress_bar(title: str, total: int, show: bool = True, done: int = 0) -> Iterator[Callable[[], None]]:
+    """Show a bar on standard error, of which so many are done; the body gets a function that advances it by one."""
     columns = (
         TextColumn("{task.description}"),
         BarColumn(),
         MofNCompleteColumn(),
+        _RateColumn(),
         TimeElapsedColumn(),
         TextColumn("left"),
         TimeRemainingColumn(),
     )
     with Progress(*columns, console=messages, disable=not show) as progress:
-        task = progress.add_task(title, total=total)
+        task = progress.add_task(title, total=total, completed=done)
         yield lambda: progress.advance(task)
+
+
+class _RateColumn(ProgressColumn):
+    """How many a second, or a minute where they are slow."""
+
+    def render(self, task: Task) -> Text:
+        rate = task.finished_speed or task.speed or 0.0
+        return Text("" if not rate else f"{rate:.1f}/s" if rate >= 1 else f"{60 * rate:.1f}/min")
 
 
 @contextmanager

@@ -1,7 +1,8 @@
-"""Folders that can be written into, or appear whole or not at all; the SHA-256 of a file."""
+"""Folders that can be written into, files and folders that appear whole or not at all; the SHA-256 of a file."""
 
 from __future__ import annotations
 
+import os
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -10,6 +11,9 @@ from hashlib import file_digest
 from pathlib import Path
 
 from reactometer.errors import OutputError
+
+PART = ".part"
+"""Ending of a file that is being written; one that is found was left by a process that died."""
 
 
 @contextmanager
@@ -28,6 +32,22 @@ def appearing(folder: Path) -> Iterator[Path]:
         partial.rename(folder)
     finally:
         shutil.rmtree(partial, ignore_errors=True)
+
+
+@contextmanager
+def replacing(file: Path) -> Iterator[Path]:
+    """A file to write, which takes the place of ``file`` once it is on the disk: a reader sees the old one or it."""
+    handle, name = tempfile.mkstemp(dir=file.parent, suffix=PART)
+    os.close(handle)
+    partial = Path(name)
+    try:
+        yield partial
+        with partial.open("rb+") as written:
+            os.fsync(written.fileno())
+        partial.chmod(0o644)
+        partial.replace(file)
+    finally:
+        partial.unlink(missing_ok=True)
 
 
 def refuse_existing(path: Path) -> None:

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from reactometer.evaluation.resample import Interval
     from reactometer.models.catalogue import Entry
     from reactometer.models.folder import LoadedModel
+    from reactometer.runs.run import RunResult
     from reactometer.tables import Comparison
     from reactometer.walkthrough import DemoResult
 
@@ -191,6 +192,19 @@ def print_attribution(lines: Sequence[str], notes: Sequence[str]) -> None:
         messages.print(f"note: {escape(note)}", style="yellow")
 
 
+def print_run(result: RunResult) -> None:
+    """Print what a run came to: how many results there are, where they lie, and what failed."""
+    n_done = result.n_files - len(result.failures)
+    computed = f"{result.n_computed} computed now, {result.n_before} there before"
+    results.print(f"{n_done} of {result.n_files} files have a result ({computed}) in {escape(str(result.folder))}:")
+    if n_done:
+        results.print("  index.parquet: a row a file; timeline/: a row a window (pandas.read_parquet reads both)")
+    shown = [f"{path}: {reason}" for path, reason in result.failures.items()][:10]
+    _print_failed(shown, len(result.failures))
+    if result.failures:
+        messages.print(f"{escape(str(result.folder / 'failed.csv'))} lists what failed; --retry-failed tries it again")
+
+
 def print_starter(folder: Path) -> None:
     """Say which model predicted where none was named, and where it says what it can and cannot do."""
     messages.print(
@@ -273,8 +287,11 @@ def _print_names(what: str, names: Sequence[str]) -> None:
         results.print(f"{len(names)} {what}: {escape(', '.join(names[:MOST_NAMES]))}{rest}")
 
 
-def _print_failed(lines: Sequence[str]) -> None:
+def _print_failed(lines: Sequence[str], count: int | None = None) -> None:
+    """Name what failed, or the first of so many."""
     if lines:
-        messages.print(f"{len(lines)} failed:", style="red")
+        messages.print(f"{count or len(lines)} failed:", style="red")
     for line in lines:
         messages.print(f"  {escape(line)}", style="red")
+    if count and count > len(lines):
+        messages.print(f"  and {count - len(lines)} more", style="red")

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import tempfile
 import zipfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -15,7 +13,7 @@ import numpy as np
 
 from reactometer.config import PrepareConfig
 from reactometer.errors import DataError
-from reactometer.files import sha256_of
+from reactometer.files import replacing, sha256_of
 from reactometer.records import Clip, FaceSample, FrameState, PreparedClip
 
 FORMAT = 1
@@ -121,7 +119,8 @@ def open_prepared(folder: Path) -> PreparedSet:
 def write_clip(file: Path, clip: PreparedClip, stamp: dict[str, Any], counts: dict[str, Any]) -> None:
     """Keep a prepared clip with what it was made from; the file appears whole or not at all."""
     about = json.dumps({"stamp": stamp, "counts": counts})
-    _write_atomically(file, {**_pack(clip), "about": np.array(about)})
+    with replacing(file) as partial, partial.open("wb") as stream:
+        np.savez(stream, **{**_pack(clip), "about": np.array(about)})  # type: ignore[arg-type]
 
 
 def fresh_counts(file: Path, stamp: dict[str, Any]) -> dict[str, Any] | None:
@@ -167,18 +166,6 @@ def _unpack(arrays: dict[str, np.ndarray]) -> PreparedClip:
     waveform = (arrays["waveform"] / 32767).astype(np.float32) if "waveform" in arrays else None
     start_s, end_s = arrays["span_s"]
     return PreparedClip(float(start_s), float(end_s), samples, waveform, int(arrays["frames_read"]))
-
-
-def _write_atomically(file: Path, arrays: dict[str, np.ndarray]) -> None:
-    """Write under a name of our own, then rename: a reader sees the whole file or none."""
-    handle, name = tempfile.mkstemp(dir=file.parent, suffix=".part")
-    try:
-        with os.fdopen(handle, "wb") as stream:
-            np.savez(stream, **arrays)  # type: ignore[arg-type]
-        Path(name).replace(file)
-    except BaseException:
-        Path(name).unlink(missing_ok=True)
-        raise
 
 
 def write_index(prepared: PreparedSet) -> None:

@@ -9,17 +9,17 @@ from functools import partial
 from pathlib import Path
 
 import cv2
+import torch
 
 from reactometer.config import PrepareConfig, parse_config
 from reactometer.console import progress_bar
 from reactometer.data.batches import Item
 from reactometer.data.people import Moments, match_people, measure_people, recast
-from reactometer.data.pool import default_workers
 from reactometer.data.prepare import settled
 from reactometer.errors import ConfigError, MediaError, ModelError, suggestion
 from reactometer.inference.cuts import Cut, Drawn, Scorer, in_batches, join_cuts, without_media
 from reactometer.inference.everyone import predict_everyone
-from reactometer.inference.refine import check_span, parse_baseline, refine
+from reactometer.inference.refine import Baseline, check_span, parse_baseline, refine
 from reactometer.media.audio import is_audible
 from reactometer.media.faces import follow_face, load_detector
 from reactometer.media.stream import PART, Follower, WindowShape, stream_windows
@@ -38,8 +38,8 @@ FACES = ("one", "all")
 """Whose faces are followed in a file: one person's, or everybody's."""
 
 MOST_THREADS = 8
-"""Frames of a file that are searched for faces at a time: one more than there are processors, since the search waits
-for nothing, up to so many; our choice."""
+"""Frames of a file that are searched for faces at a time: one more than PyTorch has threads, up to so many; none ahead
+where it has one. Our choice."""
 
 DEFAULT_WINDOW_S, DEFAULT_HOP_S = 2.0, 1.0
 """Length of the timeline's windows and the time from one to the next, seconds; our choice."""
@@ -93,22 +93,11 @@ def predict(
         ModelError: no such model, or a damaged one, or, for all faces, one that looks at none.
     """
     _check_faces(faces, people)
-    if not 0 < hop_s <= window_s <= PART.length_s:
-        raise ConfigError(
-            "window and hop do not fit",
-            got=f"window {window_s} s, hop {hop_s} s",
-            expected=f"0 < hop <= window <= {PART.length_s:.0f} s",
-        )
-    rest = None if baseline is None else parse_baseline(baseline, window_s)
-    check_span(smooth_s)
+    rest = check_timeline(window_s, hop_s, smooth_s, baseline)
     paths = [str(video) for video in videos]
     known = match_people(people or {}, paths)
     loaded = model if isinstance(model, LoadedModel) else load_model(model)
-    refuse_features(loaded)
-    if faces == "all" and not loaded.network.looks:
-        raise ModelError("this model goes by the voice alone", fix="Leave out --faces all, or use a model of faces")
-    asked = {} if rate_hz is None else {"rate_hz": rate_hz}
-    settings = settled(parse_config({"prepare": {**loaded.config.prepare.model_dump(), **asked}}, "predict").prepare)
+    settings = reading_of(loaded, faces, rate_hz)
     job = _Job(settings, (PART, WindowShape(window_s, hop_s)) if timeline else (PART,), faces)
     with progress_bar("predicting", len(paths), progress) as advance:
         moments = _measure_people(loaded.each, paths, known, job)
@@ -118,6 +107,28 @@ def predict(
             predictions += [refine(one, smooth_s, rest) for one in _predict_file(loaded, path, own, job)]
             advance()
     return predictions
+
+
+def check_timeline(window_s: float, hop_s: float, smooth_s: float, baseline: str | None) -> Baseline | None:
+    """Refuse what :func:`predict` refuses of a timeline; returns the stretch at rest, where one is asked for."""
+    if not 0 < hop_s <= window_s <= PART.length_s:
+        raise ConfigError(
+            "window and hop do not fit",
+            got=f"window {window_s} s, hop {hop_s} s",
+            expected=f"0 < hop <= window <= {PART.length_s:.0f} s",
+        )
+    check_span(smooth_s)
+    return None if baseline is None else parse_baseline(baseline, window_s)
+
+
+def reading_of(model: LoadedModel, faces: str, rate_hz: float | None) -> PrepareConfig:
+    """How files are read for a model; refuses what :func:`predict` refuses of it."""
+    _check_faces(faces, None)
+    refuse_features(model)
+    if faces == "all" and not model.network.looks:
+        raise ModelError("this model goes by the voice alone", fix="Leave out --faces all, or use a model of faces")
+    asked = {} if rate_hz is None else {"rate_hz": rate_hz}
+    return settled(parse_config({"prepare": {**model.config.prepare.model_dump(), **asked}}, "predict").prepare)
 
 
 def refuse_features(model: LoadedModel) -> None:
@@ -139,7 +150,8 @@ class _Job:
     def windows(
         self, path: str, shapes: Sequence[WindowShape], follow: Follower = follow_face
     ) -> Iterator[tuple[WindowShape, PreparedClip]]:
-        detector, threads = load_detector(self.settings.detector), min(default_workers() + 1, MOST_THREADS)
+        detector, cores = load_detector(self.settings.detector), torch.get_num_threads()
+        threads = min(cores + 1, MOST_THREADS) if cores > 1 else 0
         return stream_windows(Path(path), self.settings, detector, shapes, None, partial(follow, threads=threads))
 
 

@@ -1,0 +1,144 @@
+"""The command that predicts: a few files into tables and pictures, or any number of them into a run's folder."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from reactometer import printing
+from reactometer.cli_evaluate import DeviceOption, EngineOption
+from reactometer.console import OK, SOME_FAILED
+from reactometer.errors import ConfigError
+
+if TYPE_CHECKING:
+    from reactometer.inference.outputs import Outputs
+    from reactometer.runs.run import Request
+
+
+def predict(
+    videos: Annotated[
+        list[str],
+        typer.Argument(metavar="VIDEO", help="Videos (or sound), folders, patterns, lists (.txt, .csv)."),
+    ],
+    model: Annotated[
+        Path | None, typer.Option(help="A model folder; default: the starter model inside the package.")
+    ] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(help="Table with a row a file: .csv, .parquet or .json. Or a folder, for a run that goes on."),
+    ] = None,
+    timeline: Annotated[Path | None, typer.Option(help="The same kind of table with a row a window.")] = None,
+    frames: Annotated[Path | None, typer.Option(help="The same with a row a frame looked at.")] = None,
+    events: Annotated[Path | None, typer.Option(help="The same with a row an event: onset, peak, offset.")] = None,
+    threshold: Annotated[float, typer.Option(help="Intensity from which on an emotion is an event.")] = 0.5,
+    plot: Annotated[Path | None, typer.Option(help="Picture of the timeline; for several files, a folder.")] = None,
+    elan: Annotated[Path | None, typer.Option(help="ELAN document (.eaf); for several files, a folder.")] = None,
+    subtitles: Annotated[Path | None, typer.Option(help="WebVTT subtitles (.vtt); or a folder.")] = None,
+    overlay: Annotated[
+        Path | None, typer.Option(help="The video with box, bars and timeline (.mp4, .mkv, .mov); or a folder.")
+    ] = None,
+    window: Annotated[float, typer.Option(help="Length of the timeline's windows, seconds.")] = 2.0,
+    hop: Annotated[float, typer.Option(help="From one window's start to the next one's, seconds.")] = 1.0,
+    rate: Annotated[float | None, typer.Option(help="Frames looked at per second; default: as in training.")] = None,
+    faces: Annotated[
+        str, typer.Option(help="one person, or all: each by a number, and without the voice if there are several.")
+    ] = "one",
+    people: Annotated[
+        Path | None, typer.Option(help="CSV with columns path and person, for a model that normalises per person.")
+    ] = None,
+    same_person: Annotated[bool, typer.Option("--same-person", help="All files show one person.")] = False,
+    smooth: Annotated[float, typer.Option(help="Smooth the timeline over so many seconds.")] = 0.0,
+    baseline: Annotated[
+        str | None, typer.Option(help="Subtract what the person shows at rest: a stretch such as 0-3s, or running.")
+    ] = None,
+    device: DeviceOption = "auto",
+    engine: EngineOption = "auto",
+    workers: Annotated[
+        int | None, typer.Option(min=1, help="Processes of a run into a folder; default: one a processor.")
+    ] = None,
+    retry_failed: Annotated[
+        bool, typer.Option("--retry-failed", help="Of a run into a folder: try what failed before once more.")
+    ] = False,
+) -> None:
+    """Estimate intensities of files: as a whole, and over time.
+
+    Of many files, name a folder with --out: each result is kept when it is there, the same command goes on where it was
+    stopped, and failed.csv lists what could not be read.
+    """
+    from reactometer.inference.outputs import Outputs
+    from reactometer.runs.run import Request
+
+    request = Request(window, hop, rate, faces, smooth, baseline)
+    if out is not None and not out.suffix:
+        names = ("timeline", "frames", "events", "plot", "elan", "subtitles", "overlay", "people", "same-person")
+        options = (timeline, frames, events, plot, elan, subtitles, overlay, people, same_person)
+        _refuse(names, options, "not with --out FOLDER", "Name a table, such as --out clips.csv")
+        failed = _into_folder(videos, out, model, request, (device, engine), workers, retry_failed)
+    else:
+        beside = ("workers", "retry-failed"), (workers, retry_failed)
+        _refuse(*beside, "only with --out FOLDER", "Name a folder, such as --out results")
+        outputs = Outputs(out, timeline, frames, events, plot, elan, subtitles, overlay, threshold, faces)
+        failed = _into_tables(videos, outputs, model, request, (device, engine), people, same_person)
+    raise typer.Exit(SOME_FAILED if failed else OK)
+
+
+def _into_tables(
+    videos: Sequence[str],
+    outputs: Outputs,
+    model: Path | None,
+    request: Request,
+    by: tuple[str, str],
+    people: Path | None,
+    same_person: bool,
+) -> bool:
+    from reactometer.data.people import read_people
+    from reactometer.inference.predictor import predict as run
+    from reactometer.models.folder import load_model
+    from reactometer.runs.sources import find_files
+    from reactometer.weights import STARTER
+
+    paths = find_files(videos)
+    outputs.check(len(paths))
+    who = read_people(people) if people else dict.fromkeys(paths, "the same") if same_person else {}
+    loaded = load_model(model or STARTER, *by)
+    printing.print_engine(loaded)
+    wanted = outputs.wants_timeline or request.baseline is not None
+    predictions = run(paths, loaded, **asdict(request), timeline=wanted, people=who)
+    printing.print_written(outputs.write(predictions))
+    printing.print_predictions(predictions)
+    if model is None and not all(prediction.failed for prediction in predictions):
+        printing.print_starter(STARTER)
+    return any(prediction.failed for prediction in predictions)
+
+
+def _into_folder(
+    videos: Sequence[str],
+    out: Path,
+    model: Path | None,
+    request: Request,
+    by: tuple[str, str],
+    workers: int | None,
+    retry_failed: bool,
+) -> bool:
+    from reactometer.runs.run import predict_folder
+    from reactometer.weights import STARTER
+
+    device, engine = by
+    result = predict_folder(
+        videos, out, model or STARTER, request, device=device, engine=engine, workers=workers, retry_failed=retry_failed
+    )
+    printing.print_run(result)
+    if model is None and len(result.failures) < result.n_files:
+        printing.print_starter(STARTER)
+    return bool(result.failures)
+
+
+def _refuse(names: Sequence[str], values: Sequence[object], why: str, fix: str) -> None:
+    """Refuse options that would do nothing."""
+    for name, value in zip(names, values, strict=True):
+        if value:
+            raise ConfigError(f"--{name} goes {why}", fix=fix)

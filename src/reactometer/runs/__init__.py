@@ -1,0 +1,1 @@
+"""Runs over any number of files, which go on where they stopped."""

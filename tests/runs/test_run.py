@@ -1,0 +1,217 @@
+"""A run over many files: what it leaves, what it does not do twice, and that it can be killed at any moment."""
+
+from __future__ import annotations
+
+import json
+import random
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from reactometer.errors import ConfigError, DataError, OutputError
+from reactometer.files import PART
+from reactometer.inference.formats import clip_rows, timeline_rows
+from reactometer.inference.predictor import predict
+from reactometer.runs import run, store
+from reactometer.runs.run import Request, RunResult, predict_folder
+from reactometer.runs.store import DONE, FAILED_FILE, INDEX_FILE, STAMP_FILE, TIMELINE, claim_run, keep_result
+
+
+@pytest.fixture(scope="module")
+def videos(simulated: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Six good files in two folders, two of them with the same content, and one that is no video."""
+    folder = tmp_path_factory.mktemp("videos")
+    clips = sorted((simulated / "train" / "mp4").glob("*.mp4"))[:5]
+    for number, clip in enumerate(clips):
+        place = folder / ("a" if number < 3 else "b") / f"{number}.mp4"
+        place.parent.mkdir(exist_ok=True)
+        shutil.copy(clip, place)
+    shutil.copy(clips[0], folder / "b" / "again.mp4")
+    (folder / "b" / "broken.mp4").write_bytes(b"no video")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def finished(videos: Path, tmp_path_factory: pytest.TempPathFactory) -> RunResult:
+    out = tmp_path_factory.mktemp("runs") / "out"
+    with pytest.MonkeyPatch.context() as patch:
+        for module in (run, store):
+            patch.setattr(module, "SHARD_FILES", 2)
+        return predict_folder([videos], out, device="cpu", workers=2, progress=False)
+
+
+@pytest.fixture
+def copy(finished: RunResult, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(finished.folder, tmp_path / "copy"))
+
+
+def _check(folder: Path, videos: Path) -> None:
+    """The run's tables are those of a plain prediction, each content is there once, and nothing else lies about."""
+    paths = [str(path) for path in sorted(videos.rglob("*.mp4")) if path.name != "broken.mp4"]
+    plain = predict(paths, progress=False)
+    index = pd.read_parquet(folder / INDEX_FILE)
+    expected = pd.DataFrame(clip_rows(plain)).drop(columns="face")
+    pd.testing.assert_frame_equal(index[expected.columns], expected, check_dtype=False)
+    timeline = pd.read_parquet(folder / TIMELINE).sort_values(["path", "start_s"], ignore_index=True)
+    once = [one for one in plain if not one.path.endswith("again.mp4")]
+    windows = pd.DataFrame(timeline_rows(once)).drop(columns="face")
+    pd.testing.assert_frame_equal(timeline[windows.columns], windows, check_dtype=False)
+    shards = pd.concat([pd.read_parquet(shard) for shard in (folder / "clips").glob("*.parquet")])
+    assert sorted(shards["sha256"]) == sorted(set(index["sha256"]))
+    assert not [*folder.rglob(f"*{PART}"), *(folder / DONE).iterdir()]
+
+
+def test_a_run_holds_what_a_plain_prediction_says(finished: RunResult, videos: Path) -> None:
+    assert (finished.n_files, finished.n_computed, finished.n_before) == (7, 6, 0)  # 7 files of 6 contents
+    _check(finished.folder, videos)
+    assert len(list((finished.folder / "clips").glob("*.parquet"))) == 3  # of two files each, the last of one
+    index = pd.read_parquet(finished.folder / INDEX_FILE).set_index("path")
+    assert index["same_as"].dropna().to_dict() == {str(videos / "b" / "again.mp4"): str(videos / "a" / "0.mp4")}
+    failed = pd.read_csv(finished.folder / FAILED_FILE)
+    assert failed["path"].tolist() == [str(videos / "b" / "broken.mp4")]
+    assert "cannot read" in failed["reason"][0]
+    stamp = json.loads((finished.folder / STAMP_FILE).read_text())
+    assert {"reactometer", "model", "engine", "detector", "window_s"} <= set(stamp)
+
+
+def test_what_is_there_is_not_done_again(copy: Path, videos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(run, "run_jobs", lambda function, jobs, workers, died: iter(jobs and pytest.fail("worked")))
+    again = predict_folder([videos], copy, device="cpu", progress=False)
+    assert (again.n_computed, again.n_before, len(again.failures)) == (0, 6, 1)
+    fewer = predict_folder([videos / "a"], copy, device="cpu", progress=False)
+    assert (fewer.n_files, fewer.failures, len(pd.read_parquet(copy / INDEX_FILE))) == (3, {}, 3)
+
+
+def test_a_mended_file_and_what_failed_are_done_on_request(copy: Path, videos: Path, tmp_path: Path) -> None:
+    """A file that changed is another one; a failure is tried again only where that is asked for."""
+    own = Path(shutil.copytree(videos, tmp_path / "own"))
+    (own / "b" / "silent.mp4").write_bytes(b"")
+    first = predict_folder([own], copy, device="cpu", workers=1, progress=False)
+    assert (first.n_computed, len(first.failures)) == (1, 2)
+    shutil.copy(own / "a" / "1.mp4", own / "b" / "silent.mp4")
+    second = predict_folder([own], copy, device="cpu", workers=1, retry_failed=True, progress=False)
+    assert (second.n_computed, list(second.failures)) == (1, [str(own / "b" / "broken.mp4")])
+    index = pd.read_parquet(copy / INDEX_FILE).set_index("path")
+    assert index.loc[str(own / "b" / "silent.mp4"), "same_as"] == str(own / "a" / "1.mp4")
+
+
+def test_a_file_that_is_not_there_is_a_failure_and_the_rest_go_on(copy: Path, videos: Path) -> None:
+    result = predict_folder([videos / "a", videos / "gone.mp4"], copy, device="cpu", progress=False)
+    assert result.failures == {str(videos / "gone.mp4"): "No such file or directory"}
+
+
+def test_what_a_killed_process_left_is_seen_for_what_it_is(copy: Path, videos: Path) -> None:
+    """A shard that does not count, a result that is in a shard too, half-written files: all gone, nothing lost."""
+    index = pd.read_parquet(copy / INDEX_FILE)
+    shutil.copy(copy / TIMELINE / "00000.parquet", copy / TIMELINE / "00007.parquet")
+    (one,) = predict([index["path"][0]], progress=False)
+    keep_result(copy, index["sha256"][0], [one])
+    (copy / DONE / f"half{PART}").write_bytes(b"{")
+    predict_folder([videos], copy, device="cpu", progress=False)
+    _check(copy, videos)
+
+
+@pytest.mark.parametrize(
+    ("request_", "words"),
+    [
+        (Request(window_s=1.0), r"begun otherwise \(got window_s 1.0; expected window_s 2.0\). Go on as it was begun"),
+        (Request(faces="all"), r"got faces all; expected faces one"),
+    ],
+)
+def test_another_way_is_refused(request_: Request, words: str, copy: Path, videos: Path) -> None:
+    with pytest.raises(OutputError, match=words):
+        predict_folder([videos], copy, request=request_, device="cpu", progress=False)
+
+
+def test_another_model_is_refused(copy: Path, videos: Path, model_folder: Path) -> None:
+    with pytest.raises(OutputError, match=r"got model .*expected model "):
+        predict_folder([videos], copy, model_folder, device="cpu", progress=False)
+
+
+def test_what_cannot_be_run_is_said_before_anything_is_written(videos: Path, tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="no video or sound file there"):
+        predict_folder([tmp_path / "none*"], tmp_path / "out", progress=False)
+    with pytest.raises(ConfigError, match="window and hop do not fit"):
+        predict_folder([videos], tmp_path / "out", request=Request(hop_s=3.0), progress=False)
+    with pytest.raises(ConfigError, match="no such choice of faces"):
+        predict_folder([videos], tmp_path / "out", request=Request(faces="both"), progress=False)
+    assert not (tmp_path / "out").exists()
+    (tmp_path / "mine.txt").write_text("mine")
+    with pytest.raises(OutputError, match="holds something that is no run"):
+        predict_folder([videos], tmp_path, progress=False)
+
+
+def test_two_processes_do_not_share_a_run(copy: Path) -> None:
+    stamp = json.loads((copy / STAMP_FILE).read_text())
+    words = "another process is at work in it"
+    with (
+        claim_run(copy, stamp, everyone=False),
+        pytest.raises(OutputError, match=words),
+        claim_run(copy, stamp, everyone=False),
+    ):
+        pass
+
+
+def test_faces_are_numbered_in_a_runs_tables(videos: Path, tmp_path: Path) -> None:
+    request = Request(faces="all")
+    predict_folder([videos / "a" / "0.mp4"], tmp_path / "out", request=request, device="cpu", workers=1, progress=False)
+    index = pd.read_parquet(tmp_path / "out" / INDEX_FILE)
+    assert index["face"].tolist() == [1]
+
+
+def _children(process: int) -> set[int]:
+    """Processes that a process started, as the kernel lists them."""
+    return {int(own) for file in Path(f"/proc/{process}/task").glob("*/children") for own in file.read_text().split()}
+
+
+def _wait_until_gone(processes: set[int]) -> None:
+    for process in processes:
+        deadline = time.monotonic() + 30
+        while (about := Path(f"/proc/{process}/stat")).exists() and ") Z " not in about.read_text():
+            assert time.monotonic() < deadline, f"{process} outlived the run that started it"
+            time.sleep(0.05)
+
+
+@pytest.fixture
+def many(videos: Path, tmp_path: Path) -> Iterator[Path]:
+    """Forty contents: the good files with another trailer each, which no decoder reads."""
+    folder = tmp_path / "many"
+    folder.mkdir()
+    for number in range(40):
+        data = (videos / "a" / f"{number % 3}.mp4").read_bytes()
+        free = (8 + 4).to_bytes(4, "big") + b"free" + number.to_bytes(4, "big")  # an MP4 box that is skipped
+        (folder / f"{number}.mp4").write_bytes(data + free)
+    yield folder
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform != "linux", reason="children are read from /proc")
+def test_killed_twenty_times_it_loses_nothing_and_does_nothing_twice(many: Path, tmp_path: Path) -> None:
+    out, chance = tmp_path / "out", random.Random(0)
+    command = [sys.executable, "-m", "reactometer", "predict", str(many), "--out", str(out), "--workers", "2"]
+    script = "import sys; from reactometer.runs import run, store; run.SHARD_FILES = store.SHARD_FILES = 3; "
+    script += "from reactometer.cli import main; main()"
+    done: set[str] = set()
+    for _ in range(20):
+        process = subprocess.Popen([sys.executable, "-c", script, *command[3:]], stderr=subprocess.DEVNULL)
+        time.sleep(chance.uniform(1.0, 8.0))
+        workers = _children(process.pid)
+        process.kill()
+        process.wait()
+        _wait_until_gone(workers)
+        kept = {file.stem for file in (out / DONE).glob("*.json")}
+        shards = [pd.read_parquet(shard, columns=["sha256"]) for shard in (out / "clips").glob("*.parquet")]
+        now = kept | {sha256 for shard in shards for sha256 in shard["sha256"]}
+        assert now >= done  # nothing that was there is lost
+        done = now
+        if len(done) == len(list(many.iterdir())):  # all of it is done: once more from the beginning
+            shutil.rmtree(out)
+            done = set()
+    assert subprocess.run([sys.executable, "-c", script, *command[3:]], check=True).returncode == 0
+    _check(out, many)

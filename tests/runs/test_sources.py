@@ -1,0 +1,73 @@
+"""What a run has to do: files found in folders, lists and by patterns, and known by their content."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from reactometer.errors import DataError
+from reactometer.files import sha256_of
+from reactometer.runs.sources import find_files, hash_files
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    for name in ("b.mp4", "a.MOV", "in/c.wav", "in/.hidden.mp4", ".cache/d.mp4", "notes.docx", "in/poster.jpg"):
+        file = tmp_path / "videos" / name
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(name)
+    return tmp_path / "videos"
+
+
+def test_a_folder_is_its_videos_and_sounds_at_any_depth(folder: Path) -> None:
+    assert find_files([folder]) == [str(folder / name) for name in ("a.MOV", "b.mp4", "in/c.wav")]
+
+
+def test_files_patterns_and_lists_each_file_once_in_order(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (folder / "list.txt").write_text("\ufeffin/c.wav\n\n  b.mp4 \nnot there.mp4\n", encoding="utf-8")
+    (folder / "list.csv").write_text('path,person\n"a.MOV",P1\nb.mp4,P2\n', encoding="utf-8")
+    named = [str(folder / "notes.docx"), str(folder / "**/*.mp4"), str(folder / "list.txt"), str(folder / "list.csv")]
+    assert find_files(named) == [
+        str(folder / name)
+        for name in ("notes.docx", ".cache/d.mp4", "b.mp4", "in/.hidden.mp4", "in/c.wav", "not there.mp4", "a.MOV")
+    ]
+    monkeypatch.chdir(folder)
+    assert find_files(["*.mp4", "b.mp4", "[b].mp4"]) == ["b.mp4"]
+
+
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        ([], "no files given"),
+        (["in/none"], r"none: no video or sound file there"),
+        (["*.avi"], r"\*.avi: no video or sound file there"),
+        (["empty.txt"], "empty.txt: no video or sound file there"),
+        (["latin.txt"], "latin.txt: not a list of paths: .*Save it as UTF-8"),
+        (["no path.csv"], r"no column 'path' \(got file\)"),
+    ],
+)
+def test_what_has_no_file_is_said(given: list[str], words: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (folder / "in" / "none").mkdir()
+    (folder / "empty.txt").write_text("\n")
+    (folder / "latin.txt").write_bytes("Mädchen.mp4".encode("latin-1"))
+    (folder / "no path.csv").write_text("file\na.mp4\n")
+    monkeypatch.chdir(folder)
+    with pytest.raises(DataError, match=words):
+        find_files(given)
+
+
+def test_what_is_known_is_not_read_again_and_what_cannot_be_read_says_why(folder: Path) -> None:
+    paths = [str(folder / name) for name in ("a.MOV", "b.mp4", "gone.mp4", "in")]
+    steps: list[int] = []
+    first, second, gone, place = hash_files(paths, {}, lambda: steps.append(1))
+    assert (first.sha256, len(steps)) == (sha256_of(folder / "a.MOV"), 4)
+    assert (gone.sha256, gone.problem) == ("", "No such file or directory")
+    assert place.problem == "Is a directory"
+    stat = (folder / "a.MOV").stat()
+    (folder / "b.mp4").write_text("another length")
+    known = {one.path: one for one in (first, second)}
+    again = hash_files(paths[:2], known, lambda: None)
+    assert again[0] is first
+    assert again[1].sha256 == sha256_of(folder / "b.mp4") != second.sha256
+    assert (again[0].size_bytes, again[0].modified_ns) == (stat.st_size, stat.st_mtime_ns)
