@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import tempfile
+import time
 from collections.abc import Callable, Iterator
 from hashlib import sha256
 from pathlib import Path
@@ -186,6 +187,30 @@ def toml(small_config: Config, tmp_path: Path) -> Path:
     """
     (tmp_path / "small.toml").write_text(text, encoding="utf-8")
     return tmp_path / "small.toml"
+
+
+@pytest.fixture
+def wait_for() -> Callable[[Callable[[], bool]], None]:
+    """Waits until something is so, and fails where it does not come to be."""
+
+    def wait_for(reached: Callable[[], bool]) -> None:
+        deadline = time.monotonic() + 60
+        while not reached():
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+
+    return wait_for
+
+
+@pytest.fixture
+def is_gone() -> Callable[[int], bool]:
+    """Whether a process has ended, as Linux tells; one that nobody asks for its status has, too."""
+
+    def is_gone(process: int) -> bool:
+        about = Path(f"/proc/{process}/stat")
+        return not about.exists() or ") Z " in about.read_text()
+
+    return is_gone
 
 
 @pytest.fixture

@@ -4,11 +4,17 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
+import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from reactometer.data.pool import run_jobs
+
+WaitFor = Callable[[Callable[[], bool]], None]
+IsGone = Callable[[int], bool]
 
 
 def _square_or_die(job: tuple[int, Path | None]) -> int:
@@ -45,3 +51,34 @@ def test_an_exception_passes_through() -> None:
 
 def test_no_jobs_is_no_work() -> None:
     assert list(run_jobs(_fail, [], workers=1, on_death=lambda job: job)) == []
+
+
+ENDLESS = """
+import os, sys, time
+from pathlib import Path
+from reactometer.data.pool import run_jobs
+
+def work(number):
+    Path(sys.argv[1], str(os.getpid())).touch()
+    time.sleep(600)
+
+if __name__ == "__main__":
+    for _ in run_jobs(work, range(8), 2, work):
+        pass
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="processes are looked up in /proc")
+@pytest.mark.parametrize("signals", [[signal.SIGINT, signal.SIGINT], [signal.SIGKILL]], ids=["ctrl-c twice", "killed"])
+def test_no_process_outlives_the_one_that_started_it(
+    signals: list[signal.Signals], tmp_path: Path, wait_for: WaitFor, is_gone: IsGone
+) -> None:
+    script, at_work = tmp_path / "endless.py", tmp_path / "at work"
+    script.write_text(ENDLESS)
+    at_work.mkdir()
+    process = subprocess.Popen([sys.executable, script, at_work], stderr=subprocess.DEVNULL)
+    wait_for(lambda: len(list(at_work.iterdir())) == 2)
+    for one in signals:
+        process.send_signal(one)
+    process.wait(30)
+    wait_for(lambda: all(is_gone(int(file.name)) for file in at_work.iterdir()))

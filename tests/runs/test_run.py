@@ -8,7 +8,8 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
 import pandas as pd
@@ -170,12 +171,8 @@ def _children(process: int) -> set[int]:
     return {int(own) for file in Path(f"/proc/{process}/task").glob("*/children") for own in file.read_text().split()}
 
 
-def _wait_until_gone(processes: set[int]) -> None:
-    for process in processes:
-        deadline = time.monotonic() + 30
-        while (about := Path(f"/proc/{process}/stat")).exists() and ") Z " not in about.read_text():
-            assert time.monotonic() < deadline, f"{process} outlived the run that started it"
-            time.sleep(0.05)
+def _all(holds: Callable[[int], bool], processes: set[int]) -> bool:
+    return all(map(holds, processes))
 
 
 @pytest.fixture
@@ -192,7 +189,9 @@ def many(videos: Path, tmp_path: Path) -> Iterator[Path]:
 
 @pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="children are read from /proc")
-def test_killed_twenty_times_it_loses_nothing_and_does_nothing_twice(many: Path, tmp_path: Path) -> None:
+def test_killed_twenty_times_it_loses_nothing_and_does_nothing_twice(
+    many: Path, tmp_path: Path, wait_for: Callable[[Callable[[], bool]], None], is_gone: Callable[[int], bool]
+) -> None:
     out, chance = tmp_path / "out", random.Random(0)
     command = [sys.executable, "-m", "reactometer", "predict", str(many), "--out", str(out), "--workers", "2"]
     script = "import sys; from reactometer.runs import run, store; run.SHARD_FILES = store.SHARD_FILES = 3; "
@@ -204,7 +203,7 @@ def test_killed_twenty_times_it_loses_nothing_and_does_nothing_twice(many: Path,
         workers = _children(process.pid)
         process.kill()
         process.wait()
-        _wait_until_gone(workers)
+        wait_for(partial(_all, is_gone, workers))
         kept = {file.stem for file in (out / DONE).glob("*.json")}
         shards = [pd.read_parquet(shard, columns=["sha256"]) for shard in (out / "clips").glob("*.parquet")]
         now = kept | {sha256 for shard in shards for sha256 in shard["sha256"]}

@@ -24,6 +24,17 @@ def test_a_folder_is_its_videos_and_sounds_at_any_depth(folder: Path) -> None:
     assert find_files([folder]) == [str(folder / name) for name in ("a.MOV", "b.mp4", "in/c.wav")]
 
 
+def test_links_are_followed_once_and_a_dead_one_is_not_passed_over(folder: Path, tmp_path: Path) -> None:
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    (elsewhere / "far.mp4").write_text("far")
+    (folder / "link").symlink_to(elsewhere)
+    (folder / "loop").symlink_to(folder)
+    (folder / "dead.mp4").symlink_to(tmp_path / "nothing")
+    names = ("a.MOV", "b.mp4", "dead.mp4", "in/c.wav", "link/far.mp4")
+    assert find_files([folder]) == [str(folder / name) for name in names]
+
+
 def test_files_patterns_and_lists_each_file_once_in_order(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (folder / "list.txt").write_text("\ufeffin/c.wav\n\n  b.mp4 \nnot there.mp4\n", encoding="utf-8")
     (folder / "list.csv").write_text('path,person\n"a.MOV",P1\nb.mp4,P2\n', encoding="utf-8")

@@ -8,6 +8,7 @@ import signal
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
 from threading import Thread
 from typing import TypeVar
 
@@ -23,7 +24,8 @@ def run_jobs(
     """Yield ``(index, function(job))`` as jobs finish, at most ``2 * workers`` of them under way.
 
     When a process dies (a decoder that crashes, a kernel that runs out of memory), the jobs that were under way run
-    again one at a time; the one whose process dies again gets ``on_death(job)``. Exceptions pass through.
+    again one at a time; the one whose process dies again gets ``on_death(job)``. Exceptions pass through. Ctrl-C ends
+    the processes at once: a job leaves its result whole or not at all.
     """
     waiting = list(range(len(jobs)))[::-1]
     suspects: list[int] = []
@@ -31,7 +33,7 @@ def run_jobs(
         alone = bool(suspects)
         queue = [suspects.pop()] if alone else waiting
         under_way: dict[Future[Result], int] = {}
-        pool = _pool(1 if alone else workers)
+        others, pool = set(multiprocessing.active_children()), _pool(1 if alone else workers)
         try:
             while queue or under_way:
                 while queue and len(under_way) < 2 * workers:
@@ -45,6 +47,12 @@ def run_jobs(
                 yield from ((index, on_death(jobs[index])) for index in under_way.values())
             else:
                 suspects += under_way.values()
+        except KeyboardInterrupt:
+            with _uninterrupted():
+                for process in set(multiprocessing.active_children()) - others:
+                    process.kill()
+                pool.shutdown(wait=True, cancel_futures=True)
+            raise
         finally:
             pool.shutdown(wait=True, cancel_futures=True)
 
@@ -52,6 +60,19 @@ def run_jobs(
 def default_workers() -> int:
     """Processors this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+@contextmanager
+def _uninterrupted() -> Iterator[None]:
+    """A second Ctrl-C waits until this is over; in the middle of a pool's end it would leave processes that wait."""
+    if not hasattr(signal, "pthread_sigmask"):  # Windows
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _pool(workers: int) -> ProcessPoolExecutor:

@@ -51,7 +51,7 @@ def find_files(given: Sequence[Path | str]) -> list[str]:
 
 def _expand(given: Path) -> Iterator[str]:
     if given.is_dir():
-        found = [str(file) for file in sorted(given.rglob("*")) if _is_media(file, given)]
+        found = [str(file) for file in sorted(_walk(given, set()))]
     elif given.suffix.lower() in (".txt", ".csv") and given.is_file():
         found = [str(given.parent / name) for name in _listed(given)]
     elif any(sign in str(given) for sign in "*?[") and not given.exists():
@@ -64,9 +64,18 @@ def _expand(given: Path) -> Iterator[str]:
     yield from found
 
 
-def _is_media(file: Path, folder: Path) -> bool:
-    hidden = any(part.startswith(".") for part in file.relative_to(folder).parts)
-    return file.suffix.lower() in (*VIDEO_ENDINGS, *SOUND_ENDINGS) and not hidden and file.is_file()
+def _walk(folder: Path, seen: set[Path]) -> Iterator[Path]:
+    """Media files at any depth; through links, but not twice into a folder; a link to nothing is a file, and fails."""
+    if folder.resolve() in seen:
+        return
+    seen.add(folder.resolve())
+    for one in sorted(folder.iterdir()):
+        if one.name.startswith("."):
+            continue
+        if one.is_dir():
+            yield from _walk(one, seen)
+        elif one.suffix.lower() in (*VIDEO_ENDINGS, *SOUND_ENDINGS):
+            yield one
 
 
 def _listed(file: Path) -> list[str]:

@@ -118,11 +118,13 @@ class RunFolder:
                 rows.setdefault(sha256, []).append(row)
             first = {one.sha256: one.path for one in reversed(sources)}
             listed = [(row, one.path, first[one.sha256]) for one in sources for row in rows.get(one.sha256, ())]
-            taken = clips.drop_columns(["path"]).take(pa.array([row for row, *_ in listed], pa.int64()))
-            table = taken.add_column(0, "path", pa.array([path for _, path, _ in listed], pa.string()))
+            taken = clips.take(pa.array([row for row, *_ in listed], pa.int64()))
+            table = taken.drop_columns(["path", "sha256"])
+            table = table.add_column(0, "path", pa.array([path for _, path, _ in listed], pa.string()))
             same_as = [None if path == original else original for _, path, original in listed]
+            table = table.append_column("same_as", pa.array(same_as, pa.string()))
             with replacing(self.path / INDEX_FILE) as partial:
-                pq.write_table(table.append_column("same_as", pa.array(same_as, pa.string())), partial)
+                pq.write_table(table.append_column("sha256", taken["sha256"]), partial)
         with replacing(self.path / FAILED_FILE) as partial:
             pd.DataFrame(list(reasons.items()), columns=["path", "reason"]).to_csv(partial, index=False)
         return reasons
