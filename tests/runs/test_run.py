@@ -22,6 +22,7 @@ from reactometer.inference.predictor import predict
 from reactometer.runs import run, store
 from reactometer.runs.run import Request, RunResult, predict_folder
 from reactometer.runs.store import DONE, FAILED_FILE, INDEX_FILE, STAMP_FILE, TIMELINE, claim_run, keep_result
+from reactometer.weights import STARTER
 
 
 @pytest.fixture(scope="module")
@@ -130,9 +131,23 @@ def test_another_way_is_refused(request_: Request, words: str, copy: Path, video
         predict_folder([videos], copy, request=request_, device="cpu", progress=False)
 
 
-def test_another_model_is_refused(copy: Path, videos: Path, model_folder: Path) -> None:
+def test_another_model_is_refused(copy: Path, videos: Path, tmp_path: Path) -> None:
+    other = Path(shutil.copytree(STARTER, tmp_path / "other"))
+    about = json.loads((other / "uncertainty.json").read_text())
+    (other / "uncertainty.json").write_text(json.dumps(about))  # other bytes are another model
     with pytest.raises(OutputError, match=r"got model .*expected model "):
-        predict_folder([videos], copy, model_folder, device="cpu", progress=False)
+        predict_folder([videos], copy, other, device="cpu", progress=False)
+
+
+@pytest.mark.parametrize("name", ["clips/00001.parquet", "timeline/00000.parquet", "manifest.parquet", "run.json"])
+def test_a_damaged_file_of_a_run_is_named(name: str, copy: Path, videos: Path) -> None:
+    """A timeline's shard is read by nobody here, so nothing is said of it."""
+    (copy / name).write_bytes(b"PAR1 and no more")
+    if name.startswith("timeline"):
+        assert predict_folder([videos], copy, device="cpu", progress=False).n_computed == 0
+        return
+    with pytest.raises(OutputError, match=rf"{name}: damaged"):
+        predict_folder([videos], copy, device="cpu", progress=False)
 
 
 def test_what_cannot_be_run_is_said_before_anything_is_written(videos: Path, tmp_path: Path) -> None:

@@ -132,7 +132,7 @@ def open_graph(file: Path, engine: str) -> Run:
     try:
         return _onnxruntime(file) if EXPORTED[engine] == "onnxruntime" else _openvino(file)
     except Exception as error:  # both raise classes of their own
-        got = str(error).strip().splitlines()[0][:200]
+        got = (str(error).strip() or type(error).__name__).splitlines()[0][:200]
         raise ModelError(f"{file.name} cannot be run by {engine}", got=got, fix="Use another engine") from error
 
 

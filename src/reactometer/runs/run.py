@@ -14,7 +14,6 @@ import torch
 
 from reactometer.console import progress_bar
 from reactometer.data.pool import default_workers, run_jobs
-from reactometer.errors import OutputError
 from reactometer.files import sha256_of
 from reactometer.inference.predictor import DEFAULT_HOP_S, DEFAULT_WINDOW_S, check_timeline, predict, reading_of
 from reactometer.models.folder import LoadedModel, load_model
@@ -86,30 +85,34 @@ def predict_folder(
     """
     request, paths = request or Request(), find_files(given)
     check_timeline(request.window_s, request.hop_s, request.smooth_s, request.baseline)
-    loaded = load_model(model, device, engine)
-    reading = reading_of(loaded, request.faces, request.rate_hz)
-    on_gpu = loaded.network.label_mean.device.type != "cpu"
+    stamp, on_gpu = _stamp(Path(model), request, device, engine)
     count = workers or (1 if on_gpu else default_workers())
     threads = max(1, torch.get_num_threads() // count)
-    stamp = {
-        "reactometer": version("reactometer"),
-        "model": _model_sha256(Path(model)),
-        "engine": loaded.engine,
-        "detector": reading.detector,
-        **asdict(request),
-    }
     with claim_run(Path(out), stamp, everyone=request.faces == "all") as folder:
         if retry_failed:
             folder.forget_failures()
         with progress_bar("looking", len(paths), progress) as advance:
             sources = hash_files(paths, folder.known(), advance)
         folder.keep_manifest(sources)
-        jobs = _jobs(sources, partial(_Job, folder.path, Path(model), request, device, loaded.engine, threads))
+        jobs = _jobs(sources, partial(_Job, folder.path, Path(model), request, device, stamp["engine"], threads))
         past = folder.done() | set(folder.failures())
         left = [job for sha256, job in jobs.items() if sha256 not in past]
         before = len(jobs) - len(left)
         _work(folder, left, count, before, progress)
         return RunResult(folder.path, len(paths), len(left), before, folder.finish(sources))
+
+
+def _stamp(model: Path, request: Request, device: str, engine: str) -> tuple[dict[str, Any], bool]:
+    """All that a run's numbers come from, and whether they are made on a GPU; refuses what ``predict`` refuses."""
+    loaded = load_model(model, device, engine)
+    stamp = {
+        "reactometer": version("reactometer"),
+        "model": _model_sha256(model),
+        "engine": loaded.engine,
+        "detector": reading_of(loaded, request.faces, request.rate_hz).detector,
+        **asdict(request),
+    }
+    return stamp, loaded.network.label_mean.device.type != "cpu"
 
 
 @dataclass(frozen=True)
@@ -135,16 +138,12 @@ def _jobs(sources: Iterable[Source], job: Any) -> dict[str, _Job]:
 
 def _work(folder: RunFolder, jobs: Sequence[_Job], workers: int, before: int, progress: bool) -> None:
     """Do the jobs, and make a shard of their results as often as there are enough of them."""
-    try:
-        with progress_bar("predicting", before + len(jobs), progress, before) as advance:
-            for number, _ in enumerate(run_jobs(_predict_one, jobs, min(workers, len(jobs)), _died), start=1):
-                advance()
-                if number % SHARD_FILES == 0:
-                    folder.make_shards(SHARD_FILES)
-        folder.make_shards(1)
-    except OSError as error:
-        fix = "Make room, or see to the permissions; the same command goes on"
-        raise OutputError(f"{folder.path}: cannot be written: {error}", fix=fix) from error
+    with progress_bar("predicting", before + len(jobs), progress, before) as advance:
+        for number, _ in enumerate(run_jobs(_predict_one, jobs, min(workers, len(jobs)), _died), start=1):
+            advance()
+            if number % SHARD_FILES == 0:
+                folder.make_shards(SHARD_FILES)
+    folder.make_shards(1)
 
 
 def _predict_one(job: _Job) -> None:

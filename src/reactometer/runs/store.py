@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from filelock import FileLock, Timeout
 from pydantic import TypeAdapter
@@ -25,12 +25,15 @@ from reactometer.inference import formats
 from reactometer.records import Prediction
 from reactometer.runs.sources import Source
 
+if TYPE_CHECKING:
+    import pyarrow as pa
+
 STAMP_FILE, MANIFEST_FILE, INDEX_FILE, FAILED_FILE = "run.json", "manifest.parquet", "index.parquet", "failed.csv"
 CLIPS, TIMELINE, DONE, FAILED = "clips", "timeline", "done", "failed"
 SHARD_FILES = 1000
 """Results of one shard; our choice."""
 
-TEXT = frozenset(("path", "sha256", "status", "state", "abstain", "same_as"))
+TEXT = ("path", "sha256", "status", "state", "abstain", "problem")
 
 
 @cache
@@ -48,11 +51,12 @@ class RunFolder:
     def known(self) -> dict[str, Source]:
         """What an earlier start found, by path."""
         file = self.path / MANIFEST_FILE
-        return {row["path"]: Source(**row) for row in _read(file)} if file.is_file() else {}
+        return {row["path"]: Source(**row) for row in _read(file).to_pylist()} if file.is_file() else {}
 
     def keep_manifest(self, sources: Sequence[Source]) -> None:
         """Write down what is to be done."""
-        _write([vars(source) for source in sources], list(Source.__dataclass_fields__), self.path / MANIFEST_FILE)
+        rows = [vars(source) for source in sources]
+        _write(_to_table(rows, list(Source.__dataclass_fields__)), self.path / MANIFEST_FILE)
 
     def done(self) -> set[str]:
         """Hashes of the contents whose results are here."""
@@ -96,9 +100,8 @@ class RunFolder:
             (CLIPS, formats.clip_rows, formats.clip_columns(first)),
         ):
             rows = [{"sha256": sha256, **row} for sha256, own in results.items() for row in rows_of(own)]
-            _write(
-                rows, ["sha256", *(formats.with_face(columns) if self.everyone else columns)], self.path / place / name
-            )
+            table = _to_table(rows, ["sha256", *(formats.with_face(columns) if self.everyone else columns)])
+            _write(table, self.path / place / name)
         for file in files:
             file.unlink()
 
@@ -106,13 +109,12 @@ class RunFolder:
         """Write the index, a row a file (and face), and the table of failures; returns the latter, reason by path."""
         import pandas as pd
         import pyarrow as pa
-        import pyarrow.parquet as pq
 
         failures = self.failures()
         reasons = {one.path: one.problem or failures.get(one.sha256, "") for one in sources}
         reasons = {path: reason for path, reason in reasons.items() if reason}
         if shards := self._shards():
-            clips = pa.concat_tables([pq.read_table(shard) for shard in shards])
+            clips = pa.concat_tables([_read(shard) for shard in shards])
             rows: dict[str, list[int]] = {}
             for row, sha256 in enumerate(clips["sha256"].to_pylist()):
                 rows.setdefault(sha256, []).append(row)
@@ -123,8 +125,7 @@ class RunFolder:
             table = table.add_column(0, "path", pa.array([path for _, path, _ in listed], pa.string()))
             same_as = [None if path == original else original for _, path, original in listed]
             table = table.append_column("same_as", pa.array(same_as, pa.string()))
-            with replacing(self.path / INDEX_FILE) as partial:
-                pq.write_table(table.append_column("sha256", taken["sha256"]), partial)
+            _write(table.append_column("sha256", taken["sha256"]), self.path / INDEX_FILE)
         with replacing(self.path / FAILED_FILE) as partial:
             pd.DataFrame(list(reasons.items()), columns=["path", "reason"]).to_csv(partial, index=False)
         return reasons
@@ -133,10 +134,7 @@ class RunFolder:
         return sorted((self.path / CLIPS).glob("*.parquet"))
 
     def _in_shards(self) -> set[str]:
-        import pyarrow.parquet as pq
-
-        read = (pq.read_table(shard, columns=["sha256"])["sha256"].to_pylist() for shard in self._shards())
-        return {sha256 for own in read for sha256 in own}
+        return {sha256 for shard in self._shards() for sha256 in _read(shard, ["sha256"])["sha256"].to_pylist()}
 
 
 @contextmanager
@@ -160,6 +158,9 @@ def claim_run(path: Path, stamp: Mapping[str, Any], *, everyone: bool) -> Iterat
             yield folder
     except Timeout as error:
         raise OutputError(f"{path}: another process is at work in it", fix="Wait for it, or name another") from error
+    except OSError as error:
+        fix = "Make room, or see to the permissions; the same command goes on"
+        raise OutputError(f"{path}: cannot be written: {error}", fix=fix) from error
 
 
 def keep_result(path: Path, sha256: str, predictions: Sequence[Prediction]) -> None:
@@ -171,7 +172,10 @@ def keep_result(path: Path, sha256: str, predictions: Sequence[Prediction]) -> N
 
 def load_result(file: Path) -> list[Prediction]:
     """What :func:`keep_result` wrote."""
-    return _predictions().validate_json(file.read_bytes())
+    try:
+        return _predictions().validate_json(file.read_bytes())
+    except ValueError as error:
+        raise _damaged(file) from error
 
 
 def _check_stamp(file: Path, stamp: Mapping[str, Any]) -> None:
@@ -193,20 +197,32 @@ def _check_stamp(file: Path, stamp: Mapping[str, Any]) -> None:
         )
 
 
-def _read(file: Path) -> list[dict[str, Any]]:
-    import pyarrow.parquet as pq
-
-    rows: list[dict[str, Any]] = pq.read_table(file).to_pylist()
-    return rows
-
-
-def _write(rows: Sequence[Mapping[str, Any]], columns: Sequence[str], file: Path) -> None:
-    """A Parquet table whose columns have the same types whatever they hold, so that shards fit each other."""
+def _read(file: Path, columns: Sequence[str] | None = None) -> pa.Table:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    kinds = {"face": pa.int64(), "sound": pa.bool_(), "size_bytes": pa.int64(), "modified_ns": pa.int64()}
-    kinds |= dict.fromkeys((*TEXT, "problem"), pa.string())
-    schema = pa.schema([(name, kinds.get(name, pa.float64())) for name in columns])
+    try:
+        return pq.read_table(file, columns=columns)
+    except pa.ArrowInvalid as error:
+        raise _damaged(file) from error
+
+
+def _write(table: pa.Table, file: Path) -> None:
+    import pyarrow.parquet as pq
+
     with replacing(file) as partial:
-        pq.write_table(pa.Table.from_pylist([dict(row) for row in rows], schema), partial)
+        pq.write_table(table, partial)
+
+
+def _to_table(rows: Sequence[Mapping[str, Any]], columns: Sequence[str]) -> pa.Table:
+    """A table whose columns have the same types whatever they hold, so that shards fit each other."""
+    import pyarrow as pa
+
+    kinds = {"face": pa.int64(), "sound": pa.bool_(), "size_bytes": pa.int64(), "modified_ns": pa.int64()}
+    kinds |= dict.fromkeys(TEXT, pa.string())
+    schema = pa.schema([(name, kinds.get(name, pa.float64())) for name in columns])
+    return pa.Table.from_pylist([dict(row) for row in rows], schema)
+
+
+def _damaged(file: Path) -> OutputError:
+    return OutputError(f"{file}: damaged", fix="Delete it; what it held is done again")
