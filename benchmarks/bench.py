@@ -24,7 +24,18 @@ from pathlib import Path
 import torch
 
 HERE = Path(__file__).resolve().parent
-BENCHMARKS = ("predicting", "preparing", "engines", "training", "heads", "starting", "memory", "installing", "peers")
+BENCHMARKS = (
+    "predicting",
+    "preparing",
+    "scaling",
+    "engines",
+    "training",
+    "heads",
+    "starting",
+    "memory",
+    "installing",
+    "peers",
+)
 PACKAGES = ("reactometer", "numpy", "torch", "opencv-python-headless", "av", "onnxruntime", "openvino", "lightning")
 BAR = re.compile(r"^bar: (?P<name>[^:]+): (?P<value>.+) \(asked: (?P<limit>.+)\): (?P<result>met|NOT MET)\s*$", re.M)
 READ_VIDEO = ("predicting", "engines", "starting")
