@@ -77,8 +77,11 @@ def test_no_process_outlives_the_one_that_started_it(
     script.write_text(ENDLESS)
     at_work.mkdir()
     process = subprocess.Popen([sys.executable, script, at_work], stderr=subprocess.DEVNULL)
-    wait_for(lambda: len(list(at_work.iterdir())) == 2)
-    for one in signals:
-        process.send_signal(one)
-    process.wait(30)
+    try:
+        wait_for(lambda: len(list(at_work.iterdir())) == 2)
+        for one in signals:
+            process.send_signal(one)
+        process.wait(30)
+    finally:
+        process.kill()
     wait_for(lambda: all(is_gone(int(file.name)) for file in at_work.iterdir()))

@@ -9,7 +9,8 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
-from threading import Thread
+from threading import Thread, current_thread, main_thread
+from types import FrameType
 from typing import TypeVar
 
 import cv2
@@ -27,13 +28,20 @@ def run_jobs(
     again one at a time; the one whose process dies again gets ``on_death(job)``. Exceptions pass through. Ctrl-C ends
     the processes at once: a job leaves its result whole or not at all.
     """
+    with _ended_by_ctrl_c():
+        yield from _run_jobs(function, jobs, workers, on_death)
+
+
+def _run_jobs(
+    function: Callable[[Job], Result], jobs: Sequence[Job], workers: int, on_death: Callable[[Job], Result]
+) -> Iterator[tuple[int, Result]]:
     waiting = list(range(len(jobs)))[::-1]
     suspects: list[int] = []
     while waiting or suspects:
         alone = bool(suspects)
         queue = [suspects.pop()] if alone else waiting
         under_way: dict[Future[Result], int] = {}
-        others, pool = set(multiprocessing.active_children()), _pool(1 if alone else workers)
+        pool = _pool(1 if alone else workers)
         try:
             while queue or under_way:
                 while queue and len(under_way) < 2 * workers:
@@ -47,12 +55,6 @@ def run_jobs(
                 yield from ((index, on_death(jobs[index])) for index in under_way.values())
             else:
                 suspects += under_way.values()
-        except KeyboardInterrupt:
-            with _uninterrupted():
-                for process in set(multiprocessing.active_children()) - others:
-                    process.kill()
-                pool.shutdown(wait=True, cancel_futures=True)
-            raise
         finally:
             pool.shutdown(wait=True, cancel_futures=True)
 
@@ -63,16 +65,27 @@ def default_workers() -> int:
 
 
 @contextmanager
-def _uninterrupted() -> Iterator[None]:
-    """A second Ctrl-C waits until this is over; in the middle of a pool's end it would leave processes that wait."""
-    if not hasattr(signal, "pthread_sigmask"):  # Windows
+def _ended_by_ctrl_c() -> Iterator[None]:
+    """Ctrl-C kills the processes that were started inside before it does anything else.
+
+    Where KeyboardInterrupt is met that would be too late: a second Ctrl-C can come at any moment of the clearing up,
+    and a process that is left is waited for.
+    """
+    others, usual = set(multiprocessing.active_children()), signal.getsignal(signal.SIGINT)
+    if current_thread() is not main_thread() or not callable(usual):  # elsewhere it does not arrive, or is ignored
         yield
         return
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
+
+    def end(number: int, frame: FrameType | None) -> None:
+        for process in set(multiprocessing.active_children()) - others:
+            process.kill()
+        usual(number, frame)
+
+    signal.signal(signal.SIGINT, end)
     try:
         yield
     finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        signal.signal(signal.SIGINT, usual)
 
 
 def _pool(workers: int) -> ProcessPoolExecutor:
