@@ -54,7 +54,7 @@ def test_no_jobs_is_no_work() -> None:
 
 
 ENDLESS = """
-import os, sys, time
+import os, signal, sys, time
 from pathlib import Path
 from reactometer.data.pool import run_jobs
 
@@ -63,6 +63,7 @@ def work(number):
     time.sleep(600)
 
 if __name__ == "__main__":
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # where the tests run in the background it is ignored
     for _ in run_jobs(work, range(8), 2, work):
         pass
 """
