@@ -38,6 +38,13 @@ def timed(run: Callable[[], object]) -> float:
     return time.perf_counter() - began_s
 
 
+def cost_of_one(run: Callable[[Path], object], few: Path, many: Path, counts: tuple[int, int]) -> tuple[float, float]:
+    """Seconds that one more of what is in two folders, so many in each, takes; and those that starting takes."""
+    short_s, long_s = timed(lambda: run(few)), timed(lambda: run(many))
+    each_s = (long_s - short_s) / (counts[1] - counts[0])
+    return each_s, short_s - counts[0] * each_s
+
+
 def bar(name: str, value: float, limit: float, *, at_most: bool = False) -> bool:
     """Print what was measured, what was asked for, and whether it is met; returns the last."""
     met = value <= limit if at_most else value >= limit

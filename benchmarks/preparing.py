@@ -15,7 +15,7 @@ import tempfile
 from pathlib import Path
 from statistics import median
 
-from measuring import bar, timed, write_video
+from measuring import bar, cost_of_one, write_video
 
 from reactometer import prepare
 from reactometer.config import PrepareConfig
@@ -39,12 +39,10 @@ def main() -> None:
         counts = asked.clips, TIMES_MORE * asked.clips
         few, many = (_data_set(folder / str(count), count, asked.seconds) for count in counts)
         for _ in range(asked.rounds):
-            seconds = [timed(lambda data=data: _prepare(data)) for data in (few, many)]
-            bare = [timed(lambda data=data: _decode_and_detect(data)) for data in (few, many)]
-            more = (TIMES_MORE - 1) * asked.clips
-            ours.append((seconds[1] - seconds[0]) / more)
-            alone.append((bare[1] - bare[0]) / more)
-            starts.append(seconds[0] - asked.clips * ours[-1])
+            each_s, start_s = cost_of_one(_prepare, few, many, counts)
+            ours.append(each_s)
+            starts.append(start_s)
+            alone.append(cost_of_one(_decode_and_detect, few, many, counts)[0])
     print(f"{default_workers()} processes; clips of {asked.seconds} s, {PrepareConfig().rate_hz:g} frames/s looked at.")
     print(f"A clip takes prepare {median(ours):.3f} s, decoder and detector alone {median(alone):.3f} s;", end=" ")
     print(f"starting and ending takes prepare {median(starts):.1f} s.\n")

@@ -15,10 +15,11 @@ import os
 import subprocess
 import sys
 import tempfile
+from functools import partial
 from pathlib import Path
 from statistics import median
 
-from measuring import bar, timed, write_video
+from measuring import bar, cost_of_one, write_video
 
 BAR, TIMES_MORE, WORKERS = 0.90, 3, (1, 2)
 
@@ -37,13 +38,14 @@ def main() -> None:
         few, many = (_write_clips(folder / str(count), count, asked.seconds) for count in counts)
         for number in range(asked.rounds):
             for workers in WORKERS:
-                runs = [folder / f"run-{workers}-{number}-{clips.name}" for clips in (few, many)]
-                took = [
-                    timed(lambda i=i, o=o, w=workers: _run(i, o, w)) for i, o in zip((few, many), runs, strict=True)
-                ]
-                seconds[workers].append((took[1] - took[0]) / (counts[1] - counts[0]))
-                starts[workers].append(took[0] - counts[0] * seconds[workers][-1])
-        kept = sum(file.stat().st_size for file in runs[1].rglob("*") if file.is_file()) / counts[1]
+                run = partial(_run, workers, folder / f"runs-{workers}-{number}")
+                each_s, start_s = cost_of_one(run, few, many, counts)
+                seconds[workers].append(each_s)
+                starts[workers].append(start_s)
+        kept = (
+            sum(file.stat().st_size for file in (folder / "runs-1-0" / many.name).rglob("*") if file.is_file())
+            / counts[1]
+        )
         read = sum(file.stat().st_size for file in many.iterdir()) / counts[1]
     for workers in WORKERS:
         print(f"{workers} of one thread: {median(seconds[workers]):.3f} s a clip of {asked.seconds} s;", end=" ")
@@ -62,8 +64,9 @@ def _write_clips(folder: Path, count: int, seconds: int) -> Path:
     return folder
 
 
-def _run(clips: Path, out: Path, workers: int) -> None:
-    command = [sys.executable, "-m", "reactometer", "predict", str(clips), "--out", str(out), "--workers", str(workers)]
+def _run(workers: int, out: Path, clips: Path) -> None:
+    results = ["--out", str(out / clips.name), "--workers", str(workers)]
+    command = [sys.executable, "-m", "reactometer", "predict", str(clips), *results]
     subprocess.run(command, check=True, capture_output=True, env={**os.environ, "OMP_NUM_THREADS": "1"})
 
 

@@ -194,6 +194,8 @@ def print_attribution(lines: Sequence[str], notes: Sequence[str]) -> None:
 
 def print_run(result: RunResult) -> None:
     """Print what a run came to: how many results there are, where they lie, and what failed."""
+    from reactometer.runs.store import FAILED_FILE
+
     n_done = result.n_files - len(result.failures)
     computed = f"{result.n_computed} computed now, {result.n_before} there before"
     results.print(f"{n_done} of {result.n_files} files have a result ({computed}) in {escape(str(result.folder))}:")
@@ -202,7 +204,7 @@ def print_run(result: RunResult) -> None:
     shown = [f"{path}: {reason}" for path, reason in result.failures.items()][:10]
     _print_failed(shown, len(result.failures))
     if result.failures:
-        messages.print(f"{escape(str(result.folder / 'failed.csv'))} lists what failed; --retry-failed tries it again")
+        messages.print(f"{escape(str(result.folder / FAILED_FILE))} lists what failed; --retry-failed tries it again")
 
 
 def print_starter(folder: Path) -> None:

@@ -94,7 +94,10 @@ def predict_folder(
         with progress_bar("looking", len(paths), progress) as advance:
             sources = hash_files(paths, folder.known(), advance)
         folder.keep_manifest(sources)
-        jobs = _jobs(sources, partial(_Job, folder.path, Path(model), request, device, stamp["engine"], threads))
+        jobs = _jobs(
+            sources,
+            partial(_Job, folder.path, Path(model), request, device, stamp["engine"], stamp["detector"], threads),
+        )
         past = folder.done() | set(folder.failures())
         left = [job for sha256, job in jobs.items() if sha256 not in past]
         before = len(jobs) - len(left)
@@ -122,6 +125,7 @@ class _Job:
     request: Request
     device: str
     engine: str
+    detector: str
     threads: int
     path: str
     sha256: str
@@ -149,7 +153,7 @@ def _work(folder: RunFolder, jobs: Sequence[_Job], workers: int, before: int, pr
 def _predict_one(job: _Job) -> None:
     """Predict one file in a process of the pool, and keep what comes of it."""
     torch.set_num_threads(job.threads)
-    loaded = _model(job.model, job.device, job.engine)
+    loaded = _model(job.model, job.device, job.engine, job.detector)
     try:
         predictions = predict([job.path], loaded, **asdict(job.request), progress=False)
     except Exception as error:  # whatever one file brings about, the others go on
@@ -158,8 +162,11 @@ def _predict_one(job: _Job) -> None:
 
 
 @cache
-def _model(path: Path, device: str, engine: str) -> LoadedModel:
-    return load_model(path, device, engine)
+def _model(path: Path, device: str, engine: str, detector: str) -> LoadedModel:
+    """The run's model with the run's detector, which is settled once for all processes."""
+    loaded = load_model(path, device, engine)
+    prepare = loaded.config.prepare.model_copy(update={"detector": detector})
+    return replace(loaded, config=loaded.config.model_copy(update={"prepare": prepare}))
 
 
 def _died(job: _Job) -> None:
