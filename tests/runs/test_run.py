@@ -20,8 +20,10 @@ from reactometer.files import PART
 from reactometer.inference.formats import clip_rows, timeline_rows
 from reactometer.inference.predictor import predict
 from reactometer.runs import run, store
-from reactometer.runs.run import Request, RunResult, predict_folder
+from reactometer.runs.places import place
+from reactometer.runs.run import RunResult, Workers, predict_folder
 from reactometer.runs.store import DONE, FAILED_FILE, INDEX_FILE, STAMP_FILE, TIMELINE, claim_run, keep_result
+from reactometer.runs.work import Request
 from reactometer.weights import STARTER
 
 
@@ -45,7 +47,7 @@ def finished(videos: Path, tmp_path_factory: pytest.TempPathFactory) -> RunResul
     with pytest.MonkeyPatch.context() as patch:
         for module in (run, store):
             patch.setattr(module, "SHARD_FILES", 2)
-        return predict_folder([videos], out, device="cpu", workers=2, progress=False)
+        return predict_folder([videos], out, device="cpu", workers=Workers(2), progress=False)
 
 
 @pytest.fixture
@@ -70,15 +72,16 @@ def _check(folder: Path, videos: Path) -> None:
 
 
 def test_a_run_holds_what_a_plain_prediction_says(finished: RunResult, videos: Path) -> None:
+    folder = Path(finished.folder)
     assert (finished.n_files, finished.n_computed, finished.n_before) == (7, 6, 0)  # 7 files of 6 contents
-    _check(finished.folder, videos)
-    assert len(list((finished.folder / "clips").glob("*.parquet"))) == 3  # of two files each, the last of one
-    index = pd.read_parquet(finished.folder / INDEX_FILE).set_index("path")
+    _check(folder, videos)
+    assert len(list((folder / "clips").glob("*.parquet"))) == 3  # of two files each, the last of one
+    index = pd.read_parquet(folder / INDEX_FILE).set_index("path")
     assert index["same_as"].dropna().to_dict() == {str(videos / "b" / "again.mp4"): str(videos / "a" / "0.mp4")}
-    failed = pd.read_csv(finished.folder / FAILED_FILE)
+    failed = pd.read_csv(folder / FAILED_FILE)
     assert failed["path"].tolist() == [str(videos / "b" / "broken.mp4")]
     assert "cannot read" in failed["reason"][0]
-    stamp = json.loads((finished.folder / STAMP_FILE).read_text())
+    stamp = json.loads((folder / STAMP_FILE).read_text())
     assert {"reactometer", "model", "engine", "detector", "window_s"} <= set(stamp)
 
 
@@ -94,10 +97,10 @@ def test_a_mended_file_and_what_failed_are_done_on_request(copy: Path, videos: P
     """A file that changed is another one; a failure is tried again only where that is asked for."""
     own = Path(shutil.copytree(videos, tmp_path / "own"))
     (own / "b" / "silent.mp4").write_bytes(b"")
-    first = predict_folder([own], copy, device="cpu", workers=1, progress=False)
+    first = predict_folder([own], copy, device="cpu", workers=Workers(1), progress=False)
     assert (first.n_computed, len(first.failures)) == (1, 2)
     shutil.copy(own / "a" / "1.mp4", own / "b" / "silent.mp4")
-    second = predict_folder([own], copy, device="cpu", workers=1, retry_failed=True, progress=False)
+    second = predict_folder([own], copy, device="cpu", workers=Workers(1), retry_failed=True, progress=False)
     assert (second.n_computed, list(second.failures)) == (1, [str(own / "b" / "broken.mp4")])
     index = pd.read_parquet(copy / INDEX_FILE).set_index("path")
     assert index.loc[str(own / "b" / "silent.mp4"), "same_as"] == str(own / "a" / "1.mp4")
@@ -113,7 +116,7 @@ def test_what_a_killed_process_left_is_seen_for_what_it_is(copy: Path, videos: P
     index = pd.read_parquet(copy / INDEX_FILE)
     shutil.copy(copy / TIMELINE / "00000.parquet", copy / TIMELINE / "00007.parquet")
     (one,) = predict([index["path"][0]], progress=False)
-    keep_result(copy, index["sha256"][0], [one])
+    keep_result(place(copy), index["sha256"][0], [one])
     (copy / DONE / f"half{PART}").write_bytes(b"{")
     predict_folder([videos], copy, device="cpu", progress=False)
     _check(copy, videos)
@@ -150,7 +153,7 @@ def test_a_damaged_file_of_a_run_is_named(name: str, copy: Path, videos: Path) -
         predict_folder([videos], copy, device="cpu", progress=False)
     if name.startswith("clips"):  # what its message tells to do: delete it, and what it held is done again
         (copy / name).unlink()
-        assert predict_folder([videos], copy, device="cpu", workers=1, progress=False).n_computed == 2
+        assert predict_folder([videos], copy, device="cpu", workers=Workers(1), progress=False).n_computed == 2
         _check(copy, videos)
 
 
@@ -171,16 +174,18 @@ def test_two_processes_do_not_share_a_run(copy: Path) -> None:
     stamp = json.loads((copy / STAMP_FILE).read_text())
     words = "another process is at work in it"
     with (
-        claim_run(copy, stamp, everyone=False),
+        claim_run(place(copy), stamp, everyone=False),
         pytest.raises(OutputError, match=words),
-        claim_run(copy, stamp, everyone=False),
+        claim_run(place(copy), stamp, everyone=False),
     ):
         pass
 
 
 def test_faces_are_numbered_in_a_runs_tables(videos: Path, tmp_path: Path) -> None:
     request = Request(faces="all")
-    predict_folder([videos / "a" / "0.mp4"], tmp_path / "out", request=request, device="cpu", workers=1, progress=False)
+    predict_folder(
+        [videos / "a" / "0.mp4"], tmp_path / "out", request=request, device="cpu", workers=Workers(1), progress=False
+    )
     index = pd.read_parquet(tmp_path / "out" / INDEX_FILE)
     assert index["face"].tolist() == [1]
 
