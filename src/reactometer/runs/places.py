@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -22,6 +23,9 @@ if TYPE_CHECKING:
 
 ENDPOINT_VARIABLES = ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL")
 """Where an S3-compatible server is that is not Amazon's, as Amazon's own tools take it; pyarrow does not."""
+
+
+QUERY = re.compile(r"\?\w+=[^?&/\s]*(&\w+=[^?&/\s]*)*$")
 
 
 @dataclass(frozen=True)
@@ -150,8 +154,8 @@ def is_address(given: Path | str) -> bool:
 
 def split_address(address: str) -> tuple[str, str]:
     """An address, and what stands behind its question mark, with it; a file's name may have a question mark, too."""
-    plain, mark, query = address.rpartition("?")
-    return (plain, mark + query) if mark and "=" in query else (address, "")
+    query = QUERY.search(address)
+    return (address[: query.start()], query.group()) if query else (address, "")
 
 
 @cache
