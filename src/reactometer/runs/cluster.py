@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 import socket
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -19,7 +20,7 @@ from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 from reactometer.data.pool import default_workers
-from reactometer.errors import ClusterError
+from reactometer.errors import ClusterError, OutputError
 from reactometer.runs.places import Place, place
 from reactometer.runs.sources import Source, hash_file
 from reactometer.runs.store import check_stamp, is_kept
@@ -142,8 +143,11 @@ class _Actor:
     def __init__(self, order: Order, stamp: Mapping[str, Any], parcel: Any) -> None:
         import ray
 
-        here = {**stamp, "reactometer": version("reactometer")}
-        check_stamp(order.out, here)
+        try:
+            check_stamp(order.out, {**stamp, "reactometer": version("reactometer")})
+        except FileNotFoundError as error:
+            what = f"{order.out.name}: the machine {socket.gethostname()} does not see the run there"
+            raise OutputError(what, fix="Name a folder that all machines share, or an object store") from error
         with _unpacked(ray.get(parcel) if isinstance(parcel, ray.ObjectRef) else parcel) as folder:
             self.model = load(replace(order, model=folder))
         self.order = order
@@ -223,4 +227,4 @@ def _knock(address: str) -> None:
 
 def _cause(error: BaseException) -> str:
     """The last line of what Ray says: the error itself, below the calls that led to it."""
-    return str(error).strip().rpartition("\n")[2].strip()
+    return re.sub(r"^[\w.]*Error: ", "", str(error).strip().rpartition("\n")[2].strip())
