@@ -94,6 +94,7 @@ def predict(
         names = ("timeline", "frames", "events", "plot", "elan", "subtitles", "overlay", "people", "same-person")
         options = (timeline, frames, events, plot, elan, subtitles, overlay, people, same_person)
         _refuse(names, options, "not with --out FOLDER", "Name a table, such as --out clips.csv")
+        _refuse(("gpus",), (gpus and not ray,), "only with --ray", "Name a cluster, such as --ray local")
         failed = _into_folder(videos, out, model, request, (device, engine), Workers(workers, ray, gpus), retry_failed)
     else:
         beside = ("workers", "retry-failed", "ray", "gpus"), (workers, retry_failed, ray, gpus)
@@ -117,10 +118,13 @@ def _into_tables(
     from reactometer.data.people import read_people
     from reactometer.inference.predictor import predict as run
     from reactometer.models.folder import load_model
+    from reactometer.runs.places import is_address
     from reactometer.runs.sources import find_files
     from reactometer.weights import STARTER
 
     paths = find_files(videos)
+    if any(map(is_address, paths)):
+        raise ConfigError("files in an object store are read by a run alone", fix="Name a folder, --out RESULTS")
     outputs.check(len(paths))
     who = read_people(people) if people else dict.fromkeys(paths, "the same") if same_person else {}
     loaded = load_model(model or STARTER, *by)

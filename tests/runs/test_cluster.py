@@ -28,7 +28,7 @@ pytestmark = [
     pytest.mark.slow,
     pytest.mark.skipif(sys.platform != "linux", reason="processes are looked up in /proc"),
 ]
-NODE = {"num_cpus": 1, "object_store_memory": 100_000_000, "include_dashboard": False}
+NODE = {"num_cpus": 1, "num_gpus": 1, "object_store_memory": 100_000_000, "include_dashboard": False}
 
 
 @pytest.fixture
@@ -49,7 +49,7 @@ def test_a_run_on_a_cluster_is_the_run_on_this_machine(
 ) -> None:
     """A relative path means the same to nodes that work in another folder, and what is done is not done again."""
     monkeypatch.chdir(videos.parent)
-    workers = Workers(ray=two_nodes.address)
+    workers = Workers(ray=two_nodes.address, gpus=0.5)  # GPUs that nodes say they have: a matter of who runs where
     result = predict_folder([videos.name], tmp_path / "out", device="cpu", workers=workers, progress=False)
     assert (result.n_files, result.n_computed, len(result.failures)) == (7, 6, 1)
     check_run(tmp_path / "out", videos, videos.name)

@@ -63,11 +63,9 @@ def connect(address: str, workers: int | None) -> Iterator[None]:
         _knock(address)
         ray.init(address, log_to_driver=False, logging_level=logging.ERROR, **own if address == LOCAL else {})
     except (ValueError, RuntimeError, OSError, ray.exceptions.RayError) as error:
-        fix = (
-            "Start one with 'ray start --head', correct the address, or take --ray local; one with a token asks for it "
-        )
         what = f"{address}: no Ray cluster answers: {_cause(error)}"
-        raise ClusterError(what, fix=f"{fix}where RAY_AUTH_MODE is token") from error
+        fix = "Start one with 'ray start --head', correct the address, or take --ray local"
+        raise ClusterError(what, fix=f"{fix}. Where one has a token, set RAY_AUTH_MODE=token") from error
     try:
         yield
     except ray.exceptions.RayError as error:
@@ -100,6 +98,9 @@ def run_jobs(
         jobs: what is to be done.
         workers: actors at most; default: as many as the cluster has room for.
         gpus: share of a GPU that each actor has.
+
+    Raises:
+        OutputError: a machine cannot write into ``order.out``.
     """
     import ray
 
@@ -109,6 +110,9 @@ def run_jobs(
         rows = [{"path": job.path, "place": job.place.name, "sha256": job.sha256} for job in left.values()]
         build = _Predicting(rows, most, (order, dict(stamp), parcel), workers, gpus)
         for row in _rows(build) if rows else ():
+            if row["problem"]:
+                fix = "See to it; the same command goes on"
+                raise OutputError(f"{order.out.name}: a machine cannot write there: {row['problem']}", fix=fix)
             if left.pop(row["sha256"], None):
                 yield
     for job in left.values():
@@ -154,9 +158,13 @@ class _Actor:
 
     def __call__(self, row: dict[str, str]) -> dict[str, str]:
         job = Job(row["path"], Place(row["place"]), row["sha256"])
-        if not is_kept(self.order.out, job.sha256):  # else this is a second try, after a later file's loss
-            predict_with(self.model, self.order, job)
-        return {"sha256": job.sha256}
+        problem = ""
+        try:
+            if not is_kept(self.order.out, job.sha256):  # else this is a second try, after a later file's loss
+                predict_with(self.model, self.order, job)
+        except OSError as error:
+            problem = f"{socket.gethostname()}: {error}"
+        return {"sha256": job.sha256, "problem": problem}
 
 
 def _pack(order: Order) -> dict[str, bytes]:
@@ -190,8 +198,13 @@ def _dataset(rows: list[dict[str, Any]], most: int = MOST_FILES) -> Dataset:
     context = ray.data.DataContext.get_current()
     context.enable_progress_bars = False
     context.max_errored_blocks = -1  # whoever reads the rows sees which are not there
-    size = min(most, 1 + len(rows) // MOST_TASKS)
+    size = min(most, files_a_task(len(rows)))
     return ray.data.from_items(rows, override_num_blocks=-(-len(rows) // size))
+
+
+def files_a_task(files: int) -> int:
+    """How many files a task has, of so many."""
+    return min(MOST_FILES, 1 + files // MOST_TASKS)
 
 
 def _rows(build: Callable[[], Dataset]) -> Iterator[dict[str, Any]]:
