@@ -27,8 +27,8 @@ from predicting import measure
 from reactometer.inference.predictor import predict
 from reactometer.media.video import probe
 from reactometer.models.folder import load_model
-from reactometer.runs.cluster import files_a_task
 from reactometer.runs.places import place
+from reactometer.runs.ray_data import files_a_task
 from reactometer.runs.sources import Source
 from reactometer.runs.store import RunFolder, claim_run, keep_result
 from reactometer.weights import STARTER
@@ -98,14 +98,15 @@ def _lead(run: RunFolder, sources: list[Source]) -> None:
 
 def _measure_tasks() -> float:
     """Seconds a task of one file takes beside the file, with as many processes as processors; 0 without Ray."""
+    from reactometer.cluster import connect
     from reactometer.errors import ClusterError
-    from reactometer.runs import cluster
+    from reactometer.runs import ray_data
 
     def run(count: int) -> float:
-        return timed(lambda: list(cluster._rows(lambda: cluster._dataset([{"n": 0}] * count, 1).map(dict))))
+        return timed(lambda: list(ray_data._rows(lambda: ray_data._dataset([{"n": 0}] * count, 1).map(dict))))
 
     try:
-        with cluster.connect("local", None):
+        with connect("local", None):
             run(10)
             return median((run(TASKS) - run(TASKS // 4)) / (TASKS - TASKS // 4) for _ in range(ROUNDS))
     except ClusterError:

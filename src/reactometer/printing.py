@@ -194,7 +194,6 @@ def print_attribution(lines: Sequence[str], notes: Sequence[str]) -> None:
 
 def print_run(result: RunResult) -> None:
     """Print what a run came to: how many results there are, where they lie, and what failed."""
-    from reactometer.runs.places import place
     from reactometer.runs.store import FAILED_FILE
 
     n_done = result.n_files - len(result.failures)
@@ -205,8 +204,7 @@ def print_run(result: RunResult) -> None:
     shown = [f"{path}: {reason}" for path, reason in result.failures.items()][:10]
     _print_failed(shown, len(result.failures))
     if result.failures:
-        failed = place(result.folder).beside(FAILED_FILE).name
-        messages.print(f"{escape(failed)} lists what failed; --retry-failed tries it again")
+        messages.print(f"{FAILED_FILE} there lists what failed; --retry-failed tries it again")
 
 
 def print_starter(folder: Path) -> None:

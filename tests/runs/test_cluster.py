@@ -19,7 +19,7 @@ import pandas as pd
 import pytest
 
 from reactometer.errors import ClusterError
-from reactometer.runs import cluster
+from reactometer.runs import ray_data
 from reactometer.runs.places import place
 from reactometer.runs.run import Workers, predict_folder
 from reactometer.runs.store import DONE, FAILED_FILE, INDEX_FILE
@@ -113,7 +113,7 @@ def test_a_file_that_kills_its_process_costs_no_other_its_result(many: Path, tmp
     killing.start()
     try:
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(cluster, "MOST_TASKS", 20)
+            patch.setattr(ray_data, "MOST_TASKS", 20)
             result = predict_folder([many], tmp_path / "out", workers=Workers(2, "local"), progress=False)
     finally:
         over = True
@@ -130,8 +130,8 @@ def test_a_node_that_sees_another_folder_or_version_says_so(
     def elsewhere(order: Any, *arguments: Any) -> Iterator[None]:
         return run_jobs(replace(order, out=place(tmp_path / "elsewhere")), *arguments)
 
-    run_jobs = cluster.run_jobs
-    monkeypatch.setattr(cluster, "run_jobs", elsewhere)
+    run_jobs = ray_data.run_jobs
+    monkeypatch.setattr(ray_data, "run_jobs", elsewhere)
     with pytest.raises(
         ClusterError, match=r"local: the cluster gave up: .*elsewhere: the machine \S+ does not see the run there"
     ):

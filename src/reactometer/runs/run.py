@@ -13,12 +13,13 @@ from typing import Any
 
 import torch
 
+from reactometer.cluster import connect
 from reactometer.console import progress_bar
 from reactometer.data.pool import default_workers, run_jobs
 from reactometer.files import sha256_of
 from reactometer.inference.predictor import check_timeline, reading_of
 from reactometer.models.folder import load_model
-from reactometer.runs import cluster
+from reactometer.runs import ray_data
 from reactometer.runs.places import place
 from reactometer.runs.sources import Source, find_files, hash_files
 from reactometer.runs.store import SHARD_FILES, RunFolder, claim_run
@@ -33,9 +34,7 @@ class Workers:
     """Where a run's files are predicted, and by how many processes at a time."""
 
     count: int | None = None  # None: one a processor on which the model runs, one for a GPU; all that a cluster has
-    ray: str | None = (
-        None  # a Ray cluster, see :func:`reactometer.runs.cluster.connect`; None: this machine's processes
-    )
+    ray: str | None = None  # a Ray cluster, see :func:`reactometer.cluster.connect`; None: this machine's processes
     gpus: float = 0.0  # of a cluster: share of a GPU that each has
 
 
@@ -96,16 +95,16 @@ def predict_folder(
     order = Order(folder_place, Path(model), request, device, stamp["engine"], stamp["detector"], threads)
     with ExitStack() as stack:
         if workers.ray:
-            stack.enter_context(cluster.connect(workers.ray, workers.count))
+            stack.enter_context(connect(workers.ray, workers.count))
         folder = stack.enter_context(claim_run(folder_place, stamp, everyone=request.faces == "all"))
         if retry_failed:
             folder.forget_failures()
-        sources = _look(paths, folder, cluster.hash_files if workers.ray else hash_files, progress)
+        sources = _look(paths, folder, ray_data.hash_files if workers.ray else hash_files, progress)
         jobs, past = _jobs(sources), folder.done() | set(folder.failures())
         left = [job for job in jobs if job.sha256 not in past]
         before = len(jobs) - len(left)
         if workers.ray:
-            finished: Iterator[object] = cluster.run_jobs(order, stamp, left, workers.count, workers.gpus)
+            finished: Iterator[object] = ray_data.run_jobs(order, stamp, left, workers.count, workers.gpus)
         else:
             finished = run_jobs(partial(predict_one, order), left, min(count, len(left)), partial(has_died, order))
         _work(folder, finished, len(left), before, progress)

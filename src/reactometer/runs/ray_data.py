@@ -7,8 +7,6 @@ that come back only say which. Source: https://docs.ray.io/en/latest/data/data.h
 from __future__ import annotations
 
 import logging
-import os
-import re
 import socket
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -19,8 +17,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
-from reactometer.data.pool import default_workers
-from reactometer.errors import ClusterError, OutputError
+from reactometer.errors import OutputError
 from reactometer.runs.places import Place, place
 from reactometer.runs.sources import Source, hash_file
 from reactometer.runs.store import check_stamp, is_kept
@@ -30,49 +27,10 @@ from reactometer.weights import CACHE, find_weights, places
 if TYPE_CHECKING:
     from ray.data import Dataset
 
-LOCAL = "local"
 RETRIES = 2  # of a task whose actor or machine was lost
 MOST_TASKS, MOST_FILES = 1000, 16
 """A task has one file; of more files than MOST_TASKS, as many more, up to MOST_FILES: a task costs milliseconds."""
-OBJECT_STORE_BYTES = 1 << 28  # of a cluster that is started here: the model and rows are all that is in it
-KNOCK_S = 10.0
 WAITED_ROWS = 4  # taken at a time from a stream that runs in the cluster
-
-
-@contextmanager
-def connect(address: str, workers: int | None) -> Iterator[None]:
-    """Be connected to a cluster, or to one that is started here and ends with this.
-
-    Args:
-        address: "local" starts one on this machine; "auto" is the one that runs on it, or that ``$RAY_ADDRESS`` names;
-            ``HOST:PORT`` and ``ray://HOST:PORT`` name one.
-        workers: processors that a cluster started here has; default: all.
-
-    Raises:
-        ClusterError: Ray is not installed, or the cluster does not answer.
-    """
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    try:
-        import ray
-        import ray.data
-    except ImportError as error:
-        raise ClusterError("Ray is not installed", fix="pip install 'reactometer[ray]'") from error
-    own = {"num_cpus": workers or default_workers(), "object_store_memory": OBJECT_STORE_BYTES}
-    own |= {"include_dashboard": False}
-    try:
-        _knock(address)
-        ray.init(address, log_to_driver=False, logging_level=logging.ERROR, **own if address == LOCAL else {})
-    except (ValueError, RuntimeError, OSError, ray.exceptions.RayError) as error:
-        what = f"{address}: no Ray cluster answers: {_cause(error)}"
-        fix = "Start one with 'ray start --head', correct the address, or take --ray local"
-        raise ClusterError(what, fix=f"{fix}. Where one has a token, set RAY_AUTH_MODE=token") from error
-    try:
-        yield
-    except ray.exceptions.RayError as error:
-        fix = "Look after the cluster; the same command goes on"
-        raise ClusterError(f"{address}: the cluster gave up: {_cause(error)}", fix=fix) from error
-    finally:
-        ray.shutdown()
 
 
 def hash_files(sources: Sequence[Source]) -> Iterator[Source]:
@@ -229,15 +187,3 @@ class _Stream:
     def take(self) -> list[dict[str, Any]]:
         """The next row and those that are there with it; none at the end."""
         return list(islice(self.rows, WAITED_ROWS))
-
-
-def _knock(address: str) -> None:
-    """Raise OSError where nobody listens; Ray itself would try for two minutes."""
-    host, _, port = address.removeprefix("ray://").rpartition(":")
-    if host and port.isdecimal():
-        socket.create_connection((host, int(port)), KNOCK_S).close()
-
-
-def _cause(error: BaseException) -> str:
-    """The last line of what Ray says: the error itself, below the calls that led to it."""
-    return re.sub(r"^[\w.]*Error: ", "", str(error).strip().rpartition("\n")[2].strip())
