@@ -24,6 +24,7 @@ from reactometer.errors import ConfigError
 from reactometer.training.engine import _WholeFiles
 from reactometer.training.fit import train
 from reactometer.training.processes import SEVERAL, count_processes, placement
+from reactometer.training.ray_train import train_on_ray
 from reactometer.training.task import ReactionData, Shown
 
 STEADY = """
@@ -116,6 +117,15 @@ def test_torchrun_says_how_many_there_are(monkeypatch: pytest.MonkeyPatch) -> No
         count_processes(FitConfig(devices=4))
     with pytest.raises(ConfigError, match=r"training.num_nodes says .got --nnodes 3; expected 2.*--nnodes 2"):
         count_processes(FitConfig(devices=2, num_nodes=2))
+
+
+def test_ray_that_is_not_there_is_told_of(steady: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("ray")
+    with pytest.raises(ConfigError, match=r"no Ray cluster at '127.0.0.1:9' .*'auto' to find it, or 'local'"):
+        train_on_ray(steady, "127.0.0.1:9", progress=False)
+    monkeypatch.setitem(sys.modules, "ray", None)
+    with pytest.raises(ConfigError, match=r"Ray is not installed. pip install 'reactometer\[ray\]'"):
+        train_on_ray(steady, "local", progress=False)
 
 
 def test_a_kill_while_a_checkpoint_is_written_leaves_the_last_one(
