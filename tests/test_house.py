@@ -30,6 +30,7 @@ ALLOWED = {
     "tables": {*GROUND, "evaluation"},
     "printing": {*GROUND, "data", "models", "training", "evaluation", "inference", "walkthrough", "tables", "runs"},
     "printing_evaluate": {*GROUND, "data", "models", "evaluation", "printing"},
+    "printing_search": {*GROUND, "training", "printing"},
     "printing_weights": {*GROUND, "models", "printing", "exporting"},
     "cli_evaluate": {*GROUND, "data", "models", "evaluation", "printing_evaluate"},
     "cli_predict": {*GROUND, "data", "models", "inference", "runs", "printing", "cli_evaluate"},
@@ -38,7 +39,16 @@ ALLOWED = {
     "cli": {
         *GROUND,
         *("data", "models", "training", "evaluation", "inference"),
-        *("walkthrough", "comparison", "printing", "cli_evaluate", "cli_explain", "cli_predict", "cli_weights"),
+        *(
+            "walkthrough",
+            "comparison",
+            "printing",
+            "printing_search",
+            "cli_evaluate",
+            "cli_explain",
+            "cli_predict",
+            "cli_weights",
+        ),
     },
 }
 

@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 from rich.markup import escape
 
-from reactometer import cli_evaluate, cli_explain, cli_predict, cli_weights, printing
+from reactometer import cli_evaluate, cli_explain, cli_predict, cli_weights, printing, printing_search
 from reactometer.cli_evaluate import CacheOption, DataArgument, DeviceOption
 from reactometer.config import PrepareConfig
 from reactometer.console import INTERRUPTED, OK, SOME_FAILED, USAGE, messages
@@ -65,12 +65,23 @@ def train(
     allow_leak: Annotated[
         bool, typer.Option("--allow-leak", help="Train although people or stimuli are in more than one split.")
     ] = False,
+    ray: Annotated[
+        str | None,
+        typer.Option(
+            metavar="ADDRESS", help="Train on a Ray cluster: its address, auto (one here), local (start one)."
+        ),
+    ] = None,
 ) -> None:
     """Fit a model on the train split, choose on the val split, and write a model folder."""
-    from reactometer.training.fit import train as run
-
     overrides = [*(overrides or ()), *(["data.allow_leak=true"] if allow_leak else ())]
-    printing.print_trained(run(config, overrides, resume=resume, overwrite=overwrite))
+    if ray:
+        from reactometer.training.ray_train import train_on_ray
+
+        printing.print_trained(train_on_ray(config, ray, overrides, resume=resume, overwrite=overwrite))
+    else:
+        from reactometer.training.fit import train as run
+
+        printing.print_trained(run(config, overrides, resume=resume, overwrite=overwrite))
 
 
 @app.command(short_help="Labelled faces -> an encoder for 'train'.")
@@ -139,6 +150,28 @@ def ensemble(
         from reactometer.models.folder import join_models
 
         printing.print_trained(join_models(sources, out))
+
+
+@app.command(short_help="A configuration -> its best values of some keys.")
+def search(
+    config: Annotated[Path, typer.Argument(metavar="CONFIG", help="A TOML file, e.g. configs/resnet50.toml.")],
+    space: Annotated[
+        list[str],
+        typer.Option(metavar="KEY=...", help="What to try: LOW..HIGH, LOW..HIGH:log or VALUE,VALUE; repeatable."),
+    ],
+    out: Annotated[Path, typer.Option(help="A folder for the table, the best configuration and the picture.")],
+    trials: Annotated[int, typer.Option(min=1, help="How many in all.")] = 20,
+    folds: Annotated[int, typer.Option(min=0, help="Score on so many folds of train and val, nobody in two.")] = 0,
+    timeout: Annotated[float | None, typer.Option(min=0.0, help="Seconds after which no trial begins.")] = None,
+    overrides: Annotated[
+        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="On top of the configuration; repeatable.")
+    ] = None,
+) -> None:
+    """Try other values, scored on people of val whom no trial is trained on. Run it again to go on after a stop."""
+    from reactometer.training.search import search as run
+
+    result = run(config, space, out, overrides or (), trials=trials, folds=folds, timeout_s=timeout)
+    printing_search.print_search(result)
 
 
 @app.command(short_help="A model and a test split -> the challenge's file.")

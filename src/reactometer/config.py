@@ -133,7 +133,13 @@ class FitConfig(BaseModel):
     """Processes that decode crops beside the training; 0: none. "auto": none where a processor trains, whose cores they
     would take from it (docs/performance.md), and on a GPU up to 8."""
     accelerator: str = "auto"
-    devices: int | Literal["auto"] = "auto"
+    devices: Annotated[int, Field(ge=1)] | Literal["auto"] = "auto"
+    """GPUs of a machine, or processes on its processor; "auto": all GPUs, else one, or as many as torchrun says."""
+    num_nodes: Annotated[int, Field(ge=1)] | Literal["auto"] = "auto"
+    """Machines that train together (docs/training-on-many.md); "auto": one, or as many as torchrun says."""
+    strategy: Literal["auto", "ddp", "ddp_find_unused_parameters_true"] = "auto"
+    """How several devices train one model; "ddp" is faster, where every batch reaches every weight (always a face,
+    always a voice). "auto": one device as it is, several with "ddp_find_unused_parameters_true"."""
     store: Literal["float32", "float16"] = "float32"
     """How the weights of the finished model are kept; "float16" takes half the room, and 3 digits of each remain."""
     precision: Literal["32-true", "16-mixed", "bf16-mixed"] = "32-true"

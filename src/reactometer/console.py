@@ -29,8 +29,9 @@ messages = Console(stderr=True, highlight=False, soft_wrap=True)
 
 
 def is_first_process() -> bool:
-    """False in the processes that Lightning starts besides the first one to train on several devices."""
-    return os.environ.get("LOCAL_RANK", "0") == "0"
+    """False in all processes but one of those that train together, whoever started them, on one machine or several."""
+    ranks = ("RANK", "LOCAL_RANK", "NODE_RANK", "SLURM_PROCID")
+    return all(os.environ.get(name, "0") == "0" for name in ranks)
 
 
 @contextmanager

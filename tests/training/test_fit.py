@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import pandas as pd
@@ -115,21 +113,6 @@ def test_a_frozen_encoder_from_an_offline_folder_trains_its_head(
     assert isinstance(encoder, FrameEncoder)
     assert encoder.pixels.mean.flatten().tolist() == [0.5, 0.5, 0.5]
     assert encoder.pretrained
-
-
-@pytest.mark.slow
-def test_two_processes_train_one_model(prepared: PreparedSet, toml: Path, tmp_path: Path) -> None:
-    """Lightning starts the command twice (gloo on the processor): each clip is scored once, one model is written."""
-    from reactometer.evaluation.evaluate import evaluate
-
-    command = [sys.executable, "-m", "reactometer", "train", str(toml), f"data.path={prepared.folder}"]
-    command += [f"training.out={tmp_path / 'run'}", "training.accelerator=cpu", "training.devices=2"]
-    done = subprocess.run(command, capture_output=True, text=True, check=True)
-    assert done.stdout.count("model: ") == 1
-    said = json.loads((tmp_path / "run" / "model" / "model.json").read_text())["metrics"]
-    metrics = evaluate(tmp_path / "run" / "model", prepared.folder, split="val", progress=False).metrics
-    assert said["n_clips"] == metrics.n_clips
-    assert list(said["mae"].values()) == pytest.approx(metrics.mae, abs=1e-5)
 
 
 def test_a_run_is_never_written_over_unasked(small_config: Config, model_folder: Path, tmp_path: Path) -> None:

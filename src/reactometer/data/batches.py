@@ -254,3 +254,23 @@ class TrainingDataset(Dataset[Item]):
         parts = parts_of([row], self.draws)
         part = parts[rng.integers(len(parts))]
         return replace(self.read(row, part, rng), targets=row.clip.labels, number=index)
+
+
+class Shuffled(Dataset[Item]):
+    """The clips of one epoch in an order of their own, by ``(seed, epoch)`` alone, dealt to so many processes.
+
+    Places r, r + n, r + 2n … are those of process r of n. For all to have as many, a last round is filled up with clips
+    that come without labels and so do not teach.
+    """
+
+    def __init__(self, clips: TrainingDataset, n_processes: int = 1) -> None:
+        self.clips = clips
+        order = np.random.default_rng(clips.seed).permutation(len(clips))
+        self.order = np.resize(order, -(-len(clips) // n_processes) * n_processes).tolist()
+
+    def __len__(self) -> int:
+        return len(self.order)
+
+    def __getitem__(self, place: int) -> Item:
+        item = self.clips[self.order[place]]
+        return item if place < len(self.clips) else replace(item, targets=None)

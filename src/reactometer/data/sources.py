@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from filelock import FileLock
+
 from reactometer.config import DataConfig, PrepareConfig
-from reactometer.data.cache import SETTINGS_FILE, PreparedSet
+from reactometer.data.cache import SETTINGS_FILE, PreparedSet, open_prepared
 from reactometer.data.feature_files import prepare_features
-from reactometer.data.prepare import default_folder, prepare
+from reactometer.data.prepare import claim_folder, default_folder, prepare
 from reactometer.errors import ConfigError
 
 
@@ -18,16 +20,16 @@ def open_data(config: DataConfig, settings: PrepareConfig | None = None, *, prog
     """
     if config.path is None:
         raise ConfigError("no data set named", fix="Set data.path in the TOML file, or add data.path=FOLDER")
-    is_prepared = (config.path / SETTINGS_FILE).is_file()
-    if is_prepared or not (config.face_features or config.voice_features):
+    if (config.path / SETTINGS_FILE).is_file():
+        return open_prepared(config.path)
+    face, voice = config.face_features, config.voice_features
+    folder = config.cache or default_folder(config.path, *((face, voice) if face or voice else ()))
+    claim_folder(folder)
+    with FileLock(folder / "clips" / "preparing.lock"):  # the others that train along find all done
+        if face or voice:
+            return prepare_features(
+                config.path, folder, face=face, voice=voice, labels=config.labels, progress=progress
+            )
         return prepare(
-            config.path, config.cache, settings=settings, labels=config.labels, votes=config.votes, progress=progress
+            config.path, folder, settings=settings, labels=config.labels, votes=config.votes, progress=progress
         )
-    return prepare_features(
-        config.path,
-        config.cache or default_folder(config.path, config.face_features, config.voice_features),
-        face=config.face_features,
-        voice=config.voice_features,
-        labels=config.labels,
-        progress=progress,
-    )

@@ -17,6 +17,8 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
+import cv2
+
 from reactometer.errors import OutputError
 from reactometer.runs.places import Place, place
 from reactometer.runs.sources import Source, hash_file
@@ -110,6 +112,7 @@ class _Actor:
         except FileNotFoundError as error:
             what = f"{order.out.name}: the machine {socket.gethostname()} does not see the run there"
             raise OutputError(what, fix="Name a folder that all machines share, or an object store") from error
+        cv2.setNumThreads(1)  # it has one processor
         with _unpacked(ray.get(parcel) if isinstance(parcel, ray.ObjectRef) else parcel) as folder:
             self.model = load(replace(order, model=folder))
         self.order = order

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import csv
 import logging
 import shutil
 import sys
 import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager, redirect_stdout
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext, redirect_stdout
 from pathlib import Path
 from typing import Any
 
@@ -15,22 +16,33 @@ import numpy as np
 import torch
 from lightning.pytorch import LightningDataModule, LightningModule, Trainer
 from lightning.pytorch.callbacks import Callback, EarlyStopping, LearningRateMonitor, ModelCheckpoint, TQDMProgressBar
-from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
+from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger
+from lightning.pytorch.plugins.io import TorchCheckpointIO
 
 from reactometer.config import FitConfig
 from reactometer.console import is_first_process, messages
 from reactometer.data.batches import safe_workers
 from reactometer.data.pool import default_workers
 from reactometer.errors import OutputError
+from reactometer.files import PART, replacing
 from reactometer.memory import keep_freed_memory
 from reactometer.training.optimise import averaged_weights
+from reactometer.training.processes import on_gpu, placement
 
 CHECKPOINTS, BEST, LAST = "checkpoints", "best.ckpt", "last.ckpt"
 MOST_WORKERS = 8  # of a GPU, where none are asked for
 
 
 def run(
-    task: LightningModule, data: LightningDataModule, settings: FitConfig, out: Path, *, resume: bool, progress: bool
+    task: LightningModule,
+    data: LightningDataModule,
+    settings: FitConfig,
+    out: Path,
+    *,
+    resume: bool,
+    progress: bool,
+    on_ray: bool = False,
+    watch: Sequence[Callback] = (),
 ) -> Trainer:
     """Fit ``task`` and keep, in ``out``, the epoch with the largest ``task.score`` on validation, and the last.
 
@@ -41,13 +53,20 @@ def run(
         out: the run's folder.
         resume: go on from the last finished epoch.
         progress: show bars and a line an epoch on standard error.
+        on_ray: this is a worker of Ray Train.
+        watch: further callbacks of Lightning.
     """
     keep_freed_memory()
     # Deterministic mode would fill each new buffer, a twelfth of a step, to find reads of uninitialised memory.
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
     with _quiet():
-        trainer = _trainer(settings, out, str(task.score), progress)
         checkpoint = out / CHECKPOINTS / LAST if resume else None
+        trainer = Trainer(
+            **_trainer_options(settings, on_ray),
+            callbacks=[*_callbacks(settings, out, str(task.score), progress), *watch],
+            logger=_loggers(out, checkpoint),
+            enable_progress_bar=progress and messages.is_terminal,
+        )
         try:
             trainer.fit(task, datamodule=data, ckpt_path=checkpoint, weights_only=False)
         except SystemExit as stop:  # how Lightning answers Ctrl-C
@@ -74,8 +93,7 @@ def loader_workers(settings: FitConfig) -> int:
     """How many processes a loader of a training has; call it right before they are forked."""
     if settings.workers != "auto":
         return safe_workers(settings.workers)
-    on_gpu = settings.accelerator != "cpu" and torch.cuda.is_available()
-    return safe_workers(min(MOST_WORKERS, default_workers() // torch.cuda.device_count()) if on_gpu else 0)
+    return safe_workers(min(MOST_WORKERS, default_workers() // torch.cuda.device_count()) if on_gpu(settings) else 0)
 
 
 def claim(out: Path, made: str, *, resume: bool, overwrite: bool) -> Path:
@@ -89,7 +107,7 @@ def claim(out: Path, made: str, *, resume: bool, overwrite: bool) -> Path:
     """
     if not is_first_process():  # the first one has seen to it
         return out
-    has_run = (out / CHECKPOINTS).is_dir() or (out / made).exists()
+    has_run = (out / CHECKPOINTS / LAST).is_file() or (out / made).exists()  # else killed in its first epoch
     if resume and not (out / CHECKPOINTS / LAST).is_file():
         raise OutputError(f"{out}: no run to resume", fix="Start it without --resume")
     if resume and (out / made).exists():
@@ -100,6 +118,8 @@ def claim(out: Path, made: str, *, resume: bool, overwrite: bool) -> Path:
         raise OutputError(
             f"{out}: holds a run already", fix="Go on with --resume, start anew with --overwrite, or set training.out"
         )
+    for leftover in (out / CHECKPOINTS).glob(f"*{PART}"):  # of a process that was killed as it wrote
+        leftover.unlink()
     return out
 
 
@@ -109,8 +129,24 @@ def clear(out: Path, made: str) -> None:
         shutil.rmtree(out / name, ignore_errors=True)
 
 
-def _trainer(settings: FitConfig, out: Path, score: str, progress: bool) -> Trainer:
-    devices = torch.cuda.device_count() or 1 if settings.devices == "auto" else settings.devices
+def _trainer_options(settings: FitConfig, on_ray: bool) -> dict[str, Any]:
+    options = placement(settings, on_ray=on_ray)
+    return {
+        **options,
+        "plugins": [*options["plugins"], _WholeFiles()],
+        "precision": settings.precision,
+        "max_epochs": settings.epochs,
+        "accumulate_grad_batches": settings.accumulate,
+        "gradient_clip_val": settings.gradient_clip or None,
+        "reload_dataloaders_every_n_epochs": 1,
+        "log_every_n_steps": 1,
+        "num_sanity_val_steps": 0,
+        "enable_model_summary": False,
+        "deterministic": "warn",
+    }
+
+
+def _callbacks(settings: FitConfig, out: Path, score: str, progress: bool) -> list[Callback]:
     callbacks: list[Callback] = [
         ModelCheckpoint(
             out / CHECKPOINTS, Path(BEST).stem, monitor=score, mode="max", save_last=True, enable_version_counter=False
@@ -120,26 +156,38 @@ def _trainer(settings: FitConfig, out: Path, score: str, progress: bool) -> Trai
     ]
     if settings.ema_decay > 0:
         callbacks.append(averaged_weights(settings.ema_decay))
-    bars = progress and messages.is_terminal  # a log gets the lines alone
-    callbacks += [TQDMProgressBar(leave=False)] if bars else []
-    callbacks += [_EpochLine(score)] if progress else []
-    return Trainer(
-        accelerator=settings.accelerator,
-        devices=settings.devices,
-        strategy="auto" if devices == 1 else "ddp_find_unused_parameters_true",  # a batch may show no face at all
-        precision=settings.precision,
-        max_epochs=settings.epochs,
-        accumulate_grad_batches=settings.accumulate,
-        gradient_clip_val=settings.gradient_clip or None,
-        reload_dataloaders_every_n_epochs=1,
-        callbacks=callbacks,
-        logger=[CSVLogger(out, "logs", version=""), TensorBoardLogger(out, "logs", version="")],
-        log_every_n_steps=1,
-        num_sanity_val_steps=0,
-        enable_progress_bar=bars,
-        enable_model_summary=False,
-        deterministic="warn",
-    )
+    callbacks += (
+        [TQDMProgressBar(leave=False)] if progress and messages.is_terminal else []
+    )  # a log gets the lines alone
+    return [*callbacks, *([_EpochLine(score)] if progress else [])]
+
+
+def _loggers(out: Path, checkpoint: Path | None) -> list[Logger]:
+    """CSV and TensorBoard. Of a run that goes on, what was logged after its checkpoint is forgotten, to come again."""
+    kept: list[dict[str, Any]] = []
+    step, file = 0, out / "logs" / "metrics.csv"
+    if checkpoint is not None:
+        step = torch.load(checkpoint, map_location="cpu", mmap=True, weights_only=False)["global_step"]
+        with file.open(newline="", encoding="utf-8") if file.is_file() else nullcontext(()) as lines:
+            whole = [row for row in csv.DictReader(lines) if None not in row.values()]  # the last one can be cut
+            kept = [{key: value for key, value in row.items() if value} for row in whole if int(row["step"]) < step]
+    table = CSVLogger(out, "logs", version="")
+    if kept and is_first_process():
+        table.experiment.metrics = kept
+        table.save()
+    return [table, TensorBoardLogger(out, "logs", version="", purge_step=step)]
+
+
+class _WholeFiles(TorchCheckpointIO):
+    """Writes a checkpoint beside the one it replaces, so that a process that is killed meanwhile leaves that one.
+
+    Lightning's own way writes it among the temporary files; moving it from there can be copying, which can be cut.
+    """
+
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
+        Path(path).parent.mkdir(parents=True, exist_ok=True)
+        with replacing(Path(path)) as partial:
+            torch.save(checkpoint, partial)
 
 
 class _EpochLine(Callback):

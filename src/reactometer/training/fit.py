@@ -30,6 +30,7 @@ def train(
     *,
     resume: bool = False,
     overwrite: bool = False,
+    on_ray: bool = False,
     progress: bool = True,
 ) -> Path:
     """Fit a model on the train split, choose its epoch on the val split, and write a model folder.
@@ -39,6 +40,7 @@ def train(
         overrides: ``section.key=value`` on top of a TOML file.
         resume: go on from the last finished epoch of a run that was stopped.
         overwrite: delete an earlier run in the same folder.
+        on_ray: this is a worker of :func:`reactometer.training.ray_train.train_on_ray`.
         progress: show bars and a line an epoch on standard error.
 
     Returns:
@@ -52,6 +54,7 @@ def train(
     if not isinstance(config, Config):
         config = load_config(Path(config), overrides)
     goes_by(config.model)  # a name that does not exist is told of before any work
+    progress = progress and is_first_process()
     out = claim(config.training.out or Path("runs/run"), MODEL, resume=resume, overwrite=overwrite)
     prepared = open_data(config.data, config.prepare, progress=progress)
     config = config.model_copy(update={"prepare": as_asked(config, prepared)})
@@ -61,8 +64,9 @@ def train(
     if overwrite and is_first_process():  # not before all is ready to go
         clear(out, MODEL)
     out.mkdir(parents=True, exist_ok=True)
-    (out / "config.json").write_text(config.model_dump_json(indent=2) + "\n", encoding="utf-8")
-    trainer = run(task, data, config.training, out, resume=resume, progress=progress)
+    if is_first_process():
+        (out / "config.json").write_text(config.model_dump_json(indent=2) + "\n", encoding="utf-8")
+    trainer = run(task, data, config.training, out, resume=resume, progress=progress, on_ray=on_ray)
     if trainer.is_global_zero:
         best = load_best(task, out)
         about = {**_about(prepared, data), "person_norm": setup.note}

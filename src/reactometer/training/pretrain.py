@@ -57,6 +57,7 @@ def pretrain(
     """
     if not isinstance(config, PretrainConfig):
         config = load_pretrain_config(Path(config), overrides)
+    progress = progress and is_first_process()
     out = config.training.out or Path("runs/backbone")
     finished = test and not overwrite and (out / BACKBONE).exists()
     if not finished:

@@ -49,12 +49,12 @@ def set_up(config: Config, prepared: PreparedSet, *, progress: bool) -> Setup:
         DataError: a split is too small, no label varies, or splits share people or stimuli.
         WeightsError: an encoder cannot be had.
     """
-    folded = _folded(config, prepared)
-    clips, own = [row.clip for row in prepared.rows], [row.clip for row in folded.rows]
+    dealt = deal_folds(config, prepared)
+    clips, own = [row.clip for row in prepared.rows], [row.clip for row in dealt.rows]
     origin, allowed = str(prepared.folder), config.data.allow_leak
     check_leaks(clips, own if config.data.folds else clips, origin=origin, allowed=allowed)
-    _check_splits(folded)
-    train = tuple(row for row in folded.split("train") if row.file and row.clip.labels)
+    _check_splits(dealt)
+    train = tuple(row for row in dealt.split("train") if row.file and row.clip.labels)
     label_mean = np.array([row.clip.labels for row in train]).mean(axis=0).astype(np.float32).tolist()  # (L,)
     model = build_model(config.model, load_encoders(config.model, prepared.feature_sizes), label_mean)
     encoders = (model.face_encoder, model.voice_encoder)
@@ -69,13 +69,13 @@ def set_up(config: Config, prepared: PreparedSet, *, progress: bool) -> Setup:
     _fit_scales(showing.network, train, showing.read)
     readers, note = [showing.read] * 2, None
     if config.model.person_norm:
-        people = [by_person(showing, rows) for rows in (train, folded.split("val"))]
+        people = [by_person(showing, rows) for rows in (train, dealt.split("val"))]
         readers, note = [*people], people[0].describe(train)
-    train_shown, val_shown = Shown(train, readers[0]), Shown(folded.split("val"), readers[1])
+    train_shown, val_shown = Shown(train, readers[0]), Shown(dealt.split("val"), readers[1])
     data = ReactionData(train_shown, val_shown, prepared.labels, sampling.draws, config.training)
     model.train()  # Lightning leaves each module in the mode it finds, a frozen encoder in evaluation
     showing.network.train()
-    return Setup(model, showing.network, data, folded, note)
+    return Setup(model, showing.network, data, dealt, note)
 
 
 def as_asked(config: Config, prepared: PreparedSet) -> PrepareConfig:
@@ -83,7 +83,7 @@ def as_asked(config: Config, prepared: PreparedSet) -> PrepareConfig:
     return prepared.settings.model_copy(update={"detector": config.prepare.detector})
 
 
-def _folded(config: Config, prepared: PreparedSet) -> PreparedSet:
+def deal_folds(config: Config, prepared: PreparedSet) -> PreparedSet:
     """The set with train and val dealt anew, where folds are asked for."""
     if not config.data.folds:
         return prepared

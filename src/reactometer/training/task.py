@@ -11,9 +11,10 @@ import torch
 from lightning.pytorch import LightningDataModule, LightningModule
 from torch import Tensor
 from torch.utils.data import DataLoader
+from torch.utils.data.distributed import DistributedSampler
 
 from reactometer.config import TrainingConfig
-from reactometer.data.batches import Batch, PartDataset, Reader, TrainingDataset, collate
+from reactometer.data.batches import Batch, PartDataset, Reader, Shuffled, TrainingDataset, collate
 from reactometer.data.cache import PreparedRow
 from reactometer.evaluation.metrics import LEAST_SPREAD, Metrics, measure
 from reactometer.models.network import ReactionModel
@@ -49,13 +50,19 @@ class ReactionTask(LightningModule):
         self.val_targets = {index: row.clip.labels for index, row in enumerate(data.val_rows) if row.clip.labels}
         self.val_scores: list[tuple[Tensor, Tensor, Tensor]] = []
         self.val_metrics: Metrics | None = None
+        self.losses: list[tuple[Tensor, Tensor]] = []  # of the epoch: of each batch, and of how many clips
 
     def on_train_epoch_start(self) -> None:
         """Draw dropout and augmentation so that a resumed run draws the same."""
+        self.losses.clear()
         seed_epoch(self)
 
     def training_step(self, batch: Batch, _: int) -> Tensor:
-        """The loss of one batch, over the clips that have labels and show or say something."""
+        """The loss of one batch, over the clips that have labels and show or say something.
+
+        Where several processes train, the batch is that of all of them: a correlation, or a mean over the clips that
+        count, is not the mean of its parts.
+        """
         settings, targets = self.config, batch.targets
         if settings.augment and batch.frames.ndim == 5:  # pictures, not features
             batch = batch._replace(frames=augment(batch.frames))
@@ -65,8 +72,10 @@ class ReactionTask(LightningModule):
         mix = draw_mix(counts, settings.mixup)
         intensities = self.model(batch, mix)  # (B, L)
         targets = mix(targets) if mix else targets
-        loss = reaction_loss(intensities, targets, counts, kind=settings.loss, dominant_weight=settings.dominant_weight)
-        self.log("train_loss", loss, on_step=False, on_epoch=True, batch_size=len(batch.number), sync_dist=True)
+        everyone = (self._everyone(tensor) for tensor in (intensities, targets, counts))
+        loss = reaction_loss(*everyone, kind=settings.loss, dominant_weight=settings.dominant_weight)
+        self.losses.append((loss.detach(), self._everyone(counts).sum()))
+        self.log("batch_loss", loss, on_step=True, on_epoch=False)
         return loss
 
     def validation_step(self, batch: Batch, _: int) -> None:
@@ -85,6 +94,9 @@ class ReactionTask(LightningModule):
         }
         self.val_metrics = self._measure(scores)
         score = selection_score(self.val_metrics, np.array(list(self.val_targets.values())))
+        if self.losses:  # logged here, so that all of an epoch is on the disk before its checkpoint is
+            losses, counts = (torch.stack(column) for column in zip(*self.losses, strict=True))
+            self.log("train_loss", (losses * counts).sum() / counts.sum().clamp(min=1))
         self.log(SCORE, score, prog_bar=True, rank_zero_only=True)
         for label, r in zip(self.labels, self.val_metrics.pearson, strict=True):
             if r is not None:
@@ -99,10 +111,14 @@ class ReactionTask(LightningModule):
         return optimiser_and_schedule(self, self.model, self.config)
 
     def _gather(self, tensors: Sequence[Tensor]) -> np.ndarray:
-        """All batches' rows, of all devices, one after the other."""
-        own = torch.cat(list(tensors))
-        everyone: Any = self.all_gather(own)  # (devices, rows, ...), or as it was on one device
-        rows: np.ndarray = everyone.reshape(-1, *own.shape[1:]).cpu().numpy()
+        """All batches' rows, of all processes, one after the other."""
+        rows: np.ndarray = self._everyone(torch.cat(list(tensors))).cpu().numpy()
+        return rows
+
+    def _everyone(self, own: Tensor) -> Tensor:
+        """The rows of all processes, one after the other; a gradient goes back to the process that each came from."""
+        gathered: Any = self.all_gather(own, sync_grads=own.requires_grad)  # (processes, rows, ...), or as it was
+        rows: Tensor = gathered.reshape(-1, *own.shape[1:])
         return rows
 
     def _measure(self, scores: dict[int, Score]) -> Metrics:
@@ -129,16 +145,16 @@ class ReactionData(LightningDataModule):
     def train_dataloader(self) -> DataLoader[Any]:
         """The train split, shuffled anew each epoch (Lightning asks again before each)."""
         epoch = self.trainer.current_epoch if self.trainer else 0
-        dataset = TrainingDataset(self.train_rows, self.read, self.config.seed, epoch, self.draws)
-        # A list, the same however often it is iterated: a generator would go on, and a resumed epoch be another one.
-        order = np.random.default_rng((self.config.seed, epoch)).permutation(len(dataset)).tolist()
-        return self._loader(dataset, sampler=order)
+        clips = TrainingDataset(self.train_rows, self.read, self.config.seed, epoch, self.draws)
+        everyone, own = (self.trainer.world_size, self.trainer.global_rank) if self.trainer else (1, 0)
+        dataset = Shuffled(clips, everyone)
+        return self._loader(dataset, DistributedSampler(dataset, everyone, own, shuffle=False))
 
     def val_dataloader(self) -> DataLoader[Any]:
-        """The val split, in order."""
+        """The val split, in order; Lightning deals it to the processes."""
         return self._loader(self.val_dataset)
 
-    def _loader(self, dataset: Any, **options: Any) -> DataLoader[Any]:
+    def _loader(self, dataset: Any, sampler: DistributedSampler[Any] | None = None) -> DataLoader[Any]:
         merge = partial(collate, n_labels=len(self.labels))
         own = torch.Generator()  # else each iterator would draw from the generator that dropout draws from
         return DataLoader(
@@ -146,8 +162,8 @@ class ReactionData(LightningDataModule):
             self.config.batch_size,
             num_workers=loader_workers(self.config),
             collate_fn=merge,
+            sampler=sampler,
             generator=own,
-            **options,
         )
 
 

@@ -1,0 +1,195 @@
+"""Several processes train one model: the same as one process, whoever starts them, and whatever kills them."""
+
+from __future__ import annotations
+
+import csv
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from reactometer.config import FitConfig, TrainingConfig, load_config
+from reactometer.console import is_first_process
+from reactometer.data.batches import Item, Part, Sampling
+from reactometer.data.cache import PreparedRow, PreparedSet
+from reactometer.errors import ClusterError, ConfigError
+from reactometer.training.engine import _WholeFiles
+from reactometer.training.fit import train
+from reactometer.training.processes import SEVERAL, count_processes, placement
+from reactometer.training.ray_train import train_on_ray
+from reactometer.training.task import ReactionData, Shown
+
+STEADY = """
+[prepare]
+detector = "haar"
+rate_hz = 2.0
+size_px = 48
+[model]
+name = "vit-transformer"
+encoder = "random:vit-tiny"
+n_frames = 4
+size_px = 48
+hidden = 16
+dropout = 0.0
+[training]
+epochs = 2
+batch_size = 6
+accumulate = 2
+ema_decay = 0.9
+augment = false
+loss = "mse+pearson"
+accelerator = "cpu"
+"""
+"""Nothing is drawn at random a batch, and no batch norm; the loss is a correlation over the whole batch."""
+
+
+@pytest.fixture
+def steady(prepared: PreparedSet, tmp_path: Path) -> Path:
+    (tmp_path / "steady.toml").write_text(f"{STEADY}[data]\npath = '{prepared.folder}'\n", encoding="utf-8")
+    return tmp_path / "steady.toml"
+
+
+def _distance(first: Path, second: Path) -> float:
+    one, other = (load_file(folder / "model" / "weights.safetensors") for folder in (first, second))
+    return max(float((one[name] - other[name]).abs().max()) for name in one)
+
+
+def test_each_process_reads_its_own_clips_and_all_see_the_batches_of_one(prepared: PreparedSet) -> None:
+    rows = tuple(row for row in prepared.rows if row.clip.labels)[:7]
+    sampling, reads = Sampling(1, 16, looks=False, listens=False), dict[int, list[str]]()
+
+    def batches(rank: int, everyone: int, size: int) -> list[list[int]]:
+        own = reads.setdefault(10 * everyone + rank, [])
+
+        def read(row: PreparedRow, part: Part, rng: np.random.Generator | None = None) -> Item:
+            own.append(row.clip.clip_id)
+            none = np.zeros((0, 3, sampling.size_px, sampling.size_px), np.uint8)
+            empty = np.zeros(0, np.float32)
+            return Item(none, np.zeros(0, bool), empty, np.zeros((0, 1), np.float32), empty)
+
+        shown, settings = Shown(rows, read), TrainingConfig(batch_size=size, accelerator="cpu")
+        data = ReactionData(shown, shown, prepared.labels, 1, settings)
+        data.trainer = SimpleNamespace(current_epoch=3, world_size=everyone, global_rank=rank)  # type: ignore[assignment]
+        return [batch.number[batch.target_mask].tolist() for batch in data.train_dataloader()]
+
+    alone = batches(0, 1, 4)
+    shared = [batches(rank, 2, 2) for rank in range(2)]
+    assert [len(own) for own in shared] == [2, 2]
+    together = [sorted(one + other) for one, other in zip(*shared, strict=True)]
+    assert together == [sorted(batch) for batch in alone]
+    first, second = reads[20], reads[21]
+    assert len(first) == len(second) == 4
+    assert set(first) | set(second) == {row.clip.clip_id for row in rows}
+    assert len(set(first) & set(second)) <= 1  # the eighth place shows one once more, and has no say
+
+
+def test_only_the_first_of_all_processes_writes(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert is_first_process()
+    for rank, local, node, first in (("0", "0", "0", True), ("2", "0", "1", False), ("1", "1", "0", False)):
+        monkeypatch.setenv("RANK", rank)
+        monkeypatch.setenv("LOCAL_RANK", local)
+        monkeypatch.setenv("NODE_RANK", node)
+        assert is_first_process() is first
+    monkeypatch.delenv("RANK")  # by Lightning's own launcher, the first process of the second machine
+    monkeypatch.setenv("LOCAL_RANK", "0")
+    monkeypatch.setenv("NODE_RANK", "1")
+    assert not is_first_process()
+
+
+def test_torchrun_says_how_many_there_are(monkeypatch: pytest.MonkeyPatch) -> None:
+    on_cpu = FitConfig(accelerator="cpu")
+    assert placement(on_cpu, on_ray=False)["strategy"] == "auto"
+    assert placement(FitConfig(accelerator="cpu", num_nodes=2), on_ray=False)["strategy"] == SEVERAL
+    monkeypatch.setenv("TORCHELASTIC_RUN_ID", "test")
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "2")
+    monkeypatch.setenv("WORLD_SIZE", "6")
+    assert count_processes(on_cpu) == (2, 3)
+    assert placement(on_cpu.model_copy(update={"strategy": "ddp"}), on_ray=False)["strategy"] == "ddp"
+    with pytest.raises(ConfigError, match=r"torchrun.*training.devices says .got --nproc-per-node 2; expected 4"):
+        count_processes(FitConfig(devices=4))
+    with pytest.raises(ConfigError, match=r"training.num_nodes says .got --nnodes 3; expected 2.*--nnodes 2"):
+        count_processes(FitConfig(devices=2, num_nodes=2))
+
+
+def test_ray_that_is_not_there_is_told_of(steady: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("ray")
+    with pytest.raises(ClusterError, match=r"127.0.0.1:9: no Ray cluster answers: .*take --ray local"):
+        train_on_ray(steady, "127.0.0.1:9", progress=False)
+    monkeypatch.setitem(sys.modules, "ray", None)
+    with pytest.raises(ClusterError, match=r"Ray is not installed. pip install 'reactometer\[ray\]'"):
+        train_on_ray(steady, "local", progress=False)
+
+
+def test_a_kill_while_a_checkpoint_is_written_leaves_the_last_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / "last.ckpt"
+    _WholeFiles().save_checkpoint({"epoch": 1}, file)
+
+    def killed(_: object, path: Path) -> None:
+        path.write_bytes(b"half of it")
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    monkeypatch.setattr(torch, "save", killed)
+    child = os.fork()
+    if child == 0:
+        _WholeFiles().save_checkpoint({"epoch": 2}, file)
+    assert os.waitpid(child, 0)[1] == signal.SIGKILL
+    assert torch.load(file) == {"epoch": 1}
+    assert len(list(tmp_path.iterdir())) == 2  # and what --resume deletes
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("starter", ["Lightning", "torchrun", "Ray"])
+def test_two_processes_reach_the_weights_of_one(starter: str, steady: Path, tmp_path: Path) -> None:
+    alone, shared = tmp_path / "alone", tmp_path / "shared"
+    train(load_config(steady, [f"training.out={alone}"]), progress=False)
+    command = ["-m", "reactometer", "train", str(steady), "training.batch_size=3", f"training.out={shared}"]
+    if starter == "torchrun":
+        command = ["-m", "torch.distributed.run", "--nproc-per-node", "2", *command]
+    else:
+        command += ["training.devices=2"]
+    if starter == "Ray":
+        pytest.importorskip("ray")
+        command += ["--ray", "local"]
+    done = subprocess.run([sys.executable, *command], capture_output=True, text=True, check=True)
+    assert done.stdout.count("model: ") == 1
+    assert done.stderr.count("epoch   2 of 2") == 1
+    assert _distance(alone, shared) <= 1e-4
+    assert not (shared / "ray").exists()
+    first, second = (list(csv.DictReader((run / "logs" / "metrics.csv").open())) for run in (alone, shared))
+    for one, other in zip(first, second, strict=True):
+        assert one["step"] == other["step"]
+        for name in ("batch_loss", "train_loss", "val_mean_pearson"):
+            assert float(one[name] or 0.0) == pytest.approx(float(other[name] or 0.0), abs=1e-4)
+
+
+@pytest.mark.slow
+def test_killed_three_times_and_resumed_the_log_and_weights_are_those_of_one_run(steady: Path, tmp_path: Path) -> None:
+    """SIGKILL in the middle of an epoch; dropout, augmentation, averaged weights: all the same, to the last bit."""
+    options = ["training.epochs=6", "training.batch_size=2", "training.accumulate=1", "training.augment=true"]
+    options += ["model.dropout=0.2"]
+    whole, log = tmp_path / "whole", tmp_path / "killed" / "logs" / "metrics.csv"
+    train(load_config(steady, [*options, f"training.out={whole}"]), progress=False)
+    command = [sys.executable, "-m", "reactometer", "train", str(steady), *options]
+    command += [f"training.out={tmp_path / 'killed'}"]
+    expected = (whole / "logs" / "metrics.csv").read_text()
+    for share in (0.3, 0.55, 0.8):  # of the log's lines
+        process = subprocess.Popen(command, stderr=subprocess.DEVNULL)
+        while not log.is_file() or log.read_text().count("\n") < share * expected.count("\n"):
+            assert process.poll() is None
+            time.sleep(0.002)
+        process.kill()
+        process.wait()
+        command = [*command, "--resume"] if "--resume" not in command else command
+    subprocess.run(command, capture_output=True, check=True)
+    assert log.read_text() == expected
+    assert _distance(whole, tmp_path / "killed") == 0.0
