@@ -1,11 +1,11 @@
 """A run over many files with one process and with two: how much of a second one is gained, and what a clip costs.
 
-    python benchmarks/scaling.py [--clips 24] [--seconds 10] [--rounds 3]
+    python benchmarks/scaling.py [--clips 24] [--seconds 10] [--rounds 3] [--ray]
 
 ``reactometer predict FOLDER --out RESULTS`` with the starter model on copies of a rendered clip, each of its own
 content, with one process and with two, each of which computes in one thread. Either way so many clips, and three times
 as many, and the speed is taken from the difference: what starting costs is shown apart. Rounds take turns; figures are
-medians.
+medians. With ``--ray``, on a Ray cluster that each command starts for itself.
 """
 
 from __future__ import annotations
@@ -29,6 +29,7 @@ def main() -> None:
     parser.add_argument("--clips", type=int, default=24)
     parser.add_argument("--seconds", type=int, default=10, help="of a clip")
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--ray", action="store_true", help="on a Ray cluster of this machine")
     asked = parser.parse_args()
     seconds: dict[int, list[float]] = {workers: [] for workers in WORKERS}
     starts: dict[int, list[float]] = {workers: [] for workers in WORKERS}
@@ -38,7 +39,7 @@ def main() -> None:
         few, many = (_write_clips(folder / str(count), count, asked.seconds) for count in counts)
         for number in range(asked.rounds):
             for workers in WORKERS:
-                run = partial(_run, workers, folder / f"runs-{workers}-{number}")
+                run = partial(_run, workers, asked.ray, folder / f"runs-{workers}-{number}")
                 each_s, start_s = cost_of_one(run, few, many, counts)
                 seconds[workers].append(each_s)
                 starts[workers].append(start_s)
@@ -64,8 +65,8 @@ def _write_clips(folder: Path, count: int, seconds: int) -> Path:
     return folder
 
 
-def _run(workers: int, out: Path, clips: Path) -> None:
-    results = ["--out", str(out / clips.name), "--workers", str(workers)]
+def _run(workers: int, ray: bool, out: Path, clips: Path) -> None:
+    results = ["--out", str(out / clips.name), "--workers", str(workers), *(["--ray", "local"] if ray else [])]
     command = [sys.executable, "-m", "reactometer", "predict", str(clips), *results]
     subprocess.run(command, check=True, capture_output=True, env={**os.environ, "OMP_NUM_THREADS": "1"})
 

@@ -18,6 +18,8 @@ from reactometer.config import Config
 from reactometer.data.cache import PreparedSet
 from reactometer.records import ByteArray, Detection
 
+pytest_plugins = ("fixtures_of_runs",)
+
 SHARED = Path(__file__).resolve().parents[1].parent / "shared"
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # tests run side by side, a processor each
@@ -189,7 +191,7 @@ def toml(small_config: Config, tmp_path: Path) -> Path:
     return tmp_path / "small.toml"
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def wait_for() -> Callable[[Callable[[], bool]], None]:
     """Waits until something is so, and fails where it does not come to be."""
 

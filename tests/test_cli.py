@@ -155,7 +155,7 @@ def test_clips_that_fail_are_listed_and_the_status_is_1(
     assert status == 1
     assert "1 of 2 files have a result (2 computed now, 0 there before)" in printed
     assert "1 failed:" in errors
-    assert "failed.csv lists what failed" in errors
+    assert "failed.csv there lists what failed" in errors
     status, printed, errors = run("predict", "--model", model_folder, good, "--out", tmp_path / "run")
     assert (status, "1 of 1 files have a result (0 computed now, 1 there before)" in printed) == (0, True)
 
@@ -178,6 +178,8 @@ def test_clips_that_fail_are_listed_and_the_status_is_1(
             "--plot goes not with --out FOLDER. Name a table",
         ),
         (["predict", "a.mp4", "--retry-failed"], "--retry-failed goes only with --out FOLDER. Name a folder"),
+        (["predict", "a.mp4", "--engine", "ray", "--out", "a.csv"], "--ray goes only with --out FOLDER. Name a folder"),
+        (["predict", "a.mp4", "--out", "results", "--gpus", "0.5"], "--gpus goes only with --ray. Name a cluster"),
         (["predict", "nowhere/*.mp4"], "error: nowhere/*.mp4: no video or sound file there"),
         (["prepare", "nowhere", "--out", "x", "--detector", "dlib"], "prepare.detector cannot be used (got 'dlib'"),
         (["prepare", "nowhere", "--out", "x", "--rate", "-1"], "prepare.rate_hz cannot be used (got -1.0"),

@@ -251,7 +251,7 @@ def main() -> None:
         sys.exit(USAGE)
     except SystemExit as stop:
         if stop.code == INTERRUPTED:
-            goes_on = "prepare, training and predict into a folder go on from what they finished, the rest begins anew"
+            goes_on = "prepare, train, search and predict into a folder go on from what they finished"
             messages.print(f"stopped; run it again: {goes_on}")
         raise
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -16,7 +17,8 @@ from reactometer.errors import ConfigError
 
 if TYPE_CHECKING:
     from reactometer.inference.outputs import Outputs
-    from reactometer.runs.run import Request
+    from reactometer.runs.run import Workers
+    from reactometer.runs.work import Request
 
 
 def predict(
@@ -28,8 +30,10 @@ def predict(
         Path | None, typer.Option(help="A model folder; default: the starter model inside the package.")
     ] = None,
     out: Annotated[
-        Path | None,
-        typer.Option(help="Table with a row a file: .csv, .parquet or .json. Or a folder, for a run that goes on."),
+        str | None,
+        typer.Option(
+            help="Table with a row a file: .csv, .parquet or .json. Or a folder or s3://…, for a run that goes on."
+        ),
     ] = None,
     timeline: Annotated[Path | None, typer.Option(help="The same kind of table with a row a window.")] = None,
     frames: Annotated[Path | None, typer.Option(help="The same with a row a frame looked at.")] = None,
@@ -57,6 +61,14 @@ def predict(
     ] = None,
     device: DeviceOption = "auto",
     engine: EngineOption = "auto",
+    ray: Annotated[
+        str | None,
+        typer.Option(
+            metavar="ADDRESS",
+            help="Run into a folder on a Ray cluster: local starts one; auto, HOST:PORT, ray://HOST:PORT.",
+        ),
+    ] = None,
+    gpus: Annotated[float, typer.Option(min=0, help="With --ray: share of a GPU that each process has.")] = 0.0,
     workers: Annotated[
         int | None, typer.Option(min=1, help="Processes of a run into a folder; default: one a processor.")
     ] = None,
@@ -67,21 +79,29 @@ def predict(
     """Estimate intensities of files: as a whole, and over time.
 
     Of many files, name a folder with --out: each result is kept when it is there, the same command goes on where it was
-    stopped, and failed.csv lists what could not be read.
+    stopped, and failed.csv lists what could not be read. --engine ray is short for --ray auto where RAY_ADDRESS says
+    of a cluster, and for --ray local where not.
     """
     from reactometer.inference.outputs import Outputs
-    from reactometer.runs.run import Request
+    from reactometer.runs.places import is_address
+    from reactometer.runs.run import Workers
+    from reactometer.runs.work import Request
 
     request = Request(window, hop, rate, faces, smooth, baseline)
-    if out is not None and not out.suffix:
+    if engine == "ray":
+        engine, ray = "auto", ray or ("auto" if os.environ.get("RAY_ADDRESS") else "local")
+    if out is not None and (is_address(out) or not Path(out).suffix):
         names = ("timeline", "frames", "events", "plot", "elan", "subtitles", "overlay", "people", "same-person")
         options = (timeline, frames, events, plot, elan, subtitles, overlay, people, same_person)
         _refuse(names, options, "not with --out FOLDER", "Name a table, such as --out clips.csv")
-        failed = _into_folder(videos, out, model, request, (device, engine), workers, retry_failed)
+        _refuse(("gpus",), (gpus and not ray,), "only with --ray", "Name a cluster, such as --ray local")
+        failed = _into_folder(videos, out, model, request, (device, engine), Workers(workers, ray, gpus), retry_failed)
     else:
-        beside = ("workers", "retry-failed"), (workers, retry_failed)
+        beside = ("workers", "retry-failed", "ray", "gpus"), (workers, retry_failed, ray, gpus)
         _refuse(*beside, "only with --out FOLDER", "Name a folder, such as --out results")
-        outputs = Outputs(out, timeline, frames, events, plot, elan, subtitles, overlay, threshold, faces)
+        outputs = Outputs(
+            Path(out) if out else None, timeline, frames, events, plot, elan, subtitles, overlay, threshold, faces
+        )
         failed = _into_tables(videos, outputs, model, request, (device, engine), people, same_person)
     raise typer.Exit(SOME_FAILED if failed else OK)
 
@@ -98,10 +118,13 @@ def _into_tables(
     from reactometer.data.people import read_people
     from reactometer.inference.predictor import predict as run
     from reactometer.models.folder import load_model
+    from reactometer.runs.places import is_address
     from reactometer.runs.sources import find_files
     from reactometer.weights import STARTER
 
     paths = find_files(videos)
+    if any(map(is_address, paths)):
+        raise ConfigError("files in an object store are read by a run alone", fix="Name a folder, --out RESULTS")
     outputs.check(len(paths))
     who = read_people(people) if people else dict.fromkeys(paths, "the same") if same_person else {}
     loaded = load_model(model or STARTER, *by)
@@ -117,11 +140,11 @@ def _into_tables(
 
 def _into_folder(
     videos: Sequence[str],
-    out: Path,
+    out: str,
     model: Path | None,
     request: Request,
     by: tuple[str, str],
-    workers: int | None,
+    workers: Workers,
     retry_failed: bool,
 ) -> bool:
     from reactometer.runs.run import predict_folder

@@ -7,7 +7,8 @@ ReactometerError           anything a user can cause or mend
 ├── WeightsError           a weight file cannot be found, fetched or trusted
 ├── ModelError             a model folder is damaged, or does not fit what it is asked to do
 ├── ScoreError             a score is not defined on the clips given
-└── OutputError            a result cannot be written where it was asked for
+├── OutputError            a result cannot be written where it was asked for
+└── ClusterError           a cluster cannot be had, or was lost
 
 Every message is one line and says what, got, expected, and what to do next.
 """
@@ -56,6 +57,10 @@ class ScoreError(ReactometerError):
 
 class OutputError(ReactometerError):
     """A result cannot be written where it was asked for."""
+
+
+class ClusterError(ReactometerError):
+    """A cluster cannot be had, or was lost."""
 
 
 def suggestion(name: str, known: Iterable[str]) -> str:

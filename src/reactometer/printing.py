@@ -198,13 +198,13 @@ def print_run(result: RunResult) -> None:
 
     n_done = result.n_files - len(result.failures)
     computed = f"{result.n_computed} computed now, {result.n_before} there before"
-    results.print(f"{n_done} of {result.n_files} files have a result ({computed}) in {escape(str(result.folder))}:")
+    results.print(f"{n_done} of {result.n_files} files have a result ({computed}) in {escape(result.folder)}:")
     if n_done:
         results.print("  index.parquet: a row a file; timeline/: a row a window (pandas.read_parquet reads both)")
     shown = [f"{path}: {reason}" for path, reason in result.failures.items()][:10]
     _print_failed(shown, len(result.failures))
     if result.failures:
-        messages.print(f"{escape(str(result.folder / FAILED_FILE))} lists what failed; --retry-failed tries it again")
+        messages.print(f"{FAILED_FILE} there lists what failed; --retry-failed tries it again")
 
 
 def print_starter(folder: Path) -> None:

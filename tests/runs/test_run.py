@@ -8,7 +8,7 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
@@ -17,26 +17,13 @@ import pytest
 
 from reactometer.errors import ConfigError, DataError, OutputError
 from reactometer.files import PART
-from reactometer.inference.formats import clip_rows, timeline_rows
 from reactometer.inference.predictor import predict
 from reactometer.runs import run, store
-from reactometer.runs.run import Request, RunResult, predict_folder
+from reactometer.runs.places import place
+from reactometer.runs.run import RunResult, Workers, predict_folder
 from reactometer.runs.store import DONE, FAILED_FILE, INDEX_FILE, STAMP_FILE, TIMELINE, claim_run, keep_result
+from reactometer.runs.work import Request
 from reactometer.weights import STARTER
-
-
-@pytest.fixture(scope="module")
-def videos(simulated: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Six good files in two folders, two of them with the same content, and one that is no video."""
-    folder = tmp_path_factory.mktemp("videos")
-    clips = sorted((simulated / "train" / "mp4").glob("*.mp4"))[:5]
-    for number, clip in enumerate(clips):
-        place = folder / ("a" if number < 3 else "b") / f"{number}.mp4"
-        place.parent.mkdir(exist_ok=True)
-        shutil.copy(clip, place)
-    shutil.copy(clips[0], folder / "b" / "again.mp4")
-    (folder / "b" / "broken.mp4").write_bytes(b"no video")
-    return folder
 
 
 @pytest.fixture(scope="module")
@@ -45,7 +32,7 @@ def finished(videos: Path, tmp_path_factory: pytest.TempPathFactory) -> RunResul
     with pytest.MonkeyPatch.context() as patch:
         for module in (run, store):
             patch.setattr(module, "SHARD_FILES", 2)
-        return predict_folder([videos], out, device="cpu", workers=2, progress=False)
+        return predict_folder([videos], out, device="cpu", workers=Workers(2), progress=False)
 
 
 @pytest.fixture
@@ -53,32 +40,19 @@ def copy(finished: RunResult, tmp_path: Path) -> Path:
     return Path(shutil.copytree(finished.folder, tmp_path / "copy"))
 
 
-def _check(folder: Path, videos: Path) -> None:
-    """The run's tables are those of a plain prediction, each content is there once, and nothing else lies about."""
-    paths = [str(path) for path in sorted(videos.rglob("*.mp4")) if path.name != "broken.mp4"]
-    plain = predict(paths, progress=False)
-    index = pd.read_parquet(folder / INDEX_FILE)
-    expected = pd.DataFrame(clip_rows(plain)).drop(columns="face")
-    pd.testing.assert_frame_equal(index[expected.columns], expected, check_dtype=False)
-    timeline = pd.read_parquet(folder / TIMELINE).sort_values(["path", "start_s"], ignore_index=True)
-    once = [one for one in plain if not one.path.endswith("again.mp4")]
-    windows = pd.DataFrame(timeline_rows(once)).drop(columns="face")
-    pd.testing.assert_frame_equal(timeline[windows.columns], windows, check_dtype=False)
-    shards = pd.concat([pd.read_parquet(shard) for shard in (folder / "clips").glob("*.parquet")])
-    assert sorted(shards["sha256"]) == sorted(set(index["sha256"]))
-    assert not [*folder.rglob(f"*{PART}"), *(folder / DONE).iterdir()]
-
-
-def test_a_run_holds_what_a_plain_prediction_says(finished: RunResult, videos: Path) -> None:
+def test_a_run_holds_what_a_plain_prediction_says(
+    finished: RunResult, videos: Path, check_run: Callable[..., None]
+) -> None:
+    folder = Path(finished.folder)
     assert (finished.n_files, finished.n_computed, finished.n_before) == (7, 6, 0)  # 7 files of 6 contents
-    _check(finished.folder, videos)
-    assert len(list((finished.folder / "clips").glob("*.parquet"))) == 3  # of two files each, the last of one
-    index = pd.read_parquet(finished.folder / INDEX_FILE).set_index("path")
+    check_run(folder, videos)
+    assert len(list((folder / "clips").glob("*.parquet"))) == 3  # of two files each, the last of one
+    index = pd.read_parquet(folder / INDEX_FILE).set_index("path")
     assert index["same_as"].dropna().to_dict() == {str(videos / "b" / "again.mp4"): str(videos / "a" / "0.mp4")}
-    failed = pd.read_csv(finished.folder / FAILED_FILE)
+    failed = pd.read_csv(folder / FAILED_FILE)
     assert failed["path"].tolist() == [str(videos / "b" / "broken.mp4")]
     assert "cannot read" in failed["reason"][0]
-    stamp = json.loads((finished.folder / STAMP_FILE).read_text())
+    stamp = json.loads((folder / STAMP_FILE).read_text())
     assert {"reactometer", "model", "engine", "detector", "window_s"} <= set(stamp)
 
 
@@ -94,10 +68,10 @@ def test_a_mended_file_and_what_failed_are_done_on_request(copy: Path, videos: P
     """A file that changed is another one; a failure is tried again only where that is asked for."""
     own = Path(shutil.copytree(videos, tmp_path / "own"))
     (own / "b" / "silent.mp4").write_bytes(b"")
-    first = predict_folder([own], copy, device="cpu", workers=1, progress=False)
+    first = predict_folder([own], copy, device="cpu", workers=Workers(1), progress=False)
     assert (first.n_computed, len(first.failures)) == (1, 2)
     shutil.copy(own / "a" / "1.mp4", own / "b" / "silent.mp4")
-    second = predict_folder([own], copy, device="cpu", workers=1, retry_failed=True, progress=False)
+    second = predict_folder([own], copy, device="cpu", workers=Workers(1), retry_failed=True, progress=False)
     assert (second.n_computed, list(second.failures)) == (1, [str(own / "b" / "broken.mp4")])
     index = pd.read_parquet(copy / INDEX_FILE).set_index("path")
     assert index.loc[str(own / "b" / "silent.mp4"), "same_as"] == str(own / "a" / "1.mp4")
@@ -108,15 +82,17 @@ def test_a_file_that_is_not_there_is_a_failure_and_the_rest_go_on(copy: Path, vi
     assert result.failures == {str(videos / "gone.mp4"): "No such file or directory"}
 
 
-def test_what_a_killed_process_left_is_seen_for_what_it_is(copy: Path, videos: Path) -> None:
+def test_what_a_killed_process_left_is_seen_for_what_it_is(
+    copy: Path, videos: Path, check_run: Callable[..., None]
+) -> None:
     """A shard that does not count, a result that is in a shard too, half-written files: all gone, nothing lost."""
     index = pd.read_parquet(copy / INDEX_FILE)
     shutil.copy(copy / TIMELINE / "00000.parquet", copy / TIMELINE / "00007.parquet")
     (one,) = predict([index["path"][0]], progress=False)
-    keep_result(copy, index["sha256"][0], [one])
+    keep_result(place(copy), index["sha256"][0], [one])
     (copy / DONE / f"half{PART}").write_bytes(b"{")
     predict_folder([videos], copy, device="cpu", progress=False)
-    _check(copy, videos)
+    check_run(copy, videos)
 
 
 @pytest.mark.parametrize(
@@ -140,7 +116,7 @@ def test_another_model_is_refused(copy: Path, videos: Path, tmp_path: Path) -> N
 
 
 @pytest.mark.parametrize("name", ["clips/00001.parquet", "timeline/00000.parquet", "manifest.parquet", "run.json"])
-def test_a_damaged_file_of_a_run_is_named(name: str, copy: Path, videos: Path) -> None:
+def test_a_damaged_file_of_a_run_is_named(name: str, copy: Path, videos: Path, check_run: Callable[..., None]) -> None:
     """A timeline's shard is read by nobody here, so nothing is said of it."""
     (copy / name).write_bytes(b"PAR1 and no more")
     if name.startswith("timeline"):
@@ -150,8 +126,8 @@ def test_a_damaged_file_of_a_run_is_named(name: str, copy: Path, videos: Path) -
         predict_folder([videos], copy, device="cpu", progress=False)
     if name.startswith("clips"):  # what its message tells to do: delete it, and what it held is done again
         (copy / name).unlink()
-        assert predict_folder([videos], copy, device="cpu", workers=1, progress=False).n_computed == 2
-        _check(copy, videos)
+        assert predict_folder([videos], copy, device="cpu", workers=Workers(1), progress=False).n_computed == 2
+        check_run(copy, videos)
 
 
 def test_what_cannot_be_run_is_said_before_anything_is_written(videos: Path, tmp_path: Path) -> None:
@@ -171,16 +147,18 @@ def test_two_processes_do_not_share_a_run(copy: Path) -> None:
     stamp = json.loads((copy / STAMP_FILE).read_text())
     words = "another process is at work in it"
     with (
-        claim_run(copy, stamp, everyone=False),
+        claim_run(place(copy), stamp, everyone=False),
         pytest.raises(OutputError, match=words),
-        claim_run(copy, stamp, everyone=False),
+        claim_run(place(copy), stamp, everyone=False),
     ):
         pass
 
 
 def test_faces_are_numbered_in_a_runs_tables(videos: Path, tmp_path: Path) -> None:
     request = Request(faces="all")
-    predict_folder([videos / "a" / "0.mp4"], tmp_path / "out", request=request, device="cpu", workers=1, progress=False)
+    predict_folder(
+        [videos / "a" / "0.mp4"], tmp_path / "out", request=request, device="cpu", workers=Workers(1), progress=False
+    )
     index = pd.read_parquet(tmp_path / "out" / INDEX_FILE)
     assert index["face"].tolist() == [1]
 
@@ -194,22 +172,14 @@ def _all(holds: Callable[[int], bool], processes: set[int]) -> bool:
     return all(map(holds, processes))
 
 
-@pytest.fixture
-def many(videos: Path, tmp_path: Path) -> Iterator[Path]:
-    """Forty contents: the good files with another trailer each, which no decoder reads."""
-    folder = tmp_path / "many"
-    folder.mkdir()
-    for number in range(40):
-        data = (videos / "a" / f"{number % 3}.mp4").read_bytes()
-        free = (8 + 4).to_bytes(4, "big") + b"free" + number.to_bytes(4, "big")  # an MP4 box that is skipped
-        (folder / f"{number}.mp4").write_bytes(data + free)
-    yield folder
-
-
 @pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="children are read from /proc")
 def test_killed_twenty_times_it_loses_nothing_and_does_nothing_twice(
-    many: Path, tmp_path: Path, wait_for: Callable[[Callable[[], bool]], None], is_gone: Callable[[int], bool]
+    many: Path,
+    tmp_path: Path,
+    wait_for: Callable[[Callable[[], bool]], None],
+    is_gone: Callable[[int], bool],
+    check_run: Callable[..., None],
 ) -> None:
     out, chance = tmp_path / "out", random.Random(0)
     command = [sys.executable, "-m", "reactometer", "predict", str(many), "--out", str(out), "--workers", "2"]
@@ -232,4 +202,4 @@ def test_killed_twenty_times_it_loses_nothing_and_does_nothing_twice(
             shutil.rmtree(out)
             done = set()
     assert subprocess.run([sys.executable, "-c", script, *command[3:]], check=True).returncode == 0
-    _check(out, many)
+    check_run(out, many)

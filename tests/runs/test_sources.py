@@ -8,7 +8,7 @@ import pytest
 
 from reactometer.errors import DataError
 from reactometer.files import sha256_of
-from reactometer.runs.sources import find_files, hash_files
+from reactometer.runs.sources import Source, find_files, hash_files
 
 
 @pytest.fixture
@@ -70,15 +70,13 @@ def test_what_has_no_file_is_said(given: list[str], words: str, folder: Path, mo
 
 def test_what_is_known_is_not_read_again_and_what_cannot_be_read_says_why(folder: Path) -> None:
     paths = [str(folder / name) for name in ("a.MOV", "b.mp4", "gone.mp4", "in")]
-    steps: list[int] = []
-    first, second, gone, place = hash_files(paths, {}, lambda: steps.append(1))
-    assert (first.sha256, len(steps)) == (sha256_of(folder / "a.MOV"), 4)
+    first, second, gone, place = hash_files([Source(path) for path in paths])
+    assert first.sha256 == sha256_of(folder / "a.MOV")
     assert (gone.sha256, gone.problem) == ("", "No such file or directory")
     assert place.problem == "Is a directory"
     stat = (folder / "a.MOV").stat()
     (folder / "b.mp4").write_text("another length")
-    known = {one.path: one for one in (first, second)}
-    again = hash_files(paths[:2], known, lambda: None)
+    again = list(hash_files([first, second]))
     assert again[0] is first
     assert again[1].sha256 == sha256_of(folder / "b.mp4") != second.sha256
     assert (again[0].size_bytes, again[0].modified_ns) == (stat.st_size, stat.st_mtime_ns)

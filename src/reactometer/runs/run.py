@@ -1,10 +1,11 @@
-"""Any number of files -> a folder of results, in processes, to be stopped and gone on with at any moment."""
+"""Any number of files -> a folder of results, in processes or on a cluster, to be stopped and gone on with."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass, replace
-from functools import cache, partial
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import ExitStack
+from dataclasses import asdict, dataclass
+from functools import partial
 from hashlib import sha256
 from importlib.metadata import version
 from pathlib import Path
@@ -12,36 +13,36 @@ from typing import Any
 
 import torch
 
+from reactometer.cluster import connect
 from reactometer.console import progress_bar
 from reactometer.data.pool import default_workers, run_jobs
 from reactometer.files import sha256_of
-from reactometer.inference.predictor import DEFAULT_HOP_S, DEFAULT_WINDOW_S, check_timeline, predict, reading_of
-from reactometer.models.folder import LoadedModel, load_model
-from reactometer.records import Prediction
+from reactometer.inference.predictor import check_timeline, reading_of
+from reactometer.models.folder import load_model
+from reactometer.runs import ray_data
+from reactometer.runs.places import place
 from reactometer.runs.sources import Source, find_files, hash_files
-from reactometer.runs.store import SHARD_FILES, RunFolder, claim_run, keep_result
+from reactometer.runs.store import SHARD_FILES, RunFolder, claim_run
+from reactometer.runs.work import Job, Order, Request, has_died, predict_one
 from reactometer.weights import STARTER
 
 MODEL_FILES = ("model.json", "*.safetensors", "uncertainty.json")
 
 
 @dataclass(frozen=True)
-class Request:
-    """How every file of a run is predicted; see :func:`reactometer.inference.predictor.predict`."""
+class Workers:
+    """Where a run's files are predicted, and by how many processes at a time."""
 
-    window_s: float = DEFAULT_WINDOW_S
-    hop_s: float = DEFAULT_HOP_S
-    rate_hz: float | None = None
-    faces: str = "one"
-    smooth_s: float = 0.0
-    baseline: str | None = None
+    count: int | None = None  # None: one a processor on which the model runs, one for a GPU; all that a cluster has
+    ray: str | None = None  # a Ray cluster, see :func:`reactometer.cluster.connect`; None: this machine's processes
+    gpus: float = 0.0  # of a cluster: share of a GPU that each has
 
 
 @dataclass(frozen=True)
 class RunResult:
     """What a run came to."""
 
-    folder: Path
+    folder: str  # as it was given
     n_files: int
     n_computed: int  # contents, now
     n_before: int  # contents, whose results were there
@@ -56,7 +57,7 @@ def predict_folder(
     *,
     device: str = "auto",
     engine: str = "auto",
-    workers: int | None = None,
+    workers: Workers | None = None,
     retry_failed: bool = False,
     progress: bool = True,
 ) -> RunResult:
@@ -69,12 +70,13 @@ def predict_folder(
 
     Args:
         given: files, folders, patterns and lists, see :func:`reactometer.runs.sources.find_files`.
-        out: the run's folder.
+        out: the run's folder, on a disk or in an object store, see :class:`reactometer.runs.places.Place`. A cluster's
+            machines must all reach it, and the files, by the same name.
         model: a model folder.
         request: how each file is predicted.
         device: where.
         engine: by what, see :func:`reactometer.models.folder.load_model`.
-        workers: processes; default: one a processor on which the model runs, one for a GPU.
+        workers: in which processes.
         retry_failed: try again what failed earlier.
         progress: show bars on standard error.
 
@@ -82,27 +84,31 @@ def predict_folder(
         ConfigError, ModelError: as ``predict`` raises them, before anything is written.
         DataError: nothing is there to be predicted.
         OutputError: ``out`` holds something else, or a run of another model, other settings or another version.
+        ClusterError: the cluster cannot be had, or was lost.
     """
-    request, paths = request or Request(), find_files(given)
+    request, workers, paths = request or Request(), workers or Workers(), find_files(given)
     check_timeline(request.window_s, request.hop_s, request.smooth_s, request.baseline)
     stamp, on_gpu = _stamp(Path(model), request, device, engine)
-    count = workers or (1 if on_gpu else default_workers())
-    threads = max(1, torch.get_num_threads() // count)
-    with claim_run(Path(out), stamp, everyone=request.faces == "all") as folder:
+    folder_place = place(out).absolute()
+    count = workers.count or (1 if on_gpu else default_workers())
+    threads = 1 if workers.ray else max(1, torch.get_num_threads() // count)
+    order = Order(folder_place, Path(model), request, device, stamp["engine"], stamp["detector"], threads)
+    with ExitStack() as stack:
+        if workers.ray:
+            stack.enter_context(connect(workers.ray, workers.count))
+        folder = stack.enter_context(claim_run(folder_place, stamp, everyone=request.faces == "all"))
         if retry_failed:
             folder.forget_failures()
-        with progress_bar("looking", len(paths), progress) as advance:
-            sources = hash_files(paths, folder.known(), advance)
-        folder.keep_manifest(sources)
-        jobs = _jobs(
-            sources,
-            partial(_Job, folder.path, Path(model), request, device, stamp["engine"], stamp["detector"], threads),
-        )
-        past = folder.done() | set(folder.failures())
-        left = [job for sha256, job in jobs.items() if sha256 not in past]
+        sources = _look(paths, folder, ray_data.hash_files if workers.ray else hash_files, progress)
+        jobs, past = _jobs(sources), folder.done() | set(folder.failures())
+        left = [job for job in jobs if job.sha256 not in past]
         before = len(jobs) - len(left)
-        _work(folder, left, count, before, progress)
-        return RunResult(folder.path, len(paths), len(left), before, folder.finish(sources))
+        if workers.ray:
+            finished: Iterator[object] = ray_data.run_jobs(order, stamp, left, workers.count, workers.gpus)
+        else:
+            finished = run_jobs(partial(predict_one, order), left, min(count, len(left)), partial(has_died, order))
+        _work(folder, finished, len(left), before, progress)
+        return RunResult(str(out), len(paths), len(left), before, folder.finish(sources))
 
 
 def _stamp(model: Path, request: Request, device: str, engine: str) -> tuple[dict[str, Any], bool]:
@@ -118,60 +124,35 @@ def _stamp(model: Path, request: Request, device: str, engine: str) -> tuple[dic
     return stamp, loaded.network.label_mean.device.type != "cpu"
 
 
-@dataclass(frozen=True)
-class _Job:
-    folder: Path
-    model: Path
-    request: Request
-    device: str
-    engine: str
-    detector: str
-    threads: int
-    path: str
-    sha256: str
+def _look(paths: Sequence[str], folder: RunFolder, hash_all: Any, progress: bool) -> list[Source]:
+    """Each file with its content's hash, which the folder keeps; what it knew already is not read again."""
+    known, found = folder.known(), {}
+    with progress_bar("looking", len(paths), progress) as advance:
+        for source in hash_all([known.get(path, Source(path)) for path in paths]):
+            found[source.path] = source
+            advance()
+    sources = [found[path] for path in paths]
+    folder.keep_manifest(sources)
+    return sources
 
 
-def _jobs(sources: Iterable[Source], job: Any) -> dict[str, _Job]:
-    """One job a content, by its hash: that of the first file that has it."""
-    jobs: dict[str, _Job] = {}
+def _jobs(sources: Iterable[Source]) -> list[Job]:
+    """One job a content: that of the first file that has it."""
+    jobs: dict[str, Job] = {}
     for own in sources:
         if own.sha256 and own.sha256 not in jobs:
-            jobs[own.sha256] = job(own.path, own.sha256)
-    return jobs
+            jobs[own.sha256] = Job(own.path, place(own.path).absolute(), own.sha256)
+    return list(jobs.values())
 
 
-def _work(folder: RunFolder, jobs: Sequence[_Job], workers: int, before: int, progress: bool) -> None:
-    """Do the jobs, and make a shard of their results as often as there are enough of them."""
-    with progress_bar("predicting", before + len(jobs), progress, before) as advance:
-        for number, _ in enumerate(run_jobs(_predict_one, jobs, min(workers, len(jobs)), _died), start=1):
+def _work(folder: RunFolder, finished: Iterator[object], total: int, before: int, progress: bool) -> None:
+    """See the jobs done, and make a shard of their results as often as there are enough of them."""
+    with progress_bar("predicting", before + total, progress, before) as advance:
+        for number, _ in enumerate(finished, start=1):
             advance()
             if number % SHARD_FILES == 0:
                 folder.make_shards(SHARD_FILES)
     folder.make_shards(1)
-
-
-def _predict_one(job: _Job) -> None:
-    """Predict one file in a process of the pool, and keep what comes of it."""
-    torch.set_num_threads(job.threads)
-    loaded = _model(job.model, job.device, job.engine, job.detector)
-    try:
-        predictions = predict([job.path], loaded, **asdict(job.request), progress=False)
-    except Exception as error:  # whatever one file brings about, the others go on
-        predictions = [Prediction(job.path, f"failed: {type(error).__name__}: {error}", loaded.labels)]
-    keep_result(job.folder, job.sha256, [replace(one, samples=()) for one in predictions])
-
-
-@cache
-def _model(path: Path, device: str, engine: str, detector: str) -> LoadedModel:
-    """The run's model with the run's detector, which is settled once for all processes."""
-    loaded = load_model(path, device, engine)
-    prepare = loaded.config.prepare.model_copy(update={"detector": detector})
-    return replace(loaded, config=loaded.config.model_copy(update={"prepare": prepare}))
-
-
-def _died(job: _Job) -> None:
-    reason = "failed: the process that read it died: too little memory, or a fault in a decoder"
-    keep_result(job.folder, job.sha256, [Prediction(job.path, reason, ())])
 
 
 def _model_sha256(folder: Path) -> str:

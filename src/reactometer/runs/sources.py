@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from fnmatch import fnmatchcase
 from pathlib import Path
 
 from reactometer.data.clips import read_rows
 from reactometer.errors import DataError
-from reactometer.files import sha256_of
+from reactometer.runs.places import Place, is_address, place, split_address
 
 VIDEO_ENDINGS = (
     *(".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".mpg", ".mpeg", ".ts", ".mts", ".m2ts", ".3gp", ".wmv", ".asf"),
     *(".flv", ".ogv", ".mxf", ".gif"),
 )
 SOUND_ENDINGS = (".wav", ".mp3", ".m4a", ".aac", ".flac", ".ogg", ".oga", ".opus", ".wma", ".aif", ".aiff")
+MEDIA_ENDINGS = (*VIDEO_ENDINGS, *SOUND_ENDINGS)
 """Files of a folder that are taken; files that are named are taken whatever they are called."""
+
+LIST_ENDINGS = (".txt", ".csv")
 
 HASHING_THREADS = 4
 
@@ -38,30 +42,63 @@ def find_files(given: Sequence[Path | str]) -> list[str]:
     Args:
         given: files; folders, in which every video and sound file counts, at any depth, hidden ones left out; patterns
             such as ``clips/**/*.mp4``; lists, ``.txt`` with a path a line or ``.csv`` with a column ``path``, relative
-            to the list's folder.
+            to the list's folder. All of them may be addresses, such as ``s3://bucket/clips``: there, ``*`` goes
+            through folders, too.
 
     Raises:
-        DataError: a folder, list or pattern that has no file, or nothing given.
+        DataError: a folder, list or pattern that has no file, or nothing given; an object store that cannot be read.
     """
-    found = {path: None for one in given for path in _expand(Path(one))}
+    found = {path: None for one in given for path in _expand(one)}
     if not found:
         raise DataError("no files given", expected="videos, folders, lists or patterns", fix="Name at least one")
     return list(found)
 
 
-def _expand(given: Path) -> Iterator[str]:
-    if given.is_dir():
-        found = [str(file) for file in sorted(_walk(given, set()))]
-    elif given.suffix.lower() in (".txt", ".csv") and given.is_file():
-        found = [str(given.parent / name) for name in _listed(given)]
-    elif any(sign in str(given) for sign in "*?[") and not given.exists():
-        matching = Path(given.anchor).glob(str(given.relative_to(given.anchor)))
-        found = [str(file) for file in sorted(matching) if file.is_file()]
-    else:
-        found = [str(given)]
+def _expand(given: Path | str) -> Sequence[str]:
+    try:
+        found = _in_store(place(given)) if is_address(given) else _on_disk(Path(place(given).name))
+    except OSError as error:
+        raise DataError(f"{given}: cannot be read: {error}", fix="Check the address and your access to it") from error
     if not found:
         raise DataError(f"{given}: no video or sound file there", fix="Check the path, or name the files")
-    yield from found
+    return found
+
+
+def _on_disk(given: Path) -> Sequence[str]:
+    if given.is_dir():
+        return [str(file) for file in sorted(_walk(given, set()))]
+    if given.suffix.lower() in LIST_ENDINGS and given.is_file():
+        return [name if is_address(name) else str(given.parent / name) for name in _listed(given)]
+    if _is_pattern(str(given)) and not given.exists():
+        matching = Path(given.anchor).glob(str(given.relative_to(given.anchor)))
+        return [str(file) for file in sorted(matching) if file.is_file()]
+    return [str(given)]
+
+
+def _in_store(given: Place) -> Sequence[str]:
+    """As on a disk; what is no file is taken for a folder."""
+    address, query = split_address(given.name)
+    parts = address.split("/")
+    if _is_pattern(address):
+        plain = next(number for number, part in enumerate(parts) if _is_pattern(part))
+        found = _media(Place("/".join(parts[:plain]) + query))
+        return [name for name in found if fnmatchcase(split_address(name)[0], address)]
+    if not given.is_file():
+        return _media(given)
+    if not address.lower().endswith(LIST_ENDINGS):
+        return [given.name]
+    folder = Place("/".join(parts[:-1]) + query)
+    with given.on_disk() as file:
+        return [name if is_address(name) else folder.beside(name).name for name in _listed(file)]
+
+
+def _media(folder: Place) -> Sequence[str]:
+    names = [name for name in folder.names(deep=True) if name.lower().endswith(MEDIA_ENDINGS)]
+    return [folder.beside(name).name for name in names if not any(part.startswith(".") for part in name.split("/"))]
+
+
+def _is_pattern(name: str) -> bool:
+    return any(sign in name for sign in "*?[")
 
 
 def _walk(folder: Path, seen: set[Path]) -> Iterator[Path]:
@@ -74,7 +111,7 @@ def _walk(folder: Path, seen: set[Path]) -> Iterator[Path]:
             continue
         if one.is_dir():
             yield from _walk(one, seen)
-        elif one.suffix.lower() in (*VIDEO_ENDINGS, *SOUND_ENDINGS):
+        elif one.suffix.lower() in MEDIA_ENDINGS:
             yield one
 
 
@@ -89,25 +126,24 @@ def _listed(file: Path) -> list[str]:
     return [line.strip() for line in lines if line.strip()]
 
 
-def hash_files(paths: Iterable[str], known: Mapping[str, Source], advance: Callable[[], None]) -> list[Source]:
-    """Each file with its hash; one whose size and time are as they were known is not read again.
+def hash_file(old: Source) -> Source:
+    """A file with its hash; one whose size and time are as they were known is not read again.
 
     A file that cannot be read gets the reason as its problem.
+
+    Args:
+        old: what was known of it, or its path alone.
     """
+    try:
+        size_bytes, modified_ns = place(old.path).about()
+        if old.sha256 and (old.size_bytes, old.modified_ns) == (size_bytes, modified_ns):
+            return old
+        return Source(old.path, size_bytes, modified_ns, place(old.path).sha256())
+    except OSError as error:
+        return Source(old.path, problem=error.strerror or str(error) or type(error).__name__)
 
-    def hashed(path: str) -> Source:
-        try:
-            about = Path(path).stat()
-            old = known.get(path)
-            if old and old.sha256 and (old.size_bytes, old.modified_ns) == (about.st_size, about.st_mtime_ns):
-                return old
-            return Source(path, about.st_size, about.st_mtime_ns, sha256_of(Path(path)))
-        except OSError as error:
-            return Source(path, problem=error.strerror or type(error).__name__)
 
-    sources = []
+def hash_files(sources: Sequence[Source]) -> Iterator[Source]:
+    """The files with their hashes, in order, by threads; see :func:`hash_file`."""
     with ThreadPoolExecutor(HASHING_THREADS) as threads:
-        for source in threads.map(hashed, paths):
-            sources.append(source)
-            advance()
-    return sources
+        yield from threads.map(hash_file, sources)

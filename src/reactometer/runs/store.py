@@ -1,4 +1,4 @@
-"""A run's folder: what it is of, what is to be done, what is done, and what failed; whole at every moment.
+"""A run's folder, on a disk or in an object store: what is to be done, is done, and failed; whole at every moment.
 
 A finished file's result is one JSON file, named by the hash of the file's content, that appears at once. Many of them
 become a shard, two Parquet tables: ``timeline/NNNNN.parquet``, then ``clips/NNNNN.parquet``, with which the shard
@@ -9,29 +9,34 @@ what it is.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
-from pathlib import Path
+from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Any
 
-from filelock import FileLock, Timeout
 from pydantic import TypeAdapter
 
 from reactometer.errors import OutputError
-from reactometer.files import PART, make_folder, replacing
+from reactometer.files import PART
 from reactometer.inference import formats
 from reactometer.records import Prediction
+from reactometer.runs.lease import LOCK, alone
+from reactometer.runs.places import Place
 from reactometer.runs.sources import Source
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
 STAMP_FILE, MANIFEST_FILE, INDEX_FILE, FAILED_FILE = "run.json", "manifest.parquet", "index.parquet", "failed.csv"
-CLIPS, TIMELINE, DONE, FAILED = "clips", "timeline", "done", "failed"
+FOLDERS = CLIPS, TIMELINE, DONE, FAILED = "clips", "timeline", "done", "failed"
 SHARD_FILES = 1000
 """Results of one shard; our choice."""
+
+THREADS = 16
+"""Results that are read or deleted at a time: an object store takes long to answer, but many at once. Our choice."""
 
 TEXT = ("path", "sha256", "status", "state", "abstain", "problem")
 
@@ -45,65 +50,65 @@ def _predictions() -> TypeAdapter[list[Prediction]]:
 class RunFolder:
     """The folder of a run that has been claimed."""
 
-    path: Path
+    place: Place
     everyone: bool  # a file has a row for each face
+    in_shards: set[str]  # hashes of the contents whose results are in a shard that counts
 
     def known(self) -> dict[str, Source]:
         """What an earlier start found, by path."""
-        file = self.path / MANIFEST_FILE
+        file = self.place.beside(MANIFEST_FILE)
         return {row["path"]: Source(**row) for row in _read(file).to_pylist()} if file.is_file() else {}
 
     def keep_manifest(self, sources: Sequence[Source]) -> None:
         """Write down what is to be done."""
         rows = [vars(source) for source in sources]
-        _write(_to_table(rows, list(Source.__dataclass_fields__)), self.path / MANIFEST_FILE)
+        _write(_to_table(rows, list(Source.__dataclass_fields__)), self.place.beside(MANIFEST_FILE))
 
     def done(self) -> set[str]:
         """Hashes of the contents whose results are here."""
-        return {file.stem for file in (self.path / DONE).glob("*.json")} | self._in_shards()
+        return self._alone_in(DONE) | self.in_shards
 
     def failures(self) -> dict[str, str]:
         """Reason by hash of the contents that failed."""
-        files = (self.path / FAILED).glob("*.json")
-        return {file.stem: load_result(file)[0].status.removeprefix("failed: ") for file in files}
+        results = self._results(FAILED, sorted(self._alone_in(FAILED)))
+        return {sha256: own[0].status.removeprefix("failed: ") for sha256, own in results.items()}
 
     def forget_failures(self) -> None:
         """Let what failed be tried again."""
-        for file in (self.path / FAILED).glob("*.json"):
-            file.unlink()
+        self._delete(FAILED, self._alone_in(FAILED))
 
     def tidy(self) -> None:
         """Delete what a killed process left: half-written files, shards that do not count, results that are in one."""
-        for place in (".", DONE, FAILED, CLIPS, TIMELINE):
-            for leftover in (self.path / place).glob(f"*{PART}"):
-                leftover.unlink()
-        for shard in (self.path / TIMELINE).glob("*.parquet"):
-            if not (self.path / CLIPS / shard.name).is_file():
-                shard.unlink()
-        for sha256 in self._in_shards():
-            (self.path / DONE / f"{sha256}.json").unlink(missing_ok=True)
+        for folder in (self.place, *map(self.place.beside, FOLDERS)):
+            for leftover in folder.names(PART):
+                folder.beside(leftover).delete()
+        count = set(self._shards())
+        for shard in set(self.place.beside(TIMELINE).names(".parquet")) - count:
+            self.place.beside(TIMELINE).beside(shard).delete()
+        self._delete(DONE, self.in_shards & self._alone_in(DONE))
 
     def make_shards(self, least: int) -> None:
         """Turn finished results into shards, as long as there are so many."""
-        files = sorted((self.path / DONE).glob("*.json"))
-        while files and len(files) >= least:
-            some, files = files[:SHARD_FILES], files[SHARD_FILES:]
+        self._delete(DONE, self.in_shards & self._alone_in(DONE))  # a machine that was lost, and did it all the same
+        hashes = sorted(self._alone_in(DONE))
+        while hashes and len(hashes) >= least:
+            some, hashes = hashes[:SHARD_FILES], hashes[SHARD_FILES:]
             self._make_shard(some)
 
-    def _make_shard(self, files: Sequence[Path]) -> None:
-        numbers = [int(shard.stem) for shard in (self.path / CLIPS).glob("*.parquet")]
+    def _make_shard(self, hashes: Sequence[str]) -> None:
+        numbers = [int(PurePosixPath(shard).stem) for shard in self._shards()]
         name = f"{max(numbers, default=-1) + 1:05d}.parquet"
-        results = {file.stem: load_result(file) for file in files}
+        results = self._results(DONE, hashes)
         first = next(iter(results.values()))[0]
-        for place, rows_of, columns in (
+        for folder, rows_of, columns in (
             (TIMELINE, formats.timeline_rows, formats.timeline_columns(first)),
             (CLIPS, formats.clip_rows, formats.clip_columns(first)),
         ):
             rows = [{"sha256": sha256, **row} for sha256, own in results.items() for row in rows_of(own)]
             table = _to_table(rows, ["sha256", *(formats.with_face(columns) if self.everyone else columns)])
-            _write(table, self.path / place / name)
-        for file in files:
-            file.unlink()
+            _write(table, self.place.beside(folder).beside(name))
+        self.in_shards.update(hashes)
+        self._delete(DONE, hashes)
 
     def finish(self, sources: Sequence[Source]) -> dict[str, str]:
         """Write the index, a row a file (and face), and the table of failures; returns the latter, reason by path."""
@@ -114,7 +119,7 @@ class RunFolder:
         reasons = {one.path: one.problem or failures.get(one.sha256, "") for one in sources}
         reasons = {path: reason for path, reason in reasons.items() if reason}
         if shards := self._shards():
-            clips = pa.concat_tables([_read(shard) for shard in shards])
+            clips = pa.concat_tables([_read(self.place.beside(CLIPS).beside(shard)) for shard in shards])
             rows: dict[str, list[int]] = {}
             for row, sha256 in enumerate(clips["sha256"].to_pylist()):
                 rows.setdefault(sha256, []).append(row)
@@ -125,93 +130,111 @@ class RunFolder:
             table = table.add_column(0, "path", pa.array([path for _, path, _ in listed], pa.string()))
             same_as = [None if path == original else original for _, path, original in listed]
             table = table.append_column("same_as", pa.array(same_as, pa.string()))
-            _write(table.append_column("sha256", taken["sha256"]), self.path / INDEX_FILE)
-        with replacing(self.path / FAILED_FILE) as partial:
-            pd.DataFrame(list(reasons.items()), columns=["path", "reason"]).to_csv(partial, index=False)
+            _write(table.append_column("sha256", taken["sha256"]), self.place.beside(INDEX_FILE))
+        failed = pd.DataFrame(list(reasons.items()), columns=["path", "reason"])
+        self.place.beside(FAILED_FILE).write(failed.to_csv(index=False).encode())
         return reasons
 
-    def _shards(self) -> list[Path]:
-        return sorted((self.path / CLIPS).glob("*.parquet"))
+    def _alone_in(self, folder: str) -> set[str]:
+        return {name.removesuffix(".json") for name in self.place.beside(folder).names(".json")}
 
-    def _in_shards(self) -> set[str]:
-        return {sha256 for shard in self._shards() for sha256 in _read(shard, ["sha256"])["sha256"].to_pylist()}
+    def _results(self, folder: str, hashes: Sequence[str]) -> dict[str, list[Prediction]]:
+        with ThreadPoolExecutor(THREADS) as threads:
+            files = [self.place.beside(folder).beside(f"{sha256}.json") for sha256 in hashes]
+            return dict(zip(hashes, threads.map(_load_result, files), strict=True))
+
+    def _delete(self, folder: str, hashes: Iterable[str]) -> None:
+        with ThreadPoolExecutor(THREADS) as threads:
+            list(threads.map(Place.delete, [self.place.beside(folder).beside(f"{sha256}.json") for sha256 in hashes]))
+
+    def _shards(self) -> list[str]:
+        return self.place.beside(CLIPS).names(".parquet")
 
 
 @contextmanager
-def claim_run(path: Path, stamp: Mapping[str, Any], *, everyone: bool) -> Iterator[RunFolder]:
+def claim_run(place: Place, stamp: Mapping[str, Any], *, everyone: bool) -> Iterator[RunFolder]:
     """A run's folder for this process alone: a new one, or one begun with the same model, settings and version.
 
     Raises:
         OutputError: the folder holds something else, was begun otherwise, or another process is at work in it.
     """
-    make_folder(path)
-    file = path / STAMP_FILE
-    if not file.is_file() and any(one.suffix != PART and one.name != ".lock" for one in path.iterdir()):
-        raise OutputError(f"{path}: holds something that is no run", fix="Name a new folder")
     try:
-        with FileLock(path / ".lock", timeout=0):
-            _check_stamp(file, stamp)
-            for place in (CLIPS, TIMELINE, DONE, FAILED):
-                make_folder(path / place)
-            folder = RunFolder(path, everyone)
+        place.make()
+        file = place.beside(STAMP_FILE)
+        if not file.is_file() and any(not one.endswith((PART, LOCK)) for one in place.names()):
+            raise OutputError(f"{place.name}: holds something that is no run", fix="Name a new folder")
+        with alone(place):
+            if not file.is_file():
+                file.write((json.dumps(stamp, indent=2) + "\n").encode())
+            check_stamp(place, stamp)
+            for name in FOLDERS:
+                place.beside(name).make()
+            folder = RunFolder(place, everyone, _in_shards(place.beside(CLIPS)))
             folder.tidy()
             yield folder
-    except Timeout as error:
-        raise OutputError(f"{path}: another process is at work in it", fix="Wait for it, or name another") from error
     except OSError as error:
         fix = "Make room, or see to the permissions; the same command goes on"
-        raise OutputError(f"{path}: cannot be written: {error}", fix=fix) from error
+        raise OutputError(f"{place.name}: cannot be written: {error}", fix=fix) from error
 
 
-def keep_result(path: Path, sha256: str, predictions: Sequence[Prediction]) -> None:
+def keep_result(place: Place, sha256: str, predictions: Sequence[Prediction]) -> None:
     """Write one content's result, whole or not at all; a failure apart from the others."""
-    place = FAILED if predictions[0].failed else DONE
-    with replacing(path / place / f"{sha256}.json") as partial:
-        partial.write_bytes(_predictions().dump_json(list(predictions)))
+    folder = place.beside(FAILED if predictions[0].failed else DONE)
+    folder.beside(f"{sha256}.json").write(_predictions().dump_json(list(predictions)))
 
 
-def load_result(file: Path) -> list[Prediction]:
-    """What :func:`keep_result` wrote."""
+def is_kept(place: Place, sha256: str) -> bool:
+    """Whether a content's result, or failure, has been kept since the last shard was made."""
+    return any(place.beside(folder).beside(f"{sha256}.json").is_file() for folder in (DONE, FAILED))
+
+
+def check_stamp(place: Place, stamp: Mapping[str, Any]) -> None:
+    """Refuse a run that was begun with another model, other settings or another version."""
+    file = place.beside(STAMP_FILE)
     try:
-        return _predictions().validate_json(file.read_bytes())
-    except ValueError as error:
-        raise _damaged(file) from error
-
-
-def _check_stamp(file: Path, stamp: Mapping[str, Any]) -> None:
-    if not file.is_file():
-        with replacing(file) as partial:
-            partial.write_text(json.dumps(stamp, indent=2) + "\n", encoding="utf-8")
-        return
-    try:
-        begun = json.loads(file.read_text(encoding="utf-8"))
+        begun = json.loads(file.read())
         other = [name for name in {**begun, **stamp} if begun.get(name) != stamp.get(name)]
     except (ValueError, AttributeError) as error:
-        raise OutputError(f"{file}: damaged: {error}", fix="Name another folder") from error
+        raise OutputError(f"{file.name}: damaged: {error}", fix="Name another folder") from error
     if other:
         raise OutputError(
-            f"{file.parent}: this run was begun otherwise",
+            f"{place.name}: this run was begun otherwise",
             got=", ".join(f"{name} {stamp.get(name)}" for name in other),
             expected=", ".join(f"{name} {begun.get(name)}" for name in other),
             fix="Go on as it was begun, or name another folder",
         )
 
 
-def _read(file: Path, columns: Sequence[str] | None = None) -> pa.Table:
+def _in_shards(clips: Place) -> set[str]:
+    tables = [_read(clips.beside(shard), ["sha256"]) for shard in clips.names(".parquet")]
+    return {sha256 for table in tables for sha256 in table["sha256"].to_pylist()}
+
+
+def _load_result(file: Place) -> list[Prediction]:
+    try:
+        return _predictions().validate_json(file.read())
+    except ValueError as error:
+        raise _damaged(file) from error
+
+
+def _read(file: Place, columns: Sequence[str] | None = None) -> pa.Table:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
+    filesystem, path = file.open()
     try:
-        return pq.read_table(file, columns=columns)
+        return pq.read_table(path, columns=columns, filesystem=filesystem)
     except pa.ArrowInvalid as error:
         raise _damaged(file) from error
 
 
-def _write(table: pa.Table, file: Path) -> None:
+def _write(table: pa.Table, file: Place) -> None:
+    import pyarrow as pa
     import pyarrow.parquet as pq
 
-    with replacing(file) as partial:
-        pq.write_table(table, partial)
+    stream = pa.BufferOutputStream()
+    pq.write_table(table, stream)
+    file.write(stream.getvalue().to_pybytes())
 
 
 def _to_table(rows: Sequence[Mapping[str, Any]], columns: Sequence[str]) -> pa.Table:
@@ -224,5 +247,5 @@ def _to_table(rows: Sequence[Mapping[str, Any]], columns: Sequence[str]) -> pa.T
     return pa.Table.from_pylist([dict(row) for row in rows], schema)
 
 
-def _damaged(file: Path) -> OutputError:
-    return OutputError(f"{file}: damaged", fix="Delete it; what it held is done again")
+def _damaged(file: Place) -> OutputError:
+    return OutputError(f"{file.name}: damaged", fix="Delete it; what it held is done again")

@@ -70,7 +70,8 @@ def run(
         try:
             trainer.fit(task, datamodule=data, ckpt_path=checkpoint, weights_only=False)
         except SystemExit as stop:  # how Lightning answers Ctrl-C
-            messages.print("stopped in training; go on from the last finished epoch with --resume")
+            if progress:
+                messages.print("stopped in training; go on from the last finished epoch with --resume")
             raise KeyboardInterrupt from stop
     return trainer
 
@@ -156,9 +157,8 @@ def _callbacks(settings: FitConfig, out: Path, score: str, progress: bool) -> li
     ]
     if settings.ema_decay > 0:
         callbacks.append(averaged_weights(settings.ema_decay))
-    callbacks += (
-        [TQDMProgressBar(leave=False)] if progress and messages.is_terminal else []
-    )  # a log gets the lines alone
+    if progress and messages.is_terminal:  # a log gets the lines alone
+        callbacks.append(TQDMProgressBar(leave=False))
     return [*callbacks, *([_EpochLine(score)] if progress else [])]
 
 

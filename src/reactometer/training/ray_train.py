@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import logging
 import shutil
 import signal
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from socket import create_connection
 from threading import Event, Thread, current_thread, main_thread
 from typing import Any
 
+from reactometer.cluster import connect
 from reactometer.config import Config, TrainingConfig, load_config
 from reactometer.console import messages
 from reactometer.data.sources import open_data
@@ -26,8 +25,6 @@ RAY, SAID = "ray", "messages.txt"
 
 LOOKED_S = 0.5
 """How often it is looked at."""
-
-CONNECT_S = 10.0
 
 
 def train_on_ray(
@@ -46,19 +43,20 @@ def train_on_ray(
 
     Args:
         config: a TOML file, or a configuration made in Python.
-        address: of a cluster; "auto" finds one that runs on this machine, "local" starts one for this training.
+        address: of a cluster, see :func:`reactometer.cluster.connect`.
         overrides, resume, overwrite, progress: as of ``train``.
 
     Raises:
-        ConfigError: Ray is not installed, there is no such cluster, or it is too small.
+        ClusterError: Ray is not installed, there is no such cluster, or it is lost.
+        ConfigError: the cluster is too small.
         ReactometerError: all else that ``train`` raises.
     """
     if not isinstance(config, Config):
         config = load_config(Path(config), overrides)
     goes_by(config.model)
     out = claim((config.training.out or Path("runs/run")).absolute(), MODEL, resume=resume, overwrite=overwrite)
-    with _cluster(address) as resources:
-        workers, on_gpu = _workers(config.training, resources)
+    with connect(address):
+        workers, on_gpu = _workers(config.training)
         prepared = open_data(config.data, config.prepare, progress=progress)
         data = config.data.model_copy(update={"path": prepared.folder.absolute()})
         training = config.training.model_copy(update={"out": out})
@@ -68,8 +66,11 @@ def train_on_ray(
     return out / MODEL
 
 
-def _workers(settings: TrainingConfig, resources: dict[str, float]) -> tuple[int, bool]:
+def _workers(settings: TrainingConfig) -> tuple[int, bool]:
     """How many workers train, and whether each has a GPU; all GPUs of the cluster where nothing else is asked for."""
+    import ray
+
+    resources: dict[str, float] = ray.cluster_resources()
     on_gpu = settings.accelerator != "cpu" and resources.get("GPU", 0.0) >= 1.0
     devices, nodes = count_processes(settings)
     if settings.devices == "auto" and on_gpu:
@@ -148,25 +149,3 @@ def _told(file: Path) -> Iterator[None]:
     finally:
         ended.set()
         teller.join()
-
-
-@contextmanager
-def _cluster(address: str) -> Iterator[dict[str, float]]:
-    """Join a Ray cluster, or start one; gives what it has of each resource."""
-    try:
-        import ray
-        import ray.train
-    except ImportError as error:
-        raise ConfigError("Ray is not installed", fix="pip install 'reactometer[ray]'") from error
-    fix = "Give the address of one that runs, 'auto' to find it, or 'local' to start one here"
-    try:
-        host, _, port = address.removeprefix("ray://").rpartition(":")
-        if host:  # Ray itself would try for minutes
-            create_connection((host, int(port)), timeout=CONNECT_S).close()
-        ray.init(address=address, logging_level=logging.ERROR, log_to_driver=False, include_dashboard=False)
-    except (OSError, ValueError) as error:
-        raise ConfigError(f"no Ray cluster at '{address}'", got=error, fix=fix) from error
-    try:
-        yield ray.cluster_resources()
-    finally:
-        ray.shutdown()

@@ -1,0 +1,68 @@
+"""One process at a time in a run's folder: a lock on a disk, a lease in an object store, which has no locks."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from threading import Event, Thread
+from uuid import uuid4
+
+from filelock import FileLock, Timeout
+
+from reactometer.errors import OutputError
+from reactometer.runs.places import Place
+
+LOCK = ".lock"
+RENEWED_S, LAPSED_S, SETTLED_S = 15.0, 60.0, 2.0
+"""A lease is renewed so often, has lapsed when it is so old (its holder was killed), and is looked at once more so long
+after it was taken: of two that take it in one moment, the later one has it. Our choice."""
+
+
+@contextmanager
+def alone(folder: Place) -> Iterator[None]:
+    """Be the only process in a run's folder.
+
+    Raises:
+        OutputError: another one is there; in an object store, or was so until less than a minute ago.
+    """
+    if folder.is_remote:
+        with _lease(folder.beside(LOCK), _taken(folder, f"Wait for it, or, where it was killed, {LAPSED_S:.0f} s")):
+            yield
+        return
+    try:
+        with FileLock(Path(folder.name) / LOCK, timeout=0):
+            yield
+    except Timeout as error:
+        raise _taken(folder, "Wait for it") from error
+
+
+def _taken(folder: Place, wait: str) -> OutputError:
+    return OutputError(f"{folder.name}: another process is at work in it", fix=f"{wait}, or name another folder")
+
+
+@contextmanager
+def _lease(lock: Place, taken: OutputError) -> Iterator[None]:
+    own, over = uuid4().hex.encode(), Event()
+    if lock.is_file() and time.time() - lock.about()[1] / 1e9 < LAPSED_S:
+        raise taken
+
+    def renew() -> None:
+        while not over.wait(RENEWED_S):
+            with suppress(OSError):  # a store that is away for a moment: the next time will do
+                if lock.read() == own:
+                    lock.write(own)
+
+    lock.write(own)
+    time.sleep(SETTLED_S)
+    if lock.read() != own:
+        raise taken
+    renewing = Thread(target=renew, daemon=True)
+    renewing.start()
+    try:
+        yield
+    finally:
+        over.set()
+        renewing.join()
+        lock.delete()

@@ -1,0 +1,171 @@
+"""Runs on a real Ray cluster: two nodes on this machine, each of its own processes with a store of its own."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from dataclasses import replace
+from pathlib import Path
+from threading import Thread
+from typing import Any
+
+import pandas as pd
+import pytest
+
+from reactometer.errors import ClusterError
+from reactometer.runs import ray_data
+from reactometer.runs.places import place
+from reactometer.runs.run import Workers, predict_folder
+from reactometer.runs.store import DONE, FAILED_FILE, INDEX_FILE
+
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(sys.platform != "linux", reason="processes are looked up in /proc"),
+]
+NODE = {"num_cpus": 1, "num_gpus": 1, "object_store_memory": 100_000_000, "include_dashboard": False}
+
+
+@pytest.fixture
+def two_nodes(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
+    """A cluster; ``address`` is its head's, ``second`` the node that may be killed."""
+    from ray.cluster_utils import Cluster
+
+    monkeypatch.setenv("RAY_AUTH_MODE", "disabled")
+    nodes = Cluster()
+    nodes.add_node(**NODE)
+    nodes.second = nodes.add_node(**NODE)
+    yield nodes
+    nodes.shutdown()
+
+
+def test_a_run_on_a_cluster_is_the_run_on_this_machine(
+    two_nodes: Any, videos: Path, tmp_path: Path, check_run: Callable[..., None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A relative path means the same to nodes that work in another folder, and what is done is not done again."""
+    monkeypatch.chdir(videos.parent)
+    workers = Workers(ray=two_nodes.address, gpus=0.5)  # GPUs that nodes say they have: a matter of who runs where
+    result = predict_folder([videos.name], tmp_path / "out", device="cpu", workers=workers, progress=False)
+    assert (result.n_files, result.n_computed, len(result.failures)) == (7, 6, 1)
+    check_run(tmp_path / "out", videos, videos.name)
+    reason = pd.read_csv(tmp_path / "out" / FAILED_FILE)["reason"][0]
+    assert f"cannot read {videos.name}/b/broken.mp4" in reason
+    again = predict_folder([videos.name], tmp_path / "out", device="cpu", workers=Workers(1), progress=False)
+    assert (again.n_computed, again.n_before) == (0, 6)
+
+
+def test_from_a_store_into_it_on_a_cluster(
+    bucket: str, two_nodes: Any, put: Callable[[Path, str], str], videos: Path, check_run: Callable[..., None]
+) -> None:
+    source = put(videos, "clips")
+    workers = Workers(ray=two_nodes.address)
+    predict_folder([source], f"{bucket}/out", device="cpu", workers=workers, progress=False)
+    check_run(f"{bucket}/out", videos, source)
+
+
+def test_a_node_is_killed_in_mid_run_and_the_run_completes(
+    two_nodes: Any,
+    many: Path,
+    tmp_path: Path,
+    check_run: Callable[..., None],
+    wait_for: Callable[[Callable[[], bool]], None],
+) -> None:
+    done = tmp_path / "out" / DONE
+
+    def kill() -> None:
+        wait_for(lambda: done.is_dir() and len(list(done.iterdir())) >= 5)
+        left.append(40 - len(list(done.iterdir())))
+        two_nodes.remove_node(two_nodes.second, allow_graceful=False)
+
+    left: list[int] = []
+    killing = Thread(target=kill)
+    killing.start()
+    result = predict_folder([many], tmp_path / "out", workers=Workers(ray=two_nodes.address), progress=False)
+    killing.join()
+    assert left[0] > 10  # it was in mid-run
+    assert (result.n_computed, result.failures) == (40, {})
+    check_run(tmp_path / "out", many)
+
+
+def test_a_file_that_kills_its_process_costs_no_other_its_result(many: Path, tmp_path: Path) -> None:
+    """Whoever has the file open is killed, as a decoder with a fault would; of two files a task, both are in danger."""
+    from reactometer.data.simulate import simulate
+
+    simulate(tmp_path / "long", n_clips=4, duration_s=30.0, workers=1)
+    shutil.copy(next((tmp_path / "long").rglob("*.mp4")), many / "5.mp4")
+    over = False
+
+    def kill() -> None:
+        while not over:
+            for opened in Path("/proc").glob("[0-9]*/fd/*"):
+                process = opened.parents[1]
+                with suppress(OSError):  # it has ended meanwhile
+                    if opened.readlink() == many / "5.mp4" and b"MapWorker" in (process / "cmdline").read_bytes():
+                        os.kill(int(process.name), signal.SIGKILL)
+            time.sleep(0.02)
+
+    killing = Thread(target=kill)
+    killing.start()
+    try:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(ray_data, "MOST_TASKS", 20)
+            result = predict_folder([many], tmp_path / "out", workers=Workers(2, "local"), progress=False)
+    finally:
+        over = True
+        killing.join()
+    assert list(result.failures) == [str(many / "5.mp4")]
+    assert "the process that read it died" in result.failures[str(many / "5.mp4")]
+    index = pd.read_parquet(tmp_path / "out" / INDEX_FILE)
+    assert len(index) == len(set(index["sha256"])) == 39
+
+
+def test_a_node_that_sees_another_folder_or_version_says_so(
+    videos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def elsewhere(order: Any, *arguments: Any) -> Iterator[None]:
+        return run_jobs(replace(order, out=place(tmp_path / "elsewhere")), *arguments)
+
+    run_jobs = ray_data.run_jobs
+    monkeypatch.setattr(ray_data, "run_jobs", elsewhere)
+    with pytest.raises(
+        ClusterError, match=r"local: the cluster gave up: .*elsewhere: the machine \S+ does not see the run there"
+    ):
+        predict_folder([videos / "a"], tmp_path / "out", workers=Workers(1, "local"), progress=False)
+
+
+def _works_for(process: Path, mark: str) -> bool:
+    """Whether a process was started from one with this in its environment; Ray's two agents look on for a minute."""
+    with suppress(OSError):
+        return (
+            mark.encode() in (process / "environ").read_bytes() and b"Agent" not in (process / "cmdline").read_bytes()
+        )
+    return False
+
+
+@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGKILL])
+def test_a_cluster_that_was_started_for_a_run_ends_with_it(
+    how: signal.Signals, many: Path, tmp_path: Path, wait_for: Callable[[Callable[[], bool]], None]
+) -> None:
+    script = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); "
+    script += "from reactometer.cli import main; main()"
+    command = [sys.executable, "-c", script, "predict", str(many), "--out", str(tmp_path / "out"), "--engine", "ray"]
+    process = subprocess.Popen(command, stderr=subprocess.DEVNULL, env={**os.environ, "STARTED_BY": str(tmp_path)})
+    done = tmp_path / "out" / DONE
+    wait_for(lambda: done.is_dir() and any(done.iterdir()))
+    process.send_signal(how)
+    assert process.wait(60) == (130 if how == signal.SIGINT else -signal.SIGKILL)
+    wait_for(lambda: not any(_works_for(one, str(tmp_path)) for one in Path("/proc").glob("[0-9]*")))
+
+
+def test_a_cluster_that_is_not_there_is_told_at_once(videos: Path, tmp_path: Path) -> None:
+    for address in ("127.0.0.1:9", "ray://127.0.0.1:9"):
+        with pytest.raises(ClusterError, match=r"no Ray cluster answers: .*Connection refused.*ray start --head"):
+            predict_folder([videos], tmp_path / "out", workers=Workers(ray=address), progress=False)
+    assert not (tmp_path / "out").exists()
+    with pytest.raises(ClusterError, match="Invalid address format"):
+        predict_folder([videos], tmp_path / "out", workers=Workers(ray="cluster"), progress=False)
