@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import shutil
+import signal
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from threading import Event, Thread
+from threading import Event, Thread, current_thread, main_thread
 from typing import Any
 
 from reactometer.cluster import connect
@@ -91,7 +92,7 @@ def _fit(out: Path, workers: int, on_gpu: bool, job: dict[str, Any]) -> None:
     from ray.train.torch import TorchTrainer
     from ray.train.v2.api.exceptions import TrainingFailedError
 
-    folder = out / RAY
+    folder, usual = out / RAY, signal.getsignal(signal.SIGINT)
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
     scaling = ScalingConfig(num_workers=workers, use_gpu=on_gpu)
@@ -102,7 +103,12 @@ def _fit(out: Path, workers: int, on_gpu: bool, job: dict[str, Any]) -> None:
     except TrainingFailedError as error:
         known = [one for one in _causes(error) if isinstance(one, ReactometerError)]
         raise known[0] if known else error from None
+    except SystemExit as stop:  # how Ray Train answers Ctrl-C
+        messages.print("stopped in training; go on from the last finished epoch with --resume")
+        raise KeyboardInterrupt from stop
     finally:
+        if current_thread() is main_thread():
+            signal.signal(signal.SIGINT, usual)  # Ray Train leaves its own there
         shutil.rmtree(folder, ignore_errors=True)
 
 
