@@ -26,6 +26,7 @@ from reactometer.runs.store import DONE, FAILED_FILE, INDEX_FILE
 
 pytestmark = [
     pytest.mark.slow,
+    pytest.mark.xdist_group("ray"),  # one cluster at a time
     pytest.mark.skipif(sys.platform != "linux", reason="processes are looked up in /proc"),
 ]
 NODE = {"num_cpus": 1, "num_gpus": 1, "object_store_memory": 100_000_000, "include_dashboard": False}
@@ -96,7 +97,7 @@ def test_a_file_that_kills_its_process_costs_no_other_its_result(many: Path, tmp
     """Whoever has the file open is killed, as a decoder with a fault would; of two files a task, both are in danger."""
     from reactometer.data.simulate import simulate
 
-    simulate(tmp_path / "long", n_clips=4, duration_s=30.0, workers=1)
+    simulate(tmp_path / "long", n_clips=4, duration_s=10.0, workers=1)
     shutil.copy(next((tmp_path / "long").rglob("*.mp4")), many / "5.mp4")
     over = False
 
@@ -154,9 +155,11 @@ def test_a_cluster_that_was_started_for_a_run_ends_with_it(
     script = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); "
     script += "from reactometer.cli import main; main()"
     command = [sys.executable, "-c", script, "predict", str(many), "--out", str(tmp_path / "out"), "--engine", "ray"]
-    process = subprocess.Popen(command, stderr=subprocess.DEVNULL, env={**os.environ, "STARTED_BY": str(tmp_path)})
+    with (tmp_path / "said.txt").open("w") as said:
+        process = subprocess.Popen(command, stderr=said, env={**os.environ, "STARTED_BY": str(tmp_path)})
     done = tmp_path / "out" / DONE
-    wait_for(lambda: done.is_dir() and any(done.iterdir()))
+    wait_for(lambda: process.poll() is not None or (done.is_dir() and any(done.iterdir())))
+    assert process.poll() is None, (tmp_path / "said.txt").read_text()
     process.send_signal(how)
     assert process.wait(60) == (130 if how == signal.SIGINT else -signal.SIGKILL)
     wait_for(lambda: not any(_works_for(one, str(tmp_path)) for one in Path("/proc").glob("[0-9]*")))

@@ -122,6 +122,22 @@ def test_a_search_keeps_its_trials_failed_ones_too_and_goes_on(
         search(toml, SPACE, out, [*given, "training.epochs=3"], trials=12, progress=False)
 
 
+@pytest.mark.parametrize(("hidden", "first"), [("16,48", True), ("16,32", False)])
+def test_the_first_trial_is_the_configuration_itself_where_it_is_in_the_space(
+    hidden: str,
+    first: bool,
+    toml: Path,
+    prepared: PreparedSet,
+    tmp_path: Path,
+    scored: Callable[[Callable[[float], float]], None],
+) -> None:
+    scored(lambda rate: rate)
+    space = ["training.learning_rate=1e-4..1e-2:log", f"model.hidden={hidden}"]
+    given = [f"data.path={prepared.folder}", "training.learning_rate=3e-3", "model.hidden=48"]
+    found = search(toml, space, tmp_path / "out", given, trials=1, progress=False)
+    assert (found.best.score == 3e-3) is first
+
+
 def test_a_killed_trial_is_done_again_and_finished_ones_count(
     toml: Path, prepared: PreparedSet, tmp_path: Path, scored: Callable[[Callable[[float], float]], None]
 ) -> None:

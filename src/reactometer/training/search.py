@@ -66,9 +66,10 @@ def search(
 ) -> SearchResult:
     """Train with other values of some keys, trial by trial, and keep those with the best score on val.
 
-    Values are drawn by a tree-structured Parzen estimator, seeded by ``training.seed``; a trial whose score is below
-    the median of the others' at the same epoch is broken off. The test split is never looked at. A second call goes on
-    with what the first one has done; a trial that was killed is done again.
+    The first trial has the configuration's own values, where they are in the space; others are drawn by a
+    tree-structured Parzen estimator, seeded by ``training.seed``; a trial whose score is below the median of the
+    others' at the same epoch is broken off. The test split is never looked at. A second call goes on with what the
+    first one has done; a trial that was killed is done again.
 
     Args:
         config: a TOML file.
@@ -155,6 +156,9 @@ def _open_study(job: _Job, base: Config) -> Study:
         study_name="search", storage=storage, load_if_exists=True, direction="maximize", pruner=pruner
     )
     study.sampler = optuna.samplers.TPESampler(seed=base.training.seed + len(study.trials))
+    own = {one.key: value for one in job.space if (value := one.own(base)) is not None}
+    if not study.trials and len(own) == len(job.space):
+        study.enqueue_trial(own)  # what is to be bettered
     for stale in study.get_trials(states=(TrialState.RUNNING,)):
         shutil.rmtree(job.out / TRIALS / f"{stale.number:04d}", ignore_errors=True)
         study.enqueue_trial(stale.params)

@@ -5,8 +5,9 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from reactometer.config import Config
 from reactometer.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -31,6 +32,12 @@ class Range:
         """What must be possible: its ends, as overrides."""
         return f"{self.key}={self.low!r}", f"{self.key}={self.high!r}"
 
+    def own(self, config: Config) -> float | None:
+        """What a configuration has, where that is among what is tried."""
+        value = _value(config, self.key)
+        is_number = isinstance(value, int | float) and not isinstance(value, bool)
+        return value if is_number and self.low <= value <= self.high else None
+
     def draw(self, trial: BaseTrial) -> str:
         """The value for one trial, as an override."""
         if isinstance(self.low, int) and isinstance(self.high, int):
@@ -50,6 +57,11 @@ class Choice:
         """What must be possible: each of them, as overrides."""
         return tuple(f"{self.key}={value}" for value in self.values)
 
+    def own(self, config: Config) -> str | None:
+        """What a configuration has, where that is among what is tried."""
+        value = str(_value(config, self.key))
+        return value if value in self.values else None
+
     def draw(self, trial: BaseTrial) -> str:
         """The value for one trial, as an override."""
         return f"{self.key}={trial.suggest_categorical(self.key, self.values)}"
@@ -68,6 +80,11 @@ def parse_space(texts: Sequence[str]) -> tuple[Range | Choice, ...]:
     if twice := [key for key in keys if keys.count(key) > 1]:
         raise ConfigError(f"'{twice[0]}' is searched over twice", fix="Give each key once")
     return space
+
+
+def _value(config: Config, key: str) -> Any:
+    section, _, name = key.partition(".")
+    return getattr(getattr(config, section), name)
 
 
 def _parse(text: str) -> Range | Choice:
