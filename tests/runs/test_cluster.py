@@ -51,6 +51,9 @@ def test_a_run_on_a_cluster_is_the_run_on_this_machine(
     """A relative path means the same to nodes that work in another folder, and what is done is not done again."""
     monkeypatch.chdir(videos.parent)
     workers = Workers(ray=two_nodes.address, gpus=0.5)  # GPUs that nodes say they have: a matter of who runs where
+    both = [videos.name, str(videos / "a" / "0.mp4")]
+    twice = predict_folder(both, tmp_path / "twice", device="cpu", workers=workers, progress=False)
+    assert (twice.n_files, twice.n_computed) == (8, 6)
     result = predict_folder([videos.name], tmp_path / "out", device="cpu", workers=workers, progress=False)
     assert (result.n_files, result.n_computed, len(result.failures)) == (7, 6, 1)
     check_run(tmp_path / "out", videos, videos.name)

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from importlib.metadata import version
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
@@ -37,11 +37,13 @@ WAITED_ROWS = 4  # taken at a time from a stream that runs in the cluster
 
 def hash_files(sources: Sequence[Source]) -> Iterator[Source]:
     """The files with their hashes, in any order, by the cluster; see :func:`reactometer.runs.sources.hash_file`."""
-    left = {place(source.path).absolute().name: source for source in sources}
-    rows = [{**vars(source), "path": path} for path, source in left.items()]
+    left: dict[str, list[Source]] = {}  # a file may have been named in more than one way
+    for source in sources:
+        left.setdefault(place(source.path).absolute().name, []).append(source)
+    rows = [{**vars(own[0]), "path": path} for path, own in left.items()]
     for row in _rows(lambda: _dataset(rows).map(_hash_row)):
-        yield replace(Source(**row), path=left.pop(row["path"]).path)
-    yield from map(hash_file, left.values())  # what the cluster lost
+        yield from (replace(Source(**row), path=one.path) for one in left.pop(row["path"]))
+    yield from map(hash_file, chain.from_iterable(left.values()))  # what the cluster lost
 
 
 def run_jobs(
