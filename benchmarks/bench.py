@@ -28,6 +28,7 @@ BENCHMARKS = (
     "predicting",
     "preparing",
     "scaling",
+    "costs",
     "engines",
     "training",
     "heads",
@@ -38,7 +39,7 @@ BENCHMARKS = (
 )
 PACKAGES = ("reactometer", "numpy", "torch", "opencv-python-headless", "av", "onnxruntime", "openvino", "lightning")
 BAR = re.compile(r"^bar: (?P<name>[^:]+): (?P<value>.+) \(asked: (?P<limit>.+)\): (?P<result>met|NOT MET)\s*$", re.M)
-READ_VIDEO = ("predicting", "engines", "starting")
+READ_VIDEO = ("predicting", "costs", "engines", "starting")
 
 
 def main() -> None:
