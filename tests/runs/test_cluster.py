@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -27,7 +26,7 @@ from reactometer.runs.store import DONE, FAILED_FILE, INDEX_FILE
 
 pytestmark = [
     pytest.mark.slow,
-    pytest.mark.xdist_group("ray"),  # one cluster at a time
+    pytest.mark.cluster,
     pytest.mark.skipif(sys.platform != "linux", reason="processes are looked up in /proc"),
 ]
 NODE = {"num_cpus": 1, "num_gpus": 1, "object_store_memory": 100_000_000, "include_dashboard": False}
@@ -35,16 +34,12 @@ NODE = {"num_cpus": 1, "num_gpus": 1, "object_store_memory": 100_000_000, "inclu
 
 @pytest.fixture
 def two_nodes(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
-    """A cluster; ``address`` is its head's, ``client`` that for clients, ``second`` the node that may be killed."""
+    """A cluster; ``address`` is its head's, ``second`` the node that may be killed."""
     from ray.cluster_utils import Cluster
 
     monkeypatch.setenv("RAY_AUTH_MODE", "disabled")
     nodes = Cluster()
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    nodes.add_node(**NODE, ray_client_server_port=port)
-    nodes.client = f"ray://127.0.0.1:{port}"
+    nodes.add_node(**NODE)
     nodes.second = nodes.add_node(**NODE)
     yield nodes
     nodes.shutdown()
@@ -71,9 +66,8 @@ def test_a_run_on_a_cluster_is_the_run_on_this_machine(
 def test_from_a_store_into_it_on_a_cluster(
     bucket: str, two_nodes: Any, put: Callable[[Path, str], str], videos: Path, check_run: Callable[..., None]
 ) -> None:
-    """By a client, which is no part of the cluster."""
     source = put(videos, "clips")
-    workers = Workers(ray=two_nodes.client)
+    workers = Workers(ray=two_nodes.address)
     predict_folder([source], f"{bucket}/out", device="cpu", workers=workers, progress=False)
     check_run(f"{bucket}/out", videos, source)
 

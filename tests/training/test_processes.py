@@ -148,9 +148,7 @@ def test_a_kill_while_a_checkpoint_is_written_leaves_the_last_one(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    "starter", ["Lightning", "torchrun", pytest.param("Ray", marks=pytest.mark.xdist_group("ray"))]
-)
+@pytest.mark.parametrize("starter", ["Lightning", "torchrun", pytest.param("Ray", marks=pytest.mark.cluster)])
 def test_two_processes_reach_the_weights_of_one(starter: str, steady: Path, tmp_path: Path) -> None:
     alone, shared = tmp_path / "alone", tmp_path / "shared"
     train(load_config(steady, [f"training.out={alone}"]), progress=False)
