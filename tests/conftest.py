@@ -196,7 +196,7 @@ def wait_for() -> Callable[[Callable[[], bool]], None]:
     """Waits until something is so, and fails where it does not come to be."""
 
     def wait_for(reached: Callable[[], bool]) -> None:
-        deadline = time.monotonic() + 60
+        deadline = time.monotonic() + 120
         while not reached():
             assert time.monotonic() < deadline
             time.sleep(0.05)
