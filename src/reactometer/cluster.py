@@ -23,7 +23,7 @@ def connect(address: str, processors: int | None = None) -> Iterator[None]:
     Args:
         address: "local" starts one on this machine; "auto" is the one that runs on it, or that ``$RAY_ADDRESS`` names;
             ``HOST:PORT`` and ``ray://HOST:PORT`` name one.
-        processors: what a cluster started here has; default: all that this process may use.
+        processors: what a cluster started here has; default: all of the machine.
 
     Raises:
         ClusterError: Ray is not installed, or the cluster does not answer.
@@ -31,11 +31,10 @@ def connect(address: str, processors: int | None = None) -> Iterator[None]:
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     try:
         import ray
-        import ray.data
+        import ray.data  # the minimal Ray lacks what it needs
     except ImportError as error:
         raise ClusterError("Ray is not installed", fix="pip install 'reactometer[ray]'") from error
-    own = {"num_cpus": processors, "object_store_memory": OBJECT_STORE_BYTES}
-    own |= {"include_dashboard": False}
+    own = {"num_cpus": processors, "object_store_memory": OBJECT_STORE_BYTES, "include_dashboard": False}
     try:
         _knock(address)
         ray.init(address, log_to_driver=False, logging_level=logging.ERROR, **own if address == LOCAL else {})

@@ -97,6 +97,14 @@ def test_one_process_at_a_time_is_at_work_in_a_store(bucket: str, monkeypatch: p
     with lease.alone(folder):
         assert folder.beside(lease.LOCK).read() != b"of one that was killed"
     assert folder.names() == []
+    with lease.alone(folder):
+        folder.beside(lease.LOCK).write(b"of one that came when it had lapsed")
+    assert folder.names() == [lease.LOCK]
+    folder.beside(lease.LOCK).delete()
+    monkeypatch.setattr("reactometer.runs.lease.time.sleep", lambda _: (_ for _ in ()).throw(KeyboardInterrupt()))
+    with pytest.raises(KeyboardInterrupt), lease.alone(folder):
+        pass
+    assert folder.names() == []  # Ctrl-C while it settles: nobody has to wait
 
 
 def test_what_is_no_place_is_told(bucket: str, videos: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -54,15 +54,17 @@ def _lease(lock: Place, taken: OutputError) -> Iterator[None]:
                 if lock.read() == own:
                     lock.write(own)
 
-    lock.write(own)
-    time.sleep(SETTLED_S)
-    if lock.read() != own:
-        raise taken
     renewing = Thread(target=renew, daemon=True)
-    renewing.start()
     try:
+        lock.write(own)
+        time.sleep(SETTLED_S)
+        if lock.read() != own:
+            raise taken
+        renewing.start()
         yield
     finally:
         over.set()
-        renewing.join()
-        lock.delete()
+        if renewing.ident:
+            renewing.join()
+        if lock.is_file() and lock.read() == own:  # else it has lapsed, and is somebody else's
+            lock.delete()

@@ -24,7 +24,6 @@ if TYPE_CHECKING:
 ENDPOINT_VARIABLES = ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL")
 """Where an S3-compatible server is that is not Amazon's, as Amazon's own tools take it; pyarrow does not."""
 
-
 QUERY = re.compile(r"\?\w+=[^?&/\s]*(&\w+=[^?&/\s]*)*$")
 
 
