@@ -84,6 +84,7 @@ def scored(monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable[[float], float
     """Puts a function of the learning rate in the place of a training."""
 
     def scored(function: Callable[[float], float]) -> None:
+        monkeypatch.setattr("reactometer.training.search_report.LEAST_TRIALS", 8)  # the picture has both its panels
         monkeypatch.setattr(module, "_score", lambda config, *_: function(config.training.learning_rate))
 
     return scored
