@@ -8,7 +8,8 @@ ReactometerError           anything a user can cause or mend
 ├── ModelError             a model folder is damaged, or does not fit what it is asked to do
 ├── ScoreError             a score is not defined on the clips given
 ├── OutputError            a result cannot be written where it was asked for
-└── ClusterError           a cluster cannot be had, or was lost
+├── ClusterError           a cluster cannot be had, or was lost
+└── RequestError           a service does not serve a request
 
 Every message is one line and says what, got, expected, and what to do next.
 """
@@ -17,6 +18,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable
+from typing import Any
 
 
 class ReactometerError(Exception):
@@ -61,6 +63,14 @@ class OutputError(ReactometerError):
 
 class ClusterError(ReactometerError):
     """A cluster cannot be had, or was lost."""
+
+
+class RequestError(ReactometerError):
+    """A service does not serve a request: the HTTP ``status``, and after how many seconds it may come again."""
+
+    def __init__(self, status: int, what: str, *, retry_s: int | None = None, **details: Any) -> None:
+        super().__init__(what, **details)
+        self.status, self.retry_s = status, retry_s
 
 
 def suggestion(name: str, known: Iterable[str]) -> str:

@@ -21,7 +21,7 @@ def write_elan(predictions: Sequence[Prediction], events: Sequence[Sequence[Even
     """Write an ELAN document (EAF 3.0): a tier of events and a tier of values for each emotion, and where no face is.
 
     The annotation of an event is its peak; the tier of values has one annotation a hop, since those of a tier must not
-    overlap. The media file is named by its address and relative to the document.
+    overlap. The media file is named by its address and relative to the document; one that is not here by its name.
 
     Args:
         predictions: of one file: one, or one a face; each face has tiers of its own, and is their participant.
@@ -81,7 +81,7 @@ def _shown_spans(windows: Sequence[Window]) -> list[tuple[float, float]]:
 def _add_header(root: ElementTree.Element, media: Path, document: Path) -> None:
     header = ElementTree.SubElement(root, "HEADER", {"MEDIA_FILE": "", "TIME_UNITS": "milliseconds"})
     described = {
-        "MEDIA_URL": media.resolve().as_uri(),
+        "MEDIA_URL": media.resolve().as_uri() if media.exists() else media.name,
         "MIME_TYPE": mimetypes.guess_type(media.name)[0] or "video/mp4",
     }
     folder = document.resolve().parent

@@ -12,6 +12,12 @@ from reactometer.records import Event, Prediction, Window
 DEFAULT_THRESHOLD = 0.5
 
 
+def check_threshold(threshold: float) -> None:
+    """Raise ConfigError for a threshold that is out of (0, 1]."""
+    if not 0.0 < threshold <= 1.0:
+        raise ConfigError("a threshold of events is an intensity", got=f"{threshold:g}", expected="above 0, at most 1")
+
+
 def find_events(prediction: Prediction, threshold: float = DEFAULT_THRESHOLD) -> list[Event]:
     """Every stretch of windows whose intensity of an emotion is at or above a threshold.
 
@@ -28,8 +34,7 @@ def find_events(prediction: Prediction, threshold: float = DEFAULT_THRESHOLD) ->
     Raises:
         ConfigError: a threshold out of its range.
     """
-    if not 0.0 < threshold <= 1.0:
-        raise ConfigError("a threshold of events is an intensity", got=f"{threshold:g}", expected="above 0, at most 1")
+    check_threshold(threshold)
     events = [
         event
         for place, label in enumerate(prediction.labels)

@@ -6,14 +6,32 @@ Every row says whose ``face`` it is of; the column is written where everybody is
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any
+
+from pydantic import TypeAdapter
 
 from reactometer.errors import OutputError
 from reactometer.inference.events import find_events
 from reactometer.records import ENDS, Ends, Prediction
 
 ENDINGS = (".csv", ".parquet", ".json")
+
+
+@cache
+def _adapter() -> TypeAdapter[list[Prediction]]:
+    return TypeAdapter(list[Prediction])
+
+
+def dump_predictions(predictions: Sequence[Prediction]) -> bytes:
+    """Predictions as JSON, all that is in them."""
+    return _adapter().dump_json(list(predictions))
+
+
+def load_predictions(text: bytes) -> list[Prediction]:
+    """Predictions from JSON; raises ValueError for anything else."""
+    return _adapter().validate_json(text)
 
 
 def clip_rows(predictions: Sequence[Prediction]) -> list[dict[str, Any]]:

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
-from functools import partial
+from dataclasses import replace
 from pathlib import Path
 
-import cv2
 import torch
 
 from reactometer.config import PrepareConfig, parse_config
@@ -16,14 +14,13 @@ from reactometer.console import progress_bar
 from reactometer.data.batches import Item
 from reactometer.data.people import Moments, match_people, measure_people, recast
 from reactometer.data.prepare import settled
-from reactometer.errors import ConfigError, MediaError, ModelError, suggestion
+from reactometer.errors import ConfigError, ModelError, suggestion
 from reactometer.inference.cuts import Cut, Drawn, Scorer, in_batches, join_cuts, without_media
 from reactometer.inference.everyone import predict_everyone
 from reactometer.inference.refine import Baseline, check_span, parse_baseline, refine
 from reactometer.media.audio import is_audible
-from reactometer.media.faces import follow_face, load_detector
-from reactometer.media.stream import PART, Follower, WindowShape, stream_windows
-from reactometer.media.tracks import follow_faces
+from reactometer.media.reading import FACES, UNREADABLE, Reading, reason_of
+from reactometer.media.stream import PART, WindowShape
 from reactometer.models.encoders import FrameEncoder
 from reactometer.models.folder import LoadedModel, load_model
 from reactometer.models.scores import Score, average_scores
@@ -31,11 +28,6 @@ from reactometer.models.scoring import score_items
 from reactometer.models.showing import FaceMemory, encoded_clips, population
 from reactometer.records import Prediction, PreparedClip, Window
 from reactometer.weights import STARTER
-
-UNREADABLE = (MediaError, cv2.error, MemoryError)
-
-FACES = ("one", "all")
-"""Whose faces are followed in a file: one person's, or everybody's."""
 
 MOST_THREADS = 8
 """Frames of a file that are searched for faces at a time: one more than PyTorch has threads, up to so many; none ahead
@@ -98,13 +90,13 @@ def predict(
     known = match_people(people or {}, paths)
     loaded = model if isinstance(model, LoadedModel) else load_model(model)
     settings = reading_of(loaded, faces, rate_hz)
-    job = _Job(settings, (PART, WindowShape(window_s, hop_s)) if timeline else (PART,), faces)
+    reading = Reading(settings, (PART, WindowShape(window_s, hop_s)) if timeline else (PART,), faces)
     with progress_bar("predicting", len(paths), progress) as advance:
-        moments = _measure_people(loaded.each, paths, known, job)
+        moments = _measure_people(loaded.each, paths, known, reading)
         predictions = []
         for path in paths:
             own = [moments.get((number, known.get(path, "")), {}) for number in range(len(loaded.each))]
-            predictions += [refine(one, smooth_s, rest) for one in _predict_file(loaded, path, own, job)]
+            predictions += [refine(one, smooth_s, rest) for one in _predict_file(loaded, path, own, reading)]
             advance()
     return predictions
 
@@ -139,22 +131,6 @@ def refuse_features(model: LoadedModel) -> None:
         )
 
 
-@dataclass(frozen=True)
-class _Job:
-    """How every file is read and cut."""
-
-    settings: PrepareConfig
-    shapes: tuple[WindowShape, ...]
-    faces: str = "one"
-
-    def windows(
-        self, path: str, shapes: Sequence[WindowShape], follow: Follower = follow_face
-    ) -> Iterator[tuple[WindowShape, PreparedClip]]:
-        detector, cores = load_detector(self.settings.detector), torch.get_num_threads()
-        threads = min(cores + 1, MOST_THREADS) if cores > 1 else 0
-        return stream_windows(Path(path), self.settings, detector, shapes, None, partial(follow, threads=threads))
-
-
 def _check_faces(faces: str, people: Mapping[str, str] | Mapping[Path, str] | None) -> None:
     if faces not in FACES:
         raise ConfigError("no such choice of faces", got=f"'{faces}'", fix=suggestion(faces, FACES))
@@ -168,20 +144,21 @@ def _check_faces(faces: str, people: Mapping[str, str] | Mapping[Path, str] | No
 
 
 def _measure_people(
-    members: Sequence[LoadedModel], paths: Sequence[str], people: Mapping[str, str], job: _Job
+    members: Sequence[LoadedModel], paths: Sequence[str], people: Mapping[str, str], reading: Reading
 ) -> dict[tuple[int, str], dict[str, Moments]]:
     """Mean and spread of each person's features over all their files, by member's number and person.
 
     Each file is read once for this, for all members that normalise per person.
     """
     normalising = [(number, member) for number, member in enumerate(members) if member.config.model.person_norm]
+    whole = replace(reading, shapes=(PART,), faces="one")
 
     def items() -> Iterator[tuple[tuple[int, str], Item]]:
         for path in (path for path in paths if normalising and path in people):
             with suppress(*UNREADABLE):  # told of when the file's turn comes
                 shown = [
                     ((number, people[path]), item)
-                    for _, clip in job.windows(path, [PART])
+                    for _, clip in whole.windows(Path(path), _threads())
                     for number, member in normalising
                     for item in encoded_clips(member.network, [clip], replace(member.sampling, draws=1))
                 ]
@@ -190,25 +167,44 @@ def _measure_people(
     return measure_people(items())
 
 
+def _threads() -> int:
+    cores = torch.get_num_threads()
+    return min(cores + 1, MOST_THREADS) if cores > 1 else 0
+
+
 def _predict_file(
-    model: LoadedModel, path: str, moments: Sequence[Mapping[str, Moments]], job: _Job
+    model: LoadedModel, path: str, moments: Sequence[Mapping[str, Moments]], reading: Reading
 ) -> list[Prediction]:
-    try:
-        return _score_file(model, path, moments, job)
-    except UNREADABLE as error:
-        return [Prediction(path, f"failed: {' '.join(str(error).split()) or type(error).__name__}", model.labels)]
-
-
-def _score_file(model: LoadedModel, path: str, moments: Sequence[Mapping[str, Moments]], job: _Job) -> list[Prediction]:
     score = make_scorer(model, moments)
-    if job.faces == "all":
-        windows = job.windows(path, job.shapes, follow_faces)
-        return predict_everyone(path, model, windows, job.shapes, score)
+    try:
+        return predict_windows(path, model, reading.windows(Path(path), _threads()), reading, score)
+    except UNREADABLE as error:
+        return [Prediction(path, f"failed: {reason_of(error)}", model.labels)]
+
+
+def predict_windows(
+    path: str,
+    model: LoadedModel,
+    windows: Iterable[tuple[WindowShape, PreparedClip]],
+    reading: Reading,
+    score: Scorer,
+) -> list[Prediction]:
+    """The prediction of a file as it is read, or one of each person in it.
+
+    Args:
+        path: as given.
+        model: whose scores these are.
+        windows: parts and windows of the file, from :meth:`reactometer.media.reading.Reading.windows`.
+        reading: how they were made.
+        score: gives the model's scores, see :func:`make_scorer`.
+    """
+    if reading.faces == "all":
+        return predict_everyone(path, model, windows, reading.shapes, score)
     parts, timeline = list[Cut](), list[Window]()
-    for some in in_batches(job.windows(path, job.shapes)):
+    for some in in_batches(windows):
         for (kind, clip), drawn in zip(some, score([clip for _, clip in some]), strict=True):
             cut = Cut(kind, clip, is_audible(clip.waveform), drawn)
-            if kind in job.shapes[1:]:
+            if kind in reading.shapes[1:]:
                 timeline.append(cut.as_window(model))
             if kind == PART:
                 parts.append(replace(cut, clip=without_media(clip)))

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator
 from itertools import chain, groupby
 from pathlib import Path
 
 import av.error
 import numpy as np
+import numpy.typing as npt
 from av.audio.frame import AudioFrame
 from av.audio.resampler import AudioResampler
 from av.audio.stream import AudioStream
@@ -62,11 +64,19 @@ def read_waveform(path: Path) -> FloatArray | None:
 
 def is_audible(waveform: FloatArray | None) -> bool:
     """Whether any 100 ms of a (S,) float32 waveform in [-1, 1] are louder than -60 dBFS."""
-    if waveform is None or not len(waveform):
-        return False
+    return waveform is not None and bool((_powers(waveform) > 10 ** (AUDIBLE_DBFS / 10)).any())
+
+
+def levels_db(waveform: FloatArray) -> list[float | None]:
+    """Level of each 100 ms of a (S,) float32 waveform in [-1, 1], dBFS of its mean square; None: digital silence."""
+    return [round(10 * math.log10(power), 1) if power else None for power in _powers(waveform).tolist()]
+
+
+def _powers(waveform: FloatArray) -> npt.NDArray[np.float64]:
     stretch = int(STRETCH_S * SOUND_RATE_HZ)
-    power = np.add.reduceat(np.square(waveform, dtype=np.float64), np.arange(0, len(waveform), stretch)) / stretch
-    return bool(power.max() > 10 ** (AUDIBLE_DBFS / 10))
+    starts = np.arange(0, len(waveform), stretch)
+    squares = np.square(waveform, dtype=np.float64)
+    return np.add.reduceat(squares, starts) / stretch if len(starts) else squares
 
 
 def check_gap(path: Path, what: str, end_s: float, next_s: float) -> None:

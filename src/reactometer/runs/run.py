@@ -116,7 +116,7 @@ def _stamp(model: Path, request: Request, device: str, engine: str) -> tuple[dic
     loaded = load_model(model, device, engine)
     stamp = {
         "reactometer": version("reactometer"),
-        "model": _model_sha256(model),
+        "model": model_sha256(model),
         "engine": loaded.engine,
         "detector": reading_of(loaded, request.faces, request.rate_hz).detector,
         **asdict(request),
@@ -155,7 +155,7 @@ def _work(folder: RunFolder, finished: Iterator[object], total: int, before: int
     folder.make_shards(1)
 
 
-def _model_sha256(folder: Path) -> str:
+def model_sha256(folder: Path) -> str:
     """Of the files that a model's numbers come from, members' among them; an exported engine's files say theirs."""
     files = sorted({file for kind in MODEL_FILES for file in folder.rglob(kind)})
     told = "\n".join(f"{file.relative_to(folder)} {sha256_of(file)}" for file in files)

@@ -13,11 +13,8 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import cache
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Any
-
-from pydantic import TypeAdapter
 
 from reactometer.errors import OutputError
 from reactometer.files import PART
@@ -39,11 +36,6 @@ THREADS = 16
 """Results that are read or deleted at a time: an object store takes long to answer, but many at once. Our choice."""
 
 TEXT = ("path", "sha256", "status", "state", "abstain", "problem")
-
-
-@cache
-def _predictions() -> TypeAdapter[list[Prediction]]:
-    return TypeAdapter(list[Prediction])
 
 
 @dataclass(frozen=True)
@@ -180,7 +172,7 @@ def claim_run(place: Place, stamp: Mapping[str, Any], *, everyone: bool) -> Iter
 def keep_result(place: Place, sha256: str, predictions: Sequence[Prediction]) -> None:
     """Write one content's result, whole or not at all; a failure apart from the others."""
     folder = place.beside(FAILED if predictions[0].failed else DONE)
-    folder.beside(f"{sha256}.json").write(_predictions().dump_json(list(predictions)))
+    folder.beside(f"{sha256}.json").write(formats.dump_predictions(predictions))
 
 
 def is_kept(place: Place, sha256: str) -> bool:
@@ -212,7 +204,7 @@ def _in_shards(clips: Place) -> set[str]:
 
 def _load_result(file: Place) -> list[Prediction]:
     try:
-        return _predictions().validate_json(file.read())
+        return formats.load_predictions(file.read())
     except ValueError as error:
         raise _damaged(file) from error
 

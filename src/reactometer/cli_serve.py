@@ -1,0 +1,110 @@
+"""The command that serves: the REST interface, the page, live."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from reactometer import printing_serve
+from reactometer.cli_evaluate import DeviceOption, EngineOption
+from reactometer.errors import ConfigError
+
+if TYPE_CHECKING:
+    from reactometer.models.folder import LoadedModel
+
+LOOPBACK = ("127.0.0.1", "localhost", "::1")
+
+
+def serve(
+    model: Annotated[
+        Path | None, typer.Option(help="A model folder; default: the starter model inside the package.")
+    ] = None,
+    host: Annotated[str, typer.Option(help="Address to listen on; 0.0.0.0: every one of this machine.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=0, max=65535, help="Port; 0: any that is free.")] = 8000,
+    data: Annotated[
+        Path | None, typer.Option(help="Folder of jobs, and of uploads until they are scored; default: in the cache.")
+    ] = None,
+    database: Annotated[
+        str | None,
+        typer.Option(
+            envvar="REACTOMETER_DATABASE",
+            help="Jobs elsewhere: postgresql+psycopg://USER:PASSWORD@HOST/NAME; default: SQLite in the folder.",
+        ),
+    ] = None,
+    keys: Annotated[
+        Path | None, typer.Option(help="File with a line NAME KEY a client; without it, everybody is let in.")
+    ] = None,
+    allow: Annotated[
+        list[Path] | None, typer.Option(help="Folder whose files clients may name by path; again for more.")
+    ] = None,
+    name: Annotated[
+        list[str] | None, typer.Option(help="Name under which browsers call it, behind a proxy; again for more.")
+    ] = None,
+    readers: Annotated[
+        int | None, typer.Option(min=1, help="Processes that read files; default: one a processor.")
+    ] = None,
+    queue: Annotated[int, typer.Option(min=1, help="Clips that wait; more are refused with 429.")] = 64,
+    per_client: Annotated[int, typer.Option(min=1, help="Of one client, waiting or under way.")] = 8,
+    max_mb: Annotated[float, typer.Option(min=0.01, help="Largest upload, megabytes.")] = 512,
+    max_seconds: Annotated[float, typer.Option(min=1, help="Longest clip, seconds.")] = 3600,
+    max_pixels: Annotated[int, typer.Option(min=1, help="Largest frame, pixels.")] = 4096 * 2304,
+    short: Annotated[float, typer.Option(min=0, help="Clips up to so many seconds are answered at once.")] = 30,
+    keep_hours: Annotated[float, typer.Option(min=0, help="Results are deleted after so long.")] = 24,
+    drain: Annotated[float, typer.Option(min=0, help="At the end, seconds for clips under way.")] = 30,
+    device: DeviceOption = "auto",
+    engine: EngineOption = "auto",
+) -> None:
+    """Serve predictions over HTTP, and a page to drop videos on: at http://127.0.0.1:8000, until Ctrl-C.
+
+    TLS is the proxy's in front of it. Needs the extra: pip install 'reactometer[serve]'.
+    """
+    try:
+        from reactometer.serving.limits import Limits, Settings
+        from reactometer.serving.run import run
+    except ImportError as error:
+        raise ConfigError(
+            "the service needs packages that are not installed", got=error.name, fix="pip install 'reactometer[serve]'"
+        ) from error
+    from reactometer.serving.gate import read_keys
+    from reactometer.weights import STARTER, cache_folder
+
+    limits = Limits(
+        body_bytes=round(max_mb * 1e6),
+        duration_s=max_seconds,
+        pixels=max_pixels,
+        short_s=short,
+        queue=queue,
+        per_client=per_client,
+        keep_s=3600 * keep_hours,
+        drain_s=drain,
+    )
+    settings = Settings(
+        data or cache_folder() / "serve",
+        database,
+        read_keys(keys) if keys else {},
+        tuple(allow or ()),
+        _names(host, name or []),
+        readers,
+        limits,
+    )
+    folder = model or STARTER
+    run(_load(folder, device, engine), folder, settings, host, port, printing_serve.print_serving)
+
+
+def _names(host: str, names: list[str]) -> tuple[str, ...]:
+    """Under these it answers; on this machine alone, pages of other names that lead here get nothing."""
+    own = LOOPBACK if host in LOOPBACK else ()
+    return (*own, *names) if own or names else ("*",)
+
+
+def _load(folder: Path, device: str, engine: str) -> LoadedModel:
+    """The model, its detector settled for all readers."""
+    from reactometer.inference.predictor import reading_of
+    from reactometer.models.folder import load_model
+
+    loaded = load_model(folder, device, engine)
+    settings = reading_of(loaded, "one", None)
+    return replace(loaded, config=loaded.config.model_copy(update={"prepare": settings}))

@@ -1,0 +1,1 @@
+"""Files and streams from afar -> intensities, over HTTP."""

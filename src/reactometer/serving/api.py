@@ -1,0 +1,199 @@
+"""The routes under /v1: predictions, and the model."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import shutil
+from contextlib import suppress
+from dataclasses import asdict
+from importlib.metadata import version
+from pathlib import Path, PurePosixPath
+from typing import Annotated, Any
+
+from fastapi import APIRouter, File, Form, Header, Query, Response, UploadFile
+from fastapi import Request as HttpRequest
+from fastapi.responses import JSONResponse
+from starlette.concurrency import run_in_threadpool
+
+from reactometer.errors import RequestError
+from reactometer.inference.events import DEFAULT_THRESHOLD, check_threshold
+from reactometer.inference.predictor import DEFAULT_HOP_S, DEFAULT_WINDOW_S
+from reactometer.runs.work import Request
+from reactometer.serving.desk import Work
+from reactometer.serving.document import Document
+from reactometer.serving.forms import FORMS, choose_form, file_name, render
+from reactometer.serving.jobs import DONE, FAILED, Job
+from reactometer.serving.service import Service
+
+LONGEST_NAME = 200
+"""Letters of a file's name that are kept."""
+
+_ERRORS: dict[int | str, dict[str, Any]] = {
+    status: {"description": what, "content": {"application/json": {"example": {"error": f"{what}."}}}}
+    for status, what in (
+        (400, "A setting is wrong"),
+        (401, "A key is wanted"),
+        (404, "There is no such prediction, or it is another client's"),
+        (406, "Nothing that is accepted can be sent"),
+        (409, "It is not done yet"),
+        (413, "The upload is too large"),
+        (422, "The clip cannot be read"),
+        (429, "Too many clips wait"),
+    )
+}
+_CONTENT: dict[str, Any] = {
+    "content": {media_type: {} for form in FORMS.values() for media_type in form.media_types[:1]}
+}
+_DOCUMENT: dict[int | str, dict[str, Any]] = {200: {"description": "Done.", **_CONTENT}}
+_LATER: dict[int | str, dict[str, Any]] = {202: {"model": Document, "description": "Under way; ask at `Location`."}}
+
+FormatQuery = Annotated[str | None, Query(description=f"json, {', '.join(FORMS)}; default: by `Accept`.")]
+FramesQuery = Annotated[bool, Query(description="With each frame looked at, and the face's box.")]
+AcceptHeader = Annotated[str, Header()]
+router = APIRouter()
+
+
+def service_of(request: HttpRequest) -> Service:
+    """The service that a request came to."""
+    return request.app.state.service  # type: ignore[no-any-return]
+
+
+@router.post("/v1/predictions", response_model=Document, responses={**_DOCUMENT, **_LATER, **_ERRORS})
+async def create_prediction(
+    request: HttpRequest,
+    file: Annotated[UploadFile | None, File(description="A video, or sound.")] = None,
+    path: Annotated[str | None, Form(description="Instead: a file of the service's, where it allows that.")] = None,
+    window_s: Annotated[float, Form(description="Length of the timeline's windows.")] = DEFAULT_WINDOW_S,
+    hop_s: Annotated[float, Form(description="From one window to the next.")] = DEFAULT_HOP_S,
+    rate_hz: Annotated[float | None, Form(description="Frames looked at per second; default: as in training.")] = None,
+    faces: Annotated[str, Form(description="one person, or all.")] = "one",
+    smooth_s: Annotated[float, Form(description="Smooth the timeline over so many seconds.")] = 0.0,
+    baseline: Annotated[str | None, Form(description="Subtract a stretch at rest, 0-3s, or running.")] = None,
+    threshold: Annotated[float, Form(description="Intensity of an event.")] = DEFAULT_THRESHOLD,
+    frames: FramesQuery = False,
+    format: FormatQuery = None,  # noqa: A002
+    accept: AcceptHeader = "*/*",
+    prefer: Annotated[str, Header(description="respond-async: do not wait for the answer.")] = "",
+) -> Response:
+    """Estimate the intensities of a clip. Short clips are answered at once, long ones by 202 and a Location."""
+    service, form = service_of(request), choose_form(format, accept)
+    order = Request(window_s, hop_s, rate_hz, faces, smooth_s, baseline or None)
+    service.desk.check_request(order)
+    check_threshold(threshold)
+    job_id, place = service.desk.new_place()
+    name, source = await _take(service, file, path, place)
+    job = Job(job_id, request.state.owner, name, str(source), {**asdict(order), "threshold": threshold})
+    try:
+        work = await run_in_threadpool(service.desk.add, job, request.state.client)
+    except BaseException:
+        place.unlink(missing_ok=True)
+        raise
+    if "respond-async" not in prefer:
+        await _wait(work, service.settings.limits.wait_s)
+    job = await run_in_threadpool(service.job, job_id, request.state.owner)
+    if job.status in (DONE, FAILED):
+        return await run_in_threadpool(_answer, service, job, form, frames)
+    document = await run_in_threadpool(service.document, job, frames=False)
+    return Response(
+        document.model_dump_json(),
+        202,
+        {"Location": f"/v1/predictions/{job_id}", "Retry-After": "1"},
+        media_type="application/json",
+    )
+
+
+@router.get("/v1/predictions/{prediction_id}", response_model=Document, responses={**_DOCUMENT, **_ERRORS})
+def read_prediction(
+    request: HttpRequest,
+    prediction_id: str,
+    frames: FramesQuery = False,
+    format: FormatQuery = None,  # noqa: A002
+    accept: AcceptHeader = "*/*",
+) -> Response:
+    """How far a clip is, and what came of it: as JSON, CSV, Parquet, ELAN, WebVTT, a picture, or in Hume's shape."""
+    service, form = service_of(request), choose_form(format, accept)
+    job = service.job(prediction_id, request.state.owner)
+    if form is not None and job.status not in (DONE, FAILED):
+        raise RequestError(409, "it is not done yet", got=job.status, retry_s=1, fix="JSON says how far it is")
+    return _answer(service, job, form, frames, told=True)
+
+
+@router.delete("/v1/predictions/{prediction_id}", status_code=204, responses={404: _ERRORS[404]})
+def delete_prediction(request: HttpRequest, prediction_id: str) -> Response:
+    """Give a clip up, or forget what came of it."""
+    service = service_of(request)
+    service.desk.delete(service.job(prediction_id, request.state.owner))
+    return Response(status_code=204)
+
+
+@router.get("/v1/model")
+def read_model(request: HttpRequest) -> dict[str, Any]:
+    """What the model estimates, how sure it is, where it comes from, and what this service takes."""
+    service = service_of(request)
+    model, limits = service.model, service.settings.limits
+    card = service.folder / "README.md"
+    return {
+        "reactometer": version("reactometer"),
+        "labels": list(model.labels),
+        "coverage": model.uncertainty.coverage if model.uncertainty else None,
+        "looks": model.network.looks,
+        "listens": model.network.listens,
+        "rate_hz": model.config.prepare.rate_hz,
+        "detector": model.config.prepare.detector,
+        "engine": model.engine,
+        "sha256": service.sha256,
+        "files": model.description.get("sha256", {}),
+        "card": card.read_text(encoding="utf-8") if card.is_file() else None,
+        "limits": {
+            "bytes": limits.body_bytes,
+            "seconds": limits.duration_s,
+            "pixels": limits.pixels,
+            "clips_per_client": limits.per_client,
+            "queue": limits.queue,
+            "kept_s": limits.keep_s,
+        },
+    }
+
+
+async def _take(service: Service, file: UploadFile | None, path: str | None, place: Path) -> tuple[str, Path]:
+    """The clip's name and file: the upload, kept, or a file of the service's own."""
+    if (file is None) == (path is None):
+        raise RequestError(400, "one clip is wanted", expected="a field 'file' with a video, or a field 'path'")
+    if file is not None:
+        try:
+            with place.open("wb") as out:
+                await run_in_threadpool(shutil.copyfileobj, file.file, out, 2**20)
+        except BaseException:
+            place.unlink(missing_ok=True)
+            raise
+        return _clean(file.filename or "clip"), place
+    source = Path(path or "").resolve()
+    if not any(source.is_relative_to(folder.resolve()) for folder in service.settings.allowed) or not source.is_file():
+        raise RequestError(
+            400, "there is no such file that may be named", expected="a file in a folder that the operator allows"
+        )
+    return _clean(source.name), source
+
+
+def _clean(name: str) -> str:
+    """A file's name without folders and without what no name should hold."""
+    own = PurePosixPath(name.replace("\\", "/")).name
+    return re.sub(r"[\x00-\x1f\x7f]", "", own)[-LONGEST_NAME:] or "clip"
+
+
+async def _wait(work: Work, most_s: float) -> None:
+    with suppress(TimeoutError):
+        await asyncio.wait_for(asyncio.shield(asyncio.wrap_future(work.told)), most_s)
+
+
+def _answer(service: Service, job: Job, form: Any, frames: bool, *, told: bool = False) -> Response:
+    """What there is of a job; ``told``: that it failed is no error, but the document's to say."""
+    if job.status == FAILED and (form is not None or not told):
+        return JSONResponse({"error": job.error, "id": job.id}, 422)
+    if form is None:
+        return Response(service.document(job, frames=frames).model_dump_json(), media_type="application/json")
+    threshold = float(job.request["threshold"])
+    content = render(form, service.desk.table.predictions(job.id), threshold)
+    disposition = f'attachment; filename="{file_name(form, job.name)}"'
+    return Response(content, headers={"Content-Disposition": disposition}, media_type=form.media_types[0])

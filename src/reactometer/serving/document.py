@@ -1,0 +1,159 @@
+"""A job -> the document that a client gets of it, as JSON."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import UTC, datetime
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from reactometer.inference.events import DEFAULT_THRESHOLD
+from reactometer.inference.formats import abstained, event_rows, frame_rows
+from reactometer.records import Ends, Prediction
+
+
+class _Record(BaseModel):
+    model_config = ConfigDict(frozen=True)
+
+
+class Intensity(_Record):
+    """One emotion's intensity, and its interval where the model gives such."""
+
+    value: float = Field(description="In [0, 1].", examples=[0.412])
+    low: float | None = Field(None, description="Low end of the interval, in [0, 1].", examples=[0.18])
+    high: float | None = Field(None, description="High end of the interval, in [0, 1].", examples=[0.64])
+
+
+Intensities = dict[str, Intensity]
+
+
+class TimelineWindow(_Record):
+    """A stretch of the clip; null intensities: nothing seen or heard that the model goes by."""
+
+    start_s: float = Field(examples=[0.0])
+    end_s: float = Field(examples=[2.0])
+    state: str = Field(description="face, or no_face: by the voice alone.", examples=["face"])
+    face_share: float = Field(description="Share of the sampled frames that show the face.", examples=[1.0])
+    intensities: Intensities | None
+
+
+class ClipEvent(_Record):
+    """A stretch over which an emotion is at or above the threshold."""
+
+    label: str = Field(examples=["Happiness"])
+    onset_s: float
+    peak_s: float
+    offset_s: float
+    peak: float
+    mean: float
+
+
+class SampledFrame(_Record):
+    """A frame that was looked at."""
+
+    time_s: float
+    state: str = Field(description="face, no_face or unreadable.", examples=["face"])
+    box: list[float] | None = Field(description="x, y, width, height; pixels.", examples=[[212.0, 80.5, 131.0, 170.0]])
+
+
+class ClipPrediction(_Record):
+    """What the model says of the clip, or of one person in it."""
+
+    face: int | None = Field(description="Whose, from 1, where everybody is followed.")
+    status: str = Field(description="ok, no face, no face or sound, no sound.", examples=["ok"])
+    duration_s: float | None = Field(examples=[9.96])
+    face_share: float | None = Field(examples=[0.98])
+    sound: bool | None = Field(description="Something is audible.")
+    abstain: str | None = Field(description="Reasons not to use the intensities.")
+    notes: list[str] = Field(description="What the model was not shown, and what was done to its values.")
+    intensities: Intensities | None
+    timeline: list[TimelineWindow]
+    events: list[ClipEvent]
+    frames: list[SampledFrame] | None = Field(None, description="Only with frames=true.")
+
+
+class VoiceLevel(_Record):
+    """Level of each stretch of sound, dBFS; null: digital silence."""
+
+    step_s: float = Field(examples=[0.1])
+    db: list[float | None] = Field(examples=[[-31.2, -28.0, None]])
+
+
+class Document(_Record):
+    """A clip, how far it is, and what came of it."""
+
+    model_config = ConfigDict(frozen=True, protected_namespaces=())
+
+    id: str
+    status: str = Field(description="queued, running, done or failed.", examples=["done"])
+    progress: float = Field(description="In [0, 1].")
+    name: str = Field(examples=["video.mp4"])
+    created: str
+    finished: str | None = None
+    error: str | None = Field(None, description="Why it failed.")
+    labels: list[str] = Field(examples=[["Anger", "Disgust", "Fear", "Happiness", "Sadness", "Surprise"]])
+    coverage: float | None = Field(None, description="Share of labels that the intervals are to hold.", examples=[0.9])
+    model_sha256: str
+    width_px: int | None = None
+    height_px: int | None = None
+    duration_s: float | None = None
+    voice_level: VoiceLevel | None = None
+    predictions: list[ClipPrediction] | None = None
+
+
+def describe(own: Prediction, threshold: float = DEFAULT_THRESHOLD, *, frames: bool = False) -> ClipPrediction:
+    """One prediction, with its events, and on demand its frames."""
+    sampled = [
+        SampledFrame(
+            time_s=row["time_s"],
+            state=row["state"],
+            box=None if row["box_x"] is None else [round(row[f"box_{side}"], 1) for side in _SIDES],
+        )
+        for row in (frame_rows([own]) if frames else [])
+    ]
+    kept = ClipEvent.model_fields
+    return ClipPrediction(
+        face=own.face,
+        status=own.status,
+        duration_s=rounded(own.duration_s),
+        face_share=rounded(own.face_share),
+        sound=own.has_sound,
+        abstain=abstained(own),
+        notes=list(own.notes),
+        intensities=_intensities(own.labels, own.intensities, own.intervals),
+        timeline=[
+            TimelineWindow(
+                start_s=round(window.start_s, 3),
+                end_s=round(window.end_s, 3),
+                state="face" if window.face_share else "no_face",
+                face_share=round(window.face_share, 3),
+                intensities=_intensities(own.labels, window.intensities, window.intervals),
+            )
+            for window in own.windows
+        ],
+        events=[ClipEvent(**{name: row[name] for name in kept}) for row in event_rows([own], threshold)],
+        frames=sampled if frames else None,
+    )
+
+
+def as_moment(seconds: float | None) -> str | None:
+    """Seconds since 1970 in ISO 8601, UTC."""
+    return None if seconds is None else datetime.fromtimestamp(seconds, UTC).isoformat(timespec="milliseconds")
+
+
+_SIDES = ("x", "y", "width", "height")
+
+
+def _intensities(labels: Sequence[str], values: Sequence[float] | None, intervals: Ends | None) -> Intensities | None:
+    if values is None:
+        return None
+    ends = intervals or ((None, None),) * len(labels)
+    return {
+        label: Intensity(value=round(value, 6), low=rounded(low, 6), high=rounded(high, 6))
+        for label, value, (low, high) in zip(labels, values, ends, strict=True)
+    }
+
+
+def rounded(value: float | None, digits: int = 3) -> float | None:
+    """To so many decimal places, where there is a value."""
+    return None if value is None else round(value, digits)

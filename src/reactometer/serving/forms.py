@@ -1,0 +1,129 @@
+"""Predictions of a clip -> what a client can ask for besides the document: tables, ELAN, subtitles, a picture."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path, PurePosixPath
+from tempfile import TemporaryDirectory
+
+from reactometer.errors import RequestError, suggestion
+from reactometer.inference.annotations import write_elan, write_subtitles
+from reactometer.inference.events import find_events
+from reactometer.inference.formats import timeline_columns, timeline_rows, with_face, write_table
+from reactometer.inference.hume import hume_json
+from reactometer.inference.timeline import draw_timeline
+from reactometer.records import Prediction
+
+Write = Callable[[Sequence[Prediction], float, Path], object]
+
+
+@dataclass(frozen=True)
+class Form:
+    """One form: its media types, the first is what is sent, and the end of its file's name."""
+
+    media_types: tuple[str, ...]
+    ending: str
+    write: Write
+
+
+def _table(predictions: Sequence[Prediction], threshold: float, path: Path) -> None:
+    columns = timeline_columns(predictions[0])
+    everyone = any(own.face is not None for own in predictions)
+    rows = timeline_rows([replace(own, path=_inert(own.path)) for own in predictions])
+    write_table(rows, with_face(columns) if everyone else columns, path)
+
+
+def _elan(predictions: Sequence[Prediction], threshold: float, path: Path) -> None:
+    write_elan(predictions, [find_events(own, threshold) for own in predictions], path)
+
+
+def _subtitles(predictions: Sequence[Prediction], threshold: float, path: Path) -> None:
+    write_subtitles(_only(predictions, "subtitles"), path)
+
+
+def _picture(predictions: Sequence[Prediction], threshold: float, path: Path) -> None:
+    draw_timeline(_only(predictions, "a picture"), path)
+
+
+def _hume(predictions: Sequence[Prediction], threshold: float, path: Path) -> None:
+    path.write_text(hume_json(predictions), encoding="utf-8")
+
+
+FORMS = {
+    "csv": Form(("text/csv",), "-timeline.csv", _table),
+    "parquet": Form(("application/vnd.apache.parquet", "application/x-parquet"), "-timeline.parquet", _table),
+    "elan": Form(("text/x-eaf+xml", "application/xml", "text/xml"), ".eaf", _elan),
+    "vtt": Form(("text/vtt",), ".vtt", _subtitles),
+    "png": Form(("image/png",), ".png", _picture),
+    "hume": Form(("application/vnd.hume.v0+json",), "-hume.json", _hume),
+}
+"""By the name that ``format`` takes."""
+
+JSON_TYPES = ("application/json", "application/*", "*/*")
+
+
+def choose_form(name: str | None, accept: str) -> Form | None:
+    """The form that is asked for, by name or else by what the client accepts; None: the document.
+
+    Raises:
+        RequestError: 400, an unknown name; 406, nothing that it accepts.
+    """
+    if name is not None and name not in (*FORMS, "json"):
+        raise RequestError(400, "no such format", got=f"'{name}'", fix=suggestion(name, [*FORMS, "json"]))
+    if name is not None:
+        return FORMS.get(name)
+    for wanted in _accepted(accept):
+        if wanted in JSON_TYPES:
+            return None
+        for form in FORMS.values():
+            if wanted in form.media_types or wanted == f"{form.media_types[0].split('/')[0]}/*":
+                return form
+    known = ", ".join(["application/json", *(form.media_types[0] for form in FORMS.values())])
+    raise RequestError(406, "nothing of what you accept can be sent", got=accept, expected=known)
+
+
+def render(form: Form, predictions: Sequence[Prediction], threshold: float) -> bytes:
+    """The bytes of a form.
+
+    Raises:
+        RequestError: 422, there is nothing of that form to be made of this clip.
+    """
+    with TemporaryDirectory() as folder:
+        file = Path(folder) / f"clip{form.ending}"
+        form.write(predictions, threshold, file)
+        return file.read_bytes()
+
+
+def file_name(form: Form, name: str) -> str:
+    """What a download is called: as the clip, in letters that every header takes."""
+    stem = re.sub(r"[^A-Za-z0-9._ -]", "_", PurePosixPath(name).stem)[:100].strip(". ")
+    return f"{stem or 'clip'}{form.ending}"
+
+
+def _accepted(accept: str) -> list[str]:
+    """Media types, those preferred first (RFC 9110, 12.5.1)."""
+    ranked = []
+    for place, part in enumerate(accept.lower().split(",") or ["*/*"]):
+        name, *parameters = [piece.strip() for piece in part.split(";")]
+        quality = next((text[2:] for text in parameters if text.startswith("q=")), "1")
+        weight = float(quality) if quality.replace(".", "", 1).isdigit() else 0.0
+        if weight > 0:
+            ranked.append((-weight, place, name or "*/*"))
+    return [name for _, _, name in sorted(ranked)]
+
+
+def _inert(name: str) -> str:
+    """A name that no spreadsheet takes for a formula."""
+    return f"'{name}" if name[:1] in ("=", "+", "-", "@", "\t") else name
+
+
+def _only(predictions: Sequence[Prediction], what: str) -> Prediction:
+    if len(predictions) > 1:
+        raise RequestError(
+            422, f"{what} can be made of one person", got=f"{len(predictions)} people", fix="Ask for csv or elan"
+        )
+    if not predictions[0].windows:
+        raise RequestError(422, f"{what} needs a timeline", got=predictions[0].status)
+    return predictions[0]

@@ -1,0 +1,63 @@
+"""The service's process: it listens, and ends in order."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from pathlib import Path
+from types import FrameType
+
+import uvicorn
+
+from reactometer.errors import ConfigError
+from reactometer.models.folder import LoadedModel
+from reactometer.serving.app import build_app
+from reactometer.serving.limits import Settings
+from reactometer.serving.service import Service
+
+Tell = Callable[[Service, str], None]
+"""Called with the service and its address when it listens."""
+
+
+def run(model: LoadedModel, folder: Path, settings: Settings, host: str, port: int, tell: Tell) -> None:
+    """Serve until Ctrl-C or SIGTERM: then clips under way are given their time, and the others wait for the next start.
+
+    Raises:
+        ConfigError: as :func:`reactometer.serving.app.build_app`, or nothing can listen there.
+    """
+    app = build_app(model, folder, settings)
+    service: Service = app.state.service
+    config = uvicorn.Config(
+        app,
+        host=host,
+        port=port,
+        log_level="warning",
+        server_header=False,
+        timeout_graceful_shutdown=round(settings.limits.drain_s) + 1,
+        ws_max_size=4 * 2**20,
+    )
+    try:
+        asyncio.run(_Server(config, service, tell).serve())
+    except SystemExit as error:  # uvicorn's way to say so
+        raise ConfigError(f"nothing can listen at {host}:{port}", fix="Choose another --port or --host") from error
+    finally:
+        service.desk.close()
+
+
+class _Server(uvicorn.Server):
+    """Tells when it listens, and at the first signal takes no more clips."""
+
+    def __init__(self, config: uvicorn.Config, service: Service, tell: Tell) -> None:
+        super().__init__(config)
+        self.service, self.tell = service, tell
+
+    async def startup(self, sockets: list[object] | None = None) -> None:  # type: ignore[override]
+        await super().startup(sockets)  # type: ignore[arg-type]
+        for server in self.servers:
+            for socket in server.sockets:
+                host, port = socket.getsockname()[:2]
+                self.tell(self.service, f"http://{f'[{host}]' if ':' in host else host}:{port}")
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        self.service.desk.refuse_more()
+        super().handle_exit(sig, frame)
