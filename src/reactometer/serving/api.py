@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import re
 import shutil
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import asdict
 from importlib.metadata import version
@@ -168,12 +169,19 @@ async def _take(service: Service, file: UploadFile | None, path: str | None, pla
             place.unlink(missing_ok=True)
             raise
         return _clean(file.filename or "clip"), place
-    source = Path(path or "").resolve()
-    if not any(source.is_relative_to(folder.resolve()) for folder in service.settings.allowed) or not source.is_file():
-        raise RequestError(
-            400, "there is no such file that may be named", expected="a file in a folder that the operator allows"
-        )
+    source = _allowed_file(path or "", service.settings.allowed)
     return _clean(source.name), source
+
+
+def _allowed_file(path: str, allowed: Sequence[Path]) -> Path:
+    """A file in one of the folders, links followed; why another is refused is not told, nor whether it is there."""
+    with suppress(ValueError, OSError):
+        source = Path(path).resolve()
+        if any(source.is_relative_to(folder.resolve()) for folder in allowed) and source.is_file():
+            return source
+    raise RequestError(
+        400, "there is no such file that may be named", expected="a file in a folder that the operator allows"
+    )
 
 
 def _clean(name: str) -> str:

@@ -17,7 +17,6 @@ from sqlalchemy import text
 from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
 from starlette.middleware.gzip import GZipMiddleware
-from starlette.middleware.trustedhost import TrustedHostMiddleware
 from starlette.staticfiles import StaticFiles
 
 from reactometer.errors import ReactometerError, RequestError
@@ -110,7 +109,6 @@ def build_app(model: LoadedModel, folder: Path, settings: Settings) -> FastAPI:
     app.mount("/page", StaticFiles(directory=PAGE, check_dir=False), name="page")
     app.add_middleware(GZipMiddleware, minimum_size=2000)
     app.add_middleware(Gate, settings=settings, desk=desk)
-    app.add_middleware(TrustedHostMiddleware, allowed_hosts=list(settings.hosts), www_redirect=False)
     app.add_exception_handler(ReactometerError, _on_error)
     app.add_exception_handler(RequestValidationError, _on_invalid)
     app.add_exception_handler(HTTPException, _on_http)

@@ -58,7 +58,7 @@ class Desk:
         """
         self.model, self.limits, self.metrics = model, settings.limits, metrics
         self.uploads = make_folder(settings.folder / "uploads")
-        self._lock = FileLock(settings.folder / "lock", blocking=False)
+        self._lock = FileLock(settings.folder / "lock", blocking=False, thread_local=False)
         self._claim(settings.folder)
         self.table = JobTable(settings.database or sqlite_address(settings.folder / "jobs.db"), _home(settings.folder))
         self._works: dict[str, Work] = {}
@@ -176,6 +176,7 @@ class Desk:
 
     def _go_on(self) -> None:
         """Take up what was not finished, and delete uploads that are no job's."""
+        self._tidy()
         left = self.table.unfinished()
         for job in left:
             self.table.requeue(job.id)
@@ -199,9 +200,12 @@ class Desk:
                 if work := self._next():
                     self._do(work, reader)
                 else:
-                    self.table.forget(time.time() - self.limits.keep_s)
+                    self._tidy()
         finally:
             reader.end()
+
+    def _tidy(self) -> None:
+        self.table.forget(time.time() - self.limits.keep_s)
 
     def _next(self) -> Work | None:
         """The next in the queue; nothing after a while."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hmac
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from starlette.responses import JSONResponse
@@ -36,11 +36,15 @@ class Gate:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer a request that is refused, else pass it on, its ``client`` and ``owner`` in its state."""
+        if scope["type"] == "websocket":
+            await self._pass_socket(scope, receive, send)
+            return
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
         counted = self._counting(scope, send)
         try:
+            check_names(self.settings.hosts, dict(scope["headers"]))
             if scope["path"].startswith("/v1/"):
                 self._let_in(scope)
             if scope["method"] == "POST" and scope["path"] == UPLOADS:
@@ -49,6 +53,14 @@ class Gate:
             await self.app(scope, receive, counted)
         except RequestError as error:
             await refusal(error)(scope, receive, counted)
+
+    async def _pass_socket(self, scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            check_names(self.settings.hosts, dict(scope["headers"]))
+        except RequestError as error:
+            await send({"type": "websocket.close", "code": 1008, "reason": str(error)[:120]})
+            return
+        await self.app(scope, receive, send)
 
     def _let_in(self, scope: Scope) -> None:
         name = client_name(self.settings.keys, dict(scope["headers"]))
@@ -85,6 +97,21 @@ class Gate:
             await send(message)
 
         return counting
+
+
+def check_names(hosts: Sequence[str], headers: Mapping[bytes, bytes]) -> None:
+    """Refuse what a page of another site sends, or one whose name was made to lead here (DNS rebinding).
+
+    Raises:
+        RequestError: 403.
+    """
+    host, origin = (headers.get(name, b"").decode("latin-1") for name in (b"host", b"origin"))
+    name = host.rsplit(":", 1)[0].strip("[]") if not host.endswith("]") else host.strip("[]")
+    if "*" not in hosts and name not in hosts:
+        fix = "Call it so, or let the operator start it with --name"
+        raise RequestError(403, "the service has another name", got=name, expected=" or ".join(hosts), fix=fix)
+    if origin and origin.split("://")[-1] != host:
+        raise RequestError(403, "pages of other sites are not served", got=origin, expected=f"one of {host}")
 
 
 def client_name(keys: Mapping[str, str], headers: Mapping[bytes, bytes]) -> str:

@@ -1,0 +1,99 @@
+"""A real service for the tests: a process of its own, on a port of its own."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import httpx
+import numpy as np
+import pytest
+
+LONGEST_S = 120.0
+
+
+@dataclass(frozen=True)
+class Server:
+    """A service that listens."""
+
+    address: str
+    process: subprocess.Popen[str]
+    client: httpx.Client
+    folder: Path
+
+    def post(self, clip: Path | bytes, name: str = "clip.mp4", **details: Any) -> httpx.Response:
+        """Send a clip; details as httpx takes them."""
+        content = clip if isinstance(clip, bytes) else clip.read_bytes()
+        return self.client.post("/v1/predictions", files={"file": (name, content)}, **details)
+
+    def wait(self, answer: httpx.Response) -> Any:
+        """Ask until the clip is done or failed; the document."""
+        document, until_s = answer.json(), time.monotonic() + LONGEST_S
+        while document["status"] in ("queued", "running"):
+            assert time.monotonic() < until_s, document
+            time.sleep(0.05)
+            document = self.client.get(f"/v1/predictions/{document['id']}").json()
+        return document
+
+    def end(self, number: int = signal.SIGTERM) -> int:
+        """Send a signal, and wait for the end."""
+        self.process.send_signal(number)
+        return self.process.wait(LONGEST_S)
+
+
+Serving = Callable[..., Any]
+
+
+@pytest.fixture(scope="session")
+def serving() -> Serving:
+    """A context manager: ``serving(folder, *options)`` -> a Server, ended behind it."""
+
+    @contextmanager
+    def serving(folder: Path, *options: str, **environment: str) -> Iterator[Server]:
+        command = [sys.executable, "-m", "reactometer", "serve", "--port", "0", "--data", str(folder), *options]
+        told = folder.parent / f"{folder.name}.log"
+        folder.mkdir(parents=True, exist_ok=True)
+        with told.open("w") as log:
+            process = subprocess.Popen(command, stderr=log, stdout=log, text=True, env={**os.environ, **environment})
+        try:
+            address, until_s = "", time.monotonic() + LONGEST_S
+            while not address:
+                assert process.poll() is None, told.read_text()
+                assert time.monotonic() < until_s, told.read_text()
+                time.sleep(0.05)
+                address = next(
+                    (line.split()[0] for line in told.read_text().splitlines() if line.startswith("http")), ""
+                )
+            with httpx.Client(base_url=address, timeout=LONGEST_S) as client:
+                yield Server(address, process, client, folder)
+        finally:
+            process.kill()
+            process.wait()
+
+    return serving
+
+
+@pytest.fixture(scope="session")
+def talking(tmp_path_factory: pytest.TempPathFactory) -> Callable[[int], Path]:
+    """A rendered clip of a talking face, of three seconds again and again."""
+    from reactometer.data.simulate import _write_video
+    from reactometer.data.simulated_clip import clip_plan, render_clip
+
+    folder = tmp_path_factory.mktemp("talking")
+
+    def talking(turns: int) -> Path:
+        file = folder / f"{turns}.mp4"
+        if not file.is_file():
+            frames, waveform = render_clip(clip_plan(0))
+            _write_video(file, np.tile(frames, (turns, 1, 1, 1)), clip_plan(0).rate_hz, np.tile(waveform, turns))
+        return file
+
+    return talking

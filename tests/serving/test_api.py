@@ -1,0 +1,269 @@
+"""The REST interface, asked as clients ask it: a real service, over HTTP."""
+
+from __future__ import annotations
+
+import io
+import json
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+from xml.etree import ElementTree
+
+import httpx
+import pandas as pd
+import pytest
+
+from fixtures_of_serving import Server, Serving
+from reactometer.inference.formats import clip_rows, timeline_columns, timeline_rows, write_table
+from reactometer.inference.hume import hume_json
+from reactometer.inference.predictor import predict
+
+Talking = Callable[[int], Path]
+
+
+@pytest.fixture(scope="module")
+def server(serving: Serving, talking: Talking, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    folder = tmp_path_factory.mktemp("service")
+    allowed = folder / "clips"
+    allowed.mkdir()
+    (allowed / "mine.mp4").write_bytes(talking(1).read_bytes())
+    (folder / "secret.mp4").write_bytes(talking(1).read_bytes())
+    (allowed / "link.mp4").symlink_to(folder / "secret.mp4")
+    options = "--allow", str(allowed), "--short", "8", "--max-seconds", "20", "--max-pixels", "600000"
+    with serving(folder / "data", *options) as server:
+        yield server
+
+
+def _values(intensities: dict[str, dict[str, float]], side: str = "value") -> list[float]:
+    return [own[side] for own in intensities.values()]
+
+
+def test_a_short_clip_is_answered_at_once_with_the_numbers_of_predict(server: Server, talking: Talking) -> None:
+    answer = server.post(talking(1), params={"frames": True})
+    assert answer.status_code == 200
+    document, (own,) = answer.json(), predict([talking(1)], progress=False)
+    (told,) = document["predictions"]
+    assert document["status"] == "done" and document["progress"] == 1.0 and document["name"] == "clip.mp4"
+    assert (document["width_px"], document["height_px"]) == (160, 160)
+    assert _values(told["intensities"]) == pytest.approx(own.intensities, abs=1e-5)
+    assert own.intervals and document["coverage"] == own.coverage
+    assert _values(told["intensities"], "low") == pytest.approx([low for low, _ in own.intervals], abs=1e-5)
+    assert len(told["timeline"]) == len(own.windows) > 1
+    for window, there in zip(own.windows, told["timeline"], strict=True):
+        assert (there["start_s"], there["end_s"]) == pytest.approx((window.start_s, window.end_s), abs=1e-3)
+        assert _values(there["intensities"]) == pytest.approx(window.intensities, abs=1e-5)
+    assert [frame["box"] for frame in told["frames"]] == [
+        sample.box and pytest.approx(sample.box, abs=0.05) for sample in own.samples
+    ]
+    level = document["voice_level"]
+    assert len(level["db"]) == pytest.approx(own.duration_s / level["step_s"], abs=1.1)
+    assert max(filter(None, level["db"])) > -40
+    assert list(server.folder.joinpath("uploads").iterdir()) == []
+
+
+@pytest.mark.shared
+def test_a_real_clip_has_the_numbers_of_predict(server: Server, shared_data: Path) -> None:
+    clip = shared_data / "clips" / "face_noface.mov"
+    answer, (own,) = server.post(clip, clip.name), predict([clip], progress=False)
+    assert answer.status_code == 200, answer.text
+    (told,) = answer.json()["predictions"]
+    assert _values(told["intensities"]) == pytest.approx(own.intensities, abs=1e-5)
+    assert [window["state"] for window in told["timeline"]] == [row["state"] for row in timeline_rows([own])]
+    assert told["abstain"] == clip_rows([own])[0]["abstain"]
+
+
+def test_forms_hold_what_the_command_writes(server: Server, talking: Talking, tmp_path: Path) -> None:
+    where = f"/v1/predictions/{server.post(talking(1)).json()['id']}"
+    (own,) = predict([talking(1)], progress=False)
+    write_table(timeline_rows([own]), timeline_columns(own), tmp_path / "timeline.csv")
+    expected = pd.read_csv(tmp_path / "timeline.csv").assign(path="clip.mp4")
+
+    def get(accept: str) -> httpx.Response:
+        answer = server.client.get(where, headers={"Accept": accept})
+        assert answer.status_code == 200
+        return answer
+
+    for accept, read in (("text/csv", pd.read_csv), ("application/vnd.apache.parquet", pd.read_parquet)):
+        answer = get(accept)
+        assert answer.headers["Content-Type"].startswith(accept)
+        pd.testing.assert_frame_equal(read(io.BytesIO(answer.content)), expected, atol=1e-5)
+    elan = ElementTree.fromstring(get("text/x-eaf+xml").content)
+    tiers = {str(tier.get("TIER_ID")): len(tier) for tier in elan.iter("TIER")}
+    assert tiers["Anger (intensity)"] == len(own.windows)
+    assert elan.find("HEADER/MEDIA_DESCRIPTOR").get("MEDIA_URL") == "clip.mp4"  # type: ignore[union-attr]
+    assert get("text/vtt").text.startswith("WEBVTT")
+    assert get("image/png").content.startswith(b"\x89PNG")
+    assert get("text/html;q=0.9, text/csv;q=0.2, text/vtt;q=0.5").text.startswith("WEBVTT")
+    assert get("text/html, application/json").json()["status"] == "done"
+    named = server.client.get(where, params={"format": "csv"})
+    assert named.headers["Content-Disposition"] == 'attachment; filename="clip-timeline.csv"'
+
+
+def test_humes_shape_names_emotions_as_hume_did(server: Server, talking: Talking) -> None:
+    answer = server.post(talking(1), params={"format": "hume"})
+    (source,) = answer.json()
+    (file,) = source["results"]["predictions"]
+    (face,) = file["models"]["face"]["grouped_predictions"]
+    (voice,) = file["models"]["prosody"]["grouped_predictions"]
+    (own,) = predict([talking(1)], progress=False)
+    assert [one["name"] for one in face["predictions"][0]["emotions"]][3] == "Joy"
+    assert len(face["predictions"]) == sum(sample.box is not None for sample in own.samples)
+    for window, there in zip(own.windows, voice["predictions"], strict=True):
+        assert [one["score"] for one in there["emotions"]] == pytest.approx(window.intensities, abs=1e-5)
+    middle_s = own.windows[0].end_s / 2
+    at = next(one for one in face["predictions"] if one["time"] == pytest.approx(middle_s, abs=0.1))
+    assert at["emotions"][0]["score"] == pytest.approx(own.windows[0].intensities[0], abs=1e-5)  # type: ignore[index]
+    assert json.loads(hume_json([own]))[0]["source"]["filename"] == str(talking(1))
+
+
+def test_a_long_clip_is_a_job_that_can_be_asked_and_deleted(server: Server, talking: Talking) -> None:
+    answer = server.post(talking(4))
+    assert answer.status_code == 202 and answer.headers["Retry-After"].isdigit()
+    where = answer.headers["Location"]
+    early = server.client.get(where, params={"format": "csv"})
+    assert early.status_code == 409 and "not done yet (got running)" in early.json()["error"]
+    document = server.wait(answer)
+    assert document["status"] == "done" and document["duration_s"] == pytest.approx(12, abs=0.2)
+    assert server.client.delete(where).status_code == 204
+    assert server.client.get(where).status_code == 404
+    assert server.client.delete(where).status_code == 404
+
+
+def test_who_does_not_want_to_wait_does_not(server: Server, talking: Talking) -> None:
+    answer = server.post(talking(1), headers={"Prefer": "respond-async"})
+    assert answer.status_code == 202 and answer.json()["status"] in ("queued", "running")
+    assert server.wait(answer)["status"] == "done"
+
+
+def test_a_clip_that_is_given_up_ends_at_once(server: Server, talking: Talking) -> None:
+    answers = [server.post(talking(6), headers={"Prefer": "respond-async"}) for _ in range(3)]
+    for answer in answers:
+        assert server.client.delete(answer.headers["Location"]).status_code == 204
+    until_s = time.monotonic() + 60
+    while list(server.folder.joinpath("uploads").iterdir()):
+        assert time.monotonic() < until_s
+        time.sleep(0.05)
+    assert server.post(talking(1)).status_code == 200
+
+
+def test_settings_reach_the_prediction(server: Server, talking: Talking) -> None:
+    settings = {"window_s": 1, "hop_s": 0.5, "faces": "all", "smooth_s": 1, "threshold": 0.05, "rate_hz": 4}
+    (told,) = server.post(talking(1), data=settings).json()["predictions"]
+    kinds = {"window_s": 1.0, "hop_s": 0.5, "smooth_s": 1.0, "rate_hz": 4.0}
+    (own,) = predict([talking(1)], faces="all", progress=False, **kinds)  # type: ignore[arg-type]
+    assert told["face"] == 1 and told["notes"] == list(own.notes) != []
+    assert [_values(window["intensities"]) for window in told["timeline"]] == [
+        pytest.approx(window.intensities, abs=1e-5) for window in own.windows
+    ]
+    assert told["events"]
+
+
+@pytest.mark.parametrize(
+    ("request_", "status", "says"),
+    [
+        ({"data": {"window_s": 0}}, 400, "window and hop do not fit (got window 0.0 s"),
+        ({"data": {"window_s": "long"}}, 400, "window_s: Input should be a valid number"),
+        ({"data": {"threshold": 2}}, 400, "a threshold of events is an intensity"),
+        ({"data": {"faces": "everybody"}}, 400, "no such choice of faces"),
+        ({"data": {"baseline": "at first"}}, 400, "baseline"),
+        ({"params": {"format": "cvs"}}, 400, "no such format (got 'cvs'). Did you mean 'csv'?"),
+        ({"headers": {"Accept": "video/mp4"}}, 406, "nothing of what you accept can be sent"),
+        ({"data": {"path": "/etc/passwd"}}, 400, "one clip is wanted"),
+    ],
+)
+def test_a_wrong_setting_is_told(
+    server: Server, talking: Talking, request_: dict[str, Any], status: int, says: str
+) -> None:
+    answer = server.post(talking(1), **request_)
+    assert answer.status_code == status
+    assert says in answer.json()["error"]
+    assert list(server.folder.joinpath("uploads").iterdir()) == []
+
+
+def test_what_is_no_clip_is_told_by_its_own_name(server: Server) -> None:
+    answer = server.post(b"not a film", "../../holiday.mp4")
+    assert answer.status_code == 422
+    assert answer.json()["error"].startswith("cannot read holiday.mp4 (got Invalid data")
+    failed = server.client.get(f"/v1/predictions/{answer.json()['id']}").json()
+    assert failed["status"] == "failed" and failed["error"] == answer.json()["error"]
+    table = server.client.get(f"/v1/predictions/{answer.json()['id']}", params={"format": "csv"})
+    assert table.status_code == 422
+    assert server.post(b"").status_code == 422
+
+
+def test_clips_beyond_a_limit_are_refused(server: Server, talking: Talking, simulated_large: Path) -> None:
+    long = server.post(talking(8))
+    assert long.status_code == 422
+    assert long.json()["error"] == "clip.mp4: it is too long (got 24 s; expected 20 s at most). Cut it into parts."
+    large = server.post(simulated_large)
+    assert large.status_code == 422 and "too large (got 1280 x 720 pixels; expected 600,000" in large.json()["error"]
+
+
+@pytest.fixture(scope="module")
+def simulated_large(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    import numpy as np
+
+    from reactometer.data.simulate import _write_video
+
+    file = tmp_path_factory.mktemp("large") / "large.mp4"
+    _write_video(file, np.zeros((5, 720, 1280, 3), np.uint8), 10.0, None)
+    return file
+
+
+def test_a_file_may_be_named_in_an_allowed_folder_alone(server: Server) -> None:
+    folder = server.folder.parent / "clips"
+
+    def named(path: Path | str) -> httpx.Response:
+        return server.client.post("/v1/predictions", data={"path": str(path)})
+
+    assert named(folder / "mine.mp4").json()["name"] == "mine.mp4"
+    assert (folder / "mine.mp4").is_file()
+    for path in (folder / "../secret.mp4", folder / "link.mp4", folder / "absent.mp4", "/etc/passwd", "x\0y"):
+        answer = named(path)
+        assert answer.status_code == 400, path
+        assert "no such file that may be named" in answer.json()["error"]
+
+
+def test_names_stay_text(server: Server, talking: Talking) -> None:
+    answer = server.post(talking(1), '=cmd("x")\r\n.mp4', params={"format": "csv"})
+    assert pd.read_csv(io.StringIO(answer.text))["path"][0].startswith("'=cmd")
+    assert answer.headers["Content-Disposition"].isascii() and "\n" not in answer.headers["Content-Disposition"]
+
+
+def test_model_health_and_metrics(server: Server, talking: Talking) -> None:
+    server.post(talking(1))
+    model = server.client.get("/v1/model").json()
+    assert model["labels"][3] == "Happiness" and len(model["sha256"]) == 64
+    assert "weights.safetensors" in model["files"] and "composite" in model["card"]
+    assert model["limits"]["seconds"] == 20
+    assert server.client.get("/healthz").json() == {"status": "ok"}
+    assert server.client.get("/readyz").json() == {"status": "ready"}
+    told = server.client.get("/metrics").text
+    for line in (
+        'reactometer_requests_total{method="POST",route="/v1/predictions",status="200"}',
+        'reactometer_stage_seconds_bucket{le="0.01",stage="score"}',
+        'reactometer_input_distance_bucket{le="1.0",modality="voice"}',
+        "reactometer_input_face_share_count",
+        "reactometer_queue_clips 0.0",
+    ):
+        assert line in told
+    assert server.client.get("/v1/nothing").json() == {"error": "Not Found."}
+
+
+def test_the_interface_describes_itself(server: Server) -> None:
+    told = server.client.get("/openapi.json").json()
+    created = told["paths"]["/v1/predictions"]["post"]
+    assert {"200", "202", "413", "422", "429"} <= set(created["responses"])
+    assert "text/csv" in created["responses"]["200"]["content"]
+    assert told["components"]["schemas"]["Intensity"]["properties"]["value"]["examples"]
+    assert "/metrics" not in told["paths"]
+
+
+def test_pages_of_other_sites_and_other_names_get_nothing(server: Server) -> None:
+    strange = server.client.get("/v1/model", headers={"Host": "rebound.example"})
+    assert strange.status_code == 403 and "another name (got rebound.example" in strange.json()["error"]
+    other = server.client.post("/v1/predictions", headers={"Origin": "https://other.example"})
+    assert other.status_code == 403
+    own = server.client.get("/healthz", headers={"Origin": server.address})
+    assert own.status_code == 200 and "default-src 'self'" in own.headers["Content-Security-Policy"]

@@ -1,0 +1,154 @@
+"""A service among strangers, under load, and when it dies."""
+
+from __future__ import annotations
+
+import signal
+import sqlite3
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from fixtures_of_serving import Server, Serving
+
+Talking = Callable[[int], Path]
+KEYS = {name: f"{name}-0123456789abcdef" for name in ("anna", "ben")}
+LATER = {"Prefer": "respond-async"}
+
+
+@pytest.fixture(scope="module")
+def guarded(serving: Serving, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    folder = tmp_path_factory.mktemp("guarded")
+    (folder / "keys").write_text("# clients\n\n" + "".join(f"{name} {key}\n" for name, key in KEYS.items()))
+    options = "--keys", str(folder / "keys"), "--readers", "1", "--queue", "3", "--per-client", "2", "--max-mb", "0.4"
+    with serving(folder / "data", *options) as server:
+        yield server
+
+
+def _key(name: str) -> dict[str, str]:
+    return {"Authorization": f"Bearer {KEYS[name]}"}
+
+
+def test_without_a_key_nobody_is_let_in(guarded: Server, talking: Talking) -> None:
+    for headers in ({}, {"Authorization": "Bearer nobodys"}, {"Authorization": f"Bearer {KEYS['anna'][:-1]}"}):
+        answer = guarded.post(talking(1), headers=headers)
+        assert answer.status_code == 401 and answer.headers["WWW-Authenticate"] == "Bearer"
+    assert guarded.client.get("/v1/model").status_code == 401
+    assert guarded.client.get("/healthz").status_code == 200
+    assert guarded.client.get("/v1/model", headers={"X-API-Key": KEYS["ben"]}).status_code == 200
+
+
+def test_a_clip_is_its_clients_alone(guarded: Server, talking: Talking) -> None:
+    answer = guarded.post(talking(1), headers=_key("anna"))
+    where = f"/v1/predictions/{answer.json()['id']}"
+    assert guarded.client.get(where, headers=_key("anna")).json()["status"] == "done"
+    absent = guarded.client.get("/v1/predictions/absent", headers=_key("ben"))
+    for answer in (guarded.client.get(where, headers=_key("ben")), guarded.client.delete(where, headers=_key("ben"))):
+        assert (answer.status_code, answer.json()) == (404, absent.json())
+    assert guarded.client.get(where, headers=_key("anna")).status_code == 200
+
+
+def test_who_has_too_many_clips_is_told_when_to_come_again(guarded: Server, talking: Talking) -> None:
+    taken = [guarded.post(talking(6), headers=_key(name) | LATER) for name in ("anna", "anna", "ben")]
+    assert [answer.status_code for answer in taken] == [202, 202, 202]
+    refused = guarded.post(talking(6), headers=_key("anna") | LATER)
+    assert refused.status_code == 429 and int(refused.headers["Retry-After"]) >= 1
+    assert "too many clips of yours wait or are under way (got 2; expected 2 at most)" in refused.json()["error"]
+    assert len(list(guarded.folder.joinpath("uploads").iterdir())) <= 3
+    for answer, name in zip(taken, ("anna", "anna", "ben"), strict=True):
+        assert guarded.client.delete(answer.headers["Location"], headers=_key(name)).status_code == 204
+
+
+def test_a_full_queue_refuses_before_it_takes(serving: Serving, talking: Talking, tmp_path: Path) -> None:
+    with serving(tmp_path / "data", "--readers", "1", "--queue", "1") as server:
+        told = [server.post(talking(6), headers=LATER) for _ in range(4)]
+        refused = [answer for answer in told if answer.status_code == 429]
+        assert refused and "too many clips wait (got 1 that wait)" in refused[0].json()["error"]
+        accepted = [answer for answer in told if answer.status_code == 202]
+        assert [server.wait(answer)["status"] for answer in accepted] == ["done"] * len(accepted)
+
+
+def test_uploads_that_are_too_large_are_refused(guarded: Server) -> None:
+    body = b"x" * 500_000
+    declared = guarded.post(body, headers=_key("anna"))
+    assert declared.status_code == 413 and "expected 400,000 bytes at most" in declared.json()["error"]
+    head = b'--b\r\nContent-Disposition: form-data; name="file"; filename="a.mp4"\r\n\r\n'
+    pieces = (head, body, b"\r\n--b--\r\n")
+    headers = _key("anna") | {"Content-Type": "multipart/form-data; boundary=b"}
+    undeclared = guarded.client.post("/v1/predictions", content=iter(pieces), headers=headers)
+    assert undeclared.status_code == 413
+    assert list(guarded.folder.joinpath("uploads").iterdir()) == []
+
+
+def test_a_reader_that_dies_takes_no_other_clip_with_it(serving: Serving, talking: Talking, tmp_path: Path) -> None:
+    with serving(tmp_path / "data", "--readers", "1") as server:
+        first, second = (server.post(talking(8), headers=LATER) for _ in range(2))
+        while server.client.get(first.headers["Location"]).json()["progress"] == 0.0:
+            time.sleep(0.05)
+        children = Path(f"/proc/{server.process.pid}/task/{server.process.pid}/children")
+        tasks = Path(f"/proc/{server.process.pid}/task").glob("*/children")
+        pids = [int(pid) for file in tasks for pid in file.read_text().split()]
+        readers = [pid for pid in pids if b"spawn_main" in Path(f"/proc/{pid}/cmdline").read_bytes()]
+        assert children and len(readers) == 1
+        subprocess.run(["kill", "-9", str(readers[0])], check=True)
+        assert "clip.mp4: the process that read it died" in server.wait(first)["error"]
+        assert server.wait(second)["status"] == "done"
+
+
+def test_what_was_taken_outlives_a_kill(serving: Serving, talking: Talking, tmp_path: Path) -> None:
+    with serving(tmp_path / "data", "--readers", "1") as server:
+        done = server.post(talking(1)).json()
+        taken = [server.post(talking(4), headers=LATER).headers["Location"] for _ in range(3)]
+        (server.folder / "uploads" / "of-nobody").touch()  # an upload that was cut
+        server.end(signal.SIGKILL)
+    with serving(tmp_path / "data", "--readers", "1") as server:
+        assert server.client.get(f"/v1/predictions/{done['id']}").json() == done
+        documents = [server.wait(server.client.get(where)) for where in taken]
+        assert [document["status"] for document in documents] == ["done"] * 3
+        assert len({str(document["predictions"]) for document in documents}) == 1
+        until_s = time.monotonic() + 20
+        while list((server.folder / "uploads").iterdir()):
+            assert time.monotonic() < until_s
+            time.sleep(0.05)
+
+
+def test_sigterm_lets_clips_under_way_end_and_keeps_the_others(
+    serving: Serving, talking: Talking, tmp_path: Path
+) -> None:
+    with serving(tmp_path / "data", "--readers", "1") as server:
+        first, second = (server.post(talking(8), headers=LATER).json()["id"] for _ in range(2))
+        while server.client.get(f"/v1/predictions/{first}").json()["status"] != "running":
+            time.sleep(0.05)
+        server.end(signal.SIGTERM)
+    with sqlite3.connect(tmp_path / "data" / "jobs.db") as table:
+        told = dict(table.execute("SELECT id, status FROM reactometer_jobs"))
+    assert told == {first: "done", second: "queued"}
+    assert [file.name for file in (tmp_path / "data" / "uploads").iterdir()] == [second]
+
+
+def test_results_are_deleted_after_their_time(serving: Serving, talking: Talking, tmp_path: Path) -> None:
+    with serving(tmp_path / "data") as server:
+        where = f"/v1/predictions/{server.post(talking(1)).json()['id']}"
+        server.end()
+    with serving(tmp_path / "data", "--keep-hours", "0") as server:
+        assert server.client.get(where).status_code == 404
+
+
+def _refused(*options: str) -> str:
+    command = [sys.executable, "-m", "reactometer", "serve", *options]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 2, done
+    return " ".join(done.stderr.split())
+
+
+def test_wrong_starts_are_told(guarded: Server, tmp_path: Path) -> None:
+    assert "another service keeps its jobs there" in _refused("--data", str(guarded.folder))
+    port = guarded.address.rsplit(":", 1)[1]
+    assert f"nothing can listen at 127.0.0.1:{port}" in _refused("--data", str(tmp_path / "one"), "--port", port)
+    (tmp_path / "keys").write_text("anna short\n")
+    assert "these are no keys" in _refused("--keys", str(tmp_path / "keys"))
+    assert "cannot be read" in _refused("--keys", str(tmp_path / "absent"))
+    assert "the database cannot be opened" in _refused("--data", str(tmp_path / "two"), "--database", "mysql://x")
