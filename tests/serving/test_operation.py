@@ -66,7 +66,7 @@ def test_a_full_queue_refuses_before_it_takes(serving: Serving, talking: Talking
     with serving(tmp_path / "data", "--readers", "1", "--queue", "1") as server:
         told = [server.post(talking(6), headers=LATER) for _ in range(4)]
         refused = [answer for answer in told if answer.status_code == 429]
-        assert refused and "too many clips wait (got 1 that wait)" in refused[0].json()["error"]
+        assert refused and "too many clips wait (got 1; expected 1 at most)" in refused[0].json()["error"]
         accepted = [answer for answer in told if answer.status_code == 202]
         assert [server.wait(answer)["status"] for answer in accepted] == ["done"] * len(accepted)
 

@@ -86,7 +86,7 @@ async def create_prediction(
     name, source = await _take(service, file, path, place)
     job = Job(job_id, request.state.owner, name, str(source), {**asdict(order), "threshold": threshold})
     try:
-        work = await run_in_threadpool(service.desk.add, job, request.state.client)
+        work = await run_in_threadpool(service.desk.add, job, request.state.seat)
     except BaseException:
         place.unlink(missing_ok=True)
         raise

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import secrets
 import time
-from collections import Counter, deque
+from collections import deque
 from collections.abc import Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
@@ -47,6 +47,13 @@ class Work:
             self.told.set_result(None)
 
 
+@dataclass(eq=False)
+class Seat:
+    """Room for a clip that is on its way."""
+
+    client: str
+
+
 class Desk:
     """Takes clips, has them scored by as many threads as there are readers, and keeps what comes of them."""
 
@@ -63,6 +70,7 @@ class Desk:
         self.table = JobTable(settings.database or sqlite_address(settings.folder / "jobs.db"), _home(settings.folder))
         self._works: dict[str, Work] = {}
         self._waiting: deque[Work] = deque()
+        self._seats: list[Seat] = []
         self._changed = Condition()
         self._open, self._seconds = True, 1.0  # of a clip under way, smoothed
         self._scorer = SharedScorer(model)
@@ -72,45 +80,46 @@ class Desk:
         for thread in self._threads:
             thread.start()
 
-    def check_room(self, client: str) -> None:
-        """Refuse a client for whom there is no room now.
+    def reserve(self, client: str) -> Seat:
+        """A seat for a clip that is on its way, which counts from now on.
 
         Raises:
             RequestError: 429, too many clips wait, or too many are this client's; 503, the service ends.
         """
         with self._changed:
-            clients = Counter(work.client for work in self._works.values())
-            waiting, ready_s = len(self._waiting), self._seconds * (len(self._waiting) + 1) / len(self._threads)
-        retry_s = max(1, min(600, round(ready_s)))
-        if not self._open:
-            raise RequestError(503, "the service is ending", retry_s=30, fix="Ask again when it is back")
-        if waiting >= self.limits.queue:
-            got = f"{waiting} that wait"
-            raise RequestError(429, "too many clips wait", retry_s=retry_s, got=got, fix=f"Ask again in {retry_s} s")
-        if clients[client] >= self.limits.per_client:
-            raise RequestError(
-                429,
-                "too many clips of yours wait or are under way",
-                retry_s=retry_s,
-                got=clients[client],
-                expected=f"{self.limits.per_client} at most",
-                fix=f"Ask again in {retry_s} s",
+            waiting = len(self._waiting) + len(self._seats)
+            own = [*(work.client for work in self._works.values()), *(seat.client for seat in self._seats)].count(
+                client
             )
+            retry_s = max(1, min(600, round(self._seconds * (waiting + 1) / len(self._threads))))
+            if not self._open:
+                raise RequestError(503, "the service is ending", retry_s=30, fix="Ask again when it is back")
+            if waiting >= self.limits.queue:
+                what, got, most = "too many clips wait", waiting, self.limits.queue
+            elif own >= self.limits.per_client:
+                what, got, most = "too many clips of yours wait or are under way", own, self.limits.per_client
+            else:
+                seat = Seat(client)
+                self._seats.append(seat)
+                return seat
+        expected = f"{most} at most"
+        raise RequestError(429, what, retry_s=retry_s, got=got, expected=expected, fix=f"Ask again in {retry_s} s")
+
+    def release(self, seat: Seat) -> None:
+        """Nothing comes for a seat any more; one that a clip has taken stays taken."""
+        with self._changed:
+            self._seats = [other for other in self._seats if other is not seat]
 
     def new_place(self) -> tuple[str, Path]:
         """An id that nobody can guess, and where that job's upload goes."""
         job_id = secrets.token_urlsafe(18)
         return job_id, self.uploads / job_id
 
-    def add(self, job: Job, client: str) -> Work:
-        """Take a clip whose file is in its place; its request must have been checked, see :meth:`check_request`.
-
-        Raises:
-            RequestError: as :meth:`check_room`.
-        """
-        self.check_room(client)
+    def add(self, job: Job, seat: Seat) -> Work:
+        """Take a clip whose file is in its place; its request must have been checked, see :meth:`check_request`."""
         self.table.add(job)
-        return self._enqueue(Work(job, client))
+        self.release(seat)
+        return self._enqueue(Work(job, seat.client))
 
     def check_request(self, request: Request) -> None:
         """Refuse settings that ``predict`` refuses.
@@ -191,6 +200,8 @@ class Desk:
             self._waiting.append(work)
             self._count()
             self._changed.notify()
+            if not self._open:
+                work.tell()
         return work
 
     def _serve(self) -> None:

@@ -48,9 +48,9 @@ class Gate:
             if scope["path"].startswith("/v1/"):
                 self._let_in(scope)
             if scope["method"] == "POST" and scope["path"] == UPLOADS:
-                self.desk.check_room(scope["state"]["client"])
-                receive = self._bounded(scope, receive)
-            await self.app(scope, receive, counted)
+                await self._upload(scope, receive, counted)
+            else:
+                await self.app(scope, receive, counted)
         except RequestError as error:
             await refusal(error)(scope, receive, counted)
 
@@ -61,6 +61,14 @@ class Gate:
             await send({"type": "websocket.close", "code": 1008, "reason": str(error)[:120]})
             return
         await self.app(scope, receive, send)
+
+    async def _upload(self, scope: Scope, receive: Receive, send: Send) -> None:
+        seat = self.desk.reserve(scope["state"]["client"])
+        scope["state"]["seat"] = seat
+        try:
+            await self.app(scope, self._bounded(scope, receive), send)
+        finally:
+            self.desk.release(seat)
 
     def _let_in(self, scope: Scope) -> None:
         name = client_name(self.settings.keys, dict(scope["headers"]))
