@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import re
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -267,3 +268,22 @@ def test_pages_of_other_sites_and_other_names_get_nothing(server: Server) -> Non
     assert other.status_code == 403
     own = server.client.get("/healthz", headers={"Origin": server.address})
     assert own.status_code == 200 and "default-src 'self'" in own.headers["Content-Security-Policy"]
+
+
+def test_the_clients_of_the_documentation_work(
+    server: Server,
+    talking: Talking,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    text = (Path(__file__).parents[2] / "docs" / "serve.md").read_text(encoding="utf-8")
+    monkeypatch.chdir(tmp_path)
+    for name, turns in (("video.mp4", 1), ("film.mp4", 4)):
+        (tmp_path / name).write_bytes(talking(turns).read_bytes())
+    names: dict[str, Any] = {"service": server.address}
+    blocks = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
+    for block in blocks:
+        exec(block.replace("http://127.0.0.1:8000", server.address), names)
+    assert len(blocks) == 2 and "'value': 0." in capsys.readouterr().out
+    assert names["document"]["status"] == "done"

@@ -62,6 +62,7 @@ def test_who_has_too_many_clips_is_told_when_to_come_again(guarded: Server, talk
         assert guarded.client.delete(answer.headers["Location"], headers=_key(name)).status_code == 204
 
 
+@pytest.mark.slow
 def test_a_full_queue_refuses_before_it_takes(serving: Serving, talking: Talking, tmp_path: Path) -> None:
     with serving(tmp_path / "data", "--readers", "1", "--queue", "1") as server:
         told = [server.post(talking(6), headers=LATER) for _ in range(4)]
@@ -83,6 +84,7 @@ def test_uploads_that_are_too_large_are_refused(guarded: Server) -> None:
     assert list(guarded.folder.joinpath("uploads").iterdir()) == []
 
 
+@pytest.mark.slow
 def test_a_reader_that_dies_takes_no_other_clip_with_it(serving: Serving, talking: Talking, tmp_path: Path) -> None:
     with serving(tmp_path / "data", "--readers", "1") as server:
         first, second = (server.post(talking(8), headers=LATER) for _ in range(2))
@@ -98,6 +100,7 @@ def test_a_reader_that_dies_takes_no_other_clip_with_it(serving: Serving, talkin
         assert server.wait(second)["status"] == "done"
 
 
+@pytest.mark.slow
 def test_what_was_taken_outlives_a_kill(serving: Serving, talking: Talking, tmp_path: Path) -> None:
     with serving(tmp_path / "data", "--readers", "1") as server:
         done = server.post(talking(1)).json()
@@ -115,6 +118,7 @@ def test_what_was_taken_outlives_a_kill(serving: Serving, talking: Talking, tmp_
             time.sleep(0.05)
 
 
+@pytest.mark.slow
 def test_sigterm_lets_clips_under_way_end_and_keeps_the_others(
     serving: Serving, talking: Talking, tmp_path: Path
 ) -> None:
@@ -129,6 +133,7 @@ def test_sigterm_lets_clips_under_way_end_and_keeps_the_others(
     assert [file.name for file in (tmp_path / "data" / "uploads").iterdir()] == [second]
 
 
+@pytest.mark.slow
 def test_results_are_deleted_after_their_time(serving: Serving, talking: Talking, tmp_path: Path) -> None:
     with serving(tmp_path / "data") as server:
         where = f"/v1/predictions/{server.post(talking(1)).json()['id']}"
@@ -144,6 +149,7 @@ def _refused(*options: str) -> str:
     return " ".join(done.stderr.split())
 
 
+@pytest.mark.slow
 def test_wrong_starts_are_told(guarded: Server, tmp_path: Path) -> None:
     assert "another service keeps its jobs there" in _refused("--data", str(guarded.folder))
     port = guarded.address.rsplit(":", 1)[1]
