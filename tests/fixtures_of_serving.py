@@ -43,6 +43,13 @@ class Server:
             document = self.client.get(f"/v1/predictions/{document['id']}").json()
         return document
 
+    def wait_for_no_uploads(self) -> None:
+        """All that were kept are deleted; fails where one stays."""
+        until_s = time.monotonic() + LONGEST_S
+        while left := list((self.folder / "uploads").iterdir()):
+            assert time.monotonic() < until_s, left
+            time.sleep(0.05)
+
     def end(self, number: int = signal.SIGTERM) -> int:
         """Send a signal, and wait for the end."""
         self.process.send_signal(number)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 import json
 import re
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -60,7 +59,7 @@ def test_a_short_clip_is_answered_at_once_with_the_numbers_of_predict(server: Se
     level = document["voice_level"]
     assert len(level["db"]) == pytest.approx(own.duration_s / level["step_s"], abs=1.1)
     assert max(filter(None, level["db"])) > -40
-    assert list(server.folder.joinpath("uploads").iterdir()) == []
+    server.wait_for_no_uploads()
 
 
 @pytest.mark.shared
@@ -141,10 +140,7 @@ def test_a_clip_that_is_given_up_ends_at_once(server: Server, talking: Talking) 
     answers = [server.post(talking(6), headers={"Prefer": "respond-async"}) for _ in range(3)]
     for answer in answers:
         assert server.client.delete(answer.headers["Location"]).status_code == 204
-    until_s = time.monotonic() + 60
-    while list(server.folder.joinpath("uploads").iterdir()):
-        assert time.monotonic() < until_s
-        time.sleep(0.05)
+    server.wait_for_no_uploads()
     assert server.post(talking(1)).status_code == 200
 
 
@@ -179,7 +175,7 @@ def test_a_wrong_setting_is_told(
     answer = server.post(talking(1), **request_)
     assert answer.status_code == status
     assert says in answer.json()["error"]
-    assert list(server.folder.joinpath("uploads").iterdir()) == []
+    server.wait_for_no_uploads()
 
 
 def test_what_is_no_clip_is_told_by_its_own_name(server: Server) -> None:

@@ -81,7 +81,7 @@ def test_uploads_that_are_too_large_are_refused(guarded: Server) -> None:
     headers = _key("anna") | {"Content-Type": "multipart/form-data; boundary=b"}
     undeclared = guarded.client.post("/v1/predictions", content=iter(pieces), headers=headers)
     assert undeclared.status_code == 413
-    assert list(guarded.folder.joinpath("uploads").iterdir()) == []
+    guarded.wait_for_no_uploads()
 
 
 @pytest.mark.slow
@@ -112,10 +112,7 @@ def test_what_was_taken_outlives_a_kill(serving: Serving, talking: Talking, tmp_
         documents = [server.wait(server.client.get(where)) for where in taken]
         assert [document["status"] for document in documents] == ["done"] * 3
         assert len({str(document["predictions"]) for document in documents}) == 1
-        until_s = time.monotonic() + 20
-        while list((server.folder / "uploads").iterdir()):
-            assert time.monotonic() < until_s
-            time.sleep(0.05)
+        server.wait_for_no_uploads()
 
 
 @pytest.mark.slow
