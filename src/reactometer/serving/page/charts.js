@@ -6,6 +6,7 @@ import { middle, unseen } from "./player.js";
 const STRIP_PX = 50;
 const GAP_PX = 26;
 const FOOT_PX = 40;
+const SIDES_PX = [30, 12];
 const QUIET_DB = -60;
 const LIVE_S = 30;
 const CONFIG = { displayModeBar: false, responsive: true, scrollZoom: false, doubleClick: "reset" };
@@ -33,7 +34,7 @@ function strips(names, isLevel, range) {
   const inner = height - FOOT_PX;
   const layout = {
     height,
-    margin: { l: 30, r: 12, t: 0, b: FOOT_PX },
+    margin: { l: SIDES_PX[0], r: SIDES_PX[1], t: 0, b: FOOT_PX },
     paper_bgcolor: "transparent",
     plot_bgcolor: "transparent",
     font: { family: getComputedStyle(document.body).fontFamily, size: 12, color: css("soft") },
@@ -41,7 +42,6 @@ function strips(names, isLevel, range) {
     hovermode: "x unified",
     hoversubplots: "axis",
     hoverlabel: { bgcolor: css("card"), bordercolor: css("line"), font: { color: css("ink") } },
-    clickanywhere: true,
     dragmode: matchMedia("(pointer: coarse)").matches ? false : "zoom",
     xaxis: { range, anchor: axis(names.length - 1), showgrid: false, zeroline: false, ticksuffix: " s", hoverformat: ".1f", linecolor: css("line") },
     annotations: names.map((name, row) => ({
@@ -52,8 +52,9 @@ function strips(names, isLevel, range) {
   names.forEach((_, row) => {
     const top = inner - row * (STRIP_PX + GAP_PX) - GAP_PX;
     const [low, high] = isLevel(row) ? [QUIET_DB, 0] : [0, 1];
+    const margin = (high - low) * 0.03;
     layout[axis(row).replace("y", "yaxis")] = {
-      ...{ domain: [(top - STRIP_PX) / inner, top / inner], range: [low, high], tickvals: [low, high], fixedrange: true },
+      ...{ domain: [(top - STRIP_PX) / inner, top / inner], range: [low - margin, high + margin], tickvals: [low, high], fixedrange: true },
       ...{ zeroline: false, gridcolor: css("line"), tickfont: { size: 11 } },
     };
   });
@@ -118,26 +119,44 @@ function stretch(event, row) {
   return { ...place, y0: -0.1, y1: -0.02, fillcolor: colour(row), line: { width: 0 } };
 }
 
-function cursor(clip) {
-  const line = { color: css("ink"), width: 1.5, dash: clip.place ? "dash" : "solid" };
-  return { type: "line", xref: "x", yref: "paper", x0: 0, x1: 0, y0: 0, y1: 1, line };
+// Where a time is in a chart's width, pixels, and the other way round.
+function scale(element) {
+  const [start, end] = element.layout.xaxis.range;
+  const width = element.clientWidth - SIDES_PX[0] - SIDES_PX[1];
+  return {
+    pixel: (time) => SIDES_PX[0] + ((time - start) / (end - start)) * width,
+    time: (pixel) => start + ((pixel - SIDES_PX[0]) / width) * (end - start),
+  };
+}
+
+// Lines over the chart, since the library would take long to draw itself anew for each frame of a video.
+function cursors(element, clips) {
+  element.querySelectorAll(".cursor").forEach((line) => line.remove());
+  const lines = clips.map(() => make("i", { className: "cursor" }));
+  element.append(...lines);
+  return (times) => {
+    const { pixel } = scale(element);
+    lines.forEach((line, place) => {
+      const left = pixel(times[place]);
+      line.hidden = left < SIDES_PX[0] || left > element.clientWidth - SIDES_PX[1] + 1;
+      line.style.transform = `translateX(${left}px)`;
+    });
+  };
 }
 
 // clips: {place, mark, labels, timeline, level, events, frames, duration_s}; gives what moves the cursors.
-export async function drawTimeline(element, clips, onJump) {
-  const { newPlot, relayout } = await plotly();
+export async function drawTimeline(element, clips, { onJump, onChange }) {
+  const { newPlot } = await plotly();
   const [{ labels, events }] = clips;
   const isAlone = clips.length === 1;
   const names = clips.some((clip) => clip.level) ? [...labels, "Voice level, dB"] : labels;
   const layout = strips(names, (row) => row >= labels.length, [0, Math.max(...clips.map((clip) => clip.duration_s), 0.1)]);
   const marks = isAlone ? [...unseen(clips[0]).map(shade), ...events.map((event) => stretch(event, labels.indexOf(event.label)))] : [];
-  layout.shapes = [...clips.map(cursor), ...marks];
+  layout.shapes = marks;
   await newPlot(element, clips.flatMap((clip) => tracesOf(clip, { labels })), layout, CONFIG);
-  element.on("plotly_click", ({ xvals, points }) => onJump(xvals?.[0] ?? points[0].x));
-  return (times) => {
-    const moves = times.flatMap((time, place) => [[`shapes[${place}].x0`, time], [`shapes[${place}].x1`, time]]);
-    relayout(element, Object.fromEntries(moves));
-  };
+  element.onclick = ({ clientX }) => onJump(scale(element).time(clientX - element.getBoundingClientRect().left));
+  element.on("plotly_relayout", onChange);
+  return cursors(element, clips);
 }
 
 // Curves that grow; gives what adds the values of a moment.

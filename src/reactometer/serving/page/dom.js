@@ -11,7 +11,7 @@ export function make(tag, settings = {}, ...children) {
 }
 
 export const colour = (place) => COLOURS[place % COLOURS.length];
-export const number = (value) => (value == null ? "–" : value.toFixed(2));
+export const number = (value) => (value == null ? "–" : value.toFixed(2).replace(/^-(0\.00)$/, "$1").replace("-", "−"));
 export const seconds = (value) => `${value.toFixed(1)} s`;
 export const ends = (said) => (said?.low == null ? "" : `${number(said.low)}–${number(said.high)}`);
 

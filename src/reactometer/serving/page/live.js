@@ -39,6 +39,7 @@ class Session {
   async start({ labels, looks, listens }) {
     this.bars = bars(labels);
     $("live-bars").replaceChildren(this.bars.element);
+    $("live-state").textContent = "Running,";
     this.extend = await drawLive($("live-chart"), labels);
     if (looks && this.stream.getVideoTracks().length) this.timer = setInterval(() => this.sendFrame(), FRAME_MS);
     if (listens && this.stream.getAudioTracks().length) await this.listen();
@@ -80,7 +81,8 @@ class Session {
   show(message) {
     const late_ms = Math.round((this.now - message.time_s) * 1000);
     const dropped = message.dropped ? `, ${message.dropped} frames left out` : "";
-    $("live-state").textContent = message.abstain ? `Do not use: ${message.abstain}.` : `${late_ms} ms behind${dropped}.`;
+    $("live-late").textContent = `${late_ms} ms behind${dropped}.`;
+    $("live-doubt").textContent = message.abstain ? `Better not use these numbers: ${message.abstain}.` : "";
     this.bars.set(message.intensities);
     outline($("camera").nextElementSibling, this.canvas.width, this.canvas.height, message.face ? [[message.face]] : []);
     this.extend(message);
@@ -128,6 +130,7 @@ export function stop(words = "Stopped.") {
   $("camera").srcObject = null;
   outline($("camera").nextElementSibling, 1, 1, []);
   $("live-state").textContent = words;
+  $("live-late").textContent = $("live-doubt").textContent = "";
   switchTo(false);
 }
 

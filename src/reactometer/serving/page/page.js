@@ -53,7 +53,7 @@ async function take(file) {
   const scored = await score(file);
   if (!scored) return;
   players.splice(1).forEach(drop);
-  players.push(new Player(file, scored, onTime));
+  players.push(new Player(file, scored, onTime, show));
   show();
   $("title").focus();
 }
@@ -86,10 +86,9 @@ function show() {
   $("players").replaceChildren(...players.map(({ element }) => element));
   $("legend").hidden = !isPair;
   $("legend").replaceChildren(...players.map(({ document }) => make("span", { textContent: document.name })));
-  $("unseen").replaceChildren(...players.flatMap(unseenWords));
+  $("unseen").replaceChildren(...players.flatMap((player) => unseenWords(player, isPair)));
   $("events").replaceChildren(...players.flatMap((player) => [...(isPair ? [make("p", { className: "soft", textContent: player.document.name })] : []), events(player, jump)]));
   $("downloads").replaceChildren(...players.map(downloads));
-  choosePerson();
   drawCurves();
 }
 
@@ -100,19 +99,6 @@ function meaning({ coverage }) {
 
 const isStarter = () => /starter model of reactometer/i.test(facts?.card ?? "");
 
-function choosePerson() {
-  const [{ document, whose }] = players;
-  const select = $("whose").querySelector("select");
-  $("whose").hidden = document.predictions.length < 2;
-  select.replaceChildren(...document.predictions.map(({ face }, place) => new Option(face ?? place + 1, place, false, place === whose)));
-  select.onchange = () => {
-    players[0].whose = Number(select.value);
-    show();
-    players[0].draw();
-    select.focus();
-  };
-}
-
 async function drawCurves() {
   const shown = players.map(({ document, prediction }, place) => ({
     ...{ place, mark: players.length > 1 ? document.name : "", labels: document.labels, level: document.voice_level },
@@ -121,7 +107,7 @@ async function drawCurves() {
   }));
   moveCursors = () => {};
   try {
-    moveCursors = await drawTimeline($("timeline"), shown, jump);
+    moveCursors = await drawTimeline($("timeline"), shown, { onJump: jump, onChange: onTime });
     onTime();
   } catch (error) {
     complain(error.message);
@@ -203,7 +189,7 @@ function route() {
   $("clip-view").hidden = isLive;
   $("live-view").hidden = !isLive;
   if (!isLive) stop();
-  for (const link of document.querySelectorAll("nav a")) link.toggleAttribute("aria-current", (link.hash === "#live") === isLive);
+  for (const link of document.querySelectorAll("nav a")) link.setAttribute("aria-current", (link.hash === "#live") === isLive ? "page" : "false");
 }
 
 async function prepareModel() {
@@ -214,7 +200,7 @@ async function prepareModel() {
   };
   facts = await model({ silent: true }).catch(() => null);
   const { bytes, seconds: longest } = facts?.limits ?? {};
-  $("limits").textContent = [bytes && `up to ${megabytes(bytes)}`, longest && `${Math.round(longest / 60)} minutes`].filter(Boolean).join(", ");
+  $("limits").textContent = [bytes && `Up to ${megabytes(bytes)}`, longest && `${Math.round(longest / 60)} minutes`].filter(Boolean).join(", ");
 }
 
 prepareInputs();

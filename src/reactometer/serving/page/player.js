@@ -28,13 +28,14 @@ export function unseen({ frames, duration_s }) {
 }
 
 export class Player {
-  constructor(file, document, onTime) {
+  constructor(file, document, onTime, onChoice) {
     Object.assign(this, { document, onTime, whose: 0 });
     this.element = $("player").content.firstElementChild.cloneNode(true);
     this.video = this.element.querySelector("video");
     this.element.querySelector("figcaption").textContent = document.name;
     this.bars = bars(document.labels);
     this.element.append(this.bars.element);
+    this.offerPeople(onChoice);
     this.url = URL.createObjectURL(file);
     this.watch();
     this.video.src = this.url;
@@ -43,6 +44,20 @@ export class Player {
 
   get prediction() {
     return this.document.predictions[this.whose];
+  }
+
+  offerPeople(onChoice) {
+    const { predictions } = this.document;
+    const label = this.element.querySelector(".whose");
+    const select = label.querySelector("select");
+    label.hidden = predictions.length < 2;
+    select.append(...predictions.map(({ face }, place) => new Option(face ?? place + 1, place)));
+    select.onchange = () => {
+      this.whose = Number(select.value);
+      this.draw();
+      onChoice();
+      select.focus();
+    };
   }
 
   watch() {
@@ -63,8 +78,10 @@ export class Player {
 
   shape() {
     const { video } = this;
-    if (video.videoWidth) video.parentElement.style.setProperty("--ratio", video.videoWidth / video.videoHeight);
-    else this.element.querySelector(".screen").style.setProperty("--ratio", 6);
+    const isBlind = !video.videoWidth && this.document.width_px;
+    this.element.querySelector(".unplayable").hidden = !isBlind;
+    video.parentElement.style.setProperty("--ratio", video.videoWidth ? video.videoWidth / video.videoHeight : 6);
+    this.element.querySelector(".boxes").toggleAttribute("hidden", !video.videoWidth);
     if (video.duration === Infinity) this.findEnd();
   }
 

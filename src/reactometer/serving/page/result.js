@@ -41,7 +41,7 @@ function table(players) {
     const said = players.map(({ prediction }) => prediction.intensities?.[label]);
     const cells = said.map((one) => make("td", {}, number(one?.value), make("small", { textContent: ends(one) })));
     const difference = said.every(Boolean) ? said[1].value - said[0].value : null;
-    const signed = difference > 0 ? `+${number(difference)}` : number(difference);
+    const signed = difference >= 0.005 ? `+${number(difference)}` : number(difference);
     return make("tr", {}, make("th", { scope: "row" }, name(label, place)), ...cells, make("td", { textContent: signed }));
   });
   const head = make("tr", {}, ...heads.map((text) => make("th", { scope: "col", textContent: text })));
@@ -49,12 +49,12 @@ function table(players) {
   return make("div", { className: "card scroll" }, whole);
 }
 
-export function unseenWords({ prediction }) {
+export function unseenWords({ prediction, document }, isPair) {
   const stretches = unseen(prediction);
   if (!stretches.length) return [];
   const told = stretches.slice(0, MOST_TOLD).map(([start, end]) => `${start.toFixed(1)}–${end.toFixed(1)} s`);
   const more = stretches.length > MOST_TOLD ? ` and ${stretches.length - MOST_TOLD} more` : "";
-  return [make("p", { className: "soft", textContent: `Grey, not seen: ${told.join(", ")}${more}.` })];
+  return [make("p", { className: "soft", textContent: `${isPair ? `${document.name}, not seen` : "Grey, not seen"}: ${told.join(", ")}${more}.` })];
 }
 
 export function events(player, onJump) {
