@@ -149,7 +149,8 @@ function step(event) {
 
 function downloads({ document }) {
   const stem = document.name.replace(/\.[^.]*$/, "") || "clip";
-  const buttons = FORMS.map(([format, words, ending]) => {
+  const forms = document.predictions.length > 1 ? FORMS.filter(([format]) => format !== "png") : FORMS;
+  const buttons = forms.map(([format, words, ending]) => {
     const button = make("button", { type: "button", textContent: words });
     button.onclick = () => fetchAs(document.id, format).then((blob) => save(blob, stem + ending), (error) => complain(error.message));
     return button;
