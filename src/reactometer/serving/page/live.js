@@ -8,6 +8,7 @@ import { $, bars, complain, outline } from "./dom.js";
 const FRAME_MS = 100;
 const WIDEST_PX = 640;
 const SOUND_RATE_HZ = 16_000;
+const BREAK_S = 0.25;
 const MOST_WAITING = 400_000; // bytes not sent yet above which a frame is left out
 const [FRAME, SOUND] = [1, 2];
 
@@ -31,7 +32,7 @@ class Session {
   }
 
   async hear(message) {
-    if (message.type === "error") return complain(message.error), stop("Stopped.");
+    if (message.type === "error") return complain(message.error);
     if (message.type === "ready") return this.start(message);
     this.show(message);
   }
@@ -74,8 +75,17 @@ class Session {
     }
     await this.sound.audioWorklet.addModule("/page/sound.js");
     const worklet = new AudioWorkletNode(this.sound, "sound", { channelCount: 1, channelCountMode: "explicit" });
-    worklet.port.onmessage = ({ data }) => this.send(SOUND, this.now - data.length / SOUND_RATE_HZ, data);
+    worklet.port.onmessage = ({ data }) => this.sendSound(data);
     source.connect(worklet);
+  }
+
+  // Blocks follow each other without a gap, whenever they come in; only a real break of the sound sets the clock anew.
+  sendSound(block) {
+    const long_s = block.length / SOUND_RATE_HZ;
+    const heard_s = this.now - long_s;
+    if (!(Math.abs(this.sound_s - heard_s) < BREAK_S)) this.sound_s = heard_s;
+    this.send(SOUND, this.sound_s, block);
+    this.sound_s += long_s;
   }
 
   show(message) {
