@@ -3,6 +3,7 @@
 import { $ } from "./dom.js";
 
 const POLL_MS = 400;
+const kept = new Set(); // what the server holds of this page's clips
 
 export const key = () => sessionStorage.getItem("reactometer-key");
 
@@ -80,9 +81,12 @@ export const model = (options) => send("GET", "/v1/model", options);
 export const fetchAs = (id, format) => send("GET", `/v1/predictions/${encodeURIComponent(id)}?format=${format}`, { type: "blob" });
 
 export function forget(id) {
+  kept.delete(id);
   const headers = key() ? { Authorization: `Bearer ${key()}` } : {};
   fetch(`/v1/predictions/${encodeURIComponent(id)}`, { method: "DELETE", headers, keepalive: true }).catch(() => {});
 }
+
+export const forgetAll = () => kept.forEach(forget);
 
 // Uploads a file, waits for its scores, and gives the document; told(words, share) says how far it is.
 export async function predict(file, options, told, signal) {
@@ -92,6 +96,7 @@ export async function predict(file, options, told, signal) {
   const onUpload = (share) => told(share < 1 ? `Uploading ${file.name}` : `Waiting for ${file.name} to be scored`, share < 1 ? share : null);
   const headers = { Prefer: "respond-async" };
   const { id, ...first } = await send("POST", "/v1/predictions?frames=true", { body, headers, onUpload, signal, told });
+  kept.add(id);
   try {
     return await finished({ id, ...first }, file, told, signal);
   } catch (error) {

@@ -3,7 +3,8 @@
 import { colour, make, number } from "./dom.js";
 import { middle, unseen } from "./player.js";
 
-const STRIP_PX = 50;
+const STRIP_PX = { narrow: 46, wide: 60 };
+const NARROW_PX = 480;
 const GAP_PX = 26;
 const FOOT_PX = 40;
 const SIDES_PX = [30, 12];
@@ -29,8 +30,9 @@ const plain = (text) => text.replaceAll("&", "&amp;").replaceAll("<", "&lt;");
 const axis = (row) => (row ? `y${row + 1}` : "y");
 
 // Rows of equal height below each other, each with its name above it, over one axis x.
-function strips(names, isLevel, range) {
-  const height = names.length * (STRIP_PX + GAP_PX) + FOOT_PX;
+function strips(element, names, isLevel, range) {
+  const strip = element.clientWidth < NARROW_PX ? STRIP_PX.narrow : STRIP_PX.wide;
+  const height = names.length * (strip + GAP_PX) + FOOT_PX;
   const inner = height - FOOT_PX;
   const layout = {
     height,
@@ -50,11 +52,11 @@ function strips(names, isLevel, range) {
     })),
   };
   names.forEach((_, row) => {
-    const top = inner - row * (STRIP_PX + GAP_PX) - GAP_PX;
+    const top = inner - row * (strip + GAP_PX) - GAP_PX;
     const [low, high] = isLevel(row) ? [QUIET_DB, 0] : [0, 1];
     const margin = (high - low) * 0.03;
     layout[axis(row).replace("y", "yaxis")] = {
-      ...{ domain: [(top - STRIP_PX) / inner, top / inner], range: [low - margin, high + margin], tickvals: [low, high], fixedrange: true },
+      ...{ domain: [(top - strip) / inner, top / inner], range: [low - margin, high + margin], tickvals: [low, high], fixedrange: true },
       ...{ zeroline: false, gridcolor: css("line"), tickfont: { size: 11 } },
     };
   });
@@ -150,7 +152,7 @@ export async function drawTimeline(element, clips, { onJump, onChange }) {
   const [{ labels, events }] = clips;
   const isAlone = clips.length === 1;
   const names = clips.some((clip) => clip.level) ? [...labels, "Voice level, dB"] : labels;
-  const layout = strips(names, (row) => row >= labels.length, [0, Math.max(...clips.map((clip) => clip.duration_s), 0.1)]);
+  const layout = strips(element, names, (row) => row >= labels.length, [0, Math.max(...clips.map((clip) => clip.duration_s), 0.1)]);
   const marks = isAlone ? [...unseen(clips[0]).map(shade), ...events.map((event) => stretch(event, labels.indexOf(event.label)))] : [];
   layout.shapes = marks;
   await newPlot(element, clips.flatMap((clip) => tracesOf(clip, { labels })), layout, CONFIG);
@@ -162,7 +164,7 @@ export async function drawTimeline(element, clips, { onJump, onChange }) {
 // Curves that grow; gives what adds the values of a moment.
 export async function drawLive(element, labels) {
   const { newPlot, extendTraces, relayout } = await plotly();
-  const layout = { ...strips([...labels, "Voice level, dB"], (row) => row >= labels.length, [0, LIVE_S]), hovermode: false, dragmode: false };
+  const layout = { ...strips(element, [...labels, "Voice level, dB"], (row) => row >= labels.length, [0, LIVE_S]), hovermode: false, dragmode: false };
   const empty = [...labels, null].map((label, row) => ({
     ...{ x: [], y: [], yaxis: axis(row), mode: "lines", hoverinfo: "skip", meta: { kind: label ? "curve" : "level", label } },
     line: { color: label ? colour(row) : css("accent"), width: 2.2 },
@@ -171,7 +173,7 @@ export async function drawLive(element, labels) {
   return ({ end_s, intensities, level_db }) => {
     const level = level_db == null ? null : Math.max(level_db, QUIET_DB);
     const values = [...labels.map((label) => intensities?.[label].value ?? null), level];
-    extendTraces(element, { x: values.map(() => [end_s]), y: values.map((value) => [value]) }, values.map((_, row) => row), 10 * LIVE_S);
+    extendTraces(element, { x: values.map(() => [end_s]), y: values.map((value) => [value]) }, values.map((_, row) => row), 40 * LIVE_S);
     relayout(element, { "xaxis.range": [Math.max(0, end_s - LIVE_S), Math.max(LIVE_S, end_s)] });
   };
 }

@@ -73,6 +73,7 @@ class Session {
       this.sound = new AudioContext();
       source = this.sound.createMediaStreamSource(this.stream);
     }
+    this.sound.resume();
     await this.sound.audioWorklet.addModule("/page/sound.js");
     const worklet = new AudioWorkletNode(this.sound, "sound", { channelCount: 1, channelCountMode: "explicit" });
     worklet.port.onmessage = ({ data }) => this.sendSound(data);
@@ -90,7 +91,7 @@ class Session {
 
   show(message) {
     const late_ms = Math.round((this.now - message.time_s) * 1000);
-    const dropped = message.dropped ? `, ${message.dropped} frames left out` : "";
+    const dropped = message.dropped ? `, frames left out: ${message.dropped}` : "";
     $("live-late").textContent = `${late_ms} ms behind${dropped}.`;
     $("live-doubt").textContent = message.abstain ? `Better not use these numbers: ${message.abstain}.` : "";
     this.bars.set(message.intensities);

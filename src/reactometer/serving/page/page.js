@@ -1,6 +1,6 @@
 // The page: takes clips, has them scored, and keeps what is shown in step.
 
-import { fetchAs, forget, model, predict } from "./api.js";
+import { fetchAs, forget, forgetAll, model, predict } from "./api.js";
 import { record } from "./camera.js";
 import { drawTimeline, plotly } from "./charts.js";
 import { $, complain, make, save, seconds } from "./dom.js";
@@ -200,8 +200,9 @@ async function prepareModel() {
     tell();
   };
   facts = await model({ silent: true }).catch(() => null);
-  const { bytes, seconds: longest } = facts?.limits ?? {};
+  const { bytes, seconds: longest, kept_s } = facts?.limits ?? {};
   $("limits").textContent = [bytes && `Up to ${megabytes(bytes)}`, longest && `${Math.round(longest / 60)} minutes`].filter(Boolean).join(", ");
+  if (kept_s) $("kept").textContent = `, or ${Math.ceil(kept_s / 3600)} hours later at the latest`;
 }
 
 prepareInputs();
@@ -210,6 +211,7 @@ prepareLive();
 prepareModel();
 route();
 addEventListener("hashchange", route);
-addEventListener("pagehide", (event) => event.persisted || players.forEach(({ document }) => forget(document.id)));
+addEventListener("pagehide", (event) => event.persisted || forgetAll());
+addEventListener("resize", onTime);
 matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => players.length && drawCurves());
 requestIdleCallback?.(() => plotly().catch(() => {}));
