@@ -201,7 +201,7 @@ def test_a_click_on_the_timeline_or_on_an_event_jumps(visit: Callable[..., Any],
 
 def test_all_of_it_works_by_the_keyboard(visit: Callable[..., Any], simulated: Path) -> None:
     page, choosers = visit(), list[Any]()
-    page.on("filechooser", choosers.append)
+    page.on("filechooser", lambda chooser: choosers.append(chooser))
 
     def go_to(which: str) -> None:
         for _ in range(40):
@@ -319,7 +319,9 @@ def test_on_a_phone_nothing_lies_beside_the_page(visit: Callable[..., Any], simu
     page.click("#options summary")
     check()
     for count in (1, 2):
-        _score(page, *_clips(simulated)[:1]) if count == 1 else page.set_input_files("#second", str(_clips(simulated)[1]))
+        _score(page, *_clips(simulated)[:1]) if count == 1 else page.set_input_files(
+            "#second", str(_clips(simulated)[1])
+        )
         _until(page, f"() => document.querySelectorAll('#players video').length === {count}")
         check()
     page.click("nav a[href='#live']")
@@ -337,9 +339,7 @@ def test_a_recording_of_the_camera_is_scored(visit: Callable[..., Any]) -> None:
     _until(page, f"() => Number.isFinite(({PLAYER})().duration)")
 
 
-def test_a_key_is_asked_for_and_kept(
-    visit: Callable[..., Any], simulated: Path, tmp_path: Path
-) -> None:
+def test_a_key_is_asked_for_and_kept(visit: Callable[..., Any], simulated: Path, tmp_path: Path) -> None:
     (tmp_path / "keys").write_text(f"lab {KEY}\n", encoding="utf-8")
     with _serving(tmp_path, "--keys", str(tmp_path / "keys")) as address:
         page = visit(address)
