@@ -201,7 +201,7 @@ def test_a_click_on_the_timeline_or_on_an_event_jumps(visit: Callable[..., Any],
 
 def test_all_of_it_works_by_the_keyboard(visit: Callable[..., Any], simulated: Path) -> None:
     page, choosers = visit(), list[Any]()
-    page.on("filechooser", lambda chooser: choosers.append(chooser))
+    page.on("filechooser", lambda chooser: choosers.extend([chooser]))
 
     def go_to(which: str) -> None:
         for _ in range(40):
@@ -255,9 +255,10 @@ def test_a_clip_can_be_cancelled(visit: Callable[..., Any], simulated: Path) -> 
     def never_done(route: Any) -> None:
         asked.append(route.request.method)
         if route.request.method == "DELETE":
-            return route.continue_()
+            route.continue_()
+            return
         answer = route.fetch()
-        return route.fulfill(response=answer, json={**answer.json(), "status": "running", "progress": 0.5})
+        route.fulfill(response=answer, json={**answer.json(), "status": "running", "progress": 0.5})
 
     page.route("**/v1/predictions/*", never_done)
     page.set_input_files("#file", str(_clips(simulated)[0]))

@@ -80,9 +80,10 @@ export class Player {
     const { video } = this;
     const isBlind = !video.videoWidth && this.document.width_px;
     this.element.querySelector(".unplayable").hidden = !isBlind;
-    video.parentElement.style.setProperty("--ratio", video.videoWidth ? video.videoWidth / video.videoHeight : 6);
-    this.element.querySelector(".boxes").toggleAttribute("hidden", !video.videoWidth);
+    video.parentElement.classList.toggle("sound", !video.videoWidth);
+    if (video.videoWidth) video.parentElement.style.setProperty("--ratio", video.videoWidth / video.videoHeight);
     if (video.duration === Infinity) this.findEnd();
+    this.draw();
   }
 
   // A recording of the browser's own does not say how long it is until one has been at its end.

@@ -7,7 +7,7 @@ const MOST_TOLD = 6;
 
 export function about({ document, prediction }) {
   const { duration_s, face_share, sound, status } = prediction;
-  const face = face_share == null ? "" : `face in ${Math.round(face_share * 100)} % of the frames looked at`;
+  const face = !document.width_px ? "no pictures" : `face in ${Math.round(face_share * 100)} % of the frames looked at`;
   const parts = [duration_s == null ? "" : seconds(duration_s), face, sound ? "with sound" : "no sound", status === "ok" ? "" : status];
   return [...parts, document.predictions.length > 1 ? `${document.predictions.length} people` : ""].filter(Boolean).join(" · ");
 }
