@@ -1,6 +1,6 @@
 // Curves, by plotly.js: one strip an emotion over one axis of seconds.
 
-import { colour, make, number } from "./dom.js";
+import { colour, make } from "./dom.js";
 import { middle, unseen } from "./player.js";
 
 const STRIP_PX = { narrow: 46, wide: 60 };

@@ -43,7 +43,8 @@ async function score(file) {
 
 function refuseLarge(file) {
   const most = facts?.limits?.bytes;
-  if (most && file.size > most) throw new Error(`${file.name} has ${megabytes(file.size)}, and this server takes ${megabytes(most)} at most. Choose a shorter or smaller one.`);
+  if (!most || file.size <= most) return;
+  throw new Error(`${file.name} has ${megabytes(file.size)}, and this server takes ${megabytes(most)} at most. Choose a shorter or smaller one.`);
 }
 
 const megabytes = (bytes) => `${(bytes / 1e6).toFixed(0)} MB`;
@@ -87,14 +88,18 @@ function show() {
   $("legend").hidden = !isPair;
   $("legend").replaceChildren(...players.map(({ document }) => make("span", { textContent: document.name })));
   $("unseen").replaceChildren(...players.flatMap((player) => unseenWords(player, isPair)));
-  $("events").replaceChildren(...players.flatMap((player) => [...(isPair ? [make("p", { className: "soft", textContent: player.document.name })] : []), events(player, jump)]));
+  $("events").replaceChildren(...players.flatMap((player) => [...titled(player), events(player, jump)]));
   $("downloads").replaceChildren(...players.map(downloads));
   drawCurves();
 }
 
+// Whose it is, where there are two clips.
+const titled = ({ document }) => (players.length > 1 ? [make("p", { className: "soft", textContent: document.name })] : []);
+
 function meaning({ coverage }) {
-  const sure = coverage ? `Each value with its ${Math.round(coverage * 100)} % interval, from 0 to 1, for the whole clip. ` : "Each value is from 0 to 1, for the whole clip. ";
-  return `${sure}They estimate what raters would say.${isStarter() ? " This is the starter model: made on composites of faces and voices, it never saw a person react." : ""}`;
+  const sure = coverage ? `, each with its ${Math.round(coverage * 100)} % interval` : "";
+  const starter = "This is the starter model: made on composites of faces and voices, it never saw a person react.";
+  return `Intensities of the whole clip, from 0 to 1${sure}: what raters would say, by the model's estimate. ${isStarter() ? starter : ""}`;
 }
 
 const isStarter = () => /starter model of reactometer/i.test(facts?.card ?? "");
@@ -147,7 +152,8 @@ function step(event) {
   jump(to[event.key]);
 }
 
-function downloads({ document }) {
+function downloads(player) {
+  const { document } = player;
   const stem = document.name.replace(/\.[^.]*$/, "") || "clip";
   const forms = document.predictions.length > 1 ? FORMS.filter(([format]) => format !== "png") : FORMS;
   const buttons = forms.map(([format, words, ending]) => {
@@ -155,8 +161,7 @@ function downloads({ document }) {
     button.onclick = () => fetchAs(document.id, format).then((blob) => save(blob, stem + ending), (error) => complain(error.message));
     return button;
   });
-  const title = players.length > 1 ? [make("p", { className: "soft", textContent: document.name })] : [];
-  return make("div", {}, ...title, make("p", { className: "buttons" }, ...buttons));
+  return make("div", {}, ...titled(player), make("p", { className: "buttons" }, ...buttons));
 }
 
 function prepareInputs() {

@@ -1,6 +1,6 @@
 // One clip: the browser's own copy of the video, the face's box over it, and the intensities of the moment shown.
 
-import { $, bars, make, outline, seconds } from "./dom.js";
+import { $, bars, outline, seconds } from "./dom.js";
 
 const BOX_HELD_S = 0.5; // a box is shown for frames that were looked at no further away than this
 
