@@ -1,0 +1,151 @@
+// Camera and microphone -> the service's WebSocket -> curves that grow.
+
+import { key, model } from "./api.js";
+import { close, openCamera } from "./camera.js";
+import { drawLive } from "./charts.js";
+import { $, bars, complain, outline } from "./dom.js";
+
+const FRAME_MS = 100;
+const WIDEST_PX = 640;
+const SOUND_RATE_HZ = 16_000;
+const BREAK_S = 0.25;
+const MOST_WAITING = 400_000; // bytes not sent yet above which a frame is left out
+const [FRAME, SOUND] = [1, 2];
+
+let session = null;
+
+class Session {
+  began = performance.now();
+  canvas = document.createElement("canvas");
+
+  constructor(stream) {
+    this.stream = stream;
+    this.socket = new WebSocket(`${location.protocol.replace("http", "ws")}//${location.host}/v1/live`);
+    this.socket.binaryType = "arraybuffer";
+    this.socket.onopen = () => this.socket.send(JSON.stringify({ type: "start", key: key(), window_s: 2.0, mode: "media" }));
+    this.socket.onmessage = ({ data }) => this.hear(JSON.parse(data));
+    this.socket.onclose = () => session === this && stop("The server ended the connection.");
+  }
+
+  get now() {
+    return (performance.now() - this.began) / 1000;
+  }
+
+  async hear(message) {
+    if (message.type === "error") return complain(message.error);
+    if (message.type === "ready") return this.start(message);
+    this.show(message);
+  }
+
+  async start({ labels, looks, listens }) {
+    this.bars = bars(labels);
+    $("live-bars").replaceChildren(this.bars.element);
+    $("live-state").textContent = "Running,";
+    this.extend = await drawLive($("live-chart"), labels);
+    if (looks && this.stream.getVideoTracks().length) this.timer = setInterval(() => this.sendFrame(), FRAME_MS);
+    if (listens && this.stream.getAudioTracks().length) await this.listen();
+  }
+
+  send(kind, time, payload) {
+    if (this.socket.readyState !== WebSocket.OPEN) return;
+    const head = new DataView(new ArrayBuffer(9));
+    head.setUint8(0, kind);
+    head.setFloat64(1, time, true);
+    this.socket.send(new Blob([head, payload]));
+  }
+
+  sendFrame() {
+    const { videoWidth: width, videoHeight: height } = $("camera");
+    if (!width || this.socket.bufferedAmount > MOST_WAITING) return;
+    const share = Math.min(1, WIDEST_PX / width);
+    Object.assign(this.canvas, { width: Math.round(width * share), height: Math.round(height * share) });
+    this.canvas.getContext("2d").drawImage($("camera"), 0, 0, this.canvas.width, this.canvas.height);
+    const time = this.now;
+    this.canvas.toBlob((jpeg) => jpeg && this.send(FRAME, time, jpeg), "image/jpeg", 0.8);
+  }
+
+  async listen() {
+    let source;
+    try {
+      this.sound = new AudioContext({ sampleRate: SOUND_RATE_HZ });
+      source = this.sound.createMediaStreamSource(this.stream);
+    } catch { // a browser that wants the microphone's own rate
+      this.sound = new AudioContext();
+      source = this.sound.createMediaStreamSource(this.stream);
+    }
+    this.sound.resume();
+    await this.sound.audioWorklet.addModule("/page/sound.js");
+    const worklet = new AudioWorkletNode(this.sound, "sound", { channelCount: 1, channelCountMode: "explicit" });
+    worklet.port.onmessage = ({ data }) => this.sendSound(data);
+    source.connect(worklet);
+  }
+
+  // Blocks follow each other without a gap, whenever they come in; only a real break of the sound sets the clock anew.
+  sendSound(block) {
+    const long_s = block.length / SOUND_RATE_HZ;
+    const heard_s = this.now - long_s;
+    if (!(Math.abs(this.sound_s - heard_s) < BREAK_S)) this.sound_s = heard_s;
+    this.send(SOUND, this.sound_s, block);
+    this.sound_s += long_s;
+  }
+
+  show(message) {
+    const late_ms = Math.round((this.now - message.time_s) * 1000);
+    const dropped = message.dropped ? `, frames left out: ${message.dropped}` : "";
+    $("live-late").textContent = `${late_ms} ms behind${dropped}.`;
+    $("live-doubt").textContent = message.abstain ? `Better not use these numbers: ${message.abstain}.` : "";
+    this.bars.set(message.intensities);
+    outline($("camera").nextElementSibling, this.canvas.width, this.canvas.height, message.face ? [[message.face]] : []);
+    this.extend(message);
+  }
+
+  end() {
+    clearInterval(this.timer);
+    this.sound?.close();
+    close(this.stream);
+    if (this.socket.readyState === WebSocket.OPEN) this.socket.send(JSON.stringify({ type: "stop" }));
+    this.socket.close();
+  }
+}
+
+async function start() {
+  complain(null);
+  $("live-start").disabled = true;
+  try {
+    const { looks, listens } = await model();
+    const stream = await openCamera({ video: looks, audio: listens });
+    $("camera").srcObject = stream;
+    await $("camera").play();
+    $("camera").parentElement.style.setProperty("--ratio", $("camera").videoWidth / $("camera").videoHeight || 1.6);
+    session = new Session(stream);
+    switchTo(true);
+    $("live-state").textContent = "Connecting…";
+  } catch (error) {
+    complain(error.message);
+  } finally {
+    $("live-start").disabled = false;
+  }
+}
+
+function switchTo(isOn) {
+  $("live-start").hidden = isOn;
+  $("live-stop").hidden = !isOn;
+  $(isOn ? "live-stop" : "live-start").focus();
+}
+
+export function stop(words = "Stopped.") {
+  if (!session) return;
+  const ended = session;
+  session = null;
+  ended.end();
+  $("camera").srcObject = null;
+  outline($("camera").nextElementSibling, 1, 1, []);
+  $("live-state").textContent = words;
+  $("live-late").textContent = $("live-doubt").textContent = "";
+  switchTo(false);
+}
+
+export function prepareLive() {
+  $("live-start").onclick = start;
+  $("live-stop").onclick = () => stop();
+}

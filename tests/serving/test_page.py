@@ -1,0 +1,385 @@
+"""The page in a real browser, served by the real service: what it shows is what the package says."""
+
+from __future__ import annotations
+
+import csv
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import reactometer
+
+pytest.importorskip("fastapi", reason="the service's packages are not installed")
+playwright = pytest.importorskip("playwright.sync_api", reason="Playwright is not installed")
+
+BROWSER = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+KEY = "open-sesame-open-sesame"
+WIDE = {"width": 1280, "height": 900}
+PHONE = {"width": 360, "height": 780}
+CURVES = """() => document.querySelector('#timeline').data.filter((trace) => trace.meta?.kind === 'curve')
+    .map(({ x, y, meta }) => ({ x: [...x], y: [...y], ...meta }))"""
+PLAYER = "() => document.querySelector('#players video')"
+
+pytestmark = [pytest.mark.slow, pytest.mark.skipif(BROWSER is None, reason="no Chromium here")]
+
+
+@contextmanager
+def _serving(folder: Path, *options: str) -> Iterator[str]:
+    """The service in a process of its own; gives its address."""
+    command = [sys.executable, "-m", "reactometer", "serve", "--port", "0", "--data", str(folder / "jobs"), *options]
+    with (folder / "log").open("w+", encoding="utf-8") as log:
+        process = subprocess.Popen(command, stderr=log)
+        try:
+            deadline = time.monotonic() + 120
+            while not (told := (folder / "log").read_text(encoding="utf-8")).startswith("http"):
+                assert process.poll() is None, told
+                assert time.monotonic() < deadline
+                time.sleep(0.1)
+            yield told.split()[0]
+        finally:
+            process.terminate()
+            process.wait(60)
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    with _serving(tmp_path_factory.mktemp("serve")) as address:
+        yield address
+
+
+@pytest.fixture(scope="module")
+def camera(simulated: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What the browser's camera shows: a clip of the embedded data set, as a row of JPEGs."""
+    import av
+    import cv2
+
+    file = tmp_path_factory.mktemp("camera") / "camera.mjpeg"
+    with av.open(str(_clips(simulated)[0])) as container:
+        frames = [frame.to_ndarray(format="bgr24") for frame in container.decode(video=0)]
+    file.write_bytes(b"".join(cv2.imencode(".jpg", cv2.resize(frame, (640, 480)))[1].tobytes() for frame in frames))
+    return file
+
+
+@pytest.fixture(scope="module")
+def browser(camera: Path) -> Iterator[Any]:
+    fake = ["--use-fake-device-for-media-stream", "--use-fake-ui-for-media-stream"]
+    with playwright.sync_playwright() as tool:
+        options = ["--no-sandbox", *fake, f"--use-file-for-fake-video-capture={camera}"]
+        yield tool.chromium.launch(executable_path=BROWSER, args=options)
+
+
+@pytest.fixture
+def visit(browser: Any, server: str) -> Iterator[Callable[..., Any]]:
+    """Opens the page; at the end nothing may have been asked of another address, and nothing have gone wrong in it."""
+    contexts, wrong = [], list[str]()
+
+    def visit(address: str = server, **settings: Any) -> Any:
+        context = browser.new_context(**{"viewport": WIDE, **settings})
+        contexts.append(context)
+        page = context.new_page()
+        page.on("pageerror", lambda error: wrong.append(str(error)))
+        page.on("console", lambda told: wrong.append(told.text) if told.type == "error" else None)
+        page.on("request", lambda asked: wrong.append(asked.url) if not _is_own(asked.url, address) else None)
+        page.goto(address)
+        return page
+
+    yield visit
+    for context in contexts:
+        context.close()
+    assert not [text for text in wrong if not any(status in text for status in ("401", "404", "429"))]
+
+
+def _is_own(url: str, address: str) -> bool:
+    return url.startswith((address, f"blob:{address}", "data:"))
+
+
+def _clips(simulated: Path) -> list[Path]:
+    return sorted(simulated.rglob("*.mp4"))
+
+
+def _until(page: Any, what: str) -> None:
+    """Waits in this process, since the page's own policy forbids what Playwright does to wait inside the page."""
+    deadline = time.monotonic() + 60
+    while not page.evaluate(what):
+        assert time.monotonic() < deadline, what
+        time.sleep(0.05)
+
+
+def _score(page: Any, *files: Path, at_once: str = "#file") -> None:
+    """Gives the page a file, and a second to compare it with."""
+    for place, file in enumerate(files):
+        page.set_input_files(at_once if place == 0 else "#second", str(file))
+        _until(page, f"() => document.querySelectorAll('#players video').length === {place + 1}")
+        _until(page, "() => document.querySelector('#timeline').data?.length > 0")
+    _until(page, "() => document.querySelector('#players video').readyState >= 1")
+
+
+def _windows(page: Any, window_s: float, hop_s: float) -> None:
+    page.click("#options summary")
+    page.fill("[name=window_s]", str(window_s))
+    page.fill("[name=hop_s]", str(hop_s))
+
+
+@pytest.mark.shared
+def test_what_it_shows_is_what_predict_says(visit: Callable[..., Any], shared_data: Path) -> None:
+    file = shared_data / "clips" / "single_face.mp4"
+    [said] = reactometer.predict([file], progress=False)
+    page = visit()
+    _score(page, file)
+    assert said.intensities
+    assert said.intervals
+    for label, value, (low, high) in zip(said.labels, said.intensities, said.intervals, strict=True):
+        tile = page.locator("#whole li", has=page.locator(f"b[data-label={label}]"))
+        assert tile.inner_text().split() == [label, f"{value:.2f}", f"{low:.2f}–{high:.2f}"]
+    curves = page.evaluate(CURVES)
+    assert [curve["label"] for curve in curves] == list(said.labels)
+    for place, curve in enumerate(curves):
+        assert curve["x"] == pytest.approx([(own.start_s + own.end_s) / 2 for own in said.windows], abs=1e-3)
+        own = [window.intensities[place] for window in said.windows if window.intensities]
+        assert curve["y"] == pytest.approx(own, abs=1e-5)
+    assert said.doubts[0] in page.inner_text("#warnings")
+    row = page.locator("#players .bars li").first.inner_text().split()
+    assert said.windows[0].intensities
+    assert row[:2] == [said.labels[0], f"{said.windows[0].intensities[0]:.2f}"]
+
+
+def test_a_bad_file_shows_its_reason(visit: Callable[..., Any], tmp_path: Path, simulated: Path) -> None:
+    bad = tmp_path / "holiday.mp4"
+    bad.write_text("this is no video", encoding="utf-8")
+    page = visit()
+    page.set_input_files("#file", str(bad))
+    _until(page, "() => !document.querySelector('[role=alert]').hidden")
+    told = page.inner_text("[role=alert] p")
+    assert "holiday.mp4" in told
+    assert "cannot be" in told or "not" in told
+    _score(page, _clips(simulated)[0])  # and the page goes on
+    assert page.is_hidden("[role=alert]")
+
+
+def test_a_name_that_would_like_to_be_code_stays_a_name(
+    visit: Callable[..., Any], simulated: Path, tmp_path: Path
+) -> None:
+    name = "<img src=x onerror=document.title='taken'>.mp4"
+    file = Path(shutil.copy(_clips(simulated)[0], tmp_path / name))
+    page = visit()
+    _score(page, file, file)
+    (tmp_path / "b").mkdir()
+    bad = tmp_path / "b" / name
+    bad.write_text("no video", encoding="utf-8")
+    page.set_input_files("#second", str(bad))
+    _until(page, "() => !document.querySelector('[role=alert]').hidden")
+    assert name in page.inner_text("#title")
+    assert page.locator("main img").count() == 0
+    assert page.locator("[role=alert] img").count() == 0
+    assert page.title() == "reactometer"
+
+
+def test_a_click_on_the_timeline_or_on_an_event_jumps(visit: Callable[..., Any], simulated: Path) -> None:
+    page = visit()
+    _windows(page, 0.5, 0.25)
+    page.fill("[name=threshold]", "0.05")
+    _score(page, _clips(simulated)[0])
+    box = page.locator("#timeline").bounding_box()
+    start, end = page.evaluate("() => document.querySelector('#timeline').layout.xaxis.range")
+    assert start == 0
+    for share, y in ((0.5, 60), (0.25, 90)):  # on a strip, and between two
+        page.locator("#timeline").click(position={"x": 30 + (box["width"] - 42) * share, "y": y})
+        _until(page, f"() => Math.abs(({PLAYER})().currentTime - {share * end}) < .03")
+    _until(page, f"() => document.querySelector('#timeline').ariaValueText.startsWith('{end / 4:.1f} s, highest ')")
+    event = page.locator("#events button").last
+    onset_s = float(event.inner_text().split("\n")[-1].split("–")[0].split()[-1])
+    event.click()
+    _until(page, f"() => Math.abs(({PLAYER})().currentTime - {onset_s}) < .06")
+
+
+def test_all_of_it_works_by_the_keyboard(visit: Callable[..., Any], simulated: Path) -> None:
+    page, choosers = visit(), list[Any]()
+    page.on("filechooser", lambda chooser: choosers.extend([chooser]))
+
+    def go_to(which: str) -> None:
+        for _ in range(40):
+            page.keyboard.press("Tab")
+            if page.evaluate("(which) => document.activeElement.matches(which)", which):
+                return
+        raise AssertionError(f"no way to {which} by Tab")
+
+    go_to("#file")
+    page.keyboard.press("Enter")
+    page.wait_for_timeout(1000)
+    choosers[0].set_files(str(_clips(simulated)[0]))
+    _until(page, "() => document.querySelector('#timeline').data?.length > 0")
+    _until(page, f"() => ({PLAYER})().readyState >= 2")
+    go_to("#players video")
+    page.keyboard.press(" ")
+    _until(page, f"() => ({PLAYER})().currentTime > 0.2")
+    page.keyboard.press("End")
+    go_to("#timeline")
+    page.keyboard.press("Home")
+    _until(page, f"() => ({PLAYER})().currentTime < 0.2 || !({PLAYER})().paused")
+    page.keyboard.press("ArrowRight")
+    _until(page, f"() => ({PLAYER})().currentTime >= 1")
+    go_to("#downloads button")
+    with page.expect_download():
+        page.keyboard.press("Enter")
+    go_to("#second")
+    go_to("#model summary")
+    page.keyboard.press("Enter")
+    _until(page, "() => document.querySelector('#card').textContent.includes('What it must not be used for')")
+
+
+def test_a_busy_server_is_asked_again_and_says_so(visit: Callable[..., Any], simulated: Path) -> None:
+    page, refused = visit(), list[str]()
+
+    def refuse_once(route: Any) -> None:
+        refused.append(page.inner_text("#doing"))
+        busy = {"status": 429, "headers": {"Retry-After": "2"}, "json": {"error": "too many clips wait"}}
+        route.fulfill(**busy) if len(refused) == 1 else route.continue_()
+
+    page.route("**/v1/predictions?*", refuse_once)
+    page.set_input_files("#file", str(_clips(simulated)[0]))
+    _until(page, "() => document.querySelector('#doing').textContent.startsWith('The server is busy')")
+    _until(page, "() => document.querySelector('#timeline').data?.length > 0")
+    assert len(refused) == 2
+
+
+def test_a_clip_can_be_cancelled(visit: Callable[..., Any], simulated: Path) -> None:
+    page, asked = visit(), list[str]()
+
+    def never_done(route: Any) -> None:
+        asked.append(route.request.method)
+        if route.request.method == "DELETE":
+            route.continue_()
+            return
+        answer = route.fetch()
+        route.fulfill(response=answer, json={**answer.json(), "status": "running", "progress": 0.5})
+
+    page.route("**/v1/predictions/*", never_done)
+    page.set_input_files("#file", str(_clips(simulated)[0]))
+    _until(page, "() => document.querySelector('#progress').value === 0.5")
+    page.click("#cancel")
+    _until(page, "() => !document.querySelector('#ask').hidden")
+    page.wait_for_timeout(200)
+    assert asked[-1] == "DELETE"
+    assert page.is_hidden("[role=alert]")
+
+
+def test_a_closed_page_leaves_nothing_behind(visit: Callable[..., Any], simulated: Path) -> None:
+    page, asked = visit(), list[str]()
+    page.on("request", lambda request: asked.extend([request.url]))
+    _score(page, _clips(simulated)[0])
+    kept = next(url.split("?")[0] for url in asked if "/v1/predictions/" in url)
+    other = visit()
+    status = f"() => fetch('{kept}').then(({{ status }}) => status === 404)"
+    assert not other.evaluate(status)
+    page.close()
+    _until(other, status)
+
+
+def test_two_clips_are_compared(visit: Callable[..., Any], simulated: Path) -> None:
+    files = _clips(simulated)[:2]
+    said = reactometer.predict(files, progress=False)
+    page = visit()
+    _score(page, *files)
+    curves = page.evaluate(CURVES)
+    assert [(curve["label"], curve["clip"]) for curve in curves] == [
+        (label, clip) for clip in (0, 1) for label in said[0].labels
+    ]
+    first, second = (own.intensities or () for own in said)
+    for place, row in enumerate(page.locator("#whole tbody tr").all()):
+        cells = [cell.split()[0] for cell in row.locator("td").all_inner_texts()]
+        assert cells[:2] == [f"{first[place]:.2f}", f"{second[place]:.2f}"]
+        assert float(cells[2].replace("−", "-")) == pytest.approx(second[place] - first[place], abs=0.0051)
+    assert page.locator("#players video").count() == 2
+    assert page.inner_text("#legend").split("\n") == [file.name for file in files]
+    page.click("#again")
+    assert page.is_visible("#ask")
+
+
+def test_what_is_downloaded_is_the_clips(visit: Callable[..., Any], simulated: Path) -> None:
+    page = visit()
+    _windows(page, 0.5, 0.25)
+    _score(page, _clips(simulated)[0])
+    stem, curves = _clips(simulated)[0].stem, page.evaluate(CURVES)
+    names = {}
+    for button in page.locator("#downloads button").all():
+        with page.expect_download() as download:
+            button.click()
+        names[download.value.suggested_filename] = Path(download.value.path()).read_bytes()
+    assert set(names) == {f"{stem}-timeline.csv", f"{stem}.json", f"{stem}.eaf", f"{stem}-timeline.png"}
+    rows = list(csv.DictReader(names[f"{stem}-timeline.csv"].decode().splitlines()))
+    assert [float(row[curves[0]["label"]]) for row in rows] == pytest.approx(curves[0]["y"])
+    assert names[f"{stem}-timeline.png"].startswith(b"\x89PNG")
+
+
+def test_on_a_phone_nothing_lies_beside_the_page(visit: Callable[..., Any], simulated: Path) -> None:
+    page = visit(viewport=PHONE, has_touch=True, is_mobile=True, color_scheme="dark")
+
+    def check() -> None:
+        assert page.evaluate("() => document.documentElement.scrollWidth") == PHONE["width"]
+        small = """() => [...document.querySelectorAll('button, .button, summary, select, nav a, input:not(.away)')]
+            .filter((one) => one.checkVisibility() && one.getBoundingClientRect().height < 44)
+            .map((one) => one.outerHTML)"""
+        assert page.evaluate(small) == []
+
+    check()
+    page.click("#options summary")
+    check()
+    for count in (1, 2):
+        _score(page, *_clips(simulated)[:1]) if count == 1 else page.set_input_files(
+            "#second", str(_clips(simulated)[1])
+        )
+        _until(page, f"() => document.querySelectorAll('#players video').length === {count}")
+        check()
+    page.click("nav a[href='#live']")
+    check()
+
+
+def test_a_recording_of_the_camera_is_scored(visit: Callable[..., Any]) -> None:
+    page = visit()
+    page.click("#record")
+    _until(page, "() => parseFloat(document.querySelector('#recorded').textContent) > 2")
+    page.click("#stop")
+    _until(page, "() => document.querySelector('#timeline').data?.length > 0")
+    assert page.inner_text("#title").startswith("recording.")
+    assert "face in" in page.inner_text("#about")
+    _until(page, f"() => Number.isFinite(({PLAYER})().duration)")
+
+
+def test_a_key_is_asked_for_and_kept(visit: Callable[..., Any], simulated: Path, tmp_path: Path) -> None:
+    (tmp_path / "keys").write_text(f"lab {KEY}\n", encoding="utf-8")
+    with _serving(tmp_path, "--keys", str(tmp_path / "keys")) as address:
+        page = visit(address)
+        page.set_input_files("#file", str(_clips(simulated)[0]))
+        _until(page, "() => document.querySelector('#lock').open")
+        page.fill("#key", "not the one at all")
+        page.keyboard.press("Enter")
+        _until(page, "() => document.querySelector('#lock').open && !document.querySelector('#key').value")
+        page.fill("#key", KEY)
+        page.keyboard.press("Enter")
+        _until(page, "() => document.querySelector('#timeline').data?.length > 0")
+        with page.expect_download():
+            page.locator("#downloads button").first.click()
+        page.context.close()
+
+
+@pytest.mark.skipif(find_spec("reactometer.serving.live") is None, reason="this service has no live route")
+def test_live_draws_a_curve(visit: Callable[..., Any]) -> None:
+    page = visit()
+    page.click("nav a[href='#live']")
+    page.click("#live-start")
+    _until(page, "() => document.querySelector('#live-chart').data?.[0].y.filter((y) => y !== null).length > 5")
+    labels = page.evaluate("() => document.querySelector('#live-chart').data.map((trace) => trace.meta.label)")
+    assert page.locator("#live-bars .name").all_inner_texts() == [label for label in labels if label]
+    assert "ms behind" in page.inner_text("#live-late")
+    _until(page, "() => document.querySelector('#live-view .boxes rect') !== null")
+    page.click("#live-stop")
+    assert page.inner_text("#live-state") == "Stopped."
+    assert page.is_visible("#live-start")
