@@ -52,7 +52,7 @@ def _round(folder: Path, asked: argparse.Namespace) -> float:
     counts = asked.clips // 4, asked.clips
     few, many = (_write_clips(folder / f"{count} clips", count, clip) for count in counts)
     each_s, _ = cost_of_one(lambda clips: _predict(clips, folder / f"run of {clips.name}"), few, many, counts)
-    with _service(folder / "service", asked.clients) as (address, _):
+    with service(folder / "service", asked.clients) as (address, _):
         told, finished_s = _load(address, asked.clients, asked.clips, clip)
     cut = len(finished_s) // 10
     middle_s = sorted(finished_s)[cut:-cut]
@@ -64,17 +64,17 @@ def _round(folder: Path, asked: argparse.Namespace) -> float:
 
 def _memory(folder: Path, clients: int, requests: int) -> None:
     clip = write_video(folder / "short.mp4", 3).read_bytes()
-    with _service(folder / "service", clients) as (address, process):
+    with service(folder / "service", clients) as (address, process):
         _load(address, clients, requests // 10, clip)
-        before = _pss_mb(process.pid)
+        before = pss_mb(process.pid)
         told, _ = _load(address, clients, requests - requests // 10, clip)
-        after = _pss_mb(process.pid)
+        after = pss_mb(process.pid)
     print(f"{dict(told)}; {before:.0f} MiB after {requests // 10} requests, {after:.0f} MiB after {requests}")
     bar("memory at the end / after a tenth of the requests", after / before, MOST_GROWTH, at_most=True)
 
 
 @contextmanager
-def _service(folder: Path, clients: int) -> Iterator[tuple[str, subprocess.Popen[str]]]:
+def service(folder: Path, clients: int) -> Iterator[tuple[str, subprocess.Popen[str]]]:
     """A service on a free port: its address, and its process."""
     command = [sys.executable, "-m", "reactometer", "serve", "--port", "0", "--data", str(folder)]
     process = subprocess.Popen([*command, "--per-client", str(2 * clients)], stderr=subprocess.PIPE, text=True)
@@ -153,7 +153,7 @@ def _unlike(clip: bytes, number: int) -> bytes:
     return clip + (12).to_bytes(4, "big") + b"free" + number.to_bytes(4, "big")
 
 
-def _pss_mb(pid: int) -> float:
+def pss_mb(pid: int) -> float:
     """Memory of a process and its children, what is shared counted once, MiB."""
     pids = [pid, *map(int, Path(f"/proc/{pid}/task/{pid}/children").read_text().split())]
     rollups = [Path(f"/proc/{own}/smaps_rollup").read_text() for own in pids]

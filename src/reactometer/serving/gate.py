@@ -99,6 +99,8 @@ class Gate:
                 own = dict(HEADERS)
                 if scope["path"].startswith("/v1/"):
                     own[b"cache-control"] = b"no-store"
+                elif not any(name == b"cache-control" for name, _ in message["headers"]):
+                    own[b"cache-control"] = b"no-cache"  # a page whose parts are of one version
                 message["headers"] = [*message["headers"], *own.items()]
                 route = getattr(scope.get("route"), "path", "other")
                 self.desk.metrics.requests.labels(route, scope["method"], message["status"]).inc()
