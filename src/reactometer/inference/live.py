@@ -125,6 +125,14 @@ class Senses:
         self._follow_clock(start_s)
         self.sound.add(start_s, samples)
 
+    def take(self, piece: Piece) -> FaceSample | None:
+        """See or hear one piece; gives the face's sample of a frame that was looked at."""
+        if callable(piece.content):
+            return self.look(piece.time_s, piece.content())
+        if piece.content is not None:
+            self.hear(piece.time_s, piece.content)
+        return None
+
     def clip(self, end_s: float | None = None) -> PreparedClip | None:
         """The window that ends with the newest piece, or at a time of one's choice; None where nothing has come."""
         if self.newest_s is None:
@@ -169,18 +177,14 @@ class LiveScorer:
         self.senses.reset()
         self._score = make_scorer(self.model, [{} for _ in self.model.each])
 
-    def take(self, piece: Piece) -> None:
-        """See or hear one piece; decodes a frame, and finds and cuts the face.
-
-        Raises:
-            ConfigError: features, which mode "media" does not take.
-        """
-        if piece.kind is Kind.FRAME and callable(piece.content):
-            self.senses.look(piece.time_s, piece.content())
-        elif piece.kind is Kind.SOUND and isinstance(piece.content, np.ndarray):
-            self.senses.hear(piece.time_s, piece.content)
-        else:
+    def check(self, piece: Piece) -> None:
+        """Raise ConfigError for a piece that cannot be taken: features."""
+        if piece.kind not in (Kind.FRAME, Kind.SOUND):
             raise ConfigError("features came in mode 'media'", fix="Start with mode 'features', or send frames")
+
+    def take(self, piece: Piece) -> None:
+        """See or hear one piece that was checked; decodes a frame, and finds and cuts the face."""
+        self.senses.take(piece)
 
     def score(self, end_s: float | None = None) -> LiveScore | None:
         """The window that ends with the newest piece, or at a time of one's choice; None where nothing has come."""

@@ -57,12 +57,11 @@ class FeatureMaker:
 
     def make(self, pieces: Sequence[Piece]) -> list[Piece]:
         """What to send of frames and sound: features of the voice in the last window, and of the face in each frame."""
-        made = []
-        for piece in pieces:
-            if piece.kind is Kind.SOUND and isinstance(piece.content, np.ndarray):
-                self.senses.hear(piece.time_s, piece.content)
-            elif callable(piece.content) and (sample := self.senses.look(piece.time_s, piece.content())):
-                made.append(Piece(Kind.FACE_FEATURES, piece.time_s, self._face(sample), piece.arrived_s))
+        made = [
+            Piece(Kind.FACE_FEATURES, sample.time_s, self._face(sample), piece.arrived_s)
+            for piece in pieces
+            if (sample := self.senses.take(piece))
+        ]
         if self.model.network.listens and (clip := self.senses.clip()) is not None:
             heard = Piece(Kind.VOICE_FEATURES, clip.end_s - EDGE_S, self._voice(clip), pieces[-1].arrived_s)
             made.insert(0, heard)
@@ -114,26 +113,29 @@ class FeatureScorer:
         known = [*([self._faces[-1][0]] if self._faces else []), self._voice[0]]
         return None if max(known) == -math.inf else max(known)
 
-    def take(self, piece: Piece) -> None:
-        """Keep the features of one frame's face, or of the voice in the window that ends with the piece's time.
-
-        Raises:
-            ConfigError: a frame or sound, or features of another size or that are no numbers.
-        """
-        content = piece.content
-        if piece.kind in (Kind.FRAME, Kind.SOUND) or callable(content):
+    def check(self, piece: Piece) -> None:
+        """Raise ConfigError for a frame or sound, and for features of another size or that are no numbers."""
+        if piece.kind in (Kind.FRAME, Kind.SOUND) or callable(piece.content):
             raise ConfigError("a frame or sound came in mode 'features'", fix="Start with mode 'media', or send none")
-        if content is not None and not np.isfinite(content).all():
+        if piece.content is None:
+            return
+        expected = self.face_size if piece.kind is Kind.FACE_FEATURES else 1 + self.voice_size
+        if (got := piece.content.shape[-1]) != expected:
+            raise ConfigError("features of another model", got=f"{got} numbers a step", expected=expected)
+        if not np.isfinite(piece.content).all():
             raise ConfigError("features that are no numbers", got="NaN or infinity")
+
+    def take(self, piece: Piece) -> None:
+        """Keep checked features: of one frame's face, or of the voice in the window that ends with the piece's time."""
+        content = piece.content
+        if callable(content):
+            return
         if self.newest_s is not None and piece.time_s < self.newest_s - self.window_s:
             self.reset()
         self._first_s = piece.time_s if self._first_s is None else min(self._first_s, piece.time_s)
         if piece.kind is Kind.VOICE_FEATURES and content is not None:
-            _check_size("voice", content.shape[-1], 1 + self.voice_size)
             self._voice = piece.time_s, content
         elif piece.kind is Kind.FACE_FEATURES and not (self._faces and piece.time_s <= self._faces[-1][0]):
-            if content is not None:
-                _check_size("face", len(content), self.face_size)
             self._faces.append((piece.time_s, content))
             while self._faces[0][0] <= piece.time_s - self.window_s - 1.0:
                 self._faces.popleft()
@@ -175,8 +177,3 @@ class FeatureScorer:
             voice=voice[:, 1:],
             voice_times_s=voice[:, 0],
         )
-
-
-def _check_size(what: str, got: int, expected: int) -> None:
-    if got != expected:
-        raise ConfigError(f"{what} features of another model", got=f"{got} numbers a step", expected=expected)
