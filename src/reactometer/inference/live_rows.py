@@ -5,8 +5,7 @@ from __future__ import annotations
 import csv
 import json
 from pathlib import Path
-from types import TracebackType
-from typing import Any
+from typing import Any, Self
 
 from reactometer.errors import OutputError
 from reactometer.inference.live import LiveScore
@@ -29,9 +28,7 @@ class LiveRows:
     def __init__(self, path: Path, labels: tuple[str, ...]) -> None:
         self.path, self.labels = path, labels
         if path.suffix not in ENDINGS:
-            raise OutputError(
-                f"{path}: cannot be written live", expected=" or ".join(ENDINGS), fix="Use such an ending"
-            )
+            raise OutputError(f"{path}: cannot be written live", expected=" or ".join(ENDINGS))
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             self.file = path.open("w", encoding="utf-8", newline="")
@@ -53,12 +50,10 @@ class LiveRows:
             self.writer.writerow(row)
         self.file.flush()
 
-    def __enter__(self) -> LiveRows:
+    def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.file.close()
 
 

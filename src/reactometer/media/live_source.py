@@ -115,13 +115,15 @@ def _pieces(container: InputContainer, began_s: float | None, *, heard: bool) ->
         with suppress(av.error.FFmpegError):  # a damaged packet shows nothing
             frames = packet.decode()
         for frame in frames:
+            if not isinstance(frame, VideoFrame | AudioFrame):
+                continue
             own_s = frame.time if began_s is None else arrived_s - began_s
             if own_s is None:
                 continue
             zero_s = (own_s if began_s is None else 0.0) if zero_s is None else zero_s
             if isinstance(frame, VideoFrame):
                 yield Piece(Kind.FRAME, own_s - zero_s, partial(upright_rgb, frame), arrived_s)
-            elif isinstance(frame, AudioFrame) and len(samples := _mono(resampler, frame)):
+            elif len(samples := _mono(resampler, frame)):
                 length_s = len(samples) / SOUND_RATE_HZ
                 at_s = own_s - zero_s - (0.0 if began_s is None else length_s)
                 # A microphone's blocks follow each other without a gap, whenever they arrive.

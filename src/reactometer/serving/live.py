@@ -61,13 +61,13 @@ def live_routes(model: LoadedModel, check_key: CheckKey, limits: LiveLimits | No
         try:
             session = await _begin(socket, model, check_key, bounds)
             if len(running) >= bounds.sessions:
-                raise _EndedErrorError(f"{bounds.sessions} live sessions are running already. Try again later.", BUSY)
+                raise _EndedError(f"{bounds.sessions} live sessions are running already. Try again later.", BUSY)
             running.add(session)
             try:
                 await session.run(pool)
             finally:
                 running.discard(session)
-        except _EndedErrorError as end:
+        except _EndedError as end:
             await _close(socket, end)
         except WebSocketDisconnect:
             pass
@@ -75,7 +75,7 @@ def live_routes(model: LoadedModel, check_key: CheckKey, limits: LiveLimits | No
     return router
 
 
-class _EndedErrorError(Exception):
+class _EndedError(Exception):
     """The session is over: what to tell the client, if anything, and the code to close with."""
 
     def __init__(self, told: str = "", code: int = CLOSED) -> None:
@@ -88,7 +88,7 @@ async def _begin(socket: WebSocket, model: LoadedModel, check_key: CheckKey, lim
     try:
         message = await asyncio.wait_for(socket.receive(), limits.start_s)
     except TimeoutError as error:
-        raise _EndedErrorError("no first message came", REFUSED) from error
+        raise _EndedError("no first message came", REFUSED) from error
     if message["type"] == "websocket.disconnect":
         raise WebSocketDisconnect
     try:
@@ -97,7 +97,7 @@ async def _begin(socket: WebSocket, model: LoadedModel, check_key: CheckKey, lim
             raise ConfigError("the key is wrong or missing", fix="Send one that the operator gave you")
         return await asyncio.to_thread(_Session, socket, model, start, limits)
     except ReactometerError as error:
-        raise _EndedErrorError(str(error), REFUSED) from error
+        raise _EndedError(str(error), REFUSED) from error
 
 
 @dataclass(frozen=True)
@@ -146,7 +146,7 @@ class _Session:
         try:
             done, _ = await asyncio.wait(loops, return_when=asyncio.FIRST_COMPLETED)
             self.inbox.close()
-            if loops[0] in done and isinstance(end := loops[0].exception(), _EndedErrorError) and end.code == CLOSED:
+            if loops[0] in done and isinstance(end := loops[0].exception(), _EndedError) and end.code == CLOSED:
                 await asyncio.wait([loops[1]], timeout=self.limits.start_s)  # what is left is scored
             for loop in done:
                 loop.result()
@@ -162,7 +162,7 @@ class _Session:
             try:
                 message = await asyncio.wait_for(self.socket.receive(), self.limits.idle_s)
             except TimeoutError as error:
-                raise _EndedErrorError(f"nothing came for {self.limits.idle_s:g} s") from error
+                raise _EndedError(f"nothing came for {self.limits.idle_s:g} s") from error
             if message["type"] == "websocket.disconnect":
                 raise WebSocketDisconnect
             try:
@@ -170,21 +170,19 @@ class _Session:
             except ReactometerError as error:
                 wrong += 1
                 if wrong > self.limits.wrong_pieces:
-                    raise _EndedErrorError(str(error), REFUSED) from error
+                    raise _EndedError(str(error), REFUSED) from error
                 await self._send("error", error=str(error))
 
     def _take(self, message: Any) -> None:
         content = message.get("bytes")
         if content is not None and len(content) > MOST_MESSAGE_BYTES:
-            raise _EndedErrorError(
-                f"a message is too large: {len(content)} bytes; {MOST_MESSAGE_BYTES} at most", TOO_LARGE
-            )
+            raise _EndedError(f"a message of {len(content)} bytes is too large", TOO_LARGE)
         if content is not None:
             piece = unpack(content, self.voice_size)
             self.scorer.check(piece)
             self.inbox.put(piece)
         elif _is_stop(message.get("text")):
-            raise _EndedErrorError
+            raise _EndedError
         else:
             raise ConfigError("a message is neither a piece nor a stop", expected='bytes, or {"type": "stop"}')
 
@@ -198,7 +196,7 @@ class _Session:
                 try:
                     await asyncio.wait_for(sending, self.limits.idle_s)
                 except TimeoutError as error:
-                    raise _EndedErrorError("nobody reads the scores") from error
+                    raise _EndedError("nobody reads the scores") from error
             if over:
                 return
 
@@ -235,7 +233,7 @@ def _is_stop(text: str | None) -> bool:
     return isinstance(said, dict) and said.get("type") == "stop"
 
 
-async def _close(socket: WebSocket, end: _EndedErrorError) -> None:
+async def _close(socket: WebSocket, end: _EndedError) -> None:
     """Tell the client why, and close; nothing where it has gone."""
     try:
         if end.told:
