@@ -138,7 +138,7 @@ class Senses:
         if self.newest_s is None:
             return None
         end_s = self.newest_s + EDGE_S if end_s is None else end_s
-        start_s = max(end_s - self.window_s, self.first_s or -math.inf)
+        start_s = max(end_s - self.window_s, -math.inf if self.first_s is None else self.first_s)
         samples = tuple(sample for sample in self.samples if start_s <= sample.time_s < end_s)
         return PreparedClip(start_s, end_s, samples, self.sound.between(start_s, end_s))
 
@@ -177,6 +177,14 @@ class LiveScorer:
         self.senses.reset()
         self._score = make_scorer(self.model, [{} for _ in self.model.each])
 
+    def warm_up(self) -> None:
+        """Do once what takes longer the first time, with an empty picture and faint noise, and forget it."""
+        noise = np.random.default_rng(0).normal(0.0, 0.05, round(self.senses.window_s * SOUND_RATE_HZ))
+        self.senses.look(0.0, np.zeros((360, 640, 3), np.uint8))
+        self.senses.hear(0.0, noise.astype(np.float32))
+        self.score()
+        self.reset()
+
     def check(self, piece: Piece) -> None:
         """Raise ConfigError for a piece that cannot be taken: features."""
         if piece.kind not in (Kind.FRAME, Kind.SOUND):
@@ -188,14 +196,14 @@ class LiveScorer:
 
     def score(self, end_s: float | None = None) -> LiveScore | None:
         """The window that ends with the newest piece, or at a time of one's choice; None where nothing has come."""
-        clip = self.senses.clip(end_s)
-        if clip is None:
+        clip, newest_s = self.senses.clip(end_s), self.senses.newest_s
+        if clip is None or newest_s is None:
             return None
         (drawn,) = self._score([clip])
         last = clip.samples[-1] if clip.samples else None
         intensities, intervals, abstain = say(self.model, drawn, clip.duration_s, self.senses.window_s)
         return LiveScore(
-            time_s=self.senses.newest_s or clip.end_s,
+            time_s=newest_s,
             start_s=clip.start_s,
             end_s=clip.end_s,
             intensities=intensities,

@@ -12,7 +12,7 @@ import numpy as np
 from reactometer.data.batches import Item, pick_frames, to_item
 from reactometer.data.ranks import rank_item
 from reactometer.errors import ConfigError, ModelError
-from reactometer.inference.live import EDGE_S, LIVE_RATE_HZ, LiveScore, Senses, check_window, say
+from reactometer.inference.live import EDGE_S, LIVE_RATE_HZ, LiveScore, Senses, check_window, level_of, say
 from reactometer.inference.predictor import DEFAULT_WINDOW_S, refuse_features
 from reactometer.models.encoders import FrameEncoder
 from reactometer.models.folder import LoadedModel
@@ -54,6 +54,11 @@ class FeatureMaker:
     def newest(self) -> FaceSample | None:
         """What was seen last; stays here."""
         return self.senses.samples[-1] if self.senses.samples else None
+
+    @property
+    def level_db(self) -> float | None:
+        """Of the last tenth of a second of sound, see :func:`live.level_of`."""
+        return level_of(self.senses.sound.samples)
 
     def make(self, pieces: Sequence[Piece]) -> list[Piece]:
         """What to send of frames and sound: features of the voice in the last window, and of the face in each frame."""
@@ -145,7 +150,7 @@ class FeatureScorer:
         if self.newest_s is None:
             return None
         end_s = self.newest_s + EDGE_S
-        start_s = max(end_s - self.window_s, self._first_s or -math.inf)
+        start_s = max(end_s - self.window_s, -math.inf if self._first_s is None else self._first_s)
         inside = [(at_s, features) for at_s, features in self._faces if start_s <= at_s < end_s]
         item = rank_item(self._item(inside, start_s, end_s), self.model.network.quantiles)
         drawn = [(end_s - start_s, score) for score in score_items(self._head, [item])]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import heapq
+import os
 import sys
 import threading
 import time
@@ -35,6 +36,7 @@ AHEAD = 32
 CAMERA = {"framerate": "30", "video_size": "640x480"}
 DEVICES = {"linux": ("v4l2", "alsa"), "darwin": ("avfoundation", "avfoundation"), "win32": ("dshow", "dshow")}
 """FFmpeg's formats of cameras and microphones, by system."""
+ALSA = "/usr/share/alsa/alsa.conf"
 
 Put = Callable[[Piece], None]
 
@@ -181,6 +183,8 @@ def _open_device(name: str, what: str, place: int) -> InputContainer:
     else:
         file = f":{name}" if sys.platform == "darwin" and place else name
         known = f"see 'ffmpeg -list_devices true -f {system[place]} -i dummy'"
+    if system[place] == "alsa" and Path(ALSA).is_file():
+        os.environ.setdefault("ALSA_CONFIG_PATH", ALSA)  # PyAV's own ALSA looks where it was built
     try:
         options = CAMERA if place == 0 else {}
         return av.open(file, format=system[place], options=options, timeout=(OPEN_S, READ_S))

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
+from urllib.parse import urlsplit
 
 from fastapi import APIRouter
 from starlette.websockets import WebSocket, WebSocketDisconnect, WebSocketState
@@ -17,6 +18,7 @@ from reactometer.inference.inbox import Inbox
 from reactometer.inference.live import LiveScore, LiveScorer
 from reactometer.inference.live_features import FeatureScorer, feature_sizes
 from reactometer.inference.live_rows import score_as_json
+from reactometer.inference.live_session import PAUSE_S
 from reactometer.inference.predictor import DEFAULT_WINDOW_S
 from reactometer.models.folder import LoadedModel
 from reactometer.serving.pieces import MOST_MESSAGE_BYTES, unpack
@@ -25,11 +27,8 @@ MODES = ("media", "features")
 CLOSED, REFUSED, TOO_LARGE, BUSY = 1000, 1008, 1009, 1013
 """WebSocket's codes that a session ends with."""
 
-PAUSE_S = 0.1
-"""Where sound comes without frames, it is scored so often."""
-
-CheckKey = Callable[[str | None], bool]
-"""Whether a client with this key, or without one, may use the service."""
+CheckKey = Callable[[str | None], object]
+"""Raises a ReactometerError where a client with this key, or without one (None), may not use the service."""
 
 
 @dataclass(frozen=True)
@@ -43,12 +42,18 @@ class LiveLimits:
     longest_window_s: float = 30.0
 
 
-def live_routes(model: LoadedModel, check_key: CheckKey, limits: LiveLimits | None = None) -> APIRouter:
+def live_routes(
+    model: LoadedModel,
+    check_key: CheckKey,
+    count: Callable[[int], object] = lambda _: None,
+    limits: LiveLimits | None = None,
+) -> APIRouter:
     """The route ``/v1/live``, to be included in an application.
 
     Args:
         model: that scores; shared by all sessions.
         check_key: gets the key of the first message or of the header ``Authorization: Bearer KEY``.
+        count: told the number of sessions whenever it changes.
         limits: on sessions and what they send; default: as :class:`LiveLimits` says.
     """
     router, bounds = APIRouter(), limits or LiveLimits()
@@ -63,10 +68,12 @@ def live_routes(model: LoadedModel, check_key: CheckKey, limits: LiveLimits | No
             if len(running) >= bounds.sessions:
                 raise _EndedError(f"{bounds.sessions} live sessions are running already. Try again later.", BUSY)
             running.add(session)
+            count(len(running))
             try:
                 await session.run(pool)
             finally:
                 running.discard(session)
+                count(len(running))
         except _EndedError as end:
             await _close(socket, end)
         except WebSocketDisconnect:
@@ -93,8 +100,8 @@ async def _begin(socket: WebSocket, model: LoadedModel, check_key: CheckKey, lim
         raise WebSocketDisconnect
     try:
         start = _parse_start(message.get("text"), limits)
-        if not check_key(start.key or _bearer(socket)):
-            raise ConfigError("the key is wrong or missing", fix="Send one that the operator gave you")
+        check_key(start.key or _bearer(socket))
+        _check_origin(socket)
         return await asyncio.to_thread(_Session, socket, model, start, limits)
     except ReactometerError as error:
         raise _EndedError(str(error), REFUSED) from error
@@ -127,6 +134,13 @@ def _parse_start(text: str | None, limits: LiveLimits) -> _Start:
 def _bearer(socket: WebSocket) -> str | None:
     scheme, _, key = socket.headers.get("authorization", "").partition(" ")
     return key.strip() or None if scheme.lower() == "bearer" else None
+
+
+def _check_origin(socket: WebSocket) -> None:
+    """Refuse pages of other sites, which a browser would let in."""
+    origin = socket.headers.get("origin")
+    if origin and urlsplit(origin).netloc != socket.headers.get("host"):
+        raise ConfigError("a page of another site may not connect", got=origin[:100])
 
 
 class _Session:
