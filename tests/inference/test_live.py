@@ -20,7 +20,7 @@ from reactometer.inference.live_rows import LiveRows, score_as_json, score_from_
 from reactometer.inference.live_session import Arrivals, score_here
 from reactometer.inference.predictor import predict
 from reactometer.models.folder import LoadedModel, load_model
-from reactometer.records import SOUND_RATE_HZ, ByteArray, FloatArray, Kind, Piece
+from reactometer.records import SOUND_RATE_HZ, ByteArray, Detection, FloatArray, Kind, Piece
 from reactometer.weights import STARTER
 
 pytestmark = pytest.mark.usefixtures("found_once")
@@ -171,7 +171,7 @@ def test_the_window_rolls_and_only_it_is_kept(starter: LoadedModel, video: Path)
 
 def test_sound_is_laid_on_its_clock() -> None:
     kept = Sound(1.0)
-    ramp: FloatArray = np.arange(1, 801, dtype=np.float32) / 1000
+    ramp: FloatArray = np.arange(1, 801, dtype=np.float32) / np.float32(1000)
     kept.add(10.0, ramp)
     kept.add(10.0505, ramp)  # 8 samples late: rounding
     assert kept.end_s == pytest.approx(10.1)
@@ -206,7 +206,12 @@ def test_the_newest_frame_wins() -> None:
 
 def test_a_slow_scorer_drops_frames_and_stays_near(starter: LoadedModel, monkeypatch: pytest.MonkeyPatch) -> None:
     inbox, scorer = Inbox(rate_hz=50.0), LiveScorer(starter, 1.0)
-    monkeypatch.setattr(scorer.senses, "_detector", lambda _: time.sleep(0.1) or [])
+
+    def detect(_: ByteArray) -> list[Detection]:
+        time.sleep(0.1)
+        return []
+
+    monkeypatch.setattr(scorer.senses, "_detector", detect)
 
     def camera() -> None:
         for number in range(30):

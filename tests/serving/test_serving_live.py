@@ -20,6 +20,7 @@ import uvicorn
 from fastapi import FastAPI
 from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import ClientConnection, connect
+from websockets.typing import Origin
 
 from live_clips import pieces_of
 from reactometer.errors import ConfigError
@@ -192,7 +193,7 @@ def test_a_wrong_first_message_is_refused(address: str, start: str | bytes, told
 
 
 def test_pages_of_other_sites_and_the_silent_are_refused(address: str) -> None:
-    with connect(as_route(address), origin="http://evil.example") as client:  # type: ignore[arg-type]
+    with connect(as_route(address), origin=Origin("http://evil.example")) as client:
         client.send('{"type": "start"}')
         (said,), code = received(client)
         assert (code, "another site" in said["error"]) == (1008, True)

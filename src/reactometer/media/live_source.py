@@ -44,7 +44,8 @@ Put = Callable[[Piece], None]
 class LiveSource:
     """Opens a source (and a microphone beside it), and once started gives its pieces until it ends or is stopped.
 
-    Times are seconds from the start: of files and streams their own, of cameras and microphones those of arrival.
+    Times are seconds from the start: of files and streams their own, of cameras and microphones those of arrival. What
+    knows how long it is, a file or one at an address, is played in real time.
 
     Args:
         name: a camera's number or device (``0``, ``/dev/video0``), a stream's address, or a file.
@@ -57,11 +58,10 @@ class LiveSource:
     def __init__(self, name: str, sound: str | None = None) -> None:
         self.name, self.problem = name, ""
         self.is_camera = name.isdecimal() or name.startswith(("/dev/", "video="))
-        self.is_file = not self.is_camera and not name.startswith(STREAMS)
         if self.is_camera:
             containers = [_open_device(name, "camera", 0)]
         else:
-            containers = [open_media(Path(name)) if self.is_file else _open_stream(name)]
+            containers = [_open_stream(name) if name.startswith(STREAMS) else open_media(Path(name))]
         if sound is not None:
             containers.append(_open_device(sound, "microphone", 1))
         self._containers, self._stop = containers, threading.Event()
@@ -92,7 +92,7 @@ class LiveSource:
 
     def _read(self, container: InputContainer, put: Put, began_s: float, *, of_device: bool) -> None:
         pieces = _pieces(container, began_s if of_device else None, heard=container is self._containers[-1])
-        if not self.is_file or of_device:
+        if of_device or container.duration is None:  # a live stream does not know how long it will be
             for piece in pieces:
                 if self._stop.is_set():
                     return
@@ -163,7 +163,6 @@ def _end_s(piece: Piece) -> float:
 
 def _open_stream(address: str) -> InputContainer:
     options = {"rtsp_transport": "tcp"} if address.startswith("rtsp") else {}
-    options |= {"fflags": "nobuffer", "flags": "low_delay"}
     try:
         return av.open(address, options=options, timeout=(OPEN_S, READ_S), metadata_errors="replace")
     except (av.error.FFmpegError, OSError, ValueError) as error:
