@@ -24,6 +24,9 @@ LIVE_RATE_HZ = 10.0
 EDGE_S = 1e-6
 """A window ends this long after its newest frame: windows are half open, and it is to lie inside."""
 
+KEPT_S = 1.0
+"""So much longer than the window is kept, since sound and picture may be apart."""
+
 LEAST_WINDOW_S = 0.2
 FILLED = 0.9
 """Share of a window that must have come for an answer without reserve; our choice."""
@@ -96,7 +99,12 @@ class Senses:
         self.follower = FaceFollower(self._size_px)
         self.first_s: float | None = None  # of the first piece
         self.samples: deque[FaceSample] = deque()
-        self.sound = Sound(self.window_s + 1.0)
+        self.sound = Sound(self.window_s + KEPT_S)
+
+    @property
+    def most_frames(self) -> int:
+        """Frames that a window can hold."""
+        return math.ceil(self.window_s * self.rate_hz) + 1
 
     @property
     def newest_s(self) -> float | None:
@@ -116,14 +124,14 @@ class Senses:
         found = self._detector(rgb) if rgb is not None and self._looks else []
         sample = self.follower.look(time_s, rgb, found)
         self.samples.append(sample)
-        while self.samples[0].time_s <= time_s - self.window_s - 1.0:
-            self.samples.popleft()
+        self._forget(time_s)
         return sample
 
     def hear(self, start_s: float, samples: FloatArray) -> None:
         """Keep (S,) float32 samples in [-1, 1], mono at 16 kHz."""
         self._follow_clock(start_s)
         self.sound.add(start_s, samples)
+        self._forget(start_s)
 
     def take(self, piece: Piece) -> FaceSample | None:
         """See or hear one piece; gives the face's sample of a frame that was looked at."""
@@ -141,6 +149,14 @@ class Senses:
         start_s = max(end_s - self.window_s, -math.inf if self.first_s is None else self.first_s)
         samples = tuple(sample for sample in self.samples if start_s <= sample.time_s < end_s)
         return PreparedClip(start_s, end_s, samples, self.sound.between(start_s, end_s))
+
+    def _forget(self, time_s: float) -> None:
+        """All that no window will show any more."""
+        needed_s = time_s - self.window_s - KEPT_S
+        while self.samples and self.samples[0].time_s < needed_s:
+            self.samples.popleft()
+        if (self.sound.end_s or needed_s) < needed_s:
+            self.sound = Sound(self.sound.kept / SOUND_RATE_HZ)
 
     def _follow_clock(self, time_s: float) -> None:
         if self.newest_s is not None and time_s < self.newest_s - self.window_s:
@@ -175,7 +191,7 @@ class LiveScorer:
     def reset(self) -> None:
         """Forget everything, what was encoded too."""
         self.senses.reset()
-        self._score = make_scorer(self.model, [{} for _ in self.model.each])
+        self._score = make_scorer(self.model, [{} for _ in self.model.each], self.senses.most_frames)
 
     def warm_up(self) -> None:
         """Do once what takes longer the first time, with an empty picture and faint noise, and forget it."""

@@ -48,7 +48,7 @@ class FeatureMaker:
         self.model, self.senses = model, Senses(model, window_s, rate_hz)
         self._memory: FaceMemory | None = None
         if isinstance(encoder := model.network.face_encoder, FrameEncoder):
-            self._memory = FaceMemory(encoder, model.sampling, model.network.label_mean.device)
+            self._memory = FaceMemory(encoder, model.sampling, model.network.label_mean.device, most=1)
 
     @property
     def newest(self) -> FaceSample | None:
