@@ -6,7 +6,7 @@ import threading
 
 import rclpy
 from rclpy.node import Node
-from rclpy.qos import qos_profile_sensor_data
+from rclpy.qos import QoSProfile, qos_profile_sensor_data
 from sensor_msgs.msg import CompressedImage, Image
 from std_msgs.msg import String
 
@@ -35,12 +35,14 @@ class LiveNode(Node):
         self.scorer.warm_up()
         self.inbox = Inbox(self.scorer.rate_hz)
         self.publisher = self.create_publisher(String, "reaction", 10)
-        self.create_subscription(Image, "image", self.take_image, qos_profile_sensor_data)
-        self.create_subscription(CompressedImage, "image/compressed", self.take_compressed, qos_profile_sensor_data)
+        reliable = self.declare_parameter("reliable", False).value  # as the camera's node publishes
+        quality = QoSProfile(depth=5) if reliable else qos_profile_sensor_data
+        self.create_subscription(Image, "image", self.take_image, quality)
+        self.create_subscription(CompressedImage, "image/compressed", self.take_compressed, quality)
         if self.declare_parameter("audio", False).value:
             from audio_common_msgs.msg import AudioData
 
-            self.create_subscription(AudioData, "audio", self.take_sound, qos_profile_sensor_data)
+            self.create_subscription(AudioData, "audio", self.take_sound, quality)
         self.thread = threading.Thread(target=self.score, daemon=True)
         self.thread.start()
 
