@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from typing import Self
 
+from rich.console import Group
 from rich.live import Live
 from rich.markup import escape
 from rich.table import Table
@@ -46,10 +47,9 @@ class LiveScreen:
         if self._live is not None:
             self._live.stop()
 
-    def _picture(self, told: Told, stats: LiveStats) -> Table:
+    def _picture(self, told: Told, stats: LiveStats) -> Group:
         score = told.score
         table = Table.grid(padding=(0, 1))
-        table.add_row(Text(self.title, style="bold"), Text(f"{score.end_s:.1f} s"))
         for place, label in enumerate(self.labels):
             value = score.intensities[place] if score.intensities else None
             ends = score.intervals[place] if score.intervals else None
@@ -58,9 +58,9 @@ class LiveScreen:
         face = "not seen" if score.face is None else "seen"
         table.add_row("face", f"{face}, in {score.face_share:.0%} of the window's frames")
         table.add_row("voice", "–" if score.level_db is None else f"{score.level_db:.0f} dB")
-        table.add_row("", _speed(stats))
-        table.add_row("", Text(f"do not use: {score.abstain}" if score.abstain else "", style="yellow"))
-        return table
+        title = Text(f"{self.title}  {score.end_s:.1f} s", style="bold")
+        doubts = Text(f"do not use: {score.abstain}" if score.abstain else "", style="yellow")
+        return Group(title, table, Text(_speed(stats)), doubts)
 
     def _line(self, told: Told, stats: LiveStats) -> str:
         score = told.score

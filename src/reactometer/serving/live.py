@@ -148,9 +148,12 @@ class _Session:
 
     def __init__(self, socket: WebSocket, model: LoadedModel, start: _Start, limits: LiveLimits) -> None:
         self.socket, self.model, self.start, self.limits = socket, model, start, limits
-        kind = LiveScorer if start.mode == "media" else FeatureScorer
-        self.scorer: LiveScorer | FeatureScorer = kind(model, start.window_s)
-        self.voice_size = feature_sizes(model)[1] if start.mode == "features" else 0
+        self.scorer: LiveScorer | FeatureScorer
+        if start.mode == "media":
+            self.scorer, self.voice_size = LiveScorer(model, start.window_s), 0
+            self.scorer.warm_up()
+        else:
+            self.scorer, self.voice_size = FeatureScorer(model, start.window_s), feature_sizes(model)[1]
         self.inbox = Inbox(self.scorer.rate_hz)
 
     async def run(self, pool: ThreadPoolExecutor) -> None:
