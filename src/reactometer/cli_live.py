@@ -12,7 +12,7 @@ import typer
 
 from reactometer import printing
 from reactometer.cli_evaluate import DeviceOption, EngineOption
-from reactometer.console import wait_patiently
+from reactometer.console import OK, SOME_FAILED, wait_patiently
 from reactometer.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -76,6 +76,7 @@ def live(
         from reactometer.weights import STARTER
 
         printing.print_starter(STARTER)
+    raise typer.Exit(SOME_FAILED if opened.problem else OK)
 
 
 def _run(
@@ -110,7 +111,7 @@ def _run(
             pass
     printing_live.print_summary(stats)
     if source.problem:
-        printing_live.print_source_ended(source.problem)
+        printing_live.print_broken_off(source.problem)
 
 
 def _load(model: Path | None, device: str, engine: str) -> LoadedModel:

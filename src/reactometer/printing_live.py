@@ -78,8 +78,8 @@ def print_summary(stats: LiveStats) -> None:
     results.print(f"{stats.scores} scores, {stats.mean_rate_hz:.1f} a second; {_latency(stats)}dropped {stats.dropped}")
 
 
-def print_source_ended(problem: str) -> None:
-    """Say that the source has ended, and why, where it did not end well."""
+def print_broken_off(problem: str) -> None:
+    """Say why the source has ended, where it did not end well."""
     messages.print(f"the source broke off: {escape(problem)}", style="yellow")
 
 

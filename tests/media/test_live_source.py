@@ -16,6 +16,8 @@ import numpy as np
 import pytest
 
 from reactometer.errors import MediaError
+from reactometer.media import live_source
+from reactometer.media.faces import encode_crop
 from reactometer.media.live_source import LiveSource
 from reactometer.records import SOUND_RATE_HZ, Kind, Piece
 
@@ -79,6 +81,23 @@ def address(video: Path) -> Iterator[str]:
     server.server_close()
 
 
+class _Stalls(http.server.BaseHTTPRequestHandler):
+    """A camera on the network (MJPEG) that falls silent."""
+
+    def do_GET(self) -> None:
+        self.send_response(200)
+        self.send_header("Content-Type", "multipart/x-mixed-replace; boundary=b")
+        self.end_headers()
+        jpeg = encode_crop(np.zeros((48, 64, 3), np.uint8))
+        for _ in range(20):
+            head = f"--b\r\nContent-Type: image/jpeg\r\nContent-Length: {len(jpeg)}\r\n\r\n"
+            self.wfile.write(head.encode() + jpeg + b"\r\n")
+        time.sleep(3.0)
+
+    def log_message(self, format: str, *args: object) -> None:  # noqa: A002
+        pass
+
+
 class _Quiet(http.server.SimpleHTTPRequestHandler):
     def log_message(self, format: str, *args: object) -> None:  # noqa: A002
         pass
@@ -86,6 +105,18 @@ class _Quiet(http.server.SimpleHTTPRequestHandler):
 
 def test_a_stream_gives_its_pieces_as_they_come(address: str) -> None:
     check(played(LiveSource(address)))
+
+
+def test_a_stream_that_falls_silent_is_told_of(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(live_source, "READ_S", 1.0)
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), _Stalls)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    source = LiveSource(f"http://127.0.0.1:{server.server_port}/")
+    pieces = played(source)
+    server.shutdown()
+    server.server_close()
+    assert {piece.kind for piece in pieces} == {Kind.FRAME}
+    assert source.problem == "nothing came for 1 s"
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="ALSA is Linux'")

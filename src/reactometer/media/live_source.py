@@ -29,6 +29,7 @@ from reactometer.records import SOUND_RATE_HZ, FloatArray, Kind, Piece
 STREAMS = ("rtsp://", "rtsps://", "rtmp://", "http://", "https://", "udp://", "srt://", "tcp://")
 OPEN_S, READ_S = 10.0, 10.0
 """How long an address may take to answer, and to bring the next packet."""
+STOP_S = 2.0
 
 AHEAD = 32
 """Pieces of a file that are read ahead, since its sound may lie behind the picture of the same moment."""
@@ -76,16 +77,19 @@ class LiveSource:
             self._threads[-1].start()
 
     def stop(self) -> None:
-        """End the threads and close what is open."""
+        """End the threads and close what is open; one that waits for a stream that is silent is left to itself."""
         self._stop.set()
         for thread in self._threads:
-            thread.join(timeout=READ_S)
-        for container in self._containers:
-            container.close()
+            thread.join(timeout=STOP_S)
+        if not any(thread.is_alive() for thread in self._threads):
+            for container in self._containers:
+                container.close()
 
     def _run(self, read: Callable[[], None], done: Callable[[], None]) -> None:
         try:
             read()
+        except av.error.ExitError:
+            self.problem = f"nothing came for {READ_S:.0f} s"
         except (av.error.FFmpegError, OSError, MediaError) as error:
             self.problem = " ".join(str(error).split())
         done()
