@@ -223,8 +223,8 @@ def test_a_slow_scorer_drops_frames_and_stays_near(starter: LoadedModel, monkeyp
     told = list(score_here(scorer, inbox))
     assert told[-1].score.frame_s == pytest.approx(29 / 50)
     assert told[-1].dropped == inbox.dropped == 30 - len(told)
-    assert 3 <= len(told) <= 10
-    assert all(one.latency_s is not None and one.latency_s < 0.5 for one in told)
+    assert 2 <= len(told) <= 15
+    assert all(one.latency_s is not None and one.latency_s < 1.5 for one in told)
 
 
 def test_latency_is_that_of_a_frame_told_of_first(starter: LoadedModel) -> None:
@@ -253,3 +253,13 @@ def test_rows_are_there_at_once(starter: LoadedModel, video: Path, tmp_path: Pat
     np.testing.assert_allclose(back.intensities or (), score.intensities or (), atol=1e-6)
     np.testing.assert_allclose(back.intervals or (), score.intervals or (), atol=1e-6)
     assert (back.frame_s, back.time_s, back.abstain) == (score.frame_s, score.time_s, score.abstain)
+
+
+def test_of_voice_features_the_newest_wait() -> None:
+    inbox = Inbox(rate_hz=10.0)
+    for number in range(3):
+        inbox.put(Piece(Kind.VOICE_FEATURES, float(number), np.zeros((2, 44), np.float32)))
+        inbox.put(Piece(Kind.FACE_FEATURES, float(number), None))
+    kinds = [(piece.kind, piece.time_s) for piece in inbox.take(0.0)]
+    faces = [(Kind.FACE_FEATURES, float(number)) for number in range(3)]
+    assert kinds == [*faces, (Kind.VOICE_FEATURES, 2.0)]

@@ -26,13 +26,16 @@ class Inbox:
         self.closed = False
         self._point = 0  # of the grid, from which on a frame is wanted
         self._frame: Piece | None = None
+        self._voice: Piece | None = None
         self._others: deque[Piece] = deque(maxlen=MOST_WAITING)
         self._changed = threading.Condition()
 
     def put(self, piece: Piece) -> None:
         """Leave a piece; never waits."""
         with self._changed:
-            if piece.kind is not Kind.FRAME:
+            if piece.kind is Kind.VOICE_FEATURES:  # of a whole window: those before say nothing any more
+                self._voice = piece
+            elif piece.kind is not Kind.FRAME:
                 self._others.append(piece)
             elif self._is_wanted(piece.time_s):
                 self.dropped += self._frame is not None
@@ -52,9 +55,9 @@ class Inbox:
         """
         with self._changed:
             self._changed.wait_for(self._is_urgent, timeout_s)
-            pieces = [*self._others, *([self._frame] if self._frame else [])]
+            pieces = [*self._others, *(piece for piece in (self._voice, self._frame) if piece)]
             self._others.clear()
-            self._frame = None
+            self._frame = self._voice = None
         return pieces
 
     def _is_urgent(self) -> bool:
