@@ -10,7 +10,16 @@ from typing import Annotated
 import typer
 from rich.markup import escape
 
-from reactometer import cli_evaluate, cli_explain, cli_predict, cli_serve, cli_weights, printing, printing_search
+from reactometer import (
+    cli_evaluate,
+    cli_explain,
+    cli_live,
+    cli_predict,
+    cli_serve,
+    cli_weights,
+    printing,
+    printing_search,
+)
 from reactometer.cli_evaluate import CacheOption, DataArgument, DeviceOption
 from reactometer.config import PrepareConfig
 from reactometer.console import INTERRUPTED, OK, SOME_FAILED, USAGE, messages
@@ -206,6 +215,7 @@ app.command(short_help="A data set -> splits without leaks.")(cli_evaluate.split
 
 app.command(short_help="A model and videos -> intensities.")(cli_predict.predict)
 app.command(short_help="A model and a video -> what moved each emotion.")(cli_explain.explain)
+app.command(short_help="A camera or stream -> intensities, now.")(cli_live.live)
 app.command(short_help="A model -> a service and a page.")(cli_serve.serve)
 
 

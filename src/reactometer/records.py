@@ -19,6 +19,7 @@ Every time is in seconds on the file's own clock, whose zero is the first presen
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from enum import IntEnum
@@ -115,6 +116,28 @@ class SoundBlock:
 
     start_s: float
     samples: FloatArray  # (S,) float32 in [-1, 1], mono, 16 kHz
+
+
+class Kind(IntEnum):
+    """What a piece of a live session is; the numbers are those of the protocol (docs/live.md)."""
+
+    FRAME = 1
+    SOUND = 2
+    FACE_FEATURES = 3
+    VOICE_FEATURES = 4
+
+
+@dataclass(frozen=True)
+class Piece:
+    """What a camera, a microphone or a client gives at one moment of a live session."""
+
+    kind: Kind
+    time_s: float  # of the frame, of the first sample of sound, or of the end of the window that voice features are of
+    content: Callable[[], ByteArray | None] | FloatArray | None
+    """A frame: call for (H, W, 3) uint8 RGB, or None where it cannot be decoded. Sound: (S,) float32. Face features:
+    (D,) float32, or None where no face is seen. Voice features: (K, 1 + D) float32, time of each step from the window's
+    beginning and features."""
+    arrived_s: float = field(default_factory=time.monotonic)  # on this process's clock
 
 
 @dataclass(frozen=True)

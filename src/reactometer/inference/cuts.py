@@ -35,7 +35,7 @@ class Cut:
 
     def as_window(self, model: LoadedModel) -> Window:
         """What there is to say of it."""
-        intensities, intervals = _known(join_parts(0, self.scores), model)
+        intensities, intervals = known_values(join_parts(0, self.scores), model)
         return Window(self.clip.start_s, self.clip.end_s, self.clip.face_share, intensities, intervals)
 
 
@@ -64,7 +64,7 @@ def join_cuts(path: str, model: LoadedModel, parts: Sequence[Cut], windows: Sequ
     samples = tuple(sample for part in parts for sample in part.clip.samples)
     has_sound = any(part.has_sound for part in parts)
     face_share = replace(parts[0].clip, samples=samples).face_share
-    intensities, intervals = _known(whole, model)
+    intensities, intervals = known_values(whole, model)
     sure, duration_s = model.uncertainty, parts[-1].clip.end_s
     return Prediction(
         path=path,
@@ -89,7 +89,7 @@ def without_media(clip: PreparedClip) -> PreparedClip:
     return replace(clip, samples=tuple(replace(sample, crop_jpeg=None) for sample in clip.samples), waveform=None)
 
 
-def _known(score: Score, model: LoadedModel) -> tuple[tuple[float, ...] | None, Ends | None]:
+def known_values(score: Score, model: LoadedModel) -> tuple[tuple[float, ...] | None, Ends | None]:
     """Intensities, on the labels' scale where the model was recalibrated, and their intervals where it gives such."""
     if not score.has_evidence:
         return None, None

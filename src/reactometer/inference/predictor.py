@@ -25,7 +25,7 @@ from reactometer.models.encoders import FrameEncoder
 from reactometer.models.folder import LoadedModel, load_model
 from reactometer.models.scores import Score, average_scores
 from reactometer.models.scoring import score_items
-from reactometer.models.showing import FaceMemory, encoded_clips, population
+from reactometer.models.showing import MOST_REMEMBERED, FaceMemory, encoded_clips, population
 from reactometer.records import Prediction, PreparedClip, Window
 from reactometer.weights import STARTER
 
@@ -211,9 +211,15 @@ def predict_windows(
     return [join_cuts(path, model, parts, timeline)]
 
 
-def make_scorer(model: LoadedModel, moments: Sequence[Mapping[str, Moments]]) -> Scorer:
-    """What scores parts and windows with all members of a model, each with its own moments of the person."""
-    scorers, draws = [_member_scorer(*pair) for pair in zip(model.each, moments, strict=True)], model.sampling.draws
+def make_scorer(
+    model: LoadedModel, moments: Sequence[Mapping[str, Moments]], remembered: int = MOST_REMEMBERED
+) -> Scorer:
+    """What scores parts and windows with all members of a model, each with its own moments of the person.
+
+    Of a frame encoder, features of so many crops are remembered, see :class:`~reactometer.models.showing.FaceMemory`.
+    """
+    pairs, draws = zip(model.each, moments, strict=True), model.sampling.draws
+    scorers = [_member_scorer(*pair, remembered) for pair in pairs]
 
     def score(clips: Sequence[PreparedClip]) -> list[Drawn]:
         drawn = average_scores([score_member(clips) for score_member in scorers])
@@ -226,12 +232,14 @@ def make_scorer(model: LoadedModel, moments: Sequence[Mapping[str, Moments]]) ->
 
 
 def _member_scorer(
-    member: LoadedModel, moments: Mapping[str, Moments]
+    member: LoadedModel, moments: Mapping[str, Moments], remembered: int
 ) -> Callable[[Sequence[PreparedClip]], list[Score]]:
     """What scores every draw of parts and windows of one file by one model; a frame encoder sees each crop once."""
     network, sampling, everyone = member.network, member.sampling, population(member.network)
     encoder, device = network.face_encoder, network.label_mean.device
-    memory = FaceMemory(encoder, sampling, device) if isinstance(encoder, FrameEncoder) and sampling.looks else None
+    memory = None
+    if isinstance(encoder, FrameEncoder) and sampling.looks:
+        memory = FaceMemory(encoder, sampling, device, remembered)
     head = network.on_features(every=memory is not None and not network.frozen)
 
     def score(clips: Sequence[PreparedClip]) -> list[Score]:

@@ -25,22 +25,17 @@ Detector = Callable[[ByteArray], list[Detection]]
 DETECTORS = ("auto", "yunet", "haar")
 
 # What a detector sees: large frames are shrunk; small ones are enlarged and framed, since a face may fill them.
-LARGE_SIDE_PX = 480
-SMALL_SIDE_PX = 320
-ENLARGED_SIDE_PX = 240
+LARGE_SIDE_PX, SMALL_SIDE_PX, ENLARGED_SIDE_PX = 480, 320, 240
 FRAMED_BORDER_PX = 60
-YUNET_SCORE = 0.6
-YUNET_OVERLAP = 0.3
-HAAR_NEIGHBOURS = 5
-HAAR_SMALLEST_PX = 24
+YUNET_SCORE, YUNET_OVERLAP = 0.6, 0.3
+HAAR_NEIGHBOURS, HAAR_SMALLEST_PX = 5, 24
 HAAR_SMALLEST_ENLARGED_PX = 48  # no face is lost by it in a frame so small, and the search takes half the time
 
 # Where a Haar box lies against YuNet's box of the same face, in shares of the Haar box's side; medians of 443 faces.
 HAAR_INSET_X, HAAR_INSET_Y, HAAR_WIDTH, HAAR_HEIGHT = 0.09, 0.014, 0.82, 1.038
 
 # The crop, in shares of its side: the eyes lie level, this far apart and this far down; brows, chin and cheeks are in.
-CROP_EYE_DISTANCE = 0.33
-CROP_EYE_HEIGHT = 0.39
+CROP_EYE_DISTANCE, CROP_EYE_HEIGHT = 0.33, 0.39
 JPEG_QUALITY = 95
 
 # Parts of an aligned crop from top to bottom: where each ends, and how far from the middle what is named in the middle
@@ -58,9 +53,7 @@ BOX_EYE_DISTANCE = 0.367
 TURNED_EYE_DISTANCE = 0.30  # eyes nearer than this belong to a turned head and no longer tell its size
 
 # Following: the person's next face is the nearest within reach (in shares of the face's size) and of like size.
-REACH = 0.5
-REACH_PER_S = 0.5
-REACH_LIMIT = 1.0
+REACH, REACH_PER_S, REACH_LIMIT = 0.5, 0.5, 1.0
 SIZE_RATIO = 2.0
 LOST_S = 1.0  # a person unseen for longer than this is given up, and the best face of the frame is chosen
 
@@ -116,14 +109,25 @@ def follow_face(
     The first face is the best of its frame; afterwards the person's face is the one nearest to where it was last. A
     frame without such a face is NO_FACE, one that could not be decoded UNREADABLE; a box is never carried over.
     """
-    last: tuple[float, Detection] | None = None  # when and where the person was seen last
-    for time_s, rgb, detections in detect_faces(frames, detector, rate_hz, threads):
-        face = _choose(detections, last, time_s)
+    follower = FaceFollower(size_px)
+    yield from (follower.look(*seen) for seen in detect_faces(frames, detector, rate_hz, threads))
+
+
+class FaceFollower:
+    """What :func:`follow_face` does, for whoever has the frames one at a time."""
+
+    def __init__(self, size_px: int) -> None:
+        self.size_px = size_px
+        self.last: tuple[float, Detection] | None = None  # when and where the person was seen last
+
+    def look(self, time_s: float, rgb: ByteArray | None, detections: list[Detection]) -> FaceSample:
+        """The person's sample of the next frame, (H, W, 3) uint8 RGB, None where it could not be decoded."""
+        face = _choose(detections, self.last, time_s)
         if rgb is None or face is None:
-            yield FaceSample(time_s, FrameState.UNREADABLE if rgb is None else FrameState.NO_FACE)
-            continue
-        last = time_s, face
-        yield FaceSample(time_s, FrameState.FACE, face.box, face.score, encode_crop(crop_face(rgb, face, size_px)))
+            return FaceSample(time_s, FrameState.UNREADABLE if rgb is None else FrameState.NO_FACE)
+        self.last = time_s, face
+        crop_jpeg = encode_crop(crop_face(rgb, face, self.size_px))
+        return FaceSample(time_s, FrameState.FACE, face.box, face.score, crop_jpeg)
 
 
 def crop_face(frame_rgb: ByteArray, detection: Detection, size_px: int) -> ByteArray:

@@ -122,7 +122,7 @@ def read_frames(path: Path) -> Iterator[Frame]:
             zero_pts = (pts or 0) if zero_pts is None else zero_pts
             own_time_s = None if pts is None else float((pts - zero_pts) * stream.time_base)
             time_s = own_time_s if own_time_s is not None and own_time_s > time_s else time_s + step_s
-            yield Frame(index, time_s, None if picture is None else partial(_upright_rgb, picture))
+            yield Frame(index, time_s, None if picture is None else partial(upright_rgb, picture))
         end_s = float((zero_pts or 0) * stream.time_base) + time_s + step_s
         _require_complete(path, container, stream, index + 1, end_s)
 
@@ -208,7 +208,7 @@ def _displayed_size(path: Path, container: InputContainer, stream: VideoStream) 
     return (picture.height, picture.width) if quarter_turn else (picture.width, picture.height)
 
 
-def _upright_rgb(picture: VideoFrame) -> ByteArray:
+def upright_rgb(picture: VideoFrame) -> ByteArray:
     """(H, W, 3) uint8 RGB of a decoded picture as it is meant to be seen: turned and mirrored by its display matrix."""
     rgb = np.asarray(picture.to_ndarray(format="rgb24"), dtype=np.uint8)
     matrix = cast("Mapping[str, bytes]", picture.side_data).get("DISPLAYMATRIX")

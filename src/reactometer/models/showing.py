@@ -141,16 +141,21 @@ def encode_item(model: ReactionModel, item: Item, *, every: bool = False) -> Ite
 
 
 class FaceMemory:
-    """What a model's frame encoder makes of one file's face crops: each is encoded once, whatever windows show it."""
+    """What a model's frame encoder makes of one file's face crops: each is encoded once, whatever windows show it.
 
-    def __init__(self, encoder: FrameEncoder, sampling: Sampling, device: torch.device) -> None:
-        self.encoder, self.sampling, self.device = encoder, sampling, device
+    ``most`` crops are remembered, and those of the windows at hand.
+    """
+
+    def __init__(
+        self, encoder: FrameEncoder, sampling: Sampling, device: torch.device, most: int = MOST_REMEMBERED
+    ) -> None:
+        self.encoder, self.sampling, self.device, self.most = encoder, sampling, device, most
         self.known: dict[bytes, FloatArray] = {}  # (D,) by the crop's JPEG, the oldest first
 
     @torch.inference_mode()
     def learn(self, samples: Iterable[FaceSample]) -> None:
         """Forget all crops but the latest, and encode those of the samples that are not known, in batches."""
-        for crop in list(self.known)[:-MOST_REMEMBERED]:
+        for crop in list(self.known)[: -self.most]:
             del self.known[crop]
         crops = dict.fromkeys(sample.crop_jpeg for sample in samples if sample.crop_jpeg)
         new = [crop for crop in crops if crop not in self.known]

@@ -1,1 +1,1 @@
-"""Files and streams from afar -> intensities, over HTTP."""
+"""Files and streams from afar -> intensities, over HTTP and WebSocket."""

@@ -1,0 +1,123 @@
+"""How often live scores come, and how long after their newest frame: here and through the WebSocket, 640 x 360 at 25.
+
+    python benchmarks/live.py [--video VIDEO] [--seconds 10] [--rate 10] [--busy 2]
+
+Prints a table for docs/live.md. A clip of 640 x 360 px at 25 frames a second with sound is played in real time; without
+``--video`` it is rendered, from the embedded data set's people. The server is a process of its own; so is each client.
+With four clients at once, all four decode and encode the video on the same processors that the server has.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import multiprocessing
+import subprocess
+import sys
+import tempfile
+import time
+from fractions import Fraction
+from pathlib import Path
+
+import av
+import cv2
+import numpy as np
+from measuring import bar
+
+from reactometer.console import wait_patiently
+from reactometer.data.simulated_clip import clip_plan, render_clip
+
+SIZE, RATE_HZ, SOUND_HZ = (640, 360), 25, 16_000
+
+
+def write_clip(path: Path, seconds: float) -> Path:
+    """A drawn person in a large frame, who speaks, as H.264 and AAC."""
+    frames, waveform = render_clip(clip_plan(3))
+    with av.open(str(path), "w") as container:
+        video = container.add_stream("libx264", rate=Fraction(RATE_HZ), options={"preset": "ultrafast"})
+        video.width, video.height = SIZE
+        sound = container.add_stream("aac", SOUND_HZ, layout="mono")
+        for number in range(round(seconds * RATE_HZ)):
+            face = frames[int(number * 10 / RATE_HZ) % len(frames)]
+            picture = np.full((SIZE[1], SIZE[0], 3), 96, np.uint8)
+            picture[40:320, 180:460] = cv2.resize(face, (280, 280))
+            container.mux(video.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
+        repeated = np.resize(waveform, round(seconds * SOUND_HZ))
+        heard = av.AudioFrame.from_ndarray(repeated[None].astype(np.float32), format="fltp", layout="mono")
+        heard.sample_rate, heard.pts = SOUND_HZ, 0
+        container.mux(sound.encode(heard))
+        container.mux(video.encode(None))
+        container.mux(sound.encode(None))
+    return path
+
+
+def serve(port: int) -> None:
+    wait_patiently()
+    import uvicorn
+    from fastapi import FastAPI
+
+    from reactometer.models.folder import load_model
+    from reactometer.serving.live import live_routes
+    from reactometer.weights import STARTER
+
+    app = FastAPI()
+    app.include_router(live_routes(load_model(STARTER, "cpu"), lambda _: None))
+    uvicorn.run(app, port=port, log_level="warning", ws_max_size=4 * 2**20)
+
+
+def spin() -> None:
+    while True:
+        pass
+
+
+def measure(name: str, video: Path, asked: argparse.Namespace, options: list[str], sessions: int = 1) -> list[float]:
+    """So many sessions of the command at once; prints a row of all, and gives scores a second and median latency."""
+    common = [str(video), "--rate", f"{asked.rate:g}", "--for", str(asked.seconds), *options]
+    with tempfile.TemporaryDirectory() as folder:
+        outs = [Path(folder) / f"{number}.csv" for number in range(sessions)]
+        commands = [[sys.executable, "-m", "reactometer", "live", *common, "--out", str(out)] for out in outs]
+        for running in [subprocess.Popen(command, stdout=subprocess.DEVNULL) for command in commands]:
+            running.wait()
+        tables = [list(csv.DictReader(out.open(encoding="utf-8"))) for out in outs]
+    told = np.array([float(row["latency_ms"]) for rows in tables for row in rows if row["latency_ms"]])
+    spans_s = [float(rows[-1]["time_s"]) - float(rows[0]["time_s"]) for rows in tables]
+    often_hz = min((len(rows) - 1) / span_s for rows, span_s in zip(tables, spans_s, strict=True))
+    middle, high = np.percentile(told, [50, 95])
+    dropped = sum(int(rows[-1]["dropped"]) for rows in tables)
+    print(f"| {name} | {often_hz:.1f} | {middle:.0f} | {high:.0f} | {told.max():.0f} | {dropped} |", flush=True)
+    return [often_hz, float(middle)]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    parser.add_argument("--video", type=Path)
+    parser.add_argument("--seconds", type=float, default=10.0)
+    parser.add_argument("--rate", type=float, default=10.0)
+    parser.add_argument("--port", type=int, default=8765)
+    parser.add_argument("--busy", type=int, default=0, help="processes beside it that do nothing but compute")
+    asked = parser.parse_args()
+    spawn = multiprocessing.get_context("spawn")
+    beside = [spawn.Process(target=spin, daemon=True) for _ in range(asked.busy)]
+    with tempfile.TemporaryDirectory() as folder:
+        video = asked.video or write_clip(Path(folder) / "clip.mp4", asked.seconds)
+        server = spawn.Process(target=serve, args=(asked.port,), daemon=True)
+        for process in (server, *beside):
+            process.start()
+        time.sleep(8.0)
+        there = ["--server", f"ws://127.0.0.1:{asked.port}"]
+        print("| | Hz | median, ms | 95 %, ms | largest, ms | dropped |\n| --- | --- | --- | --- | --- | --- |")
+        found = {
+            "here": measure("here", video, asked, []),
+            "media": measure("WebSocket, media", video, asked, there),
+            "features": measure("WebSocket, features", video, asked, [*there, "--privacy"]),
+        }
+        measure("WebSocket, media, four clients at once", video, asked, there, sessions=4)
+        for process in (server, *beside):
+            process.terminate()
+    met = [bar(f"{name}, scores a second", often_hz, 5.0) for name, (often_hz, _) in found.items()]
+    met += [bar(f"{name}, median latency, ms", middle, 400.0, at_most=True) for name, (_, middle) in found.items()]
+    sys.exit(0 if all(met) else 1)
+
+
+if __name__ == "__main__":
+    main()

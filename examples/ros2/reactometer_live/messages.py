@@ -1,0 +1,64 @@
+"""Messages of ROS 2 -> pieces, scores -> the text of a message; needs no ROS, only objects with the same fields."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import cv2
+import numpy as np
+
+from reactometer.inference.live_rows import score_as_json
+from reactometer.inference.live_session import Told
+from reactometer.records import ByteArray, Kind, Piece
+
+COLOURS = {
+    "rgb8": (3, None),
+    "bgr8": (3, cv2.COLOR_BGR2RGB),
+    "rgba8": (4, cv2.COLOR_RGBA2RGB),
+    "bgra8": (4, cv2.COLOR_BGRA2RGB),
+    "mono8": (1, cv2.COLOR_GRAY2RGB),
+}
+"""Bytes a pixel and what OpenCV does to it, by ``encoding``."""
+
+
+def time_of(stamp: Any) -> float:
+    """Seconds of a ``builtin_interfaces/Time``."""
+    return float(stamp.sec) + 1e-9 * float(stamp.nanosec)
+
+
+def image_piece(message: Any) -> Piece:
+    """The frame of a ``sensor_msgs/Image``; decoded when it is looked at. Raises ValueError for an unknown encoding."""
+    if message.encoding not in COLOURS:
+        raise ValueError(f"encoding {message.encoding} is not one of {', '.join(COLOURS)}")
+    return Piece(Kind.FRAME, time_of(message.header.stamp), lambda: _rgb(message))
+
+
+def compressed_piece(message: Any) -> Piece:
+    """The frame of a ``sensor_msgs/CompressedImage``: JPEG or PNG."""
+    return Piece(Kind.FRAME, time_of(message.header.stamp), lambda: _decoded(bytes(message.data)))
+
+
+def sound_piece(message: Any, ended_s: float) -> Piece:
+    """The sound of an ``audio_common_msgs/AudioData`` of 16 bits, mono, 16 kHz, which carries no time of its own."""
+    samples = np.frombuffer(bytes(message.data), dtype="<i2").astype(np.float32) / 32767
+    return Piece(Kind.SOUND, ended_s - len(samples) / 16_000, samples)
+
+
+def told_as_text(told: Told, labels: tuple[str, ...]) -> str:
+    """JSON for a ``std_msgs/String``: as the protocol's (docs/live.md)."""
+    latency_ms = None if told.latency_s is None else round(1000 * told.latency_s, 1)
+    return json.dumps({**score_as_json(told.score, labels), "dropped": told.dropped, "latency_ms": latency_ms})
+
+
+def _rgb(message: Any) -> ByteArray:
+    """(H, W, 3) uint8 RGB; rows may be padded to ``step`` bytes."""
+    size, change = COLOURS[message.encoding]
+    rows = np.frombuffer(bytes(message.data), dtype=np.uint8).reshape(message.height, message.step)
+    pixels = np.ascontiguousarray(rows[:, : message.width * size].reshape(message.height, message.width, size))
+    return pixels if change is None else np.asarray(cv2.cvtColor(pixels, change), dtype=np.uint8)
+
+
+def _decoded(data: bytes) -> ByteArray | None:
+    bgr = cv2.imdecode(np.frombuffer(data, dtype=np.uint8), cv2.IMREAD_COLOR) if data else None
+    return None if bgr is None else np.asarray(cv2.cvtColor(bgr, cv2.COLOR_BGR2RGB), dtype=np.uint8)

@@ -1,0 +1,262 @@
+"""Frames and sound as they come -> intensities of the last seconds, the same as a file's window would get."""
+
+from __future__ import annotations
+
+import math
+from collections import deque
+from dataclasses import dataclass
+
+import numpy as np
+
+from reactometer.errors import ConfigError
+from reactometer.inference.cuts import Drawn, known_values
+from reactometer.inference.predictor import DEFAULT_WINDOW_S, make_scorer, reading_of
+from reactometer.media.audio import GAP_S, STRETCH_S
+from reactometer.media.faces import FaceFollower, load_detector
+from reactometer.media.stream import PART
+from reactometer.models.folder import LoadedModel
+from reactometer.models.scores import join_parts
+from reactometer.records import SOUND_RATE_HZ, ByteArray, Ends, FaceSample, FloatArray, Kind, Piece, PreparedClip
+
+LIVE_RATE_HZ = 10.0
+"""Frames looked at a second where the model's own rate is lower, so that answers come often; our choice."""
+
+EDGE_S = 1e-6
+"""A window ends this long after its newest frame: windows are half open, and it is to lie inside."""
+
+KEPT_S = 1.0
+"""So much longer than the window is kept, since sound and picture may be apart."""
+
+LEAST_WINDOW_S = 0.2
+FILLED = 0.9
+"""Share of a window that must have come for an answer without reserve; our choice."""
+
+
+@dataclass(frozen=True)
+class LiveScore:
+    """What a model says of the window that ends now."""
+
+    time_s: float  # of the newest frame or sound in it
+    start_s: float
+    end_s: float
+    intensities: tuple[float, ...] | None  # (L,) in [0, 1]; None where there is nothing to go by
+    intervals: Ends | None = None
+    frame_s: float | None = None  # time of the newest frame in it
+    face: tuple[float, float, float, float] | None = None  # its box in that frame: x, y, width, height in pixels
+    face_share: float = 0.0  # of the window's frames
+    level_db: float | None = None  # of the last tenth of a second, relative to full scale; None: silence, or no sound
+    abstain: str | None = None  # reasons not to use the intensities
+
+
+class Sound:
+    """The last seconds of sound, without a gap: zeros stand where none came."""
+
+    def __init__(self, kept_s: float) -> None:
+        self.kept = round(kept_s * SOUND_RATE_HZ)
+        self.end = 0  # place of the next sample, counted from the clock's zero
+        self.samples = np.zeros(0, np.float32)
+
+    def add(self, start_s: float, samples: FloatArray) -> None:
+        """Append (S,) samples; a jump of less than :data:`~reactometer.media.audio.GAP_S` is taken for rounding."""
+        place = round(start_s * SOUND_RATE_HZ)
+        if not len(self.samples) or place - self.end > self.kept:
+            self.samples, self.end = np.zeros(0, np.float32), place
+        if abs(place - self.end) <= GAP_S * SOUND_RATE_HZ:
+            place = self.end
+        gap = np.zeros(max(place - self.end, 0), np.float32)
+        fresh = samples[max(self.end - place, 0) :]
+        self.samples = np.concatenate((self.samples, gap, fresh))[-self.kept :]
+        self.end += len(gap) + len(fresh)
+
+    @property
+    def end_s(self) -> float | None:
+        """Where it ends; None where none has come."""
+        return self.end / SOUND_RATE_HZ if len(self.samples) else None
+
+    def between(self, start_s: float, end_s: float) -> FloatArray | None:
+        """(S,) float32, rounded to 16 bits as a file's is, of what is there; None where there is nothing."""
+        begins = self.end - len(self.samples)
+        first, last = (max(round(at_s * SOUND_RATE_HZ) - begins, 0) for at_s in (start_s, end_s))
+        if not len(part := self.samples[first:last]):
+            return None
+        lead = np.zeros(max(begins - round(start_s * SOUND_RATE_HZ), 0), np.float32)  # before the first sound
+        waveform = np.concatenate((lead, part))
+        return (np.round(waveform * 32767) / 32767).astype(np.float32)
+
+
+class Senses:
+    """Follows the face and keeps the last seconds of crops (JPEG, in memory alone) and sound."""
+
+    def __init__(self, model: LoadedModel, window_s: float, rate_hz: float | None) -> None:
+        settings = reading_of(model, "one", rate_hz)
+        self.window_s, self.rate_hz = check_window(window_s), rate_hz or max(settings.rate_hz, LIVE_RATE_HZ)
+        self._detector, self._size_px = load_detector(settings.detector), settings.size_px
+        self._looks = model.network.looks
+        self.reset()
+
+    def reset(self) -> None:
+        """Forget everything."""
+        self.follower = FaceFollower(self._size_px)
+        self.first_s: float | None = None  # of the first piece
+        self.samples: deque[FaceSample] = deque()
+        self.sound = Sound(self.window_s + KEPT_S)
+
+    @property
+    def most_frames(self) -> int:
+        """Frames that a window can hold."""
+        return math.ceil(self.window_s * self.rate_hz) + 1
+
+    @property
+    def newest_s(self) -> float | None:
+        """Time of the newest frame or sound; None where nothing has come."""
+        known = [self.samples[-1].time_s] if self.samples else []
+        return max([*known, *([] if self.sound.end_s is None else [self.sound.end_s])], default=None)
+
+    def look(self, time_s: float, rgb: ByteArray | None) -> FaceSample | None:
+        """Find the face in a frame, (H, W, 3) uint8 RGB, None where it could not be decoded.
+
+        Gives None for a frame that is no later than the one before it. A time that lies more than a window back is
+        taken for another clock, and everything before is forgotten.
+        """
+        self._follow_clock(time_s)
+        if self.samples and time_s <= self.samples[-1].time_s:
+            return None
+        found = self._detector(rgb) if rgb is not None and self._looks else []
+        sample = self.follower.look(time_s, rgb, found)
+        self.samples.append(sample)
+        self._forget(time_s)
+        return sample
+
+    def hear(self, start_s: float, samples: FloatArray) -> None:
+        """Keep (S,) float32 samples in [-1, 1], mono at 16 kHz."""
+        self._follow_clock(start_s)
+        self.sound.add(start_s, samples)
+        self._forget(start_s)
+
+    def take(self, piece: Piece) -> FaceSample | None:
+        """See or hear one piece; gives the face's sample of a frame that was looked at."""
+        if callable(piece.content):
+            return self.look(piece.time_s, piece.content())
+        if piece.content is not None:
+            self.hear(piece.time_s, piece.content)
+        return None
+
+    def clip(self, end_s: float | None = None) -> PreparedClip | None:
+        """The window that ends with the newest piece, or at a time of one's choice; None where nothing has come."""
+        if self.newest_s is None:
+            return None
+        end_s = self.newest_s + EDGE_S if end_s is None else end_s
+        start_s = max(end_s - self.window_s, -math.inf if self.first_s is None else self.first_s)
+        samples = tuple(sample for sample in self.samples if start_s <= sample.time_s < end_s)
+        return PreparedClip(start_s, end_s, samples, self.sound.between(start_s, end_s))
+
+    def _forget(self, time_s: float) -> None:
+        """All that no window will show any more."""
+        needed_s = time_s - self.window_s - KEPT_S
+        while self.samples and self.samples[0].time_s < needed_s:
+            self.samples.popleft()
+        if (self.sound.end_s or needed_s) < needed_s:
+            self.sound = Sound(self.sound.kept / SOUND_RATE_HZ)
+
+    def _follow_clock(self, time_s: float) -> None:
+        if self.newest_s is not None and time_s < self.newest_s - self.window_s:
+            self.reset()
+        self.first_s = time_s if self.first_s is None else min(self.first_s, time_s)
+
+
+class LiveScorer:
+    """A model that is shown frames and sound as they come, and says at any moment what the last seconds show.
+
+    Nothing is written, and nothing is kept longer than a window and a second.
+
+    Args:
+        model: one that takes media.
+        window_s: length of the window, seconds.
+        rate_hz: frames to be looked at per second; default: the model's own rate, and :data:`LIVE_RATE_HZ` at least.
+
+    Raises:
+        ConfigError: a window or rate that cannot be.
+        ModelError: the model takes features.
+    """
+
+    def __init__(self, model: LoadedModel, window_s: float = DEFAULT_WINDOW_S, rate_hz: float | None = None) -> None:
+        self.model, self.senses = model, Senses(model, window_s, rate_hz)
+        self.reset()
+
+    @property
+    def rate_hz(self) -> float:
+        """Frames to be looked at per second."""
+        return self.senses.rate_hz
+
+    def reset(self) -> None:
+        """Forget everything, what was encoded too."""
+        self.senses.reset()
+        self._score = make_scorer(self.model, [{} for _ in self.model.each], self.senses.most_frames)
+
+    def warm_up(self) -> None:
+        """Do once what takes longer the first time, with an empty picture and faint noise, and forget it."""
+        noise = np.random.default_rng(0).normal(0.0, 0.05, round(self.senses.window_s * SOUND_RATE_HZ))
+        self.senses.look(0.0, np.zeros((360, 640, 3), np.uint8))
+        self.senses.hear(0.0, noise.astype(np.float32))
+        self.score()
+        self.reset()
+
+    def check(self, piece: Piece) -> None:
+        """Raise ConfigError for a piece that cannot be taken: features."""
+        if piece.kind not in (Kind.FRAME, Kind.SOUND):
+            raise ConfigError("features came in mode 'media'", fix="Start with mode 'features', or send frames")
+
+    def take(self, piece: Piece) -> None:
+        """See or hear one piece that was checked; decodes a frame, and finds and cuts the face."""
+        self.senses.take(piece)
+
+    def score(self, end_s: float | None = None) -> LiveScore | None:
+        """The window that ends with the newest piece, or at a time of one's choice; None where nothing has come."""
+        clip, newest_s = self.senses.clip(end_s), self.senses.newest_s
+        if clip is None or newest_s is None:
+            return None
+        (drawn,) = self._score([clip])
+        last = clip.samples[-1] if clip.samples else None
+        intensities, intervals, abstain = say(self.model, drawn, clip.duration_s, self.senses.window_s)
+        return LiveScore(
+            time_s=newest_s,
+            start_s=clip.start_s,
+            end_s=clip.end_s,
+            intensities=intensities,
+            intervals=intervals,
+            frame_s=last.time_s if last else None,
+            face=last.box if last else None,
+            face_share=clip.face_share,
+            level_db=level_of(clip.waveform),
+            abstain=abstain,
+        )
+
+
+def say(
+    model: LoadedModel, drawn: Drawn, length_s: float, window_s: float
+) -> tuple[tuple[float, ...] | None, Ends | None, str | None]:
+    """Intensities, intervals and the reasons not to use them, of a window of which ``length_s`` have come."""
+    score = join_parts(0, drawn)
+    intensities, intervals = known_values(score, model)
+    if not score.has_evidence:
+        wanted = ("no face is seen", model.network.looks), ("nothing is heard", model.network.listens)
+        return None, None, " and ".join(reason for reason, goes_by in wanted if goes_by)
+    doubts = list(model.uncertainty.doubts(score, None)) if model.uncertainty else []
+    if length_s < FILLED * window_s:
+        doubts.insert(0, f"{length_s:.1f} of {window_s:.1f} s so far")
+    return intensities, intervals, "; ".join(doubts) or None
+
+
+def level_of(waveform: FloatArray | None) -> float | None:
+    """Root mean square of the last tenth of a second of (S,) samples, dB relative to full scale; None: silence."""
+    last = np.zeros(0) if waveform is None else waveform[-round(STRETCH_S * SOUND_RATE_HZ) :].astype(np.float64)
+    power = float(np.mean(last**2)) if len(last) else 0.0
+    return 10 * math.log10(power) if power > 0 else None
+
+
+def check_window(window_s: float) -> float:
+    """The length of a window, seconds; raises ConfigError where it cannot be."""
+    if not LEAST_WINDOW_S <= window_s <= PART.length_s:
+        expected = f"{LEAST_WINDOW_S} to {PART.length_s:.0f} s"
+        raise ConfigError("a live window of this length cannot be", got=f"{window_s} s", expected=expected)
+    return window_s

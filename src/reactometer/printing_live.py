@@ -1,0 +1,103 @@
+"""Live scores on the terminal: a picture that changes, or a line a second where there is no terminal."""
+
+from __future__ import annotations
+
+import time
+from typing import Self
+
+from rich.console import Group
+from rich.live import Live
+from rich.markup import escape
+from rich.table import Table
+from rich.text import Text
+
+from reactometer.console import messages
+from reactometer.inference.live_session import LiveStats, Told
+from reactometer.printing import results
+
+BAR = 30
+"""Letters of a bar from 0 to 1."""
+
+LINE_S = 1.0
+
+
+class LiveScreen:
+    """Shows each score; a context manager."""
+
+    def __init__(self, labels: tuple[str, ...], title: str) -> None:
+        self.labels, self.title = labels, title
+        self._live = Live(console=results, auto_refresh=False, transient=True) if results.is_terminal else None
+        self._last_s = 0.0
+
+    def show(self, told: Told, stats: LiveStats) -> None:
+        """Show a score and what is known of all of them."""
+        if self._live is not None:
+            self._live.update(self._picture(told, stats), refresh=True)
+        elif (now_s := time.monotonic()) - self._last_s >= LINE_S:
+            self._last_s = now_s
+            results.print(self._line(told, stats))
+            results.file.flush()
+
+    def __enter__(self) -> Self:
+        if self._live is not None:
+            self._live.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._live is not None:
+            self._live.stop()
+
+    def _picture(self, told: Told, stats: LiveStats) -> Group:
+        score = told.score
+        table = Table.grid(padding=(0, 1))
+        for place, label in enumerate(self.labels):
+            value = score.intensities[place] if score.intensities else None
+            ends = score.intervals[place] if score.intervals else None
+            numbers = "–" if value is None else f"{value:.2f}" + (f"  {ends[0]:.2f}–{ends[1]:.2f}" if ends else "")
+            table.add_row(label, _bar(value, ends), numbers)
+        face = "not seen" if score.face is None else "seen"
+        table.add_row("face", f"{face}, in {score.face_share:.0%} of the window's frames")
+        table.add_row("voice", "–" if score.level_db is None else f"{score.level_db:.0f} dB")
+        title = Text(f"{self.title}  {score.end_s:.1f} s", style="bold")
+        doubts = Text(f"do not use: {score.abstain}" if score.abstain else "", style="yellow")
+        return Group(title, table, Text(_speed(stats)), doubts)
+
+    def _line(self, told: Told, stats: LiveStats) -> str:
+        score = told.score
+        values = zip(self.labels, score.intensities or (), strict=False)
+        named = " ".join(f"{escape(label)} {value:.2f}" for label, value in values) or escape(score.abstain or "")
+        level = "–" if score.level_db is None else f"{score.level_db:.0f}"
+        return f"{score.end_s:.1f} s: {named}; face {score.face_share:.0%}, voice {level} dB; {_speed(stats)}"
+
+
+def print_summary(stats: LiveStats) -> None:
+    """How many scores came, how often, and how fast."""
+    if not stats.scores:
+        messages.print("no score: nothing came")
+        return
+    results.print(f"{stats.scores} scores, {stats.mean_rate_hz:.1f} a second; {_latency(stats)}dropped {stats.dropped}")
+
+
+def print_broken_off(problem: str) -> None:
+    """Say why the source has ended, where it did not end well."""
+    messages.print(f"the source broke off: {escape(problem)}", style="yellow")
+
+
+def _speed(stats: LiveStats) -> str:
+    latest = 1000 * stats.latencies_s[-1] if stats.latencies_s else None
+    took = "" if latest is None else f", {latest:.0f} ms"
+    return f"{stats.rate_hz:.1f} Hz{took}, dropped {stats.dropped}"
+
+
+def _latency(stats: LiveStats) -> str:
+    median, most = stats.latency_ms(50), stats.latency_ms(95)
+    return "" if median is None or most is None else f"latency {median:.0f} ms (95 %: {most:.0f} ms); "
+
+
+def _bar(value: float | None, ends: tuple[float, float] | None) -> Text:
+    bar = Text("█" * round(BAR * (value or 0.0)), style="cyan")
+    bar.append("·" * (BAR - len(bar)), style="dim")
+    for end in ends or ():
+        place = min(round(BAR * end), BAR - 1)
+        bar.stylize("reverse", place, place + 1)
+    return bar

@@ -1,0 +1,265 @@
+"""Live: what a window is told is what a file's window is told, from media or features; and nothing falls behind."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from live_clips import pieces_of, until
+from reactometer.errors import ConfigError, ModelError
+from reactometer.inference.inbox import Inbox
+from reactometer.inference.live import LiveScorer, Sound, level_of
+from reactometer.inference.live_features import FeatureMaker, FeatureScorer, condense
+from reactometer.inference.live_rows import LiveRows, score_as_json, score_from_json
+from reactometer.inference.live_session import Arrivals, score_here
+from reactometer.inference.predictor import predict
+from reactometer.models.folder import LoadedModel, load_model
+from reactometer.records import SOUND_RATE_HZ, ByteArray, Detection, FloatArray, Kind, Piece
+from reactometer.weights import STARTER
+
+pytestmark = pytest.mark.usefixtures("found_once")
+
+
+@pytest.fixture(scope="module")
+def starter() -> LoadedModel:
+    return load_model(STARTER, "cpu")
+
+
+@pytest.fixture(scope="module")
+def video(simulated: Path) -> Path:
+    return sorted((simulated / "test" / "mp4").iterdir())[0]
+
+
+def fed(scorer: LiveScorer, pieces: list[Piece]) -> LiveScorer:
+    for piece in pieces:
+        scorer.check(piece)
+        scorer.take(piece)
+    return scorer
+
+
+def blank(value: int = 0) -> Callable[[], ByteArray]:
+    return lambda: np.full((48, 64, 3), value, np.uint8)
+
+
+def sound(start_s: float, length_s: float, level: float = 0.1) -> Piece:
+    samples = np.full(round(length_s * SOUND_RATE_HZ), level, np.float32)
+    return Piece(Kind.SOUND, start_s, samples)
+
+
+def compare_with_timeline(model: LoadedModel, path: Path, rate_hz: float, window_s: float, hop_s: float) -> int:
+    """Scores of every whole window, live and offline, which must be the same; gives how many there were.
+
+    Live, windows may end anywhere and frames may have been dropped; then crops differ, and so may the face that is
+    followed. Here all frames of the model's rate are shown from the first on, and windows end where the file's do.
+    """
+    (offline,) = predict([path], model, window_s=window_s, hop_s=hop_s, progress=False)
+    pieces, scorer, compared = pieces_of(path, rate_hz), LiveScorer(model, window_s, rate_hz), 0
+    for window in offline.windows:
+        if window.end_s - window.start_s < window_s - 1e-6:
+            continue  # the file's last, cut short
+        ready = until(pieces, window.end_s)
+        pieces = pieces[len(ready) :]
+        score = fed(scorer, ready).score(window.end_s)
+        assert score is not None
+        assert score.start_s == pytest.approx(window.start_s)
+        assert score.face_share == window.face_share
+        assert (score.intensities is None) == (window.intensities is None)
+        np.testing.assert_allclose(score.intensities or (), window.intensities or (), atol=1e-4)
+        np.testing.assert_allclose(score.intervals or (), window.intervals or (), atol=1e-4)
+        compared += 1
+    return compared
+
+
+def test_a_window_gets_the_numbers_of_the_timeline(starter: LoadedModel, model_folder: Path, video: Path) -> None:
+    assert compare_with_timeline(starter, video, starter.config.prepare.rate_hz or 0.0, 0.5, 0.25) >= 3
+    trained = load_model(model_folder, "cpu")  # another network: log-mel, nothing frozen
+    assert compare_with_timeline(trained, video, trained.config.prepare.rate_hz or 0.0, 0.5, 0.5) >= 2
+
+
+@pytest.mark.shared
+def test_so_it_does_on_a_real_clip_whose_face_leaves(starter: LoadedModel, shared_data: Path) -> None:
+    assert compare_with_timeline(starter, shared_data / "clips" / "face_noface.mov", 5.0, 2.0, 1.0) >= 4
+
+
+@pytest.mark.parametrize("kind", ["starter", "log-mel"])
+def test_features_say_what_media_say(starter: LoadedModel, model_folder: Path, video: Path, kind: str) -> None:
+    model = starter if kind == "starter" else load_model(model_folder, "cpu")
+    media, maker, features = LiveScorer(model, 0.6, 10.0), FeatureMaker(model, 0.6, 10.0), FeatureScorer(model, 0.6)
+    compared = 0
+    for piece in pieces_of(video, 10.0):
+        media.take(piece)
+        for made in maker.make([piece]):
+            assert made.kind in (Kind.FACE_FEATURES, Kind.VOICE_FEATURES)
+            features.check(made)
+            features.take(made)
+        one, other = media.score(), features.score()
+        assert one is not None
+        assert other is not None
+        np.testing.assert_allclose(one.intensities or (), other.intensities or (), atol=1e-4)
+        assert (one.start_s, one.frame_s, one.face_share) == (other.start_s, other.frame_s, other.face_share)
+        assert one.abstain == other.abstain
+        compared += one.intensities is not None
+    assert compared > 10
+    assert maker.newest is not None
+
+
+def test_of_the_voice_the_starter_is_told_mean_and_spread_alone(starter: LoadedModel, video: Path) -> None:
+    maker = FeatureMaker(starter)
+    made = [one for piece in pieces_of(video, 5.0) for one in maker.make([piece])]
+    voices = [one.content.shape for one in made if isinstance(one.content, np.ndarray) and one.content.ndim == 2]
+    assert set(voices) <= {(0, 44), (2, 44)}
+    steps = np.random.default_rng(0).normal(size=(90, 7)).astype(np.float32)
+    two = condense(steps)
+    np.testing.assert_allclose(two.mean(axis=0), steps.mean(axis=0), atol=1e-6)
+    np.testing.assert_allclose(two.std(axis=0), steps.std(axis=0), atol=1e-6)
+
+
+def test_features_of_another_model_are_refused(starter: LoadedModel, video: Path) -> None:
+    scorer = FeatureScorer(starter)
+    with pytest.raises(ConfigError, match="features of another model"):
+        scorer.check(Piece(Kind.FACE_FEATURES, 0.0, np.zeros(3, np.float32)))
+    with pytest.raises(ConfigError, match="no numbers"):
+        scorer.check(Piece(Kind.FACE_FEATURES, 0.0, np.full(256, np.nan, np.float32)))
+    with pytest.raises(ConfigError, match="a frame or sound came in mode 'features'"):
+        scorer.check(sound(0.0, 0.1))
+    with pytest.raises(ConfigError, match="features came in mode 'media'"):
+        LiveScorer(starter).check(Piece(Kind.FACE_FEATURES, 0.0, None))
+    with pytest.raises(ModelError, match="features of single frames"):
+        FeatureScorer(replace(starter, members=(starter, starter)))
+    assert scorer.score() is None
+
+
+def test_nothing_to_go_by_is_no_answer(starter: LoadedModel) -> None:
+    scorer = LiveScorer(starter, 1.0)
+    assert scorer.score() is None
+    score = fed(scorer, [Piece(Kind.FRAME, 0.0, blank()), sound(0.0, 0.2, level=0.0)]).score()
+    assert score is not None
+    assert (score.intensities, score.face, score.face_share, score.level_db) == (None, None, 0.0, None)
+    assert score.abstain == "no face is seen and nothing is heard"
+    unreadable = fed(scorer, [Piece(Kind.FRAME, 0.1, lambda: None)]).score()
+    assert unreadable is not None
+    assert unreadable.intensities is None
+
+
+def test_the_window_rolls_and_only_it_is_kept(starter: LoadedModel, video: Path) -> None:
+    scorer, pieces = LiveScorer(starter, 0.5), pieces_of(video, 10.0)
+    for turn in range(4):  # as if the clip went on and on
+        fed(scorer, [replace(piece, time_s=piece.time_s + turn * 1.5) for piece in pieces])
+    score = scorer.score()
+    assert score is not None
+    assert score.end_s - score.start_s == pytest.approx(0.5)
+    assert score.end_s == pytest.approx(score.time_s, abs=1e-3)
+    assert len(scorer.senses.samples) <= 16
+    assert len(scorer.senses.sound.samples) <= 1.5 * SOUND_RATE_HZ
+    early = fed(scorer, [Piece(Kind.FRAME, 0.0, blank())]).score()  # another clock
+    assert early is not None
+    assert early.time_s == 0.0
+    assert len(scorer.senses.samples) == 1
+    assert early.abstain == "no face is seen and nothing is heard"
+    early = fed(scorer, [sound(0.0, 0.1)]).score()
+    assert early is not None
+    assert (early.abstain or "").startswith("0.1 of 0.5 s so far")
+    with pytest.raises(ConfigError, match="window"):
+        LiveScorer(starter, 0.0)
+
+
+def test_sound_is_laid_on_its_clock() -> None:
+    kept = Sound(1.0)
+    ramp: FloatArray = np.arange(1, 801, dtype=np.float32) / np.float32(1000)
+    kept.add(10.0, ramp)
+    kept.add(10.0505, ramp)  # 8 samples late: rounding
+    assert kept.end_s == pytest.approx(10.1)
+    kept.add(10.3, ramp)  # a hole
+    kept.add(10.2, ramp)  # too late, and known
+    waveform = kept.between(10.0, 11.0)
+    assert waveform is not None
+    assert len(waveform) == round(0.35 * SOUND_RATE_HZ)
+    assert not waveform[1600:4800].any()
+    assert waveform[1599] == pytest.approx(0.8, abs=1e-4)
+    kept.add(99.0, ramp)  # nothing of before is left
+    assert kept.between(0.0, 98.0) is None
+    assert kept.between(98.9, 99.05) is not None
+    assert level_of(np.full(1600, 0.1, np.float32)) == pytest.approx(-20.0, abs=0.01)
+
+
+def test_the_newest_frame_wins() -> None:
+    inbox = Inbox(rate_hz=10.0)
+    for number in range(10):  # 25 a second, of which 10 are wanted
+        inbox.put(Piece(Kind.FRAME, number / 25, blank(number)))
+        inbox.put(sound(number / 25, 0.04))
+    pieces = inbox.take(0.0)
+    assert [piece.kind for piece in pieces] == [*[Kind.SOUND] * 10, Kind.FRAME]
+    assert pieces[-1].time_s == 8 / 25  # at 0, .12, .2 and .32
+    assert inbox.dropped == 3
+    assert inbox.take(0.0) == []
+    inbox.put(Piece(Kind.FRAME, 500.0, blank()))
+    inbox.put(Piece(Kind.FRAME, 0.0, blank(7)))  # another clock
+    (piece,) = inbox.take(0.0)
+    assert piece.time_s == 0.0
+
+
+def test_a_slow_scorer_drops_frames_and_stays_near(starter: LoadedModel, monkeypatch: pytest.MonkeyPatch) -> None:
+    inbox, scorer = Inbox(rate_hz=50.0), LiveScorer(starter, 1.0)
+
+    def detect(_: ByteArray) -> list[Detection]:
+        time.sleep(0.1)
+        return []
+
+    monkeypatch.setattr(scorer.senses, "_detector", detect)
+
+    def camera() -> None:
+        for number in range(30):
+            inbox.put(Piece(Kind.FRAME, number / 50, blank()))
+            time.sleep(0.02)
+        inbox.close()
+
+    threading.Thread(target=camera).start()
+    told = list(score_here(scorer, inbox))
+    assert told[-1].score.frame_s == pytest.approx(29 / 50)
+    assert told[-1].dropped == inbox.dropped == 30 - len(told)
+    assert 2 <= len(told) <= 15
+    assert all(one.latency_s is not None and one.latency_s < 1.5 for one in told)
+
+
+def test_latency_is_that_of_a_frame_told_of_first(starter: LoadedModel) -> None:
+    arrivals, now_s = Arrivals(), time.monotonic()
+    score = fed(LiveScorer(starter), [Piece(Kind.FRAME, 1.0, blank())]).score()
+    assert score is not None
+    arrivals.note(replace(sound(0.0, 0.1), arrived_s=now_s - 9.0))
+    assert arrivals.latency_s(score) == pytest.approx(9.0, abs=0.5)  # by the sound, where there is no frame
+    arrivals.note(Piece(Kind.FRAME, 1.0, blank(), now_s - 5.0))
+    assert arrivals.latency_s(score) == pytest.approx(5.0, abs=0.5)
+    assert arrivals.latency_s(score) is None
+    assert arrivals.frames == {}
+
+
+@pytest.mark.parametrize("ending", [".csv", ".jsonl"])
+def test_rows_are_there_at_once(starter: LoadedModel, video: Path, tmp_path: Path, ending: str) -> None:
+    score = fed(LiveScorer(starter), pieces_of(video, 5.0)).score()
+    assert score is not None
+    with LiveRows(tmp_path / f"live{ending}", starter.labels) as rows:
+        rows.add(score, 0.0123, 4)
+        rows.add(replace(score, intensities=None, intervals=None, face=None), None, 5)
+        lines = (tmp_path / f"live{ending}").read_text().splitlines()
+    assert len(lines) == (3 if ending == ".csv" else 2)
+    assert "12.3" in lines[-2]
+    back = score_from_json(score_as_json(score, starter.labels), starter.labels)
+    np.testing.assert_allclose(back.intensities or (), score.intensities or (), atol=1e-6)
+    np.testing.assert_allclose(back.intervals or (), score.intervals or (), atol=1e-6)
+    assert (back.frame_s, back.time_s, back.abstain) == (score.frame_s, score.time_s, score.abstain)
+
+
+def test_of_voice_features_the_newest_wait() -> None:
+    inbox = Inbox(rate_hz=10.0)
+    for number in range(3):
+        inbox.put(Piece(Kind.VOICE_FEATURES, float(number), np.zeros((2, 44), np.float32)))
+        inbox.put(Piece(Kind.FACE_FEATURES, float(number), None))
+    kinds = [(piece.kind, piece.time_s) for piece in inbox.take(0.0)]
+    faces = [(Kind.FACE_FEATURES, float(number)) for number in range(3)]
+    assert kinds == [*faces, (Kind.VOICE_FEATURES, 2.0)]

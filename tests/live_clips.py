@@ -1,0 +1,30 @@
+"""A clip taken apart into the pieces that a camera and a microphone would give."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from reactometer.media.audio import read_sound
+from reactometer.media.video import read_frames, sample_frames
+from reactometer.records import SOUND_RATE_HZ, Kind, Piece
+
+CHUNK_S = 0.1
+
+
+def pieces_of(path: Path, rate_hz: float) -> list[Piece]:
+    """Frames, and sound in chunks of a tenth of a second, in the order in which they would be there."""
+    timed: list[tuple[float, Piece]] = []
+    size = round(CHUNK_S * SOUND_RATE_HZ)
+    for block in read_sound(path):
+        for first in range(0, len(block.samples), size):
+            start_s, samples = block.start_s + first / SOUND_RATE_HZ, block.samples[first : first + size]
+            timed.append((start_s + len(samples) / SOUND_RATE_HZ, Piece(Kind.SOUND, start_s, samples)))
+    frames = sample_frames(read_frames(path), rate_hz)
+    timed += [(frame.time_s, Piece(Kind.FRAME, frame.time_s, frame.rgb or (lambda: None))) for frame in frames]
+    return [piece for _, piece in sorted(timed, key=lambda pair: pair[0])]
+
+
+def until(pieces: Sequence[Piece], end_s: float) -> list[Piece]:
+    """Those that have begun before a moment."""
+    return [piece for piece in pieces if piece.time_s < end_s]

@@ -1,0 +1,169 @@
+"""Sources in real time: files, streams over HTTP, and a stand-in for a microphone; no camera is at hand."""
+
+from __future__ import annotations
+
+import functools
+import http.server
+import socket
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import av
+import numpy as np
+import pytest
+
+from reactometer.errors import MediaError
+from reactometer.media import live_source
+from reactometer.media.faces import encode_crop
+from reactometer.media.live_source import LiveSource
+from reactometer.records import SOUND_RATE_HZ, Kind, Piece
+
+
+@pytest.fixture(scope="module")
+def video(simulated: Path) -> Path:
+    return sorted((simulated / "test" / "mp4").iterdir())[0]
+
+
+def played(source: LiveSource, seconds: float = 10.0) -> list[Piece]:
+    """What a source gives until it ends, or for so long."""
+    pieces: list[Piece] = []
+    done = threading.Event()
+    source.start(pieces.append, done.set)
+    done.wait(seconds)
+    source.stop()
+    return pieces
+
+
+def check(pieces: list[Piece]) -> None:
+    """15 frames and 1.5 s of sound, on one clock and without a gap."""
+    frames = [piece for piece in pieces if piece.kind is Kind.FRAME]
+    assert [piece.time_s for piece in frames] == pytest.approx(np.arange(15) / 10, abs=0.03)
+    assert callable(frames[0].content)
+    rgb = frames[0].content()
+    assert rgb is not None
+    assert rgb.shape[2] == 3
+    sounds = [piece for piece in pieces if piece.kind is Kind.SOUND]
+    at_s = sounds[0].time_s
+    for piece in sounds:
+        assert isinstance(piece.content, np.ndarray)
+        assert piece.time_s == pytest.approx(at_s, abs=0.05)
+        at_s = piece.time_s + len(piece.content) / SOUND_RATE_HZ
+    assert at_s == pytest.approx(1.5, abs=0.15)
+
+
+def test_a_file_is_played_in_real_time(video: Path) -> None:
+    began_s = time.monotonic()
+    source = LiveSource(str(video))
+    pieces = played(source)
+    check(pieces)
+    assert 1.3 < time.monotonic() - began_s < 20.0
+    late_s = [piece.arrived_s - began_s - piece.time_s for piece in pieces if piece.kind is Kind.FRAME]
+    assert min(late_s) >= 0.0
+    assert source.problem == ""
+
+
+def test_a_source_that_is_stopped_ends_at_once(video: Path) -> None:
+    source, began_s = LiveSource(str(video)), time.monotonic()
+    assert played(source, 0.3)
+    assert time.monotonic() - began_s < 1.4
+
+
+@pytest.fixture
+def address(video: Path) -> Iterator[str]:
+    handler = functools.partial(_Quiet, directory=str(video.parent))
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield f"http://127.0.0.1:{server.server_port}/{video.name}"
+    server.shutdown()
+    server.server_close()
+
+
+class _Stalls(http.server.BaseHTTPRequestHandler):
+    """A camera on the network (MJPEG) that falls silent."""
+
+    def do_GET(self) -> None:
+        self.send_response(200)
+        self.send_header("Content-Type", "multipart/x-mixed-replace; boundary=b")
+        self.end_headers()
+        jpeg = encode_crop(np.zeros((48, 64, 3), np.uint8))
+        for _ in range(20):
+            head = f"--b\r\nContent-Type: image/jpeg\r\nContent-Length: {len(jpeg)}\r\n\r\n"
+            self.wfile.write(head.encode() + jpeg + b"\r\n")
+        time.sleep(3.0)
+
+    def log_message(self, format: str, *args: object) -> None:  # noqa: A002
+        pass
+
+
+class _Quiet(http.server.SimpleHTTPRequestHandler):
+    def log_message(self, format: str, *args: object) -> None:  # noqa: A002
+        pass
+
+
+def test_a_stream_gives_its_pieces_as_they_come(address: str) -> None:
+    check(played(LiveSource(address)))
+
+
+def test_a_stream_that_falls_silent_is_told_of(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(live_source, "READ_S", 1.0)
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), _Stalls)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    source = LiveSource(f"http://127.0.0.1:{server.server_port}/")
+    pieces = played(source)
+    server.shutdown()
+    server.server_close()
+    assert {piece.kind for piece in pieces} == {Kind.FRAME}
+    assert source.problem == "nothing came for 1 s"
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="ALSA is Linux'")
+def test_a_microphone_beside_a_file(video: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """ALSA's null device stands in: it gives samples as fast as they are taken."""
+    (tmp_path / "alsa.conf").write_text("pcm.still { type null }\n")
+    monkeypatch.setenv("ALSA_CONFIG_PATH", str(tmp_path / "alsa.conf"))
+    pieces = played(LiveSource(str(video), "still"), 1.0)
+    assert {piece.kind for piece in pieces} == {Kind.FRAME, Kind.SOUND}
+
+
+@pytest.mark.parametrize(
+    ("open_source", "told"),
+    [
+        (lambda: LiveSource("97"), "camera 97 cannot be opened"),
+        (lambda: LiveSource("no-such-file.mp4"), "no such file"),
+        (lambda: LiveSource("rtsp://127.0.0.1:9/x"), "rtsp://127.0.0.1:9/x cannot be opened"),
+    ],
+)
+def test_what_cannot_be_opened_is_told_of(open_source: Callable[[], LiveSource], told: str) -> None:
+    with pytest.raises(MediaError) as caught:
+        open_source()
+    assert told in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_stream_without_an_end_is_taken_as_it_comes() -> None:
+    """MPEG-TS over UDP, sent from another thread: no duration is known, and nothing waits."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    stop = threading.Event()
+
+    def send() -> None:
+        with av.open(f"udp://127.0.0.1:{port}?pkt_size=1316", "w", format="mpegts") as container:
+            stream = container.add_stream("mpeg2video", rate=25, width=64, height=48, pix_fmt="yuv420p")
+            while not stop.wait(0.01):
+                picture = av.VideoFrame.from_ndarray(np.zeros((48, 64, 3), np.uint8), format="rgb24")
+                container.mux(stream.encode(picture))
+
+    thread = threading.Thread(target=send, daemon=True)
+    thread.start()
+    try:
+        source = LiveSource(f"udp://127.0.0.1:{port}?overrun_nonfatal=1")
+        pieces = played(source, 0.5)
+    finally:
+        stop.set()
+        thread.join(timeout=5)
+    assert len(pieces) > 3
+    assert {piece.kind for piece in pieces} == {Kind.FRAME}

@@ -1,0 +1,122 @@
+"""The command ``live``; a file that plays stands in for a camera."""
+
+from __future__ import annotations
+
+import json
+import re
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import uvicorn
+from fastapi import FastAPI
+from typer.testing import CliRunner, Result
+
+from reactometer.cli import app
+from reactometer.errors import ConfigError, ReactometerError
+from reactometer.labels import BASIC
+from reactometer.models.folder import load_model
+from reactometer.serving.live import live_routes
+from reactometer.weights import STARTER
+
+pytestmark = pytest.mark.usefixtures("found_once")
+
+SUMMARY = re.compile(r"(\d+) scores, (\d+\.\d) a second; latency (\d+) ms \(95 %: \d+ ms\); dropped \d+")
+
+
+@pytest.fixture(scope="module")
+def video(simulated: Path) -> Path:
+    return sorted((simulated / "test" / "mp4").iterdir())[0]
+
+
+def live(*arguments: object) -> Result:
+    return CliRunner().invoke(app, ["live", *map(str, arguments)])
+
+
+def summary(result: Result) -> tuple[int, int]:
+    """Scores, and median latency in milliseconds."""
+    assert result.exit_code == 0, result.output
+    found = SUMMARY.search(result.stdout)
+    assert found, result.output
+    return int(found[1]), int(found[3])
+
+
+def test_a_file_is_scored_as_it_plays(video: Path, tmp_path: Path) -> None:
+    result = live(video, "--window", 1, "--out", tmp_path / "live.csv")
+    scores, latency_ms = summary(result)
+    assert scores >= 4
+    assert latency_ms < 1000
+    assert re.search(r"\d\.\d s: .*Anger 0\.\d\d.*; face \d+%, voice .* Hz, \d+ ms, dropped", result.stdout)
+    table = pd.read_csv(tmp_path / "live.csv")
+    assert len(table) == scores
+    assert {*BASIC, "Anger_low", "Anger_high", "latency_ms", "time_s"} <= set(table.columns)
+    assert table["end_s"].is_monotonic_increasing
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[str]:
+    def check(key: str | None) -> None:
+        if key != "secret":
+            raise ConfigError("this service wants a key")
+
+    application = FastAPI()
+    application.include_router(live_routes(load_model(STARTER, "cpu"), check))
+    running = uvicorn.Server(uvicorn.Config(application, port=0, log_level="warning"))
+    thread = threading.Thread(target=running.run, daemon=True)
+    thread.start()
+    while not running.started:
+        time.sleep(0.02)
+    yield f"ws://127.0.0.1:{running.servers[0].sockets[0].getsockname()[1]}"
+    running.should_exit = True
+    thread.join(timeout=10)
+
+
+@pytest.mark.parametrize("privacy", [(), ("--privacy",)])
+def test_a_server_scores(video: Path, server: str, tmp_path: Path, privacy: tuple[str, ...]) -> None:
+    out = tmp_path / "live.jsonl"
+    scores, _ = summary(live(video, "--server", server, "--key", "secret", "--out", out, *privacy))
+    rows = [json.loads(line) for line in out.read_text().splitlines()]
+    assert len(rows) == scores >= 4
+    assert set(rows[-1]["intensities"]) == set(BASIC)
+
+
+def test_after_so_many_seconds_it_ends(video: Path) -> None:
+    began_s = time.monotonic()
+    summary(live(video, "--for", 0.5))
+    assert time.monotonic() - began_s < 15.0
+
+
+def test_wrong_use_is_told_of(video: Path, server: str, tmp_path: Path) -> None:
+    for arguments, told in (
+        ((video, "--privacy"), "--privacy goes only with --server"),
+        ((video, "--window", 0), "window"),
+        ((video, "--rate", 0), "looked at so often"),
+        ((video, "--out", tmp_path / "live.parquet"), ".csv or .jsonl"),
+        (("97",), "camera 97 cannot be opened"),
+        ((video, "--server", server), "the server says: this service wants a key"),
+    ):
+        error = live(*arguments).exception
+        assert isinstance(error, ReactometerError)
+        assert told in str(error)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Ctrl-C is sent otherwise there")
+def test_ctrl_c_ends_it_well(video: Path, tmp_path: Path) -> None:
+    out = tmp_path / "live.jsonl"
+    command = [sys.executable, "-m", "reactometer", "live", str(video), "--out", str(out)]
+    pipe = subprocess.PIPE
+    with subprocess.Popen(command, stdout=pipe, stderr=pipe, text=True) as process:
+        until_s = time.monotonic() + 60
+        while not (out.exists() and out.read_text()) and time.monotonic() < until_s:
+            time.sleep(0.02)
+        process.send_signal(signal.SIGINT)
+        printed, errors = process.communicate(timeout=30)
+    assert process.returncode == 0, errors
+    assert "scores, " in printed
+    assert "Traceback" not in errors
