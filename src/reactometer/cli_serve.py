@@ -61,6 +61,8 @@ def serve(
 
     TLS is the proxy's in front of it. Needs the extra: pip install 'reactometer[serve]'.
     """
+    from reactometer.data.readers import Bounds
+
     try:
         from reactometer.serving.limits import Limits, Settings
         from reactometer.serving.run import run
@@ -73,8 +75,7 @@ def serve(
 
     limits = Limits(
         body_bytes=round(max_mb * 1e6),
-        duration_s=max_seconds,
-        pixels=max_pixels,
+        bounds=Bounds(duration_s=max_seconds, pixels=max_pixels),
         short_s=short,
         queue=queue,
         per_client=per_client,
