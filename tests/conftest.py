@@ -219,7 +219,7 @@ def is_gone() -> Callable[[int], bool]:
 def reads(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Names of the files that were read, in order, as they are read; and few windows are held at a time."""
     from reactometer.inference import cuts, predictor
-    from reactometer.media import stream
+    from reactometer.media import reading, stream
 
     names: list[str] = []
     monkeypatch.setattr(cuts, "AT_ONCE", 3)
@@ -228,7 +228,8 @@ def reads(monkeypatch: pytest.MonkeyPatch) -> list[str]:
         names.append(path.name)
         return stream.stream_windows(path, *arguments)
 
-    monkeypatch.setattr(predictor, "stream_windows", read)
+    monkeypatch.setattr(reading, "stream_windows", read)
+    monkeypatch.setattr(predictor, "_read_apart", predictor._read_here)
     return names
 
 

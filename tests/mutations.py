@@ -6,6 +6,7 @@ import io
 import struct
 from collections.abc import Callable
 from fractions import Fraction
+from typing import Any
 
 import av
 import numpy as np
@@ -125,13 +126,14 @@ def _encode(
     frames: np.ndarray, waveform: np.ndarray, container: str, video: str | None, audio: str | None, pixels: str
 ) -> bytes:
     target = io.BytesIO()
-    with av.open(target, "w", format=container) as out:
-        seen = out.add_stream(video, rate=Fraction(10)) if video else None  # type: ignore[call-overload]
-        heard = None
+    opened: Any = av.open(target, "w", format=container)
+    with opened as out:
+        seen: Any = out.add_stream(video, rate=Fraction(10)) if video else None
+        heard: Any = None
         if seen is not None:
             seen.height, seen.width, seen.pix_fmt = *frames.shape[1:3], pixels
         if audio:
-            heard = out.add_stream(audio, rate=48_000 if audio == "libopus" else 16_000)  # type: ignore[call-overload]
+            heard = out.add_stream(audio, rate=48_000 if audio == "libopus" else 16_000)
             heard.layout = "mono"
         for picture in frames[: 1 if video == "png" else None] if seen is not None else ():
             out.mux(seen.encode(av.VideoFrame.from_ndarray(picture, format="rgb24").reformat(format=pixels)))

@@ -41,7 +41,7 @@ ALLOWED = {
         *("media", "models", "inference", "serving", "printing", "printing_live", "cli_evaluate"),
     },
     "printing_serve": {*GROUND, "serving"},
-    "cli_serve": {*GROUND, "models", "inference", "serving", "printing_serve", "cli_evaluate"},
+    "cli_serve": {*GROUND, "data", "models", "inference", "serving", "printing_serve", "cli_evaluate"},
     "cli_explain": {*GROUND, "models", "inference", "printing", "cli_evaluate"},
     "cli_weights": {*GROUND, "models", "exporting", "printing_weights", "cli_evaluate"},
     "cli": {

@@ -6,6 +6,7 @@ import os
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
+from threading import get_ident
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -116,6 +117,7 @@ def _into_tables(
     same_person: bool,
 ) -> bool:
     from reactometer.data.people import read_people
+    from reactometer.data.readers import shared_reader
     from reactometer.inference.predictor import predict as run
     from reactometer.models.folder import load_model
     from reactometer.runs.places import is_address
@@ -126,6 +128,8 @@ def _into_tables(
     if any(map(is_address, paths)):
         raise ConfigError("files in an object store are read by a run alone", fix="Name a folder, --out RESULTS")
     outputs.check(len(paths))
+    if os.name == "posix":
+        shared_reader(os.getpid(), get_ident()).start()  # beside the model's loading
     who = read_people(people) if people else dict.fromkeys(paths, "the same") if same_person else {}
     loaded = load_model(model or STARTER, *by)
     printing.print_engine(loaded)

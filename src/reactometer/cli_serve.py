@@ -10,6 +10,7 @@ import typer
 
 from reactometer import printing_serve
 from reactometer.cli_evaluate import DeviceOption, EngineOption
+from reactometer.console import wait_patiently
 from reactometer.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -61,6 +62,9 @@ def serve(
 
     TLS is the proxy's in front of it. Needs the extra: pip install 'reactometer[serve]'.
     """
+    wait_patiently()
+    from reactometer.data.readers import Bounds
+
     try:
         from reactometer.serving.limits import Limits, Settings
         from reactometer.serving.run import run
@@ -73,8 +77,7 @@ def serve(
 
     limits = Limits(
         body_bytes=round(max_mb * 1e6),
-        duration_s=max_seconds,
-        pixels=max_pixels,
+        bounds=Bounds(duration_s=max_seconds, pixels=max_pixels),
         short_s=short,
         queue=queue,
         per_client=per_client,

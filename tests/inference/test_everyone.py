@@ -98,6 +98,7 @@ def apart(people: list[Prediction], others: list[Prediction]) -> float:
 def half_by_half(monkeypatch: pytest.MonkeyPatch) -> None:
     """Detection in each half of the picture by itself, so that the same boxes are found as in the half alone."""
     from reactometer.inference import predictor
+    from reactometer.media import reading
 
     detector = load_detector("haar")
 
@@ -108,7 +109,8 @@ def half_by_half(monkeypatch: pytest.MonkeyPatch) -> None:
             for face in detector(np.ascontiguousarray(rgb[:, left : left + SIDE_PX]))
         ]
 
-    monkeypatch.setattr(predictor, "load_detector", lambda _: detect)
+    monkeypatch.setattr(reading, "load_detector", lambda _: detect)
+    monkeypatch.setattr(predictor, "_read_apart", predictor._read_here)
 
 
 def test_each_person_gets_what_their_own_half_alone_gets(files: Path, model: Path, half_by_half: None) -> None:

@@ -9,7 +9,6 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -370,7 +369,6 @@ def test_a_key_is_asked_for_and_kept(visit: Callable[..., Any], simulated: Path,
         page.context.close()
 
 
-@pytest.mark.skipif(find_spec("reactometer.serving.live") is None, reason="this service has no live route")
 def test_live_draws_a_curve(visit: Callable[..., Any]) -> None:
     page = visit()
     page.click("nav a[href='#live']")

@@ -90,11 +90,10 @@ def _ended_by_ctrl_c() -> Iterator[None]:
 
 def _pool(workers: int) -> ProcessPoolExecutor:
     context = multiprocessing.get_context("spawn")  # a fork would copy the locks of running threads
-    return ProcessPoolExecutor(workers, mp_context=context, initializer=begin_process)
+    return ProcessPoolExecutor(workers, mp_context=context, initializer=_begin)
 
 
-def begin_process() -> None:
-    """In a process that has been started: leave Ctrl-C to the parent, keep to one core, end when the parent ends."""
+def _begin() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to answer
     cv2.setNumThreads(1)
     Thread(target=_end_with_parent, daemon=True).start()

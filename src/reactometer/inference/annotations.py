@@ -17,16 +17,19 @@ LEAST_SHOWN = 0.1
 """Intensity below which a subtitle leaves an emotion out."""
 
 
-def write_elan(predictions: Sequence[Prediction], events: Sequence[Sequence[Event]], path: Path) -> Path:
+def write_elan(
+    predictions: Sequence[Prediction], events: Sequence[Sequence[Event]], path: Path, *, local: bool = True
+) -> Path:
     """Write an ELAN document (EAF 3.0): a tier of events and a tier of values for each emotion, and where no face is.
 
     The annotation of an event is its peak; the tier of values has one annotation a hop, since those of a tier must not
-    overlap. The media file is named by its address and relative to the document; one that is not here by its name.
+    overlap. The media file is named by its address and relative to the document.
 
     Args:
         predictions: of one file: one, or one a face; each face has tiers of its own, and is their participant.
         events: of each prediction.
         path: the document to write.
+        local: the media file is on this machine; False: the document names it without a place.
 
     Raises:
         OutputError: a place that cannot be written.
@@ -42,7 +45,7 @@ def write_elan(predictions: Sequence[Prediction], events: Sequence[Sequence[Even
             "xsi:noNamespaceSchemaLocation": SCHEMA,
         },
     )
-    _add_header(root, Path(predictions[0].path), path)
+    _add_header(root, Path(predictions[0].path), path, local)
     order = ElementTree.SubElement(root, "TIME_ORDER")
     for prediction, own in zip(predictions, events, strict=True):
         _add_tiers(root, order, prediction, own)
@@ -78,14 +81,14 @@ def _shown_spans(windows: Sequence[Window]) -> list[tuple[float, float]]:
     return list(zip(starts_s, cuts_s + [window.end_s for window in windows[-1:]], strict=True))
 
 
-def _add_header(root: ElementTree.Element, media: Path, document: Path) -> None:
+def _add_header(root: ElementTree.Element, media: Path, document: Path, local: bool) -> None:
     header = ElementTree.SubElement(root, "HEADER", {"MEDIA_FILE": "", "TIME_UNITS": "milliseconds"})
     described = {
-        "MEDIA_URL": media.resolve().as_uri() if media.exists() else media.name,
+        "MEDIA_URL": media.resolve().as_uri() if local else media.name,
         "MIME_TYPE": mimetypes.guess_type(media.name)[0] or "video/mp4",
     }
     folder = document.resolve().parent
-    if media.resolve().is_relative_to(folder):
+    if local and media.resolve().is_relative_to(folder):
         described["RELATIVE_MEDIA_URL"] = f"./{media.resolve().relative_to(folder).as_posix()}"
     ElementTree.SubElement(header, "MEDIA_DESCRIPTOR", described)
 

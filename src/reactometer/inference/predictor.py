@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
+from threading import get_ident
 
 import torch
 
@@ -14,6 +16,7 @@ from reactometer.console import progress_bar
 from reactometer.data.batches import Item
 from reactometer.data.people import Moments, match_people, measure_people, recast
 from reactometer.data.prepare import settled
+from reactometer.data.readers import Shown, shared_reader
 from reactometer.errors import ConfigError, ModelError, suggestion
 from reactometer.inference.cuts import Cut, Drawn, Scorer, in_batches, join_cuts, without_media
 from reactometer.inference.everyone import predict_everyone
@@ -26,12 +29,14 @@ from reactometer.models.folder import LoadedModel, load_model
 from reactometer.models.scores import Score, average_scores
 from reactometer.models.scoring import score_items
 from reactometer.models.showing import MOST_REMEMBERED, FaceMemory, encoded_clips, population
-from reactometer.records import Prediction, PreparedClip, Window
+from reactometer.records import MediaInfo, Prediction, PreparedClip, Window
 from reactometer.weights import STARTER
 
 MOST_THREADS = 8
 """Frames of a file that are searched for faces at a time: one more than PyTorch has threads, up to so many; none ahead
 where it has one. Our choice."""
+
+_Read = Callable[[Reading, Path], Iterator[Shown]]
 
 DEFAULT_WINDOW_S, DEFAULT_HOP_S = 2.0, 1.0
 """Length of the timeline's windows and the time from one to the next, seconds; our choice."""
@@ -50,6 +55,7 @@ def predict(
     smooth_s: float = 0.0,
     baseline: str | None = None,
     progress: bool = True,
+    isolated: bool = True,
 ) -> list[Prediction]:
     """Estimate intensities of video (or sound) files, each as a whole and in windows over time.
 
@@ -73,6 +79,8 @@ def predict(
         baseline: what each person shows at rest is subtracted, "0-3s" or "running", see
             :func:`refine.subtract_baseline`. Both are told of in the predictions' notes.
         progress: show a bar on standard error.
+        isolated: files are read by a process of its own with bounded memory, so that a decoder that dies, or a file of
+            which nothing comes for a minute, takes nothing else with it; False, and on Windows: by this one.
 
     Returns:
         One prediction a file, in the order given; with ``faces="all"`` one a person of each file, ``face`` 1, 2, …
@@ -91,12 +99,13 @@ def predict(
     loaded = model if isinstance(model, LoadedModel) else load_model(model)
     settings = reading_of(loaded, faces, rate_hz)
     reading = Reading(settings, (PART, WindowShape(window_s, hop_s)) if timeline else (PART,), faces)
+    read = _read_apart if isolated and os.name == "posix" else _read_here
     with progress_bar("predicting", len(paths), progress) as advance:
-        moments = _measure_people(loaded.each, paths, known, reading)
+        moments = _measure_people(loaded.each, paths, known, reading, read)
         predictions = []
         for path in paths:
             own = [moments.get((number, known.get(path, "")), {}) for number in range(len(loaded.each))]
-            predictions += [refine(one, smooth_s, rest) for one in _predict_file(loaded, path, own, reading)]
+            predictions += [refine(one, smooth_s, rest) for one in _predict_file(loaded, path, own, reading, read)]
             advance()
     return predictions
 
@@ -144,7 +153,7 @@ def _check_faces(faces: str, people: Mapping[str, str] | Mapping[Path, str] | No
 
 
 def _measure_people(
-    members: Sequence[LoadedModel], paths: Sequence[str], people: Mapping[str, str], reading: Reading
+    members: Sequence[LoadedModel], paths: Sequence[str], people: Mapping[str, str], reading: Reading, read: _Read
 ) -> dict[tuple[int, str], dict[str, Moments]]:
     """Mean and spread of each person's features over all their files, by member's number and person.
 
@@ -158,7 +167,7 @@ def _measure_people(
             with suppress(*UNREADABLE):  # told of when the file's turn comes
                 shown = [
                     ((number, people[path]), item)
-                    for _, clip in whole.windows(Path(path), _threads())
+                    for _, clip in read(whole, Path(path))
                     for number, member in normalising
                     for item in encoded_clips(member.network, [clip], replace(member.sampling, draws=1))
                 ]
@@ -167,17 +176,26 @@ def _measure_people(
     return measure_people(items())
 
 
+def _read_here(reading: Reading, path: Path) -> Iterator[Shown]:
+    return reading.windows(path, _threads())
+
+
+def _read_apart(reading: Reading, path: Path) -> Iterator[Shown]:
+    reader = shared_reader(os.getpid(), get_ident())
+    return (piece for piece in reader.read(path, reading, _threads()) if not isinstance(piece, MediaInfo))
+
+
 def _threads() -> int:
     cores = torch.get_num_threads()
     return min(cores + 1, MOST_THREADS) if cores > 1 else 0
 
 
 def _predict_file(
-    model: LoadedModel, path: str, moments: Sequence[Mapping[str, Moments]], reading: Reading
+    model: LoadedModel, path: str, moments: Sequence[Mapping[str, Moments]], reading: Reading, read: _Read
 ) -> list[Prediction]:
     score = make_scorer(model, moments)
     try:
-        return predict_windows(path, model, reading.windows(Path(path), _threads()), reading, score)
+        return predict_windows(path, model, read(reading, Path(path)), reading, score)
     except UNREADABLE as error:
         return [Prediction(path, f"failed: {reason_of(error)}", model.labels)]
 
@@ -185,7 +203,7 @@ def _predict_file(
 def predict_windows(
     path: str,
     model: LoadedModel,
-    windows: Iterable[tuple[WindowShape, PreparedClip]],
+    windows: Iterable[Shown],
     reading: Reading,
     score: Scorer,
 ) -> list[Prediction]:

@@ -148,8 +148,8 @@ def read_model(request: HttpRequest) -> dict[str, Any]:
         "card": card.read_text(encoding="utf-8") if card.is_file() else None,
         "limits": {
             "bytes": limits.body_bytes,
-            "seconds": limits.duration_s,
-            "pixels": limits.pixels,
+            "seconds": limits.bounds.duration_s,
+            "pixels": limits.bounds.pixels,
             "clips_per_client": limits.per_client,
             "queue": limits.queue,
             "kept_s": limits.keep_s,

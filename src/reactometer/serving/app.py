@@ -5,7 +5,7 @@ from __future__ import annotations
 import gzip
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from functools import cache
+from functools import cache, partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated
@@ -25,8 +25,9 @@ from reactometer.runs.run import model_sha256
 from reactometer.serving import api
 from reactometer.serving.api import service_of
 from reactometer.serving.desk import Desk
-from reactometer.serving.gate import Gate, refusal
+from reactometer.serving.gate import Gate, name_of, refusal
 from reactometer.serving.limits import Settings
+from reactometer.serving.live import live_routes
 from reactometer.serving.metrics import Metrics
 from reactometer.serving.service import Service
 
@@ -106,6 +107,7 @@ def build_app(model: LoadedModel, folder: Path, settings: Settings) -> FastAPI:
     app.state.service = Service(model, folder, model_sha256(folder), settings, desk)
     app.include_router(api.router)
     app.include_router(router)
+    app.include_router(live_routes(model, partial(_check_key, settings), desk.metrics.live.set))
     app.mount("/page", StaticFiles(directory=PAGE, check_dir=False), name="page")
     app.add_middleware(GZipMiddleware, minimum_size=2000)
     app.add_middleware(Gate, settings=settings, desk=desk)
@@ -113,6 +115,10 @@ def build_app(model: LoadedModel, folder: Path, settings: Settings) -> FastAPI:
     app.add_exception_handler(RequestValidationError, _on_invalid)
     app.add_exception_handler(HTTPException, _on_http)
     return app
+
+
+def _check_key(settings: Settings, key: str | None) -> None:
+    name_of(settings.keys, (key or "").encode())
 
 
 @cache

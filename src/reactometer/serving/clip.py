@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from reactometer.data.readers import Reader
 from reactometer.inference.cuts import Drawn
 from reactometer.inference.predictor import check_timeline, predict_windows, reading_of
 from reactometer.inference.refine import refine
@@ -19,7 +20,6 @@ from reactometer.models.scores import join_parts
 from reactometer.records import MediaInfo, Prediction, PreparedClip
 from reactometer.runs.work import Request
 from reactometer.serving.jobs import Job
-from reactometer.serving.readers import Reader
 from reactometer.serving.scorer import SharedScorer
 
 
@@ -74,7 +74,7 @@ def score_clip(
             clip.distances += [model.uncertainty.distances(join_parts(0, own)) for _, own in pairs]
         return drawn
 
-    windows = _watch(reader.read(Path(job.path), reading, clip.check), clip, on_length)
+    windows = _watch(reader.read(Path(job.path), reading, check=clip.check), clip, on_length)
     predictions = predict_windows(job.path, model, windows, reading, score)
     clip.about["duration_s"] = predictions[0].duration_s
     return [replace(refine(one, request.smooth_s, rest), path=job.name) for one in predictions]

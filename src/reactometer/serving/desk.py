@@ -14,6 +14,7 @@ from threading import Condition, Thread
 from filelock import FileLock, Timeout
 
 from reactometer.data.pool import default_workers
+from reactometer.data.readers import Reader
 from reactometer.errors import ConfigError, RequestError
 from reactometer.files import make_folder
 from reactometer.inference.predictor import check_timeline, reading_of
@@ -24,7 +25,6 @@ from reactometer.serving.clip import Clip, GivenUpError, failure_of, score_clip
 from reactometer.serving.jobs import QUEUED, RUNNING, Job, JobTable, sqlite_address
 from reactometer.serving.limits import Settings
 from reactometer.serving.metrics import Metrics
-from reactometer.serving.readers import Reader
 from reactometer.serving.scorer import SharedScorer
 
 TIDY_S = 60.0
@@ -205,7 +205,7 @@ class Desk:
         return work
 
     def _serve(self) -> None:
-        reader = Reader(self.limits)
+        reader = Reader(self.limits.bounds)
         try:
             while self._open:
                 if work := self._next():

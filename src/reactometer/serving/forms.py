@@ -36,7 +36,7 @@ def _table(predictions: Sequence[Prediction], threshold: float, path: Path) -> N
 
 
 def _elan(predictions: Sequence[Prediction], threshold: float, path: Path) -> None:
-    write_elan(predictions, [find_events(own, threshold) for own in predictions], path)
+    write_elan(predictions, [find_events(own, threshold) for own in predictions], path, local=False)
 
 
 def _subtitles(predictions: Sequence[Prediction], threshold: float, path: Path) -> None:

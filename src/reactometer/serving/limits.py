@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from reactometer.data.readers import Bounds
+
 
 @dataclass(frozen=True)
 class Limits:
@@ -12,14 +14,11 @@ class Limits:
 
     body_bytes: int = 512 * 2**20  # of a request
     upload_s: float = 600.0  # from a request's first byte to its last
-    duration_s: float = 3600.0  # of a clip
-    pixels: int = 4096 * 2304  # of a frame
+    bounds: Bounds = field(default_factory=lambda: Bounds(duration_s=3600.0, pixels=4096 * 2304))  # of a clip
     short_s: float = 30.0  # clips up to this length are answered at once
     wait_s: float = 60.0  # so long is waited for the answer, at most
     queue: int = 64  # clips that wait
     per_client: int = 8  # clips that wait or are under way
-    memory_bytes: int = 4 * 2**30  # of a process that reads files
-    stall_s: float = 60.0  # a file of which nothing more comes for so long is given up
     keep_s: float = 24 * 3600.0  # results
     drain_s: float = 30.0  # clips under way are given so long when the service ends
 

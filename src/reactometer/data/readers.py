@@ -1,0 +1,240 @@
+"""Files read in a process of its own, which may die, hang or be given up without taking anything else with it."""
+
+from __future__ import annotations
+
+import atexit
+import math
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Generator, Iterator
+from contextlib import closing, suppress
+from dataclasses import dataclass, replace
+from functools import cache
+from multiprocessing.connection import Connection
+from pathlib import Path
+from queue import Empty, Full, Queue
+from threading import Event, Thread
+from typing import Any
+
+import cv2
+
+from reactometer.errors import MediaError
+from reactometer.media.reading import UNREADABLE, Reading, reason_of
+from reactometer.media.stream import WindowShape
+from reactometer.media.video import probe
+from reactometer.records import MediaInfo, PreparedClip
+
+LOOK_S = 0.2
+"""So often it is looked whether a file is still wanted while nothing comes of it."""
+
+AHEAD = 16
+"""Parts and windows that are read ahead of their use; our choice."""
+
+Shown = tuple[WindowShape, PreparedClip]
+
+
+@dataclass(frozen=True)
+class Bounds:
+    """What a file may cost; defaults are our choice."""
+
+    memory_bytes: int = 4 * 2**30  # of the process that reads it
+    stall_s: float = 60.0  # a file of which nothing more comes for so long is given up
+    duration_s: float = math.inf
+    pixels: float = math.inf  # of a frame
+
+
+class Reader:
+    """One process that reads a file at a time; a new one takes the place of one that died or was ended.
+
+    It is a program of its own, not a copy of this one, so that scripts need no guard against being run twice.
+    """
+
+    def __init__(self, bounds: Bounds | None = None) -> None:
+        self.bounds = bounds or Bounds()
+        self._process: subprocess.Popen[bytes] | None = None
+        self._connection: Connection[Any, Any] | None = None
+        self._receiver: Thread | None = None
+
+    def read(
+        self, path: Path, reading: Reading, threads: int = 0, check: Callable[[], None] = lambda: None
+    ) -> Iterator[MediaInfo | Shown]:
+        """What the container says, then all parts and windows of the file, each as soon as it is complete.
+
+        Args:
+            path: the file.
+            reading: how it is read.
+            threads: as :meth:`reactometer.media.reading.Reading.windows`.
+            check: called again and again; where it raises, the file is given up at once.
+
+        Raises:
+            MediaError: it cannot be read, is beyond a bound, or the process that read it died.
+        """
+        connection, whole = self.start(), False
+        try:
+            connection.send((path, reading, threads))
+            with closing(self._received(connection, path, check)) as pieces:
+                yield from pieces
+            whole = True
+        except _UnreadableError as error:
+            whole = True  # the process goes on
+            raise MediaError(str(error)) from error
+        except (EOFError, OSError) as error:
+            raise MediaError(
+                f"{path}: the process that read it died", fix="Too little memory, or a fault in a decoder"
+            ) from error
+        finally:
+            if not whole:
+                self.end()
+
+    def start(self) -> Connection[Any, Any]:
+        """Start the process, where none runs; what it needs to begin goes on beside what follows."""
+        if self._process is not None and self._connection is not None and self._process.poll() is None:
+            return self._connection
+        self.end()
+        ours, theirs = socket.socketpair()
+        code = f"from reactometer.data.readers import serve; serve({theirs.fileno()}, {os.getpid()})"
+        paths = [path for path in sys.path if path]
+        self._process = subprocess.Popen(
+            [sys.executable, "-c", code],
+            stdin=subprocess.DEVNULL,
+            pass_fds=[theirs.fileno()],
+            env={**os.environ, "PYTHONPATH": os.pathsep.join(paths)},
+        )
+        theirs.close()
+        self._connection = Connection(ours.detach())
+        self._connection.send(self.bounds)
+        return self._connection
+
+    def end(self) -> None:
+        """End the process, whatever it is at."""
+        if self._process is not None and self._connection is not None:
+            self._process.kill()
+            self._process.wait()
+            if self._receiver is not None:
+                self._receiver.join()
+            self._connection.close()
+        self._process = self._connection = self._receiver = None
+
+    def _received(
+        self, connection: Connection[Any, Any], path: Path, check: Callable[[], None]
+    ) -> Generator[MediaInfo | Shown, None, None]:
+        """What comes, taken in by a thread so that the process goes on while its pieces are used."""
+        pieces, stopped = Queue[Any](AHEAD), Event()
+        self._receiver = Thread(target=_receive, args=(connection, pieces, stopped), daemon=True)
+        self._receiver.start()
+        until_s = time.monotonic() + self.bounds.stall_s
+        try:
+            while True:
+                try:
+                    piece = pieces.get(timeout=LOOK_S)
+                except Empty:
+                    check()
+                    if time.monotonic() > until_s:
+                        raise _stalled(path, self.bounds.stall_s) from None
+                    continue
+                check()
+                if piece is None:
+                    return
+                if isinstance(piece, Exception):
+                    raise piece
+                yield piece
+                until_s = time.monotonic() + self.bounds.stall_s
+        finally:
+            stopped.set()
+
+
+@cache
+def shared_reader(process: int, thread: int) -> Reader:
+    """A reader that stays for the next file: one for each thread of each process, by their numbers."""
+    reader = Reader()
+    atexit.register(reader.end)
+    return reader
+
+
+class _UnreadableError(Exception):
+    """Carries the reason from the process that met it."""
+
+
+def _stalled(path: Path, stall_s: float) -> MediaError:
+    return MediaError(f"{path}: nothing more came of it for {stall_s:.0f} s", fix="Convert it, or cut it")
+
+
+def _receive(connection: Connection[Any, Any], pieces: Queue[Any], stopped: Event) -> None:
+    last = False
+    while not last:
+        try:
+            piece = connection.recv()
+        except (EOFError, OSError) as error:
+            piece = error
+        last = piece is None or isinstance(piece, Exception)
+        while not stopped.is_set():
+            with suppress(Full):
+                pieces.put(piece, timeout=LOOK_S)
+                break
+        last = last or stopped.is_set()
+
+
+def serve(handle: int, parent: int) -> None:
+    """What the process does: read one file after the other, until nobody asks any more."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to answer
+    Thread(target=_end_with, args=(parent,), daemon=True).start()
+    connection, usual = Connection(handle), cv2.getNumThreads()
+    with suppress(EOFError, BrokenPipeError, ConnectionResetError):
+        bounds: Bounds = connection.recv()
+        _bound_memory(bounds.memory_bytes)
+        while True:
+            path, reading, threads = connection.recv()
+            cv2.setNumThreads(usual if threads else 1)
+            try:
+                connection.send(_checked(probe(path), bounds))
+                for shape, clip in reading.windows(path, threads):
+                    _check_end(path, clip.end_s, bounds)
+                    connection.send((shape, _plain(clip)))
+                connection.send(None)
+            except UNREADABLE as error:
+                connection.send(_UnreadableError(reason_of(error)))
+
+
+def _end_with(parent: int) -> None:
+    """A parent that is killed tells nobody, and a file may be read for long."""
+    while os.getppid() == parent:
+        time.sleep(1.0)
+    os._exit(1)
+
+
+def _bound_memory(size_bytes: int) -> None:
+    with suppress(ImportError, ValueError, OSError):  # not on every system
+        import resource
+
+        resource.setrlimit(resource.RLIMIT_AS, (size_bytes, size_bytes))
+
+
+def _checked(info: MediaInfo, bounds: Bounds) -> MediaInfo:
+    if info.width_px * info.height_px > bounds.pixels:
+        raise MediaError(
+            f"{info.path}: its pictures are too large",
+            got=f"{info.width_px} x {info.height_px} pixels",
+            expected=f"{bounds.pixels:,} pixels at most",
+            fix="Make them smaller",
+        )
+    _check_end(info.path, info.duration_s or 0.0, bounds)
+    return info
+
+
+def _check_end(path: Path, end_s: float, bounds: Bounds) -> None:
+    if end_s > bounds.duration_s:
+        raise MediaError(
+            f"{path}: it is too long",
+            got=f"{end_s:.0f} s",
+            expected=f"{bounds.duration_s:.0f} s at most",
+            fix="Cut it into parts",
+        )
+
+
+def _plain(clip: PreparedClip) -> PreparedClip:
+    """With the sound alone that is its own: a view would carry all that it is a view of."""
+    return clip if clip.waveform is None else replace(clip, waveform=clip.waveform.copy())
