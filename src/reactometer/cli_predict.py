@@ -13,7 +13,7 @@ import typer
 
 from reactometer import printing
 from reactometer.cli_evaluate import DeviceOption, EngineOption
-from reactometer.console import OK, SOME_FAILED
+from reactometer.console import OK, SOME_FAILED, wait_patiently
 from reactometer.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -83,6 +83,7 @@ def predict(
     stopped, and failed.csv lists what could not be read. --engine ray is short for --ray auto where RAY_ADDRESS says
     of a cluster, and for --ray local where not.
     """
+    wait_patiently()
     from reactometer.inference.outputs import Outputs
     from reactometer.runs.places import is_address
     from reactometer.runs.run import Workers

@@ -31,7 +31,8 @@ messages = Console(stderr=True, highlight=False, soft_wrap=True)
 def wait_patiently() -> None:
     """Let threads of PyTorch sleep while they wait for each other; call it before PyTorch is imported.
 
-    By default they spin. Where other work wants the processors, a live score of 15 ms then takes 250 (docs/live.md).
+    By default they spin. Where other work wants the processors, a live score of 15 ms then takes 250 (docs/live.md),
+    and a prediction a fifth more time than it needs (docs/performance.md).
     """
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 

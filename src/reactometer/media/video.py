@@ -210,7 +210,8 @@ def _displayed_size(path: Path, container: InputContainer, stream: VideoStream) 
 
 def upright_rgb(picture: VideoFrame) -> ByteArray:
     """(H, W, 3) uint8 RGB of a decoded picture as it is meant to be seen: turned and mirrored by its display matrix."""
-    rgb = np.asarray(picture.to_ndarray(format="rgb24"), dtype=np.uint8)
+    one_thread = picture.reformat(format="rgb24", threads=1)  # by default each picture starts some, and gains nothing
+    rgb = np.asarray(one_thread.to_ndarray(), dtype=np.uint8)
     matrix = cast("Mapping[str, bytes]", picture.side_data).get("DISPLAYMATRIX")
     if matrix is None:
         return np.ascontiguousarray(rgb)
