@@ -2,8 +2,8 @@
 
     python benchmarks/memory.py [MODEL]
 
-Default: the starter model. Prints the peak resident memory of each run (the sum of both processes' peaks, as the kernel counts them), the
-seconds, and how well a line through the seconds fits.
+Default: the starter model. Prints the peak resident memory of each run (of the process and of the one that reads for
+it, each at its own peak, added), the seconds, and how well a line through the seconds fits.
 """
 
 from __future__ import annotations
