@@ -1,0 +1,145 @@
+"""A process that reads files for another: what kills it kills nothing else, and it outlives nobody."""
+
+from __future__ import annotations
+
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from reactometer.config import PrepareConfig
+from reactometer.data.readers import Bounds, Reader
+from reactometer.errors import MediaError
+from reactometer.inference.predictor import predict
+from reactometer.media.reading import Reading
+from reactometer.media.stream import PART, WindowShape
+from reactometer.records import MediaInfo, PreparedClip
+
+READING = Reading(PrepareConfig(detector="haar"), (PART, WindowShape(1.0, 0.5)))
+LONGEST_S = 60.0
+
+
+@pytest.fixture
+def reader() -> Iterator[Reader]:
+    reader = Reader()
+    yield reader
+    reader.end()
+
+
+def _until(holds: Callable[[], bool]) -> None:
+    until_s = time.monotonic() + LONGEST_S
+    while not holds():
+        assert time.monotonic() < until_s
+        time.sleep(0.05)
+
+
+def _same(one: PreparedClip, other: PreparedClip) -> bool:
+    return one.samples == other.samples and np.array_equal(one.waveform, other.waveform)  # type: ignore[arg-type]
+
+
+def test_another_process_reads_the_same(reader: Reader, simulated: Path) -> None:
+    for file in sorted(simulated.rglob("*.mp4"))[:2]:
+        info, *shown = reader.read(file, READING)
+        assert isinstance(info, MediaInfo) and info.width_px > 0
+        here = list(READING.windows(file))
+        assert [shape for shape, _ in shown] == [shape for shape, _ in here]  # type: ignore[misc]
+        assert all(_same(one[1], other[1]) for one, other in zip(shown, here, strict=True))  # type: ignore[index]
+
+
+def test_a_file_that_cannot_be_read_leaves_the_process_be(reader: Reader, simulated: Path, tmp_path: Path) -> None:
+    (tmp_path / "text.mp4").write_text("no film")
+    video = next(simulated.rglob("*.mp4"))
+    first = reader.start()
+    with pytest.raises(MediaError, match=r"cannot read .*text.mp4"):
+        list(reader.read(tmp_path / "text.mp4", READING))
+    assert len(list(reader.read(video, READING))) > 2
+    assert reader.start() is first
+
+
+def test_a_process_that_dies_is_told_of_and_replaced(reader: Reader, simulated: Path) -> None:
+    video = next(simulated.rglob("*.mp4"))
+    shown = reader.read(video, READING)
+    next(shown)
+    assert reader._process is not None
+    reader._process.kill()
+    with pytest.raises(MediaError, match=r"mp4: the process that read it died\. Too little memory, or a fault"):
+        list(shown)
+    assert len(list(reader.read(video, READING))) > 2
+
+
+def test_a_file_of_which_nothing_comes_is_given_up(simulated: Path) -> None:
+    reader = Reader(Bounds(stall_s=1.0))
+    reader.start()
+    assert reader._process is not None
+    stopped = reader._process
+    time.sleep(2.0)  # it is awake by now
+    stopped.send_signal(signal.SIGSTOP)
+    with pytest.raises(MediaError, match="nothing more came of it for 1 s"):
+        list(reader.read(next(simulated.rglob("*.mp4")), READING))
+    assert stopped.poll() == -signal.SIGKILL
+
+
+def test_memory_is_bounded(simulated: Path) -> None:
+    small = Reader(Bounds(memory_bytes=700 * 2**20))
+    assert len(list(small.read(next(simulated.rglob("*.mp4")), READING))) > 2
+    assert small._process is not None
+    limits = Path(f"/proc/{small._process.pid}/limits").read_text()
+    assert re.search(rf"Max address space +{700 * 2**20} ", limits)
+    small.end()
+    tiny = Reader(Bounds(memory_bytes=50 * 2**20))
+    with pytest.raises(MediaError, match=r"Too little memory"):
+        list(tiny.read(next(simulated.rglob("*.mp4")), READING))
+    tiny.end()
+
+
+def test_who_does_not_want_a_file_any_more_gets_no_more_of_it(reader: Reader, simulated: Path) -> None:
+    def never() -> None:
+        raise LookupError
+
+    with pytest.raises(LookupError):
+        list(reader.read(next(simulated.rglob("*.mp4")), READING, check=never))
+    assert reader._process is None
+
+
+def test_it_ends_when_its_parent_is_killed(simulated: Path, tmp_path: Path) -> None:
+    code = f"from test_readers import _wait_to_be_killed; _wait_to_be_killed({str(tmp_path / 'pid')!r})"
+    process = subprocess.Popen([sys.executable, "-c", code], cwd=Path(__file__).parent)
+    _until((tmp_path / "pid").is_file)
+    _until(lambda: bool((tmp_path / "pid").read_text()))
+    child = int((tmp_path / "pid").read_text())
+    process.kill()
+    process.wait()
+    _until(lambda: not Path(f"/proc/{child}").exists() or "Z" in Path(f"/proc/{child}/stat").read_text().split()[2])
+
+
+def _wait_to_be_killed(told: str) -> None:
+    reader = Reader()
+    reader.start()
+    assert reader._process is not None
+    Path(told).write_text(str(reader._process.pid))
+    time.sleep(LONGEST_S)
+
+
+def test_a_script_needs_no_guard(simulated: Path, model_folder: Path, tmp_path: Path) -> None:
+    """What a first-time user writes: nothing but the call, at the top of a file."""
+    video = next(simulated.rglob("*.mp4"))
+    script = tmp_path / "script.py"
+    script.write_text(
+        "from reactometer import predict\n"
+        f"print(predict([{str(video)!r}], {str(model_folder)!r}, progress=False)[0].status)\n"
+    )
+    done = subprocess.run([sys.executable, script], capture_output=True, text=True, timeout=120, check=False)
+    assert done.stdout == "ok\n", done.stderr
+    assert [predict([video], model_folder, progress=False, isolated=isolated)[0] for isolated in (True, False)]
+
+
+def test_apart_and_here_give_the_same_prediction(simulated: Path, model_folder: Path) -> None:
+    video = next(simulated.rglob("*.mp4"))
+    apart, here = (predict([video], model_folder, progress=False, isolated=own)[0] for own in (True, False))
+    assert apart == here
