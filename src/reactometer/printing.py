@@ -12,8 +12,6 @@ from rich.markup import escape
 from rich.table import Table
 
 from reactometer.console import is_first_process, messages
-from reactometer.data.splits import SPLITS
-from reactometer.records import Prediction
 
 if TYPE_CHECKING:
     from reactometer.data.cache import PreparedRow, PreparedSet
@@ -22,6 +20,7 @@ if TYPE_CHECKING:
     from reactometer.evaluation.resample import Interval
     from reactometer.models.catalogue import Entry
     from reactometer.models.folder import LoadedModel
+    from reactometer.records import Prediction
     from reactometer.runs.run import RunResult
     from reactometer.tables import Comparison
     from reactometer.walkthrough import DemoResult
@@ -38,6 +37,8 @@ MOST_NAMES = 20
 
 def print_prepared(prepared: PreparedSet) -> None:
     """Say how many clips are ready and, by name, which have no face, no sound, or could not be read."""
+    from reactometer.data.splits import SPLITS
+
     ready = [row for row in prepared.rows if row.file]
     kept = sum(row.was_cached for row in ready)
     counts = ", ".join(f"{name} {len(prepared.split(name))}" for name in SPLITS if prepared.split(name))
