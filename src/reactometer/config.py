@@ -86,7 +86,7 @@ class ModelConfig(BaseModel):
     """Share of the prepared crop's side that the encoder sees, its middle; less for one trained on tight crops."""
     draws: Annotated[int, Field(ge=1, le=64)] = 1
     """Scores of a clip that are averaged, each from other frames drawn from it; the first are evenly spaced."""
-    hidden: Annotated[int, Field(ge=1)] = 128
+    hidden: Annotated[int, Field(ge=1, le=8192)] = 128
     """Width of the GRU, the transformers and the joint of face and voice."""
     layers: Annotated[int, Field(ge=0, le=24)] = 2
     """Of the transformers; 0, in the model of face and voice: none."""

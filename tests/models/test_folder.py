@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 import json
+import pickle
 import shutil
+import socket
+import struct
 from dataclasses import replace
+from hashlib import sha256
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file, save
 
 from reactometer.config import Config
 from reactometer.data.batches import MediaReader
@@ -18,6 +24,7 @@ from reactometer.models.folder import LoadedModel, join_models, load_model, save
 from reactometer.models.scores import Score, average_scores, join_parts
 from reactometer.models.scoring import score_rows
 from reactometer.models.zoo import build_model, load_encoders
+from reactometer.weights import STARTER
 
 
 @pytest.fixture
@@ -124,6 +131,10 @@ def test_changed_weights_are_refused(copy: Path) -> None:
     [
         ("format", 99, "another format of model folder"),
         ("labels", ["a"], "damaged model folder"),
+        ("labels", ["a", "a", "b", "c", "d", "e", "f"], "labels are a list of names, each once"),
+        ("labels", ["a\nb"], r"a label that is no name: 'a\\nb'"),
+        ("labels", ["a" * 101], "a label that is no name"),
+        ("labels", {"a": 1}, "labels are a list of names"),
         ("encoders", {}, "damaged model folder"),
         ("config", {"model": {"name": "resnet50", "evil": 1}, "prepare": {}}, "damaged model folder"),
     ],
@@ -133,6 +144,75 @@ def test_a_changed_description_is_refused(copy: Path, key: str, value: object, m
     (copy / "model.json").write_text(json.dumps({**description, key: value}))
     with pytest.raises(ModelError, match=message):
         load_model(copy)
+
+
+@pytest.mark.parametrize("text", ["[" * 200_000, "{", "\xff\xfe", '{"format": NaN}', "null", "[]"])
+def test_a_description_that_is_none_is_refused(copy: Path, text: str) -> None:
+    (copy / "model.json").write_bytes(text.encode("latin-1"))
+    with pytest.raises(ModelError, match=r"not JSON|another format"):
+        load_model(copy)
+
+
+def _with_weights(folder: Path, data: bytes) -> Path:
+    """The folder with other weights that its description names."""
+    (folder / "weights.safetensors").write_bytes(data)
+    description = json.loads((folder / "model.json").read_text())
+    description["sha256"]["weights.safetensors"] = sha256(data).hexdigest()
+    (folder / "model.json").write_text(json.dumps(description))
+    return folder
+
+
+@pytest.mark.parametrize("number", [float("nan"), float("inf")])
+def test_weights_that_are_no_numbers_are_refused(copy: Path, number: float) -> None:
+    weights = load_file(copy / "weights.safetensors")
+    name = next(name for name, tensor in weights.items() if tensor.is_floating_point())
+    weights[name].view(-1)[0] = number
+    with pytest.raises(ModelError, match=f"damaged model folder: weights that are no numbers, in {name}"):
+        load_model(_with_weights(copy, save(weights)))
+
+
+class _Harmful:
+    """Unpickled, it would write a file."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return (Path.touch, (Path("harm-was-done"),))
+
+
+def test_a_pickle_is_no_weights(copy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    torch.save({"output.weight": _Harmful()}, tmp_path / "pickle.pt")
+    for data in ((tmp_path / "pickle.pt").read_bytes(), pickle.dumps(_Harmful())):
+        with pytest.raises(ModelError, match="damaged model folder"):
+            load_model(_with_weights(copy, data))
+    (copy / "pytorch_model.bin").write_bytes(pickle.dumps(_Harmful()))
+    assert not (tmp_path / "harm-was-done").exists()
+
+
+@pytest.mark.parametrize("length", [2**63, 2**32, 10, 0])
+def test_a_head_that_lies_is_refused(copy: Path, length: int) -> None:
+    head = json.dumps({"a": {"dtype": "F32", "shape": [2**40], "data_offsets": [0, 2**42]}}).encode()
+    for data in (struct.pack("<Q", length) + head, struct.pack("<Q", len(head)) + head):
+        with pytest.raises(ModelError, match="damaged model folder"):
+            load_model(_with_weights(copy, data))
+
+
+def test_an_ensemble_that_holds_itself_is_refused(model_folder: Path, tmp_path: Path) -> None:
+    folder = join_models([model_folder, model_folder], tmp_path / "joint")
+    shutil.rmtree(folder / "01")
+    (folder / "01").symlink_to(folder)
+    with pytest.raises(ModelError, match="joint: an ensemble of ensembles"):
+        load_model(folder)
+
+
+def test_loading_writes_nothing_and_asks_no_network(model_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object) -> None:
+        raise AssertionError("it asked the network")
+
+    monkeypatch.setattr(socket.socket, "connect", refuse)
+    before = {file: file.stat().st_mtime_ns for file in model_folder.rglob("*")}
+    load_model(model_folder)
+    load_model(STARTER)
+    assert {file: file.stat().st_mtime_ns for file in model_folder.rglob("*")} == before
 
 
 def test_an_unknown_device_is_refused(model_folder: Path) -> None:

@@ -28,6 +28,7 @@ from reactometer.records import FloatArray
 FORMAT = 2
 WEIGHTS_FILE, DESCRIPTION_FILE = "weights.safetensors", "model.json"
 DEGRADATION_FILES = ("degradation.json", "degradation.png")
+LONGEST_LABEL = 100
 FILES = (DESCRIPTION_FILE, WEIGHTS_FILE, UNCERTAINTY_FILE, REFERENCES_FILE, *DEGRADATION_FILES)
 """All that a model folder may hold for this package, besides its card; only the first two are needed."""
 
@@ -146,15 +147,20 @@ def load_model(folder: Path | str, device: str = "auto", engine: str = "torch") 
         names = description["members"]
         if not isinstance(names, list) or not names or not all(str(name).isdecimal() for name in names):
             raise ModelError(f"{folder}: an ensemble without members", fix="Copy it again from where it was made")
+        if any("members" in _read_description(folder / str(name)) for name in names):
+            raise ModelError(f"{folder}: an ensemble of ensembles", fix="Join the members themselves")
         members = tuple(load_model(folder / str(name), device, engine) for name in names)
         return replace(members[0], description=description, members=members, uncertainty=load_uncertainty(folder))
     try:
         config = Config.model_validate(description["config"])
-        labels = tuple(str(label) for label in description["labels"])
+        labels = _checked_labels(description["labels"])
         _refuse_code(description["encoders"])
         encoders = rebuild_encoders(config.model, description["encoders"])
         network = build_model(config.model, encoders, [0.5] * len(labels))
-        network.load_state_dict(load_file(folder / WEIGHTS_FILE))
+        weights = load_file(folder / WEIGHTS_FILE)
+        if wrong := [name for name, own in weights.items() if not torch.isfinite(own).all()]:
+            raise ValueError(f"weights that are no numbers, in {wrong[0]}")
+        network.load_state_dict(weights)
     except (KeyError, TypeError, ValueError, RuntimeError, OSError, SafetensorError, ReactometerError) as error:
         raise ModelError(
             f"{folder}: damaged model folder: {str(error).splitlines()[0]}", fix="Copy it again from where it was made"
@@ -165,6 +171,17 @@ def load_model(folder: Path | str, device: str = "auto", engine: str = "torch") 
     attach_engine(network, chosen, engine_folder(folder, chosen), description["sha256"][WEIGHTS_FILE])
     sampling, sure = sampling_of(config.model, network), load_uncertainty(folder)
     return LoadedModel(network, labels, sampling, config, description, uncertainty=sure, engine=chosen)
+
+
+def _checked_labels(labels: object) -> tuple[str, ...]:
+    """Names as they become columns of tables, and text on pages; raises ValueError for others."""
+    if not isinstance(labels, list) or not labels or len(set(map(str, labels))) < len(labels):
+        raise ValueError("labels are a list of names, each once")
+    if odd := [
+        label for label in labels if not (isinstance(label, str) and label.isprintable() and 0 < len(label) <= 100)
+    ]:
+        raise ValueError(f"a label that is no name: {str(odd[0])[:40]!r}")
+    return tuple(labels)
 
 
 def _refuse_code(settings: object) -> None:
@@ -222,7 +239,7 @@ def _read_description(folder: Path) -> dict[str, Any]:
         raise ModelError(f"{folder}: not a model folder: no {DESCRIPTION_FILE}", fix=fix)
     try:
         description: dict[str, Any] = json.loads((folder / DESCRIPTION_FILE).read_text(encoding="utf-8"))
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ModelError(f"{folder / DESCRIPTION_FILE}: not JSON: {error}", fix="Copy the model again") from error
     if not isinstance(description, dict) or description.get("format") != FORMAT:
         raise ModelError(
