@@ -30,8 +30,9 @@ while process.poll() is None:
         children = [pid for file in pathlib.Path(f"/proc/{process.pid}/task").glob("*/children")
                     for pid in file.read_text().split()]
         for pid in (process.pid, *map(int, children)):
-            status = pathlib.Path(f"/proc/{pid}/status").read_text()
-            peaks_kb[pid] = int(next(line for line in status.splitlines() if line.startswith("VmHWM")).split()[1])
+            for line in pathlib.Path(f"/proc/{pid}/status").read_text().splitlines():  # one that has ended has none
+                if line.startswith("VmHWM"):
+                    peaks_kb[pid] = int(line.split()[1])
     time.sleep(0.1)
 assert process.returncode == 0
 print(sum(peaks_kb.values()) / 1024, time.perf_counter() - began_s)
