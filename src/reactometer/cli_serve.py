@@ -52,6 +52,7 @@ def serve(
     max_mb: Annotated[float, typer.Option(min=0.01, help="Largest upload, megabytes.")] = 512,
     max_seconds: Annotated[float, typer.Option(min=1, help="Longest clip, seconds.")] = 3600,
     max_pixels: Annotated[int, typer.Option(min=1, help="Largest frame, pixels.")] = 4096 * 2304,
+    upload_seconds: Annotated[float, typer.Option(min=1, help="An upload may take so long.")] = 600,
     short: Annotated[float, typer.Option(min=0, help="Clips up to so many seconds are answered at once.")] = 30,
     keep_hours: Annotated[float, typer.Option(min=0, help="Results are deleted after so long.")] = 24,
     drain: Annotated[float, typer.Option(min=0, help="At the end, seconds for clips under way.")] = 30,
@@ -77,6 +78,7 @@ def serve(
 
     limits = Limits(
         body_bytes=round(max_mb * 1e6),
+        upload_s=upload_seconds,
         bounds=Bounds(duration_s=max_seconds, pixels=max_pixels),
         short_s=short,
         queue=queue,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import hmac
 import time
 from collections.abc import Mapping, Sequence
@@ -77,16 +78,20 @@ class Gate:
 
     def _bounded(self, scope: Scope, receive: Receive) -> Receive:
         """The same, but for bodies that are too large or too slow."""
-        limits, taken, until_s = self.settings.limits, 0, time.monotonic() + self.settings.limits.upload_s
+        limits, taken, over = self.settings.limits, 0, False
+        until_s = time.monotonic() + limits.upload_s
         _check_size(int(dict(scope["headers"]).get(b"content-length", b"0")), limits.body_bytes)
 
         async def bounded() -> Message:
-            nonlocal taken
-            message = await receive()
+            nonlocal taken, over
+            try:
+                message = await asyncio.wait_for(receive(), None if over else max(0.0, until_s - time.monotonic()))
+            except TimeoutError:
+                expected = f"{limits.upload_s:.0f} s at most"
+                raise RequestError(408, "the upload took too long", expected=expected) from None
             taken += len(message.get("body", b""))
             _check_size(taken, limits.body_bytes)
-            if time.monotonic() > until_s and message.get("more_body"):
-                raise RequestError(408, "the upload took too long", expected=f"{limits.upload_s:.0f} s at most")
+            over = not message.get("more_body")
             return message
 
         return bounded

@@ -1,0 +1,137 @@
+"""What nobody sends who means well: each is refused, and the service goes on."""
+
+from __future__ import annotations
+
+import socket
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import pytest
+
+from fixtures_of_serving import Server, Serving
+
+FIELD = b'--b\r\nContent-Disposition: form-data; name="path"\r\n\r\n'
+Talking = Callable[[int], Path]
+pytestmark = pytest.mark.slow
+HEAD = b"POST /v1/predictions HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: multipart/form-data; boundary=b\r\n"
+PART = b'--b\r\nContent-Disposition: form-data; name="file"; filename="a.mp4"\r\n\r\n'
+
+
+@pytest.fixture(scope="module")
+def server(serving: Serving, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    folder = tmp_path_factory.mktemp("attacked") / "data"
+    with serving(folder, "--max-mb", "2", "--upload-seconds", "2", "--queue", "3") as server:
+        yield server
+
+
+def _raw(server: Server, *pieces: bytes, pause_s: float = 0.0) -> bytes:
+    """What the service answers to bytes, sent piece by piece, until it closes or has said all."""
+    address = urlsplit(server.address)
+    with socket.create_connection((address.hostname, address.port), 30) as connection:
+        for piece in pieces:
+            connection.sendall(piece)
+            time.sleep(pause_s)
+        answer = b""
+        while b"\r\n\r\n" not in answer or (b"content-length" in answer and not answer.rstrip().endswith(b"}")):
+            if not (more := connection.recv(65536)):
+                break
+            answer += more
+    return answer
+
+
+@pytest.fixture(autouse=True)
+def _it_goes_on(server: Server) -> Iterator[None]:
+    yield
+    assert server.client.get("/readyz").status_code == 200
+    server.wait_for_no_uploads()
+
+
+def test_a_huge_body_is_refused_by_its_declaration(server: Server) -> None:
+    answer = _raw(server, HEAD + b"Content-Length: 10737418240\r\n\r\n")
+    assert b" 413 " in answer and b"10,737,418,240 bytes; expected 2,000,000 bytes at most" in answer
+
+
+@pytest.mark.parametrize("rest", [b"", PART, PART + b"x" * 1000])
+def test_an_upload_that_never_ends_is_given_up(server: Server, rest: bytes) -> None:
+    began_s = time.monotonic()
+    answer = _raw(server, HEAD + b"Content-Length: 100000\r\n\r\n" + rest)
+    assert b" 408 " in answer and b"the upload took too long (expected 2 s at most)" in answer
+    assert time.monotonic() - began_s > 1.9
+
+
+def test_uploads_that_wait_have_no_more_room_than_others(server: Server, talking: Talking) -> None:
+    address = urlsplit(server.address)
+    slow = [socket.create_connection((address.hostname, address.port), 30) for _ in range(3)]
+    for connection in slow:
+        connection.sendall(HEAD + b"Content-Length: 100000\r\n\r\n")
+    time.sleep(0.5)
+    assert server.post(talking(1)).status_code == 429
+    for connection in slow:
+        connection.close()
+    until_s = time.monotonic() + 30
+    while server.post(talking(1)).status_code == 429:
+        assert time.monotonic() < until_s
+        time.sleep(0.1)
+
+
+@pytest.mark.parametrize(
+    "request_",
+    [
+        HEAD + b"Content-Length: -1\r\n\r\n",
+        HEAD + b"Content-Length: many\r\n\r\n",
+        HEAD + b"Content-Length: 1\r\nContent-Length: 2\r\n\r\n",
+        HEAD + b"X-Long: " + b"x" * 200_000 + b"\r\n\r\n",
+        HEAD + b"".join(b"X-%d: y\r\n" % number for number in range(20_000)) + b"\r\n",
+        b"GET /../../etc/passwd HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n",
+        b"GET /page/..%2f..%2fapp.py HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n",
+        b"GET /page/%2e%2e/app.py HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n",
+        b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03" + bytes(200),
+        b"nonsense\r\n\r\n",
+    ],
+)
+def test_odd_requests_get_no_more_than_a_refusal(server: Server, request_: bytes) -> None:
+    answer = _raw(server, request_)
+    assert answer == b"" or answer.split()[1] in (b"400", b"403", b"404", b"413", b"431")
+    assert b"FastAPI" not in answer and b"root:" not in answer
+
+
+@pytest.mark.parametrize(
+    ("content_type", "body"),
+    [
+        ("multipart/form-data", PART),
+        ("multipart/form-data; boundary=b", b"no part at all"),
+        ("multipart/form-data; boundary=b", b"--b\r\n" * 100_000),
+        (
+            "multipart/form-data; boundary=b",
+            b'--b\r\nContent-Disposition: form-data; name="x"\r\n\r\n1\r\n' * 2000 + b"--b--",
+        ),
+        (
+            "multipart/form-data; boundary=b",
+            b'--b\r\nContent-Disposition: form-data; name="path"\r\n\r\n' + b"x" * 1_500_000,
+        ),
+        ("application/json", b"[" * 100_000),
+        ("application/x-www-form-urlencoded", b"path=%00&window_s=nan"),
+        ("multipart/form-data; boundary=" + "b" * 5000, b""),
+    ],
+)
+def test_odd_bodies_are_refused(server: Server, content_type: str, body: bytes) -> None:
+    answer = server.client.post("/v1/predictions", content=body, headers={"Content-Type": content_type})
+    assert answer.status_code in (400, 422) and answer.json()["error"]
+
+
+@pytest.mark.parametrize("value", ["nan", "inf", "-1", "1e300", "0x10", "", "1" * 5000])
+@pytest.mark.parametrize("name", ["window_s", "hop_s", "rate_hz", "smooth_s", "threshold"])
+def test_odd_numbers_are_refused(server: Server, talking: Talking, name: str, value: str) -> None:
+    answer = server.post(talking(1), data={name: value})
+    accepted = not value or (name, value) == ("smooth_s", "1e300")  # the default; the mean of all
+    assert answer.status_code == (200 if accepted else 400), answer.text
+    assert accepted or "\n" not in answer.json()["error"]
+
+
+def test_logs_hold_no_names_and_no_keys(server: Server, talking: Talking) -> None:
+    server.post(talking(1), "anna-is-sad.mp4", headers={"Authorization": "Bearer a-secret-of-anna"})
+    server.post(b"no film", "anna-was-there.mp4")
+    log = (server.folder.parent / f"{server.folder.name}.log").read_text()
+    assert "anna" not in log and "Traceback" not in log, log
