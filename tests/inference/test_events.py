@@ -30,8 +30,8 @@ def test_onset_and_offset_lie_where_the_line_crosses_the_threshold() -> None:
 
 def test_an_event_ends_with_the_file_and_where_nobody_is_seen() -> None:
     first, second = find_events(_prediction([0.8, None, 0.6, 0.7]), 0.5)
-    assert first == Event("Joy", 0.0, 1.0, 2.0, 0.8, 0.8)
-    assert (second.onset_s, second.peak_s, second.offset_s) == (2.0, 4.0, 5.0)
+    assert first == Event("Joy", 0.0, 1.0, 1.5, 0.8, 0.8)
+    assert (second.onset_s, second.peak_s, second.offset_s) == (2.5, 4.0, 5.0)
 
 
 def test_the_threshold_itself_counts_and_below_it_nothing_does() -> None:

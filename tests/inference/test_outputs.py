@@ -46,7 +46,7 @@ def test_an_elan_document_has_a_tier_an_emotion_and_one_where_no_face_is(tmp_pat
         for tier in root.iter("TIER")
     }
     assert list(tiers) == ["Joy & fun", "Fear", "Joy & fun (intensity)", "Fear (intensity)", "no face", "notes"]
-    assert tiers["Joy & fun"] == [(1571, 3000, "0.80"), (3000, 4400, "0.70")]
+    assert tiers["Joy & fun"] == [(1571, 2500, "0.80"), (3350, 4400, "0.70")]
     assert tiers["Fear"] == []
     assert tiers["Fear (intensity)"] == [(0, 1500, "0.20"), (1500, 2500, "0.20"), (3350, 4400, "0.05")]
     assert tiers["no face"] == [(2500, 3350, "no face"), (3350, 4400, "no face")]

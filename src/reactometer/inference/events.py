@@ -22,7 +22,8 @@ def find_events(prediction: Prediction, threshold: float = DEFAULT_THRESHOLD) ->
     """Every stretch of windows whose intensity of an emotion is at or above a threshold.
 
     A window's value stands for its middle. Onset and offset are where the line between two windows crosses the
-    threshold; at the file's ends, and beside windows without a value, they are where the window itself begins or ends.
+    threshold; beside a window without a value they are half-way to it, and at the file's ends where the window itself
+    begins or ends. So no two events of an emotion lie over each other.
 
     Args:
         prediction: of one file, with windows.
@@ -48,9 +49,11 @@ def _events(windows: Sequence[Window], place: int, label: str, threshold: float)
     middles_s = [(window.start_s + window.end_s) / 2 for window in windows]
 
     def crossing_s(inside: int, outside: int, edge_s: float) -> float:
-        """Where the line from one window to its neighbour crosses the threshold; ``edge_s`` where there is none."""
-        if not 0 <= outside < len(windows) or np.isnan(values[outside]):
+        """Where the line from one window to its neighbour crosses the threshold; ``edge_s`` at the file's end."""
+        if not 0 <= outside < len(windows):
             return edge_s
+        if np.isnan(values[outside]):
+            return (middles_s[inside] + middles_s[outside]) / 2
         share = (values[inside] - threshold) / (values[inside] - values[outside])
         return float(middles_s[inside] + share * (middles_s[outside] - middles_s[inside]))
 

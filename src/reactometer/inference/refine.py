@@ -79,6 +79,7 @@ def smooth(prediction: Prediction, span_s: float) -> Prediction:
     middles_s = _middles_s(prediction.windows)  # (K,)
     apart = np.abs(middles_s[:, None] - middles_s)  # (K, K) seconds
     weights = np.where(apart < span_s / 2, np.cos(np.pi * np.minimum(apart, span_s / 2) / span_s) ** 2, 0.0)
+    np.fill_diagonal(weights, 1.0)  # however short the span is
     values = _values(prediction)  # (K, L), not a number where there is none
     known = ~np.isnan(values).any(axis=1)  # (K,)
     weights = weights * known

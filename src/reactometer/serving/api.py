@@ -49,9 +49,10 @@ _CONTENT: dict[str, Any] = {
 _DOCUMENT: dict[int | str, dict[str, Any]] = {200: {"description": "Done.", **_CONTENT}}
 _LATER: dict[int | str, dict[str, Any]] = {202: {"model": Document, "description": "Under way; ask at `Location`."}}
 
-FormatQuery = Annotated[str | None, Query(description=f"json, {', '.join(FORMS)}; default: by `Accept`.")]
+_NAMES = {"enum": ["json", *FORMS]}
+FormatQuery = Annotated[str | None, Query(description="Default: by `Accept`.", json_schema_extra=_NAMES)]
 FramesQuery = Annotated[bool, Query(description="With each frame looked at, and the face's box.")]
-AcceptHeader = Annotated[str, Header()]
+AcceptHeader = Annotated[str, Header(include_in_schema=False)]
 router = APIRouter()
 
 

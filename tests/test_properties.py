@@ -1,0 +1,253 @@
+"""What holds for every input: tables, configurations, windows, masks, scores, and what is written and read again."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import math
+from itertools import pairwise
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+from xml.etree import ElementTree
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+
+from reactometer.config import Config, parse_config
+from reactometer.data.batches import pick_frames
+from reactometer.data.clips import parse_labels, parse_split, read_rows
+from reactometer.errors import ConfigError, DataError, RequestError
+from reactometer.evaluation.metrics import ccc, pearson
+from reactometer.inference.annotations import write_elan
+from reactometer.inference.events import find_events
+from reactometer.inference.formats import (
+    dump_predictions,
+    load_predictions,
+    timeline_columns,
+    timeline_rows,
+    write_table,
+)
+from reactometer.inference.refine import smooth
+from reactometer.media.stream import LEAST_NEW_S, PART, part_spans
+from reactometer.models.uncertainty import conformal_half_widths
+from reactometer.records import Prediction, Window
+from reactometer.serving.forms import FORMS, choose_form, file_name
+
+settings.register_profile("here", deadline=None, max_examples=100, database=None)
+settings.load_profile("here")
+
+Values = npt.NDArray[np.float64]
+unit = st.floats(0.0, 1.0, width=32)
+names = st.text(st.characters(codec="utf-8", exclude_categories=["Cs", "Cc"]), min_size=1, max_size=30)
+
+
+@st.composite
+def predictions(draw: st.DrawFn) -> Prediction:
+    """Of a file with a timeline, some windows of which have nothing to go by."""
+    labels = tuple(draw(st.lists(names.map(str.strip).filter(bool), min_size=1, max_size=4, unique=True)))
+    count, hop_s = draw(st.integers(1, 12)), draw(st.sampled_from([0.5, 1.0, 2.0]))
+    windows = tuple(
+        Window(
+            place * hop_s,
+            place * hop_s + 2.0,
+            draw(unit),
+            values := draw(st.none() | st.tuples(*[unit] * len(labels))),
+            values and tuple((value * 0.5, value) for value in values),
+        )
+        for place in range(count)
+    )
+    path = draw(names.filter(lambda name: "/" not in name and name not in (".", "..")))
+    known = draw(st.tuples(*[unit] * len(labels)))
+    return Prediction(path, "ok", labels, windows[-1].end_s, 1.0, True, known, windows, coverage=0.9)
+
+
+@given(predictions(), st.sampled_from([".csv", ".parquet", ".json"]))
+def test_a_table_that_was_written_is_read_as_it_was(own: Prediction, ending: str) -> None:
+    assume(not set(own.labels) & {"path", "start_s", "end_s", "state", "face_share"})
+    columns = timeline_columns(own)
+    assume(len(set(columns)) == len(columns))
+    with TemporaryDirectory() as folder:
+        file = Path(folder) / f"table{ending}"
+        write_table(timeline_rows([own]), columns, file)
+        if ending == ".csv":
+            rows: list[dict[str, Any]] = list(csv.DictReader(io.StringIO(file.read_text(encoding="utf-8"), newline="")))
+        elif ending == ".parquet":
+            rows = pd.read_parquet(file).to_dict("records")  # type: ignore[assignment]
+        else:
+            rows = json.loads(file.read_text(encoding="utf-8"))
+    assert len(rows) == len(own.windows) and list(rows[0]) == columns
+    for row, window in zip(rows, own.windows, strict=True):
+        for place, label in enumerate(own.labels):
+            value = row[label]
+            is_empty = value in (None, "") or (isinstance(value, float) and math.isnan(value))
+            assert is_empty == (window.intensities is None)
+            assert is_empty or math.isclose(float(value), window.intensities[place], abs_tol=1e-6)  # type: ignore[index]
+
+
+@given(predictions())
+def test_a_prediction_that_was_kept_comes_back(own: Prediction) -> None:
+    assert load_predictions(dump_predictions([own])) == [own]
+
+
+@given(predictions())
+def test_an_elan_document_is_one_whatever_the_names(own: Prediction) -> None:
+    assume(all(character.isprintable() for text in (own.path, *own.labels) for character in text))
+    assume(not any(ord(character) >= 0xFDD0 or ord(character) > 0xD7FF for text in own.labels for character in text))
+    with TemporaryDirectory() as folder:
+        file = write_elan([own], [find_events(own)], Path(folder) / "clip.eaf", local=False)
+        tree = ElementTree.parse(file)
+    tiers = {str(tier.get("TIER_ID")): tier for tier in tree.iter("TIER")}
+    assert {f"{label} (intensity)" for label in own.labels} <= set(tiers)
+    times = {str(slot.get("TIME_SLOT_ID")): int(str(slot.get("TIME_VALUE"))) for slot in tree.iter("TIME_SLOT")}
+    for tier in tiers.values():
+        ends = [
+            (times[str(one.get("TIME_SLOT_REF1"))], times[str(one.get("TIME_SLOT_REF2"))])
+            for one in tier.iter("ALIGNABLE_ANNOTATION")
+        ]
+        assert all(start <= end for start, end in ends)
+        assert all(one[1] <= other[0] for one, other in pairwise(ends))  # none lie over another
+
+
+@given(predictions(), st.floats(0.01, 1.0))
+def test_events_are_where_the_timeline_is_above_the_threshold(own: Prediction, threshold: float) -> None:
+    for event in find_events(own, threshold):
+        place = own.labels.index(event.label)
+        assert 0.0 <= event.onset_s <= event.peak_s <= event.offset_s <= own.windows[-1].end_s
+        assert threshold <= event.mean + 1e-6 and event.mean <= event.peak + 1e-6
+        assert event.peak == max(
+            window.intensities[place]
+            for window in own.windows
+            if window.intensities and event.onset_s <= (window.start_s + window.end_s) / 2 <= event.offset_s
+        )
+
+
+@given(predictions(), st.floats(0.0, 20.0))
+def test_smoothing_stays_between_the_extremes(own: Prediction, span_s: float) -> None:
+    smoothed = smooth(own, span_s)
+    for place in range(len(own.labels)):
+        before = [window.intensities[place] for window in own.windows if window.intensities]
+        after = [window.intensities[place] for window in smoothed.windows if window.intensities]
+        assert len(before) == len(after)
+        assert all(min(before) - 1e-6 <= value <= max(before) + 1e-6 for value in after)
+
+
+@given(st.floats(0.0, 10_000.0))
+def test_parts_cover_a_clip_without_a_gap(duration_s: float) -> None:
+    spans = part_spans(duration_s)
+    assert spans[0][0] == 0.0
+    assert math.isclose(spans[-1][1], duration_s) or spans[-1][1] >= duration_s - LEAST_NEW_S
+    assert all(one[1] == other[0] for one, other in pairwise(spans))
+    assert all(end_s - start_s <= PART.length_s for start_s, end_s in spans)
+
+
+@given(st.lists(st.floats(0.0, 60.0), max_size=80, unique=True).map(sorted), st.integers(1, 64))
+def test_frames_are_picked_once_each_and_in_order(times_s: list[float], n_frames: int) -> None:
+    picked = pick_frames(times_s, 0.0, 60.0, n_frames)
+    assert len(picked) <= n_frames and picked == sorted(set(picked))
+    assert bool(picked) == bool(times_s) and all(0 <= index < len(times_s) for index in picked)
+
+
+pairs = st.integers(3, 40).flatmap(
+    lambda count: st.tuples(*[arrays(np.float64, (count, 2), elements=st.floats(0.0, 1.0, width=32))] * 2)
+)
+
+
+@given(pairs, st.floats(0.1, 10.0), st.floats(-5.0, 5.0))
+def test_pearson_is_numpys_and_blind_to_scale(both: tuple[Values, Values], scale: float, shift: float) -> None:
+    truth, guess = both
+    assume((np.ptp(truth, axis=0) > 1e-3).all() and (np.ptp(guess, axis=0) > 1e-3).all())
+    own = np.array(pearson(truth, guess), dtype=float)
+    numpys = [np.corrcoef(truth[:, place], guess[:, place])[0, 1] for place in range(2)]
+    np.testing.assert_allclose(own, numpys, atol=1e-6)
+    np.testing.assert_allclose(own, np.array(pearson(truth, scale * guess + shift), dtype=float), atol=1e-5)
+    np.testing.assert_allclose(-own, np.array(pearson(truth, -guess), dtype=float), atol=1e-6)
+    assert (np.abs(np.array(ccc(truth, guess), dtype=float)) <= np.abs(own) + 1e-6).all()
+    np.testing.assert_allclose(np.array(ccc(truth, truth), dtype=float), 1.0, atol=1e-6)
+
+
+@given(st.lists(st.floats(-1.0, 1.0), min_size=1, max_size=60), st.floats(0.05, 0.95))
+def test_intervals_hold_their_share_of_what_they_were_fitted_to(residuals: list[float], coverage: float) -> None:
+    (half,) = conformal_half_widths(np.array(residuals)[:, None], coverage)
+    held = np.mean(np.abs(residuals) <= half + 1e-12)
+    assert held >= min(coverage, 1.0) - 1e-9
+
+
+cells = st.text(st.characters(codec="utf-8", exclude_categories=["Cs", "Cc"]), max_size=20).map(str.strip)
+
+
+@given(
+    st.lists(st.tuples(cells.filter(bool), cells), min_size=1, max_size=20),
+    st.booleans(),
+    st.sampled_from(["\n", "\r\n"]),
+)
+def test_a_csv_is_read_as_it_was_written(rows: list[tuple[str, str]], with_mark: bool, line_end: str) -> None:
+    with TemporaryDirectory() as folder:
+        file = Path(folder) / "table.csv"
+        with file.open("w", encoding="utf-8-sig" if with_mark else "utf-8", newline="") as out:
+            writer = csv.writer(out, lineterminator=line_end, quoting=csv.QUOTE_ALL)
+            writer.writerows([("path", "note"), *rows])
+        assert [(row["path"], row["note"]) for row in read_rows(file, ["path"])] == rows
+
+
+@given(st.binary(max_size=300))
+def test_whatever_bytes_are_no_table_are_told_of(data: bytes) -> None:
+    with TemporaryDirectory() as folder:
+        file = Path(folder) / "table.csv"
+        file.write_bytes(data)
+        try:
+            rows = read_rows(file, ["path"])
+        except DataError as error:
+            assert str(file) in str(error)
+        else:
+            assert rows and all("path" in row for row in rows)
+
+
+@given(st.text(max_size=12), st.text(max_size=12))
+def test_labels_and_splits_are_known_or_told_of(cell: str, split: str) -> None:
+    values, problem = parse_labels({"Joy": cell}, ["Joy"])
+    assert values is None or 0.0 <= values[0] <= 1.0
+    assert (values is None) == (problem is not None or not cell.strip())
+    name, wrong = parse_split(split)
+    assert name in (None, "train", "val", "test") and (wrong is None or name is None)
+
+
+json_values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=8), inner, max_size=3),
+    max_leaves=8,
+)
+sections = st.sampled_from(["data", "prepare", "model", "training", "modle", ""])
+keys = st.sampled_from(["epochs", "hidden", "name", "rate_hz", "path", "out", "loss", "epoch"]) | st.text(max_size=8)
+
+
+@given(st.dictionaries(sections, st.dictionaries(keys, json_values, max_size=3) | json_values, max_size=3))
+def test_a_configuration_is_one_or_says_why_not(table: dict[str, Any]) -> None:
+    try:
+        config = parse_config(table)
+    except ConfigError as error:
+        assert "\n" not in str(error) and str(error).startswith("configuration")
+    else:
+        assert Config.model_validate(config.model_dump()) == config
+
+
+@given(st.text(max_size=60))
+def test_what_a_client_accepts_is_a_form_or_refused(accept: str) -> None:
+    try:
+        form = choose_form(None, accept)
+    except RequestError as error:
+        assert error.status == 406
+    else:
+        assert form is None or form in FORMS.values()
+
+
+@given(st.text(max_size=300))
+def test_a_download_has_a_name_that_every_header_and_disk_takes(name: str) -> None:
+    given_name = file_name(FORMS["csv"], name)
+    assert given_name.isascii() and given_name.isprintable() and len(given_name) <= 120
+    assert not set(given_name) & set("/\\\"'<>:|?*") and not given_name.startswith(".")
