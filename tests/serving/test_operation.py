@@ -90,11 +90,10 @@ def test_a_reader_that_dies_takes_no_other_clip_with_it(serving: Serving, talkin
         first, second = (server.post(talking(8), headers=LATER) for _ in range(2))
         while server.client.get(first.headers["Location"]).json()["progress"] == 0.0:
             time.sleep(0.05)
-        children = Path(f"/proc/{server.process.pid}/task/{server.process.pid}/children")
         tasks = Path(f"/proc/{server.process.pid}/task").glob("*/children")
         pids = [int(pid) for file in tasks for pid in file.read_text().split()]
-        readers = [pid for pid in pids if b"spawn_main" in Path(f"/proc/{pid}/cmdline").read_bytes()]
-        assert children and len(readers) == 1
+        readers = [pid for pid in pids if b"data.readers" in Path(f"/proc/{pid}/cmdline").read_bytes()]
+        assert len(readers) == 1
         subprocess.run(["kill", "-9", str(readers[0])], check=True)
         assert "clip.mp4: the process that read it died" in server.wait(first)["error"]
         assert server.wait(second)["status"] == "done"
