@@ -11,11 +11,9 @@ asserted.
 
 from __future__ import annotations
 
-import resource
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,7 +22,7 @@ from statistics import median
 import cv2
 import numpy as np
 import torch
-from measuring import bar, write_video
+from measuring import bar, processor_s, write_video
 
 from reactometer.config import PrepareConfig
 from reactometer.data.batches import Batch
@@ -162,17 +160,11 @@ def _holds(name: str, pair: Pair) -> bool:
     ours, least = [], []
     for _ in range(pair.rounds):
         for job, seconds in ((pair.ours, ours), (pair.least, least)):
-            started_s = _processor_s()
+            started_s = processor_s()
             job()
-            seconds.append(_processor_s() - started_s)
+            seconds.append(processor_s() - started_s)
     ratio, limit = median(ours) / median(least), LIMITS[name]
     return bar(f"guard, {name}", ratio, limit, at_most=True)
-
-
-def _processor_s() -> float:
-    """Processor time so far of this process and of those it has waited for, seconds."""
-    children = resource.getrusage(resource.RUSAGE_CHILDREN)
-    return time.process_time() + children.ru_utime + children.ru_stime
 
 
 def _python(*arguments: str) -> None:

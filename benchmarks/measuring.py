@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import resource
 import time
 from collections.abc import Callable
 from fractions import Fraction
@@ -36,6 +38,15 @@ def timed(run: Callable[[], object]) -> float:
     began_s = time.perf_counter()
     run()
     return time.perf_counter() - began_s
+
+
+def processor_s() -> float:
+    """Processor time so far of this process, of those it has waited for, and of those that it has now, seconds."""
+    waited = resource.getrusage(resource.RUSAGE_CHILDREN)
+    running = [pid for file in Path("/proc/self/task").glob("*/children") for pid in file.read_text().split()]
+    ticks = [Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[11:13] for pid in running]
+    running_s = sum(int(own) for pair in ticks for own in pair) / os.sysconf("SC_CLK_TCK")
+    return time.process_time() + waited.ru_utime + waited.ru_stime + running_s
 
 
 def cost_of_one(run: Callable[[Path], object], few: Path, many: Path, counts: tuple[int, int]) -> tuple[float, float]:

@@ -11,17 +11,15 @@ head, Python.
 
 from __future__ import annotations
 
-import os
 import sys
 import tempfile
-import time
 from collections.abc import Callable
 from pathlib import Path
 
 import cv2
 import numpy as np
 import torch
-from measuring import bar, timed, write_video
+from measuring import bar, processor_s, timed, write_video
 
 from reactometer.inference.predictor import predict
 from reactometer.media.faces import follow_face, load_detector
@@ -79,22 +77,15 @@ def measure(video: Path, model: LoadedModel, rate_hz: float) -> tuple[dict[str, 
     seconds: dict[str, list[float]] = {name: [] for name in (*stages, "whole")}
     used = []
     for _ in range(ROUNDS + 1):
-        began_s = _processor_s()
+        began_s = processor_s()
         seconds["whole"].append(timed(lambda: predict([video], model, rate_hz=rate_hz, progress=False)))
-        used.append(_processor_s() - began_s)
+        used.append(processor_s() - began_s)
         cv2.setNumThreads(1), torch.set_num_threads(1)
         decoded = list(sample_frames(read_frames(video), rate_hz))
         for name, stage in stages.items():
             seconds[name].append(timed(stage))
         cv2.setNumThreads(threads[0]), torch.set_num_threads(threads[1])
     return {name: float(np.median(own[1:])) for name, own in seconds.items()}, float(np.median(used[1:]))
-
-
-def _processor_s() -> float:
-    """Processor time of this process, and of the one that reads files for it."""
-    children = [pid for file in Path("/proc/self/task").glob("*/children") for pid in file.read_text().split()]
-    ticks = [Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[11:13] for pid in children]
-    return time.process_time() + sum(int(own) for pair in ticks for own in pair) / os.sysconf("SC_CLK_TCK")
 
 
 if __name__ == "__main__":

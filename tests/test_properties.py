@@ -39,12 +39,12 @@ from reactometer.models.uncertainty import conformal_half_widths
 from reactometer.records import Prediction, Window
 from reactometer.serving.forms import FORMS, choose_form, file_name
 
-settings.register_profile("here", deadline=None, max_examples=100, database=None)
+settings.register_profile("here", deadline=None, max_examples=50, database=None, derandomize=True)
 settings.load_profile("here")
 
 Values = npt.NDArray[np.float64]
 unit = st.floats(0.0, 1.0, width=32)
-names = st.text(st.characters(codec="utf-8", exclude_categories=["Cs", "Cc"]), min_size=1, max_size=30)
+names = st.text(st.characters(codec="utf-8", exclude_categories=["Cs", "Cc", "Cn", "Co"]), min_size=1, max_size=30)
 
 
 @st.composite
@@ -97,8 +97,6 @@ def test_a_prediction_that_was_kept_comes_back(own: Prediction) -> None:
 
 @given(predictions())
 def test_an_elan_document_is_one_whatever_the_names(own: Prediction) -> None:
-    assume(all(character.isprintable() for text in (own.path, *own.labels) for character in text))
-    assume(not any(ord(character) >= 0xFDD0 or ord(character) > 0xD7FF for text in own.labels for character in text))
     with TemporaryDirectory() as folder:
         file = write_elan([own], [find_events(own)], Path(folder) / "clip.eaf", local=False)
         tree = ElementTree.parse(file)

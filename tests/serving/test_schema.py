@@ -34,7 +34,9 @@ def test_every_answer_is_one_that_is_described(server: Server) -> None:
     assert len(operations) == 4
     for operation in operations:
 
-        @settings(max_examples=80, deadline=None, suppress_health_check=list(HealthCheck), database=None)
+        @settings(
+            max_examples=80, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck), database=None
+        )
         @given(case=operation.as_strategy())
         def ask(case: Any) -> None:
             case.call_and_validate(checks=CHECKS)
