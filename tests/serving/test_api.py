@@ -131,7 +131,7 @@ def test_a_long_clip_is_a_job_that_can_be_asked_and_deleted(server: Server, talk
 
 
 def test_who_does_not_want_to_wait_does_not(server: Server, talking: Talking) -> None:
-    answer = server.post(talking(1), headers={"Prefer": "respond-async"})
+    answer = server.post(talking(4), headers={"Prefer": "respond-async"})
     assert answer.status_code == 202 and answer.json()["status"] in ("queued", "running")
     assert server.wait(answer)["status"] == "done"
 
