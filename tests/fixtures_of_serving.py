@@ -6,16 +6,20 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import httpx
 import numpy as np
 import pytest
+
+if TYPE_CHECKING:
+    from reactometer.models.folder import LoadedModel
 
 LONGEST_S = 120.0
 
@@ -86,6 +90,35 @@ def serving() -> Serving:
             process.wait()
 
     return serving
+
+
+@pytest.fixture(scope="session")
+def starter() -> LoadedModel:
+    """The starter model, on the processor."""
+    from reactometer.models.folder import load_model
+    from reactometer.weights import STARTER
+
+    return load_model(STARTER, "cpu")
+
+
+@contextmanager
+def live_route(model: LoadedModel, check_key: Callable[[str | None], object], *more: Any) -> Iterator[str]:
+    """A server of the route /v1/live alone, in a thread: its address."""
+    import uvicorn
+    from fastapi import FastAPI
+
+    from reactometer.serving.live import live_routes
+
+    application = FastAPI()
+    application.include_router(live_routes(model, check_key, *more))
+    running = uvicorn.Server(uvicorn.Config(application, port=0, log_level="warning", ws_max_size=4 * 2**20))
+    thread = threading.Thread(target=running.run, daemon=True)
+    thread.start()
+    while not running.started:
+        time.sleep(0.02)
+    yield f"ws://127.0.0.1:{running.servers[0].sockets[0].getsockname()[1]}"
+    running.should_exit = True
+    thread.join(timeout=10)
 
 
 @pytest.fixture(scope="session")

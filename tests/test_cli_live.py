@@ -7,23 +7,19 @@ import re
 import signal
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pandas as pd
 import pytest
-import uvicorn
-from fastapi import FastAPI
 from typer.testing import CliRunner, Result
 
+from fixtures_of_serving import live_route
 from reactometer.cli import app
 from reactometer.errors import ConfigError, ReactometerError
 from reactometer.labels import BASIC
-from reactometer.models.folder import load_model
-from reactometer.serving.live import live_routes
-from reactometer.weights import STARTER
+from reactometer.models.folder import LoadedModel
 
 pytestmark = pytest.mark.usefixtures("found_once")
 
@@ -60,21 +56,13 @@ def test_a_file_is_scored_as_it_plays(video: Path, tmp_path: Path) -> None:
 
 
 @pytest.fixture(scope="module")
-def server() -> Iterator[str]:
+def server(starter: LoadedModel) -> Iterator[str]:
     def check(key: str | None) -> None:
         if key != "secret":
             raise ConfigError("this service wants a key")
 
-    application = FastAPI()
-    application.include_router(live_routes(load_model(STARTER, "cpu"), check))
-    running = uvicorn.Server(uvicorn.Config(application, port=0, log_level="warning"))
-    thread = threading.Thread(target=running.run, daemon=True)
-    thread.start()
-    while not running.started:
-        time.sleep(0.02)
-    yield f"ws://127.0.0.1:{running.servers[0].sockets[0].getsockname()[1]}"
-    running.should_exit = True
-    thread.join(timeout=10)
+    with live_route(starter, check) as address:
+        yield address
 
 
 @pytest.mark.parametrize("privacy", [(), ("--privacy",)])

@@ -21,14 +21,8 @@ from reactometer.inference.live_session import Arrivals, score_here
 from reactometer.inference.predictor import predict
 from reactometer.models.folder import LoadedModel, load_model
 from reactometer.records import SOUND_RATE_HZ, ByteArray, Detection, FloatArray, Kind, Piece
-from reactometer.weights import STARTER
 
 pytestmark = pytest.mark.usefixtures("found_once")
-
-
-@pytest.fixture(scope="module")
-def starter() -> LoadedModel:
-    return load_model(STARTER, "cpu")
 
 
 @pytest.fixture(scope="module")

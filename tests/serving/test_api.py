@@ -13,6 +13,9 @@ from xml.etree import ElementTree
 import httpx
 import pandas as pd
 import pytest
+from websockets.exceptions import InvalidStatus
+from websockets.sync.client import connect
+from websockets.typing import Origin
 
 from fixtures_of_serving import Server, Serving
 from reactometer.inference.formats import clip_rows, timeline_columns, timeline_rows, write_table
@@ -262,6 +265,12 @@ def test_pages_of_other_sites_and_other_names_get_nothing(server: Server) -> Non
     assert strange.status_code == 403 and "another name (got rebound.example" in strange.json()["error"]
     other = server.client.post("/v1/predictions", headers={"Origin": "https://other.example"})
     assert other.status_code == 403
+    live = server.address.replace("http", "ws") + "/v1/live"
+    with pytest.raises(InvalidStatus, match="403"), connect(live, origin=Origin("https://other.example")):
+        pass
+    with connect(live, origin=Origin(server.address)) as session:
+        session.send('{"type": "start"}')
+        assert '"type": "ready"' in session.recv(60)
     own = server.client.get("/healthz", headers={"Origin": server.address})
     assert own.status_code == 200 and "default-src 'self'" in own.headers["Content-Security-Policy"]
 

@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import csv
 import shutil
-import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 import reactometer
+from fixtures_of_serving import Serving
 
 pytest.importorskip("fastapi", reason="the service's packages are not installed")
 playwright = pytest.importorskip("playwright.sync_api", reason="Playwright is not installed")
@@ -30,28 +28,10 @@ PLAYER = "() => document.querySelector('#players video')"
 pytestmark = [pytest.mark.slow, pytest.mark.skipif(BROWSER is None, reason="no Chromium here")]
 
 
-@contextmanager
-def _serving(folder: Path, *options: str) -> Iterator[str]:
-    """The service in a process of its own; gives its address."""
-    command = [sys.executable, "-m", "reactometer", "serve", "--port", "0", "--data", str(folder / "jobs"), *options]
-    with (folder / "log").open("w+", encoding="utf-8") as log:
-        process = subprocess.Popen(command, stderr=log)
-        try:
-            deadline = time.monotonic() + 120
-            while not (told := (folder / "log").read_text(encoding="utf-8")).startswith("http"):
-                assert process.poll() is None, told
-                assert time.monotonic() < deadline
-                time.sleep(0.1)
-            yield told.split()[0]
-        finally:
-            process.terminate()
-            process.wait(60)
-
-
 @pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    with _serving(tmp_path_factory.mktemp("serve")) as address:
-        yield address
+def server(serving: Serving, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    with serving(tmp_path_factory.mktemp("serve") / "jobs") as service:
+        yield service.address
 
 
 @pytest.fixture(scope="module")
@@ -352,10 +332,12 @@ def test_a_recording_of_the_camera_is_scored(visit: Callable[..., Any]) -> None:
     _until(page, f"() => Number.isFinite(({PLAYER})().duration)")
 
 
-def test_a_key_is_asked_for_and_kept(visit: Callable[..., Any], simulated: Path, tmp_path: Path) -> None:
+def test_a_key_is_asked_for_and_kept(
+    visit: Callable[..., Any], serving: Serving, simulated: Path, tmp_path: Path
+) -> None:
     (tmp_path / "keys").write_text(f"lab {KEY}\n", encoding="utf-8")
-    with _serving(tmp_path, "--keys", str(tmp_path / "keys")) as address:
-        page = visit(address)
+    with serving(tmp_path / "jobs", "--keys", str(tmp_path / "keys")) as service:
+        page = visit(service.address)
         page.set_input_files("#file", str(_clips(simulated)[0]))
         _until(page, "() => document.querySelector('#lock').open")
         page.fill("#key", "not the one at all")

@@ -188,5 +188,17 @@ def _intervals(labels: Sequence[str], intervals: Ends | None) -> dict[str, float
     }
 
 
+def intensities_as_json(
+    labels: Sequence[str], values: Sequence[float] | None, intervals: Ends | None
+) -> dict[str, dict[str, float]] | None:
+    """``{LABEL: {"value": …, "low": …, "high": …}}``, the ends where there are any; None where nothing is known."""
+    if values is None:
+        return None
+    told = {label: {"value": round(value, 6)} for label, value in zip(labels, values, strict=True)}
+    for label, ends in zip(labels, intervals or (), strict=False):
+        told[label] |= {name: round(end, 6) for name, end in zip(ENDS, ends, strict=True)}
+    return told
+
+
 def _rounded(value: float | None) -> float | None:
     return None if value is None else round(value, 3)

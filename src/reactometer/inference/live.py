@@ -11,7 +11,7 @@ import numpy as np
 from reactometer.errors import ConfigError
 from reactometer.inference.cuts import Drawn, known_values
 from reactometer.inference.predictor import DEFAULT_WINDOW_S, make_scorer, reading_of
-from reactometer.media.audio import GAP_S, STRETCH_S
+from reactometer.media.audio import GAP_S, STRETCH_S, levels_db
 from reactometer.media.faces import FaceFollower, load_detector
 from reactometer.media.stream import PART
 from reactometer.models.folder import LoadedModel
@@ -249,9 +249,8 @@ def say(
 
 def level_of(waveform: FloatArray | None) -> float | None:
     """Root mean square of the last tenth of a second of (S,) samples, dB relative to full scale; None: silence."""
-    last = np.zeros(0) if waveform is None else waveform[-round(STRETCH_S * SOUND_RATE_HZ) :].astype(np.float64)
-    power = float(np.mean(last**2)) if len(last) else 0.0
-    return 10 * math.log10(power) if power > 0 else None
+    last = [] if waveform is None else levels_db(waveform[-round(STRETCH_S * SOUND_RATE_HZ) :])
+    return last[-1] if last else None
 
 
 def check_window(window_s: float) -> float:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from reactometer.errors import OutputError
+from reactometer.inference.formats import intensities_as_json
 from reactometer.inference.live import LiveScore
 from reactometer.records import ENDS
 
@@ -63,7 +64,7 @@ def score_as_json(score: LiveScore, labels: tuple[str, ...]) -> dict[str, Any]:
         "time_s": score.time_s,
         "start_s": round(score.start_s, 3),
         "end_s": round(score.end_s, 3),
-        "intensities": _intensities(score, labels),
+        "intensities": intensities_as_json(labels, score.intensities, score.intervals),
         "frame_s": score.frame_s,
         "face": None if score.face is None else [round(value, 1) for value in score.face],
         "face_share": round(score.face_share, 3),
@@ -88,15 +89,6 @@ def score_from_json(said: dict[str, Any], labels: tuple[str, ...]) -> LiveScore:
         level_db=said["level_db"],
         abstain=said["abstain"],
     )
-
-
-def _intensities(score: LiveScore, labels: tuple[str, ...]) -> dict[str, dict[str, float]] | None:
-    if score.intensities is None:
-        return None
-    told = {label: {"value": round(value, 6)} for label, value in zip(labels, score.intensities, strict=True)}
-    for label, ends in zip(labels, score.intervals or (), strict=False):
-        told[label] |= {name: round(end, 6) for name, end in zip(ENDS, ends, strict=True)}
-    return told
 
 
 def _flat(score: LiveScore, labels: tuple[str, ...]) -> dict[str, object]:

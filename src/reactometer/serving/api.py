@@ -43,10 +43,9 @@ _ERRORS: dict[int | str, dict[str, Any]] = {
         (429, "Too many clips wait"),
     )
 }
-_CONTENT: dict[str, Any] = {
-    "content": {media_type: {} for form in FORMS.values() for media_type in form.media_types[:1]}
+_DOCUMENT: dict[int | str, dict[str, Any]] = {
+    200: {"description": "Done.", "content": {form.media_types[0]: {} for form in FORMS.values()}}
 }
-_DOCUMENT: dict[int | str, dict[str, Any]] = {200: {"description": "Done.", **_CONTENT}}
 _LATER: dict[int | str, dict[str, Any]] = {202: {"model": Document, "description": "Under way; ask at `Location`."}}
 
 _NAMES = {"enum": ["json", *FORMS]}

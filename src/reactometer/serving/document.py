@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from pydantic import BaseModel, ConfigDict, Field
 
 from reactometer.inference.events import DEFAULT_THRESHOLD
-from reactometer.inference.formats import abstained, event_rows, frame_rows
+from reactometer.inference.formats import abstained, event_rows, frame_rows, intensities_as_json
 from reactometer.records import Ends, Prediction
 
 
@@ -145,13 +145,8 @@ _SIDES = ("x", "y", "width", "height")
 
 
 def _intensities(labels: Sequence[str], values: Sequence[float] | None, intervals: Ends | None) -> Intensities | None:
-    if values is None:
-        return None
-    ends = intervals or ((None, None),) * len(labels)
-    return {
-        label: Intensity(value=round(value, 6), low=rounded(low, 6), high=rounded(high, 6))
-        for label, value, (low, high) in zip(labels, values, ends, strict=True)
-    }
+    told = intensities_as_json(labels, values, intervals)
+    return None if told is None else {label: Intensity(**own) for label, own in told.items()}
 
 
 def rounded(value: float | None, digits: int = 3) -> float | None:

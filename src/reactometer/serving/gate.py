@@ -137,8 +137,12 @@ def client_name(keys: Mapping[str, str], headers: Mapping[bytes, bytes]) -> str:
     Raises:
         RequestError: 401, none, or nobody's.
     """
-    given = headers.get(b"authorization", b"").removeprefix(b"Bearer ").strip() or headers.get(b"x-api-key", b"")
-    return name_of(keys, given)
+    return name_of(keys, given_key(headers))
+
+
+def given_key(headers: Mapping[bytes, bytes]) -> bytes:
+    """The key that a request brings; empty where it brings none."""
+    return headers.get(b"authorization", b"").removeprefix(b"Bearer ").strip() or headers.get(b"x-api-key", b"")
 
 
 def name_of(keys: Mapping[str, str], given: bytes) -> str:

@@ -8,7 +8,6 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
-from urllib.parse import urlsplit
 
 from fastapi import APIRouter
 from starlette.websockets import WebSocket, WebSocketDisconnect, WebSocketState
@@ -21,6 +20,7 @@ from reactometer.inference.live_rows import score_as_json
 from reactometer.inference.live_session import PAUSE_S
 from reactometer.inference.predictor import DEFAULT_WINDOW_S
 from reactometer.models.folder import LoadedModel
+from reactometer.serving.gate import given_key
 from reactometer.serving.pieces import MOST_MESSAGE_BYTES, unpack
 
 MODES = ("media", "features")
@@ -100,8 +100,7 @@ async def _begin(socket: WebSocket, model: LoadedModel, check_key: CheckKey, lim
         raise WebSocketDisconnect
     try:
         start = _parse_start(message.get("text"), limits)
-        check_key(start.key or _bearer(socket))
-        _check_origin(socket)
+        check_key(start.key or given_key(dict(socket.scope["headers"])).decode("latin-1") or None)
         return await asyncio.to_thread(_Session, socket, model, start, limits)
     except ReactometerError as error:
         raise _EndedError(str(error), REFUSED) from error
@@ -129,18 +128,6 @@ def _parse_start(text: str | None, limits: LiveLimits) -> _Start:
     if mode not in MODES or not isinstance(key, str | None):
         raise ConfigError("no such mode, or a key that is no text", got=str(mode)[:40], expected=" or ".join(MODES))
     return _Start(key, float(window_s), mode)
-
-
-def _bearer(socket: WebSocket) -> str | None:
-    scheme, _, key = socket.headers.get("authorization", "").partition(" ")
-    return key.strip() or None if scheme.lower() == "bearer" else None
-
-
-def _check_origin(socket: WebSocket) -> None:
-    """Refuse pages of other sites, which a browser would let in."""
-    origin = socket.headers.get("origin")
-    if origin and urlsplit(origin).netloc != socket.headers.get("host"):
-        raise ConfigError("a page of another site may not connect", got=origin[:100])
 
 
 class _Session:
