@@ -68,7 +68,7 @@ export class Player {
       element.querySelector(".unplayable").hidden = false;
     };
     video.onloadedmetadata = () => this.shape();
-    video.ontimeupdate = video.onseeked = () => this.draw();
+    video.onloadeddata = video.ontimeupdate = video.onseeked = () => this.draw(); // sound that begins late moves it at once
     video.onkeydown = (event) => this.press(event);
     if (video.requestVideoFrameCallback) {
       const follow = () => (this.draw(), video.requestVideoFrameCallback(follow));
