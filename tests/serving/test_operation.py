@@ -133,7 +133,7 @@ def test_sigterm_lets_clips_under_way_end_and_keeps_the_others(
 def test_results_are_deleted_after_their_time(serving: Serving, talking: Talking, tmp_path: Path) -> None:
     with serving(tmp_path / "data") as server:
         where = f"/v1/predictions/{server.post(talking(1)).json()['id']}"
-        server.end()
+        assert server.end(signal.SIGINT) == 0
     with serving(tmp_path / "data", "--keep-hours", "0") as server:
         assert server.client.get(where).status_code == 404
 

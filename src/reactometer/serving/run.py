@@ -40,6 +40,8 @@ def run(model: LoadedModel, folder: Path, settings: Settings, host: str, port: i
         asyncio.run(_Server(config, service, tell).serve())
     except SystemExit as error:  # uvicorn's way to say so
         raise ConfigError(f"nothing can listen at {host}:{port}", fix="Choose another --port or --host") from error
+    except KeyboardInterrupt:  # so one ends it, and it has ended in order
+        pass
     finally:
         service.desk.close()
 
