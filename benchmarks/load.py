@@ -25,7 +25,7 @@ from pathlib import Path
 from statistics import median
 
 import httpx
-from measuring import bar, cost_of_one, write_video
+from measuring import bar, cost_of_one, processes, write_video
 
 LEAST_SPEED, MOST_GROWTH = 0.9, 1.05
 
@@ -155,8 +155,7 @@ def _unlike(clip: bytes, number: int) -> bytes:
 
 def pss_mb(pid: int) -> float:
     """Memory of a process and its children, what is shared counted once, MiB."""
-    pids = [pid, *map(int, Path(f"/proc/{pid}/task/{pid}/children").read_text().split())]
-    rollups = [Path(f"/proc/{own}/smaps_rollup").read_text() for own in pids]
+    rollups = [Path(f"/proc/{own}/smaps_rollup").read_text() for own in processes(pid)]
     return sum(int(line.split()[1]) for text in rollups for line in text.splitlines() if line.startswith("Pss:")) / 1024
 
 

@@ -40,10 +40,16 @@ def timed(run: Callable[[], object]) -> float:
     return time.perf_counter() - began_s
 
 
+def processes(pid: int) -> list[int]:
+    """A process, and all those that its threads started and that still run, with theirs."""
+    listed = [file.read_text().split() for file in Path(f"/proc/{pid}/task").glob("*/children")]
+    return [pid, *(below for pids in listed for child in pids for below in processes(int(child)))]
+
+
 def processor_s() -> float:
     """Processor time so far of this process, of those it has waited for, and of those that it has now, seconds."""
     waited = resource.getrusage(resource.RUSAGE_CHILDREN)
-    running = [pid for file in Path("/proc/self/task").glob("*/children") for pid in file.read_text().split()]
+    running = processes(os.getpid())[1:]
     ticks = [Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[11:13] for pid in running]
     running_s = sum(int(own) for pair in ticks for own in pair) / os.sysconf("SC_CLK_TCK")
     return time.process_time() + waited.ru_utime + waited.ru_stime + running_s
