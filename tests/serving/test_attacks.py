@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import gzip
+import io
+import re
 import socket
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from urllib.parse import urlsplit
 
+import av
+import numpy as np
 import pytest
 
 from fixtures_of_serving import Server, Serving
@@ -128,6 +133,58 @@ def test_odd_numbers_are_refused(server: Server, talking: Talking, name: str, va
     accepted = not value or (name, value) == ("smooth_s", "1e300")  # the default; the mean of all
     assert answer.status_code == (200 if accepted else 400), answer.text
     assert accepted or "\n" not in answer.json()["error"]
+
+
+def _silence(seekable: bool) -> bytes:
+    """66 minutes of FLAC in Matroska; where the file could not be gone back in, its head tells no length."""
+    out, told = io.BytesIO(), {"live": "0" if seekable else "1"}
+    with av.open(out, "w", format="matroska", options=told) as container:
+        stream = container.add_stream("flac", 8000, layout="mono")
+        for number in range(66 * 6):
+            frame = av.AudioFrame.from_ndarray(np.zeros((1, 80_000), np.int16), format="s16", layout="mono")
+            frame.sample_rate, frame.pts = 8000, number * 80_000
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode(None))
+    return out.getvalue()
+
+
+def _one_huge_picture() -> bytes:
+    """A frame of 8,000 x 8,000 px, all of one colour."""
+    out = io.BytesIO()
+    with av.open(out, "w", format="matroska") as container:
+        stream = container.add_stream("mpeg4", 10)
+        stream.width = stream.height = 8000
+        stream.pix_fmt = "yuv420p"
+        plain = av.VideoFrame.from_ndarray(np.full((12_000, 8000), 128, np.uint8), format="yuv420p")
+        container.mux(stream.encode(plain))
+        container.mux(stream.encode(None))
+    return out.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("bomb", "words"),
+    [
+        (lambda: _silence(True), "it is too long (got 3960 s; expected 3600 s at most)"),
+        (lambda: _silence(False), "s; expected 3600 s at most)"),
+        (_one_huge_picture, "its pictures are too large (got 8000 x 8000 pixels"),
+        (lambda: gzip.compress(bytes(10**9), 1)[:1_900_000], "cannot read clip.mp4"),
+    ],
+)
+def test_little_that_becomes_much_is_refused(server: Server, bomb: Callable[[], bytes], words: str) -> None:
+    answer = server.post(bomb())
+    assert answer.status_code == 422 and words in answer.json()["error"], answer.text
+
+
+def test_a_body_is_not_unpacked(server: Server) -> None:
+    packed = gzip.compress(PART + bytes(10**8) + b"\r\n--b--\r\n", 1)
+    headers = {"Content-Type": "multipart/form-data; boundary=b", "Content-Encoding": "gzip"}
+    assert server.client.post("/v1/predictions", content=packed, headers=headers).status_code in (400, 415)
+
+
+def test_ids_cannot_be_guessed(server: Server) -> None:
+    ids = {server.post(b"no film").json()["id"] for _ in range(5)}
+    assert len(ids) == 5 and all(re.fullmatch("[A-Za-z0-9_-]{24}", own) for own in ids)  # 144 bits
+    assert len({own[:4] for own in ids}) == 5
 
 
 def test_logs_hold_no_names_and_no_keys(server: Server, talking: Talking) -> None:
