@@ -43,6 +43,8 @@ ALLOWED = {
     "printing_serve": {*GROUND, "serving"},
     "cli_serve": {*GROUND, "data", "models", "inference", "serving", "printing_serve", "cli_evaluate"},
     "cli_explain": {*GROUND, "models", "inference", "printing", "cli_evaluate"},
+    "doctor": {*GROUND, "data", "models", "inference"},
+    "cli_doctor": {*GROUND, "doctor"},
     "cli_weights": {*GROUND, "models", "exporting", "printing_weights", "cli_evaluate"},
     "cli": {
         *GROUND,
@@ -52,6 +54,7 @@ ALLOWED = {
             "comparison",
             "printing",
             "printing_search",
+            "cli_doctor",
             "cli_evaluate",
             "cli_explain",
             "cli_live",

@@ -11,6 +11,7 @@ import typer
 from rich.markup import escape
 
 from reactometer import (
+    cli_doctor,
     cli_evaluate,
     cli_explain,
     cli_live,
@@ -235,6 +236,7 @@ app.command(short_help="A model -> the same, for a faster engine.")(cli_weights.
 app.command(short_help="A model -> its card.")(cli_weights.card)
 app.command(short_help="A model -> the Hugging Face Hub.")(cli_weights.push)
 app.command(short_help="The Hugging Face Hub -> a model.")(cli_weights.pull)
+app.command(short_help="This machine -> what is wrong with it.")(cli_doctor.doctor)
 
 
 def _version(asked: bool) -> None:
