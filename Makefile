@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: demo test check bench format clean
+.PHONY: demo test check docs bench format clean
 .DEFAULT_GOAL := demo
 
 $(READY): pyproject.toml constraints.txt
@@ -26,6 +26,10 @@ check: $(READY)
 	$(BIN)/mypy
 	$(BIN)/pytest tests/test_house.py
 
+# The documentation as a site that needs no network: site/index.html.
+docs: $(READY)
+	$(BIN)/sphinx-build -q -W -E -b html docs site
+
 # The figures of docs/performance.md, on this machine; about half an hour.
 bench: $(READY)
 	$(BIN)/python benchmarks/bench.py --out bench.md
@@ -35,4 +39,4 @@ format: $(READY)
 	$(BIN)/ruff check --fix .
 
 clean:
-	rm -rf $(VENV) demo runs .mypy_cache .ruff_cache .pytest_cache
+	rm -rf $(VENV) demo runs site .mypy_cache .ruff_cache .pytest_cache

@@ -24,6 +24,7 @@ class PrepareConfig(BaseModel):
     model_config = STRICT
 
     detector: Literal["auto", "yunet", "haar"] = "auto"
+    """YuNet where its weights are had, else Haar; or the one named."""
     rate_hz: Annotated[float, Field(gt=0.0, le=240.0)] = 6.0
     """Frames looked at per second of video; 32 frames of an 11 s clip with room for jitter."""
     size_px: Annotated[int, Field(ge=16, le=1024)] = 224
@@ -80,6 +81,7 @@ class ModelConfig(BaseModel):
     rank_features: bool = False
     """Take each feature (given, or of a frozen encoder) by its rank among the training set's; for skewed ones."""
     n_frames: Annotated[int, Field(ge=1, le=1024)] = 32
+    """Frames of a clip that the model is shown, evenly spaced."""
     size_px: Annotated[int, Field(ge=16, le=1024)] = 224
     """Side of the encoder's input, pixels; crops are resized to it."""
     crop_share: Annotated[float, Field(gt=0.0, le=1.0)] = 1.0
@@ -93,6 +95,7 @@ class ModelConfig(BaseModel):
     attention_heads: Annotated[int, Field(ge=1)] = 4
     """Of the transformers; divides ``hidden``."""
     dropout: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.2
+    """Inside the head."""
     input_dropout: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.0
     """Of features that are given or come from a frozen encoder, in the model of face and voice."""
     modality_dropout: Share = 0.2
@@ -107,7 +110,9 @@ class FitConfig(BaseModel):
     out: Path | None = None
     """The run's folder; default: runs/<name of the configuration file>."""
     epochs: Annotated[int, Field(ge=1)] = 20
+    """At most; the best by val is kept."""
     batch_size: Annotated[int, Field(ge=1)] = 8
+    """Clips, or pictures, of a batch."""
     accumulate: Annotated[int, Field(ge=1)] = 2
     """Batches per step of the optimiser."""
     learning_rate: Positive = 1e-3
@@ -115,6 +120,7 @@ class FitConfig(BaseModel):
     encoder_learning_rate: Positive = 1e-4
     """Peak rate of a pre-trained encoder."""
     weight_decay: Annotated[float, Field(ge=0.0)] = 0.05
+    """Of AdamW."""
     warmup_share: Share = 0.1
     """Share of all steps over which the rate rises to its peak; then it falls as a cosine."""
     gradient_clip: Annotated[float, Field(ge=0.0)] = 1.0
@@ -129,10 +135,12 @@ class FitConfig(BaseModel):
     augment: bool = True
     """Mirror, shift, scale and light the crops at random, the same way for all frames of a clip."""
     seed: int = 0
+    """Of weights, order, augmentation: the same seed on the same machine gives the same model."""
     workers: Annotated[int, Field(ge=0)] | Literal["auto"] = "auto"
     """Processes that decode crops beside the training; 0: none. "auto": none where a processor trains, whose cores they
     would take from it (docs/performance.md), and on a GPU up to 8."""
     accelerator: str = "auto"
+    """As Lightning has it: "auto", "cpu", "gpu", "mps"."""
     devices: Annotated[int, Field(ge=1)] | Literal["auto"] = "auto"
     """GPUs of a machine, or processes on its processor; "auto": all GPUs, else one, or as many as torchrun says."""
     num_nodes: Annotated[int, Field(ge=1)] | Literal["auto"] = "auto"
@@ -143,6 +151,7 @@ class FitConfig(BaseModel):
     store: Literal["float32", "float16"] = "float32"
     """How the weights of the finished model are kept; "float16" takes half the room, and 3 digits of each remain."""
     precision: Literal["32-true", "16-mixed", "bf16-mixed"] = "32-true"
+    """As Lightning has it; "bf16-mixed" on a GPU that knows it."""
 
 
 class TrainingConfig(FitConfig):
