@@ -25,8 +25,8 @@ from reactometer.data.simulate import simulate
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 import kills
 
-N_CLIPS = 72
-"""Of the embedded data set; enough val clips to fit intervals on."""
+N_CLIPS, N_PREPARED = 72, 24
+"""Of the embedded data set: enough val clips to fit intervals on; and those that are prepared anew again and again."""
 
 
 def main() -> None:
@@ -35,31 +35,28 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--only", default="")
     asked = parser.parse_args()
-    with tempfile.TemporaryDirectory() as name:
-        base = Path(name)
+    with tempfile.TemporaryDirectory() as folder:
+        base = Path(folder)
         data = simulate(base / "data", n_clips=N_CLIPS, duration_s=1.5)
         videos = sorted((data / "val" / "mp4").glob("*.mp4"))[:8]
         many = base / "videos"
         many.mkdir()
         for video in videos:
             (many / video.name).symlink_to(video)
-        cases: list[Callable[[Path], kills.Case]] = [
-            lambda own: kills.prepare_case(data, own / "before"),
-            lambda own: kills.train_case(_prepared(data, own / "prepared")),
-            lambda own: kills.folder_case(many),
-            lambda own: kills.table_case(videos[:1]),
-        ]
+        cases: dict[str, Callable[[Path], kills.Case]] = {
+            "prepare": lambda own: kills.prepare_case(simulate(own / "data", n_clips=N_PREPARED), own / "before"),
+            "train": lambda own: kills.train_case(_prepared(data, own / "prepared")),
+            "predict into a folder": lambda own: kills.folder_case(many),
+            "predict into tables": lambda own: kills.table_case(videos[:1]),
+        }
         wrong = 0
-        print(
-            "| command | undisturbed, s | writes | killed | of them at a write | wrong |\n" + "| --- " * 6 + "|",
-            flush=True,
-        )
-        for number, make in enumerate(cases):
-            own = base / f"case-{number}"
-            own.mkdir()
-            case = make(own)
-            if asked.only in case.name:
-                wrong += _kill(case, own, asked.kills, np.random.default_rng([asked.seed, number]))
+        print("| command | undisturbed, s | writes | killed | of them at a write | wrong |", flush=True)
+        print("| --- " * 6 + "|", flush=True)
+        for number, (name, make) in enumerate(cases.items()):
+            if asked.only in name:
+                own = base / f"case-{number}"
+                own.mkdir()
+                wrong += _kill(make(own), own, asked.kills, np.random.default_rng([asked.seed, number]))
         if asked.only in "serve":
             (base / "serve").mkdir()
             wrong += _kill_service(videos[:6], base / "serve", asked.kills, np.random.default_rng([asked.seed, 9]))
@@ -88,7 +85,7 @@ def _kill(case: kills.Case, base: Path, count: int, rng: np.random.Generator) ->
 def _kill_service(clips: list[Path], base: Path, count: int, rng: np.random.Generator) -> int:
     began_s = time.perf_counter()
     told, _ = kills.kill_service(clips, None, base / "whole")
-    seconds, writes, wrong = time.perf_counter() - began_s, (base / "whole.count").stat().st_size, 0
+    seconds, writes, wrong = time.perf_counter() - began_s, kills.count_writes(base / "whole"), 0
     expected = [told.done[job]["predictions"] for job in told.accepted]
     drawn = kills.draw_kills(count, seconds, writes, rng)
     for number, kill in enumerate(drawn):
@@ -98,6 +95,7 @@ def _kill_service(clips: list[Path], base: Path, count: int, rng: np.random.Gene
 
 
 def _tell(name: str, kill: kills.Kill, found: list[str]) -> int:
+    print(f"{name}, killed at {kill}", file=sys.stderr, flush=True)
     for own in found:
         print(f"{name}, killed at {kill}: {own}", flush=True)
     return bool(found)

@@ -82,6 +82,19 @@ class Kill:
         return f"{self.after_s:.2f} s" if self.after_s is not None else f"write {self.at} + {self.n_bytes} bytes"
 
 
+def kill_one_of_two(case: Case, kill: Kill, folder: Path, whole: Path) -> list[str]:
+    """The same command twice at once, one of which is killed: the other one must come to what it comes to alone."""
+    case.begin(folder)
+    command = case.command(folder)
+    assert command is not None
+    killed, other = _start(command, folder, kill.at, kill.n_bytes), _start(command, folder, 0, name="other")
+    statuses = _end(killed), _end(other)
+    wrong = (
+        [] if statuses == (-signal.SIGKILL, 0) else [f"ended with {statuses}: {_log_file(folder).read_text()[-2000:]}"]
+    )
+    return wrong + case.after(folder, whole)
+
+
 def undisturbed(case: Case, folder: Path) -> tuple[float, int]:
     """Run a command to its end in a new folder: the seconds and the writes that it takes."""
     case.begin(folder)
@@ -89,11 +102,13 @@ def undisturbed(case: Case, folder: Path) -> tuple[float, int]:
     command = case.command(folder)
     assert command is not None
     assert _end(_start(command, folder, 0)) == 0
-    return time.perf_counter() - began_s, _count_file(folder).stat().st_size
+    return time.perf_counter() - began_s, count_writes(folder)
 
 
-def kill_and_repeat(case: Case, kill: Kill, folder: Path, whole: Path, signal_: int = signal.SIGKILL) -> list[str]:
-    """Kill a command once, start it again until it ends, and tell all that is wrong; ``whole``: the undisturbed one."""
+def kill_and_repeat(
+    case: Case, kill: Kill, folder: Path, whole: Path, how: signal.Signals = signal.SIGKILL
+) -> list[str]:
+    """Kill a command once, start it again, and tell all that is wrong with what it comes to, beside ``whole``."""
     case.begin(folder)
     command = case.command(folder)
     assert command is not None
@@ -101,7 +116,7 @@ def kill_and_repeat(case: Case, kill: Kill, folder: Path, whole: Path, signal_: 
     try:
         process.wait(kill.after_s if kill.after_s is not None else LONGEST_S)
     except subprocess.TimeoutExpired:
-        os.killpg(process.pid, signal_)
+        _kill(process, how)
     _end(process)
     wrong = case.between(folder, whole)
     if (command := case.command(folder)) is not None and (status := _end(_start(command, folder, 0))) != 0:
@@ -119,23 +134,30 @@ def draw_kills(count: int, seconds: float, writes: int, rng: np.random.Generator
     ]
 
 
-def _start(command: Sequence[str], folder: Path, at: int, n_bytes: int = 0) -> subprocess.Popen[bytes]:
-    site = folder.with_suffix(".site")
+def _start(
+    command: Sequence[str], folder: Path, at: int, n_bytes: int = 0, name: str = "one"
+) -> subprocess.Popen[bytes]:
+    site, counted = folder.with_suffix(f".{name}-site"), _count_file(folder, name)
     site.mkdir(exist_ok=True)
     (site / "sitecustomize.py").write_text(
         f"import sys; sys.path.append({str(Path(__file__).parent)!r}); import kill_hook"
     )
-    _count_file(folder).unlink(missing_ok=True)
+    counted.unlink(missing_ok=True)
     told = {
         kill_hook.UNDER: str(folder),
-        kill_hook.COUNT: str(_count_file(folder)),
+        kill_hook.COUNT: str(counted),
         kill_hook.AT: str(at),
         kill_hook.BYTES: str(n_bytes or ""),
         kill_hook.SPARED: str(os.getpgrp()),
         "PYTHONPATH": os.pathsep.join([str(site), *(path for path in sys.path if path)]),
     }
-    with _log_file(folder).open("w") as log:
+    with _log_file(folder, name).open("w") as log:
         return subprocess.Popen(command, stdout=log, stderr=log, start_new_session=True, env={**os.environ, **told})
+
+
+def _kill(process: subprocess.Popen[bytes], how: signal.Signals = signal.SIGKILL) -> None:
+    with suppress(ProcessLookupError):
+        os.killpg(process.pid, how)
 
 
 def _end(process: subprocess.Popen[bytes]) -> int:
@@ -156,18 +178,21 @@ def _is_of(group: int, about: Path) -> bool:
     return int(own) == group and state != "Z"
 
 
-def _count_file(folder: Path) -> Path:
-    return folder.with_suffix(".count")
+def _count_file(folder: Path, name: str = "one") -> Path:
+    return folder.with_suffix(f".{name}-count")
 
 
-def _log_file(folder: Path) -> Path:
-    return folder.with_suffix(".log")
+def _log_file(folder: Path, name: str = "one") -> Path:
+    return folder.with_suffix(f".{name}-log")
 
 
 def prepare_case(data: Path, before: Path) -> Case:
     """Prepares ``data`` anew, over what was prepared otherwise: ``before``, which is made where it is not there."""
     if not before.exists():
         subprocess.run([*_prepare(data, before), "--rate", "1"], check=True, capture_output=True)
+
+    def begin(folder: Path) -> None:
+        shutil.copytree(before, folder)
 
     def between(folder: Path, whole: Path) -> list[str]:
         """There is what was there before or what there is to be, every clip of it; or it says that it is none."""
@@ -185,7 +210,7 @@ def prepare_case(data: Path, before: Path) -> Case:
 
     return Case(
         "prepare",
-        begin=lambda folder: bool(shutil.copytree(before, folder)) and None,
+        begin=begin,
         command=lambda folder: [*_prepare(data, folder), "--rate", "2"],
         between=between,
         after=after,
@@ -330,6 +355,11 @@ class Told:
     done: dict[str, Any]  # documents by id
 
 
+def count_writes(folder: Path) -> int:
+    """Writes that the last command in a folder made."""
+    return _count_file(folder).stat().st_size
+
+
 def kill_service(
     clips: Sequence[Path], kill: Kill | None, folder: Path, expected: Sequence[Any] = ()
 ) -> tuple[Told, list[str]]:
@@ -342,12 +372,14 @@ def kill_service(
         expected: what an undisturbed service predicts of each.
     """
     process, told = _start(_service(folder), folder, kill.at if kill else 0, kill.n_bytes if kill else 0), Told({}, {})
-    if kill is not None and kill.after_s is not None:
-        Timer(kill.after_s, os.killpg, (process.pid, signal.SIGKILL)).start()
+    timer = Timer(kill.after_s, _kill, (process,)) if kill is not None and kill.after_s is not None else None
+    if timer is not None:
+        timer.start()
     with suppress(httpx.HTTPError, ProcessLookupError):
         _send(clips, process, folder, told)
-    with suppress(ProcessLookupError):
-        os.killpg(process.pid, signal.SIGKILL)
+    if timer is not None:
+        timer.cancel()
+    _kill(process)
     _end(process)
     if kill is None:
         return told, []
@@ -403,8 +435,7 @@ def _go_on(folder: Path, before: Told, expected: Sequence[Any], sent: int) -> li
     except ProcessLookupError:
         return [f"does not start again: {_log_file(folder).read_text()[-2000:]}"]
     finally:
-        with suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGTERM)
+        _kill(process, signal.SIGTERM)
         _end(process)
     rows = _rows(folder)
     wrong = [f"{job}: {own}" for job, own in told.done.items() if own.get("status") != "done"]

@@ -6,13 +6,16 @@ import json
 import os
 import secrets
 import shutil
+import struct
 import time
+import zlib
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from errno import EINVAL
 from hashlib import file_digest, sha256
 from pathlib import Path
 from typing import Any
+from zipfile import BadZipFile
 
 from reactometer.errors import OutputError
 
@@ -21,6 +24,9 @@ PART = ".part"
 
 LEFTOVER_S = 3600.0
 """Age from which a file that should not be there belongs to no process that is still alive."""
+
+DAMAGED_ZIP = (OSError, LookupError, ValueError, EOFError, RuntimeError, struct.error, zlib.error, BadZipFile)
+"""What reading a zip archive (such as NumPy's and PyTorch's files) raises where a bit or the end of it is not right."""
 
 SEAL = "seal"
 """What a sealed text calls the SHA-256 of all else that it says."""

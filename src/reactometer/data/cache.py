@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import zipfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
@@ -14,7 +13,7 @@ import numpy as np
 
 from reactometer.config import PrepareConfig
 from reactometer.errors import DataError
-from reactometer.files import replacing, seal, sha256_of, unseal, write_text
+from reactometer.files import DAMAGED_ZIP, replacing, seal, sha256_of, unseal, write_text
 from reactometer.records import Clip, FaceSample, FrameState, PreparedClip
 
 FORMAT = 1
@@ -86,8 +85,10 @@ def load_clip(row: PreparedRow) -> PreparedClip:
         return PreparedClip(0.0, 0.0, (), None)
     try:
         with np.load(row.file, allow_pickle=False) as arrays:
-            return _unpack({name: arrays[name] for name in arrays.files})
-    except (OSError, KeyError, ValueError, zipfile.BadZipFile) as error:
+            found = {name: arrays[name] for name in arrays.files}
+            found.pop("about")  # the last one: where it is there, so are the others
+            return _unpack(found)
+    except DAMAGED_ZIP as error:
         raise DataError(f"{row.file}: damaged: {error}", fix="Delete it and run 'reactometer prepare' again") from error
 
 
@@ -130,7 +131,7 @@ def fresh_counts(file: Path, stamp: Mapping[str, Any]) -> dict[str, Any] | None:
     try:
         with np.load(file, allow_pickle=False) as arrays:
             about = json.loads(str(arrays["about"]))
-    except (OSError, KeyError, ValueError, zipfile.BadZipFile):
+    except DAMAGED_ZIP:
         return None
     counts: dict[str, Any] = about["counts"]
     return counts if about["stamp"] == stamp else None

@@ -74,7 +74,7 @@ class FeatureStore:
         count, file = place.count[stream], _data_file(place.folder, place.shard, stream)
         try:
             flat = np.fromfile(file, np.float32, count * width, offset=place.first[stream] * width * 4)
-            if zlib.crc32(flat) != place.check[stream]:
+            if zlib.crc32(flat.tobytes()) != place.check[stream]:
                 raise ValueError("other numbers than were written")  # or of a run that has written it anew since
             return flat.reshape(count, width)
         except (OSError, ValueError) as error:

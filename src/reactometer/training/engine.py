@@ -26,7 +26,7 @@ from reactometer.console import is_first_process, messages
 from reactometer.data.batches import safe_workers
 from reactometer.data.pool import default_workers
 from reactometer.errors import OutputError
-from reactometer.files import PART, replacing
+from reactometer.files import DAMAGED_ZIP, PART, replacing
 from reactometer.memory import keep_freed_memory
 from reactometer.training.optimise import averaged_weights
 from reactometer.training.processes import on_gpu, placement
@@ -96,9 +96,9 @@ def read_checkpoint(file: Path) -> dict[str, Any]:
             if (damaged := archive.testzip()) is not None:
                 raise BadZipFile(f"other content than was written in {damaged}")
         state: dict[str, Any] = torch.load(file, map_location="cpu", weights_only=False)
-    except (OSError, RuntimeError, EOFError, NotImplementedError, BadZipFile, UnpicklingError) as error:
+    except (*DAMAGED_ZIP, UnpicklingError) as error:
         fix = "Start anew with --overwrite"
-        raise OutputError(f"{file}: damaged: {str(error).splitlines()[0]}", fix=fix) from error
+        raise OutputError(f"{file}: damaged: {error}", fix=fix) from error
     return state
 
 
