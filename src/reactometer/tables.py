@@ -11,6 +11,7 @@ import pandas as pd
 
 from reactometer.evaluation.metrics import Metrics
 from reactometer.evaluation.resample import Interval
+from reactometer.files import write_text
 
 COLORS = {"face and voice": "#3b4cc0", "face": "#2a9d5c", "voice": "#d1701f"}
 
@@ -55,8 +56,8 @@ class Comparison:
 def write_comparison(comparison: Comparison) -> None:
     """Write ``comparison.md``, ``comparison.csv`` and ``comparison.png`` into the comparison's folder."""
     comparison.folder.mkdir(parents=True, exist_ok=True)
-    (comparison.folder / "comparison.md").write_text(markdown(comparison), encoding="utf-8")
-    as_table(comparison).to_csv(comparison.folder / "comparison.csv", index=False)
+    write_text(comparison.folder / "comparison.md", markdown(comparison))
+    write_text(comparison.folder / "comparison.csv", as_table(comparison).to_csv(index=False))
     _draw(comparison, comparison.folder / "comparison.png")
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 import signal
@@ -21,8 +20,9 @@ import pytest
 from reactometer.config import PrepareConfig
 from reactometer.data.cache import PreparedSet, load_clip, open_prepared
 from reactometer.data.layouts import read_data_set
-from reactometer.data.prepare import _Job, _prepare_one, prepare
+from reactometer.data.prepare import _Job, _job, _prepare_one, prepare
 from reactometer.errors import DataError
+from reactometer.files import seal, unseal
 from reactometer.media.faces import decode_crop, load_detector
 from reactometer.media.stream import prepare_clip
 
@@ -172,7 +172,7 @@ def test_crops_that_a_data_set_brings_along_are_taken_as_they_are(
 def _jobs(table: Path, out: Path) -> list[_Job]:
     (out / "clips").mkdir(parents=True)
     clips = read_data_set(table).clips
-    return [_Job(clip, out / "clips" / f"{place}.npz", SETTINGS) for place, clip in enumerate(clips)]
+    return [_job(out / "clips", SETTINGS, clip) for clip in clips]
 
 
 def test_a_killed_run_goes_on_where_it_stopped(excerpt: Callable[..., Path], tmp_path: Path) -> None:
@@ -214,8 +214,8 @@ def test_a_folder_that_was_not_prepared_is_named(few: Path, tmp_path: Path) -> N
     with pytest.raises(DataError, match="not a prepared data set"):
         open_prepared(tmp_path)
     _prepare(few, tmp_path / "out")
-    about = json.loads((tmp_path / "out" / "cache.json").read_text())
-    (tmp_path / "out" / "cache.json").write_text(json.dumps({**about, "format": 99}))
+    about = unseal((tmp_path / "out" / "cache.json").read_text())
+    (tmp_path / "out" / "cache.json").write_text(seal({**about, "format": 99}))
     with pytest.raises(DataError, match=r"another format \(got 99; expected 1\)"):
         open_prepared(tmp_path / "out")
 

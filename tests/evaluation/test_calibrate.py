@@ -16,6 +16,7 @@ from reactometer.errors import ConfigError, DataError, OutputError
 from reactometer.evaluation.calibrate import calibrate
 from reactometer.evaluation.degradation import degrade
 from reactometer.evaluation.evaluate import evaluate
+from reactometer.files import seal, unseal
 from reactometer.inference.attribution import explain
 from reactometer.inference.predictor import predict
 from reactometer.labels import HUME_REACTION
@@ -116,9 +117,9 @@ def test_clips_that_the_model_learned_from_are_refused(
 def _of_folds(model: Path, out: Path) -> Path:
     """The model as if it had been trained on a fold."""
     shutil.copytree(model, out)
-    about = json.loads((out / "model.json").read_text())
+    about = unseal((out / "model.json").read_text())
     about["config"]["data"]["folds"] = 2
-    (out / "model.json").write_text(json.dumps(about))
+    (out / "model.json").write_text(seal(about))
     return out
 
 

@@ -20,6 +20,7 @@ from reactometer.config import Config
 from reactometer.data.batches import MediaReader
 from reactometer.data.cache import PreparedSet
 from reactometer.errors import ModelError, OutputError
+from reactometer.files import seal, unseal
 from reactometer.models.folder import LoadedModel, join_models, load_model, save_model
 from reactometer.models.scores import Score, average_scores, join_parts
 from reactometer.models.scoring import score_rows
@@ -140,8 +141,8 @@ def test_changed_weights_are_refused(copy: Path) -> None:
     ],
 )
 def test_a_changed_description_is_refused(copy: Path, key: str, value: object, message: str) -> None:
-    description = json.loads((copy / "model.json").read_text())
-    (copy / "model.json").write_text(json.dumps({**description, key: value}))
+    description = unseal((copy / "model.json").read_text())
+    (copy / "model.json").write_text(seal({**description, key: value}))
     with pytest.raises(ModelError, match=message):
         load_model(copy)
 
@@ -149,16 +150,16 @@ def test_a_changed_description_is_refused(copy: Path, key: str, value: object, m
 @pytest.mark.parametrize("text", ["[" * 200_000, "{", "\xff\xfe", '{"format": NaN}', "null", "[]"])
 def test_a_description_that_is_none_is_refused(copy: Path, text: str) -> None:
     (copy / "model.json").write_bytes(text.encode("latin-1"))
-    with pytest.raises(ModelError, match=r"not JSON|another format"):
+    with pytest.raises(ModelError, match=r"damaged|another format"):
         load_model(copy)
 
 
 def _with_weights(folder: Path, data: bytes) -> Path:
     """The folder with other weights that its description names."""
     (folder / "weights.safetensors").write_bytes(data)
-    description = json.loads((folder / "model.json").read_text())
+    description = unseal((folder / "model.json").read_text())
     description["sha256"]["weights.safetensors"] = sha256(data).hexdigest()
-    (folder / "model.json").write_text(json.dumps(description))
+    (folder / "model.json").write_text(seal(description))
     return folder
 
 
@@ -290,8 +291,8 @@ def test_models_of_other_features_are_not_joined(model_folder: Path, tmp_path: P
 @pytest.mark.parametrize("members", [[], 3, ["."], [".."], ["../model"], None])
 def test_an_ensemble_with_odd_members_is_refused(model_folder: Path, tmp_path: Path, members: object) -> None:
     folder = join_models([model_folder, model_folder], tmp_path / "joint")
-    description = json.loads((folder / "model.json").read_text())
-    (folder / "model.json").write_text(json.dumps({**description, "members": members}))
+    description = unseal((folder / "model.json").read_text())
+    (folder / "model.json").write_text(seal({**description, "members": members}))
     with pytest.raises(ModelError, match="joint: an ensemble without members"):
         load_model(folder)
 

@@ -18,6 +18,7 @@ from reactometer.cli import app
 from reactometer.config import Config
 from reactometer.data.batches import Item, collate
 from reactometer.errors import ConfigError, ModelError, OutputError, WeightsError
+from reactometer.files import seal, unseal
 from reactometer.models.card import model_card
 from reactometer.models.folder import join_models, load_model, save_model
 from reactometer.models.hub import pull, push
@@ -202,9 +203,9 @@ def test_a_wrong_model_never_stays(hub: SmallHub, model: Path, tmp_path: Path, w
     if wrong == "weights":
         hub.damaged.add("weights.safetensors")
     elif wrong == "kernel":
-        description = json.loads((model / "model.json").read_text())
+        description = unseal((model / "model.json").read_text())
         description["encoders"]["face"]["config"]["attn_implementation"] = "evil/kernel"
-        (model / "model.json").write_text(json.dumps(description))
+        (model / "model.json").write_text(seal(description))
     else:
         (model / ("model.json" if wrong == "no description" else "weights.safetensors")).unlink()
     hub.put(NAME, model)
@@ -215,9 +216,9 @@ def test_a_wrong_model_never_stays(hub: SmallHub, model: Path, tmp_path: Path, w
 
 
 def test_code_of_a_repository_is_neither_fetched_nor_run(hub: SmallHub, model: Path, tmp_path: Path) -> None:
-    description = json.loads((model / "model.json").read_text())
+    description = unseal((model / "model.json").read_text())
     description["encoders"]["face"]["config"]["auto_map"] = {"AutoModel": "modeling.Evil", "AutoConfig": "evil--a.B"}
-    (model / "model.json").write_text(json.dumps(description))
+    (model / "model.json").write_text(seal(description))
     (model / "modeling.py").write_text("raise SystemExit")
     (model / "weights.pt").write_bytes(b"\x80\x04.")
     hub.put(NAME, model)

@@ -1,13 +1,15 @@
-"""The engine of a training: processes that load beside it."""
+"""The engine of a training: processes that load beside it, and what a killed one leaves."""
 
 from __future__ import annotations
+
+from pathlib import Path
 
 import pytest
 import torch
 
 from reactometer.config import FitConfig
 from reactometer.data.pool import default_workers
-from reactometer.training.engine import MOST_WORKERS, loader_workers
+from reactometer.training.engine import MOST_WORKERS, claim, loader_workers
 
 
 def test_a_processor_that_trains_shares_its_cores_with_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -18,3 +20,15 @@ def test_a_processor_that_trains_shares_its_cores_with_nobody(monkeypatch: pytes
     assert loader_workers(FitConfig()) == min(MOST_WORKERS, default_workers()) > 0
     assert loader_workers(FitConfig(accelerator="cpu")) == 0
     assert loader_workers(FitConfig(accelerator="cpu", workers=3)) == 3
+
+
+def test_what_a_killed_process_left_half_written_goes_before_the_next(tmp_path: Path) -> None:
+    """Half a model and half a checkpoint; what else lies there stays."""
+    (tmp_path / ".model-0123.part").mkdir()
+    (tmp_path / ".model-0123.part" / "model.json").write_text("{")
+    (tmp_path / "checkpoints").mkdir()
+    for name in ("last.ckpt", ".last.ckpt-0123.part"):
+        (tmp_path / "checkpoints" / name).touch()
+    (tmp_path / "notes.txt").touch()
+    claim(tmp_path, "model", resume=True, overwrite=False)
+    assert {path.name for path in tmp_path.rglob("*")} == {"checkpoints", "last.ckpt", "notes.txt"}

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import json
-import zipfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,7 @@ import numpy as np
 
 from reactometer.config import PrepareConfig
 from reactometer.errors import DataError
-from reactometer.files import replacing, sha256_of
+from reactometer.files import DAMAGED_ZIP, replacing, seal, sha256_of, unseal, write_text
 from reactometer.records import Clip, FaceSample, FrameState, PreparedClip
 
 FORMAT = 1
@@ -85,8 +85,10 @@ def load_clip(row: PreparedRow) -> PreparedClip:
         return PreparedClip(0.0, 0.0, (), None)
     try:
         with np.load(row.file, allow_pickle=False) as arrays:
-            return _unpack({name: arrays[name] for name in arrays.files})
-    except (OSError, KeyError, ValueError, zipfile.BadZipFile) as error:
+            found = {name: arrays[name] for name in arrays.files}
+            found.pop("about")  # the last one: where it is there, so are the others
+            return _unpack(found)
+    except DAMAGED_ZIP as error:
         raise DataError(f"{row.file}: damaged: {error}", fix="Delete it and run 'reactometer prepare' again") from error
 
 
@@ -99,36 +101,37 @@ def open_prepared(folder: Path) -> PreparedSet:
     import pandas as pd  # here, since a prediction can do without it, and it takes its time
 
     try:
-        about = json.loads((folder / SETTINGS_FILE).read_text(encoding="utf-8"))
+        about = unseal((folder / SETTINGS_FILE).read_bytes())
+        if about.get("format") != FORMAT:
+            raise DataError(
+                f"{folder}: prepared in another format",
+                got=about.get("format"),
+                expected=FORMAT,
+                fix="Run 'reactometer prepare' again",
+            )
+        if about.get("manifest_sha256") not in (None, sha256_of(folder / MANIFEST_FILE)):  # None: of an older version
+            raise ValueError(f"{MANIFEST_FILE} is not the one that {SETTINGS_FILE} names")
         table = pd.read_csv(folder / MANIFEST_FILE, dtype=str, keep_default_na=False).to_dict("records")
-    except (OSError, ValueError) as error:
+        labels, settings = tuple(about["labels"]), PrepareConfig.model_validate(about["settings"])
+        rows = [_from_cells({str(key): str(cell) for key, cell in cells.items()}, labels, folder) for cells in table]
+    except (OSError, ValueError, KeyError) as error:
         raise DataError(f"{folder}: not a prepared data set: {error}", fix="Run 'reactometer prepare DATA'") from error
-    if about.get("format") != FORMAT:
-        raise DataError(
-            f"{folder}: prepared in another format",
-            got=about.get("format"),
-            expected=FORMAT,
-            fix="Run 'reactometer prepare' again",
-        )
-    labels = tuple(about["labels"])
-    rows = tuple(_from_cells({str(key): str(cell) for key, cell in cells.items()}, labels, folder) for cells in table)
-    settings = PrepareConfig.model_validate(about["settings"])
-    return PreparedSet(folder, labels, settings, rows, about.get("features"))
+    return PreparedSet(folder, labels, settings, tuple(rows), about.get("features"))
 
 
-def write_clip(file: Path, clip: PreparedClip, stamp: dict[str, Any], counts: dict[str, Any]) -> None:
+def write_clip(file: Path, clip: PreparedClip, stamp: Mapping[str, Any], counts: Mapping[str, Any]) -> None:
     """Keep a prepared clip with what it was made from; the file appears whole or not at all."""
     about = json.dumps({"stamp": stamp, "counts": counts})
     with replacing(file) as partial, partial.open("wb") as stream:
         np.savez(stream, **{**_pack(clip), "about": np.array(about)})  # type: ignore[arg-type]
 
 
-def fresh_counts(file: Path, stamp: dict[str, Any]) -> dict[str, Any] | None:
+def fresh_counts(file: Path, stamp: Mapping[str, Any]) -> dict[str, Any] | None:
     """The counts kept in a cached clip's file; ``None`` where there is no file, or a stale or damaged one."""
     try:
         with np.load(file, allow_pickle=False) as arrays:
             about = json.loads(str(arrays["about"]))
-    except (OSError, KeyError, ValueError, zipfile.BadZipFile):
+    except DAMAGED_ZIP:
         return None
     counts: dict[str, Any] = about["counts"]
     return counts if about["stamp"] == stamp else None
@@ -173,14 +176,16 @@ def write_index(prepared: PreparedSet) -> None:
     import pandas as pd
 
     cells = [_to_cells(row, prepared.labels) for row in prepared.rows]
-    pd.DataFrame(cells).to_csv(prepared.folder / MANIFEST_FILE, index=False)
+    table = pd.DataFrame(cells).to_csv(index=False)
+    write_text(prepared.folder / MANIFEST_FILE, table)
     about = {
         "format": FORMAT,
         "labels": prepared.labels,
         "settings": prepared.settings.model_dump(),
         "features": prepared.feature_sizes,
+        "manifest_sha256": sha256(table.encode()).hexdigest(),
     }
-    (prepared.folder / SETTINGS_FILE).write_text(json.dumps(about, indent=2) + "\n", encoding="utf-8")
+    write_text(prepared.folder / SETTINGS_FILE, seal(about))
 
 
 _NUMBERS = ("duration_s", "frames_read", "n_samples", "n_faces", "n_unreadable")

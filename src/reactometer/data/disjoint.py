@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +14,7 @@ from reactometer.data.cache import SETTINGS_FILE
 from reactometer.data.layouts import read_data_set
 from reactometer.data.splits import SPLITS
 from reactometer.errors import ConfigError, DataError, OutputError, suggestion
+from reactometer.files import write_text
 from reactometer.records import Clip
 
 KEYS = ("person", "stimulus", "labels")
@@ -192,13 +194,14 @@ def _no_split(component: np.ndarray, counts: np.ndarray, shares: np.ndarray, dis
 
 def _write(out: Path, clips: Sequence[Clip], splits: Sequence[str], labels: Sequence[str]) -> None:
     out.parent.mkdir(parents=True, exist_ok=True)
-    with out.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(["path", "audio", "split", "person", "stimulus", *labels])
-        for clip, split_name in zip(clips, splits, strict=True):
-            audio = _relative(clip.audio_path, out.parent) if clip.audio_path else ""
-            about = [clip.person or "", clip.stimulus or "", *(f"{value:.10g}" for value in clip.labels or ())]
-            writer.writerow([_relative(clip.path, out.parent), audio, split_name, *about])
+    table = io.StringIO()
+    writer = csv.writer(table, lineterminator="\n")
+    writer.writerow(["path", "audio", "split", "person", "stimulus", *labels])
+    for clip, split_name in zip(clips, splits, strict=True):
+        audio = _relative(clip.audio_path, out.parent) if clip.audio_path else ""
+        about = [clip.person or "", clip.stimulus or "", *(f"{value:.10g}" for value in clip.labels or ())]
+        writer.writerow([_relative(clip.path, out.parent), audio, split_name, *about])
+    write_text(out, table.getvalue())
 
 
 def _relative(path: Path, folder: Path) -> str:

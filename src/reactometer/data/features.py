@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import zlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from hashlib import sha256
 from pathlib import Path
@@ -15,6 +17,7 @@ from filelock import FileLock
 from reactometer.data.batches import Item, Part
 from reactometer.data.cache import PreparedRow
 from reactometer.errors import DataError
+from reactometer.files import PART, replacing, seal, unseal, write_text
 from reactometer.records import FloatArray
 
 SHARD_PARTS = 256
@@ -22,15 +25,19 @@ SHARD_PARTS = 256
 
 STREAMS = ("face", "voice")
 
+FORMAT = 2
+"""Version of the shards; one of another version is made anew."""
+
 
 @dataclass(frozen=True)
 class _Place:
-    """Where a part's steps lie: folder and number of the shard, first step and number of steps of each stream."""
+    """Where a part's steps lie: folder and number of the shard; of each stream first step, number of steps, CRC-32."""
 
     folder: Path
     shard: int
     first: Mapping[str, int]
     count: Mapping[str, int]
+    check: Mapping[str, int]
 
 
 @dataclass(frozen=True)
@@ -67,6 +74,8 @@ class FeatureStore:
         count, file = place.count[stream], _data_file(place.folder, place.shard, stream)
         try:
             flat = np.fromfile(file, np.float32, count * width, offset=place.first[stream] * width * 4)
+            if zlib.crc32(flat.tobytes()) != place.check[stream]:
+                raise ValueError("other numbers than were written")  # or of a run that has written it anew since
             return flat.reshape(count, width)
         except (OSError, ValueError) as error:
             fix = f"Delete {place.folder} and run the command again"
@@ -127,17 +136,17 @@ def _write_shards(
         keys = [part_key(rows[part.index], part) for part in own]
         stamp = _stamp(rows, own, keys, [dict(sizes), source])
         if _description(folder, shard).get("stamp") != stamp:
-            counts = _write_shard(folder, shard, read(own), sizes, advance)
-            about = {"stamp": stamp, "sizes": dict(sizes), "keys": keys, "counts": counts}
-            partial = folder / f"{shard:05d}.json.part"
-            partial.write_text(json.dumps(about), encoding="utf-8")
-            partial.replace(_description_file(folder, shard))
+            counts, checks = _write_shard(folder, shard, read(own), sizes, advance)
+            about = {"stamp": stamp, "sizes": dict(sizes), "keys": keys, "counts": counts, "checks": checks}
+            write_text(_description_file(folder, shard), seal(about))
         else:
             for _ in own:
                 advance()
     for leftover in folder.glob("[0-9][0-9][0-9][0-9][0-9].*"):  # of a time with more parts
         if int(leftover.name[:5]) >= len(shards):
             leftover.unlink()
+    for leftover in folder.glob(f".*{PART}"):  # of a run that was killed; none is at work beside this one
+        leftover.unlink()
     return replace(open_store(folder, len(shards)), sizes=dict(sizes))
 
 
@@ -157,28 +166,33 @@ def open_store(folder: Path, n_shards: int | None = None) -> FeatureStore:
         sizes = about["sizes"]
         first = dict.fromkeys(STREAMS, 0)
         for place, key in enumerate(about["keys"]):
-            count = {stream: about["counts"][stream][place] for stream in STREAMS}
-            places[key] = _Place(folder, shard, dict(first), count)
+            count, check = ({stream: about[what][stream][place] for stream in STREAMS} for what in ("counts", "checks"))
+            places[key] = _Place(folder, shard, dict(first), count, check)
             first = {stream: first[stream] + count[stream] for stream in STREAMS}
     return FeatureStore(sizes, places)
 
 
 def _write_shard(
     folder: Path, shard: int, items: Iterable[Item], sizes: Mapping[str, int], advance: Callable[[], None]
-) -> dict[str, list[int]]:
-    counts: dict[str, list[int]] = {stream: [] for stream in STREAMS}
+) -> tuple[dict[str, list[int]], dict[str, list[int]]]:
+    """Number of steps and CRC-32 of each part, by stream."""
+    counts, checks = ({stream: list[int]() for stream in STREAMS} for _ in range(2))
     _description_file(folder, shard).unlink(missing_ok=True)
-    with _data_file(folder, shard, "face").open("wb") as face, _data_file(folder, shard, "voice").open("wb") as voice:
+    with ExitStack() as stack:
+        partials = [stack.enter_context(replacing(_data_file(folder, shard, stream))) for stream in STREAMS]
+        files = [stack.enter_context(partial.open("wb")) for partial in partials]
         for item in items:
-            for stream, file, rows in zip(STREAMS, (face, voice), _rows_of(item), strict=True):
+            for stream, file, rows in zip(STREAMS, files, _rows_of(item), strict=True):
                 if len(rows) and rows.shape[1] != 1 + sizes[stream]:
                     raise DataError(
                         f"another number of {stream} features", got=rows.shape[1] - 1, expected=sizes[stream]
                     )
-                file.write(np.ascontiguousarray(rows, np.float32).tobytes())
+                data = np.ascontiguousarray(rows, np.float32).tobytes()
+                file.write(data)
                 counts[stream].append(len(rows))
+                checks[stream].append(zlib.crc32(data))
             advance()
-    return counts
+    return counts, checks
 
 
 def _rows_of(item: Item) -> tuple[FloatArray, FloatArray]:
@@ -192,16 +206,16 @@ def _stamp(rows: Sequence[PreparedRow], parts: Sequence[Part], keys: Sequence[st
     files = [rows[part.index].file for part in parts]
     stats = [(file.stat().st_size, file.stat().st_mtime_ns) if file and file.exists() else None for file in files]
     spans = [(part.start_s, part.end_s) for part in parts]
-    return sha256(json.dumps([list(keys), stats, spans, source]).encode()).hexdigest()
+    return sha256(json.dumps([FORMAT, list(keys), stats, spans, source]).encode()).hexdigest()
 
 
 def _description(folder: Path, shard: int) -> dict[str, Any]:
     file = _description_file(folder, shard)
     try:
-        about: dict[str, Any] = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
+        about = unseal(file.read_bytes()) if file.is_file() else {}
     except ValueError:
         return {}
-    return about
+    return about if "checks" in about else {}
 
 
 def _description_file(folder: Path, shard: int) -> Path:

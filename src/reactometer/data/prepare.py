@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import re
-import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from functools import partial
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -31,15 +32,13 @@ from reactometer.data.layouts import read_data_set
 from reactometer.data.pool import default_workers, run_jobs
 from reactometer.data.splits import with_splits
 from reactometer.errors import DataError, MediaError
+from reactometer.files import PART, clear_leftovers, clear_old
 from reactometer.media.audio import is_audible
 from reactometer.media.crops import list_crops, prepare_crops
 from reactometer.media.faces import load_detector, settle_detector
 from reactometer.media.stream import prepare_clip
 from reactometer.records import Clip, FrameState, PreparedClip
 from reactometer.weights import cache_folder
-
-LEFTOVER_S = 3600.0
-"""Age from which an unfinished file belongs to no run that is still alive."""
 
 
 def prepare(
@@ -76,11 +75,11 @@ def prepare(
     manifest = read_data_set(data, labels, votes=votes)
     folder = Path(out) if out else default_folder(data)
     claim_folder(folder)
-    _clear_leftovers(folder)
-    jobs = [_Job(clip, folder / "clips" / _file_name(clip), settings) for clip in with_splits(manifest.clips)]
+    clips = with_splits(manifest.clips)
     workers = workers or default_workers()
     rows: dict[int, PreparedRow] = {}
-    with progress_bar("preparing", len(jobs), progress) as advance, ThreadPoolExecutor(workers) as threads:
+    with progress_bar("preparing", len(clips), progress) as advance, ThreadPoolExecutor(workers) as threads:
+        jobs = list(threads.map(partial(_job, folder / "clips", settings), clips))
         for index, ready in enumerate(threads.map(_ready, jobs)):  # where all are, no process is waited for
             if ready:
                 rows[index] = ready
@@ -91,6 +90,7 @@ def prepare(
             advance()
     prepared = PreparedSet(folder, manifest.labels, settings, tuple(rows[index] for index in range(len(jobs))))
     write_index(prepared)
+    _clear(prepared)
     return prepared
 
 
@@ -104,13 +104,26 @@ class _Job:
     clip: Clip
     file: Path
     settings: PrepareConfig
+    stamp: Mapping[str, Any]  # what the prepared clip depends on
+
+
+def _job(folder: Path, settings: PrepareConfig, clip: Clip) -> _Job:
+    """What is to be done for a clip. Its file is named by all that it depends on, so that none is ever written over.
+
+    What stands in the index stays as it is, then, until all of another preparation is there and takes its place.
+    """
+    stamp = _stamp(clip, settings)
+    readable = re.sub(r"[^A-Za-z0-9]+", "-", clip.clip_id).strip("-")[-40:]
+    return _Job(
+        clip, folder / f"{readable}-{_digest(json.dumps([clip.split, clip.clip_id, stamp]))}.npz", settings, stamp
+    )
 
 
 def _ready(job: _Job) -> PreparedRow | None:
     """The row of a clip whose file is there and fresh, or that is known to be unusable; None for one to prepare."""
     if job.clip.problem:
         return PreparedRow(job.clip)
-    counts = fresh_counts(job.file, _stamp(job))
+    counts = fresh_counts(job.file, job.stamp)
     return None if counts is None else PreparedRow(job.clip, job.file, **counts, was_cached=True)
 
 
@@ -119,10 +132,9 @@ def _prepare_one(job: _Job) -> PreparedRow:
     try:
         if ready := _ready(job):
             return ready
-        stamp = _stamp(job)
         clip = _read(job)
         counts = _counts(clip)
-        write_clip(job.file, clip, stamp, counts)
+        write_clip(job.file, clip, job.stamp, counts)
         return PreparedRow(job.clip, job.file, **counts)
     except (MediaError, cv2.error, MemoryError) as error:
         return PreparedRow(replace(job.clip, problem=" ".join(str(error).split()) or type(error).__name__))
@@ -148,7 +160,7 @@ def claim_folder(folder: Path) -> None:
     if folder.exists() and not folder.is_dir():
         raise DataError(f"{folder}: is a file", expected="a folder to keep the prepared clips in")
     names = {entry.name for entry in folder.iterdir()} if folder.is_dir() else set()
-    if names - {"clips", FEATURES, MANIFEST_FILE, SETTINGS_FILE}:
+    if any(name not in ("clips", FEATURES, MANIFEST_FILE, SETTINGS_FILE) and not name.endswith(PART) for name in names):
         raise DataError(
             f"{folder}: holds other files",
             expected="a new folder or one prepared before",
@@ -157,10 +169,13 @@ def claim_folder(folder: Path) -> None:
     (folder / "clips").mkdir(parents=True, exist_ok=True)
 
 
-def _clear_leftovers(folder: Path) -> None:
-    for leftover in (folder / "clips").glob("*.part"):  # of a run that was killed; a younger one may be at work
-        if time.time() - leftover.stat().st_mtime > LEFTOVER_S:
-            leftover.unlink(missing_ok=True)
+def _clear(prepared: PreparedSet) -> None:
+    """Delete what was left half-written, and clips that are not in the index; younger ones may be of another run."""
+    clear_leftovers(prepared.folder)
+    listed = {row.file for row in prepared.rows}
+    for file in (prepared.folder / "clips").glob("*.npz"):
+        if file not in listed:
+            clear_old(file)
 
 
 def default_folder(data: Path, *features: str | None) -> Path:
@@ -173,20 +188,15 @@ def _digest(text: str) -> str:
     return sha256(text.encode()).hexdigest()[:12]
 
 
-def _file_name(clip: Clip) -> str:
-    readable = re.sub(r"[^A-Za-z0-9]+", "-", clip.clip_id).strip("-")[-40:]
-    return f"{readable}-{_digest(f'{clip.split} {clip.clip_id}')}.npz"
-
-
-def _stamp(job: _Job) -> dict[str, Any]:
+def _stamp(clip: Clip, settings: PrepareConfig) -> dict[str, Any]:
     """What the prepared clip depends on: the files (size and time of change), the settings and the format."""
     files = []
-    crops = list_crops(job.clip.path) if job.clip.path.is_dir() else [job.clip.path]
-    for path in (*crops, job.clip.audio_path):
+    crops = list_crops(clip.path) if clip.path.is_dir() else [clip.path]
+    for path in (*crops, clip.audio_path):
         if path is not None and path.is_file():
             stat = path.stat()
             files.append([str(path), stat.st_size, stat.st_mtime_ns])
-    return {"format": FORMAT, "settings": job.settings.model_dump(), "files": files}
+    return {"format": FORMAT, "settings": settings.model_dump(), "files": files}
 
 
 def _counts(clip: PreparedClip) -> dict[str, Any]:

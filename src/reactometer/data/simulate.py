@@ -6,6 +6,7 @@ It tests the package from end to end without anybody's private face. It is no st
 from __future__ import annotations
 
 import csv
+import io
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -18,6 +19,7 @@ import av
 from reactometer.data.pool import run_jobs
 from reactometer.data.simulated_clip import SPLIT_SHARES, ClipPlan, clip_plan, render_clip
 from reactometer.errors import ConfigError, OutputError
+from reactometer.files import PART, clear_leftovers, replacing, write_text
 from reactometer.labels import HUME_REACTION
 from reactometer.records import SOUND_RATE_HZ, ByteArray, FloatArray
 
@@ -69,8 +71,9 @@ def simulate(
     """
     settings = {"n_clips": n_clips, "seed": seed, "duration_s": duration_s, "rate_hz": rate_hz, "size_px": size_px}
     _check_settings({**settings, "workers": workers})
-    record = json.dumps({"simulation": _VERSION, **settings}, indent=2).encode()
+    record = json.dumps({"simulation": _VERSION, **settings}, indent=2)
     _claim(out, record)
+    clear_leftovers(out)
     plan = partial(clip_plan, n_clips=n_clips, seed=seed, duration_s=duration_s, rate_hz=rate_hz, size_px=size_px)
     plans = [plan(index) for index in range(n_clips)]
     for split in SPLIT_SHARES:
@@ -101,12 +104,12 @@ def _check_settings(settings: Mapping[str, float]) -> None:
         )
 
 
-def _claim(out: Path, record: bytes) -> None:
+def _claim(out: Path, record: str) -> None:
     """Make the folder this simulation's. Raises ``OutputError`` when it holds anything else."""
     about = out / "simulation.json"
-    if about.is_file() and about.read_bytes() == record:
+    if about.is_file() and about.read_text(encoding="utf-8") == record:
         return
-    if out.exists() and not (out.is_dir() and not any(out.iterdir())):
+    if out.exists() and not (out.is_dir() and all(entry.name.endswith(PART) for entry in out.iterdir())):
         raise OutputError(
             f"will not simulate into {out}",
             got="a simulation with other settings" if about.is_file() else "a folder with other files",
@@ -114,19 +117,18 @@ def _claim(out: Path, record: bytes) -> None:
             fix="Choose another folder, or delete this one",
         )
     out.mkdir(parents=True, exist_ok=True)
-    about.write_bytes(record)
+    write_text(about, record)
 
 
 def _write_table(path: Path, plans: list[ClipPlan]) -> None:
-    partial_path = path.with_suffix(".part")
-    with partial_path.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(["File_ID", "Split", *HUME_REACTION, "Age", "Country", "Person", "Stimulus"])
-        for plan in plans:
-            labels = [f"{label:.4f}" for label in plan.labels]
-            who = [plan.age, plan.country, plan.person, plan.stimulus]
-            writer.writerow([f"[{plan.clip_id}]", plan.split.title(), *labels, *who])
-    partial_path.replace(path)
+    table = io.StringIO()
+    writer = csv.writer(table, lineterminator="\n")
+    writer.writerow(["File_ID", "Split", *HUME_REACTION, "Age", "Country", "Person", "Stimulus"])
+    for plan in plans:
+        labels = [f"{label:.4f}" for label in plan.labels]
+        who = [plan.age, plan.country, plan.person, plan.stimulus]
+        writer.writerow([f"[{plan.clip_id}]", plan.split.title(), *labels, *who])
+    write_text(path, table.getvalue())
 
 
 def _path(out: Path, plan: ClipPlan) -> Path:
@@ -136,9 +138,8 @@ def _path(out: Path, plan: ClipPlan) -> Path:
 def _write_clip(job: _Job) -> None:
     """Render one clip; its file appears whole or not at all."""
     frames, waveform = render_clip(job.plan)
-    partial_path = job.path.with_suffix(".part.mp4")
-    _write_video(partial_path, frames, job.plan.rate_hz, None if job.plan.sound == "absent" else waveform)
-    partial_path.replace(job.path)
+    with replacing(job.path) as file:
+        _write_video(file, frames, job.plan.rate_hz, None if job.plan.sound == "absent" else waveform)
 
 
 def _died(job: _Job) -> None:
@@ -147,7 +148,7 @@ def _died(job: _Job) -> None:
 
 def _write_video(path: Path, frames: ByteArray, rate_hz: float, waveform: FloatArray | None) -> None:
     """An MP4 file, H.264 and (unless ``waveform`` is None) AAC: the same bytes on every run."""
-    with av.open(str(path), "w", options={"fflags": "+bitexact"}) as container:
+    with av.open(str(path), "w", format="mp4", options={"fflags": "+bitexact"}) as container:
         video = container.add_stream("libx264", rate=Fraction(rate_hz).limit_denominator(1001), options=_X264)
         video.height, video.width, video.pix_fmt = frames.shape[1], frames.shape[2], "yuv420p"
         sound = None if waveform is None else container.add_stream("aac", SOUND_RATE_HZ, layout="mono", options=_AAC)

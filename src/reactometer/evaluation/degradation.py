@@ -26,7 +26,7 @@ from reactometer.evaluation.resample import (
     bootstrap_metrics,
     choose_units,
 )
-from reactometer.files import make_folder
+from reactometer.files import make_folder, write_text
 from reactometer.media.degrade import add_noise, hide_face, mute, shrink_faces, thin_frames
 from reactometer.models.folder import DEGRADATION_FILES, LoadedModel, load_model
 from reactometer.models.scoring import join_members, score_shown
@@ -178,7 +178,7 @@ def write_degradation(degradation: Degradation, out: Path) -> None:
     """
     table, picture = (out / name for name in DEGRADATION_FILES)
     try:
-        table.write_text(json.dumps(degradation.as_json(), indent=2) + "\n", encoding="utf-8")
+        write_text(table, json.dumps(degradation.as_json(), indent=2) + "\n")
         draw_degradation(degradation, picture)
     except OSError as error:
         raise OutputError(f"{out}: cannot be written into: {error.strerror}", fix="Name another with --out") from error

@@ -16,6 +16,7 @@ from reactometer.data.cache import SETTINGS_FILE, open_prepared
 from reactometer.data.layouts import read_data_set
 from reactometer.errors import DataError, ModelError, OutputError
 from reactometer.evaluation.evaluate import open_for
+from reactometer.files import write_text
 from reactometer.labels import EMI, HUME_REACTION
 from reactometer.models.folder import LoadedModel, load_model
 from reactometer.models.scoring import score_split
@@ -68,7 +69,7 @@ def submission(
     table = table.sort_values(by=table.columns[0], key=lambda column: column.map(_order))
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
-        table.to_csv(out, index=False, float_format="%.6f")
+        write_text(out, table.to_csv(index=False, float_format="%.6f"))
     except OSError as error:
         raise OutputError(f"{out}: cannot be written: {error}", fix="Choose another place") from error
     _check(out, set(ids), loaded.labels)

@@ -10,6 +10,7 @@ from pathlib import Path
 from xml.etree import ElementTree
 
 from reactometer.errors import OutputError
+from reactometer.files import write_text
 from reactometer.records import Event, Prediction, Window
 
 SCHEMA = "http://www.mpi.nl/tools/elan/EAFv3.0.xsd"
@@ -157,7 +158,7 @@ def _clock(seconds: float) -> str:
 def _write(path: Path, text: str) -> Path:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(text, encoding="utf-8")
+        write_text(path, text)
     except OSError as error:
         raise OutputError(f"{path}: cannot be written: {error}", fix="Choose another place") from error
     return path

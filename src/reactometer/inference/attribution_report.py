@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from reactometer.errors import OutputError
+from reactometer.files import write_text
 from reactometer.inference.attribution import LEAST_SAID, Attribution
 from reactometer.inference.attribution_plot import draw_attribution
 from reactometer.records import FloatArray
@@ -42,7 +43,7 @@ def write_attribution(attribution: Attribution, folder: Path, everything: bool =
     path = folder / "attribution.json"
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        path.write_text(json.dumps(as_json(attribution), indent=1, allow_nan=False) + "\n", encoding="utf-8")
+        write_text(path, json.dumps(as_json(attribution), indent=1, allow_nan=False) + "\n")
     except OSError as error:
         raise OutputError(f"{path}: cannot be written: {error}", fix="Choose another place") from error
     yield path

@@ -13,6 +13,7 @@ from typing import Any
 from pydantic import TypeAdapter
 
 from reactometer.errors import OutputError
+from reactometer.files import replacing
 from reactometer.inference.events import find_events
 from reactometer.records import ENDS, Ends, Prediction
 
@@ -134,12 +135,13 @@ def write_table(rows: Sequence[dict[str, Any]], columns: Sequence[str], path: Pa
         table["face"] = table["face"].astype("Int64")  # whole numbers, and empty where there is no face
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        if path.suffix.lower() == ".csv":
-            table.to_csv(path, index=False)
-        elif path.suffix.lower() == ".parquet":
-            table.to_parquet(path, index=False)
-        else:
-            table.to_json(path, orient="records", indent=2)
+        with replacing(path) as partial:
+            if path.suffix.lower() == ".csv":
+                table.to_csv(partial, index=False)
+            elif path.suffix.lower() == ".parquet":
+                table.to_parquet(partial, index=False)
+            else:
+                table.to_json(partial, orient="records", indent=2)
     except OSError as error:
         raise OutputError(f"{path}: cannot be written: {error}", fix="Choose another place") from error
 

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from reactometer.errors import OutputError
+from reactometer.files import replacing
 from reactometer.records import Prediction, Window
 
 COLOURS = ("#d1495b", "#edae49", "#00798c", "#5f8a3a", "#8f5aa8", "#30638e", "#c86b3c")
@@ -56,7 +57,8 @@ def save_picture(figure: Any, path: Path) -> Path:
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        figure.savefig(path, dpi=150)
+        with replacing(path) as partial:
+            figure.savefig(partial, dpi=150, format=path.suffix[1:].lower())
     except (OSError, ValueError) as error:
         raise OutputError(
             f"{path}: cannot be drawn: {error}", fix="Use an ending such as .png and a place you may write"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -17,7 +16,7 @@ from safetensors.torch import load_file, save_file
 from reactometer.config import Config
 from reactometer.data.batches import Sampling
 from reactometer.errors import ModelError, ReactometerError
-from reactometer.files import appearing, sha256_of
+from reactometer.files import appearing, seal, sha256_of, unseal
 from reactometer.models.engines import attach_engine, choose_engine, engine_folder
 from reactometer.models.network import ReactionModel
 from reactometer.models.scores import Score
@@ -79,17 +78,30 @@ def save_model(
         OutputError: the folder exists.
     """
     with appearing(folder) as partial:
-        save_file(_as_kept(network, config.training.store), partial / WEIGHTS_FILE)
-        (partial / WEIGHTS_FILE).chmod(0o644)
-        about = {
-            "config": config.model_dump(mode="json"),
-            "encoders": Encoders(network.face_encoder, network.voice_encoder).describe(),
-            "data": data,
-            "metrics": metrics,
-            "sha256": {WEIGHTS_FILE: sha256_of(partial / WEIGHTS_FILE)},
-        }
-        _write_description(partial, labels, about)
+        write_model(partial, network, labels, config, data=data, metrics=metrics)
     return folder
+
+
+def write_model(
+    folder: Path,
+    network: ReactionModel,
+    labels: Sequence[str],
+    config: Config,
+    *,
+    data: Mapping[str, Any],
+    metrics: Mapping[str, Any],
+) -> None:
+    """The files of :func:`save_model`, into a folder that is there."""
+    save_file(_as_kept(network, config.training.store), folder / WEIGHTS_FILE)
+    (folder / WEIGHTS_FILE).chmod(0o644)
+    about = {
+        "config": config.model_dump(mode="json"),
+        "encoders": Encoders(network.face_encoder, network.voice_encoder).describe(),
+        "data": data,
+        "metrics": metrics,
+        "sha256": {WEIGHTS_FILE: sha256_of(folder / WEIGHTS_FILE)},
+    }
+    _write_description(folder, labels, about)
 
 
 def _as_kept(network: ReactionModel, store: str) -> dict[str, torch.Tensor]:
@@ -101,7 +113,7 @@ def _as_kept(network: ReactionModel, store: str) -> dict[str, torch.Tensor]:
 
 def _write_description(folder: Path, labels: Sequence[str], about: Mapping[str, Any]) -> None:
     head = {"format": FORMAT, "reactometer": version("reactometer"), "labels": list(labels)}
-    (folder / DESCRIPTION_FILE).write_text(json.dumps({**head, **about}, indent=2) + "\n", encoding="utf-8")
+    (folder / DESCRIPTION_FILE).write_text(seal({**head, **about}), encoding="utf-8")
 
 
 def join_models(folders: Sequence[Path | str], out: Path | str) -> Path:
@@ -238,10 +250,10 @@ def _read_description(folder: Path) -> dict[str, Any]:
         fix = f"Give {inside}" if found else "Give the folder that 'reactometer train' named"
         raise ModelError(f"{folder}: not a model folder: no {DESCRIPTION_FILE}", fix=fix)
     try:
-        description: dict[str, Any] = json.loads((folder / DESCRIPTION_FILE).read_text(encoding="utf-8"))
+        description = unseal((folder / DESCRIPTION_FILE).read_bytes())
     except (ValueError, RecursionError) as error:
-        raise ModelError(f"{folder / DESCRIPTION_FILE}: not JSON: {error}", fix="Copy the model again") from error
-    if not isinstance(description, dict) or description.get("format") != FORMAT:
+        raise ModelError(f"{folder / DESCRIPTION_FILE}: damaged: {error}", fix="Copy the model again") from error
+    if description.get("format") != FORMAT:
         raise ModelError(
             f"{folder}: another format of model folder",
             expected=f"format {FORMAT}",

@@ -5,7 +5,6 @@ Everything here is fitted on clips that the weights were not fitted on, and kept
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
@@ -18,7 +17,7 @@ from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
 from reactometer.errors import ModelError
-from reactometer.files import sha256_of
+from reactometer.files import replacing, seal, sha256_of, unseal, write_text
 from reactometer.models.scores import Score
 from reactometer.records import Ends, FloatArray
 
@@ -188,11 +187,12 @@ def save_uncertainty(folder: Path, uncertainty: Uncertainty) -> None:
         for member, reference in enumerate(references)
         for name, value in vars(reference).items()
     }
-    save_file(tensors, folder / REFERENCES_FILE)
-    (folder / REFERENCES_FILE).chmod(0o644)
+    with replacing(folder / REFERENCES_FILE) as partial:
+        save_file(tensors, partial)
+        partial.chmod(0o644)
     about = {name: value for name, value in asdict(uncertainty).items() if name != "references"}
     about = {"format": FORMAT, **about, "sha256": {REFERENCES_FILE: sha256_of(folder / REFERENCES_FILE)}}
-    (folder / UNCERTAINTY_FILE).write_text(json.dumps(about, indent=2) + "\n", encoding="utf-8")
+    write_text(folder / UNCERTAINTY_FILE, seal(about))
 
 
 def load_uncertainty(folder: Path) -> Uncertainty | None:
@@ -204,7 +204,7 @@ def load_uncertainty(folder: Path) -> Uncertainty | None:
     if not (folder / UNCERTAINTY_FILE).is_file():
         return None
     try:
-        about: dict[str, Any] = json.loads((folder / UNCERTAINTY_FILE).read_text(encoding="utf-8"))
+        about = unseal((folder / UNCERTAINTY_FILE).read_bytes())
         if about["format"] != FORMAT or about["sha256"][REFERENCES_FILE] != sha256_of(folder / REFERENCES_FILE):
             raise ValueError("another format, or not the tensors that it names")
         return Uncertainty(

@@ -8,6 +8,7 @@ what it is.
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -172,7 +173,8 @@ def claim_run(place: Place, stamp: Mapping[str, Any], *, everyone: bool) -> Iter
 def keep_result(place: Place, sha256: str, predictions: Sequence[Prediction]) -> None:
     """Write one content's result, whole or not at all; a failure apart from the others."""
     folder = place.beside(FAILED if predictions[0].failed else DONE)
-    folder.beside(f"{sha256}.json").write(formats.dump_predictions(predictions))
+    text = formats.dump_predictions(predictions)
+    folder.beside(f"{sha256}.json").write(text + b"\n" + _check_of(text))
 
 
 def is_kept(place: Place, sha256: str) -> bool:
@@ -204,19 +206,26 @@ def _in_shards(clips: Place) -> set[str]:
 
 def _load_result(file: Place) -> list[Prediction]:
     try:
-        return formats.load_predictions(file.read())
+        text, _, check = file.read().partition(b"\n")
+        if check not in (b"", _check_of(text)):  # empty: of an older version
+            raise ValueError("other content than was written")
+        return formats.load_predictions(text)
     except ValueError as error:
         raise _damaged(file) from error
+
+
+def _check_of(text: bytes) -> bytes:
+    return hashlib.sha256(text).hexdigest().encode()
 
 
 def _read(file: Place, columns: Sequence[str] | None = None) -> pa.Table:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    filesystem, path = file.open()
+    data = pa.BufferReader(file.read())
     try:
-        return pq.read_table(path, columns=columns, filesystem=filesystem)
-    except pa.ArrowInvalid as error:
+        return pq.read_table(data, columns=columns, page_checksum_verification=True)
+    except (pa.ArrowException, OSError, ValueError) as error:
         raise _damaged(file) from error
 
 
@@ -225,7 +234,7 @@ def _write(table: pa.Table, file: Place) -> None:
     import pyarrow.parquet as pq
 
     stream = pa.BufferOutputStream()
-    pq.write_table(table, stream)
+    pq.write_table(table, stream, write_page_checksum=True)
     file.write(stream.getvalue().to_pybytes())
 
 

@@ -16,7 +16,7 @@ from filelock import FileLock, Timeout
 from reactometer.data.pool import default_workers
 from reactometer.data.readers import Reader
 from reactometer.errors import ConfigError, RequestError
-from reactometer.files import make_folder
+from reactometer.files import make_folder, write_text
 from reactometer.inference.predictor import check_timeline, reading_of
 from reactometer.models.folder import LoadedModel
 from reactometer.records import Prediction
@@ -282,5 +282,5 @@ def _home(folder: Path) -> str:
     """What names this folder's service in a database that others share."""
     file = folder / "home"
     if not file.is_file():
-        file.write_text(secrets.token_hex(8), encoding="utf-8")
+        write_text(file, secrets.token_hex(8))
     return file.read_text(encoding="utf-8")

@@ -10,7 +10,9 @@ import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext, redirect_stdout
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any
+from zipfile import BadZipFile, ZipFile
 
 import numpy as np
 import torch
@@ -24,7 +26,7 @@ from reactometer.console import is_first_process, messages
 from reactometer.data.batches import safe_workers
 from reactometer.data.pool import default_workers
 from reactometer.errors import OutputError
-from reactometer.files import PART, replacing
+from reactometer.files import DAMAGED_ZIP, PART, replacing
 from reactometer.memory import keep_freed_memory
 from reactometer.training.optimise import averaged_weights
 from reactometer.training.processes import on_gpu, placement
@@ -78,9 +80,26 @@ def run(
 
 def load_best(task: LightningModule, out: Path) -> dict[str, Any]:
     """Put the best epoch's (averaged) weights into the task; returns what it scored on validation."""
-    state = torch.load(out / CHECKPOINTS / BEST, map_location="cpu", weights_only=False)
+    state = read_checkpoint(out / CHECKPOINTS / BEST)
     task.load_state_dict(state["state_dict"])
     return {"split": "val", "epoch": state["epoch"] + 1, **state["val_metrics"]}
+
+
+def read_checkpoint(file: Path) -> dict[str, Any]:
+    """What Lightning kept of a run.
+
+    Raises:
+        OutputError: the file is damaged; torch itself would take other numbers for those that were written.
+    """
+    try:
+        with ZipFile(file) as archive:
+            if (damaged := archive.testzip()) is not None:
+                raise BadZipFile(f"other content than was written in {damaged}")
+        state: dict[str, Any] = torch.load(file, map_location="cpu", weights_only=False)
+    except (*DAMAGED_ZIP, UnpicklingError) as error:
+        fix = "Start anew with --overwrite"
+        raise OutputError(f"{file}: damaged: {error}", fix=fix) from error
+    return state
 
 
 def seed_epoch(task: LightningModule) -> None:
@@ -119,8 +138,8 @@ def claim(out: Path, made: str, *, resume: bool, overwrite: bool) -> Path:
         raise OutputError(
             f"{out}: holds a run already", fix="Go on with --resume, start anew with --overwrite, or set training.out"
         )
-    for leftover in (out / CHECKPOINTS).glob(f"*{PART}"):  # of a process that was killed as it wrote
-        leftover.unlink()
+    for leftover in (*out.glob(f".*{PART}"), *(out / CHECKPOINTS).glob(f".*{PART}")):  # of a process that was killed
+        shutil.rmtree(leftover) if leftover.is_dir() else leftover.unlink()
     return out
 
 
@@ -167,7 +186,7 @@ def _loggers(out: Path, checkpoint: Path | None) -> list[Logger]:
     kept: list[dict[str, Any]] = []
     step, file = 0, out / "logs" / "metrics.csv"
     if checkpoint is not None:
-        step = torch.load(checkpoint, map_location="cpu", mmap=True, weights_only=False)["global_step"]
+        step = read_checkpoint(checkpoint)["global_step"]
         with file.open(newline="", encoding="utf-8") if file.is_file() else nullcontext(()) as lines:
             whole = [row for row in csv.DictReader(lines) if None not in row.values()]  # the last one can be cut
             kept = [{key: value for key, value in row.items() if value} for row in whole if int(row["step"]) < step]
@@ -188,6 +207,9 @@ class _WholeFiles(TorchCheckpointIO):
         Path(path).parent.mkdir(parents=True, exist_ok=True)
         with replacing(Path(path)) as partial:
             torch.save(checkpoint, partial)
+
+    def load_checkpoint(self, path: Any, *_: Any, **__: Any) -> dict[str, Any]:
+        return read_checkpoint(Path(path))
 
 
 class _EpochLine(Callback):

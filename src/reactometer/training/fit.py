@@ -13,8 +13,9 @@ from reactometer.console import is_first_process, messages
 from reactometer.data.cache import PreparedSet
 from reactometer.data.sources import open_data
 from reactometer.errors import DataError
+from reactometer.files import appearing, write_text
 from reactometer.models.calibrate import calibrate
-from reactometer.models.folder import load_model, save_model
+from reactometer.models.folder import load_model, write_model
 from reactometer.models.uncertainty import save_uncertainty
 from reactometer.models.zoo import goes_by
 from reactometer.training.engine import claim, clear, load_best, run
@@ -65,13 +66,14 @@ def train(
         clear(out, MODEL)
     out.mkdir(parents=True, exist_ok=True)
     if is_first_process():
-        (out / "config.json").write_text(config.model_dump_json(indent=2) + "\n", encoding="utf-8")
+        write_text(out / "config.json", config.model_dump_json(indent=2) + "\n")
     trainer = run(task, data, config.training, out, resume=resume, progress=progress, on_ray=on_ray)
     if trainer.is_global_zero:
         best = load_best(task, out)
         about = {**_about(prepared, data), "person_norm": setup.note}
-        save_model(out / MODEL, setup.model, prepared.labels, config, data=about, metrics=best)
-        _calibrate(out / MODEL, setup.prepared, progress)
+        with appearing(out / MODEL) as partial:
+            write_model(partial, setup.model, prepared.labels, config, data=about, metrics=best)
+            _calibrate(partial, setup.prepared, progress)
     return out / MODEL
 
 

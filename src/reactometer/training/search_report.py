@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from reactometer.config import Config
 from reactometer.data.cache import PreparedSet
-from reactometer.files import replacing
+from reactometer.files import replacing, write_text
 from reactometer.records import Clip
 
 if TYPE_CHECKING:
@@ -89,17 +89,15 @@ def write_result(out: Path, study: Study, config: Callable[[FixedTrial], Config]
         | {"reason": one.reason}
         for one in tried
     ]
-    with replacing(out / TABLE) as partial:
-        pd.DataFrame(rows).to_csv(partial, index=False)
+    write_text(out / TABLE, pd.DataFrame(rows).to_csv(index=False))
     scored = [one for one in tried if one.score is not None]
     if not scored:
         return None
     best = max(scored, key=lambda one: one.score or 0.0)
     chosen = config(FixedTrial(study.trials[best.number].params))
     chosen = chosen.model_copy(update={"training": chosen.training.model_copy(update={"out": out / "best"})})
-    with replacing(out / BEST) as partial:
-        head = f"# Trial {best.number} of a search: {best.score:.4f} on val, the best of {len(scored)} with a score.\n"
-        partial.write_text(head + to_toml(chosen), encoding="utf-8")
+    head = f"# Trial {best.number} of a search: {best.score:.4f} on val, the best of {len(scored)} with a score.\n"
+    write_text(out / BEST, head + to_toml(chosen))
     with replacing(out / PICTURE) as partial:
         _draw(scored, _importances(study, len(scored)), partial)
     return best

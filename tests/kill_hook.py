@@ -1,0 +1,67 @@
+"""Kills the process that imports it, with its whole group, at one of its writes: which one was drawn beforehand.
+
+``kills.py`` has it imported by every process of a command, by a ``sitecustomize.py`` of its own. Writes are counted
+over all of them: a file opened to be written, renamed, linked or deleted, a folder made or deleted, an fsync, each
+below one folder. At the one that is drawn the group is killed before it happens; or, where so many bytes are given,
+that process may write no file beyond them any more, and the group is killed in the middle of the write that tries to.
+"""
+
+from __future__ import annotations
+
+import os
+import resource
+import signal
+import sys
+from pathlib import Path
+from typing import Any
+
+UNDER, COUNT, AT, BYTES, SPARED = "KILL_UNDER", "KILL_COUNT", "KILL_AT", "KILL_BYTES", "KILL_SPARED"
+"""Names in the environment: the folder, the file whose length is the count, the write (0: none), the bytes, and the
+group that is never killed: that of who asks for all this."""
+
+CHANGES = ("os.rename", "os.remove", "os.link", "os.mkdir", "os.rmdir")
+WRITES = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND
+
+
+def arm() -> None:
+    """Count from now on, in this process."""
+    under, at, most = os.environ[UNDER], int(os.environ[AT]), os.environ.get(BYTES)
+    counter = os.open(os.environ[COUNT], os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+    counting, fsync = [True], os.fsync
+
+    def end(*_: object) -> None:
+        if os.getpgrp() != int(os.environ[SPARED]):
+            os.killpg(0, signal.SIGKILL)
+
+    def count(path: object) -> None:
+        if not counting or not isinstance(path, str | bytes):
+            return
+        if not str(Path(os.fsdecode(path)).absolute()).startswith(under):
+            return
+        os.write(counter, b".")
+        if os.lseek(counter, 0, os.SEEK_CUR) != at:
+            return
+        if not most:
+            end()
+        counting.clear()
+        resource.setrlimit(resource.RLIMIT_FSIZE, (int(most or 0), resource.RLIM_INFINITY))
+
+    def hook(event: str, arguments: tuple[Any, ...]) -> None:
+        if event in CHANGES:
+            count(os.fspath(arguments[0]) if not isinstance(arguments[0], int) else None)
+        elif event == "open":
+            path, mode, flags = arguments
+            if (isinstance(mode, str) and set(mode) & set("wax+")) or (flags or 0) & WRITES:
+                count(path)
+
+    def counted(handle: int) -> None:
+        count(str(Path(f"/proc/self/fd/{handle}").readlink()))
+        fsync(handle)
+
+    signal.signal(signal.SIGXFSZ, end)
+    os.fsync = counted  # type: ignore[assignment]
+    sys.addaudithook(hook)
+
+
+if UNDER in os.environ:
+    arm()

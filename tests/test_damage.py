@@ -1,0 +1,192 @@
+"""Files of which a bit or the end is not right: made anew, refused, or read as they were written; never otherwise."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from reactometer.data.batches import Item, Part, parts_of
+from reactometer.data.cache import PreparedRow, PreparedSet, load_clip, open_prepared, write_clip
+from reactometer.data.features import write_store
+from reactometer.errors import DataError, ModelError, OutputError, ReactometerError
+from reactometer.files import seal, unseal
+from reactometer.models.folder import load_model
+from reactometer.models.uncertainty import load_uncertainty
+from reactometer.records import Clip, FaceSample, FrameState, Prediction, PreparedClip
+from reactometer.runs import store
+from reactometer.runs.places import place
+from reactometer.training.engine import _WholeFiles, read_checkpoint
+from reactometer.weights import STARTER
+
+
+def _damaged(file: Path, count: int) -> Iterator[str]:
+    """The file with one bit flipped, so many times another one, then cut at some places; as it was in the end."""
+    whole, rng = file.read_bytes(), np.random.default_rng(0)
+    for place_, bit in zip(rng.integers(len(whole), size=count), rng.integers(8, size=count), strict=True):
+        data = bytearray(whole)
+        data[place_] ^= 1 << int(bit)
+        file.write_bytes(data)
+        yield f"bit {bit} of byte {place_}"
+    for length in rng.integers(len(whole), size=count // 8):
+        file.write_bytes(whole[:length])
+        yield f"cut at {length}"
+    file.write_bytes(whole)
+
+
+def _never_otherwise(
+    file: Path, read: Callable[[], Any], error: type[ReactometerError], count: int = 150, least: float = 0.3
+) -> None:
+    """Reading it gives what it gave, or this error, which says 'damaged' or the like; it is this error now and then."""
+    whole, refused = read(), 0
+    for how in _damaged(file, count):
+        try:
+            assert read() == whole, how
+        except error:
+            refused += 1
+    assert refused > least * count
+    assert read() == whole
+
+
+@pytest.fixture
+def clip(tmp_path: Path) -> PreparedRow:
+    samples = [
+        FaceSample(float(time), FrameState.FACE, (1.0, 2.0, 3.0, 4.0), 0.5, b"crop %d" % time) for time in range(3)
+    ]
+    made = PreparedClip(0.0, 3.0, tuple(samples), np.arange(40, dtype=np.float32) / 32767, 9)
+    write_clip(tmp_path / "clip.npz", made, {"a": 1}, {"b": 2})
+    return PreparedRow(Clip("clip", tmp_path / "clip.mp4"), tmp_path / "clip.npz")
+
+
+def test_a_prepared_clip(clip: PreparedRow) -> None:
+    def read() -> tuple[Any, ...]:
+        own = load_clip(clip)
+        return own.samples, own.start_s, own.end_s, own.frames_read, own.waveform is not None and own.waveform.tolist()
+
+    assert clip.file is not None
+    _never_otherwise(clip.file, read, DataError, count=300)
+
+
+@pytest.mark.parametrize("name", ["manifest.csv", "cache.json"])
+def test_a_prepared_set(name: str, prepared: PreparedSet, tmp_path: Path) -> None:
+    for file in ("manifest.csv", "cache.json"):
+        shutil.copy(prepared.folder / file, tmp_path / file)
+    _never_otherwise(tmp_path / name, lambda: open_prepared(tmp_path), DataError, count=40)
+
+
+def test_a_set_whose_table_is_of_another_time_is_none(prepared: PreparedSet, tmp_path: Path) -> None:
+    """As where a process is killed between the table and what says how it was made."""
+    for file in ("manifest.csv", "cache.json"):
+        shutil.copy(prepared.folder / file, tmp_path / file)
+    with (tmp_path / "manifest.csv").open("a", encoding="utf-8") as table:
+        table.write("\n")
+    with pytest.raises(
+        DataError, match=r"manifest.csv is not the one that cache.json names\. Run 'reactometer prepare"
+    ):
+        open_prepared(tmp_path)
+    about = unseal((tmp_path / "cache.json").read_bytes())
+    del about["manifest_sha256"]
+    (tmp_path / "cache.json").write_text(json.dumps(about), encoding="utf-8")  # as an earlier version wrote it
+    assert len(open_prepared(tmp_path).rows) == len(prepared.rows)
+
+
+def _items(parts: Sequence[Part]) -> Iterator[Item]:
+    for part in parts:
+        values = np.arange(12, dtype=np.float32).reshape(3, 4) + part.index
+        yield Item(
+            values, np.ones(3, bool), np.arange(3, dtype=np.float32), values[:, :2], np.arange(3, dtype=np.float32)
+        )
+
+
+@pytest.mark.parametrize("name", ["00000.json", "00000.face.f32", "00000.voice.f32"])
+def test_features(name: str, clip: PreparedRow, tmp_path: Path) -> None:
+    """Whatever is damaged, a run makes it anew or says so; none learns from other numbers."""
+    rows = [replace(clip, clip=replace(clip.clip, clip_id=f"{number}"), duration_s=3.0) for number in range(4)]
+    parts, folder = parts_of(rows), tmp_path / "store"
+
+    def read() -> list[Any]:
+        found = write_store(folder, rows, parts, _items, {"face": 4, "voice": 2})
+        items = [found(rows[part.index], part) for part in parts]
+        return [[own.frames.tolist(), own.times_s.tolist(), own.voice.tolist()] for own in items]
+
+    whole = read()
+    _never_otherwise(folder / name, read, DataError, least=-1.0 if name.endswith("json") else 0.9)
+    about = unseal((folder / "00000.json").read_bytes())
+    del about["checks"]
+    (folder / "00000.json").write_text(seal(about), encoding="utf-8")  # of an earlier version: nothing to check by
+    assert read() == whole
+    assert "checks" in unseal((folder / "00000.json").read_bytes())
+
+
+def test_a_checkpoint(tmp_path: Path) -> None:
+    """PyTorch's own reading takes other numbers for what was written: it does not look at the archive's sums."""
+    file = tmp_path / "last.ckpt"
+    _WholeFiles().save_checkpoint({"weights": torch.arange(50.0), "epoch": 3}, file)
+
+    def read() -> tuple[Any, ...]:
+        found = read_checkpoint(file)
+        return found["weights"].tolist(), found["epoch"]
+
+    _never_otherwise(file, read, OutputError)
+    file.write_bytes(file.read_bytes()[:-30])
+    with pytest.raises(OutputError, match=r"last.ckpt: damaged: .*Start anew with --overwrite"):
+        _WholeFiles().load_checkpoint(file)
+
+
+def test_a_runs_result(tmp_path: Path) -> None:
+    made = Prediction("a.mp4", "ok", ("Joy", "Awe"), 3.0, (0.25, 0.5))
+    store.keep_result(place(tmp_path), "0" * 64, [made])
+    file = tmp_path / "done" / f"{'0' * 64}.json"
+    _never_otherwise(file, lambda: store._load_result(place(file)), OutputError)
+
+
+def test_a_runs_table(tmp_path: Path) -> None:
+    """Of a table's pages every bit is looked at. Its foot has no sum; it is short, and its sizes and kinds must fit."""
+    file = tmp_path / "clips.parquet"
+    rows = [{"path": f"{number}.mp4", "Joy": number / 300} for number in range(300)]
+    store._write(store._to_table(rows, ["path", "Joy"]), place(file))
+    whole, foot = file.read_bytes(), int.from_bytes(file.read_bytes()[-8:-4], "little")
+    assert foot < len(whole) / 4
+    for how in _damaged(file, 150):
+        try:
+            table = store._read(place(file)).to_pandas()
+        except OutputError:
+            continue
+        same = table.equals(pd.DataFrame(rows))
+        assert same or int(how.rpartition(" ")[2]) >= len(whole) - foot - 8, how
+
+
+@pytest.mark.parametrize("name", ["model.json", "uncertainty.json", "uncertainty.safetensors", "weights.safetensors"])
+def test_a_model_folder(name: str, model_folder: Path, tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(model_folder, tmp_path / "model"))
+    sure = load_uncertainty(STARTER)
+    assert sure is not None
+    from reactometer.models.uncertainty import save_uncertainty
+
+    save_uncertainty(folder, sure)
+
+    def read() -> tuple[Any, ...]:
+        loaded = load_model(folder, "cpu")
+        own = loaded.uncertainty
+        assert own is not None
+        return dict(loaded.description), own.bases, own.fitted_on, own.farthest, own.recalibration
+
+    _never_otherwise(folder / name, read, ModelError, count=24)
+
+
+def test_what_is_sealed_says_whether_it_is_as_it_was_written() -> None:
+    about = {"labels": ("Joy", "Awe"), "rate_hz": 2.0, "nested": {"1": None}}
+    assert unseal(seal(about)) == {**about, "labels": ["Joy", "Awe"]}
+    with pytest.raises(ValueError, match="not as it was written"):
+        unseal(seal(about).replace("2.0", "3.0"))
+    assert unseal('{"rate_hz": 2.0}') == {"rate_hz": 2.0}  # of a version that sealed nothing
+    with pytest.raises(ValueError, match="no JSON object"):
+        unseal("[]")

@@ -1,0 +1,74 @@
+"""Commands that are killed, ended or started twice, and what is left: all of it, once, and nothing half.
+
+A few points of what ``benchmarks/kills.py`` draws more of.
+"""
+
+from __future__ import annotations
+
+import signal
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from kills import (
+    Case,
+    Kill,
+    folder_case,
+    kill_and_repeat,
+    kill_one_of_two,
+    kill_service,
+    prepare_case,
+    table_case,
+    train_case,
+    undisturbed,
+)
+from reactometer.data.cache import PreparedSet
+
+pytestmark = [pytest.mark.slow, pytest.mark.skipif(sys.platform != "linux", reason="groups are read from /proc")]
+
+
+def _check(case: Case, folder: Path, points: Callable[[float, int], list[tuple[Kill, signal.Signals]]]) -> None:
+    """Each kill, given the seconds and writes of the undisturbed command, ends in what that one came to."""
+    seconds, writes = undisturbed(case, folder / "whole")
+    for number, (kill, how) in enumerate(points(seconds, writes)):
+        assert kill_and_repeat(case, kill, folder / f"{number}", folder / "whole", how) == [], kill
+
+
+def _points(seconds: float, writes: int) -> list[tuple[Kill, signal.Signals]]:
+    """In the middle of a write halfway, right at the last ones, and ended by SIGTERM."""
+    killed = [Kill(at=writes // 2, n_bytes=30), Kill(at=writes - 4)]
+    return [*((kill, signal.SIGKILL) for kill in killed), (Kill(after_s=0.7 * seconds), signal.SIGTERM)]
+
+
+def test_prepare(excerpt: Callable[..., Path], tmp_path: Path) -> None:
+    """What was prepared before stays readable as it was until the new set takes its place."""
+    case = prepare_case(excerpt(train=6, val=3), tmp_path / "before")
+    _check(case, tmp_path, _points)
+    assert kill_one_of_two(case, Kill(at=30, n_bytes=400), tmp_path / "two", tmp_path / "whole") == []
+
+
+def test_train(prepared: PreparedSet, tmp_path: Path) -> None:
+    """Features, checkpoints, log and model are those of a training that nobody disturbed, to the last bit."""
+    _check(train_case(prepared.folder), tmp_path, _points)
+
+
+def test_predict_into_a_folder(videos: Path, tmp_path: Path) -> None:
+    (videos / "b" / "broken.mp4").unlink(missing_ok=True)
+    _check(folder_case(videos), tmp_path, lambda seconds, writes: _points(seconds, writes)[:2])
+
+
+def test_predict_into_tables(videos: Path, tmp_path: Path) -> None:
+    """Tables, pictures and videos of before are whole until the new ones are."""
+    case = table_case([videos / "a" / "0.mp4"])
+    _check(case, tmp_path, lambda seconds, writes: _points(seconds, writes)[:1])
+
+
+def test_serve(talking: Callable[[int], Path], tmp_path: Path) -> None:
+    """Killed in the middle of a write: in an upload, or in its database."""
+    clips = [talking(1)] * 3
+    told, _ = kill_service(clips, None, tmp_path / "whole")
+    expected = [told.done[job]["predictions"] for job in told.accepted]
+    for number, kill in enumerate((Kill(at=6, n_bytes=400), Kill(at=9))):
+        assert kill_service(clips, kill, tmp_path / f"{number}", expected)[1] == [], kill
