@@ -2,18 +2,28 @@
 
 from __future__ import annotations
 
+import errno
 import os
+import re
+import secrets
 import shutil
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from hashlib import file_digest
+from io import BytesIO
 from pathlib import Path
+from typing import Any
 
-from reactometer.errors import OutputError
+from reactometer.errors import OutputError, ReactometerError
 
 PART = ".part"
 """Ending of a file that is being written; one that is found was left by a process that died."""
+
+
+NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
+NO_WRITING = (*NO_ROOM, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM)
+"""What a system says where a file cannot be written, whatever is written."""
 
 
 @contextmanager
@@ -21,33 +31,103 @@ def appearing(folder: Path) -> Iterator[Path]:
     """A folder to write into, which gets its name when all is written, and is gone where something fails.
 
     Raises:
-        OutputError: there is something of that name already.
+        OutputError: there is something of that name already, or it cannot be written.
     """
     refuse_existing(folder)
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    partial = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}-"))
-    try:
-        yield partial
-        partial.chmod(0o755)
-        partial.rename(folder)
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
+    with _told(folder):
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        partial = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}-"))
+        try:
+            yield partial
+            partial.chmod(0o755)
+            partial.rename(folder)
+        finally:
+            shutil.rmtree(partial, ignore_errors=True)
 
 
 @contextmanager
-def replacing(file: Path) -> Iterator[Path]:
-    """A file to write, which takes the place of ``file`` once it is on the disk: a reader sees the old one or it."""
-    handle, name = tempfile.mkstemp(dir=file.parent, suffix=PART)
-    os.close(handle)
-    partial = Path(name)
+def replacing(file: Path, size_bytes: int | None = None) -> Iterator[Path]:
+    """A file to write, which takes the place of ``file`` once it is on the disk: a reader sees the old one or it.
+
+    Args:
+        file: its folder is made if need be; a link is followed.
+        size_bytes: how large it will be, where that is known.
+
+    Raises:
+        OutputError: it cannot be written; what was there before is as it was.
+    """
+    with _told(file, size_bytes):
+        file.parent.mkdir(parents=True, exist_ok=True)
+        target = file.resolve()
+        partial = target.with_name(f".{secrets.token_hex(8)}{PART}")
+        try:
+            yield partial
+            with partial.open("rb+") as written:
+                os.fsync(written.fileno())
+            if target.exists() and not os.access(target, os.W_OK):
+                raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+            partial.replace(target)
+        finally:
+            partial.unlink(missing_ok=True)
+
+
+def write_whole(file: Path, content: str | bytes) -> Path:
+    """Write a file, as :func:`replacing` does; returns it."""
+    data = content.encode() if isinstance(content, str) else content
+    with replacing(file, len(data)) as partial:
+        partial.write_bytes(data)
+    return file
+
+
+def write_picture(figure: Any, file: Path, dpi: int = 150) -> Path:
+    """Write a figure of matplotlib, as :func:`replacing` does; returns its file.
+
+    Raises:
+        OutputError: it cannot be written, or its ending names no kind of picture.
+    """
+    kinds = figure.canvas.get_supported_filetypes()
+    if (kind := file.suffix[1:].lower()) not in kinds:
+        raise OutputError(f"{file}: no such kind of picture", got=kind, expected=", ".join(kinds))
+    picture = BytesIO()
+    figure.savefig(picture, dpi=dpi, format=kind)
+    return write_whole(file, picture.getvalue())
+
+
+@contextmanager
+def _told(path: Path, size_bytes: int | None = None) -> Iterator[None]:
     try:
-        yield partial
-        with partial.open("rb+") as written:
-            os.fsync(written.fileno())
-        partial.chmod(0o644)
-        partial.replace(file)
-    finally:
-        partial.unlink(missing_ok=True)
+        yield
+    except ReactometerError:
+        raise
+    except Exception as error:  # libraries have their own for a full disk
+        if isinstance(error, OSError) or system_error(error) in NO_WRITING:
+            raise unwritable(path, error, size_bytes) from error
+        raise
+
+
+def system_error(error: BaseException | None) -> int | None:
+    """The system's number of what is behind an error, such as ``errno.ENOSPC``; None where nothing says so."""
+    while error is not None:
+        said = re.search(r"\b(?:os error|errno) (\d+)", str(error), re.IGNORECASE)  # Rust's words, and Arrow's
+        if isinstance(error, OSError) and error.errno:
+            return error.errno
+        if said:
+            return int(said[1])
+        error = error.__cause__ or error.__context__
+    return None
+
+
+def unwritable(path: Path | str, error: Exception, size_bytes: int | None = None) -> OutputError:
+    """What to say of a file or folder that could not be written, of which so many bytes were wanted."""
+    number = system_error(error)
+    what = f"{path}: cannot be written: {os.strerror(number) if number else error}"
+    if number not in NO_ROOM:
+        return OutputError(what, fix="See to its permissions, or name another place")
+    got, folder = None, Path(path).absolute()
+    with suppress(OSError):
+        got = f"{shutil.disk_usage(next(place for place in folder.parents if place.is_dir())).free:,} bytes free"
+    expected = None if size_bytes is None else f"{size_bytes:,} bytes"
+    return OutputError(what, got=got, expected=expected, fix="Make room there and run it again, or name another place")
 
 
 def refuse_existing(path: Path) -> None:
@@ -62,10 +142,8 @@ def make_folder(path: Path) -> Path:
     Raises:
         OutputError: it cannot be made.
     """
-    try:
+    with _told(path):
         path.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise OutputError(f"{path}: no folder can be made there: {error.strerror}", fix="Name another place") from error
     return path
 
 

@@ -13,7 +13,7 @@ import numpy as np
 
 from reactometer.config import PrepareConfig
 from reactometer.errors import DataError
-from reactometer.files import replacing, sha256_of
+from reactometer.files import replacing, sha256_of, write_whole
 from reactometer.records import Clip, FaceSample, FrameState, PreparedClip
 
 FORMAT = 1
@@ -173,14 +173,14 @@ def write_index(prepared: PreparedSet) -> None:
     import pandas as pd
 
     cells = [_to_cells(row, prepared.labels) for row in prepared.rows]
-    pd.DataFrame(cells).to_csv(prepared.folder / MANIFEST_FILE, index=False)
+    write_whole(prepared.folder / MANIFEST_FILE, pd.DataFrame(cells).to_csv(index=False))
     about = {
         "format": FORMAT,
         "labels": prepared.labels,
         "settings": prepared.settings.model_dump(),
         "features": prepared.feature_sizes,
     }
-    (prepared.folder / SETTINGS_FILE).write_text(json.dumps(about, indent=2) + "\n", encoding="utf-8")
+    write_whole(prepared.folder / SETTINGS_FILE, json.dumps(about, indent=2) + "\n")
 
 
 _NUMBERS = ("duration_s", "frames_read", "n_samples", "n_faces", "n_unreadable")

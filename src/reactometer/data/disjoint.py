@@ -13,6 +13,7 @@ from reactometer.data.cache import SETTINGS_FILE
 from reactometer.data.layouts import read_data_set
 from reactometer.data.splits import SPLITS
 from reactometer.errors import ConfigError, DataError, OutputError, suggestion
+from reactometer.files import replacing
 from reactometer.records import Clip
 
 KEYS = ("person", "stimulus", "labels")
@@ -191,8 +192,7 @@ def _no_split(component: np.ndarray, counts: np.ndarray, shares: np.ndarray, dis
 
 
 def _write(out: Path, clips: Sequence[Clip], splits: Sequence[str], labels: Sequence[str]) -> None:
-    out.parent.mkdir(parents=True, exist_ok=True)
-    with out.open("w", newline="", encoding="utf-8") as file:
+    with replacing(out) as partial, partial.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(["path", "audio", "split", "person", "stimulus", *labels])
         for clip, split_name in zip(clips, splits, strict=True):

@@ -15,6 +15,7 @@ from filelock import FileLock
 from reactometer.data.batches import Item, Part
 from reactometer.data.cache import PreparedRow
 from reactometer.errors import DataError
+from reactometer.files import make_folder, write_whole
 from reactometer.records import FloatArray
 
 SHARD_PARTS = 256
@@ -107,7 +108,7 @@ def write_store(
     Raises:
         DataError: an item has another number of features.
     """
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
     with FileLock(folder / "writing.lock"):  # another run may be about to write the same
         return _write_shards(folder, rows, parts, read, sizes, advance, source)
 
@@ -129,9 +130,7 @@ def _write_shards(
         if _description(folder, shard).get("stamp") != stamp:
             counts = _write_shard(folder, shard, read(own), sizes, advance)
             about = {"stamp": stamp, "sizes": dict(sizes), "keys": keys, "counts": counts}
-            partial = folder / f"{shard:05d}.json.part"
-            partial.write_text(json.dumps(about), encoding="utf-8")
-            partial.replace(_description_file(folder, shard))
+            write_whole(_description_file(folder, shard), json.dumps(about))
         else:
             for _ in own:
                 advance()

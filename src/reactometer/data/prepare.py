@@ -31,6 +31,7 @@ from reactometer.data.layouts import read_data_set
 from reactometer.data.pool import default_workers, run_jobs
 from reactometer.data.splits import with_splits
 from reactometer.errors import DataError, MediaError
+from reactometer.files import PART, make_folder
 from reactometer.media.audio import is_audible
 from reactometer.media.crops import list_crops, prepare_crops
 from reactometer.media.faces import load_detector, settle_detector
@@ -147,18 +148,18 @@ def claim_folder(folder: Path) -> None:
     """
     if folder.exists() and not folder.is_dir():
         raise DataError(f"{folder}: is a file", expected="a folder to keep the prepared clips in")
-    names = {entry.name for entry in folder.iterdir()} if folder.is_dir() else set()
+    names = {entry.name for entry in folder.iterdir() if entry.suffix != PART} if folder.is_dir() else set()
     if names - {"clips", FEATURES, MANIFEST_FILE, SETTINGS_FILE}:
         raise DataError(
             f"{folder}: holds other files",
             expected="a new folder or one prepared before",
             fix="Name another folder with --out or data.cache",
         )
-    (folder / "clips").mkdir(parents=True, exist_ok=True)
+    make_folder(folder / "clips")
 
 
 def _clear_leftovers(folder: Path) -> None:
-    for leftover in (folder / "clips").glob("*.part"):  # of a run that was killed; a younger one may be at work
+    for leftover in folder.glob(f"**/*{PART}"):  # of a run that was killed; a younger one may be at work
         if time.time() - leftover.stat().st_mtime > LEFTOVER_S:
             leftover.unlink(missing_ok=True)
 

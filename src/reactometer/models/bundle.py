@@ -11,7 +11,7 @@ from typing import Any
 from zipfile import ZIP_STORED, ZipFile
 
 from reactometer.errors import WeightsError
-from reactometer.files import appearing, refuse_existing, sha256_of
+from reactometer.files import appearing, refuse_existing, replacing, sha256_of
 from reactometer.models.pretrained import ENCODER_WEIGHTS
 from reactometer.models.store import (
     HUB_CACHE,
@@ -105,14 +105,8 @@ def _write_folder(out: Path, files: Mapping[str, Path], texts: Mapping[str, str]
 
 
 def _write_zip(out: Path, files: Mapping[str, Path], texts: Mapping[str, str]) -> None:
-    out.parent.mkdir(parents=True, exist_ok=True)
-    partial = out.with_name(f".{out.name}.part")
-    try:
-        with ZipFile(partial, "w", ZIP_STORED) as archive:  # weights do not get smaller
-            for path, file in files.items():
-                archive.write(file, path)
-            for path, text in texts.items():
-                archive.writestr(path, text)
-        partial.rename(out)
-    finally:
-        partial.unlink(missing_ok=True)
+    with replacing(out) as partial, ZipFile(partial, "w", ZIP_STORED) as archive:  # weights do not get smaller
+        for path, file in files.items():
+            archive.write(file, path)
+        for path, text in texts.items():
+            archive.writestr(path, text)

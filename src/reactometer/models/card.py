@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from reactometer.errors import OutputError
+from reactometer.files import write_whole
 from reactometer.models.backbones import STARTER_NAME
 from reactometer.models.folder import LoadedModel, load_model
 from reactometer.models.pretrained import PRETRAINED
@@ -33,10 +34,7 @@ def write_card(folder: Path, model: LoadedModel, name: str, scores: Mapping[str,
     """
     if (folder / CARD_FILE).exists():
         return False
-    try:
-        (folder / CARD_FILE).write_text(model_card(model, name, scores), encoding="utf-8")
-    except OSError as error:
-        raise OutputError(f"{folder / CARD_FILE}: cannot be written: {error.strerror}", fix="Copy the model") from error
+    write_whole(folder / CARD_FILE, model_card(model, name, scores))
     return True
 
 

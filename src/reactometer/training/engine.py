@@ -185,9 +185,8 @@ class _WholeFiles(TorchCheckpointIO):
     """
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
-        Path(path).parent.mkdir(parents=True, exist_ok=True)
-        with replacing(Path(path)) as partial:
-            torch.save(checkpoint, partial)
+        with replacing(Path(path)) as partial, partial.open("wb") as stream:
+            torch.save(checkpoint, stream)
 
 
 class _EpochLine(Callback):
