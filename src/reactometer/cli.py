@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import sys
 import warnings
 from pathlib import Path
@@ -256,6 +257,7 @@ def options(
 def main() -> None:
     """Run a command; a problem the user can mend is one line on standard error."""
     warnings.showwarning = _show_warning
+    logging.getLogger("matplotlib").setLevel(logging.ERROR)  # a home that is not to be written is nobody's fault
     try:
         app()
     except ReactometerError as error:
@@ -263,7 +265,7 @@ def main() -> None:
     except OSError as error:
         if system_error(error) not in NO_WRITING:
             raise
-        _end(unwritable(error.filename or "standard output, or a file", error))
+        _end(unwritable(Path(error.filename) if error.filename else "standard output, or a file", error))
     except SystemExit as stop:
         if stop.code == INTERRUPTED:
             goes_on = "prepare, train, search and predict into a folder go on from what they finished"

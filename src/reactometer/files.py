@@ -7,12 +7,12 @@ import os
 import re
 import secrets
 import shutil
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from hashlib import file_digest
 from io import BytesIO
 from pathlib import Path
+from tempfile import TemporaryFile, mkdtemp
 from typing import Any
 
 from reactometer.errors import OutputError, ReactometerError
@@ -36,7 +36,7 @@ def appearing(folder: Path) -> Iterator[Path]:
     refuse_existing(folder)
     with _told(folder):
         folder.parent.mkdir(parents=True, exist_ok=True)
-        partial = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}-"))
+        partial = Path(mkdtemp(dir=folder.parent, prefix=f".{folder.name}-"))
         try:
             yield partial
             partial.chmod(0o755)
@@ -118,14 +118,15 @@ def system_error(error: BaseException | None) -> int | None:
 
 
 def unwritable(path: Path | str, error: Exception, size_bytes: int | None = None) -> OutputError:
-    """What to say of a file or folder that could not be written, of which so many bytes were wanted."""
+    """What to say of a file or folder (by its path, or in words) that could not be written, of so many bytes."""
     number = system_error(error)
     what = f"{path}: cannot be written: {os.strerror(number) if number else error}"
     if number not in NO_ROOM:
         return OutputError(what, fix="See to its permissions, or name another place")
-    got, folder = None, Path(path).absolute()
+    got = None
     with suppress(OSError):
-        got = f"{shutil.disk_usage(next(place for place in folder.parents if place.is_dir())).free:,} bytes free"
+        folders = Path(path).absolute().parents if isinstance(path, Path) else ()
+        got = next((f"{shutil.disk_usage(own).free:,} bytes free" for own in folders if own.is_dir()), None)
     expected = None if size_bytes is None else f"{size_bytes:,} bytes"
     return OutputError(what, got=got, expected=expected, fix="Make room there and run it again, or name another place")
 
@@ -140,11 +141,18 @@ def make_folder(path: Path) -> Path:
     """The folder, made if need be; call it before long work whose results go there.
 
     Raises:
-        OutputError: it cannot be made.
+        OutputError: it cannot be made, or written into.
     """
     with _told(path):
         path.mkdir(parents=True, exist_ok=True)
+        TemporaryFile(dir=path).close()
     return path
+
+
+def check_place(file: Path) -> None:
+    """Raise OutputError, before any work, where a file cannot be written later; nothing is made."""
+    with _told(file):
+        TemporaryFile(dir=next(place for place in file.absolute().parents if place.exists())).close()
 
 
 def sha256_of(path: Path) -> str:
