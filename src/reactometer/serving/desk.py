@@ -233,7 +233,8 @@ class Desk:
                 time.sleep(AWAY_S)
 
     def _tidy(self) -> None:
-        self.table.forget(time.time() - self.limits.keep_s)
+        now_s = time.time()
+        self.table.forget(now_s - self.limits.keep_s, now_s)
 
     def _next(self) -> Work | None:
         """The next in the queue; nothing after a while."""

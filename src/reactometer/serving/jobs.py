@@ -166,9 +166,11 @@ class JobTable:
         with self.connected() as connection:
             connection.execute(delete(_JOBS).where(_JOBS.c.id == job_id))
 
-    def forget(self, before_s: float) -> None:
-        """Delete what was finished before a moment, seconds since 1970."""
+    def forget(self, before_s: float, now_s: float) -> None:
+        """Delete what was finished before a moment, in seconds since 1970; what was so later than now counts as now."""
         with self.connected() as connection:
+            late = update(_JOBS).where(_JOBS.c.home == self.home, _JOBS.c.finished_s > now_s)
+            connection.execute(late.values(finished_s=now_s))
             connection.execute(delete(_JOBS).where(_JOBS.c.home == self.home, _JOBS.c.finished_s < before_s))
 
     def unfinished(self) -> list[Job]:
