@@ -145,7 +145,9 @@ def test_clips_that_fail_are_listed_and_the_status_is_1(
     assert broken.name in errors
     good = next((data / "test" / "mp4").iterdir())
     out = tmp_path / "clips.csv"
-    status, printed, errors = run("predict", "--model", model_folder, good, broken, tmp_path / "no.mp4", "--out", out)
+    (tmp_path / "list.txt").write_text("no.mp4\n")
+    given = good, broken, tmp_path / "list.txt"
+    status, printed, errors = run("predict", "--model", model_folder, *given, "--out", out)
     assert status == 1
     assert good.name in printed
     assert "2 failed:" in errors
@@ -180,14 +182,17 @@ def test_clips_that_fail_are_listed_and_the_status_is_1(
         (["predict", "a.mp4", "--retry-failed"], "--retry-failed goes only with --out FOLDER. Name a folder"),
         (["predict", "a.mp4", "--engine", "ray", "--out", "a.csv"], "--ray goes only with --out FOLDER. Name a folder"),
         (["predict", "a.mp4", "--out", "results", "--gpus", "0.5"], "--gpus goes only with --ray. Name a cluster"),
+        (["predict", "a.mp4", "--out", "results", "--threshold", "0"], "--threshold goes not with --out FOLDER"),
         (["predict", "nowhere/*.mp4"], "error: nowhere/*.mp4: no video or sound file there"),
+        (["predict", "a.mp4", "c.mp4"], "error: c.mp4: no video or sound file there"),
+        (["predict", "a.mp4", "c.mp4", "--out", "results", "--ray", "local"], "error: c.mp4: no video or sound file"),
         (["prepare", "nowhere", "--out", "x", "--detector", "dlib"], "prepare.detector cannot be used (got 'dlib'"),
         (["prepare", "nowhere", "--out", "x", "--rate", "-1"], "prepare.rate_hz cannot be used (got -1.0"),
         (["split", "nowhere", "--out", "a.txt"], "error: a.txt: cannot take the manifest (got .txt; expected a new"),
         (["audit", "nowhere"], "error: nowhere: no such file"),
         (["explain", "a.mp4", "--model", "nowhere"], "error: nowhere: no such model folder"),
         (["explain", "a.mp4", "--span", "10"], "error: not a stretch to explain (got '10'; expected seconds such as"),
-        (["explain", "a.mp4"], "error: cannot open a.mp4 (got no such file"),
+        (["explain", "c.mp4"], "error: cannot open c.mp4 (got no such file"),
         (["predict"], "Missing argument"),
         (["predikt"], "No such command 'predikt'"),
     ],
@@ -196,12 +201,14 @@ def test_wrong_use_is_one_line_and_status_2(
     run: Run, arguments: list[str], message: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.chdir(tmp_path)
+    for name in ("a.mp4", "b.mp4"):
+        Path(name).touch()
     status, printed, errors = run(*arguments)
     assert status == 2
     assert message in errors
     assert printed == ""
     assert "Traceback" not in errors
-    assert list(tmp_path.iterdir()) == []
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["a.mp4", "b.mp4"]
 
 
 def test_ctrl_c_is_said_and_keeps_what_is_done(

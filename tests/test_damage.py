@@ -18,12 +18,12 @@ from reactometer.data.batches import Item, Part, parts_of
 from reactometer.data.cache import PreparedRow, PreparedSet, load_clip, open_prepared, write_clip
 from reactometer.data.features import write_store
 from reactometer.errors import DataError, ModelError, OutputError, ReactometerError
-from reactometer.files import seal, unseal
 from reactometer.models.folder import load_model
 from reactometer.models.uncertainty import load_uncertainty
 from reactometer.records import Clip, FaceSample, FrameState, Prediction, PreparedClip
 from reactometer.runs import store
 from reactometer.runs.places import place
+from reactometer.seals import seal, unseal
 from reactometer.training.engine import _WholeFiles, read_checkpoint
 from reactometer.weights import STARTER
 

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import logging
 import sys
 import warnings
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, NoReturn
 
 import typer
 from rich.markup import escape
@@ -25,6 +26,7 @@ from reactometer.cli_evaluate import CacheOption, DataArgument, DeviceOption
 from reactometer.config import PrepareConfig
 from reactometer.console import INTERRUPTED, OK, SOME_FAILED, USAGE, messages
 from reactometer.errors import ReactometerError
+from reactometer.files import NO_WRITING, system_error, unwritable
 
 app = typer.Typer(
     help="How strongly did a person react? Emotional reaction intensity from face and voice.",
@@ -257,16 +259,25 @@ def options(
 def main() -> None:
     """Run a command; a problem the user can mend is one line on standard error."""
     warnings.showwarning = _show_warning
+    logging.getLogger("matplotlib").setLevel(logging.ERROR)  # a home that is not to be written is nobody's fault
     try:
         app()
     except ReactometerError as error:
-        messages.print(f"error: {escape(str(error))}", style="red")
-        sys.exit(USAGE)
+        _end(error)
+    except OSError as error:
+        if system_error(error) not in NO_WRITING:
+            raise
+        _end(unwritable(Path(error.filename) if error.filename else "standard output, or a file", error))
     except SystemExit as stop:
         if stop.code == INTERRUPTED:
             goes_on = "prepare, train, search and predict into a folder go on from what they finished"
             messages.print(f"stopped; run it again: {goes_on}")
         raise
+
+
+def _end(error: ReactometerError) -> NoReturn:
+    messages.print(f"error: {escape(str(error))}", style="red")
+    sys.exit(USAGE)
 
 
 def _show_warning(message: Warning | str, category: type[Warning], *_: object, **__: object) -> None:

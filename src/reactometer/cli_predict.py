@@ -39,7 +39,9 @@ def predict(
     timeline: Annotated[Path | None, typer.Option(help="The same kind of table with a row a window.")] = None,
     frames: Annotated[Path | None, typer.Option(help="The same with a row a frame looked at.")] = None,
     events: Annotated[Path | None, typer.Option(help="The same with a row an event: onset, peak, offset.")] = None,
-    threshold: Annotated[float, typer.Option(help="Intensity from which on an emotion is an event.")] = 0.5,
+    threshold: Annotated[
+        float | None, typer.Option(help="Intensity from which on an emotion is an event; default: 0.5.")
+    ] = None,
     plot: Annotated[Path | None, typer.Option(help="Picture of the timeline; for several files, a folder.")] = None,
     elan: Annotated[Path | None, typer.Option(help="ELAN document (.eaf); for several files, a folder.")] = None,
     subtitles: Annotated[Path | None, typer.Option(help="WebVTT subtitles (.vtt); or a folder.")] = None,
@@ -84,6 +86,7 @@ def predict(
     of a cluster, and for --ray local where not.
     """
     wait_patiently()
+    from reactometer.inference.events import DEFAULT_THRESHOLD
     from reactometer.inference.outputs import Outputs
     from reactometer.runs.places import is_address
     from reactometer.runs.run import Workers
@@ -95,14 +98,20 @@ def predict(
     if out is not None and (is_address(out) or not Path(out).suffix):
         names = ("timeline", "frames", "events", "plot", "elan", "subtitles", "overlay", "people", "same-person")
         options = (timeline, frames, events, plot, elan, subtitles, overlay, people, same_person)
-        _refuse(names, options, "not with --out FOLDER", "Name a table, such as --out clips.csv")
+        _refuse(
+            (*names, "threshold"),
+            (*options, threshold is not None),
+            "not with --out FOLDER",
+            "Name a table, such as --out clips.csv",
+        )
         _refuse(("gpus",), (gpus and not ray,), "only with --ray", "Name a cluster, such as --ray local")
         failed = _into_folder(videos, out, model, request, (device, engine), Workers(workers, ray, gpus), retry_failed)
     else:
         beside = ("workers", "retry-failed", "ray", "gpus"), (workers, retry_failed, ray, gpus)
         _refuse(*beside, "only with --out FOLDER", "Name a folder, such as --out results")
+        least = DEFAULT_THRESHOLD if threshold is None else threshold
         outputs = Outputs(
-            Path(out) if out else None, timeline, frames, events, plot, elan, subtitles, overlay, threshold, faces
+            Path(out) if out else None, timeline, frames, events, plot, elan, subtitles, overlay, least, faces
         )
         failed = _into_tables(videos, outputs, model, request, (device, engine), people, same_person)
     raise typer.Exit(SOME_FAILED if failed else OK)

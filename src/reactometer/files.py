@@ -1,23 +1,22 @@
-"""Files and folders that appear whole or not at all, texts that say whether they are whole, the SHA-256 of a file."""
+"""Folders that can be written into, files and folders that appear whole or not at all; the SHA-256 of a file."""
 
 from __future__ import annotations
 
-import json
+import errno
 import os
+import re
 import secrets
 import shutil
-import struct
 import time
-import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from errno import EINVAL
-from hashlib import file_digest, sha256
+from hashlib import file_digest
+from io import BytesIO
 from pathlib import Path
+from tempfile import TemporaryFile
 from typing import Any
-from zipfile import BadZipFile
 
-from reactometer.errors import OutputError
+from reactometer.errors import OutputError, ReactometerError
 
 PART = ".part"
 """Ending of a file that is being written; one that is found was left by a process that died."""
@@ -25,11 +24,9 @@ PART = ".part"
 LEFTOVER_S = 3600.0
 """Age from which a file that should not be there belongs to no process that is still alive."""
 
-DAMAGED_ZIP = (OSError, LookupError, ValueError, EOFError, RuntimeError, struct.error, zlib.error, BadZipFile)
-"""What reading a zip archive (such as NumPy's and PyTorch's files) raises where a bit or the end of it is not right."""
-
-SEAL = "seal"
-"""What a sealed text calls the SHA-256 of all else that it says."""
+NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
+NO_WRITING = (*NO_ROOM, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM)
+"""What a system says where a file cannot be written, whatever is written."""
 
 
 @contextmanager
@@ -37,63 +34,110 @@ def appearing(folder: Path) -> Iterator[Path]:
     """A folder to write into, which gets its name when all of it is on the disk, and is gone where something fails.
 
     Raises:
-        OutputError: there is something of that name already.
+        OutputError: there is something of that name already, or it cannot be written.
     """
     refuse_existing(folder)
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    partial = _beside(folder)
-    partial.mkdir()
-    try:
-        yield partial
-        for path in (*partial.rglob("*"), partial):
-            _settle(path)
-        partial.rename(folder)
-        _settle(folder.parent)
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
+    with _told(folder):
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        partial = _beside(folder)
+        partial.mkdir()
+        try:
+            yield partial
+            for path in (*partial.rglob("*"), partial):
+                _settle(path)
+            partial.rename(folder)
+            _settle(folder.parent)
+        finally:
+            shutil.rmtree(partial, ignore_errors=True)
 
 
 @contextmanager
-def replacing(file: Path) -> Iterator[Path]:
+def replacing(file: Path, size_bytes: int | None = None) -> Iterator[Path]:
     """A file to write, which takes the place of ``file`` once it is on the disk: a reader sees the old one or it.
 
     When this ends, the name, too, is on the disk: what is done or deleted after it is so after a power cut, too.
-    """
-    file = file.resolve()  # a link stays one
-    partial = _beside(file)
-    partial.touch(exist_ok=False)  # with the rights that the user's files have
-    try:
-        yield partial
-        _settle(partial)
-        partial.replace(file)
-        _settle(file.parent)
-    finally:
-        partial.unlink(missing_ok=True)
 
-
-def write_text(file: Path, text: str) -> None:
-    """A file of text in UTF-8, by :func:`replacing`."""
-    with replacing(file) as partial:
-        partial.write_text(text, encoding="utf-8", newline="")
-
-
-def seal(about: Mapping[str, Any]) -> str:
-    """An object as JSON that says of itself whether it is as it was written; see :func:`unseal`."""
-    return json.dumps({**about, SEAL: _digest(about)}, indent=2) + "\n"
-
-
-def unseal(text: str | bytes) -> dict[str, Any]:
-    """What :func:`seal` was given; a text without a seal, as earlier versions wrote them, is taken as it is.
+    Args:
+        file: its folder is made if need be; a link is followed.
+        size_bytes: how large it will be, where that is known.
 
     Raises:
-        ValueError: not JSON, no object, or not as it was written.
+        OutputError: it cannot be written; what was there before is as it was.
     """
-    about = json.loads(text)
-    if not isinstance(about, dict):
-        raise ValueError("no JSON object")
-    if SEAL in about and about.pop(SEAL) != _digest(about):
-        raise ValueError("not as it was written")
-    return about
+    with _told(file, size_bytes):
+        file.parent.mkdir(parents=True, exist_ok=True)
+        target = file.resolve()
+        partial = _beside(target)
+        partial.touch(exist_ok=False)  # with the rights that the user's files have
+        try:
+            yield partial
+            _settle(partial)
+            if target.exists() and not os.access(target, os.W_OK):
+                raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+            partial.replace(target)
+            _settle(target.parent)
+        finally:
+            partial.unlink(missing_ok=True)
+
+
+def write_whole(file: Path, content: str | bytes) -> Path:
+    """Write a file, as :func:`replacing` does; returns it."""
+    data = content.encode() if isinstance(content, str) else content
+    with replacing(file, len(data)) as partial:
+        partial.write_bytes(data)
+    return file
+
+
+def write_picture(figure: Any, file: Path, dpi: int = 150) -> Path:
+    """Write a figure of matplotlib, as :func:`replacing` does; returns its file.
+
+    Raises:
+        OutputError: it cannot be written, or its ending names no kind of picture.
+    """
+    kinds = figure.canvas.get_supported_filetypes()
+    if (kind := file.suffix[1:].lower()) not in kinds:
+        raise OutputError(f"{file}: no such kind of picture", got=kind, expected=", ".join(kinds))
+    picture = BytesIO()
+    figure.savefig(picture, dpi=dpi, format=kind)
+    return write_whole(file, picture.getvalue())
+
+
+@contextmanager
+def _told(path: Path, size_bytes: int | None = None) -> Iterator[None]:
+    try:
+        yield
+    except ReactometerError:
+        raise
+    except Exception as error:  # libraries have their own for a full disk
+        if isinstance(error, OSError) or system_error(error) in NO_WRITING:
+            raise unwritable(path, error, size_bytes) from error
+        raise
+
+
+def system_error(error: BaseException | None) -> int | None:
+    """The system's number of what is behind an error, such as ``errno.ENOSPC``; None where nothing says so."""
+    while error is not None:
+        said = re.search(r"\b(?:os error|errno) (\d+)", str(error), re.IGNORECASE)  # Rust's words, and Arrow's
+        if isinstance(error, OSError) and error.errno:
+            return error.errno
+        if said:
+            return int(said[1])
+        error = error.__cause__ or error.__context__
+    return None
+
+
+def unwritable(path: Path | str, error: Exception, size_bytes: int | None = None) -> OutputError:
+    """What to say of a file or folder (by its path, or in words) that could not be written, of so many bytes."""
+    number = system_error(error)
+    what = f"{path}: cannot be written: {os.strerror(number) if number else error}"
+    if number not in NO_ROOM:
+        return OutputError(what, fix="See to its permissions, or name another place")
+    got = None
+    with suppress(OSError):
+        folders = Path(path).absolute().parents if isinstance(path, Path) else ()
+        got = next((f"{shutil.disk_usage(own).free:,} bytes free" for own in folders if own.is_dir()), None)
+    expected = None if size_bytes is None else f"{size_bytes:,} bytes"
+    return OutputError(what, got=got, expected=expected, fix="Make room there and run it again, or name another place")
 
 
 def clear_leftovers(folder: Path) -> None:
@@ -119,13 +163,18 @@ def make_folder(path: Path) -> Path:
     """The folder, made if need be; call it before long work whose results go there.
 
     Raises:
-        OutputError: it cannot be made.
+        OutputError: it cannot be made, or written into.
     """
-    try:
+    with _told(path):
         path.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise OutputError(f"{path}: no folder can be made there: {error.strerror}", fix="Name another place") from error
+        TemporaryFile(dir=path).close()
     return path
+
+
+def check_place(file: Path) -> None:
+    """Raise OutputError, before any work, where a file cannot be written later; nothing is made."""
+    with _told(file):
+        TemporaryFile(dir=next(place for place in file.absolute().parents if place.exists())).close()
 
 
 def sha256_of(path: Path) -> str:
@@ -147,11 +196,7 @@ def _settle(path: Path) -> None:
     try:
         os.fsync(handle)
     except OSError as error:
-        if error.errno != EINVAL:  # of what cannot be waited for
+        if error.errno != errno.EINVAL:  # of what cannot be waited for
             raise
     finally:
         os.close(handle)
-
-
-def _digest(about: Mapping[str, Any]) -> str:
-    return sha256(json.dumps(json.loads(json.dumps(about)), sort_keys=True).encode()).hexdigest()

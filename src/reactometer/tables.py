@@ -11,7 +11,7 @@ import pandas as pd
 
 from reactometer.evaluation.metrics import Metrics
 from reactometer.evaluation.resample import Interval
-from reactometer.files import write_text
+from reactometer.files import write_picture, write_whole
 
 COLORS = {"face and voice": "#3b4cc0", "face": "#2a9d5c", "voice": "#d1701f"}
 
@@ -55,9 +55,8 @@ class Comparison:
 
 def write_comparison(comparison: Comparison) -> None:
     """Write ``comparison.md``, ``comparison.csv`` and ``comparison.png`` into the comparison's folder."""
-    comparison.folder.mkdir(parents=True, exist_ok=True)
-    write_text(comparison.folder / "comparison.md", markdown(comparison))
-    write_text(comparison.folder / "comparison.csv", as_table(comparison).to_csv(index=False))
+    write_whole(comparison.folder / "comparison.md", markdown(comparison))
+    write_whole(comparison.folder / "comparison.csv", as_table(comparison).to_csv(index=False))
     _draw(comparison, comparison.folder / "comparison.png")
 
 
@@ -175,4 +174,4 @@ def _draw(comparison: Comparison, path: Path) -> None:
     axes.set_ylim(-0.6, len(rows) - 0.2)
     axes.set_xlabel(f"mean Pearson on {comparison.split}: a dot a seed, | their median, band the interval of its clips")
     axes.spines[["top", "right"]].set_visible(False)
-    figure.savefig(path)
+    write_picture(figure, path)

@@ -6,6 +6,7 @@ import os
 import urllib.error
 import urllib.request
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from http import HTTPStatus
 from http.client import HTTPException, HTTPResponse, IncompleteRead
@@ -14,7 +15,7 @@ from pathlib import Path
 from filelock import FileLock
 
 from reactometer.errors import ConfigError, WeightsError, suggestion
-from reactometer.files import sha256_of
+from reactometer.files import NO_WRITING, sha256_of, system_error, unwritable
 
 STARTER = Path(__file__).resolve().parent / "starter"
 """The model folder inside the package: what predicts where no model is named, and a backbone by its name."""
@@ -61,10 +62,18 @@ WEIGHT_FILES: dict[str, WeightFile] = {
 
 
 def cache_folder() -> Path:
-    """Where this package keeps files between runs: ``$REACTOMETER_CACHE``, else the user's cache folder."""
-    if own := os.environ.get(CACHE_VARIABLE):
-        return Path(own).expanduser()
-    return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "reactometer"
+    """Where this package keeps files between runs: ``$REACTOMETER_CACHE``, else the user's cache folder.
+
+    Raises:
+        WeightsError: the user has no home.
+    """
+    try:
+        if own := os.environ.get(CACHE_VARIABLE):
+            return Path(own).expanduser()
+        return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "reactometer"
+    except RuntimeError as error:
+        what, fix = "no home to keep files in", f"Set HOME, or {CACHE_VARIABLE} to a folder that you can write into"
+        raise WeightsError(what, got="no HOME, and a user unknown here", fix=fix) from error
 
 
 def offline_folder() -> Path | None:
@@ -74,7 +83,7 @@ def offline_folder() -> Path | None:
 
 
 def places(name: str) -> dict[str, Path]:
-    """Where the file of a name can lie on this machine, whether it does or not: OFFLINE (if set) and CACHE -> path.
+    """Where the file of a name can lie on this machine, whether it does or not: OFFLINE, CACHE -> path, if they are.
 
     Raises:
         ConfigError: the name is none of ``WEIGHT_FILES``.
@@ -82,7 +91,10 @@ def places(name: str) -> dict[str, Path]:
     if name not in WEIGHT_FILES:
         raise ConfigError("unknown weights", got=repr(name), fix=suggestion(name, WEIGHT_FILES))
     file_name, offline = WEIGHT_FILES[name].file_name, offline_folder()
-    return ({OFFLINE: offline / file_name} if offline else {}) | {CACHE: cache_folder() / "weights" / file_name}
+    found = {OFFLINE: offline / file_name} if offline else {}
+    with suppress(WeightsError):
+        found[CACHE] = cache_folder() / "weights" / file_name
+    return found
 
 
 def check_file(path: Path, weights: WeightFile) -> None:
@@ -99,10 +111,11 @@ def find_weights(name: str, report: Report | None = None) -> Path:
     where the file cannot be had or is not the right one; an address that failed is tried once a process.
     """
     paths = places(name)
-    weights, offline, cached = WEIGHT_FILES[name], paths.get(OFFLINE), paths[CACHE]
+    weights, offline = WEIGHT_FILES[name], paths.get(OFFLINE)
     if offline and offline.is_file():
         check_file(offline, weights)
         return offline
+    cached = paths.get(CACHE) or cache_folder()  # which says why there is none
     if cached.is_file() and sha256_of(cached) == weights.sha256:
         return cached
     return _download_once(weights, cached, report or (lambda _: None))
@@ -120,7 +133,10 @@ def _download_once(weights: WeightFile, target: Path, report: Report) -> Path:
             if not (target.is_file() and sha256_of(target) == weights.sha256):
                 _download(weights, url, target, report)
     except (OSError, HTTPException, ValueError) as error:
-        _failures[url, target] = str(error) or type(error).__name__
+        message = str(error) or type(error).__name__
+        if not isinstance(error, urllib.error.URLError) and system_error(error) in NO_WRITING:
+            message = str(unwritable(target, error, weights.size_bytes)).rstrip(".")
+        _failures[url, target] = message
         raise _unavailable(weights, url, target, _failures[url, target]) from error
     return target
 

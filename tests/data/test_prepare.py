@@ -22,9 +22,9 @@ from reactometer.data.cache import PreparedSet, load_clip, open_prepared
 from reactometer.data.layouts import read_data_set
 from reactometer.data.prepare import _Job, _job, _prepare_one, prepare
 from reactometer.errors import DataError
-from reactometer.files import seal, unseal
 from reactometer.media.faces import decode_crop, load_detector
 from reactometer.media.stream import prepare_clip
+from reactometer.seals import seal, unseal
 
 SETTINGS = PrepareConfig(detector="haar", rate_hz=2.0, size_px=48)
 

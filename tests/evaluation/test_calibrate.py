@@ -16,7 +16,6 @@ from reactometer.errors import ConfigError, DataError, OutputError
 from reactometer.evaluation.calibrate import calibrate
 from reactometer.evaluation.degradation import degrade
 from reactometer.evaluation.evaluate import evaluate
-from reactometer.files import seal, unseal
 from reactometer.inference.attribution import explain
 from reactometer.inference.predictor import predict
 from reactometer.labels import HUME_REACTION
@@ -25,6 +24,7 @@ from reactometer.models.scoring import score_items
 from reactometer.models.showing import encoded_clips
 from reactometer.printing import print_evaluation
 from reactometer.records import FaceSample, FrameState, PreparedClip
+from reactometer.seals import seal, unseal
 from reactometer.weights import STARTER
 
 ENDS = [f"{label}_{end}" for label in HUME_REACTION for end in ("low", "high")]

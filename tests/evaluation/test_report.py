@@ -66,11 +66,22 @@ def test_a_browser_draws_it(out: Path, tmp_path: Path) -> None:
     assert dom.count('class="worst"') == 1
 
 
+def test_labels_that_do_not_vary_are_no_score_and_no_crash(
+    frozen_folder: Path, prepared: PreparedSet, tmp_path: Path
+) -> None:
+    data = Path(shutil.copytree(prepared.folder, tmp_path / "data"))
+    table = pd.read_csv(data / "manifest.csv", dtype=str, keep_default_na=False)
+    table["Joy"] = "0.5"
+    table.to_csv(data / "manifest.csv", index=False)
+    page = report(frozen_folder, data, tmp_path / "out", split="val", degradation=False, progress=False)
+    assert "predictions or labels do not vary" in page.read_text(encoding="utf-8")
+
+
 def test_a_place_that_is_a_file_is_said_before_any_work(
     frozen_folder: Path, prepared: PreparedSet, tmp_path: Path
 ) -> None:
     (tmp_path / "file").touch()
-    with pytest.raises(OutputError, match="no folder can be made there: File exists"):
+    with pytest.raises(OutputError, match="file: cannot be written: File exists"):
         report(frozen_folder, prepared.folder, tmp_path / "file", progress=False)
 
 

@@ -20,11 +20,11 @@ from reactometer.config import Config
 from reactometer.data.batches import MediaReader
 from reactometer.data.cache import PreparedSet
 from reactometer.errors import ModelError, OutputError
-from reactometer.files import seal, unseal
 from reactometer.models.folder import LoadedModel, join_models, load_model, save_model
 from reactometer.models.scores import Score, average_scores, join_parts
 from reactometer.models.scoring import score_rows
 from reactometer.models.zoo import build_model, load_encoders
+from reactometer.seals import seal, unseal
 from reactometer.weights import STARTER
 
 

@@ -18,11 +18,11 @@ from reactometer.cli import app
 from reactometer.config import Config
 from reactometer.data.batches import Item, collate
 from reactometer.errors import ConfigError, ModelError, OutputError, WeightsError
-from reactometer.files import seal, unseal
 from reactometer.models.card import model_card
 from reactometer.models.folder import join_models, load_model, save_model
 from reactometer.models.hub import pull, push
 from reactometer.models.zoo import build_model, load_encoders
+from reactometer.seals import seal, unseal
 
 NAME = "anna/faces"
 MODEL = {"README.md", "model.json", "weights.safetensors"}

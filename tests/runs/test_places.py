@@ -90,6 +90,10 @@ def test_one_process_at_a_time_is_at_work_in_a_store(bucket: str, monkeypatch: p
         lease.alone(folder),
     ):
         pass
+    with monkeypatch.context() as ahead, lease.alone(folder):
+        ahead.setattr("time.time", lambda: 4e9)  # this machine's clock tells nothing of the store's
+        with pytest.raises(OutputError, match="another process"), lease.alone(folder):
+            pass
     folder.beside(lease.LOCK).write(b"of one that was killed")
     with pytest.raises(OutputError, match="another process is at work in it"), lease.alone(folder):
         pass

@@ -77,8 +77,11 @@ def test_a_mended_file_and_what_failed_are_done_on_request(copy: Path, videos: P
     assert index.loc[str(own / "b" / "silent.mp4"), "same_as"] == str(own / "a" / "1.mp4")
 
 
-def test_a_file_that_is_not_there_is_a_failure_and_the_rest_go_on(copy: Path, videos: Path) -> None:
-    result = predict_folder([videos / "a", videos / "gone.mp4"], copy, device="cpu", progress=False)
+def test_a_listed_file_that_is_not_there_is_a_failure_and_the_rest_go_on(
+    copy: Path, videos: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "list.txt").write_text(f"{videos / 'gone.mp4'}\n")
+    result = predict_folder([videos / "a", tmp_path / "list.txt"], copy, device="cpu", progress=False)
     assert result.failures == {str(videos / "gone.mp4"): "No such file or directory"}
 
 
@@ -133,6 +136,8 @@ def test_a_damaged_file_of_a_run_is_named(name: str, copy: Path, videos: Path, c
 def test_what_cannot_be_run_is_said_before_anything_is_written(videos: Path, tmp_path: Path) -> None:
     with pytest.raises(DataError, match="no video or sound file there"):
         predict_folder([tmp_path / "none*"], tmp_path / "out", progress=False)
+    with pytest.raises(DataError, match=r"gone\.mp4: no video or sound file there"):
+        predict_folder([videos, tmp_path / "gone.mp4"], tmp_path / "out", progress=False)
     with pytest.raises(ConfigError, match="window and hop do not fit"):
         predict_folder([videos], tmp_path / "out", request=Request(hop_s=3.0), progress=False)
     with pytest.raises(ConfigError, match="no such choice of faces"):

@@ -9,12 +9,15 @@ import signal
 import subprocess
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import pytest
 
+from fixtures_of_faults import Fill
 from fixtures_of_serving import Serving
-from reactometer.errors import ConfigError
+from reactometer.errors import ConfigError, RequestError
 from reactometer.records import Prediction, Window
 from reactometer.serving.jobs import Job, JobTable, sqlite_address
 
@@ -24,9 +27,18 @@ PREDICTION = Prediction(
 )
 
 
+@dataclass(frozen=True)
+class Postgres:
+    """A database server."""
+
+    address: str
+    start: Callable[[], None]
+    stop: Callable[[], None]
+
+
 @pytest.fixture(scope="module")
-def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """The address of a database server of its own, run by the user that the package made where this one is root."""
+def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Postgres]:
+    """A database server of its own, run by the user that the package made where this one is root."""
     if PROGRAMS is None:
         pytest.skip("PostgreSQL is not installed (Debian: apt-get install postgresql)")
     folder = Path(shutil.copytree(tmp_path_factory.mktemp("postgres"), f"/tmp/reactometer-postgres-{os.getpid()}"))
@@ -34,15 +46,18 @@ def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     shutil.chown(folder, user)
     as_user = ["setpriv", f"--reuid={user}", f"--regid={user}", "--init-groups"] if os.getuid() == 0 else []
 
-    def run(*command: Path | str) -> None:
-        subprocess.run([*as_user, *map(str, command)], check=True, capture_output=True, cwd="/")
+    def run(program: str, *options: Path | str) -> None:
+        command = [*as_user, *map(str, (PROGRAMS / program, "-D", folder / "data", *options))]  # type: ignore[operator]
+        subprocess.run(command, check=True, capture_output=True, cwd="/")
 
     try:
-        run(PROGRAMS / "initdb", "-D", folder / "data", "-U", "reactometer", "--auth=trust", "--no-sync")
+        run("initdb", "-U", "reactometer", "--auth=trust", "--no-sync")
         options = f"-c listen_addresses='' -c unix_socket_directories={folder} -c fsync=off"
-        run(PROGRAMS / "pg_ctl", "-D", folder / "data", "-o", options, "-w", "-l", folder / "log", "start")
-        yield f"postgresql+psycopg://reactometer@/postgres?host={folder}"
-        run(PROGRAMS / "pg_ctl", "-D", folder / "data", "-m", "immediate", "stop")
+        start = partial(run, "pg_ctl", "-o", options, "-w", "-l", folder / "log", "start")
+        stop = partial(run, "pg_ctl", "-m", "immediate", "stop")
+        start()
+        yield Postgres(f"postgresql+psycopg://reactometer@/postgres?host={folder}", start, stop)
+        stop()
     finally:
         shutil.rmtree(folder)
 
@@ -51,7 +66,7 @@ def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 def address(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     if request.param == "sqlite":
         return sqlite_address(tmp_path / "jobs.db")
-    return str(request.getfixturevalue("postgres"))
+    return str(request.getfixturevalue("postgres").address)
 
 
 def _job(name: str, created_s: float) -> Job:
@@ -74,10 +89,58 @@ def test_a_job_goes_its_way(address: str) -> None:
     table.fail("second", {}, "no film")
     assert (job := table.get("second")) and (job.status, job.error) == ("failed", "no film")
     assert table.unfinished() == [] and [job.id for job in other.unfinished()] == ["other"]
-    table.forget(time.time() + 1)
+    table.forget(time.time() + 1, time.time() + 1)
     assert table.get("first") is None and table.get("second") is None
     other.delete("other")
     assert table.get("other") is None
+
+
+def test_what_was_finished_by_a_clock_that_was_ahead_is_not_kept_for_ever(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    table, now_s = JobTable(sqlite_address(tmp_path / "jobs.db"), "here"), time.time()
+    table.add(_job("one", now_s))
+    with monkeypatch.context() as ahead:
+        ahead.setattr("reactometer.serving.jobs.time.time", lambda: now_s + 1e9)
+        table.finish("one", {}, [PREDICTION])
+    table.forget(now_s - 60, now_s)
+    assert (job := table.get("one")) and job.finished_s == now_s
+    table.forget(now_s + 1, now_s + 61)
+    assert table.get("one") is None
+
+
+def test_a_database_that_was_away_is_opened_anew(tmp_path: Path) -> None:
+    """SQLite itself goes on writing into a file that is deleted: all that it then takes is lost."""
+    folder = tmp_path / "data"
+    folder.mkdir()
+    table = JobTable(sqlite_address(folder / "jobs.db"), "here")
+    table.add(_job("one", 1.0))
+    shutil.copytree(folder, tmp_path / "copy")
+    shutil.rmtree(folder)
+    for ask in (table.check, lambda: table.add(_job("two", 2.0))):
+        with pytest.raises(RequestError, match="the service's database does not answer") as caught:
+            ask()
+        assert (caught.value.status, caught.value.retry_s) == (503, 10)
+    folder.mkdir()  # as where a disk is no longer mounted
+    with pytest.raises(RequestError, match="does not answer"):
+        table.check()
+    shutil.copytree(tmp_path / "copy", folder, dirs_exist_ok=True)
+    table.check()
+    table.add(_job("two", 2.0))
+    assert [job.id for job in JobTable(sqlite_address(folder / "jobs.db"), "here").unfinished()] == ["one", "two"]
+
+
+def test_a_database_without_room_says_so_and_goes_on_where_there_is_some(small_disk: Path, fill: Fill) -> None:
+    table = JobTable(sqlite_address(small_disk / "jobs.db"), "here")
+    table.add(_job("one", 1.0))
+    filler = fill(small_disk)
+    with pytest.raises(RequestError, match="no room left on its disk") as caught:
+        for number in range(1000):  # until the pages that it has are full
+            table.add(_job(f"{number}", 2.0))
+    assert (caught.value.status, caught.value.retry_s) == (507, 60)
+    assert (job := table.get("one")) and job.created_s == 1.0
+    filler.unlink()
+    table.add(_job("two", 2.0))
 
 
 def test_what_is_no_database_is_told(tmp_path: Path) -> None:
@@ -88,13 +151,37 @@ def test_what_is_no_database_is_told(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_a_service_keeps_its_jobs_in_postgres(
-    postgres: str, serving: Serving, talking: Callable[[int], Path], tmp_path: Path
+    postgres: Postgres, serving: Serving, talking: Callable[[int], Path], tmp_path: Path
 ) -> None:
-    with serving(tmp_path / "data", "--readers", "1", REACTOMETER_DATABASE=postgres) as server:
+    with serving(tmp_path / "data", "--readers", "1", REACTOMETER_DATABASE=postgres.address) as server:
         done = server.post(talking(1)).json()
         left = server.post(talking(4), headers={"Prefer": "respond-async"}).headers["Location"]
         server.end(signal.SIGKILL)
     assert not (tmp_path / "data" / "jobs.db").exists()
-    with serving(tmp_path / "data", "--database", postgres) as server:
+    with serving(tmp_path / "data", "--database", postgres.address) as server:
         assert server.client.get(f"/v1/predictions/{done['id']}").json() == done
         assert server.wait(server.client.get(left))["status"] == "done"
+
+
+@pytest.mark.slow
+def test_a_service_goes_on_when_its_postgres_is_back(
+    postgres: Postgres, serving: Serving, talking: Callable[[int], Path], tmp_path: Path
+) -> None:
+    """It stops under a clip that is read; while it is away, nothing is taken and nothing that was is lost."""
+    with serving(tmp_path / "data", "--readers", "1", "--database", postgres.address) as server:
+        left = server.post(talking(8), headers={"Prefer": "respond-async"}).headers["Location"]
+        while server.client.get(left).json()["status"] != "running":
+            time.sleep(0.05)
+        postgres.stop()
+        try:
+            told = server.post(talking(1)), server.client.get(left), server.client.get("/readyz")
+        finally:
+            postgres.start()
+        for answer in told:
+            assert (answer.status_code, answer.headers["Retry-After"]) == (503, "10")
+            assert "the service's database does not answer" in answer.json()["error"]
+        assert server.client.get("/readyz").status_code == 200
+        assert server.wait(server.client.get(left))["status"] == "done"
+        assert server.post(talking(1)).json()["status"] == "done"
+    log = (tmp_path / "data.log").read_text()
+    assert "the database does not do its work" in log and "Traceback" not in log

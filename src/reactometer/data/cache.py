@@ -13,8 +13,9 @@ import numpy as np
 
 from reactometer.config import PrepareConfig
 from reactometer.errors import DataError
-from reactometer.files import DAMAGED_ZIP, replacing, seal, sha256_of, unseal, write_text
+from reactometer.files import replacing, sha256_of, write_whole
 from reactometer.records import Clip, FaceSample, FrameState, PreparedClip
+from reactometer.seals import DAMAGED_ZIP, seal, unseal
 
 FORMAT = 1
 """Version of the cache's files; a cache of another version is stale."""
@@ -177,7 +178,7 @@ def write_index(prepared: PreparedSet) -> None:
 
     cells = [_to_cells(row, prepared.labels) for row in prepared.rows]
     table = pd.DataFrame(cells).to_csv(index=False)
-    write_text(prepared.folder / MANIFEST_FILE, table)
+    write_whole(prepared.folder / MANIFEST_FILE, table)
     about = {
         "format": FORMAT,
         "labels": prepared.labels,
@@ -185,7 +186,7 @@ def write_index(prepared: PreparedSet) -> None:
         "features": prepared.feature_sizes,
         "manifest_sha256": sha256(table.encode()).hexdigest(),
     }
-    write_text(prepared.folder / SETTINGS_FILE, seal(about))
+    write_whole(prepared.folder / SETTINGS_FILE, seal(about))
 
 
 _NUMBERS = ("duration_s", "frames_read", "n_samples", "n_faces", "n_unreadable")

@@ -14,7 +14,7 @@ from reactometer.data.cache import SETTINGS_FILE
 from reactometer.data.layouts import read_data_set
 from reactometer.data.splits import SPLITS
 from reactometer.errors import ConfigError, DataError, OutputError, suggestion
-from reactometer.files import write_text
+from reactometer.files import write_whole
 from reactometer.records import Clip
 
 KEYS = ("person", "stimulus", "labels")
@@ -201,7 +201,7 @@ def _write(out: Path, clips: Sequence[Clip], splits: Sequence[str], labels: Sequ
         audio = _relative(clip.audio_path, out.parent) if clip.audio_path else ""
         about = [clip.person or "", clip.stimulus or "", *(f"{value:.10g}" for value in clip.labels or ())]
         writer.writerow([_relative(clip.path, out.parent), audio, split_name, *about])
-    write_text(out, table.getvalue())
+    write_whole(out, table.getvalue())
 
 
 def _relative(path: Path, folder: Path) -> str:

@@ -24,6 +24,7 @@ from reactometer.data.layouts import read_data_set
 from reactometer.data.prepare import claim_folder
 from reactometer.data.splits import with_splits
 from reactometer.errors import DataError, suggestion
+from reactometer.files import write_whole
 from reactometer.media.stream import LEAST_NEW_S
 from reactometer.records import Clip, FloatArray
 
@@ -88,7 +89,7 @@ def prepare_features(
         write_store(out / FEATURES, rows, parts_of(rows), items, sizes, advance, stamp)
     prepared = PreparedSet(out, source.manifest.labels, PrepareConfig(), tuple(rows), sizes)
     write_index(prepared)
-    stamp_file.write_text(stamp, encoding="utf-8")
+    write_whole(stamp_file, stamp)
     return prepared
 
 

@@ -17,8 +17,9 @@ from filelock import FileLock
 from reactometer.data.batches import Item, Part
 from reactometer.data.cache import PreparedRow
 from reactometer.errors import DataError
-from reactometer.files import PART, replacing, seal, unseal, write_text
+from reactometer.files import PART, make_folder, replacing, write_whole
 from reactometer.records import FloatArray
+from reactometer.seals import seal, unseal
 
 SHARD_PARTS = 256
 """Parts of clips in a shard: 67 MB of 32 frames with 2048 features each."""
@@ -116,7 +117,7 @@ def write_store(
     Raises:
         DataError: an item has another number of features.
     """
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
     with FileLock(folder / "writing.lock"):  # another run may be about to write the same
         return _write_shards(folder, rows, parts, read, sizes, advance, source)
 
@@ -138,7 +139,7 @@ def _write_shards(
         if _description(folder, shard).get("stamp") != stamp:
             counts, checks = _write_shard(folder, shard, read(own), sizes, advance)
             about = {"stamp": stamp, "sizes": dict(sizes), "keys": keys, "counts": counts, "checks": checks}
-            write_text(_description_file(folder, shard), seal(about))
+            write_whole(_description_file(folder, shard), seal(about))
         else:
             for _ in own:
                 advance()

@@ -32,7 +32,7 @@ from reactometer.data.layouts import read_data_set
 from reactometer.data.pool import default_workers, run_jobs
 from reactometer.data.splits import with_splits
 from reactometer.errors import DataError, MediaError
-from reactometer.files import PART, clear_leftovers, clear_old
+from reactometer.files import PART, clear_leftovers, clear_old, make_folder
 from reactometer.media.audio import is_audible
 from reactometer.media.crops import list_crops, prepare_crops
 from reactometer.media.faces import load_detector, settle_detector
@@ -166,7 +166,7 @@ def claim_folder(folder: Path) -> None:
             expected="a new folder or one prepared before",
             fix="Name another folder with --out or data.cache",
         )
-    (folder / "clips").mkdir(parents=True, exist_ok=True)
+    make_folder(folder / "clips")
 
 
 def _clear(prepared: PreparedSet) -> None:

@@ -19,7 +19,7 @@ import av
 from reactometer.data.pool import run_jobs
 from reactometer.data.simulated_clip import SPLIT_SHARES, ClipPlan, clip_plan, render_clip
 from reactometer.errors import ConfigError, OutputError
-from reactometer.files import PART, clear_leftovers, replacing, write_text
+from reactometer.files import PART, clear_leftovers, replacing, write_whole
 from reactometer.labels import HUME_REACTION
 from reactometer.records import SOUND_RATE_HZ, ByteArray, FloatArray
 
@@ -117,7 +117,7 @@ def _claim(out: Path, record: str) -> None:
             fix="Choose another folder, or delete this one",
         )
     out.mkdir(parents=True, exist_ok=True)
-    write_text(about, record)
+    write_whole(about, record)
 
 
 def _write_table(path: Path, plans: list[ClipPlan]) -> None:
@@ -128,7 +128,7 @@ def _write_table(path: Path, plans: list[ClipPlan]) -> None:
         labels = [f"{label:.4f}" for label in plan.labels]
         who = [plan.age, plan.country, plan.person, plan.stimulus]
         writer.writerow([f"[{plan.clip_id}]", plan.split.title(), *labels, *who])
-    write_text(path, table.getvalue())
+    write_whole(path, table.getvalue())
 
 
 def _path(out: Path, plan: ClipPlan) -> Path:
@@ -138,8 +138,8 @@ def _path(out: Path, plan: ClipPlan) -> Path:
 def _write_clip(job: _Job) -> None:
     """Render one clip; its file appears whole or not at all."""
     frames, waveform = render_clip(job.plan)
-    with replacing(job.path) as file:
-        _write_video(file, frames, job.plan.rate_hz, None if job.plan.sound == "absent" else waveform)
+    with replacing(job.path) as partial:
+        _write_video(partial, frames, job.plan.rate_hz, None if job.plan.sound == "absent" else waveform)
 
 
 def _died(job: _Job) -> None:
@@ -148,7 +148,7 @@ def _died(job: _Job) -> None:
 
 def _write_video(path: Path, frames: ByteArray, rate_hz: float, waveform: FloatArray | None) -> None:
     """An MP4 file, H.264 and (unless ``waveform`` is None) AAC: the same bytes on every run."""
-    with av.open(str(path), "w", format="mp4", options={"fflags": "+bitexact"}) as container:
+    with av.open(str(path), "w", "mp4", options={"fflags": "+bitexact"}) as container:
         video = container.add_stream("libx264", rate=Fraction(rate_hz).limit_denominator(1001), options=_X264)
         video.height, video.width, video.pix_fmt = frames.shape[1], frames.shape[2], "yuv420p"
         sound = None if waveform is None else container.add_stream("aac", SOUND_RATE_HZ, layout="mono", options=_AAC)

@@ -20,7 +20,7 @@ from reactometer.data.splits import SPLITS
 from reactometer.evaluation.baselines import cue_baseline
 from reactometer.evaluation.metrics import LEAST_CLIPS, LEAST_SPREAD, Array
 from reactometer.evaluation.resample import Interval, bootstrap_mean_pearson, choose_units
-from reactometer.files import write_text
+from reactometer.files import write_whole
 
 
 @dataclass(frozen=True)
@@ -113,7 +113,7 @@ def audit(
         unseen=_unseen(prepared),
     )
     if out is not None:
-        write_text(Path(out), json.dumps(asdict(found), indent=2) + "\n")
+        write_whole(Path(out), json.dumps(asdict(found), indent=2) + "\n")
     return found
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from reactometer.data.cache import PreparedSet
 from reactometer.data.splits import SPLITS
-from reactometer.errors import DataError, OutputError, suggestion
+from reactometer.errors import DataError, suggestion
 from reactometer.evaluation.evaluate import open_for
 from reactometer.files import appearing
 from reactometer.models.calibrate import COVERAGE
@@ -55,11 +55,11 @@ def calibrate(
     fitted = fit(loaded, prepared, split=split, coverage=coverage, recalibrate=recalibrate, progress=progress)
     fitted = replace(fitted, fitted_on={**fitted.fitted_on, "name": Path(data).resolve().name})
     if out is None:
-        _write(Path(model), fitted)
+        save_uncertainty(Path(model), fitted)
     else:
         with appearing(Path(out)) as partial:
             shutil.copytree(model, partial, dirs_exist_ok=True)
-            _write(partial, fitted)
+            save_uncertainty(partial, fitted)
     return fitted
 
 
@@ -77,12 +77,3 @@ def _refuse_learned(loaded: LoadedModel, prepared: PreparedSet, split: str) -> N
             expected="clips that it has not seen",
             fix="Name another split, or give clips of your own",
         )
-
-
-def _write(folder: Path, fitted: Uncertainty) -> None:
-    try:
-        save_uncertainty(folder, fitted)
-    except OSError as error:
-        raise OutputError(
-            f"{folder}: cannot be written into: {error.strerror}", fix="Name a folder for a copy with --out"
-        ) from error

@@ -14,7 +14,7 @@ import numpy as np
 from reactometer.console import progress_bar
 from reactometer.data.batches import Change
 from reactometer.data.cache import PreparedSet
-from reactometer.errors import ModelError, OutputError
+from reactometer.errors import ModelError
 from reactometer.evaluation.evaluate import choose_split, open_for
 from reactometer.evaluation.metrics import Array, Metrics, measure
 from reactometer.evaluation.pictures import draw_degradation
@@ -26,7 +26,7 @@ from reactometer.evaluation.resample import (
     bootstrap_metrics,
     choose_units,
 )
-from reactometer.files import make_folder, write_text
+from reactometer.files import make_folder, write_whole
 from reactometer.media.degrade import add_noise, hide_face, mute, shrink_faces, thin_frames
 from reactometer.models.folder import DEGRADATION_FILES, LoadedModel, load_model
 from reactometer.models.scoring import join_members, score_shown
@@ -177,11 +177,8 @@ def write_degradation(degradation: Degradation, out: Path) -> None:
         OutputError: it cannot be written into.
     """
     table, picture = (out / name for name in DEGRADATION_FILES)
-    try:
-        write_text(table, json.dumps(degradation.as_json(), indent=2) + "\n")
-        draw_degradation(degradation, picture)
-    except OSError as error:
-        raise OutputError(f"{out}: cannot be written into: {error.strerror}", fix="Name another with --out") from error
+    write_whole(table, json.dumps(degradation.as_json(), indent=2) + "\n")
+    draw_degradation(degradation, picture)
 
 
 def _answers(

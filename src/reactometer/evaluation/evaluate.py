@@ -21,7 +21,7 @@ from reactometer.evaluation.metrics import Metrics, measure
 from reactometer.evaluation.pictures import draw_reliability
 from reactometer.evaluation.reliability import Reliability, measure_reliability
 from reactometer.evaluation.resample import N_RESAMPLES, Intervals, bootstrap_metrics, choose_units
-from reactometer.files import make_folder, write_text
+from reactometer.files import make_folder, write_whole
 from reactometer.models.folder import LoadedModel, load_model
 from reactometer.models.scores import Score
 from reactometer.models.scoring import score_split
@@ -133,19 +133,19 @@ def open_for(
 
 def write_evaluation(evaluation: Evaluation, out: Path) -> None:
     """Write what is known of ``predictions.csv, metrics.json, reliability.png, groups.csv, intervals.csv``."""
-    write_text(out / "predictions.csv", evaluation.predictions.to_csv(index=False))
+    write_whole(out / "predictions.csv", evaluation.predictions.to_csv(index=False))
     about = {"split": evaluation.split, "person_norm": evaluation.person_norm, **evaluation.metrics.as_json()}
     about["intervals"] = evaluation.intervals.as_json() if evaluation.intervals else None
     about["coverage"] = evaluation.coverage.as_json() if evaluation.coverage else None
     if evaluation.prediction_intervals is not None:
-        write_text(out / "intervals.csv", evaluation.prediction_intervals.to_csv(index=False))
+        write_whole(out / "intervals.csv", evaluation.prediction_intervals.to_csv(index=False))
     about["reliability"] = evaluation.reliability.as_json() if evaluation.reliability else None
     about["groups"] = {grouping.column: grouping.as_json() for grouping in evaluation.groups}
     if evaluation.groups:
-        write_text(out / "groups.csv", as_table(evaluation.groups).to_csv(index=False))
+        write_whole(out / "groups.csv", as_table(evaluation.groups).to_csv(index=False))
     if evaluation.reliability:
         draw_reliability(evaluation.reliability, out / "reliability.png")
-    write_text(out / "metrics.json", json.dumps(about, indent=2) + "\n")
+    write_whole(out / "metrics.json", json.dumps(about, indent=2) + "\n")
 
 
 def _check_fit(loaded: LoadedModel, prepared: PreparedSet) -> None:

@@ -27,7 +27,7 @@ from reactometer.evaluation.resample import (
     score_sums,
     unit_sums,
 )
-from reactometer.files import write_text
+from reactometer.files import write_whole
 from reactometer.records import Clip
 
 ID_COLUMN = "File_ID"
@@ -117,7 +117,7 @@ def compare_predictions(
     left_out = [clip for clip in clips if clip.split in splits and clip.labels and clip.clip_id not in one]
     paired = replace(paired, n_left_out=len(left_out))
     if out is not None:
-        write_text(Path(out), json.dumps(asdict(paired), indent=2) + "\n")
+        write_whole(Path(out), json.dumps(asdict(paired), indent=2) + "\n")
     return paired
 
 

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from reactometer.files import write_picture
+
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
@@ -25,7 +27,7 @@ def draw_degradation(degradation: Degradation, path: Path) -> None:
     figure.legend(handles, names, loc="outside lower center", ncols=4, frameon=False, fontsize=8)
     n_clips = degradation.curves[0].points[0].metrics.n_clips
     figure.suptitle(f"{degradation.data}, {degradation.split}: {n_clips} clips; bars: 95 % interval of the mean")
-    figure.savefig(path, dpi=150)
+    write_picture(figure, path)
 
 
 def draw_reliability(reliability: Reliability, path: Path) -> None:
@@ -37,7 +39,7 @@ def draw_reliability(reliability: Reliability, path: Path) -> None:
     figure.supylabel("mean truth", fontsize=9)
     n_bins = len(reliability.by_label[0].bins)
     figure.suptitle(f"{n_bins} bins of as many clips each; bars: 95 % interval; solid: least squares", fontsize=10)
-    figure.savefig(path, dpi=150)
+    write_picture(figure, path)
 
 
 def _draw_bins(panel: Any, own: LabelReliability) -> None:

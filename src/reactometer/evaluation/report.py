@@ -26,7 +26,7 @@ from reactometer.evaluation.sections import (
     sure_sections,
     worst_section,
 )
-from reactometer.files import make_folder, write_text
+from reactometer.files import make_folder, write_whole
 from reactometer.models.card import model_card
 from reactometer.models.folder import load_model
 
@@ -82,7 +82,7 @@ def report(
     found = audit(folder, progress=progress)
     name = Path(model).resolve().name
     card = model_card(loaded, name, json.loads((out / "metrics.json").read_text(encoding="utf-8")))
-    write_text(out / CARD, card)
+    write_whole(out / CARD, card)
     truth, guess, rows = _scored(prepared, evaluation)
     sections = [
         scores_section(prepared, evaluation, alone, truth, guess),
@@ -101,8 +101,7 @@ def report(
         warnings=[f"Leak: {leak}" for leak in found.leaks],
         sections=sections,
     )
-    write_text(out / PAGE, page)
-    return out / PAGE
+    return write_whole(out / PAGE, page)
 
 
 def _render(**parts: object) -> str:

@@ -80,12 +80,16 @@ def scores_section(
         baselines["clip length alone"] = measure(truth, answers, labels)
         rows.append(_row("clip length alone", baselines["clip length alone"]))
     shuffled = shuffled_scores(truth, guess, labels)
-    low, high = np.quantile(shuffled, [0.025, 0.975])
-    rows.append(["labels shuffled among clips", shown(float(np.mean(shuffled))), "", "", *[""] * len(labels)])
+    mean, told = "undefined", "No shuffled labels have a mean Pearson: predictions or labels do not vary."
+    if len(shuffled):
+        low, high = np.quantile(shuffled, [0.025, 0.975])
+        mean = shown(float(np.mean(shuffled)))
+        told = f"Between shuffled labels and predictions, 95 % of mean Pearson lie from {low:.3f} to {high:.3f}."
+    rows.append(["labels shuffled among clips", mean, "", "", *[""] * len(labels)])
     rows.append(["a constant (the training mean)", "undefined", "", "", *[""] * len(labels)])
     return Section(
         "Scores",
-        [f"Between shuffled labels and predictions, 95 % of mean Pearson lie from {low:.3f} to {high:.3f}."],
+        [told],
         _drawn(figures.emotions(metrics, evaluation.intervals, baselines)),
         [Table(["", "mean Pearson", "mean CCC", "mean MAE", *labels], rows)],
     )

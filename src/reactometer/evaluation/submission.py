@@ -16,7 +16,7 @@ from reactometer.data.cache import SETTINGS_FILE, open_prepared
 from reactometer.data.layouts import read_data_set
 from reactometer.errors import DataError, ModelError, OutputError
 from reactometer.evaluation.evaluate import open_for
-from reactometer.files import write_text
+from reactometer.files import write_whole
 from reactometer.labels import EMI, HUME_REACTION
 from reactometer.models.folder import LoadedModel, load_model
 from reactometer.models.scoring import score_split
@@ -67,11 +67,7 @@ def submission(
     table.insert(0, ID_COLUMNS[loaded.labels], ids)
     table = table.drop_duplicates(subset=table.columns[0])  # of a duplicate id, the first row counts
     table = table.sort_values(by=table.columns[0], key=lambda column: column.map(_order))
-    try:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        write_text(out, table.to_csv(index=False, float_format="%.6f"))
-    except OSError as error:
-        raise OutputError(f"{out}: cannot be written: {error}", fix="Choose another place") from error
+    write_whole(out, table.to_csv(index=False, float_format="%.6f"))
     _check(out, set(ids), loaded.labels)
     return out
 

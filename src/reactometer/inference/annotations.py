@@ -9,8 +9,7 @@ from itertools import pairwise
 from pathlib import Path
 from xml.etree import ElementTree
 
-from reactometer.errors import OutputError
-from reactometer.files import write_text
+from reactometer.files import write_whole
 from reactometer.records import Event, Prediction, Window
 
 SCHEMA = "http://www.mpi.nl/tools/elan/EAFv3.0.xsd"
@@ -56,7 +55,7 @@ def write_elan(
         {"GRAPHIC_REFERENCES": "false", "LINGUISTIC_TYPE_ID": "intensity", "TIME_ALIGNABLE": "true"},
     )
     ElementTree.indent(root)
-    return _write(path, ElementTree.tostring(root, encoding="unicode", xml_declaration=True) + "\n")
+    return write_whole(path, ElementTree.tostring(root, encoding="unicode", xml_declaration=True) + "\n")
 
 
 def write_subtitles(prediction: Prediction, path: Path) -> Path:
@@ -71,7 +70,7 @@ def write_subtitles(prediction: Prediction, path: Path) -> Path:
         f"{_clock(start_s)} --> {_clock(end_s)}\n{_cue(prediction.labels, window)}\n"
         for (start_s, end_s), window in zip(_shown_spans(prediction.windows), prediction.windows, strict=True)
     ]
-    return _write(path, "\n".join(["WEBVTT\n", *notes, *cues]))
+    return write_whole(path, "\n".join(["WEBVTT\n", *notes, *cues]))
 
 
 def _shown_spans(windows: Sequence[Window]) -> list[tuple[float, float]]:
@@ -153,12 +152,3 @@ def _clock(seconds: float) -> str:
     milliseconds = round(seconds * 1000)
     minutes, rest = divmod(milliseconds, 60_000)
     return f"{minutes // 60:02d}:{minutes % 60:02d}:{rest // 1000:02d}.{rest % 1000:03d}"
-
-
-def _write(path: Path, text: str) -> Path:
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write_text(path, text)
-    except OSError as error:
-        raise OutputError(f"{path}: cannot be written: {error}", fix="Choose another place") from error
-    return path

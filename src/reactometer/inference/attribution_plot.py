@@ -9,8 +9,9 @@ from typing import Any
 
 import numpy as np
 
+from reactometer.files import write_picture
 from reactometer.inference.attribution import Attribution
-from reactometer.inference.timeline import draw_strip, save_picture
+from reactometer.inference.timeline import draw_strip
 from reactometer.records import ByteArray, FloatArray
 
 COLOURS_OF_CHANGE = "RdBu_r"  # red above 0, white at 0, blue below
@@ -59,7 +60,7 @@ def draw_attribution(attribution: Attribution, path: Path | str, everything: boo
     _draw_scales(place, HEAD + block * len(labels) + 0.12, over_time, over_face)
     for text, down, size in zip(_title(attribution), (0.3, 0.55, 0.75), (12, 8.5, 8.5), strict=True):
         figure.text(LEFT / WIDTH / 2, 1.0 - down / height, text, fontsize=size, color="0.1" if size > 10 else "0.35")
-    return save_picture(figure, Path(path))
+    return write_picture(figure, Path(path))
 
 
 def _draw_moments(place: Place, attribution: Attribution, label: int, top: float, scale: float) -> Any:

@@ -9,8 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from reactometer.errors import OutputError
-from reactometer.files import write_text
+from reactometer.files import write_whole
 from reactometer.inference.attribution import LEAST_SAID, Attribution
 from reactometer.inference.attribution_plot import draw_attribution
 from reactometer.records import FloatArray
@@ -40,13 +39,8 @@ def write_attribution(attribution: Attribution, folder: Path, everything: bool =
     Raises:
         OutputError: a place that cannot be written.
     """
-    path = folder / "attribution.json"
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        write_text(path, json.dumps(as_json(attribution), indent=1, allow_nan=False) + "\n")
-    except OSError as error:
-        raise OutputError(f"{path}: cannot be written: {error}", fix="Choose another place") from error
-    yield path
+    text = json.dumps(as_json(attribution), indent=1, allow_nan=False) + "\n"
+    yield write_whole(folder / "attribution.json", text)
     yield draw_attribution(attribution, folder / "attribution.png", everything)
 
 

@@ -13,7 +13,7 @@ from typing import Any
 from pydantic import TypeAdapter
 
 from reactometer.errors import OutputError
-from reactometer.files import replacing
+from reactometer.files import write_whole
 from reactometer.inference.events import find_events
 from reactometer.records import ENDS, Ends, Prediction
 
@@ -133,17 +133,12 @@ def write_table(rows: Sequence[dict[str, Any]], columns: Sequence[str], path: Pa
     table = pd.DataFrame(list(rows), columns=list(columns))
     if "face" in table:
         table["face"] = table["face"].astype("Int64")  # whole numbers, and empty where there is no face
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with replacing(path) as partial:
-            if path.suffix.lower() == ".csv":
-                table.to_csv(partial, index=False)
-            elif path.suffix.lower() == ".parquet":
-                table.to_parquet(partial, index=False)
-            else:
-                table.to_json(partial, orient="records", indent=2)
-    except OSError as error:
-        raise OutputError(f"{path}: cannot be written: {error}", fix="Choose another place") from error
+    if path.suffix.lower() == ".csv":
+        write_whole(path, table.to_csv(index=False))
+    elif path.suffix.lower() == ".parquet":
+        write_whole(path, table.to_parquet(index=False))
+    else:
+        write_whole(path, table.to_json(orient="records", indent=2))
 
 
 def clip_columns(prediction: Prediction) -> list[str]:

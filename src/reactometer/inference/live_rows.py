@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from reactometer.errors import OutputError
+from reactometer.files import make_folder, unwritable
 from reactometer.inference.formats import intensities_as_json
 from reactometer.inference.live import LiveScore
 from reactometer.records import ENDS
@@ -30,11 +31,11 @@ class LiveRows:
         self.path, self.labels = path, labels
         if path.suffix not in ENDINGS:
             raise OutputError(f"{path}: cannot be written live", expected=" or ".join(ENDINGS))
+        make_folder(path.parent)
         try:
-            path.parent.mkdir(parents=True, exist_ok=True)
             self.file = path.open("w", encoding="utf-8", newline="")
         except OSError as error:
-            raise OutputError(f"{path}: cannot be written: {error.strerror}", fix="Name another place") from error
+            raise unwritable(path, error) from error
         self.writer: csv.DictWriter[str] | None = None
 
     def add(self, score: LiveScore, latency_s: float | None, dropped: int) -> None:

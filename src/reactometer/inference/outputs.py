@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from reactometer.errors import OutputError
+from reactometer.files import check_place
 from reactometer.inference import formats
 from reactometer.inference.annotations import write_elan, write_subtitles
 from reactometer.inference.events import DEFAULT_THRESHOLD, find_events
@@ -41,7 +42,7 @@ class Outputs:
         return any((self.timeline, self.events, self.plot, self.elan, self.subtitles, self.overlay))
 
     def check(self, n_files: int) -> None:
-        """Refuse unknown formats, one name for several files or faces, and a threshold out of its range.
+        """Refuse unknown formats, one name for several files or faces, a threshold out of its range, unwritable places.
 
         Raises:
             OutputError, ConfigError: as said.
@@ -58,6 +59,9 @@ class Outputs:
             if self.faces == "all" and path in (self.plot, self.subtitles):
                 raise OutputError(f"{path}: one {what} for all faces", fix="Name a folder, without an ending")
         find_events(Prediction("", "ok", ()), self.threshold)
+        for file in (self.clips, self.timeline, self.frames, self.events, *(path for _, path, _ in self._each())):
+            if file is not None:
+                check_place(file)
 
     def write(self, predictions: Sequence[Prediction]) -> Iterator[Path]:
         """Write all that was asked for; yields each file when it is there."""

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import av
-import av.error
 import cv2
 import numpy as np
 
@@ -21,8 +20,9 @@ from reactometer.media.audio import read_sound
 from reactometer.media.video import probe, read_frames
 from reactometer.records import SOUND_RATE_HZ, ByteArray, Frame, FrameState, Prediction, SoundBlock
 
-CONTAINERS = {".mp4": "mp4", ".mkv": "matroska", ".mov": "mov"}
-ENDINGS = tuple(CONTAINERS)
+ENDINGS = {".mp4": "mp4", ".mkv": "matroska", ".mov": "mov"}
+"""Of the files that can be written, the container's name in FFmpeg."""
+
 LEAST_WIDTH_PX = 640
 ROW_PX, LABEL_PX, BAR_PX, MARGIN_PX = 26, 120, 110, 8
 """The panel under the picture: a row an emotion, in it a name, a bar and the line over time."""
@@ -52,15 +52,8 @@ def write_overlay(predictions: Sequence[Prediction], path: Path) -> Path:
     if not info.has_video or any(prediction.failed or not prediction.windows for prediction in predictions):
         raise OutputError(f"{source}: no overlay of a file without a video or a timeline", fix="Leave it out")
     picture = _Picture(predictions, info.width_px, info.height_px)
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with (
-            replacing(path) as partial,
-            av.open(str(partial), "w", format=CONTAINERS[path.suffix.lower()]) as container,
-        ):
-            _encode(container, source, picture, info.has_audio)
-    except (OSError, av.error.FFmpegError) as error:
-        raise OutputError(f"{path}: cannot be written: {error}", fix="Choose another place or ending") from error
+    with replacing(path) as partial, av.open(str(partial), "w", ENDINGS[path.suffix.lower()]) as container:
+        _encode(container, source, picture, info.has_audio)
     return path
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from reactometer.errors import OutputError
-from reactometer.files import replacing
+from reactometer.files import write_picture
 from reactometer.records import Prediction, Window
 
 COLOURS = ("#d1495b", "#edae49", "#00798c", "#5f8a3a", "#8f5aa8", "#30638e", "#c86b3c")
@@ -34,7 +34,6 @@ def draw_timeline(prediction: Prediction, path: Path | str, labels: Sequence[flo
         raise OutputError(
             f"{prediction.path}: no timeline to draw: {prediction.status}", fix="Choose a file that could be read"
         )
-    path = Path(path)
     figure = Figure(figsize=(9.0, 1.3 + 0.62 * len(prediction.labels)), layout="constrained")
     FigureCanvasAgg(figure)
     strips = figure.subplots(len(prediction.labels), 1, sharex=True, squeeze=False)[:, 0]
@@ -46,24 +45,7 @@ def draw_timeline(prediction: Prediction, path: Path | str, labels: Sequence[flo
     strips[-1].set_xlim(0.0, prediction.duration_s)
     dashed = "" if labels is None else "; dashed: the clip's label"
     figure.suptitle(_title(prediction) + dashed, fontsize=10, x=0.01, ha="left")
-    return save_picture(figure, path)
-
-
-def save_picture(figure: Any, path: Path) -> Path:
-    """Write a figure of matplotlib.
-
-    Raises:
-        OutputError: a place or ending that cannot be written.
-    """
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with replacing(path) as partial:
-            figure.savefig(partial, dpi=150, format=path.suffix[1:].lower())
-    except (OSError, ValueError) as error:
-        raise OutputError(
-            f"{path}: cannot be drawn: {error}", fix="Use an ending such as .png and a place you may write"
-        ) from error
-    return path
+    return write_picture(figure, Path(path))
 
 
 def draw_strip(strip: Any, prediction: Prediction, place: int) -> None:

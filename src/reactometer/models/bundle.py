@@ -105,7 +105,6 @@ def _write_folder(out: Path, files: Mapping[str, Path], texts: Mapping[str, str]
 
 
 def _write_zip(out: Path, files: Mapping[str, Path], texts: Mapping[str, str]) -> None:
-    out.parent.mkdir(parents=True, exist_ok=True)
     with replacing(out) as partial, ZipFile(partial, "w", ZIP_STORED) as archive:  # weights do not get smaller
         for path, file in files.items():
             archive.write(file, path)

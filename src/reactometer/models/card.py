@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from reactometer.errors import OutputError
-from reactometer.files import write_text
+from reactometer.files import write_whole
 from reactometer.models.backbones import STARTER_NAME
 from reactometer.models.folder import LoadedModel, load_model
 from reactometer.models.pretrained import PRETRAINED
@@ -34,10 +34,7 @@ def write_card(folder: Path, model: LoadedModel, name: str, scores: Mapping[str,
     """
     if (folder / CARD_FILE).exists():
         return False
-    try:
-        write_text(folder / CARD_FILE, model_card(model, name, scores))
-    except OSError as error:
-        raise OutputError(f"{folder / CARD_FILE}: cannot be written: {error.strerror}", fix="Copy the model") from error
+    write_whole(folder / CARD_FILE, model_card(model, name, scores))
     return True
 
 

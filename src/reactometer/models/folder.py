@@ -16,13 +16,14 @@ from safetensors.torch import load_file, save_file
 from reactometer.config import Config
 from reactometer.data.batches import Sampling
 from reactometer.errors import ModelError, ReactometerError
-from reactometer.files import appearing, seal, sha256_of, unseal
+from reactometer.files import appearing, sha256_of
 from reactometer.models.engines import attach_engine, choose_engine, engine_folder
 from reactometer.models.network import ReactionModel
 from reactometer.models.scores import Score
 from reactometer.models.uncertainty import REFERENCES_FILE, UNCERTAINTY_FILE, Uncertainty, load_uncertainty
 from reactometer.models.zoo import Encoders, build_model, rebuild_encoders, sampling_of
 from reactometer.records import FloatArray
+from reactometer.seals import seal, unseal
 
 FORMAT = 2
 WEIGHTS_FILE, DESCRIPTION_FILE = "weights.safetensors", "model.json"

@@ -14,12 +14,13 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 from safetensors import SafetensorError
-from safetensors.numpy import load_file, save_file
+from safetensors.numpy import load_file, save
 
 from reactometer.errors import ModelError
-from reactometer.files import replacing, seal, sha256_of, unseal, write_text
+from reactometer.files import replacing, sha256_of
 from reactometer.models.scores import Score
 from reactometer.records import Ends, FloatArray
+from reactometer.seals import seal, unseal
 
 UNCERTAINTY_FILE, REFERENCES_FILE = "uncertainty.json", "uncertainty.safetensors"
 FORMAT = 1
@@ -187,12 +188,11 @@ def save_uncertainty(folder: Path, uncertainty: Uncertainty) -> None:
         for member, reference in enumerate(references)
         for name, value in vars(reference).items()
     }
-    with replacing(folder / REFERENCES_FILE) as partial:
-        save_file(tensors, partial)
-        partial.chmod(0o644)
     about = {name: value for name, value in asdict(uncertainty).items() if name != "references"}
-    about = {"format": FORMAT, **about, "sha256": {REFERENCES_FILE: sha256_of(folder / REFERENCES_FILE)}}
-    write_text(folder / UNCERTAINTY_FILE, seal(about))
+    with replacing(folder / REFERENCES_FILE) as first, replacing(folder / UNCERTAINTY_FILE) as second:
+        first.write_bytes(save(tensors))  # both are there before either takes its place: they go together
+        about = {"format": FORMAT, **about, "sha256": {REFERENCES_FILE: sha256_of(first)}}
+        second.write_text(seal(about), encoding="utf-8")
 
 
 def load_uncertainty(folder: Path) -> Uncertainty | None:

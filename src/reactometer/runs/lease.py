@@ -28,7 +28,7 @@ def alone(folder: Place) -> Iterator[None]:
         OutputError: another one is there; in an object store, or was so until less than a minute ago.
     """
     if folder.is_remote:
-        with _lease(folder.beside(LOCK), _taken(folder, f"Wait for it, or, where it was killed, {LAPSED_S:.0f} s")):
+        with _lease(folder, _taken(folder, f"Wait for it, or, where it was killed, {LAPSED_S:.0f} s")):
             yield
         return
     try:
@@ -43,10 +43,15 @@ def _taken(folder: Place, wait: str) -> OutputError:
 
 
 @contextmanager
-def _lease(lock: Place, taken: OutputError) -> Iterator[None]:
-    own, over = uuid4().hex.encode(), Event()
-    if lock.is_file() and time.time() - lock.about()[1] / 1e9 < LAPSED_S:
-        raise taken
+def _lease(folder: Place, taken: OutputError) -> Iterator[None]:
+    lock, name, over = folder.beside(LOCK), uuid4().hex, Event()
+    own, now = name.encode(), folder.beside(f"{name}{LOCK}")
+    if lock.is_file():
+        now.write(b"")  # what time it is by the store's clock; this machine's may be any
+        now_ns, renewed_ns = now.about()[1], lock.about()[1]
+        now.delete()
+        if renewed_ns and now_ns - renewed_ns < LAPSED_S * 1e9:
+            raise taken
 
     def renew() -> None:
         while not over.wait(RENEWED_S):

@@ -16,7 +16,7 @@ from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
 from reactometer.errors import ConfigError
-from reactometer.files import make_folder, replacing, sha256_of
+from reactometer.files import make_folder, sha256_of, write_whole
 
 if TYPE_CHECKING:
     from pyarrow import fs
@@ -106,8 +106,7 @@ class Place:
     def write(self, data: bytes) -> None:
         """A file, which appears whole or not at all: renamed on a disk, and a store shows what has come in wholly."""
         if not self.is_remote:
-            with replacing(Path(self.name)) as partial:
-                partial.write_bytes(data)
+            write_whole(Path(self.name), data)
             return
         filesystem, path = self.open()
         with filesystem.open_output_stream(path) as stream:

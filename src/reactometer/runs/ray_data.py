@@ -125,7 +125,7 @@ class _Actor:
         try:
             if not is_kept(self.order.out, job.sha256):  # else this is a second try, after a later file's loss
                 predict_with(self.model, self.order, job)
-        except OSError as error:
+        except (OSError, OutputError) as error:
             problem = f"{socket.gethostname()}: {error}"
         return {"sha256": job.sha256, "problem": problem}
 

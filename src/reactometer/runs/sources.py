@@ -46,7 +46,8 @@ def find_files(given: Sequence[Path | str]) -> list[str]:
             through folders, too.
 
     Raises:
-        DataError: a folder, list or pattern that has no file, or nothing given; an object store that cannot be read.
+        DataError: a folder, list or pattern that has no file, a file that is not there, or nothing given; an object
+            store that cannot be read. What a list names is not looked for.
     """
     found = {path: None for one in given for path in _expand(one)}
     if not found:
@@ -72,7 +73,7 @@ def _on_disk(given: Path) -> Sequence[str]:
     if _is_pattern(str(given)) and not given.exists():
         matching = Path(given.anchor).glob(str(given.relative_to(given.anchor)))
         return [str(file) for file in sorted(matching) if file.is_file()]
-    return [str(given)]
+    return [str(given)] if given.exists() else []
 
 
 def _in_store(given: Place) -> Sequence[str]:

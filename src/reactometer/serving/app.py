@@ -13,19 +13,20 @@ from typing import Annotated
 from fastapi import APIRouter, FastAPI, Header, Response
 from fastapi import Request as HttpRequest
 from fastapi.exceptions import RequestValidationError
-from sqlalchemy import text
 from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
 from starlette.middleware.gzip import GZipMiddleware
 from starlette.staticfiles import StaticFiles
 
-from reactometer.errors import ReactometerError, RequestError
+from reactometer.errors import OutputError, ReactometerError, RequestError
+from reactometer.files import NO_ROOM, system_error
 from reactometer.models.folder import LoadedModel
 from reactometer.runs.run import model_sha256
 from reactometer.serving import api
 from reactometer.serving.api import service_of
 from reactometer.serving.desk import Desk
 from reactometer.serving.gate import Gate, name_of, refusal
+from reactometer.serving.jobs import logger, no_room
 from reactometer.serving.limits import Settings
 from reactometer.serving.live import live_routes
 from reactometer.serving.metrics import Metrics
@@ -51,8 +52,7 @@ def ready(request: HttpRequest) -> dict[str, str]:
     desk = service_of(request).desk
     if not desk.is_open:
         raise RequestError(503, "the service is ending", retry_s=30)
-    with desk.table.engine.connect() as connection:
-        connection.execute(text("SELECT 1"))
+    desk.table.check()
     return {"status": "ready"}
 
 
@@ -112,6 +112,7 @@ def build_app(model: LoadedModel, folder: Path, settings: Settings) -> FastAPI:
     app.add_middleware(GZipMiddleware, minimum_size=2000)
     app.add_middleware(Gate, settings=settings, desk=desk)
     app.add_exception_handler(ReactometerError, _on_error)
+    app.add_exception_handler(OSError, _on_error)
     app.add_exception_handler(RequestValidationError, _on_invalid)
     app.add_exception_handler(HTTPException, _on_http)
     return app
@@ -129,7 +130,15 @@ def _plotly_gzip() -> bytes:
 
 
 def _on_error(request: HttpRequest, error: Exception) -> Response:
-    return refusal(error if isinstance(error, RequestError) else RequestError(400, str(error)))
+    if isinstance(error, RequestError):
+        return refusal(error)
+    number = system_error(error)
+    if number and isinstance(error, OSError | OutputError):
+        logger.warning("%s", error)
+        fix = "Ask again when its operator has seen to it"
+        away = RequestError(503, "the service cannot write its files", retry_s=60, fix=fix)
+        return refusal(no_room() if number in NO_ROOM else away)
+    return refusal(RequestError(400, str(error)))
 
 
 def _on_invalid(request: HttpRequest, error: Exception) -> Response:
@@ -141,4 +150,6 @@ def _on_invalid(request: HttpRequest, error: Exception) -> Response:
 def _on_http(request: HttpRequest, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
     cause = error.__cause__
-    return refusal(cause if isinstance(cause, RequestError) else RequestError(error.status_code, str(error.detail)))
+    if isinstance(cause, RequestError | OSError):
+        return _on_error(request, cause)
+    return refusal(RequestError(error.status_code, str(error.detail)))

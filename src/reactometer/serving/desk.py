@@ -5,8 +5,9 @@ from __future__ import annotations
 import secrets
 import time
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from threading import Condition, Thread
@@ -16,19 +17,22 @@ from filelock import FileLock, Timeout
 from reactometer.data.pool import default_workers
 from reactometer.data.readers import Reader
 from reactometer.errors import ConfigError, RequestError
-from reactometer.files import make_folder, write_text
+from reactometer.files import make_folder
 from reactometer.inference.predictor import check_timeline, reading_of
 from reactometer.models.folder import LoadedModel
 from reactometer.records import Prediction
 from reactometer.runs.work import Request
 from reactometer.serving.clip import Clip, GivenUpError, failure_of, score_clip
-from reactometer.serving.jobs import QUEUED, RUNNING, Job, JobTable, sqlite_address
+from reactometer.serving.jobs import QUEUED, RUNNING, Job, JobTable, home_of, sqlite_address
 from reactometer.serving.limits import Settings
 from reactometer.serving.metrics import Metrics
 from reactometer.serving.scorer import SharedScorer
 
 TIDY_S = 60.0
 """So often what is too old is deleted."""
+
+AWAY_S = 1.0
+"""So often it is looked whether a database that is away is back."""
 
 
 @dataclass
@@ -67,7 +71,9 @@ class Desk:
         self.uploads = make_folder(settings.folder / "uploads")
         self._lock = FileLock(settings.folder / "lock", blocking=False, thread_local=False)
         self._claim(settings.folder)
-        self.table = JobTable(settings.database or sqlite_address(settings.folder / "jobs.db"), _home(settings.folder))
+        self.table = JobTable(
+            settings.database or sqlite_address(settings.folder / "jobs.db"), home_of(settings.folder)
+        )
         self._works: dict[str, Work] = {}
         self._waiting: deque[Work] = deque()
         self._seats: list[Seat] = []
@@ -208,15 +214,27 @@ class Desk:
         reader = Reader(self.limits.bounds)
         try:
             while self._open:
-                if work := self._next():
-                    self._do(work, reader)
-                else:
-                    self._tidy()
+                with suppress(RequestError):  # the database is away, and will be back
+                    if work := self._next():
+                        self._do(work, reader)
+                    else:
+                        self._tidy()
         finally:
             reader.end()
 
+    def _keep(self, change: Callable[[], None]) -> None:
+        """Make a change to the table; while the database is away, wait for it until the service ends."""
+        while True:
+            try:
+                return change()
+            except RequestError:
+                if not self._open:
+                    raise
+                time.sleep(AWAY_S)
+
     def _tidy(self) -> None:
-        self.table.forget(time.time() - self.limits.keep_s)
+        now_s = time.time()
+        self.table.forget(now_s - self.limits.keep_s, now_s)
 
     def _next(self) -> Work | None:
         """The next in the queue; nothing after a while."""
@@ -234,9 +252,9 @@ class Desk:
         job, clip, begun_s = work.job, work.clip, time.monotonic()
         self.metrics.seconds.labels("wait").observe(max(0.0, time.time() - job.created_s))
         try:
-            self.table.begin(job.id)
+            self._keep(lambda: self.table.begin(job.id))
             predictions = score_clip(self.model, reader, self._scorer, job, clip, lambda: self._on_length(work))
-            self.table.finish(job.id, clip.about, predictions)
+            self._keep(lambda: self.table.finish(job.id, clip.about, predictions))
             self._observe(clip, predictions, time.monotonic() - begun_s)
             outcome = "done"
         except GivenUpError:
@@ -244,8 +262,11 @@ class Desk:
                 self.table.requeue(job.id)  # with its upload, for the next service
                 return
             outcome = "deleted"
+        except RequestError:  # the service ends, and the next one does it again
+            raise
         except Exception as error:  # whatever one clip brings about, the others go on
-            self.table.fail(job.id, clip.about, failure_of(error, job))
+            failure = failure_of(error, job)
+            self._keep(lambda: self.table.fail(job.id, clip.about, failure))
             outcome = "failed"
         self.metrics.clips.labels(outcome).inc()
         self._seconds += 0.2 * (time.monotonic() - begun_s - self._seconds)
@@ -268,7 +289,8 @@ class Desk:
 
     def _leave(self, work: Work) -> None:
         """A job is over: its upload goes, and who waits for it is told."""
-        (self.uploads / work.job.id).unlink(missing_ok=True)
+        with suppress(OSError):  # it cannot be deleted now; the next start will
+            (self.uploads / work.job.id).unlink(missing_ok=True)
         self._works.pop(work.job.id, None)
         self._count()
         work.tell()
@@ -276,11 +298,3 @@ class Desk:
     def _count(self) -> None:
         self.metrics.queued.set(len(self._waiting))
         self.metrics.running.set(len(self._works) - len(self._waiting))
-
-
-def _home(folder: Path) -> str:
-    """What names this folder's service in a database that others share."""
-    file = folder / "home"
-    if not file.is_file():
-        write_text(file, secrets.token_hex(8))
-    return file.read_text(encoding="utf-8")

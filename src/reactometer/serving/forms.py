@@ -9,6 +9,7 @@ from pathlib import Path, PurePosixPath
 from tempfile import TemporaryDirectory
 
 from reactometer.errors import RequestError, suggestion
+from reactometer.files import write_whole
 from reactometer.inference.annotations import write_elan, write_subtitles
 from reactometer.inference.events import find_events
 from reactometer.inference.formats import timeline_columns, timeline_rows, with_face, write_table
@@ -48,7 +49,7 @@ def _picture(predictions: Sequence[Prediction], threshold: float, path: Path) ->
 
 
 def _hume(predictions: Sequence[Prediction], threshold: float, path: Path) -> None:
-    path.write_text(hume_json(predictions), encoding="utf-8")
+    write_whole(path, hume_json(predictions))
 
 
 FORMS = {

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import json
+import logging
+import secrets
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
 from sqlalchemy import (
     Column,
-    Engine,
+    Connection,
     Float,
     LargeBinary,
     MetaData,
@@ -26,12 +29,15 @@ from sqlalchemy import (
     select,
     update,
 )
-from sqlalchemy.exc import ArgumentError, NoSuchModuleError, SQLAlchemyError
+from sqlalchemy.exc import ArgumentError, DisconnectionError, NoSuchModuleError, SQLAlchemyError
+from sqlalchemy.pool import ConnectionPoolEntry
 
-from reactometer.errors import ConfigError
+from reactometer.errors import ConfigError, RequestError
+from reactometer.files import write_whole
 from reactometer.inference.formats import dump_predictions, load_predictions
 from reactometer.records import Prediction
 
+logger = logging.getLogger(__name__)
 QUEUED, RUNNING, DONE, FAILED = "queued", "running", "done", "failed"
 
 _JOBS = Table(
@@ -83,10 +89,11 @@ class JobTable:
         """
         self.home = home
         try:
-            self._engine = create_engine(address, pool_pre_ping=True)
-            if self._engine.dialect.name == "sqlite":
-                event.listen(self._engine, "connect", _settle_sqlite)
-            _JOBS.metadata.create_all(self._engine)
+            self.engine = create_engine(address, pool_pre_ping=True)
+            if self.engine.dialect.name == "sqlite":
+                event.listen(self.engine, "connect", _settle_sqlite)
+                event.listen(self.engine, "checkout", _check_file)
+            _JOBS.metadata.create_all(self.engine)
         except (SQLAlchemyError, ArgumentError, NoSuchModuleError, ImportError) as error:
             raise ConfigError(
                 f"the database cannot be opened: {str(error).splitlines()[0]}",
@@ -94,27 +101,46 @@ class JobTable:
                 fix="PostgreSQL needs the extra: pip install 'reactometer[postgres]'",
             ) from error
 
-    @property
-    def engine(self) -> Engine:
-        """The database."""
-        return self._engine
+    @contextmanager
+    def connected(self) -> Iterator[Connection]:
+        """One transaction.
+
+        Raises:
+            RequestError: 503, the database is away; 507, it has no room. The next transaction connects anew.
+        """
+        try:
+            with self.engine.begin() as connection:
+                yield connection
+        except SQLAlchemyError as error:
+            self.engine.dispose()  # else a file that is gone, or another in its place, stays open
+            reason = str(error).splitlines()[0]
+            logger.warning("the database does not do its work: %s", reason)
+            if any(words in reason for words in ("disk is full", "No space left")):  # of SQLite and PostgreSQL
+                raise no_room() from error
+            fix = "Ask again when it is back"
+            raise RequestError(503, "the service's database does not answer", retry_s=10, fix=fix) from error
+
+    def check(self) -> None:
+        """Raise RequestError where the table cannot be read now."""
+        with self.connected() as connection:
+            connection.execute(select(_JOBS.c.id).limit(1))
 
     def add(self, job: Job) -> None:
         """Keep a new job."""
         values = {own.name: getattr(job, own.name) for own in fields(job)}
         values |= {name: json.dumps(values[name]) for name in ("request", "about")}
-        with self._engine.begin() as connection:
+        with self.connected() as connection:
             connection.execute(insert(_JOBS).values(home=self.home, **values))
 
     def get(self, job_id: str) -> Job | None:
         """A job by its id."""
-        with self._engine.connect() as connection:
+        with self.connected() as connection:
             row = connection.execute(_columns().where(_JOBS.c.id == job_id)).one_or_none()
         return None if row is None else _job(row)
 
     def predictions(self, job_id: str) -> list[Prediction]:
         """What came of a job; nothing where it is not done."""
-        with self._engine.connect() as connection:
+        with self.connected() as connection:
             text = connection.execute(select(_JOBS.c.predictions).where(_JOBS.c.id == job_id)).scalar()
         return load_predictions(text) if text else []
 
@@ -137,23 +163,37 @@ class JobTable:
 
     def delete(self, job_id: str) -> None:
         """Forget a job, and what came of it."""
-        with self._engine.begin() as connection:
+        with self.connected() as connection:
             connection.execute(delete(_JOBS).where(_JOBS.c.id == job_id))
 
-    def forget(self, before_s: float) -> None:
-        """Delete what was finished before a moment, seconds since 1970."""
-        with self._engine.begin() as connection:
+    def forget(self, before_s: float, now_s: float) -> None:
+        """Delete what was finished before a moment, in seconds since 1970; what was so later than now counts as now."""
+        with self.connected() as connection:
+            late = update(_JOBS).where(_JOBS.c.home == self.home, _JOBS.c.finished_s > now_s)
+            connection.execute(late.values(finished_s=now_s))
             connection.execute(delete(_JOBS).where(_JOBS.c.home == self.home, _JOBS.c.finished_s < before_s))
 
     def unfinished(self) -> list[Job]:
         """Jobs of this service that wait, or were under way when it ended; the oldest first."""
         mine = _columns().where(_JOBS.c.home == self.home, _JOBS.c.finished_s.is_(None)).order_by(_JOBS.c.created_s)
-        with self._engine.connect() as connection:
+        with self.connected() as connection:
             return [_job(row) for row in connection.execute(mine)]
 
     def _set(self, job_id: str, **values: Any) -> None:
-        with self._engine.begin() as connection:
+        with self.connected() as connection:
             connection.execute(update(_JOBS).where(_JOBS.c.id == job_id).values(**values))
+
+
+def no_room() -> RequestError:
+    """What a client is told where the service's disk is full."""
+    fix = "Ask again when its operator has made room"
+    return RequestError(507, "the service has no room left on its disk", retry_s=60, fix=fix)
+
+
+def home_of(folder: Path) -> str:
+    """What names this folder's service in a database that others share."""
+    file = folder / "home"
+    return (file if file.is_file() else write_whole(file, secrets.token_hex(8))).read_text(encoding="utf-8")
 
 
 def sqlite_address(file: Path) -> str:
@@ -170,7 +210,23 @@ def _job(row: Row[Any]) -> Job:
     return Job(**{**values, "request": json.loads(values["request"]), "about": json.loads(values["about"])})
 
 
-def _settle_sqlite(connection: Any, _: object) -> None:
+def _settle_sqlite(connection: Any, record: ConnectionPoolEntry) -> None:
+    file = connection.execute("PRAGMA database_list").fetchone()[2]
+    record.info["file"] = file, _identity(file)
     connection.execute("PRAGMA journal_mode=WAL")  # readers do not wait for the writer
     connection.execute("PRAGMA busy_timeout=10000")
     connection.execute("PRAGMA secure_delete=ON")  # what is deleted is gone from the file
+
+
+def _check_file(_: object, record: ConnectionPoolEntry, *__: object) -> None:
+    """Open the file anew where it is another: SQLite goes on writing one that was deleted, and all of it is lost."""
+    file, identity = record.info["file"]
+    if _identity(file) != identity:
+        raise DisconnectionError
+
+
+def _identity(file: str) -> tuple[int, int] | None:
+    with suppress(OSError):
+        status = Path(file).stat()
+        return status.st_dev, status.st_ino
+    return None

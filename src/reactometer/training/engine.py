@@ -26,8 +26,9 @@ from reactometer.console import is_first_process, messages
 from reactometer.data.batches import safe_workers
 from reactometer.data.pool import default_workers
 from reactometer.errors import OutputError
-from reactometer.files import DAMAGED_ZIP, PART, replacing
+from reactometer.files import PART, replacing
 from reactometer.memory import keep_freed_memory
+from reactometer.seals import DAMAGED_ZIP
 from reactometer.training.optimise import averaged_weights
 from reactometer.training.processes import on_gpu, placement
 
@@ -204,9 +205,8 @@ class _WholeFiles(TorchCheckpointIO):
     """
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
-        Path(path).parent.mkdir(parents=True, exist_ok=True)
-        with replacing(Path(path)) as partial:
-            torch.save(checkpoint, partial)
+        with replacing(Path(path)) as partial, partial.open("wb") as stream:
+            torch.save(checkpoint, stream)
 
     def load_checkpoint(self, path: Any, *_: Any, **__: Any) -> dict[str, Any]:
         return read_checkpoint(Path(path))

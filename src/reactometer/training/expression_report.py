@@ -12,6 +12,7 @@ import numpy as np
 
 from reactometer.config import PretrainConfig
 from reactometer.data.labelled_faces import LabelledFaces
+from reactometer.files import write_picture
 
 REPORT_FILE, CARD_FILE, PICTURE_FILE = "expressions.json", "README.md", "confusion.png"
 LEVEL = 0.95
@@ -167,4 +168,4 @@ def _draw(named: tuple[str, Recognition], path: Path) -> None:
     axes.set_xticks(places, score.labels, rotation=45, ha="right")
     axes.set_yticks(places, score.labels)
     axes.set(xlabel="found", ylabel="true", title=f"{split}: accuracy {score.accuracy:.3f} of {score.n_pictures}")
-    figure.savefig(path, dpi=120)
+    write_picture(figure, path, dpi=120)

@@ -13,7 +13,7 @@ from reactometer.console import is_first_process, messages
 from reactometer.data.cache import PreparedSet
 from reactometer.data.sources import open_data
 from reactometer.errors import DataError
-from reactometer.files import appearing, write_text
+from reactometer.files import appearing, write_whole
 from reactometer.models.calibrate import calibrate
 from reactometer.models.folder import load_model, write_model
 from reactometer.models.uncertainty import save_uncertainty
@@ -64,9 +64,8 @@ def train(
     task, data = ReactionTask(setup.trained, config.training, setup.data), setup.data
     if overwrite and is_first_process():  # not before all is ready to go
         clear(out, MODEL)
-    out.mkdir(parents=True, exist_ok=True)
     if is_first_process():
-        write_text(out / "config.json", config.model_dump_json(indent=2) + "\n")
+        write_whole(out / "config.json", config.model_dump_json(indent=2) + "\n")
     trainer = run(task, data, config.training, out, resume=resume, progress=progress, on_ray=on_ray)
     if trainer.is_global_zero:
         best = load_best(task, out)

@@ -17,7 +17,7 @@ from reactometer.config import PretrainConfig, load_pretrain_config
 from reactometer.console import is_first_process
 from reactometer.data.labelled_faces import LabelledFaces, read_faces
 from reactometer.errors import ConfigError
-from reactometer.files import write_text
+from reactometer.files import write_whole
 from reactometer.models.backbones import load_net
 from reactometer.models.encoders import FrameEncoder
 from reactometer.training.engine import claim, clear, load_best, run
@@ -72,8 +72,7 @@ def pretrain(
     if not finished:
         if overwrite and is_first_process():
             clear(out, BACKBONE)
-        out.mkdir(parents=True, exist_ok=True)
-        write_text(out / "config.json", config.model_dump_json(indent=2) + "\n")
+        write_whole(out / "config.json", config.model_dump_json(indent=2) + "\n")
         run(task, data, config.training, out, resume=resume, progress=progress)
     if is_first_process():
         best = load_best(task, out)

@@ -22,7 +22,7 @@ from reactometer.data.cache import PreparedSet
 from reactometer.data.leaks import check_leaks
 from reactometer.data.sources import open_data
 from reactometer.errors import ConfigError, OutputError, ReactometerError, ScoreError
-from reactometer.files import make_folder, write_text
+from reactometer.files import make_folder, write_whole
 from reactometer.training.engine import CHECKPOINTS, run
 from reactometer.training.processes import count_processes
 from reactometer.training.search_report import SearchResult, describe_validation, tried_trials, write_result
@@ -148,7 +148,7 @@ def _open_study(job: _Job, base: Config) -> Study:
             got=f"another {' and '.join(others)}",
             fix="Name another folder with --out, or delete this one",
         )
-    write_text(file, json.dumps(about, indent=2) + "\n")
+    write_whole(file, json.dumps(about, indent=2) + "\n")
     storage = f"sqlite:///{job.out / STUDY}"
     pruner = optuna.pruners.MedianPruner(n_warmup_steps=base.training.epochs // 4)
     study = optuna.create_study(

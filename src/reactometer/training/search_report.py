@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from reactometer.config import Config
 from reactometer.data.cache import PreparedSet
-from reactometer.files import replacing, write_text
+from reactometer.files import write_picture, write_whole
 from reactometer.records import Clip
 
 if TYPE_CHECKING:
@@ -89,7 +89,7 @@ def write_result(out: Path, study: Study, config: Callable[[FixedTrial], Config]
         | {"reason": one.reason}
         for one in tried
     ]
-    write_text(out / TABLE, pd.DataFrame(rows).to_csv(index=False))
+    write_whole(out / TABLE, pd.DataFrame(rows).to_csv(index=False))
     scored = [one for one in tried if one.score is not None]
     if not scored:
         return None
@@ -97,9 +97,8 @@ def write_result(out: Path, study: Study, config: Callable[[FixedTrial], Config]
     chosen = config(FixedTrial(study.trials[best.number].params))
     chosen = chosen.model_copy(update={"training": chosen.training.model_copy(update={"out": out / "best"})})
     head = f"# Trial {best.number} of a search: {best.score:.4f} on val, the best of {len(scored)} with a score.\n"
-    write_text(out / BEST, head + to_toml(chosen))
-    with replacing(out / PICTURE) as partial:
-        _draw(scored, _importances(study, len(scored)), partial)
+    write_whole(out / BEST, head + to_toml(chosen))
+    _draw(scored, _importances(study, len(scored)), out / PICTURE)
     return best
 
 
@@ -144,4 +143,4 @@ def _draw(scored: Sequence[Tried], importances: dict[str, float], path: Path) ->
         names = list(importances)[::-1]
         panels[1].barh(names, [importances[name] for name in names], color="#30638e")
         panels[1].set_xlabel("share of what the keys matter (PED-ANOVA)")
-    figure.savefig(path, dpi=150, format="png")
+    write_picture(figure, path)

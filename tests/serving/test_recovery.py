@@ -1,0 +1,64 @@
+"""A service whose disk is full, or gone: it says so, loses nothing that it took, and goes on."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from fixtures_of_faults import Fill
+from fixtures_of_serving import Server, Serving
+
+Talking = Callable[[int], Path]
+pytestmark = pytest.mark.slow
+
+
+def _taken(server: Server, clip: Path) -> str:
+    """Where a clip is asked for that is under way."""
+    where = server.post(clip, headers={"Prefer": "respond-async"}).headers["Location"]
+    while server.client.get(where).json()["status"] == "queued":
+        time.sleep(0.05)
+    return str(where)
+
+
+def _log(server: Server) -> str:
+    return server.folder.with_name(f"{server.folder.name}.log").read_text()
+
+
+def test_a_full_disk_is_507_until_there_is_room(
+    serving: Serving, talking: Talking, small_disk: Path, fill: Fill, wait_for: Callable[[Callable[[], bool]], None]
+) -> None:
+    with serving(small_disk, "--readers", "1", TMPDIR=str(small_disk)) as server:
+        done = server.post(talking(1)).json()
+        left = _taken(server, talking(8))
+        filler = fill(small_disk)
+        for clip in (talking(1), bytes(1_500_000)):  # too large a body is kept in a temporary file first
+            answer = server.post(clip)
+            assert (answer.status_code, answer.headers["Retry-After"]) == (507, "60"), answer.text
+            assert answer.json()["error"].startswith("the service has no room left on its disk. Ask again when")
+        assert len(list((small_disk / "uploads").iterdir())) <= 1
+        assert server.client.get(f"/v1/predictions/{done['id']}").json() == done
+        wait_for(lambda: "database or disk is full" in _log(server))  # what came of the clip under way
+        filler.unlink()
+        assert server.wait(server.client.get(left))["status"] == "done"
+        assert server.post(talking(1)).json()["status"] == "done"
+        assert "Traceback" not in _log(server)
+
+
+def test_a_folder_that_was_away_is_gone_on_with(serving: Serving, talking: Talking, tmp_path: Path) -> None:
+    with serving(tmp_path / "data", "--readers", "1") as server:
+        done = server.post(talking(1)).json()
+        left = _taken(server, talking(8))
+        server.folder.rename(tmp_path / "away")
+        told = server.post(talking(1)), server.client.get(left), server.client.get("/readyz")
+        assert [answer.status_code for answer in told] == [503] * 3, [answer.text for answer in told]
+        assert "the service cannot write its files" in told[0].json()["error"]
+        assert str(tmp_path) not in told[0].text
+        (tmp_path / "away").rename(server.folder)
+        assert server.client.get("/readyz").json() == {"status": "ready"}
+        assert server.client.get(f"/v1/predictions/{done['id']}").json() == done
+        assert server.wait(server.client.get(left))["status"] == "done"
+        assert server.post(talking(1)).json()["status"] == "done"
+        assert "Traceback" not in _log(server)

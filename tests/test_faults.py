@@ -1,0 +1,221 @@
+"""What is left, and what is told, where a disk is full or must not be written, and where there is no home."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from fixtures_of_faults import Fill
+from reactometer.data.cache import write_clip
+from reactometer.data.prepare import prepare
+from reactometer.errors import OutputError, WeightsError
+from reactometer.files import PART, appearing, check_place, make_folder, replacing, write_picture, write_whole
+from reactometer.inference.annotations import write_elan, write_subtitles
+from reactometer.inference.formats import clip_columns, clip_rows, write_table
+from reactometer.inference.outputs import Outputs
+from reactometer.inference.overlay import write_overlay
+from reactometer.inference.timeline import draw_timeline
+from reactometer.models.folder import load_model
+from reactometer.models.uncertainty import save_uncertainty
+from reactometer.records import FaceSample, FrameState, Prediction, PreparedClip, Window
+from reactometer.runs.run import Workers, predict_folder
+from reactometer.training.engine import LAST, _WholeFiles
+from reactometer.training.fit import train
+from reactometer.weights import STARTER, WEIGHT_FILES, find_weights
+
+FULL = r"cannot be written: No space left on device \(got [\d,]+ bytes free.*Make room there and run it again"
+WINDOWS = tuple(Window(float(start), start + 2.0, 1.0, (0.25,)) for start in range(2))
+SEEN = Prediction("a.mp4", "ok", ("Joy",), 3.0, 1.0, True, (0.25,), WINDOWS)
+
+
+def _save_model(path: Path) -> None:
+    with appearing(path.with_suffix("")) as partial:
+        save_file({"weights": torch.zeros(10_000)}, partial / "weights.safetensors")
+
+
+WRITERS: dict[str, Callable[[Path], object]] = {
+    "a.csv": lambda file: write_table(clip_rows([SEEN]), clip_columns(SEEN), file),
+    "a.parquet": lambda file: write_table(clip_rows([SEEN]), clip_columns(SEEN), file),
+    "a.json": lambda file: write_table(clip_rows([SEEN]), clip_columns(SEEN), file),
+    "a.eaf": lambda file: write_elan([SEEN], [[]], file),
+    "a.vtt": lambda file: write_subtitles(SEEN, file),
+    "a.png": lambda file: draw_timeline(SEEN, file),
+    "a.pdf": lambda file: draw_timeline(SEEN, file),
+    "a.npz": lambda file: write_clip(file, PreparedClip(0.0, 1.0, (), np.zeros(16000, np.float32)), {}, {}),
+    "a.ckpt": lambda file: _WholeFiles().save_checkpoint({"weights": torch.zeros(9, 9)}, file),
+    "model.d": _save_model,
+}
+
+
+@pytest.mark.parametrize("name", WRITERS)
+def test_a_full_disk_is_told_and_the_older_file_is_whole(name: str, small_disk: Path, fill: Fill) -> None:
+    file = small_disk / name
+    file.write_text("what was there before")
+    fill(small_disk)
+    with pytest.raises(OutputError, match=f"{file.stem}.*{FULL}"):
+        WRITERS[name](file)
+    assert file.read_text() == "what was there before"
+    assert sorted(own.name for own in small_disk.iterdir()) == sorted([name, "filler"])
+
+
+def test_an_overlay_that_finds_no_room_leaves_none(simulated: Path, small_disk: Path, fill: Fill) -> None:
+    """With room for some of it: the disk fills while it is encoded."""
+    video = next((simulated / "train" / "mp4").iterdir())
+    samples = (FaceSample(0.0, FrameState.NO_FACE, None, 0.0, None),)
+    fill(small_disk, 8192)
+    with pytest.raises(OutputError, match=FULL):
+        write_overlay([replace(SEEN, path=str(video), samples=samples)], small_disk / "a.mp4")
+    assert [own.name for own in small_disk.iterdir()] == ["filler"]
+
+
+def test_intervals_that_find_no_room_leave_the_model_as_it_was(small_disk: Path, fill: Fill) -> None:
+    folder = Path(shutil.copytree(STARTER, small_disk / "model"))
+    before = load_model(folder, "cpu").uncertainty
+    assert before is not None
+    fill(small_disk, 4096)
+    with pytest.raises(OutputError, match=FULL):
+        save_uncertainty(folder, replace(before, coverage=0.5))
+    after = load_model(folder, "cpu").uncertainty
+    assert after is not None and after.coverage == before.coverage
+
+
+def test_how_much_is_wanted_is_told_where_it_is_known(small_disk: Path, fill: Fill) -> None:
+    fill(small_disk)
+    with pytest.raises(OutputError, match=r"got 0 bytes free; expected 5,000 bytes\)"):
+        write_whole(small_disk / "a.txt", "x" * 5000)
+
+
+def test_weights_that_find_no_room_are_not_there(
+    small_disk: Path, fill: Fill, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("reactometer.weights._failures", {})
+    monkeypatch.delenv("REACTOMETER_WEIGHTS", raising=False)
+    (tmp_path / WEIGHT_FILES["yunet"].file_name).write_bytes(bytes(WEIGHT_FILES["yunet"].size_bytes))
+    monkeypatch.setenv("REACTOMETER_WEIGHTS_URL", tmp_path.as_uri())
+    monkeypatch.setenv("REACTOMETER_CACHE", str(small_disk / "cache"))
+    fill(small_disk, 100_000)
+    with pytest.raises(WeightsError, match=r"No space left on device \(got [\d,]+ bytes free; expected 317,434 bytes"):
+        find_weights("yunet")
+    assert not list(small_disk.rglob("*.onnx"))
+
+
+def test_places_that_cannot_be_written_are_told_before_any_work(read_only: Path, tmp_path: Path) -> None:
+    for outputs in (Outputs(clips=read_only / "a.csv"), Outputs(plot=read_only / "in" / "plots")):
+        with pytest.raises(OutputError, match=r"read-only/.*cannot be written: Read-only file system"):
+            outputs.check(1)
+    for refused in (partial(make_folder, read_only), partial(check_place, read_only / "a" / "b.csv")):
+        with pytest.raises(OutputError, match="Read-only file system"):
+            refused()
+    check_place(tmp_path / "in" / "a.csv")
+    assert not (tmp_path / "in").exists()
+
+
+def test_a_file_that_is_not_to_be_changed_is_not_and_a_link_is_followed(tmp_path: Path) -> None:
+    mine, link = tmp_path / "mine.csv", tmp_path / "link.csv"
+    mine.write_text("mine")
+    link.symlink_to(mine)
+    write_whole(link, "new")
+    assert link.is_symlink() and mine.read_text() == "new"
+    with pytest.raises(ValueError, match="of another kind"), replacing(mine) as partial:
+        partial.write_text("half")
+        raise ValueError("of another kind")
+    assert mine.read_text() == "new" and not list(tmp_path.glob(f"*{PART}"))
+
+
+def test_a_picture_of_no_kind_is_refused(tmp_path: Path) -> None:
+    from matplotlib.figure import Figure
+
+    with pytest.raises(OutputError, match=r"no such kind of picture \(got xyz; expected .*png"):
+        write_picture(Figure(), tmp_path / "a.xyz")
+
+
+@pytest.mark.slow
+def test_a_run_goes_on_where_there_is_room_again(
+    videos: Path, small_disk: Path, fill: Fill, check_run: Callable[..., None]
+) -> None:
+    out = small_disk / "run"
+    filler = fill(small_disk, 24_000)  # for some of it
+    with pytest.raises(OutputError, match=FULL):
+        predict_folder([videos], out, device="cpu", workers=Workers(1), progress=False)
+    assert not [file for file in out.rglob("*") if PART in file.name]
+    filler.unlink()
+    result = predict_folder([videos], out, device="cpu", workers=Workers(1), progress=False)
+    assert result.n_before > 0
+    check_run(out, videos)
+
+
+@pytest.mark.slow
+def test_preparing_goes_on_where_there_is_room_again(
+    excerpt: Callable[..., Path], small_disk: Path, fill: Fill
+) -> None:
+    data, out = excerpt(train=4), small_disk / "prepared"
+    filler = fill(small_disk, 300_000)
+    with pytest.raises(OutputError, match=rf"\.npz: {FULL}"):  # from a process of its own
+        prepare(data, out, workers=1, progress=False)
+    filler.unlink()
+    rows = prepare(data, out, workers=1, progress=False).rows
+    assert [bool(row.file) for row in rows] == [True] * 4 and any(row.was_cached for row in rows)
+
+
+@pytest.mark.slow
+def test_training_goes_on_where_there_is_room_again(toml: Path, simulated: Path, small_disk: Path, fill: Fill) -> None:
+    out = small_disk / "run"
+    asked = [f"data.path={simulated}", f"training.out={out}", "training.epochs=2"]
+    filler = fill(small_disk, 7_200_000)  # for two checkpoints and a half
+    with pytest.raises(OutputError, match=rf"\.ckpt: {FULL}"):
+        train(toml, asked, progress=False)
+    kept = torch.load(out / "checkpoints" / LAST, weights_only=False)
+    assert kept["epoch"] == 0 and not list(out.rglob(f"*{PART}"))
+    filler.unlink()
+    assert load_model(train(toml, asked, resume=True, progress=False), "cpu")
+
+
+def _run(*command: str | Path, **options: object) -> tuple[int, str]:
+    """Status and standard error of a command that is run for itself."""
+    told = subprocess.run(  # type: ignore[call-overload]
+        [*map(str, command)], stderr=subprocess.PIPE, text=True, check=False, timeout=300, **options
+    )
+    assert "Traceback" not in told.stderr
+    return told.returncode, " ".join(told.stderr.split())
+
+
+REACTOMETER = sys.executable, "-m", "reactometer"
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full here")
+def test_a_full_standard_output_is_told() -> None:
+    with Path("/dev/full").open("w") as full:
+        status, told = _run(*REACTOMETER, "--version", stdout=full)
+    assert status == 2 and "error: standard output, or a file: cannot be written: No space left on device" in told
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("home", [None, "read_only"])
+def test_without_a_home_the_starter_model_predicts_quietly(
+    home: str | None, request: pytest.FixtureRequest, as_nobody: list[str], simulated: Path, tmp_path: Path
+) -> None:
+    """A picture and tables, by a user who may write only where they go; of OpenVINO, Matplotlib, Lightning no word."""
+    own = request.getfixturevalue("read_only") if home == "read_only" else home
+    out = tmp_path / "out"
+    out.mkdir()
+    out.chmod(0o777)
+    video = next((simulated / "train" / "mp4").iterdir())
+    kept = "PATH", "PYTHONPATH", "REACTOMETER_WEIGHTS_URL"
+    environment = {name: os.environ[name] for name in kept if name in os.environ} | ({"HOME": str(own)} if own else {})
+    outputs = "--out", out / "a.csv", "--timeline", out / "t.parquet", "--plot", out / "a.png"
+    status, told = _run(*as_nobody, *REACTOMETER, "predict", video, *outputs, env=environment, cwd="/")
+    assert status == 0, told
+    assert sorted(file.name for file in out.iterdir()) == ["a.csv", "a.png", "t.parquet"]
+    assert "atplotlib" not in told
+    assert told.count("warning:") == told.count("YuNet cannot be had") == 1  # nothing can be kept; said once
