@@ -61,7 +61,7 @@ def clip(tmp_path: Path) -> PreparedRow:
     samples = [
         FaceSample(float(time), FrameState.FACE, (1.0, 2.0, 3.0, 4.0), 0.5, b"crop %d" % time) for time in range(3)
     ]
-    made = PreparedClip(0.0, 3.0, tuple(samples), np.arange(40, dtype=np.float32) / 32767, 9)
+    made = PreparedClip(0.0, 3.0, tuple(samples), (np.arange(40) / 32767).astype(np.float32), 9)
     write_clip(tmp_path / "clip.npz", made, {"a": 1}, {"b": 2})
     return PreparedRow(Clip("clip", tmp_path / "clip.mp4"), tmp_path / "clip.npz")
 
@@ -146,7 +146,7 @@ def test_a_checkpoint(tmp_path: Path) -> None:
 
 
 def test_a_runs_result(tmp_path: Path) -> None:
-    made = Prediction("a.mp4", "ok", ("Joy", "Awe"), 3.0, (0.25, 0.5))
+    made = Prediction("a.mp4", "ok", ("Joy", "Awe"), duration_s=3.0, intensities=(0.25, 0.5))
     (tmp_path / "done").mkdir()
     store.keep_result(place(tmp_path), "0" * 64, [made])
     file = tmp_path / "done" / f"{'0' * 64}.json"
