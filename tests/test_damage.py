@@ -61,7 +61,7 @@ def clip(tmp_path: Path) -> PreparedRow:
     samples = [
         FaceSample(float(time), FrameState.FACE, (1.0, 2.0, 3.0, 4.0), 0.5, b"crop %d" % time) for time in range(3)
     ]
-    made = PreparedClip(0.0, 3.0, tuple(samples), np.arange(40, dtype=np.float32) / 32767, 9)
+    made = PreparedClip(0.0, 3.0, tuple(samples), (np.arange(40) / 32767).astype(np.float32), 9)
     write_clip(tmp_path / "clip.npz", made, {"a": 1}, {"b": 2})
     return PreparedRow(Clip("clip", tmp_path / "clip.mp4"), tmp_path / "clip.npz")
 
@@ -73,6 +73,10 @@ def test_a_prepared_clip(clip: PreparedRow) -> None:
 
     assert clip.file is not None
     _never_otherwise(clip.file, read, DataError, count=300)
+    with np.load(clip.file) as arrays:
+        np.savez(clip.file, **{name: arrays[name] for name in arrays.files if name not in ("waveform", "about")})
+    with pytest.raises(DataError, match=r"clip.npz: damaged: 'about'. Delete it and run 'reactometer prepare' again"):
+        load_clip(clip)  # an archive whose directory has lost its last entries; without a sound is another clip
 
 
 @pytest.mark.parametrize("name", ["manifest.csv", "cache.json"])
@@ -142,7 +146,8 @@ def test_a_checkpoint(tmp_path: Path) -> None:
 
 
 def test_a_runs_result(tmp_path: Path) -> None:
-    made = Prediction("a.mp4", "ok", ("Joy", "Awe"), 3.0, (0.25, 0.5))
+    made = Prediction("a.mp4", "ok", ("Joy", "Awe"), duration_s=3.0, intensities=(0.25, 0.5))
+    (tmp_path / "done").mkdir()
     store.keep_result(place(tmp_path), "0" * 64, [made])
     file = tmp_path / "done" / f"{'0' * 64}.json"
     _never_otherwise(file, lambda: store._load_result(place(file)), OutputError)

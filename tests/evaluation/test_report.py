@@ -5,12 +5,12 @@ from __future__ import annotations
 import json
 import shutil
 import subprocess
+from dataclasses import replace
 from pathlib import Path
 
-import pandas as pd
 import pytest
 
-from reactometer.data.cache import PreparedSet
+from reactometer.data.cache import PreparedSet, write_index
 from reactometer.errors import ModelError, OutputError
 from reactometer.evaluation.report import report
 
@@ -26,9 +26,9 @@ def out(frozen_folder: Path, prepared: PreparedSet, tmp_path_factory: pytest.Tem
     """A report on the small data set, one of whose clips has a name that would like to be code."""
     folder = tmp_path_factory.mktemp("report")
     data = Path(shutil.copytree(prepared.folder, folder / "data"))
-    table = pd.read_csv(data / "manifest.csv", dtype=str, keep_default_na=False)
-    table.loc[0, table.columns[0]] = "</script><script>document.title='taken'</script>"
-    table.to_csv(data / "manifest.csv", index=False)
+    first, *others = prepared.rows
+    taken = replace(first, clip=replace(first.clip, clip_id="</script><script>document.title='taken'</script>"))
+    write_index(replace(prepared, folder=data, rows=(taken, *others)))
     report(frozen_folder, data, folder / "out", split="all", degradation=False, progress=False)
     return folder / "out"
 

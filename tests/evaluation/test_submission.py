@@ -13,7 +13,7 @@ import pandas as pd
 import pytest
 
 from reactometer.config import Config
-from reactometer.data.cache import PreparedSet
+from reactometer.data.cache import PreparedSet, write_index
 from reactometer.data.prepare import prepare
 from reactometer.errors import DataError, ModelError, OutputError
 from reactometer.evaluation.evaluate import evaluate
@@ -170,8 +170,7 @@ def test_what_is_no_challenge_is_said(model_folder: Path, prepared: PreparedSet,
     with pytest.raises(OutputError, match="cannot be written"):
         submission(model_folder, prepared.folder, tmp_path / "taken" / "file.csv", progress=False)
     no_test = Path(shutil.copytree(prepared.folder, tmp_path / "no_test"))
-    table = pd.read_csv(no_test / "manifest.csv", dtype=str, keep_default_na=False)
-    table[table.split != "test"].to_csv(no_test / "manifest.csv", index=False)
+    write_index(replace(prepared, folder=no_test, rows=tuple(row for row in prepared.rows if row.clip.split != "test")))
     with pytest.raises(DataError, match="split 'test' has no clips"):
         submission(model_folder, no_test, tmp_path / "file.csv", progress=False)
     with pytest.raises(DataError, match=r"no challenge's data set \(got 0 test clips; labels Adoration"):
