@@ -10,6 +10,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from threading import Thread
 
 import numpy as np
 import pytest
@@ -169,15 +170,20 @@ def test_preparing_goes_on_where_there_is_room_again(
 
 
 @pytest.mark.slow
-def test_training_goes_on_where_there_is_room_again(toml: Path, simulated: Path, small_disk: Path, fill: Fill) -> None:
+def test_training_goes_on_where_there_is_room_again(
+    toml: Path, simulated: Path, small_disk: Path, fill: Fill, wait_for: Callable[[Callable[[], bool]], None]
+) -> None:
+    """The disk fills while the first epoch's checkpoints are there."""
     out = small_disk / "run"
-    asked = [f"data.path={simulated}", f"training.out={out}", "training.epochs=2"]
-    filler = fill(small_disk, 7_200_000)  # for two checkpoints and a half
+    asked = [f"data.path={simulated}", f"training.out={out}", "training.epochs=3"]
+    last, full = out / "checkpoints" / LAST, Thread(target=lambda: (wait_for(last.is_file), fill(small_disk, 65_536)))
+    full.start()
     with pytest.raises(OutputError, match=rf"\.ckpt: {FULL}"):
         train(toml, asked, progress=False)
-    kept = torch.load(out / "checkpoints" / LAST, weights_only=False)
-    assert kept["epoch"] == 0 and not list(out.rglob(f"*{PART}"))
-    filler.unlink()
+    full.join()
+    kept = torch.load(last, weights_only=False)
+    assert kept["epoch"] < 2 and not list(out.rglob(f"*{PART}"))
+    (small_disk / "filler").unlink()
     assert load_model(train(toml, asked, resume=True, progress=False), "cpu")
 
 

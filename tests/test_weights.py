@@ -32,6 +32,9 @@ class Server(ThreadingHTTPServer):
         super().__init__(("127.0.0.1", 0), Handler)
         self.content, self.cuts, self.answers_ranges = content, cuts, answers_ranges
         self.status: int | None = None
+        self.cut_bytes: int | None = None  # so much is sent before a cut; None: the half
+        self.length_off: int | None = 0  # added to the length that is declared; None: none is
+        self.later = content  # what is served from the second answer on
         self.asked: list[str | None] = []  # the Range header of each request
 
     @property
@@ -45,21 +48,23 @@ class Handler(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         asked = self.headers["Range"]
         self.server.asked.append(asked)
+        content, self.server.content = self.server.content, self.server.later
         if self.server.status is not None:
             self.send_error(self.server.status)
             return
         ranged = asked is not None and self.server.answers_ranges
         start = int(asked.removeprefix("bytes=").removesuffix("-")) if ranged else 0
-        if start >= len(self.server.content):
+        if start >= len(content):
             self.send_error(416)
             return
-        body = self.server.content[start:]
+        body = content[start:]
         self.send_response(206 if ranged else 200)
-        self.send_header("Content-Length", str(len(body)))
+        if self.server.length_off is not None:
+            self.send_header("Content-Length", str(len(body) + self.server.length_off))
         self.end_headers()
         if self.server.cuts > 0:
             self.server.cuts -= 1
-            body = body[: len(body) // 2]
+            body = body[: len(body) // 2 if self.server.cut_bytes is None else self.server.cut_bytes]
         self.wfile.write(body)
 
     def log_request(self, code: int | str = "-", size: int | str = "-") -> None:
@@ -107,6 +112,49 @@ def test_a_cut_connection_is_resumed(server: Server, folder: Path, answers_range
     assert leftovers(folder) == ["tiny.onnx"]
 
 
+@pytest.mark.parametrize("length_off", [0, None])
+@pytest.mark.parametrize("answers_ranges", [True, False])
+def test_a_cut_at_any_tenth_is_mended(
+    server: Server, folder: Path, answers_ranges: bool, length_off: int | None
+) -> None:
+    """Whether the server says how long the file is, and sends the rest alone, or not."""
+    server.answers_ranges, server.length_off = answers_ranges, length_off
+    for tenth in range(10):
+        server.cuts, server.cut_bytes, server.asked = 1, tenth * len(CONTENT) // 10, []
+        assert find_weights("tiny").read_bytes() == CONTENT
+        assert server.asked == [None, f"bytes={server.cut_bytes}-" if tenth else None]
+        assert leftovers(folder) == ["tiny.onnx"]
+        (folder / "tiny.onnx").unlink()
+
+
+def test_ten_cuts_in_a_row_are_mended(server: Server, folder: Path) -> None:
+    server.cuts, server.cut_bytes = 10, len(CONTENT) // 10
+    assert find_weights("tiny").read_bytes() == CONTENT
+    assert server.asked == [None, *(f"bytes={tenth * len(CONTENT) // 10}-" for tenth in range(1, 10))]
+
+
+@pytest.mark.parametrize("length_off", [1000, -1000])
+def test_a_length_that_is_a_lie_gives_no_file(server: Server, folder: Path, length_off: int) -> None:
+    server.length_off = length_off
+    with pytest.raises(WeightsError, match="cannot download tiny"):
+        find_weights("tiny")
+    assert not (folder / "tiny.onnx").exists()
+    server.length_off = 0
+    weights._failures.clear()
+    assert find_weights("tiny").read_bytes() == CONTENT
+
+
+def test_a_file_that_changes_between_two_parts_of_it_is_refused(server: Server, folder: Path) -> None:
+    server.cuts, server.later = 1, CONTENT[:-1] + b"x"
+    with pytest.raises(WeightsError, match=f"instead of SHA-256 {FILE.sha256}"):
+        find_weights("tiny")
+    assert server.asked == [None, f"bytes={len(CONTENT) // 2}-", None]  # joined, then whole
+    assert leftovers(folder) == []
+    weights._failures.clear()
+    server.content, server.later, server.cuts = b"x" * len(CONTENT), CONTENT, 1
+    assert find_weights("tiny").read_bytes() == CONTENT
+
+
 def test_a_part_of_an_earlier_run_is_resumed(server: Server, folder: Path) -> None:
     folder.mkdir(parents=True)
     (folder / "tiny.onnx.part").write_bytes(CONTENT[:1000])
@@ -136,7 +184,7 @@ def test_a_connection_that_is_always_cut_leaves_no_file(server: Server, folder: 
 
 @pytest.mark.parametrize("content", [CONTENT[:-1] + b"x", CONTENT * 2, b"<html>Please log in</html>"])
 def test_wrong_bytes_never_get_the_name(server: Server, folder: Path, content: bytes) -> None:
-    server.content = content
+    server.content = server.later = content
     with pytest.raises(WeightsError, match=f"instead of SHA-256 {FILE.sha256} and {len(CONTENT)} bytes"):
         find_weights("tiny")
     assert leftovers(folder) == []

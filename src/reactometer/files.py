@@ -37,7 +37,7 @@ def appearing(folder: Path) -> Iterator[Path]:
         OutputError: there is something of that name already, or it cannot be written.
     """
     refuse_existing(folder)
-    with _told(folder):
+    with writing(folder):
         folder.parent.mkdir(parents=True, exist_ok=True)
         partial = _beside(folder)
         partial.mkdir()
@@ -64,7 +64,7 @@ def replacing(file: Path, size_bytes: int | None = None) -> Iterator[Path]:
     Raises:
         OutputError: it cannot be written; what was there before is as it was.
     """
-    with _told(file, size_bytes):
+    with writing(file, size_bytes):
         file.parent.mkdir(parents=True, exist_ok=True)
         target = file.resolve()
         partial = _beside(target)
@@ -103,7 +103,8 @@ def write_picture(figure: Any, file: Path, dpi: int = 150) -> Path:
 
 
 @contextmanager
-def _told(path: Path, size_bytes: int | None = None) -> Iterator[None]:
+def writing(path: Path, size_bytes: int | None = None) -> Iterator[None]:
+    """Raise OutputError, as of :func:`unwritable`, where a file is written inside and cannot be."""
     try:
         yield
     except ReactometerError:
@@ -165,7 +166,7 @@ def make_folder(path: Path) -> Path:
     Raises:
         OutputError: it cannot be made, or written into.
     """
-    with _told(path):
+    with writing(path):
         path.mkdir(parents=True, exist_ok=True)
         TemporaryFile(dir=path).close()
     return path
@@ -173,7 +174,7 @@ def make_folder(path: Path) -> Path:
 
 def check_place(file: Path) -> None:
     """Raise OutputError, before any work, where a file cannot be written later; nothing is made."""
-    with _told(file):
+    with writing(file):
         TemporaryFile(dir=next(place for place in file.absolute().parents if place.exists())).close()
 
 

@@ -24,7 +24,7 @@ FOLDER_VARIABLE = "REACTOMETER_WEIGHTS"  # a folder of weight files, for machine
 CACHE_VARIABLE = "REACTOMETER_CACHE"  # where downloads and prepared clips are kept
 ADDRESS_VARIABLE = "REACTOMETER_WEIGHTS_URL"  # a mirror that holds the files under their file names
 TIMEOUT_S = 10.0
-ATTEMPTS = 3
+ATTEMPTS = 3  # at getting further
 CHUNK_BYTES = 1 << 16
 OFFLINE, CACHE = "offline folder", "cache"
 """Where a file can lie on this machine, in the order that is looked in."""
@@ -144,8 +144,9 @@ def _download_once(weights: WeightFile, target: Path, report: Report) -> Path:
 def _download(weights: WeightFile, url: str, target: Path, report: Report) -> None:
     """Fetch into a ``.part`` file, going on where a cut connection left off, and rename it once it is verified."""
     target.unlink(missing_ok=True)  # what lies there is not the right file
-    part = target.with_name(f"{target.name}.part")
-    for left in reversed(range(ATTEMPTS)):
+    part, most, left = target.with_name(f"{target.name}.part"), 0, ATTEMPTS
+    while left:
+        left -= 1
         resumed = part.is_file()
         try:
             _fetch(url, part, weights.size_bytes, report)
@@ -154,6 +155,8 @@ def _download(weights: WeightFile, url: str, target: Path, report: Report) -> No
                 raise
             part.unlink(missing_ok=True)
         except (ConnectionError, HTTPException):
+            if part.is_file() and part.stat().st_size > most:  # cut again, but further on than ever
+                most, left = part.stat().st_size, ATTEMPTS
             if not left:
                 raise
         else:
@@ -179,8 +182,9 @@ def _fetch(url: str, part: Path, size_bytes: int, report: Report) -> None:
             while have <= size_bytes and (chunk := response.read(min(CHUNK_BYTES, size_bytes + 1 - have))):
                 have += file.write(chunk)
                 report(have)
-        if response.length and have <= size_bytes:
-            raise IncompleteRead(b"", response.length)
+        untold = response.length is None and not response.chunked  # as long as the connection stays
+        if have <= size_bytes and (response.length or (untold and have < size_bytes)):
+            raise IncompleteRead(b"", size_bytes - have)
 
 
 def _identity(path: Path) -> str:

@@ -26,7 +26,7 @@ from reactometer.console import is_first_process, messages
 from reactometer.data.batches import safe_workers
 from reactometer.data.pool import default_workers
 from reactometer.errors import OutputError
-from reactometer.files import PART, replacing
+from reactometer.files import PART, replacing, writing
 from reactometer.memory import keep_freed_memory
 from reactometer.seals import DAMAGED_ZIP
 from reactometer.training.optimise import averaged_weights
@@ -71,7 +71,8 @@ def run(
             enable_progress_bar=progress and messages.is_terminal,
         )
         try:
-            trainer.fit(task, datamodule=data, ckpt_path=checkpoint, weights_only=False)
+            with writing(out):  # logs, too
+                trainer.fit(task, datamodule=data, ckpt_path=checkpoint, weights_only=False)
         except SystemExit as stop:  # how Lightning answers Ctrl-C
             if progress:
                 messages.print("stopped in training; go on from the last finished epoch with --resume")
