@@ -61,7 +61,7 @@ def predict_with(model: LoadedModel, order: Order, job: Job) -> None:
     try:
         with job.place.on_disk() as file:
             seen = str(file)
-            predictions = predict([file], model, **asdict(order.request), progress=False, isolated=False)
+            predictions = predict([file], model, **asdict(order.request), progress=False)
     except Exception as error:  # whatever one file brings about, the others go on
         predictions = [Prediction(seen, f"failed: {type(error).__name__}: {error}", model.labels)]
     keep_result(
