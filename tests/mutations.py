@@ -51,12 +51,12 @@ def oddities(frames: np.ndarray, waveform: np.ndarray) -> dict[str, bytes]:
     wide = np.zeros((1, 16, 100_000, 3), np.uint8)
     mp4, mkv = ("mp4", "libx264", "aac", "yuv420p"), ("matroska", "libx264", None, "yuv420p")
     early = [10 * number - 50_000 for number in range(len(frames))]
-    sparse = [10 * number + 50_000 * (number > 5) for number in range(len(frames))]
+    sparse = [10 * number + 10_000 * (number > 5) for number in range(len(frames))]
     return {
         "turned": _encode(frames, waveform, *mp4, turned=90),
         "askew": _encode(frames, waveform, *mp4, turned=37),
         "before zero": _encode(frames, waveform, *mp4, times=early),
-        "a gap of 500 s": _encode(frames, waveform, *mkv, times=sparse),
+        "a gap of 100 s": _encode(frames, waveform, *mkv, times=sparse),
         "all at once": _encode(frames, waveform, *mkv, times=[0] * len(frames)),
         "a million a second": _encode(frames, waveform, *mkv, rate=1_000_000),
         "100,000 pixels wide": _encode(wide, waveform, "matroska", "ffv1", None, "yuv420p"),

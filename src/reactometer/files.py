@@ -1,4 +1,4 @@
-"""Folders that can be written into, files and folders that appear whole or not at all; the SHA-256 of a file."""
+"""Folders that can be written into; files and folders that appear whole or not at all, or are damaged; SHA-256."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from hashlib import file_digest
 from pathlib import Path
 
-from reactometer.errors import OutputError
+from reactometer.errors import OutputError, ReactometerError
 
 PART = ".part"
 """Ending of a file that is being written; one that is found was left by a process that died."""
@@ -67,6 +67,17 @@ def make_folder(path: Path) -> Path:
     except OSError as error:
         raise OutputError(f"{path}: no folder can be made there: {error.strerror}", fix="Name another place") from error
     return path
+
+
+@contextmanager
+def told_of(what: object, kind: type[ReactometerError], fix: str) -> Iterator[None]:
+    """Whatever a reader stumbles over in damaged contents is raised as an error of this kind, which names them."""
+    try:
+        yield
+    except ReactometerError:
+        raise
+    except Exception as error:  # NumPy, pandas, pyarrow, json and our own indexing have many kinds
+        raise kind(f"{what}: damaged: {type(error).__name__}: {str(error)[:200]}", fix=fix) from error
 
 
 def sha256_of(path: Path) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import zipfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +12,7 @@ import numpy as np
 
 from reactometer.config import PrepareConfig
 from reactometer.errors import DataError
-from reactometer.files import replacing, sha256_of
+from reactometer.files import replacing, sha256_of, told_of
 from reactometer.records import Clip, FaceSample, FrameState, PreparedClip
 
 FORMAT = 1
@@ -83,11 +82,11 @@ def load_clip(row: PreparedRow) -> PreparedClip:
     """
     if row.file is None:
         return PreparedClip(0.0, 0.0, (), None)
-    try:
-        with np.load(row.file, allow_pickle=False) as arrays:
-            return _unpack({name: arrays[name] for name in arrays.files})
-    except (OSError, KeyError, ValueError, zipfile.BadZipFile) as error:
-        raise DataError(f"{row.file}: damaged: {error}", fix="Delete it and run 'reactometer prepare' again") from error
+    with (
+        told_of(row.file, DataError, "Delete it and run 'reactometer prepare' again"),
+        np.load(row.file, allow_pickle=False) as arrays,
+    ):
+        return _unpack({name: arrays[name] for name in arrays.files})
 
 
 def open_prepared(folder: Path) -> PreparedSet:
@@ -103,17 +102,17 @@ def open_prepared(folder: Path) -> PreparedSet:
         table = pd.read_csv(folder / MANIFEST_FILE, dtype=str, keep_default_na=False).to_dict("records")
     except (OSError, ValueError) as error:
         raise DataError(f"{folder}: not a prepared data set: {error}", fix="Run 'reactometer prepare DATA'") from error
-    if about.get("format") != FORMAT:
-        raise DataError(
-            f"{folder}: prepared in another format",
-            got=about.get("format"),
-            expected=FORMAT,
-            fix="Run 'reactometer prepare' again",
-        )
-    labels = tuple(about["labels"])
-    rows = tuple(_from_cells({str(key): str(cell) for key, cell in cells.items()}, labels, folder) for cells in table)
-    settings = PrepareConfig.model_validate(about["settings"])
-    return PreparedSet(folder, labels, settings, rows, about.get("features"))
+    again = "Run 'reactometer prepare' again"
+    with told_of(folder, DataError, again):
+        if about.get("format") != FORMAT:
+            got = about.get("format")
+            raise DataError(f"{folder}: prepared in another format", got=got, expected=FORMAT, fix=again)
+        labels = tuple(str(label) for label in about["labels"])
+        cells = [{str(key): str(cell) for key, cell in row.items()} for row in table]
+        rows = tuple(_from_cells(row, labels, folder) for row in cells)
+        settings = PrepareConfig.model_validate(about["settings"])
+        sizes = {str(name): int(size) for name, size in about["features"].items()} if about.get("features") else None
+    return PreparedSet(folder, labels, settings, rows, sizes)
 
 
 def write_clip(file: Path, clip: PreparedClip, stamp: dict[str, Any], counts: dict[str, Any]) -> None:
@@ -126,12 +125,11 @@ def write_clip(file: Path, clip: PreparedClip, stamp: dict[str, Any], counts: di
 def fresh_counts(file: Path, stamp: dict[str, Any]) -> dict[str, Any] | None:
     """The counts kept in a cached clip's file; ``None`` where there is no file, or a stale or damaged one."""
     try:
-        with np.load(file, allow_pickle=False) as arrays:
+        with told_of(file, DataError, ""), np.load(file, allow_pickle=False) as arrays:
             about = json.loads(str(arrays["about"]))
-    except (OSError, KeyError, ValueError, zipfile.BadZipFile):
+            return dict(about["counts"]) if about["stamp"] == stamp else None
+    except DataError:
         return None
-    counts: dict[str, Any] = about["counts"]
-    return counts if about["stamp"] == stamp else None
 
 
 def _pack(clip: PreparedClip) -> dict[str, np.ndarray]:

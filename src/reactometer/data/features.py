@@ -15,6 +15,7 @@ from filelock import FileLock
 from reactometer.data.batches import Item, Part
 from reactometer.data.cache import PreparedRow
 from reactometer.errors import DataError
+from reactometer.files import told_of
 from reactometer.records import FloatArray
 
 SHARD_PARTS = 256
@@ -65,12 +66,9 @@ class FeatureStore:
         if place is None or not place.count[stream]:
             return np.zeros((0, width), np.float32)
         count, file = place.count[stream], _data_file(place.folder, place.shard, stream)
-        try:
+        with told_of(file, DataError, f"Delete {place.folder} and run the command again"):
             flat = np.fromfile(file, np.float32, count * width, offset=place.first[stream] * width * 4)
             return flat.reshape(count, width)
-        except (OSError, ValueError) as error:
-            fix = f"Delete {place.folder} and run the command again"
-            raise DataError(f"{file}: damaged: {error}", fix=fix) from error
 
     def __or__(self, other: FeatureStore) -> FeatureStore:
         """Both stores' clips."""
@@ -154,12 +152,13 @@ def open_store(folder: Path, n_shards: int | None = None) -> FeatureStore:
         about = _description(folder, shard)
         if not about:
             raise DataError(f"{folder}: shard {shard} is missing", fix="Delete the folder and run the command again")
-        sizes = about["sizes"]
-        first = dict.fromkeys(STREAMS, 0)
-        for place, key in enumerate(about["keys"]):
-            count = {stream: about["counts"][stream][place] for stream in STREAMS}
-            places[key] = _Place(folder, shard, dict(first), count)
-            first = {stream: first[stream] + count[stream] for stream in STREAMS}
+        with told_of(_description_file(folder, shard), DataError, "Delete the folder and run the command again"):
+            sizes = {stream: int(about["sizes"][stream]) for stream in STREAMS}
+            first = dict.fromkeys(STREAMS, 0)
+            for place, key in enumerate(about["keys"]):
+                count = {stream: int(about["counts"][stream][place]) for stream in STREAMS}
+                places[str(key)] = _Place(folder, shard, dict(first), count)
+                first = {stream: first[stream] + count[stream] for stream in STREAMS}
     return FeatureStore(sizes, places)
 
 
@@ -198,10 +197,10 @@ def _stamp(rows: Sequence[PreparedRow], parts: Sequence[Part], keys: Sequence[st
 def _description(folder: Path, shard: int) -> dict[str, Any]:
     file = _description_file(folder, shard)
     try:
-        about: dict[str, Any] = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
-    except ValueError:
+        about = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
+    except (ValueError, RecursionError):
         return {}
-    return about
+    return about if isinstance(about, dict) else {}
 
 
 def _description_file(folder: Path, shard: int) -> Path:

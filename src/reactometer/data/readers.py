@@ -130,7 +130,9 @@ class Reader:
         if code == -signal.SIGXCPU:
             most = f"{self.bounds.processor_s:.0f} s of processor time for each of its minutes"
             return MediaError(f"{path}: it took more than {most}", fix="Convert it, or cut it")
-        return MediaError(f"{path}: the process that read it died", fix="Too little memory, or a fault in a decoder")
+        got = None if code is None else signal.Signals(-code).name if code < 0 else f"exit status {code}"
+        fix = "Too little memory, or a fault in a decoder"
+        return MediaError(f"{path}: the process that read it died", got=got, fix=fix)
 
     def _received(
         self, connection: Connection[Any, Any], path: Path, check: Callable[[], None]

@@ -21,7 +21,7 @@ from reactometer.files import appearing, sha256_of
 from reactometer.models.engines import attach_engine, choose_engine, engine_folder
 from reactometer.models.network import ReactionModel
 from reactometer.models.scores import Score
-from reactometer.models.strangers import check_settings, check_shapes, checked_labels
+from reactometer.models.strangers import check_fields, check_settings, check_shapes, checked_labels
 from reactometer.models.uncertainty import REFERENCES_FILE, UNCERTAINTY_FILE, Uncertainty, load_uncertainty
 from reactometer.models.zoo import Encoders, build_model, rebuild_encoders, sampling_of
 from reactometer.records import FloatArray
@@ -152,6 +152,7 @@ def load_model(folder: Path | str, device: str = "auto", engine: str = "torch") 
         members = tuple(load_model(folder / str(name), device, engine) for name in names)
         return replace(members[0], description=description, members=members, uncertainty=load_uncertainty(folder))
     try:
+        check_fields(description)
         config = Config.model_validate(description["config"])
         labels, about = checked_labels(description["labels"]), description["encoders"]
 

@@ -1,4 +1,4 @@
-"""What a model folder is refused for before its network is made, whoever wrote it: code, and sizes beyond its weights."""
+"""What a model folder is refused for before its network is made: code, and sizes beyond those of its weights."""
 
 from __future__ import annotations
 
@@ -20,6 +20,22 @@ MOST_NUMBER, MOST_PLACES = 2**20, 2**16
 
 SIDES, FRAMES = ("image_size", "crop_size"), ("num_frames", "frames_per_clip")
 USUAL_PATCH_PX = 16
+
+
+FIELDS = frozenset(("format", "reactometer", "labels", "config", "encoders", "data", "metrics", "sha256", "members"))
+ENCODER_FIELDS = frozenset(
+    ("config", "has_pooler", "settings", "pretrained", "pooling", "given", "convolution", "contours")
+)
+"""All that a description holds, and all that it holds of an encoder."""
+
+
+def check_fields(description: Mapping[str, Any]) -> None:
+    """Raise ValueError where a model's description holds what this version does not know."""
+    encoders = description.get("encoders") or {}
+    unknown = [*(set(description) - FIELDS), *(set(encoders) - {"face", "voice"})]
+    unknown += [name for about in encoders.values() for name in set(about or ()) - ENCODER_FIELDS]
+    if unknown:
+        raise ValueError(f"an unknown field: {str(min(unknown))[:40]!r}")
 
 
 def checked_labels(labels: object) -> tuple[str, ...]:
