@@ -19,7 +19,7 @@ MOST_NUMBER, MOST_PLACES = 2**20, 2**16
 """Of an encoder's settings: the largest whole number, and the most patches of all its frames; our choice."""
 
 SIDES, FRAMES = ("image_size", "crop_size"), ("num_frames", "frames_per_clip")
-USUAL_PATCH_PX = 16
+USUAL_SIDE_PX, USUAL_PATCH_PX = 224, 16  # where the settings leave it to the network
 
 
 FIELDS = frozenset(("format", "reactometer", "labels", "config", "encoders", "data", "metrics", "sha256", "members"))
@@ -64,7 +64,8 @@ def check_settings(settings: object) -> None:
         if any(abs(number) > MOST_NUMBER for number in _numbers([value])):
             raise ModelError("its encoder's settings are beyond reason", got=f"{key} = {value!r}"[:80])
     for own in _mappings_in(settings):
-        side_px, frames = (max(_numbers([own.get(name) for name in names]), default=1) for names in (SIDES, FRAMES))
+        side_px = max(_numbers([own.get(name) for name in SIDES]), default=USUAL_SIDE_PX)
+        frames = max(_numbers([own.get(name) for name in FRAMES]), default=1)
         patch_px = max(1, min(_numbers([own.get("patch_size")]), default=USUAL_PATCH_PX))
         if (side_px / patch_px) ** 2 * frames > MOST_PLACES:
             raise ModelError(
