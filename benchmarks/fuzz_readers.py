@@ -180,7 +180,7 @@ def tables(folder: Path) -> Reader:
         elif which == 2:
             find_files([file])
         elif which == 3:
-            compare_predictions(file, file, file, resamples=20)
+            compare_predictions(file, file, file, n_resamples=20)
         elif which == 4:
             check_submission(file, file)
         else:
@@ -323,7 +323,8 @@ def main() -> None:
         print(f"== {target}", flush=True)
         if (process := os.fork()) == 0:
             _fuzz(target, asked.seconds)
-        os.waitpid(process, 0)
+        _, _, used = os.wait4(process, 0)
+        print(f"{target}: {used.ru_utime + used.ru_stime:.0f} s of processor time", flush=True)
 
 
 def _fuzz(target: str, seconds: int) -> None:

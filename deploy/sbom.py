@@ -48,7 +48,7 @@ def requirements(package: metadata.Distribution, extras: Iterable[str] = ()) -> 
 
 def licence_of(package: metadata.Distribution) -> str:
     """Its licence in its own words: an SPDX expression, else its classifiers, else the first line of its text."""
-    about = package.metadata
+    about: Any = package.metadata
     classifiers = [line.split(" :: ")[-1] for line in about.get_all("Classifier") or () if line.startswith("License")]
     return about.get("License-Expression") or "; ".join(classifiers) or (about.get("License") or "?").splitlines()[0]
 

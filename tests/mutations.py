@@ -58,7 +58,11 @@ def oddities(frames: np.ndarray, waveform: np.ndarray) -> dict[str, bytes]:
         "before zero": _encode(frames, waveform, *mp4, times=early),
         "a gap of 100 s": _encode(frames, waveform, *mkv, times=sparse),
         "all at once": _encode(frames, waveform, *mkv, times=[0] * len(frames)),
-        "a million a second": _encode(frames, waveform, *mkv, rate=1_000_000),
+        "a million a second": _encode(frames, waveform, *mkv, rate=Fraction(1_000_000)),
+        "a frame a day": _encode(frames[:1], waveform, *mkv, rate=Fraction(1, 86_400)),
+        "a sample a second": _encode(frames, waveform, "wav", None, "pcm_s16le", "").replace(
+            struct.pack("<II", 16_000, 32_000), struct.pack("<II", 1, 2)
+        ),
         "100,000 pixels wide": _encode(wide, waveform, "matroska", "ffv1", None, "yuv420p"),
         "CMYK": b"".join(_cmyk(picture) for picture in frames),
         "alpha": _encode(frames, waveform, "mov", "qtrle", None, "argb"),
@@ -177,13 +181,13 @@ def _encode(
     *,
     times: list[int] | None = None,
     turned: int = 0,
-    rate: int = 10,
+    rate: Fraction = Fraction(10),
 ) -> bytes:
     """``times`` in hundredths of a second; ``turned`` by so many degrees."""
     target = io.BytesIO()
     opened: Any = av.open(target, "w", format=container)
     with opened as out:
-        seen: Any = out.add_stream(video, rate=Fraction(rate)) if video else None
+        seen: Any = out.add_stream(video, rate=rate) if video else None
         heard: Any = None
         if seen is not None:
             seen.height, seen.width, seen.pix_fmt = *frames.shape[1:3], pixels
