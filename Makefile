@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: demo test check docs bench format clean
+.PHONY: demo test check docs bench sbom format clean
 .DEFAULT_GOAL := demo
 
 $(READY): pyproject.toml constraints.txt
@@ -33,6 +33,10 @@ docs: $(READY)
 # The figures of docs/performance.md, on this machine; about half an hour.
 bench: $(READY)
 	$(BIN)/python benchmarks/bench.py --out bench.md
+
+# What is installed here to run the package with its service, as CycloneDX (JSON).
+sbom: $(READY)
+	$(BIN)/python deploy/sbom.py --extra serve --out sbom.json
 
 format: $(READY)
 	$(BIN)/ruff format .

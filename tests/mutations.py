@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 import struct
 from collections.abc import Callable
 from fractions import Fraction
@@ -10,25 +11,14 @@ from typing import Any
 
 import av
 import numpy as np
+from PIL import Image
 
 HUGE = (0, 1, 0x7FFFFFFF, 0x80000000, 0xFFFFFFFF, 1_000_000_000, 100_000)
 """What a header claims of counts, sizes, durations and times."""
 
-BOXES = (
-    b"tkhd",
-    b"mvhd",
-    b"mdhd",
-    b"stts",
-    b"stsz",
-    b"stco",
-    b"stsc",
-    b"ctts",
-    b"elst",
-    b"avcC",
-    b"stsd",
-    b"moov",
-    b"mdat",
-)
+BOXES = tuple(b"tkhd mvhd mdhd stts stsz stco stsc ctts elst avcC stsd moov mdat".split())
+BLOCK = re.compile(rb"\xa3(?:[\x81-\xfe]|[\x40-\x7f].|[\x20-\x3f]..)\x81", re.DOTALL)
+"""Of Matroska and WebM, the head of a block of the first stream; its time, two bytes with a sign, follows."""
 
 
 def seeds(frames: np.ndarray, waveform: np.ndarray) -> dict[str, bytes]:
@@ -51,9 +41,41 @@ def seeds(frames: np.ndarray, waveform: np.ndarray) -> dict[str, bytes]:
         "wav": ("wav", None, "pcm_s16le", ""),
         "flac": ("flac", None, "flac", ""),
         "png": ("image2pipe", "png", None, "rgb24"),
-        "jpeg of print": ("mjpeg", "mjpeg", None, "yuvj444p"),
+        "mjpeg 4:4:4": ("mjpeg", "mjpeg", None, "yuvj444p"),
     }
     return {name: _encode(frames, waveform, *how) for name, how in kinds.items()}
+
+
+def oddities(frames: np.ndarray, waveform: np.ndarray) -> dict[str, bytes]:
+    """The same clip as few have it: turned, very wide, in other colours, at other times; by a name that tells which."""
+    wide = np.zeros((1, 16, 100_000, 3), np.uint8)
+    mp4, mkv = ("mp4", "libx264", "aac", "yuv420p"), ("matroska", "libx264", None, "yuv420p")
+    early = [10 * number - 50_000 for number in range(len(frames))]
+    sparse = [10 * number + 10_000 * (number > 5) for number in range(len(frames))]
+    return {
+        "turned": _encode(frames, waveform, *mp4, turned=90),
+        "askew": _encode(frames, waveform, *mp4, turned=37),
+        "before zero": _encode(frames, waveform, *mp4, times=early),
+        "a gap of 100 s": _encode(frames, waveform, *mkv, times=sparse),
+        "all at once": _encode(frames, waveform, *mkv, times=[0] * len(frames)),
+        "a million a second": _encode(frames, waveform, *mkv, rate=Fraction(1_000_000)),
+        "a frame a day": _encode(frames[:1], waveform, *mkv, rate=Fraction(1, 86_400)),
+        "a sample a second": _encode(frames, waveform, "wav", None, "pcm_s16le", "").replace(
+            struct.pack("<II", 16_000, 32_000), struct.pack("<II", 1, 2)
+        ),
+        "100,000 pixels wide": _encode(wide, waveform, "matroska", "ffv1", None, "yuv420p"),
+        "CMYK": b"".join(_cmyk(picture) for picture in frames),
+        "alpha": _encode(frames, waveform, "mov", "qtrle", None, "argb"),
+        "planes of RGB": _encode(frames, waveform, "matroska", "libx265", None, "gbrp"),
+        "grey of 16 bits": _encode(frames, waveform, "matroska", "ffv1", None, "gray16le"),
+        "12 bits": _encode(frames, waveform, "matroska", "ffv1", None, "yuv444p12le"),
+    }
+
+
+def _cmyk(picture: np.ndarray) -> bytes:
+    target = io.BytesIO()
+    Image.fromarray(picture).convert("CMYK").save(target, "jpeg")
+    return target.getvalue()
 
 
 def mutate(clips: list[bytes], rng: np.random.Generator) -> tuple[str, bytes]:
@@ -109,6 +131,30 @@ def _lie_in_a_box(clip: bytes, other: bytes, rng: np.random.Generator) -> bytes:
     return bytes(data)
 
 
+def _lie_about_a_number(clip: bytes, other: bytes, rng: np.random.Generator) -> bytes:
+    """Any container: what looks like a size, count or rate near its beginning or end, in either order of bytes."""
+    data, ends = bytearray(clip), [*range(min(2048, len(clip) - 4)), *range(max(0, len(clip) - 2048), len(clip) - 4)]
+    places = [(at, how) for at in ends for how in ("<I", ">I") if 1 < struct.unpack_from(how, data, at)[0] < 20_000]
+    for number in rng.integers(len(places), size=rng.integers(1, 4)) if places else ():
+        at, how = places[number]
+        struct.pack_into(how, data, at, int(rng.choice(HUGE)))
+    return bytes(data)
+
+
+def _move_times(clip: bytes, other: bytes, rng: np.random.Generator) -> bytes:
+    """Times that go back, jump and are negative: in Matroska's blocks, MP4's tables; of others, any of their bytes."""
+    data = bytearray(clip)
+    for block in BLOCK.finditer(clip):
+        if block.end() + 2 <= len(data) and rng.random() < 0.5:
+            struct.pack_into(">h", data, block.end(), int(rng.integers(-(2**15), 2**15)))
+    for box in (b"stts", b"ctts"):
+        first, count = clip.find(box) + 12, int(rng.integers(1, 40))
+        for place in range(first, min(first + 4 * count, len(data) - 4), 4) if first > 11 else ():
+            if rng.random() < 0.3:
+                struct.pack_into(">i", data, place, int(rng.choice([-1, 0, 1, -(2**31), 2**31 - 1, -1000, 10**9])))
+    return bytes(data) if data != clip else _lie_about_a_number(clip, other, rng)
+
+
 CHANGES: tuple[Callable[[bytes, bytes, np.random.Generator], bytes], ...] = (
     _flip_bits,
     _flip_bits_of_the_head,
@@ -119,24 +165,44 @@ CHANGES: tuple[Callable[[bytes, bytes, np.random.Generator], bytes], ...] = (
     _repeat,
     _lie_in_a_box,
     _lie_in_a_box,
+    _lie_about_a_number,
+    _lie_about_a_number,
+    _move_times,
 )
 
 
 def _encode(
-    frames: np.ndarray, waveform: np.ndarray, container: str, video: str | None, audio: str | None, pixels: str
+    frames: np.ndarray,
+    waveform: np.ndarray,
+    container: str,
+    video: str | None,
+    audio: str | None,
+    pixels: str,
+    *,
+    times: list[int] | None = None,
+    turned: int = 0,
+    rate: Fraction = Fraction(10),
 ) -> bytes:
+    """``times`` in hundredths of a second; ``turned`` by so many degrees."""
     target = io.BytesIO()
     opened: Any = av.open(target, "w", format=container)
     with opened as out:
-        seen: Any = out.add_stream(video, rate=Fraction(10)) if video else None
+        seen: Any = out.add_stream(video, rate=rate) if video else None
         heard: Any = None
         if seen is not None:
             seen.height, seen.width, seen.pix_fmt = *frames.shape[1:3], pixels
+        if turned:
+            seen.set_display_rotation(turned)
+        if times:
+            seen.codec_context.time_base = Fraction(1, 100)
         if audio:
             heard = out.add_stream(audio, rate=48_000 if audio == "libopus" else 16_000)
             heard.layout = "mono"
-        for picture in frames[: 1 if video == "png" else None] if seen is not None else ():
-            out.mux(seen.encode(av.VideoFrame.from_ndarray(picture, format="rgb24").reformat(format=pixels)))
+        for number, rgb in enumerate(frames[: 1 if video == "png" else None] if seen is not None else ()):
+            picture = av.VideoFrame.from_ndarray(rgb, format="rgb24").reformat(format=pixels)
+            if times:
+                picture.pts, picture.time_base = times[number], Fraction(1, 100)
+            out.mux(seen.encode(picture))
         if seen is not None:
             out.mux(seen.encode(None))
         if heard is not None:

@@ -75,7 +75,9 @@ def test_a_prepared_clip(clip: PreparedRow) -> None:
     _never_otherwise(clip.file, read, DataError, count=300)
     with np.load(clip.file) as arrays:
         np.savez(clip.file, **{name: arrays[name] for name in arrays.files if name not in ("waveform", "about")})
-    with pytest.raises(DataError, match=r"clip.npz: damaged: 'about'. Delete it and run 'reactometer prepare' again"):
+    with pytest.raises(
+        DataError, match=r"clip.npz: damaged: KeyError: 'about'. Delete it and run 'reactometer prepare' again"
+    ):
         load_clip(clip)  # an archive whose directory has lost its last entries; without a sound is another clip
 
 

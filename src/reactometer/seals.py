@@ -28,7 +28,10 @@ def unseal(text: str | bytes) -> dict[str, Any]:
     Raises:
         ValueError: not JSON, no object, or not as it was written.
     """
-    about = json.loads(text)
+    try:
+        about = json.loads(text)
+    except RecursionError as error:
+        raise ValueError("nested too deeply") from error
     if not isinstance(about, dict):
         raise ValueError("no JSON object")
     if SEAL in about and about.pop(SEAL) != _digest(about):

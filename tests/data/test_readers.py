@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import signal
 import subprocess
@@ -96,6 +97,39 @@ def test_memory_is_bounded(simulated: Path) -> None:
     with pytest.raises(MediaError, match=r"Too little memory"):
         list(tiny.read(next(simulated.rglob("*.mp4")), READING))
     tiny.end()
+
+
+@pytest.mark.slow
+def test_processor_time_is_bounded_for_each_file_anew(simulated: Path) -> None:
+    video = next(simulated.rglob("*.mp4"))
+    reader = Reader(Bounds(processor_s=1.0))
+    first = reader.start()
+    assert reader._process is not None
+    while _processor_s(reader._process.pid) < 3.0:  # of many files it is more
+        assert len(list(reader.read(video, READING))) > 2
+    assert reader.start() is first
+    reader.end()
+
+
+def test_a_file_that_takes_too_much_processor_time_is_given_up(simulated: Path) -> None:
+    video = next(simulated.rglob("*.mp4"))
+    reader = Reader(Bounds(processor_s=0.001))  # until the next whole second, as the kernel counts
+    with pytest.raises(MediaError, match=r"mp4: it took more than 0 s of processor time for each .*Convert it"):
+        for _ in range(100):
+            list(reader.read(video, READING))
+    reader.end()
+
+
+def _processor_s(process: int) -> float:
+    user, system = Path(f"/proc/{process}/stat").read_text().rsplit(")", 1)[1].split()[11:13]
+    return (int(user) + int(system)) / os.sysconf("SC_CLK_TCK")
+
+
+def test_a_decoder_that_crashes_leaves_no_core(reader: Reader, simulated: Path) -> None:
+    list(reader.read(next(simulated.rglob("*.mp4")), READING))
+    assert reader._process is not None
+    limits = Path(f"/proc/{reader._process.pid}/limits").read_text()
+    assert re.search(r"Max core file size +0 ", limits)
 
 
 def test_who_does_not_want_a_file_any_more_gets_no_more_of_it(reader: Reader, simulated: Path) -> None:

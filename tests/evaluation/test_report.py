@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from reactometer.data.cache import PreparedSet, write_index
+from reactometer.data.cache import PreparedRow, PreparedSet, write_index
 from reactometer.errors import ModelError, OutputError
 from reactometer.evaluation.report import report
 
@@ -66,13 +66,16 @@ def test_a_browser_draws_it(out: Path, tmp_path: Path) -> None:
     assert dom.count('class="worst"') == 1
 
 
+def _of_one_first_label(row: PreparedRow) -> PreparedRow:
+    return replace(row, clip=replace(row.clip, labels=(0.5, *(row.clip.labels or ())[1:])))
+
+
 def test_labels_that_do_not_vary_are_no_score_and_no_crash(
     frozen_folder: Path, prepared: PreparedSet, tmp_path: Path
 ) -> None:
     data = Path(shutil.copytree(prepared.folder, tmp_path / "data"))
-    table = pd.read_csv(data / "manifest.csv", dtype=str, keep_default_na=False)
-    table["Joy"] = "0.5"
-    table.to_csv(data / "manifest.csv", index=False)
+    rows = [row if row.clip.labels is None else _of_one_first_label(row) for row in prepared.rows]
+    write_index(replace(prepared, folder=data, rows=tuple(rows)))
     page = report(frozen_folder, data, tmp_path / "out", split="val", degradation=False, progress=False)
     assert "predictions or labels do not vary" in page.read_text(encoding="utf-8")
 

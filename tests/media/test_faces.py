@@ -319,3 +319,12 @@ def test_parts_of_the_face_have_their_places_in_a_crop() -> None:
     places = {"eyes": (0.335, 0.39), "nose": (0.5, 0.57), "mouth": (0.36, 0.73), "brows": (0.335, 0.29)}
     places |= {"forehead": (0.5, 0.15), "chin": (0.5, 0.92), "cheek": (0.25, 0.6), "hair or background": (0.05, 0.5)}
     assert {name: part_of_face(*place) for name, place in places.items()} == {name: name for name in places}
+
+
+def test_what_a_detector_finds_nowhere_is_no_face() -> None:
+    """YuNet, of a damaged GIF: a box of infinite height."""
+    real = Detection((10.0, 10.0, 30.0, 40.0), 0.9, (18.0, 25.0, 32.0, 25.0))
+    nowhere = Detection((10.0, 10.0, 30.0, math.inf), 0.9, (18.0, 25.0, 32.0, 25.0))
+    eyeless = Detection((10.0, 10.0, 30.0, 40.0), 0.9, (math.nan, 25.0, 32.0, 25.0))
+    flat = Detection((10.0, 10.0, 30.0, 0.0), 0.9, (18.0, 25.0, 18.0, 25.0))
+    assert faces._best_first([nowhere, eyeless, flat, real]) == [real]

@@ -11,7 +11,7 @@ from threading import Thread
 import numpy as np
 import pytest
 
-from mutations import mutate, seeds
+from mutations import mutate, oddities, seeds
 from reactometer.config import PrepareConfig
 from reactometer.data.readers import Bounds, Reader
 from reactometer.data.simulated_clip import clip_plan, render_clip
@@ -27,6 +27,12 @@ SETTINGS = PrepareConfig(detector="haar")
 def clips() -> dict[str, bytes]:
     frames, waveform = render_clip(clip_plan(0))
     return seeds(frames[:8], waveform[:12_800])
+
+
+@pytest.fixture(scope="module")
+def odd() -> dict[str, bytes]:
+    frames, waveform = render_clip(clip_plan(0))
+    return oddities(frames[:8], waveform[:12_800])
 
 
 @pytest.fixture
@@ -119,16 +125,32 @@ def test_every_kind_is_read_or_refused(clips: dict[str, bytes], tmp_path: Path) 
     assert read == set(clips) - {"png"}
 
 
+def test_what_few_files_are_like_is_read_for_what_it_is(odd: dict[str, bytes], tmp_path: Path) -> None:
+    """And none lasts longer than it says in its frames, whatever rate it claims."""
+    reader, ends_s, refused = Reader(), dict[str, float](), list[str]()
+    for name, data in odd.items():
+        (tmp_path / "clip.mkv").write_bytes(data)
+        try:
+            _, *shown = reader.read(tmp_path / "clip.mkv", Reading(SETTINGS, (PART,)))
+            ends_s[name] = max(clip.end_s for _, clip in shown)  # type: ignore[union-attr, index]
+        except MediaError:
+            refused.append(name)
+    reader.end()
+    assert refused == ["before zero", "a sample a second"]
+    assert ends_s.pop("a gap of 100 s") == pytest.approx(100.8, abs=0.2)
+    assert all(0.0 <= end_s < 1.0 for end_s in ends_s.values()), ends_s
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("seed", range(3))
 def test_files_changed_at_random_end_in_a_result_or_a_reason(
-    clips: dict[str, bytes], seed: int, tmp_path: Path
+    clips: dict[str, bytes], odd: dict[str, bytes], seed: int, tmp_path: Path
 ) -> None:
     """100 each here, in the process that a crash would end; thousands by benchmarks/fuzz.py."""
     reader = Reader(Bounds(memory_bytes=2 * 2**30, stall_s=30.0, duration_s=600.0, pixels=10_000_000))
     ends = []
     for number in range(100):
-        change, data = mutate(list(clips.values()), np.random.default_rng([seed, number]))
+        change, data = mutate([*clips.values(), *odd.values()], np.random.default_rng([seed, number]))
         (tmp_path / f"{change}.mp4").write_bytes(data)
         ends.append(_ends_well(reader, tmp_path / f"{change}.mp4"))
     reader.end()

@@ -13,9 +13,9 @@ import numpy as np
 
 from reactometer.config import PrepareConfig
 from reactometer.errors import DataError
-from reactometer.files import replacing, sha256_of, write_whole
+from reactometer.files import replacing, sha256_of, told_of, write_whole
 from reactometer.records import Clip, FaceSample, FrameState, PreparedClip
-from reactometer.seals import DAMAGED_ZIP, seal, unseal
+from reactometer.seals import seal, unseal
 
 FORMAT = 1
 """Version of the cache's files; a cache of another version is stale."""
@@ -84,13 +84,13 @@ def load_clip(row: PreparedRow) -> PreparedClip:
     """
     if row.file is None:
         return PreparedClip(0.0, 0.0, (), None)
-    try:
-        with np.load(row.file, allow_pickle=False) as arrays:
-            found = {name: arrays[name] for name in arrays.files}
-            found.pop("about")  # the last one: where it is there, so are the others
-            return _unpack(found)
-    except DAMAGED_ZIP as error:
-        raise DataError(f"{row.file}: damaged: {error}", fix="Delete it and run 'reactometer prepare' again") from error
+    with (
+        told_of(row.file, DataError, "Delete it and run 'reactometer prepare' again"),
+        np.load(row.file, allow_pickle=False) as arrays,
+    ):
+        found = {name: arrays[name] for name in arrays.files}
+        found.pop("about")  # the last one: where it is there, so are the others
+        return _unpack(found)
 
 
 def open_prepared(folder: Path) -> PreparedSet:
@@ -103,21 +103,22 @@ def open_prepared(folder: Path) -> PreparedSet:
 
     try:
         about = unseal((folder / SETTINGS_FILE).read_bytes())
+        table = pd.read_csv(folder / MANIFEST_FILE, dtype=str, keep_default_na=False).to_dict("records")
+    except (OSError, ValueError) as error:
+        raise DataError(f"{folder}: not a prepared data set: {error}", fix="Run 'reactometer prepare DATA'") from error
+    again = "Run 'reactometer prepare' again"
+    with told_of(folder, DataError, again):
         if about.get("format") != FORMAT:
-            raise DataError(
-                f"{folder}: prepared in another format",
-                got=about.get("format"),
-                expected=FORMAT,
-                fix="Run 'reactometer prepare' again",
-            )
+            got = about.get("format")
+            raise DataError(f"{folder}: prepared in another format", got=got, expected=FORMAT, fix=again)
         if about.get("manifest_sha256") not in (None, sha256_of(folder / MANIFEST_FILE)):  # None: of an older version
             raise ValueError(f"{MANIFEST_FILE} is not the one that {SETTINGS_FILE} names")
-        table = pd.read_csv(folder / MANIFEST_FILE, dtype=str, keep_default_na=False).to_dict("records")
-        labels, settings = tuple(about["labels"]), PrepareConfig.model_validate(about["settings"])
-        rows = [_from_cells({str(key): str(cell) for key, cell in cells.items()}, labels, folder) for cells in table]
-    except (OSError, ValueError, KeyError) as error:
-        raise DataError(f"{folder}: not a prepared data set: {error}", fix="Run 'reactometer prepare DATA'") from error
-    return PreparedSet(folder, labels, settings, tuple(rows), about.get("features"))
+        labels = tuple(str(label) for label in about["labels"])
+        cells = [{str(key): str(cell) for key, cell in row.items()} for row in table]
+        rows = tuple(_from_cells(row, labels, folder) for row in cells)
+        settings = PrepareConfig.model_validate(about["settings"])
+        sizes = {str(name): int(size) for name, size in about["features"].items()} if about.get("features") else None
+    return PreparedSet(folder, labels, settings, rows, sizes)
 
 
 def write_clip(file: Path, clip: PreparedClip, stamp: Mapping[str, Any], counts: Mapping[str, Any]) -> None:
@@ -130,12 +131,11 @@ def write_clip(file: Path, clip: PreparedClip, stamp: Mapping[str, Any], counts:
 def fresh_counts(file: Path, stamp: Mapping[str, Any]) -> dict[str, Any] | None:
     """The counts kept in a cached clip's file; ``None`` where there is no file, or a stale or damaged one."""
     try:
-        with np.load(file, allow_pickle=False) as arrays:
+        with told_of(file, DataError, ""), np.load(file, allow_pickle=False) as arrays:
             about = json.loads(str(arrays["about"]))
-    except DAMAGED_ZIP:
+            return dict(about["counts"]) if about["stamp"] == stamp else None
+    except DataError:
         return None
-    counts: dict[str, Any] = about["counts"]
-    return counts if about["stamp"] == stamp else None
 
 
 def _pack(clip: PreparedClip) -> dict[str, np.ndarray]:

@@ -17,7 +17,7 @@ from filelock import FileLock
 from reactometer.data.batches import Item, Part
 from reactometer.data.cache import PreparedRow
 from reactometer.errors import DataError
-from reactometer.files import PART, make_folder, replacing, write_whole
+from reactometer.files import PART, make_folder, replacing, told_of, write_whole
 from reactometer.records import FloatArray
 from reactometer.seals import seal, unseal
 
@@ -73,14 +73,11 @@ class FeatureStore:
         if place is None or not place.count[stream]:
             return np.zeros((0, width), np.float32)
         count, file = place.count[stream], _data_file(place.folder, place.shard, stream)
-        try:
+        with told_of(file, DataError, f"Delete {place.folder} and run the command again"):
             flat = np.fromfile(file, np.float32, count * width, offset=place.first[stream] * width * 4)
             if zlib.crc32(flat.tobytes()) != place.check[stream]:
                 raise ValueError("other numbers than were written")  # or of a run that has written it anew since
             return flat.reshape(count, width)
-        except (OSError, ValueError) as error:
-            fix = f"Delete {place.folder} and run the command again"
-            raise DataError(f"{file}: damaged: {error}", fix=fix) from error
 
     def __or__(self, other: FeatureStore) -> FeatureStore:
         """Both stores' clips."""
@@ -164,12 +161,14 @@ def open_store(folder: Path, n_shards: int | None = None) -> FeatureStore:
         about = _description(folder, shard)
         if not about:
             raise DataError(f"{folder}: shard {shard} is missing", fix="Delete the folder and run the command again")
-        sizes = about["sizes"]
-        first = dict.fromkeys(STREAMS, 0)
-        for place, key in enumerate(about["keys"]):
-            count, check = ({stream: about[what][stream][place] for stream in STREAMS} for what in ("counts", "checks"))
-            places[key] = _Place(folder, shard, dict(first), count, check)
-            first = {stream: first[stream] + count[stream] for stream in STREAMS}
+        with told_of(_description_file(folder, shard), DataError, "Delete the folder and run the command again"):
+            sizes = {stream: int(about["sizes"][stream]) for stream in STREAMS}
+            first = dict.fromkeys(STREAMS, 0)
+            for place, key in enumerate(about["keys"]):
+                own = ({stream: int(about[what][stream][place]) for stream in STREAMS} for what in ("counts", "checks"))
+                count, check = own
+                places[str(key)] = _Place(folder, shard, dict(first), count, check)
+                first = {stream: first[stream] + count[stream] for stream in STREAMS}
     return FeatureStore(sizes, places)
 
 

@@ -22,14 +22,18 @@ from typing import Any
 
 import cv2
 
+from reactometer.config import PrepareConfig
 from reactometer.errors import MediaError
 from reactometer.media.reading import UNREADABLE, Reading, reason_of
-from reactometer.media.stream import WindowShape
+from reactometer.media.stream import PART, WindowShape
 from reactometer.media.video import probe
 from reactometer.records import MediaInfo, PreparedClip
 
 LOOK_S = 0.2
 """So often it is looked whether a file is still wanted while nothing comes of it."""
+
+USUAL_HZ = PrepareConfig().rate_hz
+"""Frames looked at per second on which the bound of processor time is reckoned; it grows with more."""
 
 AHEAD = 16
 """Parts and windows that are read ahead of their use; our choice."""
@@ -43,6 +47,7 @@ class Bounds:
 
     memory_bytes: int = 4 * 2**30  # of the process that reads it
     stall_s: float = 60.0  # a file of which nothing more comes for so long is given up
+    processor_s: float = 600.0  # processor time before the first minute of a file, and for each; at the usual rate_hz
     duration_s: float = math.inf
     pixels: float = math.inf  # of a frame
 
@@ -83,9 +88,7 @@ class Reader:
             whole = True  # the process goes on
             raise MediaError(str(error)) from error
         except (EOFError, OSError) as error:
-            raise MediaError(
-                f"{path}: the process that read it died", fix="Too little memory, or a fault in a decoder"
-            ) from error
+            raise self._death(path) from error
         finally:
             if not whole:
                 self.end()
@@ -118,6 +121,18 @@ class Reader:
                 self._receiver.join()
             self._connection.close()
         self._process = self._connection = self._receiver = None
+
+    def _death(self, path: Path) -> MediaError:
+        code = None
+        if self._process is not None:
+            with suppress(subprocess.TimeoutExpired):
+                code = self._process.wait(LOOK_S)
+        if code == -signal.SIGXCPU:
+            most = f"{self.bounds.processor_s:.0f} s of processor time for each of its minutes"
+            return MediaError(f"{path}: it took more than {most}", fix="Convert it, or cut it")
+        got = None if code is None else signal.Signals(-code).name if code < 0 else f"exit status {code}"
+        fix = "Too little memory, or a fault in a decoder"
+        return MediaError(f"{path}: the process that read it died", got=got, fix=fix)
 
     def _received(
         self, connection: Connection[Any, Any], path: Path, check: Callable[[], None]
@@ -185,14 +200,18 @@ def serve(handle: int, parent: int) -> None:
     connection, usual = Connection(handle), cv2.getNumThreads()
     with suppress(EOFError, BrokenPipeError, ConnectionResetError):
         bounds: Bounds = connection.recv()
-        _bound_memory(bounds.memory_bytes)
+        _limit("AS", bounds.memory_bytes)
+        _limit("CORE", 0)  # a decoder that crashes leaves no file
         while True:
             path, reading, threads = connection.recv()
             cv2.setNumThreads(usual if threads else 1)
+            began_s, minute_s = time.process_time(), bounds.processor_s * max(1.0, reading.settings.rate_hz / USUAL_HZ)
+            _limit("CPU", math.ceil(began_s + minute_s))
             try:
                 connection.send(_checked(probe(path), bounds))
                 for shape, clip in reading.windows(path, threads):
                     _check_end(path, clip.end_s, bounds)
+                    _limit("CPU", math.ceil(began_s + minute_s * (1.0 + clip.end_s / PART.length_s)))
                     connection.send((shape, _plain(clip)))
                 connection.send(None)
             except UNREADABLE as error:
@@ -206,11 +225,13 @@ def _end_with(parent: int) -> None:
     os._exit(1)
 
 
-def _bound_memory(size_bytes: int) -> None:
+def _limit(what: str, most: int) -> None:
+    """Set a limit of this process; for processor time the kernel ends it, for memory an allocation fails."""
     with suppress(ImportError, ValueError, OSError):  # not on every system
         import resource
 
-        resource.setrlimit(resource.RLIMIT_AS, (size_bytes, size_bytes))
+        kind = getattr(resource, f"RLIMIT_{what}")
+        resource.setrlimit(kind, (most, resource.getrlimit(kind)[1]))
 
 
 def _checked(info: MediaInfo, bounds: Bounds) -> MediaInfo:

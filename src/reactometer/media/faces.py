@@ -199,10 +199,7 @@ def _eye_line(detection: Detection) -> tuple[tuple[float, float], float, float]:
 def _surroundings(
     frame_rgb: ByteArray, middle: tuple[float, float], reach_px: float, scale: float
 ) -> tuple[ByteArray, tuple[int, int], tuple[float, float]]:
-    """The frame within ``reach_px`` of a place, shrunk; its corner in the frame, and the exact shrinkage of x and y.
-
-    Shrinking averages areas, so that fine texture does not turn into noise.
-    """
+    """The frame within ``reach_px`` of a place, shrunk; its corner in the frame, and the exact shrinkage of x and y."""
     height_px, width_px = frame_rgb.shape[:2]
     left = max(0, min(int(middle[0] - reach_px), width_px - 1))
     top = max(0, min(int(middle[1] - reach_px), height_px - 1))
@@ -210,7 +207,7 @@ def _surroundings(
     part = frame_rgb[top:bottom, left:right]
     height_px, width_px = part.shape[:2]
     smaller = max(1, round(width_px * scale)), max(1, round(height_px * scale))
-    if scale < 1:
+    if scale < 1:  # averaging areas, so that fine texture does not turn into noise
         part = np.asarray(cv2.resize(part, smaller, interpolation=cv2.INTER_AREA), dtype=np.uint8)
     return part, (left, top), (part.shape[1] / width_px, part.shape[0] / height_px)
 
@@ -238,7 +235,9 @@ def _framed(rgb: ByteArray) -> tuple[ByteArray, float, int]:
 
 
 def _best_first(detections: list[Detection]) -> list[Detection]:
-    return sorted(detections, key=lambda face: face.box[2] * face.box[3] * face.score, reverse=True)
+    """Without those that are nowhere or have no size: YuNet's numbers overflow on pictures that are all damage."""
+    faces = [one for one in detections if np.isfinite([*one.box, *(one.eyes or ())]).all() and min(one.box[2:]) > 0]
+    return sorted(faces, key=lambda face: face.box[2] * face.box[3] * face.score, reverse=True)
 
 
 @cache

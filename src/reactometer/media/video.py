@@ -26,6 +26,7 @@ MISSING_SHARE = 0.05  # a file that ends earlier than it declares, by more than 
 MISSING_FRAMES = 2  # and by more than this number of frames, is truncated
 GRID_TOLERANCE_S = 0.0005
 FALLBACK_RATE_HZ = 25.0  # for frames without times in a stream without a rate
+LEAST_RATE_HZ = 0.1  # a stream that claims less has no rate: one frame would be shown for hours
 # Demuxers that read one file of sound or moving pictures; playlists, which open other files and addresses, text, and
 # still pictures are not among them.
 CONTAINERS = (
@@ -92,7 +93,6 @@ def probe(path: Path) -> MediaInfo:
         if stream is None:
             return MediaInfo(path, duration_s, has_video=False, has_audio=has_audio)
         width_px, height_px = _displayed_size(path, container, stream)
-        rate = stream.average_rate
         return MediaInfo(
             path,
             duration_s,
@@ -100,7 +100,7 @@ def probe(path: Path) -> MediaInfo:
             has_audio=has_audio,
             width_px=width_px,
             height_px=height_px,
-            rate_hz=float(rate) if rate else None,
+            rate_hz=_rate_hz(stream),
             frame_count=stream.frames or None,
         )
 
@@ -116,7 +116,7 @@ def read_frames(path: Path) -> Iterator[Frame]:
         stream = video_stream(container)
         if stream is None or stream.time_base is None:
             return
-        index, step_s = -1, 1 / float(stream.average_rate or FALLBACK_RATE_HZ)
+        index, step_s = -1, 1 / (_rate_hz(stream) or FALLBACK_RATE_HZ)
         zero_pts, time_s = None, -step_s
         for index, (pts, picture) in enumerate(_decode(path, container, stream)):
             zero_pts = (pts or 0) if zero_pts is None else zero_pts
@@ -180,7 +180,7 @@ def _require_complete(path: Path, container: InputContainer, stream: VideoStream
     declared_s = _declared_end_s(container, stream)
     if declared_s is not None and end_s >= (1 - MISSING_SHARE) * declared_s:
         return
-    declared = stream.frames or round((declared_s or 0.0) * float(stream.average_rate or FALLBACK_RATE_HZ))
+    declared = stream.frames or round((declared_s or 0.0) * (_rate_hz(stream) or FALLBACK_RATE_HZ))
     if declared - count > max(MISSING_FRAMES, MISSING_SHARE * declared):
         raise MediaError(
             f"{path} is truncated: {count} of {declared} frames could be read",
@@ -197,6 +197,11 @@ def _declared_end_s(container: InputContainer, stream: VideoStream) -> float | N
         return int(hours) * 3600 + int(minutes) * 60 + float(seconds)
     alone = len(container.streams) == 1 and container.duration is not None
     return float(container.duration or 0) / 1_000_000 if alone else None
+
+
+def _rate_hz(stream: VideoStream) -> float | None:
+    rate_hz = float(stream.average_rate or 0.0)
+    return rate_hz if rate_hz >= LEAST_RATE_HZ else None
 
 
 def _displayed_size(path: Path, container: InputContainer, stream: VideoStream) -> tuple[int, int]:

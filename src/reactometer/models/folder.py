@@ -20,6 +20,7 @@ from reactometer.files import appearing, sha256_of
 from reactometer.models.engines import attach_engine, choose_engine, engine_folder
 from reactometer.models.network import ReactionModel
 from reactometer.models.scores import Score
+from reactometer.models.strangers import check_fields, check_settings, check_shapes, checked_labels
 from reactometer.models.uncertainty import REFERENCES_FILE, UNCERTAINTY_FILE, Uncertainty, load_uncertainty
 from reactometer.models.zoo import Encoders, build_model, rebuild_encoders, sampling_of
 from reactometer.records import FloatArray
@@ -28,7 +29,6 @@ from reactometer.seals import seal, unseal
 FORMAT = 2
 WEIGHTS_FILE, DESCRIPTION_FILE = "weights.safetensors", "model.json"
 DEGRADATION_FILES = ("degradation.json", "degradation.png")
-LONGEST_LABEL = 100
 FILES = (DESCRIPTION_FILE, WEIGHTS_FILE, UNCERTAINTY_FILE, REFERENCES_FILE, *DEGRADATION_FILES)
 """All that a model folder may hold for this package, besides its card; only the first two are needed."""
 
@@ -165,11 +165,16 @@ def load_model(folder: Path | str, device: str = "auto", engine: str = "torch") 
         members = tuple(load_model(folder / str(name), device, engine) for name in names)
         return replace(members[0], description=description, members=members, uncertainty=load_uncertainty(folder))
     try:
+        check_fields(description)
         config = Config.model_validate(description["config"])
-        labels = _checked_labels(description["labels"])
-        _refuse_code(description["encoders"])
-        encoders = rebuild_encoders(config.model, description["encoders"])
-        network = build_model(config.model, encoders, [0.5] * len(labels))
+        labels, about = checked_labels(description["labels"]), description["encoders"]
+
+        def build() -> ReactionModel:
+            return build_model(config.model, rebuild_encoders(config.model, about), [0.5] * len(labels))
+
+        check_settings(about)
+        check_shapes(folder / WEIGHTS_FILE, build)
+        network = build()
         weights = load_file(folder / WEIGHTS_FILE)
         if wrong := [name for name, own in weights.items() if not torch.isfinite(own).all()]:
             raise ValueError(f"weights that are no numbers, in {wrong[0]}")
@@ -184,26 +189,6 @@ def load_model(folder: Path | str, device: str = "auto", engine: str = "torch") 
     attach_engine(network, chosen, engine_folder(folder, chosen), description["sha256"][WEIGHTS_FILE])
     sampling, sure = sampling_of(config.model, network), load_uncertainty(folder)
     return LoadedModel(network, labels, sampling, config, description, uncertainty=sure, engine=chosen)
-
-
-def _checked_labels(labels: object) -> tuple[str, ...]:
-    """Names as they become columns of tables, and text on pages; raises ValueError for others."""
-    if not isinstance(labels, list) or not labels or len(set(map(str, labels))) < len(labels):
-        raise ValueError("labels are a list of names, each once")
-    if odd := [
-        label for label in labels if not (isinstance(label, str) and label.isprintable() and 0 < len(label) <= 100)
-    ]:
-        raise ValueError(f"a label that is no name: {str(odd[0])[:40]!r}")
-    return tuple(labels)
-
-
-def _refuse_code(settings: object) -> None:
-    """Raise ModelError where an encoder's settings name a kernel or a network of the Hub, which would be fetched."""
-    for key, value in settings.items() if isinstance(settings, Mapping) else ():
-        is_kernel = "implementation" in str(key) and value not in (None, True, False, "eager", "sdpa")
-        if is_kernel or (key == "architecture" and ":" in str(value)):
-            raise ModelError("its encoder asks for code or a network from elsewhere", got=f"{key} = {value!r}")
-        _refuse_code(value)
 
 
 def choose_device(name: str) -> torch.device:

@@ -18,7 +18,7 @@ from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Any
 
 from reactometer.errors import OutputError
-from reactometer.files import PART
+from reactometer.files import PART, told_of
 from reactometer.inference import formats
 from reactometer.records import Prediction
 from reactometer.runs.lease import LOCK, alone
@@ -36,6 +36,8 @@ SHARD_FILES = 1000
 THREADS = 16
 """Results that are read or deleted at a time: an object store takes long to answer, but many at once. Our choice."""
 
+AGAIN = "Delete it; what it held is done again"
+
 TEXT = ("path", "sha256", "status", "state", "abstain", "problem")
 
 
@@ -50,7 +52,11 @@ class RunFolder:
     def known(self) -> dict[str, Source]:
         """What an earlier start found, by path."""
         file = self.place.beside(MANIFEST_FILE)
-        return {row["path"]: Source(**row) for row in _read(file).to_pylist()} if file.is_file() else {}
+        if not file.is_file():
+            return {}
+        rows = _read(file).to_pylist()
+        with told_of(file.name, OutputError, AGAIN):
+            return {str(row["path"]): Source(**row) for row in rows}
 
     def keep_manifest(self, sources: Sequence[Source]) -> None:
         """Write down what is to be done."""
@@ -112,7 +118,9 @@ class RunFolder:
         reasons = {one.path: one.problem or failures.get(one.sha256, "") for one in sources}
         reasons = {path: reason for path, reason in reasons.items() if reason}
         if shards := self._shards():
-            clips = pa.concat_tables([_read(self.place.beside(CLIPS).beside(shard)) for shard in shards])
+            tables = [_read(self.place.beside(CLIPS).beside(shard)) for shard in shards]
+            with told_of(self.place.beside(CLIPS).name, OutputError, AGAIN):
+                clips = pa.concat_tables(tables)
             rows: dict[str, list[int]] = {}
             for row, sha256 in enumerate(clips["sha256"].to_pylist()):
                 rows.setdefault(sha256, []).append(row)
@@ -185,11 +193,10 @@ def is_kept(place: Place, sha256: str) -> bool:
 def check_stamp(place: Place, stamp: Mapping[str, Any]) -> None:
     """Refuse a run that was begun with another model, other settings or another version."""
     file = place.beside(STAMP_FILE)
-    try:
-        begun = json.loads(file.read())
+    text = file.read()
+    with told_of(file.name, OutputError, "Name another folder"):
+        begun = json.loads(text)
         other = [name for name in {**begun, **stamp} if begun.get(name) != stamp.get(name)]
-    except (ValueError, AttributeError) as error:
-        raise OutputError(f"{file.name}: damaged: {error}", fix="Name another folder") from error
     if other:
         raise OutputError(
             f"{place.name}: this run was begun otherwise",
@@ -200,18 +207,22 @@ def check_stamp(place: Place, stamp: Mapping[str, Any]) -> None:
 
 
 def _in_shards(clips: Place) -> set[str]:
-    tables = [_read(clips.beside(shard), ["sha256"]) for shard in clips.names(".parquet")]
-    return {sha256 for table in tables for sha256 in table["sha256"].to_pylist()}
+    tables = {shard: _read(clips.beside(shard)) for shard in clips.names(".parquet")}
+    hashes: set[str] = set()
+    for shard, table in tables.items():
+        with told_of(clips.beside(shard).name, OutputError, AGAIN):
+            hashes.update(map(str, table["sha256"].to_pylist()))
+    return hashes
 
 
 def _load_result(file: Place) -> list[Prediction]:
-    try:
-        text, _, check = file.read().partition(b"\n")
-        if check not in (b"", _check_of(text)):  # empty: of an older version
+    text = file.read()
+    with told_of(file.name, OutputError, AGAIN):
+        content, _, check = text.partition(b"\n")
+        if check not in (b"", _check_of(content)):  # empty: of an older version
             raise ValueError("other content than was written")
-        return formats.load_predictions(text)
-    except ValueError as error:
-        raise _damaged(file) from error
+        first, *others = formats.load_predictions(content)
+        return [first, *others]
 
 
 def _check_of(text: bytes) -> bytes:
@@ -222,11 +233,9 @@ def _read(file: Place, columns: Sequence[str] | None = None) -> pa.Table:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    data = pa.BufferReader(file.read())
-    try:
-        return pq.read_table(data, columns=columns, page_checksum_verification=True)
-    except (pa.ArrowException, OSError, ValueError) as error:
-        raise _damaged(file) from error
+    content = file.read()  # what fails here is the disk or the store, and nothing is damaged
+    with told_of(file.name, OutputError, AGAIN):
+        return pq.read_table(pa.BufferReader(content), columns=columns, page_checksum_verification=True)
 
 
 def _write(table: pa.Table, file: Place) -> None:
@@ -246,7 +255,3 @@ def _to_table(rows: Sequence[Mapping[str, Any]], columns: Sequence[str]) -> pa.T
     kinds |= dict.fromkeys(TEXT, pa.string())
     schema = pa.schema([(name, kinds.get(name, pa.float64())) for name in columns])
     return pa.Table.from_pylist([dict(row) for row in rows], schema)
-
-
-def _damaged(file: Place) -> OutputError:
-    return OutputError(f"{file.name}: damaged", fix="Delete it; what it held is done again")

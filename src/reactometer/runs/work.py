@@ -62,7 +62,7 @@ def predict_with(model: LoadedModel, order: Order, job: Job) -> None:
     try:
         with job.place.on_disk() as file:
             seen = str(file)
-            predictions = predict([file], model, **asdict(order.request), progress=False, isolated=False)
+            predictions = predict([file], model, **asdict(order.request), progress=False)
     except Exception as error:  # whatever one file brings about, the others go on
         if system_error(error) in NO_ROOM:  # but for a copy of it from a store
             raise

@@ -1,0 +1,151 @@
+"""A model folder of somebody unknown: it runs nothing, reaches nothing, and is refused before it costs anything."""
+
+from __future__ import annotations
+
+import json
+import pickle
+import resource
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from reactometer.errors import ModelError
+from reactometer.models.folder import load_model
+from reactometer.models.uncertainty import load_uncertainty
+from reactometer.weights import STARTER
+
+
+@pytest.fixture
+def changed(tmp_path: Path) -> Callable[..., Path]:
+    """The starter model with a description that is changed by a function; its weights are as they were."""
+
+    def changed(change: Callable[[dict[str, Any]], object]) -> Path:
+        folder = Path(shutil.copytree(STARTER, tmp_path / "model"))
+        about = json.loads((folder / "model.json").read_text())
+        change(about)
+        (folder / "model.json").write_text(json.dumps(about))
+        return folder
+
+    return changed
+
+
+@pytest.fixture
+def little_memory() -> Iterator[None]:
+    """This process may take 400 MiB more than it has, and no more."""
+    usual = resource.getrlimit(resource.RLIMIT_AS)
+    held = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+    resource.setrlimit(resource.RLIMIT_AS, (held + 400 * 2**20, usual[1]))
+    yield
+    resource.setrlimit(resource.RLIMIT_AS, usual)
+
+
+def _face(**settings: object) -> Callable[[dict[str, Any]], object]:
+    return lambda about: about["encoders"]["face"]["config"].update(settings)
+
+
+def _other(kind: str, **settings: object) -> Callable[[dict[str, Any]], object]:
+    return lambda about: about["encoders"]["face"].update(config={"model_type": kind, **settings})
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (_face(hidden_sizes=[64, 128, 65536]), "weights of another shape than its settings name: face_encoder.net"),
+        (_face(depths=[3, 3, 100_000]), "its settings name more layers than there are weights"),
+        (_face(depths=[3, 3, 10**9]), r"settings are beyond reason \(got depths = \[3, 3, 1000000000\]"),
+        (_other("vit", hidden_size=65536, num_attention_heads=1), "weights of another shape"),
+        (_other("vit", num_hidden_layers=100_000), "more layers than there are weights"),
+        (_other("dinov2", num_hidden_layers=10**9), "beyond reason"),  # a list of all their names
+        (_other("vit", image_size=100_000), "beyond reason .*1 frames of 100000 px in patches of 16 px"),
+        (_other("videomae", num_frames=100_000), "beyond reason"),  # a table of all places, in Python
+        (_other("vit", num_attention_heads=0), "no network can be made of its settings: ZeroDivisionError"),
+        (lambda about: about["encoders"].update(face={"given": 2**20}), "weights of another shape"),
+        (lambda about: about["encoders"].update(voice={"convolution": 2**20}), "weights of another shape"),
+        (lambda about: about["config"]["model"].update(hidden=8192, layers=24), "weights of another shape"),
+        (lambda about: about.update(labels=[str(n) for n in range(100_000)]), "weights of another shape"),
+    ],
+)
+@pytest.mark.skipif(sys.platform != "linux", reason="memory held is read from /proc")
+def test_what_its_weights_do_not_fill_is_refused_before_it_is_allocated(
+    change: Callable[[dict[str, Any]], object], message: str, changed: Callable[..., Path], little_memory: None
+) -> None:
+    folder = changed(change)
+    with pytest.raises(ModelError, match=f"damaged model folder: .*{message}"):
+        load_model(folder, "cpu")
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda about: about.update(evil=1),
+        lambda about: about["encoders"].update(evil={}),
+        lambda about: about["encoders"]["face"].update(evil="code.py"),
+    ],
+)
+def test_an_unknown_field_is_refused(change: Callable[[dict[str, Any]], object], changed: Callable[..., Path]) -> None:
+    with pytest.raises(ModelError, match="damaged model folder: an unknown field: 'evil'"):
+        load_model(changed(change), "cpu")
+
+
+class _Harmful:
+    """Unpickled, it would write a file."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return (Path.touch, (Path("harm-was-done"),))
+
+
+WATCH = """
+import json, sys
+from pathlib import Path
+from reactometer.models.folder import load_model
+folder, usual, out = sys.argv[1:]
+load_model(usual, "cpu")  # what is imported late is here
+told = []
+
+def hear(event, values):
+    code = getattr(values[0], "co_filename", "") if event == "exec" and values else ""
+    writes = event == "open" and isinstance(values[1], str) and set(values[1]) & set("wax+")
+    if event in ("compile", "import", "exec", "pickle.find_class", "ctypes.dlopen", "os.system", "subprocess.Popen"):
+        told.append([event, code or repr(values)[:200]])
+    elif writes or event.startswith(("socket.", "urllib", "os.remove", "os.rename", "os.mkdir", "shutil.", "os.exec")):
+        told.append([event, repr(values)[:200]])
+
+sys.addaudithook(hear)
+load_model(folder, "cpu")
+heard = list(told)
+print(json.dumps(heard), file=open(out, "w"))
+"""
+
+
+@pytest.mark.slow
+def test_loading_runs_writes_and_asks_nothing(changed: Callable[..., Path], tmp_path: Path) -> None:
+    """Python tells of all that is compiled, imported, opened and asked; of a folder full of code, there is nothing."""
+    named = {"auto_map": {"AutoConfig": "evil.Config", "AutoModel": "evil.Model"}, "_name_or_path": "someone/evil"}
+    folder = changed(_face(**named))
+    for name in ("pytorch_model.bin", "model.pt", "weights.pkl", "uncertainty.pkl"):
+        (folder / name).write_bytes(pickle.dumps(_Harmful()))
+    for name in ("evil.py", "__init__.py", "setup.py", "sitecustomize.py", "model.py"):
+        (folder / name).write_text("open('harm-was-done', 'w')")
+    (folder / "config.json").write_text(json.dumps({**named, "model_type": "evil"}))
+    out = tmp_path / "heard.json"
+    command = [sys.executable, "-c", WATCH, str(folder), str(STARTER), str(out)]
+    subprocess.run(command, check=True, cwd=folder, timeout=300)
+    assert json.loads(out.read_text()) == []
+    assert not (folder / "harm-was-done").exists()
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [("bases", {"face": {"n_clips": 1}}), ("coverage", None), ("recalibration", [{"x": ["a"]}]), ("farthest", [1])],
+)
+def test_a_changed_uncertainty_is_refused(key: str, value: object, changed: Callable[..., Path]) -> None:
+    folder = changed(lambda about: None)
+    about = json.loads((folder / "uncertainty.json").read_text())
+    (folder / "uncertainty.json").write_text(json.dumps({**about, key: value}))
+    with pytest.raises(ModelError, match=r"uncertainty.json: damaged"):
+        load_uncertainty(folder)

@@ -1,0 +1,139 @@
+"""What is read back and is not what was written: its reader says so and names it (benchmarks/fuzz_readers.py)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from reactometer.config import Config
+from reactometer.data.batches import Item, Part
+from reactometer.data.cache import (
+    PreparedRow,
+    PreparedSet,
+    fresh_counts,
+    load_clip,
+    open_prepared,
+    write_clip,
+    write_index,
+)
+from reactometer.data.features import open_store, write_store
+from reactometer.errors import DataError, OutputError
+from reactometer.records import Clip, FaceSample, FrameState, Prediction, PreparedClip, Window
+from reactometer.runs.places import place
+from reactometer.runs.sources import Source
+from reactometer.runs.store import claim_run, keep_result
+from reactometer.seals import seal, unseal
+
+STAMP = {"model": "x"}
+SOURCES = [Source("a.mp4", 1, 2, "aa"), Source("b.mp4", 1, 2, "bb")]
+
+
+@pytest.fixture
+def prepared(tmp_path: Path) -> Path:
+    """A prepared set of one clip, and its features."""
+    file = tmp_path / "clips" / "a.npz"
+    file.parent.mkdir()
+    sample = FaceSample(0.1, FrameState.FACE, (1.0, 2.0, 3.0, 4.0), 0.9, b"jpeg")
+    write_clip(file, PreparedClip(0.0, 1.0, (sample,), np.zeros(160, np.float32), 1), {"a": 1}, {"n_faces": 1})
+    row = PreparedRow(Clip("a", Path("a.mp4"), "train", labels=(0.5,)), file, 1.0, 1, 1, 1)
+    write_index(PreparedSet(tmp_path, ("Joy",), Config().prepare, (row,), {"face": 3, "voice": 2}))
+    ones = np.ones((2, 3), np.float32)
+    item = Item(ones, np.ones(2, bool), np.arange(2, dtype=np.float32), ones[:, :2], np.arange(2, dtype=np.float32))
+    write_store(
+        tmp_path / "features", [row], [Part(0, 0.0, 1.0)], lambda own: [item] * len(own), {"face": 3, "voice": 2}
+    )
+    return tmp_path
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Path:
+    """A run's folder with a shard of one result, and a failure."""
+    windows = (Window(0.0, 1.0, 1.0, (0.1,)),)
+    good = Prediction("a.mp4", "ok", ("Joy",), 1.0, 1.0, False, (0.1,), windows)
+    with claim_run(place(tmp_path), STAMP, everyone=False) as folder:
+        folder.keep_manifest(SOURCES)
+        keep_result(place(tmp_path), "aa", [good])
+        folder.make_shards(1)
+        keep_result(place(tmp_path), "bb", [Prediction("b.mp4", "failed: damaged", ("Joy",))])
+        assert folder.finish(SOURCES) == {"b.mp4": "damaged"}
+    return tmp_path
+
+
+def _go_on(run: Path) -> None:
+    with claim_run(place(run), STAMP, everyone=False) as folder:
+        folder.known()
+        folder.finish(SOURCES)
+
+
+def _edit(file: Path, **values: object) -> None:
+    file.write_text(seal({**unseal(file.read_bytes()), **values}))
+
+
+def test_as_written_all_is_read(prepared: Path) -> None:
+    opened = open_prepared(prepared)
+    assert (opened.feature_sizes, len(load_clip(opened.rows[0]).samples)) == ({"face": 3, "voice": 2}, 1)
+    assert fresh_counts(prepared / "clips" / "a.npz", {"a": 1}) == {"n_faces": 1}
+    assert open_store(prepared / "features").sizes == {"face": 3, "voice": 2}
+
+
+@pytest.mark.parametrize("content", [b"", b"PK", b"\x93NUMPY\x01\x00", b"\x80\x04N."])
+def test_a_clip_that_is_none_is_stale_and_told_of(prepared: Path, content: bytes) -> None:
+    (prepared / "clips" / "a.npz").write_bytes(content)
+    assert fresh_counts(prepared / "clips" / "a.npz", {"a": 1}) is None
+    with pytest.raises(DataError, match=r"a\.npz: damaged: \w+.*Delete it and run"):
+        load_clip(open_prepared(prepared).rows[0])
+
+
+@pytest.mark.parametrize(
+    "values",
+    [{"labels": 3}, {"labels": ["Fear"]}, {"settings": {"size_px": True}}, {"settings": []}, {"features": [1]}],
+)
+def test_settings_that_are_none_are_told_of(prepared: Path, values: dict[str, object]) -> None:
+    _edit(prepared / "cache.json", **values)
+    with pytest.raises(DataError, match=r"damaged: \w+.*Run 'reactometer prepare' again"):
+        open_prepared(prepared)
+
+
+def test_a_table_of_something_else_is_told_of(prepared: Path) -> None:
+    _edit(prepared / "cache.json", manifest_sha256=None)
+    (prepared / "manifest.csv").write_text("path,Joy\na.mp4,0.5\n")
+    with pytest.raises(DataError, match=r"damaged: KeyError.*Run 'reactometer prepare' again"):
+        open_prepared(prepared)
+
+
+@pytest.mark.parametrize(
+    "values", [{"keys": 3}, {"counts": 3}, {"counts": {"face": []}}, {"sizes": None}, {"sizes": {"face": "x"}}]
+)
+def test_a_shard_of_features_that_is_none_is_told_of(prepared: Path, values: dict[str, object]) -> None:
+    _edit(prepared / "features" / "00000.json", **values)
+    with pytest.raises(DataError, match=r"00000\.json: damaged: \w+"):
+        open_store(prepared / "features")
+    (prepared / "features" / "00000.json").write_text("[]")
+    with pytest.raises(DataError, match="shard 0 is missing"):
+        open_store(prepared / "features")
+
+
+def _other_columns(file: Path) -> None:
+    pd.DataFrame({"sha256": ["cc"], "other": [1]}).to_parquet(file)
+
+
+@pytest.mark.parametrize(
+    ("name", "change"),
+    [
+        ("run.json", lambda file: file.write_text("[1]")),
+        ("failed/bb.json", lambda file: file.write_text("[]")),
+        ("failed/bb.json", lambda file: file.write_text("[" * 100_000)),
+        ("manifest.parquet", _other_columns),
+        ("clips/00001.parquet", _other_columns),
+        ("clips/00001.parquet", lambda file: pd.DataFrame({"a": [1]}).to_parquet(file)),
+        ("clips/00000.parquet", lambda file: file.write_bytes(file.read_bytes()[:-100] + bytes(100))),
+    ],
+)
+def test_a_file_of_a_run_that_is_none_is_told_of(run: Path, name: str, change: Callable[[Path], object]) -> None:
+    change(run / name)
+    with pytest.raises(OutputError, match=r"damaged: \w+"):
+        _go_on(run)
