@@ -14,7 +14,7 @@ from reactometer.inference.cuts import Cut, in_batches, join_cuts, without_media
 from reactometer.media.stream import PART, WindowShape
 from reactometer.models.folder import LoadedModel
 from reactometer.models.scores import Score
-from reactometer.models.uncertainty import Basis, Curve, Uncertainty
+from reactometer.models.uncertainty import Basis, Curve, Reference, Uncertainty
 from reactometer.models.zoo import build_model, load_encoders
 from reactometer.records import FaceSample, FrameState, Prediction, PreparedClip
 
@@ -76,6 +76,11 @@ def test_a_prediction_is_of_all_parts() -> None:
 def test_doubts_are_of_what_is_known() -> None:
     model = _model({"face": 3}, SURE)
     assert _join(model, _score(0.1, 0.2)).doubts == ("too short: 1.0 s; it learned from clips of 100.0 s and more",)
+    face = Reference(np.zeros(1, np.float32), np.zeros((0, 1), np.float32), np.zeros(0, np.float32), rest=1.0)
+    strict = replace(SURE, shortest_s=0.0, references={"face": (face,)}, farthest={"face": 1.0})
+    strange = replace(_score(0.1, 0.2), features=({"face": np.array([2.5], np.float32)},))
+    told = ("face unlike the training data: 2.5 times the limit",)
+    assert _join(_model({"face": 3}, strict), strange).doubts == told
     nothing = _join(model, _score(0.5, 0.5, saw=False))
     assert (nothing.doubts, nothing.intensities, nothing.intervals, nothing.coverage) == ((), None, None, 0.9)
     never_calibrated = _join(_model({"face": 3}), _score(0.1, 0.2))

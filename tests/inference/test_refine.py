@@ -65,6 +65,7 @@ def test_changed_values_have_no_intervals(baseline: Baseline | None) -> None:
     assert [window.intervals for window in refined.windows] == [None, None, None]
     assert refined.intervals == (None if baseline == Baseline(0.0, 2.0) else ends)  # the file's own are as given
     assert refined.notes[0] == "by the face alone"
+    assert refined.notes[1].startswith(("smoothed: ", "baseline: "))
     assert refined.notes[1].endswith("; intervals are of values as the model gave them, so these have none")
 
 
@@ -110,9 +111,9 @@ def test_a_running_baseline_knows_the_past_only() -> None:
 
 
 def test_a_running_baseline_is_of_what_was_seen_within_less_than_a_minute() -> None:
-    lifted = subtract_baseline(_prediction([None, 0.0, 0.5, None, 0.5], hop_s=30.0), Baseline())
-    assert _joy(lifted) == pytest.approx([np.nan, 0.0, 0.4, np.nan, 0.0], nan_ok=True)
-    assert lifted.windows[0].intensities is lifted.windows[3].intensities is None
+    lifted = subtract_baseline(_prediction([None, 0.0, 0.5, 0.5, None, 0.5], hop_s=30.0), Baseline())
+    assert _joy(lifted) == pytest.approx([np.nan, 0.0, 0.4, 0.0, np.nan, 0.0], nan_ok=True)
+    assert lifted.windows[0].intensities is lifted.windows[4].intensities is None
 
 
 def test_a_running_baseline_forgets_after_a_minute() -> None:

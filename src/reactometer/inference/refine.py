@@ -121,7 +121,7 @@ def subtract_baseline(prediction: Prediction, baseline: Baseline) -> Prediction:
 
 def _running(values: np.ndarray, middles_s: np.ndarray) -> np.ndarray:
     """(K, L) baseline of each window from those of the last ``RUNNING_S``; nobody knows the future."""
-    rest = np.full_like(values, np.nan)
+    rest = np.full(values.shape, np.nan)
     for place, now_s in enumerate(middles_s):
         lately = values[: place + 1][middles_s[: place + 1] > now_s - RUNNING_S]
         lately = lately[~np.isnan(lately).any(axis=1)]
@@ -137,8 +137,7 @@ def _middles_s(windows: Sequence[Window]) -> np.ndarray:
 def _values(prediction: Prediction) -> np.ndarray:
     """(K, L) intensities of the windows, not a number where there are none."""
     nothing = (np.nan,) * len(prediction.labels)
-    rows = [window.intensities or nothing for window in prediction.windows]
-    return np.array(rows, dtype=float).reshape(len(rows), len(prediction.labels))
+    return np.array([window.intensities or nothing for window in prediction.windows])
 
 
 def _with_values(prediction: Prediction, values: np.ndarray, note: str) -> Prediction:

@@ -178,7 +178,9 @@ def _checked_labels(labels: object) -> tuple[str, ...]:
     if not isinstance(labels, list) or not labels or len(set(map(str, labels))) < len(labels):
         raise ValueError("labels are a list of names, each once")
     if odd := [
-        label for label in labels if not (isinstance(label, str) and label.isprintable() and 0 < len(label) <= 100)
+        label
+        for label in labels
+        if not (isinstance(label, str) and label.isprintable() and 0 < len(label) <= LONGEST_LABEL)
     ]:
         raise ValueError(f"a label that is no name: {str(odd[0])[:40]!r}")
     return tuple(labels)
