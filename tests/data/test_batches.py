@@ -55,6 +55,29 @@ def test_jitter_moves_frames_within_their_own_part() -> None:
         assert [int(times_s[index]) for index in draw] == list(range(10))
 
 
+@pytest.mark.parametrize("seed", range(4))
+def test_the_frames_drawn_are_those_nearest_to_the_middles_of_equal_parts(seed: int) -> None:
+    """Or, in training, to a moment drawn from each part."""
+    generator = np.random.default_rng(seed)
+    for _ in range(50):
+        n_samples, n_frames = generator.integers(1, 12, 2)
+        start_s, end_s = 2.0, 2.0 + float(generator.uniform(0.5, 4.0))
+        times_s = np.sort(generator.uniform(start_s - 0.5, end_s + 0.5, n_samples))
+        for rng in (None, np.random.default_rng(seed)):
+            shifts = [0.0] * n_frames if rng is None else np.random.default_rng(seed).uniform(-0.5, 0.5, n_frames)
+            length_s = (end_s - start_s) / n_frames
+            moments_s = [start_s + (part + 0.5 + shift) * length_s for part, shift in enumerate(shifts)]
+            nearest = {
+                min(range(n_samples), key=lambda place: (abs(times_s[place] - at_s), place)) for at_s in moments_s
+            }
+            drawn = pick_frames(times_s.tolist(), start_s, end_s, int(n_frames), rng)
+            assert drawn == sorted(nearest)
+
+
+def test_of_two_frames_as_near_the_earlier_one_is_drawn() -> None:
+    assert pick_frames([0.0, 1.0], 0.0, 1.0, 1) == [0]
+
+
 def test_padding_is_masked_and_zero(prepared: PreparedSet) -> None:
     voiced = next(row for row in prepared.rows if row.has_sound)
     mute = next(row for row in prepared.rows if not row.has_sound)

@@ -20,7 +20,7 @@ from reactometer.data.batches import Batch
 from reactometer.data.cache import PreparedSet
 from reactometer.errors import ScoreError
 from reactometer.evaluation.evaluate import Evaluation, evaluate
-from reactometer.evaluation.metrics import Array, measure
+from reactometer.evaluation.metrics import LEAST_SPREAD, Array, measure
 from reactometer.models.folder import load_model
 from reactometer.training.fit import train
 
@@ -81,13 +81,64 @@ def test_the_score_is_over_all_clips_and_not_a_mean_over_batches() -> None:
     assert (measure(targets, predictions, ("a",)).mean_pearson or -1) > 0.9
 
 
-def test_what_cannot_be_scored_is_refused() -> None:
-    with pytest.raises(ScoreError, match=r"too few clips with labels.*got 1; expected at least 3"):
-        measure([[0.5, 0.5, 0.5]], [[0.5, 0.5, 0.5]], LABELS)
-    with pytest.raises(ScoreError, match="do not match"):
-        measure(np.zeros((5, 3)), np.zeros((4, 3)), LABELS)
-    with pytest.raises(ScoreError, match="not a number"):
-        measure(np.full((5, 3), np.nan), np.zeros((5, 3)), LABELS)
+@pytest.mark.parametrize(
+    ("targets", "predictions", "message"),
+    [
+        (
+            np.zeros((2, 3)),
+            np.zeros((2, 3)),
+            "too few clips with labels for a correlation (got 2; expected at least 3). "
+            "Evaluate a larger split, or --split all.",
+        ),
+        *(
+            (
+                np.zeros(truth),
+                np.zeros(guess),
+                f"targets and predictions do not match (got {truth} and {guess}; expected (clips, 3) both).",
+            )
+            for truth, guess in (((5, 3), (4, 3)), ((5, 2), (5, 2)), ((5,), (5,)), ((5, 3, 1), (5, 3, 1)))
+        ),
+        *(
+            (*pair, "a target or a prediction is not a number. Look for empty or infinite values.")
+            for number in (np.nan, np.inf)
+            for pair in ((np.full((5, 3), number), np.zeros((5, 3))), (np.zeros((5, 3)), np.full((5, 3), number)))
+        ),
+    ],
+)
+def test_what_cannot_be_scored_is_refused(targets: Array, predictions: Array, message: str) -> None:
+    with pytest.raises(ScoreError) as caught:
+        measure(targets, predictions, LABELS)
+    assert str(caught.value) == message
+
+
+def test_all_of_it_as_json() -> None:
+    columns = np.random.default_rng(0).uniform(size=(2, 20, 2))
+    metrics = measure(*columns, ("a", "b"))
+    assert metrics.as_json() == {
+        "mean_pearson": metrics.mean_pearson,
+        "pearson": {"a": metrics.pearson[0], "b": metrics.pearson[1]},
+        "mean_ccc": metrics.mean_ccc,
+        "ccc": {"a": metrics.ccc[0], "b": metrics.ccc[1]},
+        "mean_mae": metrics.mean_mae,
+        "mae": {"a": metrics.mae[0], "b": metrics.mae[1]},
+        "n_clips": 20,
+    }
+
+
+@pytest.mark.filterwarnings("error")
+def test_what_is_undefined_makes_no_noise() -> None:
+    """Nor do values so small that their squares are 0: a product with such a deviation is none."""
+    constant, varied, tiny = np.array([[0.5, 0.0, 0.0], [0.5, 0.5, 0.0], [0.5, 1.0, 1e-200]]).T[:, :, None]
+    for truth, guess in ((constant, constant), (tiny, varied), (varied, tiny), (constant, tiny)):
+        metrics = measure(truth, guess, ("a",))
+        assert (metrics.pearson, metrics.ccc) == ((None,), (None,))
+
+
+def test_a_spread_of_a_millionth_is_a_constant_and_more_is_none() -> None:
+    varied = np.arange(3.0)[:, None]
+    for spread, defined in ((LEAST_SPREAD, False), (1.01 * LEAST_SPREAD, True)):
+        for truth, guess in ((varied, spread * varied / 2), (spread * varied / 2, varied)):
+            assert (measure(truth, guess, ("a",)).pearson[0] is not None) is defined
 
 
 def _torchmetrics(metric: PearsonCorrCoef | ConcordanceCorrCoef, truth: npt.ArrayLike, guess: npt.ArrayLike) -> float:
@@ -139,6 +190,7 @@ def test_hard_inputs_score_as_elsewhere(kind: str) -> None:
         concordance = _torchmetrics(ConcordanceCorrCoef(), *often)
         assert metrics.ccc[0] == pytest.approx(concordance, rel=1e-3, abs=1e-8)
         if kind.endswith("correlated"):
+            assert abs(metrics.pearson[0] or 0.0) <= 1.0  # rounding would make it 1.0000000000000002
             assert metrics.pearson[0] == pytest.approx(-1.0 if kind.startswith("anti") else 1.0, abs=1e-12)
 
 

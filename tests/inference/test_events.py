@@ -40,7 +40,31 @@ def test_the_threshold_itself_counts_and_below_it_nothing_does() -> None:
     assert find_events(_prediction([]), 0.5) == []
 
 
+def test_windows_apart_by_other_than_a_second_and_the_first_of_them() -> None:
+    windows = tuple(
+        Window(4.0 * place, 4.0 * place + 2.0, 1.0, (value,)) for place, value in enumerate([0.1, 0.9, 0.3])
+    )
+    (event,) = find_events(Prediction("a.mp4", "ok", ("Joy",), 10.0, windows=windows), 0.5)
+    # middles at 1, 5 and 9 s: up half-way between the first two, down two thirds of the way to the last
+    assert (event.onset_s, event.offset_s) == (pytest.approx(3.0), pytest.approx(5.0 + 4.0 * 2 / 3))
+
+
+def test_an_event_at_full_intensity() -> None:
+    assert [event.peak for event in find_events(_prediction([0.1, 1.0, 0.1]), 1.0)] == [1.0]
+
+
+def test_events_come_in_the_order_of_their_onsets_and_then_by_name() -> None:
+    values = [(0.1, 0.9, 0.1), (0.9, 0.9, 0.1), (0.9, 0.1, 0.9), (0.1, 0.1, 0.9)]
+    windows = tuple(Window(float(place), place + 1.0, 1.0, own) for place, own in enumerate(values))
+    found = find_events(Prediction("a.mp4", "ok", ("Joy", "Fear", "Anger"), 4.0, windows=windows))
+    assert [event.label for event in found] == ["Fear", "Joy", "Anger"]
+    same = find_events(Prediction("a.mp4", "ok", ("Joy", "Fear"), 1.0, windows=(Window(0.0, 1.0, 1.0, (0.8, 0.8)),)))
+    assert [event.label for event in same] == ["Fear", "Joy"]
+
+
 @pytest.mark.parametrize("threshold", [0.0, -0.1, 1.1, float("nan")])
 def test_a_threshold_is_an_intensity(threshold: float) -> None:
-    with pytest.raises(ConfigError, match="threshold"):
+    with pytest.raises(ConfigError) as caught:
         find_events(_prediction([0.1]), threshold)
+    told = f"a threshold of events is an intensity (got {threshold:g}; expected above 0, at most 1)."
+    assert str(caught.value) == told

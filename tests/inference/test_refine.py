@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -32,6 +33,42 @@ def test_smoothing_is_a_hann_weighted_mean() -> None:
     assert smooth(_prediction([0.2, 0.4]), 0.0) == _prediction([0.2, 0.4])
 
 
+def test_smoothing_over_less_than_a_window_changes_nothing() -> None:
+    for span_s in (1.0, 1e-300):
+        with np.errstate(over="ignore"):
+            assert _joy(smooth(_prediction([0.2, 0.8, 0.4]), span_s)) == pytest.approx([0.2, 0.8, 0.4])
+
+
+def test_smoothing_is_by_time_and_not_by_number() -> None:
+    # 3 s apart, a Hann window of 12 s: weights cos²(π/4) and cos²(π/2)
+    smoothed = smooth(_prediction([0.0, 0.9, 0.0, 0.0], hop_s=3.0), 12.0)
+    assert _joy(smoothed) == pytest.approx([0.3, 0.45, 0.225, 0.0])
+
+
+def test_smoothing_and_a_baseline_go_together_in_this_order() -> None:
+    given, rest = _prediction([0.0, 0.2, 0.9, 0.0]), Baseline(0.0, 2.0)
+    assert refine(given, 0.0, None) == given
+    assert refine(given, 4.0, None) == smooth(given, 4.0)
+    assert refine(given, 0.0, rest) == subtract_baseline(given, rest)
+    both = refine(given, 4.0, rest)
+    assert both == subtract_baseline(smooth(given, 4.0), rest)
+    assert [note.split(":")[0] for note in both.notes] == ["smoothed", "baseline"]
+
+
+@pytest.mark.parametrize("baseline", [None, Baseline(0.0, 2.0), Baseline()])
+def test_changed_values_have_no_intervals(baseline: Baseline | None) -> None:
+    given = _prediction([0.1, 0.4, 0.3])
+    ends = ((0.0, 0.2), (0.1, 0.3))
+    windows = tuple(replace(window, intervals=ends) for window in given.windows)
+    given = replace(given, windows=windows, intervals=ends, coverage=0.9, notes=("by the face alone",))
+    refined = refine(given, 2.0 if baseline is None else 0.0, baseline)
+    assert [window.intervals for window in refined.windows] == [None, None, None]
+    assert refined.intervals == (None if baseline == Baseline(0.0, 2.0) else ends)  # the file's own are as given
+    assert refined.notes[0] == "by the face alone"
+    assert refined.notes[1].startswith(("smoothed: ", "baseline: "))
+    assert refined.notes[1].endswith("; intervals are of values as the model gave them, so these have none")
+
+
 def test_smoothing_fills_no_gap_and_takes_nothing_from_one() -> None:
     assert _joy(smooth(_prediction([0.4, None, 0.4, 0.4]), 4.0)) == pytest.approx([0.4, np.nan, 0.4, 0.4], nan_ok=True)
 
@@ -43,11 +80,22 @@ def test_a_stretch_at_rest_is_subtracted_from_all() -> None:
     assert lifted.notes == ("baseline: mean of what 0 to 3 s show (windows: 3), subtracted",)
 
 
+def test_only_windows_that_lie_within_the_stretch_are_at_rest() -> None:
+    """Of windows of 2 s every second, with a stretch from 1 to 4 s: those from 1 and 2 s; one of them shows nobody."""
+    given = _prediction([0.9, 0.2, None, 0.5], window_s=2.0)
+    lifted = subtract_baseline(replace(given, intensities=None), Baseline(1.0, 4.0))
+    assert _joy(lifted) == pytest.approx([0.7, 0.0, np.nan, 0.3], nan_ok=True)
+    assert lifted.windows[2].intensities is None
+    assert lifted.intensities is None
+    assert lifted.notes == ("baseline: mean of what 1 to 4 s show (windows: 1), subtracted",)
+
+
 def test_a_stretch_without_anybody_leaves_the_values_and_says_so() -> None:
     given = _prediction([None, None, 0.4])
-    lifted = subtract_baseline(given, Baseline(0.0, 2.0))
-    assert lifted.windows == given.windows
-    assert "values are as the model gave them" in lifted.notes[0]
+    note = "baseline: no window with a face or sound lies in 0 to 2 s; values are as the model gave them"
+    assert subtract_baseline(given, Baseline(0.0, 2.0)) == replace(given, notes=(note,))
+    told = subtract_baseline(replace(given, notes=("by the face alone",)), Baseline(0.0, 2.0))
+    assert told.notes == ("by the face alone", note)
 
 
 def test_a_running_baseline_knows_the_past_only() -> None:
@@ -58,6 +106,14 @@ def test_a_running_baseline_knows_the_past_only() -> None:
     shorter = subtract_baseline(_prediction(values[:3]), Baseline())
     assert _joy(shorter) == pytest.approx(_joy(lifted)[:3])
     assert lifted.intensities == (0.6, 0.5)
+    own = "the file's own intensities are as given"
+    assert lifted.notes == (f"baseline: lower fifth of the last 60 s, subtracted; {own}",)
+
+
+def test_a_running_baseline_is_of_what_was_seen_within_less_than_a_minute() -> None:
+    lifted = subtract_baseline(_prediction([None, 0.0, 0.5, 0.5, None, 0.5], hop_s=30.0), Baseline())
+    assert _joy(lifted) == pytest.approx([np.nan, 0.0, 0.4, 0.0, np.nan, 0.0], nan_ok=True)
+    assert lifted.windows[0].intensities is lifted.windows[4].intensities is None
 
 
 def test_a_running_baseline_forgets_after_a_minute() -> None:
@@ -68,24 +124,45 @@ def test_a_running_baseline_forgets_after_a_minute() -> None:
 
 @pytest.mark.parametrize(
     ("text", "expected"),
-    [("0-3s", Baseline(0.0, 3.0)), ("12.5 - 20", Baseline(12.5, 20.0)), ("Running", Baseline())],
+    [
+        ("0-3s", Baseline(0.0, 3.0)),
+        (" 12.5 s - 20 ", Baseline(12.5, 20.0)),
+        ("1-3", Baseline(1.0, 3.0)),
+        (" Running ", Baseline()),
+    ],
 )
 def test_baselines_are_read(text: str, expected: Baseline) -> None:
     assert parse_baseline(text, 2.0) == expected
 
 
+SHORT = "the baseline is shorter than a window of the timeline (got '{}' and windows of 2 s). "
+
+
 @pytest.mark.parametrize(
-    ("text", "message"), [("3", "not a baseline"), ("0-1s", "shorter than a window"), ("5-2s", "shorter than a window")]
+    ("text", "message"),
+    [
+        ("3", "not a baseline (got '3'; expected a stretch in seconds such as 0-3s, or running)."),
+        ("0-3m", "not a baseline (got '0-3m'; expected a stretch in seconds such as 0-3s, or running)."),
+        ("0-1s", SHORT.format("0-1s") + "Name a longer stretch, or use a shorter window."),
+        ("5-2s", SHORT.format("5-2s") + "Name a longer stretch, or use a shorter window."),
+        ("2-3.9s", SHORT.format("2-3.9s") + "Name a longer stretch, or use a shorter window."),
+    ],
 )
 def test_other_baselines_are_refused(text: str, message: str) -> None:
-    with pytest.raises(ConfigError, match=message):
+    with pytest.raises(ConfigError) as caught:
         parse_baseline(text, 2.0)
+    assert str(caught.value) == message
 
 
 @pytest.mark.parametrize("span_s", [-1.0, float("nan"), float("inf")])
 def test_smoothing_over_no_length_of_time_is_refused(span_s: float) -> None:
-    with pytest.raises(ConfigError, match="length of time"):
+    with pytest.raises(ConfigError) as caught:
         check_span(span_s)
+    assert str(caught.value) == f"smoothing is over a length of time (got {span_s:g} s; expected 0 s or more)."
+
+
+def test_no_smoothing_is_a_length_of_time() -> None:
+    check_span(0.0)
 
 
 def test_a_file_without_a_timeline_is_left_alone() -> None:

@@ -92,6 +92,15 @@ def test_overlapping_windows_equal_cuts_of_the_whole(video: Path) -> None:
         _assert_equal(window, cut_clip(whole, window.start_s, window.end_s))
 
 
+def test_a_cut_of_a_cut_is_the_cut(video: Path) -> None:
+    whole = prepare_clip(video, SETTINGS, _centre)
+    part = cut_clip(whole, 1.0, 5.0)
+    assert (part.start_s, part.end_s, part.frames_read) == (1.0, 5.0, whole.frames_read)
+    _assert_equal(cut_clip(part, 2.5, 4.0), cut_clip(whole, 2.5, 4.0))
+    assert [sample.time_s for sample in cut_clip(part, 2.0, 2.4).samples] == pytest.approx([2.0, 2.2])
+    assert cut_clip(PreparedClip(0.0, 5.0, (), None), 1.0, 2.0) == PreparedClip(1.0, 2.0, (), None)
+
+
 def test_the_last_window_ends_with_the_file_and_shows_something_new(video: Path) -> None:
     windows = [clip for _, clip in _windows(video, WindowShape(3.0, 2.0))]
     assert [(window.start_s, round(window.end_s, 6)) for window in windows] == [(0, 3), (2, 5), (4, 7)]

@@ -135,6 +135,7 @@ def test_changed_weights_are_refused(copy: Path) -> None:
         ("labels", ["a", "a", "b", "c", "d", "e", "f"], "labels are a list of names, each once"),
         ("labels", ["a\nb"], r"a label that is no name: 'a\\nb'"),
         ("labels", ["a" * 101], "a label that is no name"),
+        ("labels", ["=cmd()"], r"a label that is no name: '=cmd\(\)'"),
         ("labels", {"a": 1}, "labels are a list of names"),
         ("encoders", {}, "damaged model folder"),
         ("config", {"model": {"name": "resnet50", "evil": 1}, "prepare": {}}, "damaged model folder"),

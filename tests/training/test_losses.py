@@ -14,7 +14,7 @@ from torch import Tensor
 from torchmetrics.functional.regression import concordance_corrcoef, pearson_corrcoef
 
 from reactometer.errors import ConfigError
-from reactometer.evaluation.metrics import ccc
+from reactometer.evaluation.metrics import LEAST_SPREAD, ccc
 from reactometer.training.losses import (
     LOSSES,
     ccc_loss,
@@ -48,6 +48,15 @@ def _gradient(loss: Loss, intensities: Tensor, targets: Tensor, mask: Tensor) ->
     torch.autograd.backward(value)
     assert leaf.grad is not None
     return leaf.grad
+
+
+def test_the_squared_error_is_the_mean_over_the_clips_that_count() -> None:
+    intensities = torch.tensor([[0.5, 0.1], [0.9, 0.9], [0.0, 0.2]])
+    targets = torch.tensor([[0.1, 0.3], [0.0, 0.0], [0.3, 0.2]])
+    mask = torch.tensor([True, False, True])
+    assert masked_mse(intensities, targets, mask).item() == pytest.approx((0.16 + 0.04 + 0.09 + 0.0) / 4)
+    one = masked_mse(intensities[:, :1], targets[:, :1], torch.tensor([True, False, False]))
+    assert one.item() == pytest.approx(0.16)
 
 
 @pytest.mark.parametrize("seed", range(5))
@@ -167,14 +176,29 @@ def test_the_dominant_loss_by_hand() -> None:
     assert one_label.item() == 0.0
 
 
+def test_a_variance_below_a_millionth_is_no_signal() -> None:
+    """Deviations of 0.001 with a perfect order: r is √(v / (v + 1e-6)) with v = 2/3 · 1e-6."""
+    targets = torch.tensor([[0.0], [0.5], [1.0]], dtype=torch.float64)
+    loss = pearson_loss(0.5 + 0.002 * (targets - 0.5), targets, torch.ones(3, dtype=torch.bool))
+    assert loss.item() == pytest.approx(1 - math.sqrt((2 / 3) / (2 / 3 + 1)))
+
+
+def test_labels_that_vary_by_a_millionth_do_not_count() -> None:
+    intensities, mask = torch.tensor([[0.2], [0.4], [0.9]], dtype=torch.float64), torch.ones(3, dtype=torch.bool)
+    for spread, counts in ((LEAST_SPREAD, False), (1.01 * LEAST_SPREAD, True)):
+        targets = torch.tensor([[0.0], [0.0], [spread]], dtype=torch.float64)
+        assert (pearson_loss(intensities, targets, mask).item() > 0.0) is counts
+
+
 def test_kinds_are_sums_of_their_parts() -> None:
     batch = _batch(8)
     mse, r, lin, dominant = (loss(*batch).item() for loss in (masked_mse, pearson_loss, ccc_loss, dominant_loss))
     for kind, expected in {"mse": mse, "mse+pearson": mse + r, "ccc": lin}.items():
         assert reaction_loss(*batch, kind=kind, dominant_weight=0.0).item() == pytest.approx(expected)
         assert reaction_loss(*batch, kind=kind, dominant_weight=0.1).item() == pytest.approx(expected + 0.1 * dominant)
-    with pytest.raises(ConfigError, match=r"no loss 'mse\+pearsn'\. Did you mean 'mse\+pearson'\?"):
+    with pytest.raises(ConfigError) as caught:
         reaction_loss(*batch, kind="mse+pearsn", dominant_weight=0.0)
+    assert str(caught.value) == "no loss 'mse+pearsn'. Did you mean 'mse+pearson'?"
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])

@@ -104,7 +104,7 @@ def ccc(targets: Array, predictions: Array) -> tuple[float | None, ...]:
     """
     covariance = ((targets - targets.mean(axis=0)) * (predictions - predictions.mean(axis=0))).mean(axis=0)
     bias = targets.mean(axis=0) - predictions.mean(axis=0)
-    with np.errstate(invalid="ignore", divide="ignore"):
+    with np.errstate(invalid="ignore"):
         value = 2.0 * covariance / (targets.var(axis=0) + predictions.var(axis=0) + bias**2)
     return _defined(value, targets, predictions)
 

@@ -71,6 +71,7 @@ def _events(windows: Sequence[Window], place: int, label: str, threshold: float)
 
 def _runs(above: np.ndarray) -> list[tuple[int, int]]:
     """First and last place of every run of True in (K,) bool."""
-    steps = np.diff(np.concatenate([[False], above, [False]]).astype(int))
-    firsts, ends = np.flatnonzero(steps == 1).tolist(), np.flatnonzero(steps == -1).tolist()
-    return [(first, end - 1) for first, end in zip(firsts, ends, strict=True)]
+    edges = np.flatnonzero(
+        np.diff(np.concatenate([[False], above, [False]]))
+    )  # where runs begin, and where they are over
+    return [(first, end - 1) for first, end in edges.reshape(-1, 2).tolist()]  # (runs, 2)

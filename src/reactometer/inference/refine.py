@@ -76,16 +76,14 @@ def smooth(prediction: Prediction, span_s: float) -> Prediction:
     """
     if span_s == 0.0:
         return prediction
-    middles_s = _middles_s(prediction.windows)  # (K,)
-    apart = np.abs(middles_s[:, None] - middles_s)  # (K, K) seconds
-    weights = np.where(apart < span_s / 2, np.cos(np.pi * np.minimum(apart, span_s / 2) / span_s) ** 2, 0.0)
-    np.fill_diagonal(weights, 1.0)  # however short the span is
     values = _values(prediction)  # (K, L), not a number where there is none
     known = ~np.isnan(values).any(axis=1)  # (K,)
-    weights = weights * known
-    smoothed = weights @ np.nan_to_num(values) / np.maximum(weights.sum(axis=1, keepdims=True), 1e-9)
+    middles_s = _middles_s(prediction.windows)[known]
+    apart = np.abs(middles_s[:, None] - middles_s) / span_s  # (known, known) in lengths of the Hann window
+    weights = np.cos(np.pi * np.minimum(apart, 0.5)) ** 2
+    values[known] = weights @ values[known] / weights.sum(axis=1, keepdims=True)
     note = f"smoothed: Hann-weighted mean over {span_s:g} s"
-    return _with_values(prediction, np.where(known[:, None], smoothed, np.nan), note)
+    return _with_values(prediction, values, note)
 
 
 def subtract_baseline(prediction: Prediction, baseline: Baseline) -> Prediction:
@@ -123,7 +121,7 @@ def subtract_baseline(prediction: Prediction, baseline: Baseline) -> Prediction:
 
 def _running(values: np.ndarray, middles_s: np.ndarray) -> np.ndarray:
     """(K, L) baseline of each window from those of the last ``RUNNING_S``; nobody knows the future."""
-    rest = np.full_like(values, np.nan)
+    rest = np.full(values.shape, np.nan)
     for place, now_s in enumerate(middles_s):
         lately = values[: place + 1][middles_s[: place + 1] > now_s - RUNNING_S]
         lately = lately[~np.isnan(lately).any(axis=1)]
@@ -139,8 +137,7 @@ def _middles_s(windows: Sequence[Window]) -> np.ndarray:
 def _values(prediction: Prediction) -> np.ndarray:
     """(K, L) intensities of the windows, not a number where there are none."""
     nothing = (np.nan,) * len(prediction.labels)
-    rows = [window.intensities or nothing for window in prediction.windows]
-    return np.array(rows, dtype=float).reshape(len(rows), len(prediction.labels))
+    return np.array([window.intensities or nothing for window in prediction.windows])
 
 
 def _with_values(prediction: Prediction, values: np.ndarray, note: str) -> Prediction:

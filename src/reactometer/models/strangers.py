@@ -48,7 +48,8 @@ def checked_labels(labels: object) -> tuple[str, ...]:
 
 
 def _is_name(label: str) -> bool:
-    return label.isprintable() and 0 < len(label) <= LONGEST_LABEL
+    """Nothing that a terminal would do something at, nor a spreadsheet."""
+    return label.isprintable() and 0 < len(label) <= LONGEST_LABEL and label[0] not in "=+-@"
 
 
 def check_settings(settings: object) -> None:

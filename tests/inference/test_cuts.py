@@ -1,0 +1,151 @@
+"""Parts and windows that were scored become a prediction: what each field is taken from."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from reactometer.config import Config, ModelConfig
+from reactometer.data.batches import Sampling
+from reactometer.inference.cuts import Cut, in_batches, join_cuts, without_media
+from reactometer.media.stream import PART, WindowShape
+from reactometer.models.folder import LoadedModel
+from reactometer.models.scores import Score
+from reactometer.models.uncertainty import Basis, Curve, Reference, Uncertainty
+from reactometer.models.zoo import build_model, load_encoders
+from reactometer.records import FaceSample, FrameState, Prediction, PreparedClip
+
+SHAPE = WindowShape(2.0, 1.0)
+SURE = Uncertainty(0.9, {"face": Basis(20, (0.1, 0.3))}, {}, shortest_s=100.0)
+
+
+def _model(given: dict[str, int], sure: Uncertainty | None = None) -> LoadedModel:
+    """A network that looks, or listens, or both; it is never asked for a score here."""
+    torch.manual_seed(0)
+    name = "multimodal" if "voice" in given else "resnet50"
+    config = ModelConfig.model_validate({"name": name, "hidden": 8, "attention_heads": 2})
+    network = build_model(config, load_encoders(config, given), [0.5, 0.5])
+    return LoadedModel(network, ("Joy", "Fear"), Sampling(4, 32), Config(), uncertainty=sure)
+
+
+def _clip(start_s: float, end_s: float, faces: int, others: int, frames_read: int = 0) -> PreparedClip:
+    samples = [FaceSample(start_s, FrameState.FACE, crop_jpeg=b"jpeg")] * faces
+    samples += [FaceSample(start_s, FrameState.NO_FACE)] * others
+    return PreparedClip(start_s, end_s, tuple(samples), np.ones(3, np.float32), frames_read)
+
+
+def _score(*values: float, saw: bool = True, heard: bool = False) -> Score:
+    return Score(0, np.array(values, np.float32), saw, heard)
+
+
+def _join(model: LoadedModel, *scores: Score, faces: int = 1, has_sound: bool = False) -> Prediction:
+    """Of one part after the other, a second each."""
+    parts = [
+        Cut(PART, _clip(float(place), place + 1.0, faces, 0), has_sound, [(1.0, score)])
+        for place, score in enumerate(scores)
+    ]
+    return join_cuts("a.mp4", model, parts, [])
+
+
+def test_a_prediction_is_of_all_parts() -> None:
+    model = _model({"face": 3, "voice": 2}, SURE)
+    parts = [
+        Cut(PART, _clip(0.0, 60.0, faces=3, others=1, frames_read=7), False, [(60.0, _score(0.2, 0.9))]),
+        Cut(PART, _clip(60.0, 90.0, faces=0, others=4, frames_read=9), True, [(30.0, _score(0.8, 0.6))]),
+    ]
+    window = Cut(SHAPE, _clip(1.0, 3.0, faces=1, others=3), False, [(2.0, _score(0.4, 0.9))]).as_window(model)
+    assert (window.start_s, window.end_s, window.face_share) == (1.0, 3.0, 0.25)
+    assert window.intensities == pytest.approx((0.4, 0.9))
+    assert window.intervals is not None
+    assert window.intervals == (pytest.approx((0.3, 0.5)), pytest.approx((0.6, 1.0)))
+    whole = join_cuts("a.mp4", model, parts, [window])
+    assert (whole.path, whole.status, whole.labels) == ("a.mp4", "ok", ("Joy", "Fear"))
+    assert (whole.duration_s, whole.frames_read, whole.windows) == (90.0, 9, (window,))
+    assert whole.samples == (*parts[0].clip.samples, *parts[1].clip.samples)
+    assert (whole.face_share, whole.has_sound, whole.notes) == (3 / 8, True, ())
+    assert whole.intensities == pytest.approx((0.4, 0.8))
+    assert whole.intervals == (pytest.approx((0.3, 0.5)), pytest.approx((0.5, 1.0)))
+    assert whole.coverage == 0.9
+    assert whole.doubts == ()
+    assert (whole.face, whole.failed) == (None, False)
+
+
+def test_doubts_are_of_what_is_known() -> None:
+    model = _model({"face": 3}, SURE)
+    assert _join(model, _score(0.1, 0.2)).doubts == ("too short: 1.0 s; it learned from clips of 100.0 s and more",)
+    face = Reference(np.zeros(1, np.float32), np.zeros((0, 1), np.float32), np.zeros(0, np.float32), rest=1.0)
+    strict = replace(SURE, shortest_s=0.0, references={"face": (face,)}, farthest={"face": 1.0})
+    strange = replace(_score(0.1, 0.2), features=({"face": np.array([2.5], np.float32)},))
+    told = ("face unlike the training data: 2.5 times the limit",)
+    assert _join(_model({"face": 3}, strict), strange).doubts == told
+    nothing = _join(model, _score(0.5, 0.5, saw=False))
+    assert (nothing.doubts, nothing.intensities, nothing.intervals, nothing.coverage) == ((), None, None, 0.9)
+    never_calibrated = _join(_model({"face": 3}), _score(0.1, 0.2))
+    assert (never_calibrated.doubts, never_calibrated.intervals, never_calibrated.coverage) == ((), None, None)
+
+
+def test_values_are_on_the_labels_scale_where_the_model_was_recalibrated() -> None:
+    curve = Curve((0.0, 1.0), (0.0, 0.5))
+    model = _model({"face": 3}, replace(SURE, recalibration=(curve, curve)))
+    whole = _join(model, _score(0.4, 0.8))
+    assert whole.intensities == pytest.approx((0.2, 0.4))
+    assert whole.intervals == (pytest.approx((0.1, 0.3)), pytest.approx((0.1, 0.7)))
+
+
+@pytest.mark.parametrize(
+    ("given", "has_sound", "status"),
+    [
+        ({"face": 3}, False, "no face"),
+        ({"face": 3}, True, "no face"),
+        ({"face": 3, "voice": 2}, False, "no face or sound"),
+        ({"face": 3, "voice": 2}, True, "no face"),
+    ],
+)
+def test_a_file_without_evidence_says_what_is_missing(given: dict[str, int], has_sound: bool, status: str) -> None:
+    whole = _join(_model(given), _score(0.5, 0.5, saw=False), faces=0, has_sound=has_sound)
+    assert (whole.status, whole.intensities) == (status, None)
+
+
+def test_a_model_of_the_voice_alone_misses_sound() -> None:
+    model = _model({"face": 3, "voice": 2})
+    model.network.face_encoder = None
+    assert _join(model, _score(0.5, 0.5, saw=False), has_sound=True).status == "no sound"
+    assert _join(model, _score(0.5, 0.5, saw=False, heard=True), faces=0, has_sound=True).notes == ()
+
+
+def test_what_a_model_of_face_and_voice_had_to_do_without_is_told() -> None:
+    both, face = _model({"face": 3, "voice": 2}), _model({"face": 3})
+    by_face, by_voice = _score(0.1, 0.2), _score(0.1, 0.2, saw=False, heard=True)
+    assert _join(both, by_face, faces=1, has_sound=False).notes == ("nothing is audible: by the face alone",)
+    assert _join(both, by_voice, faces=0, has_sound=True).notes == ("no face is seen: by the voice alone",)
+    assert _join(both, by_face, faces=1, has_sound=True).notes == ()
+    assert _join(both, _score(0.5, 0.5, saw=False), faces=0, has_sound=False).notes == ()
+    assert _join(face, by_face, faces=1, has_sound=False).notes == ()
+
+
+def test_eight_windows_or_a_minute_are_scored_together() -> None:
+    def sizes(*lengths_s: float) -> list[int]:
+        shown = [(number, _clip(0.0, length_s, 1, 0)) for number, length_s in enumerate(lengths_s)]
+        batches = list(in_batches(shown))
+        assert [one for batch in batches for one in batch] == shown
+        return [len(batch) for batch in batches]
+
+    assert sizes(*[2.0] * 19) == [8, 8, 3]
+    assert sizes(30.0, 29.0, 1.0, 5.0) == [3, 1]
+    assert sizes(30.0, 29.0, 0.5, 5.0) == [4]
+    assert sizes(70.0, 70.0) == [1, 1]
+    assert sizes() == []
+
+
+def test_without_media_a_clip_keeps_all_but_crops_and_sound() -> None:
+    clip = _clip(1.0, 3.0, faces=2, others=1, frames_read=5)
+    bare = without_media(clip)
+    assert [sample.crop_jpeg for sample in bare.samples] == [None, None, None]
+    assert bare.waveform is None
+    again = [
+        replace(sample, crop_jpeg=b"jpeg") if sample.state is FrameState.FACE else sample for sample in bare.samples
+    ]
+    assert (tuple(again), bare.start_s, bare.end_s, bare.frames_read) == (clip.samples, 1.0, 3.0, 5)

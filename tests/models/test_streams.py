@@ -1,0 +1,165 @@
+"""Streams: what an encoder makes of each modality keeps the mask and the times, and the layers that read it."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from torch import Tensor
+
+from reactometer.config import ModelConfig
+from reactometer.data.batches import Batch
+from reactometer.models.encoders import ClipEncoder, FrameEncoder
+from reactometer.models.streams import (
+    Given,
+    Standardise,
+    Stream,
+    TimeEmbedding,
+    encode_seen,
+    face_stream,
+    transformer,
+    voice_stream,
+)
+from reactometer.models.voice_encoders import StepConvolution, VoiceEncoder
+from reactometer.models.zoo import Encoders, load_encoders
+
+SEEN = torch.tensor([[True, False, True], [False, False, False]])
+HEARD = torch.tensor([[True] * 40, [True] * 20 + [False] * 20])
+
+
+def _encoders(name: str, encoder: str) -> Encoders:
+    torch.manual_seed(0)
+    return load_encoders(ModelConfig.model_validate({"name": name, "encoder": encoder, "size_px": 32}))
+
+
+def _batch(frames: Tensor | None = None, voice: Tensor | None = None) -> Batch:
+    """Two clips; of the first, two of three frames are seen, of the second none; the second's sound is half as long."""
+    generator = torch.Generator().manual_seed(0)
+    pictures = torch.randint(0, 255, (2, 3, 3, 32, 32), generator=generator, dtype=torch.uint8)
+    return Batch(
+        frames=pictures if frames is None else frames,
+        frame_mask=SEEN,
+        frame_times_s=torch.tensor([[0.5, 1.0, 2.5], [0.25, 0.5, 0.75]]),
+        voice=torch.randn((2, 40, 64), generator=generator) if voice is None else voice,
+        voice_mask=HEARD,
+        voice_times_s=torch.arange(40).expand(2, 40) / 100,
+        targets=torch.zeros(2, 1),
+        target_mask=torch.tensor([True, True]),
+        number=torch.arange(2),
+    )
+
+
+def test_features_that_are_given_are_the_stream() -> None:
+    values, voice = torch.randn(2, 3, 5).double(), torch.randn(2, 40, 7)
+    batch = _batch(values, voice)
+    face, heard = face_stream(Given(5), batch), voice_stream(Given(7), batch)
+    assert face.values.dtype == torch.float32
+    assert torch.equal(face.values, values.float())
+    assert (face.mask is batch.frame_mask, face.times_s is batch.frame_times_s) == (True, True)
+    assert (heard.values is voice, heard.mask is HEARD, heard.times_s is batch.voice_times_s) == (True, True, True)
+    assert (Given(5).feature_size, Given(5).describe(), Given.pretrained) == (5, {"given": 5}, False)
+
+
+@torch.inference_mode()
+def test_frames_are_encoded_one_by_one_where_they_are_seen() -> None:
+    encoder = _encoders("resnet50", "random:resnet-tiny").face
+    assert isinstance(encoder, FrameEncoder)
+    encoder.eval()
+    batch = _batch()
+    stream = face_stream(encoder, batch)
+    assert (stream.mask is batch.frame_mask, stream.times_s is batch.frame_times_s) == (True, True)
+    torch.testing.assert_close(stream.values[0, [0, 2]], encoder(batch.frames[0, [0, 2]]))
+    assert stream.values[0, 0].any()
+    assert not stream.values[~SEEN].any()
+    assert stream.values.shape == (2, 3, encoder.feature_size)
+    nothing = encode_seen(encoder, batch.frames, torch.zeros_like(SEEN))
+    assert (nothing.shape, bool(nothing.any())) == ((2, 3, encoder.feature_size), False)
+
+
+@torch.inference_mode()
+def test_half_precision_features_stay_so() -> None:
+    encoder = _encoders("resnet50", "random:resnet-tiny").face
+    assert isinstance(encoder, FrameEncoder)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert encode_seen(encoder.eval(), _batch().frames, SEEN).dtype == encoder(_batch().frames[SEEN]).dtype
+
+
+@torch.inference_mode()
+def test_a_clip_is_encoded_into_one_step_at_its_first_time() -> None:
+    encoder = _encoders("videomae", "random:videomae-tiny").face
+    assert isinstance(encoder, ClipEncoder)
+    encoder.eval()
+    batch = _batch()
+    stream = face_stream(encoder, batch)
+    assert torch.equal(stream.values[:, 0], encoder(batch.frames, SEEN))
+    assert stream.values.shape == (2, 1, encoder.feature_size)
+    assert stream.mask.tolist() == [[True], [False]]
+    assert stream.times_s.tolist() == [[0.5], [0.25]]
+
+
+@torch.inference_mode()
+def test_sound_is_encoded_into_every_sixteenth_step() -> None:
+    encoder = _encoders("multimodal", "random:resnet-tiny").voice
+    assert isinstance(encoder, VoiceEncoder)
+    batch = _batch()
+    stream = voice_stream(encoder.eval(), batch)
+    values, mask = encoder(batch.voice, HEARD)
+    assert torch.equal(stream.values, values)
+    assert torch.equal(stream.mask, mask)
+    assert stream.mask.tolist() == [[True, True, True], [True, True, False]]
+    assert stream.times_s[0].tolist() == pytest.approx([0.0, 0.16, 0.32])
+    assert not stream.values[1, 2].any()
+
+
+@torch.inference_mode()
+def test_a_convolution_over_steps_is_told_their_times() -> None:
+    torch.manual_seed(0)
+    encoder = StepConvolution(7).eval()
+    batch = _batch(voice=torch.randn(2, 40, 7))
+    stream = voice_stream(encoder, batch)
+    assert torch.equal(stream.values, encoder(batch.voice, HEARD, batch.voice_times_s)[0])
+    assert stream.times_s[0].tolist() == pytest.approx([0.0, 0.08, 0.16, 0.24, 0.32])
+    assert stream.mask[1].tolist() == [True, True, True, False, False]
+
+
+def test_features_are_put_on_a_scale_and_stay_zero_outside_the_mask() -> None:
+    layer, stream = Standardise(2), Stream(torch.randn(2, 3, 2), SEEN, torch.zeros(2, 3))
+    assert {name: tensor.tolist() for name, tensor in layer.state_dict().items()} == {
+        "mean": [0.0, 0.0],
+        "std": [1.0, 1.0],
+    }
+    torch.testing.assert_close(layer(stream).values, stream.values * SEEN.unsqueeze(2))
+    layer.mean, layer.std = torch.tensor([1.0, -1.0]), torch.tensor([2.0, 0.5])
+    scaled = layer(stream)
+    expected = (stream.values - torch.tensor([1.0, -1.0])) / torch.tensor([2.0, 0.5])
+    torch.testing.assert_close(scaled.values[SEEN], expected[SEEN])
+    assert not scaled.values[~SEEN].any()
+    assert scaled.mask is SEEN
+
+
+def test_times_are_embedded_as_waves_from_a_quarter_second_to_two_minutes() -> None:
+    torch.manual_seed(0)
+    layer = TimeEmbedding(6)
+    periods_s = [0.25 * (120 / 0.25) ** (number / 15) for number in range(16)]
+    assert layer.state_dict()["rates"].tolist() == pytest.approx([2 * math.pi / own for own in periods_s], rel=1e-4)
+    times_s = torch.tensor([[0.0, 0.3], [2.0, 100.0]])
+    angles = [[[at_s * rate for rate in layer.rates.tolist()] for at_s in row] for row in times_s.tolist()]
+    waves = torch.tensor([[[*map(math.sin, own), *map(math.cos, own)] for own in row] for row in angles])
+    with torch.inference_mode():
+        torch.testing.assert_close(layer(times_s), layer.project(waves), atol=1e-4, rtol=1e-4)
+    assert layer(times_s).shape == (2, 2, 6)
+    assert TimeEmbedding(6, n_periods=3).project.in_features == 6
+
+
+def test_a_transformer_is_normalised_first_and_takes_the_batch_first() -> None:
+    blocks = transformer(8, 3, 2, 0.25)
+    assert len(blocks.layers) == 3
+    for layer in blocks.layers:
+        assert isinstance(layer, torch.nn.TransformerEncoderLayer)
+        assert (layer.norm_first, layer.self_attn.batch_first, layer.self_attn.num_heads) == (True, True, 2)
+        assert (layer.linear1.out_features, layer.linear1.in_features) == (32, 8)
+        assert (layer.dropout.p, layer.self_attn.dropout, layer.activation) == (0.25, 0.25, torch.nn.functional.gelu)
+    assert isinstance(blocks.norm, torch.nn.LayerNorm)
+    assert blocks.norm.normalized_shape == (8,)
+    assert not blocks.enable_nested_tensor  # such a tensor could not be exported
