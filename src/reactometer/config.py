@@ -68,8 +68,7 @@ class ModelConfig(BaseModel):
     random weights; default: the system's own."""
     voice_encoder: str = "log-mel"
     """"log-mel" (a small network, no download), "contours" (MFCCs and pitch, nothing learned: for few clips, with
-    ``frozen``), a HuBERT or wav2vec 2.0 by name, folder or "random:NAME", or, where
-    features of the voice are given, "convolution": a small network over their steps, for contours and other signals."""
+    ``frozen``), a HuBERT or wav2vec 2.0 by name, folder or "random:NAME"; "convolution": over given features."""
     modalities: Literal["both", "face", "voice"] = "both"
     """What a model of face and voice is given, in training and after."""
     pooling: Literal["network", "grid"] = "network"
@@ -130,8 +129,7 @@ class FitConfig(BaseModel):
     patience: Annotated[int, Field(ge=1)] = 5
     """Epochs without a better validation score before training stops."""
     mixup: Annotated[float, Field(ge=0.0)] = 0.0
-    """Alpha of the Beta distribution that the shares of two clips' features, or of two pictures, are drawn from; 0 for
-    none."""
+    """Alpha of the Beta distribution of the shares that two clips' features, or two pictures, are mixed by; 0: none."""
     augment: bool = True
     """Mirror, shift, scale and light the crops at random, the same way for all frames of a clip."""
     seed: int = 0
@@ -146,8 +144,7 @@ class FitConfig(BaseModel):
     num_nodes: Annotated[int, Field(ge=1)] | Literal["auto"] = "auto"
     """Machines that train together (docs/training-on-many.md); "auto": one, or as many as torchrun says."""
     strategy: Literal["auto", "ddp", "ddp_find_unused_parameters_true"] = "auto"
-    """How several devices train one model; "ddp" is faster, where every batch reaches every weight (always a face,
-    always a voice). "auto": one device as it is, several with "ddp_find_unused_parameters_true"."""
+    """How several devices train one model; "ddp" is faster where every batch has faces and voices. "auto": the other."""
     store: Literal["float32", "float16"] = "float32"
     """How the weights of the finished model are kept; "float16" takes half the room, and 3 digits of each remain."""
     precision: Literal["32-true", "16-mixed", "bf16-mixed"] = "32-true"

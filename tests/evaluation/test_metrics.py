@@ -112,8 +112,8 @@ def test_what_cannot_be_scored_is_refused(targets: Array, predictions: Array, me
 
 
 def test_all_of_it_as_json() -> None:
-    columns = np.random.default_rng(0).uniform(size=(2, 20, 2))
-    metrics = measure(*columns, ("a", "b"))
+    targets, predictions = np.random.default_rng(0).uniform(size=(2, 20, 2))
+    metrics = measure(targets, predictions, ("a", "b"))
     assert metrics.as_json() == {
         "mean_pearson": metrics.mean_pearson,
         "pearson": {"a": metrics.pearson[0], "b": metrics.pearson[1]},
