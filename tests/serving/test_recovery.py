@@ -12,6 +12,7 @@ from fixtures_of_faults import Fill
 from fixtures_of_serving import Server, Serving
 
 Talking = Callable[[int], Path]
+FAKETIME = next(iter(Path("/usr/lib").glob("*/faketime/libfaketime.so.1")), None)
 pytestmark = pytest.mark.slow
 
 
@@ -62,3 +63,19 @@ def test_a_folder_that_was_away_is_gone_on_with(serving: Serving, talking: Talki
         assert server.wait(server.client.get(left))["status"] == "done"
         assert server.post(talking(1)).json()["status"] == "done"
         assert "Traceback" not in _log(server)
+
+
+@pytest.mark.skipif(FAKETIME is None, reason="no libfaketime here (Debian: apt-get install faketime)")
+def test_a_clock_that_jumps_under_a_clip_does_not_matter(serving: Serving, talking: Talking, tmp_path: Path) -> None:
+    clock = tmp_path / "clock"
+    clock.write_text("+0d\n")
+    own = {"LD_PRELOAD": str(FAKETIME), "FAKETIME_TIMESTAMP_FILE": str(clock)}
+    own |= {"FAKETIME_NO_CACHE": "1", "FAKETIME_DONT_FAKE_MONOTONIC": "1"}
+    with serving(tmp_path / "data", "--readers", "1", **own) as server:
+        left = _taken(server, talking(8))
+        clock.write_text("-400d\n")
+        after = server.post(talking(1), headers={"Prefer": "respond-async"})
+        first, second = server.wait(server.client.get(left)), server.wait(after)
+        assert (first["status"], second["status"]) == ("done", "done")
+        assert (first["created"][:4] == first["finished"][:4], second["created"] < second["finished"]) == (False, True)
+        assert server.post(talking(1)).json()["predictions"] == second["predictions"]

@@ -41,6 +41,8 @@ _ERRORS: dict[int | str, dict[str, Any]] = {
         (413, "The upload is too large"),
         (422, "The clip cannot be read"),
         (429, "Too many clips wait"),
+        (503, "The service ends, or its database or folder is away"),
+        (507, "The service has no room left on its disk"),
     )
 }
 _DOCUMENT: dict[int | str, dict[str, Any]] = {
