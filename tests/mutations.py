@@ -59,7 +59,7 @@ def oddities(frames: np.ndarray, waveform: np.ndarray) -> dict[str, bytes]:
         "a gap of 100 s": _encode(frames, waveform, *mkv, times=sparse),
         "all at once": _encode(frames, waveform, *mkv, times=[0] * len(frames)),
         "a million a second": _encode(frames, waveform, *mkv, rate=Fraction(1_000_000)),
-        "a frame a day": _encode(frames[:1], waveform, *mkv, rate=Fraction(1, 86_400)),
+        "a frame a day": _with_a_long_frame(_encode(frames[:1], waveform, *mp4)),
         "a sample a second": _encode(frames, waveform, "wav", None, "pcm_s16le", "").replace(
             struct.pack("<II", 16_000, 32_000), struct.pack("<II", 1, 2)
         ),
@@ -70,6 +70,12 @@ def oddities(frames: np.ndarray, waveform: np.ndarray) -> dict[str, bytes]:
         "grey of 16 bits": _encode(frames, waveform, "matroska", "ffv1", None, "gray16le"),
         "12 bits": _encode(frames, waveform, "matroska", "ffv1", None, "yuv444p12le"),
     }
+
+
+def _with_a_long_frame(mp4: bytes) -> bytes:
+    """Its table of times says that the first frame is shown for a day or so."""
+    delta = mp4.find(b"stts") + 16
+    return mp4[:delta] + struct.pack(">I", 1_000_000_000) + mp4[delta + 4 :]
 
 
 def _cmyk(picture: np.ndarray) -> bytes:

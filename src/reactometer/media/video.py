@@ -26,7 +26,7 @@ MISSING_SHARE = 0.05  # a file that ends earlier than it declares, by more than 
 MISSING_FRAMES = 2  # and by more than this number of frames, is truncated
 GRID_TOLERANCE_S = 0.0005
 FALLBACK_RATE_HZ = 25.0  # for frames without times in a stream without a rate
-LEAST_RATE_HZ = 0.1  # a stream that claims less has no rate: one frame would be shown for hours
+LEAST_RATE_HZ = 1 / 60  # a stream that claims less has no rate: a frame alone would be shown for hours
 # Demuxers that read one file of sound or moving pictures; playlists, which open other files and addresses, text, and
 # still pictures are not among them.
 CONTAINERS = (
@@ -180,7 +180,7 @@ def _require_complete(path: Path, container: InputContainer, stream: VideoStream
     declared_s = _declared_end_s(container, stream)
     if declared_s is not None and end_s >= (1 - MISSING_SHARE) * declared_s:
         return
-    declared = stream.frames or round((declared_s or 0.0) * (_rate_hz(stream) or FALLBACK_RATE_HZ))
+    declared = stream.frames or round((declared_s or 0.0) * float(stream.average_rate or FALLBACK_RATE_HZ))
     if declared - count > max(MISSING_FRAMES, MISSING_SHARE * declared):
         raise MediaError(
             f"{path} is truncated: {count} of {declared} frames could be read",
