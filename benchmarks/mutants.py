@@ -47,6 +47,8 @@ CHEAP = ("-p", "no:unraisableexception", "-p", "no:cacheprovider", "--tb=no", "-
 UNSUITED = (  # tests of seconds whose work others do in less
     "tests/evaluation/test_metrics.py::test_an_evaluation_scores_all_clips_at_once",
     "tests/evaluation/test_metrics.py::test_a_validation_scores_all_clips_at_once",
+    "tests/evaluation/test_metrics.py::test_hard_inputs_score_as_elsewhere",
+    "tests/media/test_stream.py::test_windows_of_everybody_hold_what_each_one_s_own_hold",
     "tests/models/test_folder.py::test_scores_do_not_depend_on_the_batch_size",
     "tests/models/test_networks.py::test_an_item_scores_the_same_alone_and_in_any_batch",
     "tests/training/test_losses.py::test_every_kind_of_loss_leads_to_the_labels_order",

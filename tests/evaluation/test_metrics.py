@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import warnings
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -20,7 +21,7 @@ from reactometer.data.batches import Batch
 from reactometer.data.cache import PreparedSet
 from reactometer.errors import ScoreError
 from reactometer.evaluation.evaluate import Evaluation, evaluate
-from reactometer.evaluation.metrics import LEAST_SPREAD, Array, measure
+from reactometer.evaluation.metrics import LEAST_SPREAD, Array, measure, pearson
 from reactometer.models.folder import load_model
 from reactometer.training.fit import train
 
@@ -125,6 +126,13 @@ def test_all_of_it_as_json() -> None:
     }
 
 
+@pytest.mark.parametrize("short", ["pearson", "ccc", "mae"])
+def test_a_label_without_its_score_is_an_error(short: str) -> None:
+    metrics = measure(*np.random.default_rng(0).uniform(size=(2, 20, 2)), ("a", "b"))
+    with pytest.raises(ValueError, match="zip"):
+        replace(metrics, **{short: getattr(metrics, short)[:1]}).as_json()
+
+
 @pytest.mark.filterwarnings("error")
 def test_what_is_undefined_makes_no_noise() -> None:
     """Nor do values so small that their squares are 0: a product with such a deviation is none."""
@@ -190,8 +198,19 @@ def test_hard_inputs_score_as_elsewhere(kind: str) -> None:
         concordance = _torchmetrics(ConcordanceCorrCoef(), *often)
         assert metrics.ccc[0] == pytest.approx(concordance, rel=1e-3, abs=1e-8)
         if kind.endswith("correlated"):
-            assert abs(metrics.pearson[0] or 0.0) <= 1.0  # rounding would make it 1.0000000000000002
             assert metrics.pearson[0] == pytest.approx(-1.0 if kind.startswith("anti") else 1.0, abs=1e-12)
+
+
+def test_rounding_makes_no_correlation_of_more_than_one() -> None:
+    """Of 40 perfect ones a quarter would be ±1.0000000000000002."""
+    generator = np.random.default_rng(0)
+    for _ in range(40):
+        truth = generator.uniform(size=(int(generator.integers(3, 80)), 1))
+        weight = generator.uniform(0.1, 3)
+        (rises,), (falls,) = pearson(truth, weight * truth + 0.2), pearson(truth, 0.9 - weight * truth)
+        assert rises == pytest.approx(1.0, abs=1e-12)
+        assert falls == pytest.approx(-1.0, abs=1e-12)
+        assert max(abs(rises or 0.0), abs(falls or 0.0)) <= 1.0
 
 
 @pytest.mark.parametrize("level", [0.0, 0.1, 1 / 3, 0.7, 1.0, 1e6])

@@ -104,6 +104,7 @@ def test_a_cut_of_a_cut_is_the_cut(video: Path) -> None:
 def test_the_last_window_ends_with_the_file_and_shows_something_new(video: Path) -> None:
     windows = [clip for _, clip in _windows(video, WindowShape(3.0, 2.0))]
     assert [(window.start_s, round(window.end_s, 6)) for window in windows] == [(0, 3), (2, 5), (4, 7)]
+    assert windows[-1].frames_read == 70
     windows = [clip for _, clip in _windows(video, WindowShape(2.0, 2.0))]
     assert [(window.start_s, round(window.end_s, 6)) for window in windows] == [(0, 2), (2, 4), (4, 6), (6, 7)]
 
@@ -137,17 +138,29 @@ def test_parts_are_the_windows_of_a_minute() -> None:
     assert part_spans(0.0) == [(0.0, 0.0)]
 
 
-def test_a_sound_file_has_no_frames_and_keeps_its_sound(tmp_path: Path) -> None:
-    path = tmp_path / "voice.wav"
+def _write_sound(path: Path) -> Path:
+    """A second and a half of sound at the same height."""
     with av.open(str(path), "w") as container:
         stream = container.add_stream("pcm_s16le", SOUND_RATE_HZ, layout="mono")
         frame = av.AudioFrame.from_ndarray(np.full((1, 24000), 5000, np.int16), format="s16", layout="mono")
         frame.sample_rate = SOUND_RATE_HZ
         container.mux(stream.encode(frame))
         container.mux(stream.encode(None))
-    clip = prepare_clip(path, SETTINGS, _centre)
+    return path
+
+
+def test_a_sound_file_has_no_frames_and_keeps_its_sound(tmp_path: Path) -> None:
+    clip = prepare_clip(_write_sound(tmp_path / "voice.wav"), SETTINGS, _centre)
     assert (clip.samples, clip.frames_read, clip.face_share) == ((), 0, 0.0)
     assert clip.duration_s == pytest.approx(1.5)
+
+
+def test_a_sound_file_beside_a_video_is_heard_in_place_of_its_own(video: Path, tmp_path: Path) -> None:
+    clip = prepare_clip(video, SETTINGS, _centre, _write_sound(tmp_path / "voice.wav"))
+    assert clip.waveform is not None
+    assert clip.waveform[:24000] == pytest.approx(5000 / 32768, abs=1e-4)
+    assert not clip.waveform[24000:].any()
+    assert (len(clip.samples), clip.end_s) == (35, pytest.approx(7.0))
 
 
 @pytest.mark.parametrize("what", ["picture", "sound"])
