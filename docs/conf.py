@@ -19,6 +19,7 @@ html_show_copyright = html_show_sphinx = False
 myst_heading_anchors = 4
 OUTSIDE = {  # what pages call by its place in the repository -> what the site has of it
     "](../SECURITY.md)": "](security.md)",
+    "](SECURITY.md)": "](security.md)",
     "](../src/reactometer/starter/README.md)": "](starter.md)",
     "](src/reactometer/starter/README.md)": "](docs/starter.md)",
     "[examples/ros2](../examples/ros2)": "`examples/ros2`",

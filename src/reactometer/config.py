@@ -144,7 +144,7 @@ class FitConfig(BaseModel):
     num_nodes: Annotated[int, Field(ge=1)] | Literal["auto"] = "auto"
     """Machines that train together (docs/training-on-many.md); "auto": one, or as many as torchrun says."""
     strategy: Literal["auto", "ddp", "ddp_find_unused_parameters_true"] = "auto"
-    """How several devices train one model; "ddp" is faster where every batch has faces and voices. "auto": the other."""
+    """How several devices train one model; "ddp" is faster if every batch has faces and voices; "auto": the other."""
     store: Literal["float32", "float16"] = "float32"
     """How the weights of the finished model are kept; "float16" takes half the room, and 3 digits of each remain."""
     precision: Literal["32-true", "16-mixed", "bf16-mixed"] = "32-true"

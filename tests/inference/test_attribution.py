@@ -12,10 +12,10 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from lossless import RATE_HZ, write
 from torch import Tensor, nn
 from typer.testing import CliRunner
 
+from lossless import RATE_HZ, write
 from reactometer.cli import app
 from reactometer.config import Config
 from reactometer.data.batches import Item

@@ -10,8 +10,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-from lossless import RATE_HZ, write
 
+from lossless import RATE_HZ, write
 from reactometer.data.simulate import clip_plan, render_clip
 from reactometer.errors import ConfigError, ModelError
 from reactometer.inference.predictor import predict

@@ -10,9 +10,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from lossless import RATE_HZ, write
 from typer.testing import CliRunner
 
+from lossless import RATE_HZ, write
 from reactometer import predict
 from reactometer.cli import app
 from reactometer.data.batches import Item, MediaReader

@@ -1,0 +1,76 @@
+"""A seed gives the same numbers twice: training, scores, search, splits, calibration, degradation, prediction."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+CONFIG = """
+[data]
+path = "prepared"
+[model]
+name = "multimodal"
+encoder = "random:resnet-tiny"
+hidden = 16
+n_frames = 4
+size_px = 48
+[training]
+epochs = 2
+batch_size = 6
+seed = 3
+accelerator = "cpu"
+"""
+COMMANDS = """
+prepare {data} --out prepared --detector haar --rate 2 --size 48 --workers {workers}
+train small.toml training.out=run training.workers={workers}
+evaluate --model run/model prepared --out scores
+search small.toml --space model.hidden=8,16,32 --out search --trials 2 --set training.epochs=1
+split {data} --out clean.csv
+calibrate prepared --model run/model --split test --out calibrated
+degrade run/model prepared
+predict {data}/test/mp4 --model run/model --out clips.json --timeline timeline.json
+"""
+CODE = """
+import sys
+from reactometer.cli import app
+for command in sys.argv[1].split(chr(10)):
+    status = app(command.split(), standalone_mode=False)
+    assert not status, (command, status)
+"""
+DATED = (".ckpt", ".lock", "search.db")
+"""Files that hold times or the number of workers, and no result."""
+
+
+def _left_by_all(data: Path, folder: Path, workers: int) -> dict[str, bytes]:
+    """What all commands leave in a folder, run in one process with its own order of sets."""
+    folder.mkdir()
+    (folder / "small.toml").write_text(CONFIG, encoding="utf-8")
+    commands = COMMANDS.format(data=data, workers=workers).strip()
+    order = {**os.environ, "PYTHONHASHSEED": str(workers)}
+    subprocess.run([sys.executable, "-c", CODE, commands], cwd=folder, env=order, capture_output=True, check=True)
+    files = [file for file in folder.rglob("*") if file.is_file() and "tfevents" not in file.name]
+    return {
+        str(file.relative_to(folder)): _undated(file.read_bytes()) for file in files if not file.name.endswith(DATED)
+    }
+
+
+def _undated(content: bytes) -> bytes:
+    """Without what differs by intent: the number of workers, and how many seconds a trial took."""
+    content = re.sub(rb'"workers": \d', b"", content)
+    return re.sub(rb"(?m)^(\d+,[-.\de]+,\d+),[.\d]+,", rb"\1,", content)
+
+
+@pytest.mark.slow
+def test_all_that_a_seed_decides_is_the_same_in_another_process_with_more_workers(
+    simulated: Path, tmp_path: Path
+) -> None:
+    one, other = (_left_by_all(simulated, tmp_path / f"{workers}", workers) for workers in (1, 2))
+    assert sorted(one) == sorted(other)
+    assert {"run/model/weights.safetensors", "run/logs/metrics.csv", "scores/metrics.json", "clean.csv"} <= set(one)
+    assert {"search/trials.csv", "calibrated/uncertainty.json", "run/model/degradation.json", "clips.json"} <= set(one)
+    assert [name for name in one if one[name] != other[name]] == []
