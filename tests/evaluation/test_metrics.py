@@ -128,7 +128,8 @@ def test_all_of_it_as_json() -> None:
 
 @pytest.mark.parametrize("short", ["pearson", "ccc", "mae"])
 def test_a_label_without_its_score_is_an_error(short: str) -> None:
-    metrics = measure(*np.random.default_rng(0).uniform(size=(2, 20, 2)), ("a", "b"))
+    targets, predictions = np.random.default_rng(0).uniform(size=(2, 20, 2))
+    metrics = measure(targets, predictions, ("a", "b"))
     with pytest.raises(ValueError, match="zip"):
         replace(metrics, **{short: getattr(metrics, short)[:1]}).as_json()
 

@@ -160,7 +160,8 @@ def test_a_sound_file_beside_a_video_is_heard_in_place_of_its_own(video: Path, t
     assert clip.waveform is not None
     assert clip.waveform[:24000] == pytest.approx(5000 / 32768, abs=1e-4)
     assert not clip.waveform[24000:].any()
-    assert (len(clip.samples), clip.end_s) == (35, pytest.approx(7.0))
+    assert len(clip.samples) == 35
+    assert clip.end_s == pytest.approx(7.0)
 
 
 @pytest.mark.parametrize("what", ["picture", "sound"])
