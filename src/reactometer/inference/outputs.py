@@ -97,7 +97,7 @@ class Outputs:
             ("picture", self.plot, PICTURE_ENDINGS),
             ("ELAN document", self.elan, (".eaf",)),
             ("subtitle", self.subtitles, (".vtt",)),
-            ("overlay", self.overlay, ENDINGS),
+            ("overlay", self.overlay, tuple(ENDINGS)),
         )
 
 
