@@ -47,7 +47,7 @@ def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Postgres]:
     as_user = ["setpriv", f"--reuid={user}", f"--regid={user}", "--init-groups"] if os.getuid() == 0 else []
 
     def run(program: str, *options: Path | str) -> None:
-        command = [*as_user, *map(str, (PROGRAMS / program, "-D", folder / "data", *options))]  # type: ignore[operator]
+        command = [*as_user, *map(str, (PROGRAMS / program, "-D", folder / "data", *options))]
         subprocess.run(command, check=True, capture_output=True, cwd="/")
 
     try:
