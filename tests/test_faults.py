@@ -176,14 +176,13 @@ def test_training_goes_on_where_there_is_room_again(
     """The disk fills while the first epoch's checkpoints are there."""
     out = small_disk / "run"
     asked = [f"data.path={simulated}", f"training.out={out}", "training.epochs=3"]
-
     last = out / "checkpoints" / LAST
 
-    def fill_up() -> None:
+    def fill_when_there() -> None:
         wait_for(last.is_file)
         fill(small_disk, 65_536)
 
-    full = Thread(target=fill_up)
+    full = Thread(target=fill_when_there)
     full.start()
     with pytest.raises(OutputError, match=rf"\.ckpt: {FULL}"):
         train(toml, asked, progress=False)
