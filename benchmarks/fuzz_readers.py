@@ -128,7 +128,7 @@ def _in_a_copy(original: Path, read: Callable[[Path, _Picks], object]) -> Reader
 
 
 def _rehash(folder: Path, about: str, weights: str) -> None:
-    with contextlib.suppress(ValueError, TypeError, KeyError):
+    with contextlib.suppress(OSError, ValueError, TypeError, KeyError):
         told = json.loads((folder / about).read_bytes())
         told["sha256"][weights] = sha256((folder / weights).read_bytes()).hexdigest()
         (folder / about).write_text(json.dumps(told))

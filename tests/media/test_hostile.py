@@ -132,7 +132,7 @@ def test_what_few_files_are_like_is_read_for_what_it_is(odd: dict[str, bytes], t
     for name, data in odd.items():
         (tmp_path / "clip.mkv").write_bytes(data)
         try:
-            pieces = reader.read(tmp_path / "clip.mkv", Reading(SETTINGS, (PART,)))
+            pieces = list(reader.read(tmp_path / "clip.mkv", Reading(SETTINGS, (PART,))))
             ends_s[name] = max(piece[1].end_s for piece in pieces if not isinstance(piece, MediaInfo))
         except MediaError:
             refused.append(name)

@@ -97,7 +97,7 @@ def test_a_node_is_killed_in_mid_run_and_the_run_completes(
 
 
 def test_a_file_that_kills_its_process_costs_no_other_its_result(many: Path, tmp_path: Path) -> None:
-    """Whoever has the file open is killed, as a decoder with a fault would; of two files a task, both are in danger."""
+    """Whoever lets the file be read is killed, not its reader alone; of two files a task, both are in danger."""
     from reactometer.data.simulate import simulate
 
     simulate(tmp_path / "long", n_clips=4, duration_s=10.0, workers=1)
@@ -109,8 +109,10 @@ def test_a_file_that_kills_its_process_costs_no_other_its_result(many: Path, tmp
             for opened in Path("/proc").glob("[0-9]*/fd/*"):
                 process = opened.parents[1]
                 with suppress(OSError):  # it has ended meanwhile
-                    if opened.readlink() == many / "5.mp4" and b"MapWorker" in (process / "cmdline").read_bytes():
-                        os.kill(int(process.name), signal.SIGKILL)
+                    if opened.readlink() == many / "5.mp4":
+                        parent = int((process / "stat").read_text().rsplit(")", 1)[1].split()[1])
+                        if b"MapWorker" in Path(f"/proc/{parent}/cmdline").read_bytes():
+                            os.kill(parent, signal.SIGKILL)
             time.sleep(0.02)
 
     killing = Thread(target=kill)

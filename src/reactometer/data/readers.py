@@ -126,7 +126,7 @@ class Reader:
         code = None
         if self._process is not None:
             with suppress(subprocess.TimeoutExpired):
-                code = self._process.wait(LOOK_S)
+                code = self._process.wait(5.0)  # it is as good as gone
         if code == -signal.SIGXCPU:
             most = f"{self.bounds.processor_s:.0f} s of processor time for each of its minutes"
             return MediaError(f"{path}: it took more than {most}", fix="Convert it, or cut it")

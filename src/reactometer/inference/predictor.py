@@ -79,8 +79,9 @@ def predict(
         baseline: what each person shows at rest is subtracted, "0-3s" or "running", see
             :func:`refine.subtract_baseline`. Both are told of in the predictions' notes.
         progress: show a bar on standard error.
-        isolated: files are read by a process of its own with bounded memory, so that a decoder that dies, or a file of
-            which nothing comes for a minute, takes nothing else with it; False, and on Windows: by this one.
+        isolated: files are read by a process of its own with bounded memory and processor time, so that a decoder that
+            dies, or a file of which nothing comes for a minute, takes nothing else with it; False, and on Windows: by
+            this one.
 
     Returns:
         One prediction a file, in the order given; with ``faces="all"`` one a person of each file, ``face`` 1, 2, …
