@@ -38,7 +38,7 @@ PARTS = {  # modules below src/reactometer, and tests
         ("media/stream.py", "inference/cuts.py", "inference/refine.py", "inference/events.py"),
         ("media/test_stream.py", "inference/test_cuts.py", "inference/test_refine.py", "inference/test_events.py"),
     ),
-    "folder": (("models/folder.py",), ("models/test_folder_to_the_letter.py", "models/test_folder.py")),
+    "folder": (("models/folder.py",), ("models/test_folder_to_the_letter.py",)),
 }
 
 CHEAP = ("-p", "no:unraisableexception", "-p", "no:cacheprovider", "--tb=no", "--assert=plain")
@@ -49,7 +49,6 @@ UNSUITED = (  # tests of seconds whose work others do in less
     "tests/evaluation/test_metrics.py::test_a_validation_scores_all_clips_at_once",
     "tests/evaluation/test_metrics.py::test_hard_inputs_score_as_elsewhere",
     "tests/media/test_stream.py::test_windows_of_everybody_hold_what_each_one_s_own_hold",
-    "tests/models/test_folder.py::test_scores_do_not_depend_on_the_batch_size",
     "tests/models/test_networks.py::test_an_item_scores_the_same_alone_and_in_any_batch",
     "tests/training/test_losses.py::test_every_kind_of_loss_leads_to_the_labels_order",
     "tests/training/test_losses.py::test_every_other_clip_is_an_equally_likely_partner",

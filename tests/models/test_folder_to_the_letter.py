@@ -9,6 +9,7 @@ from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file, save
@@ -16,8 +17,9 @@ from safetensors.torch import load_file, save
 from reactometer.config import Config
 from reactometer.errors import ModelError
 from reactometer.files import sha256_of
-from reactometer.models.folder import LoadedModel, choose_device, join_models, load_model, save_model
-from reactometer.models.uncertainty import Basis, Uncertainty, save_uncertainty
+from reactometer.models.folder import choose_device, join_models, load_model, save_model
+from reactometer.models.scores import Score
+from reactometer.models.uncertainty import Basis, Curve, Uncertainty, save_uncertainty
 from reactometer.models.zoo import build_model, load_encoders, sampling_of
 
 AGAIN = "Copy it again from where it was made."
@@ -26,12 +28,11 @@ SURE = Uncertainty(0.9, {"face": Basis(20, (0.1, 0.3))}, {})
 Change = Callable[[str, object], Path]
 
 
-def _save(folder: Path, labels: tuple[str, ...] = ("Joy", "Fear"), store: str = "float32", hidden: int = 8) -> Path:
+def _save(folder: Path, labels: tuple[str, ...] = ("Joy", "Fear"), **sections: dict[str, object]) -> Path:
     """A network over three features of the face and two of the voice, its weights as they are drawn."""
     torch.manual_seed(0)
-    config = Config.model_validate(
-        {"model": {"name": "multimodal", "hidden": hidden, "attention_heads": 2}, "training": {"store": store}}
-    )
+    model = {"name": "multimodal", "hidden": 8, "attention_heads": 2, **sections.pop("model", {})}
+    config = Config.model_validate({"model": model, **sections})
     network = build_model(config.model, load_encoders(config.model, {"face": 3, "voice": 2}), [0.5] * len(labels))
     return save_model(folder, network, labels, config, data={"clips": 3}, metrics={"mae": 0.1})
 
@@ -97,7 +98,7 @@ def test_a_loaded_model_is_ready(small: Path) -> None:
 
 
 def test_in_half_precision_matrices_alone_are_kept(tmp_path: Path) -> None:
-    folder = _save(tmp_path / "half", store="float16")
+    folder = _save(tmp_path / "half", training={"store": "float16"})
     kept, network = load_file(folder / "weights.safetensors"), load_model(folder).network
     halved = {name for name, tensor in kept.items() if tensor.dtype == torch.float16}
     assert halved == {name for name, weights in network.named_parameters() if weights.ndim > 1}
@@ -165,10 +166,19 @@ def test_what_is_joined_goes_together(small: Path, tmp_path: Path) -> None:
         join_models([small, other], tmp_path / "joint")
     told = "(got ('Joy', 'Anger'); expected ('Joy', 'Fear'))."
     assert str(caught.value) == f"{other}: another labels than {small} {told}"
+    for what, sections in (
+        ("sampling", {"model": {"n_frames": 5}}),
+        ("preparation", {"prepare": {"rate_hz": 9.0}}),
+        ("kind of features", {"data": {"face_features": "AU*"}}),
+    ):
+        other = _save(tmp_path / what, **sections)
+        with pytest.raises(ModelError) as caught:
+            join_models([small, other], tmp_path / "joint")
+        assert str(caught.value).startswith(f"{other}: another {what} than {small} (got ")
     with pytest.raises(ModelError) as caught:
         join_models([small], tmp_path / "joint")
     assert str(caught.value) == "an ensemble needs several models (got 1; expected at least 2 model folders)."
-    wider = _save(tmp_path / "wider", hidden=16)  # how a member is made is its own affair
+    wider = _save(tmp_path / "wider", model={"hidden": 16})  # how a member is made is its own affair
     assert len(load_model(join_models([small, wider], tmp_path / "joint")).members) == 2
 
 
@@ -283,7 +293,9 @@ def test_devices() -> None:
     assert str(caught.value) == f"device 'gpu9' cannot be used: {said}. Use 'auto' or 'cpu'."
 
 
-def test_a_model_alone_is_each_of_its_members(small: Path) -> None:
-    alone = load_model(small)
-    pair: LoadedModel = replace(alone, members=(alone, alone))
-    assert (alone.each, pair.each) == ((alone,), (alone, alone))
+def test_intensities_are_recalibrated_where_the_model_was(small: Path) -> None:
+    score = Score(0, np.array([0.4, 0.8], np.float32), saw=True, heard=False)
+    loaded, halved = load_model(small), Curve((0.0, 1.0), (0.0, 0.5))
+    assert loaded.intensities_of(score) is score.intensities
+    sure = replace(SURE, recalibration=(halved, halved))
+    assert replace(loaded, uncertainty=sure).intensities_of(score) == pytest.approx([0.2, 0.4])
