@@ -112,11 +112,8 @@ def _of_file(name: str, file: Path, detector: str, window_s: float, hop_s: float
     lifted = refine(one, 0.0, parse_baseline("running", window_s))
     return {
         **_of_crops(name, file, settings, detector),
-        f"said/{name}": [
-            one.status,
-            *[doubt.split(":")[0] for doubt in one.doubts],
-            *[event.label for event in events],
-        ],
+        f"said/{name}": [one.status, *(doubt.split(":")[0] for doubt in one.doubts)],
+        f"said/{name} events": [event.label for event in events],
         f"intensities/{name}": list(one.intensities or ()),
         f"intensities/{name} intervals": _flat(one.intervals),
         f"timeline/{name}": _timeline(one),
@@ -185,7 +182,7 @@ def _draws() -> Numbers:
     with tempfile.TemporaryDirectory() as folder:
         table, clean = Path(folder, "table.csv"), Path(folder, "clean.csv")
         with table.open("w", newline="", encoding="utf-8") as file:
-            rows = [(f"{place}.mp4", f"p{place % 12}", place / 60, place % 7 / 7) for place in range(60)]
+            rows = [(f"{at}.mp4", f"p{at * at % 47}", at / 90, at * at % 53 / 53) for at in range(90)]
             csv.writer(file).writerows([("path", "person", "Joy", "Fear"), *rows])
         split(table, clean, disjoint=["person"], labels=("Joy", "Fear"))
         with clean.open(encoding="utf-8") as file:

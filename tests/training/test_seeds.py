@@ -28,7 +28,7 @@ accelerator = "cpu"
 COMMANDS = """
 prepare {data} --out prepared --detector haar --rate 2 --size 48 --workers {workers}
 train small.toml training.out=run training.workers={workers}
-evaluate --model run/model prepared --out scores
+evaluate --model run/model prepared --by clip --out scores
 search small.toml --space model.hidden=8,16,32 --out search --trials 2 --set training.epochs=1
 split {data} --out clean.csv
 calibrate prepared --model run/model --split test --out calibrated
