@@ -41,14 +41,15 @@ PARTS = {  # modules below src/reactometer, and tests
     "folder": (("models/folder.py",), ("models/test_folder_to_the_letter.py",)),
 }
 
-CHEAP = ("-p", "no:unraisableexception", "-p", "no:cacheprovider", "--tb=no", "--assert=plain")
-"""The first of them alone makes a run ten times as fast: that plugin collects all garbage five times at its end."""
+CHEAP = (  # a plugin that collects all garbage five times takes ten times as long as the run
+    *("-p", "no:unraisableexception", "-p", "no:cacheprovider", "--tb=no", "--assert=plain"),
+    *("-p", "reactometer.walkthrough"),  # imported once, before the fork, and not by every mutant's fixtures
+)
 
 UNSUITED = (  # tests of seconds whose work others do in less
     "tests/evaluation/test_metrics.py::test_an_evaluation_scores_all_clips_at_once",
     "tests/evaluation/test_metrics.py::test_a_validation_scores_all_clips_at_once",
     "tests/evaluation/test_metrics.py::test_hard_inputs_score_as_elsewhere",
-    "tests/media/test_stream.py::test_windows_of_everybody_hold_what_each_one_s_own_hold",
     "tests/models/test_networks.py::test_an_item_scores_the_same_alone_and_in_any_batch",
     "tests/training/test_losses.py::test_every_kind_of_loss_leads_to_the_labels_order",
     "tests/training/test_losses.py::test_every_other_clip_is_an_equally_likely_partner",

@@ -20,6 +20,7 @@ myst_heading_anchors = 4
 OUTSIDE = {  # what pages call by its place in the repository -> what the site has of it
     "](../SECURITY.md)": "](security.md)",
     "](SECURITY.md)": "](security.md)",
+    "](CONTRIBUTING.md)": "](docs/contributing.md)",
     "](CHANGELOG.md)": "](docs/changelog.md)",
     "](../src/reactometer/starter/README.md)": "](starter.md)",
     "](src/reactometer/starter/README.md)": "](docs/starter.md)",

@@ -14,6 +14,7 @@ from reactometer.data.batches import (
     Sampling,
     TrainingDataset,
     collate,
+    draw_of,
     pick_frames,
     safe_workers,
     to_item,
@@ -133,6 +134,13 @@ def test_each_draw_of_a_clip_shows_other_frames_and_the_first_is_the_even_one(pr
     assert times == [tuple(dataset[place].times_s.tolist()) for place in range(6)]
     assert len(set(times)) > 2
     assert times[0] == tuple(read(row, dataset.parts[0]).times_s.tolist())
+
+
+def test_the_first_draw_is_not_drawn() -> None:
+    drawn = draw_of(3)
+    assert drawn is not None
+    assert drawn.uniform() == np.random.default_rng(3).uniform()
+    assert draw_of(0) is None
 
 
 def test_sound_comes_as_blocks_of_samples_where_a_model_hears_the_waveform(prepared: PreparedSet) -> None:

@@ -32,16 +32,8 @@ def _item(n_frames: int, n_steps: int, number: int, targets: tuple[float, ...] |
     """Features of frames, and of a voice, that are told apart by their numbers; the first frame is not seen."""
     frames = np.arange(1, 1 + 3 * n_frames, dtype=np.float32).reshape(n_frames, 3) * (np.arange(n_frames) > 0)[:, None]
     voice = -np.arange(1, 1 + 2 * n_steps, dtype=np.float32).reshape(n_steps, 2)
-    times_s = [np.arange(1, 1 + count, dtype=np.float32) / 4 for count in (n_frames, n_steps)]
-    return Item(
-        frames.astype(np.float32),
-        np.arange(n_frames) > 0,
-        times_s[0].astype(np.float32),
-        voice,
-        times_s[1].astype(np.float32),
-        targets,
-        number,
-    )
+    times_s = [np.arange(1, 1 + count, dtype=np.float32) / np.float32(4) for count in (n_frames, n_steps)]
+    return Item(frames, np.arange(n_frames) > 0, times_s[0], voice, times_s[1], targets, number)
 
 
 def test_a_batch_holds_every_item_and_zeros_beyond_it() -> None:
@@ -80,7 +72,7 @@ def _clip(loudness: float) -> PreparedClip:
         FaceSample(2.25, FrameState.NO_FACE),
         FaceSample(2.75, FrameState.FACE, crop_jpeg=encode_crop(crops[1])),
     )
-    waveform = (loudness * np.sin(np.arange(8000))).astype(np.float32)
+    waveform = np.float32(loudness) * np.sin(np.arange(8000, dtype=np.float32))
     return PreparedClip(2.0, 3.0, samples, waveform)
 
 

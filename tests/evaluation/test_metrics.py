@@ -70,6 +70,17 @@ def test_a_constant_prediction_is_undefined_and_so_is_the_mean() -> None:
 def test_a_constant_target_is_undefined() -> None:
     predictions = np.random.default_rng(0).uniform(size=(20, 3))
     assert measure(np.full((20, 3), 0.5), predictions, LABELS).pearson == (None, None, None)
+    targets = predictions.copy()
+    targets[:, 1] = 0.5
+    metrics = measure(targets, predictions, LABELS)
+    assert [r is None for r in metrics.pearson] == [r is None for r in metrics.ccc] == [False, True, False]
+
+
+def test_single_precision_is_scored_in_double() -> None:
+    truth, guess = np.random.default_rng(0).uniform(size=(2, 20, 3)).astype(np.float32)
+    exact = measure(truth.astype(np.float64), guess.astype(np.float64), LABELS)
+    assert measure(truth, guess, LABELS) == exact
+    assert measure(truth, guess.astype(np.float64), LABELS) == measure(truth.astype(np.float64), guess, LABELS) == exact
 
 
 def test_the_score_is_over_all_clips_and_not_a_mean_over_batches() -> None:
@@ -113,8 +124,8 @@ def test_what_cannot_be_scored_is_refused(targets: Array, predictions: Array, me
 
 
 def test_all_of_it_as_json() -> None:
-    targets, predictions = np.random.default_rng(0).uniform(size=(2, 20, 2))
-    metrics = measure(targets, predictions, ("a", "b"))
+    truth, guess = np.random.default_rng(0).uniform(size=(2, 20, 2))
+    metrics = measure(truth, guess, ("a", "b"))
     assert metrics.as_json() == {
         "mean_pearson": metrics.mean_pearson,
         "pearson": {"a": metrics.pearson[0], "b": metrics.pearson[1]},
@@ -128,8 +139,8 @@ def test_all_of_it_as_json() -> None:
 
 @pytest.mark.parametrize("short", ["pearson", "ccc", "mae"])
 def test_a_label_without_its_score_is_an_error(short: str) -> None:
-    targets, predictions = np.random.default_rng(0).uniform(size=(2, 20, 2))
-    metrics = measure(targets, predictions, ("a", "b"))
+    truth, guess = np.random.default_rng(0).uniform(size=(2, 20, 2))
+    metrics = measure(truth, guess, ("a", "b"))
     with pytest.raises(ValueError, match="zip"):
         replace(metrics, **{short: getattr(metrics, short)[:1]}).as_json()
 

@@ -59,15 +59,14 @@ def test_a_prediction_is_of_all_parts() -> None:
     window = Cut(SHAPE, _clip(1.0, 3.0, faces=1, others=3), False, [(2.0, _score(0.4, 0.9))]).as_window(model)
     assert (window.start_s, window.end_s, window.face_share) == (1.0, 3.0, 0.25)
     assert window.intensities == pytest.approx((0.4, 0.9))
-    assert window.intervals is not None
-    assert [*window.intervals] == [pytest.approx((0.3, 0.5)), pytest.approx((0.6, 1.0))]
+    assert np.array(window.intervals) == pytest.approx(np.array([[0.3, 0.5], [0.6, 1.0]]))
     whole = join_cuts("a.mp4", model, parts, [window])
     assert (whole.path, whole.status, whole.labels) == ("a.mp4", "ok", ("Joy", "Fear"))
     assert (whole.duration_s, whole.frames_read, whole.windows) == (90.0, 9, (window,))
     assert whole.samples == (*parts[0].clip.samples, *parts[1].clip.samples)
     assert (whole.face_share, whole.has_sound, whole.notes) == (3 / 8, True, ())
     assert whole.intensities == pytest.approx((0.4, 0.8))
-    assert [*(whole.intervals or ())] == [pytest.approx((0.3, 0.5)), pytest.approx((0.5, 1.0))]
+    assert np.array(whole.intervals) == pytest.approx(np.array([[0.3, 0.5], [0.5, 1.0]]))
     assert whole.coverage == 0.9
     assert whole.doubts == ()
     assert (whole.face, whole.failed) == (None, False)
@@ -92,7 +91,7 @@ def test_values_are_on_the_labels_scale_where_the_model_was_recalibrated() -> No
     model = _model({"face": 3}, replace(SURE, recalibration=(curve, curve)))
     whole = _join(model, _score(0.4, 0.8))
     assert whole.intensities == pytest.approx((0.2, 0.4))
-    assert [*(whole.intervals or ())] == [pytest.approx((0.1, 0.3)), pytest.approx((0.1, 0.7))]
+    assert np.array(whole.intervals) == pytest.approx(np.array([[0.1, 0.3], [0.1, 0.7]]))
 
 
 @pytest.mark.parametrize(

@@ -165,6 +165,28 @@ def test_a_sound_file_beside_a_video_is_heard_in_place_of_its_own(video: Path, t
     assert clip.end_s == pytest.approx(7.0)
 
 
+@pytest.mark.parametrize(("shown_at", "end_s"), [([0], 0.1), ([0, 1, 5], 0.9)])
+def test_a_silent_video_ends_when_its_last_frame_has_been_shown(
+    tmp_path: Path, shown_at: list[int], end_s: float
+) -> None:
+    """As long as the one before it, and of a single one, a tenth of a second at 10 a second."""
+    path = tmp_path / "silent.mkv"
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("mpeg4", rate=Fraction(10))
+        stream.width = stream.height = 64
+        for tenth in shown_at:
+            picture = av.VideoFrame.from_ndarray(np.full((64, 64, 3), 90, np.uint8), format="rgb24")
+            picture.pts, picture.time_base = tenth, Fraction(1, 10)
+            container.mux(stream.encode(picture))
+        container.mux(stream.encode(None))
+    clip = prepare_clip(path, SETTINGS, _centre)
+    assert (clip.waveform, clip.frames_read) == (None, len(shown_at))
+    assert clip.end_s == pytest.approx(end_s, abs=0.002)
+    heard = prepare_clip(path, SETTINGS, _centre, _write_sound(tmp_path / "voice.wav"))
+    assert heard.waveform is not None
+    assert heard.end_s == pytest.approx(1.5)
+
+
 @pytest.mark.parametrize("what", ["picture", "sound"])
 def test_a_damaged_timestamp_is_an_error_and_not_an_hour_of_nothing(tmp_path: Path, what: str) -> None:
     path = tmp_path / "jump.mkv"

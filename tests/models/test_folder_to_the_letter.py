@@ -21,6 +21,7 @@ from reactometer.models.folder import choose_device, join_models, load_model, sa
 from reactometer.models.scores import Score
 from reactometer.models.uncertainty import Basis, Curve, Uncertainty, save_uncertainty
 from reactometer.models.zoo import build_model, load_encoders, sampling_of
+from reactometer.seals import seal, unseal
 
 AGAIN = "Copy it again from where it was made."
 SURE = Uncertainty(0.9, {"face": Basis(20, (0.1, 0.3))}, {})
@@ -47,8 +48,8 @@ def change(small: Path) -> Change:
     """Sets one key of the description."""
 
     def change(key: str, value: object) -> Path:
-        description = json.loads((small / "model.json").read_text())
-        (small / "model.json").write_text(json.dumps({**description, key: value}))
+        description = unseal((small / "model.json").read_text())
+        (small / "model.json").write_text(seal({**description, key: value}))
         return small
 
     return change
@@ -66,9 +67,9 @@ def test_all_that_a_folder_holds(small: Path) -> None:
     loaded = load_model(small)
     assert list(json.loads(text)) == [
         *("format", "reactometer", "labels"),
-        *("config", "encoders", "data", "metrics", "sha256"),
+        *("config", "encoders", "data", "metrics", "sha256", "seal"),
     ]
-    assert json.loads(text) == loaded.description
+    assert unseal(text) == loaded.description
     assert loaded.description == {
         "format": 2,
         "reactometer": version("reactometer"),
@@ -202,8 +203,8 @@ def test_labels_that_are_no_names(change: Change, labels: object, reason: str) -
     assert _refusal(folder) == f"{folder}: damaged model folder: {reason}. {AGAIN}"
 
 
-def test_a_label_of_a_hundred_letters_is_a_name(change: Change) -> None:
-    assert load_model(change("labels", ["Joy", "x" * 100])).labels == ("Joy", "x" * 100)
+def test_labels_of_one_letter_and_of_a_hundred_are_names(change: Change) -> None:
+    assert load_model(change("labels", ["J", "x" * 100])).labels == ("J", "x" * 100)
 
 
 @pytest.mark.parametrize(
@@ -215,9 +216,9 @@ def test_a_label_of_a_hundred_letters_is_a_name(change: Change) -> None:
         ("architecture", "hub:evil/net"),
     ],
 )
-@pytest.mark.parametrize("depth", [0, 1, 2])
+@pytest.mark.parametrize("depth", [1, 2])
 def test_an_encoder_that_asks_for_code(change: Change, setting: str, value: object, depth: int) -> None:
-    about: dict[str, object] = {"given": 3, setting: value}
+    about: dict[str, object] = {setting: value}
     for _ in range(depth):
         about = {"given": 3, "config": about}
     folder = change("encoders", {"face": about, "voice": {"given": 2}})
@@ -234,7 +235,7 @@ def test_an_encoder_that_asks_for_code(change: Change, setting: str, value: obje
     ],
 )
 def test_an_encoder_that_asks_for_none(change: Change, setting: str, value: object) -> None:
-    encoders = {"face": {"given": 3, setting: value}, "voice": {"given": 2}}
+    encoders = {"face": {"given": 3, "config": {setting: value}}, "voice": {"given": 2}}
     assert load_model(change("encoders", encoders)).labels == ("Joy", "Fear")
 
 
@@ -270,10 +271,10 @@ def test_what_is_no_model_folder(small: Path, tmp_path: Path, change: Change) ->
     for other in (1, 3, "2", None):
         assert _refusal(change("format", other)) == told + "Use the version of reactometer that wrote it."
     (small / "model.json").write_text("[]")
-    assert _refusal(small) == told + "Use the version of reactometer that wrote it."
-    (small / "model.json").write_text("{")
     file = small / "model.json"
-    assert _refusal(small).startswith(f"{file}: not JSON: Expecting property name")
+    assert _refusal(small) == f"{file}: damaged: no JSON object. Copy the model again."
+    file.write_text("{")
+    assert _refusal(small).startswith(f"{file}: damaged: Expecting property name")
     assert _refusal(small).endswith(" Copy the model again.")
 
 

@@ -237,6 +237,16 @@ def test_mixup_blends_features_and_labels_alike() -> None:
             torch.testing.assert_close(mixed[clip], share * values[clip] + (1 - share) * values[partners[clip]])
 
 
+@pytest.mark.parametrize("clips", [2, 3, 6])
+def test_partners_form_one_circle(clips: int) -> None:
+    mix = draw_mix(torch.ones(clips, dtype=torch.bool), 0.4)
+    assert mix is not None
+    circle = [0]
+    for _ in range(clips):
+        circle.append(int(mix.partner[circle[-1]]))
+    assert (sorted(circle[:-1]), circle[-1]) == (list(range(clips)), 0)
+
+
 @pytest.mark.parametrize("alpha", [0.4, 1.0, 5.0])
 def test_shares_are_of_a_folded_beta(alpha: float) -> None:
     torch.manual_seed(1)
