@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import resource
 import shutil
 import subprocess
 import sys
@@ -89,7 +90,20 @@ def test_mutants(folder: Path, processes: int) -> None:
     code = "from mutmut.__main__ import cli; cli()"
     command = [sys.executable, "-c", code, "run", "--max-children", str(processes)]
     with (folder / "log.txt").open("w") as log:
-        subprocess.run(command, check=False, cwd=folder, env={**os.environ, **own}, stdout=log, stderr=log)
+        subprocess.run(
+            command,
+            check=False,
+            cwd=folder,
+            env={**os.environ, **own},
+            stdout=log,
+            stderr=log,
+            preexec_fn=_bound_memory,
+        )
+
+
+def _bound_memory() -> None:
+    """A loop that never ends may fill a list; two such mutants took 18 GB before their time was over."""
+    resource.setrlimit(resource.RLIMIT_DATA, (4 * 2**30, 4 * 2**30))
 
 
 def tell(part: str, folder: Path) -> list[str]:
