@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import sys
 import warnings
 from pathlib import Path
@@ -261,12 +262,16 @@ def main() -> None:
     warnings.showwarning = _show_warning
     logging.getLogger("matplotlib").setLevel(logging.ERROR)  # a home that is not to be written is nobody's fault
     try:
-        app()
+        try:
+            app()
+        finally:
+            sys.stdout.flush()
     except ReactometerError as error:
         _end(error)
     except OSError as error:
         if system_error(error) not in NO_WRITING:
             raise
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # else what has found no room is tried again at the very end
         _end(unwritable(Path(error.filename) if error.filename else "standard output, or a file", error))
     except SystemExit as stop:
         if stop.code == INTERRUPTED:

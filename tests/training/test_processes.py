@@ -10,6 +10,7 @@ import sys
 import time
 from pathlib import Path
 from types import SimpleNamespace
+from typing import BinaryIO
 
 import numpy as np
 import pytest
@@ -134,14 +135,18 @@ def test_a_kill_while_a_checkpoint_is_written_leaves_the_last_one(
     file = tmp_path / "last.ckpt"
     _WholeFiles().save_checkpoint({"epoch": 1}, file)
 
-    def killed(_: object, path: Path) -> None:
-        path.write_bytes(b"half of it")
+    def killed(_: object, stream: BinaryIO) -> None:
+        stream.write(b"half of it")
+        stream.flush()
         os.kill(os.getpid(), signal.SIGKILL)
 
     monkeypatch.setattr(torch, "save", killed)
     child = os.fork()
     if child == 0:
-        _WholeFiles().save_checkpoint({"epoch": 2}, file)
+        try:
+            _WholeFiles().save_checkpoint({"epoch": 2}, file)
+        finally:
+            os._exit(1)  # it must not go on with the tests
     assert os.waitpid(child, 0)[1] == signal.SIGKILL
     assert torch.load(file) == {"epoch": 1}
     assert len(list(tmp_path.iterdir())) == 2  # and what --resume deletes
