@@ -21,7 +21,8 @@ from typing import NamedTuple
 ROOT = Path(__file__).parents[1]
 API, ATTACKS, OPERATION = (f"tests/serving/test_{name}.py" for name in ("api", "attacks", "operation"))
 PAGE, FOLDER, HOSTILE = "tests/serving/test_page.py", "tests/models/test_folder.py", "tests/media/test_hostile.py"
-READERS, WEIGHTS = "tests/data/test_readers.py", "tests/test_weights.py"
+READERS, WEIGHTS, DAMAGE = "tests/data/test_readers.py", "tests/test_weights.py", "tests/test_damage.py"
+LETTER, STRANGERS = "tests/models/test_folder_to_the_letter.py", "tests/models/test_strangers.py"
 
 
 class Protection(NamedTuple):
@@ -94,7 +95,7 @@ PROTECTIONS = (
         f"{OPERATION}::test_wrong_starts_are_told"),
     Protection(
         "results are deleted after their time", "serving/desk.py",
-        "self.table.forget(time.time() - self.limits.keep_s)", "pass",
+        "self.table.forget(now_s - self.limits.keep_s, now_s)", "pass",
         f"{OPERATION}::test_results_are_deleted_after_their_time"),
     Protection(
         "logs hold no requests", "serving/run.py", 'log_level="warning"', 'log_level="trace"',
@@ -114,7 +115,13 @@ PROTECTIONS = (
         f"{HOSTILE}::test_addresses_are_no_paths"),
     Protection(
         "memory of the process that reads is bounded", "data/readers.py",
-        "_bound_memory(bounds.memory_bytes)", "pass", f"{READERS}::test_memory_is_bounded"),
+        '_limit("AS", bounds.memory_bytes)', "pass", f"{READERS}::test_memory_is_bounded"),
+    Protection(
+        "and so is its processor time", "data/readers.py", '_limit("CPU", math.ceil(began_s + minute_s))', "pass",
+        f"{READERS}::test_a_file_that_takes_too_much_processor_time_is_given_up"),
+    Protection(
+        "a decoder that crashes leaves no core", "data/readers.py", '_limit("CORE", 0)', "pass",
+        f"{READERS}::test_a_decoder_that_crashes_leaves_no_core"),
     Protection(
         "a file of which nothing comes is given up", "data/readers.py", "if time.monotonic() > until_s", "if False",
         f"{READERS}::test_a_file_of_which_nothing_comes_is_given_up"),
@@ -128,6 +135,28 @@ PROTECTIONS = (
     Protection(
         "weights are numbers", "models/folder.py", "if not torch.isfinite(own).all()", "if False",
         f"{FOLDER}::test_weights_that_are_no_numbers_are_refused"),
+    Protection(
+        "a folder that asks for code is refused", "models/folder.py", "check_settings(about)", "pass",
+        f"{LETTER}::test_an_encoder_that_asks_for_code"),
+    Protection(
+        "and one whose settings do not go with its weights, before they cost anything", "models/folder.py",
+        "check_shapes(folder / WEIGHTS_FILE, build)", "pass",
+        f"{STRANGERS}::test_what_its_weights_do_not_fill_is_refused_before_it_is_allocated"),
+    Protection(
+        "and one that says what this version does not know", "models/folder.py", "check_fields(description)", "pass",
+        f"{STRANGERS}::test_an_unknown_field_is_refused"),
+    Protection(
+        "a label is no formula", "models/strangers.py", 'and label[0] not in "=+-@"', "",
+        f"{FOLDER}::test_a_changed_description_is_refused"),
+    Protection(
+        "what is sealed says whether it is as it was written", "seals.py", "about.pop(SEAL) != _digest(about)",
+        "about.pop(SEAL) is None", f"{DAMAGE}::test_what_is_sealed_says_whether_it_is_as_it_was_written"),
+    Protection(
+        "features are those that were written", "data/features.py",
+        "if zlib.crc32(flat.tobytes()) != place.check[stream]", "if False", f"{DAMAGE}::test_features"),
+    Protection(
+        "a file takes an older one's place when it is whole", "files.py", "partial = _beside(target)",
+        "partial = target", "tests/test_faults.py::test_a_full_disk_is_told_and_the_older_file_is_whole"),
     Protection(
         "members lie in their ensemble's folder", "models/folder.py",
         "not all(str(name).isdecimal() for name in names)", "False",
