@@ -111,13 +111,14 @@ PROTECTIONS = (
         '{"protocol_whitelist": "file", "format_whitelist": CONTAINERS}', "{}",
         f"{HOSTILE}::test_a_playlist_opens_nothing"),
     Protection(
-        "addresses are no paths", "media/video.py", 'av.open(f"file:{path.absolute()}"', "av.open(str(path)",
+        "addresses are no paths", "media/video.py", "if not path.is_file():", "if False:",
         f"{HOSTILE}::test_addresses_are_no_paths"),
     Protection(
         "memory of the process that reads is bounded", "data/readers.py",
         '_limit("AS", bounds.memory_bytes)', "pass", f"{READERS}::test_memory_is_bounded"),
     Protection(
-        "and so is its processor time", "data/readers.py", '_limit("CPU", math.ceil(began_s + minute_s))', "pass",
+        "and so is its processor time", "data/readers.py", 'kind = getattr(resource, f"RLIMIT_{what}")',
+        'kind = getattr(resource, f"RLIMIT_{what}" if what != "CPU" else "RLIMIT_CORE")',
         f"{READERS}::test_a_file_that_takes_too_much_processor_time_is_given_up"),
     Protection(
         "a decoder that crashes leaves no core", "data/readers.py", '_limit("CORE", 0)', "pass",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import resource
 import signal
 import subprocess
 import sys
@@ -126,7 +127,13 @@ def _processor_s(process: int) -> float:
 
 
 def test_a_decoder_that_crashes_leaves_no_core(reader: Reader, simulated: Path) -> None:
-    list(reader.read(next(simulated.rglob("*.mp4")), READING))
+    """Where this process would leave one."""
+    usual = resource.getrlimit(resource.RLIMIT_CORE)
+    resource.setrlimit(resource.RLIMIT_CORE, (usual[1], usual[1]))
+    try:
+        list(reader.read(next(simulated.rglob("*.mp4")), READING))
+    finally:
+        resource.setrlimit(resource.RLIMIT_CORE, usual)
     assert reader._process is not None
     limits = Path(f"/proc/{reader._process.pid}/limits").read_text()
     assert re.search(r"Max core file size +0 ", limits)
