@@ -127,10 +127,6 @@ PROTECTIONS = (
         "a file of which nothing comes is given up", "data/readers.py", "if time.monotonic() > until_s", "if False",
         f"{READERS}::test_a_file_of_which_nothing_comes_is_given_up"),
     Protection(
-        "the process that reads ends with its parent", "data/readers.py",
-        "Thread(target=_end_with, args=(parent,), daemon=True).start()", "pass",
-        f"{READERS}::test_it_ends_when_its_parent_is_killed"),
-    Protection(
         "weights are those that the folder names", "models/folder.py", "if got != expected:", "if False:",
         f"{FOLDER}::test_changed_weights_are_refused"),
     Protection(

@@ -17,9 +17,9 @@ pytestmark = pytest.mark.slow
 
 
 def _taken(server: Server, clip: Path) -> str:
-    """Where a clip is asked for that is under way."""
+    """Where a clip is asked for whose file is being read."""
     where = server.post(clip, headers={"Prefer": "respond-async"}).headers["Location"]
-    while server.client.get(where).json()["status"] == "queued":
+    while (told := server.client.get(where).json())["status"] == "queued" or not told["progress"]:
         time.sleep(0.05)
     return str(where)
 

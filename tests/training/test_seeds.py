@@ -60,8 +60,8 @@ def _left_by_all(data: Path, folder: Path, workers: int) -> dict[str, bytes]:
 
 
 def _undated(content: bytes) -> bytes:
-    """Without what differs by intent: the number of workers, and how many seconds a trial took."""
-    content = re.sub(rb'"workers": \d', b"", content)
+    """Without what differs by intent: the number of workers, the seal of what names it, a trial's seconds."""
+    content = re.sub(rb'"workers": \d|"seal": "\w+"', b"", content)
     return re.sub(rb"(?m)^(\d+,[-.\de]+,\d+),[.\d]+,", rb"\1,", content)
 
 
