@@ -23,7 +23,9 @@ from measuring import bar
 from reactometer.data.simulate import simulate
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
+import kill_cases
 import kills
+from kill_service import kill_service
 
 N_CLIPS, N_PREPARED = 72, 24
 """Of the embedded data set: enough val clips to fit intervals on; and those that are prepared anew again and again."""
@@ -44,10 +46,10 @@ def main() -> None:
         for video in videos:
             (many / video.name).symlink_to(video)
         cases: dict[str, Callable[[Path], kills.Case]] = {
-            "prepare": lambda own: kills.prepare_case(simulate(own / "data", n_clips=N_PREPARED), own / "before"),
-            "train": lambda own: kills.train_case(_prepared(data, own / "prepared")),
-            "predict into a folder": lambda own: kills.folder_case(many),
-            "predict into tables": lambda own: kills.table_case(videos[:1]),
+            "prepare": lambda own: kill_cases.prepare_case(simulate(own / "data", n_clips=N_PREPARED), own / "before"),
+            "train": lambda own: kill_cases.train_case(_prepared(data, own / "prepared")),
+            "predict into a folder": lambda own: kill_cases.folder_case(many),
+            "predict into tables": lambda own: kill_cases.table_case(videos[:1]),
         }
         wrong = 0
         print("| command | undisturbed, s | writes | killed | of them at a write | wrong |", flush=True)
@@ -84,12 +86,12 @@ def _kill(case: kills.Case, base: Path, count: int, rng: np.random.Generator) ->
 
 def _kill_service(clips: list[Path], base: Path, count: int, rng: np.random.Generator) -> int:
     began_s = time.perf_counter()
-    told, _ = kills.kill_service(clips, None, base / "whole")
+    told, _ = kill_service(clips, None, base / "whole")
     seconds, writes, wrong = time.perf_counter() - began_s, kills.count_writes(base / "whole"), 0
     expected = [told.done[job]["predictions"] for job in told.accepted]
     drawn = kills.draw_kills(count, seconds, writes, rng)
     for number, kill in enumerate(drawn):
-        wrong += _tell("serve", kill, kills.kill_service(clips, kill, base / f"{number}", expected)[1])
+        wrong += _tell("serve", kill, kill_service(clips, kill, base / f"{number}", expected)[1])
     _row("serve", seconds, writes, drawn, wrong)
     return wrong
 

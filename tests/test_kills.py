@@ -12,18 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from kills import (
-    Case,
-    Kill,
-    folder_case,
-    kill_and_repeat,
-    kill_one_of_two,
-    kill_service,
-    prepare_case,
-    table_case,
-    train_case,
-    undisturbed,
-)
+from kill_cases import folder_case, prepare_case, table_case, train_case
+from kill_service import kill_service
+from kills import Case, Kill, kill_and_repeat, kill_one_of_two, undisturbed
 from reactometer.data.cache import PreparedSet
 
 pytestmark = [pytest.mark.slow, pytest.mark.skipif(sys.platform != "linux", reason="groups are read from /proc")]

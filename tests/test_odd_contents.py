@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -22,6 +24,7 @@ from reactometer.data.cache import (
 )
 from reactometer.data.features import open_store, write_store
 from reactometer.errors import DataError, OutputError
+from reactometer.inference.formats import dump_predictions, load_predictions
 from reactometer.records import Clip, FaceSample, FrameState, Prediction, PreparedClip, Window
 from reactometer.runs.places import place
 from reactometer.runs.sources import Source
@@ -29,6 +32,7 @@ from reactometer.runs.store import claim_run, keep_result
 from reactometer.seals import seal, unseal
 
 STAMP = {"model": "x"}
+SHORT = Window(0.0, 1.0, 1.0, (0.1,))
 SOURCES = [Source("a.mp4", 1, 2, "aa"), Source("b.mp4", 1, 2, "bb")]
 
 
@@ -137,3 +141,11 @@ def test_a_file_of_a_run_that_is_none_is_told_of(run: Path, name: str, change: C
     change(run / name)
     with pytest.raises(OutputError, match=r"damaged: \w+"):
         _go_on(run)
+
+
+@pytest.mark.parametrize("values", [{"intensities": (0.1,)}, {"intervals": ((0.0, 1.0),)}, {"windows": (SHORT,)}])
+def test_a_result_with_other_values_than_labels_is_none(values: dict[str, Any]) -> None:
+    whole = Prediction("a.mp4", "ok", ("Joy", "Awe"), intensities=(0.1, 0.2))
+    assert load_predictions(dump_predictions([whole])) == [whole]
+    with pytest.raises(ValueError, match=r"a\.mp4: not as many values as labels"):
+        load_predictions(dump_predictions([replace(whole, **values)]))

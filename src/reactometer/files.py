@@ -1,4 +1,4 @@
-"""Folders that can be written into; files and folders that appear whole or not at all, or are damaged; SHA-256."""
+"""Folders that can be written into, files and folders that appear whole or not at all; the SHA-256 of a file."""
 
 from __future__ import annotations
 
@@ -176,17 +176,6 @@ def check_place(file: Path) -> None:
     """Raise OutputError, before any work, where a file cannot be written later; nothing is made."""
     with writing(file):
         TemporaryFile(dir=next(place for place in file.absolute().parents if place.exists())).close()
-
-
-@contextmanager
-def told_of(what: object, kind: type[ReactometerError], fix: str) -> Iterator[None]:
-    """Whatever a reader stumbles over in damaged contents is raised as an error of this kind, which names them."""
-    try:
-        yield
-    except ReactometerError:
-        raise
-    except Exception as error:  # NumPy, pandas, pyarrow, json and our own indexing have many kinds
-        raise kind(f"{what}: damaged: {type(error).__name__}: {str(error)[:200]}", fix=fix) from error
 
 
 def sha256_of(path: Path) -> str:

@@ -1,17 +1,14 @@
-"""Texts that say of themselves whether they are as they were written, and what reading a damaged archive raises."""
+"""What is read again is as it was written, or an error says that it is damaged."""
 
 from __future__ import annotations
 
 import json
-import struct
-import zlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from hashlib import sha256
 from typing import Any
-from zipfile import BadZipFile
 
-DAMAGED_ZIP = (OSError, LookupError, ValueError, EOFError, RuntimeError, struct.error, zlib.error, BadZipFile)
-"""What reading a zip archive (such as NumPy's and PyTorch's files) raises where a bit or the end of it is not right."""
+from reactometer.errors import ReactometerError
 
 SEAL = "seal"
 """What a sealed text calls the SHA-256 of all else that it says."""
@@ -37,6 +34,17 @@ def unseal(text: str | bytes) -> dict[str, Any]:
     if SEAL in about and about.pop(SEAL) != _digest(about):
         raise ValueError("not as it was written")
     return about
+
+
+@contextmanager
+def told_of(what: object, kind: type[ReactometerError], fix: str) -> Iterator[None]:
+    """Whatever a reader stumbles over in damaged contents is raised as an error of this kind, which names them."""
+    try:
+        yield
+    except ReactometerError:
+        raise
+    except Exception as error:  # NumPy, pandas, pyarrow, json and our own indexing have many kinds
+        raise kind(f"{what}: damaged: {type(error).__name__}: {str(error)[:200]}", fix=fix) from error
 
 
 def _digest(about: Mapping[str, Any]) -> str:

@@ -138,6 +138,7 @@ def test_changed_weights_are_refused(copy: Path) -> None:
         ("labels", ["=cmd()"], r"a label that is no name: '=cmd\(\)'"),
         ("labels", {"a": 1}, "labels are a list of names"),
         ("encoders", {}, "damaged model folder"),
+        ("encoders", [1], "encoders that are none"),
         ("config", {"model": {"name": "resnet50", "evil": 1}, "prepare": {}}, "damaged model folder"),
     ],
 )

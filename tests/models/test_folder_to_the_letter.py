@@ -272,9 +272,9 @@ def test_what_is_no_model_folder(small: Path, tmp_path: Path, change: Change) ->
         assert _refusal(change("format", other)) == told + "Use the version of reactometer that wrote it."
     (small / "model.json").write_text("[]")
     file = small / "model.json"
-    assert _refusal(small) == f"{file}: damaged: no JSON object. Copy the model again."
+    assert _refusal(small) == f"{file}: damaged: ValueError: no JSON object. Copy the model again."
     file.write_text("{")
-    assert _refusal(small).startswith(f"{file}: damaged: Expecting property name")
+    assert _refusal(small).startswith(f"{file}: damaged: JSONDecodeError: Expecting property name")
     assert _refusal(small).endswith(" Copy the model again.")
 
 

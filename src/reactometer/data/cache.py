@@ -13,9 +13,9 @@ import numpy as np
 
 from reactometer.config import PrepareConfig
 from reactometer.errors import DataError
-from reactometer.files import replacing, sha256_of, told_of, write_whole
+from reactometer.files import replacing, sha256_of, write_whole
 from reactometer.records import Clip, FaceSample, FrameState, PreparedClip
-from reactometer.seals import seal, unseal
+from reactometer.seals import seal, told_of, unseal
 
 FORMAT = 1
 """Version of the cache's files; a cache of another version is stale."""

@@ -193,7 +193,6 @@ def _no_split(component: np.ndarray, counts: np.ndarray, shares: np.ndarray, dis
 
 
 def _write(out: Path, clips: Sequence[Clip], splits: Sequence[str], labels: Sequence[str]) -> None:
-    out.parent.mkdir(parents=True, exist_ok=True)
     table = io.StringIO()
     writer = csv.writer(table, lineterminator="\n")
     writer.writerow(["path", "audio", "split", "person", "stimulus", *labels])

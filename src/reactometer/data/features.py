@@ -17,9 +17,9 @@ from filelock import FileLock
 from reactometer.data.batches import Item, Part
 from reactometer.data.cache import PreparedRow
 from reactometer.errors import DataError
-from reactometer.files import PART, make_folder, replacing, told_of, write_whole
+from reactometer.files import PART, make_folder, replacing, write_whole
 from reactometer.records import FloatArray
-from reactometer.seals import seal, unseal
+from reactometer.seals import seal, told_of, unseal
 
 SHARD_PARTS = 256
 """Parts of clips in a shard: 67 MB of 32 frames with 2048 features each."""

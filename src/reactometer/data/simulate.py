@@ -116,7 +116,6 @@ def _claim(out: Path, record: str) -> None:
             expected="a new or an empty folder",
             fix="Choose another folder, or delete this one",
         )
-    out.mkdir(parents=True, exist_ok=True)
     write_whole(about, record)
 
 

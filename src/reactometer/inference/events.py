@@ -71,7 +71,5 @@ def _events(windows: Sequence[Window], place: int, label: str, threshold: float)
 
 def _runs(above: np.ndarray) -> list[tuple[int, int]]:
     """First and last place of every run of True in (K,) bool."""
-    edges = np.flatnonzero(
-        np.diff(np.concatenate([[False], above, [False]]))
-    )  # where runs begin, and where they are over
+    edges = np.flatnonzero(np.diff(np.concatenate([[False], above, [False]])))  # runs begin, and are over, in turns
     return [(first, end - 1) for first, end in edges.reshape(-1, 2).tolist()]  # (runs, 2)

@@ -15,7 +15,7 @@ from pydantic import TypeAdapter
 from reactometer.errors import OutputError
 from reactometer.files import write_whole
 from reactometer.inference.events import find_events
-from reactometer.records import ENDS, Ends, Prediction
+from reactometer.records import ENDS, Ends, Prediction, Window
 
 ENDINGS = (".csv", ".parquet", ".json")
 
@@ -32,7 +32,15 @@ def dump_predictions(predictions: Sequence[Prediction]) -> bytes:
 
 def load_predictions(text: bytes) -> list[Prediction]:
     """Predictions from JSON; raises ValueError for anything else."""
-    return _adapter().validate_json(text)
+    found = _adapter().validate_json(text)
+    for one in found:
+        if _is_short(one, len(one.labels)) or any(_is_short(window, len(one.labels)) for window in one.windows):
+            raise ValueError(f"{one.path}: not as many values as labels")
+    return found
+
+
+def _is_short(told: Prediction | Window, count: int) -> bool:
+    return any(own is not None and len(own) != count for own in (told.intensities, told.intervals))
 
 
 def clip_rows(predictions: Sequence[Prediction]) -> list[dict[str, Any]]:

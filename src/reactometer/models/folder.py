@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from importlib.metadata import version
 from pathlib import Path
@@ -24,7 +24,7 @@ from reactometer.models.strangers import check_fields, check_settings, check_sha
 from reactometer.models.uncertainty import REFERENCES_FILE, UNCERTAINTY_FILE, Uncertainty, load_uncertainty
 from reactometer.models.zoo import Encoders, build_model, rebuild_encoders, sampling_of
 from reactometer.records import FloatArray
-from reactometer.seals import seal, unseal
+from reactometer.seals import seal, told_of, unseal
 
 FORMAT = 2
 WEIGHTS_FILE, DESCRIPTION_FILE = "weights.safetensors", "model.json"
@@ -64,6 +64,7 @@ def save_model(
     *,
     data: Mapping[str, Any],
     metrics: Mapping[str, Any],
+    finish: Callable[[Path], None] = lambda folder: None,
 ) -> Path:
     """Write a model folder; it appears whole or not at all.
 
@@ -74,35 +75,24 @@ def save_model(
         config: everything it was made with.
         data: what it was trained on, as JSON can hold it.
         metrics: what it scored in training, as JSON can hold it.
+        finish: adds to the folder before it appears.
 
     Raises:
         OutputError: the folder exists.
     """
     with appearing(folder) as partial:
-        write_model(partial, network, labels, config, data=data, metrics=metrics)
+        save_file(_as_kept(network, config.training.store), partial / WEIGHTS_FILE)
+        (partial / WEIGHTS_FILE).chmod(0o644)
+        about = {
+            "config": config.model_dump(mode="json"),
+            "encoders": Encoders(network.face_encoder, network.voice_encoder).describe(),
+            "data": data,
+            "metrics": metrics,
+            "sha256": {WEIGHTS_FILE: sha256_of(partial / WEIGHTS_FILE)},
+        }
+        _write_description(partial, labels, about)
+        finish(partial)
     return folder
-
-
-def write_model(
-    folder: Path,
-    network: ReactionModel,
-    labels: Sequence[str],
-    config: Config,
-    *,
-    data: Mapping[str, Any],
-    metrics: Mapping[str, Any],
-) -> None:
-    """The files of :func:`save_model`, into a folder that is there."""
-    save_file(_as_kept(network, config.training.store), folder / WEIGHTS_FILE)
-    (folder / WEIGHTS_FILE).chmod(0o644)
-    about = {
-        "config": config.model_dump(mode="json"),
-        "encoders": Encoders(network.face_encoder, network.voice_encoder).describe(),
-        "data": data,
-        "metrics": metrics,
-        "sha256": {WEIGHTS_FILE: sha256_of(folder / WEIGHTS_FILE)},
-    }
-    _write_description(folder, labels, about)
 
 
 def _as_kept(network: ReactionModel, store: str) -> dict[str, torch.Tensor]:
@@ -235,10 +225,8 @@ def _read_description(folder: Path) -> dict[str, Any]:
         found = (inside / DESCRIPTION_FILE).is_file()
         fix = f"Give {inside}" if found else "Give the folder that 'reactometer train' named"
         raise ModelError(f"{folder}: not a model folder: no {DESCRIPTION_FILE}", fix=fix)
-    try:
+    with told_of(folder / DESCRIPTION_FILE, ModelError, "Copy the model again"):
         description = unseal((folder / DESCRIPTION_FILE).read_bytes())
-    except (ValueError, RecursionError) as error:
-        raise ModelError(f"{folder / DESCRIPTION_FILE}: damaged: {error}", fix="Copy the model again") from error
     if description.get("format") != FORMAT:
         raise ModelError(
             f"{folder}: another format of model folder",
@@ -249,7 +237,8 @@ def _read_description(folder: Path) -> dict[str, Any]:
         return description
     if not (folder / WEIGHTS_FILE).is_file():
         raise ModelError(f"{folder}: not a model folder: no {WEIGHTS_FILE}", fix="Copy the model again")
-    expected, got = description.get("sha256", {}).get(WEIGHTS_FILE), sha256_of(folder / WEIGHTS_FILE)
+    with told_of(folder / DESCRIPTION_FILE, ModelError, "Copy the model again"):
+        expected, got = description["sha256"].get(WEIGHTS_FILE), sha256_of(folder / WEIGHTS_FILE)
     if got != expected:
         raise ModelError(
             f"{folder / WEIGHTS_FILE}: not the weights that {DESCRIPTION_FILE} names",

@@ -32,6 +32,8 @@ ENCODER_FIELDS = frozenset(
 def check_fields(description: Mapping[str, Any]) -> None:
     """Raise ValueError where a model's description holds what this version does not know."""
     encoders = description.get("encoders") or {}
+    if not isinstance(encoders, Mapping):
+        raise ValueError("encoders that are none")
     unknown = [*(set(description) - FIELDS), *(set(encoders) - {"face", "voice"})]
     unknown += [name for about in encoders.values() for name in set(about or ()) - ENCODER_FIELDS]
     if unknown:

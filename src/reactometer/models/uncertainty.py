@@ -13,14 +13,13 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from safetensors import SafetensorError
 from safetensors.numpy import load_file, save
 
 from reactometer.errors import ModelError
 from reactometer.files import replacing, sha256_of
 from reactometer.models.scores import Score
 from reactometer.records import Ends, FloatArray
-from reactometer.seals import seal, unseal
+from reactometer.seals import seal, told_of, unseal
 
 UNCERTAINTY_FILE, REFERENCES_FILE = "uncertainty.json", "uncertainty.safetensors"
 FORMAT = 1
@@ -203,8 +202,9 @@ def load_uncertainty(folder: Path) -> Uncertainty | None:
     """
     if not (folder / UNCERTAINTY_FILE).is_file():
         return None
-    try:
-        about = unseal((folder / UNCERTAINTY_FILE).read_bytes())
+    file = folder / UNCERTAINTY_FILE
+    with told_of(file, ModelError, "Delete it, or write it anew with 'reactometer calibrate'"):
+        about = unseal(file.read_bytes())
         if about["format"] != FORMAT or about["sha256"][REFERENCES_FILE] != sha256_of(folder / REFERENCES_FILE):
             raise ValueError("another format, or not the tensors that it names")
         return Uncertainty(
@@ -219,11 +219,6 @@ def load_uncertainty(folder: Path) -> Uncertainty | None:
             references=_read_references(load_file(folder / REFERENCES_FILE)),
             farthest={str(name): float(limit) for name, limit in about["farthest"].items()},
         )
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, SafetensorError) as error:
-        raise ModelError(
-            f"{folder / UNCERTAINTY_FILE}: damaged: {error}",
-            fix="Delete it, or write it anew with 'reactometer calibrate'",
-        ) from error
 
 
 def _read_references(tensors: Mapping[str, FloatArray]) -> dict[str, tuple[Reference, ...]]:

@@ -18,12 +18,13 @@ from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Any
 
 from reactometer.errors import OutputError
-from reactometer.files import PART, told_of
+from reactometer.files import PART
 from reactometer.inference import formats
 from reactometer.records import Prediction
 from reactometer.runs.lease import LOCK, alone
 from reactometer.runs.places import Place
 from reactometer.runs.sources import Source
+from reactometer.seals import told_of
 
 if TYPE_CHECKING:
     import pyarrow as pa

@@ -10,7 +10,6 @@ import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext, redirect_stdout
 from pathlib import Path
-from pickle import UnpicklingError
 from typing import Any
 from zipfile import BadZipFile, ZipFile
 
@@ -28,7 +27,7 @@ from reactometer.data.pool import default_workers
 from reactometer.errors import OutputError
 from reactometer.files import PART, replacing, writing
 from reactometer.memory import keep_freed_memory
-from reactometer.seals import DAMAGED_ZIP
+from reactometer.seals import told_of
 from reactometer.training.optimise import averaged_weights
 from reactometer.training.processes import on_gpu, placement
 
@@ -93,14 +92,11 @@ def read_checkpoint(file: Path) -> dict[str, Any]:
     Raises:
         OutputError: the file is damaged; torch itself would take other numbers for those that were written.
     """
-    try:
+    with told_of(file, OutputError, "Start anew with --overwrite"):
         with ZipFile(file) as archive:
             if (damaged := archive.testzip()) is not None:
                 raise BadZipFile(f"other content than was written in {damaged}")
         state: dict[str, Any] = torch.load(file, map_location="cpu", weights_only=False)
-    except (*DAMAGED_ZIP, UnpicklingError) as error:
-        fix = "Start anew with --overwrite"
-        raise OutputError(f"{file}: damaged: {error}", fix=fix) from error
     return state
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +14,9 @@ from reactometer.console import is_first_process, messages
 from reactometer.data.cache import PreparedSet
 from reactometer.data.sources import open_data
 from reactometer.errors import DataError
-from reactometer.files import appearing, write_whole
+from reactometer.files import write_whole
 from reactometer.models.calibrate import calibrate
-from reactometer.models.folder import load_model, write_model
+from reactometer.models.folder import load_model, save_model
 from reactometer.models.uncertainty import save_uncertainty
 from reactometer.models.zoo import goes_by
 from reactometer.training.engine import claim, clear, load_best, run
@@ -70,9 +71,8 @@ def train(
     if trainer.is_global_zero:
         best = load_best(task, out)
         about = {**_about(prepared, data), "person_norm": setup.note}
-        with appearing(out / MODEL) as partial:
-            write_model(partial, setup.model, prepared.labels, config, data=about, metrics=best)
-            _calibrate(partial, setup.prepared, progress)
+        with_intervals = partial(_calibrate, prepared=setup.prepared, progress=progress)
+        save_model(out / MODEL, setup.model, prepared.labels, config, data=about, metrics=best, finish=with_intervals)
     return out / MODEL
 
 

@@ -1,0 +1,207 @@
+"""The commands that are killed: what lies there before, and what may be seen of it between and must be there after."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Sequence
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from kills import CLI, Case
+from reactometer.data.cache import open_prepared
+from reactometer.errors import DataError
+from reactometer.files import PART
+from reactometer.models.folder import load_model
+from reactometer.runs.store import CLIPS, DONE, INDEX_FILE, TIMELINE
+
+SMALL_SHARDS = "from reactometer.runs import run, store; run.SHARD_FILES = store.SHARD_FILES = 3; "
+RUN = [sys.executable, "-c", SMALL_SHARDS + "from reactometer.cli import main; main()"]
+
+CONFIG = """
+[prepare]
+detector = "haar"
+rate_hz = 2.0
+size_px = 48
+[model]
+name = "vit-transformer"
+encoder = "random:vit-tiny"
+frozen = true
+n_frames = 4
+size_px = 48
+hidden = 16
+dropout = 0.2
+[training]
+epochs = 4
+batch_size = 4
+ema_decay = 0.9
+accelerator = "cpu"
+"""
+
+
+def prepare_case(data: Path, before: Path) -> Case:
+    """Prepares ``data`` anew, over what was prepared otherwise: ``before``, which is made where it is not there."""
+    if not before.exists():
+        subprocess.run([*_prepare(data, before), "--rate", "1"], check=True, capture_output=True)
+
+    def begin(folder: Path) -> None:
+        shutil.copytree(before, folder)
+
+    def between(folder: Path, whole: Path) -> list[str]:
+        """There is what was there before or what there is to be, every clip of it; or it says that it is none."""
+        try:
+            found = _numbers(folder)
+        except DataError as error:
+            told = "not a prepared data set", "is not the one that"
+            return [] if any(words in str(error) for words in told) else [f"between: {error}"]
+        return [] if found in (_numbers(before), _numbers(whole)) else ["between: neither the old set nor the new one"]
+
+    def after(folder: Path, whole: Path) -> list[str]:
+        wrong = [] if _numbers(folder) == _numbers(whole) else ["other clips or numbers"]
+        listed = [row.file for row in open_prepared(folder).rows]
+        wrong += [] if len(set(listed)) == len(listed) else ["a clip twice"]
+        return wrong
+
+    return Case(
+        "prepare",
+        begin=begin,
+        command=lambda folder: [*_prepare(data, folder), "--rate", "2"],
+        between=between,
+        after=after,
+    )
+
+
+def _prepare(data: Path, out: Path) -> list[str]:
+    return [*CLI, "prepare", str(data), "--out", str(out), "--detector", "haar", "--size", "48", "--workers", "2"]
+
+
+def _numbers(folder: Path) -> list[Any]:
+    """All that a prepared folder says, its clips' arrays by their hash."""
+    prepared = open_prepared(folder)
+    clips = [_arrays(row.file) if row.file else None for row in prepared.rows]
+    rows = [(row.clip, row.duration_s, row.frames_read, row.n_samples, row.n_faces) for row in prepared.rows]
+    return [prepared.settings, prepared.labels, rows, clips]
+
+
+def _arrays(file: Path) -> str:
+    with np.load(file) as arrays:
+        return sha256(b"".join(arrays[name].tobytes() for name in sorted(arrays.files))).hexdigest()
+
+
+def train_case(prepared: Path) -> Case:
+    """Trains a small head behind frozen features, which are computed first, and fits intervals where clips suffice."""
+
+    def begin(folder: Path) -> None:
+        shutil.copytree(prepared, folder / "data")
+        (folder / "small.toml").write_text(CONFIG)
+
+    def command(folder: Path) -> Sequence[str] | None:
+        """As a user would: --resume from the first checkpoint on, and nothing once there is a model."""
+        if (folder / "run" / "model").exists():
+            return None
+        options = [f"data.path={folder / 'data'}", f"training.out={folder / 'run'}"]
+        resume = ["--resume"] if (folder / "run" / "checkpoints" / "last.ckpt").is_file() else []
+        return [*CLI, "train", str(folder / "small.toml"), *options, *resume]
+
+    def between(folder: Path, whole: Path) -> list[str]:
+        return _compare_models(folder, whole) if (folder / "run" / "model").exists() else []
+
+    def after(folder: Path, whole: Path) -> list[str]:
+        wrong = _compare_models(folder, whole)
+        logs = [(own / "run" / "logs" / "metrics.csv").read_text() for own in (folder, whole)]
+        return wrong if logs[0] == logs[1] else [*wrong, "another log"]
+
+    return Case("train", begin, command, between, after)
+
+
+def _compare_models(folder: Path, whole: Path) -> list[str]:
+    """A model is whole, or it is not there: weights, scores and intervals are those of the undisturbed training."""
+    models = [own / "run" / "model" for own in (folder, whole)]
+    one, other = map(load_model, models)
+    wrong = [
+        f"another {name}"
+        for name in ("weights.safetensors", "uncertainty.json", "uncertainty.safetensors")
+        if _bytes(models[0] / name) != _bytes(models[1] / name)
+    ]
+    return wrong if one.description["metrics"] == other.description["metrics"] else [*wrong, "other scores"]
+
+
+def _bytes(file: Path) -> bytes:
+    return file.read_bytes() if file.is_file() else b""
+
+
+def folder_case(videos: Path) -> Case:
+    """Predicts a folder into a run's folder, three results a shard."""
+
+    def after(folder: Path, whole: Path) -> list[str]:
+        wrong = []
+        for name, key in ((INDEX_FILE, ["path"]), (TIMELINE, ["path", "start_s"])):
+            one, other = (pd.read_parquet(own / name).sort_values(key, ignore_index=True) for own in (folder, whole))
+            wrong += [] if one.equals(other) else [f"another {name}: {len(one)} rows, not {len(other)}"]
+        hashes = pd.read_parquet(folder / CLIPS)["sha256"]
+        wrong += [] if hashes.is_unique else ["a content twice"]
+        left = [
+            str(path.relative_to(folder)) for path in folder.rglob("*") if PART in path.name or path.parent.name == DONE
+        ]
+        return wrong + ([f"left: {left}"] if left else [])
+
+    return Case(
+        "predict into a folder",
+        begin=lambda folder: folder.mkdir(),
+        command=lambda folder: [
+            *RUN,
+            "predict",
+            str(videos),
+            "--out",
+            str(folder),
+            "--workers",
+            "2",
+            "--device",
+            "cpu",
+        ],
+        between=lambda folder, whole: [],
+        after=after,
+    )
+
+
+def table_case(videos: Sequence[Path]) -> Case:
+    """Predicts files into tables of which older ones are there."""
+    names = {"--out": "clips.csv", "--timeline": "timeline.parquet", "--frames": "frames.json", "--elan": "e.eaf"}
+    names |= {"--overlay": "o.mp4", "--plot": "p.png", "--subtitles": "s.vtt"}
+    old = b"what was there before"
+
+    def begin(folder: Path) -> None:
+        folder.mkdir()
+        for name in names.values():
+            (folder / name).write_bytes(old)
+
+    def between(folder: Path, whole: Path) -> list[str]:
+        """Each is the old one or the new one."""
+        return [
+            f"{name} is neither the old file nor the new one"
+            for name in names.values()
+            if (data := (folder / name).read_bytes()) != old and not _is_same(data, whole / name)
+        ]
+
+    def command(folder: Path) -> list[str]:
+        options = [text for option, name in names.items() for text in (option, str(folder / name))]
+        return [*CLI, "predict", *map(str, videos), *options, "--device", "cpu"]
+
+    def after(folder: Path, whole: Path) -> list[str]:
+        return [
+            f"another {name}" for name in names.values() if not _is_same((folder / name).read_bytes(), whole / name)
+        ]
+
+    return Case("predict into tables", begin, command, between, after)
+
+
+def _is_same(data: bytes, file: Path) -> bool:
+    """The same content, less the moment that an ELAN document says it was made at."""
+    one, other = (re.sub(rb' DATE="[^"]*"', b"", own) for own in (data, file.read_bytes()))
+    return one == other
