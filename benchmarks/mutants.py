@@ -83,7 +83,8 @@ def lay_out(part: str, folder: Path) -> None:
 
 def test_mutants(folder: Path, processes: int) -> None:
     """Run mutmut; the data set and the model that tests share are made once, as for the processes of pytest-xdist."""
-    own = {"PYTHONPATH": str(folder / "src"), "OMP_NUM_THREADS": "1", "PYTEST_XDIST_WORKER": "gw0"}
+    paths = [str(folder / "src"), *filter(None, [os.environ.get("PYTHONPATH")])]  # where mutmut may be
+    own = {"PYTHONPATH": os.pathsep.join(paths), "OMP_NUM_THREADS": "1", "PYTEST_XDIST_WORKER": "gw0"}
     own["PYTEST_DISABLE_PLUGIN_AUTOLOAD"] = "1"  # a second a mutant
     (folder / "tmp").mkdir(exist_ok=True)
     own["PYTEST_DEBUG_TEMPROOT"] = str(folder / "tmp")
