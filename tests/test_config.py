@@ -71,6 +71,7 @@ def test_a_wrong_value_is_named(tmp_path: Path, override: str, message: str) -> 
 
 
 def test_a_missing_or_broken_file_is_named(tmp_path: Path) -> None:
+    assert load_config(str(_write(tmp_path, ""))) == load_config(_write(tmp_path, ""))
     with pytest.raises(ConfigError, match=r"nowhere\.toml: no such configuration file"):
         load_config(tmp_path / "nowhere.toml")
     with pytest.raises(ConfigError, match=r"mine\.toml: not a TOML file"):

@@ -225,7 +225,7 @@ class PretrainConfig(BaseModel):
 Kind = TypeVar("Kind", Config, PretrainConfig)
 
 
-def load_config(path: Path, overrides: Sequence[str] = ()) -> Config:
+def load_config(path: Path | str, overrides: Sequence[str] = ()) -> Config:
     """Read a TOML file, put ``section.key=value`` overrides on top, and check it all.
 
     Raises:
@@ -234,7 +234,7 @@ def load_config(path: Path, overrides: Sequence[str] = ()) -> Config:
     return _load(Config, path, overrides)
 
 
-def load_pretrain_config(path: Path, overrides: Sequence[str] = ()) -> PretrainConfig:
+def load_pretrain_config(path: Path | str, overrides: Sequence[str] = ()) -> PretrainConfig:
     """The same for a file of ``reactometer pretrain``."""
     return _load(PretrainConfig, path, overrides)
 
@@ -248,8 +248,8 @@ def parse_config(table: Mapping[str, Any], origin: str = "configuration") -> Con
     return _parse(Config, table, origin)
 
 
-def _load(kind: type[Kind], path: Path, overrides: Sequence[str]) -> Kind:
-    if not path.is_file():
+def _load(kind: type[Kind], path: Path | str, overrides: Sequence[str]) -> Kind:
+    if not (path := Path(path)).is_file():
         raise ConfigError(
             f"{path}: no such configuration file", fix="Give the path of a TOML file, e.g. configs/resnet50.toml"
         )

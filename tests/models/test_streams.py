@@ -12,12 +12,14 @@ from reactometer.config import ModelConfig
 from reactometer.data.batches import Batch
 from reactometer.models.encoders import ClipEncoder, FrameEncoder
 from reactometer.models.streams import (
+    GPU_STEP,
     Given,
     Standardise,
     Stream,
     TimeEmbedding,
     encode_seen,
     face_stream,
+    fill_up,
     transformer,
     voice_stream,
 )
@@ -75,6 +77,15 @@ def test_frames_are_encoded_one_by_one_where_they_are_seen() -> None:
     assert stream.values.shape == (2, 3, encoder.feature_size)
     nothing = encode_seen(encoder, batch.frames, torch.zeros_like(SEEN))
     assert (nothing.shape, bool(nothing.any())) == ((2, 3, encoder.feature_size), False)
+
+
+@pytest.mark.parametrize("count", [1, 5, 15, 16, 17, 40])
+def test_pictures_are_filled_up_with_themselves_in_their_order(count: int) -> None:
+    pictures = torch.arange(count).view(-1, 1, 1, 1).expand(-1, 3, 2, 2)
+    filled = fill_up(pictures)
+    assert len(filled) in range(count, count + GPU_STEP)
+    assert len(filled) % GPU_STEP == 0
+    assert filled[:, 0, 0, 0].tolist() == [place % count for place in range(len(filled))]
 
 
 @torch.inference_mode()

@@ -75,9 +75,12 @@ def test_the_best_epoch_is_chosen_by_the_labels_that_vary() -> None:
 
 def test_the_average_forgets_its_beginning() -> None:
     """After n updates with the rising decay, a constant signal is nearly reached; a counter is copied."""
-    average = averaged_weights(0.99)._kwargs["avg_fn"]
-    weight = torch.tensor(0.0)
+    average = averaged_weights(0.99)._kwargs["multi_avg_fn"]
+    weights = [torch.tensor(0.0), torch.zeros(2)]
     for n in range(1, 51):
-        weight = average(weight, torch.tensor(1.0), n)
-    assert weight.item() > 0.99
-    assert average(torch.tensor(3), torch.tensor(5), 10).item() == 5
+        average(weights, [torch.tensor(1.0), torch.ones(2, dtype=torch.float64)], n)
+    assert weights[0].item() > 0.99
+    assert (weights[1] == weights[0]).all()
+    counters = [torch.tensor(3)]
+    average(counters, [torch.tensor(5)], 10)
+    assert counters[0].item() == 5

@@ -36,13 +36,15 @@ def averaged_weights(decay: float) -> WeightAveraging:
     The rise keeps a short run from averaging in its random beginning (as in TensorFlow's ``ExponentialMovingAverage``).
     """
 
-    def average(averaged: Tensor, current: Tensor, n_averaged: Tensor | int) -> Tensor:
-        if not averaged.is_floating_point():  # a counter among the buffers
-            return current
+    def average(averaged: list[Tensor], current: list[Tensor], n_averaged: Tensor | int) -> None:
+        if not averaged[0].is_floating_point():  # counters among the buffers
+            torch._foreach_copy_(averaged, current)
+            return
         n = float(n_averaged)
-        return torch.lerp(averaged, current.to(averaged.dtype), 1.0 - min(decay, (1.0 + n) / (10.0 + n)))
+        own = [tensor.to(averaged[0].dtype) for tensor in current]
+        torch._foreach_lerp_(averaged, own, 1.0 - min(decay, (1.0 + n) / (10.0 + n)))
 
-    return WeightAveraging(avg_fn=average)
+    return WeightAveraging(multi_avg_fn=average)
 
 
 def _parameter_groups(model: nn.Module, settings: FitConfig) -> list[dict[str, Any]]:

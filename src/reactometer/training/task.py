@@ -24,6 +24,7 @@ from reactometer.training.engine import loader_workers, seed_epoch
 from reactometer.training.losses import reaction_loss, scale_to_maximum
 from reactometer.training.mixup import draw_mix
 from reactometer.training.optimise import optimiser_and_schedule
+from reactometer.training.processes import on_gpu
 
 SCORE = "val_mean_pearson"
 """What early stopping and the best epoch go by: :func:`selection_score`."""
@@ -164,6 +165,7 @@ class ReactionData(LightningDataModule):
             collate_fn=merge,
             sampler=sampler,
             generator=own,
+            pin_memory=on_gpu(self.config),
         )
 
 
