@@ -103,7 +103,7 @@ def test_a_face_that_is_not_asked_for_is_not_shown() -> None:
     assert len(item.voice) == 50
 
 
-@pytest.mark.parametrize(("side_px", "way"), [(40, None), (20, cv2.INTER_AREA), (64, cv2.INTER_LINEAR)])
+@pytest.mark.parametrize(("side_px", "way"), [(40, None), (15, cv2.INTER_AREA), (64, cv2.INTER_LINEAR)])
 def test_crops_are_shrunk_by_area_and_grown_by_lines(side_px: int, way: int | None) -> None:
     crop = np.random.default_rng(0).integers(0, 255, (40, 40, 3), dtype=np.uint8)
     jpeg = encode_crop(crop)

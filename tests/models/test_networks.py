@@ -282,10 +282,11 @@ def test_batches_are_what_lightning_can_move() -> None:
 
 
 def test_masked_moments_equal_numpy() -> None:
-    sequence = torch.randn(2, 5, 3)
-    mask = torch.tensor([[True, False, True, True, False], [False] * 5])
+    sequence = torch.randn(3, 5, 3)
+    mask = torch.tensor([[True, False, True, True, False], [False] * 5, [False, True, False, False, False]])
     mean, spread = masked_moments(sequence, mask)
     kept = sequence[0, mask[0]].numpy()
     np.testing.assert_allclose(mean[0].numpy(), kept.mean(0), atol=1e-6)
     np.testing.assert_allclose(spread[0].numpy(), np.sqrt(kept.var(0) + 1e-6), atol=1e-5)
     assert not mean[1].any()
+    assert torch.equal(mean[2], sequence[2, 1])
