@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import gc
 import itertools
 import shutil
 import subprocess
@@ -163,6 +164,20 @@ def test_rotation_and_mirroring_are_undone(
     assert (info.height_px, info.width_px) == rgb.shape[:2]
     assert rgb.flags.c_contiguous
     assert_corners(rgb, expected)
+
+
+def test_pictures_are_gone_with_their_last_use_not_with_the_next_collection_of_garbage(tmp_path: Path) -> None:
+    path = write_video(tmp_path / "turned.mp4", [corners(64, 96)] * 9, rotation=(90.0, False))
+    gc.collect()
+    gc.disable()
+    try:
+        for frame in read_frames(path):
+            pixels_of(frame)
+        del frame
+        kept = [about for about in gc.get_objects() if isinstance(about, av.VideoFrame)]
+    finally:
+        gc.enable()
+    assert not kept
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import heapq
 import math
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from functools import partial
 from pathlib import Path
 from typing import cast
@@ -14,6 +14,7 @@ import av
 import av.error
 import numpy as np
 from av.container import InputContainer
+from av.sidedata.sidedata import SideDataContainer
 from av.stream import Disposition
 from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
@@ -217,7 +218,8 @@ def upright_rgb(picture: VideoFrame) -> ByteArray:
     """(H, W, 3) uint8 RGB of a decoded picture as it is meant to be seen: turned and mirrored by its display matrix."""
     one_thread = picture.reformat(format="rgb24", threads=1)  # by default each picture starts some, and gains nothing
     rgb = np.asarray(one_thread.to_ndarray(), dtype=np.uint8)
-    matrix = cast("Mapping[str, bytes]", picture.side_data).get("DISPLAYMATRIX")
+    about = SideDataContainer(picture)  # type: ignore[call-arg]  # picture.side_data and the picture keep each other
+    matrix = about.get("DISPLAYMATRIX")
     if matrix is None:
         return np.ascontiguousarray(rgb)
     a, b, _, c, d = np.frombuffer(matrix, dtype=np.int32)[:5]  # x' = ax + cy, y' = bx + dy, in multiples of 90 degrees
