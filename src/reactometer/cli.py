@@ -240,6 +240,7 @@ app.command(short_help="A model -> its card.")(cli_weights.card)
 app.command(short_help="A model -> the Hugging Face Hub.")(cli_weights.push)
 app.command(short_help="The Hugging Face Hub -> a model.")(cli_weights.pull)
 app.command(short_help="This machine -> what is wrong with it.")(cli_doctor.doctor)
+app.command(short_help="An error -> what it means, and what to do.")(cli_doctor.errors)
 
 
 def _version(asked: bool) -> None:
@@ -282,6 +283,8 @@ def main() -> None:
 
 def _end(error: ReactometerError) -> NoReturn:
     messages.print(f"error: {escape(str(error))}", style="red")
+    if type(error) is not ReactometerError:
+        messages.print(f"more: reactometer errors {cli_doctor.name_of(type(error))}", style="dim")
     sys.exit(USAGE)
 
 

@@ -11,7 +11,8 @@ ReactometerError           anything a user can cause or mend
 ├── ClusterError           a cluster cannot be had, or was lost
 └── RequestError           a service does not serve a request
 
-Every message is one line and says what, got, expected, and what to do next.
+Every message is one line and says what, got, expected, and what to do next; the command line adds how to read more:
+``reactometer errors KIND`` prints what the class says of itself, which is also the page Errors of the documentation.
 """
 
 from __future__ import annotations
@@ -34,39 +35,97 @@ class ReactometerError(Exception):
 
 
 class ConfigError(ReactometerError):
-    """A setting is unknown or has a wrong value."""
+    """A setting is unknown or has a wrong value.
+
+    It is told before any work. Settings are keys of a TOML file, as in ``configs/``, and what stands behind it as
+    ``section.key=value``, which wins. An unknown key is most often misspelt, or of another section: the message names
+    the nearest. Every key, what it takes and its default: the page Settings, or ``config.py``. In a shell, quote a
+    value that has spaces, brackets or quotation marks: ``'model.encoder="microsoft/resnet-50"'``. Values that are
+    right alone may not go together; then the message says which to change.
+    """
 
 
 class DataError(ReactometerError):
-    """A data set's table or layout cannot be used as it is."""
+    """A data set's table or layout cannot be used as it is.
+
+    Nothing was changed or left out in silence. The message names the table and the line, or the clip. Usual causes: a
+    column that is missing or called otherwise; labels that are not in [0, 1], or empty; a path that leads nowhere
+    (paths count from the table's folder); a split with too few clips; people or stimuli that two splits share
+    (``reactometer split`` makes splits that do not; ``--allow-leak`` trains all the same, and the score says so). A
+    prepared folder that was changed by hand, or damaged, is refused too: prepare it again. ``reactometer audit DATA``
+    looks at a data set before anything is trained on it.
+    """
 
 
 class MediaError(ReactometerError):
-    """One media file is missing, empty, truncated or undecodable."""
+    """One media file is missing, empty, truncated or undecodable.
+
+    The other files are done; the command ends with status 1, and a run into a folder lists the file in
+    ``failed.csv``. A truncated file is to be copied or downloaded again. One that no decoder knows can be converted:
+    ``ffmpeg -i IN -c:v libx264 -c:a aac OUT.mp4``. Each file is read by a process with bounds of memory (4 GiB),
+    silence (60 s) and processor time (600 s for each of its minutes): a file beyond them is given up alone; cut or
+    convert it. "The process that read it died" is a fault in a decoder, or a machine out of memory.
+    """
 
 
 class WeightsError(ReactometerError):
-    """A weight file cannot be found, fetched or trusted."""
+    """A weight file cannot be found, fetched or trusted.
+
+    Weights are looked for in the folder that ``REACTOMETER_WEIGHTS`` names, then in the cache, then fetched;
+    ``reactometer weights list`` says which are where. For a machine without a network: ``reactometer weights bundle
+    FOLDER`` on one that has it, copy the folder, and let ``REACTOMETER_WEIGHTS`` name it. A file whose SHA-256 is not
+    the one written down is never used: it was cut on the way, or is another file; delete it and fetch it again.
+    """
 
 
 class ModelError(ReactometerError):
-    """A model folder is damaged, or does not fit what it is asked to do."""
+    """A model folder is damaged, or does not fit what it is asked to do.
+
+    A model folder holds ``model.json``, ``weights.safetensors`` and what was measured of it, with their hashes; what
+    does not agree with its hash, holds a field that this version does not know, or would run code is refused. Copy it
+    again from where it came; ``reactometer pull`` does so from the Hugging Face Hub. Of a folder of a training, name
+    the ``model`` inside it. A model of given features takes no video, and an exported engine only the weights that it
+    was made of.
+    """
 
 
 class ScoreError(ReactometerError):
-    """A score is not defined on the clips given."""
+    """A score is not defined on the clips given.
+
+    A correlation needs at least three clips, and labels and predictions that are not all the same; predictions and
+    labels must be of the same clips, in the same number. No number is made up in its place: where single labels are
+    undefined they are left out by name, and only where nothing is left this error is raised.
+    """
 
 
 class OutputError(ReactometerError):
-    """A result cannot be written where it was asked for."""
+    """A result cannot be written where it was asked for.
+
+    It is found out before the work where that is possible. Files appear under their names whole or not at all; a
+    folder that holds something else is left as it is (``--overwrite`` deletes an earlier training, ``--resume`` goes on
+    with it). Usual causes: no permission, a full disk, a folder where a file is asked for, a run of another model or
+    of other settings. What was finished before stays.
+    """
 
 
 class ClusterError(ReactometerError):
-    """A cluster cannot be had, or was lost."""
+    """A cluster cannot be had, or was lost.
+
+    ``--ray local`` starts one on this machine and shows whether the rest is in order. Ray's and Python's versions
+    must be the same on all machines, and the clips and results must lie where every machine sees them (a shared
+    folder, or ``s3://``). The same command goes on with what was not done yet.
+    """
 
 
 class RequestError(ReactometerError):
-    """A service does not serve a request: the HTTP ``status``, and after how many seconds it may come again."""
+    """A service does not serve a request: the HTTP ``status``, and after how many seconds it may come again.
+
+    400: no clip came, or a setting is wrong. 401: a key is missing, or nobody's. 403: the service was called by
+    another name, or by a page of another site. 404: no such prediction, somebody else's, or deleted after its time.
+    409: it is not done yet. 413: larger than the service allows. 422: what was asked for needs a timeline. 429: too
+    many at a time. 503 and 507: it is ending, or has no room. After the last three, come again when ``Retry-After``
+    says. Limits are options of ``reactometer serve``.
+    """
 
     def __init__(self, status: int, what: str, *, retry_s: int | None = None, **details: Any) -> None:
         super().__init__(what, **details)
