@@ -42,7 +42,7 @@ ALLOWED = {
     },
     "printing_serve": {*GROUND, "serving"},
     "cli_serve": {*GROUND, "data", "models", "inference", "serving", "printing_serve", "cli_evaluate"},
-    "cli_explain": {*GROUND, "models", "inference", "printing", "cli_evaluate"},
+    "cli_explain": {*GROUND, "models", "inference", "printing", "printing_evaluate", "cli_evaluate"},
     "doctor": {*GROUND, "data", "models", "inference"},
     "cli_doctor": {*GROUND, "doctor"},
     "cli_weights": {*GROUND, "models", "exporting", "printing_weights", "cli_evaluate"},

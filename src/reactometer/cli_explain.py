@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from reactometer import printing
+from reactometer import printing, printing_evaluate
 from reactometer.cli_evaluate import DeviceOption
 
 
@@ -41,6 +41,6 @@ def explain(
     attribution = run(video, load_model(model or STARTER, device), span=span, stretch_s=stretch, face_map=face_map)
     if out is not None:
         printing.print_written(write_attribution(attribution, out, everything))
-    printing.print_attribution(describe(attribution, everything), attribution.notes)
+    printing_evaluate.print_attribution(describe(attribution, everything), attribution.notes)
     if model is None:
         printing.print_starter(STARTER)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Sequence
+from itertools import repeat
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -115,19 +116,20 @@ def print_submission(path: Path) -> None:
 
 def print_evaluation(evaluation: Evaluation) -> None:
     """Print the table of scores and how the clips were counted."""
+    from reactometer.evaluation.metrics import KINDS
+
     metrics, intervals, reliability = evaluation.metrics, evaluation.intervals, evaluation.reliability
-    names = ["emotion", "Pearson", "CCC", "MAE", *(["slope"] if reliability else [])]
+    names = ["emotion", *KINDS.values(), *(["slope"] if reliability else [])]
     table = Table(*names, title=f"{evaluation.split}: {metrics.n_clips} clips", title_justify="left")
-    scores: dict[str, Sequence[float | None]] = {"pearson": metrics.pearson, "ccc": metrics.ccc, "mae": metrics.mae}
     for place, label in enumerate(metrics.labels):
-        ends = {kind: intervals.by_label[kind][place] if intervals else None for kind in scores}
+        ends = [intervals.by_label[kind][place] if intervals else None for kind in KINDS]
+        own = [values[place] for values in metrics.by_kind.values()]
         slope = reliability.by_label[place].slope if reliability else None
         last = [f"{slope.value:.2f}" if slope else "undefined"] if reliability else []
-        table.add_row(label, *(with_interval(own[place], ends[kind], 3) for kind, own in scores.items()), *last)
+        table.add_row(label, *map(with_interval, own, ends, repeat(3)), *last)
     table.add_section()
-    means = {"pearson": metrics.mean_pearson, "ccc": metrics.mean_ccc, "mae": metrics.mean_mae}
-    ends = {kind: intervals.mean[kind] if intervals else None for kind in means}
-    table.add_row("mean", *(with_interval(own, ends[kind], 3) for kind, own in means.items()), style="bold")
+    ends = [intervals.mean[kind] if intervals else None for kind in KINDS]
+    table.add_row("mean", *map(with_interval, metrics.means.values(), ends, repeat(3)), style="bold")
     results.print(table)
     if intervals:
         units = f"{intervals.n_resamples} resamples by {intervals.unit} ({intervals.n_units} of them)"
@@ -183,14 +185,6 @@ def print_predictions(predictions: Sequence[Prediction]) -> None:
     for line in dict.fromkeys(line for prediction in read for line in _notes(prediction)):
         messages.print(f"note: {escape(line)}", style="yellow")
     _print_failed([prediction.status.removeprefix("failed: ") for prediction in predictions if prediction.failed])
-
-
-def print_attribution(lines: Sequence[str], notes: Sequence[str]) -> None:
-    """Print what moved each emotion, in words; what was missing goes to standard error."""
-    for line in lines:
-        results.print(escape(line))
-    for note in notes:
-        messages.print(f"note: {escape(note)}", style="yellow")
 
 
 def print_run(result: RunResult) -> None:

@@ -1,4 +1,4 @@
-"""Comparisons, audits and clean splits -> what a person reads on the terminal."""
+"""What was found out of models and data -> what a person reads on the terminal."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from rich.markup import escape
 from rich.table import Table
 
+from reactometer.console import messages
 from reactometer.printing import print_engine, print_evaluation, results, shown, with_interval
 
 if TYPE_CHECKING:
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from reactometer.models.uncertainty import Uncertainty
 
 __all__ = [
+    "print_attribution",
     "print_audit",
     "print_degradation",
     "print_engine",
@@ -30,8 +32,6 @@ __all__ = [
     "print_split",
     "print_uncertainty",
 ]
-
-NAMES = {"mean_pearson": "mean Pearson", "mean_ccc": "mean CCC", "mean_mae": "mean MAE", "mean_bias": "mean bias"}
 
 
 def print_uncertainty(fitted: Uncertainty, folder: str) -> None:
@@ -73,13 +73,13 @@ def print_paired(paired: Paired, first: str, second: str) -> None:
     for difference in paired.differences:
         own = difference.interval
         table.add_row(
-            NAMES.get(difference.name, difference.name.capitalize()),
+            _means().get(difference.name, difference.name.capitalize()),
             f"{difference.first:.4f}",
             f"{difference.second:.4f}",
             f"{own.value:+.4f}",
             f"{own.low:+.4f} to {own.high:+.4f}",
             f"{difference.p:.4f}",
-            end_section=difference.name == "mean_mae",
+            end_section=difference.name == [*_means()][-2],
         )
     results.print(table)
     what = "all" if paired.is_exact else f"{paired.n_resamples}"
@@ -92,6 +92,21 @@ def print_paired(paired: Paired, first: str, second: str) -> None:
     results.print(_verdict(paired.differences[0]))
 
 
+def print_attribution(lines: Sequence[str], notes: Sequence[str]) -> None:
+    """Print what moved each emotion, in words; what was missing goes to standard error."""
+    for line in lines:
+        results.print(escape(line))
+    for note in notes:
+        messages.print(f"note: {escape(note)}", style="yellow")
+
+
+def _means() -> dict[str, str]:
+    """What means over the labels are called in print; of the groups', the last one."""
+    from reactometer.evaluation.metrics import KINDS
+
+    return {**{f"mean_{kind}": f"mean {name}" for kind, name in KINDS.items()}, "mean_bias": "mean bias"}
+
+
 def print_groups(groupings: Sequence[Grouping]) -> None:
     """Print a table a column, and the differences that are shown; a small group's numbers are in brackets."""
     for grouping in groupings:
@@ -100,7 +115,7 @@ def print_groups(groupings: Sequence[Grouping]) -> None:
         for group in grouping.groups:
             for own in group.numbers:
                 if own.is_shown and own.difference:
-                    what = f"{own.measure} of {own.label}" if own.label else NAMES[f"mean_{own.measure}"]
+                    what = f"{own.measure} of {own.label}" if own.label else _means()[f"mean_{own.measure}"]
                     apart = with_interval(own.difference.value, own.difference)
                     results.print(f"{escape(group.name)}: {what} differs from all other clips' by {apart}")
         if small:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,6 +12,11 @@ import numpy.typing as npt
 from reactometer.errors import ScoreError
 
 Array = npt.NDArray[np.float64]
+
+KINDS: Mapping[str, str] = {"pearson": "Pearson", "ccc": "CCC", "mae": "MAE"}
+"""The scores, in the order of every table and array of scores, and their names in print."""
+
+LESS_IS_BETTER = frozenset({"mae"})
 
 LEAST_CLIPS = 3
 """Fewer clips have no meaningful correlation: over two, r is always 1, −1 or undefined."""
@@ -31,6 +36,16 @@ class Metrics:
     n_clips: int
 
     @property
+    def by_kind(self) -> dict[str, tuple[float | None, ...]]:
+        """(L,) values of each of :data:`KINDS`."""
+        return {kind: getattr(self, kind) for kind in KINDS}
+
+    @property
+    def means(self) -> dict[str, float | None]:
+        """Of each of :data:`KINDS`, the unweighted mean over the labels; undefined when any of them is."""
+        return {kind: _mean(values) for kind, values in self.by_kind.items()}
+
+    @property
     def mean_pearson(self) -> float | None:
         """Unweighted mean over the labels; undefined when any of them is."""
         return _mean(self.pearson)
@@ -47,15 +62,10 @@ class Metrics:
 
     def as_json(self) -> dict[str, Any]:
         """The fields of ``metrics.json``; ``null`` is undefined."""
-        return {
-            "mean_pearson": self.mean_pearson,
-            "pearson": dict(zip(self.labels, self.pearson, strict=True)),
-            "mean_ccc": self.mean_ccc,
-            "ccc": dict(zip(self.labels, self.ccc, strict=True)),
-            "mean_mae": self.mean_mae,
-            "mae": dict(zip(self.labels, self.mae, strict=True)),
-            "n_clips": self.n_clips,
-        }
+        told: dict[str, Any] = {}
+        for kind, values in self.by_kind.items():
+            told |= {f"mean_{kind}": self.means[kind], kind: dict(zip(self.labels, values, strict=True))}
+        return {**told, "n_clips": self.n_clips}
 
 
 def measure(targets: npt.ArrayLike, predictions: npt.ArrayLike, labels: Sequence[str]) -> Metrics:

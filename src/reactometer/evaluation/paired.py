@@ -15,10 +15,9 @@ from reactometer.data.clips import choose_labels, make_clip, mark_duplicates, pa
 from reactometer.data.layouts import read_data_set
 from reactometer.data.splits import with_splits
 from reactometer.errors import DataError, ScoreError
-from reactometer.evaluation.metrics import LEAST_SPREAD, Array
+from reactometer.evaluation.metrics import KINDS, LEAST_SPREAD, LESS_IS_BETTER, Array
 from reactometer.evaluation.resample import (
     COUNTS_AT_ONCE,
-    KINDS,
     N_RESAMPLES,
     Interval,
     choose_units,
@@ -52,7 +51,13 @@ class Difference:
         """ "first", "second", or ``None``: the interval holds 0, or p is not below 1 - level."""
         chance = self.interval.low <= 0.0 <= self.interval.high or self.p >= 1.0 - self.interval.level
         ahead = self.interval.value > 0.0
-        return None if chance else "first" if ahead != self.name.startswith(("mean_mae", "mae")) else "second"
+        return (
+            None
+            if chance
+            else "first"
+            if ahead != (self.name.split()[0].removeprefix("mean_") in LESS_IS_BETTER)
+            else "second"
+        )
 
 
 @dataclass(frozen=True)

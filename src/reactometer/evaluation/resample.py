@@ -11,7 +11,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from reactometer.errors import DataError, ScoreError, suggestion
-from reactometer.evaluation.metrics import LEAST_CLIPS, LEAST_SPREAD, Array, measure
+from reactometer.evaluation.metrics import KINDS, LEAST_CLIPS, LEAST_SPREAD, Array, measure
 from reactometer.records import Clip
 
 COUNTS_AT_ONCE = 2**20
@@ -22,9 +22,6 @@ LEVEL = 0.95
 
 UNITS = ("person", "stimulus", "clip")
 """What can be drawn as a whole."""
-
-KINDS = ("pearson", "ccc", "mae")
-"""Scores, in the order of every array of scores here."""
 
 
 @dataclass(frozen=True)
@@ -122,8 +119,7 @@ def bootstrap_metrics(
         [score_sums(sums.total, sums.offset), score_sums(draw(sums.rows, n_resamples, seed), sums.offset)]
     )
     truth, guess = np.asarray(targets, dtype=np.float64), np.asarray(predictions, dtype=np.float64)
-    metrics = measure(truth, guess, labels)
-    known = {"pearson": metrics.pearson, "ccc": metrics.ccc, "mae": metrics.mae}
+    known = measure(truth, guess, labels).by_kind
     mean: dict[str, Interval | None] = {}
     by_label: dict[str, tuple[Interval | None, ...]] = {}
     for place, kind in enumerate(KINDS):
@@ -245,7 +241,7 @@ def draw(rows: Array, n_resamples: int, seed: int) -> Array:
 
 
 def score_sums(sums: Array, offset: Array) -> Array:
-    """(R, 3, 1 + L) Pearson, CCC and MAE, the mean and each label's, from R rows of sums.
+    """(R, kinds, 1 + L) every kind of score, the mean and each label's, from R rows of sums.
 
     Pearson and CCC are 0 where the guess is constant and NaN where the truth is; such a label is left out of the mean.
     """
@@ -261,12 +257,12 @@ def score_sums(sums: Array, offset: Array) -> Array:
     r = np.where(defined, covariance, 0.0) / np.sqrt(np.where(defined, truth_variance * guess_variance, 1.0))
     apart = truth_variance + guess_variance + (truth - guess + offset) ** 2
     ccc = np.where(defined, 2.0 * covariance, 0.0) / np.where(defined, apart, 1.0)
-    scores = np.stack([np.where(varies, r, np.nan), np.where(varies, ccc, np.nan), distance], axis=1)  # (R, 3, L)
+    scores = np.stack([np.where(varies, r, np.nan), np.where(varies, ccc, np.nan), distance], axis=1)  # (R, kinds, L)
     known = np.isfinite(scores)
     n_known = known.sum(axis=2, keepdims=True)
     total = np.where(known, scores, 0.0).sum(axis=2, keepdims=True)
-    means = np.where(n_known > 0, total / np.maximum(n_known, 1), np.nan)  # (R, 3, 1)
-    return np.concatenate([means, scores], axis=2)  # (R, 3, 1 + L)
+    means = np.where(n_known > 0, total / np.maximum(n_known, 1), np.nan)  # (R, kinds, 1)
+    return np.concatenate([means, scores], axis=2)  # (R, kinds, 1 + L)
 
 
 def _mean_pearson(
