@@ -12,13 +12,13 @@ from reactometer.data.ranks import N_QUANTILES
 from reactometer.models.encoders import ClipEncoder, FrameEncoder
 from reactometer.models.multimodal import CrossModalHead
 from reactometer.models.streams import FaceInput, Given, Standardise, Stream, VoiceInput, face_stream, voice_stream
-from reactometer.models.visual import GruHead, MeanHead, TransformerHead
+from reactometer.models.visual import VisualHead
 from reactometer.models.voice_encoders import ContourEncoder, SpeechEncoder, StepConvolution
 
 Pretrained = FrameEncoder | ClipEncoder | SpeechEncoder | ContourEncoder
 """Encoders of pictures and of speech, which can be frozen; the small network over log-mel is always trained."""
 
-Head = MeanHead | GruHead | TransformerHead | CrossModalHead
+Head = VisualHead | CrossModalHead
 
 
 class ReactionModel(nn.Module):

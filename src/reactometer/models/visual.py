@@ -89,6 +89,9 @@ class TransformerHead(nn.Module):
         return attended
 
 
+VisualHead = MeanHead | GruHead | TransformerHead
+
+
 def seen_first(stream: Stream) -> Stream:
     """The steps of each clip with those in the mask first, in their order."""
     places = torch.arange(stream.mask.shape[1], device=stream.mask.device)  # (T,)
