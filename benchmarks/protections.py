@@ -99,7 +99,7 @@ PROTECTIONS = (
         f"{OPERATION}::test_results_are_deleted_after_their_time"),
     Protection(
         "logs hold no requests", "serving/run.py", 'log_level="warning"', 'log_level="trace"',
-        f"{ATTACKS}::test_logs_hold_no_names_and_no_keys"),
+        f"{ATTACKS}::test_logs_hold_no_names_no_keys_and_no_ids"),
     Protection(
         "a name is text on the page", "serving/page/page.js", '$("title").textContent', '$("title").innerHTML',
         f"{PAGE}::test_a_name_that_would_like_to_be_code_stays_a_name"),

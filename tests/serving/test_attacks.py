@@ -187,8 +187,9 @@ def test_ids_cannot_be_guessed(server: Server) -> None:
     assert len({own[:4] for own in ids}) == 5
 
 
-def test_logs_hold_no_names_and_no_keys(server: Server, talking: Talking) -> None:
-    server.post(talking(1), "anna-is-sad.mp4", headers={"Authorization": "Bearer a-secret-of-anna"})
+def test_logs_hold_no_names_no_keys_and_no_ids(server: Server, talking: Talking) -> None:
+    own = server.post(talking(1), "anna-is-sad.mp4", headers={"Authorization": "Bearer a-secret-of-anna"}).json()["id"]
+    assert server.client.get(f"/v1/predictions/{own}").status_code == 200
     server.post(b"no film", "anna-was-there.mp4")
     log = (server.folder.parent / f"{server.folder.name}.log").read_text()
-    assert "anna" not in log and "Traceback" not in log, log
+    assert "anna" not in log and own not in log and "Traceback" not in log, log
