@@ -40,11 +40,11 @@ def _is_of_cuda(name: str) -> bool:
 
 
 def test_every_dependency_is_pinned_and_the_pin_is_in_its_range() -> None:
-    """An extra that CI does not install, timm's, is let be."""
-    pins = _pins()
-    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-    extras = {name: own for name, own in project["optional-dependencies"].items() if name != "timm"}
-    for one in map(Requirement, [*project["dependencies"], *[line for own in extras.values() for line in own]]):
+    """Of the package, of each extra, and of what builds it."""
+    pins, told = _pins(), tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+    groups = [told["build-system"]["requires"], told["project"]["dependencies"]]
+    groups += told["project"]["optional-dependencies"].values()
+    for one in map(Requirement, [line for group in groups for line in group]):
         pin = pins.get(canonicalize_name(one.name))
         assert pin is not None, f"{one.name}: no pin"
         assert one.specifier.contains(pin, prereleases=True), f"{one}: the pin is {pin}"
