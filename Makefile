@@ -3,13 +3,13 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
-# What builds the package is pinned, too; pip before 25.3 reads the first, later ones the second.
-export PIP_CONSTRAINT := constraints.txt
-export PIP_BUILD_CONSTRAINT := constraints.txt
 
 .PHONY: demo test check docs bench coverage sbom format clean
 .DEFAULT_GOAL := demo
 
+# What builds the package is pinned, too; pip before 25.3 reads the first, later ones the second.
+$(READY): export PIP_CONSTRAINT := constraints.txt
+$(READY): export PIP_BUILD_CONSTRAINT := constraints.txt
 $(READY): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 11) else "reactometer needs Python 3.11 or later (got %s); try: make PYTHON=python3.11 demo" % sys.version.split()[0])'
 	$(PYTHON) -m venv $(VENV)

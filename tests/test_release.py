@@ -87,7 +87,8 @@ def uv(room: Path) -> Run:
     """Runs uv with a cache that is empty at first."""
 
     def uv(*arguments: object, cwd: Path = room, status: int = 0) -> str:
-        return _run(BIN / "uv", *arguments, cwd=cwd, status=status, UV_CACHE_DIR=str(room / "cache"))
+        own = {"UV_CACHE_DIR": str(room / "cache"), "UV_PYTHON_INSTALL_DIR": str(room / "pythons")}
+        return _run(BIN / "uv", *arguments, cwd=cwd, status=status, **own)
 
     return uv
 
