@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 
 from reactometer.config import PrepareConfig
+from reactometer.data import readers
 from reactometer.data.readers import Bounds, Reader
 from reactometer.errors import MediaError
 from reactometer.inference.predictor import predict
@@ -52,6 +53,18 @@ def test_another_process_reads_the_same(reader: Reader, simulated: Path) -> None
         here = list(READING.windows(file))
         assert [shape for shape, _ in shown] == [shape for shape, _ in here]  # type: ignore[misc]
         assert all(_same(one[1], other[1]) for one, other in zip(shown, here, strict=True))  # type: ignore[index]
+
+
+def test_a_process_that_has_read_enough_makes_place_for_another(
+    reader: Reader, simulated: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(readers, "MOST_FILES", 2)
+    processes = []
+    for file in sorted(simulated.rglob("*.mp4"))[:5]:
+        assert len([*reader.read(file, READING)]) > 1
+        processes.append(reader._process.pid if reader._process else None)
+    assert [processes.count(one) for one in dict.fromkeys(processes)] == [2, 2, 1]
+    assert not Path(f"/proc/{processes[0]}").exists()
 
 
 def test_a_file_that_cannot_be_read_leaves_the_process_be(reader: Reader, simulated: Path, tmp_path: Path) -> None:

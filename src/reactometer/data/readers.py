@@ -38,6 +38,10 @@ USUAL_HZ = PrepareConfig().rate_hz
 AHEAD = 16
 """Parts and windows that are read ahead of their use; our choice."""
 
+MOST_FILES = 1000
+"""Files after which a process makes place for a new one, which takes half a second: decoders want their buffers
+aligned, and up to glibc 2.37 such a one, once freed, can be too small for the next of its size: the heap grows."""
+
 Shown = tuple[WindowShape, PreparedClip]
 
 
@@ -53,7 +57,7 @@ class Bounds:
 
 
 class Reader:
-    """One process that reads a file at a time; a new one takes the place of one that died or was ended.
+    """One process that reads a file at a time; a new one takes the place of one that died, was ended or read enough.
 
     It is a program of its own, not a copy of this one, so that scripts need no guard against being run twice.
     """
@@ -63,6 +67,7 @@ class Reader:
         self._process: subprocess.Popen[bytes] | None = None
         self._connection: Connection[Any, Any] | None = None
         self._receiver: Thread | None = None
+        self._files = 0  # that the process has begun
 
     def read(
         self, path: Path, reading: Reading, threads: int = 0, check: Callable[[], None] = lambda: None
@@ -78,7 +83,10 @@ class Reader:
         Raises:
             MediaError: it cannot be read, is beyond a bound, or the process that read it died.
         """
+        if self._files >= MOST_FILES:
+            self.end()
         connection, whole = self.start(), False
+        self._files += 1
         try:
             connection.send((path, reading, threads))
             with closing(self._received(connection, path, check)) as pieces:
@@ -121,6 +129,7 @@ class Reader:
                 self._receiver.join()
             self._connection.close()
         self._process = self._connection = self._receiver = None
+        self._files = 0
 
     def _death(self, path: Path) -> MediaError:
         code = None

@@ -1,0 +1,37 @@
+"""The notebooks, each run from its first cell to its last in a Jupyter kernel, in an empty folder."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import nbformat
+import pytest
+from nbclient import NotebookClient
+
+NOTEBOOKS = sorted((Path(__file__).resolve().parents[1] / "notebooks").glob("*.ipynb"))
+
+
+def test_there_are_notebooks() -> None:
+    assert len(NOTEBOOKS) == 3
+
+
+@pytest.mark.parametrize("file", NOTEBOOKS, ids=lambda file: file.stem)
+def test_a_notebook_is_kept_without_results(file: Path) -> None:
+    """They come of the reader's own machine; kept ones would tell of ours, and of another version."""
+    cells = json.loads(file.read_text(encoding="utf-8"))["cells"]
+    code = [cell for cell in cells if cell["cell_type"] == "code"]
+    assert len(code) >= 5
+    assert all(not cell["outputs"] and cell["execution_count"] is None for cell in code)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("file", NOTEBOOKS, ids=lambda file: file.stem)
+def test_a_notebook_runs_to_its_end(file: Path, tmp_path: Path) -> None:
+    notebook = nbformat.reads(file.read_text(encoding="utf-8"), as_version=4)  # type: ignore[no-untyped-call]
+    NotebookClient(notebook, timeout=300, resources={"metadata": {"path": str(tmp_path)}}).execute()
+    results = [cell for cell in notebook.cells if cell.cell_type == "code" and cell.outputs]
+    assert len(results) >= 5
+    assert (
+        any("image/png" in output.get("data", {}) for cell in results for output in cell.outputs) or "elan" in file.stem
+    )
