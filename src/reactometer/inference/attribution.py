@@ -52,7 +52,7 @@ MOST = 3
 MOMENT_S = 1e-4
 """No two frames are so near to each other."""
 
-NO_CAPTUM = "no map of the face: it needs Captum, which is not installed; run pip install captum"
+NO_CAPTUM = "no map of the face: it needs Captum, which is not installed; pip install 'reactometer[explain]'"
 
 Span = tuple[float, float]
 
