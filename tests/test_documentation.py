@@ -1,0 +1,114 @@
+"""Every code block of the documentation runs, or says above it why not; every command in it is one that there is."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from typer.main import get_command
+
+from documentation import PAGES, ROOT, Block, blocks_of, commands_of
+from fixtures_of_serving import Serving
+from reactometer.cli import app
+
+BLOCKS = [block for page in PAGES for block in blocks_of(page)]
+RUN = sorted({block.page for block in BLOCKS if block.why_not is None})
+
+SMALLER = {  # what a page says -> what a test has the time for, or can do
+    "make demo ": "true ",  # CI's first step
+    "make test ": "true ",  # it is what runs this
+    "--out comparison": "--out comparison --seeds 1",
+    "reactometer push": "reactometer push --help #",  # its own tests push, to a server of theirs
+    "http://127.0.0.1:8000": "$SERVICE",
+}
+
+
+def _named(block: Block) -> str:
+    return block.name
+
+
+@pytest.mark.parametrize("block", BLOCKS, ids=_named)
+def test_every_command_is_one_that_there_is(block: Block) -> None:
+    for command in commands_of(block):
+        _parse(shlex.split(command)[1:])
+
+
+def _parse(arguments: list[str]) -> None:
+    """As the command line would, without doing it: an unknown command or option raises."""
+    command: Any = get_command(app)
+    context = command.make_context("reactometer", [], resilient_parsing=True)
+    path = list(arguments)
+    while hasattr(command, "commands") and path and not path[0].startswith("-"):
+        assert path[0] in command.commands, arguments
+        command = command.commands[path.pop(0)]
+    command.make_context("reactometer", path, parent=context)
+
+
+def test_a_command_that_there_is_not_is_seen() -> None:
+    for wrong in (["predict", "a.mp4", "--no-such"], ["nothing"], ["weights", "nothing"], ["predict"]):
+        with pytest.raises(Exception, match=r"No such option|nothing|Missing parameter"):
+            _parse(wrong)
+
+
+def test_what_is_not_run_says_why() -> None:
+    assert all(len(block.why_not) > 10 for block in BLOCKS if block.why_not is not None)
+    assert len(RUN) >= 3
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("page", RUN, ids=lambda page: str(page.relative_to(ROOT)))
+def test_a_pages_blocks_run_one_after_the_other(page: Path, simulated: Path, tmp_path: Path, serving: Serving) -> None:
+    own = [block for block in blocks_of(page) if block.why_not is None]
+    _lay_out(tmp_path, simulated)
+    if not any("127.0.0.1:8000" in block.code for block in own):
+        _run(own, tmp_path, "")
+        return
+    with serving(tmp_path / "service") as server:
+        _run(own, tmp_path, server.address)
+
+
+def _run(blocks: list[Block], folder: Path, service: str) -> None:
+    paths = os.pathsep.join(path for path in sys.path if path)
+    program = f"{folder / 'bin'}{os.pathsep}{os.environ['PATH']}"
+    environment = {**os.environ, "PATH": program, "PYTHONPATH": paths}
+    python = ""  # later blocks go on with what earlier ones named
+    for block in blocks:
+        code = block.code
+        for said, instead in SMALLER.items():
+            code = code.replace(said, instead.replace("$SERVICE", service))
+        if block.language == "python":
+            python += code
+            command = [sys.executable, "-c", f"service = {service!r}\n{python}"]
+        else:
+            command = ["bash", "-euo", "pipefail", "-c", code]
+        done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, f"{block.name}\n{code}\n{done.stdout[-2000:]}\n{done.stderr[-2000:]}"
+
+
+def _lay_out(folder: Path, simulated: Path) -> None:
+    """What readers have where they run the blocks: a checkout, a video or two, a table of theirs; rendered, here."""
+    shutil.copytree(ROOT / "configs", folder / "configs")
+    config = folder / "configs" / "your-own.toml"
+    shorter = config.read_text(encoding="utf-8").replace("epochs = 120", "epochs = 3")
+    config.write_text(shorter, encoding="utf-8")
+    (folder / ".venv" / "bin").mkdir(parents=True)
+    (folder / ".venv" / "bin" / "activate").touch()
+    program = folder / "bin" / "reactometer"
+    program.parent.mkdir()
+    program.write_text(f'#!/bin/sh\nexec "{sys.executable}" -m reactometer "$@"\n', encoding="utf-8")
+    program.chmod(0o755)
+    clips = sorted(simulated.rglob("*.mp4"))
+    for name in ("video.mp4", "film.mp4", "new.mp4", "clip.mp4"):
+        shutil.copy(clips[0], folder / name)
+    rows = ["path,person,Joy,Boredom"]
+    for place, clip in enumerate(clips[:30]):
+        (folder / "session1").mkdir(exist_ok=True)
+        shutil.copy(clip, folder / "session1" / f"{place}.mp4")
+        rows.append(f"session1/{place}.mp4,person{place % 10},{place % 7 / 7:.2f},{place % 5 / 5:.2f}")
+    (folder / "videos.csv").write_text("\n".join(rows) + "\n", encoding="utf-8")
