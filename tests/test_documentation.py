@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import pytest
 from typer.main import get_command
 
@@ -24,6 +25,8 @@ SMALLER = {  # what a page says -> what a test has the time for, or can do
     "make demo ": "true ",  # CI's first step
     "make test ": "true ",  # it is what runs this
     "--out comparison": "--out comparison --seeds 1",
+    "configs/resnet50.toml": "configs/resnet50.toml model.encoder=random:resnet-tiny training.epochs=1",
+    "training.precision=bf16-mixed": "",
     "reactometer push": "reactometer push --help #",  # its own tests push, to a server of theirs
     "http://127.0.0.1:8000": "$SERVICE",
 }
@@ -106,7 +109,13 @@ def _lay_out(folder: Path, simulated: Path) -> None:
     clips = sorted(simulated.rglob("*.mp4"))
     for name in ("video.mp4", "film.mp4", "new.mp4", "clip.mp4"):
         shutil.copy(clips[0], folder / name)
+    shutil.copytree(simulated, folder / "hume")  # in Hume-Reaction's layout, which does not tell people and stimuli
+    table = pd.read_csv(folder / "hume" / "data_info.csv", dtype=str)
+    table.drop(columns=["Person", "Stimulus"]).to_csv(folder / "hume" / "data_info.csv", index=False)
     rows = ["path,person,Joy,Boredom"]
+    (folder / "videos").mkdir()
+    for clip in clips[:4]:
+        shutil.copy(clip, folder / "videos" / clip.name)
     for place, clip in enumerate(clips[:30]):
         (folder / "session1").mkdir(exist_ok=True)
         shutil.copy(clip, folder / "session1" / f"{place}.mp4")
