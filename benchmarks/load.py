@@ -153,10 +153,13 @@ def _unlike(clip: bytes, number: int) -> bytes:
     return clip + (12).to_bytes(4, "big") + b"free" + number.to_bytes(4, "big")
 
 
-def pss_mb(pid: int) -> float:
-    """Memory of a process and its children, what is shared counted once, MiB."""
+def pss_mb(pid: int, kind: str = "Pss") -> float:
+    """Memory of a process and its children, what is shared counted once, MiB; of one kind, as the kernel calls it."""
     rollups = [Path(f"/proc/{own}/smaps_rollup").read_text() for own in processes(pid)]
-    return sum(int(line.split()[1]) for text in rollups for line in text.splitlines() if line.startswith("Pss:")) / 1024
+    return (
+        sum(int(line.split()[1]) for text in rollups for line in text.splitlines() if line.startswith(f"{kind}:"))
+        / 1024
+    )
 
 
 if __name__ == "__main__":

@@ -5,8 +5,9 @@
 The service runs as ``reactometer serve`` with its defaults. Each client sends, over and over: six clips of 2 s that no
 one sent before, the first of them to be polled; a file that is cut off; a question for a result as a table, one that
 deletes it, and one for the page, the model, health or the counts, in turn. After every 500 requests a client holds a
-live session of 20 frames. After each tenth: memory of all the service's processes (Pss), their open files and threads,
-their processor time a request, and the time a clip takes. Memory and handles of the last tenth are compared with those
+live session of 20 frames. After each tenth: memory of all the service's processes (their own, that of no
+file: pages of libraries are shared with whatever else runs and come and go with it), their open files and threads, their
+processor time a request, and the time a clip takes. Memory and handles of the last tenth are compared with those
 of the second: in the first, things warm up. Speed is compared side by side, since a machine's drifts: at the end, a
 service that has just started and this one take clips in turns.
 """
@@ -188,7 +189,7 @@ def _watch(soak: Soak, pid: int, clients: int) -> list[dict[str, float]]:
             with soak.lock:
                 latencies_s, soak.latencies_s = soak.latencies_s, []
             now_s, (files, tasks), middle_s = processor_s(pid), handles(pid), median(latencies_s)
-            row = {"MiB": pss_mb(pid), "files": files, "work": (now_s - spent_s) / (soak.sent - sent)}
+            row = {"MiB": pss_mb(pid, "Pss_Anon"), "files": files, "work": (now_s - spent_s) / (soak.sent - sent)}
             print(
                 f"| {soak.sent} | {(time.monotonic() - began_s) / 60:.1f} | {row['MiB']:.0f} | {files} | {tasks} "
                 f"| {row['work'] * 1000:.0f} | {middle_s * 1000:.0f} | {quantiles(latencies_s, n=20)[-1] * 1000:.0f} |",
