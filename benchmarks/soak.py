@@ -2,14 +2,14 @@
 
     python benchmarks/soak.py [--requests 20000] [--hours 2] [--clients 4] [--data FOLDER]
 
-The service runs as ``reactometer serve`` with its defaults. Each client sends, over and over: six clips of 2 s that no
-one sent before, the first of them to be polled; a file that is cut off; a question for a result as a table, one that
-deletes it, and one for the page, the model, health or the counts, in turn. After every 500 requests a client holds a
-live session of 20 frames. After each tenth: memory of all the service's processes (their own, that of no
-file: pages of libraries are shared with whatever else runs and come and go with it), their open files and threads, their
-processor time a request, and the time a clip takes. Memory and handles of the last tenth are compared with those
-of the second: in the first, things warm up. Speed is compared side by side, since a machine's drifts: at the end, a
-service that has just started and this one take clips in turns.
+The service runs as ``reactometer serve`` with its defaults. Each client sends, over and over: six clips of 2 s that
+no one sent before, the first of them to be polled; a file that is cut off; a question for a result as a table, one
+that deletes it, and one for the page, the model, health or the counts, in turn. After every 500 requests a client
+holds a live session of 20 frames. After each tenth: memory of all the service's processes (their own, that of no
+file: pages of libraries are shared with whatever else runs and come and go with it), their open files and threads,
+their processor time a request, and the time a clip takes. Memory and handles of the last tenth are compared with
+those of the second: in the first, things warm up. Speed is compared side by side, since a machine's drifts: at the
+end, a service that has just started and this one take clips in turns.
 """
 
 from __future__ import annotations

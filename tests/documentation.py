@@ -10,15 +10,24 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 GENERATED = ("commands.md", "settings.md")
 PAGES = [
-    *(ROOT / name for name in ("README.md", "CONTRIBUTING.md", "SECURITY.md")),
+    *(ROOT / name for name in ("README.md", "CONTRIBUTING.md", "SECURITY.md", "src/reactometer/starter/README.md")),
     *sorted(page for page in (ROOT / "docs").rglob("*.md") if page.name not in GENERATED),
 ]
 CODE = ("sh", "python", "r")
-"""Languages of blocks that a reader runs; others show what a file or an answer looks like."""
+"""Languages of blocks that a reader runs."""
+
+ABSENT = {"FER2013": "it needs FER2013, which its owners give out"}
+"""What a block may name that nobody has for a test: a reason where a page, such as a model's card, has no room for one."""
+
+SHOWN = ("text", "csv", "json", "{eval-rst}", "{image}", "{include}", "{toctree}")
+"""What other blocks are: what a file or an answer looks like, or parts of a page."""
 
 _BLOCK = re.compile(
     r"(?:^<!-- not run: (?P<why>[^\n]+) -->\n\n?)?^```(?P<language>\w*)[^\n]*\n(?P<code>.*?)^```", re.M | re.S
 )
+
+
+FENCE = re.compile(r"^ *(?:```|~~~) *(\S*)", re.M)
 
 
 @dataclass(frozen=True)
@@ -41,7 +50,13 @@ def blocks_of(page: Path) -> list[Block]:
     """Every block of a page that a reader runs, in order."""
     text = page.read_text(encoding="utf-8")
     return [
-        Block(page, text.count("\n", 0, found.start("code")) + 1, found["language"], found["code"], found["why"])
+        Block(
+            page,
+            text.count("\n", 0, found.start("code")) + 1,
+            found["language"],
+            found["code"],
+            found["why"] or next((why for name, why in ABSENT.items() if name in found["code"]), None),
+        )
         for found in _BLOCK.finditer(text)
         if found["language"] in CODE
     ]

@@ -14,7 +14,7 @@ import pandas as pd
 import pytest
 from typer.main import get_command
 
-from documentation import PAGES, ROOT, Block, blocks_of, commands_of
+from documentation import CODE, FENCE, PAGES, ROOT, SHOWN, Block, blocks_of, commands_of
 from fixtures_of_serving import Serving
 from reactometer.cli import app
 
@@ -53,10 +53,25 @@ def _parse(arguments: list[str]) -> None:
     command.make_context("reactometer", path, parent=context)
 
 
+@pytest.mark.parametrize("code", ["false", "true | false", "reactometer errors nothing", "echo $NOT_THERE"])
+def test_a_wrong_block_fails(code: str, tmp_path: Path) -> None:
+    with pytest.raises(AssertionError, match="the page"):
+        _run([Block(ROOT / "the page", 1, "sh", code, None)], tmp_path, "")
+
+
 def test_a_command_that_there_is_not_is_seen() -> None:
     for wrong in (["predict", "a.mp4", "--no-such"], ["nothing"], ["weights", "nothing"], ["predict"]):
         with pytest.raises(Exception, match=r"No such option|nothing|Missing parameter"):
             _parse(wrong)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_no_block_is_overlooked(page: Path) -> None:
+    """Each says what it is, in a word that is known, and begins its line."""
+    fences = FENCE.findall(page.read_text(encoding="utf-8"))
+    assert len(fences) % 2 == 0 and not any(fences[1::2])
+    assert all(kind in (*CODE, *SHOWN) for kind in fences[::2]), fences[::2]
+    assert sum(kind in CODE for kind in fences[::2]) == len(blocks_of(page))
 
 
 def test_what_is_not_run_says_why() -> None:
@@ -111,6 +126,7 @@ def _lay_out(folder: Path, simulated: Path) -> None:
         shutil.copy(clips[0], folder / name)
     shutil.copytree(simulated, folder / "hume")  # in Hume-Reaction's layout, which does not tell people and stimuli
     table = pd.read_csv(folder / "hume" / "data_info.csv", dtype=str)
+    table.loc[table["Split"] == "Test", table.columns[2:9]] = ""  # withheld, as Hume-Reaction's are
     table.drop(columns=["Person", "Stimulus"]).to_csv(folder / "hume" / "data_info.csv", index=False)
     rows = ["path,person,Joy,Boredom"]
     (folder / "videos").mkdir()
