@@ -17,7 +17,7 @@ CODE = ("sh", "python", "r")
 """Languages of blocks that a reader runs."""
 
 ABSENT = {"FER2013": "it needs FER2013, which its owners give out"}
-"""What a block may name that nobody has for a test: a reason where a page, such as a model's card, has no room for one."""
+"""What a block may name that no test has: a reason where a page, such as a model's card, has no room for one."""
 
 SHOWN = ("text", "csv", "json", "{eval-rst}", "{image}", "{include}", "{toctree}")
 """What other blocks are: what a file or an answer looks like, or parts of a page."""
