@@ -44,7 +44,7 @@ def talk(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, ByteArray, Flo
 
 def test_it_is_small_and_explains_itself(starter: LoadedModel) -> None:
     assert sum(file.stat().st_size for file in STARTER.iterdir()) <= 8_000_000
-    assert {file.name for file in STARTER.iterdir()} == {"README.md", *FILES}
+    assert {file.name for file in STARTER.iterdir()} == {"LICENSE", "README.md", *FILES}
     assert starter.labels == BASIC
     assert starter.network.looks
     assert starter.network.listens
