@@ -124,9 +124,10 @@ def _lay_out(folder: Path, simulated: Path) -> None:
     clips = sorted(simulated.rglob("*.mp4"))
     for name in ("video.mp4", "film.mp4", "new.mp4", "clip.mp4"):
         shutil.copy(clips[0], folder / name)
-    shutil.copytree(simulated, folder / "hume")  # in Hume-Reaction's layout, which does not tell people and stimuli
+    shutil.copytree(
+        simulated, folder / "hume"
+    )  # its layout, without people and stimuli; its test labels are withheld, these are too few for that
     table = pd.read_csv(folder / "hume" / "data_info.csv", dtype=str)
-    table.loc[table["Split"] == "Test", table.columns[2:9]] = ""  # withheld, as Hume-Reaction's are
     table.drop(columns=["Person", "Stimulus"]).to_csv(folder / "hume" / "data_info.csv", index=False)
     rows = ["path,person,Joy,Boredom"]
     (folder / "videos").mkdir()
