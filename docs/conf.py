@@ -29,6 +29,7 @@ OUTSIDE = {  # what pages call by its place in the repository -> what the site h
 }
 WORDS = {str: "text", float: "a number", int: "a whole number", bool: "true or false", Path: "a path", tuple: "a list"}
 autodoc_typehints = "description"
+autodoc_typehints_description_target = "documented"
 autodoc_member_order = "bysource"
 
 

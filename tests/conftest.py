@@ -18,7 +18,7 @@ from reactometer.config import Config
 from reactometer.data.cache import PreparedSet
 from reactometer.records import ByteArray, Detection
 
-pytest_plugins = ("fixtures_of_faults", "fixtures_of_runs", "fixtures_of_serving")
+pytest_plugins = ("fixtures_of_faults", "fixtures_of_releases", "fixtures_of_runs", "fixtures_of_serving")
 
 SHARED = Path(__file__).resolve().parents[1].parent / "shared"
 

@@ -65,6 +65,6 @@ def blocks_of(page: Path) -> list[Block]:
 def commands_of(block: Block) -> Iterator[str]:
     """Its calls of ``reactometer``, each on one line, without comments and what is done with the output."""
     for line in block.code.replace("\\\n", " ").splitlines():
-        for part in re.split(r"&&|;|\|", re.sub(r"\s#.*|[<>].*", "", line)):
-            if part.strip().startswith("reactometer "):
-                yield part.strip()
+        for part in re.split(r"&&|;|\||\$\(", re.sub(r"\s#.*", "", line)):
+            if called := re.match(r"\s*(?:\w+=\S*\s+|.*-m )*(reactometer .*)", part):
+                yield re.sub(r"[<>]\s*\S+|\)$", "", called[1]).strip()

@@ -59,6 +59,13 @@ def test_a_wrong_block_fails(code: str, tmp_path: Path) -> None:
         _run([Block(ROOT / "the page", 1, "sh", code, None)], tmp_path, "")
 
 
+def test_no_command_is_overlooked() -> None:
+    code = "A=1 reactometer errors > a.txt && reactometer doctor | x; y $(reactometer weights list)\n"
+    code += "torchrun --nnodes 2 \\\n  -m reactometer train a.toml  # a comment of reactometer\n"
+    told = ["reactometer errors", "reactometer doctor", "reactometer weights list", "reactometer train a.toml"]
+    assert [*commands_of(Block(ROOT / "a page", 1, "sh", code, None))] == told
+
+
 def test_a_command_that_there_is_not_is_seen() -> None:
     for wrong in (["predict", "a.mp4", "--no-such"], ["nothing"], ["weights", "nothing"], ["predict"]):
         with pytest.raises(Exception, match=r"No such option|nothing|Missing parameter"):
@@ -100,6 +107,7 @@ def _run(blocks: list[Block], folder: Path, service: str) -> None:
         code = block.code
         for said, instead in SMALLER.items():
             code = code.replace(said, instead.replace("$SERVICE", service))
+        assert block.language in ("sh", "python"), f"{block.name}: nothing here runs it; say so above it"
         if block.language == "python":
             python += code
             command = [sys.executable, "-c", f"service = {service!r}\n{python}"]

@@ -29,7 +29,7 @@ def test_a_notebook_is_kept_without_results(file: Path) -> None:
 @pytest.mark.parametrize("file", NOTEBOOKS, ids=lambda file: file.stem)
 def test_a_notebook_runs_to_its_end(file: Path, tmp_path: Path) -> None:
     notebook = nbformat.reads(file.read_text(encoding="utf-8"), as_version=4)  # type: ignore[no-untyped-call]
-    NotebookClient(notebook, timeout=300, resources={"metadata": {"path": str(tmp_path)}}).execute()
+    NotebookClient(notebook, timeout=900, resources={"metadata": {"path": str(tmp_path)}}).execute()
     results = [cell for cell in notebook.cells if cell.cell_type == "code" and cell.outputs]
     assert len(results) >= 5
     assert (

@@ -1,15 +1,15 @@
-"""Every error this package raises on purpose, in one tree.
+"""Every error this package raises on purpose, in one tree::
 
-ReactometerError           anything a user can cause or mend
-├── ConfigError            a setting is unknown or has a wrong value
-├── DataError              a data set's table or layout cannot be used as it is
-├── MediaError             one media file is missing, empty, truncated or undecodable
-├── WeightsError           a weight file cannot be found, fetched or trusted
-├── ModelError             a model folder is damaged, or does not fit what it is asked to do
-├── ScoreError             a score is not defined on the clips given
-├── OutputError            a result cannot be written where it was asked for
-├── ClusterError           a cluster cannot be had, or was lost
-└── RequestError           a service does not serve a request
+    ReactometerError           anything a user can cause or mend
+    ├── ConfigError            a setting is unknown or has a wrong value
+    ├── DataError              a data set's table or layout cannot be used as it is
+    ├── MediaError             one media file is missing, empty, truncated or undecodable
+    ├── WeightsError           a weight file cannot be found, fetched or trusted
+    ├── ModelError             a model folder is damaged, or does not fit what it is asked to do
+    ├── ScoreError             a score is not defined on the clips given
+    ├── OutputError            a result cannot be written where it was asked for
+    ├── ClusterError           a cluster cannot be had, or was lost
+    └── RequestError           a service does not serve a request
 
 Every message is one line and says what, got, expected, and what to do next; the command line adds how to read more:
 ``reactometer errors KIND`` prints what the class says of itself, which is also the page Errors of the documentation.

@@ -49,15 +49,10 @@ class Difference:
     @property
     def better(self) -> str | None:
         """ "first", "second", or ``None``: the interval holds 0, or p is not below 1 - level."""
-        chance = self.interval.low <= 0.0 <= self.interval.high or self.p >= 1.0 - self.interval.level
-        ahead = self.interval.value > 0.0
-        return (
-            None
-            if chance
-            else "first"
-            if ahead != (self.name.split()[0].removeprefix("mean_") in LESS_IS_BETTER)
-            else "second"
-        )
+        if self.interval.low <= 0.0 <= self.interval.high or self.p >= 1.0 - self.interval.level:
+            return None
+        less_is_better = self.name.split()[0].removeprefix("mean_") in LESS_IS_BETTER
+        return "first" if (self.interval.value > 0.0) != less_is_better else "second"
 
 
 @dataclass(frozen=True)

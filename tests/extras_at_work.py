@@ -1,0 +1,83 @@
+"""What an extra's packages do for us, in small: programs that run where that extra alone is installed."""
+
+from __future__ import annotations
+
+ITS_MODULES = """
+import importlib, sys
+from importlib.metadata import distributions, packages_distributions
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+from reactometer.doctor import FINE, _packages
+
+(ours,) = (one for one in distributions() if one.metadata["Name"] == "reactometer")
+for one in map(Requirement, ours.requires):
+    if one.marker and one.marker.evaluate({"extra": sys.argv[1]}):
+        owners = packages_distributions().items()
+        modules = [top for top, names in owners if canonicalize_name(one.name) in map(canonicalize_name, names)]
+        for name in (name for name in modules if not name.startswith("_")):
+            print(importlib.import_module(name).__name__)
+states = {one.name: one.state for one in _packages()}
+assert states.get(f"extra {sys.argv[1]}", FINE) == FINE, states
+"""
+"""The modules of an extra's packages are imported, and the package itself takes it for installed."""
+
+A_GRAPH = """
+import numpy as np, torch
+net, given = torch.nn.Linear(3, 2), torch.ones(1, 3)
+"""
+ONNX = """
+import onnxruntime
+torch.onnx.export(net, (given,), "net.onnx", dynamo=True, verbose=False)
+session = onnxruntime.InferenceSession("net.onnx", providers=["CPUExecutionProvider"])
+(told,) = session.run(None, {session.get_inputs()[0].name: given.numpy()})
+assert np.allclose(told, net(given).detach().numpy(), atol=1e-5)
+"""
+OPENVINO = """
+import openvino
+converted, exact = openvino.convert_model(net, example_input=given), {"INFERENCE_PRECISION_HINT": "f32"}
+compiled = openvino.compile_model(converted, "CPU", exact)
+assert np.allclose(compiled(given.numpy())[0], net(given).detach().numpy(), atol=1e-5)
+"""
+SPEECH = """
+import torch
+from transformers import HubertConfig, HubertModel, Wav2Vec2Config, Wav2Vec2Model, WavLMConfig, WavLMModel
+small = {"hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 32}
+for network, config in ((HubertModel, HubertConfig), (Wav2Vec2Model, Wav2Vec2Config), (WavLMModel, WavLMConfig)):
+    told = network(config(**small)).eval()(torch.zeros(1, 16000)).last_hidden_state
+    assert told.shape == (1, 49, 32), told.shape
+"""
+SEARCH = """
+import optuna
+study = optuna.create_study(sampler=optuna.samplers.TPESampler(seed=0))
+study.optimize(lambda trial: trial.suggest_float("x", -1, 1) ** 2, n_trials=20)
+assert abs(study.best_params["x"]) < 0.5
+"""
+RAY = """
+import ray
+from reactometer.cluster import connect
+with connect("local", processors=1):
+    assert ray.get(ray.remote(num_cpus=1)(lambda: 6 * 7).remote()) == 42
+"""
+POSTGRES = """
+import psycopg
+try:
+    psycopg.connect("host=127.0.0.1 port=9 user=nobody dbname=none")
+except psycopg.OperationalError as error:
+    assert "127.0.0.1" in str(error), error
+"""
+TIMM = """
+import torch
+from transformers import AutoModel, TimmWrapperConfig
+network = AutoModel.from_config(TimmWrapperConfig(architecture="resnet10t", do_pooling=True)).eval()
+assert network(torch.zeros(1, 3, 64, 64)).pooler_output.shape == (1, 512)
+"""
+SCRIPTS = {
+    "onnx": A_GRAPH + ONNX,
+    "openvino": A_GRAPH + OPENVINO,
+    "speech": SPEECH,
+    "search": SEARCH,
+    "ray": RAY,
+    "postgres": POSTGRES,
+    "timm": TIMM,
+}
+"""What an extra's packages do for us, in small."""

@@ -1,0 +1,167 @@
+"""Installed anywhere, it works: the wheel on each Python, each extra alone, the shell's completion."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import re
+import shutil
+import subprocess
+import urllib.request
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from extras_at_work import ITS_MODULES, SCRIPTS
+from fixtures_of_releases import (
+    BIN,
+    PINS,
+    PROJECT,
+    PYTHONS,
+    RUNNING,
+    TAGGED,
+    Install,
+    InstallExtra,
+    Run,
+    run,
+    slow,
+    variables_outside,
+)
+
+
+@pytest.fixture
+def clip(talking: Callable[[int], Path], tmp_path: Path) -> Path:
+    """A rendered clip, in a folder of its own."""
+    (tmp_path / "clips").mkdir()
+    return Path(shutil.copy(talking(1), tmp_path / "clips" / "clip.mp4"))
+
+
+@slow
+@pytest.mark.parametrize("python", PYTHONS)
+def test_the_wheel_works_in_a_clean_environment(install: Install, python: str, clip: Path, tmp_path: Path) -> None:
+    """It predicts what the checkout predicts."""
+    from reactometer.inference.predictor import predict
+    from reactometer.weights import STARTER
+
+    own = install(python)
+    assert run(own / "reactometer", "--version", cwd=tmp_path).split() == ["reactometer", TAGGED]
+    told = json.loads(run(own / "reactometer", "doctor", "--json", cwd=tmp_path))
+    about = {one["name"]: one for one in told}
+    assert about["Python"]["told"].startswith(f"{python}.")
+    assert about["reactometer"]["told"].endswith(f"{own.parent}/lib/python{python}/site-packages/reactometer")
+    assert about["a prediction"]["state"] == "ok"
+    assert {extra for extra in PROJECT["optional-dependencies"] if about.get(f"extra {extra}", {})} >= {"serve", "ray"}
+    assert all(one["state"] == "no" for name, one in about.items() if name.startswith("extra ")), "nothing beside it"
+    run(own / "reactometer", "predict", clip, "--out", "clips.csv", cwd=tmp_path)
+    with (tmp_path / "clips.csv").open(encoding="utf-8") as file:
+        (row,) = csv.DictReader(file)
+    (ours,) = predict([clip], STARTER, progress=False)
+    assert row["status"] == "ok"
+    numbers = [float(row[label]) for label in ours.labels]
+    assert numbers == pytest.approx(list(ours.intensities or ()), abs=1e-4)
+
+
+WITHOUT = {
+    "serve": ("serve", "--port", "0"),
+    "ray": ("predict", "clips", "--out", "results", "--ray", "local"),
+    "search": ("search", "some.toml", "--space", "model.hidden=64,128", "--out", "found"),
+    "onnx": ("predict", "clips/clip.mp4", "--engine", "onnx"),
+    "openvino": ("predict", "clips/clip.mp4", "--engine", "openvino"),
+}
+"""Commands that need an extra."""
+
+
+@slow
+@pytest.mark.parametrize("extra", WITHOUT)
+def test_without_an_extra_a_command_says_which_to_install(
+    install: Install, extra: str, clip: Path, tmp_path: Path
+) -> None:
+    told = run(install(RUNNING) / "reactometer", *WITHOUT[extra], cwd=tmp_path, status=2)
+    assert f"pip install 'reactometer[{extra}]'" in " ".join(told.split())
+    assert "Traceback" not in told
+
+
+def _explains(own: Path, folder: Path) -> None:
+    command = (own / "python", "-m", "reactometer", "explain", "clips/clip.mp4", "--span", "0-1s", "--out", "explained")
+    run(*command, cwd=folder)
+    told = json.loads((folder / "explained" / "attribution.json").read_text(encoding="utf-8"))
+    assert told["face_map"], "which is Captum's work"
+
+
+def _serves(own: Path, folder: Path) -> None:
+    told = run(
+        *(own / "python", "-m", "reactometer"),
+        "serve",
+        "--database",
+        "postgresql+psycopg://a@127.0.0.1:9/b",
+        cwd=folder,
+        status=2,
+    )
+    assert "pip install 'reactometer[postgres]'" in " ".join(told.split())
+    command = [str(own / "python"), "-m", "reactometer", "serve", "--port", "0", "--data", str(folder / "jobs")]
+    with subprocess.Popen(
+        command, cwd=folder, env=variables_outside(), stderr=subprocess.STDOUT, stdout=subprocess.PIPE, text=True
+    ) as serving:
+        try:
+            lines = iter(serving.stdout or ())
+            address = next((line.split()[0] for line in lines if line.startswith("http")), "it ended")
+            with urllib.request.urlopen(f"{address}/healthz", timeout=60) as answer:
+                assert answer.status == 200
+            with urllib.request.urlopen(address, timeout=60) as answer:
+                assert b"<title>" in answer.read(), "the page is in the wheel"
+        finally:
+            serving.terminate()
+
+
+COMMANDS = {"explain": _explains, "serve": _serves}
+
+
+@slow
+@pytest.mark.parametrize("extra", [name for name in PROJECT["optional-dependencies"] if name != "dev"])
+def test_each_extra_alone_does_its_work(
+    install: Install, install_extra: InstallExtra, extra: str, clip: Path, tmp_path: Path
+) -> None:
+    own = install_extra(_python_for(extra, install), extra)
+    run(own / "python", "-c", ITS_MODULES, extra, cwd=tmp_path)
+    if extra in SCRIPTS:
+        run(own / "python", "-c", SCRIPTS[extra], cwd=tmp_path)
+    else:
+        COMMANDS[extra](own, tmp_path)
+
+
+def _python_for(extra: str, install: Install) -> str:
+    """The one that runs; for timm's torchvision, one whose PyTorch is the index's own build, as torchvision's is."""
+    if extra != "timm":
+        return RUNNING
+    for python in sorted(PYTHONS, key=lambda one: one != RUNNING):
+        (about,) = (install(python).parent / "lib" / f"python{python}" / "site-packages").glob("torch-*.dist-info")
+        if "+" not in about.name:
+            return python
+    pytest.skip("NOT TESTED: timm; each PyTorch here is of another build than the index's torchvision")
+
+
+@slow
+def test_the_developers_extra_can_be_had_on_each_python(uv: Run, built: tuple[Path, Path], tmp_path: Path) -> None:
+    """Resolved alone, with the pins, for the first of each version: Debian 12 has 3.11.2. What make installs is it."""
+    for python in PYTHONS:
+        (tmp_path / "wanted.in").write_text(f"reactometer[dev] @ {built[1].as_uri()}\n")
+        told = uv("pip", "compile", "--quiet", "--python-version", f"{python}.0", *PINS, tmp_path / "wanted.in")
+        assert {"pytest", "torch", "uv"} <= set(re.findall(r"^([\w-]+)==", told, re.MULTILINE)), python
+
+
+# The shell.
+
+
+@pytest.mark.skipif(shutil.which("bash") is None, reason="bash is not installed")
+def test_bash_completes_a_command_once_it_is_installed(tmp_path: Path) -> None:
+    """As a person at the shell: install it, begin a new shell, press TAB."""
+    ask = 'COMP_WORDS=(reactometer pre); COMP_CWORD=1; _reactometer_completion reactometer; echo "${COMPREPLY[@]}"'
+    variables = os.environ | {"HOME": str(tmp_path), "PATH": f"{BIN}{os.pathsep}{os.environ['PATH']}"}
+    done = [
+        subprocess.run(["bash", "-c", line], env=variables, capture_output=True, text=True, check=True).stdout
+        for line in ("reactometer --install-completion; true", f". ~/.bashrc; complete -p reactometer; {ask}")
+    ]
+    assert "bash completion installed" in done[0]
+    assert done[1].splitlines()[-1].split() == ["prepare", "pretrain", "predict"]
