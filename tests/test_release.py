@@ -4,13 +4,10 @@ from __future__ import annotations
 
 import re
 import shutil
-import subprocess
-import sys
 import tarfile
 import zipfile
 from collections.abc import Callable
 from email.parser import Parser
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -79,13 +76,6 @@ def test_what_has_no_tag_is_built_too_and_passes_for_no_release(
     make(source, copy)
     (wheel,) = build(uv, copy, tmp_path / "dist", "--wheel")
     assert re.fullmatch(expected, _about(wheel)["Version"]), wheel.name
-
-
-def test_the_command_says_the_version_that_is_installed() -> None:
-    told = subprocess.run(
-        [sys.executable, "-m", "reactometer", "--version"], capture_output=True, text=True, check=True
-    )
-    assert told.stdout.split() == ["reactometer", version("reactometer")]
 
 
 # What is in it.
