@@ -10,11 +10,10 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
 import pytest
 from typer.main import get_command
 
-from documentation import CODE, FENCE, PAGES, ROOT, SHOWN, Block, blocks_of, commands_of
+from documentation import CODE, FENCE, PAGES, ROOT, SHOWN, Block, blocks_of, commands_of, lay_out
 from fixtures_of_serving import Serving
 from reactometer.cli import app
 
@@ -90,7 +89,7 @@ def test_what_is_not_run_says_why() -> None:
 @pytest.mark.parametrize("page", RUN, ids=lambda page: str(page.relative_to(ROOT)))
 def test_a_pages_blocks_run_one_after_the_other(page: Path, simulated: Path, tmp_path: Path, serving: Serving) -> None:
     own = [block for block in blocks_of(page) if block.why_not is None]
-    _lay_out(tmp_path, simulated)
+    lay_out(tmp_path, simulated)
     if not any("127.0.0.1:8000" in block.code for block in own):
         _run(own, tmp_path, "")
         return
@@ -107,42 +106,12 @@ def _run(blocks: list[Block], folder: Path, service: str) -> None:
         code = block.code
         for said, instead in SMALLER.items():
             code = code.replace(said, instead.replace("$SERVICE", service))
-        assert block.language in ("sh", "python"), f"{block.name}: nothing here runs it; say so above it"
         if block.language == "python":
             python += code
             command = [sys.executable, "-c", f"service = {service!r}\n{python}"]
+        elif block.language == "r":
+            command = [shutil.which("Rscript") or pytest.skip(f"{block.name}: no R here"), "-e", code]
         else:
             command = ["bash", "-euo", "pipefail", "-c", code]
         done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
         assert done.returncode == 0, f"{block.name}\n{code}\n{done.stdout[-2000:]}\n{done.stderr[-2000:]}"
-
-
-def _lay_out(folder: Path, simulated: Path) -> None:
-    """What readers have where they run the blocks: a checkout, a video or two, a table of theirs; rendered, here."""
-    shutil.copytree(ROOT / "configs", folder / "configs")
-    config = folder / "configs" / "your-own.toml"
-    shorter = config.read_text(encoding="utf-8").replace("epochs = 120", "epochs = 3")
-    config.write_text(shorter, encoding="utf-8")
-    (folder / ".venv" / "bin").mkdir(parents=True)
-    (folder / ".venv" / "bin" / "activate").touch()
-    program = folder / "bin" / "reactometer"
-    program.parent.mkdir()
-    program.write_text(f'#!/bin/sh\nexec "{sys.executable}" -m reactometer "$@"\n', encoding="utf-8")
-    program.chmod(0o755)
-    clips = sorted(simulated.rglob("*.mp4"))
-    for name in ("video.mp4", "film.mp4", "new.mp4", "clip.mp4"):
-        shutil.copy(clips[0], folder / name)
-    shutil.copytree(
-        simulated, folder / "hume"
-    )  # its layout, without people and stimuli; its test labels are withheld, these are too few for that
-    table = pd.read_csv(folder / "hume" / "data_info.csv", dtype=str)
-    table.drop(columns=["Person", "Stimulus"]).to_csv(folder / "hume" / "data_info.csv", index=False)
-    rows = ["path,person,Joy,Boredom"]
-    (folder / "videos").mkdir()
-    for clip in clips[:4]:
-        shutil.copy(clip, folder / "videos" / clip.name)
-    for place, clip in enumerate(clips[:30]):
-        (folder / "session1").mkdir(exist_ok=True)
-        shutil.copy(clip, folder / "session1" / f"{place}.mp4")
-        rows.append(f"session1/{place}.mp4,person{place % 10},{place % 7 / 7:.2f},{place % 5 / 5:.2f}")
-    (folder / "videos.csv").write_text("\n".join(rows) + "\n", encoding="utf-8")

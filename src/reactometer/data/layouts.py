@@ -14,7 +14,7 @@ from reactometer.records import Clip
 CSV_COLUMNS = ("path", "audio", "split", "person", "stimulus")
 
 
-def read_data_set(path: Path, labels: str | Sequence[str] | None = None, *, votes: str = "both") -> Manifest:
+def read_data_set(path: Path | str, labels: str | Sequence[str] | None = None, *, votes: str = "both") -> Manifest:
     """Read a data set's table; media files are not opened.
 
     Args:
@@ -29,6 +29,7 @@ def read_data_set(path: Path, labels: str | Sequence[str] | None = None, *, vote
         DataError: no such data set, or its table cannot be used. A row that is wrong by itself is kept, with its
             ``problem`` named.
     """
+    path = Path(path)
     if votes not in VOTES:
         raise DataError(f"no votes '{votes}'", fix=suggestion(votes, VOTES))
     if not path.is_dir():
