@@ -61,10 +61,12 @@ def progress_bar(title: str, total: int, show: bool = True, done: int = 0) -> It
 
 
 class _RateColumn(ProgressColumn):
-    """How many a second, or a minute where they are slow."""
+    """How many a second, or a minute where they are slow; nothing where all were there already."""
+
+    LEAST_S = 0.2  # that a rate is told of
 
     def render(self, task: Task) -> Text:
-        rate = task.finished_speed or task.speed or 0.0
+        rate = (task.finished_speed or task.speed or 0.0) if (task.elapsed or 0.0) >= self.LEAST_S else 0.0
         return Text("" if not rate else f"{rate:.1f}/s" if rate >= 1 else f"{60 * rate:.1f}/min")
 
 

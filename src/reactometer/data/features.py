@@ -130,6 +130,8 @@ def _write_shards(
 ) -> FeatureStore:
     readable = [part for part in parts if rows[part.index].file]
     shards = [readable[first : first + SHARD_PARTS] for first in range(0, len(readable), SHARD_PARTS)]
+    for _ in range(len(parts) - len(readable)):
+        advance()
     for shard, own in enumerate(shards):
         keys = [part_key(rows[part.index], part) for part in own]
         stamp = _stamp(rows, own, keys, [dict(sizes), source])
