@@ -73,7 +73,7 @@ def commands_of(block: Block) -> Iterator[str]:
     for line in block.code.replace("\\\n", " ").splitlines():
         for part in re.split(r"&&|;|\||\$\(", re.sub(r"\s#.*", "", line)):
             if called := re.match(r"\s*(?:\w+=\S*\s+|.*-m )*(reactometer .*)", part):
-                yield re.sub(r"[<>]\s*\S+|\)$", "", called[1]).strip()
+                yield re.sub(r"\d?[<>]&?\s*\S+|&$|\)$", "", called[1]).strip()
 
 
 def lay_out(folder: Path, simulated: Path) -> None:

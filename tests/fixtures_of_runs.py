@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import shutil
-import socket
 import subprocess
 import sys
 import tempfile
@@ -16,6 +15,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
+from fixtures_of_serving import free_port
 from reactometer.files import PART
 from reactometer.inference.formats import clip_rows, timeline_rows
 from reactometer.inference.predictor import predict
@@ -81,9 +81,7 @@ def check_run() -> Callable[..., None]:
 @pytest.fixture(scope="module")
 def bucket(wait_for: Callable[[Callable[[], bool]], None]) -> Iterator[str]:
     """The address of a bucket of a real S3-compatible server, a process of its own that keeps all in memory."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        server = f"http://127.0.0.1:{free.getsockname()[1]}"
+    server = f"http://127.0.0.1:{free_port()}"
     own = {"AWS_ACCESS_KEY_ID": "key", "AWS_SECRET_ACCESS_KEY": "secret", "AWS_REGION": "us-east-1"}
     own |= {"AWS_ENDPOINT_URL": server, "AWS_EC2_METADATA_DISABLED": "true"}
     command = [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", server.rpartition(":")[2]]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -22,6 +23,13 @@ if TYPE_CHECKING:
     from reactometer.models.folder import LoadedModel
 
 LONGEST_S = 120.0
+
+
+def free_port() -> int:
+    """A port of this machine on which nothing listens, as yet."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return int(free.getsockname()[1])
 
 
 @dataclass(frozen=True)

@@ -5,8 +5,11 @@ from __future__ import annotations
 import os
 import shlex
 import shutil
+import signal
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -14,11 +17,13 @@ import pytest
 from typer.main import get_command
 
 from documentation import CODE, FENCE, PAGES, ROOT, SHOWN, Block, blocks_of, commands_of, lay_out
-from fixtures_of_serving import Serving
+from fixtures_of_serving import Serving, free_port
 from reactometer.cli import app
 
 BLOCKS = [block for page in PAGES for block in blocks_of(page)]
-RUN = sorted({block.page for block in BLOCKS if block.why_not is None})
+CLUSTER = ROOT / "docs" / "tutorials" / "cluster.md"
+RUN = sorted({block.page for block in BLOCKS if block.why_not is None and block.page != CLUSTER})
+PROGRAMS = Path(sys.executable).parent
 
 SMALLER = {  # what a page says -> what a test has the time for, or can do
     "make demo ": "true ",  # CI's first step
@@ -26,8 +31,11 @@ SMALLER = {  # what a page says -> what a test has the time for, or can do
     "--out comparison": "--out comparison --seeds 1",
     "configs/resnet50.toml": "configs/resnet50.toml model.encoder=random:resnet-tiny training.epochs=1",
     "training.precision=bf16-mixed": "",
+    "pip install ": "true ",
     "reactometer push": "reactometer push --help #",  # its own tests push, to a server of theirs
     "http://127.0.0.1:8000": "$SERVICE",
+    "--port 8000": "--port $PORT",
+    "6379": str(free_port()),
 }
 
 
@@ -59,10 +67,12 @@ def test_a_wrong_block_fails(code: str, tmp_path: Path) -> None:
 
 
 def test_no_command_is_overlooked() -> None:
-    code = "A=1 reactometer errors > a.txt && reactometer doctor | x; y $(reactometer weights list)\n"
+    code = "A=1 reactometer errors > a.txt 2>&1 && reactometer doctor | x; y $(reactometer weights list)\n"
     code += "torchrun --nnodes 2 \\\n  -m reactometer train a.toml  # a comment of reactometer\n"
-    told = ["reactometer errors", "reactometer doctor", "reactometer weights list", "reactometer train a.toml"]
-    assert [*commands_of(Block(ROOT / "a page", 1, "sh", code, None))] == told
+    code += "reactometer live 0 > a.log 2>&1 &\n"
+    told = ["errors", "doctor", "weights list", "train a.toml", "live 0"]
+    own = [command.removeprefix("reactometer ") for command in commands_of(Block(ROOT / "a page", 1, "sh", code, None))]
+    assert own == told
 
 
 def test_a_command_that_there_is_not_is_seen() -> None:
@@ -92,20 +102,43 @@ def test_a_pages_blocks_run_one_after_the_other(page: Path, simulated: Path, tmp
     lay_out(tmp_path, simulated)
     if not any("127.0.0.1:8000" in block.code for block in own):
         _run(own, tmp_path, "")
-        return
-    with serving(tmp_path / "service") as server:
-        _run(own, tmp_path, server.address)
+    elif any("reactometer serve" in block.code for block in own):
+        with _ended(tmp_path / "serve.pid"):
+            _run(own, tmp_path, f"http://127.0.0.1:{free_port()}")
+    else:
+        with serving(tmp_path / "service") as server:
+            _run(own, tmp_path, server.address)
+
+
+@contextmanager
+def _ended(written: Path) -> Iterator[None]:
+    """A process whose number a page has written is not left over where one of its blocks fails."""
+    try:
+        yield
+    finally:
+        with suppress(OSError):
+            os.kill(int(written.read_text()), signal.SIGKILL)
+
+
+@pytest.mark.slow
+@pytest.mark.cluster
+def test_the_clusters_blocks_run_one_after_the_other(simulated: Path, tmp_path: Path) -> None:
+    lay_out(tmp_path, simulated)
+    try:
+        _run([block for block in blocks_of(CLUSTER) if block.why_not is None], tmp_path, "")
+    finally:
+        subprocess.run([PROGRAMS / "ray", "stop", "--force"], capture_output=True, check=True)
 
 
 def _run(blocks: list[Block], folder: Path, service: str) -> None:
     paths = os.pathsep.join(path for path in sys.path if path)
-    program = f"{folder / 'bin'}{os.pathsep}{os.environ['PATH']}"
+    program = f"{folder / 'bin'}{os.pathsep}{PROGRAMS}{os.pathsep}{os.environ['PATH']}"
     environment = {**os.environ, "PATH": program, "PYTHONPATH": paths}
     python = ""  # later blocks go on with what earlier ones named
     for block in blocks:
         code = block.code
         for said, instead in SMALLER.items():
-            code = code.replace(said, instead.replace("$SERVICE", service))
+            code = code.replace(said, instead.replace("$SERVICE", service).replace("$PORT", service.rpartition(":")[2]))
         if block.language == "python":
             python += code
             command = [sys.executable, "-c", f"service = {service!r}\n{python}"]

@@ -19,6 +19,7 @@ from reactometer.evaluation.baselines import constant_baseline, length_baseline
 from reactometer.evaluation.evaluate import Evaluation, evaluate, open_for
 from reactometer.evaluation.metrics import Array, Metrics, measure
 from reactometer.evaluation.resample import bootstrap_difference, bootstrap_mean_pearson, choose_units
+from reactometer.files import Paths, each_path
 from reactometer.models.folder import LoadedModel, load_model
 from reactometer.models.scoring import score_rows
 from reactometer.models.zoo import goes_by
@@ -39,7 +40,7 @@ class _Truth:
 
 
 def compare(
-    configs: Sequence[Path | str],
+    configs: Paths,
     data: Path | str,
     out: Path | str,
     *,
@@ -66,7 +67,7 @@ def compare(
         ConfigError, DataError, WeightsError: what is given cannot be trained on.
         OutputError: ``out`` holds runs of other configurations.
     """
-    out = Path(out)
+    out, configs = Path(out), each_path(configs)
     if len({Path(path).stem for path in configs}) < len(configs):
         raise ConfigError("two configurations have the same name", got=", ".join(Path(path).stem for path in configs))
     jobs = [(Path(path).stem, load_config(Path(path), [*overrides, f'data.path="{data}"'])) for path in configs]

@@ -20,7 +20,7 @@ from reactometer.data.features import open_store
 from reactometer.data.prepare import settled
 from reactometer.errors import ConfigError, DataError, ModelError, OutputError, suggestion
 from reactometer.evaluation.evaluate import evaluate, open_for
-from reactometer.files import appearing, sha256_of
+from reactometer.files import Paths, appearing, each_path, sha256_of
 from reactometer.media.faces import load_detector
 from reactometer.media.stream import prepare_clip
 from reactometer.models.encoders import Engine
@@ -61,7 +61,7 @@ class Exported:
 
 def export(
     model: Path | str,
-    data: Sequence[Path | str],
+    data: Paths,
     *,
     engine: str,
     out: Path | str | None = None,
@@ -93,6 +93,7 @@ def export(
         DataError, MediaError: the data cannot be used.
         OutputError: the engine, or ``out``, is there already.
     """
+    data = each_path(data)
     if engine not in EXPORTED:
         raise ConfigError(f"no engine '{engine}' to export for", fix=suggestion(engine, EXPORTED))
     quantiser = ["onnxruntime"] if engine.endswith("int8") else []

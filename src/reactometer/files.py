@@ -8,7 +8,7 @@ import re
 import secrets
 import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from hashlib import file_digest
 from io import BytesIO
@@ -24,9 +24,17 @@ PART = ".part"
 LEFTOVER_S = 3600.0
 """Age from which a file that should not be there belongs to no process that is still alive."""
 
+Paths = Path | str | Sequence[Path | str]
+"""Files or folders, or a single one of them."""
+
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
 NO_WRITING = (*NO_ROOM, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM)
 """What a system says where a file cannot be written, whatever is written."""
+
+
+def each_path(given: Paths) -> Sequence[Path | str]:
+    """What is given, where a path by itself is one path and not the letters of its name."""
+    return [given] if isinstance(given, Path | str) else given
 
 
 @contextmanager

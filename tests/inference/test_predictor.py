@@ -48,6 +48,13 @@ def test_windows_cover_the_file(model_folder: Path, videos: list[Path]) -> None:
     assert all(0.0 <= value <= 1.0 for window in prediction.windows for value in window.intensities or ())
 
 
+def test_one_path_is_one_file(model_folder: Path, videos: list[Path]) -> None:
+    """Not a file for each letter of its name."""
+    (one,) = predict([videos[0]], model_folder, timeline=False, progress=False)
+    for given in (videos[0], str(videos[0])):
+        assert predict(given, model_folder, timeline=False, progress=False) == [one]
+
+
 def test_without_a_timeline_the_whole_stays_the_same(model_folder: Path, videos: list[Path]) -> None:
     (one,), (other,) = (predict(videos[:1], model_folder, timeline=kind, progress=False) for kind in (True, False))
     assert one.intensities == pytest.approx(other.intensities, abs=1e-6)

@@ -24,6 +24,10 @@ def test_a_folder_is_its_videos_and_sounds_at_any_depth(folder: Path) -> None:
     assert find_files([folder]) == [str(folder / name) for name in ("a.MOV", "b.mp4", "in/c.wav")]
 
 
+def test_one_path_is_one_folder(folder: Path) -> None:
+    assert find_files(folder) == find_files(str(folder)) == find_files([folder])
+
+
 def test_links_are_followed_once_and_a_dead_one_is_not_passed_over(folder: Path, tmp_path: Path) -> None:
     elsewhere = tmp_path / "elsewhere"
     elsewhere.mkdir()

@@ -18,6 +18,7 @@ from reactometer.data.people import Moments, match_people, measure_people, recas
 from reactometer.data.prepare import settled
 from reactometer.data.readers import Shown, shared_reader
 from reactometer.errors import ConfigError, ModelError, suggestion
+from reactometer.files import Paths, each_path
 from reactometer.inference.cuts import Cut, Drawn, Scorer, in_batches, join_cuts, without_media
 from reactometer.inference.everyone import predict_everyone
 from reactometer.inference.refine import Baseline, check_span, parse_baseline, refine
@@ -43,7 +44,7 @@ DEFAULT_WINDOW_S, DEFAULT_HOP_S = 2.0, 1.0
 
 
 def predict(
-    videos: Sequence[Path | str],
+    videos: Paths,
     model: LoadedModel | Path | str = STARTER,
     *,
     window_s: float = DEFAULT_WINDOW_S,
@@ -63,7 +64,7 @@ def predict(
     of a file: one longer than a minute is scored in parts of a minute, and its intensities are their mean by length.
 
     Args:
-        videos: paths.
+        videos: paths, or one.
         model: a model folder, or one loaded already; default: the starter model inside the package.
         window_s: length of the timeline's windows, seconds.
         hop_s: time from one window's start to the next one's, seconds.
@@ -95,7 +96,7 @@ def predict(
     """
     _check_faces(faces, people)
     rest = check_timeline(window_s, hop_s, smooth_s, baseline)
-    paths = [str(video) for video in videos]
+    paths = [str(video) for video in each_path(videos)]
     known = match_people(people or {}, paths)
     loaded = model if isinstance(model, LoadedModel) else load_model(model)
     settings = reading_of(loaded, faces, rate_hz)

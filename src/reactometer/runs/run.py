@@ -16,7 +16,7 @@ import torch
 from reactometer.cluster import connect
 from reactometer.console import progress_bar
 from reactometer.data.pool import default_workers, run_jobs
-from reactometer.files import sha256_of
+from reactometer.files import Paths, sha256_of
 from reactometer.inference.predictor import check_timeline, reading_of
 from reactometer.models.folder import load_model
 from reactometer.runs import ray_data
@@ -50,7 +50,7 @@ class RunResult:
 
 
 def predict_folder(
-    given: Sequence[Path | str],
+    given: Paths,
     out: Path | str,
     model: Path | str = STARTER,
     request: Request | None = None,

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from reactometer.data.clips import read_rows
 from reactometer.errors import DataError
+from reactometer.files import Paths, each_path
 from reactometer.runs.places import Place, is_address, place, split_address
 
 VIDEO_ENDINGS = (
@@ -36,7 +37,7 @@ class Source:
     problem: str = ""
 
 
-def find_files(given: Sequence[Path | str]) -> list[str]:
+def find_files(given: Paths) -> list[str]:
     """The files that are meant, each once, in order: those of a folder sorted by name.
 
     Args:
@@ -49,7 +50,7 @@ def find_files(given: Sequence[Path | str]) -> list[str]:
         DataError: a folder, list or pattern that has no file, a file that is not there, or nothing given; an object
             store that cannot be read. What a list names is not looked for.
     """
-    found = {path: None for one in given for path in _expand(one)}
+    found = {path: None for one in each_path(given) for path in _expand(one)}
     if not found:
         raise DataError("no files given", expected="videos, folders, lists or patterns", fix="Name at least one")
     return list(found)
