@@ -109,6 +109,8 @@ def predict(
     else:
         beside = ("workers", "retry-failed", "ray", "gpus"), (workers, retry_failed, ray, gpus)
         _refuse(*beside, "only with --out FOLDER", "Name a folder, such as --out results")
+        told = threshold is not None and not (events or elan)
+        _refuse(("threshold",), (told,), "only with --events or --elan", "Name a table, such as --events events.csv")
         least = DEFAULT_THRESHOLD if threshold is None else threshold
         outputs = Outputs(
             Path(out) if out else None, timeline, frames, events, plot, elan, subtitles, overlay, least, faces
