@@ -4,9 +4,9 @@
 
 ``predict`` of one video (default: 20 s of the embedded data set) with the starter model in a warm process, sparse (32
 frames looked at in 10 s) and dense (every frame). Each stage's own time is measured apart, on the same frames, in one
-thread: decoding every frame, turning those looked at to RGB, finding faces, and encoding faces. Rounds take turns;
-figures are medians. "The rest" is what the process's time holds beside these: crops, JPEG, sound, the timeline, the
-head, Python.
+thread: decoding every frame, and the sound, turning those looked at to RGB, finding faces, and encoding faces. Rounds
+take turns; figures are medians. "The rest" is what the process's time holds beside these: crops, JPEG, the timeline,
+the head, Python.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ import torch
 from measuring import bar, processor_s, timed, write_video
 
 from reactometer.inference.predictor import predict
+from reactometer.media.audio import read_sound
 from reactometer.media.faces import follow_face, load_detector
 from reactometer.media.video import probe, read_frames, sample_frames
 from reactometer.models.encoders import FrameEncoder
@@ -70,6 +71,7 @@ def measure(video: Path, model: LoadedModel, rate_hz: float) -> tuple[dict[str, 
     assert isinstance(encoder, FrameEncoder)
     stages: dict[str, Callable[[], object]] = {
         "decode": lambda: list(read_frames(video)),
+        "decode sound": lambda: list(read_sound(video)),
         "to RGB": lambda: [frame.rgb() for frame in decoded if frame.rgb is not None],
         "find faces": lambda: [detector(picture) for picture in rgb],
         "encode faces": lambda: FaceMemory(encoder, model.sampling, torch.device("cpu")).learn(faces),

@@ -1,4 +1,4 @@
-"""Freed memory is kept for the next step of torch, which would else ask the system for it anew each time."""
+"""Freed memory is kept for what comes next, which would else ask the system for it anew each time."""
 
 from __future__ import annotations
 
@@ -26,9 +26,21 @@ def keep_freed_memory() -> bool:
     Returns:
         Whether the settings were taken.
     """
-    if sys.platform != "linux" or any(name.startswith("MALLOC_") for name in os.environ):
-        return False
-    library = ctypes.CDLL(None)
-    if not hasattr(library, "gnu_get_libc_version"):  # musl
-        return False
-    return all(library.mallopt(parameter, value) for parameter, value in SETTINGS.items())
+    library = None if any(name.startswith("MALLOC_") for name in os.environ) else _glibc()
+    return library is not None and all(library.mallopt(parameter, value) for parameter, value in SETTINGS.items())
+
+
+def return_freed_memory() -> bool:
+    """Give back to the system, once, whole pages that are free (malloc_trim(3)): between two pieces of work.
+
+    Returns:
+        Whether there was something to give back, on a system that can.
+    """
+    library = _glibc()
+    return library is not None and bool(library.malloc_trim(0))
+
+
+@cache
+def _glibc() -> ctypes.CDLL | None:
+    library = ctypes.CDLL(None) if sys.platform == "linux" else None
+    return library if hasattr(library, "gnu_get_libc_version") else None  # not musl

@@ -15,6 +15,8 @@ from typing import TypeVar
 
 import cv2
 
+from reactometer.memory import keep_freed_memory
+
 Job = TypeVar("Job")
 Result = TypeVar("Result")
 
@@ -96,6 +98,7 @@ def _pool(workers: int) -> ProcessPoolExecutor:
 def _begin() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to answer
     cv2.setNumThreads(1)
+    keep_freed_memory()  # of pictures
     Thread(target=_end_with_parent, daemon=True).start()
 
 

@@ -27,6 +27,7 @@ from reactometer.errors import MediaError
 from reactometer.media.reading import UNREADABLE, Reading, reason_of
 from reactometer.media.stream import PART, WindowShape
 from reactometer.media.video import probe
+from reactometer.memory import keep_freed_memory, return_freed_memory
 from reactometer.records import MediaInfo, PreparedClip
 
 LOOK_S = 0.2
@@ -206,6 +207,7 @@ def serve(handle: int, parent: int) -> None:
     """What the process does: read one file after the other, until nobody asks any more."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to answer
     Thread(target=_end_with, args=(parent,), daemon=True).start()
+    keep_freed_memory()  # of pictures; else it is asked for anew with each, 70,000 page faults in 20 s of video
     connection, usual = Connection(handle), cv2.getNumThreads()
     with suppress(EOFError, BrokenPipeError, ConnectionResetError):
         bounds: Bounds = connection.recv()
@@ -225,6 +227,7 @@ def serve(handle: int, parent: int) -> None:
                 connection.send(None)
             except UNREADABLE as error:
                 connection.send(_UnreadableError(reason_of(error)))
+            return_freed_memory()
 
 
 def _end_with(parent: int) -> None:
