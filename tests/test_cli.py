@@ -101,6 +101,7 @@ def test_the_main_job_from_a_data_set_to_predictions(run: Run, toml: Path, simul
     assert (list(table)[:3], table.face.tolist()) == (["path", "face", "status"], [1])
 
 
+@pytest.mark.slow
 def test_an_audit_ends_with_1_at_a_leak_and_a_clean_split_mends_it(
     run: Run, toml: Path, simulated: Path, tmp_path: Path
 ) -> None:
@@ -133,6 +134,7 @@ def test_an_audit_ends_with_1_at_a_leak_and_a_clean_split_mends_it(
     assert "stimulus: " not in printed
 
 
+@pytest.mark.slow
 def test_clips_that_fail_are_listed_and_the_status_is_1(
     run: Run, excerpt: Callable[..., Path], model_folder: Path, tmp_path: Path
 ) -> None:

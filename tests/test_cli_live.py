@@ -65,6 +65,7 @@ def server(starter: LoadedModel) -> Iterator[str]:
         yield address
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("privacy", [(), ("--privacy",)])
 def test_a_server_scores(video: Path, server: str, tmp_path: Path, privacy: tuple[str, ...]) -> None:
     out = tmp_path / "live.jsonl"
@@ -94,6 +95,7 @@ def test_wrong_use_is_told_of(video: Path, server: str, tmp_path: Path) -> None:
         assert told in str(error)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform == "win32", reason="Ctrl-C is sent otherwise there")
 def test_ctrl_c_ends_it_well(video: Path, tmp_path: Path) -> None:
     out = tmp_path / "live.jsonl"

@@ -44,6 +44,7 @@ def test_a_configuration_is_whole_and_says_whose_choice_it_is(path: Path) -> Non
         assert PRETRAINED[system.encoder].licence in text or path.stem == "multimodal"
 
 
+@pytest.mark.slow
 def test_the_catalogue_lists_every_system_with_its_cost() -> None:
     entries = {entry.name: entry for entry in list_systems()}
     assert list(entries) == list(SYSTEMS)

@@ -171,6 +171,7 @@ def test_a_runs_table(tmp_path: Path) -> None:
         assert same or int(how.rpartition(" ")[2]) >= len(whole) - foot - 8, how
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["model.json", "uncertainty.json", "uncertainty.safetensors", "weights.safetensors"])
 def test_a_model_folder(name: str, model_folder: Path, tmp_path: Path) -> None:
     folder = Path(shutil.copytree(model_folder, tmp_path / "model"))

@@ -24,6 +24,8 @@ from reactometer.models import engines
 from reactometer.models.engines import engine_folder
 from reactometer.models.folder import load_model
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def exported(
@@ -109,7 +111,6 @@ def test_bfloat16_is_near(exported: Path, prepared: PreparedSet) -> None:
     assert 0 < difference.max() < 0.02  # bfloat16 has 8 bits of mantissa
 
 
-@pytest.mark.slow
 def test_eight_bits_are_kept_or_refused_by_their_score(
     copy: Path, prepared: PreparedSet, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -195,7 +196,6 @@ def test_an_engine_that_is_not_what_it_says_is_refused(copy: Path) -> None:
         load_model(copy, engine="auto")
 
 
-@pytest.mark.slow
 @pytest.mark.shared
 def test_the_starters_engine_on_real_videos(shared_data: Path, tmp_path: Path) -> None:
     videos = [shared_data / "clips" / name for name in ("single_face.mp4", "no_face.mp4")]

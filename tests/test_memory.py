@@ -50,6 +50,7 @@ def _faults(**environment: str) -> tuple[str, int]:
     return kept, int(faults)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="mallopt is glibc's")
 def test_a_large_buffer_is_had_again_without_page_faults_unless_the_user_has_settings_of_their_own() -> None:
     kept, faults = _faults()

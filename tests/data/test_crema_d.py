@@ -166,6 +166,7 @@ def test_the_rows_of_the_real_table_are_what_their_ids_say(shared_data: Path) ->
     assert shares.to_dict() == pytest.approx({1: 0.409, 2: 0.582, 3: 0.636}, abs=0.01)
 
 
+@pytest.mark.slow
 @pytest.mark.shared
 @pytest.mark.parametrize(("votes", "hundred_thousand"), [("voice", 1), ("face", 2), ("both", 3)])
 def test_the_real_votes(shared_data: Path, votes: str, hundred_thousand: int) -> None:
@@ -205,6 +206,7 @@ def test_single_real_rows_and_the_means(shared_data: Path) -> None:
     assert values.max() == pytest.approx(0.968)
 
 
+@pytest.mark.slow
 @pytest.mark.shared
 def test_real_actors_stay_in_one_split(shared_data: Path) -> None:
     clips = assign_splits(read_data_set(shared_data / "crema_d").clips)

@@ -247,6 +247,7 @@ print(total, (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) * 102
 """
 
 
+@pytest.mark.slow
 def test_a_store_is_never_loaded_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """All items of 64 MB, in any order, in a process of its own: its memory grows by less than an eighth of that."""
     monkeypatch.setattr(features, "SHARD_PARTS", 100)

@@ -118,6 +118,7 @@ def test_a_path_that_is_not_there_is_refused(tmp_path: Path) -> None:
         read_faces(FacesConfig())
 
 
+@pytest.mark.slow
 @pytest.mark.shared
 def test_fer2013_is_read_as_it_is(shared_data: Path) -> None:
     faces = _read(shared_data / "fer2013")

@@ -185,6 +185,7 @@ def _config(data: Path, run: Path, person_norm: bool) -> Config:
     )
 
 
+@pytest.mark.slow
 def test_where_people_differ_more_than_they_react_normalising_finds_the_reaction(tmp_path: Path) -> None:
     data = _table(tmp_path / "table.csv", n_people=30, n_clips=8)
     reached = {}

@@ -37,6 +37,7 @@ def test_a_dead_process_costs_only_the_job_that_kills_it() -> None:
     assert done == {index: -13 if job[0] == 13 else job[0] ** 2 for index, job in enumerate(jobs)}
 
 
+@pytest.mark.slow
 def test_a_job_whose_process_dies_once_is_run_again(tmp_path: Path) -> None:
     """One worker takes the jobs in order, so the first death is of the first job, with others waiting behind it."""
     jobs: list[tuple[int, Path | None]] = [(20, tmp_path / "killed"), (11, None), (12, None)]

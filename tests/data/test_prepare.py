@@ -73,6 +73,7 @@ def test_an_index_lists_everything(few: Path, tmp_path: Path) -> None:
     assert prepare(tmp_path / "out", progress=False).rows == opened.rows
 
 
+@pytest.mark.slow
 def test_a_second_run_redoes_only_what_changed(few: Path, tmp_path: Path) -> None:
     _prepare(few, tmp_path / "out")
     assert all(row.was_cached for row in _prepare(few, tmp_path / "out").rows)
@@ -83,6 +84,7 @@ def test_a_second_run_redoes_only_what_changed(few: Path, tmp_path: Path) -> Non
     assert not any(row.was_cached for row in _prepare(few, tmp_path / "out", settings=other).rows)
 
 
+@pytest.mark.slow
 def test_a_damaged_cache_file_is_made_again(few: Path, tmp_path: Path) -> None:
     prepared = _prepare(few, tmp_path / "out")
     file = prepared.rows[0].file
@@ -175,6 +177,7 @@ def _jobs(table: Path, out: Path) -> list[_Job]:
     return [_job(out / "clips", SETTINGS, clip) for clip in clips]
 
 
+@pytest.mark.slow
 def test_a_killed_run_goes_on_where_it_stopped(excerpt: Callable[..., Path], tmp_path: Path) -> None:
     """A real process, killed with SIGKILL in the middle; the second run keeps what was there."""
     data = excerpt(train=16)
@@ -193,6 +196,7 @@ def test_a_killed_run_goes_on_where_it_stopped(excerpt: Callable[..., Path], tmp
     assert not prepared.failed
 
 
+@pytest.mark.slow
 def test_what_a_killed_run_left_half_written_is_cleared_away(few: Path, tmp_path: Path) -> None:
     _prepare(few, tmp_path / "out")
     old, young = tmp_path / "out" / "clips" / "old.part", tmp_path / "out" / "clips" / "young.part"
@@ -220,6 +224,7 @@ def test_a_folder_that_was_not_prepared_is_named(few: Path, tmp_path: Path) -> N
         open_prepared(tmp_path / "out")
 
 
+@pytest.mark.slow
 def test_a_table_without_splits_is_split_by_person(simulated: Path, tmp_path: Path) -> None:
     videos = sorted(simulated.rglob("*.mp4"))[:8]
     rows = [f"{video},p{place % 4},0.5" for place, video in enumerate(videos)]

@@ -46,6 +46,7 @@ def _same(one: PreparedClip, other: PreparedClip) -> bool:
     return one.samples == other.samples and np.array_equal(one.waveform, other.waveform)  # type: ignore[arg-type]
 
 
+@pytest.mark.slow
 def test_another_process_reads_the_same(reader: Reader, simulated: Path) -> None:
     for file in sorted(simulated.rglob("*.mp4"))[:2]:
         info, *shown = reader.read(file, READING)
@@ -55,6 +56,7 @@ def test_another_process_reads_the_same(reader: Reader, simulated: Path) -> None
         assert all(_same(one[1], other[1]) for one, other in zip(shown, here, strict=True))  # type: ignore[index]
 
 
+@pytest.mark.slow
 def test_a_process_that_has_read_enough_makes_place_for_another(
     reader: Reader, simulated: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -88,6 +90,7 @@ def test_a_process_that_dies_is_told_of_and_replaced(reader: Reader, simulated: 
     assert len(list(reader.read(video, READING))) > 2
 
 
+@pytest.mark.slow
 def test_a_file_of_which_nothing_comes_is_given_up(simulated: Path) -> None:
     reader = Reader(Bounds(stall_s=1.0))
     reader.start()
@@ -100,6 +103,7 @@ def test_a_file_of_which_nothing_comes_is_given_up(simulated: Path) -> None:
     assert stopped.poll() == -signal.SIGKILL
 
 
+@pytest.mark.slow
 def test_memory_is_bounded(simulated: Path) -> None:
     small = Reader(Bounds(memory_bytes=700 * 2**20))
     assert len(list(small.read(next(simulated.rglob("*.mp4")), READING))) > 2
@@ -161,6 +165,7 @@ def test_who_does_not_want_a_file_any_more_gets_no_more_of_it(reader: Reader, si
     assert reader._process is None
 
 
+@pytest.mark.slow
 def test_it_ends_when_its_parent_is_killed(simulated: Path, tmp_path: Path) -> None:
     code = f"from test_readers import _wait_to_be_killed; _wait_to_be_killed({str(tmp_path / 'pid')!r})"
     process = subprocess.Popen([sys.executable, "-c", code], cwd=Path(__file__).parent)
@@ -180,6 +185,7 @@ def _wait_to_be_killed(told: str) -> None:
     time.sleep(LONGEST_S)
 
 
+@pytest.mark.slow
 def test_a_script_needs_no_guard(simulated: Path, model_folder: Path, tmp_path: Path) -> None:
     """What a first-time user writes: nothing but the call, at the top of a file."""
     video = next(simulated.rglob("*.mp4"))

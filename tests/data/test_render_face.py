@@ -40,6 +40,7 @@ def test_the_haar_cascade_finds_the_faces(frames: list[ByteArray]) -> None:
     assert np.mean(found) >= 0.95
 
 
+@pytest.mark.slow
 @pytest.mark.shared
 def test_yunet_finds_the_faces(frames: list[ByteArray]) -> None:
     model = Path(os.environ["REACTOMETER_WEIGHTS"]) / "yunet_n_320_320.onnx"

@@ -60,6 +60,7 @@ def test_a_clean_data_set_has_no_leak_and_its_facts_are_its_tables(prepared: Pre
     assert found.cue_split == "val"
 
 
+@pytest.mark.slow
 def test_planted_leaks_are_each_named_with_their_size(excerpt: Callable[..., Path], tmp_path: Path) -> None:
     """A person and labels of train in val, a file of train in val, a re-encoded one in test, a broken one."""
     data = excerpt(train=12, val=5, test=4)

@@ -54,6 +54,7 @@ def test_intervals_hold_the_labels_they_were_fitted_to(calibrated: Path, prepare
     assert evaluation.coverage.mean.low <= evaluation.coverage.mean.value <= evaluation.coverage.mean.high
 
 
+@pytest.mark.slow
 def test_predict_gives_the_interval_that_evaluate_gives(
     calibrated: Path, prepared: PreparedSet, tmp_path: Path
 ) -> None:
@@ -81,6 +82,7 @@ def test_each_modality_alone_has_intervals_of_its_own(calibrated: Path, prepared
     assert evaluation.coverage.by_basis["face"][1] >= 0.9
 
 
+@pytest.mark.slow
 def test_recalibration_brings_predictions_to_scale_and_keeps_their_order(
     frozen_folder: Path, prepared: PreparedSet, tmp_path: Path
 ) -> None:
@@ -134,6 +136,7 @@ def test_intervals_fitted_to_the_clips_that_are_scored_are_no_evidence(
         assert ("fitted to these very clips" in capsys.readouterr().out) == here
 
 
+@pytest.mark.slow
 def test_an_ensemble_is_calibrated_as_one(
     frozen_folder: Path, calibrated: Path, prepared: PreparedSet, tmp_path: Path
 ) -> None:

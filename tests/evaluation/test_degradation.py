@@ -40,6 +40,7 @@ def _kept(prepared: PreparedSet) -> set[Path]:
     return set((prepared.folder / FEATURES).rglob("*"))
 
 
+@pytest.mark.slow
 def test_the_ends_of_the_curves_are_what_evaluate_measures(
     model_folder: Path, frozen_folder: Path, prepared: PreparedSet, lively: Callable[..., Path], tmp_path: Path
 ) -> None:
@@ -70,6 +71,7 @@ def test_the_ends_of_the_curves_are_what_evaluate_measures(
     _same(curves["white noise"].points[-1].metrics, silent)
 
 
+@pytest.mark.slow
 def test_curves_are_kept_in_the_model_folder(frozen_folder: Path, prepared: PreparedSet, tmp_path: Path) -> None:
     model = Path(shutil.copytree(frozen_folder, tmp_path / "model"))
     degradation = degrade(model, prepared.folder, n_resamples=100, progress=False)
@@ -89,6 +91,7 @@ def test_curves_are_kept_in_the_model_folder(frozen_folder: Path, prepared: Prep
     assert (model / "degradation.png").read_bytes().startswith(b"\x89PNG")
 
 
+@pytest.mark.slow
 def test_what_a_model_does_not_go_by_is_left_out(small_config: Config, prepared: PreparedSet, tmp_path: Path) -> None:
     """Without a face, a model of the face alone says the training mean: undefined, and a loss of all it had."""
     for modality in ("face", "voice"):

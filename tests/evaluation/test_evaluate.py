@@ -44,6 +44,7 @@ def test_files_hold_every_clip_and_the_score_follows_from_them(
         assert said["mae"][label] == pytest.approx(np.abs(truth[:, place] - table[label]).mean(), abs=1e-6)
 
 
+@pytest.mark.slow
 def test_intervals_are_by_person_where_people_are_known(
     frozen_folder: Path, prepared: PreparedSet, tmp_path: Path
 ) -> None:
@@ -67,6 +68,7 @@ def test_intervals_are_by_person_where_people_are_known(
         evaluate(frozen_folder, prepared.folder, by="persons", progress=False)
 
 
+@pytest.mark.slow
 def test_a_data_set_that_was_not_prepared_gives_the_same(
     model_folder: Path, prepared: PreparedSet, excerpt: Callable[..., Path], tmp_path: Path
 ) -> None:
@@ -75,6 +77,7 @@ def test_a_data_set_that_was_not_prepared_gives_the_same(
     pd.testing.assert_frame_equal(one.predictions, other.predictions)
 
 
+@pytest.mark.slow
 def test_an_unreadable_clip_counts_with_the_training_mean(
     model_folder: Path, simulated: Path, excerpt: Callable[..., Path], tmp_path: Path
 ) -> None:
@@ -93,6 +96,7 @@ def test_an_unreadable_clip_counts_with_the_training_mean(
     np.testing.assert_allclose(answer, mean, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_a_split_whose_labels_are_withheld_is_predicted_and_val_is_the_default(
     model_folder: Path, excerpt: Callable[..., Path], tmp_path: Path
 ) -> None:
@@ -183,6 +187,7 @@ def test_a_duplicate_id_does_not_blind_a_frozen_model_to_the_first_clip(
     np.testing.assert_allclose(answers[-1], load_model(frozen_folder).network.label_mean, atol=1e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("frozen", [True, False])
 def test_draws_are_averaged_and_batches_are_of_no_influence(
     model_folder: Path,
@@ -206,6 +211,7 @@ def test_draws_are_averaged_and_batches_are_of_no_influence(
     np.testing.assert_allclose(answers, np.concatenate(by_draw), atol=1e-5)
 
 
+@pytest.mark.slow
 def test_an_ensemble_scores_the_mean_of_its_members(
     model_folder: Path, frozen_folder: Path, prepared: PreparedSet, lively: Callable[..., Path], tmp_path: Path
 ) -> None:
@@ -220,6 +226,7 @@ def test_an_ensemble_scores_the_mean_of_its_members(
     assert list(mute.without_evidence) == [row.clip.clip_id for row in prepared.rows if not row.has_sound]
 
 
+@pytest.mark.slow
 def test_normalising_per_person_is_told_of(
     frozen_folder: Path, prepared: PreparedSet, lively: Callable[..., Path], tmp_path: Path
 ) -> None:

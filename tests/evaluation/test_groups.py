@@ -69,6 +69,7 @@ def test_a_bias_and_a_lower_correlation_are_found_and_a_group_of_four_is_marked(
     assert found.n_differences == 3 * 2 * 4
 
 
+@pytest.mark.slow
 def test_where_nothing_differs_a_claim_is_as_rare_as_it_says() -> None:
     """200 drawn evaluations of three groups: 95 % of those of random groups without a single claim, give or take 2."""
     claimed = []
@@ -159,6 +160,7 @@ def test_undefined_scores_and_lone_groups_are_told_as_such() -> None:
     assert table[(table.group == "a") & (table.measure == "pearson")].value.isna().sum() == 4
 
 
+@pytest.mark.slow
 def test_evaluate_tells_groups_of_columns_that_outlive_prepare(
     frozen_folder: Path, simulated: Path, prepared: PreparedSet, tmp_path: Path
 ) -> None:

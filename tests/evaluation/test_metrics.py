@@ -284,6 +284,7 @@ def test_an_evaluation_scores_all_clips_at_once(
     assert min(value for value in r if value is not None) > -0.8
 
 
+@pytest.mark.slow
 def test_a_validation_scores_all_clips_at_once(
     small_config: Config, prepared: PreparedSet, reversed_within_batches: list[float], tmp_path: Path
 ) -> None:

@@ -54,6 +54,7 @@ def test_its_figures_are_those_of_the_evaluation(out: Path) -> None:
     assert f"{said['mean_pearson']:.4f}" in card
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(BROWSER is None, reason="no Chromium here")
 def test_a_browser_draws_it(out: Path, tmp_path: Path) -> None:
     """Every figure is drawn as SVG by the page's own script, and no name in the data runs as one."""

@@ -50,6 +50,7 @@ def good(tmp_path: Path) -> Callable[..., tuple[Path, Path]]:
 ROWS = tuple(f"[0000{place}],0.1,0.2,0,1,0.000001,1e-3,0.5" for place in range(4))
 
 
+@pytest.mark.slow
 def test_the_file_holds_what_the_model_says_of_every_test_clip(
     model_folder: Path, withheld: Path, prepared: PreparedSet, simulated: Path, tmp_path: Path
 ) -> None:
@@ -75,6 +76,7 @@ def test_the_file_holds_what_the_model_says_of_every_test_clip(
     check_submission(out, prepared.folder)
 
 
+@pytest.mark.slow
 def test_emi_from_its_folder_to_its_file(simulated: Path, small_config: Config, tmp_path: Path) -> None:
     """A model is trained on a folder in EMI's layout; the file goes by its ``Filename``."""
     from reactometer.training.fit import train

@@ -101,6 +101,7 @@ def test_hidden_frames_are_as_if_unseen(name: str, frozen: bool, clip: PreparedC
     assert np.abs(own[0] - own[1]).max() > 1e-5
 
 
+@pytest.mark.slow
 def test_a_mean_pooled_model_is_explained_in_closed_form(video: Path) -> None:
     """Shares of T frames sum to the logit less the bias; without frame t it is (T * (logit - bias) - z_t) / (T - 1)."""
     model = _model("resnet50")
@@ -195,6 +196,7 @@ def test_a_known_cause_is_found(of_the_mouth: LoadedModel, one_clear_second: Pat
     assert table["face_map"]["up"]["peak"] == "mouth"
 
 
+@pytest.mark.slow
 def test_a_stretch_is_what_predict_says_of_it_in_an_ensemble_and_over_draws(video: Path, tmp_path: Path) -> None:
     """And what is hidden changes it by the mean of what it changes in the members."""
     members = [_model("multimodal", draws=2), _model("multimodal", draws=2)]
@@ -294,6 +296,7 @@ def test_the_command_prints_words_and_writes_both_files(video: Path, tmp_path: P
     assert {file.name for file in (tmp_path / "out").iterdir()} == {"attribution.json", "attribution.png"}
 
 
+@pytest.mark.slow
 @pytest.mark.shared
 def test_a_real_smile_is_in_the_mouth_and_not_in_the_voice(shared_data: Path) -> None:
     own = explain(shared_data / "clips" / "single_face.mp4", progress=False)

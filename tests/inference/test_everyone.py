@@ -21,7 +21,7 @@ from reactometer.models.folder import join_models, load_model, save_model
 from reactometer.models.zoo import build_model, load_encoders
 from reactometer.records import ByteArray, Detection, FloatArray, Prediction
 
-pytestmark = pytest.mark.usefixtures("found_once")
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("found_once")]
 
 N_FRAMES, SIDE_PX = 40, 240
 NOBODY = np.full((N_FRAMES, SIDE_PX, SIDE_PX, 3), 90, dtype=np.uint8)

@@ -76,6 +76,7 @@ def test_a_window_gets_the_numbers_of_the_timeline(starter: LoadedModel, model_f
     assert compare_with_timeline(trained, video, trained.config.prepare.rate_hz or 0.0, 0.5, 0.5) >= 2
 
 
+@pytest.mark.slow
 @pytest.mark.shared
 def test_so_it_does_on_a_real_clip_whose_face_leaves(starter: LoadedModel, shared_data: Path) -> None:
     assert compare_with_timeline(starter, shared_data / "clips" / "face_noface.mov", 5.0, 2.0, 1.0) >= 4

@@ -97,6 +97,7 @@ def real(shared_data: Path, model_folder: Path) -> Prediction:
     return prediction
 
 
+@pytest.mark.slow
 @pytest.mark.shared
 def test_an_overlay_keeps_every_frame_at_its_time_and_the_sound(real: Prediction, tmp_path: Path) -> None:
     written = write_overlay([real], tmp_path / "a.mp4")
@@ -158,6 +159,7 @@ def test_everything_of_several_files_goes_into_folders(real: Prediction, tmp_pat
     assert np.all(events.peak_s <= events.offset_s)
 
 
+@pytest.mark.slow
 @pytest.mark.shared
 def test_everything_of_faces_says_whose_it_is(real: Prediction, tmp_path: Path) -> None:
     """Pictures and subtitles are one face's, ELAN documents and overlays one file's; where no face is, the file's."""

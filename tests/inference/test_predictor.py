@@ -133,6 +133,7 @@ def _evaluated(model: Path, data: Path) -> np.ndarray:
     return table[list(HUME_REACTION)].to_numpy()
 
 
+@pytest.mark.slow
 def test_a_persons_files_get_the_numbers_that_evaluation_gives_their_clips(
     personal_folder: Path, of_ann: Path, videos: list[Path]
 ) -> None:
@@ -148,6 +149,7 @@ def test_a_persons_files_get_the_numbers_that_evaluation_gives_their_clips(
     np.testing.assert_allclose(_whole(again)[::-1], _whole(own)[:5], atol=1e-5)
 
 
+@pytest.mark.slow
 def test_all_at_once_still_gives_the_numbers_of_evaluation(
     personal_folder: Path,
     of_ann: Path,
@@ -174,6 +176,7 @@ def test_all_at_once_still_gives_the_numbers_of_evaluation(
     np.testing.assert_allclose(own[2], _evaluated(joint, of_ann)[:5], atol=1e-4)
 
 
+@pytest.mark.slow
 def test_a_model_that_does_not_normalise_does_not_ask_who_it_is(model_folder: Path, videos: list[Path]) -> None:
     own = predict(videos[:5], model_folder, people=dict.fromkeys(videos[:5], "Ann"), progress=False)
     assert own == predict(videos[:5], model_folder, progress=False)
@@ -184,6 +187,7 @@ def test_a_person_of_a_file_that_was_not_given_is_told_of_at_once(videos: list[P
         predict(videos[:2], "nowhere", people={str(videos[0]): "Ann", videos[1].name: "Ann"}, progress=False)
 
 
+@pytest.mark.slow
 def test_a_bad_file_of_a_person_is_named_and_the_others_are_normalised(
     personal_folder: Path, videos: list[Path], tmp_path: Path
 ) -> None:
@@ -195,6 +199,7 @@ def test_a_bad_file_of_a_person_is_named_and_the_others_are_normalised(
     np.testing.assert_allclose(_whole(own), _whole(expected), atol=1e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("draws", [1, 3])
 def test_draws_give_the_numbers_of_evaluation(
     model_folder: Path,
@@ -212,6 +217,7 @@ def test_draws_give_the_numbers_of_evaluation(
     assert [len(prediction.windows) for prediction in drawn] == [3] * 4
 
 
+@pytest.mark.slow
 def test_an_ensemble_says_the_mean_of_its_members(
     model_folder: Path, videos: list[Path], lively: Callable[..., Path], tmp_path: Path
 ) -> None:
@@ -266,6 +272,7 @@ def _by_name(predictions: list[Prediction]) -> dict[str, Prediction]:
     return {Path(prediction.path).name: prediction for prediction in predictions}
 
 
+@pytest.mark.slow
 @pytest.mark.shared
 def test_the_real_clips_say_what_they_show(model_folder: Path, shared_data: Path) -> None:
     """Frames as in the containers (98 less 3 that an edit list hides), faces where there are some, silence named."""
@@ -286,6 +293,7 @@ def test_the_real_clips_say_what_they_show(model_folder: Path, shared_data: Path
     assert min(shares) == 0.0
 
 
+@pytest.mark.slow
 @pytest.mark.shared
 def test_the_position_among_files_changes_nothing(model_folder: Path, shared_data: Path, tmp_path: Path) -> None:
     path = shared_data / "clips" / "single_face.mp4"

@@ -65,6 +65,7 @@ def test_it_predicts_where_no_model_is_named(talk: tuple[Path, ByteArray, FloatA
     assert all(0.0 <= row[label] <= 1.0 for label in BASIC)
 
 
+@pytest.mark.slow
 def test_neither_transformers_nor_pandas_is_waited_for(talk: tuple[Path, ByteArray, FloatArray]) -> None:
     """Importing both takes longer than a prediction."""
     code = (
@@ -116,6 +117,7 @@ def test_the_number_of_workers_changes_nothing(starter: LoadedModel, prepared: P
         assert here.intensities == pytest.approx(there.intensities, abs=1e-5)
 
 
+@pytest.mark.slow
 def test_a_window_cut_out_of_a_file_is_the_same_as_in_the_file(
     talk: tuple[Path, ByteArray, FloatArray], tmp_path: Path
 ) -> None:
@@ -134,6 +136,7 @@ def _by_name(predictions: list[Prediction]) -> dict[str, Prediction]:
     return {Path(prediction.path).name: prediction for prediction in predictions}
 
 
+@pytest.mark.slow
 @pytest.mark.shared
 def test_the_real_clips_are_plausible_and_steady(shared_data: Path, tmp_path: Path) -> None:
     """A smile is happiness; where the face leaves the timeline says so; without any face there is no score of one."""

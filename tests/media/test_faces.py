@@ -95,6 +95,7 @@ def test_an_empty_room_shows_no_face(shared_data: Path, name: str) -> None:
     assert all(sample.box is None and sample.crop_jpeg is None for sample in samples)
 
 
+@pytest.mark.slow
 @pytest.mark.shared
 @pytest.mark.parametrize(("name", "least"), [("yunet", 1.0), ("haar", 0.9)])
 def test_one_moving_face_is_followed_without_jumps(shared_data: Path, name: str, least: float) -> None:
@@ -119,6 +120,7 @@ def test_a_face_that_leaves_is_a_mask_and_never_a_guess(shared_data: Path) -> No
     assert samples[leaves].time_s == pytest.approx(2.4, abs=0.3)  # where its sound starts, too
 
 
+@pytest.mark.slow
 @pytest.mark.shared
 def test_small_pictures_that_a_face_fills_are_found(shared_data: Path) -> None:
     counts: Counter[FrameState] = Counter()

@@ -126,6 +126,7 @@ def test_every_kind_is_read_or_refused(clips: dict[str, bytes], tmp_path: Path) 
     assert read == set(clips) - {"png"}
 
 
+@pytest.mark.slow
 def test_what_few_files_are_like_is_read_for_what_it_is(odd: dict[str, bytes], tmp_path: Path) -> None:
     """And none lasts longer than it says in its frames, whatever rate it claims."""
     reader, ends_s, refused = Reader(), dict[str, float](), list[str]()

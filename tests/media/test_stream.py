@@ -210,6 +210,7 @@ def test_a_damaged_timestamp_is_an_error_and_not_an_hour_of_nothing(tmp_path: Pa
         _windows(path, WindowShape(2.0, 1.0))
 
 
+@pytest.mark.slow
 @pytest.mark.shared
 def test_every_sampled_frame_of_the_real_clips_is_accounted_for(shared_data: Path) -> None:
     """Frames read equal the container's packets, less those that its edit list hides (3 of ``no_face.mp4``).

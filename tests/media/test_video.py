@@ -378,6 +378,7 @@ def test_the_grid_does_not_drift_over_hours() -> None:
     assert max(time_s - k / 10 for k, time_s in enumerate(picked)) < 1001 / 30000
 
 
+@pytest.mark.slow
 def test_memory_does_not_grow_with_the_length(tmp_path: Path) -> None:
     program = (
         "import resource, sys; from pathlib import Path; from reactometer.media.video import read_frames\n"

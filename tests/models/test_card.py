@@ -22,6 +22,7 @@ def model(model_folder: Path, tmp_path: Path) -> Path:
     return Path(shutil.copytree(model_folder, tmp_path / "mine"))
 
 
+@pytest.mark.slow
 def test_it_holds_what_was_measured_after_training(model: Path, model_folder: Path, tmp_path: Path) -> None:
     prepared = Path(load_model(model_folder).config.data.cache or "")
     evaluation = evaluate(model, prepared, split="all", out=tmp_path / "scores", progress=False)

@@ -27,6 +27,7 @@ PUBLISHED = {  # what it takes, an input, millions of parameters without a head,
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", PUBLISHED)
 def test_architectures_are_as_large_and_as_costly_as_published(name: str) -> None:
     takes, shape, parameters, multiply_adds = PUBLISHED[name]

@@ -247,6 +247,7 @@ def test_an_ensemble_holds_its_members_as_they_were(model_folder: Path, tmp_path
     assert len(load_model(folder).members) == 2
 
 
+@pytest.mark.slow
 def test_what_does_not_go_together_is_not_joined(model_folder: Path, tmp_path: Path) -> None:
     first = load_model(model_folder)
     with pytest.raises(ModelError, match=r"an ensemble needs several models \(got 1; expected at least 2"):

@@ -84,6 +84,7 @@ def _check_eight_bits(graph: Graph, file: Path) -> None:
         assert np.corrcoef(got.ravel(), expected.ravel())[0, 1] > 0.98, engine
 
 
+@pytest.mark.slow
 def test_graphs_of_frames_and_contours_are_the_networks(tmp_path: Path) -> None:
     _check("ranks", tmp_path)
 

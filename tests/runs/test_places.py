@@ -69,6 +69,7 @@ def test_files_of_a_store_are_found_as_on_a_disk(bucket: str) -> None:
             find_files([nothing])
 
 
+@pytest.mark.slow
 def test_a_run_from_a_store_into_it_is_the_run_on_the_disk(
     bucket: str, put: Callable[[Path, str], str], videos: Path, check_run: Callable[..., None]
 ) -> None:
@@ -111,6 +112,7 @@ def test_one_process_at_a_time_is_at_work_in_a_store(bucket: str, monkeypatch: p
     assert folder.names() == []  # Ctrl-C while it settles: nobody has to wait
 
 
+@pytest.mark.slow
 def test_what_is_no_place_is_told(bucket: str, videos: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="no such kind of place"):
         predict_folder([videos], "ftp://host/run", progress=False)

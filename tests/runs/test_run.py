@@ -64,6 +64,7 @@ def test_what_is_there_is_not_done_again(copy: Path, videos: Path, monkeypatch: 
     assert (fewer.n_files, fewer.failures, len(pd.read_parquet(copy / INDEX_FILE))) == (3, {}, 3)
 
 
+@pytest.mark.slow
 def test_a_mended_file_and_what_failed_are_done_on_request(copy: Path, videos: Path, tmp_path: Path) -> None:
     """A file that changed is another one; a failure is tried again only where that is asked for."""
     own = Path(shutil.copytree(videos, tmp_path / "own"))
@@ -85,6 +86,7 @@ def test_a_listed_file_that_is_not_there_is_a_failure_and_the_rest_go_on(
     assert result.failures == {str(videos / "gone.mp4"): "No such file or directory"}
 
 
+@pytest.mark.slow
 def test_what_a_killed_process_left_is_seen_for_what_it_is(
     copy: Path, videos: Path, check_run: Callable[..., None]
 ) -> None:
@@ -118,6 +120,7 @@ def test_another_model_is_refused(copy: Path, videos: Path, tmp_path: Path) -> N
         predict_folder([videos], copy, other, device="cpu", progress=False)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["clips/00001.parquet", "timeline/00000.parquet", "manifest.parquet", "run.json"])
 def test_a_damaged_file_of_a_run_is_named(name: str, copy: Path, videos: Path, check_run: Callable[..., None]) -> None:
     """A timeline's shard is read by nobody here, so nothing is said of it."""
@@ -159,6 +162,7 @@ def test_two_processes_do_not_share_a_run(copy: Path) -> None:
         pass
 
 
+@pytest.mark.slow
 def test_faces_are_numbered_in_a_runs_tables(videos: Path, tmp_path: Path) -> None:
     request = Request(faces="all")
     predict_folder(

@@ -65,6 +65,7 @@ def test_a_short_clip_is_answered_at_once_with_the_numbers_of_predict(server: Se
     server.wait_for_no_uploads()
 
 
+@pytest.mark.slow
 @pytest.mark.shared
 def test_a_real_clip_has_the_numbers_of_predict(server: Server, shared_data: Path) -> None:
     clip = shared_data / "clips" / "face_noface.mov"
@@ -76,6 +77,7 @@ def test_a_real_clip_has_the_numbers_of_predict(server: Server, shared_data: Pat
     assert told["abstain"] == clip_rows([own])[0]["abstain"]
 
 
+@pytest.mark.slow
 def test_forms_hold_what_the_command_writes(server: Server, talking: Talking, tmp_path: Path) -> None:
     where = f"/v1/predictions/{server.post(talking(1)).json()['id']}"
     (own,) = predict([talking(1)], progress=False)
@@ -120,6 +122,7 @@ def test_humes_shape_names_emotions_as_hume_did(server: Server, talking: Talking
     assert json.loads(hume_json([own]))[0]["source"]["filename"] == str(talking(1))
 
 
+@pytest.mark.slow
 def test_a_long_clip_is_a_job_that_can_be_asked_and_deleted(server: Server, talking: Talking) -> None:
     answer = server.post(talking(4))
     assert answer.status_code == 202 and answer.headers["Retry-After"].isdigit()
@@ -133,12 +136,14 @@ def test_a_long_clip_is_a_job_that_can_be_asked_and_deleted(server: Server, talk
     assert server.client.delete(where).status_code == 404
 
 
+@pytest.mark.slow
 def test_who_does_not_want_to_wait_does_not(server: Server, talking: Talking) -> None:
     answer = server.post(talking(4), headers={"Prefer": "respond-async"})
     assert answer.status_code == 202 and answer.json()["status"] in ("queued", "running")
     assert server.wait(answer)["status"] == "done"
 
 
+@pytest.mark.slow
 def test_a_clip_that_is_given_up_ends_at_once(server: Server, talking: Talking) -> None:
     answers = [server.post(talking(6), headers={"Prefer": "respond-async"}) for _ in range(3)]
     for answer in answers:
@@ -147,6 +152,7 @@ def test_a_clip_that_is_given_up_ends_at_once(server: Server, talking: Talking) 
     assert server.post(talking(1)).status_code == 200
 
 
+@pytest.mark.slow
 def test_settings_reach_the_prediction(server: Server, talking: Talking) -> None:
     settings = {"window_s": 1, "hop_s": 0.5, "faces": "all", "smooth_s": 1, "threshold": 0.05, "rate_hz": 4}
     (told,) = server.post(talking(1), data=settings).json()["predictions"]
@@ -275,6 +281,7 @@ def test_pages_of_other_sites_and_other_names_get_nothing(server: Server) -> Non
     assert own.status_code == 200 and "default-src 'self'" in own.headers["Content-Security-Policy"]
 
 
+@pytest.mark.slow
 def test_the_clients_of_the_documentation_work(
     server: Server,
     talking: Talking,

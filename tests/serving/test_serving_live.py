@@ -117,6 +117,7 @@ def test_a_clip_is_scored_as_it_comes(
     assert "\\xff\\xd8" not in caplog.text
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("private", [False, True])
 def test_the_client_of_the_package(address: str, starter: LoadedModel, video: Path, private: bool) -> None:
     """Answers to a clip in real time, again and again; with features, the same numbers without a picture."""
@@ -175,6 +176,7 @@ def test_a_wrong_first_message_is_refused(address: str, start: str | bytes, told
     assert "\n" not in said["error"]
 
 
+@pytest.mark.slow
 def test_the_silent_are_refused(address: str) -> None:
     with connect(as_route(address)) as client:
         assert received(client) == ([{"type": "error", "error": "no first message came"}], 1008)

@@ -12,6 +12,7 @@ from reactometer.data.pool import default_workers
 from reactometer.training.engine import MOST_WORKERS, claim, loader_workers
 
 
+@pytest.mark.slow
 def test_a_processor_that_trains_shares_its_cores_with_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     assert loader_workers(FitConfig()) == 0

@@ -53,6 +53,7 @@ def test_the_validation_score_is_that_of_the_kept_weights(model_folder: Path, pr
     assert said["n_clips"] == metrics.n_clips == len(prepared.split("val"))
 
 
+@pytest.mark.slow
 def test_the_same_seed_gives_the_same_weights_however_many_workers(
     small_config: Config, model_folder: Path, tmp_path: Path
 ) -> None:
@@ -63,6 +64,7 @@ def test_the_same_seed_gives_the_same_weights_however_many_workers(
     assert not all(torch.equal(first[name], other[name]) for name in first)
 
 
+@pytest.mark.slow
 def test_a_stopped_run_resumes_to_the_same_end(
     small_config: Config, prepared: PreparedSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -127,6 +129,7 @@ def test_a_run_is_never_written_over_unasked(small_config: Config, model_folder:
     assert (model_folder / "weights.safetensors").stat().st_mtime_ns == before
 
 
+@pytest.mark.slow
 def test_overwriting_deletes_the_earlier_run_only_when_the_new_one_can_start(
     small_config: Config, prepared: PreparedSet, tmp_path: Path
 ) -> None:
@@ -142,6 +145,7 @@ def test_overwriting_deletes_the_earlier_run_only_when_the_new_one_can_start(
     assert (tmp_path / "run" / "notes.txt").read_text() == "mine"
 
 
+@pytest.mark.slow
 def test_what_cannot_be_trained_on_is_named(small_config: Config, simulated: Path, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"no data set named.*data\.path"):
         train(Config(), progress=False)

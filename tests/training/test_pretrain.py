@@ -102,6 +102,7 @@ def test_train_takes_it_by_path_with_its_weights_and_its_preparation(
     assert all(torch.equal(kept[f"face_encoder.net.{name}"], weight) for name, weight in given.items())
 
 
+@pytest.mark.slow
 def test_a_stopped_run_resumes_to_the_same_end(mouths: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     whole = pretrain(_config(mouths, tmp_path / "whole", epochs=3, mixup=0.2), progress=False)
     config, step = _config(mouths, tmp_path / "stopped", epochs=3, mixup=0.2), ExpressionTask.training_step

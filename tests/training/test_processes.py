@@ -120,6 +120,7 @@ def test_torchrun_says_how_many_there_are(monkeypatch: pytest.MonkeyPatch) -> No
         count_processes(FitConfig(devices=2, num_nodes=2))
 
 
+@pytest.mark.slow
 def test_ray_that_is_not_there_is_told_of(steady: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("ray")
     with pytest.raises(ClusterError, match=r"127.0.0.1:9: no Ray cluster answers: .*take --ray local"):

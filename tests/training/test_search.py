@@ -90,6 +90,7 @@ def scored(monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable[[float], float
     return scored
 
 
+@pytest.mark.slow
 def test_a_search_keeps_its_trials_failed_ones_too_and_goes_on(
     toml: Path, prepared: PreparedSet, tmp_path: Path, scored: Callable[[Callable[[float], float]], None]
 ) -> None:

@@ -43,6 +43,7 @@ def _set_up(config: Config, prepared: PreparedSet) -> Setup:
     return set_up(config, prepared, progress=False)
 
 
+@pytest.mark.slow
 def test_frozen_features_are_computed_once(
     small_config: Config, prepared: PreparedSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
