@@ -91,9 +91,8 @@ def lay_out(folder: Path, simulated: Path) -> None:
     clips = sorted(simulated.rglob("*.mp4"))
     for name in ("video.mp4", "film.mp4", "new.mp4", "clip.mp4"):
         shutil.copy(clips[0], folder / name)
-    shutil.copytree(
-        simulated, folder / "hume"
-    )  # its layout, without people and stimuli; its test labels are withheld, these are too few for that
+    # Its layout, without people and stimuli; its test labels are withheld, these are too few for that.
+    shutil.copytree(simulated, folder / "hume")
     table = pd.read_csv(folder / "hume" / "data_info.csv", dtype=str)
     table.drop(columns=["Person", "Stimulus"]).to_csv(folder / "hume" / "data_info.csv", index=False)
     rows = ["path,person,Joy,Boredom"]
@@ -127,8 +126,6 @@ def _lay_out_crema_d(folder: Path, clips: list[Path]) -> None:
             elif kind == 3:
                 shutil.copy(clip, folder / "VideoMP4" / f"{name}.mp4")
     (folder / "tabulatedVotes.csv").write_text("\n".join(rows) + "\n", encoding="utf-8")
-    people = [
-        f'{1001 + place},{20 + place},"{("Female", "Male")[place % 2]}","Asian","Hispanic"' for place in range(10)
-    ]
-    header = '"ActorID","Age","Sex","Race","Ethnicity"'
-    (folder / "VideoDemographics.csv").write_text("\n".join((header, *people)) + "\n", encoding="utf-8")
+    people = ['"ActorID","Age","Sex","Race","Ethnicity"']
+    people += [f'{1001 + place},{20 + place},"{("Female", "Male")[place % 2]}","Asian",""' for place in range(10)]
+    (folder / "VideoDemographics.csv").write_text("\n".join(people) + "\n", encoding="utf-8")
