@@ -44,6 +44,7 @@ PARTS = {  # modules below src/reactometer, and tests
 
 CHEAP = (  # a plugin that collects all garbage five times takes ten times as long as the run
     *("-p", "no:unraisableexception", "-p", "no:cacheprovider", "--tb=no", "--assert=plain"),
+    *("-m", "slow or not slow"),
     *("-p", "reactometer.walkthrough"),  # imported once, before the fork, and not by every mutant's fixtures
 )
 
