@@ -8,8 +8,7 @@ import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any
 
@@ -21,8 +20,7 @@ from fixtures_of_serving import Serving, free_port
 from reactometer.cli import app
 
 BLOCKS = [block for page in PAGES for block in blocks_of(page)]
-CLUSTER = ROOT / "docs" / "tutorials" / "cluster.md"
-RUN = sorted({block.page for block in BLOCKS if block.why_not is None and block.page != CLUSTER})
+RUN = sorted({block.page for block in BLOCKS if block.why_not is None})
 PROGRAMS = Path(sys.executable).parent
 
 SMALLER = {  # what a page says -> what a test has the time for, or can do
@@ -95,38 +93,32 @@ def test_what_is_not_run_says_why() -> None:
     assert len(RUN) >= 3
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("page", RUN, ids=lambda page: str(page.relative_to(ROOT)))
+def _does(page: Path, what: str) -> bool:
+    return any(what in block.code for block in blocks_of(page) if block.why_not is None)
+
+
+def _with_its_name(page: Path) -> Any:
+    marks = [pytest.mark.slow, *([pytest.mark.cluster] if _does(page, "ray start") else [])]
+    return pytest.param(page, id=str(page.relative_to(ROOT)), marks=marks)
+
+
+@pytest.mark.parametrize("page", map(_with_its_name, RUN))
 def test_a_pages_blocks_run_one_after_the_other(page: Path, simulated: Path, tmp_path: Path, serving: Serving) -> None:
-    own = [block for block in blocks_of(page) if block.why_not is None]
+    """Where a page asks a service that none of its blocks starts, there is one."""
     lay_out(tmp_path, simulated)
-    if not any("127.0.0.1:8000" in block.code for block in own):
-        _run(own, tmp_path, "")
-    elif any("reactometer serve" in block.code for block in own):
-        with _ended(tmp_path / "serve.pid"):
-            _run(own, tmp_path, f"http://127.0.0.1:{free_port()}")
-    else:
-        with serving(tmp_path / "service") as server:
-            _run(own, tmp_path, server.address)
+    with ExitStack() as stack:
+        stack.callback(_end_what_was_started, page, tmp_path)
+        service = f"http://127.0.0.1:{free_port()}"
+        if _does(page, "127.0.0.1:8000") and not _does(page, "reactometer serve"):
+            service = stack.enter_context(serving(tmp_path / "service")).address
+        _run([block for block in blocks_of(page) if block.why_not is None], tmp_path, service)
 
 
-@contextmanager
-def _ended(written: Path) -> Iterator[None]:
-    """A process whose number a page has written is not left over where one of its blocks fails."""
-    try:
-        yield
-    finally:
-        with suppress(OSError):
-            os.kill(int(written.read_text()), signal.SIGKILL)
-
-
-@pytest.mark.slow
-@pytest.mark.cluster
-def test_the_clusters_blocks_run_one_after_the_other(simulated: Path, tmp_path: Path) -> None:
-    lay_out(tmp_path, simulated)
-    try:
-        _run([block for block in blocks_of(CLUSTER) if block.why_not is None], tmp_path, "")
-    finally:
+def _end_what_was_started(page: Path, folder: Path) -> None:
+    """Pages end what they start, but not where a block of theirs fails."""
+    with suppress(OSError):
+        os.kill(int((folder / "serve.pid").read_text()), signal.SIGKILL)
+    if _does(page, "ray start"):
         subprocess.run([PROGRAMS / "ray", "stop", "--force"], capture_output=True, check=True)
 
 

@@ -98,7 +98,7 @@ def _pool(workers: int) -> ProcessPoolExecutor:
 def _begin() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to answer
     cv2.setNumThreads(1)
-    keep_freed_memory()  # of pictures
+    keep_freed_memory()  # of pictures, from one job to the next, until the process ends
     Thread(target=_end_with_parent, daemon=True).start()
 
 
