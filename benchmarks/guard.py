@@ -130,7 +130,8 @@ def training_steps(model: LoadedModel) -> tuple[Job, Job]:
     face, voice = (torch.randn(BATCH, STEPS, size) for size in sizes)
     seen, times_s = torch.ones(BATCH, STEPS, dtype=torch.bool), torch.arange(STEPS).expand(BATCH, STEPS) / 5.0
     targets, has_label = torch.rand(BATCH, len(model.labels)), torch.ones(BATCH, dtype=torch.bool)
-    batch = Batch(face, seen, times_s, voice, seen, times_s, targets, has_label, torch.arange(BATCH))
+    places = torch.arange(BATCH * STEPS)
+    batch = Batch(face, seen, times_s, voice, seen, times_s, targets, has_label, torch.arange(BATCH), places)
     optimiser = torch.optim.AdamW([one for one in network.parameters() if one.requires_grad], 1e-4)
     hidden = model.config.model.hidden
     layers = [torch.nn.Linear(size, hidden) for size in sizes]

@@ -4,9 +4,9 @@
 
 ``predict`` of one video (default: 20 s of the embedded data set) with the starter model in a warm process, sparse (32
 frames looked at in 10 s) and dense (every frame). Each stage's own time is measured apart, on the same frames, in one
-thread: decoding every frame, and the sound, turning those looked at to RGB, finding faces, and encoding faces. Rounds
-take turns; figures are medians. "The rest" is what the process's time holds beside these: crops, JPEG, the timeline,
-the head, Python.
+thread: decoding every frame, and the sound, turning those looked at to RGB, finding faces, and encoding faces and the
+voice, this of the file and of each window of the timeline. Rounds take turns; figures are medians. "The rest" is what
+the processes' time holds beside these: crops, JPEG, the timeline, the head, Python.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from __future__ import annotations
 import sys
 import tempfile
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
@@ -21,13 +22,17 @@ import numpy as np
 import torch
 from measuring import bar, processor_s, timed, write_video
 
-from reactometer.inference.predictor import predict
+from reactometer.data.batches import collate, to_item
+from reactometer.inference.predictor import DEFAULT_HOP_S, DEFAULT_WINDOW_S, predict
 from reactometer.media.audio import read_sound
 from reactometer.media.faces import follow_face, load_detector
+from reactometer.media.reading import Reading
+from reactometer.media.stream import PART, WindowShape
 from reactometer.media.video import probe, read_frames, sample_frames
 from reactometer.models.encoders import FrameEncoder
 from reactometer.models.folder import LoadedModel, load_model
 from reactometer.models.showing import FaceMemory
+from reactometer.models.streams import voice_stream
 from reactometer.weights import STARTER
 
 RATES = {"sparse": 3.2, "dense": 60.0}
@@ -67,14 +72,18 @@ def measure(video: Path, model: LoadedModel, rate_hz: float) -> tuple[dict[str, 
     detector, threads = load_detector("auto"), (cv2.getNumThreads(), torch.get_num_threads())
     rgb = [frame.rgb() for frame in sample_frames(read_frames(video), rate_hz) if frame.rgb is not None]
     faces = list(follow_face(read_frames(video), detector, rate_hz=rate_hz, size_px=model.config.prepare.size_px))
-    encoder = model.network.face_encoder
+    encoder, voice = model.network.face_encoder, model.network.voice_encoder
     assert isinstance(encoder, FrameEncoder)
+    reading = Reading(model.config.prepare, (PART, WindowShape(DEFAULT_WINDOW_S, DEFAULT_HOP_S)))
+    heard_alone = replace(model.sampling, looks=False)
+    sounds = [collate([to_item(clip, heard_alone)], 0) for _, clip in reading.windows(video)]
     stages: dict[str, Callable[[], object]] = {
         "decode": lambda: list(read_frames(video)),
         "decode sound": lambda: list(read_sound(video)),
         "to RGB": lambda: [frame.rgb() for frame in decoded if frame.rgb is not None],
         "find faces": lambda: [detector(picture) for picture in rgb],
         "encode faces": lambda: FaceMemory(encoder, model.sampling, torch.device("cpu")).learn(faces),
+        "encode voice": lambda: [voice_stream(voice, sound) for sound in sounds if voice is not None],
     }
     seconds: dict[str, list[float]] = {name: [] for name in (*stages, "whole")}
     used = []

@@ -49,6 +49,7 @@ def _batch(frames: Tensor | None = None, voice: Tensor | None = None) -> Batch:
         targets=torch.zeros(2, 1),
         target_mask=torch.tensor([True, True]),
         number=torch.arange(2),
+        seen=torch.tensor([0, 2]),
     )
 
 
@@ -75,17 +76,17 @@ def test_frames_are_encoded_one_by_one_where_they_are_seen() -> None:
     assert stream.values[0, 0].any()
     assert not stream.values[~SEEN].any()
     assert stream.values.shape == (2, 3, encoder.feature_size)
-    nothing = encode_seen(encoder, batch.frames, torch.zeros_like(SEEN))
+    nothing = encode_seen(encoder, batch.frames, torch.zeros(0, dtype=torch.int64))
     assert (nothing.shape, bool(nothing.any())) == ((2, 3, encoder.feature_size), False)
 
 
 @pytest.mark.parametrize("count", [1, 5, 15, 16, 17, 40])
-def test_pictures_are_filled_up_with_themselves_in_their_order(count: int) -> None:
-    pictures = torch.arange(count).view(-1, 1, 1, 1).expand(-1, 3, 2, 2)
-    filled = fill_up(pictures)
+def test_places_are_filled_up_with_themselves_in_their_order(count: int) -> None:
+    places = 3 * torch.arange(count)
+    filled = fill_up(places)
     assert len(filled) in range(count, count + GPU_STEP)
     assert len(filled) % GPU_STEP == 0
-    assert filled[:, 0, 0, 0].tolist() == [place % count for place in range(len(filled))]
+    assert filled.tolist() == [3 * (place % count) for place in range(len(filled))]
 
 
 @torch.inference_mode()
@@ -93,7 +94,8 @@ def test_half_precision_features_stay_so() -> None:
     encoder = _encoders("resnet50", "random:resnet-tiny").face
     assert isinstance(encoder, FrameEncoder)
     with torch.autocast("cpu", torch.bfloat16):
-        assert encode_seen(encoder.eval(), _batch().frames, SEEN).dtype == encoder(_batch().frames[SEEN]).dtype
+        batch = _batch()
+        assert encode_seen(encoder.eval(), batch.frames, batch.seen).dtype == encoder(batch.frames[SEEN]).dtype
 
 
 @torch.inference_mode()

@@ -148,7 +148,7 @@ def test_a_convolution_tells_when_a_step_is_and_not_only_what_it_says() -> None:
 def test_time_reaches_a_convolution_through_the_batch() -> None:
     encoder, (voice, mask, times_s) = _convolution(), _steps(30, 17)
     nothing = torch.zeros((2, 0))
-    batch = Batch(nothing, nothing, nothing, voice, mask, times_s, nothing, nothing, nothing)
+    batch = Batch(nothing, nothing, nothing, voice, mask, times_s, nothing, nothing, nothing, nothing)
     with torch.inference_mode():
         stream = voice_stream(encoder, batch)
         assert torch.equal(stream.values, encoder(voice, mask, times_s)[0])

@@ -6,11 +6,15 @@ import numpy as np
 import pytest
 import torch
 
+from reactometer.config import Config
+from reactometer.data.batches import Batch
+from reactometer.data.cache import PreparedSet
 from reactometer.evaluation.metrics import measure
 from reactometer.training.augment import PICTURES, augment
 from reactometer.training.losses import masked_mse
-from reactometer.training.optimise import averaged_weights
-from reactometer.training.task import selection_score, varying_labels
+from reactometer.training.optimise import RisingAverage
+from reactometer.training.setup import set_up
+from reactometer.training.task import ReactionTask, selection_score, varying_labels
 
 
 def test_all_frames_of_a_clip_change_alike_and_clips_differently() -> None:
@@ -74,13 +78,47 @@ def test_the_best_epoch_is_chosen_by_the_labels_that_vary() -> None:
 
 
 def test_the_average_forgets_its_beginning() -> None:
-    """After n updates with the rising decay, a constant signal is nearly reached; a counter is copied."""
-    average = averaged_weights(0.99)._kwargs["multi_avg_fn"]
-    weights = [torch.tensor(0.0), torch.zeros(2)]
-    for n in range(1, 51):
-        average(weights, [torch.tensor(1.0), torch.ones(2, dtype=torch.float64)], n)
-    assert weights[0].item() > 0.99
-    assert (weights[1] == weights[0]).all()
-    counters = [torch.tensor(3)]
-    average(counters, [torch.tensor(5)], 10)
-    assert counters[0].item() == 5
+    """The first update is the model itself; then, with the rising decay, a constant signal is nearly reached."""
+    layer = torch.nn.BatchNorm1d(2)
+    average = RisingAverage(layer, 0.99)
+    own, kept = layer.state_dict(), average.module.state_dict()
+    own["weight"].fill_(7.0)
+    average.update_parameters(layer)
+    assert kept["weight"].tolist() == [7.0, 7.0]
+    own["weight"].fill_(0.0), own["running_mean"].fill_(1.0), own["num_batches_tracked"].fill_(5)
+    average.update_parameters(layer)
+    assert kept["weight"].tolist() == pytest.approx([7.0 * 2 / 11] * 2)  # (1 + 1) / (10 + 1) of it is kept
+    for _ in range(50):
+        average.update_parameters(layer)
+    assert kept["weight"].abs().max() < 0.01
+    assert kept["running_mean"].min() > 0.99
+    assert kept["num_batches_tracked"].item() == 5
+    assert int(average.n_averaged) == 52
+
+
+def test_the_average_asks_the_device_nothing() -> None:
+    """A tensor without values, on the device "meta", can answer nothing: whoever asks it fails."""
+    layer = torch.nn.BatchNorm1d(2, device="meta")
+    average = RisingAverage(layer, 0.99, torch.device("meta"))
+    for _ in range(3):
+        average.update_parameters(layer)
+    assert int(average.n_averaged) == 3
+    with pytest.raises(RuntimeError, match="meta"):
+        layer.weight[0].item()
+
+
+@pytest.mark.parametrize("name", ["multimodal", "resnet50", "resnet50-gru", "vit-transformer"])
+def test_a_step_of_training_asks_the_device_nothing(name: str, small_config: Config, prepared: PreparedSet) -> None:
+    """A GPU that is asked for a number of a clip has to be waited for, in every step; "meta" cannot answer."""
+    encoder = "random:vit-tiny" if name == "vit-transformer" else "random:resnet-tiny"
+    model = small_config.model.model_copy(update={"name": name, "encoder": encoder})
+    config = small_config.model_copy(update={"model": model})
+    setup = set_up(config, prepared, progress=False)
+    task = ReactionTask(setup.trained, config.training, setup.data)
+    task.all_gather = lambda own, **_: own  # type: ignore[method-assign]  # as where one process trains
+    batch = next(iter(setup.data.train_dataloader()))
+    assert 0 < len(batch.seen) < batch.frame_mask.numel()
+    task.to("meta")
+    loss = task.training_step(Batch(*(tensor.to("meta") for tensor in batch)), 0)
+    torch.autograd.backward(loss)
+    assert all(one.grad is not None for one in task.model.parameters())

@@ -37,6 +37,7 @@ class Batch(NamedTuple):
     targets: Tensor  # (B, L) float32 in [0, 1]
     target_mask: Tensor  # (B,) bool: the clip has labels
     number: Tensor  # (B,) int64: the item's number in its data set
+    seen: Tensor  # (K,) int64: places of the frames that show the face, among all B * T
 
 
 @dataclass(frozen=True)
@@ -166,7 +167,9 @@ def collate(items: Sequence[Item], n_labels: int) -> Batch:
     targets = torch.tensor([item.targets or (0.0,) * n_labels for item in items])  # (B, L)
     target_mask = torch.tensor([item.targets is not None for item in items])
     number = torch.tensor([item.number for item in items])
-    return Batch(frames, frame_mask, frame_times_s, voice, voice_mask, voice_times_s, targets, target_mask, number)
+    seen = frame_mask.flatten().nonzero().flatten()  # here, since a GPU would have to be waited for
+    sound = (voice, voice_mask, voice_times_s)
+    return Batch(frames, frame_mask, frame_times_s, *sound, targets, target_mask, number, seen)
 
 
 def _pad(rows: Sequence[tuple[np.ndarray, np.ndarray, np.ndarray]]) -> tuple[Tensor, Tensor, Tensor]:

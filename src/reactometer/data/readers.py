@@ -208,14 +208,14 @@ def serve(handle: int, parent: int) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to answer
     Thread(target=_end_with, args=(parent,), daemon=True).start()
     keep_freed_memory()  # of pictures; else it is asked for anew with each, 70,000 page faults in 20 s of video
-    connection, usual = Connection(handle), cv2.getNumThreads()
+    connection = Connection(handle)
+    cv2.setNumThreads(1)  # frames are searched side by side; threads inside of one cost more than they gain
     with suppress(EOFError, BrokenPipeError, ConnectionResetError):
         bounds: Bounds = connection.recv()
         _limit("AS", bounds.memory_bytes)
         _limit("CORE", 0)  # a decoder that crashes leaves no file
         while True:
             path, reading, threads = connection.recv()
-            cv2.setNumThreads(usual if threads else 1)
             began_s, minute_s = time.process_time(), bounds.processor_s * max(1.0, reading.settings.rate_hz / USUAL_HZ)
             _limit("CPU", math.ceil(began_s + minute_s))
             try:

@@ -47,7 +47,7 @@ def face_stream(encoder: FaceInput, batch: Batch) -> Stream:
     if isinstance(encoder, Given):
         return Stream(batch.frames.float(), batch.frame_mask, batch.frame_times_s)
     if isinstance(encoder, FrameEncoder):
-        return Stream(encode_seen(encoder, batch.frames, batch.frame_mask), batch.frame_mask, batch.frame_times_s)
+        return Stream(encode_seen(encoder, batch.frames, batch.seen), batch.frame_mask, batch.frame_times_s)
     values = encoder(batch.frames, batch.frame_mask).unsqueeze(1)  # (B, 1, D)
     return Stream(values, batch.frame_mask.any(1, keepdim=True), batch.frame_times_s[:, :1])
 
@@ -61,33 +61,35 @@ def voice_stream(encoder: VoiceInput, batch: Batch) -> Stream:
     return Stream(values, mask, batch.voice_times_s[:, :: encoder.stride][:, : mask.shape[1]])
 
 
-def encode_seen(encoder: FrameEncoder, frames: Tensor, mask: Tensor) -> Tensor:
+def encode_seen(encoder: FrameEncoder, frames: Tensor, seen: Tensor) -> Tensor:
     """Encode only the frames that show a face.
+
+    How many these are is known without a question to the device: a GPU that has to answer waits for the processor.
 
     Args:
         encoder: pictures -> features.
         frames: (B, T, 3, H, W) uint8.
-        mask: (B, T) bool.
+        seen: (K,) int64: places of the frames that show a face, among all B * T.
 
     Returns:
-        (B, T, D) float32, zeros outside the mask.
+        (B, T, D) float32 (bfloat16 in mixed precision), zeros where no face is seen.
     """
-    features = torch.zeros((*mask.shape, encoder.feature_size), device=frames.device)
-    if mask.any():
-        pictures = frames[mask]
-        seen = encoder(fill_up(pictures) if pictures.is_cuda else pictures)[: len(pictures)]  # (K, D)
-        features = features.to(seen.dtype).masked_scatter(mask.unsqueeze(2), seen)
-    return features
+    features = torch.zeros((frames.shape[0] * frames.shape[1], encoder.feature_size), device=frames.device)
+    if len(seen):
+        pictures = frames.flatten(0, 1)[fill_up(seen) if frames.is_cuda else seen]
+        encoded = encoder(pictures)[: len(seen)]  # (K, D)
+        features = features.to(encoded.dtype).index_copy(0, seen, encoded)
+    return features.view(*frames.shape[:2], encoder.feature_size)
 
 
-def fill_up(pictures: Tensor) -> Tensor:
-    """So many pictures more, the first ones again, that their number is a multiple of :data:`GPU_STEP`.
+def fill_up(seen: Tensor) -> Tensor:
+    """So many places more, the first ones again, that their number is a multiple of :data:`GPU_STEP`.
 
     cuDNN prepares every number of pictures anew, and nearly every batch shows a face in another number of frames: an
     H100 trained on such batches at a third of the speed of others in its first epoch (docs/performance.md).
     """
-    more = torch.arange(-len(pictures) % GPU_STEP, device=pictures.device) % len(pictures)
-    return torch.cat((pictures, pictures[more]))
+    more = torch.arange(-len(seen) % GPU_STEP, device=seen.device) % len(seen)
+    return torch.cat((seen, seen[more]))
 
 
 class Standardise(nn.Module):

@@ -28,7 +28,7 @@ from reactometer.errors import OutputError
 from reactometer.files import PART, replacing, writing
 from reactometer.memory import keep_freed_memory
 from reactometer.seals import told_of
-from reactometer.training.optimise import averaged_weights
+from reactometer.training.optimise import AveragedWeights
 from reactometer.training.processes import on_gpu, placement
 
 CHECKPOINTS, BEST, LAST = "checkpoints", "best.ckpt", "last.ckpt"
@@ -173,7 +173,7 @@ def _callbacks(settings: FitConfig, out: Path, score: str, progress: bool) -> li
         LearningRateMonitor("epoch"),
     ]
     if settings.ema_decay > 0:
-        callbacks.append(averaged_weights(settings.ema_decay))
+        callbacks.append(AveragedWeights(settings.ema_decay))
     if progress and messages.is_terminal:  # a log gets the lines alone
         callbacks.append(TQDMProgressBar(leave=False))
     return [*callbacks, *([_EpochLine(score)] if progress else [])]

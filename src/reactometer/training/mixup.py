@@ -35,8 +35,10 @@ def draw_mix(mask: Tensor, alpha: float) -> Mix | None:
     Returns:
         None where there is nothing to mix: ``alpha`` is 0, or fewer than two clips count.
     """
+    if alpha == 0:  # before the mask is asked: a GPU that has to answer waits for the processor
+        return None
     counted = mask.nonzero().flatten().cpu()  # (K,)
-    if alpha == 0 or len(counted) < 2:
+    if len(counted) < 2:
         return None
     drawn = Beta(alpha, alpha).sample((len(counted), 1))  # (K, 1)
     order = counted[torch.randperm(len(counted))]

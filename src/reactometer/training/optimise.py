@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from functools import partial
+from itertools import chain
 from typing import Any
 
 import torch
-from lightning.pytorch import LightningModule
+from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import WeightAveraging
 from torch import Tensor, nn
 from torch.optim.lr_scheduler import LambdaLR
+from torch.optim.swa_utils import AveragedModel
 
 from reactometer.config import FitConfig
 
@@ -30,21 +33,52 @@ def warmup_cosine(step: int, steps: int, warmup: int) -> float:
     return 0.5 * (1.0 + math.cos(math.pi * min(1.0, (step - warmup) / max(1, steps - warmup))))
 
 
-def averaged_weights(decay: float) -> WeightAveraging:
-    """An exponential moving average of the weights whose decay rises to ``decay`` as ``(1 + n) / (10 + n)``.
+class AveragedWeights(WeightAveraging):
+    """Keeps an exponential moving average of the weights, validates with it and leaves it as the model."""
+
+    def __init__(self, decay: float) -> None:
+        super().__init__()
+        self.decay = decay
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Begin an average when fitting begins, on the device to which the model will be moved."""
+        if stage == "fit":
+            self._average_model = RisingAverage(pl_module, self.decay, pl_module.device)
+
+
+class RisingAverage(AveragedModel):
+    """An exponential moving average of parameters and buffers whose decay rises to ``decay`` as ``(1 + n) / (10 + n)``.
 
     The rise keeps a short run from averaging in its random beginning (as in TensorFlow's ``ExponentialMovingAverage``).
+    Unlike PyTorch's own update, this one asks the device nothing: the count n stays on the processor, so that a GPU
+    never waits to tell it. Buffers that are counters are copied.
     """
 
-    def average(averaged: list[Tensor], current: list[Tensor], n_averaged: Tensor | int) -> None:
-        if not averaged[0].is_floating_point():  # counters among the buffers
-            torch._foreach_copy_(averaged, current)
-            return
-        n = float(n_averaged)
-        own = [tensor.to(averaged[0].dtype) for tensor in current]
-        torch._foreach_lerp_(averaged, own, 1.0 - min(decay, (1.0 + n) / (10.0 + n)))
+    def __init__(self, model: nn.Module, decay: float, device: torch.device | None = None) -> None:
+        super().__init__(model, device, use_buffers=True)
+        self.n_averaged = torch.tensor(0)
+        self.decay = decay
 
-    return WeightAveraging(multi_avg_fn=average)
+    @torch.no_grad()
+    def update_parameters(self, model: nn.Module) -> None:
+        """Move the average towards the model; the first time, it becomes the model."""
+        n = int(self.n_averaged)
+        share = 1.0 - min(self.decay, (1.0 + n) / (10.0 + n)) if n else 1.0
+        floating: dict[torch.dtype, tuple[list[Tensor], list[Tensor]]] = {}
+        for average, current in zip(_tensors(self.module), _tensors(model), strict=True):
+            if average.is_floating_point():
+                averages, own = floating.setdefault(average.dtype, ([], []))
+                averages.append(average)
+                own.append(current.to(average.dtype))
+            else:
+                average.copy_(current)
+        for averages, own in floating.values():  # each all at once
+            torch._foreach_lerp_(averages, own, share)
+        self.n_averaged += 1
+
+
+def _tensors(module: nn.Module) -> Iterator[Tensor]:
+    return chain(module.parameters(), module.buffers())
 
 
 def _parameter_groups(model: nn.Module, settings: FitConfig) -> list[dict[str, Any]]:
