@@ -32,12 +32,18 @@ if (SHARED / "weights").is_dir():
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Skip, visibly, what needs the real test data where it is absent."""
+    """Begin with the longest, so that no processor ends alone; skip, visibly, what needs real data that is not here."""
+    items.sort(key=_seconds, reverse=True)
     if (SHARED / "data").is_dir():
         return
     for item in items:
         if item.get_closest_marker("shared"):
             item.add_marker(pytest.mark.skip(reason=f"the real test data is not at {SHARED / 'data'}"))
+
+
+def _seconds(item: pytest.Item) -> float:
+    """What a test's mark says it takes; 0 where it says nothing."""
+    return max((float(mark.args[0]) for mark in item.iter_markers("slow") if mark.args), default=0.0)
 
 
 @pytest.fixture(scope="session")

@@ -98,7 +98,7 @@ def _does(page: Path, what: str) -> bool:
 
 
 def _with_its_name(page: Path) -> Any:
-    marks = [pytest.mark.slow, *([pytest.mark.cluster] if _does(page, "ray start") else [])]
+    marks = [pytest.mark.slow(60), *([pytest.mark.cluster] if _does(page, "ray start") else [])]
     return pytest.param(page, id=str(page.relative_to(ROOT)), marks=marks)
 
 

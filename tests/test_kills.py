@@ -17,7 +17,7 @@ from kill_service import kill_service
 from kills import Case, Kill, kill_and_repeat, kill_one_of_two, undisturbed
 from reactometer.data.cache import PreparedSet
 
-pytestmark = [pytest.mark.slow, pytest.mark.skipif(sys.platform != "linux", reason="groups are read from /proc")]
+pytestmark = [pytest.mark.slow(50), pytest.mark.skipif(sys.platform != "linux", reason="groups are read from /proc")]
 
 
 def _check(case: Case, folder: Path, points: Callable[[float, int], list[tuple[Kill, signal.Signals]]]) -> None:

@@ -25,7 +25,7 @@ def test_a_notebook_is_kept_without_results(file: Path) -> None:
     assert all(not cell["outputs"] and cell["execution_count"] is None for cell in code)
 
 
-@pytest.mark.slow
+@pytest.mark.slow(70)
 @pytest.mark.parametrize("file", NOTEBOOKS, ids=lambda file: file.stem)
 def test_a_notebook_runs_to_its_end(file: Path, tmp_path: Path) -> None:
     notebook = nbformat.reads(file.read_text(encoding="utf-8"), as_version=4)  # type: ignore[no-untyped-call]

@@ -10,7 +10,7 @@ import pytest
 from reactometer.walkthrough import demo
 
 
-@pytest.mark.slow
+@pytest.mark.slow(200)
 def test_the_demo_reaches_its_bar(tmp_path: Path) -> None:
     """Mean Pearson of at least 0.8 on people never seen, beaten by neither modality alone nor by shuffled labels."""
     result = demo(tmp_path, progress=False)

@@ -181,7 +181,7 @@ def _all(holds: Callable[[int], bool], processes: set[int]) -> bool:
     return all(map(holds, processes))
 
 
-@pytest.mark.slow
+@pytest.mark.slow(130)
 @pytest.mark.skipif(sys.platform != "linux", reason="children are read from /proc")
 def test_killed_twenty_times_it_loses_nothing_and_does_nothing_twice(
     many: Path,

@@ -65,7 +65,7 @@ def _undated(content: bytes) -> bytes:
     return re.sub(rb"(?m)^(\d+,[-.\de]+,\d+),[.\d]+,", rb"\1,", content)
 
 
-@pytest.mark.slow
+@pytest.mark.slow(40)
 def test_all_that_a_seed_decides_is_the_same_in_another_process_with_more_workers(
     simulated: Path, tmp_path: Path
 ) -> None:
