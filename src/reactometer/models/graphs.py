@@ -153,7 +153,7 @@ class _Joint(nn.Module):
         nothing = (mask.new_zeros(0), mask[:, :1] & False, mask.new_zeros(0))
         face = shown[:3] if self.network.looks else nothing
         voice = shown[-3:] if self.network.listens else nothing
-        intensities: Tensor = self.network(Batch._make((*face, *voice, mask, mask, mask)))
+        intensities: Tensor = self.network(Batch._make((*face, *voice, *[mask] * 4)))
         return intensities
 
 
