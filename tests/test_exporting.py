@@ -9,6 +9,7 @@ import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -22,7 +23,7 @@ from reactometer.files import sha256_of
 from reactometer.inference.predictor import predict
 from reactometer.models import engines
 from reactometer.models.engines import engine_folder
-from reactometer.models.folder import load_model
+from reactometer.models.folder import join_models, load_model
 
 pytestmark = pytest.mark.slow
 
@@ -209,3 +210,28 @@ def test_the_starters_engine_on_real_videos(shared_data: Path, tmp_path: Path) -
         assert (before.status, before.doubts) == (after.status, after.doubts)
         assert len(before.windows) == len(after.windows)
         np.testing.assert_allclose(after.intensities or [], before.intensities or [], atol=1e-5)
+
+
+def test_of_an_ensemble_all_members_have_the_engine_or_none(
+    model_folder: Path,
+    prepared: PreparedSet,
+    lively: Callable[..., Path],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    members = [lively(model_folder, tmp_path / f"{seed}", seed) for seed in (0, 1)]
+    both = join_models(members, tmp_path / "both")
+    export_one, done = exporting._export_one, list[Any]()
+
+    def refused(*given: Any) -> Any:
+        if done:
+            raise ModelError("the second is refused")
+        done.append(export_one(*given))
+        return done[0]
+
+    with monkeypatch.context() as patch:
+        patch.setattr(exporting, "_export_one", refused)
+        with pytest.raises(ModelError, match="the second is refused"):
+            export(both, [prepared.folder], engine="onnx", progress=False)
+    assert not list(both.rglob("*.onnx"))
+    assert len(export(both, [prepared.folder], engine="onnx", progress=False)) == 2

@@ -260,6 +260,12 @@ def test_a_wrong_file_in_the_offline_folder_is_an_error(
     assert server.asked == []
 
 
+def test_an_offline_folder_in_nobodys_home_is_told_of(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("REACTOMETER_WEIGHTS", "~nobody_here/weights")
+    with pytest.raises(WeightsError, match=r"REACTOMETER_WEIGHTS=~nobody_here/weights \(got .*Name a folder"):
+        find_weights("tiny")
+
+
 def test_an_unknown_name_is_answered_with_a_suggestion() -> None:
     with pytest.raises(ConfigError, match="Did you mean 'yunet'"):
         find_weights("yunett")

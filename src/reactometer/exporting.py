@@ -120,11 +120,16 @@ def _export_all(
     prepared = None if _are_videos(data) else open_for(loaded, data[0], cache, progress=progress)
     if prepared is None and engine.endswith("int8"):
         raise DataError("8 bits need a data set: clips to calibrate on, and labels to score on", got="video files")
-    done = []
-    for member, place in zip(loaded.each, folders, strict=True):
-        final = engine_folder(place, engine)
-        with progress_bar(f"exporting {engine}", 4, progress) as advance, appearing(final) as partial:
-            done.append(replace(_export_one(member, data, prepared, engine, partial, advance), folder=final))
+    done = list[Exported]()
+    try:
+        for member, place in zip(loaded.each, folders, strict=True):
+            final = engine_folder(place, engine)
+            with progress_bar(f"exporting {engine}", 4, progress) as advance, appearing(final) as partial:
+                done.append(replace(_export_one(member, data, prepared, engine, partial, advance), folder=final))
+    except BaseException:
+        for one in done:  # of an ensemble, all members have the engine or none
+            shutil.rmtree(one.folder)
+        raise
     return done
 
 

@@ -77,9 +77,16 @@ def cache_folder() -> Path:
 
 
 def offline_folder() -> Path | None:
-    """The user's own folder of weights, ``$REACTOMETER_WEIGHTS``, if that is set."""
+    """The user's own folder of weights, ``$REACTOMETER_WEIGHTS``, if that is set.
+
+    Raises:
+        WeightsError: it is in the home of a user who is unknown here.
+    """
     folder = os.environ.get(FOLDER_VARIABLE)
-    return Path(folder).expanduser() if folder else None
+    try:
+        return Path(folder).expanduser() if folder else None
+    except RuntimeError as error:
+        raise WeightsError(f"{FOLDER_VARIABLE}={folder}", got=error, fix="Name a folder that is there") from error
 
 
 def places(name: str) -> dict[str, Path]:

@@ -14,6 +14,7 @@ from torch import Tensor
 from transformers import AutoConfig, AutoModel
 
 from reactometer.errors import WeightsError
+from reactometer.models.backbones import load_net
 from reactometer.models.encoders import (
     ClipEncoder,
     FrameEncoder,
@@ -186,3 +187,15 @@ def test_the_backbone_inside_the_package_is_had_by_name() -> None:
     crops = pictures(2, 3, 64, 64)
     with torch.inference_mode():
         assert torch.equal(encoder.eval()(crops), within(crops))
+
+
+def test_a_home_that_is_there_is_found_and_one_that_is_not_told_of(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A variable out of a file of settings comes with its tilde: no shell has put a home in its place."""
+    saved(tmp_path / "weights" / "a--net", "resnet", {"embedding_size": 8, "hidden_sizes": [8], "depths": [1]}, {})
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("REACTOMETER_WEIGHTS", "~/weights")
+    assert load_net("a/net", "pictures").pretrained
+    with pytest.raises(WeightsError, match="encoder '~nobody_here/net' cannot be loaded"):
+        load_net("~nobody_here/net", "pictures")

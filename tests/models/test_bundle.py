@@ -9,7 +9,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from zipfile import ZipFile
+from zipfile import ZIP_DEFLATED, ZipFile
 
 import pytest
 import torch
@@ -143,7 +143,10 @@ def test_a_damaged_or_missing_file_is_named(bundled: Path, tmp_path: Path, monke
     assert not (tmp_path / "more").exists()
 
 
-@pytest.mark.parametrize("manifest", ["", "[]", "{}", '{"files": []}', '{"files": {"a": {}}}'])
+DEEP = '{"files": ' + 100_000 * "[" + 100_000 * "]" + "}"
+
+
+@pytest.mark.parametrize("manifest", ["", "[]", "{}", '{"files": []}', '{"files": {"a": {}}}', DEEP])
 def test_a_bundle_whose_manifest_says_nothing_is_wrong(bundled: Path, manifest: str) -> None:
     (bundled / "manifest.json").write_text(manifest)
     [checked] = verify(bundled)
@@ -158,6 +161,26 @@ def test_a_zip_that_is_cut_off_or_damaged_is_wrong(machine: Path, tmp_path: Path
     assert [one.path for one in verify(tmp_path / "b.zip") if one.problem] == [str(tmp_path / "b.zip")]
     (tmp_path / "b.zip").write_bytes(content.replace(CONTENT, CONTENT[:-1] + b"?"))
     assert [one.path for one in verify(tmp_path / "b.zip") if one.problem] == [str(tmp_path / "b.zip" / "tiny.onnx")]
+
+
+@pytest.mark.parametrize("name", ["tiny.onnx", "manifest.json"])
+@pytest.mark.parametrize("harm", ["encrypted", "packed in an unknown way", "damaged"])
+def test_a_zip_that_was_packed_anew_and_cannot_be_read_is_wrong(
+    machine: Path, name: str, harm: str, tmp_path: Path
+) -> None:
+    """Whoever packs a bundle anew compresses it: what is damaged then is no longer zip's to notice."""
+    bundle(tmp_path / "a", ["tiny"])
+    with ZipFile(tmp_path / "b.zip", "w", ZIP_DEFLATED) as archive:
+        for file in sorted((tmp_path / "a").iterdir(), key=lambda file: file.name != name):
+            archive.write(file, file.name)
+    content = bytearray((tmp_path / "b.zip").read_bytes())
+    for place in (6, content.index(b"PK\1\2") + 8):  # of the first file, where it lies and in the list at the end
+        if harm != "damaged":
+            content[place + (0 if harm == "encrypted" else 2)] |= 0x61 if harm != "encrypted" else 1
+    if harm == "damaged":
+        content[30 + len(name) : 40 + len(name)] = b"?" * 10
+    (tmp_path / "b.zip").write_bytes(content)
+    assert [one.path for one in verify(tmp_path / "b.zip") if one.problem] == [str(tmp_path / "b.zip" / name)]
 
 
 def test_what_is_there_is_not_written_over_and_nothing_half_made_stays(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -149,6 +150,23 @@ def test_an_unknown_name_is_told_of_before_anything_is_fetched(stocked: SmallHub
     with pytest.raises(ConfigError, match=r"unknown weights \(got 'tinny'\)\. Did you mean 'tiny'\?"):
         fetch([NAME, "tinny"])
     assert stocked.asked == []
+
+
+@pytest.mark.parametrize("name", ["a--b/c", "-a/b", "a/b.git", "a/..b"])
+def test_a_name_that_no_repository_has_is_told_of(stocked: SmallHub, name: str) -> None:
+    with pytest.raises(ConfigError, match=r"not the name of a repository on the Hub \(got '.*expected OWNER/NAME"):
+        fetch([name])
+    assert stocked.asked == []
+
+
+def test_a_folder_that_is_no_encoders_is_passed_over(
+    machine: Path, encoder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("REACTOMETER_WEIGHTS", str(tmp_path / "own"))
+    for folder in ("my nets--v1", "a--b--c"):
+        shutil.copytree(encoder, tmp_path / "own" / folder)
+    assert [held.name for held in list_weights()] == ["tiny", *PRETRAINED, "a/b--c"]
+    assert find_held("a/b--c").place == OFFLINE
 
 
 def test_a_repository_of_pickles_only_is_refused(stocked: SmallHub, tmp_path: Path) -> None:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,7 @@ from torch import nn
 
 from reactometer.errors import WeightsError, suggestion
 from reactometer.models.resnet import ResNet, is_known
-from reactometer.weights import STARTER
+from reactometer.weights import STARTER, offline_folder
 
 RANDOM = "random:"
 """Prefix that asks, by name, for random weights."""
@@ -211,10 +211,12 @@ def _check_kind(name: str, config: Any, takes: str) -> None:
 
 def _refusal(name: str, error: Exception) -> WeightsError:
     """What to tell of an encoder that cannot be had."""
-    reason = (str(error).strip() or repr(error)).splitlines()[0]
+    reason, is_folder = (str(error).strip() or repr(error)).splitlines()[0], False
+    with suppress(RuntimeError):  # "~nobody"
+        is_folder = Path(name).expanduser().is_dir()
     if isinstance(error, ImportError):
         reason, fix = reason.split(". ")[0], "pip install 'reactometer[timm]'"
-    elif Path(name).expanduser().is_dir():
+    elif is_folder:
         fix = "Give a folder with config.json and model.safetensors, as transformers' save_pretrained writes it"
     else:
         fix = (
@@ -226,8 +228,8 @@ def _refusal(name: str, error: Exception) -> WeightsError:
 
 def _locate(name: str) -> str:
     """A folder that holds the encoder, if there is one; else the name, for the hub and its cache."""
-    offline = os.environ.get("REACTOMETER_WEIGHTS")
-    candidates = [Path(name).expanduser()] + ([Path(offline) / name.replace("/", "--")] if offline else [])
+    offline = offline_folder()
+    candidates = [Path(name).expanduser(), *([offline / name.replace("/", "--")] if offline else [])]
     return next((str(folder) for folder in candidates if (folder / "config.json").is_file()), name)
 
 

@@ -53,7 +53,7 @@ def differences(member: LoadedModel, fast: LoadedModel, joint: Run, items: Seque
     for name, own in shown.items():
         pairs = [(_encoded(member, item), _encoded(fast, item)) for item in own]
         groups = [[pair] for pair in pairs] + ([pairs] if name == "whole clips" else [])  # then all in one batch
-        found[name] = max(_difference(head, joint, group) for group in groups)
+        found[name] = float(np.max([_difference(head, joint, group) for group in groups]))  # NaN, where one is NaN
     return found
 
 

@@ -13,6 +13,7 @@ from reactometer.console import download_bar
 from reactometer.errors import ConfigError, ReactometerError, WeightsError, suggestion
 from reactometer.files import sha256_of
 from reactometer.models.pretrained import ENCODER_CONFIG, ENCODER_FILES, ENCODER_WEIGHTS, PRETRAINED
+from reactometer.seals import unseal
 from reactometer.weights import OFFLINE, STARTER, WEIGHT_FILES, find_weights, offline_folder, places
 
 HUB_CACHE, PACKAGE, NOWHERE = "Hugging Face cache", "in the package", "not here"
@@ -45,7 +46,8 @@ def known_names() -> list[str]:
     """Every name that is listed: our own files, the well-known encoders, and those of the offline folder."""
     offline = offline_folder()
     folders = sorted(path.parent.name for path in offline.glob(f"*--*/{ENCODER_CONFIG}")) if offline else []
-    return list(dict.fromkeys([*WEIGHT_FILES, *PRETRAINED, *(name.replace("--", "/", 1) for name in folders)]))
+    others = [name for name in (folder.replace("--", "/", 1) for folder in folders) if REPOSITORY.fullmatch(name)]
+    return list(dict.fromkeys([*WEIGHT_FILES, *PRETRAINED, *others]))
 
 
 def list_weights() -> list[Held]:
@@ -168,8 +170,7 @@ def read_manifest(text: str) -> dict[str, dict[str, Any]]:
     Raises:
         ValueError: not a manifest.
     """
-    manifest = json.loads(text)
-    files = manifest.get("files") if isinstance(manifest, dict) else None
+    files = unseal(text).get("files")
     if not isinstance(files, dict) or not all(
         isinstance(about, dict) and isinstance(about.get("sha256"), str) for about in files.values()
     ):
@@ -204,7 +205,10 @@ def _encoder_folder(name: str) -> tuple[str, Path | None]:
     offline = offline_folder()
     if offline and (offline / name.replace("/", "--") / ENCODER_CONFIG).is_file():
         return OFFLINE, offline / name.replace("/", "--")
-    cached = [try_to_load_from_cache(name, file) for file in (ENCODER_CONFIG, ENCODER_WEIGHTS)]
+    try:
+        cached = [try_to_load_from_cache(name, file) for file in (ENCODER_CONFIG, ENCODER_WEIGHTS)]
+    except ValueError as error:  # "--" or ".git" in it, say: how the Hub's client refuses a name
+        raise ConfigError("not the name of a repository on the Hub", got=repr(name), expected="OWNER/NAME") from error
     if all(isinstance(path, str) for path in cached):
         return HUB_CACHE, Path(str(cached[0])).parent
     return NOWHERE, None

@@ -8,12 +8,16 @@ from hashlib import file_digest
 from pathlib import Path
 from typing import IO
 from zipfile import BadZipFile, ZipFile
+from zlib import error as ZlibError
 
 from reactometer.errors import ModelError, WeightsError
 from reactometer.models.folder import DESCRIPTION_FILE, load_model
 from reactometer.models.pretrained import ENCODER_WEIGHTS
 from reactometer.models.store import MANIFEST, digest_of, list_weights, problem_of, read_manifest
 from reactometer.weights import STARTER, WEIGHT_FILES, offline_folder, places
+
+DAMAGED_ZIP = (BadZipFile, ZlibError, RuntimeError)
+"""How a member of a zip cannot be read: damaged, packed in an unknown way, encrypted."""
 
 
 @dataclass(frozen=True)
@@ -81,7 +85,7 @@ def _compare(where: Path, open_file: Callable[[str], IO[bytes]]) -> Iterator[Che
     try:
         with open_file(MANIFEST) as stream:
             files = read_manifest(stream.read().decode("utf-8"))
-    except (OSError, KeyError, ValueError) as error:
+    except (OSError, KeyError, ValueError, *DAMAGED_ZIP) as error:
         yield Checked(str(where / MANIFEST), f"not a bundle's manifest: {error}")
         return
     for path, about in files.items():
@@ -90,7 +94,7 @@ def _compare(where: Path, open_file: Callable[[str], IO[bytes]]) -> Iterator[Che
                 got = file_digest(stream, "sha256").hexdigest()  # type: ignore[arg-type]
         except (FileNotFoundError, KeyError):
             yield Checked(str(where / path), "it is not there")
-        except (OSError, BadZipFile) as error:
+        except (OSError, *DAMAGED_ZIP) as error:
             yield Checked(str(where / path), str(error))
         else:
             problem = "" if got == about["sha256"] else f"its SHA-256 is {got}, not {about['sha256']}"
