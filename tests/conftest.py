@@ -197,6 +197,21 @@ def toml(small_config: Config, tmp_path: Path) -> Path:
     return tmp_path / "small.toml"
 
 
+@pytest.fixture
+def no_yunet(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """A machine without YuNet's file and without a network."""
+    from reactometer import weights
+    from reactometer.media import faces
+
+    monkeypatch.setattr(weights, "_failures", {})
+    monkeypatch.delenv("REACTOMETER_WEIGHTS", raising=False)
+    monkeypatch.setenv("REACTOMETER_CACHE", str(tmp_path))
+    monkeypatch.setenv("REACTOMETER_WEIGHTS_URL", "http://127.0.0.1:9")
+    faces._warn_of_haar.cache_clear()
+    yield
+    faces._warn_of_haar.cache_clear()
+
+
 @pytest.fixture(scope="session")
 def wait_for() -> Callable[[Callable[[], bool]], None]:
     """Waits until something is so, and fails where it does not come to be."""

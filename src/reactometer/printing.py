@@ -244,7 +244,7 @@ def _print_bars(prediction: Prediction, width: int = 40) -> None:
     for place, value in enumerate(prediction.intensities or ()):
         ends = "  {:.2f} to {:.2f}".format(*prediction.intervals[place]) if prediction.intervals else ""
         bar = "█" * round(value * width)
-        results.print(f"  {prediction.labels[place]:{longest}} {bar:{width}} {value:.2f}{ends}")
+        results.print(escape(f"  {prediction.labels[place]:{longest}} {bar:{width}} {value:.2f}{ends}"))
     if prediction.intervals and prediction.coverage:
         results.print(f"  (to the right: {prediction.coverage:.0%} intervals)")
 
@@ -270,7 +270,7 @@ def _what_was_read(prediction: Prediction) -> str:
 
 def _strongest(prediction: Prediction, most: int = 3) -> str:
     pairs = zip(prediction.intensities or (), prediction.labels, strict=False)
-    return ", ".join(f"{label} {value:.2f}" for value, label in sorted(pairs, reverse=True)[:most]) or "–"
+    return escape(", ".join(f"{label} {value:.2f}" for value, label in sorted(pairs, reverse=True)[:most])) or "–"
 
 
 def _face_share(rows: Sequence[PreparedRow]) -> float:

@@ -54,7 +54,7 @@ class LiveScreen:
             value = score.intensities[place] if score.intensities else None
             ends = score.intervals[place] if score.intervals else None
             numbers = "–" if value is None else f"{value:.2f}" + (f"  {ends[0]:.2f}–{ends[1]:.2f}" if ends else "")
-            table.add_row(label, _bar(value, ends), numbers)
+            table.add_row(escape(label), _bar(value, ends), numbers)
         face = "not seen" if score.face is None else "seen"
         table.add_row("face", f"{face}, in {score.face_share:.0%} of the window's frames")
         table.add_row("voice", "–" if score.level_db is None else f"{score.level_db:.0f} dB")

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from rich.markup import escape
+
 from reactometer.console import messages
 from reactometer.weights import STARTER
 
@@ -18,7 +20,7 @@ def print_serving(service: Service, address: str) -> None:
     prepare = model.config.prepare
     messages.print(f"[bold]{address}[/bold]  the page; Ctrl-C ends the service", highlight=False)
     told = f"{which}: {', '.join(model.labels)}; engine {model.engine}, faces by {prepare.detector}"
-    messages.print(told, highlight=False)
+    messages.print(escape(told), highlight=False)
     if settings.keys:
         messages.print(f"let in: {len(settings.keys)} clients by key", highlight=False)
     elif not any(own in address for own in ("//127.", "//localhost", "//[::1]")):

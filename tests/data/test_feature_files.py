@@ -381,3 +381,18 @@ def test_media_and_features_of_one_data_set_are_kept_apart(tmp_path: Path) -> No
     media = open_data(DataConfig(path=data, cache=one.folder), progress=False)
     assert media.feature_sizes is None
     assert open_data(face.model_copy(update={"cache": one.folder}), progress=False).feature_sizes is not None
+
+
+def test_a_clip_may_be_called_na(tmp_path: Path) -> None:
+    table = _table()
+    table.loc[[0, 3], ["clip", "person"]] = [["NA", "NA"], ["null", "None"]]
+    prepared = _open(_save(table, tmp_path / "table.csv"), tmp_path / "out")
+    assert [prepared.rows[place].clip.clip_id for place in (0, 3)] == ["NA", "null"]
+    assert [prepared.rows[place].clip.person for place in (0, 3)] == ["NA", "None"]
+    assert not any(row.clip.problem for row in prepared.rows)
+
+
+def test_rows_longer_than_the_header_are_told_of(tmp_path: Path) -> None:
+    (tmp_path / "table.csv").write_text("clip,AU01,Joy,Fear\na,1,0.5,0.5,\nb,2,0.5,0.5,\n")
+    with pytest.raises(DataError, match="rows have more cells than the header"):
+        _open(tmp_path / "table.csv", tmp_path / "out")

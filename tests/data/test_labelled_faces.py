@@ -126,3 +126,13 @@ def test_fer2013_is_read_as_it_is(shared_data: Path) -> None:
     assert faces.labels == ("angry", "disgust", "fear", "happy", "neutral", "sad", "surprise")
     assert faces.grey
     assert not faces.unreadable
+
+
+def test_a_split_in_any_spelling_is_known_and_another_one_refused(tmp_path: Path) -> None:
+    """Pictures of a split that nobody knows must not be taught: they may be the test."""
+    table = _rows(12).assign(split=(["Training"] * 4 + ["devel"] * 4 + ["test"] * 4) * 2)
+    table.to_parquet(tmp_path / "faces.parquet")
+    assert _counts(_read(tmp_path / "faces.parquet")) == {"train": 8, "val": 8, "test": 8}
+    table.replace("test", "PrivateTest").to_parquet(tmp_path / "faces.parquet")
+    with pytest.raises(DataError, match=r"unknown split \(got 'PrivateTest'; expected train, val or test\)"):
+        _read(tmp_path / "faces.parquet")

@@ -319,3 +319,28 @@ def test_the_real_table_is_read(shared_data: Path) -> None:
     assert manifest.labels == BASIC
     assert [sum(clip.split == name for clip in manifest.clips) for name in ("train", "val", "test")] == [360, 100, 100]
     assert all(clip.path.is_file() and clip.labels and not clip.problem for clip in manifest.clips)
+
+
+def test_rows_longer_than_the_header_are_told_of(tmp_path: Path) -> None:
+    """pandas would take the first column for the rows' names, and every other for its neighbour."""
+    path = _csv(tmp_path, "path,split,Joy\na.mp4,train,0.5,\nb.mp4,test,0.5,\n")
+    with pytest.raises(DataError, match=r"rows have more cells than the header \(got 1 more\)"):
+        read_data_set(path)
+
+
+@pytest.mark.parametrize("label", ["sound", "file", "frames_read", "duration_s"])
+def test_a_label_called_as_a_column_of_ours_is_refused_before_any_work(label: str, tmp_path: Path) -> None:
+    path = _csv(tmp_path, f"path,split,Joy,{label}\na.mp4,train,0.5,0.5\n")
+    with pytest.raises(DataError, match=rf"a label has the name of a column of ours \(got {label}\)"):
+        prepare(path, tmp_path / "out", progress=False)
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_crop_that_is_a_link_to_nothing_is_unreadable_and_no_more(tmp_path: Path) -> None:
+    (tmp_path / "crops").mkdir()
+    cv2.imwrite(str(tmp_path / "crops" / "0.jpg"), np.full((40, 40, 3), 90, np.uint8))
+    (tmp_path / "crops" / "1.jpg").symlink_to("annexed")
+    path = _csv(tmp_path, "path,split,Joy\ncrops,train,0.5\n")
+    settings = PrepareConfig(detector="haar", size_px=32)
+    (row,) = prepare(path, tmp_path / "out", settings=settings, workers=1, progress=False).rows
+    assert (row.clip.problem, row.n_samples, row.n_faces, row.n_unreadable) == (None, 2, 1, 1)

@@ -202,3 +202,12 @@ def test_one_picture_or_subtitle_for_all_faces_is_refused() -> None:
         with pytest.raises(OutputError, match=r"a\.\w+: one (picture|subtitle) for all faces\. Name a folder"):
             outputs.check(1)
     Outputs(elan=Path("a.eaf"), overlay=Path("a.mp4"), plot=Path("plots"), faces="all").check(1)
+
+
+@pytest.mark.shared
+def test_files_of_one_name_in_two_folders_both_have_their_results(real: Prediction, tmp_path: Path) -> None:
+    outputs = Outputs(subtitles=tmp_path / "vtt", elan=tmp_path / "elan")
+    both = [replace(real, path=f"{folder}/clip.mp4") for folder in ("a", "b")]
+    names = [path.name for path in outputs.write(both)]
+    assert names == ["clip.mp4.vtt", "clip.mp4.eaf", "clip.mp4-2.vtt", "clip.mp4-2.eaf"]
+    assert sorted(names) == sorted(path.name for path in tmp_path.rglob("*") if path.is_file())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,8 +12,9 @@ import pandas as pd
 import pytest
 
 from reactometer.data.cache import PreparedSet
-from reactometer.errors import ConfigError, DataError, ModelError
+from reactometer.errors import ConfigError, DataError, ModelError, WeightsError
 from reactometer.evaluation.evaluate import evaluate
+from reactometer.inference.formats import clip_columns
 from reactometer.inference.predictor import predict
 from reactometer.labels import HUME_REACTION
 from reactometer.media import stream
@@ -301,3 +303,19 @@ def test_the_position_among_files_changes_nothing(model_folder: Path, shared_dat
     first, _, last = predict([path, shared_data / "clips" / "no_face.mp4", again], model_folder, progress=False)
     assert first.intensities == pytest.approx(last.intensities, abs=1e-6)
     assert [window.intensities for window in first.windows] == [window.intensities for window in last.windows]
+
+
+def test_a_file_that_cannot_be_read_has_the_columns_of_those_that_can(tmp_path: Path) -> None:
+    """The first one's columns are those of a table: without them the others' intervals would be left out."""
+    (prediction,) = predict(tmp_path / "nowhere.mp4", progress=False)
+    assert prediction.failed
+    assert "Happiness_low" in clip_columns(prediction)
+
+
+def test_a_detector_that_cannot_be_had_is_told_of_before_a_process_dies_of_it(
+    no_yunet: None, model_folder: Path
+) -> None:
+    model = load_model(model_folder)
+    prepare = model.config.prepare.model_copy(update={"detector": "yunet"})
+    with pytest.raises(WeightsError, match=r"yunet_n_320_320\.onnx"):
+        predict("a.mp4", replace(model, config=model.config.model_copy(update={"prepare": prepare})), progress=False)

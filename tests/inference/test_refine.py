@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tracemalloc
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -168,3 +169,12 @@ def test_no_smoothing_is_a_length_of_time() -> None:
 def test_a_file_without_a_timeline_is_left_alone() -> None:
     failed = Prediction("a.mp4", "failed: no such file", ("Joy",))
     assert refine(failed, 2.0, Baseline()) == failed
+
+
+def test_a_day_of_windows_is_smoothed_in_little_memory() -> None:
+    tracemalloc.start()
+    smoothed = smooth(_prediction([0.2, 0.4] * 10_000), 4.0)
+    _, most_bytes = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert _joy(smoothed)[100:102] == pytest.approx([0.3, 0.3])
+    assert most_bytes < 50e6  # each window's weight in each other's would be 3.2e9

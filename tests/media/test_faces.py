@@ -4,7 +4,7 @@ import itertools
 import math
 import warnings
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -12,7 +12,6 @@ import cv2
 import numpy as np
 import pytest
 
-from reactometer import weights
 from reactometer.errors import ConfigError, MediaError, WeightsError
 from reactometer.media import faces
 from reactometer.media.faces import (
@@ -45,18 +44,6 @@ def crop_geometry(detection: Detection) -> tuple[float, float, float, float]:
     """Middle of the eyes (x, y), their distance, and tilt, from which a crop follows."""
     middle, distance_px, tilt = faces._eye_line(detection)
     return (*middle, distance_px, tilt)
-
-
-@pytest.fixture
-def no_yunet(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """A machine without YuNet's file and without a network."""
-    monkeypatch.setattr(weights, "_failures", {})
-    monkeypatch.delenv("REACTOMETER_WEIGHTS", raising=False)
-    monkeypatch.setenv("REACTOMETER_CACHE", str(tmp_path))
-    monkeypatch.setenv("REACTOMETER_WEIGHTS_URL", "http://127.0.0.1:9")
-    faces._warn_of_haar.cache_clear()
-    yield
-    faces._warn_of_haar.cache_clear()
 
 
 def test_without_yunet_auto_is_haar_with_one_warning(no_yunet: None) -> None:

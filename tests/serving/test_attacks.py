@@ -193,3 +193,18 @@ def test_logs_hold_no_names_no_keys_and_no_ids(server: Server, talking: Talking)
     server.post(b"no film", "anna-was-there.mp4")
     log = (server.folder.parent / f"{server.folder.name}.log").read_text()
     assert "anna" not in log and own not in log and "Traceback" not in log, log
+
+
+def test_methods_that_somebody_invents_are_counted_together(server: Server) -> None:
+    """Else whoever sends ever new ones, with no key at all, makes the service's memory grow."""
+    for number in range(5):
+        assert b" 405 " in _raw(server, f"NEW{number} / HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n".encode())
+    told = server.client.get("/metrics").text
+    assert "NEW" not in told
+    assert re.search(r'reactometer_requests_total\{[^}]*method="other"[^}]*\} 5\.0', told)
+
+
+@pytest.mark.parametrize("accept", [b"text/csv;q=\xb2", b"text/csv;q=\xc2\xb2", b",;,", b"q=;q=.;q"])
+def test_odd_wishes_for_a_form_get_no_more_than_a_refusal(server: Server, accept: bytes) -> None:
+    answer = _raw(server, b"GET /v1/predictions/nothing HTTP/1.1\r\nHost: 127.0.0.1\r\nAccept: " + accept + b"\r\n\r\n")
+    assert answer.split()[1] in (b"404", b"406")

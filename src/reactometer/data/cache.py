@@ -191,6 +191,15 @@ def write_index(prepared: PreparedSet) -> None:
 
 _NUMBERS = ("duration_s", "frames_read", "n_samples", "n_faces", "n_unreadable")
 
+_OWN_COLUMNS = ("clip_id", "split", "person", "stimulus", *_NUMBERS, "sound", "problem", "path", "file", "attributes")
+
+
+def refuse_own_names(labels: Sequence[str]) -> None:
+    """Raise DataError where a label is called as a column that the table of all clips has already."""
+    if own := [label for label in labels if label in _OWN_COLUMNS]:
+        fix = "Call the column something else, or name the labels to use with --labels"
+        raise DataError("a label has the name of a column of ours", got=", ".join(own), fix=fix)
+
 
 def _to_cells(row: PreparedRow, labels: Sequence[str]) -> dict[str, Any]:
     clip = row.clip

@@ -7,12 +7,16 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import count
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from reactometer.errors import DataError, suggestion
 from reactometer.labels import LABEL_SETS
 from reactometer.records import Clip
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 SPLIT_NAMES: Mapping[str, str] = {
     "train": "train",
@@ -50,6 +54,7 @@ def read_rows(path: Path, required: Sequence[str] = ()) -> list[dict[str, str]]:
         table = pd.read_csv(path, dtype=str, keep_default_na=False, encoding="utf-8-sig", skipinitialspace=True)
     except (ValueError, OSError, EOFError, zlib.error) as error:  # the parser's own errors are ValueErrors
         raise DataError(f"{path}: not a CSV table: {error}", fix="Save it as UTF-8 CSV with one header line") from error
+    refuse_longer_rows(path, table)
     if table.empty:
         raise DataError(f"{path}: has a header and no rows", expected="one row a clip")
     table = table.rename(columns=str.strip)
@@ -57,6 +62,16 @@ def read_rows(path: Path, required: Sequence[str] = ()) -> list[dict[str, str]]:
         if name not in table.columns:
             raise DataError(f"{path}: no column '{name}'", got=", ".join(table.columns))
     return table.to_dict("records")  # type: ignore[return-value]
+
+
+def refuse_longer_rows(path: Path, table: pd.DataFrame) -> None:
+    """Raise DataError where rows have more cells than the header: pandas takes the first ones as the rows' names."""
+    import pandas as pd
+
+    if not isinstance(table.index, pd.RangeIndex):
+        more = table.index.nlevels
+        fix = "Give every column a name, or take away the commas at the ends of rows"
+        raise DataError(f"{path}: rows have more cells than the header", got=f"{more} more", fix=fix)
 
 
 def choose_labels(

@@ -16,9 +16,17 @@ import pandas as pd
 from reactometer.config import PrepareConfig
 from reactometer.console import progress_bar
 from reactometer.data.batches import Item, Part, parts_of
-from reactometer.data.cache import FEATURES, PreparedRow, PreparedSet, open_prepared, write_index
+from reactometer.data.cache import FEATURES, PreparedRow, PreparedSet, open_prepared, refuse_own_names, write_index
 from reactometer.data.challenges import ID_DIGITS
-from reactometer.data.clips import Manifest, choose_labels, choose_media, make_clip, mark_duplicates, parse_split
+from reactometer.data.clips import (
+    Manifest,
+    choose_labels,
+    choose_media,
+    make_clip,
+    mark_duplicates,
+    parse_split,
+    refuse_longer_rows,
+)
 from reactometer.data.features import STREAMS, write_store
 from reactometer.data.layouts import read_data_set
 from reactometer.data.prepare import claim_folder
@@ -32,6 +40,9 @@ ID_COLUMNS = ("clip", "File_ID", "Filename", "path", "id")
 """What a table of features may call the clip, the first that is there; rows of one clip are its steps, in order."""
 
 OWN_COLUMNS = ("split", "person", "stimulus", "time_s")
+
+NO_NUMBER = ("", "NA", "N/A", "n/a", "<NA>", "NaN", "nan", "-nan", "null", "NULL", "None")
+"""Cells that say that a number is missing."""
 
 MUSE_STEP_S = 0.25
 """Time from one row of a MuSe feature file to the next where it has no column "timestamp" (in milliseconds)."""
@@ -69,6 +80,7 @@ def prepare_features(
     """
     asked = {name: pattern for name, pattern in (("face", face), ("voice", voice)) if pattern}
     source = _muse_source(data, asked, labels) if data.is_dir() else _table_source(data, asked, labels)
+    refuse_own_names(source.manifest.labels)
     files = [[str(file), file.stat().st_size, file.stat().st_mtime_ns] for file in source.files]
     stamp = json.dumps([asked, source.manifest.labels, files])
     stamp_file = out / FEATURES / "source.json"  # goes with the features when somebody deletes them
@@ -199,7 +211,10 @@ def _read(path: Path) -> pd.DataFrame:
         if path.suffix.lower() in (".parquet", ".pq"):
             table = pd.read_parquet(path)
         else:
-            table = pd.read_csv(path, dtype=dict.fromkeys((*ID_COLUMNS, *OWN_COLUMNS[:3]), str))
+            texts = dict.fromkeys((*ID_COLUMNS, *OWN_COLUMNS[:3]), str)  # as they are: a clip may be called "NA"
+            gaps = {str(name): NO_NUMBER for name in pd.read_csv(path, nrows=0) if name not in texts}
+            table = pd.read_csv(path, dtype=texts, keep_default_na=False, na_values=gaps)
+            refuse_longer_rows(path, table)
         return table.rename(columns=lambda name: name.lower() if str(name).lower() in OWN_COLUMNS else name)
     except FileNotFoundError as error:
         raise DataError(f"{path}: no such file", fix="Check the path") from error

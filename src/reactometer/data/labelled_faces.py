@@ -17,10 +17,8 @@ from torch.utils.data import Dataset
 
 from reactometer.config import FacesConfig
 from reactometer.console import is_first_process, progress_bar
+from reactometer.data.clips import SPLIT_NAMES, parse_split
 from reactometer.errors import DataError
-
-SPLITS = {"train": "train", "val": "val", "validation": "val", "valid": "val", "dev": "val", "test": "test"}
-"""Name of a folder, a file or a cell -> split."""
 
 PICTURES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff")
 LEAST_PICTURES = 2
@@ -117,12 +115,16 @@ def _find(path: Path) -> pd.DataFrame:
         return _read_parquet(path, None)
     if not path.is_dir():
         raise DataError(f"{path}: no such file or folder", fix="Give a folder of pictures, or a Parquet file")
-    tables = [_read_parquet(file, SPLITS[file.stem]) for file in sorted(path.glob("*.parquet")) if file.stem in SPLITS]
+    tables = [
+        _read_parquet(file, SPLIT_NAMES[file.stem.lower()])
+        for file in sorted(path.glob("*.parquet"))
+        if file.stem.lower() in SPLIT_NAMES
+    ]
     if tables:
         return pd.concat(tables, ignore_index=True)
     folders = [folder for folder in sorted(path.iterdir()) if folder.is_dir()]
     by_split: list[tuple[str | None, Path]] = [
-        (SPLITS[folder.name.lower()], folder) for folder in folders if folder.name.lower() in SPLITS
+        (SPLIT_NAMES[folder.name.lower()], folder) for folder in folders if folder.name.lower() in SPLIT_NAMES
     ]
     rows = [
         {"image": file, "label": folder.name, "split": split, "name": str(file.relative_to(path))}
@@ -148,10 +150,18 @@ def _read_parquet(path: Path, split: str | None) -> pd.DataFrame:
     missing = [column for column in ("image", "label") if column not in table]
     if missing:
         raise DataError(f"{path}: no column '{missing[0]}'", got=", ".join(map(str, table)), expected="image and label")
-    own = table["split"].map(lambda name: SPLITS.get(str(name).lower())) if "split" in table else split
+    own = [_split(path, cell) for cell in table["split"].fillna("").astype(str)] if "split" in table else split
     images = [image.get("bytes") if isinstance(image, dict) else image for image in table["image"]]
     names = [f"{path.name} row {place}" for place in range(len(table))]
     return pd.DataFrame({"image": images, "label": table["label"], "split": own, "name": names})
+
+
+def _split(path: Path, cell: str) -> str | None:
+    """The split that a cell names; none where it is empty."""
+    split, problem = parse_split(cell)
+    if problem:
+        raise DataError(f"{path}: {problem}", fix="Name its splits so")
+    return split
 
 
 def _check(pictures: pd.Series, progress: bool) -> tuple[np.ndarray, bool]:

@@ -12,8 +12,6 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
-import cv2
-
 from reactometer.config import PrepareConfig
 from reactometer.console import progress_bar
 from reactometer.data.cache import (
@@ -25,17 +23,19 @@ from reactometer.data.cache import (
     PreparedSet,
     fresh_counts,
     open_prepared,
+    refuse_own_names,
     write_clip,
     write_index,
 )
 from reactometer.data.layouts import read_data_set
 from reactometer.data.pool import default_workers, run_jobs
 from reactometer.data.splits import with_splits
-from reactometer.errors import DataError, MediaError
+from reactometer.errors import DataError
 from reactometer.files import PART, clear_leftovers, clear_old, make_folder
 from reactometer.media.audio import is_audible
 from reactometer.media.crops import list_crops, prepare_crops
 from reactometer.media.faces import load_detector, settle_detector
+from reactometer.media.reading import UNREADABLE, reason_of
 from reactometer.media.stream import prepare_clip
 from reactometer.records import Clip, FrameState, PreparedClip
 from reactometer.weights import cache_folder
@@ -73,6 +73,7 @@ def prepare(
         return open_prepared(data)
     settings = settled(settings or PrepareConfig())
     manifest = read_data_set(data, labels, votes=votes)
+    refuse_own_names(manifest.labels)
     folder = Path(out) if out else default_folder(data)
     claim_folder(folder)
     clips = with_splits(manifest.clips)
@@ -136,8 +137,8 @@ def _prepare_one(job: _Job) -> PreparedRow:
         counts = _counts(clip)
         write_clip(job.file, clip, job.stamp, counts)
         return PreparedRow(job.clip, job.file, **counts)
-    except (MediaError, cv2.error, MemoryError) as error:
-        return PreparedRow(replace(job.clip, problem=" ".join(str(error).split()) or type(error).__name__))
+    except UNREADABLE as error:
+        return PreparedRow(replace(job.clip, problem=reason_of(error)))
 
 
 def _read(job: _Job) -> PreparedClip:

@@ -21,6 +21,9 @@ RECENT = 30
 
 MOST_LATENCIES = 100_000
 
+MOST_SOUNDS = 10_000
+"""Pieces of sound that wait for the score that tells of them; after a clock went back, none does."""
+
 
 @dataclass(frozen=True)
 class Told:
@@ -36,7 +39,7 @@ class Arrivals:
 
     def __init__(self) -> None:
         self.frames: dict[float, float] = {}  # moment of arrival by the frame's time
-        self.sounds: deque[tuple[float, float]] = deque()  # end and moment of arrival
+        self.sounds: deque[tuple[float, float]] = deque(maxlen=MOST_SOUNDS)  # end and moment of arrival
         self.sees = False
 
     def note(self, piece: Piece) -> None:

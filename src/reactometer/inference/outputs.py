@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -75,22 +76,23 @@ class Outputs:
             if path is not None:
                 formats.write_table(rows(), formats.with_face(columns) if self.faces == "all" else columns, path)
                 yield path
-        for own in _by_file([prediction for prediction in predictions if not prediction.failed]):
-            yield from self._write_file(own)
+        files = _by_file([prediction for prediction in predictions if not prediction.failed])
+        for own, name in zip(files, _names([own[0].path for own in files]), strict=True):
+            yield from self._write_file(own, name)
 
-    def _write_file(self, people: Sequence[Prediction]) -> Iterator[Path]:
+    def _write_file(self, people: Sequence[Prediction], name: str) -> Iterator[Path]:
         """What is asked for of one file: the prediction of it, or of each face of it."""
         for prediction in people:
             face = "" if prediction.face is None else f"-face-{prediction.face}"
             if self.plot:
-                yield draw_timeline(prediction, _place(self.plot, prediction, f"{face}.png"))
+                yield draw_timeline(prediction, _place(self.plot, f"{name}{face}.png"))
             if self.subtitles:
-                yield write_subtitles(prediction, _place(self.subtitles, prediction, f"{face}.vtt"))
+                yield write_subtitles(prediction, _place(self.subtitles, f"{name}{face}.vtt"))
         if self.elan:
             events = [find_events(prediction, self.threshold) for prediction in people]
-            yield write_elan(people, events, _place(self.elan, people[0], ".eaf"))
+            yield write_elan(people, events, _place(self.elan, f"{name}.eaf"))
         if self.overlay:
-            yield write_overlay(people, _place(self.overlay, people[0], ".mp4"))
+            yield write_overlay(people, _place(self.overlay, f"{name}.mp4"))
 
     def _each(self) -> tuple[tuple[str, Path | None, tuple[str, ...]], ...]:
         return (
@@ -111,7 +113,15 @@ def _by_file(predictions: Sequence[Prediction]) -> list[list[Prediction]]:
     return files
 
 
-def _place(asked: Path, prediction: Prediction, ending: str) -> Path:
-    """The file asked for, or one in the folder asked for, named after the video."""
-    name = re.sub(r"[^\w.-]+", "_", Path(prediction.path).name)
-    return asked if asked.suffix else asked / f"{name}{ending}"
+def _names(paths: Sequence[str]) -> Iterator[str]:
+    """What is made of each file is named after it; the second one of a name, in another folder, has a 2 behind it."""
+    seen = Counter[str]()
+    for path in paths:
+        name = re.sub(r"[^\w.-]+", "_", Path(path).name)
+        seen[name] += 1
+        yield name if seen[name] == 1 else f"{name}-{seen[name]}"
+
+
+def _place(asked: Path, name: str) -> Path:
+    """The file asked for, or one in the folder asked for."""
+    return asked if asked.suffix else asked / name

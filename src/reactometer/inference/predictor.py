@@ -31,7 +31,7 @@ from reactometer.models.scores import Score, average_scores
 from reactometer.models.scoring import score_items
 from reactometer.models.showing import MOST_REMEMBERED, FaceMemory, encoded_clips, population
 from reactometer.records import MediaInfo, Prediction, PreparedClip, Window
-from reactometer.weights import STARTER
+from reactometer.weights import STARTER, find_weights
 
 MOST_THREADS = 8
 """Frames of a file that are searched for faces at a time: one more than PyTorch has threads, up to so many; none ahead
@@ -131,7 +131,10 @@ def reading_of(model: LoadedModel, faces: str, rate_hz: float | None) -> Prepare
     if faces == "all" and not model.network.looks:
         raise ModelError("this model goes by the voice alone", fix="Leave out --faces all, or use a model of faces")
     asked = {} if rate_hz is None else {"rate_hz": rate_hz}
-    return settled(parse_config({"prepare": {**model.config.prepare.model_dump(), **asked}}, "predict").prepare)
+    settings = settled(parse_config({"prepare": {**model.config.prepare.model_dump(), **asked}}, "predict").prepare)
+    if settings.detector == "yunet":
+        find_weights("yunet")  # here, since the processes that read files could only die of it
+    return settings
 
 
 def refuse_features(model: LoadedModel) -> None:
@@ -199,7 +202,13 @@ def _predict_file(
     try:
         return predict_windows(path, model, read(reading, Path(path)), reading, score)
     except UNREADABLE as error:
-        return [Prediction(path, f"failed: {reason_of(error)}", model.labels)]
+        return [failed(path, reason_of(error), model)]
+
+
+def failed(path: str, reason: str, model: LoadedModel) -> Prediction:
+    """What is said of a file that cannot be scored; it has the columns of those that can."""
+    sure = model.uncertainty
+    return Prediction(path, f"failed: {reason}", model.labels, coverage=sure.coverage if sure else None)
 
 
 def predict_windows(

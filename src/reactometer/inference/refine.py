@@ -78,10 +78,13 @@ def smooth(prediction: Prediction, span_s: float) -> Prediction:
         return prediction
     values = _values(prediction)  # (K, L), not a number where there is none
     known = ~np.isnan(values).any(axis=1)  # (K,)
-    middles_s = _middles_s(prediction.windows)[known]
-    apart = np.abs(middles_s[:, None] - middles_s) / span_s  # (known, known) in lengths of the Hann window
-    weights = np.cos(np.pi * np.minimum(apart, 0.5)) ** 2
-    values[known] = weights @ values[known] / weights.sum(axis=1, keepdims=True)
+    own, at_s = values[known], _middles_s(prediction.windows)[known]  # in order of time
+    first, end = np.searchsorted(at_s, at_s - span_s / 2), np.searchsorted(at_s, at_s + span_s / 2, side="right")
+    smoothed = np.empty_like(own)
+    for place, near in enumerate(map(slice, first, end)):
+        weights = np.cos(np.pi * (at_s[near] - at_s[place]) / span_s) ** 2
+        smoothed[place] = weights @ own[near] / weights.sum()
+    values[known] = smoothed
     note = f"smoothed: Hann-weighted mean over {span_s:g} s"
     return _with_values(prediction, values, note)
 

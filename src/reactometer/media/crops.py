@@ -51,7 +51,10 @@ def prepare_crops(folder: Path, settings: PrepareConfig, audio_path: Path | None
 
 
 def _sample(path: Path, time_s: float, size_px: int) -> FaceSample:
-    picture = cv2.imdecode(np.frombuffer(path.read_bytes() or b"\0", dtype=np.uint8), cv2.IMREAD_COLOR_RGB)
+    try:
+        picture = cv2.imdecode(np.frombuffer(path.read_bytes() or b"\0", dtype=np.uint8), cv2.IMREAD_COLOR_RGB)
+    except OSError:  # a link to nothing, as annexes leave them
+        picture = None
     if picture is None:
         return FaceSample(time_s, FrameState.UNREADABLE)
     height, width = picture.shape[:2]

@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 
 from reactometer.files import NO_ROOM, system_error
-from reactometer.inference.predictor import DEFAULT_HOP_S, DEFAULT_WINDOW_S, predict
+from reactometer.inference.predictor import DEFAULT_HOP_S, DEFAULT_WINDOW_S, failed, predict
 from reactometer.models.folder import LoadedModel, load_model
 from reactometer.records import Prediction
 from reactometer.runs.places import Place
@@ -66,7 +66,7 @@ def predict_with(model: LoadedModel, order: Order, job: Job) -> None:
     except Exception as error:  # whatever one file brings about, the others go on
         if system_error(error) in NO_ROOM:  # but for a copy of it from a store
             raise
-        predictions = [Prediction(seen, f"failed: {type(error).__name__}: {error}", model.labels)]
+        predictions = [failed(seen, f"{type(error).__name__}: {error}", model)]
     keep_result(
         order.out,
         job.sha256,

@@ -106,10 +106,10 @@ def file_name(form: Form, name: str) -> str:
 def _accepted(accept: str) -> list[str]:
     """Media types, those preferred first (RFC 9110, 12.5.1)."""
     ranked = []
-    for place, part in enumerate(accept.lower().split(",") or ["*/*"]):
+    for place, part in enumerate(accept.lower().split(",")):
         name, *parameters = [piece.strip() for piece in part.split(";")]
         quality = next((text[2:] for text in parameters if text.startswith("q=")), "1")
-        weight = float(quality) if quality.replace(".", "", 1).isdigit() else 0.0
+        weight = float(quality) if quality.replace(".", "", 1).isdecimal() else 0.0
         if weight > 0:
             ranked.append((-weight, place, name or "*/*"))
     return [name for _, _, name in sorted(ranked)]

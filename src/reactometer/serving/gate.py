@@ -19,6 +19,9 @@ UPLOADS = "/v1/predictions"
 LEAST_KEY = 16
 """Letters of a key; shorter ones can be guessed."""
 
+METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
+"""What requests are counted by."""
+
 HEADERS = {
     b"content-security-policy": b"default-src 'self'; img-src 'self' data: blob:; media-src 'self' blob:; "
     b"connect-src 'self'; style-src 'self' 'unsafe-inline'; frame-ancestors 'none'; base-uri 'none'; "
@@ -108,7 +111,8 @@ class Gate:
                     own[b"cache-control"] = b"no-cache"  # a page whose parts are of one version
                 message["headers"] = [*message["headers"], *own.items()]
                 route = getattr(scope.get("route"), "path", "other")
-                self.desk.metrics.requests.labels(route, scope["method"], message["status"]).inc()
+                method = scope["method"] if scope["method"] in METHODS else "other"  # anybody can invent one
+                self.desk.metrics.requests.labels(route, method, message["status"]).inc()
             await send(message)
 
         return counting
@@ -121,8 +125,8 @@ def check_names(hosts: Sequence[str], headers: Mapping[bytes, bytes]) -> None:
         RequestError: 403.
     """
     host, origin = (headers.get(name, b"").decode("latin-1") for name in (b"host", b"origin"))
-    name = host.rsplit(":", 1)[0].strip("[]") if not host.endswith("]") else host.strip("[]")
-    if "*" not in hosts and name not in hosts:
+    name = (host.rsplit(":", 1)[0] if not host.endswith("]") else host).strip("[]").lower()
+    if "*" not in hosts and name not in map(str.lower, hosts):
         fix = "Call it so, or let the operator start it with --name"
         raise RequestError(403, "the service has another name", got=name, expected=" or ".join(hosts), fix=fix)
     if origin and origin.split("://")[-1] != host:

@@ -100,7 +100,7 @@ async def _begin(socket: WebSocket, model: LoadedModel, check_key: CheckKey, lim
         raise WebSocketDisconnect
     try:
         start = _parse_start(message.get("text"), limits)
-        check_key(start.key or given_key(dict(socket.scope["headers"])).decode("latin-1") or None)
+        check_key(start.key or given_key(dict(socket.scope["headers"])).decode("utf-8", "replace") or None)
         return await asyncio.to_thread(_Session, socket, model, start, limits)
     except ReactometerError as error:
         raise _EndedError(str(error), REFUSED) from error
