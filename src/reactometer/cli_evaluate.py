@@ -15,6 +15,9 @@ DataArgument = Annotated[
 ]
 ModelOption = Annotated[Path, typer.Option("--model", help="A model folder, as 'train' writes it.")]
 CacheOption = Annotated[Path | None, typer.Option(help="Where prepared clips are kept; default: your cache folder.")]
+StarterOption = Annotated[
+    Path | None, typer.Option("--model", help="A model folder; default: the starter model inside the package.")
+]
 DeviceOption = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, mps …")]
 EngineOption = Annotated[
     str, typer.Option(help="What runs the encoders: auto (the fastest here), torch, or one made by 'export'.")

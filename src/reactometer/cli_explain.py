@@ -8,14 +8,13 @@ from typing import Annotated
 import typer
 
 from reactometer import printing, printing_evaluate
-from reactometer.cli_evaluate import DeviceOption
+from reactometer.cli_evaluate import DeviceOption, StarterOption
+from reactometer.weights import STARTER
 
 
 def explain(
     video: Annotated[Path, typer.Argument(metavar="VIDEO", help="A video (or sound) file.")],
-    model: Annotated[
-        Path | None, typer.Option(help="A model folder; default: the starter model inside the package.")
-    ] = None,
+    model: StarterOption = None,
     out: Annotated[Path | None, typer.Option(help="A folder for attribution.json and attribution.png.")] = None,
     span: Annotated[
         str | None, typer.Option(help="The stretch to explain, such as 10-20s; needed for more than a minute.")
@@ -34,7 +33,6 @@ def explain(
     from reactometer.inference.attribution import explain as run
     from reactometer.inference.attribution_report import describe, write_attribution
     from reactometer.models.folder import load_model
-    from reactometer.weights import STARTER
 
     if out is not None:
         make_folder(out)
@@ -43,4 +41,4 @@ def explain(
         printing.print_written(write_attribution(attribution, out, everything))
     printing_evaluate.print_attribution(describe(attribution, everything), attribution.notes)
     if model is None:
-        printing.print_starter(STARTER)
+        printing.print_starter()

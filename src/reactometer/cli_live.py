@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from reactometer import printing
-from reactometer.cli_evaluate import DeviceOption, EngineOption
+from reactometer.cli_evaluate import DeviceOption, EngineOption, StarterOption
 from reactometer.console import OK, SOME_FAILED, wait_patiently
 from reactometer.errors import ConfigError
+from reactometer.weights import STARTER
 
 if TYPE_CHECKING:
     from reactometer.inference.inbox import Inbox
@@ -28,9 +29,7 @@ def live(
         str,
         typer.Argument(metavar="SOURCE", help="Camera (0, /dev/video0), stream (rtsp://, http://) or file, played."),
     ],
-    model: Annotated[
-        Path | None, typer.Option(help="A model folder; default: the starter model inside the package.")
-    ] = None,
+    model: StarterOption = None,
     sound: Annotated[
         str | None,
         typer.Option(metavar="DEVICE", help="Microphone, such as default or hw:1; else the source's."),
@@ -73,9 +72,7 @@ def live(
         scores = remote.scores(inbox) if remote else _score_here(loaded, window, inbox)
         _run(opened, inbox, scores, labels, out, seconds)
     if model is None and loaded is not None:
-        from reactometer.weights import STARTER
-
-        printing.print_starter(STARTER)
+        printing.print_starter()
     raise typer.Exit(SOME_FAILED if opened.problem else OK)
 
 
@@ -116,7 +113,6 @@ def _run(
 
 def _load(model: Path | None, device: str, engine: str) -> LoadedModel:
     from reactometer.models.folder import load_model
-    from reactometer.weights import STARTER
 
     return load_model(model or STARTER, device, engine)
 

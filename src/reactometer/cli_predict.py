@@ -12,9 +12,10 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from reactometer import printing
-from reactometer.cli_evaluate import DeviceOption, EngineOption
+from reactometer.cli_evaluate import DeviceOption, EngineOption, StarterOption
 from reactometer.console import OK, SOME_FAILED, wait_patiently
 from reactometer.errors import ConfigError
+from reactometer.weights import STARTER
 
 if TYPE_CHECKING:
     from reactometer.inference.outputs import Outputs
@@ -27,9 +28,7 @@ def predict(
         list[str],
         typer.Argument(metavar="VIDEO", help="Videos (or sound), folders, patterns, lists (.txt, .csv)."),
     ],
-    model: Annotated[
-        Path | None, typer.Option(help="A model folder; default: the starter model inside the package.")
-    ] = None,
+    model: StarterOption = None,
     out: Annotated[
         str | None,
         typer.Option(
@@ -134,7 +133,6 @@ def _into_tables(
     from reactometer.models.folder import load_model
     from reactometer.runs.places import is_address
     from reactometer.runs.sources import find_files
-    from reactometer.weights import STARTER
 
     paths = find_files(videos)
     if any(map(is_address, paths)):
@@ -150,7 +148,7 @@ def _into_tables(
     printing.print_written(outputs.write(predictions))
     printing.print_predictions(predictions)
     if model is None and not all(prediction.failed for prediction in predictions):
-        printing.print_starter(STARTER)
+        printing.print_starter()
     return any(prediction.failed for prediction in predictions)
 
 
@@ -164,7 +162,6 @@ def _into_folder(
     retry_failed: bool,
 ) -> bool:
     from reactometer.runs.run import predict_folder
-    from reactometer.weights import STARTER
 
     device, engine = by
     result = predict_folder(
@@ -172,7 +169,7 @@ def _into_folder(
     )
     printing.print_run(result)
     if model is None and len(result.failures) < result.n_files:
-        printing.print_starter(STARTER)
+        printing.print_starter()
     return bool(result.failures)
 
 

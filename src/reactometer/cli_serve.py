@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from reactometer import printing_serve
-from reactometer.cli_evaluate import DeviceOption, EngineOption
+from reactometer.cli_evaluate import DeviceOption, EngineOption, StarterOption
 from reactometer.console import wait_patiently
 from reactometer.errors import ConfigError
+from reactometer.weights import STARTER, cache_folder
 
 if TYPE_CHECKING:
     from reactometer.models.folder import LoadedModel
@@ -20,9 +21,7 @@ LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
 
 def serve(
-    model: Annotated[
-        Path | None, typer.Option(help="A model folder; default: the starter model inside the package.")
-    ] = None,
+    model: StarterOption = None,
     host: Annotated[str, typer.Option(help="Address to listen on; 0.0.0.0: every one of this machine.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=0, max=65535, help="Port; 0: any that is free.")] = 8000,
     data: Annotated[
@@ -74,7 +73,6 @@ def serve(
             "the service needs packages that are not installed", got=error.name, fix="pip install 'reactometer[serve]'"
         ) from error
     from reactometer.serving.gate import read_keys
-    from reactometer.weights import STARTER, cache_folder
 
     limits = Limits(
         body_bytes=round(max_mb * 1e6),

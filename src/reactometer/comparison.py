@@ -10,11 +10,10 @@ from pathlib import Path
 import numpy as np
 
 from reactometer.config import Config, load_config
-from reactometer.console import messages
 from reactometer.data.batches import MediaReader
 from reactometer.data.cache import FEATURES, PreparedRow, PreparedSet
 from reactometer.data.features import open_store
-from reactometer.errors import ConfigError, OutputError
+from reactometer.errors import ConfigError
 from reactometer.evaluation.baselines import constant_baseline, length_baseline
 from reactometer.evaluation.evaluate import Evaluation, evaluate, open_for
 from reactometer.evaluation.metrics import Array, Metrics, measure
@@ -24,7 +23,7 @@ from reactometer.models.folder import LoadedModel, load_model
 from reactometer.models.scoring import score_rows
 from reactometer.models.zoo import goes_by
 from reactometer.tables import Comparison, Row, write_comparison
-from reactometer.training.fit import MODEL, train
+from reactometer.training.fit import train_once
 
 TIMED_CLIPS = 8
 
@@ -84,27 +83,10 @@ def compare(
 
 
 def _trained(name: str, config: Config, seed: int, out: Path, progress: bool) -> LoadedModel:
-    """The model of one seed: as it is there, or resumed, or trained anew."""
-    folder = out / "runs" / f"{name}-seed{seed}"
-    config = config.model_copy(update={"training": config.training.model_copy(update={"out": folder, "seed": seed})})
-    if (folder / "config.json").is_file() and _as_trained(folder) != _essence(config):
-        raise OutputError(
-            f"{folder}: a run of another configuration", fix="Name another folder with --out, or delete this one"
-        )
-    if not (folder / MODEL).exists():
-        if progress:
-            messages.print(f"training {name}, seed {seed}", style="bold")
-        train(config, resume=(folder / "checkpoints" / "last.ckpt").is_file(), progress=progress)
-    return load_model(folder / MODEL)
-
-
-def _as_trained(folder: Path) -> dict[str, object]:
-    return _essence(Config.model_validate_json((folder / "config.json").read_text(encoding="utf-8")))
-
-
-def _essence(config: Config) -> dict[str, object]:
-    """What makes a run what it is, less what the data set settles."""
-    return config.model_dump(mode="json", exclude={"prepare": True, "data": {"cache"}})
+    """The model of one seed."""
+    training = {"out": out / "runs" / f"{name}-seed{seed}", "seed": seed}
+    config = config.model_copy(update={"training": config.training.model_copy(update=training)})
+    return load_model(train_once(config, f"{name}, seed {seed}", progress=progress))
 
 
 def _rows(

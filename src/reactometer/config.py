@@ -12,16 +12,18 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from reactometer.errors import ConfigError, suggestion
 
-STRICT = ConfigDict(extra="forbid", frozen=True)
-
 Share = Annotated[float, Field(ge=0.0, le=1.0)]
 Positive = Annotated[float, Field(gt=0.0)]
 
 
-class PrepareConfig(BaseModel):
-    """How a file becomes face crops and sound; part of what makes a cache fresh or stale."""
+class _Section(BaseModel):
+    """Settings: no unknown key, no change."""
 
-    model_config = STRICT
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class PrepareConfig(_Section):
+    """How a file becomes face crops and sound; part of what makes a cache fresh or stale."""
 
     detector: Literal["auto", "yunet", "haar"] = "auto"
     """YuNet where its weights are had, else Haar; or the one named."""
@@ -31,10 +33,8 @@ class PrepareConfig(BaseModel):
     """Side of the square face crops, pixels."""
 
 
-class DataConfig(BaseModel):
+class DataConfig(_Section):
     """Which data set to read, and where its prepared clips are kept."""
-
-    model_config = STRICT
 
     path: Path | None = None
     """A data set (folder or CSV), or a folder written by ``reactometer prepare``."""
@@ -56,10 +56,8 @@ class DataConfig(BaseModel):
     """Train although people or stimuli are in more than one split."""
 
 
-class ModelConfig(BaseModel):
+class ModelConfig(_Section):
     """Which network; the defaults are the headline system, a pre-trained ResNet50 over the frames."""
-
-    model_config = STRICT
 
     name: str = "resnet50"
     """A system: "resnet50", "resnet50-gru", "vit-transformer", "videomae" (face) or "multimodal" (face and voice)."""
@@ -101,10 +99,8 @@ class ModelConfig(BaseModel):
     """Chance in training that a clip with face and voice loses one of the two."""
 
 
-class FitConfig(BaseModel):
+class FitConfig(_Section):
     """How any network is fitted."""
-
-    model_config = STRICT
 
     out: Path | None = None
     """The run's folder; default: runs/<name of the configuration file>."""
@@ -162,10 +158,8 @@ class TrainingConfig(FitConfig):
     """Learn each clip's labels divided by the largest of them (Hume-Reaction's come so)."""
 
 
-class FacesConfig(BaseModel):
+class FacesConfig(_Section):
     """Labelled pictures of faces."""
-
-    model_config = STRICT
 
     path: Path | None = None
     """A folder with a folder a class (in train/, val/, test/, or split here), or Parquet with "image" and "label"."""
@@ -173,10 +167,8 @@ class FacesConfig(BaseModel):
     """Share of the train pictures that become val where there is none, as many of each class."""
 
 
-class BackboneConfig(BaseModel):
+class BackboneConfig(_Section):
     """Which network learns to tell expressions apart."""
-
-    model_config = STRICT
 
     encoder: str = "microsoft/resnet-50"
     """A Hugging Face name, a folder, or "random:NAME" for random weights."""
@@ -201,10 +193,8 @@ class ExpressionConfig(FitConfig):
     """Chance that a rectangle of a picture is greyed (random erasing, Zhong et al., arXiv 1708.04896)."""
 
 
-class Config(BaseModel):
+class Config(_Section):
     """All of it: one section a table of the TOML file."""
-
-    model_config = STRICT
 
     data: DataConfig = DataConfig()
     prepare: PrepareConfig = PrepareConfig()
@@ -212,10 +202,8 @@ class Config(BaseModel):
     training: TrainingConfig = TrainingConfig()
 
 
-class PretrainConfig(BaseModel):
+class PretrainConfig(_Section):
     """The same for ``reactometer pretrain``."""
-
-    model_config = STRICT
 
     faces: FacesConfig = FacesConfig()
     backbone: BackboneConfig = BackboneConfig()

@@ -162,7 +162,7 @@ def _shared_memory() -> Iterator[Finding]:
     if folder.is_dir():
         size = shutil.disk_usage(folder).total
         small = size < LEAST_FREE_BYTES
-        remedy = "start the container with --shm-size=1g, or train with data.workers=0" if small else ""
+        remedy = "start the container with --shm-size=1g, or train with training.workers=0" if small else ""
         yield Finding("shared memory", LACKING if small else FINE, decimal(size), remedy)
 
 

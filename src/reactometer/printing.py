@@ -13,6 +13,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from reactometer.console import is_first_process, messages
+from reactometer.weights import STARTER
 
 if TYPE_CHECKING:
     from reactometer.data.cache import PreparedRow, PreparedSet
@@ -202,11 +203,11 @@ def print_run(result: RunResult) -> None:
         messages.print(f"{FAILED_FILE} there lists what failed; --retry-failed tries it again")
 
 
-def print_starter(folder: Path) -> None:
+def print_starter() -> None:
     """Say which model predicted where none was named, and where it says what it can and cannot do."""
     messages.print(
         f"note: by the starter model, made on composites of faces and voices, not on people's reactions; "
-        f"read {escape(str(folder / 'README.md'))} before you use its numbers, or name your own with --model",
+        f"read {escape(str(STARTER / 'README.md'))} before you use its numbers, or name your own with --model",
         style="yellow",
     )
 

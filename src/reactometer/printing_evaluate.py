@@ -20,18 +20,7 @@ if TYPE_CHECKING:
     from reactometer.evaluation.paired import Difference, Paired
     from reactometer.models.uncertainty import Uncertainty
 
-__all__ = [
-    "print_attribution",
-    "print_audit",
-    "print_degradation",
-    "print_engine",
-    "print_evaluation",
-    "print_groups",
-    "print_paired",
-    "print_report",
-    "print_split",
-    "print_uncertainty",
-]
+__all__ = ["print_engine", "print_evaluation"]  # which are made in printing
 
 
 def print_uncertainty(fitted: Uncertainty, folder: str) -> None:

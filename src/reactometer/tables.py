@@ -149,12 +149,10 @@ def _count(number: int) -> str:
 
 
 def _draw(comparison: Comparison, path: Path) -> None:
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
     rows = comparison.rows[::-1]
     figure = Figure(figsize=(8.0, 1.2 + 0.42 * len(rows)), dpi=150, layout="constrained")
-    FigureCanvasAgg(figure)
     axes = figure.add_subplot()
     for place, row in enumerate(rows):
         color = COLORS[row.reads]

@@ -187,3 +187,13 @@ def test_files_that_do_not_match_are_refused(tmp_path: Path) -> None:
         compare_predictions(first, second, labels)
     with pytest.raises(DataError, match=r"cannot be resampled by person \(got 0 of them known, 60 of 60"):
         compare_predictions(first, second, _write(tmp_path)[2], by="person")
+
+
+def test_clips_whose_labels_are_withheld_cannot_be_compared(tmp_path: Path) -> None:
+    first, second, labels = _write(tmp_path)
+    table = pd.read_csv(labels)
+    table[table.columns[1:]] = table[table.columns[1:]].astype(object)
+    rows = table.assign(**dict.fromkeys(pd.read_csv(first).columns[1:], ""))
+    rows.to_csv(labels, index=False)
+    with pytest.raises(ScoreError):
+        compare_predictions(first, second, labels)

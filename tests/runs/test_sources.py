@@ -84,3 +84,9 @@ def test_what_is_known_is_not_read_again_and_what_cannot_be_read_says_why(folder
     assert again[0] is first
     assert again[1].sha256 == sha256_of(folder / "b.mp4") != second.sha256
     assert (again[0].size_bytes, again[0].modified_ns) == (stat.st_size, stat.st_mtime_ns)
+
+
+@pytest.mark.parametrize("path", ["http://host/a.mp4", "foo://x"])
+def test_an_address_of_no_kind_of_place_fails_alone(path: str) -> None:
+    (hashed,) = hash_files([Source(path)])
+    assert "no such kind of place" in hashed.problem

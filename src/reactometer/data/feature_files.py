@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 from functools import lru_cache
@@ -242,7 +242,8 @@ def _muse_source(folder: Path, asked: dict[str, str], labels: str | Sequence[str
         if not (folder / "feats" / pattern).is_dir():
             known = [entry.name for entry in (folder / "feats").glob("*") if entry.is_dir()]
             raise DataError(f"{folder}: no features '{pattern}' in feats/", fix=suggestion(pattern, known))
-    files = [*sorted(folder.glob("*.csv")), *_feature_files(folder, manifest.clips, asked)]
+    own = (_muse_file(folder, name, clip) for clip in manifest.clips for name in asked.values())
+    files = [*sorted(folder.glob("*.csv")), *(file for file in own if file.is_file())]
 
     @lru_cache(maxsize=4)  # a clip's files are asked for when it is counted and again when it is kept
     def read(file: Path) -> Steps:
@@ -252,13 +253,6 @@ def _muse_source(folder: Path, asked: dict[str, str], labels: str | Sequence[str
         return read(_muse_file(folder, asked[stream], clip))
 
     return _Source(manifest, steps, files)
-
-
-def _feature_files(folder: Path, clips: Sequence[Clip], asked: dict[str, str]) -> Iterator[Path]:
-    for clip in clips:
-        for pattern in asked.values():
-            if (file := _muse_file(folder, pattern, clip)).is_file():
-                yield file
 
 
 def _muse_file(folder: Path, name: str, clip: Clip) -> Path:

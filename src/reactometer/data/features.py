@@ -115,39 +115,27 @@ def write_store(
         DataError: an item has another number of features.
     """
     make_folder(folder)
-    with FileLock(folder / "writing.lock"):  # another run may be about to write the same
-        return _write_shards(folder, rows, parts, read, sizes, advance, source)
-
-
-def _write_shards(
-    folder: Path,
-    rows: Sequence[PreparedRow],
-    parts: Sequence[Part],
-    read: Callable[[Sequence[Part]], Iterable[Item]],
-    sizes: Mapping[str, int],
-    advance: Callable[[], None],
-    source: str,
-) -> FeatureStore:
     readable = [part for part in parts if rows[part.index].file]
     shards = [readable[first : first + SHARD_PARTS] for first in range(0, len(readable), SHARD_PARTS)]
     for _ in range(len(parts) - len(readable)):
         advance()
-    for shard, own in enumerate(shards):
-        keys = [part_key(rows[part.index], part) for part in own]
-        stamp = _stamp(rows, own, keys, [dict(sizes), source])
-        if _description(folder, shard).get("stamp") != stamp:
-            counts, checks = _write_shard(folder, shard, read(own), sizes, advance)
-            about = {"stamp": stamp, "sizes": dict(sizes), "keys": keys, "counts": counts, "checks": checks}
-            write_whole(_description_file(folder, shard), seal(about))
-        else:
-            for _ in own:
-                advance()
-    for leftover in folder.glob("[0-9][0-9][0-9][0-9][0-9].*"):  # of a time with more parts
-        if int(leftover.name[:5]) >= len(shards):
+    with FileLock(folder / "writing.lock"):  # another run may be about to write the same
+        for shard, own in enumerate(shards):
+            keys = [part_key(rows[part.index], part) for part in own]
+            stamp = _stamp(rows, own, keys, [dict(sizes), source])
+            if _description(folder, shard).get("stamp") != stamp:
+                counts, checks = _write_shard(folder, shard, read(own), sizes, advance)
+                about = {"stamp": stamp, "sizes": dict(sizes), "keys": keys, "counts": counts, "checks": checks}
+                write_whole(_description_file(folder, shard), seal(about))
+            else:
+                for _ in own:
+                    advance()
+        for leftover in folder.glob("[0-9][0-9][0-9][0-9][0-9].*"):  # of a time with more parts
+            if int(leftover.name[:5]) >= len(shards):
+                leftover.unlink()
+        for leftover in folder.glob(f".*{PART}"):  # of a run that was killed; none is at work beside this one
             leftover.unlink()
-    for leftover in folder.glob(f".*{PART}"):  # of a run that was killed; none is at work beside this one
-        leftover.unlink()
-    return replace(open_store(folder, len(shards)), sizes=dict(sizes))
+        return replace(open_store(folder, len(shards)), sizes=dict(sizes))
 
 
 def open_store(folder: Path, n_shards: int | None = None) -> FeatureStore:

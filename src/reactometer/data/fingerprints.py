@@ -54,15 +54,13 @@ def trace(row: PreparedRow) -> Trace:
     """Read a prepared clip of media once. A clip that could not be read has no trace."""
     clip = load_clip(row)
     pictures = _pictures(clip)
-    heard = clip.waveform is not None and is_audible(clip.waveform)
-    level = (
-        np.sqrt(np.mean(np.square(clip.waveform, dtype=np.float64))) if heard and clip.waveform is not None else np.nan
-    )
+    heard = clip.waveform if is_audible(clip.waveform) else None
+    level = np.nan if heard is None else np.sqrt(np.mean(np.square(heard, dtype=np.float64)))
     return Trace(
         brightness=float(pictures.mean()) / 255.0 if len(pictures) else float("nan"),
         level_db=float(20.0 * np.log10(level)),
         picture=_changes(pictures),
-        sound=_sound(clip.waveform) if heard and clip.waveform is not None else None,
+        sound=None if heard is None else _sound(heard),
     )
 
 

@@ -106,10 +106,11 @@ def compare_predictions(
         )
     chosen = [clip for clip in clips if clip.clip_id in one and clip.labels]
     unit, groups = choose_units(chosen, by)
-    first_values, second_values, truth = (
-        np.array(values).reshape(len(chosen), len(labels))
-        for values in zip(*((one[clip.clip_id], other[clip.clip_id], clip.labels) for clip in chosen), strict=True)
+    shape = len(chosen), len(labels)
+    first_values, second_values = (
+        np.array([own[clip.clip_id] for clip in chosen]).reshape(shape) for own in (one, other)
     )
+    truth = np.array([clip.labels for clip in chosen]).reshape(shape)
     paired = compare_paired(
         truth, first_values, second_values, labels, unit=unit, groups=groups, n_resamples=n_resamples, seed=seed
     )

@@ -80,13 +80,11 @@ def _known(value: float | None) -> float:
 
 def _panels(count: int, columns: int, size: tuple[float, float]) -> tuple[Figure, list[Any]]:
     """A figure of so many panels, at most ``columns`` side by side, each of a size in inches."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
     rows = math.ceil(count / columns)
     columns = math.ceil(count / rows)
     figure = Figure(figsize=(size[0] * columns, size[1] * rows + 0.8), layout="constrained")
-    FigureCanvasAgg(figure)
     panels = list(figure.subplots(rows, columns, squeeze=False).flat)
     for panel in panels:
         panel.spines[["top", "right"]].set_visible(False)

@@ -37,7 +37,6 @@ def draw_attribution(attribution: Attribution, path: Path | str, everything: boo
     Raises:
         OutputError: a place or ending that cannot be written.
     """
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
     labels, names = attribution.strongest(everything), list(attribution.stretches)
@@ -45,7 +44,6 @@ def draw_attribution(attribution: Attribution, path: Path | str, everything: boo
     block = TITLE + side + GAP
     height = HEAD + block * len(labels) + FOOT
     figure = Figure(figsize=(WIDTH, height))
-    FigureCanvasAgg(figure)
 
     def place(left: float, top: float, width: float, tall: float) -> Any:
         return figure.add_axes((left / WIDTH, 1.0 - (top + tall) / height, width / WIDTH, tall / height))

@@ -27,7 +27,6 @@ def draw_timeline(prediction: Prediction, path: Path | str, labels: Sequence[flo
     Raises:
         OutputError: nothing to draw, or a place or ending that cannot be written.
     """
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
     if prediction.failed or not prediction.windows:
@@ -35,7 +34,6 @@ def draw_timeline(prediction: Prediction, path: Path | str, labels: Sequence[flo
             f"{prediction.path}: no timeline to draw: {prediction.status}", fix="Choose a file that could be read"
         )
     figure = Figure(figsize=(9.0, 1.3 + 0.62 * len(prediction.labels)), layout="constrained")
-    FigureCanvasAgg(figure)
     strips = figure.subplots(len(prediction.labels), 1, sharex=True, squeeze=False)[:, 0]
     for place, strip in enumerate(strips):
         draw_strip(strip, prediction, place)

@@ -9,7 +9,7 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 
 from reactometer.data.clips import read_rows
-from reactometer.errors import DataError
+from reactometer.errors import ConfigError, DataError
 from reactometer.files import Paths, each_path
 from reactometer.runs.places import Place, is_address, place, split_address
 
@@ -141,8 +141,9 @@ def hash_file(old: Source) -> Source:
         if old.sha256 and (old.size_bytes, old.modified_ns) == (size_bytes, modified_ns):
             return old
         return Source(old.path, size_bytes, modified_ns, place(old.path).sha256())
-    except OSError as error:
-        return Source(old.path, problem=error.strerror or str(error) or type(error).__name__)
+    except (OSError, ConfigError) as error:  # ConfigError: an address of no kind of place
+        reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
+        return Source(old.path, problem=reason)
 
 
 def hash_files(sources: Sequence[Source]) -> Iterator[Source]:

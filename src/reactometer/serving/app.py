@@ -5,7 +5,7 @@ from __future__ import annotations
 import gzip
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from functools import cache, partial
+from functools import cache
 from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated
@@ -107,7 +107,9 @@ def build_app(model: LoadedModel, folder: Path, settings: Settings) -> FastAPI:
     app.state.service = Service(model, folder, model_sha256(folder), settings, desk)
     app.include_router(api.router)
     app.include_router(router)
-    app.include_router(live_routes(model, partial(_check_key, settings), desk.metrics.live.set))
+    app.include_router(
+        live_routes(model, lambda key: name_of(settings.keys, (key or "").encode()), desk.metrics.live.set)
+    )
     app.mount("/page", StaticFiles(directory=PAGE, check_dir=False), name="page")
     app.add_middleware(GZipMiddleware, minimum_size=2000)
     app.add_middleware(Gate, settings=settings, desk=desk)
@@ -116,10 +118,6 @@ def build_app(model: LoadedModel, folder: Path, settings: Settings) -> FastAPI:
     app.add_exception_handler(RequestValidationError, _on_invalid)
     app.add_exception_handler(HTTPException, _on_http)
     return app
-
-
-def _check_key(settings: Settings, key: str | None) -> None:
-    name_of(settings.keys, (key or "").encode())
 
 
 @cache

@@ -23,7 +23,7 @@ from reactometer.models.folder import LoadedModel
 from reactometer.records import Prediction
 from reactometer.runs.work import Request
 from reactometer.serving.clip import Clip, GivenUpError, failure_of, score_clip
-from reactometer.serving.jobs import QUEUED, RUNNING, Job, JobTable, home_of, sqlite_address
+from reactometer.serving.jobs import Job, JobTable, home_of, sqlite_address
 from reactometer.serving.limits import Settings
 from reactometer.serving.metrics import Metrics
 from reactometer.serving.scorer import SharedScorer
@@ -42,7 +42,6 @@ class Work:
     job: Job
     client: str  # whose limit it counts for
     clip: Clip = field(default_factory=Clip)
-    state: str = QUEUED
     told: Future[None] = field(default_factory=Future)  # it is over, or known to take long
 
     def tell(self) -> None:
@@ -244,7 +243,6 @@ class Desk:
             if not self._waiting or not self._open:
                 return None
             work = self._waiting.popleft()
-            work.state = RUNNING
             self._count()
             return work
 

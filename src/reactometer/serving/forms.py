@@ -36,29 +36,21 @@ def _table(predictions: Sequence[Prediction], threshold: float, path: Path) -> N
     write_table(rows, with_face(columns) if everyone else columns, path)
 
 
-def _elan(predictions: Sequence[Prediction], threshold: float, path: Path) -> None:
-    write_elan(predictions, [find_events(own, threshold) for own in predictions], path, local=False)
-
-
-def _subtitles(predictions: Sequence[Prediction], threshold: float, path: Path) -> None:
-    write_subtitles(_only(predictions, "subtitles"), path)
-
-
-def _picture(predictions: Sequence[Prediction], threshold: float, path: Path) -> None:
-    draw_timeline(_only(predictions, "a picture"), path)
-
-
-def _hume(predictions: Sequence[Prediction], threshold: float, path: Path) -> None:
-    write_whole(path, hume_json(predictions))
-
-
 FORMS = {
     "csv": Form(("text/csv",), "-timeline.csv", _table),
     "parquet": Form(("application/vnd.apache.parquet", "application/x-parquet"), "-timeline.parquet", _table),
-    "elan": Form(("text/x-eaf+xml", "application/xml", "text/xml"), ".eaf", _elan),
-    "vtt": Form(("text/vtt",), ".vtt", _subtitles),
-    "png": Form(("image/png",), ".png", _picture),
-    "hume": Form(("application/vnd.hume.v0+json",), "-hume.json", _hume),
+    "elan": Form(
+        ("text/x-eaf+xml", "application/xml", "text/xml"),
+        ".eaf",
+        lambda everyone, threshold, path: write_elan(
+            everyone, [find_events(own, threshold) for own in everyone], path, local=False
+        ),
+    ),
+    "vtt": Form(("text/vtt",), ".vtt", lambda own, _, path: write_subtitles(_only(own, "subtitles"), path)),
+    "png": Form(("image/png",), ".png", lambda own, _, path: draw_timeline(_only(own, "a picture"), path)),
+    "hume": Form(
+        ("application/vnd.hume.v0+json",), "-hume.json", lambda own, _, path: write_whole(path, hume_json(own))
+    ),
 }
 """By the name that ``format`` takes."""
 

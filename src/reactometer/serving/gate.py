@@ -75,7 +75,7 @@ class Gate:
             self.desk.release(seat)
 
     def _let_in(self, scope: Scope) -> None:
-        name = client_name(self.settings.keys, dict(scope["headers"]))
+        name = name_of(self.settings.keys, given_key(dict(scope["headers"])))
         address = scope["client"][0] if scope.get("client") else "unknown"
         scope.setdefault("state", {}).update(owner=name, client=name or address)
 
@@ -133,24 +133,19 @@ def check_names(hosts: Sequence[str], headers: Mapping[bytes, bytes]) -> None:
         raise RequestError(403, "pages of other sites are not served", got=origin, expected=f"one of {host}")
 
 
-def client_name(keys: Mapping[str, str], headers: Mapping[bytes, bytes]) -> str:
-    """Whose key a request brings; empty where the service has no keys.
-
-    Every key is compared in full, so that the time taken tells nothing of any.
-
-    Raises:
-        RequestError: 401, none, or nobody's.
-    """
-    return name_of(keys, given_key(headers))
-
-
 def given_key(headers: Mapping[bytes, bytes]) -> bytes:
     """The key that a request brings; empty where it brings none."""
     return headers.get(b"authorization", b"").removeprefix(b"Bearer ").strip() or headers.get(b"x-api-key", b"")
 
 
 def name_of(keys: Mapping[str, str], given: bytes) -> str:
-    """As :func:`client_name`, of the key itself."""
+    """Whose key it is; empty where the service has no keys.
+
+    Every key is compared in full, so that the time taken tells nothing of any.
+
+    Raises:
+        RequestError: 401, none, or nobody's.
+    """
     if not keys:
         return ""
     found = [name for name, key in keys.items() if hmac.compare_digest(key.encode(), given)]

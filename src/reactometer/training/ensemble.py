@@ -6,10 +6,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from reactometer.config import Config, load_config
-from reactometer.console import messages
 from reactometer.errors import ConfigError
 from reactometer.models.folder import join_models
-from reactometer.training.fit import MODEL, train
+from reactometer.training.fit import MODEL, train_once
 
 
 def ensemble(
@@ -35,7 +34,7 @@ def ensemble(
 
     Raises:
         ConfigError: neither folds nor seeds, or both, or fewer than two; all else as :func:`train`.
-        OutputError: ``out`` holds an ensemble already.
+        OutputError: ``out`` holds an ensemble already, or runs of another configuration.
     """
     if not isinstance(config, Config):
         config = load_config(Path(config), overrides)
@@ -49,10 +48,6 @@ def ensemble(
         data = config.data.model_copy(update={"folds": folds, "fold": number} if folds else {})
         seed = config.training.seed if folds else number
         training = config.training.model_copy(update={"out": out / name, "seed": seed})
-        members.append(out / name / MODEL)
-        if not members[-1].exists():
-            if progress:
-                messages.print(f"training {name}", style="bold")
-            resume = (out / name / "checkpoints" / "last.ckpt").is_file()
-            train(config.model_copy(update={"data": data, "training": training}), resume=resume, progress=progress)
+        own = config.model_copy(update={"data": data, "training": training})
+        members.append(train_once(own, name, progress=progress))
     return join_models(members, out / MODEL)

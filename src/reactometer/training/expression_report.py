@@ -12,7 +12,7 @@ import numpy as np
 
 from reactometer.config import PretrainConfig
 from reactometer.data.labelled_faces import LabelledFaces
-from reactometer.files import write_picture
+from reactometer.files import write_picture, write_whole
 
 REPORT_FILE, CARD_FILE, PICTURE_FILE = "expressions.json", "README.md", "confusion.png"
 LEVEL = 0.95
@@ -87,8 +87,8 @@ def write_report(
         "epoch": epoch,
         "scores": {split: _as_json(score) for split, score in scores.items()},
     }
-    (folder / REPORT_FILE).write_text(json.dumps(about, indent=2) + "\n", encoding="utf-8")
-    (folder / CARD_FILE).write_text(_card(config, faces, scores, epoch), encoding="utf-8")
+    write_whole(folder / REPORT_FILE, json.dumps(about, indent=2) + "\n")
+    write_whole(folder / CARD_FILE, _card(config, faces, scores, epoch))
     _draw(list(scores.items())[-1], folder / PICTURE_FILE)
 
 

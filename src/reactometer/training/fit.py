@@ -13,13 +13,13 @@ from reactometer.config import Config, load_config
 from reactometer.console import is_first_process, messages
 from reactometer.data.cache import PreparedSet
 from reactometer.data.sources import open_data
-from reactometer.errors import DataError
+from reactometer.errors import DataError, OutputError
 from reactometer.files import write_whole
 from reactometer.models.calibrate import calibrate
 from reactometer.models.folder import load_model, save_model
 from reactometer.models.uncertainty import save_uncertainty
 from reactometer.models.zoo import goes_by
-from reactometer.training.engine import claim, clear, load_best, run
+from reactometer.training.engine import CHECKPOINTS, LAST, claim, clear, load_best, run
 from reactometer.training.setup import as_asked, set_up
 from reactometer.training.task import ReactionData, ReactionTask
 
@@ -74,6 +74,35 @@ def train(
         with_intervals = partial(_calibrate, prepared=setup.prepared, progress=progress)
         save_model(out / MODEL, setup.model, prepared.labels, config, data=about, metrics=best, finish=with_intervals)
     return out / MODEL
+
+
+def train_once(config: Config, name: str, *, progress: bool) -> Path:
+    """The model of one run of several: as it is there, or gone on with, or trained anew.
+
+    Args:
+        config: of the run, with its folder ``training.out``.
+        name: what is said of it.
+        progress: as :func:`train`.
+
+    Raises:
+        OutputError: the folder holds a run of another configuration.
+    """
+    out = config.training.out or Path("runs/run")
+    if (about := out / "config.json").is_file():
+        known = Config.model_validate_json(about.read_text(encoding="utf-8"))
+        if _essence(known) != _essence(config):
+            fix = "Name another folder with --out, or delete this one"
+            raise OutputError(f"{out}: a run of another configuration", fix=fix)
+    if not (out / MODEL).exists():
+        if progress:
+            messages.print(f"training {name}", style="bold")
+        train(config, resume=(out / CHECKPOINTS / LAST).is_file(), progress=progress)
+    return out / MODEL
+
+
+def _essence(config: Config) -> dict[str, object]:
+    """What makes a run what it is, less its folder and what the data set settles."""
+    return config.model_dump(mode="json", exclude={"prepare": True, "data": {"cache"}, "training": {"out"}})
 
 
 def _calibrate(folder: Path, prepared: PreparedSet, progress: bool) -> None:

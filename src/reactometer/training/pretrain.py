@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,7 @@ from reactometer.config import PretrainConfig, load_pretrain_config
 from reactometer.console import is_first_process
 from reactometer.data.labelled_faces import LabelledFaces, read_faces
 from reactometer.errors import ConfigError
-from reactometer.files import write_whole
+from reactometer.files import appearing, write_whole
 from reactometer.models.backbones import load_net
 from reactometer.models.encoders import FrameEncoder
 from reactometer.training.engine import claim, clear, load_best, run
@@ -77,8 +77,10 @@ def pretrain(
     if is_first_process():
         best = load_best(task, out)
         scores = {split: _score(task.model, data, faces, split) for split in ("val", *(["test"] if test else []))}
-        _save(out / BACKBONE, task.model, config)
-        write_report(out / BACKBONE, config, faces, scores, epoch=best["epoch"])
+        with nullcontext(out / BACKBONE) if finished else appearing(out / BACKBONE) as folder:
+            if not finished:
+                _save(folder, task.model, config)
+            write_report(folder, config, faces, scores, epoch=best["epoch"])
     return out / BACKBONE
 
 
@@ -99,18 +101,11 @@ def _save(folder: Path, model: ExpressionNetwork, config: PretrainConfig) -> Non
     from transformers.utils.logging import disable_progress_bar
 
     net: Any = model.encoder.net
-    partial = folder.with_name(f".{folder.name}-{os.getpid()}")
     disable_progress_bar()  # of the writing of one file
-    net.save_pretrained(partial)
+    net.save_pretrained(folder)
     size = {"height": config.backbone.size_px, "width": config.backbone.size_px}
     prepared = {**model.encoder.settings, "size": size}
-    (partial / "preprocessor_config.json").write_text(json.dumps(prepared, indent=2) + "\n", encoding="utf-8")
-    save_file({name: torch.clone(w) for name, w in model.classifier.state_dict().items()}, partial / CLASSIFIER_FILE)
-    for file in partial.iterdir():
+    (folder / "preprocessor_config.json").write_text(json.dumps(prepared, indent=2) + "\n", encoding="utf-8")
+    save_file({name: torch.clone(w) for name, w in model.classifier.state_dict().items()}, folder / CLASSIFIER_FILE)
+    for file in folder.iterdir():
         file.chmod(0o644)
-    if folder.exists():
-        for file in partial.iterdir():
-            file.replace(folder / file.name)
-        partial.rmdir()
-    else:
-        partial.rename(folder)

@@ -1,0 +1,52 @@
+"""Several trainings of one configuration, joined: what is there is taken up, and nothing else is."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from reactometer.data.cache import PreparedSet
+from reactometer.errors import ConfigError, OutputError
+from reactometer.evaluation.evaluate import evaluate
+from reactometer.training.ensemble import ensemble
+
+pytestmark = pytest.mark.slow
+
+
+def test_members_that_are_there_are_taken_up_and_those_of_others_refused(
+    toml: Path, prepared: PreparedSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    own = [f'data.path="{prepared.folder}"', "model.frozen=true"]
+    out = tmp_path / "both"
+    with monkeypatch.context() as patch:  # stopped after the first member
+        patch.setattr("reactometer.training.ensemble.train_once", _stopping_after(1))
+        with pytest.raises(KeyboardInterrupt):
+            ensemble(toml, out, own, folds=2, progress=False)
+    first = (out / "fold0of2" / "model" / "weights.safetensors").stat()
+    with pytest.raises(OutputError, match=r"fold0of2: a run of another configuration\. Name another folder"):
+        ensemble(toml, out, [*own, "model.dropout=0.5"], folds=2, progress=False)
+    model = ensemble(toml, out, own, folds=2, progress=False)
+    assert (out / "fold0of2" / "model" / "weights.safetensors").stat().st_mtime_ns == first.st_mtime_ns
+    members = [evaluate(out / f"fold{fold}of2" / "model", prepared.folder, progress=False) for fold in (0, 1)]
+    labels = prepared.labels
+    mean = np.mean([one.predictions[list(labels)].to_numpy() for one in members], axis=0)
+    joined = evaluate(model, prepared.folder, progress=False).predictions[list(labels)].to_numpy()
+    np.testing.assert_allclose(joined, mean, atol=1e-6)
+    with pytest.raises(ConfigError, match="an ensemble has folds or seeds"):
+        ensemble(toml, out, own, folds=2, seeds=2)
+
+
+def _stopping_after(members: int) -> object:
+    from reactometer.training.fit import train_once
+
+    done: list[Path] = []
+
+    def stopping(*given: object, **named: object) -> Path:
+        if len(done) == members:
+            raise KeyboardInterrupt
+        done.append(train_once(*given, **named))  # type: ignore[arg-type]
+        return done[-1]
+
+    return stopping
