@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
 from reactometer.config import Config, load_config
 from reactometer.data.batches import MediaReader
-from reactometer.data.cache import FEATURES, PreparedRow, PreparedSet
+from reactometer.data.cache import FEATURES, PreparedSet
 from reactometer.data.features import open_store
 from reactometer.errors import ConfigError
-from reactometer.evaluation.baselines import constant_baseline, length_baseline
+from reactometer.evaluation.baselines import length_answers
 from reactometer.evaluation.evaluate import Evaluation, evaluate, open_for
 from reactometer.evaluation.metrics import Array, Metrics, measure
 from reactometer.evaluation.resample import bootstrap_difference, bootstrap_mean_pearson, choose_units
@@ -26,16 +26,6 @@ from reactometer.tables import Comparison, Row, write_comparison
 from reactometer.training.fit import train_once
 
 TIMED_CLIPS = 8
-
-
-@dataclass(frozen=True)
-class _Truth:
-    """Labels of the scored clips, and the answers of the baselines."""
-
-    known: np.ndarray  # (rows,) bool: the row has labels
-    targets: Array  # (clips, L)
-    length: Array  # (clips, L)
-    people: list[str] | None
 
 
 def compare(
@@ -95,25 +85,25 @@ def _rows(
     """The rows of one configuration, and the score of the clip-length baseline."""
     first = models[0]
     prepared = open_for(first, data, progress=progress)
-    truth = _truth(prepared, split)
     takes_both = first.sampling.looks and first.sampling.listens
     hides: list[str | None] = [None, "voice", "face"] if takes_both else [None]
     rows = []
     for hidden in hides:
-        scored = [evaluate(model, data, split=split, without=hidden, progress=progress) for model in models]
-        rows.append(_row(name, hidden, models, scored, truth))
-    seconds = _seconds_per_clip(first, prepared)
-    rows[0] = replace(rows[0], seconds_per_clip=seconds)
-    return rows, measure(truth.targets, truth.length, first.labels)
+        scored = [
+            evaluate(model, data, split=split, without=hidden, n_resamples=0, progress=progress) for model in models
+        ]
+        length = length_answers(prepared, scored[0].rows)
+        rows.append(_row(name, hidden, models, scored, length))
+    rows[0] = replace(rows[0], seconds_per_clip=_seconds_per_clip(first, prepared))
+    return rows, measure(scored[0].truth, length, first.labels)
 
 
 def _row(
-    name: str, hidden: str | None, models: Sequence[LoadedModel], scored: Sequence[Evaluation], truth: _Truth
+    name: str, hidden: str | None, models: Sequence[LoadedModel], scored: Sequence[Evaluation], length: Array
 ) -> Row:
-    labels = models[0].labels
-    predictions = [
-        evaluation.predictions[list(labels)].to_numpy(np.float64)[truth.known] for evaluation in scored
-    ]  # (clips, L) each
+    labels, truth = models[0].labels, scored[0].truth
+    people = choose_units([row.clip for row in scored[0].rows])[1]
+    predictions = [evaluation.guess for evaluation in scored]  # (clips, L) each
     scores = [evaluation.metrics.mean_pearson or 0.0 for evaluation in scored]
     middle = predictions[int(np.argsort(scores, kind="stable")[(len(scores) - 1) // 2])]
     sampling = models[0].sampling
@@ -124,31 +114,12 @@ def _row(
         reads=" and ".join(reads),
         val=tuple(model.description["metrics"].get("mean_pearson") for model in models) if hidden is None else (),
         metrics=tuple(evaluation.metrics for evaluation in scored),
-        averaged=measure(truth.targets, np.mean(predictions, axis=0), labels).mean_pearson,
-        interval=bootstrap_mean_pearson(truth.targets, middle, groups=truth.people),
-        over_length=bootstrap_difference(truth.targets, middle, truth.length, groups=truth.people),
+        averaged=measure(truth, np.mean(predictions, axis=0), labels).mean_pearson,
+        interval=bootstrap_mean_pearson(truth, middle, groups=people),
+        over_length=bootstrap_difference(truth, middle, length, groups=people),
         parameters=sum(parameter.numel() for parameter in network.parameters()),
         seconds_per_clip=None,
     )
-
-
-def _truth(prepared: PreparedSet, split: str) -> _Truth:
-    rows = prepared.split(split)
-    known = [row for row in rows if row.clip.labels]
-    train_rows = [row for row in prepared.split("train") if row.clip.labels and row.file]
-    train_targets = np.array([row.clip.labels for row in train_rows])
-    return _Truth(
-        known=np.array([bool(row.clip.labels) for row in rows]),
-        targets=np.array([row.clip.labels for row in known]),
-        length=length_baseline(_lengths(train_rows), train_targets, _lengths(known))
-        if any(_lengths(train_rows))
-        else constant_baseline(train_targets, len(known)),
-        people=choose_units([row.clip for row in known])[1],
-    )
-
-
-def _lengths(rows: Sequence[PreparedRow]) -> list[float]:
-    return [row.duration_s for row in rows]
 
 
 def _seconds_per_clip(model: LoadedModel, prepared: PreparedSet) -> float:

@@ -63,7 +63,7 @@ def demo(out: Path | str = "demo", *, n_clips: int = 480, seed: int = 0, progres
     evaluation = evaluate(model, prepared.folder, split="test", out=out / "evaluation", progress=progress)
     _say(progress, "5 of 5: predicting one clip over time")
     alone = {
-        name: evaluate(model, prepared.folder, split="test", without=other, progress=False).metrics
+        name: evaluate(model, prepared.folder, split="test", without=other, n_resamples=0, progress=False).metrics
         for name, other in (("face", "voice"), ("voice", "face"))
     }
     picture = _draw_strongest(prepared, model, out / "timeline.png")
@@ -110,15 +110,12 @@ def _simulate(folder: Path, n_clips: int, seed: int, progress: bool) -> Path:
 
 def _baselines(prepared: PreparedSet, evaluation: Evaluation, seed: int) -> dict[str, float | None]:
     """What a constant scores on the same clips, and what the model's predictions score against shuffled labels."""
-    labels = prepared.labels
-    rows = [row for row in prepared.split("test") if row.clip.labels]
-    targets = np.array([row.clip.labels for row in rows])  # (clips, L)
+    labels, truth = prepared.labels, evaluation.truth
     train_targets = np.array([row.clip.labels for row in prepared.split("train") if row.clip.labels])
-    constant = constant_baseline(train_targets, len(rows))  # (clips, L)
-    predictions = evaluation.predictions[list(labels)].to_numpy()
-    shuffled = shuffled_scores(targets, predictions, labels, SHUFFLES, seed)
+    constant = constant_baseline(train_targets, len(truth))  # (clips, L)
+    shuffled = shuffled_scores(truth, evaluation.guess, labels, SHUFFLES, seed)
     return {
-        "constant prediction (the training mean)": measure(targets, constant, labels).mean_pearson,
+        "constant prediction (the training mean)": measure(truth, constant, labels).mean_pearson,
         f"shuffled labels (mean of {SHUFFLES} shuffles)": float(np.mean(shuffled)),
     }
 

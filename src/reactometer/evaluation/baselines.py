@@ -8,6 +8,7 @@ from math import isqrt
 import numpy as np
 import numpy.typing as npt
 
+from reactometer.data.cache import PreparedRow, PreparedSet
 from reactometer.errors import ScoreError
 from reactometer.evaluation.metrics import Array, measure
 
@@ -79,3 +80,15 @@ def length_baseline(
     """
     train, asked = (np.asarray(lengths, dtype=np.float64) for lengths in (train_durations_s, durations_s))
     return cue_baseline(np.where(train > 0, train, np.nan), train_targets, np.where(asked > 0, asked, np.nan))
+
+
+def length_answers(prepared: PreparedSet, rows: Sequence[PreparedRow]) -> Array:
+    """(clips, L) what :func:`length_baseline` says of prepared clips, from the train clips of their set."""
+    train = readable_train(prepared)
+    targets = np.array([row.clip.labels for row in train])
+    return length_baseline([row.duration_s for row in train], targets, [row.duration_s for row in rows])
+
+
+def readable_train(prepared: PreparedSet) -> list[PreparedRow]:
+    """The train clips that have labels and could be read."""
+    return [row for row in prepared.split("train") if row.clip.labels and row.file]

@@ -6,6 +6,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -17,7 +18,7 @@ from reactometer.data.splits import SPLITS
 from reactometer.errors import DataError, ModelError, ScoreError, suggestion
 from reactometer.evaluation.coverage import Coverage, interval_table, measure_coverage
 from reactometer.evaluation.groups import Grouping, as_table, compare_groups, split_column
-from reactometer.evaluation.metrics import Metrics, measure
+from reactometer.evaluation.metrics import Array, Metrics, measure
 from reactometer.evaluation.pictures import draw_reliability
 from reactometer.evaluation.reliability import Reliability, measure_reliability
 from reactometer.evaluation.resample import N_RESAMPLES, Intervals, bootstrap_metrics, choose_units
@@ -39,6 +40,9 @@ class Evaluation:
     split: str
     metrics: Metrics
     predictions: pd.DataFrame  # File_ID and one column a label; every clip of the split has a row
+    rows: tuple[PreparedRow, ...]  # the clips that were scored: those with labels
+    truth: Array  # (clips, L) their labels
+    guess: Array  # (clips, L) what the model said of them
     n_without_labels: int  # predicted, not scored
     without_evidence: tuple[str, ...]  # ids answered with the training mean: nothing seen or heard
     failed: tuple[str, ...]  # "id: reason" of clips that could not be read; answered with the training mean too
@@ -48,6 +52,18 @@ class Evaluation:
     prediction_intervals: pd.DataFrame | None = None  # see coverage.interval_table
     reliability: Reliability | None = None  # None where no clips were resampled
     groups: tuple[Grouping, ...] = ()  # one a column asked for
+
+    def as_json(self) -> dict[str, Any]:
+        """All figures, without the predictions: what ``metrics.json`` holds."""
+        return {
+            "split": self.split,
+            "person_norm": self.person_norm,
+            **self.metrics.as_json(),
+            "intervals": self.intervals.as_json() if self.intervals else None,
+            "coverage": self.coverage.as_json() if self.coverage else None,
+            "reliability": self.reliability.as_json() if self.reliability else None,
+            "groups": {grouping.column: grouping.as_json() for grouping in self.groups},
+        }
 
 
 def evaluate(
@@ -134,18 +150,13 @@ def open_for(
 def write_evaluation(evaluation: Evaluation, out: Path) -> None:
     """Write what is known of ``predictions.csv, metrics.json, reliability.png, groups.csv, intervals.csv``."""
     write_whole(out / "predictions.csv", evaluation.predictions.to_csv(index=False))
-    about = {"split": evaluation.split, "person_norm": evaluation.person_norm, **evaluation.metrics.as_json()}
-    about["intervals"] = evaluation.intervals.as_json() if evaluation.intervals else None
-    about["coverage"] = evaluation.coverage.as_json() if evaluation.coverage else None
     if evaluation.prediction_intervals is not None:
         write_whole(out / "intervals.csv", evaluation.prediction_intervals.to_csv(index=False))
-    about["reliability"] = evaluation.reliability.as_json() if evaluation.reliability else None
-    about["groups"] = {grouping.column: grouping.as_json() for grouping in evaluation.groups}
     if evaluation.groups:
         write_whole(out / "groups.csv", as_table(evaluation.groups).to_csv(index=False))
     if evaluation.reliability:
         draw_reliability(evaluation.reliability, out / "reliability.png")
-    write_whole(out / "metrics.json", json.dumps(about, indent=2) + "\n")
+    write_whole(out / "metrics.json", json.dumps(evaluation.as_json(), indent=2) + "\n")
 
 
 def _check_fit(loaded: LoadedModel, prepared: PreparedSet) -> None:
@@ -227,12 +238,11 @@ def _evaluation(
     ids, lengths_s = [row.clip.clip_id for row in rows], [row.duration_s for row in rows]
     table = pd.DataFrame(intensities, columns=list(labels))
     table.insert(0, "File_ID", ids)
-    guess, (unit, groups) = intensities[known], units
+    scored, guess, (unit, groups) = tuple(rows[place] for place in known), intensities[known], units
     metrics, intervals, reliability, by_group = measure(targets, guess, labels), None, None, None
     if n_resamples:
         intervals = bootstrap_metrics(targets, guess, labels, unit=unit, groups=groups, n_resamples=n_resamples)
         reliability = measure_reliability(targets, guess, labels, unit=unit, groups=groups, n_resamples=n_resamples)
-        scored = [rows[place] for place in known]
         by_group = compare_groups(
             scored, targets, guess, labels, columns, unit=unit, groups=groups, n_resamples=n_resamples
         )
@@ -244,6 +254,9 @@ def _evaluation(
         split=split,
         metrics=metrics,
         predictions=table,
+        rows=scored,
+        truth=targets.astype(np.float64),
+        guess=guess.astype(np.float64),
         n_without_labels=len(rows) - len(known),
         without_evidence=tuple(rows[score.number].clip.clip_id for score in scores if not score.has_evidence),
         failed=tuple(f"{row.clip.clip_id}: {row.clip.problem}" for row in rows if row.clip.problem),

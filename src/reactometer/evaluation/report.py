@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from reactometer.data.cache import PreparedRow, PreparedSet
 from reactometer.evaluation.audit import audit
 from reactometer.evaluation.degradation import degrade
 from reactometer.evaluation.evaluate import Evaluation, evaluate, open_for
-from reactometer.evaluation.metrics import Array, Metrics
+from reactometer.evaluation.metrics import Metrics
 from reactometer.evaluation.sections import (
     data_section,
     degradation_section,
@@ -81,16 +77,14 @@ def report(
         harder = degrade(model, folder, split=evaluation.split, by=by, out=out, device=device, progress=progress)
     found = audit(folder, progress=progress)
     name = Path(model).resolve().name
-    card = model_card(loaded, name, json.loads((out / "metrics.json").read_text(encoding="utf-8")))
-    write_whole(out / CARD, card)
-    truth, guess, rows = _scored(prepared, evaluation)
+    write_whole(out / CARD, model_card(loaded, name, evaluation.as_json()))
     sections = [
-        scores_section(prepared, evaluation, alone, truth, guess),
+        scores_section(prepared, evaluation, alone),
         *sure_sections(evaluation),
         *([degradation_section(harder)] if harder else []),
         *group_sections(evaluation),
         data_section(found),
-        worst_section(rows, truth, guess, loaded.labels, of_media=prepared.feature_sizes is None),
+        worst_section(evaluation, of_media=prepared.feature_sizes is None),
         origin_section(loaded),
     ]
     page = _render(
@@ -130,15 +124,3 @@ def _headline(evaluation: Evaluation, alone: Mapping[str, Metrics]) -> dict[str,
         + (left_out if evaluation.n_without_labels else "")
         + (unread if evaluation.without_evidence else ""),
     }
-
-
-def _scored(prepared: PreparedSet, evaluation: Evaluation) -> tuple[Array, Array, list[PreparedRow]]:
-    """Labels and predictions (clips, L) of the clips with labels, and their rows."""
-    rows, labels = prepared.split(evaluation.split), list(evaluation.metrics.labels)
-    known = [place for place, row in enumerate(rows) if row.clip.labels]
-    guess = evaluation.predictions[labels].to_numpy(np.float64)[known]
-    return (
-        np.array([rows[place].clip.labels for place in known], dtype=np.float64),
-        guess,
-        [rows[place] for place in known],
-    )

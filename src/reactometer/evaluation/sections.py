@@ -13,10 +13,10 @@ import numpy as np
 from reactometer.data.cache import PreparedRow, PreparedSet, load_clip
 from reactometer.evaluation import figures
 from reactometer.evaluation.audit import Audit
-from reactometer.evaluation.baselines import length_baseline, shuffled_scores
+from reactometer.evaluation.baselines import length_answers, readable_train, shuffled_scores
 from reactometer.evaluation.degradation import Degradation
 from reactometer.evaluation.evaluate import Evaluation
-from reactometer.evaluation.metrics import Array, Metrics, measure
+from reactometer.evaluation.metrics import Metrics, measure
 from reactometer.evaluation.resample import Interval
 from reactometer.models.folder import LoadedModel
 from reactometer.records import FrameState
@@ -62,24 +62,15 @@ class Section:
         return self.title.lower().replace(" ", "-")
 
 
-def scores_section(
-    prepared: PreparedSet, evaluation: Evaluation, alone: Mapping[str, Metrics], truth: Array, guess: Array
-) -> Section:
+def scores_section(prepared: PreparedSet, evaluation: Evaluation, alone: Mapping[str, Metrics]) -> Section:
     """Each emotion, against what needs no face and no voice."""
     metrics, labels = evaluation.metrics, evaluation.metrics.labels
-    train = [row for row in prepared.split("train") if row.clip.labels and row.file]
     baselines: dict[str, Metrics] = {}
     rows = [_row("this model", metrics), *(_row(f"the same {name}", own) for name, own in alone.items())]
-    if train:
-        known = [row for row in prepared.split(evaluation.split) if row.clip.labels]
-        answers = length_baseline(
-            [row.duration_s for row in train],
-            [row.clip.labels for row in train if row.clip.labels],
-            [row.duration_s for row in known],
-        )
-        baselines["clip length alone"] = measure(truth, answers, labels)
+    if readable_train(prepared):
+        baselines["clip length alone"] = measure(evaluation.truth, length_answers(prepared, evaluation.rows), labels)
         rows.append(_row("clip length alone", baselines["clip length alone"]))
-    shuffled = shuffled_scores(truth, guess, labels)
+    shuffled = shuffled_scores(evaluation.truth, evaluation.guess, labels)
     mean, told = "undefined", "No shuffled labels have a mean Pearson: predictions or labels do not vary."
     if len(shuffled):
         low, high = np.quantile(shuffled, [0.025, 0.975])
@@ -206,10 +197,9 @@ def data_section(found: Audit) -> Section:
     return Section("Data", texts, tables=tables)
 
 
-def worst_section(
-    rows: Sequence[PreparedRow], truth: Array, guess: Array, labels: Sequence[str], *, of_media: bool
-) -> Section:
+def worst_section(evaluation: Evaluation, *, of_media: bool) -> Section:
     """The clips on which the model was furthest off, with a frame of each where there are such."""
+    rows, truth, guess, labels = evaluation.rows, evaluation.truth, evaluation.guess, evaluation.metrics.labels
     errors = np.abs(truth - guess)  # (clips, L)
     clips = []
     for place in np.argsort(-errors.mean(axis=1), kind="stable")[:WORST]:
