@@ -79,8 +79,7 @@ def measure_coverage(
     held = (ends[..., 0] <= targets[places]) & (targets[places] <= ends[..., 1])  # (n, L)
     units = [groups[place] if groups else str(place) for place in places]
     sums = pd.DataFrame({"n": 1.0, "held": held.mean(axis=1)}).groupby(np.array(units), sort=False).sum().to_numpy()
-    drawn = draw(sums, n_resamples, 0) if n_resamples else sums.sum(axis=0, keepdims=True)
-    shares = np.concatenate([sums.sum(axis=0, keepdims=True), drawn])
+    shares = draw(sums, n_resamples, 0)
     bases = [scores[place].basis for place in places]
     reasons = [_reasons(clip, sure) for clip in clips]
     kept = [place for place, told in enumerate(reasons) if not told]

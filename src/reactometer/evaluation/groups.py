@@ -237,7 +237,7 @@ def _draw(
     for first in range(0, len(insides), GROUPS_AT_ONCE):
         few = insides[first : first + GROUPS_AT_ONCE]
         by_unit = sum_units(np.hstack([columns, *(columns * inside[:, None] for inside in few)]), units)
-        drawn = np.concatenate([by_unit.sum(axis=0, keepdims=True), draw(by_unit, n_resamples, seed)])
+        drawn = draw(by_unit, n_resamples, seed)
         whole = drawn[:, :width]
         everyone = _from_sums(whole, sums.offset, n_labels)
         for place, inside in enumerate(few, start=1):

@@ -146,12 +146,11 @@ def compare_paired(
     """
     guesses = [np.asarray(values, dtype=np.float64) for values in (first, second)]
     sums = [unit_sums(targets, guess, groups) for guess in guesses]
-    observed = [score_sums(own.total, own.offset)[0] for own in sums]  # (3, 1 + L) each
-    if np.isnan(observed[0][0, 0]):
-        raise ScoreError("no label varies over these clips", fix="Compare on a larger split")
     drawn = np.hsplit(draw(np.hstack([own.rows for own in sums]), n_resamples, seed), 2)  # the same units for both
-    ours, theirs = (score_sums(part, own.offset) for part, own in zip(drawn, sums, strict=True))  # (R, 3, 1 + L) each
-    apart = np.concatenate([(observed[0] - observed[1])[None], ours - theirs])  # (1 + R, 3, 1 + L)
+    ours, theirs = (score_sums(part, own.offset) for part, own in zip(drawn, sums, strict=True))
+    if np.isnan(ours[0, 0, 0]):
+        raise ScoreError("no label varies over these clips", fix="Compare on a larger split")
+    apart = ours - theirs  # (1 + R, 3, 1 + L): as they are, then resampled
     swaps, is_exact = _swaps(len(sums[0].rows), n_resamples, seed)
     p = _p_values(targets, guesses, groups, swaps, is_exact)  # (3, 1 + L)
     places = [(f"mean_{kind}", place, 0) for place, kind in enumerate(KINDS)]
@@ -159,13 +158,13 @@ def compare_paired(
     differences = tuple(
         Difference(
             name,
-            float(observed[0][place, column]),
-            float(observed[1][place, column]),
+            float(ours[0, place, column]),
+            float(theirs[0, place, column]),
             interval(apart[:, place, column]),
             float(p[place, column]),
         )
         for name, place, column in places
-        if np.isfinite(observed[0][place, column])
+        if np.isfinite(ours[0, place, column])
     )
     return Paired(differences, len(guesses[0]), unit, len(sums[0].rows), n_resamples, is_exact)
 

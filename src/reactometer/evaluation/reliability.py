@@ -83,7 +83,7 @@ def measure_reliability(
     """
     truth, guess = np.asarray(targets, dtype=np.float64), np.asarray(predictions, dtype=np.float64)
     sums = unit_sums(truth, guess, groups)
-    numbers = _line(np.concatenate([sums.total, draw(sums.rows, n_resamples, seed)]), truth.mean(0), guess.mean(0))
+    numbers = _line(draw(sums.rows, n_resamples, seed), truth.mean(0), guess.mean(0))
     orders = [np.array_split(own, _n_bins(len(truth))) for own in guess.argsort(axis=0, kind="stable").T]
     means = _bin_means(truth, orders, groups, n_resamples, seed)  # (1 + R, L, bins)
     by_label = []
@@ -131,7 +131,7 @@ def _bin_means(
             inside[clips, label, number] = 1.0
     columns = np.concatenate([inside * truth[:, :, None], inside], axis=1).reshape(len(truth), -1)
     rows = sum_units(columns, groups)  # (units, 2 L bins)
-    drawn = np.concatenate([rows.sum(axis=0, keepdims=True), draw(rows, n_resamples, seed)])
+    drawn = draw(rows, n_resamples, seed)
     total, count = np.split(drawn.reshape(-1, 2 * n_labels, n_bins), 2, axis=1)  # (1 + R, L, bins) each
     means: Array = np.where(count > 0, total / np.maximum(count, 1.0), np.nan)
     return means

@@ -115,9 +115,7 @@ def bootstrap_metrics(
         ScoreError: as :func:`measure`; or there are fewer than 3 groups or clips without one.
     """
     sums = unit_sums(targets, predictions, groups)
-    scores = np.concatenate(
-        [score_sums(sums.total, sums.offset), score_sums(draw(sums.rows, n_resamples, seed), sums.offset)]
-    )
+    scores = score_sums(draw(sums.rows, n_resamples, seed), sums.offset)
     truth, guess = np.asarray(targets, dtype=np.float64), np.asarray(predictions, dtype=np.float64)
     known = measure(truth, guess, labels).by_kind
     mean: dict[str, Interval | None] = {}
@@ -170,8 +168,8 @@ def bootstrap_difference(
 
 
 def interval(scores: Array, level: float = LEVEL) -> Interval:
-    """From the score of the clips as they are, followed by those of the resamples: (1 + n_resamples,)."""
-    low, high = np.nanquantile(scores[1:], [(1.0 - level) / 2.0, (1.0 + level) / 2.0])
+    """From the score of the clips as they are, followed by those of the resamples, if any: (1 + n_resamples,)."""
+    low, high = np.nanquantile(scores[min(1, len(scores) - 1) :], [(1.0 - level) / 2.0, (1.0 + level) / 2.0])
     return Interval(float(scores[0]), float(low), float(high), level)
 
 
@@ -181,12 +179,6 @@ class UnitSums:
 
     rows: Array  # (units, 1 + 6 L): ones, then L columns each of truth, guess, their squares, product, distance
     offset: Array  # (L,) truth's centre less guess's: both are summed about a centre
-
-    @property
-    def total(self) -> Array:
-        """(1, 1 + 6 L) over all units."""
-        total: Array = self.rows.sum(axis=0, keepdims=True)
-        return total
 
 
 def unit_sums(
@@ -230,9 +222,9 @@ def sum_units(rows: Array, groups: Sequence[Hashable] | None) -> Array:
 
 
 def draw(rows: Array, n_resamples: int, seed: int) -> Array:
-    """(n_resamples, columns) sums over as many rows as there are, drawn with replacement, from (units, columns)."""
+    """(1 + n_resamples, columns) sums of (units, columns): of all rows, then of as many, drawn with replacement."""
     generator, n_units = np.random.default_rng(seed), len(rows)
-    step, sums = max(1, COUNTS_AT_ONCE // n_units), [np.zeros((0, rows.shape[1]))]
+    step, sums = max(1, COUNTS_AT_ONCE // n_units), [rows.sum(axis=0, keepdims=True)]
     for start in range(0, n_resamples, step):
         drawn = generator.integers(n_units, size=(min(step, n_resamples - start), n_units))
         counts = np.array([np.bincount(row, minlength=n_units) for row in drawn], dtype=np.float64)
@@ -270,10 +262,10 @@ def _mean_pearson(
 ) -> Array:
     """(1 + n_resamples,) mean Pearson of the clips as they are, then of each resample (NaN: no label varies in it)."""
     sums = unit_sums(targets, predictions, groups)
-    whole = score_sums(sums.total, sums.offset)[:, 0, 0]
-    if np.isnan(whole).any():
+    scores: Array = score_sums(draw(sums.rows, n_resamples, seed), sums.offset)[:, 0, 0]
+    if np.isnan(scores[0]):
         raise ScoreError("no label varies over these clips", fix="Score a larger split")
-    return np.concatenate([whole, score_sums(draw(sums.rows, n_resamples, seed), sums.offset)[:, 0, 0]])
+    return scores
 
 
 def _ends(own: Interval | None) -> list[float] | None:
