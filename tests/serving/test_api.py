@@ -257,6 +257,16 @@ def test_model_health_and_metrics(server: Server, talking: Talking) -> None:
     assert server.client.get("/v1/nothing").json() == {"error": "Not Found."}
 
 
+def test_the_distance_of_a_clip_is_counted_once_however_long_its_windows(server: Server, talking: Talking) -> None:
+    def counted() -> float:
+        found = re.search(r'input_distance_count\{modality="voice"\} ([\d.]+)', server.client.get("/metrics").text)
+        return float(found[1]) if found else 0.0
+
+    before = counted()
+    assert server.post(talking(1), data={"window_s": "3", "hop_s": "0.5"}).status_code == 200
+    assert counted() == before + 1
+
+
 def test_the_interface_describes_itself(server: Server) -> None:
     told = server.client.get("/openapi.json").json()
     created = told["paths"]["/v1/predictions"]["post"]

@@ -65,16 +65,21 @@ def score_clip(
     shapes = PART, WindowShape(request.window_s, request.hop_s)
     reading = Reading(reading_of(model, request.faces, request.rate_hz), shapes, request.faces)
 
+    parts = set[tuple[float, float]]()  # where those begin and end whose distance is not known yet
+
     def score(clips: Sequence[PreparedClip]) -> list[Drawn]:
         begun_s = time.monotonic()
         drawn = scorer(clips)
         clip.score_s += time.monotonic() - begun_s
-        if model.uncertainty:
-            pairs = [pair for pair in zip(clips, drawn, strict=True) if _ends_part(pair[0], clip)]
-            clip.distances += [model.uncertainty.distances(join_parts(0, own)) for _, own in pairs]
+        for part, own in zip(clips, drawn, strict=True):
+            if (
+                model.uncertainty and (span := (part.start_s, part.end_s)) in parts
+            ):  # else a window, or another person's
+                parts.remove(span)
+                clip.distances.append(model.uncertainty.distances(join_parts(0, own)))
         return drawn
 
-    windows = _watch(reader.read(Path(job.path), reading, check=clip.check), clip, on_length)
+    windows = _watch(reader.read(Path(job.path), reading, check=clip.check), clip, on_length, parts)
     predictions = predict_windows(job.path, model, windows, reading, score)
     clip.about["duration_s"] = predictions[0].duration_s
     return [replace(refine(one, request.smooth_s, rest), path=job.name) for one in predictions]
@@ -93,7 +98,10 @@ def failure_of(error: Exception, job: Job) -> str:
 
 
 def _watch(
-    pieces: Iterator[MediaInfo | tuple[WindowShape, PreparedClip]], clip: Clip, on_length: Callable[[], None]
+    pieces: Iterator[MediaInfo | tuple[WindowShape, PreparedClip]],
+    clip: Clip,
+    on_length: Callable[[], None],
+    parts: set[tuple[float, float]],
 ) -> Iterator[tuple[WindowShape, PreparedClip]]:
     """Pass parts and windows on, and note what they tell of the clip."""
     for piece in pieces:
@@ -104,13 +112,9 @@ def _watch(
             on_length()
             continue
         kind, window = piece
+        if kind == PART:
+            parts.add((window.start_s, window.end_s))
         if kind == PART and clip.about["voice_level"] and window.waveform is not None:
             clip.about["voice_level"]["db"] += levels_db(window.waveform)
         clip.progress = min(0.99, window.end_s / (clip.about["duration_s"] or window.end_s + PART.length_s))
         yield piece
-
-
-def _ends_part(window: PreparedClip, clip: Clip) -> bool:
-    """Whether it is a part of the clip, or as long as one."""
-    whole_s = clip.about.get("duration_s") or 0.0
-    return window.start_s % PART.length_s == 0.0 and window.duration_s >= min(PART.length_s, 0.9 * whole_s)
