@@ -51,27 +51,32 @@ def live(
     """Estimate intensities of the last seconds, several times a second, until Ctrl-C. Nothing is recorded."""
     wait_patiently()
     from reactometer.inference.inbox import Inbox
-    from reactometer.inference.live import check_window
+    from reactometer.inference.live import LiveScorer, check_window
+    from reactometer.inference.live_session import score_here
     from reactometer.media.live_source import LiveSource
+    from reactometer.models.folder import load_model
 
     if privacy and not server:
         raise ConfigError("--privacy goes only with --server", fix="Without a server, nothing leaves this machine")
     if rate is not None and not 0.0 < rate <= 120.0:
         raise ConfigError("frames cannot be looked at so often", got=f"{rate} Hz", expected="up to 120")
     check_window(window)
-    here = not server or privacy
-    loaded = _load(model, device, engine) if here else None
-    remote = _connect(server, key, window, loaded) if server else None
-    inbox = Inbox(rate or (remote.rate_hz if remote else 0.0) or _rate(loaded))
     with ExitStack() as stack:
-        if remote is not None:
+        if server:
+            own = load_model(model or STARTER, device, engine) if privacy else None
+            remote = _connect(server, key, window, own)
             stack.callback(remote.close)
+            labels, inbox = remote.labels, Inbox(rate or remote.rate_hz)
+            scores = remote.scores(inbox)
+        else:
+            scorer = LiveScorer(load_model(model or STARTER, device, engine), window, rate)
+            labels, inbox = scorer.model.labels, Inbox(scorer.rate_hz)
+            scorer.warm_up()
+            scores = score_here(scorer, inbox)
         opened = LiveSource(source, sound)
         stack.callback(opened.stop)
-        labels = remote.labels if remote else loaded.labels if loaded else ()
-        scores = remote.scores(inbox) if remote else _score_here(loaded, window, inbox)
         _run(opened, inbox, scores, labels, out, seconds)
-    if model is None and loaded is not None:
+    if model is None and (privacy or not server):
         printing.print_starter()
     raise typer.Exit(SOME_FAILED if opened.problem else OK)
 
@@ -109,28 +114,6 @@ def _run(
     printing_live.print_summary(stats)
     if source.problem:
         printing_live.print_broken_off(source.problem)
-
-
-def _load(model: Path | None, device: str, engine: str) -> LoadedModel:
-    from reactometer.models.folder import load_model
-
-    return load_model(model or STARTER, device, engine)
-
-
-def _rate(model: LoadedModel | None) -> float:
-    from reactometer.inference.live import LIVE_RATE_HZ
-
-    return max(LIVE_RATE_HZ, (model.config.prepare.rate_hz or 0.0) if model else 0.0)
-
-
-def _score_here(model: LoadedModel | None, window_s: float, inbox: Inbox) -> Iterator[Told]:
-    from reactometer.inference.live import LiveScorer
-    from reactometer.inference.live_session import score_here
-
-    assert model is not None
-    scorer = LiveScorer(model, window_s, inbox.rate_hz)
-    scorer.warm_up()
-    return score_here(scorer, inbox)
 
 
 def _connect(server: str, key: str | None, window_s: float, model: LoadedModel | None) -> RemoteScorer:

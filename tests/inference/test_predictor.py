@@ -107,6 +107,8 @@ def test_windows_that_make_no_sense_are_refused(model_folder: Path, videos: list
         predict(videos, model_folder, rate_hz=-1.0)
     with pytest.raises(ConfigError, match="window and hop do not fit"):
         predict(videos, model_folder, hop_s=0.0)
+    with pytest.raises(ConfigError, match=r"hop 1e-06 s; expected 0\.01 s <= hop"):
+        predict(videos, model_folder, hop_s=1e-6)
 
 
 @pytest.fixture(scope="module")

@@ -102,7 +102,7 @@ class FeatureScorer:
     def __init__(self, model: LoadedModel, window_s: float = DEFAULT_WINDOW_S, rate_hz: float | None = None) -> None:
         self.face_size, self.voice_size = feature_sizes(model)
         self.model, self.window_s = model, check_window(window_s)
-        self.rate_hz = rate_hz or max(model.config.prepare.rate_hz or 0.0, LIVE_RATE_HZ)
+        self.rate_hz = rate_hz or max(model.config.prepare.rate_hz, LIVE_RATE_HZ)
         self._head = model.network.on_features(every=True)
         self.reset()
 

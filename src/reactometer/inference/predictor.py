@@ -42,6 +42,9 @@ _Read = Callable[[Reading, Path], Iterator[Shown]]
 DEFAULT_WINDOW_S, DEFAULT_HOP_S = 2.0, 1.0
 """Length of the timeline's windows and the time from one to the next, seconds; our choice."""
 
+LEAST_HOP_S = 0.01
+"""Shorter than any frame is shown; a file of three seconds would else be asked for millions of windows."""
+
 
 def predict(
     videos: Paths,
@@ -114,11 +117,11 @@ def predict(
 
 def check_timeline(window_s: float, hop_s: float, smooth_s: float, baseline: str | None) -> Baseline | None:
     """Refuse what :func:`predict` refuses of a timeline; returns the stretch at rest, where one is asked for."""
-    if not 0 < hop_s <= window_s <= PART.length_s:
+    if not LEAST_HOP_S <= hop_s <= window_s <= PART.length_s:
         raise ConfigError(
             "window and hop do not fit",
             got=f"window {window_s} s, hop {hop_s} s",
-            expected=f"0 < hop <= window <= {PART.length_s:.0f} s",
+            expected=f"{LEAST_HOP_S} s <= hop <= window <= {PART.length_s:.0f} s",
         )
     check_span(smooth_s)
     return None if baseline is None else parse_baseline(baseline, window_s)
