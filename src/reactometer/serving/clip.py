@@ -72,9 +72,8 @@ def score_clip(
         drawn = scorer(clips)
         clip.score_s += time.monotonic() - begun_s
         for part, own in zip(clips, drawn, strict=True):
-            if (
-                model.uncertainty and (span := (part.start_s, part.end_s)) in parts
-            ):  # else a window, or another person's
+            span = part.start_s, part.end_s
+            if model.uncertainty and span in parts:  # else it is a window, or another person's
                 parts.remove(span)
                 clip.distances.append(model.uncertainty.distances(join_parts(0, own)))
         return drawn
