@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -115,11 +114,14 @@ def _by_file(predictions: Sequence[Prediction]) -> list[list[Prediction]]:
 
 def _names(paths: Sequence[str]) -> Iterator[str]:
     """What is made of each file is named after it; the second one of a name, in another folder, has a 2 behind it."""
-    seen = Counter[str]()
+    seen: dict[str, list[str]] = {}
     for path in paths:
         name = re.sub(r"[^\w.-]+", "_", Path(path).name)
-        seen[name] += 1
-        yield name if seen[name] == 1 else f"{name}-{seen[name]}"
+        known = seen.setdefault(name, [])
+        if path not in known:
+            known.append(path)
+        place = known.index(path)
+        yield name if place == 0 else f"{name}-{place + 1}"
 
 
 def _place(asked: Path, name: str) -> Path:
