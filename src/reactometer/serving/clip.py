@@ -113,7 +113,7 @@ def _watch(
         kind, window = piece
         if kind == PART:
             parts.add((window.start_s, window.end_s))
-        if kind == PART and clip.about["voice_level"] and window.waveform is not None:
-            clip.about["voice_level"]["db"] += levels_db(window.waveform)
+            if clip.about["voice_level"] and window.waveform is not None:
+                clip.about["voice_level"]["db"] += levels_db(window.waveform)
         clip.progress = min(0.99, window.end_s / (clip.about["duration_s"] or window.end_s + PART.length_s))
         yield piece
