@@ -154,7 +154,7 @@ def test_an_unknown_name_is_told_of_before_anything_is_fetched(stocked: SmallHub
 
 @pytest.mark.parametrize("name", ["a--b/c", "-a/b", "a/b.git", "a/..b"])
 def test_a_name_that_no_repository_has_is_told_of(stocked: SmallHub, name: str) -> None:
-    with pytest.raises(ConfigError, match=r"not the name of a repository on the Hub \(got '.*expected OWNER/NAME"):
+    with pytest.raises(ConfigError, match=rf"no repository on the Hub has this name: .*'{name}'.*expected OWNER/NAME"):
         fetch([name])
     assert stocked.asked == []
 

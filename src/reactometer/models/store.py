@@ -207,8 +207,8 @@ def _encoder_folder(name: str) -> tuple[str, Path | None]:
         return OFFLINE, offline / name.replace("/", "--")
     try:
         cached = [try_to_load_from_cache(name, file) for file in (ENCODER_CONFIG, ENCODER_WEIGHTS)]
-    except ValueError as error:  # "--" or ".git" in it, say: how the Hub's client refuses a name
-        raise ConfigError("not the name of a repository on the Hub", got=repr(name), expected="OWNER/NAME") from error
+    except ValueError as error:  # how the Hub's client refuses a name, and says why
+        raise ConfigError(f"no repository on the Hub has this name: {error}", expected="OWNER/NAME") from error
     if all(isinstance(path, str) for path in cached):
         return HUB_CACHE, Path(str(cached[0])).parent
     return NOWHERE, None
