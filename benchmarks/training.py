@@ -87,16 +87,19 @@ def _bare_speed(memory: str, asked: argparse.Namespace) -> float:
 
 
 def _set_up(asked: argparse.Namespace, folder: Path) -> tuple[Config, PreparedSet]:
-    """The headline configuration, and prepared clips, again and again, of which an epoch makes a block."""
-    data = simulate(folder / "data", n_clips=CLIPS, duration_s=asked.frames / 5.0)
+    """The headline configuration, and prepared clips, again and again, of which an epoch makes a block.
+
+    As in Hume-Reaction, about two looks of a clip for each frame that is drawn; where the head is never turned away.
+    """
     settings = load_config(CONFIG).prepare.model_copy(update={"detector": "haar"})
+    data = simulate(folder / "data", n_clips=CLIPS, duration_s=2 * asked.frames / settings.rate_hz)
     prepared = prepare(data, folder / "prepared", settings=settings, progress=False)
     count = asked.steps * asked.batch
-    train = (prepared.split("train") * count)[:count]
+    train = [row for row in prepared.split("train") if row.n_faces == row.n_samples] * count
     own = [f"training.batch_size={asked.batch}", f"training.epochs={asked.blocks + 1}", "training.patience=999"]
     own += [f'training.out="{folder / "run"}"', f"model.n_frames={asked.frames}", f'model.encoder="{ENCODER}"']
     own += ['training.precision="bf16-mixed"'] if HAS_GPU else []
-    return load_config(CONFIG, [*own, *asked.set]), replace(prepared, rows=(*train, *prepared.split("val")))
+    return load_config(CONFIG, [*own, *asked.set]), replace(prepared, rows=(*train[:count], *prepared.split("val")))
 
 
 def _train(config: Config, prepared: PreparedSet, asked: argparse.Namespace) -> Clock:

@@ -37,6 +37,15 @@ def test_about_half_of_the_clips_are_mirrored() -> None:
     assert 70 < mirrored < 130
 
 
+def test_mixed_precision_moves_no_pixel_elsewhere() -> None:
+    picture = torch.randint(0, 255, (2, 1, 3, 224, 224), dtype=torch.uint8)
+    torch.manual_seed(0)
+    exact = augment(picture)
+    torch.manual_seed(0)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert torch.equal(augment(picture), exact)
+
+
 def test_a_clip_without_frames_passes() -> None:
     assert augment(torch.zeros((2, 0, 3, 8, 8), dtype=torch.uint8)).shape == (2, 0, 3, 8, 8)
 
@@ -94,6 +103,20 @@ def test_the_average_forgets_its_beginning() -> None:
     assert kept["running_mean"].min() > 0.99
     assert kept["num_batches_tracked"].item() == 5
     assert int(average.n_averaged) == 52
+
+
+def test_the_average_follows_a_model_that_has_moved_or_is_another() -> None:
+    """Moving gives a module other buffers; who averages is told so when an epoch begins."""
+    layer = torch.nn.BatchNorm1d(2)
+    average = RisingAverage(layer, 0.0)
+    layer.to("meta").to_empty(device="cpu")  # as a move to a GPU does
+    average.follow(layer)
+    other = torch.nn.BatchNorm1d(2)
+    for model, value in ((layer, 3.0), (other, 5.0)):
+        for tensor in model.state_dict().values():
+            tensor.fill_(value)
+        average.update_parameters(model)
+        assert all(tensor.eq(value).all() for tensor in average.module.state_dict().values())
 
 
 def test_the_average_asks_the_device_nothing() -> None:

@@ -74,11 +74,12 @@ def encode_seen(encoder: FrameEncoder, frames: Tensor, seen: Tensor) -> Tensor:
     Returns:
         (B, T, D) float32 (bfloat16 in mixed precision), zeros where no face is seen.
     """
-    features = torch.zeros((frames.shape[0] * frames.shape[1], encoder.feature_size), device=frames.device)
+    pictures = frames.flatten(0, 1)  # (B * T, 3, H, W)
+    features = torch.zeros((len(pictures), encoder.feature_size), device=frames.device)
     if len(seen):
-        pictures = frames.flatten(0, 1)[fill_up(seen) if frames.is_cuda else seen]
-        encoded = encoder(pictures)[: len(seen)]  # (K, D)
-        features = features.to(encoded.dtype).index_copy(0, seen, encoded)
+        encoded = encoder(pictures[fill_up(seen) if frames.is_cuda else seen])[: len(seen)]  # (K, D)
+        every = len(seen) == len(pictures)  # then each is in its place
+        features = encoded if every else features.to(encoded.dtype).index_copy(0, seen, encoded)
     return features.view(*frames.shape[:2], encoder.feature_size)
 
 

@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 from zipfile import BadZipFile, ZipFile
 
-import numpy as np
 import torch
 from lightning.pytorch import LightningDataModule, LightningModule, Trainer
 from lightning.pytorch.callbacks import Callback, EarlyStopping, LearningRateMonitor, ModelCheckpoint, TQDMProgressBar
@@ -33,6 +32,7 @@ from reactometer.training.processes import on_gpu, placement
 
 CHECKPOINTS, BEST, LAST = "checkpoints", "best.ckpt", "last.ckpt"
 MOST_WORKERS = 8  # of a GPU, where none are asked for
+GPU_LOG_STEPS = 20  # a loss that is written down is waited for, and the GPU then waits for the next step
 
 
 def run(
@@ -100,13 +100,6 @@ def read_checkpoint(file: Path) -> dict[str, Any]:
     return state
 
 
-def seed_epoch(task: LightningModule) -> None:
-    """Draw what is random in an epoch from (seed, epoch, device) alone, so that a resumed run draws the same."""
-    settings: Any = task.config
-    key = (settings.seed, task.current_epoch, task.global_rank)
-    torch.manual_seed(int(np.random.SeedSequence(key).generate_state(1)[0]))
-
-
 def loader_workers(settings: FitConfig) -> int:
     """How many processes a loader of a training has; call it right before they are forked."""
     if settings.workers != "auto":
@@ -157,7 +150,7 @@ def _trainer_options(settings: FitConfig, on_ray: bool) -> dict[str, Any]:
         "accumulate_grad_batches": settings.accumulate,
         "gradient_clip_val": settings.gradient_clip or None,
         "reload_dataloaders_every_n_epochs": 1,
-        "log_every_n_steps": 1,
+        "log_every_n_steps": GPU_LOG_STEPS if on_gpu(settings) else 1,
         "num_sanity_val_steps": 0,
         "enable_model_summary": False,
         "deterministic": "warn",

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from lightning.pytorch import LightningDataModule, LightningModule
+from lightning.pytorch import LightningDataModule
 from torch import Tensor, nn
 from torch.nn import functional
 from torch.utils.data import DataLoader
@@ -16,9 +16,10 @@ from reactometer.config import ExpressionConfig
 from reactometer.data.labelled_faces import FaceDataset, LabelledFaces
 from reactometer.models.encoders import FrameEncoder
 from reactometer.training.augment import PICTURES, augment, erase
-from reactometer.training.engine import loader_workers, seed_epoch
+from reactometer.training.engine import loader_workers
 from reactometer.training.mixup import draw_mix
-from reactometer.training.optimise import optimiser_and_schedule
+from reactometer.training.optimise import FittedTask
+from reactometer.training.processes import on_gpu
 
 
 class ExpressionNetwork(nn.Module):
@@ -41,22 +42,18 @@ class ExpressionNetwork(nn.Module):
         return mean
 
 
-class ExpressionTask(LightningModule):
+class ExpressionTask(FittedTask):
     """Fits the network with cross-entropy, on smoothed and mixed labels; accuracy on validation chooses the epoch."""
 
     score = "val_accuracy"
+    model: ExpressionNetwork
+    config: ExpressionConfig
 
     def __init__(self, model: ExpressionNetwork, config: ExpressionConfig, n_classes: int) -> None:
-        super().__init__()
-        self.model = model
-        self.config = config
+        super().__init__(model, config)
         self.n_classes = n_classes
         self.val_correct: list[Tensor] = []
         self.val_metrics: dict[str, float] = {}
-
-    def on_train_epoch_start(self) -> None:
-        """Draw dropout and augmentation so that a resumed run draws the same."""
-        seed_epoch(self)
 
     def training_step(self, batch: tuple[Tensor, Tensor], _: int) -> Tensor:
         """The loss of one batch of (B, 3, H, W) uint8 pictures and (B,) classes."""
@@ -93,10 +90,6 @@ class ExpressionTask(LightningModule):
         """Keep the epoch's accuracy beside its weights."""
         checkpoint["val_metrics"] = self.val_metrics
 
-    def configure_optimizers(self) -> Any:
-        """AdamW, warm-up and cosine."""
-        return optimiser_and_schedule(self, self.model, self.config)
-
 
 class ExpressionData(LightningDataModule):
     """Batches of labelled faces; their order follows from the seed and the epoch alone."""
@@ -125,8 +118,14 @@ class ExpressionData(LightningDataModule):
 
     def _loader(self, split: str, order: Sequence[int]) -> DataLoader[Any]:
         settings, own = self.config, torch.Generator()  # not the generator that dropout draws from
-        workers = loader_workers(settings)
-        return DataLoader(self.datasets[split], settings.batch_size, sampler=order, num_workers=workers, generator=own)
+        return DataLoader(
+            self.datasets[split],
+            settings.batch_size,
+            sampler=order,
+            num_workers=loader_workers(settings),
+            generator=own,
+            pin_memory=on_gpu(settings),
+        )
 
 
 @torch.no_grad()

@@ -6,8 +6,9 @@ import math
 from collections.abc import Iterator
 from functools import partial
 from itertools import chain
-from typing import Any
+from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import WeightAveraging
@@ -16,14 +17,42 @@ from torch.optim.lr_scheduler import LambdaLR
 from torch.optim.swa_utils import AveragedModel
 
 from reactometer.config import FitConfig
+from reactometer.training.processes import on_gpu
 
 
-def optimiser_and_schedule(task: LightningModule, model: nn.Module, settings: FitConfig) -> Any:
-    """AdamW, linear warm-up, cosine; a pre-trained encoder has its own rate, biases and norms no decay."""
-    optimiser = torch.optim.AdamW(_parameter_groups(model, settings))
-    steps = max(1, int(task.trainer.estimated_stepping_batches))
-    schedule = LambdaLR(optimiser, partial(warmup_cosine, steps=steps, warmup=int(settings.warmup_share * steps)))
-    return {"optimizer": optimiser, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+class FittedTask(LightningModule):
+    """What every task does alike: how its randomness is drawn, and how its model's weights are changed."""
+
+    def __init__(self, model: nn.Module, config: FitConfig) -> None:
+        super().__init__()
+        self.model = model
+        self.config = config
+
+    def on_train_epoch_start(self) -> None:
+        """Draw what is random in an epoch from (seed, epoch, device) alone, so that a resumed run draws the same."""
+        key = (self.config.seed, self.current_epoch, self.global_rank)
+        torch.manual_seed(int(np.random.SeedSequence(key).generate_state(1)[0]))
+
+    def configure_optimizers(self) -> Any:
+        """AdamW, linear warm-up, cosine; a pre-trained encoder has its own rate, biases and norms no decay.
+
+        On a GPU, one kernel takes a whole step: a GPU is faster than Python can ask it for the ten that it takes else.
+        Where gradients are scaled, for float16, Lightning cannot clip before such a kernel.
+        """
+        settings = self.config
+        fused = True if on_gpu(settings) and settings.precision != "16-mixed" else None
+        optimiser = torch.optim.AdamW(_parameter_groups(self.model, settings), fused=fused)
+        steps = max(1, int(self.trainer.estimated_stepping_batches))
+        schedule = LambdaLR(optimiser, partial(warmup_cosine, steps=steps, warmup=int(settings.warmup_share * steps)))
+        return {"optimizer": optimiser, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+    def configure_gradient_clipping(
+        self, optimizer: Any, gradient_clip_val: float | None = None, gradient_clip_algorithm: str | None = None
+    ) -> None:
+        """Clip the norm of all gradients. Lightning does the same, but before no fused kernel, even of bfloat16."""
+        if gradient_clip_val:
+            parameters = [one for group in optimizer.param_groups for one in group["params"]]
+            nn.utils.clip_grad_norm_(parameters, gradient_clip_val)
 
 
 def warmup_cosine(step: int, steps: int, warmup: int) -> float:
@@ -45,6 +74,16 @@ class AveragedWeights(WeightAveraging):
         if stage == "fit":
             self._average_model = RisingAverage(pl_module, self.decay, pl_module.device)
 
+    def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Find out, when all is where it will be, which tensors are averaged."""
+        if isinstance(self._average_model, RisingAverage):
+            self._average_model.follow(pl_module)
+
+
+class _Pairs(NamedTuple):
+    averages: list[Tensor]
+    own: list[Tensor]
+
 
 class RisingAverage(AveragedModel):
     """An exponential moving average of parameters and buffers whose decay rises to ``decay`` as ``(1 + n) / (10 + n)``.
@@ -58,22 +97,32 @@ class RisingAverage(AveragedModel):
         super().__init__(model, device, use_buffers=True)
         self.n_averaged = torch.tensor(0)
         self.decay = decay
+        self.follow(model)
+
+    def follow(self, model: nn.Module) -> None:
+        """Average this model from now on; again, once it has moved to another device or type.
+
+        Its tensors are listed here and not in every update, which takes longer than to average them.
+        """
+        self._followed = (model,)  # a module of its own it must not become
+        self._counters, self._floats = _Pairs([], []), dict[torch.dtype, _Pairs]()
+        for average, current in zip(_tensors(self.module), _tensors(model), strict=True):
+            floats = average.is_floating_point()
+            pairs = self._floats.setdefault(average.dtype, _Pairs([], [])) if floats else self._counters
+            pairs.averages.append(average)
+            pairs.own.append(current)
 
     @torch.no_grad()
     def update_parameters(self, model: nn.Module) -> None:
         """Move the average towards the model; the first time, it becomes the model."""
+        if self._followed[0] is not model:
+            self.follow(model)
         n = int(self.n_averaged)
         share = 1.0 - min(self.decay, (1.0 + n) / (10.0 + n)) if n else 1.0
-        floating: dict[torch.dtype, tuple[list[Tensor], list[Tensor]]] = {}
-        for average, current in zip(_tensors(self.module), _tensors(model), strict=True):
-            if average.is_floating_point():
-                averages, own = floating.setdefault(average.dtype, ([], []))
-                averages.append(average)
-                own.append(current.to(average.dtype))
-            else:
-                average.copy_(current)
-        for averages, own in floating.values():  # each all at once
+        for averages, own in self._floats.values():  # each all at once
             torch._foreach_lerp_(averages, own, share)
+        if self._counters.own:
+            torch._foreach_copy_(*self._counters)
         self.n_averaged += 1
 
 

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from lightning.pytorch import LightningDataModule, LightningModule
+from lightning.pytorch import LightningDataModule
 from torch import Tensor
 from torch.utils.data import DataLoader
 from torch.utils.data.distributed import DistributedSampler
@@ -20,10 +20,10 @@ from reactometer.evaluation.metrics import LEAST_SPREAD, Metrics, measure
 from reactometer.models.network import ReactionModel
 from reactometer.models.scores import Score, join_parts
 from reactometer.training.augment import augment
-from reactometer.training.engine import loader_workers, seed_epoch
+from reactometer.training.engine import loader_workers
 from reactometer.training.losses import reaction_loss, scale_to_maximum
 from reactometer.training.mixup import draw_mix
-from reactometer.training.optimise import optimiser_and_schedule
+from reactometer.training.optimise import FittedTask
 from reactometer.training.processes import on_gpu
 
 SCORE = "val_mean_pearson"
@@ -37,15 +37,15 @@ class Shown(NamedTuple):
     read: Reader
 
 
-class ReactionTask(LightningModule):
+class ReactionTask(FittedTask):
     """Fits intensities and scores them over the whole validation split at once."""
 
     score = SCORE
+    model: ReactionModel
+    config: TrainingConfig
 
     def __init__(self, model: ReactionModel, config: TrainingConfig, data: ReactionData) -> None:
-        super().__init__()
-        self.model = model
-        self.config = config
+        super().__init__(model, config)
         self.labels = data.labels
         self.val_parts = data.val_dataset.parts
         self.val_targets = {index: row.clip.labels for index, row in enumerate(data.val_rows) if row.clip.labels}
@@ -54,9 +54,9 @@ class ReactionTask(LightningModule):
         self.losses: list[tuple[Tensor, Tensor]] = []  # of the epoch: of each batch, and of how many clips
 
     def on_train_epoch_start(self) -> None:
-        """Draw dropout and augmentation so that a resumed run draws the same."""
+        """Forget the losses of the epoch before."""
+        super().on_train_epoch_start()
         self.losses.clear()
-        seed_epoch(self)
 
     def training_step(self, batch: Batch, _: int) -> Tensor:
         """The loss of one batch, over the clips that have labels and show or say something.
@@ -106,10 +106,6 @@ class ReactionTask(LightningModule):
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Keep the epoch's metrics beside its weights."""
         checkpoint["val_metrics"] = self.val_metrics.as_json() if self.val_metrics else {}
-
-    def configure_optimizers(self) -> Any:
-        """AdamW, linear warm-up, cosine; a pre-trained encoder has its own rate, biases and norms no decay."""
-        return optimiser_and_schedule(self, self.model, self.config)
 
     def _gather(self, tensors: Sequence[Tensor]) -> np.ndarray:
         """All batches' rows, of all processes, one after the other."""
