@@ -15,13 +15,11 @@ import tempfile
 from pathlib import Path
 from statistics import median
 
-from measuring import bar, cost_of_one, write_video
+from measuring import bar, cost_of_one, search, write_video
 
 from reactometer import prepare
 from reactometer.config import PrepareConfig
 from reactometer.data.pool import default_workers, run_jobs
-from reactometer.media.faces import load_detector
-from reactometer.media.video import read_frames, sample_frames
 
 BAR, LABEL = 0.90, "Amusement"
 TIMES_MORE = 3
@@ -71,14 +69,7 @@ def _prepare(data: Path) -> None:
 
 def _decode_and_detect(data: Path) -> None:
     videos = sorted(data.parent.glob("*.mp4"))
-    assert len(list(run_jobs(_search, videos, default_workers(), _died))) == len(videos)
-
-
-def _search(video: Path) -> int:
-    """Decode every frame, and search those that prepare looks at; how many faces there are."""
-    detector = load_detector("auto")
-    sampled = sample_frames(read_frames(video), PrepareConfig().rate_hz)
-    return sum(len(detector(frame.rgb())) for frame in sampled if frame.rgb is not None)
+    assert len(list(run_jobs(search, videos, default_workers(), _died))) == len(videos)
 
 
 def _died(video: Path) -> int:

@@ -202,8 +202,8 @@ class Prediction:
     face_share: float | None = None  # of the sampled frames
     has_sound: bool | None = None  # audible somewhere
     intensities: tuple[float, ...] | None = None  # (L,) in [0, 1]
-    windows: tuple[Window, ...] = ()
-    samples: tuple[FaceSample, ...] = ()  # sampled frames without their crops
+    windows: tuple[Window, ...] = field(default=(), repr=False)
+    samples: tuple[FaceSample, ...] = field(default=(), repr=False)  # sampled frames without their crops
     frames_read: int = 0  # frames decoded from the container
     notes: tuple[str, ...] = ()  # what was done to the model's own values, and what it was not shown
     face: int | None = None  # whose, from 1 in order of first appearance; None: of the one followed person, or nobody

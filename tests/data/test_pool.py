@@ -54,19 +54,23 @@ def test_no_jobs_is_no_work() -> None:
     assert list(run_jobs(_fail, [], workers=1, on_death=lambda job: job)) == []
 
 
-ENDLESS = """
-import os, signal, sys, time
+WORK = """
+import os, sys, time
 from pathlib import Path
-from reactometer.data.pool import run_jobs
 
 def work(number):
     Path(sys.argv[1], str(os.getpid())).touch()
     time.sleep(600)
+"""
 
-if __name__ == "__main__":
-    signal.signal(signal.SIGINT, signal.default_int_handler)  # where the tests run in the background it is ignored
-    for _ in run_jobs(work, range(8), 2, work):
-        pass
+ENDLESS = """
+import signal
+from reactometer.data.pool import run_jobs
+from work import work
+
+signal.signal(signal.SIGINT, signal.default_int_handler)  # where the tests run in the background it is ignored
+for _ in run_jobs(work, range(8), 2, work):
+    pass
 """
 
 
@@ -76,6 +80,7 @@ def test_no_process_outlives_the_one_that_started_it(
     signals: list[signal.Signals], tmp_path: Path, wait_for: WaitFor, is_gone: IsGone
 ) -> None:
     script, at_work = tmp_path / "endless.py", tmp_path / "at work"
+    (tmp_path / "work.py").write_text(WORK)
     script.write_text(ENDLESS)
     at_work.mkdir()
     process = subprocess.Popen([sys.executable, script, at_work], stderr=subprocess.DEVNULL)

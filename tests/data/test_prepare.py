@@ -45,6 +45,20 @@ def _prepare(data: Path, out: Path, **options: object) -> PreparedSet:
     return prepare(data, out, progress=False, **{"settings": SETTINGS, "workers": 1, **options})  # type: ignore[arg-type]
 
 
+def test_a_script_without_a_guard_prepares_and_runs_once(few: Path, tmp_path: Path) -> None:
+    """Python's own new processes would run the script again, fail, and so fail every clip."""
+    script = tmp_path / "mine.py"
+    script.write_text(
+        "from reactometer import prepare\nprint('once')\n"
+        f"rows = prepare({str(few)!r}, {str(tmp_path / 'out')!r}, workers=2, progress=False).rows\n"
+        "print([row.clip.problem for row in rows], __file__)\n",
+        encoding="utf-8",
+    )
+    done = subprocess.run([sys.executable, str(script)], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines() == ["once", f"{[None] * 5} {script}"]
+
+
 def test_a_prepared_clip_comes_back_as_it_was(few: Path, tmp_path: Path) -> None:
     prepared = _prepare(few, tmp_path / "out")
     assert not prepared.failed

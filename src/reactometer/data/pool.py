@@ -5,13 +5,15 @@ from __future__ import annotations
 import multiprocessing
 import os
 import signal
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
-from threading import Thread, current_thread, main_thread
+from multiprocessing.context import SpawnContext, SpawnProcess
+from threading import Lock, Thread, current_thread, main_thread
 from types import FrameType
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import cv2
 
@@ -91,8 +93,34 @@ def _ended_by_ctrl_c() -> Iterator[None]:
 
 
 def _pool(workers: int) -> ProcessPoolExecutor:
-    context = multiprocessing.get_context("spawn")  # a fork would copy the locks of running threads
-    return ProcessPoolExecutor(workers, mp_context=context, initializer=_begin)
+    return ProcessPoolExecutor(workers, mp_context=_Context(), initializer=_begin)
+
+
+class _Process(SpawnProcess):
+    """A new process that does not run the user's script once more, as Python's own do to find what it defines.
+
+    Jobs need nothing of it, and a script that is not written for that would begin all its work again in each process.
+    """
+
+    _hiding = Lock()
+
+    @staticmethod
+    def _Popen(process_obj: Any) -> Any:  # noqa: N802  # Python's own name
+        script: dict[str, Any] = vars(sys.modules["__main__"])
+        found_by: tuple[str, ...] = ("__spec__", "__file__")
+        with _Process._hiding:
+            hidden = {name: script.pop(name) for name in found_by if name in script}
+            script["__spec__"] = None
+            try:
+                return SpawnProcess._Popen(process_obj)
+            finally:
+                script.update(hidden)
+
+
+class _Context(SpawnContext):
+    """Processes are started anew: a fork would copy the locks of running threads."""
+
+    Process = _Process
 
 
 def _begin() -> None:
