@@ -45,6 +45,8 @@ def print_prepared(prepared: PreparedSet) -> None:
     kept = sum(row.was_cached for row in ready)
     counts = ", ".join(f"{name} {len(prepared.split(name))}" for name in SPLITS if prepared.split(name))
     results.print(f"{len(ready)} of {len(prepared.rows)} clips ready in {escape(str(prepared.folder))} ({counts})")
+    if prepared.labels:
+        results.print(f"labels: {escape(', '.join(prepared.labels))}")
     if kept:
         results.print(f"{kept} of them were there and fresh")
     results.print(f"detector: {prepared.settings.detector}; face in {_face_share(ready):.1%} of the sampled frames")

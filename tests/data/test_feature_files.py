@@ -144,8 +144,10 @@ def test_what_is_wrong_with_one_clip_is_its_problem(tmp_path: Path) -> None:
         prepared = _open(_save(whole.replace("nan", None), tmp_path / name), tmp_path / name.replace(".", "-"))
         assert len(prepared.rows) == 8
         problems = [row.clip.problem for row in prepared.rows]
-        assert problems[0] == "label Joy is outside [0, 1] (got 1.5); rescale the column"
-        assert problems[1] == "label Fear is not a number (got 'much'; expected a number in [0, 1])"
+        assert problems[0] == "label Joy is outside [0, 1] (got 1.5); rescale the column: 1 to 7 by (x - 1) / 6"
+        assert str(problems[1]).startswith(
+            "label Fear is not a number (got 'much'; expected a number in [0, 1]); correct it"
+        )
         assert problems[2] == "unknown split (got 'tast'; expected train, val or test)"
         assert problems[3] == "empty id"
         assert problems[4:] == [None] * 4

@@ -73,6 +73,43 @@ def test_a_byte_order_mark_and_commas_in_names_do_no_harm(tmp_path: Path) -> Non
     assert read_data_set(path).clips[0].path.name == "a, b.mp4"
 
 
+@pytest.mark.parametrize(
+    ("separator", "encoding"), [(";", "utf-8"), (";", "utf-8-sig"), ("\t", "utf-16"), ("\t", "utf-8")]
+)
+def test_what_spreadsheets_write_is_read(separator: str, encoding: str, tmp_path: Path) -> None:
+    """Where the comma is the decimal sign; and a column of remarks is no label."""
+    rows = ["path;person;Joy;Awe;Remark", "a, b.mp4;ü;0,5;1;late, but fine", "c.mp4;y;0,25;,75;"]
+    manifest = read_data_set(_csv(tmp_path, "\n".join(rows).replace(";", separator) + "\n", encoding))
+    assert manifest.labels == ("Joy", "Awe")
+    assert [clip.clip_id for clip in manifest.clips] == ["a, b.mp4", "c.mp4"]
+    assert [clip.labels for clip in manifest.clips] == [(0.5, 1.0), (0.25, 0.75)]
+    assert (manifest.clips[0].person, manifest.clips[0].attributes) == ("ü", {"Remark": "late, but fine"})
+
+
+def test_a_column_of_text_that_is_asked_for_as_a_label_is_told_of(tmp_path: Path) -> None:
+    table = _csv(tmp_path, "path,Joy,Remark\na.mp4,0.5,good\n")
+    problem = read_data_set(table, "Joy,Remark").clips[0].problem
+    assert problem
+    assert "label Remark is not a number (got 'good'" in problem
+
+
+def test_an_excel_workbook_is_told_of(tmp_path: Path) -> None:
+    (tmp_path / "clips.xlsx").write_bytes(b"PK\x03\x04\x14\x00")
+    with pytest.raises(DataError, match=r"an Excel workbook, no CSV table\. Save the sheet as 'CSV UTF-8'"):
+        read_data_set(tmp_path / "clips.xlsx")
+
+
+def test_paths_of_windows_are_found_here(tmp_path: Path) -> None:
+    (tmp_path / "day1").mkdir()
+    (tmp_path / "day1" / "a.mp4").touch()
+    (tmp_path / "odd\\name.mp4").touch()
+    rows = ["path,Joy", "day1\\a.mp4,0.5", "odd\\name.mp4,0.5", "day1\\none.mp4,0.5"]
+    manifest = read_data_set(_csv(tmp_path, "\n".join(rows)))
+    names = ["day1/a.mp4", "odd\\name.mp4", "day1\\none.mp4"]
+    assert [clip.path for clip in manifest.clips] == [tmp_path / name for name in names]
+    assert manifest.clips[0].clip_id == "day1\\a.mp4"
+
+
 def test_labels_can_be_named(tmp_path: Path) -> None:
     path = _csv(tmp_path, "path,Joy,age\na.mp4,0.5,33\n")
     manifest = read_data_set(path, labels="Joy")
@@ -209,7 +246,7 @@ def test_muse_2022_rows_that_do_not_fit_are_kept_and_named(tmp_path: Path) -> No
     clips = read_data_set(tmp_path).clips
     assert [(clip.clip_id, clip.problem) for clip in clips] == [
         ("[00000]", None),
-        ("[00001]", "label Surprise is outside [0, 1] (got 9); rescale the column"),
+        ("[00001]", "label Surprise is outside [0, 1] (got 9); rescale the column: 1 to 7 by (x - 1) / 6"),
         ("[00003]", "unknown split (got 'holdout'; expected train, val or test)"),
         ("[00004]", "no labels (labels.csv has no row for this id)"),
         ("[00003]", "duplicate id (rows 4 and 6; the first one is used); make ids unique"),
@@ -274,7 +311,7 @@ def test_emi_rows_and_tables_that_do_not_fit_are_named(tmp_path: Path) -> None:
     _table(tmp_path / "valid_split.csv", EMI_HEADER, "00002,0,0,0,0,0,1", "00000,0,0,0,0,0,1")
     assert [clip.problem for clip in read_data_set(tmp_path).clips] == [
         None,
-        "label Joy is outside [0, 1] (got 1.2); rescale the column",
+        "label Joy is outside [0, 1] (got 1.2); rescale the column: 1 to 7 by (x - 1) / 6",
         None,
         "duplicate id (rows train_split.csv:2 and valid_split.csv:3; the first one is used); make ids unique",
     ]

@@ -68,7 +68,7 @@ def test_another_encoding_is_read_right_or_refused(own: list[str], encoding: str
     with TemporaryDirectory() as folder:
         file = Path(folder) / "table.csv"
         file.write_bytes(data)
-        if as_utf8 != text:
+        if as_utf8 != text and encoding not in ("utf-16", "utf-32"):  # which begin with a mark
             with pytest.raises(DataError, match=r"table\.csv: (not a CSV table|no column|has a header)"):
                 read_rows(file, ["path"])
         else:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import zlib
+from codecs import BOM_UTF16_BE, BOM_UTF16_LE, BOM_UTF32_LE
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import count
@@ -30,6 +31,11 @@ SPLIT_NAMES: Mapping[str, str] = {
 }
 """The spellings found in the field's data sets, lower case, and ours."""
 
+BYTE_ORDER_MARKS = ((BOM_UTF32_LE, "utf-32"), (BOM_UTF16_LE, "utf-16"), (BOM_UTF16_BE, "utf-16"))
+SEPARATORS = (",", ";", "\t")
+WORKBOOKS = (b"PK\x03\x04", b"\xd0\xcf\x11\xe0")
+"""How Excel's files begin, new and old."""
+
 
 @dataclass(frozen=True)
 class Manifest:
@@ -41,27 +47,42 @@ class Manifest:
 
 
 def read_rows(path: Path, required: Sequence[str] = ()) -> list[dict[str, str]]:
-    """Read a CSV's rows as text cells (empty for missing), with or without a byte-order mark, gzipped or not.
+    """Read a table's rows as text cells (empty for missing), gzipped or not.
+
+    Between cells are commas; or semicolons or tabs, as spreadsheets write them where the comma is the decimal sign.
+    UTF-8 with or without a byte-order mark, UTF-16 or UTF-32 with one.
 
     Raises:
-        DataError: the file is missing, empty, no UTF-8, no table, has no rows or lacks a required column.
+        DataError: the file is missing, empty, no Unicode, no table, has no rows or lacks a required column.
     """
-    import pandas as pd  # here, since a prediction can do without it, and it takes its time
-
     if not path.is_file():
         raise DataError(f"{path}: no such file", fix="Check the path")
     try:
-        table = pd.read_csv(path, dtype=str, keep_default_na=False, encoding="utf-8-sig", skipinitialspace=True)
+        table = _read_texts(path)
     except (ValueError, OSError, EOFError, zlib.error) as error:  # the parser's own errors are ValueErrors
         raise DataError(f"{path}: not a CSV table: {error}", fix="Save it as UTF-8 CSV with one header line") from error
     refuse_longer_rows(path, table)
     if table.empty:
-        raise DataError(f"{path}: has a header and no rows", expected="one row a clip")
+        raise DataError(f"{path}: has a header and no rows", expected="one row a clip", fix="Add the rows")
     table = table.rename(columns=str.strip)
     for name in required:
         if name not in table.columns:
-            raise DataError(f"{path}: no column '{name}'", got=", ".join(table.columns))
+            fix = f"Call it '{name}' in the first line"
+            raise DataError(f"{path}: no column '{name}'", got=", ".join(table.columns), fix=fix)
     return table.to_dict("records")  # type: ignore[return-value]
+
+
+def _read_texts(path: Path) -> pd.DataFrame:
+    import pandas as pd  # here, since a prediction can do without it, and it takes its time
+
+    with path.open("rb") as stream:
+        beginning = stream.read(4)
+    if beginning in WORKBOOKS and path.suffix.lower() != ".zip":
+        raise DataError(f"{path}: an Excel workbook, no CSV table", fix="Save the sheet as 'CSV UTF-8'")
+    encoding = next((name for mark, name in BYTE_ORDER_MARKS if beginning.startswith(mark)), "utf-8-sig")
+    headers = (pd.read_csv(path, sep=one, nrows=0, encoding=encoding).columns for one in SEPARATORS)
+    separator, _ = max(zip(SEPARATORS, headers, strict=True), key=lambda pair: len(pair[1]))
+    return pd.read_csv(path, sep=separator, dtype=str, keep_default_na=False, encoding=encoding, skipinitialspace=True)
 
 
 def refuse_longer_rows(path: Path, table: pd.DataFrame) -> None:
@@ -115,6 +136,14 @@ def _refuse_near_miss(columns: Sequence[str], names: Sequence[str], origin: Path
     )
 
 
+def parse_number(cell: str) -> float | None:
+    """What a cell says, "0.5" or "0,5"; ``None`` where that is no number."""
+    try:
+        return float(cell.replace(",", "."))
+    except ValueError:
+        return None
+
+
 def parse_labels(row: Mapping[str, str], labels: Sequence[str]) -> tuple[tuple[float, ...] | None, str | None]:
     """The row's label values (L,), ``None`` where all are empty or absent, and what is wrong with them, if anything."""
     cells = [row.get(label, "").strip() for label in labels]
@@ -122,12 +151,12 @@ def parse_labels(row: Mapping[str, str], labels: Sequence[str]) -> tuple[tuple[f
         return None, None
     values = []
     for label, cell in zip(labels, cells, strict=True):
-        try:
-            value = float(cell)
-        except ValueError:
-            return None, f"label {label} is not a number (got '{cell}'; expected a number in [0, 1])"
+        value = parse_number(cell)
+        if value is None:
+            fix = "correct it; if the column is no label, name those that are with --labels"
+            return None, f"label {label} is not a number (got '{cell}'; expected a number in [0, 1]); {fix}"
         if not np.isfinite(value) or not 0.0 <= value <= 1.0:
-            return None, f"label {label} is outside [0, 1] (got {cell}); rescale the column"
+            return None, f"label {label} is outside [0, 1] (got {cell}); rescale the column: 1 to 7 by (x - 1) / 6"
         values.append(value)
     return tuple(values), None
 

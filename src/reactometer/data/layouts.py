@@ -6,7 +6,16 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from reactometer.data.challenges import ABAW5_TABLE, EMI_TABLES, MUSE_TABLES, read_abaw5, read_emi, read_muse
-from reactometer.data.clips import Manifest, choose_labels, make_clip, mark_duplicates, parse_split, read_rows
+from reactometer.data.clips import (
+    Manifest,
+    choose_labels,
+    choose_media,
+    make_clip,
+    mark_duplicates,
+    parse_number,
+    parse_split,
+    read_rows,
+)
 from reactometer.data.crema_d import VOTES, VOTES_TABLE, find_votes, read_crema_d
 from reactometer.errors import DataError, suggestion
 from reactometer.records import Clip
@@ -21,7 +30,7 @@ def read_data_set(path: Path | str, labels: str | Sequence[str] | None = None, *
         path: a folder in the layout of ABAW5 (``data_info.csv``), MuSe-2022 (``labels.csv``, ``partition.csv``),
             EMI (``train_split.csv``, ``valid_split.csv``) or CREMA-D (``tabulatedVotes.csv``), or a CSV with a column
             ``path`` (a media file, or a folder of face crops), optional ``audio`` (a sound file beside it), ``split``,
-            ``person`` and ``stimulus``, and one column a label.
+            ``person`` and ``stimulus``, and one column a label; columns that hold no number are kept as attributes.
         labels: the name of a label set or the label columns; ``None`` finds them.
         votes: CREMA-D's labels come from raters who were given the "voice", the "face" or "both".
 
@@ -47,13 +56,20 @@ def read_data_set(path: Path | str, labels: str | Sequence[str] | None = None, *
         got=", ".join(sorted(table.name for table in path.glob("*.csv"))) or "a folder without CSV files",
         expected=f"{ABAW5_TABLE} (ABAW5), {' and '.join(MUSE_TABLES)} (MuSe-2022), {' and '.join(EMI_TABLES)} (EMI) or "
         f"{VOTES_TABLE} (CREMA-D) in the folder, or the path of a CSV table with a column 'path'",
+        fix="Of your own videos, list the files in a CSV: a column 'path', and a column a label",
     )
 
 
 def _read_csv(path: Path, asked: str | Sequence[str] | None) -> Manifest:
     rows = read_rows(path, ("path",))
-    labels = choose_labels(list(rows[0]), CSV_COLUMNS, asked, path)
+    columns = [name for name in rows[0] if asked or name in CSV_COLUMNS or not _is_text([row[name] for row in rows])]
+    labels = choose_labels(columns, CSV_COLUMNS, asked, path)
     return Manifest(path.parent, labels, mark_duplicates([_csv_clip(path.parent, row, labels) for row in rows]))
+
+
+def _is_text(cells: Sequence[str]) -> bool:
+    """Something is said and never a number: a remark, a country, no label."""
+    return any(cell.strip() for cell in cells) and all(parse_number(cell) is None for cell in cells)
 
 
 def _csv_clip(root: Path, row: dict[str, str], labels: tuple[str, ...]) -> Clip:
@@ -65,8 +81,13 @@ def _csv_clip(root: Path, row: dict[str, str], labels: tuple[str, ...]) -> Clip:
         labels,
         CSV_COLUMNS,
         clip_id=name,
-        path=root / name,
+        path=_place(root, name),
         split=split,
         problem=problem,
-        audio_path=root / audio if audio else None,
+        audio_path=_place(root, audio) if audio else None,
     )
+
+
+def _place(root: Path, name: str) -> Path:
+    """Where a file is; a table that was written on Windows has backslashes between folders."""
+    return choose_media([root / name, root / name.replace("\\", "/")]) if "\\" in name else root / name
