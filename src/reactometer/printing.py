@@ -288,10 +288,11 @@ def _print_names(what: str, names: Sequence[str]) -> None:
 
 
 def _print_failed(lines: Sequence[str], count: int | None = None) -> None:
-    """Name what failed, or the first of so many."""
+    """Name the first of what failed."""
+    count, shown = count or len(lines), lines[:MOST_NAMES]
     if lines:
-        messages.print(f"{count or len(lines)} failed:", style="red")
-    for line in lines:
+        messages.print(f"{count} failed:", style="red")
+    for line in shown:
         messages.print(f"  {escape(line)}", style="red")
-    if count and count > len(lines):
-        messages.print(f"  and {count - len(lines)} more", style="red")
+    if count > len(shown):
+        messages.print(f"  and {count - len(shown)} more", style="red")

@@ -78,12 +78,12 @@ def test_a_byte_order_mark_and_commas_in_names_do_no_harm(tmp_path: Path) -> Non
 )
 def test_what_spreadsheets_write_is_read(separator: str, encoding: str, tmp_path: Path) -> None:
     """Where the comma is the decimal sign; and a column of remarks is no label."""
-    rows = ["path;person;Joy;Awe;Remark", "a, b.mp4;ü;0,5;1;late, but fine", "c.mp4;y;0,25;,75;"]
+    rows = ["path;person;Joy;Awe;Remark;Empty", "a, b.mp4;ü;0,5;1;late, but fine;", "c.mp4;y;0,25;,75;;"]
     manifest = read_data_set(_csv(tmp_path, "\n".join(rows).replace(";", separator) + "\n", encoding))
     assert manifest.labels == ("Joy", "Awe")
     assert [clip.clip_id for clip in manifest.clips] == ["a, b.mp4", "c.mp4"]
     assert [clip.labels for clip in manifest.clips] == [(0.5, 1.0), (0.25, 0.75)]
-    assert (manifest.clips[0].person, manifest.clips[0].attributes) == ("ü", {"Remark": "late, but fine"})
+    assert (manifest.clips[0].person, manifest.clips[0].attributes) == ("ü", {"Remark": "late, but fine", "Empty": ""})
 
 
 def test_a_column_of_text_that_is_asked_for_as_a_label_is_told_of(tmp_path: Path) -> None:

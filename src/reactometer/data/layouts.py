@@ -62,14 +62,15 @@ def read_data_set(path: Path | str, labels: str | Sequence[str] | None = None, *
 
 def _read_csv(path: Path, asked: str | Sequence[str] | None) -> Manifest:
     rows = read_rows(path, ("path",))
-    columns = [name for name in rows[0] if asked or name in CSV_COLUMNS or not _is_text([row[name] for row in rows])]
-    labels = choose_labels(columns, CSV_COLUMNS, asked, path)
+    columns = [name for name in rows[0] if name in CSV_COLUMNS or _has_number(rows, name)]
+    is_labelled = any(name not in CSV_COLUMNS for name in columns)
+    labels = choose_labels(columns if is_labelled and not asked else list(rows[0]), CSV_COLUMNS, asked, path)
     return Manifest(path.parent, labels, mark_duplicates([_csv_clip(path.parent, row, labels) for row in rows]))
 
 
-def _is_text(cells: Sequence[str]) -> bool:
-    """Something is said and never a number: a remark, a country, no label."""
-    return any(cell.strip() for cell in cells) and all(parse_number(cell) is None for cell in cells)
+def _has_number(rows: Sequence[dict[str, str]], name: str) -> bool:
+    """Whether a column can be a label: remarks, countries and empty cells are none."""
+    return any(parse_number(row[name]) is not None for row in rows)
 
 
 def _csv_clip(root: Path, row: dict[str, str], labels: tuple[str, ...]) -> Clip:
