@@ -38,6 +38,8 @@ ERASED_SHARE = (0.15, 0.5)
 def augment(frames: Tensor, most: Changes = CLIPS) -> Tensor:
     """Mirror, move, zoom, tilt and light the crops of each clip at random.
 
+    What is random is drawn on the processor, the same for a GPU: it would take longer to ask it for so few numbers.
+
     Args:
         frames: (B, T, C, H, W) uint8, RGB or one channel of grey.
         most: the largest changes.
@@ -48,16 +50,17 @@ def augment(frames: Tensor, most: Changes = CLIPS) -> Tensor:
     if frames.numel() == 0:
         return frames
     clips, steps, colours, height, width = frames.shape
-    transforms = _transforms(clips, most, frames.device)
+    transforms = _transforms(clips, most).to(frames.device, non_blocking=True)
+    gain, lift = 1.0 + _uniform((clips, 1), most.contrast), 255.0 * _uniform((clips, 1), most.light)
+    light = torch.cat((gain, lift, 255.0 * _uniform((clips, colours), most.tint)), dim=1)  # (B, 2 + C)
+    light = light.to(frames.device, non_blocking=True).view(clips, 1, 2 + colours, 1, 1)
+    gain, lift, tint = light[:, :, :1], light[:, :, 1:2], light[:, :, 2:]
     with torch.autocast(frames.device.type, enabled=False):  # bfloat16 knows places to a quarter of a pixel
         grid = functional.affine_grid(transforms, [clips, colours, height, width], align_corners=False)
     grid = grid.repeat_interleave(steps, dim=0)  # (B * T, H, W, 2)
     pixels = frames.flatten(0, 1).float()  # (B * T, C, H, W)
     moved = functional.grid_sample(pixels, grid, padding_mode="border", align_corners=False)
     moved = moved.view(clips, steps, colours, height, width)  # (B, T, C, H, W)
-    gain = 1.0 + _uniform((clips, 1, 1, 1, 1), most.contrast, frames.device)
-    lift = 255.0 * _uniform((clips, 1, 1, 1, 1), most.light, frames.device)
-    tint = 255.0 * _uniform((clips, 1, colours, 1, 1), most.tint, frames.device)
     return ((moved - 127.5) * gain + 127.5 + lift + tint).round().clamp(0, 255).to(torch.uint8)
 
 
@@ -84,16 +87,16 @@ def erase(pictures: Tensor, chance: float) -> Tensor:
     return pictures.masked_fill(rectangle.unsqueeze(1).to(pictures.device), 128)
 
 
-def _transforms(clips: int, most: Changes, device: torch.device) -> Tensor:
+def _transforms(clips: int, most: Changes) -> Tensor:
     """One affine map a clip, (B, 2, 3), from the new picture's coordinates to the old one's."""
-    scale = 1.0 + _uniform((clips,), most.zoom, device)
-    angle = _uniform((clips,), most.rotation_rad, device)
-    mirror = torch.where(torch.rand(clips, device=device) < 0.5, -1.0, 1.0)
+    scale = 1.0 + _uniform((clips,), most.zoom)
+    angle = _uniform((clips,), most.rotation_rad)
+    mirror = torch.where(torch.rand(clips) < 0.5, -1.0, 1.0)
     cosine, sine = scale * angle.cos(), scale * angle.sin()
-    shift = 2.0 * _uniform((clips, 2), most.shift, device)
+    shift = 2.0 * _uniform((clips, 2), most.shift)
     rows = torch.stack((cosine * mirror, -sine, shift[:, 0], sine * mirror, cosine, shift[:, 1]), dim=1)  # (B, 6)
     return rows.view(clips, 2, 3)
 
 
-def _uniform(shape: tuple[int, ...], largest: float, device: torch.device) -> Tensor:
-    return (torch.rand(shape, device=device) * 2.0 - 1.0) * largest
+def _uniform(shape: tuple[int, ...], largest: float) -> Tensor:
+    return (torch.rand(shape) * 2.0 - 1.0) * largest
