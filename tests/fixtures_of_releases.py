@@ -101,9 +101,9 @@ def source(room: Path) -> Path:
     names = subprocess.run(listed, cwd=ROOT, capture_output=True, text=True, check=True).stdout.split("\0")
     folder = room / "source"
     for name in filter(None, names):
-        if (ROOT / name).is_file():
+        if (ROOT / name).is_file() or (ROOT / name).is_symlink():
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy(ROOT / name, folder / name)
+            shutil.copy(ROOT / name, folder / name, follow_symlinks=False)
     git(folder, "init", "--quiet")
     commit(folder, "all of it")
     git(folder, "tag", f"v{TAGGED}")

@@ -6,7 +6,9 @@ from pathlib import Path
 
 import pytest
 
+from reactometer.cli import app
 from reactometer.config import load_config, load_pretrain_config
+from reactometer.errors import ConfigError
 from reactometer.models.catalogue import list_systems
 from reactometer.models.pretrained import PRETRAINED
 from reactometer.models.zoo import SYSTEMS, system_of
@@ -17,6 +19,22 @@ CONFIGS = Path(__file__).resolve().parents[1] / "configs"
 def test_every_system_has_a_configuration_and_a_small_one() -> None:
     for folder in (CONFIGS, CONFIGS / "small"):
         assert set(SYSTEMS) <= {path.stem for path in folder.glob("*.toml")}
+
+
+def test_each_is_in_the_package_by_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert load_config("resnet50") == load_config(CONFIGS / "resnet50.toml")
+    assert load_config(Path("small/resnet50")) == load_config(CONFIGS / "small" / "resnet50.toml")
+    assert load_pretrain_config("pretrain/resnet50").training.out == Path("runs/resnet50")
+    (tmp_path / "resnet50").write_text("[training]\nepochs = 7\n", encoding="utf-8")
+    assert load_config("resnet50").training.epochs == 7  # a file of one's own is meant where there is one
+    with pytest.raises(ConfigError, match=r"configs/resnet5\.toml: no such .* Did you mean 'resnet50'"):
+        load_config("configs/resnet5.toml")
+
+
+def test_a_file_of_ones_own_begins_with_one_of_these(capsys: pytest.CaptureFixture[str]) -> None:
+    app(["models", "--config", "your-own"], standalone_mode=False)
+    assert capsys.readouterr().out == (CONFIGS / "your-own.toml").read_text(encoding="utf-8")
 
 
 PRETRAIN = sorted((CONFIGS / "pretrain").glob("*.toml"))

@@ -15,7 +15,9 @@ import reactometer
 SOURCE = Path(reactometer.__file__).parent
 FILES = sorted(SOURCE.rglob("*.py"))
 
-GROUND = {"errors", "cluster", "files", "seals", "labels", "records", "config", "console", "memory", "weights"}
+GROUND = {
+    *("errors", "cluster", "files", "seals", "labels", "records", "presets", "config", "console", "memory", "weights"),
+}
 ALLOWED = {
     "media": {*GROUND, "media"},
     "data": {*GROUND, "media", "data"},

@@ -40,6 +40,7 @@ app.add_typer(cli_weights.app, name="weights", short_help="Weights: list, fetch,
 OverridesArgument = Annotated[
     list[str] | None, typer.Argument(metavar="KEY=VALUE", help="On top of it, e.g. data.path=FOLDER training.epochs=5.")
 ]
+CONFIG_HELP = "A TOML file, e.g. configs/resnet50.toml; or the name of one inside the package, e.g. resnet50."
 WorkersOption = Annotated[int | None, typer.Option(min=1, help="Processes; default: one a processor.")]
 
 
@@ -71,7 +72,7 @@ def prepare(
 
 @app.command(short_help="A configuration -> a model.")
 def train(
-    config: Annotated[Path, typer.Argument(metavar="CONFIG", help="A TOML file, e.g. configs/resnet50.toml.")],
+    config: Annotated[Path, typer.Argument(metavar="CONFIG", help=CONFIG_HELP)],
     overrides: OverridesArgument = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with a run that was stopped.")] = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Delete an earlier run in the same folder.")] = False,
@@ -100,7 +101,7 @@ def train(
 @app.command(short_help="Labelled faces -> an encoder for 'train'.")
 def pretrain(
     config: Annotated[
-        Path, typer.Argument(metavar="CONFIG", help="A TOML file, e.g. configs/pretrain/resnet-small.toml.")
+        Path, typer.Argument(metavar="CONFIG", help="The same, e.g. configs/pretrain/resnet-small.toml.")
     ],
     overrides: Annotated[
         list[str] | None, typer.Argument(metavar="KEY=VALUE", help="On top of it, e.g. faces.path=FOLDER.")
@@ -117,17 +118,12 @@ def pretrain(
     printing.print_pretrained(run(config, overrides or (), resume=resume, overwrite=overwrite, test=test))
 
 
-@app.command(short_help="The systems: size, cost, weights, licence.")
-def models() -> None:
-    """List the systems that 'train' knows, with what they cost and where their weights come from."""
-    from reactometer.models.catalogue import list_systems
-
-    printing.print_systems(list_systems())
+app.command(short_help="The systems: size, cost, weights, licence.")(cli_weights.models)
 
 
 @app.command(short_help="Several configurations -> one table.")
 def compare(
-    configs: Annotated[list[Path], typer.Argument(metavar="CONFIG...", help="TOML files, e.g. configs/*.toml.")],
+    configs: Annotated[list[Path], typer.Argument(metavar="CONFIG...", help="TOML files, or names.")],
     data: Annotated[Path, typer.Option(help="The data set, the same for all.")],
     out: Annotated[Path, typer.Option(help="A folder for the table, the picture and the runs.")] = Path("comparison"),
     seeds: Annotated[int, typer.Option(min=1, help="Trainings a configuration.")] = 3,
@@ -145,7 +141,8 @@ def compare(
 @app.command(short_help="Several trainings -> one model.")
 def ensemble(
     sources: Annotated[
-        list[Path], typer.Argument(metavar="CONFIG|MODEL...", help="One TOML file to train, or several model folders.")
+        list[Path],
+        typer.Argument(metavar="CONFIG|MODEL...", help="One configuration to train, or several model folders."),
     ],
     out: Annotated[Path, typer.Option(help="The folder to write.")],
     folds: Annotated[int, typer.Option(min=0, help="Train on so many folds of train and val, nobody in two.")] = 0,
@@ -155,7 +152,7 @@ def ensemble(
     ] = None,
 ) -> None:
     """Average several models: trained here on folds or with seeds, or joined as they are."""
-    if len(sources) == 1 and sources[0].suffix == ".toml":
+    if len(sources) == 1 and not sources[0].is_dir():
         from reactometer.training.ensemble import ensemble as run
 
         printing.print_trained(run(sources[0], out, overrides or (), folds=folds, seeds=seeds))
@@ -167,7 +164,7 @@ def ensemble(
 
 @app.command(short_help="A configuration -> its best values of some keys.")
 def search(
-    config: Annotated[Path, typer.Argument(metavar="CONFIG", help="A TOML file, e.g. configs/resnet50.toml.")],
+    config: Annotated[Path, typer.Argument(metavar="CONFIG", help=CONFIG_HELP)],
     space: Annotated[
         list[str],
         typer.Option(metavar="KEY=...", help="What to try: LOW..HIGH, LOW..HIGH:log or VALUE,VALUE; repeatable."),

@@ -1,4 +1,4 @@
-"""The commands on weights, engines and the Hugging Face Hub: parse, call one function, print."""
+"""The commands on systems, weights, engines and the Hugging Face Hub: parse, call one function, print."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from reactometer import printing_weights as printing
 from reactometer.cli_evaluate import CacheOption
 from reactometer.console import OK, SOME_FAILED
 from reactometer.errors import ConfigError
+from reactometer.presets import find_config
 
 app = typer.Typer(
     help="Weights as files: which there are, getting, checking and carrying them to a machine without a network.",
@@ -71,6 +72,20 @@ def bundle(
     from reactometer.models.bundle import bundle as run
 
     printing.print_bundled(run(out, names or ()), out)
+
+
+def models(
+    config: Annotated[
+        str | None, typer.Option(metavar="NAME", help="Print this configuration instead, for a file of your own.")
+    ] = None,
+) -> None:
+    """List the systems that 'train' knows, with what they cost and where their weights come from."""
+    from reactometer.models.catalogue import list_systems
+
+    if config:
+        typer.echo(find_config(config).read_text(encoding="utf-8"), nl=False)
+    else:
+        printing.print_systems(list_systems())
 
 
 def card(

@@ -11,6 +11,7 @@ import pydantic
 from pydantic import BaseModel, ConfigDict, Field
 
 from reactometer.errors import ConfigError, suggestion
+from reactometer.presets import find_config
 
 Share = Annotated[float, Field(ge=0.0, le=1.0)]
 Positive = Annotated[float, Field(gt=0.0)]
@@ -216,6 +217,10 @@ Kind = TypeVar("Kind", Config, PretrainConfig)
 def load_config(path: Path | str, overrides: Sequence[str] = ()) -> Config:
     """Read a TOML file, put ``section.key=value`` overrides on top, and check it all.
 
+    Args:
+        path: the file, or the name of one that comes with the package, e.g. ``resnet50``.
+        overrides: later ones win.
+
     Raises:
         ConfigError: the file is missing or no TOML, a key is unknown, or a value is out of its range.
     """
@@ -237,10 +242,7 @@ def parse_config(table: Mapping[str, Any], origin: str = "configuration") -> Con
 
 
 def _load(kind: type[Kind], path: Path | str, overrides: Sequence[str]) -> Kind:
-    if not (path := Path(path)).is_file():
-        raise ConfigError(
-            f"{path}: no such configuration file", fix="Give the path of a TOML file, e.g. configs/resnet50.toml"
-        )
+    path = find_config(path)
     try:
         table = tomllib.loads(path.read_text(encoding="utf-8"))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:

@@ -20,7 +20,6 @@ if TYPE_CHECKING:
     from reactometer.evaluation.coverage import Coverage
     from reactometer.evaluation.evaluate import Evaluation
     from reactometer.evaluation.resample import Interval
-    from reactometer.models.catalogue import Entry
     from reactometer.models.folder import LoadedModel
     from reactometer.records import Prediction
     from reactometer.runs.run import RunResult
@@ -79,17 +78,6 @@ def print_pretrained(folder: Path) -> None:
     results.print(table)
     results.print(f"backbone: {escape(str(folder))}")
     results.print(f"next: reactometer train CONFIG model.encoder={escape(str(folder))}")
-
-
-def print_systems(entries: Sequence[Entry]) -> None:
-    """Print the systems, what they cost and whose weights they start from."""
-    for entry in entries:
-        cost = f"{entry.parameters / 1e6:.1f} M parameters, {entry.multiply_adds / 1e9:.0f} GMACs a clip of 11 s"
-        results.print(f"[bold]{entry.name}[/bold]  {escape(entry.summary)}")
-        results.print(f"    {cost}")
-        results.print(f"    {entry.encoder}: {entry.weights.pretrained_on}; licence: {entry.weights.licence}")
-    results.print("Any encoder of transformers can take the place of the one named, by name or folder, for example")
-    results.print("model.encoder=facebook/dinov2-base or model.voice_encoder=facebook/hubert-base-ls960")
 
 
 def print_comparison(comparison: Comparison) -> None:

@@ -1,4 +1,4 @@
-"""What was done with weights -> what a person reads on the terminal."""
+"""Systems, and what was done with weights -> what a person reads on the terminal."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from reactometer.printing import results
 
 if TYPE_CHECKING:
     from reactometer.exporting import Exported
+    from reactometer.models.catalogue import Entry
     from reactometer.models.hub import Pushed
     from reactometer.models.store import Held
     from reactometer.models.verify import Checked
@@ -101,3 +102,15 @@ def print_exported(exported: Sequence[Exported]) -> None:
         results.print(f"  its encoders take {1 / one.times_torch:.2f} of PyTorch's time on {one.n_clips} clips")
         if one.times_torch <= 1:
             messages.print("note: that is no faster here, so that --engine auto stays with PyTorch")
+
+
+def print_systems(entries: Sequence[Entry]) -> None:
+    """Print the systems, what they cost and whose weights they start from."""
+    for entry in entries:
+        cost = f"{entry.parameters / 1e6:.1f} M parameters, {entry.multiply_adds / 1e9:.0f} GMACs a clip of 11 s"
+        results.print(f"[bold]{entry.name}[/bold]  {escape(entry.summary)}")
+        results.print(f"    {cost}")
+        results.print(f"    {entry.encoder}: {entry.weights.pretrained_on}; licence: {entry.weights.licence}")
+    results.print("Any encoder of transformers can take the place of the one named, by name or folder, for example")
+    results.print("model.encoder=facebook/dinov2-base or model.voice_encoder=facebook/hubert-base-ls960")
+    results.print("next: reactometer train NAME data.path=DATA; or reactometer models --config NAME > mine.toml")
