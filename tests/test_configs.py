@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from reactometer import presets
 from reactometer.cli import app
 from reactometer.config import load_config, load_pretrain_config
 from reactometer.errors import ConfigError
@@ -13,7 +14,7 @@ from reactometer.models.catalogue import list_systems
 from reactometer.models.pretrained import PRETRAINED
 from reactometer.models.zoo import SYSTEMS, system_of
 
-CONFIGS = Path(__file__).resolve().parents[1] / "configs"
+CONFIGS = presets.FOLDER
 
 
 def test_every_system_has_a_configuration_and_a_small_one() -> None:

@@ -89,7 +89,7 @@ def test_the_wheel_holds_what_it_must_and_nothing_else(built: tuple[Path, Path])
     data = {name for name in names if name.startswith("reactometer/") and not name.endswith(".py")}
     page = {f"reactometer/serving/page/{file.name}" for file in (PACKAGE / "serving" / "page").iterdir()}
     starter = {f"reactometer/starter/{file.name}" for file in (PACKAGE / "starter").iterdir()}
-    configs = {f"reactometer/{file.relative_to(ROOT).as_posix()}" for file in (ROOT / "configs").rglob("*.toml")}
+    configs = {file.relative_to(PACKAGE.parent).as_posix() for file in (PACKAGE / "configs").rglob("*.toml")}
     assert data == page | starter | configs | {"reactometer/py.typed", "reactometer/evaluation/report.html"}
     code = {file.relative_to(PACKAGE.parent).as_posix() for file in PACKAGE.rglob("*.py")}
     about = f"reactometer-{TAGGED}.dist-info/"
