@@ -101,7 +101,7 @@ def train(
 @app.command(short_help="Labelled faces -> an encoder for 'train'.")
 def pretrain(
     config: Annotated[
-        Path, typer.Argument(metavar="CONFIG", help="The same, e.g. configs/pretrain/resnet-small.toml.")
+        Path, typer.Argument(metavar="CONFIG", help="A TOML file, or a name inside, e.g. pretrain/resnet-small.")
     ],
     overrides: Annotated[
         list[str] | None, typer.Argument(metavar="KEY=VALUE", help="On top of it, e.g. faces.path=FOLDER.")

@@ -126,7 +126,8 @@ def check_ending(path: Path | None) -> None:
         OutputError: the ending is not one of ``ENDINGS``.
     """
     if path is not None and path.suffix.lower() not in ENDINGS:
-        raise OutputError(f"{path}: no such table format", got=path.suffix or "no ending", expected=", ".join(ENDINGS))
+        got, fix = path.suffix or "no ending", f"Call it {path.with_suffix('.csv')}; spreadsheets open that"
+        raise OutputError(f"{path}: no such table format", got=got, expected=", ".join(ENDINGS), fix=fix)
 
 
 def write_table(rows: Sequence[dict[str, Any]], columns: Sequence[str], path: Path) -> None:
