@@ -187,8 +187,7 @@ def print_run(result: RunResult) -> None:
     results.print(f"{n_done} of {result.n_files} files have a result ({computed}) in {escape(result.folder)}:")
     if n_done:
         results.print("  index.parquet: a row a file; timeline/: a row a window (pandas.read_parquet reads both)")
-    shown = [f"{path}: {reason}" for path, reason in result.failures.items()][:10]
-    _print_failed(shown, len(result.failures))
+    _print_failed([f"{path}: {reason}" for path, reason in result.failures.items()])
     if result.failures:
         messages.print(f"{FAILED_FILE} there lists what failed; --retry-failed tries it again")
 
@@ -275,12 +274,11 @@ def _print_names(what: str, names: Sequence[str]) -> None:
         results.print(f"{len(names)} {what}: {escape(', '.join(names[:MOST_NAMES]))}{rest}")
 
 
-def _print_failed(lines: Sequence[str], count: int | None = None) -> None:
+def _print_failed(lines: Sequence[str]) -> None:
     """Name the first of what failed."""
-    count, shown = count or len(lines), lines[:MOST_NAMES]
     if lines:
-        messages.print(f"{count} failed:", style="red")
-    for line in shown:
+        messages.print(f"{len(lines)} failed:", style="red")
+    for line in lines[:MOST_NAMES]:
         messages.print(f"  {escape(line)}", style="red")
-    if count > len(shown):
-        messages.print(f"  and {count - len(shown)} more", style="red")
+    if len(lines) > MOST_NAMES:
+        messages.print(f"  and {len(lines) - MOST_NAMES} more", style="red")

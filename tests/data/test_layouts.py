@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from reactometer.config import PrepareConfig
+from reactometer.data.clips import OR_NONE
 from reactometer.data.layouts import read_data_set
 from reactometer.data.prepare import prepare
 from reactometer.errors import DataError
@@ -246,7 +247,7 @@ def test_muse_2022_rows_that_do_not_fit_are_kept_and_named(tmp_path: Path) -> No
     clips = read_data_set(tmp_path).clips
     assert [(clip.clip_id, clip.problem) for clip in clips] == [
         ("[00000]", None),
-        ("[00001]", "label Surprise is outside [0, 1] (got 9); rescale the column: 1 to 7 by (x - 1) / 6"),
+        ("[00001]", "label Surprise is outside [0, 1] (got 9); rescale 1 to 7 by (x - 1) / 6, say" + OR_NONE),
         ("[00003]", "unknown split (got 'holdout'; expected train, val or test)"),
         ("[00004]", "no labels (labels.csv has no row for this id)"),
         ("[00003]", "duplicate id (rows 4 and 6; the first one is used); make ids unique"),
@@ -311,7 +312,7 @@ def test_emi_rows_and_tables_that_do_not_fit_are_named(tmp_path: Path) -> None:
     _table(tmp_path / "valid_split.csv", EMI_HEADER, "00002,0,0,0,0,0,1", "00000,0,0,0,0,0,1")
     assert [clip.problem for clip in read_data_set(tmp_path).clips] == [
         None,
-        "label Joy is outside [0, 1] (got 1.2); rescale the column: 1 to 7 by (x - 1) / 6",
+        "label Joy is outside [0, 1] (got 1.2); rescale 1 to 7 by (x - 1) / 6, say" + OR_NONE,
         None,
         "duplicate id (rows train_split.csv:2 and valid_split.csv:3; the first one is used); make ids unique",
     ]

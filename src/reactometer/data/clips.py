@@ -35,6 +35,7 @@ BYTE_ORDER_MARKS = ((BOM_UTF32_LE, "utf-32"), (BOM_UTF16_LE, "utf-16"), (BOM_UTF
 SEPARATORS = (",", ";", "\t")
 WORKBOOKS = (b"PK\x03\x04", b"\xd0\xcf\x11\xe0")
 """How Excel's files begin, new and old."""
+OR_NONE = "; if the column is no label, name those that are with --labels"
 
 
 @dataclass(frozen=True)
@@ -153,10 +154,12 @@ def parse_labels(row: Mapping[str, str], labels: Sequence[str]) -> tuple[tuple[f
     for label, cell in zip(labels, cells, strict=True):
         value = parse_number(cell)
         if value is None:
-            fix = "correct it; if the column is no label, name those that are with --labels"
-            return None, f"label {label} is not a number (got '{cell}'; expected a number in [0, 1]); {fix}"
+            return (
+                None,
+                f"label {label} is not a number (got '{cell}'; expected a number in [0, 1]); correct it{OR_NONE}",
+            )
         if not np.isfinite(value) or not 0.0 <= value <= 1.0:
-            return None, f"label {label} is outside [0, 1] (got {cell}); rescale the column: 1 to 7 by (x - 1) / 6"
+            return None, f"label {label} is outside [0, 1] (got {cell}); rescale 1 to 7 by (x - 1) / 6, say{OR_NONE}"
         values.append(value)
     return tuple(values), None
 
