@@ -117,6 +117,15 @@ def test_memory_is_bounded(simulated: Path) -> None:
     tiny.end()
 
 
+def test_a_file_that_there_is_no_memory_to_open_is_not_called_broken(simulated: Path) -> None:
+    """Where the process lives on: else it depends on the moment who meets it."""
+    code = "import resource, sys; from pathlib import Path; from reactometer.media.video import probe\n"
+    code += "resource.setrlimit(resource.RLIMIT_AS, (50 * 2**20, -1)); probe(Path(sys.argv[1]))"
+    video = next(simulated.rglob("*.mp4"))
+    done = subprocess.run([sys.executable, "-c", code, str(video)], capture_output=True, text=True, check=False)
+    assert "Cannot allocate memory). Too little memory for it" in done.stderr
+
+
 @pytest.mark.slow
 def test_processor_time_is_bounded_for_each_file_anew(simulated: Path) -> None:
     video = next(simulated.rglob("*.mp4"))

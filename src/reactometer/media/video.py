@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import heapq
 import math
 import re
@@ -48,6 +49,8 @@ def open_media(path: Path) -> InputContainer:
     except PermissionError as error:
         raise MediaError(f"cannot open {path}", got="no permission to read it", fix="Change its permissions") from error
     except (av.error.FFmpegError, OSError) as error:
+        if error.errno == errno.ENOMEM:  # no fault of the file
+            raise MediaError(f"cannot read {path}", got=error.strerror, fix="Too little memory for it") from error
         raise MediaError(
             f"cannot read {path}",
             got=error.strerror,
