@@ -1,13 +1,15 @@
 """Does training keep the processor, or the GPU, as busy as a bare loop does? ResNet50 on the embedded data set.
 
     python benchmarks/training.py [--blocks 3] [--steps 5] [--batch 2] [--frames 16] [--set training.workers=4 ...]
+    python benchmarks/training.py --prepared FOLDER
 
 Renders and prepares clips, then runs the training of ``reactometer train configs/resnet50.toml`` (crops decoded,
 augmented and batched, Lightning, clipped gradients, averaged weights, logs), an epoch a block, and after each a block
 of a bare loop of the same network: forward, backward and AdamW on normalised, channels-last pictures that stay in
-memory. Speeds are in pictures that show a face a second, the first step of a block left out. On a GPU, by
-default, a step has 8 clips of 32 frames in bf16, and the GPU's utilisation is sampled (or profiled, without pynvml). On
-a processor, the bare loop's speed with and without :func:`reactometer.memory.keep_freed_memory` is measured too.
+memory. Speeds are in pictures that show a face a second, the first step of a block left out. On a GPU, by default, a
+step has 8 clips of 32 frames in bf16 and a block 100 steps (an epoch's beginning costs the time of two, and comes once
+in Hume-Reaction's 2,000), and the GPU's utilisation is sampled (or profiled, without pynvml). On a processor, the bare
+loop's speed with and without :func:`reactometer.memory.keep_freed_memory` is measured too.
 """
 
 from __future__ import annotations
@@ -33,7 +35,7 @@ from torch import Tensor, nn
 
 from reactometer import load_config, prepare
 from reactometer.config import Config
-from reactometer.data.cache import PreparedSet
+from reactometer.data.cache import PreparedSet, open_prepared
 from reactometer.data.simulate import simulate
 from reactometer.memory import keep_freed_memory
 from reactometer.models.backbones import load_net
@@ -51,9 +53,10 @@ CLIPS = 48
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--blocks", type=int, default=3)
-    parser.add_argument("--steps", type=int, default=20 if HAS_GPU else 5, help="of a block")
+    parser.add_argument("--steps", type=int, default=100 if HAS_GPU else 5, help="of a block")
     parser.add_argument("--batch", type=int, default=8 if HAS_GPU else 2, help="clips of a step")
     parser.add_argument("--frames", type=int, default=32 if HAS_GPU else 16, help="of a clip")
+    parser.add_argument("--prepared", type=Path, help="clips prepared before, where they cannot be rendered")
     parser.add_argument("--set", nargs="*", default=[], metavar="KEY=VALUE", help="of the configuration")
     parser.add_argument("--bare", choices=["keep", "default"], help="the bare loop alone, with this use of memory")
     asked = parser.parse_args()
@@ -91,15 +94,19 @@ def _set_up(asked: argparse.Namespace, folder: Path) -> tuple[Config, PreparedSe
 
     As in Hume-Reaction, about two looks of a clip for each frame that is drawn; where the head is never turned away.
     """
-    settings = load_config(CONFIG).prepare.model_copy(update={"detector": "haar"})
-    data = simulate(folder / "data", n_clips=CLIPS, duration_s=2 * asked.frames / settings.rate_hz)
-    prepared = prepare(data, folder / "prepared", settings=settings, progress=False)
+    prepared = open_prepared(asked.prepared) if asked.prepared else _rendered(asked.frames, folder)
     count = asked.steps * asked.batch
     train = [row for row in prepared.split("train") if row.n_faces == row.n_samples] * count
     own = [f"training.batch_size={asked.batch}", f"training.epochs={asked.blocks + 1}", "training.patience=999"]
     own += [f'training.out="{folder / "run"}"', f"model.n_frames={asked.frames}", f'model.encoder="{ENCODER}"']
     own += ['training.precision="bf16-mixed"'] if HAS_GPU else []
     return load_config(CONFIG, [*own, *asked.set]), replace(prepared, rows=(*train[:count], *prepared.split("val")))
+
+
+def _rendered(frames: int, folder: Path) -> PreparedSet:
+    settings = load_config(CONFIG).prepare.model_copy(update={"detector": "haar"})
+    data = simulate(folder / "data", n_clips=CLIPS, duration_s=2 * frames / settings.rate_hz)
+    return prepare(data, folder / "prepared", settings=settings, progress=False)
 
 
 def _train(config: Config, prepared: PreparedSet, asked: argparse.Namespace) -> Clock:

@@ -52,16 +52,16 @@ def augment(frames: Tensor, most: Changes = CLIPS) -> Tensor:
     clips, steps, colours, height, width = frames.shape
     transforms = _transforms(clips, most).to(frames.device, non_blocking=True)
     gain, lift = 1.0 + _uniform((clips, 1), most.contrast), 255.0 * _uniform((clips, 1), most.light)
-    light = torch.cat((gain, lift, 255.0 * _uniform((clips, colours), most.tint)), dim=1)  # (B, 2 + C)
-    light = light.to(frames.device, non_blocking=True).view(clips, 1, 2 + colours, 1, 1)
-    gain, lift, tint = light[:, :, :1], light[:, :, 1:2], light[:, :, 2:]
+    light = torch.cat((gain, 127.5 + lift + 255.0 * _uniform((clips, colours), most.tint)), dim=1)  # (B, 1 + C)
+    light = light.to(frames.device, non_blocking=True).view(clips, 1, 1 + colours, 1, 1)
+    gain, middle = light[:, :, :1], light[:, :, 1:]  # middle: what a grey of 127.5 becomes, of each colour
     with torch.autocast(frames.device.type, enabled=False):  # bfloat16 knows places to a quarter of a pixel
         grid = functional.affine_grid(transforms, [clips, colours, height, width], align_corners=False)
     grid = grid.repeat_interleave(steps, dim=0)  # (B * T, H, W, 2)
     pixels = frames.flatten(0, 1).float()  # (B * T, C, H, W)
     moved = functional.grid_sample(pixels, grid, padding_mode="border", align_corners=False)
-    moved = moved.view(clips, steps, colours, height, width)  # (B, T, C, H, W)
-    return ((moved - 127.5) * gain + 127.5 + lift + tint).round().clamp(0, 255).to(torch.uint8)
+    moved = moved.view(clips, steps, colours, height, width).sub_(127.5)  # (B, T, C, H, W)
+    return torch.addcmul(middle, moved, gain).round_().clamp_(0, 255).to(torch.uint8)
 
 
 def erase(pictures: Tensor, chance: float) -> Tensor:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from functools import partial
+from functools import cache, partial
 from itertools import chain
 from typing import Any, NamedTuple
 
@@ -21,7 +21,7 @@ from reactometer.training.processes import on_gpu
 
 
 class FittedTask(LightningModule):
-    """What every task does alike: how its randomness is drawn, and how its model's weights are changed."""
+    """What every task does alike: what is random, how a batch reaches a GPU, and how the weights are changed."""
 
     def __init__(self, model: nn.Module, config: FitConfig) -> None:
         super().__init__()
@@ -32,6 +32,18 @@ class FittedTask(LightningModule):
         """Draw what is random in an epoch from (seed, epoch, device) alone, so that a resumed run draws the same."""
         key = (self.config.seed, self.current_epoch, self.global_rank)
         torch.manual_seed(int(np.random.SeedSequence(key).generate_state(1)[0]))
+
+    def transfer_batch_to_device(self, batch: Any, device: torch.device, dataloader_idx: int) -> Any:
+        """Copy a batch to a GPU in a stream of its own, while the GPU is busy with the step before."""
+        if device.type != "cuda":
+            return super().transfer_batch_to_device(batch, device, dataloader_idx)
+        copying, computing = _copies_to(device), torch.cuda.current_stream(device)
+        with torch.cuda.stream(copying):
+            moved = super().transfer_batch_to_device(batch, device, dataloader_idx)
+        computing.wait_stream(copying)
+        for tensor in moved:  # a tuple, of whatever task
+            tensor.record_stream(computing)
+        return moved
 
     def configure_optimizers(self) -> Any:
         """AdamW, linear warm-up, cosine; a pre-trained encoder has its own rate, biases and norms no decay.
@@ -53,6 +65,11 @@ class FittedTask(LightningModule):
         if gradient_clip_val:
             parameters = [one for group in optimizer.param_groups for one in group["params"]]
             nn.utils.clip_grad_norm_(parameters, gradient_clip_val)
+
+
+@cache
+def _copies_to(device: torch.device) -> torch.cuda.Stream:
+    return torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
 
 
 def warmup_cosine(step: int, steps: int, warmup: int) -> float:
