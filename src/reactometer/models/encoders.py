@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
@@ -53,8 +54,9 @@ class Pixels(nn.Module):
             mean, std = (0.0, 0.0, 0.0), (1.0, 1.0, 1.0)
         scale = 255.0 * (settings.get("rescale_factor") or 1 / 255)
         shift = float(settings.get("offset", scale > 1.5))  # ViViT's pictures are in [-1, 1] before normalisation
-        self.register_buffer("mean", (torch.tensor(mean).view(1, 3, 1, 1) + shift) / scale)
-        self.register_buffer("std", torch.tensor(std).view(1, 3, 1, 1) / scale)
+        mean, std = (np.array(one, np.float32).reshape(1, 3, 1, 1) for one in (mean, std))
+        self.register_buffer("mean", torch.tensor((mean + shift) / scale))  # NumPy's sums: on the device without memory
+        self.register_buffer("std", torch.tensor(std / scale))  # PyTorch's import its compiler, which takes a second
         self.grey = bool(settings.get("do_grayscale"))
         self.side_px: int | None = None
 
@@ -124,6 +126,9 @@ class FrameEncoder(nn.Module):
 
     @torch.no_grad()
     def _measure(self, size_px: int) -> int:
+        """Features of a picture; 0, not known, of a network without memory (:func:`strangers.check_shapes`)."""
+        if self.pixels.mean.is_meta:
+            return 0
         training = self.training
         size = int(self.eval()(torch.zeros((1, 3, size_px, size_px), dtype=torch.uint8)).shape[1])
         self.train(training)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -12,15 +13,16 @@ from typing import Any
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
+from torch import nn
 
-from reactometer.config import Config
+from reactometer.config import Config, ModelConfig
 from reactometer.data.batches import Sampling
 from reactometer.errors import ModelError, ReactometerError
 from reactometer.files import appearing, sha256_of
 from reactometer.models.engines import attach_engine, choose_engine, engine_folder
 from reactometer.models.network import ReactionModel
 from reactometer.models.scores import Score
-from reactometer.models.strangers import check_fields, check_settings, check_shapes, checked_labels
+from reactometer.models.strangers import check_fields, check_settings, check_shapes, checked_labels, make
 from reactometer.models.uncertainty import REFERENCES_FILE, UNCERTAINTY_FILE, Uncertainty, load_uncertainty
 from reactometer.models.zoo import Encoders, build_model, rebuild_encoders, sampling_of
 from reactometer.records import FloatArray
@@ -158,13 +160,8 @@ def load_model(folder: Path | str, device: str = "auto", engine: str = "torch") 
         check_fields(description)
         config = Config.model_validate(description["config"])
         labels, about = checked_labels(description["labels"]), description["encoders"]
-
-        def build() -> ReactionModel:
-            return build_model(config.model, rebuild_encoders(config.model, about), [0.5] * len(labels))
-
         check_settings(about)
-        check_shapes(folder / WEIGHTS_FILE, build)
-        network = build()
+        network = _rebuild(folder / WEIGHTS_FILE, config.model, about, len(labels))
         weights = load_file(folder / WEIGHTS_FILE)
         if wrong := [name for name, own in weights.items() if not torch.isfinite(own).all()]:
             raise ValueError(f"weights that are no numbers, in {wrong[0]}")
@@ -179,6 +176,25 @@ def load_model(folder: Path | str, device: str = "auto", engine: str = "torch") 
     attach_engine(network, chosen, engine_folder(folder, chosen), description["sha256"][WEIGHTS_FILE])
     sampling, sure = sampling_of(config.model, network), load_uncertainty(folder)
     return LoadedModel(network, labels, sampling, config, description, uncertainty=sure, engine=chosen)
+
+
+def _rebuild(weights: Path, config: ModelConfig, about: Mapping[str, Any], n_labels: int) -> ReactionModel:
+    """The network whose weights a file holds, which are still to be filled in.
+
+    Encoders are made first, since the rest depends on how many features they give, which a picture tells that goes
+    through them.
+    """
+    check_shapes(weights, lambda: nn.ModuleDict(_modules(rebuild_encoders(config, about))), whole=False)
+    encoders = make(lambda: rebuild_encoders(config, about))
+    build = partial(build_model, config, encoders, [0.5] * n_labels)
+    check_shapes(weights, build)
+    return make(build)
+
+
+def _modules(encoders: Encoders) -> dict[str, nn.Module]:
+    """By the names they have in a model."""
+    named = {"face_encoder": encoders.face, "voice_encoder": encoders.voice}
+    return {name: encoder for name, encoder in named.items() if encoder is not None}
 
 
 def choose_device(name: str) -> torch.device:

@@ -140,7 +140,8 @@ class ReactionModel(nn.Module):
 def output_layer(n_features: int, label_mean: Sequence[float], dropout: float) -> nn.Module:
     """Dropout and a linear layer whose first answer, before a sigmoid, is about the training mean of each label."""
     linear = nn.Linear(n_features, len(label_mean))
-    nn.init.normal_(linear.weight, std=0.01)
-    with torch.no_grad():
-        linear.bias.copy_(torch.logit(torch.tensor(label_mean).clamp(0.01, 0.99)))
+    if not linear.weight.is_meta:  # there, where a network has no memory, nothing may be computed: strangers.py
+        nn.init.normal_(linear.weight, std=0.01)
+        with torch.no_grad():
+            linear.bias.copy_(torch.logit(torch.tensor(label_mean).clamp(0.01, 0.99)))
     return nn.Sequential(nn.Dropout(dropout), linear)

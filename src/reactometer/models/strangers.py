@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from threading import get_ident
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from safetensors import safe_open
@@ -13,6 +13,8 @@ from torch import nn
 from torch.nn.modules.module import register_module_parameter_registration_hook
 
 from reactometer.errors import ModelError, ReactometerError
+
+Made = TypeVar("Made")
 
 LONGEST_LABEL = 100
 MOST_NUMBER, MOST_PLACES = 2**20, 2**16
@@ -102,10 +104,26 @@ def _numbers(values: Sequence[object]) -> list[float]:
     return found
 
 
-def check_shapes(weights: Path, build: Callable[[], nn.Module]) -> None:
+def make(build: Callable[[], Made]) -> Made:
+    """What is built of settings; ValueError where nothing can be."""
+    try:
+        return build()
+    except (ReactometerError, ValueError):
+        raise
+    except Exception as error:  # of settings that make no sense, networks raise whatever they stumble over
+        raise ValueError(f"no network can be made of its settings: {type(error).__name__}: {error}") from error
+
+
+def check_shapes(weights: Path, build: Callable[[], nn.Module], *, whole: bool = True) -> None:
     """Raise ValueError where a network would not have the tensors that a file of weights holds; allocates neither.
 
-    It is made on PyTorch's device without memory, and no further than the file has tensors for.
+    It is made on PyTorch's device without memory, and no further than the file has tensors for. Nothing may be computed
+    there: for that, PyTorch imports its compiler, which takes a second.
+
+    Args:
+        weights: a file of safetensors.
+        build: makes the network.
+        whole: the file holds this network and nothing else.
     """
     with safe_open(weights, framework="pt") as file:
         shapes = {name: list(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118
@@ -120,14 +138,10 @@ def check_shapes(weights: Path, build: Callable[[], nn.Module]) -> None:
     counting = register_module_parameter_registration_hook(count)
     try:
         with torch.device("meta"):
-            network = build()
-    except (ReactometerError, ValueError):
-        raise
-    except Exception as error:  # of settings that make no sense, networks raise whatever they stumble over
-        raise ValueError(f"no network can be made of its settings: {type(error).__name__}: {error}") from error
+            network = make(build)
     finally:
         counting.remove()
     own = {name: list(tensor.shape) for name, tensor in network.state_dict().items()}
-    for name in [*own, *shapes]:
+    for name in [*own, *(shapes if whole else ())]:
         if own.get(name) != shapes.get(name):
             raise ValueError(f"weights of another shape than its settings name: {name}, {shapes.get(name, 'none')}")
