@@ -49,7 +49,8 @@ def prepare(
     data: Annotated[
         Path,
         typer.Argument(
-            metavar="DATA", help="Folder of ABAW5, MuSe-2022, EMI or CREMA-D, or a CSV with a column 'path'."
+            metavar="DATA",
+            help="Folder of ABAW5, MuSe-2022, EMI or CREMA-D, or a CSV with a column 'path', or its folder.",
         ),
     ],
     out: Annotated[Path, typer.Option(help="The folder to keep the prepared clips in.")],
@@ -212,6 +213,7 @@ app.command(short_help="A model -> its score where clips are harder to read.")(c
 app.command(short_help="Two models' predictions -> which is better.")(cli_evaluate.compare_predictions)
 app.command(short_help="A data set -> leaks, and what gives labels away.")(cli_evaluate.audit)
 app.command(short_help="A data set -> splits without leaks.")(cli_evaluate.split)
+app.command(short_help="Ratings of several raters -> labels.")(cli_evaluate.ratings)
 
 
 app.command(short_help="A model and videos -> intensities.")(cli_predict.predict)

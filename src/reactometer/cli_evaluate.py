@@ -180,6 +180,23 @@ def split(
     printing.print_split(run(data, out, disjoint=_names(disjoint), val=val, test=test, labels=labels, seed=seed))
 
 
+def ratings(
+    table: Annotated[
+        Path,
+        typer.Argument(metavar="TABLE", help="A CSV, a row a rating: columns path, rater if known, and a label each."),
+    ],
+    out: Annotated[Path, typer.Option(help="The CSV to write, a row a clip, for 'prepare' and 'split'.")],
+    scale: Annotated[
+        tuple[float, float], typer.Option(metavar="LEAST GREATEST", help="What ratings could be, e.g. 1 7.")
+    ] = (0.0, 1.0),
+    labels: LabelsOption = None,
+) -> None:
+    """Average the ratings of each clip, bring them to 0 to 1, and say how far raters agree: no model can do better."""
+    from reactometer.data.ratings import gather_ratings
+
+    printing.print_ratings(gather_ratings(table, out, scale=scale, labels=labels))
+
+
 def _names(text: str | None) -> list[str]:
     """What is named in it, between commas."""
     return [name.strip() for name in (text or "").split(",") if name.strip()]

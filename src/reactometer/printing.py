@@ -50,9 +50,9 @@ def print_prepared(prepared: PreparedSet) -> None:
         results.print(f"{kept} of them were there and fresh")
     results.print(f"detector: {prepared.settings.detector}; face in {_face_share(ready):.1%} of the sampled frames")
     unreadable = [row for row in ready if row.n_unreadable]
-    _print_names("without a face", [row.clip.clip_id for row in prepared.without_face])
-    _print_names("without sound", [row.clip.clip_id for row in prepared.without_sound])
-    _print_names("with unreadable frames", [f"{row.clip.clip_id} ({row.n_unreadable})" for row in unreadable])
+    print_names("without a face", [row.clip.clip_id for row in prepared.without_face])
+    print_names("without sound", [row.clip.clip_id for row in prepared.without_sound])
+    print_names("with unreadable frames", [f"{row.clip.clip_id} ({row.n_unreadable})" for row in unreadable])
     _print_failed([f"{row.clip.clip_id}: {row.clip.problem}" for row in prepared.failed])
 
 
@@ -132,7 +132,7 @@ def print_evaluation(evaluation: Evaluation) -> None:
         results.print(f"per person: {evaluation.person_norm}")
     if evaluation.n_without_labels:
         results.print(f"{evaluation.n_without_labels} clips without labels: predicted, not scored")
-    _print_names("answered with the training mean (nothing seen or heard)", evaluation.without_evidence)
+    print_names("answered with the training mean (nothing seen or heard)", evaluation.without_evidence)
     _print_failed(evaluation.failed)
 
 
@@ -268,7 +268,8 @@ def _face_share(rows: Sequence[PreparedRow]) -> float:
     return sum(row.n_faces for row in rows) / samples if samples else 0.0
 
 
-def _print_names(what: str, names: Sequence[str]) -> None:
+def print_names(what: str, names: Sequence[str]) -> None:
+    """So many, the first of them by name; nothing where there are none."""
     if names:
         rest = f" and {len(names) - MOST_NAMES} more" if len(names) > MOST_NAMES else ""
         results.print(f"{len(names)} {what}: {escape(', '.join(names[:MOST_NAMES]))}{rest}")

@@ -10,10 +10,11 @@ from rich.markup import escape
 from rich.table import Table
 
 from reactometer.console import messages
-from reactometer.printing import print_engine, print_evaluation, results, shown, with_interval
+from reactometer.printing import print_engine, print_evaluation, print_names, results, shown, with_interval
 
 if TYPE_CHECKING:
     from reactometer.data.disjoint import CleanSplit
+    from reactometer.data.ratings import Ratings
     from reactometer.evaluation.audit import Audit
     from reactometer.evaluation.degradation import Curve, Degradation, Point
     from reactometer.evaluation.groups import Group, Grouping
@@ -231,6 +232,26 @@ def print_split(made: CleanSplit) -> None:
         results.print(f"{made.n_left_out} clips left out: without labels, or unusable")
     results.print(f"manifest: {escape(str(made.path))}")
     results.print(f"next: reactometer prepare {escape(str(made.path))} --out CACHE")
+
+
+def print_ratings(gathered: Ratings) -> None:
+    """Say what was averaged, how far raters agree on each label, and what was left out."""
+    fewest, most = gathered.n_raters
+    ratings = f"{fewest} ratings each" if fewest == most else f"{fewest} to {most} ratings each"
+    results.print(f"{gathered.n_clips} clips, {'1 rating each' if fewest == most == 1 else ratings}")
+    table = Table("label", "mean", "r, one and the others", "ICC of one", "ICC of their mean", "ceiling of a model's r")
+    for (label, own), mean in zip(gathered.agreement.items(), gathered.means, strict=True):
+        found = (own.with_others, own.icc_one, own.icc_mean, own.ceiling)
+        table.add_row(escape(label), f"{mean:.3f}", *(shown(value, 3) for value in found))
+    results.print(table)
+    if most == 1:
+        results.print("one rating a clip says nothing of how far raters agree")
+    print_names("left out, without a rating of each label", gathered.incomplete)
+    if gathered.dropped:
+        why = "they hold numbers, or differ within a clip"
+        results.print(f"columns left out ({why}): {escape(', '.join(gathered.dropped))}")
+    results.print(f"labels from 0 to 1: {escape(str(gathered.path))}")
+    results.print(f"next: reactometer prepare {escape(str(gathered.path))} --out CACHE")
 
 
 def _verdict(difference: Difference) -> str:

@@ -13,7 +13,7 @@ import pytest
 from reactometer.config import Config, DataConfig, ModelConfig, TrainingConfig
 from reactometer.data.batches import Item, parts_of
 from reactometer.data.cache import PreparedRow, PreparedSet, open_prepared
-from reactometer.data.clips import OR_NONE
+from reactometer.data.clips import OR_NONE, TO_RESCALE
 from reactometer.data.feature_files import prepare_features
 from reactometer.data.features import open_store
 from reactometer.data.sources import open_data
@@ -145,7 +145,7 @@ def test_what_is_wrong_with_one_clip_is_its_problem(tmp_path: Path) -> None:
         prepared = _open(_save(whole.replace("nan", None), tmp_path / name), tmp_path / name.replace(".", "-"))
         assert len(prepared.rows) == 8
         problems = [row.clip.problem for row in prepared.rows]
-        assert problems[0] == "label Joy is outside [0, 1] (got 1.5); rescale 1 to 7 by (x - 1) / 6, say" + OR_NONE
+        assert problems[0] == "label Joy is outside [0, 1] (got 1.5); " + TO_RESCALE + OR_NONE
         assert str(problems[1]).startswith(
             "label Fear is not a number (got 'much'; expected a number in [0, 1]); correct it"
         )

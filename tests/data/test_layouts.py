@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from reactometer.config import PrepareConfig
-from reactometer.data.clips import OR_NONE
+from reactometer.data.clips import OR_NONE, TO_RESCALE
 from reactometer.data.layouts import read_data_set
 from reactometer.data.prepare import prepare
 from reactometer.errors import DataError
@@ -111,6 +111,46 @@ def test_paths_of_windows_are_found_here(tmp_path: Path) -> None:
     assert manifest.clips[0].clip_id == "day1\\a.mp4"
 
 
+def test_columns_and_files_are_found_as_people_call_them(tmp_path: Path) -> None:
+    """In any case, by another name, and without an ending; a number of the rater is no label."""
+    for name in ("a.mp4", "b.wav", "c.v2.mov"):
+        (tmp_path / name).touch()
+    (tmp_path / "crops").mkdir()
+    rows = [
+        "Video,PERSON,Split,Rater,Joy",
+        "a,x,Train,1,0",
+        "b,x,Val,1,1",
+        "c.v2.mov,,,2,1",
+        "crops,y,,2,1",
+        "none,,,2,1",
+    ]
+    manifest = read_data_set(_csv(tmp_path, "\n".join(rows)))
+    assert manifest.labels == ("Joy",)
+    names = ["a.mp4", "b.wav", "c.v2.mov", "crops", "none"]
+    assert [clip.path for clip in manifest.clips] == [tmp_path / name for name in names]
+    assert [clip.split for clip in manifest.clips] == ["train", "val", None, None, None]
+    assert manifest.clips[0].person == "x"
+
+
+def test_a_column_called_path_is_preferred(tmp_path: Path) -> None:
+    manifest = read_data_set(_csv(tmp_path, "file,path,Joy\nold.avi,a.mp4,1\n"))
+    assert (manifest.clips[0].clip_id, manifest.clips[0].attributes) == ("a.mp4", {"file": "old.avi"})
+
+
+def test_a_folder_with_one_table_is_that_data_set(tmp_path: Path) -> None:
+    _csv(tmp_path, "path,Joy\na.mp4,0.5\n")
+    assert [clip.clip_id for clip in read_data_set(tmp_path).clips] == ["a.mp4"]
+    (tmp_path / "more.tsv").write_text("path\tJoy\n", encoding="utf-8")
+    with pytest.raises(DataError, match=r"no known data set layout \(got clips.csv, more.tsv; "):
+        read_data_set(tmp_path)
+
+
+def test_rows_of_several_raters_are_told_of(tmp_path: Path) -> None:
+    problem = read_data_set(_csv(tmp_path, "path,rater,Joy\na.mp4,x,1\na.mp4,y,0\n")).clips[1].problem
+    assert problem
+    assert problem.endswith("make ids unique; rows of several raters: 'reactometer ratings'")
+
+
 def test_labels_can_be_named(tmp_path: Path) -> None:
     path = _csv(tmp_path, "path,Joy,age\na.mp4,0.5,33\n")
     manifest = read_data_set(path, labels="Joy")
@@ -166,7 +206,7 @@ def test_what_is_no_data_set_is_named(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="no known data set layout"):
         read_data_set(tmp_path)
     with pytest.raises(DataError, match="no column 'path'"):
-        read_data_set(_csv(tmp_path, "file,Joy\na.mp4,1\n"))
+        read_data_set(_csv(tmp_path, "clip,Joy\na.mp4,1\n"))
     with pytest.raises(DataError, match="has a header and no rows"):
         read_data_set(_csv(tmp_path, "path,Joy\n"))
     with pytest.raises(DataError, match="not a CSV table"):
@@ -247,7 +287,7 @@ def test_muse_2022_rows_that_do_not_fit_are_kept_and_named(tmp_path: Path) -> No
     clips = read_data_set(tmp_path).clips
     assert [(clip.clip_id, clip.problem) for clip in clips] == [
         ("[00000]", None),
-        ("[00001]", "label Surprise is outside [0, 1] (got 9); rescale 1 to 7 by (x - 1) / 6, say" + OR_NONE),
+        ("[00001]", "label Surprise is outside [0, 1] (got 9); " + TO_RESCALE + OR_NONE),
         ("[00003]", "unknown split (got 'holdout'; expected train, val or test)"),
         ("[00004]", "no labels (labels.csv has no row for this id)"),
         ("[00003]", "duplicate id (rows 4 and 6; the first one is used); make ids unique"),
@@ -312,7 +352,7 @@ def test_emi_rows_and_tables_that_do_not_fit_are_named(tmp_path: Path) -> None:
     _table(tmp_path / "valid_split.csv", EMI_HEADER, "00002,0,0,0,0,0,1", "00000,0,0,0,0,0,1")
     assert [clip.problem for clip in read_data_set(tmp_path).clips] == [
         None,
-        "label Joy is outside [0, 1] (got 1.2); rescale 1 to 7 by (x - 1) / 6, say" + OR_NONE,
+        "label Joy is outside [0, 1] (got 1.2); " + TO_RESCALE + OR_NONE,
         None,
         "duplicate id (rows train_split.csv:2 and valid_split.csv:3; the first one is used); make ids unique",
     ]

@@ -59,14 +59,14 @@ def test_files_patterns_and_lists_each_file_once_in_order(folder: Path, monkeypa
         (["*.avi"], r"\*.avi: no video or sound file there"),
         (["empty.txt"], "empty.txt: no video or sound file there"),
         (["latin.txt"], "latin.txt: not a list of paths: .*Save it as UTF-8"),
-        (["no path.csv"], r"no column 'path' \(got file\)"),
+        (["no path.csv"], r"no column 'path' \(got clip_name; expected"),
     ],
 )
 def test_what_has_no_file_is_said(given: list[str], words: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (folder / "in" / "none").mkdir()
     (folder / "empty.txt").write_text("\n")
     (folder / "latin.txt").write_bytes("Mädchen.mp4".encode("latin-1"))
-    (folder / "no path.csv").write_text("file\na.mp4\n")
+    (folder / "no path.csv").write_text("clip_name\na.mp4\n")
     monkeypatch.chdir(folder)
     with pytest.raises(DataError, match=words):
         find_files(given)

@@ -35,6 +35,7 @@ BYTE_ORDER_MARKS = ((BOM_UTF32_LE, "utf-32"), (BOM_UTF16_LE, "utf-16"), (BOM_UTF
 SEPARATORS = (",", ";", "\t")
 WORKBOOKS = (b"PK\x03\x04", b"\xd0\xcf\x11\xe0")
 """How Excel's files begin, new and old."""
+TO_RESCALE = "bring ratings of another scale to it, a CSV's with 'reactometer ratings --scale'"
 OR_NONE = "; if the column is no label, name those that are with --labels"
 
 
@@ -159,7 +160,7 @@ def parse_labels(row: Mapping[str, str], labels: Sequence[str]) -> tuple[tuple[f
                 f"label {label} is not a number (got '{cell}'; expected a number in [0, 1]); correct it{OR_NONE}",
             )
         if not np.isfinite(value) or not 0.0 <= value <= 1.0:
-            return None, f"label {label} is outside [0, 1] (got {cell}); rescale 1 to 7 by (x - 1) / 6, say{OR_NONE}"
+            return None, f"label {label} is outside [0, 1] (got {cell}); {TO_RESCALE}{OR_NONE}"
         values.append(value)
     return tuple(values), None
 
@@ -207,17 +208,23 @@ def choose_media(candidates: Sequence[Path]) -> Path:
     return next((path for path in candidates if path.exists()), candidates[0])
 
 
-def mark_duplicates(clips: Sequence[Clip], places: Iterable[object] | None = None) -> tuple[Clip, ...]:
+def mark_duplicates(
+    clips: Sequence[Clip], places: Iterable[object] | None = None, *, of_raters: bool = False
+) -> tuple[Clip, ...]:
     """The clips, with every later row of an id that was there before marked as a problem.
 
-    ``places`` names each clip's row; by default they are those of one table, whose row 1 is its header.
+    ``places`` names each clip's row; by default they are those of one table, whose row 1 is its header. ``of_raters``:
+    it may have a row a rater, which is told of.
     """
+    hint = "; rows of several raters: 'reactometer ratings'" if of_raters else ""
     first_place: dict[str, object] = {}
     checked = []
     for clip, place in zip(clips, places or count(2), strict=False):
         if clip.clip_id in first_place:
             rows = f"rows {first_place[clip.clip_id]} and {place}"
-            checked.append(replace(clip, problem=f"duplicate id ({rows}; the first one is used); make ids unique"))
+            checked.append(
+                replace(clip, problem=f"duplicate id ({rows}; the first one is used); make ids unique{hint}")
+            )
         else:
             first_place[clip.clip_id] = place
             checked.append(clip)

@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import csv
-import io
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
 from reactometer.data.cache import SETTINGS_FILE
 from reactometer.data.layouts import read_data_set
+from reactometer.data.listing import check_new_table, write_listing
 from reactometer.data.splits import SPLITS
-from reactometer.errors import ConfigError, DataError, OutputError, suggestion
-from reactometer.files import write_whole
+from reactometer.errors import ConfigError, DataError, suggestion
 from reactometer.records import Clip
 
 KEYS = ("person", "stimulus", "labels")
@@ -83,7 +81,8 @@ def split(
     counts = np.bincount(place, minlength=len(SPLITS))
     if (counts < LEAST_OF_ASKED * shares * len(clips)).any():
         raise _no_split(component, counts, shares, disjoint)
-    _write(out, clips, [SPLITS[one] for one in place], manifest.labels)
+    dealt = [replace(clip, split=SPLITS[one]) for clip, one in zip(clips, place, strict=True)]
+    write_listing(out, dealt, manifest.labels)
     return CleanSplit(
         path=out,
         labels=manifest.labels,
@@ -173,9 +172,7 @@ def _check(data: Path, out: Path, disjoint: Sequence[str], shares: np.ndarray) -
         )
     if (data / SETTINGS_FILE).is_file():
         raise DataError(f"{data}: prepared clips, which a manifest cannot list", fix="Name the data set itself")
-    if out.suffix.lower() != ".csv" or out.exists():
-        got = "a file that exists" if out.exists() else out.suffix or "no ending"
-        raise OutputError(f"{out}: cannot take the manifest", got=got, expected="a new file ending in .csv")
+    check_new_table(out)
 
 
 def _no_split(component: np.ndarray, counts: np.ndarray, shares: np.ndarray, disjoint: Sequence[str]) -> DataError:
@@ -190,20 +187,3 @@ def _no_split(component: np.ndarray, counts: np.ndarray, shares: np.ndarray, dis
         expected=", ".join(f"{name} {share:.0%}" for name, share in zip(SPLITS, shares, strict=True)),
         fix=f"Ask for less ({alone}), or {drop}" if len(disjoint) > 1 else "Ask for other shares with --val and --test",
     )
-
-
-def _write(out: Path, clips: Sequence[Clip], splits: Sequence[str], labels: Sequence[str]) -> None:
-    table = io.StringIO()
-    writer = csv.writer(table, lineterminator="\n")
-    writer.writerow(["path", "audio", "split", "person", "stimulus", *labels])
-    for clip, split_name in zip(clips, splits, strict=True):
-        audio = _relative(clip.audio_path, out.parent) if clip.audio_path else ""
-        about = [clip.person or "", clip.stimulus or "", *(f"{value:.10g}" for value in clip.labels or ())]
-        writer.writerow([_relative(clip.path, out.parent), audio, split_name, *about])
-    write_whole(out, table.getvalue())
-
-
-def _relative(path: Path, folder: Path) -> str:
-    """Relative to the table's folder where it lies in it, else from the root."""
-    path, folder = path.resolve(), folder.resolve()
-    return str(path.relative_to(folder) if path.is_relative_to(folder) else path)

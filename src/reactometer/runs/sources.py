@@ -8,18 +8,10 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
 
-from reactometer.data.clips import read_rows
+from reactometer.data.listing import read_listing
 from reactometer.errors import ConfigError, DataError
-from reactometer.files import Paths, each_path
+from reactometer.files import MEDIA_ENDINGS, Paths, each_path
 from reactometer.runs.places import Place, is_address, place, split_address
-
-VIDEO_ENDINGS = (
-    *(".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".mpg", ".mpeg", ".ts", ".mts", ".m2ts", ".3gp", ".wmv", ".asf"),
-    *(".flv", ".ogv", ".mxf", ".gif"),
-)
-SOUND_ENDINGS = (".wav", ".mp3", ".m4a", ".aac", ".flac", ".ogg", ".oga", ".opus", ".wma", ".aif", ".aiff")
-MEDIA_ENDINGS = (*VIDEO_ENDINGS, *SOUND_ENDINGS)
-"""Files of a folder that are taken; files that are named are taken whatever they are called."""
 
 LIST_ENDINGS = (".txt", ".csv")
 
@@ -120,7 +112,7 @@ def _walk(folder: Path, seen: set[Path]) -> Iterator[Path]:
 def _listed(file: Path) -> list[str]:
     """The paths in a list, as they are written there."""
     if file.suffix.lower() == ".csv":
-        return [row["path"] for row in read_rows(file, ("path",)) if row["path"]]
+        return [row["path"] for row in read_listing(file) if row["path"]]
     try:
         lines = file.read_text(encoding="utf-8-sig").splitlines()
     except UnicodeDecodeError as error:
