@@ -105,6 +105,10 @@ def lay_out(folder: Path, simulated: Path) -> None:
         rows.append(f"session1/{place}.mp4,person{place % 10},{place % 7 / 7:.2f},{place % 5 / 5:.2f}")
     _lay_out_crema_d(folder / "crema", clips[:30])
     (folder / "videos.csv").write_text("\n".join(rows) + "\n", encoding="utf-8")
+    ratings = [
+        f"{place}.mp4,R{rater},{place % 7 + 1},{1 + (place + rater) % 5}" for place in range(9) for rater in (1, 2)
+    ]
+    (folder / "ratings.csv").write_text("\n".join(("path,rater,Joy,Boredom", *ratings)) + "\n", encoding="utf-8")
 
 
 def _lay_out_crema_d(folder: Path, clips: list[Path]) -> None:

@@ -192,7 +192,7 @@ def test_clips_that_fail_are_listed_and_the_status_is_1(
         (["predict", "a.mp4", "c.mp4", "--out", "results", "--ray", "local"], "error: c.mp4: no video or sound file"),
         (["prepare", "nowhere", "--out", "x", "--detector", "dlib"], "prepare.detector cannot be used (got 'dlib'"),
         (["prepare", "nowhere", "--out", "x", "--rate", "-1"], "prepare.rate_hz cannot be used (got -1.0"),
-        (["split", "nowhere", "--out", "a.txt"], "error: a.txt: cannot take the manifest (got .txt; expected a new"),
+        (["split", "nowhere", "--out", "a.txt"], "error: a.txt: cannot take the table (got .txt; expected a new"),
         (["audit", "nowhere"], "error: nowhere: no such file"),
         (["explain", "a.mp4", "--model", "nowhere"], "error: nowhere: no such model folder"),
         (["explain", "a.mp4", "--span", "10"], "error: not a stretch to explain (got '10'; expected seconds such as"),

@@ -24,10 +24,10 @@ from reactometer import (
     printing_search,
 )
 from reactometer.cli_evaluate import CacheOption, DataArgument, DeviceOption
-from reactometer.config import PrepareConfig
 from reactometer.console import INTERRUPTED, OK, SOME_FAILED, USAGE, messages
 from reactometer.errors import ReactometerError
 from reactometer.files import NO_WRITING, system_error, unwritable
+from reactometer.presets import DETECTOR, RATE_HZ, SIZE_PX
 
 app = typer.Typer(
     help="How strongly did a person react? Emotional reaction intensity from face and voice.",
@@ -54,9 +54,9 @@ def prepare(
         ),
     ],
     out: Annotated[Path, typer.Option(help="The folder to keep the prepared clips in.")],
-    rate: Annotated[float, typer.Option(help="Frames looked at per second of video.")] = PrepareConfig().rate_hz,
-    size: Annotated[int, typer.Option(help="Side of the face crops, pixels.")] = PrepareConfig().size_px,
-    detector: Annotated[str, typer.Option(help="Face detector: auto, yunet or haar.")] = PrepareConfig().detector,
+    rate: Annotated[float, typer.Option(help="Frames looked at per second of video.")] = RATE_HZ,
+    size: Annotated[int, typer.Option(help="Side of the face crops, pixels.")] = SIZE_PX,
+    detector: Annotated[str, typer.Option(help="Face detector: auto, yunet or haar.")] = DETECTOR,
     labels: Annotated[str | None, typer.Option(help="A label set's name, or label columns with commas.")] = None,
     votes: Annotated[str, typer.Option(help="Of CREMA-D: whose votes to learn, of both, face or voice.")] = "both",
     workers: WorkersOption = None,

@@ -11,7 +11,7 @@ import pydantic
 from pydantic import BaseModel, ConfigDict, Field
 
 from reactometer.errors import ConfigError, suggestion
-from reactometer.presets import find_config
+from reactometer.presets import DETECTOR, RATE_HZ, SIZE_PX, find_config
 
 Share = Annotated[float, Field(ge=0.0, le=1.0)]
 Positive = Annotated[float, Field(gt=0.0)]
@@ -26,11 +26,11 @@ class _Section(BaseModel):
 class PrepareConfig(_Section):
     """How a file becomes face crops and sound; part of what makes a cache fresh or stale."""
 
-    detector: Literal["auto", "yunet", "haar"] = "auto"
+    detector: Literal["auto", "yunet", "haar"] = DETECTOR
     """YuNet where its weights are had, else Haar; or the one named."""
-    rate_hz: Annotated[float, Field(gt=0.0, le=240.0)] = 6.0
+    rate_hz: Annotated[float, Field(gt=0.0, le=240.0)] = RATE_HZ
     """Frames looked at per second of video; 32 frames of an 11 s clip with room for jitter."""
-    size_px: Annotated[int, Field(ge=16, le=1024)] = 224
+    size_px: Annotated[int, Field(ge=16, le=1024)] = SIZE_PX
     """Side of the square face crops, pixels."""
 
 

@@ -1,10 +1,15 @@
-"""Configurations that come with the package, by their names."""
+"""Configurations that come with the package, by their names; and defaults that help texts show before any is read."""
 
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Final
 
 from reactometer.errors import ConfigError, suggestion
+
+DETECTOR: Final = "auto"
+RATE_HZ, SIZE_PX = 6.0, 224
+"""Of :class:`reactometer.config.PrepareConfig`."""
 
 FOLDER = Path(__file__).with_name("configs")
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import urllib.error
-import urllib.request
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
@@ -180,6 +179,8 @@ def _download(weights: WeightFile, url: str, target: Path, report: Report) -> No
 def _fetch(url: str, part: Path, size_bytes: int, report: Report) -> None:
     """Append to the part file what it lacks; at most one byte more than ``size_bytes`` is ever kept."""
     have = part.stat().st_size if part.is_file() else 0
+    import urllib.request  # here, since most commands fetch nothing
+
     request = urllib.request.Request(url, headers={"Range": f"bytes={have}-"} if have else {})
     response: HTTPResponse
     with urllib.request.urlopen(request, timeout=TIMEOUT_S) as response:

@@ -77,10 +77,11 @@ class FrameEncoder(nn.Module):
     """A vision network of transformers with its normalisation inside: uint8 pictures -> one feature vector each.
 
     Pictures of another size than it was trained on stay as they are if it takes them, with its position embeddings
-    interpolated, and are resized if not.
+    interpolated, and are resized if not. Whether it does, and how many features it gives, is measured, unless the
+    network is for its tensors' shapes alone.
     """
 
-    def __init__(self, net: Net, size_px: int, pooling: str = "network") -> None:
+    def __init__(self, net: Net, size_px: int, pooling: str = "network", *, measured: bool = True) -> None:
         super().__init__()
         self.net = net.module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.settings, self.pretrained, self.pooling = net.settings, net.pretrained, pooling
@@ -89,6 +90,9 @@ class FrameEncoder(nn.Module):
         self.options = {}
         if _trained_px(net.module) not in (None, size_px) and _takes_option(net.module, "interpolate_pos_encoding"):
             self.options["interpolate_pos_encoding"] = True
+        self.feature_size = 0
+        if not measured:
+            return
         try:
             self.feature_size = self._measure(size_px)
         except (ValueError, RuntimeError, AssertionError):  # how transformers and timm refuse a size
@@ -126,9 +130,6 @@ class FrameEncoder(nn.Module):
 
     @torch.no_grad()
     def _measure(self, size_px: int) -> int:
-        """Features of a picture; 0, not known, of a network without memory (:func:`strangers.check_shapes`)."""
-        if self.pixels.mean.is_meta:
-            return 0
         training = self.training
         size = int(self.eval()(torch.zeros((1, 3, size_px, size_px), dtype=torch.uint8)).shape[1])
         self.train(training)
@@ -207,9 +208,9 @@ def load_frame_encoder(name: str, size_px: int, pooling: str = "network") -> Fra
     return FrameEncoder(load_net(name, "pictures"), size_px, pooling)
 
 
-def rebuild_frame_encoder(description: Mapping[str, Any], size_px: int) -> FrameEncoder:
+def rebuild_frame_encoder(description: Mapping[str, Any], size_px: int, *, measured: bool = True) -> FrameEncoder:
     """The encoder that :meth:`FrameEncoder.describe` told of, its weights still to be filled in."""
-    return FrameEncoder(rebuild_net(description), size_px, description["pooling"])
+    return FrameEncoder(rebuild_net(description), size_px, description["pooling"], measured=measured)
 
 
 def load_clip_encoder(name: str, size_px: int, pooling: str = "network") -> ClipEncoder:

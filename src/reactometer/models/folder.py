@@ -184,7 +184,7 @@ def _rebuild(weights: Path, config: ModelConfig, about: Mapping[str, Any], n_lab
     Encoders are made first, since the rest depends on how many features they give, which a picture tells that goes
     through them.
     """
-    check_shapes(weights, lambda: nn.ModuleDict(_modules(rebuild_encoders(config, about))), whole=False)
+    check_shapes(weights, lambda: nn.ModuleDict(_modules(rebuild_encoders(config, about, measured=False))), whole=False)
     encoders = make(lambda: rebuild_encoders(config, about))
     build = partial(build_model, config, encoders, [0.5] * n_labels)
     check_shapes(weights, build)

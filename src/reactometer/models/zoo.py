@@ -150,13 +150,20 @@ def _load_voice(config: ModelConfig) -> VoiceInput:
     return fixed() if fixed else load_speech_encoder(config.voice_encoder)
 
 
-def rebuild_encoders(config: ModelConfig, description: Mapping[str, Any]) -> Encoders:
-    """The encoders that :meth:`Encoders.describe` told of, their weights still to be filled in; needs no network."""
+def rebuild_encoders(config: ModelConfig, description: Mapping[str, Any], *, measured: bool = True) -> Encoders:
+    """The encoders that :meth:`Encoders.describe` told of, their weights still to be filled in; needs no network.
+
+    Not ``measured``, they are for their tensors' shapes alone: what takes pictures does not know its feature size.
+    """
     face: FaceInput | None = None
     voice: VoiceInput | None = None
     if (about := description.get("face")) is not None:
-        rebuild = rebuild_clip_encoder if system_of(config).takes == "clips" else rebuild_frame_encoder
-        face = Given(about["given"]) if "given" in about else rebuild(about, config.size_px)
+        if "given" in about:
+            face = Given(about["given"])
+        elif system_of(config).takes == "clips":
+            face = rebuild_clip_encoder(about, config.size_px)
+        else:
+            face = rebuild_frame_encoder(about, config.size_px, measured=measured)
     if (about := description.get("voice")) is not None:
         if "given" in about:
             voice = Given(about["given"])
