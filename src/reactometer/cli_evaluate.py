@@ -191,7 +191,7 @@ def ratings(
     ] = (0.0, 1.0),
     labels: LabelsOption = None,
 ) -> None:
-    """Average the ratings of each clip, bring them to 0 to 1, and say how far raters agree: no model can do better."""
+    """Average the ratings of each clip, bring them to 0 to 1, and say how far raters agree, which bounds any model."""
     from reactometer.data.ratings import gather_ratings
 
     printing.print_ratings(gather_ratings(table, out, scale=scale, labels=labels))

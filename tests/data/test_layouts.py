@@ -132,6 +132,14 @@ def test_columns_and_files_are_found_as_people_call_them(tmp_path: Path) -> None
     assert manifest.clips[0].person == "x"
 
 
+def test_names_that_are_no_files_are_clips_that_fail(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    _csv(tmp_path, 'path,Joy\n.,1\n..,1\n/,1\n"",1\n')
+    manifest = read_data_set("clips.csv")
+    assert [clip.clip_id for clip in manifest.clips] == [".", "..", "/", ""]
+    assert manifest.clips[3].problem == "empty id"
+
+
 def test_a_column_called_path_is_preferred(tmp_path: Path) -> None:
     manifest = read_data_set(_csv(tmp_path, "file,path,Joy\nold.avi,a.mp4,1\n"))
     assert (manifest.clips[0].clip_id, manifest.clips[0].attributes) == ("a.mp4", {"file": "old.avi"})

@@ -103,7 +103,7 @@ def locate(root: Path, name: str) -> Path:
     """
     places = [root / name, root / name.replace("\\", "/")]
     if not Path(name).suffix:
-        places += [place.with_name(place.name + ending) for place in places[1:] for ending in MEDIA_ENDINGS]
+        places += [Path(f"{places[1]}{ending}") for ending in MEDIA_ENDINGS]
     return choose_media(places)
 
 
