@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from reactometer.data.clips import (
@@ -67,7 +67,7 @@ def label_columns(rows: Sequence[dict[str, str]], asked: str | Sequence[str] | N
     return choose_labels(columns if is_labelled and not asked else list(rows[0]), COLUMNS, asked, path)
 
 
-def has_number(rows: Sequence[dict[str, str]], name: str) -> bool:
+def has_number(rows: Sequence[Mapping[str, str]], name: str) -> bool:
     """Whether a column can be a label: remarks, countries and empty cells are none."""
     return any(parse_number(row[name]) is not None for row in rows)
 
@@ -76,12 +76,12 @@ def read_own(path: Path, asked: str | Sequence[str] | None) -> Manifest:
     """The data set that a table lists; see :func:`reactometer.data.layouts.read_data_set`."""
     rows = read_listing(path)
     labels = label_columns(rows, asked, path)
-    clips = mark_duplicates([_clip(path.parent, row, labels) for row in rows], of_raters=True)
+    clips = mark_duplicates([listed_clip(path.parent, row, labels) for row in rows], of_raters=True)
     return Manifest(path.parent, labels, clips)
 
 
-def _clip(root: Path, row: dict[str, str], labels: tuple[str, ...]) -> Clip:
-    """One row: the path, relative to the table, is the id."""
+def listed_clip(root: Path, row: Mapping[str, str], labels: tuple[str, ...]) -> Clip:
+    """The clip of one row of a table in the folder ``root``: the path, as it is there, is the id."""
     split, problem = parse_split(row.get("split", ""))
     name, audio = row["path"].strip(), row.get("audio", "").strip()
     return make_clip(

@@ -10,14 +10,14 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from reactometer.data.clips import parse_number, parse_split
+from reactometer.data.clips import parse_number
 from reactometer.data.listing import (
     COLUMNS,
     RATER,
     check_new_table,
     has_number,
     label_columns,
-    locate,
+    listed_clip,
     read_listing,
     write_listing,
 )
@@ -104,7 +104,7 @@ def gather_ratings(
     if not complete.any():
         raise DataError(f"{table}: no clip has a rating of each label", expected=", ".join(names))
     kept, dropped = _attributes(rows, paths, names)
-    about = _about(table, rows, kept)
+    about = _about(table, rows)
     clips = [replace(about[str(path)], labels=tuple(values)) for path, values in means[complete].iterrows()]
     write_listing(out, clips, names, kept)
     counts = given.size()
@@ -179,12 +179,12 @@ def _attributes(
     kept, dropped = list[str](), list[str]()
     for name in (name for name in rows[0] if name not in (*COLUMNS, *labels)):
         cells = set(zip(paths, (row[name].strip() for row in rows), strict=True))
-        is_kept = len(cells) == len(set(paths)) and not has_number([dict(row) for row in rows], name)
+        is_kept = len(cells) == len(set(paths)) and not has_number(rows, name)
         (kept if is_kept else dropped).append(name)
     return tuple(kept), tuple(dropped)
 
 
-def _about(table: Path, rows: Sequence[Mapping[str, str]], kept: Sequence[str]) -> dict[str, Clip]:
+def _about(table: Path, rows: Sequence[Mapping[str, str]]) -> dict[str, Clip]:
     """By path: the clip without its labels."""
     first, raters = dict[str, Mapping[str, str]](), set[tuple[str, str]]()
     for place, row in enumerate(rows, start=2):
@@ -200,20 +200,8 @@ def _about(table: Path, rows: Sequence[Mapping[str, str]], kept: Sequence[str]) 
             fix = "Leave one of the rows out, or call the raters differently"
             raise DataError(f"{table}, row {place}: '{rater}' rated {path} twice", fix=fix)
         raters.add((path, rater))
-    return {path: _clip(table, path, row, kept) for path, row in first.items()}
-
-
-def _clip(table: Path, path: str, row: Mapping[str, str], kept: Sequence[str]) -> Clip:
-    split, problem = parse_split(row.get("split", ""))
-    if problem:
-        raise DataError(f"{table}: {path}: {problem}", fix="Correct the column 'split'")
-    audio = row.get("audio", "").strip()
-    return Clip(
-        clip_id=path,
-        path=locate(table.parent, path),
-        audio_path=locate(table.parent, audio) if audio else None,
-        split=split,
-        person=row.get("person", "").strip() or None,
-        stimulus=row.get("stimulus", "").strip() or None,
-        attributes={name: row[name].strip() for name in kept},
-    )
+    clips = {path: listed_clip(table.parent, row, ()) for path, row in first.items()}
+    for path, clip in clips.items():
+        if clip.problem:
+            raise DataError(f"{table}: {path}: {clip.problem}", fix="Correct it in all rows of the clip")
+    return clips

@@ -1,0 +1,147 @@
+"""Tables of one's own: what they may look like, what is found in them, and what can be wrong."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from reactometer.data.layouts import read_data_set
+from reactometer.data.prepare import prepare
+from reactometer.errors import DataError
+from reactometer.labels import BASIC, EMI, HUME_REACTION
+
+
+def _csv(folder: Path, text: str, encoding: str = "utf-8") -> Path:
+    path = folder / "clips.csv"
+    path.write_text(text, encoding=encoding)
+    return path
+
+
+def test_a_plain_csv_with_labels_of_ones_own(tmp_path: Path) -> None:
+    path = _csv(tmp_path, "path,split,person,Joy,Awe\nsub/a b.mp4,devel,anna,0.5,1\n/else/b.mp4,,,,\n")
+    manifest = read_data_set(path)
+    assert manifest.labels == ("Joy", "Awe")
+    first, second = manifest.clips
+    assert (first.path, first.split, first.person) == (tmp_path / "sub" / "a b.mp4", "val", "anna")
+    assert (second.path, second.split, second.person, second.labels) == (Path("/else/b.mp4"), None, None, None)
+
+
+def test_a_byte_order_mark_and_commas_in_names_do_no_harm(tmp_path: Path) -> None:
+    path = _csv(tmp_path, 'path,Joy\n"a, b.mp4",0.5\n', encoding="utf-8-sig")
+    assert read_data_set(path).clips[0].path.name == "a, b.mp4"
+
+
+@pytest.mark.parametrize(
+    ("separator", "encoding"), [(";", "utf-8"), (";", "utf-8-sig"), ("\t", "utf-16"), ("\t", "utf-8")]
+)
+def test_what_spreadsheets_write_is_read(separator: str, encoding: str, tmp_path: Path) -> None:
+    """Where the comma is the decimal sign; and a column of remarks is no label."""
+    rows = ["path;person;Joy;Awe;Remark;Empty", "a, b.mp4;ü;0,5;1;late, but fine;", "c.mp4;y;0,25;,75;;"]
+    manifest = read_data_set(_csv(tmp_path, "\n".join(rows).replace(";", separator) + "\n", encoding))
+    assert manifest.labels == ("Joy", "Awe")
+    assert [clip.clip_id for clip in manifest.clips] == ["a, b.mp4", "c.mp4"]
+    assert [clip.labels for clip in manifest.clips] == [(0.5, 1.0), (0.25, 0.75)]
+    assert (manifest.clips[0].person, manifest.clips[0].attributes) == ("ü", {"Remark": "late, but fine", "Empty": ""})
+
+
+def test_a_column_of_text_that_is_asked_for_as_a_label_is_told_of(tmp_path: Path) -> None:
+    table = _csv(tmp_path, "path,Joy,Remark\na.mp4,0.5,good\n")
+    problem = read_data_set(table, "Joy,Remark").clips[0].problem
+    assert problem
+    assert "label Remark is not a number (got 'good'" in problem
+
+
+def test_an_excel_workbook_is_told_of(tmp_path: Path) -> None:
+    (tmp_path / "clips.xlsx").write_bytes(b"PK\x03\x04\x14\x00")
+    with pytest.raises(DataError, match=r"an Excel workbook, no CSV table\. Save the sheet as 'CSV UTF-8'"):
+        read_data_set(tmp_path / "clips.xlsx")
+
+
+def test_paths_of_windows_are_found_here(tmp_path: Path) -> None:
+    (tmp_path / "day1").mkdir()
+    (tmp_path / "day1" / "a.mp4").touch()
+    (tmp_path / "odd\\name.mp4").touch()
+    rows = ["path,Joy", "day1\\a.mp4,0.5", "odd\\name.mp4,0.5", "day1\\none.mp4,0.5"]
+    manifest = read_data_set(_csv(tmp_path, "\n".join(rows)))
+    names = ["day1/a.mp4", "odd\\name.mp4", "day1\\none.mp4"]
+    assert [clip.path for clip in manifest.clips] == [tmp_path / name for name in names]
+    assert manifest.clips[0].clip_id == "day1\\a.mp4"
+
+
+def test_columns_and_files_are_found_as_people_call_them(tmp_path: Path) -> None:
+    """In any case, by another name, and without an ending; a number of the rater is no label."""
+    for name in ("a.mp4", "b.wav", "c.v2.mov"):
+        (tmp_path / name).touch()
+    (tmp_path / "crops").mkdir()
+    rows = [
+        "Video,PERSON,Split,Rater,Joy",
+        "a,x,Train,1,0",
+        "b,x,Val,1,1",
+        "c.v2.mov,,,2,1",
+        "crops,y,,2,1",
+        "none,,,2,1",
+    ]
+    manifest = read_data_set(_csv(tmp_path, "\n".join(rows)))
+    assert manifest.labels == ("Joy",)
+    names = ["a.mp4", "b.wav", "c.v2.mov", "crops", "none"]
+    assert [clip.path for clip in manifest.clips] == [tmp_path / name for name in names]
+    assert [clip.split for clip in manifest.clips] == ["train", "val", None, None, None]
+    assert manifest.clips[0].person == "x"
+
+
+def test_names_that_are_no_files_are_clips_that_fail(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    _csv(tmp_path, 'path,Joy\n.,1\n..,1\n/,1\n"",1\n')
+    manifest = read_data_set("clips.csv")
+    assert [clip.clip_id for clip in manifest.clips] == [".", "..", "/", ""]
+    assert manifest.clips[3].problem == "empty id"
+
+
+def test_a_column_called_path_is_preferred(tmp_path: Path) -> None:
+    manifest = read_data_set(_csv(tmp_path, "file,path,Joy\nold.avi,a.mp4,1\n"))
+    assert (manifest.clips[0].clip_id, manifest.clips[0].attributes) == ("a.mp4", {"file": "old.avi"})
+
+
+def test_a_folder_with_one_table_is_that_data_set(tmp_path: Path) -> None:
+    _csv(tmp_path, "path,Joy\na.mp4,0.5\n")
+    assert [clip.clip_id for clip in read_data_set(tmp_path).clips] == ["a.mp4"]
+    (tmp_path / "more.tsv").write_text("path\tJoy\n", encoding="utf-8")
+    with pytest.raises(DataError, match=r"no known data set layout \(got clips.csv, more.tsv; "):
+        read_data_set(tmp_path)
+
+
+def test_rows_of_several_raters_are_told_of(tmp_path: Path) -> None:
+    problem = read_data_set(_csv(tmp_path, "path,rater,Joy\na.mp4,x,1\na.mp4,y,0\n")).clips[1].problem
+    assert problem
+    assert problem.endswith("make ids unique; rows of several raters: 'reactometer ratings'")
+
+
+def test_labels_can_be_named(tmp_path: Path) -> None:
+    path = _csv(tmp_path, "path,Joy,age\na.mp4,0.5,33\n")
+    manifest = read_data_set(path, labels="Joy")
+    assert manifest.labels == ("Joy",)
+    assert manifest.clips[0].attributes == {"age": "33"}
+    with pytest.raises(DataError, match=r"no column for label 'joi'.*Did you mean 'Joy'\?"):
+        read_data_set(path, labels=["joi"])
+
+
+@pytest.mark.parametrize("names", [HUME_REACTION, EMI, BASIC])
+def test_a_known_label_set_is_found_in_its_own_order(tmp_path: Path, names: tuple[str, ...]) -> None:
+    path = _csv(tmp_path, f"path,{','.join(reversed(names))},note\na.mp4,{','.join('1' for _ in names)},x\n")
+    assert read_data_set(path).labels == names
+
+
+def test_rows_longer_than_the_header_are_told_of(tmp_path: Path) -> None:
+    """pandas would take the first column for the rows' names, and every other for its neighbour."""
+    path = _csv(tmp_path, "path,split,Joy\na.mp4,train,0.5,\nb.mp4,test,0.5,\n")
+    with pytest.raises(DataError, match=r"rows have more cells than the header \(got 1 more\)"):
+        read_data_set(path)
+
+
+@pytest.mark.parametrize("label", ["sound", "file", "frames_read", "duration_s"])
+def test_a_label_called_as_a_column_of_ours_is_refused_before_any_work(label: str, tmp_path: Path) -> None:
+    path = _csv(tmp_path, f"path,split,Joy,{label}\na.mp4,train,0.5,0.5\n")
+    with pytest.raises(DataError, match=rf"a label has the name of a column of ours \(got {label}\)"):
+        prepare(path, tmp_path / "out", progress=False)
+    assert not (tmp_path / "out").exists()
