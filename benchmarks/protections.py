@@ -155,7 +155,7 @@ PROTECTIONS = (
         "features are those that were written", "data/features.py",
         "if zlib.crc32(flat.tobytes()) != place.check[stream]", "if False", f"{DAMAGE}::test_features"),
     Protection(
-        "a file takes an older one's place when it is whole", "files.py", "partial = _beside(target)",
+        "a file takes an older one's place when it is whole", "io.py", "partial = _beside(target)",
         "partial = target", "tests/test_faults.py::test_a_full_disk_is_told_and_the_older_file_is_whole"),
     Protection(
         "members lie in their ensemble's folder", "models/folder.py",

@@ -17,7 +17,7 @@ import pandas as pd
 from kills import CLI, Case
 from reactometer.data.cache import open_prepared
 from reactometer.errors import DataError
-from reactometer.files import PART
+from reactometer.io import PART
 from reactometer.models.folder import load_model
 from reactometer.runs.store import CLIPS, DONE, INDEX_FILE, TIMELINE
 

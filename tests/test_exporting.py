@@ -19,8 +19,8 @@ from reactometer.data.cache import PreparedSet
 from reactometer.errors import ConfigError, DataError, ModelError, OutputError, ReactometerError
 from reactometer.evaluation.evaluate import evaluate
 from reactometer.exporting import export
-from reactometer.files import sha256_of
 from reactometer.inference.predictor import predict
+from reactometer.io import sha256_of
 from reactometer.models import engines
 from reactometer.models.engines import engine_folder
 from reactometer.models.folder import join_models, load_model

@@ -21,12 +21,12 @@ from fixtures_of_faults import Fill
 from reactometer.data.cache import write_clip
 from reactometer.data.prepare import prepare
 from reactometer.errors import OutputError, WeightsError
-from reactometer.files import PART, appearing, check_place, make_folder, replacing, write_picture, write_whole
 from reactometer.inference.annotations import write_elan, write_subtitles
 from reactometer.inference.formats import clip_columns, clip_rows, write_table
 from reactometer.inference.outputs import Outputs
 from reactometer.inference.overlay import write_overlay
 from reactometer.inference.timeline import draw_timeline
+from reactometer.io import PART, appearing, check_place, make_folder, replacing, write_picture, write_whole
 from reactometer.models.folder import load_model
 from reactometer.models.uncertainty import save_uncertainty
 from reactometer.records import FaceSample, FrameState, Prediction, PreparedClip, Window

@@ -16,7 +16,7 @@ SOURCE = Path(reactometer.__file__).parent
 FILES = sorted(SOURCE.rglob("*.py"))
 
 GROUND = {
-    *("errors", "cluster", "files", "seals", "labels", "records", "presets", "config", "console", "memory", "weights"),
+    *("errors", "cluster", "io", "seals", "labels", "records", "presets", "config", "console", "memory", "weights"),
 }
 ALLOWED = {
     "media": {*GROUND, "media"},
@@ -28,7 +28,7 @@ ALLOWED = {
     "walkthrough": {*GROUND, "media", "data", "models", "training", "evaluation", "inference"},
     "comparison": {*GROUND, "data", "models", "training", "evaluation", "tables"},
     "exporting": {*GROUND, "media", "data", "models", "evaluation"},
-    "runs": {*GROUND, "data", "models", "inference", "runs"},
+    "runs": {*GROUND, "media", "data", "models", "inference", "runs"},
     "serving": {*GROUND, "media", "data", "models", "inference", "runs", "serving"},
     "tables": {*GROUND, "evaluation"},
     "printing": {*GROUND, "data", "models", "training", "evaluation", "inference", "walkthrough", "tables", "runs"},

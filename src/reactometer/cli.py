@@ -26,7 +26,7 @@ from reactometer import (
 from reactometer.cli_evaluate import CacheOption, DataArgument, DeviceOption
 from reactometer.console import INTERRUPTED, OK, SOME_FAILED, USAGE, messages
 from reactometer.errors import ReactometerError
-from reactometer.files import NO_WRITING, system_error, unwritable
+from reactometer.io import NO_WRITING, system_error, unwritable
 from reactometer.presets import DETECTOR, RATE_HZ, SIZE_PX
 
 app = typer.Typer(

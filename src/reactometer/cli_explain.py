@@ -29,9 +29,9 @@ def explain(
     device: DeviceOption = "auto",
 ) -> None:
     """Hide frames, sound and parts of the face, and say which of them moved each emotion."""
-    from reactometer.files import make_folder
     from reactometer.inference.attribution import explain as run
     from reactometer.inference.attribution_report import describe, write_attribution
+    from reactometer.io import make_folder
     from reactometer.models.folder import load_model
 
     if out is not None:

@@ -18,7 +18,7 @@ from reactometer.evaluation.baselines import length_answers
 from reactometer.evaluation.evaluate import Evaluation, evaluate, open_for
 from reactometer.evaluation.metrics import Array, Metrics, measure
 from reactometer.evaluation.resample import bootstrap_difference, bootstrap_mean_pearson, choose_units
-from reactometer.files import Paths, each_path
+from reactometer.io import Paths, each_path
 from reactometer.models.folder import LoadedModel, load_model
 from reactometer.models.scoring import score_rows
 from reactometer.models.zoo import goes_by

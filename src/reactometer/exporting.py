@@ -20,7 +20,7 @@ from reactometer.data.features import open_store
 from reactometer.data.prepare import settled
 from reactometer.errors import ConfigError, DataError, ModelError, OutputError, suggestion
 from reactometer.evaluation.evaluate import evaluate, open_for
-from reactometer.files import Paths, appearing, each_path, sha256_of
+from reactometer.io import Paths, appearing, each_path, sha256_of
 from reactometer.media.faces import load_detector
 from reactometer.media.stream import prepare_clip
 from reactometer.models.encoders import Engine

@@ -11,7 +11,7 @@ import pandas as pd
 
 from reactometer.evaluation.metrics import Metrics
 from reactometer.evaluation.resample import Interval
-from reactometer.files import write_picture, write_whole
+from reactometer.io import write_picture, write_whole
 
 COLORS = {"face and voice": "#3b4cc0", "face": "#2a9d5c", "voice": "#d1701f"}
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from filelock import FileLock
 
 from reactometer.errors import ConfigError, WeightsError, suggestion
-from reactometer.files import NO_WRITING, sha256_of, system_error, unwritable
+from reactometer.io import NO_WRITING, sha256_of, system_error, unwritable
 
 STARTER = Path(__file__).resolve().parent / "starter"
 """The model folder inside the package: what predicts where no model is named, and a backbone by its name."""

@@ -16,7 +16,7 @@ from safetensors.torch import load_file, save
 
 from reactometer.config import Config
 from reactometer.errors import ModelError
-from reactometer.files import sha256_of
+from reactometer.io import sha256_of
 from reactometer.models.folder import choose_device, join_models, load_model, save_model
 from reactometer.models.scores import Score
 from reactometer.models.uncertainty import Basis, Curve, Uncertainty, save_uncertainty

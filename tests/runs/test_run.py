@@ -16,8 +16,8 @@ import pandas as pd
 import pytest
 
 from reactometer.errors import ConfigError, DataError, OutputError
-from reactometer.files import PART
 from reactometer.inference.predictor import predict
+from reactometer.io import PART
 from reactometer.runs import run, store
 from reactometer.runs.places import place
 from reactometer.runs.run import RunResult, Workers, predict_folder

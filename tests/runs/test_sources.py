@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from reactometer.errors import DataError
-from reactometer.files import sha256_of
+from reactometer.io import sha256_of
 from reactometer.runs.sources import Source, find_files, hash_files
 
 

@@ -13,7 +13,7 @@ import numpy as np
 
 from reactometer.config import PrepareConfig
 from reactometer.errors import DataError
-from reactometer.files import replacing, sha256_of, write_whole
+from reactometer.io import replacing, sha256_of, write_whole
 from reactometer.records import Clip, FaceSample, FrameState, PreparedClip
 from reactometer.seals import seal, told_of, unseal
 

@@ -32,7 +32,7 @@ from reactometer.data.layouts import read_data_set
 from reactometer.data.prepare import claim_folder
 from reactometer.data.splits import with_splits
 from reactometer.errors import DataError, suggestion
-from reactometer.files import write_whole
+from reactometer.io import write_whole
 from reactometer.media.stream import LEAST_NEW_S
 from reactometer.records import Clip, FloatArray
 

@@ -17,7 +17,7 @@ from filelock import FileLock
 from reactometer.data.batches import Item, Part
 from reactometer.data.cache import PreparedRow
 from reactometer.errors import DataError
-from reactometer.files import PART, make_folder, replacing, write_whole
+from reactometer.io import PART, make_folder, replacing, write_whole
 from reactometer.records import FloatArray
 from reactometer.seals import seal, told_of, unseal
 

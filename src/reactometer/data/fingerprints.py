@@ -12,7 +12,7 @@ import numpy as np
 from reactometer.data.cache import PreparedRow, load_clip
 from reactometer.data.leaks import Leak
 from reactometer.data.splits import SPLITS
-from reactometer.files import sha256_of
+from reactometer.io import sha256_of
 from reactometer.media.audio import is_audible
 from reactometer.media.faces import decode_crop
 from reactometer.media.voice import MEL_BANDS, log_mel

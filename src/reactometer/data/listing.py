@@ -18,7 +18,8 @@ from reactometer.data.clips import (
     read_rows,
 )
 from reactometer.errors import DataError, OutputError
-from reactometer.files import MEDIA_ENDINGS, write_whole
+from reactometer.io import write_whole
+from reactometer.media.video import MEDIA_ENDINGS
 from reactometer.records import Clip
 
 RATER = "rater"

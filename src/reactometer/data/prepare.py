@@ -31,7 +31,7 @@ from reactometer.data.layouts import read_data_set
 from reactometer.data.pool import default_workers, run_jobs
 from reactometer.data.splits import with_splits
 from reactometer.errors import DataError
-from reactometer.files import PART, clear_leftovers, clear_old, make_folder
+from reactometer.io import PART, clear_leftovers, clear_old, make_folder
 from reactometer.media.audio import is_audible
 from reactometer.media.crops import list_crops, prepare_crops
 from reactometer.media.faces import load_detector, settle_detector

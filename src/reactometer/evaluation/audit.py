@@ -20,7 +20,7 @@ from reactometer.data.splits import SPLITS
 from reactometer.evaluation.baselines import cue_baseline
 from reactometer.evaluation.metrics import LEAST_CLIPS, LEAST_SPREAD, Array
 from reactometer.evaluation.resample import Interval, bootstrap_mean_pearson, choose_units
-from reactometer.files import write_whole
+from reactometer.io import write_whole
 
 
 @dataclass(frozen=True)

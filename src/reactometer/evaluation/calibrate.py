@@ -10,7 +10,7 @@ from reactometer.data.cache import PreparedSet
 from reactometer.data.splits import SPLITS
 from reactometer.errors import DataError, suggestion
 from reactometer.evaluation.evaluate import open_for
-from reactometer.files import appearing
+from reactometer.io import appearing
 from reactometer.models.calibrate import COVERAGE
 from reactometer.models.calibrate import calibrate as fit
 from reactometer.models.folder import LoadedModel, load_model

@@ -26,7 +26,7 @@ from reactometer.evaluation.resample import (
     bootstrap_metrics,
     choose_units,
 )
-from reactometer.files import make_folder, write_whole
+from reactometer.io import make_folder, write_whole
 from reactometer.media.degrade import add_noise, hide_face, mute, shrink_faces, thin_frames
 from reactometer.models.folder import DEGRADATION_FILES, LoadedModel, load_model
 from reactometer.models.scoring import join_members, score_shown

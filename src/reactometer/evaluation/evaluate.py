@@ -22,7 +22,7 @@ from reactometer.evaluation.metrics import Array, Metrics, measure
 from reactometer.evaluation.pictures import draw_reliability
 from reactometer.evaluation.reliability import Reliability, measure_reliability
 from reactometer.evaluation.resample import N_RESAMPLES, Intervals, bootstrap_metrics, choose_units
-from reactometer.files import make_folder, write_whole
+from reactometer.io import make_folder, write_whole
 from reactometer.models.folder import LoadedModel, load_model
 from reactometer.models.scores import Score
 from reactometer.models.scoring import score_split

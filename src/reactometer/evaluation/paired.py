@@ -26,7 +26,7 @@ from reactometer.evaluation.resample import (
     score_sums,
     unit_sums,
 )
-from reactometer.files import write_whole
+from reactometer.io import write_whole
 from reactometer.records import Clip
 
 ID_COLUMN = "File_ID"

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from reactometer.files import write_picture
+from reactometer.io import write_picture
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

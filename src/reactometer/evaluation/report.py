@@ -22,7 +22,7 @@ from reactometer.evaluation.sections import (
     sure_sections,
     worst_section,
 )
-from reactometer.files import make_folder, write_whole
+from reactometer.io import make_folder, write_whole
 from reactometer.models.card import model_card
 from reactometer.models.folder import load_model
 

@@ -16,7 +16,7 @@ from reactometer.data.cache import SETTINGS_FILE, open_prepared
 from reactometer.data.layouts import read_data_set
 from reactometer.errors import DataError, ModelError, OutputError
 from reactometer.evaluation.evaluate import open_for
-from reactometer.files import write_whole
+from reactometer.io import write_whole
 from reactometer.labels import EMI, HUME_REACTION
 from reactometer.models.folder import LoadedModel, load_model
 from reactometer.models.scoring import score_split

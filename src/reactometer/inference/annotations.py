@@ -9,7 +9,7 @@ from itertools import pairwise
 from pathlib import Path
 from xml.etree import ElementTree
 
-from reactometer.files import write_whole
+from reactometer.io import write_whole
 from reactometer.records import Event, Prediction, Window
 
 SCHEMA = "http://www.mpi.nl/tools/elan/EAFv3.0.xsd"

@@ -9,9 +9,9 @@ from typing import Any
 
 import numpy as np
 
-from reactometer.files import write_picture
 from reactometer.inference.attribution import Attribution
 from reactometer.inference.timeline import draw_strip
+from reactometer.io import write_picture
 from reactometer.records import ByteArray, FloatArray
 
 COLOURS_OF_CHANGE = "RdBu_r"  # red above 0, white at 0, blue below

@@ -9,9 +9,9 @@ from typing import Any
 
 import numpy as np
 
-from reactometer.files import write_whole
 from reactometer.inference.attribution import LEAST_SAID, Attribution
 from reactometer.inference.attribution_plot import draw_attribution
+from reactometer.io import write_whole
 from reactometer.records import FloatArray
 
 HOW = "+ raised the intensity by so much, - lowered it"

@@ -13,8 +13,8 @@ from typing import Any
 from pydantic import TypeAdapter
 
 from reactometer.errors import OutputError
-from reactometer.files import write_whole
 from reactometer.inference.events import find_events
+from reactometer.io import write_whole
 from reactometer.records import ENDS, Ends, Prediction, Window
 
 ENDINGS = (".csv", ".parquet", ".json")

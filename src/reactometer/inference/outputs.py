@@ -8,12 +8,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from reactometer.errors import OutputError
-from reactometer.files import check_place
 from reactometer.inference import formats
 from reactometer.inference.annotations import write_elan, write_subtitles
 from reactometer.inference.events import DEFAULT_THRESHOLD, find_events
 from reactometer.inference.overlay import ENDINGS, write_overlay
 from reactometer.inference.timeline import PICTURE_ENDINGS, draw_timeline
+from reactometer.io import check_place
 from reactometer.records import Prediction
 
 

@@ -14,8 +14,8 @@ import cv2
 import numpy as np
 
 from reactometer.errors import OutputError
-from reactometer.files import replacing
 from reactometer.inference.timeline import COLOURS
+from reactometer.io import replacing
 from reactometer.media.audio import read_sound
 from reactometer.media.video import probe, read_frames
 from reactometer.records import SOUND_RATE_HZ, ByteArray, Frame, FrameState, Prediction, SoundBlock

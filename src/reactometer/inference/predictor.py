@@ -18,10 +18,10 @@ from reactometer.data.people import Moments, match_people, measure_people, recas
 from reactometer.data.prepare import settled
 from reactometer.data.readers import Shown, shared_reader
 from reactometer.errors import ConfigError, ModelError, suggestion
-from reactometer.files import Paths, each_path
 from reactometer.inference.cuts import Cut, Drawn, Scorer, in_batches, join_cuts, without_media
 from reactometer.inference.everyone import predict_everyone
 from reactometer.inference.refine import Baseline, check_span, parse_baseline, refine
+from reactometer.io import Paths, each_path
 from reactometer.media.audio import is_audible
 from reactometer.media.reading import FACES, UNREADABLE, Reading, reason_of
 from reactometer.media.stream import PART, WindowShape

@@ -35,6 +35,14 @@ CONTAINERS = (
     "ogg,mp3,wav,w64,aiff,au,caf,flac,aac,ac3,eac3,amr,ape,tta,wv,voc"
 )
 
+VIDEO_ENDINGS = (
+    *(".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".mpg", ".mpeg", ".ts", ".mts", ".m2ts", ".3gp", ".wmv", ".asf"),
+    *(".flv", ".ogv", ".mxf", ".gif"),
+)
+SOUND_ENDINGS = (".wav", ".mp3", ".m4a", ".aac", ".flac", ".ogg", ".oga", ".opus", ".wma", ".aif", ".aiff")
+MEDIA_ENDINGS = (*VIDEO_ENDINGS, *SOUND_ENDINGS)
+"""Files of a folder that are taken; files that are named are taken whatever they are called."""
+
 
 def open_media(path: Path) -> InputContainer:
     """Open one local media file, and nothing that it refers to; the caller closes it. Raises MediaError."""

@@ -11,7 +11,7 @@ from typing import Any
 from zipfile import ZIP_STORED, ZipFile
 
 from reactometer.errors import WeightsError
-from reactometer.files import appearing, refuse_existing, replacing, sha256_of
+from reactometer.io import appearing, refuse_existing, replacing, sha256_of
 from reactometer.models.pretrained import ENCODER_WEIGHTS
 from reactometer.models.store import (
     HUB_CACHE,

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from reactometer.errors import OutputError
-from reactometer.files import write_whole
+from reactometer.io import write_whole
 from reactometer.models.backbones import STARTER_NAME
 from reactometer.models.folder import LoadedModel, load_model
 from reactometer.models.pretrained import PRETRAINED

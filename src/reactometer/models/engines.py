@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from reactometer.errors import ModelError, suggestion
-from reactometer.files import sha256_of
+from reactometer.io import sha256_of
 from reactometer.models.encoders import Engine
 from reactometer.models.graphs import runnable
 from reactometer.models.network import ReactionModel

@@ -18,7 +18,7 @@ from torch import nn
 from reactometer.config import Config, ModelConfig
 from reactometer.data.batches import Sampling
 from reactometer.errors import ModelError, ReactometerError
-from reactometer.files import appearing, sha256_of
+from reactometer.io import appearing, sha256_of
 from reactometer.models.engines import attach_engine, choose_engine, engine_folder
 from reactometer.models.network import ReactionModel
 from reactometer.models.scores import Score

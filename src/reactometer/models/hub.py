@@ -18,7 +18,7 @@ from huggingface_hub.errors import (  # type: ignore[attr-defined]  # HTTPError:
 )
 
 from reactometer.errors import ConfigError, ModelError, OutputError, WeightsError, suggestion
-from reactometer.files import appearing
+from reactometer.io import appearing
 from reactometer.models.card import CARD_FILE, write_card
 from reactometer.models.folder import DESCRIPTION_FILE, load_model
 from reactometer.models.folder import FILES as MODEL_FOLDER_FILES

@@ -11,7 +11,7 @@ from typing import Any
 
 from reactometer.console import download_bar
 from reactometer.errors import ConfigError, ReactometerError, WeightsError, suggestion
-from reactometer.files import sha256_of
+from reactometer.io import sha256_of
 from reactometer.models.pretrained import ENCODER_CONFIG, ENCODER_FILES, ENCODER_WEIGHTS, PRETRAINED
 from reactometer.seals import unseal
 from reactometer.weights import OFFLINE, STARTER, WEIGHT_FILES, find_weights, offline_folder, places

@@ -16,7 +16,7 @@ import numpy.typing as npt
 from safetensors.numpy import load_file, save
 
 from reactometer.errors import ModelError
-from reactometer.files import replacing, sha256_of
+from reactometer.io import replacing, sha256_of
 from reactometer.models.scores import Score
 from reactometer.records import Ends, FloatArray
 from reactometer.seals import seal, told_of, unseal

@@ -16,7 +16,7 @@ from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
 from reactometer.errors import ConfigError
-from reactometer.files import make_folder, sha256_of, write_whole
+from reactometer.io import make_folder, sha256_of, write_whole
 
 if TYPE_CHECKING:
     from pyarrow import fs

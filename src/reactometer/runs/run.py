@@ -16,8 +16,8 @@ import torch
 from reactometer.cluster import connect
 from reactometer.console import progress_bar
 from reactometer.data.pool import default_workers, run_jobs
-from reactometer.files import Paths, sha256_of
 from reactometer.inference.predictor import check_timeline, reading_of
+from reactometer.io import Paths, sha256_of
 from reactometer.models.folder import load_model
 from reactometer.runs import ray_data
 from reactometer.runs.places import place

@@ -10,7 +10,8 @@ from pathlib import Path
 
 from reactometer.data.listing import read_listing
 from reactometer.errors import ConfigError, DataError
-from reactometer.files import MEDIA_ENDINGS, Paths, each_path
+from reactometer.io import Paths, each_path
+from reactometer.media.video import MEDIA_ENDINGS
 from reactometer.runs.places import Place, is_address, place, split_address
 
 LIST_ENDINGS = (".txt", ".csv")

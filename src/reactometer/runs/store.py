@@ -18,8 +18,8 @@ from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Any
 
 from reactometer.errors import OutputError
-from reactometer.files import PART
 from reactometer.inference import formats
+from reactometer.io import PART
 from reactometer.records import Prediction
 from reactometer.runs.lease import LOCK, alone
 from reactometer.runs.places import Place

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import torch
 
-from reactometer.files import NO_ROOM, system_error
 from reactometer.inference.predictor import DEFAULT_HOP_S, DEFAULT_WINDOW_S, failed, predict
+from reactometer.io import NO_ROOM, system_error
 from reactometer.models.folder import LoadedModel, load_model
 from reactometer.records import Prediction
 from reactometer.runs.places import Place

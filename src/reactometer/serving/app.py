@@ -19,7 +19,7 @@ from starlette.middleware.gzip import GZipMiddleware
 from starlette.staticfiles import StaticFiles
 
 from reactometer.errors import OutputError, ReactometerError, RequestError
-from reactometer.files import NO_ROOM, system_error
+from reactometer.io import NO_ROOM, system_error
 from reactometer.models.folder import LoadedModel
 from reactometer.runs.run import model_sha256
 from reactometer.serving import api

@@ -17,8 +17,8 @@ from filelock import FileLock, Timeout
 from reactometer.data.pool import default_workers
 from reactometer.data.readers import Reader
 from reactometer.errors import ConfigError, RequestError
-from reactometer.files import make_folder
 from reactometer.inference.predictor import check_timeline, reading_of
+from reactometer.io import make_folder
 from reactometer.models.folder import LoadedModel
 from reactometer.records import Prediction
 from reactometer.runs.work import Request

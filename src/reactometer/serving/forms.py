@@ -9,12 +9,12 @@ from pathlib import Path, PurePosixPath
 from tempfile import TemporaryDirectory
 
 from reactometer.errors import RequestError, suggestion
-from reactometer.files import write_whole
 from reactometer.inference.annotations import write_elan, write_subtitles
 from reactometer.inference.events import find_events
 from reactometer.inference.formats import timeline_columns, timeline_rows, with_face, write_table
 from reactometer.inference.hume import hume_json
 from reactometer.inference.timeline import draw_timeline
+from reactometer.io import write_whole
 from reactometer.records import Prediction
 
 Write = Callable[[Sequence[Prediction], float, Path], object]

@@ -33,8 +33,8 @@ from sqlalchemy.exc import ArgumentError, DisconnectionError, NoSuchModuleError,
 from sqlalchemy.pool import ConnectionPoolEntry
 
 from reactometer.errors import ConfigError, RequestError
-from reactometer.files import write_whole
 from reactometer.inference.formats import dump_predictions, load_predictions
+from reactometer.io import write_whole
 from reactometer.records import Prediction
 
 logger = logging.getLogger(__name__)

@@ -24,7 +24,7 @@ from reactometer.console import is_first_process, messages
 from reactometer.data.batches import safe_workers
 from reactometer.data.pool import default_workers
 from reactometer.errors import OutputError
-from reactometer.files import PART, replacing, writing
+from reactometer.io import PART, replacing, writing
 from reactometer.memory import keep_freed_memory
 from reactometer.seals import told_of
 from reactometer.training.optimise import AveragedWeights

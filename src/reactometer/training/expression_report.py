@@ -12,7 +12,7 @@ import numpy as np
 
 from reactometer.config import PretrainConfig
 from reactometer.data.labelled_faces import LabelledFaces
-from reactometer.files import write_picture, write_whole
+from reactometer.io import write_picture, write_whole
 
 REPORT_FILE, CARD_FILE, PICTURE_FILE = "expressions.json", "README.md", "confusion.png"
 LEVEL = 0.95

@@ -14,7 +14,7 @@ from reactometer.console import is_first_process, messages
 from reactometer.data.cache import PreparedSet
 from reactometer.data.sources import open_data
 from reactometer.errors import DataError, OutputError
-from reactometer.files import write_whole
+from reactometer.io import write_whole
 from reactometer.models.calibrate import calibrate
 from reactometer.models.folder import load_model, save_model
 from reactometer.models.uncertainty import save_uncertainty

@@ -17,7 +17,7 @@ from reactometer.config import PretrainConfig, load_pretrain_config
 from reactometer.console import is_first_process
 from reactometer.data.labelled_faces import LabelledFaces, read_faces
 from reactometer.errors import ConfigError
-from reactometer.files import appearing, write_whole
+from reactometer.io import appearing, write_whole
 from reactometer.models.backbones import load_net
 from reactometer.models.encoders import FrameEncoder
 from reactometer.training.engine import claim, clear, load_best, run

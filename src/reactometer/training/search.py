@@ -22,7 +22,7 @@ from reactometer.data.cache import PreparedSet
 from reactometer.data.leaks import check_leaks
 from reactometer.data.sources import open_data
 from reactometer.errors import ConfigError, OutputError, ReactometerError, ScoreError
-from reactometer.files import make_folder, write_whole
+from reactometer.io import make_folder, write_whole
 from reactometer.training.engine import CHECKPOINTS, run
 from reactometer.training.processes import count_processes
 from reactometer.training.search_report import SearchResult, describe_validation, tried_trials, write_result

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from reactometer.config import Config
 from reactometer.data.cache import PreparedSet
-from reactometer.files import write_picture, write_whole
+from reactometer.io import write_picture, write_whole
 from reactometer.records import Clip
 
 if TYPE_CHECKING:

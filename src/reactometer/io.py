@@ -32,15 +32,6 @@ NO_WRITING = (*NO_ROOM, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM)
 """What a system says where a file cannot be written, whatever is written."""
 
 
-VIDEO_ENDINGS = (
-    *(".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".mpg", ".mpeg", ".ts", ".mts", ".m2ts", ".3gp", ".wmv", ".asf"),
-    *(".flv", ".ogv", ".mxf", ".gif"),
-)
-SOUND_ENDINGS = (".wav", ".mp3", ".m4a", ".aac", ".flac", ".ogg", ".oga", ".opus", ".wma", ".aif", ".aiff")
-MEDIA_ENDINGS = (*VIDEO_ENDINGS, *SOUND_ENDINGS)
-"""Files of a folder that are taken; files that are named are taken whatever they are called."""
-
-
 def each_path(given: Paths) -> Sequence[Path | str]:
     """What is given, where a path by itself is one path and not the letters of its name."""
     return [given] if isinstance(given, Path | str) else given
