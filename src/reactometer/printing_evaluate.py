@@ -182,8 +182,8 @@ def print_audit(audit: Audit) -> None:
     for split, share in vectors.shared.items():
         telling = f"{vectors.telling[split]:.1%} a vector that tells its stimulus"
         results.print(f"  {share:.1%} of {split} have one that a train clip has, {telling}")
-    for kind, n_pairs in audit.alike_within.items():
-        results.print(f"pairs of clips of one split, {kind}: {n_pairs}")
+    if audit.n_equal_files_within:
+        results.print(f"pairs of clips of one split with equal files: {audit.n_equal_files_within}")
     for name, own in audit.cues.items():
         tells = "; it gives something away" if own.low > 0 else ""
         ends = f"95 % interval {own.low:.4f} to {own.high:.4f}"

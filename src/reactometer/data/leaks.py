@@ -1,4 +1,4 @@
-"""What the splits of a data set share that they should not: people, stimuli, label vectors."""
+"""Find what the splits of a dataset share that they should not: people, stimuli, label vectors, equal files."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ import numpy as np
 from reactometer.console import is_first_process
 from reactometer.data.splits import SPLITS
 from reactometer.errors import DataError
+from reactometer.io import sha256_of
 from reactometer.records import Clip
 
 LEAST_CHANCE = 1e-3
@@ -25,7 +26,7 @@ LEAST_SHARE, LEAST_CLIPS = 0.01, 3
 class Leak:
     """Something that two splits share."""
 
-    kind: str  # "person", "stimulus", "label vector", "file" or "near-duplicate"
+    kind: str  # "person", "stimulus", "label vector" or "file"
     splits: tuple[str, str]
     n_shared: int  # people, stimuli, vectors, or pairs of clips
     n_clips: int  # clips of the second split that are concerned
@@ -62,6 +63,35 @@ def find_shared(clips: Sequence[Clip], kind: str) -> list[Leak]:
             examples = tuple(sorted(both)[:3])
             leaks.append(Leak(kind, (first, second), len(both), len(hit), len(hit) / len(own), examples))
     return leaks
+
+
+def find_same_files(clips: Sequence[Clip]) -> tuple[list[Leak], int]:
+    """Compare media files by SHA-256; only files of equal size are read.
+
+    Returns:
+        Pairs of clips in different splits, by pair of splits, and the number of pairs within one split.
+    """
+    by_size: dict[int, list[Clip]] = {}
+    for clip in clips:
+        if clip.split and clip.path.is_file():
+            by_size.setdefault(clip.path.stat().st_size, []).append(clip)
+    by_hash: dict[str, list[Clip]] = {}
+    for same_size in by_size.values():
+        for clip in same_size if len(same_size) > 1 else ():
+            by_hash.setdefault(sha256_of(clip.path), []).append(clip)
+    n_within, shared = 0, dict[tuple[str, str], list[tuple[Clip, Clip]]]()
+    for equal in by_hash.values():
+        for first, second in combinations(sorted(equal, key=lambda clip: SPLITS.index(str(clip.split))), 2):
+            if first.split == second.split:
+                n_within += 1
+            else:
+                shared.setdefault((str(first.split), str(second.split)), []).append((first, second))
+    leaks = []
+    for splits, pairs in shared.items():
+        n_clips, hit = sum(clip.split == splits[1] for clip in clips), {second.clip_id for _, second in pairs}
+        examples = tuple(f"{first.clip_id} = {second.clip_id}" for first, second in pairs[:3])
+        leaks.append(Leak("file", splits, len(pairs), len(hit), len(hit) / n_clips, examples))
+    return leaks, n_within
 
 
 def check_leaks(clips: Sequence[Clip], folded: Sequence[Clip], *, origin: str, allowed: bool) -> None:

@@ -3,24 +3,29 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from itertools import combinations
 from pathlib import Path
 
+import cv2
 import numpy as np
 
 from reactometer.config import DataConfig, PrepareConfig
 from reactometer.console import progress_bar
-from reactometer.data.cache import PreparedRow, PreparedSet
-from reactometer.data.fingerprints import Trace, find_alike, find_same_files, leaks_of, trace
-from reactometer.data.leaks import LabelVectors, Leak, find_label_vectors, find_shared
+from reactometer.data.cache import PreparedRow, PreparedSet, load_clip
+from reactometer.data.leaks import LabelVectors, Leak, find_label_vectors, find_same_files, find_shared
 from reactometer.data.sources import open_data
 from reactometer.data.splits import SPLITS
 from reactometer.evaluation.baselines import cue_baseline
 from reactometer.evaluation.metrics import LEAST_CLIPS, LEAST_SPREAD, Array
 from reactometer.evaluation.resample import Interval, bootstrap_mean_pearson, choose_units
 from reactometer.io import write_whole
+from reactometer.media.audio import is_audible
+from reactometer.media.faces import decode_crop
+
+N_CROPS, SIDE_PX = 8, 12
+"""Crops per clip that brightness is measured on, evenly spread, and the side they are shrunk to."""
 
 
 @dataclass(frozen=True)
@@ -47,7 +52,7 @@ class Audit:
     labels: tuple[str, ...]
     splits: dict[str, SplitFacts]
     leaks: tuple[Leak, ...]
-    alike_within: dict[str, int]  # pairs of clips of one split, by kind: "file", "near-duplicate"
+    n_equal_files_within: int  # pairs of clips of one split whose files are equal
     vectors: LabelVectors
     cues: dict[str, Interval]  # mean Pearson of what one number a clip tells, fitted on train
     cue_split: str  # what the cues were scored on
@@ -90,21 +95,16 @@ def audit(
     )
     prepared = open_data(config, PrepareConfig(), progress=progress)
     rows, of_media = prepared.rows, prepared.feature_sizes is None
-    traces = _look(rows, progress) if of_media else [None] * len(rows)
     clips = [row.clip for row in rows]
     vectors, leaks = find_label_vectors(clips)
     leaks = [leak for kind in ("person", "stimulus") for leak in find_shared(clips, kind)] + leaks
-    within = {}
-    alike = {"file": find_same_files(rows), "near-duplicate": find_alike(rows, traces)} if of_media else {}
-    for kind, pairs in alike.items():
-        leaks += leaks_of(rows, pairs, kind)
-        within[kind] = sum(rows[one].clip.split == rows[other].clip.split for one, other in pairs)
-    cues, cue_split, unit = _cues(prepared, traces)
+    equal_files, n_equal_within = find_same_files(clips) if of_media else ([], 0)
+    cues, cue_split, unit = _cues(prepared, _measure_media(rows, progress) if of_media else {})
     found = Audit(
         labels=prepared.labels,
         splits={split: _facts(prepared, split) for split in SPLITS if prepared.split(split)},
-        leaks=tuple(leaks),
-        alike_within=within,
+        leaks=(*leaks, *equal_files),
+        n_equal_files_within=n_equal_within,
         vectors=vectors,
         cues=cues,
         cue_split=cue_split,
@@ -117,23 +117,37 @@ def audit(
     return found
 
 
-def _look(rows: Sequence[PreparedRow], progress: bool) -> list[Trace | None]:
-    """One pass over the prepared clips."""
-    traces = []
+def _measure_media(rows: Sequence[PreparedRow], progress: bool) -> dict[str, list[float]]:
+    """Return each clip's sound level in dB relative to full scale, and mean grey level of its crops in [0, 1].
+
+    NaN if the clip has no sound or no face.
+    """
+    levels_db, brightness = [], []
     with progress_bar("looking", len(rows), progress) as advance:
         for row in rows:
-            traces.append(trace(row) if row.file else None)
+            clip = load_clip(row) if row.file else None
+            sound = clip.waveform if clip and is_audible(clip.waveform) else None
+            power = np.nan if sound is None else np.mean(np.square(sound, dtype=np.float64))
+            levels_db.append(float(20.0 * np.log10(np.sqrt(power))))
+            crops = [sample.crop_jpeg for sample in clip.samples if sample.crop_jpeg] if clip else []
+            brightness.append(_brightness(crops))
             advance()
-    return traces
+    return {"sound level": levels_db, "brightness": brightness}
 
 
-def _cues(prepared: PreparedSet, traces: Sequence[Trace | None]) -> tuple[dict[str, Interval], str, str]:
+def _brightness(crops: Sequence[bytes]) -> float:
+    if not crops:
+        return float("nan")
+    chosen = [decode_crop(crops[round(place)]) for place in np.linspace(0, len(crops) - 1, N_CROPS)]
+    grey = [cv2.cvtColor(crop, cv2.COLOR_RGB2GRAY) for crop in chosen]
+    small = [cv2.resize(image, (SIDE_PX, SIDE_PX), interpolation=cv2.INTER_AREA) for image in grey]
+    return float(np.asarray(small, dtype=np.float32).mean()) / 255.0
+
+
+def _cues(prepared: PreparedSet, of_media: Mapping[str, list[float]]) -> tuple[dict[str, Interval], str, str]:
     """What length, loudness and brightness alone score; on val, or on test where val has no labels."""
     nan = float("nan")
-    numbers = {"clip length": [row.duration_s if row.duration_s > 0 else nan for row in prepared.rows]}
-    if any(traces):
-        numbers["sound level"] = [own.level_db if own else nan for own in traces]
-        numbers["brightness"] = [own.brightness if own else nan for own in traces]
+    numbers = {"clip length": [row.duration_s if row.duration_s > 0 else nan for row in prepared.rows], **of_media}
     places = {
         split: [place for place, row in enumerate(prepared.rows) if row.clip.split == split and row.clip.labels]
         for split in SPLITS
