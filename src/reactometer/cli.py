@@ -80,23 +80,12 @@ def train(
     allow_leak: Annotated[
         bool, typer.Option("--allow-leak", help="Train although people or stimuli are in more than one split.")
     ] = False,
-    ray: Annotated[
-        str | None,
-        typer.Option(
-            metavar="ADDRESS", help="Train on a Ray cluster: its address, auto (one here), local (start one)."
-        ),
-    ] = None,
 ) -> None:
     """Fit a model on the train split, choose on the val split, and write a model folder."""
+    from reactometer.training.fit import train as run
+
     overrides = [*(overrides or ()), *(["data.allow_leak=true"] if allow_leak else ())]
-    if ray:
-        from reactometer.training.ray_train import train_on_ray
-
-        printing.print_trained(train_on_ray(config, ray, overrides, resume=resume, overwrite=overwrite))
-    else:
-        from reactometer.training.fit import train as run
-
-        printing.print_trained(run(config, overrides, resume=resume, overwrite=overwrite))
+    printing.print_trained(run(config, overrides, resume=resume, overwrite=overwrite))
 
 
 @app.command(short_help="Labelled faces -> an encoder for 'train'.")

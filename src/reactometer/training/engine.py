@@ -43,7 +43,6 @@ def run(
     *,
     resume: bool,
     progress: bool,
-    on_ray: bool = False,
     watch: Sequence[Callback] = (),
 ) -> Trainer:
     """Fit ``task`` and keep, in ``out``, the epoch with the largest ``task.score`` on validation, and the last.
@@ -55,7 +54,6 @@ def run(
         out: the run's folder.
         resume: go on from the last finished epoch.
         progress: show bars and a line an epoch on standard error.
-        on_ray: this is a worker of Ray Train.
         watch: further callbacks of Lightning.
     """
     keep_freed_memory()
@@ -64,7 +62,7 @@ def run(
     with _quiet():
         checkpoint = out / CHECKPOINTS / LAST if resume else None
         trainer = Trainer(
-            **_trainer_options(settings, on_ray),
+            **_trainer_options(settings),
             callbacks=[*_callbacks(settings, out, str(task.score), progress), *watch],
             logger=_loggers(out, checkpoint),
             enable_progress_bar=progress and messages.is_terminal,
@@ -140,11 +138,10 @@ def clear(out: Path, made: str) -> None:
         shutil.rmtree(out / name, ignore_errors=True)
 
 
-def _trainer_options(settings: FitConfig, on_ray: bool) -> dict[str, Any]:
-    options = placement(settings, on_ray=on_ray)
+def _trainer_options(settings: FitConfig) -> dict[str, Any]:
     return {
-        **options,
-        "plugins": [*options["plugins"], _WholeFiles()],
+        **placement(settings),
+        "plugins": [_WholeFiles()],
         "precision": settings.precision,
         "max_epochs": settings.epochs,
         "accumulate_grad_batches": settings.accumulate,

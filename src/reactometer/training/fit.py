@@ -32,7 +32,6 @@ def train(
     *,
     resume: bool = False,
     overwrite: bool = False,
-    on_ray: bool = False,
     progress: bool = True,
 ) -> Path:
     """Fit a model on the train split, choose its epoch on the val split, and write a model folder.
@@ -42,7 +41,6 @@ def train(
         overrides: ``section.key=value`` on top of a TOML file.
         resume: go on from the last finished epoch of a run that was stopped.
         overwrite: delete an earlier run in the same folder.
-        on_ray: this is a worker of :func:`reactometer.training.ray_train.train_on_ray`.
         progress: show bars and a line an epoch on standard error.
 
     Returns:
@@ -67,7 +65,7 @@ def train(
         clear(out, MODEL)
     if is_first_process():
         write_whole(out / "config.json", config.model_dump_json(indent=2) + "\n")
-    trainer = run(task, data, config.training, out, resume=resume, progress=progress, on_ray=on_ray)
+    trainer = run(task, data, config.training, out, resume=resume, progress=progress)
     if trainer.is_global_zero:
         best = load_best(task, out)
         about = {**_about(prepared, data), "person_norm": setup.note}

@@ -1,4 +1,4 @@
-"""How many processes train one model, and who starts them: Lightning, torchrun, or Ray Train."""
+"""Count the processes that train one model, started by Lightning or torchrun."""
 
 from __future__ import annotations
 
@@ -44,21 +44,15 @@ def count_processes(settings: FitConfig) -> tuple[int, int]:
     return here, nodes
 
 
-def placement(settings: FitConfig, *, on_ray: bool) -> dict[str, Any]:
-    """What Lightning's ``Trainer`` is told of processes and devices.
-
-    Args:
-        settings: devices, nodes, strategy.
-        on_ray: this is a worker of Ray Train, which has started the others and knows where they are.
-    """
+def placement(settings: FitConfig) -> dict[str, Any]:
+    """Return the arguments of Lightning's ``Trainer`` about processes and devices."""
+    devices, nodes = count_processes(settings)
     several = SEVERAL if settings.strategy == "auto" else settings.strategy
-    if on_ray:
-        from ray.train.lightning import RayDDPStrategy, RayLightningEnvironment
-
-        strategy = RayDDPStrategy(find_unused_parameters=several == SEVERAL)
-        own: dict[str, Any] = {"devices": "auto", "strategy": strategy, "plugins": [RayLightningEnvironment()]}
-    else:
-        devices, nodes = count_processes(settings)
-        own = {"devices": devices, "num_nodes": nodes, "strategy": several if devices * nodes > 1 else "auto"}
-    # Statistics of a batch over all processes, as the loss is; PyTorch has this for GPUs alone.
-    return {"accelerator": settings.accelerator, "sync_batchnorm": on_gpu(settings), "plugins": [], **own}
+    return {
+        "accelerator": settings.accelerator,
+        "devices": devices,
+        "num_nodes": nodes,
+        "strategy": several if devices * nodes > 1 else "auto",
+        # Statistics over the batches of all processes, as for the loss; PyTorch has this for GPUs only.
+        "sync_batchnorm": on_gpu(settings),
+    }
