@@ -27,11 +27,11 @@ from predicting import measure
 from reactometer.inference.predictor import predict
 from reactometer.media.video import probe
 from reactometer.models.folder import load_model
+from reactometer.paths import STARTER
 from reactometer.runs.places import place
 from reactometer.runs.ray_data import files_a_task
 from reactometer.runs.sources import Source
 from reactometer.runs.store import RunFolder, claim_run, keep_result
-from reactometer.weights import STARTER
 
 ROUNDS, RESULTS, TASKS = 3, 2000, 400
 HOURS, FILE_S = (1_000, 1_000_000), (10, 600)

@@ -31,8 +31,8 @@ from reactometer.media.faces import crop_face, load_detector
 from reactometer.media.stream import prepare_clip
 from reactometer.media.video import read_frames, sample_frames
 from reactometer.models.folder import LoadedModel, load_model
+from reactometer.paths import STARTER
 from reactometer.training.losses import reaction_loss
-from reactometer.weights import STARTER
 
 LIMITS = {
     "help / imports": 4.5,

@@ -57,8 +57,8 @@ def serve(port: int) -> None:
     from fastapi import FastAPI
 
     from reactometer.models.folder import load_model
+    from reactometer.paths import STARTER
     from reactometer.serving.live import live_routes
-    from reactometer.weights import STARTER
 
     app = FastAPI()
     app.include_router(live_routes(load_model(STARTER, "cpu"), lambda _: None))

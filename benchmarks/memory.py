@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 from measuring import bar, write_video
 
-from reactometer.weights import STARTER
+from reactometer.paths import STARTER
 
 LENGTHS_MIN = (1, 10, 30, 60)
 

@@ -153,7 +153,7 @@ def export(network: Path) -> dict[str, Any]:
     import torch
 
     from reactometer import load_model
-    from reactometer.weights import STARTER, find_weights
+    from reactometer.paths import STARTER, find_weights
 
     model = load_model(STARTER, "cpu")
     encoder = model.network.face_encoder

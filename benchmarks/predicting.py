@@ -33,7 +33,7 @@ from reactometer.models.encoders import FrameEncoder
 from reactometer.models.folder import LoadedModel, load_model
 from reactometer.models.showing import FaceMemory
 from reactometer.models.streams import voice_stream
-from reactometer.weights import STARTER
+from reactometer.paths import STARTER
 
 RATES = {"sparse": 3.2, "dense": 60.0}
 ROUNDS = 5

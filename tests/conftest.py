@@ -200,10 +200,10 @@ def toml(small_config: Config, tmp_path: Path) -> Path:
 @pytest.fixture
 def no_yunet(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """A machine without YuNet's file and without a network."""
-    from reactometer import weights
+    from reactometer import paths
     from reactometer.media import faces
 
-    monkeypatch.setattr(weights, "_failures", {})
+    monkeypatch.setattr(paths, "_failures", {})
     monkeypatch.delenv("REACTOMETER_WEIGHTS", raising=False)
     monkeypatch.setenv("REACTOMETER_CACHE", str(tmp_path))
     monkeypatch.setenv("REACTOMETER_WEIGHTS_URL", "http://127.0.0.1:9")

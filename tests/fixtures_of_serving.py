@@ -104,7 +104,7 @@ def serving() -> Serving:
 def starter() -> LoadedModel:
     """The starter model, on the processor."""
     from reactometer.models.folder import load_model
-    from reactometer.weights import STARTER
+    from reactometer.paths import STARTER
 
     return load_model(STARTER, "cpu")
 

@@ -13,10 +13,10 @@ from pathlib import Path
 import pytest
 from huggingface_hub import constants
 
-from reactometer import weights
+from reactometer import paths
 from reactometer.cli import main
 from reactometer.models.pretrained import PRETRAINED
-from reactometer.weights import STARTER, WEIGHT_FILES, WeightFile
+from reactometer.paths import STARTER, WEIGHT_FILES, WeightFile
 
 Run = Callable[..., tuple[int, str, str]]
 
@@ -35,7 +35,7 @@ def run(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp
     described = WeightFile(
         "tiny", "tiny.onnx", "http://127.0.0.1:9/tiny.onnx", DIGEST, len(CONTENT), licence="MIT", source="this test"
     )
-    monkeypatch.setattr(weights, "_failures", {})
+    monkeypatch.setattr(paths, "_failures", {})
     monkeypatch.delitem(WEIGHT_FILES, "yunet")
     monkeypatch.setitem(WEIGHT_FILES, "tiny", described)
     monkeypatch.delenv("REACTOMETER_WEIGHTS", raising=False)

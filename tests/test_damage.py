@@ -20,12 +20,12 @@ from reactometer.data.features import write_store
 from reactometer.errors import DataError, ModelError, OutputError, ReactometerError
 from reactometer.models.folder import load_model
 from reactometer.models.uncertainty import load_uncertainty
+from reactometer.paths import STARTER
 from reactometer.records import Clip, FaceSample, FrameState, Prediction, PreparedClip
 from reactometer.runs import store
 from reactometer.runs.places import place
 from reactometer.seals import seal, unseal
 from reactometer.training.engine import _WholeFiles, read_checkpoint
-from reactometer.weights import STARTER
 
 
 def _damaged(file: Path, count: int) -> Iterator[str]:

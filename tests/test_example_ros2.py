@@ -16,7 +16,7 @@ from reactometer.inference.live import LiveScorer
 from reactometer.inference.live_session import score_here
 from reactometer.media.video import read_frames
 from reactometer.models.folder import load_model
-from reactometer.weights import STARTER
+from reactometer.paths import STARTER
 
 EXAMPLE = Path(__file__).parents[1] / "examples" / "ros2" / "reactometer_live"
 

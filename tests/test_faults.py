@@ -29,11 +29,11 @@ from reactometer.inference.timeline import draw_timeline
 from reactometer.io import PART, appearing, check_place, make_folder, replacing, write_picture, write_whole
 from reactometer.models.folder import load_model
 from reactometer.models.uncertainty import save_uncertainty
+from reactometer.paths import STARTER, WEIGHT_FILES, find_weights
 from reactometer.records import FaceSample, FrameState, Prediction, PreparedClip, Window
 from reactometer.runs.run import Workers, predict_folder
 from reactometer.training.engine import LAST, _WholeFiles
 from reactometer.training.fit import train
-from reactometer.weights import STARTER, WEIGHT_FILES, find_weights
 
 FULL = r"cannot be written: No space left on device \(got [\d,]+ bytes free.*Make room there and run it again"
 WINDOWS = tuple(Window(float(start), start + 2.0, 1.0, (0.25,)) for start in range(2))
@@ -100,7 +100,7 @@ def test_how_much_is_wanted_is_told_where_it_is_known(small_disk: Path, fill: Fi
 def test_weights_that_find_no_room_are_not_there(
     small_disk: Path, fill: Fill, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("reactometer.weights._failures", {})
+    monkeypatch.setattr("reactometer.paths._failures", {})
     monkeypatch.delenv("REACTOMETER_WEIGHTS", raising=False)
     (tmp_path / WEIGHT_FILES["yunet"].file_name).write_bytes(bytes(WEIGHT_FILES["yunet"].size_bytes))
     monkeypatch.setenv("REACTOMETER_WEIGHTS_URL", tmp_path.as_uri())

@@ -16,7 +16,7 @@ SOURCE = Path(reactometer.__file__).parent
 FILES = sorted(SOURCE.rglob("*.py"))
 
 GROUND = {
-    *("errors", "cluster", "io", "seals", "labels", "records", "presets", "config", "console", "memory", "weights"),
+    *("errors", "cluster", "io", "seals", "labels", "records", "presets", "config", "console", "memory", "paths"),
 }
 ALLOWED = {
     "media": {*GROUND, "media"},

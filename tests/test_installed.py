@@ -43,7 +43,7 @@ def clip(talking: Callable[[int], Path], tmp_path: Path) -> Path:
 def test_the_wheel_works_in_a_clean_environment(install: Install, python: str, clip: Path, tmp_path: Path) -> None:
     """It predicts what the checkout predicts."""
     from reactometer.inference.predictor import predict
-    from reactometer.weights import STARTER
+    from reactometer.paths import STARTER
 
     own = install(python)
     assert run(own / "reactometer", "--version", cwd=tmp_path).split() == ["reactometer", TAGGED]

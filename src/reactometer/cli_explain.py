@@ -9,7 +9,7 @@ import typer
 
 from reactometer import printing, printing_evaluate
 from reactometer.cli_evaluate import DeviceOption, StarterOption
-from reactometer.weights import STARTER
+from reactometer.paths import STARTER
 
 
 def explain(

@@ -14,7 +14,7 @@ from reactometer import printing
 from reactometer.cli_evaluate import DeviceOption, EngineOption, StarterOption
 from reactometer.console import OK, SOME_FAILED, wait_patiently
 from reactometer.errors import ConfigError
-from reactometer.weights import STARTER
+from reactometer.paths import STARTER
 
 if TYPE_CHECKING:
     from reactometer.inference.inbox import Inbox

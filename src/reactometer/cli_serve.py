@@ -12,7 +12,7 @@ from reactometer import printing_serve
 from reactometer.cli_evaluate import DeviceOption, EngineOption, StarterOption
 from reactometer.console import wait_patiently
 from reactometer.errors import ConfigError
-from reactometer.weights import STARTER, cache_folder
+from reactometer.paths import STARTER, cache_folder
 
 if TYPE_CHECKING:
     from reactometer.models.folder import LoadedModel

@@ -17,7 +17,7 @@ from typing import Literal
 from packaging.requirements import Requirement
 from rich.filesize import decimal
 
-from reactometer.weights import CACHE_VARIABLE, STARTER, cache_folder
+from reactometer.paths import CACHE_VARIABLE, STARTER, cache_folder
 
 FINE, LACKING, WRONG = "ok", "no", "WRONG"
 """As it should be; not there, which one can do without; to be mended."""

@@ -35,7 +35,7 @@ from reactometer.models.folder import WEIGHTS_FILE, LoadedModel, load_model
 from reactometer.models.graphs import JOINT, graphs_of, quantise_graph, runnable, write_graph
 from reactometer.models.parity import differences, times_torch, with_engine
 from reactometer.models.showing import encode_item
-from reactometer.weights import STARTER
+from reactometer.paths import STARTER
 
 TOLERANCE = 1e-4
 """Largest difference of an intensity from PyTorch's that single precision may make."""

@@ -13,7 +13,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from reactometer.console import is_first_process, messages
-from reactometer.weights import STARTER
+from reactometer.paths import STARTER
 
 if TYPE_CHECKING:
     from reactometer.data.cache import PreparedRow, PreparedSet

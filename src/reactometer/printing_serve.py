@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from rich.markup import escape
 
 from reactometer.console import messages
-from reactometer.weights import STARTER
+from reactometer.paths import STARTER
 
 if TYPE_CHECKING:
     from reactometer.serving.service import Service

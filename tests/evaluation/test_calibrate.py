@@ -22,10 +22,10 @@ from reactometer.labels import HUME_REACTION
 from reactometer.models.folder import join_models, load_model
 from reactometer.models.scoring import score_items
 from reactometer.models.showing import encoded_clips
+from reactometer.paths import STARTER
 from reactometer.printing import print_evaluation
 from reactometer.records import FaceSample, FrameState, PreparedClip
 from reactometer.seals import seal, unseal
-from reactometer.weights import STARTER
 
 ENDS = [f"{label}_{end}" for label in HUME_REACTION for end in ("low", "high")]
 

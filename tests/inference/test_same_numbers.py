@@ -18,8 +18,8 @@ from reactometer.exporting import export
 from reactometer.inference.predictor import predict
 from reactometer.models.engines import engine_folder
 from reactometer.models.folder import load_model
+from reactometer.paths import STARTER
 from reactometer.records import Prediction
-from reactometer.weights import STARTER
 
 
 @pytest.fixture(scope="module")

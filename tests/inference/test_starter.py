@@ -24,8 +24,8 @@ from reactometer.media.stream import PART, stream_windows
 from reactometer.models.folder import FILES, LoadedModel, load_model
 from reactometer.models.scoring import score_items, score_rows
 from reactometer.models.showing import encoded_clips
+from reactometer.paths import STARTER
 from reactometer.records import SOUND_RATE_HZ, ByteArray, FloatArray, Prediction
-from reactometer.weights import STARTER
 
 
 @pytest.fixture(scope="module")

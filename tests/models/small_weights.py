@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 from small_networks import saved
 
-from reactometer import weights
-from reactometer.weights import WEIGHT_FILES, WeightFile
+from reactometer import paths
+from reactometer.paths import WEIGHT_FILES, WeightFile
 
 CONTENT = b"a detector, say" * 1000
 FILE = WeightFile(
@@ -27,7 +27,7 @@ WANTED = ["config.json", "model.safetensors", "preprocessor_config.json"]
 
 def only_tiny(cache: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Leave this machine no weights but FILE, in its cache folder; returns the file."""
-    monkeypatch.setattr(weights, "_failures", {})
+    monkeypatch.setattr(paths, "_failures", {})
     monkeypatch.delitem(WEIGHT_FILES, "yunet")
     monkeypatch.setitem(WEIGHT_FILES, FILE.name, FILE)
     monkeypatch.delenv("REACTOMETER_WEIGHTS", raising=False)

@@ -25,7 +25,7 @@ from reactometer.models.encoders import (
 )
 from reactometer.models.folder import load_model
 from reactometer.models.voice_encoders import SpeechEncoder, load_speech_encoder, rebuild_speech_encoder
-from reactometer.weights import STARTER
+from reactometer.paths import STARTER
 
 Encoder = FrameEncoder | ClipEncoder | SpeechEncoder
 

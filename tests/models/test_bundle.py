@@ -21,14 +21,14 @@ from reactometer.models.bundle import bundle
 from reactometer.models.encoders import load_frame_encoder
 from reactometer.models.store import fetch, find_held, known_names
 from reactometer.models.verify import verify
-from reactometer.weights import OFFLINE
+from reactometer.paths import OFFLINE
 
 FOLDER = NAME.replace("/", "--")
 FILES = [FILE.file_name, *(f"{FOLDER}/{name}" for name in WANTED)]
 
 FIND = """
 import sys
-from reactometer.weights import WEIGHT_FILES, WeightFile, find_weights
+from reactometer.paths import WEIGHT_FILES, WeightFile, find_weights
 sha256, size = sys.argv[1:]
 WEIGHT_FILES["tiny"] = WeightFile("tiny", "tiny.onnx", "http://127.0.0.1:9/tiny.onnx", sha256, int(size), "MIT", "")
 print(find_weights("tiny"))

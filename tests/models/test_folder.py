@@ -24,8 +24,8 @@ from reactometer.models.folder import LoadedModel, join_models, load_model, save
 from reactometer.models.scores import Score, average_scores, join_parts
 from reactometer.models.scoring import score_rows
 from reactometer.models.zoo import build_model, load_encoders
+from reactometer.paths import STARTER
 from reactometer.seals import seal, unseal
-from reactometer.weights import STARTER
 
 
 @pytest.fixture

@@ -17,7 +17,7 @@ from reactometer.models.backbones import PREPARATION_FILES
 from reactometer.models.pretrained import ENCODER_FILES, PRETRAINED
 from reactometer.models.store import HUB_CACHE, NOWHERE, fetch, fetch_one, find_held, known_names, list_weights
 from reactometer.models.verify import verify
-from reactometer.weights import CACHE, OFFLINE, STARTER
+from reactometer.paths import CACHE, OFFLINE, STARTER
 
 
 @pytest.fixture(scope="module")

@@ -17,8 +17,8 @@ import pytest
 from reactometer.errors import ModelError
 from reactometer.models.folder import load_model
 from reactometer.models.uncertainty import load_uncertainty
+from reactometer.paths import STARTER
 from reactometer.seals import seal, unseal
-from reactometer.weights import STARTER
 
 
 @pytest.fixture

@@ -17,13 +17,16 @@ import pytest
 
 from reactometer.errors import ConfigError, DataError, OutputError
 from reactometer.inference.predictor import predict
+<<<<<<< HEAD
 from reactometer.io import PART
+=======
+from reactometer.paths import STARTER
+>>>>>>> 0653ab0 (Move weights.py to paths.py: folders and files that the package looks for)
 from reactometer.runs import run, store
 from reactometer.runs.places import place
 from reactometer.runs.run import RunResult, Workers, predict_folder
 from reactometer.runs.store import DONE, FAILED_FILE, INDEX_FILE, STAMP_FILE, TIMELINE, claim_run, keep_result
 from reactometer.runs.work import Request
-from reactometer.weights import STARTER
 
 
 @pytest.fixture(scope="module")

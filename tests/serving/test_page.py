@@ -13,7 +13,7 @@ import pytest
 
 import reactometer
 from fixtures_of_serving import Serving
-from reactometer.weights import STARTER
+from reactometer.paths import STARTER
 
 pytest.importorskip("fastapi", reason="the service's packages are not installed")
 playwright = pytest.importorskip("playwright.sync_api", reason="Playwright is not installed")

@@ -18,7 +18,7 @@ from reactometer.inference.inbox import Inbox  # noqa: E402
 from reactometer.inference.live import LiveScorer  # noqa: E402
 from reactometer.inference.live_session import score_here  # noqa: E402
 from reactometer.models.folder import load_model  # noqa: E402
-from reactometer.weights import STARTER  # noqa: E402
+from reactometer.paths import STARTER  # noqa: E402
 
 from .messages import compressed_piece, image_piece, sound_piece, told_as_text  # noqa: E402
 

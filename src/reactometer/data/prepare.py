@@ -37,8 +37,8 @@ from reactometer.media.crops import list_crops, prepare_crops
 from reactometer.media.faces import load_detector, settle_detector
 from reactometer.media.reading import UNREADABLE, reason_of
 from reactometer.media.stream import prepare_clip
+from reactometer.paths import cache_folder
 from reactometer.records import Clip, FrameState, PreparedClip
-from reactometer.weights import cache_folder
 
 
 def prepare(

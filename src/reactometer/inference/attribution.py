@@ -32,8 +32,8 @@ from reactometer.media.faces import load_detector, part_of_face
 from reactometer.media.stream import LEAST_NEW_S, PART, WindowShape, cut_clip, part_spans, stream_windows
 from reactometer.media.video import probe
 from reactometer.models.folder import LoadedModel, load_model
+from reactometer.paths import STARTER
 from reactometer.records import ByteArray, FloatArray, Prediction, PreparedClip
-from reactometer.weights import STARTER
 
 STRETCH_SHARE, SHORTEST_S, LONGEST_S = 0.1, 0.5, 1.0
 """What is hidden at a time: a tenth of what is explained, but neither less nor more seconds than this, and a new one

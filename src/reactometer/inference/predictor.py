@@ -30,8 +30,8 @@ from reactometer.models.folder import LoadedModel, load_model
 from reactometer.models.scores import Score, average_scores
 from reactometer.models.scoring import score_items
 from reactometer.models.showing import MOST_REMEMBERED, FaceMemory, encoded_clips, population
+from reactometer.paths import STARTER, find_weights
 from reactometer.records import MediaInfo, Prediction, PreparedClip, Window
-from reactometer.weights import STARTER, find_weights
 
 MOST_THREADS = 8
 """Frames of a file that are searched for faces at a time: one more than PyTorch has threads, up to so many; none ahead

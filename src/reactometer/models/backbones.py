@@ -15,7 +15,7 @@ from torch import nn
 
 from reactometer.errors import WeightsError, suggestion
 from reactometer.models.resnet import ResNet, is_known
-from reactometer.weights import STARTER, offline_folder
+from reactometer.paths import STARTER, offline_folder
 
 RANDOM = "random:"
 """Prefix that asks, by name, for random weights."""

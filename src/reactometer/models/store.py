@@ -13,8 +13,8 @@ from reactometer.console import download_bar
 from reactometer.errors import ConfigError, ReactometerError, WeightsError, suggestion
 from reactometer.io import sha256_of
 from reactometer.models.pretrained import ENCODER_CONFIG, ENCODER_FILES, ENCODER_WEIGHTS, PRETRAINED
+from reactometer.paths import OFFLINE, STARTER, WEIGHT_FILES, find_weights, offline_folder, places
 from reactometer.seals import unseal
-from reactometer.weights import OFFLINE, STARTER, WEIGHT_FILES, find_weights, offline_folder, places
 
 HUB_CACHE, PACKAGE, NOWHERE = "Hugging Face cache", "in the package", "not here"
 MANIFEST = "manifest.json"

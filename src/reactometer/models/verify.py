@@ -14,7 +14,7 @@ from reactometer.errors import ModelError, WeightsError
 from reactometer.models.folder import DESCRIPTION_FILE, load_model
 from reactometer.models.pretrained import ENCODER_WEIGHTS
 from reactometer.models.store import MANIFEST, digest_of, list_weights, problem_of, read_manifest
-from reactometer.weights import STARTER, WEIGHT_FILES, offline_folder, places
+from reactometer.paths import STARTER, WEIGHT_FILES, offline_folder, places
 
 DAMAGED_ZIP = (BadZipFile, ZlibError, RuntimeError)
 """How a member of a zip cannot be read: damaged, packed in an unknown way, encrypted."""

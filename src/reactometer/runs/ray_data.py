@@ -20,11 +20,11 @@ from typing import TYPE_CHECKING, Any
 import cv2
 
 from reactometer.errors import OutputError
+from reactometer.paths import CACHE, find_weights, places
 from reactometer.runs.places import Place, place
 from reactometer.runs.sources import Source, hash_file
 from reactometer.runs.store import check_stamp, is_kept
 from reactometer.runs.work import Job, Order, has_died, load, predict_with
-from reactometer.weights import CACHE, find_weights, places
 
 if TYPE_CHECKING:
     from ray.data import Dataset

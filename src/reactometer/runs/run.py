@@ -19,12 +19,12 @@ from reactometer.data.pool import default_workers, run_jobs
 from reactometer.inference.predictor import check_timeline, reading_of
 from reactometer.io import Paths, sha256_of
 from reactometer.models.folder import load_model
+from reactometer.paths import STARTER
 from reactometer.runs import ray_data
 from reactometer.runs.places import place
 from reactometer.runs.sources import Source, find_files, hash_files
 from reactometer.runs.store import SHARD_FILES, RunFolder, claim_run
 from reactometer.runs.work import Job, Order, Request, has_died, predict_one
-from reactometer.weights import STARTER
 
 MODEL_FILES = ("model.json", "*.safetensors", "uncertainty.json")
 

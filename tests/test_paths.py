@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from reactometer import weights
+from reactometer import paths
 from reactometer.errors import ConfigError, WeightsError
-from reactometer.weights import WEIGHT_FILES, WeightFile, cache_folder, find_weights
+from reactometer.paths import WEIGHT_FILES, WeightFile, cache_folder, find_weights
 
 CONTENT = bytes(range(256)) * 1200  # 300 KB
 FILE = WeightFile(
@@ -77,7 +77,7 @@ class Handler(BaseHTTPRequestHandler):
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The folder that downloads go to; nothing is in it, and no failure of another test is remembered."""
-    monkeypatch.setattr(weights, "_failures", {})
+    monkeypatch.setattr(paths, "_failures", {})
     monkeypatch.setitem(WEIGHT_FILES, "tiny", FILE)
     monkeypatch.delenv("REACTOMETER_WEIGHTS", raising=False)
     monkeypatch.setenv("REACTOMETER_CACHE", str(tmp_path / "cache"))
@@ -140,7 +140,7 @@ def test_a_length_that_is_a_lie_gives_no_file(server: Server, folder: Path, leng
         find_weights("tiny")
     assert not (folder / "tiny.onnx").exists()
     server.length_off = 0
-    weights._failures.clear()
+    paths._failures.clear()
     assert find_weights("tiny").read_bytes() == CONTENT
 
 
@@ -150,7 +150,7 @@ def test_a_file_that_changes_between_two_parts_of_it_is_refused(server: Server, 
         find_weights("tiny")
     assert server.asked == [None, f"bytes={len(CONTENT) // 2}-", None]  # joined, then whole
     assert leftovers(folder) == []
-    weights._failures.clear()
+    paths._failures.clear()
     server.content, server.later, server.cuts = b"x" * len(CONTENT), CONTENT, 1
     assert find_weights("tiny").read_bytes() == CONTENT
 
@@ -178,7 +178,7 @@ def test_a_connection_that_is_always_cut_leaves_no_file(server: Server, folder: 
     assert all(text in str(caught.value) for text in (server.url, str(folder), "REACTOMETER_WEIGHTS"))
     assert not (folder / "tiny.onnx").exists()
     server.cuts = 0
-    weights._failures.clear()  # as a new process would
+    paths._failures.clear()  # as a new process would
     assert find_weights("tiny").read_bytes() == CONTENT
 
 
