@@ -17,11 +17,8 @@ import pytest
 
 from reactometer.errors import ConfigError, DataError, OutputError
 from reactometer.inference.predictor import predict
-<<<<<<< HEAD
 from reactometer.io import PART
-=======
 from reactometer.paths import STARTER
->>>>>>> 0653ab0 (Move weights.py to paths.py: folders and files that the package looks for)
 from reactometer.runs import run, store
 from reactometer.runs.places import place
 from reactometer.runs.run import RunResult, Workers, predict_folder
