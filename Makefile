@@ -27,7 +27,7 @@ check: $(READY)
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
-	$(BIN)/pytest tests/test_house.py
+	$(BIN)/lint-imports --no-logo --no-cache
 
 # The documentation as a site that needs no network: site/index.html.
 docs: $(READY)

@@ -33,10 +33,8 @@ def arm() -> None:
         if os.getpgrp() != int(os.environ[SPARED]):
             os.killpg(0, signal.SIGKILL)
 
-    def count(path: object) -> None:
-        if not counting or not isinstance(path, str | bytes):
-            return
-        if not str(Path(os.fsdecode(path)).absolute()).startswith(under):
+    def count(path: str | bytes | None) -> None:
+        if not counting or path is None or not str(Path(os.fsdecode(path)).absolute()).startswith(under):
             return
         os.write(counter, b".")
         if os.lseek(counter, 0, os.SEEK_CUR) != at:
@@ -46,21 +44,25 @@ def arm() -> None:
         counting.clear()
         resource.setrlimit(resource.RLIMIT_FSIZE, (int(most or 0), resource.RLIM_INFINITY))
 
-    def hook(event: str, arguments: tuple[Any, ...]) -> None:
-        if event in CHANGES:
-            count(os.fspath(arguments[0]) if not isinstance(arguments[0], int) else None)
-        elif event == "open":
-            path, mode, flags = arguments
-            if (isinstance(mode, str) and set(mode) & set("wax+")) or (flags or 0) & WRITES:
-                count(path)
-
     def counted(handle: int) -> None:
         count(str(Path(f"/proc/self/fd/{handle}").readlink()))
         fsync(handle)
 
     signal.signal(signal.SIGXFSZ, end)
     os.fsync = counted  # type: ignore[assignment]
-    sys.addaudithook(hook)
+    sys.addaudithook(lambda event, arguments: count(_written_path(event, arguments)))
+
+
+def _written_path(event: str, arguments: tuple[Any, ...]) -> str | bytes | None:
+    """The path that an audit event is about to write, rename or delete; None if it does not."""
+    if event in CHANGES and not isinstance(arguments[0], int):
+        return os.fspath(arguments[0])  # type: ignore[no-any-return]
+    if event == "open":
+        path, mode, flags = arguments
+        is_write = (isinstance(mode, str) and set(mode) & set("wax+")) or (flags or 0) & WRITES
+        if is_write and isinstance(path, str | bytes):
+            return path
+    return None
 
 
 if UNDER in os.environ:

@@ -85,7 +85,7 @@ def test_a_process_that_dies_is_told_of_and_replaced(reader: Reader, simulated: 
     next(shown)
     assert reader._process is not None
     reader._process.kill()
-    with pytest.raises(MediaError, match="died .*SIGKILL"):
+    with pytest.raises(MediaError, match=r"died .*SIGKILL"):
         list(shown)
     assert len(list(reader.read(video, READING))) > 2
 

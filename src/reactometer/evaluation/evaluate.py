@@ -66,7 +66,7 @@ class Evaluation:
         }
 
 
-def evaluate(
+def evaluate(  # noqa: PLR0913 - options by keyword
     model: LoadedModel | Path | str,
     data: Path | str,
     *,

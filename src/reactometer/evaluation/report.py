@@ -29,7 +29,7 @@ from reactometer.models.folder import load_model
 PAGE, CARD = "report.html", "card.md"
 
 
-def report(
+def report(  # noqa: PLR0913 - options by keyword
     model: Path | str,
     data: Path | str,
     out: Path | str,

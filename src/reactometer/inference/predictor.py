@@ -46,7 +46,7 @@ LEAST_HOP_S = 0.01
 """Shorter than any frame is shown; a file of three seconds would else be asked for millions of windows."""
 
 
-def predict(
+def predict(  # noqa: PLR0913 - options by keyword
     videos: Paths,
     model: LoadedModel | Path | str = STARTER,
     *,

@@ -63,7 +63,7 @@ def service_of(request: HttpRequest) -> Service:
 
 
 @router.post("/v1/predictions", response_model=Document, responses={**_DOCUMENT, **_LATER, **_ERRORS})
-async def create_prediction(
+async def create_prediction(  # noqa: PLR0913 - one per field of the form
     request: HttpRequest,
     file: Annotated[UploadFile | None, File(description="A video, or sound.")] = None,
     path: Annotated[str | None, Form(description="Instead: a file of the service's, where it allows that.")] = None,
