@@ -1,4 +1,4 @@
-"""What is read back and is not what was written: its reader says so and names it (benchmarks/fuzz_readers.py)."""
+"""What is read back and is not what was written: its reader says so and names it."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ from reactometer.data.cache import (
 from reactometer.data.features import open_store, write_store
 from reactometer.errors import DataError, OutputError
 from reactometer.inference.formats import dump_predictions, load_predictions
+from reactometer.io import format_json, parse_json_object, sha256_of
 from reactometer.records import Clip, FaceSample, FrameState, Prediction, PreparedClip, Window
 from reactometer.runs.places import place
 from reactometer.runs.sources import Source
 from reactometer.runs.store import claim_run, keep_result
-from reactometer.seals import seal, unseal
 
 STAMP = {"model": "x"}
 SHORT = Window(0.0, 1.0, 1.0, (0.1,))
@@ -74,7 +74,7 @@ def _go_on(run: Path) -> None:
 
 
 def _edit(file: Path, **values: object) -> None:
-    file.write_text(seal({**unseal(file.read_bytes()), **values}))
+    file.write_text(format_json({**parse_json_object(file.read_bytes()), **values}))
 
 
 def test_as_written_all_is_read(prepared: Path) -> None:
@@ -103,8 +103,8 @@ def test_settings_that_are_none_are_told_of(prepared: Path, values: dict[str, ob
 
 
 def test_a_table_of_something_else_is_told_of(prepared: Path) -> None:
-    _edit(prepared / "cache.json", manifest_sha256=None)
     (prepared / "manifest.csv").write_text("path,Joy\na.mp4,0.5\n")
+    _edit(prepared / "cache.json", manifest_sha256=sha256_of(prepared / "manifest.csv"))
     with pytest.raises(DataError, match=r"damaged: KeyError.*Run 'reactometer prepare' again"):
         open_prepared(prepared)
 

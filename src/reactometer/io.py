@@ -1,14 +1,15 @@
-"""Folders that can be written into, files and folders that appear whole or not at all; the SHA-256 of a file."""
+"""Write files and folders that appear whole or not at all; name the file in errors of decoding."""
 
 from __future__ import annotations
 
 import errno
+import json
 import os
 import re
 import secrets
 import shutil
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from hashlib import file_digest
 from io import BytesIO
@@ -147,6 +148,37 @@ def unwritable(path: Path | str, error: Exception, size_bytes: int | None = None
         got = next((f"{shutil.disk_usage(own).free:,} bytes free" for own in folders if own.is_dir()), None)
     expected = None if size_bytes is None else f"{size_bytes:,} bytes"
     return OutputError(what, got=got, expected=expected, fix="Make room there and run it again, or name another place")
+
+
+@contextmanager
+def decoding(source: object, error_class: type[ReactometerError], fix: str) -> Iterator[None]:
+    """Re-raise any error that damaged contents cause as ``error_class``, naming the file."""
+    try:
+        yield
+    except ReactometerError:
+        raise
+    except Exception as error:  # NumPy, pandas, pyarrow, json and our own indexing raise many classes
+        raise error_class(f"{source}: damaged: {type(error).__name__}: {str(error)[:200]}", fix=fix) from error
+
+
+def parse_json_object(text: str | bytes) -> dict[str, Any]:
+    """Parse a text that holds one JSON object.
+
+    Raises:
+        ValueError: the text is not JSON, is nested too deeply, or holds something other than an object.
+    """
+    try:
+        parsed = json.loads(text)
+    except RecursionError as error:
+        raise ValueError("nested too deeply") from error
+    if not isinstance(parsed, dict):
+        raise ValueError("no JSON object")
+    return parsed
+
+
+def format_json(content: Mapping[str, Any]) -> str:
+    """Format an object as indented JSON text that ends with a newline."""
+    return json.dumps(content, indent=2) + "\n"
 
 
 def clear_leftovers(folder: Path) -> None:

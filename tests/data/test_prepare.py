@@ -22,9 +22,9 @@ from reactometer.data.cache import PreparedSet, load_clip, open_prepared
 from reactometer.data.layouts import read_data_set
 from reactometer.data.prepare import _Job, _job, _prepare_one, prepare
 from reactometer.errors import DataError
+from reactometer.io import format_json, parse_json_object
 from reactometer.media.faces import decode_crop, load_detector
 from reactometer.media.stream import prepare_clip
-from reactometer.seals import seal, unseal
 
 SETTINGS = PrepareConfig(detector="haar", rate_hz=2.0, size_px=48)
 
@@ -232,8 +232,8 @@ def test_a_folder_that_was_not_prepared_is_named(few: Path, tmp_path: Path) -> N
     with pytest.raises(DataError, match="not a prepared data set"):
         open_prepared(tmp_path)
     _prepare(few, tmp_path / "out")
-    about = unseal((tmp_path / "out" / "cache.json").read_text())
-    (tmp_path / "out" / "cache.json").write_text(seal({**about, "format": 99}))
+    about = parse_json_object((tmp_path / "out" / "cache.json").read_text())
+    (tmp_path / "out" / "cache.json").write_text(format_json({**about, "format": 99}))
     with pytest.raises(DataError, match=r"another format \(got 99; expected 1\)"):
         open_prepared(tmp_path / "out")
 

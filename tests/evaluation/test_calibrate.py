@@ -18,6 +18,7 @@ from reactometer.evaluation.degradation import degrade
 from reactometer.evaluation.evaluate import evaluate
 from reactometer.inference.attribution import explain
 from reactometer.inference.predictor import predict
+from reactometer.io import format_json, parse_json_object
 from reactometer.labels import HUME_REACTION
 from reactometer.models.folder import join_models, load_model
 from reactometer.models.scoring import score_items
@@ -25,7 +26,11 @@ from reactometer.models.showing import encoded_clips
 from reactometer.paths import STARTER
 from reactometer.printing import print_evaluation
 from reactometer.records import FaceSample, FrameState, PreparedClip
+<<<<<<< HEAD
 from reactometer.seals import seal, unseal
+=======
+from reactometer.weights import STARTER
+>>>>>>> aef2422 (Remove JSON seals and the CRC of each feature step: SHA-256 of tables and weights, and the size of feature files, are checked)
 
 ENDS = [f"{label}_{end}" for label in HUME_REACTION for end in ("low", "high")]
 
@@ -119,9 +124,9 @@ def test_clips_that_the_model_learned_from_are_refused(
 def _of_folds(model: Path, out: Path) -> Path:
     """The model as if it had been trained on a fold."""
     shutil.copytree(model, out)
-    about = unseal((out / "model.json").read_text())
+    about = parse_json_object((out / "model.json").read_text())
     about["config"]["data"]["folds"] = 2
-    (out / "model.json").write_text(seal(about))
+    (out / "model.json").write_text(format_json(about))
     return out
 
 

@@ -20,12 +20,17 @@ from reactometer.config import Config
 from reactometer.data.batches import MediaReader
 from reactometer.data.cache import PreparedSet
 from reactometer.errors import ModelError, OutputError
+from reactometer.io import format_json, parse_json_object
 from reactometer.models.folder import LoadedModel, join_models, load_model, save_model
 from reactometer.models.scores import Score, average_scores, join_parts
 from reactometer.models.scoring import score_rows
 from reactometer.models.zoo import build_model, load_encoders
+<<<<<<< HEAD
 from reactometer.paths import STARTER
 from reactometer.seals import seal, unseal
+=======
+from reactometer.weights import STARTER
+>>>>>>> aef2422 (Remove JSON seals and the CRC of each feature step: SHA-256 of tables and weights, and the size of feature files, are checked)
 
 
 @pytest.fixture
@@ -143,8 +148,8 @@ def test_changed_weights_are_refused(copy: Path) -> None:
     ],
 )
 def test_a_changed_description_is_refused(copy: Path, key: str, value: object, message: str) -> None:
-    description = unseal((copy / "model.json").read_text())
-    (copy / "model.json").write_text(seal({**description, key: value}))
+    description = parse_json_object((copy / "model.json").read_text())
+    (copy / "model.json").write_text(format_json({**description, key: value}))
     with pytest.raises(ModelError, match=message):
         load_model(copy)
 
@@ -159,9 +164,9 @@ def test_a_description_that_is_none_is_refused(copy: Path, text: str) -> None:
 def _with_weights(folder: Path, data: bytes) -> Path:
     """The folder with other weights that its description names."""
     (folder / "weights.safetensors").write_bytes(data)
-    description = unseal((folder / "model.json").read_text())
+    description = parse_json_object((folder / "model.json").read_text())
     description["sha256"]["weights.safetensors"] = sha256(data).hexdigest()
-    (folder / "model.json").write_text(seal(description))
+    (folder / "model.json").write_text(format_json(description))
     return folder
 
 
@@ -294,8 +299,8 @@ def test_models_of_other_features_are_not_joined(model_folder: Path, tmp_path: P
 @pytest.mark.parametrize("members", [[], 3, ["."], [".."], ["../model"], None])
 def test_an_ensemble_with_odd_members_is_refused(model_folder: Path, tmp_path: Path, members: object) -> None:
     folder = join_models([model_folder, model_folder], tmp_path / "joint")
-    description = unseal((folder / "model.json").read_text())
-    (folder / "model.json").write_text(seal({**description, "members": members}))
+    description = parse_json_object((folder / "model.json").read_text())
+    (folder / "model.json").write_text(format_json({**description, "members": members}))
     with pytest.raises(ModelError, match="joint: an ensemble without members"):
         load_model(folder)
 

@@ -18,11 +18,11 @@ from reactometer.cli import app
 from reactometer.config import Config
 from reactometer.data.batches import Item, collate
 from reactometer.errors import ConfigError, ModelError, OutputError, WeightsError
+from reactometer.io import format_json, parse_json_object
 from reactometer.models.card import model_card
 from reactometer.models.folder import join_models, load_model, save_model
 from reactometer.models.hub import pull, push
 from reactometer.models.zoo import build_model, load_encoders
-from reactometer.seals import seal, unseal
 
 NAME = "anna/faces"
 MODEL = {"README.md", "model.json", "weights.safetensors"}
@@ -203,9 +203,9 @@ def test_a_wrong_model_never_stays(hub: SmallHub, model: Path, tmp_path: Path, w
     if wrong == "weights":
         hub.damaged.add("weights.safetensors")
     elif wrong == "kernel":
-        description = unseal((model / "model.json").read_text())
+        description = parse_json_object((model / "model.json").read_text())
         description["encoders"]["face"]["config"]["attn_implementation"] = "evil/kernel"
-        (model / "model.json").write_text(seal(description))
+        (model / "model.json").write_text(format_json(description))
     else:
         (model / ("model.json" if wrong == "no description" else "weights.safetensors")).unlink()
     hub.put(NAME, model)
@@ -216,9 +216,9 @@ def test_a_wrong_model_never_stays(hub: SmallHub, model: Path, tmp_path: Path, w
 
 
 def test_code_of_a_repository_is_neither_fetched_nor_run(hub: SmallHub, model: Path, tmp_path: Path) -> None:
-    description = unseal((model / "model.json").read_text())
+    description = parse_json_object((model / "model.json").read_text())
     description["encoders"]["face"]["config"]["auto_map"] = {"AutoModel": "modeling.Evil", "AutoConfig": "evil--a.B"}
-    (model / "model.json").write_text(seal(description))
+    (model / "model.json").write_text(format_json(description))
     (model / "modeling.py").write_text("raise SystemExit")
     (model / "weights.pt").write_bytes(b"\x80\x04.")
     hub.put(NAME, model)

@@ -15,10 +15,15 @@ from typing import Any
 import pytest
 
 from reactometer.errors import ModelError
+from reactometer.io import format_json, parse_json_object
 from reactometer.models.folder import load_model
 from reactometer.models.uncertainty import load_uncertainty
+<<<<<<< HEAD
 from reactometer.paths import STARTER
 from reactometer.seals import seal, unseal
+=======
+from reactometer.weights import STARTER
+>>>>>>> aef2422 (Remove JSON seals and the CRC of each feature step: SHA-256 of tables and weights, and the size of feature files, are checked)
 
 
 @pytest.fixture
@@ -152,8 +157,8 @@ def test_loading_runs_writes_and_asks_nothing(changed: Callable[..., Path], tmp_
 )
 def test_a_changed_uncertainty_is_refused(key: str, value: object, changed: Callable[..., Path]) -> None:
     folder = changed(lambda about: None)
-    about = unseal((folder / "uncertainty.json").read_text())
-    (folder / "uncertainty.json").write_text(seal({**about, key: value}))
+    about = parse_json_object((folder / "uncertainty.json").read_text())
+    (folder / "uncertainty.json").write_text(format_json({**about, key: value}))
     with pytest.raises(
         ModelError, match=r"uncertainty.json: damaged: (KeyError|TypeError|ValueError|A\w+|OverflowError)"
     ):

@@ -13,9 +13,8 @@ import numpy as np
 
 from reactometer.config import PrepareConfig
 from reactometer.errors import DataError
-from reactometer.io import replacing, sha256_of, write_whole
+from reactometer.io import decoding, format_json, parse_json_object, replacing, sha256_of, write_whole
 from reactometer.records import Clip, FaceSample, FrameState, PreparedClip
-from reactometer.seals import seal, told_of, unseal
 
 FORMAT = 1
 """Version of the cache's files; a cache of another version is stale."""
@@ -85,7 +84,7 @@ def load_clip(row: PreparedRow) -> PreparedClip:
     if row.file is None:
         return PreparedClip(0.0, 0.0, (), None)
     with (
-        told_of(row.file, DataError, "Delete it and run 'reactometer prepare' again"),
+        decoding(row.file, DataError, "Delete it and run 'reactometer prepare' again"),
         np.load(row.file, allow_pickle=False) as arrays,
     ):
         found = {name: arrays[name] for name in arrays.files}
@@ -102,16 +101,16 @@ def open_prepared(folder: Path) -> PreparedSet:
     import pandas as pd  # here, since a prediction can do without it, and it takes its time
 
     try:
-        about = unseal((folder / SETTINGS_FILE).read_bytes())
+        about = parse_json_object((folder / SETTINGS_FILE).read_bytes())
         table = pd.read_csv(folder / MANIFEST_FILE, dtype=str, keep_default_na=False).to_dict("records")
     except (OSError, ValueError) as error:
         raise DataError(f"{folder}: not a prepared data set: {error}", fix="Run 'reactometer prepare DATA'") from error
     again = "Run 'reactometer prepare' again"
-    with told_of(folder, DataError, again):
+    with decoding(folder, DataError, again):
         if about.get("format") != FORMAT:
             got = about.get("format")
             raise DataError(f"{folder}: prepared in another format", got=got, expected=FORMAT, fix=again)
-        if about.get("manifest_sha256") not in (None, sha256_of(folder / MANIFEST_FILE)):  # None: of an older version
+        if about["manifest_sha256"] != sha256_of(folder / MANIFEST_FILE):
             raise ValueError(f"{MANIFEST_FILE} is not the one that {SETTINGS_FILE} names")
         labels = tuple(str(label) for label in about["labels"])
         cells = [{str(key): str(cell) for key, cell in row.items()} for row in table]
@@ -131,7 +130,7 @@ def write_clip(file: Path, clip: PreparedClip, stamp: Mapping[str, Any], counts:
 def fresh_counts(file: Path, stamp: Mapping[str, Any]) -> dict[str, Any] | None:
     """The counts kept in a cached clip's file; ``None`` where there is no file, or a stale or damaged one."""
     try:
-        with told_of(file, DataError, ""), np.load(file, allow_pickle=False) as arrays:
+        with decoding(file, DataError, ""), np.load(file, allow_pickle=False) as arrays:
             about = json.loads(str(arrays["about"]))
             return dict(about["counts"]) if about["stamp"] == stamp else None
     except DataError:
@@ -186,7 +185,7 @@ def write_index(prepared: PreparedSet) -> None:
         "features": prepared.feature_sizes,
         "manifest_sha256": sha256(table.encode()).hexdigest(),
     }
-    write_whole(prepared.folder / SETTINGS_FILE, seal(about))
+    write_whole(prepared.folder / SETTINGS_FILE, format_json(about))
 
 
 _NUMBERS = ("duration_s", "frames_read", "n_samples", "n_faces", "n_unreadable")

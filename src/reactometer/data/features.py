@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import zlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
@@ -17,28 +16,26 @@ from filelock import FileLock
 from reactometer.data.batches import Item, Part
 from reactometer.data.cache import PreparedRow
 from reactometer.errors import DataError
-from reactometer.io import PART, make_folder, replacing, write_whole
+from reactometer.io import PART, decoding, format_json, make_folder, parse_json_object, replacing, write_whole
 from reactometer.records import FloatArray
-from reactometer.seals import seal, told_of, unseal
 
 SHARD_PARTS = 256
 """Parts of clips in a shard: 67 MB of 32 frames with 2048 features each."""
 
 STREAMS = ("face", "voice")
 
-FORMAT = 2
+FORMAT = 3
 """Version of the shards; one of another version is made anew."""
 
 
 @dataclass(frozen=True)
 class _Place:
-    """Where a part's steps lie: folder and number of the shard; of each stream first step, number of steps, CRC-32."""
+    """Where the steps of a part lie: folder and number of the shard; first step and number of steps by stream."""
 
     folder: Path
     shard: int
     first: Mapping[str, int]
     count: Mapping[str, int]
-    check: Mapping[str, int]
 
 
 @dataclass(frozen=True)
@@ -56,8 +53,13 @@ class FeatureStore:
         """Read one part; features do not change from one reading to the next, so ``rng`` has no effect.
 
         A clip that could not be read has no steps.
+
+        Raises:
+            DataError: the store lacks the features of this part, or a file is damaged.
         """
-        place = self.places[part_key(row, part)] if row.file else None
+        place = self.places.get(key := part_key(row, part)) if row.file else None
+        if row.file and place is None:
+            raise DataError(f"no features of '{key}' are kept", fix="Run the command again")
         face, voice = (self._read(stream, place) for stream in STREAMS)
         return Item(
             frames=face[:, 1:],
@@ -73,11 +75,9 @@ class FeatureStore:
         if place is None or not place.count[stream]:
             return np.zeros((0, width), np.float32)
         count, file = place.count[stream], _data_file(place.folder, place.shard, stream)
-        with told_of(file, DataError, f"Delete {place.folder} and run the command again"):
+        with decoding(file, DataError, f"Delete {place.folder} and run the command again"):
             flat = np.fromfile(file, np.float32, count * width, offset=place.first[stream] * width * 4)
-            if zlib.crc32(flat.tobytes()) != place.check[stream]:
-                raise ValueError("other numbers than were written")  # or of a run that has written it anew since
-            return flat.reshape(count, width)
+            return flat.reshape(count, width)  # raises where the file is too short
 
     def __or__(self, other: FeatureStore) -> FeatureStore:
         """Both stores' clips."""
@@ -124,9 +124,9 @@ def write_store(
             keys = [part_key(rows[part.index], part) for part in own]
             stamp = _stamp(rows, own, keys, [dict(sizes), source])
             if _description(folder, shard).get("stamp") != stamp:
-                counts, checks = _write_shard(folder, shard, read(own), sizes, advance)
-                about = {"stamp": stamp, "sizes": dict(sizes), "keys": keys, "counts": counts, "checks": checks}
-                write_whole(_description_file(folder, shard), seal(about))
+                counts = _write_shard(folder, shard, read(own), sizes, advance)
+                about = {"stamp": stamp, "sizes": dict(sizes), "keys": keys, "counts": counts}
+                write_whole(_description_file(folder, shard), format_json(about))
             else:
                 for _ in own:
                     advance()
@@ -151,22 +151,28 @@ def open_store(folder: Path, n_shards: int | None = None) -> FeatureStore:
         about = _description(folder, shard)
         if not about:
             raise DataError(f"{folder}: shard {shard} is missing", fix="Delete the folder and run the command again")
-        with told_of(_description_file(folder, shard), DataError, "Delete the folder and run the command again"):
+        with decoding(_description_file(folder, shard), DataError, "Delete the folder and run the command again"):
             sizes = {stream: int(about["sizes"][stream]) for stream in STREAMS}
             first = dict.fromkeys(STREAMS, 0)
             for place, key in enumerate(about["keys"]):
-                own = ({stream: int(about[what][stream][place]) for stream in STREAMS} for what in ("counts", "checks"))
-                count, check = own
-                places[str(key)] = _Place(folder, shard, dict(first), count, check)
+                count = {stream: int(about["counts"][stream][place]) for stream in STREAMS}
+                places[str(key)] = _Place(folder, shard, dict(first), count)
                 first = {stream: first[stream] + count[stream] for stream in STREAMS}
+            for stream in STREAMS:
+                expected, got = (
+                    first[stream] * (1 + sizes[stream]) * 4,
+                    _data_file(folder, shard, stream).stat().st_size,
+                )
+                if got != expected:
+                    raise ValueError(f"the {stream} features take {got} bytes, not {expected}")
     return FeatureStore(sizes, places)
 
 
 def _write_shard(
     folder: Path, shard: int, items: Iterable[Item], sizes: Mapping[str, int], advance: Callable[[], None]
-) -> tuple[dict[str, list[int]], dict[str, list[int]]]:
-    """Number of steps and CRC-32 of each part, by stream."""
-    counts, checks = ({stream: list[int]() for stream in STREAMS} for _ in range(2))
+) -> dict[str, list[int]]:
+    """Write one shard; return the number of steps of each part, by stream."""
+    counts = {stream: list[int]() for stream in STREAMS}
     _description_file(folder, shard).unlink(missing_ok=True)
     with ExitStack() as stack:
         partials = [stack.enter_context(replacing(_data_file(folder, shard, stream))) for stream in STREAMS]
@@ -177,12 +183,10 @@ def _write_shard(
                     raise DataError(
                         f"another number of {stream} features", got=rows.shape[1] - 1, expected=sizes[stream]
                     )
-                data = np.ascontiguousarray(rows, np.float32).tobytes()
-                file.write(data)
+                file.write(np.ascontiguousarray(rows, np.float32).tobytes())
                 counts[stream].append(len(rows))
-                checks[stream].append(zlib.crc32(data))
             advance()
-    return counts, checks
+    return counts
 
 
 def _rows_of(item: Item) -> tuple[FloatArray, FloatArray]:
@@ -202,10 +206,9 @@ def _stamp(rows: Sequence[PreparedRow], parts: Sequence[Part], keys: Sequence[st
 def _description(folder: Path, shard: int) -> dict[str, Any]:
     file = _description_file(folder, shard)
     try:
-        about = unseal(file.read_bytes()) if file.is_file() else {}
+        return parse_json_object(file.read_bytes()) if file.is_file() else {}
     except ValueError:
         return {}
-    return about if "checks" in about else {}
 
 
 def _description_file(folder: Path, shard: int) -> Path:

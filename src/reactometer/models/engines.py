@@ -15,11 +15,10 @@ import torch
 from torch import Tensor
 
 from reactometer.errors import ModelError, suggestion
-from reactometer.io import sha256_of
+from reactometer.io import decoding, sha256_of
 from reactometer.models.encoders import Engine
 from reactometer.models.graphs import runnable
 from reactometer.models.network import ReactionModel
-from reactometer.seals import told_of
 
 TORCH = ("torch", "torch-bf16", "torch-compiled")
 EXPORTED: Mapping[str, str] = {
@@ -85,7 +84,7 @@ def read_engine(folder: Path) -> dict[str, Any]:
         model, name = folder.parent.parent, folder.name
         fix = f"Make it: reactometer export {model} DATA --engine {name}"
         raise ModelError(f"{model} has no engine '{name}'", fix=fix)
-    with told_of(file, ModelError, "Delete its folder and export again"):
+    with decoding(file, ModelError, "Delete its folder and export again"):
         about: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
         dict(about["graphs"]), float(about["times_torch"]), str(about["weights_sha256"])
     return about

@@ -18,7 +18,7 @@ from torch import nn
 from reactometer.config import Config, ModelConfig
 from reactometer.data.batches import Sampling
 from reactometer.errors import ModelError, ReactometerError
-from reactometer.io import appearing, sha256_of
+from reactometer.io import appearing, decoding, format_json, parse_json_object, sha256_of
 from reactometer.models.engines import attach_engine, choose_engine, engine_folder
 from reactometer.models.network import ReactionModel
 from reactometer.models.scores import Score
@@ -26,7 +26,6 @@ from reactometer.models.strangers import check_fields, check_settings, check_sha
 from reactometer.models.uncertainty import REFERENCES_FILE, UNCERTAINTY_FILE, Uncertainty, load_uncertainty
 from reactometer.models.zoo import Encoders, build_model, rebuild_encoders, sampling_of
 from reactometer.records import FloatArray
-from reactometer.seals import seal, told_of, unseal
 
 FORMAT = 2
 WEIGHTS_FILE, DESCRIPTION_FILE = "weights.safetensors", "model.json"
@@ -106,7 +105,7 @@ def _as_kept(network: ReactionModel, store: str) -> dict[str, torch.Tensor]:
 
 def _write_description(folder: Path, labels: Sequence[str], about: Mapping[str, Any]) -> None:
     head = {"format": FORMAT, "reactometer": version("reactometer"), "labels": list(labels)}
-    (folder / DESCRIPTION_FILE).write_text(seal({**head, **about}), encoding="utf-8")
+    (folder / DESCRIPTION_FILE).write_text(format_json({**head, **about}), encoding="utf-8")
 
 
 def join_models(folders: Sequence[Path | str], out: Path | str) -> Path:
@@ -241,8 +240,8 @@ def _read_description(folder: Path) -> dict[str, Any]:
         found = (inside / DESCRIPTION_FILE).is_file()
         fix = f"Give {inside}" if found else "Give the folder that 'reactometer train' named"
         raise ModelError(f"{folder}: not a model folder: no {DESCRIPTION_FILE}", fix=fix)
-    with told_of(folder / DESCRIPTION_FILE, ModelError, "Copy the model again"):
-        description = unseal((folder / DESCRIPTION_FILE).read_bytes())
+    with decoding(folder / DESCRIPTION_FILE, ModelError, "Copy the model again"):
+        description = parse_json_object((folder / DESCRIPTION_FILE).read_bytes())
     if description.get("format") != FORMAT:
         raise ModelError(
             f"{folder}: another format of model folder",
@@ -253,7 +252,7 @@ def _read_description(folder: Path) -> dict[str, Any]:
         return description
     if not (folder / WEIGHTS_FILE).is_file():
         raise ModelError(f"{folder}: not a model folder: no {WEIGHTS_FILE}", fix="Copy the model again")
-    with told_of(folder / DESCRIPTION_FILE, ModelError, "Copy the model again"):
+    with decoding(folder / DESCRIPTION_FILE, ModelError, "Copy the model again"):
         expected, got = description["sha256"].get(WEIGHTS_FILE), sha256_of(folder / WEIGHTS_FILE)
     if got != expected:
         raise ModelError(

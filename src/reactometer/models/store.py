@@ -11,10 +11,9 @@ from typing import Any
 
 from reactometer.console import download_bar
 from reactometer.errors import ConfigError, ReactometerError, WeightsError, suggestion
-from reactometer.io import sha256_of
+from reactometer.io import parse_json_object, sha256_of
 from reactometer.models.pretrained import ENCODER_CONFIG, ENCODER_FILES, ENCODER_WEIGHTS, PRETRAINED
 from reactometer.paths import OFFLINE, STARTER, WEIGHT_FILES, find_weights, offline_folder, places
-from reactometer.seals import unseal
 
 HUB_CACHE, PACKAGE, NOWHERE = "Hugging Face cache", "in the package", "not here"
 MANIFEST = "manifest.json"
@@ -170,7 +169,7 @@ def read_manifest(text: str) -> dict[str, dict[str, Any]]:
     Raises:
         ValueError: not a manifest.
     """
-    files = unseal(text).get("files")
+    files = parse_json_object(text).get("files")
     if not isinstance(files, dict) or not all(
         isinstance(about, dict) and isinstance(about.get("sha256"), str) for about in files.values()
     ):

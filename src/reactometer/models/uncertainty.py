@@ -16,10 +16,9 @@ import numpy.typing as npt
 from safetensors.numpy import load_file, save
 
 from reactometer.errors import ModelError
-from reactometer.io import replacing, sha256_of
+from reactometer.io import decoding, format_json, parse_json_object, replacing, sha256_of
 from reactometer.models.scores import Score
 from reactometer.records import Ends, FloatArray
-from reactometer.seals import seal, told_of, unseal
 
 UNCERTAINTY_FILE, REFERENCES_FILE = "uncertainty.json", "uncertainty.safetensors"
 FORMAT = 1
@@ -191,7 +190,7 @@ def save_uncertainty(folder: Path, uncertainty: Uncertainty) -> None:
     with replacing(folder / REFERENCES_FILE) as first, replacing(folder / UNCERTAINTY_FILE) as second:
         first.write_bytes(save(tensors))  # both are there before either takes its place: they go together
         about = {"format": FORMAT, **about, "sha256": {REFERENCES_FILE: sha256_of(first)}}
-        second.write_text(seal(about), encoding="utf-8")
+        second.write_text(format_json(about), encoding="utf-8")
 
 
 def load_uncertainty(folder: Path) -> Uncertainty | None:
@@ -203,8 +202,8 @@ def load_uncertainty(folder: Path) -> Uncertainty | None:
     if not (folder / UNCERTAINTY_FILE).is_file():
         return None
     file = folder / UNCERTAINTY_FILE
-    with told_of(file, ModelError, "Delete it, or write it anew with 'reactometer calibrate'"):
-        about = unseal(file.read_bytes())
+    with decoding(file, ModelError, "Delete it, or write it anew with 'reactometer calibrate'"):
+        about = parse_json_object(file.read_bytes())
         if about["format"] != FORMAT or about["sha256"][REFERENCES_FILE] != sha256_of(folder / REFERENCES_FILE):
             raise ValueError("another format, or not the tensors that it names")
         return Uncertainty(

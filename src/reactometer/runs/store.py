@@ -19,12 +19,11 @@ from typing import TYPE_CHECKING, Any
 
 from reactometer.errors import OutputError
 from reactometer.inference import formats
-from reactometer.io import PART
+from reactometer.io import PART, decoding
 from reactometer.records import Prediction
 from reactometer.runs.lease import LOCK, alone
 from reactometer.runs.places import Place
 from reactometer.runs.sources import Source
-from reactometer.seals import told_of
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -56,7 +55,7 @@ class RunFolder:
         if not file.is_file():
             return {}
         rows = _read(file).to_pylist()
-        with told_of(file.name, OutputError, AGAIN):
+        with decoding(file.name, OutputError, AGAIN):
             return {str(row["path"]): Source(**row) for row in rows}
 
     def keep_manifest(self, sources: Sequence[Source]) -> None:
@@ -120,7 +119,7 @@ class RunFolder:
         reasons = {path: reason for path, reason in reasons.items() if reason}
         if shards := self._shards():
             tables = [_read(self.place.beside(CLIPS).beside(shard)) for shard in shards]
-            with told_of(self.place.beside(CLIPS).name, OutputError, AGAIN):
+            with decoding(self.place.beside(CLIPS).name, OutputError, AGAIN):
                 clips = pa.concat_tables(tables)
             rows: dict[str, list[int]] = {}
             for row, sha256 in enumerate(clips["sha256"].to_pylist()):
@@ -195,7 +194,7 @@ def check_stamp(place: Place, stamp: Mapping[str, Any]) -> None:
     """Refuse a run that was begun with another model, other settings or another version."""
     file = place.beside(STAMP_FILE)
     text = file.read()
-    with told_of(file.name, OutputError, "Name another folder"):
+    with decoding(file.name, OutputError, "Name another folder"):
         begun = json.loads(text)
         other = [name for name in {**begun, **stamp} if begun.get(name) != stamp.get(name)]
     if other:
@@ -211,14 +210,14 @@ def _in_shards(clips: Place) -> set[str]:
     tables = {shard: _read(clips.beside(shard)) for shard in clips.names(".parquet")}
     hashes: set[str] = set()
     for shard, table in tables.items():
-        with told_of(clips.beside(shard).name, OutputError, AGAIN):
+        with decoding(clips.beside(shard).name, OutputError, AGAIN):
             hashes.update(map(str, table["sha256"].to_pylist()))
     return hashes
 
 
 def _load_result(file: Place) -> list[Prediction]:
     text = file.read()
-    with told_of(file.name, OutputError, AGAIN):
+    with decoding(file.name, OutputError, AGAIN):
         content, _, check = text.partition(b"\n")
         if check not in (b"", _check_of(content)):  # empty: of an older version
             raise ValueError("other content than was written")
@@ -235,7 +234,7 @@ def _read(file: Place, columns: Sequence[str] | None = None) -> pa.Table:
     import pyarrow.parquet as pq
 
     content = file.read()  # what fails here is the disk or the store, and nothing is damaged
-    with told_of(file.name, OutputError, AGAIN):
+    with decoding(file.name, OutputError, AGAIN):
         return pq.read_table(pa.BufferReader(content), columns=columns, page_checksum_verification=True)
 
 

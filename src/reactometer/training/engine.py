@@ -24,9 +24,8 @@ from reactometer.console import is_first_process, messages
 from reactometer.data.batches import safe_workers
 from reactometer.data.pool import default_workers
 from reactometer.errors import OutputError
-from reactometer.io import PART, replacing, writing
+from reactometer.io import PART, decoding, replacing, writing
 from reactometer.memory import keep_freed_memory
-from reactometer.seals import told_of
 from reactometer.training.optimise import AveragedWeights
 from reactometer.training.processes import on_gpu, placement
 
@@ -90,7 +89,7 @@ def read_checkpoint(file: Path) -> dict[str, Any]:
     Raises:
         OutputError: the file is damaged; torch itself would take other numbers for those that were written.
     """
-    with told_of(file, OutputError, "Start anew with --overwrite"):
+    with decoding(file, OutputError, "Start anew with --overwrite"):
         with ZipFile(file) as archive:
             if (damaged := archive.testzip()) is not None:
                 raise BadZipFile(f"other content than was written in {damaged}")
