@@ -26,11 +26,6 @@ from reactometer.models.showing import encoded_clips
 from reactometer.paths import STARTER
 from reactometer.printing import print_evaluation
 from reactometer.records import FaceSample, FrameState, PreparedClip
-<<<<<<< HEAD
-from reactometer.seals import seal, unseal
-=======
-from reactometer.weights import STARTER
->>>>>>> aef2422 (Remove JSON seals and the CRC of each feature step: SHA-256 of tables and weights, and the size of feature files, are checked)
 
 ENDS = [f"{label}_{end}" for label in HUME_REACTION for end in ("low", "high")]
 

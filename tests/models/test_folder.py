@@ -25,12 +25,7 @@ from reactometer.models.folder import LoadedModel, join_models, load_model, save
 from reactometer.models.scores import Score, average_scores, join_parts
 from reactometer.models.scoring import score_rows
 from reactometer.models.zoo import build_model, load_encoders
-<<<<<<< HEAD
 from reactometer.paths import STARTER
-from reactometer.seals import seal, unseal
-=======
-from reactometer.weights import STARTER
->>>>>>> aef2422 (Remove JSON seals and the CRC of each feature step: SHA-256 of tables and weights, and the size of feature files, are checked)
 
 
 @pytest.fixture

@@ -18,12 +18,7 @@ from reactometer.errors import ModelError
 from reactometer.io import format_json, parse_json_object
 from reactometer.models.folder import load_model
 from reactometer.models.uncertainty import load_uncertainty
-<<<<<<< HEAD
 from reactometer.paths import STARTER
-from reactometer.seals import seal, unseal
-=======
-from reactometer.weights import STARTER
->>>>>>> aef2422 (Remove JSON seals and the CRC of each feature step: SHA-256 of tables and weights, and the size of feature files, are checked)
 
 
 @pytest.fixture
