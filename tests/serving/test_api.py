@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import json
 import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -19,7 +18,6 @@ from websockets.typing import Origin
 
 from fixtures_of_serving import Server, Serving
 from reactometer.inference.formats import clip_rows, timeline_columns, timeline_rows, write_table
-from reactometer.inference.hume import hume_json
 from reactometer.inference.predictor import predict
 
 Talking = Callable[[int], Path]
@@ -103,23 +101,6 @@ def test_forms_hold_what_the_command_writes(server: Server, talking: Talking, tm
     assert get("text/html, application/json").json()["status"] == "done"
     named = server.client.get(where, params={"format": "csv"})
     assert named.headers["Content-Disposition"] == 'attachment; filename="clip-timeline.csv"'
-
-
-def test_humes_shape_names_emotions_as_hume_did(server: Server, talking: Talking) -> None:
-    answer = server.post(talking(1), params={"format": "hume"})
-    (source,) = answer.json()
-    (file,) = source["results"]["predictions"]
-    (face,) = file["models"]["face"]["grouped_predictions"]
-    (voice,) = file["models"]["prosody"]["grouped_predictions"]
-    (own,) = predict([talking(1)], progress=False)
-    assert [one["name"] for one in face["predictions"][0]["emotions"]][3] == "Joy"
-    assert len(face["predictions"]) == sum(sample.box is not None for sample in own.samples)
-    for window, there in zip(own.windows, voice["predictions"], strict=True):
-        assert [one["score"] for one in there["emotions"]] == pytest.approx(window.intensities, abs=1e-5)
-    middle_s = own.windows[0].end_s / 2
-    at = next(one for one in face["predictions"] if one["time"] == pytest.approx(middle_s, abs=0.1))
-    assert at["emotions"][0]["score"] == pytest.approx(own.windows[0].intensities[0], abs=1e-5)  # type: ignore[index]
-    assert json.loads(hume_json([own]))[0]["source"]["filename"] == str(talking(1))
 
 
 @pytest.mark.slow

@@ -114,7 +114,7 @@ def read_prediction(
     format: FormatQuery = None,  # noqa: A002
     accept: AcceptHeader = "*/*",
 ) -> Response:
-    """How far a clip is, and what came of it: as JSON, CSV, Parquet, ELAN, WebVTT, a picture, or in Hume's shape."""
+    """How far a clip is, and what came of it: as JSON, CSV, Parquet, ELAN, WebVTT or a picture."""
     service, form = service_of(request), choose_form(format, accept)
     job = service.job(prediction_id, request.state.owner)
     if form is not None and job.status not in (DONE, FAILED):

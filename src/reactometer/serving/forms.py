@@ -12,9 +12,7 @@ from reactometer.errors import RequestError, suggestion
 from reactometer.inference.annotations import write_elan, write_subtitles
 from reactometer.inference.events import find_events
 from reactometer.inference.formats import timeline_columns, timeline_rows, with_face, write_table
-from reactometer.inference.hume import hume_json
 from reactometer.inference.timeline import draw_timeline
-from reactometer.io import write_whole
 from reactometer.records import Prediction
 
 Write = Callable[[Sequence[Prediction], float, Path], object]
@@ -48,9 +46,6 @@ FORMS = {
     ),
     "vtt": Form(("text/vtt",), ".vtt", lambda own, _, path: write_subtitles(_only(own, "subtitles"), path)),
     "png": Form(("image/png",), ".png", lambda own, _, path: draw_timeline(_only(own, "a picture"), path)),
-    "hume": Form(
-        ("application/vnd.hume.v0+json",), "-hume.json", lambda own, _, path: write_whole(path, hume_json(own))
-    ),
 }
 """By the name that ``format`` takes."""
 
