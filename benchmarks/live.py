@@ -11,11 +11,15 @@ from __future__ import annotations
 
 import argparse
 import csv
+import json
 import multiprocessing
 import subprocess
 import sys
 import tempfile
+import threading
 import time
+from collections.abc import Callable
+from contextlib import suppress
 from fractions import Fraction
 from pathlib import Path
 
@@ -28,6 +32,7 @@ from reactometer.console import wait_patiently
 from reactometer.data.simulated_clip import clip_plan, render_clip
 
 SIZE, RATE_HZ, SOUND_HZ = (640, 360), 25, 16_000
+Play = Callable[[Path, argparse.Namespace, Path], None]
 
 
 def write_clip(path: Path, seconds: float) -> Path:
@@ -70,21 +75,73 @@ def spin() -> None:
         pass
 
 
-def measure(name: str, video: Path, asked: argparse.Namespace, options: list[str], sessions: int = 1) -> list[float]:
-    """So many sessions of the command at once; prints a row of all, and gives scores a second and median latency."""
-    common = [str(video), "--rate", f"{asked.rate:g}", "--for", str(asked.seconds), *options]
+def play_here(video: Path, asked: argparse.Namespace, out: Path) -> None:
+    """The command, with its scores in ``out``."""
+    common = [str(video), "--rate", f"{asked.rate:g}", "--for", str(asked.seconds), "--out", str(out)]
+    subprocess.run([sys.executable, "-m", "reactometer", "live", *common], stdout=subprocess.DEVNULL, check=True)
+
+
+def play_to_server(video: Path, asked: argparse.Namespace, out: Path) -> None:
+    """A client of the WebSocket: sends JPEG frames and sound, and writes when their scores came back."""
+    from websockets.exceptions import ConnectionClosed
+    from websockets.sync.client import connect
+
+    from reactometer.inference.inbox import Inbox
+    from reactometer.media.live_source import LiveSource
+    from reactometer.records import Kind
+    from reactometer.serving.pieces import HEAD
+
+    inbox, arrived_s = Inbox(asked.rate), dict[float, float]()
+
+    def send() -> None:
+        until_s = time.monotonic() + asked.seconds
+        while time.monotonic() < until_s and not inbox.closed:
+            for piece in inbox.take(0.1):
+                head = HEAD.pack(piece.kind, piece.time_s)
+                if piece.kind is Kind.FRAME:
+                    arrived_s[piece.time_s] = piece.arrived_s
+                    bgr = cv2.cvtColor(piece.content(), cv2.COLOR_RGB2BGR)
+                    client.send(head + cv2.imencode(".jpg", bgr)[1].tobytes())
+                else:
+                    client.send(head + np.round(piece.content * 32767).astype("<i2").tobytes())
+        client.send('{"type": "stop"}')
+
+    with connect(f"ws://127.0.0.1:{asked.port}/v1/live", compression=None) as client, out.open("w") as file:
+        client.send('{"type": "start"}')
+        client.recv()
+        source, sender = LiveSource(str(video)), threading.Thread(target=send)
+        source.start(inbox.put, inbox.close)
+        sender.start()
+        rows = csv.DictWriter(file, ["time_s", "latency_ms", "dropped"])
+        rows.writeheader()
+        with suppress(ConnectionClosed):
+            while True:
+                score = json.loads(client.recv())
+                came_s = arrived_s.pop(score["frame_s"], None)
+                latency_ms = None if came_s is None else 1000 * (time.monotonic() - came_s)
+                dropped = score["dropped"] + inbox.dropped
+                rows.writerow({"time_s": score["time_s"], "latency_ms": latency_ms, "dropped": dropped})
+        sender.join()
+        source.stop()
+
+
+def measure(name: str, video: Path, asked: argparse.Namespace, play: Play, sessions: int = 1) -> list[float]:
+    """Run sessions at once; print a row for all of them; return scores per second and median latency."""
+    spawn = multiprocessing.get_context("spawn")
     with tempfile.TemporaryDirectory() as folder:
         outs = [Path(folder) / f"{number}.csv" for number in range(sessions)]
-        commands = [[sys.executable, "-m", "reactometer", "live", *common, "--out", str(out)] for out in outs]
-        for running in [subprocess.Popen(command, stdout=subprocess.DEVNULL) for command in commands]:
-            running.wait()
+        players = [spawn.Process(target=play, args=(video, asked, out)) for out in outs]
+        for player in players:
+            player.start()
+        for player in players:
+            player.join()
         tables = [list(csv.DictReader(out.open(encoding="utf-8"))) for out in outs]
-    told = np.array([float(row["latency_ms"]) for rows in tables for row in rows if row["latency_ms"]])
+    latencies_ms = np.array([float(row["latency_ms"]) for rows in tables for row in rows if row["latency_ms"]])
     spans_s = [float(rows[-1]["time_s"]) - float(rows[0]["time_s"]) for rows in tables]
     often_hz = min((len(rows) - 1) / span_s for rows, span_s in zip(tables, spans_s, strict=True))
-    middle, high = np.percentile(told, [50, 95])
+    middle, high = np.percentile(latencies_ms, [50, 95])
     dropped = sum(int(rows[-1]["dropped"]) for rows in tables)
-    print(f"| {name} | {often_hz:.1f} | {middle:.0f} | {high:.0f} | {told.max():.0f} | {dropped} |", flush=True)
+    print(f"| {name} | {often_hz:.1f} | {middle:.0f} | {high:.0f} | {latencies_ms.max():.0f} | {dropped} |", flush=True)
     return [often_hz, float(middle)]
 
 
@@ -104,14 +161,12 @@ def main() -> None:
         for process in (server, *beside):
             process.start()
         time.sleep(8.0)
-        there = ["--server", f"ws://127.0.0.1:{asked.port}"]
         print("| | Hz | median, ms | 95 %, ms | largest, ms | dropped |\n| --- | --- | --- | --- | --- | --- |")
         found = {
-            "here": measure("here", video, asked, []),
-            "media": measure("WebSocket, media", video, asked, there),
-            "features": measure("WebSocket, features", video, asked, [*there, "--privacy"]),
+            "here": measure("here", video, asked, play_here),
+            "WebSocket": measure("WebSocket", video, asked, play_to_server),
         }
-        measure("WebSocket, media, four clients at once", video, asked, there, sessions=4)
+        measure("WebSocket, four clients at once", video, asked, play_to_server, sessions=4)
         for process in (server, *beside):
             process.terminate()
     met = [bar(f"{name}, scores a second", often_hz, 5.0) for name, (often_hz, _) in found.items()]

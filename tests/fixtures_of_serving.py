@@ -124,7 +124,7 @@ def live_route(model: LoadedModel, check_key: Callable[[str | None], object], *m
     thread.start()
     while not running.started:
         time.sleep(0.02)
-    yield f"ws://127.0.0.1:{running.servers[0].sockets[0].getsockname()[1]}"
+    yield f"ws://127.0.0.1:{running.servers[0].sockets[0].getsockname()[1]}/v1/live"
     running.should_exit = True
     thread.join(timeout=10)
 

@@ -1,15 +1,20 @@
-"""A clip taken apart into the pieces that a camera and a microphone would give."""
+"""A clip taken apart into the pieces that a camera and a microphone would give, and the messages a client sends."""
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Sequence
 from pathlib import Path
 
+import cv2
+import numpy as np
+
 from reactometer.media.audio import read_sound
 from reactometer.media.video import read_frames, sample_frames
-from reactometer.records import SOUND_RATE_HZ, Kind, Piece
+from reactometer.records import SOUND_RATE_HZ, ByteArray, Kind, Piece
 
 CHUNK_S = 0.1
+HEAD = struct.Struct("<Bd")
 
 
 def pieces_of(path: Path, rate_hz: float) -> list[Piece]:
@@ -28,3 +33,19 @@ def pieces_of(path: Path, rate_hz: float) -> list[Piece]:
 def until(pieces: Sequence[Piece], end_s: float) -> list[Piece]:
     """Those that have begun before a moment."""
     return [piece for piece in pieces if piece.time_s < end_s]
+
+
+def pack(piece: Piece) -> bytes:
+    """The binary message of a piece whose frame can be decoded, see docs/live.md."""
+    head = HEAD.pack(piece.kind, piece.time_s)
+    if not callable(piece.content):
+        return head + np.round(np.clip(piece.content, -1.0, 1.0) * 32767).astype("<i2").tobytes()
+    rgb = piece.content()
+    assert rgb is not None
+    return head + encode_frame(rgb)
+
+
+def encode_frame(rgb: ByteArray) -> bytes:
+    """The JPEG of a frame, (H, W, 3) uint8 RGB."""
+    _, jpeg = cv2.imencode(".jpg", cv2.cvtColor(rgb, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_JPEG_QUALITY, 90])
+    return jpeg.tobytes()

@@ -2,24 +2,20 @@
 
 from __future__ import annotations
 
-import json
 import re
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import pandas as pd
 import pytest
 from typer.testing import CliRunner, Result
 
-from fixtures_of_serving import live_route
 from reactometer.cli import app
-from reactometer.errors import ConfigError, ReactometerError
+from reactometer.errors import ReactometerError
 from reactometer.labels import BASIC
-from reactometer.models.folder import LoadedModel
 
 pytestmark = pytest.mark.usefixtures("found_once")
 
@@ -55,40 +51,18 @@ def test_a_file_is_scored_as_it_plays(video: Path, tmp_path: Path) -> None:
     assert table["end_s"].is_monotonic_increasing
 
 
-@pytest.fixture(scope="module")
-def server(starter: LoadedModel) -> Iterator[str]:
-    def check(key: str | None) -> None:
-        if key != "secret":
-            raise ConfigError("this service wants a key")
-
-    with live_route(starter, check) as address:
-        yield address
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("privacy", [(), ("--privacy",)])
-def test_a_server_scores(video: Path, server: str, tmp_path: Path, privacy: tuple[str, ...]) -> None:
-    out = tmp_path / "live.jsonl"
-    scores, _ = summary(live(video, "--server", server, "--key", "secret", "--out", out, *privacy))
-    rows = [json.loads(line) for line in out.read_text().splitlines()]
-    assert len(rows) == scores >= 4
-    assert set(rows[-1]["intensities"]) == set(BASIC)
-
-
 def test_after_so_many_seconds_it_ends(video: Path) -> None:
     began_s = time.monotonic()
     summary(live(video, "--for", 0.5))
     assert time.monotonic() - began_s < 15.0
 
 
-def test_wrong_use_is_told_of(video: Path, server: str, tmp_path: Path) -> None:
+def test_wrong_use_is_told_of(video: Path, tmp_path: Path) -> None:
     for arguments, told in (
-        ((video, "--privacy"), "--privacy goes only with --server"),
         ((video, "--window", 0), "window"),
-        ((video, "--rate", 0), "looked at so often"),
+        ((video, "--rate", 0), "rate"),
         ((video, "--out", tmp_path / "live.parquet"), ".csv or .jsonl"),
         (("97",), "camera 97 cannot be opened"),
-        ((video, "--server", server), "the server says: this service wants a key"),
     ):
         error = live(*arguments).exception
         assert isinstance(error, ReactometerError)

@@ -123,8 +123,6 @@ class Kind(IntEnum):
 
     FRAME = 1
     SOUND = 2
-    FACE_FEATURES = 3
-    VOICE_FEATURES = 4
 
 
 @dataclass(frozen=True)
@@ -132,11 +130,9 @@ class Piece:
     """What a camera, a microphone or a client gives at one moment of a live session."""
 
     kind: Kind
-    time_s: float  # of the frame, of the first sample of sound, or of the end of the window that voice features are of
-    content: Callable[[], ByteArray | None] | FloatArray | None
-    """A frame: call for (H, W, 3) uint8 RGB, or None where it cannot be decoded. Sound: (S,) float32. Face features:
-    (D,) float32, or None where no face is seen. Voice features: (K, 1 + D) float32, time of each step from the window's
-    beginning and features."""
+    time_s: float  # of the frame, or of the first sample of sound
+    content: Callable[[], ByteArray | None] | FloatArray
+    """A frame: call for (H, W, 3) uint8 RGB, or None if it cannot be decoded. Sound: (S,) float32 in [-1, 1]."""
     arrived_s: float = field(default_factory=time.monotonic)  # on this process's clock
 
 

@@ -1,4 +1,4 @@
-"""Live: what a window is told is what a file's window is told, from media or features; and nothing falls behind."""
+"""Live: a window gets the scores that a file's window gets, and frames are dropped instead of piling up."""
 
 from __future__ import annotations
 
@@ -12,11 +12,10 @@ import numpy as np
 import pytest
 
 from live_clips import pieces_of, until
-from reactometer.errors import ConfigError, ModelError
+from reactometer.errors import ConfigError
 from reactometer.inference.inbox import Inbox
 from reactometer.inference.live import LiveScorer, Sound, level_of
-from reactometer.inference.live_features import FeatureMaker, FeatureScorer, condense
-from reactometer.inference.live_rows import LiveRows, score_as_json, score_from_json
+from reactometer.inference.live_rows import LiveRows
 from reactometer.inference.live_session import Arrivals, score_here
 from reactometer.inference.predictor import predict
 from reactometer.models.folder import LoadedModel, load_model
@@ -32,7 +31,6 @@ def video(simulated: Path) -> Path:
 
 def fed(scorer: LiveScorer, pieces: list[Piece]) -> LiveScorer:
     for piece in pieces:
-        scorer.check(piece)
         scorer.take(piece)
     return scorer
 
@@ -82,54 +80,6 @@ def test_so_it_does_on_a_real_clip_whose_face_leaves(starter: LoadedModel, share
     assert compare_with_timeline(starter, shared_data / "clips" / "face_noface.mov", 5.0, 2.0, 1.0) >= 4
 
 
-@pytest.mark.parametrize("kind", ["starter", "log-mel"])
-def test_features_say_what_media_say(starter: LoadedModel, model_folder: Path, video: Path, kind: str) -> None:
-    model = starter if kind == "starter" else load_model(model_folder, "cpu")
-    media, maker, features = LiveScorer(model, 0.6, 10.0), FeatureMaker(model, 0.6, 10.0), FeatureScorer(model, 0.6)
-    compared = 0
-    for piece in pieces_of(video, 10.0):
-        media.take(piece)
-        for made in maker.make([piece]):
-            assert made.kind in (Kind.FACE_FEATURES, Kind.VOICE_FEATURES)
-            features.check(made)
-            features.take(made)
-        one, other = media.score(), features.score()
-        assert one is not None
-        assert other is not None
-        np.testing.assert_allclose(one.intensities or (), other.intensities or (), atol=1e-4)
-        assert (one.start_s, one.frame_s, one.face_share) == (other.start_s, other.frame_s, other.face_share)
-        assert one.abstain == other.abstain
-        compared += one.intensities is not None
-    assert compared > 10
-    assert maker.newest is not None
-
-
-def test_of_the_voice_the_starter_is_told_mean_and_spread_alone(starter: LoadedModel, video: Path) -> None:
-    maker = FeatureMaker(starter)
-    made = [one for piece in pieces_of(video, 5.0) for one in maker.make([piece])]
-    voices = [one.content.shape for one in made if isinstance(one.content, np.ndarray) and one.content.ndim == 2]
-    assert set(voices) <= {(0, 44), (2, 44)}
-    steps = np.random.default_rng(0).normal(size=(90, 7)).astype(np.float32)
-    two = condense(steps)
-    np.testing.assert_allclose(two.mean(axis=0), steps.mean(axis=0), atol=1e-6)
-    np.testing.assert_allclose(two.std(axis=0), steps.std(axis=0), atol=1e-6)
-
-
-def test_features_of_another_model_are_refused(starter: LoadedModel, video: Path) -> None:
-    scorer = FeatureScorer(starter)
-    with pytest.raises(ConfigError, match="features of another model"):
-        scorer.check(Piece(Kind.FACE_FEATURES, 0.0, np.zeros(3, np.float32)))
-    with pytest.raises(ConfigError, match="no numbers"):
-        scorer.check(Piece(Kind.FACE_FEATURES, 0.0, np.full(256, np.nan, np.float32)))
-    with pytest.raises(ConfigError, match="a frame or sound came in mode 'features'"):
-        scorer.check(sound(0.0, 0.1))
-    with pytest.raises(ConfigError, match="features came in mode 'media'"):
-        LiveScorer(starter).check(Piece(Kind.FACE_FEATURES, 0.0, None))
-    with pytest.raises(ModelError, match="features of single frames"):
-        FeatureScorer(replace(starter, members=(starter, starter)))
-    assert scorer.score() is None
-
-
 def test_nothing_to_go_by_is_no_answer(starter: LoadedModel) -> None:
     scorer = LiveScorer(starter, 1.0)
     assert scorer.score() is None
@@ -150,12 +100,12 @@ def test_the_window_rolls_and_only_it_is_kept(starter: LoadedModel, video: Path)
     assert score is not None
     assert score.end_s - score.start_s == pytest.approx(0.5)
     assert score.end_s == pytest.approx(score.time_s, abs=1e-3)
-    assert len(scorer.senses.samples) <= 16
-    assert len(scorer.senses.sound.samples) <= 1.5 * SOUND_RATE_HZ
+    assert len(scorer.samples) <= 16
+    assert len(scorer.sound.samples) <= 1.5 * SOUND_RATE_HZ
     early = fed(scorer, [Piece(Kind.FRAME, 0.0, blank())]).score()  # another clock
     assert early is not None
     assert early.time_s == 0.0
-    assert len(scorer.senses.samples) == 1
+    assert len(scorer.samples) == 1
     assert early.abstain == "no face is seen and nothing is heard"
     early = fed(scorer, [sound(0.0, 0.1)]).score()
     assert early is not None
@@ -206,7 +156,7 @@ def test_a_slow_scorer_drops_frames_and_stays_near(starter: LoadedModel, monkeyp
         time.sleep(0.1)
         return []
 
-    monkeypatch.setattr(scorer.senses, "_detector", detect)
+    monkeypatch.setattr(scorer, "_detector", detect)
 
     def camera() -> None:
         for number in range(30):
@@ -244,17 +194,3 @@ def test_rows_are_there_at_once(starter: LoadedModel, video: Path, tmp_path: Pat
         lines = (tmp_path / f"live{ending}").read_text().splitlines()
     assert len(lines) == (3 if ending == ".csv" else 2)
     assert "12.3" in lines[-2]
-    back = score_from_json(score_as_json(score, starter.labels), starter.labels)
-    np.testing.assert_allclose(back.intensities or (), score.intensities or (), atol=1e-6)
-    np.testing.assert_allclose(back.intervals or (), score.intervals or (), atol=1e-6)
-    assert (back.frame_s, back.time_s, back.abstain) == (score.frame_s, score.time_s, score.abstain)
-
-
-def test_of_voice_features_the_newest_wait() -> None:
-    inbox = Inbox(rate_hz=10.0)
-    for number in range(3):
-        inbox.put(Piece(Kind.VOICE_FEATURES, float(number), np.zeros((2, 44), np.float32)))
-        inbox.put(Piece(Kind.FACE_FEATURES, float(number), None))
-    kinds = [(piece.kind, piece.time_s) for piece in inbox.take(0.0)]
-    faces = [(Kind.FACE_FEATURES, float(number)) for number in range(3)]
-    assert kinds == [*faces, (Kind.VOICE_FEATURES, 2.0)]

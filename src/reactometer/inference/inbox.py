@@ -10,7 +10,7 @@ from reactometer.media.video import GRID_TOLERANCE_S
 from reactometer.records import Kind, Piece
 
 MOST_WAITING = 500
-"""Pieces other than frames that are held; beyond, the oldest are lost. Ten seconds of 20 ms each; our choice."""
+"""Pieces of sound that are held; beyond, the oldest are lost. Ten seconds of 20 ms each."""
 
 
 class Inbox:
@@ -26,17 +26,14 @@ class Inbox:
         self.closed = False
         self._point = 0  # of the grid, from which on a frame is wanted
         self._frame: Piece | None = None
-        self._voice: Piece | None = None
-        self._others: deque[Piece] = deque(maxlen=MOST_WAITING)
+        self._sounds: deque[Piece] = deque(maxlen=MOST_WAITING)
         self._changed = threading.Condition()
 
     def put(self, piece: Piece) -> None:
         """Leave a piece; never waits."""
         with self._changed:
-            if piece.kind is Kind.VOICE_FEATURES:  # of a whole window: those before say nothing any more
-                self._voice = piece
-            elif piece.kind is not Kind.FRAME:
-                self._others.append(piece)
+            if piece.kind is Kind.SOUND:
+                self._sounds.append(piece)
             elif self._is_wanted(piece.time_s):
                 self.dropped += self._frame is not None
                 self._frame = piece
@@ -49,20 +46,13 @@ class Inbox:
             self._changed.notify()
 
     def take(self, timeout_s: float) -> Sequence[Piece]:
-        """What is there as soon as there is a frame or a face's features, else what has come by the time-out, if any.
-
-        The frame is the last of it, behind the sound of its moment.
-        """
+        """Wait for a frame, at most ``timeout_s``, and give all that has come: the sound, and behind it the frame."""
         with self._changed:
-            self._changed.wait_for(self._is_urgent, timeout_s)
-            pieces = [*self._others, *(piece for piece in (self._voice, self._frame) if piece)]
-            self._others.clear()
-            self._frame = self._voice = None
+            self._changed.wait_for(lambda: self.closed or self._frame is not None, timeout_s)
+            pieces = [*self._sounds, *([self._frame] if self._frame else [])]
+            self._sounds.clear()
+            self._frame = None
         return pieces
-
-    def _is_urgent(self) -> bool:
-        features = any(piece.kind is Kind.FACE_FEATURES for piece in self._others)
-        return self.closed or self._frame is not None or features
 
     def _is_wanted(self, time_s: float) -> bool:
         point = int((time_s + GRID_TOLERANCE_S) * self.rate_hz) + 1

@@ -16,7 +16,7 @@ from reactometer.media.faces import FaceFollower, load_detector
 from reactometer.media.stream import PART
 from reactometer.models.folder import LoadedModel
 from reactometer.models.scores import join_parts
-from reactometer.records import SOUND_RATE_HZ, ByteArray, Ends, FaceSample, FloatArray, Kind, Piece, PreparedClip
+from reactometer.records import SOUND_RATE_HZ, ByteArray, Ends, FaceSample, FloatArray, Piece, PreparedClip
 
 LIVE_RATE_HZ = 10.0
 """Frames looked at a second where the model's own rate is lower, so that answers come often; our choice."""
@@ -84,140 +84,77 @@ class Sound:
         return (np.round(waveform * 32767) / 32767).astype(np.float32)
 
 
-class Senses:
-    """Follows the face and keeps the last seconds of crops (JPEG, in memory alone) and sound."""
-
-    def __init__(self, model: LoadedModel, window_s: float, rate_hz: float | None) -> None:
-        settings = reading_of(model, "one", rate_hz)
-        self.window_s, self.rate_hz = check_window(window_s), rate_hz or max(settings.rate_hz, LIVE_RATE_HZ)
-        self._detector, self._size_px = load_detector(settings.detector), settings.size_px
-        self._looks = model.network.looks
-        self.reset()
-
-    def reset(self) -> None:
-        """Forget everything."""
-        self.follower = FaceFollower(self._size_px)
-        self.first_s: float | None = None  # of the first piece
-        self.samples: deque[FaceSample] = deque()
-        self.sound = Sound(self.window_s + KEPT_S)
-
-    @property
-    def most_frames(self) -> int:
-        """Frames that a window can hold."""
-        return math.ceil(self.window_s * self.rate_hz) + 1
-
-    @property
-    def newest_s(self) -> float | None:
-        """Time of the newest frame or sound; None where nothing has come."""
-        known = [self.samples[-1].time_s] if self.samples else []
-        return max([*known, *([] if self.sound.end_s is None else [self.sound.end_s])], default=None)
-
-    def look(self, time_s: float, rgb: ByteArray | None) -> FaceSample | None:
-        """Find the face in a frame, (H, W, 3) uint8 RGB, None where it could not be decoded.
-
-        Gives None for a frame that is no later than the one before it. A time that lies more than a window back is
-        taken for another clock, and everything before is forgotten.
-        """
-        self._follow_clock(time_s)
-        if self.samples and time_s <= self.samples[-1].time_s:
-            return None
-        found = self._detector(rgb) if rgb is not None and self._looks else []
-        sample = self.follower.look(time_s, rgb, found)
-        self.samples.append(sample)
-        self._forget(time_s)
-        return sample
-
-    def hear(self, start_s: float, samples: FloatArray) -> None:
-        """Keep (S,) float32 samples in [-1, 1], mono at 16 kHz."""
-        self._follow_clock(start_s)
-        self.sound.add(start_s, samples)
-        self._forget(start_s)
-
-    def take(self, piece: Piece) -> FaceSample | None:
-        """See or hear one piece; gives the face's sample of a frame that was looked at."""
-        if callable(piece.content):
-            return self.look(piece.time_s, piece.content())
-        if piece.content is not None:
-            self.hear(piece.time_s, piece.content)
-        return None
-
-    def clip(self, end_s: float | None = None) -> PreparedClip | None:
-        """The window that ends with the newest piece, or at a time of one's choice; None where nothing has come."""
-        if self.newest_s is None:
-            return None
-        end_s = self.newest_s + EDGE_S if end_s is None else end_s
-        start_s = max(end_s - self.window_s, -math.inf if self.first_s is None else self.first_s)
-        samples = tuple(sample for sample in self.samples if start_s <= sample.time_s < end_s)
-        return PreparedClip(start_s, end_s, samples, self.sound.between(start_s, end_s))
-
-    def _forget(self, time_s: float) -> None:
-        """All that no window will show any more."""
-        needed_s = time_s - self.window_s - KEPT_S
-        while self.samples and self.samples[0].time_s < needed_s:
-            self.samples.popleft()
-        if (self.sound.end_s or needed_s) < needed_s:
-            self.sound = Sound(self.sound.kept / SOUND_RATE_HZ)
-
-    def _follow_clock(self, time_s: float) -> None:
-        if self.newest_s is not None and time_s < self.newest_s - self.window_s:
-            self.reset()
-        self.first_s = time_s if self.first_s is None else min(self.first_s, time_s)
-
-
 class LiveScorer:
-    """A model that is shown frames and sound as they come, and says at any moment what the last seconds show.
+    """Scores the last seconds of frames and sound as they arrive.
 
-    Nothing is written, and nothing is kept longer than a window and a second.
+    Nothing is written, and nothing is kept longer than a window and a second. Crops are kept as JPEG, in memory only.
 
     Args:
-        model: one that takes media.
+        model: a model that takes media.
         window_s: length of the window, seconds.
-        rate_hz: frames to be looked at per second; default: the model's own rate, and :data:`LIVE_RATE_HZ` at least.
+        rate_hz: frames to be scored per second; default: the model's own rate, and :data:`LIVE_RATE_HZ` at least.
 
     Raises:
-        ConfigError: a window or rate that cannot be.
+        ConfigError: the window or the rate is out of range.
         ModelError: the model takes features.
     """
 
     def __init__(self, model: LoadedModel, window_s: float = DEFAULT_WINDOW_S, rate_hz: float | None = None) -> None:
-        self.model, self.senses = model, Senses(model, window_s, rate_hz)
+        settings = reading_of(model, "one", rate_hz)
+        self.model, self.window_s = model, check_window(window_s)
+        self.rate_hz = rate_hz or max(settings.rate_hz, LIVE_RATE_HZ)
+        self._detector, self._size_px = load_detector(settings.detector), settings.size_px
+        self._most_frames = math.ceil(self.window_s * self.rate_hz) + 1  # that a window can hold
         self.reset()
 
-    @property
-    def rate_hz(self) -> float:
-        """Frames to be looked at per second."""
-        return self.senses.rate_hz
-
     def reset(self) -> None:
-        """Forget everything, what was encoded too."""
-        self.senses.reset()
-        self._score = make_scorer(self.model, [{} for _ in self.model.each], self.senses.most_frames)
+        """Forget all frames, sound and remembered features."""
+        self._clear()
+        self._score = make_scorer(self.model, [{} for _ in self.model.each], self._most_frames)
 
     def warm_up(self) -> None:
-        """Do once what takes longer the first time, with an empty picture and faint noise, and forget it."""
-        noise = np.random.default_rng(0).normal(0.0, 0.05, round(self.senses.window_s * SOUND_RATE_HZ))
-        self.senses.look(0.0, np.zeros((360, 640, 3), np.uint8))
-        self.senses.hear(0.0, noise.astype(np.float32))
+        """Score an empty picture and faint noise once, since the first score takes longer, and forget both."""
+        noise = np.random.default_rng(0).normal(0.0, 0.05, round(self.window_s * SOUND_RATE_HZ))
+        self.look(0.0, np.zeros((360, 640, 3), np.uint8))
+        self.hear(0.0, noise.astype(np.float32))
         self.score()
         self.reset()
 
-    def check(self, piece: Piece) -> None:
-        """Raise ConfigError for a piece that cannot be taken: features."""
-        if piece.kind not in (Kind.FRAME, Kind.SOUND):
-            raise ConfigError("features came in mode 'media'", fix="Start with mode 'features', or send frames")
-
     def take(self, piece: Piece) -> None:
-        """See or hear one piece that was checked; decodes a frame, and finds and cuts the face."""
-        self.senses.take(piece)
+        """Add one piece: a frame is decoded, and its face found and cropped."""
+        if callable(piece.content):
+            self.look(piece.time_s, piece.content())
+        else:
+            self.hear(piece.time_s, piece.content)
+
+    def look(self, time_s: float, rgb: ByteArray | None) -> None:
+        """Find the face in a frame, (H, W, 3) uint8 RGB, or None if it could not be decoded.
+
+        A frame that is no later than the one before is ignored. A time that lies more than a window back means another
+        clock, and everything before is forgotten.
+        """
+        self._follow_clock(time_s)
+        if self.samples and time_s <= self.samples[-1].time_s:
+            return
+        found = self._detector(rgb) if rgb is not None and self.model.network.looks else []
+        self.samples.append(self._follower.look(time_s, rgb, found))
+        self._forget(time_s)
+
+    def hear(self, start_s: float, samples: FloatArray) -> None:
+        """Add (S,) float32 samples in [-1, 1], mono at 16 kHz."""
+        self._follow_clock(start_s)
+        self.sound.add(start_s, samples)
+        self._forget(start_s)
 
     def score(self, end_s: float | None = None) -> LiveScore | None:
-        """The window that ends with the newest piece, or at a time of one's choice; None where nothing has come."""
-        clip, newest_s = self.senses.clip(end_s), self.senses.newest_s
-        if clip is None or newest_s is None:
+        """Score the window that ends with the newest piece, or at ``end_s``; None if nothing has come."""
+        newest_s = self._newest_s()
+        if newest_s is None:
             return None
+        clip = self._window(newest_s + EDGE_S if end_s is None else end_s)
         (drawn,) = self._score([clip])
         last = clip.samples[-1] if clip.samples else None
-        intensities, intervals, abstain = say(self.model, drawn, clip.duration_s, self.senses.window_s)
+        intensities, intervals, abstain = say(self.model, drawn, clip.duration_s, self.window_s)
         return LiveScore(
             time_s=newest_s,
             start_s=clip.start_s,
@@ -230,6 +167,36 @@ class LiveScorer:
             level_db=level_of(clip.waveform),
             abstain=abstain,
         )
+
+    def _window(self, end_s: float) -> PreparedClip:
+        start_s = max(end_s - self.window_s, -math.inf if self._first_s is None else self._first_s)
+        samples = tuple(sample for sample in self.samples if start_s <= sample.time_s < end_s)
+        return PreparedClip(start_s, end_s, samples, self.sound.between(start_s, end_s))
+
+    def _newest_s(self) -> float | None:
+        """Time of the newest frame or sound; None if nothing has come."""
+        times_s = [self.samples[-1].time_s] if self.samples else []
+        return max([*times_s, *([] if self.sound.end_s is None else [self.sound.end_s])], default=None)
+
+    def _clear(self) -> None:
+        self._follower = FaceFollower(self._size_px)
+        self._first_s: float | None = None  # of the first piece
+        self.samples: deque[FaceSample] = deque()
+        self.sound = Sound(self.window_s + KEPT_S)
+
+    def _forget(self, time_s: float) -> None:
+        """Delete what no later window will contain."""
+        needed_s = time_s - self.window_s - KEPT_S
+        while self.samples and self.samples[0].time_s < needed_s:
+            self.samples.popleft()
+        if (self.sound.end_s or needed_s) < needed_s:
+            self.sound = Sound(self.sound.kept / SOUND_RATE_HZ)
+
+    def _follow_clock(self, time_s: float) -> None:
+        newest_s = self._newest_s()
+        if newest_s is not None and time_s < newest_s - self.window_s:
+            self._clear()
+        self._first_s = time_s if self._first_s is None else min(self._first_s, time_s)
 
 
 def say(

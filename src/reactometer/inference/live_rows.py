@@ -74,24 +74,6 @@ def score_as_json(score: LiveScore, labels: tuple[str, ...]) -> dict[str, Any]:
     }
 
 
-def score_from_json(said: dict[str, Any], labels: tuple[str, ...]) -> LiveScore:
-    """The score that :func:`score_as_json` told of."""
-    own = said["intensities"]
-    bounded = own and all("low" in own[label] for label in labels)
-    return LiveScore(
-        time_s=said["time_s"],
-        start_s=said["start_s"],
-        end_s=said["end_s"],
-        intensities=tuple(own[label]["value"] for label in labels) if own else None,
-        intervals=tuple((own[label]["low"], own[label]["high"]) for label in labels) if bounded else None,
-        frame_s=said.get("frame_s"),
-        face=tuple(said["face"]) if said["face"] else None,
-        face_share=said["face_share"],
-        level_db=said["level_db"],
-        abstain=said["abstain"],
-    )
-
-
 def _flat(score: LiveScore, labels: tuple[str, ...]) -> dict[str, object]:
     said = score_as_json(score, labels)
     own = said.pop("intensities") or {}

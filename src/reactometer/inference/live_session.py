@@ -46,7 +46,7 @@ class Arrivals:
         """A piece that is about to be scored."""
         if callable(piece.content):
             self.sees, self.frames[piece.time_s] = True, piece.arrived_s
-        elif piece.content is not None:
+        else:
             self.sounds.append((piece.time_s + len(piece.content) / SOUND_RATE_HZ, piece.arrived_s))
 
     def latency_s(self, score: LiveScore) -> float | None:

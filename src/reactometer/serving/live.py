@@ -15,7 +15,6 @@ from starlette.websockets import WebSocket, WebSocketDisconnect, WebSocketState
 from reactometer.errors import ConfigError, ReactometerError
 from reactometer.inference.inbox import Inbox
 from reactometer.inference.live import LiveScore, LiveScorer
-from reactometer.inference.live_features import FeatureScorer, feature_sizes
 from reactometer.inference.live_rows import score_as_json
 from reactometer.inference.live_session import PAUSE_S
 from reactometer.inference.predictor import DEFAULT_WINDOW_S
@@ -23,7 +22,6 @@ from reactometer.models.folder import LoadedModel
 from reactometer.serving.gate import given_key
 from reactometer.serving.pieces import MOST_MESSAGE_BYTES, unpack
 
-MODES = ("media", "features")
 CLOSED, REFUSED, TOO_LARGE, BUSY = 1000, 1008, 1009, 1013
 """WebSocket's codes that a session ends with."""
 
@@ -110,24 +108,23 @@ async def _begin(socket: WebSocket, model: LoadedModel, check_key: CheckKey, lim
 class _Start:
     key: str | None
     window_s: float
-    mode: str
 
 
 def _parse_start(text: str | None, limits: LiveLimits) -> _Start:
-    expected = '{"type": "start", "key": …, "window_s": 2.0, "mode": "media"}'
+    expected = '{"type": "start", "key": …, "window_s": 2.0}'
     try:
         said = json.loads(text or "")
     except (ValueError, RecursionError):
         said = None
     if not isinstance(said, dict) or said.get("type") != "start":
         raise ConfigError("the first message does not start a session", expected=expected)
-    window_s, mode, key = said.get("window_s", DEFAULT_WINDOW_S), said.get("mode", MODES[0]), said.get("key")
+    window_s, key = said.get("window_s", DEFAULT_WINDOW_S), said.get("key")
     if isinstance(window_s, bool) or not isinstance(window_s, int | float) or not window_s <= limits.longest_window_s:
         got, most = str(window_s)[:40], f"{limits.longest_window_s:g} s at most"
         raise ConfigError("a live window of this length cannot be", got=got, expected=most)
-    if mode not in MODES or not isinstance(key, str | None):
-        raise ConfigError("no such mode, or a key that is no text", got=str(mode)[:40], expected=" or ".join(MODES))
-    return _Start(key, float(window_s), mode)
+    if not isinstance(key, str | None):
+        raise ConfigError("the key is not a text", got=type(key).__name__, expected=expected)
+    return _Start(key, float(window_s))
 
 
 class _Session:
@@ -135,12 +132,8 @@ class _Session:
 
     def __init__(self, socket: WebSocket, model: LoadedModel, start: _Start, limits: LiveLimits) -> None:
         self.socket, self.model, self.start, self.limits = socket, model, start, limits
-        self.scorer: LiveScorer | FeatureScorer
-        if start.mode == "media":
-            self.scorer, self.voice_size = LiveScorer(model, start.window_s), 0
-            self.scorer.warm_up()
-        else:
-            self.scorer, self.voice_size = FeatureScorer(model, start.window_s), feature_sizes(model)[1]
+        self.scorer = LiveScorer(model, start.window_s)
+        self.scorer.warm_up()
         self.inbox = Inbox(self.scorer.rate_hz)
 
     async def run(self, pool: ThreadPoolExecutor) -> None:
@@ -182,9 +175,7 @@ class _Session:
         if content is not None and len(content) > MOST_MESSAGE_BYTES:
             raise _EndedError(f"a message of {len(content)} bytes is too large", TOO_LARGE)
         if content is not None:
-            piece = unpack(content, self.voice_size)
-            self.scorer.check(piece)
-            self.inbox.put(piece)
+            self.inbox.put(unpack(content))
         elif _is_stop(message.get("text")):
             raise _EndedError
         else:
@@ -221,8 +212,6 @@ class _Session:
             "rate_hz": self.scorer.rate_hz,
             "looks": network.looks,
             "listens": network.listens,
-            "feature_size": network.face_encoder.feature_size if network.face_encoder else 0,
-            "voice_feature_size": network.voice_encoder.feature_size if network.voice_encoder else 0,
         }
 
     async def _send(self, kind: str, **said: Any) -> None:

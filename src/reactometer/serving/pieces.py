@@ -1,4 +1,4 @@
-"""The bytes of the live protocol (docs/live.md): one message a piece, packed and unpacked."""
+"""The bytes of the live protocol (docs/live.md): one message per piece, as clients send them."""
 
 from __future__ import annotations
 
@@ -20,67 +20,33 @@ HEAD = struct.Struct("<Bd")
 MOST_FRAME_BYTES = 2_000_000
 MOST_FRAME_PIXELS = 3840 * 2160
 MOST_SOUND_S = 1.0
-MOST_FEATURES_BYTES = 2_000_000
 MOST_MESSAGE_BYTES = MOST_FRAME_BYTES + HEAD.size
 """No message may be longer; what uvicorn's ``ws_max_size`` should be."""
 
 LATEST_S = 1e11
 """Times beyond are no seconds of any clock."""
 
-JPEG_QUALITY = 90
 FULL_SCALE = 32767
 
 
-def pack(piece: Piece) -> bytes | None:
-    """The message of a piece; None for a frame that could not be decoded."""
-    head, content = HEAD.pack(piece.kind, piece.time_s), piece.content
-    if callable(content):
-        rgb = content()
-        return None if rgb is None else head + encode_frame(rgb)
-    if content is None:
-        return head
-    if piece.kind is Kind.SOUND:
-        return head + np.round(np.clip(content, -1.0, 1.0) * FULL_SCALE).astype("<i2").tobytes()
-    return head + content.astype("<f4").tobytes()
-
-
-def unpack(message: bytes, voice_size: int = 0) -> Piece:
-    """The piece of a message; a frame is decoded when its content is called for.
-
-    Args:
-        message: as :func:`pack` makes it.
-        voice_size: features of a step of the voice, in mode "features".
+def unpack(message: bytes) -> Piece:
+    """Read one binary message; a frame is decoded when its content is called.
 
     Raises:
-        ConfigError: it is none, or beyond a limit.
+        ConfigError: the message is malformed or beyond a limit.
     """
     if len(message) <= HEAD.size - 1:
         raise ConfigError("a message is too short", got=f"{len(message)} bytes", expected=f"{HEAD.size} or more")
     number, time_s = HEAD.unpack_from(message)
     payload = message[HEAD.size :]
     if number not in set(Kind):
-        raise ConfigError("a message is of no known kind", got=number, expected="1 to 4")
+        raise ConfigError("a message is of no known kind", got=number, expected="1 or 2")
     if not (math.isfinite(time_s) and abs(time_s) <= LATEST_S):
         raise ConfigError("the time of a piece is no time", got=time_s, expected="seconds, a finite number")
     kind = Kind(number)
     if kind is Kind.FRAME:
         return Piece(kind, time_s, _frame(payload))
-    if kind is Kind.SOUND:
-        return Piece(kind, time_s, _sound(payload))
-    if len(payload) > MOST_FEATURES_BYTES or len(payload) % 4:
-        raise ConfigError("features of a wrong size", got=f"{len(payload)} bytes", expected="float32 numbers")
-    values = np.frombuffer(payload, dtype="<f4").astype(np.float32)
-    if kind is Kind.FACE_FEATURES:
-        return Piece(kind, time_s, values if len(values) else None)
-    if len(values) % (1 + voice_size):
-        raise ConfigError("voice features of a wrong size", got=len(values), expected=f"steps of {1 + voice_size}")
-    return Piece(kind, time_s, values.reshape(-1, 1 + voice_size))
-
-
-def encode_frame(rgb: ByteArray) -> bytes:
-    """The JPEG of a frame, (H, W, 3) uint8 RGB."""
-    _, jpeg = cv2.imencode(".jpg", cv2.cvtColor(rgb, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY])
-    return jpeg.tobytes()
+    return Piece(kind, time_s, _sound(payload))
 
 
 def jpeg_size(jpeg: bytes) -> tuple[int, int] | None:

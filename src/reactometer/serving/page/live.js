@@ -22,7 +22,7 @@ class Session {
     this.stream = stream;
     this.socket = new WebSocket(`${location.protocol.replace("http", "ws")}//${location.host}/v1/live`);
     this.socket.binaryType = "arraybuffer";
-    this.socket.onopen = () => this.socket.send(JSON.stringify({ type: "start", key: key(), window_s: 2.0, mode: "media" }));
+    this.socket.onopen = () => this.socket.send(JSON.stringify({ type: "start", key: key(), window_s: 2.0 }));
     this.socket.onmessage = ({ data }) => this.hear(JSON.parse(data));
     this.socket.onclose = () => session === this && stop("The server ended the connection.");
   }
