@@ -46,12 +46,6 @@ for network, config in ((HubertModel, HubertConfig), (Wav2Vec2Model, Wav2Vec2Con
     told = network(config(**small)).eval()(torch.zeros(1, 16000)).last_hidden_state
     assert told.shape == (1, 49, 32), told.shape
 """
-SEARCH = """
-import optuna
-study = optuna.create_study(sampler=optuna.samplers.TPESampler(seed=0))
-study.optimize(lambda trial: trial.suggest_float("x", -1, 1) ** 2, n_trials=20)
-assert abs(study.best_params["x"]) < 0.5
-"""
 RAY = """
 import ray
 from reactometer.cluster import connect
@@ -75,7 +69,6 @@ SCRIPTS = {
     "onnx": A_GRAPH + ONNX,
     "openvino": A_GRAPH + OPENVINO,
     "speech": SPEECH,
-    "search": SEARCH,
     "ray": RAY,
     "postgres": POSTGRES,
     "timm": TIMM,

@@ -66,7 +66,6 @@ def test_the_wheel_works_in_a_clean_environment(install: Install, python: str, c
 WITHOUT = {
     "serve": ("serve", "--port", "0"),
     "ray": ("predict", "clips", "--out", "results", "--ray", "local"),
-    "search": ("search", "some.toml", "--space", "model.hidden=64,128", "--out", "found"),
     "onnx": ("predict", "clips/clip.mp4", "--engine", "onnx"),
     "openvino": ("predict", "clips/clip.mp4", "--engine", "openvino"),
 }

@@ -21,7 +21,6 @@ from reactometer import (
     cli_serve,
     cli_weights,
     printing,
-    printing_search,
 )
 from reactometer.cli_evaluate import CacheOption, DataArgument, DeviceOption
 from reactometer.console import INTERRUPTED, OK, SOME_FAILED, USAGE, messages
@@ -152,28 +151,6 @@ def ensemble(
         printing.print_trained(join_models(sources, out))
 
 
-@app.command(short_help="A configuration -> its best values of some keys.")
-def search(
-    config: Annotated[Path, typer.Argument(metavar="CONFIG", help=CONFIG_HELP)],
-    space: Annotated[
-        list[str],
-        typer.Option(metavar="KEY=...", help="What to try: LOW..HIGH, LOW..HIGH:log or VALUE,VALUE; repeatable."),
-    ],
-    out: Annotated[Path, typer.Option(help="A folder for the table, the best configuration and the picture.")],
-    trials: Annotated[int, typer.Option(min=1, help="How many in all.")] = 20,
-    folds: Annotated[int, typer.Option(min=0, help="Score on so many folds of train and val, nobody in two.")] = 0,
-    timeout: Annotated[float | None, typer.Option(min=0.0, help="Seconds after which no trial begins.")] = None,
-    overrides: Annotated[
-        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="On top of the configuration; repeatable.")
-    ] = None,
-) -> None:
-    """Try other values, scored on people of val whom no trial is trained on. Run it again to go on after a stop."""
-    from reactometer.training.search import search as run
-
-    result = run(config, space, out, overrides or (), trials=trials, folds=folds, timeout_s=timeout)
-    printing_search.print_search(result)
-
-
 @app.command(short_help="A model and a test split -> the challenge's file.")
 def submission(
     model: Annotated[Path, typer.Argument(metavar="MODEL", help="A model folder.")],
@@ -264,7 +241,7 @@ def main() -> None:
         _end(unwritable(Path(error.filename) if error.filename else "standard output, or a file", error))
     except SystemExit as stop:
         if stop.code == INTERRUPTED:
-            goes_on = "prepare, train, search and predict into a folder go on from what they finished"
+            goes_on = "prepare, train and predict into a folder go on from what they finished"
             messages.print(f"stopped; run it again: {goes_on}")
         raise
 

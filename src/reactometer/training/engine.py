@@ -7,7 +7,7 @@ import logging
 import shutil
 import sys
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext, redirect_stdout
 from pathlib import Path
 from typing import Any
@@ -42,7 +42,6 @@ def run(
     *,
     resume: bool,
     progress: bool,
-    watch: Sequence[Callback] = (),
 ) -> Trainer:
     """Fit ``task`` and keep, in ``out``, the epoch with the largest ``task.score`` on validation, and the last.
 
@@ -53,7 +52,6 @@ def run(
         out: the run's folder.
         resume: go on from the last finished epoch.
         progress: show bars and a line an epoch on standard error.
-        watch: further callbacks of Lightning.
     """
     keep_freed_memory()
     # Deterministic mode would fill each new buffer, a twelfth of a step, to find reads of uninitialised memory.
@@ -62,7 +60,7 @@ def run(
         checkpoint = out / CHECKPOINTS / LAST if resume else None
         trainer = Trainer(
             **_trainer_options(settings),
-            callbacks=[*_callbacks(settings, out, str(task.score), progress), *watch],
+            callbacks=_callbacks(settings, out, str(task.score), progress),
             logger=_loggers(out, checkpoint),
             enable_progress_bar=progress and messages.is_terminal,
         )
