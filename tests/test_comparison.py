@@ -79,7 +79,7 @@ def test_a_second_call_trains_nothing(
 
 def test_runs_of_other_settings_are_not_mixed_in(made: Comparison, prepared: PreparedSet) -> None:
     config = CONFIGS / "resnet50-gru.toml"
-    with pytest.raises(OutputError, match=r"resnet50-gru-seed0: a run of another configuration. Name another folder"):
+    with pytest.raises(OutputError, match=r"resnet50-gru-seed0.*another configuration"):
         reactometer.compare([config], prepared.folder, made.folder, overrides=[*SMALL, "model.dropout=0.3"])
-    with pytest.raises(ConfigError, match="two configurations have the same name"):
+    with pytest.raises(ConfigError, match="same name"):
         reactometer.compare([config, CONFIGS.parent / config.name], prepared.folder, made.folder)

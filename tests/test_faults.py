@@ -93,7 +93,7 @@ def test_intervals_that_find_no_room_leave_the_model_as_it_was(small_disk: Path,
 
 def test_how_much_is_wanted_is_told_where_it_is_known(small_disk: Path, fill: Fill) -> None:
     fill(small_disk)
-    with pytest.raises(OutputError, match=r"got 0 bytes free; expected 5,000 bytes\)"):
+    with pytest.raises(OutputError, match=r"0 bytes free.*5,000 bytes"):
         write_whole(small_disk / "a.txt", "x" * 5000)
 
 
@@ -106,14 +106,14 @@ def test_weights_that_find_no_room_are_not_there(
     monkeypatch.setenv("REACTOMETER_WEIGHTS_URL", tmp_path.as_uri())
     monkeypatch.setenv("REACTOMETER_CACHE", str(small_disk / "cache"))
     fill(small_disk, 100_000)
-    with pytest.raises(WeightsError, match=r"No space left on device \(got [\d,]+ bytes free; expected 317,434 bytes"):
+    with pytest.raises(WeightsError, match=r"No space left.*317,434 bytes"):
         find_weights("yunet")
     assert not list(small_disk.rglob("*.onnx"))
 
 
 def test_places_that_cannot_be_written_are_told_before_any_work(read_only: Path, tmp_path: Path) -> None:
     for outputs in (Outputs(clips=read_only / "a.csv"), Outputs(plot=read_only / "in" / "plots")):
-        with pytest.raises(OutputError, match=r"read-only/.*cannot be written: Read-only file system"):
+        with pytest.raises(OutputError, match=r"read-only/.*Read-only file system"):
             outputs.check(1)
     for refused in (partial(make_folder, read_only), partial(check_place, read_only / "a" / "b.csv")):
         with pytest.raises(OutputError, match="Read-only file system"):
@@ -137,7 +137,7 @@ def test_a_file_that_is_not_to_be_changed_is_not_and_a_link_is_followed(tmp_path
 def test_a_picture_of_no_kind_is_refused(tmp_path: Path) -> None:
     from matplotlib.figure import Figure
 
-    with pytest.raises(OutputError, match=r"no such kind of picture \(got xyz; expected .*png"):
+    with pytest.raises(OutputError, match=r"kind of picture.*xyz.*png"):
         write_picture(Figure(), tmp_path / "a.xyz")
 
 

@@ -88,7 +88,7 @@ def test_as_written_all_is_read(prepared: Path) -> None:
 def test_a_clip_that_is_none_is_stale_and_told_of(prepared: Path, content: bytes) -> None:
     (prepared / "clips" / "a.npz").write_bytes(content)
     assert fresh_counts(prepared / "clips" / "a.npz", {"a": 1}) is None
-    with pytest.raises(DataError, match=r"a\.npz: damaged: \w+.*Delete it and run"):
+    with pytest.raises(DataError, match=r"a\.npz: damaged.*Delete"):
         load_clip(open_prepared(prepared).rows[0])
 
 
@@ -98,14 +98,14 @@ def test_a_clip_that_is_none_is_stale_and_told_of(prepared: Path, content: bytes
 )
 def test_settings_that_are_none_are_told_of(prepared: Path, values: dict[str, object]) -> None:
     _edit(prepared / "cache.json", **values)
-    with pytest.raises(DataError, match=r"damaged: \w+.*Run 'reactometer prepare' again"):
+    with pytest.raises(DataError, match=r"damaged.*reactometer prepare"):
         open_prepared(prepared)
 
 
 def test_a_table_of_something_else_is_told_of(prepared: Path) -> None:
     (prepared / "manifest.csv").write_text("path,Joy\na.mp4,0.5\n")
     _edit(prepared / "cache.json", manifest_sha256=sha256_of(prepared / "manifest.csv"))
-    with pytest.raises(DataError, match=r"damaged: KeyError.*Run 'reactometer prepare' again"):
+    with pytest.raises(DataError, match=r"damaged.*reactometer prepare"):
         open_prepared(prepared)
 
 
@@ -114,7 +114,7 @@ def test_a_table_of_something_else_is_told_of(prepared: Path) -> None:
 )
 def test_a_shard_of_features_that_is_none_is_told_of(prepared: Path, values: dict[str, object]) -> None:
     _edit(prepared / "features" / "00000.json", **values)
-    with pytest.raises(DataError, match=r"00000\.json: damaged: \w+"):
+    with pytest.raises(DataError, match=r"00000\.json: damaged"):
         open_store(prepared / "features")
     (prepared / "features" / "00000.json").write_text("[]")
     with pytest.raises(DataError, match="shard 0 is missing"):
@@ -139,7 +139,7 @@ def _other_columns(file: Path) -> None:
 )
 def test_a_file_of_a_run_that_is_none_is_told_of(run: Path, name: str, change: Callable[[Path], object]) -> None:
     change(run / name)
-    with pytest.raises(OutputError, match=r"damaged: \w+"):
+    with pytest.raises(OutputError, match="damaged"):
         _go_on(run)
 
 
@@ -147,5 +147,5 @@ def test_a_file_of_a_run_that_is_none_is_told_of(run: Path, name: str, change: C
 def test_a_result_with_other_values_than_labels_is_none(values: dict[str, Any]) -> None:
     whole = Prediction("a.mp4", "ok", ("Joy", "Awe"), intensities=(0.1, 0.2))
     assert load_predictions(dump_predictions([whole])) == [whole]
-    with pytest.raises(ValueError, match=r"a\.mp4: not as many values as labels"):
+    with pytest.raises(ValueError, match=r"a\.mp4.*labels"):
         load_predictions(dump_predictions([replace(whole, **values)]))

@@ -146,7 +146,7 @@ def test_a_length_that_is_a_lie_gives_no_file(server: Server, folder: Path, leng
 
 def test_a_file_that_changes_between_two_parts_of_it_is_refused(server: Server, folder: Path) -> None:
     server.cuts, server.later = 1, CONTENT[:-1] + b"x"
-    with pytest.raises(WeightsError, match=f"instead of SHA-256 {FILE.sha256}"):
+    with pytest.raises(WeightsError, match=f"{FILE.sha256}"):
         find_weights("tiny")
     assert server.asked == [None, f"bytes={len(CONTENT) // 2}-", None]  # joined, then whole
     assert leftovers(folder) == []
@@ -185,7 +185,7 @@ def test_a_connection_that_is_always_cut_leaves_no_file(server: Server, folder: 
 @pytest.mark.parametrize("content", [CONTENT[:-1] + b"x", CONTENT * 2, b"<html>Please log in</html>"])
 def test_wrong_bytes_never_get_the_name(server: Server, folder: Path, content: bytes) -> None:
     server.content = server.later = content
-    with pytest.raises(WeightsError, match=f"instead of SHA-256 {FILE.sha256} and {len(CONTENT)} bytes"):
+    with pytest.raises(WeightsError, match=f"{FILE.sha256}.*{len(CONTENT)} bytes"):
         find_weights("tiny")
     assert leftovers(folder) == []
 
@@ -212,7 +212,7 @@ def test_a_failure_is_remembered_and_a_file_put_there_mends_it(server: Server, f
 
 
 def test_an_unreachable_address_is_a_weights_error(folder: Path) -> None:
-    with pytest.raises(WeightsError, match=r"from http://127\.0\.0\.1:9/tiny\.onnx.*Put tiny\.onnx into"):
+    with pytest.raises(WeightsError, match=r"http://127\.0\.0\.1:9/tiny\.onnx"):
         find_weights("tiny")
 
 
@@ -255,14 +255,14 @@ def test_a_wrong_file_in_the_offline_folder_is_an_error(
 ) -> None:
     monkeypatch.setenv("REACTOMETER_WEIGHTS", str(tmp_path))
     (tmp_path / "tiny.onnx").write_bytes(b"something else")
-    with pytest.raises(WeightsError, match=r"tiny\.onnx is not tiny's weight file.*expected SHA-256"):
+    with pytest.raises(WeightsError, match=r"tiny\.onnx.*SHA-256"):
         find_weights("tiny")
     assert server.asked == []
 
 
 def test_an_offline_folder_in_nobodys_home_is_told_of(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("REACTOMETER_WEIGHTS", "~nobody_here/weights")
-    with pytest.raises(WeightsError, match=r"REACTOMETER_WEIGHTS=~nobody_here/weights \(got .*Name a folder"):
+    with pytest.raises(WeightsError, match=r"REACTOMETER_WEIGHTS=~nobody_here/weights"):
         find_weights("tiny")
 
 

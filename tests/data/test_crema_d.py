@@ -85,7 +85,7 @@ def test_demographics_are_attributes(tmp_path: Path) -> None:
     }
     assert second.attributes == {"Sentence": "IEO"}
     people.write_text("Actor,Age\n1001,51\n")
-    with pytest.raises(DataError, match=r"VideoDemographics\.csv: no column 'ActorID' \(got Actor, Age\)"):
+    with pytest.raises(DataError, match=r"VideoDemographics\.csv.*'ActorID'"):
         read_data_set(tmp_path)
 
 
@@ -120,23 +120,23 @@ def test_labels_can_be_chosen(tmp_path: Path) -> None:
     manifest = read_data_set(tmp_path, labels="Happiness,Anger")
     assert manifest.labels == ("Happiness", "Anger")
     assert manifest.clips[0].labels == pytest.approx((0.04, 0.3))
-    with pytest.raises(DataError, match=r"no column for label 'Surprise'\. Known names: Anger, Disgust"):
+    with pytest.raises(DataError, match=r"'Surprise'.*Anger, Disgust"):
         read_data_set(tmp_path, labels="basic")
 
 
 def test_tables_that_cannot_be_used(tmp_path: Path) -> None:
     table = _votes(tmp_path / "tabulatedVotes.csv", f"100001,{ANGRY}")
-    with pytest.raises(DataError, match=r"no votes 'sound'\. Known names: voice, face, both"):
+    with pytest.raises(DataError, match=r"'sound'.*voice, face, both"):
         read_data_set(tmp_path, votes="sound")
-    with pytest.raises(DataError, match=r"no votes 'face' \(got first id '100001'; expected ids from 200001 on"):
+    with pytest.raises(DataError, match=r"'face'.*100001.*200001"):
         read_data_set(tmp_path, votes="face")
     _votes(table, f"300001,{ANGRY}", header=HEADER.replace("meanHappyResp", "happy"))
-    with pytest.raises(DataError, match=r"tabulatedVotes\.csv: no column 'meanHappyResp'"):
+    with pytest.raises(DataError, match=r"tabulatedVotes\.csv.*'meanHappyResp'"):
         read_data_set(tmp_path)
     table.unlink()
     whole = gzip.compress(f"{HEADER}\n300001,{ANGRY}\n".encode())
     (tmp_path / "tabulatedVotes.csv.gz").write_bytes(whole[:-20])
-    with pytest.raises(DataError, match=r"tabulatedVotes\.csv\.gz: not a CSV table"):
+    with pytest.raises(DataError, match=r"tabulatedVotes\.csv\.gz"):
         read_data_set(tmp_path)
 
 

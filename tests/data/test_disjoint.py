@@ -85,23 +85,20 @@ def test_what_cannot_be_split_says_why_and_what_to_do(tmp_path: Path) -> None:
     out = tmp_path / "out.csv"
     with pytest.raises(
         DataError,
-        match=r"no split of these shares is disjoint in person and stimulus \(got one component that hangs together; "
-        r"expected train 70%, val 15%, test 15%\)\. Ask for less \(--disjoint person or --disjoint stimulus\), or",
+        match=r"disjoint in person and stimulus.*one component.*--disjoint",
     ):
         split(crossed, out, labels=LABELS)
     two = _write(tmp_path, *_blocks(2, 40))
-    with pytest.raises(DataError, match="got 2 components, the largest with 40 of 80 clips"):
+    with pytest.raises(DataError, match=r"2 components.*40 of 80 clips"):
         split(two, out, labels=LABELS)
-    with pytest.raises(ConfigError, match=r"disjoint in 'persons'.*Did you mean 'person'\?"):
+    with pytest.raises(ConfigError, match=r"'persons'.*'person'"):
         split(two, out, disjoint=["persons"])
-    with pytest.raises(ConfigError, match=r"no such split \(got disjoint in person; val 0\.6, test 0\.4"):
+    with pytest.raises(ConfigError, match=r"val 0\.6, test 0\.4"):
         split(two, out, disjoint=["person"], val=0.6, test=0.4)
     with pytest.raises(OutputError, match="a file that exists"):
         split(two, two)
     unknown = _write(tmp_path, *_blocks(20, 10))
     unknown.write_text(unknown.read_text().replace("s3-1", ""), encoding="utf-8")
-    with pytest.raises(
-        DataError, match=r"without a stimulus cannot be kept apart by it \(got 3 of 200 without\).*labels"
-    ):
+    with pytest.raises(DataError, match=r"stimulus.*3 of 200"):
         split(unknown, out, labels=LABELS)
     assert not out.exists()

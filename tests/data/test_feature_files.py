@@ -104,18 +104,18 @@ def test_patterns_with_commas_keep_the_order_of_the_table(tmp_path: Path) -> Non
 
 def test_what_the_table_lacks_is_named(tmp_path: Path) -> None:
     path = _save(_table(n_clips=4), tmp_path / "table.csv")
-    with pytest.raises(DataError, match=r"no column matches 'voice_pich'\. Did you mean 'voice_pitch'\?"):
+    with pytest.raises(DataError, match=r"'voice_pich'.*'voice_pitch'"):
         _open(path, tmp_path / "out", voice="voice_pich")
     with pytest.raises(DataError, match="no column matches 'id'"):  # nor are the clips' own columns features
         _open(_save(_table(4).rename(columns={"clip": "id"}), tmp_path / "id.csv"), tmp_path / "out", face="id")
-    with pytest.raises(DataError, match=r"no column names the clip \(got AU06.*expected clip or File_ID"):
+    with pytest.raises(DataError, match=r"AU06.*clip or File_ID"):
         _open(_save(_table(4)[["AU06", "Joy"]], tmp_path / "b.csv"), tmp_path / "out")
-    with pytest.raises(DataError, match=r"gone\.csv: no such file\. Check the path"):
+    with pytest.raises(DataError, match=r"gone\.csv"):
         _open(tmp_path / "gone.csv", tmp_path / "out")
     (tmp_path / "table.parquet").write_text("no", encoding="utf-8")
-    with pytest.raises(DataError, match=r"table\.parquet: not a CSV or Parquet table.*Save it as one of the two"):
+    with pytest.raises(DataError, match=r"table\.parquet.*CSV or Parquet"):
         _open(tmp_path / "table.parquet", tmp_path / "out")
-    with pytest.raises(DataError, match=r"no column for label 'Joy'"):
+    with pytest.raises(DataError, match="'Joy'"):
         _open(_save(_table(4).drop(columns="Joy"), tmp_path / "c.csv"), tmp_path / "out")
 
 
@@ -355,18 +355,18 @@ def test_a_changed_table_or_file_of_muse_is_seen(tmp_path: Path) -> None:
 
 def test_a_folder_of_muse_without_the_features_is_named(tmp_path: Path) -> None:
     data = _muse(tmp_path / "muse", n_clips=5)
-    with pytest.raises(DataError, match=r"no features 'eGeMAP' in feats/\. Did you mean 'eGeMAPS'\?"):
+    with pytest.raises(DataError, match=r"'eGeMAP'.*'eGeMAPS'"):
         prepare_features(data, tmp_path / "out", face="FAUs", voice="eGeMAP", labels=None, progress=False)
     for file in (data / "feats" / "FAUs").iterdir():
         file.unlink()
-    with pytest.raises(DataError, match=r"no clip has face features \(got 'FAUs'\)"):
+    with pytest.raises(DataError, match=r"face features.*'FAUs'"):
         prepare_features(data, tmp_path / "out", face="FAUs", voice=None, labels=None, progress=False)
 
 
 def test_a_folder_with_somebodys_files_is_left_alone(tmp_path: Path) -> None:
     path = _save(_table(n_clips=4), tmp_path / "table.csv")
     (tmp_path / "manifest.csv").write_text("mine", encoding="utf-8")
-    with pytest.raises(DataError, match=r"holds other files.*Name another folder with --out or data\.cache"):
+    with pytest.raises(DataError, match=r"other files.*--out"):
         _open(path, tmp_path)
     assert (tmp_path / "manifest.csv").read_text(encoding="utf-8") == "mine"
 
@@ -397,5 +397,5 @@ def test_a_clip_may_be_called_na(tmp_path: Path) -> None:
 
 def test_rows_longer_than_the_header_are_told_of(tmp_path: Path) -> None:
     (tmp_path / "table.csv").write_text("clip,AU01,Joy,Fear\na,1,0.5,0.5,\nb,2,0.5,0.5,\n")
-    with pytest.raises(DataError, match="rows have more cells than the header"):
+    with pytest.raises(DataError, match="more cells than the header"):
         _open(tmp_path / "table.csv", tmp_path / "out")

@@ -89,7 +89,7 @@ def test_unreadable_pictures_are_left_out_and_named(tmp_path: Path) -> None:
     _folder(tmp_path / "val", 2)
     (tmp_path / "train" / "calm" / "odd.jpg").write_bytes(b"no picture")
     (tmp_path / "train" / "calm" / "empty.jpg").write_bytes(b"")
-    with pytest.warns(UserWarning, match=r"2 pictures cannot be read and are left out: train/calm/empty\.jpg"):
+    with pytest.warns(UserWarning, match=r"2 pictures cannot be read.*train/calm/empty\.jpg"):
         faces = _read(tmp_path)
     assert _counts(faces)["train"] == 10
     assert len(faces.unreadable) == 2
@@ -134,5 +134,5 @@ def test_a_split_in_any_spelling_is_known_and_another_one_refused(tmp_path: Path
     table.to_parquet(tmp_path / "faces.parquet")
     assert _counts(_read(tmp_path / "faces.parquet")) == {"train": 8, "val": 8, "test": 8}
     table.replace("test", "PrivateTest").to_parquet(tmp_path / "faces.parquet")
-    with pytest.raises(DataError, match=r"unknown split \(got 'PrivateTest'; expected train, val or test\)"):
+    with pytest.raises(DataError, match=r"PrivateTest.*train, val or test"):
         _read(tmp_path / "faces.parquet")

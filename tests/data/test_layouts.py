@@ -62,13 +62,13 @@ def test_abaw5_with_another_label_set_and_known_people(tmp_path: Path) -> None:
 
 def test_a_misspelt_label_gets_a_suggestion(tmp_path: Path) -> None:
     header = HEADER.replace("Amusement", "Amusment")
-    with pytest.raises(DataError, match=r"unknown label 'Amusment'.*Did you mean 'Amusement'\?"):
+    with pytest.raises(DataError, match=r"'Amusment'.*'Amusement'"):
         read_data_set(_abaw5(tmp_path, "[0],Train,0,0,0,0,0,0,1,,", header=header))
 
 
 def test_a_missing_label_column_is_named(tmp_path: Path) -> None:
     header = HEADER.replace(",Fear", "")
-    with pytest.raises(DataError, match="label column 'Fear' is missing"):
+    with pytest.raises(DataError, match="'Fear' is missing"):
         read_data_set(_abaw5(tmp_path, "[0],Train,0,0,0,0,0,1,,", header=header))
 
 
@@ -95,7 +95,7 @@ def test_a_bad_row_costs_itself_alone(tmp_path: Path, row: str, problem: str) ->
 
 
 def test_what_is_no_data_set_is_named(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=r"nowhere: no such file"):
+    with pytest.raises(DataError, match="nowhere"):
         read_data_set(tmp_path / "nowhere")
     with pytest.raises(DataError, match="no known data set layout"):
         read_data_set(tmp_path)
@@ -195,10 +195,10 @@ def test_muse_2022_rows_that_do_not_fit_are_kept_and_named(tmp_path: Path) -> No
 def test_muse_2022_tables_that_cannot_be_used(tmp_path: Path) -> None:
     _table(tmp_path / "labels.csv", MUSE_HEADER.replace(",Fear", ""), "[00000],0,0,0,0,0,1")
     _table(tmp_path / "partition.csv", "Id,Proposal", "[00000],train")
-    with pytest.raises(DataError, match=r"labels\.csv: label column 'Fear' is missing"):
+    with pytest.raises(DataError, match=r"labels\.csv.*'Fear' is missing"):
         read_data_set(tmp_path)
     _table(tmp_path / "partition.csv", "Id", "[00000]")
-    with pytest.raises(DataError, match=r"partition\.csv: no second column \(got Id; expected id, partition\)"):
+    with pytest.raises(DataError, match=r"partition\.csv.*id, partition"):
         read_data_set(tmp_path)
 
 
@@ -254,7 +254,7 @@ def test_emi_rows_and_tables_that_do_not_fit_are_named(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"valid_split\.csv: no column 'Joy'"):
         read_data_set(tmp_path)
     _table(tmp_path / "train_split.csv", EMI_HEADER.replace("Filename", "File"), "00000,0,0,0,0,0,1")
-    with pytest.raises(DataError, match=r"train_split\.csv: no column 'Filename' \(got File,"):
+    with pytest.raises(DataError, match=r"train_split\.csv.*'Filename'"):
         read_data_set(tmp_path)
 
 
@@ -272,16 +272,14 @@ def test_an_empty_id_is_no_other_clip(tmp_path: Path) -> None:
 
 
 def test_an_unknown_folder_is_told_all_layouts(tmp_path: Path) -> None:
-    with pytest.raises(
-        DataError, match=r"no known data set layout \(got a folder without CSV files; expected"
-    ) as caught:
+    with pytest.raises(DataError, match=r"layout.*without CSV") as caught:
         read_data_set(tmp_path)
     abaw5, muse = "data_info.csv (ABAW5)", "labels.csv and partition.csv (MuSe-2022)"
     emi, crema_d = "train_split.csv and valid_split.csv (EMI)", "tabulatedVotes.csv (CREMA-D)"
     for table in (abaw5, muse, emi, crema_d, "a CSV table with a column 'path'"):
         assert table in str(caught.value)
     _table(tmp_path / "labels.csv", MUSE_HEADER, "[00000],0,0,0,0,0,0,1")
-    with pytest.raises(DataError, match=r"no known data set layout \(got labels\.csv; expected"):
+    with pytest.raises(DataError, match=r"layout.*labels\.csv"):
         read_data_set(tmp_path)
 
 

@@ -54,7 +54,7 @@ def test_a_column_of_text_that_is_asked_for_as_a_label_is_told_of(tmp_path: Path
 
 def test_an_excel_workbook_is_told_of(tmp_path: Path) -> None:
     (tmp_path / "clips.xlsx").write_bytes(b"PK\x03\x04\x14\x00")
-    with pytest.raises(DataError, match=r"an Excel workbook, no CSV table\. Save the sheet as 'CSV UTF-8'"):
+    with pytest.raises(DataError, match=r"Excel.*CSV"):
         read_data_set(tmp_path / "clips.xlsx")
 
 
@@ -107,7 +107,7 @@ def test_a_folder_with_one_table_is_that_data_set(tmp_path: Path) -> None:
     _csv(tmp_path, "path,Joy\na.mp4,0.5\n")
     assert [clip.clip_id for clip in read_data_set(tmp_path).clips] == ["a.mp4"]
     (tmp_path / "more.tsv").write_text("path\tJoy\n", encoding="utf-8")
-    with pytest.raises(DataError, match=r"no known data set layout \(got clips.csv, more.tsv; "):
+    with pytest.raises(DataError, match=r"layout.*clips.csv, more.tsv"):
         read_data_set(tmp_path)
 
 
@@ -122,7 +122,7 @@ def test_labels_can_be_named(tmp_path: Path) -> None:
     manifest = read_data_set(path, labels="Joy")
     assert manifest.labels == ("Joy",)
     assert manifest.clips[0].attributes == {"age": "33"}
-    with pytest.raises(DataError, match=r"no column for label 'joi'.*Did you mean 'Joy'\?"):
+    with pytest.raises(DataError, match=r"'joi'.*'Joy'"):
         read_data_set(path, labels=["joi"])
 
 
@@ -135,13 +135,13 @@ def test_a_known_label_set_is_found_in_its_own_order(tmp_path: Path, names: tupl
 def test_rows_longer_than_the_header_are_told_of(tmp_path: Path) -> None:
     """pandas would take the first column for the rows' names, and every other for its neighbour."""
     path = _csv(tmp_path, "path,split,Joy\na.mp4,train,0.5,\nb.mp4,test,0.5,\n")
-    with pytest.raises(DataError, match=r"rows have more cells than the header \(got 1 more\)"):
+    with pytest.raises(DataError, match=r"more cells than the header.*1 more"):
         read_data_set(path)
 
 
 @pytest.mark.parametrize("label", ["sound", "file", "frames_read", "duration_s"])
 def test_a_label_called_as_a_column_of_ours_is_refused_before_any_work(label: str, tmp_path: Path) -> None:
     path = _csv(tmp_path, f"path,split,Joy,{label}\na.mp4,train,0.5,0.5\n")
-    with pytest.raises(DataError, match=rf"a label has the name of a column of ours \(got {label}\)"):
+    with pytest.raises(DataError, match=rf"label.*{label}"):
         prepare(path, tmp_path / "out", progress=False)
     assert not (tmp_path / "out").exists()

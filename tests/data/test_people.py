@@ -94,9 +94,7 @@ def test_a_person_of_a_file_that_is_not_there_is_told_of_with_the_files_that_are
     )
     with pytest.raises(DataError, match=message):
         match_people({"a.mp4": "Ann", "clips/b.mp4": "Ben", "z.mp4": "Zoe"}, ["clips/a.mp4", "clips/b.mp4"])
-    with pytest.raises(
-        DataError, match=r"got 0\.mp4, 1\.mp4, 2\.mp4, 3\.mp4, 4\.mp4 and 3 more; expected only files of a"
-    ):
+    with pytest.raises(DataError, match=r"0\.mp4, 1\.mp4.* and 3 more"):
         match_people({f"{number}.mp4": "Ann" for number in range(8)}, ["a"])
 
 

@@ -104,7 +104,7 @@ def test_a_damaged_cache_file_is_made_again(few: Path, tmp_path: Path) -> None:
     file = prepared.rows[0].file
     assert file is not None
     file.write_bytes(file.read_bytes()[:500])
-    with pytest.raises(DataError, match=r"damaged.*[Rr]un 'reactometer prepare' again|damaged.*prepare"):
+    with pytest.raises(DataError, match=r"damaged.*prepare"):
         load_clip(prepared.rows[0])
     assert [row.was_cached for row in _prepare(few, tmp_path / "out").rows] == [False, True, True, True, True]
 
@@ -229,12 +229,12 @@ def test_a_folder_with_other_things_is_left_alone(few: Path, tmp_path: Path) -> 
 
 
 def test_a_folder_that_was_not_prepared_is_named(few: Path, tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="not a prepared data set"):
+    with pytest.raises(DataError, match="not a prepared"):
         open_prepared(tmp_path)
     _prepare(few, tmp_path / "out")
     about = parse_json_object((tmp_path / "out" / "cache.json").read_text())
     (tmp_path / "out" / "cache.json").write_text(format_json({**about, "format": 99}))
-    with pytest.raises(DataError, match=r"another format \(got 99; expected 1\)"):
+    with pytest.raises(DataError, match=r"format.*99.*1"):
         open_prepared(tmp_path / "out")
 
 

@@ -116,18 +116,18 @@ def test_an_unfinished_simulation_is_completed(folder: Path, tmp_path: Path) -> 
 
 
 def test_a_folder_with_anything_else_is_refused(folder: Path, tmp_path: Path) -> None:
-    with pytest.raises(OutputError, match=r"got a simulation with other settings; expected a new or an empty folder"):
+    with pytest.raises(OutputError, match="other settings"):
         simulate(folder, n_clips=N_CLIPS, duration_s=1.0, seed=5)
     (tmp_path / "thesis.txt").write_text("mine")
-    with pytest.raises(OutputError, match=r"will not simulate into .*other files.*Choose another folder"):
+    with pytest.raises(OutputError, match="other files"):
         simulate(tmp_path, n_clips=N_CLIPS)
     assert [path.name for path in tmp_path.iterdir()] == ["thesis.txt"]
 
 
 def test_an_unusable_setting_is_refused_before_anything_is_written(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match=r"n_clips is too small to simulate \(got 3; expected 4 or more\)"):
+    with pytest.raises(ConfigError, match=r"n_clips.*3.*4"):
         simulate(tmp_path / "out", n_clips=3)
-    with pytest.raises(ConfigError, match=r"size_px is odd \(got 161; expected an even number"):
+    with pytest.raises(ConfigError, match=r"size_px.*161.*even"):
         simulate(tmp_path / "out", size_px=161)
     assert not (tmp_path / "out").exists()
 

@@ -67,11 +67,11 @@ def test_clips_without_a_split_stay_without_one() -> None:
 
 def test_folds_that_cannot_be_are_named() -> None:
     clips = _people(2)[:3]
-    with pytest.raises(ConfigError, match=r"no such fold \(got data\.fold=3; expected 0 to 2\)"):
+    with pytest.raises(ConfigError, match=r"data\.fold=3.*0 to 2"):
         assign_folds(clips, 3, 3)
-    with pytest.raises(ConfigError, match=r"no such fold \(got data\.fold=-1"):
+    with pytest.raises(ConfigError, match=r"data\.fold=-1"):
         assign_folds(clips, 3, -1)
-    with pytest.raises(ConfigError, match=r"more folds than people \(got 3 folds, 2 people in train and val\)"):
+    with pytest.raises(ConfigError, match=r"3 folds, 2 people"):
         assign_folds(clips, 3, 0)
-    with pytest.raises(ConfigError, match=r"one fold leaves no clip to train on \(got data\.folds=1; expected 2"):
+    with pytest.raises(ConfigError, match=r"data\.folds=1.*2"):
         assign_folds(clips, 1, 0)

@@ -68,9 +68,9 @@ def test_a_clip_that_could_not_be_read_gets_the_training_mean_and_teaches_no_len
 
 
 def test_what_cannot_be_fitted_is_refused() -> None:
-    with pytest.raises(ScoreError, match=r"no baseline without training clips.*got \(0, 3\)"):
+    with pytest.raises(ScoreError, match=r"no baseline.*\(0, 3\)"):
         constant_baseline(np.zeros((0, 3)), 5)
-    with pytest.raises(ScoreError, match="no baseline without training clips"):
+    with pytest.raises(ScoreError, match="no baseline"):
         length_baseline([], np.zeros((0, 3)), [1.0])
-    with pytest.raises(ScoreError, match=r"lengths and targets do not match.*got \(4,\); expected \(5,\)"):
+    with pytest.raises(ScoreError, match=r"do not match.*\(4,\).*\(5,\)"):
         length_baseline(np.ones(4), np.zeros((5, 3)), [1.0])

@@ -109,10 +109,10 @@ def test_clips_that_the_model_learned_from_are_refused(
     prepared: PreparedSet, model_folder: Path, tmp_path: Path
 ) -> None:
     for split in ("train", "all"):
-        with pytest.raises(DataError, match=f"learned from clips of split '{split}'"):
+        with pytest.raises(DataError, match=f"'{split}'"):
             calibrate(model_folder, prepared.folder, split=split, out=tmp_path / "a", progress=False)
     folds = join_models([_of_folds(model_folder, tmp_path / str(fold)) for fold in range(2)], tmp_path / "folds")
-    with pytest.raises(DataError, match="learned from clips of split 'val'"):
+    with pytest.raises(DataError, match="'val'"):
         calibrate(folds, prepared.folder, progress=False)
 
 
@@ -178,11 +178,11 @@ def test_noise_instead_of_faces_is_told_from_faces(calibrated: Path) -> None:
 
 def test_what_cannot_be_calibrated_is_said(frozen_folder: Path, prepared: PreparedSet, tmp_path: Path) -> None:
     for recalibrate, least in ((False, 9), (True, 20)):
-        with pytest.raises(DataError, match=rf"too few clips in split 'val'.*expected at least {least}"):
+        with pytest.raises(DataError, match=rf"too few clips.*'val'.*{least}"):
             calibrate(frozen_folder, prepared.folder, recalibrate=recalibrate, progress=False)
     with pytest.raises(DataError, match=r"no split 'vall'.*val"):
         calibrate(frozen_folder, prepared.folder, split="vall", progress=False)
-    with pytest.raises(ConfigError, match="coverage is a share of clips"):
+    with pytest.raises(ConfigError, match="coverage"):
         calibrate(frozen_folder, prepared.folder, coverage=90, progress=False)
     with pytest.raises(OutputError, match="exists"):
         calibrate(frozen_folder, prepared.folder, split="all", out=tmp_path, progress=False)

@@ -127,9 +127,9 @@ def test_a_modality_can_be_taken_away(model_folder: Path, prepared: PreparedSet)
 def test_what_does_not_fit_is_named(
     model_folder: Path, prepared: PreparedSet, excerpt: Callable[..., Path], tmp_path: Path
 ) -> None:
-    with pytest.raises(DataError, match=r"no split 'tset'.*Did you mean 'test'\?"):
+    with pytest.raises(DataError, match=r"tset.*'test'"):
         evaluate(model_folder, prepared.folder, split="tset", progress=False)
-    with pytest.raises(ModelError, match=r"no modality 'smell' \(expected face or voice\)"):
+    with pytest.raises(ModelError, match=r"smell.*face or voice"):
         evaluate(model_folder, prepared.folder, without="smell", progress=False)
     data = excerpt(test=1)
     (tmp_path / "other.csv").write_text(f"path,Joy\n{next(data.rglob('*.mp4'))},1\n", encoding="utf-8")
@@ -139,7 +139,7 @@ def test_what_does_not_fit_is_named(
 
     settings = prepared.settings.model_copy(update={"rate_hz": 3.0})
     otherwise = prepare(data, tmp_path / "otherwise", settings=settings, workers=1, progress=False)
-    with pytest.raises(ModelError, match=r"prepared otherwise.*got rate_hz=3\.0, size_px=48; expected rate_hz=4\.0"):
+    with pytest.raises(ModelError, match=r"rate_hz=3\.0.*rate_hz=4\.0"):
         evaluate(model_folder, otherwise.folder, progress=False)
 
 

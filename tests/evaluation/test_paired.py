@@ -129,7 +129,7 @@ def test_a_model_against_itself_and_against_a_constant() -> None:
     assert (same.interval.low, same.interval.high, same.p, same.better) == (0.0, 0.0, 1.0, None)
     constant = compare_paired(targets, first, np.full_like(first, 0.3), "abc").differences[0]
     assert (constant.second, constant.better) == (0.0, "first")
-    with pytest.raises(ScoreError, match="no label varies over these clips"):
+    with pytest.raises(ScoreError, match="no label varies"):
         compare_paired(np.full_like(targets, 0.5), first, first, "abc")
 
 
@@ -168,9 +168,7 @@ def test_files_that_do_not_match_are_refused(tmp_path: Path) -> None:
     first, second, labels = _write(tmp_path)
     whole = pd.read_csv(second)
     whole.iloc[2:].to_csv(second, index=False)
-    with pytest.raises(
-        DataError, match=r"not the same clips \(got 2 only in .*a\.csv, such as \[00000\]; expected the"
-    ):
+    with pytest.raises(DataError, match=r"not the same clips.*a\.csv.*\[00000\]"):
         compare_predictions(first, second, labels)
     whole.rename(columns={"Joy": "Joi"}).to_csv(second, index=False)
     with pytest.raises(DataError, match=r"b\.csv: no column 'Joy'"):
@@ -179,13 +177,13 @@ def test_files_that_do_not_match_are_refused(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"\[00000\] has two rows"):
         compare_predictions(first, second, labels)
     whole.astype(object).replace(whole.Joy[3], "much").to_csv(second, index=False)
-    with pytest.raises(DataError, match=r"\[00003\] has a prediction that is no number"):
+    with pytest.raises(DataError, match=r"\[00003\].*no number"):
         compare_predictions(first, second, labels)
     whole.to_csv(second, index=False)
     pd.read_csv(labels).iloc[5:].to_csv(labels, index=False)
-    with pytest.raises(DataError, match=r"clips that .*labels\.csv does not have \(got 5 of 60, such as \[00000\]\)"):
+    with pytest.raises(DataError, match=r"labels\.csv.*5 of 60.*\[00000\]"):
         compare_predictions(first, second, labels)
-    with pytest.raises(DataError, match=r"cannot be resampled by person \(got 0 of them known, 60 of 60"):
+    with pytest.raises(DataError, match=r"person.*60 of 60"):
         compare_predictions(first, second, _write(tmp_path)[2], by="person")
 
 

@@ -153,17 +153,17 @@ def test_the_seed_alone_decides(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_what_cannot_be_resampled_is_refused() -> None:
     targets, predictions = _set(11, clips=6)
-    with pytest.raises(ScoreError, match=r"too few clips.*got 2; expected at least 3"):
+    with pytest.raises(ScoreError, match=r"too few clips.*2.*3"):
         bootstrap_mean_pearson(targets[:2], predictions[:2])
     with pytest.raises(ScoreError, match="do not match"):
         bootstrap_difference(targets, predictions, predictions[:5])
-    with pytest.raises(ScoreError, match="no label varies over these clips"):
+    with pytest.raises(ScoreError, match="no label varies"):
         bootstrap_mean_pearson(np.full((6, 3), 0.5), predictions)
-    with pytest.raises(ScoreError, match=r"got 2 groups of 6 clips; expected at least 3 groups, and one for each of 6"):
+    with pytest.raises(ScoreError, match=r"2 groups.*3 groups"):
         bootstrap_mean_pearson(targets, predictions, groups=["a", "b"] * 3)
-    with pytest.raises(ScoreError, match="got 4 groups of 5 clips"):
+    with pytest.raises(ScoreError, match="4 groups"):
         bootstrap_mean_pearson(targets, predictions, groups=["a", "b", None, "c", "d", "d"])
-    with pytest.raises(ScoreError, match="got 3 groups of 3 clips"):
+    with pytest.raises(ScoreError, match="3 groups"):
         bootstrap_mean_pearson(targets, predictions, groups=["a", "b", "c"])
 
 
@@ -240,9 +240,7 @@ def test_people_are_drawn_where_they_are_known_and_anything_on_demand() -> None:
     assert choose_units(clips, "clip") == ("clip", None)
     assert choose_units([*clips, Clip("x", Path("a"))]) == ("clip", None)
     assert choose_units(clips[:2]) == ("clip", None)  # of two people
-    with pytest.raises(
-        DataError, match=r"by person \(got 4 of them known, 1 of 13 clips without one; expected a column"
-    ):
+    with pytest.raises(DataError, match=r"person.*1 of 13 clips"):
         choose_units([*clips, Clip("x", Path("a"))], "person")
-    with pytest.raises(DataError, match=r"by 'stimuli'.*Did you mean 'stimulus'\?"):
+    with pytest.raises(DataError, match=r"stimuli.*'stimulus'"):
         choose_units(clips, "stimuli")

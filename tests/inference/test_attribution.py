@@ -188,7 +188,7 @@ def test_a_known_cause_is_found(of_the_mouth: LoadedModel, one_clear_second: Pat
     assert [line.split()[0] for line in said[1:] if not line.startswith(" ")] == ["up", "still", "down"]
     assert said[-5:-3] == ["  no moment moves it by itself", "  part of the face: no part by itself +0.00"]
     written = list(write_attribution(own, tmp_path / "out", everything=True))
-    with pytest.raises(OutputError, match=r"attribution\.json/attribution\.json: cannot be written"):
+    with pytest.raises(OutputError, match="cannot be written"):
         list(write_attribution(own, written[0]))
     assert written[1].stat().st_size > 20_000
     table = json.loads(written[0].read_text())
@@ -264,7 +264,7 @@ def test_a_long_file_needs_a_stretch_which_may_lie_in_two_parts(video: Path, mon
     short = _explain(video, model, span="0.5-1.5s", face_map=False)
     for module in (attribution, stream):
         monkeypatch.setattr(module, "PART", stream.WindowShape(1.0, 1.0))
-    with pytest.raises(ConfigError, match=r"longer than the 1 s that are explained at once.*--span 10-20s"):
+    with pytest.raises(ConfigError, match=r"--span 10-20s"):
         _explain(video, model)
     across = _explain(video, model, span="0.5-1.5s", face_map=False)
     assert across.prediction.intensities == pytest.approx(short.prediction.intensities, abs=1e-6)
@@ -274,15 +274,15 @@ def test_a_long_file_needs_a_stretch_which_may_lie_in_two_parts(video: Path, mon
 def test_what_cannot_be_explained_is_told_of(video: Path, tmp_path: Path) -> None:
     model = _model("resnet50")
     nobody = write(tmp_path / "nobody.mkv", np.zeros((10, 64, 64, 3), np.uint8), None)
-    with pytest.raises(MediaError, match=r"nobody\.mkv: nothing to explain: no face\. Choose another"):
+    with pytest.raises(MediaError, match=r"nobody\.mkv.*no face"):
         _explain(nobody, model)
-    with pytest.raises(MediaError, match=r"cannot open .*no such file"):
+    with pytest.raises(MediaError, match="no such file"):
         _explain(tmp_path / "none.mp4", model)
     (tmp_path / "text.mp4").write_text("not a video")
     with pytest.raises(MediaError, match="cannot read"):
         _explain(tmp_path / "text.mp4", model)
     given = build_model(model.config.model, load_encoders(model.config.model, {"face": 3}), [0.5] * 3)
-    with pytest.raises(ModelError, match="this model takes features, not media"):
+    with pytest.raises(ModelError, match="takes features"):
         _explain(video, replace(model, network=given))
 
 

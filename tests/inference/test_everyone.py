@@ -235,9 +235,9 @@ def test_each_person_is_smoothed_and_has_a_baseline_of_their_own(files: Path, mo
 
 def test_wrong_use_is_told_of_at_once(files: Path, model: Path) -> None:
     video = files / "both.mkv"
-    with pytest.raises(ConfigError, match=r"no such choice of faces \(got 'al'\)\. Did you mean 'all'\?"):
+    with pytest.raises(ConfigError, match=r"'al'.*'all'"):
         look(video, Path("nowhere"), faces="al")
-    with pytest.raises(ConfigError, match=r"people are named for files in which everybody is followed.*--same-person"):
+    with pytest.raises(ConfigError, match=r"--same-person"):
         look(video, Path("nowhere"), faces="all", people={str(video): "Ann"})
 
 
@@ -247,7 +247,7 @@ def test_a_model_of_the_voice_alone_looks_at_no_face(files: Path, model_folder: 
     network = build_model(settings, load_encoders(settings), [0.5] * 7)
     config = loaded.config.model_copy(update={"model": settings})
     folder = save_model(tmp_path / "voice", network, loaded.labels, config, data={}, metrics={})
-    with pytest.raises(ModelError, match=r"this model goes by the voice alone\. Leave out --faces all"):
+    with pytest.raises(ModelError, match=r"voice.*--faces all"):
         look(files / "both.mkv", folder, faces="all")
 
 

@@ -199,7 +199,7 @@ def test_what_cannot_be_written_is_refused_beforehand(outputs: Outputs, error: t
 
 def test_one_picture_or_subtitle_for_all_faces_is_refused() -> None:
     for outputs in (Outputs(plot=Path("a.png"), faces="all"), Outputs(subtitles=Path("a.vtt"), faces="all")):
-        with pytest.raises(OutputError, match=r"a\.\w+: one (picture|subtitle) for all faces\. Name a folder"):
+        with pytest.raises(OutputError, match=r"(picture|subtitle).*folder"):
             outputs.check(1)
     Outputs(elan=Path("a.eaf"), overlay=Path("a.mp4"), plot=Path("plots"), faces="all").check(1)
 

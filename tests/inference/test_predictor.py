@@ -101,13 +101,13 @@ def test_a_long_file_is_the_mean_of_its_parts(
 
 
 def test_windows_that_make_no_sense_are_refused(model_folder: Path, videos: list[Path]) -> None:
-    with pytest.raises(ConfigError, match=r"window and hop do not fit \(got window 1.0 s, hop 2.0 s"):
+    with pytest.raises(ConfigError, match=r"window 1.0 s, hop 2.0 s"):
         predict(videos, model_folder, window_s=1.0, hop_s=2.0)
-    with pytest.raises(ConfigError, match=r"prepare\.rate_hz cannot be used \(got -1\.0"):
+    with pytest.raises(ConfigError, match=r"rate_hz.*-1\.0"):
         predict(videos, model_folder, rate_hz=-1.0)
-    with pytest.raises(ConfigError, match="window and hop do not fit"):
+    with pytest.raises(ConfigError, match="window and hop"):
         predict(videos, model_folder, hop_s=0.0)
-    with pytest.raises(ConfigError, match=r"hop 1e-06 s; expected 0\.01 s <= hop"):
+    with pytest.raises(ConfigError, match=r"1e-06 s.*0\.01 s"):
         predict(videos, model_folder, hop_s=1e-6)
 
 
@@ -187,7 +187,7 @@ def test_a_model_that_does_not_normalise_does_not_ask_who_it_is(model_folder: Pa
 
 
 def test_a_person_of_a_file_that_was_not_given_is_told_of_at_once(videos: list[Path]) -> None:
-    with pytest.raises(DataError, match=rf"got {videos[1].name}; expected only files of {videos[0]}, {videos[1]}\)"):
+    with pytest.raises(DataError, match=rf"{videos[1].name}.*{videos[0]}, {videos[1]}"):
         predict(videos[:2], "nowhere", people={str(videos[0]): "Ann", videos[1].name: "Ann"}, progress=False)
 
 
@@ -268,7 +268,7 @@ def test_a_model_of_features_takes_no_media(model_folder: Path, videos: list[Pat
     loaded = load_model(model_folder)
     network = build_model(loaded.config.model, load_encoders(loaded.config.model, {"face": 3, "voice": 2}), [0.5] * 7)
     folder = save_model(tmp_path / "model", network, loaded.labels, loaded.config, data={}, metrics={})
-    with pytest.raises(ModelError, match=r"this model takes features, not media.*'reactometer evaluate' with a table"):
+    with pytest.raises(ModelError, match=r"features.*reactometer evaluate"):
         predict(videos[:1], folder, progress=False)
 
 

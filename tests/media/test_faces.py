@@ -47,7 +47,7 @@ def crop_geometry(detection: Detection) -> tuple[float, float, float, float]:
 
 
 def test_without_yunet_auto_is_haar_with_one_warning(no_yunet: None) -> None:
-    with pytest.warns(UserWarning, match=r"turned and partly covered faces are missed.*REACTOMETER_WEIGHTS") as caught:
+    with pytest.warns(UserWarning, match="REACTOMETER_WEIGHTS") as caught:
         first = load_detector("auto")
         second = load_detector("auto")
     assert len(caught) == 1
@@ -61,7 +61,7 @@ def test_yunet_that_is_asked_for_and_cannot_be_had_is_an_error(no_yunet: None) -
 
 
 def test_an_unknown_detector_is_answered_with_a_suggestion() -> None:
-    with pytest.raises(ConfigError, match=r"unknown face detector \(got 'yunnet'\)\. Did you mean 'yunet'"):
+    with pytest.raises(ConfigError, match=r"yunnet.*'yunet'"):
         load_detector("yunnet")
 
 
@@ -229,7 +229,7 @@ def test_a_face_across_the_edge_is_cropped_whole() -> None:
 
 def test_a_broken_crop_is_an_error() -> None:
     for data in (b"", b"no picture"):
-        with pytest.raises(MediaError, match=f"cannot be decoded .*{len(data)} bytes; expected a JPEG"):
+        with pytest.raises(MediaError, match=f"{len(data)} bytes.*JPEG"):
             decode_crop(data)
 
 

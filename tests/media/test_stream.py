@@ -206,7 +206,7 @@ def test_a_damaged_timestamp_is_an_error_and_not_an_hour_of_nothing(tmp_path: Pa
             container.mux(sound.encode(heard))
         container.mux(video.encode(None))
         container.mux(sound.encode(None))
-    with pytest.raises(MediaError, match=rf"jump\.mkv: its {what} jumps from [12]\.\d s to 2000\.\d s.*converting"):
+    with pytest.raises(MediaError, match=rf"jump\.mkv.*{what}.*2000\.\d s"):
         _windows(path, WindowShape(2.0, 1.0))
 
 

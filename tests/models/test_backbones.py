@@ -84,20 +84,20 @@ def test_weights_in_half_precision_are_read_in_single(tmp_path: Path) -> None:
 
 
 def test_an_encoder_that_takes_something_else_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(WeightsError, match=r"'random:hubert-tiny' takes sound \(expected a network that takes pictu"):
+    with pytest.raises(WeightsError, match=r"'random:hubert-tiny' takes sound"):
         load_frame_encoder("random:hubert-tiny", 48)
-    with pytest.raises(WeightsError, match=r"takes clips \(expected a network that takes pictures\)"):
+    with pytest.raises(WeightsError, match=r"takes clips.*pictures"):
         load_frame_encoder(str(saved(tmp_path / "v", "vjepa2", CLIPS["vjepa2"])), 48)
-    with pytest.raises(WeightsError, match=r"no encoder 'random:vit-bas'.*Did you mean 'vit-base'\?"):
+    with pytest.raises(WeightsError, match=r"random:vit-bas'.*'vit-base'"):
         load_clip_encoder("random:vit-bas", 48)
-    with pytest.raises(WeightsError, match=r"takes pictures \(expected a network that takes clips\)"):
+    with pytest.raises(WeightsError, match=r"takes pictures.*clips"):
         load_clip_encoder("random:vit-tiny", 48)
-    with pytest.raises(WeightsError, match=r"takes clips \(expected a network that takes sound\)"):
+    with pytest.raises(WeightsError, match=r"takes clips.*sound"):
         load_speech_encoder("random:videomae-tiny")
-    with pytest.raises(WeightsError, match=r"takes text \(expected a network that takes pictures\)"):
+    with pytest.raises(WeightsError, match=r"takes text.*pictures"):
         load_frame_encoder(str(saved(tmp_path / "t", "bert", {**LAYERS, "vocab_size": 9})), 48)
     spectrograms = {**LAYERS, "max_length": 32, "num_mel_bins": 16}
-    with pytest.raises(WeightsError, match=r"does not hear as HuBERT does \(got no waveform; expected convolutions"):
+    with pytest.raises(WeightsError, match="HuBERT"):
         load_speech_encoder(str(saved(tmp_path / "s", "audio-spectrogram-transformer", spectrograms)))
 
 
@@ -105,16 +105,16 @@ def test_half_a_network_is_refused_not_filled_up_with_random_numbers(tmp_path: P
     folder = saved(tmp_path, "vit", PICTURES["vit"])
     config = json.loads((folder / "config.json").read_text())
     (folder / "config.json").write_text(json.dumps({**config, "num_hidden_layers": 3}))
-    with pytest.raises(WeightsError, match=r"cannot be loaded: 16 of its weights are missing or of another shape, lay"):
+    with pytest.raises(WeightsError, match=r"16 of its weights"):
         load_frame_encoder(str(folder), 64)
     (folder / "config.json").write_text(json.dumps({**config, "intermediate_size": 128}))
-    with pytest.raises(WeightsError, match=r"cannot be loaded: 6 of its weights are missing or of another shape, lay"):
+    with pytest.raises(WeightsError, match=r" 6 of its weights"):
         load_frame_encoder(str(folder), 64)
 
 
 def test_a_kind_of_network_that_is_no_encoder_is_refused(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text(json.dumps({"model_type": "blip_vision_model"}))
-    with pytest.raises(WeightsError, match=r"no network of the kind 'blip_vision_model'.*Give a folder with config"):
+    with pytest.raises(WeightsError, match="blip_vision_model"):
         load_frame_encoder(str(tmp_path), 64)
 
 
@@ -138,13 +138,13 @@ def test_damaged_and_unsafe_weights_are_refused(tmp_path: Path) -> None:
 def test_a_network_of_timm_asks_for_the_extra(tmp_path: Path) -> None:
     config = {"architecture": "resnet18", "num_classes": 1000, "pretrained_cfg": {"input_size": [3, 224, 224]}}
     (tmp_path / "config.json").write_text(json.dumps(config))
-    with pytest.raises(WeightsError, match=r"requires the timm library.*pip install 'reactometer\[timm\]'"):
+    with pytest.raises(WeightsError, match=r"pip install 'reactometer\[timm\]'"):
         load_frame_encoder(str(tmp_path), 64)
     description = {
         **load_frame_encoder("random:resnet-tiny", 64).describe(),
         "config": {"model_type": "timm_wrapper", "architecture": "resnet18"},
     }
-    with pytest.raises(WeightsError, match=r"requires the timm library.*pip install 'reactometer\[timm\]'"):
+    with pytest.raises(WeightsError, match=r"pip install 'reactometer\[timm\]'"):
         rebuild_frame_encoder(description, 64)
 
 
@@ -197,5 +197,5 @@ def test_a_home_that_is_there_is_found_and_one_that_is_not_told_of(
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.setenv("REACTOMETER_WEIGHTS", "~/weights")
     assert load_net("a/net", "pictures").pretrained
-    with pytest.raises(WeightsError, match="encoder '~nobody_here/net' cannot be loaded"):
+    with pytest.raises(WeightsError, match="~nobody_here/net"):
         load_net("~nobody_here/net", "pictures")

@@ -110,12 +110,12 @@ def test_an_existing_folder_is_never_written_over(model_folder: Path) -> None:
 def test_what_is_no_model_folder_is_named(tmp_path: Path) -> None:
     with pytest.raises(ModelError, match="no such model folder"):
         load_model(tmp_path / "nowhere")
-    with pytest.raises(ModelError, match=r"not a model folder: no model\.json"):
+    with pytest.raises(ModelError, match=r"model\.json"):
         load_model(tmp_path)
 
 
 def test_the_run_around_a_model_points_to_it(model_folder: Path) -> None:
-    with pytest.raises(ModelError, match=rf"no model\.json\. Give {model_folder}"):
+    with pytest.raises(ModelError, match=rf"model\.json.*{model_folder}"):
         load_model(model_folder.parent)
 
 
@@ -123,7 +123,7 @@ def test_changed_weights_are_refused(copy: Path) -> None:
     weights = bytearray((copy / "weights.safetensors").read_bytes())
     weights[-1] ^= 1
     (copy / "weights.safetensors").write_bytes(weights)
-    with pytest.raises(ModelError, match=r"not the weights that model\.json names \(got SHA-256"):
+    with pytest.raises(ModelError, match=r"model\.json.*SHA-256"):
         load_model(copy)
 
 
@@ -170,7 +170,7 @@ def test_weights_that_are_no_numbers_are_refused(copy: Path, number: float) -> N
     weights = load_file(copy / "weights.safetensors")
     name = next(name for name, tensor in weights.items() if tensor.is_floating_point())
     weights[name].view(-1)[0] = number
-    with pytest.raises(ModelError, match=f"damaged model folder: weights that are no numbers, in {name}"):
+    with pytest.raises(ModelError, match=f"damaged.*no numbers.*{name}"):
         load_model(_with_weights(copy, save(weights)))
 
 
@@ -185,7 +185,7 @@ def test_a_pickle_is_no_weights(copy: Path, tmp_path: Path, monkeypatch: pytest.
     monkeypatch.chdir(tmp_path)
     torch.save({"output.weight": _Harmful()}, tmp_path / "pickle.pt")
     for data in ((tmp_path / "pickle.pt").read_bytes(), pickle.dumps(_Harmful())):
-        with pytest.raises(ModelError, match="damaged model folder"):
+        with pytest.raises(ModelError, match="damaged"):
             load_model(_with_weights(copy, data))
     (copy / "pytorch_model.bin").write_bytes(pickle.dumps(_Harmful()))
     assert not (tmp_path / "harm-was-done").exists()
@@ -195,7 +195,7 @@ def test_a_pickle_is_no_weights(copy: Path, tmp_path: Path, monkeypatch: pytest.
 def test_a_head_that_lies_is_refused(copy: Path, length: int) -> None:
     head = json.dumps({"a": {"dtype": "F32", "shape": [2**40], "data_offsets": [0, 2**42]}}).encode()
     for data in (struct.pack("<Q", length) + head, struct.pack("<Q", len(head)) + head):
-        with pytest.raises(ModelError, match="damaged model folder"):
+        with pytest.raises(ModelError, match="damaged"):
             load_model(_with_weights(copy, data))
 
 
@@ -203,7 +203,7 @@ def test_an_ensemble_that_holds_itself_is_refused(model_folder: Path, tmp_path: 
     folder = join_models([model_folder, model_folder], tmp_path / "joint")
     shutil.rmtree(folder / "01")
     (folder / "01").symlink_to(folder)
-    with pytest.raises(ModelError, match="joint: an ensemble of ensembles"):
+    with pytest.raises(ModelError, match="ensemble of ensembles"):
         load_model(folder)
 
 
@@ -219,7 +219,7 @@ def test_loading_writes_nothing_and_asks_no_network(model_folder: Path, monkeypa
 
 
 def test_an_unknown_device_is_refused(model_folder: Path) -> None:
-    with pytest.raises(ModelError, match="device 'gpu9' cannot be used"):
+    with pytest.raises(ModelError, match="gpu9"):
         load_model(model_folder, "gpu9")
 
 
@@ -250,27 +250,27 @@ def test_an_ensemble_holds_its_members_as_they_were(model_folder: Path, tmp_path
 @pytest.mark.slow
 def test_what_does_not_go_together_is_not_joined(model_folder: Path, tmp_path: Path) -> None:
     first = load_model(model_folder)
-    with pytest.raises(ModelError, match=r"an ensemble needs several models \(got 1; expected at least 2"):
+    with pytest.raises(ModelError, match=r"ensemble.*1; .*2"):
         join_models([model_folder], tmp_path / "joint")
     labels = _save(first, tmp_path / "labels", labels=tuple("abcdefg"))
-    with pytest.raises(ModelError, match=rf"{labels}: another labels than {model_folder} \(got .*'a', 'b'"):
+    with pytest.raises(ModelError, match=rf"{labels}.*labels.*{model_folder}"):
         join_models([model_folder, labels], tmp_path / "joint")
     sampling = _save(first, tmp_path / "sampling", model={"n_frames": 5})
-    with pytest.raises(ModelError, match=r"another sampling than .*n_frames=5.*expected .*n_frames=4"):
+    with pytest.raises(ModelError, match=r"n_frames=5.*n_frames=4"):
         join_models([model_folder, sampling], tmp_path / "joint")
     draws = _save(first, tmp_path / "draws", model={"draws": 2})
     with pytest.raises(ModelError, match=r"another sampling than .*draws=2.*expected .*draws=1"):
         join_models([model_folder, draws], tmp_path / "joint")
     rate = _save(first, tmp_path / "rate", prepare={"rate_hz": 9.0})
-    with pytest.raises(ModelError, match=r"another preparation than .*rate_hz=9\.0.*rate_hz=4\.0"):
+    with pytest.raises(ModelError, match=r"rate_hz=9\.0.*rate_hz=4\.0"):
         join_models([model_folder, rate], tmp_path / "joint")
     assert not (tmp_path / "joint").exists()
     joint = join_models([model_folder, model_folder], tmp_path / "joint")
     for folders in ([joint, model_folder], [model_folder, joint]):
-        with pytest.raises(ModelError, match=rf"{joint}: an ensemble already\. Name its members instead"):
+        with pytest.raises(ModelError, match=rf"{joint}.*ensemble"):
             join_models(folders, tmp_path / "more")
     before = (joint / "model.json").read_bytes()
-    with pytest.raises(OutputError, match="joint: exists already"):
+    with pytest.raises(OutputError, match="exists already"):
         join_models([model_folder, model_folder], joint)
     assert (joint / "model.json").read_bytes() == before
     assert not list(tmp_path.glob(".*"))  # nothing half-made is left
@@ -286,7 +286,7 @@ def test_models_of_other_features_are_not_joined(model_folder: Path, tmp_path: P
     other = _save(replace(first, network=network, config=config), tmp_path / "other", data={"face_features": "pose_*"})
     assert load_model(one).sampling == first.sampling
     for folder in (model_folder, other):
-        with pytest.raises(ModelError, match=rf"another kind of features than {one} \(got .*; expected .*'AU\*'"):
+        with pytest.raises(ModelError, match=rf"features.*{one}.*'AU\*'"):
             join_models([one, folder], tmp_path / "joint")
     assert load_model(join_models([one, one], tmp_path / "joint")).network.given_sizes == {"face": 3, "voice": 2}
 
@@ -296,17 +296,17 @@ def test_an_ensemble_with_odd_members_is_refused(model_folder: Path, tmp_path: P
     folder = join_models([model_folder, model_folder], tmp_path / "joint")
     description = parse_json_object((folder / "model.json").read_text())
     (folder / "model.json").write_text(format_json({**description, "members": members}))
-    with pytest.raises(ModelError, match="joint: an ensemble without members"):
+    with pytest.raises(ModelError, match="without members"):
         load_model(folder)
 
 
 def test_an_ensemble_with_a_damaged_member_is_refused(model_folder: Path, tmp_path: Path) -> None:
     folder = join_models([model_folder, model_folder], tmp_path / "joint")
     (folder / "01" / "weights.safetensors").write_bytes(b"")
-    with pytest.raises(ModelError, match=r"01/weights\.safetensors: not the weights"):
+    with pytest.raises(ModelError, match=r"01/weights\.safetensors"):
         load_model(folder)
     shutil.rmtree(folder / "01")
-    with pytest.raises(ModelError, match=r"01: no such model folder"):
+    with pytest.raises(ModelError, match="01: "):
         load_model(folder)
 
 

@@ -133,7 +133,7 @@ def test_a_model_of_one_modality_does_not_notice_the_other() -> None:
     )
     assert torch.equal(_score(voice, item), _score(voice, replace(item, seen=~item.seen)))
     assert (face.looks, face.listens, voice.looks, voice.listens) == (True, False, False, True)
-    with pytest.raises(ConfigError, match="'resnet50' goes by the face alone"):
+    with pytest.raises(ConfigError, match=r"'resnet50'.*face"):
         _model("resnet50", modalities="voice")
 
 
@@ -169,7 +169,7 @@ def test_the_same_heads_take_features_of_files(name: str) -> None:
 
 
 def test_features_of_a_modality_that_the_model_does_not_go_by_are_refused() -> None:
-    with pytest.raises(ConfigError, match=r"'resnet50' goes by face \(got features of voice only\)"):
+    with pytest.raises(ConfigError, match=r"'resnet50'.*face.*voice"):
         _model("resnet50", given={"face": 0, "voice": 5})
 
 
@@ -268,11 +268,11 @@ def test_without_layers_one_modality_is_its_whole_and_no_more() -> None:
 
 
 def test_unknown_names_get_a_suggestion() -> None:
-    with pytest.raises(ConfigError, match=r"no model 'resnet5'.*Did you mean 'resnet50'\?"):
+    with pytest.raises(ConfigError, match=r"'resnet5'.*'resnet50'"):
         _model("resnet5")
-    with pytest.raises(WeightsError, match=r"no encoder 'random:resnet-5'.*Did you mean 'resnet-50'\?"):
+    with pytest.raises(WeightsError, match=r"random:resnet-5'.*'resnet-50'"):
         _model("resnet50", encoder="random:resnet-5")
-    with pytest.raises(ConfigError, match=r"hidden is not divisible by model.attention_heads \(got 8 and 3\)"):
+    with pytest.raises(ConfigError, match=r"hidden.*model.attention_heads.*8 and 3"):
         _model("multimodal", attention_heads=3)
 
 

@@ -94,7 +94,7 @@ def test_a_download_that_is_always_cut_leaves_nothing(stocked: SmallHub, no_wait
 @pytest.mark.parametrize("name", ["model.safetensors", "config.json"])
 def test_a_file_that_comes_damaged_is_not_kept(stocked: SmallHub, name: str) -> None:
     stocked.damaged.add(name)
-    with pytest.raises(WeightsError, match=rf"did not come as it is on the Hub \(got {name}: its SHA-\d+ is"):
+    with pytest.raises(WeightsError, match=rf"{name}.*SHA-\d+"):
         fetch_one(find_held(NAME))
     assert find_held(NAME).place == NOWHERE
     stocked.damaged.clear()
@@ -147,14 +147,14 @@ def test_one_that_cannot_be_had_does_not_keep_the_others_from_coming(stocked: Sm
 
 
 def test_an_unknown_name_is_told_of_before_anything_is_fetched(stocked: SmallHub) -> None:
-    with pytest.raises(ConfigError, match=r"unknown weights \(got 'tinny'\)\. Did you mean 'tiny'\?"):
+    with pytest.raises(ConfigError, match=r"tinny.*'tiny'"):
         fetch([NAME, "tinny"])
     assert stocked.asked == []
 
 
 @pytest.mark.parametrize("name", ["a--b/c", "-a/b", "a/b.git", "a/..b"])
 def test_a_name_that_no_repository_has_is_told_of(stocked: SmallHub, name: str) -> None:
-    with pytest.raises(ConfigError, match=rf"no repository on the Hub has this name: .*'{name}'.*expected OWNER/NAME"):
+    with pytest.raises(ConfigError, match=rf"'{name}'.*OWNER/NAME"):
         fetch([name])
     assert stocked.asked == []
 
@@ -174,7 +174,7 @@ def test_a_repository_of_pickles_only_is_refused(stocked: SmallHub, tmp_path: Pa
     (tmp_path / "old" / "config.json").write_text("{}")
     (tmp_path / "old" / "pytorch_model.bin").write_bytes(b"\x80\x04.")
     stocked.put("old/net", tmp_path / "old")
-    with pytest.raises(WeightsError, match=r"'old/net' on the Hugging Face Hub has no model\.safetensors.*old--net"):
+    with pytest.raises(WeightsError, match=r"'old/net'.*model\.safetensors"):
         fetch_one(find_held("old/net"))
     assert not [path for _, path, _ in stocked.asked if path.endswith(".bin")]
 

@@ -138,9 +138,7 @@ def test_a_node_that_sees_another_folder_or_version_says_so(
 
     run_jobs = ray_data.run_jobs
     monkeypatch.setattr(ray_data, "run_jobs", elsewhere)
-    with pytest.raises(
-        ClusterError, match=r"local: the cluster gave up: .*elsewhere: the machine \S+ does not see the run there"
-    ):
+    with pytest.raises(ClusterError, match=r"local.*elsewhere.*does not see"):
         predict_folder([videos / "a"], tmp_path / "out", workers=Workers(1, "local"), progress=False)
 
 
@@ -172,7 +170,7 @@ def test_a_cluster_that_was_started_for_a_run_ends_with_it(
 
 def test_a_cluster_that_is_not_there_is_told_at_once(videos: Path, tmp_path: Path) -> None:
     for address in ("127.0.0.1:9", "ray://127.0.0.1:9"):
-        with pytest.raises(ClusterError, match=r"no Ray cluster answers: .*Connection refused.*ray start --head"):
+        with pytest.raises(ClusterError, match=r"no Ray cluster answers.*ray start"):
             predict_folder([videos], tmp_path / "out", workers=Workers(ray=address), progress=False)
     assert not (tmp_path / "out").exists()
     with pytest.raises(ClusterError, match="Invalid address format"):

