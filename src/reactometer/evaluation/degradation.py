@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -17,7 +17,7 @@ from reactometer.data.cache import PreparedSet
 from reactometer.errors import ModelError
 from reactometer.evaluation.evaluate import choose_split, open_for
 from reactometer.evaluation.metrics import Array, Metrics, measure
-from reactometer.evaluation.pictures import draw_degradation
+from reactometer.evaluation.plots import as_float, make_panels
 from reactometer.evaluation.resample import (
     N_RESAMPLES,
     Interval,
@@ -26,11 +26,14 @@ from reactometer.evaluation.resample import (
     bootstrap_metrics,
     choose_units,
 )
-from reactometer.io import make_folder, write_whole
+from reactometer.io import make_folder, write_picture, write_whole
 from reactometer.media.degrade import add_noise, hide_face, mute, shrink_faces, thin_frames
 from reactometer.models.folder import DEGRADATION_FILES, LoadedModel, load_model
 from reactometer.models.scoring import join_members, score_shown
 from reactometer.models.showing import changed, show
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 HIDDEN_SHARES = (0.25, 0.5, 0.75, 0.9, 1.0)
 SNR_DB = (20, 10, 5, 0, -5)
@@ -178,7 +181,35 @@ def write_degradation(degradation: Degradation, out: Path) -> None:
     """
     table, picture = (out / name for name in DEGRADATION_FILES)
     write_whole(table, json.dumps(degradation.as_json(), indent=2) + "\n")
-    draw_degradation(degradation, picture)
+    write_picture(plot_degradation(degradation), picture)
+
+
+def plot_degradation(degradation: Degradation) -> Figure:
+    """Plot one panel per nuisance: mean Pearson with its interval, and each emotion; a gap where it is undefined."""
+    figure, panels = make_panels(len(degradation.curves), columns=2, size=(4.6, 3.2))
+    for curve, panel in zip(degradation.curves, panels, strict=True):
+        _plot_curve(panel, curve)
+    figure.supylabel("Pearson", fontsize=10)
+    handles, names = panels[0].get_legend_handles_labels()
+    figure.legend(handles, names, loc="outside lower center", ncols=4, frameon=False, fontsize=8)
+    n_clips = degradation.curves[0].points[0].metrics.n_clips
+    figure.suptitle(f"{degradation.data}, {degradation.split}: {n_clips} clips; bars: 95 % interval of the mean")
+    return figure
+
+
+def _plot_curve(panel: Any, curve: Curve) -> None:
+    places = range(len(curve.points))
+    for label, name in enumerate(curve.points[0].metrics.labels):
+        own = [as_float(point.metrics.pearson[label]) for point in curve.points]
+        panel.plot(places, own, linewidth=1, alpha=0.7, label=name)
+    means = np.array([as_float(point.metrics.mean_pearson) for point in curve.points])
+    bounds = [point.intervals.mean["pearson"] for point in curve.points]
+    bars = np.array([[np.nan, np.nan] if own is None else [own.low, own.high] for own in bounds]).T  # (2, levels)
+    panel.errorbar(places, means, np.abs(bars - means), color="black", linewidth=2, marker="o", capsize=3, label="mean")
+    panel.axhline(0.0, color="0.6", linewidth=0.8)
+    panel.set_xticks(places, [point.level for point in curve.points], fontsize=8)
+    panel.set_title(curve.nuisance, fontsize=10)
+    panel.set_ylim(top=1.0)
 
 
 def _answers(

@@ -19,10 +19,10 @@ from reactometer.errors import DataError, ModelError, ScoreError, suggestion
 from reactometer.evaluation.coverage import Coverage, interval_table, measure_coverage
 from reactometer.evaluation.groups import Grouping, as_table, compare_groups, split_column
 from reactometer.evaluation.metrics import Array, Metrics, measure
-from reactometer.evaluation.pictures import draw_reliability
+from reactometer.evaluation.plots import plot_calibration
 from reactometer.evaluation.reliability import Reliability, measure_reliability
 from reactometer.evaluation.resample import N_RESAMPLES, Intervals, bootstrap_metrics, choose_units
-from reactometer.io import make_folder, write_whole
+from reactometer.io import make_folder, write_picture, write_whole
 from reactometer.models.folder import LoadedModel, load_model
 from reactometer.models.scores import Score
 from reactometer.models.scoring import score_split
@@ -155,7 +155,7 @@ def write_evaluation(evaluation: Evaluation, out: Path) -> None:
     if evaluation.groups:
         write_whole(out / "groups.csv", as_table(evaluation.groups).to_csv(index=False))
     if evaluation.reliability:
-        draw_reliability(evaluation.reliability, out / "reliability.png")
+        write_picture(plot_calibration(evaluation.reliability), out / "reliability.png")
     write_whole(out / "metrics.json", json.dumps(evaluation.as_json(), indent=2) + "\n")
 
 
