@@ -150,10 +150,13 @@ def test_the_newest_frame_wins() -> None:
 
 
 def test_a_slow_scorer_drops_frames_and_stays_near(starter: LoadedModel, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The first frame is searched for as long as the camera gives the other 29: the newest of those is next."""
     inbox, scorer = Inbox(rate_hz=50.0), LiveScorer(starter, 1.0)
+    searching, is_over = threading.Event(), threading.Event()
 
     def detect(_: ByteArray) -> list[Detection]:
-        time.sleep(0.1)
+        searching.set()
+        assert is_over.wait(120.0)
         return []
 
     monkeypatch.setattr(scorer, "_detector", detect)
@@ -161,15 +164,16 @@ def test_a_slow_scorer_drops_frames_and_stays_near(starter: LoadedModel, monkeyp
     def camera() -> None:
         for number in range(30):
             inbox.put(Piece(Kind.FRAME, number / 50, blank()))
-            time.sleep(0.02)
+            assert searching.wait(120.0)
         inbox.close()
+        is_over.set()
 
     threading.Thread(target=camera).start()
     told = list(score_here(scorer, inbox))
     assert told[-1].score.frame_s == pytest.approx(29 / 50)
-    assert told[-1].dropped == inbox.dropped == 30 - len(told)
-    assert 2 <= len(told) <= 15
-    assert all(one.latency_s is not None and one.latency_s < 1.5 for one in told)
+    assert len(told) == 2
+    assert told[-1].dropped == inbox.dropped == 28
+    assert all(one.latency_s is not None for one in told)
 
 
 def test_latency_is_that_of_a_frame_told_of_first(starter: LoadedModel) -> None:
@@ -177,9 +181,13 @@ def test_latency_is_that_of_a_frame_told_of_first(starter: LoadedModel) -> None:
     score = fed(LiveScorer(starter), [Piece(Kind.FRAME, 1.0, blank())]).score()
     assert score is not None
     arrivals.note(replace(sound(0.0, 0.1), arrived_s=now_s - 9.0))
-    assert arrivals.latency_s(score) == pytest.approx(9.0, abs=0.5)  # by the sound, where there is no frame
+    by_sound_s = arrivals.latency_s(score)
+    assert by_sound_s is not None
+    assert by_sound_s >= 9.0
     arrivals.note(Piece(Kind.FRAME, 1.0, blank(), now_s - 5.0))
-    assert arrivals.latency_s(score) == pytest.approx(5.0, abs=0.5)
+    by_frame_s = arrivals.latency_s(score)
+    assert by_frame_s is not None
+    assert 5.0 <= by_frame_s < by_sound_s
     assert arrivals.latency_s(score) is None
     assert arrivals.frames == {}
 

@@ -27,12 +27,18 @@ def video(simulated: Path) -> Path:
     return sorted((simulated / "test" / "mp4").iterdir())[0]
 
 
-def played(source: LiveSource, seconds: float = 10.0) -> list[Piece]:
-    """What a source gives until it ends, or for so long."""
+def played(source: LiveSource, is_enough: Callable[[list[Piece]], bool] = lambda pieces: False) -> list[Piece]:
+    """What a source gives until it ends, or until that is enough."""
     pieces: list[Piece] = []
     done = threading.Event()
-    source.start(pieces.append, done.set)
-    done.wait(seconds)
+
+    def take(piece: Piece) -> None:
+        pieces.append(piece)
+        if is_enough(pieces):
+            done.set()
+
+    source.start(take, done.set)
+    assert done.wait(120.0)
     source.stop()
     return pieces
 
@@ -59,16 +65,15 @@ def test_a_file_is_played_in_real_time(video: Path) -> None:
     source = LiveSource(str(video))
     pieces = played(source)
     check(pieces)
-    assert 1.3 < time.monotonic() - began_s < 20.0
+    assert time.monotonic() - began_s > 1.3
     late_s = [piece.arrived_s - began_s - piece.time_s for piece in pieces if piece.kind is Kind.FRAME]
     assert min(late_s) >= 0.0
     assert source.problem == ""
 
 
 def test_a_source_that_is_stopped_ends_at_once(video: Path) -> None:
-    source, began_s = LiveSource(str(video)), time.monotonic()
-    assert played(source, 0.3)
-    assert time.monotonic() - began_s < 1.4
+    pieces = played(LiveSource(str(video)), bool)
+    assert max(piece.time_s for piece in pieces) < 1.4
 
 
 @pytest.fixture
@@ -124,7 +129,7 @@ def test_a_microphone_beside_a_file(video: Path, tmp_path: Path, monkeypatch: py
     """ALSA's null device stands in: it gives samples as fast as they are taken."""
     (tmp_path / "alsa.conf").write_text("pcm.still { type null }\n")
     monkeypatch.setenv("ALSA_CONFIG_PATH", str(tmp_path / "alsa.conf"))
-    pieces = played(LiveSource(str(video), "still"), 1.0)
+    pieces = played(LiveSource(str(video), "still"), lambda pieces: len({piece.kind for piece in pieces}) == 2)
     assert {piece.kind for piece in pieces} == {Kind.FRAME, Kind.SOUND}
 
 
@@ -161,7 +166,7 @@ def test_a_stream_without_an_end_is_taken_as_it_comes() -> None:
     thread.start()
     try:
         source = LiveSource(f"udp://127.0.0.1:{port}?overrun_nonfatal=1")
-        pieces = played(source, 0.5)
+        pieces = played(source, lambda pieces: len(pieces) > 3)
     finally:
         stop.set()
         thread.join(timeout=5)

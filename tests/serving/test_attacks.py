@@ -55,14 +55,14 @@ def _it_goes_on(server: Server) -> Iterator[None]:
 
 def test_a_huge_body_is_refused_by_its_declaration(server: Server) -> None:
     answer = _raw(server, HEAD + b"Content-Length: 10737418240\r\n\r\n")
-    assert b" 413 " in answer and b"10,737,418,240 bytes; expected 2,000,000 bytes at most" in answer
+    assert b" 413 " in answer and b"10,737,418,240 bytes" in answer
 
 
 @pytest.mark.parametrize("rest", [b"", PART, PART + b"x" * 1000])
 def test_an_upload_that_never_ends_is_given_up(server: Server, rest: bytes) -> None:
     began_s = time.monotonic()
     answer = _raw(server, HEAD + b"Content-Length: 100000\r\n\r\n" + rest)
-    assert b" 408 " in answer and b"the upload took too long (expected 2 s at most)" in answer
+    assert b" 408 " in answer and b"took too long" in answer
     assert time.monotonic() - began_s > 1.9
 
 
@@ -71,8 +71,9 @@ def test_uploads_that_wait_have_no_more_room_than_others(server: Server, talking
     slow = [socket.create_connection((address.hostname, address.port), 30) for _ in range(3)]
     for connection in slow:
         connection.sendall(HEAD + b"Content-Length: 100000\r\n\r\n")
-    time.sleep(0.5)
-    assert server.post(talking(1)).status_code == 429
+    until_s = time.monotonic() + 30
+    while server.post(talking(1)).status_code != 429:  # the three have not all been received
+        assert time.monotonic() < until_s
     for connection in slow:
         connection.close()
     until_s = time.monotonic() + 30
