@@ -44,8 +44,8 @@ def is_first_process() -> bool:
 
 
 @contextmanager
-def progress_bar(title: str, total: int, show: bool = True) -> Iterator[Callable[[], None]]:
-    """Show a bar on standard error; the body gets a function that advances it by one."""
+def progress_bar(title: str, total: int, show: bool = True, done: int = 0) -> Iterator[Callable[[], None]]:
+    """Show a bar on standard error that starts at ``done``; the body gets a function that advances it by one."""
     columns = (
         TextColumn("{task.description}"),
         BarColumn(),
@@ -56,7 +56,7 @@ def progress_bar(title: str, total: int, show: bool = True) -> Iterator[Callable
         TimeRemainingColumn(),
     )
     with Progress(*columns, console=messages, disable=not show) as progress:
-        task = progress.add_task(title, total=total)
+        task = progress.add_task(title, total=total, completed=done)
         yield lambda: progress.advance(task)
 
 
