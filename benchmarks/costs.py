@@ -24,14 +24,14 @@ import torch
 from measuring import timed, write_video
 from predicting import measure
 
+from reactometer.batch.inputs import Source
+from reactometer.batch.places import place
+from reactometer.batch.ray_backend import files_a_task
+from reactometer.batch.result_store import RunFolder, claim_run, keep_result
 from reactometer.inference.predictor import predict
 from reactometer.media.video import probe
 from reactometer.models.folder import load_model
 from reactometer.paths import STARTER
-from reactometer.runs.places import place
-from reactometer.runs.ray_data import files_a_task
-from reactometer.runs.sources import Source
-from reactometer.runs.store import RunFolder, claim_run, keep_result
 
 ROUNDS, RESULTS, TASKS = 3, 2000, 400
 HOURS, FILE_S = (1_000, 1_000_000), (10, 600)
@@ -98,9 +98,9 @@ def _lead(run: RunFolder, sources: list[Source]) -> None:
 
 def _measure_tasks() -> float:
     """Seconds a task of one file takes beside the file, with as many processes as processors; 0 without Ray."""
+    from reactometer.batch import ray_backend as ray_data
     from reactometer.cluster import connect
     from reactometer.errors import ClusterError
-    from reactometer.runs import ray_data
 
     def run(count: int) -> float:
         return timed(lambda: list(ray_data._rows(lambda: ray_data._dataset([{"n": 0}] * count, 1).map(dict))))

@@ -15,13 +15,13 @@ import numpy as np
 import pandas as pd
 
 from kills import CLI, Case
+from reactometer.batch.result_store import CLIPS, DONE, INDEX_FILE, TIMELINE
 from reactometer.data.cache import open_prepared
 from reactometer.errors import DataError
 from reactometer.io import PART
 from reactometer.models.folder import load_model
-from reactometer.runs.store import CLIPS, DONE, INDEX_FILE, TIMELINE
 
-SMALL_SHARDS = "from reactometer.runs import run, store; run.SHARD_FILES = store.SHARD_FILES = 3; "
+SMALL_SHARDS = "from reactometer.batch import result_store as store, run; run.SHARD_FILES = store.SHARD_FILES = 3; "
 RUN = [sys.executable, "-c", SMALL_SHARDS + "from reactometer.cli import main; main()"]
 
 CONFIG = """

@@ -13,6 +13,8 @@ import pandas as pd
 import pytest
 import torch
 
+from reactometer.batch import result_store as store
+from reactometer.batch.places import place
 from reactometer.data.batches import Item, Part, parts_of
 from reactometer.data.cache import PreparedRow, PreparedSet, load_clip, open_prepared, write_clip
 from reactometer.data.features import write_store
@@ -21,8 +23,6 @@ from reactometer.models.folder import load_model
 from reactometer.models.uncertainty import load_uncertainty
 from reactometer.paths import STARTER
 from reactometer.records import Clip, FaceSample, FrameState, Prediction, PreparedClip
-from reactometer.runs import store
-from reactometer.runs.places import place
 from reactometer.training.engine import _WholeFiles, read_checkpoint
 
 

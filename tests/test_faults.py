@@ -18,6 +18,7 @@ import torch
 from safetensors.torch import save_file
 
 from fixtures_of_faults import Fill
+from reactometer.batch.run import Workers, predict_folder
 from reactometer.data.cache import write_clip
 from reactometer.data.prepare import prepare
 from reactometer.errors import OutputError, WeightsError
@@ -31,7 +32,6 @@ from reactometer.models.folder import load_model
 from reactometer.models.uncertainty import save_uncertainty
 from reactometer.paths import STARTER, WEIGHT_FILES, find_weights
 from reactometer.records import FaceSample, FrameState, Prediction, PreparedClip, Window
-from reactometer.runs.run import Workers, predict_folder
 from reactometer.training.engine import LAST, _WholeFiles
 from reactometer.training.fit import train
 

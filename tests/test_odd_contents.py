@@ -11,6 +11,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from reactometer.batch.inputs import Source
+from reactometer.batch.places import place
+from reactometer.batch.result_store import claim_run, keep_result
 from reactometer.config import Config
 from reactometer.data.batches import Item, Part
 from reactometer.data.cache import (
@@ -27,9 +30,6 @@ from reactometer.errors import DataError, OutputError
 from reactometer.inference.formats import dump_predictions, load_predictions
 from reactometer.io import format_json, parse_json_object, sha256_of
 from reactometer.records import Clip, FaceSample, FrameState, Prediction, PreparedClip, Window
-from reactometer.runs.places import place
-from reactometer.runs.sources import Source
-from reactometer.runs.store import claim_run, keep_result
 
 STAMP = {"model": "x"}
 SHORT = Window(0.0, 1.0, 1.0, (0.1,))

@@ -18,9 +18,9 @@ from reactometer.errors import ConfigError
 from reactometer.paths import STARTER
 
 if TYPE_CHECKING:
+    from reactometer.batch.run import Workers
+    from reactometer.batch.work import Request
     from reactometer.inference.outputs import Outputs
-    from reactometer.runs.run import Workers
-    from reactometer.runs.work import Request
 
 
 def predict(
@@ -85,11 +85,11 @@ def predict(
     of a cluster, and for --ray local where not.
     """
     wait_patiently()
+    from reactometer.batch.places import is_address
+    from reactometer.batch.run import Workers
+    from reactometer.batch.work import Request
     from reactometer.inference.events import DEFAULT_THRESHOLD
     from reactometer.inference.outputs import Outputs
-    from reactometer.runs.places import is_address
-    from reactometer.runs.run import Workers
-    from reactometer.runs.work import Request
 
     request = Request(window, hop, rate, faces, smooth, baseline)
     if engine == "ray":
@@ -127,12 +127,12 @@ def _into_tables(
     people: Path | None,
     same_person: bool,
 ) -> bool:
+    from reactometer.batch.inputs import find_files
+    from reactometer.batch.places import is_address
     from reactometer.data.people import read_people
     from reactometer.data.readers import shared_reader
     from reactometer.inference.predictor import predict as run
     from reactometer.models.folder import load_model
-    from reactometer.runs.places import is_address
-    from reactometer.runs.sources import find_files
 
     paths = find_files(videos)
     if any(map(is_address, paths)):
@@ -161,7 +161,7 @@ def _into_folder(
     workers: Workers,
     retry_failed: bool,
 ) -> bool:
-    from reactometer.runs.run import predict_folder
+    from reactometer.batch.run import predict_folder
 
     device, engine = by
     result = predict_folder(

@@ -16,13 +16,13 @@ from reactometer.console import is_first_process, messages
 from reactometer.paths import STARTER
 
 if TYPE_CHECKING:
+    from reactometer.batch.run import RunResult
     from reactometer.data.cache import PreparedRow, PreparedSet
     from reactometer.evaluation.coverage import Coverage
     from reactometer.evaluation.evaluate import Evaluation
     from reactometer.evaluation.resample import Interval
     from reactometer.models.folder import LoadedModel
     from reactometer.records import Prediction
-    from reactometer.runs.run import RunResult
     from reactometer.tables import Comparison
     from reactometer.walkthrough import DemoResult
 
@@ -180,7 +180,7 @@ def print_predictions(predictions: Sequence[Prediction]) -> None:
 
 def print_run(result: RunResult) -> None:
     """Print what a run came to: how many results there are, where they lie, and what failed."""
-    from reactometer.runs.store import FAILED_FILE
+    from reactometer.batch.result_store import FAILED_FILE
 
     n_done = result.n_files - len(result.failures)
     computed = f"{result.n_computed} computed now, {result.n_before} there before"

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
+from reactometer.batch.inputs import Source, find_files, hash_files
 from reactometer.errors import DataError
 from reactometer.io import sha256_of
-from reactometer.runs.sources import Source, find_files, hash_files
 
 
 @pytest.fixture

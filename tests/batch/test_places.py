@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 
+from reactometer.batch import lease
+from reactometer.batch.inputs import find_files
+from reactometer.batch.places import Place, place
+from reactometer.batch.run import Workers, predict_folder
 from reactometer.errors import ConfigError, DataError, OutputError
-from reactometer.runs import lease
-from reactometer.runs.places import Place, place
-from reactometer.runs.run import Workers, predict_folder
-from reactometer.runs.sources import find_files
 
 
 @pytest.fixture(autouse=True)
@@ -106,7 +106,7 @@ def test_one_process_at_a_time_is_at_work_in_a_store(bucket: str, monkeypatch: p
         folder.beside(lease.LOCK).write(b"of one that came when it had lapsed")
     assert folder.names() == [lease.LOCK]
     folder.beside(lease.LOCK).delete()
-    monkeypatch.setattr("reactometer.runs.lease.time.sleep", lambda _: (_ for _ in ()).throw(KeyboardInterrupt()))
+    monkeypatch.setattr("reactometer.batch.lease.time.sleep", lambda _: (_ for _ in ()).throw(KeyboardInterrupt()))
     with pytest.raises(KeyboardInterrupt), lease.alone(folder):
         pass
     assert folder.names() == []  # Ctrl-C while it settles: nobody has to wait

@@ -18,11 +18,11 @@ from typing import Any
 import pandas as pd
 import pytest
 
+from reactometer.batch import ray_backend as ray_data
+from reactometer.batch.places import place
+from reactometer.batch.result_store import DONE, FAILED_FILE, INDEX_FILE
+from reactometer.batch.run import Workers, predict_folder
 from reactometer.errors import ClusterError
-from reactometer.runs import ray_data
-from reactometer.runs.places import place
-from reactometer.runs.run import Workers, predict_folder
-from reactometer.runs.store import DONE, FAILED_FILE, INDEX_FILE
 
 pytestmark = [
     pytest.mark.slow,

@@ -15,15 +15,16 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
+from reactometer.batch import result_store as store
+from reactometer.batch import run
+from reactometer.batch.places import place
+from reactometer.batch.result_store import DONE, FAILED_FILE, INDEX_FILE, STAMP_FILE, TIMELINE, claim_run, keep_result
+from reactometer.batch.run import RunResult, Workers, predict_folder
+from reactometer.batch.work import Request
 from reactometer.errors import ConfigError, DataError, OutputError
 from reactometer.inference.predictor import predict
 from reactometer.io import PART
 from reactometer.paths import STARTER
-from reactometer.runs import run, store
-from reactometer.runs.places import place
-from reactometer.runs.run import RunResult, Workers, predict_folder
-from reactometer.runs.store import DONE, FAILED_FILE, INDEX_FILE, STAMP_FILE, TIMELINE, claim_run, keep_result
-from reactometer.runs.work import Request
 
 
 @pytest.fixture(scope="module")
@@ -192,7 +193,8 @@ def test_killed_twenty_times_it_loses_nothing_and_does_nothing_twice(
 ) -> None:
     out, chance = tmp_path / "out", random.Random(0)
     command = [sys.executable, "-m", "reactometer", "predict", str(many), "--out", str(out), "--workers", "2"]
-    script = "import sys; from reactometer.runs import run, store; run.SHARD_FILES = store.SHARD_FILES = 3; "
+    script = "import sys; from reactometer.batch import result_store as store, run; "
+    script += "run.SHARD_FILES = store.SHARD_FILES = 3; "
     script += "from reactometer.cli import main; main()"
     done: set[str] = set()
     for _ in range(20):

@@ -8,11 +8,11 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
 
+from reactometer.batch.places import Place, is_address, place, split_address
 from reactometer.data.listing import read_listing
 from reactometer.errors import ConfigError, DataError
 from reactometer.io import Paths, each_path
 from reactometer.media.video import MEDIA_ENDINGS
-from reactometer.runs.places import Place, is_address, place, split_address
 
 LIST_ENDINGS = (".txt", ".csv")
 

@@ -11,8 +11,8 @@ from uuid import uuid4
 
 from filelock import FileLock, Timeout
 
+from reactometer.batch.places import Place
 from reactometer.errors import OutputError
-from reactometer.runs.places import Place
 
 LOCK = ".lock"
 RENEWED_S, LAPSED_S, SETTLED_S = 15.0, 60.0, 2.0

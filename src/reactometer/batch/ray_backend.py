@@ -19,12 +19,12 @@ from typing import TYPE_CHECKING, Any
 
 import cv2
 
+from reactometer.batch.inputs import Source, hash_file
+from reactometer.batch.places import Place, place
+from reactometer.batch.result_store import check_stamp, is_kept
+from reactometer.batch.work import Job, Order, has_died, load, predict_with
 from reactometer.errors import OutputError
 from reactometer.paths import CACHE, find_weights, places
-from reactometer.runs.places import Place, place
-from reactometer.runs.sources import Source, hash_file
-from reactometer.runs.store import check_stamp, is_kept
-from reactometer.runs.work import Job, Order, has_died, load, predict_with
 
 if TYPE_CHECKING:
     from ray.data import Dataset
@@ -36,7 +36,7 @@ WAITED_ROWS = 4  # taken at a time from a stream that runs in the cluster
 
 
 def hash_files(sources: Sequence[Source]) -> Iterator[Source]:
-    """The files with their hashes, in any order, by the cluster; see :func:`reactometer.runs.sources.hash_file`."""
+    """The files with their hashes, in any order, by the cluster; see :func:`reactometer.batch.inputs.hash_file`."""
     left: dict[str, list[Source]] = {}  # a file may have been named in more than one way
     for source in sources:
         left.setdefault(place(source.path).absolute().name, []).append(source)

@@ -17,13 +17,13 @@ from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Any
 
+from reactometer.batch.inputs import Source
+from reactometer.batch.lease import LOCK, alone
+from reactometer.batch.places import Place
 from reactometer.errors import OutputError
 from reactometer.inference import formats
 from reactometer.io import PART, decoding
 from reactometer.records import Prediction
-from reactometer.runs.lease import LOCK, alone
-from reactometer.runs.places import Place
-from reactometer.runs.sources import Source
 
 if TYPE_CHECKING:
     import pyarrow as pa

@@ -13,6 +13,11 @@ from typing import Any
 
 import torch
 
+from reactometer.batch import ray_backend as ray_data
+from reactometer.batch.inputs import Source, find_files, hash_files
+from reactometer.batch.places import place
+from reactometer.batch.result_store import SHARD_FILES, RunFolder, claim_run
+from reactometer.batch.work import Job, Order, Request, has_died, predict_one
 from reactometer.cluster import connect
 from reactometer.console import progress_bar
 from reactometer.data.pool import default_workers, run_jobs
@@ -20,11 +25,6 @@ from reactometer.inference.predictor import check_timeline, reading_of
 from reactometer.io import Paths, sha256_of
 from reactometer.models.folder import load_model
 from reactometer.paths import STARTER
-from reactometer.runs import ray_data
-from reactometer.runs.places import place
-from reactometer.runs.sources import Source, find_files, hash_files
-from reactometer.runs.store import SHARD_FILES, RunFolder, claim_run
-from reactometer.runs.work import Job, Order, Request, has_died, predict_one
 
 MODEL_FILES = ("model.json", "*.safetensors", "uncertainty.json")
 
@@ -69,8 +69,8 @@ def predict_folder(
     window, under the first file's name), ``failed.csv`` (path, reason) and ``run.json`` (model, settings, version).
 
     Args:
-        given: files, folders, patterns and lists, see :func:`reactometer.runs.sources.find_files`.
-        out: the run's folder, on a disk or in an object store, see :class:`reactometer.runs.places.Place`. A cluster's
+        given: files, folders, patterns and lists, see :func:`reactometer.batch.inputs.find_files`.
+        out: the run's folder, on a disk or in an object store, see :class:`reactometer.batch.places.Place`. A cluster's
             machines must all reach it, and the files, by the same name.
         model: a model folder.
         request: how each file is predicted.

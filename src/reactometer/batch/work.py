@@ -8,12 +8,12 @@ from pathlib import Path
 
 import torch
 
+from reactometer.batch.places import Place
+from reactometer.batch.result_store import keep_result
 from reactometer.inference.predictor import DEFAULT_HOP_S, DEFAULT_WINDOW_S, failed, predict
 from reactometer.io import NO_ROOM, system_error
 from reactometer.models.folder import LoadedModel, load_model
 from reactometer.records import Prediction
-from reactometer.runs.places import Place
-from reactometer.runs.store import keep_result
 
 
 @dataclass(frozen=True)

@@ -17,10 +17,10 @@ from fastapi import Request as HttpRequest
 from fastapi.responses import JSONResponse
 from starlette.concurrency import run_in_threadpool
 
+from reactometer.batch.work import Request
 from reactometer.errors import RequestError
 from reactometer.inference.events import DEFAULT_THRESHOLD, check_threshold
 from reactometer.inference.predictor import DEFAULT_HOP_S, DEFAULT_WINDOW_S
-from reactometer.runs.work import Request
 from reactometer.serving.desk import Work
 from reactometer.serving.document import Document
 from reactometer.serving.forms import FORMS, choose_form, file_name, render

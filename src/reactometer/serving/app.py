@@ -18,10 +18,10 @@ from starlette.exceptions import HTTPException
 from starlette.middleware.gzip import GZipMiddleware
 from starlette.staticfiles import StaticFiles
 
+from reactometer.batch.run import model_sha256
 from reactometer.errors import OutputError, ReactometerError, RequestError
 from reactometer.io import NO_ROOM, system_error
 from reactometer.models.folder import LoadedModel
-from reactometer.runs.run import model_sha256
 from reactometer.serving import api
 from reactometer.serving.api import service_of
 from reactometer.serving.desk import Desk

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from reactometer.batch.work import Request
 from reactometer.data.readers import Reader
 from reactometer.inference.cuts import Drawn
 from reactometer.inference.predictor import check_timeline, predict_windows, reading_of
@@ -18,7 +19,6 @@ from reactometer.media.stream import PART, WindowShape
 from reactometer.models.folder import LoadedModel
 from reactometer.models.scores import join_parts
 from reactometer.records import MediaInfo, Prediction, PreparedClip
-from reactometer.runs.work import Request
 from reactometer.serving.jobs import Job
 from reactometer.serving.scorer import SharedScorer
 

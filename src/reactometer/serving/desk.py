@@ -14,6 +14,7 @@ from threading import Condition, Thread
 
 from filelock import FileLock, Timeout
 
+from reactometer.batch.work import Request
 from reactometer.data.pool import default_workers
 from reactometer.data.readers import Reader
 from reactometer.errors import ConfigError, RequestError
@@ -21,7 +22,6 @@ from reactometer.inference.predictor import check_timeline, reading_of
 from reactometer.io import make_folder
 from reactometer.models.folder import LoadedModel
 from reactometer.records import Prediction
-from reactometer.runs.work import Request
 from reactometer.serving.clip import Clip, GivenUpError, failure_of, score_clip
 from reactometer.serving.jobs import Job, JobTable, home_of, sqlite_address
 from reactometer.serving.limits import Settings
