@@ -63,7 +63,7 @@ def serve(port: int) -> None:
 
     from reactometer.models.folder import load_model
     from reactometer.paths import STARTER
-    from reactometer.serving.live import live_routes
+    from reactometer.serving.websocket import live_routes
 
     app = FastAPI()
     app.include_router(live_routes(load_model(STARTER, "cpu"), lambda _: None))
@@ -87,9 +87,9 @@ def play_to_server(video: Path, asked: argparse.Namespace, out: Path) -> None:
     from websockets.sync.client import connect
 
     from reactometer.inference.inbox import Inbox
-    from reactometer.media.live_source import LiveSource
+    from reactometer.live.capture import LiveSource
+    from reactometer.live.protocol import HEAD
     from reactometer.records import Kind
-    from reactometer.serving.pieces import HEAD
 
     inbox, arrived_s = Inbox(asked.rate), dict[float, float]()
 

@@ -115,7 +115,7 @@ def live_route(model: LoadedModel, check_key: Callable[[str | None], object], *m
     import uvicorn
     from fastapi import FastAPI
 
-    from reactometer.serving.live import live_routes
+    from reactometer.serving.websocket import live_routes
 
     application = FastAPI()
     application.include_router(live_routes(model, check_key, *more))

@@ -37,7 +37,7 @@ from reactometer.inference.refine import smooth
 from reactometer.media.stream import LEAST_NEW_S, PART, part_spans
 from reactometer.models.uncertainty import conformal_half_widths
 from reactometer.records import Prediction, Window
-from reactometer.serving.forms import FORMS, choose_form, file_name
+from reactometer.serving.renderers import FORMS, choose_form, file_name
 
 settings.register_profile("here", deadline=None, max_examples=50, database=None, derandomize=True)
 settings.load_profile("here")

@@ -37,10 +37,10 @@ def live(
     wait_patiently()
     from reactometer import printing_live
     from reactometer.inference.inbox import Inbox
-    from reactometer.inference.live import LiveScorer
     from reactometer.inference.live_rows import LiveRows
-    from reactometer.inference.live_session import LiveStats, score_here
-    from reactometer.media.live_source import LiveSource
+    from reactometer.live.capture import LiveSource
+    from reactometer.live.scorer import LiveScorer
+    from reactometer.live.session import LiveStats, score_here
     from reactometer.models.folder import load_model
 
     if rate is not None and not 0.0 < rate <= 120.0:

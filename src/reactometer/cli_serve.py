@@ -67,12 +67,12 @@ def serve(
 
     try:
         from reactometer.serving.limits import Limits, Settings
-        from reactometer.serving.run import run
+        from reactometer.serving.server import run
     except ImportError as error:
         raise ConfigError(
             "the service needs packages that are not installed", got=error.name, fix="pip install 'reactometer[serve]'"
         ) from error
-    from reactometer.serving.gate import read_keys
+    from reactometer.serving.auth import read_keys
 
     limits = Limits(
         body_bytes=round(max_mb * 1e6),

@@ -12,7 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from reactometer.console import messages
-from reactometer.inference.live_session import LiveStats, Told
+from reactometer.live.session import LiveStats, Told
 from reactometer.printing import results
 
 BAR = 30

@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 
 from reactometer.inference.live_rows import score_as_json
-from reactometer.inference.live_session import Told
+from reactometer.live.session import Told
 from reactometer.records import ByteArray, Kind, Piece
 
 COLOURS = {

@@ -15,8 +15,8 @@ from reactometer.console import wait_patiently
 wait_patiently()
 
 from reactometer.inference.inbox import Inbox  # noqa: E402
-from reactometer.inference.live import LiveScorer  # noqa: E402
-from reactometer.inference.live_session import score_here  # noqa: E402
+from reactometer.live.scorer import LiveScorer  # noqa: E402
+from reactometer.live.session import score_here  # noqa: E402
 from reactometer.models.folder import load_model  # noqa: E402
 from reactometer.paths import STARTER  # noqa: E402
 

@@ -9,8 +9,8 @@ from typing import Any, Self
 
 from reactometer.errors import OutputError
 from reactometer.inference.formats import intensities_as_json
-from reactometer.inference.live import LiveScore
 from reactometer.io import make_folder, unwritable
+from reactometer.live.scorer import LiveScore
 from reactometer.records import ENDS
 
 ENDINGS = (".csv", ".jsonl")

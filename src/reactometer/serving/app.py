@@ -22,15 +22,15 @@ from reactometer.batch.run import model_sha256
 from reactometer.errors import OutputError, ReactometerError, RequestError
 from reactometer.io import NO_ROOM, system_error
 from reactometer.models.folder import LoadedModel
-from reactometer.serving import api
-from reactometer.serving.api import service_of
-from reactometer.serving.desk import Desk
-from reactometer.serving.gate import Gate, name_of, refusal
-from reactometer.serving.jobs import logger, no_room
+from reactometer.serving import routes
+from reactometer.serving.auth import Gate, name_of, refusal
+from reactometer.serving.job_store import logger, no_room
 from reactometer.serving.limits import Settings
-from reactometer.serving.live import live_routes
 from reactometer.serving.metrics import Metrics
+from reactometer.serving.queue import Desk
+from reactometer.serving.routes import service_of
 from reactometer.serving.service import Service
+from reactometer.serving.websocket import live_routes
 
 PAGE = Path(__file__).parent / "page"
 DESCRIPTION = """Videos of people, face and voice, in; the intensity of several emotions, in [0, 1], out: of the whole
@@ -105,7 +105,7 @@ def build_app(model: LoadedModel, folder: Path, settings: Settings) -> FastAPI:
         redoc_url=None,
     )
     app.state.service = Service(model, folder, model_sha256(folder), settings, desk)
-    app.include_router(api.router)
+    app.include_router(routes.router)
     app.include_router(router)
     app.include_router(
         live_routes(model, lambda key: name_of(settings.keys, (key or "").encode()), desk.metrics.live.set)

@@ -19,7 +19,7 @@ from reactometer.media.stream import PART, WindowShape
 from reactometer.models.folder import LoadedModel
 from reactometer.models.scores import join_parts
 from reactometer.records import MediaInfo, Prediction, PreparedClip
-from reactometer.serving.jobs import Job
+from reactometer.serving.job_store import Job
 from reactometer.serving.scorer import SharedScorer
 
 

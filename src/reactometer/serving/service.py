@@ -8,10 +8,10 @@ from pathlib import Path
 from reactometer.errors import RequestError
 from reactometer.inference.events import DEFAULT_THRESHOLD
 from reactometer.models.folder import LoadedModel
-from reactometer.serving.desk import Desk
-from reactometer.serving.document import Document, as_moment, describe, rounded
-from reactometer.serving.jobs import DONE, Job
+from reactometer.serving.job_store import DONE, Job
 from reactometer.serving.limits import Settings
+from reactometer.serving.queue import Desk
+from reactometer.serving.schemas import Document, as_moment, describe, rounded
 
 
 @dataclass(frozen=True)

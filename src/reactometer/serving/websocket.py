@@ -14,13 +14,13 @@ from starlette.websockets import WebSocket, WebSocketDisconnect, WebSocketState
 
 from reactometer.errors import ConfigError, ReactometerError
 from reactometer.inference.inbox import Inbox
-from reactometer.inference.live import LiveScore, LiveScorer
 from reactometer.inference.live_rows import score_as_json
-from reactometer.inference.live_session import PAUSE_S
 from reactometer.inference.predictor import DEFAULT_WINDOW_S
+from reactometer.live.protocol import MOST_MESSAGE_BYTES, unpack
+from reactometer.live.scorer import LiveScore, LiveScorer
+from reactometer.live.session import PAUSE_S
 from reactometer.models.folder import LoadedModel
-from reactometer.serving.gate import given_key
-from reactometer.serving.pieces import MOST_MESSAGE_BYTES, unpack
+from reactometer.serving.auth import given_key
 
 CLOSED, REFUSED, TOO_LARGE, BUSY = 1000, 1008, 1009, 1013
 """WebSocket's codes that a session ends with."""

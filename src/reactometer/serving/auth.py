@@ -12,8 +12,8 @@ from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from reactometer.errors import ConfigError, RequestError
-from reactometer.serving.desk import Desk
 from reactometer.serving.limits import Settings
+from reactometer.serving.queue import Desk
 
 UPLOADS = "/v1/predictions"
 LEAST_KEY = 16

@@ -23,7 +23,7 @@ from reactometer.io import make_folder
 from reactometer.models.folder import LoadedModel
 from reactometer.records import Prediction
 from reactometer.serving.clip import Clip, GivenUpError, failure_of, score_clip
-from reactometer.serving.jobs import Job, JobTable, home_of, sqlite_address
+from reactometer.serving.job_store import Job, JobTable, home_of, sqlite_address
 from reactometer.serving.limits import Settings
 from reactometer.serving.metrics import Metrics
 from reactometer.serving.scorer import SharedScorer

@@ -19,11 +19,11 @@ from websockets.sync.client import ClientConnection, connect
 from fixtures_of_serving import live_route
 from live_clips import encode_frame, pack, pieces_of
 from reactometer.errors import ConfigError
-from reactometer.inference.live import LiveScorer
+from reactometer.live.protocol import HEAD, MOST_FRAME_BYTES, jpeg_size, unpack
+from reactometer.live.scorer import LiveScorer
 from reactometer.models.folder import LoadedModel
 from reactometer.records import SOUND_RATE_HZ, ByteArray, Kind, Piece
-from reactometer.serving.live import LiveLimits
-from reactometer.serving.pieces import HEAD, MOST_FRAME_BYTES, jpeg_size, unpack
+from reactometer.serving.websocket import LiveLimits
 
 pytestmark = pytest.mark.usefixtures("found_once")
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from reactometer.inference.inbox import Inbox
-from reactometer.inference.live import LiveScore, LiveScorer
+from reactometer.live.scorer import LiveScore, LiveScorer
 from reactometer.records import SOUND_RATE_HZ, Piece
 
 PAUSE_S = 0.1

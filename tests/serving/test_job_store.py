@@ -19,7 +19,7 @@ from fixtures_of_faults import Fill
 from fixtures_of_serving import Serving
 from reactometer.errors import ConfigError, RequestError
 from reactometer.records import Prediction, Window
-from reactometer.serving.jobs import Job, JobTable, sqlite_address
+from reactometer.serving.job_store import Job, JobTable, sqlite_address
 
 PROGRAMS = next(iter(sorted(Path("/usr/lib/postgresql").glob("*/bin"), reverse=True)), None)
 PREDICTION = Prediction(
@@ -101,7 +101,7 @@ def test_what_was_finished_by_a_clock_that_was_ahead_is_not_kept_for_ever(
     table, now_s = JobTable(sqlite_address(tmp_path / "jobs.db"), "here"), time.time()
     table.add(_job("one", now_s))
     with monkeypatch.context() as ahead:
-        ahead.setattr("reactometer.serving.jobs.time.time", lambda: now_s + 1e9)
+        ahead.setattr("reactometer.serving.job_store.time.time", lambda: now_s + 1e9)
         table.finish("one", {}, [PREDICTION])
     table.forget(now_s - 60, now_s)
     assert (job := table.get("one")) and job.finished_s == now_s

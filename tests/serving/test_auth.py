@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from reactometer.errors import RequestError
-from reactometer.serving.gate import check_names
+from reactometer.serving.auth import check_names
 
 
 def test_a_name_is_known_in_large_and_small_letters() -> None:

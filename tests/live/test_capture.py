@@ -16,9 +16,8 @@ import numpy as np
 import pytest
 
 from reactometer.errors import MediaError
-from reactometer.media import live_source
+from reactometer.live.capture import LiveSource
 from reactometer.media.faces import encode_crop
-from reactometer.media.live_source import LiveSource
 from reactometer.records import SOUND_RATE_HZ, Kind, Piece
 
 
@@ -113,7 +112,7 @@ def test_a_stream_gives_its_pieces_as_they_come(address: str) -> None:
 
 
 def test_a_stream_that_falls_silent_is_told_of(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(live_source, "READ_S", 1.0)
+    monkeypatch.setattr("reactometer.live.capture.READ_S", 1.0)
     server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), _Stalls)
     threading.Thread(target=server.serve_forever, daemon=True).start()
     source = LiveSource(f"http://127.0.0.1:{server.server_port}/")

@@ -21,10 +21,10 @@ from reactometer.batch.work import Request
 from reactometer.errors import RequestError
 from reactometer.inference.events import DEFAULT_THRESHOLD, check_threshold
 from reactometer.inference.predictor import DEFAULT_HOP_S, DEFAULT_WINDOW_S
-from reactometer.serving.desk import Work
-from reactometer.serving.document import Document
-from reactometer.serving.forms import FORMS, choose_form, file_name, render
-from reactometer.serving.jobs import DONE, FAILED, Job
+from reactometer.serving.job_store import DONE, FAILED, Job
+from reactometer.serving.queue import Work
+from reactometer.serving.renderers import FORMS, choose_form, file_name, render
+from reactometer.serving.schemas import Document
 from reactometer.serving.service import Service
 
 LONGEST_NAME = 200

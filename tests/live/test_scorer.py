@@ -14,10 +14,10 @@ import pytest
 from live_clips import pieces_of, until
 from reactometer.errors import ConfigError
 from reactometer.inference.inbox import Inbox
-from reactometer.inference.live import LiveScorer, Sound, level_of
 from reactometer.inference.live_rows import LiveRows
-from reactometer.inference.live_session import Arrivals, score_here
 from reactometer.inference.predictor import predict
+from reactometer.live.scorer import LiveScorer, Sound, level_of
+from reactometer.live.session import Arrivals, score_here
 from reactometer.models.folder import LoadedModel, load_model
 from reactometer.records import SOUND_RATE_HZ, ByteArray, Detection, FloatArray, Kind, Piece
 
