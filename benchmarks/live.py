@@ -86,10 +86,9 @@ def play_to_server(video: Path, asked: argparse.Namespace, out: Path) -> None:
     from websockets.exceptions import ConnectionClosed
     from websockets.sync.client import connect
 
-    from reactometer.inference.inbox import Inbox
     from reactometer.live.capture import LiveSource
-    from reactometer.live.protocol import HEAD
-    from reactometer.records import Kind
+    from reactometer.live.protocol import HEAD, Kind
+    from reactometer.live.session import Inbox
 
     inbox, arrived_s = Inbox(asked.rate), dict[float, float]()
 

@@ -11,9 +11,8 @@ import cv2
 import numpy as np
 import pytest
 
-from reactometer.inference.inbox import Inbox
 from reactometer.live.scorer import LiveScorer
-from reactometer.live.session import score_here
+from reactometer.live.session import Inbox, score_here
 from reactometer.media.video import read_frames
 from reactometer.models.folder import load_model
 from reactometer.paths import STARTER

@@ -36,11 +36,9 @@ def live(
     """Estimate intensities of the last seconds, several times a second, until Ctrl-C. Nothing is recorded."""
     wait_patiently()
     from reactometer import printing_live
-    from reactometer.inference.inbox import Inbox
-    from reactometer.inference.live_rows import LiveRows
     from reactometer.live.capture import LiveSource
     from reactometer.live.scorer import LiveScorer
-    from reactometer.live.session import LiveStats, score_here
+    from reactometer.live.session import Inbox, LiveRows, LiveStats, score_here
     from reactometer.models.folder import load_model
 
     if rate is not None and not 0.0 < rate <= 120.0:
@@ -63,7 +61,7 @@ def live(
             for timed in score_here(scorer, inbox):
                 stats.add(timed)
                 if rows is not None:
-                    rows.add(timed.score, timed.latency_s, timed.dropped)
+                    rows.add(timed)
                 screen.show(timed, stats)
     printing_live.print_summary(stats)
     if opened.problem:

@@ -19,7 +19,6 @@ Every time is in seconds on the file's own clock, whose zero is the first presen
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from enum import IntEnum
@@ -116,24 +115,6 @@ class SoundBlock:
 
     start_s: float
     samples: FloatArray  # (S,) float32 in [-1, 1], mono, 16 kHz
-
-
-class Kind(IntEnum):
-    """What a piece of a live session is; the numbers are those of the protocol (docs/live.md)."""
-
-    FRAME = 1
-    SOUND = 2
-
-
-@dataclass(frozen=True)
-class Piece:
-    """What a camera, a microphone or a client gives at one moment of a live session."""
-
-    kind: Kind
-    time_s: float  # of the frame, or of the first sample of sound
-    content: Callable[[], ByteArray | None] | FloatArray
-    """A frame: call for (H, W, 3) uint8 RGB, or None if it cannot be decoded. Sound: (S,) float32 in [-1, 1]."""
-    arrived_s: float = field(default_factory=time.monotonic)  # on this process's clock
 
 
 @dataclass(frozen=True)

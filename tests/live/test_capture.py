@@ -17,8 +17,9 @@ import pytest
 
 from reactometer.errors import MediaError
 from reactometer.live.capture import LiveSource
+from reactometer.live.protocol import Kind, Piece
 from reactometer.media.faces import encode_crop
-from reactometer.records import SOUND_RATE_HZ, Kind, Piece
+from reactometer.records import SOUND_RATE_HZ
 
 
 @pytest.fixture(scope="module")

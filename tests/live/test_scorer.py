@@ -13,13 +13,12 @@ import pytest
 
 from live_clips import pieces_of, until
 from reactometer.errors import ConfigError
-from reactometer.inference.inbox import Inbox
-from reactometer.inference.live_rows import LiveRows
 from reactometer.inference.predictor import predict
+from reactometer.live.protocol import Kind, Piece
 from reactometer.live.scorer import LiveScorer, Sound, level_of
-from reactometer.live.session import Arrivals, score_here
+from reactometer.live.session import Arrivals, Inbox, LiveRows, Told, score_here
 from reactometer.models.folder import LoadedModel, load_model
-from reactometer.records import SOUND_RATE_HZ, ByteArray, Detection, FloatArray, Kind, Piece
+from reactometer.records import SOUND_RATE_HZ, ByteArray, Detection, FloatArray
 
 pytestmark = pytest.mark.usefixtures("found_once")
 
@@ -197,8 +196,8 @@ def test_rows_are_there_at_once(starter: LoadedModel, video: Path, tmp_path: Pat
     score = fed(LiveScorer(starter), pieces_of(video, 5.0)).score()
     assert score is not None
     with LiveRows(tmp_path / f"live{ending}", starter.labels) as rows:
-        rows.add(score, 0.0123, 4)
-        rows.add(replace(score, intensities=None, intervals=None, face=None), None, 5)
+        rows.add(Told(score, 0.0123, 4))
+        rows.add(Told(replace(score, intensities=None, intervals=None, face=None), None, 5))
         lines = (tmp_path / f"live{ending}").read_text().splitlines()
     assert len(lines) == (3 if ending == ".csv" else 2)
     assert "12.3" in lines[-2]

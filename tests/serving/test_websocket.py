@@ -19,10 +19,10 @@ from websockets.sync.client import ClientConnection, connect
 from fixtures_of_serving import live_route
 from live_clips import encode_frame, pack, pieces_of
 from reactometer.errors import ConfigError
-from reactometer.live.protocol import HEAD, MOST_FRAME_BYTES, jpeg_size, unpack
+from reactometer.live.protocol import HEAD, MOST_FRAME_BYTES, Kind, Piece, jpeg_size, unpack
 from reactometer.live.scorer import LiveScorer
 from reactometer.models.folder import LoadedModel
-from reactometer.records import SOUND_RATE_HZ, ByteArray, Kind, Piece
+from reactometer.records import SOUND_RATE_HZ, ByteArray
 from reactometer.serving.websocket import LiveLimits
 
 pytestmark = pytest.mark.usefixtures("found_once")

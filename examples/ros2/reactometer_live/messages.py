@@ -8,9 +8,9 @@ from typing import Any
 import cv2
 import numpy as np
 
-from reactometer.inference.live_rows import score_as_json
+from reactometer.live.protocol import Kind, Piece, score_as_json
 from reactometer.live.session import Told
-from reactometer.records import ByteArray, Kind, Piece
+from reactometer.records import ByteArray
 
 COLOURS = {
     "rgb8": (3, None),

@@ -14,9 +14,8 @@ from reactometer.console import wait_patiently
 
 wait_patiently()
 
-from reactometer.inference.inbox import Inbox  # noqa: E402
 from reactometer.live.scorer import LiveScorer  # noqa: E402
-from reactometer.live.session import score_here  # noqa: E402
+from reactometer.live.session import Inbox, score_here  # noqa: E402
 from reactometer.models.folder import load_model  # noqa: E402
 from reactometer.paths import STARTER  # noqa: E402
 

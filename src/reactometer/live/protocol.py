@@ -1,18 +1,22 @@
-"""The bytes of the live protocol (docs/live.md): one message per piece, as clients send them."""
+"""What a live session receives and answers, in memory and as the messages of the protocol (docs/live.md)."""
 
 from __future__ import annotations
 
 import math
 import struct
+import time
 from collections.abc import Callable
+from dataclasses import dataclass, field
+from enum import IntEnum
 from functools import partial
-from typing import cast
+from typing import Any, cast
 
 import cv2
 import numpy as np
 
 from reactometer.errors import ConfigError
-from reactometer.records import SOUND_RATE_HZ, ByteArray, FloatArray, Kind, Piece
+from reactometer.inference.formats import intensities_as_json
+from reactometer.records import SOUND_RATE_HZ, ByteArray, Ends, FloatArray
 
 HEAD = struct.Struct("<Bd")
 """Kind and time in seconds, before each payload."""
@@ -27,6 +31,55 @@ LATEST_S = 1e11
 """Times beyond are no seconds of any clock."""
 
 FULL_SCALE = 32767
+
+
+class Kind(IntEnum):
+    """The kind of a piece; the numbers are those of the protocol."""
+
+    FRAME = 1
+    SOUND = 2
+
+
+@dataclass(frozen=True)
+class Piece:
+    """A frame, or up to a second of sound, from a camera, a microphone or a client."""
+
+    kind: Kind
+    time_s: float  # of the frame, or of the first sample of sound
+    content: Callable[[], ByteArray | None] | FloatArray
+    """A frame: call for (H, W, 3) uint8 RGB, or None if it cannot be decoded. Sound: (S,) float32 in [-1, 1]."""
+    arrived_s: float = field(default_factory=time.monotonic)  # on this process's clock
+
+
+@dataclass(frozen=True)
+class LiveScore:
+    """The intensities of the window that ends now."""
+
+    time_s: float  # of the newest frame or sound in it
+    start_s: float
+    end_s: float
+    intensities: tuple[float, ...] | None  # (L,) in [0, 1]; None if the window contains no usable face or voice
+    intervals: Ends | None = None
+    frame_s: float | None = None  # time of the newest frame in it
+    face: tuple[float, float, float, float] | None = None  # its box in that frame: x, y, width, height in pixels
+    face_share: float = 0.0  # of the window's frames
+    level_db: float | None = None  # of the last tenth of a second, relative to full scale; None: silence, or no sound
+    abstain: str | None = None  # reasons not to use the intensities
+
+
+def score_as_json(score: LiveScore, labels: tuple[str, ...]) -> dict[str, Any]:
+    """Build the protocol's answer, without its ``type`` and ``dropped``."""
+    return {
+        "time_s": score.time_s,
+        "start_s": round(score.start_s, 3),
+        "end_s": round(score.end_s, 3),
+        "intensities": intensities_as_json(labels, score.intensities, score.intervals),
+        "frame_s": score.frame_s,
+        "face": None if score.face is None else [round(value, 1) for value in score.face],
+        "face_share": round(score.face_share, 3),
+        "level_db": None if score.level_db is None else round(score.level_db, 1),
+        "abstain": score.abstain,
+    }
 
 
 def unpack(message: bytes) -> Piece:

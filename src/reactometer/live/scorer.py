@@ -1,51 +1,35 @@
-"""Frames and sound as they come -> intensities of the last seconds, the same as a file's window would get."""
+"""Score the last seconds of frames and sound as they arrive, exactly as a window of a file is scored."""
 
 from __future__ import annotations
 
 import math
 from collections import deque
-from dataclasses import dataclass
 
 import numpy as np
 
 from reactometer.errors import ConfigError
 from reactometer.inference.cuts import Drawn, known_values
 from reactometer.inference.predictor import DEFAULT_WINDOW_S, make_scorer, reading_of
+from reactometer.live.protocol import LiveScore, Piece
 from reactometer.media.audio import GAP_S, STRETCH_S, levels_db
 from reactometer.media.faces import FaceFollower, load_detector
 from reactometer.media.stream import PART
 from reactometer.models.folder import LoadedModel
 from reactometer.models.scores import join_parts
-from reactometer.records import SOUND_RATE_HZ, ByteArray, Ends, FaceSample, FloatArray, Piece, PreparedClip
+from reactometer.records import SOUND_RATE_HZ, ByteArray, Ends, FaceSample, FloatArray, PreparedClip
 
 LIVE_RATE_HZ = 10.0
-"""Frames looked at a second where the model's own rate is lower, so that answers come often; our choice."""
+"""Lowest default rate of frames, so that scores come often."""
 
 EDGE_S = 1e-6
-"""A window ends this long after its newest frame: windows are half open, and it is to lie inside."""
+"""A window ends this long after its newest frame, since windows are half open."""
 
 KEPT_S = 1.0
-"""So much longer than the window is kept, since sound and picture may be apart."""
+"""Frames and sound are kept for the window and this much more, since sound and picture may be apart."""
 
 LEAST_WINDOW_S = 0.2
 FILLED = 0.9
-"""Share of a window that must have come for an answer without reserve; our choice."""
-
-
-@dataclass(frozen=True)
-class LiveScore:
-    """What a model says of the window that ends now."""
-
-    time_s: float  # of the newest frame or sound in it
-    start_s: float
-    end_s: float
-    intensities: tuple[float, ...] | None  # (L,) in [0, 1]; None where there is nothing to go by
-    intervals: Ends | None = None
-    frame_s: float | None = None  # time of the newest frame in it
-    face: tuple[float, float, float, float] | None = None  # its box in that frame: x, y, width, height in pixels
-    face_share: float = 0.0  # of the window's frames
-    level_db: float | None = None  # of the last tenth of a second, relative to full scale; None: silence, or no sound
-    abstain: str | None = None  # reasons not to use the intensities
+"""Share of a window that must have come for a score without a warning."""
 
 
 class Sound:

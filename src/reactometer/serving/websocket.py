@@ -13,12 +13,10 @@ from fastapi import APIRouter
 from starlette.websockets import WebSocket, WebSocketDisconnect, WebSocketState
 
 from reactometer.errors import ConfigError, ReactometerError
-from reactometer.inference.inbox import Inbox
-from reactometer.inference.live_rows import score_as_json
 from reactometer.inference.predictor import DEFAULT_WINDOW_S
-from reactometer.live.protocol import MOST_MESSAGE_BYTES, unpack
-from reactometer.live.scorer import LiveScore, LiveScorer
-from reactometer.live.session import PAUSE_S
+from reactometer.live.protocol import MOST_MESSAGE_BYTES, LiveScore, score_as_json, unpack
+from reactometer.live.scorer import LiveScorer
+from reactometer.live.session import PAUSE_S, Inbox
 from reactometer.models.folder import LoadedModel
 from reactometer.serving.auth import given_key
 
