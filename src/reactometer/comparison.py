@@ -17,7 +17,7 @@ from reactometer.errors import ConfigError
 from reactometer.evaluation.baselines import length_answers
 from reactometer.evaluation.evaluate import Evaluation, evaluate, open_for
 from reactometer.evaluation.metrics import Array, Metrics, measure
-from reactometer.evaluation.resample import bootstrap_difference, bootstrap_mean_pearson, choose_units
+from reactometer.evaluation.resample import bootstrap_mean_pearson, choose_units
 from reactometer.io import Paths, each_path
 from reactometer.models.folder import LoadedModel, load_model
 from reactometer.models.scoring import score_rows
@@ -116,7 +116,7 @@ def _row(
         metrics=tuple(evaluation.metrics for evaluation in scored),
         averaged=measure(truth, np.mean(predictions, axis=0), labels).mean_pearson,
         interval=bootstrap_mean_pearson(truth, middle, groups=people),
-        over_length=bootstrap_difference(truth, middle, length, groups=people),
+        over_length=bootstrap_mean_pearson(truth, middle, length, groups=people),
         parameters=sum(parameter.numel() for parameter in network.parameters()),
         seconds_per_clip=None,
     )

@@ -168,7 +168,7 @@ def test_files_that_do_not_match_are_refused(tmp_path: Path) -> None:
     first, second, labels = _write(tmp_path)
     whole = pd.read_csv(second)
     whole.iloc[2:].to_csv(second, index=False)
-    with pytest.raises(DataError, match=r"not the same clips.*a\.csv.*\[00000\]"):
+    with pytest.raises(DataError, match=r"not the same clips.*\[00000\]"):
         compare_predictions(first, second, labels)
     whole.rename(columns={"Joy": "Joi"}).to_csv(second, index=False)
     with pytest.raises(DataError, match=r"b\.csv: no column 'Joy'"):

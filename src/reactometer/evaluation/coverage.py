@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 
 from reactometer.evaluation.metrics import LEAST_CLIPS, Array, measure
-from reactometer.evaluation.resample import N_RESAMPLES, Interval, draw, interval
+from reactometer.evaluation.resample import N_RESAMPLES, Interval, interval, resample, sum_by_unit
 from reactometer.models.scores import Score
 from reactometer.models.uncertainty import Uncertainty
 from reactometer.records import ENDS
@@ -77,16 +77,16 @@ def measure_coverage(
         return None
     ends = np.array([own for _, own in found if own is not None])  # (n, L, 2)
     held = (ends[..., 0] <= targets[places]) & (targets[places] <= ends[..., 1])  # (n, L)
-    units = [groups[place] if groups else str(place) for place in places]
-    sums = pd.DataFrame({"n": 1.0, "held": held.mean(axis=1)}).groupby(np.array(units), sort=False).sum().to_numpy()
-    shares = draw(sums, n_resamples, 0)
+    counts = np.column_stack([np.ones(len(places)), held.mean(axis=1)])
+    units = sum_by_unit(counts, [groups[place] for place in places] if groups else None)
+    shares = resample(units, lambda sums: sums[:, 1] / sums[:, 0], n_resamples)
     bases = [scores[place].basis for place in places]
     reasons = [_reasons(clip, sure) for clip in clips]
     kept = [place for place, told in enumerate(reasons) if not told]
     return Coverage(
         asked=sure.coverage,
         labels=tuple(labels),
-        mean=interval(shares[:, 1] / shares[:, 0]),
+        mean=interval(shares),
         by_label=tuple(held.mean(axis=0).tolist()),
         widths=tuple((ends[..., 1] - ends[..., 0]).mean(axis=0).tolist()),
         by_basis={

@@ -22,7 +22,7 @@ from reactometer.evaluation.resample import (
     N_RESAMPLES,
     Interval,
     Intervals,
-    bootstrap_difference,
+    bootstrap_mean_pearson,
     bootstrap_metrics,
     choose_units,
 )
@@ -143,7 +143,7 @@ def degrade(
     def point(level: str, answer: Array) -> Point:
         metrics = measure(targets, answer, loaded.labels)
         ends = bootstrap_metrics(targets, answer, loaded.labels, unit=unit, groups=groups, n_resamples=n_resamples)
-        loss = bootstrap_difference(targets, whole, answer, groups=groups, n_resamples=n_resamples)
+        loss = bootstrap_mean_pearson(targets, whole, answer, groups=groups, n_resamples=n_resamples)
         return Point(level, metrics, ends, loss)
 
     first, rest, curves = point("", whole), iter(answers), []

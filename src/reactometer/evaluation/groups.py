@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterator, Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import asdict, dataclass, replace
 from itertools import product
 from typing import Any
@@ -19,11 +19,11 @@ from reactometer.evaluation.resample import (
     LEVEL,
     N_RESAMPLES,
     Interval,
-    draw,
     interval,
-    score_sums,
-    sum_units,
-    unit_sums,
+    moments,
+    resample,
+    score_moments,
+    sum_by_unit,
 )
 from reactometer.records import Clip
 
@@ -36,9 +36,6 @@ MOST_VALUES, N_BANDS = 10, 4
 SMALL = 30
 """So few people (or clips, where they are not known) say next to nothing of their group: a Pearson of 30 clips has a
 standard error of .18; and of 21, false claims are made too often (by simulation, as in ``benchmarks/groups.py``)."""
-
-GROUPS_AT_ONCE = 32
-"""Groups whose sums are drawn together: about 25 MB an array of 2,000 resamples."""
 
 SHARES = ("clips_without_face", "frames_with_face", "clips_without_sound")
 COMPARED = ("pearson", "bias")
@@ -145,12 +142,21 @@ def compare_groups(
     insides = {column: split_column([row.clip for row in rows], column) for column in columns}
     sizes = {column: [_n_units(names, inside) for inside in own.values()] for column, own in insides.items()}
     n_differences = len(COMPARED) * (1 + len(labels)) * sum(min(both) > SMALL for own in sizes.values() for both in own)
+    counts = np.array([[row.n_faces == 0, row.n_faces, row.n_samples, not row.has_sound] for row in rows])
+    sums = np.hstack([moments(truth, guess, None), counts])  # (clips, C)
+
+    def score(sums: Array) -> Array:  # (R, 2 C) -> (R, 3, numbers): of the group, of all other clips, of all clips
+        whole, inside = np.hsplit(sums, 2)
+        return np.stack([_from_sums(own, len(labels)) for own in (inside, whole - inside, whole)], axis=1)
+
     groupings = []
     for column, own in insides.items():
-        drawn = _draw(truth, guess, rows, groups, list(own.values()), n_resamples, seed)
         told = []
-        for (name, inside), size, arrays in zip(own.items(), sizes[column], drawn, strict=True):
-            numbers = _numbers(labels, *arrays, size, n_differences)
+        for (name, inside), size in zip(own.items(), sizes[column], strict=True):
+            by_unit = sum_by_unit(np.hstack([sums, sums * inside[:, None]]), groups)
+            values, others, everyone = resample(by_unit, score, n_resamples, seed).swapaxes(0, 1)
+            values[0, : 1 + len(labels)][~_defined(truth[inside], guess[inside])] = np.nan
+            numbers = _numbers(labels, values, others, everyone, size, n_differences)
             told.append(Group(name, int(inside.sum()), size[0], min(size) <= SMALL, numbers))
         groupings.append(Grouping(column, tuple(told), unit, n_resamples, n_differences))
     return tuple(groupings)
@@ -220,40 +226,11 @@ def _keys(labels: Sequence[str]) -> list[tuple[str, str | None]]:
     return [*product(("pearson", "bias", "mae"), (None, *labels)), *((name, None) for name in SHARES)]
 
 
-def _draw(
-    truth: Array,
-    guess: Array,
-    rows: Sequence[PreparedRow],
-    units: Sequence[Hashable] | None,
-    insides: Sequence[npt.NDArray[np.bool_]],
-    n_resamples: int,
-    seed: int,
-) -> Iterator[tuple[Array, Array, Array]]:
-    """(1 + R, numbers) of each group, of all other clips, and of everyone: of the clips as they are, then resampled."""
-    sums = unit_sums(truth, guess, None)  # a row a clip
-    counts = [[row.n_faces == 0, row.n_faces, row.n_samples, not row.has_sound] for row in rows]
-    columns = np.hstack([sums.rows, np.array(counts, dtype=np.float64)])  # (clips, C)
-    width, n_labels = columns.shape[1], truth.shape[1]
-    for first in range(0, len(insides), GROUPS_AT_ONCE):
-        few = insides[first : first + GROUPS_AT_ONCE]
-        by_unit = sum_units(np.hstack([columns, *(columns * inside[:, None] for inside in few)]), units)
-        drawn = draw(by_unit, n_resamples, seed)
-        whole = drawn[:, :width]
-        everyone = _from_sums(whole, sums.offset, n_labels)
-        for place, inside in enumerate(few, start=1):
-            own = drawn[:, place * width : (place + 1) * width]  # (1 + R, C)
-            values = _from_sums(own, sums.offset, n_labels)
-            defined = _defined(truth[inside], guess[inside])
-            values[0, : 1 + n_labels][~defined] = np.nan
-            yield values, _from_sums(whole - own, sums.offset, n_labels), everyone
-
-
-def _from_sums(sums: Array, offset: Array, n_labels: int) -> Array:
-    """(R, numbers) from sums over clips; NaN where there is none."""
+def _from_sums(sums: Array, n_labels: int) -> Array:
+    """Return (R, numbers) from (R, C) sums over clips; NaN if there is no clip."""
     with np.errstate(invalid="ignore", divide="ignore"):
-        scores = score_sums(sums[:, :-4], offset)  # (R, 3, 1 + L)
-        truth, guess = sums[:, 1 : 1 + n_labels], sums[:, 1 + n_labels : 1 + 2 * n_labels]
-        bias = (guess - truth) / sums[:, :1] - offset  # (R, L)
+        scores = score_moments(sums[:, :-4])  # (R, kinds, 1 + L)
+        bias = sums[:, -4 - n_labels : -4] / sums[:, :1]  # (R, L)
         faceless, faces, samples, silent = sums[:, -4:].T
         shares = np.stack([faceless / sums[:, 0], faces / samples, silent / sums[:, 0]], axis=1)
     return np.hstack([scores[:, 0], bias.mean(axis=1, keepdims=True), bias, scores[:, 2], shares])

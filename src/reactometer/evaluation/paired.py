@@ -1,9 +1,9 @@
-"""Two models' predictions of the same clips -> which is better, by how much, and whether chance explains it."""
+"""Compare two models on the same clips: which is better, by how much, and whether chance explains it."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Hashable, Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
@@ -21,10 +21,10 @@ from reactometer.evaluation.resample import (
     N_RESAMPLES,
     Interval,
     choose_units,
-    draw,
     interval,
-    score_sums,
-    unit_sums,
+    moments,
+    resample,
+    score_moments,
 )
 from reactometer.io import write_whole
 from reactometer.records import Clip
@@ -95,7 +95,12 @@ def compare_predictions(
     """
     labels, one = _read_predictions(Path(first))
     _, other = _read_predictions(Path(second), labels)
-    _check_same(Path(first), one, Path(second), other)
+    if odd := sorted(set(one) ^ set(other)):
+        raise DataError(
+            f"{first} and {second}: not the same clips",
+            got=f"{len(odd)} clips in only one of them, such as {odd[0]}",
+            fix="Score both models on the same split of the same data set",
+        )
     clips = _read_labels(Path(data), labels)
     strange = sorted(set(one) - {clip.clip_id for clip in clips})
     if strange:
@@ -144,67 +149,66 @@ def compare_paired(
     Raises:
         ScoreError: as :func:`bootstrap_metrics`; or no label varies.
     """
-    guesses = [np.asarray(values, dtype=np.float64) for values in (first, second)]
-    sums = [unit_sums(targets, guess, groups) for guess in guesses]
-    drawn = np.hsplit(draw(np.hstack([own.rows for own in sums]), n_resamples, seed), 2)  # the same units for both
-    ours, theirs = (score_sums(part, own.offset) for part, own in zip(drawn, sums, strict=True))
-    if np.isnan(ours[0, 0, 0]):
+    truth, *guesses = (np.asarray(values, dtype=np.float64) for values in (targets, first, second))
+    units = np.hstack([moments(truth, guess, groups) for guess in guesses])  # the same resamples for both
+    scores = resample(
+        units, lambda sums: np.stack([score_moments(own) for own in np.hsplit(sums, 2)], axis=1), n_resamples, seed
+    )  # (1 + R, 2, kinds, 1 + L)
+    if np.isnan(scores[0, 0, 0, 0]):
         raise ScoreError("no label varies over these clips", fix="Compare on a larger split")
-    apart = ours - theirs  # (1 + R, 3, 1 + L): as they are, then resampled
-    swaps, is_exact = _swaps(len(sums[0].rows), n_resamples, seed)
-    p = _p_values(targets, guesses, groups, swaps, is_exact)  # (3, 1 + L)
+    apart = scores[:, 0] - scores[:, 1]
+    p, is_exact = _permute(truth, guesses, groups, n_resamples, seed)  # (kinds, 1 + L)
     places = [(f"mean_{kind}", place, 0) for place, kind in enumerate(KINDS)]
     places += [(f"pearson {label}", 0, 1 + number) for number, label in enumerate(labels)]
     differences = tuple(
         Difference(
             name,
-            float(ours[0, place, column]),
-            float(theirs[0, place, column]),
+            *scores[0, :, place, column].tolist(),
             interval(apart[:, place, column]),
             float(p[place, column]),
         )
         for name, place, column in places
-        if np.isfinite(ours[0, place, column])
+        if np.isfinite(scores[0, 0, place, column])
     )
-    return Paired(differences, len(guesses[0]), unit, len(sums[0].rows), n_resamples, is_exact)
+    return Paired(differences, len(truth), unit, len(units), n_resamples, is_exact)
 
 
-def _swaps(n_units: int, n_permutations: int, seed: int) -> tuple[npt.NDArray[np.bool_], bool]:
-    """(P, units) which units' predictions are swapped, and whether these are all the ways there are."""
-    if n_units < 63 and 2**n_units <= n_permutations:
-        return (np.arange(2**n_units)[:, None] >> np.arange(n_units)) % 2 == 1, True
-    return np.random.default_rng(seed).random((n_permutations, n_units), dtype=np.float32) < 0.5, False
+def _permute(
+    truth: Array, guesses: Sequence[Array], groups: Sequence[Hashable] | None, n_permutations: int, seed: int
+) -> tuple[Array, bool]:
+    """Return (kinds, 1 + L) two-sided p of Pearson, CCC and MAE, and whether all permutations were gone through."""
+    middle = truth.mean(axis=0)
+    first, second = (
+        np.hstack(
+            [
+                moments(truth, _standardise(guess), groups, np.zeros_like(middle)),
+                moments(truth, guess, groups, middle),
+            ]
+        )
+        for guess in guesses
+    )  # (units, 2 C): for Pearson, for CCC and MAE
+    n_units = len(first)
+    is_exact = n_units < 63 and 2**n_units <= n_permutations
+    if is_exact:
+        swaps = (np.arange(2**n_units)[:, None] >> np.arange(n_units)) % 2 == 1  # (P, units)
+    else:
+        swaps = np.random.default_rng(seed).random((n_permutations, n_units), dtype=np.float32) < 0.5
 
+    def score(sums: Array) -> Array:
+        standard, as_given = np.hsplit(sums, 2)
+        scores = [score_moments(standard)[:, :1], score_moments(as_given)[:, 1:]]
+        return np.nan_to_num(np.concatenate(scores, axis=1))  # (P, kinds, 1 + L)
 
-def _p_values(
-    targets: npt.ArrayLike,
-    guesses: Sequence[Array],
-    groups: Sequence[Hashable] | None,
-    swaps: npt.NDArray[np.bool_],
-    is_exact: bool,
-) -> Array:
-    """(3, 1 + L) two-sided p of Pearson, CCC and MAE, the means and each label's."""
-    middle = np.asarray(targets, dtype=np.float64).mean(axis=0)
-    standard = [unit_sums(targets, _standard(guess), groups, np.zeros_like(middle)) for guess in guesses]
-    as_given = [unit_sums(targets, guess, groups, middle) for guess in guesses]
-    first, second = (np.hstack([a.rows, b.rows]) for a, b in zip(standard, as_given, strict=True))
+    both = first.sum(axis=0) + second.sum(axis=0)
     parts = [part @ (second - first) for part in np.array_split(swaps, 1 + swaps.size // COUNTS_AT_ONCE)]
-    both, ours = (
-        first.sum(axis=0) + second.sum(axis=0),
-        first.sum(axis=0) + np.concatenate([np.zeros((1, first.shape[1])), *parts]),
-    )
-    apart = [
-        score_sums(mine, sums[0].offset) - score_sums(other, sums[0].offset)
-        for mine, other, sums in zip(np.hsplit(ours, 2), np.hsplit(both - ours, 2), (standard, as_given), strict=True)
-    ]  # (1 + P, 3, 1 + L) each: as they are, then with units swapped
-    differences = np.abs(np.nan_to_num(np.concatenate([apart[0][:, :1], apart[1][:, 1:]], axis=1)))
-    as_large = (differences[1:] >= differences[0] - ROUNDING).sum(axis=0)
-    p: Array = as_large / len(swaps) if is_exact else (1 + as_large) / (1 + len(swaps))
-    return p
+    ours = first.sum(axis=0) + np.concatenate([np.zeros((1, len(both))), *parts])  # as they are, then swapped
+    differences = np.abs(score(ours) - score(both - ours))
+    n_as_large = (differences[1:] >= differences[0] - ROUNDING).sum(axis=0)
+    return (n_as_large / len(swaps) if is_exact else (1 + n_as_large) / (1 + len(swaps))), is_exact
 
 
-def _standard(guess: Array) -> Array:
-    """(clips, L) with mean 0 and standard deviation 1; a constant stays one."""
+def _standardise(guess: Array) -> Array:
+    """Bring each label's predictions (clips, L) to mean 0 and standard deviation 1; a constant stays one."""
     spread = guess.std(axis=0)
     standard: Array = (guess - guess.mean(axis=0)) / np.where(spread > LEAST_SPREAD, spread, 1.0)
     return standard
@@ -245,20 +249,3 @@ def _read_predictions(
         except ValueError as error:
             raise DataError(f"{path}: {name} has a prediction that is no number: {error}") from error
     return labels, values
-
-
-def _check_same(first: Path, one: Collection[str], second: Path, other: Collection[str]) -> None:
-    """Refuse files of different clips."""
-    alone = [sorted(set(one) - set(other)), sorted(set(other) - set(one))]
-    if any(alone):
-        told = [
-            f"{len(names)} only in {path}, such as {names[0]}"
-            for path, names in zip((first, second), alone, strict=True)
-            if names
-        ]
-        raise DataError(
-            f"{first} and {second}: not the same clips",
-            got="; ".join(told),
-            expected="the same clips in both",
-            fix="Score both models on the same split of the same data set",
-        )

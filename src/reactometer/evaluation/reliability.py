@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from reactometer.evaluation.metrics import LEAST_SPREAD, Array
-from reactometer.evaluation.resample import N_RESAMPLES, Interval, draw, interval, sum_units, unit_sums
+from reactometer.evaluation.resample import N_RESAMPLES, Interval, interval, moments, resample, sum_by_unit
 
 MOST_BINS = 10
 CLIPS_A_BIN = 10
@@ -65,9 +65,8 @@ def measure_reliability(
     """Least squares of truth on prediction, label by label, bias, and a binned curve, with 95 % percentile intervals.
 
     The calibration slope and intercept of Cox (Biometrika 45, 1958), linear since intensities are: a slope below 1
-    says that predictions are too far apart. Resampled as in :func:`~reactometer.evaluation.resample.bootstrap_metrics`
-    from sums over the units, so nothing is fitted twice; bins keep their clips. Checked against
-    ``scipy.stats.linregress``, and by simulation with known truth.
+    says that predictions are too far apart. Bins keep their clips in all resamples. Checked against
+    ``scipy.stats.linregress``, and by simulation with known targets.
 
     Args:
         targets: (clips, L) in [0, 1].
@@ -82,56 +81,42 @@ def measure_reliability(
         ScoreError: as :func:`~reactometer.evaluation.resample.bootstrap_metrics`.
     """
     truth, guess = np.asarray(targets, dtype=np.float64), np.asarray(predictions, dtype=np.float64)
-    sums = unit_sums(truth, guess, groups)
-    numbers = _line(draw(sums.rows, n_resamples, seed), truth.mean(0), guess.mean(0))
+    units, middle, centre = moments(truth, guess, groups), truth.mean(axis=0), guess.mean(axis=0)
+    numbers = resample(units, lambda sums: _fit_line(sums, middle, centre), n_resamples, seed)  # (1 + R, 3, L)
     orders = [np.array_split(own, _n_bins(len(truth))) for own in guess.argsort(axis=0, kind="stable").T]
-    means = _bin_means(truth, orders, groups, n_resamples, seed)  # (1 + R, L, bins)
+    inside = np.zeros((len(truth), len(labels), len(orders[0])))  # (clips, L, bins), 1 where the clip is in the bin
+    for label, order in enumerate(orders):
+        for number, clips in enumerate(order):
+            inside[clips, label, number] = 1.0
+
+    def bin_means(sums: Array) -> Array:  # (R, L, bins); NaN if none of the bin's clips is drawn
+        total, count = np.split(sums.reshape(-1, 2 * len(labels), inside.shape[2]), 2, axis=1)
+        return np.where(count > 0, total / np.maximum(count, 1.0), np.nan)
+
+    columns = np.concatenate([inside * truth[:, :, None], inside], axis=1).reshape(len(truth), -1)
+    means = resample(sum_by_unit(columns, groups), bin_means, n_resamples, seed)
     by_label = []
     for place, (label, order) in enumerate(zip(labels, orders, strict=True)):
-        slope, intercept = (interval(own) if np.isfinite(own[0]) else None for own in numbers[:2, :, place])
+        slope, intercept = (interval(own) if np.isfinite(own[0]) else None for own in numbers[:, :2, place].T)
         bins = tuple(
             Bin(float(guess[own, place].mean()), interval(means[:, place, number]), len(own))
             for number, own in enumerate(order)
         )
-        by_label.append(LabelReliability(label, slope, intercept, interval(numbers[2, :, place]), bins))
-    return Reliability(tuple(by_label), unit, len(sums.rows), n_resamples)
+        by_label.append(LabelReliability(label, slope, intercept, interval(numbers[:, 2, place]), bins))
+    return Reliability(tuple(by_label), unit, len(units), n_resamples)
 
 
 def _n_bins(n_clips: int) -> int:
     return min(MOST_BINS, max(2, n_clips // CLIPS_A_BIN))
 
 
-def _line(sums: Array, middle: Array, centre: Array) -> Array:
-    """(3, R, L) slope, intercept and bias of R rows of sums about a middle of truth and a centre of guess, (L,) each.
+def _fit_line(sums: Array, middle: Array, centre: Array) -> Array:
+    """Return (R, 3, L) slope, intercept and bias; ``middle`` and ``centre`` are what :func:`moments` subtracted.
 
-    Slope and intercept are NaN where the guess is constant.
+    Slope and intercept are NaN if the predictions are constant.
     """
-    truth, guess, _, guess_square, product, _ = np.split(sums[:, 1:] / sums[:, :1], 6, axis=1)  # (R, L) each
+    truth, guess, _, guess_square, product, _, error = np.split(sums[:, 1:] / sums[:, :1], 7, axis=1)  # (R, L) each
     variance = guess_square - guess**2
     varies = variance > LEAST_SPREAD**2
     slope = np.where(varies, (product - truth * guess) / np.where(varies, variance, 1.0), np.nan)
-    return np.stack([slope, truth + middle - slope * (guess + centre), guess + centre - truth - middle])
-
-
-def _bin_means(
-    truth: Array,
-    orders: Sequence[Sequence[npt.NDArray[np.intp]]],
-    groups: Sequence[Hashable] | None,
-    n_resamples: int,
-    seed: int,
-) -> Array:
-    """(1 + R, L, bins) mean truth of each label's bins: of the clips as they are, then of each resample.
-
-    A bin none of whose clips is drawn has no mean (NaN).
-    """
-    n_labels, n_bins = len(orders), len(orders[0])
-    inside = np.zeros((len(truth), n_labels, n_bins))  # (clips, L, bins), 1 where the clip is in the bin
-    for label, order in enumerate(orders):
-        for number, clips in enumerate(order):
-            inside[clips, label, number] = 1.0
-    columns = np.concatenate([inside * truth[:, :, None], inside], axis=1).reshape(len(truth), -1)
-    rows = sum_units(columns, groups)  # (units, 2 L bins)
-    drawn = draw(rows, n_resamples, seed)
-    total, count = np.split(drawn.reshape(-1, 2 * n_labels, n_bins), 2, axis=1)  # (1 + R, L, bins) each
-    means: Array = np.where(count > 0, total / np.maximum(count, 1.0), np.nan)
-    return means
+    return np.stack([slope, truth + middle - slope * (guess + centre), error], axis=1)
