@@ -47,7 +47,7 @@ def _lead_inside(content: list[str]) -> None:
 
 def _write_reference(folder: Path) -> None:
     from reactometer.cli import app
-    from reactometer.config import Config, PretrainConfig
+    from reactometer.config import Config
 
     command = get_command(app)
     context = command.make_context("reactometer", [], resilient_parsing=True)
@@ -59,20 +59,19 @@ def _write_reference(folder: Path) -> None:
         "",
         "Keys of the TOML files in `configs/`, a section a table; on the command line `training.epochs=5`.",
     ]
-    lines += [*_sections(Config, notes), "", "## `pretrain`", "", "Its files have these sections instead."]
-    lines += _sections(PretrainConfig, notes, "#")
+    lines += _sections(Config, notes)
     (folder / "settings.md").write_text("\n".join(lines) + "\n", encoding="utf-8")
 
 
-def _sections(config: type[BaseModel], notes: dict[tuple[str, str], list[str]], deeper: str = "") -> list[str]:
+def _sections(config: type[BaseModel], notes: dict[tuple[str, str], list[str]]) -> list[str]:
     lines = []
     for name, field in config.model_fields.items():
         section = field.annotation
         assert isinstance(section, type)
-        lines += ["", f"##{deeper} [{name}]", "", section.__doc__ or "", ""]
+        lines += ["", f"## [{name}]", "", section.__doc__ or "", ""]
         lines += ["| key | takes | default | |", "| --- | --- | --- | --- |"]
         for key, own in section.model_fields.items():
-            told = next((notes[base.__name__, key] for base in section.__mro__ if notes.get((base.__name__, key))), [])
+            told = notes.get((section.__name__, key), [])
             cells = f"`{key}`", _takes(own.annotation), _default(own.default), " ".join(told).replace("``", "`").strip()
             lines.append(f"| {' | '.join(cells)} |")
             assert cells[-1], f"{section.__name__}.{key} says nothing of itself"

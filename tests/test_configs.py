@@ -6,15 +6,14 @@ from pathlib import Path
 
 import pytest
 
-from reactometer import presets
 from reactometer.cli import app
-from reactometer.config import load_config, load_pretrain_config
+from reactometer.config import FOLDER, load_config
 from reactometer.errors import ConfigError
 from reactometer.models.catalogue import list_systems
 from reactometer.models.pretrained import PRETRAINED
 from reactometer.models.zoo import SYSTEMS, system_of
 
-CONFIGS = presets.FOLDER
+CONFIGS = FOLDER
 
 
 def test_every_system_has_a_configuration_and_a_small_one() -> None:
@@ -26,7 +25,6 @@ def test_each_is_in_the_package_by_its_name(tmp_path: Path, monkeypatch: pytest.
     monkeypatch.chdir(tmp_path)
     assert load_config("resnet50") == load_config(CONFIGS / "resnet50.toml")
     assert load_config(Path("small/resnet50")) == load_config(CONFIGS / "small" / "resnet50.toml")
-    assert load_pretrain_config("pretrain/resnet50").training.out == Path("runs/resnet50")
     (tmp_path / "resnet50").write_text("[training]\nepochs = 7\n", encoding="utf-8")
     assert load_config("resnet50").training.epochs == 7  # a file of one's own is meant where there is one
     with pytest.raises(ConfigError, match=r"configs/resnet5\.toml.*'resnet50'"):
@@ -38,20 +36,7 @@ def test_a_file_of_ones_own_begins_with_one_of_these(capsys: pytest.CaptureFixtu
     assert capsys.readouterr().out == (CONFIGS / "your-own.toml").read_text(encoding="utf-8")
 
 
-PRETRAIN = sorted((CONFIGS / "pretrain").glob("*.toml"))
-TRAIN = sorted(set(CONFIGS.rglob("*.toml")) - set(PRETRAIN))
-
-
-@pytest.mark.parametrize("path", PRETRAIN, ids=lambda path: path.stem)
-def test_a_configuration_of_pretrain_is_whole_and_says_whose_choice_it_is(path: Path) -> None:
-    config = load_pretrain_config(path)
-    text = path.read_text(encoding="utf-8")
-    assert config.backbone.encoder in text
-    assert "our choice" in text
-    assert f"reactometer pretrain configs/{path.relative_to(CONFIGS)}" in text
-
-
-@pytest.mark.parametrize("path", TRAIN, ids=lambda path: str(path.relative_to(CONFIGS)))
+@pytest.mark.parametrize("path", sorted(CONFIGS.rglob("*.toml")), ids=lambda path: str(path.relative_to(CONFIGS)))
 def test_a_configuration_is_whole_and_says_whose_choice_it_is(path: Path) -> None:
     config = load_config(path)
     system = system_of(config.model)

@@ -21,7 +21,6 @@ def test_public_names() -> None:
         "load_model",
         "predict",
         "prepare",
-        "pretrain",
         "submission",
         "train",
     }

@@ -1,7 +1,7 @@
 """How strongly did a person react? Emotional reaction intensity from face and voice.
 
 Each function is a command of the same name: ``prepare``,
-``pretrain``, ``train``, ``compare``, ``ensemble``, ``evaluate``,
+``train``, ``compare``, ``ensemble``, ``evaluate``,
 ``predict``, ``submission`` and ``demo``.
 """
 
@@ -22,14 +22,12 @@ if TYPE_CHECKING:
     from reactometer.models.folder import load_model
     from reactometer.training.ensemble import ensemble
     from reactometer.training.fit import train
-    from reactometer.training.pretrain import pretrain
     from reactometer.walkthrough import demo
 
 _HOMES = {
     "Config": "config",
     "load_config": "config",
     "prepare": "data.prepare",
-    "pretrain": "training.pretrain",
     "train": "training.fit",
     "compare": "comparison",
     "ensemble": "training.ensemble",
@@ -51,7 +49,6 @@ __all__ = [
     "load_model",
     "predict",
     "prepare",
-    "pretrain",
     "submission",
     "train",
 ]

@@ -23,10 +23,10 @@ from reactometer import (
     printing,
 )
 from reactometer.cli_evaluate import CacheOption, DataArgument, DeviceOption
+from reactometer.config import PrepareConfig
 from reactometer.console import INTERRUPTED, OK, SOME_FAILED, USAGE, messages
 from reactometer.errors import ReactometerError
 from reactometer.io import NO_WRITING, system_error, unwritable
-from reactometer.presets import DETECTOR, RATE_HZ, SIZE_PX
 
 app = typer.Typer(
     help="How strongly did a person react? Emotional reaction intensity from face and voice.",
@@ -40,6 +40,7 @@ OverridesArgument = Annotated[
     list[str] | None, typer.Argument(metavar="KEY=VALUE", help="On top of it, e.g. data.path=FOLDER training.epochs=5.")
 ]
 CONFIG_HELP = "A TOML file, e.g. configs/resnet50.toml; or the name of one inside the package, e.g. resnet50."
+PREPARE = PrepareConfig()
 WorkersOption = Annotated[int | None, typer.Option(min=1, help="Processes; default: one a processor.")]
 
 
@@ -53,9 +54,9 @@ def prepare(
         ),
     ],
     out: Annotated[Path, typer.Option(help="The folder to keep the prepared clips in.")],
-    rate: Annotated[float, typer.Option(help="Frames looked at per second of video.")] = RATE_HZ,
-    size: Annotated[int, typer.Option(help="Side of the face crops, pixels.")] = SIZE_PX,
-    detector: Annotated[str, typer.Option(help="Face detector: auto, yunet or haar.")] = DETECTOR,
+    rate: Annotated[float, typer.Option(help="Frames looked at per second of video.")] = PREPARE.rate_hz,
+    size: Annotated[int, typer.Option(help="Side of the face crops, pixels.")] = PREPARE.size_px,
+    detector: Annotated[str, typer.Option(help="Face detector: auto, yunet or haar.")] = PREPARE.detector,
     labels: Annotated[str | None, typer.Option(help="A label set's name, or label columns with commas.")] = None,
     votes: Annotated[str, typer.Option(help="Of CREMA-D: whose votes to learn, of both, face or voice.")] = "both",
     workers: WorkersOption = None,
@@ -85,26 +86,6 @@ def train(
 
     overrides = [*(overrides or ()), *(["data.allow_leak=true"] if allow_leak else ())]
     printing.print_trained(run(config, overrides, resume=resume, overwrite=overwrite))
-
-
-@app.command(short_help="Labelled faces -> an encoder for 'train'.")
-def pretrain(
-    config: Annotated[
-        Path, typer.Argument(metavar="CONFIG", help="A TOML file, or a name inside, e.g. pretrain/resnet-small.")
-    ],
-    overrides: Annotated[
-        list[str] | None, typer.Argument(metavar="KEY=VALUE", help="On top of it, e.g. faces.path=FOLDER.")
-    ] = None,
-    resume: Annotated[bool, typer.Option("--resume", help="Go on with a run that was stopped.")] = False,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Delete an earlier run in the same folder.")] = False,
-    test: Annotated[
-        bool, typer.Option("--test", help="Score the test split too; do it once, at the very end.")
-    ] = False,
-) -> None:
-    """Teach a frame encoder to tell expressions apart, choose on val, and write a folder for 'model.encoder'."""
-    from reactometer.training.pretrain import pretrain as run
-
-    printing.print_pretrained(run(config, overrides or (), resume=resume, overwrite=overwrite, test=test))
 
 
 app.command(short_help="The systems: size, cost, weights, licence.")(cli_weights.models)

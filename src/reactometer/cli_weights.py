@@ -9,9 +9,9 @@ import typer
 
 from reactometer import printing_weights as printing
 from reactometer.cli_evaluate import CacheOption
+from reactometer.config import find_config
 from reactometer.console import OK, SOME_FAILED
 from reactometer.errors import ConfigError
-from reactometer.presets import find_config
 
 app = typer.Typer(
     help="Weights as files: which there are, getting, checking and carrying them to a machine without a network.",

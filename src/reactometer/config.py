@@ -5,13 +5,15 @@ from __future__ import annotations
 import tomllib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, Literal
 
 import pydantic
 from pydantic import BaseModel, ConfigDict, Field
 
 from reactometer.errors import ConfigError, suggestion
-from reactometer.presets import DETECTOR, RATE_HZ, SIZE_PX, find_config
+
+FOLDER = Path(__file__).with_name("configs")
+"""The configurations that come with the package."""
 
 Share = Annotated[float, Field(ge=0.0, le=1.0)]
 Positive = Annotated[float, Field(gt=0.0)]
@@ -26,11 +28,11 @@ class _Section(BaseModel):
 class PrepareConfig(_Section):
     """How a file becomes face crops and sound; part of what makes a cache fresh or stale."""
 
-    detector: Literal["auto", "yunet", "haar"] = DETECTOR
+    detector: Literal["auto", "yunet", "haar"] = "auto"
     """YuNet where its weights are had, else Haar; or the one named."""
-    rate_hz: Annotated[float, Field(gt=0.0, le=240.0)] = RATE_HZ
+    rate_hz: Annotated[float, Field(gt=0.0, le=240.0)] = 6.0
     """Frames looked at per second of video; 32 frames of an 11 s clip with room for jitter."""
-    size_px: Annotated[int, Field(ge=16, le=1024)] = SIZE_PX
+    size_px: Annotated[int, Field(ge=16, le=1024)] = 224
     """Side of the square face crops, pixels."""
 
 
@@ -100,15 +102,15 @@ class ModelConfig(_Section):
     """Chance in training that a clip with face and voice loses one of the two."""
 
 
-class FitConfig(_Section):
-    """How any network is fitted."""
+class TrainingConfig(_Section):
+    """How a model is fitted."""
 
     out: Path | None = None
     """The run's folder; default: runs/<name of the configuration file>."""
     epochs: Annotated[int, Field(ge=1)] = 20
     """At most; the best by val is kept."""
     batch_size: Annotated[int, Field(ge=1)] = 8
-    """Clips, or pictures, of a batch."""
+    """Clips of a batch."""
     accumulate: Annotated[int, Field(ge=1)] = 2
     """Batches per step of the optimiser."""
     learning_rate: Positive = 1e-3
@@ -126,7 +128,7 @@ class FitConfig(_Section):
     patience: Annotated[int, Field(ge=1)] = 5
     """Epochs without a better validation score before training stops."""
     mixup: Annotated[float, Field(ge=0.0)] = 0.0
-    """Alpha of the Beta distribution of the shares that two clips' features, or two pictures, are mixed by; 0: none."""
+    """Alpha of the Beta distribution of the shares that two clips' features are mixed by; 0: none."""
     augment: bool = True
     """Mirror, shift, scale and light the crops at random, the same way for all frames of a clip."""
     seed: int = 0
@@ -146,52 +148,12 @@ class FitConfig(_Section):
     """How the weights of the finished model are kept; "float16" takes half the room, and 3 digits of each remain."""
     precision: Literal["32-true", "16-mixed", "bf16-mixed"] = "32-true"
     """As Lightning has it; "bf16-mixed" on a GPU that knows it."""
-
-
-class TrainingConfig(FitConfig):
-    """How a model of reactions is fitted."""
-
     loss: Literal["mse", "mse+pearson", "ccc"] = "mse"
     """Mean squared error, the same with 1 - Pearson over the batch, or 1 - CCC over the batch."""
     dominant_weight: Annotated[float, Field(ge=0.0)] = 0.0
     """Weight of a further loss, the cross-entropy of each clip's strongest emotion."""
     normalise_labels: bool = False
     """Learn each clip's labels divided by the largest of them (Hume-Reaction's come so)."""
-
-
-class FacesConfig(_Section):
-    """Labelled pictures of faces."""
-
-    path: Path | None = None
-    """A folder with a folder a class (in train/, val/, test/, or split here), or Parquet with "image" and "label"."""
-    val_share: Annotated[float, Field(gt=0.0, lt=1.0)] = 0.1
-    """Share of the train pictures that become val where there is none, as many of each class."""
-
-
-class BackboneConfig(_Section):
-    """Which network learns to tell expressions apart."""
-
-    encoder: str = "microsoft/resnet-50"
-    """A Hugging Face name, a folder, or "random:NAME" for random weights."""
-    size_px: Annotated[int, Field(ge=16, le=1024)] = 224
-    """Side of its input, pixels; pictures are resized to it."""
-    dropout: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.2
-    """Between it and the classifier."""
-
-
-class ExpressionConfig(FitConfig):
-    """How a backbone is fitted to expressions."""
-
-    epochs: Annotated[int, Field(ge=1)] = 60
-    batch_size: Annotated[int, Field(ge=1)] = 128
-    accumulate: Annotated[int, Field(ge=1)] = 1
-    patience: Annotated[int, Field(ge=1)] = 20
-    label_smoothing: Share = 0.1
-    """Share of each label that is spread over all classes (Szegedy et al., arXiv 1512.00567)."""
-    strength: Annotated[float, Field(ge=0.0)] = 1.0
-    """Of the random changes of pictures (zoom, shift, tilt, light); 1: up to what ``augment.PICTURES`` says."""
-    erasing: Share = 0.25
-    """Chance that a rectangle of a picture is greyed (random erasing, Zhong et al., arXiv 1708.04896)."""
 
 
 class Config(_Section):
@@ -201,17 +163,6 @@ class Config(_Section):
     prepare: PrepareConfig = PrepareConfig()
     model: ModelConfig = ModelConfig()
     training: TrainingConfig = TrainingConfig()
-
-
-class PretrainConfig(_Section):
-    """The same for ``reactometer pretrain``."""
-
-    faces: FacesConfig = FacesConfig()
-    backbone: BackboneConfig = BackboneConfig()
-    training: ExpressionConfig = ExpressionConfig()
-
-
-Kind = TypeVar("Kind", Config, PretrainConfig)
 
 
 def load_config(path: Path | str, overrides: Sequence[str] = ()) -> Config:
@@ -224,12 +175,33 @@ def load_config(path: Path | str, overrides: Sequence[str] = ()) -> Config:
     Raises:
         ConfigError: the file is missing or no TOML, a key is unknown, or a value is out of its range.
     """
-    return _load(Config, path, overrides)
+    path = find_config(path)
+    try:
+        table = tomllib.loads(path.read_text(encoding="utf-8"))
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path}: not a TOML file: {error}", fix="Mend the line named") from error
+    for override in overrides:
+        apply_override(table, override)
+    config = parse_config(table, str(path))
+    if config.training.out is None:
+        training = config.training.model_copy(update={"out": Path("runs") / path.stem})
+        config = config.model_copy(update={"training": training})
+    return config
 
 
-def load_pretrain_config(path: Path | str, overrides: Sequence[str] = ()) -> PretrainConfig:
-    """The same for a file of ``reactometer pretrain``."""
-    return _load(PretrainConfig, path, overrides)
+def find_config(name: Path | str) -> Path:
+    """Return the TOML file of this path, or else the packaged one of this name: ``resnet50``, ``small/resnet50``.
+
+    Raises:
+        ConfigError: neither exists.
+    """
+    if (path := Path(name)).is_file():
+        return path
+    known = {file.relative_to(FOLDER).with_suffix("").as_posix(): file for file in sorted(FOLDER.rglob("*.toml"))}
+    if (packaged := known.get(path.as_posix())) is None:
+        fix = f"Give the path of a TOML file, or the name of one inside the package. {suggestion(path.stem, known)}"
+        raise ConfigError(f"{path}: no such configuration file", fix=fix)
+    return packaged
 
 
 def parse_config(table: Mapping[str, Any], origin: str = "configuration") -> Config:
@@ -238,32 +210,18 @@ def parse_config(table: Mapping[str, Any], origin: str = "configuration") -> Con
     Raises:
         ConfigError: the first problem, in one line, with a suggestion where a name is nearly right.
     """
-    return _parse(Config, table, origin)
-
-
-def _load(kind: type[Kind], path: Path | str, overrides: Sequence[str]) -> Kind:
-    path = find_config(path)
     try:
-        table = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path}: not a TOML file: {error}", fix="Mend the line named") from error
-    for override in overrides:
-        _put(table, override)
-    config = _parse(kind, table, str(path))
-    if config.training.out is None:
-        training = config.training.model_copy(update={"out": Path("runs") / path.stem})
-        config = config.model_copy(update={"training": training})
-    return config
-
-
-def _parse(kind: type[Kind], table: Mapping[str, Any], origin: str) -> Kind:
-    try:
-        return kind.model_validate(table)
+        return Config.model_validate(table)
     except pydantic.ValidationError as error:
-        raise _explain(error, kind, origin) from None
+        raise _explain(error, origin) from None
 
 
-def _put(table: dict[str, Any], override: str) -> None:
+def apply_override(table: dict[str, Any], override: str) -> None:
+    """Put ``section.key=value`` into a nested dictionary; the value is TOML, or else a bare word or path.
+
+    Raises:
+        ConfigError: not of this form.
+    """
     key, equals, text = override.partition("=")
     sections = key.strip().split(".")
     if not equals or len(sections) != 2 or not all(sections):
@@ -278,12 +236,12 @@ def _put(table: dict[str, Any], override: str) -> None:
     section[sections[1]] = value
 
 
-def _explain(error: pydantic.ValidationError, kind: type[BaseModel], origin: str) -> ConfigError:
+def _explain(error: pydantic.ValidationError, origin: str) -> ConfigError:
     first = error.errors()[0]
     names = [str(part) for part in first["loc"]]
     key = ".".join(names)
     if first["type"] == "extra_forbidden":
-        fields: Mapping[str, Any] = kind.model_fields
+        fields: Mapping[str, Any] = Config.model_fields
         if len(names) > 1:
             fields = fields[names[0]].annotation.model_fields
         return ConfigError(f"{origin}: unknown key '{key}'", fix=suggestion(names[-1], fields))

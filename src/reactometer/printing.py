@@ -64,22 +64,6 @@ def print_trained(folder: Path) -> None:
     results.print(f"next: reactometer evaluate --model {escape(str(folder))} DATA")
 
 
-def print_pretrained(folder: Path) -> None:
-    """Say how well the backbone tells expressions apart, where it is and what to do with it."""
-    from reactometer.training.expression_report import read_scores
-
-    if not is_first_process():
-        return
-    table = Table("split", "pictures", "accuracy", "95% interval", "mean recall")
-    for split, score in read_scores(folder).items():
-        low, high = score["interval"]
-        accuracy, balanced = f"{score['accuracy']:.4f}", f"{score['balanced_accuracy']:.4f}"
-        table.add_row(split, str(score["pictures"]), accuracy, f"{low:.3f} to {high:.3f}", balanced)
-    results.print(table)
-    results.print(f"backbone: {escape(str(folder))}")
-    results.print(f"next: reactometer train CONFIG model.encoder={escape(str(folder))}")
-
-
 def print_comparison(comparison: Comparison) -> None:
     """Print the short form of the table, and where the long one is."""
     table = Table("system", "val", comparison.split, "95% interval", "over clip length")

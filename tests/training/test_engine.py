@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from reactometer.config import FitConfig
+from reactometer.config import TrainingConfig
 from reactometer.data.pool import default_workers
 from reactometer.training.engine import MOST_WORKERS, claim, loader_workers
 
@@ -15,12 +15,12 @@ from reactometer.training.engine import MOST_WORKERS, claim, loader_workers
 @pytest.mark.slow
 def test_a_processor_that_trains_shares_its_cores_with_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    assert loader_workers(FitConfig()) == 0
+    assert loader_workers(TrainingConfig()) == 0
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
-    assert loader_workers(FitConfig()) == min(MOST_WORKERS, default_workers()) > 0
-    assert loader_workers(FitConfig(accelerator="cpu")) == 0
-    assert loader_workers(FitConfig(accelerator="cpu", workers=3)) == 3
+    assert loader_workers(TrainingConfig()) == min(MOST_WORKERS, default_workers()) > 0
+    assert loader_workers(TrainingConfig(accelerator="cpu")) == 0
+    assert loader_workers(TrainingConfig(accelerator="cpu", workers=3)) == 3
 
 
 def test_what_a_killed_process_left_half_written_goes_before_the_next(tmp_path: Path) -> None:

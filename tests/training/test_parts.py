@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import astuple
+
 import numpy as np
 import pytest
 import torch
@@ -10,7 +12,7 @@ from reactometer.config import Config
 from reactometer.data.batches import Batch
 from reactometer.data.cache import PreparedSet
 from reactometer.evaluation.metrics import measure
-from reactometer.training.augment import PICTURES, augment
+from reactometer.training.augment import CLIPS, Changes, augment
 from reactometer.training.losses import masked_mse
 from reactometer.training.optimise import RisingAverage
 from reactometer.training.setup import set_up
@@ -55,7 +57,7 @@ def test_grey_pictures_are_changed_in_one_channel_and_as_strongly_as_asked_for()
     picture = torch.linspace(40, 200, 24).to(torch.uint8).expand(64, 1, 1, 24, 24)
     spread = []
     for strength in (0.0, 0.3, 1.0):
-        changed = augment(picture, PICTURES.times(strength))
+        changed = augment(picture, Changes(*(strength * 4 * limit for limit in astuple(CLIPS))))
         assert changed.shape == picture.shape
         assert changed.dtype == torch.uint8
         rising = torch.where(changed[..., -1:] > changed[..., :1], changed, changed.flip(4)).float()  # unmirrored

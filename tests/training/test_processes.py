@@ -17,7 +17,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from reactometer.config import FitConfig, TrainingConfig, load_config
+from reactometer.config import TrainingConfig, load_config
 from reactometer.console import is_first_process
 from reactometer.data.batches import Item, Part, Sampling
 from reactometer.data.cache import PreparedRow, PreparedSet
@@ -105,18 +105,18 @@ def test_only_the_first_of_all_processes_writes(monkeypatch: pytest.MonkeyPatch)
 
 
 def test_torchrun_says_how_many_there_are(monkeypatch: pytest.MonkeyPatch) -> None:
-    on_cpu = FitConfig(accelerator="cpu")
+    on_cpu = TrainingConfig(accelerator="cpu")
     assert placement(on_cpu)["strategy"] == "auto"
-    assert placement(FitConfig(accelerator="cpu", num_nodes=2))["strategy"] == SEVERAL
+    assert placement(TrainingConfig(accelerator="cpu", num_nodes=2))["strategy"] == SEVERAL
     monkeypatch.setenv("TORCHELASTIC_RUN_ID", "test")
     monkeypatch.setenv("LOCAL_WORLD_SIZE", "2")
     monkeypatch.setenv("WORLD_SIZE", "6")
     assert count_processes(on_cpu) == (2, 3)
     assert placement(on_cpu.model_copy(update={"strategy": "ddp"}))["strategy"] == "ddp"
     with pytest.raises(ConfigError, match="--nproc-per-node 2"):
-        count_processes(FitConfig(devices=4))
+        count_processes(TrainingConfig(devices=4))
     with pytest.raises(ConfigError, match="--nnodes 3"):
-        count_processes(FitConfig(devices=2, num_nodes=2))
+        count_processes(TrainingConfig(devices=2, num_nodes=2))
 
 
 def test_a_kill_while_a_checkpoint_is_written_leaves_the_last_one(

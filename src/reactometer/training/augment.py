@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -20,19 +20,9 @@ class Changes:
     contrast: float
     tint: float  # of each colour, share of the range
 
-    def times(self, strength: float) -> Changes:
-        """Each of them so many times as large."""
-        return Changes(**{name: strength * largest for name, largest in asdict(self).items()})
-
 
 CLIPS = Changes(zoom=0.05, shift=0.03, rotation_rad=0.05, light=0.06, contrast=0.15, tint=0.03)
 """Of clips, whose crops are aligned and few."""
-
-PICTURES = Changes(zoom=0.2, shift=0.1, rotation_rad=0.2, light=0.1, contrast=0.35, tint=0.03)
-"""Of single pictures of faces, which lie anyhow and are many."""
-
-ERASED_SHARE = (0.15, 0.5)
-"""Sides of an erased rectangle, as shares of the picture's."""
 
 
 def augment(frames: Tensor, most: Changes = CLIPS) -> Tensor:
@@ -62,29 +52,6 @@ def augment(frames: Tensor, most: Changes = CLIPS) -> Tensor:
     moved = functional.grid_sample(pixels, grid, padding_mode="border", align_corners=False)
     moved = moved.view(clips, steps, colours, height, width).sub_(127.5)  # (B, T, C, H, W)
     return torch.addcmul(middle, moved, gain).round_().clamp_(0, 255).to(torch.uint8)
-
-
-def erase(pictures: Tensor, chance: float) -> Tensor:
-    """Grey a rectangle of some pictures (random erasing, Zhong et al., arXiv 1708.04896).
-
-    Args:
-        pictures: (B, C, H, W) uint8.
-        chance: of each picture to lose a rectangle.
-
-    Returns:
-        The same shape and dtype.
-    """
-    n, _, *sides = pictures.shape
-    erased = torch.rand(n, 1, 1) < chance  # (B, 1, 1)
-    inside = []
-    for side in sides:
-        low, high = ERASED_SHARE
-        length = side * (low + (high - low) * torch.rand(n, 1))  # (B, 1)
-        start = (side - length) * torch.rand(n, 1)
-        place = torch.arange(side)
-        inside.append((place >= start) & (place < start + length))  # (B, side)
-    rectangle = erased & inside[0].unsqueeze(2) & inside[1].unsqueeze(1)  # (B, H, W)
-    return pictures.masked_fill(rectangle.unsqueeze(1).to(pictures.device), 128)
 
 
 def _transforms(clips: int, most: Changes) -> Tensor:

@@ -19,7 +19,7 @@ from lightning.pytorch.callbacks import Callback, EarlyStopping, LearningRateMon
 from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger
 from lightning.pytorch.plugins.io import TorchCheckpointIO
 
-from reactometer.config import FitConfig
+from reactometer.config import TrainingConfig
 from reactometer.console import is_first_process, messages
 from reactometer.data.batches import safe_workers
 from reactometer.data.pool import default_workers
@@ -37,7 +37,7 @@ GPU_LOG_STEPS = 20  # a loss that is written down is waited for, and the GPU the
 def run(
     task: LightningModule,
     data: LightningDataModule,
-    settings: FitConfig,
+    settings: TrainingConfig,
     out: Path,
     *,
     resume: bool,
@@ -95,7 +95,7 @@ def read_checkpoint(file: Path) -> dict[str, Any]:
     return state
 
 
-def loader_workers(settings: FitConfig) -> int:
+def loader_workers(settings: TrainingConfig) -> int:
     """How many processes a loader of a training has; call it right before they are forked."""
     if settings.workers != "auto":
         return safe_workers(settings.workers)
@@ -135,7 +135,7 @@ def clear(out: Path, made: str) -> None:
         shutil.rmtree(out / name, ignore_errors=True)
 
 
-def _trainer_options(settings: FitConfig) -> dict[str, Any]:
+def _trainer_options(settings: TrainingConfig) -> dict[str, Any]:
     return {
         **placement(settings),
         "plugins": [_WholeFiles()],
@@ -151,7 +151,7 @@ def _trainer_options(settings: FitConfig) -> dict[str, Any]:
     }
 
 
-def _callbacks(settings: FitConfig, out: Path, score: str, progress: bool) -> list[Callback]:
+def _callbacks(settings: TrainingConfig, out: Path, score: str, progress: bool) -> list[Callback]:
     callbacks: list[Callback] = [
         ModelCheckpoint(
             out / CHECKPOINTS, Path(BEST).stem, monitor=score, mode="max", save_last=True, enable_version_counter=False

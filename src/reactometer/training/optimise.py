@@ -16,14 +16,14 @@ from torch import Tensor, nn
 from torch.optim.lr_scheduler import LambdaLR
 from torch.optim.swa_utils import AveragedModel
 
-from reactometer.config import FitConfig
+from reactometer.config import TrainingConfig
 from reactometer.training.processes import on_gpu
 
 
 class FittedTask(LightningModule):
     """What every task does alike: what is random, how a batch reaches a GPU, and how the weights are changed."""
 
-    def __init__(self, model: nn.Module, config: FitConfig) -> None:
+    def __init__(self, model: nn.Module, config: TrainingConfig) -> None:
         super().__init__()
         self.model = model
         self.config = config
@@ -147,7 +147,7 @@ def _tensors(module: nn.Module) -> Iterator[Tensor]:
     return chain(module.parameters(), module.buffers())
 
 
-def _parameter_groups(model: nn.Module, settings: FitConfig) -> list[dict[str, Any]]:
+def _parameter_groups(model: nn.Module, settings: TrainingConfig) -> list[dict[str, Any]]:
     groups: dict[tuple[bool, bool], list[Tensor]] = {}
     for name, parameter in model.named_parameters():
         if parameter.requires_grad:

@@ -7,19 +7,19 @@ from typing import Any
 
 import torch
 
-from reactometer.config import FitConfig
+from reactometer.config import TrainingConfig
 from reactometer.errors import ConfigError
 
 SEVERAL = "ddp_find_unused_parameters_true"
 """The strategy of several processes where none is asked for: a batch may show no face at all."""
 
 
-def on_gpu(settings: FitConfig) -> bool:
+def on_gpu(settings: TrainingConfig) -> bool:
     """Whether the training is on CUDA devices."""
     return settings.accelerator != "cpu" and torch.cuda.is_available()
 
 
-def count_processes(settings: FitConfig) -> tuple[int, int]:
+def count_processes(settings: TrainingConfig) -> tuple[int, int]:
     """How many processes train on each machine, and on how many machines.
 
     Raises:
@@ -44,7 +44,7 @@ def count_processes(settings: FitConfig) -> tuple[int, int]:
     return here, nodes
 
 
-def placement(settings: FitConfig) -> dict[str, Any]:
+def placement(settings: TrainingConfig) -> dict[str, Any]:
     """Return the arguments of Lightning's ``Trainer`` about processes and devices."""
     devices, nodes = count_processes(settings)
     several = SEVERAL if settings.strategy == "auto" else settings.strategy

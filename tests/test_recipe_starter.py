@@ -1,0 +1,97 @@
+"""The starter's recipe on small images: it learns, resumes, and ``train`` takes the encoder that it writes."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from reactometer.config import load_config
+from reactometer.data.cache import PreparedSet
+from reactometer.models.encoders import load_frame_encoder
+from reactometer.training.fit import train
+
+RECIPE = Path(__file__).parents[1] / "recipes" / "starter"
+CONFIG = """
+[backbone]
+encoder = "random:resnet-tiny"
+size_px = 32
+dropout = 0.0
+[images]
+mixup = 0.2
+[training]
+epochs = 8
+batch_size = 16
+accumulate = 1
+learning_rate = 3e-3
+ema_decay = 0.9
+"""
+
+
+def _write_mouths(folder: Path) -> None:
+    """Write grey discs with a mouth that points up or down: train and test as Parquet, val as a folder per class."""
+    random = np.random.default_rng(0)
+    for split, n in (("train", 120), ("val", 40), ("test", 40)):
+        rows = []
+        for number in range(n):
+            glad = number % 2 == 0
+            pixels = random.integers(0, 90, (32, 32)).astype(np.uint8)
+            cv2.circle(pixels, (16, 16), 13, 150, -1)
+            cv2.ellipse(pixels, (16, 18 if glad else 25), (7, 5), 0, *((0, 180) if glad else (180, 360)), 20, 2)
+            rows.append({"image": cv2.imencode(".png", pixels)[1].tobytes(), "label": "glad" if glad else "sad"})
+            if split == "val":
+                (folder / "val" / rows[-1]["label"]).mkdir(parents=True, exist_ok=True)
+                (folder / "val" / rows[-1]["label"] / f"{number}.png").write_bytes(rows[-1]["image"])
+        if split != "val":
+            pd.DataFrame(rows).to_parquet(folder / f"{split}.parquet")
+
+
+def _pretrain(folder: Path, *options: str, status: int = 0) -> str:
+    command = [sys.executable, RECIPE / "pretrain.py", "small.toml", "--faces", "faces", *options]
+    done = subprocess.run(command, check=False, cwd=folder, capture_output=True, text=True)
+    assert done.returncode == status, done.stderr
+    return done.stdout + done.stderr
+
+
+@pytest.mark.slow(60)
+def test_it_learns_and_train_takes_what_it_writes(prepared: PreparedSet, tmp_path: Path) -> None:
+    (tmp_path / "faces").mkdir()
+    _write_mouths(tmp_path / "faces")
+    (tmp_path / "small.toml").write_text(CONFIG, encoding="utf-8")
+    assert "val: accuracy" in _pretrain(tmp_path)
+    backbone = tmp_path / "runs" / "small" / "backbone"
+    before = load_file(backbone / "model.safetensors")
+    assert "holds a run" in _pretrain(tmp_path, status=1)
+    assert "test: accuracy" in _pretrain(tmp_path, "--test")  # without training again
+    after = load_file(backbone / "model.safetensors")
+    assert all(torch.equal(before[name], after[name]) for name in before)
+    scores = json.loads((backbone / "expressions.json").read_text(encoding="utf-8"))["scores"]
+    assert scores["val"]["accuracy"] > 0.9
+    assert np.sum(scores["test"]["confusion"]) == 40
+
+    assert load_frame_encoder(str(backbone), 48).pixels.grey
+    path, cache = tmp_path / "starter.toml", prepared.folder
+    path.write_text((RECIPE / "starter.toml").read_text(encoding="utf-8"), encoding="utf-8")
+    config = load_config(path, [f"data.path={cache}", f"model.encoder={backbone}", "training.epochs=1"])
+    out = config.training.model_copy(update={"out": tmp_path / "run", "store": "float32"})
+    kept = load_file(train(config.model_copy(update={"training": out}), progress=False) / "weights.safetensors")
+    assert all(torch.equal(kept[f"face_encoder.net.{name}"], weight) for name, weight in before.items())
+
+
+@pytest.mark.parametrize("name", ["resnet-small", "resnet-small-64"])
+def test_its_configurations_are_valid(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(RECIPE))
+    import tomllib
+
+    from pretrain import PretrainingConfig
+
+    config = PretrainingConfig.model_validate(tomllib.loads((RECIPE / f"{name}.toml").read_text(encoding="utf-8")))
+    assert config.training.accumulate == 1
