@@ -195,7 +195,7 @@ def test_clips_that_fail_are_listed_and_the_status_is_1(
         (["split", "nowhere", "--out", "a.txt"], "error: a.txt: cannot take the table (got .txt; expected a new"),
         (["audit", "nowhere"], "error: nowhere: no such file"),
         (["explain", "a.mp4", "--model", "nowhere"], "error: nowhere: no such model folder"),
-        (["explain", "a.mp4", "--span", "10"], "error: not a stretch to explain (got '10'; expected seconds such as"),
+        (["explain", "a.mp4", "--span", "10"], "error: invalid span to explain (got '10'; expected seconds such as"),
         (["explain", "c.mp4"], "error: cannot open c.mp4 (got no such file"),
         (["predict"], "Missing argument"),
         (["predikt"], "No such command 'predikt'"),

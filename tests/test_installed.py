@@ -82,13 +82,6 @@ def test_without_an_extra_a_command_says_which_to_install(
     assert "Traceback" not in told
 
 
-def _explains(own: Path, folder: Path) -> None:
-    command = (own / "python", "-m", "reactometer", "explain", "clips/clip.mp4", "--span", "0-1s", "--out", "explained")
-    run(*command, cwd=folder)
-    told = json.loads((folder / "explained" / "attribution.json").read_text(encoding="utf-8"))
-    assert told["face_map"], "which is Captum's work"
-
-
 def _serves(own: Path, folder: Path) -> None:
     told = run(
         *(own / "python", "-m", "reactometer"),
@@ -114,7 +107,7 @@ def _serves(own: Path, folder: Path) -> None:
             serving.terminate()
 
 
-COMMANDS = {"explain": _explains, "serve": _serves}
+COMMANDS = {"serve": _serves}
 
 
 @slow

@@ -22,15 +22,13 @@ def explain(
     stretch: Annotated[
         float | None, typer.Option(help="Frames or sound hidden at a time, seconds; default: 0.5 to 1, by the length.")
     ] = None,
-    face_map: Annotated[bool, typer.Option("--map/--no-map", help="Hide parts of the face too; needs Captum.")] = True,
-    everything: Annotated[
-        bool, typer.Option("--all", help="Tell of every emotion, not of the strongest alone.")
-    ] = False,
+    face_map: Annotated[bool, typer.Option("--map/--no-map", help="Hide parts of the face too.")] = True,
+    everything: Annotated[bool, typer.Option("--all", help="Report every emotion, not only the strongest.")] = False,
     device: DeviceOption = "auto",
 ) -> None:
     """Hide frames, sound and parts of the face, and say which of them moved each emotion."""
-    from reactometer.inference.attribution import explain as run
-    from reactometer.inference.attribution_report import describe, write_attribution
+    from reactometer.explain.occlusion import explain as run
+    from reactometer.explain.report import describe, write_attribution
     from reactometer.io import make_folder
     from reactometer.models.folder import load_model
 
@@ -39,6 +37,6 @@ def explain(
     attribution = run(video, load_model(model or STARTER, device), span=span, stretch_s=stretch, face_map=face_map)
     if out is not None:
         printing.print_written(write_attribution(attribution, out, everything))
-    printing_evaluate.print_attribution(describe(attribution, everything), attribution.notes)
+    printing_evaluate.print_attribution(describe(attribution, everything), attribution.prediction.notes)
     if model is None:
         printing.print_starter()

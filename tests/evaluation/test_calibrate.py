@@ -16,7 +16,7 @@ from reactometer.errors import ConfigError, DataError, OutputError
 from reactometer.evaluation.calibrate import calibrate
 from reactometer.evaluation.degradation import degrade
 from reactometer.evaluation.evaluate import evaluate
-from reactometer.inference.attribution import explain
+from reactometer.explain.occlusion import explain
 from reactometer.inference.predictor import predict
 from reactometer.io import format_json, parse_json_object
 from reactometer.labels import HUME_REACTION

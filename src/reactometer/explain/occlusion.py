@@ -1,0 +1,314 @@
+"""Explain a prediction by occlusion: hide a modality, some seconds or a square of the face, and predict again."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+
+from reactometer.console import progress_bar
+from reactometer.data.batches import Item, to_item
+from reactometer.data.prepare import settled
+from reactometer.errors import ConfigError, MediaError
+from reactometer.inference.annotations import LEAST_SHOWN
+from reactometer.inference.predictor import DEFAULT_WINDOW_S, make_scorer, predict_windows, refuse_features
+from reactometer.inference.refine import parse_stretch
+from reactometer.media.faces import load_detector, part_of_face
+from reactometer.media.reading import Reading
+from reactometer.media.stream import LEAST_NEW_S, PART, WindowShape, cut_clip, part_spans, stream_windows
+from reactometer.media.video import probe
+from reactometer.models.encoders import ClipEncoder
+from reactometer.models.folder import LoadedModel, load_model
+from reactometer.models.network import ReactionModel
+from reactometer.models.scores import MODALITIES, average_scores
+from reactometer.models.scoring import score_items
+from reactometer.models.showing import encode_item
+from reactometer.paths import STARTER
+from reactometer.records import ByteArray, FloatArray, Prediction, PreparedClip
+
+STRETCH_SHARE, MIN_STRETCH_S, MAX_STRETCH_S = 0.1, 0.5, 1.0
+"""Hide a tenth of the clip at a time, but between half a second and one second; hidden stretches overlap by half.
+Chosen by eye: one frame changes little because its neighbours show the same, and longer stretches blur the timing."""
+
+WINDOW_SHARE, MIN_WINDOW_S = 0.2, 0.5
+"""Length of the timeline's windows: a fifth of the clip, between half a second and the default of predict."""
+
+MIN_CHANGE = 0.005
+"""Smaller changes are reported as no change."""
+
+MAX_STRONGEST = 3
+"""Emotions that are reported by default. The second and third must be as strong as those in subtitles."""
+
+N_CELLS, SQUARE_CELLS = 8, 2
+"""Side of the face map, and side of the square that slides over it, in cells; chosen by eye."""
+
+N_SQUARES = (N_CELLS - SQUARE_CELLS + 1) ** 2
+
+MAX_MAP_FRAMES = 16
+"""Frames that the face map is computed on, evenly spaced; it correlates by 0.99 with the map of all frames."""
+
+Span = tuple[float, float]
+
+
+@dataclass(frozen=True, eq=False)
+class Attribution:
+    """How each emotion of a clip changes when a part of the input is hidden.
+
+    Each change is the intensity of the whole clip minus the intensity without the part. A positive change means that
+    the part raised the emotion. NaN means that there was nothing to hide: no face, or no sound that the model uses.
+    Times are seconds from the beginning of the file.
+    """
+
+    prediction: Prediction  # of the clip, with a timeline
+    start_s: float
+    end_s: float
+    modalities: Mapping[str, FloatArray]  # "face", "voice" -> (L,) changes; empty if the model uses only one of them
+    spans: tuple[Span, ...]  # K hidden stretches of time
+    stretches: Mapping[str, FloatArray]  # "face", "voice" -> (K, L) changes
+    frame_times_s: FloatArray  # (T,) of the model's input frames that show the face
+    pictures: ByteArray  # (T, 3, H, W) uint8 RGB, the same frames
+    face_map: FloatArray | None  # (L, N_CELLS, N_CELLS) changes, rows from the top of the model's input
+    crop_share: float = 1.0  # share of the prepared crop's side that the model uses, in its middle
+
+    def strongest(self, everything: bool = False) -> list[int]:
+        """Return the labels' indices to report, strongest first: at most ``MAX_STRONGEST``, or all."""
+        values = np.array(self.prediction.intensities)  # (L,)
+        order = [int(label) for label in np.argsort(-values, kind="stable")]
+        if everything:
+            return order
+        return [order[0], *(label for label in order[1:MAX_STRONGEST] if values[label] >= LEAST_SHOWN)]
+
+    def peak(self, label: int) -> tuple[str, float] | None:
+        """Return the part of the face with the largest change of an emotion, and the change; ``None`` without a map."""
+        if self.face_map is None:
+            return None
+        row, column = np.unravel_index(np.abs(self.face_map[label]).argmax(), self.face_map[label].shape)
+        x, y = (0.5 + ((float(cell) + 0.5) / N_CELLS - 0.5) * self.crop_share for cell in (column, row))
+        change = float(self.face_map[label, row, column])
+        return part_of_face(x, y) if abs(change) >= MIN_CHANGE else "no part by itself", change
+
+
+def explain(
+    video: Path | str,
+    model: LoadedModel | Path | str = STARTER,
+    *,
+    span: str | None = None,
+    stretch_s: float | None = None,
+    face_map: bool = True,
+    progress: bool = True,
+) -> Attribution:
+    """Measure how each emotion changes when a modality, some seconds, or a part of the face is hidden.
+
+    The result describes what the model used, not what the person felt. Changes do not add up to the intensity: if two
+    moments, or face and voice, show the same, hiding one of them changes little. Hidden sound is removed from the
+    features of the voice encoder, which has heard all of it.
+
+    Args:
+        video: a video or sound file.
+        model: a model folder, or a loaded model; default: the starter model inside the package.
+        span: the part of the file to explain, seconds, such as "10-20s"; default: the whole file, if it is at most a
+            minute long.
+        stretch_s: length of each hidden stretch of frames or sound, seconds; default: a tenth of the clip, between 0.5
+            and 1.
+        face_map: hide parts of the face too.
+        progress: show a progress bar on standard error.
+
+    Raises:
+        ConfigError: the span or stretch is invalid, or the file is longer than a minute and no span is given.
+        MediaError: the file cannot be read, or contains neither a face nor a voice that the model uses.
+        ModelError: the model does not exist, is damaged, or takes features instead of media.
+    """
+    asked = _parse_span(span)
+    if stretch_s is not None and not 0.0 < stretch_s < math.inf:
+        raise ConfigError("invalid stretch to hide", got=f"{stretch_s:g} s", expected="more than 0 s")
+    loaded = model if isinstance(model, LoadedModel) else load_model(model)
+    refuse_features(loaded)
+    with progress_bar("reading", 1, progress) as advance:
+        clip = _read(str(video), loaded, asked)
+        advance()
+    prediction = _predict(str(video), loaded, clip)
+    if prediction.status != "ok":
+        raise MediaError(f"{video}: nothing to explain: {prediction.status}", fix="Choose another file or span")
+    inputs = [_Input(member.network, to_item(clip, member.sampling)) for member in loaded.each]
+    found = [name for name in MODALITIES if _Hidden(name).found_in(inputs[0])]
+    length_s = stretch_s or min(max(STRETCH_SHARE * clip.duration_s, MIN_STRETCH_S), MAX_STRETCH_S)
+    spans = _spans(0.0, clip.duration_s, WindowShape(length_s, length_s / 2))
+    hidden = [*(_Hidden(name) for name in found), *(_Hidden(name, *own) for name in found for own in spans)]
+    maps = face_map and "face" in found
+    n_scores = 1 + len(hidden) + maps * (1 + N_SQUARES)
+    with progress_bar("explaining", n_scores * len(inputs), progress) as advance:
+        changes = _changes(loaded, inputs, hidden, advance)
+        squares = map_face(loaded, inputs, advance) if maps else None
+    whole, of_spans = np.split(changes, [len(found)])
+    seen = inputs[0].media.seen
+    return Attribution(
+        prediction=prediction,
+        start_s=clip.start_s,
+        end_s=clip.end_s,
+        modalities=dict(zip(found, whole, strict=True)) if len(found) > 1 else {},
+        spans=tuple((clip.start_s + begin_s, clip.start_s + end_s) for begin_s, end_s in spans),
+        stretches=dict(zip(found, of_spans.reshape(len(found), len(spans), -1), strict=True)),
+        frame_times_s=clip.start_s + inputs[0].media.times_s[seen],
+        pictures=inputs[0].media.frames[seen],
+        face_map=squares,
+        crop_share=loaded.sampling.crop_share,
+    )
+
+
+def _parse_span(text: str | None) -> Span | None:
+    if text is None:
+        return None
+    span = parse_stretch(text)
+    if span is None or not 0.0 < span[1] - span[0] <= PART.length_s:
+        longest = f"seconds such as 10-20s, at most {PART.length_s:.0f} s long"
+        raise ConfigError("invalid span to explain", got=f"'{text}'", expected=longest)
+    return span
+
+
+def _read(path: str, model: LoadedModel, span: Span | None) -> PreparedClip:
+    """Read a span of a file, or the whole file, exactly as predict decodes it."""
+    problem = f"{path}: longer than the {PART.length_s:.0f} s that can be explained at once"
+    too_long = ConfigError(problem, fix="Name a part of it with --span, such as --span 10-20s")
+    start_s, end_s = span or (0.0, math.inf)
+    settings, duration_s = settled(model.config.prepare), probe(Path(path)).duration_s
+    if span is None and duration_s is not None and len(part_spans(duration_s)) > 1:
+        raise too_long
+    parts: list[PreparedClip] = []
+    known_s = 0.0
+    for _, part in stream_windows(Path(path), settings, load_detector(settings.detector), [PART]):
+        if span is None and parts:
+            raise too_long
+        known_s = part.end_s
+        parts += [part] if start_s < known_s else []
+        if end_s <= known_s:
+            break
+    if not parts:
+        within = f"within 0 to {known_s:.2f} s"
+        raise ConfigError(f"{path}: the span is not in the file", got=f"{start_s:g} to {end_s:g} s", expected=within)
+    samples = tuple(sample for part in parts for sample in part.samples)
+    sounds = [part.waveform for part in parts if part.waveform is not None]
+    waveform = np.concatenate(sounds) if sounds else None
+    clip = replace(parts[-1], start_s=parts[0].start_s, samples=samples, waveform=waveform)
+    return cut_clip(clip, start_s, min(end_s, known_s)) if span else clip
+
+
+def _predict(path: str, model: LoadedModel, clip: PreparedClip) -> Prediction:
+    """Predict the clip, and windows of it, as predict does."""
+    window_s = min(max(WINDOW_SHARE * clip.duration_s, MIN_WINDOW_S), DEFAULT_WINDOW_S)
+    shape = WindowShape(window_s, window_s / 2)
+    windows = [(PART, clip), *((shape, cut_clip(clip, *own)) for own in _spans(clip.start_s, clip.end_s, shape))]
+    reading = Reading(model.config.prepare, (PART, shape))
+    (prediction,) = predict_windows(path, model, windows, reading, make_scorer(model, [{}] * len(model.each)))
+    return prediction
+
+
+def _spans(start_s: float, end_s: float, shape: WindowShape) -> tuple[Span, ...]:
+    """Return the overlapping windows that cover a span; each contains something that its predecessor does not."""
+    count = 1 + max(0, math.ceil((end_s - start_s - LEAST_NEW_S - shape.length_s) / shape.hop_s))
+    starts = [start_s + number * shape.hop_s for number in range(count)]
+    return tuple((begin_s, min(begin_s + shape.length_s, end_s)) for begin_s in starts)
+
+
+class _Input:
+    """The input that one network gets of the clip, encoded once."""
+
+    def __init__(self, network: ReactionModel, media: Item) -> None:
+        self.network, self.media = network, media
+        self.head = network.on_features(every=True)  # the network behind the features
+        self.features = encode_item(network, media, every=True)
+
+    def encode_face(self, media: Item) -> Item:
+        """Encode other pictures; the features of the voice stay."""
+        silent = replace(media, voice=media.voice[:0], voice_times_s=media.voice_times_s[:0])
+        voice, voice_times_s = self.features.voice, self.features.voice_times_s
+        return replace(encode_item(self.network, silent, every=True), voice=voice, voice_times_s=voice_times_s)
+
+
+_Change = Callable[[_Input], Item]
+"""Return the features of a changed input."""
+
+
+@dataclass(frozen=True)
+class _Hidden:
+    """Hide the frames or the sound of [start_s, end_s), seconds from the clip's beginning."""
+
+    modality: str  # "face" or "voice"
+    start_s: float = -math.inf
+    end_s: float = math.inf
+
+    def __call__(self, own: _Input) -> Item:
+        """Remove the hidden steps from the features; a clip encoder encodes the remaining frames again."""
+        if self.modality == "voice":
+            kept = ~self._within(own.features.voice_times_s)
+            voice, times_s = own.features.voice[kept], own.features.voice_times_s[kept]
+            return replace(own.features, voice=voice, voice_times_s=times_s)
+        if isinstance(own.network.face_encoder, ClipEncoder):
+            return own.encode_face(replace(own.media, seen=own.media.seen & ~self._within(own.media.times_s)))
+        return replace(own.features, seen=own.features.seen & ~self._within(own.features.times_s))
+
+    def found_in(self, own: _Input) -> bool:
+        """Return whether there is something to hide: a visible face, or sound that the model uses."""
+        if self.modality == "voice":
+            return bool(self._within(own.features.voice_times_s).any())
+        return bool((own.media.seen & self._within(own.media.times_s)).any())
+
+    def _within(self, times_s: FloatArray) -> np.ndarray:
+        return (times_s >= self.start_s) & (times_s < self.end_s)
+
+
+def _scores(
+    model: LoadedModel, inputs: Sequence[_Input], changes: Sequence[_Change], advance: Callable[[], None]
+) -> FloatArray:
+    """Score the clip after each of K changes: (K, L) intensities; without evidence, the training mean."""
+
+    def items(own: _Input) -> Iterator[Item]:
+        for number, change in enumerate(changes):
+            yield replace(change(own), number=number)
+            advance()
+
+    scores = average_scores([list(score_items(own.head, items(own))) for own in inputs])
+    return np.array([model.intensities_of(score) for score in scores])
+
+
+def _changes(
+    model: LoadedModel, inputs: Sequence[_Input], hidden: Sequence[_Hidden], advance: Callable[[], None]
+) -> FloatArray:
+    """Return (K, L): the intensities, minus those with each of K parts hidden; NaN if a part contains nothing."""
+    values = _scores(model, inputs, [lambda own: own.features, *hidden], advance)  # (1 + K, L)
+    found = np.array([part.found_in(inputs[0]) for part in hidden])
+    return np.where(found[:, None], values[0] - values[1:], np.nan).astype(np.float32)
+
+
+def map_face(model: LoadedModel, inputs: Sequence[_Input], advance: Callable[[], None]) -> FloatArray:
+    """Return (L, N_CELLS, N_CELLS): the change of each emotion when a part of the face is hidden in all frames.
+
+    A square in each frame's mean colour slides over the model's input, cell by cell; a cell gets the mean change of the
+    squares that cover it. Source: Zeiler & Fergus, arXiv 1311.2901. Integrated gradients and Grad-CAM were worse.
+    """
+    covers = np.zeros((N_SQUARES, N_CELLS, N_CELLS), dtype=bool)  # True: hidden
+    for cover, (row, column) in zip(covers, np.ndindex((N_CELLS - SQUARE_CELLS + 1,) * 2), strict=True):
+        cover[row : row + SQUARE_CELLS, column : column + SQUARE_CELLS] = True
+    nothing = np.zeros((1, N_CELLS, N_CELLS), dtype=bool)
+    hide: list[_Change] = [partial(_hide_cells, hidden=hidden) for hidden in (*nothing, *covers)]
+    values = _scores(model, inputs, hide, advance)  # (1 + N_SQUARES, L)
+    sums = np.einsum("sl,sij->lij", values[0] - values[1:], covers)
+    return (sums / covers.sum(axis=0)).astype(np.float32)
+
+
+def _hide_cells(own: _Input, hidden: np.ndarray) -> Item:
+    """Encode at most ``MAX_MAP_FRAMES`` frames, the hidden cells (N_CELLS, N_CELLS) in each frame's mean colour."""
+    media = own.media
+    visible = np.flatnonzero(media.seen)
+    if len(visible) > MAX_MAP_FRAMES:
+        middles = (np.arange(MAX_MAP_FRAMES) + 0.5) * len(visible) / MAX_MAP_FRAMES
+        visible = visible[middles.astype(int)]
+    seen = np.zeros_like(media.seen)
+    seen[visible] = True
+    cells = np.arange(media.frames.shape[-1]) * N_CELLS // media.frames.shape[-1]  # (H,): the cell of each pixel
+    mean = media.frames.mean(axis=(2, 3), keepdims=True).astype(np.uint8)  # (T, 3, 1, 1)
+    frames = np.where(hidden[np.ix_(cells, cells)], mean, media.frames)
+    return own.encode_face(replace(media, seen=seen, frames=frames))

@@ -1,0 +1,225 @@
+"""Report an attribution: in words, as JSON, and as a picture."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from reactometer.explain.occlusion import MIN_CHANGE, Attribution
+from reactometer.inference.timeline import draw_strip
+from reactometer.io import write_picture, write_whole
+from reactometer.records import ByteArray, FloatArray
+
+COLOURS = "RdBu_r"  # red above 0, white at 0, blue below
+MIN_SCALE = 0.02
+"""End of the colour scale if all changes are smaller."""
+
+WIDTH_IN, HEAD_IN, BLOCK_IN, GAP_IN, FOOT_IN = 12.0, 1.0, 1.5, 0.75, 0.5
+"""Sizes in the picture, inches: its width, the title, one emotion, the space below it, and the colour scales."""
+
+Axes = Any
+"""Axes of matplotlib, which is imported only to draw."""
+
+
+def describe(attribution: Attribution, everything: bool = False) -> list[str]:
+    """Describe what changed the strongest emotions, or all: a line on the file, then some lines per emotion."""
+    prediction = attribution.prediction
+    visible = f"face in {prediction.face_share or 0.0:.0%} of {len(prediction.samples)} frames"
+    stretch = f"{attribution.start_s:.2f} to {attribution.end_s:.2f} s"
+    legend = "+ raised the intensity, - lowered it"
+    lines = [f"{Path(prediction.path).name}, {stretch}, {visible}; {legend}"]
+    for label in attribution.strongest(everything):
+        value = (prediction.intensities or ())[label]
+        lines.append(f"{prediction.labels[label]} {value:.2f}")
+        if attribution.modalities:
+            lines.append(f"  {_describe_modalities(attribution, label, value)}")
+        lines.append(f"  {_describe_stretches(attribution, label)}")
+        if peak := attribution.peak(label):
+            lines.append(f"  part of the face: {peak[0]} {peak[1]:+.2f}")
+    return lines
+
+
+def _describe_modalities(attribution: Attribution, label: int, value: float) -> str:
+    """ "face +0.33 (78%), voice -0.09 (22%); without the face 0.05, without the voice 0.47"."""
+    changes = {name: float(values[label]) for name, values in attribution.modalities.items()}
+    total = sum(map(abs, changes.values())) or 1.0
+    shares = [f"{name} {change:+.2f} ({abs(change) / total:.0%})" for name, change in changes.items()]
+    rest = [f"without the {name} {value - change:.2f}" for name, change in changes.items()]
+    return f"{', '.join(shares)}; {', '.join(rest)}"
+
+
+def _describe_stretches(attribution: Attribution, label: int) -> str:
+    """ "raised most by the face at 1.0 to 2.0 s (+0.13), lowered most by the voice at 0.5 to 1.5 s (-0.02)"."""
+    changes = [
+        (float(value), f"by the {name} at {start_s:.1f} to {end_s:.1f} s ({value:+.2f})")
+        for name, values in attribution.stretches.items()
+        for (start_s, end_s), value in zip(attribution.spans, values[:, label], strict=True)
+        if not np.isnan(value)
+    ]
+    (highest, raised), (lowest, lowered) = max(changes), min(changes)
+    largest = [f"raised most {raised}"] if highest > MIN_CHANGE else []
+    largest += [f"lowered most {lowered}"] if lowest < -MIN_CHANGE else []
+    return ", ".join(largest) or "no moment changes it by itself"
+
+
+def write_attribution(attribution: Attribution, folder: Path, everything: bool = False) -> Iterator[Path]:
+    """Write ``attribution.json`` and ``attribution.png``; yield each file when it is written.
+
+    Raises:
+        OutputError: the folder cannot be written.
+    """
+    text = json.dumps(as_json(attribution), indent=1, allow_nan=False) + "\n"
+    yield write_whole(folder / "attribution.json", text)
+    yield draw_attribution(attribution, folder / "attribution.png", everything)
+
+
+def as_json(attribution: Attribution) -> dict[str, Any]:
+    """Return all changes by label, as JSON holds them; ``null`` where there was nothing to hide."""
+    prediction, labels = attribution.prediction, attribution.prediction.labels
+
+    def by_label(values: Sequence[float] | FloatArray) -> dict[str, float | None]:
+        known = [None if np.isnan(value) else round(float(value), 6) for value in values]
+        return dict(zip(labels, known, strict=True))
+
+    maps = attribution.face_map
+    return {
+        "path": prediction.path,
+        "start_s": round(attribution.start_s, 3),
+        "end_s": round(attribution.end_s, 3),
+        "intensities": by_label(prediction.intensities or ()),
+        "changes": "the intensity with it, less the one without it",
+        "modalities": {name: by_label(values) for name, values in attribution.modalities.items()},
+        "stretches": [
+            {"modality": name, "start_s": round(start_s, 3), "end_s": round(end_s, 3), **by_label(values)}
+            for name, changes in attribution.stretches.items()
+            for (start_s, end_s), values in zip(attribution.spans, changes, strict=True)
+        ],
+        "face_map": None
+        if maps is None
+        else {
+            label: {"peak": (attribution.peak(number) or ("",))[0], "rows": np.round(maps[number], 6).tolist()}
+            for number, label in enumerate(labels)
+        },
+        "notes": list(prediction.notes),
+    }
+
+
+def draw_attribution(attribution: Attribution, path: Path, everything: bool = False) -> Path:
+    """Draw one block per emotion, of the strongest or of all.
+
+    A block has the timeline; below it, one row per modality with a colour for each hidden stretch; on the right, the
+    frame of the stretch that raised the emotion most, and the map of the face.
+
+    Raises:
+        OutputError: the file cannot be written.
+    """
+    from matplotlib.cm import ScalarMappable
+    from matplotlib.colors import Normalize
+    from matplotlib.figure import Figure
+
+    labels, names = attribution.strongest(everything), list(attribution.stretches)
+    over_time = _scale(np.stack([attribution.stretches[name][:, labels] for name in names]))
+    over_face = 0.0 if attribution.face_map is None else _scale(attribution.face_map[labels])
+    height = HEAD_IN + len(labels) * (BLOCK_IN + GAP_IN) + FOOT_IN
+    figure = Figure(figsize=(WIDTH_IN, height))
+    figure.text(0.02, 1.0 - 0.1 / height, _title(attribution), fontsize=9, va="top")
+    edges = {"left": 0.06, "right": 0.99, "top": 1.0 - HEAD_IN / height, "bottom": (FOOT_IN + GAP_IN) / height}
+    grid = figure.add_gridspec(
+        len(labels), 3, width_ratios=[7, BLOCK_IN, BLOCK_IN], hspace=GAP_IN / BLOCK_IN, wspace=0.18, **edges
+    )
+    for row, label in enumerate(labels):
+        block = grid[row, 0].subgridspec(1 + len(names), 1, height_ratios=[6, *[1] * len(names)], hspace=0.0)
+        rows = [figure.add_subplot(block[place]) for place in range(1 + len(names))]
+        _draw_stretches(rows, attribution, label, over_time)
+        if "face" in names:
+            images = [figure.add_subplot(grid[row, column]) for column in range(1, 3 if over_face else 2)]
+            _draw_face(images, rows[0], attribution, label, over_face)
+    scales = [("change of the intensity by a stretch", over_time), ("change by a part of the face", over_face)]
+    for place, (text, scale) in enumerate(scales if over_face else scales[:1]):
+        axes = figure.add_axes((0.06 + 0.35 * place, 0.35 / height, 0.3, 0.12 / height))
+        colours = ScalarMappable(Normalize(-scale, scale), COLOURS)
+        ticks = [-scale, -scale / 2, 0.0, scale / 2, scale]
+        bar = figure.colorbar(colours, cax=axes, orientation="horizontal", ticks=ticks, format="%+.2f")
+        bar.ax.tick_params(labelsize=7)
+        bar.ax.set_title(text, fontsize=8.5, loc="left")
+    return write_picture(figure, path)
+
+
+def _draw_stretches(axes: Sequence[Axes], attribution: Attribution, label: int, scale: float) -> None:
+    """Draw the timeline into the first axes, and the changes by each modality into the others."""
+    timeline, *rows = axes
+    prediction = attribution.prediction
+    draw_strip(timeline, prediction, label)
+    timeline.set_ylabel("")
+    timeline.set_xlim(attribution.start_s, attribution.end_s)
+    timeline.set_xticks([])
+    value = (prediction.intensities or ())[label]
+    timeline.set_title(f"{prediction.labels[label]} {value:.2f}", loc="left", fontsize=10.5, weight="bold")
+    whole = attribution.modalities.items()
+    texts = [f"without the {name} {value - own[label]:.2f} ({name} {own[label]:+.2f})" for name, own in whole]
+    timeline.set_title("     ".join(texts), loc="right", fontsize=8.5)
+    middles_s = [(start_s + end_s) / 2 for start_s, end_s in attribution.spans]  # K
+    edges_s = [attribution.start_s, *((one + other) / 2 for one, other in pairwise(middles_s)), attribution.end_s]
+    for row, name in zip(rows, attribution.stretches, strict=True):
+        row.set_facecolor("0.8")  # where there was nothing to hide
+        values = attribution.stretches[name][:, label]  # (K,)
+        row.pcolormesh(edges_s, [0.0, 1.0], values[None], cmap=COLOURS, vmin=-scale, vmax=scale)
+        row.set_yticks([0.5], [name], fontsize=8)
+        row.tick_params(axis="y", length=0)
+        row.tick_params(axis="x", labelsize=7)
+        if row is not rows[-1]:
+            row.set_xticks([])
+    rows[-1].set_xlabel("seconds", fontsize=7.5, labelpad=1)
+
+
+def _draw_face(images: Sequence[Axes], timeline: Axes, attribution: Attribution, label: int, scale: float) -> None:
+    """Draw the frame of the stretch that raised the emotion most and, in the second axes, the map over that frame."""
+    changes = np.nan_to_num(attribution.stretches["face"][:, label], nan=-np.inf)  # (K,)
+    start_s, end_s = attribution.spans[int(changes.argmax())]
+    nearest = int(np.abs(attribution.frame_times_s - (start_s + end_s) / 2).argmin())
+    time_s, picture = attribution.frame_times_s[nearest], attribution.pictures[nearest].transpose(1, 2, 0)  # (H, W, 3)
+    timeline.plot([time_s], [0.04], marker="^", markersize=7, color="0.15", zorder=5, clip_on=False)
+    images[0].imshow(picture, interpolation="bilinear")
+    images[0].set_title(f"▲ frame at {time_s:.1f} s", fontsize=8.5)
+    for axes in images:
+        axes.set_axis_off()
+    if attribution.face_map is None:
+        return
+    images[1].imshow(_grey(picture), interpolation="bilinear")
+    images[1].imshow(
+        attribution.face_map[label],
+        cmap=COLOURS,
+        vmin=-scale,
+        vmax=scale,
+        alpha=0.55,
+        extent=(-0.5, len(picture) - 0.5, len(picture) - 0.5, -0.5),
+        interpolation="bicubic",
+    )
+    part, change = attribution.peak(label) or ("", 0.0)
+    images[1].set_title(f"{part} {change:+.2f}", fontsize=8.5)
+
+
+def _title(attribution: Attribution) -> str:
+    window = attribution.prediction.windows[0]
+    window_s, hidden_s = window.end_s - window.start_s, attribution.spans[0][1] - attribution.spans[0][0]
+    return (
+        f"{Path(attribution.prediction.path).name}, {attribution.start_s:.1f} to {attribution.end_s:.1f} s: "
+        "what changed each emotion\n"
+        f"Line: intensity of each {window_s:.1f} s; bold: of the whole clip. Red raised the clip's intensity, blue "
+        "lowered it, white changed nothing; grey: nothing to hide.\n"
+        f"Rows: {hidden_s:.1f} s hidden at a time; map: a square hidden in all frames. They show what the model used, "
+        "not what the person felt."
+    )
+
+
+def _grey(picture: ByteArray) -> ByteArray:
+    return np.repeat(picture.mean(axis=2, keepdims=True).astype(np.uint8), 3, axis=2)
+
+
+def _scale(changes: FloatArray) -> float:
+    return max(float(np.nan_to_num(np.abs(changes)).max()), MIN_SCALE)
