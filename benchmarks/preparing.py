@@ -19,7 +19,7 @@ from measuring import bar, cost_of_one, search, write_video
 
 from reactometer import prepare
 from reactometer.config import PrepareConfig
-from reactometer.data.pool import default_workers, run_jobs
+from reactometer.workers.pool import default_workers, run_jobs
 
 BAR, LABEL = 0.90, "Amusement"
 TIMES_MORE = 3

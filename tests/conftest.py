@@ -240,7 +240,8 @@ def is_gone() -> Callable[[int], bool]:
 def reads(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Names of the files that were read, in order, as they are read; and few windows are held at a time."""
     from reactometer.inference import cuts, predictor
-    from reactometer.media import reading, stream
+    from reactometer.media import stream
+    from reactometer.workers import media_worker
 
     names: list[str] = []
     monkeypatch.setattr(cuts, "AT_ONCE", 3)
@@ -249,7 +250,7 @@ def reads(monkeypatch: pytest.MonkeyPatch) -> list[str]:
         names.append(path.name)
         return stream.stream_windows(path, *arguments)
 
-    monkeypatch.setattr(reading, "stream_windows", read)
+    monkeypatch.setattr(media_worker, "stream_windows", read)
     monkeypatch.setattr(predictor, "_read_apart", predictor._read_here)
     return names
 

@@ -130,9 +130,9 @@ def _into_tables(
     from reactometer.batch.inputs import find_files
     from reactometer.batch.places import is_address
     from reactometer.data.people import read_people
-    from reactometer.data.readers import shared_reader
     from reactometer.inference.predictor import predict as run
     from reactometer.models.folder import load_model
+    from reactometer.workers.media_worker import shared_reader
 
     paths = find_files(videos)
     if any(map(is_address, paths)):

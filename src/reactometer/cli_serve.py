@@ -63,7 +63,7 @@ def serve(
     TLS is the proxy's in front of it. Needs the extra: pip install 'reactometer[serve]'.
     """
     wait_patiently()
-    from reactometer.data.readers import Bounds
+    from reactometer.workers.media_worker import Bounds
 
     try:
         from reactometer.serving.limits import Limits, Settings

@@ -98,7 +98,7 @@ def apart(people: list[Prediction], others: list[Prediction]) -> float:
 def half_by_half(monkeypatch: pytest.MonkeyPatch) -> None:
     """Detection in each half of the picture by itself, so that the same boxes are found as in the half alone."""
     from reactometer.inference import predictor
-    from reactometer.media import reading
+    from reactometer.workers import media_worker
 
     detector = load_detector("haar")
 
@@ -109,7 +109,7 @@ def half_by_half(monkeypatch: pytest.MonkeyPatch) -> None:
             for face in detector(np.ascontiguousarray(rgb[:, left : left + SIDE_PX]))
         ]
 
-    monkeypatch.setattr(reading, "load_detector", lambda _: detect)
+    monkeypatch.setattr(media_worker, "load_detector", lambda _: detect)
     monkeypatch.setattr(predictor, "_read_apart", predictor._read_here)
 
 

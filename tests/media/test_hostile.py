@@ -13,13 +13,12 @@ import pytest
 
 from mutations import mutate, oddities, seeds
 from reactometer.config import PrepareConfig
-from reactometer.data.readers import Bounds, Reader
 from reactometer.data.simulated_clip import clip_plan, render_clip
 from reactometer.errors import MediaError
-from reactometer.media.reading import Reading
 from reactometer.media.stream import PART, prepare_clip
 from reactometer.media.video import open_media
 from reactometer.records import MediaInfo
+from reactometer.workers.media_worker import Bounds, Reader, Reading
 
 SETTINGS = PrepareConfig(detector="haar")
 

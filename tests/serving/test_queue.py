@@ -11,11 +11,11 @@ import pytest
 
 from reactometer.errors import MediaError
 from reactometer.inference.predictor import make_scorer, reading_of
-from reactometer.media.reading import Reading
 from reactometer.media.stream import PART, WindowShape
 from reactometer.models.folder import load_model
 from reactometer.records import FaceSample, FrameState, PreparedClip
 from reactometer.serving.scorer import SharedScorer
+from reactometer.workers.media_worker import Reading
 
 
 @pytest.fixture(scope="module")

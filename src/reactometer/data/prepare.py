@@ -28,17 +28,17 @@ from reactometer.data.cache import (
     write_index,
 )
 from reactometer.data.layouts import read_data_set
-from reactometer.data.pool import default_workers, run_jobs
 from reactometer.data.splits import with_splits
 from reactometer.errors import DataError
 from reactometer.io import PART, clear_leftovers, clear_old, make_folder
 from reactometer.media.audio import is_audible
 from reactometer.media.crops import list_crops, prepare_crops
 from reactometer.media.faces import load_detector, settle_detector
-from reactometer.media.reading import UNREADABLE, reason_of
 from reactometer.media.stream import prepare_clip
 from reactometer.paths import cache_folder
 from reactometer.records import Clip, FrameState, PreparedClip
+from reactometer.workers.media_worker import UNREADABLE, reason_of
+from reactometer.workers.pool import default_workers, run_jobs
 
 
 def prepare(

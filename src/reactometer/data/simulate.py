@@ -16,12 +16,12 @@ from pathlib import Path
 
 import av
 
-from reactometer.data.pool import run_jobs
 from reactometer.data.simulated_clip import SPLIT_SHARES, ClipPlan, clip_plan, render_clip
 from reactometer.errors import ConfigError, OutputError
 from reactometer.io import PART, clear_leftovers, replacing, write_whole
 from reactometer.labels import HUME_REACTION
 from reactometer.records import SOUND_RATE_HZ, ByteArray, FloatArray
+from reactometer.workers.pool import run_jobs
 
 __all__ = ["ClipPlan", "clip_plan", "render_clip", "simulate"]
 

@@ -18,7 +18,6 @@ from reactometer.inference.annotations import LEAST_SHOWN
 from reactometer.inference.predictor import DEFAULT_WINDOW_S, make_scorer, predict_windows, refuse_features
 from reactometer.inference.refine import parse_stretch
 from reactometer.media.faces import load_detector, part_of_face
-from reactometer.media.reading import Reading
 from reactometer.media.stream import LEAST_NEW_S, PART, WindowShape, cut_clip, part_spans, stream_windows
 from reactometer.media.video import probe
 from reactometer.models.encoders import ClipEncoder
@@ -29,6 +28,7 @@ from reactometer.models.scoring import score_items
 from reactometer.models.showing import encode_item
 from reactometer.paths import STARTER
 from reactometer.records import ByteArray, FloatArray, Prediction, PreparedClip
+from reactometer.workers.media_worker import Reading
 
 STRETCH_SHARE, MIN_STRETCH_S, MAX_STRETCH_S = 0.1, 0.5, 1.0
 """Hide a tenth of the clip at a time, but between half a second and one second; hidden stretches overlap by half.

@@ -16,14 +16,12 @@ from reactometer.console import progress_bar
 from reactometer.data.batches import Item
 from reactometer.data.people import Moments, match_people, measure_people, recast
 from reactometer.data.prepare import settled
-from reactometer.data.readers import Shown, shared_reader
 from reactometer.errors import ConfigError, ModelError, suggestion
 from reactometer.inference.cuts import Cut, Drawn, Scorer, in_batches, join_cuts, without_media
 from reactometer.inference.everyone import predict_everyone
 from reactometer.inference.refine import Baseline, check_span, parse_baseline, refine
 from reactometer.io import Paths, each_path
 from reactometer.media.audio import is_audible
-from reactometer.media.reading import FACES, UNREADABLE, Reading, reason_of
 from reactometer.media.stream import PART, WindowShape
 from reactometer.models.encoders import FrameEncoder
 from reactometer.models.folder import LoadedModel, load_model
@@ -32,6 +30,7 @@ from reactometer.models.scoring import score_items
 from reactometer.models.showing import MOST_REMEMBERED, FaceMemory, encoded_clips, population
 from reactometer.paths import STARTER, find_weights
 from reactometer.records import MediaInfo, Prediction, PreparedClip, Window
+from reactometer.workers.media_worker import FACES, UNREADABLE, Reading, Shown, reason_of, shared_reader
 
 MOST_THREADS = 8
 """Frames of a file that are searched for faces at a time: one more than PyTorch has threads, up to so many; none ahead
@@ -226,7 +225,7 @@ def predict_windows(
     Args:
         path: as given.
         model: whose scores these are.
-        windows: parts and windows of the file, from :meth:`reactometer.media.reading.Reading.windows`.
+        windows: parts and windows of the file, from :meth:`reactometer.workers.media_worker.Reading.windows`.
         reading: how they were made.
         score: gives the model's scores, see :func:`make_scorer`.
     """

@@ -9,18 +9,17 @@ from pathlib import Path
 from typing import Any
 
 from reactometer.batch.work import Request
-from reactometer.data.readers import Reader
 from reactometer.inference.cuts import Drawn
 from reactometer.inference.predictor import check_timeline, predict_windows, reading_of
 from reactometer.inference.refine import refine
 from reactometer.media.audio import STRETCH_S, levels_db
-from reactometer.media.reading import UNREADABLE, Reading, reason_of
 from reactometer.media.stream import PART, WindowShape
 from reactometer.models.folder import LoadedModel
 from reactometer.models.scores import join_parts
 from reactometer.records import MediaInfo, Prediction, PreparedClip
 from reactometer.serving.job_store import Job
 from reactometer.serving.scorer import SharedScorer
+from reactometer.workers.media_worker import UNREADABLE, Reader, Reading, reason_of
 
 
 class GivenUpError(Exception):

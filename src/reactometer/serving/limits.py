@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from reactometer.data.readers import Bounds
+from reactometer.workers.media_worker import Bounds
 
 
 @dataclass(frozen=True)

@@ -15,8 +15,6 @@ from threading import Condition, Thread
 from filelock import FileLock, Timeout
 
 from reactometer.batch.work import Request
-from reactometer.data.pool import default_workers
-from reactometer.data.readers import Reader
 from reactometer.errors import ConfigError, RequestError
 from reactometer.inference.predictor import check_timeline, reading_of
 from reactometer.io import make_folder
@@ -27,6 +25,8 @@ from reactometer.serving.job_store import Job, JobTable, home_of, sqlite_address
 from reactometer.serving.limits import Settings
 from reactometer.serving.metrics import Metrics
 from reactometer.serving.scorer import SharedScorer
+from reactometer.workers.media_worker import Reader
+from reactometer.workers.pool import default_workers
 
 TIDY_S = 60.0
 """So often what is too old is deleted."""

@@ -22,12 +22,12 @@ from lightning.pytorch.plugins.io import TorchCheckpointIO
 from reactometer.config import TrainingConfig
 from reactometer.console import is_first_process, messages
 from reactometer.data.batches import safe_workers
-from reactometer.data.pool import default_workers
 from reactometer.errors import OutputError
 from reactometer.io import PART, decoding, replacing, writing
 from reactometer.memory import keep_freed_memory
 from reactometer.training.optimise import AveragedWeights
 from reactometer.training.processes import on_gpu, placement
+from reactometer.workers.pool import default_workers
 
 CHECKPOINTS, BEST, LAST = "checkpoints", "best.ckpt", "last.ckpt"
 MOST_WORKERS = 8  # of a GPU, where none are asked for

@@ -1,4 +1,4 @@
-"""Files read in a process of its own, which may die, hang or be given up without taking anything else with it."""
+"""Read media files in a process of its own, which may die, hang or be stopped without taking anything else with it."""
 
 from __future__ import annotations
 
@@ -10,40 +10,71 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Generator, Iterator
-from contextlib import closing, suppress
+from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass, replace
-from functools import cache
+from functools import cache, partial
 from multiprocessing.connection import Connection
 from pathlib import Path
-from queue import Empty, Full, Queue
-from threading import Event, Thread
+from queue import Queue
+from threading import Thread
 from typing import Any
 
 import cv2
 
 from reactometer.config import PrepareConfig
 from reactometer.errors import MediaError
-from reactometer.media.reading import UNREADABLE, Reading, reason_of
-from reactometer.media.stream import PART, WindowShape
+from reactometer.media.faces import follow_face, load_detector
+from reactometer.media.stream import PART, WindowShape, stream_windows
+from reactometer.media.tracks import follow_faces
 from reactometer.media.video import probe
 from reactometer.memory import keep_freed_memory, return_freed_memory
 from reactometer.records import MediaInfo, PreparedClip
 
+UNREADABLE = (MediaError, cv2.error, MemoryError)
+"""Errors that a file that cannot be read raises."""
+
+FACES = ("one", "all")
+"""Whose faces are followed in a file: one person's, or everybody's."""
+
 LOOK_S = 0.2
-"""So often it is looked whether a file is still wanted while nothing comes of it."""
+"""Interval at which the caller's ``check`` runs while no window arrives."""
 
 USUAL_HZ = PrepareConfig().rate_hz
 """Frames looked at per second on which the bound of processor time is reckoned; it grows with more."""
 
 AHEAD = 16
-"""Parts and windows that are read ahead of their use; our choice."""
+"""Maximum number of parts and windows that the process reads ahead of their use; our choice."""
 
 MOST_FILES = 1000
 """Files after which a process makes place for a new one, which takes half a second: decoders want their buffers
 aligned, and up to glibc 2.37 such a one, once freed, can be too small for the next of its size: the heap grows."""
 
 Shown = tuple[WindowShape, PreparedClip]
+
+
+@dataclass(frozen=True)
+class Reading:
+    """How files are read and cut."""
+
+    settings: PrepareConfig
+    shapes: tuple[WindowShape, ...]  # of the parts first, then of the timeline's windows
+    faces: str = "one"  # one of FACES
+
+    def windows(self, path: Path, threads: int = 0) -> Iterator[tuple[WindowShape, PreparedClip]]:
+        """Parts and windows of a file, see :func:`reactometer.media.stream.stream_windows`.
+
+        Args:
+            path: the file.
+            threads: frames that are searched for faces at a time; 0: no thread beside this one.
+        """
+        follow = partial(follow_face if self.faces == "one" else follow_faces, threads=threads)
+        return stream_windows(path, self.settings, load_detector(self.settings.detector), self.shapes, None, follow)
+
+
+def reason_of(error: BaseException) -> str:
+    """What one of ``UNREADABLE`` says, in a line."""
+    return " ".join(str(error).split()) or type(error).__name__
 
 
 @dataclass(frozen=True)
@@ -67,7 +98,6 @@ class Reader:
         self.bounds = bounds or Bounds()
         self._process: subprocess.Popen[bytes] | None = None
         self._connection: Connection[Any, Any] | None = None
-        self._receiver: Thread | None = None
         self._files = 0  # that the process has begun
 
     def read(
@@ -78,7 +108,7 @@ class Reader:
         Args:
             path: the file.
             reading: how it is read.
-            threads: as :meth:`reactometer.media.reading.Reading.windows`.
+            threads: as :meth:`reactometer.workers.media_worker.Reading.windows`.
             check: called again and again; where it raises, the file is given up at once.
 
         Raises:
@@ -90,8 +120,8 @@ class Reader:
         self._files += 1
         try:
             connection.send((path, reading, threads))
-            with closing(self._received(connection, path, check)) as pieces:
-                yield from pieces
+            while (piece := self._next_piece(connection, path, check)) is not None:
+                yield piece
             whole = True
         except _UnreadableError as error:
             whole = True  # the process goes on
@@ -108,7 +138,7 @@ class Reader:
             return self._connection
         self.end()
         ours, theirs = socket.socketpair()
-        code = f"from reactometer.data.readers import serve; serve({theirs.fileno()}, {os.getpid()})"
+        code = f"from reactometer.workers.media_worker import serve; serve({theirs.fileno()}, {os.getpid()})"
         paths = [path for path in sys.path if path]
         self._process = subprocess.Popen(
             [sys.executable, "-c", code],
@@ -126,10 +156,8 @@ class Reader:
         if self._process is not None and self._connection is not None:
             self._process.kill()
             self._process.wait()
-            if self._receiver is not None:
-                self._receiver.join()
             self._connection.close()
-        self._process = self._connection = self._receiver = None
+        self._process = self._connection = None
         self._files = 0
 
     def _death(self, path: Path) -> MediaError:
@@ -144,32 +172,21 @@ class Reader:
         fix = "Too little memory, or a fault in a decoder"
         return MediaError(f"{path}: the process that read it died", got=got, fix=fix)
 
-    def _received(
+    def _next_piece(
         self, connection: Connection[Any, Any], path: Path, check: Callable[[], None]
-    ) -> Generator[MediaInfo | Shown, None, None]:
-        """What comes, taken in by a thread so that the process goes on while its pieces are used."""
-        pieces, stopped = Queue[Any](AHEAD), Event()
-        self._receiver = Thread(target=_receive, args=(connection, pieces, stopped), daemon=True)
-        self._receiver.start()
+    ) -> MediaInfo | Shown | None:
+        """Wait for what the process sends next; ``None`` at the end of the file."""
         until_s = time.monotonic() + self.bounds.stall_s
-        try:
-            while True:
-                try:
-                    piece = pieces.get(timeout=LOOK_S)
-                except Empty:
-                    check()
-                    if time.monotonic() > until_s:
-                        raise _stalled(path, self.bounds.stall_s) from None
-                    continue
-                check()
-                if piece is None:
-                    return
-                if isinstance(piece, Exception):
-                    raise piece
-                yield piece
-                until_s = time.monotonic() + self.bounds.stall_s
-        finally:
-            stopped.set()
+        while not connection.poll(LOOK_S):
+            check()
+            if time.monotonic() > until_s:
+                stall = f"nothing more came of it for {self.bounds.stall_s:.0f} s"
+                raise MediaError(f"{path}: {stall}", fix="Convert it, or cut it")
+        piece: MediaInfo | Shown | Exception | None = connection.recv()
+        check()
+        if isinstance(piece, Exception):
+            raise piece
+        return piece
 
 
 @cache
@@ -184,50 +201,46 @@ class _UnreadableError(Exception):
     """Carries the reason from the process that met it."""
 
 
-def _stalled(path: Path, stall_s: float) -> MediaError:
-    return MediaError(f"{path}: nothing more came of it for {stall_s:.0f} s", fix="Convert it, or cut it")
-
-
-def _receive(connection: Connection[Any, Any], pieces: Queue[Any], stopped: Event) -> None:
-    last = False
-    while not last:
-        try:
-            piece = connection.recv()
-        except (EOFError, OSError) as error:
-            piece = error
-        last = piece is None or isinstance(piece, Exception)
-        while not stopped.is_set():
-            with suppress(Full):
-                pieces.put(piece, timeout=LOOK_S)
-                break
-        last = last or stopped.is_set()
-
-
 def serve(handle: int, parent: int) -> None:
-    """What the process does: read one file after the other, until nobody asks any more."""
+    """Read one file after the other, until the parent closes the connection; the process runs this function."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to answer
     Thread(target=_end_with, args=(parent,), daemon=True).start()
     keep_freed_memory()  # of pictures; else it is asked for anew with each, 70,000 page faults in 20 s of video
-    connection = Connection(handle)
     cv2.setNumThreads(1)  # frames are searched side by side; threads inside of one cost more than they gain
-    with suppress(EOFError, BrokenPipeError, ConnectionResetError):
+    connection: Connection[Any, Any] = Connection(handle)
+    pieces = Queue[Any](AHEAD)
+    with suppress(EOFError, ConnectionResetError):
         bounds: Bounds = connection.recv()
         _limit("AS", bounds.memory_bytes)
         _limit("CORE", 0)  # a decoder that crashes leaves no file
+        Thread(target=_send, args=(connection, pieces), daemon=True).start()
         while True:
-            path, reading, threads = connection.recv()
-            began_s, minute_s = time.process_time(), bounds.processor_s * max(1.0, reading.settings.rate_hz / USUAL_HZ)
-            _limit("CPU", math.ceil(began_s + minute_s))
-            try:
-                connection.send(_checked(probe(path), bounds))
-                for shape, clip in reading.windows(path, threads):
-                    _check_end(path, clip.end_s, bounds)
-                    _limit("CPU", math.ceil(began_s + minute_s * (1.0 + clip.end_s / PART.length_s)))
-                    connection.send((shape, _plain(clip)))
-                connection.send(None)
-            except UNREADABLE as error:
-                connection.send(_UnreadableError(reason_of(error)))
+            _read_file(*connection.recv(), bounds, pieces)
             return_freed_memory()
+
+
+def _send(connection: Connection[Any, Any], pieces: Queue[Any]) -> None:
+    """Send pieces while the next ones are read; end the process if that fails (no memory, or no parent)."""
+    try:
+        while True:
+            connection.send(pieces.get())
+    finally:
+        os._exit(1)
+
+
+def _read_file(path: Path, reading: Reading, threads: int, bounds: Bounds, pieces: Queue[Any]) -> None:
+    """Put the container's properties, all windows and ``None`` into the queue, or the reason why it is unreadable."""
+    began_s, minute_s = time.process_time(), bounds.processor_s * max(1.0, reading.settings.rate_hz / USUAL_HZ)
+    _limit("CPU", math.ceil(began_s + minute_s))
+    try:
+        pieces.put(_checked(probe(path), bounds))
+        for shape, clip in reading.windows(path, threads):
+            _check_end(path, clip.end_s, bounds)
+            _limit("CPU", math.ceil(began_s + minute_s * (1.0 + clip.end_s / PART.length_s)))
+            pieces.put((shape, _plain(clip)))
+        pieces.put(None)
+    except UNREADABLE as error:
+        pieces.put(_UnreadableError(reason_of(error)))
 
 
 def _end_with(parent: int) -> None:

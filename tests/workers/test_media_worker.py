@@ -16,13 +16,12 @@ import numpy as np
 import pytest
 
 from reactometer.config import PrepareConfig
-from reactometer.data import readers
-from reactometer.data.readers import Bounds, Reader
 from reactometer.errors import MediaError
 from reactometer.inference.predictor import predict
-from reactometer.media.reading import Reading
 from reactometer.media.stream import PART, WindowShape
 from reactometer.records import MediaInfo, PreparedClip
+from reactometer.workers import media_worker
+from reactometer.workers.media_worker import Bounds, Reader, Reading
 
 READING = Reading(PrepareConfig(detector="haar"), (PART, WindowShape(1.0, 0.5)))
 LONGEST_S = 60.0
@@ -60,7 +59,7 @@ def test_another_process_reads_the_same(reader: Reader, simulated: Path) -> None
 def test_a_process_that_has_read_enough_makes_place_for_another(
     reader: Reader, simulated: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(readers, "MOST_FILES", 2)
+    monkeypatch.setattr(media_worker, "MOST_FILES", 2)
     processes = []
     for file in sorted(simulated.rglob("*.mp4"))[:5]:
         assert len([*reader.read(file, READING)]) > 1
@@ -164,7 +163,7 @@ def test_who_does_not_want_a_file_any_more_gets_no_more_of_it(reader: Reader, si
 
 @pytest.mark.slow
 def test_it_ends_when_its_parent_is_killed(simulated: Path, tmp_path: Path) -> None:
-    code = f"from test_readers import _wait_to_be_killed; _wait_to_be_killed({str(tmp_path / 'pid')!r})"
+    code = f"from test_media_worker import _wait_to_be_killed; _wait_to_be_killed({str(tmp_path / 'pid')!r})"
     process = subprocess.Popen([sys.executable, "-c", code], cwd=Path(__file__).parent)
     _until((tmp_path / "pid").is_file)
     _until(lambda: bool((tmp_path / "pid").read_text()))

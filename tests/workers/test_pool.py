@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from reactometer.data.pool import run_jobs
+from reactometer.workers.pool import run_jobs
 
 WaitFor = Callable[[Callable[[], bool]], None]
 IsGone = Callable[[int], bool]
@@ -65,7 +65,7 @@ def work(number):
 
 ENDLESS = """
 import signal
-from reactometer.data.pool import run_jobs
+from reactometer.workers.pool import run_jobs
 from work import work
 
 signal.signal(signal.SIGINT, signal.default_int_handler)  # where the tests run in the background it is ignored

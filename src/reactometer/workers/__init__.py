@@ -1,0 +1,1 @@
+"""Processes of their own: a pool of workers that may crash, and an isolated decoder with resource limits."""

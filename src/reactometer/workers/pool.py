@@ -1,0 +1,104 @@
+"""Run one function over many jobs in processes, any of which may die without taking another job with it."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import as_completed
+from multiprocessing.context import SpawnContext, SpawnProcess
+from threading import Lock, Thread
+from typing import Any, TypeVar
+
+import cv2
+from pebble import ProcessExpired, ProcessFuture, ProcessPool
+
+from reactometer.memory import keep_freed_memory
+
+Job = TypeVar("Job")
+Result = TypeVar("Result")
+
+
+def run_jobs(
+    function: Callable[[Job], Result], jobs: Sequence[Job], workers: int, on_death: Callable[[Job], Result]
+) -> Iterator[tuple[int, Result]]:
+    """Yield ``(index, function(job))`` as jobs finish.
+
+    If a process dies (a decoder crashes, the kernel runs out of memory), its job runs again at the end, when no other
+    process competes for memory; a job whose process dies twice yields ``on_death(job)``. Exceptions pass through.
+    Ctrl-C ends the processes at once: a job leaves its result whole or not at all.
+    """
+    died: dict[int, Job] = {}
+    for index, future in _run(function, dict(enumerate(jobs)), workers):
+        if isinstance(future.exception(), ProcessExpired):
+            died[index] = jobs[index]
+        else:
+            yield index, future.result()
+    for index, future in _run(function, died, 1):
+        expired = isinstance(future.exception(), ProcessExpired)
+        yield index, on_death(jobs[index]) if expired else future.result()
+
+
+def _run(
+    function: Callable[[Job], Result], jobs: Mapping[int, Job], workers: int
+) -> Iterator[tuple[int, ProcessFuture[Result]]]:
+    """Yield the index and the finished future of each job."""
+    if not jobs:
+        return
+    pool = ProcessPool(min(workers, len(jobs)), initializer=_begin, context=FreshContext())
+    try:
+        indices = {pool.schedule(function, args=(job,)): index for index, job in jobs.items()}
+        for future in as_completed(list(indices)):
+            yield indices.pop(future), future
+    finally:
+        pool.stop()
+        pool.join()
+
+
+def default_workers() -> int:
+    """Return the number of CPUs that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+class _FreshProcess(SpawnProcess):
+    """A new process that does not import the user's script, which Python's own do to find what it defines.
+
+    Jobs need nothing of the script, and a script without a guard would begin all its work again in each process.
+    """
+
+    _hiding = Lock()
+
+    @staticmethod
+    def _Popen(process_obj: Any) -> Any:  # noqa: N802  # Python's own name
+        script: dict[str, Any] = vars(sys.modules["__main__"])
+        found_by: tuple[str, ...] = ("__spec__", "__file__")
+        with _FreshProcess._hiding:
+            hidden = {name: script.pop(name) for name in found_by if name in script}
+            script["__spec__"] = None
+            try:
+                return SpawnProcess._Popen(process_obj)
+            finally:
+                script.update(hidden)
+
+
+class FreshContext(SpawnContext):
+    """Start processes anew, because a fork would copy the locks of running threads."""
+
+    Process = _FreshProcess
+
+
+def _begin() -> None:
+    """Prepare a worker process; pebble has it ignore Ctrl-C, which its parent handles."""
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)  # end at once, also inside a decoder's C code
+    cv2.setNumThreads(1)
+    keep_freed_memory()  # of pictures, from one job to the next, until the process ends
+    Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _end_with_parent() -> None:
+    """End this process when its parent is gone: a parent that is killed cannot end it."""
+    if (parent := multiprocessing.parent_process()) is not None:
+        parent.join()
+        os._exit(1)
