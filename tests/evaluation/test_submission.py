@@ -112,26 +112,24 @@ def test_a_good_file_is_taken(good: Callable[..., tuple[Path, Path]]) -> None:
 @pytest.mark.parametrize(
     ("lines", "message"),
     [
-        ((HEADER,), r"has no rows \(expected a header and one row a test clip\)"),
-        ((HEADER.replace(",Fear", ""), *ROWS), r"column 'Fear' is missing \(got File_ID,.*; expected File_ID,.*,Fear,"),
-        ((HEADER.replace("File_ID", "Filename"), *ROWS), r"column 'File_ID' is missing"),
-        (("," + HEADER, *("0," + row for row in ROWS)), r"column '' is none of the challenge's\. Delete it"),
-        ((HEADER.replace("Fear,Surprise", "Surprise,Fear"), *ROWS), r"columns are in another order"),
-        ((HEADER, *ROWS[:3], ROWS[3][:-4]), r"row '\[00003\]' has 7 cells \(expected 8\)"),
-        ((HEADER, ROWS[0], *ROWS), r"more than one row for \[00000\] \(expected one row a test clip\)"),
-        ((HEADER, ROWS[1]), r"no row for \[00000\], \[00002\], \[00003\] \(got 1 rows; expected 4, one a test clip\)"),
-        ((HEADER, *ROWS, ROWS[0].replace("00000", "00004")), r"not in the test split: \[00004\]\. Delete them"),
-        (
-            (HEADER, *(row.replace("[", "").replace("]", "") for row in ROWS)),
-            r"an id is not spelt as in the data set \(got 00000; expected \[00000\]\)\. Keep brackets",
-        ),
-        ((HEADER, ROWS[0].replace("00000", "0"), *ROWS[1:]), r"not spelt .*got \[0\]; expected \[00000\].*zeros"),
-        ((HEADER, *ROWS[:3], ROWS[3].replace("0.2", "high")), r"Amusement of '\[00003\]' is no intensity \(got 'high'"),
-        ((HEADER, *ROWS[:3], ROWS[3].replace("0.2", "")), r"Amusement of '\[00003\]' is no intensity \(got ''"),
-        ((HEADER, *ROWS[:3], ROWS[3].replace("0.2", "nan")), r"is no intensity \(got 'nan'; expected a number in"),
-        ((HEADER, *ROWS[:3], ROWS[3].replace("0.5", "1.01")), r"Surprise of '\[00003\]' is no intensity \(got '1.01'"),
-        ((HEADER, ROWS[0].replace("0.1", "-0.1"), *ROWS[1:]), r"Adoration of '\[00000\]' is no intensity"),
-        ((HEADER, *ROWS[:2], ROWS[3], ROWS[2]), r"not sorted \(got '\[00003\]' before '\[00002\]'\)\. Sort them by id"),
+        ((HEADER,), r"have no row.*4, such as \[00000\]"),
+        ((), "cannot be read"),
+        ((HEADER.replace(",Fear", ""), *ROWS), "columns.*Fear"),
+        ((HEADER.replace("File_ID", "Filename"), *ROWS), "columns.*File_ID"),
+        (("," + HEADER, *("0," + row for row in ROWS)), "columns"),
+        ((HEADER.replace("Fear,Surprise", "Surprise,Fear"), *ROWS), "columns"),
+        ((HEADER, *ROWS[:3], ROWS[3][:-4]), r"Surprise of '\[00003\]'"),
+        ((HEADER, *ROWS[:3], ROWS[3] + ",1"), "cannot be read"),
+        ((HEADER, ROWS[0], *ROWS), r"more than one row.*\[00000\]"),
+        ((HEADER, ROWS[1]), r"no row.*3, such as \[00000\], \[00002\], \[00003\]"),
+        ((HEADER, *ROWS, ROWS[0].replace("00000", "00004")), r"not in the test split.*\[00004\]"),
+        ((HEADER, *(row.replace("[", "").replace("]", "") for row in ROWS)), "no row.*brackets"),
+        ((HEADER, ROWS[0].replace("00000", "0"), *ROWS[1:]), r"no row.*\[00000\].*zeros"),
+        ((HEADER, *ROWS[:3], ROWS[3].replace("0.2", "high")), r"Amusement of '\[00003\]'.*'high'"),
+        ((HEADER, *ROWS[:3], ROWS[3].replace("0.2", "")), r"Amusement of '\[00003\]'"),
+        ((HEADER, *ROWS[:3], ROWS[3].replace("0.2", "nan")), "'nan'"),
+        ((HEADER, *ROWS[:3], ROWS[3].replace("0.5", "1.01")), r"Surprise of '\[00003\]'.*1\.01"),
+        ((HEADER, ROWS[0].replace("0.1", "-0.1"), *ROWS[1:]), r"Adoration of '\[00000\]'"),
     ],
 )
 def test_each_fault_has_its_message(
@@ -139,27 +137,6 @@ def test_each_fault_has_its_message(
 ) -> None:
     with pytest.raises(DataError, match=r"file\.csv: .*" + message):
         check_submission(*good(*lines))
-
-
-def test_many_missing_clips_are_counted(tmp_path: Path) -> None:
-    info = [f"[{place:05}],Test,{',' * 6}" for place in range(30)]
-    (tmp_path / "data_info.csv").write_text("\n".join([HEADER.replace("ID,", "ID,Split,"), *info]) + "\n")
-    (tmp_path / "file.csv").write_text(f"{HEADER}\n[00009],0,0,0,0,0,0,1\n")
-    with pytest.raises(DataError, match=r"no row.*26 more"):
-        check_submission(tmp_path / "file.csv", tmp_path)
-
-
-def test_ids_without_zeros_are_sorted_as_numbers(tmp_path: Path) -> None:
-    tail = "," + ",".join("0" * 6)
-    for name, ids in {"train": (0,), "valid": (1,), "test": (9, 10)}.items():
-        rows = [f"Filename,{','.join(EMI)}", *(f"{place}{tail}" for place in ids)]
-        (tmp_path / f"{name}_split.csv").write_text("\n".join(rows) + "\n")
-    header = f"Filename,{','.join(EMI)}"
-    (tmp_path / "file.csv").write_text(f"{header}\n9{tail}\n10{tail}\n")
-    check_submission(tmp_path / "file.csv", tmp_path)
-    (tmp_path / "file.csv").write_text(f"{header}\n10{tail}\n9{tail}\n")
-    with pytest.raises(DataError, match="rows are not sorted"):
-        check_submission(tmp_path / "file.csv", tmp_path)
 
 
 def test_what_is_no_challenge_is_said(model_folder: Path, prepared: PreparedSet, tmp_path: Path) -> None:
