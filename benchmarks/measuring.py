@@ -12,10 +12,7 @@ from pathlib import Path
 import av
 import numpy as np
 
-from reactometer.config import PrepareConfig
 from reactometer.data.simulated_clip import clip_plan, render_clip
-from reactometer.media.faces import load_detector
-from reactometer.media.video import read_frames, sample_frames
 
 
 def write_video(path: Path, seconds: int) -> Path:
@@ -63,16 +60,6 @@ def cost_of_one(run: Callable[[Path], object], few: Path, many: Path, counts: tu
     short_s, long_s = timed(lambda: run(few)), timed(lambda: run(many))
     each_s = (long_s - short_s) / (counts[1] - counts[0])
     return each_s, short_s - counts[0] * each_s
-
-
-def search(video: Path) -> int:
-    """Decode every frame, and search those that prepare looks at; how many faces there are.
-
-    Here and not in its benchmark: new processes find what a module defines, and do not run the script.
-    """
-    detector = load_detector("auto")
-    sampled = sample_frames(read_frames(video), PrepareConfig().rate_hz)
-    return sum(len(detector(frame.rgb())) for frame in sampled if frame.rgb is not None)
 
 
 def bar(name: str, value: float, limit: float, *, at_most: bool = False) -> bool:

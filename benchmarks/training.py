@@ -8,15 +8,12 @@ augmented and batched, Lightning, clipped gradients, averaged weights, logs), an
 of a bare loop of the same network: forward, backward and AdamW on normalised, channels-last pictures that stay in
 memory. Speeds are in pictures that show a face a second, the first step of a block left out. On a GPU, by default, a
 step has 8 clips of 32 frames in bf16 and a block 100 steps (an epoch's beginning costs the time of two, and comes once
-in Hume-Reaction's 2,000), and the GPU's utilisation is sampled (or profiled, without pynvml). On a processor, the bare
-loop's speed with and without :func:`reactometer.memory.keep_freed_memory` is measured too.
+in Hume-Reaction's 2,000), and the GPU's utilisation is sampled (or profiled, without pynvml).
 """
 
 from __future__ import annotations
 
 import argparse
-import subprocess
-import sys
 import tempfile
 import threading
 import time
@@ -37,7 +34,6 @@ from reactometer import load_config, prepare
 from reactometer.config import Config
 from reactometer.data.cache import PreparedSet, open_prepared
 from reactometer.data.simulate import simulate
-from reactometer.memory import keep_freed_memory
 from reactometer.models.backbones import load_net
 from reactometer.training.engine import run
 from reactometer.training.setup import set_up
@@ -58,13 +54,7 @@ def main() -> None:
     parser.add_argument("--frames", type=int, default=32 if HAS_GPU else 16, help="of a clip")
     parser.add_argument("--prepared", type=Path, help="clips prepared before, where they cannot be rendered")
     parser.add_argument("--set", nargs="*", default=[], metavar="KEY=VALUE", help="of the configuration")
-    parser.add_argument("--bare", choices=["keep", "default"], help="the bare loop alone, with this use of memory")
     asked = parser.parse_args()
-    if asked.bare:
-        if asked.bare == "keep":
-            keep_freed_memory()
-        print(BareLoop(asked.batch, asked.frames, 1).speed(asked.steps))
-        return
     with tempfile.TemporaryDirectory() as folder:
         config, prepared = _set_up(asked, Path(folder))
         clock = _train(config, prepared, asked)
@@ -76,17 +66,6 @@ def main() -> None:
     bar("training / bare loop", ratio, BAR)
     if HAS_GPU:
         bar("share of the time that the GPU works", median(clock.busy), GPU_BAR)
-        return
-    print("share of the time that a GPU works: not measured, no GPU here")
-    kept, without = (_bare_speed(name, asked) for name in ("keep", "default"))
-    speeds = f"{kept:.1f} / {without:.1f} pictures/s"
-    print(f"bare loop, freed memory kept / given back: {kept / without:.2f} ({speeds})")
-
-
-def _bare_speed(memory: str, asked: argparse.Namespace) -> float:
-    """Pictures a second of the bare loop in a process of its own."""
-    command = [sys.executable, __file__, "--bare", memory, "--batch", str(asked.batch), "--frames", str(asked.frames)]
-    return float(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
 
 
 def _set_up(asked: argparse.Namespace, folder: Path) -> tuple[Config, PreparedSet]:

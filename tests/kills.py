@@ -1,8 +1,8 @@
 """Real commands that are killed, at random moments or at random writes, and started again: what is to be lost? Nothing.
 
-Shared by ``test_kills.py`` and ``benchmarks/kills.py``; the commands are in ``kill_cases.py``, the service is in
-``kill_service.py``. A :class:`Case` is a command with all that it needs: what lies
-there before, how it is started and started again, what may be seen of it between the two, and what it must come to.
+The commands are in ``kill_cases.py``, the service is in ``kill_service.py``. A :class:`Case` is a command with all
+that it needs: what lies there before, how it is started and started again, what may be seen of it between the two, and
+what it must come to.
 """
 
 from __future__ import annotations

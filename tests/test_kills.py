@@ -1,7 +1,4 @@
-"""Commands that are killed, ended or started twice, and what is left: all of it, once, and nothing half.
-
-A few points of what ``benchmarks/kills.py`` draws more of.
-"""
+"""Commands that are killed, ended or started twice, and what is left: all of it, once, and nothing half."""
 
 from __future__ import annotations
 

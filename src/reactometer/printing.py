@@ -30,7 +30,7 @@ results = Console(highlight=False, soft_wrap=True)
 """Standard output: results; everything else goes to standard error."""
 
 FEW_UNITS = 20
-"""So few people, stimuli or clips give an interval that is too narrow (``benchmarks/intervals.py``)."""
+"""So few people, stimuli or clips give an interval that is too narrow (by simulation: docs/results.md)."""
 
 MOST_NAMES = 20
 """Names listed per kind of trouble before the rest is counted; the manifest has them all."""

@@ -147,7 +147,7 @@ def test_what_few_files_are_like_is_read_for_what_it_is(odd: dict[str, bytes], t
 def test_files_changed_at_random_end_in_a_result_or_a_reason(
     clips: dict[str, bytes], odd: dict[str, bytes], seed: int, tmp_path: Path
 ) -> None:
-    """100 each here, in the process that a crash would end; thousands by benchmarks/fuzz.py."""
+    """In the process that a crash would end."""
     reader = Reader(Bounds(memory_bytes=2 * 2**30, stall_s=30.0, duration_s=600.0, pixels=10_000_000))
     ends = []
     for number in range(100):

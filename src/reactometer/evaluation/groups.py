@@ -35,7 +35,7 @@ MOST_VALUES, N_BANDS = 10, 4
 
 SMALL = 30
 """So few people (or clips, where they are not known) say next to nothing of their group: a Pearson of 30 clips has a
-standard error of .18; and of 21, false claims are made too often (by simulation, as in ``benchmarks/groups.py``)."""
+standard error of .18; and of 21, false claims are made too often (by simulation)."""
 
 SHARES = ("clips_without_face", "frames_with_face", "clips_without_sound")
 COMPARED = ("pearson", "bias")
@@ -117,7 +117,7 @@ def compare_groups(
     the difference ± Student's t, with the units of the smaller side less one as its degrees of freedom, times its
     standard error, since 2,000 resamples do not reach so far into the tails. The standard error is that of the
     resamples, or, where that is larger, that of two random sides of these sizes: a small group that happens to have
-    none of the rare large errors looks surer than it is. By simulation (``benchmarks/groups.py``) a call in which
+    none of the rare large errors looks surer than it is. By simulation a call in which
     nothing differs makes a false claim in at most 5 % of cases. A difference that is not shown may still be there, and
     one that is shown may have another cause than the column: a group whose labels vary less has a lower Pearson for
     that alone, and one that was chosen by its labels has a bias.

@@ -144,7 +144,7 @@ def compare_paired(
     at random (Ernst, Statistical Science 19, 2004); for Pearson, which knows no scale, those of each model are
     standardised first, label by label. p counts differences at least as large, with the one observed among them
     (Phipson & Smyth 2010); all permutations are gone through where there are no more than ``n_resamples``. Checked
-    against ``scipy.stats.permutation_test`` and ``bootstrap``, and by simulation (``benchmarks/intervals.py``).
+    against ``scipy.stats.permutation_test`` and ``bootstrap``, and by simulation.
 
     Raises:
         ScoreError: as :func:`bootstrap_metrics`; or no label varies.
