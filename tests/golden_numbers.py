@@ -27,9 +27,8 @@ import numpy as np
 from lossless import write
 from reactometer import predict
 from reactometer.config import PrepareConfig
-from reactometer.data.disjoint import split
 from reactometer.data.simulated_clip import clip_plan, render_clip
-from reactometer.data.splits import assign_folds, assign_splits
+from reactometer.data.splits import assign_folds, assign_splits, split
 from reactometer.evaluation.paired import compare_paired
 from reactometer.evaluation.reliability import measure_reliability
 from reactometer.evaluation.resample import bootstrap_metrics

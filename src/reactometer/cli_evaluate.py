@@ -175,7 +175,7 @@ def split(
     seed: Annotated[int, typer.Option(help="Of what is drawn.")] = 0,
 ) -> None:
     """Split anew, so that splits share no person and no stimulus and have labels alike."""
-    from reactometer.data.disjoint import split as run
+    from reactometer.data.splits import split as run
 
     printing.print_split(run(data, out, disjoint=_names(disjoint), val=val, test=test, labels=labels, seed=seed))
 

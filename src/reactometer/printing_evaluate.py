@@ -13,8 +13,8 @@ from reactometer.console import messages
 from reactometer.printing import print_engine, print_evaluation, print_names, results, shown, with_interval
 
 if TYPE_CHECKING:
-    from reactometer.data.disjoint import CleanSplit
     from reactometer.data.ratings import Ratings
+    from reactometer.data.splits import CleanSplit
     from reactometer.evaluation.audit import Audit
     from reactometer.evaluation.degradation import Curve, Degradation, Point
     from reactometer.evaluation.groups import Group, Grouping
