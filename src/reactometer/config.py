@@ -78,8 +78,6 @@ class ModelConfig(_Section):
     """Leave the pre-trained encoders as they came: their features are computed once, and the head trains in seconds."""
     person_norm: bool = False
     """Normalise each feature by its person's own mean and spread, without labels; needs frozen encoders or features."""
-    rank_features: bool = False
-    """Take each feature (given, or of a frozen encoder) by its rank among the training set's; for skewed ones."""
     n_frames: Annotated[int, Field(ge=1, le=1024)] = 32
     """Frames of a clip that the model is shown, evenly spaced."""
     size_px: Annotated[int, Field(ge=16, le=1024)] = 224
@@ -127,8 +125,6 @@ class TrainingConfig(_Section):
     """Decay of the averaged weights, which are the ones kept; 0 for none."""
     patience: Annotated[int, Field(ge=1)] = 5
     """Epochs without a better validation score before training stops."""
-    mixup: Annotated[float, Field(ge=0.0)] = 0.0
-    """Alpha of the Beta distribution of the shares that two clips' features are mixed by; 0: none."""
     augment: bool = True
     """Mirror, shift, scale and light the crops at random, the same way for all frames of a clip."""
     seed: int = 0
@@ -150,10 +146,6 @@ class TrainingConfig(_Section):
     """As Lightning has it; "bf16-mixed" on a GPU that knows it."""
     loss: Literal["mse", "mse+pearson", "ccc"] = "mse"
     """Mean squared error, the same with 1 - Pearson over the batch, or 1 - CCC over the batch."""
-    dominant_weight: Annotated[float, Field(ge=0.0)] = 0.0
-    """Weight of a further loss, the cross-entropy of each clip's strongest emotion."""
-    normalise_labels: bool = False
-    """Learn each clip's labels divided by the largest of them (Hume-Reaction's come so)."""
 
 
 class Config(_Section):

@@ -24,7 +24,6 @@ NETWORKS: dict[str, dict[str, Any]] = {
     **{name: {"name": name, "encoder": TINY.get(name, "random:resnet-tiny")} for name in SYSTEMS},
     "contours": {"name": "multimodal", "encoder": "random:resnet-tiny", "voice_encoder": "contours", "frozen": True},
     "voice": {"name": "multimodal", "modalities": "voice"},
-    "ranks": {"name": "resnet50", "encoder": "random:resnet-tiny", "frozen": True, "rank_features": True},
     **{f"pictures-{kind}": {"name": "resnet50", "encoder": PICTURES[kind]} for kind in PICTURES},
     **{f"clips-{kind}": {"name": "videomae", "encoder": CLIPS[kind]} for kind in CLIPS},
     **{f"sound-{kind}": {"name": "multimodal", "modalities": "voice", "voice_encoder": SOUND[kind]} for kind in SOUND},
@@ -86,7 +85,7 @@ def _check_eight_bits(graph: Graph, file: Path) -> None:
 
 @pytest.mark.slow
 def test_graphs_of_frames_and_contours_are_the_networks(tmp_path: Path) -> None:
-    _check("ranks", tmp_path)
+    _check("contours", tmp_path)
 
 
 @pytest.mark.slow

@@ -1,4 +1,4 @@
-"""Losses, against SciPy, torchmetrics and worked examples; and the mixup of what they compare."""
+"""Losses, against torchmetrics and worked examples."""
 
 from __future__ import annotations
 
@@ -18,18 +18,15 @@ from reactometer.evaluation.metrics import LEAST_SPREAD, ccc
 from reactometer.training.losses import (
     LOSSES,
     ccc_loss,
-    dominant_loss,
     masked_mse,
     pearson_loss,
     reaction_loss,
-    scale_to_maximum,
 )
-from reactometer.training.mixup import draw_mix
 
 Loss = Callable[[Tensor, Tensor, Tensor], Tensor]
 
-KINDS: list[Loss] = [partial(reaction_loss, kind=kind, dominant_weight=0.3) for kind in LOSSES]
-EVERY: list[Loss] = [masked_mse, pearson_loss, ccc_loss, dominant_loss, *KINDS]
+KINDS: list[Loss] = [partial(reaction_loss, kind=kind) for kind in LOSSES]
+EVERY: list[Loss] = [masked_mse, pearson_loss, ccc_loss, *KINDS]
 
 
 def _batch(seed: int, clips: int = 24, labels: int = 5) -> tuple[Tensor, Tensor, Tensor]:
@@ -126,7 +123,7 @@ def test_gradients_are_finite_whatever_comes(loss: Loss, dtype: torch.dtype) -> 
                 assert not gradient[~counts].any()
 
 
-@pytest.mark.parametrize("loss", [pearson_loss, ccc_loss, dominant_loss])
+@pytest.mark.parametrize("loss", [pearson_loss, ccc_loss])
 def test_a_clip_that_does_not_count_may_hold_anything(loss: Loss) -> None:
     intensities, targets, mask = _batch(4)
     spoilt = torch.where(mask.unsqueeze(1), intensities, torch.nan)
@@ -134,7 +131,7 @@ def test_a_clip_that_does_not_count_may_hold_anything(loss: Loss) -> None:
     assert torch.equal(_gradient(loss, spoilt, targets, mask), _gradient(loss, intensities, targets, mask))
 
 
-@pytest.mark.parametrize("loss", [pearson_loss, ccc_loss, dominant_loss, *KINDS])
+@pytest.mark.parametrize("loss", [pearson_loss, ccc_loss, *KINDS])
 def test_gradients_are_those_of_the_value(loss: Loss) -> None:
     intensities, targets, mask = _batch(5, clips=8, labels=3)
     assert torch.autograd.gradcheck(lambda values: loss(values, targets, mask), intensities.requires_grad_())
@@ -157,23 +154,9 @@ def test_every_kind_of_loss_leads_to_the_labels_order(kind: str) -> None:
     optimiser = torch.optim.Adam([odds], lr=0.1)
     for _ in range(200):
         optimiser.zero_grad()
-        torch.autograd.backward(reaction_loss(odds.sigmoid(), targets, mask, kind=kind, dominant_weight=0.05))
+        torch.autograd.backward(reaction_loss(odds.sigmoid(), targets, mask, kind=kind))
         optimiser.step()
     assert pearson_corrcoef(odds.detach().sigmoid()[mask], targets[mask]).min() > 0.95
-
-
-def test_the_dominant_loss_by_hand() -> None:
-    """Log-odds of .5, .75 and .9 are 0, ln 3 and ln 9: the softmax is (1, 3, 9) / 13."""
-    intensities = torch.tensor([[0.5, 0.75, 0.9]]).expand(5, 3)
-    targets = torch.tensor([[0.2, 0.9, 0.1], [0.0, 0.3, 1.0], [0.0, 0.0, 0.0], [0.7, 0.7, 0.1], [1.0, 0.0, 0.0]])
-    mask = torch.tensor([True, True, True, True, False])  # the third has no emotion, the fourth two, the fifth no vote
-    expected = (math.log(13 / 3) + math.log(13 / 9)) / 2
-    assert dominant_loss(intensities, targets, mask).item() == pytest.approx(expected, rel=1e-5)
-    assert dominant_loss(intensities, targets, torch.zeros(5, dtype=torch.bool)).item() == 0.0
-    saturated = dominant_loss(torch.tensor([[0.0, 1.0]]), torch.tensor([[1.0, 0.0]]), torch.tensor([True]))
-    assert saturated.item() == pytest.approx(2 * math.log(0.9999 / 0.0001), rel=1e-3)
-    one_label = dominant_loss(torch.tensor([[0.3]]), torch.tensor([[1.0]]), torch.tensor([True]))
-    assert one_label.item() == 0.0
 
 
 def test_a_variance_below_a_millionth_is_no_signal() -> None:
@@ -192,89 +175,18 @@ def test_labels_that_vary_by_a_millionth_do_not_count() -> None:
 
 def test_kinds_are_sums_of_their_parts() -> None:
     batch = _batch(8)
-    mse, r, lin, dominant = (loss(*batch).item() for loss in (masked_mse, pearson_loss, ccc_loss, dominant_loss))
+    mse, r, lin = (loss(*batch).item() for loss in (masked_mse, pearson_loss, ccc_loss))
     for kind, expected in {"mse": mse, "mse+pearson": mse + r, "ccc": lin}.items():
-        assert reaction_loss(*batch, kind=kind, dominant_weight=0.0).item() == pytest.approx(expected)
-        assert reaction_loss(*batch, kind=kind, dominant_weight=0.1).item() == pytest.approx(expected + 0.1 * dominant)
-    with pytest.raises(ConfigError) as caught:
-        reaction_loss(*batch, kind="mse+pearsn", dominant_weight=0.0)
-    assert str(caught.value) == "no loss 'mse+pearsn'. Did you mean 'mse+pearson'?"
+        assert reaction_loss(*batch, kind=kind).item() == pytest.approx(expected)
+    with pytest.raises(ConfigError, match=r"mse\+pearsn.*mse\+pearson"):
+        reaction_loss(*batch, kind="mse+pearsn")
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 def test_half_precision_is_not_computed_in(dtype: torch.dtype) -> None:
     intensities, targets, mask = _batch(9)
     rounded = intensities.to(dtype)
-    for loss in (pearson_loss, ccc_loss, dominant_loss):
+    for loss in (pearson_loss, ccc_loss):
         value = loss(rounded, targets.float(), mask)
         assert value.dtype == torch.float32
         assert value.item() == pytest.approx(loss(rounded.double(), targets, mask).item(), abs=1e-6)
-
-
-def test_labels_are_scaled_to_their_clips_largest() -> None:
-    scaled = scale_to_maximum(torch.tensor([[0.1, 0.4, 0.2], [0.0, 0.0, 0.0], [1.0, 0.0, 0.5]]))
-    torch.testing.assert_close(scaled, torch.tensor([[0.25, 1.0, 0.5], [0.0, 0.0, 0.0], [1.0, 0.0, 0.5]]))
-    tiny = scale_to_maximum(torch.tensor([[1e-40, 0.0]]))
-    assert torch.equal(tiny, torch.tensor([[1.0, 0.0]]))
-
-
-def test_mixup_blends_features_and_labels_alike() -> None:
-    torch.manual_seed(0)
-    mask = torch.tensor([True, False, True, True, False, True])
-    mix = draw_mix(mask, 0.4)
-    assert mix is not None
-    assert mix.share.shape == (6, 1)
-    partners = mix.partner.tolist()
-    assert sorted(partners) == list(range(6))
-    for clip, partner in enumerate(partners):
-        assert bool(mask[clip] & mask[partner]) == (partner != clip)
-    assert bool(((mix.share >= 0.5) & (mix.share <= 1.0)).all())
-    for values in (torch.rand(6, 11), torch.rand(6, 3)):
-        mixed = mix(values)
-        assert torch.equal(mixed[~mask], values[~mask])
-        for clip in mask.nonzero().flatten().tolist():
-            share = mix.share[clip].item()
-            torch.testing.assert_close(mixed[clip], share * values[clip] + (1 - share) * values[partners[clip]])
-
-
-@pytest.mark.parametrize("clips", [2, 3, 6])
-def test_partners_form_one_circle(clips: int) -> None:
-    mix = draw_mix(torch.ones(clips, dtype=torch.bool), 0.4)
-    assert mix is not None
-    circle = [0]
-    for _ in range(clips):
-        circle.append(int(mix.partner[circle[-1]]))
-    assert (sorted(circle[:-1]), circle[-1]) == (list(range(clips)), 0)
-
-
-@pytest.mark.parametrize("alpha", [0.4, 1.0, 5.0])
-def test_shares_are_of_a_folded_beta(alpha: float) -> None:
-    torch.manual_seed(1)
-    mix = draw_mix(torch.ones(4000, dtype=torch.bool), alpha)
-    assert mix is not None
-    beta = stats.beta(alpha, alpha)
-    assert stats.kstest(mix.share.flatten().double(), lambda x: 2 * beta.cdf(x) - 1).pvalue > 0.01
-
-
-def test_every_other_clip_is_an_equally_likely_partner() -> None:
-    torch.manual_seed(2)
-    mixes = [draw_mix(torch.ones(5, dtype=torch.bool), 0.4) for _ in range(2000)]
-    counts = np.bincount([int(mix.partner[0]) for mix in mixes if mix], minlength=5)
-    assert counts[0] == 0
-    assert stats.chisquare(counts[1:]).pvalue > 0.01
-
-
-def test_a_seed_draws_the_same_mix_and_no_mix_draws_nothing() -> None:
-    mask = torch.ones(8, dtype=torch.bool)
-    draws = []
-    for _ in range(2):
-        torch.manual_seed(3)
-        mix = draw_mix(mask, 0.4)
-        assert mix is not None
-        draws.append((mix.share, mix.partner))
-    assert all(torch.equal(one, other) for one, other in zip(*draws, strict=True))
-    before = torch.get_rng_state()
-    assert draw_mix(mask, 0.0) is None
-    assert draw_mix(torch.arange(8) < 1, 0.4) is None
-    assert draw_mix(torch.zeros(8, dtype=torch.bool), 0.4) is None
-    assert torch.equal(torch.get_rng_state(), before)

@@ -104,17 +104,13 @@ def test_frozen_features_are_computed_where_the_training_will_be(
     monkeypatch.setattr(setup, "choose_device", choose)
     monkeypatch.setattr(setup, "show", show)
     monkeypatch.setattr(ReactionModel, "to", move)
-    config = _config(small_config, frozen=frozen, rank_features=True)
+    config = _config(small_config, frozen=frozen)
     config = config.model_copy(update={"training": config.training.model_copy(update={"accelerator": accelerator})})
     own = _set_up(config, prepared)
     assert names == asked
     assert moves == [*(["elsewhere"] if frozen else []), "shown", "cpu"]
     assert own.trained.label_mean is own.model.label_mean
-    assert own.trained.face_quantiles is own.model.face_quantiles
     assert own.trained.face_scale is own.model.face_scale
-    if frozen:  # measured on what is fitted, kept in what is saved
-        assert own.model.face_quantiles is not None
-        assert own.model.face_quantiles.any()
 
 
 def test_a_device_that_is_not_there_is_told_of_before_features_are_computed(

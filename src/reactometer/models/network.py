@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
 
 from reactometer.data.batches import Batch
-from reactometer.data.ranks import N_QUANTILES
 from reactometer.models.encoders import ClipEncoder, FrameEncoder
 from reactometer.models.multimodal import CrossModalHead
 from reactometer.models.streams import FaceInput, Given, Standardise, Stream, VoiceInput, face_stream, voice_stream
@@ -25,8 +24,6 @@ class ReactionModel(nn.Module):
     """Any of the systems: an encoder for each modality it goes by, a head that joins them, an output layer."""
 
     label_mean: Tensor
-    face_quantiles: Tensor | None
-    voice_quantiles: Tensor | None
 
     def __init__(
         self,
@@ -37,7 +34,6 @@ class ReactionModel(nn.Module):
         label_mean: Tensor,
         *,
         frozen: bool,
-        ranks: bool = False,
     ) -> None:
         super().__init__()
         self.face_encoder, self.voice_encoder = face, voice
@@ -49,16 +45,6 @@ class ReactionModel(nn.Module):
         self.frozen = [encoder for encoder in (face, voice) if frozen and isinstance(encoder, Pretrained)]
         for encoder in self.frozen:
             encoder.requires_grad_(False)
-        for name, part in (("face", face), ("voice", voice)):  # (Q, D) each: the training set's quantiles
-            given = isinstance(part, Given) or part in self.frozen
-            tables = torch.zeros(N_QUANTILES, part.feature_size) if ranks and given and part is not None else None
-            self.register_buffer(f"{name}_quantiles", tables)
-
-    @property
-    def quantiles(self) -> dict[str, Tensor]:
-        """The training set's quantiles of the features that are taken by rank, (Q, D), by modality."""
-        tables = {"face": self.face_quantiles, "voice": self.voice_quantiles}
-        return {name: table.cpu() for name, table in tables.items() if table is not None}
 
     @property
     def looks(self) -> bool:
@@ -79,18 +65,9 @@ class ReactionModel(nn.Module):
             sizes["voice"] = self.voice_encoder.input_size
         return sizes or None
 
-    def forward(self, batch: Batch, mix: Callable[[Tensor], Tensor] | None = None) -> Tensor:
-        """Intensities of a batch.
-
-        Args:
-            batch: what the clips show and say.
-            mix: in training, changes the clips' embeddings (B, D) before the output layer (feature mixup).
-
-        Returns:
-            (B, L) in [0, 1]; the training mean where there is nothing to go by.
-        """
-        embedding = self.head(*self.streams(batch))  # (B, D)
-        return self.answer(mix(embedding) if mix else embedding, batch)
+    def forward(self, batch: Batch) -> Tensor:
+        """Return the intensities of a batch: (B, L) in [0, 1], the training mean for a clip without face and voice."""
+        return self.answer(self.head(*self.streams(batch)), batch)
 
     def answer(self, embedding: Tensor, batch: Batch) -> Tensor:
         """(B, L) the intensities of embedded clips; the training mean where there is nothing to go by."""
@@ -126,7 +103,6 @@ class ReactionModel(nn.Module):
             voice = Given(voice.feature_size)
         model = ReactionModel(face, voice, self.head, self.output, self.label_mean, frozen=False)
         model.face_scale, model.voice_scale = self.face_scale, self.voice_scale
-        model.face_quantiles, model.voice_quantiles = self.face_quantiles, self.voice_quantiles
         return model.train(self.training)
 
     def train(self, mode: bool = True) -> ReactionModel:

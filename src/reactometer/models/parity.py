@@ -12,7 +12,6 @@ import numpy as np
 import torch
 
 from reactometer.data.batches import Item, collate
-from reactometer.data.ranks import rank_item
 from reactometer.models.engines import Run, attach_engine
 from reactometer.models.folder import WEIGHTS_FILE, LoadedModel
 from reactometer.models.graphs import FACE_INPUTS, VOICE_INPUTS
@@ -75,7 +74,7 @@ def _beginning(item: Item, share: float) -> Item:
 
 
 def _encoded(member: LoadedModel, item: Item) -> Item:
-    return rank_item(encode_item(member.network, item, every=True), member.network.quantiles)
+    return encode_item(member.network, item, every=True)
 
 
 @torch.inference_mode()

@@ -17,7 +17,7 @@ from reactometer.models.folder import LoadedModel
 from reactometer.models.network import ReactionModel
 from reactometer.models.pooling import masked_moments
 from reactometer.models.scores import MODALITIES, Score, average_scores, join_parts
-from reactometer.models.showing import Showing, by_person, ranked, show
+from reactometer.models.showing import Showing, by_person, show
 
 MOST_STEPS = 5000
 """Steps of sound in one batch of a stream: about one part of a minute, and many short windows."""
@@ -125,8 +125,7 @@ def score_shown(
     Returns:
         As :func:`score_split`.
     """
-    showing, note = ranked(showing), None
-    read = showing.read
+    read, note = showing.read, None
     if member.config.model.person_norm:
         people = by_person(showing, rows)
         read, note = people, people.describe(rows)

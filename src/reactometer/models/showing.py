@@ -28,7 +28,6 @@ from reactometer.data.batches import (
 from reactometer.data.cache import FEATURES, PreparedRow, PreparedSet
 from reactometer.data.features import FeatureStore, open_store, write_store
 from reactometer.data.people import Moments, PersonReader, measure_people
-from reactometer.data.ranks import RankReader, rank_item
 from reactometer.media.voice import MEL_BANDS
 from reactometer.models.encoders import FrameEncoder
 from reactometer.models.network import ReactionModel
@@ -86,12 +85,6 @@ def by_person(showing: Showing, rows: Sequence[PreparedRow]) -> PersonReader:
         (rows[part.index].clip.person, showing.read(rows[part.index], part, None)) for part in parts
     )
     return PersonReader(showing.read, people, population(showing.network))
-
-
-def ranked(showing: Showing) -> Showing:
-    """The same with features by rank, where the model takes them so."""
-    quantiles = showing.network.quantiles
-    return replace(showing, read=RankReader(showing.read, quantiles)) if quantiles else showing
 
 
 def population(model: ReactionModel) -> dict[str, Moments]:
@@ -189,7 +182,7 @@ def encoded_clips(
     for number, (clip, draw) in enumerate(draws):
         item = to_item(clip, sampling, draw_of(draw)) if memory is None else memory.item(clip, draw)
         if model.frozen or memory is not None:
-            item = rank_item(encode_item(model, item, every=not model.frozen), model.quantiles)
+            item = encode_item(model, item, every=not model.frozen)
         yield replace(item, number=number)
 
 

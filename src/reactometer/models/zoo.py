@@ -194,8 +194,7 @@ def build_model(config: ModelConfig, encoders: Encoders, label_mean: Sequence[fl
     ]
     head = _head(config, {name: encoder.feature_size for name, encoder in present.items()}, standard)
     output = output_layer(head.embedding_size, label_mean, config.dropout)
-    means, ranks = torch.tensor(label_mean), config.rank_features
-    return ReactionModel(encoders.face, encoders.voice, head, output, means, frozen=config.frozen, ranks=ranks)
+    return ReactionModel(encoders.face, encoders.voice, head, output, torch.tensor(label_mean), frozen=config.frozen)
 
 
 def _head(config: ModelConfig, sizes: Mapping[str, int], standard: Sequence[str]) -> Head:

@@ -8,16 +8,12 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor
-from torch.nn import functional
 
 from reactometer.errors import ConfigError, suggestion
 from reactometer.evaluation.metrics import LEAST_CLIPS, LEAST_SPREAD
 
 LEAST_VARIANCE = 1e-6
 """Added to the variance of intensities, whose spread is no signal where it is well below 0.001."""
-
-MARGIN = 1e-4
-"""Intensities nearer than this to 0 or 1 are taken to be this far, so that their log-odds stay within ±9.3."""
 
 
 def masked_mse(intensities: Tensor, targets: Tensor, mask: Tensor) -> Tensor:
@@ -61,38 +57,19 @@ def ccc_loss(intensities: Tensor, targets: Tensor, mask: Tensor) -> Tensor:
     return (1.0 - 2.0 * (guess * truth).mean(0) / scale).sum() / targets.shape[1]
 
 
-def dominant_loss(intensities: Tensor, targets: Tensor, mask: Tensor) -> Tensor:
-    """Cross-entropy of the log-odds of the intensities against the clip's strongest emotion.
-
-    Clips without a single strongest emotion (all labels 0, or two equally high) do not count. A small extra loss on
-    the dominant emotion is common to strong entries of the MuSe-2022 and ABAW5 challenges; its form here is our choice.
-    """
-    top = targets.amax(dim=1, keepdim=True)  # (B, 1)
-    counts = mask & ((targets == top).sum(1) == 1)  # (B,); where all labels are 0, all are the highest
-    odds = torch.logit(_precise(intensities)[counts], eps=MARGIN)  # (K, L)
-    return functional.cross_entropy(odds, targets[counts].argmax(1), reduction="sum") / max(1, len(odds))
-
-
 LOSSES = {"mse": (masked_mse,), "mse+pearson": (masked_mse, pearson_loss), "ccc": (ccc_loss,)}
 """Kinds of loss, and what is summed for each."""
 
 
-def reaction_loss(intensities: Tensor, targets: Tensor, mask: Tensor, *, kind: str, dominant_weight: float) -> Tensor:
-    """The loss that is trained on: one of :data:`LOSSES`, plus ``dominant_weight`` times :func:`dominant_loss`.
+def reaction_loss(intensities: Tensor, targets: Tensor, mask: Tensor, *, kind: str) -> Tensor:
+    """The loss that is trained on: one of :data:`LOSSES`.
 
     Raises:
         ConfigError: no loss of that kind.
     """
     if kind not in LOSSES:
         raise ConfigError(f"no loss '{kind}'", fix=suggestion(kind, LOSSES))
-    loss = torch.stack([part(intensities, targets, mask) for part in LOSSES[kind]]).sum()
-    return loss + dominant_weight * dominant_loss(intensities, targets, mask) if dominant_weight else loss
-
-
-def scale_to_maximum(targets: Tensor) -> Tensor:
-    """(B, L) labels divided by the clip's largest, which becomes 1 (as Hume-Reaction's are); all-0 clips stay."""
-    top = targets.amax(dim=1, keepdim=True)  # (B, 1)
-    return targets / torch.where(top > 0, top, 1.0)
+    return torch.stack([part(intensities, targets, mask) for part in LOSSES[kind]]).sum()
 
 
 def _comparable(intensities: Tensor, targets: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
@@ -105,5 +82,5 @@ def _comparable(intensities: Tensor, targets: Tensor, mask: Tensor) -> tuple[Ten
 
 
 def _precise(values: Tensor) -> Tensor:
-    """At least float32: half precision has too few digits for a variance or for log-odds."""
+    """At least float32: half precision has too few digits for a variance."""
     return values.to(torch.promote_types(values.dtype, torch.float32))

@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
-import torch
 
 from reactometer.config import Config, PrepareConfig
 from reactometer.console import is_first_process
@@ -15,13 +14,12 @@ from reactometer.data.batches import MediaReader, Reader, Sampling, parts_of
 from reactometer.data.cache import PreparedRow, PreparedSet
 from reactometer.data.leaks import check_leaks
 from reactometer.data.people import measure_streams
-from reactometer.data.ranks import fit_quantiles
 from reactometer.data.splits import assign_folds
 from reactometer.errors import ConfigError, DataError
 from reactometer.evaluation.metrics import LEAST_CLIPS
 from reactometer.models.folder import choose_device
 from reactometer.models.network import Pretrained, ReactionModel
-from reactometer.models.showing import Showing, by_person, ranked, set_population, show
+from reactometer.models.showing import Showing, by_person, set_population, show
 from reactometer.models.voice_encoders import VoiceEncoder
 from reactometer.models.zoo import build_model, load_encoders, sampling_of
 from reactometer.training.task import ReactionData, Shown, varying_labels
@@ -64,8 +62,6 @@ def set_up(config: Config, prepared: PreparedSet, *, progress: bool) -> Setup:
         )
     sampling = sampling_of(config.model, model)
     showing = _show(model, prepared, sampling, config.training.accelerator, progress)
-    _fit_quantiles(showing.network, train, showing.read)
-    showing = ranked(showing)
     _fit_scales(showing.network, train, showing.read)
     readers, note = [showing.read] * 2, None
     if config.model.person_norm:
@@ -125,20 +121,6 @@ def _check_splits(prepared: PreparedSet) -> None:
         warnings.warn(
             f"the same for all val clips, so without a say in choosing the epoch: {', '.join(flat)}", stacklevel=4
         )
-
-
-def _fit_quantiles(network: ReactionModel, train: Sequence[PreparedRow], read: Reader) -> None:
-    """Set the quantiles of the features that are taken by rank to those of the train clips."""
-    if not network.quantiles:
-        return
-    items = [read(train[part.index], part, None) for part in parts_of(train)]
-    for table, steps in (
-        (network.face_quantiles, [item.frames for item in items]),
-        (network.voice_quantiles, [item.voice for item in items]),
-    ):
-        fitted = fit_quantiles(steps) if table is not None else None
-        if table is not None and fitted is not None:
-            table.copy_(torch.from_numpy(fitted))
 
 
 def _fit_scales(network: ReactionModel, train: Sequence[PreparedRow], read: Reader) -> None:

@@ -21,8 +21,7 @@ from reactometer.models.network import ReactionModel
 from reactometer.models.scores import Score, join_parts
 from reactometer.training.augment import augment
 from reactometer.training.engine import loader_workers
-from reactometer.training.losses import reaction_loss, scale_to_maximum
-from reactometer.training.mixup import draw_mix
+from reactometer.training.losses import reaction_loss
 from reactometer.training.optimise import FittedTask
 from reactometer.training.processes import on_gpu
 
@@ -64,17 +63,13 @@ class ReactionTask(FittedTask):
         Where several processes train, the batch is that of all of them: a correlation, or a mean over the clips that
         count, is not the mean of its parts.
         """
-        settings, targets = self.config, batch.targets
-        if settings.augment and batch.frames.ndim == 5:  # pictures, not features
+        if self.config.augment and batch.frames.ndim == 5:  # pictures, not features
             batch = batch._replace(frames=augment(batch.frames))
-        if settings.normalise_labels:
-            targets = scale_to_maximum(targets)
         counts = batch.target_mask & self.model.has_evidence(batch)  # (B,)
-        mix = draw_mix(counts, settings.mixup)
-        intensities = self.model(batch, mix)  # (B, L)
-        targets = mix(targets) if mix else targets
-        everyone = (self._everyone(tensor) for tensor in (intensities, targets, counts))
-        loss = reaction_loss(*everyone, kind=settings.loss, dominant_weight=settings.dominant_weight)
+        everyone = (
+            self._everyone(tensor) for tensor in (self.model(batch), batch.targets, counts)
+        )  # (B, L), (B, L), (B,)
+        loss = reaction_loss(*everyone, kind=self.config.loss)
         self.losses.append((loss.detach(), self._everyone(counts).sum()))
         self.log("batch_loss", loss, on_step=True, on_epoch=False)
         return loss
