@@ -17,7 +17,7 @@ from reactometer.paths import STARTER, cache_folder
 if TYPE_CHECKING:
     from reactometer.models.folder import LoadedModel
 
-LOOPBACK = ("127.0.0.1", "localhost", "::1")
+LOOPBACK = ("127.0.0.1", "localhost", "::1", "[::1]")
 
 
 def serve(
@@ -66,7 +66,7 @@ def serve(
     from reactometer.workers.media_worker import Bounds
 
     try:
-        from reactometer.serving.limits import Limits, Settings
+        from reactometer.serving.queue import Limits, Settings
         from reactometer.serving.server import run
     except ImportError as error:
         raise ConfigError(

@@ -10,7 +10,7 @@ from reactometer.console import messages
 from reactometer.paths import STARTER
 
 if TYPE_CHECKING:
-    from reactometer.serving.service import Service
+    from reactometer.serving.routes import Service
 
 
 def print_serving(service: Service, address: str) -> None:

@@ -14,8 +14,7 @@ from reactometer.inference.predictor import make_scorer, reading_of
 from reactometer.media.stream import PART, WindowShape
 from reactometer.models.folder import load_model
 from reactometer.records import FaceSample, FrameState, PreparedClip
-from reactometer.serving.scorer import SharedScorer
-from reactometer.workers.media_worker import Reading
+from reactometer.serving.queue import SharedScorer
 
 
 @pytest.fixture(scope="module")

@@ -1,70 +1,174 @@
-"""Clips come in, wait, are read and scored, and what comes of them is kept: the service less HTTP."""
+"""The queue of a service: clips wait, are read by processes, scored together, and their results are kept."""
 
 from __future__ import annotations
 
 import secrets
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from queue import Empty, SimpleQueue
 from threading import Condition, Thread
+from typing import Any
 
 from filelock import FileLock, Timeout
 
 from reactometer.batch.work import Request
 from reactometer.errors import ConfigError, RequestError
-from reactometer.inference.predictor import check_timeline, reading_of
+from reactometer.inference.cuts import Drawn
+from reactometer.inference.predictor import check_timeline, make_scorer, predict_windows, reading_of
+from reactometer.inference.refine import refine
 from reactometer.io import make_folder
+from reactometer.media.audio import STRETCH_S, levels_db
+from reactometer.media.stream import PART, WindowShape
 from reactometer.models.folder import LoadedModel
-from reactometer.records import Prediction
-from reactometer.serving.clip import Clip, GivenUpError, failure_of, score_clip
+from reactometer.models.scores import join_parts
+from reactometer.records import MediaInfo, Prediction, PreparedClip
 from reactometer.serving.job_store import Job, JobTable, home_of, sqlite_address
-from reactometer.serving.limits import Settings
 from reactometer.serving.metrics import Metrics
-from reactometer.serving.scorer import SharedScorer
-from reactometer.workers.media_worker import Reader
+from reactometer.workers.media_worker import UNREADABLE, Bounds, Reader, Reading, reason_of
 from reactometer.workers.pool import default_workers
 
+MOST_AT_ONCE = 64
+"""Parts and windows of all clips that are scored together, unless a single clip brings more."""
+
 TIDY_S = 60.0
-"""So often what is too old is deleted."""
+"""Interval at which old results are deleted."""
 
 AWAY_S = 1.0
-"""So often it is looked whether a database that is away is back."""
+"""Interval at which a database that is away is tried again."""
 
 
-@dataclass
-class Work:
-    """A job that waits or is under way."""
+@dataclass(frozen=True)
+class Limits:
+    """Limits of a service."""
 
-    job: Job
-    client: str  # whose limit it counts for
-    clip: Clip = field(default_factory=Clip)
-    told: Future[None] = field(default_factory=Future)  # it is over, or known to take long
+    body_bytes: int = 512 * 2**20  # of a request
+    upload_s: float = 600.0  # from a request's first byte to its last
+    bounds: Bounds = field(default_factory=lambda: Bounds(duration_s=3600.0, pixels=4096 * 2304))  # of a clip
+    short_s: float = 30.0  # clips up to this length are answered without a 202
+    wait_s: float = 60.0  # longest wait for that answer
+    queue: int = 64  # clips that wait
+    per_client: int = 8  # clips of one client that wait or run
+    keep_s: float = 24 * 3600.0  # results
+    drain_s: float = 30.0  # time that running clips are given when the service ends
 
-    def tell(self) -> None:
-        """Who waits for the answer waits no longer."""
-        if not self.told.done():
-            self.told.set_result(None)
+
+@dataclass(frozen=True)
+class Settings:
+    """Settings of a service."""
+
+    folder: Path  # jobs, and uploads until they are scored
+    database: str | None = None  # address for SQLAlchemy; None: SQLite inside the folder
+    keys: dict[str, str] = field(default_factory=dict)  # key by client's name; empty: no key is needed
+    allowed: tuple[Path, ...] = ()  # folders whose files clients may name by path
+    hosts: tuple[str, ...] = ("*",)  # host names of the service
+    readers: int | None = None  # processes that read files; None: one per CPU
+    limits: Limits = Limits()
+
+
+class SharedScorer:
+    """Scores parts and windows of all clips in one thread; all that wait meanwhile are the next batch."""
+
+    def __init__(self, model: LoadedModel) -> None:
+        self._score = make_scorer(model, [{} for _ in model.each])
+        self._queue: SimpleQueue[_Waiting | None] = SimpleQueue()
+        self._thread = Thread(target=self._work, name="scorer", daemon=True)
+        self._thread.start()
+
+    def __call__(self, clips: Sequence[PreparedClip]) -> list[Drawn]:
+        """Score clips, see :data:`reactometer.inference.cuts.Scorer`; any thread may call, and waits."""
+        future: Future[list[Drawn]] = Future()
+        self._queue.put((clips, future))
+        return future.result()
+
+    def close(self) -> None:
+        """End the thread once all that waits is scored."""
+        self._queue.put(None)
+        self._thread.join()
+
+    def _work(self) -> None:
+        while (first := self._queue.get()) is not None:
+            batch, last = self._gather(first)
+            self._score_all(batch)
+            if last:
+                return
+
+    def _gather(self, first: _Waiting) -> tuple[list[_Waiting], bool]:
+        """Collect the first and those that wait behind it; and whether the queue was closed meanwhile."""
+        batch = [first]
+        while sum(len(clips) for clips, _ in batch) < MOST_AT_ONCE:
+            try:
+                other = self._queue.get_nowait()
+            except Empty:
+                break
+            if other is None:
+                return batch, True
+            batch.append(other)
+        return batch, False
+
+    def _score_all(self, batch: Sequence[_Waiting]) -> None:
+        try:
+            drawn = iter(self._score([clip for clips, _ in batch for clip in clips]))
+            for clips, future in batch:
+                future.set_result([next(drawn) for _ in clips])
+        except Exception as error:
+            if len(batch) == 1:
+                batch[0][1].set_exception(error)  # only this clip fails
+            else:
+                for waiting in batch:
+                    self._score_all([waiting])
+
+
+_Waiting = tuple[Sequence[PreparedClip], "Future[list[Drawn]]"]
+
+
+class GivenUpError(Exception):
+    """The clip was deleted, or the service ends."""
 
 
 @dataclass(eq=False)
 class Seat:
-    """Room for a clip that is on its way."""
+    """Room in the queue for an upload that is on its way."""
 
     client: str
 
 
+@dataclass(eq=False)
+class Work:
+    """A job that waits or runs, and what is known of its clip so far."""
+
+    job: Job
+    client: str  # whose limit it counts for
+    told: Future[None] = field(default_factory=Future)  # done when the job is over, or known to take long
+    wanted: bool = True
+    progress: float = 0.0  # in [0, 1]
+    about: dict[str, Any] = field(default_factory=dict)  # as in the document: size, length, the voice's level
+    score_s: float = 0.0  # seconds spent on scoring
+    distances: list[dict[str, float]] = field(default_factory=list)  # of its parts from the training data
+
+    def tell(self) -> None:
+        """End the client's wait for the answer."""
+        if not self.told.done():
+            self.told.set_result(None)
+
+    def check(self) -> None:
+        """Raise GivenUpError if the clip is no longer wanted."""
+        if not self.wanted:
+            raise GivenUpError
+
+
 class Desk:
-    """Takes clips, has them scored by as many threads as there are readers, and keeps what comes of them."""
+    """Takes clips, scores them in as many threads as there are readers, and keeps the results."""
 
     def __init__(self, model: LoadedModel, settings: Settings, metrics: Metrics) -> None:
-        """Open the folder and the database, and go on with what an earlier service left.
+        """Open the folder and the database, and resume what an earlier service left.
 
         Raises:
-            ConfigError: another service has the folder, or there is no such database.
+            ConfigError: another service has the folder, or the database cannot be opened.
         """
         self.model, self.limits, self.metrics = model, settings.limits, metrics
         self.uploads = make_folder(settings.folder / "uploads")
@@ -77,32 +181,31 @@ class Desk:
         self._waiting: deque[Work] = deque()
         self._seats: list[Seat] = []
         self._changed = Condition()
-        self._open, self._seconds = True, 1.0  # of a clip under way, smoothed
+        self._open, self._seconds = True, 1.0  # of a running clip, smoothed
         self._scorer = SharedScorer(model)
         self._go_on()
         count = settings.readers or default_workers()
-        self._threads = [Thread(target=self._serve, name=f"desk {place}", daemon=True) for place in range(count)]
+        self._threads = [Thread(target=self._serve, name=f"desk {number}", daemon=True) for number in range(count)]
         for thread in self._threads:
             thread.start()
 
     def reserve(self, client: str) -> Seat:
-        """A seat for a clip that is on its way, which counts from now on.
+        """Reserve room for an upload; it counts as waiting from now on.
 
         Raises:
-            RequestError: 429, too many clips wait, or too many are this client's; 503, the service ends.
+            RequestError: 429, the queue or the client's share of it is full; 503, the service ends.
         """
         with self._changed:
             waiting = len(self._waiting) + len(self._seats)
-            own = [*(work.client for work in self._works.values()), *(seat.client for seat in self._seats)].count(
-                client
-            )
+            clients = [entry.client for entries in (self._works.values(), self._seats) for entry in entries]
+            of_client = clients.count(client)
             retry_s = max(1, min(600, round(self._seconds * (waiting + 1) / len(self._threads))))
             if not self._open:
                 raise RequestError(503, "the service is ending", retry_s=30, fix="Ask again when it is back")
             if waiting >= self.limits.queue:
                 what, got, most = "too many clips wait", waiting, self.limits.queue
-            elif own >= self.limits.per_client:
-                what, got, most = "too many clips of yours wait or are under way", own, self.limits.per_client
+            elif of_client >= self.limits.per_client:
+                what, got, most = "too many clips queued or running for this client", of_client, self.limits.per_client
             else:
                 seat = Seat(client)
                 self._seats.append(seat)
@@ -111,17 +214,17 @@ class Desk:
         raise RequestError(429, what, retry_s=retry_s, got=got, expected=expected, fix=f"Ask again in {retry_s} s")
 
     def release(self, seat: Seat) -> None:
-        """Nothing comes for a seat any more; one that a clip has taken stays taken."""
+        """Give the room back; nothing happens if a clip has taken it."""
         with self._changed:
             self._seats = [other for other in self._seats if other is not seat]
 
     def new_place(self) -> tuple[str, Path]:
-        """An id that nobody can guess, and where that job's upload goes."""
+        """Make an id that nobody can guess, and the path of that job's upload."""
         job_id = secrets.token_urlsafe(18)
         return job_id, self.uploads / job_id
 
     def add(self, job: Job, seat: Seat) -> Work:
-        """Take a clip whose file is in its place; its request must have been checked, see :meth:`check_request`."""
+        """Queue a clip whose file is complete and whose request passed :meth:`check_request`."""
         self.table.add(job)
         self.release(seat)
         return self._enqueue(Work(job, seat.client))
@@ -136,14 +239,14 @@ class Desk:
         reading_of(self.model, request.faces, request.rate_hz)
 
     def work(self, job_id: str) -> Work | None:
-        """A job that waits or is under way."""
+        """Find a job that waits or runs."""
         return self._works.get(job_id)
 
     def delete(self, job: Job) -> None:
-        """Give a job up, and forget it with all that came of it."""
+        """Give a job up, and delete it with its results."""
         with self._changed:
             if work := self._works.get(job.id):
-                work.clip.wanted = False
+                work.wanted = False
                 if work in self._waiting:
                     self._waiting.remove(work)
                     self._leave(work)
@@ -151,11 +254,11 @@ class Desk:
 
     @property
     def is_open(self) -> bool:
-        """Whether it takes clips."""
+        """Whether clips are accepted."""
         return self._open and all(thread.is_alive() for thread in self._threads)
 
     def refuse_more(self) -> None:
-        """Take no more clips; who waits for one that has not begun is told that it takes its time."""
+        """Accept no more clips; clients that wait for a queued clip get a 202."""
         with self._changed:
             self._open = False
             self._changed.notify_all()
@@ -163,7 +266,7 @@ class Desk:
                 work.tell()
 
     def close(self) -> None:
-        """Give the clips under way their time, and leave the others to the next service; a second call does nothing."""
+        """Give running clips their time, and leave the others to the next service; a second call does nothing."""
         if not self._lock.is_locked:
             return
         self.refuse_more()
@@ -171,7 +274,7 @@ class Desk:
         for thread in self._threads:
             thread.join(max(0.0, until_s - time.monotonic()))
         for work in self._works.values():
-            work.clip.wanted = False
+            work.wanted = False
         for thread in self._threads:
             thread.join()
         for work in self._works.values():
@@ -189,7 +292,7 @@ class Desk:
             ) from error
 
     def _go_on(self) -> None:
-        """Take up what was not finished, and delete uploads that are no job's."""
+        """Queue what was not finished, and delete uploads without a job."""
         self._tidy()
         left = self.table.unfinished()
         for job in left:
@@ -236,7 +339,7 @@ class Desk:
         self.table.forget(now_s - self.limits.keep_s, now_s)
 
     def _next(self) -> Work | None:
-        """The next in the queue; nothing after a while."""
+        """Take the next job of the queue; None after ``TIDY_S`` without one."""
         with self._changed:
             if not self._waiting and self._open:
                 self._changed.wait(TIDY_S)
@@ -247,13 +350,13 @@ class Desk:
             return work
 
     def _do(self, work: Work, reader: Reader) -> None:
-        job, clip, begun_s = work.job, work.clip, time.monotonic()
+        job, begun_s = work.job, time.monotonic()
         self.metrics.seconds.labels("wait").observe(max(0.0, time.time() - job.created_s))
         try:
             self._keep(lambda: self.table.begin(job.id))
-            predictions = score_clip(self.model, reader, self._scorer, job, clip, lambda: self._on_length(work))
-            self._keep(lambda: self.table.finish(job.id, clip.about, predictions))
-            self._observe(clip, predictions, time.monotonic() - begun_s)
+            predictions = self._predict(work, reader)
+            self._keep(lambda: self.table.finish(job.id, work.about, predictions))
+            self._observe(work, predictions, time.monotonic() - begun_s)
             outcome = "done"
         except GivenUpError:
             if not self._open and self.table.get(job.id):
@@ -262,31 +365,81 @@ class Desk:
             outcome = "deleted"
         except RequestError:  # the service ends, and the next one does it again
             raise
-        except Exception as error:  # whatever one clip brings about, the others go on
-            failure = failure_of(error, job)
-            self._keep(lambda: self.table.fail(job.id, clip.about, failure))
+        except Exception as error:  # no exception of one clip ends the thread
+            reason = reason_of(error) if isinstance(error, UNREADABLE) else f"{type(error).__name__}: {error}"
+            reason = reason.replace(job.path, job.name)  # the client's own name for the file
+            self._keep(lambda: self.table.fail(job.id, work.about, reason))
             outcome = "failed"
         self.metrics.clips.labels(outcome).inc()
         self._seconds += 0.2 * (time.monotonic() - begun_s - self._seconds)
         with self._changed:
             self._leave(work)
 
-    def _on_length(self, work: Work) -> None:
-        """Of a long clip, who asked gets the answer that it takes its time."""
-        if (work.clip.about["duration_s"] or 0.0) > self.limits.short_s:
-            work.tell()
+    def _predict(self, work: Work, reader: Reader) -> list[Prediction]:
+        """Read and score a job's clip: one prediction, or one per person.
 
-    def _observe(self, clip: Clip, predictions: Sequence[Prediction], whole_s: float) -> None:
-        for stage, seconds in (("score", clip.score_s), ("read", whole_s - clip.score_s), ("whole", whole_s)):
+        Raises:
+            MediaError: the clip cannot be read.
+            GivenUpError: the clip is no longer wanted.
+        """
+        job = work.job
+        request = Request(**{name: value for name, value in job.request.items() if name != "threshold"})
+        rest = check_timeline(request.window_s, request.hop_s, request.smooth_s, request.baseline)
+        shapes = PART, WindowShape(request.window_s, request.hop_s)
+        reading = Reading(reading_of(self.model, request.faces, request.rate_hz), shapes, request.faces)
+        parts = set[tuple[float, float]]()  # start and end of parts whose distance is not known yet
+
+        def score(clips: Sequence[PreparedClip]) -> list[Drawn]:
+            begun_s = time.monotonic()
+            drawn = self._scorer(clips)
+            work.score_s += time.monotonic() - begun_s
+            for clip, scores in zip(clips, drawn, strict=True):
+                span = clip.start_s, clip.end_s
+                if self.model.uncertainty and span in parts:  # else it is a window, or another person's
+                    parts.remove(span)
+                    work.distances.append(self.model.uncertainty.distances(join_parts(0, scores)))
+            return drawn
+
+        windows = self._watch(reader.read(Path(job.path), reading, check=work.check), work, parts)
+        predictions = predict_windows(job.path, self.model, windows, reading, score)
+        work.about["duration_s"] = predictions[0].duration_s
+        return [replace(refine(prediction, request.smooth_s, rest), path=job.name) for prediction in predictions]
+
+    def _watch(
+        self,
+        pieces: Iterator[MediaInfo | tuple[WindowShape, PreparedClip]],
+        work: Work,
+        parts: set[tuple[float, float]],
+    ) -> Iterator[tuple[WindowShape, PreparedClip]]:
+        """Pass parts and windows on, and note size, length, progress and the voice's level."""
+        about = work.about
+        for piece in pieces:
+            if isinstance(piece, MediaInfo):
+                level = {"step_s": STRETCH_S, "db": []} if piece.has_audio else None
+                size = {"width_px": piece.width_px or None, "height_px": piece.height_px or None}
+                about |= {**size, "duration_s": piece.duration_s, "voice_level": level}
+                if (piece.duration_s or 0.0) > self.limits.short_s:
+                    work.tell()
+                continue
+            kind, window = piece
+            if kind == PART:
+                parts.add((window.start_s, window.end_s))
+                if about["voice_level"] and window.waveform is not None:
+                    about["voice_level"]["db"] += levels_db(window.waveform)
+            work.progress = min(0.99, window.end_s / (about["duration_s"] or window.end_s + PART.length_s))
+            yield piece
+
+    def _observe(self, work: Work, predictions: Sequence[Prediction], whole_s: float) -> None:
+        for stage, seconds in (("score", work.score_s), ("read", whole_s - work.score_s), ("whole", whole_s)):
             self.metrics.seconds.labels(stage).observe(seconds)
         self.metrics.video_seconds.inc(predictions[0].duration_s or 0.0)
-        for own in predictions:
-            self.metrics.face_share.observe(own.face_share or 0.0)
-        for distances in clip.distances:
+        for prediction in predictions:
+            self.metrics.face_share.observe(prediction.face_share or 0.0)
+        for distances in work.distances:
             self.metrics.observe_input(distances)
 
     def _leave(self, work: Work) -> None:
-        """A job is over: its upload goes, and who waits for it is told."""
+        """Delete the upload of a job that is over, and end its client's wait."""
         with suppress(OSError):  # it cannot be deleted now; the next start will
             (self.uploads / work.job.id).unlink(missing_ok=True)
         self._works.pop(work.job.id, None)

@@ -1,4 +1,4 @@
-"""The routes under /v1: predictions, and the model."""
+"""The routes: predictions and the model under /v1; the page, health and metrics."""
 
 from __future__ import annotations
 
@@ -7,26 +7,28 @@ import re
 import shutil
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from importlib.metadata import version
+from importlib.resources import files
 from pathlib import Path, PurePosixPath
 from typing import Annotated, Any
 
 from fastapi import APIRouter, File, Form, Header, Query, Response, UploadFile
 from fastapi import Request as HttpRequest
-from fastapi.responses import JSONResponse
+from fastapi.responses import FileResponse, JSONResponse
 from starlette.concurrency import run_in_threadpool
 
 from reactometer.batch.work import Request
 from reactometer.errors import RequestError
 from reactometer.inference.events import DEFAULT_THRESHOLD, check_threshold
 from reactometer.inference.predictor import DEFAULT_HOP_S, DEFAULT_WINDOW_S
+from reactometer.models.folder import LoadedModel
 from reactometer.serving.job_store import DONE, FAILED, Job
-from reactometer.serving.queue import Work
+from reactometer.serving.queue import Desk, Settings, Work
 from reactometer.serving.renderers import FORMS, choose_form, file_name, render
-from reactometer.serving.schemas import Document
-from reactometer.serving.service import Service
+from reactometer.serving.schemas import Document, as_moment, describe, rounded
 
+PAGE = Path(__file__).parent / "page"
 LONGEST_NAME = 200
 """Letters of a file's name that are kept."""
 
@@ -57,8 +59,55 @@ AcceptHeader = Annotated[str, Header(include_in_schema=False)]
 router = APIRouter()
 
 
+@dataclass(frozen=True)
+class Service:
+    """What the routes share."""
+
+    model: LoadedModel
+    folder: Path  # the model's
+    sha256: str
+    settings: Settings
+    desk: Desk
+
+    def document(self, job: Job, *, frames: bool) -> Document:
+        """Build a job's document as its client sees it."""
+        work = self.desk.work(job.id)
+        about = work.about if work else job.about
+        done = job.status == DONE
+        threshold = float(job.request.get("threshold", DEFAULT_THRESHOLD))
+        predictions = self.desk.table.predictions(job.id) if done else []
+        return Document(
+            id=job.id,
+            status=job.status,
+            progress=1.0 if done else round(work.progress, 3) if work else 0.0,
+            name=job.name,
+            created=as_moment(job.created_s) or "",
+            finished=as_moment(job.finished_s),
+            error=job.error,
+            labels=list(self.model.labels),
+            coverage=self.model.uncertainty.coverage if self.model.uncertainty else None,
+            model_sha256=self.sha256,
+            width_px=about.get("width_px"),
+            height_px=about.get("height_px"),
+            duration_s=rounded(about.get("duration_s")),
+            voice_level=about.get("voice_level") if done else None,
+            predictions=[describe(each, threshold, frames=frames) for each in predictions] if done else None,
+        )
+
+    def job(self, job_id: str, owner: str) -> Job:
+        """Find a client's job.
+
+        Raises:
+            RequestError: 404, there is none, or it is another client's.
+        """
+        job = self.desk.table.get(job_id)
+        if job is None or job.owner != owner:
+            raise RequestError(404, "there is no such prediction", fix="It may have been deleted; send the clip again")
+        return job
+
+
 def service_of(request: HttpRequest) -> Service:
-    """The service that a request came to."""
+    """Return the service that a request came to."""
     return request.app.state.service  # type: ignore[no-any-return]
 
 
@@ -157,6 +206,41 @@ def read_model(request: HttpRequest) -> dict[str, Any]:
             "kept_s": limits.keep_s,
         },
     }
+
+
+@router.get("/healthz", include_in_schema=False)
+def health() -> dict[str, str]:
+    """Answer while the process lives."""
+    return {"status": "ok"}
+
+
+@router.get("/readyz", include_in_schema=False)
+def ready(request: HttpRequest) -> dict[str, str]:
+    """Answer if clips are accepted and the database can be read."""
+    desk = service_of(request).desk
+    if not desk.is_open:
+        raise RequestError(503, "the service is ending", retry_s=30)
+    desk.table.check()
+    return {"status": "ready"}
+
+
+@router.get("/metrics", include_in_schema=False)
+def metrics(request: HttpRequest) -> Response:
+    """Return the metrics in Prometheus' format."""
+    return Response(service_of(request).desk.metrics.text(), media_type="text/plain; version=0.0.4; charset=utf-8")
+
+
+@router.get("/", include_in_schema=False)
+def page() -> Response:
+    """Return the page."""
+    return Response((PAGE / "index.html").read_bytes(), media_type="text/html")
+
+
+@router.get("/page/plotly.min.js", include_in_schema=False)
+def plotly() -> Response:
+    """Return the page's chart library, from the Python package."""
+    file = str(files("plotly") / "package_data" / "plotly.min.js")
+    return FileResponse(file, headers={"Cache-Control": "public, max-age=86400"}, media_type="text/javascript")
 
 
 async def _take(service: Service, file: UploadFile | None, path: str | None, place: Path) -> tuple[str, Path]:

@@ -12,8 +12,8 @@ import uvicorn
 from reactometer.errors import ConfigError
 from reactometer.models.folder import LoadedModel
 from reactometer.serving.app import build_app
-from reactometer.serving.limits import Settings
-from reactometer.serving.service import Service
+from reactometer.serving.queue import Settings
+from reactometer.serving.routes import Service
 
 Tell = Callable[[Service, str], None]
 """Called with the service and its address when it listens."""
