@@ -120,8 +120,8 @@ class ClusterError(ReactometerError):
 class RequestError(ReactometerError):
     """A service does not serve a request: the HTTP ``status``, and after how many seconds it may come again.
 
-    400: no clip came, or a setting is wrong. 401: a key is missing, or nobody's. 403: the service was called by
-    another name, or by a page of another site. 404: no such prediction, somebody else's, or deleted after its time.
+    400: no clip came, or a setting is wrong. 401: a key is missing, or nobody's. 403: a page of another site sent
+    it. 404: no such prediction, somebody else's, or deleted after its time.
     409: it is not done yet. 413: larger than the service allows. 422: what was asked for needs a timeline. 429: too
     many at a time. 503 and 507: it is ending, or has no room. After the last three, come again when ``Retry-After``
     says. Limits are options of ``reactometer serve``.

@@ -259,7 +259,7 @@ def test_the_interface_describes_itself(server: Server) -> None:
 
 def test_pages_of_other_sites_and_other_names_get_nothing(server: Server) -> None:
     strange = server.client.get("/v1/model", headers={"Host": "rebound.example"})
-    assert strange.status_code == 403 and "another name (got rebound.example" in strange.json()["error"]
+    assert strange.status_code == 400 and "host" in strange.text
     other = server.client.post("/v1/predictions", headers={"Origin": "https://other.example"})
     assert other.status_code == 403
     live = server.address.replace("http", "ws") + "/v1/live"

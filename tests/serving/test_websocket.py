@@ -47,7 +47,7 @@ def address(starter: LoadedModel, counts: list[int]) -> Iterator[str]:
 
     def check(key: str | None) -> None:
         if key not in (KEY, None):
-            raise ConfigError("nobody has this key")
+            raise ConfigError("the key is unknown")
 
     with live_route(starter, check, counts.append, LIMITS) as address:
         yield address
@@ -115,7 +115,7 @@ def test_a_clip_is_scored_as_it_comes(
         ('{"type": "start", "window_s": 1e9}', "window"),
         ('{"type": "start", "window_s": 0}', "window"),
         ('{"type": "start", "key": 5}', "key is not a text"),
-        ('{"type": "start", "key": "wrong"}', "nobody has this key"),
+        ('{"type": "start", "key": "wrong"}', "the key is unknown"),
         (b"\x01", "does not start a session"),
     ],
 )
