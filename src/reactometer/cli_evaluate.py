@@ -83,7 +83,7 @@ def calibrate(
     device: DeviceOption = "auto",
 ) -> None:
     """Tell how sure a model's predictions are: fit intervals to held-out clips, and keep them in its folder."""
-    from reactometer.evaluation.calibrate import calibrate as run
+    from reactometer.evaluation.conformal_fit import calibrate as run
 
     fitted = run(
         model, data, split=split, coverage=coverage, recalibrate=recalibrate, out=out, cache=cache, device=device

@@ -14,8 +14,8 @@ from reactometer.console import is_first_process, messages
 from reactometer.data.cache import PreparedSet
 from reactometer.data.sources import open_data
 from reactometer.errors import DataError, OutputError
+from reactometer.evaluation.conformal_fit import fit_uncertainty
 from reactometer.io import write_whole
-from reactometer.models.calibrate import calibrate
 from reactometer.models.folder import load_model, save_model
 from reactometer.models.uncertainty import save_uncertainty
 from reactometer.models.zoo import goes_by
@@ -106,7 +106,7 @@ def _essence(config: Config) -> dict[str, object]:
 def _calibrate(folder: Path, prepared: PreparedSet, progress: bool) -> None:
     """Fit intervals on val, where it has clips enough; val chose the epoch, too, so they are a little narrow."""
     try:
-        save_uncertainty(folder, calibrate(load_model(folder), prepared, progress=progress))
+        save_uncertainty(folder, fit_uncertainty(load_model(folder), prepared, progress=progress))
     except DataError as error:
         messages.print(f"no intervals: {error}", style="yellow", markup=False)
 

@@ -13,7 +13,7 @@ import pytest
 
 from reactometer.data.cache import PreparedSet
 from reactometer.errors import ConfigError, DataError, OutputError
-from reactometer.evaluation.calibrate import calibrate
+from reactometer.evaluation.conformal_fit import calibrate
 from reactometer.evaluation.degradation import degrade
 from reactometer.evaluation.evaluate import evaluate
 from reactometer.explain.occlusion import explain

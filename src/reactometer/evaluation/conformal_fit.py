@@ -1,17 +1,22 @@
-"""A model and clips that its weights were not fitted on -> how sure its predictions are."""
+"""Fit a model's intervals, recalibration and limits to clips that its weights were not fitted on."""
 
 from __future__ import annotations
 
 import math
+import shutil
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 
 from reactometer.data.batches import Sampling
 from reactometer.data.cache import PreparedRow, PreparedSet
-from reactometer.errors import ConfigError, DataError
-from reactometer.models.folder import LoadedModel
+from reactometer.data.splits import SPLITS
+from reactometer.errors import ConfigError, DataError, suggestion
+from reactometer.evaluation.evaluate import open_for
+from reactometer.io import appearing
+from reactometer.models.folder import LoadedModel, load_model
 from reactometer.models.scores import MODALITIES, Score
 from reactometer.models.scoring import score_split
 from reactometer.models.uncertainty import (
@@ -24,6 +29,7 @@ from reactometer.models.uncertainty import (
     fit_curve,
     fit_reference,
     least_units,
+    save_uncertainty,
 )
 
 COVERAGE = 0.9
@@ -45,6 +51,54 @@ FOLDS = 5
 
 
 def calibrate(
+    model: Path | str,
+    data: Path | str,
+    *,
+    split: str = "val",
+    coverage: float = COVERAGE,
+    recalibrate: bool = False,
+    out: Path | str | None = None,
+    cache: Path | str | None = None,
+    device: str = "auto",
+    progress: bool = True,
+) -> Uncertainty:
+    """Fit a model's intervals to clips that its weights have not seen, and write them into its folder.
+
+    Args:
+        model: a model folder, or an ensemble's.
+        data: a dataset, or a folder prepared before.
+        split: the split to fit to, or "all" of a dataset that the model has never seen.
+        coverage: share of new clips whose label the intervals contain.
+        recalibrate: also fit one monotone curve per label, which brings predictions to the labels' scale.
+        out: a folder for a copy of the model with the intervals; default: the model's folder.
+        cache: where prepared clips are kept when ``data`` is not prepared yet; default: the user's cache folder.
+        device: "auto" (a GPU if there is one), or a torch device.
+        progress: show bars on standard error.
+
+    Raises:
+        DataError: no such split, too few clips with labels, or clips that the model learned from.
+        OutputError: the folder cannot be written into, or ``out`` exists.
+        ModelError, ConfigError: no model, or no coverage.
+    """
+    if split not in (*SPLITS, "all"):
+        raise DataError(f"no split '{split}'", fix=suggestion(split, (*SPLITS, "all")))
+    loaded = load_model(model, device)
+    prepared = open_for(loaded, data, cache, progress=progress)
+    _refuse_learned(loaded, prepared, split)
+    fitted = fit_uncertainty(
+        loaded, prepared, split=split, coverage=coverage, recalibrate=recalibrate, progress=progress
+    )
+    fitted = replace(fitted, fitted_on={**fitted.fitted_on, "name": Path(data).resolve().name})
+    if out is None:
+        save_uncertainty(Path(model), fitted)
+    else:
+        with appearing(Path(out)) as partial:
+            shutil.copytree(model, partial, dirs_exist_ok=True)
+            save_uncertainty(partial, fitted)
+    return fitted
+
+
+def fit_uncertainty(
     loaded: LoadedModel,
     prepared: PreparedSet,
     *,
@@ -53,14 +107,13 @@ def calibrate(
     recalibrate: bool = False,
     progress: bool = True,
 ) -> Uncertainty:
-    """Fit intervals, limits and, where asked for, recalibration to clips of one split.
+    """Fit intervals, limits and, if asked for, recalibration to clips of one split.
 
-    Where people are known and enough, the intervals are for clips of a new person, else for new clips like these. A
-    model of face and voice is also shown them with either one hidden, so that there are intervals for each of the
-    three. Where its training clips lie is taken from what it knows already, else from split "train".
+    If enough people are known, the intervals are for clips of a new person, else for new clips like these. A model of
+    face and voice is also scored with either one hidden, so that there are intervals for each of the three. The
+    region of the training clips is taken from the model's own uncertainty if it has one, else from split "train".
 
-    With recalibration, the intervals rest on curves that were fitted without the clip in question (five folds, nobody
-    in two).
+    With recalibration, each clip's residual comes from curves fitted to other people's clips (five folds).
 
     Args:
         loaded: a model, or an ensemble.
@@ -211,3 +264,19 @@ def _limits(scores: Iterable[Score], fitted: Uncertainty) -> dict[str, float]:
         if len(own):
             limits[name] = float(own[min(math.ceil((len(own) + 1) * KNOWN), len(own)) - 1]) * (1.0 + ROUNDING)
     return limits
+
+
+def _refuse_learned(loaded: LoadedModel, prepared: PreparedSet, split: str) -> None:
+    """Residuals of clips that the weights were fitted to are too small: intervals from them would hold too little."""
+    own = [
+        member
+        for member in loaded.each
+        if member.description.get("data", {}).get("manifest_sha256") == prepared.manifest_sha256
+    ]
+    learned = {"train", "all", *(["val"] if any(member.config.data.folds for member in own) else [])}
+    if own and split in learned:
+        raise DataError(
+            f"the model learned from clips of split '{split}' of {prepared.folder.name}",
+            expected="clips that it has not seen",
+            fix="Name another split, or give clips of your own",
+        )
