@@ -23,7 +23,7 @@ pytest_plugins = ("fixtures_of_faults", "fixtures_of_releases", "fixtures_of_run
 SHARED = Path(__file__).resolve().parents[1].parent / "shared"
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # tests run side by side, a processor each
-os.environ["REACTOMETER_WEIGHTS_URL"] = "http://127.0.0.1:9"  # nothing is fetched in a test, and nobody's cache is used
+os.environ["HF_HUB_OFFLINE"] = "1"  # tests download nothing, and use no cache of the user
 _CACHE = tempfile.TemporaryDirectory(prefix="reactometer-tests-")
 os.environ["REACTOMETER_CACHE"] = _CACHE.name
 
@@ -200,16 +200,13 @@ def toml(small_config: Config, tmp_path: Path) -> Path:
 @pytest.fixture
 def no_yunet(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """A machine without YuNet's file and without a network."""
-    from reactometer import paths
-    from reactometer.media import faces
+    from reactometer.media.faces import settle_detector
 
-    monkeypatch.setattr(paths, "_failures", {})
     monkeypatch.delenv("REACTOMETER_WEIGHTS", raising=False)
     monkeypatch.setenv("REACTOMETER_CACHE", str(tmp_path))
-    monkeypatch.setenv("REACTOMETER_WEIGHTS_URL", "http://127.0.0.1:9")
-    faces._warn_of_haar.cache_clear()
+    settle_detector.cache_clear()
     yield
-    faces._warn_of_haar.cache_clear()
+    settle_detector.cache_clear()
 
 
 @pytest.fixture(scope="session")

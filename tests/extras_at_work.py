@@ -7,7 +7,7 @@ import importlib, sys
 from importlib.metadata import distributions, packages_distributions
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
-from reactometer.doctor import FINE, _packages
+from reactometer.cli_doctor import FINE, check_packages
 
 (ours,) = (one for one in distributions() if one.metadata["Name"] == "reactometer")
 for one in map(Requirement, ours.requires):
@@ -16,7 +16,7 @@ for one in map(Requirement, ours.requires):
         modules = [top for top, names in owners if canonicalize_name(one.name) in map(canonicalize_name, names)]
         for name in (name for name in modules if not name.startswith("_")):
             print(importlib.import_module(name).__name__)
-states = {one.name: one.state for one in _packages()}
+states = {one.name: one.state for one in check_packages()}
 assert states.get(f"extra {sys.argv[1]}", FINE) == FINE, states
 """
 """The modules of an extra's packages are imported, and the package itself takes it for installed."""

@@ -58,23 +58,23 @@ def _parse(arguments: list[str]) -> None:
     command.make_context("reactometer", path, parent=context)
 
 
-@pytest.mark.parametrize("code", ["false", "true | false", "reactometer errors nothing", "echo $NOT_THERE"])
+@pytest.mark.parametrize("code", ["false", "true | false", "reactometer doctor nothing", "echo $NOT_THERE"])
 def test_a_wrong_block_fails(code: str, tmp_path: Path) -> None:
     with pytest.raises(AssertionError, match="the page"):
         _run([Block(ROOT / "the page", 1, "sh", code, None)], tmp_path, "")
 
 
 def test_no_command_is_overlooked() -> None:
-    code = "A=1 reactometer errors > a.txt 2>&1 && reactometer doctor | x; y $(reactometer weights list)\n"
+    code = "A=1 reactometer demo > a.txt 2>&1 && reactometer doctor | x; y $(reactometer models)\n"
     code += "torchrun --nnodes 2 \\\n  -m reactometer train a.toml  # a comment of reactometer\n"
     code += "reactometer live 0 > a.log 2>&1 &\n"
-    told = ["errors", "doctor", "weights list", "train a.toml", "live 0"]
+    told = ["demo", "doctor", "models", "train a.toml", "live 0"]
     own = [command.removeprefix("reactometer ") for command in commands_of(Block(ROOT / "a page", 1, "sh", code, None))]
     assert own == told
 
 
 def test_a_command_that_there_is_not_is_seen() -> None:
-    for wrong in (["predict", "a.mp4", "--no-such"], ["nothing"], ["weights", "nothing"], ["predict"]):
+    for wrong in (["predict", "a.mp4", "--no-such"], ["nothing"], ["predict"]):
         with pytest.raises(Exception, match=r"No such option|nothing|Missing parameter"):
             _parse(wrong)
 

@@ -21,7 +21,7 @@ from fixtures_of_faults import Fill
 from reactometer.batch.run import Workers, predict_folder
 from reactometer.data.cache import write_clip
 from reactometer.data.prepare import prepare
-from reactometer.errors import OutputError, WeightsError
+from reactometer.errors import OutputError
 from reactometer.inference.annotations import write_elan, write_subtitles
 from reactometer.inference.formats import clip_columns, clip_rows, write_table
 from reactometer.inference.outputs import Outputs
@@ -30,7 +30,7 @@ from reactometer.inference.timeline import draw_timeline
 from reactometer.io import PART, appearing, check_place, make_folder, replacing, write_picture, write_whole
 from reactometer.models.folder import load_model
 from reactometer.models.uncertainty import save_uncertainty
-from reactometer.paths import STARTER, WEIGHT_FILES, find_weights
+from reactometer.paths import STARTER
 from reactometer.records import FaceSample, FrameState, Prediction, PreparedClip, Window
 from reactometer.training.engine import LAST, _WholeFiles
 from reactometer.training.fit import train
@@ -95,20 +95,6 @@ def test_how_much_is_wanted_is_told_where_it_is_known(small_disk: Path, fill: Fi
     fill(small_disk)
     with pytest.raises(OutputError, match=r"0 bytes free.*5,000 bytes"):
         write_whole(small_disk / "a.txt", "x" * 5000)
-
-
-def test_weights_that_find_no_room_are_not_there(
-    small_disk: Path, fill: Fill, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("reactometer.paths._failures", {})
-    monkeypatch.delenv("REACTOMETER_WEIGHTS", raising=False)
-    (tmp_path / WEIGHT_FILES["yunet"].file_name).write_bytes(bytes(WEIGHT_FILES["yunet"].size_bytes))
-    monkeypatch.setenv("REACTOMETER_WEIGHTS_URL", tmp_path.as_uri())
-    monkeypatch.setenv("REACTOMETER_CACHE", str(small_disk / "cache"))
-    fill(small_disk, 100_000)
-    with pytest.raises(WeightsError, match=r"No space left.*317,434 bytes"):
-        find_weights("yunet")
-    assert not list(small_disk.rglob("*.onnx"))
 
 
 def test_places_that_cannot_be_written_are_told_before_any_work(read_only: Path, tmp_path: Path) -> None:
@@ -225,11 +211,11 @@ def test_without_a_home_the_starter_model_predicts_quietly(
     out.mkdir()
     out.chmod(0o777)
     video = next((simulated / "train" / "mp4").iterdir())
-    kept = "PATH", "PYTHONPATH", "REACTOMETER_WEIGHTS_URL"
+    kept = "PATH", "PYTHONPATH", "HF_HUB_OFFLINE"
     environment = {name: os.environ[name] for name in kept if name in os.environ} | ({"HOME": str(own)} if own else {})
     outputs = "--out", out / "a.csv", "--timeline", out / "t.parquet", "--plot", out / "a.png"
     status, told = _run(*as_nobody, *REACTOMETER, "predict", video, *outputs, env=environment, cwd="/")
     assert status == 0, told
     assert sorted(file.name for file in out.iterdir()) == ["a.csv", "a.png", "t.parquet"]
     assert "atplotlib" not in told
-    assert told.count("warning:") == told.count("YuNet cannot be had") == 1  # nothing can be kept; said once
+    assert told.count("warning:") == told.count("YuNet is not available") == 1  # nothing can be kept; said once

@@ -35,7 +35,6 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-app.add_typer(cli_weights.app, name="weights", short_help="Weights: list, fetch, verify, bundle.")
 OverridesArgument = Annotated[
     list[str] | None, typer.Argument(metavar="KEY=VALUE", help="On top of it, e.g. data.path=FOLDER training.epochs=5.")
 ]
@@ -88,7 +87,7 @@ def train(
     printing.print_trained(run(config, overrides, resume=resume, overwrite=overwrite))
 
 
-app.command(short_help="The systems: size, cost, weights, licence.")(cli_weights.models)
+app.command(short_help="List the architectures, their weights and licences.")(cli_weights.models)
 
 
 @app.command(short_help="Several configurations -> one table.")
@@ -182,11 +181,9 @@ def demo(
 
 
 app.command(short_help="A model -> the same, for a faster engine.")(cli_weights.export)
-app.command(short_help="A model -> its card.")(cli_weights.card)
-app.command(short_help="A model -> the Hugging Face Hub.")(cli_weights.push)
-app.command(short_help="The Hugging Face Hub -> a model.")(cli_weights.pull)
-app.command(short_help="This machine -> what is wrong with it.")(cli_doctor.doctor)
-app.command(short_help="An error -> what it means, and what to do.")(cli_doctor.errors)
+app.command(short_help="Download the face detector, encoders or checkpoints.")(cli_weights.download)
+app.command(short_help="Push a checkpoint to the Hugging Face Hub.")(cli_weights.push)
+app.command(short_help="Check this installation.")(cli_doctor.doctor)
 
 
 def _version(asked: bool) -> None:
@@ -229,8 +226,6 @@ def main() -> None:
 
 def _end(error: ReactometerError) -> NoReturn:
     messages.print(f"error: {escape(str(error))}", style="red")
-    if type(error) is not ReactometerError:
-        messages.print(f"more: reactometer errors {cli_doctor.name_of(type(error))}", style="dim")
     sys.exit(USAGE)
 
 

@@ -104,11 +104,13 @@ def report(
     cache: CacheOption = None,
     device: DeviceOption = "auto",
 ) -> None:
-    """Write one page with all there is to say of a model's scores; it opens anywhere, without a network."""
+    """Write report.html, one page with all scores that opens without a network, and card.md, a model card."""
     from reactometer.evaluation.report import report as run
+    from reactometer.hub.model_card import write_card
 
     own = _names(groups)
     page = run(model, data, out, split=split, by=by, groups=own, degradation=degradation, cache=cache, device=device)
+    write_card(model, out / "metrics.json", out / "card.md")
     printing.print_report(page)
 
 

@@ -9,7 +9,6 @@ from contextlib import contextmanager
 from rich.console import Console
 from rich.progress import (
     BarColumn,
-    DownloadColumn,
     MofNCompleteColumn,
     Progress,
     ProgressColumn,
@@ -17,7 +16,6 @@ from rich.progress import (
     TextColumn,
     TimeElapsedColumn,
     TimeRemainingColumn,
-    TransferSpeedColumn,
 )
 from rich.text import Text
 
@@ -68,12 +66,3 @@ class _RateColumn(ProgressColumn):
     def render(self, task: Task) -> Text:
         rate = (task.finished_speed or task.speed or 0.0) if (task.elapsed or 0.0) >= self.LEAST_S else 0.0
         return Text("" if not rate else f"{rate:.1f}/s" if rate >= 1 else f"{60 * rate:.1f}/min")
-
-
-@contextmanager
-def download_bar(title: str, size_bytes: int, show: bool = True) -> Iterator[Callable[[int], None]]:
-    """Show a bar on standard error; the body gets a function that is told how many bytes are here."""
-    columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn())
-    with Progress(*columns, console=messages, disable=not show) as progress:
-        task = progress.add_task(title, total=size_bytes)
-        yield lambda have: progress.update(task, completed=have)

@@ -4,15 +4,15 @@
     ├── ConfigError            a setting is unknown or has a wrong value
     ├── DataError              a data set's table or layout cannot be used as it is
     ├── MediaError             one media file is missing, empty, truncated or undecodable
-    ├── WeightsError           a weight file cannot be found, fetched or trusted
+    ├── WeightsError           a weight file cannot be found, downloaded or trusted
     ├── ModelError             a model folder is damaged, or does not fit what it is asked to do
     ├── ScoreError             a score is not defined on the clips given
     ├── OutputError            a result cannot be written where it was asked for
     ├── ClusterError           a cluster cannot be had, or was lost
     └── RequestError           a service does not serve a request
 
-Every message is one line and says what, got, expected, and what to do next; the command line adds how to read more:
-``reactometer errors KIND`` prints what the class says of itself, which is also the page Errors of the documentation.
+Every message is one line: the problem, what was got, what was expected, and what to do next. The docstring of each
+class explains its causes and fixes; the page Errors of the documentation shows them.
 """
 
 from __future__ import annotations
@@ -69,12 +69,12 @@ class MediaError(ReactometerError):
 
 
 class WeightsError(ReactometerError):
-    """A weight file cannot be found, fetched or trusted.
+    """A weight file cannot be found, downloaded or trusted.
 
-    Weights are looked for in the folder that ``REACTOMETER_WEIGHTS`` names, then in the cache, then fetched;
-    ``reactometer weights list`` says which are where. For a machine without a network: ``reactometer weights bundle
-    FOLDER`` on one that has it, copy the folder, and let ``REACTOMETER_WEIGHTS`` name it. A file whose SHA-256 is not
-    the one written down is never used: it was cut on the way, or is another file; delete it and fetch it again.
+    Weights are looked for in the folder ``REACTOMETER_WEIGHTS``, then in the cache, then on the network. For a machine
+    without a network, run ``reactometer download NAME --to FOLDER`` on one that has it, copy the folder, and set
+    ``REACTOMETER_WEIGHTS`` to it. ``HF_HUB_OFFLINE=1`` stops all downloads. A YuNet file whose SHA-256 differs from the
+    one in this package is never used: delete it and download it again.
     """
 
 
@@ -83,7 +83,7 @@ class ModelError(ReactometerError):
 
     A model folder holds ``model.json``, ``weights.safetensors`` and what was measured of it, with their hashes; what
     does not agree with its hash, holds a field that this version does not know, or would run code is refused. Copy it
-    again from where it came; ``reactometer pull`` does so from the Hugging Face Hub. Of a folder of a training, name
+    again from its source; ``reactometer download`` gets it from the Hugging Face Hub. Of a folder of a training, name
     the ``model`` inside it. A model of given features takes no video, and an exported engine only the weights that it
     was made of.
     """

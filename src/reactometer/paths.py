@@ -1,217 +1,107 @@
-"""Names of weight files -> verified files on this machine: an offline folder, the cache folder, or the network."""
+"""The folders this package reads and writes between runs, the packaged starter, and the face detector's file."""
 
 from __future__ import annotations
 
+import logging
 import os
-import urllib.error
-from collections.abc import Callable
-from contextlib import suppress
-from dataclasses import dataclass
-from http import HTTPStatus
-from http.client import HTTPException, HTTPResponse, IncompleteRead
 from pathlib import Path
 
-from filelock import FileLock
-
-from reactometer.errors import ConfigError, WeightsError, suggestion
-from reactometer.io import NO_WRITING, sha256_of, system_error, unwritable
+from reactometer.errors import WeightsError
+from reactometer.io import sha256_of
 
 STARTER = Path(__file__).resolve().parent / "starter"
-"""The model folder inside the package: what predicts where no model is named, and a backbone by its name."""
+"""The checkpoint inside the package: the default model of ``predict``, and a backbone (``model.encoder=starter``)."""
 
-FOLDER_VARIABLE = "REACTOMETER_WEIGHTS"  # a folder of weight files, for machines without a network
-CACHE_VARIABLE = "REACTOMETER_CACHE"  # where downloads and prepared clips are kept
-ADDRESS_VARIABLE = "REACTOMETER_WEIGHTS_URL"  # a mirror that holds the files under their file names
-TIMEOUT_S = 10.0
-ATTEMPTS = 3  # at getting further
-CHUNK_BYTES = 1 << 16
-OFFLINE, CACHE = "offline folder", "cache"
-"""Where a file can lie on this machine, in the order that is looked in."""
+FOLDER_VARIABLE = "REACTOMETER_WEIGHTS"  # a folder that is looked into before any cache or network
+CACHE_VARIABLE = "REACTOMETER_CACHE"  # where YuNet and prepared clips are kept
+OFFLINE_VARIABLE = "HF_HUB_OFFLINE"  # Hugging Face's switch; here it stops the download of YuNet too
 
-Report = Callable[[int], None]
-"""Is told, while a file comes in, how many of its bytes are here."""
+YUNET_FILE = "yunet_n_320_320.onnx"
+YUNET_URL = f"https://raw.githubusercontent.com/ShiqiYu/libfacedetection.train/master/onnx/{YUNET_FILE}"
+YUNET_SHA256 = "81dbde155e982455488235acb8ec2dec5d647edf7cf7080d33e4abb69b93a0d2"
+"""The face detector YuNet (Wu, Peng, Yu 2023), Apache-2.0."""
 
-_failures: dict[tuple[str, Path], str] = {}  # address and target -> message; one timeout a process, not one a clip
-
-
-@dataclass(frozen=True)
-class WeightFile:
-    """One file of weights: where it comes from, and how to know that it is the right one."""
-
-    name: str
-    file_name: str
-    url: str
-    sha256: str
-    size_bytes: int
-    licence: str
-    source: str
-
-
-WEIGHT_FILES: dict[str, WeightFile] = {
-    "yunet": WeightFile(
-        name="yunet",
-        file_name="yunet_n_320_320.onnx",
-        url="https://raw.githubusercontent.com/ShiqiYu/libfacedetection.train/master/onnx/yunet_n_320_320.onnx",
-        sha256="81dbde155e982455488235acb8ec2dec5d647edf7cf7080d33e4abb69b93a0d2",
-        size_bytes=317_434,
-        licence="Apache-2.0",
-        source="Wu, Peng, Yu: YuNet, a tiny millisecond-level face detector (2023), github.com/ShiqiYu",
-    ),
-}
+CONNECT_TIMEOUT_S, READ_TIMEOUT_S = 5.0, 30.0
 
 
 def cache_folder() -> Path:
-    """Where this package keeps files between runs: ``$REACTOMETER_CACHE``, else the user's cache folder.
+    """Return the folder for files kept between runs: ``$REACTOMETER_CACHE``, or the user's cache folder.
 
     Raises:
-        WeightsError: the user has no home.
+        WeightsError: the user has no home folder.
     """
     try:
-        if own := os.environ.get(CACHE_VARIABLE):
-            return Path(own).expanduser()
+        if folder := os.environ.get(CACHE_VARIABLE):
+            return Path(folder).expanduser()
         return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "reactometer"
     except RuntimeError as error:
-        what, fix = "no home to keep files in", f"Set HOME, or {CACHE_VARIABLE} to a folder that you can write into"
-        raise WeightsError(what, got="no HOME, and a user unknown here", fix=fix) from error
+        what, fix = "no home folder to keep files in", f"Set HOME, or set {CACHE_VARIABLE} to a writable folder"
+        raise WeightsError(what, got="no HOME, and an unknown user", fix=fix) from error
 
 
 def offline_folder() -> Path | None:
-    """The user's own folder of weights, ``$REACTOMETER_WEIGHTS``, if that is set.
+    """Return the user's folder of weights, ``$REACTOMETER_WEIGHTS``, or ``None`` if the variable is not set.
 
     Raises:
-        WeightsError: it is in the home of a user who is unknown here.
+        WeightsError: the folder is in the home of an unknown user.
     """
     folder = os.environ.get(FOLDER_VARIABLE)
     try:
         return Path(folder).expanduser() if folder else None
     except RuntimeError as error:
-        raise WeightsError(f"{FOLDER_VARIABLE}={folder}", got=error, fix="Name a folder that is there") from error
+        raise WeightsError(f"{FOLDER_VARIABLE}={folder}", got=error, fix="Name an existing folder") from error
 
 
-def places(name: str) -> dict[str, Path]:
-    """Where the file of a name can lie on this machine, whether it does or not: OFFLINE, CACHE -> path, if they are.
+def offline_encoder(name: str) -> Path | None:
+    """Return the folder ``$REACTOMETER_WEIGHTS/OWNER--NAME`` of an encoder ``OWNER/NAME`` if it exists."""
+    offline = offline_folder()
+    folder = offline / name.replace("/", "--") if offline else None
+    return folder if folder and (folder / "config.json").is_file() else None
+
+
+def find_yunet() -> Path:
+    """Return the path of YuNet's file, verified by SHA-256.
+
+    The file is looked for in ``$REACTOMETER_WEIGHTS``, then in the cache, then downloaded into the cache. With
+    ``HF_HUB_OFFLINE=1`` nothing is downloaded.
 
     Raises:
-        ConfigError: the name is none of ``WEIGHT_FILES``.
+        WeightsError: the file cannot be downloaded, or the one in ``$REACTOMETER_WEIGHTS`` is another file.
     """
-    if name not in WEIGHT_FILES:
-        raise ConfigError("unknown weights", got=repr(name), fix=suggestion(name, WEIGHT_FILES))
-    file_name, offline = WEIGHT_FILES[name].file_name, offline_folder()
-    found = {OFFLINE: offline / file_name} if offline else {}
-    with suppress(WeightsError):
-        found[CACHE] = cache_folder() / "weights" / file_name
-    return found
-
-
-def check_file(path: Path, weights: WeightFile) -> None:
-    """Raise WeightsError where a file is not the one described."""
-    if sha256_of(path) != weights.sha256:
-        raise _wrong_file(path, weights)
-
-
-def find_weights(name: str, report: Report | None = None) -> Path:
-    """Path of the verified file of a name in ``WEIGHT_FILES``.
-
-    Looks into the folder ``$REACTOMETER_WEIGHTS``, then into the cache folder, then downloads into the cache folder,
-    from ``$REACTOMETER_WEIGHTS_URL`` where that is set. Raises ConfigError for an unknown name, and WeightsError
-    where the file cannot be had or is not the right one; an address that failed is tried once a process.
-    """
-    paths = places(name)
-    weights, offline = WEIGHT_FILES[name], paths.get(OFFLINE)
-    if offline and offline.is_file():
-        check_file(offline, weights)
-        return offline
-    cached = paths.get(CACHE) or cache_folder()  # which says why there is none
-    if cached.is_file() and sha256_of(cached) == weights.sha256:
+    offline = offline_folder()
+    if offline and (given := offline / YUNET_FILE).is_file():
+        if (got := sha256_of(given)) != YUNET_SHA256:
+            raise WeightsError(
+                f"{given} is not YuNet's file",
+                got=f"SHA-256 {got}",
+                expected=f"SHA-256 {YUNET_SHA256}",
+                fix=f"Delete it, and download it again from {YUNET_URL}",
+            )
+        return given
+    cached = cache_folder() / "weights" / YUNET_FILE
+    if cached.is_file() and sha256_of(cached) == YUNET_SHA256:
         return cached
-    return _download_once(weights, cached, report or (lambda _: None))
+    _download(cached)
+    return cached
 
 
-def _download_once(weights: WeightFile, target: Path, report: Report) -> Path:
-    """Download, unless this process has already failed to; processes that want the same file wait for each other."""
-    base = os.environ.get(ADDRESS_VARIABLE)
-    url = f"{base.rstrip('/')}/{weights.file_name}" if base else weights.url
-    if message := _failures.get((url, target)):
-        raise _unavailable(weights, url, target, message)
+def _download(target: Path) -> None:
+    """Download YuNet. The file gets its name after its SHA-256 is verified."""
+    import pooch  # here, since most commands download nothing
+
+    pooch.get_logger().setLevel(logging.ERROR)
+    get = pooch.HTTPDownloader(timeout=(CONNECT_TIMEOUT_S, READ_TIMEOUT_S))
     try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        with FileLock(f"{target}.lock"):
-            if not (target.is_file() and sha256_of(target) == weights.sha256):
-                _download(weights, url, target, report)
-    except (OSError, HTTPException, ValueError) as error:
-        message = str(error) or type(error).__name__
-        if not isinstance(error, urllib.error.URLError) and system_error(error) in NO_WRITING:
-            message = str(unwritable(target, error, weights.size_bytes)).rstrip(".")
-        _failures[url, target] = message
-        raise _unavailable(weights, url, target, _failures[url, target]) from error
-    return target
-
-
-def _download(weights: WeightFile, url: str, target: Path, report: Report) -> None:
-    """Fetch into a ``.part`` file, going on where a cut connection left off, and rename it once it is verified."""
-    target.unlink(missing_ok=True)  # what lies there is not the right file
-    part, most, left = target.with_name(f"{target.name}.part"), 0, ATTEMPTS
-    while left:
-        left -= 1
-        resumed = part.is_file()
-        try:
-            _fetch(url, part, weights.size_bytes, report)
-        except urllib.error.HTTPError as error:
-            if error.code != HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE or not left:
-                raise
-            part.unlink(missing_ok=True)
-        except (ConnectionError, HTTPException):
-            if part.is_file() and part.stat().st_size > most:  # cut again, but further on than ever
-                most, left = part.stat().st_size, ATTEMPTS
-            if not left:
-                raise
-        else:
-            if sha256_of(part) == weights.sha256:
-                part.replace(target)
-                return
-            found = _identity(part)
-            part.unlink()
-            if not (resumed and left):  # else the part was of another file, and a whole one may be right
-                expected = f"SHA-256 {weights.sha256} and {weights.size_bytes} bytes"
-                raise ValueError(f"a file with {found} instead of {expected}")
-
-
-def _fetch(url: str, part: Path, size_bytes: int, report: Report) -> None:
-    """Append to the part file what it lacks; at most one byte more than ``size_bytes`` is ever kept."""
-    have = part.stat().st_size if part.is_file() else 0
-    import urllib.request  # here, since most commands fetch nothing
-
-    request = urllib.request.Request(url, headers={"Range": f"bytes={have}-"} if have else {})
-    response: HTTPResponse
-    with urllib.request.urlopen(request, timeout=TIMEOUT_S) as response:
-        resumed = have > 0 and response.status == HTTPStatus.PARTIAL_CONTENT
-        have = have if resumed else 0
-        with part.open("ab" if resumed else "wb") as file:
-            while have <= size_bytes and (chunk := response.read(min(CHUNK_BYTES, size_bytes + 1 - have))):
-                have += file.write(chunk)
-                report(have)
-        untold = response.length is None and not response.chunked  # as long as the connection stays
-        if have <= size_bytes and (response.length or (untold and have < size_bytes)):
-            raise IncompleteRead(b"", size_bytes - have)
-
-
-def _identity(path: Path) -> str:
-    return f"SHA-256 {sha256_of(path)} and {path.stat().st_size} bytes"
-
-
-def _wrong_file(path: Path, weights: WeightFile) -> WeightsError:
-    return WeightsError(
-        f"{path} is not {weights.name}'s weight file",
-        got=_identity(path),
-        expected=f"SHA-256 {weights.sha256} and {weights.size_bytes} bytes",
-        fix=f"Delete it, and fetch it again from {weights.url}",
-    )
-
-
-def _unavailable(weights: WeightFile, url: str, target: Path, message: str) -> WeightsError:
-    return WeightsError(
-        f"cannot download {weights.name}'s weight file from {url}",
-        got=message,
-        fix=f"Put {weights.file_name} into {target.parent}, or into a folder of your own and set {FOLDER_VARIABLE} "
-        f"to that folder, or set {ADDRESS_VARIABLE} to a mirror",
-    )
+        if os.environ.get(OFFLINE_VARIABLE, "").upper() in ("1", "ON", "YES", "TRUE"):
+            raise ValueError(f"{OFFLINE_VARIABLE} is set")
+        pooch.retrieve(YUNET_URL, YUNET_SHA256, fname=target.name, path=target.parent, downloader=get)
+    except (OSError, ValueError) as error:
+        cause: BaseException = error
+        while deeper := cause.__cause__ or cause.__context__:
+            cause = deeper  # "Connection refused" or "No space left on device", not what each library makes of it
+        raise WeightsError(
+            f"cannot download YuNet from {YUNET_URL}",
+            got=cause,
+            fix=f"Run 'reactometer download yunet --to FOLDER' on a machine with a network, copy the folder, and set "
+            f"{FOLDER_VARIABLE} to it",
+        ) from error

@@ -24,6 +24,7 @@ from reactometer.models.encoders import (
     rebuild_frame_encoder,
 )
 from reactometer.models.folder import load_model
+from reactometer.models.pretrained import PRETRAINED
 from reactometer.models.voice_encoders import SpeechEncoder, load_speech_encoder, rebuild_speech_encoder
 from reactometer.paths import STARTER
 
@@ -199,3 +200,31 @@ def test_a_home_that_is_there_is_found_and_one_that_is_not_told_of(
     assert load_net("a/net", "pictures").pretrained
     with pytest.raises(WeightsError, match="~nobody_here/net"):
         load_net("~nobody_here/net", "pictures")
+
+
+PUBLISHED = {  # what it takes, millions of parameters without a head
+    "resnet-50": ("pictures", 25.557 - 2.049),  # torchvision's table of weights
+    "resnet-18": ("pictures", 11.690 - 0.513),  # the same
+    "vit-base": ("pictures", 86.568 - 0.769),  # the same
+    "convnext-tiny": ("pictures", 28.589 - 0.769),  # the same
+    "dinov2-base": ("pictures", 86.6),  # timm's table of results
+    "siglip-base": ("pictures", 92.9),  # the same
+    "videomae-base": ("clips", 87.0),  # arXiv 2203.12602
+    "hubert-base": ("sound", 94.7),  # arXiv 2105.01051 (SUPERB)
+    "wav2vec2-base": ("sound", 95.0),  # the same
+    "wavlm-base": ("sound", 94.7),  # arXiv 2110.13900
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_architectures_are_as_large_as_published(name: str) -> None:
+    takes, parameters = PUBLISHED[name]
+    with torch.device("meta"):
+        module = load_net(f"random:{name}", takes).module.eval()
+    assert sum(parameter.numel() for parameter in module.parameters()) / 1e6 == pytest.approx(parameters, rel=0.01)
+
+
+def test_every_pretrained_encoder_has_a_licence() -> None:
+    for name, weights in PRETRAINED.items():
+        assert weights.licence in {"Apache-2.0", "CC-BY-NC-4.0", "see its model card"}, name

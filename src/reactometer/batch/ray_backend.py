@@ -24,7 +24,7 @@ from reactometer.batch.places import Place, place
 from reactometer.batch.result_store import check_stamp, is_kept
 from reactometer.batch.work import Job, Order, has_died, load, predict_with
 from reactometer.errors import OutputError
-from reactometer.paths import CACHE, find_weights, places
+from reactometer.paths import YUNET_FILE, cache_folder, find_yunet
 
 if TYPE_CHECKING:
     from ray.data import Dataset
@@ -133,7 +133,7 @@ class _Actor:
 def _pack(order: Order) -> dict[str, bytes]:
     """The model's files by name and the detector's weights: nodes need nothing but this package and a way to OUT."""
     files = {str(file.relative_to(order.model)): file for file in order.model.rglob("*") if file.is_file()}
-    weights = {"": find_weights("yunet")} if order.detector == "yunet" else {}
+    weights = {"": find_yunet()} if order.detector == "yunet" else {}
     return {name: file.read_bytes() for name, file in {**files, **weights}.items()}
 
 
@@ -142,7 +142,7 @@ def _unpacked(parcel: Mapping[str, bytes]) -> Iterator[Path]:
     """The model's folder for as long as it takes to load it; the detector's weights go where a download puts them."""
     with TemporaryDirectory(prefix="reactometer-") as folder:
         for name, data in parcel.items():
-            file = Path(folder) / name if name else places("yunet")[CACHE]
+            file = Path(folder) / name if name else cache_folder() / "weights" / YUNET_FILE
             file.parent.mkdir(parents=True, exist_ok=True)
             if not file.is_file():
                 place(file).write(data)

@@ -1,4 +1,4 @@
-"""Write the report: one page with all there is to say of a model's scores, and the model card of the same figures."""
+"""Write one page with all scores of a model on a dataset."""
 
 from __future__ import annotations
 
@@ -21,14 +21,13 @@ from reactometer.evaluation.metrics import Metrics, measure
 from reactometer.evaluation.plots import as_svg, plot_calibration, plot_coverage, plot_scores, plot_subgroups
 from reactometer.evaluation.resample import Interval
 from reactometer.io import make_folder, write_whole
-from reactometer.models.card import model_card
 from reactometer.models.folder import LoadedModel, load_model
 from reactometer.records import FrameState
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-PAGE, CARD = "report.html", "card.md"
+PAGE = "report.html"
 
 WORST = 8
 """Clips that are shown."""
@@ -89,7 +88,7 @@ def report(  # noqa: PLR0913 - options by keyword
     Args:
         model: a model folder.
         data: a data set, or a folder prepared before.
-        out: the folder for ``report.html``, ``card.md`` (the model card from the same figures), and all that
+        out: the folder for ``report.html`` and all files that
             :func:`~reactometer.evaluation.evaluate.evaluate` and
             :func:`~reactometer.evaluation.degradation.degrade` write.
         split, by, groups: as of ``evaluate``.
@@ -119,7 +118,6 @@ def report(  # noqa: PLR0913 - options by keyword
         harder = degrade(model, folder, split=evaluation.split, by=by, out=out, device=device, progress=progress)
     found = audit(folder, progress=progress)
     name = Path(model).resolve().name
-    write_whole(out / CARD, model_card(loaded, name, evaluation.as_json()))
     sections = [
         _scores_section(prepared, evaluation, alone),
         *_sure_sections(evaluation),

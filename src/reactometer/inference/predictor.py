@@ -28,7 +28,7 @@ from reactometer.models.folder import LoadedModel, load_model
 from reactometer.models.scores import Score, average_scores
 from reactometer.models.scoring import score_items
 from reactometer.models.showing import MOST_REMEMBERED, FaceMemory, encoded_clips, population
-from reactometer.paths import STARTER, find_weights
+from reactometer.paths import STARTER, find_yunet
 from reactometer.records import MediaInfo, Prediction, PreparedClip, Window
 from reactometer.workers.media_worker import FACES, UNREADABLE, Reading, Shown, reason_of, shared_reader
 
@@ -135,7 +135,7 @@ def reading_of(model: LoadedModel, faces: str, rate_hz: float | None) -> Prepare
     asked = {} if rate_hz is None else {"rate_hz": rate_hz}
     settings = settled(parse_config({"prepare": {**model.config.prepare.model_dump(), **asked}}, "predict").prepare)
     if settings.detector == "yunet":
-        find_weights("yunet")  # here, since the processes that read files could only die of it
+        find_yunet()  # here, since the processes that read files could only die of it
     return settings
 
 

@@ -16,7 +16,7 @@ import numpy as np
 from reactometer.errors import ConfigError, MediaError, WeightsError, suggestion
 from reactometer.media.ahead import map_ahead
 from reactometer.media.video import sample_frames
-from reactometer.paths import find_weights
+from reactometer.paths import find_yunet
 from reactometer.records import ByteArray, Detection, FaceSample, Frame, FrameState
 
 Detector = Callable[[ByteArray], list[Detection]]
@@ -58,31 +58,35 @@ SIZE_RATIO = 2.0
 LOST_S = 1.0  # a person unseen for longer than this is given up, and the best face of the frame is chosen
 
 
-def settle_detector(name: str = "auto") -> str:
-    """Which detector this machine can serve: "auto" becomes "yunet" where its file can be had, else "haar".
+@cache
+def settle_detector(name: str) -> str:
+    """Replace "auto" by "yunet", or by "haar" with a warning if YuNet's file is not available.
 
-    Falling back is said once a process, in a warning that tells what is lost. Raises ConfigError for a name that is
-    not in ``DETECTORS``.
+    The choice is made once per process, and nowhere else. Raises ConfigError for a name that is not in ``DETECTORS``.
     """
     if name not in DETECTORS:
         raise ConfigError("unknown face detector", got=repr(name), fix=suggestion(name, DETECTORS))
     if name != "auto":
         return name
     try:
-        find_weights("yunet")
+        find_yunet()
     except WeightsError as error:
-        _warn_of_haar(str(error))
+        warnings.warn(
+            "OpenCV's Haar cascade finds the faces, because YuNet is not available: turned and partly covered faces "
+            f"are missed and crops are not turned upright. {error}",
+            stacklevel=3,
+        )
         return "haar"
     return "yunet"
 
 
 def load_detector(name: str = "auto") -> Detector:
-    """The face detector of a name in ``DETECTORS``; made once a process, and safe to share among threads.
+    """Return the face detector of a name in ``DETECTORS``; made once per process, and safe to share among threads.
 
-    "yunet" needs its weight file and raises WeightsError without it; "haar" comes inside OpenCV; "auto" is settled by
-    :func:`settle_detector`. Raises ConfigError for another name.
+    "yunet" needs its weight file and raises WeightsError without it; "haar" comes inside OpenCV;
+    :func:`settle_detector` decides for "auto". Raises ConfigError for another name.
     """
-    return _yunet(find_weights("yunet")) if settle_detector(name) == "yunet" else _haar()
+    return _yunet(find_yunet()) if settle_detector(name) == "yunet" else _haar()
 
 
 def detect_faces(
@@ -288,12 +292,3 @@ def _haar() -> Detector:
         return _best_first(detections)
 
     return detect
-
-
-@cache
-def _warn_of_haar(reason: str) -> None:
-    warnings.warn(
-        "Faces are found by OpenCV's Haar cascade, since YuNet cannot be had: turned and partly covered faces are "
-        f"missed and crops are not turned upright. {reason}",
-        stacklevel=4,
-    )

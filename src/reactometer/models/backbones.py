@@ -15,7 +15,7 @@ from torch import nn
 
 from reactometer.errors import WeightsError, suggestion
 from reactometer.models.resnet import ResNet, is_known
-from reactometer.paths import STARTER, offline_folder
+from reactometer.paths import STARTER, offline_encoder
 
 RANDOM = "random:"
 """Prefix that asks, by name, for random weights."""
@@ -227,10 +227,11 @@ def _refusal(name: str, error: Exception) -> WeightsError:
 
 
 def _locate(name: str) -> str:
-    """A folder that holds the encoder, if there is one; else the name, for the hub and its cache."""
-    offline = offline_folder()
-    candidates = [Path(name).expanduser(), *([offline / name.replace("/", "--")] if offline else [])]
-    return next((str(folder) for folder in candidates if (folder / "config.json").is_file()), name)
+    """Return a folder that holds the encoder if there is one, else the name, for the Hub and its cache."""
+    folder = Path(name).expanduser()
+    if (folder / "config.json").is_file():
+        return str(folder)
+    return str(offline_encoder(name) or name)
 
 
 def _preparation(source: str, config: Any) -> dict[str, Any]:

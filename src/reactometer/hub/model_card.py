@@ -7,7 +7,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from reactometer.errors import OutputError
 from reactometer.io import write_whole
 from reactometer.models.backbones import STARTER_NAME
 from reactometer.models.folder import LoadedModel, load_model
@@ -26,35 +25,20 @@ ROLES = {
 MEASURES = {"Pearson": "pearson", "CCC": "ccc", "MAE": "mae"}
 
 
-def write_card(folder: Path, model: LoadedModel, name: str, scores: Mapping[str, Any] | None = None) -> bool:
-    """Write a model folder's README.md, unless it has one; returns whether it was written.
-
-    Raises:
-        OutputError: the folder cannot be written into.
-    """
-    if (folder / CARD_FILE).exists():
-        return False
-    write_whole(folder / CARD_FILE, model_card(model, name, scores))
-    return True
-
-
-def card(folder: Path | str, scores: Path | str | None = None) -> Path:
-    """Write a model folder's card, README.md, from what the model says of itself and what it scored.
+def write_card(folder: Path | str, scores: Path, out: Path) -> Path:
+    """Write a checkpoint's card from what the checkpoint says of itself and from scores measured after training.
 
     Args:
-        folder: a model folder, or an ensemble's.
-        scores: ``metrics.json`` of ``evaluate``, or the folder that it is in.
+        folder: a checkpoint, or an ensemble's.
+        scores: ``metrics.json`` of ``evaluate``.
+        out: the Markdown file to write.
 
     Raises:
-        ModelError: not a whole model folder.
-        OutputError: it has a card, the folder cannot be written into, or these are no scores.
+        ModelError: the checkpoint is incomplete or damaged.
+        OutputError: the file cannot be written.
     """
-    folder = Path(folder)
-    model = load_model(folder, "cpu")
-    measured = None if scores is None else _read_scores(Path(scores), model.labels)
-    if not write_card(folder, model, folder.resolve().name, measured):
-        raise OutputError(f"{folder / CARD_FILE}: is there already", fix="Move it away to have it written anew")
-    return folder / CARD_FILE
+    measured = json.loads(scores.read_text(encoding="utf-8"))
+    return write_whole(out, model_card(load_model(folder, "cpu"), Path(folder).resolve().name, measured))
 
 
 def model_card(model: LoadedModel, name: str, scores: Mapping[str, Any] | None = None) -> str:
@@ -65,7 +49,7 @@ def model_card(model: LoadedModel, name: str, scores: Mapping[str, Any] | None =
         name: of its repository, ``owner/name``; or of its folder, where it is in none.
         scores: what ``evaluate`` measured after training, as in its ``metrics.json``.
     """
-    pull = [f"reactometer pull {name} model"] if "/" in name else []
+    download = [f"reactometer download {name} --to models"] if "/" in name else []
     header: dict[str, object] = {"library_name": "reactometer", "tags": ["emotional-reaction-intensity"]}
     if bases := list(dict.fromkeys(base for member in model.each for base in _bases(member))):
         header["base_model"] = bases
@@ -75,7 +59,7 @@ def model_card(model: LoadedModel, name: str, scores: Mapping[str, Any] | None =
         f"Estimates how strongly a person in a video reacts: a number in [0, 1] for each of {len(model.labels)} labels "
         f"({', '.join(model.labels)}). Made with reactometer {model.description.get('reactometer', '')}; weights in "
         "safetensors and a description in JSON: loading it runs no code.",
-        "\n".join(["```sh", *pull, _use(model), "```"]),
+        "\n".join(["```sh", *download, _use(model, name), "```"]),
         f"An ensemble of {len(model.members)} models: their scores are averaged." if model.members else "",
         *(_about(member) for member in model.each),
         _scores(model.labels, scores) if scores else "",
@@ -86,10 +70,11 @@ def model_card(model: LoadedModel, name: str, scores: Mapping[str, Any] | None =
     return "\n\n".join(part for part in parts if part) + "\n"
 
 
-def _use(model: LoadedModel) -> str:
+def _use(model: LoadedModel, name: str) -> str:
+    folder = f"models/{name.replace('/', '--')}" if "/" in name else name
     if model.network.given_sizes:
-        return "reactometer evaluate --model model DATA   # with the features that it was trained on, not with videos"
-    return "reactometer predict --model model video.mp4"
+        return f"reactometer evaluate --model {folder} DATA   # DATA: features as in training, not videos"
+    return f"reactometer predict --model {folder} video.mp4"
 
 
 def _bases(model: LoadedModel) -> list[str]:
@@ -125,20 +110,6 @@ def _kind(about: Mapping[str, Any]) -> str:
     if "convolution" in about:
         return f"convolutions over {about['convolution']} given features a step"
     return f"{about['config']['model_type']} of transformers" if "config" in about else "log-mel network"
-
-
-def _read_scores(path: Path, labels: Sequence[str]) -> dict[str, Any]:
-    file = path / "metrics.json" if path.is_dir() else path
-    try:
-        scores: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
-        known = set(scores["pearson"]) == set(labels)
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise OutputError(
-            f"{file}: no scores: {error}", fix="Give the folder that 'reactometer evaluate --out FOLDER' wrote"
-        ) from error
-    if not known:
-        raise OutputError(f"{file}: scores of another model", expected=f"labels {', '.join(labels)}")
-    return scores
 
 
 def _scores(labels: Sequence[str], metrics: Mapping[str, Any]) -> str:

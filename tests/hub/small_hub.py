@@ -175,7 +175,8 @@ def _entry(path: str, content: bytes) -> dict[str, Any]:
 
 
 def look_at(url: str, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What HF_ENDPOINT and HF_HUB_CACHE do, in a process that has read them already."""
+    """Set HF_ENDPOINT, HF_HUB_CACHE and HF_HUB_OFFLINE=0 in a process that has read them already."""
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
     monkeypatch.setattr(constants, "ENDPOINT", url)
     monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", url + "/{repo_id}/resolve/{revision}/{filename}")
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(cache))

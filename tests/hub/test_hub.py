@@ -1,4 +1,4 @@
-"""Model folders pushed to a Hub and pulled from it: the same scores bit for bit, nothing else, nothing wrong kept."""
+"""Checkpoints pushed to a Hub and downloaded, encoders downloaded: the same scores bit for bit, nothing wrong kept."""
 
 from __future__ import annotations
 
@@ -6,25 +6,27 @@ import json
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from small_hub import TOKEN, SmallHub, look_at, running_hub
-from small_weights import damage
 from typer.testing import CliRunner
 
 from reactometer.cli import app
 from reactometer.config import Config
 from reactometer.data.batches import Item, collate
 from reactometer.errors import ConfigError, ModelError, OutputError, WeightsError
+from reactometer.hub.hub import download, push
+from reactometer.hub.model_card import model_card, write_card
 from reactometer.io import format_json, parse_json_object
-from reactometer.models.card import model_card
+from reactometer.models.backbones import load_net
 from reactometer.models.folder import join_models, load_model, save_model
-from reactometer.models.hub import pull, push
 from reactometer.models.zoo import build_model, load_encoders
+from reactometer.paths import find_yunet
 
-NAME = "anna/faces"
+NAME, FOLDER = "anna/faces", "anna--faces"
 MODEL = {"README.md", "model.json", "weights.safetensors"}
 
 
@@ -39,6 +41,12 @@ def make(folder: Path, **model: object) -> Path:
     metrics |= {f"mean_{key}": value for key, value in scores.items()}
     data = {"name": "seen-nowhere", "n_train_clips": 24, "n_val_clips": 7}
     return save_model(folder, network, ["Joy", "Fear"], config, data=data, metrics=metrics)
+
+
+def damage(file: Path) -> None:
+    """Change the last bit of a file."""
+    content = file.read_bytes()
+    file.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
 
 
 @pytest.fixture(scope="module")
@@ -85,7 +93,7 @@ def inside(folder: Path) -> set[str]:
     return {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()}
 
 
-def test_what_was_pushed_and_pulled_scores_the_same_bit_for_bit(hub: SmallHub, model: Path, tmp_path: Path) -> None:
+def test_what_was_pushed_and_downloaded_scores_the_same_bit_for_bit(hub: SmallHub, model: Path, tmp_path: Path) -> None:
     (model / "secret.txt").write_text("mine")
     (model / "old.pt").write_bytes(b"\x80\x04.")
     kept = {"degradation.json", "degradation.png"}
@@ -96,9 +104,11 @@ def test_what_was_pushed_and_pulled_scores_the_same_bit_for_bit(hub: SmallHub, m
     assert set(hub.commits[NAME][-1]) == {*MODEL, *kept, ".gitattributes"}
     assert NAME not in hub.private
     assert hub.tokens == {f"Bearer {TOKEN}"}
-    assert pull(NAME, tmp_path / "pulled") == tmp_path / "pulled"
-    assert inside(tmp_path / "pulled") == {*MODEL, *kept}
-    assert same(tmp_path / "pulled", model)
+    copy = download(NAME, tmp_path / "models")
+    assert copy == tmp_path / "models" / FOLDER
+    assert inside(copy) == {*MODEL, *kept}
+    assert same(copy, model)
+    assert same(download(NAME), model)
     assert not torch.equal(*scores(model)[0])
 
 
@@ -108,11 +118,11 @@ def test_an_ensemble_goes_with_its_members_and_a_later_model_leaves_none_of_them
     other = make(tmp_path / "other")
     joint = join_models([model, other], tmp_path / "joint")
     push(joint, NAME)
-    pull(NAME, tmp_path / "pulled")
+    pulled = download(NAME, tmp_path / "models")
     members = {f"{member}/{file}" for member in ("00", "01") for file in ("model.json", "weights.safetensors")}
-    assert inside(tmp_path / "pulled") == {"README.md", "model.json", *members}
-    assert same(tmp_path / "pulled", joint)
-    assert "An ensemble of 2 models" in (tmp_path / "pulled" / "README.md").read_text()
+    assert inside(pulled) == {"README.md", "model.json", *members}
+    assert same(pulled, joint)
+    assert "An ensemble of 2 models" in (pulled / "README.md").read_text()
     push(model, NAME)
     assert set(hub.commits[NAME][-1]) == {*MODEL, ".gitattributes"}
 
@@ -122,10 +132,10 @@ def test_a_revision_stays_what_it_was(hub: SmallHub, model: Path, tmp_path: Path
     other = make(tmp_path / "other")
     second = push(other, NAME)
     assert first.revision != second.revision
-    assert same(pull(NAME, tmp_path / "first", revision=first.revision), model)
-    assert same(pull(NAME, tmp_path / "newest"), other)
-    with pytest.raises(WeightsError, match=r"'anna/faces'.*revision"):
-        pull(NAME, tmp_path / "none", revision="v9")
+    assert same(download(NAME, tmp_path / "first", revision=first.revision), model)
+    assert same(download(NAME, tmp_path / "newest"), other)
+    with pytest.raises(WeightsError, match="no such revision"):
+        download(NAME, tmp_path / "none", revision="v9")
 
 
 def test_the_card_says_what_the_model_says_of_itself(source: Path) -> None:
@@ -136,7 +146,7 @@ def test_the_card_says_what_the_model_says_of_itself(source: Path) -> None:
     for text in (
         "# faces\n",
         "each of 2 labels (Joy, Fear)",
-        f"reactometer pull {NAME} model\nreactometer predict --model model video.mp4",
+        f"reactometer download {NAME} --to models\nreactometer predict --model models/{FOLDER} video.mp4",
         "System: resnet50. face: resnet of transformers; joined by: mean.",
         "Trained on seen-nowhere: 24 clips to learn from, 7 to choose on. Seed 0.",
         "Scores on the 7 clips of the val split, on which its epoch was chosen:",
@@ -153,6 +163,16 @@ def test_the_card_says_what_the_model_says_of_itself(source: Path) -> None:
     assert "Started from microsoft/resnet-50, licence: Apache-2.0." in card
 
 
+def test_a_card_holds_what_was_measured_after_training(source: Path, tmp_path: Path) -> None:
+    scores = {"pearson": 0.5, "ccc": 0.375, "mae": 0.0125}
+    measured = {"split": "all", "n_clips": 3, **{key: {"Joy": value, "Fear": value} for key, value in scores.items()}}
+    (tmp_path / "metrics.json").write_text(json.dumps(measured))
+    text = write_card(source, tmp_path / "metrics.json", tmp_path / "card.md").read_text()
+    assert "3 clips of the all split, among them those that it was trained on" in text
+    assert "| Joy | 0.5000 | 0.3750 | 0.0125 |" in text
+    assert "reactometer download" not in text  # it is in no repository
+
+
 def test_a_card_of_ones_own_is_left_alone(hub: SmallHub, model: Path) -> None:
     (model / "README.md").write_text("Mine.")
     assert not push(model, NAME).wrote_card
@@ -165,14 +185,14 @@ def test_private_means_private(hub: SmallHub, model: Path) -> None:
     push(model, NAME, private=True)
     push(model, "anna/open")
     commits = len(hub.commits["anna/open"])
-    with pytest.raises(OutputError, match=r"'anna/open'.*public"):
+    with pytest.raises(OutputError, match="public"):
         push(model, "anna/open", private=True)
     assert len(hub.commits["anna/open"]) == commits
 
 
 def test_a_model_that_is_damaged_is_not_pushed(hub: SmallHub, model: Path) -> None:
     damage(model / "weights.safetensors")
-    with pytest.raises(ModelError, match=r"model\.json"):
+    with pytest.raises(ModelError, match=r"weights"):
         push(model, NAME)
     assert hub.commits == {}
     assert not (model / "README.md").exists()
@@ -180,23 +200,20 @@ def test_a_model_that_is_damaged_is_not_pushed(hub: SmallHub, model: Path) -> No
 
 @pytest.mark.parametrize("name", ["faces", "anna/", "/faces", "a/b/c", "anna/fa ces", "../x y"])
 def test_what_is_no_name_of_a_repository_is_refused(hub: SmallHub, model: Path, tmp_path: Path, name: str) -> None:
-    with pytest.raises(ConfigError, match="repository"):
+    with pytest.raises(ConfigError, match="OWNER/NAME"):
         push(model, name)
-    with pytest.raises(ConfigError, match=r"got .*; expected OWNER/NAME"):
-        pull(name, tmp_path / "out")
+    with pytest.raises(ConfigError, match="OWNER/NAME"):
+        download(name, tmp_path / "out")
     assert hub.asked == []
 
 
 @pytest.mark.parametrize(
     ("wrong", "message"),
     [
-        ("weights", rf"{NAME}/weights\.safetensors: not the weights that model\.json names"),
-        ("no weights", rf"{NAME}: not a model folder: no weights\.safetensors"),
-        ("no description", rf"'{NAME}' on the Hub is no model folder: no model\.json"),
-        (
-            "kernel",
-            r"its encoder asks for code or a network from elsewhere \(got attn_implementation = 'evil/kernel'\)",
-        ),
+        ("weights", rf"{NAME}/weights\.safetensors"),
+        ("no weights", rf"{NAME}.*weights\.safetensors"),
+        ("no description", r"model\.json"),
+        ("kernel", "evil/kernel"),
     ],
 )
 def test_a_wrong_model_never_stays(hub: SmallHub, model: Path, tmp_path: Path, wrong: str, message: str) -> None:
@@ -209,10 +226,10 @@ def test_a_wrong_model_never_stays(hub: SmallHub, model: Path, tmp_path: Path, w
     else:
         (model / ("model.json" if wrong == "no description" else "weights.safetensors")).unlink()
     hub.put(NAME, model)
-    with pytest.raises(ModelError, match=message) as caught:
-        pull(NAME, tmp_path / "pulled")
-    assert str(tmp_path / ".pulled") not in str(caught.value)
-    assert {path.name for path in tmp_path.iterdir()} <= {"model", "hub"}
+    with pytest.raises((ModelError, WeightsError), match=message) as caught:
+        download(NAME, tmp_path / "models")
+    assert str(tmp_path) not in str(caught.value)
+    assert not list((tmp_path / "models").glob("*"))
 
 
 def test_code_of_a_repository_is_neither_fetched_nor_run(hub: SmallHub, model: Path, tmp_path: Path) -> None:
@@ -222,26 +239,59 @@ def test_code_of_a_repository_is_neither_fetched_nor_run(hub: SmallHub, model: P
     (model / "modeling.py").write_text("raise SystemExit")
     (model / "weights.pt").write_bytes(b"\x80\x04.")
     hub.put(NAME, model)
-    pull(NAME, tmp_path / "pulled")
-    assert inside(tmp_path / "pulled") == {"model.json", "weights.safetensors"}
+    assert inside(download(NAME, tmp_path / "models")) == {"model.json", "weights.safetensors"}
     assert not [path for _, path, _ in hub.asked if path.endswith((".py", ".pt"))]
 
 
-def test_what_is_there_is_not_pulled_over(hub: SmallHub, model: Path, tmp_path: Path) -> None:
+def test_an_existing_folder_is_not_overwritten(hub: SmallHub, model: Path, tmp_path: Path) -> None:
     push(model, NAME)
+    (tmp_path / FOLDER).write_text("a file")
+    with pytest.raises(OutputError, match="exists"):
+        download(NAME, tmp_path)
+    assert (tmp_path / FOLDER).read_text() == "a file"
+
+
+def test_an_encoder_comes_without_code_or_pickles_and_is_found_where_it_was_put(
+    hub: SmallHub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    net: Any = load_net("random:resnet-tiny", "pictures").module
+    net.save_pretrained(tmp_path / "net")
+    (tmp_path / "net" / "preprocessor_config.json").write_text('{"image_mean": [0.5, 0.4, 0.3]}')
+    (tmp_path / "net" / "pytorch_model.bin").write_bytes(b"\x80\x04.")
+    (tmp_path / "net" / "modeling.py").write_text("raise SystemExit")
+    hub.put("somebody/tiny", tmp_path / "net")
+    wanted = {"config.json", "model.safetensors", "preprocessor_config.json"}
+    assert inside(download("somebody/tiny")) == wanted
+    copy = download("somebody/tiny", tmp_path / "weights")
+    assert inside(copy) == wanted
+    assert not [path for _, path, _ in hub.asked if path.endswith((".py", ".bin"))]
     hub.asked.clear()
-    out = tmp_path / "mine"
-    out.write_text("a file")
-    with pytest.raises(OutputError, match="exists already"):
-        pull(NAME, out)
-    assert out.read_text() == "a file"
+    monkeypatch.setenv("REACTOMETER_WEIGHTS", str(tmp_path / "weights"))
+    assert download("somebody/tiny") == copy
+    assert load_net("somebody/tiny", "pictures").pretrained
     assert hub.asked == []
+
+
+def test_an_encoder_without_safetensors_is_refused(hub: SmallHub, tmp_path: Path) -> None:
+    (tmp_path / "net").mkdir()
+    (tmp_path / "net" / "config.json").write_text("{}")
+    (tmp_path / "net" / "pytorch_model.bin").write_bytes(b"\x80\x04.")
+    hub.put("somebody/old", tmp_path / "net")
+    with pytest.raises(WeightsError, match=r"model\.safetensors"):
+        download("somebody/old")
+
+
+@pytest.mark.shared
+def test_yunet_is_copied_to_where_it_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = download("yunet", tmp_path / "weights")
+    monkeypatch.setenv("REACTOMETER_WEIGHTS", str(tmp_path / "weights"))
+    assert find_yunet() == download("yunet") == file
 
 
 @pytest.mark.parametrize(("status", "advice"), [(401, "hf auth login"), (403, "hf auth login"), (500, "network")])
 def test_a_refusal_is_told_in_one_line(hub: SmallHub, model: Path, status: int, advice: str) -> None:
     hub.refused["/api/repos/create"] = status
-    with pytest.raises(OutputError, match=f"cannot push to '{NAME}' on {hub.url}") as caught:
+    with pytest.raises(OutputError, match=f"cannot push to '{NAME}'") as caught:
         push(model, NAME)
     assert advice in str(caught.value)
     assert "\n" not in str(caught.value)
@@ -249,28 +299,30 @@ def test_a_refusal_is_told_in_one_line(hub: SmallHub, model: Path, status: int, 
 
 def test_without_a_network_both_say_so(model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     look_at("http://127.0.0.1:9", tmp_path / "hub", monkeypatch)
-    with pytest.raises(OutputError, match=r"cannot push.*http://127\.0\.0\.1:9"):
+    with pytest.raises(OutputError, match="network"):
         push(model, NAME)
-    with pytest.raises(WeightsError, match=r"cannot fetch.*http://127\.0\.0\.1:9"):
-        pull(NAME, tmp_path / "out")
+    with pytest.raises(WeightsError, match="network"):
+        download(NAME, tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
 
 def test_the_commands_do_the_same_and_say_what_comes_next(hub: SmallHub, model: Path, tmp_path: Path) -> None:
-    run, out = CliRunner().invoke, tmp_path / "pulled"
+    run, out = CliRunner().invoke, tmp_path / "models"
     pushed = run(app, ["push", str(model), NAME, "--private"])
     assert pushed.exit_code == 0, pushed.output
     assert f"model: {hub.url}/{NAME}" in pushed.output
     assert "wrote README.md" in pushed.output
-    assert NAME in hub.private
     revision = hub.revision(NAME)
-    assert f"next: reactometer pull {NAME} OUT --revision {revision}" in pushed.output
-    pulled = run(app, ["pull", NAME, str(out), "--revision", revision])
-    assert pulled.exit_code == 0, pulled.output
-    assert f"next: reactometer predict --model {out} VIDEO" in pulled.output
-    assert same(out, model)
-    assert run(app, ["weights", "verify", str(out)]).exit_code == 0
-    damage(out / "weights.safetensors")
-    wrong = run(app, ["weights", "verify", str(out)])
-    assert wrong.exit_code == 1
-    assert "0 of 1 are right" in wrong.stdout
+    assert f"next: reactometer download {NAME} --revision {revision} --to FOLDER" in pushed.output
+    downloaded = run(app, ["download", NAME, "--revision", revision, "--to", str(out)])
+    assert downloaded.exit_code == 0, downloaded.output
+    assert f"next: reactometer predict --model {out / FOLDER} VIDEO" in downloaded.output
+    assert same(out / FOLDER, model)
+
+
+def test_a_failed_download_is_listed_and_the_others_are_done(hub: SmallHub, model: Path, tmp_path: Path) -> None:
+    push(model, NAME)
+    result = CliRunner().invoke(app, ["download", "anna/nothing", NAME, "--to", str(tmp_path)])
+    assert result.exit_code == 1
+    assert "failed: anna/nothing" in result.output
+    assert (tmp_path / FOLDER / "model.json").is_file()

@@ -1,0 +1,1 @@
+"""Checkpoints and encoders on the Hugging Face Hub."""

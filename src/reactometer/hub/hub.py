@@ -1,0 +1,181 @@
+"""The Hugging Face Hub (or ``HF_ENDPOINT``): download encoders and checkpoints, push checkpoints."""
+
+from __future__ import annotations
+
+import re
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+
+from huggingface_hub import HfApi, constants, snapshot_download
+from huggingface_hub.errors import (  # type: ignore[attr-defined]  # HTTPError: of the HTTP library that it uses
+    HTTPError,
+    LocalEntryNotFoundError,
+    RepositoryNotFoundError,
+    RevisionNotFoundError,
+)
+
+from reactometer.errors import ConfigError, ModelError, OutputError, WeightsError, suggestion
+from reactometer.hub.model_card import CARD_FILE, model_card
+from reactometer.io import appearing, replacing, write_whole
+from reactometer.models.folder import DESCRIPTION_FILE, load_model
+from reactometer.models.folder import FILES as CHECKPOINT_FILES
+from reactometer.models.pretrained import PRETRAINED
+from reactometer.paths import find_yunet, offline_encoder
+
+REPOSITORY = re.compile(r"[\w.-]+/[\w.-]+")
+YUNET = "yunet"
+
+MEMBERS = ("[0-9][0-9]", "[0-9][0-9][0-9]")  # folders of an ensemble's members
+CHECKPOINT_PATTERNS = (
+    CARD_FILE,
+    *(f"{folder}{file}" for file in CHECKPOINT_FILES for folder in ("", *(f"{member}/" for member in MEMBERS))),
+)
+"""The files of a checkpoint, as patterns; nothing else is pushed."""
+
+ENCODER_CONFIG, ENCODER_WEIGHTS = "config.json", "model.safetensors"
+ENCODER_PATTERNS = (CARD_FILE, ENCODER_CONFIG, "*processor*_config.json", "processor_config.json", ENCODER_WEIGHTS)
+"""The files of an encoder, as patterns: its card and licence, architecture, how its input is prepared, its weights."""
+
+LOG_IN = "Check the name; for a private repository, log in with 'hf auth login' or set HF_TOKEN"
+GO_OFFLINE = "Check the network, and HF_ENDPOINT and HF_HUB_OFFLINE if they are set"
+
+
+@dataclass(frozen=True)
+class Pushed:
+    """A checkpoint on the Hub."""
+
+    url: str
+    revision: str  # the commit, for 'reactometer download --revision'
+    wrote_card: bool
+
+
+def download(name: str, to: Path | str | None = None, *, revision: str | None = None) -> Path:
+    """Get YuNet, an encoder or a checkpoint onto this machine, into the usual cache or into a folder.
+
+    YuNet goes to the cache of this package, anything else to Hugging Face's. Files that are there already, in
+    ``$REACTOMETER_WEIGHTS`` or in a cache, are not downloaded again. Only weights in safetensors, JSON and pictures
+    are downloaded, and a checkpoint is loaded once to check it.
+
+    Args:
+        name: "yunet", or a repository of the Hub, ``OWNER/NAME``.
+        to: copy the files here, so that ``$REACTOMETER_WEIGHTS`` can name this folder: YuNet by its file name, a
+            repository as ``OWNER--NAME``, which must not exist yet.
+        revision: a commit, tag or branch of the repository; default: the newest commit of its main branch.
+
+    Returns:
+        YuNet's file, or the folder of the encoder or checkpoint.
+
+    Raises:
+        ConfigError: no such name.
+        WeightsError: the download failed, or the repository holds neither an encoder nor a checkpoint.
+        ModelError: the checkpoint is damaged or refused.
+        OutputError: the folder exists, or cannot be written.
+    """
+    if name == YUNET:
+        file = find_yunet()
+        if to is None:
+            return file
+        with replacing(Path(to) / file.name) as partial:
+            shutil.copyfile(file, partial)
+        return Path(to) / file.name
+    if not REPOSITORY.fullmatch(name):
+        raise ConfigError(
+            "unknown name", got=repr(name), expected="OWNER/NAME", fix=suggestion(name, (YUNET, *PRETRAINED))
+        )
+    source = (None if revision else offline_encoder(name)) or _snapshot(name, revision)
+    is_checkpoint = (source / DESCRIPTION_FILE).is_file()
+    if not is_checkpoint and not all((source / file).is_file() for file in (ENCODER_CONFIG, ENCODER_WEIGHTS)):
+        raise WeightsError(
+            f"'{name}' holds neither a checkpoint nor an encoder",
+            expected=f"{DESCRIPTION_FILE}, or {ENCODER_CONFIG} and {ENCODER_WEIGHTS} (no pickle is read)",
+            fix="Convert an encoder with transformers' save_pretrained, or name a repository of 'reactometer push'",
+        )
+    if to is None:
+        if is_checkpoint:
+            _check(source, name)
+        return source
+    target = Path(to) / name.replace("/", "--")
+    with appearing(target) as partial:
+        patterns = CHECKPOINT_PATTERNS if is_checkpoint else ENCODER_PATTERNS
+        for file in {file for pattern in patterns for file in source.glob(pattern)}:
+            copy = partial / file.relative_to(source)
+            copy.parent.mkdir(exist_ok=True)
+            shutil.copyfile(file, copy)
+        if is_checkpoint:
+            _check(partial, name)
+    return target
+
+
+def push(folder: Path | str, name: str, *, private: bool = False) -> Pushed:
+    """Push a checkpoint's files and nothing else in its folder; write a model card if it has none.
+
+    Args:
+        folder: a checkpoint, or an ensemble's; it is loaded once to check it.
+        name: the repository, ``OWNER/NAME``; it is created, or gets a new commit.
+        private: only you (or your organisation) may see it.
+
+    Raises:
+        ConfigError: not the name of a repository.
+        ModelError: the checkpoint is incomplete or damaged.
+        OutputError: the Hub refuses it.
+    """
+    if not REPOSITORY.fullmatch(name):
+        raise ConfigError("not the name of a repository", got=repr(name), expected="OWNER/NAME")
+    folder = Path(folder)
+    model = load_model(folder, "cpu")
+    wrote_card = not (folder / CARD_FILE).exists()
+    if wrote_card:
+        write_whole(folder / CARD_FILE, model_card(model, name))
+    api = HfApi()
+    with _hub_errors(f"cannot push to '{name}' on {constants.ENDPOINT}", name, OutputError):
+        api.create_repo(name, private=private or None, exist_ok=True)
+        if private and not api.model_info(name).private:
+            raise OutputError(f"'{name}' exists and is public", fix="Make it private on the Hub first")
+        files = list(CHECKPOINT_PATTERNS)
+        message = f"Checkpoint of reactometer {version('reactometer')}"
+        commit = api.upload_folder(
+            repo_id=name, folder_path=folder, allow_patterns=files, delete_patterns=files, commit_message=message
+        )
+    return Pushed(f"{constants.ENDPOINT}/{name}", commit.oid, wrote_card)
+
+
+def _snapshot(name: str, revision: str | None) -> Path:
+    """Download a repository's files of either kind into Hugging Face's cache."""
+    patterns = [*CHECKPOINT_PATTERNS, *ENCODER_PATTERNS]
+    with _hub_errors(f"cannot download '{name}' from {constants.ENDPOINT}", name, WeightsError):
+        return Path(snapshot_download(name, revision=revision, allow_patterns=patterns))
+
+
+def _check(folder: Path, name: str) -> None:
+    """Load a downloaded checkpoint; an error names its repository."""
+    try:
+        load_model(folder, "cpu")
+    except ModelError as error:
+        raise ModelError(str(error).replace(str(folder), name)) from error
+
+
+@contextmanager
+def _hub_errors(what: str, name: str, kind: type[OutputError | WeightsError]) -> Iterator[None]:
+    """Re-raise any error of the Hub's client as ``kind``, in one line with a fix."""
+    try:
+        yield
+    except RevisionNotFoundError as error:
+        raise kind(what, got="no such revision", fix="Name a commit, a tag or a branch") from error
+    except RepositoryNotFoundError as error:
+        near = suggestion(name, PRETRAINED) if name not in PRETRAINED else ""
+        fix = f"{LOG_IN}. {near}" if near.startswith("Did you mean") else LOG_IN
+        raise kind(what, got="no such repository, or no access to it", fix=fix) from error
+    except LocalEntryNotFoundError as error:
+        raise kind(what, got=_first_line(error.__cause__ or error), fix=GO_OFFLINE) from error
+    except (HTTPError, OSError, ValueError) as error:
+        status = getattr(getattr(error, "response", None), "status_code", None)
+        raise kind(what, got=_first_line(error), fix=LOG_IN if status in (401, 403) else GO_OFFLINE) from error
+
+
+def _first_line(error: BaseException) -> str:
+    lines = [line for line in str(error).splitlines() if line.strip()]
+    return lines[0].rstrip(". ") if lines else type(error).__name__
