@@ -15,6 +15,7 @@ from reactometer.media.stream import PART, WindowShape
 from reactometer.models.folder import load_model
 from reactometer.records import FaceSample, FrameState, PreparedClip
 from reactometer.serving.queue import SharedScorer
+from reactometer.workers.media_worker import Reading
 
 
 @pytest.fixture(scope="module")
