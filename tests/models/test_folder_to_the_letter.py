@@ -1,4 +1,4 @@
-"""A small model folder, never trained: all that it holds, and the words with which a changed one is refused."""
+"""A small model folder, never trained: all that it holds, and how a changed one is refused."""
 
 from __future__ import annotations
 
@@ -22,7 +22,6 @@ from reactometer.models.scores import Score
 from reactometer.models.uncertainty import Basis, Curve, Uncertainty, save_uncertainty
 from reactometer.models.zoo import build_model, load_encoders, sampling_of
 
-AGAIN = "Copy it again from where it was made."
 SURE = Uncertainty(0.9, {"face": Basis(20, (0.1, 0.3))}, {})
 
 Change = Callable[[str, object], Path]
@@ -146,7 +145,7 @@ def test_an_engine_is_taken_from_the_folder_where_it_is_of_its_weights(small: Pa
 @pytest.mark.parametrize("members", [[], 3, ["."], ["00", "../small"]])
 def test_odd_members(change: Change, members: object) -> None:
     folder = change("members", members)
-    assert _refusal(folder) == f"{folder}: an ensemble without members. {AGAIN}"
+    assert "members" in _refusal(folder)
 
 
 def test_an_ensemble_is_of_models_alone(small: Path, tmp_path: Path) -> None:
@@ -182,24 +181,22 @@ def test_what_is_joined_goes_together(small: Path, tmp_path: Path) -> None:
     assert len(load_model(join_models([small, wider], tmp_path / "joint")).members) == 2
 
 
-ODD = "a label that is no name: "
-
-
 @pytest.mark.parametrize(
-    ("labels", "reason"),
+    "labels",
     [
-        ([], "labels are a list of names, each once"),
-        ("Joy", "labels are a list of names, each once"),
-        (["1", 1], "labels are a list of names, each once"),
-        (["Joy", ""], ODD + "''"),
-        (["Joy", 3], ODD + "'3'"),
-        (["Joy\n", "Fear"], ODD + "'Joy\\n'"),
-        (["Joy", "x" * 101], ODD + f"'{'x' * 40}'"),
+        [],
+        "Joy",
+        ["1", 1],
+        ["Joy", "Joy"],
+        ["Joy", ""],
+        ["Joy", 3],
+        ["Joy\n", "Fear"],
+        ["Joy", "x" * 101],
+        ["=1", "Joy"],
     ],
 )
-def test_labels_that_are_no_names(change: Change, labels: object, reason: str) -> None:
-    folder = change("labels", labels)
-    assert _refusal(folder) == f"{folder}: damaged model folder: {reason}. {AGAIN}"
+def test_labels_that_are_no_names(change: Change, labels: object) -> None:
+    assert "damaged model folder: model.json: labels" in _refusal(change("labels", labels))
 
 
 def test_labels_of_one_letter_and_of_a_hundred_are_names(change: Change) -> None:
@@ -220,9 +217,7 @@ def test_an_encoder_that_asks_for_code(change: Change, setting: str, value: obje
     about: dict[str, object] = {setting: value}
     for _ in range(depth):
         about = {"given": 3, "config": about}
-    folder = change("encoders", {"face": about, "voice": {"given": 2}})
-    reason = f"its encoder asks for code or a network from elsewhere (got {setting} = {value!r})"
-    assert _refusal(folder) == f"{folder}: damaged model folder: {reason}. {AGAIN}"
+    assert "asks for code" in _refusal(change("encoders", {"face": about, "voice": {"given": 2}}))
 
 
 @pytest.mark.parametrize(
@@ -240,9 +235,9 @@ def test_an_encoder_that_asks_for_none(change: Change, setting: str, value: obje
 
 def test_weights_that_are_other_than_described(small: Path, change: Change) -> None:
     own = load_model(small).description["sha256"]["weights.safetensors"]
-    for value, expected in (({"weights.safetensors": "f" * 64}, "f" * 12), ({}, "None")):
-        told = f"not the weights that model.json names (got SHA-256 {own[:12]}…; expected {expected}…). "
-        assert _refusal(change("sha256", value)) == f"{small / 'weights.safetensors'}: {told}Copy the model again."
+    for value in ({"weights.safetensors": "f" * 64}, {}):
+        refusal = _refusal(change("sha256", value))
+        assert "not the weights that model.json names" in refusal and own[:12] in refusal
 
 
 def test_weights_that_are_no_numbers_are_named(small: Path, change: Change) -> None:
@@ -251,35 +246,25 @@ def test_weights_that_are_no_numbers_are_named(small: Path, change: Change) -> N
     weights[name].view(-1)[-1] = torch.nan
     (small / "weights.safetensors").write_bytes(save(weights))
     folder = change("sha256", {"weights.safetensors": sha256_of(small / "weights.safetensors")})
-    assert _refusal(folder) == f"{folder}: damaged model folder: weights that are no numbers, in {name}. {AGAIN}"
+    assert f"no numbers, in {name}" in _refusal(folder)
 
 
 def test_what_is_no_model_folder(small: Path, tmp_path: Path, change: Change) -> None:
-    nowhere = tmp_path / "nowhere"
-    assert _refusal(str(nowhere)) == (
-        f"{nowhere}: no such model folder. Give the folder that 'reactometer train' named at its end."
-    )
-    none = f"{tmp_path}: not a model folder: no model.json. "
-    assert _refusal(tmp_path) == none + "Give the folder that 'reactometer train' named."
-    shutil.copytree(small, tmp_path / "model")
-    assert _refusal(tmp_path) == none + f"Give {tmp_path / 'model'}."
-    (tmp_path / "model" / "weights.safetensors").unlink()
-    folder = tmp_path / "model"
-    assert _refusal(folder) == f"{folder}: not a model folder: no weights.safetensors. Copy the model again."
-    told = f"{small}: another format of model folder (expected format 2). "
+    assert "no such model folder" in _refusal(str(tmp_path / "nowhere"))
+    assert "no model.json" in _refusal(tmp_path)
+    folder = Path(shutil.copytree(small, tmp_path / "model"))
+    assert f"Give {folder}" in _refusal(tmp_path)
+    (folder / "weights.safetensors").unlink()
+    assert "no weights.safetensors" in _refusal(folder)
     for other in (1, 3, "2", None):
-        assert _refusal(change("format", other)) == told + "Use the version of reactometer that wrote it."
-    (small / "model.json").write_text("[]")
-    file = small / "model.json"
-    assert _refusal(small) == f"{file}: damaged: ValueError: no JSON object. Copy the model again."
-    file.write_text("{")
-    assert _refusal(small).startswith(f"{file}: damaged: JSONDecodeError: Expecting property name")
-    assert _refusal(small).endswith(" Copy the model again.")
+        assert "another format" in _refusal(change("format", other))
+    for text in ("[]", "{", " " * (2**24 + 1)):
+        (small / "model.json").write_text(text)
+        assert "damaged" in _refusal(small)
 
 
-def test_only_the_first_line_of_a_reason_is_told(change: Change) -> None:
-    folder = change("config", {"model": {"name": "resnet50", "evil": 1}, "prepare": {"evil": 2}})
-    assert _refusal(folder) == f"{folder}: damaged model folder: 2 validation errors for Config. {AGAIN}"
+def test_an_unknown_setting_is_named(change: Change) -> None:
+    assert "config.model.evil" in _refusal(change("config", {"model": {"name": "resnet50", "evil": 1}}))
 
 
 def test_devices() -> None:

@@ -56,15 +56,15 @@ def _other(kind: str, **settings: object) -> Callable[[dict[str, Any]], object]:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (_face(hidden_sizes=[64, 128, 65536]), "weights of another shape than its settings name: face_encoder.net"),
-        (_face(depths=[3, 3, 100_000]), "its settings name more layers than there are weights"),
-        (_face(depths=[3, 3, 10**9]), r"settings are beyond reason \(got depths = \[3, 3, 1000000000\]"),
+        (_face(hidden_sizes=[64, 128, 65536]), "another shape.*face_encoder.net"),
+        (_face(depths=[3, 3, 100_000]), "more layers than there are weights"),
+        (_face(depths=[3, 3, 10**9]), "beyond reason: depths"),
         (_other("vit", hidden_size=65536, num_attention_heads=1), "weights of another shape"),
         (_other("vit", num_hidden_layers=100_000), "more layers than there are weights"),
         (_other("dinov2", num_hidden_layers=10**9), "beyond reason"),  # a list of all their names
-        (_other("vit", image_size=100_000), "beyond reason .*1 frames of 100000 px in patches of 16 px"),
+        (_other("vit", image_size=100_000), "beyond reason: 1 frames of 100000 px"),
         (_other("videomae", num_frames=100_000), "beyond reason"),  # a table of all places, in Python
-        (_other("vit", num_attention_heads=0), "no network can be made of its settings: ZeroDivisionError"),
+        (_other("vit", num_attention_heads=0), "ZeroDivisionError"),
         (lambda about: about["encoders"].update(face={"given": 2**20}), "weights of another shape"),
         (lambda about: about["encoders"].update(voice={"convolution": 2**20}), "weights of another shape"),
         (lambda about: about["config"]["model"].update(hidden=8192, layers=24), "weights of another shape"),
@@ -89,7 +89,7 @@ def test_what_its_weights_do_not_fill_is_refused_before_it_is_allocated(
     ],
 )
 def test_an_unknown_field_is_refused(change: Callable[[dict[str, Any]], object], changed: Callable[..., Path]) -> None:
-    with pytest.raises(ModelError, match=r"damaged.*'evil'"):
+    with pytest.raises(ModelError, match=r"damaged.*evil"):
         load_model(changed(change), "cpu")
 
 

@@ -77,11 +77,11 @@ class FrameEncoder(nn.Module):
     """A vision network of transformers with its normalisation inside: uint8 pictures -> one feature vector each.
 
     Pictures of another size than it was trained on stay as they are if it takes them, with its position embeddings
-    interpolated, and are resized if not. Whether it does, and how many features it gives, is measured, unless the
-    network is for its tensors' shapes alone.
+    interpolated, and are resized if not. A forward pass measures both that and the number of features, unless
+    ``feature_size`` is given: then only the shapes of the tensors matter.
     """
 
-    def __init__(self, net: Net, size_px: int, pooling: str = "network", *, measured: bool = True) -> None:
+    def __init__(self, net: Net, size_px: int, pooling: str = "network", *, feature_size: int | None = None) -> None:
         super().__init__()
         self.net = net.module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.settings, self.pretrained, self.pooling = net.settings, net.pretrained, pooling
@@ -90,8 +90,8 @@ class FrameEncoder(nn.Module):
         self.options = {}
         if _trained_px(net.module) not in (None, size_px) and _takes_option(net.module, "interpolate_pos_encoding"):
             self.options["interpolate_pos_encoding"] = True
-        self.feature_size = 0
-        if not measured:
+        if feature_size is not None:
+            self.feature_size = feature_size
             return
         try:
             self.feature_size = self._measure(size_px)
@@ -208,9 +208,11 @@ def load_frame_encoder(name: str, size_px: int, pooling: str = "network") -> Fra
     return FrameEncoder(load_net(name, "pictures"), size_px, pooling)
 
 
-def rebuild_frame_encoder(description: Mapping[str, Any], size_px: int, *, measured: bool = True) -> FrameEncoder:
-    """The encoder that :meth:`FrameEncoder.describe` told of, its weights still to be filled in."""
-    return FrameEncoder(rebuild_net(description), size_px, description["pooling"], measured=measured)
+def rebuild_frame_encoder(
+    description: Mapping[str, Any], size_px: int, *, feature_size: int | None = None
+) -> FrameEncoder:
+    """Build the encoder that :meth:`FrameEncoder.describe` described, without its weights."""
+    return FrameEncoder(rebuild_net(description), size_px, description["pooling"], feature_size=feature_size)
 
 
 def load_clip_encoder(name: str, size_px: int, pooling: str = "network") -> ClipEncoder:

@@ -3,26 +3,29 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from threading import get_ident
+from typing import Annotated, Any, Literal
 
 import torch
-from safetensors import SafetensorError
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
+from pydantic.functional_validators import AfterValidator
+from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import nn
+from torch.nn.modules.module import register_module_parameter_registration_hook
 
 from reactometer.config import Config, ModelConfig
 from reactometer.data.batches import Sampling
-from reactometer.errors import ModelError, ReactometerError
+from reactometer.errors import ModelError
 from reactometer.io import appearing, decoding, format_json, parse_json_object, sha256_of
 from reactometer.models.engines import attach_engine, choose_engine, engine_folder
 from reactometer.models.network import ReactionModel
 from reactometer.models.scores import Score
-from reactometer.models.strangers import check_fields, check_settings, check_shapes, checked_labels, make
 from reactometer.models.uncertainty import REFERENCES_FILE, UNCERTAINTY_FILE, Uncertainty, load_uncertainty
 from reactometer.models.zoo import Encoders, build_model, rebuild_encoders, sampling_of
 from reactometer.records import FloatArray
@@ -32,6 +35,78 @@ WEIGHTS_FILE, DESCRIPTION_FILE = "weights.safetensors", "model.json"
 DEGRADATION_FILES = ("degradation.json", "degradation.png")
 FILES = (DESCRIPTION_FILE, WEIGHTS_FILE, UNCERTAINTY_FILE, REFERENCES_FILE, *DEGRADATION_FILES)
 """All that a model folder may hold for this package, besides its card; only the first two are needed."""
+
+AGAIN = "Copy it again from where it was made"
+
+MAX_DESCRIPTION_BYTES, MAX_LABEL_CHARACTERS = 2**24, 100
+MAX_NUMBER, MAX_PATCHES = 2**20, 2**16
+"""Of an encoder's settings: the largest whole number, and the most patches of all its frames; our choice."""
+
+SIDES, FRAMES = ("image_size", "crop_size"), ("num_frames", "frames_per_clip")
+USUAL_SIDE_PX, USUAL_PATCH_PX = 224, 16  # where the settings leave it to the network
+
+
+def _check_label(label: str) -> str:
+    """Refuse names that a terminal or a spreadsheet would act on."""
+    if not (label.isprintable() and 0 < len(label) <= MAX_LABEL_CHARACTERS and label[0] not in "=+-@"):
+        raise ValueError(f"a label that is no name: {label[:40]!r}")
+    return label
+
+
+def _check_unique(labels: list[str]) -> list[str]:
+    if len(set(labels)) < len(labels):
+        raise ValueError("a label is named twice")
+    return labels
+
+
+class _Strict(BaseModel):
+    """A part of ``model.json``: no unknown field, no conversion of values."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+
+class _EncoderDescription(_Strict):
+    """An encoder of given features, of contours, of steps, of a log-mel spectrogram (no field), or of transformers."""
+
+    given: int | None = None
+    contours: int | None = None
+    convolution: int | None = None
+    config: dict[str, Any] | None = None
+    settings: dict[str, Any] | None = None
+    has_pooler: bool | None = None
+    pretrained: bool | None = None
+    pooling: Literal["network", "grid"] = "network"
+
+
+class _EncoderDescriptions(_Strict):
+    face: _EncoderDescription | None = None
+    voice: _EncoderDescription | None = None
+
+
+class _Head(_Strict):
+    """What every model and every ensemble describes."""
+
+    format: int
+    reactometer: str
+    labels: Annotated[
+        list[Annotated[str, AfterValidator(_check_label)]], Field(min_length=1), AfterValidator(_check_unique)
+    ]
+
+
+class _Description(_Head):
+    """The description of one model."""
+
+    config: Config
+    encoders: _EncoderDescriptions
+    data: dict[str, Any]
+    metrics: dict[str, Any]
+    sha256: dict[str, str]
+
+
+class _EnsembleDescription(_Head):
+    """The description of an ensemble; its members lie in folders inside its own."""
+
+    members: Annotated[list[Annotated[str, StringConstraints(pattern=r"^[0-9]+$")]], Field(min_length=1)]
 
 
 @dataclass(frozen=True)
@@ -149,26 +224,21 @@ def load_model(folder: Path | str, device: str = "auto", engine: str = "torch") 
     description = _read_description(folder)
     if "members" in description:
         names = description["members"]
-        if not isinstance(names, list) or not names or not all(str(name).isdecimal() for name in names):
-            raise ModelError(f"{folder}: an ensemble without members", fix="Copy it again from where it was made")
-        if any("members" in _read_description(folder / str(name)) for name in names):
+        if any("members" in _read_description(folder / name) for name in names):
             raise ModelError(f"{folder}: an ensemble of ensembles", fix="Join the members themselves")
-        members = tuple(load_model(folder / str(name), device, engine) for name in names)
+        members = tuple(load_model(folder / name, device, engine) for name in names)
         return replace(members[0], description=description, members=members, uncertainty=load_uncertainty(folder))
+    config, labels = Config.model_validate(description["config"]), tuple(description["labels"])
     try:
-        check_fields(description)
-        config = Config.model_validate(description["config"])
-        labels, about = checked_labels(description["labels"]), description["encoders"]
-        check_settings(about)
-        network = _rebuild(folder / WEIGHTS_FILE, config.model, about, len(labels))
+        network = _rebuild(folder / WEIGHTS_FILE, config.model, description["encoders"], len(labels))
         weights = load_file(folder / WEIGHTS_FILE)
         if wrong := [name for name, own in weights.items() if not torch.isfinite(own).all()]:
             raise ValueError(f"weights that are no numbers, in {wrong[0]}")
         network.load_state_dict(weights)
-    except (KeyError, TypeError, ValueError, RuntimeError, OSError, SafetensorError, ReactometerError) as error:
-        raise ModelError(
-            f"{folder}: damaged model folder: {str(error).splitlines()[0]}", fix="Copy it again from where it was made"
-        ) from error
+    except Exception as error:  # of settings that make no sense, networks raise any class
+        reason = (str(error).splitlines() or [""])[0]
+        reason = reason if isinstance(error, ValueError) else f"{type(error).__name__}: {reason}"
+        raise ModelError(f"{folder}: damaged model folder: {reason}", fix=AGAIN) from error
     place = choose_device(device)
     network.eval().to(place)
     chosen = choose_engine(folder, engine, place)
@@ -178,22 +248,83 @@ def load_model(folder: Path | str, device: str = "auto", engine: str = "torch") 
 
 
 def _rebuild(weights: Path, config: ModelConfig, about: Mapping[str, Any], n_labels: int) -> ReactionModel:
-    """The network whose weights a file holds, which are still to be filled in.
+    """Build the network that a file holds the weights of, once its settings and sizes are known to be harmless."""
+    _check_settings(about)
+    with safe_open(weights, framework="pt") as file:
+        shapes = {name: list(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118
+    features = (shapes.get("face_scale.mean") or [0])[0]  # a forward pass would have to be made to measure them
+    finish = partial(build_model, config, label_mean=[0.5] * n_labels)
+    _check_shapes(shapes, lambda: finish(rebuild_encoders(config, about, face_feature_size=features)))
+    encoders = rebuild_encoders(config, about)
+    if encoders.face is not None and encoders.face.feature_size != features:
+        raise ValueError(f"weights of another shape than its settings name: face_scale.mean, [{features}]")
+    return finish(encoders)
 
-    Encoders are made first, since the rest depends on how many features they give, which a picture tells that goes
-    through them.
+
+def _check_shapes(shapes: Mapping[str, list[int]], build: Callable[[], nn.Module]) -> None:
+    """Raise ValueError if a network has other tensors than a file of weights, before any of them is allocated.
+
+    PyTorch's device without memory ("meta") builds the network, and stops when there are more parameters than weights.
+    Nothing may be computed there: for that, PyTorch imports its compiler, which takes a second.
     """
-    check_shapes(weights, lambda: nn.ModuleDict(_modules(rebuild_encoders(config, about, measured=False))), whole=False)
-    encoders = make(lambda: rebuild_encoders(config, about))
-    build = partial(build_model, config, encoders, [0.5] * n_labels)
-    check_shapes(weights, build)
-    return make(build)
+    thread, left = get_ident(), 2 * len(shapes) + 100  # some parameters are replaced, or left out again
+
+    def count(module: nn.Module, name: str, parameter: object) -> None:
+        nonlocal left
+        left -= get_ident() == thread
+        if left < 0:
+            raise ValueError("its settings name more layers than there are weights")
+
+    counting = register_module_parameter_registration_hook(count)
+    try:
+        with torch.device("meta"):
+            expected = {name: list(tensor.shape) for name, tensor in build().state_dict().items()}
+    finally:
+        counting.remove()
+    for name in [*expected, *shapes]:
+        if expected.get(name) != shapes.get(name):
+            raise ValueError(f"weights of another shape than its settings name: {name}, {shapes.get(name, 'none')}")
 
 
-def _modules(encoders: Encoders) -> dict[str, nn.Module]:
-    """By the names they have in a model."""
-    named = {"face_encoder": encoders.face, "voice_encoder": encoders.voice}
-    return {name: encoder for name, encoder in named.items() if encoder is not None}
+def _check_settings(settings: object) -> None:
+    """Refuse encoder settings that name code of the Hub, which would be fetched, or that are beyond reason.
+
+    The latter bounds what networks compute in lists and loops of Python while they are built: numbers of layers and of
+    patches. :func:`_check_shapes` bounds the tensors.
+    """
+    for table in _tables_in(settings):
+        for key, value in table.items():
+            is_kernel = "implementation" in key and value not in (None, True, False, "eager", "sdpa")
+            if is_kernel or (key == "architecture" and ":" in str(value)):
+                raise ValueError(f"its encoder asks for code or a network from elsewhere: {key} = {value!r}")
+            if any(abs(number) > MAX_NUMBER for number in _numbers([value])):
+                raise ValueError(f"its encoder's settings are beyond reason: {key} = {str(value)[:60]}")
+        side_px = max(_numbers([table.get(name) for name in SIDES]), default=USUAL_SIDE_PX)
+        frames = max(_numbers([table.get(name) for name in FRAMES]), default=1)
+        patch_px = max(1, min(_numbers([table.get("patch_size")]), default=USUAL_PATCH_PX))
+        if (side_px / patch_px) ** 2 * frames > MAX_PATCHES:
+            shape = f"{frames} frames of {side_px} px in patches of {patch_px} px"
+            raise ValueError(f"its encoder's settings are beyond reason: {shape}; {MAX_PATCHES} patches at most")
+
+
+def _tables_in(settings: object) -> Iterator[Mapping[str, Any]]:
+    """Yield every object of parsed JSON, at any depth."""
+    if isinstance(settings, dict):
+        yield settings
+    inner = settings.values() if isinstance(settings, dict) else settings if isinstance(settings, list) else ()
+    for value in inner:
+        yield from _tables_in(value)
+
+
+def _numbers(values: Sequence[object]) -> list[float]:
+    """Return the numbers among values and in the lists among them."""
+    found: list[float] = []
+    for value in values:
+        if isinstance(value, list):
+            found += _numbers(value)
+        elif isinstance(value, int | float):
+            found.append(value)
+    return found
 
 
 def choose_device(name: str) -> torch.device:
@@ -240,25 +371,35 @@ def _read_description(folder: Path) -> dict[str, Any]:
         found = (inside / DESCRIPTION_FILE).is_file()
         fix = f"Give {inside}" if found else "Give the folder that 'reactometer train' named"
         raise ModelError(f"{folder}: not a model folder: no {DESCRIPTION_FILE}", fix=fix)
-    with decoding(folder / DESCRIPTION_FILE, ModelError, "Copy the model again"):
-        description = parse_json_object((folder / DESCRIPTION_FILE).read_bytes())
+    file = folder / DESCRIPTION_FILE
+    with decoding(file, ModelError, AGAIN):
+        if file.stat().st_size > MAX_DESCRIPTION_BYTES:
+            raise ValueError(f"{file.stat().st_size} bytes, more than {MAX_DESCRIPTION_BYTES}")
+        text = file.read_bytes()
+        description = parse_json_object(text)
     if description.get("format") != FORMAT:
         raise ModelError(
             f"{folder}: another format of model folder",
             expected=f"format {FORMAT}",
             fix="Use the version of reactometer that wrote it",
         )
-    if "members" in description:
+    is_ensemble = "members" in description
+    try:
+        (_EnsembleDescription if is_ensemble else _Description).model_validate_json(text)
+    except ValidationError as error:
+        first = error.errors()[0]
+        reason = f"{DESCRIPTION_FILE}: {'.'.join(map(str, first['loc']))}: {first['msg']}"
+        raise ModelError(f"{folder}: damaged model folder: {reason}", fix=AGAIN) from error
+    if is_ensemble:
         return description
     if not (folder / WEIGHTS_FILE).is_file():
-        raise ModelError(f"{folder}: not a model folder: no {WEIGHTS_FILE}", fix="Copy the model again")
-    with decoding(folder / DESCRIPTION_FILE, ModelError, "Copy the model again"):
-        expected, got = description["sha256"].get(WEIGHTS_FILE), sha256_of(folder / WEIGHTS_FILE)
+        raise ModelError(f"{folder}: not a model folder: no {WEIGHTS_FILE}", fix=AGAIN)
+    expected, got = description["sha256"].get(WEIGHTS_FILE), sha256_of(folder / WEIGHTS_FILE)
     if got != expected:
         raise ModelError(
             f"{folder / WEIGHTS_FILE}: not the weights that {DESCRIPTION_FILE} names",
             got=f"SHA-256 {got[:12]}…",
             expected=f"{str(expected)[:12]}…",
-            fix="Copy the model again",
+            fix=AGAIN,
         )
     return description

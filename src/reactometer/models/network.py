@@ -116,7 +116,7 @@ class ReactionModel(nn.Module):
 def output_layer(n_features: int, label_mean: Sequence[float], dropout: float) -> nn.Module:
     """Dropout and a linear layer whose first answer, before a sigmoid, is about the training mean of each label."""
     linear = nn.Linear(n_features, len(label_mean))
-    if not linear.weight.is_meta:  # there, where a network has no memory, nothing may be computed: strangers.py
+    if not linear.weight.is_meta:  # a network without memory, see folder.py, is for the shapes of its tensors
         nn.init.normal_(linear.weight, std=0.01)
         with torch.no_grad():
             linear.bias.copy_(torch.logit(torch.tensor(label_mean).clamp(0.01, 0.99)))

@@ -150,10 +150,15 @@ def _load_voice(config: ModelConfig) -> VoiceInput:
     return fixed() if fixed else load_speech_encoder(config.voice_encoder)
 
 
-def rebuild_encoders(config: ModelConfig, description: Mapping[str, Any], *, measured: bool = True) -> Encoders:
-    """The encoders that :meth:`Encoders.describe` told of, their weights still to be filled in; needs no network.
+def rebuild_encoders(
+    config: ModelConfig, description: Mapping[str, Any], *, face_feature_size: int | None = None
+) -> Encoders:
+    """Build the encoders that :meth:`Encoders.describe` described, without their weights; needs no network.
 
-    Not ``measured``, they are for their tensors' shapes alone: what takes pictures does not know its feature size.
+    Args:
+        config: the system.
+        description: from :meth:`Encoders.describe`.
+        face_feature_size: features per frame, if known; ``None``: a forward pass measures them.
     """
     face: FaceInput | None = None
     voice: VoiceInput | None = None
@@ -163,7 +168,7 @@ def rebuild_encoders(config: ModelConfig, description: Mapping[str, Any], *, mea
         elif system_of(config).takes == "clips":
             face = rebuild_clip_encoder(about, config.size_px)
         else:
-            face = rebuild_frame_encoder(about, config.size_px, measured=measured)
+            face = rebuild_frame_encoder(about, config.size_px, feature_size=face_feature_size)
     if (about := description.get("voice")) is not None:
         if "given" in about:
             voice = Given(about["given"])
