@@ -37,9 +37,9 @@ docs: $(READY)
 bench: $(READY)
 	$(BIN)/python benchmarks/bench.py --out bench.md
 
-# What is installed here to run the package with its service, as CycloneDX (JSON).
+# All packages that are installed in .venv, as CycloneDX (JSON).
 sbom: $(READY)
-	$(BIN)/python deploy/sbom.py --extra serve --out sbom.json
+	$(BIN)/cyclonedx-py environment --pyproject pyproject.toml --output-file sbom.json $(BIN)/python
 
 # Lines and branches that the tests reach, in all processes that they start; about 50 minutes on 2 cores, so not in CI.
 coverage: $(READY)
