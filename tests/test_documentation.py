@@ -1,29 +1,43 @@
-"""Every code block of the documentation runs, or says above it why not; every command in it is one that there is."""
+"""Run every code block of the documentation with Sybil: page by page, in order, each page in a folder of its own.
+
+A block below ``<!-- not run: reason -->`` is skipped. The commands of all blocks, skipped ones too, must parse.
+"""
 
 from __future__ import annotations
 
 import os
+import re
 import shlex
 import shutil
 import signal
 import subprocess
 import sys
+from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
+from unittest import SkipTest
 
+import numpy as np
+import pandas as pd
 import pytest
+from scipy.io import wavfile
+from sybil import Document, Example, Region, Sybil
+from sybil.parsers.markdown import CodeBlockParser, SkipParser
 from typer.main import get_command
 
-from documentation import CODE, FENCE, PAGES, ROOT, SHOWN, Block, blocks_of, commands_of, lay_out
 from fixtures_of_serving import Serving, free_port
 from reactometer.cli import app
 
-BLOCKS = [block for page in PAGES for block in blocks_of(page)]
-RUN = sorted({block.page for block in BLOCKS if block.why_not is None})
+ROOT = Path(__file__).resolve().parents[1]
 PROGRAMS = Path(sys.executable).parent
-
-SMALLER = {  # what a page says -> what a test has the time for, or can do
+GENERATED = ("commands.md", "settings.md")
+PAGES = [
+    *(ROOT / name for name in ("README.md", "CONTRIBUTING.md", "SECURITY.md", "src/reactometer/starter/README.md")),
+    *sorted(page for page in (ROOT / "docs").rglob("*.md") if page.name not in GENERATED),
+]
+REPLACED = {  # text of a page -> what a test has the time for, or can do
     "make demo ": "true ",  # CI's first step
     "make test ": "true ",  # it is what runs this
     "--out comparison": "--out comparison --seeds 1",
@@ -37,106 +51,152 @@ SMALLER = {  # what a page says -> what a test has the time for, or can do
 }
 
 
-def _named(block: Block) -> str:
-    return block.name
+class NotRun(SkipParser):
+    """Reads ``<!-- not run: reason -->`` as Sybil's ``skip: next``."""
+
+    directive = "not run"
+
+    def __call__(self, document: Document) -> Iterable[Region]:
+        """Yield one region per comment."""
+        for found in self.lexers(document):
+            reason = found.lexemes["arguments"].strip()
+            assert len(reason) > 10, f"{document.path}: a block that is not run needs a reason"
+            yield Region(found.start, found.end, ("next", repr(reason)), self.skipper)
 
 
-@pytest.mark.parametrize("block", BLOCKS, ids=_named)
-def test_every_command_is_one_that_there_is(block: Block) -> None:
-    for command in commands_of(block):
-        _parse(shlex.split(command)[1:])
+def _run(language: str, example: Example) -> None:
+    """Run a block in the page's folder; a Python block continues the blocks before it."""
+    folder, service = example.namespace["folder"], example.namespace["service"]
+    code = str(example.parsed)
+    for said, instead in REPLACED.items():
+        code = code.replace(said, instead.replace("$SERVICE", service).replace("$PORT", service.rpartition(":")[2]))
+    if language == "python":
+        code = example.namespace["python"] = example.namespace.get("python", f"service = {service!r}\n") + code
+        command = [sys.executable, "-c", code]
+    elif language == "r":
+        if not (program := shutil.which("Rscript")):
+            raise SkipTest("no R here")
+        command = [program, "-e", code]
+    else:
+        command = ["bash", "-euo", "pipefail", "-c", code]
+    path = os.pathsep.join((str(folder / "bin"), str(PROGRAMS), os.environ["PATH"]))
+    environment = {**os.environ, "PATH": path, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
+    done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
+    where = f"{example.path}:{example.line}"
+    assert done.returncode == 0, f"{where}\n{code}\n{done.stdout[-2000:]}\n{done.stderr[-2000:]}"
 
 
-def _parse(arguments: list[str]) -> None:
-    """As the command line would, without doing it: an unknown command or option raises."""
-    command: Any = get_command(app)
-    context = command.make_context("reactometer", [], resilient_parsing=True)
-    path = list(arguments)
-    while hasattr(command, "commands") and path and not path[0].startswith("-"):
-        assert path[0] in command.commands, arguments
-        command = command.commands[path.pop(0)]
-    command.make_context("reactometer", path, parent=context)
+SYBIL = Sybil([NotRun(), *(CodeBlockParser(language, partial(_run, language)) for language in ("sh", "python", "r"))])
 
 
-@pytest.mark.parametrize("code", ["false", "true | false", "reactometer doctor nothing", "echo $NOT_THERE"])
-def test_a_wrong_block_fails(code: str, tmp_path: Path) -> None:
-    with pytest.raises(AssertionError, match="the page"):
-        _run([Block(ROOT / "the page", 1, "sh", code, None)], tmp_path, "")
+def _blocks(page: Path) -> list[str]:
+    """Return the code of all blocks of a page, skipped ones too."""
+    return [str(example.parsed) for example in SYBIL.parse(page).examples() if not isinstance(example.parsed, tuple)]
 
 
-def test_no_command_is_overlooked() -> None:
-    code = "A=1 reactometer demo > a.txt 2>&1 && reactometer doctor | x; y $(reactometer models)\n"
-    code += "torchrun --nnodes 2 \\\n  -m reactometer train a.toml  # a comment of reactometer\n"
-    code += "reactometer live 0 > a.log 2>&1 &\n"
-    told = ["demo", "doctor", "models", "train a.toml", "live 0"]
-    own = [command.removeprefix("reactometer ") for command in commands_of(Block(ROOT / "a page", 1, "sh", code, None))]
-    assert own == told
-
-
-def test_a_command_that_there_is_not_is_seen() -> None:
-    for wrong in (["predict", "a.mp4", "--no-such"], ["nothing"], ["predict"]):
-        with pytest.raises(Exception, match=r"No such option|nothing|Missing parameter"):
-            _parse(wrong)
+def _commands(code: str) -> Iterator[list[str]]:
+    """Yield the arguments of each call of ``reactometer``, without comments and redirections."""
+    for line in code.replace("\\\n", " ").splitlines():
+        for part in re.split(r"&&|;|\||\$\(", re.sub(r"\s#.*", "", line)):
+            if called := re.match(r"\s*(?:\w+=\S*\s+|.*-m )*(reactometer .*)", part):
+                yield shlex.split(re.sub(r"\d?[<>]&?\s*\S+|&$|\)$", "", called[1]))[1:]
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
-def test_no_block_is_overlooked(page: Path) -> None:
-    """Each says what it is, in a word that is known, and begins its line."""
-    fences = FENCE.findall(page.read_text(encoding="utf-8"))
-    assert len(fences) % 2 == 0 and not any(fences[1::2])
-    assert all(kind in (*CODE, *SHOWN) for kind in fences[::2]), fences[::2]
-    assert sum(kind in CODE for kind in fences[::2]) == len(blocks_of(page))
+def test_commands_parse(page: Path) -> None:
+    """An unknown command or option raises."""
+    for arguments in (arguments for code in _blocks(page) for arguments in _commands(code)):
+        command: Any = get_command(app)
+        context, left = command.make_context("reactometer", [], resilient_parsing=True), list(arguments)
+        while hasattr(command, "commands") and left and not left[0].startswith("-"):
+            assert left[0] in command.commands, arguments
+            command = command.commands[left.pop(0)]
+        command.make_context("reactometer", left, parent=context)
 
 
-def test_what_is_not_run_says_why() -> None:
-    assert all(len(block.why_not) > 10 for block in BLOCKS if block.why_not is not None)
-    assert len(RUN) >= 3
-
-
-def _does(page: Path, what: str) -> bool:
-    return any(what in block.code for block in blocks_of(page) if block.why_not is None)
-
-
-def _with_its_name(page: Path) -> Any:
-    marks = [pytest.mark.slow(60), *([pytest.mark.cluster] if _does(page, "ray start") else [])]
+def _page(page: Path) -> Any:
+    needs_ray = any("ray start" in code for code in _blocks(page))
+    marks = [pytest.mark.slow(60), *([pytest.mark.cluster] if needs_ray else [])]
     return pytest.param(page, id=str(page.relative_to(ROOT)), marks=marks)
 
 
-@pytest.mark.parametrize("page", map(_with_its_name, RUN))
-def test_a_pages_blocks_run_one_after_the_other(page: Path, simulated: Path, tmp_path: Path, serving: Serving) -> None:
-    """Where a page asks a service that none of its blocks starts, there is one."""
-    lay_out(tmp_path, simulated)
+@pytest.mark.parametrize("page", [_page(page) for page in PAGES if _blocks(page)])
+def test_blocks_run(page: Path, simulated: Path, tmp_path: Path, serving: Serving) -> None:
+    """A page that asks a service that none of its blocks starts is given one."""
+    _lay_out(tmp_path, simulated)
+    document, code = SYBIL.parse(page), "\n".join(_blocks(page))
     with ExitStack() as stack:
-        stack.callback(_end_what_was_started, page, tmp_path)
+        stack.callback(_end_leftovers, code, tmp_path)
         service = f"http://127.0.0.1:{free_port()}"
-        if _does(page, "127.0.0.1:8000") and not _does(page, "reactometer serve"):
+        if "http://127.0.0.1:8000/" in code and "serve.pid" not in code:
             service = stack.enter_context(serving(tmp_path / "service")).address
-        _run([block for block in blocks_of(page) if block.why_not is None], tmp_path, service)
+        document.namespace.update(folder=tmp_path, service=service)
+        for example in document.examples():
+            with suppress(SkipTest):
+                example.evaluate()
 
 
-def _end_what_was_started(page: Path, folder: Path) -> None:
-    """Pages end what they start, but not where a block of theirs fails."""
+def _end_leftovers(code: str, folder: Path) -> None:
+    """Pages end what they start, but not if a block fails."""
     with suppress(OSError):
         os.kill(int((folder / "serve.pid").read_text()), signal.SIGKILL)
-    if _does(page, "ray start"):
+    if "ray start" in code:
         subprocess.run([PROGRAMS / "ray", "stop", "--force"], capture_output=True, check=True)
 
 
-def _run(blocks: list[Block], folder: Path, service: str) -> None:
-    paths = os.pathsep.join(path for path in sys.path if path)
-    program = f"{folder / 'bin'}{os.pathsep}{PROGRAMS}{os.pathsep}{os.environ['PATH']}"
-    environment = {**os.environ, "PATH": program, "PYTHONPATH": paths}
-    python = ""  # later blocks go on with what earlier ones named
-    for block in blocks:
-        code = block.code
-        for said, instead in SMALLER.items():
-            code = code.replace(said, instead.replace("$SERVICE", service).replace("$PORT", service.rpartition(":")[2]))
-        if block.language == "python":
-            python += code
-            command = [sys.executable, "-c", f"service = {service!r}\n{python}"]
-        elif block.language == "r":
-            command = [shutil.which("Rscript") or pytest.skip(f"{block.name}: no R here"), "-e", code]
-        else:
-            command = ["bash", "-euo", "pipefail", "-c", code]
-        done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
-        assert done.returncode == 0, f"{block.name}\n{code}\n{done.stdout[-2000:]}\n{done.stderr[-2000:]}"
+def _lay_out(folder: Path, simulated: Path) -> None:
+    """Write what a reader has: configurations, videos, datasets in several layouts, tables of labels and ratings."""
+    shutil.copytree(ROOT / "configs", folder / "configs")
+    config = folder / "configs" / "your-own.toml"
+    shorter = config.read_text(encoding="utf-8").replace("epochs = 120", "epochs = 3")
+    config.write_text(shorter, encoding="utf-8")
+    (folder / ".venv" / "bin").mkdir(parents=True)
+    (folder / ".venv" / "bin" / "activate").touch()
+    program = folder / "bin" / "reactometer"
+    program.parent.mkdir()
+    program.write_text(f'#!/bin/sh\nexec "{sys.executable}" -m reactometer "$@"\n', encoding="utf-8")
+    program.chmod(0o755)
+    clips = sorted(simulated.rglob("*.mp4"))
+    for name in ("video.mp4", "film.mp4", "new.mp4", "clip.mp4"):
+        shutil.copy(clips[0], folder / name)
+    shutil.copytree(simulated, folder / "hume")
+    table = pd.read_csv(folder / "hume" / "data_info.csv", dtype=str)
+    table.drop(columns=["Person", "Stimulus"]).to_csv(folder / "hume" / "data_info.csv", index=False)
+    rows = ["path,person,Joy,Boredom"]
+    (folder / "videos").mkdir()
+    for clip in clips[:4]:
+        shutil.copy(clip, folder / "videos" / clip.name)
+    for place, clip in enumerate(clips[:30]):
+        (folder / "session1").mkdir(exist_ok=True)
+        shutil.copy(clip, folder / "session1" / f"{place}.mp4")
+        rows.append(f"session1/{place}.mp4,person{place % 10},{place % 7 / 7:.2f},{place % 5 / 5:.2f}")
+    _lay_out_crema_d(folder / "crema", clips[:30])
+    (folder / "videos.csv").write_text("\n".join(rows) + "\n", encoding="utf-8")
+    ratings = [
+        f"{place}.mp4,R{rater},{place % 7 + 1},{1 + (place + rater) % 5}" for place in range(9) for rater in (1, 2)
+    ]
+    (folder / "ratings.csv").write_text("\n".join(("path,rater,Joy,Boredom", *ratings)) + "\n", encoding="utf-8")
+
+
+def _lay_out_crema_d(folder: Path, clips: list[Path]) -> None:
+    """Write synthetic faces under CREMA-D's names: ten actors, three takes each, with all kinds of votes."""
+    rng = np.random.default_rng(0)
+    for media in ("AudioWAV", "VideoMP4"):
+        (folder / media).mkdir(parents=True)
+    levels = ("Anger", "Disgust", "Fear", "Happy", "Neutral", "Sad")
+    rows = [",A,D,F,H,N,S,fileName,numResponses," + ",".join(f"mean{level}Resp" for level in levels)]
+    for kind in (1, 2, 3):  # they heard it, saw it, both
+        for place, clip in enumerate(clips):
+            name = f"{1001 + place % 10}_IEO_HAP_{('LO', 'MD', 'HI')[place // 10]}"
+            votes = [place % 3, place % 2, place % 4, place // 10, 1, (place + kind) % 5]
+            told = ",".join(str(10 * (place % 9 + 1)) if chosen else "-1.0" for chosen in votes)
+            rows.append(f"{kind}{place + 1:05d},{','.join(map(str, votes))},{name},{sum(votes)},{told}")
+            if kind == 1:
+                noise = rng.normal(0, 0.01 * (1 + place), 24000).astype("float32")
+                wavfile.write(folder / "AudioWAV" / f"{name}.wav", 16000, noise)
+            elif kind == 3:
+                shutil.copy(clip, folder / "VideoMP4" / f"{name}.mp4")
+    (folder / "tabulatedVotes.csv").write_text("\n".join(rows) + "\n", encoding="utf-8")
+    people = ['"ActorID","Age","Sex","Race","Ethnicity"']
+    people += [f'{1001 + place},{20 + place},"{("Female", "Male")[place % 2]}","Asian",""' for place in range(10)]
+    (folder / "VideoDemographics.csv").write_text("\n".join(people) + "\n", encoding="utf-8")
