@@ -26,7 +26,6 @@ from reactometer.data.batches import collate, to_item
 from reactometer.inference.predictor import DEFAULT_HOP_S, DEFAULT_WINDOW_S, predict
 from reactometer.media.audio import read_sound
 from reactometer.media.faces import follow_face, load_detector
-from reactometer.workers.media_worker import Reading
 from reactometer.media.stream import PART, WindowShape
 from reactometer.media.video import probe, read_frames, sample_frames
 from reactometer.models.encoders import FrameEncoder
@@ -34,6 +33,7 @@ from reactometer.models.folder import LoadedModel, load_model
 from reactometer.models.showing import FaceMemory
 from reactometer.models.streams import voice_stream
 from reactometer.paths import STARTER
+from reactometer.workers.media_worker import Reading
 
 RATES = {"sparse": 3.2, "dense": 60.0}
 ROUNDS = 5

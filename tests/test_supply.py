@@ -24,8 +24,12 @@ NO_COPYLEFT = ("gpl", "gnu", "affero", "sspl", "commons", "noncommercial", "prop
 
 
 def _requirements(package: metadata.Distribution, extras: Iterable[str] = ()) -> Iterator[Requirement]:
-    """Return what a package with some of its extras requires on this machine."""
-    for one in map(Requirement, package.requires or ()):
+    """Return what a package with some of its extras requires on this machine; ours, as pyproject.toml says today."""
+    lines = package.requires or []
+    if package.name == PACKAGE:
+        project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+        lines = sum((project["optional-dependencies"][extra] for extra in extras), project["dependencies"])
+    for one in map(Requirement, lines):
         if one.marker is None or any(one.marker.evaluate({"extra": extra}) for extra in ("", *extras)):
             yield one
 
