@@ -16,8 +16,8 @@ import numpy as np
 
 from reactometer import evaluate, load_model, prepare
 from reactometer.data.cache import PreparedSet
+from reactometer.evaluation.bootstrap import bootstrap_mean_pearson
 from reactometer.evaluation.evaluate import Evaluation
-from reactometer.evaluation.resample import bootstrap_mean_pearson
 
 FIFTHS = 5
 MODALITIES = {"face and voice": None, "face alone": "voice", "voice alone": "face"}

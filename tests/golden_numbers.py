@@ -29,9 +29,9 @@ from reactometer import predict
 from reactometer.config import PrepareConfig
 from reactometer.data.simulated_clip import clip_plan, render_clip
 from reactometer.data.splits import assign_folds, assign_splits, split
-from reactometer.evaluation.paired import compare_paired
-from reactometer.evaluation.reliability import measure_reliability
-from reactometer.evaluation.resample import bootstrap_metrics
+from reactometer.evaluation.bootstrap import bootstrap_metrics
+from reactometer.evaluation.calibration import measure_reliability
+from reactometer.evaluation.paired_test import compare_paired
 from reactometer.inference.events import find_events
 from reactometer.inference.refine import parse_baseline, refine
 from reactometer.media.contours import contours

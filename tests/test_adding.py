@@ -18,7 +18,7 @@ EXAMPLES = ROOT / "examples" / "adding"
 METRIC = """
 import json, numpy as np
 from reactometer.evaluation.metrics import measure
-from reactometer.evaluation.resample import bootstrap_metrics
+from reactometer.evaluation.bootstrap import bootstrap_metrics
 draws = np.random.default_rng(0)
 truth = draws.random((50, 2)); guess = (truth + draws.normal(0, .1, truth.shape))
 own = bootstrap_metrics(truth, guess, ["a", "b"], n_resamples=200).by_label["rmse"]

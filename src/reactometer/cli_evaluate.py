@@ -127,7 +127,7 @@ def degrade(
     device: DeviceOption = "auto",
 ) -> None:
     """Score a model where the face is hidden, the sound is noisy, the crops are small, the frames are few."""
-    from reactometer.evaluation.degradation import degrade as run
+    from reactometer.evaluation.robustness import degrade as run
 
     found = run(model, data, split=split, by=by, n_resamples=resamples, out=out, cache=cache, device=device)
     printing.print_degradation(found, out or model)
@@ -143,7 +143,7 @@ def compare_predictions(
     out: Annotated[Path | None, typer.Option(help="A JSON file with all of it.")] = None,
 ) -> None:
     """Say which of two models is better, by how much, and whether chance explains it."""
-    from reactometer.evaluation.paired import compare_predictions as run
+    from reactometer.evaluation.paired_test import compare_predictions as run
 
     paired = run(first, second, data, by=by, n_resamples=resamples, seed=seed, out=out)
     printing.print_paired(paired, str(first), str(second))

@@ -15,9 +15,9 @@ from reactometer.data.cache import FEATURES, PreparedSet
 from reactometer.data.features import open_store
 from reactometer.errors import ConfigError
 from reactometer.evaluation.baselines import length_answers
+from reactometer.evaluation.bootstrap import bootstrap_mean_pearson, choose_units
 from reactometer.evaluation.evaluate import Evaluation, evaluate, open_for
 from reactometer.evaluation.metrics import Array, Metrics, measure
-from reactometer.evaluation.resample import bootstrap_mean_pearson, choose_units
 from reactometer.io import Paths, each_path
 from reactometer.models.folder import LoadedModel, load_model
 from reactometer.models.scoring import score_rows

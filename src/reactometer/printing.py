@@ -18,9 +18,9 @@ from reactometer.paths import STARTER
 if TYPE_CHECKING:
     from reactometer.batch.run import RunResult
     from reactometer.data.cache import PreparedRow, PreparedSet
+    from reactometer.evaluation.bootstrap import Interval
     from reactometer.evaluation.coverage import Coverage
     from reactometer.evaluation.evaluate import Evaluation
-    from reactometer.evaluation.resample import Interval
     from reactometer.models.folder import LoadedModel
     from reactometer.records import Prediction
     from reactometer.tables import Comparison

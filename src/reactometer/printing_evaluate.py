@@ -16,9 +16,9 @@ if TYPE_CHECKING:
     from reactometer.data.ratings import Ratings
     from reactometer.data.splits import CleanSplit
     from reactometer.evaluation.audit import Audit
-    from reactometer.evaluation.degradation import Curve, Degradation, Point
-    from reactometer.evaluation.groups import Group, Grouping
-    from reactometer.evaluation.paired import Difference, Paired
+    from reactometer.evaluation.paired_test import Difference, Paired
+    from reactometer.evaluation.robustness import Curve, Degradation, Point
+    from reactometer.evaluation.subgroups import Group, Grouping
     from reactometer.models.uncertainty import Uncertainty
 
 __all__ = ["print_engine", "print_evaluation"]  # which are made in printing

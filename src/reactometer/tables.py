@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from reactometer.evaluation.bootstrap import Interval
 from reactometer.evaluation.metrics import Metrics
-from reactometer.evaluation.resample import Interval
 from reactometer.io import write_picture, write_whole
 
 COLORS = {"face and voice": "#3b4cc0", "face": "#2a9d5c", "voice": "#d1701f"}

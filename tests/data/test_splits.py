@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from reactometer.data.layouts import read_data_set
-from reactometer.data.leaks import find_shared
+from reactometer.data.leakage import find_shared
 from reactometer.data.splits import assign_folds, assign_splits, find_components, split
 from reactometer.errors import ConfigError, DataError, OutputError
 from reactometer.records import Clip

@@ -7,8 +7,8 @@ import pytest
 
 from reactometer.errors import ScoreError
 from reactometer.evaluation.baselines import constant_baseline, length_baseline
+from reactometer.evaluation.bootstrap import bootstrap_mean_pearson
 from reactometer.evaluation.metrics import measure
-from reactometer.evaluation.resample import bootstrap_mean_pearson
 
 
 def test_the_constant_is_the_training_mean_and_has_no_correlation() -> None:

@@ -14,8 +14,8 @@ import pytest
 from reactometer.data.cache import PreparedSet
 from reactometer.errors import ConfigError, DataError, OutputError
 from reactometer.evaluation.conformal_fit import calibrate
-from reactometer.evaluation.degradation import degrade
 from reactometer.evaluation.evaluate import evaluate
+from reactometer.evaluation.robustness import degrade
 from reactometer.explain.occlusion import explain
 from reactometer.inference.predictor import predict
 from reactometer.io import format_json, parse_json_object

@@ -17,8 +17,8 @@ from reactometer.config import Config
 from reactometer.data.batches import MediaReader
 from reactometer.data.cache import PreparedSet, write_index
 from reactometer.errors import DataError, ModelError, ScoreError
+from reactometer.evaluation.bootstrap import bootstrap_mean_pearson
 from reactometer.evaluation.evaluate import evaluate
-from reactometer.evaluation.resample import bootstrap_mean_pearson
 from reactometer.labels import HUME_REACTION
 from reactometer.models.folder import join_models, load_model
 from reactometer.models.scoring import score_rows

@@ -14,12 +14,12 @@ import numpy as np
 from reactometer.config import DataConfig, PrepareConfig
 from reactometer.console import progress_bar
 from reactometer.data.cache import PreparedRow, PreparedSet, load_clip
-from reactometer.data.leaks import LabelVectors, Leak, find_label_vectors, find_same_files, find_shared
+from reactometer.data.leakage import LabelVectors, Leak, find_label_vectors, find_same_files, find_shared
 from reactometer.data.sources import open_data
 from reactometer.data.splits import SPLITS
 from reactometer.evaluation.baselines import cue_baseline
+from reactometer.evaluation.bootstrap import Interval, bootstrap_mean_pearson, choose_units
 from reactometer.evaluation.metrics import LEAST_CLIPS, LEAST_SPREAD, Array
-from reactometer.evaluation.resample import Interval, bootstrap_mean_pearson, choose_units
 from reactometer.io import write_whole
 from reactometer.media.audio import is_audible
 from reactometer.media.faces import decode_crop

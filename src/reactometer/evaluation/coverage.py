@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from reactometer.evaluation.bootstrap import N_RESAMPLES, Interval, interval, resample, sum_by_unit
 from reactometer.evaluation.metrics import LEAST_CLIPS, Array, measure
-from reactometer.evaluation.resample import N_RESAMPLES, Interval, interval, resample, sum_by_unit
 from reactometer.models.scores import Score
 from reactometer.models.uncertainty import Uncertainty
 from reactometer.records import ENDS

@@ -16,12 +16,12 @@ from reactometer.data.cache import PreparedRow, PreparedSet
 from reactometer.data.sources import open_data
 from reactometer.data.splits import SPLITS
 from reactometer.errors import DataError, ModelError, ScoreError, suggestion
+from reactometer.evaluation.bootstrap import N_RESAMPLES, Intervals, bootstrap_metrics, choose_units
+from reactometer.evaluation.calibration import Reliability, measure_reliability
 from reactometer.evaluation.coverage import Coverage, interval_table, measure_coverage
-from reactometer.evaluation.groups import Grouping, as_table, compare_groups, split_column
 from reactometer.evaluation.metrics import Array, Metrics, measure
 from reactometer.evaluation.plots import plot_calibration
-from reactometer.evaluation.reliability import Reliability, measure_reliability
-from reactometer.evaluation.resample import N_RESAMPLES, Intervals, bootstrap_metrics, choose_units
+from reactometer.evaluation.subgroups import Grouping, as_table, compare_groups, split_column
 from reactometer.io import make_folder, write_picture, write_whole
 from reactometer.models.folder import LoadedModel, load_model
 from reactometer.models.scores import Score

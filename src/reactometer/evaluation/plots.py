@@ -12,11 +12,11 @@ import numpy as np
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
+    from reactometer.evaluation.bootstrap import Interval, Intervals
+    from reactometer.evaluation.calibration import LabelReliability, Reliability
     from reactometer.evaluation.coverage import Coverage
-    from reactometer.evaluation.groups import Grouping
     from reactometer.evaluation.metrics import Metrics
-    from reactometer.evaluation.reliability import LabelReliability, Reliability
-    from reactometer.evaluation.resample import Interval, Intervals
+    from reactometer.evaluation.subgroups import Grouping
 
 MODEL, GREY, WARNING = "#30638e", "#8a949c", "#d1495b"
 

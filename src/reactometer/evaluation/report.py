@@ -15,11 +15,11 @@ import numpy as np
 from reactometer.data.cache import PreparedRow, PreparedSet, load_clip
 from reactometer.evaluation.audit import Audit, audit
 from reactometer.evaluation.baselines import length_answers, readable_train, shuffled_scores
-from reactometer.evaluation.degradation import Degradation, degrade, plot_degradation
+from reactometer.evaluation.bootstrap import Interval
 from reactometer.evaluation.evaluate import Evaluation, evaluate, open_for
 from reactometer.evaluation.metrics import Metrics, measure
 from reactometer.evaluation.plots import as_svg, plot_calibration, plot_coverage, plot_scores, plot_subgroups
-from reactometer.evaluation.resample import Interval
+from reactometer.evaluation.robustness import Degradation, degrade, plot_degradation
 from reactometer.io import make_folder, write_whole
 from reactometer.models.folder import LoadedModel, load_model
 from reactometer.records import FrameState
@@ -90,7 +90,7 @@ def report(  # noqa: PLR0913 - options by keyword
         data: a data set, or a folder prepared before.
         out: the folder for ``report.html`` and all files that
             :func:`~reactometer.evaluation.evaluate.evaluate` and
-            :func:`~reactometer.evaluation.degradation.degrade` write.
+            :func:`~reactometer.evaluation.robustness.degrade` write.
         split, by, groups: as of ``evaluate``.
         degradation: score the clips made harder to read, too; takes about twenty times as long as a score.
         cache: where prepared clips are kept when ``data`` is not prepared yet; default: the user's cache folder.

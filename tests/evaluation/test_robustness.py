@@ -13,9 +13,9 @@ import pytest
 from reactometer.config import Config
 from reactometer.data.cache import FEATURES, PreparedSet
 from reactometer.errors import DataError, ModelError
-from reactometer.evaluation.degradation import Degradation, degrade
 from reactometer.evaluation.evaluate import Evaluation, evaluate
 from reactometer.evaluation.metrics import Metrics
+from reactometer.evaluation.robustness import Degradation, degrade
 from reactometer.models.folder import join_models
 from reactometer.training.fit import train
 

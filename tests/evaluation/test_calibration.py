@@ -11,9 +11,9 @@ import pytest
 from scipy import stats
 
 from reactometer.data.cache import PreparedSet
+from reactometer.evaluation.calibration import measure_reliability
 from reactometer.evaluation.evaluate import evaluate
 from reactometer.evaluation.metrics import Array
-from reactometer.evaluation.reliability import measure_reliability
 
 
 def _draw(seed: int, clips: int = 200, people: int = 0) -> tuple[Array, Array, list[int] | None]:

@@ -15,8 +15,7 @@ from reactometer.data.clips import choose_labels, make_clip, mark_duplicates, pa
 from reactometer.data.layouts import read_data_set
 from reactometer.data.splits import with_splits
 from reactometer.errors import DataError, ScoreError
-from reactometer.evaluation.metrics import KINDS, LEAST_SPREAD, LESS_IS_BETTER, Array
-from reactometer.evaluation.resample import (
+from reactometer.evaluation.bootstrap import (
     COUNTS_AT_ONCE,
     N_RESAMPLES,
     Interval,
@@ -26,6 +25,7 @@ from reactometer.evaluation.resample import (
     resample,
     score_moments,
 )
+from reactometer.evaluation.metrics import KINDS, LEAST_SPREAD, LESS_IS_BETTER, Array
 from reactometer.io import write_whole
 from reactometer.records import Clip
 

@@ -15,10 +15,7 @@ from reactometer.console import progress_bar
 from reactometer.data.batches import Change
 from reactometer.data.cache import PreparedSet
 from reactometer.errors import ModelError
-from reactometer.evaluation.evaluate import choose_split, open_for
-from reactometer.evaluation.metrics import Array, Metrics, measure
-from reactometer.evaluation.plots import as_float, make_panels
-from reactometer.evaluation.resample import (
+from reactometer.evaluation.bootstrap import (
     N_RESAMPLES,
     Interval,
     Intervals,
@@ -26,8 +23,11 @@ from reactometer.evaluation.resample import (
     bootstrap_metrics,
     choose_units,
 )
+from reactometer.evaluation.corruptions import add_noise, hide_face, mute, shrink_faces, thin_frames
+from reactometer.evaluation.evaluate import choose_split, open_for
+from reactometer.evaluation.metrics import Array, Metrics, measure
+from reactometer.evaluation.plots import as_float, make_panels
 from reactometer.io import make_folder, write_picture, write_whole
-from reactometer.media.degrade import add_noise, hide_face, mute, shrink_faces, thin_frames
 from reactometer.models.folder import DEGRADATION_FILES, LoadedModel, load_model
 from reactometer.models.scoring import join_members, score_shown
 from reactometer.models.showing import changed, show

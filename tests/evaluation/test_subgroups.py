@@ -12,10 +12,10 @@ import pytest
 
 from reactometer.data.cache import PreparedRow, PreparedSet
 from reactometer.errors import DataError, ScoreError
+from reactometer.evaluation.bootstrap import bootstrap_metrics
 from reactometer.evaluation.evaluate import evaluate
-from reactometer.evaluation.groups import UNKNOWN, Grouping, as_table, compare_groups, split_column
 from reactometer.evaluation.metrics import Array, measure
-from reactometer.evaluation.resample import bootstrap_metrics
+from reactometer.evaluation.subgroups import UNKNOWN, Grouping, as_table, compare_groups, split_column
 from reactometer.records import Clip
 
 LABELS = ("Joy", "Fear", "Calm")

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from reactometer.data.leaks import check_leaks, find_label_vectors, find_shared
+from reactometer.data.leakage import check_leaks, find_label_vectors, find_shared
 from reactometer.errors import DataError
 from reactometer.records import Clip
 

@@ -12,7 +12,7 @@ from scipy import stats
 
 from reactometer.errors import DataError, ScoreError
 from reactometer.evaluation.metrics import Array, ccc
-from reactometer.evaluation.paired import compare_paired, compare_predictions
+from reactometer.evaluation.paired_test import compare_paired, compare_predictions
 
 
 def _models(seed: int, clips: int, labels: int = 3, better: float = 0.0) -> tuple[Array, Array, Array]:

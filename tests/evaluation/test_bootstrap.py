@@ -9,12 +9,12 @@ import pytest
 from scipy import stats
 
 from reactometer.errors import DataError, ScoreError
-from reactometer.evaluation.metrics import Array, measure
-from reactometer.evaluation.resample import (
+from reactometer.evaluation.bootstrap import (
     bootstrap_mean_pearson,
     bootstrap_metrics,
     choose_units,
 )
+from reactometer.evaluation.metrics import Array, measure
 from reactometer.records import Clip
 
 

@@ -14,8 +14,7 @@ from scipy import stats
 
 from reactometer.data.cache import PreparedRow
 from reactometer.errors import DataError, suggestion
-from reactometer.evaluation.metrics import LEAST_CLIPS, Array, pearson
-from reactometer.evaluation.resample import (
+from reactometer.evaluation.bootstrap import (
     LEVEL,
     N_RESAMPLES,
     Interval,
@@ -25,6 +24,7 @@ from reactometer.evaluation.resample import (
     score_moments,
     sum_by_unit,
 )
+from reactometer.evaluation.metrics import LEAST_CLIPS, Array, pearson
 from reactometer.records import Clip
 
 UNKNOWN = "unknown"
@@ -129,13 +129,13 @@ def compare_groups(
         labels: L names.
         columns: of the manifest, upper or lower case; "person" and "stimulus" too.
         unit: what is drawn as a whole, in a word.
-        groups: the unit of each clip, see :func:`~reactometer.evaluation.resample.choose_units`.
+        groups: the unit of each clip, see :func:`~reactometer.evaluation.bootstrap.choose_units`.
         n_resamples: how many times to draw; with fewer than 100 the standard errors are not worth much.
         seed: of the draws.
 
     Raises:
         DataError: no such column.
-        ScoreError: as :func:`~reactometer.evaluation.resample.bootstrap_metrics`.
+        ScoreError: as :func:`~reactometer.evaluation.bootstrap.bootstrap_metrics`.
     """
     truth, guess = np.asarray(targets, dtype=np.float64), np.asarray(predictions, dtype=np.float64)
     names = np.arange(len(rows)) if groups is None else pd.factorize(np.fromiter(groups, dtype=object))[0]  # (clips,)

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from reactometer.evaluation.bootstrap import N_RESAMPLES, Interval, interval, moments, resample, sum_by_unit
 from reactometer.evaluation.metrics import LEAST_SPREAD, Array
-from reactometer.evaluation.resample import N_RESAMPLES, Interval, interval, moments, resample, sum_by_unit
 
 MOST_BINS = 10
 CLIPS_A_BIN = 10
@@ -78,7 +78,7 @@ def measure_reliability(
         seed: of the draws.
 
     Raises:
-        ScoreError: as :func:`~reactometer.evaluation.resample.bootstrap_metrics`.
+        ScoreError: as :func:`~reactometer.evaluation.bootstrap.bootstrap_metrics`.
     """
     truth, guess = np.asarray(targets, dtype=np.float64), np.asarray(predictions, dtype=np.float64)
     units, middle, centre = moments(truth, guess, groups), truth.mean(axis=0), guess.mean(axis=0)
