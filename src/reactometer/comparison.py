@@ -130,6 +130,6 @@ def _seconds_per_clip(model: LoadedModel, prepared: PreparedSet) -> float:
     times = []
     for row in rows:
         started = time.perf_counter()
-        list(score_rows(model.network, [row], read, draws=model.sampling.draws))
+        list(score_rows(model.network, [row], read))
         times.append(time.perf_counter() - started)
     return float(np.median(times))

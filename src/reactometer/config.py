@@ -84,8 +84,6 @@ class ModelConfig(_Section):
     """Side of the encoder's input, pixels; crops are resized to it."""
     crop_share: Annotated[float, Field(gt=0.0, le=1.0)] = 1.0
     """Share of the prepared crop's side that the encoder sees, its middle; less for one trained on tight crops."""
-    draws: Annotated[int, Field(ge=1, le=64)] = 1
-    """Scores of a clip that are averaged, each from other frames drawn from it; the first are evenly spaced."""
     hidden: Annotated[int, Field(ge=1, le=8192)] = 128
     """Width of the GRU, the transformers and the joint of face and voice."""
     layers: Annotated[int, Field(ge=0, le=24)] = 2

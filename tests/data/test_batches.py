@@ -14,7 +14,6 @@ from reactometer.data.batches import (
     Sampling,
     TrainingDataset,
     collate,
-    draw_of,
     pick_frames,
     safe_workers,
     to_item,
@@ -125,22 +124,6 @@ def test_a_long_clip_is_scored_in_parts(prepared: PreparedSet) -> None:
     parts = PartDataset([row, long], MediaReader(SAMPLING)).parts
     assert [(part.index, part.start_s) for part in parts] == [(0, 0.0), (1, 0.0), (1, 60.0), (1, 120.0)]
     assert parts[-1].length_s == pytest.approx(10.0)
-
-
-def test_each_draw_of_a_clip_shows_other_frames_and_the_first_is_the_even_one(prepared: PreparedSet) -> None:
-    row, read = prepared.rows[0], MediaReader(Sampling(2, 32, listens=False, draws=6))
-    dataset = PartDataset([row], read, draws=6)
-    times = [tuple(dataset[place].times_s.tolist()) for place in range(6)]
-    assert times == [tuple(dataset[place].times_s.tolist()) for place in range(6)]
-    assert len(set(times)) > 2
-    assert times[0] == tuple(read(row, dataset.parts[0]).times_s.tolist())
-
-
-def test_the_first_draw_is_not_drawn() -> None:
-    drawn = draw_of(3)
-    assert drawn is not None
-    assert drawn.uniform() == np.random.default_rng(3).uniform()
-    assert draw_of(0) is None
 
 
 def test_sound_comes_as_blocks_of_samples_where_a_model_hears_the_waveform(prepared: PreparedSet) -> None:

@@ -258,15 +258,6 @@ def test_a_table_trains_and_a_clip_without_a_number_gets_the_training_mean(tmp_p
     assert others[list(LABELS)].std().min() > 0
 
 
-def test_draws_change_nothing_of_features_that_stay_the_same(tmp_path: Path) -> None:
-    path = _save(_table(), tmp_path / "table.csv")
-    config = _config(path, tmp_path)
-    config = config.model_copy(update={"model": config.model.model_copy(update={"draws": 3})})
-    folder = train(config, progress=False)
-    assert load_model(folder).sampling.draws == 1
-    assert len(evaluate(folder, path, cache=tmp_path / "cache", progress=False).predictions) == 6
-
-
 def test_long_sequences_are_scored_as_the_mean_of_their_parts(tmp_path: Path) -> None:
     """Twice the same minute gives the score of the one."""
     table = _table(steps=3)

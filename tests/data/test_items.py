@@ -135,8 +135,6 @@ def test_a_reader_cuts_its_part_and_changes_the_clip_by_what_its_name_draws(prep
     few = MediaReader(Sampling(1, 32))
     jittered = {few(row, part, np.random.default_rng(seed)).times_s[0] for seed in range(20)}
     assert len(jittered) > 1
-    by_draw = few(row, replace(part, draw=3)).times_s
-    assert by_draw.tolist() == few(row, part, np.random.default_rng(3)).times_s.tolist()
 
 
 def _rows(count: int) -> list[PreparedRow]:
@@ -144,29 +142,27 @@ def _rows(count: int) -> list[PreparedRow]:
 
 
 def _told(row: PreparedRow, part: Part, rng: np.random.Generator | None) -> Item:
-    """A reader whose item tells which clip, part, draw and random number it is of."""
+    """A reader whose item tells which clip, part and random number it is of."""
     drawn = -1.0 if rng is None else rng.uniform()
-    times_s = np.array([float(row.clip.clip_id), part.start_s, part.draw, drawn], np.float32)
+    times_s = np.array([float(row.clip.clip_id), part.start_s, drawn], np.float32)
     return replace(_item(4, 0, 99), times_s=times_s)
 
 
-def test_scores_are_of_every_part_and_draw_in_order_and_with_the_clips_labels() -> None:
-    dataset = PartDataset(_rows(2), _told, draws=2)
+def test_scores_are_of_every_part_in_order_and_with_the_clips_labels() -> None:
+    dataset = PartDataset(_rows(2), _told)
     told = [tuple(item.times_s.tolist()) for item in map(dataset.__getitem__, range(len(dataset)))]
-    assert told == [(0, 0, 0, -1), (0, 0, 1, -1), (1, 0, 0, -1), (1, 0, 1, -1), (1, 60, 0, -1), (1, 60, 1, -1)]
-    assert [(dataset[place].number, dataset[place].targets) for place in (1, 4)] == [(1, (0.0,)), (4, (0.1,))]
-    assert len(PartDataset(_rows(2), _told)) == 3
+    assert told == [(0, 0, -1), (1, 0, -1), (1, 60, -1)]
+    assert [(dataset[place].number, dataset[place].targets) for place in (0, 2)] == [(0, (0.0,)), (2, (0.1,))]
 
 
 def test_training_draws_one_part_of_a_clip_by_seed_epoch_and_clip() -> None:
     for seed in range(20):
-        dataset = TrainingDataset(_rows(2), _told, seed, epoch=4, draws=3)
+        dataset = TrainingDataset(_rows(2), _told, seed, epoch=4)
         rng = np.random.default_rng((seed, 4, 1))
-        place = int(rng.integers(6))
+        place = int(rng.integers(2))
         item = dataset[1]
-        assert item.times_s.tolist() == pytest.approx([1, 60 * (place // 3), place % 3, rng.uniform()])
+        assert item.times_s.tolist() == pytest.approx([1, 60 * place, rng.uniform()])
         assert (item.number, item.targets, len(dataset)) == (1, (0.1,), 2)
-    assert TrainingDataset(_rows(2), _told, 0, 0)[1].times_s[2] == 0
 
 
 def test_an_epoch_is_shuffled_and_filled_up_with_clips_that_do_not_teach() -> None:

@@ -189,7 +189,7 @@ def test_a_duplicate_id_does_not_blind_a_frozen_model_to_the_first_clip(
 
 @pytest.mark.slow
 @pytest.mark.parametrize("frozen", [True, False])
-def test_draws_are_averaged_and_batches_are_of_no_influence(
+def test_the_batch_size_changes_no_score(
     model_folder: Path,
     frozen_folder: Path,
     prepared: PreparedSet,
@@ -198,17 +198,10 @@ def test_draws_are_averaged_and_batches_are_of_no_influence(
     frozen: bool,
 ) -> None:
     source = frozen_folder if frozen else model_folder
-    once, thrice = lively(source, tmp_path / "once"), lively(source, tmp_path / "thrice", draws=3)
-    answers = _answers(thrice, prepared.folder)
+    model = lively(source, tmp_path / "model")
+    answers = _answers(model, prepared.folder)
     for batch_size in (1, 4):
-        np.testing.assert_allclose(_answers(thrice, prepared.folder, batch_size=batch_size), answers, atol=1e-5)
-    assert np.abs(answers - _answers(once, prepared.folder)).max() > 1e-5
-    loaded = load_model(once)
-    by_draw = [
-        [score.intensities for score in score_rows(loaded.network, [row], MediaReader(loaded.sampling), draws=3)]
-        for row in prepared.split("test")
-    ]
-    np.testing.assert_allclose(answers, np.concatenate(by_draw), atol=1e-5)
+        np.testing.assert_allclose(_answers(model, prepared.folder, batch_size=batch_size), answers, atol=1e-5)
 
 
 @pytest.mark.slow

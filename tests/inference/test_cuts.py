@@ -44,7 +44,7 @@ def _score(*values: float, saw: bool = True, heard: bool = False) -> Score:
 def _join(model: LoadedModel, *scores: Score, faces: int = 1, has_sound: bool = False) -> Prediction:
     """Of one part after the other, a second each."""
     parts = [
-        Cut(PART, _clip(float(place), place + 1.0, faces, 0), has_sound, [(1.0, score)])
+        Cut(PART, _clip(float(place), place + 1.0, faces, 0), has_sound, score, 1.0)
         for place, score in enumerate(scores)
     ]
     return join_cuts("a.mp4", model, parts, [])
@@ -53,10 +53,10 @@ def _join(model: LoadedModel, *scores: Score, faces: int = 1, has_sound: bool = 
 def test_a_prediction_is_of_all_parts() -> None:
     model = _model({"face": 3, "voice": 2}, SURE)
     parts = [
-        Cut(PART, _clip(0.0, 60.0, faces=3, others=1, frames_read=7), False, [(60.0, _score(0.2, 0.9))]),
-        Cut(PART, _clip(60.0, 90.0, faces=0, others=4, frames_read=9), True, [(30.0, _score(0.8, 0.6))]),
+        Cut(PART, _clip(0.0, 60.0, faces=3, others=1, frames_read=7), False, _score(0.2, 0.9), 60.0),
+        Cut(PART, _clip(60.0, 90.0, faces=0, others=4, frames_read=9), True, _score(0.8, 0.6), 30.0),
     ]
-    window = Cut(SHAPE, _clip(1.0, 3.0, faces=1, others=3), False, [(2.0, _score(0.4, 0.9))]).as_window(model)
+    window = Cut(SHAPE, _clip(1.0, 3.0, faces=1, others=3), False, _score(0.4, 0.9), 2.0).as_window(model)
     assert (window.start_s, window.end_s, window.face_share) == (1.0, 3.0, 0.25)
     assert window.intensities == pytest.approx((0.4, 0.9))
     assert np.array(window.intervals) == pytest.approx(np.array([[0.3, 0.5], [0.6, 1.0]]))

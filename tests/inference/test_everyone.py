@@ -211,7 +211,7 @@ def test_a_person_whom_the_frames_shown_miss_is_shown_where_they_are(
 def test_a_file_is_read_once_for_all_faces_and_members(
     files: Path, model_folder: Path, lively: Callable[..., Path], reads: list[str], tmp_path: Path
 ) -> None:
-    members = [lively(model_folder, tmp_path / "a", seed=1, draws=2), lively(model_folder, tmp_path / "b", 2, draws=2)]
+    members = [lively(model_folder, tmp_path / "a", seed=1), lively(model_folder, tmp_path / "b", 2)]
     joint = join_models(members, tmp_path / "joint")
     of_all = look(files / "leaves.mkv", joint, faces="all", window_s=1.0)
     assert reads == ["leaves.mkv"]

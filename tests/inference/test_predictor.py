@@ -162,14 +162,14 @@ def test_all_at_once_still_gives_the_numbers_of_evaluation(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """An ensemble, one member of which normalises per person, of two draws of each part of half a second."""
+    """An ensemble, one member of which normalises per person, of parts of half a second."""
     from reactometer.inference import predictor
 
     part = stream.WindowShape(0.5, 0.5)
     monkeypatch.setattr(predictor, "PART", part)
     monkeypatch.setattr(stream, "PART", part)
-    one = lively(personal_folder, tmp_path / "one", seed=1, draws=2)
-    other = lively(personal_folder, tmp_path / "other", seed=2, draws=2, person_norm=False)
+    one = lively(personal_folder, tmp_path / "one", seed=1)
+    other = lively(personal_folder, tmp_path / "other", seed=2, person_norm=False)
     joint = join_models([one, other], tmp_path / "joint")
     people = dict.fromkeys(videos[:5], "Ann")
     own = [
@@ -204,21 +204,19 @@ def test_a_bad_file_of_a_person_is_named_and_the_others_are_normalised(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("draws", [1, 3])
-def test_draws_give_the_numbers_of_evaluation(
+def test_predictions_are_the_numbers_of_evaluation(
     model_folder: Path,
     prepared: PreparedSet,
     videos: list[Path],
     lively: Callable[..., Path],
     tmp_path: Path,
-    draws: int,
 ) -> None:
-    model = lively(model_folder, tmp_path / "model", draws=draws)
+    model = lively(model_folder, tmp_path / "model")
     table = evaluate(model, prepared.folder, progress=False).predictions.set_index("File_ID")
     expected = [table.loc[f"[{video.stem}]"].to_numpy(dtype=float) for video in videos[:4]]
-    drawn = predict(videos[:4], model, window_s=0.5, hop_s=0.5, progress=False)
-    np.testing.assert_allclose(_whole(drawn), expected, atol=1e-5)
-    assert [len(prediction.windows) for prediction in drawn] == [3] * 4
+    predictions = predict(videos[:4], model, window_s=0.5, hop_s=0.5, progress=False)
+    np.testing.assert_allclose(_whole(predictions), expected, atol=1e-5)
+    assert [len(prediction.windows) for prediction in predictions] == [3] * 4
 
 
 @pytest.mark.slow

@@ -258,9 +258,6 @@ def test_what_does_not_go_together_is_not_joined(model_folder: Path, tmp_path: P
     sampling = _save(first, tmp_path / "sampling", model={"n_frames": 5})
     with pytest.raises(ModelError, match=r"n_frames=5.*n_frames=4"):
         join_models([model_folder, sampling], tmp_path / "joint")
-    draws = _save(first, tmp_path / "draws", model={"draws": 2})
-    with pytest.raises(ModelError, match=r"another sampling than .*draws=2.*expected .*draws=1"):
-        join_models([model_folder, draws], tmp_path / "joint")
     rate = _save(first, tmp_path / "rate", prepare={"rate_hz": 9.0})
     with pytest.raises(ModelError, match=r"rate_hz=9\.0.*rate_hz=4\.0"):
         join_models([model_folder, rate], tmp_path / "joint")

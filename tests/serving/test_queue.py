@@ -13,6 +13,7 @@ from reactometer.errors import MediaError
 from reactometer.inference.predictor import make_scorer, reading_of
 from reactometer.media.stream import PART, WindowShape
 from reactometer.models.folder import load_model
+from reactometer.models.scores import Score
 from reactometer.records import FaceSample, FrameState, PreparedClip
 from reactometer.serving.queue import SharedScorer
 from reactometer.workers.media_worker import Reading
@@ -26,8 +27,8 @@ def clips(model_folder: Path, simulated: Path) -> list[list[PreparedClip]]:
     return [[clip for _, clip in reading.windows(file)] for file in sorted(simulated.rglob("*.mp4"))[:6]]
 
 
-def _values(drawn: Sequence[Sequence[tuple[float, object]]]) -> np.ndarray:
-    return np.array([score.intensities for own in drawn for _, score in own])  # type: ignore[attr-defined]
+def _values(scores: Sequence[Score]) -> np.ndarray:
+    return np.array([score.intensities for score in scores])
 
 
 def test_batches_are_shared_and_change_no_number(model_folder: Path, clips: list[list[PreparedClip]]) -> None:
@@ -38,8 +39,8 @@ def test_batches_are_shared_and_change_no_number(model_folder: Path, clips: list
     with ThreadPoolExecutor(len(clips)) as pool:
         answers = list(pool.map(shared, clips * 5))
     shared.close()
-    for own, drawn in zip(clips * 5, answers, strict=True):
-        np.testing.assert_allclose(_values(drawn), _values(alone(own)), atol=1e-6)
+    for own, scores in zip(clips * 5, answers, strict=True):
+        np.testing.assert_allclose(_values(scores), _values(alone(own)), atol=1e-6)
     assert sum(sizes) == 5 * sum(map(len, clips)) and max(sizes) > max(map(len, clips))
 
 

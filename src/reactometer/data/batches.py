@@ -55,7 +55,7 @@ class Item:
 
 @dataclass(frozen=True)
 class Sampling:
-    """What a model is shown of a clip: how many frames, how large, which modalities, and how often anew."""
+    """What a model is shown of a clip: how many frames, how large, which modalities."""
 
     n_frames: int
     size_px: int
@@ -63,17 +63,15 @@ class Sampling:
     listens: bool = True
     hears: Literal["log-mel", "samples"] = "log-mel"
     crop_share: float = 1.0  # of the crop's side, its middle
-    draws: int = 1  # scores of a clip that are averaged, each with other frames drawn from it
 
 
 @dataclass(frozen=True)
 class Part:
-    """A stretch of one clip of a list, and which draw of its frames; draw 0 is the evenly spaced one."""
+    """A stretch of one clip of a list."""
 
     index: int  # the clip's place in the list
     start_s: float
     end_s: float
-    draw: int = 0
 
     @property
     def length_s(self) -> float:
@@ -129,11 +127,6 @@ def to_item(clip: PreparedClip, sampling: Sampling, rng: np.random.Generator | N
         voice=voice,
         voice_times_s=np.arange(len(voice), dtype=np.float32) / rate_hz,
     )
-
-
-def draw_of(number: int) -> np.random.Generator | None:
-    """The generator of a part's draw, the same for every clip; none for draw 0, the evenly spaced one."""
-    return np.random.default_rng(number) if number else None
 
 
 def _steps(waveform: FloatArray | None, hears: str) -> tuple[FloatArray, float]:
@@ -198,17 +191,12 @@ class MediaReader:
         if self.change is not None:
             clip = self.change(clip, np.random.default_rng(zlib.crc32(row.clip.clip_id.encode())))
         clip = cut_clip(clip, part.start_s, part.end_s)
-        return to_item(clip, self.sampling, rng or draw_of(part.draw))
+        return to_item(clip, self.sampling, rng)
 
 
-def parts_of(rows: Sequence[PreparedRow], draws: int = 1) -> list[Part]:
-    """Every part of every clip, in order, each as often as it is drawn."""
-    return [
-        Part(index, *span, draw)
-        for index, row in enumerate(rows)
-        for span in part_spans(row.duration_s)
-        for draw in range(draws)
-    ]
+def parts_of(rows: Sequence[PreparedRow]) -> list[Part]:
+    """List every part of every clip, in order."""
+    return [Part(index, *span) for index, row in enumerate(rows) for span in part_spans(row.duration_s)]
 
 
 def safe_workers(workers: int) -> int:
@@ -225,10 +213,10 @@ def safe_workers(workers: int) -> int:
 class PartDataset(Dataset[Item]):
     """Every part of every clip, in order, as a model is shown it for a score."""
 
-    def __init__(self, rows: Sequence[PreparedRow], read: Reader, draws: int = 1) -> None:
+    def __init__(self, rows: Sequence[PreparedRow], read: Reader) -> None:
         self.rows = tuple(rows)
         self.read = read
-        self.parts = parts_of(rows, draws)
+        self.parts = parts_of(rows)
 
     def __len__(self) -> int:
         return len(self.parts)
@@ -242,11 +230,10 @@ class PartDataset(Dataset[Item]):
 class TrainingDataset(Dataset[Item]):
     """Every clip once: one of its parts, its frames jittered, by ``(seed, epoch, clip)`` alone."""
 
-    def __init__(self, rows: Sequence[PreparedRow], read: Reader, seed: int, epoch: int, draws: int = 1) -> None:
+    def __init__(self, rows: Sequence[PreparedRow], read: Reader, seed: int, epoch: int) -> None:
         self.rows = tuple(rows)
         self.read = read
         self.seed = (seed, epoch)
-        self.draws = draws
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -254,7 +241,7 @@ class TrainingDataset(Dataset[Item]):
     def __getitem__(self, index: int) -> Item:
         rng = np.random.default_rng((*self.seed, index))
         row = self.rows[index]
-        parts = parts_of([row], self.draws)
+        parts = parts_of([row])
         part = parts[rng.integers(len(parts))]
         return replace(self.read(row, part, rng), targets=row.clip.labels, number=index)
 

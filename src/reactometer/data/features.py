@@ -86,7 +86,7 @@ class FeatureStore:
 
 def part_key(row: PreparedRow, part: Part) -> str:
     """What a part is called in a store."""
-    return f"{row.clip.clip_id} {part.start_s:.3f} {part.draw}"
+    return f"{row.clip.clip_id} {part.start_s:.3f}"
 
 
 def write_store(

@@ -17,11 +17,8 @@ AT_ONCE = 8
 
 Key = TypeVar("Key")
 
-Drawn = Sequence[tuple[float, Score]]
-"""(length_s, score) of each draw of one part or window."""
-
-Scorer = Callable[[Sequence[PreparedClip]], list[Drawn]]
-"""Parts and windows in, what the model says of each out."""
+Scorer = Callable[[Sequence[PreparedClip]], list[Score]]
+"""Scores parts and windows, in their order."""
 
 
 @dataclass(frozen=True)
@@ -31,11 +28,12 @@ class Cut:
     kind: WindowShape
     clip: PreparedClip  # without crops and sound, so that it stays small
     has_sound: bool
-    scores: Drawn
+    score: Score
+    scored_s: float  # length of what was scored
 
     def as_window(self, model: LoadedModel) -> Window:
         """What there is to say of it."""
-        intensities, intervals = known_values(join_parts(0, self.scores), model)
+        intensities, intervals = known_values(self.score, model)
         return Window(self.clip.start_s, self.clip.end_s, self.clip.face_share, intensities, intervals)
 
 
@@ -60,7 +58,7 @@ def join_cuts(path: str, model: LoadedModel, parts: Sequence[Cut], windows: Sequ
         parts: all parts, in order of time; the file's intensities are their mean.
         windows: of the timeline, in order of time.
     """
-    whole = join_parts(0, [score for part in parts for score in part.scores])
+    whole = join_parts(0, [(part.scored_s, part.score) for part in parts])
     samples = tuple(sample for part in parts for sample in part.clip.samples)
     has_sound = any(part.has_sound for part in parts)
     face_share = replace(parts[0].clip, samples=samples).face_share

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from reactometer.data.batches import pick_frames
-from reactometer.inference.cuts import Cut, Drawn, Scorer, in_batches, join_cuts, without_media
+from reactometer.inference.cuts import Cut, Scorer, in_batches, join_cuts, without_media
 from reactometer.media.audio import is_audible
 from reactometer.media.stream import WindowShape, clip_of, cut_clip
 from reactometer.models.folder import LoadedModel
@@ -49,13 +49,13 @@ def predict_everyone(
     """
     seen = _Seen()
     for some in in_batches(_show(windows, model, shapes[0], seen)):
-        for (key, _), drawn in zip(some, score([clip for _, clip in some]), strict=True):
-            seen.scores[key] = drawn
+        for (key, clip), own in zip(some, score([clip for _, clip in some]), strict=True):
+            seen.scores[key] = (own, clip.duration_s)
     faces = seen.people()
     notes = _notes(seen, len(faces), listens=model.network.listens)
     predictions = []
     for number, face in enumerate(faces or [None], start=1):
-        cuts = [seen.cut(place, face, len(model.labels), alone=len(faces) < 2) for place in range(len(seen.cuts))]
+        cuts = [seen.cut(place, face, alone=len(faces) < 2) for place in range(len(seen.cuts))]
         parts = [cut for cut in cuts if cut.kind == shapes[0]]
         own = join_cuts(path, model, parts, [cut.as_window(model) for cut in cuts if cut.kind in shapes[1:]])
         predictions.append(replace(own, face=None if face is None else number, notes=(*own.notes, *notes)))
@@ -66,8 +66,8 @@ def predict_everyone(
 class _Seen:
     """What is known of a file so far; everything but crops and sound is kept."""
 
-    cuts: list[Cut] = field(default_factory=list)  # with everybody's samples, without scores
-    scores: dict[Key, Drawn] = field(default_factory=dict)
+    cuts: list[Cut] = field(default_factory=list)  # with everybody's samples, scored as if nothing was seen or heard
+    scores: dict[Key, tuple[Score, float]] = field(default_factory=dict)
     seen_s: dict[int, float] = field(default_factory=dict)  # how long each face was seen, in order of first appearance
     looked_s: float = 0.0
     latest_s: float = -math.inf  # the last frame that is counted in
@@ -92,23 +92,24 @@ class _Seen:
         """Several people are certain."""
         return sum(seen_s >= LEAST_SEEN_S for seen_s in self.seen_s.values()) > 1
 
-    def cut(self, place: int, face: int | None, n_labels: int, *, alone: bool) -> Cut:
+    def cut(self, place: int, face: int | None, *, alone: bool) -> Cut:
         """A part or window as it is of one face; of one alone, with the voice."""
         cut = self.cuts[place]
         keys = [(place, face, True), (place, face, False), (place, None, True)] if alone else [(place, face, False)]
-        nothing = [(cut.clip.duration_s, Score(0, np.zeros(n_labels, np.float32), saw=False, heard=False))]
-        drawn = next((self.scores[key] for key in keys if key in self.scores), nothing)
-        return replace(cut, clip=clip_of(cut.clip, face), scores=drawn)
+        known = (self.scores[key] for key in keys if key in self.scores)
+        score, scored_s = next(known, (cut.score, cut.scored_s))
+        return replace(cut, clip=clip_of(cut.clip, face), score=score, scored_s=scored_s)
 
 
 def _show(
     windows: Iterable[tuple[WindowShape, PreparedClip]], model: LoadedModel, part: WindowShape, seen: _Seen
 ) -> Iterator[tuple[Key, PreparedClip]]:
     """What is to be scored of each part and window, as it comes: every face in it, without the voice and with it."""
+    nothing = Score(0, np.zeros(len(model.labels), np.float32), saw=False, heard=False)
     for kind, clip in windows:
         seen.count(clip.samples)
         place, audible = len(seen.cuts), is_audible(clip.waveform)
-        seen.cuts.append(Cut(kind, without_media(clip), audible, ()))
+        seen.cuts.append(Cut(kind, without_media(clip), audible, nothing, clip.duration_s))
         heard, undecided = audible and model.network.listens, not seen.shows_several()
         if heard and undecided:
             yield (place, None, True), clip_of(clip, None)

@@ -17,7 +17,7 @@ from reactometer.data.batches import Item
 from reactometer.data.people import Moments, match_people, measure_people, recast
 from reactometer.data.prepare import settled
 from reactometer.errors import ConfigError, ModelError, suggestion
-from reactometer.inference.cuts import Cut, Drawn, Scorer, in_batches, join_cuts, without_media
+from reactometer.inference.cuts import Cut, Scorer, in_batches, join_cuts, without_media
 from reactometer.inference.everyone import predict_everyone
 from reactometer.inference.refine import Baseline, check_span, parse_baseline, refine
 from reactometer.io import Paths, each_path
@@ -176,7 +176,7 @@ def _measure_people(
                     ((number, people[path]), item)
                     for _, clip in read(whole, Path(path))
                     for number, member in normalising
-                    for item in encoded_clips(member.network, [clip], replace(member.sampling, draws=1))
+                    for item in encoded_clips(member.network, [clip], member.sampling)
                 ]
                 yield from shown
 
@@ -233,8 +233,8 @@ def predict_windows(
         return predict_everyone(path, model, windows, reading.shapes, score)
     parts, timeline = list[Cut](), list[Window]()
     for some in in_batches(windows):
-        for (kind, clip), drawn in zip(some, score([clip for _, clip in some]), strict=True):
-            cut = Cut(kind, clip, is_audible(clip.waveform), drawn)
+        for (kind, clip), own in zip(some, score([clip for _, clip in some]), strict=True):
+            cut = Cut(kind, clip, is_audible(clip.waveform), own, clip.duration_s)
             if kind in reading.shapes[1:]:
                 timeline.append(cut.as_window(model))
             if kind == PART:
@@ -249,23 +249,14 @@ def make_scorer(
 
     Of a frame encoder, features of so many crops are remembered, see :class:`~reactometer.models.showing.FaceMemory`.
     """
-    pairs, draws = zip(model.each, moments, strict=True), model.sampling.draws
-    scorers = [_member_scorer(*pair, remembered) for pair in pairs]
-
-    def score(clips: Sequence[PreparedClip]) -> list[Drawn]:
-        drawn = average_scores([score_member(clips) for score_member in scorers])
-        return [
-            [(clip.duration_s, own) for own in drawn[place * draws : (place + 1) * draws]]
-            for place, clip in enumerate(clips)
-        ]
-
-    return score
+    scorers = [_member_scorer(*pair, remembered) for pair in zip(model.each, moments, strict=True)]
+    return lambda clips: average_scores([score_member(clips) for score_member in scorers])
 
 
 def _member_scorer(
     member: LoadedModel, moments: Mapping[str, Moments], remembered: int
 ) -> Callable[[Sequence[PreparedClip]], list[Score]]:
-    """What scores every draw of parts and windows of one file by one model; a frame encoder sees each crop once."""
+    """What scores parts and windows of one file by one model; a frame encoder sees each crop once."""
     network, sampling, everyone = member.network, member.sampling, population(member.network)
     encoder, device = network.face_encoder, network.label_mean.device
     memory = None

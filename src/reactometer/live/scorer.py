@@ -8,14 +8,14 @@ from collections import deque
 import numpy as np
 
 from reactometer.errors import ConfigError
-from reactometer.inference.cuts import Drawn, known_values
+from reactometer.inference.cuts import known_values
 from reactometer.inference.predictor import DEFAULT_WINDOW_S, make_scorer, reading_of
 from reactometer.live.protocol import LiveScore, Piece
 from reactometer.media.audio import GAP_S, STRETCH_S, levels_db
 from reactometer.media.faces import FaceFollower, load_detector
 from reactometer.media.stream import PART
 from reactometer.models.folder import LoadedModel
-from reactometer.models.scores import join_parts
+from reactometer.models.scores import Score
 from reactometer.records import SOUND_RATE_HZ, ByteArray, Ends, FaceSample, FloatArray, PreparedClip
 
 LIVE_RATE_HZ = 10.0
@@ -136,9 +136,9 @@ class LiveScorer:
         if newest_s is None:
             return None
         clip = self._window(newest_s + EDGE_S if end_s is None else end_s)
-        (drawn,) = self._score([clip])
+        (score,) = self._score([clip])
         last = clip.samples[-1] if clip.samples else None
-        intensities, intervals, abstain = say(self.model, drawn, clip.duration_s, self.window_s)
+        intensities, intervals, abstain = say(self.model, score, clip.duration_s, self.window_s)
         return LiveScore(
             time_s=newest_s,
             start_s=clip.start_s,
@@ -184,10 +184,9 @@ class LiveScorer:
 
 
 def say(
-    model: LoadedModel, drawn: Drawn, length_s: float, window_s: float
+    model: LoadedModel, score: Score, length_s: float, window_s: float
 ) -> tuple[tuple[float, ...] | None, Ends | None, str | None]:
     """Intensities, intervals and the reasons not to use them, of a window of which ``length_s`` have come."""
-    score = join_parts(0, drawn)
     intensities, intervals = known_values(score, model)
     if not score.has_evidence:
         wanted = ("no face is seen", model.network.looks), ("nothing is heard", model.network.listens)

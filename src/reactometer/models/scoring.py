@@ -63,12 +63,11 @@ def score_rows(
     rows: Sequence[PreparedRow],
     read: Reader,
     *,
-    draws: int = 1,
     batch_size: int = 8,
     workers: int = 0,
 ) -> Iterator[Score]:
     """Score clips: one score a clip, in their order, each as soon as its parts are scored."""
-    dataset = PartDataset(rows, read, draws)
+    dataset = PartDataset(rows, read)
     merge = partial(collate, n_labels=len(model.label_mean))
     loader = DataLoader(dataset, batch_size, num_workers=safe_workers(workers), collate_fn=merge)
     scores = (score for batch in loader for score in score_batch(model, batch))
@@ -130,7 +129,7 @@ def score_shown(
         people = by_person(showing, rows)
         read, note = people, people.describe(rows)
     scores = []
-    for score in score_rows(showing.network, rows, read, draws=sampling.draws, batch_size=batch_size, workers=workers):
+    for score in score_rows(showing.network, rows, read, batch_size=batch_size, workers=workers):
         scores.append(score)
         advance()
     return scores, note

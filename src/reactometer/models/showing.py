@@ -19,7 +19,6 @@ from reactometer.data.batches import (
     Reader,
     Sampling,
     collate,
-    draw_of,
     parts_of,
     pick_samples,
     picture_of,
@@ -158,29 +157,28 @@ class FaceMemory:
             features = self.encoder(pictures.to(self.device)).float().cpu().numpy()  # (K, D)
             self.known |= zip(batch, features, strict=True)
 
-    def item(self, clip: PreparedClip, draw: int) -> Item:
+    def item(self, clip: PreparedClip) -> Item:
         """What a model is shown of a clip whose samples were learnt, with features in the place of pictures."""
-        samples = pick_samples(clip, self.sampling, draw_of(draw))
+        samples = pick_samples(clip, self.sampling)
         features = np.zeros((len(samples), self.encoder.feature_size), np.float32)  # (T, D)
         for place, sample in enumerate(samples):
             if sample.crop_jpeg:
                 features[place] = self.known[sample.crop_jpeg]
-        item = to_item(clip, replace(self.sampling, looks=False), draw_of(draw))
+        item = to_item(clip, replace(self.sampling, looks=False))
         return replace(item, frames=features, seen=np.array([bool(sample.crop_jpeg) for sample in samples], bool))
 
 
 def encoded_clips(
     model: ReactionModel, clips: Sequence[PreparedClip], sampling: Sampling, memory: FaceMemory | None = None
 ) -> Iterator[Item]:
-    """Every draw of every clip in turn, as the model is shown it; frozen encoders' features where it has such.
+    """Yield every clip as the model's input; features of its frozen encoders if it has any.
 
     With a memory, features of all its encoders, frozen or not.
     """
-    draws = [(clip, draw) for clip in clips for draw in range(sampling.draws)]
     if memory is not None:
-        memory.learn(sample for clip, draw in draws for sample in pick_samples(clip, sampling, draw_of(draw)))
-    for number, (clip, draw) in enumerate(draws):
-        item = to_item(clip, sampling, draw_of(draw)) if memory is None else memory.item(clip, draw)
+        memory.learn(sample for clip in clips for sample in pick_samples(clip, sampling))
+    for number, clip in enumerate(clips):
+        item = to_item(clip, sampling) if memory is None else memory.item(clip)
         if model.frozen or memory is not None:
             item = encode_item(model, item, every=not model.frozen)
         yield replace(item, number=number)
@@ -222,7 +220,7 @@ def _encode_split(
     model: ReactionModel, prepared: PreparedSet, split: str, sampling: Sampling, progress: bool
 ) -> FeatureStore:
     rows = prepared.split(split)
-    parts = parts_of(rows, sampling.draws)
+    parts = parts_of(rows)
     read = MediaReader(sampling)
     sizes = {
         "face": model.face_encoder.feature_size if model.face_encoder else 0,

@@ -235,5 +235,4 @@ def sampling_of(config: ModelConfig, model: ReactionModel) -> Sampling:
         looks=model.looks,
         listens=model.listens,
         hears="samples" if isinstance(model.voice_encoder, SpeechEncoder | ContourEncoder) else "log-mel",
-        draws=1 if model.given_sizes else config.draws,  # features of a file do not change from one draw to the next
     )

@@ -18,14 +18,13 @@ from filelock import FileLock, Timeout
 
 from reactometer.batch.work import Request
 from reactometer.errors import ConfigError, RequestError
-from reactometer.inference.cuts import Drawn
 from reactometer.inference.predictor import check_timeline, make_scorer, predict_windows, reading_of
 from reactometer.inference.refine import refine
 from reactometer.io import make_folder
 from reactometer.media.audio import STRETCH_S, levels_db
 from reactometer.media.stream import PART, WindowShape
 from reactometer.models.folder import LoadedModel
-from reactometer.models.scores import join_parts
+from reactometer.models.scores import Score
 from reactometer.records import MediaInfo, Prediction, PreparedClip
 from reactometer.serving.job_store import Job, JobTable, home_of, sqlite_address
 from reactometer.serving.metrics import Metrics
@@ -79,9 +78,9 @@ class SharedScorer:
         self._thread = Thread(target=self._work, name="scorer", daemon=True)
         self._thread.start()
 
-    def __call__(self, clips: Sequence[PreparedClip]) -> list[Drawn]:
+    def __call__(self, clips: Sequence[PreparedClip]) -> list[Score]:
         """Score clips, see :data:`reactometer.inference.cuts.Scorer`; any thread may call, and waits."""
-        future: Future[list[Drawn]] = Future()
+        future: Future[list[Score]] = Future()
         self._queue.put((clips, future))
         return future.result()
 
@@ -112,9 +111,9 @@ class SharedScorer:
 
     def _score_all(self, batch: Sequence[_Waiting]) -> None:
         try:
-            drawn = iter(self._score([clip for clips, _ in batch for clip in clips]))
+            scores = iter(self._score([clip for clips, _ in batch for clip in clips]))
             for clips, future in batch:
-                future.set_result([next(drawn) for _ in clips])
+                future.set_result([next(scores) for _ in clips])
         except Exception as error:
             if len(batch) == 1:
                 batch[0][1].set_exception(error)  # only this clip fails
@@ -123,7 +122,7 @@ class SharedScorer:
                     self._score_all([waiting])
 
 
-_Waiting = tuple[Sequence[PreparedClip], "Future[list[Drawn]]"]
+_Waiting = tuple[Sequence[PreparedClip], "Future[list[Score]]"]
 
 
 class GivenUpError(Exception):
@@ -389,16 +388,16 @@ class Desk:
         reading = Reading(reading_of(self.model, request.faces, request.rate_hz), shapes, request.faces)
         parts = set[tuple[float, float]]()  # start and end of parts whose distance is not known yet
 
-        def score(clips: Sequence[PreparedClip]) -> list[Drawn]:
+        def score(clips: Sequence[PreparedClip]) -> list[Score]:
             begun_s = time.monotonic()
             drawn = self._scorer(clips)
             work.score_s += time.monotonic() - begun_s
-            for clip, scores in zip(clips, drawn, strict=True):
+            for clip, scores in zip(clips, scores, strict=True):
                 span = clip.start_s, clip.end_s
                 if self.model.uncertainty and span in parts:  # else it is a window, or another person's
                     parts.remove(span)
                     work.distances.append(self.model.uncertainty.distances(join_parts(0, scores)))
-            return drawn
+            return scores
 
         windows = self._watch(reader.read(Path(job.path), reading, check=work.check), work, parts)
         predictions = predict_windows(job.path, self.model, windows, reading, score)

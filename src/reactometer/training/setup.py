@@ -68,7 +68,7 @@ def set_up(config: Config, prepared: PreparedSet, *, progress: bool) -> Setup:
         people = [by_person(showing, rows) for rows in (train, dealt.split("val"))]
         readers, note = [*people], people[0].describe(train)
     train_shown, val_shown = Shown(train, readers[0]), Shown(dealt.split("val"), readers[1])
-    data = ReactionData(train_shown, val_shown, prepared.labels, sampling.draws, config.training)
+    data = ReactionData(train_shown, val_shown, prepared.labels, config.training)
     model.train()  # Lightning leaves each module in the mode it finds, a frozen encoder in evaluation
     showing.network.train()
     return Setup(model, showing.network, data, dealt, note)

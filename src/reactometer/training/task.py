@@ -125,19 +125,18 @@ class ReactionTask(FittedTask):
 class ReactionData(LightningDataModule):
     """Batches of the train and val splits; order and jitter follow from the seed and the epoch alone."""
 
-    def __init__(self, train: Shown, val: Shown, labels: Sequence[str], draws: int, config: TrainingConfig) -> None:
+    def __init__(self, train: Shown, val: Shown, labels: Sequence[str], config: TrainingConfig) -> None:
         super().__init__()
         self.train_rows, self.read = train
         self.val_rows, read_val = val
         self.labels = tuple(labels)
-        self.draws = draws
         self.config = config
-        self.val_dataset = PartDataset(self.val_rows, read_val, draws)
+        self.val_dataset = PartDataset(self.val_rows, read_val)
 
     def train_dataloader(self) -> DataLoader[Any]:
         """The train split, shuffled anew each epoch (Lightning asks again before each)."""
         epoch = self.trainer.current_epoch if self.trainer else 0
-        clips = TrainingDataset(self.train_rows, self.read, self.config.seed, epoch, self.draws)
+        clips = TrainingDataset(self.train_rows, self.read, self.config.seed, epoch)
         everyone, own = (self.trainer.world_size, self.trainer.global_rank) if self.trainer else (1, 0)
         dataset = Shuffled(clips, everyone)
         return self._loader(dataset, DistributedSampler(dataset, everyone, own, shuffle=False))
