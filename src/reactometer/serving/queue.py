@@ -390,13 +390,13 @@ class Desk:
 
         def score(clips: Sequence[PreparedClip]) -> list[Score]:
             begun_s = time.monotonic()
-            drawn = self._scorer(clips)
+            scores = self._scorer(clips)
             work.score_s += time.monotonic() - begun_s
-            for clip, scores in zip(clips, scores, strict=True):
+            for clip, own in zip(clips, scores, strict=True):
                 span = clip.start_s, clip.end_s
                 if self.model.uncertainty and span in parts:  # else it is a window, or another person's
                     parts.remove(span)
-                    work.distances.append(self.model.uncertainty.distances(join_parts(0, scores)))
+                    work.distances.append(self.model.uncertainty.distances(own))
             return scores
 
         windows = self._watch(reader.read(Path(job.path), reading, check=work.check), work, parts)
