@@ -155,7 +155,6 @@ def submission(
 app.command(short_help="A model and a data set -> its score.")(cli_evaluate.evaluate)
 app.command(short_help="A model and held-out clips -> its intervals.")(cli_evaluate.calibrate)
 app.command(short_help="A model and a data set -> one page on its scores.")(cli_evaluate.report)
-app.command(short_help="A model -> its score where clips are harder to read.")(cli_evaluate.degrade)
 app.command(short_help="Two models' predictions -> which is better.")(cli_evaluate.compare_predictions)
 app.command(short_help="A data set -> leaks, and what gives labels away.")(cli_evaluate.audit)
 app.command(short_help="A data set -> splits without leaks.")(cli_evaluate.split)

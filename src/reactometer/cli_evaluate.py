@@ -114,25 +114,6 @@ def report(
     printing.print_report(page)
 
 
-def degrade(
-    model: Annotated[Path, typer.Argument(metavar="MODEL", help="A model folder.")],
-    data: DataArgument,
-    split: SplitOption = None,
-    by: ByOption = None,
-    resamples: Annotated[int, typer.Option(min=100, help="Resamples of the intervals.")] = 2000,
-    out: Annotated[
-        Path | None, typer.Option(help="Where degradation.json and degradation.png go; default: into MODEL.")
-    ] = None,
-    cache: CacheOption = None,
-    device: DeviceOption = "auto",
-) -> None:
-    """Score a model where the face is hidden, the sound is noisy, the crops are small, the frames are few."""
-    from reactometer.evaluation.robustness import degrade as run
-
-    found = run(model, data, split=split, by=by, n_resamples=resamples, out=out, cache=cache, device=device)
-    printing.print_degradation(found, out or model)
-
-
 def compare_predictions(
     first: Annotated[Path, typer.Argument(metavar="A.csv", help="predictions.csv, as 'evaluate --out' writes it.")],
     second: Annotated[Path, typer.Argument(metavar="B.csv", help="The other model's, of the same clips.")],

@@ -17,7 +17,6 @@ if TYPE_CHECKING:
     from reactometer.data.splits import CleanSplit
     from reactometer.evaluation.audit import Audit
     from reactometer.evaluation.paired_test import Difference, Paired
-    from reactometer.evaluation.robustness import Curve, Degradation, Point
     from reactometer.evaluation.subgroups import Group, Grouping
     from reactometer.models.uncertainty import Uncertainty
 
@@ -140,37 +139,6 @@ def _of_many_looks(groupings: Sequence[Grouping]) -> str:
         f"interval excludes 0 even when corrected for so many (Bonferroni)\nbias: mean prediction less mean truth; "
         f"95 % intervals: {groupings[0].n_resamples} resamples by {groupings[0].unit}"
     )
-
-
-def print_degradation(degradation: Degradation, folder: Path) -> None:
-    """Print a table a nuisance, and where the curves are."""
-    for curve in degradation.curves:
-        columns = ("level", "mean Pearson", "loss", "hardest hit")
-        table = Table(*columns, title=curve.nuisance, title_justify="left")
-        for point in curve.points:
-            own, loss = point.intervals.mean["pearson"], with_interval(point.loss.value, point.loss)
-            is_first = point is curve.points[0]
-            mean = with_interval(point.metrics.mean_pearson, own)
-            table.add_row(point.level, mean, "" if is_first else loss, "" if is_first else _hardest_hit(curve, point))
-        results.print(table)
-    units = curve.points[0].intervals
-    results.print(
-        f"{degradation.split}: {curve.points[0].metrics.n_clips} clips; {units.n_resamples} resamples by {units.unit} "
-        f"({units.n_units} of them); loss of mean Pearson paired, a constant prediction counts as 0"
-    )
-    for ending in ("json", "png"):
-        results.print(escape(str(folder / f"degradation.{ending}")))
-
-
-def _hardest_hit(curve: Curve, point: Point) -> str:
-    """The emotion that has lost most of its Pearson, "Fear .57 to .21"."""
-    triples = zip(point.metrics.labels, curve.points[0].metrics.pearson, point.metrics.pearson, strict=True)
-    losses = [
-        (before - after, f"{label} {before:.2f} to {after:.2f}")
-        for label, before, after in triples
-        if before is not None and after is not None
-    ]
-    return max(losses)[1] if losses else ""
 
 
 def print_audit(audit: Audit) -> None:
