@@ -109,15 +109,13 @@ def test_a_table_of_something_else_is_told_of(prepared: Path) -> None:
         open_prepared(prepared)
 
 
-@pytest.mark.parametrize(
-    "values", [{"keys": 3}, {"counts": 3}, {"counts": {"face": []}}, {"sizes": None}, {"sizes": {"face": "x"}}]
-)
-def test_a_shard_of_features_that_is_none_is_told_of(prepared: Path, values: dict[str, object]) -> None:
-    _edit(prepared / "features" / "00000.json", **values)
-    with pytest.raises(DataError, match=r"00000\.json: damaged"):
+@pytest.mark.parametrize("values", [{"files": 3}, {"files": {"a": 3}}, {"sizes": None}, {"sizes": {"face": "x"}}])
+def test_an_index_of_features_that_is_none_is_told_of(prepared: Path, values: dict[str, object]) -> None:
+    _edit(prepared / "features" / "features.json", **values)
+    with pytest.raises(DataError, match="damaged"):
         open_store(prepared / "features")
-    (prepared / "features" / "00000.json").write_text("[]")
-    with pytest.raises(DataError, match="shard 0 is missing"):
+    (prepared / "features" / "features.json").write_text("[]")
+    with pytest.raises(DataError, match="damaged"):
         open_store(prepared / "features")
 
 

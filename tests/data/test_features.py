@@ -1,4 +1,4 @@
-"""The store of features: shards that come back exactly, are made anew only where they must be, and are never held."""
+"""The store of features: parts come back exactly, are computed again only if they must be, and are never held."""
 
 from __future__ import annotations
 
@@ -12,10 +12,9 @@ from threading import Barrier, Event, current_thread
 import numpy as np
 import pytest
 
-from reactometer.data import features
 from reactometer.data.batches import Item, Part, parts_of
 from reactometer.data.cache import PreparedRow
-from reactometer.data.features import FeatureStore, open_store, write_store
+from reactometer.data.features import FeatureStore, open_store, part_key, write_store
 from reactometer.errors import DataError
 from reactometer.records import Clip
 
@@ -30,11 +29,6 @@ def rows(tmp_path: Path) -> list[PreparedRow]:
         clip.path.write_text(clip.clip_id, encoding="utf-8")
     readable = [PreparedRow(clip, clip.path, duration_s=150.0 if clip == clips[2] else 3.0) for clip in clips[:7]]
     return [*readable, PreparedRow(replace(clips[7], problem="broken"))]
-
-
-@pytest.fixture
-def small_shards(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(features, "SHARD_PARTS", 3)
 
 
 def _item(part: Part) -> Item:
@@ -75,10 +69,9 @@ def _check(store: FeatureStore, rows: Sequence[PreparedRow]) -> None:
         assert (item.frames.shape[1], item.voice.shape[1]) == (4, 3)
 
 
-@pytest.mark.usefixtures("small_shards")
-def test_items_come_back_as_they_were_from_several_shards(rows: list[PreparedRow], tmp_path: Path) -> None:
+def test_items_come_back_as_they_were(rows: list[PreparedRow], tmp_path: Path) -> None:
     store = _write(tmp_path / "store", rows)
-    assert len(list((tmp_path / "store").glob("*.json"))) == 3  # 7 readable clips, one of 3 parts
+    assert len(list((tmp_path / "store").glob("*.safetensors"))) == 9  # 7 readable clips, one of 3 parts
     _check(store, rows)
     _check(open_store(tmp_path / "store"), rows)
 
@@ -95,54 +88,47 @@ def test_a_clip_that_could_not_be_read_does_not_hide_one_with_the_same_id(
     assert len(store(twice, part).frames) == 0
 
 
-@pytest.mark.usefixtures("small_shards")
 def test_nothing_is_made_twice_and_progress_is_told_all_the_same(rows: list[PreparedRow], tmp_path: Path) -> None:
     made: list[Part] = []
     _write(tmp_path / "store", rows, made)
     assert len(made) == 9
-    before = {file.name: file.stat().st_mtime_ns for file in (tmp_path / "store").iterdir()}
+    before = {file.name: file.stat().st_mtime_ns for file in (tmp_path / "store").glob("*.safetensors")}
     _check(_write(tmp_path / "store", rows, made), rows)
     assert len(made) == 9
-    assert {file.name: file.stat().st_mtime_ns for file in (tmp_path / "store").iterdir()} == before
+    assert {file.name: file.stat().st_mtime_ns for file in (tmp_path / "store").glob("*.safetensors")} == before
     done: list[None] = []
     read: Callable[[Sequence[Part]], Iterator[Item]] = lambda parts: map(_item, parts)  # noqa: E731
     write_store(tmp_path / "store", rows, parts_of(rows), read, SIZES, lambda: done.append(None))
     assert len(done) == len(parts_of(rows)) == 10  # that of the clip that could not be read, too
 
 
-@pytest.mark.usefixtures("small_shards")
-def test_a_run_stopped_in_the_middle_of_a_shard_goes_on_and_ends_the_same(
-    rows: list[PreparedRow], tmp_path: Path
-) -> None:
+def test_a_stopped_run_resumes_and_ends_the_same(rows: list[PreparedRow], tmp_path: Path) -> None:
     def stopped(parts: Sequence[Part]) -> Iterator[Item]:
         for part in parts:
-            if part.index == 3:  # the second part of the second shard
+            if part.index == 3:
                 raise KeyboardInterrupt
             yield _item(part)
 
     with pytest.raises(KeyboardInterrupt):
         write_store(tmp_path / "store", rows, parts_of(rows), stopped, SIZES)
-    with pytest.raises(DataError, match="shard 1 is missing"):
-        open_store(tmp_path / "store", 3)
+    with pytest.raises(DataError, match="holds no features"):
+        open_store(tmp_path / "store")
     made: list[Part] = []
     _check(_write(tmp_path / "store", rows, made), rows)
-    assert [(part.index, part.start_s) for part in made[:2]] == [(2, 60.0), (2, 120.0)]  # the first shard stood
-    assert len(made) == 6
+    assert [part.index for part in made] == [3, 4, 5, 6]
     _write(tmp_path / "whole", rows)
     for file in (tmp_path / "whole").iterdir():
         assert file.read_bytes() == (tmp_path / "store" / file.name).read_bytes()
 
 
-@pytest.mark.usefixtures("small_shards")
-def test_a_changed_file_makes_its_shard_anew_and_no_other(rows: list[PreparedRow], tmp_path: Path) -> None:
+def test_a_changed_file_is_computed_again_and_no_other(rows: list[PreparedRow], tmp_path: Path) -> None:
     _write(tmp_path / "store", rows)
     rows[4].clip.path.write_text("changed", encoding="utf-8")
     made: list[Part] = []
     _check(_write(tmp_path / "store", rows, made), rows)
-    assert [part.index for part in made] == [4, 5, 6]  # of (0, 1, 2), (2, 2, 3), (4, 5, 6)
+    assert [part.index for part in made] == [4]
 
 
-@pytest.mark.usefixtures("small_shards")
 def test_what_the_features_follow_from_makes_all_of_them_anew(rows: list[PreparedRow], tmp_path: Path) -> None:
     made: list[Part] = []
     _write(tmp_path / "store", rows, made, source="AU*")
@@ -150,15 +136,12 @@ def test_what_the_features_follow_from_makes_all_of_them_anew(rows: list[Prepare
     assert len(made) == 18
 
 
-@pytest.mark.usefixtures("small_shards")
-def test_shards_of_a_larger_set_do_not_linger(rows: list[PreparedRow], tmp_path: Path) -> None:
+def test_files_of_a_larger_set_do_not_linger(rows: list[PreparedRow], tmp_path: Path) -> None:
     _write(tmp_path / "store", rows)
     _write(tmp_path / "store", rows[:2])
-    assert {file.stem.partition(".")[0] for file in (tmp_path / "store").iterdir()} == {"00000", "writing"}
-    assert len(open_store(tmp_path / "store").places) == 2
+    assert len(list((tmp_path / "store").glob("*.safetensors"))) == len(open_store(tmp_path / "store").files) == 2
 
 
-@pytest.mark.usefixtures("small_shards")
 def test_two_runs_at_once_write_the_features_once(rows: list[PreparedRow], tmp_path: Path) -> None:
     """The lock is of the file, so threads stand for processes. Each run waits in each shard for the other to begin."""
     made: list[Part] = []
@@ -197,23 +180,17 @@ def test_two_stores_are_joined(rows: list[PreparedRow], tmp_path: Path) -> None:
     _check(nothing | one | other, rows)
 
 
-def test_a_damaged_shard_is_told_of_with_the_way_out(rows: list[PreparedRow], tmp_path: Path) -> None:
-    store = _write(tmp_path / "store", rows)
-    file = tmp_path / "store" / "00000.face.f32"
+def test_a_damaged_file_is_reported_with_the_way_out(rows: list[PreparedRow], tmp_path: Path) -> None:
+    store, part = _write(tmp_path / "store", rows), parts_of(rows)[-2]
+    file = store.files[part_key(rows[6], part)]
     file.write_bytes(file.read_bytes()[:-8])
-    with pytest.raises(DataError, match=rf"{file}: damaged.*Delete {tmp_path / 'store'}"):
-        store(rows[6], parts_of(rows)[-2])
+    with pytest.raises(DataError, match=r"damaged: .*Delete .*store and run the command again"):
+        store(rows[6], part)
     file.unlink()
-    with pytest.raises(DataError, match=rf"{file}: damaged"):
-        store(rows[0], parts_of(rows)[0])
-    with pytest.raises(DataError, match="shard 0 is missing"):
-        open_store(tmp_path / "nowhere")
-
-
-def test_a_damaged_description_is_made_anew(rows: list[PreparedRow], tmp_path: Path) -> None:
-    _write(tmp_path / "store", rows)
-    (tmp_path / "store" / "00000.json").write_text('{"stamp": ', encoding="utf-8")
-    with pytest.raises(DataError, match="shard 0 is missing"):
+    with pytest.raises(DataError, match="No such file"):
+        store(rows[6], part)
+    (tmp_path / "store" / "features.json").write_text('{"sizes": ', encoding="utf-8")
+    with pytest.raises(DataError, match="damaged"):
         open_store(tmp_path / "store")
     _check(_write(tmp_path / "store", rows), rows)
 
@@ -223,9 +200,8 @@ def test_another_number_of_features_is_refused(rows: list[PreparedRow], tmp_path
         write_store(tmp_path / "a", rows, parts_of(rows), lambda parts: map(_item, parts), {"face": 4, "voice": 5})
 
 
-def test_a_store_is_never_loaded_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_store_is_never_loaded_whole(tmp_path: Path) -> None:
     """Read one by one, in any order, its parts take less than an eighth of its memory."""
-    monkeypatch.setattr(features, "SHARD_PARTS", 10)
     n_clips, n_frames, size = 40, 8, 500
     generator = np.random.default_rng(0)
     rows = [PreparedRow(Clip(f"{number}", Path()), tmp_path, 3.0) for number in range(n_clips)]
@@ -239,7 +215,7 @@ def test_a_store_is_never_loaded_whole(tmp_path: Path, monkeypatch: pytest.Monke
 
     parts = parts_of(rows)
     store = write_store(tmp_path / "store", rows, parts, read, {"face": size, "voice": 0})
-    n_bytes = sum(file.stat().st_size for file in (tmp_path / "store").glob("*.f32"))
+    n_bytes = sum(file.stat().st_size for file in (tmp_path / "store").glob("*.safetensors"))
     tracemalloc.start()
     try:
         order = generator.permutation(len(parts))

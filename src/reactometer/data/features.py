@@ -1,53 +1,43 @@
-"""Features of clips on disk: written in shards, read a clip at a time, never loaded whole."""
+"""Features of clips on disk: one file per part of a clip, read when needed, never loaded whole."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import ExitStack
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from hashlib import sha256
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from filelock import FileLock
+from safetensors.numpy import load_file, save
 
 from reactometer.data.batches import Item, Part
 from reactometer.data.cache import PreparedRow
 from reactometer.errors import DataError
-from reactometer.io import PART, decoding, format_json, make_folder, parse_json_object, replacing, write_whole
+from reactometer.io import PART, decoding, format_json, make_folder, parse_json_object, write_whole
 from reactometer.records import FloatArray
-
-SHARD_PARTS = 256
-"""Parts of clips in a shard: 67 MB of 32 frames with 2048 features each."""
 
 STREAMS = ("face", "voice")
 
-FORMAT = 3
-"""Version of the shards; one of another version is made anew."""
+INDEX_FILE = "features.json"
 
+FORMAT = 4
+"""Version of the files; features in files of another version are computed anew."""
 
-@dataclass(frozen=True)
-class _Place:
-    """Where the steps of a part lie: folder and number of the shard; first step and number of steps by stream."""
-
-    folder: Path
-    shard: int
-    first: Mapping[str, int]
-    count: Mapping[str, int]
+AGAIN = "Delete the folder and run the command again"
 
 
 @dataclass(frozen=True)
 class FeatureStore:
-    """Shards of features. A shard is a table of float32 a stream, one row a step: its time in seconds, its features.
+    """Features of parts of clips: in each file a table of float32 per stream, one row per step (time in s, features).
 
-    Only steps that show or say something are kept, so that all of them count. Two stores of the same features are
-    joined with ``|``.
+    Only steps with a visible face or audible voice are kept, so that all of them count. Two stores of the same
+    features are joined with ``|``.
     """
 
     sizes: Mapping[str, int]  # features of a step, by stream
-    places: Mapping[str, _Place] = field(repr=False)
+    files: Mapping[str, Path] = field(repr=False)  # by part, see :func:`part_key`
 
     def __call__(self, row: PreparedRow, part: Part, rng: np.random.Generator | None = None) -> Item:
         """Read one part; features do not change from one reading to the next, so ``rng`` has no effect.
@@ -55,12 +45,17 @@ class FeatureStore:
         A clip that could not be read has no steps.
 
         Raises:
-            DataError: the store lacks the features of this part, or a file is damaged.
+            DataError: the store lacks this part, or its file is damaged.
         """
-        place = self.places.get(key := part_key(row, part)) if row.file else None
-        if row.file and place is None:
-            raise DataError(f"no features of '{key}' are kept", fix="Run the command again")
-        face, voice = (self._read(stream, place) for stream in STREAMS)
+        tables = {stream: np.zeros((0, 1 + self.sizes[stream]), np.float32) for stream in STREAMS}
+        if row.file:
+            file = self.files.get(part_key(row, part))
+            if file is None:
+                raise DataError(f"no features of '{row.clip.clip_id}' are kept", fix="Run the command again")
+            with decoding(file, DataError, f"Delete {file.parent} and run the command again"):
+                tables = load_file(file)
+                _check_sizes(tables, self.sizes)
+        face, voice = tables["face"], tables["voice"]
         return Item(
             frames=face[:, 1:],
             seen=np.ones(len(face), dtype=bool),
@@ -69,23 +64,13 @@ class FeatureStore:
             voice_times_s=voice[:, 0],
         )
 
-    def _read(self, stream: str, place: _Place | None) -> FloatArray:
-        """The time and features of a part's steps, (T, 1 + D) float32."""
-        width = 1 + self.sizes[stream]
-        if place is None or not place.count[stream]:
-            return np.zeros((0, width), np.float32)
-        count, file = place.count[stream], _data_file(place.folder, place.shard, stream)
-        with decoding(file, DataError, f"Delete {place.folder} and run the command again"):
-            flat = np.fromfile(file, np.float32, count * width, offset=place.first[stream] * width * 4)
-            return flat.reshape(count, width)  # raises where the file is too short
-
     def __or__(self, other: FeatureStore) -> FeatureStore:
-        """Both stores' clips."""
-        return FeatureStore(self.sizes, {**self.places, **other.places})
+        """Join both stores' clips."""
+        return FeatureStore(self.sizes, {**self.files, **other.files})
 
 
 def part_key(row: PreparedRow, part: Part) -> str:
-    """What a part is called in a store."""
+    """Name a part in a store."""
     return f"{row.clip.clip_id} {part.start_s:.3f}"
 
 
@@ -98,122 +83,78 @@ def write_store(
     advance: Callable[[], None] = lambda: None,
     source: str = "",
 ) -> FeatureStore:
-    """Write the features of parts, shard by shard; a shard that is there and still right is left as it is.
+    """Write the features of parts; a file that exists is kept, because its name says all that it depends on.
 
-    Clips that could not be read have no features and are left out.
+    Clips that could not be read have no features and are left out. A stopped run resumes with the next part.
 
     Args:
-        folder: made if need be. A shard's description is written last, so a stopped run goes on with the next shard.
+        folder: made if need be; files of other parts in it are deleted.
         rows: the clips.
         parts: the parts of them to write.
         read: yields the items (``frames`` (T, D) and ``voice`` (N, M) float32) of the parts it is given, in order.
         sizes: features of a step, by stream ("face", "voice").
-        advance: called once a part.
-        source: what the features follow from besides the clips' files.
+        advance: called once per part.
+        source: what the features depend on besides the clips' files.
 
     Raises:
         DataError: an item has another number of features.
     """
     make_folder(folder)
     readable = [part for part in parts if rows[part.index].file]
-    shards = [readable[first : first + SHARD_PARTS] for first in range(0, len(readable), SHARD_PARTS)]
-    for _ in range(len(parts) - len(readable)):
-        advance()
+    names = {part: f"{_digest(rows[part.index], part, sizes, source)}.safetensors" for part in readable}
     with FileLock(folder / "writing.lock"):  # another run may be about to write the same
-        for shard, own in enumerate(shards):
-            keys = [part_key(rows[part.index], part) for part in own]
-            stamp = _stamp(rows, own, keys, [dict(sizes), source])
-            if _description(folder, shard).get("stamp") != stamp:
-                counts = _write_shard(folder, shard, read(own), sizes, advance)
-                about = {"stamp": stamp, "sizes": dict(sizes), "keys": keys, "counts": counts}
-                write_whole(_description_file(folder, shard), format_json(about))
-            else:
-                for _ in own:
-                    advance()
-        for leftover in folder.glob("[0-9][0-9][0-9][0-9][0-9].*"):  # of a time with more parts
-            if int(leftover.name[:5]) >= len(shards):
-                leftover.unlink()
-        for leftover in folder.glob(f".*{PART}"):  # of a run that was killed; none is at work beside this one
-            leftover.unlink()
-        return replace(open_store(folder, len(shards)), sizes=dict(sizes))
+        missing = [part for part, name in names.items() if not (folder / name).is_file()]
+        for _ in range(len(parts) - len(missing)):
+            advance()
+        for part, item in zip(missing, read(missing) if missing else (), strict=True):
+            tables = {
+                "face": _to_table(item.times_s[item.seen], item.frames[item.seen], sizes["face"]),
+                "voice": _to_table(item.voice_times_s, item.voice, sizes["voice"]),
+            }
+            _check_sizes(tables, sizes)
+            write_whole(folder / names[part], save(tables))
+            advance()
+        keys = {part_key(rows[part.index], part): name for part, name in names.items()}
+        write_whole(folder / INDEX_FILE, format_json({"sizes": dict(sizes), "files": keys}))
+        kept = set(names.values())
+        for file in (*folder.glob("*.safetensors"), *folder.glob(f".*{PART}")):
+            if file.name not in kept:
+                file.unlink()
+    return FeatureStore(dict(sizes), {key: folder / name for key, name in keys.items()})
 
 
-def open_store(folder: Path, n_shards: int | None = None) -> FeatureStore:
-    """Open what :func:`write_store` wrote, all of it or so many shards.
+def open_store(folder: Path) -> FeatureStore:
+    """Open what :func:`write_store` wrote.
 
     Raises:
-        DataError: a shard is missing or damaged.
+        DataError: its index is missing or damaged.
     """
-    n_shards = max(1, len(list(folder.glob("[0-9]*.json")))) if n_shards is None else n_shards
-    places: dict[str, _Place] = {}
-    sizes: dict[str, int] = dict.fromkeys(STREAMS, 0)
-    for shard in range(n_shards):
-        about = _description(folder, shard)
-        if not about:
-            raise DataError(f"{folder}: shard {shard} is missing", fix="Delete the folder and run the command again")
-        with decoding(_description_file(folder, shard), DataError, "Delete the folder and run the command again"):
-            sizes = {stream: int(about["sizes"][stream]) for stream in STREAMS}
-            first = dict.fromkeys(STREAMS, 0)
-            for place, key in enumerate(about["keys"]):
-                count = {stream: int(about["counts"][stream][place]) for stream in STREAMS}
-                places[str(key)] = _Place(folder, shard, dict(first), count)
-                first = {stream: first[stream] + count[stream] for stream in STREAMS}
-            for stream in STREAMS:
-                expected, got = (
-                    first[stream] * (1 + sizes[stream]) * 4,
-                    _data_file(folder, shard, stream).stat().st_size,
-                )
-                if got != expected:
-                    raise ValueError(f"the {stream} features take {got} bytes, not {expected}")
-    return FeatureStore(sizes, places)
+    file = folder / INDEX_FILE
+    if not file.is_file():
+        raise DataError(f"{folder}: holds no features: no {INDEX_FILE}", fix=AGAIN)
+    with decoding(file, DataError, AGAIN):
+        about = parse_json_object(file.read_bytes())
+        files = {str(key): folder / Path(name).name for key, name in about["files"].items()}
+        return FeatureStore({stream: int(about["sizes"][stream]) for stream in STREAMS}, files)
 
 
-def _write_shard(
-    folder: Path, shard: int, items: Iterable[Item], sizes: Mapping[str, int], advance: Callable[[], None]
-) -> dict[str, list[int]]:
-    """Write one shard; return the number of steps of each part, by stream."""
-    counts = {stream: list[int]() for stream in STREAMS}
-    _description_file(folder, shard).unlink(missing_ok=True)
-    with ExitStack() as stack:
-        partials = [stack.enter_context(replacing(_data_file(folder, shard, stream))) for stream in STREAMS]
-        files = [stack.enter_context(partial.open("wb")) for partial in partials]
-        for item in items:
-            for stream, file, rows in zip(STREAMS, files, _rows_of(item), strict=True):
-                if len(rows) and rows.shape[1] != 1 + sizes[stream]:
-                    raise DataError(
-                        f"another number of {stream} features", got=rows.shape[1] - 1, expected=sizes[stream]
-                    )
-                file.write(np.ascontiguousarray(rows, np.float32).tobytes())
-                counts[stream].append(len(rows))
-            advance()
-    return counts
+def _to_table(times_s: FloatArray, features: FloatArray, size: int) -> FloatArray:
+    """Join times (T,) and features (T, D) in a table (T, 1 + D) float32."""
+    if not len(times_s):
+        return np.zeros((0, 1 + size), np.float32)
+    return np.ascontiguousarray(np.column_stack((times_s, features)), np.float32)
 
 
-def _rows_of(item: Item) -> tuple[FloatArray, FloatArray]:
-    """The rows of both streams, (steps, 1 + D): those of the frames that were seen, and all of the voice."""
-    face = np.column_stack((item.times_s, item.frames))[item.seen]
-    return face, np.column_stack((item.voice_times_s, item.voice))
+def _check_sizes(tables: Mapping[str, FloatArray], sizes: Mapping[str, int]) -> None:
+    for stream in STREAMS:
+        n_features = tables[stream].shape[1] - 1
+        if n_features != sizes[stream]:
+            raise DataError(f"another number of {stream} features", got=n_features, expected=sizes[stream])
 
 
-def _stamp(rows: Sequence[PreparedRow], parts: Sequence[Part], keys: Sequence[str], source: Sequence[Any]) -> str:
-    """What a shard depends on: its parts, size and time of change of the files they are read from, and what else."""
-    files = [rows[part.index].file for part in parts]
-    stats = [(file.stat().st_size, file.stat().st_mtime_ns) if file and file.exists() else None for file in files]
-    spans = [(part.start_s, part.end_s) for part in parts]
-    return sha256(json.dumps([FORMAT, list(keys), stats, spans, source]).encode()).hexdigest()
-
-
-def _description(folder: Path, shard: int) -> dict[str, Any]:
-    file = _description_file(folder, shard)
-    try:
-        return parse_json_object(file.read_bytes()) if file.is_file() else {}
-    except ValueError:
-        return {}
-
-
-def _description_file(folder: Path, shard: int) -> Path:
-    return folder / f"{shard:05d}.json"
-
-
-def _data_file(folder: Path, shard: int, stream: str) -> Path:
-    return folder / f"{shard:05d}.{stream}.f32"
+def _digest(row: PreparedRow, part: Part, sizes: Mapping[str, int], source: str) -> str:
+    """Digest all that a part's features depend on: its file's size and time of change, its span, and the source."""
+    stat = row.file.stat() if row.file and row.file.exists() else None
+    changed = stat and (stat.st_size, stat.st_mtime_ns)
+    depends = [FORMAT, part_key(row, part), part.end_s, changed, dict(sizes), source]
+    return sha256(json.dumps(depends).encode()).hexdigest()[:24]
