@@ -25,7 +25,7 @@ import torch
 
 HERE = Path(__file__).resolve().parent
 BENCHMARKS = ("predicting", "engines", "training", "live", "memory", "installing", "load")
-PACKAGES = ("reactometer", "numpy", "torch", "opencv-python-headless", "av", "onnxruntime", "openvino", "lightning")
+PACKAGES = ("reactometer", "numpy", "torch", "opencv-python-headless", "av", "onnxruntime", "lightning")
 BAR = re.compile(r"^bar: (?P<name>[^:]+): (?P<value>.+) \(asked: (?P<limit>.+)\): (?P<result>met|NOT MET)\s*$", re.M)
 READ_VIDEO = ("predicting", "engines")
 

@@ -21,22 +21,13 @@ assert states.get(f"extra {sys.argv[1]}", FINE) == FINE, states
 """
 """The modules of an extra's packages are imported, and the package itself takes it for installed."""
 
-A_GRAPH = """
-import numpy as np, torch
-net, given = torch.nn.Linear(3, 2), torch.ones(1, 3)
-"""
 ONNX = """
-import onnxruntime
+import numpy as np, onnxruntime, torch
+net, given = torch.nn.Linear(3, 2), torch.ones(1, 3)
 torch.onnx.export(net, (given,), "net.onnx", dynamo=True, verbose=False)
 session = onnxruntime.InferenceSession("net.onnx", providers=["CPUExecutionProvider"])
 (told,) = session.run(None, {session.get_inputs()[0].name: given.numpy()})
 assert np.allclose(told, net(given).detach().numpy(), atol=1e-5)
-"""
-OPENVINO = """
-import openvino
-converted, exact = openvino.convert_model(net, example_input=given), {"INFERENCE_PRECISION_HINT": "f32"}
-compiled = openvino.compile_model(converted, "CPU", exact)
-assert np.allclose(compiled(given.numpy())[0], net(given).detach().numpy(), atol=1e-5)
 """
 SPEECH = """
 import torch
@@ -66,8 +57,7 @@ network = AutoModel.from_config(TimmWrapperConfig(architecture="resnet10t", do_p
 assert network(torch.zeros(1, 3, 64, 64)).pooler_output.shape == (1, 512)
 """
 SCRIPTS = {
-    "onnx": A_GRAPH + ONNX,
-    "openvino": A_GRAPH + OPENVINO,
+    "onnx": ONNX,
     "speech": SPEECH,
     "ray": RAY,
     "postgres": POSTGRES,

@@ -205,7 +205,7 @@ def test_a_full_standard_output_is_told(unbuffered: str, monkeypatch: pytest.Mon
 def test_without_a_home_the_starter_model_predicts_quietly(
     home: str | None, request: pytest.FixtureRequest, as_nobody: list[str], simulated: Path, tmp_path: Path
 ) -> None:
-    """A picture and tables, by a user who may write only where they go; of OpenVINO, Matplotlib, Lightning no word."""
+    """A picture and tables, by a user who may write only where they go; of Matplotlib, Lightning no word."""
     own = request.getfixturevalue("read_only") if home == "read_only" else home
     out = tmp_path / "out"
     out.mkdir()

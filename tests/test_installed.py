@@ -67,7 +67,6 @@ WITHOUT = {
     "serve": ("serve", "--port", "0"),
     "ray": ("predict", "clips", "--out", "results", "--ray", "local"),
     "onnx": ("predict", "clips/clip.mp4", "--engine", "onnx"),
-    "openvino": ("predict", "clips/clip.mp4", "--engine", "openvino"),
 }
 """Commands that need an extra."""
 

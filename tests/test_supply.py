@@ -103,7 +103,7 @@ def test_all_that_is_installed_for_it_is_pinned_too_and_fits() -> None:
             assert is_exact or pin == version, f"{one.name}: pinned to {pin}, {version} is installed"
 
 
-@pytest.mark.parametrize("extras", [[], ["serve", "onnx", "openvino", "ray"]])
+@pytest.mark.parametrize("extras", [[], ["serve", "onnx", "ray"]])
 def test_what_runs_is_licensed_so_that_whoever_uses_ours_may_use_it(extras: list[str]) -> None:
     for name, package in _installed(extras).items():
         if _is_of_cuda(name):

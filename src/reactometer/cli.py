@@ -179,7 +179,7 @@ def demo(
     printing.print_demo(run(out, n_clips=clips, seed=seed))
 
 
-app.command(short_help="A model -> the same, for a faster engine.")(cli_weights.export)
+app.command(short_help="Export a model to ONNX graphs.")(cli_weights.export)
 app.command(short_help="Download the face detector, encoders or checkpoints.")(cli_weights.download)
 app.command(short_help="Push a checkpoint to the Hugging Face Hub.")(cli_weights.push)
 app.command(short_help="Check this installation.")(cli_doctor.doctor)

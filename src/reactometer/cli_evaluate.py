@@ -20,7 +20,7 @@ StarterOption = Annotated[
 ]
 DeviceOption = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, mps …")]
 EngineOption = Annotated[
-    str, typer.Option(help="What runs the encoders: auto (the fastest here), torch, or one made by 'export'.")
+    str, typer.Option(help="Run the encoders with: auto (exported graphs, if there are any), torch, onnx or onnx-int8.")
 ]
 SplitOption = Annotated[
     str | None, typer.Option(help="train, val, test or all; default: test, or val where test has no labels.")

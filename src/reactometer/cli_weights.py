@@ -77,11 +77,11 @@ def push(
 def export(
     model: Annotated[str, typer.Argument(metavar="MODEL", help="A model folder; or starter, with --out.")],
     data: Annotated[list[Path], typer.Argument(metavar="DATA|VIDEO...", help="A data set, or videos, to prove it on.")],
-    engine: Annotated[str, typer.Option(help="onnx or openvino; onnx-int8 or openvino-int8, calibrated on DATA.")],
+    engine: Annotated[str, typer.Option(help="onnx, or onnx-int8, calibrated on DATA.")],
     out: Annotated[Path | None, typer.Option(help="A folder for a copy; default: the model's own.")] = None,
     cache: CacheOption = None,
 ) -> None:
-    """Write an engine into the model's folder and prove on real clips that it says what PyTorch says."""
-    from reactometer.exporting import export as run
+    """Export ONNX graphs into the model's folder, and prove on real clips that they equal PyTorch."""
+    from reactometer.training.export import export as run
 
     printing.print_exported(run(model, data, engine=engine, out=out, cache=cache))

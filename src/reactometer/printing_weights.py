@@ -12,8 +12,8 @@ from reactometer.console import messages
 from reactometer.printing import results
 
 if TYPE_CHECKING:
-    from reactometer.exporting import Exported
     from reactometer.hub.hub import Pushed
+    from reactometer.training.export import Exported
 
 
 def print_downloaded(name: str, path: Path) -> None:
@@ -37,7 +37,7 @@ def print_pushed(pushed: Pushed, name: str) -> None:
 
 
 def print_exported(exported: Sequence[Exported]) -> None:
-    """Print where an engine is, how far it is from PyTorch, and how much faster its encoders are."""
+    """Print the folder of each exported engine, and its differences from PyTorch."""
     for one in exported:
         results.print(f"wrote {escape(str(one.folder))}")
         for shown, difference in one.differences.items():
@@ -45,9 +45,6 @@ def print_exported(exported: Sequence[Exported]) -> None:
         if one.pearson is not None:
             before, after = one.pearson
             results.print(f"  mean Pearson on val: {after:.4f}, of PyTorch {before:.4f}")
-        results.print(f"  its encoders take {1 / one.times_torch:.2f} of PyTorch's time on {one.n_clips} clips")
-        if one.times_torch <= 1:
-            messages.print("note: that is no faster here, so that --engine auto stays with PyTorch")
 
 
 def print_systems() -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -14,12 +13,11 @@ import pytest
 
 from lossless import write
 from reactometer.data.simulated_clip import clip_plan, render_clip
-from reactometer.exporting import export
 from reactometer.inference.predictor import predict
-from reactometer.models.engines import engine_folder
 from reactometer.models.folder import load_model
 from reactometer.paths import STARTER
 from reactometer.records import Prediction
+from reactometer.training.export import export
 
 
 @pytest.fixture(scope="module")
@@ -58,10 +56,9 @@ def test_one_thread_two_threads_and_once_more(people: list[Path], tmp_path: Path
 
 @pytest.fixture(scope="module")
 def with_graphs(people: list[Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The starter model with graphs, which both runtimes read."""
+    """The starter model with exported graphs."""
     folder = tmp_path_factory.mktemp("starter") / "model"
     export("starter", people, engine="onnx", out=folder, progress=False)
-    shutil.copytree(engine_folder(folder, "onnx"), engine_folder(folder, "openvino"))
     return folder
 
 
@@ -76,11 +73,10 @@ def _numbers(predictions: list[Prediction]) -> np.ndarray:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("engine", ["onnx", "openvino"])
-def test_an_engine_says_what_pytorch_says_of_whole_files(engine: str, people: list[Path], with_graphs: Path) -> None:
+def test_onnx_says_what_pytorch_says_of_whole_files(people: list[Path], with_graphs: Path) -> None:
     """In single precision, of files, windows and intervals; the bar of ``export`` is 1e-4, on fewer ways of showing."""
     slow = predict(people, STARTER, window_s=1.0, hop_s=0.5, progress=False)
-    fast = predict(people, load_model(with_graphs, "cpu", engine), window_s=1.0, hop_s=0.5, progress=False)
+    fast = predict(people, load_model(with_graphs, "cpu", "onnx"), window_s=1.0, hop_s=0.5, progress=False)
     assert [(one.status, one.notes, len(one.windows)) for one in slow] == [
         (one.status, one.notes, len(one.windows)) for one in fast
     ]

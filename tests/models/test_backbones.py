@@ -9,7 +9,6 @@ from typing import Any
 
 import pytest
 import torch
-from small_networks import CLIPS, LAYERS, PICTURES, SOUND, pictures, saved, waveforms
 from torch import Tensor
 from transformers import AutoConfig, AutoModel
 
@@ -27,6 +26,7 @@ from reactometer.models.folder import load_model
 from reactometer.models.pretrained import PRETRAINED
 from reactometer.models.voice_encoders import SpeechEncoder, load_speech_encoder, rebuild_speech_encoder
 from reactometer.paths import STARTER
+from small_networks import CLIPS, LAYERS, PICTURES, SOUND, pictures, saved, waveforms
 
 Encoder = FrameEncoder | ClipEncoder | SpeechEncoder
 

@@ -130,7 +130,7 @@ def test_members_are_loaded_onto_the_device_and_with_the_engine_asked_for(small:
 def test_an_engine_is_taken_from_the_folder_where_it_is_of_its_weights(small: Path) -> None:
     """Features that are given need no encoder, and so the engine no graph."""
     own = load_model(small).description["sha256"]["weights.safetensors"]
-    about = {"graphs": {}, "times_torch": 2.0, "weights_sha256": own}
+    about = {"graphs": {}, "weights_sha256": own}
     folder = small / "engines" / "onnx"
     folder.mkdir(parents=True)
     (folder / "engine.json").write_text(json.dumps(about))

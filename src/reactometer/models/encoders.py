@@ -30,14 +30,13 @@ MAPS_OF_CLIPS = ("videomae", "vjepa2")
 
 @dataclass(frozen=True)
 class Engine:
-    """What runs an encoder's ``encode`` in its place: the same tensors in, the same out."""
+    """A function that replaces an encoder's ``encode``: the same inputs, the same output."""
 
-    name: str
-    digest: str  # of what it runs
+    digest: str  # SHA-256 of what it runs
     run: Callable[..., Tensor]
 
     def __call__(self, *inputs: Tensor) -> Tensor:
-        """The encoder's features of its inputs."""
+        """Encode the inputs."""
         return self.run(*inputs)
 
 

@@ -214,8 +214,8 @@ def load_model(folder: Path | str, device: str = "auto", engine: str = "torch") 
     Args:
         folder: written by :func:`save_model` or :func:`join_models`.
         device: "auto" (a GPU if there is one), or a torch device such as "cpu" or "cuda:1".
-        engine: what runs the encoders, one of :data:`~reactometer.models.engines.ENGINES`; "auto" is the fastest that
-            the folder holds and this machine can run.
+        engine: what runs the encoders, one of :data:`~reactometer.models.engines.ENGINES`; "auto" runs exported graphs
+            if the folder has them.
 
     Raises:
         ModelError: not a model folder, or a damaged one, or one that asks for code from elsewhere; no such engine.
