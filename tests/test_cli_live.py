@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pandas as pd
@@ -19,7 +20,7 @@ from reactometer.labels import BASIC
 
 pytestmark = pytest.mark.usefixtures("found_once")
 
-SUMMARY = re.compile(r"(\d+) scores, (\d+\.\d) a second; latency (\d+) ms \(95 %: \d+ ms\); dropped \d+")
+SUMMARY = re.compile(r"(\d+) scores, \d+\.\d per second; (latency \d+ ms \(95%: \d+ ms\); )?dropped \d+")
 
 
 @pytest.fixture(scope="module")
@@ -31,7 +32,7 @@ def live(*arguments: object) -> Result:
     return CliRunner().invoke(app, ["live", *map(str, arguments)])
 
 
-def summary(result: Result) -> int:
+def count(result: Result) -> int:
     """Number of scores."""
     assert result.exit_code == 0, result.output
     found = SUMMARY.search(result.stdout)
@@ -41,8 +42,8 @@ def summary(result: Result) -> int:
 
 def test_a_file_is_scored_as_it_plays(video: Path, tmp_path: Path) -> None:
     result = live(video, "--window", 1, "--out", tmp_path / "live.csv")
-    scores = summary(result)
-    assert scores > 0
+    scores = count(result)
+    assert scores >= 1
     assert re.search(r"\d\.\d s: .*Anger 0\.\d\d.*; face \d+%, voice .* Hz, \d+ ms, dropped", result.stdout)
     table = pd.read_csv(tmp_path / "live.csv")
     assert len(table) == scores
@@ -50,11 +51,9 @@ def test_a_file_is_scored_as_it_plays(video: Path, tmp_path: Path) -> None:
     assert table["end_s"].is_monotonic_increasing
 
 
-def test_after_so_many_seconds_it_ends(video: Path, tmp_path: Path) -> None:
-    """The file plays for 1.5 s."""
-    out = tmp_path / "live.csv"
-    summary(live(video, "--for", 0.3, "--out", out))
-    assert not out.exists() or pd.read_csv(out)["end_s"].max() < 1.5
+def test_after_so_many_seconds_it_ends(talking: Callable[[int], Path], tmp_path: Path) -> None:
+    count(live(talking(20), "--for", 0.5, "--out", tmp_path / "live.csv"))
+    assert pd.read_csv(tmp_path / "live.csv")["end_s"].max() < 45.0  # of 60
 
 
 def test_wrong_use_is_told_of(video: Path, tmp_path: Path) -> None:

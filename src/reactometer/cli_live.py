@@ -63,9 +63,7 @@ def live(
                 if rows is not None:
                     rows.add(timed)
                 screen.show(timed, stats)
-    printing_live.print_summary(stats)
-    if opened.problem:
-        printing_live.print_broken_off(opened.problem)
+    printing_live.print_summary(stats, opened.problem)
     if model is None:
         printing.print_starter()
     raise typer.Exit(SOME_FAILED if opened.problem else OK)

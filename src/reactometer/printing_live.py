@@ -1,4 +1,4 @@
-"""Live scores on the terminal: a picture that changes, or a line a second where there is no terminal."""
+"""Live scores on the terminal: bars that are redrawn, or one line per second if the output is no terminal."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from reactometer.live.session import LiveStats, Told
 from reactometer.printing import results
 
 BAR = 30
-"""Letters of a bar from 0 to 1."""
+"""Characters of a bar from 0 to 1."""
 
 LINE_S = 1.0
 
@@ -30,7 +30,7 @@ class LiveScreen:
         self._last_s = 0.0
 
     def show(self, told: Told, stats: LiveStats) -> None:
-        """Show a score and what is known of all of them."""
+        """Show a score, and the rate and latency of all."""
         if self._live is not None:
             self._live.update(self._picture(told, stats), refresh=True)
         elif (now_s := time.monotonic()) - self._last_s >= LINE_S:
@@ -70,28 +70,23 @@ class LiveScreen:
         return f"{score.end_s:.1f} s: {named}; face {score.face_share:.0%}, voice {level} dB; {_speed(stats)}"
 
 
-def print_summary(stats: LiveStats) -> None:
-    """How many scores came, how often, and how fast."""
-    if not stats.scores:
-        messages.print("no score: nothing came")
-        return
-    results.print(f"{stats.scores} scores, {stats.mean_rate_hz:.1f} a second; {_latency(stats)}dropped {stats.dropped}")
-
-
-def print_broken_off(problem: str) -> None:
-    """Say why the source has ended, where it did not end well."""
-    messages.print(f"the source broke off: {escape(problem)}", style="yellow")
+def print_summary(stats: LiveStats, problem: str) -> None:
+    """Print number, rate and latency of the scores, and the problem that ended the source, if any."""
+    median, high = stats.latency_ms(50), stats.latency_ms(95)
+    latency = "" if median is None or high is None else f"latency {median:.0f} ms (95%: {high:.0f} ms); "
+    if stats.scores:
+        rate = f"{stats.mean_rate_hz:.1f} per second"
+        results.print(f"{stats.scores} scores, {rate}; {latency}dropped {stats.dropped}")
+    else:
+        messages.print("no score: no frame and no sound came")
+    if problem:
+        messages.print(f"the source ended early: {escape(problem)}", style="yellow")
 
 
 def _speed(stats: LiveStats) -> str:
     latest = 1000 * stats.latencies_s[-1] if stats.latencies_s else None
     took = "" if latest is None else f", {latest:.0f} ms"
     return f"{stats.rate_hz:.1f} Hz{took}, dropped {stats.dropped}"
-
-
-def _latency(stats: LiveStats) -> str:
-    median, most = stats.latency_ms(50), stats.latency_ms(95)
-    return "" if median is None or most is None else f"latency {median:.0f} ms (95 %: {most:.0f} ms); "
 
 
 def _bar(value: float | None, ends: tuple[float, float] | None) -> Text:

@@ -27,7 +27,7 @@ from reactometer.serving.websocket import LiveLimits
 
 pytestmark = pytest.mark.usefixtures("found_once")
 
-LIMITS = LiveLimits(sessions=2, start_s=2.0, idle_s=2.0, wrong_pieces=3)
+LIMITS = LiveLimits(sessions=2, wrong_pieces=3)
 KEY = "a-key-of-some-length"
 
 
@@ -114,7 +114,7 @@ def test_a_clip_is_scored_as_it_comes(
         ('{"type": "start", "window_s": NaN}', "window"),
         ('{"type": "start", "window_s": 1e9}', "window"),
         ('{"type": "start", "window_s": 0}', "window"),
-        ('{"type": "start", "key": 5}', "key is not a text"),
+        ('{"type": "start", "key": 5}', "key"),
         ('{"type": "start", "key": "wrong"}', "the key is unknown"),
         (b"\x01", "does not start a session"),
     ],
@@ -130,12 +130,14 @@ def test_a_wrong_first_message_is_refused(address: str, start: str | bytes, told
 
 
 @pytest.mark.slow
-def test_the_silent_are_refused(address: str) -> None:
-    with connect(address) as client:
-        assert received(client) == ([{"type": "error", "error": "no first message came"}], 1008)
-    with session(address) as client:
-        (said,), code = received(client)
-        assert (code, said["error"]) == (1000, "nothing came for 2 s")
+def test_the_silent_are_refused(starter: LoadedModel) -> None:
+    limits = LiveLimits(start_s=2.0, idle_s=2.0)
+    with live_route(starter, lambda _: None, lambda _: None, limits) as address:
+        with connect(address) as client:
+            assert received(client) == ([{"type": "error", "error": "no first message came"}], 1008)
+        with session(address) as client:
+            (said,), code = received(client)
+            assert (code, said["error"]) == (1000, "nothing came for 2 s")
 
 
 @pytest.mark.parametrize(

@@ -6,36 +6,37 @@ import asyncio
 import json
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 from fastapi import APIRouter
+from pydantic import BaseModel, Field, ValidationError
 from starlette.websockets import WebSocket, WebSocketDisconnect, WebSocketState
 
 from reactometer.errors import ConfigError, ReactometerError
 from reactometer.inference.predictor import DEFAULT_WINDOW_S
-from reactometer.live.protocol import MOST_MESSAGE_BYTES, LiveScore, score_as_json, unpack
+from reactometer.live.protocol import MOST_MESSAGE_BYTES, score_as_json, unpack
 from reactometer.live.scorer import LiveScorer
-from reactometer.live.session import PAUSE_S, Inbox
+from reactometer.live.session import Inbox, score_here
 from reactometer.models.folder import LoadedModel
 from reactometer.serving.auth import given_key
 
 CLOSED, REFUSED, TOO_LARGE, BUSY = 1000, 1008, 1009, 1013
-"""WebSocket's codes that a session ends with."""
+"""WebSocket's close codes."""
 
 CheckKey = Callable[[str | None], object]
-"""Raises a ReactometerError where a client with this key, or without one (None), may not use the service."""
+"""Raises a ReactometerError if a client with this key, or without one (None), may not use the service."""
 
 
 @dataclass(frozen=True)
 class LiveLimits:
-    """What one server bears; our choice."""
+    """Limits of live sessions."""
 
     sessions: int = 4
     start_s: float = 10.0  # until the first message
     idle_s: float = 30.0  # between messages
     wrong_pieces: int = 20  # answered by an error each, before the session ends
-    longest_window_s: float = 30.0
 
 
 def live_routes(
@@ -44,13 +45,13 @@ def live_routes(
     count: Callable[[int], object] = lambda _: None,
     limits: LiveLimits | None = None,
 ) -> APIRouter:
-    """The route ``/v1/live``, to be included in an application.
+    """Build the router of ``/v1/live``.
 
     Args:
         model: that scores; shared by all sessions.
         check_key: gets the key of the first message or of the header ``Authorization: Bearer KEY``.
-        count: told the number of sessions whenever it changes.
-        limits: on sessions and what they send; default: as :class:`LiveLimits` says.
+        count: called with the number of sessions whenever it changes.
+        limits: of sessions; default: :class:`LiveLimits`.
     """
     router, bounds = APIRouter(), limits or LiveLimits()
     pool = ThreadPoolExecutor(bounds.sessions, thread_name_prefix="live")
@@ -79,15 +80,15 @@ def live_routes(
 
 
 class _EndedError(Exception):
-    """The session is over: what to tell the client, if anything, and the code to close with."""
+    """The session is over, with a message for the client, if any, and the close code."""
 
-    def __init__(self, told: str = "", code: int = CLOSED) -> None:
-        super().__init__(told)
-        self.told, self.code = told, code
+    def __init__(self, message: str = "", code: int = CLOSED) -> None:
+        super().__init__(message)
+        self.message, self.code = message, code
 
 
 async def _begin(socket: WebSocket, model: LoadedModel, check_key: CheckKey, limits: LiveLimits) -> _Session:
-    """The session that the first message asks for."""
+    """Start the session that the first message asks for."""
     try:
         message = await asyncio.wait_for(socket.receive(), limits.start_s)
     except TimeoutError as error:
@@ -95,34 +96,37 @@ async def _begin(socket: WebSocket, model: LoadedModel, check_key: CheckKey, lim
     if message["type"] == "websocket.disconnect":
         raise WebSocketDisconnect
     try:
-        start = _parse_start(message.get("text"), limits)
+        start = _parse_start(message.get("text"))
         check_key(start.key or given_key(dict(socket.scope["headers"])).decode("utf-8", "replace") or None)
         return await asyncio.to_thread(_Session, socket, model, start, limits)
     except ReactometerError as error:
         raise _EndedError(str(error), REFUSED) from error
 
 
-@dataclass(frozen=True)
-class _Start:
-    key: str | None
-    window_s: float
+class _Start(BaseModel):
+    """The first message."""
+
+    type: Literal["start"]
+    key: str | None = None
+    window_s: float = Field(DEFAULT_WINDOW_S, le=30.0, allow_inf_nan=False, strict=True)
 
 
-def _parse_start(text: str | None, limits: LiveLimits) -> _Start:
-    expected = '{"type": "start", "key": …, "window_s": 2.0}'
+class _Stop(BaseModel):
+    """The last message."""
+
+    type: Literal["stop"]
+
+
+def _parse_start(text: str | None) -> _Start:
     try:
-        said = json.loads(text or "")
-    except (ValueError, RecursionError):
-        said = None
-    if not isinstance(said, dict) or said.get("type") != "start":
-        raise ConfigError("the first message does not start a session", expected=expected)
-    window_s, key = said.get("window_s", DEFAULT_WINDOW_S), said.get("key")
-    if isinstance(window_s, bool) or not isinstance(window_s, int | float) or not window_s <= limits.longest_window_s:
-        got, most = str(window_s)[:40], f"{limits.longest_window_s:g} s at most"
-        raise ConfigError("a live window of this length cannot be", got=got, expected=most)
-    if not isinstance(key, str | None):
-        raise ConfigError("the key is not a text", got=type(key).__name__, expected=expected)
-    return _Start(key, float(window_s))
+        return _Start.model_validate_json(text or "")
+    except ValidationError as error:
+        problems = "; ".join(f"{'.'.join(map(str, one['loc']))}: {one['msg']}" for one in error.errors())
+        raise ConfigError(
+            "the first message does not start a session",
+            got=problems.removeprefix(": "),
+            expected='{"type": "start", "key": null, "window_s": 2.0}, the window of 30 s at most',
+        ) from error
 
 
 class _Session:
@@ -135,7 +139,7 @@ class _Session:
         self.inbox = Inbox(self.scorer.rate_hz)
 
     async def run(self, pool: ThreadPoolExecutor) -> None:
-        """Until the client stops, breaks off, is silent for too long, or sends too much that is wrong."""
+        """Run until the client stops, disconnects, is silent for too long, or sends too many malformed messages."""
         await self._send("ready", **self._about())
         loops = [asyncio.create_task(self._receive()), asyncio.create_task(self._score(pool))]
         try:
@@ -170,36 +174,24 @@ class _Session:
 
     def _take(self, message: Any) -> None:
         content = message.get("bytes")
-        if content is not None and len(content) > MOST_MESSAGE_BYTES:
-            raise _EndedError(f"a message of {len(content)} bytes is too large", TOO_LARGE)
-        if content is not None:
-            self.inbox.put(unpack(content))
-        elif _is_stop(message.get("text")):
-            raise _EndedError
-        else:
+        if content is None:
+            with suppress(ValidationError):
+                _Stop.model_validate_json(message.get("text") or "")
+                raise _EndedError
             raise ConfigError("a message is neither a piece nor a stop", expected='bytes, or {"type": "stop"}')
+        if len(content) > MOST_MESSAGE_BYTES:
+            raise _EndedError(f"a message of {len(content)} bytes is too large", TOO_LARGE)
+        self.inbox.put(unpack(content))
 
     async def _score(self, pool: ThreadPoolExecutor) -> None:
-        loop = asyncio.get_running_loop()
-        while True:
-            score, over = await loop.run_in_executor(pool, self._next)
-            if score is not None:
-                said = score_as_json(score, self.model.labels)
-                sending = self._send("intensities", **said, dropped=self.inbox.dropped)
-                try:
-                    await asyncio.wait_for(sending, self.limits.idle_s)
-                except TimeoutError as error:
-                    raise _EndedError("nobody reads the scores") from error
-            if over:
-                return
-
-    def _next(self) -> tuple[LiveScore | None, bool]:
-        """In a thread: wait for pieces, take them in, score; and whether nothing more will come."""
-        over = self.inbox.closed
-        pieces = self.inbox.take(PAUSE_S)
-        for piece in pieces:
-            self.scorer.take(piece)
-        return self.scorer.score() if pieces else None, over
+        loop, scores = asyncio.get_running_loop(), score_here(self.scorer, self.inbox)
+        while (timed := await loop.run_in_executor(pool, next, scores, None)) is not None:
+            answer = score_as_json(timed.score, self.model.labels)
+            sending = self._send("intensities", **answer, dropped=timed.dropped)
+            try:
+                await asyncio.wait_for(sending, self.limits.idle_s)
+            except TimeoutError as error:
+                raise _EndedError("the client does not read the scores") from error
 
     def _about(self) -> dict[str, Any]:
         network, sure = self.model.network, self.model.uncertainty
@@ -216,19 +208,11 @@ class _Session:
         await self.socket.send_text(json.dumps({"type": kind, **said}))
 
 
-def _is_stop(text: str | None) -> bool:
-    try:
-        said = json.loads(text or "")
-    except (ValueError, RecursionError):
-        return False
-    return isinstance(said, dict) and said.get("type") == "stop"
-
-
 async def _close(socket: WebSocket, end: _EndedError) -> None:
-    """Tell the client why, and close; nothing where it has gone."""
+    """Send the reason to the client and close, unless it has gone."""
     try:
-        if end.told:
-            await socket.send_text(json.dumps({"type": "error", "error": end.told}))
+        if end.message:
+            await socket.send_text(json.dumps({"type": "error", "error": end.message}))
         if socket.application_state is not WebSocketState.DISCONNECTED:
             await socket.close(end.code)
     except (RuntimeError, WebSocketDisconnect):
