@@ -35,9 +35,9 @@ from reactometer.config import Config
 from reactometer.data.cache import PreparedSet, open_prepared
 from reactometer.data.simulate import simulate
 from reactometer.models.backbones import load_net
-from reactometer.training.engine import run
+from reactometer.training.module import ReactionTask
 from reactometer.training.setup import set_up
-from reactometer.training.task import ReactionTask
+from reactometer.training.trainer import run
 
 BAR, GPU_BAR = 0.90, 0.85
 ENCODER, FEATURES, LABELS = "random:resnet-50", 2048, 7
@@ -89,7 +89,7 @@ def _rendered(frames: int, folder: Path) -> PreparedSet:
 
 
 def _train(config: Config, prepared: PreparedSet, asked: argparse.Namespace) -> Clock:
-    """Run what :func:`reactometer.training.fit.train` runs, with a clock among its callbacks."""
+    """Run what :func:`reactometer.training.train.train` runs, with a clock among its callbacks."""
     seed_everything(config.training.seed, workers=True, verbose=False)
     setup = set_up(config, prepared, progress=False)
     task = ReactionTask(setup.trained, config.training, setup.data)

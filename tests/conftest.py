@@ -125,7 +125,7 @@ def prepared(simulated: Path, small_config: Config, tmp_path_factory: pytest.Tem
 @pytest.fixture(scope="session")
 def model_folder(small_config: Config, prepared: PreparedSet, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A model of face and voice, trained for two epochs on the small data set."""
-    from reactometer.training.fit import train
+    from reactometer.training.train import train
 
     def make(out: Path) -> None:
         config = small_config.training.model_copy(update={"out": out})
@@ -160,7 +160,7 @@ def frozen_folder(
     small_config: Config, prepared: PreparedSet, lively: Callable[..., Path], tmp_path_factory: pytest.TempPathFactory
 ) -> Path:
     """A model of face and voice behind a frozen encoder, whose answers vary."""
-    from reactometer.training.fit import train
+    from reactometer.training.train import train
 
     def make(out: Path) -> None:
         config = small_config.model_copy(

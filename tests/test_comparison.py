@@ -62,7 +62,7 @@ def test_scores_are_those_of_evaluate(made: Comparison, prepared: PreparedSet) -
 def test_a_second_call_trains_nothing(
     made: Comparison, prepared: PreparedSet, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr("reactometer.training.fit.train", None)
+    monkeypatch.setattr("reactometer.training.train.train", None)
     monkeypatch.chdir(made.folder.parent)
     out = made.folder.name  # the same folder by another path
     arguments = ["compare", *CONFIGS.glob("[mr]*[lu].toml"), "--data", prepared.folder, "--out", out]

@@ -17,13 +17,13 @@ from reactometer.batch import result_store as store
 from reactometer.batch.places import place
 from reactometer.data.batches import Item, Part, parts_of
 from reactometer.data.cache import PreparedRow, PreparedSet, load_clip, open_prepared, write_clip
-from reactometer.data.features import write_store
+from reactometer.data.feature_store import write_store
 from reactometer.errors import DataError, ModelError, OutputError, ReactometerError
 from reactometer.models.folder import load_model
 from reactometer.models.uncertainty import load_uncertainty
 from reactometer.paths import STARTER
 from reactometer.records import Clip, FaceSample, FrameState, Prediction, PreparedClip
-from reactometer.training.engine import _WholeFiles, read_checkpoint
+from reactometer.training.trainer import _WholeFiles, read_checkpoint
 
 
 def _damaged(file: Path, count: int) -> Iterator[str]:

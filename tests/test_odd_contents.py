@@ -25,7 +25,7 @@ from reactometer.data.cache import (
     write_clip,
     write_index,
 )
-from reactometer.data.features import open_store, write_store
+from reactometer.data.feature_store import open_store, write_store
 from reactometer.errors import DataError, OutputError
 from reactometer.inference.formats import dump_predictions, load_predictions
 from reactometer.io import format_json, parse_json_object, sha256_of

@@ -17,9 +17,9 @@ from torch.utils.data import DataLoader
 
 from reactometer.config import TrainingConfig
 from reactometer.models.encoders import FrameEncoder
-from reactometer.training.engine import loader_workers
-from reactometer.training.optimise import FittedTask
+from reactometer.training.optim import FittedTask
 from reactometer.training.processes import on_gpu
+from reactometer.training.trainer import loader_workers
 
 
 class ImageConfig(BaseModel):

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from torch.distributions import Beta
 
-from reactometer.training.augment import Changes, augment
+from reactometer.training.augmentation import Changes, augment
 
 MAX_CHANGES = {"zoom": 0.2, "shift": 0.1, "rotation_rad": 0.2, "light": 0.1, "contrast": 0.35, "tint": 0.03}
 """Larger than for the aligned crops of clips: the images are found photographs, and there are many."""

@@ -28,7 +28,7 @@ from reactometer.console import is_first_process
 from reactometer.io import appearing, write_whole
 from reactometer.models.backbones import load_net
 from reactometer.models.encoders import FrameEncoder
-from reactometer.training.engine import claim, clear, load_best, run
+from reactometer.training.trainer import claim, clear, load_best, run
 
 BACKBONE = "backbone"
 GREY_MEAN, GREY_STD = 0.5, 0.25

@@ -21,14 +21,14 @@ if TYPE_CHECKING:
     from reactometer.inference.predictor import predict
     from reactometer.models.folder import load_model
     from reactometer.training.ensemble import ensemble
-    from reactometer.training.fit import train
+    from reactometer.training.train import train
     from reactometer.walkthrough import demo
 
 _HOMES = {
     "Config": "config",
     "load_config": "config",
     "prepare": "data.prepare",
-    "train": "training.fit",
+    "train": "training.train",
     "compare": "comparison",
     "ensemble": "training.ensemble",
     "submission": "evaluation.submission",

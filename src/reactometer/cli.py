@@ -81,7 +81,7 @@ def train(
     ] = False,
 ) -> None:
     """Fit a model on the train split, choose on the val split, and write a model folder."""
-    from reactometer.training.fit import train as run
+    from reactometer.training.train import train as run
 
     overrides = [*(overrides or ()), *(["data.allow_leak=true"] if allow_leak else ())]
     printing.print_trained(run(config, overrides, resume=resume, overwrite=overwrite))

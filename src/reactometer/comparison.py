@@ -12,7 +12,7 @@ import numpy as np
 from reactometer.config import Config, load_config
 from reactometer.data.batches import MediaReader
 from reactometer.data.cache import FEATURES, PreparedSet
-from reactometer.data.features import open_store
+from reactometer.data.feature_store import open_store
 from reactometer.errors import ConfigError
 from reactometer.evaluation.baselines import length_answers
 from reactometer.evaluation.bootstrap import bootstrap_mean_pearson, choose_units
@@ -23,7 +23,7 @@ from reactometer.models.folder import LoadedModel, load_model
 from reactometer.models.scoring import score_rows
 from reactometer.models.zoo import goes_by
 from reactometer.tables import Comparison, Row, write_comparison
-from reactometer.training.fit import train_once
+from reactometer.training.train import train_once
 
 TIMED_CLIPS = 8
 

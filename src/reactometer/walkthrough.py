@@ -19,7 +19,7 @@ from reactometer.evaluation.evaluate import Evaluation, evaluate
 from reactometer.evaluation.metrics import measure
 from reactometer.inference.predictor import predict
 from reactometer.inference.timeline import draw_timeline
-from reactometer.training.fit import train
+from reactometer.training.train import train
 
 SIZE_PX = 64
 """Side of the demo's crops, pixels: small, so that a laptop trains in a minute."""

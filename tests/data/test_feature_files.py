@@ -15,12 +15,12 @@ from reactometer.data.batches import Item, parts_of
 from reactometer.data.cache import PreparedRow, PreparedSet, open_prepared
 from reactometer.data.clips import OR_NONE, TO_RESCALE
 from reactometer.data.feature_files import prepare_features
-from reactometer.data.features import open_store
+from reactometer.data.feature_store import open_store
 from reactometer.data.sources import open_data
 from reactometer.errors import DataError
 from reactometer.evaluation.evaluate import evaluate
 from reactometer.models.folder import load_model
-from reactometer.training.fit import train
+from reactometer.training.train import train
 
 LABELS = ("Joy", "Fear")
 

@@ -26,7 +26,7 @@ from reactometer.data.people import (
 from reactometer.errors import DataError
 from reactometer.evaluation.evaluate import evaluate
 from reactometer.records import Clip, FloatArray
-from reactometer.training.fit import train
+from reactometer.training.train import train
 
 POPULATION = {
     "face": Moments(np.array([1.0, -2.0, 30.0], np.float32), np.array([0.5, 2.0, 10.0], np.float32)),

@@ -22,7 +22,7 @@ from reactometer.evaluation.evaluate import evaluate
 from reactometer.labels import HUME_REACTION
 from reactometer.models.folder import join_models, load_model
 from reactometer.models.scoring import score_rows
-from reactometer.training.fit import train
+from reactometer.training.train import train
 
 
 def test_files_hold_every_clip_and_the_score_follows_from_them(

@@ -23,7 +23,7 @@ from reactometer.errors import ScoreError
 from reactometer.evaluation.evaluate import Evaluation, evaluate
 from reactometer.evaluation.metrics import LEAST_SPREAD, Array, measure, pearson
 from reactometer.models.folder import load_model
-from reactometer.training.fit import train
+from reactometer.training.train import train
 
 LABELS = ("a", "b", "c")
 

@@ -17,7 +17,7 @@ from reactometer.evaluation.evaluate import Evaluation, evaluate
 from reactometer.evaluation.metrics import Metrics
 from reactometer.evaluation.robustness import Degradation, degrade
 from reactometer.models.folder import join_models
-from reactometer.training.fit import train
+from reactometer.training.train import train
 
 
 def _pearson(metrics: Metrics) -> np.ndarray:

@@ -79,7 +79,7 @@ def test_the_file_holds_what_the_model_says_of_every_test_clip(
 @pytest.mark.slow
 def test_emi_from_its_folder_to_its_file(simulated: Path, small_config: Config, tmp_path: Path) -> None:
     """A model is trained on a folder in EMI's layout; the file goes by its ``Filename``."""
-    from reactometer.training.fit import train
+    from reactometer.training.train import train
 
     videos = sorted(simulated.rglob("*.mp4"))[:12]
     (tmp_path / "emi" / "raw").mkdir(parents=True)

@@ -39,7 +39,7 @@ def test_members_that_are_there_are_taken_up_and_those_of_others_refused(
 
 
 def _stopping_after(members: int) -> object:
-    from reactometer.training.fit import train_once
+    from reactometer.training.train import train_once
 
     done: list[Path] = []
 

@@ -12,11 +12,11 @@ from reactometer.config import Config
 from reactometer.data.batches import Batch
 from reactometer.data.cache import PreparedSet
 from reactometer.evaluation.metrics import measure
-from reactometer.training.augment import CLIPS, Changes, augment
+from reactometer.training.augmentation import CLIPS, Changes, augment
 from reactometer.training.losses import masked_mse
-from reactometer.training.optimise import RisingAverage
+from reactometer.training.module import ReactionTask, selection_score, varying_labels
+from reactometer.training.optim import RisingAverage
 from reactometer.training.setup import set_up
-from reactometer.training.task import ReactionTask, selection_score, varying_labels
 
 
 def test_all_frames_of_a_clip_change_alike_and_clips_differently() -> None:

@@ -22,10 +22,10 @@ from reactometer.console import is_first_process
 from reactometer.data.batches import Item, Part, Sampling
 from reactometer.data.cache import PreparedRow, PreparedSet
 from reactometer.errors import ConfigError
-from reactometer.training.engine import _WholeFiles
-from reactometer.training.fit import train
+from reactometer.training.module import ReactionData, Shown
 from reactometer.training.processes import SEVERAL, count_processes, placement
-from reactometer.training.task import ReactionData, Shown
+from reactometer.training.train import train
+from reactometer.training.trainer import _WholeFiles
 
 STEADY = """
 [prepare]

@@ -23,8 +23,8 @@ from reactometer.models.network import ReactionModel
 from reactometer.models.streams import Given
 from reactometer.models.voice_encoders import VoiceEncoder
 from reactometer.training import setup
-from reactometer.training.fit import train
 from reactometer.training.setup import Setup, set_up
+from reactometer.training.train import train
 
 
 def _config(small_config: Config, run: Path | None = None, folds: int = 0, fold: int = 0, **model: Any) -> Config:

@@ -27,7 +27,7 @@ from reactometer.data.clips import (
     parse_split,
     refuse_longer_rows,
 )
-from reactometer.data.features import STREAMS, write_store
+from reactometer.data.feature_store import STREAMS, write_store
 from reactometer.data.layouts import read_data_set
 from reactometer.data.prepare import claim_folder
 from reactometer.data.splits import with_splits

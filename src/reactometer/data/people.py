@@ -18,7 +18,7 @@ import numpy.typing as npt
 from reactometer.data.batches import Item, Part, Reader
 from reactometer.data.cache import PreparedRow
 from reactometer.data.clips import read_rows
-from reactometer.data.features import STREAMS
+from reactometer.data.feature_store import STREAMS
 from reactometer.errors import DataError
 from reactometer.records import FloatArray
 

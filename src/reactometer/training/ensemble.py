@@ -8,7 +8,7 @@ from pathlib import Path
 from reactometer.config import Config, load_config
 from reactometer.errors import ConfigError
 from reactometer.models.folder import join_models
-from reactometer.training.fit import MODEL, train_once
+from reactometer.training.train import MODEL, train_once
 
 
 def ensemble(

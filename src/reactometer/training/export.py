@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from reactometer.console import progress_bar
 from reactometer.data.batches import BLOCK_SIZE, Batch, Item, MediaReader, collate, parts_of, to_item
 from reactometer.data.cache import FEATURES, PreparedSet
-from reactometer.data.features import open_store
+from reactometer.data.feature_store import open_store
 from reactometer.data.prepare import settled
 from reactometer.errors import ConfigError, DataError, ModelError, OutputError, suggestion
 from reactometer.evaluation.evaluate import evaluate, open_for

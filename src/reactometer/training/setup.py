@@ -22,7 +22,7 @@ from reactometer.models.network import Pretrained, ReactionModel
 from reactometer.models.showing import Showing, by_person, set_population, show
 from reactometer.models.voice_encoders import VoiceEncoder
 from reactometer.models.zoo import build_model, load_encoders, sampling_of
-from reactometer.training.task import ReactionData, Shown, varying_labels
+from reactometer.training.module import ReactionData, Shown, varying_labels
 
 MOST_CLIPS = 256
 """Train clips whose sound is measured for the scale of the log-mel spectrogram."""

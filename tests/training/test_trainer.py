@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from reactometer.config import TrainingConfig
-from reactometer.training.engine import MOST_WORKERS, claim, loader_workers
+from reactometer.training.trainer import MOST_WORKERS, claim, loader_workers
 from reactometer.workers.pool import default_workers
 
 

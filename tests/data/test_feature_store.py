@@ -14,7 +14,7 @@ import pytest
 
 from reactometer.data.batches import Item, Part, parts_of
 from reactometer.data.cache import PreparedRow
-from reactometer.data.features import FeatureStore, open_store, part_key, write_store
+from reactometer.data.feature_store import FeatureStore, open_store, part_key, write_store
 from reactometer.errors import DataError
 from reactometer.records import Clip
 

@@ -15,10 +15,10 @@ from reactometer.config import Config
 from reactometer.data.cache import PreparedSet
 from reactometer.errors import ConfigError, DataError, OutputError, WeightsError
 from reactometer.models.folder import load_model
-from reactometer.training import optimise
-from reactometer.training.engine import read_checkpoint
-from reactometer.training.fit import train
-from reactometer.training.optimise import warmup_cosine
+from reactometer.training import optim
+from reactometer.training.optim import warmup_cosine
+from reactometer.training.train import train
+from reactometer.training.trainer import read_checkpoint
 
 
 def _with(config: Config, out: Path, data: Path | None = None, **training: object) -> Config:
@@ -62,7 +62,7 @@ def test_one_kernel_for_a_step_as_on_a_gpu_clips_and_gives_the_same_weights(
     """The processor has such a kernel, too; Lightning alone would refuse to clip before it in mixed precision."""
     settings: dict[str, Any] = {"precision": "bf16-mixed", "gradient_clip": 0.01, "accelerator": "cpu"}
     usual = train(_with(small_config, tmp_path / "usual", **settings), progress=False)
-    monkeypatch.setattr(optimise, "on_gpu", lambda settings: True)
+    monkeypatch.setattr(optim, "on_gpu", lambda settings: True)
     fused = train(_with(small_config, tmp_path / "fused", **settings), progress=False)
     for model, is_fused in ((usual, None), (fused, True)):
         state = read_checkpoint(model.parent / "checkpoints" / "last.ckpt")
@@ -90,7 +90,7 @@ def test_a_stopped_run_resumes_to_the_same_end(
     whole = train(_with(small_config, tmp_path / "whole", epochs=3), progress=False)
     config = _with(small_config, tmp_path / "stopped", epochs=3)
 
-    from reactometer.training.task import ReactionTask
+    from reactometer.training.module import ReactionTask
 
     step = ReactionTask.training_step
 

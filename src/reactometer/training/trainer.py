@@ -25,7 +25,7 @@ from reactometer.data.batches import safe_workers
 from reactometer.errors import OutputError
 from reactometer.io import PART, decoding, replacing, writing
 from reactometer.memory import keep_freed_memory
-from reactometer.training.optimise import AveragedWeights
+from reactometer.training.optim import AveragedWeights
 from reactometer.training.processes import on_gpu, placement
 from reactometer.workers.pool import default_workers
 

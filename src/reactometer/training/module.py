@@ -19,11 +19,11 @@ from reactometer.data.cache import PreparedRow
 from reactometer.evaluation.metrics import LEAST_SPREAD, Metrics, measure
 from reactometer.models.network import ReactionModel
 from reactometer.models.scores import Score, join_parts
-from reactometer.training.augment import augment
-from reactometer.training.engine import loader_workers
+from reactometer.training.augmentation import augment
 from reactometer.training.losses import reaction_loss
-from reactometer.training.optimise import FittedTask
+from reactometer.training.optim import FittedTask
 from reactometer.training.processes import on_gpu
+from reactometer.training.trainer import loader_workers
 
 SCORE = "val_mean_pearson"
 """What early stopping and the best epoch go by: :func:`selection_score`."""

@@ -19,9 +19,9 @@ from reactometer.io import write_whole
 from reactometer.models.folder import load_model, save_model
 from reactometer.models.uncertainty import save_uncertainty
 from reactometer.models.zoo import goes_by
-from reactometer.training.engine import CHECKPOINTS, LAST, claim, clear, load_best, run
+from reactometer.training.module import ReactionData, ReactionTask
 from reactometer.training.setup import as_asked, set_up
-from reactometer.training.task import ReactionData, ReactionTask
+from reactometer.training.trainer import CHECKPOINTS, LAST, claim, clear, load_best, run
 
 MODEL = "model"
 
