@@ -24,34 +24,43 @@ def _check(case: Case, folder: Path, points: Callable[[float, int], list[tuple[K
         assert kill_and_repeat(case, kill, folder / f"{number}", folder / "whole", how) == [], kill
 
 
-def _points(seconds: float, writes: int) -> list[tuple[Kill, signal.Signals]]:
-    """In the middle of a write halfway, right at the last ones, and ended by SIGTERM."""
-    killed = [Kill(at=writes // 2, n_bytes=30), Kill(at=writes - 4)]
-    return [*((kill, signal.SIGKILL) for kill in killed), (Kill(after_s=0.7 * seconds), signal.SIGTERM)]
+def _halfway(seconds: float, writes: int) -> list[tuple[Kill, signal.Signals]]:
+    """In the middle of a write."""
+    return [(Kill(at=writes // 2, n_bytes=30), signal.SIGKILL)]
+
+
+def _halfway_and_late(seconds: float, writes: int) -> list[tuple[Kill, signal.Signals]]:
+    """In the middle of a write, and at one of the last, which name the results."""
+    return [*_halfway(seconds, writes), (Kill(at=writes - 4), signal.SIGKILL)]
+
+
+def _halfway_and_ended(seconds: float, writes: int) -> list[tuple[Kill, signal.Signals]]:
+    """In the middle of a write, and ended by SIGTERM."""
+    return [*_halfway(seconds, writes), (Kill(after_s=0.7 * seconds), signal.SIGTERM)]
 
 
 def test_prepare(excerpt: Callable[..., Path], tmp_path: Path) -> None:
     """What was prepared before stays readable as it was until the new set takes its place."""
     case = prepare_case(excerpt(train=6, val=3), tmp_path / "before")
-    _check(case, tmp_path, _points)
+    _check(case, tmp_path, _halfway_and_late)
     early = Kill(at=8, n_bytes=400)  # later the other one may have done it all
     assert kill_one_of_two(case, early, tmp_path / "two", tmp_path / "whole") == []
 
 
 def test_train(prepared: PreparedSet, tmp_path: Path) -> None:
     """Features, checkpoints, log and model are those of a training that nobody disturbed, to the last bit."""
-    _check(train_case(prepared.folder), tmp_path, _points)
+    _check(train_case(prepared.folder), tmp_path, _halfway_and_ended)
 
 
 def test_predict_into_a_folder(videos: Path, tmp_path: Path) -> None:
     (videos / "b" / "broken.mp4").unlink(missing_ok=True)
-    _check(folder_case(videos), tmp_path, lambda seconds, writes: _points(seconds, writes)[:2])
+    _check(folder_case(videos), tmp_path, _halfway_and_late)
 
 
 def test_predict_into_tables(videos: Path, tmp_path: Path) -> None:
     """Tables, pictures and videos of before are whole until the new ones are."""
     case = table_case([videos / "a" / "0.mp4"])
-    _check(case, tmp_path, lambda seconds, writes: _points(seconds, writes)[:1])
+    _check(case, tmp_path, _halfway)
 
 
 def test_serve(talking: Callable[[int], Path], tmp_path: Path) -> None:
