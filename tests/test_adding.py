@@ -31,7 +31,7 @@ SYSTEM = """
 import json, torch
 from reactometer.config import ModelConfig
 from reactometer.models.streams import Stream
-from reactometer.models.zoo import build_model, load_encoders
+from reactometer.models.registry import build_model, load_encoders
 config = ModelConfig.model_validate({"name": "resnet50-peak", "encoder": "random:resnet-tiny", "size_px": 32})
 model = build_model(config, load_encoders(config), [0.5, 0.5]).eval()
 values, mask = torch.tensor([[[1.0], [9.0], [3.0]], [[1.0], [2.0], [3.0]]]), torch.tensor([[1, 0, 1], [0, 0, 0]]) > 0

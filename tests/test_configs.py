@@ -9,8 +9,7 @@ import pytest
 from reactometer.cli import app
 from reactometer.config import FOLDER, load_config
 from reactometer.errors import ConfigError
-from reactometer.models.pretrained import PRETRAINED
-from reactometer.models.zoo import SYSTEMS, system_of
+from reactometer.models.registry import PRETRAINED, SYSTEMS, system_of
 
 CONFIGS = FOLDER
 

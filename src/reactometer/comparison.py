@@ -20,8 +20,8 @@ from reactometer.evaluation.evaluate import Evaluation, evaluate, open_for
 from reactometer.evaluation.metrics import Array, Metrics, measure
 from reactometer.io import Paths, each_path
 from reactometer.models.folder import LoadedModel, load_model
+from reactometer.models.registry import goes_by
 from reactometer.models.scoring import score_rows
-from reactometer.models.zoo import goes_by
 from reactometer.tables import Comparison, Row, write_comparison
 from reactometer.training.train import train_once
 

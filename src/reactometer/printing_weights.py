@@ -49,8 +49,7 @@ def print_exported(exported: Sequence[Exported]) -> None:
 
 def print_systems() -> None:
     """Print the architectures and the weights they start from."""
-    from reactometer.models.pretrained import PRETRAINED
-    from reactometer.models.zoo import SYSTEMS
+    from reactometer.models.registry import PRETRAINED, SYSTEMS
 
     for name, system in SYSTEMS.items():
         weights = PRETRAINED[system.encoder]

@@ -36,9 +36,9 @@ from reactometer.models.backbones import Net
 from reactometer.models.encoders import FrameEncoder
 from reactometer.models.folder import LoadedModel, join_models, load_model, save_model
 from reactometer.models.network import ReactionModel, output_layer
+from reactometer.models.registry import SYSTEMS, build_model, load_encoders, sampling_of
 from reactometer.models.scoring import score_items
 from reactometer.models.visual import MeanHead
-from reactometer.models.zoo import SYSTEMS, build_model, load_encoders, sampling_of
 from reactometer.records import SOUND_RATE_HZ, ByteArray, FloatArray, PreparedClip
 
 LABELS = ("up", "down", "still")

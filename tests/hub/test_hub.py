@@ -23,7 +23,7 @@ from reactometer.hub.model_card import model_card, write_card
 from reactometer.io import format_json, parse_json_object
 from reactometer.models.backbones import load_net
 from reactometer.models.folder import join_models, load_model, save_model
-from reactometer.models.zoo import build_model, load_encoders
+from reactometer.models.registry import build_model, load_encoders
 from reactometer.paths import find_yunet
 
 NAME, FOLDER = "anna/faces", "anna--faces"

@@ -13,9 +13,9 @@ from reactometer.data.batches import Sampling
 from reactometer.inference.cuts import Cut, in_batches, join_cuts, without_media
 from reactometer.media.stream import PART, WindowShape
 from reactometer.models.folder import LoadedModel
+from reactometer.models.registry import build_model, load_encoders
 from reactometer.models.scores import Score
 from reactometer.models.uncertainty import Basis, Curve, Reference, Uncertainty
-from reactometer.models.zoo import build_model, load_encoders
 from reactometer.records import FaceSample, FrameState, Prediction, PreparedClip
 
 SHAPE = WindowShape(2.0, 1.0)

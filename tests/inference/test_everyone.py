@@ -18,7 +18,7 @@ from reactometer.inference.predictor import predict
 from reactometer.media.faces import load_detector
 from reactometer.media.video import read_frames
 from reactometer.models.folder import join_models, load_model, save_model
-from reactometer.models.zoo import build_model, load_encoders
+from reactometer.models.registry import build_model, load_encoders
 from reactometer.records import ByteArray, Detection, FloatArray, Prediction
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("found_once")]

@@ -23,7 +23,7 @@ from reactometer.models.encoders import (
     rebuild_frame_encoder,
 )
 from reactometer.models.folder import load_model
-from reactometer.models.pretrained import PRETRAINED
+from reactometer.models.registry import PRETRAINED
 from reactometer.models.voice_encoders import SpeechEncoder, load_speech_encoder, rebuild_speech_encoder
 from reactometer.paths import STARTER
 from small_networks import CLIPS, LAYERS, PICTURES, SOUND, pictures, saved, waveforms

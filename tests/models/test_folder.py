@@ -22,9 +22,9 @@ from reactometer.data.cache import PreparedSet
 from reactometer.errors import ModelError, OutputError
 from reactometer.io import format_json, parse_json_object
 from reactometer.models.folder import LoadedModel, join_models, load_model, save_model
+from reactometer.models.registry import build_model, load_encoders
 from reactometer.models.scores import Score, average_scores, join_parts
 from reactometer.models.scoring import score_rows
-from reactometer.models.zoo import build_model, load_encoders
 from reactometer.paths import STARTER
 
 

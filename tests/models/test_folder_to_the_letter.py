@@ -18,9 +18,9 @@ from reactometer.config import Config
 from reactometer.errors import ModelError
 from reactometer.io import format_json, parse_json_object, sha256_of
 from reactometer.models.folder import choose_device, join_models, load_model, save_model
+from reactometer.models.registry import build_model, load_encoders, sampling_of
 from reactometer.models.scores import Score
 from reactometer.models.uncertainty import Basis, Curve, Uncertainty, save_uncertainty
-from reactometer.models.zoo import build_model, load_encoders, sampling_of
 
 SURE = Uncertainty(0.9, {"face": Basis(20, (0.1, 0.3))}, {})
 

@@ -17,11 +17,11 @@ from reactometer.media.voice import MEL_BANDS
 from reactometer.models.multimodal import CrossModalHead
 from reactometer.models.network import ReactionModel
 from reactometer.models.pooling import masked_moments
+from reactometer.models.registry import SYSTEMS, build_model, load_encoders
 from reactometer.models.showing import encode_item
 from reactometer.models.streams import Stream
 from reactometer.models.visual import GruHead, TransformerHead, seen_first
 from reactometer.models.voice_encoders import StepConvolution
-from reactometer.models.zoo import SYSTEMS, build_model, load_encoders
 
 MEAN = [0.2, 0.5, 0.8]
 TINY = {

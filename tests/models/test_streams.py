@@ -11,6 +11,7 @@ from torch import Tensor
 from reactometer.config import ModelConfig
 from reactometer.data.batches import Batch
 from reactometer.models.encoders import ClipEncoder, FrameEncoder
+from reactometer.models.registry import Encoders, load_encoders
 from reactometer.models.streams import (
     GPU_STEP,
     Given,
@@ -24,7 +25,6 @@ from reactometer.models.streams import (
     voice_stream,
 )
 from reactometer.models.voice_encoders import StepConvolution, VoiceEncoder
-from reactometer.models.zoo import Encoders, load_encoders
 
 SEEN = torch.tensor([[True, False, True], [False, False, False]])
 HEARD = torch.tensor([[True] * 40, [True] * 20 + [False] * 20])

@@ -8,7 +8,6 @@ from typing import Any
 
 import pytest
 import torch
-from small_networks import SOUND, reference, saved, waveforms
 from torch import Tensor
 
 from reactometer.config import ModelConfig
@@ -16,9 +15,10 @@ from reactometer.data.batches import Batch
 from reactometer.errors import ConfigError
 from reactometer.media.contours import contours
 from reactometer.media.voice import MEL_BANDS
+from reactometer.models.registry import Encoders, load_encoders, rebuild_encoders
 from reactometer.models.streams import voice_stream
 from reactometer.models.voice_encoders import ContourEncoder, StepConvolution, VoiceEncoder, load_speech_encoder
-from reactometer.models.zoo import Encoders, load_encoders, rebuild_encoders
+from small_networks import SOUND, reference, saved, waveforms
 
 
 @pytest.mark.parametrize("steps", [1, 16, 17, 90])

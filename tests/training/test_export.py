@@ -24,7 +24,7 @@ from reactometer.io import sha256_of
 from reactometer.models import engines
 from reactometer.models.engines import engine_folder, open_graph
 from reactometer.models.folder import join_models, load_model
-from reactometer.models.zoo import SYSTEMS, build_model, load_encoders
+from reactometer.models.registry import SYSTEMS, build_model, load_encoders
 from reactometer.training import export as export_module
 from reactometer.training.export import JOINT, Graph, differences, export, graphs_of, quantise_graph, write_graph
 from small_networks import CLIPS, PICTURES, SOUND, saved

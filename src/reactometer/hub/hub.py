@@ -23,7 +23,7 @@ from reactometer.hub.model_card import CARD_FILE, model_card
 from reactometer.io import appearing, replacing, write_whole
 from reactometer.models.folder import DESCRIPTION_FILE, load_model
 from reactometer.models.folder import FILES as CHECKPOINT_FILES
-from reactometer.models.pretrained import PRETRAINED
+from reactometer.models.registry import PRETRAINED
 from reactometer.paths import find_yunet, offline_encoder
 
 REPOSITORY = re.compile(r"[\w.-]+/[\w.-]+")

@@ -10,9 +10,8 @@ from typing import Any
 from reactometer.io import write_whole
 from reactometer.models.backbones import STARTER_NAME
 from reactometer.models.folder import LoadedModel, load_model
-from reactometer.models.pretrained import PRETRAINED
+from reactometer.models.registry import PRETRAINED, SYSTEMS
 from reactometer.models.uncertainty import Uncertainty
-from reactometer.models.zoo import SYSTEMS
 
 CARD_FILE = "README.md"
 ROLES = {

@@ -19,9 +19,9 @@ from reactometer.errors import ConfigError, DataError
 from reactometer.evaluation.metrics import LEAST_CLIPS
 from reactometer.models.folder import choose_device
 from reactometer.models.network import Pretrained, ReactionModel
+from reactometer.models.registry import build_model, load_encoders, sampling_of
 from reactometer.models.showing import Showing, by_person, set_population, show
 from reactometer.models.voice_encoders import VoiceEncoder
-from reactometer.models.zoo import build_model, load_encoders, sampling_of
 from reactometer.training.module import ReactionData, Shown, varying_labels
 
 MOST_CLIPS = 256

@@ -17,8 +17,8 @@ from reactometer.errors import DataError, OutputError
 from reactometer.evaluation.conformal_fit import fit_uncertainty
 from reactometer.io import write_whole
 from reactometer.models.folder import load_model, save_model
+from reactometer.models.registry import goes_by
 from reactometer.models.uncertainty import save_uncertainty
-from reactometer.models.zoo import goes_by
 from reactometer.training.module import ReactionData, ReactionTask
 from reactometer.training.setup import as_asked, set_up
 from reactometer.training.trainer import CHECKPOINTS, LAST, claim, clear, load_best, run
