@@ -193,14 +193,6 @@ def test_attention_and_gru_see_no_padding() -> None:
         torch.testing.assert_close(short[0], head(Stream(values, mask, times_s))[0])
 
 
-def test_mixing_reaches_the_embedding_and_nothing_else() -> None:
-    model = _model("resnet50")
-    batch = collate([_item(1, 3, 0), _item(2, 3, 0)], 3)
-    with torch.inference_mode():
-        swapped = model(batch, mix=lambda embedding: embedding.flip(0))
-        torch.testing.assert_close(swapped, model(batch).flip(0))
-
-
 def test_the_score_of_a_convolution_over_steps_follows_their_time() -> None:
     """Without a transformer, and its embedding of time, nothing else could tell."""
     model = _model("multimodal", given={"face": 0, "voice": 5}, voice_encoder="convolution", layers=0)
