@@ -13,6 +13,7 @@ from reactometer.evaluation.bootstrap import (
     bootstrap_mean_pearson,
     bootstrap_metrics,
     choose_units,
+    resample,
 )
 from reactometer.evaluation.metrics import Array, measure
 from reactometer.records import Clip
@@ -28,6 +29,14 @@ def _brute_force(targets: Array, predictions: Array) -> float:
     """Mean over the labels that vary, a constant prediction counting as 0; clip by clip with SciPy."""
     pairs = [pair for pair in zip(targets.T, predictions.T, strict=True) if np.ptp(pair[0]) > 0]
     return float(np.mean([stats.pearsonr(*pair).statistic if np.ptp(pair[1]) > 0 else 0.0 for pair in pairs]))
+
+
+def test_a_statistic_of_all_units_then_of_each_resample() -> None:
+    """The mean of one number per unit, against the same draws taken by hand."""
+    units = np.column_stack([np.ones(7), np.arange(7.0)])
+    means = resample(units, lambda sums: sums[:, 1] / sums[:, 0], n_resamples=20, seed=3)
+    drawn = np.random.default_rng(3).integers(7, size=(20, 7))
+    np.testing.assert_allclose(means, [3.0, *drawn.mean(axis=1)])
 
 
 def test_the_value_is_the_score_of_the_clips_as_they_are() -> None:
