@@ -28,8 +28,8 @@ import cv2
 import numpy as np
 from measuring import bar
 
-from reactometer.console import wait_patiently
 from reactometer.data.simulated_clip import clip_plan, render_clip
+from reactometer.terminal import wait_patiently
 
 SIZE, RATE_HZ, SOUND_HZ = (640, 360), 25, 16_000
 Play = Callable[[Path, argparse.Namespace, Path], None]

@@ -25,7 +25,7 @@ from PIL import Image
 from playwright.sync_api import Browser, sync_playwright
 
 from reactometer.data.simulated_clip import clip_plan, render_clip
-from reactometer.records import SOUND_RATE_HZ
+from reactometer.types import SOUND_RATE_HZ
 
 SIZE_PX, RATE_HZ = 320, 12
 REACTIONS = (3, 18, 9, 21)

@@ -46,7 +46,7 @@ def _lead_inside(content: list[str]) -> None:
 
 
 def _write_reference(folder: Path) -> None:
-    from reactometer.cli import app
+    from reactometer.cli.app import app
     from reactometer.config import Config
 
     command = get_command(app)

@@ -16,7 +16,7 @@ from filelock import FileLock
 
 from reactometer.config import Config
 from reactometer.data.cache import PreparedSet
-from reactometer.records import ByteArray, Detection
+from reactometer.types import ByteArray, Detection
 
 pytest_plugins = ("fixtures_of_faults", "fixtures_of_releases", "fixtures_of_runs", "fixtures_of_serving")
 
@@ -95,7 +95,7 @@ def excerpt(simulated: Path, tmp_path: Path) -> Callable[..., Path]:
 @pytest.fixture(scope="session")
 def small_config(simulated: Path, tmp_path_factory: pytest.TempPathFactory) -> Config:
     """A configuration of the smallest network, of face and voice, that a test can train in seconds."""
-    from reactometer.walkthrough import demo_config
+    from reactometer.cli.demo import demo_config
 
     config = demo_config(simulated, tmp_path_factory.mktemp("runs"))
     small = {"size_px": 48, "n_frames": 4, "hidden": 16}

@@ -7,7 +7,7 @@ import importlib, sys
 from importlib.metadata import distributions, packages_distributions
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
-from reactometer.cli_doctor import FINE, check_packages
+from reactometer.cli.doctor import FINE, check_packages
 
 (ours,) = (one for one in distributions() if one.metadata["Name"] == "reactometer")
 for one in map(Requirement, ours.requires):

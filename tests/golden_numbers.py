@@ -41,7 +41,7 @@ from reactometer.media.voice import log_mel
 from reactometer.models.folder import load_model
 from reactometer.models.uncertainty import conformal_half_widths, fit_curve
 from reactometer.paths import STARTER
-from reactometer.records import Clip, FloatArray, Prediction
+from reactometer.types import Clip, FloatArray, Prediction
 
 Numbers = dict[str, list[float] | list[str]]
 """KIND/NAME -> what is said; lists of words are compared exactly, numbers within the tolerance of their kind."""

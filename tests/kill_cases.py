@@ -22,7 +22,7 @@ from reactometer.io import PART
 from reactometer.models.folder import load_model
 
 SMALL_SHARDS = "from reactometer.batch import result_store as store, run; run.SHARD_FILES = store.SHARD_FILES = 3; "
-RUN = [sys.executable, "-c", SMALL_SHARDS + "from reactometer.cli import main; main()"]
+RUN = [sys.executable, "-c", SMALL_SHARDS + "from reactometer.cli.app import main; main()"]
 
 CONFIG = """
 [prepare]

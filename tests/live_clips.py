@@ -12,7 +12,7 @@ import numpy as np
 from reactometer.live.protocol import Kind, Piece
 from reactometer.media.audio import read_sound
 from reactometer.media.video import read_frames, sample_frames
-from reactometer.records import SOUND_RATE_HZ, ByteArray
+from reactometer.types import SOUND_RATE_HZ, ByteArray
 
 CHUNK_S = 0.1
 HEAD = struct.Struct("<Bd")

@@ -8,7 +8,7 @@ from pathlib import Path
 import av
 import numpy as np
 
-from reactometer.records import SOUND_RATE_HZ, ByteArray, FloatArray
+from reactometer.types import SOUND_RATE_HZ, ByteArray, FloatArray
 
 RATE_HZ = 10
 

@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 
 import reactometer
-from reactometer.cli import main
+from reactometer.cli.app import main
 from reactometer.data.cache import PreparedSet
 from reactometer.errors import ConfigError, OutputError
 from reactometer.tables import Comparison, as_table, markdown

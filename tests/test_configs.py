@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from reactometer.cli import app
+from reactometer.cli.app import app
 from reactometer.config import FOLDER, load_config
 from reactometer.errors import ConfigError
 from reactometer.models.registry import PRETRAINED, SYSTEMS, system_of

@@ -22,8 +22,8 @@ from reactometer.errors import DataError, ModelError, OutputError, ReactometerEr
 from reactometer.models.folder import load_model
 from reactometer.models.uncertainty import load_uncertainty
 from reactometer.paths import STARTER
-from reactometer.records import Clip, FaceSample, FrameState, Prediction, PreparedClip
 from reactometer.training.trainer import _WholeFiles, read_checkpoint
+from reactometer.types import Clip, FaceSample, FrameState, Prediction, PreparedClip
 
 
 def _damaged(file: Path, count: int) -> Iterator[str]:

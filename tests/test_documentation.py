@@ -28,7 +28,7 @@ from sybil.parsers.markdown import CodeBlockParser, SkipParser
 from typer.main import get_command
 
 from fixtures_of_serving import Serving, free_port
-from reactometer.cli import app
+from reactometer.cli.app import app
 
 ROOT = Path(__file__).resolve().parents[1]
 PROGRAMS = Path(sys.executable).parent

@@ -31,9 +31,9 @@ from reactometer.io import PART, appearing, check_place, make_folder, replacing,
 from reactometer.models.folder import load_model
 from reactometer.models.uncertainty import save_uncertainty
 from reactometer.paths import STARTER
-from reactometer.records import FaceSample, FrameState, Prediction, PreparedClip, Window
 from reactometer.training.train import train
 from reactometer.training.trainer import LAST, _WholeFiles
+from reactometer.types import FaceSample, FrameState, Prediction, PreparedClip, Window
 
 FULL = r"cannot be written: No space left on device \(got [\d,]+ bytes free.*Make room there and run it again"
 WINDOWS = tuple(Window(float(start), start + 2.0, 1.0, (0.25,)) for start in range(2))

@@ -29,7 +29,7 @@ from reactometer.data.feature_store import open_store, write_store
 from reactometer.errors import DataError, OutputError
 from reactometer.inference.formats import dump_predictions, load_predictions
 from reactometer.io import format_json, parse_json_object, sha256_of
-from reactometer.records import Clip, FaceSample, FrameState, Prediction, PreparedClip, Window
+from reactometer.types import Clip, FaceSample, FrameState, Prediction, PreparedClip, Window
 
 STAMP = {"model": "x"}
 SHORT = Window(0.0, 1.0, 1.0, (0.1,))

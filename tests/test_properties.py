@@ -36,8 +36,8 @@ from reactometer.inference.formats import (
 from reactometer.inference.refine import smooth
 from reactometer.media.stream import LEAST_NEW_S, PART, part_spans
 from reactometer.models.uncertainty import conformal_half_widths
-from reactometer.records import Prediction, Window
 from reactometer.serving.renderers import FORMS, choose_form, file_name
+from reactometer.types import Prediction, Window
 
 settings.register_profile("here", deadline=None, max_examples=50, database=None, derandomize=True)
 settings.load_profile("here")

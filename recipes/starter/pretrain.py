@@ -24,10 +24,10 @@ from lightning.pytorch import seed_everything
 from pydantic import BaseModel, ConfigDict
 
 from reactometer.config import TrainingConfig, apply_override
-from reactometer.console import is_first_process
 from reactometer.io import appearing, write_whole
 from reactometer.models.backbones import load_net
 from reactometer.models.encoders import FrameEncoder
+from reactometer.terminal import is_first_process
 from reactometer.training.trainer import claim, clear, load_best, run
 
 BACKBONE = "backbone"

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from reactometer.errors import ReactometerError
 
 if TYPE_CHECKING:
+    from reactometer.cli.demo import demo
     from reactometer.comparison import compare
     from reactometer.config import Config, load_config
     from reactometer.data.prepare import prepare
@@ -22,7 +23,6 @@ if TYPE_CHECKING:
     from reactometer.models.folder import load_model
     from reactometer.training.ensemble import ensemble
     from reactometer.training.train import train
-    from reactometer.walkthrough import demo
 
 _HOMES = {
     "Config": "config",
@@ -35,7 +35,7 @@ _HOMES = {
     "evaluate": "evaluation.evaluate",
     "predict": "inference.predictor",
     "load_model": "models.folder",
-    "demo": "walkthrough",
+    "demo": "cli.demo",
 }
 
 __all__ = [

@@ -1,6 +1,6 @@
 """``python -m reactometer``: the same commands."""
 
-from reactometer.cli import main
+from reactometer.cli.app import main
 
 if __name__ == "__main__":
     main()

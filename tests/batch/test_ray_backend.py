@@ -156,7 +156,7 @@ def test_a_cluster_that_was_started_for_a_run_ends_with_it(
     how: signal.Signals, many: Path, tmp_path: Path, wait_for: Callable[[Callable[[], bool]], None]
 ) -> None:
     script = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); "
-    script += "from reactometer.cli import main; main()"
+    script += "from reactometer.cli.app import main; main()"
     command = [sys.executable, "-c", script, "predict", str(many), "--out", str(tmp_path / "out"), "--engine", "ray"]
     with (tmp_path / "said.txt").open("w") as said:
         process = subprocess.Popen(command, stderr=said, env={**os.environ, "STARTED_BY": str(tmp_path)})

@@ -195,7 +195,7 @@ def test_killed_five_times_it_loses_nothing_and_does_nothing_twice(
     command = [sys.executable, "-m", "reactometer", "predict", str(many), "--out", str(out), "--workers", "2"]
     script = "import sys; from reactometer.batch import result_store as store, run; "
     script += "run.SHARD_FILES = store.SHARD_FILES = 3; "
-    script += "from reactometer.cli import main; main()"
+    script += "from reactometer.cli.app import main; main()"
     done: set[str] = set()
     for _ in range(5):
         process = subprocess.Popen([sys.executable, "-c", script, *command[3:]], stderr=subprocess.DEVNULL)

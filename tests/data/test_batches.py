@@ -20,7 +20,7 @@ from reactometer.data.batches import (
 )
 from reactometer.data.cache import PreparedRow, PreparedSet, load_clip
 from reactometer.media.faces import encode_crop
-from reactometer.records import FaceSample, FrameState, PreparedClip
+from reactometer.types import FaceSample, FrameState, PreparedClip
 
 SAMPLING = Sampling(n_frames=4, size_px=32, listens=True)
 

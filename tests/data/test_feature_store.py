@@ -16,7 +16,7 @@ from reactometer.data.batches import Item, Part, parts_of
 from reactometer.data.cache import PreparedRow
 from reactometer.data.feature_store import FeatureStore, open_store, part_key, write_store
 from reactometer.errors import DataError
-from reactometer.records import Clip
+from reactometer.types import Clip
 
 SIZES = {"face": 4, "voice": 3}
 

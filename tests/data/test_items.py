@@ -25,7 +25,7 @@ from reactometer.data.batches import (
 )
 from reactometer.data.cache import PreparedRow, PreparedSet, load_clip
 from reactometer.media.faces import decode_crop, encode_crop
-from reactometer.records import Clip, FaceSample, FrameState, PreparedClip
+from reactometer.types import Clip, FaceSample, FrameState, PreparedClip
 
 
 def _item(n_frames: int, n_steps: int, number: int, targets: tuple[float, ...] | None = None) -> Item:

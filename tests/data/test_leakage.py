@@ -10,7 +10,7 @@ import pytest
 
 from reactometer.data.leakage import check_leaks, find_label_vectors, find_shared
 from reactometer.errors import DataError
-from reactometer.records import Clip
+from reactometer.types import Clip
 
 SPLITS = ("train", "val", "test")
 

@@ -25,8 +25,8 @@ from reactometer.data.people import (
 )
 from reactometer.errors import DataError
 from reactometer.evaluation.evaluate import evaluate
-from reactometer.records import Clip, FloatArray
 from reactometer.training.train import train
+from reactometer.types import Clip, FloatArray
 
 POPULATION = {
     "face": Moments(np.array([1.0, -2.0, 30.0], np.float32), np.array([0.5, 2.0, 10.0], np.float32)),

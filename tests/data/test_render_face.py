@@ -13,7 +13,7 @@ import pytest
 from reactometer.data.paint_face import ACTIONS
 from reactometer.data.render_face import Pose, build_scene, draw_frame, random_look
 from reactometer.data.simulated_clip import clip_plan, render_clip
-from reactometer.records import ByteArray
+from reactometer.types import ByteArray
 
 REST = dict.fromkeys(ACTIONS, 0.0)
 

@@ -19,7 +19,7 @@ from reactometer.data.simulated_clip import FACE, VOICE
 from reactometer.data.synthesise_voice import PARAMETERS
 from reactometer.errors import ConfigError, OutputError
 from reactometer.labels import HUME_REACTION
-from reactometer.records import SOUND_RATE_HZ
+from reactometer.types import SOUND_RATE_HZ
 
 N_CLIPS = 8
 

@@ -13,7 +13,7 @@ from reactometer.data.layouts import read_data_set
 from reactometer.data.leakage import find_shared
 from reactometer.data.splits import assign_folds, assign_splits, find_components, split
 from reactometer.errors import ConfigError, DataError, OutputError
-from reactometer.records import Clip
+from reactometer.types import Clip
 
 
 def test_nobody_is_in_two_splits_and_the_shares_are_kept() -> None:

@@ -8,7 +8,7 @@ from scipy import signal
 
 from reactometer.data.simulated_clip import VOICE
 from reactometer.data.synthesise_voice import PARAMETERS, random_voice, speak
-from reactometer.records import SOUND_RATE_HZ, FloatArray
+from reactometer.types import SOUND_RATE_HZ, FloatArray
 
 
 def say(emotion: str, strength: float, seed: int = 2) -> FloatArray:

@@ -19,7 +19,7 @@ from reactometer.data.splits import with_splits
 from reactometer.errors import DataError
 from reactometer.media.stream import WindowShape, _Cutter, clip_of, cut_clip
 from reactometer.models.pooling import masked_moments
-from reactometer.records import FaceSample, FrameState, PreparedClip
+from reactometer.types import FaceSample, FrameState, PreparedClip
 
 settings.register_profile("here", deadline=None, max_examples=50, database=None, derandomize=True)
 settings.load_profile("here")

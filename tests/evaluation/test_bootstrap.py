@@ -16,7 +16,7 @@ from reactometer.evaluation.bootstrap import (
     resample,
 )
 from reactometer.evaluation.metrics import Array, measure
-from reactometer.records import Clip
+from reactometer.types import Clip
 
 
 def _set(seed: int, clips: int, labels: int = 3, r: float = 0.4) -> tuple[Array, Array]:

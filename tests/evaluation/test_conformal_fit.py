@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from reactometer.cli.render import print_evaluation
 from reactometer.data.cache import PreparedSet
 from reactometer.errors import ConfigError, DataError, OutputError
 from reactometer.evaluation.conformal_fit import calibrate
@@ -24,8 +25,7 @@ from reactometer.models.folder import join_models, load_model
 from reactometer.models.scoring import score_items
 from reactometer.models.showing import encoded_clips
 from reactometer.paths import STARTER
-from reactometer.printing import print_evaluation
-from reactometer.records import FaceSample, FrameState, PreparedClip
+from reactometer.types import FaceSample, FrameState, PreparedClip
 
 ENDS = [f"{label}_{end}" for label in HUME_REACTION for end in ("low", "high")]
 

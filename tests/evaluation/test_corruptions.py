@@ -9,7 +9,7 @@ import pytest
 
 from reactometer.evaluation.corruptions import add_noise, hide_face, mute, shrink_faces, speech_power, thin_frames
 from reactometer.media.faces import decode_crop, encode_crop
-from reactometer.records import SOUND_RATE_HZ, ByteArray, FaceSample, FloatArray, FrameState, PreparedClip
+from reactometer.types import SOUND_RATE_HZ, ByteArray, FaceSample, FloatArray, FrameState, PreparedClip
 
 BOX = (1.0, 2.0, 3.0, 4.0)
 

@@ -16,7 +16,7 @@ from reactometer.evaluation.bootstrap import bootstrap_metrics
 from reactometer.evaluation.evaluate import evaluate
 from reactometer.evaluation.metrics import Array, measure
 from reactometer.evaluation.subgroups import UNKNOWN, Grouping, as_table, compare_groups, split_column
-from reactometer.records import Clip
+from reactometer.types import Clip
 
 LABELS = ("Joy", "Fear", "Calm")
 

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from typer.testing import CliRunner
 
 from lossless import RATE_HZ, write
-from reactometer.cli import app
+from reactometer.cli.app import app
 from reactometer.config import Config
 from reactometer.data.batches import to_item
 from reactometer.data.cache import PreparedSet
@@ -39,7 +39,7 @@ from reactometer.models.network import ReactionModel, output_layer
 from reactometer.models.registry import SYSTEMS, build_model, load_encoders, sampling_of
 from reactometer.models.scoring import score_items
 from reactometer.models.visual import MeanHead
-from reactometer.records import SOUND_RATE_HZ, ByteArray, FloatArray, PreparedClip
+from reactometer.types import SOUND_RATE_HZ, ByteArray, FloatArray, PreparedClip
 
 LABELS = ("up", "down", "still")
 

@@ -14,7 +14,7 @@ import torch
 from small_hub import TOKEN, SmallHub, look_at, running_hub
 from typer.testing import CliRunner
 
-from reactometer.cli import app
+from reactometer.cli.app import app
 from reactometer.config import Config
 from reactometer.data.batches import Item, collate
 from reactometer.errors import ConfigError, ModelError, OutputError, WeightsError

@@ -16,7 +16,7 @@ from reactometer.models.folder import LoadedModel
 from reactometer.models.registry import build_model, load_encoders
 from reactometer.models.scores import Score
 from reactometer.models.uncertainty import Basis, Curve, Reference, Uncertainty
-from reactometer.records import FaceSample, FrameState, Prediction, PreparedClip
+from reactometer.types import FaceSample, FrameState, Prediction, PreparedClip
 
 SHAPE = WindowShape(2.0, 1.0)
 SURE = Uncertainty(0.9, {"face": Basis(20, (0.1, 0.3))}, {}, shortest_s=100.0)

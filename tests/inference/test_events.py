@@ -6,7 +6,7 @@ import pytest
 
 from reactometer.errors import ConfigError
 from reactometer.inference.events import find_events
-from reactometer.records import Event, Prediction, Window
+from reactometer.types import Event, Prediction, Window
 
 
 def _prediction(values: list[float | None]) -> Prediction:

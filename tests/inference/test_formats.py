@@ -11,7 +11,7 @@ import pytest
 from reactometer.errors import OutputError
 from reactometer.inference.formats import clip_columns, clip_rows, timeline_columns, timeline_rows, write_table
 from reactometer.inference.timeline import draw_timeline
-from reactometer.records import Prediction, Window
+from reactometer.types import Prediction, Window
 
 LABELS = ("Joy", "Awe")
 SEEN = Prediction(

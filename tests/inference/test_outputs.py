@@ -20,7 +20,7 @@ from reactometer.inference.events import find_events
 from reactometer.inference.outputs import Outputs
 from reactometer.inference.overlay import write_overlay
 from reactometer.inference.predictor import predict
-from reactometer.records import Prediction, Window
+from reactometer.types import Prediction, Window
 
 
 def _prediction(path: Path) -> Prediction:

@@ -20,7 +20,7 @@ from reactometer.labels import HUME_REACTION
 from reactometer.media import stream
 from reactometer.models.folder import join_models, load_model, save_model
 from reactometer.models.registry import build_model, load_encoders
-from reactometer.records import Prediction
+from reactometer.types import Prediction
 
 pytestmark = pytest.mark.usefixtures("found_once")
 

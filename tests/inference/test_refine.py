@@ -11,7 +11,7 @@ import pytest
 
 from reactometer.errors import ConfigError
 from reactometer.inference.refine import Baseline, check_span, parse_baseline, refine, smooth, subtract_baseline
-from reactometer.records import Prediction, Window
+from reactometer.types import Prediction, Window
 
 
 def _prediction(values: Sequence[float | None], hop_s: float = 1.0, window_s: float = 1.0) -> Prediction:

@@ -16,8 +16,8 @@ from reactometer.data.simulated_clip import clip_plan, render_clip
 from reactometer.inference.predictor import predict
 from reactometer.models.folder import load_model
 from reactometer.paths import STARTER
-from reactometer.records import Prediction
 from reactometer.training.export import export
+from reactometer.types import Prediction
 
 
 @pytest.fixture(scope="module")

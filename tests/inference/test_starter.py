@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 
 from lossless import RATE_HZ, write
 from reactometer import predict
-from reactometer.cli import app
+from reactometer.cli.app import app
 from reactometer.data.batches import Item, MediaReader
 from reactometer.data.cache import PreparedSet
 from reactometer.data.simulated_clip import clip_plan, render_clip
@@ -25,7 +25,7 @@ from reactometer.models.folder import FILES, LoadedModel, load_model
 from reactometer.models.scoring import score_items, score_rows
 from reactometer.models.showing import encoded_clips
 from reactometer.paths import STARTER
-from reactometer.records import SOUND_RATE_HZ, ByteArray, FloatArray, Prediction
+from reactometer.types import SOUND_RATE_HZ, ByteArray, FloatArray, Prediction
 
 
 @pytest.fixture(scope="module")

@@ -19,7 +19,7 @@ from reactometer.errors import MediaError
 from reactometer.live.capture import LiveSource
 from reactometer.live.protocol import Kind, Piece
 from reactometer.media.faces import encode_crop
-from reactometer.records import SOUND_RATE_HZ
+from reactometer.types import SOUND_RATE_HZ
 
 
 @pytest.fixture(scope="module")

@@ -18,7 +18,7 @@ from reactometer.live.protocol import Kind, Piece
 from reactometer.live.scorer import LiveScorer, Sound, level_of
 from reactometer.live.session import Arrivals, Inbox, LiveRows, Told, score_here
 from reactometer.models.folder import LoadedModel, load_model
-from reactometer.records import SOUND_RATE_HZ, ByteArray, FloatArray
+from reactometer.types import SOUND_RATE_HZ, ByteArray, FloatArray
 
 pytestmark = pytest.mark.usefixtures("found_once")
 

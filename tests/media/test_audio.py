@@ -13,7 +13,7 @@ from av.video.stream import VideoStream
 
 from reactometer.errors import MediaError
 from reactometer.media.audio import _on_clock, is_audible, read_sound, read_waveform
-from reactometer.records import SOUND_RATE_HZ, FloatArray
+from reactometer.types import SOUND_RATE_HZ, FloatArray
 
 MILLISECOND = SOUND_RATE_HZ // 1000
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from reactometer.media.contours import CONTOUR_RATE_HZ, N_CEPSTRA, N_CONTOURS, VOICED, contours
-from reactometer.records import FloatArray
+from reactometer.types import FloatArray
 
 PITCH, PITCH_CHANGE, VOICING = 2 * N_CEPSTRA, 2 * N_CEPSTRA + 1, 2 * N_CEPSTRA + 2
 

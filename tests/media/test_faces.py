@@ -25,7 +25,7 @@ from reactometer.media.faces import (
     settle_detector,
 )
 from reactometer.media.video import read_frames
-from reactometer.records import ByteArray, Detection, FaceSample, Frame, FrameState
+from reactometer.types import ByteArray, Detection, FaceSample, Frame, FrameState
 
 SIZE_PX = 96
 

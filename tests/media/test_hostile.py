@@ -17,7 +17,7 @@ from reactometer.data.simulated_clip import clip_plan, render_clip
 from reactometer.errors import MediaError
 from reactometer.media.stream import PART, prepare_clip
 from reactometer.media.video import open_media
-from reactometer.records import MediaInfo
+from reactometer.types import MediaInfo
 from reactometer.workers.media_worker import Bounds, Reader, Reading
 
 SETTINGS = PrepareConfig(detector="haar")

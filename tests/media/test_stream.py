@@ -25,7 +25,7 @@ from reactometer.media.stream import (
     stream_windows,
 )
 from reactometer.media.tracks import follow_faces
-from reactometer.records import SOUND_RATE_HZ, Detection, FrameState, PreparedClip
+from reactometer.types import SOUND_RATE_HZ, Detection, FrameState, PreparedClip
 
 SETTINGS = PrepareConfig(detector="haar", rate_hz=5.0, size_px=32)
 

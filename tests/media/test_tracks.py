@@ -12,7 +12,7 @@ from reactometer.media.faces import Detector, decode_crop, follow_face, load_det
 from reactometer.media.stream import samples_of
 from reactometer.media.tracks import GIVEN_UP_S, follow_faces
 from reactometer.media.video import read_frames
-from reactometer.records import ByteArray, Detection, FaceSample, Frame, FrameState
+from reactometer.types import ByteArray, Detection, FaceSample, Frame, FrameState
 
 Walk = Sequence[tuple[float, float, float] | None]
 """Where a person is in each frame: x, y and size in pixels; None: not seen."""

@@ -16,7 +16,7 @@ from av.video.stream import VideoStream
 
 from reactometer.errors import MediaError
 from reactometer.media.video import clock_zero_s, probe, read_frames, sample_frames
-from reactometer.records import ByteArray, Frame
+from reactometer.types import ByteArray, Frame
 
 RATE_HZ = 25
 CLIPS = ("single_face.mp4", "WolfgangLanger_Pexels.mp4", "face_noface.mov", "no_face.mp4")

@@ -10,7 +10,7 @@ import pytest
 from transformers import audio_utils
 
 from reactometer.media.voice import FLOOR, HIGHEST_HZ, LOWEST_HZ, MEL_BANDS, log_mel
-from reactometer.records import FloatArray
+from reactometer.types import FloatArray
 
 
 def _tone(rate_hz: float, seconds: float = 1.0) -> FloatArray:

@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 import torch
-from small_networks import CLIPS, LAYERS, PATCHES, PICTURES, pictures, reference, saved
 
 from reactometer.errors import WeightsError
 from reactometer.models.encoders import MAPS_OF_CLIPS, Pixels, load_clip_encoder, load_frame_encoder, spread_frames
+from small_networks import CLIPS, LAYERS, PATCHES, PICTURES, pictures, reference, saved
 
 
 @pytest.mark.parametrize("kind", PICTURES)

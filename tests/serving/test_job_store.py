@@ -18,8 +18,8 @@ import pytest
 from fixtures_of_faults import Fill
 from fixtures_of_serving import Serving
 from reactometer.errors import ConfigError, RequestError
-from reactometer.records import Prediction, Window
 from reactometer.serving.job_store import Job, JobTable, sqlite_address
+from reactometer.types import Prediction, Window
 
 PROGRAMS = next(iter(sorted(Path("/usr/lib/postgresql").glob("*/bin"), reverse=True)), None)
 PREDICTION = Prediction(

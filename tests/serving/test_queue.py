@@ -14,8 +14,8 @@ from reactometer.inference.predictor import make_scorer, reading_of
 from reactometer.media.stream import PART, WindowShape
 from reactometer.models.folder import load_model
 from reactometer.models.scores import Score
-from reactometer.records import FaceSample, FrameState, PreparedClip
 from reactometer.serving.queue import SharedScorer
+from reactometer.types import FaceSample, FrameState, PreparedClip
 from reactometer.workers.media_worker import Reading
 
 

@@ -22,8 +22,8 @@ from reactometer.errors import ConfigError
 from reactometer.live.protocol import HEAD, MOST_FRAME_BYTES, Kind, Piece, jpeg_size, unpack
 from reactometer.live.scorer import LiveScorer
 from reactometer.models.folder import LoadedModel
-from reactometer.records import SOUND_RATE_HZ, ByteArray
 from reactometer.serving.websocket import LiveLimits
+from reactometer.types import SOUND_RATE_HZ, ByteArray
 
 pytestmark = pytest.mark.usefixtures("found_once")
 

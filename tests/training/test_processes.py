@@ -18,10 +18,10 @@ import torch
 from safetensors.torch import load_file
 
 from reactometer.config import TrainingConfig, load_config
-from reactometer.console import is_first_process
 from reactometer.data.batches import Item, Part, Sampling
 from reactometer.data.cache import PreparedRow, PreparedSet
 from reactometer.errors import ConfigError
+from reactometer.terminal import is_first_process
 from reactometer.training.module import ReactionData, Shown
 from reactometer.training.processes import SEVERAL, count_processes, placement
 from reactometer.training.train import train

@@ -36,7 +36,7 @@ predict {data}/test/mp4 --model run/model --out clips.json --timeline timeline.j
 """
 CODE = """
 import sys
-from reactometer.cli import app
+from reactometer.cli.app import app
 for command in sys.argv[1].split(chr(10)):
     status = app(command.split(), standalone_mode=False)
     assert not status, (command, status)

@@ -19,7 +19,7 @@ from reactometer.config import PrepareConfig
 from reactometer.errors import MediaError
 from reactometer.inference.predictor import predict
 from reactometer.media.stream import PART, WindowShape
-from reactometer.records import MediaInfo, PreparedClip
+from reactometer.types import MediaInfo, PreparedClip
 from reactometer.workers import media_worker
 from reactometer.workers.media_worker import Bounds, Reader, Reading
 

@@ -10,7 +10,7 @@ import numpy as np
 
 from reactometer.live.protocol import Kind, Piece, score_as_json
 from reactometer.live.session import Told
-from reactometer.records import ByteArray
+from reactometer.types import ByteArray
 
 COLOURS = {
     "rgb8": (3, None),

@@ -10,7 +10,7 @@ from rclpy.qos import QoSProfile, qos_profile_sensor_data
 from sensor_msgs.msg import CompressedImage, Image
 from std_msgs.msg import String
 
-from reactometer.console import wait_patiently
+from reactometer.terminal import wait_patiently
 
 wait_patiently()
 

@@ -23,7 +23,7 @@ from reactometer.batch.places import Place
 from reactometer.errors import OutputError
 from reactometer.inference import formats
 from reactometer.io import PART, decoding
-from reactometer.records import Prediction
+from reactometer.types import Prediction
 
 if TYPE_CHECKING:
     import pyarrow as pa

@@ -19,11 +19,11 @@ from reactometer.batch.places import place
 from reactometer.batch.result_store import SHARD_FILES, RunFolder, claim_run
 from reactometer.batch.work import Job, Order, Request, has_died, predict_one
 from reactometer.cluster import connect
-from reactometer.console import progress_bar
 from reactometer.inference.predictor import check_timeline, reading_of
 from reactometer.io import Paths, sha256_of
 from reactometer.models.folder import load_model
 from reactometer.paths import STARTER
+from reactometer.terminal import progress_bar
 from reactometer.workers.pool import default_workers, run_jobs
 
 MODEL_FILES = ("model.json", "*.safetensors", "uncertainty.json")

@@ -13,7 +13,7 @@ from reactometer.batch.result_store import keep_result
 from reactometer.inference.predictor import DEFAULT_HOP_S, DEFAULT_WINDOW_S, failed, predict
 from reactometer.io import NO_ROOM, system_error
 from reactometer.models.folder import LoadedModel, load_model
-from reactometer.records import Prediction
+from reactometer.types import Prediction
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,7 @@ from reactometer.media.audio import is_audible
 from reactometer.media.faces import decode_crop
 from reactometer.media.stream import cut_clip, part_spans
 from reactometer.media.voice import STEP_RATE_HZ, log_mel
-from reactometer.records import SOUND_RATE_HZ, ByteArray, FaceSample, FloatArray, PreparedClip
+from reactometer.types import SOUND_RATE_HZ, ByteArray, FaceSample, FloatArray, PreparedClip
 
 BLOCK_SIZE = 320
 """Samples of a block where a model hears the waveform: 20 ms, the step of HuBERT and wav2vec 2.0."""

@@ -14,7 +14,7 @@ import numpy as np
 from reactometer.config import PrepareConfig
 from reactometer.errors import DataError
 from reactometer.io import decoding, format_json, parse_json_object, replacing, sha256_of, write_whole
-from reactometer.records import Clip, FaceSample, FrameState, PreparedClip
+from reactometer.types import Clip, FaceSample, FrameState, PreparedClip
 
 FORMAT = 1
 """Version of the cache's files; a cache of another version is stale."""

@@ -15,7 +15,7 @@ from reactometer.data.clips import (
     read_rows,
 )
 from reactometer.errors import DataError
-from reactometer.records import Clip
+from reactometer.types import Clip
 
 ABAW5_TABLE = "data_info.csv"
 ABAW5_COLUMNS = ("File_ID", "Split", "Age", "Country", "Person", "Stimulus")

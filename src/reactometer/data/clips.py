@@ -14,7 +14,7 @@ import numpy as np
 
 from reactometer.errors import DataError, suggestion
 from reactometer.labels import LABEL_SETS
-from reactometer.records import Clip
+from reactometer.types import Clip
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -8,7 +8,7 @@ from pathlib import Path
 from reactometer.data.clips import Manifest, choose_labels, choose_media, mark_duplicates, read_rows
 from reactometer.errors import DataError
 from reactometer.labels import BASIC
-from reactometer.records import Clip
+from reactometer.types import Clip
 
 VOTES_TABLE, PEOPLE_TABLE = "tabulatedVotes.csv", "VideoDemographics.csv"
 

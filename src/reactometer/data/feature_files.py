@@ -14,7 +14,6 @@ import numpy.typing as npt
 import pandas as pd
 
 from reactometer.config import PrepareConfig
-from reactometer.console import progress_bar
 from reactometer.data.batches import Item, Part, parts_of
 from reactometer.data.cache import FEATURES, PreparedRow, PreparedSet, open_prepared, refuse_own_names, write_index
 from reactometer.data.challenges import ID_DIGITS
@@ -34,7 +33,8 @@ from reactometer.data.splits import with_splits
 from reactometer.errors import DataError, suggestion
 from reactometer.io import write_whole
 from reactometer.media.stream import LEAST_NEW_S
-from reactometer.records import Clip, FloatArray
+from reactometer.terminal import progress_bar
+from reactometer.types import Clip, FloatArray
 
 ID_COLUMNS = ("clip", "File_ID", "Filename", "path", "id")
 """What a table of features may call the clip, the first that is there; rows of one clip are its steps, in order."""

@@ -16,7 +16,7 @@ from reactometer.data.batches import Item, Part
 from reactometer.data.cache import PreparedRow
 from reactometer.errors import DataError
 from reactometer.io import PART, decoding, format_json, make_folder, parse_json_object, write_whole
-from reactometer.records import FloatArray
+from reactometer.types import FloatArray
 
 STREAMS = ("face", "voice")
 

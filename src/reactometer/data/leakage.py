@@ -9,11 +9,11 @@ from itertools import combinations
 
 import numpy as np
 
-from reactometer.console import is_first_process
 from reactometer.data.splits import SPLITS
 from reactometer.errors import DataError
 from reactometer.io import sha256_of
-from reactometer.records import Clip
+from reactometer.terminal import is_first_process
+from reactometer.types import Clip
 
 LEAST_CHANCE = 1e-3
 """A label vector tells its stimulus where fewer train clips than this are expected to have it by chance."""

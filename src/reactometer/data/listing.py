@@ -20,7 +20,7 @@ from reactometer.data.clips import (
 from reactometer.errors import DataError, OutputError
 from reactometer.io import write_whole
 from reactometer.media.video import MEDIA_ENDINGS
-from reactometer.records import Clip
+from reactometer.types import Clip
 
 RATER = "rater"
 COLUMNS = ("path", "audio", "split", "person", "stimulus", RATER)

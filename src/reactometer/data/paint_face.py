@@ -13,7 +13,7 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
-from reactometer.records import FloatArray
+from reactometer.types import FloatArray
 
 Reals = npt.NDArray[np.floating[Any]]
 

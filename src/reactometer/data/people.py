@@ -20,7 +20,7 @@ from reactometer.data.cache import PreparedRow
 from reactometer.data.clips import read_rows
 from reactometer.data.feature_store import STREAMS
 from reactometer.errors import DataError
-from reactometer.records import FloatArray
+from reactometer.types import FloatArray
 
 LEAST_PARTS = 5
 """Who is seen in fewer clips (or minutes of a long one) keeps their features: a mean over so few would take the

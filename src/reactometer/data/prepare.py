@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 from reactometer.config import PrepareConfig
-from reactometer.console import progress_bar
 from reactometer.data.cache import (
     FEATURES,
     FORMAT,
@@ -36,7 +35,8 @@ from reactometer.media.crops import list_crops, prepare_crops
 from reactometer.media.faces import load_detector, settle_detector
 from reactometer.media.stream import prepare_clip
 from reactometer.paths import cache_folder
-from reactometer.records import Clip, FrameState, PreparedClip
+from reactometer.terminal import progress_bar
+from reactometer.types import Clip, FrameState, PreparedClip
 from reactometer.workers.media_worker import UNREADABLE, reason_of
 from reactometer.workers.pool import default_workers, run_jobs
 

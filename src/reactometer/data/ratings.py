@@ -22,7 +22,7 @@ from reactometer.data.listing import (
     write_listing,
 )
 from reactometer.errors import ConfigError, DataError
-from reactometer.records import Clip
+from reactometer.types import Clip
 
 if TYPE_CHECKING:
     import pandas as pd

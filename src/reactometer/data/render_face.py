@@ -25,7 +25,7 @@ from reactometer.data.paint_face import (
     ramp,
     rgb,
 )
-from reactometer.records import ByteArray, FloatArray
+from reactometer.types import ByteArray, FloatArray
 
 __all__ = ["ACTIONS", "Look", "Pose", "Scene", "build_scene", "draw_frame", "random_look"]
 

@@ -20,7 +20,7 @@ from reactometer.data.simulated_clip import SPLIT_SHARES, ClipPlan, clip_plan, r
 from reactometer.errors import ConfigError, OutputError
 from reactometer.io import PART, clear_leftovers, replacing, write_whole
 from reactometer.labels import HUME_REACTION
-from reactometer.records import SOUND_RATE_HZ, ByteArray, FloatArray
+from reactometer.types import SOUND_RATE_HZ, ByteArray, FloatArray
 from reactometer.workers.pool import run_jobs
 
 __all__ = ["ClipPlan", "clip_plan", "render_clip", "simulate"]

@@ -15,7 +15,7 @@ import numpy as np
 from reactometer.data.render_face import ACTIONS, Look, Pose, build_scene, draw_frame, random_look
 from reactometer.data.synthesise_voice import CONTROL_RATE_HZ, PARAMETERS, Voice, random_voice, speak
 from reactometer.labels import HUME_REACTION
-from reactometer.records import ByteArray, FloatArray
+from reactometer.types import ByteArray, FloatArray
 
 FACE: dict[str, dict[str, float]] = {
     "Adoration": {"AU1": 0.5, "AU6": 1.0, "AU12": 0.7},

@@ -12,7 +12,7 @@ from reactometer.data.cache import SETTINGS_FILE
 from reactometer.data.layouts import read_data_set
 from reactometer.data.listing import check_new_table, write_listing
 from reactometer.errors import ConfigError, DataError, suggestion
-from reactometer.records import Clip
+from reactometer.types import Clip
 
 SHARES = {"train": 0.7, "val": 0.15, "test": 0.15}
 """Shares of the clips; our choice."""

@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy import signal
 
-from reactometer.records import SOUND_RATE_HZ, FloatArray
+from reactometer.types import SOUND_RATE_HZ, FloatArray
 
 Reals = npt.NDArray[np.floating[Any]]
 

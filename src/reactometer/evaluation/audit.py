@@ -12,7 +12,6 @@ import cv2
 import numpy as np
 
 from reactometer.config import DataConfig, PrepareConfig
-from reactometer.console import progress_bar
 from reactometer.data.cache import PreparedRow, PreparedSet, load_clip
 from reactometer.data.leakage import LabelVectors, Leak, find_label_vectors, find_same_files, find_shared
 from reactometer.data.sources import open_data
@@ -23,6 +22,7 @@ from reactometer.evaluation.metrics import LEAST_CLIPS, LEAST_SPREAD, Array
 from reactometer.io import write_whole
 from reactometer.media.audio import is_audible
 from reactometer.media.faces import decode_crop
+from reactometer.terminal import progress_bar
 
 N_CROPS, SIDE_PX = 8, 12
 """Crops per clip that brightness is measured on, evenly spread, and the side they are shrunk to."""

@@ -12,7 +12,7 @@ import pandas as pd
 
 from reactometer.errors import DataError, ScoreError, suggestion
 from reactometer.evaluation.metrics import KINDS, LEAST_CLIPS, LEAST_SPREAD, Array, measure
-from reactometer.records import Clip
+from reactometer.types import Clip
 
 N_RESAMPLES = 2000
 LEVEL = 0.95

@@ -9,7 +9,7 @@ import numpy as np
 
 from reactometer.media.audio import STRETCH_S, is_audible
 from reactometer.media.faces import decode_crop, encode_crop
-from reactometer.records import SOUND_RATE_HZ, FaceSample, FloatArray, FrameState, PreparedClip
+from reactometer.types import SOUND_RATE_HZ, FaceSample, FloatArray, FrameState, PreparedClip
 
 HIDDEN_S = 1.0
 """Length of a stretch in which the face is hidden. What hides a face (a hand, a turned head, somebody in front) stays

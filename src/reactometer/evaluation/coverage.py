@@ -13,7 +13,7 @@ from reactometer.evaluation.bootstrap import N_RESAMPLES, Interval, interval, re
 from reactometer.evaluation.metrics import LEAST_CLIPS, Array, measure
 from reactometer.models.scores import Score
 from reactometer.models.uncertainty import Uncertainty
-from reactometer.records import ENDS
+from reactometer.types import ENDS
 
 Scored = tuple[Score, str, float]
 """A clip's score, its id, and its length in seconds (0: not known)."""

@@ -27,7 +27,7 @@ from reactometer.evaluation.bootstrap import (
 )
 from reactometer.evaluation.metrics import KINDS, LEAST_SPREAD, LESS_IS_BETTER, Array
 from reactometer.io import write_whole
-from reactometer.records import Clip
+from reactometer.types import Clip
 
 ID_COLUMN = "File_ID"
 """Of ``predictions.csv``, and of a table that gives labels alone."""

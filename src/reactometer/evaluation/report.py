@@ -21,7 +21,7 @@ from reactometer.evaluation.plots import as_svg, plot_calibration, plot_coverage
 from reactometer.evaluation.robustness import degrade, plot_degradation
 from reactometer.io import make_folder, write_whole
 from reactometer.models.folder import load_model
-from reactometer.records import FrameState
+from reactometer.types import FrameState
 
 PAGE = "report.html"
 

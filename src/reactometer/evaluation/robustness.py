@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from reactometer.console import progress_bar
 from reactometer.data.batches import Change
 from reactometer.data.cache import PreparedSet
 from reactometer.errors import ModelError
@@ -31,6 +30,7 @@ from reactometer.io import make_folder, write_picture, write_whole
 from reactometer.models.folder import DEGRADATION_FILES, LoadedModel, load_model
 from reactometer.models.scoring import join_members, score_shown
 from reactometer.models.showing import changed, show
+from reactometer.terminal import progress_bar
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -25,7 +25,7 @@ from reactometer.evaluation.bootstrap import (
     sum_by_unit,
 )
 from reactometer.evaluation.metrics import LEAST_CLIPS, Array, pearson
-from reactometer.records import Clip
+from reactometer.types import Clip
 
 UNKNOWN = "unknown"
 """The group of the clips that have no value in the column."""

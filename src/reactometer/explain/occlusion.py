@@ -10,7 +10,6 @@ from pathlib import Path
 
 import numpy as np
 
-from reactometer.console import progress_bar
 from reactometer.data.batches import Item, to_item
 from reactometer.data.prepare import settled
 from reactometer.errors import ConfigError, MediaError
@@ -27,7 +26,8 @@ from reactometer.models.scores import MODALITIES, average_scores
 from reactometer.models.scoring import score_items
 from reactometer.models.showing import encode_item
 from reactometer.paths import STARTER
-from reactometer.records import ByteArray, FloatArray, Prediction, PreparedClip
+from reactometer.terminal import progress_bar
+from reactometer.types import ByteArray, FloatArray, Prediction, PreparedClip
 from reactometer.workers.media_worker import Reading
 
 STRETCH_SHARE, MIN_STRETCH_S, MAX_STRETCH_S = 0.1, 0.5, 1.0

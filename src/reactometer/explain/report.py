@@ -13,7 +13,7 @@ import numpy as np
 from reactometer.explain.occlusion import MIN_CHANGE, Attribution
 from reactometer.inference.timeline import draw_strip
 from reactometer.io import write_picture, write_whole
-from reactometer.records import ByteArray, FloatArray
+from reactometer.types import ByteArray, FloatArray
 
 COLOURS = "RdBu_r"  # red above 0, white at 0, blue below
 MIN_SCALE = 0.02

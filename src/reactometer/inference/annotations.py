@@ -10,7 +10,7 @@ from pathlib import Path
 from xml.etree import ElementTree
 
 from reactometer.io import write_whole
-from reactometer.records import Event, Prediction, Window
+from reactometer.types import Event, Prediction, Window
 
 SCHEMA = "http://www.mpi.nl/tools/elan/EAFv3.0.xsd"
 LEAST_SHOWN = 0.1

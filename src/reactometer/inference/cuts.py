@@ -10,7 +10,7 @@ from reactometer.media.stream import PART, WindowShape
 from reactometer.models.folder import LoadedModel
 from reactometer.models.network import ReactionModel
 from reactometer.models.scores import Score, join_parts
-from reactometer.records import Ends, Prediction, PreparedClip, Window
+from reactometer.types import Ends, Prediction, PreparedClip, Window
 
 AT_ONCE = 8
 """Windows of a file that are held with their crops and sound, and scored together; fewer where they make a minute."""

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 
 from reactometer.errors import ConfigError
-from reactometer.records import Event, Prediction, Window
+from reactometer.types import Event, Prediction, Window
 
 DEFAULT_THRESHOLD = 0.5
 

@@ -14,7 +14,7 @@ from reactometer.media.audio import is_audible
 from reactometer.media.stream import WindowShape, clip_of, cut_clip
 from reactometer.models.folder import LoadedModel
 from reactometer.models.scores import Score
-from reactometer.records import FaceSample, FrameState, Prediction, PreparedClip
+from reactometer.types import FaceSample, FrameState, Prediction, PreparedClip
 
 LEAST_SEEN_S = 1.0
 """A face seen for less, all in all, is taken for a false detection or a passer-by and left out; in a file of less than

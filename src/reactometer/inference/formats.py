@@ -15,7 +15,7 @@ from pydantic import TypeAdapter
 from reactometer.errors import OutputError
 from reactometer.inference.events import find_events
 from reactometer.io import write_whole
-from reactometer.records import ENDS, Ends, Prediction, Window
+from reactometer.types import ENDS, Ends, Prediction, Window
 
 ENDINGS = (".csv", ".parquet", ".json")
 

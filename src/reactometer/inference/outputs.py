@@ -14,7 +14,7 @@ from reactometer.inference.events import DEFAULT_THRESHOLD, find_events
 from reactometer.inference.overlay import ENDINGS, write_overlay
 from reactometer.inference.timeline import PICTURE_ENDINGS, draw_timeline
 from reactometer.io import check_place
-from reactometer.records import Prediction
+from reactometer.types import Prediction
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,7 @@ from reactometer.inference.timeline import COLOURS
 from reactometer.io import replacing
 from reactometer.media.audio import read_sound
 from reactometer.media.video import probe, read_frames
-from reactometer.records import SOUND_RATE_HZ, ByteArray, Frame, FrameState, Prediction, SoundBlock
+from reactometer.types import SOUND_RATE_HZ, ByteArray, Frame, FrameState, Prediction, SoundBlock
 
 ENDINGS = {".mp4": "mp4", ".mkv": "matroska", ".mov": "mov"}
 """Of the files that can be written, the container's name in FFmpeg."""

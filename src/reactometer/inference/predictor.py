@@ -12,7 +12,6 @@ from threading import get_ident
 import torch
 
 from reactometer.config import PrepareConfig, parse_config
-from reactometer.console import progress_bar
 from reactometer.data.batches import Item
 from reactometer.data.people import Moments, match_people, measure_people, recast
 from reactometer.data.prepare import settled
@@ -29,7 +28,8 @@ from reactometer.models.scores import Score, average_scores
 from reactometer.models.scoring import score_items
 from reactometer.models.showing import MOST_REMEMBERED, FaceMemory, encoded_clips, population
 from reactometer.paths import STARTER, find_yunet
-from reactometer.records import MediaInfo, Prediction, PreparedClip, Window
+from reactometer.terminal import progress_bar
+from reactometer.types import MediaInfo, Prediction, PreparedClip, Window
 from reactometer.workers.media_worker import FACES, UNREADABLE, Reading, Shown, reason_of, shared_reader
 
 MOST_THREADS = 8

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from reactometer.errors import ConfigError
-from reactometer.records import Prediction, Window
+from reactometer.types import Prediction, Window
 
 RUNNING_S, RUNNING_QUANTILE = 60.0, 0.2
 """A running baseline: this quantile of the windows of the last minute; our choice."""

@@ -10,7 +10,7 @@ import numpy as np
 
 from reactometer.errors import OutputError
 from reactometer.io import write_picture
-from reactometer.records import Prediction, Window
+from reactometer.types import Prediction, Window
 
 COLOURS = ("#d1495b", "#edae49", "#00798c", "#5f8a3a", "#8f5aa8", "#30638e", "#c86b3c")
 PICTURE_ENDINGS = (".png", ".jpg", ".svg", ".pdf")

@@ -25,7 +25,7 @@ from reactometer.errors import MediaError
 from reactometer.live.protocol import Kind, Piece
 from reactometer.media.audio import FULL_SCALE, GAP_S
 from reactometer.media.video import open_media, upright_rgb, video_stream
-from reactometer.records import SOUND_RATE_HZ, FloatArray
+from reactometer.types import SOUND_RATE_HZ, FloatArray
 
 STREAMS = ("rtsp://", "rtsps://", "rtmp://", "http://", "https://", "udp://", "srt://", "tcp://")
 OPEN_S, READ_S = 10.0, 10.0

@@ -16,7 +16,7 @@ import numpy as np
 
 from reactometer.errors import ConfigError
 from reactometer.inference.formats import intensities_as_json
-from reactometer.records import SOUND_RATE_HZ, ByteArray, Ends, FloatArray
+from reactometer.types import SOUND_RATE_HZ, ByteArray, Ends, FloatArray
 
 HEAD = struct.Struct("<Bd")
 """Kind and time in seconds, before each payload."""

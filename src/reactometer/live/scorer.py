@@ -16,7 +16,7 @@ from reactometer.media.faces import FaceFollower, load_detector
 from reactometer.media.stream import PART
 from reactometer.models.folder import LoadedModel
 from reactometer.models.scores import Score
-from reactometer.records import SOUND_RATE_HZ, ByteArray, Ends, FaceSample, FloatArray, PreparedClip
+from reactometer.types import SOUND_RATE_HZ, ByteArray, Ends, FaceSample, FloatArray, PreparedClip
 
 LIVE_RATE_HZ = 10.0
 """Lowest default rate of frames, so that scores come often."""

@@ -19,7 +19,7 @@ from reactometer.io import make_folder, unwritable
 from reactometer.live.protocol import Kind, LiveScore, Piece, score_as_json
 from reactometer.live.scorer import LiveScorer
 from reactometer.media.video import GRID_TOLERANCE_S
-from reactometer.records import ENDS, SOUND_RATE_HZ
+from reactometer.types import ENDS, SOUND_RATE_HZ
 
 PAUSE_S = 0.1
 """Longest wait for a frame, after which sound without frames is scored."""

@@ -17,7 +17,7 @@ from av.container import InputContainer
 
 from reactometer.errors import MediaError
 from reactometer.media.video import clock_zero_s, open_media
-from reactometer.records import SOUND_RATE_HZ, FloatArray, SoundBlock
+from reactometer.types import SOUND_RATE_HZ, FloatArray, SoundBlock
 
 BLOCK_SAMPLES = SOUND_RATE_HZ  # one second
 GAP_S = 0.05  # a jump of the timestamps that is larger than this is real, a smaller one is rounding

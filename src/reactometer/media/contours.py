@@ -7,7 +7,7 @@ from functools import lru_cache
 import numpy as np
 
 from reactometer.media.voice import MEL_BANDS, STEP_RATE_HZ, log_mel
-from reactometer.records import SOUND_RATE_HZ, FloatArray
+from reactometer.types import SOUND_RATE_HZ, FloatArray
 
 CONTOUR_RATE_HZ = 50
 N_CEPSTRA = 20

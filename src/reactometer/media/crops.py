@@ -12,7 +12,7 @@ from reactometer.config import PrepareConfig
 from reactometer.errors import MediaError
 from reactometer.media.audio import read_waveform
 from reactometer.media.faces import encode_crop
-from reactometer.records import SOUND_RATE_HZ, FaceSample, FrameState, PreparedClip
+from reactometer.types import SOUND_RATE_HZ, FaceSample, FrameState, PreparedClip
 
 PICTURES = (".jpg", ".jpeg", ".png", ".bmp", ".webp")
 

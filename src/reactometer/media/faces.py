@@ -17,7 +17,7 @@ from reactometer.errors import ConfigError, MediaError, WeightsError, suggestion
 from reactometer.media.ahead import map_ahead
 from reactometer.media.video import sample_frames
 from reactometer.paths import find_yunet
-from reactometer.records import ByteArray, Detection, FaceSample, Frame, FrameState
+from reactometer.types import ByteArray, Detection, FaceSample, Frame, FrameState
 
 Detector = Callable[[ByteArray], list[Detection]]
 """(H, W, 3) uint8 RGB frame in, its faces out, best first: large ones and sure ones before small and doubtful ones."""

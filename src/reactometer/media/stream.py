@@ -15,7 +15,7 @@ from reactometer.config import PrepareConfig
 from reactometer.media.audio import check_gap, read_sound
 from reactometer.media.faces import Detector, follow_face
 from reactometer.media.video import probe, read_frames
-from reactometer.records import SOUND_RATE_HZ, FaceSample, FloatArray, Frame, MediaInfo, PreparedClip, SoundBlock
+from reactometer.types import SOUND_RATE_HZ, FaceSample, FloatArray, Frame, MediaInfo, PreparedClip, SoundBlock
 
 LEAST_NEW_S = 0.1
 """What a last window must show that the one before it does not; less is an encoder's padding."""

@@ -17,7 +17,7 @@ from reactometer.media.faces import (
     encode_crop,
     reach_after,
 )
-from reactometer.records import Detection, FaceSample, Frame, FrameState
+from reactometer.types import Detection, FaceSample, Frame, FrameState
 
 GIVEN_UP_S = 5.0
 """A person unseen for longer is given up, and is somebody new on return: nothing but place and size tells who it is.

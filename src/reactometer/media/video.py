@@ -20,7 +20,7 @@ from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
 from reactometer.errors import MediaError
-from reactometer.records import ByteArray, Frame, MediaInfo
+from reactometer.types import ByteArray, Frame, MediaInfo
 
 DECODER_THREADS = 1  # two are no faster on two cores, and report damage late
 MISSING_SHARE = 0.05  # a file that ends earlier than it declares, by more than this share

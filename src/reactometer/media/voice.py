@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from reactometer.records import SOUND_RATE_HZ, FloatArray
+from reactometer.types import SOUND_RATE_HZ, FloatArray
 
 MEL_BANDS = 64
 STEP_RATE_HZ = 100

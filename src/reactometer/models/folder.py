@@ -28,7 +28,7 @@ from reactometer.models.network import ReactionModel
 from reactometer.models.registry import Encoders, build_model, rebuild_encoders, sampling_of
 from reactometer.models.scores import Score
 from reactometer.models.uncertainty import REFERENCES_FILE, UNCERTAINTY_FILE, Uncertainty, load_uncertainty
-from reactometer.records import FloatArray
+from reactometer.types import FloatArray
 
 FORMAT = 2
 WEIGHTS_FILE, DESCRIPTION_FILE = "weights.safetensors", "model.json"

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from reactometer.records import FloatArray
+from reactometer.types import FloatArray
 
 MODALITIES = ("face", "voice")
 

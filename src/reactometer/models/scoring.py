@@ -10,7 +10,6 @@ from itertools import groupby
 import torch
 from torch.utils.data import DataLoader
 
-from reactometer.console import progress_bar
 from reactometer.data.batches import Batch, Item, PartDataset, Reader, Sampling, collate, safe_workers
 from reactometer.data.cache import PreparedRow, PreparedSet
 from reactometer.models.folder import LoadedModel
@@ -18,6 +17,7 @@ from reactometer.models.network import ReactionModel
 from reactometer.models.pooling import masked_moments
 from reactometer.models.scores import MODALITIES, Score, average_scores, join_parts
 from reactometer.models.showing import Showing, by_person, show
+from reactometer.terminal import progress_bar
 
 MOST_STEPS = 5000
 """Steps of sound in one batch of a stream: about one part of a minute, and many short windows."""

@@ -10,7 +10,6 @@ from hashlib import sha256
 import numpy as np
 import torch
 
-from reactometer.console import progress_bar
 from reactometer.data.batches import (
     Change,
     Item,
@@ -32,7 +31,8 @@ from reactometer.models.encoders import FrameEncoder
 from reactometer.models.network import ReactionModel
 from reactometer.models.streams import Standardise, face_stream, voice_stream
 from reactometer.models.voice_encoders import StepConvolution, VoiceEncoder
-from reactometer.records import FaceSample, FloatArray, PreparedClip
+from reactometer.terminal import progress_bar
+from reactometer.types import FaceSample, FloatArray, PreparedClip
 
 MOST_REMEMBERED = 512
 """Face crops whose features are kept: a minute at the usual rates, and several windows at any; our choice."""

@@ -18,7 +18,7 @@ from safetensors.numpy import load_file, save
 from reactometer.errors import ModelError
 from reactometer.io import decoding, format_json, parse_json_object, replacing, sha256_of
 from reactometer.models.scores import Score
-from reactometer.records import Ends, FloatArray
+from reactometer.types import Ends, FloatArray
 
 UNCERTAINTY_FILE, REFERENCES_FILE = "uncertainty.json", "uncertainty.safetensors"
 FORMAT = 1

@@ -35,7 +35,7 @@ from sqlalchemy.pool import ConnectionPoolEntry
 from reactometer.errors import ConfigError, RequestError
 from reactometer.inference.formats import dump_predictions, load_predictions
 from reactometer.io import write_whole
-from reactometer.records import Prediction
+from reactometer.types import Prediction
 
 logger = logging.getLogger(__name__)
 QUEUED, RUNNING, DONE, FAILED = "queued", "running", "done", "failed"

@@ -25,9 +25,9 @@ from reactometer.media.audio import STRETCH_S, levels_db
 from reactometer.media.stream import PART, WindowShape
 from reactometer.models.folder import LoadedModel
 from reactometer.models.scores import Score
-from reactometer.records import MediaInfo, Prediction, PreparedClip
 from reactometer.serving.job_store import Job, JobTable, home_of, sqlite_address
 from reactometer.serving.metrics import Metrics
+from reactometer.types import MediaInfo, Prediction, PreparedClip
 from reactometer.workers.media_worker import UNREADABLE, Bounds, Reader, Reading, reason_of
 from reactometer.workers.pool import default_workers
 

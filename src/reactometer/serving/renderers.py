@@ -13,7 +13,7 @@ from reactometer.inference.annotations import write_elan, write_subtitles
 from reactometer.inference.events import find_events
 from reactometer.inference.formats import timeline_columns, timeline_rows, with_face, write_table
 from reactometer.inference.timeline import draw_timeline
-from reactometer.records import Prediction
+from reactometer.types import Prediction
 
 Write = Callable[[Sequence[Prediction], float, Path], object]
 

@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from reactometer.inference.events import DEFAULT_THRESHOLD
 from reactometer.inference.formats import abstained, event_rows, frame_rows, intensities_as_json
-from reactometer.records import Ends, Prediction
+from reactometer.types import Ends, Prediction
 
 
 class _Record(BaseModel):

@@ -17,7 +17,6 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from reactometer.console import progress_bar
 from reactometer.data.batches import BLOCK_SIZE, Batch, Item, MediaReader, collate, parts_of, to_item
 from reactometer.data.cache import FEATURES, PreparedSet
 from reactometer.data.feature_store import open_store
@@ -45,6 +44,7 @@ from reactometer.models.network import ReactionModel
 from reactometer.models.showing import encode_item
 from reactometer.models.voice_encoders import SpeechEncoder, StepConvolution, VoiceEncoder
 from reactometer.paths import STARTER
+from reactometer.terminal import progress_bar
 
 TOLERANCE = 1e-4
 """Largest difference of an intensity from PyTorch's in single precision."""

@@ -9,7 +9,6 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from reactometer.config import Config, PrepareConfig
-from reactometer.console import is_first_process
 from reactometer.data.batches import MediaReader, Reader, Sampling, parts_of
 from reactometer.data.cache import PreparedRow, PreparedSet
 from reactometer.data.leakage import check_leaks
@@ -22,6 +21,7 @@ from reactometer.models.network import Pretrained, ReactionModel
 from reactometer.models.registry import build_model, load_encoders, sampling_of
 from reactometer.models.showing import Showing, by_person, set_population, show
 from reactometer.models.voice_encoders import VoiceEncoder
+from reactometer.terminal import is_first_process
 from reactometer.training.module import ReactionData, Shown, varying_labels
 
 MOST_CLIPS = 256

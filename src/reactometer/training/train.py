@@ -10,7 +10,6 @@ from typing import Any
 from lightning.pytorch import seed_everything
 
 from reactometer.config import Config, load_config
-from reactometer.console import is_first_process, messages
 from reactometer.data.cache import PreparedSet
 from reactometer.data.sources import open_data
 from reactometer.errors import DataError, OutputError
@@ -19,6 +18,7 @@ from reactometer.io import write_whole
 from reactometer.models.folder import load_model, save_model
 from reactometer.models.registry import goes_by
 from reactometer.models.uncertainty import save_uncertainty
+from reactometer.terminal import is_first_process, messages
 from reactometer.training.module import ReactionData, ReactionTask
 from reactometer.training.setup import as_asked, set_up
 from reactometer.training.trainer import CHECKPOINTS, LAST, claim, clear, load_best, run

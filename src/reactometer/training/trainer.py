@@ -20,11 +20,11 @@ from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger
 from lightning.pytorch.plugins.io import TorchCheckpointIO
 
 from reactometer.config import TrainingConfig
-from reactometer.console import is_first_process, messages
 from reactometer.data.batches import safe_workers
 from reactometer.errors import OutputError
 from reactometer.io import PART, decoding, replacing, writing
 from reactometer.memory import keep_freed_memory
+from reactometer.terminal import is_first_process, messages
 from reactometer.training.optim import AveragedWeights
 from reactometer.training.processes import on_gpu, placement
 from reactometer.workers.pool import default_workers

@@ -29,7 +29,7 @@ from reactometer.media.stream import PART, WindowShape, stream_windows
 from reactometer.media.tracks import follow_faces
 from reactometer.media.video import probe
 from reactometer.memory import keep_freed_memory, return_freed_memory
-from reactometer.records import MediaInfo, PreparedClip
+from reactometer.types import MediaInfo, PreparedClip
 
 UNREADABLE = (MediaError, cv2.error, MemoryError)
 """Errors that a file that cannot be read raises."""

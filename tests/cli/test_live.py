@@ -14,7 +14,7 @@ import pandas as pd
 import pytest
 from typer.testing import CliRunner, Result
 
-from reactometer.cli import app
+from reactometer.cli.app import app
 from reactometer.errors import ReactometerError
 from reactometer.labels import BASIC
 

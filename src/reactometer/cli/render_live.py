@@ -11,9 +11,9 @@ from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
-from reactometer.console import messages
+from reactometer.cli.render import results
 from reactometer.live.session import LiveStats, Told
-from reactometer.printing import results
+from reactometer.terminal import messages
 
 BAR = 30
 """Characters of a bar from 0 to 1."""

@@ -15,9 +15,9 @@ import typer
 from packaging.requirements import Requirement
 from rich.filesize import decimal
 
-from reactometer.console import OK, SOME_FAILED
 from reactometer.errors import WeightsError
 from reactometer.paths import CACHE_VARIABLE, STARTER, cache_folder, find_yunet
+from reactometer.terminal import OK, SOME_FAILED
 
 FINE, MISSING, WRONG = "ok", "no", "WRONG"
 """States of a finding: fine; missing but not needed; to be fixed."""

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from reactometer.walkthrough import demo
+from reactometer.cli.demo import demo
 
 
 @pytest.mark.slow(200)

@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from reactometer import printing
-from reactometer.cli_evaluate import DeviceOption, EngineOption, StarterOption
-from reactometer.console import OK, SOME_FAILED, wait_patiently
+from reactometer.cli import render, render_evaluation
+from reactometer.cli.evaluate import DeviceOption, EngineOption, StarterOption
 from reactometer.errors import ConfigError
 from reactometer.paths import STARTER
+from reactometer.terminal import OK, SOME_FAILED, wait_patiently
 
 if TYPE_CHECKING:
     from reactometer.batch.run import Workers
@@ -142,13 +142,13 @@ def _into_tables(
         shared_reader(os.getpid(), get_ident()).start()  # beside the model's loading
     who = read_people(people) if people else dict.fromkeys(paths, "the same") if same_person else {}
     loaded = load_model(model or STARTER, *by)
-    printing.print_engine(loaded)
+    render.print_engine(loaded)
     wanted = outputs.wants_timeline or request.baseline is not None
     predictions = run(paths, loaded, **asdict(request), timeline=wanted, people=who)
-    printing.print_written(outputs.write(predictions))
-    printing.print_predictions(predictions)
+    render.print_written(outputs.write(predictions))
+    render.print_predictions(predictions)
     if model is None and not all(prediction.failed for prediction in predictions):
-        printing.print_starter()
+        render.print_starter()
     return any(prediction.failed for prediction in predictions)
 
 
@@ -167,9 +167,9 @@ def _into_folder(
     result = predict_folder(
         videos, out, model or STARTER, request, device=device, engine=engine, workers=workers, retry_failed=retry_failed
     )
-    printing.print_run(result)
+    render.print_run(result)
     if model is None and len(result.failures) < result.n_files:
-        printing.print_starter()
+        render.print_starter()
     return bool(result.failures)
 
 
@@ -178,3 +178,33 @@ def _refuse(names: Sequence[str], values: Sequence[object], why: str, fix: str) 
     for name, value in zip(names, values, strict=True):
         if value:
             raise ConfigError(f"--{name} goes {why}", fix=fix)
+
+
+def explain(
+    video: Annotated[Path, typer.Argument(metavar="VIDEO", help="A video (or sound) file.")],
+    model: StarterOption = None,
+    out: Annotated[Path | None, typer.Option(help="A folder for attribution.json and attribution.png.")] = None,
+    span: Annotated[
+        str | None, typer.Option(help="The stretch to explain, such as 10-20s; needed for more than a minute.")
+    ] = None,
+    stretch: Annotated[
+        float | None, typer.Option(help="Frames or sound hidden at a time, seconds; default: 0.5 to 1, by the length.")
+    ] = None,
+    face_map: Annotated[bool, typer.Option("--map/--no-map", help="Hide parts of the face too.")] = True,
+    everything: Annotated[bool, typer.Option("--all", help="Report every emotion, not only the strongest.")] = False,
+    device: DeviceOption = "auto",
+) -> None:
+    """Hide frames, sound and parts of the face, and say which of them moved each emotion."""
+    from reactometer.explain.occlusion import explain as run
+    from reactometer.explain.report import describe, write_attribution
+    from reactometer.io import make_folder
+    from reactometer.models.folder import load_model
+
+    if out is not None:
+        make_folder(out)
+    attribution = run(video, load_model(model or STARTER, device), span=span, stretch_s=stretch, face_map=face_map)
+    if out is not None:
+        render.print_written(write_attribution(attribution, out, everything))
+    render_evaluation.print_attribution(describe(attribution, everything), attribution.prediction.notes)
+    if model is None:
+        render.print_starter()

@@ -7,11 +7,11 @@ from typing import Annotated
 
 import typer
 
-from reactometer import printing_weights as printing
-from reactometer.cli_evaluate import CacheOption
+from reactometer.cli import render as printing
+from reactometer.cli.evaluate import CacheOption
 from reactometer.config import find_config
-from reactometer.console import OK, SOME_FAILED
 from reactometer.errors import ModelError, WeightsError
+from reactometer.terminal import OK, SOME_FAILED
 
 
 def models(

@@ -7,8 +7,8 @@ from typing import Annotated
 
 import typer
 
-from reactometer import printing_evaluate as printing
-from reactometer.console import OK, SOME_FAILED
+from reactometer.cli import render_evaluation as printing
+from reactometer.terminal import OK, SOME_FAILED
 
 DataArgument = Annotated[
     Path, typer.Argument(metavar="DATA", help="A data set (a challenge's folder or a CSV), or one made by 'prepare'.")

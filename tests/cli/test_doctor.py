@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from reactometer.cli_doctor import FINE, MISSING, WRONG, Finding, check_folders, check_packages
+from reactometer.cli.doctor import FINE, MISSING, WRONG, Finding, check_folders, check_packages
 
 
 def _doctor(**variables: str) -> subprocess.CompletedProcess[str]:

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 from rich.markup import escape
 from rich.table import Table
 
-from reactometer.console import messages
-from reactometer.printing import print_engine, print_evaluation, print_names, results, shown, with_interval
+from reactometer.cli.render import print_engine, print_evaluation, print_names, results, shown, with_interval
+from reactometer.terminal import messages
 
 if TYPE_CHECKING:
     from reactometer.data.ratings import Ratings

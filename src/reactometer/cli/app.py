@@ -12,21 +12,12 @@ from typing import Annotated, NoReturn
 import typer
 from rich.markup import escape
 
-from reactometer import (
-    cli_doctor,
-    cli_evaluate,
-    cli_explain,
-    cli_live,
-    cli_predict,
-    cli_serve,
-    cli_weights,
-    printing,
-)
-from reactometer.cli_evaluate import CacheOption, DataArgument, DeviceOption
+from reactometer.cli import doctor, evaluate, models, predict, render, serve
+from reactometer.cli.evaluate import CacheOption, DataArgument, DeviceOption
 from reactometer.config import PrepareConfig
-from reactometer.console import INTERRUPTED, OK, SOME_FAILED, USAGE, messages
 from reactometer.errors import ReactometerError
 from reactometer.io import NO_WRITING, system_error, unwritable
+from reactometer.terminal import INTERRUPTED, OK, SOME_FAILED, USAGE, messages
 
 app = typer.Typer(
     help="How strongly did a person react? Emotional reaction intensity from face and voice.",
@@ -66,7 +57,7 @@ def prepare(
 
     settings = parse_config({"prepare": {"rate_hz": rate, "size_px": size, "detector": detector}}, "prepare").prepare
     prepared = run(data, out, settings=settings, labels=labels, votes=votes, workers=workers)
-    printing.print_prepared(prepared)
+    render.print_prepared(prepared)
     raise typer.Exit(SOME_FAILED if prepared.failed else OK)
 
 
@@ -84,10 +75,10 @@ def train(
     from reactometer.training.train import train as run
 
     overrides = [*(overrides or ()), *(["data.allow_leak=true"] if allow_leak else ())]
-    printing.print_trained(run(config, overrides, resume=resume, overwrite=overwrite))
+    render.print_trained(run(config, overrides, resume=resume, overwrite=overwrite))
 
 
-app.command(short_help="List the architectures, their weights and licences.")(cli_weights.models)
+app.command(short_help="List the architectures, their weights and licences.")(models.models)
 
 
 @app.command(short_help="Several configurations -> one table.")
@@ -104,7 +95,7 @@ def compare(
     """Train each configuration with several seeds, score all on one split. Run it again to go on after a stop."""
     from reactometer.comparison import compare as run
 
-    printing.print_comparison(run(configs, data, out, seeds=seeds, overrides=overrides or (), split=split))
+    render.print_comparison(run(configs, data, out, seeds=seeds, overrides=overrides or (), split=split))
 
 
 @app.command(short_help="Several trainings -> one model.")
@@ -124,11 +115,11 @@ def ensemble(
     if len(sources) == 1 and not sources[0].is_dir():
         from reactometer.training.ensemble import ensemble as run
 
-        printing.print_trained(run(sources[0], out, overrides or (), folds=folds, seeds=seeds))
+        render.print_trained(run(sources[0], out, overrides or (), folds=folds, seeds=seeds))
     else:
         from reactometer.models.folder import join_models
 
-        printing.print_trained(join_models(sources, out))
+        render.print_trained(join_models(sources, out))
 
 
 @app.command(short_help="A model and a test split -> the challenge's file.")
@@ -149,22 +140,22 @@ def submission(
         check_submission(out, data)
     else:
         run(load_model(model, device), data, out, cache=cache)
-    printing.print_submission(out)
+    render.print_submission(out)
 
 
-app.command(short_help="A model and a data set -> its score.")(cli_evaluate.evaluate)
-app.command(short_help="A model and held-out clips -> its intervals.")(cli_evaluate.calibrate)
-app.command(short_help="A model and a data set -> one page on its scores.")(cli_evaluate.report)
-app.command(short_help="Two models' predictions -> which is better.")(cli_evaluate.compare_predictions)
-app.command(short_help="A data set -> leaks, and what gives labels away.")(cli_evaluate.audit)
-app.command(short_help="A data set -> splits without leaks.")(cli_evaluate.split)
-app.command(short_help="Ratings of several raters -> labels.")(cli_evaluate.ratings)
+app.command(short_help="A model and a data set -> its score.")(evaluate.evaluate)
+app.command(short_help="A model and held-out clips -> its intervals.")(evaluate.calibrate)
+app.command(short_help="A model and a data set -> one page on its scores.")(evaluate.report)
+app.command(short_help="Two models' predictions -> which is better.")(evaluate.compare_predictions)
+app.command(short_help="A data set -> leaks, and what gives labels away.")(evaluate.audit)
+app.command(short_help="A data set -> splits without leaks.")(evaluate.split)
+app.command(short_help="Ratings of several raters -> labels.")(evaluate.ratings)
 
 
-app.command(short_help="A model and videos -> intensities.")(cli_predict.predict)
-app.command(short_help="A model and a video -> what moved each emotion.")(cli_explain.explain)
-app.command(short_help="A camera or stream -> intensities, now.")(cli_live.live)
-app.command(short_help="A model -> a service and a page.")(cli_serve.serve)
+app.command(short_help="A model and videos -> intensities.")(predict.predict)
+app.command(short_help="A model and a video -> what moved each emotion.")(predict.explain)
+app.command(short_help="A camera or stream -> intensities, now.")(serve.live)
+app.command(short_help="A model -> a service and a page.")(serve.serve)
 
 
 @app.command(short_help="All of it in minutes, on embedded data.")
@@ -174,15 +165,15 @@ def demo(
     seed: Annotated[int, typer.Option(help="Seed of the data set and of the training.")] = 0,
 ) -> None:
     """Show the whole job in minutes: embedded data, training, an honest score, a prediction and its picture."""
-    from reactometer.walkthrough import demo as run
+    from reactometer.cli.demo import demo as run
 
-    printing.print_demo(run(out, n_clips=clips, seed=seed))
+    render.print_demo(run(out, n_clips=clips, seed=seed))
 
 
-app.command(short_help="Export a model to ONNX graphs.")(cli_weights.export)
-app.command(short_help="Download the face detector, encoders or checkpoints.")(cli_weights.download)
-app.command(short_help="Push a checkpoint to the Hugging Face Hub.")(cli_weights.push)
-app.command(short_help="Check this installation.")(cli_doctor.doctor)
+app.command(short_help="Export a model to ONNX graphs.")(models.export)
+app.command(short_help="Download the face detector, encoders or checkpoints.")(models.download)
+app.command(short_help="Push a checkpoint to the Hugging Face Hub.")(models.push)
+app.command(short_help="Check this installation.")(doctor.doctor)
 
 
 def _version(asked: bool) -> None:

@@ -12,19 +12,22 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from reactometer.console import is_first_process, messages
 from reactometer.paths import STARTER
+from reactometer.terminal import is_first_process, messages
 
 if TYPE_CHECKING:
     from reactometer.batch.run import RunResult
+    from reactometer.cli.demo import DemoResult
     from reactometer.data.cache import PreparedRow, PreparedSet
     from reactometer.evaluation.bootstrap import Interval
     from reactometer.evaluation.coverage import Coverage
     from reactometer.evaluation.evaluate import Evaluation
+    from reactometer.hub.hub import Pushed
     from reactometer.models.folder import LoadedModel
-    from reactometer.records import Prediction
+    from reactometer.serving.routes import Service
     from reactometer.tables import Comparison
-    from reactometer.walkthrough import DemoResult
+    from reactometer.training.export import Exported
+    from reactometer.types import Prediction
 
 results = Console(highlight=False, soft_wrap=True)
 """Standard output: results; everything else goes to standard error."""
@@ -267,3 +270,61 @@ def _print_failed(lines: Sequence[str]) -> None:
         messages.print(f"  {escape(line)}", style="red")
     if len(lines) > MOST_NAMES:
         messages.print(f"  and {len(lines) - MOST_NAMES} more", style="red")
+
+
+def print_serving(service: Service, address: str) -> None:
+    """Where it is, what answers there, and who is let in; on standard error."""
+    model, settings = service.model, service.settings
+    which = "the starter model" if service.folder == STARTER else str(service.folder)
+    prepare = model.config.prepare
+    messages.print(f"[bold]{address}[/bold]  the page; Ctrl-C ends the service", highlight=False)
+    told = f"{which}: {', '.join(model.labels)}; engine {model.engine}, faces by {prepare.detector}"
+    messages.print(escape(told), highlight=False)
+    if settings.keys:
+        messages.print(f"let in: {len(settings.keys)} clients by key", highlight=False)
+    elif not any(own in address for own in ("//127.", "//localhost", "//[::1]")):
+        messages.print("[yellow]Everybody who reaches this address is let in: name --keys FILE.[/yellow]")
+
+
+def print_downloaded(name: str, path: Path) -> None:
+    """Print where the files are, and for a checkpoint the next command."""
+    results.print(f"{escape(name)}: {escape(str(path))}")
+    if (path / "model.json").is_file():
+        results.print(f"next: reactometer predict --model {escape(str(path))} VIDEO")
+
+
+def print_failed(name: str, error: Exception) -> None:
+    """Print a failed download to standard error."""
+    messages.print(f"failed: {escape(name)}: {escape(str(error))}", style="red")
+
+
+def print_pushed(pushed: Pushed, name: str) -> None:
+    """Print where the checkpoint is, and how others get the same commit."""
+    if pushed.wrote_card:
+        results.print("wrote README.md, the model card, into the checkpoint folder; edit it and push again")
+    results.print(f"model: {escape(pushed.url)}")
+    results.print(f"next: reactometer download {escape(name)} --revision {pushed.revision} --to FOLDER")
+
+
+def print_exported(exported: Sequence[Exported]) -> None:
+    """Print the folder of each exported engine, and its differences from PyTorch."""
+    for one in exported:
+        results.print(f"wrote {escape(str(one.folder))}")
+        for shown, difference in one.differences.items():
+            results.print(f"  largest difference from PyTorch, {shown}: {difference:.1e}")
+        if one.pearson is not None:
+            before, after = one.pearson
+            results.print(f"  mean Pearson on val: {after:.4f}, of PyTorch {before:.4f}")
+
+
+def print_systems() -> None:
+    """Print the architectures and the weights they start from."""
+    from reactometer.models.registry import PRETRAINED, SYSTEMS
+
+    for name, system in SYSTEMS.items():
+        weights = PRETRAINED[system.encoder]
+        results.print(f"[bold]{name}[/bold]  {escape(system.summary)}")
+        results.print(f"    {system.encoder}: {weights.pretrained_on}; licence: {weights.licence}")
+    results.print("You can use any encoder of transformers instead, by name or folder, for example")
+    results.print("model.encoder=facebook/dinov2-base or model.voice_encoder=facebook/hubert-base-ls960")
+    results.print("next: reactometer train NAME data.path=DATA; or reactometer models --config NAME > mine.toml")

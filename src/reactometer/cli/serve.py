@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import threading
+from contextlib import ExitStack, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from reactometer import printing_serve
-from reactometer.cli_evaluate import DeviceOption, EngineOption, StarterOption
-from reactometer.console import wait_patiently
+from reactometer.cli import render
+from reactometer.cli.evaluate import DeviceOption, EngineOption, StarterOption
 from reactometer.errors import ConfigError
 from reactometer.paths import STARTER, cache_folder
+from reactometer.terminal import OK, SOME_FAILED, wait_patiently
 
 if TYPE_CHECKING:
     from reactometer.models.folder import LoadedModel
@@ -94,7 +96,7 @@ def serve(
         limits,
     )
     folder = model or STARTER
-    run(_load(folder, device, engine), folder, settings, host, port, printing_serve.print_serving)
+    run(_load(folder, device, engine), folder, settings, host, port, render.print_serving)
 
 
 def _names(host: str, names: list[str]) -> tuple[str, ...]:
@@ -111,3 +113,56 @@ def _load(folder: Path, device: str, engine: str) -> LoadedModel:
     loaded = load_model(folder, device, engine)
     settings = reading_of(loaded, "one", None)
     return replace(loaded, config=loaded.config.model_copy(update={"prepare": settings}))
+
+
+def live(
+    source: Annotated[
+        str,
+        typer.Argument(metavar="SOURCE", help="Camera (0, /dev/video0), stream (rtsp://, http://) or file, played."),
+    ],
+    model: StarterOption = None,
+    sound: Annotated[
+        str | None,
+        typer.Option(metavar="DEVICE", help="Microphone, such as default or hw:1; else the source's."),
+    ] = None,
+    window: Annotated[float, typer.Option(help="Length in seconds of the window that each score covers.")] = 2.0,
+    rate: Annotated[float | None, typer.Option(help="Frames scored per second. Default: at least 10.")] = None,
+    out: Annotated[Path | None, typer.Option(help="Write one row per score to this .csv or .jsonl file.")] = None,
+    seconds: Annotated[float | None, typer.Option("--for", min=0.0, help="Stop after this many seconds.")] = None,
+    device: DeviceOption = "auto",
+    engine: EngineOption = "auto",
+) -> None:
+    """Estimate intensities of the last seconds, several times a second, until Ctrl-C. Nothing is recorded."""
+    wait_patiently()
+    from reactometer.cli import render_live
+    from reactometer.live.capture import LiveSource
+    from reactometer.live.scorer import LiveScorer
+    from reactometer.live.session import Inbox, LiveRows, LiveStats, score_here
+    from reactometer.models.folder import load_model
+
+    if rate is not None and not 0.0 < rate <= 120.0:
+        raise ConfigError("the rate of frames is out of range", got=f"{rate} Hz", expected="above 0, up to 120 Hz")
+    scorer = LiveScorer(load_model(model or STARTER, device, engine), window, rate)
+    scorer.warm_up()
+    labels, inbox, stats = scorer.model.labels, Inbox(scorer.rate_hz), LiveStats()
+    opened = LiveSource(source, sound)
+    with ExitStack() as stack:
+        stack.callback(opened.stop)
+        rows = stack.enter_context(LiveRows(out, labels)) if out else None
+        screen = stack.enter_context(render_live.LiveScreen(labels, opened.name))
+        opened.start(inbox.put, inbox.close)
+        if seconds is not None:
+            timer = threading.Timer(seconds, inbox.close)
+            timer.daemon = True
+            timer.start()
+            stack.callback(timer.cancel)
+        with suppress(KeyboardInterrupt):
+            for timed in score_here(scorer, inbox):
+                stats.add(timed)
+                if rows is not None:
+                    rows.add(timed)
+                screen.show(timed, stats)
+    render_live.print_summary(stats, opened.problem)
+    if model is None:
+        render.print_starter()
+    raise typer.Exit(SOME_FAILED if opened.problem else OK)

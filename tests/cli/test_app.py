@@ -14,7 +14,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from reactometer.cli import main
+from reactometer.cli.app import main
 
 Run = Callable[..., tuple[int, str, str]]
 

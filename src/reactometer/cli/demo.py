@@ -10,7 +10,6 @@ from pathlib import Path
 import numpy as np
 
 from reactometer.config import Config, DataConfig, ModelConfig, PrepareConfig, TrainingConfig
-from reactometer.console import messages, progress_bar
 from reactometer.data.cache import PreparedSet
 from reactometer.data.prepare import prepare
 from reactometer.data.simulate import simulate
@@ -19,6 +18,7 @@ from reactometer.evaluation.evaluate import Evaluation, evaluate
 from reactometer.evaluation.metrics import measure
 from reactometer.inference.predictor import predict
 from reactometer.inference.timeline import draw_timeline
+from reactometer.terminal import messages, progress_bar
 from reactometer.training.train import train
 
 SIZE_PX = 64
