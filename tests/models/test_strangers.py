@@ -37,7 +37,7 @@ def changed(tmp_path: Path) -> Callable[..., Path]:
     return changed
 
 
-class _NoLargeTensor(TorchDispatchMode):
+class _NoLargeTensor(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Refuses tensors of 100 MB and more, on any device but PyTorch's "meta", which allocates nothing."""
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
@@ -77,7 +77,7 @@ def test_what_its_weights_do_not_fill_is_refused_before_it_is_allocated(
     change: Callable[[dict[str, Any]], object], message: str, changed: Callable[..., Path]
 ) -> None:
     folder = changed(change)
-    with _NoLargeTensor(), pytest.raises(ModelError, match=f"damaged.*{message}"):
+    with _NoLargeTensor(), pytest.raises(ModelError, match=f"damaged.*{message}"):  # type: ignore[no-untyped-call]
         load_model(folder, "cpu")
 
 
