@@ -28,7 +28,7 @@ import cv2
 import numpy as np
 from measuring import bar
 
-from reactometer.data.simulated_clip import clip_plan, render_clip
+from reactometer.synthetic.clip import clip_plan, render_clip
 from reactometer.terminal import wait_patiently
 
 SIZE, RATE_HZ, SOUND_HZ = (640, 360), 25, 16_000

@@ -12,7 +12,7 @@ from pathlib import Path
 import av
 import numpy as np
 
-from reactometer.data.simulated_clip import clip_plan, render_clip
+from reactometer.synthetic.clip import clip_plan, render_clip
 
 
 def write_video(path: Path, seconds: int) -> Path:

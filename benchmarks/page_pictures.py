@@ -24,7 +24,7 @@ import numpy as np
 from PIL import Image
 from playwright.sync_api import Browser, sync_playwright
 
-from reactometer.data.simulated_clip import clip_plan, render_clip
+from reactometer.synthetic.clip import clip_plan, render_clip
 from reactometer.types import SOUND_RATE_HZ
 
 SIZE_PX, RATE_HZ = 320, 12

@@ -33,8 +33,8 @@ from torch import Tensor, nn
 from reactometer import load_config, prepare
 from reactometer.config import Config
 from reactometer.data.cache import PreparedSet, open_prepared
-from reactometer.data.simulate import simulate
 from reactometer.models.backbones import load_net
+from reactometer.synthetic.dataset import simulate
 from reactometer.training.module import ReactionTask
 from reactometer.training.setup import set_up
 from reactometer.training.trainer import run

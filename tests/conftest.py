@@ -67,7 +67,7 @@ def _made_once(factory: pytest.TempPathFactory, name: str, make: Callable[[Path]
 @pytest.fixture(scope="session")
 def simulated(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A small embedded data set of 40 clips; all tests of a run read the same."""
-    from reactometer.data.simulate import simulate
+    from reactometer.synthetic.dataset import simulate
 
     return _made_once(tmp_path_factory, "simulated", lambda out: simulate(out, n_clips=40, duration_s=1.5, workers=1))
 

@@ -132,8 +132,8 @@ def live_route(model: LoadedModel, check_key: Callable[[str | None], object], *m
 @pytest.fixture(scope="session")
 def talking(tmp_path_factory: pytest.TempPathFactory) -> Callable[[int], Path]:
     """A rendered clip of a talking face, of three seconds again and again."""
-    from reactometer.data.simulate import _write_video
-    from reactometer.data.simulated_clip import clip_plan, render_clip
+    from reactometer.synthetic.clip import clip_plan, render_clip
+    from reactometer.synthetic.dataset import _write_video
 
     folder = tmp_path_factory.mktemp("talking")
 

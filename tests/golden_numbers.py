@@ -27,7 +27,6 @@ import numpy as np
 from lossless import write
 from reactometer import predict
 from reactometer.config import PrepareConfig
-from reactometer.data.simulated_clip import clip_plan, render_clip
 from reactometer.data.splits import assign_folds, assign_splits, split
 from reactometer.evaluation.bootstrap import bootstrap_metrics
 from reactometer.evaluation.calibration import measure_reliability
@@ -41,6 +40,7 @@ from reactometer.media.voice import log_mel
 from reactometer.models.folder import load_model
 from reactometer.models.uncertainty import conformal_half_widths, fit_curve
 from reactometer.paths import STARTER
+from reactometer.synthetic.clip import clip_plan, render_clip
 from reactometer.types import Clip, FloatArray, Prediction
 
 Numbers = dict[str, list[float] | list[str]]

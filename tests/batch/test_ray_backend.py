@@ -98,7 +98,7 @@ def test_a_node_is_killed_in_mid_run_and_the_run_completes(
 
 def test_a_file_that_kills_its_process_costs_no_other_its_result(many: Path, tmp_path: Path) -> None:
     """Whoever lets the file be read is killed, not its reader alone; of two files a task, both are in danger."""
-    from reactometer.data.simulate import simulate
+    from reactometer.synthetic.dataset import simulate
 
     simulate(tmp_path / "long", n_clips=4, duration_s=10.0, workers=1)
     shutil.copy(next((tmp_path / "long").rglob("*.mp4")), many / "5.mp4")

@@ -20,7 +20,6 @@ from reactometer.cli.app import app
 from reactometer.config import Config
 from reactometer.data.batches import to_item
 from reactometer.data.cache import PreparedSet
-from reactometer.data.simulated_clip import clip_plan, render_clip
 from reactometer.errors import ConfigError, MediaError, ModelError, OutputError
 from reactometer.evaluation.evaluate import evaluate
 from reactometer.explain import occlusion
@@ -39,6 +38,7 @@ from reactometer.models.network import ReactionModel, output_layer
 from reactometer.models.registry import SYSTEMS, build_model, load_encoders, sampling_of
 from reactometer.models.scoring import score_items
 from reactometer.models.visual import MeanHead
+from reactometer.synthetic.clip import clip_plan, render_clip
 from reactometer.types import SOUND_RATE_HZ, ByteArray, FloatArray, PreparedClip
 
 LABELS = ("up", "down", "still")

@@ -12,10 +12,10 @@ import numpy as np
 import pytest
 
 from lossless import write
-from reactometer.data.simulated_clip import clip_plan, render_clip
 from reactometer.inference.predictor import predict
 from reactometer.models.folder import load_model
 from reactometer.paths import STARTER
+from reactometer.synthetic.clip import clip_plan, render_clip
 from reactometer.training.export import export
 from reactometer.types import Prediction
 

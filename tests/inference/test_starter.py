@@ -17,7 +17,6 @@ from reactometer import predict
 from reactometer.cli.app import app
 from reactometer.data.batches import Item, MediaReader
 from reactometer.data.cache import PreparedSet
-from reactometer.data.simulated_clip import clip_plan, render_clip
 from reactometer.labels import BASIC
 from reactometer.media.faces import load_detector
 from reactometer.media.stream import PART, stream_windows
@@ -25,6 +24,7 @@ from reactometer.models.folder import FILES, LoadedModel, load_model
 from reactometer.models.scoring import score_items, score_rows
 from reactometer.models.showing import encoded_clips
 from reactometer.paths import STARTER
+from reactometer.synthetic.clip import clip_plan, render_clip
 from reactometer.types import SOUND_RATE_HZ, ByteArray, FloatArray, Prediction
 
 

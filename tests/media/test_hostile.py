@@ -13,10 +13,10 @@ import pytest
 
 from mutations import mutate, oddities, seeds
 from reactometer.config import PrepareConfig
-from reactometer.data.simulated_clip import clip_plan, render_clip
 from reactometer.errors import MediaError
 from reactometer.media.stream import PART, prepare_clip
 from reactometer.media.video import open_media
+from reactometer.synthetic.clip import clip_plan, render_clip
 from reactometer.types import MediaInfo
 from reactometer.workers.media_worker import Bounds, Reader, Reading
 

@@ -191,7 +191,7 @@ def test_clips_beyond_a_limit_are_refused(server: Server, talking: Talking, simu
 def simulated_large(tmp_path_factory: pytest.TempPathFactory) -> Path:
     import numpy as np
 
-    from reactometer.data.simulate import _write_video
+    from reactometer.synthetic.dataset import _write_video
 
     file = tmp_path_factory.mktemp("large") / "large.mp4"
     _write_video(file, np.zeros((5, 720, 1280, 3), np.uint8), 10.0, None)

@@ -136,8 +136,8 @@ def check_folders() -> Iterator[Finding]:
 
 def _check_prediction() -> Finding:
     """Predict one rendered clip with the starter model."""
-    from reactometer.data.simulate import simulate
     from reactometer.inference.predictor import predict
+    from reactometer.synthetic.dataset import simulate
 
     name, start_s = "a prediction", time.perf_counter()
     try:

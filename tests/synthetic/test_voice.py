@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from scipy import signal
 
-from reactometer.data.simulated_clip import VOICE
-from reactometer.data.synthesise_voice import PARAMETERS, random_voice, speak
+from reactometer.synthetic.clip import VOICE
+from reactometer.synthetic.voice import PARAMETERS, random_voice, speak
 from reactometer.types import SOUND_RATE_HZ, FloatArray
 
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
-from reactometer.data.paint_face import (
+from reactometer.synthetic.face_features import (
     ACTIONS,
     Canvas,
     Look,

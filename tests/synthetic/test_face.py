@@ -10,9 +10,9 @@ import cv2
 import numpy as np
 import pytest
 
-from reactometer.data.paint_face import ACTIONS
-from reactometer.data.render_face import Pose, build_scene, draw_frame, random_look
-from reactometer.data.simulated_clip import clip_plan, render_clip
+from reactometer.synthetic.clip import clip_plan, render_clip
+from reactometer.synthetic.face import Pose, build_scene, draw_frame, random_look
+from reactometer.synthetic.face_features import ACTIONS
 from reactometer.types import ByteArray
 
 REST = dict.fromkeys(ACTIONS, 0.0)

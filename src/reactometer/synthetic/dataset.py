@@ -16,10 +16,10 @@ from pathlib import Path
 
 import av
 
-from reactometer.data.simulated_clip import SPLIT_SHARES, ClipPlan, clip_plan, render_clip
 from reactometer.errors import ConfigError, OutputError
 from reactometer.io import PART, clear_leftovers, replacing, write_whole
 from reactometer.labels import HUME_REACTION
+from reactometer.synthetic.clip import SPLIT_SHARES, ClipPlan, clip_plan, render_clip
 from reactometer.types import SOUND_RATE_HZ, ByteArray, FloatArray
 from reactometer.workers.pool import run_jobs
 

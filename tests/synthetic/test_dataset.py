@@ -13,12 +13,12 @@ import av
 import numpy as np
 import pytest
 
-from reactometer.data.paint_face import ACTIONS
-from reactometer.data.simulate import ClipPlan, _Job, _write_clip, clip_plan, render_clip, simulate
-from reactometer.data.simulated_clip import FACE, VOICE
-from reactometer.data.synthesise_voice import PARAMETERS
 from reactometer.errors import ConfigError, OutputError
 from reactometer.labels import HUME_REACTION
+from reactometer.synthetic.clip import FACE, VOICE
+from reactometer.synthetic.dataset import ClipPlan, _Job, _write_clip, clip_plan, render_clip, simulate
+from reactometer.synthetic.face_features import ACTIONS
+from reactometer.synthetic.voice import PARAMETERS
 from reactometer.types import SOUND_RATE_HZ
 
 N_CLIPS = 8

@@ -12,9 +12,9 @@ from typing import Literal
 
 import numpy as np
 
-from reactometer.data.render_face import ACTIONS, Look, Pose, build_scene, draw_frame, random_look
-from reactometer.data.synthesise_voice import CONTROL_RATE_HZ, PARAMETERS, Voice, random_voice, speak
 from reactometer.labels import HUME_REACTION
+from reactometer.synthetic.face import ACTIONS, Look, Pose, build_scene, draw_frame, random_look
+from reactometer.synthetic.voice import CONTROL_RATE_HZ, PARAMETERS, Voice, random_voice, speak
 from reactometer.types import ByteArray, FloatArray
 
 FACE: dict[str, dict[str, float]] = {

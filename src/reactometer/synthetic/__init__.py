@@ -1,0 +1,1 @@
+"""Synthetic faces and voices: the demo dataset."""
