@@ -237,7 +237,7 @@ def is_gone() -> Callable[[int], bool]:
 def reads(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Names of the files that were read, in order, as they are read; and few windows are held at a time."""
     from reactometer.inference import cuts, predictor
-    from reactometer.media import stream
+    from reactometer.media import segments
     from reactometer.workers import media_worker
 
     names: list[str] = []
@@ -245,7 +245,7 @@ def reads(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
     def read(path: Path, *arguments: Any) -> Iterator[Any]:
         names.append(path.name)
-        return stream.stream_windows(path, *arguments)
+        return segments.stream_windows(path, *arguments)
 
     monkeypatch.setattr(media_worker, "stream_windows", read)
     monkeypatch.setattr(predictor, "_read_apart", predictor._read_here)

@@ -33,10 +33,9 @@ from reactometer.evaluation.calibration import measure_reliability
 from reactometer.evaluation.paired_test import compare_paired
 from reactometer.inference.events import find_events
 from reactometer.inference.refine import parse_baseline, refine
-from reactometer.media.contours import contours
+from reactometer.media.audio_features import contours, log_mel
 from reactometer.media.faces import decode_crop, load_detector
-from reactometer.media.stream import prepare_clip
-from reactometer.media.voice import log_mel
+from reactometer.media.segments import prepare_clip
 from reactometer.models.folder import load_model
 from reactometer.models.uncertainty import conformal_half_widths, fit_curve
 from reactometer.paths import STARTER

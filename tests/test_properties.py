@@ -34,7 +34,7 @@ from reactometer.inference.formats import (
     write_table,
 )
 from reactometer.inference.refine import smooth
-from reactometer.media.stream import LEAST_NEW_S, PART, part_spans
+from reactometer.media.segments import LEAST_NEW_S, PART, part_spans
 from reactometer.models.uncertainty import conformal_half_widths
 from reactometer.serving.renderers import FORMS, choose_form, file_name
 from reactometer.types import Prediction, Window

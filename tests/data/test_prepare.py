@@ -24,7 +24,7 @@ from reactometer.data.prepare import _Job, _job, _prepare_one, prepare
 from reactometer.errors import DataError
 from reactometer.io import format_json, parse_json_object
 from reactometer.media.faces import decode_crop, load_detector
-from reactometer.media.stream import prepare_clip
+from reactometer.media.segments import prepare_clip
 
 SETTINGS = PrepareConfig(detector="haar", rate_hz=2.0, size_px=48)
 

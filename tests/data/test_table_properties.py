@@ -17,7 +17,7 @@ from reactometer.data.clips import read_rows
 from reactometer.data.layouts import read_data_set
 from reactometer.data.splits import with_splits
 from reactometer.errors import DataError
-from reactometer.media.stream import WindowShape, _Cutter, clip_of, cut_clip
+from reactometer.media.segments import WindowShape, _Cutter, clip_of, cut_clip
 from reactometer.models.pooling import masked_moments
 from reactometer.types import FaceSample, FrameState, PreparedClip
 

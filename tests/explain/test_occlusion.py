@@ -28,9 +28,9 @@ from reactometer.explain.report import describe, write_attribution
 from reactometer.inference import predictor
 from reactometer.inference.predictor import predict
 from reactometer.labels import BASIC
-from reactometer.media import stream
+from reactometer.media import segments
 from reactometer.media.faces import load_detector
-from reactometer.media.stream import prepare_clip
+from reactometer.media.segments import prepare_clip
 from reactometer.models.backbones import Net
 from reactometer.models.encoders import FrameEncoder
 from reactometer.models.folder import LoadedModel, join_models, load_model, save_model
@@ -231,8 +231,8 @@ def test_invalid_spans_are_refused(video: Path, options: dict[str, Any], words: 
 def test_a_long_file_needs_a_stretch_which_may_lie_in_two_parts(video: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     model = _model("multimodal")
     short = _explain(video, model, span="0.5-1.5s", face_map=False)
-    for module in (occlusion, predictor, stream):
-        monkeypatch.setattr(module, "PART", stream.WindowShape(1.0, 1.0))
+    for module in (occlusion, predictor, segments):
+        monkeypatch.setattr(module, "PART", segments.WindowShape(1.0, 1.0))
     with pytest.raises(ConfigError, match=r"longer than.*--span"):
         _explain(video, model)
     across = _explain(video, model, span="0.5-1.5s", face_map=False)

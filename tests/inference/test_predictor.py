@@ -17,7 +17,7 @@ from reactometer.evaluation.evaluate import evaluate
 from reactometer.inference.formats import clip_columns
 from reactometer.inference.predictor import predict
 from reactometer.labels import HUME_REACTION
-from reactometer.media import stream
+from reactometer.media import segments
 from reactometer.models.folder import join_models, load_model, save_model
 from reactometer.models.registry import build_model, load_encoders
 from reactometer.types import Prediction
@@ -91,7 +91,7 @@ def test_a_long_file_is_the_mean_of_its_parts(
     """With parts of half a second, the clip of 1.5 s is the mean of its three parts, each a window of the timeline."""
     from reactometer.inference import predictor
 
-    part = stream.WindowShape(0.5, 0.5)
+    part = segments.WindowShape(0.5, 0.5)
     monkeypatch.setattr(predictor, "PART", part)
     (prediction,) = predict(videos[:1], model_folder, window_s=0.5, hop_s=0.5, progress=False)
     lengths = [window.end_s - window.start_s for window in prediction.windows]
@@ -165,9 +165,9 @@ def test_all_at_once_still_gives_the_numbers_of_evaluation(
     """An ensemble, one member of which normalises per person, of parts of half a second."""
     from reactometer.inference import predictor
 
-    part = stream.WindowShape(0.5, 0.5)
+    part = segments.WindowShape(0.5, 0.5)
     monkeypatch.setattr(predictor, "PART", part)
-    monkeypatch.setattr(stream, "PART", part)
+    monkeypatch.setattr(segments, "PART", part)
     one = lively(personal_folder, tmp_path / "one", seed=1)
     other = lively(personal_folder, tmp_path / "other", seed=2, person_norm=False)
     joint = join_models([one, other], tmp_path / "joint")

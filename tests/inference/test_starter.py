@@ -19,7 +19,7 @@ from reactometer.data.batches import Item, MediaReader
 from reactometer.data.cache import PreparedSet
 from reactometer.labels import BASIC
 from reactometer.media.faces import load_detector
-from reactometer.media.stream import PART, stream_windows
+from reactometer.media.segments import PART, stream_windows
 from reactometer.models.folder import FILES, LoadedModel, load_model
 from reactometer.models.scoring import score_items, score_rows
 from reactometer.models.showing import encoded_clips

@@ -14,7 +14,7 @@ import pytest
 from mutations import mutate, oddities, seeds
 from reactometer.config import PrepareConfig
 from reactometer.errors import MediaError
-from reactometer.media.stream import PART, prepare_clip
+from reactometer.media.segments import PART, prepare_clip
 from reactometer.media.video import open_media
 from reactometer.synthetic.clip import clip_plan, render_clip
 from reactometer.types import MediaInfo

@@ -13,7 +13,7 @@ from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 from reactometer.config import ModelConfig
 from reactometer.data.batches import Batch, Item, collate
 from reactometer.errors import ConfigError, WeightsError
-from reactometer.media.voice import MEL_BANDS
+from reactometer.media.audio_features import MEL_BANDS
 from reactometer.models.multimodal import CrossModalHead
 from reactometer.models.network import ReactionModel
 from reactometer.models.pooling import masked_moments

@@ -13,8 +13,7 @@ from torch import Tensor
 from reactometer.config import ModelConfig
 from reactometer.data.batches import Batch
 from reactometer.errors import ConfigError
-from reactometer.media.contours import contours
-from reactometer.media.voice import MEL_BANDS
+from reactometer.media.audio_features import MEL_BANDS, contours
 from reactometer.models.registry import Encoders, load_encoders, rebuild_encoders
 from reactometer.models.streams import voice_stream
 from reactometer.models.voice_encoders import ContourEncoder, StepConvolution, VoiceEncoder, load_speech_encoder

@@ -11,7 +11,7 @@ import pytest
 
 from reactometer.errors import MediaError
 from reactometer.inference.predictor import make_scorer, reading_of
-from reactometer.media.stream import PART, WindowShape
+from reactometer.media.segments import PART, WindowShape
 from reactometer.models.folder import load_model
 from reactometer.models.scores import Score
 from reactometer.serving.queue import SharedScorer

@@ -16,7 +16,7 @@ from reactometer.data.cache import PreparedRow, PreparedSet
 from reactometer.data.people import PersonReader
 from reactometer.errors import ConfigError, ModelError
 from reactometer.evaluation.evaluate import evaluate
-from reactometer.media.voice import MEL_BANDS
+from reactometer.media.audio_features import MEL_BANDS
 from reactometer.models import showing
 from reactometer.models.folder import load_model
 from reactometer.models.network import ReactionModel

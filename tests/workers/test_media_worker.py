@@ -18,7 +18,7 @@ import pytest
 from reactometer.config import PrepareConfig
 from reactometer.errors import MediaError
 from reactometer.inference.predictor import predict
-from reactometer.media.stream import PART, WindowShape
+from reactometer.media.segments import PART, WindowShape
 from reactometer.types import MediaInfo, PreparedClip
 from reactometer.workers import media_worker
 from reactometer.workers.media_worker import Bounds, Reader, Reading

@@ -16,9 +16,9 @@ from torch.utils.data import Dataset
 
 from reactometer.data.cache import PreparedRow, load_clip
 from reactometer.media.audio import is_audible
+from reactometer.media.audio_features import STEP_RATE_HZ, log_mel
 from reactometer.media.faces import decode_crop
-from reactometer.media.stream import cut_clip, part_spans
-from reactometer.media.voice import STEP_RATE_HZ, log_mel
+from reactometer.media.segments import cut_clip, part_spans
 from reactometer.types import SOUND_RATE_HZ, ByteArray, FaceSample, FloatArray, PreparedClip
 
 BLOCK_SIZE = 320

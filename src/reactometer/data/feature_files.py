@@ -32,7 +32,7 @@ from reactometer.data.prepare import claim_folder
 from reactometer.data.splits import with_splits
 from reactometer.errors import DataError, suggestion
 from reactometer.io import write_whole
-from reactometer.media.stream import LEAST_NEW_S
+from reactometer.media.segments import LEAST_NEW_S
 from reactometer.terminal import progress_bar
 from reactometer.types import Clip, FloatArray
 

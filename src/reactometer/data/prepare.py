@@ -31,9 +31,9 @@ from reactometer.data.splits import with_splits
 from reactometer.errors import DataError
 from reactometer.io import PART, clear_leftovers, clear_old, make_folder
 from reactometer.media.audio import is_audible
-from reactometer.media.crops import list_crops, prepare_crops
 from reactometer.media.faces import load_detector, settle_detector
-from reactometer.media.stream import prepare_clip
+from reactometer.media.image_folder import list_crops, prepare_crops
+from reactometer.media.segments import prepare_clip
 from reactometer.paths import cache_folder
 from reactometer.terminal import progress_bar
 from reactometer.types import Clip, FrameState, PreparedClip

@@ -16,7 +16,7 @@ HIDDEN_S = 1.0
 for about so long; frames hidden one by one cost less, since their neighbours show nearly the same."""
 
 PAUSE_DB = 22.0
-"""A stretch so far below the loudest one is no speech; as in :mod:`reactometer.media.contours`."""
+"""A stretch so far below the loudest one is no speech; as in :mod:`reactometer.media.audio_features`."""
 
 
 def hide_face(clip: PreparedClip, rng: np.random.Generator, share: float) -> PreparedClip:

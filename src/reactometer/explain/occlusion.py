@@ -17,7 +17,7 @@ from reactometer.inference.annotations import LEAST_SHOWN
 from reactometer.inference.predictor import DEFAULT_WINDOW_S, make_scorer, predict_windows, refuse_features
 from reactometer.inference.refine import parse_stretch
 from reactometer.media.faces import load_detector, part_of_face
-from reactometer.media.stream import LEAST_NEW_S, PART, WindowShape, cut_clip, part_spans, stream_windows
+from reactometer.media.segments import LEAST_NEW_S, PART, WindowShape, cut_clip, part_spans, stream_windows
 from reactometer.media.video import probe
 from reactometer.models.encoders import ClipEncoder
 from reactometer.models.folder import LoadedModel, load_model

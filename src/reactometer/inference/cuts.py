@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import TypeVar
 
-from reactometer.media.stream import PART, WindowShape
+from reactometer.media.segments import PART, WindowShape
 from reactometer.models.folder import LoadedModel
 from reactometer.models.network import ReactionModel
 from reactometer.models.scores import Score, join_parts

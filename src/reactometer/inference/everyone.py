@@ -11,7 +11,7 @@ import numpy as np
 from reactometer.data.batches import pick_frames
 from reactometer.inference.cuts import Cut, Scorer, in_batches, join_cuts, without_media
 from reactometer.media.audio import is_audible
-from reactometer.media.stream import WindowShape, clip_of, cut_clip
+from reactometer.media.segments import WindowShape, clip_of, cut_clip
 from reactometer.models.folder import LoadedModel
 from reactometer.models.scores import Score
 from reactometer.types import FaceSample, FrameState, Prediction, PreparedClip
@@ -43,7 +43,7 @@ def predict_everyone(
         path: as given.
         model: it must look at faces.
         windows: parts and windows of the file with everybody's samples, from
-            :func:`reactometer.media.tracks.follow_faces`.
+            :func:`reactometer.media.tracking.follow_faces`.
         shapes: of the parts first, then of the timeline's windows.
         score: gives the model's scores.
     """

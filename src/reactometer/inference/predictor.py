@@ -21,7 +21,7 @@ from reactometer.inference.everyone import predict_everyone
 from reactometer.inference.refine import Baseline, check_span, parse_baseline, refine
 from reactometer.io import Paths, each_path
 from reactometer.media.audio import is_audible
-from reactometer.media.stream import PART, WindowShape
+from reactometer.media.segments import PART, WindowShape
 from reactometer.models.encoders import FrameEncoder
 from reactometer.models.folder import LoadedModel, load_model
 from reactometer.models.scores import Score, average_scores

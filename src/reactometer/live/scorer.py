@@ -13,7 +13,7 @@ from reactometer.inference.predictor import DEFAULT_WINDOW_S, make_scorer, readi
 from reactometer.live.protocol import LiveScore, Piece
 from reactometer.media.audio import GAP_S, STRETCH_S, levels_db
 from reactometer.media.faces import FaceFollower, load_detector
-from reactometer.media.stream import PART
+from reactometer.media.segments import PART
 from reactometer.models.folder import LoadedModel
 from reactometer.models.scores import Score
 from reactometer.types import SOUND_RATE_HZ, ByteArray, Ends, FaceSample, FloatArray, PreparedClip

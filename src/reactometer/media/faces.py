@@ -5,16 +5,18 @@ from __future__ import annotations
 import math
 import threading
 import warnings
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from functools import cache
 from pathlib import Path
+from typing import TypeVar
 
 import cv2
 import cv2.data
 import numpy as np
 
 from reactometer.errors import ConfigError, MediaError, WeightsError, suggestion
-from reactometer.media.ahead import map_ahead
 from reactometer.media.video import sample_frames
 from reactometer.paths import find_yunet
 from reactometer.types import ByteArray, Detection, FaceSample, Frame, FrameState
@@ -292,3 +294,26 @@ def _haar() -> Detector:
         return _best_first(detections)
 
     return detect
+
+
+Given = TypeVar("Given")
+Made = TypeVar("Made")
+
+
+def map_ahead(function: Callable[[Given], Made], items: Iterable[Given], threads: int) -> Iterator[Made]:
+    """``function`` of every item, in order, in so many threads; while one result is used they work at the next ones.
+
+    Items are taken in the user's thread, never more than ``threads`` beyond the one in use. What ``function`` raises is
+    raised in its item's turn; what taking an item raises, at once. When the user stops, the threads do.
+    """
+    waiting: deque[Future[Made]] = deque()
+    pool = ThreadPoolExecutor(threads)
+    try:
+        for item in items:
+            waiting.append(pool.submit(function, item))
+            if len(waiting) > threads:
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()
+    finally:
+        pool.shutdown(cancel_futures=True)

@@ -12,8 +12,7 @@ from torch.nn import functional
 
 from reactometer.data.batches import BLOCK_SIZE
 from reactometer.errors import WeightsError
-from reactometer.media.contours import N_CONTOURS, contours
-from reactometer.media.voice import MEL_BANDS
+from reactometer.media.audio_features import MEL_BANDS, N_CONTOURS, contours
 from reactometer.models.backbones import Net, describe_net, load_net, rebuild_net
 from reactometer.models.encoders import Engine
 
@@ -141,8 +140,8 @@ class ContourEncoder(nn.Module):
             mask: (B, N) bool: the block is sound.
 
         Returns:
-            (B, N, 43) float32, see :func:`~reactometer.media.contours.contours`, zeros outside the mask; and the mask
-            (B, N) of the blocks in which somebody speaks.
+            (B, N, 43) float32, see :func:`~reactometer.media.audio_features.contours`, zeros outside the mask; and the
+            mask (B, N) of the blocks in which somebody speaks.
         """
         features = torch.zeros((*mask.shape, self.feature_size))
         speech = torch.zeros(mask.shape, dtype=torch.bool)

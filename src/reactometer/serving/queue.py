@@ -22,7 +22,7 @@ from reactometer.inference.predictor import check_timeline, make_scorer, predict
 from reactometer.inference.refine import refine
 from reactometer.io import make_folder
 from reactometer.media.audio import STRETCH_S, levels_db
-from reactometer.media.stream import PART, WindowShape
+from reactometer.media.segments import PART, WindowShape
 from reactometer.models.folder import LoadedModel
 from reactometer.models.scores import Score
 from reactometer.serving.job_store import Job, JobTable, home_of, sqlite_address

@@ -24,9 +24,9 @@ from reactometer.data.prepare import settled
 from reactometer.errors import ConfigError, DataError, ModelError, OutputError, suggestion
 from reactometer.evaluation.evaluate import evaluate, open_for
 from reactometer.io import Paths, appearing, each_path, format_json, sha256_of
+from reactometer.media.audio_features import MEL_BANDS
 from reactometer.media.faces import load_detector
-from reactometer.media.stream import prepare_clip
-from reactometer.media.voice import MEL_BANDS
+from reactometer.media.segments import prepare_clip
 from reactometer.models.encoders import ClipEncoder, Engine, FrameEncoder
 from reactometer.models.engines import (
     ABOUT_FILE,

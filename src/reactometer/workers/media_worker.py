@@ -25,8 +25,8 @@ import cv2
 from reactometer.config import PrepareConfig
 from reactometer.errors import MediaError
 from reactometer.media.faces import follow_face, load_detector
-from reactometer.media.stream import PART, WindowShape, stream_windows
-from reactometer.media.tracks import follow_faces
+from reactometer.media.segments import PART, WindowShape, stream_windows
+from reactometer.media.tracking import follow_faces
 from reactometer.media.video import probe
 from reactometer.memory import keep_freed_memory, return_freed_memory
 from reactometer.types import MediaInfo, PreparedClip
@@ -62,7 +62,7 @@ class Reading:
     faces: str = "one"  # one of FACES
 
     def windows(self, path: Path, threads: int = 0) -> Iterator[tuple[WindowShape, PreparedClip]]:
-        """Parts and windows of a file, see :func:`reactometer.media.stream.stream_windows`.
+        """Parts and windows of a file, see :func:`reactometer.media.segments.stream_windows`.
 
         Args:
             path: the file.

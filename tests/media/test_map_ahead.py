@@ -8,10 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from reactometer.media.ahead import map_ahead
-from reactometer.media.faces import follow_face, load_detector
-from reactometer.media.stream import Follower
-from reactometer.media.tracks import follow_faces
+from reactometer.media.faces import follow_face, load_detector, map_ahead
+from reactometer.media.segments import Follower
+from reactometer.media.tracking import follow_faces
 from reactometer.media.video import read_frames
 
 

@@ -15,7 +15,7 @@ import pytest
 from reactometer.config import PrepareConfig
 from reactometer.errors import MediaError
 from reactometer.media.faces import load_detector
-from reactometer.media.stream import (
+from reactometer.media.segments import (
     WHOLE,
     WindowShape,
     clip_of,
@@ -24,7 +24,7 @@ from reactometer.media.stream import (
     prepare_clip,
     stream_windows,
 )
-from reactometer.media.tracks import follow_faces
+from reactometer.media.tracking import follow_faces
 from reactometer.types import SOUND_RATE_HZ, Detection, FrameState, PreparedClip
 
 SETTINGS = PrepareConfig(detector="haar", rate_hz=5.0, size_px=32)
