@@ -236,12 +236,12 @@ def is_gone() -> Callable[[int], bool]:
 @pytest.fixture
 def reads(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Names of the files that were read, in order, as they are read; and few windows are held at a time."""
-    from reactometer.inference import cuts, predictor
+    from reactometer.inference import aggregate, predictor
     from reactometer.media import segments
     from reactometer.workers import media_worker
 
     names: list[str] = []
-    monkeypatch.setattr(cuts, "AT_ONCE", 3)
+    monkeypatch.setattr(aggregate, "AT_ONCE", 3)
 
     def read(path: Path, *arguments: Any) -> Iterator[Any]:
         names.append(path.name)

@@ -18,8 +18,8 @@ import pytest
 from fixtures_of_serving import free_port
 from reactometer.batch.places import place
 from reactometer.batch.result_store import CLIPS, DONE, INDEX_FILE, TIMELINE
-from reactometer.inference.formats import clip_rows, timeline_rows
 from reactometer.inference.predictor import predict
+from reactometer.inference.tables import clip_rows, timeline_rows
 from reactometer.io import PART
 
 

@@ -32,7 +32,7 @@ from reactometer.evaluation.bootstrap import bootstrap_metrics
 from reactometer.evaluation.calibration import measure_reliability
 from reactometer.evaluation.paired_test import compare_paired
 from reactometer.inference.events import find_events
-from reactometer.inference.refine import parse_baseline, refine
+from reactometer.inference.postprocess import parse_baseline, refine
 from reactometer.media.audio_features import contours, log_mel
 from reactometer.media.faces import decode_crop, load_detector
 from reactometer.media.segments import prepare_clip

@@ -22,11 +22,11 @@ from reactometer.batch.run import Workers, predict_folder
 from reactometer.data.cache import write_clip
 from reactometer.data.prepare import prepare
 from reactometer.errors import OutputError
-from reactometer.inference.annotations import write_elan, write_subtitles
-from reactometer.inference.formats import clip_columns, clip_rows, write_table
+from reactometer.inference.elan_vtt import write_elan, write_subtitles
 from reactometer.inference.outputs import Outputs
 from reactometer.inference.overlay import write_overlay
-from reactometer.inference.timeline import draw_timeline
+from reactometer.inference.plot import draw_timeline
+from reactometer.inference.tables import clip_columns, clip_rows, write_table
 from reactometer.io import PART, appearing, check_place, make_folder, replacing, write_picture, write_whole
 from reactometer.models.folder import load_model
 from reactometer.models.uncertainty import save_uncertainty

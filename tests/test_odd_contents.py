@@ -27,7 +27,7 @@ from reactometer.data.cache import (
 )
 from reactometer.data.feature_store import open_store, write_store
 from reactometer.errors import DataError, OutputError
-from reactometer.inference.formats import dump_predictions, load_predictions
+from reactometer.inference.tables import dump_predictions, load_predictions
 from reactometer.io import format_json, parse_json_object, sha256_of
 from reactometer.types import Clip, FaceSample, FrameState, Prediction, PreparedClip, Window
 

@@ -24,16 +24,16 @@ from reactometer.data.batches import pick_frames
 from reactometer.data.clips import parse_labels, parse_split, read_rows
 from reactometer.errors import ConfigError, DataError, RequestError
 from reactometer.evaluation.metrics import ccc, pearson
-from reactometer.inference.annotations import write_elan
+from reactometer.inference.elan_vtt import write_elan
 from reactometer.inference.events import find_events
-from reactometer.inference.formats import (
+from reactometer.inference.postprocess import smooth
+from reactometer.inference.tables import (
     dump_predictions,
     load_predictions,
     timeline_columns,
     timeline_rows,
     write_table,
 )
-from reactometer.inference.refine import smooth
 from reactometer.media.segments import LEAST_NEW_S, PART, part_spans
 from reactometer.models.uncertainty import conformal_half_widths
 from reactometer.serving.renderers import FORMS, choose_form, file_name

@@ -15,7 +15,7 @@ import pandas as pd
 import pytest
 
 from reactometer.errors import ConfigError, OutputError
-from reactometer.inference.annotations import write_elan, write_subtitles
+from reactometer.inference.elan_vtt import write_elan, write_subtitles
 from reactometer.inference.events import find_events
 from reactometer.inference.outputs import Outputs
 from reactometer.inference.overlay import write_overlay

@@ -14,8 +14,8 @@ import pytest
 from reactometer.data.cache import PreparedSet
 from reactometer.errors import ConfigError, DataError, ModelError, WeightsError
 from reactometer.evaluation.evaluate import evaluate
-from reactometer.inference.formats import clip_columns
 from reactometer.inference.predictor import predict
+from reactometer.inference.tables import clip_columns
 from reactometer.labels import HUME_REACTION
 from reactometer.media import segments
 from reactometer.models.folder import join_models, load_model, save_model

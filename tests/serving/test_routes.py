@@ -17,8 +17,8 @@ from websockets.sync.client import connect
 from websockets.typing import Origin
 
 from fixtures_of_serving import Server, Serving
-from reactometer.inference.formats import clip_rows, timeline_columns, timeline_rows, write_table
 from reactometer.inference.predictor import predict
+from reactometer.inference.tables import clip_rows, timeline_columns, timeline_rows, write_table
 
 Talking = Callable[[int], Path]
 

@@ -21,7 +21,7 @@ from reactometer.batch.inputs import Source
 from reactometer.batch.lease import LOCK, alone
 from reactometer.batch.places import Place
 from reactometer.errors import OutputError
-from reactometer.inference import formats
+from reactometer.inference import tables
 from reactometer.io import PART, decoding
 from reactometer.types import Prediction
 
@@ -100,11 +100,11 @@ class RunFolder:
         results = self._results(DONE, hashes)
         first = next(iter(results.values()))[0]
         for folder, rows_of, columns in (
-            (TIMELINE, formats.timeline_rows, formats.timeline_columns(first)),
-            (CLIPS, formats.clip_rows, formats.clip_columns(first)),
+            (TIMELINE, tables.timeline_rows, tables.timeline_columns(first)),
+            (CLIPS, tables.clip_rows, tables.clip_columns(first)),
         ):
             rows = [{"sha256": sha256, **row} for sha256, own in results.items() for row in rows_of(own)]
-            table = _to_table(rows, ["sha256", *(formats.with_face(columns) if self.everyone else columns)])
+            table = _to_table(rows, ["sha256", *(tables.with_face(columns) if self.everyone else columns)])
             _write(table, self.place.beside(folder).beside(name))
         self.in_shards.update(hashes)
         self._delete(DONE, hashes)
@@ -181,7 +181,7 @@ def claim_run(place: Place, stamp: Mapping[str, Any], *, everyone: bool) -> Iter
 def keep_result(place: Place, sha256: str, predictions: Sequence[Prediction]) -> None:
     """Write one content's result, whole or not at all; a failure apart from the others."""
     folder = place.beside(FAILED if predictions[0].failed else DONE)
-    text = formats.dump_predictions(predictions)
+    text = tables.dump_predictions(predictions)
     folder.beside(f"{sha256}.json").write(text + b"\n" + _check_of(text))
 
 
@@ -221,7 +221,7 @@ def _load_result(file: Place) -> list[Prediction]:
         content, _, check = text.partition(b"\n")
         if check not in (b"", _check_of(content)):  # empty: of an older version
             raise ValueError("other content than was written")
-        first, *others = formats.load_predictions(content)
+        first, *others = tables.load_predictions(content)
         return [first, *others]
 
 

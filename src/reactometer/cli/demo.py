@@ -15,8 +15,8 @@ from reactometer.data.prepare import prepare
 from reactometer.evaluation.baselines import constant_baseline, shuffled_scores
 from reactometer.evaluation.evaluate import Evaluation, evaluate
 from reactometer.evaluation.metrics import measure
+from reactometer.inference.plot import draw_timeline
 from reactometer.inference.predictor import predict
-from reactometer.inference.timeline import draw_timeline
 from reactometer.synthetic.dataset import simulate
 from reactometer.terminal import messages, progress_bar
 from reactometer.training.train import train

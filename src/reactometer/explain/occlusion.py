@@ -13,9 +13,9 @@ import numpy as np
 from reactometer.data.batches import Item, to_item
 from reactometer.data.prepare import settled
 from reactometer.errors import ConfigError, MediaError
-from reactometer.inference.annotations import LEAST_SHOWN
+from reactometer.inference.elan_vtt import LEAST_SHOWN
+from reactometer.inference.postprocess import parse_stretch
 from reactometer.inference.predictor import DEFAULT_WINDOW_S, make_scorer, predict_windows, refuse_features
-from reactometer.inference.refine import parse_stretch
 from reactometer.media.faces import load_detector, part_of_face
 from reactometer.media.segments import LEAST_NEW_S, PART, WindowShape, cut_clip, part_spans, stream_windows
 from reactometer.media.video import probe

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from reactometer.explain.occlusion import MIN_CHANGE, Attribution
-from reactometer.inference.timeline import draw_strip
+from reactometer.inference.plot import draw_strip
 from reactometer.io import write_picture, write_whole
 from reactometer.types import ByteArray, FloatArray
 

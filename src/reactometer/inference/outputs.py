@@ -8,11 +8,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from reactometer.errors import OutputError
-from reactometer.inference import formats
-from reactometer.inference.annotations import write_elan, write_subtitles
+from reactometer.inference import tables
+from reactometer.inference.elan_vtt import write_elan, write_subtitles
 from reactometer.inference.events import DEFAULT_THRESHOLD, find_events
 from reactometer.inference.overlay import ENDINGS, write_overlay
-from reactometer.inference.timeline import PICTURE_ENDINGS, draw_timeline
+from reactometer.inference.plot import PICTURE_ENDINGS, draw_timeline
 from reactometer.io import check_place
 from reactometer.types import Prediction
 
@@ -48,7 +48,7 @@ class Outputs:
             OutputError, ConfigError: as said.
         """
         for table in (self.clips, self.timeline, self.frames, self.events):
-            formats.check_ending(table)
+            tables.check_ending(table)
         for what, path, endings in self._each():
             if path is None or not path.suffix:
                 continue
@@ -65,15 +65,15 @@ class Outputs:
 
     def write(self, predictions: Sequence[Prediction]) -> Iterator[Path]:
         """Write all that was asked for; yields each file when it is there."""
-        tables: tuple[tuple[Path | None, Callable[[], list[dict[str, object]]], Sequence[str]], ...] = (
-            (self.clips, lambda: formats.clip_rows(predictions), formats.clip_columns(predictions[0])),
-            (self.timeline, lambda: formats.timeline_rows(predictions), formats.timeline_columns(predictions[0])),
-            (self.frames, lambda: formats.frame_rows(predictions), formats.FRAME_COLUMNS),
-            (self.events, lambda: formats.event_rows(predictions, self.threshold), formats.EVENT_COLUMNS),
+        wanted: tuple[tuple[Path | None, Callable[[], list[dict[str, object]]], Sequence[str]], ...] = (
+            (self.clips, lambda: tables.clip_rows(predictions), tables.clip_columns(predictions[0])),
+            (self.timeline, lambda: tables.timeline_rows(predictions), tables.timeline_columns(predictions[0])),
+            (self.frames, lambda: tables.frame_rows(predictions), tables.FRAME_COLUMNS),
+            (self.events, lambda: tables.event_rows(predictions, self.threshold), tables.EVENT_COLUMNS),
         )
-        for path, rows, columns in tables:
+        for path, rows, columns in wanted:
             if path is not None:
-                formats.write_table(rows(), formats.with_face(columns) if self.faces == "all" else columns, path)
+                tables.write_table(rows(), tables.with_face(columns) if self.faces == "all" else columns, path)
                 yield path
         files = _by_file([prediction for prediction in predictions if not prediction.failed])
         for own, name in zip(files, _names([own[0].path for own in files]), strict=True):

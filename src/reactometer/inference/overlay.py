@@ -14,7 +14,7 @@ import cv2
 import numpy as np
 
 from reactometer.errors import OutputError
-from reactometer.inference.timeline import COLOURS
+from reactometer.inference.plot import COLOURS
 from reactometer.io import replacing
 from reactometer.media.audio import read_sound
 from reactometer.media.video import probe, read_frames

@@ -16,9 +16,9 @@ from reactometer.data.batches import Item
 from reactometer.data.people import Moments, match_people, measure_people, recast
 from reactometer.data.prepare import settled
 from reactometer.errors import ConfigError, ModelError, suggestion
-from reactometer.inference.cuts import Cut, Scorer, in_batches, join_cuts, without_media
-from reactometer.inference.everyone import predict_everyone
-from reactometer.inference.refine import Baseline, check_span, parse_baseline, refine
+from reactometer.inference.aggregate import Cut, Scorer, in_batches, join_cuts, without_media
+from reactometer.inference.multi_face import predict_everyone
+from reactometer.inference.postprocess import Baseline, check_span, parse_baseline, refine
 from reactometer.io import Paths, each_path
 from reactometer.media.audio import is_audible
 from reactometer.media.segments import PART, WindowShape
@@ -75,12 +75,12 @@ def predict(  # noqa: PLR0913 - options by keyword
         faces: "one" follows one person, the first seen best; "all" everybody, and gives a prediction of each. With
             several people nobody knows who speaks: the model goes by each one's face alone, and says so in the notes;
             with one person, by the voice too. Who is unseen for longer than :data:`tracks.GIVEN_UP_S` is somebody new
-            on return; a face seen for less than :data:`everyone.LEAST_SEEN_S` is left out, and the notes say so.
+            on return; a face seen for less than :data:`multi_face.LEAST_SEEN_S` is left out, and the notes say so.
         people: who is seen in each file, for a model that normalises per person: the files of one person are read
             twice, and their own mean and spread of each feature give way to the training set's.
-        smooth_s: the timeline becomes a weighted mean over so many seconds, see :func:`refine.smooth`; 0: as it is.
+        smooth_s: length of the weighted mean over the timeline, seconds, see :func:`postprocess.smooth`; 0: none.
         baseline: what each person shows at rest is subtracted, "0-3s" or "running", see
-            :func:`refine.subtract_baseline`. Both are told of in the predictions' notes.
+            :func:`postprocess.subtract_baseline`. Both are told of in the predictions' notes.
         progress: show a bar on standard error.
         isolated: files are read by a process of its own with bounded memory and processor time, so that a decoder that
             dies, or a file of which nothing comes for a minute, takes nothing else with it; False, and on Windows: by

@@ -15,7 +15,7 @@ import cv2
 import numpy as np
 
 from reactometer.errors import ConfigError
-from reactometer.inference.formats import intensities_as_json
+from reactometer.inference.tables import intensities_as_json
 from reactometer.types import SOUND_RATE_HZ, ByteArray, Ends, FloatArray
 
 HEAD = struct.Struct("<Bd")

@@ -8,7 +8,7 @@ from collections import deque
 import numpy as np
 
 from reactometer.errors import ConfigError
-from reactometer.inference.cuts import known_values
+from reactometer.inference.aggregate import known_values
 from reactometer.inference.predictor import DEFAULT_WINDOW_S, make_scorer, reading_of
 from reactometer.live.protocol import LiveScore, Piece
 from reactometer.media.audio import GAP_S, STRETCH_S, levels_db

@@ -33,7 +33,7 @@ from sqlalchemy.exc import ArgumentError, DisconnectionError, NoSuchModuleError,
 from sqlalchemy.pool import ConnectionPoolEntry
 
 from reactometer.errors import ConfigError, RequestError
-from reactometer.inference.formats import dump_predictions, load_predictions
+from reactometer.inference.tables import dump_predictions, load_predictions
 from reactometer.io import write_whole
 from reactometer.types import Prediction
 

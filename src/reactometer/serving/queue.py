@@ -18,8 +18,8 @@ from filelock import FileLock, Timeout
 
 from reactometer.batch.work import Request
 from reactometer.errors import ConfigError, RequestError
+from reactometer.inference.postprocess import refine
 from reactometer.inference.predictor import check_timeline, make_scorer, predict_windows, reading_of
-from reactometer.inference.refine import refine
 from reactometer.io import make_folder
 from reactometer.media.audio import STRETCH_S, levels_db
 from reactometer.media.segments import PART, WindowShape
@@ -79,7 +79,7 @@ class SharedScorer:
         self._thread.start()
 
     def __call__(self, clips: Sequence[PreparedClip]) -> list[Score]:
-        """Score clips, see :data:`reactometer.inference.cuts.Scorer`; any thread may call, and waits."""
+        """Score clips, see :data:`reactometer.inference.aggregate.Scorer`; any thread may call, and waits."""
         future: Future[list[Score]] = Future()
         self._queue.put((clips, future))
         return future.result()

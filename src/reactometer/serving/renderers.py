@@ -9,10 +9,10 @@ from pathlib import Path, PurePosixPath
 from tempfile import TemporaryDirectory
 
 from reactometer.errors import RequestError, suggestion
-from reactometer.inference.annotations import write_elan, write_subtitles
+from reactometer.inference.elan_vtt import write_elan, write_subtitles
 from reactometer.inference.events import find_events
-from reactometer.inference.formats import timeline_columns, timeline_rows, with_face, write_table
-from reactometer.inference.timeline import draw_timeline
+from reactometer.inference.plot import draw_timeline
+from reactometer.inference.tables import timeline_columns, timeline_rows, with_face, write_table
 from reactometer.types import Prediction
 
 Write = Callable[[Sequence[Prediction], float, Path], object]

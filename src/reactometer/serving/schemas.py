@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from pydantic import BaseModel, ConfigDict, Field
 
 from reactometer.inference.events import DEFAULT_THRESHOLD
-from reactometer.inference.formats import abstained, event_rows, frame_rows, intensities_as_json
+from reactometer.inference.tables import abstained, event_rows, frame_rows, intensities_as_json
 from reactometer.types import Ends, Prediction
 
 

@@ -10,7 +10,7 @@ import torch
 
 from reactometer.config import Config, ModelConfig
 from reactometer.data.batches import Sampling
-from reactometer.inference.cuts import Cut, in_batches, join_cuts, without_media
+from reactometer.inference.aggregate import Cut, in_batches, join_cuts, without_media
 from reactometer.media.segments import PART, WindowShape
 from reactometer.models.folder import LoadedModel
 from reactometer.models.registry import build_model, load_encoders

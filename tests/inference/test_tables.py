@@ -9,8 +9,8 @@ import pandas as pd
 import pytest
 
 from reactometer.errors import OutputError
-from reactometer.inference.formats import clip_columns, clip_rows, timeline_columns, timeline_rows, write_table
-from reactometer.inference.timeline import draw_timeline
+from reactometer.inference.plot import draw_timeline
+from reactometer.inference.tables import clip_columns, clip_rows, timeline_columns, timeline_rows, write_table
 from reactometer.types import Prediction, Window
 
 LABELS = ("Joy", "Awe")

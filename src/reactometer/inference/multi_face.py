@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from reactometer.data.batches import pick_frames
-from reactometer.inference.cuts import Cut, Scorer, in_batches, join_cuts, without_media
+from reactometer.inference.aggregate import Cut, Scorer, in_batches, join_cuts, without_media
 from reactometer.media.audio import is_audible
 from reactometer.media.segments import WindowShape, clip_of, cut_clip
 from reactometer.models.folder import LoadedModel

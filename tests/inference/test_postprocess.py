@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from reactometer.errors import ConfigError
-from reactometer.inference.refine import Baseline, check_span, parse_baseline, refine, smooth, subtract_baseline
+from reactometer.inference.postprocess import Baseline, check_span, parse_baseline, refine, smooth, subtract_baseline
 from reactometer.types import Prediction, Window
 
 
