@@ -1,4 +1,4 @@
-"""Every command: parse, call one function, print."""
+"""The program: its commands, and how errors and Ctrl-C end it."""
 
 from __future__ import annotations
 
@@ -12,12 +12,10 @@ from typing import Annotated, NoReturn
 import typer
 from rich.markup import escape
 
-from reactometer.cli import doctor, evaluate, models, predict, render, serve
-from reactometer.cli.evaluate import CacheOption, DataArgument, DeviceOption
-from reactometer.config import PrepareConfig
+from reactometer.cli import data, doctor, evaluate, models, predict, serve, train
 from reactometer.errors import ReactometerError
 from reactometer.io import NO_WRITING, system_error, unwritable
-from reactometer.terminal import INTERRUPTED, OK, SOME_FAILED, USAGE, messages
+from reactometer.terminal import INTERRUPTED, OK, USAGE, messages
 
 app = typer.Typer(
     help="How strongly did a person react? Emotional reaction intensity from face and voice.",
@@ -26,154 +24,34 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-OverridesArgument = Annotated[
-    list[str] | None, typer.Argument(metavar="KEY=VALUE", help="On top of it, e.g. data.path=FOLDER training.epochs=5.")
-]
-CONFIG_HELP = "A TOML file, e.g. configs/resnet50.toml; or the name of one inside the package, e.g. resnet50."
-PREPARE = PrepareConfig()
-WorkersOption = Annotated[int | None, typer.Option(min=1, help="Processes; default: one a processor.")]
 
 
-@app.command(short_help="A data set -> face crops and sound, once.")
-def prepare(
-    data: Annotated[
-        Path,
-        typer.Argument(
-            metavar="DATA",
-            help="Folder of ABAW5, MuSe-2022, EMI or CREMA-D, or a CSV with a column 'path', or its folder.",
-        ),
-    ],
-    out: Annotated[Path, typer.Option(help="The folder to keep the prepared clips in.")],
-    rate: Annotated[float, typer.Option(help="Frames looked at per second of video.")] = PREPARE.rate_hz,
-    size: Annotated[int, typer.Option(help="Side of the face crops, pixels.")] = PREPARE.size_px,
-    detector: Annotated[str, typer.Option(help="Face detector: auto, yunet or haar.")] = PREPARE.detector,
-    labels: Annotated[str | None, typer.Option(help="A label set's name, or label columns with commas.")] = None,
-    votes: Annotated[str, typer.Option(help="Of CREMA-D: whose votes to learn, of both, face or voice.")] = "both",
-    workers: WorkersOption = None,
-) -> None:
-    """Decode each clip once: follow and crop the face, keep the sound. Run it again to go on after a stop."""
-    from reactometer.config import parse_config
-    from reactometer.data.prepare import prepare as run
-
-    settings = parse_config({"prepare": {"rate_hz": rate, "size_px": size, "detector": detector}}, "prepare").prepare
-    prepared = run(data, out, settings=settings, labels=labels, votes=votes, workers=workers)
-    render.print_prepared(prepared)
-    raise typer.Exit(SOME_FAILED if prepared.failed else OK)
-
-
-@app.command(short_help="A configuration -> a model.")
-def train(
-    config: Annotated[Path, typer.Argument(metavar="CONFIG", help=CONFIG_HELP)],
-    overrides: OverridesArgument = None,
-    resume: Annotated[bool, typer.Option("--resume", help="Go on with a run that was stopped.")] = False,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Delete an earlier run in the same folder.")] = False,
-    allow_leak: Annotated[
-        bool, typer.Option("--allow-leak", help="Train although people or stimuli are in more than one split.")
-    ] = False,
-) -> None:
-    """Fit a model on the train split, choose on the val split, and write a model folder."""
-    from reactometer.training.train import train as run
-
-    overrides = [*(overrides or ()), *(["data.allow_leak=true"] if allow_leak else ())]
-    render.print_trained(run(config, overrides, resume=resume, overwrite=overwrite))
-
-
-app.command(short_help="List the architectures, their weights and licences.")(models.models)
-
-
-@app.command(short_help="Several configurations -> one table.")
-def compare(
-    configs: Annotated[list[Path], typer.Argument(metavar="CONFIG...", help="TOML files, or names.")],
-    data: Annotated[Path, typer.Option(help="The data set, the same for all.")],
-    out: Annotated[Path, typer.Option(help="A folder for the table, the picture and the runs.")] = Path("comparison"),
-    seeds: Annotated[int, typer.Option(min=1, help="Trainings a configuration.")] = 3,
-    overrides: Annotated[
-        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="On top of every configuration; repeatable.")
-    ] = None,
-    split: Annotated[str, typer.Option(help="What to score on. Choose on val, then score on test once.")] = "test",
-) -> None:
-    """Train each configuration with several seeds, score all on one split. Run it again to go on after a stop."""
-    from reactometer.comparison import compare as run
-
-    render.print_comparison(run(configs, data, out, seeds=seeds, overrides=overrides or (), split=split))
-
-
-@app.command(short_help="Several trainings -> one model.")
-def ensemble(
-    sources: Annotated[
-        list[Path],
-        typer.Argument(metavar="CONFIG|MODEL...", help="One configuration to train, or several model folders."),
-    ],
-    out: Annotated[Path, typer.Option(help="The folder to write.")],
-    folds: Annotated[int, typer.Option(min=0, help="Train on so many folds of train and val, nobody in two.")] = 0,
-    seeds: Annotated[int, typer.Option(min=0, help="Train with so many seeds instead.")] = 0,
-    overrides: Annotated[
-        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="On top of the configuration; repeatable.")
-    ] = None,
-) -> None:
-    """Average several models: trained here on folds or with seeds, or joined as they are."""
-    if len(sources) == 1 and not sources[0].is_dir():
-        from reactometer.training.ensemble import ensemble as run
-
-        render.print_trained(run(sources[0], out, overrides or (), folds=folds, seeds=seeds))
-    else:
-        from reactometer.models.folder import join_models
-
-        render.print_trained(join_models(sources, out))
-
-
-@app.command(short_help="A model and a test split -> the challenge's file.")
-def submission(
-    model: Annotated[Path, typer.Argument(metavar="MODEL", help="A model folder.")],
-    data: DataArgument,
-    out: Annotated[Path, typer.Option(help="The CSV file to write.")] = Path("submission.csv"),
-    check: Annotated[bool, typer.Option("--check", help="Only check OUT, which is there already.")] = False,
-    cache: CacheOption = None,
-    device: DeviceOption = "auto",
-) -> None:
-    """Predict every test clip, write the file that ABAW5 or EMI takes, and check it."""
-    from reactometer.evaluation.submission import check_submission
-    from reactometer.evaluation.submission import submission as run
-    from reactometer.models.folder import load_model
-
-    if check:
-        check_submission(out, data)
-    else:
-        run(load_model(model, device), data, out, cache=cache)
-    render.print_submission(out)
-
-
-app.command(short_help="A model and a data set -> its score.")(evaluate.evaluate)
-app.command(short_help="A model and held-out clips -> its intervals.")(evaluate.calibrate)
-app.command(short_help="A model and a data set -> one page on its scores.")(evaluate.report)
-app.command(short_help="Two models' predictions -> which is better.")(evaluate.compare_predictions)
-app.command(short_help="A data set -> leaks, and what gives labels away.")(evaluate.audit)
-app.command(short_help="A data set -> splits without leaks.")(evaluate.split)
-app.command(short_help="Ratings of several raters -> labels.")(evaluate.ratings)
-
-
-app.command(short_help="A model and videos -> intensities.")(predict.predict)
-app.command(short_help="A model and a video -> what moved each emotion.")(predict.explain)
-app.command(short_help="A camera or stream -> intensities, now.")(serve.live)
-app.command(short_help="A model -> a service and a page.")(serve.serve)
-
-
-@app.command(short_help="All of it in minutes, on embedded data.")
-def demo(
-    out: Annotated[Path, typer.Option(help="The folder to work in.")] = Path("demo"),
-    clips: Annotated[int, typer.Option(min=120, help="Clips of the embedded data set.")] = 480,
-    seed: Annotated[int, typer.Option(help="Seed of the data set and of the training.")] = 0,
-) -> None:
-    """Show the whole job in minutes: embedded data, training, an honest score, a prediction and its picture."""
-    from reactometer.cli.demo import demo as run
-
-    render.print_demo(run(out, n_clips=clips, seed=seed))
-
-
-app.command(short_help="Export a model to ONNX graphs.")(models.export)
-app.command(short_help="Download the face detector, encoders or checkpoints.")(models.download)
-app.command(short_help="Push a checkpoint to the Hugging Face Hub.")(models.push)
-app.command(short_help="Check this installation.")(doctor.doctor)
+COMMANDS = {  # in the order of the help text: analyze videos, prepare data, train, evaluate, manage models, help
+    predict.predict: "Predict intensities of videos, per clip and over time.",
+    predict.explain: "Show which parts of a video moved each emotion.",
+    serve.live: "Score a camera or stream as it plays.",
+    serve.serve: "Serve predictions over HTTP, with a page.",
+    data.prepare: "Decode a dataset once: face crops and sound.",
+    data.audit: "Check a dataset for leaks and shortcuts.",
+    data.split: "Split a dataset without leaks.",
+    data.ratings: "Turn ratings of several raters into labels.",
+    train.train: "Train a model from a configuration.",
+    train.compare: "Train several configurations and compare them.",
+    train.ensemble: "Average several trainings into one model.",
+    evaluate.evaluate: "Score a model on a dataset.",
+    evaluate.calibrate: "Fit a model's prediction intervals to held-out clips.",
+    evaluate.report: "Write one page on a model's scores.",
+    evaluate.compare_predictions: "Test which of two models is better.",
+    evaluate.submission: "Write a challenge's submission file.",
+    models.models: "List the architectures, their weights and licences.",
+    models.export: "Export a model to ONNX graphs.",
+    models.download: "Download the face detector, encoders or checkpoints.",
+    models.push: "Push a checkpoint to the Hugging Face Hub.",
+    train.demo: "Run the whole path in minutes, on synthetic data.",
+    doctor.doctor: "Check this installation.",
+}
+for command, short_help in COMMANDS.items():
+    app.command(short_help=short_help)(command)
 
 
 def _version(asked: bool) -> None:

@@ -1,4 +1,4 @@
-"""The commands on scores and on what they rest on: parse, call one function, print."""
+"""The commands that score predictions: evaluate, calibrate, report, compare-predictions, submission."""
 
 from __future__ import annotations
 
@@ -7,32 +7,20 @@ from typing import Annotated
 
 import typer
 
-from reactometer.cli import render_evaluation as printing
+from reactometer.cli import render, render_evaluation
+from reactometer.cli.options import (
+    ByOption,
+    CacheOption,
+    DataArgument,
+    DeviceOption,
+    EngineOption,
+    GroupsOption,
+    ModelOption,
+    ResamplesOption,
+    SplitOption,
+    split_names,
+)
 from reactometer.terminal import OK, SOME_FAILED
-
-DataArgument = Annotated[
-    Path, typer.Argument(metavar="DATA", help="A data set (a challenge's folder or a CSV), or one made by 'prepare'.")
-]
-ModelOption = Annotated[Path, typer.Option("--model", help="A model folder, as 'train' writes it.")]
-CacheOption = Annotated[Path | None, typer.Option(help="Where prepared clips are kept; default: your cache folder.")]
-StarterOption = Annotated[
-    Path | None, typer.Option("--model", help="A model folder; default: the starter model inside the package.")
-]
-DeviceOption = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, mps …")]
-EngineOption = Annotated[
-    str, typer.Option(help="Run the encoders with: auto (exported graphs, if there are any), torch, onnx or onnx-int8.")
-]
-SplitOption = Annotated[
-    str | None, typer.Option(help="train, val, test or all; default: test, or val where test has no labels.")
-]
-ByOption = Annotated[
-    str | None, typer.Option(help="What intervals resample: person, stimulus or clip; default: person where known.")
-]
-LabelsOption = Annotated[str | None, typer.Option(help="A label set's name, or label columns with commas.")]
-GroupsOption = Annotated[
-    str | None, typer.Option(metavar="COLUMNS", help="Scores by group of these columns too, e.g. age,country.")
-]
-ResamplesOption = Annotated[int, typer.Option(min=0, help="Resamples of the intervals; 0: no intervals.")]
 
 
 def evaluate(
@@ -53,7 +41,7 @@ def evaluate(
     from reactometer.models.folder import load_model
 
     loaded = load_model(model, device, engine)
-    printing.print_engine(loaded)
+    render.print_engine(loaded)
     evaluation = run(
         loaded,
         data,
@@ -61,12 +49,12 @@ def evaluate(
         without=without,
         by=by,
         n_resamples=resamples,
-        groups=_names(groups),
+        groups=split_names(groups),
         out=out,
         cache=cache,
     )
-    printing.print_evaluation(evaluation)
-    printing.print_groups(evaluation.groups)
+    render.print_evaluation(evaluation)
+    render_evaluation.print_groups(evaluation.groups)
     raise typer.Exit(SOME_FAILED if evaluation.failed else OK)
 
 
@@ -88,7 +76,7 @@ def calibrate(
     fitted = run(
         model, data, split=split, coverage=coverage, recalibrate=recalibrate, out=out, cache=cache, device=device
     )
-    printing.print_uncertainty(fitted, str(out or model))
+    render_evaluation.print_uncertainty(fitted, str(out or model))
 
 
 def report(
@@ -108,10 +96,10 @@ def report(
     from reactometer.evaluation.report import report as run
     from reactometer.hub.model_card import write_card
 
-    own = _names(groups)
+    own = split_names(groups)
     page = run(model, data, out, split=split, by=by, groups=own, degradation=degradation, cache=cache, device=device)
     write_card(model, out / "metrics.json", out / "card.md")
-    printing.print_report(page)
+    render_evaluation.print_report(page)
 
 
 def compare_predictions(
@@ -127,59 +115,24 @@ def compare_predictions(
     from reactometer.evaluation.paired_test import compare_predictions as run
 
     paired = run(first, second, data, by=by, n_resamples=resamples, seed=seed, out=out)
-    printing.print_paired(paired, str(first), str(second))
+    render_evaluation.print_paired(paired, str(first), str(second))
 
 
-def audit(
+def submission(
+    model: Annotated[Path, typer.Argument(metavar="MODEL", help="A model folder.")],
     data: DataArgument,
-    out: Annotated[Path | None, typer.Option(help="A JSON file with all of it.")] = None,
+    out: Annotated[Path, typer.Option(help="The CSV file to write.")] = Path("submission.csv"),
+    check: Annotated[bool, typer.Option("--check", help="Only check OUT, which is there already.")] = False,
     cache: CacheOption = None,
-    labels: LabelsOption = None,
-    face_features: Annotated[str | None, typer.Option(help="Of a data set of features: columns, or a folder.")] = None,
-    voice_features: Annotated[str | None, typer.Option(help="The same for the voice.")] = None,
+    device: DeviceOption = "auto",
 ) -> None:
-    """Look for leaks between splits and for what gives labels away; the exit status is 1 where there is a leak."""
-    from reactometer.evaluation.audit import audit as run
+    """Predict every test clip, write the file that ABAW5 or EMI takes, and check it."""
+    from reactometer.evaluation.submission import check_submission
+    from reactometer.evaluation.submission import submission as run
+    from reactometer.models.folder import load_model
 
-    found = run(data, cache=cache, labels=labels, face_features=face_features, voice_features=voice_features, out=out)
-    printing.print_audit(found)
-    raise typer.Exit(SOME_FAILED if found.leaks else OK)
-
-
-def split(
-    data: Annotated[Path, typer.Argument(metavar="DATA", help="A data set: a challenge's folder or a CSV.")],
-    out: Annotated[Path, typer.Option(help="The CSV to write, for 'prepare' and 'train'.")],
-    disjoint: Annotated[
-        str, typer.Option(help="What no two splits share: person, stimulus, labels (equal label vectors), with commas.")
-    ] = "person,stimulus",
-    val: Annotated[float, typer.Option(min=0.0, max=1.0, help="Share of the clips.")] = 0.15,
-    test: Annotated[float, typer.Option(min=0.0, max=1.0, help="Share of the clips.")] = 0.15,
-    labels: LabelsOption = None,
-    seed: Annotated[int, typer.Option(help="Of what is drawn.")] = 0,
-) -> None:
-    """Split anew, so that splits share no person and no stimulus and have labels alike."""
-    from reactometer.data.splits import split as run
-
-    printing.print_split(run(data, out, disjoint=_names(disjoint), val=val, test=test, labels=labels, seed=seed))
-
-
-def ratings(
-    table: Annotated[
-        Path,
-        typer.Argument(metavar="TABLE", help="A CSV, a row a rating: columns path, rater if known, and a label each."),
-    ],
-    out: Annotated[Path, typer.Option(help="The CSV to write, a row a clip, for 'prepare' and 'split'.")],
-    scale: Annotated[
-        tuple[float, float], typer.Option(metavar="LEAST GREATEST", help="What ratings could be, e.g. 1 7.")
-    ] = (0.0, 1.0),
-    labels: LabelsOption = None,
-) -> None:
-    """Average the ratings of each clip, bring them to 0 to 1, and say how far raters agree, which bounds any model."""
-    from reactometer.data.ratings import gather_ratings
-
-    printing.print_ratings(gather_ratings(table, out, scale=scale, labels=labels))
-
-
-def _names(text: str | None) -> list[str]:
-    """What is named in it, between commas."""
-    return [name.strip() for name in (text or "").split(",") if name.strip()]
+    if check:
+        check_submission(out, data)
+    else:
+        run(load_model(model, device), data, out, cache=cache)
+    render.print_submission(out)

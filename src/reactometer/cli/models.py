@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from reactometer.cli import render as printing
-from reactometer.cli.evaluate import CacheOption
+from reactometer.cli.options import CacheOption
 from reactometer.config import find_config
 from reactometer.errors import ModelError, WeightsError
 from reactometer.terminal import OK, SOME_FAILED

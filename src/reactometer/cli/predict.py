@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from reactometer.cli import render, render_evaluation
-from reactometer.cli.evaluate import DeviceOption, EngineOption, StarterOption
+from reactometer.cli.options import DeviceOption, EngineOption, StarterOption
 from reactometer.errors import ConfigError
 from reactometer.paths import STARTER
 from reactometer.terminal import OK, SOME_FAILED, wait_patiently

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from reactometer.cli import render
-from reactometer.cli.evaluate import DeviceOption, EngineOption, StarterOption
+from reactometer.cli.options import DeviceOption, EngineOption, StarterOption
 from reactometer.errors import ConfigError
 from reactometer.paths import STARTER, cache_folder
 from reactometer.terminal import OK, SOME_FAILED, wait_patiently

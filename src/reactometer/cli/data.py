@@ -1,0 +1,99 @@
+"""The commands on datasets: prepare, audit, split, ratings."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from reactometer.cli import render, render_evaluation
+from reactometer.cli.options import (
+    CacheOption,
+    DataArgument,
+    LabelsOption,
+    split_names,
+)
+from reactometer.config import PrepareConfig
+from reactometer.terminal import OK, SOME_FAILED
+
+PREPARE = PrepareConfig()
+WorkersOption = Annotated[int | None, typer.Option(min=1, help="Processes; default: one a processor.")]
+
+
+def prepare(
+    data: Annotated[
+        Path,
+        typer.Argument(
+            metavar="DATA",
+            help="Folder of ABAW5, MuSe-2022, EMI or CREMA-D, or a CSV with a column 'path', or its folder.",
+        ),
+    ],
+    out: Annotated[Path, typer.Option(help="The folder to keep the prepared clips in.")],
+    rate: Annotated[float, typer.Option(help="Frames looked at per second of video.")] = PREPARE.rate_hz,
+    size: Annotated[int, typer.Option(help="Side of the face crops, pixels.")] = PREPARE.size_px,
+    detector: Annotated[str, typer.Option(help="Face detector: auto, yunet or haar.")] = PREPARE.detector,
+    labels: Annotated[str | None, typer.Option(help="A label set's name, or label columns with commas.")] = None,
+    votes: Annotated[str, typer.Option(help="Of CREMA-D: whose votes to learn, of both, face or voice.")] = "both",
+    workers: WorkersOption = None,
+) -> None:
+    """Decode each clip once: follow and crop the face, keep the sound. Run it again to go on after a stop."""
+    from reactometer.config import parse_config
+    from reactometer.data.prepare import prepare as run
+
+    settings = parse_config({"prepare": {"rate_hz": rate, "size_px": size, "detector": detector}}, "prepare").prepare
+    prepared = run(data, out, settings=settings, labels=labels, votes=votes, workers=workers)
+    render.print_prepared(prepared)
+    raise typer.Exit(SOME_FAILED if prepared.failed else OK)
+
+
+def audit(
+    data: DataArgument,
+    out: Annotated[Path | None, typer.Option(help="A JSON file with all of it.")] = None,
+    cache: CacheOption = None,
+    labels: LabelsOption = None,
+    face_features: Annotated[str | None, typer.Option(help="Of a data set of features: columns, or a folder.")] = None,
+    voice_features: Annotated[str | None, typer.Option(help="The same for the voice.")] = None,
+) -> None:
+    """Look for leaks between splits and for what gives labels away; the exit status is 1 where there is a leak."""
+    from reactometer.evaluation.audit import audit as run
+
+    found = run(data, cache=cache, labels=labels, face_features=face_features, voice_features=voice_features, out=out)
+    render_evaluation.print_audit(found)
+    raise typer.Exit(SOME_FAILED if found.leaks else OK)
+
+
+def split(
+    data: Annotated[Path, typer.Argument(metavar="DATA", help="A data set: a challenge's folder or a CSV.")],
+    out: Annotated[Path, typer.Option(help="The CSV to write, for 'prepare' and 'train'.")],
+    disjoint: Annotated[
+        str, typer.Option(help="What no two splits share: person, stimulus, labels (equal label vectors), with commas.")
+    ] = "person,stimulus",
+    val: Annotated[float, typer.Option(min=0.0, max=1.0, help="Share of the clips.")] = 0.15,
+    test: Annotated[float, typer.Option(min=0.0, max=1.0, help="Share of the clips.")] = 0.15,
+    labels: LabelsOption = None,
+    seed: Annotated[int, typer.Option(help="Of what is drawn.")] = 0,
+) -> None:
+    """Split anew, so that splits share no person and no stimulus and have labels alike."""
+    from reactometer.data.splits import split as run
+
+    render_evaluation.print_split(
+        run(data, out, disjoint=split_names(disjoint), val=val, test=test, labels=labels, seed=seed)
+    )
+
+
+def ratings(
+    table: Annotated[
+        Path,
+        typer.Argument(metavar="TABLE", help="A CSV, a row a rating: columns path, rater if known, and a label each."),
+    ],
+    out: Annotated[Path, typer.Option(help="The CSV to write, a row a clip, for 'prepare' and 'split'.")],
+    scale: Annotated[
+        tuple[float, float], typer.Option(metavar="LEAST GREATEST", help="What ratings could be, e.g. 1 7.")
+    ] = (0.0, 1.0),
+    labels: LabelsOption = None,
+) -> None:
+    """Average the ratings of each clip, bring them to 0 to 1, and say how far raters agree, which bounds any model."""
+    from reactometer.data.ratings import gather_ratings
+
+    render_evaluation.print_ratings(gather_ratings(table, out, scale=scale, labels=labels))

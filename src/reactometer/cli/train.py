@@ -1,0 +1,80 @@
+"""The commands that train: train, compare, ensemble, and the demo of the whole path."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from reactometer.cli import render
+from reactometer.cli.options import (
+    CONFIG_HELP,
+    OverridesArgument,
+)
+
+
+def train(
+    config: Annotated[Path, typer.Argument(metavar="CONFIG", help=CONFIG_HELP)],
+    overrides: OverridesArgument = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with a run that was stopped.")] = False,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Delete an earlier run in the same folder.")] = False,
+    allow_leak: Annotated[
+        bool, typer.Option("--allow-leak", help="Train although people or stimuli are in more than one split.")
+    ] = False,
+) -> None:
+    """Fit a model on the train split, choose on the val split, and write a model folder."""
+    from reactometer.training.train import train as run
+
+    overrides = [*(overrides or ()), *(["data.allow_leak=true"] if allow_leak else ())]
+    render.print_trained(run(config, overrides, resume=resume, overwrite=overwrite))
+
+
+def compare(
+    configs: Annotated[list[Path], typer.Argument(metavar="CONFIG...", help="TOML files, or names.")],
+    data: Annotated[Path, typer.Option(help="The data set, the same for all.")],
+    out: Annotated[Path, typer.Option(help="A folder for the table, the picture and the runs.")] = Path("comparison"),
+    seeds: Annotated[int, typer.Option(min=1, help="Trainings a configuration.")] = 3,
+    overrides: Annotated[
+        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="On top of every configuration; repeatable.")
+    ] = None,
+    split: Annotated[str, typer.Option(help="What to score on. Choose on val, then score on test once.")] = "test",
+) -> None:
+    """Train each configuration with several seeds, score all on one split. Run it again to go on after a stop."""
+    from reactometer.comparison import compare as run
+
+    render.print_comparison(run(configs, data, out, seeds=seeds, overrides=overrides or (), split=split))
+
+
+def ensemble(
+    sources: Annotated[
+        list[Path],
+        typer.Argument(metavar="CONFIG|MODEL...", help="One configuration to train, or several model folders."),
+    ],
+    out: Annotated[Path, typer.Option(help="The folder to write.")],
+    folds: Annotated[int, typer.Option(min=0, help="Train on so many folds of train and val, nobody in two.")] = 0,
+    seeds: Annotated[int, typer.Option(min=0, help="Train with so many seeds instead.")] = 0,
+    overrides: Annotated[
+        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="On top of the configuration; repeatable.")
+    ] = None,
+) -> None:
+    """Average several models: trained here on folds or with seeds, or joined as they are."""
+    if len(sources) == 1 and not sources[0].is_dir():
+        from reactometer.training.ensemble import ensemble as run
+
+        render.print_trained(run(sources[0], out, overrides or (), folds=folds, seeds=seeds))
+    else:
+        from reactometer.models.folder import join_models
+
+        render.print_trained(join_models(sources, out))
+
+
+def demo(
+    out: Annotated[Path, typer.Option(help="The folder to work in.")] = Path("demo"),
+    clips: Annotated[int, typer.Option(min=120, help="Clips of the embedded data set.")] = 480,
+    seed: Annotated[int, typer.Option(help="Seed of the data set and of the training.")] = 0,
+) -> None:
+    """Show the whole job in minutes: embedded data, training, an honest score, a prediction and its picture."""
+    from reactometer.cli.demo import demo as run
+
+    render.print_demo(run(out, n_clips=clips, seed=seed))
