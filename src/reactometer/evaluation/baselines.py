@@ -1,4 +1,4 @@
-"""What any model must beat: answers that look at no face and hear no voice, fitted on the training clips alone."""
+"""What any model must beat: predictions without a face or voice, fitted on the training clips."""
 
 from __future__ import annotations
 
@@ -71,22 +71,16 @@ def shuffled_scores(
     return [score for score in scores if score is not None]
 
 
-def length_baseline(
-    train_durations_s: npt.ArrayLike, train_targets: npt.ArrayLike, durations_s: npt.ArrayLike
-) -> Array:
-    """:func:`cue_baseline` of clip lengths in seconds; those of length 0 could not be read.
+def length_answers(prepared: PreparedSet, rows: Sequence[PreparedRow]) -> Array:
+    """Return what :func:`cue_baseline` of the clip length predicts for prepared clips, (clips, L).
 
     Where clips have the length of what was watched, as in Hume-Reaction, length alone tells something of the labels.
+    A clip of length 0 could not be read.
     """
-    train, asked = (np.asarray(lengths, dtype=np.float64) for lengths in (train_durations_s, durations_s))
-    return cue_baseline(np.where(train > 0, train, np.nan), train_targets, np.where(asked > 0, asked, np.nan))
-
-
-def length_answers(prepared: PreparedSet, rows: Sequence[PreparedRow]) -> Array:
-    """(clips, L) what :func:`length_baseline` says of prepared clips, from the train clips of their set."""
     train = readable_train(prepared)
     targets = np.array([row.clip.labels for row in train])
-    return length_baseline([row.duration_s for row in train], targets, [row.duration_s for row in rows])
+    known, asked = ([row.duration_s or np.nan for row in own] for own in (train, rows))
+    return cue_baseline(known, targets, asked)
 
 
 def readable_train(prepared: PreparedSet) -> list[PreparedRow]:

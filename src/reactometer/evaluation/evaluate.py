@@ -1,4 +1,4 @@
-"""A model and a data set -> its score over all clips of a split at once."""
+"""Score a model on a dataset, over all clips of a split at once."""
 
 from __future__ import annotations
 
@@ -24,7 +24,6 @@ from reactometer.evaluation.plots import plot_calibration
 from reactometer.evaluation.subgroups import Grouping, as_table, compare_groups, split_column
 from reactometer.io import make_folder, write_picture, write_whole
 from reactometer.models.folder import LoadedModel, load_model
-from reactometer.models.scores import Score
 from reactometer.models.scoring import score_split
 
 CHOICES = (*SPLITS, "all")
@@ -114,19 +113,45 @@ def evaluate(  # noqa: PLR0913 - options by keyword
     sampling = _without(loaded, without)
     prepared = open_for(loaded, data, cache, progress=progress)
     chosen = choose_split(prepared, split)
-    scored = [row for row in prepared.split(chosen) if row.clip.labels]
-    units = choose_units([row.clip for row in scored], by)
+    rows = prepared.split(chosen)
+    known = [place for place, row in enumerate(rows) if row.clip.labels]
+    scored, labels, sure = tuple(rows[place] for place in known), loaded.labels, loaded.uncertainty
+    unit, units = choose_units([row.clip for row in scored], by)
     for column in groups:
-        split_column([row.clip for row in scored], column)  # raises, before the work, where there is none
+        split_column([row.clip for row in scored], column)  # raises before the work
     scores, note = score_split(
         loaded, prepared, chosen, sampling, batch_size=batch_size, workers=workers, progress=progress
     )
-    evaluation = _evaluation(chosen, prepared.split(chosen), scores, loaded, units, n_resamples, groups)
-    evaluation = replace(evaluation, person_norm=note)
-    if evaluation.coverage and loaded.uncertainty:
-        own = loaded.uncertainty.fitted_on
-        here = (own.get("split"), own.get("manifest_sha256")) == (chosen, prepared.manifest_sha256)
-        evaluation = replace(evaluation, coverage=replace(evaluation.coverage, fitted_here=here))
+    intensities = np.array([score.intensities for score in scores])  # (clips, L)
+    targets = np.array([row.clip.labels for row in scored], dtype=np.float64).reshape(len(scored), len(labels))
+    guess, ids = intensities[known], [row.clip.clip_id for row in rows]
+    table = pd.DataFrame(intensities, columns=list(labels))
+    table.insert(0, "File_ID", ids)
+    clips = list(zip(scores, ids, [row.duration_s for row in rows], strict=True))
+    coverage = None
+    if sure:
+        coverage = measure_coverage(targets, [clips[place] for place in known], labels, sure, units, n_resamples)
+        learned = (sure.fitted_on.get("split"), sure.fitted_on.get("manifest_sha256"))
+        if coverage and learned == (chosen, prepared.manifest_sha256):
+            coverage = replace(coverage, fitted_here=True)
+    how: dict[str, Any] = {"unit": unit, "groups": units, "n_resamples": n_resamples}
+    evaluation = Evaluation(
+        split=chosen,
+        metrics=measure(targets, guess, labels),
+        predictions=table,
+        rows=scored,
+        truth=targets,
+        guess=guess.astype(np.float64),
+        n_without_labels=len(rows) - len(known),
+        without_evidence=tuple(ids[score.number] for score in scores if not score.has_evidence),
+        failed=tuple(f"{row.clip.clip_id}: {row.clip.problem}" for row in rows if row.clip.problem),
+        person_norm=note,
+        intervals=bootstrap_metrics(targets, guess, labels, **how) if n_resamples else None,
+        coverage=coverage,
+        prediction_intervals=interval_table(clips, labels, sure) if sure else None,
+        reliability=measure_reliability(targets, guess, labels, **how) if n_resamples else None,
+        groups=compare_groups(scored, targets, guess, labels, groups, **how) if groups else (),
+    )
     if out is not None:
         write_evaluation(evaluation, Path(out))
     return evaluation
@@ -220,51 +245,3 @@ def choose_split(prepared: PreparedSet, split: str | None) -> str:
     if not prepared.split(split):
         raise DataError(f"{prepared.folder}: split '{split}' has no clips", fix="Choose another with --split, or 'all'")
     return split
-
-
-def _evaluation(
-    split: str,
-    rows: Sequence[PreparedRow],
-    scores: Sequence[Score],
-    loaded: LoadedModel,
-    units: tuple[str, list[str] | None],
-    n_resamples: int,
-    columns: Sequence[str],
-) -> Evaluation:
-    labels, sure = loaded.labels, loaded.uncertainty
-    intensities = np.array([score.intensities for score in scores])  # (clips, L)
-    known = [place for place, row in enumerate(rows) if row.clip.labels]
-    targets = np.array([rows[place].clip.labels for place in known]).reshape(len(known), len(labels))
-    ids, lengths_s = [row.clip.clip_id for row in rows], [row.duration_s for row in rows]
-    table = pd.DataFrame(intensities, columns=list(labels))
-    table.insert(0, "File_ID", ids)
-    scored, guess, (unit, groups) = tuple(rows[place] for place in known), intensities[known], units
-    metrics, intervals, reliability, by_group = measure(targets, guess, labels), None, None, None
-    if n_resamples:
-        intervals = bootstrap_metrics(targets, guess, labels, unit=unit, groups=groups, n_resamples=n_resamples)
-        reliability = measure_reliability(targets, guess, labels, unit=unit, groups=groups, n_resamples=n_resamples)
-        by_group = compare_groups(
-            scored, targets, guess, labels, columns, unit=unit, groups=groups, n_resamples=n_resamples
-        )
-    coverage = None
-    if sure:
-        own = [(scores[place], ids[place], lengths_s[place]) for place in known]
-        coverage = measure_coverage(targets, own, labels, sure, groups, n_resamples)
-    return Evaluation(
-        split=split,
-        metrics=metrics,
-        predictions=table,
-        rows=scored,
-        truth=targets.astype(np.float64),
-        guess=guess.astype(np.float64),
-        n_without_labels=len(rows) - len(known),
-        without_evidence=tuple(rows[score.number].clip.clip_id for score in scores if not score.has_evidence),
-        failed=tuple(f"{row.clip.clip_id}: {row.clip.problem}" for row in rows if row.clip.problem),
-        intervals=intervals,
-        coverage=coverage,
-        prediction_intervals=interval_table(list(zip(scores, ids, lengths_s, strict=True)), labels, sure)
-        if sure
-        else None,
-        reliability=reliability,
-        groups=by_group or (),
-    )
