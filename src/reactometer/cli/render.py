@@ -88,8 +88,8 @@ def print_comparison(comparison: Comparison) -> None:
 
 
 def print_submission(path: Path) -> None:
-    """Say that the file is as the challenge wants it."""
-    results.print(f"{escape(str(path))}: every test clip once, columns, values and order as they have to be")
+    """Print what was checked of the file."""
+    results.print(f"{escape(str(path))}: one row per test clip, the challenge's columns, values in [0, 1]")
 
 
 def print_evaluation(evaluation: Evaluation) -> None:

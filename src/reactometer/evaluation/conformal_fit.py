@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import math
 import shutil
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
-from reactometer.data.batches import Sampling
 from reactometer.data.cache import PreparedRow, PreparedSet
 from reactometer.data.splits import SPLITS
 from reactometer.errors import ConfigError, DataError, suggestion
@@ -162,26 +161,25 @@ def fit_uncertainty(
     )
     limits = _limits(whole.values(), fitted)
     shown = _recalibrated_elsewhere(shown, rows) if recalibrate else shown
-    bases = {basis: _basis(own, rows, coverage, whose) for basis, own in shown.items()}
+    bases = {}
+    for basis, scores in shown.items():
+        guess, truth = _pairs(scores, rows)
+        people = [whose[place] for place in scores] if whose else None
+        bases[basis] = Basis(len(scores), conformal_half_widths(truth - guess, coverage, people))
     return replace(fitted, bases=bases, farthest=limits)
 
 
 def _by_basis(loaded: LoadedModel, prepared: PreparedSet, split: str, progress: bool) -> dict[str, dict[int, Score]]:
-    """Scores of clips with labels by what they go by, then by the clip's place: as it is, and with either hidden."""
-    rows, found = prepared.split(split), dict[str, dict[int, Score]]()
-    for sampling in _samplings(loaded.sampling):
+    """Score clips with labels as they are, and with either modality hidden: by basis, then by index of the clip."""
+    rows, found, samplings = prepared.split(split), dict[str, dict[int, Score]](), [loaded.sampling]
+    if loaded.sampling.looks and loaded.sampling.listens:
+        samplings += [replace(loaded.sampling, listens=False), replace(loaded.sampling, looks=False)]
+    for sampling in samplings:
         scores, _ = score_split(loaded, prepared, split, sampling, progress=progress)
         for place, score in enumerate(scores):
             if score.has_evidence and rows[place].clip.labels:
                 found.setdefault(score.basis, {}).setdefault(place, score)
     return found
-
-
-def _samplings(sampling: Sampling) -> Iterator[Sampling]:
-    yield sampling
-    if sampling.looks and sampling.listens:
-        yield replace(sampling, listens=False)
-        yield replace(sampling, looks=False)
 
 
 def _learned_from(
@@ -239,13 +237,6 @@ def _pairs(scores: dict[int, Score], rows: Sequence[PreparedRow]) -> tuple[Array
     """(n, L) predictions and labels."""
     guess = np.array([score.intensities for score in scores.values()], dtype=np.float64)
     return guess, np.array([rows[place].clip.labels for place in scores], dtype=np.float64)
-
-
-def _basis(scores: dict[int, Score], rows: Sequence[PreparedRow], coverage: float, whose: Mapping[int, str]) -> Basis:
-    """The widths of one basis."""
-    guess, truth = _pairs(scores, rows)
-    people = [whose[place] for place in scores] if whose else None
-    return Basis(len(scores), conformal_half_widths(truth - guess, coverage, people))
 
 
 def _whose(places: Iterable[int], rows: Sequence[PreparedRow], coverage: float) -> dict[int, str]:
