@@ -53,7 +53,7 @@ def doctor() -> None:
 
 def examine() -> Iterator[Finding]:
     """Run every check, one after the other; the last one predicts a rendered clip."""
-    yield Finding("reactometer", FINE, f"{version('reactometer')}, in {Path(__file__).parent}")
+    yield Finding("reactometer", FINE, f"{version('reactometer')}, in {STARTER.parent}")
     yield Finding("Python", FINE, f"{platform.python_version()}, {platform.platform()}")
     yield from check_packages()
     yield _check_gpu()
