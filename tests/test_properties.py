@@ -21,7 +21,7 @@ from hypothesis.extra.numpy import arrays
 
 from reactometer.config import Config, parse_config
 from reactometer.data.batches import pick_frames
-from reactometer.data.clips import parse_labels, parse_split, read_rows
+from reactometer.data.manifest import parse_labels, parse_split, read_rows
 from reactometer.errors import ConfigError, DataError, RequestError
 from reactometer.evaluation.metrics import ccc, pearson
 from reactometer.inference.elan_vtt import write_elan

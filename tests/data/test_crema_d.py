@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 
 from reactometer.config import PrepareConfig
-from reactometer.data.layouts import read_data_set
+from reactometer.data.datasets import read_data_set
 from reactometer.data.prepare import prepare
 from reactometer.data.splits import assign_splits
 from reactometer.errors import DataError

@@ -19,7 +19,7 @@ import pytest
 
 from reactometer.config import PrepareConfig
 from reactometer.data.cache import PreparedSet, load_clip, open_prepared
-from reactometer.data.layouts import read_data_set
+from reactometer.data.datasets import read_data_set
 from reactometer.data.prepare import _Job, _job, _prepare_one, prepare
 from reactometer.errors import DataError
 from reactometer.io import format_json, parse_json_object

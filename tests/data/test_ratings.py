@@ -10,7 +10,7 @@ import pytest
 from typer.testing import CliRunner
 
 from reactometer.cli.app import app
-from reactometer.data.layouts import read_data_set
+from reactometer.data.datasets import read_data_set
 from reactometer.data.ratings import agreement, gather_ratings
 from reactometer.errors import ConfigError, DataError, OutputError
 

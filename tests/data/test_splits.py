@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from reactometer.data.layouts import read_data_set
+from reactometer.data.datasets import read_data_set
 from reactometer.data.leakage import find_shared
 from reactometer.data.splits import assign_folds, assign_splits, find_components, split
 from reactometer.errors import ConfigError, DataError, OutputError

@@ -13,8 +13,8 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from reactometer.data.batches import Item, collate
-from reactometer.data.clips import read_rows
-from reactometer.data.layouts import read_data_set
+from reactometer.data.datasets import read_data_set
+from reactometer.data.manifest import read_rows
 from reactometer.data.splits import with_splits
 from reactometer.errors import DataError
 from reactometer.media.segments import WindowShape, _Cutter, clip_of, cut_clip

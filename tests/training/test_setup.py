@@ -13,7 +13,7 @@ import torch
 from reactometer.config import Config
 from reactometer.data.batches import MediaReader, Part, parts_of
 from reactometer.data.cache import PreparedRow, PreparedSet
-from reactometer.data.people import PersonReader
+from reactometer.data.person_norm import PersonReader
 from reactometer.errors import ConfigError, ModelError
 from reactometer.evaluation.evaluate import evaluate
 from reactometer.media.audio_features import MEL_BANDS

@@ -9,7 +9,7 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 
 from reactometer.batch.places import Place, is_address, place, split_address
-from reactometer.data.listing import read_listing
+from reactometer.data.manifest import read_listing
 from reactometer.errors import ConfigError, DataError
 from reactometer.io import Paths, each_path
 from reactometer.media.video import MEDIA_ENDINGS

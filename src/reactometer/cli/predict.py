@@ -129,7 +129,7 @@ def _into_tables(
 ) -> bool:
     from reactometer.batch.inputs import find_files
     from reactometer.batch.places import is_address
-    from reactometer.data.people import read_people
+    from reactometer.data.person_norm import read_people
     from reactometer.inference.predictor import predict as run
     from reactometer.models.folder import load_model
     from reactometer.workers.media_worker import shared_reader

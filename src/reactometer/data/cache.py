@@ -13,7 +13,17 @@ import numpy as np
 
 from reactometer.config import PrepareConfig
 from reactometer.errors import DataError
-from reactometer.io import decoding, format_json, parse_json_object, replacing, sha256_of, write_whole
+from reactometer.io import (
+    PART,
+    decoding,
+    format_json,
+    make_folder,
+    parse_json_object,
+    replacing,
+    sha256_of,
+    write_whole,
+)
+from reactometer.paths import cache_folder
 from reactometer.types import Clip, FaceSample, FrameState, PreparedClip
 
 FORMAT = 1
@@ -235,3 +245,27 @@ def _from_cells(cells: dict[str, str], labels: tuple[str, ...], folder: Path) ->
     return PreparedRow(
         clip, file, float(cells["duration_s"]), **counts, has_sound=cells["sound"] == "yes", was_cached=True
     )
+
+
+def claim_folder(folder: Path) -> None:
+    """Make the folder ours, or refuse to mix the cache with somebody's files.
+
+    Raises:
+        DataError: it is a file, or holds other files.
+    """
+    if folder.exists() and not folder.is_dir():
+        raise DataError(f"{folder}: is a file", expected="a folder to keep the prepared clips in")
+    names = {entry.name for entry in folder.iterdir()} if folder.is_dir() else set()
+    if any(name not in ("clips", FEATURES, MANIFEST_FILE, SETTINGS_FILE) and not name.endswith(PART) for name in names):
+        raise DataError(
+            f"{folder}: holds other files",
+            expected="a new folder or one prepared before",
+            fix="Name another folder with --out or data.cache",
+        )
+    make_folder(folder / "clips")
+
+
+def default_folder(data: Path, *features: str | None) -> Path:
+    """Where a data set (or some features of it) is kept when nobody says: a folder of its own in the user's cache."""
+    name = " ".join([str(data.resolve()), *(f"{patterns}" for patterns in features)])
+    return cache_folder() / "prepared" / f"{data.resolve().stem}-{sha256(name.encode()).hexdigest()[:12]}"

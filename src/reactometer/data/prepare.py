@@ -12,29 +12,30 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
-from reactometer.config import PrepareConfig
+from filelock import FileLock
+
+from reactometer.config import DataConfig, PrepareConfig
 from reactometer.data.cache import (
-    FEATURES,
     FORMAT,
-    MANIFEST_FILE,
     SETTINGS_FILE,
     PreparedRow,
     PreparedSet,
+    claim_folder,
+    default_folder,
     fresh_counts,
     open_prepared,
     refuse_own_names,
     write_clip,
     write_index,
 )
-from reactometer.data.layouts import read_data_set
+from reactometer.data.datasets import read_data_set
 from reactometer.data.splits import with_splits
-from reactometer.errors import DataError
-from reactometer.io import PART, clear_leftovers, clear_old, make_folder
+from reactometer.errors import ConfigError
+from reactometer.io import clear_leftovers, clear_old
 from reactometer.media.audio import is_audible
 from reactometer.media.faces import load_detector, settle_detector
 from reactometer.media.image_folder import list_crops, prepare_crops
 from reactometer.media.segments import prepare_clip
-from reactometer.paths import cache_folder
 from reactometer.terminal import progress_bar
 from reactometer.types import Clip, FrameState, PreparedClip
 from reactometer.workers.media_worker import UNREADABLE, reason_of
@@ -57,7 +58,7 @@ def prepare(
     settings. Clips that cannot be read are listed in the result, never dropped.
 
     Args:
-        data: a data set (see :func:`reactometer.data.layouts.read_data_set`), or a folder prepared before.
+        data: a data set (see :func:`reactometer.data.datasets.read_data_set`), or a folder prepared before.
         out: the folder to keep it in; default: a folder of its own in the user's cache.
         settings: how to sample and crop; default: :class:`reactometer.config.PrepareConfig`.
         labels: a label set's name or label columns; ``None`` finds them.
@@ -93,6 +94,32 @@ def prepare(
     write_index(prepared)
     _clear(prepared)
     return prepared
+
+
+def open_data(config: DataConfig, settings: PrepareConfig | None = None, *, progress: bool = True) -> PreparedSet:
+    """The data set that a configuration names: media, prepared here if need be, or features of a file.
+
+    Raises:
+        ConfigError: it names none.
+        DataError: its table or features cannot be used.
+    """
+    if config.path is None:
+        raise ConfigError("no data set named", fix="Set data.path in the TOML file, or add data.path=FOLDER")
+    if (config.path / SETTINGS_FILE).is_file():
+        return open_prepared(config.path)
+    from reactometer.data.feature_tables import prepare_features  # here, because pandas takes its time
+
+    face, voice = config.face_features, config.voice_features
+    folder = config.cache or default_folder(config.path, *((face, voice) if face or voice else ()))
+    claim_folder(folder)
+    with FileLock(folder / "clips" / "preparing.lock"):  # the others that train along find all done
+        if face or voice:
+            return prepare_features(
+                config.path, folder, face=face, voice=voice, labels=config.labels, progress=progress
+            )
+        return prepare(
+            config.path, folder, settings=settings, labels=config.labels, votes=config.votes, progress=progress
+        )
 
 
 def settled(settings: PrepareConfig) -> PrepareConfig:
@@ -152,24 +179,6 @@ def _died(job: _Job) -> PreparedRow:
     return PreparedRow(replace(job.clip, problem=f"{job.clip.path}: the decoder crashed on it; re-encode the file"))
 
 
-def claim_folder(folder: Path) -> None:
-    """Make the folder ours, or refuse to mix the cache with somebody's files.
-
-    Raises:
-        DataError: it is a file, or holds other files.
-    """
-    if folder.exists() and not folder.is_dir():
-        raise DataError(f"{folder}: is a file", expected="a folder to keep the prepared clips in")
-    names = {entry.name for entry in folder.iterdir()} if folder.is_dir() else set()
-    if any(name not in ("clips", FEATURES, MANIFEST_FILE, SETTINGS_FILE) and not name.endswith(PART) for name in names):
-        raise DataError(
-            f"{folder}: holds other files",
-            expected="a new folder or one prepared before",
-            fix="Name another folder with --out or data.cache",
-        )
-    make_folder(folder / "clips")
-
-
 def _clear(prepared: PreparedSet) -> None:
     """Delete what was left half-written, and clips that are not in the index; younger ones may be of another run."""
     clear_leftovers(prepared.folder)
@@ -177,12 +186,6 @@ def _clear(prepared: PreparedSet) -> None:
     for file in (prepared.folder / "clips").glob("*.npz"):
         if file not in listed:
             clear_old(file)
-
-
-def default_folder(data: Path, *features: str | None) -> Path:
-    """Where a data set (or some features of it) is kept when nobody says: a folder of its own in the user's cache."""
-    name = " ".join([str(data.resolve()), *(f"{patterns}" for patterns in features)])
-    return cache_folder() / "prepared" / f"{data.resolve().stem}-{_digest(name)}"
 
 
 def _digest(text: str) -> str:

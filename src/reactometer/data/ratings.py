@@ -10,14 +10,14 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from reactometer.data.clips import parse_number
-from reactometer.data.listing import (
+from reactometer.data.manifest import (
     COLUMNS,
     RATER,
     check_new_table,
     has_number,
     label_columns,
     listed_clip,
+    parse_number,
     read_listing,
     write_listing,
 )

@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 
 from reactometer.data.cache import SETTINGS_FILE
-from reactometer.data.layouts import read_data_set
-from reactometer.data.listing import check_new_table, write_listing
+from reactometer.data.datasets import read_data_set
+from reactometer.data.manifest import check_new_table, write_listing
 from reactometer.errors import ConfigError, DataError, suggestion
 from reactometer.types import Clip
 

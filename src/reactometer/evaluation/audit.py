@@ -14,7 +14,7 @@ import numpy as np
 from reactometer.config import DataConfig, PrepareConfig
 from reactometer.data.cache import PreparedRow, PreparedSet, load_clip
 from reactometer.data.leakage import LabelVectors, Leak, find_label_vectors, find_same_files, find_shared
-from reactometer.data.sources import open_data
+from reactometer.data.prepare import open_data
 from reactometer.data.splits import SPLITS
 from reactometer.evaluation.baselines import cue_baseline
 from reactometer.evaluation.bootstrap import Interval, bootstrap_mean_pearson, choose_units

@@ -13,7 +13,7 @@ import pandas as pd
 
 from reactometer.data.batches import Sampling
 from reactometer.data.cache import PreparedRow, PreparedSet
-from reactometer.data.sources import open_data
+from reactometer.data.prepare import open_data
 from reactometer.data.splits import SPLITS
 from reactometer.errors import DataError, ModelError, ScoreError, suggestion
 from reactometer.evaluation.bootstrap import N_RESAMPLES, Intervals, bootstrap_metrics, choose_units

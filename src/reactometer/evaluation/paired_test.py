@@ -11,8 +11,8 @@ import numpy as np
 import numpy.typing as npt
 
 from reactometer.data.cache import SETTINGS_FILE, open_prepared
-from reactometer.data.clips import choose_labels, make_clip, mark_duplicates, parse_split, read_rows
-from reactometer.data.layouts import read_data_set
+from reactometer.data.datasets import read_data_set
+from reactometer.data.manifest import choose_labels, make_clip, mark_duplicates, parse_split, read_rows
 from reactometer.data.splits import with_splits
 from reactometer.errors import DataError, ScoreError
 from reactometer.evaluation.bootstrap import (

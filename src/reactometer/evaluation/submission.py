@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from reactometer.data.cache import SETTINGS_FILE, open_prepared
-from reactometer.data.layouts import read_data_set
+from reactometer.data.datasets import read_data_set
 from reactometer.errors import DataError, ModelError, OutputError
 from reactometer.evaluation.evaluate import open_for
 from reactometer.io import write_whole

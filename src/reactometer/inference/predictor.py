@@ -13,7 +13,7 @@ import torch
 
 from reactometer.config import PrepareConfig, parse_config
 from reactometer.data.batches import Item
-from reactometer.data.people import Moments, match_people, measure_people, recast
+from reactometer.data.person_norm import Moments, match_people, measure_people, recast
 from reactometer.data.prepare import settled
 from reactometer.errors import ConfigError, ModelError, suggestion
 from reactometer.inference.aggregate import Cut, Scorer, in_batches, join_cuts, without_media

@@ -25,7 +25,7 @@ from reactometer.data.batches import (
 )
 from reactometer.data.cache import FEATURES, PreparedRow, PreparedSet
 from reactometer.data.feature_store import FeatureStore, open_store, write_store
-from reactometer.data.people import Moments, PersonReader, measure_people
+from reactometer.data.person_norm import Moments, PersonReader, measure_people
 from reactometer.media.audio_features import MEL_BANDS
 from reactometer.models.encoders import FrameEncoder
 from reactometer.models.network import ReactionModel

@@ -12,7 +12,7 @@ from reactometer.config import Config, PrepareConfig
 from reactometer.data.batches import MediaReader, Reader, Sampling, parts_of
 from reactometer.data.cache import PreparedRow, PreparedSet
 from reactometer.data.leakage import check_leaks
-from reactometer.data.people import measure_streams
+from reactometer.data.person_norm import measure_streams
 from reactometer.data.splits import assign_folds
 from reactometer.errors import ConfigError, DataError
 from reactometer.evaluation.metrics import LEAST_CLIPS

@@ -11,7 +11,7 @@ from lightning.pytorch import seed_everything
 
 from reactometer.config import Config, load_config
 from reactometer.data.cache import PreparedSet
-from reactometer.data.sources import open_data
+from reactometer.data.prepare import open_data
 from reactometer.errors import DataError, OutputError
 from reactometer.evaluation.conformal_fit import fit_uncertainty
 from reactometer.io import write_whole

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 from reactometer.config import PrepareConfig
-from reactometer.data.clips import OR_NONE, TO_RESCALE
-from reactometer.data.layouts import read_data_set
+from reactometer.data.datasets import read_data_set
+from reactometer.data.manifest import OR_NONE, TO_RESCALE
 from reactometer.data.prepare import prepare
 from reactometer.errors import DataError
 from reactometer.labels import BASIC, EMI, HUME_REACTION

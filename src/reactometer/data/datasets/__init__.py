@@ -1,14 +1,13 @@
-"""A data set's folder or table -> the manifest, by what lies there."""
+"""Read a dataset's folder or table into a manifest, in whichever known layout it is."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
 
-from reactometer.data.challenges import ABAW5_TABLE, EMI_TABLES, MUSE_TABLES, read_abaw5, read_emi, read_muse
-from reactometer.data.clips import Manifest
-from reactometer.data.crema_d import VOTES, VOTES_TABLE, find_votes, read_crema_d
-from reactometer.data.listing import is_listing, read_own
+from reactometer.data.datasets.crema_d import VOTES, VOTES_TABLE, find_votes, read_crema_d
+from reactometer.data.datasets.hume import ABAW5_TABLE, EMI_TABLES, MUSE_TABLES, read_abaw5, read_emi, read_muse
+from reactometer.data.manifest import Manifest, is_listing, read_own
 from reactometer.errors import DataError, suggestion
 
 TABLE_ENDINGS = (".csv", ".tsv")

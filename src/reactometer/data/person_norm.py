@@ -17,8 +17,8 @@ import numpy.typing as npt
 
 from reactometer.data.batches import Item, Part, Reader
 from reactometer.data.cache import PreparedRow
-from reactometer.data.clips import read_rows
 from reactometer.data.feature_store import STREAMS
+from reactometer.data.manifest import read_rows
 from reactometer.errors import DataError
 from reactometer.types import FloatArray
 

@@ -11,12 +11,13 @@ import pandas as pd
 import pytest
 
 from reactometer.config import Config, DataConfig, ModelConfig, TrainingConfig
+from reactometer.data import feature_tables
 from reactometer.data.batches import Item, parts_of
 from reactometer.data.cache import PreparedRow, PreparedSet, open_prepared
-from reactometer.data.clips import OR_NONE, TO_RESCALE
-from reactometer.data.feature_files import prepare_features
 from reactometer.data.feature_store import open_store
-from reactometer.data.sources import open_data
+from reactometer.data.feature_tables import prepare_features
+from reactometer.data.manifest import OR_NONE, TO_RESCALE
+from reactometer.data.prepare import open_data
 from reactometer.errors import DataError
 from reactometer.evaluation.evaluate import evaluate
 from reactometer.models.folder import load_model
@@ -208,7 +209,6 @@ def test_features_that_somebody_deleted_are_made_anew(tmp_path: Path) -> None:
 def test_a_run_stopped_while_other_features_were_read_leaves_no_mixture(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from reactometer.data import feature_files
 
     path, out = _save(_table(n_clips=5), tmp_path / "table.csv"), tmp_path / "out"
     expected = [item.frames.tolist() for item in _items(_open(path, out))]
@@ -217,7 +217,7 @@ def test_a_run_stopped_while_other_features_were_read_leaves_no_mixture(
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(feature_files, "write_index", stop)
+        patch.setattr(feature_tables, "write_index", stop)
         with pytest.raises(KeyboardInterrupt):
             _open(path, out, face="pose_*,AU12")
     assert [item.frames.tolist() for item in _items(_open(path, out))] == expected

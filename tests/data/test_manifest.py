@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from reactometer.data.layouts import read_data_set
+from reactometer.data.datasets import read_data_set
 from reactometer.data.prepare import prepare
 from reactometer.errors import DataError
 from reactometer.labels import BASIC, EMI, HUME_REACTION

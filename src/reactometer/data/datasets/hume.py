@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from reactometer.data.clips import (
+from reactometer.data.manifest import (
     Manifest,
     choose_labels,
     choose_media,

@@ -15,9 +15,19 @@ import pandas as pd
 
 from reactometer.config import PrepareConfig
 from reactometer.data.batches import Item, Part, parts_of
-from reactometer.data.cache import FEATURES, PreparedRow, PreparedSet, open_prepared, refuse_own_names, write_index
-from reactometer.data.challenges import ID_DIGITS
-from reactometer.data.clips import (
+from reactometer.data.cache import (
+    FEATURES,
+    PreparedRow,
+    PreparedSet,
+    claim_folder,
+    open_prepared,
+    refuse_own_names,
+    write_index,
+)
+from reactometer.data.datasets import read_data_set
+from reactometer.data.datasets.hume import ID_DIGITS
+from reactometer.data.feature_store import STREAMS, write_store
+from reactometer.data.manifest import (
     Manifest,
     choose_labels,
     choose_media,
@@ -26,9 +36,6 @@ from reactometer.data.clips import (
     parse_split,
     refuse_longer_rows,
 )
-from reactometer.data.feature_store import STREAMS, write_store
-from reactometer.data.layouts import read_data_set
-from reactometer.data.prepare import claim_folder
 from reactometer.data.splits import with_splits
 from reactometer.errors import DataError, suggestion
 from reactometer.io import write_whole

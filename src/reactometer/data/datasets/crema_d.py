@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from reactometer.data.clips import Manifest, choose_labels, choose_media, mark_duplicates, read_rows
+from reactometer.data.manifest import Manifest, choose_labels, choose_media, mark_duplicates, read_rows
 from reactometer.errors import DataError
 from reactometer.labels import BASIC
 from reactometer.types import Clip

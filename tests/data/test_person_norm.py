@@ -13,7 +13,7 @@ import pytest
 from reactometer.config import Config, DataConfig, ModelConfig, TrainingConfig
 from reactometer.data.batches import Item, Part, TrainingDataset
 from reactometer.data.cache import PreparedRow
-from reactometer.data.people import (
+from reactometer.data.person_norm import (
     LEAST_PARTS,
     Moments,
     PersonReader,
@@ -199,7 +199,7 @@ def test_where_people_differ_more_than_they_react_normalising_finds_the_reaction
 
 def test_labels_play_no_part(tmp_path: Path) -> None:
     """With other labels on the same clips the readers of train and val give the same items."""
-    from reactometer.data.sources import open_data
+    from reactometer.data.prepare import open_data
     from reactometer.training.setup import set_up
 
     data = _table(tmp_path / "table.csv", n_people=10, n_clips=6)
