@@ -17,8 +17,7 @@ from torch.utils.data import DataLoader
 
 from reactometer.config import TrainingConfig
 from reactometer.models.encoders import FrameEncoder
-from reactometer.training.optim import FittedTask
-from reactometer.training.processes import on_gpu
+from reactometer.training.optim import FittedTask, on_gpu
 from reactometer.training.trainer import loader_workers
 
 

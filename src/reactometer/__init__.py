@@ -14,13 +14,13 @@ from reactometer.errors import ReactometerError
 
 if TYPE_CHECKING:
     from reactometer.cli.demo import demo
-    from reactometer.comparison import compare
     from reactometer.config import Config, load_config
     from reactometer.data.prepare import prepare
     from reactometer.evaluation.evaluate import evaluate
     from reactometer.evaluation.submission import submission
     from reactometer.inference.predictor import predict
     from reactometer.models.folder import load_model
+    from reactometer.training.compare import compare
     from reactometer.training.ensemble import ensemble
     from reactometer.training.train import train
 
@@ -29,7 +29,7 @@ _HOMES = {
     "load_config": "config",
     "prepare": "data.prepare",
     "train": "training.train",
-    "compare": "comparison",
+    "compare": "training.compare",
     "ensemble": "training.ensemble",
     "submission": "evaluation.submission",
     "evaluate": "evaluation.evaluate",

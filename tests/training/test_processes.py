@@ -23,9 +23,8 @@ from reactometer.data.cache import PreparedRow, PreparedSet
 from reactometer.errors import ConfigError
 from reactometer.terminal import is_first_process
 from reactometer.training.module import ReactionData, Shown
-from reactometer.training.processes import SEVERAL, count_processes, placement
 from reactometer.training.train import train
-from reactometer.training.trainer import _WholeFiles
+from reactometer.training.trainer import SEVERAL, _WholeFiles, count_processes, placement
 
 STEADY = """
 [prepare]
@@ -76,7 +75,7 @@ def test_each_process_reads_its_own_clips_and_all_see_the_batches_of_one(prepare
             return Item(none, np.zeros(0, bool), empty, np.zeros((0, 1), np.float32), empty)
 
         shown, settings = Shown(rows, read), TrainingConfig(batch_size=size, accelerator="cpu")
-        data = ReactionData(shown, shown, prepared.labels, 1, settings)
+        data = ReactionData(shown, shown, prepared.labels, settings)
         data.trainer = SimpleNamespace(current_epoch=3, world_size=everyone, global_rank=rank)  # type: ignore[assignment]
         return [batch.number[batch.target_mask].tolist() for batch in data.train_dataloader()]
 

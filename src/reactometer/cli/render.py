@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from reactometer.hub.hub import Pushed
     from reactometer.models.folder import LoadedModel
     from reactometer.serving.routes import Service
-    from reactometer.tables import Comparison
+    from reactometer.training.compare import Comparison
     from reactometer.training.export import Exported
     from reactometer.types import Prediction
 

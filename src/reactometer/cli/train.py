@@ -41,7 +41,7 @@ def compare(
     split: Annotated[str, typer.Option(help="What to score on. Choose on val, then score on test once.")] = "test",
 ) -> None:
     """Train each configuration with several seeds, score all on one split. Run it again to go on after a stop."""
-    from reactometer.comparison import compare as run
+    from reactometer.training.compare import compare as run
 
     render.print_comparison(run(configs, data, out, seeds=seeds, overrides=overrides or (), split=split))
 

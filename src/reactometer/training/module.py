@@ -21,8 +21,7 @@ from reactometer.models.network import ReactionModel
 from reactometer.models.scores import Score, join_parts
 from reactometer.training.augmentation import augment
 from reactometer.training.losses import reaction_loss
-from reactometer.training.optim import FittedTask
-from reactometer.training.processes import on_gpu
+from reactometer.training.optim import FittedTask, on_gpu
 from reactometer.training.trainer import loader_workers
 
 SCORE = "val_mean_pearson"

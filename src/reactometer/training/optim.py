@@ -17,7 +17,11 @@ from torch.optim.lr_scheduler import LambdaLR
 from torch.optim.swa_utils import AveragedModel
 
 from reactometer.config import TrainingConfig
-from reactometer.training.processes import on_gpu
+
+
+def on_gpu(settings: TrainingConfig) -> bool:
+    """Whether the training is on CUDA devices."""
+    return settings.accelerator != "cpu" and torch.cuda.is_available()
 
 
 class FittedTask(LightningModule):

@@ -1,9 +1,10 @@
-"""Lightning as the engine: a run's folder, its checkpoints, bars and lines, and going on after a stop."""
+"""Fit a model with Lightning, on one or several processes: a run's folder, its checkpoints and logs, and resuming."""
 
 from __future__ import annotations
 
 import csv
 import logging
+import os
 import shutil
 import sys
 import warnings
@@ -21,16 +22,18 @@ from lightning.pytorch.plugins.io import TorchCheckpointIO
 
 from reactometer.config import TrainingConfig
 from reactometer.data.batches import safe_workers
-from reactometer.errors import OutputError
+from reactometer.errors import ConfigError, OutputError
 from reactometer.io import PART, decoding, replacing, writing
 from reactometer.memory import keep_freed_memory
 from reactometer.terminal import is_first_process, messages
-from reactometer.training.optim import AveragedWeights
-from reactometer.training.processes import on_gpu, placement
+from reactometer.training.optim import AveragedWeights, on_gpu
 from reactometer.workers.pool import default_workers
 
 CHECKPOINTS, BEST, LAST = "checkpoints", "best.ckpt", "last.ckpt"
 MOST_WORKERS = 8  # of a GPU, where none are asked for
+SEVERAL = "ddp_find_unused_parameters_true"
+"""The strategy of several processes where none is asked for: a batch may show no face at all."""
+
 GPU_LOG_STEPS = 20  # a loss that is written down is waited for, and the GPU then waits for the next step
 
 
@@ -133,6 +136,45 @@ def clear(out: Path, made: str) -> None:
     """Delete an earlier run, and nothing else that lies in its folder."""
     for name in (CHECKPOINTS, "logs", made):
         shutil.rmtree(out / name, ignore_errors=True)
+
+
+def count_processes(settings: TrainingConfig) -> tuple[int, int]:
+    """How many processes train on each machine, and on how many machines.
+
+    Raises:
+        ConfigError: torchrun has started another number than the settings ask for.
+    """
+    if not torch.distributed.is_torchelastic_launched():
+        devices = (torch.cuda.device_count() if on_gpu(settings) else 1) if settings.devices == "auto" else None
+        return devices or int(settings.devices), 1 if settings.num_nodes == "auto" else settings.num_nodes
+    here = int(os.environ["LOCAL_WORLD_SIZE"])
+    nodes = int(os.environ["WORLD_SIZE"]) // here
+    for key, asked, given, option in (
+        ("devices", settings.devices, here, "--nproc-per-node"),
+        ("num_nodes", settings.num_nodes, nodes, "--nnodes"),
+    ):
+        if asked not in ("auto", given):
+            raise ConfigError(
+                f"torchrun started another number of processes than training.{key} says",
+                got=f"{option} {given}",
+                expected=f"{asked}",
+                fix=f"Leave training.{key} out, or start it with torchrun {option} {asked}",
+            )
+    return here, nodes
+
+
+def placement(settings: TrainingConfig) -> dict[str, Any]:
+    """Return the arguments of Lightning's ``Trainer`` about processes and devices."""
+    devices, nodes = count_processes(settings)
+    several = SEVERAL if settings.strategy == "auto" else settings.strategy
+    return {
+        "accelerator": settings.accelerator,
+        "devices": devices,
+        "num_nodes": nodes,
+        "strategy": several if devices * nodes > 1 else "auto",
+        # Statistics over the batches of all processes, as for the loss; PyTorch has this for GPUs only.
+        "sync_batchnorm": on_gpu(settings),
+    }
 
 
 def _trainer_options(settings: TrainingConfig) -> dict[str, Any]:

@@ -12,10 +12,10 @@ import reactometer
 from reactometer.cli.app import main
 from reactometer.data.cache import PreparedSet
 from reactometer.errors import ConfigError, OutputError
-from reactometer.tables import Comparison, as_table, markdown
+from reactometer.training.compare import Comparison, as_table, markdown
 
 SMALL = ["model.n_frames=3", "model.size_px=32", "model.hidden=8", "model.pooling=network", "training.epochs=1"]
-CONFIGS = Path(__file__).resolve().parents[1] / "configs" / "small"
+CONFIGS = Path(__file__).resolve().parents[2] / "configs" / "small"
 
 
 @pytest.fixture(scope="module")
