@@ -85,9 +85,9 @@ def measure_reliability(
     numbers = resample(units, lambda sums: _fit_line(sums, middle, centre), n_resamples, seed)  # (1 + R, 3, L)
     orders = [np.array_split(own, _n_bins(len(truth))) for own in guess.argsort(axis=0, kind="stable").T]
     inside = np.zeros((len(truth), len(labels), len(orders[0])))  # (clips, L, bins), 1 where the clip is in the bin
-    for label, order in enumerate(orders):
+    for place, order in enumerate(orders):
         for number, clips in enumerate(order):
-            inside[clips, label, number] = 1.0
+            inside[clips, place, number] = 1.0
 
     def bin_means(sums: Array) -> Array:  # (R, L, bins); NaN if none of the bin's clips is drawn
         total, count = np.split(sums.reshape(-1, 2 * len(labels), inside.shape[2]), 2, axis=1)
