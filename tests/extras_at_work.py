@@ -39,8 +39,8 @@ for network, config in ((HubertModel, HubertConfig), (Wav2Vec2Model, Wav2Vec2Con
 """
 RAY = """
 import ray
-from reactometer.cluster import connect
-with connect("local", processors=1):
+from reactometer.batch.ray_backend import connect
+with connect("local", n_cpus=1):
     assert ray.get(ray.remote(num_cpus=1)(lambda: 6 * 7).remote()) == 42
 """
 POSTGRES = """

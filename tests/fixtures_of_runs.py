@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import subprocess
@@ -14,10 +15,11 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+from pyarrow import fs
 
 from fixtures_of_serving import free_port
-from reactometer.batch.places import place
-from reactometer.batch.result_store import CLIPS, DONE, INDEX_FILE, TIMELINE
+from reactometer.batch.inputs import open_uri
+from reactometer.batch.result_store import INDEX_FILE, JOURNAL, TIMELINE
 from reactometer.inference.predictor import predict
 from reactometer.inference.tables import clip_rows, timeline_rows
 from reactometer.io import PART
@@ -49,36 +51,32 @@ def many(videos: Path, tmp_path: Path) -> Path:
     return folder
 
 
-def _table(out: str, name: str) -> pd.DataFrame:
-    filesystem, path = place(out).beside(name).open()
-    return pd.read_parquet(path, filesystem=filesystem)
-
-
 @pytest.fixture(scope="session")
 def check_run() -> Callable[..., None]:
     """Compares a run's tables with a plain prediction, row by row; each content is there once, and nothing else is."""
 
-    def check_run(out: Path | str, videos: Path, named: str | None = None) -> None:
-        """``named``: the folder, or its address, under which the run knew ``videos``."""
-        out = str(out)
+    def check_run(out: Path, videos: Path, given: str | None = None) -> None:
+        """``given``: the folder or URI of ``videos`` that the run was given."""
         paths = [path for path in sorted(videos.rglob("*.mp4")) if path.name != "broken.mp4"]
-        names = {str(path): place(named or str(videos)).beside(str(path.relative_to(videos))).name for path in paths}
+        names = {str(path): f"{given or videos}/{path.relative_to(videos)}" for path in paths}
         plain = [replace(one, path=names[one.path]) for one in predict(paths, progress=False)]
-        index = _table(out, INDEX_FILE)
+        index = pd.read_parquet(out / INDEX_FILE)
         expected = pd.DataFrame(clip_rows(plain)).drop(columns="face")
         pd.testing.assert_frame_equal(index[expected.columns], expected, check_dtype=False, rtol=0, atol=1e-5)
-        timeline = _table(out, TIMELINE).sort_values(["path", "start_s"], ignore_index=True)
+        timeline = pd.read_parquet(out / TIMELINE).sort_values(["path", "start_s"], ignore_index=True)
         once = [one for one in sorted(plain, key=lambda one: one.path) if not one.path.endswith("again.mp4")]
         windows = pd.DataFrame(timeline_rows(once)).drop(columns="face")
         pd.testing.assert_frame_equal(timeline[windows.columns], windows, check_dtype=False, rtol=0, atol=1e-5)
-        assert sorted(_table(out, CLIPS)["sha256"]) == sorted(set(index["sha256"]))
-        left = place(out).names(deep=True)
-        assert not [name for name in left if PART in name or name.startswith(f"{DONE}/")]
+        lines = [line for file in (out / JOURNAL).iterdir() for line in file.read_text().splitlines()]
+        records = [json.loads(line) for line in lines]
+        kept = [one["sha256"] for one in records if not one["predictions"][0]["status"].startswith("failed")]
+        assert sorted(kept) == sorted(set(index["sha256"]))
+        assert not [file for file in out.rglob("*") if PART in file.name]
 
     return check_run
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def bucket(wait_for: Callable[[Callable[[], bool]], None]) -> Iterator[str]:
     """The address of a bucket of a real S3-compatible server, a process of its own that keeps all in memory."""
     server = f"http://127.0.0.1:{free_port()}"
@@ -107,9 +105,8 @@ def put(bucket: str) -> Callable[[Path, str], str]:
     """Uploads a folder, and returns its address."""
 
     def put(folder: Path, name: str) -> str:
-        target = place(bucket).beside(name)
-        for file in folder.rglob("*.*"):
-            target.beside(str(file.relative_to(folder))).write(file.read_bytes())
-        return target.name
+        filesystem, path = open_uri(f"{bucket}/{name}")
+        fs.copy_files(str(folder), path, destination_filesystem=filesystem)
+        return f"{bucket}/{name}"
 
     return put

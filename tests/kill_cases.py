@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shutil
 import subprocess
@@ -15,14 +16,14 @@ import numpy as np
 import pandas as pd
 
 from kills import CLI, Case
-from reactometer.batch.result_store import CLIPS, DONE, INDEX_FILE, TIMELINE
+from reactometer.batch.result_store import INDEX_FILE, JOURNAL, TIMELINE
 from reactometer.data.cache import open_prepared
 from reactometer.errors import DataError
 from reactometer.io import PART
 from reactometer.models.folder import load_model
 
-SMALL_SHARDS = "from reactometer.batch import result_store as store, run; run.SHARD_FILES = store.SHARD_FILES = 3; "
-RUN = [sys.executable, "-c", SMALL_SHARDS + "from reactometer.cli.app import main; main()"]
+SMALL_FILES = "from reactometer.batch import result_store; result_store.JOURNAL_LINES = 3; "
+RUN = [sys.executable, "-c", SMALL_FILES + "from reactometer.cli.app import main; main()"]
 
 CONFIG = """
 [prepare]
@@ -137,18 +138,17 @@ def _bytes(file: Path) -> bytes:
 
 
 def folder_case(videos: Path) -> Case:
-    """Predicts a folder into a run's folder, three results a shard."""
+    """Predicts a folder into a results folder, with three results per file of the journal."""
 
     def after(folder: Path, whole: Path) -> list[str]:
         wrong = []
         for name, key in ((INDEX_FILE, ["path"]), (TIMELINE, ["path", "start_s"])):
             one, other = (pd.read_parquet(own / name).sort_values(key, ignore_index=True) for own in (folder, whole))
             wrong += [] if one.equals(other) else [f"another {name}: {len(one)} rows, not {len(other)}"]
-        hashes = pd.read_parquet(folder / CLIPS)["sha256"]
-        wrong += [] if hashes.is_unique else ["a content twice"]
-        left = [
-            str(path.relative_to(folder)) for path in folder.rglob("*") if PART in path.name or path.parent.name == DONE
-        ]
+        lines = [line for file in (folder / JOURNAL).iterdir() for line in file.read_text().splitlines()]
+        hashes = [json.loads(line)["sha256"] for line in lines]
+        wrong += [] if len(set(hashes)) == len(hashes) else ["a content twice"]
+        left = [str(path.relative_to(folder)) for path in folder.rglob("*") if PART in path.name]
         return wrong + ([f"left: {left}"] if left else [])
 
     return Case(

@@ -9,12 +9,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pandas as pd
 import pytest
 import torch
 
-from reactometer.batch import result_store as store
-from reactometer.batch.places import place
 from reactometer.data.batches import Item, Part, parts_of
 from reactometer.data.cache import PreparedRow, PreparedSet, load_clip, open_prepared, write_clip
 from reactometer.data.feature_store import write_store
@@ -23,7 +20,7 @@ from reactometer.models.folder import load_model
 from reactometer.models.uncertainty import load_uncertainty
 from reactometer.paths import STARTER
 from reactometer.training.trainer import _WholeFiles, read_checkpoint
-from reactometer.types import Clip, FaceSample, FrameState, Prediction, PreparedClip
+from reactometer.types import Clip, FaceSample, FrameState, PreparedClip
 
 
 def _damaged(file: Path, count: int) -> Iterator[str]:
@@ -141,30 +138,6 @@ def test_a_checkpoint(tmp_path: Path) -> None:
     file.write_bytes(file.read_bytes()[:-30])
     with pytest.raises(OutputError, match=r"last.ckpt: damaged.*--overwrite"):
         _WholeFiles().load_checkpoint(file)
-
-
-def test_a_runs_result(tmp_path: Path) -> None:
-    made = Prediction("a.mp4", "ok", ("Joy", "Awe"), duration_s=3.0, intensities=(0.25, 0.5))
-    (tmp_path / "done").mkdir()
-    store.keep_result(place(tmp_path), "0" * 64, [made])
-    file = tmp_path / "done" / f"{'0' * 64}.json"
-    _never_otherwise(file, lambda: store._load_result(place(file)), OutputError)
-
-
-def test_a_runs_table(tmp_path: Path) -> None:
-    """Of a table's pages every bit is looked at. Its foot has no sum; it is short, and its sizes and kinds must fit."""
-    file = tmp_path / "clips.parquet"
-    rows = [{"path": f"{number}.mp4", "Joy": number / 300} for number in range(300)]
-    store._write(store._to_table(rows, ["path", "Joy"]), place(file))
-    whole, foot = file.read_bytes(), int.from_bytes(file.read_bytes()[-8:-4], "little")
-    assert foot < len(whole) / 4
-    for how in _damaged(file, 150):
-        try:
-            table = store._read(place(file)).to_pandas()
-        except OutputError:
-            continue
-        same = table.equals(pd.DataFrame(rows))
-        assert same or int(how.rpartition(" ")[2]) >= len(whole) - foot - 8, how
 
 
 @pytest.mark.slow

@@ -12,8 +12,7 @@ import pandas as pd
 import pytest
 
 from reactometer.batch.inputs import Source
-from reactometer.batch.places import place
-from reactometer.batch.result_store import claim_run, keep_result
+from reactometer.batch.result_store import open_results
 from reactometer.config import Config
 from reactometer.data.batches import Item, Part
 from reactometer.data.cache import (
@@ -55,22 +54,21 @@ def prepared(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def run(tmp_path: Path) -> Path:
-    """A run's folder with a shard of one result, and a failure."""
+    """A results folder with one result and one failure."""
     windows = (Window(0.0, 1.0, 1.0, (0.1,)),)
     good = Prediction("a.mp4", "ok", ("Joy",), 1.0, 1.0, False, (0.1,), windows)
-    with claim_run(place(tmp_path), STAMP, everyone=False) as folder:
-        folder.keep_manifest(SOURCES)
-        keep_result(place(tmp_path), "aa", [good])
-        folder.make_shards(1)
-        keep_result(place(tmp_path), "bb", [Prediction("b.mp4", "failed: damaged", ("Joy",))])
-        assert folder.finish(SOURCES) == {"b.mp4": "damaged"}
+    with open_results(tmp_path, STAMP, all_faces=False) as store:
+        store.keep_files(SOURCES)
+        store.append("aa", [good])
+        store.append("bb", [Prediction("b.mp4", "failed: damaged", ("Joy",))])
+        assert store.write_tables(SOURCES) == {"b.mp4": "damaged"}
     return tmp_path
 
 
-def _go_on(run: Path) -> None:
-    with claim_run(place(run), STAMP, everyone=False) as folder:
-        folder.known()
-        folder.finish(SOURCES)
+def _resume(run: Path) -> None:
+    with open_results(run, STAMP, all_faces=False) as store:
+        store.known_files()
+        store.write_tables(SOURCES)
 
 
 def _edit(file: Path, **values: object) -> None:
@@ -127,18 +125,18 @@ def _other_columns(file: Path) -> None:
     ("name", "change"),
     [
         ("run.json", lambda file: file.write_text("[1]")),
-        ("failed/bb.json", lambda file: file.write_text("[]")),
-        ("failed/bb.json", lambda file: file.write_text("[" * 100_000)),
+        ("results/00000.jsonl", lambda file: file.write_text("[]\n")),
+        ("results/00000.jsonl", lambda file: file.write_text("[" * 100_000 + "\n")),
+        ("results/00000.jsonl", lambda file: file.write_text('{"sha256": "aa", "predictions": []}\n')),
+        ("results/00000.jsonl", lambda file: file.write_text('{"sha256": "aa", "predictions": [{"status": "ok"}]}\n')),
         ("manifest.parquet", _other_columns),
-        ("clips/00001.parquet", _other_columns),
-        ("clips/00001.parquet", lambda file: pd.DataFrame({"a": [1]}).to_parquet(file)),
-        ("clips/00000.parquet", lambda file: file.write_bytes(file.read_bytes()[:-100] + bytes(100))),
+        ("manifest.parquet", lambda file: file.write_bytes(file.read_bytes()[:-100] + bytes(100))),
     ],
 )
 def test_a_file_of_a_run_that_is_none_is_told_of(run: Path, name: str, change: Callable[[Path], object]) -> None:
     change(run / name)
     with pytest.raises(OutputError, match="damaged"):
-        _go_on(run)
+        _resume(run)
 
 
 @pytest.mark.parametrize("values", [{"intensities": (0.1,)}, {"intervals": ((0.0, 1.0),)}, {"windows": (SHORT,)}])

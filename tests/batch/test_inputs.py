@@ -5,8 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from pyarrow import fs
 
-from reactometer.batch.inputs import Source, find_files, hash_files
+from reactometer.batch.inputs import Source, find_files, hash_files, local_copy, open_uri
 from reactometer.errors import DataError
 from reactometer.io import sha256_of
 
@@ -87,6 +88,29 @@ def test_what_is_known_is_not_read_again_and_what_cannot_be_read_says_why(folder
 
 
 @pytest.mark.parametrize("path", ["http://host/a.mp4", "foo://x"])
-def test_an_address_of_no_kind_of_place_fails_alone(path: str) -> None:
+def test_a_uri_of_an_unknown_kind_fails_alone(path: str) -> None:
     (hashed,) = hash_files([Source(path)])
-    assert "no such kind of place" in hashed.problem
+    assert "not an object store" in hashed.problem
+
+
+def test_files_of_an_object_store(bucket: str, tmp_path: Path) -> None:
+    names = ("a.MOV", "b c?.mp4", "in/c.wav", "in/.hidden.mp4", ".cache/d.mp4", "notes.docx")
+    for name in names:
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(name)
+    filesystem, path = open_uri(f"{bucket}/found")
+    fs.copy_files(str(tmp_path), path, destination_filesystem=filesystem)
+    found = [f"{bucket}/found/{name}" for name in names[:3]]
+    assert find_files([f"{bucket}/found"]) == find_files([f"{bucket}/found/"]) == found
+    (tmp_path / "list.txt").write_text(f"a.MOV\n{found[1]}\n{bucket}/gone.mp4\n")
+    listed = find_files([tmp_path / "list.txt"])
+    assert listed == [str(tmp_path / "a.MOV"), found[1], f"{bucket}/gone.mp4"]
+    here, there, gone = hash_files([Source(path) for path in listed])
+    assert (here.problem, there.sha256, there.size_bytes) == ("", sha256_of(tmp_path / names[1]), len(names[1]))
+    assert gone.problem == "No such file or directory"
+    with local_copy(found[1]) as copy:
+        assert Path(copy).read_text() == names[1]
+    assert not Path(copy).exists()
+    for nothing in (f"{bucket}/none", "s3://no-such-bucket/a"):
+        with pytest.raises(DataError, match="no video or sound file there"):
+            find_files([nothing])

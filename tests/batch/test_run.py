@@ -14,15 +14,21 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+from pyarrow import fs
 
-from reactometer.batch import result_store as store
-from reactometer.batch import run
-from reactometer.batch.places import place
-from reactometer.batch.result_store import DONE, FAILED_FILE, INDEX_FILE, STAMP_FILE, TIMELINE, claim_run, keep_result
-from reactometer.batch.run import RunResult, Workers, predict_folder
-from reactometer.batch.work import Request
+from reactometer.batch import result_store, run
+from reactometer.batch.inputs import open_uri
+from reactometer.batch.result_store import (
+    FAILED_FILE,
+    INDEX_FILE,
+    JOURNAL,
+    SETTINGS_FILE,
+    TIMELINE,
+    mirror,
+    open_results,
+)
+from reactometer.batch.run import Request, RunResult, Workers, predict_folder
 from reactometer.errors import ConfigError, DataError, OutputError
-from reactometer.inference.predictor import predict
 from reactometer.io import PART
 from reactometer.paths import STARTER
 
@@ -31,8 +37,7 @@ from reactometer.paths import STARTER
 def finished(videos: Path, tmp_path_factory: pytest.TempPathFactory) -> RunResult:
     out = tmp_path_factory.mktemp("runs") / "out"
     with pytest.MonkeyPatch.context() as patch:
-        for module in (run, store):
-            patch.setattr(module, "SHARD_FILES", 2)
+        patch.setattr(result_store, "JOURNAL_LINES", 2)
         return predict_folder([videos], out, device="cpu", workers=Workers(2), progress=False)
 
 
@@ -47,13 +52,13 @@ def test_a_run_holds_what_a_plain_prediction_says(
     folder = Path(finished.folder)
     assert (finished.n_files, finished.n_computed, finished.n_before) == (7, 6, 0)  # 7 files of 6 contents
     check_run(folder, videos)
-    assert len(list((folder / "clips").glob("*.parquet"))) == 3  # of two files each, the last of one
+    assert len(list((folder / TIMELINE).glob("*.parquet"))) == 3
     index = pd.read_parquet(folder / INDEX_FILE).set_index("path")
     assert index["same_as"].dropna().to_dict() == {str(videos / "b" / "again.mp4"): str(videos / "a" / "0.mp4")}
     failed = pd.read_csv(folder / FAILED_FILE)
     assert failed["path"].tolist() == [str(videos / "b" / "broken.mp4")]
     assert "cannot read" in failed["reason"][0]
-    stamp = json.loads((folder / STAMP_FILE).read_text())
+    stamp = json.loads((folder / SETTINGS_FILE).read_text())
     assert {"reactometer", "model", "engine", "detector", "window_s"} <= set(stamp)
 
 
@@ -88,23 +93,21 @@ def test_a_listed_file_that_is_not_there_is_a_failure_and_the_rest_go_on(
 
 
 @pytest.mark.slow
-def test_what_a_killed_process_left_is_seen_for_what_it_is(
-    copy: Path, videos: Path, check_run: Callable[..., None]
-) -> None:
-    """A shard that does not count, a result that is in a shard too, half-written files: all gone, nothing lost."""
-    index = pd.read_parquet(copy / INDEX_FILE)
+def test_what_a_killed_process_left_is_removed(copy: Path, videos: Path, check_run: Callable[..., None]) -> None:
+    """An outdated timeline, a half-written file, and half of the journal's last line, which is computed again."""
     shutil.copy(copy / TIMELINE / "00000.parquet", copy / TIMELINE / "00007.parquet")
-    (one,) = predict([index["path"][0]], progress=False)
-    keep_result(place(copy), index["sha256"][0], [one])
-    (copy / DONE / f"half{PART}").write_bytes(b"{")
-    predict_folder([videos], copy, device="cpu", progress=False)
+    (copy / TIMELINE / f"half{PART}").write_bytes(b"{")
+    last = copy / JOURNAL / "00002.jsonl"
+    last.write_bytes(last.read_bytes()[:-100])
+    again = predict_folder([videos], copy, device="cpu", workers=Workers(1), progress=False)
+    assert (again.n_computed, again.n_before) == (1, 5)
     check_run(copy, videos)
 
 
 @pytest.mark.parametrize(
     ("request_", "words"),
     [
-        (Request(window_s=1.0), r"begun otherwise \(got window_s 1.0; expected window_s 2.0\). Go on as it was begun"),
+        (Request(window_s=1.0), "got window_s 1.0; expected window_s 2.0"),
         (Request(faces="all"), r"got faces all; expected faces one"),
     ],
 )
@@ -122,16 +125,12 @@ def test_another_model_is_refused(copy: Path, videos: Path, tmp_path: Path) -> N
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["clips/00001.parquet", "timeline/00000.parquet", "manifest.parquet", "run.json"])
+@pytest.mark.parametrize("name", ["results/00001.jsonl", "manifest.parquet", "run.json"])
 def test_a_damaged_file_of_a_run_is_named(name: str, copy: Path, videos: Path, check_run: Callable[..., None]) -> None:
-    """A timeline's shard is read by nobody here, so nothing is said of it."""
-    (copy / name).write_bytes(b"PAR1 and no more")
-    if name.startswith("timeline"):
-        assert predict_folder([videos], copy, device="cpu", progress=False).n_computed == 0
-        return
+    (copy / name).write_bytes(b"PAR1 and no more\n")
     with pytest.raises(OutputError, match=rf"{name}: damaged"):
         predict_folder([videos], copy, device="cpu", progress=False)
-    if name.startswith("clips"):  # what its message tells to do: delete it, and what it held is done again
+    if name.startswith("results"):  # delete it, as the message says, and its contents are computed again
         (copy / name).unlink()
         assert predict_folder([videos], copy, device="cpu", workers=Workers(1), progress=False).n_computed == 2
         check_run(copy, videos)
@@ -148,17 +147,16 @@ def test_what_cannot_be_run_is_said_before_anything_is_written(videos: Path, tmp
         predict_folder([videos], tmp_path / "out", request=Request(faces="both"), progress=False)
     assert not (tmp_path / "out").exists()
     (tmp_path / "mine.txt").write_text("mine")
-    with pytest.raises(OutputError, match="no run"):
+    with pytest.raises(OutputError, match="not of a run"):
         predict_folder([videos], tmp_path, progress=False)
 
 
 def test_two_processes_do_not_share_a_run(copy: Path) -> None:
-    stamp = json.loads((copy / STAMP_FILE).read_text())
-    words = "another process is at work in it"
+    settings = json.loads((copy / SETTINGS_FILE).read_text())
     with (
-        claim_run(place(copy), stamp, everyone=False),
-        pytest.raises(OutputError, match=words),
-        claim_run(place(copy), stamp, everyone=False),
+        open_results(copy, settings, all_faces=False),
+        pytest.raises(OutputError, match="another process"),
+        open_results(copy, settings, all_faces=False),
     ):
         pass
 
@@ -171,6 +169,45 @@ def test_faces_are_numbered_in_a_runs_tables(videos: Path, tmp_path: Path) -> No
     )
     index = pd.read_parquet(tmp_path / "out" / INDEX_FILE)
     assert index["face"].tolist() == [1]
+
+
+@pytest.mark.slow
+def test_a_run_from_an_object_store_into_it_is_the_run_on_the_disk(
+    bucket: str, put: Callable[[Path, str], str], videos: Path, tmp_path: Path, check_run: Callable[..., None]
+) -> None:
+    source, out = put(videos, "clips"), f"{bucket}/results/run"
+    result = predict_folder([source], out, device="cpu", workers=Workers(1), progress=False)
+    assert (result.n_files, result.n_computed, list(result.failures)) == (7, 6, [f"{source}/b/broken.mp4"])
+    assert f"{source}/b/broken.mp4" in result.failures[f"{source}/b/broken.mp4"]  # and not a copy's name
+    filesystem, path = open_uri(out)
+    fs.copy_files(path, str(tmp_path / "copy"), source_filesystem=filesystem)
+    check_run(tmp_path / "copy", videos, source)
+    again = predict_folder([source], out, device="cpu", workers=Workers(1), progress=False)
+    assert (again.n_computed, again.n_before) == (0, 6)
+    with pytest.raises(OutputError, match="no-such-bucket/run: cannot be written"):
+        predict_folder([videos], "s3://no-such-bucket/run", progress=False)
+
+
+def test_a_results_folder_in_an_object_store_is_uploaded_as_it_grows(bucket: str) -> None:
+    filesystem, path = open_uri(f"{bucket}/grows")
+
+    def stored() -> dict[str, int]:
+        infos = filesystem.get_file_info(fs.FileSelector(path, recursive=True, allow_not_found=True))
+        return {info.path.removeprefix(f"{path}/"): info.size for info in infos if info.is_file}
+
+    with pytest.raises(KeyboardInterrupt), mirror(f"{bucket}/grows") as (folder, upload):
+        (folder / "results").mkdir()
+        (folder / "results" / "0.jsonl").write_text("1\n")
+        (folder / ".lock").touch()
+        upload(at_once=True)
+        assert stored() == {"results/0.jsonl": 2}
+        (folder / "results" / "0.jsonl").write_text("1\n2\n")
+        upload()  # too soon
+        assert stored() == {"results/0.jsonl": 2}
+        raise KeyboardInterrupt
+    assert stored() == {"results/0.jsonl": 4}
+    with mirror(f"{bucket}/grows") as (folder, upload):
+        assert (folder / "results" / "0.jsonl").read_text() == "1\n2\n"
 
 
 def _children(process: int) -> set[int]:
@@ -193,8 +230,7 @@ def test_killed_five_times_it_loses_nothing_and_does_nothing_twice(
 ) -> None:
     out, chance = tmp_path / "out", random.Random(0)
     command = [sys.executable, "-m", "reactometer", "predict", str(many), "--out", str(out), "--workers", "2"]
-    script = "import sys; from reactometer.batch import result_store as store, run; "
-    script += "run.SHARD_FILES = store.SHARD_FILES = 3; "
+    script = "from reactometer.batch import result_store; result_store.JOURNAL_LINES = 3; "
     script += "from reactometer.cli.app import main; main()"
     done: set[str] = set()
     for _ in range(5):
@@ -204,9 +240,10 @@ def test_killed_five_times_it_loses_nothing_and_does_nothing_twice(
         process.kill()
         process.wait()
         wait_for(partial(_all, is_gone, workers))
-        kept = {file.stem for file in (out / DONE).glob("*.json")}
-        shards = [pd.read_parquet(shard, columns=["sha256"]) for shard in (out / "clips").glob("*.parquet")]
-        now = kept | {sha256 for shard in shards for sha256 in shard["sha256"]}
+        kept = [line for file in sorted((out / JOURNAL).glob("*.jsonl")) for line in file.read_text().splitlines(True)]
+        hashes = [json.loads(line)["sha256"] for line in kept if line.endswith("\n")]
+        assert len(hashes) == len(set(hashes))  # nothing is computed twice
+        now = set(hashes)
         assert now >= done  # nothing that was there is lost
         done = now
         if len(done) == len(list(many.iterdir())):  # all of it is done: once more from the beginning

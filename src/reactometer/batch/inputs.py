@@ -1,18 +1,26 @@
-"""Folders, lists, patterns and files -> what a run has to do, with each file's content hash."""
+"""Find the files of a run in folders, lists, patterns and object stores, and identify each by its content."""
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
-from fnmatch import fnmatchcase
+from errno import ENOENT
+from functools import cache
+from hashlib import file_digest
 from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING
 
-from reactometer.batch.places import Place, is_address, place, split_address
 from reactometer.data.manifest import read_listing
 from reactometer.errors import ConfigError, DataError
-from reactometer.io import Paths, each_path
+from reactometer.io import Paths, each_path, sha256_of
 from reactometer.media.video import MEDIA_ENDINGS
+
+if TYPE_CHECKING:
+    from pyarrow import fs
 
 LIST_ENDINGS = (".txt", ".csv")
 
@@ -21,9 +29,9 @@ HASHING_THREADS = 4
 
 @dataclass(frozen=True)
 class Source:
-    """One file of a run. Without a hash there is a problem, else ``problem`` is empty."""
+    """One file of a run. A file without a hash has a ``problem``; otherwise ``problem`` is empty."""
 
-    path: str  # as found: relative where its folder was given so
+    path: str  # as found: relative if its folder was given so; or a URI
     size_bytes: int = 0
     modified_ns: int = 0
     sha256: str = ""  # of the content
@@ -31,17 +39,17 @@ class Source:
 
 
 def find_files(given: Paths) -> list[str]:
-    """The files that are meant, each once, in order: those of a folder sorted by name.
+    """Return the files to predict, each once, in order; the files of a folder are sorted by name.
 
     Args:
-        given: files; folders, in which every video and sound file counts, at any depth, hidden ones left out; patterns
-            such as ``clips/**/*.mp4``; lists, ``.txt`` with a path a line or ``.csv`` with a column ``path``, relative
-            to the list's folder. All of them may be addresses, such as ``s3://bucket/clips``: there, ``*`` goes
-            through folders, too.
+        given: files; folders, searched at any depth for video and sound files that are not hidden; patterns such as
+            ``clips/**/*.mp4``; lists, ``.txt`` with one path per line or ``.csv`` with a column ``path``, relative to
+            the list's folder. Files and folders may be URIs of an object store, such as ``s3://bucket/clips``.
 
     Raises:
-        DataError: a folder, list or pattern that has no file, a file that is not there, or nothing given; an object
-            store that cannot be read. What a list names is not looked for.
+        ConfigError: a URI of an unknown kind.
+        DataError: a folder, list or pattern without any file, a missing file, or nothing given; an object store that
+            cannot be read. Files that a list names are not checked.
     """
     found = {path: None for one in each_path(given) for path in _expand(one)}
     if not found:
@@ -51,7 +59,7 @@ def find_files(given: Paths) -> list[str]:
 
 def _expand(given: Path | str) -> Sequence[str]:
     try:
-        found = _in_store(place(given)) if is_address(given) else _on_disk(Path(place(given).name))
+        found = _in_store(str(given)) if is_uri(given) else _on_disk(Path(given))
     except OSError as error:
         raise DataError(f"{given}: cannot be read: {error}", fix="Check the address and your access to it") from error
     if not found:
@@ -63,41 +71,30 @@ def _on_disk(given: Path) -> Sequence[str]:
     if given.is_dir():
         return [str(file) for file in sorted(_walk(given, set()))]
     if given.suffix.lower() in LIST_ENDINGS and given.is_file():
-        return [name if is_address(name) else str(given.parent / name) for name in _listed(given)]
-    if _is_pattern(str(given)) and not given.exists():
+        return [name if is_uri(name) else str(given.parent / name) for name in _listed(given)]
+    if any(sign in str(given) for sign in "*?[") and not given.exists():
         matching = Path(given.anchor).glob(str(given.relative_to(given.anchor)))
         return [str(file) for file in sorted(matching) if file.is_file()]
     return [str(given)] if given.exists() else []
 
 
-def _in_store(given: Place) -> Sequence[str]:
-    """As on a disk; what is no file is taken for a folder."""
-    address, query = split_address(given.name)
-    parts = address.split("/")
-    if _is_pattern(address):
-        plain = next(number for number, part in enumerate(parts) if _is_pattern(part))
-        found = _media(Place("/".join(parts[:plain]) + query))
-        return [name for name in found if fnmatchcase(split_address(name)[0], address)]
-    if not given.is_file():
-        return _media(given)
-    if not address.lower().endswith(LIST_ENDINGS):
-        return [given.name]
-    folder = Place("/".join(parts[:-1]) + query)
-    with given.on_disk() as file:
-        return [name if is_address(name) else folder.beside(name).name for name in _listed(file)]
+def _in_store(uri: str) -> Sequence[str]:
+    from pyarrow import fs
 
-
-def _media(folder: Place) -> Sequence[str]:
-    names = [name for name in folder.names(deep=True) if name.lower().endswith(MEDIA_ENDINGS)]
-    return [folder.beside(name).name for name in names if not any(part.startswith(".") for part in name.split("/"))]
-
-
-def _is_pattern(name: str) -> bool:
-    return any(sign in name for sign in "*?[")
+    filesystem, path = open_uri(uri)
+    if filesystem.get_file_info(path).is_file:
+        return [uri]
+    infos = filesystem.get_file_info(fs.FileSelector(path, allow_not_found=True, recursive=True))
+    names = sorted(info.path.removeprefix(path).lstrip("/") for info in infos if info.is_file)
+    return [
+        f"{uri.rstrip('/')}/{name}"
+        for name in names
+        if name.lower().endswith(MEDIA_ENDINGS) and not any(part.startswith(".") for part in name.split("/"))
+    ]
 
 
 def _walk(folder: Path, seen: set[Path]) -> Iterator[Path]:
-    """Media files at any depth; through links, but not twice into a folder; a link to nothing is a file, and fails."""
+    """Yield media files at any depth. Each folder is entered once, also through links; a dead link is a file."""
     if folder.resolve() in seen:
         return
     seen.add(folder.resolve())
@@ -111,35 +108,107 @@ def _walk(folder: Path, seen: set[Path]) -> Iterator[Path]:
 
 
 def _listed(file: Path) -> list[str]:
-    """The paths in a list, as they are written there."""
+    """Return the paths in a list as they are written there."""
     if file.suffix.lower() == ".csv":
         return [row["path"] for row in read_listing(file) if row["path"]]
     try:
         lines = file.read_text(encoding="utf-8-sig").splitlines()
     except UnicodeDecodeError as error:
-        raise DataError(f"{file}: not a list of paths: {error}", fix="Save it as UTF-8, a path a line") from error
+        raise DataError(f"{file}: not a list of paths: {error}", fix="Save it as UTF-8, one path per line") from error
     return [line.strip() for line in lines if line.strip()]
 
 
-def hash_file(old: Source) -> Source:
-    """A file with its hash; one whose size and time are as they were known is not read again.
-
-    A file that cannot be read gets the reason as its problem.
+def hash_file(source: Source) -> Source:
+    """Return the file with the SHA-256 of its content, or with the problem that made it unreadable.
 
     Args:
-        old: what was known of it, or its path alone.
+        source: what is known of the file. Its content is not read again if its size and time have not changed.
     """
     try:
-        size_bytes, modified_ns = place(old.path).about()
-        if old.sha256 and (old.size_bytes, old.modified_ns) == (size_bytes, modified_ns):
-            return old
-        return Source(old.path, size_bytes, modified_ns, place(old.path).sha256())
-    except (OSError, ConfigError) as error:  # ConfigError: an address of no kind of place
+        size_bytes, modified_ns = _size_and_time(source.path)
+        if source.sha256 and (source.size_bytes, source.modified_ns) == (size_bytes, modified_ns):
+            return source
+        return Source(source.path, size_bytes, modified_ns, _sha256(source.path))
+    except (OSError, ConfigError) as error:  # ConfigError: a URI of an unknown kind
         reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
-        return Source(old.path, problem=reason)
+        return Source(source.path, problem=reason)
 
 
 def hash_files(sources: Sequence[Source]) -> Iterator[Source]:
-    """The files with their hashes, in order, by threads; see :func:`hash_file`."""
+    """Hash files in order, in several threads; see :func:`hash_file`."""
     with ThreadPoolExecutor(HASHING_THREADS) as threads:
         yield from threads.map(hash_file, sources)
+
+
+def is_uri(path: Path | str) -> bool:
+    """Tell whether a path is a URI such as ``s3://bucket/folder``."""
+    return "://" in str(path)
+
+
+def open_uri(uri: str) -> tuple[fs.FileSystem, str]:
+    """Return pyarrow's file system of a URI and the path in it; credentials are those that pyarrow finds.
+
+    Args:
+        uri: ``s3://``, ``gs://``, ``abfs://``, ``hdfs://`` or ``fsspec+NAME://``. Source:
+            https://arrow.apache.org/docs/python/filesystems.html. The path is taken literally, without URL quoting.
+
+    Raises:
+        ConfigError: pyarrow has no file system for the URI.
+    """
+    scheme, _, rest = uri.partition("://")
+    host, _, path = rest.partition("/")
+    filesystem, root = _connect(f"{scheme}://{host}/")
+    return filesystem, f"{root.rstrip('/')}/{path.rstrip('/')}".rstrip("/")
+
+
+@cache
+def _connect(root: str) -> tuple[fs.FileSystem, str]:
+    """Return the file system of a bucket or host and the path of its root; cached, since connecting takes time."""
+    import pyarrow as pa
+    from pyarrow import fs
+
+    try:
+        filesystem, path = fs.FileSystem.from_uri(root)
+    except (pa.ArrowInvalid, pa.ArrowNotImplementedError, ValueError, ImportError) as error:
+        expected = "a path, or s3://, gs://, abfs://, hdfs:// or fsspec+NAME://"
+        raise ConfigError(f"{root}: not an object store: {error}", expected=expected) from error
+    return filesystem, path
+
+
+@contextmanager
+def local_copy(path: str) -> Iterator[str]:
+    """Yield the path of a file on this machine: the file itself, or a copy of a URI's file that is deleted afterwards.
+
+    Raises:
+        OSError: the object store cannot be read.
+    """
+    if not is_uri(path):
+        yield path
+        return
+    from pyarrow import fs
+
+    filesystem, source = open_uri(path)
+    with TemporaryDirectory(prefix="reactometer-") as folder:
+        copy = str(Path(folder) / Path(source).name)
+        fs.copy_files(source, copy, source_filesystem=filesystem)
+        yield copy
+
+
+def _size_and_time(path: str) -> tuple[int, int]:
+    """Return a file's size in bytes and its time of change in nanoseconds."""
+    if not is_uri(path):
+        status = Path(path).stat()
+        return status.st_size, status.st_mtime_ns
+    filesystem, name = open_uri(path)
+    info = filesystem.get_file_info(name)
+    if not info.is_file:
+        raise FileNotFoundError(ENOENT, os.strerror(ENOENT), path)
+    return info.size, info.mtime_ns or 0
+
+
+def _sha256(path: str) -> str:
+    if not is_uri(path):
+        return sha256_of(Path(path))
+    filesystem, name = open_uri(path)
+    with filesystem.open_input_stream(name) as stream:
+        return file_digest(stream, "sha256").hexdigest()

@@ -1,194 +1,206 @@
-"""The same run on a Ray cluster: Ray Data hands the files to actors, each with a loaded model, on any of its machines.
+"""Predict files on a Ray cluster, by Ray Data's pool of actors, each with a loaded model.
 
-Actors keep their results in the run's folder themselves, so what is done is done whatever happens to a machine; rows
-that come back only say which. Source: https://docs.ray.io/en/latest/data/data.html.
+Source: https://docs.ray.io/en/latest/data/data.html.
 """
 
 from __future__ import annotations
 
 import logging
+import os
+import re
 import socket
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from importlib.metadata import version
-from itertools import chain, islice
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 import cv2
 
-from reactometer.batch.inputs import Source, hash_file
-from reactometer.batch.places import Place, place
-from reactometer.batch.result_store import check_stamp, is_kept
-from reactometer.batch.work import Job, Order, has_died, load, predict_with
-from reactometer.errors import OutputError
-from reactometer.paths import YUNET_FILE, cache_folder, find_yunet
+from reactometer.batch.inputs import Source, hash_file, is_uri
+from reactometer.errors import ClusterError
+from reactometer.inference.tables import dump_predictions, load_predictions
+from reactometer.paths import FOLDER_VARIABLE, YUNET_FILE, find_yunet
+from reactometer.types import Prediction
 
 if TYPE_CHECKING:
     from ray.data import Dataset
 
-RETRIES = 2  # of a task whose actor or machine was lost
-MOST_TASKS, MOST_FILES = 1000, 16
-"""A task has one file; of more files than MOST_TASKS, as many more, up to MOST_FILES: a task costs milliseconds."""
-WAITED_ROWS = 4  # taken at a time from a stream that runs in the cluster
+LOCAL = "local"
+OBJECT_STORE_BYTES = 1 << 28  # of a cluster that is started here, which holds only models and rows
+CONNECT_TIMEOUT_S = 10.0
+RETRIES = 2  # of a file whose actor or machine was lost
 
-
-def hash_files(sources: Sequence[Source]) -> Iterator[Source]:
-    """The files with their hashes, in any order, by the cluster; see :func:`reactometer.batch.inputs.hash_file`."""
-    left: dict[str, list[Source]] = {}  # a file may have been named in more than one way
-    for source in sources:
-        left.setdefault(place(source.path).absolute().name, []).append(source)
-    rows = [{**vars(own[0]), "path": path} for path, own in left.items()]
-    for row in _rows(lambda: _dataset(rows).map(_hash_row)):
-        yield from (replace(Source(**row), path=one.path) for one in left.pop(row["path"]))
-    yield from map(hash_file, chain.from_iterable(left.values()))  # what the cluster lost
-
-
-def run_jobs(
-    order: Order, stamp: Mapping[str, Any], jobs: Sequence[Job], workers: int | None, gpus: float
-) -> Iterator[None]:
-    """Do the jobs on the cluster that this process is connected to; yields once for each that is done.
-
-    A job whose actor is lost, with its machine or by the file, is done again by another; the file that lost its actor
-    ``1 + RETRIES`` times alone is kept as failed.
-
-    Args:
-        order: what every actor has to know; paths in it as the cluster's machines see them.
-        stamp: what ``order.out`` must hold on every machine.
-        jobs: what is to be done.
-        workers: actors at most; default: as many as the cluster has room for.
-        gpus: share of a GPU that each actor has.
-
-    Raises:
-        OutputError: a machine cannot write into ``order.out``.
-    """
-    import ray
-
-    parcel = ray.put(_pack(order))
-    left = {job.sha256: job for job in jobs}
-    for most in (MOST_FILES, 1):
-        rows = [{"path": job.path, "place": job.place.name, "sha256": job.sha256} for job in left.values()]
-        build = _Predicting(rows, most, (order, dict(stamp), parcel), workers, gpus)
-        for row in _rows(build) if rows else ():
-            if row["problem"]:
-                fix = "See to it; the same command goes on"
-                raise OutputError(f"{order.out.name}: a machine cannot write there: {row['problem']}", fix=fix)
-            if left.pop(row["sha256"], None):
-                yield
-    for job in left.values():
-        has_died(order, job)
-        yield
-
-
-class _Predicting:
-    """Makes the dataset of predicted rows where it runs: here, or in the cluster."""
-
-    def __init__(
-        self, rows: list[dict[str, str]], most: int, given: tuple[Any, ...], workers: int | None, gpus: float
-    ) -> None:
-        self.rows, self.most, self.given, self.workers, self.gpus = rows, most, given, workers, gpus
-
-    def __call__(self) -> Dataset:
-        from ray.data import ActorPoolStrategy
-
-        return _dataset(self.rows, self.most).map(
-            _Actor,
-            fn_constructor_args=self.given,
-            compute=ActorPoolStrategy(min_size=1, max_size=self.workers),
-            num_cpus=1,
-            num_gpus=self.gpus,
-            max_task_retries=RETRIES,
-        )
-
-
-class _Actor:
-    """A process somewhere in the cluster with the run's model."""
-
-    def __init__(self, order: Order, stamp: Mapping[str, Any], parcel: Any) -> None:
-        import ray
-
-        try:
-            check_stamp(order.out, {**stamp, "reactometer": version("reactometer")})
-        except FileNotFoundError as error:
-            what = f"{order.out.name}: the machine {socket.gethostname()} does not see the run there"
-            raise OutputError(what, fix="Name a folder that all machines share, or an object store") from error
-        cv2.setNumThreads(1)  # it has one processor
-        with _unpacked(ray.get(parcel) if isinstance(parcel, ray.ObjectRef) else parcel) as folder:
-            self.model = load(replace(order, model=folder))
-        self.order = order
-
-    def __call__(self, row: dict[str, str]) -> dict[str, str]:
-        job = Job(row["path"], Place(row["place"]), row["sha256"])
-        problem = ""
-        try:
-            if not is_kept(self.order.out, job.sha256):  # else this is a second try, after a later file's loss
-                predict_with(self.model, self.order, job)
-        except (OSError, OutputError) as error:
-            problem = f"{socket.gethostname()}: {error}"
-        return {"sha256": job.sha256, "problem": problem}
-
-
-def _pack(order: Order) -> dict[str, bytes]:
-    """The model's files by name and the detector's weights: nodes need nothing but this package and a way to OUT."""
-    files = {str(file.relative_to(order.model)): file for file in order.model.rglob("*") if file.is_file()}
-    weights = {"": find_yunet()} if order.detector == "yunet" else {}
-    return {name: file.read_bytes() for name, file in {**files, **weights}.items()}
+FileLoader = Callable[[Path], Callable[[str, str], list[Prediction]]]
+"""Loads the model in a folder; returns a function of a file's name and location."""
 
 
 @contextmanager
-def _unpacked(parcel: Mapping[str, bytes]) -> Iterator[Path]:
-    """The model's folder for as long as it takes to load it; the detector's weights go where a download puts them."""
-    with TemporaryDirectory(prefix="reactometer-") as folder:
-        for name, data in parcel.items():
-            file = Path(folder) / name if name else cache_folder() / "weights" / YUNET_FILE
-            file.parent.mkdir(parents=True, exist_ok=True)
-            if not file.is_file():
-                place(file).write(data)
-        yield Path(folder)
+def connect(address: str, n_cpus: int | None = None) -> Iterator[None]:
+    """Connect to a Ray cluster, or start one that ends with this context.
+
+    Args:
+        address: "local" starts one on this machine; "auto" is the one that runs on it, or that ``$RAY_ADDRESS`` names;
+            ``HOST:PORT`` and ``ray://HOST:PORT`` name one.
+        n_cpus: of a cluster that is started here; default: all.
+
+    Raises:
+        ClusterError: Ray is not installed, the cluster does not answer, or it is lost.
+    """
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    try:
+        import ray
+        import ray.data  # the minimal Ray lacks its requirements
+    except ImportError as error:
+        raise ClusterError("Ray is not installed", fix="pip install 'reactometer[ray]'") from error
+    own = {"num_cpus": n_cpus, "object_store_memory": OBJECT_STORE_BYTES, "include_dashboard": False}
+    try:
+        host, _, port = address.removeprefix("ray://").rpartition(":")
+        if host and port.isdecimal():  # Ray itself would try for two minutes
+            socket.create_connection((host, int(port)), CONNECT_TIMEOUT_S).close()
+        ray.init(address, log_to_driver=False, logging_level=logging.ERROR, **own if address == LOCAL else {})
+    except (ValueError, RuntimeError, OSError, ray.exceptions.RayError) as error:
+        what = f"{address}: no Ray cluster answers: {_cause(error)}"
+        fix = "Start one with 'ray start --head', correct the address, or use --ray local"
+        raise ClusterError(what, fix=f"{fix}. If the cluster has a token, set RAY_AUTH_MODE=token") from error
+    try:
+        yield
+    except ray.exceptions.RayError as error:
+        fix = "Check the cluster; the same command resumes the run"
+        raise ClusterError(f"{address}: the cluster gave up: {_cause(error)}", fix=fix) from error
+    finally:
+        ray.shutdown()
+
+
+def _cause(error: BaseException) -> str:
+    """Return the last line of Ray's message: the error itself, below the calls that led to it."""
+    return re.sub(r"^[\w.]*Error: ", "", str(error).strip().rpartition("\n")[2].strip())
+
+
+def hash_files(sources: Sequence[Source]) -> Iterator[Source]:
+    """Hash files on the cluster, in any order; see :func:`reactometer.batch.inputs.hash_file`."""
+    waiting = dict(enumerate(sources))
+    rows = [{"number": number, **vars(one), "path": _absolute(one.path)} for number, one in waiting.items()]
+    for row in _stream(lambda: _dataset(rows).map(_hash_row)) if rows else ():
+        one = waiting.pop(row.pop("number"))
+        yield replace(Source(**row), path=one.path)
+    yield from map(hash_file, waiting.values())  # what the cluster lost
 
 
 def _hash_row(row: dict[str, Any]) -> dict[str, Any]:
-    return vars(hash_file(Source(**row)))
+    number = row.pop("number")
+    return {"number": number, **vars(hash_file(Source(**row)))}
 
 
-def _dataset(rows: list[dict[str, Any]], most: int = MOST_FILES) -> Dataset:
-    """A dataset of rows, in blocks that become tasks; what a task loses costs no other its result."""
+def predict_files(
+    sources: Sequence[Source], load: FileLoader, model: Path, detector: str, n_actors: int | None, n_gpus: float
+) -> Iterator[tuple[Source, list[Prediction]]]:
+    """Predict files of different contents on the connected cluster, in any order.
+
+    A file whose actor is lost, with its machine or by the file, is predicted by another one; a file that loses its
+    actor ``1 + RETRIES`` times has no predictions.
+
+    Args:
+        sources: the files, which all machines see under the same path.
+        load: makes the predictor of an actor from a copy of the model's folder.
+        model: a model folder, which is sent to the actors.
+        detector: of faces; the weights of "yunet" are sent to the actors.
+        n_actors: at most; default: as many as the cluster has room for.
+        n_gpus: share of a GPU per actor.
+    """
+    import ray
+
+    waiting = {one.sha256: one for one in sources}
+    rows = [{"name": one.path, "path": _absolute(one.path), "sha256": one.sha256} for one in sources]
+    arguments = (load, ray.put(_pack(model, detector)), version("reactometer"))
+
+    def build() -> Dataset:
+        from ray.data import ActorPoolStrategy
+
+        return _dataset(rows).map(
+            _Actor,
+            fn_constructor_args=arguments,
+            compute=ActorPoolStrategy(min_size=1, max_size=n_actors),
+            num_cpus=1,
+            num_gpus=n_gpus,
+            max_task_retries=RETRIES,
+        )
+
+    for row in _stream(build) if rows else ():
+        if one := waiting.pop(row["sha256"], None):
+            yield one, load_predictions(row["predictions"])
+    yield from ((one, []) for one in waiting.values())
+
+
+class _Actor:
+    """A process on the cluster with the run's model and the detector's weights."""
+
+    def __init__(self, load: FileLoader, parcel: Any, expected: str) -> None:
+        import ray
+
+        if (found := version("reactometer")) != expected:
+            what = f"the machine {socket.gethostname()} has another version of reactometer"
+            raise ClusterError(what, got=found, expected=expected, fix="Install the same version on all machines")
+        cv2.setNumThreads(1)  # an actor has one CPU
+        self.folder = TemporaryDirectory(prefix="reactometer-")
+        root = Path(self.folder.name)
+        for name, data in (ray.get(parcel) if isinstance(parcel, ray.ObjectRef) else parcel).items():
+            (root / name).parent.mkdir(parents=True, exist_ok=True)
+            (root / name).write_bytes(data)
+        if (root / "weights").is_dir():
+            os.environ[FOLDER_VARIABLE] = str(root / "weights")
+        self.predict = load(root / "model")
+
+    def __call__(self, row: dict[str, str]) -> dict[str, Any]:
+        predictions = self.predict(row["name"], row["path"])
+        return {"sha256": row["sha256"], "predictions": dump_predictions(predictions)}
+
+
+def _pack(model: Path, detector: str) -> Mapping[str, bytes]:
+    """Return the files that actors need, by path in their folder."""
+    files = {f"model/{file.relative_to(model).as_posix()}": file for file in model.rglob("*") if file.is_file()}
+    if detector == "yunet":
+        files[f"weights/{YUNET_FILE}"] = find_yunet()
+    return {name: file.read_bytes() for name, file in files.items()}
+
+
+def _absolute(path: str) -> str:
+    """Return the path as a process in another working folder must name it."""
+    return path if is_uri(path) else str(Path(path).absolute())
+
+
+def _dataset(rows: list[dict[str, Any]]) -> Dataset:
+    """Return a dataset with one task per row, so that a lost task costs no other row its result."""
     import ray
 
     logging.getLogger("ray.data").setLevel(logging.ERROR)
     context = ray.data.DataContext.get_current()
     context.enable_progress_bars = False
-    context.max_errored_blocks = -1  # whoever reads the rows sees which are not there
-    size = min(most, files_a_task(len(rows)))
-    return ray.data.from_items(rows, override_num_blocks=-(-len(rows) // size))
+    context.max_errored_blocks = -1  # lost rows are missing from the results
+    return ray.data.from_items(rows, override_num_blocks=len(rows))
 
 
-def files_a_task(files: int) -> int:
-    """How many files a task has, of so many."""
-    return min(MOST_FILES, 1 + files // MOST_TASKS)
+def _stream(build: Callable[[], Dataset]) -> Iterator[dict[str, Any]]:
+    """Yield the rows of a dataset as they come, in any order.
 
-
-def _rows(build: Callable[[], Dataset]) -> Iterator[dict[str, Any]]:
-    """The rows of a dataset as they come, in any order.
-
-    It runs in an actor beside this process, or at the cluster's head: Ray Data does not run in a ``ray://`` client, and
-    elsewhere it writes to standard error what nobody can act on.
+    The dataset runs in an actor on this machine, or on the head's: Ray Data does not run in a ``ray://`` client, and in
+    this process it would write its logs to standard error.
     """
     import ray
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
     here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
-    stream = ray.remote(num_cpus=0, scheduling_strategy=here)(_Stream).remote(build)
-    while rows := ray.get(stream.take.remote()):
-        yield from rows
+    rows = ray.remote(num_cpus=0, scheduling_strategy=here)(_Rows).remote(build)
+    while row := ray.get(rows.take.remote()):
+        yield row
 
 
-class _Stream:
+class _Rows:
     def __init__(self, build: Callable[[], Dataset]) -> None:
         self.rows = iter(build().iter_rows())
 
-    def take(self) -> list[dict[str, Any]]:
-        """The next row and those that are there with it; none at the end."""
-        return list(islice(self.rows, WAITED_ROWS))
+    def take(self) -> dict[str, Any] | None:
+        """Return the next row, or None at the end."""
+        return next(self.rows, None)

@@ -1,257 +1,303 @@
-"""A run's folder, on a disk or in an object store: what is to be done, is done, and failed; whole at every moment.
+"""Keep the results of a run in one folder: each result as soon as it is computed, and tables of all of them.
 
-A finished file's result is one JSON file, named by the hash of the file's content, that appears at once. Many of them
-become a shard, two Parquet tables: ``timeline/NNNNN.parquet``, then ``clips/NNNNN.parquet``, with which the shard
-counts; then the JSON files go. What a process that is killed between two of these steps leaves, the next one sees for
-what it is.
+``results/NNNNN.jsonl`` is a journal with one line per content, appended and synced to the disk. A process that is
+killed leaves at most one incomplete last line, which the next run removes. All other files are written whole or not at
+all, the tables from the journal.
 """
 
 from __future__ import annotations
 
-import hashlib
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
-from dataclasses import dataclass
-from pathlib import PurePosixPath
+import os
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
-from reactometer.batch.inputs import Source
-from reactometer.batch.lease import LOCK, alone
-from reactometer.batch.places import Place
+from filelock import FileLock, Timeout
+
+from reactometer.batch.inputs import Source, open_uri
 from reactometer.errors import OutputError
 from reactometer.inference import tables
-from reactometer.io import PART, decoding
+from reactometer.io import PART, decoding, make_folder, parse_json_object, unwritable, write_whole, writing
 from reactometer.types import Prediction
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
-STAMP_FILE, MANIFEST_FILE, INDEX_FILE, FAILED_FILE = "run.json", "manifest.parquet", "index.parquet", "failed.csv"
-FOLDERS = CLIPS, TIMELINE, DONE, FAILED = "clips", "timeline", "done", "failed"
-SHARD_FILES = 1000
-"""Results of one shard; our choice."""
+SETTINGS_FILE, MANIFEST_FILE, INDEX_FILE, FAILED_FILE = "run.json", "manifest.parquet", "index.parquet", "failed.csv"
+JOURNAL, TIMELINE, LOCK = "results", "timeline", ".lock"
+FAILED = "failed: "
 
-THREADS = 16
-"""Results that are read or deleted at a time: an object store takes long to answer, but many at once. Our choice."""
+JOURNAL_LINES = 1000
+"""Results per file of the journal, and contents per file of the timeline. Our choice."""
 
-AGAIN = "Delete it; what it held is done again"
+UPLOAD_INTERVAL_S = 60.0
+"""A run into an object store that is killed loses at most the results of this time. Our choice."""
 
-TEXT = ("path", "sha256", "status", "state", "abstain", "problem")
+DAMAGED = "Delete it and start the same command again, which computes its contents again"
+
+COLUMN_TYPES = {"face": "int64", "sound": "bool", "size_bytes": "int64", "modified_ns": "int64"} | dict.fromkeys(
+    ("path", "sha256", "status", "state", "abstain", "problem"), "string"
+)
+"""Arrow types of columns; all others are of floats. A column keeps its type when all its values are missing."""
 
 
-@dataclass(frozen=True)
-class RunFolder:
-    """The folder of a run that has been claimed."""
+class ResultStore:
+    """The folder of a run; see :func:`open_results`."""
 
-    place: Place
-    everyone: bool  # a file has a row for each face
-    in_shards: set[str]  # hashes of the contents whose results are in a shard that counts
+    def __init__(self, folder: Path, *, all_faces: bool) -> None:
+        self.folder = folder
+        self.all_faces = all_faces  # tables have one row per face instead of one per file
+        self.computed: set[str] = set()  # SHA-256 of contents that have a result
+        self.failures: dict[str, str] = {}  # reason by SHA-256 of contents that failed
+        self._n_lines = 0  # of the last file of the journal
+        for leftover in folder.rglob(f"*{PART}"):
+            leftover.unlink()
+        for file in self._journal():
+            _drop_incomplete_line(file)
+            results = _read_journal(file)
+            self._n_lines = len(results)
+            for sha256, predictions in results:
+                self._note(sha256, predictions[0]["status"])
 
-    def known(self) -> dict[str, Source]:
-        """What an earlier start found, by path."""
-        file = self.place.beside(MANIFEST_FILE)
+    def append(self, sha256: str, predictions: Sequence[Prediction]) -> None:
+        """Keep one content's predictions or its failure. They are on the disk when this returns.
+
+        Raises:
+            OutputError: the disk is full or cannot be written.
+        """
+        journal = self._journal()
+        if journal and self._n_lines < JOURNAL_LINES:
+            file = journal[-1]
+        else:
+            number = int(journal[-1].stem) + 1 if journal else 0
+            file, self._n_lines = self.folder / JOURNAL / f"{number:05d}.jsonl", 0
+        line = b'{"sha256": "%s", "predictions": %s}\n' % (sha256.encode(), tables.dump_predictions(predictions))
+        with writing(file), file.open("ab") as stream:
+            stream.write(line)
+            stream.flush()
+            os.fsync(stream.fileno())
+        self._n_lines += 1
+        self._note(sha256, predictions[0].status)
+
+    def known_files(self) -> dict[str, Source]:
+        """Return the files that an earlier run found, by path."""
+        import pyarrow.parquet as pq
+
+        file = self.folder / MANIFEST_FILE
         if not file.is_file():
             return {}
-        rows = _read(file).to_pylist()
-        with decoding(file.name, OutputError, AGAIN):
-            return {str(row["path"]): Source(**row) for row in rows}
+        with decoding(file, OutputError, DAMAGED):
+            return {str(row["path"]): Source(**row) for row in pq.read_table(file).to_pylist()}
 
-    def keep_manifest(self, sources: Sequence[Source]) -> None:
-        """Write down what is to be done."""
+    def keep_files(self, sources: Sequence[Source]) -> None:
+        """Write the manifest, which saves the next run from hashing unchanged files."""
         rows = [vars(source) for source in sources]
-        _write(_to_table(rows, list(Source.__dataclass_fields__)), self.place.beside(MANIFEST_FILE))
+        _write(_to_table(rows, list(Source.__dataclass_fields__)), self.folder / MANIFEST_FILE)
 
-    def done(self) -> set[str]:
-        """Hashes of the contents whose results are here."""
-        return self._alone_in(DONE) | self.in_shards
+    def write_tables(self, sources: Sequence[Source]) -> dict[str, str]:
+        """Write the index, the timeline and the table of failures; return the failures, reason by path.
 
-    def failures(self) -> dict[str, str]:
-        """Reason by hash of the contents that failed."""
-        results = self._results(FAILED, sorted(self._alone_in(FAILED)))
-        return {sha256: own[0].status.removeprefix("failed: ") for sha256, own in results.items()}
-
-    def forget_failures(self) -> None:
-        """Let what failed be tried again."""
-        self._delete(FAILED, self._alone_in(FAILED))
-
-    def tidy(self) -> None:
-        """Delete what a killed process left: half-written files, shards that do not count, results that are in one."""
-        for folder in (self.place, *map(self.place.beside, FOLDERS)):
-            for leftover in folder.names(PART):
-                folder.beside(leftover).delete()
-        count = set(self._shards())
-        for shard in set(self.place.beside(TIMELINE).names(".parquet")) - count:
-            self.place.beside(TIMELINE).beside(shard).delete()
-        self._delete(DONE, self.in_shards & self._alone_in(DONE))
-
-    def make_shards(self, least: int) -> None:
-        """Turn finished results into shards, as long as there are so many."""
-        self._delete(DONE, self.in_shards & self._alone_in(DONE))  # a machine that was lost, and did it all the same
-        hashes = sorted(self._alone_in(DONE))
-        while hashes and len(hashes) >= least:
-            some, hashes = hashes[:SHARD_FILES], hashes[SHARD_FILES:]
-            self._make_shard(some)
-
-    def _make_shard(self, hashes: Sequence[str]) -> None:
-        numbers = [int(PurePosixPath(shard).stem) for shard in self._shards()]
-        name = f"{max(numbers, default=-1) + 1:05d}.parquet"
-        results = self._results(DONE, hashes)
-        first = next(iter(results.values()))[0]
-        for folder, rows_of, columns in (
-            (TIMELINE, tables.timeline_rows, tables.timeline_columns(first)),
-            (CLIPS, tables.clip_rows, tables.clip_columns(first)),
-        ):
-            rows = [{"sha256": sha256, **row} for sha256, own in results.items() for row in rows_of(own)]
-            table = _to_table(rows, ["sha256", *(tables.with_face(columns) if self.everyone else columns)])
-            _write(table, self.place.beside(folder).beside(name))
-        self.in_shards.update(hashes)
-        self._delete(DONE, hashes)
-
-    def finish(self, sources: Sequence[Source]) -> dict[str, str]:
-        """Write the index, a row a file (and face), and the table of failures; returns the latter, reason by path."""
+        Args:
+            sources: the files of this run. The timeline has all contents of the journal, the others only these files.
+        """
         import pandas as pd
-        import pyarrow as pa
 
-        failures = self.failures()
-        reasons = {one.path: one.problem or failures.get(one.sha256, "") for one in sources}
+        clips: list[pa.Table] = []
+        outdated = set((self.folder / TIMELINE).glob("*.parquet"))
+        for file in self._journal():
+            with decoding(file, OutputError, DAMAGED):
+                if not (results := _load_results(file)):
+                    continue
+                first = next(iter(results.values()))[0]
+                clips.append(self._tabulate(results, tables.clip_rows, tables.clip_columns(first)))
+                timeline = self._tabulate(results, tables.timeline_rows, tables.timeline_columns(first))
+            target = self.folder / TIMELINE / f"{file.stem}.parquet"
+            _write(timeline, target)
+            outdated.discard(target)
+        for target in outdated:
+            target.unlink()
+        if clips:
+            _write(_make_index(clips, sources), self.folder / INDEX_FILE)
+        reasons = {one.path: one.problem or self.failures.get(one.sha256, "") for one in sources}
         reasons = {path: reason for path, reason in reasons.items() if reason}
-        if shards := self._shards():
-            tables = [_read(self.place.beside(CLIPS).beside(shard)) for shard in shards]
-            with decoding(self.place.beside(CLIPS).name, OutputError, AGAIN):
-                clips = pa.concat_tables(tables)
-            rows: dict[str, list[int]] = {}
-            for row, sha256 in enumerate(clips["sha256"].to_pylist()):
-                rows.setdefault(sha256, []).append(row)
-            first = {one.sha256: one.path for one in reversed(sources)}
-            listed = [(row, one.path, first[one.sha256]) for one in sources for row in rows.get(one.sha256, ())]
-            taken = clips.take(pa.array([row for row, *_ in listed], pa.int64()))
-            table = taken.drop_columns(["path", "sha256"])
-            table = table.add_column(0, "path", pa.array([path for _, path, _ in listed], pa.string()))
-            same_as = [None if path == original else original for _, path, original in listed]
-            table = table.append_column("same_as", pa.array(same_as, pa.string()))
-            _write(table.append_column("sha256", taken["sha256"]), self.place.beside(INDEX_FILE))
         failed = pd.DataFrame(list(reasons.items()), columns=["path", "reason"])
-        self.place.beside(FAILED_FILE).write(failed.to_csv(index=False).encode())
+        write_whole(self.folder / FAILED_FILE, failed.to_csv(index=False))
         return reasons
 
-    def _alone_in(self, folder: str) -> set[str]:
-        return {name.removesuffix(".json") for name in self.place.beside(folder).names(".json")}
+    def _journal(self) -> list[Path]:
+        return sorted((self.folder / JOURNAL).glob("*.jsonl"))
 
-    def _results(self, folder: str, hashes: Sequence[str]) -> dict[str, list[Prediction]]:
-        with ThreadPoolExecutor(THREADS) as threads:
-            files = [self.place.beside(folder).beside(f"{sha256}.json") for sha256 in hashes]
-            return dict(zip(hashes, threads.map(_load_result, files), strict=True))
+    def _note(self, sha256: str, status: str) -> None:
+        if status.startswith(FAILED):
+            self.failures[sha256] = status.removeprefix(FAILED)
+        else:
+            self.failures.pop(sha256, None)
+            self.computed.add(sha256)
 
-    def _delete(self, folder: str, hashes: Iterable[str]) -> None:
-        with ThreadPoolExecutor(THREADS) as threads:
-            list(threads.map(Place.delete, [self.place.beside(folder).beside(f"{sha256}.json") for sha256 in hashes]))
-
-    def _shards(self) -> list[str]:
-        return self.place.beside(CLIPS).names(".parquet")
+    def _tabulate(
+        self,
+        results: Mapping[str, Sequence[Prediction]],
+        rows_of: Callable[[Sequence[Prediction]], list[dict[str, Any]]],
+        columns: Sequence[str],
+    ) -> pa.Table:
+        rows = [{"sha256": sha256, **row} for sha256, predictions in results.items() for row in rows_of(predictions)]
+        return _to_table(rows, ["sha256", *(tables.with_face(columns) if self.all_faces else columns)])
 
 
 @contextmanager
-def claim_run(place: Place, stamp: Mapping[str, Any], *, everyone: bool) -> Iterator[RunFolder]:
-    """A run's folder for this process alone: a new one, or one begun with the same model, settings and version.
+def open_results(
+    folder: Path, settings: Mapping[str, Any], *, all_faces: bool, name: str | None = None
+) -> Iterator[ResultStore]:
+    """Open the folder of a new run, or of one with the same model, settings and version, and lock it.
+
+    Args:
+        folder: is made if it is missing.
+        settings: everything that the numbers depend on, as JSON can hold it.
+        all_faces: tables have one row per face instead of one per file.
+        name: of the folder, in messages.
 
     Raises:
-        OutputError: the folder holds something else, was begun otherwise, or another process is at work in it.
+        OutputError: the folder has other contents or other settings, another process uses it, or it cannot be written.
     """
+    name, file = name or str(folder), folder / SETTINGS_FILE
+    make_folder(folder)
+    if not file.is_file() and any(own.name != LOCK and not own.name.endswith(PART) for own in folder.iterdir()):
+        raise OutputError(f"{name}: holds files that are not of a run", fix="Name a new folder")
     try:
-        place.make()
-        file = place.beside(STAMP_FILE)
-        if not file.is_file() and any(not one.endswith((PART, LOCK)) for one in place.names()):
-            raise OutputError(f"{place.name}: holds something that is no run", fix="Name a new folder")
-        with alone(place):
+        with FileLock(folder / LOCK, timeout=0):
             if not file.is_file():
-                file.write((json.dumps(stamp, indent=2) + "\n").encode())
-            check_stamp(place, stamp)
-            for name in FOLDERS:
-                place.beside(name).make()
-            folder = RunFolder(place, everyone, _in_shards(place.beside(CLIPS)))
-            folder.tidy()
-            yield folder
-    except OSError as error:
-        fix = "Make room, or see to the permissions; the same command goes on"
-        raise OutputError(f"{place.name}: cannot be written: {error}", fix=fix) from error
+                write_whole(file, json.dumps(settings, indent=2) + "\n")
+            _check_settings(file, settings, name)
+            for part in (JOURNAL, TIMELINE):
+                make_folder(folder / part)
+            yield ResultStore(folder, all_faces=all_faces)
+    except Timeout as error:
+        raise OutputError(f"{name}: another process uses this folder", fix="Wait for it, or name another") from error
 
 
-def keep_result(place: Place, sha256: str, predictions: Sequence[Prediction]) -> None:
-    """Write one content's result, whole or not at all; a failure apart from the others."""
-    folder = place.beside(FAILED if predictions[0].failed else DONE)
-    text = tables.dump_predictions(predictions)
-    folder.beside(f"{sha256}.json").write(text + b"\n" + _check_of(text))
+@contextmanager
+def mirror(uri: str) -> Iterator[tuple[Path, Callable[..., None]]]:
+    """Work on a local copy of a results folder in an object store.
+
+    Yields the copy and a function ``upload(at_once=False)``, which uploads the files that changed if the last upload
+    was ``UPLOAD_INTERVAL_S`` ago; at the end they are uploaded in any case. Nothing keeps two runs from writing to the
+    same URI.
+
+    Raises:
+        OutputError: the object store cannot be read or written.
+    """
+    from pyarrow import fs
+
+    filesystem, path = open_uri(uri)
+    uploaded: dict[Path, tuple[int, int]] = {}
+    last_s = 0.0
+
+    def upload(at_once: bool = False) -> None:
+        nonlocal last_s
+        if not at_once and time.monotonic() - last_s < UPLOAD_INTERVAL_S:
+            return
+        for file, state in _states(folder).items():
+            if uploaded.get(file) != state:
+                target = f"{path}/{file.relative_to(folder).as_posix()}"
+                try:
+                    fs.copy_files(str(file), target, destination_filesystem=filesystem)
+                except OSError as error:
+                    raise unwritable(uri, error) from error
+                uploaded[file] = state
+        last_s = time.monotonic()
+
+    with TemporaryDirectory(prefix="reactometer-") as name:
+        folder = Path(name) / "results"
+        folder.mkdir()
+        try:
+            with suppress(FileNotFoundError):
+                fs.copy_files(path, str(folder), source_filesystem=filesystem)
+        except OSError as error:
+            raise unwritable(uri, error) from error
+        uploaded = _states(folder)
+        try:
+            yield folder, upload
+        finally:
+            upload(at_once=True)
 
 
-def is_kept(place: Place, sha256: str) -> bool:
-    """Whether a content's result, or failure, has been kept since the last shard was made."""
-    return any(place.beside(folder).beside(f"{sha256}.json").is_file() for folder in (DONE, FAILED))
+def _states(folder: Path) -> dict[Path, tuple[int, int]]:
+    """Return size and time of change of the files that are complete, hence not hidden."""
+    files = [file for file in sorted(folder.rglob("*")) if file.is_file() and not file.name.startswith(".")]
+    return {file: (file.stat().st_size, file.stat().st_mtime_ns) for file in files}
 
 
-def check_stamp(place: Place, stamp: Mapping[str, Any]) -> None:
-    """Refuse a run that was begun with another model, other settings or another version."""
-    file = place.beside(STAMP_FILE)
-    text = file.read()
-    with decoding(file.name, OutputError, "Name another folder"):
-        begun = json.loads(text)
-        other = [name for name in {**begun, **stamp} if begun.get(name) != stamp.get(name)]
+def _check_settings(file: Path, settings: Mapping[str, Any], name: str) -> None:
+    with decoding(file, OutputError, "Name another folder"):
+        earlier = parse_json_object(file.read_bytes())
+    other = [key for key in {**earlier, **settings} if earlier.get(key) != settings.get(key)]
     if other:
         raise OutputError(
-            f"{place.name}: this run was begun otherwise",
-            got=", ".join(f"{name} {stamp.get(name)}" for name in other),
-            expected=", ".join(f"{name} {begun.get(name)}" for name in other),
-            fix="Go on as it was begun, or name another folder",
+            f"{name}: this results folder was created with a different model or different settings",
+            got=", ".join(f"{key} {settings.get(key)}" for key in other),
+            expected=", ".join(f"{key} {earlier.get(key)}" for key in other),
+            fix="Use the same model and settings, or name another folder",
         )
 
 
-def _in_shards(clips: Place) -> set[str]:
-    tables = {shard: _read(clips.beside(shard)) for shard in clips.names(".parquet")}
-    hashes: set[str] = set()
-    for shard, table in tables.items():
-        with decoding(clips.beside(shard).name, OutputError, AGAIN):
-            hashes.update(map(str, table["sha256"].to_pylist()))
-    return hashes
+def _drop_incomplete_line(file: Path) -> None:
+    """Cut what a killed process, or a full disk, left of the last line."""
+    content = file.read_bytes()
+    complete = content.rfind(b"\n") + 1
+    if complete < len(content):
+        with file.open("r+b") as stream:
+            stream.truncate(complete)
 
 
-def _load_result(file: Place) -> list[Prediction]:
-    text = file.read()
-    with decoding(file.name, OutputError, AGAIN):
-        content, _, check = text.partition(b"\n")
-        if check not in (b"", _check_of(content)):  # empty: of an older version
-            raise ValueError("other content than was written")
-        first, *others = tables.load_predictions(content)
-        return [first, *others]
+def _read_journal(file: Path) -> list[tuple[str, list[dict[str, Any]]]]:
+    """Return the SHA-256 and the predictions, at least one, of each line."""
+    with decoding(file, OutputError, DAMAGED):
+        lines = [json.loads(line) for line in file.read_bytes().splitlines()]
+        return [(line["sha256"], line["predictions"]) for line in lines if line["predictions"][0]["status"]]
 
 
-def _check_of(text: bytes) -> bytes:
-    return hashlib.sha256(text).hexdigest().encode()
+def _load_results(file: Path) -> dict[str, list[Prediction]]:
+    """Return the predictions of the contents that did not fail, by SHA-256."""
+    return {
+        sha256: tables.load_predictions(json.dumps(predictions).encode())
+        for sha256, predictions in _read_journal(file)
+        if not predictions[0]["status"].startswith(FAILED)
+    }
 
 
-def _read(file: Place, columns: Sequence[str] | None = None) -> pa.Table:
+def _make_index(clips: Sequence[pa.Table], sources: Sequence[Source]) -> pa.Table:
+    """Return one row per file (and face): its path, its content's result, and the first file of the same content."""
     import pyarrow as pa
-    import pyarrow.parquet as pq
 
-    content = file.read()  # what fails here is the disk or the store, and nothing is damaged
-    with decoding(file.name, OutputError, AGAIN):
-        return pq.read_table(pa.BufferReader(content), columns=columns, page_checksum_verification=True)
+    results = pa.concat_tables(clips)
+    rows: dict[str, list[int]] = {}
+    for row, sha256 in enumerate(results["sha256"].to_pylist()):
+        rows.setdefault(sha256, []).append(row)
+    first = {one.sha256: one.path for one in reversed(sources)}
+    listed = [(row, one.path, first[one.sha256]) for one in sources for row in rows.get(one.sha256, ())]
+    taken = results.take(pa.array([row for row, *_ in listed], pa.int64()))
+    same_as = [None if path == original else original for _, path, original in listed]
+    table = taken.drop_columns(["path", "sha256"])
+    table = table.add_column(0, "path", pa.array([path for _, path, _ in listed], pa.string()))
+    table = table.append_column("same_as", pa.array(same_as, pa.string()))
+    return table.append_column("sha256", taken["sha256"])
 
 
-def _write(table: pa.Table, file: Place) -> None:
+def _to_table(rows: Sequence[Mapping[str, Any]], columns: Sequence[str]) -> pa.Table:
+    import pyarrow as pa
+
+    schema = pa.schema([(name, COLUMN_TYPES.get(name, "float64")) for name in columns])
+    return pa.Table.from_pylist([dict(row) for row in rows], schema)
+
+
+def _write(table: pa.Table, file: Path) -> None:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
     stream = pa.BufferOutputStream()
-    pq.write_table(table, stream, write_page_checksum=True)
-    file.write(stream.getvalue().to_pybytes())
-
-
-def _to_table(rows: Sequence[Mapping[str, Any]], columns: Sequence[str]) -> pa.Table:
-    """A table whose columns have the same types whatever they hold, so that shards fit each other."""
-    import pyarrow as pa
-
-    kinds = {"face": pa.int64(), "sound": pa.bool_(), "size_bytes": pa.int64(), "modified_ns": pa.int64()}
-    kinds |= dict.fromkeys(TEXT, pa.string())
-    schema = pa.schema([(name, kinds.get(name, pa.float64())) for name in columns])
-    return pa.Table.from_pylist([dict(row) for row in rows], schema)
+    pq.write_table(table, stream)
+    write_whole(file, stream.getvalue().to_pybytes())

@@ -1,11 +1,14 @@
-"""Any number of files -> a folder of results, in processes or on a cluster, to be stopped and gone on with."""
+"""Predict any number of files into a folder of results, in processes of this machine or on a Ray cluster.
+
+A run that was stopped or killed resumes where it was.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass
-from functools import partial
+from dataclasses import asdict, dataclass, replace
+from functools import cache, partial
 from hashlib import sha256
 from importlib.metadata import version
 from pathlib import Path
@@ -13,40 +16,99 @@ from typing import Any
 
 import torch
 
-from reactometer.batch import ray_backend as ray_data
-from reactometer.batch.inputs import Source, find_files, hash_files
-from reactometer.batch.places import place
-from reactometer.batch.result_store import SHARD_FILES, RunFolder, claim_run
-from reactometer.batch.work import Job, Order, Request, has_died, predict_one
-from reactometer.cluster import connect
-from reactometer.inference.predictor import check_timeline, reading_of
+from reactometer.batch import ray_backend
+from reactometer.batch.inputs import Source, find_files, hash_files, is_uri, local_copy
+from reactometer.batch.result_store import ResultStore, mirror, open_results
+from reactometer.inference.predictor import (
+    DEFAULT_HOP_S,
+    DEFAULT_WINDOW_S,
+    check_timeline,
+    failed,
+    predict,
+    reading_of,
+)
 from reactometer.io import Paths, sha256_of
 from reactometer.models.folder import load_model
 from reactometer.paths import STARTER
 from reactometer.terminal import progress_bar
+from reactometer.types import Prediction
 from reactometer.workers.pool import default_workers, run_jobs
 
 MODEL_FILES = ("model.json", "*.safetensors", "uncertainty.json")
 
 
 @dataclass(frozen=True)
-class Workers:
-    """Where a run's files are predicted, and by how many processes at a time."""
+class Request:
+    """How every file of a run is predicted; see :func:`reactometer.inference.predictor.predict`."""
 
-    count: int | None = None  # None: one a processor on which the model runs, one for a GPU; all that a cluster has
-    ray: str | None = None  # a Ray cluster, see :func:`reactometer.cluster.connect`; None: this machine's processes
-    gpus: float = 0.0  # of a cluster: share of a GPU that each has
+    window_s: float = DEFAULT_WINDOW_S
+    hop_s: float = DEFAULT_HOP_S
+    rate_hz: float | None = None
+    faces: str = "one"
+    smooth_s: float = 0.0
+    baseline: str | None = None
+
+
+@dataclass(frozen=True)
+class Workers:
+    """Where the files of a run are predicted, and by how many processes."""
+
+    count: int | None = None  # None: one per CPU, or one for a GPU; on a cluster, as many as it has room for
+    ray: str | None = None  # a Ray cluster, see :func:`reactometer.batch.ray_backend.connect`; None: this machine
+    gpus: float = 0.0  # on a cluster: share of a GPU per process
 
 
 @dataclass(frozen=True)
 class RunResult:
-    """What a run came to."""
+    """The outcome of a run."""
 
-    folder: str  # as it was given
+    folder: str  # as given
     n_files: int
-    n_computed: int  # contents, now
-    n_before: int  # contents, whose results were there
+    n_computed: int  # contents that this run predicted
+    n_before: int  # contents whose results were in the folder
     failures: dict[str, str]  # reason by path
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What every process of a run must know to predict a file."""
+
+    model: Path
+    request: Request
+    device: str
+    engine: str
+    detector: str
+    n_threads: int
+
+
+class FilePredictor:
+    """A loaded model that predicts one file at a time."""
+
+    def __init__(self, plan: Plan, model: Path | None = None) -> None:
+        """Load the model of the plan, from another folder if ``model`` is given."""
+        loaded = load_model(model or plan.model, plan.device, plan.engine)
+        prepare = loaded.config.prepare.model_copy(update={"detector": plan.detector})
+        self._plan = plan
+        self._model = replace(loaded, config=loaded.config.model_copy(update={"prepare": prepare}))
+
+    def __call__(self, path: str, location: str) -> list[Prediction]:
+        """Return the predictions of a file, or its failure: an error in one file must not stop the others.
+
+        Args:
+            path: the file's name in the predictions.
+            location: where this process finds it: a path or a URI.
+        """
+        torch.set_num_threads(self._plan.n_threads)
+        file = location
+        try:
+            with local_copy(location) as file:
+                predictions = predict([file], self._model, **asdict(self._plan.request), progress=False)
+        except Exception as error:
+            predictions = [failed(file, f"{type(error).__name__}: {error}", self._model)]
+        return [replace(one, path=path, status=one.status.replace(file, path), samples=()) for one in predictions]
+
+
+_load = cache(FilePredictor)  # once per process
 
 
 def predict_folder(
@@ -61,102 +123,113 @@ def predict_folder(
     retry_failed: bool = False,
     progress: bool = True,
 ) -> RunResult:
-    """Predict all files that are meant, keep each result as soon as it is there, go on where an earlier call stopped.
+    """Predict files into a results folder and keep each result at once; resume if an earlier call was stopped.
 
-    Results are known by the file's content: what is there is not computed again, the same content at several places is
-    computed once, and a file that has changed is a new one. ``out`` then holds ``index.parquet`` (a row a file, as
-    ``predict`` writes it; ``same_as`` names the file whose result it shares), ``timeline/`` (Parquet shards, a row a
-    window, under the first file's name), ``failed.csv`` (path, reason) and ``run.json`` (model, settings, version).
+    Results belong to a file's content: a content that has a result is not predicted again, copies are predicted once,
+    and a changed file is a new one. At the end, ``out`` has ``index.parquet`` (one row per file, with the columns of
+    ``predict``; ``same_as`` is the file whose result it shares), ``timeline/`` (Parquet files with one row per window,
+    under the path of the first file), ``failed.csv`` (path, reason) and ``run.json`` (model, settings, version).
 
     Args:
-        given: files, folders, patterns and lists, see :func:`reactometer.batch.inputs.find_files`.
-        out: the run's folder, on a disk or in an object store, see :class:`reactometer.batch.places.Place`. A cluster's
-            machines must all reach it, and the files, by the same name.
+        given: files, folders, patterns, lists and URIs, see :func:`reactometer.batch.inputs.find_files`.
+        out: a folder; or a URI such as ``s3://bucket/results``, see :func:`reactometer.batch.result_store.mirror`.
         model: a model folder.
         request: how each file is predicted.
-        device: where.
-        engine: by what, see :func:`reactometer.models.folder.load_model`.
-        workers: in which processes.
-        retry_failed: try again what failed earlier.
+        device, engine: of the model, see :func:`reactometer.models.folder.load_model`.
+        workers: the processes.
+        retry_failed: predict again what failed in an earlier call.
         progress: show bars on standard error.
 
     Raises:
-        ConfigError, ModelError: as ``predict`` raises them, before anything is written.
-        DataError: nothing is there to be predicted.
-        OutputError: ``out`` holds something else, or a run of another model, other settings or another version.
-        ClusterError: the cluster cannot be had, or was lost.
+        ConfigError, ModelError: as by ``predict``, before anything is written.
+        DataError: there are no files to predict.
+        OutputError: ``out`` cannot be written, has other contents, or belongs to a run of another model, other
+            settings or another version.
+        ClusterError: the cluster is not available, or was lost.
     """
     request, workers, paths = request or Request(), workers or Workers(), find_files(given)
     check_timeline(request.window_s, request.hop_s, request.smooth_s, request.baseline)
-    stamp, on_gpu = _stamp(Path(model), request, device, engine)
-    folder_place = place(out).absolute()
+    settings, on_gpu = _settings(Path(model), request, device, engine)
     count = workers.count or (1 if on_gpu else default_workers())
-    threads = 1 if workers.ray else max(1, torch.get_num_threads() // count)
-    order = Order(folder_place, Path(model), request, device, stamp["engine"], stamp["detector"], threads)
+    n_threads = 1 if workers.ray else max(1, torch.get_num_threads() // count)
+    plan = Plan(Path(model), request, device, settings["engine"], settings["detector"], n_threads)
     with ExitStack() as stack:
+        upload: Callable[..., object] | None = None
+        folder = Path(out)
         if workers.ray:
-            stack.enter_context(connect(workers.ray, workers.count))
-        folder = stack.enter_context(claim_run(folder_place, stamp, everyone=request.faces == "all"))
+            stack.enter_context(ray_backend.connect(workers.ray, workers.count))
+        if is_uri(out):
+            folder, upload = stack.enter_context(mirror(str(out)))
+        store = stack.enter_context(open_results(folder, settings, all_faces=request.faces == "all", name=str(out)))
         if retry_failed:
-            folder.forget_failures()
-        sources = _look(paths, folder, ray_data.hash_files if workers.ray else hash_files, progress)
-        jobs, past = _jobs(sources), folder.done() | set(folder.failures())
-        left = [job for job in jobs if job.sha256 not in past]
-        before = len(jobs) - len(left)
+            store.failures.clear()
+        if upload:
+            upload(at_once=True)  # an object store that cannot be written fails before any work
+        sources = _hash(paths, store, ray_backend.hash_files if workers.ray else hash_files, progress)
+        contents: dict[str, Source] = {}
+        for source in sources:
+            if source.sha256:
+                contents.setdefault(source.sha256, source)
+        past = store.computed | store.failures.keys()
+        waiting = [one for sha256, one in contents.items() if sha256 not in past]
+        n_before = len(contents) - len(waiting)
         if workers.ray:
-            finished: Iterator[object] = ray_data.run_jobs(order, stamp, left, workers.count, workers.gpus)
+            load = partial(FilePredictor, plan)
+            results = ray_backend.predict_files(waiting, load, plan.model, plan.detector, workers.count, workers.gpus)
         else:
-            finished = run_jobs(partial(predict_one, order), left, min(count, len(left)), partial(has_died, order))
-        _work(folder, finished, len(left), before, progress)
-        return RunResult(str(out), len(paths), len(left), before, folder.finish(sources))
+            finished = run_jobs(partial(_predict, plan), waiting, min(count, len(waiting)), _died)
+            results = ((waiting[index], predictions) for index, predictions in finished)
+        with progress_bar("predicting", len(contents), progress, n_before) as advance:
+            for source, predictions in results:
+                store.append(source.sha256, predictions or _died(source))
+                if upload:
+                    upload()
+                advance()
+        return RunResult(str(out), len(paths), len(waiting), n_before, store.write_tables(sources))
 
 
-def _stamp(model: Path, request: Request, device: str, engine: str) -> tuple[dict[str, Any], bool]:
-    """All that a run's numbers come from, and whether they are made on a GPU; refuses what ``predict`` refuses."""
+def _settings(model: Path, request: Request, device: str, engine: str) -> tuple[dict[str, Any], bool]:
+    """Return all that the numbers of a run depend on, and whether a GPU computes them; refuse what ``predict`` does."""
     loaded = load_model(model, device, engine)
-    stamp = {
+    settings = {
         "reactometer": version("reactometer"),
         "model": model_sha256(model),
         "engine": loaded.engine,
         "detector": reading_of(loaded, request.faces, request.rate_hz).detector,
         **asdict(request),
     }
-    return stamp, loaded.network.label_mean.device.type != "cpu"
+    return settings, loaded.network.label_mean.device.type != "cpu"
 
 
-def _look(paths: Sequence[str], folder: RunFolder, hash_all: Any, progress: bool) -> list[Source]:
-    """Each file with its content's hash, which the folder keeps; what it knew already is not read again."""
-    known, found = folder.known(), {}
+def _hash(
+    paths: Sequence[str],
+    store: ResultStore,
+    hash_all: Callable[[Sequence[Source]], Iterator[Source]],
+    progress: bool,
+) -> list[Source]:
+    """Return each file with its content's hash, and write the manifest."""
+    known = store.known_files()
     with progress_bar("looking", len(paths), progress) as advance:
+        found = {}
         for source in hash_all([known.get(path, Source(path)) for path in paths]):
             found[source.path] = source
             advance()
     sources = [found[path] for path in paths]
-    folder.keep_manifest(sources)
+    store.keep_files(sources)
     return sources
 
 
-def _jobs(sources: Iterable[Source]) -> list[Job]:
-    """One job a content: that of the first file that has it."""
-    jobs: dict[str, Job] = {}
-    for own in sources:
-        if own.sha256 and own.sha256 not in jobs:
-            jobs[own.sha256] = Job(own.path, place(own.path).absolute(), own.sha256)
-    return list(jobs.values())
+def _predict(plan: Plan, source: Source) -> list[Prediction]:
+    return _load(plan)(source.path, source.path)
 
 
-def _work(folder: RunFolder, finished: Iterator[object], total: int, before: int, progress: bool) -> None:
-    """See the jobs done, and make a shard of their results as often as there are enough of them."""
-    with progress_bar("predicting", before + total, progress, before) as advance:
-        for number, _ in enumerate(finished, start=1):
-            advance()
-            if number % SHARD_FILES == 0:
-                folder.make_shards(SHARD_FILES)
-    folder.make_shards(1)
+def _died(source: Source) -> list[Prediction]:
+    reason = "the process that read it died: too little memory, or a fault in a decoder"
+    return [Prediction(source.path, f"failed: {reason}", ())]
 
 
 def model_sha256(folder: Path) -> str:
-    """Of the files that a model's numbers come from, members' among them; an exported engine's files say theirs."""
+    """Return one hash of the files that a model's numbers come from, including those of an ensemble's members."""
     files = sorted({file for kind in MODEL_FILES for file in folder.rglob(kind)})
-    told = "\n".join(f"{file.relative_to(folder)} {sha256_of(file)}" for file in files)
-    return sha256(told.encode()).hexdigest()
+    listed = "\n".join(f"{file.relative_to(folder)} {sha256_of(file)}" for file in files)
+    return sha256(listed.encode()).hexdigest()

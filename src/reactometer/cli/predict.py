@@ -18,8 +18,7 @@ from reactometer.paths import STARTER
 from reactometer.terminal import OK, SOME_FAILED, wait_patiently
 
 if TYPE_CHECKING:
-    from reactometer.batch.run import Workers
-    from reactometer.batch.work import Request
+    from reactometer.batch.run import Request, Workers
     from reactometer.inference.outputs import Outputs
 
 
@@ -85,16 +84,15 @@ def predict(
     of a cluster, and for --ray local where not.
     """
     wait_patiently()
-    from reactometer.batch.places import is_address
-    from reactometer.batch.run import Workers
-    from reactometer.batch.work import Request
+    from reactometer.batch.inputs import is_uri
+    from reactometer.batch.run import Request, Workers
     from reactometer.inference.events import DEFAULT_THRESHOLD
     from reactometer.inference.outputs import Outputs
 
     request = Request(window, hop, rate, faces, smooth, baseline)
     if engine == "ray":
         engine, ray = "auto", ray or ("auto" if os.environ.get("RAY_ADDRESS") else "local")
-    if out is not None and (is_address(out) or not Path(out).suffix):
+    if out is not None and (is_uri(out) or not Path(out).suffix):
         names = ("timeline", "frames", "events", "plot", "elan", "subtitles", "overlay", "people", "same-person")
         options = (timeline, frames, events, plot, elan, subtitles, overlay, people, same_person)
         _refuse(
@@ -127,16 +125,15 @@ def _into_tables(
     people: Path | None,
     same_person: bool,
 ) -> bool:
-    from reactometer.batch.inputs import find_files
-    from reactometer.batch.places import is_address
+    from reactometer.batch.inputs import find_files, is_uri
     from reactometer.data.person_norm import read_people
     from reactometer.inference.predictor import predict as run
     from reactometer.models.folder import load_model
     from reactometer.workers.media_worker import shared_reader
 
     paths = find_files(videos)
-    if any(map(is_address, paths)):
-        raise ConfigError("files in an object store are read by a run alone", fix="Name a folder, --out RESULTS")
+    if any(map(is_uri, paths)):
+        raise ConfigError("files in an object store need a results folder", fix="Add --out FOLDER")
     outputs.check(len(paths))
     if os.name == "posix":
         shared_reader(os.getpid(), get_ident()).start()  # beside the model's loading

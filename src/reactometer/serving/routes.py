@@ -18,7 +18,7 @@ from fastapi import Request as HttpRequest
 from fastapi.responses import FileResponse, JSONResponse
 from starlette.concurrency import run_in_threadpool
 
-from reactometer.batch.work import Request
+from reactometer.batch.run import Request
 from reactometer.errors import RequestError
 from reactometer.inference.events import DEFAULT_THRESHOLD, check_threshold
 from reactometer.inference.predictor import DEFAULT_HOP_S, DEFAULT_WINDOW_S
