@@ -16,7 +16,7 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from reactometer.batch.work import Request
+from reactometer.batch.run import Request
 from reactometer.errors import ConfigError, RequestError
 from reactometer.inference.postprocess import refine
 from reactometer.inference.predictor import check_timeline, make_scorer, predict_windows, reading_of
