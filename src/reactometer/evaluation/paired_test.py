@@ -163,7 +163,8 @@ def compare_paired(
     differences = tuple(
         Difference(
             name,
-            *scores[0, :, place, column].tolist(),
+            float(scores[0, 0, place, column]),
+            float(scores[0, 1, place, column]),
             interval(apart[:, place, column]),
             float(p[place, column]),
         )

@@ -125,7 +125,7 @@ def _check(file: Path, ids: set[str], labels: tuple[str, ...]) -> None:
     values = table[list(labels)].apply(pd.to_numeric, errors="coerce").to_numpy()
     for row, column in np.argwhere(~((values >= 0.0) & (values <= 1.0))):
         what = f"{file}: {labels[column]} of '{found[row]}' is no intensity"
-        raise DataError(what, got=f"'{table.iat[row, 1 + column]}'", expected="a number in [0, 1]")
+        raise DataError(what, got=repr(str(table.iat[row, 1 + column])), expected="a number in [0, 1]")
 
 
 def _with_padded_numbers(clip_id: str) -> str:
