@@ -190,3 +190,15 @@ def test_half_precision_is_not_computed_in(dtype: torch.dtype) -> None:
         value = loss(rounded, targets.float(), mask)
         assert value.dtype == torch.float32
         assert value.item() == pytest.approx(loss(rounded.double(), targets, mask).item(), abs=1e-6)
+
+
+def test_only_clips_that_count_reach_the_loss() -> None:
+    intensities = torch.tensor([[0.5, 0.5], [1.0, 1.0]], requires_grad=True)
+    targets = torch.tensor([[0.0, 1.0], [0.0, 0.0]])
+    loss = masked_mse(intensities, targets, torch.tensor([True, False]))
+    assert loss.item() == pytest.approx(0.25)
+    torch.autograd.backward(loss)
+    assert intensities.grad is not None
+    assert not intensities.grad[1].any()
+    nothing = masked_mse(intensities, targets, torch.tensor([False, False]))
+    assert nothing.item() == 0.0
