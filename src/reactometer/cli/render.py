@@ -273,7 +273,7 @@ def _print_failed(lines: Sequence[str]) -> None:
 
 
 def print_serving(service: Service, address: str) -> None:
-    """Where it is, what answers there, and who is let in; on standard error."""
+    """Print the address, the model and who may use the service, on standard error."""
     model, settings = service.model, service.settings
     which = "the starter model" if service.folder == STARTER else str(service.folder)
     prepare = model.config.prepare

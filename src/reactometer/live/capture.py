@@ -1,4 +1,4 @@
-"""A camera, a microphone, a stream or a file played in real time -> frames and sound as they come."""
+"""Capture frames and sound from a camera, a microphone, a stream or a file that is played in real time."""
 
 from __future__ import annotations
 
@@ -44,17 +44,17 @@ Put = Callable[[Piece], None]
 
 
 class LiveSource:
-    """Opens a source (and a microphone beside it), and once started gives its pieces until it ends or is stopped.
+    """Opens a source, and a microphone beside it, and once started gives its pieces until it ends or is stopped.
 
-    Times are seconds from the start: of files and streams their own, of cameras and microphones those of arrival. What
-    knows how long it is, a file or one at an address, is played in real time.
+    Times are seconds from the start: of files and streams their own, of cameras and microphones those of arrival.
+    A source that knows its duration, a file or one at an address, is played in real time.
 
     Args:
         name: a camera's number or device (``0``, ``/dev/video0``), a stream's address, or a file.
-        sound: a microphone, such as ``default`` or ``hw:1``; ``None``: the source's own sound, where it has any.
+        sound: a microphone, such as ``default`` or ``hw:1``; ``None``: the source's own sound, if it has any.
 
     Raises:
-        MediaError: no such camera, microphone, stream or file.
+        MediaError: the camera, microphone, stream or file cannot be opened.
     """
 
     def __init__(self, name: str, sound: str | None = None) -> None:
@@ -70,7 +70,7 @@ class LiveSource:
         self._threads: list[threading.Thread] = []
 
     def start(self, put: Put, done: Callable[[], None]) -> None:
-        """Read in threads of its own; ``put`` gets every piece, ``done`` is called at the end of the source."""
+        """Read in threads; ``put`` gets every piece, ``done`` is called at the end of the source."""
         began_s = time.monotonic()
         for place, container in enumerate(self._containers):
             own = partial(self._read, container, put, began_s, of_device=self.is_camera or place > 0)
@@ -78,7 +78,7 @@ class LiveSource:
             self._threads[-1].start()
 
     def stop(self) -> None:
-        """End the threads and close what is open; one that waits for a stream that is silent is left to itself."""
+        """End the threads and close the source; a thread that waits for a silent stream is left alone."""
         self._stop.set()
         for thread in self._threads:
             thread.join(timeout=STOP_S)
@@ -110,7 +110,7 @@ class LiveSource:
 
 
 def _pieces(container: InputContainer, began_s: float | None, *, heard: bool) -> Iterator[Piece]:
-    """Frames and sound of a container, on its own clock from its first packet on, or by arrival since ``began_s``."""
+    """Decode frames and sound, timed by the container from its first packet on, or by arrival since ``began_s``."""
     video, sounds = video_stream(container), container.streams.audio
     sound = sounds[0] if heard and sounds else None
     streams = [stream for stream in (video, sound) if stream is not None]
@@ -150,7 +150,7 @@ def _mono(resampler: AudioResampler, frame: AudioFrame) -> FloatArray:
 
 
 def _by_time(pieces: Iterator[Piece]) -> Iterator[Piece]:
-    """In the order in which they would come in reality: sound when its last sample is there."""
+    """Order pieces as they would arrive: sound with its last sample."""
     held: list[tuple[float, int, Piece]] = []
     numbers = count()
     for piece in pieces:

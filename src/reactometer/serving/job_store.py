@@ -1,4 +1,4 @@
-"""The clips that a service was given, in a database: what is to be done, and what came of it."""
+"""The jobs of a service and their results, in a database."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ _JOBS = Table(
 
 @dataclass(frozen=True)
 class Job:
-    """One clip: whose, where, how it is to be predicted, and how far it is."""
+    """One clip: its owner, file, request and status."""
 
     id: str
     owner: str
@@ -75,17 +75,17 @@ class Job:
 
 
 class JobTable:
-    """All jobs of a database; those of this service are told by its ``home``."""
+    """The jobs in a database, of which ``home`` names those of this service."""
 
     def __init__(self, address: str, home: str) -> None:
-        """Open the database, and make the table where there is none.
+        """Open the database, and create the table if it is missing.
 
         Args:
             address: such as ``sqlite:///FILE`` or ``postgresql+psycopg://USER:PASSWORD@HOST/NAME``.
-            home: names this service among those that share the database.
+            home: name of this service among those that share the database.
 
         Raises:
-            ConfigError: it cannot be opened.
+            ConfigError: the database cannot be opened.
         """
         self.home = home
         try:
@@ -103,7 +103,7 @@ class JobTable:
 
     @contextmanager
     def connected(self) -> Iterator[Connection]:
-        """One transaction.
+        """Open a transaction.
 
         Raises:
             RequestError: 503, the database is away; 507, it has no room. The next transaction connects anew.
@@ -121,60 +121,60 @@ class JobTable:
             raise RequestError(503, "the service's database does not answer", retry_s=10, fix=fix) from error
 
     def check(self) -> None:
-        """Raise RequestError where the table cannot be read now."""
+        """Raise RequestError if the table cannot be read now."""
         with self.connected() as connection:
             connection.execute(select(_JOBS.c.id).limit(1))
 
     def add(self, job: Job) -> None:
-        """Keep a new job."""
+        """Insert a new job."""
         values = {own.name: getattr(job, own.name) for own in fields(job)}
         values |= {name: json.dumps(values[name]) for name in ("request", "about")}
         with self.connected() as connection:
             connection.execute(insert(_JOBS).values(home=self.home, **values))
 
     def get(self, job_id: str) -> Job | None:
-        """A job by its id."""
+        """Find a job by its id."""
         with self.connected() as connection:
             row = connection.execute(_columns().where(_JOBS.c.id == job_id)).one_or_none()
         return None if row is None else _job(row)
 
     def predictions(self, job_id: str) -> list[Prediction]:
-        """What came of a job; nothing where it is not done."""
+        """Load a job's predictions; empty if it is not done."""
         with self.connected() as connection:
             text = connection.execute(select(_JOBS.c.predictions).where(_JOBS.c.id == job_id)).scalar()
         return load_predictions(text) if text else []
 
     def begin(self, job_id: str) -> None:
-        """A job is under way."""
+        """Mark a job as running."""
         self._set(job_id, status=RUNNING)
 
     def requeue(self, job_id: str) -> None:
-        """A job that was under way waits again."""
+        """Mark a job as queued again."""
         self._set(job_id, status=QUEUED)
 
     def finish(self, job_id: str, about: Mapping[str, Any], predictions: list[Prediction]) -> None:
-        """Keep what came of a job."""
+        """Mark a job as done, and keep its predictions."""
         done = {"about": json.dumps(about), "predictions": dump_predictions(predictions)}
         self._set(job_id, status=DONE, finished_s=time.time(), **done)
 
     def fail(self, job_id: str, about: Mapping[str, Any], error: str) -> None:
-        """Keep why nothing came of a job."""
+        """Mark a job as failed, and keep the reason."""
         self._set(job_id, status=FAILED, finished_s=time.time(), about=json.dumps(about), error=error)
 
     def delete(self, job_id: str) -> None:
-        """Forget a job, and what came of it."""
+        """Delete a job and its predictions."""
         with self.connected() as connection:
             connection.execute(delete(_JOBS).where(_JOBS.c.id == job_id))
 
     def forget(self, before_s: float, now_s: float) -> None:
-        """Delete what was finished before a moment, in seconds since 1970; what was so later than now counts as now."""
+        """Delete jobs that finished before ``before_s``, in seconds since 1970; a time in the future counts as now."""
         with self.connected() as connection:
             late = update(_JOBS).where(_JOBS.c.home == self.home, _JOBS.c.finished_s > now_s)
             connection.execute(late.values(finished_s=now_s))
             connection.execute(delete(_JOBS).where(_JOBS.c.home == self.home, _JOBS.c.finished_s < before_s))
 
     def unfinished(self) -> list[Job]:
-        """Jobs of this service that wait, or were under way when it ended; the oldest first."""
+        """List this service's jobs that are queued, or were running when it ended; the oldest first."""
         mine = _columns().where(_JOBS.c.home == self.home, _JOBS.c.finished_s.is_(None)).order_by(_JOBS.c.created_s)
         with self.connected() as connection:
             return [_job(row) for row in connection.execute(mine)]
@@ -185,19 +185,19 @@ class JobTable:
 
 
 def no_room() -> RequestError:
-    """What a client is told where the service's disk is full."""
+    """Build the error for a full disk."""
     fix = "Ask again when its operator has made room"
     return RequestError(507, "the service has no room left on its disk", retry_s=60, fix=fix)
 
 
 def home_of(folder: Path) -> str:
-    """What names this folder's service in a database that others share."""
+    """Return the name of this folder's service in a shared database; it is made once."""
     file = folder / "home"
     return (file if file.is_file() else write_whole(file, secrets.token_hex(8))).read_text(encoding="utf-8")
 
 
 def sqlite_address(file: Path) -> str:
-    """The address of an SQLite database in a file."""
+    """Build the address of an SQLite database in a file."""
     return f"sqlite:///{file.resolve()}"
 
 
@@ -219,7 +219,7 @@ def _settle_sqlite(connection: Any, record: ConnectionPoolEntry) -> None:
 
 
 def _check_file(_: object, record: ConnectionPoolEntry, *__: object) -> None:
-    """Open the file anew where it is another: SQLite goes on writing one that was deleted, and all of it is lost."""
+    """Reopen a file that was replaced, since SQLite would write on into the deleted one."""
     file, identity = record.info["file"]
     if _identity(file) != identity:
         raise DisconnectionError

@@ -1,4 +1,4 @@
-"""What a service counts, for Prometheus."""
+"""Metrics of a service for Prometheus."""
 
 from __future__ import annotations
 
@@ -19,22 +19,22 @@ class Metrics:
         own = self.registry
         self.requests = Counter(
             "reactometer_requests",
-            "Requests, by route, method and status.",
+            "Number of requests by route, method and status.",
             ("route", "method", "status"),
             registry=own,
         )
-        self.clips = Counter("reactometer_clips", "Clips, by what came of them.", ("outcome",), registry=own)
+        self.clips = Counter("reactometer_clips", "Number of clips by outcome.", ("outcome",), registry=own)
         self.seconds = Histogram(
             "reactometer_stage_seconds",
-            "Seconds a clip spent in each stage: wait (in the queue), read (decode, detect, crop), score, whole.",
+            "Seconds per clip in each stage: wait (in the queue), read (decode, detect, crop), score, whole.",
             ("stage",),
             buckets=SECONDS,
             registry=own,
         )
         self.video_seconds = Counter("reactometer_video_seconds", "Seconds of video and sound scored.", registry=own)
-        self.queued = Gauge("reactometer_queue_clips", "Clips that wait.", registry=own)
-        self.running = Gauge("reactometer_running_clips", "Clips under way.", registry=own)
-        self.live = Gauge("reactometer_live_sessions", "Live sessions that are open.", registry=own)
+        self.queued = Gauge("reactometer_queue_clips", "Number of clips in the queue.", registry=own)
+        self.running = Gauge("reactometer_running_clips", "Number of running clips.", registry=own)
+        self.live = Gauge("reactometer_live_sessions", "Number of open live sessions.", registry=own)
         self.face_share = Histogram(
             "reactometer_input_face_share",
             "Share of a clip's sampled frames that show the face.",
@@ -51,12 +51,12 @@ class Metrics:
         )
 
     def observe_input(self, distances: dict[str, float]) -> None:
-        """Count where a clip lies, see :meth:`reactometer.models.uncertainty.Uncertainty.distances`."""
+        """Count a clip's distances, see :meth:`reactometer.models.uncertainty.Uncertainty.distances`."""
         farthest = self._model.uncertainty.farthest if self._model.uncertainty else {}
         for modality, distance in distances.items():
             if farthest.get(modality):
                 self.distance.labels(modality).observe(distance / farthest[modality])
 
     def text(self) -> bytes:
-        """All of it, in Prometheus' text format."""
+        """Return all metrics in Prometheus' text format."""
         return generate_latest(self.registry)

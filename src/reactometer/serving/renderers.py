@@ -1,4 +1,4 @@
-"""Predictions of a clip -> what a client can ask for besides the document: tables, ELAN, subtitles, a picture."""
+"""Render the predictions of a clip as tables, ELAN, subtitles or a plot."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ Write = Callable[[Sequence[Prediction], float, Path], object]
 
 @dataclass(frozen=True)
 class Form:
-    """One form: its media types, the first is what is sent, and the end of its file's name."""
+    """A format: its media types, of which the first is sent, and the ending of its file's name."""
 
     media_types: tuple[str, ...]
     ending: str
@@ -47,13 +47,13 @@ FORMS = {
     "vtt": Form(("text/vtt",), ".vtt", lambda own, _, path: write_subtitles(_only(own, "subtitles"), path)),
     "png": Form(("image/png",), ".png", lambda own, _, path: draw_timeline(_only(own, "a picture"), path)),
 }
-"""By the name that ``format`` takes."""
+"""Formats by the name that ``format`` takes."""
 
 JSON_TYPES = ("application/json", "application/*", "*/*")
 
 
 def choose_form(name: str | None, accept: str) -> Form | None:
-    """The form that is asked for, by name or else by what the client accepts; None: the document.
+    """Choose the format by its name, or else by the client's ``Accept``; None for the JSON document.
 
     Raises:
         RequestError: 400, an unknown name; 406, nothing that it accepts.
@@ -69,14 +69,14 @@ def choose_form(name: str | None, accept: str) -> Form | None:
             if wanted in form.media_types or wanted == f"{form.media_types[0].split('/')[0]}/*":
                 return form
     known = ", ".join(["application/json", *(form.media_types[0] for form in FORMS.values())])
-    raise RequestError(406, "nothing of what you accept can be sent", got=accept, expected=known)
+    raise RequestError(406, "no accepted media type is available", got=accept, expected=known)
 
 
 def render(form: Form, predictions: Sequence[Prediction], threshold: float) -> bytes:
-    """The bytes of a form.
+    """Render predictions in a format.
 
     Raises:
-        RequestError: 422, there is nothing of that form to be made of this clip.
+        RequestError: 422, this clip cannot be rendered in this format.
     """
     with TemporaryDirectory() as folder:
         file = Path(folder) / f"clip{form.ending}"
@@ -85,13 +85,13 @@ def render(form: Form, predictions: Sequence[Prediction], threshold: float) -> b
 
 
 def file_name(form: Form, name: str) -> str:
-    """What a download is called: as the clip, in letters that every header takes."""
+    """Name a download after its clip, in characters that every header takes."""
     stem = re.sub(r"[^A-Za-z0-9._ -]", "_", PurePosixPath(name).stem)[:100].strip(". ")
     return f"{stem or 'clip'}{form.ending}"
 
 
 def _accepted(accept: str) -> list[str]:
-    """Media types, those preferred first (RFC 9110, 12.5.1)."""
+    """Sort the accepted media types, preferred first (RFC 9110, 12.5.1)."""
     ranked = []
     for place, part in enumerate(accept.lower().split(",")):
         name, *parameters = [piece.strip() for piece in part.split(";")]
@@ -103,7 +103,7 @@ def _accepted(accept: str) -> list[str]:
 
 
 def _inert(name: str) -> str:
-    """A name that no spreadsheet takes for a formula."""
+    """Quote a name that a spreadsheet would take for a formula."""
     return f"'{name}" if name[:1] in ("=", "+", "-", "@", "\t") else name
 
 

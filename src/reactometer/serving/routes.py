@@ -30,7 +30,7 @@ from reactometer.serving.schemas import Document, as_moment, describe, rounded
 
 PAGE = Path(__file__).parent / "page"
 LONGEST_NAME = 200
-"""Letters of a file's name that are kept."""
+"""Characters of a file's name that are kept."""
 
 _ERRORS: dict[int | str, dict[str, Any]] = {
     status: {"description": what, "content": {"application/json": {"example": {"error": f"{what}."}}}}
@@ -128,7 +128,7 @@ async def create_prediction(  # noqa: PLR0913 - one per field of the form
     accept: AcceptHeader = "*/*",
     prefer: Annotated[str, Header(description="respond-async: do not wait for the answer.")] = "",
 ) -> Response:
-    """Estimate the intensities of a clip. Short clips are answered at once, long ones by 202 and a Location."""
+    """Predict the intensities of a clip. Short clips are answered directly, long ones by 202 and a Location."""
     service, form = service_of(request), choose_form(format, accept)
     order = Request(window_s, hop_s, rate_hz, faces, smooth_s, baseline or None)
     service.desk.check_request(order)
@@ -163,7 +163,7 @@ def read_prediction(
     format: FormatQuery = None,  # noqa: A002
     accept: AcceptHeader = "*/*",
 ) -> Response:
-    """How far a clip is, and what came of it: as JSON, CSV, Parquet, ELAN, WebVTT or a picture."""
+    """Read a clip's progress and predictions as JSON, CSV, Parquet, ELAN, WebVTT or PNG."""
     service, form = service_of(request), choose_form(format, accept)
     job = service.job(prediction_id, request.state.owner)
     if form is not None and job.status not in (DONE, FAILED):
@@ -173,7 +173,7 @@ def read_prediction(
 
 @router.delete("/v1/predictions/{prediction_id}", status_code=204, responses={404: _ERRORS[404]})
 def delete_prediction(request: HttpRequest, prediction_id: str) -> Response:
-    """Give a clip up, or forget what came of it."""
+    """Stop a clip, and delete its predictions."""
     service = service_of(request)
     service.desk.delete(service.job(prediction_id, request.state.owner))
     return Response(status_code=204)
@@ -181,7 +181,7 @@ def delete_prediction(request: HttpRequest, prediction_id: str) -> Response:
 
 @router.get("/v1/model")
 def read_model(request: HttpRequest) -> dict[str, Any]:
-    """What the model estimates, how sure it is, where it comes from, and what this service takes."""
+    """Describe the model and the limits of this service."""
     service = service_of(request)
     model, limits = service.model, service.settings.limits
     card = service.folder / "README.md"
@@ -244,7 +244,7 @@ def plotly() -> Response:
 
 
 async def _take(service: Service, file: UploadFile | None, path: str | None, place: Path) -> tuple[str, Path]:
-    """The clip's name and file: the upload, kept, or a file of the service's own."""
+    """Return the clip's name and file: the upload, or a file that the service may read."""
     if (file is None) == (path is None):
         raise RequestError(400, "one clip is wanted", expected="a field 'file' with a video, or a field 'path'")
     if file is not None:
@@ -260,7 +260,7 @@ async def _take(service: Service, file: UploadFile | None, path: str | None, pla
 
 
 def _allowed_file(path: str, allowed: Sequence[Path]) -> Path:
-    """A file in one of the folders, links followed; why another is refused is not told, nor whether it is there."""
+    """Resolve a file in the allowed folders; the error does not tell whether another file exists."""
     with suppress(ValueError, OSError):
         source = Path(path).resolve()
         if any(source.is_relative_to(folder.resolve()) for folder in allowed) and source.is_file():
@@ -271,7 +271,7 @@ def _allowed_file(path: str, allowed: Sequence[Path]) -> Path:
 
 
 def _clean(name: str) -> str:
-    """A file's name without folders and without what no name should hold."""
+    """Remove folders and control characters from a file's name."""
     own = PurePosixPath(name.replace("\\", "/")).name
     return re.sub(r"[\x00-\x1f\x7f]", "", own)[-LONGEST_NAME:] or "clip"
 
@@ -282,7 +282,7 @@ async def _wait(work: Work, most_s: float) -> None:
 
 
 def _answer(service: Service, job: Job, form: Any, frames: bool, *, told: bool = False) -> Response:
-    """What there is of a job; ``told``: that it failed is no error, but the document's to say."""
+    """Answer with a job's document or format; ``told``: a failure is a document, no error."""
     if job.status == FAILED and (form is not None or not told):
         return JSONResponse({"error": job.error, "id": job.id}, 422)
     if form is None:

@@ -1,4 +1,4 @@
-"""A job -> the document that a client gets of it, as JSON."""
+"""The JSON document that a client gets of a job."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ class _Record(BaseModel):
 
 
 class Intensity(_Record):
-    """One emotion's intensity, and its interval where the model gives such."""
+    """The intensity of one emotion, with its interval if the model gives one."""
 
     value: float = Field(description="In [0, 1].", examples=[0.412])
     low: float | None = Field(None, description="Low end of the interval, in [0, 1].", examples=[0.18])
@@ -28,17 +28,17 @@ Intensities = dict[str, Intensity]
 
 
 class TimelineWindow(_Record):
-    """A stretch of the clip; null intensities: nothing seen or heard that the model goes by."""
+    """A window of the clip; null intensities: it contains no usable face or voice."""
 
     start_s: float = Field(examples=[0.0])
     end_s: float = Field(examples=[2.0])
-    state: str = Field(description="face, or no_face: by the voice alone.", examples=["face"])
+    state: str = Field(description="face, or no_face: only the voice is used.", examples=["face"])
     face_share: float = Field(description="Share of the sampled frames that show the face.", examples=[1.0])
     intensities: Intensities | None
 
 
 class ClipEvent(_Record):
-    """A stretch over which an emotion is at or above the threshold."""
+    """A segment in which an emotion is at or above the threshold."""
 
     label: str = Field(examples=["Happiness"])
     onset_s: float
@@ -49,7 +49,7 @@ class ClipEvent(_Record):
 
 
 class SampledFrame(_Record):
-    """A frame that was looked at."""
+    """A sampled frame."""
 
     time_s: float
     state: str = Field(description="face, no_face or unreadable.", examples=["face"])
@@ -57,15 +57,15 @@ class SampledFrame(_Record):
 
 
 class ClipPrediction(_Record):
-    """What the model says of the clip, or of one person in it."""
+    """The prediction for the clip, or for one person in it."""
 
-    face: int | None = Field(description="Whose, from 1, where everybody is followed.")
+    face: int | None = Field(description="Number of the face, from 1, if all faces are followed.")
     status: str = Field(description="ok, no face, no face or sound, no sound.", examples=["ok"])
     duration_s: float | None = Field(examples=[9.96])
     face_share: float | None = Field(examples=[0.98])
     sound: bool | None = Field(description="Something is audible.")
     abstain: str | None = Field(description="Reasons not to use the intensities.")
-    notes: list[str] = Field(description="What the model was not shown, and what was done to its values.")
+    notes: list[str] = Field(description="What was not scored, and how values were changed.")
     intensities: Intensities | None
     timeline: list[TimelineWindow]
     events: list[ClipEvent]
@@ -73,14 +73,14 @@ class ClipPrediction(_Record):
 
 
 class VoiceLevel(_Record):
-    """Level of each stretch of sound, dBFS; null: digital silence."""
+    """Level of the sound in each step, dBFS; null: digital silence."""
 
     step_s: float = Field(examples=[0.1])
     db: list[float | None] = Field(examples=[[-31.2, -28.0, None]])
 
 
 class Document(_Record):
-    """A clip, how far it is, and what came of it."""
+    """A clip, its progress and its predictions."""
 
     model_config = ConfigDict(frozen=True, protected_namespaces=())
 
@@ -92,7 +92,9 @@ class Document(_Record):
     finished: str | None = None
     error: str | None = Field(None, description="Why it failed.")
     labels: list[str] = Field(examples=[["Anger", "Disgust", "Fear", "Happiness", "Sadness", "Surprise"]])
-    coverage: float | None = Field(None, description="Share of labels that the intervals are to hold.", examples=[0.9])
+    coverage: float | None = Field(
+        None, description="Share of labels that the intervals are calibrated to contain.", examples=[0.9]
+    )
     model_sha256: str
     width_px: int | None = None
     height_px: int | None = None
@@ -102,7 +104,7 @@ class Document(_Record):
 
 
 def describe(own: Prediction, threshold: float = DEFAULT_THRESHOLD, *, frames: bool = False) -> ClipPrediction:
-    """One prediction, with its events, and on demand its frames."""
+    """Describe one prediction with its events and, if wanted, its frames."""
     sampled = [
         SampledFrame(
             time_s=row["time_s"],
@@ -137,7 +139,7 @@ def describe(own: Prediction, threshold: float = DEFAULT_THRESHOLD, *, frames: b
 
 
 def as_moment(seconds: float | None) -> str | None:
-    """Seconds since 1970 in ISO 8601, UTC."""
+    """Format seconds since 1970 as ISO 8601, UTC."""
     return None if seconds is None else datetime.fromtimestamp(seconds, UTC).isoformat(timespec="milliseconds")
 
 
@@ -150,5 +152,5 @@ def _intensities(labels: Sequence[str], values: Sequence[float] | None, interval
 
 
 def rounded(value: float | None, digits: int = 3) -> float | None:
-    """To so many decimal places, where there is a value."""
+    """Round a value that may be missing."""
     return None if value is None else round(value, digits)

@@ -1,4 +1,4 @@
-"""The service's process: it listens, and ends in order."""
+"""Run the service: listen, and end in order."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from reactometer.serving.queue import Settings
 from reactometer.serving.routes import Service
 
 Tell = Callable[[Service, str], None]
-"""Called with the service and its address when it listens."""
+"""Called with the service and its address once it listens."""
 
 
 def run(model: LoadedModel, folder: Path, settings: Settings, host: str, port: int, tell: Tell) -> None:
-    """Serve until Ctrl-C or SIGTERM: then clips under way are given their time, and the others wait for the next start.
+    """Serve until Ctrl-C or SIGTERM; running clips then get their time, and the others resume at the next start.
 
     Raises:
-        ConfigError: as :func:`reactometer.serving.app.build_app`, or nothing can listen there.
+        ConfigError: as :func:`reactometer.serving.app.build_app`, or the address cannot be listened on.
     """
     app = build_app(model, folder, settings)
     service: Service = app.state.service
@@ -38,16 +38,16 @@ def run(model: LoadedModel, folder: Path, settings: Settings, host: str, port: i
     )
     try:
         asyncio.run(_Server(config, service, tell).serve())
-    except SystemExit as error:  # uvicorn's way to say so
+    except SystemExit as error:  # uvicorn could not bind
         raise ConfigError(f"nothing can listen at {host}:{port}", fix="Choose another --port or --host") from error
-    except KeyboardInterrupt:  # so one ends it, and it has ended in order
+    except KeyboardInterrupt:  # the service has ended in order
         pass
     finally:
         service.desk.close()
 
 
 class _Server(uvicorn.Server):
-    """Tells when it listens, and at the first signal takes no more clips."""
+    """Reports its address when it listens, and accepts no more clips after the first signal."""
 
     def __init__(self, config: uvicorn.Config, service: Service, tell: Tell) -> None:
         super().__init__(config)
