@@ -15,7 +15,7 @@ import av
 import numpy as np
 import pytest
 
-from fixtures_of_serving import Server, Serving
+from fixtures_of_serving import LONGEST_S, Server, Serving
 
 FIELD = b'--b\r\nContent-Disposition: form-data; name="path"\r\n\r\n'
 Talking = Callable[[int], Path]
@@ -66,20 +66,20 @@ def test_an_upload_that_never_ends_is_given_up(server: Server, rest: bytes) -> N
     assert time.monotonic() - began_s > 1.9
 
 
-def test_uploads_that_wait_have_no_more_room_than_others(server: Server, talking: Talking) -> None:
-    address = urlsplit(server.address)
-    slow = [socket.create_connection((address.hostname, address.port), 30) for _ in range(3)]
-    for connection in slow:
-        connection.sendall(HEAD + b"Content-Length: 100000\r\n\r\n")
-    until_s = time.monotonic() + 30
-    while server.post(talking(1)).status_code != 429:  # the three have not all been received
-        assert time.monotonic() < until_s
-    for connection in slow:
-        connection.close()
-    until_s = time.monotonic() + 30
-    while server.post(talking(1)).status_code == 429:
-        assert time.monotonic() < until_s
-        time.sleep(0.1)
+def test_uploads_that_wait_have_no_more_room_than_others(serving: Serving, tmp_path: Path) -> None:
+    with serving(tmp_path / "data", "--queue", "3") as server:
+        address = urlsplit(server.address)
+        slow = [socket.create_connection((address.hostname, address.port), 30) for _ in range(3)]
+        for connection in slow:
+            connection.sendall(HEAD + b"Content-Length: 100000\r\n\r\n")
+        until_s = time.monotonic() + LONGEST_S
+        while server.post(b"no film").status_code != 429:  # the three have not all been received
+            assert time.monotonic() < until_s
+        for connection in slow:
+            connection.close()
+        while server.post(b"no film").status_code == 429:
+            assert time.monotonic() < until_s
+            time.sleep(0.1)
 
 
 @pytest.mark.parametrize(

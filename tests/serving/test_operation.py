@@ -103,13 +103,13 @@ def test_a_reader_that_dies_takes_no_other_clip_with_it(serving: Serving, talkin
 def test_what_was_taken_outlives_a_kill(serving: Serving, talking: Talking, tmp_path: Path) -> None:
     with serving(tmp_path / "data", "--readers", "1") as server:
         done = server.post(talking(1)).json()
-        taken = [server.post(talking(4), headers=LATER).headers["Location"] for _ in range(3)]
+        taken = [server.post(talking(2), headers=LATER).headers["Location"] for _ in range(2)]
         (server.folder / "uploads" / "of-nobody").touch()  # an upload that was cut
         server.end(signal.SIGKILL)
     with serving(tmp_path / "data", "--readers", "1") as server:
         assert server.client.get(f"/v1/predictions/{done['id']}").json() == done
         documents = [server.wait(server.client.get(where)) for where in taken]
-        assert [document["status"] for document in documents] == ["done"] * 3
+        assert [document["status"] for document in documents] == ["done"] * 2
         assert len({str(document["predictions"]) for document in documents}) == 1
         server.wait_for_no_uploads()
 
@@ -118,7 +118,7 @@ def test_what_was_taken_outlives_a_kill(serving: Serving, talking: Talking, tmp_
 def test_sigterm_lets_clips_under_way_end_and_keeps_the_others(
     serving: Serving, talking: Talking, tmp_path: Path
 ) -> None:
-    with serving(tmp_path / "data", "--readers", "1") as server:
+    with serving(tmp_path / "data", "--readers", "1", "--drain", "100") as server:
         first, second = (server.post(talking(8), headers=LATER).json()["id"] for _ in range(2))
         while server.client.get(f"/v1/predictions/{first}").json()["status"] != "running":
             time.sleep(0.05)
