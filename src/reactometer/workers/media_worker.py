@@ -215,7 +215,8 @@ def serve(handle: int, parent: int) -> None:
         _limit("CORE", 0)  # a decoder that crashes leaves no file
         Thread(target=_send, args=(connection, pieces), daemon=True).start()
         while True:
-            _read_file(*connection.recv(), bounds, pieces)
+            path, reading, threads = connection.recv()
+            _read_file(path, reading, threads, bounds, pieces)
             return_freed_memory()
 
 

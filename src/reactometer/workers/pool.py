@@ -7,13 +7,13 @@ import os
 import signal
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import as_completed
+from concurrent.futures import Future, as_completed
 from multiprocessing.context import SpawnContext, SpawnProcess
 from threading import Lock, Thread
 from typing import Any, TypeVar
 
 import cv2
-from pebble import ProcessExpired, ProcessFuture, ProcessPool
+from pebble import ProcessExpired, ProcessPool
 
 from reactometer.memory import keep_freed_memory
 
@@ -43,17 +43,19 @@ def run_jobs(
 
 def _run(
     function: Callable[[Job], Result], jobs: Mapping[int, Job], workers: int
-) -> Iterator[tuple[int, ProcessFuture[Result]]]:
+) -> Iterator[tuple[int, Future[Result]]]:
     """Yield the index and the finished future of each job."""
     if not jobs:
         return
     pool = ProcessPool(min(workers, len(jobs)), initializer=_begin, context=FreshContext())
     try:
-        indices = {pool.schedule(function, args=(job,)): index for index, job in jobs.items()}
+        indices: dict[Future[Result], int] = {
+            pool.schedule(function, args=(job,)): index for index, job in jobs.items()
+        }
         for future in as_completed(list(indices)):
             yield indices.pop(future), future
     finally:
-        pool.stop()
+        pool.stop()  # type: ignore[no-untyped-call]
         pool.join()
 
 
