@@ -235,8 +235,8 @@ def is_gone() -> Callable[[int], bool]:
 
 @pytest.fixture
 def reads(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """Names of the files that were read, in order, as they are read; and few windows are held at a time."""
-    from reactometer.inference import aggregate, predictor
+    """Names of the files that ``predict(isolated=False)`` read, in order; and few windows are held at a time."""
+    from reactometer.inference import aggregate
     from reactometer.media import segments
     from reactometer.workers import media_worker
 
@@ -248,7 +248,6 @@ def reads(monkeypatch: pytest.MonkeyPatch) -> list[str]:
         return segments.stream_windows(path, *arguments)
 
     monkeypatch.setattr(media_worker, "stream_windows", read)
-    monkeypatch.setattr(predictor, "_read_apart", predictor._read_here)
     return names
 
 

@@ -97,7 +97,6 @@ def apart(people: list[Prediction], others: list[Prediction]) -> float:
 @pytest.fixture
 def half_by_half(monkeypatch: pytest.MonkeyPatch) -> None:
     """Detection in each half of the picture by itself, so that the same boxes are found as in the half alone."""
-    from reactometer.inference import predictor
     from reactometer.workers import media_worker
 
     detector = load_detector("haar")
@@ -110,12 +109,11 @@ def half_by_half(monkeypatch: pytest.MonkeyPatch) -> None:
         ]
 
     monkeypatch.setattr(media_worker, "load_detector", lambda _: detect)
-    monkeypatch.setattr(predictor, "_read_apart", predictor._read_here)
 
 
 def test_each_person_gets_what_their_own_half_alone_gets(files: Path, model: Path, half_by_half: None) -> None:
-    people = look(files / "both-silent.mkv", model, faces="all")
-    alone = [look(files / f"{name}-silent.mkv", model)[0] for name in ("one", "other")]
+    people = look(files / "both-silent.mkv", model, faces="all", isolated=False)
+    alone = [look(files / f"{name}-silent.mkv", model, isolated=False)[0] for name in ("one", "other")]
     assert [person.face for person in people] == [1, 2]
     for person, expected in zip(people, alone, strict=True):
         assert (person.status, person.face_share, person.notes) == (expected.status, 1.0, expected.notes)
@@ -213,7 +211,7 @@ def test_a_file_is_read_once_for_all_faces_and_members(
 ) -> None:
     members = [lively(model_folder, tmp_path / "a", seed=1), lively(model_folder, tmp_path / "b", 2)]
     joint = join_models(members, tmp_path / "joint")
-    of_all = look(files / "leaves.mkv", joint, faces="all", window_s=1.0)
+    of_all = look(files / "leaves.mkv", joint, faces="all", window_s=1.0, isolated=False)
     assert reads == ["leaves.mkv"]
     each = [look(files / "leaves.mkv", member, faces="all", window_s=1.0) for member in members]
     for person, first, second in zip(of_all, *each, strict=True):

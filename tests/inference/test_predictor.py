@@ -243,7 +243,7 @@ def test_an_ensemble_reads_a_file_once_for_all_members(
 ) -> None:
     """And gives, of few windows at a time, what it gives of all."""
     joint = join_models([lively(model_folder, tmp_path / "a"), lively(model_folder, tmp_path / "b", 1)], tmp_path / "j")
-    own = predict(videos[:2], joint, window_s=0.5, hop_s=0.25, progress=False)
+    own = predict(videos[:2], joint, window_s=0.5, hop_s=0.25, isolated=False, progress=False)
     assert reads == [video.name for video in videos[:2]]
     assert [window.start_s for window in own[0].windows] == [0.25 * place for place in range(len(own[0].windows))]
     assert len(own[0].windows) > 3
@@ -255,10 +255,10 @@ def test_a_person_s_file_is_read_once_more_for_all_members_that_normalise(
     one, other = (lively(personal_folder, tmp_path / f"{seed}", seed) for seed in (1, 2))
     plain = lively(personal_folder, tmp_path / "plain", 3, person_norm=False)
     joint = join_models([one, plain, other], tmp_path / "joint")
-    predict(videos[:2], joint, people={videos[0]: "Ann"}, progress=False)
+    predict(videos[:2], joint, people={videos[0]: "Ann"}, isolated=False, progress=False)
     assert reads == [video.name for video in (videos[0], *videos[:2])]
     reads.clear()
-    predict(videos[:1], plain, people={videos[0]: "Ann"}, progress=False)
+    predict(videos[:1], plain, people={videos[0]: "Ann"}, isolated=False, progress=False)
     assert reads == [videos[0].name]
 
 
