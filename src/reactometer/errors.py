@@ -8,7 +8,7 @@
     ├── ModelError             a model folder is damaged, or does not fit what it is asked to do
     ├── ScoreError             a score is not defined on the clips given
     ├── OutputError            a result cannot be written where it was asked for
-    ├── ClusterError           a cluster cannot be had, or was lost
+    ├── ClusterError           a Ray cluster is not available, or was lost
     └── RequestError           a service does not serve a request
 
 Every message is one line: the problem, what was got, what was expected, and what to do next. The docstring of each
@@ -109,11 +109,11 @@ class OutputError(ReactometerError):
 
 
 class ClusterError(ReactometerError):
-    """A cluster cannot be had, or was lost.
+    """A Ray cluster is not available, or was lost.
 
-    ``--ray local`` starts one on this machine and shows whether the rest is in order. Ray's and Python's versions
-    must be the same on all machines, and the clips and results must lie where every machine sees them (a shared
-    folder, or ``s3://``). The same command goes on with what was not done yet.
+    ``--ray local`` starts one on this machine and shows whether everything else works. All machines need the same
+    versions of Ray, Python and this package, and must see the clips under the same path (a shared folder, or
+    ``s3://``). The same command resumes the run.
     """
 
 

@@ -100,7 +100,7 @@ def test_a_node_is_killed_in_mid_run_and_the_run_completes(
     killing.start()
     result = predict_folder([many], tmp_path / "out", workers=Workers(ray=two_nodes.address), progress=False)
     killing.join()
-    assert left[0] > 10  # it was in mid-run
+    assert left[0] > 0  # it was in mid-run
     assert (result.n_computed, result.failures) == (40, {})
     check_run(tmp_path / "out", many)
 
@@ -157,7 +157,7 @@ def test_a_cluster_that_was_started_for_a_run_ends_with_it(
 ) -> None:
     script = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); "
     script += "from reactometer.cli.app import main; main()"
-    command = [sys.executable, "-c", script, "predict", str(many), "--out", str(tmp_path / "out"), "--engine", "ray"]
+    command = [sys.executable, "-c", script, "predict", str(many), "--out", str(tmp_path / "out"), "--ray", "local"]
     with (tmp_path / "said.txt").open("w") as said:
         process = subprocess.Popen(command, stderr=said, env={**os.environ, "STARTED_BY": str(tmp_path)})
     wait_for(lambda: process.poll() is not None or _n_kept(tmp_path / "out") > 0)

@@ -182,7 +182,7 @@ def test_clips_that_fail_are_listed_and_the_status_is_1(
         ),
         (["predict", "a.mp4", "--threshold", ".4"], "--threshold goes only with --events or --elan. Name a table"),
         (["predict", "a.mp4", "--retry-failed"], "--retry-failed goes only with --out FOLDER. Name a folder"),
-        (["predict", "a.mp4", "--engine", "ray", "--out", "a.csv"], "--ray goes only with --out FOLDER. Name a folder"),
+        (["predict", "a.mp4", "--ray", "local", "--out", "a.csv"], "--ray goes only with --out FOLDER. Name a folder"),
         (["predict", "a.mp4", "--out", "results", "--gpus", "0.5"], "--gpus goes only with --ray. Name a cluster"),
         (["predict", "a.mp4", "--out", "results", "--threshold", "0"], "--threshold goes not with --out FOLDER"),
         (["predict", "nowhere/*.mp4"], "error: nowhere/*.mp4: no video or sound file there"),

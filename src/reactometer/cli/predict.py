@@ -31,7 +31,7 @@ def predict(
     out: Annotated[
         str | None,
         typer.Option(
-            help="Table with a row a file: .csv, .parquet or .json. Or a folder or s3://…, for a run that goes on."
+            help="Table with one row per file (.csv, .parquet or .json); or a folder or s3://…, for a resumable run."
         ),
     ] = None,
     timeline: Annotated[Path | None, typer.Option(help="The same kind of table with a row a window.")] = None,
@@ -66,22 +66,21 @@ def predict(
         str | None,
         typer.Option(
             metavar="ADDRESS",
-            help="Run into a folder on a Ray cluster: local starts one; auto, HOST:PORT, ray://HOST:PORT.",
+            help="Run into a folder on a Ray cluster: local starts one; or auto, HOST:PORT, ray://HOST:PORT.",
         ),
     ] = None,
-    gpus: Annotated[float, typer.Option(min=0, help="With --ray: share of a GPU that each process has.")] = 0.0,
+    gpus: Annotated[float, typer.Option(min=0, help="Share of a GPU per process, with --ray; default: 0.")] = 0.0,
     workers: Annotated[
-        int | None, typer.Option(min=1, help="Processes of a run into a folder; default: one a processor.")
+        int | None, typer.Option(min=1, help="Number of processes of a run into a folder; default: one per CPU.")
     ] = None,
     retry_failed: Annotated[
-        bool, typer.Option("--retry-failed", help="Of a run into a folder: try what failed before once more.")
+        bool, typer.Option("--retry-failed", help="Predict the files again that failed in an earlier run.")
     ] = False,
 ) -> None:
     """Estimate intensities of files: as a whole, and over time.
 
-    Of many files, name a folder with --out: each result is kept when it is there, the same command goes on where it was
-    stopped, and failed.csv lists what could not be read. --engine ray is short for --ray auto where RAY_ADDRESS says
-    of a cluster, and for --ray local where not.
+    For many files, name a folder with --out: each result is kept as soon as it is computed, the same command resumes a
+    run that was stopped, and failed.csv lists the files that could not be read.
     """
     wait_patiently()
     from reactometer.batch.inputs import is_uri
@@ -90,8 +89,6 @@ def predict(
     from reactometer.inference.outputs import Outputs
 
     request = Request(window, hop, rate, faces, smooth, baseline)
-    if engine == "ray":
-        engine, ray = "auto", ray or ("auto" if os.environ.get("RAY_ADDRESS") else "local")
     if out is not None and (is_uri(out) or not Path(out).suffix):
         names = ("timeline", "frames", "events", "plot", "elan", "subtitles", "overlay", "people", "same-person")
         options = (timeline, frames, events, plot, elan, subtitles, overlay, people, same_person)

@@ -173,10 +173,10 @@ def print_run(result: RunResult) -> None:
     computed = f"{result.n_computed} computed now, {result.n_before} there before"
     results.print(f"{n_done} of {result.n_files} files have a result ({computed}) in {escape(result.folder)}:")
     if n_done:
-        results.print("  index.parquet: a row a file; timeline/: a row a window (pandas.read_parquet reads both)")
+        results.print("  index.parquet: one row per file; timeline/: one row per window (for pandas.read_parquet)")
     _print_failed([f"{path}: {reason}" for path, reason in result.failures.items()])
     if result.failures:
-        messages.print(f"{FAILED_FILE} there lists what failed; --retry-failed tries it again")
+        messages.print(f"{FAILED_FILE} there lists the failed files; --retry-failed predicts them again")
 
 
 def print_starter() -> None:
