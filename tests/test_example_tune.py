@@ -17,8 +17,8 @@ EXAMPLE = Path(__file__).parents[1] / "examples" / "tune.py"
 @pytest.mark.slow
 def test_trials_are_scored_and_a_second_call_continues(toml: Path, prepared: PreparedSet, tmp_path: Path) -> None:
     def tune(n_trials: int) -> str:
-        options = [f"data.path={prepared.folder}", "--out", tmp_path / "tuned", "--trials", str(n_trials)]
-        command = [sys.executable, EXAMPLE, toml, *options]
+        options = [f"data.path={prepared.folder}", "--out", str(tmp_path / "tuned"), "--trials", str(n_trials)]
+        command = [sys.executable, str(EXAMPLE), str(toml), *options]
         return subprocess.run(command, check=True, capture_output=True, text=True).stdout
 
     assert "best: trial 0" in tune(1)

@@ -46,16 +46,17 @@ def _write_mouths(folder: Path) -> None:
             pixels = random.integers(0, 90, (32, 32)).astype(np.uint8)
             cv2.circle(pixels, (16, 16), 13, 150, -1)
             cv2.ellipse(pixels, (16, 18 if glad else 25), (7, 5), 0, *((0, 180) if glad else (180, 360)), 20, 2)
-            rows.append({"image": cv2.imencode(".png", pixels)[1].tobytes(), "label": "glad" if glad else "sad"})
+            image, label = cv2.imencode(".png", pixels)[1].tobytes(), "glad" if glad else "sad"
+            rows.append({"image": image, "label": label})
             if split == "val":
-                (folder / "val" / rows[-1]["label"]).mkdir(parents=True, exist_ok=True)
-                (folder / "val" / rows[-1]["label"] / f"{number}.png").write_bytes(rows[-1]["image"])
+                (folder / "val" / label).mkdir(parents=True, exist_ok=True)
+                (folder / "val" / label / f"{number}.png").write_bytes(image)
         if split != "val":
             pd.DataFrame(rows).to_parquet(folder / f"{split}.parquet")
 
 
 def _pretrain(folder: Path, *options: str, status: int = 0) -> str:
-    command = [sys.executable, RECIPE / "pretrain.py", "small.toml", "--faces", "faces", *options]
+    command = [sys.executable, str(RECIPE / "pretrain.py"), "small.toml", "--faces", "faces", *options]
     done = subprocess.run(command, check=False, cwd=folder, capture_output=True, text=True)
     assert done.returncode == status, done.stderr
     return done.stdout + done.stderr

@@ -6,6 +6,7 @@ import logging
 import os
 import sys
 import warnings
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, NoReturn
 
@@ -26,7 +27,8 @@ app = typer.Typer(
 )
 
 
-COMMANDS = {  # in the order of the help text: analyze videos, prepare data, train, evaluate, manage models, help
+# In the help text's order: analyze videos, prepare data, train, evaluate, manage models, help.
+COMMANDS: dict[Callable[..., None], str] = {
     predict.predict: "Predict intensities of videos, per clip and over time.",
     predict.explain: "Show which parts of a video moved each emotion.",
     serve.live: "Score a camera or stream as it plays.",

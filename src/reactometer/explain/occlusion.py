@@ -296,7 +296,8 @@ def map_face(model: LoadedModel, inputs: Sequence[_Input], advance: Callable[[],
     hide: list[_Change] = [partial(_hide_cells, hidden=hidden) for hidden in (*nothing, *covers)]
     values = _scores(model, inputs, hide, advance)  # (1 + N_SQUARES, L)
     sums = np.einsum("sl,sij->lij", values[0] - values[1:], covers)
-    return (sums / covers.sum(axis=0)).astype(np.float32)
+    means: FloatArray = (sums / covers.sum(axis=0)).astype(np.float32)
+    return means
 
 
 def _hide_cells(own: _Input, hidden: np.ndarray) -> Item:

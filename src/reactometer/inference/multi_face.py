@@ -57,8 +57,10 @@ def predict_everyone(
     for number, face in enumerate(faces or [None], start=1):
         cuts = [seen.cut(place, face, alone=len(faces) < 2) for place in range(len(seen.cuts))]
         parts = [cut for cut in cuts if cut.kind == shapes[0]]
-        own = join_cuts(path, model, parts, [cut.as_window(model) for cut in cuts if cut.kind in shapes[1:]])
-        predictions.append(replace(own, face=None if face is None else number, notes=(*own.notes, *notes)))
+        windows_of_face = [cut.as_window(model) for cut in cuts if cut.kind in shapes[1:]]
+        prediction = join_cuts(path, model, parts, windows_of_face)
+        index = None if face is None else number
+        predictions.append(replace(prediction, face=index, notes=(*prediction.notes, *notes)))
     return predictions
 
 
