@@ -25,8 +25,9 @@ from measuring import bar, processor_s, timed, write_video
 from reactometer.data.batches import collate, to_item
 from reactometer.inference.predictor import DEFAULT_HOP_S, DEFAULT_WINDOW_S, predict
 from reactometer.media.audio import read_sound
-from reactometer.media.faces import follow_face, load_detector
+from reactometer.media.faces import load_detector
 from reactometer.media.segments import PART, WindowShape
+from reactometer.media.tracking import follow_face
 from reactometer.media.video import probe, read_frames, sample_frames
 from reactometer.models.encoders import FrameEncoder
 from reactometer.models.folder import LoadedModel, load_model

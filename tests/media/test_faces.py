@@ -19,11 +19,11 @@ from reactometer.media.faces import (
     CROP_EYE_HEIGHT,
     crop_face,
     decode_crop,
-    follow_face,
     load_detector,
     part_of_face,
     settle_detector,
 )
+from reactometer.media.tracking import follow_face
 from reactometer.media.video import read_frames
 from reactometer.types import ByteArray, Detection, FaceSample, Frame, FrameState
 

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from reactometer.media.faces import follow_face, load_detector, map_ahead
+from reactometer.media.faces import load_detector, map_ahead
 from reactometer.media.segments import Follower
-from reactometer.media.tracking import follow_faces
+from reactometer.media.tracking import follow_face, follow_faces
 from reactometer.media.video import read_frames
 
 

@@ -8,9 +8,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from reactometer.media.faces import Detector, decode_crop, follow_face, load_detector
+from reactometer.media.faces import Detector, decode_crop, load_detector
 from reactometer.media.segments import samples_of
-from reactometer.media.tracking import GIVEN_UP_S, follow_faces
+from reactometer.media.tracking import GIVEN_UP_S, follow_face, follow_faces
 from reactometer.media.video import read_frames
 from reactometer.types import ByteArray, Detection, FaceSample, Frame, FrameState
 

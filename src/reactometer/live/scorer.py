@@ -12,8 +12,9 @@ from reactometer.inference.aggregate import known_values
 from reactometer.inference.predictor import DEFAULT_WINDOW_S, make_scorer, reading_of
 from reactometer.live.protocol import LiveScore, Piece
 from reactometer.media.audio import GAP_S, STRETCH_S, levels_db
-from reactometer.media.faces import FaceFollower, load_detector
+from reactometer.media.faces import load_detector
 from reactometer.media.segments import PART
+from reactometer.media.tracking import FaceFollower
 from reactometer.models.folder import LoadedModel
 from reactometer.models.scores import Score
 from reactometer.types import SOUND_RATE_HZ, ByteArray, Ends, FaceSample, FloatArray, PreparedClip

@@ -19,7 +19,7 @@ import numpy as np
 from reactometer.errors import ConfigError, MediaError, WeightsError, suggestion
 from reactometer.media.video import sample_frames
 from reactometer.paths import find_yunet
-from reactometer.types import ByteArray, Detection, FaceSample, Frame, FrameState
+from reactometer.types import ByteArray, Detection, Frame
 
 Detector = Callable[[ByteArray], list[Detection]]
 """(H, W, 3) uint8 RGB frame in, its faces out, best first: large ones and sure ones before small and doubtful ones."""
@@ -53,11 +53,6 @@ CROP_BORDER = 0.165
 BOX_EYE_HEIGHT = 0.36
 BOX_EYE_DISTANCE = 0.367
 TURNED_EYE_DISTANCE = 0.30  # eyes nearer than this belong to a turned head and no longer tell its size
-
-# Following: the person's next face is the nearest within reach (in shares of the face's size) and of like size.
-REACH, REACH_PER_S, REACH_LIMIT = 0.5, 0.5, 1.0
-SIZE_RATIO = 2.0
-LOST_S = 1.0  # a person unseen for longer than this is given up, and the best face of the frame is chosen
 
 
 @cache
@@ -107,35 +102,6 @@ def detect_faces(
     yield from map_ahead(search, sampled, threads) if threads else map(search, sampled)
 
 
-def follow_face(
-    frames: Iterable[Frame], detector: Detector, *, rate_hz: float | None, size_px: int, threads: int = 0
-) -> Iterator[FaceSample]:
-    """One FaceSample for each frame sampled at ``rate_hz`` (None: every frame), all of one person.
-
-    The first face is the best of its frame; afterwards the person's face is the one nearest to where it was last. A
-    frame without such a face is NO_FACE, one that could not be decoded UNREADABLE; a box is never carried over.
-    """
-    follower = FaceFollower(size_px)
-    yield from (follower.look(*seen) for seen in detect_faces(frames, detector, rate_hz, threads))
-
-
-class FaceFollower:
-    """What :func:`follow_face` does, for whoever has the frames one at a time."""
-
-    def __init__(self, size_px: int) -> None:
-        self.size_px = size_px
-        self.last: tuple[float, Detection] | None = None  # when and where the person was seen last
-
-    def look(self, time_s: float, rgb: ByteArray | None, detections: list[Detection]) -> FaceSample:
-        """The person's sample of the next frame, (H, W, 3) uint8 RGB, None where it could not be decoded."""
-        face = _choose(detections, self.last, time_s)
-        if rgb is None or face is None:
-            return FaceSample(time_s, FrameState.UNREADABLE if rgb is None else FrameState.NO_FACE)
-        self.last = time_s, face
-        crop_jpeg = encode_crop(crop_face(rgb, face, self.size_px))
-        return FaceSample(time_s, FrameState.FACE, face.box, face.score, crop_jpeg)
-
-
 def crop_face(frame_rgb: ByteArray, detection: Detection, size_px: int) -> ByteArray:
     """(size_px, size_px, 3) uint8 RGB: the face turned upright and scaled, the eyes at the crop's fixed places.
 
@@ -177,20 +143,6 @@ def encode_crop(crop_rgb: ByteArray) -> bytes:
     return jpeg.tobytes()
 
 
-def box_distance(face: Detection, other: Detection) -> float:
-    """Distance of the boxes' centres in shares of the larger box's size; infinite where the sizes differ too much."""
-    (x, y, width, height), (other_x, other_y, other_width, other_height) = face.box, other.box
-    smaller, larger = sorted((math.sqrt(width * height), math.sqrt(other_width * other_height)))
-    if larger > SIZE_RATIO * smaller:
-        return math.inf
-    return math.hypot(x + width / 2 - other_x - other_width / 2, y + height / 2 - other_y - other_height / 2) / larger
-
-
-def reach_after(unseen_s: float) -> float:
-    """How far a person's next face may lie from where they were seen ``unseen_s`` ago, in shares of the face's size."""
-    return min(REACH + REACH_PER_S * unseen_s, REACH_LIMIT)
-
-
 def _eye_line(detection: Detection) -> tuple[tuple[float, float], float, float]:
     """Middle of the eyes in pixels, their distance in pixels as if the head faced the camera, and tilt in radians."""
     x, y, width, height = detection.box
@@ -216,16 +168,6 @@ def _surroundings(
     if scale < 1:  # averaging areas, so that fine texture does not turn into noise
         part = np.asarray(cv2.resize(part, smaller, interpolation=cv2.INTER_AREA), dtype=np.uint8)
     return part, (left, top), (part.shape[1] / width_px, part.shape[0] / height_px)
-
-
-def _choose(detections: list[Detection], last: tuple[float, Detection] | None, time_s: float) -> Detection | None:
-    """The followed person's face, or the best face where nobody is followed (any more), or None."""
-    if last is None:
-        return detections[0] if detections else None
-    unseen_s = time_s - last[0]
-    if near := [face for face in detections if box_distance(face, last[1]) <= reach_after(unseen_s)]:
-        return min(near, key=lambda face: box_distance(face, last[1]))
-    return detections[0] if detections and unseen_s > LOST_S else None
 
 
 def _framed(rgb: ByteArray) -> tuple[ByteArray, float, int]:

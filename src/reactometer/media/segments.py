@@ -13,7 +13,8 @@ import numpy as np
 
 from reactometer.config import PrepareConfig
 from reactometer.media.audio import check_gap, read_sound
-from reactometer.media.faces import Detector, follow_face
+from reactometer.media.faces import Detector
+from reactometer.media.tracking import follow_face
 from reactometer.media.video import probe, read_frames
 from reactometer.types import SOUND_RATE_HZ, FaceSample, FloatArray, Frame, MediaInfo, PreparedClip, SoundBlock
 
@@ -22,7 +23,7 @@ LEAST_NEW_S = 0.1
 
 
 Follower = Callable[..., Iterator[FaceSample]]
-"""One person's face or everybody's: :func:`faces.follow_face`, or :func:`tracks.follow_faces`."""
+"""One person's face or everybody's: :func:`tracking.follow_face`, or :func:`tracking.follow_faces`."""
 
 
 @dataclass(frozen=True)

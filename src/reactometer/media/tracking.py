@@ -1,23 +1,21 @@
-"""Frames -> everybody's faces: each person is followed over time under a number of their own."""
+"""Frames -> faces followed over time: one person's face, or everybody's, each person under a number of their own."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import count
 
 import numpy as np
 
-from reactometer.media.faces import (
-    REACH_LIMIT,
-    Detector,
-    box_distance,
-    crop_face,
-    detect_faces,
-    encode_crop,
-    reach_after,
-)
-from reactometer.types import Detection, FaceSample, Frame, FrameState
+from reactometer.media.faces import Detector, crop_face, detect_faces, encode_crop
+from reactometer.types import ByteArray, Detection, FaceSample, Frame, FrameState
+
+# Following: the person's next face is the nearest within reach (in shares of the face's size) and of like size.
+REACH, REACH_PER_S, REACH_LIMIT = 0.5, 0.5, 1.0
+SIZE_RATIO = 2.0
+LOST_S = 1.0  # a person unseen for longer than this is given up, and the best face of the frame is chosen
 
 GIVEN_UP_S = 5.0
 """A person unseen for longer is given up, and is somebody new on return: nothing but place and size tells who it is.
@@ -26,6 +24,35 @@ Longer than where one person is followed, since nobody else is chosen meanwhile;
 COAST_S = 0.5  # so long a face that is not seen is expected to go on as it moved; then, to stay
 STEADINESS = 0.5  # share of a face's earlier speed that is kept at each sighting, since boxes tremble
 OUT_OF_REACH = 2 * REACH_LIMIT  # what it costs to give nobody a face
+
+
+def follow_face(
+    frames: Iterable[Frame], detector: Detector, *, rate_hz: float | None, size_px: int, threads: int = 0
+) -> Iterator[FaceSample]:
+    """One FaceSample for each frame sampled at ``rate_hz`` (None: every frame), all of one person.
+
+    The first face is the best of its frame; afterwards the person's face is the one nearest to where it was last. A
+    frame without such a face is NO_FACE, one that could not be decoded UNREADABLE; a box is never carried over.
+    """
+    follower = FaceFollower(size_px)
+    yield from (follower.look(*seen) for seen in detect_faces(frames, detector, rate_hz, threads))
+
+
+class FaceFollower:
+    """What :func:`follow_face` does, for whoever has the frames one at a time."""
+
+    def __init__(self, size_px: int) -> None:
+        self.size_px = size_px
+        self.last: tuple[float, Detection] | None = None  # when and where the person was seen last
+
+    def look(self, time_s: float, rgb: ByteArray | None, detections: list[Detection]) -> FaceSample:
+        """The person's sample of the next frame, (H, W, 3) uint8 RGB, None where it could not be decoded."""
+        face = _choose(detections, self.last, time_s)
+        if rgb is None or face is None:
+            return FaceSample(time_s, FrameState.UNREADABLE if rgb is None else FrameState.NO_FACE)
+        self.last = time_s, face
+        crop_jpeg = encode_crop(crop_face(rgb, face, self.size_px))
+        return FaceSample(time_s, FrameState.FACE, face.box, face.score, crop_jpeg)
 
 
 def follow_faces(
@@ -103,3 +130,27 @@ def _owners(tracks: Sequence[_Track], detections: Sequence[Detection], time_s: f
 def _centre(face: Detection) -> tuple[float, float]:
     x, y, width, height = face.box
     return x + width / 2, y + height / 2
+
+
+def box_distance(face: Detection, other: Detection) -> float:
+    """Distance of the boxes' centres in shares of the larger box's size; infinite where the sizes differ too much."""
+    (x, y, width, height), (other_x, other_y, other_width, other_height) = face.box, other.box
+    smaller, larger = sorted((math.sqrt(width * height), math.sqrt(other_width * other_height)))
+    if larger > SIZE_RATIO * smaller:
+        return math.inf
+    return math.hypot(x + width / 2 - other_x - other_width / 2, y + height / 2 - other_y - other_height / 2) / larger
+
+
+def reach_after(unseen_s: float) -> float:
+    """How far a person's next face may lie from where they were seen ``unseen_s`` ago, in shares of the face's size."""
+    return min(REACH + REACH_PER_S * unseen_s, REACH_LIMIT)
+
+
+def _choose(detections: list[Detection], last: tuple[float, Detection] | None, time_s: float) -> Detection | None:
+    """The followed person's face, or the best face where nobody is followed (any more), or None."""
+    if last is None:
+        return detections[0] if detections else None
+    unseen_s = time_s - last[0]
+    if near := [face for face in detections if box_distance(face, last[1]) <= reach_after(unseen_s)]:
+        return min(near, key=lambda face: box_distance(face, last[1]))
+    return detections[0] if detections and unseen_s > LOST_S else None

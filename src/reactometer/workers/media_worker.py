@@ -24,9 +24,9 @@ import cv2
 
 from reactometer.config import PrepareConfig
 from reactometer.errors import MediaError
-from reactometer.media.faces import follow_face, load_detector
+from reactometer.media.faces import load_detector
 from reactometer.media.segments import PART, WindowShape, stream_windows
-from reactometer.media.tracking import follow_faces
+from reactometer.media.tracking import follow_face, follow_faces
 from reactometer.media.video import probe
 from reactometer.memory import keep_freed_memory, return_freed_memory
 from reactometer.types import MediaInfo, PreparedClip
