@@ -31,7 +31,7 @@ train small.toml training.out=run training.workers={workers}
 evaluate --model run/model prepared --by clip --out scores
 split {data} --out clean.csv
 calibrate prepared --model run/model --split test --out calibrated
-degrade run/model prepared
+report run/model prepared --out report
 predict {data}/test/mp4 --model run/model --out clips.json --timeline timeline.json
 """
 CODE = """
@@ -41,8 +41,8 @@ for command in sys.argv[1].split(chr(10)):
     status = app(command.split(), standalone_mode=False)
     assert not status, (command, status)
 """
-DATED = (".ckpt", ".lock")
-"""Files that hold times or the number of workers, and no result."""
+DATED = (".ckpt", ".lock", "report.html")
+"""Files that contain times or the number of workers."""
 
 
 def _left_by_all(data: Path, folder: Path, workers: int) -> dict[str, bytes]:
@@ -70,5 +70,5 @@ def test_all_that_a_seed_decides_is_the_same_in_another_process_with_more_worker
     one, other = (_left_by_all(simulated, tmp_path / f"{workers}", workers) for workers in (1, 2))
     assert sorted(one) == sorted(other)
     assert {"run/model/weights.safetensors", "run/logs/metrics.csv", "scores/metrics.json", "clean.csv"} <= set(one)
-    assert {"calibrated/uncertainty.json", "run/model/degradation.json", "clips.json"} <= set(one)
+    assert {"calibrated/uncertainty.json", "report/degradation.json", "clips.json"} <= set(one)
     assert [name for name in one if one[name] != other[name]] == []
