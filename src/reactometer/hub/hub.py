@@ -11,12 +11,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 from huggingface_hub import HfApi, constants, snapshot_download
-from huggingface_hub.errors import (  # type: ignore[attr-defined]  # HTTPError: of the HTTP library that it uses
-    HTTPError,
-    LocalEntryNotFoundError,
-    RepositoryNotFoundError,
-    RevisionNotFoundError,
-)
+from huggingface_hub.errors import HTTPError, RepositoryNotFoundError, RevisionNotFoundError  # type: ignore[attr-defined]
 
 from reactometer.errors import ConfigError, ModelError, OutputError, WeightsError, suggestion
 from reactometer.hub.model_card import CARD_FILE, model_card
@@ -40,8 +35,8 @@ ENCODER_CONFIG, ENCODER_WEIGHTS = "config.json", "model.safetensors"
 ENCODER_PATTERNS = (CARD_FILE, ENCODER_CONFIG, "*processor*_config.json", "processor_config.json", ENCODER_WEIGHTS)
 """The files of an encoder, as patterns: its card and licence, architecture, how its input is prepared, its weights."""
 
-LOG_IN = "Check the name; for a private repository, log in with 'hf auth login' or set HF_TOKEN"
-GO_OFFLINE = "Check the network, and HF_ENDPOINT and HF_HUB_OFFLINE if they are set"
+CHECK_NAME = "Check the name and revision; for a private repository, log in with 'hf auth login' or set HF_TOKEN"
+CHECK_NETWORK = "Check the network, and HF_ENDPOINT and HF_HUB_OFFLINE if they are set"
 
 
 @dataclass(frozen=True)
@@ -100,11 +95,7 @@ def download(name: str, to: Path | str | None = None, *, revision: str | None = 
         return source
     target = Path(to) / name.replace("/", "--")
     with appearing(target) as partial:
-        patterns = CHECKPOINT_PATTERNS if is_checkpoint else ENCODER_PATTERNS
-        for file in {file for pattern in patterns for file in source.glob(pattern)}:
-            copy = partial / file.relative_to(source)
-            copy.parent.mkdir(exist_ok=True)
-            shutil.copyfile(file, copy)
+        shutil.copytree(source, partial, dirs_exist_ok=True)
         if is_checkpoint:
             _check(partial, name)
     return target
@@ -131,7 +122,7 @@ def push(folder: Path | str, name: str, *, private: bool = False) -> Pushed:
     if wrote_card:
         write_whole(folder / CARD_FILE, model_card(model, name))
     api = HfApi()
-    with _hub_errors(f"cannot push to '{name}' on {constants.ENDPOINT}", name, OutputError):
+    with _hub_errors(f"cannot push to '{name}' on {constants.ENDPOINT}", OutputError):
         api.create_repo(name, private=private or None, exist_ok=True)
         if private and not api.model_info(name).private:
             raise OutputError(f"'{name}' exists and is public", fix="Make it private on the Hub first")
@@ -146,7 +137,7 @@ def push(folder: Path | str, name: str, *, private: bool = False) -> Pushed:
 def _snapshot(name: str, revision: str | None) -> Path:
     """Download a repository's files of either kind into Hugging Face's cache."""
     patterns = [*CHECKPOINT_PATTERNS, *ENCODER_PATTERNS]
-    with _hub_errors(f"cannot download '{name}' from {constants.ENDPOINT}", name, WeightsError):
+    with _hub_errors(f"cannot download '{name}' from {constants.ENDPOINT}", WeightsError):
         return Path(snapshot_download(name, revision=revision, allow_patterns=patterns))
 
 
@@ -159,23 +150,14 @@ def _check(folder: Path, name: str) -> None:
 
 
 @contextmanager
-def _hub_errors(what: str, name: str, kind: type[OutputError | WeightsError]) -> Iterator[None]:
+def _hub_errors(what: str, kind: type[OutputError | WeightsError]) -> Iterator[None]:
     """Re-raise any error of the Hub's client as ``kind``, in one line with a fix."""
     try:
         yield
-    except RevisionNotFoundError as error:
-        raise kind(what, got="no such revision", fix="Name a commit, a tag or a branch") from error
-    except RepositoryNotFoundError as error:
-        near = suggestion(name, PRETRAINED) if name not in PRETRAINED else ""
-        fix = f"{LOG_IN}. {near}" if near.startswith("Did you mean") else LOG_IN
-        raise kind(what, got="no such repository, or no access to it", fix=fix) from error
-    except LocalEntryNotFoundError as error:
-        raise kind(what, got=_first_line(error.__cause__ or error), fix=GO_OFFLINE) from error
     except (HTTPError, OSError, ValueError) as error:
         status = getattr(getattr(error, "response", None), "status_code", None)
-        raise kind(what, got=_first_line(error), fix=LOG_IN if status in (401, 403) else GO_OFFLINE) from error
-
-
-def _first_line(error: BaseException) -> str:
-    lines = [line for line in str(error).splitlines() if line.strip()]
-    return lines[0].rstrip(". ") if lines else type(error).__name__
+        is_refused = isinstance(error, RepositoryNotFoundError | RevisionNotFoundError) or status in (401, 403)
+        cause = error.__cause__ or error  # "connection refused" rather than "not in the cache"
+        got = next(iter(str(cause).strip().splitlines()), "no reason")
+        got = f"{type(error).__name__}: {got}"
+        raise kind(what, got=got, fix=CHECK_NAME if is_refused else CHECK_NETWORK) from error
