@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import json
 import os
 import re
 import shutil
@@ -47,13 +46,11 @@ def test_the_wheel_works_in_a_clean_environment(install: Install, python: str, c
 
     own = install(python)
     assert run(own / "reactometer", "--version", cwd=tmp_path).split() == ["reactometer", TAGGED]
-    told = json.loads(run(own / "reactometer", "doctor", "--json", cwd=tmp_path))
-    about = {one["name"]: one for one in told}
-    assert about["Python"]["told"].startswith(f"{python}.")
-    assert about["reactometer"]["told"].endswith(f"{own.parent}/lib/python{python}/site-packages/reactometer")
-    assert about["a prediction"]["state"] == "ok"
-    assert {extra for extra in PROJECT["optional-dependencies"] if about.get(f"extra {extra}", {})} >= {"serve", "ray"}
-    assert all(one["state"] == "no" for name, one in about.items() if name.startswith("extra ")), "nothing beside it"
+    printed = run(own / "reactometer", "doctor", cwd=tmp_path)
+    assert f"ok     Python: {python}." in printed
+    assert f"{own.parent}/lib/python{python}/site-packages/reactometer" in printed
+    assert "ok     a prediction: " in printed
+    assert {"no     extra serve", "no     extra ray"} <= {line.partition(":")[0] for line in printed.splitlines()}
     run(own / "reactometer", "predict", clip, "--out", "clips.csv", cwd=tmp_path)
     with (tmp_path / "clips.csv").open(encoding="utf-8") as file:
         (row,) = csv.DictReader(file)

@@ -7,17 +7,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    ProgressColumn,
-    Task,
-    TextColumn,
-    TimeElapsedColumn,
-    TimeRemainingColumn,
-)
-from rich.text import Text
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 OK, SOME_FAILED, USAGE, INTERRUPTED = 0, 1, 2, 130
 """Exit statuses: all done; some of it failed and is listed; wrong use; stopped with Ctrl-C."""
@@ -48,7 +38,6 @@ def progress_bar(title: str, total: int, show: bool = True, done: int = 0) -> It
         TextColumn("{task.description}"),
         BarColumn(),
         MofNCompleteColumn(),
-        _RateColumn(),
         TimeElapsedColumn(),
         TextColumn("left"),
         TimeRemainingColumn(),
@@ -56,13 +45,3 @@ def progress_bar(title: str, total: int, show: bool = True, done: int = 0) -> It
     with Progress(*columns, console=messages, disable=not show) as progress:
         task = progress.add_task(title, total=total, completed=done)
         yield lambda: progress.advance(task)
-
-
-class _RateColumn(ProgressColumn):
-    """How many a second, or a minute where they are slow; nothing where all were there already."""
-
-    LEAST_S = 0.2  # that a rate is told of
-
-    def render(self, task: Task) -> Text:
-        rate = (task.finished_speed or task.speed or 0.0) if (task.elapsed or 0.0) >= self.LEAST_S else 0.0
-        return Text("" if not rate else f"{rate:.1f}/s" if rate >= 1 else f"{60 * rate:.1f}/min")

@@ -36,7 +36,7 @@ def test_a_problem_is_printed_with_a_hint(tmp_path: Path) -> None:
     done = _doctor(REACTOMETER_CACHE=str(tmp_path / "file" / "cache"))
     lines = done.stdout.splitlines()
     index = next(index for index, line in enumerate(lines) if line.startswith("WRONG  cache: "))
-    assert "not writable" in lines[index]
+    assert "cannot be written" in lines[index]
     assert "REACTOMETER_CACHE" in lines[index + 1]
     assert (lines[-1], done.returncode) == ("1 to fix", 1)
 

@@ -33,7 +33,7 @@ def prepare(
     rate: Annotated[float, typer.Option(help="Frames looked at per second of video.")] = PREPARE.rate_hz,
     size: Annotated[int, typer.Option(help="Side of the face crops, pixels.")] = PREPARE.size_px,
     detector: Annotated[str, typer.Option(help="Face detector: auto, yunet or haar.")] = PREPARE.detector,
-    labels: Annotated[str | None, typer.Option(help="A label set's name, or label columns with commas.")] = None,
+    labels: LabelsOption = None,
     votes: Annotated[str, typer.Option(help="Of CREMA-D: whose votes to learn, of both, face or voice.")] = "both",
     workers: WorkersOption = None,
 ) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import platform
 import shutil
 import tempfile
-import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, distribution, version
@@ -15,7 +14,8 @@ import typer
 from packaging.requirements import Requirement
 from rich.filesize import decimal
 
-from reactometer.errors import WeightsError
+from reactometer.errors import OutputError, WeightsError
+from reactometer.io import check_place
 from reactometer.paths import CACHE_VARIABLE, STARTER, cache_folder, find_yunet
 from reactometer.terminal import OK, SOME_FAILED
 
@@ -63,24 +63,18 @@ def examine() -> Iterator[Finding]:
 
 
 def check_packages() -> Iterator[Finding]:
-    """Check the required packages and their versions, then each extra as a whole."""
-    requirements = [Requirement(text) for text in distribution("reactometer").requires or []]
-    required = [one for one in requirements if one.marker is None]
-    problems = [problem for one in required if (problem := _problem_of(one))]
-    yield Finding(
-        "packages",
-        WRONG if problems else FINE,
-        "; ".join(problems) or ", ".join(f"{one.name} {version(one.name)}" for one in required),
-        "pip install --upgrade reactometer, in its own environment" if problems else "",
-    )
-    for extra in distribution("reactometer").metadata.get_all("Provides-Extra") or []:
-        packages = [one for one in requirements if one.marker and one.marker.evaluate({"extra": extra})]
-        if extra == "dev" or not packages:
-            continue
-        if problems := [problem for one in packages if (problem := _problem_of(one))]:
-            yield Finding(f"extra {extra}", MISSING, "; ".join(problems), f"pip install 'reactometer[{extra}]'")
+    """Check the required packages and their versions, then those of each extra."""
+    package = distribution("reactometer")
+    requirements = [Requirement(text) for text in package.requires or []]
+    for extra in ("", *(name for name in package.metadata.get_all("Provides-Extra") or [] if name != "dev")):
+        wanted = [one for one in requirements if (one.marker.evaluate({"extra": extra}) if one.marker else not extra)]
+        problems = "; ".join(problem for one in wanted if (problem := _problem_of(one)))
+        name = f"extra {extra}" if extra else "packages"
+        if problems:
+            hint = f"pip install 'reactometer[{extra}]'" if extra else "pip install --upgrade reactometer"
+            yield Finding(name, MISSING if extra else WRONG, problems, hint)
         else:
-            yield Finding(f"extra {extra}", FINE, ", ".join(f"{one.name} {version(one.name)}" for one in packages))
+            yield Finding(name, FINE, ", ".join(f"{one.name} {version(one.name)}" for one in wanted))
 
 
 def _problem_of(requirement: Requirement) -> str:
@@ -117,21 +111,18 @@ def _check_detector() -> Finding:
 def check_folders() -> Iterator[Finding]:
     """Check write access and free space where files are written."""
     for name, folder, hint in (
-        ("cache", cache_folder(), f"set {CACHE_VARIABLE} to a writable folder"),
-        ("temporary files", Path(tempfile.gettempdir()), "set TMPDIR to another folder"),
-        ("this folder", Path.cwd(), "change to another folder, or name outputs elsewhere"),
+        ("cache", cache_folder(), f"set {CACHE_VARIABLE} to a writable folder with free space"),
+        ("temporary files", Path(tempfile.gettempdir()), "set TMPDIR to a writable folder with free space"),
+        ("this folder", Path.cwd(), "change to a writable folder with free space"),
     ):
-        existing = next(path for path in (folder, *folder.absolute().parents) if path.exists())
         try:
-            with tempfile.NamedTemporaryFile(dir=existing):
-                pass
-            free = shutil.disk_usage(existing).free
-        except OSError as error:
-            yield Finding(name, WRONG, f"{folder} is not writable: {error.strerror}", hint)
+            check_place(folder / "file")
+        except OutputError as error:
+            yield Finding(name, WRONG, str(error), hint)
             continue
+        free = shutil.disk_usage(next(path for path in (folder, *folder.absolute().parents) if path.exists())).free
         is_full = free < MIN_FREE_BYTES
-        message = f"{folder}, {decimal(free)} free"
-        yield Finding(name, WRONG, message, f"free some space, or {hint}") if is_full else Finding(name, FINE, message)
+        yield Finding(name, WRONG if is_full else FINE, f"{folder}, {decimal(free)} free", hint if is_full else "")
 
 
 def _check_prediction() -> Finding:
@@ -139,7 +130,7 @@ def _check_prediction() -> Finding:
     from reactometer.inference.predictor import predict
     from reactometer.synthetic.dataset import simulate
 
-    name, start_s = "a prediction", time.perf_counter()
+    name = "a prediction"
     try:
         with tempfile.TemporaryDirectory() as folder:
             data = simulate(Path(folder) / "data", n_clips=5, workers=1)
@@ -147,5 +138,4 @@ def _check_prediction() -> Finding:
     except Exception as error:  # any failure at all is the finding
         return Finding(name, WRONG, f"{type(error).__name__}: {error}", "report this, with all lines above")
     values = zip(prediction.labels, prediction.intensities or (), strict=False)
-    shown = ", ".join(f"{label} {value:.2f}" for label, value in values)
-    return Finding(name, FINE, f"of a rendered clip, in {time.perf_counter() - start_s:.1f} s: {shown}")
+    return Finding(name, FINE, ", ".join(f"{label} {value:.2f}" for label, value in values))

@@ -6,12 +6,13 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+from rich.markup import escape
 
-from reactometer.cli import render as printing
 from reactometer.cli.options import CacheOption
+from reactometer.cli.render import print_exported, print_systems, results
 from reactometer.config import find_config
 from reactometer.errors import ModelError, WeightsError
-from reactometer.terminal import OK, SOME_FAILED
+from reactometer.terminal import OK, SOME_FAILED, messages
 
 
 def models(
@@ -23,7 +24,7 @@ def models(
     if config:
         typer.echo(find_config(config).read_text(encoding="utf-8"), nl=False)
     else:
-        printing.print_systems()
+        print_systems()
 
 
 def download(
@@ -51,10 +52,14 @@ def download(
     failed = False
     for name in names:
         try:
-            printing.print_downloaded(name, run(name, to, revision=revision))
+            path = run(name, to, revision=revision)
         except (WeightsError, ModelError) as error:
             failed = True
-            printing.print_failed(name, error)
+            messages.print(f"failed: {escape(name)}: {escape(str(error))}", style="red")
+            continue
+        results.print(escape(f"{name}: {path}"))
+        if (path / "model.json").is_file():
+            results.print(escape(f"next: reactometer predict --model {path} VIDEO"))
     raise typer.Exit(SOME_FAILED if failed else OK)
 
 
@@ -71,7 +76,11 @@ def push(
     """
     from reactometer.hub.hub import push as run
 
-    printing.print_pushed(run(model, name, private=private), name)
+    pushed = run(model, name, private=private)
+    if pushed.wrote_card:
+        results.print("wrote README.md, the model card, into the checkpoint folder; edit it and push again")
+    results.print(escape(f"model: {pushed.url}"))
+    results.print(escape(f"next: reactometer download {name} --revision {pushed.revision} --to FOLDER"))
 
 
 def export(
@@ -84,4 +93,4 @@ def export(
     """Export ONNX graphs into the model's folder, and prove on real clips that they equal PyTorch."""
     from reactometer.training.export import export as run
 
-    printing.print_exported(run(model, data, engine=engine, out=out, cache=cache))
+    print_exported(run(model, data, engine=engine, out=out, cache=cache))

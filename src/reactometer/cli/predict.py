@@ -18,7 +18,7 @@ from reactometer.paths import STARTER
 from reactometer.terminal import OK, SOME_FAILED, wait_patiently
 
 if TYPE_CHECKING:
-    from reactometer.batch.run import Request, Workers
+    from reactometer.batch.run import Request
     from reactometer.inference.outputs import Outputs
 
 
@@ -84,36 +84,46 @@ def predict(
     """
     wait_patiently()
     from reactometer.batch.inputs import is_uri
-    from reactometer.batch.run import Request, Workers
+    from reactometer.batch.run import Request, Workers, predict_folder
     from reactometer.inference.events import DEFAULT_THRESHOLD
     from reactometer.inference.outputs import Outputs
 
     request = Request(window, hop, rate, faces, smooth, baseline)
-    if out is not None and (is_uri(out) or not Path(out).suffix):
-        names = ("timeline", "frames", "events", "plot", "elan", "subtitles", "overlay", "people", "same-person")
-        options = (timeline, frames, events, plot, elan, subtitles, overlay, people, same_person)
-        _refuse(
-            (*names, "threshold"),
-            (*options, threshold is not None),
-            "not with --out FOLDER",
-            "Name a table, such as --out clips.csv",
+    folder = out if out and (is_uri(out) or not Path(out).suffix) else None
+    per_file = {"timeline": timeline, "frames": frames, "events": events, "threshold": threshold, "plot": plot}
+    per_file |= {"elan": elan, "subtitles": subtitles, "overlay": overlay, "people": people}
+    per_run = {"workers": workers, "retry-failed": retry_failed, "ray": ray, "gpus": gpus}
+    for name, value in (per_file | {"same-person": same_person} if folder else per_run).items():
+        if value:
+            problem, hint = (
+                ("cannot be used with", "table: --out clips.csv") if folder else ("needs", "folder: --out results")
+            )
+            raise ConfigError(f"--{name} {problem} --out FOLDER", fix=f"Name a {hint}")
+    if folder:
+        result = predict_folder(
+            videos,
+            folder,
+            model or STARTER,
+            request,
+            device=device,
+            engine=engine,
+            workers=Workers(workers, ray, gpus),
+            retry_failed=retry_failed,
         )
-        _refuse(("gpus",), (gpus and not ray,), "only with --ray", "Name a cluster, such as --ray local")
-        failed = _into_folder(videos, out, model, request, (device, engine), Workers(workers, ray, gpus), retry_failed)
+        render.print_run(result)
+        failed = bool(result.failures)
     else:
-        beside = ("workers", "retry-failed", "ray", "gpus"), (workers, retry_failed, ray, gpus)
-        _refuse(*beside, "only with --out FOLDER", "Name a folder, such as --out results")
-        told = threshold is not None and not (events or elan)
-        _refuse(("threshold",), (told,), "only with --events or --elan", "Name a table, such as --events events.csv")
-        least = DEFAULT_THRESHOLD if threshold is None else threshold
+        events_from = DEFAULT_THRESHOLD if threshold is None else threshold
         outputs = Outputs(
-            Path(out) if out else None, timeline, frames, events, plot, elan, subtitles, overlay, least, faces
+            Path(out) if out else None, timeline, frames, events, plot, elan, subtitles, overlay, events_from, faces
         )
-        failed = _into_tables(videos, outputs, model, request, (device, engine), people, same_person)
+        failed = _predict_into_files(videos, outputs, model, request, (device, engine), people, same_person)
+    if model is None:
+        render.print_starter()
     raise typer.Exit(SOME_FAILED if failed else OK)
 
 
-def _into_tables(
+def _predict_into_files(
     videos: Sequence[str],
     outputs: Outputs,
     model: Path | None,
@@ -141,37 +151,7 @@ def _into_tables(
     predictions = run(paths, loaded, **asdict(request), timeline=wanted, people=who)
     render.print_written(outputs.write(predictions))
     render.print_predictions(predictions)
-    if model is None and not all(prediction.failed for prediction in predictions):
-        render.print_starter()
     return any(prediction.failed for prediction in predictions)
-
-
-def _into_folder(
-    videos: Sequence[str],
-    out: str,
-    model: Path | None,
-    request: Request,
-    by: tuple[str, str],
-    workers: Workers,
-    retry_failed: bool,
-) -> bool:
-    from reactometer.batch.run import predict_folder
-
-    device, engine = by
-    result = predict_folder(
-        videos, out, model or STARTER, request, device=device, engine=engine, workers=workers, retry_failed=retry_failed
-    )
-    render.print_run(result)
-    if model is None and len(result.failures) < result.n_files:
-        render.print_starter()
-    return bool(result.failures)
-
-
-def _refuse(names: Sequence[str], values: Sequence[object], why: str, fix: str) -> None:
-    """Refuse options that would do nothing."""
-    for name, value in zip(names, values, strict=True):
-        if value:
-            raise ConfigError(f"--{name} goes {why}", fix=fix)
 
 
 def explain(

@@ -18,11 +18,10 @@ from reactometer.terminal import is_first_process, messages
 if TYPE_CHECKING:
     from reactometer.batch.run import RunResult
     from reactometer.cli.demo import DemoResult
-    from reactometer.data.cache import PreparedRow, PreparedSet
+    from reactometer.data.cache import PreparedSet
     from reactometer.evaluation.bootstrap import Interval
     from reactometer.evaluation.coverage import Coverage
     from reactometer.evaluation.evaluate import Evaluation
-    from reactometer.hub.hub import Pushed
     from reactometer.models.folder import LoadedModel
     from reactometer.serving.routes import Service
     from reactometer.training.compare import Comparison
@@ -44,14 +43,12 @@ def print_prepared(prepared: PreparedSet) -> None:
     from reactometer.data.splits import SPLITS
 
     ready = [row for row in prepared.rows if row.file]
-    kept = sum(row.was_cached for row in ready)
     counts = ", ".join(f"{name} {len(prepared.split(name))}" for name in SPLITS if prepared.split(name))
     results.print(f"{len(ready)} of {len(prepared.rows)} clips ready in {escape(str(prepared.folder))} ({counts})")
     if prepared.labels:
         results.print(f"labels: {escape(', '.join(prepared.labels))}")
-    if kept:
-        results.print(f"{kept} of them were there and fresh")
-    results.print(f"detector: {prepared.settings.detector}; face in {_face_share(ready):.1%} of the sampled frames")
+    share = sum(row.n_faces for row in ready) / max(1, sum(row.n_samples for row in ready))
+    results.print(f"detector: {prepared.settings.detector}; face in {share:.1%} of the sampled frames")
     unreadable = [row for row in ready if row.n_unreadable]
     print_names("without a face", [row.clip.clip_id for row in prepared.without_face])
     print_names("without sound", [row.clip.clip_id for row in prepared.without_sound])
@@ -131,8 +128,6 @@ def _print_coverage(coverage: Coverage) -> None:
         f"({own.low:.1%} to {own.high:.1%}; by label {min(coverage.by_label):.0%} to {max(coverage.by_label):.0%})"
         f"{', but were fitted to these very clips' if coverage.fitted_here else ''}"
     )
-    for name, reasons in list(coverage.abstained.items())[:MOST_NAMES]:
-        results.print(f"better not used: {escape(name)}: {escape(reasons)}")
     if coverage.abstained:
         kept = f"mean Pearson {shown(coverage.mean_pearson_kept)} over the other clips"
         results.print(f"better not used: {len(coverage.abstained)} clips; {kept}")
@@ -250,11 +245,6 @@ def _strongest(prediction: Prediction, most: int = 3) -> str:
     return escape(", ".join(f"{label} {value:.2f}" for value, label in sorted(pairs, reverse=True)[:most])) or "–"
 
 
-def _face_share(rows: Sequence[PreparedRow]) -> float:
-    samples = sum(row.n_samples for row in rows)
-    return sum(row.n_faces for row in rows) / samples if samples else 0.0
-
-
 def print_names(what: str, names: Sequence[str]) -> None:
     """So many, the first of them by name; nothing where there are none."""
     if names:
@@ -284,26 +274,6 @@ def print_serving(service: Service, address: str) -> None:
         messages.print(f"let in: {len(settings.keys)} clients by key", highlight=False)
     elif not any(own in address for own in ("//127.", "//localhost", "//[::1]")):
         messages.print("[yellow]Everybody who reaches this address is let in: name --keys FILE.[/yellow]")
-
-
-def print_downloaded(name: str, path: Path) -> None:
-    """Print where the files are, and for a checkpoint the next command."""
-    results.print(f"{escape(name)}: {escape(str(path))}")
-    if (path / "model.json").is_file():
-        results.print(f"next: reactometer predict --model {escape(str(path))} VIDEO")
-
-
-def print_failed(name: str, error: Exception) -> None:
-    """Print a failed download to standard error."""
-    messages.print(f"failed: {escape(name)}: {escape(str(error))}", style="red")
-
-
-def print_pushed(pushed: Pushed, name: str) -> None:
-    """Print where the checkpoint is, and how others get the same commit."""
-    if pushed.wrote_card:
-        results.print("wrote README.md, the model card, into the checkpoint folder; edit it and push again")
-    results.print(f"model: {escape(pushed.url)}")
-    results.print(f"next: reactometer download {escape(name)} --revision {pushed.revision} --to FOLDER")
 
 
 def print_exported(exported: Sequence[Exported]) -> None:

@@ -54,7 +54,7 @@ class LiveScreen:
             value = score.intensities[place] if score.intensities else None
             ends = score.intervals[place] if score.intervals else None
             numbers = "–" if value is None else f"{value:.2f}" + (f"  {ends[0]:.2f}–{ends[1]:.2f}" if ends else "")
-            table.add_row(escape(label), _bar(value, ends), numbers)
+            table.add_row(escape(label), _bar(value), numbers)
         face = "not seen" if score.face is None else "seen"
         table.add_row("face", f"{face}, in {score.face_share:.0%} of the window's frames")
         table.add_row("voice", "–" if score.level_db is None else f"{score.level_db:.0f} dB")
@@ -89,10 +89,7 @@ def _speed(stats: LiveStats) -> str:
     return f"{stats.rate_hz:.1f} Hz{took}, dropped {stats.dropped}"
 
 
-def _bar(value: float | None, ends: tuple[float, float] | None) -> Text:
+def _bar(value: float | None) -> Text:
     bar = Text("█" * round(BAR * (value or 0.0)), style="cyan")
     bar.append("·" * (BAR - len(bar)), style="dim")
-    for end in ends or ():
-        place = min(round(BAR * end), BAR - 1)
-        bar.stylize("reverse", place, place + 1)
     return bar

@@ -47,7 +47,6 @@ class PreparedRow:
     n_faces: int = 0
     n_unreadable: int = 0
     has_sound: bool = False  # audible somewhere
-    was_cached: bool = False
 
 
 @dataclass(frozen=True)
@@ -242,9 +241,7 @@ def _from_cells(cells: dict[str, str], labels: tuple[str, ...], folder: Path) ->
     )
     counts = {name: int(cells[name]) for name in _NUMBERS[1:]}
     file = folder / "clips" / cells["file"] if cells["file"] else None
-    return PreparedRow(
-        clip, file, float(cells["duration_s"]), **counts, has_sound=cells["sound"] == "yes", was_cached=True
-    )
+    return PreparedRow(clip, file, float(cells["duration_s"]), **counts, has_sound=cells["sound"] == "yes")
 
 
 def claim_folder(folder: Path) -> None:

@@ -152,7 +152,7 @@ def _ready(job: _Job) -> PreparedRow | None:
     if job.clip.problem:
         return PreparedRow(job.clip)
     counts = fresh_counts(job.file, job.stamp)
-    return None if counts is None else PreparedRow(job.clip, job.file, **counts, was_cached=True)
+    return None if counts is None else PreparedRow(job.clip, job.file, **counts)
 
 
 def _prepare_one(job: _Job) -> PreparedRow:
