@@ -24,10 +24,10 @@ from torch import Tensor
 from reactometer.config import parse_config
 from reactometer.inference.predictor import predict
 from reactometer.media.video import probe
-from reactometer.models.encoders import Engine, FrameEncoder, load_frame_encoder
 from reactometer.models.engines import as_tensors, open_graph
 from reactometer.models.folder import LoadedModel
 from reactometer.models.registry import Encoders, build_model, sampling_of
+from reactometer.models.vision_encoders import Engine, FrameEncoder, load_frame_encoder
 from reactometer.training.export import graphs_of, quantise_graph, write_graph
 
 ENCODERS = {"random:resnet-50": 224, "random:resnet-18": 224, "random:convnext-tiny": 224, "starter": 64}

@@ -29,10 +29,10 @@ from reactometer.media.faces import load_detector
 from reactometer.media.segments import PART, WindowShape
 from reactometer.media.tracking import follow_face
 from reactometer.media.video import probe, read_frames, sample_frames
-from reactometer.models.encoders import FrameEncoder
 from reactometer.models.folder import LoadedModel, load_model
+from reactometer.models.heads import voice_stream
 from reactometer.models.showing import FaceMemory
-from reactometer.models.streams import voice_stream
+from reactometer.models.vision_encoders import FrameEncoder
 from reactometer.paths import STARTER
 from reactometer.workers.media_worker import Reading
 

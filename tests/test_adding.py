@@ -30,7 +30,7 @@ print(json.dumps([list(told.values()), [[one.low, one.value, one.high] for one i
 SYSTEM = """
 import json, torch
 from reactometer.config import ModelConfig
-from reactometer.models.streams import Stream
+from reactometer.models.heads import Stream
 from reactometer.models.registry import build_model, load_encoders
 config = ModelConfig.model_validate({"name": "resnet50-peak", "encoder": "random:resnet-tiny", "size_px": 32})
 model = build_model(config, load_encoders(config), [0.5, 0.5]).eval()

@@ -16,7 +16,7 @@ from safetensors.torch import load_file
 
 from reactometer.config import load_config
 from reactometer.data.cache import PreparedSet
-from reactometer.models.encoders import load_frame_encoder
+from reactometer.models.vision_encoders import load_frame_encoder
 from reactometer.training.train import train
 
 RECIPE = Path(__file__).parents[1] / "recipes" / "starter"

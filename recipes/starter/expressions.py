@@ -16,7 +16,7 @@ from torch.nn import functional
 from torch.utils.data import DataLoader
 
 from reactometer.config import TrainingConfig
-from reactometer.models.encoders import FrameEncoder
+from reactometer.models.vision_encoders import FrameEncoder
 from reactometer.training.optim import FittedTask, on_gpu
 from reactometer.training.trainer import loader_workers
 

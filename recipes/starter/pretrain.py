@@ -26,7 +26,7 @@ from pydantic import BaseModel, ConfigDict
 from reactometer.config import TrainingConfig, apply_override
 from reactometer.io import appearing, write_whole
 from reactometer.models.backbones import load_net
-from reactometer.models.encoders import FrameEncoder
+from reactometer.models.vision_encoders import FrameEncoder
 from reactometer.terminal import is_first_process
 from reactometer.training.trainer import claim, clear, load_best, run
 

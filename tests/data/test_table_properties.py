@@ -18,7 +18,7 @@ from reactometer.data.manifest import read_rows
 from reactometer.data.splits import with_splits
 from reactometer.errors import DataError
 from reactometer.media.segments import WindowShape, _Cutter, clip_of, cut_clip
-from reactometer.models.pooling import masked_moments
+from reactometer.models.heads import masked_moments
 from reactometer.types import FaceSample, FrameState, PreparedClip
 
 settings.register_profile("here", deadline=None, max_examples=50, database=None, derandomize=True)

@@ -114,7 +114,7 @@ def test_what_a_model_does_not_go_by_is_left_out(small_config: Config, prepared:
 def test_what_cannot_be_degraded_is_refused_before_the_work(
     frozen_folder: Path, prepared: PreparedSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from reactometer.models.network import ReactionModel
+    from reactometer.models.model import ReactionModel
 
     with pytest.raises(DataError, match="Did you mean 'test'"):
         degrade(frozen_folder, prepared.folder, split="tests", progress=False)

@@ -32,12 +32,12 @@ from reactometer.media import segments
 from reactometer.media.faces import load_detector
 from reactometer.media.segments import prepare_clip
 from reactometer.models.backbones import Net
-from reactometer.models.encoders import FrameEncoder
 from reactometer.models.folder import LoadedModel, join_models, load_model, save_model
-from reactometer.models.network import ReactionModel, output_layer
+from reactometer.models.heads import MeanHead
+from reactometer.models.model import ReactionModel, output_layer
 from reactometer.models.registry import SYSTEMS, build_model, load_encoders, sampling_of
 from reactometer.models.scoring import score_items
-from reactometer.models.visual import MeanHead
+from reactometer.models.vision_encoders import FrameEncoder
 from reactometer.synthetic.clip import clip_plan, render_clip
 from reactometer.types import SOUND_RATE_HZ, ByteArray, FloatArray, PreparedClip
 

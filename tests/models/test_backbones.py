@@ -13,8 +13,11 @@ from torch import Tensor
 from transformers import AutoConfig, AutoModel
 
 from reactometer.errors import WeightsError
+from reactometer.models.audio_encoders import SpeechEncoder, load_speech_encoder, rebuild_speech_encoder
 from reactometer.models.backbones import load_net
-from reactometer.models.encoders import (
+from reactometer.models.folder import load_model
+from reactometer.models.registry import PRETRAINED
+from reactometer.models.vision_encoders import (
     ClipEncoder,
     FrameEncoder,
     load_clip_encoder,
@@ -22,9 +25,6 @@ from reactometer.models.encoders import (
     rebuild_clip_encoder,
     rebuild_frame_encoder,
 )
-from reactometer.models.folder import load_model
-from reactometer.models.registry import PRETRAINED
-from reactometer.models.voice_encoders import SpeechEncoder, load_speech_encoder, rebuild_speech_encoder
 from reactometer.paths import STARTER
 from small_networks import CLIPS, LAYERS, PICTURES, SOUND, pictures, saved, waveforms
 

@@ -15,12 +15,12 @@ from pathlib import Path
 import pytest
 import torch
 
-from reactometer.models.encoders import load_frame_encoder
+from reactometer.models.vision_encoders import load_frame_encoder
 
 LOAD = """
 import sys, torch
 from reactometer.errors import WeightsError
-from reactometer.models.encoders import load_frame_encoder
+from reactometer.models.vision_encoders import load_frame_encoder
 for name in sys.argv[1:]:
     try:
         encoder = load_frame_encoder(name, 64).eval()

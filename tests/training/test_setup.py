@@ -18,10 +18,10 @@ from reactometer.errors import ConfigError, ModelError
 from reactometer.evaluation.evaluate import evaluate
 from reactometer.media.audio_features import MEL_BANDS
 from reactometer.models import showing
+from reactometer.models.audio_encoders import VoiceEncoder
 from reactometer.models.folder import load_model
-from reactometer.models.network import ReactionModel
-from reactometer.models.streams import Given
-from reactometer.models.voice_encoders import VoiceEncoder
+from reactometer.models.heads import Given
+from reactometer.models.model import ReactionModel
 from reactometer.training import setup
 from reactometer.training.setup import Setup, set_up
 from reactometer.training.train import train

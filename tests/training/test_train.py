@@ -113,7 +113,7 @@ def test_a_frozen_encoder_from_an_offline_folder_trains_its_head(
     small_config: Config, prepared: PreparedSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The weights folder stands in for the network: the encoder comes from it as it is, and stays so."""
-    from reactometer.models.encoders import FrameEncoder, load_frame_encoder
+    from reactometer.models.vision_encoders import FrameEncoder, load_frame_encoder
 
     torch.manual_seed(7)
     offline = tmp_path / "weights" / "somebody--resnet"

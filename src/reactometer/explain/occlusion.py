@@ -19,12 +19,12 @@ from reactometer.inference.predictor import DEFAULT_WINDOW_S, make_scorer, predi
 from reactometer.media.faces import load_detector, part_of_face
 from reactometer.media.segments import LEAST_NEW_S, PART, WindowShape, cut_clip, part_spans, stream_windows
 from reactometer.media.video import probe
-from reactometer.models.encoders import ClipEncoder
 from reactometer.models.folder import LoadedModel, load_model
-from reactometer.models.network import ReactionModel
+from reactometer.models.model import ReactionModel
 from reactometer.models.scores import MODALITIES, average_scores
 from reactometer.models.scoring import score_items
 from reactometer.models.showing import encode_item
+from reactometer.models.vision_encoders import ClipEncoder
 from reactometer.paths import STARTER
 from reactometer.terminal import progress_bar
 from reactometer.types import ByteArray, FloatArray, Prediction, PreparedClip

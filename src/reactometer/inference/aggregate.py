@@ -8,7 +8,7 @@ from typing import TypeVar
 
 from reactometer.media.segments import PART, WindowShape
 from reactometer.models.folder import LoadedModel
-from reactometer.models.network import ReactionModel
+from reactometer.models.model import ReactionModel
 from reactometer.models.scores import Score, join_parts
 from reactometer.types import Ends, Prediction, PreparedClip, Window
 

@@ -22,11 +22,11 @@ from reactometer.inference.postprocess import Baseline, check_span, parse_baseli
 from reactometer.io import Paths, each_path
 from reactometer.media.audio import is_audible
 from reactometer.media.segments import PART, WindowShape
-from reactometer.models.encoders import FrameEncoder
 from reactometer.models.folder import LoadedModel, load_model
 from reactometer.models.scores import Score, average_scores
 from reactometer.models.scoring import score_items
 from reactometer.models.showing import MOST_REMEMBERED, FaceMemory, encoded_clips, population
+from reactometer.models.vision_encoders import FrameEncoder
 from reactometer.paths import STARTER, find_yunet
 from reactometer.terminal import progress_bar
 from reactometer.types import MediaInfo, Prediction, PreparedClip, Window

@@ -15,9 +15,9 @@ from torch import Tensor
 
 from reactometer.errors import ModelError, suggestion
 from reactometer.io import decoding, sha256_of
-from reactometer.models.encoders import ClipEncoder, Engine, FrameEncoder
-from reactometer.models.network import ReactionModel
-from reactometer.models.voice_encoders import SpeechEncoder, StepConvolution, VoiceEncoder
+from reactometer.models.audio_encoders import SpeechEncoder, StepConvolution, VoiceEncoder
+from reactometer.models.model import ReactionModel
+from reactometer.models.vision_encoders import ClipEncoder, Engine, FrameEncoder
 
 EXPORTED = ("onnx", "onnx-int8")
 """Engines that run exported graphs, in single precision or with weights and activations of 8 bits."""

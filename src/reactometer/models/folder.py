@@ -24,7 +24,7 @@ from reactometer.data.batches import Sampling
 from reactometer.errors import ModelError
 from reactometer.io import appearing, decoding, format_json, parse_json_object, sha256_of
 from reactometer.models.engines import attach_engine, choose_engine, engine_folder
-from reactometer.models.network import ReactionModel
+from reactometer.models.model import ReactionModel
 from reactometer.models.registry import Encoders, build_model, rebuild_encoders, sampling_of
 from reactometer.models.scores import Score
 from reactometer.models.uncertainty import REFERENCES_FILE, UNCERTAINTY_FILE, Uncertainty, load_uncertainty

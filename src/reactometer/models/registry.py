@@ -12,23 +12,21 @@ from reactometer.config import ModelConfig
 from reactometer.data.batches import Sampling
 from reactometer.errors import ConfigError, suggestion
 from reactometer.memory import keep_freed_memory
-from reactometer.models.encoders import (
-    load_clip_encoder,
-    load_frame_encoder,
-    rebuild_clip_encoder,
-    rebuild_frame_encoder,
-)
-from reactometer.models.multimodal import CrossModalHead
-from reactometer.models.network import Head, Pretrained, ReactionModel, output_layer
-from reactometer.models.streams import FaceInput, Given, VoiceInput
-from reactometer.models.visual import GruHead, MeanHead, TransformerHead
-from reactometer.models.voice_encoders import (
+from reactometer.models.audio_encoders import (
     ContourEncoder,
     SpeechEncoder,
     StepConvolution,
     VoiceEncoder,
     load_speech_encoder,
     rebuild_speech_encoder,
+)
+from reactometer.models.heads import CrossModalHead, FaceInput, Given, GruHead, MeanHead, TransformerHead, VoiceInput
+from reactometer.models.model import Head, Pretrained, ReactionModel, output_layer
+from reactometer.models.vision_encoders import (
+    load_clip_encoder,
+    load_frame_encoder,
+    rebuild_clip_encoder,
+    rebuild_frame_encoder,
 )
 
 LOG_MEL, CONVOLUTION, CONTOURS = "log-mel", "convolution", "contours"

@@ -13,8 +13,8 @@ from torch.utils.data import DataLoader
 from reactometer.data.batches import Batch, Item, PartDataset, Reader, Sampling, collate, safe_workers
 from reactometer.data.cache import PreparedRow, PreparedSet
 from reactometer.models.folder import LoadedModel
-from reactometer.models.network import ReactionModel
-from reactometer.models.pooling import masked_moments
+from reactometer.models.heads import masked_moments
+from reactometer.models.model import ReactionModel
 from reactometer.models.scores import MODALITIES, Score, average_scores, join_parts
 from reactometer.models.showing import Showing, by_person, show
 from reactometer.terminal import progress_bar

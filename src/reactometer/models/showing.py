@@ -27,10 +27,10 @@ from reactometer.data.cache import FEATURES, PreparedRow, PreparedSet
 from reactometer.data.feature_store import FeatureStore, open_store, write_store
 from reactometer.data.person_norm import Moments, PersonReader, measure_people
 from reactometer.media.audio_features import MEL_BANDS
-from reactometer.models.encoders import FrameEncoder
-from reactometer.models.network import ReactionModel
-from reactometer.models.streams import Standardise, face_stream, voice_stream
-from reactometer.models.voice_encoders import StepConvolution, VoiceEncoder
+from reactometer.models.audio_encoders import StepConvolution, VoiceEncoder
+from reactometer.models.heads import Standardise, face_stream, voice_stream
+from reactometer.models.model import ReactionModel
+from reactometer.models.vision_encoders import FrameEncoder
 from reactometer.terminal import progress_bar
 from reactometer.types import FaceSample, FloatArray, PreparedClip
 

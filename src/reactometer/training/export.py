@@ -27,7 +27,7 @@ from reactometer.io import Paths, appearing, each_path, format_json, sha256_of
 from reactometer.media.audio_features import MEL_BANDS
 from reactometer.media.faces import load_detector
 from reactometer.media.segments import prepare_clip
-from reactometer.models.encoders import ClipEncoder, Engine, FrameEncoder
+from reactometer.models.audio_encoders import SpeechEncoder, StepConvolution, VoiceEncoder
 from reactometer.models.engines import (
     ABOUT_FILE,
     EXPORTED,
@@ -40,9 +40,9 @@ from reactometer.models.engines import (
     runnable,
 )
 from reactometer.models.folder import WEIGHTS_FILE, LoadedModel, load_model
-from reactometer.models.network import ReactionModel
+from reactometer.models.model import ReactionModel
 from reactometer.models.showing import encode_item
-from reactometer.models.voice_encoders import SpeechEncoder, StepConvolution, VoiceEncoder
+from reactometer.models.vision_encoders import ClipEncoder, Engine, FrameEncoder
 from reactometer.paths import STARTER
 from reactometer.terminal import progress_bar
 

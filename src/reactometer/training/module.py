@@ -17,7 +17,7 @@ from reactometer.config import TrainingConfig
 from reactometer.data.batches import Batch, PartDataset, Reader, Shuffled, TrainingDataset, collate
 from reactometer.data.cache import PreparedRow
 from reactometer.evaluation.metrics import LEAST_SPREAD, Metrics, measure
-from reactometer.models.network import ReactionModel
+from reactometer.models.model import ReactionModel
 from reactometer.models.scores import Score, join_parts
 from reactometer.training.augmentation import augment
 from reactometer.training.losses import reaction_loss

@@ -16,11 +16,11 @@ from reactometer.data.person_norm import measure_streams
 from reactometer.data.splits import assign_folds
 from reactometer.errors import ConfigError, DataError
 from reactometer.evaluation.metrics import LEAST_CLIPS
+from reactometer.models.audio_encoders import VoiceEncoder
 from reactometer.models.folder import choose_device
-from reactometer.models.network import Pretrained, ReactionModel
+from reactometer.models.model import Pretrained, ReactionModel
 from reactometer.models.registry import build_model, load_encoders, sampling_of
 from reactometer.models.showing import Showing, by_person, set_population, show
-from reactometer.models.voice_encoders import VoiceEncoder
 from reactometer.terminal import is_first_process
 from reactometer.training.module import ReactionData, Shown, varying_labels
 

@@ -9,7 +9,13 @@ import pytest
 import torch
 
 from reactometer.errors import WeightsError
-from reactometer.models.encoders import MAPS_OF_CLIPS, Pixels, load_clip_encoder, load_frame_encoder, spread_frames
+from reactometer.models.vision_encoders import (
+    MAPS_OF_CLIPS,
+    Pixels,
+    load_clip_encoder,
+    load_frame_encoder,
+    spread_frames,
+)
 from small_networks import CLIPS, LAYERS, PATCHES, PICTURES, pictures, reference, saved
 
 

@@ -8,11 +8,19 @@ import torch
 from torch import Tensor, nn
 
 from reactometer.data.batches import Batch
-from reactometer.models.encoders import ClipEncoder, FrameEncoder
-from reactometer.models.multimodal import CrossModalHead
-from reactometer.models.streams import FaceInput, Given, Standardise, Stream, VoiceInput, face_stream, voice_stream
-from reactometer.models.visual import VisualHead
-from reactometer.models.voice_encoders import ContourEncoder, SpeechEncoder, StepConvolution
+from reactometer.models.audio_encoders import ContourEncoder, SpeechEncoder, StepConvolution
+from reactometer.models.heads import (
+    CrossModalHead,
+    FaceInput,
+    Given,
+    Standardise,
+    Stream,
+    VisualHead,
+    VoiceInput,
+    face_stream,
+    voice_stream,
+)
+from reactometer.models.vision_encoders import ClipEncoder, FrameEncoder
 
 Pretrained = FrameEncoder | ClipEncoder | SpeechEncoder | ContourEncoder
 """Encoders of pictures and of speech, which can be frozen; the small network over log-mel is always trained."""

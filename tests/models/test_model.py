@@ -14,14 +14,11 @@ from reactometer.config import ModelConfig
 from reactometer.data.batches import Batch, Item, collate
 from reactometer.errors import ConfigError, WeightsError
 from reactometer.media.audio_features import MEL_BANDS
-from reactometer.models.multimodal import CrossModalHead
-from reactometer.models.network import ReactionModel
-from reactometer.models.pooling import masked_moments
+from reactometer.models.audio_encoders import StepConvolution
+from reactometer.models.heads import CrossModalHead, GruHead, Stream, TransformerHead, masked_moments, seen_first
+from reactometer.models.model import ReactionModel
 from reactometer.models.registry import SYSTEMS, build_model, load_encoders
 from reactometer.models.showing import encode_item
-from reactometer.models.streams import Stream
-from reactometer.models.visual import GruHead, TransformerHead, seen_first
-from reactometer.models.voice_encoders import StepConvolution
 
 MEAN = [0.2, 0.5, 0.8]
 TINY = {

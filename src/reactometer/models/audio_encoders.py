@@ -14,7 +14,7 @@ from reactometer.data.batches import BLOCK_SIZE
 from reactometer.errors import WeightsError
 from reactometer.media.audio_features import MEL_BANDS, N_CONTOURS, contours
 from reactometer.models.backbones import Net, describe_net, load_net, rebuild_net
-from reactometer.models.encoders import Engine
+from reactometer.models.vision_encoders import Engine
 
 KERNELS, STRIDES = (10, 3, 3, 3, 3, 2, 2), (5, 2, 2, 2, 2, 2, 2)
 """Of the convolutions of HuBERT, wav2vec 2.0 and WavLM: each step is one block further and hears 400 samples."""

@@ -10,9 +10,8 @@ from torch import Tensor
 
 from reactometer.config import ModelConfig
 from reactometer.data.batches import Batch
-from reactometer.models.encoders import ClipEncoder, FrameEncoder
-from reactometer.models.registry import Encoders, load_encoders
-from reactometer.models.streams import (
+from reactometer.models.audio_encoders import StepConvolution, VoiceEncoder
+from reactometer.models.heads import (
     GPU_STEP,
     Given,
     Standardise,
@@ -24,7 +23,8 @@ from reactometer.models.streams import (
     transformer,
     voice_stream,
 )
-from reactometer.models.voice_encoders import StepConvolution, VoiceEncoder
+from reactometer.models.registry import Encoders, load_encoders
+from reactometer.models.vision_encoders import ClipEncoder, FrameEncoder
 
 SEEN = torch.tensor([[True, False, True], [False, False, False]])
 HEARD = torch.tensor([[True] * 40, [True] * 20 + [False] * 20])

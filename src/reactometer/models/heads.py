@@ -1,0 +1,346 @@
+"""The heads: features of each stream over time, joined within and across modalities, to one vector per clip."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Collection, Mapping
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from reactometer.data.batches import Batch
+from reactometer.models.audio_encoders import ContourEncoder, SpeechEncoder, StepConvolution, VoiceEncoder
+from reactometer.models.vision_encoders import ClipEncoder, FrameEncoder
+
+
+def masked_moments(sequence: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean and standard deviation over time of what the mask holds.
+
+    Args:
+        sequence: (B, T, D) float.
+        mask: (B, T) bool.
+
+    Returns:
+        Two tensors (B, D); zeros (and a tiny spread) where a row's mask is empty.
+    """
+    weight = mask.unsqueeze(2).to(sequence.dtype)  # (B, T, 1)
+    count = weight.sum(1).clamp(min=1.0)  # (B, 1)
+    mean = (sequence * weight).sum(1) / count
+    variance = ((sequence - mean.unsqueeze(1)).square() * weight).sum(1) / count
+    return mean, (variance + 1e-6).sqrt()
+
+
+GPU_STEP = 16
+"""On a GPU, pictures are encoded in multiples of this."""
+
+
+class Stream(NamedTuple):
+    """Features of one modality over time."""
+
+    values: Tensor  # (B, T, D) float32, zeros outside the mask
+    mask: Tensor  # (B, T) bool
+    times_s: Tensor  # (B, T) float32, from the beginning of the clip
+
+
+class Given(nn.Module):
+    """The place of an encoder where the batch brings features already: of a file, or of a frozen encoder."""
+
+    pretrained = False
+
+    def __init__(self, feature_size: int) -> None:
+        super().__init__()
+        self.feature_size = feature_size
+
+    def describe(self) -> dict[str, int]:
+        """What is needed to make it again, as JSON can hold it."""
+        return {"given": self.feature_size}
+
+
+FaceInput = FrameEncoder | ClipEncoder | Given
+VoiceInput = VoiceEncoder | StepConvolution | SpeechEncoder | ContourEncoder | Given
+
+
+def face_stream(encoder: FaceInput, batch: Batch) -> Stream:
+    """Encode the frames of a batch that show a face: one step a frame, or one a clip."""
+    if isinstance(encoder, Given):
+        return Stream(batch.frames.float(), batch.frame_mask, batch.frame_times_s)
+    if isinstance(encoder, FrameEncoder):
+        return Stream(encode_seen(encoder, batch.frames, batch.seen), batch.frame_mask, batch.frame_times_s)
+    values = encoder(batch.frames, batch.frame_mask).unsqueeze(1)  # (B, 1, D)
+    return Stream(values, batch.frame_mask.any(1, keepdim=True), batch.frame_times_s[:, :1])
+
+
+def voice_stream(encoder: VoiceInput, batch: Batch) -> Stream:
+    """Encode the sound of a batch."""
+    if isinstance(encoder, Given):
+        return Stream(batch.voice, batch.voice_mask, batch.voice_times_s)
+    timed = (batch.voice_times_s,) if isinstance(encoder, StepConvolution) else ()
+    values, mask = encoder(batch.voice, batch.voice_mask, *timed)  # (B, T, D), (B, T)
+    return Stream(values, mask, batch.voice_times_s[:, :: encoder.stride][:, : mask.shape[1]])
+
+
+def encode_seen(encoder: FrameEncoder, frames: Tensor, seen: Tensor) -> Tensor:
+    """Encode only the frames that show a face.
+
+    How many these are is known without a question to the device: a GPU that has to answer waits for the processor.
+
+    Args:
+        encoder: pictures -> features.
+        frames: (B, T, 3, H, W) uint8.
+        seen: (K,) int64: places of the frames that show a face, among all B * T.
+
+    Returns:
+        (B, T, D) float32 (bfloat16 in mixed precision), zeros where no face is seen.
+    """
+    pictures = frames.flatten(0, 1)  # (B * T, 3, H, W)
+    features = torch.zeros((len(pictures), encoder.feature_size), device=frames.device)
+    if len(seen):
+        encoded = encoder(pictures[fill_up(seen) if frames.is_cuda else seen])[: len(seen)]  # (K, D)
+        every = len(seen) == len(pictures)  # then each is in its place
+        features = encoded if every else features.to(encoded.dtype).index_copy(0, seen, encoded)
+    return features.view(*frames.shape[:2], encoder.feature_size)
+
+
+def fill_up(seen: Tensor) -> Tensor:
+    """So many places more, the first ones again, that their number is a multiple of :data:`GPU_STEP`.
+
+    cuDNN prepares every number of pictures anew, and nearly every batch shows a face in another number of frames: an
+    H100 trained on such batches at a third of the speed of others in its first epoch (docs/performance.md).
+    """
+    more = torch.arange(-len(seen) % GPU_STEP, device=seen.device) % len(seen)
+    return torch.cat((seen, seen[more]))
+
+
+class Standardise(nn.Module):
+    """Puts every feature on the training set's scale; as it is made, it changes nothing."""
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, feature_size: int) -> None:
+        super().__init__()
+        self.register_buffer("mean", torch.zeros(feature_size))
+        self.register_buffer("std", torch.ones(feature_size))
+
+    def forward(self, stream: Stream) -> Stream:
+        """The stream with ``(values - mean) / std``, zeros outside the mask."""
+        return stream._replace(values=((stream.values - self.mean) / self.std) * stream.mask.unsqueeze(2))
+
+
+class TimeEmbedding(nn.Module):
+    """Real times -> features, so that uneven sampling and gaps are seen.
+
+    Sines and cosines (Vaswani et al. 2017, but of seconds instead of places) with periods from 0.25 s to two minutes,
+    through a linear layer.
+    """
+
+    rates: Tensor
+
+    def __init__(self, size: int, n_periods: int = 16) -> None:
+        super().__init__()
+        periods_s = torch.logspace(math.log10(0.25), math.log10(120.0), n_periods)
+        self.register_buffer("rates", 2.0 * math.pi / periods_s)
+        self.project = nn.Linear(2 * n_periods, size)
+
+    def forward(self, times_s: Tensor) -> Tensor:
+        """(B, T) seconds -> (B, T, size)."""
+        angles = times_s.unsqueeze(2) * self.rates  # (B, T, n_periods)
+        embedded: Tensor = self.project(torch.cat((angles.sin(), angles.cos()), dim=2))
+        return embedded
+
+
+def transformer(size: int, layers: int, attention_heads: int, dropout: float) -> nn.TransformerEncoder:
+    """A pre-norm transformer encoder, batch first."""
+    layer = nn.TransformerEncoderLayer(
+        size, attention_heads, 4 * size, dropout, "gelu", batch_first=True, norm_first=True
+    )
+    return nn.TransformerEncoder(layer, layers, nn.LayerNorm(size), enable_nested_tensor=False)
+
+
+class MeanHead(nn.Module):
+    """The mean of the features over the frames that show the face: the headline system's, and VideoMAE's."""
+
+    def __init__(self, feature_size: int) -> None:
+        super().__init__()
+        self.embedding_size = feature_size
+
+    def forward(self, face: Stream, voice: None = None) -> Tensor:
+        """(B, D)."""
+        mean, _ = masked_moments(face.values, face.mask)
+        return mean
+
+
+class GruHead(nn.Module):
+    """A bidirectional GRU (Cho et al. 2014) over the seen frames, and attention pooling over its steps."""
+
+    def __init__(self, feature_size: int, *, hidden: int, dropout: float) -> None:
+        super().__init__()
+        self.project = nn.Sequential(nn.Linear(feature_size, hidden), nn.LayerNorm(hidden), nn.Dropout(dropout))
+        self.time = TimeEmbedding(hidden)
+        self.gru = nn.GRU(hidden, hidden, batch_first=True, bidirectional=True)
+        self.attention = nn.Sequential(nn.Linear(2 * hidden, hidden), nn.Tanh(), nn.Linear(hidden, 1))
+        self.embedding_size = 2 * hidden
+
+    def forward(self, face: Stream, voice: None = None) -> Tensor:
+        """(B, 2 * hidden)."""
+        stream = seen_first(face)
+        steps = self.project(stream.values) + self.time(stream.times_s)  # (B, T, hidden)
+        states = self.states(steps, stream.mask)  # (B, T, 2 * hidden)
+        scores = self.attention(states).squeeze(2).masked_fill(~stream.mask, -torch.inf)  # (B, T)
+        scores = torch.where(stream.mask.any(1, keepdim=True), scores, torch.zeros_like(scores))
+        pooled: Tensor = (scores.softmax(1).unsqueeze(2) * states).sum(1)
+        return pooled
+
+    def states(self, steps: Tensor, mask: Tensor) -> Tensor:
+        """(B, T, 2 * hidden), right where the mask is: each direction begins with the first step that it sees.
+
+        Reversing the seen steps by hand is what packing would do; unlike packing, it can be exported.
+        """
+        places = torch.arange(steps.shape[1], device=steps.device)  # (T,)
+        last = mask.sum(1, keepdim=True) - 1  # (B, 1)
+        turned = torch.where(mask, last - places, places).unsqueeze(2).expand_as(steps)  # (B, T, hidden)
+        back = self._run(steps.gather(1, turned), "_reverse").gather(1, turned)
+        return torch.cat((self._run(steps, ""), back), dim=2)
+
+    def _run(self, steps: Tensor, direction: str) -> Tensor:
+        """(B, T, hidden) the states of one direction of the GRU."""
+        kinds = ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
+        weights = [getattr(self.gru, f"{kind}_l0{direction}") for kind in kinds]
+        start = steps.new_zeros((1, len(steps), self.gru.hidden_size))
+        states, _ = torch.gru(steps, start, weights, True, 1, 0.0, False, False, True)
+        return states
+
+
+class TransformerHead(nn.Module):
+    """A temporal transformer: a regression token attends to the seen frames, which carry their real times.
+
+    The token begins as their mean, and what attention adds is learned: with few clips it learns more (docs/results.md).
+    """
+
+    def __init__(self, feature_size: int, *, hidden: int, layers: int, attention_heads: int, dropout: float) -> None:
+        super().__init__()
+        self.project = nn.Sequential(nn.Linear(feature_size, hidden), nn.LayerNorm(hidden), nn.Dropout(dropout))
+        self.time = TimeEmbedding(hidden)
+        self.token = nn.Parameter(torch.randn(hidden) * 0.02)
+        self.blocks = transformer(hidden, layers, attention_heads, dropout)
+        self.embedding_size = hidden
+
+    def forward(self, face: Stream, voice: None = None) -> Tensor:
+        """(B, hidden)."""
+        steps = self.project(face.values) + self.time(face.times_s)  # (B, T, hidden)
+        token = (self.token + masked_moments(steps, face.mask)[0]).unsqueeze(1)  # (B, 1, hidden)
+        unseen = nn.functional.pad(~face.mask, (1, 0), value=False)  # (B, 1 + T)
+        attended: Tensor = self.blocks(torch.cat((token, steps), dim=1), src_key_padding_mask=unseen)[:, 0]
+        return attended
+
+
+VisualHead = MeanHead | GruHead | TransformerHead
+
+
+def seen_first(stream: Stream) -> Stream:
+    """The steps of each clip with those in the mask first, in their order."""
+    places = torch.arange(stream.mask.shape[1], device=stream.mask.device)  # (T,)
+    order = torch.where(stream.mask, places, places + len(places)).argsort(dim=1)  # (B, T)
+    values = stream.values.gather(1, order.unsqueeze(2).expand_as(stream.values))
+    return Stream(values, stream.mask.gather(1, order), stream.times_s.gather(1, order))
+
+
+OUTLIER = 3.0
+"""Standard deviations at which features on a standard scale are cut off; our choice."""
+
+
+class CrossModalHead(nn.Module):
+    """Two ways from the streams to one vector, added.
+
+    One sees each modality as a whole (mean and spread over time, a learned vector where it is missing) and needs few
+    clips to learn. The other is a transformer whose joining token attends to all steps of face and voice, each with its
+    real time and its modality; it begins with no say and earns it (without layers there is none). Modality dropout
+    trains every combination. Vision with audio is the paper's (arXiv 2303.10741); how they are joined is our choice.
+    """
+
+    def __init__(
+        self,
+        sizes: Mapping[str, int],
+        *,
+        standard: Collection[str] = (),
+        hidden: int,
+        layers: int,
+        attention_heads: int,
+        dropout: float,
+        input_dropout: float,
+        modality_dropout: float,
+    ) -> None:
+        super().__init__()
+        self.modality_dropout = modality_dropout
+        self.wholes = nn.ModuleDict(
+            {
+                name: _standard_whole(size, hidden, input_dropout) if name in standard else _whole(size, hidden)
+                for name, size in sizes.items()
+            }
+        )
+        self.missing = nn.ParameterDict({name: nn.Parameter(torch.zeros(hidden)) for name in sizes})
+        self.embedding_size = hidden
+        join = nn.Sequential(nn.Dropout(dropout), nn.Linear(len(sizes) * hidden, hidden), nn.ReLU())
+        self.join = join if len(sizes) > 1 else nn.Identity()
+        self.attends = layers > 0
+        if not self.attends:
+            return
+        self.steps = nn.ModuleDict({name: _steps(size, hidden, dropout) for name, size in sizes.items()})
+        self.kinds = nn.ParameterDict({name: nn.Parameter(torch.randn(hidden) * 0.02) for name in sizes})
+        self.time = TimeEmbedding(hidden)
+        self.token = nn.Parameter(torch.randn(hidden) * 0.02)
+        self.blocks = transformer(hidden, layers, attention_heads, dropout)
+        self.say = nn.Parameter(torch.zeros(hidden))
+
+    def forward(self, face: Stream | None, voice: Stream | None) -> Tensor:
+        """(B, hidden)."""
+        streams = {name: stream for name, stream in (("face", face), ("voice", voice)) if stream is not None}
+        streams = self.drop_modality(streams)
+        wholes = [self._whole(name, stream) for name, stream in streams.items()]  # (B, hidden) each
+        joined: Tensor = self.join(torch.cat(wholes, dim=1))  # (B, hidden)
+        return joined + self.say * self._attend(streams) if self.attends else joined
+
+    def drop_modality(self, streams: Mapping[str, Stream]) -> dict[str, Stream]:
+        """In training, a clip that has both modalities loses one of them with the chance asked for."""
+        if not self.training or self.modality_dropout == 0.0 or len(streams) < 2:
+            return dict(streams)
+        has = {name: stream.mask.any(1) for name, stream in streams.items()}  # (B,) each
+        both = has["face"] & has["voice"]
+        draw = torch.rand(both.shape, device=both.device)  # (B,)
+        lost = {
+            "face": both & (draw < self.modality_dropout / 2),
+            "voice": both & (draw >= self.modality_dropout / 2) & (draw < self.modality_dropout),
+        }
+        return {name: stream._replace(mask=stream.mask & ~lost[name].unsqueeze(1)) for name, stream in streams.items()}
+
+    def _whole(self, name: str, stream: Stream) -> Tensor:
+        whole = self.wholes[name](torch.cat(masked_moments(stream.values, stream.mask), dim=1))  # (B, hidden)
+        return torch.where(stream.mask.any(1, keepdim=True), whole, self.missing[name])
+
+    def _attend(self, streams: Mapping[str, Stream]) -> Tensor:
+        """What the joining token gathers from all steps of all modalities, (B, hidden)."""
+        steps = [
+            self.steps[name](stream.values) + self.time(stream.times_s) + self.kinds[name]
+            for name, stream in streams.items()
+        ]  # (B, T, hidden) each
+        token = self.token.expand(len(steps[0]), 1, -1)  # (B, 1, hidden)
+        absent = torch.cat([~stream.mask for stream in streams.values()], dim=1)  # (B, all T)
+        absent = nn.functional.pad(absent, (1, 0), value=False)  # (B, 1 + all T)
+        attended: Tensor = self.blocks(torch.cat((token, *steps), dim=1), src_key_padding_mask=absent)[:, 0]
+        return attended
+
+
+def _whole(feature_size: int, hidden: int) -> nn.Module:
+    return nn.Sequential(nn.LayerNorm(2 * feature_size), nn.Linear(2 * feature_size, hidden), nn.ReLU())
+
+
+def _standard_whole(feature_size: int, hidden: int, dropout: float) -> nn.Module:
+    """For features on a standard scale: no layer norm, which would take away how much there is of all of them."""
+    return nn.Sequential(
+        nn.Hardtanh(-OUTLIER, OUTLIER), nn.Dropout(dropout), nn.Linear(2 * feature_size, hidden), nn.GELU()
+    )
+
+
+def _steps(feature_size: int, hidden: int, dropout: float) -> nn.Module:
+    return nn.Sequential(nn.Linear(feature_size, hidden), nn.LayerNorm(hidden), nn.Dropout(dropout))
