@@ -25,6 +25,8 @@ OUTSIDE = {  # what pages call by its place in the repository -> what the site h
     "](../src/reactometer/starter/README.md)": "](starter.md)",
     "](src/reactometer/starter/README.md)": "](docs/starter.md)",
     "[examples/ros2](../examples/ros2)": "`examples/ros2`",
+    "[examples/tune.py](examples/tune.py)": "`examples/tune.py`",
+    "[recipes/starter](recipes/starter/README.md)": "`recipes/starter`",
     "```csv": "```text",  # no highlighter knows it
 }
 WORDS = {str: "text", float: "a number", int: "a whole number", bool: "true or false", Path: "a path", tuple: "a list"}
