@@ -20,88 +20,84 @@ from typing import Any
 from reactometer.errors import OutputError, ReactometerError
 
 PART = ".part"
-"""Ending of a file that is being written; one that is found was left by a process that died."""
+"""Ending of a file while it is being written."""
 
 LEFTOVER_S = 3600.0
-"""Age from which a file that should not be there belongs to no process that is still alive."""
+"""Age from which a half-written file belongs to no running process."""
 
 Paths = Path | str | Sequence[Path | str]
 """Files or folders, or a single one of them."""
 
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
 NO_WRITING = (*NO_ROOM, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM)
-"""What a system says where a file cannot be written, whatever is written."""
+"""Error numbers of a full disk, and of any file that cannot be written."""
 
 
 def each_path(given: Paths) -> Sequence[Path | str]:
-    """What is given, where a path by itself is one path and not the letters of its name."""
+    """Return a sequence of paths, also for a single path."""
     return [given] if isinstance(given, Path | str) else given
 
 
 @contextmanager
 def appearing(folder: Path) -> Iterator[Path]:
-    """A folder to write into, which gets its name when all of it is on the disk, and is gone where something fails.
+    """Yield a temporary folder, which is renamed to ``folder`` once its files are on the disk, or deleted on an error.
 
     Raises:
-        OutputError: there is something of that name already, or it cannot be written.
+        OutputError: the folder exists, or cannot be written.
     """
-    refuse_existing(folder)
+    if folder.exists():
+        raise OutputError(f"{folder}: exists already", fix="Name another folder, or delete this one")
     with writing(folder):
         folder.parent.mkdir(parents=True, exist_ok=True)
-        partial = _beside(folder)
+        partial = _temporary_name(folder)
         partial.mkdir()
         try:
             yield partial
             for path in (*partial.rglob("*"), partial):
-                _settle(path)
+                _flush(path)
             partial.rename(folder)
-            _settle(folder.parent)
+            _flush(folder.parent)
         finally:
             shutil.rmtree(partial, ignore_errors=True)
 
 
 @contextmanager
-def replacing(file: Path, size_bytes: int | None = None) -> Iterator[Path]:
-    """A file to write, which takes the place of ``file`` once it is on the disk: a reader sees the old one or it.
+def replacing(file: Path) -> Iterator[Path]:
+    """Yield a temporary file that replaces ``file`` once it is on the disk; a reader sees the old file or the new one.
 
-    When this ends, the name, too, is on the disk: what is done or deleted after it is so after a power cut, too.
-
-    Args:
-        file: its folder is made if need be; a link is followed.
-        size_bytes: how large it will be, where that is known.
+    The new name, too, is on the disk when the context ends. Parent folders are created, and a link is followed.
 
     Raises:
-        OutputError: it cannot be written; what was there before is as it was.
+        OutputError: the file cannot be written; an earlier file is unchanged.
     """
-    with writing(file, size_bytes):
+    with writing(file):
         file.parent.mkdir(parents=True, exist_ok=True)
         target = file.resolve()
-        partial = _beside(target)
-        partial.touch(exist_ok=False)  # with the rights that the user's files have
+        partial = _temporary_name(target)
+        partial.touch(exist_ok=False)  # unlike tempfile, with the permissions of the user's files
         try:
             yield partial
-            _settle(partial)
+            _flush(partial)
             if target.exists() and not os.access(target, os.W_OK):
                 raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
             partial.replace(target)
-            _settle(target.parent)
+            _flush(target.parent)
         finally:
             partial.unlink(missing_ok=True)
 
 
 def write_whole(file: Path, content: str | bytes) -> Path:
-    """Write a file, as :func:`replacing` does; returns it."""
-    data = content.encode() if isinstance(content, str) else content
-    with replacing(file, len(data)) as partial:
-        partial.write_bytes(data)
+    """Write a file by :func:`replacing`, and return its path."""
+    with replacing(file) as partial:
+        partial.write_bytes(content.encode() if isinstance(content, str) else content)
     return file
 
 
 def write_picture(figure: Any, file: Path, dpi: int = 150) -> Path:
-    """Write a figure of matplotlib, as :func:`replacing` does; returns its file.
+    """Write a figure of matplotlib by :func:`replacing`, and return its path.
 
     Raises:
-        OutputError: it cannot be written, or its ending names no kind of picture.
+        OutputError: the file cannot be written, or its ending names no kind of picture.
     """
     kinds = figure.canvas.get_supported_filetypes()
     if (kind := file.suffix[1:].lower()) not in kinds:
@@ -112,20 +108,20 @@ def write_picture(figure: Any, file: Path, dpi: int = 150) -> Path:
 
 
 @contextmanager
-def writing(path: Path, size_bytes: int | None = None) -> Iterator[None]:
-    """Raise OutputError, as of :func:`unwritable`, where a file is written inside and cannot be."""
+def writing(path: Path) -> Iterator[None]:
+    """Re-raise errors of writing as OutputError, naming the path."""
     try:
         yield
     except ReactometerError:
         raise
-    except Exception as error:  # libraries have their own for a full disk
+    except Exception as error:  # libraries have their own classes for a full disk
         if isinstance(error, OSError) or system_error(error) in NO_WRITING:
-            raise unwritable(path, error, size_bytes) from error
+            raise unwritable(path, error) from error
         raise
 
 
 def system_error(error: BaseException | None) -> int | None:
-    """The system's number of what is behind an error, such as ``errno.ENOSPC``; None where nothing says so."""
+    """Return the ``errno`` of an error or of its causes, such as ``errno.ENOSPC``, or ``None``."""
     while error is not None:
         said = re.search(r"\b(?:os error|errno) (\d+)", str(error), re.IGNORECASE)  # Rust's words, and Arrow's
         if isinstance(error, OSError) and error.errno:
@@ -136,18 +132,12 @@ def system_error(error: BaseException | None) -> int | None:
     return None
 
 
-def unwritable(path: Path | str, error: Exception, size_bytes: int | None = None) -> OutputError:
-    """What to say of a file or folder (by its path, or in words) that could not be written, of so many bytes."""
+def unwritable(path: Path | str, error: Exception) -> OutputError:
+    """Return the error that names a file or folder which could not be written."""
     number = system_error(error)
-    what = f"{path}: cannot be written: {os.strerror(number) if number else error}"
-    if number not in NO_ROOM:
-        return OutputError(what, fix="See to its permissions, or name another place")
-    got = None
-    with suppress(OSError):
-        folders = Path(path).absolute().parents if isinstance(path, Path) else ()
-        got = next((f"{shutil.disk_usage(own).free:,} bytes free" for own in folders if own.is_dir()), None)
-    expected = None if size_bytes is None else f"{size_bytes:,} bytes"
-    return OutputError(what, got=got, expected=expected, fix="Make room there and run it again, or name another place")
+    fix = "Free some space there and run it again" if number in NO_ROOM else "Check its permissions"
+    reason = os.strerror(number) if number else error
+    return OutputError(f"{path}: cannot be written: {reason}", fix=f"{fix}, or name another path")
 
 
 @contextmanager
@@ -182,29 +172,23 @@ def format_json(content: Mapping[str, Any]) -> str:
 
 
 def clear_leftovers(folder: Path) -> None:
-    """Delete what processes that were killed left half-written, at any depth."""
+    """Delete files that killed processes left half-written, at any depth."""
     for leftover in folder.rglob(f"*{PART}"):
         clear_old(leftover)
 
 
 def clear_old(file: Path) -> None:
-    """Delete a file, unless it is so young that a process may be at work with it."""
+    """Delete a file that is older than ``LEFTOVER_S``; another process may be writing a younger one."""
     with suppress(FileNotFoundError):
         if time.time() - file.stat().st_mtime > LEFTOVER_S:
             file.unlink()
 
 
-def refuse_existing(path: Path) -> None:
-    """Raise OutputError where there is something of that name already."""
-    if path.exists():
-        raise OutputError(f"{path}: exists already", fix="Name another folder, or delete this one")
-
-
 def make_folder(path: Path) -> Path:
-    """The folder, made if need be; call it before long work whose results go there.
+    """Create a folder if it is missing, and return it; call this before long work.
 
     Raises:
-        OutputError: it cannot be made, or written into.
+        OutputError: the folder cannot be created or written.
     """
     with writing(path):
         path.mkdir(parents=True, exist_ok=True)
@@ -213,31 +197,31 @@ def make_folder(path: Path) -> Path:
 
 
 def check_place(file: Path) -> None:
-    """Raise OutputError, before any work, where a file cannot be written later; nothing is made."""
+    """Raise OutputError if a file cannot be written; create nothing. Call this before long work."""
     with writing(file):
         TemporaryFile(dir=next(place for place in file.absolute().parents if place.exists())).close()
 
 
 def sha256_of(path: Path) -> str:
-    """SHA-256 of a file, 64 hexadecimal digits."""
+    """Return the SHA-256 of a file, 64 hexadecimal digits."""
     with path.open("rb") as file:
         return file_digest(file, "sha256").hexdigest()
 
 
-def _beside(path: Path) -> Path:
-    """A name that nobody else has, for what will be ``path``; hidden, and taken for no file of a kind."""
+def _temporary_name(path: Path) -> Path:
+    """Return a unique hidden name beside ``path``."""
     return path.with_name(f".{path.name[:40]}-{secrets.token_hex(4)}{PART}")
 
 
-def _settle(path: Path) -> None:
+def _flush(path: Path) -> None:
     """Wait until a file's content, or a folder's names, are on the disk."""
-    if path.is_dir() and os.name != "posix":  # where a folder cannot be opened
+    if path.is_dir() and os.name != "posix":  # Windows cannot open a folder
         return
     handle = os.open(path, os.O_RDONLY if os.name == "posix" else os.O_RDWR)
     try:
         os.fsync(handle)
     except OSError as error:
-        if error.errno != errno.EINVAL:  # of what cannot be waited for
+        if error.errno != errno.EINVAL:  # some file systems cannot flush folders
             raise
     finally:
         os.close(handle)

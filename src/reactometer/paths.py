@@ -30,26 +30,23 @@ def cache_folder() -> Path:
     Raises:
         WeightsError: the user has no home folder.
     """
-    try:
-        if folder := os.environ.get(CACHE_VARIABLE):
-            return Path(folder).expanduser()
-        return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "reactometer"
-    except RuntimeError as error:
-        what, fix = "no home folder to keep files in", f"Set HOME, or set {CACHE_VARIABLE} to a writable folder"
-        raise WeightsError(what, got="no HOME, and an unknown user", fix=fix) from error
+    if folder := os.environ.get(CACHE_VARIABLE):
+        return _expand(folder)
+    return _expand(os.environ.get("XDG_CACHE_HOME") or "~/.cache") / "reactometer"
 
 
 def offline_folder() -> Path | None:
-    """Return the user's folder of weights, ``$REACTOMETER_WEIGHTS``, or ``None`` if the variable is not set.
-
-    Raises:
-        WeightsError: the folder is in the home of an unknown user.
-    """
+    """Return the user's folder of weights, ``$REACTOMETER_WEIGHTS``, or ``None`` if the variable is not set."""
     folder = os.environ.get(FOLDER_VARIABLE)
+    return _expand(folder) if folder else None
+
+
+def _expand(folder: str) -> Path:
     try:
-        return Path(folder).expanduser() if folder else None
+        return Path(folder).expanduser()
     except RuntimeError as error:
-        raise WeightsError(f"{FOLDER_VARIABLE}={folder}", got=error, fix="Name an existing folder") from error
+        fix = f"Set HOME, or set {CACHE_VARIABLE} to a writable folder"
+        raise WeightsError(f"{folder}: no such home folder", fix=fix) from error
 
 
 def offline_encoder(name: str) -> Path | None:
@@ -70,13 +67,9 @@ def find_yunet() -> Path:
     """
     offline = offline_folder()
     if offline and (given := offline / YUNET_FILE).is_file():
-        if (got := sha256_of(given)) != YUNET_SHA256:
-            raise WeightsError(
-                f"{given} is not YuNet's file",
-                got=f"SHA-256 {got}",
-                expected=f"SHA-256 {YUNET_SHA256}",
-                fix=f"Delete it, and download it again from {YUNET_URL}",
-            )
+        if sha256_of(given) != YUNET_SHA256:
+            fix = f"Delete it, and download it again from {YUNET_URL}"
+            raise WeightsError(f"{given} is not YuNet's file", expected=f"SHA-256 {YUNET_SHA256}", fix=fix)
         return given
     cached = cache_folder() / "weights" / YUNET_FILE
     if cached.is_file() and sha256_of(cached) == YUNET_SHA256:

@@ -11,7 +11,7 @@ import pytest
 
 from reactometer.config import PrepareConfig
 from reactometer.data.datasets import read_data_set
-from reactometer.data.manifest import OR_NONE, TO_RESCALE
+from reactometer.data.manifest import MAKE_UNIQUE, OR_NONE, TO_RESCALE
 from reactometer.data.prepare import prepare
 from reactometer.errors import DataError
 from reactometer.labels import BASIC, EMI, HUME_REACTION
@@ -58,18 +58,6 @@ def test_abaw5_with_another_label_set_and_known_people(tmp_path: Path) -> None:
     manifest = read_data_set(_abaw5(tmp_path, "[7],Train,0,0,0,0,0,1,p1,s1", header=header))
     assert manifest.labels == BASIC
     assert (manifest.clips[0].person, manifest.clips[0].stimulus) == ("p1", "s1")
-
-
-def test_a_misspelt_label_gets_a_suggestion(tmp_path: Path) -> None:
-    header = HEADER.replace("Amusement", "Amusment")
-    with pytest.raises(DataError, match=r"'Amusment'.*'Amusement'"):
-        read_data_set(_abaw5(tmp_path, "[0],Train,0,0,0,0,0,0,1,,", header=header))
-
-
-def test_a_missing_label_column_is_named(tmp_path: Path) -> None:
-    header = HEADER.replace(",Fear", "")
-    with pytest.raises(DataError, match="'Fear' is missing"):
-        read_data_set(_abaw5(tmp_path, "[0],Train,0,0,0,0,0,1,,", header=header))
 
 
 @pytest.mark.parametrize(
@@ -184,8 +172,8 @@ def test_muse_2022_rows_that_do_not_fit_are_kept_and_named(tmp_path: Path) -> No
         ("[00001]", "label Surprise is outside [0, 1] (got 9); " + TO_RESCALE + OR_NONE),
         ("[00003]", "unknown split (got 'holdout'; expected train, val or test)"),
         ("[00004]", "no labels (labels.csv has no row for this id)"),
-        ("[00003]", "duplicate id (rows 4 and 6; the first one is used); make ids unique"),
-        ("[00000]", "duplicate id (rows 2 and 7; the first one is used); make ids unique"),
+        ("[00003]", "duplicate id (rows 4 and 6; the first one is used); " + MAKE_UNIQUE),
+        ("[00000]", "duplicate id (rows 2 and 7; the first one is used); " + MAKE_UNIQUE),
         ("[00002]", "no split (partition.csv has no row for this id)"),
         ("[00000]", "duplicate id in labels.csv (the first row is used); make ids unique"),
     ]
@@ -193,10 +181,7 @@ def test_muse_2022_rows_that_do_not_fit_are_kept_and_named(tmp_path: Path) -> No
 
 
 def test_muse_2022_tables_that_cannot_be_used(tmp_path: Path) -> None:
-    _table(tmp_path / "labels.csv", MUSE_HEADER.replace(",Fear", ""), "[00000],0,0,0,0,0,1")
-    _table(tmp_path / "partition.csv", "Id,Proposal", "[00000],train")
-    with pytest.raises(DataError, match=r"labels\.csv.*'Fear' is missing"):
-        read_data_set(tmp_path)
+    _table(tmp_path / "labels.csv", MUSE_HEADER, "[00000],0,0,0,0,0,0,1")
     _table(tmp_path / "partition.csv", "Id", "[00000]")
     with pytest.raises(DataError, match=r"partition\.csv.*id, partition"):
         read_data_set(tmp_path)
@@ -248,7 +233,7 @@ def test_emi_rows_and_tables_that_do_not_fit_are_named(tmp_path: Path) -> None:
         None,
         "label Joy is outside [0, 1] (got 1.2); " + TO_RESCALE + OR_NONE,
         None,
-        "duplicate id (rows train_split.csv:2 and valid_split.csv:3; the first one is used); make ids unique",
+        "duplicate id (rows train_split.csv:2 and valid_split.csv:3; the first one is used); " + MAKE_UNIQUE,
     ]
     _table(tmp_path / "valid_split.csv", EMI_HEADER.replace(",Joy", ""), "00002,0,0,0,0,0")
     with pytest.raises(DataError, match=r"valid_split\.csv: no column 'Joy'"):
@@ -279,7 +264,7 @@ def test_an_unknown_folder_is_told_all_layouts(tmp_path: Path) -> None:
     for table in (abaw5, muse, emi, crema_d, "a CSV table with a column 'path'"):
         assert table in str(caught.value)
     _table(tmp_path / "labels.csv", MUSE_HEADER, "[00000],0,0,0,0,0,0,1")
-    with pytest.raises(DataError, match=r"layout.*labels\.csv"):
+    with pytest.raises(DataError, match=r"labels\.csv: no column 'path'"):
         read_data_set(tmp_path)
 
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import zlib
 from codecs import BOM_UTF16_BE, BOM_UTF16_LE, BOM_UTF32_LE
 from collections.abc import Iterable, Mapping, Sequence
@@ -40,6 +38,7 @@ SEPARATORS = (",", ";", "\t")
 WORKBOOKS = (b"PK\x03\x04", b"\xd0\xcf\x11\xe0")
 """How Excel's files begin, new and old."""
 TO_RESCALE = "bring ratings of another scale to it, a CSV's with 'reactometer ratings --scale'"
+MAKE_UNIQUE = "make ids unique, or average several raters with 'reactometer ratings'"
 OR_NONE = "; if the column is no label, name those that are with --labels"
 
 RATER = "rater"
@@ -114,7 +113,7 @@ def choose_labels(
     """Which columns are labels: those asked for, else a known label set that is there whole, else all that are left.
 
     Raises:
-        DataError: a label asked for is no column, or a column nearly spells a label of a known set.
+        DataError: a label asked for is no column, or no column is left.
     """
     if isinstance(asked, str):
         asked = LABEL_SETS.get(asked.lower(), tuple(part.strip() for part in asked.split(",")))
@@ -127,26 +126,9 @@ def choose_labels(
         if set(names) <= set(columns):
             return names
     free = tuple(column for column in columns if column not in reserved)
-    for names in LABEL_SETS.values():
-        _refuse_near_miss(free, names, origin)
     if not free:
         raise DataError(f"{origin}: has no label column", got=", ".join(columns), expected="one column a label")
     return free
-
-
-def _refuse_near_miss(columns: Sequence[str], names: Sequence[str], origin: Path) -> None:
-    """A table with most of a known label set means that set: say which column is misspelt or missing."""
-    missing = [name for name in names if name not in columns]
-    if len(missing) * 2 >= len(names):
-        return
-    odd = [column for column in columns if column not in names and "Did you" in suggestion(column, missing)]
-    if odd:
-        raise DataError(f"{origin}: unknown label '{odd[0]}'", fix=suggestion(odd[0], missing))
-    raise DataError(
-        f"{origin}: label column '{missing[0]}' is missing",
-        expected=", ".join(names),
-        fix="Add the column, or name the labels to use with --labels",
-    )
 
 
 def parse_number(cell: str) -> float | None:
@@ -166,10 +148,8 @@ def parse_labels(row: Mapping[str, str], labels: Sequence[str]) -> tuple[tuple[f
     for label, cell in zip(labels, cells, strict=True):
         value = parse_number(cell)
         if value is None:
-            return (
-                None,
-                f"label {label} is not a number (got '{cell}'; expected a number in [0, 1]); correct it{OR_NONE}",
-            )
+            expected = f"got '{cell}'; expected a number in [0, 1]"
+            return None, f"label {label} is not a number ({expected}); correct it{OR_NONE}"
         if not np.isfinite(value) or not 0.0 <= value <= 1.0:
             return None, f"label {label} is outside [0, 1] (got {cell}); {TO_RESCALE}{OR_NONE}"
         values.append(value)
@@ -219,58 +199,35 @@ def choose_media(candidates: Sequence[Path]) -> Path:
     return next((path for path in candidates if path.exists()), candidates[0])
 
 
-def mark_duplicates(
-    clips: Sequence[Clip], places: Iterable[object] | None = None, *, of_raters: bool = False
-) -> tuple[Clip, ...]:
-    """The clips, with every later row of an id that was there before marked as a problem.
+def mark_duplicates(clips: Sequence[Clip], places: Iterable[object] | None = None) -> tuple[Clip, ...]:
+    """Mark every later clip with the id of an earlier one as a problem.
 
-    ``places`` names each clip's row; by default they are those of one table, whose row 1 is its header. ``of_raters``:
-    it may have a row a rater, which is told of.
+    ``places`` names each clip's row; default: the rows of one table, whose row 1 is its header.
     """
-    hint = "; rows of several raters: 'reactometer ratings'" if of_raters else ""
     first_place: dict[str, object] = {}
     checked = []
     for clip, place in zip(clips, places or count(2), strict=False):
-        if clip.clip_id in first_place:
-            rows = f"rows {first_place[clip.clip_id]} and {place}"
-            checked.append(
-                replace(clip, problem=f"duplicate id ({rows}; the first one is used); make ids unique{hint}")
-            )
-        else:
-            first_place[clip.clip_id] = place
-            checked.append(clip)
+        first = first_place.setdefault(clip.clip_id, place)
+        problem = f"duplicate id (rows {first} and {place}; the first one is used); {MAKE_UNIQUE}"
+        checked.append(clip if first == place else replace(clip, problem=problem))
     return tuple(checked)
 
 
 def read_listing(path: Path) -> list[dict[str, str]]:
-    """The rows of a table as text cells, those of ``COLUMNS`` under these names.
+    """Read a table that lists media files, as text cells; rename its columns to those of ``COLUMNS``.
 
     Raises:
-        DataError: no such table, see :func:`read_rows`; or no column says where the files are.
+        DataError: no such table, see :func:`read_rows`; or no column holds the paths.
     """
     rows = read_rows(path)
-    given, where = _by_lower_case(rows[0]), _path_column(rows[0])
+    by_lower_case = {name.lower(): name for name in reversed(list(rows[0]))}
+    where = next((by_lower_case[name] for name in PATH_NAMES if name in by_lower_case), None)
     if where is None:
         expected = f"'path' (or {', '.join(PATH_NAMES[1:])})"
         fix = "Call the column with the media files 'path' in the first line"
         raise DataError(f"{path}: no column 'path'", got=", ".join(rows[0]), expected=expected, fix=fix)
-    ours = {where: "path"} | {given[name]: name for name in COLUMNS[1:] if name in given}
+    ours = {where: "path"} | {by_lower_case[name]: name for name in COLUMNS[1:] if name in by_lower_case}
     return [{ours.get(name, name): cell for name, cell in row.items()} for row in rows]
-
-
-def is_listing(path: Path) -> bool:
-    """Whether a table says where files are."""
-    return _path_column(read_rows(path)[0]) is not None
-
-
-def _path_column(columns: Iterable[str]) -> str | None:
-    given = _by_lower_case(columns)
-    return next((given[name] for name in PATH_NAMES if name in given), None)
-
-
-def _by_lower_case(columns: Iterable[str]) -> dict[str, str]:
-    """The columns by their names in lower case, the first of each."""
-    return {name.lower(): name for name in reversed(list(columns))}
 
 
 def label_columns(rows: Sequence[dict[str, str]], asked: str | Sequence[str] | None, path: Path) -> tuple[str, ...]:
@@ -289,8 +246,7 @@ def read_own(path: Path, asked: str | Sequence[str] | None) -> Manifest:
     """The data set that a table lists; see :func:`reactometer.data.datasets.read_data_set`."""
     rows = read_listing(path)
     labels = label_columns(rows, asked, path)
-    clips = mark_duplicates([listed_clip(path.parent, row, labels) for row in rows], of_raters=True)
-    return Manifest(path.parent, labels, clips)
+    return Manifest(path.parent, labels, mark_duplicates([listed_clip(path.parent, row, labels) for row in rows]))
 
 
 def listed_clip(root: Path, row: Mapping[str, str], labels: tuple[str, ...]) -> Clip:
@@ -328,20 +284,16 @@ def check_new_table(out: Path) -> None:
 
 
 def write_listing(out: Path, clips: Sequence[Clip], labels: Sequence[str], attributes: Sequence[str] = ()) -> None:
-    """Write such a table: paths relative to it where they lie in its folder."""
-    table = io.StringIO()
-    writer = csv.writer(table, lineterminator="\n")
-    writer.writerow(["path", "audio", "split", "person", "stimulus", *labels, *attributes])
+    """Write a table that :func:`read_own` reads; paths inside its folder are relative."""
+    import pandas as pd
+
+    def relative(path: Path | None) -> str:
+        path, folder = path and path.resolve(), out.parent.resolve()
+        return str(path.relative_to(folder) if path and path.is_relative_to(folder) else path or "")
+
+    rows = []
     for clip in clips:
-        audio = _relative(clip.audio_path, out.parent) if clip.audio_path else ""
-        about = [clip.split or "", clip.person or "", clip.stimulus or ""]
-        values = [f"{value:.10g}" for value in clip.labels or ()]
-        more = [clip.attributes.get(name, "") for name in attributes]
-        writer.writerow([_relative(clip.path, out.parent), audio, *about, *values, *more])
-    write_whole(out, table.getvalue())
-
-
-def _relative(path: Path, folder: Path) -> str:
-    """Relative to the table's folder where it lies in it, else from the root."""
-    path, folder = path.resolve(), folder.resolve()
-    return str(path.relative_to(folder) if path.is_relative_to(folder) else path)
+        values = [*(clip.labels or [None] * len(labels)), *(clip.attributes.get(name) for name in attributes)]
+        rows.append([relative(clip.path), relative(clip.audio_path), clip.split, clip.person, clip.stimulus, *values])
+    table = pd.DataFrame(rows, columns=["path", "audio", "split", "person", "stimulus", *labels, *attributes])
+    write_whole(out, table.to_csv(index=False, float_format="%.10g", lineterminator="\n"))

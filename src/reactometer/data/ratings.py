@@ -6,9 +6,9 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
+import pandas as pd
 
 from reactometer.data.manifest import (
     COLUMNS,
@@ -23,9 +23,6 @@ from reactometer.data.manifest import (
 )
 from reactometer.errors import ConfigError, DataError
 from reactometer.types import Clip
-
-if TYPE_CHECKING:
-    import pandas as pd
 
 MISSING = ("", "na", "n/a", "nan")
 """Cells that hold no rating, in lower case; R writes NA."""
@@ -89,8 +86,6 @@ def gather_ratings(
             other, or a rater rated a clip twice.
         OutputError: ``out`` is there already, or is no CSV.
     """
-    import pandas as pd
-
     table, out = Path(table), Path(out)
     check_new_table(out)
     if not (all(map(math.isfinite, scale)) and scale[0] < scale[1]):
@@ -104,8 +99,8 @@ def gather_ratings(
     if not complete.any():
         raise DataError(f"{table}: no clip has a rating of each label", expected=", ".join(names))
     kept, dropped = _attributes(rows, paths, names)
-    about = _about(table, rows)
-    clips = [replace(about[str(path)], labels=tuple(values)) for path, values in means[complete].iterrows()]
+    by_path = _clips(table, rows)
+    clips = [replace(by_path[str(path)], labels=tuple(values)) for path, values in means[complete].iterrows()]
     write_listing(out, clips, names, kept)
     counts = given.size()
     return Ratings(
@@ -152,12 +147,12 @@ def _numbers(
     numbers = np.full((len(rows), len(labels)), np.nan)
     for place, row in enumerate(rows):
         for column, label in enumerate(labels):
-            if (cell := row[label].strip()).lower() not in MISSING:
-                value = parse_number(cell)
-                if value is None:
-                    fix = "Correct it or leave it empty; if the column is no label, name those that are with --labels"
-                    raise DataError(f"{table}, row {place + 2}: {label} is not a number", got=f"'{cell}'", fix=fix)
-                numbers[place, column] = value
+            cell = row[label].strip()
+            value = math.nan if cell.lower() in MISSING else parse_number(cell)
+            if value is None:
+                fix = "Correct it or leave it empty; if the column is no label, name those that are with --labels"
+                raise DataError(f"{table}, row {place + 2}: {label} is not a number", got=f"'{cell}'", fix=fix)
+            numbers[place, column] = value
     outside = ~((numbers >= low) & (numbers <= high) | np.isnan(numbers))
     if outside.any():
         label = labels[int(outside.any(axis=0).argmax())]
@@ -166,8 +161,7 @@ def _numbers(
             f"{table}: ratings of {label} are outside the scale",
             got=f"{np.nanmin(own):g} to {np.nanmax(own):g}",
             expected=f"{low:g} to {high:g}",
-            fix="Say from where to where ratings could go, such as --scale 1 7; if it is no label, name those that are "
-            "with --labels",
+            fix="Name the scale, such as --scale 1 7, or the columns that are labels with --labels",
         )
     return (numbers - low) / (high - low)
 
@@ -184,24 +178,20 @@ def _attributes(
     return tuple(kept), tuple(dropped)
 
 
-def _about(table: Path, rows: Sequence[Mapping[str, str]]) -> dict[str, Clip]:
-    """By path: the clip without its labels."""
-    first, raters = dict[str, Mapping[str, str]](), set[tuple[str, str]]()
-    for place, row in enumerate(rows, start=2):
-        path, rater = row["path"].strip(), row.get(RATER, "").strip()
-        if not path:
-            raise DataError(f"{table}, row {place}: no path", fix="Say which clip was rated, or leave the row out")
-        before = first.setdefault(path, row)
-        for name in SAME:
-            if (mine := row.get(name, "").strip()) != (theirs := before.get(name, "").strip()):
-                fix = "Let all rows of a clip say the same"
-                raise DataError(f"{table}, row {place}: {path} has two {name}s", got=f"'{theirs}', '{mine}'", fix=fix)
-        if rater and (path, rater) in raters:
-            fix = "Leave one of the rows out, or call the raters differently"
-            raise DataError(f"{table}, row {place}: '{rater}' rated {path} twice", fix=fix)
-        raters.add((path, rater))
-    clips = {path: listed_clip(table.parent, row, ()) for path, row in first.items()}
+def _clips(table: Path, rows: Sequence[Mapping[str, str]]) -> dict[str, Clip]:
+    """Return the clip of each path, without its labels."""
+    cells = pd.DataFrame(rows).reindex(columns=list(COLUMNS), fill_value="").apply(lambda column: column.str.strip())
+    for name in SAME:
+        n_values = cells.groupby("path")[name].nunique()
+        if n_values.max() > 1:
+            fix = f"Give all rows of a clip the same {name}"
+            raise DataError(f"{table}: {n_values.idxmax()} has {n_values.max()} {name}s", fix=fix)
+    again = cells[(cells[RATER] != "") & cells.duplicated(["path", RATER])]
+    if len(again):
+        what = f"{table}, row {again.index[0] + 2}: '{again[RATER].iloc[0]}' rated {again['path'].iloc[0]} twice"
+        raise DataError(what, fix="Delete one of the rows, or give the raters different names")
+    clips = {row["path"].strip(): listed_clip(table.parent, row, ()) for row in reversed(rows)}
     for path, clip in clips.items():
         if clip.problem:
-            raise DataError(f"{table}: {path}: {clip.problem}", fix="Correct it in all rows of the clip")
+            raise DataError(f"{table}: {path or 'a row'}: {clip.problem}", fix="Correct it in all rows of the clip")
     return clips

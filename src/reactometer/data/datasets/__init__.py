@@ -7,7 +7,7 @@ from pathlib import Path
 
 from reactometer.data.datasets.crema_d import VOTES, VOTES_TABLE, find_votes, read_crema_d
 from reactometer.data.datasets.hume import ABAW5_TABLE, EMI_TABLES, MUSE_TABLES, read_abaw5, read_emi, read_muse
-from reactometer.data.manifest import Manifest, is_listing, read_own
+from reactometer.data.manifest import Manifest, read_own
 from reactometer.errors import DataError, suggestion
 
 TABLE_ENDINGS = (".csv", ".tsv")
@@ -43,7 +43,7 @@ def read_data_set(path: Path | str, labels: str | Sequence[str] | None = None, *
     if find_votes(path):
         return read_crema_d(path, labels, votes)
     tables = [entry for entry in sorted(path.iterdir()) if entry.suffix.lower() in TABLE_ENDINGS]
-    if len(tables) == 1 and is_listing(tables[0]):
+    if len(tables) == 1:
         return read_own(tables[0], labels)
     raise DataError(
         f"{path}: no known data set layout",
