@@ -122,17 +122,11 @@ def submission(
     model: Annotated[Path, typer.Argument(metavar="MODEL", help="A model folder.")],
     data: DataArgument,
     out: Annotated[Path, typer.Option(help="The CSV file to write.")] = Path("submission.csv"),
-    check: Annotated[bool, typer.Option("--check", help="Only check OUT, which is there already.")] = False,
     cache: CacheOption = None,
     device: DeviceOption = "auto",
 ) -> None:
-    """Predict every test clip, write the file that ABAW5 or EMI takes, and check it."""
-    from reactometer.evaluation.submission import check_submission
+    """Predict every test clip and write the file that ABAW5 or EMI takes."""
     from reactometer.evaluation.submission import submission as run
     from reactometer.models.folder import load_model
 
-    if check:
-        check_submission(out, data)
-    else:
-        run(load_model(model, device), data, out, cache=cache)
-    render.print_submission(out)
+    render.print_written([run(load_model(model, device), data, out, cache=cache)])

@@ -84,11 +84,6 @@ def print_comparison(comparison: Comparison) -> None:
         results.print(escape(str(comparison.folder / f"comparison.{ending}")))
 
 
-def print_submission(path: Path) -> None:
-    """Print what was checked of the file."""
-    results.print(f"{escape(str(path))}: one row per test clip, the challenge's columns, values in [0, 1]")
-
-
 def print_evaluation(evaluation: Evaluation) -> None:
     """Print the table of scores and how the clips were counted."""
     from reactometer.evaluation.metrics import KINDS
