@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from reactometer.errors import ScoreError
-from reactometer.evaluation.baselines import constant_baseline, cue_baseline
+from reactometer.evaluation.baselines import constant_baseline, length_baseline
 from reactometer.evaluation.bootstrap import bootstrap_mean_pearson
 from reactometer.evaluation.metrics import measure
 
@@ -27,7 +27,7 @@ def test_lengths_of_what_was_watched_give_its_labels_away() -> None:
     watched = generator.integers(3, size=600)
     lengths = 5.0 * (watched + 1) + generator.uniform(0, 0.5, size=600)
     labels = np.array([[0.0, 1.0], [0.8, 0.2], [0.4, 1.0]])[watched]
-    answer = cue_baseline(lengths[:500], labels[:500], lengths[500:])
+    answer = length_baseline(lengths[:500], labels[:500], lengths[500:])
     assert np.median(np.abs(answer - labels[500:])) < 0.01
     score = measure(labels[500:], answer, "ab").mean_pearson
     assert score is not None
@@ -37,7 +37,7 @@ def test_lengths_of_what_was_watched_give_its_labels_away() -> None:
 def test_lengths_that_tell_nothing_score_nothing() -> None:
     generator = np.random.default_rng(2)
     lengths, labels = generator.uniform(3, 20, size=2000), generator.uniform(size=(2000, 7))
-    interval = bootstrap_mean_pearson(labels[1000:], cue_baseline(lengths[:1000], labels[:1000], lengths[1000:]))
+    interval = bootstrap_mean_pearson(labels[1000:], length_baseline(lengths[:1000], labels[:1000], lengths[1000:]))
     assert interval.low < 0.0 < interval.high
 
 
@@ -46,7 +46,7 @@ def test_every_answer_is_a_mean_of_training_labels() -> None:
     generator = np.random.default_rng(3)
     lengths = np.concatenate([[0.04, 3600.0], np.full(40, 11.0), generator.uniform(10, 12, size=58)])
     labels = generator.uniform(0.3, 0.6, size=(100, 4))
-    answer = cue_baseline(lengths, labels, [0.01, 0.04, 5.0, 11.0, 11.01, 3600.0, 1e6])
+    answer = length_baseline(lengths, labels, [0.01, 0.04, 5.0, 11.0, 11.01, 3600.0, 1e6])
     assert answer.shape == (7, 4)
     assert (answer >= labels.min(axis=0)).all()
     assert (answer <= labels.max(axis=0)).all()
@@ -55,15 +55,15 @@ def test_every_answer_is_a_mean_of_training_labels() -> None:
 def test_where_lengths_are_alike_the_answer_is_the_training_mean() -> None:
     labels = np.random.default_rng(4).uniform(size=(30, 2))
     mean = np.broadcast_to(labels.mean(axis=0), (3, 2))
-    np.testing.assert_allclose(cue_baseline(np.full(30, 9.7), labels, [2.0, 9.7, 40.0]), mean)
-    np.testing.assert_allclose(cue_baseline(np.full(30, np.nan), labels, [np.nan, 9.7, 40.0]), mean)
-    np.testing.assert_allclose(cue_baseline([4.0], labels[:1], [4.0]), labels[:1])
+    np.testing.assert_allclose(length_baseline(np.full(30, 9.7), labels, [2.0, 9.7, 40.0]), mean)
+    np.testing.assert_allclose(length_baseline(np.full(30, np.nan), labels, [np.nan, 9.7, 40.0]), mean)
+    np.testing.assert_allclose(length_baseline([4.0], labels[:1], [4.0]), labels[:1])
 
 
 def test_a_clip_that_could_not_be_read_gets_the_training_mean_and_teaches_no_length() -> None:
     lengths = np.concatenate([np.full(20, np.nan), np.linspace(5.0, 6.0, 20), np.linspace(9.0, 10.0, 20)])
     labels = np.repeat([[0.9], [0.1], [0.5]], 20, axis=0)
-    answer = cue_baseline(lengths, labels, [np.nan, 5.0, 10.0])
+    answer = length_baseline(lengths, labels, [np.nan, 5.0, 10.0])
     np.testing.assert_allclose(answer, [[0.5], [0.1], [0.5]])
 
 
@@ -71,6 +71,6 @@ def test_what_cannot_be_fitted_is_refused() -> None:
     with pytest.raises(ScoreError, match=r"no baseline.*\(0, 3\)"):
         constant_baseline(np.zeros((0, 3)), 5)
     with pytest.raises(ScoreError, match="no baseline"):
-        cue_baseline([], np.zeros((0, 3)), [1.0])
+        length_baseline([], np.zeros((0, 3)), [1.0])
     with pytest.raises(ScoreError, match=r"do not match.*\(4,\).*\(5,\)"):
-        cue_baseline(np.ones(4), np.zeros((5, 3)), [1.0])
+        length_baseline(np.ones(4), np.zeros((5, 3)), [1.0])

@@ -55,7 +55,7 @@ def audit(
     face_features: Annotated[str | None, typer.Option(help="Of a data set of features: columns, or a folder.")] = None,
     voice_features: Annotated[str | None, typer.Option(help="The same for the voice.")] = None,
 ) -> None:
-    """Look for leaks between splits and for what gives labels away; the exit status is 1 where there is a leak."""
+    """Look for leaks between splits and labels that clip length predicts; exit with status 1 if there is a leak."""
     from reactometer.evaluation.audit import audit as run
 
     found = run(data, cache=cache, labels=labels, face_features=face_features, voice_features=voice_features, out=out)

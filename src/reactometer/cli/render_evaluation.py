@@ -150,12 +150,9 @@ def print_audit(audit: Audit) -> None:
     for split, share in vectors.shared.items():
         telling = f"{vectors.telling[split]:.1%} a vector that tells its stimulus"
         results.print(f"  {share:.1%} of {split} have one that a train clip has, {telling}")
-    if audit.n_equal_files_within:
-        results.print(f"pairs of clips of one split with equal files: {audit.n_equal_files_within}")
-    for name, own in audit.cues.items():
-        tells = "; it gives something away" if own.low > 0 else ""
-        ends = f"95 % interval {own.low:.4f} to {own.high:.4f}"
-        results.print(f"{name} alone scores mean Pearson {own.value:.4f} on {audit.cue_split} ({ends}){tells}")
+    if audit.length_cue:
+        score = with_interval(audit.length_cue.value, audit.length_cue)
+        results.print(f"clip length as the only predictor: mean Pearson {score} on {audit.cue_split}")
     for text in audit.unseen:
         results.print(f"not seen: {escape(text)}")
     for leak in audit.leaks:
@@ -173,7 +170,7 @@ def _print_splits(audit: Audit) -> None:
 
 
 def _print_labels(audit: Audit) -> None:
-    """Range and mean of each label by split, how far it drifts from train, and which labels go together."""
+    """Print the range and mean of each label per split, and its drift from train."""
     table = Table("label", *(f"{split}: range, mean" for split in audit.splits), "drift from train")
     for place, label in enumerate(audit.labels):
         cells, drifts = [], []
@@ -184,9 +181,6 @@ def _print_labels(audit: Audit) -> None:
         table.add_row(escape(label), *cells, ", ".join(drifts))
     results.print(table)
     results.print("drift: mean less train's, in train's standard deviations")
-    pairs = ", ".join(f"{one} and {other} {r:+.2f}" for one, other, r in audit.correlations[:3])
-    if pairs:
-        results.print(f"labels that go together most: {escape(pairs)}")
 
 
 def print_split(made: CleanSplit) -> None:

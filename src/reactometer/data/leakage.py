@@ -5,7 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from itertools import combinations
+from itertools import combinations, product
 
 import numpy as np
 
@@ -65,12 +65,8 @@ def find_shared(clips: Sequence[Clip], kind: str) -> list[Leak]:
     return leaks
 
 
-def find_same_files(clips: Sequence[Clip]) -> tuple[list[Leak], int]:
-    """Compare media files by SHA-256; only files of equal size are read.
-
-    Returns:
-        Pairs of clips in different splits, by pair of splits, and the number of pairs within one split.
-    """
+def find_same_files(clips: Sequence[Clip]) -> list[Leak]:
+    """Find clips of different splits whose media files are equal by SHA-256; only files of equal size are read."""
     by_size: dict[int, list[Clip]] = {}
     for clip in clips:
         if clip.split and clip.path.is_file():
@@ -79,19 +75,19 @@ def find_same_files(clips: Sequence[Clip]) -> tuple[list[Leak], int]:
     for same_size in by_size.values():
         for clip in same_size if len(same_size) > 1 else ():
             by_hash.setdefault(sha256_of(clip.path), []).append(clip)
-    n_within, shared = 0, dict[tuple[str, str], list[tuple[Clip, Clip]]]()
-    for equal in by_hash.values():
-        for first, second in combinations(sorted(equal, key=lambda clip: SPLITS.index(str(clip.split))), 2):
-            if first.split == second.split:
-                n_within += 1
-            else:
-                shared.setdefault((str(first.split), str(second.split)), []).append((first, second))
     leaks = []
-    for splits, pairs in shared.items():
-        n_clips, hit = sum(clip.split == splits[1] for clip in clips), {second.clip_id for _, second in pairs}
-        examples = tuple(f"{first.clip_id} = {second.clip_id}" for first, second in pairs[:3])
-        leaks.append(Leak("file", splits, len(pairs), len(hit), len(hit) / n_clips, examples))
-    return leaks, n_within
+    for splits in combinations(SPLITS, 2):
+        pairs = [
+            (first, second)
+            for equal in by_hash.values()
+            for first, second in product(equal, equal)
+            if (first.split, second.split) == splits
+        ]
+        if pairs:
+            n_clips, hit = sum(clip.split == splits[1] for clip in clips), {second.clip_id for _, second in pairs}
+            examples = tuple(f"{first.clip_id} = {second.clip_id}" for first, second in pairs[:3])
+            leaks.append(Leak("file", splits, len(pairs), len(hit), len(hit) / n_clips, examples))
+    return leaks
 
 
 def check_leaks(clips: Sequence[Clip], folded: Sequence[Clip], *, origin: str, allowed: bool) -> None:

@@ -29,19 +29,19 @@ def constant_baseline(train_targets: npt.ArrayLike, n_clips: int) -> Array:
     return np.tile(targets.mean(axis=0), (n_clips, 1))
 
 
-def cue_baseline(train_values: npt.ArrayLike, train_targets: npt.ArrayLike, values: npt.ArrayLike) -> Array:
-    """(m, L) the mean labels of the training clips of about the same value of one number a clip.
+def length_baseline(train_values: npt.ArrayLike, train_targets: npt.ArrayLike, values: npt.ArrayLike) -> Array:
+    """(m, L) the mean labels of the training clips of about the same length.
 
-    "About the same" is one of √n equally filled ranges of the n training values: unlike a polynomial's, such an answer
-    is a mean of labels whatever the values. Clips whose value is not known get the overall training mean.
+    "About the same" is one of √n equally filled ranges of the n training lengths: unlike a polynomial's, such an answer
+    is a mean of labels whatever the lengths. Clips of unknown length get the overall training mean.
 
     Args:
-        train_values: (n,) such as lengths or loudness of the training clips; NaN: not known.
+        train_values: (n,) lengths of the training clips in seconds; NaN: not known.
         train_targets: (n, L) in [0, 1].
         values: (m,) of the clips to answer for.
 
     Raises:
-        ScoreError: there is no training clip, or not one value for each.
+        ScoreError: there is no training clip, or not one length for each.
     """
     own, targets = np.asarray(train_values, dtype=np.float64), np.asarray(train_targets, dtype=np.float64)
     asked = np.asarray(values, dtype=np.float64)
@@ -72,7 +72,7 @@ def shuffled_scores(
 
 
 def length_answers(prepared: PreparedSet, rows: Sequence[PreparedRow]) -> Array:
-    """Return what :func:`cue_baseline` of the clip length predicts for prepared clips, (clips, L).
+    """Return what :func:`length_baseline` of the clip length predicts for prepared clips, (clips, L).
 
     Where clips have the length of what was watched, as in Hume-Reaction, length alone tells something of the labels.
     A clip of length 0 could not be read.
@@ -80,7 +80,7 @@ def length_answers(prepared: PreparedSet, rows: Sequence[PreparedRow]) -> Array:
     train = readable_train(prepared)
     targets = np.array([row.clip.labels for row in train])
     known, asked = ([row.duration_s or np.nan for row in own] for own in (train, rows))
-    return cue_baseline(known, targets, asked)
+    return length_baseline(known, targets, asked)
 
 
 def readable_train(prepared: PreparedSet) -> list[PreparedRow]:
