@@ -97,7 +97,7 @@ def test_recalibration_brings_predictions_to_scale_and_keeps_their_order(
     (prediction,) = predict([row.clip.path], tmp_path / "model", timeline=False, progress=False)
     said = after.predictions.set_index("File_ID").loc[row.clip.clip_id].to_numpy(float)
     assert prediction.intensities == pytest.approx(said, abs=1e-5)
-    harder = degrade(tmp_path / "model", prepared.folder, split="all", out=tmp_path / "harder", progress=False)
+    harder = degrade(load_model(tmp_path / "model"), prepared, "all", tmp_path, progress=False)
     assert harder.curves[0].points[0].metrics.pearson == pytest.approx(after.metrics.pearson, abs=1e-6)
     mute = evaluate(tmp_path / "model", prepared.folder, split="test", without="voice", progress=False)
     explained = explain(row.clip.path, tmp_path / "model", face_map=False, progress=False)

@@ -76,8 +76,6 @@ def print_paired(paired: Paired, first: str, second: str) -> None:
         f"{paired.n_clips} clips; {paired.n_resamples} resamples and {what} permutations by {paired.unit} "
         f"({paired.n_units} of them); p of single emotions are not corrected for their number"
     )
-    if paired.n_left_out:
-        results.print(f"{paired.n_left_out} clips with labels of the same splits are in neither file: no full score")
     results.print(_verdict(paired.differences[0]))
 
 

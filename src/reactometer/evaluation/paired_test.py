@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Hashable, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
@@ -26,7 +25,7 @@ from reactometer.evaluation.bootstrap import (
     score_moments,
 )
 from reactometer.evaluation.metrics import KINDS, LEAST_SPREAD, LESS_IS_BETTER, Array
-from reactometer.io import write_whole
+from reactometer.io import format_json, write_whole
 from reactometer.types import Clip
 
 ID_COLUMN = "File_ID"
@@ -65,7 +64,6 @@ class Paired:
     n_units: int
     n_resamples: int
     is_exact: bool  # the permutation test went through all permutations
-    n_left_out: int = 0  # clips with labels, of the same splits, that neither model predicted
 
 
 def compare_predictions(
@@ -111,19 +109,18 @@ def compare_predictions(
         )
     chosen = [clip for clip in clips if clip.clip_id in one and clip.labels]
     unit, groups = choose_units(chosen, by)
-    shape = len(chosen), len(labels)
-    first_values, second_values = (
-        np.array([own[clip.clip_id] for clip in chosen]).reshape(shape) for own in (one, other)
+    truth, first_values, second_values = (
+        np.array(values, dtype=np.float64).reshape(len(chosen), len(labels))
+        for values in (
+            [clip.labels for clip in chosen],
+            *([own[clip.clip_id] for clip in chosen] for own in (one, other)),
+        )
     )
-    truth = np.array([clip.labels for clip in chosen]).reshape(shape)
     paired = compare_paired(
         truth, first_values, second_values, labels, unit=unit, groups=groups, n_resamples=n_resamples, seed=seed
     )
-    splits = {clip.split for clip in chosen} - {None}
-    left_out = [clip for clip in clips if clip.split in splits and clip.labels and clip.clip_id not in one]
-    paired = replace(paired, n_left_out=len(left_out))
     if out is not None:
-        write_whole(Path(out), json.dumps(asdict(paired), indent=2) + "\n")
+        write_whole(Path(out), format_json(asdict(paired)))
     return paired
 
 
@@ -156,22 +153,20 @@ def compare_paired(
     )  # (1 + R, 2, kinds, 1 + L)
     if np.isnan(scores[0, 0, 0, 0]):
         raise ScoreError("no label varies over these clips", fix="Compare on a larger split")
-    apart = scores[:, 0] - scores[:, 1]
     p, is_exact = _permute(truth, guesses, groups, n_resamples, seed)  # (kinds, 1 + L)
-    places = [(f"mean_{kind}", place, 0) for place, kind in enumerate(KINDS)]
-    places += [(f"pearson {label}", 0, 1 + number) for number, label in enumerate(labels)]
+    names = [*(f"mean_{kind}" for kind in KINDS), *(f"pearson {label}" for label in labels)]
+    ours, theirs, p = (_chosen(own) for own in (scores[:, 0], scores[:, 1], p))  # (..., kinds + L)
     differences = tuple(
-        Difference(
-            name,
-            float(scores[0, 0, place, column]),
-            float(scores[0, 1, place, column]),
-            interval(apart[:, place, column]),
-            float(p[place, column]),
-        )
-        for name, place, column in places
-        if np.isfinite(scores[0, 0, place, column])
+        Difference(name, float(ours[0, at]), float(theirs[0, at]), interval(ours[:, at] - theirs[:, at]), float(p[at]))
+        for at, name in enumerate(names)
+        if np.isfinite(ours[0, at])
     )
     return Paired(differences, len(truth), unit, len(units), n_resamples, is_exact)
+
+
+def _chosen(scores: Array) -> Array:
+    """Take the means of all kinds, then each label's Pearson, from (..., kinds, 1 + L): (..., kinds + L)."""
+    return np.concatenate([scores[..., 0], scores[..., 0, 1:]], axis=-1)
 
 
 def _permute(

@@ -68,7 +68,7 @@ def report(  # noqa: PLR0913 - options by keyword
     evaluation = evaluate(loaded, folder, split=split, by=by, groups=groups, out=out, progress=progress)
     harder = None
     if degradation and not loaded.network.given_sizes:
-        harder = degrade(model, folder, split=evaluation.split, by=by, out=out, device=device, progress=progress)
+        harder = degrade(loaded, prepared, evaluation.split, out, by=by, progress=progress)
     takes_both = loaded.sampling.looks and loaded.sampling.listens
     alone = {
         f"without {modality}": evaluate(

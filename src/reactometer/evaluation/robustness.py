@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -13,7 +12,6 @@ import numpy as np
 
 from reactometer.data.batches import Change
 from reactometer.data.cache import PreparedSet
-from reactometer.errors import ModelError
 from reactometer.evaluation.bootstrap import (
     N_RESAMPLES,
     Interval,
@@ -23,11 +21,10 @@ from reactometer.evaluation.bootstrap import (
     choose_units,
 )
 from reactometer.evaluation.corruptions import add_noise, hide_face, mute, shrink_faces, thin_frames
-from reactometer.evaluation.evaluate import choose_split, open_for
 from reactometer.evaluation.metrics import Array, Metrics, measure
 from reactometer.evaluation.plots import as_float, make_panels
-from reactometer.io import make_folder, write_picture, write_whole
-from reactometer.models.folder import DEGRADATION_FILES, LoadedModel, load_model
+from reactometer.io import format_json, write_picture, write_whole
+from reactometer.models.folder import DEGRADATION_FILES, LoadedModel
 from reactometer.models.scoring import join_members, score_shown
 from reactometer.models.showing import changed, show
 from reactometer.terminal import progress_bar
@@ -61,11 +58,6 @@ class Point:
     intervals: Intervals
     loss: Interval  # of mean Pearson against the clips as they are, paired; a constant prediction counts as 0
 
-    def as_json(self) -> dict[str, Any]:
-        """The level, the scores as in ``metrics.json``, and the loss with its interval."""
-        loss = {"value": self.loss.value, "interval": [self.loss.low, self.loss.high]}
-        return {"level": self.level, **self.metrics.as_json(), "intervals": self.intervals.as_json(), "loss": loss}
-
 
 @dataclass(frozen=True)
 class Curve:
@@ -86,59 +78,55 @@ class Degradation:
 
     def as_json(self) -> dict[str, Any]:
         """What ``degradation.json`` holds."""
-        curves = {curve.nuisance: [point.as_json() for point in curve.points] for curve in self.curves}
+        curves = {
+            curve.nuisance: [
+                {
+                    "level": point.level,
+                    **point.metrics.as_json(),
+                    "intervals": point.intervals.as_json(),
+                    "loss": {"value": point.loss.value, "interval": [point.loss.low, point.loss.high]},
+                }
+                for point in curve.points
+            ]
+            for curve in self.curves
+        }
         return {"data": self.data, "split": self.split, "labels": list(self.labels), "curves": curves}
 
 
 def degrade(
-    model: Path | str,
-    data: Path | str,
+    loaded: LoadedModel,
+    prepared: PreparedSet,
+    split: str,
+    out: Path,
     *,
-    split: str | None = None,
     by: str | None = None,
     n_resamples: int = N_RESAMPLES,
-    out: Path | str | None = None,
-    cache: Path | str | None = None,
-    device: str = "auto",
     progress: bool = True,
 ) -> Degradation:
-    """Score a model on clips made harder to read, level by level, and keep the curves in its folder.
+    """Score a model on clips made harder to read, level by level; write ``degradation.json`` and ``degradation.png``.
 
-    What the model does not go by is left out. Whatever is drawn is drawn once a clip: the same stretches stay hidden
-    at a higher share, the same noise only grows. Frozen encoders' features of changed clips are not kept.
+    Nuisances of a modality that the model does not use are left out. Random choices are made once per clip: the same
+    stretches stay hidden at a higher share, and the same noise only grows.
 
     Args:
-        model: a model folder.
-        data: a data set, or a folder prepared before.
-        split: as of :func:`~reactometer.evaluation.evaluate.evaluate`.
-        by: what the intervals resample, as there.
-        n_resamples: of the intervals, at least 1.
-        out: the folder for ``degradation.json`` and ``degradation.png``; default: the model's.
-        cache: where prepared clips are kept when ``data`` is not prepared yet; default: the user's cache folder.
-        device: as :func:`~reactometer.models.folder.load_model` takes it.
+        loaded: a model that takes media; features of a file cannot be made harder to read.
+        prepared: clips, prepared as the model's training data were.
+        split: "train", "val", "test" or "all".
+        out: an existing folder.
+        by: resampling unit, as of :func:`~reactometer.evaluation.evaluate.evaluate`.
+        n_resamples: number of resamples for the intervals, at least 1.
         progress: show a bar on standard error.
 
     Raises:
-        ModelError: the model takes features of a file, which cannot be made harder to read.
-        DataError: as of :func:`~reactometer.evaluation.evaluate.evaluate`.
         ScoreError: the split has too few clips with labels, or no label varies.
         OutputError: the folder cannot be written into.
     """
-    loaded, out = load_model(model, device), make_folder(Path(out or model))
-    if loaded.network.given_sizes:
-        raise ModelError(
-            f"{model}: goes by features of a file, which cannot be made harder to read",
-            expected="a model that takes videos",
-            fix="Degrade the videos that the features are computed from",
-        )
-    prepared = open_for(loaded, data, cache, progress=progress)
-    chosen, nuisances = choose_split(prepared, split), nuisances_of(loaded)
-    rows = prepared.split(chosen)
+    rows, nuisances = prepared.split(split), nuisances_of(loaded)
     known = [place for place, row in enumerate(rows) if row.clip.labels]
     targets = np.array([rows[place].clip.labels for place in known]).reshape(len(known), len(loaded.labels))
     measure(targets, targets, loaded.labels)  # raises, before the work, where there is no score
     unit, groups = choose_units([rows[place].clip for place in known], by)
-    whole, *answers = [answer[known] for answer in _answers(loaded, prepared, chosen, nuisances, progress)]
+    whole, *answers = [answer[known] for answer in _answers(loaded, prepared, split, nuisances, progress)]
 
     def point(level: str, answer: Array) -> Point:
         metrics = measure(targets, answer, loaded.labels)
@@ -150,8 +138,10 @@ def degrade(
     for nuisance in nuisances:
         others = [point(level, next(rest)) for level, _ in nuisance.levels]
         curves.append(Curve(nuisance.name, (replace(first, level=nuisance.untouched), *others)))
-    degradation = Degradation(Path(data).resolve().name, chosen, loaded.labels, tuple(curves))
-    write_degradation(degradation, out)
+    degradation = Degradation(prepared.folder.name, split, loaded.labels, tuple(curves))
+    table, picture = (out / name for name in DEGRADATION_FILES)
+    write_whole(table, format_json(degradation.as_json()))
+    write_picture(plot_degradation(degradation), picture)
     return degradation
 
 
@@ -171,17 +161,6 @@ def nuisances_of(loaded: LoadedModel) -> tuple[Nuisance, ...]:
     )
     used = {"face": loaded.sampling.looks, "voice": loaded.sampling.listens}
     return tuple(nuisance for nuisance in every if used[nuisance.stream] and nuisance.levels)
-
-
-def write_degradation(degradation: Degradation, out: Path) -> None:
-    """Write ``degradation.json`` and ``degradation.png`` into a folder.
-
-    Raises:
-        OutputError: it cannot be written into.
-    """
-    table, picture = (out / name for name in DEGRADATION_FILES)
-    write_whole(table, json.dumps(degradation.as_json(), indent=2) + "\n")
-    write_picture(plot_degradation(degradation), picture)
 
 
 def plot_degradation(degradation: Degradation) -> Figure:
