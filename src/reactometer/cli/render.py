@@ -116,11 +116,11 @@ def print_evaluation(evaluation: Evaluation) -> None:
 
 
 def _print_coverage(coverage: Coverage) -> None:
-    own = coverage.mean
-    widths = f"{min(coverage.widths):.2f} to {max(coverage.widths):.2f} wide"
+    own, by_label, by_width = coverage.mean, coverage.by_label.values(), coverage.widths.values()
+    widths = f"{min(by_width):.2f} to {max(by_width):.2f} wide"
     results.print(
         f"{coverage.asked:.0%} intervals of the predictions ({widths}) hold {own.value:.1%} of the labels "
-        f"({own.low:.1%} to {own.high:.1%}; by label {min(coverage.by_label):.0%} to {max(coverage.by_label):.0%})"
+        f"({own.low:.1%} to {own.high:.1%}; by label {min(by_label):.0%} to {max(by_label):.0%})"
         f"{', but were fitted to these very clips' if coverage.fitted_here else ''}"
     )
     if coverage.abstained:

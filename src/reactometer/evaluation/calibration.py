@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Hashable, Sequence
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
@@ -46,11 +45,6 @@ class Reliability:
     n_units: int
     n_resamples: int
 
-    def as_json(self) -> dict[str, Any]:
-        """The field "reliability" of ``metrics.json``, by label; ``null`` is undefined."""
-        about = {"unit": self.unit, "n_units": self.n_units, "n_resamples": self.n_resamples}
-        return {**about, "by_label": {own.label: asdict(own) for own in self.by_label}}
-
 
 def measure_reliability(
     targets: npt.ArrayLike,
@@ -72,18 +66,18 @@ def measure_reliability(
         targets: (clips, L) in [0, 1].
         predictions: (clips, L).
         labels: L names.
-        unit: what a group is, in a word.
-        groups: the group of each clip.
-        n_resamples: how many times to draw, at least 1.
-        seed: of the draws.
+        unit, groups, n_resamples, seed: as of :func:`~reactometer.evaluation.bootstrap.bootstrap_metrics`.
 
     Raises:
-        ScoreError: as :func:`~reactometer.evaluation.bootstrap.bootstrap_metrics`.
+        ScoreError: as there.
     """
     truth, guess = np.asarray(targets, dtype=np.float64), np.asarray(predictions, dtype=np.float64)
     units, middle, centre = moments(truth, guess, groups), truth.mean(axis=0), guess.mean(axis=0)
     numbers = resample(units, lambda sums: _fit_line(sums, middle, centre), n_resamples, seed)  # (1 + R, 3, L)
-    orders = [np.array_split(own, _n_bins(len(truth))) for own in guess.argsort(axis=0, kind="stable").T]
+    orders = [
+        np.array_split(own, min(MOST_BINS, max(2, len(truth) // CLIPS_A_BIN)))
+        for own in guess.argsort(axis=0, kind="stable").T
+    ]
     inside = np.zeros((len(truth), len(labels), len(orders[0])))  # (clips, L, bins), 1 where the clip is in the bin
     for place, order in enumerate(orders):
         for number, clips in enumerate(order):
@@ -104,10 +98,6 @@ def measure_reliability(
         )
         by_label.append(LabelReliability(label, slope, intercept, interval(numbers[:, 2, place]), bins))
     return Reliability(tuple(by_label), unit, len(units), n_resamples)
-
-
-def _n_bins(n_clips: int) -> int:
-    return min(MOST_BINS, max(2, n_clips // CLIPS_A_BIN))
 
 
 def _fit_line(sums: Array, middle: Array, centre: Array) -> Array:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -21,32 +20,17 @@ Scored = tuple[Score, str, float]
 
 @dataclass(frozen=True)
 class Coverage:
-    """Intervals against the labels of clips they were not fitted on."""
+    """Share of labels inside the prediction intervals of clips that the intervals were not fitted on."""
 
-    asked: float  # share of labels that the intervals are to hold
-    labels: tuple[str, ...]
-    mean: Interval  # share of labels held, over all labels and clips
-    by_label: tuple[float, ...]  # (L,)
-    widths: tuple[float, ...]  # (L,) mean length of the intervals
-    by_basis: dict[str, tuple[int, float]]  # clips, and share of labels held: by "face and voice", "face", "voice"
+    asked: float  # share of labels that the intervals are to contain
+    mean: Interval  # share of labels contained, over all labels and clips
+    by_label: dict[str, float]  # the same for each label
+    widths: dict[str, float]  # mean width of each label's intervals
+    by_basis: dict[str, dict[str, float]]  # by "face and voice", "face", "voice": "n_clips" and "coverage"
     n_clips: int
-    abstained: dict[str, str]  # id: reasons, of clips whose prediction had better not be used
-    mean_pearson_kept: float | None  # over the clips that are left; None: undefined, or too few
-    fitted_here: bool = False  # the intervals were fitted to these very clips: what they hold is no evidence
-
-    def as_json(self) -> dict[str, Any]:
-        """The field "coverage" of ``metrics.json``."""
-        return {
-            "asked": self.asked,
-            "fitted_on_these_clips": self.fitted_here,
-            "mean": self.mean.value,
-            "interval": [self.mean.low, self.mean.high],
-            "by_label": dict(zip(self.labels, self.by_label, strict=True)),
-            "mean_width": dict(zip(self.labels, self.widths, strict=True)),
-            "by_basis": {name: {"n_clips": n, "coverage": share} for name, (n, share) in self.by_basis.items()},
-            "abstained": self.abstained,
-            "mean_pearson_kept": self.mean_pearson_kept,
-        }
+    abstained: dict[str, str]  # id: warnings, of clips whose prediction should not be used
+    mean_pearson_kept: float | None  # over the other clips; None: undefined, or too few
+    fitted_here: bool = False  # the intervals were fitted to these very clips: their coverage is no evidence
 
 
 def measure_coverage(
@@ -82,19 +66,21 @@ def measure_coverage(
     shares = resample(units, lambda sums: sums[:, 1] / sums[:, 0], n_resamples)
     bases = [scores[place].basis for place in places]
     reasons = [_reasons(clip, sure) for clip in clips]
-    kept = [place for place, told in enumerate(reasons) if not told]
+    kept, score_kept = [place for place, told in enumerate(reasons) if not told], None
+    if len(kept) >= LEAST_CLIPS:
+        score_kept = measure(targets[kept], [scores[place].intensities for place in kept], labels).mean_pearson
     return Coverage(
         asked=sure.coverage,
-        labels=tuple(labels),
         mean=interval(shares),
-        by_label=tuple(held.mean(axis=0).tolist()),
-        widths=tuple((ends[..., 1] - ends[..., 0]).mean(axis=0).tolist()),
+        by_label=dict(zip(labels, held.mean(axis=0).tolist(), strict=True)),
+        widths=dict(zip(labels, (ends[..., 1] - ends[..., 0]).mean(axis=0).tolist(), strict=True)),
         by_basis={
-            name: (bases.count(name), float(held[[own == name for own in bases]].mean())) for name in sorted(set(bases))
+            name: {"n_clips": bases.count(name), "coverage": float(held[[own == name for own in bases]].mean())}
+            for name in sorted(set(bases))
         },
         n_clips=len(places),
         abstained={clip[1]: told for clip, told in zip(clips, reasons, strict=True) if told},
-        mean_pearson_kept=_score_kept(targets, scores, kept, labels),
+        mean_pearson_kept=score_kept,
     )
 
 
@@ -117,9 +103,3 @@ def _reasons(clip: Scored, sure: Uncertainty) -> str:
     """Why a clip's prediction had better not be used; empty: no reason is known."""
     score, _, duration_s = clip
     return "; ".join(sure.doubts(score, duration_s or None)) if score.has_evidence else "nothing to go by"
-
-
-def _score_kept(targets: Array, scores: Sequence[Score], kept: Sequence[int], labels: Sequence[str]) -> float | None:
-    if len(kept) < LEAST_CLIPS:
-        return None
-    return measure(targets[kept], [scores[place].intensities for place in kept], labels).mean_pearson

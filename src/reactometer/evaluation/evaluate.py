@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +21,7 @@ from reactometer.evaluation.coverage import Coverage, interval_table, measure_co
 from reactometer.evaluation.metrics import Array, Metrics, measure
 from reactometer.evaluation.plots import plot_calibration
 from reactometer.evaluation.subgroups import Grouping, as_table, compare_groups, split_column
-from reactometer.io import make_folder, write_picture, write_whole
+from reactometer.io import format_json, make_folder, write_picture, write_whole
 from reactometer.models.folder import LoadedModel, load_model
 from reactometer.models.scoring import score_split
 
@@ -59,9 +58,8 @@ class Evaluation:
             "person_norm": self.person_norm,
             **self.metrics.as_json(),
             "intervals": self.intervals.as_json() if self.intervals else None,
-            "coverage": self.coverage.as_json() if self.coverage else None,
-            "reliability": self.reliability.as_json() if self.reliability else None,
-            "groups": {grouping.column: grouping.as_json() for grouping in self.groups},
+            "coverage": asdict(self.coverage) if self.coverage else None,
+            "reliability": asdict(self.reliability) if self.reliability else None,
         }
 
 
@@ -181,7 +179,7 @@ def write_evaluation(evaluation: Evaluation, out: Path) -> None:
         write_whole(out / "groups.csv", as_table(evaluation.groups).to_csv(index=False))
     if evaluation.reliability:
         write_picture(plot_calibration(evaluation.reliability), out / "reliability.png")
-    write_whole(out / "metrics.json", json.dumps(evaluation.as_json(), indent=2) + "\n")
+    write_whole(out / "metrics.json", format_json(evaluation.as_json()))
 
 
 def _check_fit(loaded: LoadedModel, prepared: PreparedSet) -> None:

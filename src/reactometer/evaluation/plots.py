@@ -49,8 +49,8 @@ def plot_calibration(reliability: Reliability) -> Figure:
 def plot_coverage(coverage: Coverage) -> Figure:
     """Plot the share of each emotion's targets inside the intervals; dashed: the share that was asked for."""
     figure, (panel,) = make_panels(1, columns=1, size=(8.0, 1.8))
-    bars = panel.bar(coverage.labels, coverage.by_label, color=MODEL, width=0.7)
-    widths = [f"mean width\n{width:.2f}" for width in coverage.widths]
+    bars = panel.bar(list(coverage.by_label), list(coverage.by_label.values()), color=MODEL, width=0.7)
+    widths = [f"mean width\n{width:.2f}" for width in coverage.widths.values()]
     panel.bar_label(bars, widths, label_type="center", color="white", fontsize=7)
     panel.axhline(coverage.asked, color=WARNING, linestyle="--", linewidth=1)
     panel.annotate(

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Hashable, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from itertools import product
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -37,7 +36,7 @@ SMALL = 30
 """So few people (or clips, where they are not known) say next to nothing of their group: a Pearson of 30 clips has a
 standard error of .18; and of 21, false claims are made too often (by simulation)."""
 
-SHARES = ("clips_without_face", "frames_with_face", "clips_without_sound")
+SHARES = ("clips_without_face", "clips_without_sound")
 COMPARED = ("pearson", "bias")
 """What a group is compared in with all other clips."""
 
@@ -85,15 +84,6 @@ class Grouping:
     n_resamples: int
     n_differences: int  # looked at, over all columns asked for
 
-    def as_json(self) -> dict[str, Any]:
-        """What the field "groups" of ``metrics.json`` holds of a column."""
-        groups = [
-            {**asdict(group), "numbers": [{**asdict(own), "is_shown": own.is_shown} for own in group.numbers]}
-            for group in self.groups
-        ]
-        about = {"unit": self.unit, "n_resamples": self.n_resamples, "n_differences": self.n_differences}
-        return {**about, "groups": groups}
-
 
 def compare_groups(
     rows: Sequence[PreparedRow],
@@ -107,42 +97,39 @@ def compare_groups(
     n_resamples: int = N_RESAMPLES,
     seed: int = 0,
 ) -> tuple[Grouping, ...]:
-    """Score, bias, error and what is missing, for every group of each column, and its distance from all other clips.
+    """Compute score, bias, error and missing data of every group in each column, and its difference from all others.
 
-    Values have 95 % percentile intervals of the same resampled units as everywhere; the clips of a group vary with the
-    units drawn. A group (or what is outside it) of at most ``SMALL`` units is marked as small.
+    Values have 95% percentile intervals over the same resampled units as everywhere. A group is small if it, or the
+    rest, has at most ``SMALL`` units.
 
-    **Many looks.** Of 20 differences one is outside its 95 % interval by chance alone. So a difference counts as shown
-    only where 0 is outside the interval for a level of 1 - .05 / (differences looked at in all columns; Bonferroni):
-    the difference ± Student's t, with the units of the smaller side less one as its degrees of freedom, times its
-    standard error, since 2,000 resamples do not reach so far into the tails. The standard error is that of the
-    resamples, or, where that is larger, that of two random sides of these sizes: a small group that happens to have
-    none of the rare large errors looks surer than it is. By simulation a call in which
-    nothing differs makes a false claim in at most 5 % of cases. A difference that is not shown may still be there, and
-    one that is shown may have another cause than the column: a group whose labels vary less has a lower Pearson for
-    that alone, and one that was chosen by its labels has a bias.
+    A difference counts as shown only if 0 lies outside the interval at level 1 - 0.05 / (differences in all columns;
+    Bonferroni). This interval is the difference ± Student's t times its standard error, with the units of the smaller
+    side less one as degrees of freedom, since 2,000 resamples do not reach so far into the tails. The standard error is
+    the larger of that of the resamples and that of two random sides of these sizes, because a small group that happens
+    to have none of the rare large errors looks too certain. By simulation, a call in which nothing differs makes a
+    false claim in at most 5% of cases. A difference may have another cause than the column: a group whose labels vary
+    less has a lower Pearson for that reason.
 
     Args:
         rows: the clips.
-        targets: (clips, L) in [0, 1].
-        predictions: (clips, L).
+        targets, predictions: (clips, L), targets in [0, 1].
         labels: L names.
         columns: of the manifest, upper or lower case; "person" and "stimulus" too.
-        unit: what is drawn as a whole, in a word.
-        groups: the unit of each clip, see :func:`~reactometer.evaluation.bootstrap.choose_units`.
-        n_resamples: how many times to draw; with fewer than 100 the standard errors are not worth much.
-        seed: of the draws.
+        unit, groups, n_resamples, seed: as of :func:`~reactometer.evaluation.bootstrap.bootstrap_metrics`.
 
     Raises:
         DataError: no such column.
-        ScoreError: as :func:`~reactometer.evaluation.bootstrap.bootstrap_metrics`.
+        ScoreError: as of ``bootstrap_metrics``.
     """
     truth, guess = np.asarray(targets, dtype=np.float64), np.asarray(predictions, dtype=np.float64)
     names = np.arange(len(rows)) if groups is None else pd.factorize(np.fromiter(groups, dtype=object))[0]  # (clips,)
     insides = {column: split_column([row.clip for row in rows], column) for column in columns}
-    sizes = {column: [_n_units(names, inside) for inside in own.values()] for column, own in insides.items()}
+    sizes = {  # units inside and outside each group
+        column: [(len(np.unique(names[inside])), len(np.unique(names[~inside]))) for inside in own.values()]
+        for column, own in insides.items()
+    }
     n_differences = len(COMPARED) * (1 + len(labels)) * sum(min(both) > SMALL for own in sizes.values() for both in own)
-    counts = np.array([[row.n_faces == 0, row.n_faces, row.n_samples, not row.has_sound] for row in rows])
+    counts = np.array([[row.n_faces == 0, not row.has_sound] for row in rows])
     sums = np.hstack([moments(truth, guess, None), counts])  # (clips, C)
 
     def score(sums: Array) -> Array:  # (R, 2 C) -> (R, 3, numbers): of the group, of all other clips, of all clips
@@ -216,23 +203,11 @@ def _cells(clips: Sequence[Clip], column: str) -> list[str]:
     return [cells.get(column.lower(), "").strip() for cells in own]
 
 
-def _n_units(names: npt.NDArray[np.intp], inside: npt.NDArray[np.bool_]) -> tuple[int, int]:
-    """Units that have a clip inside, and outside."""
-    return len(np.unique(names[inside])), len(np.unique(names[~inside]))
-
-
-def _keys(labels: Sequence[str]) -> list[tuple[str, str | None]]:
-    """Measure and label of the numbers, in the order of every array of numbers here."""
-    return [*product(("pearson", "bias", "mae"), (None, *labels)), *((name, None) for name in SHARES)]
-
-
 def _from_sums(sums: Array, n_labels: int) -> Array:
     """Return (R, numbers) from (R, C) sums over clips; NaN if there is no clip."""
     with np.errstate(invalid="ignore", divide="ignore"):
-        scores = score_moments(sums[:, :-4])  # (R, kinds, 1 + L)
-        bias = sums[:, -4 - n_labels : -4] / sums[:, :1]  # (R, L)
-        faceless, faces, samples, silent = sums[:, -4:].T
-        shares = np.stack([faceless / sums[:, 0], faces / samples, silent / sums[:, 0]], axis=1)
+        scores = score_moments(sums[:, :-2])  # (R, kinds, 1 + L)
+        bias, shares = np.split(sums[:, -2 - n_labels :] / sums[:, :1], [n_labels], axis=1)  # (R, L), (R, 2)
     return np.hstack([scores[:, 0], bias.mean(axis=1, keepdims=True), bias, scores[:, 2], shares])
 
 
@@ -246,8 +221,9 @@ def _numbers(
     labels: Sequence[str], values: Array, others: Array, everyone: Array, size: tuple[int, int], n_differences: int
 ) -> tuple[Number, ...]:
     """From (1 + R, numbers) of a group, of all others, of everyone; so many units are inside, and outside."""
+    keys = [*product(("pearson", "bias", "mae"), (None, *labels)), *((name, None) for name in SHARES)]
     numbers = []
-    for place, (measure, label) in enumerate(_keys(labels)):
+    for place, (measure, label) in enumerate(keys):
         own, apart = values[:, place], values[:, place] - others[:, place]
         number = Number(measure, label, interval(own) if np.isfinite(own[0]) else None)
         if measure in COMPARED and np.isfinite(apart[0]):
