@@ -117,10 +117,7 @@ def fit_uncertainty(
     Args:
         loaded: a model, or an ensemble.
         prepared: clips with labels, prepared as its training data were.
-        split: of the clips that intervals are fitted to; its weights must not have been fitted on them.
-        coverage: of the intervals, in [0.5, 1).
-        recalibrate: fit a monotone curve a label (isotonic regression), too.
-        progress: show bars on standard error.
+        split, coverage, recalibrate, progress: as of :func:`calibrate`; coverage in [0.5, 1).
 
     Raises:
         ConfigError: a coverage out of range.
@@ -140,7 +137,9 @@ def fit_uncertainty(
             expected=f"at least {least}",
             fix="Add clips, or give others with 'reactometer calibrate'",
         )
-    whose = _whose(whole, rows, coverage)
+    whose = {place: rows[place].clip.person or "" for place in whole}
+    if "" in whose.values() or len(set(whose.values())) < least_units(coverage):
+        whose = {}  # too few people are known for intervals of a new person
     if known and known.references:
         references, shortest_s = dict(known.references), known.shortest_s
     else:
@@ -199,12 +198,9 @@ def _learned_from(
 
 
 def _as_they_are(shown: dict[str, dict[int, Score]]) -> dict[int, Score]:
-    """Each clip's score by all that it shows and says."""
-    found: dict[int, Score] = {}
-    for basis in sorted(shown, key=len, reverse=True):  # "face and voice" before "voice" and "face"
-        for place, score in shown[basis].items():
-            found.setdefault(place, score)
-    return found
+    """Return each clip's score from all modalities that it has."""
+    richest_last = sorted(shown, key=len)  # "face", "voice", "face and voice"
+    return {place: score for basis in richest_last for place, score in shown[basis].items()}
 
 
 def _fit_curves(scores: dict[int, Score], rows: Sequence[PreparedRow]) -> tuple[Curve, ...]:
@@ -237,13 +233,6 @@ def _pairs(scores: dict[int, Score], rows: Sequence[PreparedRow]) -> tuple[Array
     """(n, L) predictions and labels."""
     guess = np.array([score.intensities for score in scores.values()], dtype=np.float64)
     return guess, np.array([rows[place].clip.labels for place in scores], dtype=np.float64)
-
-
-def _whose(places: Iterable[int], rows: Sequence[PreparedRow], coverage: float) -> dict[int, str]:
-    """Who is in each clip; empty where somebody is not known, or they are too few for an interval by person."""
-    people = {place: rows[place].clip.person or "" for place in places}
-    known = "" not in people.values() and len(set(people.values())) >= least_units(coverage)
-    return people if known else {}
 
 
 def _limits(scores: Iterable[Score], fitted: Uncertainty) -> dict[str, float]:

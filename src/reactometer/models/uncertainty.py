@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from pydantic import ConfigDict, TypeAdapter
 from safetensors.numpy import load_file, save
 
 from reactometer.errors import ModelError
@@ -70,6 +71,8 @@ class Curve:
 @dataclass(frozen=True)
 class Uncertainty:
     """Intervals, recalibration and limits of one model, or of an ensemble."""
+
+    __pydantic_config__ = ConfigDict(arbitrary_types_allowed=True)  # arrays
 
     coverage: float  # of the intervals, such as 0.9
     bases: Mapping[str, Basis]
@@ -203,21 +206,11 @@ def load_uncertainty(folder: Path) -> Uncertainty | None:
         return None
     file = folder / UNCERTAINTY_FILE
     with decoding(file, ModelError, "Delete it, or write it anew with 'reactometer calibrate'"):
-        about = parse_json_object(file.read_bytes())
-        if about["format"] != FORMAT or about["sha256"][REFERENCES_FILE] != sha256_of(folder / REFERENCES_FILE):
+        about, tensors = parse_json_object(file.read_bytes()), folder / REFERENCES_FILE
+        if about["format"] != FORMAT or about["sha256"][REFERENCES_FILE] != sha256_of(tensors):
             raise ValueError("another format, or not the tensors that it names")
-        return Uncertainty(
-            coverage=float(about["coverage"]),
-            bases={
-                str(name): Basis(int(own["n_clips"]), _floats(own["half_widths"]))
-                for name, own in about["bases"].items()
-            },
-            fitted_on=dict(about["fitted_on"]),
-            shortest_s=float(about["shortest_s"]),
-            recalibration=tuple(Curve(_floats(own["x"]), _floats(own["y"])) for own in about["recalibration"]),
-            references=_read_references(load_file(folder / REFERENCES_FILE)),
-            farthest={str(name): float(limit) for name, limit in about["farthest"].items()},
-        )
+        about["references"] = _read_references(load_file(tensors))
+        return TypeAdapter(Uncertainty).validate_python(about)
 
 
 def _read_references(tensors: Mapping[str, FloatArray]) -> dict[str, tuple[Reference, ...]]:
@@ -232,7 +225,3 @@ def _read_references(tensors: Mapping[str, FloatArray]) -> dict[str, tuple[Refer
         )
         for modality, members in parts.items()
     }
-
-
-def _floats(values: Sequence[float]) -> tuple[float, ...]:
-    return tuple(float(value) for value in values)
