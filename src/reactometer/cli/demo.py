@@ -9,20 +9,16 @@ from pathlib import Path
 
 import numpy as np
 
-from reactometer.config import Config, DataConfig, ModelConfig, PrepareConfig, TrainingConfig
+from reactometer.config import FOLDER, Config, load_config
 from reactometer.data.cache import PreparedSet
 from reactometer.data.prepare import prepare
-from reactometer.evaluation.baselines import constant_baseline, shuffled_scores
+from reactometer.evaluation.baselines import shuffled_scores
 from reactometer.evaluation.evaluate import Evaluation, evaluate
-from reactometer.evaluation.metrics import measure
 from reactometer.inference.plot import draw_timeline
 from reactometer.inference.predictor import predict
 from reactometer.synthetic.dataset import simulate
 from reactometer.terminal import messages, progress_bar
 from reactometer.training.train import train
-
-SIZE_PX = 64
-"""Side of the demo's crops, pixels: small, so that a laptop trains in a minute."""
 
 SHUFFLES = 200
 
@@ -52,7 +48,9 @@ def demo(out: Path | str = "demo", *, n_clips: int = 480, seed: int = 0, progres
     started_s = time.monotonic()
     out = Path(out)
     _say(progress, "1 of 5: rendering faces and synthesising voices with known intensities")
-    data = _simulate(out / f"data-{n_clips}-{seed}", n_clips, seed, progress)
+    with progress_bar("rendering", n_clips, progress) as advance:
+        folder = out / f"data-{n_clips}-{seed}"
+        data = simulate(folder, n_clips=n_clips, seed=seed, on_progress=lambda done, total: advance())
     _say(progress, "2 of 5: decoding each clip once, following the face, cutting crops")
     prepared = prepare(
         data, out / f"prepared-{n_clips}-{seed}", settings=demo_config(data, out).prepare, progress=progress
@@ -69,55 +67,16 @@ def demo(out: Path | str = "demo", *, n_clips: int = 480, seed: int = 0, progres
     picture = _draw_strongest(prepared, model, out / "timeline.png")
     files = {"model": model, "scores": out / "evaluation" / "metrics.json", "picture": picture}
     beside = {f"the same model, {name} alone": metrics.mean_pearson for name, metrics in alone.items()}
-    beside |= _baselines(prepared, evaluation, seed)
+    shuffled = shuffled_scores(evaluation.truth, evaluation.guess, prepared.labels, SHUFFLES, seed)
+    beside[f"shuffled labels (mean of {SHUFFLES} shuffles)"] = float(np.mean(shuffled))
     return DemoResult(evaluation, beside, files, time.monotonic() - started_s)
 
 
 def demo_config(data: Path, out: Path, seed: int = 0) -> Config:
-    """The demo's configuration: a tiny network from random weights, and the detector that every installation has."""
-    return Config(
-        data=DataConfig(path=data),
-        prepare=PrepareConfig(detector="haar", rate_hz=4.0, size_px=SIZE_PX),
-        model=ModelConfig(
-            name="multimodal",
-            encoder="random:resnet-tiny",
-            pooling="grid",
-            n_frames=12,
-            size_px=SIZE_PX,
-            hidden=96,
-            dropout=0.1,
-            modality_dropout=0.1,
-        ),
-        training=TrainingConfig(
-            out=out / "run",
-            epochs=20,
-            batch_size=16,
-            accumulate=1,
-            learning_rate=2e-3,
-            ema_decay=0.99,
-            patience=20,
-            augment=False,
-            seed=seed,
-            accelerator="cpu",
-        ),
-    )
-
-
-def _simulate(folder: Path, n_clips: int, seed: int, progress: bool) -> Path:
-    with progress_bar("rendering", n_clips, progress) as advance:
-        return simulate(folder, n_clips=n_clips, seed=seed, on_progress=lambda done, total: advance())
-
-
-def _baselines(prepared: PreparedSet, evaluation: Evaluation, seed: int) -> dict[str, float | None]:
-    """What a constant scores on the same clips, and what the model's predictions score against shuffled labels."""
-    labels, truth = prepared.labels, evaluation.truth
-    train_targets = np.array([row.clip.labels for row in prepared.split("train") if row.clip.labels])
-    constant = constant_baseline(train_targets, len(truth))  # (clips, L)
-    shuffled = shuffled_scores(truth, evaluation.guess, labels, SHUFFLES, seed)
-    return {
-        "constant prediction (the training mean)": measure(truth, constant, labels).mean_pearson,
-        f"shuffled labels (mean of {SHUFFLES} shuffles)": float(np.mean(shuffled)),
-    }
+    """Return the configuration ``configs/demo.toml`` for this dataset, output folder and seed."""
+    config = load_config(FOLDER / "demo.toml")
+    training = config.training.model_copy(update={"out": out / "run", "seed": seed})
+    return config.model_copy(update={"data": config.data.model_copy(update={"path": data}), "training": training})
 
 
 def _draw_strongest(prepared: PreparedSet, model: Path, picture: Path) -> Path:

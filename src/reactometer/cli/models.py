@@ -9,7 +9,7 @@ import typer
 from rich.markup import escape
 
 from reactometer.cli.options import CacheOption
-from reactometer.cli.render import print_exported, print_systems, results
+from reactometer.cli.render import results
 from reactometer.config import find_config
 from reactometer.errors import ModelError, WeightsError
 from reactometer.terminal import OK, SOME_FAILED, messages
@@ -23,8 +23,16 @@ def models(
     """List the architectures that 'train' knows, with their pretrained weights and licences."""
     if config:
         typer.echo(find_config(config).read_text(encoding="utf-8"), nl=False)
-    else:
-        print_systems()
+        return
+    from reactometer.models.registry import PRETRAINED, SYSTEMS
+
+    for name, system in SYSTEMS.items():
+        weights = PRETRAINED[system.encoder]
+        results.print(f"[bold]{name}[/bold]  {escape(system.summary)}")
+        results.print(f"    {system.encoder}: {weights.pretrained_on}; licence: {weights.licence}")
+    results.print("You can use any encoder of transformers instead, by name or folder, for example")
+    results.print("model.encoder=facebook/dinov2-base or model.voice_encoder=facebook/hubert-base-ls960")
+    results.print("next: reactometer train NAME data.path=DATA; or reactometer models --config NAME > mine.toml")
 
 
 def download(
@@ -93,4 +101,10 @@ def export(
     """Export ONNX graphs into the model's folder, and prove on real clips that they equal PyTorch."""
     from reactometer.training.export import export as run
 
-    print_exported(run(model, data, engine=engine, out=out, cache=cache))
+    for exported in run(model, data, engine=engine, out=out, cache=cache):
+        results.print(escape(f"wrote {exported.folder}"))
+        for name, difference in exported.differences.items():
+            results.print(f"  largest difference from PyTorch, {name}: {difference:.1e}")
+        if exported.pearson is not None:
+            before, after = exported.pearson
+            results.print(f"  mean Pearson on val: {after:.4f}, of PyTorch {before:.4f}")

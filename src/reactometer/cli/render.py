@@ -25,7 +25,6 @@ if TYPE_CHECKING:
     from reactometer.models.folder import LoadedModel
     from reactometer.serving.routes import Service
     from reactometer.training.compare import Comparison
-    from reactometer.training.export import Exported
     from reactometer.types import Prediction
 
 results = Console(highlight=False, soft_wrap=True)
@@ -269,27 +268,3 @@ def print_serving(service: Service, address: str) -> None:
         messages.print(f"let in: {len(settings.keys)} clients by key", highlight=False)
     elif not any(own in address for own in ("//127.", "//localhost", "//[::1]")):
         messages.print("[yellow]Everybody who reaches this address is let in: name --keys FILE.[/yellow]")
-
-
-def print_exported(exported: Sequence[Exported]) -> None:
-    """Print the folder of each exported engine, and its differences from PyTorch."""
-    for one in exported:
-        results.print(f"wrote {escape(str(one.folder))}")
-        for shown, difference in one.differences.items():
-            results.print(f"  largest difference from PyTorch, {shown}: {difference:.1e}")
-        if one.pearson is not None:
-            before, after = one.pearson
-            results.print(f"  mean Pearson on val: {after:.4f}, of PyTorch {before:.4f}")
-
-
-def print_systems() -> None:
-    """Print the architectures and the weights they start from."""
-    from reactometer.models.registry import PRETRAINED, SYSTEMS
-
-    for name, system in SYSTEMS.items():
-        weights = PRETRAINED[system.encoder]
-        results.print(f"[bold]{name}[/bold]  {escape(system.summary)}")
-        results.print(f"    {system.encoder}: {weights.pretrained_on}; licence: {weights.licence}")
-    results.print("You can use any encoder of transformers instead, by name or folder, for example")
-    results.print("model.encoder=facebook/dinov2-base or model.voice_encoder=facebook/hubert-base-ls960")
-    results.print("next: reactometer train NAME data.path=DATA; or reactometer models --config NAME > mine.toml")

@@ -65,7 +65,7 @@ def read_muse(root: Path, asked: str | Sequence[str] | None) -> Manifest:
     id_column, *others = rows[0]
     labels = choose_labels(others, (), asked, labels_table)
     row_of = {_key(row[id_column]): row for row in reversed(rows)}  # the first row of each id
-    clips, unused = [], []
+    clips = []
     for cell, *_, part in (list(line.values()) for line in partition):
         split, problem = _split(part)
         row = row_of.get(_key(cell))
@@ -73,15 +73,9 @@ def read_muse(root: Path, asked: str | Sequence[str] | None) -> Manifest:
             problem = problem or f"no labels ({labels_table.name} has no row for this id)"
         clips.append(_muse_clip(root, cell, row or {}, labels, split, problem))
     listed = {_key(clip.clip_id) for clip in clips}
-    for row in rows:
-        key = _key(row[id_column])
-        if key not in listed:
-            problem = f"no split ({partition_table.name} has no row for this id)"
-        elif row is not row_of[key]:
-            problem = f"duplicate id in {labels_table.name} (the first row is used); make ids unique"
-        else:
-            continue
-        unused.append(_muse_clip(root, row[id_column], row, labels, None, problem))
+    problem = f"no split ({partition_table.name} has no row for this id)"
+    rest = [row for row in rows if _key(row[id_column]) not in listed]
+    unused = [_muse_clip(root, row[id_column], row, labels, None, problem) for row in rest]
     return Manifest(root, labels, (*mark_duplicates(clips), *unused))
 
 
