@@ -85,6 +85,13 @@ class _FreshProcess(SpawnProcess):
                 script.update(hidden)
 
 
+    @property
+    def exitcode(self) -> int | None:
+        """Exit status; 1 in place of 0, because pebble takes 0 for a regular end and its job would wait forever."""
+        status = super().exitcode
+        return 1 if status == 0 else status
+
+
 class FreshContext(SpawnContext):
     """Start processes anew, because a fork would copy the locks of running threads."""
 
