@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -26,12 +24,10 @@ from reactometer.data.cache import (
 )
 from reactometer.data.feature_store import open_store, write_store
 from reactometer.errors import DataError, OutputError
-from reactometer.inference.tables import dump_predictions, load_predictions
 from reactometer.io import format_json, parse_json_object, sha256_of
 from reactometer.types import Clip, FaceSample, FrameState, Prediction, PreparedClip, Window
 
 STAMP = {"model": "x"}
-SHORT = Window(0.0, 1.0, 1.0, (0.1,))
 SOURCES = [Source("a.mp4", 1, 2, "aa"), Source("b.mp4", 1, 2, "bb")]
 
 
@@ -137,11 +133,3 @@ def test_a_file_of_a_run_that_is_none_is_told_of(run: Path, name: str, change: C
     change(run / name)
     with pytest.raises(OutputError, match="damaged"):
         _resume(run)
-
-
-@pytest.mark.parametrize("values", [{"intensities": (0.1,)}, {"intervals": ((0.0, 1.0),)}, {"windows": (SHORT,)}])
-def test_a_result_with_other_values_than_labels_is_none(values: dict[str, Any]) -> None:
-    whole = Prediction("a.mp4", "ok", ("Joy", "Awe"), intensities=(0.1, 0.2))
-    assert load_predictions(dump_predictions([whole])) == [whole]
-    with pytest.raises(ValueError, match=r"a\.mp4.*labels"):
-        load_predictions(dump_predictions([replace(whole, **values)]))

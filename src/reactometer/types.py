@@ -192,3 +192,15 @@ class Prediction:
     def failed(self) -> bool:
         """The file could not be read."""
         return self.status.startswith("failed")
+
+    @property
+    def middles_s(self) -> npt.NDArray[np.float64]:
+        """(K,) middle of each window, seconds."""
+        return np.array([(window.start_s + window.end_s) / 2 for window in self.windows])
+
+    @property
+    def timeline(self) -> npt.NDArray[np.float64]:
+        """(K, L) intensities of the windows; NaN if a window has none."""
+        unknown = (np.nan,) * len(self.labels)
+        values = [window.intensities or unknown for window in self.windows]
+        return np.array(values, dtype=np.float64).reshape(len(self.windows), len(self.labels))

@@ -44,7 +44,7 @@ def predict(
     elan: Annotated[Path | None, typer.Option(help="ELAN document (.eaf); for several files, a folder.")] = None,
     subtitles: Annotated[Path | None, typer.Option(help="WebVTT subtitles (.vtt); or a folder.")] = None,
     overlay: Annotated[
-        Path | None, typer.Option(help="The video with box, bars and timeline (.mp4, .mkv, .mov); or a folder.")
+        Path | None, typer.Option(help="The video with box, bars and timeline (.mp4); or a folder.")
     ] = None,
     window: Annotated[float, typer.Option(help="Length of the timeline's windows, seconds.")] = 2.0,
     hop: Annotated[float, typer.Option(help="From one window's start to the next one's, seconds.")] = 1.0,

@@ -1,4 +1,4 @@
-"""Predictions of a file -> what annotation tools and players read: ELAN's .eaf, and WebVTT subtitles."""
+"""Write predictions for annotation tools and players: ELAN documents (.eaf) and WebVTT subtitles."""
 
 from __future__ import annotations
 
@@ -20,19 +20,19 @@ LEAST_SHOWN = 0.1
 def write_elan(
     predictions: Sequence[Prediction], events: Sequence[Sequence[Event]], path: Path, *, local: bool = True
 ) -> Path:
-    """Write an ELAN document (EAF 3.0): a tier of events and a tier of values for each emotion, and where no face is.
+    """Write an ELAN document (EAF 3.0): per emotion a tier of events and one of intensities; and one without a face.
 
-    The annotation of an event is its peak; the tier of values has one annotation a hop, since those of a tier must not
-    overlap. The media file is named by its address and relative to the document.
+    An event is annotated by its peak. Intensities have one annotation per hop, because annotations of a tier must not
+    overlap.
 
     Args:
-        predictions: of one file: one, or one a face; each face has tiers of its own, and is their participant.
+        predictions: of one file, or of each face in it; each face has its own tiers.
         events: of each prediction.
         path: the document to write.
-        local: the media file is on this machine; False: the document names it without a place.
+        local: link the media file by its address on this machine, not only by its name.
 
     Raises:
-        OutputError: a place that cannot be written.
+        OutputError: the document cannot be written.
     """
     root = ElementTree.Element(
         "ANNOTATION_DOCUMENT",
@@ -59,26 +59,25 @@ def write_elan(
 
 
 def write_subtitles(prediction: Prediction, path: Path) -> Path:
-    """Write WebVTT subtitles: one cue a hop with the emotions above 0.1, the strongest first.
+    """Write WebVTT subtitles: one cue per hop with the emotions above 0.1, the strongest first.
 
     Raises:
-        OutputError: a place that cannot be written.
+        OutputError: the file cannot be written.
     """
     whose = () if prediction.face is None else (f"face {prediction.face}",)
     notes = [f"NOTE {note}\n" for note in (*whose, *prediction.notes)]
     cues = [
         f"{_clock(start_s)} --> {_clock(end_s)}\n{_cue(prediction.labels, window)}\n"
-        for (start_s, end_s), window in zip(_shown_spans(prediction.windows), prediction.windows, strict=True)
+        for (start_s, end_s), window in zip(_shown_spans(prediction), prediction.windows, strict=True)
     ]
     return write_whole(path, "\n".join(["WEBVTT\n", *notes, *cues]))
 
 
-def _shown_spans(windows: Sequence[Window]) -> list[tuple[float, float]]:
-    """Of each window, the stretch around its middle up to the neighbours' stretches; the first and last to the ends."""
-    middles_s = [(window.start_s + window.end_s) / 2 for window in windows]
-    cuts_s = [(one + other) / 2 for one, other in pairwise(middles_s)]
-    starts_s = [window.start_s for window in windows[:1]] + cuts_s
-    return list(zip(starts_s, cuts_s + [window.end_s for window in windows[-1:]], strict=True))
+def _shown_spans(prediction: Prediction) -> list[tuple[float, float]]:
+    """Return the span around the middle of each window, without gaps or overlaps."""
+    cuts_s = [(one + other) / 2 for one, other in pairwise(prediction.middles_s.tolist())]
+    starts_s = [window.start_s for window in prediction.windows[:1]] + cuts_s
+    return list(zip(starts_s, cuts_s + [window.end_s for window in prediction.windows[-1:]], strict=True))
 
 
 def _add_header(root: ElementTree.Element, media: Path, document: Path, local: bool) -> None:
@@ -96,9 +95,7 @@ def _add_header(root: ElementTree.Element, media: Path, document: Path, local: b
 def _add_tiers(
     root: ElementTree.Element, order: ElementTree.Element, prediction: Prediction, events: Sequence[Event]
 ) -> None:
-    """All tiers of a prediction."""
-    face = prediction.face
-    spans = _shown_spans(prediction.windows)
+    face, spans = prediction.face, _shown_spans(prediction)
     for label in prediction.labels:
         own = [(event.onset_s, event.offset_s, f"{event.peak:.2f}") for event in events if event.label == label]
         _add_tier(root, order, face, label, own)
@@ -106,7 +103,8 @@ def _add_tiers(
         pairs = zip(spans, prediction.windows, strict=True)
         values = [(*span, f"{window.intensities[place]:.2f}") for span, window in pairs if window.intensities]
         _add_tier(root, order, face, f"{label} (intensity)", values)
-    faceless = [(*span, "no face") for span, window in zip(spans, prediction.windows, strict=True) if _faceless(window)]
+    windows = zip(spans, prediction.windows, strict=True)
+    faceless = [(*span, "no face") for span, window in windows if window.face_share == 0.0]
     _add_tier(root, order, face, "no face", faceless)
     if prediction.notes:
         _add_tier(root, order, face, "notes", [(0.0, prediction.duration_s or 0.0, "; ".join(prediction.notes))])
@@ -123,8 +121,8 @@ def _add_tier(
     tier = ElementTree.SubElement(root, "TIER", {"LINGUISTIC_TYPE_REF": "intensity", **whose})
     for start_s, end_s, text in spans:
         number = len(order)
-        for place, time_s in enumerate((start_s, end_s)):
-            slot = {"TIME_SLOT_ID": f"ts{number + place + 1}", "TIME_VALUE": str(round(time_s * 1000))}
+        for slot_number, time_s in enumerate((start_s, end_s), start=number + 1):
+            slot = {"TIME_SLOT_ID": f"ts{slot_number}", "TIME_VALUE": str(round(time_s * 1000))}
             ElementTree.SubElement(order, "TIME_SLOT", slot)
         references = {"TIME_SLOT_REF1": f"ts{number + 1}", "TIME_SLOT_REF2": f"ts{number + 2}"}
         annotation = ElementTree.SubElement(
@@ -135,14 +133,10 @@ def _add_tier(
         ElementTree.SubElement(annotation, "ANNOTATION_VALUE").text = text
 
 
-def _faceless(window: Window) -> bool:
-    return window.face_share == 0.0
-
-
 def _cue(labels: Sequence[str], window: Window) -> str:
     if window.intensities is None:
         return "no face"
-    away = "no face; " if _faceless(window) else ""
+    away = "no face; " if window.face_share == 0.0 else ""
     strongest = sorted(zip(window.intensities, labels, strict=True), reverse=True)
     named = [f"{label.replace('-->', '->')} {value:.2f}" for value, label in strongest if value >= LEAST_SHOWN]
     return away + (", ".join(named) or "–")

@@ -1,13 +1,13 @@
-"""A timeline -> events: when an emotion rises above a threshold, is at its height, and is over."""
+"""Find events in a timeline: when an emotion rises above a threshold, peaks, and falls below it."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 
 import numpy as np
 
 from reactometer.errors import ConfigError
-from reactometer.types import Event, Prediction, Window
+from reactometer.types import Event, Prediction
 
 DEFAULT_THRESHOLD = 0.5
 
@@ -19,34 +19,21 @@ def check_threshold(threshold: float) -> None:
 
 
 def find_events(prediction: Prediction, threshold: float = DEFAULT_THRESHOLD) -> list[Event]:
-    """Every stretch of windows whose intensity of an emotion is at or above a threshold.
+    """Return all runs of windows with an intensity of at least ``threshold``, in (0, 1], in the order of their onsets.
 
-    A window's value stands for its middle. Onset and offset are where the line between two windows crosses the
-    threshold; beside a window without a value they are half-way to it, and at the file's ends where the window itself
-    begins or ends. So no two events of an emotion lie over each other.
-
-    Args:
-        prediction: of one file, with windows.
-        threshold: in (0, 1].
-
-    Returns:
-        Events in the order of their onsets.
+    A window's value counts at its middle. Onset and offset are interpolated where the line between two windows crosses
+    the threshold. They are half-way to a window without a value, and at the file's ends the bounds of the window.
 
     Raises:
-        ConfigError: a threshold out of its range.
+        ConfigError: the threshold is out of range.
     """
     check_threshold(threshold)
-    events = [
-        event
-        for place, label in enumerate(prediction.labels)
-        for event in _events(prediction.windows, place, label, threshold)
-    ]
+    events = [event for index in range(len(prediction.labels)) for event in _events(prediction, index, threshold)]
     return sorted(events, key=lambda event: (event.onset_s, event.label))
 
 
-def _events(windows: Sequence[Window], place: int, label: str, threshold: float) -> Iterator[Event]:
-    values = np.array([window.intensities[place] if window.intensities else np.nan for window in windows])  # (K,)
-    middles_s = [(window.start_s + window.end_s) / 2 for window in windows]
+def _events(prediction: Prediction, index: int, threshold: float) -> Iterator[Event]:
+    windows, values, middles_s = prediction.windows, prediction.timeline[:, index], prediction.middles_s.tolist()
 
     def crossing_s(inside: int, outside: int, edge_s: float) -> float:
         """Where the line from one window to its neighbour crosses the threshold; ``edge_s`` at the file's end."""
@@ -60,7 +47,7 @@ def _events(windows: Sequence[Window], place: int, label: str, threshold: float)
     for first, last in _runs(values >= threshold):
         peak = first + int(np.argmax(values[first : last + 1]))
         yield Event(
-            label=label,
+            label=prediction.labels[index],
             onset_s=crossing_s(first, first - 1, windows[first].start_s),
             peak_s=middles_s[peak],
             offset_s=crossing_s(last, last + 1, windows[last].end_s),

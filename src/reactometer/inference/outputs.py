@@ -1,17 +1,19 @@
-"""What is to be written of predictions: checked before any work is done, written after it."""
+"""Check which files to write before any work is done, and write them afterwards."""
 
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import groupby
 from pathlib import Path
 
 from reactometer.errors import OutputError
 from reactometer.inference import tables
 from reactometer.inference.elan_vtt import write_elan, write_subtitles
-from reactometer.inference.events import DEFAULT_THRESHOLD, find_events
-from reactometer.inference.overlay import ENDINGS, write_overlay
+from reactometer.inference.events import DEFAULT_THRESHOLD, check_threshold, find_events
+from reactometer.inference.overlay import write_overlay
 from reactometer.inference.plot import PICTURE_ENDINGS, draw_timeline
 from reactometer.io import check_place
 from reactometer.types import Prediction
@@ -19,10 +21,9 @@ from reactometer.types import Prediction
 
 @dataclass(frozen=True)
 class Outputs:
-    """Tables of all files, and what there is one of a file: its path, or for several files a folder.
+    """Files to write: tables of all videos; and per video a plot, ELAN document, subtitles and overlay, or a folder.
 
-    Where everybody is followed, tables say whose face a row is of, a picture and subtitles are one face's, and an ELAN
-    document and an overlay hold all faces of a file.
+    If everybody is followed, each face has its own plot and subtitles; tables, ELAN documents and overlays hold all.
     """
 
     clips: Path | None = None
@@ -34,22 +35,24 @@ class Outputs:
     subtitles: Path | None = None
     overlay: Path | None = None
     threshold: float = DEFAULT_THRESHOLD
-    faces: str = "one"  # "all": everybody is followed
+    faces: str = "one"
 
     @property
     def wants_timeline(self) -> bool:
-        """Something in it needs the windows."""
+        """Whether an output needs the windows."""
         return any((self.timeline, self.events, self.plot, self.elan, self.subtitles, self.overlay))
 
     def check(self, n_files: int) -> None:
-        """Refuse unknown formats, one name for several files or faces, a threshold out of its range, unwritable places.
+        """Check formats, the threshold, and that all places can be written.
 
         Raises:
-            OutputError, ConfigError: as said.
+            OutputError: an unknown format, one name for several files or faces, or a place that cannot be written.
+            ConfigError: a threshold outside (0, 1].
         """
+        check_threshold(self.threshold)
         for table in (self.clips, self.timeline, self.frames, self.events):
             tables.check_ending(table)
-        for what, path, endings in self._each():
+        for what, path, endings in self._per_video():
             if path is None or not path.suffix:
                 continue
             if path.suffix.lower() not in endings:
@@ -58,13 +61,12 @@ class Outputs:
                 raise OutputError(f"{path}: one {what} for {n_files} files", fix="Name a folder, without an ending")
             if self.faces == "all" and path in (self.plot, self.subtitles):
                 raise OutputError(f"{path}: one {what} for all faces", fix="Name a folder, without an ending")
-        find_events(Prediction("", "ok", ()), self.threshold)
-        for file in (self.clips, self.timeline, self.frames, self.events, *(path for _, path, _ in self._each())):
+        for file in (self.clips, self.timeline, self.frames, self.events, *(path for _, path, _ in self._per_video())):
             if file is not None:
                 check_place(file)
 
     def write(self, predictions: Sequence[Prediction]) -> Iterator[Path]:
-        """Write all that was asked for; yields each file when it is there."""
+        """Write all outputs; yield each file when it is written."""
         wanted: tuple[tuple[Path | None, Callable[[], list[dict[str, object]]], Sequence[str]], ...] = (
             (self.clips, lambda: tables.clip_rows(predictions), tables.clip_columns(predictions[0])),
             (self.timeline, lambda: tables.timeline_rows(predictions), tables.timeline_columns(predictions[0])),
@@ -75,12 +77,16 @@ class Outputs:
             if path is not None:
                 tables.write_table(rows(), tables.with_face(columns) if self.faces == "all" else columns, path)
                 yield path
-        files = _by_file([prediction for prediction in predictions if not prediction.failed])
-        for own, name in zip(files, _names([own[0].path for own in files]), strict=True):
-            yield from self._write_file(own, name)
+        readable = [prediction for prediction in predictions if not prediction.failed]
+        n_of_name: Counter[str] = Counter()
+        for path_of_video, people in groupby(readable, lambda prediction: prediction.path):
+            name = re.sub(r"[^\w.-]+", "_", Path(path_of_video).name)
+            n_of_name[name] += 1
+            suffix = f"-{n_of_name[name]}" if n_of_name[name] > 1 else ""
+            yield from self._write_video(list(people), name + suffix)
 
-    def _write_file(self, people: Sequence[Prediction], name: str) -> Iterator[Path]:
-        """What is asked for of one file: the prediction of it, or of each face of it."""
+    def _write_video(self, people: Sequence[Prediction], name: str) -> Iterator[Path]:
+        """Write the outputs of one video from its prediction, or from that of each face."""
         for prediction in people:
             face = "" if prediction.face is None else f"-face-{prediction.face}"
             if self.plot:
@@ -93,37 +99,15 @@ class Outputs:
         if self.overlay:
             yield write_overlay(people, _place(self.overlay, f"{name}.mp4"))
 
-    def _each(self) -> tuple[tuple[str, Path | None, tuple[str, ...]], ...]:
+    def _per_video(self) -> tuple[tuple[str, Path | None, tuple[str, ...]], ...]:
         return (
             ("picture", self.plot, PICTURE_ENDINGS),
             ("ELAN document", self.elan, (".eaf",)),
             ("subtitle", self.subtitles, (".vtt",)),
-            ("overlay", self.overlay, tuple(ENDINGS)),
+            ("overlay", self.overlay, (".mp4",)),
         )
 
 
-def _by_file(predictions: Sequence[Prediction]) -> list[list[Prediction]]:
-    """The predictions of each file together; those of its faces begin with face 1."""
-    files: list[list[Prediction]] = []
-    for prediction in predictions:
-        if prediction.face in (None, 1):
-            files.append([])
-        files[-1].append(prediction)
-    return files
-
-
-def _names(paths: Sequence[str]) -> Iterator[str]:
-    """What is made of each file is named after it; the second one of a name, in another folder, has a 2 behind it."""
-    seen: dict[str, list[str]] = {}
-    for path in paths:
-        name = re.sub(r"[^\w.-]+", "_", Path(path).name)
-        known = seen.setdefault(name, [])
-        if path not in known:
-            known.append(path)
-        place = known.index(path)
-        yield name if place == 0 else f"{name}-{place + 1}"
-
-
-def _place(asked: Path, name: str) -> Path:
-    """The file asked for, or one in the folder asked for."""
-    return asked if asked.suffix else asked / name
+def _place(output: Path, name: str) -> Path:
+    """Return the output file, or a file of this name in the output folder."""
+    return output if output.suffix else output / name

@@ -1,4 +1,4 @@
-"""A video and its predictions -> the same video with each face's box, a bar an emotion, and the running timeline."""
+"""Draw face boxes, bars and the timeline into a video."""
 
 from __future__ import annotations
 
@@ -20,45 +20,39 @@ from reactometer.media.audio import read_sound
 from reactometer.media.video import probe, read_frames
 from reactometer.types import SOUND_RATE_HZ, ByteArray, Frame, FrameState, Prediction, SoundBlock
 
-ENDINGS = {".mp4": "mp4", ".mkv": "matroska", ".mov": "mov"}
-"""Of the files that can be written, the container's name in FFmpeg."""
-
 LEAST_WIDTH_PX = 640
 ROW_PX, LABEL_PX, BAR_PX, MARGIN_PX = 26, 120, 110, 8
-"""The panel under the picture: a row an emotion, in it a name, a bar and the line over time."""
+"""The panel below the video has one row per emotion with its name, a bar and the timeline."""
 
 WHITE = (255, 255, 255)
 
 CLOCK = Fraction(1, 90_000)
-"""Unit of the written times, seconds; fine enough for any frame rate, variable ones too."""
-
-Piece = Frame | SoundBlock
+"""Time base, seconds; fine enough for variable frame rates."""
 
 
 def write_overlay(predictions: Sequence[Prediction], path: Path) -> Path:
-    """Write the video anew with what the model saw and said; its frames keep their times, its sound comes along.
+    """Write the video again with boxes and predictions; frames keep their times, and the sound is kept.
 
     Args:
-        predictions: of one file with video, with windows and samples: one, or one a face; then each box bears the
-            face's number, and so does its panel.
-        path: the file to write, H.264 and AAC; ``.mp4``, ``.mkv`` or ``.mov``.
+        predictions: of one video, or of each face in it, with windows and samples.
+        path: the MP4 file to write (H.264, AAC).
 
     Raises:
-        OutputError: the file has no video or no windows, or a place or ending that cannot be written.
-        MediaError: the video can no longer be read.
+        OutputError: there is no video or no timeline, or the file cannot be written.
+        MediaError: the video cannot be read.
     """
     source = Path(predictions[0].path)
     info = probe(source)
     if not info.has_video or any(prediction.failed or not prediction.windows for prediction in predictions):
         raise OutputError(f"{source}: no overlay of a file without a video or a timeline", fix="Leave it out")
     picture = _Picture(predictions, info.width_px, info.height_px)
-    with replacing(path) as partial, av.open(str(partial), "w", ENDINGS[path.suffix.lower()]) as container:
+    with replacing(path) as partial, av.open(str(partial), "w", "mp4") as container:
         _encode(container, source, picture, info.has_audio)
     return path
 
 
 class _Picture:
-    """Draws one frame with its boxes and its panels."""
+    """A frame with its boxes and panels."""
 
     def __init__(self, predictions: Sequence[Prediction], width_px: int, height_px: int) -> None:
         self.scale = max(1.0, LEAST_WIDTH_PX / width_px)
@@ -84,7 +78,7 @@ class _Picture:
 
 
 class _Person:
-    """What is shown of one prediction: where the face is, and a panel under the picture."""
+    """The box of one prediction's face, and its panel below the frame."""
 
     def __init__(self, prediction: Prediction, width_px: int) -> None:
         self.face = prediction.face
@@ -93,12 +87,10 @@ class _Person:
         self.times_s = [sample.time_s for sample in self.samples]
         self.duration_s = prediction.duration_s or 1.0
         self.panel = _draw_panel(prediction, width_px)
-        self.middles_s = np.array([(window.start_s + window.end_s) / 2 for window in prediction.windows])  # (K,)
-        nothing = (np.nan,) * len(prediction.labels)
-        self.values = np.array([window.intensities or nothing for window in prediction.windows])  # (K, L)
+        self.middles_s, self.values = prediction.middles_s, prediction.timeline  # (K,), (K, L)
 
     def draw(self, time_s: float) -> ByteArray:
-        """The panel with its bars and its cursor, (rows, width, 3) uint8 RGB."""
+        """Return the panel with bars and cursor, (rows, width, 3) uint8 RGB."""
         panel = self.panel.copy()
         now = self.values[int(np.abs(self.middles_s - time_s).argmin())]  # (L,)
         for place, value in enumerate(now):
@@ -112,7 +104,7 @@ class _Person:
         return panel
 
     def box(self, time_s: float) -> tuple[float, float, float, float] | None:
-        """Of the frame looked at that is nearest in time: x, y, width and height of the face, pixels of the file's."""
+        """Return the face's x, y, width and height in the nearest sampled frame, pixels of the source video."""
         if not self.samples:
             return None
         right = min(bisect_left(self.times_s, time_s), len(self.samples) - 1)
@@ -132,12 +124,12 @@ def _write(frame: np.ndarray, text: str, place: tuple[int, int]) -> None:
 
 
 def _head_px(face: int | None) -> int:
-    """Height of the row with the face's number, where there is one."""
+    """Return the height of the row with the face's number."""
     return 0 if face is None else ROW_PX
 
 
 def _draw_panel(prediction: Prediction, width_px: int) -> ByteArray:
-    """(rows, width, 3) uint8 RGB: names, the places of the bars, and each emotion's line over the whole file."""
+    """Draw the names and timelines of all emotions: (rows, width, 3) uint8 RGB."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
@@ -145,7 +137,6 @@ def _draw_panel(prediction: Prediction, width_px: int) -> ByteArray:
     height_px = _even(head_px + ROW_PX * len(prediction.labels))
     figure = Figure(figsize=(width_px / 100, height_px / 100), dpi=100)
     canvas: Any = FigureCanvasAgg(figure)
-    middles_s = [(window.start_s + window.end_s) / 2 for window in prediction.windows]
     first_px = LABEL_PX + BAR_PX + MARGIN_PX
     if head_px:
         middle = 1.0 - head_px / height_px / 2
@@ -156,9 +147,9 @@ def _draw_panel(prediction: Prediction, width_px: int) -> ByteArray:
         figure.text((LABEL_PX - 8) / width_px, middle, label, ha="right", va="center", fontsize=8)
         share = (width_px - first_px - MARGIN_PX) / width_px
         axes = figure.add_axes((first_px / width_px, bottom + 3 / height_px, share, (ROW_PX - 6) / height_px))
-        values = [window.intensities[place] if window.intensities else np.nan for window in prediction.windows]
-        axes.fill_between(middles_s, values, color=COLOURS[place % len(COLOURS)], alpha=0.5, linewidth=0)
-        axes.plot(middles_s, values, color=COLOURS[place % len(COLOURS)], linewidth=1)
+        values, colour = prediction.timeline[:, place], COLOURS[place % len(COLOURS)]
+        axes.fill_between(prediction.middles_s, values, color=colour, alpha=0.5, linewidth=0)
+        axes.plot(prediction.middles_s, values, color=colour, linewidth=1)
         axes.set(xlim=(0, prediction.duration_s or 1.0), ylim=(0, 1))
         axes.axis("off")
     canvas.draw()
@@ -171,7 +162,8 @@ def _encode(container: Any, source: Path, picture: _Picture, has_sound: bool) ->
     video.pix_fmt, video.time_base = "yuv420p", CLOCK
     video.codec_context.time_base = CLOCK
     sound: Any = container.add_stream("aac", rate=SOUND_RATE_HZ, layout="mono") if has_sound else None
-    pieces: Iterator[Piece] = heapq.merge(read_frames(source), _sound(source, has_sound), key=_begins_s)
+    blocks = read_sound(source) if has_sound else ()
+    pieces: Iterator[Frame | SoundBlock] = heapq.merge(read_frames(source), blocks, key=_start_s)
     for piece in pieces:
         if isinstance(piece, SoundBlock):
             container.mux(sound.encode(_sound_frame(piece)))
@@ -184,10 +176,6 @@ def _encode(container: Any, source: Path, picture: _Picture, has_sound: bool) ->
         container.mux(sound.encode())
 
 
-def _sound(source: Path, has_sound: bool) -> Iterator[SoundBlock]:
-    return read_sound(source) if has_sound else iter(())
-
-
 def _sound_frame(block: SoundBlock) -> Any:
     samples = np.round(block.samples * 32767).clip(-32768, 32767).astype(np.int16)[None]  # (1, S)
     frame = av.AudioFrame.from_ndarray(samples, format="s16", layout="mono")
@@ -196,7 +184,7 @@ def _sound_frame(block: SoundBlock) -> Any:
     return frame
 
 
-def _begins_s(piece: Piece) -> float:
+def _start_s(piece: Frame | SoundBlock) -> float:
     return piece.start_s if isinstance(piece, SoundBlock) else piece.time_s
 
 

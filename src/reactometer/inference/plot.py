@@ -17,15 +17,15 @@ PICTURE_ENDINGS = (".png", ".jpg", ".svg", ".pdf")
 
 
 def draw_timeline(prediction: Prediction, path: Path | str, labels: Sequence[float] | None = None) -> Path:
-    """Draw one strip an emotion over the seconds, the value of the whole file beside it; grey where no face was seen.
+    """Draw one row per emotion over time, with the value of the whole file beside it; windows without a face are grey.
 
     Args:
         prediction: of one file, with windows.
-        path: the picture to write; PNG, JPEG, SVG or PDF by its ending.
-        labels: (L,) the clip's labels in [0, 1], where they are known: a dashed line each.
+        path: the PNG, JPEG, SVG or PDF file to write.
+        labels: (L,) known labels of the clip in [0, 1], drawn as dashed lines.
 
     Raises:
-        OutputError: nothing to draw, or a place or ending that cannot be written.
+        OutputError: there is no timeline, or the file cannot be written.
     """
     from matplotlib.figure import Figure
 
@@ -49,8 +49,7 @@ def draw_timeline(prediction: Prediction, path: Path | str, labels: Sequence[flo
 def draw_strip(strip: Any, prediction: Prediction, place: int) -> None:
     """Draw one emotion's intensity over the seconds into axes of matplotlib, the whole file's beside it."""
     colour = COLOURS[place % len(COLOURS)]
-    middles_s = [(window.start_s + window.end_s) / 2 for window in prediction.windows]  # (K,)
-    values = [window.intensities[place] if window.intensities else np.nan for window in prediction.windows]  # (K,)
+    middles_s, values = prediction.middles_s, prediction.timeline[:, place]  # (K,) each
     if any(window.intervals for window in prediction.windows):
         pairs = [window.intervals[place] if window.intervals else (np.nan, np.nan) for window in prediction.windows]
         low, high = zip(*pairs, strict=True)  # (K,) each

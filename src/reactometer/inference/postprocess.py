@@ -1,15 +1,14 @@
-"""A timeline as the model gave it -> smoothed, and less what the person shows at rest; it says what was done."""
+"""Smooth a timeline, and subtract what the person shows at rest."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 
 from reactometer.errors import ConfigError
-from reactometer.types import Prediction, Window
+from reactometer.types import Prediction
 
 RUNNING_S, RUNNING_QUANTILE = 60.0, 0.2
 """A running baseline: this quantile of the windows of the last minute; our choice."""
@@ -17,7 +16,7 @@ RUNNING_S, RUNNING_QUANTILE = 60.0, 0.2
 
 @dataclass(frozen=True)
 class Baseline:
-    """What counts as the person at rest: a stretch of the file, or, without one, the windows so far."""
+    """What counts as the person at rest: a span of the file, or the windows so far (a running baseline)."""
 
     start_s: float | None = None
     end_s: float | None = None
@@ -44,23 +43,19 @@ def parse_baseline(text: str, window_s: float) -> Baseline:
 
 
 def parse_stretch(text: str) -> tuple[float, float] | None:
-    """Where "0-3s" or "12.5-20" (seconds) begins and ends; ``None`` where it is no such stretch."""
+    """Parse "0-3s" or "12.5-20" into its start and end, seconds; return ``None`` for other text."""
     found = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*s?\s*-\s*(\d+(?:\.\d+)?)\s*s?\s*", text)
     return (float(found[1]), float(found[2])) if found else None
 
 
 def check_span(span_s: float) -> None:
-    """Refuse a smoothing that is no length of time.
-
-    Raises:
-        ConfigError: it is negative, or not a number.
-    """
+    """Raise ConfigError if the smoothing span is negative or not finite."""
     if not 0.0 <= span_s < np.inf:
         raise ConfigError("smoothing is over a length of time", got=f"{span_s:g} s", expected="0 s or more")
 
 
 def refine(prediction: Prediction, smooth_s: float, baseline: Baseline | None) -> Prediction:
-    """Smooth the timeline, and subtract a baseline, where there is a timeline and either is asked for."""
+    """Smooth the timeline, then subtract the baseline, if there is a timeline."""
     if not prediction.windows:
         return prediction
     smoothed = smooth(prediction, smooth_s)
@@ -68,43 +63,34 @@ def refine(prediction: Prediction, smooth_s: float, baseline: Baseline | None) -
 
 
 def smooth(prediction: Prediction, span_s: float) -> Prediction:
-    """Each window's intensities become a weighted mean of those around it; a window with none stays so.
+    """Replace each window's intensities by the weighted mean of those around it; empty windows stay empty.
 
-    Args:
-        prediction: with windows.
-        span_s: the weights are a Hann window of this length, seconds, around the middle of each window; 0: none.
+    The weights are a Hann window of ``span_s`` seconds around the window's middle; 0 changes nothing.
     """
     if span_s == 0.0:
         return prediction
-    values = _values(prediction)  # (K, L), not a number where there is none
+    values = prediction.timeline  # (K, L)
     known = ~np.isnan(values).any(axis=1)  # (K,)
-    own, at_s = values[known], _middles_s(prediction.windows)[known]  # in order of time
+    given, at_s = values[known], prediction.middles_s[known]  # in order of time
     first, end = np.searchsorted(at_s, at_s - span_s / 2), np.searchsorted(at_s, at_s + span_s / 2, side="right")
-    smoothed = np.empty_like(own)
-    for place, near in enumerate(map(slice, first, end)):
-        weights = np.cos(np.pi * (at_s[near] - at_s[place]) / span_s) ** 2
-        smoothed[place] = weights @ own[near] / weights.sum()
+    smoothed = np.empty_like(given)
+    for index, near in enumerate(map(slice, first, end)):
+        weights = np.cos(np.pi * (at_s[near] - at_s[index]) / span_s) ** 2
+        smoothed[index] = weights @ given[near] / weights.sum()
     values[known] = smoothed
-    note = f"smoothed: Hann-weighted mean over {span_s:g} s"
-    return _with_values(prediction, values, note)
+    return _with_values(prediction, values, f"smoothed: Hann-weighted mean over {span_s:g} s")
 
 
 def subtract_baseline(prediction: Prediction, baseline: Baseline) -> Prediction:
-    """Intensities above what the person shows at rest: less the baseline of each emotion, and not below 0.
+    """Subtract what the person shows at rest from each emotion, down to 0, and say so in the notes.
 
-    Args:
-        prediction: of one person, with windows.
-        baseline: a stretch of the file: the mean of the windows inside it, taken from all windows and from the file's
-            own intensities. Or a running one: of each window, the lower fifth of what the last minute showed, its own
-            time included; the file's own intensities stay as they are.
-
-    Returns:
-        The same with other values, and a note that says what was done; unchanged, and the note says so, where the
-        stretch shows and says nothing.
+    A span of the file gives the mean of the windows inside it, which is subtracted from all windows and from the
+    file's own intensities. A running baseline gives, for each window, the lower fifth of the last minute including
+    itself; the file's own intensities stay unchanged. If no window in the span has a value, nothing changes.
     """
-    values, whole = _values(prediction), prediction.intensities  # (K, L)
+    values = prediction.timeline  # (K, L)
     if baseline.start_s is None or baseline.end_s is None:
-        rest = _running(values, _middles_s(prediction.windows))  # (K, L)
+        rest = _running(values, prediction.middles_s)  # (K, L)
         note = f"baseline: lower fifth of the last {RUNNING_S:g} s, subtracted; the file's own intensities are as given"
         return _with_values(prediction, np.maximum(values - rest, 0.0), note)
     stretch = f"{baseline.start_s:g} to {baseline.end_s:g} s"
@@ -117,30 +103,22 @@ def subtract_baseline(prediction: Prediction, baseline: Baseline) -> Prediction:
         return replace(prediction, notes=(*prediction.notes, note))
     rest = values[within].mean(axis=0)  # (L,)
     note = f"baseline: mean of what {stretch} show (windows: {sum(within)}), subtracted"
-    lifted = None if whole is None else tuple(float(value) for value in np.maximum(np.array(whole) - rest, 0.0))
     refined = _with_values(prediction, np.maximum(values - rest, 0.0), note)
-    return replace(refined, intensities=lifted, intervals=None)
+    if prediction.intensities is None:
+        return replace(refined, intervals=None)
+    whole = np.maximum(np.array(prediction.intensities) - rest, 0.0)  # (L,)
+    return replace(refined, intensities=tuple(whole.tolist()), intervals=None)
 
 
 def _running(values: np.ndarray, middles_s: np.ndarray) -> np.ndarray:
-    """(K, L) baseline of each window from those of the last ``RUNNING_S``; nobody knows the future."""
+    """Return the (K, L) running baseline, from the past only."""
     rest = np.full(values.shape, np.nan)
-    for place, now_s in enumerate(middles_s):
-        lately = values[: place + 1][middles_s[: place + 1] > now_s - RUNNING_S]
+    for index, now_s in enumerate(middles_s):
+        lately = values[: index + 1][middles_s[: index + 1] > now_s - RUNNING_S]
         lately = lately[~np.isnan(lately).any(axis=1)]
         if len(lately):
-            rest[place] = np.quantile(lately, RUNNING_QUANTILE, axis=0)
+            rest[index] = np.quantile(lately, RUNNING_QUANTILE, axis=0)
     return rest
-
-
-def _middles_s(windows: Sequence[Window]) -> np.ndarray:
-    return np.array([(window.start_s + window.end_s) / 2 for window in windows])  # (K,)
-
-
-def _values(prediction: Prediction) -> np.ndarray:
-    """(K, L) intensities of the windows, not a number where there are none."""
-    nothing = (np.nan,) * len(prediction.labels)
-    return np.array([window.intensities or nothing for window in prediction.windows])
 
 
 def _with_values(prediction: Prediction, values: np.ndarray, note: str) -> Prediction:

@@ -1,11 +1,12 @@
-"""Predictions -> tables on disk: CSV, Parquet or JSON by the file's ending.
+"""Write predictions as tables: CSV, Parquet or JSON, by the file's ending.
 
-Every row says whose ``face`` it is of; the column is written where everybody is followed (:func:`with_face`).
+Every row has a ``face`` number; :func:`with_face` adds the column if everybody is followed.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import asdict
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -15,9 +16,13 @@ from pydantic import TypeAdapter
 from reactometer.errors import OutputError
 from reactometer.inference.events import find_events
 from reactometer.io import write_whole
-from reactometer.types import ENDS, Ends, Prediction, Window
+from reactometer.types import ENDS, Ends, Prediction
 
 ENDINGS = (".csv", ".parquet", ".json")
+
+FRAME_COLUMNS = ("path", "time_s", "state", "box_x", "box_y", "box_width", "box_height")
+
+EVENT_COLUMNS = ("path", "label", "onset_s", "peak_s", "offset_s", "peak", "mean")
 
 
 @cache
@@ -26,29 +31,17 @@ def _adapter() -> TypeAdapter[list[Prediction]]:
 
 
 def dump_predictions(predictions: Sequence[Prediction]) -> bytes:
-    """Predictions as JSON, all that is in them."""
+    """Serialise predictions completely, as JSON."""
     return _adapter().dump_json(list(predictions))
 
 
 def load_predictions(text: bytes) -> list[Prediction]:
-    """Predictions from JSON; raises ValueError for anything else."""
-    found = _adapter().validate_json(text)
-    for one in found:
-        if _is_short(one, len(one.labels)) or any(_is_short(window, len(one.labels)) for window in one.windows):
-            raise ValueError(f"{one.path}: not as many values as labels")
-    return found
-
-
-def _is_short(told: Prediction | Window, count: int) -> bool:
-    return any(own is not None and len(own) != count for own in (told.intensities, told.intervals))
+    """Load predictions from JSON; raise ValueError for anything else."""
+    return _adapter().validate_json(text)
 
 
 def clip_rows(predictions: Sequence[Prediction]) -> list[dict[str, Any]]:
-    """One row a file: ``path, status, duration_s, face_share, sound``, one column a label, empty where unknown.
-
-    Of a model that says how sure it is, ``abstain`` (reasons not to use the row) and each label's ``_low`` and
-    ``_high``, too.
-    """
+    """Return one row per file, ``None`` where a value is unknown; ``abstain`` holds reasons not to use the row."""
     return [
         {
             "path": prediction.path,
@@ -58,18 +51,14 @@ def clip_rows(predictions: Sequence[Prediction]) -> list[dict[str, Any]]:
             "face_share": _rounded(prediction.face_share),
             "sound": prediction.has_sound,
             "abstain": abstained(prediction),
-            **_intensities(prediction.labels, prediction.intensities),
-            **_intervals(prediction.labels, prediction.intervals),
+            **_values(prediction.labels, prediction.intensities, prediction.intervals),
         }
         for prediction in predictions
     ]
 
 
 def timeline_rows(predictions: Sequence[Prediction]) -> list[dict[str, Any]]:
-    """One row a window: ``path, start_s, end_s, state, face_share`` and one column a label, empty where unknown.
-
-    ``state`` is "face" or "no_face"; the values of a window without a face come from the voice alone.
-    """
+    """Return one row per window; if its ``state`` is "no_face", the intensities come from the voice only."""
     return [
         {
             "path": prediction.path,
@@ -78,8 +67,7 @@ def timeline_rows(predictions: Sequence[Prediction]) -> list[dict[str, Any]]:
             "end_s": _rounded(window.end_s),
             "state": "face" if window.face_share else "no_face",
             "face_share": _rounded(window.face_share),
-            **_intensities(prediction.labels, window.intensities),
-            **_intervals(prediction.labels, window.intervals),
+            **_values(prediction.labels, window.intensities, window.intervals),
         }
         for prediction in predictions
         for window in prediction.windows
@@ -87,14 +75,14 @@ def timeline_rows(predictions: Sequence[Prediction]) -> list[dict[str, Any]]:
 
 
 def frame_rows(predictions: Sequence[Prediction]) -> list[dict[str, Any]]:
-    """One row a sampled frame: ``path, time_s, state`` (face, no_face, unreadable) and the face's box in pixels."""
+    """Return one row per sampled frame; ``state`` is "face", "no_face" or "unreadable", boxes are in pixels."""
     return [
         {
             "path": prediction.path,
             "face": prediction.face,
             "time_s": round(sample.time_s, 6),
             "state": sample.state.name.lower(),
-            **dict(zip(("box_x", "box_y", "box_width", "box_height"), sample.box or (None,) * 4, strict=True)),
+            **dict(zip(FRAME_COLUMNS[3:], sample.box or (None,) * 4, strict=True)),
         }
         for prediction in predictions
         for sample in prediction.samples
@@ -102,17 +90,14 @@ def frame_rows(predictions: Sequence[Prediction]) -> list[dict[str, Any]]:
 
 
 def event_rows(predictions: Sequence[Prediction], threshold: float) -> list[dict[str, Any]]:
-    """One row an event: ``path, label, onset_s, peak_s, offset_s, peak, mean``."""
+    """Return one row per event."""
     return [
         {
             "path": prediction.path,
             "face": prediction.face,
-            "label": event.label,
-            "onset_s": _rounded(event.onset_s),
-            "peak_s": _rounded(event.peak_s),
-            "offset_s": _rounded(event.offset_s),
-            "peak": round(event.peak, 6),
-            "mean": round(event.mean, 6),
+            **asdict(event),
+            **{name: _rounded(getattr(event, name)) for name in ("onset_s", "peak_s", "offset_s")},
+            **{name: round(getattr(event, name), 6) for name in ("peak", "mean")},
         }
         for prediction in predictions
         for event in find_events(prediction, threshold)
@@ -120,28 +105,24 @@ def event_rows(predictions: Sequence[Prediction], threshold: float) -> list[dict
 
 
 def check_ending(path: Path | None) -> None:
-    """Refuse a table's file name, before any work is done, whose ending names no format.
-
-    Raises:
-        OutputError: the ending is not one of ``ENDINGS``.
-    """
+    """Raise OutputError if a table's file name ends with none of ``ENDINGS``."""
     if path is not None and path.suffix.lower() not in ENDINGS:
         got, fix = path.suffix or "no ending", f"Call it {path.with_suffix('.csv')}; spreadsheets open that"
         raise OutputError(f"{path}: no such table format", got=got, expected=", ".join(ENDINGS), fix=fix)
 
 
 def write_table(rows: Sequence[dict[str, Any]], columns: Sequence[str], path: Path) -> None:
-    """Write rows to a CSV, Parquet or JSON file by its ending; missing values are empty (``null`` in JSON).
+    """Write rows to a CSV, Parquet or JSON file; missing values are empty (``null`` in JSON).
 
     Raises:
-        OutputError: an unknown ending, or a place that cannot be written.
+        OutputError: the ending is unknown, or the file cannot be written.
     """
-    import pandas as pd  # here, since a prediction can do without it, and it takes its time
+    import pandas as pd  # here, because most predictions need no pandas, and its import is slow
 
     check_ending(path)
     table = pd.DataFrame(list(rows), columns=list(columns))
     if "face" in table:
-        table["face"] = table["face"].astype("Int64")  # whole numbers, and empty where there is no face
+        table["face"] = table["face"].astype("Int64")  # whole numbers, empty where there is no face
     if path.suffix.lower() == ".csv":
         write_whole(path, table.to_csv(index=False))
     elif path.suffix.lower() == ".parquet":
@@ -151,60 +132,54 @@ def write_table(rows: Sequence[dict[str, Any]], columns: Sequence[str], path: Pa
 
 
 def clip_columns(prediction: Prediction) -> list[str]:
-    """Columns of the table of files."""
+    """Return the columns of the table of files; only a calibrated model has ``abstain`` and interval bounds."""
     abstain = ["abstain"] if prediction.coverage else []
-    return ["path", "status", "duration_s", "face_share", "sound", *abstain, *_label_columns(prediction)]
+    return ["path", "status", "duration_s", "face_share", "sound", *abstain, *_value_columns(prediction)]
 
 
 def timeline_columns(prediction: Prediction) -> list[str]:
-    """Columns of the table of windows."""
-    return ["path", "start_s", "end_s", "state", "face_share", *_label_columns(prediction)]
-
-
-def _label_columns(prediction: Prediction) -> list[str]:
-    ends = [f"{label}_{end}" for label in prediction.labels for end in ENDS] if prediction.coverage else []
-    return [*prediction.labels, *ends]
-
-
-def abstained(prediction: Prediction) -> str | None:
-    """Why the intensities had better not be used, or that there are none; ``None``: no reason is known."""
-    reasons = prediction.doubts if prediction.status == "ok" else (prediction.status,)
-    return "; ".join(reasons) or None
+    """Return the columns of the table of windows."""
+    return ["path", "start_s", "end_s", "state", "face_share", *_value_columns(prediction)]
 
 
 def with_face(columns: Sequence[str]) -> list[str]:
-    """The same columns, the face's number behind the path: of tables in which everybody is followed."""
+    """Insert the face's number after the path, for tables in which everybody is followed."""
     return [columns[0], "face", *columns[1:]]
 
 
-FRAME_COLUMNS = ("path", "time_s", "state", "box_x", "box_y", "box_width", "box_height")
-
-EVENT_COLUMNS = ("path", "label", "onset_s", "peak_s", "offset_s", "peak", "mean")
-
-
-def _intensities(labels: Sequence[str], values: Sequence[float] | None) -> dict[str, float | None]:
-    return {label: None if values is None else round(values[place], 6) for place, label in enumerate(labels)}
-
-
-def _intervals(labels: Sequence[str], intervals: Ends | None) -> dict[str, float | None]:
-    return {
-        f"{label}_{end}": None if intervals is None else round(intervals[place][side], 6)
-        for place, label in enumerate(labels)
-        for side, end in enumerate(ENDS)
-    }
+def abstained(prediction: Prediction) -> str | None:
+    """Return reasons not to use the intensities, or why there are none; ``None`` if no reason is known."""
+    reasons = prediction.doubts if prediction.status == "ok" else (prediction.status,)
+    return "; ".join(reasons) or None
 
 
 def intensities_as_json(
     labels: Sequence[str], values: Sequence[float] | None, intervals: Ends | None
 ) -> dict[str, dict[str, float]] | None:
-    """``{LABEL: {"value": …, "low": …, "high": …}}``, the ends where there are any; None where nothing is known."""
+    """Return ``{LABEL: {"value": …, "low": …, "high": …}}``, bounds only if known; ``None`` without intensities."""
     if values is None:
         return None
-    told = {label: {"value": round(value, 6)} for label, value in zip(labels, values, strict=True)}
-    for label, ends in zip(labels, intervals or (), strict=False):
-        told[label] |= {name: round(end, 6) for name, end in zip(ENDS, ends, strict=True)}
-    return told
+    by_label = {label: {"value": round(value, 6)} for label, value in zip(labels, values, strict=True)}
+    for label, bounds in zip(labels, intervals or (), strict=False):
+        by_label[label] |= {name: round(bound, 6) for name, bound in zip(ENDS, bounds, strict=True)}
+    return by_label
 
 
-def _rounded(value: float | None) -> float | None:
-    return None if value is None else round(value, 3)
+def _values(
+    labels: Sequence[str], intensities: Sequence[float] | None, intervals: Ends | None
+) -> dict[str, float | None]:
+    """Return the intensities by column, then the interval bounds."""
+    unknown = (None,) * len(labels)
+    row = {label: _rounded(value, 6) for label, value in zip(labels, intensities or unknown, strict=True)}
+    for label, bounds in zip(labels, intervals or unknown, strict=True):
+        row |= {f"{label}_{name}": _rounded(bound, 6) for name, bound in zip(ENDS, bounds or (None, None), strict=True)}
+    return row
+
+
+def _value_columns(prediction: Prediction) -> list[str]:
+    columns = list(_values(prediction.labels, None, None))
+    return columns if prediction.coverage else columns[: len(prediction.labels)]
+
+
+def _rounded(value: float | None, digits: int = 3) -> float | None:
+    return None if value is None else round(value, digits)

@@ -84,7 +84,6 @@ class _FreshProcess(SpawnProcess):
             finally:
                 script.update(hidden)
 
-
     @property
     def exitcode(self) -> int | None:
         """Exit status; 1 in place of 0, because pebble takes 0 for a regular end and its job would wait forever."""
