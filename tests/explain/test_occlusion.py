@@ -145,7 +145,7 @@ def one_clear_second(talk: tuple[ByteArray, FloatArray], tmp_path_factory: pytes
 
 
 def test_a_known_cause_is_found(of_the_mouth: LoadedModel, one_clear_second: Path, tmp_path: Path) -> None:
-    own = _explain(one_clear_second, of_the_mouth, stretch_s=1.0)
+    own = _explain(one_clear_second, of_the_mouth)
     assert own.face_map is not None
     assert own.face_map.shape == (3, 8, 8)
     part, change = own.peak(0) or ("", 0.0)
@@ -154,12 +154,13 @@ def test_a_known_cause_is_found(of_the_mouth: LoadedModel, one_clear_second: Pat
     assert own.face_map[0] == pytest.approx(-own.face_map[1], abs=1e-5)
     assert np.abs(own.face_map[0, :4]).max() < 1e-6  # brows and eyes change nothing
     assert own.peak(2) == ("no part by itself", 0.0)
-    assert own.spans[int(np.nanargmax(own.stretches["face"][:, 0]))] == (1.0, 2.0)
-    said = describe(own, everything=True)
-    assert said[2].startswith("  raised most by the face at 1.0 to 2.0 s (+0.")
+    start_s, end_s = own.spans[int(np.nanargmax(own.stretches["face"][:, 0]))]
+    assert 1.0 <= start_s < end_s <= 2.0
+    said = describe(own)
+    assert "raised most by the face at 1." in said[2]
     assert [line.split()[0] for line in said[1:] if not line.startswith(" ")] == ["up", "still", "down"]
     assert said[-5:-3] == ["  no moment changes it by itself", "  part of the face: no part by itself +0.00"]
-    written = list(write_attribution(own, tmp_path / "out", everything=True))
+    written = list(write_attribution(own, tmp_path / "out"))
     with pytest.raises(OutputError, match="cannot be written"):
         list(write_attribution(own, written[0]))
     assert written[1].stat().st_size > 20_000
@@ -178,7 +179,7 @@ def test_a_stretch_is_what_predict_says_of_it_in_an_ensemble(video: Path, tmp_pa
         save_model(tmp_path / f"{seed}", member.network, LABELS, member.config, data={}, metrics={})
     joint = load_model(join_models([tmp_path / "0", tmp_path / "1"], tmp_path / "joint"))
     (predicted,) = predict([video], joint, window_s=2.0, hop_s=1.0, progress=False)
-    options = {"span": "1-3s", "face_map": False, "stretch_s": 1.0}
+    options = {"span": "1-3s", "face_map": False}
     own = _explain(video, joint, **options)
     assert (own.start_s, own.end_s, own.frame_times_s[0] >= 1.0) == (1.0, 3.0, True)
     assert own.prediction.intensities == pytest.approx(predicted.windows[1].intensities, abs=1e-5)
@@ -193,7 +194,7 @@ def test_where_there_is_nothing_to_hide_there_is_no_number(talk: tuple[ByteArray
     frames, waveform = talk[0].copy(), talk[1].copy()
     frames[2 * RATE_HZ :], waveform[int(1.5 * SOUND_RATE_HZ) :] = 0, 0.0
     path = write(tmp_path / "short.mkv", frames, waveform)
-    own = explain(path, face_map=False, stretch_s=0.5, progress=False)
+    own = explain(path, face_map=False, progress=False)
     ends_s = np.array(own.spans)  # (K, 2)
     for modality, end_s in (("face", 2.0), ("voice", 1.6)):
         assert np.isnan(own.stretches[modality][ends_s[:, 0] >= end_s]).all()
@@ -220,7 +221,6 @@ def test_without_a_map_of_the_face_there_is_still_a_picture(
         ({"span": "3-2s"}, "invalid span"),
         ({"span": "0-61s"}, "invalid span"),
         ({"span": "7-9s"}, "not in the file.*7 to 9 s"),
-        ({"stretch_s": 0.0}, "more than 0 s"),
     ],
 )
 def test_invalid_spans_are_refused(video: Path, options: dict[str, Any], words: str) -> None:

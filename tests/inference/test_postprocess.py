@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 
 from reactometer.errors import ConfigError
-from reactometer.inference.postprocess import Baseline, check_span, parse_baseline, refine, smooth, subtract_baseline
+from reactometer.inference.postprocess import Baseline, parse_baseline, refine, smooth, subtract_baseline
+from reactometer.inference.predictor import check_timeline
 from reactometer.types import Prediction, Window
 
 
@@ -157,13 +158,9 @@ def test_other_baselines_are_refused(text: str, message: str) -> None:
 
 @pytest.mark.parametrize("span_s", [-1.0, float("nan"), float("inf")])
 def test_smoothing_over_no_length_of_time_is_refused(span_s: float) -> None:
-    with pytest.raises(ConfigError) as caught:
-        check_span(span_s)
-    assert str(caught.value) == f"smoothing is over a length of time (got {span_s:g} s; expected 0 s or more)."
-
-
-def test_no_smoothing_is_a_length_of_time() -> None:
-    check_span(0.0)
+    with pytest.raises(ConfigError, match="smoothing"):
+        check_timeline(2.0, 1.0, span_s, None)
+    assert check_timeline(2.0, 1.0, 0.0, None) is None
 
 
 def test_a_file_without_a_timeline_is_left_alone() -> None:

@@ -161,11 +161,7 @@ def explain(
     span: Annotated[
         str | None, typer.Option(help="The stretch to explain, such as 10-20s; needed for more than a minute.")
     ] = None,
-    stretch: Annotated[
-        float | None, typer.Option(help="Frames or sound hidden at a time, seconds; default: 0.5 to 1, by the length.")
-    ] = None,
     face_map: Annotated[bool, typer.Option("--map/--no-map", help="Hide parts of the face too.")] = True,
-    everything: Annotated[bool, typer.Option("--all", help="Report every emotion, not only the strongest.")] = False,
     device: DeviceOption = "auto",
 ) -> None:
     """Hide frames, sound and parts of the face, and say which of them moved each emotion."""
@@ -176,9 +172,9 @@ def explain(
 
     if out is not None:
         make_folder(out)
-    attribution = run(video, load_model(model or STARTER, device), span=span, stretch_s=stretch, face_map=face_map)
+    attribution = run(video, load_model(model or STARTER, device), span=span, face_map=face_map)
     if out is not None:
-        render.print_written(write_attribution(attribution, out, everything))
-    render_evaluation.print_attribution(describe(attribution, everything), attribution.prediction.notes)
+        render.print_written(write_attribution(attribution, out))
+    render_evaluation.print_attribution(describe(attribution), attribution.prediction.notes)
     if model is None:
         render.print_starter()

@@ -41,7 +41,7 @@ MIN_CHANGE = 0.005
 """Smaller changes are reported as no change."""
 
 MAX_STRONGEST = 3
-"""Emotions that are reported by default. The second and third must be as strong as those in subtitles."""
+"""Number of emotions that are reported. The second and third must be as strong as those in subtitles."""
 
 N_CELLS, SQUARE_CELLS = 8, 2
 """Side of the face map, and side of the square that slides over it, in cells; chosen by eye."""
@@ -74,13 +74,11 @@ class Attribution:
     face_map: FloatArray | None  # (L, N_CELLS, N_CELLS) changes, rows from the top of the model's input
     crop_share: float = 1.0  # share of the prepared crop's side that the model uses, in its middle
 
-    def strongest(self, everything: bool = False) -> list[int]:
-        """Return the labels' indices to report, strongest first: at most ``MAX_STRONGEST``, or all."""
+    def strongest(self) -> list[int]:
+        """Return the indices of at most ``MAX_STRONGEST`` labels to report, strongest first."""
         values = np.array(self.prediction.intensities)  # (L,)
-        order = [int(label) for label in np.argsort(-values, kind="stable")]
-        if everything:
-            return order
-        return [order[0], *(label for label in order[1:MAX_STRONGEST] if values[label] >= LEAST_SHOWN)]
+        first, *others = np.argsort(-values, kind="stable")[:MAX_STRONGEST].tolist()
+        return [first, *(label for label in others if values[label] >= LEAST_SHOWN)]
 
     def peak(self, label: int) -> tuple[str, float] | None:
         """Return the part of the face with the largest change of an emotion, and the change; ``None`` without a map."""
@@ -97,7 +95,6 @@ def explain(
     model: LoadedModel | Path | str = STARTER,
     *,
     span: str | None = None,
-    stretch_s: float | None = None,
     face_map: bool = True,
     progress: bool = True,
 ) -> Attribution:
@@ -112,19 +109,15 @@ def explain(
         model: a model folder, or a loaded model; default: the starter model inside the package.
         span: the part of the file to explain, seconds, such as "10-20s"; default: the whole file, if it is at most a
             minute long.
-        stretch_s: length of each hidden stretch of frames or sound, seconds; default: a tenth of the clip, between 0.5
-            and 1.
         face_map: hide parts of the face too.
         progress: show a progress bar on standard error.
 
     Raises:
-        ConfigError: the span or stretch is invalid, or the file is longer than a minute and no span is given.
+        ConfigError: the span is invalid, or the file is longer than a minute and no span is given.
         MediaError: the file cannot be read, or contains neither a face nor a voice that the model uses.
         ModelError: the model does not exist, is damaged, or takes features instead of media.
     """
     asked = _parse_span(span)
-    if stretch_s is not None and not 0.0 < stretch_s < math.inf:
-        raise ConfigError("invalid stretch to hide", got=f"{stretch_s:g} s", expected="more than 0 s")
     loaded = model if isinstance(model, LoadedModel) else load_model(model)
     refuse_features(loaded)
     with progress_bar("reading", 1, progress) as advance:
@@ -135,7 +128,7 @@ def explain(
         raise MediaError(f"{video}: nothing to explain: {prediction.status}", fix="Choose another file or span")
     inputs = [_Input(member.network, to_item(clip, member.sampling)) for member in loaded.each]
     found = [name for name in MODALITIES if _Hidden(name).found_in(inputs[0])]
-    length_s = stretch_s or min(max(STRETCH_SHARE * clip.duration_s, MIN_STRETCH_S), MAX_STRETCH_S)
+    length_s = min(max(STRETCH_SHARE * clip.duration_s, MIN_STRETCH_S), MAX_STRETCH_S)
     spans = _spans(0.0, clip.duration_s, WindowShape(length_s, length_s / 2))
     hidden = [*(_Hidden(name) for name in found), *(_Hidden(name, *own) for name in found for own in spans)]
     maps = face_map and "face" in found

@@ -26,14 +26,14 @@ Axes = Any
 """Axes of matplotlib, which is imported only to draw."""
 
 
-def describe(attribution: Attribution, everything: bool = False) -> list[str]:
-    """Describe what changed the strongest emotions, or all: a line on the file, then some lines per emotion."""
+def describe(attribution: Attribution) -> list[str]:
+    """Describe what changed the strongest emotions: a line on the file, then some lines per emotion."""
     prediction = attribution.prediction
     visible = f"face in {prediction.face_share or 0.0:.0%} of {len(prediction.samples)} frames"
     stretch = f"{attribution.start_s:.2f} to {attribution.end_s:.2f} s"
     legend = "+ raised the intensity, - lowered it"
     lines = [f"{Path(prediction.path).name}, {stretch}, {visible}; {legend}"]
-    for label in attribution.strongest(everything):
+    for label in attribution.strongest():
         value = (prediction.intensities or ())[label]
         lines.append(f"{prediction.labels[label]} {value:.2f}")
         if attribution.modalities:
@@ -67,7 +67,7 @@ def _describe_stretches(attribution: Attribution, label: int) -> str:
     return ", ".join(largest) or "no moment changes it by itself"
 
 
-def write_attribution(attribution: Attribution, folder: Path, everything: bool = False) -> Iterator[Path]:
+def write_attribution(attribution: Attribution, folder: Path) -> Iterator[Path]:
     """Write ``attribution.json`` and ``attribution.png``; yield each file when it is written.
 
     Raises:
@@ -75,7 +75,7 @@ def write_attribution(attribution: Attribution, folder: Path, everything: bool =
     """
     text = json.dumps(as_json(attribution), indent=1, allow_nan=False) + "\n"
     yield write_whole(folder / "attribution.json", text)
-    yield draw_attribution(attribution, folder / "attribution.png", everything)
+    yield draw_attribution(attribution, folder / "attribution.png")
 
 
 def as_json(attribution: Attribution) -> dict[str, Any]:
@@ -109,8 +109,8 @@ def as_json(attribution: Attribution) -> dict[str, Any]:
     }
 
 
-def draw_attribution(attribution: Attribution, path: Path, everything: bool = False) -> Path:
-    """Draw one block per emotion, of the strongest or of all.
+def draw_attribution(attribution: Attribution, path: Path) -> Path:
+    """Draw one block for each of the strongest emotions.
 
     A block has the timeline; below it, one row per modality with a colour for each hidden stretch; on the right, the
     frame of the stretch that raised the emotion most, and the map of the face.
@@ -122,7 +122,7 @@ def draw_attribution(attribution: Attribution, path: Path, everything: bool = Fa
     from matplotlib.colors import Normalize
     from matplotlib.figure import Figure
 
-    labels, names = attribution.strongest(everything), list(attribution.stretches)
+    labels, names = attribution.strongest(), list(attribution.stretches)
     over_time = _scale(np.stack([attribution.stretches[name][:, labels] for name in names]))
     over_face = 0.0 if attribution.face_map is None else _scale(attribution.face_map[labels])
     height = HEAD_IN + len(labels) * (BLOCK_IN + GAP_IN) + FOOT_IN

@@ -1,4 +1,4 @@
-"""Parts and windows of a file, scored -> its prediction."""
+"""Aggregate the scores of a file's parts and windows into its prediction."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from reactometer.models.scores import Score, join_parts
 from reactometer.types import Ends, Prediction, PreparedClip, Window
 
 AT_ONCE = 8
-"""Windows of a file that are held with their crops and sound, and scored together; fewer where they make a minute."""
+"""Maximum number of windows that are held in memory and scored together."""
 
 Key = TypeVar("Key")
 
@@ -23,7 +23,7 @@ Scorer = Callable[[Sequence[PreparedClip]], list[Score]]
 
 @dataclass(frozen=True)
 class Cut:
-    """A part or window of a file, scored."""
+    """A scored part or window of a file."""
 
     kind: WindowShape
     clip: PreparedClip  # without crops and sound, so that it stays small
@@ -32,13 +32,13 @@ class Cut:
     scored_s: float  # length of what was scored
 
     def as_window(self, model: LoadedModel) -> Window:
-        """What there is to say of it."""
+        """Return its entry in the timeline."""
         intensities, intervals = known_values(self.score, model)
         return Window(self.clip.start_s, self.clip.end_s, self.clip.face_share, intensities, intervals)
 
 
 def in_batches(shown: Iterable[tuple[Key, PreparedClip]]) -> Iterator[list[tuple[Key, PreparedClip]]]:
-    """A few parts and windows at a time, as they come: :data:`AT_ONCE`, or as many as make a part's length."""
+    """Group parts and windows as they come: :data:`AT_ONCE`, or fewer if they make a part's length."""
     held: list[tuple[Key, PreparedClip]] = []
     for own in shown:
         held.append(own)
@@ -50,14 +50,7 @@ def in_batches(shown: Iterable[tuple[Key, PreparedClip]]) -> Iterator[list[tuple
 
 
 def join_cuts(path: str, model: LoadedModel, parts: Sequence[Cut], windows: Sequence[Window]) -> Prediction:
-    """The prediction of a file, or of one face of it.
-
-    Args:
-        path: as given.
-        model: whose scores these are.
-        parts: all parts, in order of time; the file's intensities are their mean.
-        windows: of the timeline, in order of time.
-    """
+    """Return the prediction of a file, or of one face in it, from its parts and windows in order of time."""
     whole = join_parts(0, [(part.scored_s, part.score) for part in parts])
     samples = tuple(sample for part in parts for sample in part.clip.samples)
     has_sound = any(part.has_sound for part in parts)
@@ -83,12 +76,12 @@ def join_cuts(path: str, model: LoadedModel, parts: Sequence[Cut], windows: Sequ
 
 
 def without_media(clip: PreparedClip) -> PreparedClip:
-    """The same without crops and sound."""
+    """Return the clip without crops and sound."""
     return replace(clip, samples=tuple(replace(sample, crop_jpeg=None) for sample in clip.samples), waveform=None)
 
 
 def known_values(score: Score, model: LoadedModel) -> tuple[tuple[float, ...] | None, Ends | None]:
-    """Intensities, on the labels' scale where the model was recalibrated, and their intervals where it gives such."""
+    """Return recalibrated intensities and their intervals, each ``None`` if unknown."""
     if not score.has_evidence:
         return None, None
     sure, values = model.uncertainty, model.intensities_of(score)
@@ -96,7 +89,7 @@ def known_values(score: Score, model: LoadedModel) -> tuple[tuple[float, ...] | 
 
 
 def _missing(network: ReactionModel, face_share: float, has_sound: bool) -> tuple[str, ...]:
-    """What a model of face and voice had to do without."""
+    """Note the modality that a model of face and voice did not find."""
     if not (network.looks and network.listens) or (face_share > 0.0) == has_sound:
         return ()
     return ("nothing is audible: by the face alone",) if face_share > 0.0 else ("no face is seen: by the voice alone",)

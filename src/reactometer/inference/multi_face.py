@@ -1,4 +1,4 @@
-"""A file that may show several people -> a prediction of each: read once, every window scored for each face in it."""
+"""Predict each person in a file in one pass: every window is scored for each face in it."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ from reactometer.models.scores import Score
 from reactometer.types import FaceSample, FrameState, Prediction, PreparedClip
 
 LEAST_SEEN_S = 1.0
-"""A face seen for less, all in all, is taken for a false detection or a passer-by and left out; in a file of less than
-two seconds, a face seen for less than half of it. Our choice."""
+"""A face seen for less in total is left out, as a false detection or a passer-by; in a file shorter than two seconds,
+a face seen for less than half of it. Our choice."""
 
 MOST_COUNTED_S = 0.5
-"""A frame looked at counts for the time since the one before, but for no more than this."""
+"""A sampled frame counts for the time since the previous one, at most this."""
 
 Key = tuple[int, int | None, bool]
-"""Which window, from 0; whose face, or nobody's; whether as of one person alone, with the voice."""
+"""Index of the window; number of the face, or None; whether it is scored with the voice."""
 
 
 def predict_everyone(
@@ -34,18 +34,17 @@ def predict_everyone(
     shapes: Sequence[WindowShape],
     score: Scorer,
 ) -> list[Prediction]:
-    """A prediction of each person of a file, in order of first appearance; one of nobody where no face is seen.
+    """Return a prediction per person, in order of first appearance; a single one without ``face`` if no face is seen.
 
-    Where several people are seen, nobody knows who speaks, and the model goes by each one's face alone. Until several
-    are certain, the windows are scored with the voice too, as one person would be given it.
+    With several people, only each one's face is used, because nobody knows who speaks. Until it is certain that there
+    are several, windows are scored with the voice too.
 
     Args:
         path: as given.
-        model: it must look at faces.
-        windows: parts and windows of the file with everybody's samples, from
-            :func:`reactometer.media.tracking.follow_faces`.
+        model: a model that uses the face.
+        windows: parts and windows with everybody's samples, see :func:`reactometer.media.tracking.follow_faces`.
         shapes: of the parts first, then of the timeline's windows.
-        score: gives the model's scores.
+        score: from :func:`~reactometer.inference.predictor.make_scorer`.
     """
     seen = _Seen()
     for some in in_batches(_show(windows, model, shapes[0], seen)):
@@ -66,7 +65,7 @@ def predict_everyone(
 
 @dataclass
 class _Seen:
-    """What is known of a file so far; everything but crops and sound is kept."""
+    """The file so far, without crops and sound."""
 
     cuts: list[Cut] = field(default_factory=list)  # with everybody's samples, scored as if nothing was seen or heard
     scores: dict[Key, tuple[Score, float]] = field(default_factory=dict)
@@ -75,7 +74,7 @@ class _Seen:
     latest_s: float = -math.inf  # the last frame that is counted in
 
     def count(self, samples: Sequence[FaceSample]) -> None:
-        """Count in the frames of a window that no earlier window showed."""
+        """Count the frames of a window that no earlier window contained."""
         new = [sample for sample in samples if sample.time_s > self.latest_s]
         counted_s = 0.0
         for sample in new:
@@ -86,16 +85,16 @@ class _Seen:
                 self.seen_s[sample.face] = self.seen_s.get(sample.face, 0.0) + counted_s
 
     def people(self) -> list[int]:
-        """The faces seen for long enough."""
+        """Return the faces that were seen for long enough."""
         least_s = min(LEAST_SEEN_S, self.looked_s / 2)
         return [face for face, seen_s in self.seen_s.items() if seen_s >= least_s]
 
     def shows_several(self) -> bool:
-        """Several people are certain."""
+        """Whether there are certainly several people."""
         return sum(seen_s >= LEAST_SEEN_S for seen_s in self.seen_s.values()) > 1
 
     def cut(self, place: int, face: int | None, *, alone: bool) -> Cut:
-        """A part or window as it is of one face; of one alone, with the voice."""
+        """Return a part or window of one face; with the voice, if the person is alone."""
         cut = self.cuts[place]
         keys = [(place, face, True), (place, face, False), (place, None, True)] if alone else [(place, face, False)]
         known = (self.scores[key] for key in keys if key in self.scores)
@@ -106,7 +105,7 @@ class _Seen:
 def _show(
     windows: Iterable[tuple[WindowShape, PreparedClip]], model: LoadedModel, part: WindowShape, seen: _Seen
 ) -> Iterator[tuple[Key, PreparedClip]]:
-    """What is to be scored of each part and window, as it comes: every face in it, without the voice and with it."""
+    """Yield the clips to score of each part and window: every face in it, without and with the voice."""
     nothing = Score(0, np.zeros(len(model.labels), np.float32), saw=False, heard=False)
     for kind, clip in windows:
         seen.count(clip.samples)
@@ -124,7 +123,7 @@ def _show(
 
 
 def _where_seen(clip: PreparedClip, n_frames: int) -> PreparedClip:
-    """The part, or, where the frames that a model is shown of it all miss the face, the stretch in which it is seen."""
+    """Return the part, or only its span with the face if the model's input frames would all miss the face."""
     picked = pick_frames([sample.time_s for sample in clip.samples], clip.start_s, clip.end_s, n_frames)
     if any(clip.samples[place].state is FrameState.FACE for place in picked):
         return clip

@@ -48,12 +48,6 @@ def parse_stretch(text: str) -> tuple[float, float] | None:
     return (float(found[1]), float(found[2])) if found else None
 
 
-def check_span(span_s: float) -> None:
-    """Raise ConfigError if the smoothing span is negative or not finite."""
-    if not 0.0 <= span_s < np.inf:
-        raise ConfigError("smoothing is over a length of time", got=f"{span_s:g} s", expected="0 s or more")
-
-
 def refine(prediction: Prediction, smooth_s: float, baseline: Baseline | None) -> Prediction:
     """Smooth the timeline, then subtract the baseline, if there is a timeline."""
     if not prediction.windows:

@@ -1,7 +1,8 @@
-"""Files never seen before -> intensities, per file and over time, streamed."""
+"""Predict intensities of files, as a whole and over time, while the files are read."""
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
@@ -18,7 +19,7 @@ from reactometer.data.prepare import settled
 from reactometer.errors import ConfigError, ModelError, suggestion
 from reactometer.inference.aggregate import Cut, Scorer, in_batches, join_cuts, without_media
 from reactometer.inference.multi_face import predict_everyone
-from reactometer.inference.postprocess import Baseline, check_span, parse_baseline, refine
+from reactometer.inference.postprocess import Baseline, parse_baseline, refine
 from reactometer.io import Paths, each_path
 from reactometer.media.audio import is_audible
 from reactometer.media.segments import PART, WindowShape
@@ -33,8 +34,7 @@ from reactometer.types import MediaInfo, Prediction, PreparedClip, Window
 from reactometer.workers.media_worker import FACES, UNREADABLE, Reading, Shown, reason_of, shared_reader
 
 MOST_THREADS = 8
-"""Frames of a file that are searched for faces at a time: one more than PyTorch has threads, up to so many; none ahead
-where it has one. Our choice."""
+"""Maximum number of frames that are searched for faces at a time; our choice."""
 
 _Read = Callable[[Reading, Path], Iterator[Shown]]
 
@@ -42,7 +42,7 @@ DEFAULT_WINDOW_S, DEFAULT_HOP_S = 2.0, 1.0
 """Length of the timeline's windows and the time from one to the next, seconds; our choice."""
 
 LEAST_HOP_S = 0.01
-"""Shorter than any frame is shown; a file of three seconds would else be asked for millions of windows."""
+"""Shorter than any frame; without it, a short file could have millions of windows."""
 
 
 def predict(  # noqa: PLR0913 - options by keyword
@@ -62,39 +62,35 @@ def predict(  # noqa: PLR0913 - options by keyword
 ) -> list[Prediction]:
     """Estimate intensities of video (or sound) files, each as a whole and in windows over time.
 
-    A file that cannot be read gets its reason as its status; the others go on. Memory does not grow with the length
-    of a file: one longer than a minute is scored in parts of a minute, and its intensities are their mean by length.
+    If a file cannot be read, its ``status`` says why, and the other files are still predicted. A file longer than a
+    minute is scored in parts of a minute, and its intensities are their mean, weighted by length.
 
     Args:
-        videos: paths, or one.
-        model: a model folder, or one loaded already; default: the starter model inside the package.
+        videos: one path or several.
+        model: a model folder, or a loaded model; default: the starter model inside the package.
         window_s: length of the timeline's windows, seconds.
         hop_s: time from one window's start to the next one's, seconds.
-        rate_hz: frames looked at per second; default: as in the model's training.
-        timeline: score the windows too, not the files alone.
-        faces: "one" follows one person, the first seen best; "all" everybody, and gives a prediction of each. With
-            several people nobody knows who speaks: the model goes by each one's face alone, and says so in the notes;
-            with one person, by the voice too. Who is unseen for longer than :data:`tracks.GIVEN_UP_S` is somebody new
-            on return; a face seen for less than :data:`multi_face.LEAST_SEEN_S` is left out, and the notes say so.
-        people: who is seen in each file, for a model that normalises per person: the files of one person are read
-            twice, and their own mean and spread of each feature give way to the training set's.
+        rate_hz: sampled frames per second; default: as in the model's training.
+        timeline: score windows too, not only whole files.
+        faces: "one" follows the most prominent person; "all" follows everybody. With several people the voice is not
+            used, because nobody knows who speaks. A person unseen for :data:`~reactometer.media.tracking.GIVEN_UP_S`
+            counts as new on return, and a face seen for less than :data:`~.multi_face.LEAST_SEEN_S` is left out.
+        people: the person in each file, for a model that normalises per person; their files are read twice.
         smooth_s: length of the weighted mean over the timeline, seconds, see :func:`postprocess.smooth`; 0: none.
-        baseline: what each person shows at rest is subtracted, "0-3s" or "running", see
-            :func:`postprocess.subtract_baseline`. Both are told of in the predictions' notes.
+        baseline: subtract what each person shows at rest, "0-3s" or "running", see
+            :func:`postprocess.subtract_baseline`.
         progress: show a bar on standard error.
-        isolated: files are read by a process of its own with bounded memory and processor time, so that a decoder that
-            dies, or a file of which nothing comes for a minute, takes nothing else with it; False, and on Windows: by
-            this one.
+        isolated: read files in a separate process with bounded memory and CPU time, which may crash or hang without
+            harm; not on Windows.
 
     Returns:
-        One prediction a file, in the order given; with ``faces="all"`` one a person of each file, ``face`` 1, 2, …
+        One prediction per file, in the order given; with ``faces="all"`` one per person in each file, ``face`` 1, 2, …
         in order of first appearance.
 
     Raises:
-        ConfigError: a window, hop, rate or smoothing that is not positive, or too large; no baseline;
-            ``faces`` unknown, or "all" where ``people`` says whose file it is.
-        DataError: ``people`` names a file that is not among those given.
-        ModelError: no such model, or a damaged one, or, for all faces, one that looks at none.
+        ConfigError: an option is out of range, or both ``faces="all"`` and ``people`` are given.
+        DataError: ``people`` names a file that is not in ``videos``.
+        ModelError: the model is missing or damaged, or, for all faces, does not use the face.
     """
     _check_faces(faces, people)
     rest = check_timeline(window_s, hop_s, smooth_s, baseline)
@@ -115,19 +111,20 @@ def predict(  # noqa: PLR0913 - options by keyword
 
 
 def check_timeline(window_s: float, hop_s: float, smooth_s: float, baseline: str | None) -> Baseline | None:
-    """Refuse what :func:`predict` refuses of a timeline; returns the stretch at rest, where one is asked for."""
+    """Check the options of a timeline; return the parsed baseline."""
     if not LEAST_HOP_S <= hop_s <= window_s <= PART.length_s:
         raise ConfigError(
             "window and hop do not fit",
             got=f"window {window_s} s, hop {hop_s} s",
             expected=f"{LEAST_HOP_S} s <= hop <= window <= {PART.length_s:.0f} s",
         )
-    check_span(smooth_s)
+    if not 0.0 <= smooth_s < math.inf:
+        raise ConfigError("smoothing is over a length of time", got=f"{smooth_s:g} s", expected="0 s or more")
     return None if baseline is None else parse_baseline(baseline, window_s)
 
 
 def reading_of(model: LoadedModel, faces: str, rate_hz: float | None) -> PrepareConfig:
-    """How files are read for a model; refuses what :func:`predict` refuses of it."""
+    """Return how to read files for a model; raise ConfigError or ModelError as :func:`predict`."""
     _check_faces(faces, None)
     refuse_features(model)
     if faces == "all" and not model.network.looks:
@@ -135,12 +132,12 @@ def reading_of(model: LoadedModel, faces: str, rate_hz: float | None) -> Prepare
     asked = {} if rate_hz is None else {"rate_hz": rate_hz}
     settings = settled(parse_config({"prepare": {**model.config.prepare.model_dump(), **asked}}, "predict").prepare)
     if settings.detector == "yunet":
-        find_yunet()  # here, since the processes that read files could only die of it
+        find_yunet()  # here, because in the decoder process its error would count as a crash
     return settings
 
 
 def refuse_features(model: LoadedModel) -> None:
-    """Raise ModelError for a model that takes features, which no media file brings."""
+    """Raise ModelError if the model takes features instead of media."""
     if model.network.given_sizes:
         raise ModelError(
             "this model takes features, not media", fix="Use 'reactometer evaluate' with a table of features"
@@ -162,16 +159,13 @@ def _check_faces(faces: str, people: Mapping[str, str] | Mapping[Path, str] | No
 def _measure_people(
     members: Sequence[LoadedModel], paths: Sequence[str], people: Mapping[str, str], reading: Reading, read: _Read
 ) -> dict[tuple[int, str], dict[str, Moments]]:
-    """Mean and spread of each person's features over all their files, by member's number and person.
-
-    Each file is read once for this, for all members that normalise per person.
-    """
+    """Return the moments of each person's features over all their files, by member's number and person."""
     normalising = [(number, member) for number, member in enumerate(members) if member.config.model.person_norm]
     whole = replace(reading, shapes=(PART,), faces="one")
 
     def items() -> Iterator[tuple[tuple[int, str], Item]]:
         for path in (path for path in paths if normalising and path in people):
-            with suppress(*UNREADABLE):  # told of when the file's turn comes
+            with suppress(*UNREADABLE):  # reported when the file is predicted
                 shown = [
                     ((number, people[path]), item)
                     for _, clip in read(whole, Path(path))
@@ -208,7 +202,7 @@ def _predict_file(
 
 
 def failed(path: str, reason: str, model: LoadedModel) -> Prediction:
-    """What is said of a file that cannot be scored; it has the columns of those that can."""
+    """Return the prediction of a file that cannot be scored."""
     sure = model.uncertainty
     return Prediction(path, f"failed: {reason}", model.labels, coverage=sure.coverage if sure else None)
 
@@ -220,14 +214,9 @@ def predict_windows(
     reading: Reading,
     score: Scorer,
 ) -> list[Prediction]:
-    """The prediction of a file as it is read, or one of each person in it.
+    """Return the prediction of a file, or one per person in it.
 
-    Args:
-        path: as given.
-        model: whose scores these are.
-        windows: parts and windows of the file, from :meth:`reactometer.workers.media_worker.Reading.windows`.
-        reading: how they were made.
-        score: gives the model's scores, see :func:`make_scorer`.
+    ``windows`` are its parts and windows as ``reading`` yields them, and ``score`` comes from :func:`make_scorer`.
     """
     if reading.faces == "all":
         return predict_everyone(path, model, windows, reading.shapes, score)
@@ -245,9 +234,9 @@ def predict_windows(
 def make_scorer(
     model: LoadedModel, moments: Sequence[Mapping[str, Moments]], remembered: int = MOST_REMEMBERED
 ) -> Scorer:
-    """What scores parts and windows with all members of a model, each with its own moments of the person.
+    """Return a function that scores clips with all members of a model, each with its own moments of the person.
 
-    Of a frame encoder, features of so many crops are remembered, see :class:`~reactometer.models.showing.FaceMemory`.
+    Features of ``remembered`` crops are kept, see :class:`~reactometer.models.showing.FaceMemory`.
     """
     scorers = [_member_scorer(*pair, remembered) for pair in zip(model.each, moments, strict=True)]
     return lambda clips: average_scores([score_member(clips) for score_member in scorers])
@@ -256,7 +245,7 @@ def make_scorer(
 def _member_scorer(
     member: LoadedModel, moments: Mapping[str, Moments], remembered: int
 ) -> Callable[[Sequence[PreparedClip]], list[Score]]:
-    """What scores parts and windows of one file by one model; a frame encoder sees each crop once."""
+    """Return a function that scores clips of one file with one model; a frame encoder encodes each crop once."""
     network, sampling, everyone = member.network, member.sampling, population(member.network)
     encoder, device = network.face_encoder, network.label_mean.device
     memory = None
