@@ -22,7 +22,7 @@ from hypothesis.extra.numpy import arrays
 from reactometer.config import Config, parse_config
 from reactometer.data.batches import pick_frames
 from reactometer.data.manifest import parse_labels, parse_split, read_rows
-from reactometer.errors import ConfigError, DataError, RequestError
+from reactometer.errors import ConfigError, DataError
 from reactometer.evaluation.metrics import ccc, pearson
 from reactometer.inference.elan_vtt import write_elan
 from reactometer.inference.events import find_events
@@ -36,7 +36,7 @@ from reactometer.inference.tables import (
 )
 from reactometer.media.segments import LEAST_NEW_S, PART, part_spans
 from reactometer.models.uncertainty import conformal_half_widths
-from reactometer.serving.renderers import FORMS, choose_form, file_name
+from reactometer.serving.renderers import FORMS, file_name
 from reactometer.types import Prediction, Window
 
 settings.register_profile("here", deadline=None, max_examples=50, database=None, derandomize=True)
@@ -232,16 +232,6 @@ def test_a_configuration_is_one_or_says_why_not(table: dict[str, Any]) -> None:
         assert "\n" not in str(error) and str(error).startswith("configuration")
     else:
         assert Config.model_validate(config.model_dump()) == config
-
-
-@given(st.text(max_size=60))
-def test_what_a_client_accepts_is_a_form_or_refused(accept: str) -> None:
-    try:
-        form = choose_form(None, accept)
-    except RequestError as error:
-        assert error.status == 406
-    else:
-        assert form is None or form in FORMS.values()
 
 
 @given(st.text(max_size=300))

@@ -17,7 +17,6 @@ import pytest
 
 from fixtures_of_serving import LONGEST_S, Server, Serving
 
-FIELD = b'--b\r\nContent-Disposition: form-data; name="path"\r\n\r\n'
 Talking = Callable[[int], Path]
 pytestmark = pytest.mark.slow
 HEAD = b"POST /v1/predictions HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: multipart/form-data; boundary=b\r\n"
@@ -118,7 +117,7 @@ def test_odd_requests_get_no_more_than_a_refusal(server: Server, request_: bytes
             b'--b\r\nContent-Disposition: form-data; name="path"\r\n\r\n' + b"x" * 1_500_000,
         ),
         ("application/json", b"[" * 100_000),
-        ("application/x-www-form-urlencoded", b"path=%00&window_s=nan"),
+        ("application/x-www-form-urlencoded", b"file=%00&window_s=nan"),
         ("multipart/form-data; boundary=" + "b" * 5000, b""),
     ],
 )
@@ -194,18 +193,3 @@ def test_logs_hold_no_names_no_keys_and_no_ids(server: Server, talking: Talking)
     server.post(b"no film", "anna-was-there.mp4")
     log = (server.folder.parent / f"{server.folder.name}.log").read_text()
     assert "anna" not in log and own not in log and "Traceback" not in log, log
-
-
-def test_methods_that_somebody_invents_are_counted_together(server: Server) -> None:
-    """Else whoever sends ever new ones, with no key at all, makes the service's memory grow."""
-    for number in range(5):
-        assert b" 405 " in _raw(server, f"NEW{number} / HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n".encode())
-    told = server.client.get("/metrics").text
-    assert "NEW" not in told
-    assert re.search(r'reactometer_requests_total\{[^}]*method="other"[^}]*\} 5\.0', told)
-
-
-@pytest.mark.parametrize("accept", [b"text/csv;q=\xb2", b"text/csv;q=\xc2\xb2", b",;,", b"q=;q=.;q"])
-def test_odd_wishes_for_a_form_get_no_more_than_a_refusal(server: Server, accept: bytes) -> None:
-    answer = _raw(server, b"GET /v1/predictions/nothing HTTP/1.1\r\nHost: 127.0.0.1\r\nAccept: " + accept + b"\r\n\r\n")
-    assert answer.split()[1] in (b"404", b"406")

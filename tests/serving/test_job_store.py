@@ -89,45 +89,10 @@ def test_a_job_goes_its_way(address: str) -> None:
     table.fail("second", {}, "no film")
     assert (job := table.get("second")) and (job.status, job.error) == ("failed", "no film")
     assert table.unfinished() == [] and [job.id for job in other.unfinished()] == ["other"]
-    table.forget(time.time() + 1, time.time() + 1)
+    table.forget(time.time() + 1)
     assert table.get("first") is None and table.get("second") is None
     other.delete("other")
     assert table.get("other") is None
-
-
-def test_what_was_finished_by_a_clock_that_was_ahead_is_not_kept_for_ever(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    table, now_s = JobTable(sqlite_address(tmp_path / "jobs.db"), "here"), time.time()
-    table.add(_job("one", now_s))
-    with monkeypatch.context() as ahead:
-        ahead.setattr("reactometer.serving.job_store.time.time", lambda: now_s + 1e9)
-        table.finish("one", {}, [PREDICTION])
-    table.forget(now_s - 60, now_s)
-    assert (job := table.get("one")) and job.finished_s == now_s
-    table.forget(now_s + 1, now_s + 61)
-    assert table.get("one") is None
-
-
-def test_a_database_that_was_away_is_opened_anew(tmp_path: Path) -> None:
-    """SQLite itself goes on writing into a file that is deleted: all that it then takes is lost."""
-    folder = tmp_path / "data"
-    folder.mkdir()
-    table = JobTable(sqlite_address(folder / "jobs.db"), "here")
-    table.add(_job("one", 1.0))
-    shutil.copytree(folder, tmp_path / "copy")
-    shutil.rmtree(folder)
-    for ask in (table.check, lambda: table.add(_job("two", 2.0))):
-        with pytest.raises(RequestError, match="database does not answer") as caught:
-            ask()
-        assert (caught.value.status, caught.value.retry_s) == (503, 10)
-    folder.mkdir()  # as where a disk is no longer mounted
-    with pytest.raises(RequestError, match="does not answer"):
-        table.check()
-    shutil.copytree(tmp_path / "copy", folder, dirs_exist_ok=True)
-    table.check()
-    table.add(_job("two", 2.0))
-    assert [job.id for job in JobTable(sqlite_address(folder / "jobs.db"), "here").unfinished()] == ["one", "two"]
 
 
 def test_a_database_without_room_says_so_and_goes_on_where_there_is_some(small_disk: Path, fill: Fill) -> None:

@@ -38,7 +38,7 @@ def test_without_a_key_nobody_is_let_in(guarded: Server, talking: Talking) -> No
         assert answer.status_code == 401 and answer.headers["WWW-Authenticate"] == "Bearer"
     assert guarded.client.get("/v1/model").status_code == 401
     assert guarded.client.get("/healthz").status_code == 200
-    assert guarded.client.get("/v1/model", headers={"X-API-Key": KEYS["ben"]}).status_code == 200
+    assert guarded.client.get("/v1/model", headers=_key("ben")).status_code == 200
 
 
 def test_a_clip_is_its_clients_alone(guarded: Server, talking: Talking) -> None:
@@ -118,8 +118,8 @@ def test_what_was_taken_outlives_a_kill(serving: Serving, talking: Talking, tmp_
 def test_sigterm_lets_clips_under_way_end_and_keeps_the_others(
     serving: Serving, talking: Talking, tmp_path: Path
 ) -> None:
-    with serving(tmp_path / "data", "--readers", "1", "--drain", "100") as server:
-        first, second = (server.post(talking(8), headers=LATER).json()["id"] for _ in range(2))
+    with serving(tmp_path / "data", "--readers", "1") as server:
+        first, second = (server.post(talking(4), headers=LATER).json()["id"] for _ in range(2))
         while server.client.get(f"/v1/predictions/{first}").json()["status"] != "running":
             time.sleep(0.05)
         server.end(signal.SIGTERM)
@@ -153,4 +153,5 @@ def test_wrong_starts_are_told(guarded: Server, tmp_path: Path) -> None:
     (tmp_path / "keys").write_text("anna short\n")
     assert "malformed keys" in _refused("--keys", str(tmp_path / "keys"))
     assert "cannot be read" in _refused("--keys", str(tmp_path / "absent"))
+    assert "--name" in _refused("--data", str(tmp_path / "two"), "--name", "a.*.example")
     assert "the database cannot be opened" in _refused("--data", str(tmp_path / "two"), "--database", "mysql://x")

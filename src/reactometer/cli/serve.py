@@ -39,9 +39,6 @@ def serve(
     keys: Annotated[
         Path | None, typer.Option(help="File with a line NAME KEY a client; without it, everybody is let in.")
     ] = None,
-    allow: Annotated[
-        list[Path] | None, typer.Option(help="Folder whose files clients may name by path; again for more.")
-    ] = None,
     name: Annotated[
         list[str] | None, typer.Option(help="Name under which browsers call it, behind a proxy; again for more.")
     ] = None,
@@ -52,11 +49,8 @@ def serve(
     per_client: Annotated[int, typer.Option(min=1, help="Of one client, waiting or under way.")] = 8,
     max_mb: Annotated[float, typer.Option(min=0.01, help="Largest upload, megabytes.")] = 512,
     max_seconds: Annotated[float, typer.Option(min=1, help="Longest clip, seconds.")] = 3600,
-    max_pixels: Annotated[int, typer.Option(min=1, help="Largest frame, pixels.")] = 4096 * 2304,
     upload_seconds: Annotated[float, typer.Option(min=1, help="An upload may take so long.")] = 600,
-    short: Annotated[float, typer.Option(min=0, help="Clips up to so many seconds are answered at once.")] = 30,
     keep_hours: Annotated[float, typer.Option(min=0, help="Results are deleted after so long.")] = 24,
-    drain: Annotated[float, typer.Option(min=0, help="At the end, seconds for clips under way.")] = 30,
     device: DeviceOption = "auto",
     engine: EngineOption = "auto",
 ) -> None:
@@ -68,7 +62,7 @@ def serve(
     from reactometer.workers.media_worker import Bounds
 
     try:
-        from reactometer.serving.queue import Limits, Settings
+        from reactometer.serving.queue import MAX_PIXELS, Limits, Settings
         from reactometer.serving.server import run
     except ImportError as error:
         raise ConfigError(
@@ -79,18 +73,15 @@ def serve(
     limits = Limits(
         body_bytes=round(max_mb * 1e6),
         upload_s=upload_seconds,
-        bounds=Bounds(duration_s=max_seconds, pixels=max_pixels),
-        short_s=short,
+        bounds=Bounds(duration_s=max_seconds, pixels=MAX_PIXELS),
         queue=queue,
         per_client=per_client,
         keep_s=3600 * keep_hours,
-        drain_s=drain,
     )
     settings = Settings(
         data or cache_folder() / "serve",
         database,
         read_keys(keys) if keys else {},
-        tuple(allow or ()),
         _names(host, name or []),
         readers,
         limits,
@@ -100,7 +91,16 @@ def serve(
 
 
 def _names(host: str, names: list[str]) -> tuple[str, ...]:
-    """Under these it answers; on this machine alone, pages of other names that lead here get nothing."""
+    """Return the host names to answer to; a service that listens on this machine only refuses all others.
+
+    Raises:
+        ConfigError: a name with a ``*`` that is not a leading ``*.``.
+    """
+    for name in names:
+        if name != "*" and "*" in name.removeprefix("*."):
+            raise ConfigError(
+                "--name is not a host name", got=name, expected="reactions.example.org, *.example.org or *"
+            )
     own = LOOPBACK if host in LOOPBACK else ()
     return (*own, *names) if own or names else ("*",)
 

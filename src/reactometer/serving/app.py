@@ -45,7 +45,7 @@ def build_app(model: LoadedModel, folder: Path, settings: Settings) -> FastAPI:
         ConfigError: another service has the folder, or its database cannot be opened.
         ModelError: the model takes no media.
     """
-    desk = Desk(model, settings, Metrics(model))
+    desk = Desk(model, settings, Metrics())
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:

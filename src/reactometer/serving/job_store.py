@@ -7,7 +7,7 @@ import logging
 import secrets
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
@@ -29,8 +29,7 @@ from sqlalchemy import (
     select,
     update,
 )
-from sqlalchemy.exc import ArgumentError, DisconnectionError, NoSuchModuleError, SQLAlchemyError
-from sqlalchemy.pool import ConnectionPoolEntry
+from sqlalchemy.exc import ArgumentError, NoSuchModuleError, SQLAlchemyError
 
 from reactometer.errors import ConfigError, RequestError
 from reactometer.inference.tables import dump_predictions, load_predictions
@@ -92,7 +91,6 @@ class JobTable:
             self.engine = create_engine(address, pool_pre_ping=True)
             if self.engine.dialect.name == "sqlite":
                 event.listen(self.engine, "connect", _settle_sqlite)
-                event.listen(self.engine, "checkout", _check_file)
             _JOBS.metadata.create_all(self.engine)
         except (SQLAlchemyError, ArgumentError, NoSuchModuleError, ImportError) as error:
             raise ConfigError(
@@ -112,7 +110,6 @@ class JobTable:
             with self.engine.begin() as connection:
                 yield connection
         except SQLAlchemyError as error:
-            self.engine.dispose()  # else a file that is gone, or another in its place, stays open
             reason = str(error).splitlines()[0]
             logger.warning("the database does not do its work: %s", reason)
             if any(words in reason for words in ("disk is full", "No space left")):  # of SQLite and PostgreSQL
@@ -166,11 +163,9 @@ class JobTable:
         with self.connected() as connection:
             connection.execute(delete(_JOBS).where(_JOBS.c.id == job_id))
 
-    def forget(self, before_s: float, now_s: float) -> None:
-        """Delete jobs that finished before ``before_s``, in seconds since 1970; a time in the future counts as now."""
+    def forget(self, before_s: float) -> None:
+        """Delete jobs that finished before ``before_s``, in seconds since 1970."""
         with self.connected() as connection:
-            late = update(_JOBS).where(_JOBS.c.home == self.home, _JOBS.c.finished_s > now_s)
-            connection.execute(late.values(finished_s=now_s))
             connection.execute(delete(_JOBS).where(_JOBS.c.home == self.home, _JOBS.c.finished_s < before_s))
 
     def unfinished(self) -> list[Job]:
@@ -210,23 +205,7 @@ def _job(row: Row[Any]) -> Job:
     return Job(**{**values, "request": json.loads(values["request"]), "about": json.loads(values["about"])})
 
 
-def _settle_sqlite(connection: Any, record: ConnectionPoolEntry) -> None:
-    file = connection.execute("PRAGMA database_list").fetchone()[2]
-    record.info["file"] = file, _identity(file)
+def _settle_sqlite(connection: Any, _: object) -> None:
     connection.execute("PRAGMA journal_mode=WAL")  # readers do not wait for the writer
     connection.execute("PRAGMA busy_timeout=10000")
     connection.execute("PRAGMA secure_delete=ON")  # what is deleted is gone from the file
-
-
-def _check_file(_: object, record: ConnectionPoolEntry, *__: object) -> None:
-    """Reopen a file that was replaced, since SQLite would write on into the deleted one."""
-    file, identity = record.info["file"]
-    if _identity(file) != identity:
-        raise DisconnectionError
-
-
-def _identity(file: str) -> tuple[int, int] | None:
-    with suppress(OSError):
-        status = Path(file).stat()
-        return status.st_dev, status.st_ino
-    return None

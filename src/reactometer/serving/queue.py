@@ -10,8 +10,7 @@ from concurrent.futures import Future
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from queue import Empty, SimpleQueue
-from threading import Condition, Thread
+from threading import Condition, Lock, Thread
 from typing import Any
 
 from filelock import FileLock, Timeout
@@ -31,11 +30,14 @@ from reactometer.types import MediaInfo, Prediction, PreparedClip
 from reactometer.workers.media_worker import UNREADABLE, Bounds, Reader, Reading, reason_of
 from reactometer.workers.pool import default_workers
 
-MOST_AT_ONCE = 64
-"""Parts and windows of all clips that are scored together, unless a single clip brings more."""
+MAX_PIXELS = 4096 * 2304
+"""Largest frame of a clip."""
 
 TIDY_S = 60.0
 """Interval at which old results are deleted."""
+
+RETRY_S = 10
+"""Time after which a client that was refused may come again. Our choice."""
 
 AWAY_S = 1.0
 """Interval at which a database that is away is tried again."""
@@ -47,9 +49,8 @@ class Limits:
 
     body_bytes: int = 512 * 2**20  # of a request
     upload_s: float = 600.0  # from a request's first byte to its last
-    bounds: Bounds = field(default_factory=lambda: Bounds(duration_s=3600.0, pixels=4096 * 2304))  # of a clip
-    short_s: float = 30.0  # clips up to this length are answered without a 202
-    wait_s: float = 60.0  # longest wait for that answer
+    bounds: Bounds = field(default_factory=lambda: Bounds(duration_s=3600.0, pixels=MAX_PIXELS))  # of a clip
+    wait_s: float = 30.0  # clips that take longer are answered by a 202
     queue: int = 64  # clips that wait
     per_client: int = 8  # clips of one client that wait or run
     keep_s: float = 24 * 3600.0  # results
@@ -63,66 +64,9 @@ class Settings:
     folder: Path  # jobs, and uploads until they are scored
     database: str | None = None  # address for SQLAlchemy; None: SQLite inside the folder
     keys: dict[str, str] = field(default_factory=dict)  # key by client's name; empty: no key is needed
-    allowed: tuple[Path, ...] = ()  # folders whose files clients may name by path
     hosts: tuple[str, ...] = ("*",)  # host names of the service
     readers: int | None = None  # processes that read files; None: one per CPU
     limits: Limits = Limits()
-
-
-class SharedScorer:
-    """Scores parts and windows of all clips in one thread; all that wait meanwhile are the next batch."""
-
-    def __init__(self, model: LoadedModel) -> None:
-        self._score = make_scorer(model, [{} for _ in model.each])
-        self._queue: SimpleQueue[_Waiting | None] = SimpleQueue()
-        self._thread = Thread(target=self._work, name="scorer", daemon=True)
-        self._thread.start()
-
-    def __call__(self, clips: Sequence[PreparedClip]) -> list[Score]:
-        """Score clips, see :data:`reactometer.inference.aggregate.Scorer`; any thread may call, and waits."""
-        future: Future[list[Score]] = Future()
-        self._queue.put((clips, future))
-        return future.result()
-
-    def close(self) -> None:
-        """End the thread once all that waits is scored."""
-        self._queue.put(None)
-        self._thread.join()
-
-    def _work(self) -> None:
-        while (first := self._queue.get()) is not None:
-            batch, last = self._gather(first)
-            self._score_all(batch)
-            if last:
-                return
-
-    def _gather(self, first: _Waiting) -> tuple[list[_Waiting], bool]:
-        """Collect the first and those that wait behind it; and whether the queue was closed meanwhile."""
-        batch = [first]
-        while sum(len(clips) for clips, _ in batch) < MOST_AT_ONCE:
-            try:
-                other = self._queue.get_nowait()
-            except Empty:
-                break
-            if other is None:
-                return batch, True
-            batch.append(other)
-        return batch, False
-
-    def _score_all(self, batch: Sequence[_Waiting]) -> None:
-        try:
-            scores = iter(self._score([clip for clips, _ in batch for clip in clips]))
-            for clips, future in batch:
-                future.set_result([next(scores) for _ in clips])
-        except Exception as error:
-            if len(batch) == 1:
-                batch[0][1].set_exception(error)  # only this clip fails
-            else:
-                for waiting in batch:
-                    self._score_all([waiting])
-
-
-_Waiting = tuple[Sequence[PreparedClip], "Future[list[Score]]"]
 
 
 class GivenUpError(Exception):
@@ -142,12 +86,10 @@ class Work:
 
     job: Job
     client: str  # whose limit it counts for
-    told: Future[None] = field(default_factory=Future)  # done when the job is over, or known to take long
+    told: Future[None] = field(default_factory=Future)  # done when the job is over, or left to the next service
     wanted: bool = True
     progress: float = 0.0  # in [0, 1]
     about: dict[str, Any] = field(default_factory=dict)  # as in the document: size, length, the voice's level
-    score_s: float = 0.0  # seconds spent on scoring
-    distances: list[dict[str, float]] = field(default_factory=list)  # of its parts from the training data
 
     def tell(self) -> None:
         """End the client's wait for the answer."""
@@ -180,8 +122,8 @@ class Desk:
         self._waiting: deque[Work] = deque()
         self._seats: list[Seat] = []
         self._changed = Condition()
-        self._open, self._seconds = True, 1.0  # of a running clip, smoothed
-        self._scorer = SharedScorer(model)
+        self._open = True
+        self._score, self._scoring = make_scorer(model, [{} for _ in model.each]), Lock()
         self._go_on()
         count = settings.readers or default_workers()
         self._threads = [Thread(target=self._serve, name=f"desk {number}", daemon=True) for number in range(count)]
@@ -198,7 +140,6 @@ class Desk:
             waiting = len(self._waiting) + len(self._seats)
             clients = [entry.client for entries in (self._works.values(), self._seats) for entry in entries]
             of_client = clients.count(client)
-            retry_s = max(1, min(600, round(self._seconds * (waiting + 1) / len(self._threads))))
             if not self._open:
                 raise RequestError(503, "the service is ending", retry_s=30, fix="Ask again when it is back")
             if waiting >= self.limits.queue:
@@ -210,7 +151,7 @@ class Desk:
                 self._seats.append(seat)
                 return seat
         expected = f"{most} at most"
-        raise RequestError(429, what, retry_s=retry_s, got=got, expected=expected, fix=f"Ask again in {retry_s} s")
+        raise RequestError(429, what, retry_s=RETRY_S, got=got, expected=expected, fix=f"Ask again in {RETRY_S} s")
 
     def release(self, seat: Seat) -> None:
         """Give the room back; nothing happens if a clip has taken it."""
@@ -278,7 +219,6 @@ class Desk:
             thread.join()
         for work in self._works.values():
             work.tell()
-        self._scorer.close()
         self.table.engine.dispose()
         self._lock.release()
 
@@ -334,8 +274,7 @@ class Desk:
                 time.sleep(AWAY_S)
 
     def _tidy(self) -> None:
-        now_s = time.time()
-        self.table.forget(now_s - self.limits.keep_s, now_s)
+        self.table.forget(time.time() - self.limits.keep_s)
 
     def _next(self) -> Work | None:
         """Take the next job of the queue; None after ``TIDY_S`` without one."""
@@ -355,7 +294,7 @@ class Desk:
             self._keep(lambda: self.table.begin(job.id))
             predictions = self._predict(work, reader)
             self._keep(lambda: self.table.finish(job.id, work.about, predictions))
-            self._observe(work, predictions, time.monotonic() - begun_s)
+            self.metrics.seconds.labels("predict").observe(time.monotonic() - begun_s)
             outcome = "done"
         except GivenUpError:
             if not self._open and self.table.get(job.id):
@@ -370,7 +309,6 @@ class Desk:
             self._keep(lambda: self.table.fail(job.id, work.about, reason))
             outcome = "failed"
         self.metrics.clips.labels(outcome).inc()
-        self._seconds += 0.2 * (time.monotonic() - begun_s - self._seconds)
         with self._changed:
             self._leave(work)
 
@@ -386,29 +324,18 @@ class Desk:
         rest = check_timeline(request.window_s, request.hop_s, request.smooth_s, request.baseline)
         shapes = PART, WindowShape(request.window_s, request.hop_s)
         reading = Reading(reading_of(self.model, request.faces, request.rate_hz), shapes, request.faces)
-        parts = set[tuple[float, float]]()  # start and end of parts whose distance is not known yet
 
         def score(clips: Sequence[PreparedClip]) -> list[Score]:
-            begun_s = time.monotonic()
-            scores = self._scorer(clips)
-            work.score_s += time.monotonic() - begun_s
-            for clip, own in zip(clips, scores, strict=True):
-                span = clip.start_s, clip.end_s
-                if self.model.uncertainty and span in parts:  # else it is a window, or another person's
-                    parts.remove(span)
-                    work.distances.append(self.model.uncertainty.distances(own))
-            return scores
+            with self._scoring:
+                return self._score(clips)
 
-        windows = self._watch(reader.read(Path(job.path), reading, check=work.check), work, parts)
+        windows = self._watch(reader.read(Path(job.path), reading, check=work.check), work)
         predictions = predict_windows(job.path, self.model, windows, reading, score)
         work.about["duration_s"] = predictions[0].duration_s
         return [replace(refine(prediction, request.smooth_s, rest), path=job.name) for prediction in predictions]
 
     def _watch(
-        self,
-        pieces: Iterator[MediaInfo | tuple[WindowShape, PreparedClip]],
-        work: Work,
-        parts: set[tuple[float, float]],
+        self, pieces: Iterator[MediaInfo | tuple[WindowShape, PreparedClip]], work: Work
     ) -> Iterator[tuple[WindowShape, PreparedClip]]:
         """Pass parts and windows on, and note size, length, progress and the voice's level."""
         about = work.about
@@ -417,25 +344,12 @@ class Desk:
                 level = {"step_s": STRETCH_S, "db": []} if piece.has_audio else None
                 size = {"width_px": piece.width_px or None, "height_px": piece.height_px or None}
                 about |= {**size, "duration_s": piece.duration_s, "voice_level": level}
-                if (piece.duration_s or 0.0) > self.limits.short_s:
-                    work.tell()
                 continue
             kind, window = piece
-            if kind == PART:
-                parts.add((window.start_s, window.end_s))
-                if about["voice_level"] and window.waveform is not None:
-                    about["voice_level"]["db"] += levels_db(window.waveform)
+            if kind == PART and about["voice_level"] and window.waveform is not None:
+                about["voice_level"]["db"] += levels_db(window.waveform)
             work.progress = min(0.99, window.end_s / (about["duration_s"] or window.end_s + PART.length_s))
             yield piece
-
-    def _observe(self, work: Work, predictions: Sequence[Prediction], whole_s: float) -> None:
-        for stage, seconds in (("score", work.score_s), ("read", whole_s - work.score_s), ("whole", whole_s)):
-            self.metrics.seconds.labels(stage).observe(seconds)
-        self.metrics.video_seconds.inc(predictions[0].duration_s or 0.0)
-        for prediction in predictions:
-            self.metrics.face_share.observe(prediction.face_share or 0.0)
-        for distances in work.distances:
-            self.metrics.observe_input(distances)
 
     def _leave(self, work: Work) -> None:
         """Delete the upload of a job that is over, and end its client's wait."""

@@ -5,13 +5,12 @@ from __future__ import annotations
 import asyncio
 import re
 import shutil
-from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from importlib.resources import files
 from pathlib import Path, PurePosixPath
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, File, Form, Header, Query, Response, UploadFile
 from fastapi import Request as HttpRequest
@@ -25,7 +24,7 @@ from reactometer.inference.predictor import DEFAULT_HOP_S, DEFAULT_WINDOW_S
 from reactometer.models.folder import LoadedModel
 from reactometer.serving.job_store import DONE, FAILED, Job
 from reactometer.serving.queue import Desk, Settings, Work
-from reactometer.serving.renderers import FORMS, choose_form, file_name, render
+from reactometer.serving.renderers import FORMS, Format, file_name, render
 from reactometer.serving.schemas import Document, as_moment, describe, rounded
 
 PAGE = Path(__file__).parent / "page"
@@ -38,7 +37,6 @@ _ERRORS: dict[int | str, dict[str, Any]] = {
         (400, "A setting is wrong"),
         (401, "A key is wanted"),
         (404, "There is no such prediction, or it is another client's"),
-        (406, "Nothing that is accepted can be sent"),
         (409, "It is not done yet"),
         (413, "The upload is too large"),
         (422, "The clip cannot be read"),
@@ -48,14 +46,12 @@ _ERRORS: dict[int | str, dict[str, Any]] = {
     )
 }
 _DOCUMENT: dict[int | str, dict[str, Any]] = {
-    200: {"description": "Done.", "content": {form.media_types[0]: {} for form in FORMS.values()}}
+    200: {"description": "Done.", "content": {form.media_type: {} for form in FORMS.values()}}
 }
 _LATER: dict[int | str, dict[str, Any]] = {202: {"model": Document, "description": "Under way; ask at `Location`."}}
 
-_NAMES = {"enum": ["json", *FORMS]}
-FormatQuery = Annotated[str | None, Query(description="Default: by `Accept`.", json_schema_extra=_NAMES)]
+FormatQuery = Annotated[Literal["json", "csv", "elan", "vtt", "png"], Query(description="Format of the answer.")]
 FramesQuery = Annotated[bool, Query(description="With each frame looked at, and the face's box.")]
-AcceptHeader = Annotated[str, Header(include_in_schema=False)]
 router = APIRouter()
 
 
@@ -114,8 +110,7 @@ def service_of(request: HttpRequest) -> Service:
 @router.post("/v1/predictions", response_model=Document, responses={**_DOCUMENT, **_LATER, **_ERRORS})
 async def create_prediction(  # noqa: PLR0913 - one per field of the form
     request: HttpRequest,
-    file: Annotated[UploadFile | None, File(description="A video, or sound.")] = None,
-    path: Annotated[str | None, Form(description="Instead: a file of the service's, where it allows that.")] = None,
+    file: Annotated[UploadFile, File(description="A video, or sound.")],
     window_s: Annotated[float, Form(description="Length of the timeline's windows.")] = DEFAULT_WINDOW_S,
     hop_s: Annotated[float, Form(description="From one window to the next.")] = DEFAULT_HOP_S,
     rate_hz: Annotated[float | None, Form(description="Frames looked at per second; default: as in training.")] = None,
@@ -124,19 +119,20 @@ async def create_prediction(  # noqa: PLR0913 - one per field of the form
     baseline: Annotated[str | None, Form(description="Subtract a stretch at rest, 0-3s, or running.")] = None,
     threshold: Annotated[float, Form(description="Intensity of an event.")] = DEFAULT_THRESHOLD,
     frames: FramesQuery = False,
-    format: FormatQuery = None,  # noqa: A002
-    accept: AcceptHeader = "*/*",
+    format: FormatQuery = "json",  # noqa: A002
     prefer: Annotated[str, Header(description="respond-async: do not wait for the answer.")] = "",
 ) -> Response:
-    """Predict the intensities of a clip. Short clips are answered directly, long ones by 202 and a Location."""
-    service, form = service_of(request), choose_form(format, accept)
+    """Predict the intensities of a clip. A clip that takes more than 30 s is answered by 202 and a Location."""
+    service, form = service_of(request), FORMS.get(format)
     order = Request(window_s, hop_s, rate_hz, faces, smooth_s, baseline or None)
     service.desk.check_request(order)
     check_threshold(threshold)
     job_id, place = service.desk.new_place()
-    name, source = await _take(service, file, path, place)
-    job = Job(job_id, request.state.owner, name, str(source), {**asdict(order), "threshold": threshold})
+    name = _clean(file.filename or "clip")
+    job = Job(job_id, request.state.owner, name, str(place), {**asdict(order), "threshold": threshold})
     try:
+        with place.open("wb") as out:
+            await run_in_threadpool(shutil.copyfileobj, file.file, out, 2**20)
         work = await run_in_threadpool(service.desk.add, job, request.state.seat)
     except BaseException:
         place.unlink(missing_ok=True)
@@ -160,11 +156,10 @@ def read_prediction(
     request: HttpRequest,
     prediction_id: str,
     frames: FramesQuery = False,
-    format: FormatQuery = None,  # noqa: A002
-    accept: AcceptHeader = "*/*",
+    format: FormatQuery = "json",  # noqa: A002
 ) -> Response:
-    """Read a clip's progress and predictions as JSON, CSV, Parquet, ELAN, WebVTT or PNG."""
-    service, form = service_of(request), choose_form(format, accept)
+    """Read a clip's progress and predictions as JSON, CSV, ELAN, WebVTT or PNG."""
+    service, form = service_of(request), FORMS.get(format)
     job = service.job(prediction_id, request.state.owner)
     if form is not None and job.status not in (DONE, FAILED):
         raise RequestError(409, "it is not done yet", got=job.status, retry_s=1, fix="JSON says how far it is")
@@ -243,33 +238,6 @@ def plotly() -> Response:
     return FileResponse(file, headers={"Cache-Control": "public, max-age=86400"}, media_type="text/javascript")
 
 
-async def _take(service: Service, file: UploadFile | None, path: str | None, place: Path) -> tuple[str, Path]:
-    """Return the clip's name and file: the upload, or a file that the service may read."""
-    if (file is None) == (path is None):
-        raise RequestError(400, "one clip is wanted", expected="a field 'file' with a video, or a field 'path'")
-    if file is not None:
-        try:
-            with place.open("wb") as out:
-                await run_in_threadpool(shutil.copyfileobj, file.file, out, 2**20)
-        except BaseException:
-            place.unlink(missing_ok=True)
-            raise
-        return _clean(file.filename or "clip"), place
-    source = _allowed_file(path or "", service.settings.allowed)
-    return _clean(source.name), source
-
-
-def _allowed_file(path: str, allowed: Sequence[Path]) -> Path:
-    """Resolve a file in the allowed folders; the error does not tell whether another file exists."""
-    with suppress(ValueError, OSError):
-        source = Path(path).resolve()
-        if any(source.is_relative_to(folder.resolve()) for folder in allowed) and source.is_file():
-            return source
-    raise RequestError(
-        400, "there is no such file that may be named", expected="a file in a folder that the operator allows"
-    )
-
-
 def _clean(name: str) -> str:
     """Remove folders and control characters from a file's name."""
     own = PurePosixPath(name.replace("\\", "/")).name
@@ -281,7 +249,7 @@ async def _wait(work: Work, most_s: float) -> None:
         await asyncio.wait_for(asyncio.shield(asyncio.wrap_future(work.told)), most_s)
 
 
-def _answer(service: Service, job: Job, form: Any, frames: bool, *, told: bool = False) -> Response:
+def _answer(service: Service, job: Job, form: Format | None, frames: bool, *, told: bool = False) -> Response:
     """Answer with a job's document or format; ``told``: a failure is a document, no error."""
     if job.status == FAILED and (form is not None or not told):
         return JSONResponse({"error": job.error, "id": job.id}, 422)
@@ -290,4 +258,4 @@ def _answer(service: Service, job: Job, form: Any, frames: bool, *, told: bool =
     threshold = float(job.request["threshold"])
     content = render(form, service.desk.table.predictions(job.id), threshold)
     disposition = f'attachment; filename="{file_name(form, job.name)}"'
-    return Response(content, headers={"Content-Disposition": disposition}, media_type=form.media_types[0])
+    return Response(content, headers={"Content-Disposition": disposition}, media_type=form.media_type)
