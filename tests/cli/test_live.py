@@ -60,7 +60,7 @@ def test_wrong_use_is_told_of(video: Path, tmp_path: Path) -> None:
     for arguments, told in (
         ((video, "--window", 0), "window"),
         ((video, "--rate", 0), "rate"),
-        ((video, "--out", tmp_path / "live.parquet"), ".csv or .jsonl"),
+        ((video, "--out", tmp_path / "live.parquet"), ".csv"),
         (("97",), "camera 97 cannot be opened"),
     ):
         error = live(*arguments).exception
@@ -71,7 +71,7 @@ def test_wrong_use_is_told_of(video: Path, tmp_path: Path) -> None:
 @pytest.mark.slow
 @pytest.mark.skipif(sys.platform == "win32", reason="Ctrl-C is sent otherwise there")
 def test_ctrl_c_ends_it_well(video: Path, tmp_path: Path) -> None:
-    out = tmp_path / "live.jsonl"
+    out = tmp_path / "live.csv"
     command = [sys.executable, "-m", "reactometer", "live", str(video), "--out", str(out)]
     pipe = subprocess.PIPE
     with subprocess.Popen(command, stdout=pipe, stderr=pipe, text=True) as process:

@@ -16,7 +16,7 @@ from reactometer.errors import ConfigError
 from reactometer.inference.predictor import predict
 from reactometer.live.protocol import Kind, Piece
 from reactometer.live.scorer import LiveScorer, Sound, level_of
-from reactometer.live.session import Arrivals, Inbox, LiveRows, Told, score_here
+from reactometer.live.session import Inbox, LiveRows, Told, score_here
 from reactometer.models.folder import LoadedModel, load_model
 from reactometer.types import SOUND_RATE_HZ, ByteArray, FloatArray
 
@@ -164,32 +164,23 @@ def test_a_slow_scorer_drops_frames_and_scores_the_newest(starter: LoadedModel) 
     scores = list(score_here(scorer, inbox))
     assert [round(50 * (one.score.frame_s or 0.0)) for one in scores] == list(range(0, 31, 3))
     assert scores[-1].dropped == inbox.dropped == 20
-    assert all(one.latency_s is not None for one in scores)
 
 
-def test_latency_is_that_of_a_frame_told_of_first(starter: LoadedModel) -> None:
-    arrivals, now_s = Arrivals(), time.monotonic()
-    score = fed(LiveScorer(starter), [Piece(Kind.FRAME, 1.0, blank())]).score()
-    assert score is not None
-    arrivals.note(replace(sound(0.0, 0.1), arrived_s=now_s - 9.0))
-    by_sound_s = arrivals.latency_s(score)
-    assert by_sound_s is not None
-    assert by_sound_s >= 9.0
-    arrivals.note(Piece(Kind.FRAME, 1.0, blank(), now_s - 5.0))
-    by_frame_s = arrivals.latency_s(score)
-    assert by_frame_s is not None
-    assert 5.0 <= by_frame_s < by_sound_s
-    assert arrivals.latency_s(score) is None
-    assert arrivals.frames == {}
+def test_latency_counts_from_the_arrival_of_the_newest_frame(starter: LoadedModel) -> None:
+    inbox, now_s = Inbox(rate_hz=10.0), time.monotonic()
+    inbox.put(Piece(Kind.FRAME, 1.0, blank(), now_s - 5.0))
+    inbox.put(replace(sound(0.0, 0.1), arrived_s=now_s - 99.0))
+    inbox.close()
+    (told,) = score_here(LiveScorer(starter), inbox)
+    assert 5.0 <= told.latency_s < 99.0
 
 
-@pytest.mark.parametrize("ending", [".csv", ".jsonl"])
-def test_rows_are_there_at_once(starter: LoadedModel, video: Path, tmp_path: Path, ending: str) -> None:
+def test_rows_are_there_at_once(starter: LoadedModel, video: Path, tmp_path: Path) -> None:
     score = fed(LiveScorer(starter), pieces_of(video, 5.0)).score()
     assert score is not None
-    with LiveRows(tmp_path / f"live{ending}", starter.labels) as rows:
+    with LiveRows(tmp_path / "live.csv", starter.labels) as rows:
         rows.add(Told(score, 0.0123, 4))
-        rows.add(Told(replace(score, intensities=None, intervals=None, face=None), None, 5))
-        lines = (tmp_path / f"live{ending}").read_text().splitlines()
-    assert len(lines) == (3 if ending == ".csv" else 2)
-    assert "12.3" in lines[-2]
+        rows.add(Told(replace(score, intensities=None, intervals=None, face=None), 0.1, 5))
+        header, first, _ = (tmp_path / "live.csv").read_text().splitlines()
+    assert "12.3" in first
+    assert header.endswith("latency_ms,dropped")

@@ -47,7 +47,7 @@ def sound_piece(message: Any, ended_s: float) -> Piece:
 
 def told_as_text(told: Told, labels: tuple[str, ...]) -> str:
     """JSON for a ``std_msgs/String``: as the protocol's (docs/live.md)."""
-    latency_ms = None if told.latency_s is None else round(1000 * told.latency_s, 1)
+    latency_ms = round(1000 * told.latency_s, 1)
     return json.dumps({**score_as_json(told.score, labels), "dropped": told.dropped, "latency_ms": latency_ms})
 
 

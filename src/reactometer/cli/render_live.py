@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from typing import Self
 
+import numpy as np
 from rich.console import Group
 from rich.live import Live
 from rich.markup import escape
@@ -72,11 +73,10 @@ class LiveScreen:
 
 def print_summary(stats: LiveStats, problem: str) -> None:
     """Print number, rate and latency of the scores, and the problem that ended the source, if any."""
-    median, high = stats.latency_ms(50), stats.latency_ms(95)
-    latency = "" if median is None or high is None else f"latency {median:.0f} ms (95%: {high:.0f} ms); "
     if stats.scores:
-        rate = f"{stats.mean_rate_hz:.1f} per second"
-        results.print(f"{stats.scores} scores, {rate}; {latency}dropped {stats.dropped}")
+        median, high = 1000 * np.percentile(stats.latencies_s, (50, 95))
+        latency = f"latency {median:.0f} ms (95%: {high:.0f} ms)"
+        results.print(f"{stats.scores} scores, {stats.rate_hz:.1f} per second; {latency}; dropped {stats.dropped}")
     else:
         messages.print("no score: no frame and no sound came")
     if problem:
@@ -84,9 +84,7 @@ def print_summary(stats: LiveStats, problem: str) -> None:
 
 
 def _speed(stats: LiveStats) -> str:
-    latest = 1000 * stats.latencies_s[-1] if stats.latencies_s else None
-    took = "" if latest is None else f", {latest:.0f} ms"
-    return f"{stats.rate_hz:.1f} Hz{took}, dropped {stats.dropped}"
+    return f"{stats.rate_hz:.1f} Hz, {1000 * stats.latencies_s[-1]:.0f} ms, dropped {stats.dropped}"
 
 
 def _bar(value: float | None) -> Text:

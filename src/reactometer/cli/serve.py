@@ -127,7 +127,7 @@ def live(
     ] = None,
     window: Annotated[float, typer.Option(help="Length in seconds of the window that each score covers.")] = 2.0,
     rate: Annotated[float | None, typer.Option(help="Frames scored per second. Default: at least 10.")] = None,
-    out: Annotated[Path | None, typer.Option(help="Write one row per score to this .csv or .jsonl file.")] = None,
+    out: Annotated[Path | None, typer.Option(help="Write one row per score to this .csv file.")] = None,
     seconds: Annotated[float | None, typer.Option("--for", min=0.0, help="Stop after this many seconds.")] = None,
     device: DeviceOption = "auto",
     engine: EngineOption = "auto",

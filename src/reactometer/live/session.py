@@ -3,39 +3,28 @@
 from __future__ import annotations
 
 import csv
-import json
 import threading
 import time
 from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Self
-
-import numpy as np
+from typing import Self
 
 from reactometer.errors import OutputError
 from reactometer.io import make_folder, unwritable
 from reactometer.live.protocol import Kind, LiveScore, Piece, score_as_json
 from reactometer.live.scorer import LiveScorer
 from reactometer.media.video import GRID_TOLERANCE_S
-from reactometer.types import ENDS, SOUND_RATE_HZ
+from reactometer.types import ENDS
 
 PAUSE_S = 0.1
 """Longest wait for a frame, after which sound without frames is scored."""
-
-RECENT = 30
-"""Number of scores that the displayed rate is computed from."""
 
 MOST_WAITING = 500
 """Pieces of sound that the inbox holds; beyond, the oldest are lost. Ten seconds of 20 ms each."""
 
 MOST_LATENCIES = 100_000
-
-MOST_SOUNDS = 10_000
-"""Pieces of sound whose arrival is remembered until a score contains them; after a clock went back, no score does."""
-
-ENDINGS = (".csv", ".jsonl")
 
 
 class Inbox:
@@ -93,49 +82,20 @@ class Told:
     """A score, how long it took, and what was dropped before it."""
 
     score: LiveScore
-    latency_s: float | None  # from the arrival of the newest frame (or sound, if no frames come) until now
+    latency_s: float  # from the arrival of the newest frame (or sound, if no frame has come) until now
     dropped: int  # frames, so far
-
-
-class Arrivals:
-    """When pieces arrived that no score has contained yet."""
-
-    def __init__(self) -> None:
-        self.frames: dict[float, float] = {}  # moment of arrival by the frame's time
-        self.sounds: deque[tuple[float, float]] = deque(maxlen=MOST_SOUNDS)  # end and moment of arrival
-        self.sees = False
-
-    def note(self, piece: Piece) -> None:
-        """Remember a piece that is about to be scored."""
-        if callable(piece.content):
-            self.sees, self.frames[piece.time_s] = True, piece.arrived_s
-        else:
-            self.sounds.append((piece.time_s + len(piece.content) / SOUND_RATE_HZ, piece.arrived_s))
-
-    def latency_s(self, score: LiveScore) -> float | None:
-        """Seconds since the newest piece arrived that this score is the first to contain; None if it has no new one."""
-        heard_s = None
-        while self.sounds and self.sounds[0][0] <= score.time_s + 1e-3:
-            heard_s = self.sounds.popleft()[1]
-        seen_s = self.frames.pop(score.frame_s, None) if score.frame_s is not None else None
-        for passed_s in [at_s for at_s in self.frames if score.frame_s is not None and at_s < score.frame_s]:
-            self.frames.pop(passed_s, None)
-        arrived_s = seen_s if self.sees else heard_s
-        return None if arrived_s is None else time.monotonic() - arrived_s
 
 
 def score_here(scorer: LiveScorer, inbox: Inbox) -> Iterator[Told]:
     """Score what comes into the inbox, until it is closed and empty."""
-    arrivals = Arrivals()
     while True:
         over = inbox.closed
         pieces = inbox.take(PAUSE_S)
         for piece in pieces:
-            arrivals.note(piece)
             scorer.take(piece)
         score = scorer.score() if pieces else None
         if score is not None:
-            yield Told(score, arrivals.latency_s(score), inbox.dropped)
+            yield Told(score, time.monotonic() - pieces[-1].arrived_s, inbox.dropped)
         if over:
             return
 
@@ -147,47 +107,36 @@ class LiveStats:
         self.scores = self.dropped = 0
         self.latencies_s: deque[float] = deque(maxlen=MOST_LATENCIES)
         self._first_s = self._last_s = 0.0
-        self._recent: deque[float] = deque(maxlen=RECENT)
 
     def add(self, told: Told) -> None:
         """Count a score that came now."""
         self._last_s = time.monotonic()
         self._first_s = self._first_s or self._last_s
-        self._recent.append(self._last_s)
         self.scores, self.dropped = self.scores + 1, told.dropped
-        if told.latency_s is not None:
-            self.latencies_s.append(told.latency_s)
+        self.latencies_s.append(told.latency_s)
 
     @property
     def rate_hz(self) -> float:
-        """Scores per second, of the most recent ones."""
-        return _rate(len(self._recent), self._recent[-1] - self._recent[0]) if self._recent else 0.0
-
-    @property
-    def mean_rate_hz(self) -> float:
-        """Scores per second, of all."""
-        return _rate(self.scores, self._last_s - self._first_s)
-
-    def latency_ms(self, percentile: float) -> float | None:
-        """Percentile of the latencies, milliseconds; None if there are none."""
-        return 1000 * float(np.percentile(self.latencies_s, percentile)) if self.latencies_s else None
+        """Scores per second."""
+        span_s = self._last_s - self._first_s
+        return (self.scores - 1) / span_s if span_s > 0 else 0.0
 
 
 class LiveRows:
-    """A file with one row per score, flushed immediately; a context manager.
+    """A CSV file with one row per score, flushed immediately; a context manager.
 
     Args:
-        path: ``.csv``, with columns ``LABEL``, ``LABEL_low`` …; or ``.jsonl``, with the objects of the protocol.
-        labels: L names.
+        path: of the file.
+        labels: L names, columns ``LABEL``, ``LABEL_low`` and ``LABEL_high``.
 
     Raises:
         OutputError: another ending, or a file that cannot be written.
     """
 
     def __init__(self, path: Path, labels: tuple[str, ...]) -> None:
-        self.path, self.labels = path, labels
-        if path.suffix not in ENDINGS:
-            raise OutputError(f"{path}: cannot be written live", expected=" or ".join(ENDINGS))
+        self.labels = labels
+        if path.suffix != ".csv":
+            raise OutputError(f"{path}: cannot be written live", expected="a name that ends in .csv")
         make_folder(path.parent)
         try:
             self.file = path.open("w", encoding="utf-8", newline="")
@@ -197,16 +146,16 @@ class LiveRows:
 
     def add(self, told: Told) -> None:
         """Write a score, its latency and the number of frames dropped so far."""
-        latency_ms = None if told.latency_s is None else round(1000 * told.latency_s, 1)
-        row = {**score_as_json(told.score, self.labels), "latency_ms": latency_ms, "dropped": told.dropped}
-        if self.path.suffix == ".jsonl":
-            self.file.write(json.dumps(row) + "\n")
-        else:
-            row = _flat(row, self.labels)
-            if self.writer is None:
-                self.writer = csv.DictWriter(self.file, list(row))
-                self.writer.writeheader()
-            self.writer.writerow(row)
+        row = score_as_json(told.score, self.labels)
+        values, face = row.pop("intensities") or {}, row.pop("face") or ()
+        row["face"] = " ".join(str(round(value)) for value in face)
+        row |= {label: values.get(label, {}).get("value") for label in self.labels}
+        row |= {f"{label}_{end}": values.get(label, {}).get(end) for label in self.labels for end in ENDS}
+        row |= {"latency_ms": round(1000 * told.latency_s, 1), "dropped": told.dropped}
+        if self.writer is None:
+            self.writer = csv.DictWriter(self.file, list(row))
+            self.writer.writeheader()
+        self.writer.writerow(row)
         self.file.flush()
 
     def __enter__(self) -> Self:
@@ -214,17 +163,3 @@ class LiveRows:
 
     def __exit__(self, *_: object) -> None:
         self.file.close()
-
-
-def _flat(row: dict[str, Any], labels: tuple[str, ...]) -> dict[str, Any]:
-    """The row with one column per label and interval bound, and the face's box as text."""
-    values = row["intensities"] or {}
-    columns = {label: values.get(label, {}).get("value") for label in labels}
-    columns |= {f"{label}_{end}": values.get(label, {}).get(end) for label in labels for end in ENDS}
-    face = "" if row["face"] is None else " ".join(str(round(value)) for value in row["face"])
-    rest = {name: value for name, value in row.items() if name not in ("intensities", "latency_ms", "dropped")}
-    return {**rest, "face": face, **columns, "latency_ms": row["latency_ms"], "dropped": row["dropped"]}
-
-
-def _rate(count: int, span_s: float) -> float:
-    return (count - 1) / span_s if span_s > 0 else 0.0

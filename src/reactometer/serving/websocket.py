@@ -20,7 +20,6 @@ from reactometer.live.protocol import MOST_MESSAGE_BYTES, score_as_json, unpack
 from reactometer.live.scorer import LiveScorer
 from reactometer.live.session import Inbox, score_here
 from reactometer.models.folder import LoadedModel
-from reactometer.serving.auth import given_key
 
 CLOSED, REFUSED, TOO_LARGE, BUSY = 1000, 1008, 1009, 1013
 """WebSocket's close codes."""
@@ -36,7 +35,6 @@ class LiveLimits:
     sessions: int = 4
     start_s: float = 10.0  # until the first message
     idle_s: float = 30.0  # between messages
-    wrong_pieces: int = 20  # answered by an error each, before the session ends
 
 
 def live_routes(
@@ -49,7 +47,7 @@ def live_routes(
 
     Args:
         model: that scores; shared by all sessions.
-        check_key: gets the key of the first message or of the header ``Authorization: Bearer KEY``.
+        check_key: gets the key of the first message.
         count: called with the number of sessions whenever it changes.
         limits: of sessions; default: :class:`LiveLimits`.
     """
@@ -97,7 +95,7 @@ async def _begin(socket: WebSocket, model: LoadedModel, check_key: CheckKey, lim
         raise WebSocketDisconnect
     try:
         start = _parse_start(message.get("text"))
-        check_key(start.key or given_key(dict(socket.scope["headers"])).decode("utf-8", "replace") or None)
+        check_key(start.key)
         return await asyncio.to_thread(_Session, socket, model, start, limits)
     except ReactometerError as error:
         raise _EndedError(str(error), REFUSED) from error
@@ -139,7 +137,7 @@ class _Session:
         self.inbox = Inbox(self.scorer.rate_hz)
 
     async def run(self, pool: ThreadPoolExecutor) -> None:
-        """Run until the client stops, disconnects, is silent for too long, or sends too many malformed messages."""
+        """Run until the client stops, disconnects, is silent for too long, or sends a malformed message."""
         await self._send("ready", **self._about())
         loops = [asyncio.create_task(self._receive()), asyncio.create_task(self._score(pool))]
         try:
@@ -156,7 +154,6 @@ class _Session:
             await asyncio.gather(*loops, return_exceptions=True)
 
     async def _receive(self) -> None:
-        wrong = 0
         while True:
             try:
                 message = await asyncio.wait_for(self.socket.receive(), self.limits.idle_s)
@@ -167,10 +164,7 @@ class _Session:
             try:
                 self._take(message)
             except ReactometerError as error:
-                wrong += 1
-                if wrong > self.limits.wrong_pieces:
-                    raise _EndedError(str(error), REFUSED) from error
-                await self._send("error", error=str(error))
+                raise _EndedError(str(error), REFUSED) from error
 
     def _take(self, message: Any) -> None:
         content = message.get("bytes")
