@@ -37,7 +37,6 @@ def test_a_row_a_system_and_two_more_where_a_modality_can_be_taken_away(made: Co
         assert row.metrics[0] != row.metrics[1]  # seeds differ
         assert row.interval.low <= row.interval.value <= row.interval.high
     assert made.rows[0].parameters > 10_000
-    assert made.rows[0].seconds_per_clip is not None
 
 
 def test_the_files_say_the_same(made: Comparison) -> None:
@@ -49,7 +48,6 @@ def test_the_files_say_the_same(made: Comparison) -> None:
     lines = [line for line in text.splitlines() if line.startswith("|")]
     assert len({line.count("|") for line in lines}) == 1
     assert len(lines) == 2 + 4 + 2  # head, rows, two baselines
-    assert (made.folder / "comparison.png").read_bytes().startswith(b"\x89PNG")
 
 
 def test_scores_are_those_of_evaluate(made: Comparison, prepared: PreparedSet) -> None:
