@@ -133,11 +133,8 @@ class TrainingConfig(_Section):
     accelerator: str = "auto"
     """As Lightning has it: "auto", "cpu", "gpu", "mps"."""
     devices: Annotated[int, Field(ge=1)] | Literal["auto"] = "auto"
-    """GPUs of a machine, or processes on its processor; "auto": all GPUs, else one, or as many as torchrun says."""
-    num_nodes: Annotated[int, Field(ge=1)] | Literal["auto"] = "auto"
-    """Machines that train together (docs/training-on-many.md); "auto": one, or as many as torchrun says."""
-    strategy: Literal["auto", "ddp", "ddp_find_unused_parameters_true"] = "auto"
-    """How several devices train one model; "ddp" is faster if every batch has faces and voices; "auto": the other."""
+    """Number of GPUs, or of processes on the CPU; "auto": all GPUs, or one process. torchrun's number wins, and only
+    torchrun trains on several machines (docs/training-on-many.md)."""
     store: Literal["float32", "float16"] = "float32"
     """How the weights of the finished model are kept; "float16" takes half the room, and 3 digits of each remain."""
     precision: Literal["32-true", "16-mixed", "bf16-mixed"] = "32-true"

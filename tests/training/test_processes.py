@@ -20,11 +20,10 @@ from safetensors.torch import load_file
 from reactometer.config import TrainingConfig, load_config
 from reactometer.data.batches import Item, Part, Sampling
 from reactometer.data.cache import PreparedRow, PreparedSet
-from reactometer.errors import ConfigError
 from reactometer.terminal import is_first_process
 from reactometer.training.module import ReactionData, Shown
 from reactometer.training.train import train
-from reactometer.training.trainer import SEVERAL, _WholeFiles, count_processes, placement
+from reactometer.training.trainer import SEVERAL, _WholeFiles, placement
 
 STEADY = """
 [prepare]
@@ -106,16 +105,12 @@ def test_only_the_first_of_all_processes_writes(monkeypatch: pytest.MonkeyPatch)
 def test_torchrun_says_how_many_there_are(monkeypatch: pytest.MonkeyPatch) -> None:
     on_cpu = TrainingConfig(accelerator="cpu")
     assert placement(on_cpu)["strategy"] == "auto"
-    assert placement(TrainingConfig(accelerator="cpu", num_nodes=2))["strategy"] == SEVERAL
+    assert placement(TrainingConfig(accelerator="cpu", devices=2))["strategy"] == SEVERAL
     monkeypatch.setenv("TORCHELASTIC_RUN_ID", "test")
     monkeypatch.setenv("LOCAL_WORLD_SIZE", "2")
     monkeypatch.setenv("WORLD_SIZE", "6")
-    assert count_processes(on_cpu) == (2, 3)
-    assert placement(on_cpu.model_copy(update={"strategy": "ddp"}))["strategy"] == "ddp"
-    with pytest.raises(ConfigError, match="--nproc-per-node 2"):
-        count_processes(TrainingConfig(devices=4))
-    with pytest.raises(ConfigError, match="--nnodes 3"):
-        count_processes(TrainingConfig(devices=2, num_nodes=2))
+    given = placement(on_cpu)
+    assert (given["devices"], given["num_nodes"], given["strategy"]) == (2, 3, SEVERAL)
 
 
 def test_a_kill_while_a_checkpoint_is_written_leaves_the_last_one(

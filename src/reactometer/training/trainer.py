@@ -10,29 +10,37 @@ import sys
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext, redirect_stdout
+from functools import partial
 from pathlib import Path
 from typing import Any
 from zipfile import BadZipFile, ZipFile
 
 import torch
 from lightning.pytorch import LightningDataModule, LightningModule, Trainer
-from lightning.pytorch.callbacks import Callback, EarlyStopping, LearningRateMonitor, ModelCheckpoint, TQDMProgressBar
+from lightning.pytorch.callbacks import (
+    Callback,
+    EarlyStopping,
+    LearningRateMonitor,
+    ModelCheckpoint,
+    TQDMProgressBar,
+    WeightAveraging,
+)
 from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger
 from lightning.pytorch.plugins.io import TorchCheckpointIO
 
 from reactometer.config import TrainingConfig
 from reactometer.data.batches import safe_workers
-from reactometer.errors import ConfigError, OutputError
+from reactometer.errors import OutputError
 from reactometer.io import PART, decoding, replacing, writing
 from reactometer.memory import keep_freed_memory
 from reactometer.terminal import is_first_process, messages
-from reactometer.training.optim import AveragedWeights, on_gpu
+from reactometer.training.optim import move_average, on_gpu
 from reactometer.workers.pool import default_workers
 
 CHECKPOINTS, BEST, LAST = "checkpoints", "best.ckpt", "last.ckpt"
 MOST_WORKERS = 8  # of a GPU, where none are asked for
 SEVERAL = "ddp_find_unused_parameters_true"
-"""The strategy of several processes where none is asked for: a batch may show no face at all."""
+"""The strategy of several processes; a batch may contain no face at all, and leave parameters unused."""
 
 GPU_LOG_STEPS = 20  # a loss that is written down is waited for, and the GPU then waits for the next step
 
@@ -138,40 +146,21 @@ def clear(out: Path, made: str) -> None:
         shutil.rmtree(out / name, ignore_errors=True)
 
 
-def count_processes(settings: TrainingConfig) -> tuple[int, int]:
-    """How many processes train on each machine, and on how many machines.
-
-    Raises:
-        ConfigError: torchrun has started another number than the settings ask for.
-    """
-    if not torch.distributed.is_torchelastic_launched():
-        devices = (torch.cuda.device_count() if on_gpu(settings) else 1) if settings.devices == "auto" else None
-        return devices or int(settings.devices), 1 if settings.num_nodes == "auto" else settings.num_nodes
-    here = int(os.environ["LOCAL_WORLD_SIZE"])
-    nodes = int(os.environ["WORLD_SIZE"]) // here
-    for key, asked, given, option in (
-        ("devices", settings.devices, here, "--nproc-per-node"),
-        ("num_nodes", settings.num_nodes, nodes, "--nnodes"),
-    ):
-        if asked not in ("auto", given):
-            raise ConfigError(
-                f"torchrun started another number of processes than training.{key} says",
-                got=f"{option} {given}",
-                expected=f"{asked}",
-                fix=f"Leave training.{key} out, or start it with torchrun {option} {asked}",
-            )
-    return here, nodes
-
-
 def placement(settings: TrainingConfig) -> dict[str, Any]:
-    """Return the arguments of Lightning's ``Trainer`` about processes and devices."""
-    devices, nodes = count_processes(settings)
-    several = SEVERAL if settings.strategy == "auto" else settings.strategy
+    """Return the arguments of Lightning's ``Trainer`` about processes and devices; torchrun's numbers win."""
+    nodes = 1
+    if torch.distributed.is_torchelastic_launched():
+        devices = int(os.environ["LOCAL_WORLD_SIZE"])
+        nodes = int(os.environ["WORLD_SIZE"]) // devices
+    elif settings.devices == "auto":
+        devices = torch.cuda.device_count() if on_gpu(settings) else 1
+    else:
+        devices = settings.devices
     return {
         "accelerator": settings.accelerator,
         "devices": devices,
         "num_nodes": nodes,
-        "strategy": several if devices * nodes > 1 else "auto",
+        "strategy": SEVERAL if devices * nodes > 1 else "auto",
         # Statistics over the batches of all processes, as for the loss; PyTorch has this for GPUs only.
         "sync_batchnorm": on_gpu(settings),
     }
@@ -202,7 +191,7 @@ def _callbacks(settings: TrainingConfig, out: Path, score: str, progress: bool) 
         LearningRateMonitor("epoch"),
     ]
     if settings.ema_decay > 0:
-        callbacks.append(AveragedWeights(settings.ema_decay))
+        callbacks.append(WeightAveraging(multi_avg_fn=partial(move_average, decay=settings.ema_decay)))
     if progress and messages.is_terminal:  # a log gets the lines alone
         callbacks.append(TQDMProgressBar(leave=False))
     return [*callbacks, *([_EpochLine(score)] if progress else [])]
