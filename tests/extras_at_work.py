@@ -50,17 +50,10 @@ try:
 except psycopg.OperationalError as error:
     assert "127.0.0.1" in str(error), error
 """
-TIMM = """
-import torch
-from transformers import AutoModel, TimmWrapperConfig
-network = AutoModel.from_config(TimmWrapperConfig(architecture="resnet10t", do_pooling=True)).eval()
-assert network(torch.zeros(1, 3, 64, 64)).pooler_output.shape == (1, 512)
-"""
 SCRIPTS = {
     "onnx": ONNX,
     "speech": SPEECH,
     "ray": RAY,
     "postgres": POSTGRES,
-    "timm": TIMM,
 }
 """What an extra's packages do for us, in small."""

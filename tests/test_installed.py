@@ -108,26 +108,13 @@ COMMANDS = {"serve": _serves}
 
 @slow
 @pytest.mark.parametrize("extra", [name for name in PROJECT["optional-dependencies"] if name != "dev"])
-def test_each_extra_alone_does_its_work(
-    install: Install, install_extra: InstallExtra, extra: str, clip: Path, tmp_path: Path
-) -> None:
-    own = install_extra(_python_for(extra, install), extra)
+def test_each_extra_alone_does_its_work(install_extra: InstallExtra, extra: str, clip: Path, tmp_path: Path) -> None:
+    own = install_extra(RUNNING, extra)
     run(own / "python", "-c", ITS_MODULES, extra, cwd=tmp_path)
     if extra in SCRIPTS:
         run(own / "python", "-c", SCRIPTS[extra], cwd=tmp_path)
     else:
         COMMANDS[extra](own, tmp_path)
-
-
-def _python_for(extra: str, install: Install) -> str:
-    """The one that runs; for timm's torchvision, one whose PyTorch is the index's own build, as torchvision's is."""
-    if extra != "timm":
-        return RUNNING
-    for python in sorted(PYTHONS, key=lambda one: one != RUNNING):
-        (about,) = (install(python).parent / "lib" / f"python{python}" / "site-packages").glob("torch-*.dist-info")
-        if "+" not in about.name:
-            return python
-    pytest.skip("NOT TESTED: timm; each PyTorch here is of another build than the index's torchvision")
 
 
 @slow

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -13,17 +12,14 @@ from torch import Tensor
 from transformers import AutoConfig, AutoModel
 
 from reactometer.errors import WeightsError
-from reactometer.models.audio_encoders import SpeechEncoder, load_speech_encoder, rebuild_speech_encoder
-from reactometer.models.backbones import load_net
+from reactometer.models.audio_encoders import SpeechEncoder, load_speech_encoder
+from reactometer.models.backbones import load_net, rebuild_net
 from reactometer.models.folder import load_model
-from reactometer.models.registry import PRETRAINED
 from reactometer.models.vision_encoders import (
     ClipEncoder,
     FrameEncoder,
     load_clip_encoder,
     load_frame_encoder,
-    rebuild_clip_encoder,
-    rebuild_frame_encoder,
 )
 from reactometer.paths import STARTER
 from small_networks import CLIPS, LAYERS, PICTURES, SOUND, pictures, saved, waveforms
@@ -43,13 +39,10 @@ def _answer(encoder: Encoder) -> Tensor:
 
 
 def _rebuilt(encoder: Encoder, description: dict[str, Any]) -> Encoder:
-    if isinstance(encoder, FrameEncoder):
-        return rebuild_frame_encoder(description, 48)
-    return (
-        rebuild_clip_encoder(description, 48)
-        if isinstance(encoder, ClipEncoder)
-        else rebuild_speech_encoder(description)
-    )
+    net = rebuild_net(description)
+    if isinstance(encoder, SpeechEncoder):
+        return SpeechEncoder(net)
+    return type(encoder)(net, 48, description["pooling"])
 
 
 def _load_clips(folder: str, kind: str) -> ClipEncoder:
@@ -80,7 +73,7 @@ def test_weights_in_half_precision_are_read_in_single(tmp_path: Path) -> None:
     AutoModel.from_config(AutoConfig.for_model("vit", **PICTURES["vit"])).half().save_pretrained(tmp_path)
     encoder = load_frame_encoder(str(tmp_path), 64)
     assert {parameter.dtype for parameter in encoder.parameters()} == {torch.float32}
-    rebuilt = rebuild_frame_encoder(encoder.describe(), 64)
+    rebuilt = FrameEncoder(rebuild_net(encoder.describe()), 64)
     assert {parameter.dtype for parameter in rebuilt.parameters()} == {torch.float32}
 
 
@@ -135,20 +128,6 @@ def test_damaged_and_unsafe_weights_are_refused(tmp_path: Path) -> None:
         load_frame_encoder(str(folder), 64)
 
 
-@pytest.mark.skipif(find_spec("timm") is not None, reason="timm is installed")
-def test_a_network_of_timm_asks_for_the_extra(tmp_path: Path) -> None:
-    config = {"architecture": "resnet18", "num_classes": 1000, "pretrained_cfg": {"input_size": [3, 224, 224]}}
-    (tmp_path / "config.json").write_text(json.dumps(config))
-    with pytest.raises(WeightsError, match=r"pip install 'reactometer\[timm\]'"):
-        load_frame_encoder(str(tmp_path), 64)
-    description = {
-        **load_frame_encoder("random:resnet-tiny", 64).describe(),
-        "config": {"model_type": "timm_wrapper", "architecture": "resnet18"},
-    }
-    with pytest.raises(WeightsError, match=r"pip install 'reactometer\[timm\]'"):
-        rebuild_frame_encoder(description, 64)
-
-
 def _has_pooler(encoder: FrameEncoder) -> bool:
     return getattr(encoder.net, "pooler", None) is not None
 
@@ -172,12 +151,6 @@ def test_a_pooler_is_used_where_it_was_trained_and_left_out_where_it_would_be_ra
     assert {"pooler.dense.weight", "pooler.dense.bias"} == set(with_pooler.net.state_dict()) - set(
         without.net.state_dict()
     )
-
-
-def test_a_clip_encoder_of_a_model_that_says_nothing_of_pooling_is_the_network_s_own() -> None:
-    description = load_clip_encoder("random:videomae-tiny", 64, "grid").describe()
-    assert description.pop("pooling") == "grid"
-    assert rebuild_clip_encoder(description, 64).feature_size == 96
 
 
 def test_the_backbone_inside_the_package_is_had_by_name() -> None:
@@ -206,13 +179,8 @@ PUBLISHED = {  # what it takes, millions of parameters without a head
     "resnet-50": ("pictures", 25.557 - 2.049),  # torchvision's table of weights
     "resnet-18": ("pictures", 11.690 - 0.513),  # the same
     "vit-base": ("pictures", 86.568 - 0.769),  # the same
-    "convnext-tiny": ("pictures", 28.589 - 0.769),  # the same
-    "dinov2-base": ("pictures", 86.6),  # timm's table of results
-    "siglip-base": ("pictures", 92.9),  # the same
     "videomae-base": ("clips", 87.0),  # arXiv 2203.12602
     "hubert-base": ("sound", 94.7),  # arXiv 2105.01051 (SUPERB)
-    "wav2vec2-base": ("sound", 95.0),  # the same
-    "wavlm-base": ("sound", 94.7),  # arXiv 2110.13900
 }
 
 
@@ -223,8 +191,3 @@ def test_architectures_are_as_large_as_published(name: str) -> None:
     with torch.device("meta"):
         module = load_net(f"random:{name}", takes).module.eval()
     assert sum(parameter.numel() for parameter in module.parameters()) / 1e6 == pytest.approx(parameters, rel=0.01)
-
-
-def test_every_pretrained_encoder_has_a_licence() -> None:
-    for name, weights in PRETRAINED.items():
-        assert weights.licence in {"Apache-2.0", "CC-BY-NC-4.0", "see its model card"}, name

@@ -27,9 +27,8 @@ def models(
     from reactometer.models.registry import PRETRAINED, SYSTEMS
 
     for name, system in SYSTEMS.items():
-        weights = PRETRAINED[system.encoder]
         results.print(f"[bold]{name}[/bold]  {escape(system.summary)}")
-        results.print(f"    {system.encoder}: {weights.pretrained_on}; licence: {weights.licence}")
+        results.print(f"    {system.encoder}, licence: {PRETRAINED[system.encoder]}")
     results.print("You can use any encoder of transformers instead, by name or folder, for example")
     results.print("model.encoder=facebook/dinov2-base or model.voice_encoder=facebook/hubert-base-ls960")
     results.print("next: reactometer train NAME data.path=DATA; or reactometer models --config NAME > mine.toml")

@@ -196,10 +196,10 @@ def _answers(
 ) -> list[Array]:
     """(clips, L) intensities of the clips as they are, then of every level of every nuisance."""
     rows, sampling, by_member = prepared.split(split), loaded.sampling, []
-    changes = [(nuisance.stream, change) for nuisance in nuisances for _, change in nuisance.levels]
+    changes = [change for nuisance in nuisances for _, change in nuisance.levels]
     for member in loaded.each:
         whole = show(member.network, prepared, (split,), sampling, progress=progress)
-        shown = [whole, *(changed(whole, member.network, sampling, *change) for change in changes)]
+        shown = [whole, *(changed(whole, member.network, sampling, change) for change in changes)]
         with progress_bar("degrading", len(shown) * len(rows), progress) as advance:
             by_member.append([score_shown(member, own, rows, sampling, advance=advance)[0] for own in shown])
     joined = [join_members(loaded, own) for own in zip(*by_member, strict=True)]

@@ -78,7 +78,7 @@ def _about(model: LoadedModel) -> str:
     """Describe the architecture, training data and validation scores of one model."""
     data, metrics, config = model.description.get("data", {}), model.description.get("metrics", {}), model.config
     lines = [f"Architecture: {config.model.name}."]
-    lines += [f"Started from {base}, licence: {PRETRAINED[base].licence}." for base in _bases(model)]
+    lines += [f"Started from {base}, licence: {PRETRAINED[base]}." for base in _bases(model)]
     if config.model.encoder == STARTER_NAME:
         lines.append("Started from the backbone of reactometer's starter model; its card states the licence.")
     if "name" in data:

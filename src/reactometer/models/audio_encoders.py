@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from itertools import pairwise
 from typing import Any
 
@@ -13,7 +13,7 @@ from torch.nn import functional
 from reactometer.data.batches import BLOCK_SIZE
 from reactometer.errors import WeightsError
 from reactometer.media.audio_features import MEL_BANDS, N_CONTOURS, contours
-from reactometer.models.backbones import Net, describe_net, load_net, rebuild_net
+from reactometer.models.backbones import Net, describe_net, load_net
 from reactometer.models.vision_encoders import Engine
 
 KERNELS, STRIDES = (10, 3, 3, 3, 3, 2, 2), (5, 2, 2, 2, 2, 2, 2)
@@ -196,7 +196,7 @@ class SpeechEncoder(nn.Module):
         return features, mask
 
     def describe(self) -> dict[str, Any]:
-        """What :func:`rebuild_speech_encoder` needs, as JSON can hold it."""
+        """Describe the encoder for :func:`~reactometer.models.registry.rebuild_encoders`, as JSON can hold it."""
         return describe_net(Net(self.net, self.settings, self.pretrained))
 
     def encode(self, waveform: Tensor) -> Tensor:
@@ -225,8 +225,3 @@ def load_speech_encoder(name: str) -> SpeechEncoder:
             expected=f"convolutions over {list(KERNELS)} in strides of {list(STRIDES)}",
         )
     return SpeechEncoder(net)
-
-
-def rebuild_speech_encoder(description: Mapping[str, Any]) -> SpeechEncoder:
-    """The encoder that :meth:`SpeechEncoder.describe` told of, its weights still to be filled in."""
-    return SpeechEncoder(rebuild_net(description))

@@ -35,20 +35,14 @@ RANDOM_ENCODERS: Mapping[str, Mapping[str, Any]] = {
     "resnet-18": {"model_type": "resnet", **RESNET_18},
     "resnet-small": {"model_type": "resnet", **SMALL_RESNET},
     "resnet-tiny": {"model_type": "resnet", **TINY_RESNET},
-    "convnext-tiny": {"model_type": "convnext"},
     "vit-base": {"model_type": "vit"},
     "vit-tiny": {"model_type": "vit", "patch_size": 8, **TINY},
-    "dinov2-base": {"model_type": "dinov2", "patch_size": 14, "image_size": 518},
-    "siglip-base": {"model_type": "siglip_vision_model"},
     "videomae-base": {"model_type": "videomae"},
     "videomae-tiny": {"model_type": "videomae", **TINY},
     "hubert-base": {"model_type": "hubert"},
     "hubert-tiny": {"model_type": "hubert", **TINY_SPEECH, **TINY_SPEECH_INPUT},
-    "wav2vec2-base": {"model_type": "wav2vec2"},
-    "wavlm-base": {"model_type": "wavlm"},
 }
-"""Architectures to be had with random weights and no download: as published, but our own where named resnet-small,
-resnet-tiny, vit-tiny, videomae-tiny and hubert-tiny."""
+"""Architectures with random weights, without a download: as published, except for resnet-small and the tiny ones."""
 
 KINDS = {"pixel_values": "pictures", "pixel_values_videos": "clips", "input_values": "sound", "input_ids": "text"}
 """Name of a network's main input -> what it takes."""
@@ -102,8 +96,8 @@ def load_net(name: str, takes: str) -> Net:
         config = AutoConfig.from_pretrained(source, trust_remote_code=False)
         config = getattr(config, "vision_config", config)
         _check_kind(name, config, takes)
-        return Net(_trained(source, config), _preparation(source, config), pretrained=True)
-    except (ImportError, OSError, ValueError, RuntimeError, SafetensorError) as error:
+        return Net(_trained(source, config), _preparation(source), pretrained=True)
+    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
         raise _refusal(name, error) from error
 
 
@@ -119,20 +113,12 @@ def describe_net(net: Net) -> dict[str, Any]:
 
 
 def rebuild_net(description: Mapping[str, Any]) -> Net:
-    """The network that :func:`describe_net` told of, its weights still to be filled in; needs no network connection.
-
-    Raises:
-        WeightsError: a package that it needs is not installed.
-    """
+    """Build the network that :func:`describe_net` described, without its weights; needs no network connection."""
     if is_known(description["config"]):
         return Net(ResNet(description["config"]), description["settings"], bool(description["pretrained"]))
     from transformers import AutoConfig, AutoModel
 
-    config = AutoConfig.for_model(**description["config"])
-    try:
-        module = AutoModel.from_config(config)
-    except ImportError as error:
-        raise _refusal(config.model_type, error) from error
+    module = AutoModel.from_config(AutoConfig.for_model(**description["config"]))
     if not description["has_pooler"]:
         module.pooler = None
     return Net(module, description["settings"], bool(description["pretrained"]))
@@ -214,9 +200,7 @@ def _refusal(name: str, error: Exception) -> WeightsError:
     reason, is_folder = (str(error).strip() or repr(error)).splitlines()[0], False
     with suppress(RuntimeError):  # "~nobody"
         is_folder = Path(name).expanduser().is_dir()
-    if isinstance(error, ImportError):
-        reason, fix = reason.split(". ")[0], "pip install 'reactometer[timm]'"
-    elif is_folder:
+    if is_folder:
         fix = "Give a folder with config.json and model.safetensors, as transformers' save_pretrained writes it"
     else:
         fix = (
@@ -234,12 +218,10 @@ def _locate(name: str) -> str:
     return str(offline_encoder(name) or name)
 
 
-def _preparation(source: str, config: Any) -> dict[str, Any]:
+def _preparation(source: str) -> dict[str, Any]:
     """How the input of a network was prepared when it was trained, from its own files; empty where it brings none."""
     from transformers.utils.hub import cached_file
 
-    if hasattr(config, "pretrained_cfg"):  # a network of timm
-        return {"image_mean": config.pretrained_cfg["mean"], "image_std": config.pretrained_cfg["std"]}
     for name in PREPARATION_FILES:
         file = cached_file(source, name, _raise_exceptions_for_missing_entries=False)
         if file:

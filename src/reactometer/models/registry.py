@@ -18,16 +18,11 @@ from reactometer.models.audio_encoders import (
     StepConvolution,
     VoiceEncoder,
     load_speech_encoder,
-    rebuild_speech_encoder,
 )
+from reactometer.models.backbones import rebuild_net
 from reactometer.models.heads import CrossModalHead, FaceInput, Given, GruHead, MeanHead, TransformerHead, VoiceInput
 from reactometer.models.model import Head, Pretrained, ReactionModel, output_layer
-from reactometer.models.vision_encoders import (
-    load_clip_encoder,
-    load_frame_encoder,
-    rebuild_clip_encoder,
-    rebuild_frame_encoder,
-)
+from reactometer.models.vision_encoders import ClipEncoder, FrameEncoder, load_clip_encoder, load_frame_encoder
 
 LOG_MEL, CONVOLUTION, CONTOURS = "log-mel", "convolution", "contours"
 """The voice encoders that need no weights: small networks over the log-mel spectrogram, or over given features; and
@@ -58,31 +53,18 @@ SYSTEMS: Mapping[str, System] = {
 """The paper's setting, four visual networks and one of vision and sound; all but ResNet50 is our choice of network."""
 
 
-@dataclass(frozen=True)
-class Weights:
-    """Pre-trained weights of the Hugging Face Hub."""
-
-    licence: str  # SPDX identifier, as the model card gives it
-    pretrained_on: str
-
-
-IMAGENET = "ImageNet-1k, classification"
-LIBRISPEECH = "LibriSpeech, 960 h of read English, self-supervised"
-
-PRETRAINED: Mapping[str, Weights] = {
-    "microsoft/resnet-50": Weights("Apache-2.0", IMAGENET),
-    "facebook/convnext-tiny-224": Weights("Apache-2.0", IMAGENET),
-    "google/vit-base-patch16-224-in21k": Weights("Apache-2.0", "ImageNet-21k, classification"),
-    "facebook/dinov2-base": Weights("Apache-2.0", "LVD-142M, self-supervised"),
-    "google/siglip-base-patch16-224": Weights("Apache-2.0", "WebLI, pictures with their captions"),
-    "MCG-NJU/videomae-base-finetuned-kinetics": Weights(
-        "CC-BY-NC-4.0", "Kinetics-400, self-supervised, then classification of actions"
-    ),
-    "facebook/hubert-base-ls960": Weights("Apache-2.0", LIBRISPEECH),
-    "facebook/wav2vec2-base": Weights("Apache-2.0", LIBRISPEECH),
-    "microsoft/wavlm-base": Weights("see its model card", LIBRISPEECH),
+PRETRAINED: Mapping[str, str] = {
+    "microsoft/resnet-50": "Apache-2.0",
+    "facebook/convnext-tiny-224": "Apache-2.0",
+    "google/vit-base-patch16-224-in21k": "Apache-2.0",
+    "facebook/dinov2-base": "Apache-2.0",
+    "google/siglip-base-patch16-224": "Apache-2.0",
+    "MCG-NJU/videomae-base-finetuned-kinetics": "CC-BY-NC-4.0",
+    "facebook/hubert-base-ls960": "Apache-2.0",
+    "facebook/wav2vec2-base": "Apache-2.0",
+    "microsoft/wavlm-base": "see its model card",
 }
-"""The well-known encoders by name; any other of transformers can be named just as well."""
+"""Well-known encoders of the Hugging Face Hub, and the licence on each model card; you can use any other by name."""
 
 
 @dataclass(frozen=True)
@@ -144,21 +126,16 @@ def load_encoders(config: ModelConfig, given: Mapping[str, int] | None = None) -
                 got=f"features of {' and '.join(name for name, size in given.items() if size)} only",
                 fix='Name them with data.face_features or data.voice_features, or use model.name="multimodal"',
             )
-        face = Given(sizes["face"]) if "face" in sizes else None
-        convolves = config.voice_encoder == CONVOLUTION
-        heard = StepConvolution(sizes["voice"]) if convolves and "voice" in sizes else None
-        return Encoders(face, heard or (Given(sizes["voice"]) if "voice" in sizes else None))
-    return Encoders(
-        _load_face(config) if "face" in modalities else None, _load_voice(config) if "voice" in modalities else None
-    )
-
-
-def _load_face(config: ModelConfig) -> FaceInput:
+        of_voice = StepConvolution if config.voice_encoder == CONVOLUTION else Given
+        return Encoders(
+            Given(sizes["face"]) if "face" in sizes else None, of_voice(sizes["voice"]) if "voice" in sizes else None
+        )
     system = system_of(config)
-    name = config.encoder or system.encoder
-    if system.takes == "clips":
-        return load_clip_encoder(name, config.size_px, config.pooling)
-    return load_frame_encoder(name, config.size_px, config.pooling)
+    load_face = load_clip_encoder if system.takes == "clips" else load_frame_encoder
+    return Encoders(
+        load_face(config.encoder or system.encoder, config.size_px, config.pooling) if "face" in modalities else None,
+        _load_voice(config) if "voice" in modalities else None,
+    )
 
 
 def _load_voice(config: ModelConfig) -> VoiceInput:
@@ -191,9 +168,10 @@ def rebuild_encoders(
         if "given" in about:
             face = Given(about["given"])
         elif system_of(config).takes == "clips":
-            face = rebuild_clip_encoder(about, config.size_px)
+            face = ClipEncoder(rebuild_net(about), config.size_px, about["pooling"])
         else:
-            face = rebuild_frame_encoder(about, config.size_px, feature_size=face_feature_size)
+            net = rebuild_net(about)
+            face = FrameEncoder(net, config.size_px, about["pooling"], feature_size=face_feature_size)
     if (about := description.get("voice")) is not None:
         if "given" in about:
             voice = Given(about["given"])
@@ -202,7 +180,7 @@ def rebuild_encoders(
         elif "contours" in about:
             voice = ContourEncoder()
         else:
-            voice = VoiceEncoder() if config.voice_encoder == LOG_MEL else rebuild_speech_encoder(about)
+            voice = VoiceEncoder() if config.voice_encoder == LOG_MEL else SpeechEncoder(rebuild_net(about))
     return Encoders(face, voice)
 
 

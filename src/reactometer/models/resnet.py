@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Mapping
-from itertools import pairwise
 from types import SimpleNamespace
 from typing import Any
 
@@ -18,62 +17,69 @@ class Description(SimpleNamespace):
     """The configuration of a network, as transformers would hold it."""
 
     def to_dict(self) -> dict[str, Any]:
-        """As JSON can hold it."""
+        """Return the configuration as JSON can hold it."""
         return dict(vars(self))
 
 
 class ResNet(nn.Module):
     """He et al., arXiv 1512.03385, of basic or bottleneck blocks; parameters are named as in transformers' ResNetModel.
 
-    That one makes and trains every ResNet of this package; this one reads what it was trained to. A test holds both to
-    the same numbers.
+    transformers makes and trains every ResNet of this package; this class only loads a trained one. A test holds both
+    to the same numbers.
     """
 
     def __init__(self, config: Mapping[str, Any]) -> None:
         super().__init__()
         self.config = Description(**config)
-        stem = _Convolution(config["num_channels"], config["embedding_size"], 7, stride=2)
+        channels = config["embedding_size"]
+        stem = _convolution(config["num_channels"], channels, 7, stride=2)
         self.embedder = nn.Sequential(OrderedDict(embedder=stem, pooler=nn.MaxPool2d(3, stride=2, padding=1)))
-        stages = [_stage(config, *sizes, place) for place, sizes in enumerate(_sizes(config))]
-        self.encoder = nn.Sequential(OrderedDict(stages=nn.Sequential(*stages)))
+        stages = nn.Sequential()
+        for stage, (width, depth) in enumerate(zip(config["hidden_sizes"], config["depths"], strict=True)):
+            layers = nn.Sequential()
+            for layer in range(depth):
+                halves = layer == 0 and (stage > 0 or config["downsample_in_first_stage"])
+                layers.append(_Block(config, channels, width, stride=2 if halves else 1))
+                channels = width
+            stages.append(nn.Sequential(OrderedDict(layers=layers)))
+        self.encoder = nn.Sequential(OrderedDict(stages=stages))
         self.pooler = nn.AdaptiveAvgPool2d((1, 1))
 
     def forward(self, pixel_values: Tensor) -> SimpleNamespace:
-        """(K, 3, H, W) float32, normalised -> ``last_hidden_state`` (K, D, H / 32, W / 32), ``pooler_output``.
+        """Encode normalised images.
 
-        The last is (K, D, 1, 1); the sides of the first are rounded up.
+        Args:
+            pixel_values: (K, 3, H, W) float32.
+
+        Returns:
+            ``last_hidden_state`` (K, D, H / 32, W / 32), sides rounded up, and ``pooler_output`` (K, D, 1, 1).
         """
         maps = self.encoder(self.embedder(pixel_values))
         return SimpleNamespace(last_hidden_state=maps, pooler_output=self.pooler(maps))
 
 
 def is_known(config: Mapping[str, Any]) -> bool:
-    """Whether a configuration is of a network that :class:`ResNet` builds."""
+    """Return whether :class:`ResNet` builds the network of a configuration."""
     return config.get("model_type") == "resnet" and config.get("hidden_act") == "relu"
 
 
-class _Convolution(nn.Module):
-    """Convolution and batch norm; then what is below 0 is cut off, unless told otherwise."""
-
-    def __init__(self, before: int, after: int, kernel: int = 3, *, stride: int = 1, cuts: bool = True) -> None:
-        super().__init__()
-        self.convolution = nn.Conv2d(before, after, kernel, stride, kernel // 2, bias=False)
-        self.normalization = nn.BatchNorm2d(after)
-        self.activation = nn.ReLU() if cuts else nn.Identity()
-
-    def forward(self, maps: Tensor) -> Tensor:
-        changed: Tensor = self.activation(self.normalization(self.convolution(maps)))
-        return changed
-
-
 class _Block(nn.Module):
-    """Convolutions whose result is added to what came in."""
+    """Two or three convolutions whose result is added to their input."""
 
-    def __init__(self, layer: nn.Sequential, before: int, after: int, stride: int) -> None:
+    def __init__(self, config: Mapping[str, Any], before: int, after: int, stride: int) -> None:
         super().__init__()
-        changes = before != after or stride != 1
-        self.shortcut = _Convolution(before, after, 1, stride=stride, cuts=False) if changes else nn.Identity()
-        self.layer = layer
+        resizes = before != after or stride != 1
+        self.shortcut = _convolution(before, after, 1, stride=stride, activates=False) if resizes else nn.Identity()
+        if config["layer_type"] == "basic":
+            layers = [_convolution(before, after, stride=stride), _convolution(after, after, activates=False)]
+        else:
+            inner, early = after // EXPANSION, bool(config["downsample_in_bottleneck"])
+            layers = [
+                _convolution(before, inner, 1, stride=stride if early else 1),
+                _convolution(inner, inner, stride=1 if early else stride),
+                _convolution(inner, after, 1, activates=False),
+            ]
+        self.layer = nn.Sequential(*layers)
         self.activation = nn.ReLU()
 
     def forward(self, maps: Tensor) -> Tensor:
@@ -81,28 +87,12 @@ class _Block(nn.Module):
         return added
 
 
-def _sizes(config: Mapping[str, Any]) -> list[tuple[int, int]]:
-    """Channels before and after each stage."""
-    return list(pairwise([config["embedding_size"], *config["hidden_sizes"]]))
-
-
-def _stage(config: Mapping[str, Any], before: int, after: int, place: int) -> nn.Module:
-    stride = 2 if place or config["downsample_in_first_stage"] else 1
-    blocks = [
-        _block(config, before if number == 0 else after, after, stride if number == 0 else 1)
-        for number in range(config["depths"][place])
-    ]
-    return nn.Sequential(OrderedDict(layers=nn.Sequential(*blocks)))
-
-
-def _block(config: Mapping[str, Any], before: int, after: int, stride: int) -> _Block:
-    if config["layer_type"] == "basic":
-        layer = nn.Sequential(_Convolution(before, after, stride=stride), _Convolution(after, after, cuts=False))
-    else:
-        inner, early = after // EXPANSION, bool(config["downsample_in_bottleneck"])
-        layer = nn.Sequential(
-            _Convolution(before, inner, 1, stride=stride if early else 1),
-            _Convolution(inner, inner, stride=1 if early else stride),
-            _Convolution(inner, after, 1, cuts=False),
-        )
-    return _Block(layer, before, after, stride)
+def _convolution(before: int, after: int, kernel: int = 3, *, stride: int = 1, activates: bool = True) -> nn.Module:
+    """Return a convolution with batch norm, and a ReLU if it ``activates``."""
+    modules = OrderedDict[str, nn.Module](
+        convolution=nn.Conv2d(before, after, kernel, stride, kernel // 2, bias=False),
+        normalization=nn.BatchNorm2d(after),
+    )
+    if activates:
+        modules["activation"] = nn.ReLU()
+    return nn.Sequential(modules)

@@ -66,15 +66,10 @@ def show(
     return Showing(model.on_features(), _Hidden(store, sampling))
 
 
-def changed(showing: Showing, model: ReactionModel, sampling: Sampling, stream: str, change: Change) -> Showing:
-    """The same clips shown to the same model, one stream ("face" or "voice") of them changed before it is encoded.
-
-    Of frozen encoders, the other stream's features are those of ``showing``, and nothing is kept of the changed one's.
-    """
-    if not model.frozen:
-        return Showing(model, MediaReader(sampling, change))
-    only = replace(sampling, looks=stream == "face", listens=stream == "voice")
-    return replace(showing, read=_Changed(showing.read, model, MediaReader(only, change), stream))
+def changed(showing: Showing, model: ReactionModel, sampling: Sampling, change: Change) -> Showing:
+    """Return the same network with clips that are changed before they are encoded; their features are not stored."""
+    read = MediaReader(sampling, change)
+    return replace(showing, read=_Encoded(model, read) if model.frozen else read)
 
 
 def by_person(showing: Showing, rows: Sequence[PreparedRow]) -> PersonReader:
@@ -201,19 +196,14 @@ class _Hidden:
 
 
 @dataclass(frozen=True)
-class _Changed:
-    """Reads features, those of one stream encoded anew from the changed clip."""
+class _Encoded:
+    """Reads images and sound, and returns features of the frozen encoders."""
 
-    read: Reader
     model: ReactionModel
-    read_changed: Reader  # pictures or sound
-    stream: str
+    read: Reader
 
     def __call__(self, row: PreparedRow, part: Part, rng: np.random.Generator | None = None) -> Item:
-        item, own = self.read(row, part, rng), encode_item(self.model, self.read_changed(row, part, rng))
-        if self.stream == "face":
-            return replace(item, frames=own.frames, seen=own.seen, times_s=own.times_s)
-        return replace(item, voice=own.voice, voice_times_s=own.voice_times_s)
+        return encode_item(self.model, self.read(row, part, rng))
 
 
 def _encode_split(
@@ -221,7 +211,7 @@ def _encode_split(
 ) -> FeatureStore:
     rows = prepared.split(split)
     parts = parts_of(rows)
-    read = MediaReader(sampling)
+    read = _Encoded(model, MediaReader(sampling))
     sizes = {
         "face": model.face_encoder.feature_size if model.face_encoder else 0,
         "voice": model.voice_encoder.feature_size if model.voice_encoder in model.frozen else MEL_BANDS,
@@ -230,7 +220,7 @@ def _encode_split(
     model.eval()
     folder = prepared.folder / FEATURES / _digest(model, sampling) / split
     with progress_bar(f"encoding {split}", len(parts), progress) as advance:
-        items = lambda own: (encode_item(model, read(rows[part.index], part)) for part in own)  # noqa: E731
+        items = lambda own: (read(rows[part.index], part) for part in own)  # noqa: E731
         store = write_store(folder, rows, parts, items, sizes, advance)
     model.train(training)
     return store

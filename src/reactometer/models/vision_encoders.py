@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from reactometer.errors import WeightsError
-from reactometer.models.backbones import Net, describe_net, load_net, rebuild_net
+from reactometer.models.backbones import Net, describe_net, load_net
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
@@ -94,7 +94,7 @@ class FrameEncoder(nn.Module):
             return
         try:
             self.feature_size = self._measure(size_px)
-        except (ValueError, RuntimeError, AssertionError):  # how transformers and timm refuse a size
+        except (ValueError, RuntimeError, AssertionError):  # how transformers refuses a size
             self.pixels.side_px = _trained_px(net.module)
             self.feature_size = self._measure(size_px)
 
@@ -124,7 +124,7 @@ class FrameEncoder(nn.Module):
         return hidden.mean(1) if hidden.ndim == 3 else hidden.flatten(2).mean(2)
 
     def describe(self) -> dict[str, Any]:
-        """What :func:`rebuild_frame_encoder` needs, as JSON can hold it."""
+        """Describe the encoder for :func:`~reactometer.models.registry.rebuild_encoders`, as JSON can hold it."""
         return {**describe_net(Net(self.net, self.settings, self.pretrained)), "pooling": self.pooling}
 
     @torch.no_grad()
@@ -189,7 +189,7 @@ class ClipEncoder(nn.Module):
         return functional.adaptive_avg_pool2d(_as_map(over_time), GRID).flatten(1)
 
     def describe(self) -> dict[str, Any]:
-        """What :func:`rebuild_clip_encoder` needs, as JSON can hold it."""
+        """Describe the encoder for :func:`~reactometer.models.registry.rebuild_encoders`, as JSON can hold it."""
         return {**describe_net(Net(self.net, self.settings, self.pretrained)), "pooling": self.pooling}
 
 
@@ -207,21 +207,9 @@ def load_frame_encoder(name: str, size_px: int, pooling: str = "network") -> Fra
     return FrameEncoder(load_net(name, "pictures"), size_px, pooling)
 
 
-def rebuild_frame_encoder(
-    description: Mapping[str, Any], size_px: int, *, feature_size: int | None = None
-) -> FrameEncoder:
-    """Build the encoder that :meth:`FrameEncoder.describe` described, without its weights."""
-    return FrameEncoder(rebuild_net(description), size_px, description["pooling"], feature_size=feature_size)
-
-
 def load_clip_encoder(name: str, size_px: int, pooling: str = "network") -> ClipEncoder:
     """Get a clip encoder (VideoMAE, TimeSformer, ViViT, V-JEPA 2) by name, as :func:`load_frame_encoder` does."""
     return ClipEncoder(load_net(name, "clips"), size_px, pooling)
-
-
-def rebuild_clip_encoder(description: Mapping[str, Any], size_px: int) -> ClipEncoder:
-    """The encoder that :meth:`ClipEncoder.describe` told of, its weights still to be filled in."""
-    return ClipEncoder(rebuild_net(description), size_px, description.get("pooling", "network"))
 
 
 def spread_frames(frames: Tensor, mask: Tensor, n_frames: int) -> Tensor:
@@ -264,8 +252,6 @@ def _moments_and_side(module: nn.Module, n_frames: int) -> tuple[int, int]:
 def _trained_px(module: nn.Module) -> int | None:
     """Side of the pictures that a network was made for, pixels, where its configuration says."""
     config: Any = module.config
-    if hasattr(config, "pretrained_cfg"):  # a network of timm
-        return int(config.pretrained_cfg["input_size"][-1])
     size = getattr(config, "image_size", None) or getattr(config, "crop_size", None)
     return int(size[0]) if isinstance(size, list | tuple) else size
 

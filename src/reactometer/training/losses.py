@@ -9,7 +9,6 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from reactometer.errors import ConfigError, suggestion
 from reactometer.evaluation.metrics import LEAST_CLIPS, LEAST_SPREAD
 
 LEAST_VARIANCE = 1e-6
@@ -17,16 +16,7 @@ LEAST_VARIANCE = 1e-6
 
 
 def masked_mse(intensities: Tensor, targets: Tensor, mask: Tensor) -> Tensor:
-    """Mean squared error over the clips that count.
-
-    Args:
-        intensities: (B, L) in [0, 1].
-        targets: (B, L) in [0, 1].
-        mask: (B,) bool: the clip has labels and shows or says something; the others do not teach.
-
-    Returns:
-        A scalar; 0, with a gradient of 0, where no clip counts.
-    """
+    """Return the mean squared error over the clips that count."""
     weight = mask.to(intensities.dtype).unsqueeze(1)  # (B, 1)
     squares = (intensities - targets).square() * weight  # (B, L)
     return squares.sum() / (weight.sum() * targets.shape[1]).clamp(min=1.0)
@@ -62,25 +52,15 @@ LOSSES = {"mse": (masked_mse,), "mse+pearson": (masked_mse, pearson_loss), "ccc"
 
 
 def reaction_loss(intensities: Tensor, targets: Tensor, mask: Tensor, *, kind: str) -> Tensor:
-    """The loss that is trained on: one of :data:`LOSSES`.
-
-    Raises:
-        ConfigError: no loss of that kind.
-    """
-    if kind not in LOSSES:
-        raise ConfigError(f"no loss '{kind}'", fix=suggestion(kind, LOSSES))
+    """Return the loss of a kind, a key of :data:`LOSSES`."""
     return torch.stack([part(intensities, targets, mask) for part in LOSSES[kind]]).sum()
 
 
 def _comparable(intensities: Tensor, targets: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
     """The K clips that count, and of them the V labels that vary: (K, V) both; V = 0 where K < 3."""
-    guess, truth = _precise(intensities)[mask], targets[mask]  # (K, L) both
+    precise = intensities.to(torch.promote_types(intensities.dtype, torch.float32))  # half has too few digits
+    guess, truth = precise[mask], targets[mask]  # (K, L) both
     if len(guess) < LEAST_CLIPS:
         return guess[:, :0], truth[:, :0]
     varies = truth.amax(0) - truth.amin(0) > LEAST_SPREAD  # (L,)
     return guess[:, varies], truth[:, varies]
-
-
-def _precise(values: Tensor) -> Tensor:
-    """At least float32: half precision has too few digits for a variance."""
-    return values.to(torch.promote_types(values.dtype, torch.float32))
