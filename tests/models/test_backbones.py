@@ -179,6 +179,7 @@ PUBLISHED = {  # what it takes, millions of parameters without a head
     "resnet-50": ("pictures", 25.557 - 2.049),  # torchvision's table of weights
     "resnet-18": ("pictures", 11.690 - 0.513),  # the same
     "vit-base": ("pictures", 86.568 - 0.769),  # the same
+    "convnext-tiny": ("pictures", 28.589 - 0.769),  # the same
     "videomae-base": ("clips", 87.0),  # arXiv 2203.12602
     "hubert-base": ("sound", 94.7),  # arXiv 2105.01051 (SUPERB)
 }

@@ -35,6 +35,7 @@ RANDOM_ENCODERS: Mapping[str, Mapping[str, Any]] = {
     "resnet-18": {"model_type": "resnet", **RESNET_18},
     "resnet-small": {"model_type": "resnet", **SMALL_RESNET},
     "resnet-tiny": {"model_type": "resnet", **TINY_RESNET},
+    "convnext-tiny": {"model_type": "convnext"},
     "vit-base": {"model_type": "vit"},
     "vit-tiny": {"model_type": "vit", "patch_size": 8, **TINY},
     "videomae-base": {"model_type": "videomae"},
