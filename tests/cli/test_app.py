@@ -64,7 +64,7 @@ def test_the_main_job_from_a_data_set_to_predictions(run: Run, toml: Path, simul
     status, printed, _ = run("compare-predictions", own, own, "--data", cache, "--by", "clip", "--resamples", 200)
     assert status == 0
     assert "200 resamples and 200 permutations by clip (10 of them)" in printed
-    assert "no difference shown in mean Pearson: A - B is +0.0000 (+0.0000 to +0.0000, p = 1.0000)" in printed
+    assert "no difference shown in mean Pearson" in printed
     status, _, errors = run("compare-predictions", own, tmp_path / "no.csv", "--data", simulated)
     assert (status, "no.csv: no such file" in errors) == (2, True)
     video = next((simulated / "test" / "mp4").iterdir())

@@ -55,26 +55,25 @@ def test_the_ends_of_the_curves_are_what_evaluate_measures(
     before = _kept(prepared)
     degradation = _run(model, prepared, tmp_path / "out")
     assert _kept(prepared) == before
-    curves = {curve.nuisance.split(",")[0]: curve for curve in degradation.curves}
+    curves = {name.split(",")[0]: points for name, points in degradation.curves.items()}
     assert list(curves) == ["face hidden", "white noise", "face crop", "frames a second"]
-    for curve in curves.values():
-        first, *rest = curve.points
+    for first, *rest in curves.values():
         _same(first.metrics, whole)
         assert (first.loss.value, first.loss.low, first.loss.high) == (0.0, 0.0, 0.0)
         assert np.nanmax(np.abs(_scores(rest[-1].metrics) - _scores(first.metrics))) > 1e-4
         for point in rest:
             lost = np.nanmean(_pearson(first.metrics)) - np.nanmean(_pearson(point.metrics))
             assert point.loss.value == pytest.approx(lost, abs=1e-6)
-    assert [point.level for point in curves["face crop"].points] == ["48", "28", "14", "8"]
-    _same(curves["face hidden"].points[-1].metrics, faceless)
-    _same(curves["white noise"].points[-1].metrics, silent)
+    assert [point.level for point in curves["face crop"]] == ["48", "28", "14", "8"]
+    _same(curves["face hidden"][-1].metrics, faceless)
+    _same(curves["white noise"][-1].metrics, silent)
 
 
 @pytest.mark.slow
 def test_curves_are_written(frozen_folder: Path, prepared: PreparedSet, tmp_path: Path) -> None:
     degradation = _run(frozen_folder, prepared, tmp_path)
     _same(
-        degradation.curves[0].points[0].metrics,
+        next(iter(degradation.curves.values()))[0].metrics,
         evaluate(frozen_folder, prepared.folder, split="test", n_resamples=0, progress=False),
     )
     said = json.loads((tmp_path / "degradation.json").read_text())
@@ -100,9 +99,9 @@ def test_what_a_model_does_not_go_by_is_left_out(small_config: Config, prepared:
             }
         )
         curves = _run(train(config, progress=False), prepared, tmp_path / "out").curves
-        touched = {curve.nuisance.split(" ")[0] for curve in curves}
+        touched = {name.split(" ")[0] for name in curves}
         assert touched == ({"face", "frames"} if modality == "face" else {"white"})
-        first, last = curves[0].points[0], curves[0].points[-1]
+        first, *_, last = next(iter(curves.values()))
         assert last.metrics.mean_pearson is None
         assert last.intervals.mean["pearson"] is None
         assert last.loss.value == pytest.approx(np.nanmean(_pearson(first.metrics)), abs=1e-6)

@@ -99,7 +99,7 @@ def report(
     own = split_names(groups)
     page = run(model, data, out, split=split, by=by, groups=own, degradation=degradation, cache=cache, device=device)
     write_card(model, out / "metrics.json", out / "card.md")
-    render_evaluation.print_report(page)
+    render.print_written([page, page.with_name("card.md")])
 
 
 def compare_predictions(

@@ -1,57 +1,40 @@
-"""What was found out of models and data -> what a person reads on the terminal."""
+"""Print evaluations, comparisons and audits on the terminal."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rich.markup import escape
 from rich.table import Table
 
-from reactometer.cli.render import print_engine, print_evaluation, print_names, results, shown, with_interval
+from reactometer.cli.render import print_names, results, shown, with_interval
 from reactometer.terminal import messages
 
 if TYPE_CHECKING:
     from reactometer.data.ratings import Ratings
     from reactometer.data.splits import CleanSplit
     from reactometer.evaluation.audit import Audit
-    from reactometer.evaluation.paired_test import Difference, Paired
+    from reactometer.evaluation.paired_test import Paired
     from reactometer.evaluation.subgroups import Group, Grouping
     from reactometer.models.uncertainty import Uncertainty
 
-__all__ = ["print_engine", "print_evaluation"]  # which are made in printing
-
 
 def print_uncertainty(fitted: Uncertainty, folder: str) -> None:
-    """Print how wide the intervals are by what the model goes by, and where they are kept."""
+    """Print how wide the intervals are for each set of modalities, and where they are saved."""
     own = fitted.fitted_on
     table = Table("by", "clips", "half width of the intervals, from the narrowest label to the widest")
     for name, basis in fitted.bases.items():
-        nothing = ": too few clips to say anything" if min(basis.half_widths) == 1.0 else ""
-        table.add_row(
-            name, str(basis.n_clips), f"{min(basis.half_widths):.3f} to {max(basis.half_widths):.3f}{nothing}"
-        )
+        widths = f"{min(basis.half_widths):.3f} to {max(basis.half_widths):.3f}"
+        too_few = ": too few clips" if min(basis.half_widths) == 1.0 else ""
+        table.add_row(name, str(basis.n_clips), widths + too_few)
     results.print(table)
-    who = f" of {own['n_people']} people" if own["n_people"] else ""
-    hold_for = (
-        "a clip of a new person" if own["n_people"] else "new clips like these (people are not known, or too few)"
-    )
-    results.print(
-        f"{fitted.coverage:.0%} intervals for {hold_for}; fitted on {own['n_clips']} clips{who}: "
-        f"{escape(own['name'])}, {own['split']}"
-    )
-    if fitted.recalibration:
-        results.print("recalibrated: predictions go through a monotone curve a label")
+    valid_for = f"clips of a new person ({own['n_people']} people)" if own["n_people"] else "new clips like these"
+    fitted_on = f"{own['n_clips']} clips of {escape(own['name'])}, {own['split']}"
+    results.print(f"{fitted.coverage:.0%} intervals, valid for {valid_for}; fitted on {fitted_on}")
     if not fitted.references:
-        results.print("how far a clip is from the training data is not known: these data have no split 'train'")
+        results.print("no warning about clips unlike the training data: this dataset has no split 'train'")
     results.print(f"model: {escape(folder)}")
-
-
-def print_report(page: Path) -> None:
-    """Say where the page is, and what lies beside it."""
-    results.print(f"report: {escape(str(page))}")
-    results.print(f"model card from the same figures: {escape(str(page.with_name('card.md')))}")
 
 
 def print_paired(paired: Paired, first: str, second: str) -> None:
@@ -76,7 +59,10 @@ def print_paired(paired: Paired, first: str, second: str) -> None:
         f"{paired.n_clips} clips; {paired.n_resamples} resamples and {what} permutations by {paired.unit} "
         f"({paired.n_units} of them); p of single emotions are not corrected for their number"
     )
-    results.print(_verdict(paired.differences[0]))
+    better = {"first": "A is better", "second": "B is better", None: "no difference shown"}[
+        paired.differences[0].better
+    ]
+    results.print(f"{better} in mean Pearson")
 
 
 def print_attribution(lines: Sequence[str], notes: Sequence[str]) -> None:
@@ -108,7 +94,12 @@ def print_groups(groupings: Sequence[Grouping]) -> None:
         if small:
             results.print(f"in brackets: too few to tell apart from all others ({escape(', '.join(small))})")
     if groupings:
-        results.print(_of_many_looks(groupings))
+        n_shown = sum(own.is_shown for grouping in groupings for group in grouping.groups for own in group.numbers)
+        results.print(
+            f"{groupings[0].n_differences} differences looked at, {n_shown} shown: the Bonferroni-corrected interval "
+            f"excludes 0\nbias: mean prediction less mean label; 95% intervals: {groupings[0].n_resamples} "
+            f"resamples by {groupings[0].unit}"
+        )
 
 
 def _group_table(grouping: Grouping) -> Table:
@@ -128,15 +119,6 @@ def _of_group(group: Group, measure: str) -> str:
     if group.is_small:
         return f"({shown(own.value if own else None, 3)})"
     return with_interval(own.value if own else None, None if measure == "mae" else own, 3)
-
-
-def _of_many_looks(groupings: Sequence[Grouping]) -> str:
-    numbers = [own for grouping in groupings for group in grouping.groups for own in group.numbers]
-    return (
-        f"{groupings[0].n_differences} differences looked at, {sum(own.is_shown for own in numbers)} shown: their "
-        f"interval excludes 0 even when corrected for so many (Bonferroni)\nbias: mean prediction less mean truth; "
-        f"95 % intervals: {groupings[0].n_resamples} resamples by {groupings[0].unit}"
-    )
 
 
 def print_audit(audit: Audit) -> None:
@@ -212,15 +194,3 @@ def print_ratings(gathered: Ratings) -> None:
         results.print(f"columns left out ({why}): {escape(', '.join(gathered.dropped))}")
     results.print(f"labels from 0 to 1: {escape(str(gathered.path))}")
     results.print(f"next: reactometer prepare {escape(str(gathered.path))} --out CACHE")
-
-
-def _verdict(difference: Difference) -> str:
-    own, names = difference.interval, {"first": "A", "second": "B"}
-    if difference.better is None:
-        told = f"{own.value:+.4f} ({own.low:+.4f} to {own.high:+.4f}, p = {difference.p:.4f})"
-        return f"no difference shown in mean Pearson: A - B is {told}"
-    ends = sorted((abs(own.low), abs(own.high)))
-    return (
-        f"{names[difference.better]} is better: mean Pearson higher by {abs(own.value):.4f} "
-        f"({ends[0]:.4f} to {ends[1]:.4f}, p = {difference.p:.4f})"
-    )

@@ -147,9 +147,7 @@ def split(
         path=out,
         labels=manifest.labels,
         n_clips=dict(zip(SPLITS, counts.tolist(), strict=True)),
-        means={
-            name: tuple(values[place == one].mean(axis=0).tolist()) for one, name in enumerate(SPLITS) if counts[one]
-        },
+        means={name: tuple(values[place == at].mean(axis=0).tolist()) for at, name in enumerate(SPLITS) if counts[at]},
         n_components=int(component.max()) + 1,
         n_left_out=len(manifest.clips) - len(clips),
     )
@@ -197,10 +195,8 @@ def _assign(component: np.ndarray, values: np.ndarray, shares: np.ndarray, seed:
     sums = np.zeros((n_components + len(used), scaled.shape[1]))  # (components + used, 1 + L)
     np.add.at(sums, component, scaled)
     weight, gap = 1.0 / shares[used], -shares[used, None] * scaled.sum(axis=0)  # (used,), (used, 1 + L)
-    home, order = (
-        np.append(np.zeros(n_components, dtype=int), np.arange(len(used))),
-        generator.permutation(n_components),
-    )
+    home = np.append(np.zeros(n_components, dtype=int), np.arange(len(used)))
+    order = generator.permutation(n_components)
     for one in order[np.argsort(-sums[order, 0], kind="stable")]:
         home[one] = np.argmin(weight * (2.0 * gap @ sums[one] + sums[one] @ sums[one]))
         gap[home[one]] += sums[one]

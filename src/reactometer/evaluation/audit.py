@@ -45,7 +45,6 @@ class Audit:
     vectors: LabelVectors
     length_cue: Interval | None  # mean Pearson of the clip length as the only predictor, fitted on train
     cue_split: str  # the split that the clip length was scored on
-    cue_unit: str  # the resampling unit of its interval
     unseen: tuple[str, ...]  # what could not be checked, in words
 
 
@@ -76,7 +75,7 @@ def audit(
     prepared = open_data(DataConfig.model_validate({"path": data, **options}), PrepareConfig(), progress=progress)
     clips = [row.clip for row in prepared.rows]
     vectors, vector_leaks = find_label_vectors(clips)
-    cue, cue_split, cue_unit = _score_length(prepared)
+    cue, cue_split = _score_length(prepared)
     found = Audit(
         labels=prepared.labels,
         splits={split: _facts(prepared, split) for split in SPLITS if prepared.split(split)},
@@ -89,7 +88,6 @@ def audit(
         vectors=vectors,
         length_cue=cue,
         cue_split=cue_split,
-        cue_unit=cue_unit,
         unseen=_unseen(prepared),
     )
     if out is not None:
@@ -97,16 +95,16 @@ def audit(
     return found
 
 
-def _score_length(prepared: PreparedSet) -> tuple[Interval | None, str, str]:
-    """Score the clip length as the only predictor, on val, or on test if val has no labels; return split and unit."""
+def _score_length(prepared: PreparedSet) -> tuple[Interval | None, str]:
+    """Score the clip length as the only predictor, on val, or on test if val has no labels; return the split."""
     labelled = {split: [row for row in prepared.split(split) if row.clip.labels] for split in SPLITS}
     split = "val" if len(labelled["val"]) >= LEAST_CLIPS else "test"
     rows, targets = labelled[split], _values(prepared, split)
-    unit, groups = choose_units([row.clip for row in rows])
+    _, groups = choose_units([row.clip for row in rows])
     with_length = [row for row in readable_train(prepared) if row.duration_s > 0]
     if min(len(with_length), len(rows)) < LEAST_CLIPS or not (np.ptp(targets, axis=0) > LEAST_SPREAD).any():
-        return None, split, unit
-    return bootstrap_mean_pearson(targets, length_answers(prepared, rows), groups=groups), split, unit
+        return None, split
+    return bootstrap_mean_pearson(targets, length_answers(prepared, rows), groups=groups), split
 
 
 def _facts(prepared: PreparedSet, split: str) -> SplitFacts:

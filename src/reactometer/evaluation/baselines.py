@@ -41,13 +41,11 @@ def length_baseline(train_values: npt.ArrayLike, train_targets: npt.ArrayLike, v
         values: (m,) of the clips to answer for.
 
     Raises:
-        ScoreError: there is no training clip, or not one length for each.
+        ScoreError: there is no training clip.
     """
     own, targets = np.asarray(train_values, dtype=np.float64), np.asarray(train_targets, dtype=np.float64)
     asked = np.asarray(values, dtype=np.float64)
     answers = constant_baseline(targets, len(asked))
-    if own.shape != targets.shape[:1]:
-        raise ScoreError("lengths and targets do not match", got=own.shape, expected=targets.shape[:1])
     known = np.isfinite(own)
     own, targets = own[known], targets[known]
     if len(own) == 0:
@@ -72,10 +70,10 @@ def shuffled_scores(
 
 
 def length_answers(prepared: PreparedSet, rows: Sequence[PreparedRow]) -> Array:
-    """Return what :func:`length_baseline` of the clip length predicts for prepared clips, (clips, L).
+    """Predict the labels of prepared clips from their lengths, (clips, L); see :func:`length_baseline`.
 
-    Where clips have the length of what was watched, as in Hume-Reaction, length alone tells something of the labels.
-    A clip of length 0 could not be read.
+    If clips are as long as their stimulus, as in Hume-Reaction, length predicts the labels. Unreadable clips have
+    length 0.
     """
     train = readable_train(prepared)
     targets = np.array([row.clip.labels for row in train])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -78,23 +78,23 @@ def evaluate(  # noqa: PLR0913 - options by keyword
     workers: int = 0,
     progress: bool = True,
 ) -> Evaluation:
-    """Score a model on one split of a data set: Pearson, CCC and MAE over **all** its clips at once.
+    """Score a model on one split of a dataset: Pearson, CCC and MAE over **all** its clips at once.
 
-    A clip that shows and says nothing the model goes by, or that cannot be read, counts with the training mean as its
-    prediction; none is dropped. Clips without labels are predicted and not scored.
+    A clip without a usable face or voice, or an unreadable one, counts with the training mean as its prediction; every
+    clip counts. Clips without labels are predicted and not scored.
 
     Args:
-        model: a model folder, or one loaded already.
-        data: a data set, or a folder prepared before.
-        split: "train", "val", "test" or "all"; default: test, or val where test has no labels.
-        without: "face" or "voice", to take that modality away from a model that goes by both.
-        by: what the intervals resample: "person", "stimulus" or "clip"; default: person where known, else clip.
-        n_resamples: of the intervals; 0 for none, and no reliability.
-        groups: columns of the manifest, such as "age" and "country", by whose values the scores are told apart too.
+        model: a model folder, or a loaded model.
+        data: a dataset, or a folder prepared before.
+        split: "train", "val", "test" or "all"; default: test, or val if test has no labels.
+        without: "face" or "voice", to hide that modality from a model that uses both.
+        by: resampling unit of the intervals, "person", "stimulus" or "clip"; default: person if known, else clip.
+        n_resamples: number of resamples for the intervals; 0: no intervals and no reliability.
+        groups: columns of the manifest, such as "age" and "country", whose groups are also scored one by one.
         out: a folder for ``predictions.csv``, ``metrics.json``, ``reliability.png`` and, with groups, ``groups.csv``.
-        cache: where prepared clips are kept when ``data`` is not prepared yet; default: the user's cache folder.
-        batch_size: clips at a time; without influence on the result.
-        workers: processes that decode crops beside the model; 0: none.
+        cache: folder of prepared clips when ``data`` is not prepared yet; default: the user's cache folder.
+        batch_size: clips per batch; does not change the result.
+        workers: processes that decode crops beside the model.
         progress: show a bar on standard error.
 
     Raises:
@@ -190,31 +190,23 @@ def _check_fit(loaded: LoadedModel, prepared: PreparedSet) -> None:
             expected=", ".join(loaded.labels),
             fix="Evaluate on a data set with the same labels in the same order",
         )
-    own = loaded.network.given_sizes
-    if own is not None or prepared.feature_sizes is not None:
-        found = prepared.feature_sizes or {}
-        if own is None or any(found.get(stream, 0) != size for stream, size in own.items()):
-            raise DataError(
-                f"{prepared.folder}: not the features that the model was trained on",
-                got=_sizes(prepared.feature_sizes),
-                expected=_sizes(own),
-                fix="Give the same kind of data as in training",
+    needed, sizes = loaded.network.given_sizes, prepared.feature_sizes
+    if needed is None and sizes is None:
+        settings, trained = prepared.settings, loaded.config.prepare
+        if (settings.rate_hz, settings.size_px) != (trained.rate_hz, trained.size_px):
+            raise ModelError(
+                f"{prepared.folder}: prepared otherwise than the model's training data",
+                got=f"rate_hz={settings.rate_hz}, size_px={settings.size_px}",
+                expected=f"rate_hz={trained.rate_hz}, size_px={trained.size_px}",
+                fix="Give the dataset itself, and it is prepared as the model needs it",
             )
-    elif prepared.settings.rate_hz != loaded.config.prepare.rate_hz or (
-        prepared.settings.size_px != loaded.config.prepare.size_px
-    ):
-        raise ModelError(
-            f"{prepared.folder}: prepared otherwise than the model's training data",
-            got=f"rate_hz={prepared.settings.rate_hz}, size_px={prepared.settings.size_px}",
-            expected=f"rate_hz={loaded.config.prepare.rate_hz}, size_px={loaded.config.prepare.size_px}",
-            fix="Give the data set itself, and it is prepared as the model needs it",
+    elif needed is None or sizes is None or any(sizes.get(stream, 0) != size for stream, size in needed.items()):
+        raise DataError(
+            f"{prepared.folder}: not the features that the model was trained on",
+            got=sizes or "videos",
+            expected=needed or "videos",
+            fix="Give the same kind of data as in training",
         )
-
-
-def _sizes(sizes: Mapping[str, int] | None) -> str:
-    if sizes is None:
-        return "videos"
-    return " and ".join(f"{size} features of the {stream}" for stream, size in sizes.items() if size)
 
 
 def _without(loaded: LoadedModel, modality: str | None) -> Sampling:

@@ -103,14 +103,8 @@ def _render(**parts: object) -> str:
 
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     environment.filters |= {"score": _score, "bounds": _bounds, "estimate": _estimate, "percent": "{:.1%}".format}
-    environment.globals |= {
-        "svg": as_svg,
-        "plot_scores": plot_scores,
-        "plot_calibration": plot_calibration,
-        "plot_coverage": plot_coverage,
-        "plot_degradation": plot_degradation,
-        "plot_subgroups": plot_subgroups,
-    }
+    plots = (plot_scores, plot_calibration, plot_coverage, plot_degradation, plot_subgroups)
+    environment.globals |= {"svg": as_svg, **{plot.__name__: plot for plot in plots}}
     template = files("reactometer.evaluation").joinpath(PAGE).read_text(encoding="utf-8")
     return environment.from_string(template).render(**parts)
 

@@ -60,35 +60,27 @@ class Point:
 
 
 @dataclass(frozen=True)
-class Curve:
-    """A model's scores over the levels of one nuisance, the clips as they are first."""
-
-    nuisance: str
-    points: tuple[Point, ...]
-
-
-@dataclass(frozen=True)
 class Degradation:
     """All curves of a model on one split."""
 
     data: str
     split: str
     labels: tuple[str, ...]
-    curves: tuple[Curve, ...]
+    curves: dict[str, tuple[Point, ...]]  # by nuisance; the unchanged clips are the first point
 
     def as_json(self) -> dict[str, Any]:
-        """What ``degradation.json`` holds."""
+        """Return the content of ``degradation.json``."""
         curves = {
-            curve.nuisance: [
+            nuisance: [
                 {
                     "level": point.level,
                     **point.metrics.as_json(),
                     "intervals": point.intervals.as_json(),
                     "loss": {"value": point.loss.value, "interval": [point.loss.low, point.loss.high]},
                 }
-                for point in curve.points
+                for point in points
             ]
-            for curve in self.curves
+            for nuisance, points in self.curves.items()
         }
         return {"data": self.data, "split": self.split, "labels": list(self.labels), "curves": curves}
 
@@ -134,11 +126,11 @@ def degrade(
         loss = bootstrap_mean_pearson(targets, whole, answer, groups=groups, n_resamples=n_resamples)
         return Point(level, metrics, ends, loss)
 
-    first, rest, curves = point("", whole), iter(answers), []
+    first, rest, curves = point("", whole), iter(answers), {}
     for nuisance in nuisances:
         others = [point(level, next(rest)) for level, _ in nuisance.levels]
-        curves.append(Curve(nuisance.name, (replace(first, level=nuisance.untouched), *others)))
-    degradation = Degradation(prepared.folder.name, split, loaded.labels, tuple(curves))
+        curves[nuisance.name] = (replace(first, level=nuisance.untouched), *others)
+    degradation = Degradation(prepared.folder.name, split, loaded.labels, curves)
     table, picture = (out / name for name in DEGRADATION_FILES)
     write_whole(table, format_json(degradation.as_json()))
     write_picture(plot_degradation(degradation), picture)
@@ -166,28 +158,28 @@ def nuisances_of(loaded: LoadedModel) -> tuple[Nuisance, ...]:
 def plot_degradation(degradation: Degradation) -> Figure:
     """Plot one panel per nuisance: mean Pearson with its interval, and each emotion; a gap where it is undefined."""
     figure, panels = make_panels(len(degradation.curves), columns=2, size=(4.6, 3.2))
-    for curve, panel in zip(degradation.curves, panels, strict=True):
-        _plot_curve(panel, curve)
+    for (nuisance, points), panel in zip(degradation.curves.items(), panels, strict=True):
+        _plot_curve(panel, points)
+        panel.set_title(nuisance, fontsize=10)
     figure.supylabel("Pearson", fontsize=10)
     handles, names = panels[0].get_legend_handles_labels()
     figure.legend(handles, names, loc="outside lower center", ncols=4, frameon=False, fontsize=8)
-    n_clips = degradation.curves[0].points[0].metrics.n_clips
+    n_clips = next(iter(degradation.curves.values()))[0].metrics.n_clips
     figure.suptitle(f"{degradation.data}, {degradation.split}: {n_clips} clips; bars: 95 % interval of the mean")
     return figure
 
 
-def _plot_curve(panel: Any, curve: Curve) -> None:
-    places = range(len(curve.points))
-    for label, name in enumerate(curve.points[0].metrics.labels):
-        own = [as_float(point.metrics.pearson[label]) for point in curve.points]
+def _plot_curve(panel: Any, points: Sequence[Point]) -> None:
+    places = range(len(points))
+    for label, name in enumerate(points[0].metrics.labels):
+        own = [as_float(point.metrics.pearson[label]) for point in points]
         panel.plot(places, own, linewidth=1, alpha=0.7, label=name)
-    means = np.array([as_float(point.metrics.mean_pearson) for point in curve.points])
-    bounds = [point.intervals.mean["pearson"] for point in curve.points]
+    means = np.array([as_float(point.metrics.mean_pearson) for point in points])
+    bounds = [point.intervals.mean["pearson"] for point in points]
     bars = np.array([[np.nan, np.nan] if own is None else [own.low, own.high] for own in bounds]).T  # (2, levels)
     panel.errorbar(places, means, np.abs(bars - means), color="black", linewidth=2, marker="o", capsize=3, label="mean")
     panel.axhline(0.0, color="0.6", linewidth=0.8)
-    panel.set_xticks(places, [point.level for point in curve.points], fontsize=8)
-    panel.set_title(curve.nuisance, fontsize=10)
+    panel.set_xticks(places, [point.level for point in points], fontsize=8)
     panel.set_ylim(top=1.0)
 
 

@@ -49,9 +49,7 @@ class Number:
     label: str | None  # None: the mean over the labels, or no matter of labels
     value: Interval | None  # None: undefined
     difference: Interval | None = None  # from all other clips; of COMPARED only
-    corrected: Interval | None = (
-        None  # wide enough for all differences looked at (of Pearson: in Fisher's z); None: small
-    )
+    corrected: Interval | None = None  # wide enough for all differences looked at; None: small
 
     @property
     def is_shown(self) -> bool:
@@ -150,20 +148,16 @@ def compare_groups(
 
 
 def as_table(groupings: Sequence[Grouping]) -> pd.DataFrame:
-    """A row a number: what ``groups.csv`` holds; empty cells are undefined."""
-    cells = []
-    for grouping in groupings:
-        for group in grouping.groups:
-            about = {"column": grouping.column, "group": group.name, "clips": group.n_clips, "units": group.n_units}
-            for own in group.numbers:
-                its = {"measure": own.measure, "label": own.label, **_ends("", own.value)}
-                apart = {**_ends("difference_", own.difference), "shown": own.is_shown}
-                cells.append({**about, "small": group.is_small, **its, **apart})
-    return pd.DataFrame(cells)
-
-
-def _ends(what: str, own: Interval | None) -> dict[str, float | None]:
-    return {f"{what}{name}": getattr(own, name) if own else None for name in ("value", "low", "high")}
+    """Return ``groups.csv``, one row per number; empty cells are undefined."""
+    rows = []
+    for column, group in ((grouping.column, group) for grouping in groupings for group in grouping.groups):
+        about = {"column": column, "group": group.name, "clips": group.n_clips, "units": group.n_units}
+        for own in group.numbers:
+            row = {**about, "small": group.is_small, "measure": own.measure, "label": own.label, "shown": own.is_shown}
+            for prefix, bounds in (("", own.value), ("difference_", own.difference)):
+                row |= {f"{prefix}{name}": getattr(bounds, name, None) for name in ("value", "low", "high")}
+            rows.append(row)
+    return pd.DataFrame(rows)
 
 
 def split_column(clips: Sequence[Clip], column: str) -> dict[str, npt.NDArray[np.bool_]]:
@@ -190,17 +184,13 @@ def split_column(clips: Sequence[Clip], column: str) -> dict[str, npt.NDArray[np
 
 
 def _cells(clips: Sequence[Clip], column: str) -> list[str]:
-    """Each clip's value in a column of the manifest, "" where it has none."""
-    own = [{key.lower(): value for key, value in clip.attributes.items()} for clip in clips]
-    for cells, clip in zip(own, clips, strict=True):
-        cells |= {name: value for name in ("person", "stimulus") if (value := getattr(clip, name))}
-    known = sorted({name for cells in own for name in cells})
-    if column.lower() not in known:
-        raise DataError(
-            f"no column '{column}' in the manifest",
-            fix=suggestion(column, known) if known else "It has none besides files and labels",
-        )
-    return [cells.get(column.lower(), "").strip() for cells in own]
+    """Return each clip's value in a column of the manifest, "" if it has none."""
+    rows = [{"person": clip.person, "stimulus": clip.stimulus, **clip.attributes} for clip in clips]
+    table = pd.DataFrame(rows).rename(columns=str.lower).dropna(axis=1, how="all")
+    if column.lower() not in table:
+        known = suggestion(column, sorted(table)) if len(table.columns) else "It has none besides files and labels"
+        raise DataError(f"no column '{column}' in the manifest", fix=known)
+    return [str(value).strip() for value in table[column.lower()].fillna("")]
 
 
 def _from_sums(sums: Array, n_labels: int) -> Array:
