@@ -188,8 +188,8 @@ def _cells(clips: Sequence[Clip], column: str) -> list[str]:
     rows = [{"person": clip.person, "stimulus": clip.stimulus, **clip.attributes} for clip in clips]
     table = pd.DataFrame(rows).rename(columns=str.lower).dropna(axis=1, how="all")
     if column.lower() not in table:
-        known = suggestion(column, sorted(table.columns)) if len(table.columns) else "It has none besides files and labels"
-        raise DataError(f"no column '{column}' in the manifest", fix=known)
+        fix = suggestion(column, sorted(table.columns)) if table.size else "It has none besides files and labels"
+        raise DataError(f"no column '{column}' in the manifest", fix=fix)
     return [str(value).strip() for value in table[column.lower()].fillna("")]
 
 
