@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
 import pytest
@@ -15,10 +14,8 @@ from reactometer.config import Config
 from reactometer.data.cache import PreparedSet
 from reactometer.errors import ConfigError, DataError, OutputError, WeightsError
 from reactometer.models.folder import load_model
-from reactometer.training import optim
 from reactometer.training.optim import warmup_cosine
 from reactometer.training.train import train
-from reactometer.training.trainer import read_checkpoint
 
 
 def _with(config: Config, out: Path, data: Path | None = None, **training: object) -> Config:
@@ -54,21 +51,6 @@ def test_the_validation_score_is_that_of_the_kept_weights(model_folder: Path, pr
     said = json.loads((model_folder / "model.json").read_text())["metrics"]
     assert said["mean_pearson"] == pytest.approx(metrics.mean_pearson, abs=1e-4)
     assert said["n_clips"] == metrics.n_clips == len(prepared.split("val"))
-
-
-def test_one_kernel_for_a_step_as_on_a_gpu_clips_and_gives_the_same_weights(
-    small_config: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """The processor has such a kernel, too; Lightning alone would refuse to clip before it in mixed precision."""
-    settings: dict[str, Any] = {"precision": "bf16-mixed", "gradient_clip": 0.01, "accelerator": "cpu"}
-    usual = train(_with(small_config, tmp_path / "usual", **settings), progress=False)
-    monkeypatch.setattr(optim, "on_gpu", lambda settings: True)
-    fused = train(_with(small_config, tmp_path / "fused", **settings), progress=False)
-    for model, is_fused in ((usual, None), (fused, True)):
-        state = read_checkpoint(model.parent / "checkpoints" / "last.ckpt")
-        assert {group["fused"] for group in state["optimizer_states"][0]["param_groups"]} == {is_fused}
-    for name, weights in _weights(usual).items():
-        assert torch.allclose(weights, _weights(fused)[name], atol=1e-4)
 
 
 @pytest.mark.slow

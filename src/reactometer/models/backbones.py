@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Mapping
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -198,10 +198,8 @@ def _check_kind(name: str, config: Any, takes: str) -> None:
 
 def _refusal(name: str, error: Exception) -> WeightsError:
     """What to tell of an encoder that cannot be had."""
-    reason, is_folder = (str(error).strip() or repr(error)).splitlines()[0], False
-    with suppress(RuntimeError):  # "~nobody"
-        is_folder = Path(name).expanduser().is_dir()
-    if is_folder:
+    reason = (str(error).strip() or repr(error)).splitlines()[0]
+    if os.path.isdir(os.path.expanduser(name)):  # noqa: PTH111, PTH112 - pathlib raises for "~nobody"
         fix = "Give a folder with config.json and model.safetensors, as transformers' save_pretrained writes it"
     else:
         fix = (

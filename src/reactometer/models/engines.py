@@ -76,13 +76,7 @@ def engine_folder(model: Path, name: str) -> Path:
 
 
 def attach_engine(network: ReactionModel, name: str, folder: Path, weights_sha256: str) -> None:
-    """Let an engine run the encoders of a network.
-
-    Args:
-        network: in evaluation mode.
-        name: one of :data:`ENGINES` except "auto".
-        folder: the engine's folder, see :func:`engine_folder`.
-        weights_sha256: SHA-256 of the model's weights. The engine must have been exported from the same weights.
+    """Let an engine, one of :data:`ENGINES` except "auto", run the encoders of a network in evaluation mode.
 
     Raises:
         ModelError: the engine is missing or damaged, or was exported from other weights.

@@ -78,13 +78,8 @@ class _EncoderDescription(_Strict):
     pooling: Literal["network", "grid"] = "network"
 
 
-class _EncoderDescriptions(_Strict):
-    face: _EncoderDescription | None = None
-    voice: _EncoderDescription | None = None
-
-
 class _Head(_Strict):
-    """What every model and every ensemble describes."""
+    """The description that models and ensembles share."""
 
     format: int
     reactometer: str
@@ -97,7 +92,7 @@ class _Description(_Head):
     """The description of one model."""
 
     config: Config
-    encoders: _EncoderDescriptions
+    encoders: dict[Literal["face", "voice"], _EncoderDescription]
     data: dict[str, Any]
     metrics: dict[str, Any]
     sha256: dict[str, str]
@@ -142,16 +137,9 @@ def save_model(
     metrics: Mapping[str, Any],
     finish: Callable[[Path], None] = lambda folder: None,
 ) -> Path:
-    """Write a model folder; it appears whole or not at all.
+    """Write a model folder; it appears whole or not at all, after ``finish`` has added to it.
 
-    Args:
-        folder: must not exist yet.
-        network: the trained network.
-        labels: L names, in the order of its outputs.
-        config: everything it was made with.
-        data: what it was trained on, as JSON can hold it.
-        metrics: what it scored in training, as JSON can hold it.
-        finish: adds to the folder before it appears.
+    ``data`` and ``metrics`` describe the training data and the validation scores, as JSON can hold them.
 
     Raises:
         OutputError: the folder exists.
@@ -186,12 +174,8 @@ def _write_description(folder: Path, labels: Sequence[str], about: Mapping[str, 
 def join_models(folders: Sequence[Path | str], out: Path | str) -> Path:
     """Write an ensemble: a model folder that holds copies of others and averages their scores.
 
-    Args:
-        folders: at least two model folders with the same labels, that are shown clips in the same way.
-        out: must not exist yet.
-
     Raises:
-        ModelError: fewer than two, or they do not go together.
+        ModelError: there are fewer than two folders, or their models differ in labels, inputs or preparation.
         OutputError: ``out`` exists.
     """
     out = Path(out)
@@ -199,11 +183,15 @@ def join_models(folders: Sequence[Path | str], out: Path | str) -> Path:
         raise ModelError("an ensemble needs several models", got=len(folders), expected="at least 2 model folders")
     members = [load_model(folder, "cpu") for folder in folders]
     for folder, member in zip(folders, members, strict=True):
-        _check_same(member, members[0], folder, folders[0])
+        if member.members:
+            raise ModelError(f"{folder}: an ensemble already", fix="Name its members instead")
+        for (trait, got), expected in zip(_traits(member).items(), _traits(members[0]).values(), strict=True):
+            if got != expected:
+                raise ModelError(f"{folder}: another {trait} than {folders[0]}", got=str(got), expected=str(expected))
+    names = [f"{number:02d}" for number in range(len(folders))]
     with appearing(out) as partial:
-        for number, folder in enumerate(folders):
-            shutil.copytree(folder, partial / f"{number:02d}")
-        names = [f"{number:02d}" for number in range(len(folders))]
+        for name, folder in zip(names, folders, strict=True):
+            shutil.copytree(folder, partial / name)
         _write_description(partial, members[0].labels, {"members": names})
     return out
 
@@ -343,38 +331,27 @@ def choose_device(name: str) -> torch.device:
         ) from error
 
 
-def _check_same(member: LoadedModel, first: LoadedModel, folder: Path | str, first_folder: Path | str) -> None:
-    if member.members:
-        raise ModelError(f"{folder}: an ensemble already", fix="Name its members instead")
-    for what, own, others in (
-        ("labels", member.labels, first.labels),
-        ("sampling", member.sampling, first.sampling),
-        ("preparation", member.config.prepare, first.config.prepare),
-        ("kind of features", _features(member), _features(first)),
-    ):
-        if own != others:
-            raise ModelError(f"{folder}: another {what} than {first_folder}", got=str(own), expected=str(others))
-
-
-def _features(model: LoadedModel) -> tuple[object, ...]:
-    """What a model is given instead of media, and where its data have it from."""
-    return model.network.given_sizes, model.config.data.face_features, model.config.data.voice_features
+def _traits(model: LoadedModel) -> dict[str, object]:
+    """Return what all members of an ensemble must have in common."""
+    data = model.config.data
+    return {
+        "labels": model.labels,
+        "sampling": model.sampling,
+        "preparation": model.config.prepare,
+        "kind of features": (model.network.given_sizes, data.face_features, data.voice_features),
+    }
 
 
 def _read_description(folder: Path) -> dict[str, Any]:
-    if not folder.is_dir():
-        raise ModelError(
-            f"{folder}: no such model folder", fix="Give the folder that 'reactometer train' named at its end"
-        )
-    if not (folder / DESCRIPTION_FILE).is_file():
-        inside = folder / "model"
+    file, inside = folder / DESCRIPTION_FILE, folder / "model"
+    if not file.is_file():
         found = (inside / DESCRIPTION_FILE).is_file()
         fix = f"Give {inside}" if found else "Give the folder that 'reactometer train' named"
-        raise ModelError(f"{folder}: not a model folder: no {DESCRIPTION_FILE}", fix=fix)
-    file = folder / DESCRIPTION_FILE
+        problem = f"not a model folder: no {DESCRIPTION_FILE}" if folder.is_dir() else "no such model folder"
+        raise ModelError(f"{folder}: {problem}", fix=fix)
     with decoding(file, ModelError, AGAIN):
-        if file.stat().st_size > MAX_DESCRIPTION_BYTES:
-            raise ValueError(f"{file.stat().st_size} bytes, more than {MAX_DESCRIPTION_BYTES}")
+        if (n_bytes := file.stat().st_size) > MAX_DESCRIPTION_BYTES:
+            raise ValueError(f"{n_bytes} bytes, more than {MAX_DESCRIPTION_BYTES}")
         text = file.read_bytes()
         description = parse_json_object(text)
     if description.get("format") != FORMAT:

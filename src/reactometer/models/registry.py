@@ -107,15 +107,11 @@ def goes_by(config: ModelConfig) -> tuple[str, ...]:
 
 
 def load_encoders(config: ModelConfig, given: Mapping[str, int] | None = None) -> Encoders:
-    """Get the encoders that a configuration names, or their stand-ins where features are given.
-
-    Args:
-        config: which system, and which encoders in it.
-        given: features a step by modality, of data that bring features instead of media.
+    """Load the encoders that a configuration names, or their stand-ins for ``given`` features per step and modality.
 
     Raises:
-        ConfigError: no such system, or the data do not bring what it goes by.
-        WeightsError: an encoder cannot be had.
+        ConfigError: the architecture is unknown, or the data have no features of a modality that it uses.
+        WeightsError: an encoder is not available.
     """
     modalities = goes_by(config)
     if given is not None:
@@ -155,12 +151,9 @@ def _load_voice(config: ModelConfig) -> VoiceInput:
 def rebuild_encoders(
     config: ModelConfig, description: Mapping[str, Any], *, face_feature_size: int | None = None
 ) -> Encoders:
-    """Build the encoders that :meth:`Encoders.describe` described, without their weights; needs no network.
+    """Build the encoders that :meth:`Encoders.describe` described, without their weights; needs no network connection.
 
-    Args:
-        config: the system.
-        description: from :meth:`Encoders.describe`.
-        face_feature_size: features per frame, if known; ``None``: a forward pass measures them.
+    A forward pass measures the number of features per frame if ``face_feature_size`` is None.
     """
     face: FaceInput | None = None
     voice: VoiceInput | None = None
@@ -185,13 +178,7 @@ def rebuild_encoders(
 
 
 def build_model(config: ModelConfig, encoders: Encoders, label_mean: Sequence[float]) -> ReactionModel:
-    """Put a model together from its parts.
-
-    Args:
-        config: which system, and its settings.
-        encoders: from :func:`load_encoders` or :func:`rebuild_encoders`.
-        label_mean: (L,) mean of each label over the training clips: the answer where there is nothing to go by.
-    """
+    """Build a model from its encoders; ``label_mean`` (L,) is its answer for a clip without a usable face or voice."""
     keep_freed_memory()
     pairs = (("face", encoders.face), ("voice", encoders.voice))
     present = {name: encoder for name, encoder in pairs if encoder is not None}

@@ -194,21 +194,16 @@ class ClipEncoder(nn.Module):
 
 
 def load_frame_encoder(name: str, size_px: int, pooling: str = "network") -> FrameEncoder:
-    """Get a frame encoder by name.
-
-    Args:
-        name: as :func:`~reactometer.models.backbones.load_net` takes it.
-        size_px: side of the pictures it will be given, pixels.
-        pooling: "network" or "grid", see :meth:`FrameEncoder.forward`.
+    """Load a frame encoder by a name of :func:`~reactometer.models.backbones.load_net`.
 
     Raises:
-        WeightsError: it cannot be had, or does not take pictures.
+        WeightsError: the encoder is not available, or does not take images.
     """
     return FrameEncoder(load_net(name, "pictures"), size_px, pooling)
 
 
 def load_clip_encoder(name: str, size_px: int, pooling: str = "network") -> ClipEncoder:
-    """Get a clip encoder (VideoMAE, TimeSformer, ViViT, V-JEPA 2) by name, as :func:`load_frame_encoder` does."""
+    """Load a clip encoder (VideoMAE, TimeSformer, ViViT, V-JEPA 2) by name, as :func:`load_frame_encoder` does."""
     return ClipEncoder(load_net(name, "clips"), size_px, pooling)
 
 

@@ -79,7 +79,9 @@ class ReactionTask(FittedTask):
 
     def on_validation_epoch_end(self) -> None:
         """Metrics over all validation clips at once, from all devices, each clip once."""
-        number, intensities, evidence = (self._gather(column) for column in zip(*self.val_scores, strict=True))
+        number, intensities, evidence = (
+            self._everyone(torch.cat(column)).cpu().numpy() for column in zip(*self.val_scores, strict=True)
+        )
         self.val_scores.clear()
         if self.trainer.sanity_checking:
             return
@@ -100,11 +102,6 @@ class ReactionTask(FittedTask):
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Keep the epoch's metrics beside its weights."""
         checkpoint["val_metrics"] = self.val_metrics.as_json() if self.val_metrics else {}
-
-    def _gather(self, tensors: Sequence[Tensor]) -> np.ndarray:
-        """All batches' rows, of all processes, one after the other."""
-        rows: np.ndarray = self._everyone(torch.cat(list(tensors))).cpu().numpy()
-        return rows
 
     def _everyone(self, own: Tensor) -> Tensor:
         """The rows of all processes, one after the other; a gradient goes back to the process that each came from."""

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from reactometer.config import Config, PrepareConfig
+from reactometer.config import Config
 from reactometer.data.batches import MediaReader, Reader, Sampling, parts_of
 from reactometer.data.cache import PreparedRow, PreparedSet
 from reactometer.data.leakage import check_leaks
@@ -72,11 +72,6 @@ def set_up(config: Config, prepared: PreparedSet, *, progress: bool) -> Setup:
     model.train()  # Lightning leaves each module in the mode it finds, a frozen encoder in evaluation
     showing.network.train()
     return Setup(model, showing.network, data, dealt, note)
-
-
-def as_asked(config: Config, prepared: PreparedSet) -> PrepareConfig:
-    """How clips were prepared, but with the detector as asked for: "auto" is settled wherever the model goes."""
-    return prepared.settings.model_copy(update={"detector": config.prepare.detector})
 
 
 def deal_folds(config: Config, prepared: PreparedSet) -> PreparedSet:

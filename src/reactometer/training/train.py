@@ -20,7 +20,7 @@ from reactometer.models.registry import goes_by
 from reactometer.models.uncertainty import save_uncertainty
 from reactometer.terminal import is_first_process, messages
 from reactometer.training.module import ReactionData, ReactionTask
-from reactometer.training.setup import as_asked, set_up
+from reactometer.training.setup import set_up
 from reactometer.training.trainer import CHECKPOINTS, LAST, claim, clear, load_best, run
 
 MODEL = "model"
@@ -57,7 +57,8 @@ def train(
     progress = progress and is_first_process()
     out = claim(config.training.out or Path("runs/run"), MODEL, resume=resume, overwrite=overwrite)
     prepared = open_data(config.data, config.prepare, progress=progress)
-    config = config.model_copy(update={"prepare": as_asked(config, prepared)})
+    detector = config.prepare.detector  # "auto" is settled on each machine that uses the model
+    config = config.model_copy(update={"prepare": prepared.settings.model_copy(update={"detector": detector})})
     seed_everything(config.training.seed, workers=True, verbose=False)
     setup = set_up(config, prepared, progress=progress)
     task, data = ReactionTask(setup.trained, config.training, setup.data), setup.data
@@ -75,12 +76,7 @@ def train(
 
 
 def train_once(config: Config, name: str, *, progress: bool) -> Path:
-    """The model of one run of several: as it is there, or gone on with, or trained anew.
-
-    Args:
-        config: of the run, with its folder ``training.out``.
-        name: what is said of it.
-        progress: as :func:`train`.
+    """Return the model of a run in ``training.out``: train it, or resume its training, unless it is finished.
 
     Raises:
         OutputError: the folder holds a run of another configuration.

@@ -56,13 +56,7 @@ def run(
 ) -> Trainer:
     """Fit ``task`` and keep, in ``out``, the epoch with the largest ``task.score`` on validation, and the last.
 
-    Args:
-        task: has a ``score``, the name of what it logs for each validation, and a ``config`` with a seed.
-        data: batches of the train and val splits.
-        settings: epochs, rates, devices.
-        out: the run's folder.
-        resume: go on from the last finished epoch.
-        progress: show bars and a line an epoch on standard error.
+    With ``resume``, training resumes from the last finished epoch.
     """
     keep_freed_memory()
     # Deterministic mode would fill each new buffer, a twelfth of a step, to find reads of uninitialised memory.
@@ -114,13 +108,10 @@ def loader_workers(settings: TrainingConfig) -> int:
 
 
 def claim(out: Path, made: str, *, resume: bool, overwrite: bool) -> Path:
-    """Refuse a run's folder that holds a run already, unless it is to be resumed or deleted.
+    """Return the run's folder, without the leftovers of a killed process; ``made`` is the result of a finished run.
 
-    Args:
-        out: the run's folder.
-        made: name of what a finished run leaves in it.
-        resume: go on with the run that is there.
-        overwrite: delete it, once all is ready.
+    Raises:
+        OutputError: the folder holds a run and you neither resume nor overwrite it, or there is nothing to resume.
     """
     if not is_first_process():  # the first one has seen to it
         return out
