@@ -67,7 +67,7 @@ def clip(tmp_path: Path) -> PreparedRow:
         FaceSample(float(time), FrameState.FACE, (1.0, 2.0, 3.0, 4.0), 0.5, b"crop %d" % time) for time in range(3)
     ]
     made = PreparedClip(0.0, 3.0, tuple(samples), (np.arange(40) / 32767).astype(np.float32), 9)
-    write_clip(tmp_path / "clip.npz", made, {"a": 1}, {"b": 2})
+    write_clip(tmp_path / "clip.npz", made, {"b": 2})
     return PreparedRow(Clip("clip", tmp_path / "clip.mp4"), tmp_path / "clip.npz")
 
 

@@ -53,7 +53,7 @@ WRITERS: dict[str, Callable[[Path], object]] = {
     "a.vtt": lambda file: write_subtitles(SEEN, file),
     "a.png": lambda file: draw_timeline(SEEN, file),
     "a.pdf": lambda file: draw_timeline(SEEN, file),
-    "a.npz": lambda file: write_clip(file, PreparedClip(0.0, 1.0, (), np.zeros(16000, np.float32)), {}, {}),
+    "a.npz": lambda file: write_clip(file, PreparedClip(0.0, 1.0, (), np.zeros(16000, np.float32)), {}),
     "a.ckpt": lambda file: _WholeFiles().save_checkpoint({"weights": torch.zeros(9, 9)}, file),
     "model.d": _save_model,
 }

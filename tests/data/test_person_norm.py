@@ -88,14 +88,8 @@ def test_people_are_found_by_the_path_of_their_file() -> None:
 
 def test_a_person_of_a_file_that_is_not_there_is_told_of_with_the_files_that_are() -> None:
     """As where a table has names without their folder."""
-    message = (
-        r"people are named for files that were not given \(got a\.mp4, z\.mp4; expected only files of "
-        r"clips/a\.mp4, clips/b\.mp4\)\. Write each path as it is given, or leave the row out\."
-    )
-    with pytest.raises(DataError, match=message):
+    with pytest.raises(DataError, match=r"not given.*a\.mp4.*such as clips/a\.mp4"):
         match_people({"a.mp4": "Ann", "clips/b.mp4": "Ben", "z.mp4": "Zoe"}, ["clips/a.mp4", "clips/b.mp4"])
-    with pytest.raises(DataError, match=r"0\.mp4, 1\.mp4.* and 3 more"):
-        match_people({f"{number}.mp4": "Ann" for number in range(8)}, ["a"])
 
 
 def test_clips_that_show_and_say_nothing_do_not_count() -> None:

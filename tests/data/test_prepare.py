@@ -21,7 +21,7 @@ from reactometer.config import PrepareConfig
 from reactometer.data.cache import PreparedSet, load_clip, open_prepared
 from reactometer.data.datasets import read_data_set
 from reactometer.data.prepare import _Job, _job, _prepare_one, prepare
-from reactometer.errors import DataError
+from reactometer.errors import DataError, OutputError
 from reactometer.io import format_json, parse_json_object
 from reactometer.media.faces import decode_crop, load_detector
 from reactometer.media.segments import prepare_clip
@@ -224,7 +224,7 @@ def test_what_a_killed_run_left_half_written_is_cleared_away(few: Path, tmp_path
 def test_a_folder_with_other_things_is_left_alone(few: Path, tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"holds other files.*--out"):
         _prepare(few, tmp_path)
-    with pytest.raises(DataError, match="is a file"):
+    with pytest.raises(OutputError, match="cannot be written"):
         _prepare(few, few)
 
 

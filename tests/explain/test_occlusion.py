@@ -48,7 +48,7 @@ LABELS = ("up", "down", "still")
 def talk() -> tuple[ByteArray, FloatArray]:
     """A drawn person who speaks for three seconds."""
     plans = (clip_plan(number) for number in range(20))
-    frames, waveform, *_ = render_clip(next(plan for plan in plans if all(plan.face_visible) and not plan.muted))
+    frames, waveform, *_ = render_clip(next(plan for plan in plans if all(plan.face_visible) and plan.sound == "voice"))
     return frames, np.asarray(waveform, np.float32)
 
 

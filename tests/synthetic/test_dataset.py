@@ -125,18 +125,9 @@ def test_a_folder_with_anything_else_is_refused(folder: Path, tmp_path: Path) ->
 
 
 def test_an_unusable_setting_is_refused_before_anything_is_written(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match=r"n_clips.*3.*4"):
+    with pytest.raises(ConfigError, match=r"too few clips.*3.*4"):
         simulate(tmp_path / "out", n_clips=3)
-    with pytest.raises(ConfigError, match=r"size_px.*161.*even"):
-        simulate(tmp_path / "out", size_px=161)
     assert not (tmp_path / "out").exists()
-
-
-def test_progress_is_told_clip_by_clip(tmp_path: Path) -> None:
-    told: list[tuple[int, int]] = []
-    report = lambda done, total: told.append((done, total))  # noqa: E731
-    simulate(tmp_path / "out", n_clips=4, duration_s=1.0, size_px=64, on_progress=report, workers=1)
-    assert told == [(1, 4), (2, 4), (3, 4), (4, 4)]
 
 
 # --- truth -----------------------------------------------------------------------------------------------------------
@@ -179,7 +170,7 @@ def test_labels_are_intensities_of_one_to_three_emotions(plans: list[ClipPlan]) 
 
 
 def test_a_few_clips_are_muted_or_lose_the_face(plans: list[ClipPlan]) -> None:
-    assert 0.02 < np.mean([plan.muted for plan in plans]) < 0.09
+    assert 0.02 < np.mean([plan.sound != "voice" for plan in plans]) < 0.09
     assert {plan.sound for plan in plans} == {"voice", "silent", "absent"}
     assert 0.06 < np.mean([not all(plan.face_visible) for plan in plans]) < 0.20
     assert all(any(plan.face_visible) for plan in plans)

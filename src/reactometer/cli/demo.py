@@ -17,7 +17,7 @@ from reactometer.evaluation.evaluate import Evaluation, evaluate
 from reactometer.inference.plot import draw_timeline
 from reactometer.inference.predictor import predict
 from reactometer.synthetic.dataset import simulate
-from reactometer.terminal import messages, progress_bar
+from reactometer.terminal import messages
 from reactometer.training.train import train
 
 SHUFFLES = 200
@@ -48,9 +48,7 @@ def demo(out: Path | str = "demo", *, n_clips: int = 480, seed: int = 0, progres
     started_s = time.monotonic()
     out = Path(out)
     _say(progress, "1 of 5: rendering faces and synthesising voices with known intensities")
-    with progress_bar("rendering", n_clips, progress) as advance:
-        folder = out / f"data-{n_clips}-{seed}"
-        data = simulate(folder, n_clips=n_clips, seed=seed, on_progress=lambda done, total: advance())
+    data = simulate(out / f"data-{n_clips}-{seed}", n_clips=n_clips, seed=seed, progress=progress)
     _say(progress, "2 of 5: decoding each clip once, following the face, cutting crops")
     prepared = prepare(
         data, out / f"prepared-{n_clips}-{seed}", settings=demo_config(data, out).prepare, progress=progress

@@ -1,4 +1,4 @@
-"""Prepared clips -> padded and masked batches."""
+"""Read prepared clips as padded and masked batches."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ from reactometer.media.segments import cut_clip, part_spans
 from reactometer.types import SOUND_RATE_HZ, ByteArray, FaceSample, FloatArray, PreparedClip
 
 BLOCK_SIZE = 320
-"""Samples of a block where a model hears the waveform: 20 ms, the step of HuBERT and wav2vec 2.0."""
+"""Samples per block of the waveform: 20 ms, the step of HuBERT and wav2vec 2.0."""
 
 
 class Batch(NamedTuple):
-    """What a model takes. A masked entry is zero and must not reach any result."""
+    """The input of a model. A masked entry is zero and must not influence any result."""
 
     frames: Tensor  # (B, T, 3, H, W) uint8 RGB, or (B, T, D) float32: features of frames
     frame_mask: Tensor  # (B, T) bool: the frame shows the followed face
@@ -55,7 +55,7 @@ class Item:
 
 @dataclass(frozen=True)
 class Sampling:
-    """What a model is shown of a clip: how many frames, how large, which modalities."""
+    """How a model samples a clip: number and size of frames, and modalities."""
 
     n_frames: int
     size_px: int
@@ -80,19 +80,19 @@ class Part:
 
 
 Reader = Callable[[PreparedRow, Part, np.random.Generator | None], Item]
-"""Gets what a model is shown of a part of a clip; with a generator, frames are jittered as in training."""
+"""Read a part of a clip; with a generator, frames are jittered as in training."""
 
 Change = Callable[[PreparedClip, np.random.Generator], PreparedClip]
-"""Makes another clip of a clip; what it draws comes from a generator of the clip's own, the same at every reading."""
+"""Change a clip; its generator depends only on the clip, so that each reading is the same."""
 
 
 def pick_frames(
     times_s: Sequence[float], start_s: float, end_s: float, n_frames: int, rng: np.random.Generator | None = None
 ) -> list[int]:
-    """Indices of at most ``n_frames`` samples, evenly spaced in time, each sample once.
+    """Return the indices of at most ``n_frames`` distinct samples, evenly spaced in time.
 
-    The span is cut into ``n_frames`` equal parts and the sample nearest to each part's middle is taken; with ``rng``,
-    as in training, nearest to a moment drawn from the part.
+    The span is cut into ``n_frames`` equal parts, and the sample nearest to each part's middle is taken; with ``rng``,
+    as in training, nearest to a random time in the part.
     """
     if not times_s or end_s <= start_s:
         return []
@@ -105,13 +105,13 @@ def pick_frames(
 
 
 def pick_samples(clip: PreparedClip, sampling: Sampling, rng: np.random.Generator | None = None) -> list[FaceSample]:
-    """The samples of a clip that a model is shown, see :func:`pick_frames`."""
+    """Return the samples of a clip that a model uses, see :func:`pick_frames`."""
     times_s = [sample.time_s for sample in clip.samples]
     return [clip.samples[place] for place in pick_frames(times_s, clip.start_s, clip.end_s, sampling.n_frames, rng)]
 
 
 def to_item(clip: PreparedClip, sampling: Sampling, rng: np.random.Generator | None = None) -> Item:
-    """Decode what a model sees and hears of a clip; with ``rng``, the choice of frames is jittered as in training."""
+    """Decode a model's input from a clip; with ``rng``, the choice of frames is jittered as in training."""
     samples = pick_samples(clip, sampling, rng)
     frames = np.zeros((len(samples), 3, sampling.size_px, sampling.size_px), dtype=np.uint8)  # (T, 3, H, W)
     seen = np.array([sampling.looks and sample.crop_jpeg is not None for sample in samples], dtype=bool)  # (T,)
@@ -180,18 +180,17 @@ def _pad(rows: Sequence[tuple[np.ndarray, np.ndarray, np.ndarray]]) -> tuple[Ten
 
 @dataclass(frozen=True)
 class MediaReader:
-    """Reads face crops and sound of prepared clips, changed first where a change is given."""
+    """Reads face crops and sound of prepared clips, after an optional change."""
 
     sampling: Sampling
     change: Change | None = None
 
     def __call__(self, row: PreparedRow, part: Part, rng: np.random.Generator | None = None) -> Item:
-        """What the model is shown of the part, decoded."""
+        """Decode the model's input from the part."""
         clip = load_clip(row)
         if self.change is not None:
             clip = self.change(clip, np.random.default_rng(zlib.crc32(row.clip.clip_id.encode())))
-        clip = cut_clip(clip, part.start_s, part.end_s)
-        return to_item(clip, self.sampling, rng)
+        return to_item(cut_clip(clip, part.start_s, part.end_s), self.sampling, rng)
 
 
 def parts_of(rows: Sequence[PreparedRow]) -> list[Part]:
@@ -200,10 +199,9 @@ def parts_of(rows: Sequence[PreparedRow]) -> list[Part]:
 
 
 def safe_workers(workers: int) -> int:
-    """The number of a loader's processes as it is, once forking them is safe: call it right before.
+    """Return ``workers``, after making it safe to fork that many processes right away.
 
-    A decoder that is garbage in a cycle would else be collected in a forked process, where its destructor waits forever
-    for threads that were not forked with it.
+    Garbage decoders are collected here, because in a forked process their destructors would wait forever for threads.
     """
     if workers:
         gc.collect()
@@ -211,7 +209,7 @@ def safe_workers(workers: int) -> int:
 
 
 class PartDataset(Dataset[Item]):
-    """Every part of every clip, in order, as a model is shown it for a score."""
+    """Every part of every clip, in order, for scoring."""
 
     def __init__(self, rows: Sequence[PreparedRow], read: Reader) -> None:
         self.rows = tuple(rows)
@@ -228,7 +226,7 @@ class PartDataset(Dataset[Item]):
 
 
 class TrainingDataset(Dataset[Item]):
-    """Every clip once: one of its parts, its frames jittered, by ``(seed, epoch, clip)`` alone."""
+    """One random part of every clip, with jittered frames, by ``(seed, epoch, clip)`` only."""
 
     def __init__(self, rows: Sequence[PreparedRow], read: Reader, seed: int, epoch: int) -> None:
         self.rows = tuple(rows)
@@ -247,10 +245,10 @@ class TrainingDataset(Dataset[Item]):
 
 
 class Shuffled(Dataset[Item]):
-    """The clips of one epoch in an order of their own, by ``(seed, epoch)`` alone, dealt to so many processes.
+    """The clips of one epoch, shuffled by ``(seed, epoch)`` only, for ``n_processes`` processes.
 
-    Places r, r + n, r + 2n … are those of process r of n. For all to have as many, a last round is filled up with clips
-    that come without labels and so do not teach.
+    Process r of n has the indices r, r + n, r + 2n … The last round is filled up with clips without labels, which do
+    not influence training.
     """
 
     def __init__(self, clips: TrainingDataset, n_processes: int = 1) -> None:

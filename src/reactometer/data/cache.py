@@ -1,4 +1,4 @@
-"""Decode and crop once, keep on disk, know when it is stale."""
+"""Keep prepared clips on disk, with an index of all clips."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ FEATURES = "features"
 
 @dataclass(frozen=True)
 class PreparedRow:
-    """One clip of a prepared data set; ``file`` is ``None`` where the clip could not be read."""
+    """One clip of a prepared dataset; ``file`` is ``None`` if the clip could not be read."""
 
     clip: Clip
     file: Path | None = None
@@ -51,7 +51,7 @@ class PreparedRow:
 
 @dataclass(frozen=True)
 class PreparedSet:
-    """A prepared data set: where it lies, how it was prepared, and one row a clip."""
+    """A prepared dataset, with one row per clip."""
 
     folder: Path
     labels: tuple[str, ...]
@@ -61,7 +61,7 @@ class PreparedSet:
 
     @property
     def failed(self) -> tuple[PreparedRow, ...]:
-        """The clips that could not be used; each one's ``clip.problem`` says why."""
+        """The unusable clips; ``clip.problem`` says why."""
         return tuple(row for row in self.rows if row.clip.problem)
 
     @property
@@ -76,7 +76,7 @@ class PreparedSet:
 
     @property
     def manifest_sha256(self) -> str:
-        """SHA-256 of the table of its clips: says whether two sets hold the same."""
+        """SHA-256 of the table of clips."""
         return sha256_of(self.folder / MANIFEST_FILE)
 
     def split(self, name: str) -> tuple[PreparedRow, ...]:
@@ -85,11 +85,7 @@ class PreparedSet:
 
 
 def load_clip(row: PreparedRow) -> PreparedClip:
-    """Read one prepared clip back; a clip that could not be read comes back empty.
-
-    Raises:
-        DataError: the file is gone or damaged.
-    """
+    """Load a prepared clip; an unreadable clip is empty. Raise DataError if its file is missing or damaged."""
     if row.file is None:
         return PreparedClip(0.0, 0.0, (), None)
     with (
@@ -97,17 +93,13 @@ def load_clip(row: PreparedRow) -> PreparedClip:
         np.load(row.file, allow_pickle=False) as arrays,
     ):
         found = {name: arrays[name] for name in arrays.files}
-        found.pop("about")  # the last one: where it is there, so are the others
+        found.pop("about")  # written last, so its presence proves that the file is complete
         return _unpack(found)
 
 
 def open_prepared(folder: Path) -> PreparedSet:
-    """Open a folder written by :func:`prepare`.
-
-    Raises:
-        DataError: the folder was not prepared, or by another version of this package.
-    """
-    import pandas as pd  # here, since a prediction can do without it, and it takes its time
+    """Open a folder written by :func:`prepare`; raise DataError for any other folder, or another format."""
+    import pandas as pd  # here, because predictions need no pandas, and its import is slow
 
     try:
         about = parse_json_object((folder / SETTINGS_FILE).read_bytes())
@@ -129,19 +121,17 @@ def open_prepared(folder: Path) -> PreparedSet:
     return PreparedSet(folder, labels, settings, rows, sizes)
 
 
-def write_clip(file: Path, clip: PreparedClip, stamp: Mapping[str, Any], counts: Mapping[str, Any]) -> None:
-    """Keep a prepared clip with what it was made from; the file appears whole or not at all."""
-    about = json.dumps({"stamp": stamp, "counts": counts})
+def write_clip(file: Path, clip: PreparedClip, counts: Mapping[str, Any]) -> None:
+    """Write a prepared clip with its counts, atomically."""
     with replacing(file) as partial, partial.open("wb") as stream:
-        np.savez(stream, **{**_pack(clip), "about": np.array(about)})  # type: ignore[arg-type]
+        np.savez(stream, **{**_pack(clip), "about": np.array(json.dumps({"counts": counts}))})  # type: ignore[arg-type]
 
 
-def fresh_counts(file: Path, stamp: Mapping[str, Any]) -> dict[str, Any] | None:
-    """The counts kept in a cached clip's file; ``None`` where there is no file, or a stale or damaged one."""
+def read_counts(file: Path) -> dict[str, Any] | None:
+    """Return the counts in a clip's file; ``None`` if the file is missing or damaged."""
     try:
         with decoding(file, DataError, ""), np.load(file, allow_pickle=False) as arrays:
-            about = json.loads(str(arrays["about"]))
-            return dict(about["counts"]) if about["stamp"] == stamp else None
+            return dict(json.loads(str(arrays["about"]))["counts"])
     except DataError:
         return None
 
@@ -181,7 +171,7 @@ def _unpack(arrays: dict[str, np.ndarray]) -> PreparedClip:
 
 
 def write_index(prepared: PreparedSet) -> None:
-    """Write the table of all clips and the settings beside the clips' files."""
+    """Write the table of all clips, and the settings."""
     import pandas as pd
 
     cells = [_to_cells(row, prepared.labels) for row in prepared.rows]
@@ -203,7 +193,7 @@ _OWN_COLUMNS = ("clip_id", "split", "person", "stimulus", *_NUMBERS, "sound", "p
 
 
 def refuse_own_names(labels: Sequence[str]) -> None:
-    """Raise DataError where a label is called as a column that the table of all clips has already."""
+    """Raise DataError if a label has the name of another column in the table of clips."""
     if own := [label for label in labels if label in _OWN_COLUMNS]:
         fix = "Call the column something else, or name the labels to use with --labels"
         raise DataError("a label has the name of a column of ours", got=", ".join(own), fix=fix)
@@ -245,14 +235,9 @@ def _from_cells(cells: dict[str, str], labels: tuple[str, ...], folder: Path) ->
 
 
 def claim_folder(folder: Path) -> None:
-    """Make the folder ours, or refuse to mix the cache with somebody's files.
-
-    Raises:
-        DataError: it is a file, or holds other files.
-    """
-    if folder.exists() and not folder.is_dir():
-        raise DataError(f"{folder}: is a file", expected="a folder to keep the prepared clips in")
-    names = {entry.name for entry in folder.iterdir()} if folder.is_dir() else set()
+    """Make the folder of a cache; raise DataError if it contains other files."""
+    make_folder(folder)
+    names = {entry.name for entry in folder.iterdir()}
     if any(name not in ("clips", FEATURES, MANIFEST_FILE, SETTINGS_FILE) and not name.endswith(PART) for name in names):
         raise DataError(
             f"{folder}: holds other files",
@@ -263,6 +248,6 @@ def claim_folder(folder: Path) -> None:
 
 
 def default_folder(data: Path, *features: str | None) -> Path:
-    """Where a data set (or some features of it) is kept when nobody says: a folder of its own in the user's cache."""
+    """Return the default folder of a prepared dataset, or of some of its features, in the user's cache."""
     name = " ".join([str(data.resolve()), *(f"{patterns}" for patterns in features)])
     return cache_folder() / "prepared" / f"{data.resolve().stem}-{sha256(name.encode()).hexdigest()[:12]}"

@@ -1,7 +1,7 @@
-"""Per-person normalisation: each person's own mean and spread of every feature give way to the training set's.
+"""Normalise per person: replace each person's mean and spread of every feature by the training set's.
 
-Fitted without labels, on the clips that are to be trained on or scored. What remains is how a person differs from their
-own average, which is what a reaction is. Where it helps and by how much: docs/results.md.
+Fitted without labels, on the clips to train on or to score. The rest is how a person differs from their own average.
+Where it helps and by how much: docs/results.md.
 """
 
 from __future__ import annotations
@@ -23,13 +23,10 @@ from reactometer.errors import DataError
 from reactometer.types import FloatArray
 
 LEAST_PARTS = 5
-"""Who is seen in fewer clips (or minutes of a long one) keeps their features: a mean over so few would take the
-reaction out; our choice."""
+"""People with fewer clips (or minutes of a long clip) are not normalised: a mean over so few would remove the reaction;
+our choice."""
 
 LEAST_SPREAD = 1e-6
-
-MOST_NAMED = 5
-"""Files that an error spells out."""
 
 Person = TypeVar("Person", bound=Hashable)
 
@@ -44,14 +41,14 @@ class Moments:
 
 @dataclass
 class Tally:
-    """Adds up steps, one item after the other, in double precision."""
+    """Sums of steps in double precision."""
 
     n_steps: int = 0
     total: npt.NDArray[np.float64] | float = 0.0  # (D,)
     squares: npt.NDArray[np.float64] | float = 0.0  # (D,)
 
     def add(self, steps: FloatArray) -> None:
-        """Count (T, D) steps in."""
+        """Add (T, D) steps."""
         if len(steps):
             wide = steps.astype(np.float64)
             self.n_steps += len(wide)
@@ -59,7 +56,7 @@ class Tally:
             self.squares = self.squares + np.square(wide).sum(axis=0)
 
     def moments(self) -> Moments | None:
-        """Of everything counted; ``None`` where nothing was."""
+        """Return the moments of all steps; ``None`` without any."""
         if not self.n_steps:
             return None
         mean = np.asarray(self.total) / self.n_steps
@@ -69,54 +66,31 @@ class Tally:
 
 
 def read_people(table: Path) -> dict[str, str]:
-    """Who is seen in each file, from a CSV with columns ``path`` and ``person``.
-
-    Raises:
-        DataError: no such table, or no such columns.
-    """
+    """Read the person in each file from a CSV with columns ``path`` and ``person``; raise DataError without them."""
     return {row["path"]: row["person"] for row in read_rows(table, ("path", "person")) if row["person"]}
 
 
 def match_people(people: Mapping[str, str] | Mapping[Path, str], paths: Sequence[str]) -> dict[str, str]:
-    """Who is seen in each of the files given, where that is known.
-
-    Args:
-        people: a person, by the path of a file.
-        paths: the files given.
-
-    Raises:
-        DataError: ``people`` names a file that is not among them.
-    """
+    """Return the known person in each of ``paths``; raise DataError if ``people`` names another file."""
     known = {Path(path): person for path, person in people.items()}
-    given = {Path(path) for path in paths}
-    unmatched = [str(path) for path in known if path not in given]
-    if unmatched:
-        raise DataError(
-            "people are named for files that were not given",
-            got=_some(unmatched),
-            expected=f"only files of {_some(paths)}",
-            fix="Write each path as it is given, or leave the row out",
-        )
+    if unmatched := known.keys() - set(map(Path, paths)):
+        fix = f"Write each path as it is given, such as {paths[0]}, or leave the row out"
+        raise DataError("people are named for files that were not given", got=min(map(str, unmatched)), fix=fix)
     return {path: known[Path(path)] for path in paths if Path(path) in known}
 
 
 def measure_streams(items: Iterable[Item]) -> dict[str, Moments]:
-    """Moments of the face's and the voice's features over all items; a stream without steps is left out."""
+    """Return the moments of the features over all items, by stream; a stream without steps is left out."""
     tallies = {stream: Tally() for stream in STREAMS}
     for item in items:
         _count(item, tallies)
-    known = {stream: tally.moments() for stream, tally in tallies.items()}
-    return {stream: moments for stream, moments in known.items() if moments is not None}
+    return _moments(tallies)
 
 
 def measure_people(items: Iterable[tuple[Person | None, Item]]) -> dict[Person, dict[str, Moments]]:
-    """Moments of each person's features over their items; who has fewer than :data:`LEAST_PARTS` is left out.
+    """Return the moments of each person's features by stream; people with fewer than ``LEAST_PARTS`` are left out.
 
-    Args:
-        items: a person by name or other key (``None``: unknown), and what one part of a clip shows and says of them.
-
-    Returns:
-        By person and stream.
+    ``items`` are pairs of a person's name or other key (``None``: unknown) and a part of a clip.
     """
     tallies: dict[Person, dict[str, Tally]] = {}
     n_parts: Counter[Person] = Counter()
@@ -124,20 +98,13 @@ def measure_people(items: Iterable[tuple[Person | None, Item]]) -> dict[Person, 
         if person and (item.seen.any() or len(item.voice)):
             n_parts[person] += 1
             _count(item, tallies.setdefault(person, {stream: Tally() for stream in STREAMS}))
-    return {
-        person: {stream: moments for stream, tally in own.items() if (moments := tally.moments()) is not None}
-        for person, own in tallies.items()
-        if n_parts[person] >= LEAST_PARTS
-    }
+    return {person: _moments(own) for person, own in tallies.items() if n_parts[person] >= LEAST_PARTS}
 
 
 def recast(item: Item, own: Mapping[str, Moments], population: Mapping[str, Moments]) -> Item:
-    """The item with its person's mean and spread of each feature replaced by the population's.
+    """Replace the mean and spread of each feature of the item's person by the population's.
 
-    Args:
-        item: with features, or log-mel.
-        own: of the item's person, by stream; a stream without is left as it is.
-        population: of the training set, by stream.
+    ``own`` and ``population`` are moments by stream; a stream that one of them lacks stays unchanged.
     """
 
     def change(steps: np.ndarray, stream: str) -> np.ndarray:
@@ -151,31 +118,30 @@ def recast(item: Item, own: Mapping[str, Moments], population: Mapping[str, Mome
 
 @dataclass(frozen=True)
 class PersonReader:
-    """Reads items and gives each person's features the population's mean and spread."""
+    """A reader that gives each person's features the population's mean and spread."""
 
     read: Reader
     people: Mapping[str, Mapping[str, Moments]] = field(repr=False)  # by person and stream
     population: Mapping[str, Moments] = field(repr=False)  # by stream
 
     def __call__(self, row: PreparedRow, part: Part, rng: np.random.Generator | None = None) -> Item:
-        """The item, normalised where its person is known well enough."""
+        """Read a part, and normalise it if its person has enough clips."""
         return recast(self.read(row, part, rng), self.people.get(row.clip.person or "", {}), self.population)
 
     def describe(self, rows: Sequence[PreparedRow]) -> str:
-        """How many clips were normalised, in words for whoever reads the scores."""
+        """Say how many clips were normalised."""
         normalised = sum((row.clip.person or "") in self.people for row in rows)
         others = len(rows) - normalised
         text = f"{normalised} clips normalised by the mean and spread of their own person ({len(self.people)} people)"
         return f"{text}; {others} left as they are (nobody with {LEAST_PARTS} clips or more)" if others else text
 
 
+def _moments(tallies: Mapping[str, Tally]) -> dict[str, Moments]:
+    known = {stream: tally.moments() for stream, tally in tallies.items()}
+    return {stream: moments for stream, moments in known.items() if moments is not None}
+
+
 def _count(item: Item, tallies: Mapping[str, Tally]) -> None:
     if item.frames.ndim == 2:  # features, not pictures
         tallies["face"].add(item.frames[item.seen])
     tallies["voice"].add(item.voice)
-
-
-def _some(names: Sequence[str]) -> str:
-    """The first names, and how many there are beside them."""
-    beside = len(names) - MOST_NAMED
-    return ", ".join(names[:MOST_NAMED]) + (f" and {beside} more" if beside > 0 else "")

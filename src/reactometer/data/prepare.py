@@ -1,10 +1,10 @@
-"""A data set -> prepared clips on disk: in parallel, resumable, and every clip accounted for."""
+"""Prepare the clips of a dataset on disk: in parallel, resumable, and every clip accounted for."""
 
 from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import partial
@@ -22,8 +22,8 @@ from reactometer.data.cache import (
     PreparedSet,
     claim_folder,
     default_folder,
-    fresh_counts,
     open_prepared,
+    read_counts,
     refuse_own_names,
     write_clip,
     write_index,
@@ -52,22 +52,22 @@ def prepare(
     workers: int | None = None,
     progress: bool = True,
 ) -> PreparedSet:
-    """Decode every clip of a data set once; follow and crop the face; keep crops, times, states and sound on disk.
+    """Decode every clip of a dataset once, and keep face crops, times, states and sound on disk.
 
-    A second call takes up where the first one stopped and redoes what has changed since: another file, other
-    settings. Clips that cannot be read are listed in the result, never dropped.
+    A second call resumes a stopped one, and prepares clips again whose file or settings changed. Unreadable clips are
+    listed in the result.
 
     Args:
-        data: a data set (see :func:`reactometer.data.datasets.read_data_set`), or a folder prepared before.
-        out: the folder to keep it in; default: a folder of its own in the user's cache.
+        data: a dataset (see :func:`reactometer.data.datasets.read_data_set`), or a prepared folder.
+        out: the folder to write; default: a folder in the user's cache.
         settings: how to sample and crop; default: :class:`reactometer.config.PrepareConfig`.
-        labels: a label set's name or label columns; ``None`` finds them.
-        votes: of CREMA-D, whose votes to learn: "both", "face" or "voice".
-        workers: processes; default: as many as there are processors.
+        labels: the name of a label set, or label columns; ``None`` finds them.
+        votes: CREMA-D's votes to learn: "both", "face" or "voice".
+        workers: number of processes; default: one per CPU.
         progress: show a bar on standard error.
 
     Raises:
-        DataError: the table cannot be used, or ``out`` holds something else.
+        DataError: the table cannot be used, or ``out`` contains other files.
     """
     data = Path(data)
     if (data / SETTINGS_FILE).is_file():
@@ -82,7 +82,7 @@ def prepare(
     rows: dict[int, PreparedRow] = {}
     with progress_bar("preparing", len(clips), progress) as advance, ThreadPoolExecutor(workers) as threads:
         jobs = list(threads.map(partial(_job, folder / "clips", settings), clips))
-        for index, ready in enumerate(threads.map(_ready, jobs)):  # where all are, no process is waited for
+        for index, ready in enumerate(threads.map(_ready, jobs)):  # no process is started if all are ready
             if ready:
                 rows[index] = ready
                 advance()
@@ -97,10 +97,10 @@ def prepare(
 
 
 def open_data(config: DataConfig, settings: PrepareConfig | None = None, *, progress: bool = True) -> PreparedSet:
-    """The data set that a configuration names: media, prepared here if need be, or features of a file.
+    """Open the dataset of a configuration, preparing it first if necessary.
 
     Raises:
-        ConfigError: it names none.
+        ConfigError: the configuration names no dataset.
         DataError: its table or features cannot be used.
     """
     if config.path is None:
@@ -112,7 +112,7 @@ def open_data(config: DataConfig, settings: PrepareConfig | None = None, *, prog
     face, voice = config.face_features, config.voice_features
     folder = config.cache or default_folder(config.path, *((face, voice) if face or voice else ()))
     claim_folder(folder)
-    with FileLock(folder / "clips" / "preparing.lock"):  # the others that train along find all done
+    with FileLock(folder / "clips" / "preparing.lock"):  # other training processes wait
         if face or voice:
             return prepare_features(
                 config.path, folder, face=face, voice=voice, labels=config.labels, progress=progress
@@ -123,7 +123,7 @@ def open_data(config: DataConfig, settings: PrepareConfig | None = None, *, prog
 
 
 def settled(settings: PrepareConfig) -> PrepareConfig:
-    """The settings with "auto" replaced by the detector that this machine has, so that a cache says what made it."""
+    """Replace the detector "auto" by the detector of this machine."""
     return settings.model_copy(update={"detector": settle_detector(settings.detector)})
 
 
@@ -132,44 +132,41 @@ class _Job:
     clip: Clip
     file: Path
     settings: PrepareConfig
-    stamp: Mapping[str, Any]  # what the prepared clip depends on
 
 
 def _job(folder: Path, settings: PrepareConfig, clip: Clip) -> _Job:
-    """What is to be done for a clip. Its file is named by all that it depends on, so that none is ever written over.
+    """Name the clip's file after all that the prepared clip depends on, so that no file is ever overwritten.
 
-    What stands in the index stays as it is, then, until all of another preparation is there and takes its place.
+    The files of an earlier index stay valid until another preparation is complete and replaces the index.
     """
-    stamp = _stamp(clip, settings)
     readable = re.sub(r"[^A-Za-z0-9]+", "-", clip.clip_id).strip("-")[-40:]
-    return _Job(
-        clip, folder / f"{readable}-{_digest(json.dumps([clip.split, clip.clip_id, stamp]))}.npz", settings, stamp
-    )
+    digest = sha256(json.dumps([clip.split, clip.clip_id, _stamp(clip, settings)]).encode()).hexdigest()[:12]
+    return _Job(clip, folder / f"{readable}-{digest}.npz", settings)
 
 
 def _ready(job: _Job) -> PreparedRow | None:
-    """The row of a clip whose file is there and fresh, or that is known to be unusable; None for one to prepare."""
+    """Return the row of a clip that is prepared or known to be unusable; ``None`` for a clip to prepare."""
     if job.clip.problem:
         return PreparedRow(job.clip)
-    counts = fresh_counts(job.file, job.stamp)
+    counts = read_counts(job.file)
     return None if counts is None else PreparedRow(job.clip, job.file, **counts)
 
 
 def _prepare_one(job: _Job) -> PreparedRow:
-    """Prepare one clip unless another run has done so by now; runs in a worker process."""
+    """Prepare one clip in a worker process, unless another run has done so in the meantime."""
     try:
         if ready := _ready(job):
             return ready
         clip = _read(job)
         counts = _counts(clip)
-        write_clip(job.file, clip, job.stamp, counts)
+        write_clip(job.file, clip, counts)
         return PreparedRow(job.clip, job.file, **counts)
     except UNREADABLE as error:
         return PreparedRow(replace(job.clip, problem=reason_of(error)))
 
 
 def _read(job: _Job) -> PreparedClip:
-    """Crops that the data set brings along as they are, or a media file with the face found in it."""
+    """Read the dataset's own crops, or detect the face in a media file."""
     if job.clip.path.is_dir():
         return prepare_crops(job.clip.path, job.settings, job.clip.audio_path)
     return prepare_clip(job.clip.path, job.settings, load_detector(job.settings.detector), job.clip.audio_path)
@@ -180,7 +177,7 @@ def _died(job: _Job) -> PreparedRow:
 
 
 def _clear(prepared: PreparedSet) -> None:
-    """Delete what was left half-written, and clips that are not in the index; younger ones may be of another run."""
+    """Delete unfinished files, and old clips that are not in the index; new ones may be of another run."""
     clear_leftovers(prepared.folder)
     listed = {row.file for row in prepared.rows}
     for file in (prepared.folder / "clips").glob("*.npz"):
@@ -188,12 +185,8 @@ def _clear(prepared: PreparedSet) -> None:
             clear_old(file)
 
 
-def _digest(text: str) -> str:
-    return sha256(text.encode()).hexdigest()[:12]
-
-
 def _stamp(clip: Clip, settings: PrepareConfig) -> dict[str, Any]:
-    """What the prepared clip depends on: the files (size and time of change), the settings and the format."""
+    """Return what the prepared clip depends on: files (size and time of change), settings and format."""
     files = []
     crops = list_crops(clip.path) if clip.path.is_dir() else [clip.path]
     for path in (*crops, clip.audio_path):

@@ -1,4 +1,4 @@
-"""Frames -> the face of one followed person: detect, choose, follow, crop and align."""
+"""Detect faces in frames, and cut aligned crops."""
 
 from __future__ import annotations
 
@@ -57,10 +57,7 @@ TURNED_EYE_DISTANCE = 0.30  # eyes nearer than this belong to a turned head and 
 
 @cache
 def settle_detector(name: str) -> str:
-    """Replace "auto" by "yunet", or by "haar" with a warning if YuNet's file is not available.
-
-    The choice is made once per process, and nowhere else. Raises ConfigError for a name that is not in ``DETECTORS``.
-    """
+    """Replace "auto" by "yunet", or by "haar" with a warning without YuNet's file; refuse unknown names."""
     if name not in DETECTORS:
         raise ConfigError("unknown face detector", got=repr(name), fix=suggestion(name, DETECTORS))
     if name != "auto":
@@ -78,10 +75,11 @@ def settle_detector(name: str) -> str:
 
 
 def load_detector(name: str = "auto") -> Detector:
-    """Return the face detector of a name in ``DETECTORS``; made once per process, and safe to share among threads.
+    """Return the face detector of a name in ``DETECTORS``; it may be shared among threads.
 
-    "yunet" needs its weight file and raises WeightsError without it; "haar" comes inside OpenCV;
-    :func:`settle_detector` decides for "auto". Raises ConfigError for another name.
+    Raises:
+        WeightsError: YuNet's weight file is not available.
+        ConfigError: the name is unknown.
     """
     return _yunet(find_yunet()) if settle_detector(name) == "yunet" else _haar()
 
@@ -89,9 +87,9 @@ def load_detector(name: str = "auto") -> Detector:
 def detect_faces(
     frames: Iterable[Frame], detector: Detector, rate_hz: float | None, threads: int = 0
 ) -> Iterator[tuple[float, ByteArray | None, list[Detection]]]:
-    """Time, (H, W, 3) uint8 RGB and faces, best first, of each frame sampled at ``rate_hz`` (None: every frame).
+    """Yield time, (H, W, 3) uint8 RGB and faces, best first, of each frame sampled at ``rate_hz`` (None: every frame).
 
-    What could not be decoded has no picture. With ``threads``, so many frames are searched at a time, ahead of use.
+    An unreadable frame has no pixels. ``threads`` frames are searched at a time, ahead of use.
     """
 
     def search(frame: Frame) -> tuple[float, ByteArray | None, list[Detection]]:
@@ -103,10 +101,10 @@ def detect_faces(
 
 
 def crop_face(frame_rgb: ByteArray, detection: Detection, size_px: int) -> ByteArray:
-    """(size_px, size_px, 3) uint8 RGB: the face turned upright and scaled, the eyes at the crop's fixed places.
+    """Return the aligned face, (size_px, size_px, 3) uint8 RGB, with the eyes at fixed positions.
 
-    The eyes' places come from the box where the detector gives none. ``frame_rgb`` is (H, W, 3) uint8; what lies
-    outside of it repeats its edge.
+    Without detected eyes, their positions are estimated from the box. ``frame_rgb``, (H, W, 3) uint8, is extended by
+    repeating its edge.
     """
     middle, distance_px, angle = _eye_line(detection)
     scale = CROP_EYE_DISTANCE * size_px / distance_px  # pixels of the crop for one of the frame
@@ -243,10 +241,9 @@ Made = TypeVar("Made")
 
 
 def map_ahead(function: Callable[[Given], Made], items: Iterable[Given], threads: int) -> Iterator[Made]:
-    """``function`` of every item, in order, in so many threads; while one result is used they work at the next ones.
+    """Map ``function`` over items, in order, in threads that work at most ``threads`` items ahead of the caller.
 
-    Items are taken in the user's thread, never more than ``threads`` beyond the one in use. What ``function`` raises is
-    raised in its item's turn; what taking an item raises, at once. When the user stops, the threads do.
+    Items are taken in the caller's thread, and errors are raised in their item's turn.
     """
     waiting: deque[Future[Made]] = deque()
     pool = ThreadPoolExecutor(threads)

@@ -1,4 +1,4 @@
-"""A folder of face crops that a data set brings along -> a prepared clip, without detection."""
+"""Prepare a clip from a dataset's own face crops, without detection."""
 
 from __future__ import annotations
 
@@ -17,25 +17,20 @@ from reactometer.types import SOUND_RATE_HZ, FaceSample, FrameState, PreparedCli
 PICTURES = (".jpg", ".jpeg", ".png", ".bmp", ".webp")
 
 CROP_RATE_HZ = 2.0
-"""Crops a second where their names tell no times: about that of MuSe-2022's ``Faces/`` (MTCNN, at most 30 a clip)."""
+"""Assumed crops per second: about that of MuSe-2022's ``Faces/`` (MTCNN, at most 30 per clip)."""
 
 
 def list_crops(folder: Path) -> list[Path]:
-    """The pictures of a folder in the order of the numbers in their names (``2.jpg`` before ``10.jpg``)."""
+    """Return the images of a folder in the order of the numbers in their names (``2.jpg`` before ``10.jpg``)."""
     pictures = [path for path in folder.iterdir() if path.suffix.lower() in PICTURES]
     return sorted(pictures, key=lambda path: ([int(part) for part in re.findall(r"\d+", path.stem)], path.name))
 
 
 def prepare_crops(folder: Path, settings: PrepareConfig, audio_path: Path | None = None) -> PreparedClip:
-    """Take a folder's pictures as the aligned crops of one person, ``CROP_RATE_HZ`` a second from 0 s on.
-
-    Args:
-        folder: one picture a crop, square or nearly so.
-        settings: the size to which crops are resized, pixels.
-        audio_path: the clip's sound, if there is any.
+    """Use the images of a folder as the aligned crops of one person, ``CROP_RATE_HZ`` per second from 0 s on.
 
     Raises:
-        MediaError: no picture in the folder, or none that can be read.
+        MediaError: the folder contains no readable image.
     """
     paths = list_crops(folder)
     samples = tuple(_sample(path, place / CROP_RATE_HZ, settings.size_px) for place, path in enumerate(paths))

@@ -1,4 +1,4 @@
-"""A file -> the prepared clip, whole or window by window, in one pass and in bounded memory."""
+"""Read a file as a prepared clip, whole or window by window, in one pass and in bounded memory."""
 
 from __future__ import annotations
 
@@ -19,11 +19,10 @@ from reactometer.media.video import probe, read_frames
 from reactometer.types import SOUND_RATE_HZ, FaceSample, FloatArray, Frame, MediaInfo, PreparedClip, SoundBlock
 
 LEAST_NEW_S = 0.1
-"""What a last window must show that the one before it does not; less is an encoder's padding."""
-
+"""Minimum new content of a last window, seconds; less is an encoder's padding."""
 
 Follower = Callable[..., Iterator[FaceSample]]
-"""One person's face or everybody's: :func:`tracking.follow_face`, or :func:`tracking.follow_faces`."""
+"""Either :func:`tracking.follow_face` or :func:`tracking.follow_faces`."""
 
 
 @dataclass(frozen=True)
@@ -35,25 +34,19 @@ class WindowShape:
 
 
 WHOLE = WindowShape(math.inf, math.inf)
-"""One window: the file."""
+"""A single window: the file."""
 
 PART = WindowShape(60.0, 60.0)
-"""A clip longer than this is scored in such parts, and its intensities are their mean by length; our choice."""
+"""A longer clip is scored in parts, and its intensities are their mean, weighted by length; our choice."""
 
 
 def prepare_clip(
     path: Path, settings: PrepareConfig, detector: Detector, audio_path: Path | None = None
 ) -> PreparedClip:
-    """Read a file whole: every sampled frame accounted for, and all of its sound.
-
-    Args:
-        path: a video file (or a sound file: then there are no frames).
-        settings: sampling rate of the frames and size of the crops.
-        detector: from :func:`reactometer.media.faces.load_detector`.
-        audio_path: a sound file that belongs to the video; ``None``: the sound is inside ``path``.
+    """Read a whole video or sound file: every sampled frame, and all sound (from ``audio_path``, if it is separate).
 
     Raises:
-        MediaError: the file is missing, empty, truncated or no media file.
+        MediaError: the file is missing, empty, truncated or not a media file.
     """
     (_, clip), *_ = stream_windows(path, settings, detector, [WHOLE], audio_path)
     return clip
@@ -69,9 +62,8 @@ def stream_windows(
 ) -> Iterator[tuple[WindowShape, PreparedClip]]:
     """Read a file once and yield its windows of every shape, each as soon as it is complete.
 
-    A window starts at every multiple of ``hop_s`` that shows something its predecessor does not; the last one ends
-    with the file. Memory is bounded by the longest window, not by the file. Where everybody is followed, a window holds
-    everybody's samples, and :func:`clip_of` takes one person's.
+    A window starts at every multiple of ``hop_s`` that adds something to its predecessor; the last one ends with the
+    file. Memory is bounded by the longest window. If everybody is followed, :func:`clip_of` selects one person.
     """
     info = probe(path)
     sound_info = probe(audio_path) if audio_path else info
@@ -87,14 +79,14 @@ def stream_windows(
 
 
 def part_spans(duration_s: float) -> list[tuple[float, float]]:
-    """Where the parts of a clip begin and end, seconds: the windows that :func:`stream_windows` cuts with ``PART``."""
+    """Return the start and end of each part of a clip, seconds, as :func:`stream_windows` cuts with ``PART``."""
     count = max(1, math.ceil((duration_s - LEAST_NEW_S) / PART.length_s))
     starts = [PART.length_s * number for number in range(count)]
     return [(start_s, min(start_s + PART.length_s, duration_s)) for start_s in starts]
 
 
 def cut_clip(clip: PreparedClip, start_s: float, end_s: float) -> PreparedClip:
-    """The window [start_s, end_s) of a prepared clip, the same as if it had been cut while the file was read."""
+    """Return the window [start_s, end_s) of a prepared clip, as :func:`stream_windows` would cut it."""
     samples = tuple(sample for sample in clip.samples if start_s <= sample.time_s < end_s)
     first, last = (round((at_s - clip.start_s) * SOUND_RATE_HZ) for at_s in (start_s, end_s))
     waveform = None if clip.waveform is None else clip.waveform[first:last]
@@ -102,12 +94,12 @@ def cut_clip(clip: PreparedClip, start_s: float, end_s: float) -> PreparedClip:
 
 
 def clip_of(clip: PreparedClip, face: int | None) -> PreparedClip:
-    """What a window in which everybody is followed shows of one of them; of nobody in particular (None), no face."""
+    """Select the samples of one person in a window with everybody's; ``None`` selects no face."""
     return replace(clip, samples=samples_of(clip.samples, face))
 
 
 def samples_of(samples: Iterable[FaceSample], face: int | None) -> tuple[FaceSample, ...]:
-    """As if one face alone were followed: a sample a frame, its own, or, where it is not seen, one without a face."""
+    """Return one sample per frame, as if only this face were followed."""
     own: list[FaceSample] = []
     for sample in samples:
         if sample.face is None:
@@ -123,7 +115,7 @@ def _begins_s(piece: FaceSample | SoundBlock) -> float:
 
 @dataclass
 class _VideoClock:
-    """Counts the frames that pass and knows when the last one ends."""
+    """Count of frames, and end of the last frame."""
 
     info: MediaInfo
     frames_read: int = 0
@@ -140,7 +132,7 @@ class _VideoClock:
 
 
 class _Cutter:
-    """Holds the stretch of samples and sound that some window still needs, and cuts the windows."""
+    """Buffer of the samples and sound that incomplete windows need."""
 
     def __init__(self, shapes: Sequence[WindowShape], has_sound: bool) -> None:
         self.next_window = dict.fromkeys(shapes, 0)
@@ -157,7 +149,7 @@ class _Cutter:
             self.sound_end_s = piece.start_s + len(piece.samples) / SOUND_RATE_HZ
 
     def complete_until(self, known_s: float, frames_read: int) -> Iterator[tuple[WindowShape, PreparedClip]]:
-        """The windows that end at or before ``known_s``, before which nothing more can come."""
+        """Yield the windows that end at or before ``known_s``, the time of the newest piece."""
         for shape in self.next_window:
             while (start_s := self._start_s(shape)) + shape.length_s <= known_s:
                 yield shape, self._window(start_s, start_s + shape.length_s, frames_read)
@@ -165,7 +157,7 @@ class _Cutter:
         self._forget(min(map(self._start_s, self.next_window)))
 
     def finish(self, end_s: float, frames_read: int) -> Iterator[tuple[WindowShape, PreparedClip]]:
-        """The windows left when the file ends, each one that shows more than the window before it."""
+        """Yield the remaining windows that add something to their predecessor."""
         yield from self.complete_until(end_s, frames_read)
         for shape, number in self.next_window.items():
             seen_s = self._start_s(shape) - shape.hop_s + shape.length_s

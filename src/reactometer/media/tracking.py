@@ -1,4 +1,4 @@
-"""Frames -> faces followed over time: one person's face, or everybody's, each person under a number of their own."""
+"""Follow faces over time: one person's, or everybody's under a number per person."""
 
 from __future__ import annotations
 
@@ -18,8 +18,7 @@ SIZE_RATIO = 2.0
 LOST_S = 1.0  # a person unseen for longer than this is given up, and the best face of the frame is chosen
 
 GIVEN_UP_S = 5.0
-"""A person unseen for longer is given up, and is somebody new on return: nothing but place and size tells who it is.
-Longer than where one person is followed, since nobody else is chosen meanwhile; our choice."""
+"""A person unseen for longer counts as new on return, because people are identified only by position and size."""
 
 COAST_S = 0.5  # so long a face that is not seen is expected to go on as it moved; then, to stay
 STEADINESS = 0.5  # share of a face's earlier speed that is kept at each sighting, since boxes tremble
@@ -29,24 +28,24 @@ OUT_OF_REACH = 2 * REACH_LIMIT  # what it costs to give nobody a face
 def follow_face(
     frames: Iterable[Frame], detector: Detector, *, rate_hz: float | None, size_px: int, threads: int = 0
 ) -> Iterator[FaceSample]:
-    """One FaceSample for each frame sampled at ``rate_hz`` (None: every frame), all of one person.
+    """Yield one sample per frame, at ``rate_hz`` (None: every frame), all of one person.
 
-    The first face is the best of its frame; afterwards the person's face is the one nearest to where it was last. A
-    frame without such a face is NO_FACE, one that could not be decoded UNREADABLE; a box is never carried over.
+    The first face is the best of its frame; afterwards it is the face nearest to the previous one. A frame without
+    such a face is NO_FACE; a box is never carried over.
     """
     follower = FaceFollower(size_px)
     yield from (follower.look(*seen) for seen in detect_faces(frames, detector, rate_hz, threads))
 
 
 class FaceFollower:
-    """What :func:`follow_face` does, for whoever has the frames one at a time."""
+    """State of :func:`follow_face`, for frames that come one at a time."""
 
     def __init__(self, size_px: int) -> None:
         self.size_px = size_px
         self.last: tuple[float, Detection] | None = None  # when and where the person was seen last
 
     def look(self, time_s: float, rgb: ByteArray | None, detections: list[Detection]) -> FaceSample:
-        """The person's sample of the next frame, (H, W, 3) uint8 RGB, None where it could not be decoded."""
+        """Return the person's sample of the next frame, (H, W, 3) uint8 RGB; ``None`` if it is unreadable."""
         face = _choose(detections, self.last, time_s)
         if rgb is None or face is None:
             return FaceSample(time_s, FrameState.UNREADABLE if rgb is None else FrameState.NO_FACE)
@@ -58,13 +57,12 @@ class FaceFollower:
 def follow_faces(
     frames: Iterable[Frame], detector: Detector, *, rate_hz: float | None, size_px: int, threads: int = 0
 ) -> Iterator[FaceSample]:
-    """Of each frame sampled at ``rate_hz`` (None: every frame), a sample without a face, then one of each face in it.
+    """Yield for each frame at ``rate_hz`` (None: every frame) a sample without a face, then one per face.
 
-    The first carries the frame's state, NO_FACE or UNREADABLE, and no number; the others are FACE and carry the
-    person's number, from 1 in order of first appearance, from left to right where people appear together. In each
-    frame, faces are given to people so that they lie as near as possible, all in all, to where they are expected; those
-    seen in the frame before come first. A face that is nobody's is a new person's. Where people cross, a hidden face is
-    expected beyond the other one; whoever turns around while hidden may be taken for the other.
+    The first sample has the state NO_FACE or UNREADABLE and no number. The others have the state FACE and the person's
+    number, from 1 in order of first appearance, from left to right. In each frame, faces are assigned to people with
+    the smallest total distance from their expected positions, first to people seen in the previous frame. An
+    unassigned face is a new person. When people cross, a hidden face is expected to continue its motion.
     """
     tracks: list[_Track] = []
     numbers = count(1)
@@ -87,7 +85,7 @@ def follow_faces(
 
 @dataclass
 class _Track:
-    """One person: where and when they were seen last, and how they moved."""
+    """Last position, time and speed of one person."""
 
     number: int
     face: Detection
@@ -101,7 +99,7 @@ class _Track:
         self.face, self.seen_s, self.speed = face, time_s, (right, down)
 
     def cost(self, face: Detection, time_s: float) -> float:
-        """Distance from where the person is expected, in shares of the face's size; ``OUT_OF_REACH`` beyond reach."""
+        """Return the distance from the expected position in face sizes; ``OUT_OF_REACH`` beyond reach."""
         unseen_s = time_s - self.seen_s
         x, y, width, height = self.face.box
         right, down = (speed * min(unseen_s, COAST_S) for speed in self.speed)
@@ -111,7 +109,7 @@ class _Track:
 
 
 def _owners(tracks: Sequence[_Track], detections: Sequence[Detection], time_s: float) -> dict[int, _Track]:
-    """Who shows each face, by its place in the list; a face that is nobody's is left out."""
+    """Assign faces, by their index, to people; an unassigned face is left out."""
     from scipy.optimize import linear_sum_assignment  # here: most predictions follow one person and do without it
 
     owners: dict[int, _Track] = {}
@@ -133,7 +131,7 @@ def _centre(face: Detection) -> tuple[float, float]:
 
 
 def box_distance(face: Detection, other: Detection) -> float:
-    """Distance of the boxes' centres in shares of the larger box's size; infinite where the sizes differ too much."""
+    """Return the distance of the boxes' centres in sizes of the larger box; infinite if the sizes differ too much."""
     (x, y, width, height), (other_x, other_y, other_width, other_height) = face.box, other.box
     smaller, larger = sorted((math.sqrt(width * height), math.sqrt(other_width * other_height)))
     if larger > SIZE_RATIO * smaller:
@@ -142,12 +140,12 @@ def box_distance(face: Detection, other: Detection) -> float:
 
 
 def reach_after(unseen_s: float) -> float:
-    """How far a person's next face may lie from where they were seen ``unseen_s`` ago, in shares of the face's size."""
+    """Return the maximum distance from a position ``unseen_s`` ago, in face sizes."""
     return min(REACH + REACH_PER_S * unseen_s, REACH_LIMIT)
 
 
 def _choose(detections: list[Detection], last: tuple[float, Detection] | None, time_s: float) -> Detection | None:
-    """The followed person's face, or the best face where nobody is followed (any more), or None."""
+    """Return the followed person's face, or the best face if nobody is followed, or None."""
     if last is None:
         return detections[0] if detections else None
     unseen_s = time_s - last[0]

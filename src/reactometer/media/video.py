@@ -1,4 +1,4 @@
-"""A media file -> its video frames, each with its exact presentation time, streamed."""
+"""Stream the frames of a media file, each with its exact presentation time."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ VIDEO_ENDINGS = (
 )
 SOUND_ENDINGS = (".wav", ".mp3", ".m4a", ".aac", ".flac", ".ogg", ".oga", ".opus", ".wma", ".aif", ".aiff")
 MEDIA_ENDINGS = (*VIDEO_ENDINGS, *SOUND_ENDINGS)
-"""Files of a folder that are taken; files that are named are taken whatever they are called."""
+"""Endings of the files that are taken from a folder; named files may have any ending."""
 
 
 def open_media(path: Path) -> InputContainer:
@@ -68,10 +68,7 @@ def open_media(path: Path) -> InputContainer:
 
 
 def video_stream(container: InputContainer) -> VideoStream | None:
-    """The first video stream that is not an attached picture, such as a song's cover; None without one.
-
-    Raises MediaError where no decoder knows its codec.
-    """
+    """Return the first video stream except covers; ``None`` without one. Raise MediaError for an unknown codec."""
     streams = container.streams.video
     stream = next((stream for stream in streams if not stream.disposition & Disposition.attached_pic), None)
     if stream is not None and stream.codec_context is None:
@@ -81,7 +78,7 @@ def video_stream(container: InputContainer) -> VideoStream | None:
 
 
 def clock_zero_s(path: Path) -> float:
-    """Where the file's clock starts, in seconds of the container's own: the first frame, or else the first sound."""
+    """Return the start of the file's clock on the container's: the first frame, or else the first sound, seconds."""
     with open_media(path) as container:
         video, sound = video_stream(container), next(iter(container.streams.audio), None)
         if video is not None and video.time_base is not None:
@@ -117,11 +114,11 @@ def probe(path: Path) -> MediaInfo:
 
 
 def read_frames(path: Path) -> Iterator[Frame]:
-    """Every frame of the video in order of presentation, on the clock whose zero is the first of them.
+    """Yield every frame in order of presentation; the first frame is at 0 s.
 
-    Times are the container's own and strictly increase; a frame without a usable time follows its predecessor by the
-    average frame duration. What cannot be decoded is a Frame whose ``rgb`` is None. Yields nothing where there is no
-    video. Raises MediaError for a file that cannot be opened, and, at the end, for one that is truncated.
+    Times are the container's and strictly increase; a frame without a usable time follows its predecessor by the
+    average frame duration. An unreadable Frame has ``rgb`` None. Without a video, nothing is yielded. Raise MediaError
+    for a file that cannot be opened and, at the end, for a truncated file.
     """
     with open_media(path) as container:
         stream = video_stream(container)

@@ -1,7 +1,7 @@
-"""Plan and render one clip of the embedded data set: who is seen, what it shows, and how far.
+"""Plan and render one clip of the synthetic demo dataset.
 
-Which action belongs to which emotion is written down here, in ``FACE`` and ``VOICE``. It is our invention for testing
-and no claim on human expression: a model that reads these clips well has read our tables.
+``FACE`` and ``VOICE`` say which action belongs to which emotion. They are invented for testing, and make no claim about
+human expression.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ FACE: dict[str, dict[str, float]] = {
     "Fear": {"AU1": 0.35, "AU4": 0.3, "AU5": 0.5, "AU20": 0.6},
     "Surprise": {"AU1": 0.6, "AU2": 1.0, "AU5": 0.7, "AU26": 0.6},
 }
-"""Facial actions (``paint_face.ACTIONS``) at intensity 1; they add up where emotions meet.
+"""Facial actions (``face_features.ACTIONS``) at intensity 1; the actions of several emotions add up.
 
 The choice leans on EMFACS, as summed up by Ekman, Friesen & Hager (2002), where it knows the emotion (Amusement as
 happiness, Empathic-Pain as sadness). Anxiety and Empathic-Pain are faint on purpose, so that the voice is needed.
@@ -41,7 +41,7 @@ VOICE: dict[str, dict[str, float]] = {
     "Fear": {"pitch": 0.6, "tension": 0.8, "rate": 0.7, "loudness": 0.2},
     "Surprise": {"range": 0.3, "pitch": 0.1},
 }
-"""Voice parameters (``synthesise_voice.PARAMETERS``) at intensity 1; they add up where emotions meet.
+"""Voice parameters (``voice.PARAMETERS``) at intensity 1; those of several emotions add up.
 
 Pitch, rate and loudness go the way that Scherer (2003, Speech Communication 40) found for fear (higher, faster) and
 sadness (lower, slower, softer). Adoration, Disgust and Surprise are faint on purpose, so that the face is needed.
@@ -56,7 +56,7 @@ _PERSON, _STIMULUS, _ORDER, _CLIP, _RENDER = range(5)  # kinds of random streams
 
 @dataclass(frozen=True, eq=False)
 class ClipPlan:
-    """One clip before it is rendered: the truth that tests check against. T frames, ``rate_hz`` a second."""
+    """One clip before it is rendered, with T frames at ``rate_hz``."""
 
     clip_id: str
     split: str  # "train", "val", "test"
@@ -78,28 +78,17 @@ class ClipPlan:
     size_px: int
     render_key: tuple[int, int]  # seed and index: the stream of speech, blinks and camera noise
 
-    @property
-    def muted(self) -> bool:
-        """Whether no voice can be heard."""
-        return self.sound != "voice"
-
     def envelope(self, times_s: FloatArray) -> FloatArray:
-        """How far the expression has developed at each of ``times_s``, (K,): 0 at the onset, 1 at the apex."""
+        """Return the strength of the expression at ``times_s``, (K,): 0 at the onset, 1 at the apex."""
         rise = ((times_s - self.onset_s) / (0.12 * self.duration_s)).clip(0, 1)
         fall = ((times_s - self.offset_s) / (0.15 * self.duration_s)).clip(0, 1)
         return np.asarray((0.5 - 0.5 * np.cos(np.pi * rise)) * (0.6 + 0.4 * np.cos(np.pi * fall)), np.float32)
 
 
 def clip_plan(
-    index: int,
-    *,
-    n_clips: int = 480,
-    seed: int = 0,
-    duration_s: float = 3.0,
-    rate_hz: float = 10.0,
-    size_px: int = 160,
+    index: int, *, n_clips: int = 480, seed: int = 0, duration_s: float = 3.0, rate_hz: float = 10.0, size_px: int = 160
 ) -> ClipPlan:
-    """Clip ``index`` (from 0) of the data set with these settings; a pure function that needs no other clip."""
+    """Plan clip ``index`` (from 0) of the dataset with these settings, independently of the other clips."""
     split, person, stimulus = _cast(index, n_clips, seed)
     who, rng = _stream(seed, _PERSON, person), _stream(seed, _CLIP, index)
     poses = _movement(rng, round(duration_s * rate_hz), rate_hz)
@@ -144,7 +133,7 @@ def render_clip(plan: ClipPlan) -> tuple[ByteArray, FloatArray]:
         noise = noise_level * rng.standard_normal((plan.size_px, plan.size_px, 1), np.float32)
         now = {name: float(track[step]) for name, track in actions.items()}
         frames.append(draw_frame(scene, pose, now, blur_px * plan.size_px / 160, noise))
-    return np.stack(frames), np.zeros_like(waveform) if plan.muted else waveform
+    return np.stack(frames), waveform if plan.sound == "voice" else np.zeros_like(waveform)
 
 
 def _cast(index: int, n_clips: int, seed: int) -> tuple[str, int, int]:

@@ -1,17 +1,12 @@
-"""Write the embedded data set: rendered faces and synthesised voices with known intensities, in the ABAW5 layout.
-
-It tests the package from end to end without anybody's private face. It is no study of people; see ``simulated_clip``.
-"""
+"""Write the synthetic demo dataset: synthetic faces and voices with known intensities, in the ABAW5 layout."""
 
 from __future__ import annotations
 
 import csv
 import io
 import json
-from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from fractions import Fraction
-from functools import partial
 from pathlib import Path
 
 import av
@@ -20,15 +15,16 @@ from reactometer.errors import ConfigError, OutputError
 from reactometer.io import PART, clear_leftovers, replacing, write_whole
 from reactometer.labels import HUME_REACTION
 from reactometer.synthetic.clip import SPLIT_SHARES, ClipPlan, clip_plan, render_clip
+from reactometer.terminal import progress_bar
 from reactometer.types import SOUND_RATE_HZ, ByteArray, FloatArray
 from reactometer.workers.pool import run_jobs
 
 __all__ = ["ClipPlan", "clip_plan", "render_clip", "simulate"]
 
 _VERSION = 2
-"""Of the pictures and sounds; raise it when a change alters them, so that an old folder is not taken for a new one."""
+"""Version of the images and sounds; raise it when a change alters them."""
 
-_LOWEST = {"n_clips": 4, "seed": 0, "duration_s": 1.0, "rate_hz": 1.0, "size_px": 64, "workers": 1}
+MIN_CLIPS = 4
 
 _X264 = {"crf": "24", "preset": "veryfast", "threads": "1", "flags": "+bitexact", "x264-params": "bframes=0:mbtree=0"}
 """The macroblock tree is off: with it even one thread does not give the same bytes on every run (x264 core 165)."""
@@ -42,49 +38,43 @@ def simulate(
     n_clips: int = 480,
     seed: int = 0,
     duration_s: float = 3.0,
-    rate_hz: float = 10.0,
-    size_px: int = 160,
-    on_progress: Callable[[int, int], None] | None = None,
     workers: int = 2,
+    progress: bool = False,
 ) -> Path:
-    """Write the data set into the folder ``out``, and return ``out``.
+    """Write the dataset into the folder ``out``, and return ``out``.
 
-    There will be ``data_info.csv`` (the challenge's columns, then ``Person`` and ``Stimulus``; the test labels too)
-    and ``<split>/mp4/<id>.mp4`` (H.264, square pictures of ``size_px``; AAC, mono, 16 kHz). The same settings give the
-    same bytes, whatever ``workers`` is. A folder that holds this very data set is left as it is, one that holds a
-    part of it is completed.
+    The folder gets ``data_info.csv`` (the challenge's columns, then ``Person`` and ``Stimulus``; with test labels) and
+    ``<split>/mp4/<id>.mp4`` (H.264, AAC mono 16 kHz). The same settings give the same bytes for any ``workers``. A
+    folder with a part of the same dataset is completed.
 
     Args:
         out: the folder.
-        n_clips: number of clips; about 60, 15 and 25 % of them in train, val and test.
-        seed: of everything that is drawn.
-        duration_s: of each clip, seconds.
-        rate_hz: frames per second.
-        size_px: side of the pictures.
-        on_progress: called as ``on_progress(done, total)`` after each clip.
-        workers: processes; 1 renders in this one. A script that asks for more must be importable
-            (``if __name__ == "__main__"``).
+        n_clips: number of clips; about 60, 15 and 25% of them in train, val and test.
+        seed: random seed.
+        duration_s: length of each clip, seconds.
+        workers: number of processes; 1 renders in this process.
+        progress: show a bar on standard error.
 
     Raises:
-        ConfigError: a setting that cannot be used.
-        OutputError: the folder holds anything else.
+        ConfigError: fewer than four clips.
+        OutputError: the folder contains anything else.
     """
-    settings = {"n_clips": n_clips, "seed": seed, "duration_s": duration_s, "rate_hz": rate_hz, "size_px": size_px}
-    _check_settings({**settings, "workers": workers})
-    record = json.dumps({"simulation": _VERSION, **settings}, indent=2)
-    _claim(out, record)
+    if n_clips < MIN_CLIPS:
+        raise ConfigError("too few clips to simulate", got=n_clips, expected=f"{MIN_CLIPS} or more")
+    plans = [clip_plan(index, n_clips=n_clips, seed=seed, duration_s=duration_s) for index in range(n_clips)]
+    settings = {"n_clips": n_clips, "seed": seed, "duration_s": duration_s}
+    settings |= {"rate_hz": plans[0].rate_hz, "size_px": plans[0].size_px}
+    _claim(out, json.dumps({"simulation": _VERSION, **settings}, indent=2))
     clear_leftovers(out)
-    plan = partial(clip_plan, n_clips=n_clips, seed=seed, duration_s=duration_s, rate_hz=rate_hz, size_px=size_px)
-    plans = [plan(index) for index in range(n_clips)]
     for split in SPLIT_SHARES:
         (out / split / "mp4").mkdir(parents=True, exist_ok=True)
     if not (out / "data_info.csv").is_file():
         _write_table(out / "data_info.csv", plans)
     jobs = [_Job(plan, _path(out, plan)) for plan in plans if not _path(out, plan).is_file()]
     finished = map(_write_clip, jobs) if workers == 1 else run_jobs(_write_clip, jobs, workers, on_death=_died)
-    for done, _ in enumerate(finished, start=n_clips - len(jobs) + 1):
-        if on_progress:
-            on_progress(done, n_clips)
+    with progress_bar("rendering", n_clips, progress, n_clips - len(jobs)) as advance:
+        for _ in finished:
+            advance()
     return out
 
 
@@ -94,18 +84,8 @@ class _Job:
     path: Path
 
 
-def _check_settings(settings: Mapping[str, float]) -> None:
-    for name, value in settings.items():
-        if value < _LOWEST[name]:
-            raise ConfigError(f"{name} is too small to simulate", got=value, expected=f"{_LOWEST[name]} or more")
-    if settings["size_px"] % 2:
-        raise ConfigError(
-            "size_px is odd", got=settings["size_px"], expected="an even number, as H.264 halves its colours"
-        )
-
-
 def _claim(out: Path, record: str) -> None:
-    """Make the folder this simulation's. Raises ``OutputError`` when it holds anything else."""
+    """Claim the folder for this dataset; raise OutputError if it contains anything else."""
     about = out / "simulation.json"
     if about.is_file() and about.read_text(encoding="utf-8") == record:
         return
@@ -135,7 +115,7 @@ def _path(out: Path, plan: ClipPlan) -> Path:
 
 
 def _write_clip(job: _Job) -> None:
-    """Render one clip; its file appears whole or not at all."""
+    """Render one clip, and write it atomically."""
     frames, waveform = render_clip(job.plan)
     with replacing(job.path) as partial:
         _write_video(partial, frames, job.plan.rate_hz, None if job.plan.sound == "absent" else waveform)
@@ -146,7 +126,7 @@ def _died(job: _Job) -> None:
 
 
 def _write_video(path: Path, frames: ByteArray, rate_hz: float, waveform: FloatArray | None) -> None:
-    """An MP4 file, H.264 and (unless ``waveform`` is None) AAC: the same bytes on every run."""
+    """Write an MP4 file with H.264 and, with a waveform, AAC: the same bytes on every run."""
     with av.open(str(path), "w", "mp4", options={"fflags": "+bitexact"}) as container:
         video = container.add_stream("libx264", rate=Fraction(rate_hz).limit_denominator(1001), options=_X264)
         video.height, video.width, video.pix_fmt = frames.shape[1], frames.shape[2], "yuv420p"

@@ -1,4 +1,4 @@
-"""Read media files in a process of its own, which may die, hang or be stopped without taking anything else with it."""
+"""Read media files in a separate process, which may crash, hang or be killed without harm to this one."""
 
 from __future__ import annotations
 
@@ -32,87 +32,81 @@ from reactometer.memory import keep_freed_memory, return_freed_memory
 from reactometer.types import MediaInfo, PreparedClip
 
 UNREADABLE = (MediaError, cv2.error, MemoryError)
-"""Errors that a file that cannot be read raises."""
+"""Errors of an unreadable file."""
 
 FACES = ("one", "all")
-"""Whose faces are followed in a file: one person's, or everybody's."""
+"""Follow one person, or everybody."""
 
 LOOK_S = 0.2
 """Interval at which the caller's ``check`` runs while no window arrives."""
 
 USUAL_HZ = PrepareConfig().rate_hz
-"""Frames looked at per second on which the bound of processor time is reckoned; it grows with more."""
+"""Sampled frames per second up to which the bound of CPU time holds; it grows with more."""
 
 AHEAD = 16
 """Maximum number of parts and windows that the process reads ahead of their use; our choice."""
 
 MOST_FILES = 1000
-"""Files after which a process makes place for a new one, which takes half a second: decoders want their buffers
-aligned, and up to glibc 2.37 such a one, once freed, can be too small for the next of its size: the heap grows."""
+"""Files after which a new process replaces the old one, because the heap grows: up to glibc 2.37, a freed aligned
+buffer can be too small for the next buffer of its size."""
 
 Shown = tuple[WindowShape, PreparedClip]
 
 
 @dataclass(frozen=True)
 class Reading:
-    """How files are read and cut."""
+    """How to read files, and to cut them into windows."""
 
     settings: PrepareConfig
     shapes: tuple[WindowShape, ...]  # of the parts first, then of the timeline's windows
     faces: str = "one"  # one of FACES
 
     def windows(self, path: Path, threads: int = 0) -> Iterator[tuple[WindowShape, PreparedClip]]:
-        """Parts and windows of a file, see :func:`reactometer.media.segments.stream_windows`.
+        """Yield parts and windows of a file, see :func:`reactometer.media.segments.stream_windows`.
 
-        Args:
-            path: the file.
-            threads: frames that are searched for faces at a time; 0: no thread beside this one.
+        ``threads`` frames are searched for faces at a time; 0 uses only this thread.
         """
         follow = partial(follow_face if self.faces == "one" else follow_faces, threads=threads)
         return stream_windows(path, self.settings, load_detector(self.settings.detector), self.shapes, None, follow)
 
 
 def reason_of(error: BaseException) -> str:
-    """What one of ``UNREADABLE`` says, in a line."""
+    """Return the message of one of ``UNREADABLE`` in one line."""
     return " ".join(str(error).split()) or type(error).__name__
 
 
 @dataclass(frozen=True)
 class Bounds:
-    """What a file may cost; defaults are our choice."""
+    """Resource limits per file; defaults are our choice."""
 
-    memory_bytes: int = 4 * 2**30  # of the process that reads it
-    stall_s: float = 60.0  # a file of which nothing more comes for so long is given up
-    processor_s: float = 600.0  # processor time before the first minute of a file, and for each; at the usual rate_hz
+    memory_bytes: int = 4 * 2**30  # of the process
+    stall_s: float = 60.0  # maximum time without a new window
+    processor_s: float = 600.0  # CPU time per minute of the file, at the usual rate_hz
     duration_s: float = math.inf
     pixels: float = math.inf  # of a frame
 
 
 class Reader:
-    """One process that reads a file at a time; a new one takes the place of one that died, was ended or read enough.
+    """A process that reads one file at a time, and is replaced when it ends.
 
-    It is a program of its own, not a copy of this one, so that scripts need no guard against being run twice.
+    The process does not import the user's script, so that scripts need no ``__main__`` guard.
     """
 
     def __init__(self, bounds: Bounds | None = None) -> None:
         self.bounds = bounds or Bounds()
         self._process: subprocess.Popen[bytes] | None = None
         self._connection: Connection[Any, Any] | None = None
-        self._files = 0  # that the process has begun
+        self._files = 0
 
     def read(
         self, path: Path, reading: Reading, threads: int = 0, check: Callable[[], None] = lambda: None
     ) -> Iterator[MediaInfo | Shown]:
-        """What the container says, then all parts and windows of the file, each as soon as it is complete.
+        """Yield the container's properties, then all parts and windows of the file as soon as they are complete.
 
-        Args:
-            path: the file.
-            reading: how it is read.
-            threads: as :meth:`reactometer.workers.media_worker.Reading.windows`.
-            check: called again and again; where it raises, the file is given up at once.
+        ``check`` is called repeatedly, and may raise to give up the file at once.
 
         Raises:
-            MediaError: it cannot be read, is beyond a bound, or the process that read it died.
+            MediaError: the file cannot be read or is beyond a bound, or the process died.
         """
         if self._files >= MOST_FILES:
             self.end()
@@ -133,7 +127,7 @@ class Reader:
                 self.end()
 
     def start(self) -> Connection[Any, Any]:
-        """Start the process, where none runs; what it needs to begin goes on beside what follows."""
+        """Start the process if none runs, without waiting until it is ready."""
         if self._process is not None and self._connection is not None and self._process.poll() is None:
             return self._connection
         self.end()
@@ -152,7 +146,7 @@ class Reader:
         return self._connection
 
     def end(self) -> None:
-        """End the process, whatever it is at."""
+        """Kill the process."""
         if self._process is not None and self._connection is not None:
             self._process.kill()
             self._process.wait()
@@ -175,7 +169,7 @@ class Reader:
     def _next_piece(
         self, connection: Connection[Any, Any], path: Path, check: Callable[[], None]
     ) -> MediaInfo | Shown | None:
-        """Wait for what the process sends next; ``None`` at the end of the file."""
+        """Wait for the next message of the process; ``None`` at the end of the file."""
         until_s = time.monotonic() + self.bounds.stall_s
         while not connection.poll(LOOK_S):
             check()
@@ -191,22 +185,22 @@ class Reader:
 
 @cache
 def shared_reader(process: int, thread: int) -> Reader:
-    """A reader that stays for the next file: one for each thread of each process, by their numbers."""
+    """Return the reader of a process and thread, by their numbers; it stays for the next file."""
     reader = Reader()
     atexit.register(reader.end)
     return reader
 
 
 class _UnreadableError(Exception):
-    """Carries the reason from the process that met it."""
+    """The reason why a file is unreadable, sent by the process."""
 
 
 def serve(handle: int, parent: int) -> None:
-    """Read one file after the other, until the parent closes the connection; the process runs this function."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to answer
+    """Run the process: read one file after the other, until the parent closes the connection."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent handles Ctrl-C
     Thread(target=_end_with, args=(parent,), daemon=True).start()
-    keep_freed_memory()  # of pictures; else it is asked for anew with each, 70,000 page faults in 20 s of video
-    cv2.setNumThreads(1)  # frames are searched side by side; threads inside of one cost more than they gain
+    keep_freed_memory()  # without it, 70,000 page faults in 20 s of video
+    cv2.setNumThreads(1)  # frames are searched in parallel already
     connection: Connection[Any, Any] = Connection(handle)
     pieces = Queue[Any](AHEAD)
     with suppress(EOFError, ConnectionResetError):
@@ -245,14 +239,14 @@ def _read_file(path: Path, reading: Reading, threads: int, bounds: Bounds, piece
 
 
 def _end_with(parent: int) -> None:
-    """A parent that is killed tells nobody, and a file may be read for long."""
+    """End this process when its parent is gone, because a killed parent cannot end it."""
     while os.getppid() == parent:
         time.sleep(1.0)
     os._exit(1)
 
 
 def _limit(what: str, most: int) -> None:
-    """Set a limit of this process; for processor time the kernel ends it, for memory an allocation fails."""
+    """Limit this process: beyond the CPU time the kernel kills it, beyond the memory an allocation fails."""
     with suppress(ImportError, ValueError, OSError):  # not on every system
         import resource
 
@@ -283,5 +277,5 @@ def _check_end(path: Path, end_s: float, bounds: Bounds) -> None:
 
 
 def _plain(clip: PreparedClip) -> PreparedClip:
-    """With the sound alone that is its own: a view would carry all that it is a view of."""
+    """Copy the sound, because pickling a view would send the whole base array."""
     return clip if clip.waveform is None else replace(clip, waveform=clip.waveform.copy())
