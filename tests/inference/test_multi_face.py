@@ -18,7 +18,7 @@ from reactometer.media.faces import load_detector
 from reactometer.media.video import read_frames
 from reactometer.models.folder import join_models, load_model, save_model
 from reactometer.models.registry import build_model, load_encoders
-from reactometer.synthetic.dataset import clip_plan, render_clip
+from reactometer.synthetic.clip import clip_plan, render_clip
 from reactometer.types import ByteArray, Detection, FloatArray, Prediction
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("found_once")]

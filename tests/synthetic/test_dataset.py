@@ -15,8 +15,8 @@ import pytest
 
 from reactometer.errors import ConfigError, OutputError
 from reactometer.labels import HUME_REACTION
-from reactometer.synthetic.clip import FACE, VOICE
-from reactometer.synthetic.dataset import ClipPlan, _Job, _write_clip, clip_plan, render_clip, simulate
+from reactometer.synthetic.clip import FACE, VOICE, ClipPlan, clip_plan, render_clip
+from reactometer.synthetic.dataset import _Job, _write_clip, simulate
 from reactometer.synthetic.face_features import ACTIONS
 from reactometer.synthetic.voice import PARAMETERS
 from reactometer.types import SOUND_RATE_HZ

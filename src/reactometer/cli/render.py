@@ -49,8 +49,8 @@ def print_prepared(prepared: PreparedSet) -> None:
     share = sum(row.n_faces for row in ready) / max(1, sum(row.n_samples for row in ready))
     results.print(f"detector: {prepared.settings.detector}; face in {share:.1%} of the sampled frames")
     unreadable = [row for row in ready if row.n_unreadable]
-    print_names("without a face", [row.clip.clip_id for row in prepared.without_face])
-    print_names("without sound", [row.clip.clip_id for row in prepared.without_sound])
+    print_names("without a face", [row.clip.clip_id for row in prepared.rows if row.file and not row.n_faces])
+    print_names("without sound", [row.clip.clip_id for row in prepared.rows if row.file and not row.has_sound])
     print_names("with unreadable frames", [f"{row.clip.clip_id} ({row.n_unreadable})" for row in unreadable])
     _print_failed([f"{row.clip.clip_id}: {row.clip.problem}" for row in prepared.failed])
 

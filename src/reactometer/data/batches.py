@@ -12,6 +12,7 @@ import cv2
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
 from torch.utils.data import Dataset
 
 from reactometer.data.cache import PreparedRow, load_clip
@@ -166,15 +167,11 @@ def collate(items: Sequence[Item], n_labels: int) -> Batch:
 
 
 def _pad(rows: Sequence[tuple[np.ndarray, np.ndarray, np.ndarray]]) -> tuple[Tensor, Tensor, Tensor]:
-    """Values, mask and times of every row, zeros up to the longest, and at least one step."""
-    like = torch.from_numpy(rows[0][0])
-    longest = max(1, *(len(values) for values, _, _ in rows))
-    values = torch.zeros((len(rows), longest, *like.shape[1:]), dtype=like.dtype)
-    mask, times_s = torch.zeros((len(rows), longest), dtype=torch.bool), torch.zeros((len(rows), longest))
-    for place, (own, seen, own_times_s) in enumerate(rows):
-        values[place, : len(own)] = torch.from_numpy(own)
-        mask[place, : len(own)] = torch.from_numpy(seen)
-        times_s[place, : len(own)] = torch.from_numpy(own_times_s)
+    """Pad values, mask and times with zeros to the longest row, and to at least one step."""
+    padded = [pad_sequence(list(map(torch.from_numpy, column)), batch_first=True) for column in zip(*rows, strict=True)]
+    if not padded[0].shape[1]:
+        padded = [steps.new_zeros(len(rows), 1, *steps.shape[2:]) for steps in padded]
+    values, mask, times_s = padded
     return values, mask, times_s
 
 

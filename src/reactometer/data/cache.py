@@ -65,16 +65,6 @@ class PreparedSet:
         return tuple(row for row in self.rows if row.clip.problem)
 
     @property
-    def without_face(self) -> tuple[PreparedRow, ...]:
-        """The readable clips in which no face was found."""
-        return tuple(row for row in self.rows if row.file and row.n_faces == 0)
-
-    @property
-    def without_sound(self) -> tuple[PreparedRow, ...]:
-        """The readable clips without audible sound."""
-        return tuple(row for row in self.rows if row.file and not row.has_sound)
-
-    @property
     def manifest_sha256(self) -> str:
         """SHA-256 of the table of clips."""
         return sha256_of(self.folder / MANIFEST_FILE)
@@ -187,9 +177,9 @@ def write_index(prepared: PreparedSet) -> None:
     write_whole(prepared.folder / SETTINGS_FILE, format_json(about))
 
 
+_NAMES = ("clip_id", "split", "person", "stimulus")
 _NUMBERS = ("duration_s", "frames_read", "n_samples", "n_faces", "n_unreadable")
-
-_OWN_COLUMNS = ("clip_id", "split", "person", "stimulus", *_NUMBERS, "sound", "problem", "path", "file", "attributes")
+_OWN_COLUMNS = (*_NAMES, *_NUMBERS, "sound", "problem", "path", "file", "attributes")
 
 
 def refuse_own_names(labels: Sequence[str]) -> None:
@@ -201,13 +191,9 @@ def refuse_own_names(labels: Sequence[str]) -> None:
 
 def _to_cells(row: PreparedRow, labels: Sequence[str]) -> dict[str, Any]:
     clip = row.clip
-    values = clip.labels or ("",) * len(labels)
     return {
-        "clip_id": clip.clip_id,
-        "split": clip.split,
-        "person": clip.person,
-        "stimulus": clip.stimulus,
-        **dict(zip(labels, values, strict=True)),
+        **{name: getattr(clip, name) for name in _NAMES},
+        **dict(zip(labels, clip.labels or ("",) * len(labels), strict=True)),
         **{name: getattr(row, name) for name in _NUMBERS},
         "sound": "yes" if row.has_sound else "no",
         "problem": clip.problem,
@@ -218,14 +204,10 @@ def _to_cells(row: PreparedRow, labels: Sequence[str]) -> dict[str, Any]:
 
 
 def _from_cells(cells: dict[str, str], labels: tuple[str, ...], folder: Path) -> PreparedRow:
-    values = tuple(float(cells[label]) for label in labels if cells[label])
     clip = Clip(
-        clip_id=cells["clip_id"],
+        **{name: cells[name] or None for name in _NAMES},  # type: ignore[arg-type]
         path=Path(cells["path"]),
-        split=cells["split"] or None,
-        person=cells["person"] or None,
-        stimulus=cells["stimulus"] or None,
-        labels=values or None,
+        labels=tuple(float(cells[label]) for label in labels if cells[label]) or None,
         attributes=json.loads(cells["attributes"]),
         problem=cells["problem"] or None,
     )

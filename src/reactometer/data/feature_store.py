@@ -40,9 +40,7 @@ class FeatureStore:
     files: Mapping[str, Path] = field(repr=False)  # by part, see :func:`part_key`
 
     def __call__(self, row: PreparedRow, part: Part, rng: np.random.Generator | None = None) -> Item:
-        """Read one part; features do not change from one reading to the next, so ``rng`` has no effect.
-
-        A clip that could not be read has no steps.
+        """Read one part; an unreadable clip has no steps, and ``rng`` has no effect.
 
         Raises:
             DataError: the store lacks this part, or its file is damaged.
@@ -83,16 +81,16 @@ def write_store(
     advance: Callable[[], None] = lambda: None,
     source: str = "",
 ) -> FeatureStore:
-    """Write the features of parts; a file that exists is kept, because its name says all that it depends on.
+    """Write the features of parts; an existing file is kept, because its name says all that it depends on.
 
-    Clips that could not be read have no features and are left out. A stopped run resumes with the next part.
+    Unreadable clips are left out. A stopped run resumes with the next part. Files of other parts are deleted.
 
     Args:
-        folder: made if need be; files of other parts in it are deleted.
+        folder: created if it is missing.
         rows: the clips.
         parts: the parts of them to write.
-        read: yields the items (``frames`` (T, D) and ``voice`` (N, M) float32) of the parts it is given, in order.
-        sizes: features of a step, by stream ("face", "voice").
+        read: yields the items (``frames`` (T, D) and ``voice`` (N, M) float32) of its parts, in order.
+        sizes: number of features per step, by stream ("face", "voice").
         advance: called once per part.
         source: what the features depend on besides the clips' files.
 
@@ -124,11 +122,7 @@ def write_store(
 
 
 def open_store(folder: Path) -> FeatureStore:
-    """Open what :func:`write_store` wrote.
-
-    Raises:
-        DataError: its index is missing or damaged.
-    """
+    """Open what :func:`write_store` wrote; raise DataError if its index is missing or damaged."""
     file = folder / INDEX_FILE
     if not file.is_file():
         raise DataError(f"{folder}: holds no features: no {INDEX_FILE}", fix=AGAIN)

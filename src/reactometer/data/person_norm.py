@@ -1,7 +1,6 @@
 """Normalise per person: replace each person's mean and spread of every feature by the training set's.
 
-Fitted without labels, on the clips to train on or to score. The rest is how a person differs from their own average.
-Where it helps and by how much: docs/results.md.
+Fitted without labels, on the clips to train on or to score. Where it helps, and by how much: docs/results.md.
 """
 
 from __future__ import annotations

@@ -166,7 +166,7 @@ def _prepare_one(job: _Job) -> PreparedRow:
 
 
 def _read(job: _Job) -> PreparedClip:
-    """Read the dataset's own crops, or detect the face in a media file."""
+    """Read the dataset's own crops, or find the face in a media file."""
     if job.clip.path.is_dir():
         return prepare_crops(job.clip.path, job.settings, job.clip.audio_path)
     return prepare_clip(job.clip.path, job.settings, load_detector(job.settings.detector), job.clip.audio_path)

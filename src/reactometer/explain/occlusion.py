@@ -31,8 +31,7 @@ from reactometer.types import ByteArray, FloatArray, Prediction, PreparedClip
 from reactometer.workers.media_worker import Reading
 
 STRETCH_SHARE, MIN_STRETCH_S, MAX_STRETCH_S = 0.1, 0.5, 1.0
-"""Hide a tenth of the clip at a time, but between half a second and one second; hidden stretches overlap by half.
-Chosen by eye: one frame changes little because its neighbours show the same, and longer stretches blur the timing."""
+"""Hide a tenth of the clip at a time, between half a second and one second, overlapping by half; chosen by eye."""
 
 WINDOW_SHARE, MIN_WINDOW_S = 0.2, 0.5
 """Length of the timeline's windows: a fifth of the clip, between half a second and the default of predict."""
@@ -41,7 +40,7 @@ MIN_CHANGE = 0.005
 """Smaller changes are reported as no change."""
 
 MAX_STRONGEST = 3
-"""Number of emotions that are reported. The second and third must be as strong as those in subtitles."""
+"""Number of reported emotions; the second and third must be as strong as those in subtitles."""
 
 N_CELLS, SQUARE_CELLS = 8, 2
 """Side of the face map, and side of the square that slides over it, in cells; chosen by eye."""
@@ -101,14 +100,12 @@ def explain(
     """Measure how each emotion changes when a modality, some seconds, or a part of the face is hidden.
 
     The result describes what the model used, not what the person felt. Changes do not add up to the intensity: if two
-    moments, or face and voice, show the same, hiding one of them changes little. Hidden sound is removed from the
-    features of the voice encoder, which has heard all of it.
+    moments, or face and voice, show the same, hiding one of them changes little.
 
     Args:
         video: a video or sound file.
         model: a model folder, or a loaded model; default: the starter model inside the package.
-        span: the part of the file to explain, seconds, such as "10-20s"; default: the whole file, if it is at most a
-            minute long.
+        span: the seconds to explain, such as "10-20s"; default: the whole file, of at most a minute.
         face_map: hide parts of the face too.
         progress: show a progress bar on standard error.
 
@@ -164,17 +161,14 @@ def _parse_span(text: str | None) -> Span | None:
 
 def _read(path: str, model: LoadedModel, span: Span | None) -> PreparedClip:
     """Read a span of a file, or the whole file, exactly as predict decodes it."""
-    problem = f"{path}: longer than the {PART.length_s:.0f} s that can be explained at once"
-    too_long = ConfigError(problem, fix="Name a part of it with --span, such as --span 10-20s")
     start_s, end_s = span or (0.0, math.inf)
     settings, duration_s = settled(model.config.prepare), probe(Path(path)).duration_s
     if span is None and duration_s is not None and len(part_spans(duration_s)) > 1:
-        raise too_long
+        problem = f"{path}: longer than the {PART.length_s:.0f} s that can be explained at once"
+        raise ConfigError(problem, fix="Name a part of it with --span, such as --span 10-20s")
     parts: list[PreparedClip] = []
     known_s = 0.0
     for _, part in stream_windows(Path(path), settings, load_detector(settings.detector), [PART]):
-        if span is None and parts:
-            raise too_long
         known_s = part.end_s
         parts += [part] if start_s < known_s else []
         if end_s <= known_s:
@@ -200,7 +194,7 @@ def _predict(path: str, model: LoadedModel, clip: PreparedClip) -> Prediction:
 
 
 def _spans(start_s: float, end_s: float, shape: WindowShape) -> tuple[Span, ...]:
-    """Return the overlapping windows that cover a span; each contains something that its predecessor does not."""
+    """Return overlapping windows that cover a span."""
     count = 1 + max(0, math.ceil((end_s - start_s - LEAST_NEW_S - shape.length_s) / shape.hop_s))
     starts = [start_s + number * shape.hop_s for number in range(count)]
     return tuple((begin_s, min(begin_s + shape.length_s, end_s)) for begin_s in starts)

@@ -13,7 +13,7 @@ import numpy as np
 from reactometer.explain.occlusion import MIN_CHANGE, Attribution
 from reactometer.inference.plot import draw_strip
 from reactometer.io import write_picture, write_whole
-from reactometer.types import ByteArray, FloatArray
+from reactometer.types import FloatArray
 
 COLOURS = "RdBu_r"  # red above 0, white at 0, blue below
 MIN_SCALE = 0.02
@@ -190,7 +190,7 @@ def _draw_face(images: Sequence[Axes], timeline: Axes, attribution: Attribution,
         axes.set_axis_off()
     if attribution.face_map is None:
         return
-    images[1].imshow(_grey(picture), interpolation="bilinear")
+    images[1].imshow(picture.mean(axis=2), cmap="gray", vmin=0, vmax=255, interpolation="bilinear")
     images[1].imshow(
         attribution.face_map[label],
         cmap=COLOURS,
@@ -215,10 +215,6 @@ def _title(attribution: Attribution) -> str:
         f"Rows: {hidden_s:.1f} s hidden at a time; map: a square hidden in all frames. They show what the model used, "
         "not what the person felt."
     )
-
-
-def _grey(picture: ByteArray) -> ByteArray:
-    return np.repeat(picture.mean(axis=2, keepdims=True).astype(np.uint8), 3, axis=2)
 
 
 def _scale(changes: FloatArray) -> float:

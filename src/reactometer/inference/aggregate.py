@@ -16,9 +16,7 @@ AT_ONCE = 8
 """Maximum number of windows that are held in memory and scored together."""
 
 Key = TypeVar("Key")
-
 Scorer = Callable[[Sequence[PreparedClip]], list[Score]]
-"""Scores parts and windows, in their order."""
 
 
 @dataclass(frozen=True)

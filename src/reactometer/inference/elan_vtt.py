@@ -45,7 +45,14 @@ def write_elan(
             "xsi:noNamespaceSchemaLocation": SCHEMA,
         },
     )
-    _add_header(root, Path(predictions[0].path), path, local)
+    media = Path(predictions[0].path)
+    described = {"MEDIA_URL": media.name, "MIME_TYPE": mimetypes.guess_type(media.name)[0] or "video/mp4"}
+    if local:
+        described["MEDIA_URL"] = media.resolve().as_uri()
+        if media.resolve().is_relative_to(path.resolve().parent):
+            described["RELATIVE_MEDIA_URL"] = f"./{media.resolve().relative_to(path.resolve().parent).as_posix()}"
+    header = ElementTree.SubElement(root, "HEADER", {"MEDIA_FILE": "", "TIME_UNITS": "milliseconds"})
+    ElementTree.SubElement(header, "MEDIA_DESCRIPTOR", described)
     order = ElementTree.SubElement(root, "TIME_ORDER")
     for prediction, own in zip(predictions, events, strict=True):
         _add_tiers(root, order, prediction, own)
@@ -78,18 +85,6 @@ def _shown_spans(prediction: Prediction) -> list[tuple[float, float]]:
     cuts_s = [(one + other) / 2 for one, other in pairwise(prediction.middles_s.tolist())]
     starts_s = [window.start_s for window in prediction.windows[:1]] + cuts_s
     return list(zip(starts_s, cuts_s + [window.end_s for window in prediction.windows[-1:]], strict=True))
-
-
-def _add_header(root: ElementTree.Element, media: Path, document: Path, local: bool) -> None:
-    header = ElementTree.SubElement(root, "HEADER", {"MEDIA_FILE": "", "TIME_UNITS": "milliseconds"})
-    described = {
-        "MEDIA_URL": media.resolve().as_uri() if local else media.name,
-        "MIME_TYPE": mimetypes.guess_type(media.name)[0] or "video/mp4",
-    }
-    folder = document.resolve().parent
-    if local and media.resolve().is_relative_to(folder):
-        described["RELATIVE_MEDIA_URL"] = f"./{media.resolve().relative_to(folder).as_posix()}"
-    ElementTree.SubElement(header, "MEDIA_DESCRIPTOR", described)
 
 
 def _add_tiers(

@@ -33,7 +33,8 @@ def find_events(prediction: Prediction, threshold: float = DEFAULT_THRESHOLD) ->
 
 
 def _events(prediction: Prediction, index: int, threshold: float) -> Iterator[Event]:
-    windows, values, middles_s = prediction.windows, prediction.timeline[:, index], prediction.middles_s.tolist()
+    windows, values = prediction.windows, prediction.timeline[:, index]  # K, (K,)
+    middles_s: list[float] = prediction.middles_s.tolist()
 
     def crossing_s(inside: int, outside: int, edge_s: float) -> float:
         """Where the line from one window to its neighbour crosses the threshold; ``edge_s`` at the file's end."""

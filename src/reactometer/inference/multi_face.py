@@ -21,7 +21,7 @@ LEAST_SEEN_S = 1.0
 a face seen for less than half of it. Our choice."""
 
 MOST_COUNTED_S = 0.5
-"""A sampled frame counts for the time since the previous one, at most this."""
+"""Maximum time that a sampled frame counts for, seconds."""
 
 Key = tuple[int, int | None, bool]
 """Index of the window; number of the face, or None; whether it is scored with the voice."""
@@ -85,7 +85,7 @@ class _Seen:
                 self.seen_s[sample.face] = self.seen_s.get(sample.face, 0.0) + counted_s
 
     def people(self) -> list[int]:
-        """Return the faces that were seen for long enough."""
+        """Return the faces that were seen for long enough, in order of first appearance."""
         least_s = min(LEAST_SEEN_S, self.looked_s / 2)
         return [face for face, seen_s in self.seen_s.items() if seen_s >= least_s]
 

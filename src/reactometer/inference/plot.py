@@ -10,7 +10,7 @@ import numpy as np
 
 from reactometer.errors import OutputError
 from reactometer.io import write_picture
-from reactometer.types import Prediction, Window
+from reactometer.types import Prediction
 
 COLOURS = ("#d1495b", "#edae49", "#00798c", "#5f8a3a", "#8f5aa8", "#30638e", "#c86b3c")
 PICTURE_ENDINGS = (".png", ".jpg", ".svg", ".pdf")
@@ -57,8 +57,9 @@ def draw_strip(strip: Any, prediction: Prediction, place: int) -> None:
     else:
         strip.fill_between(middles_s, values, color=colour, alpha=0.3, linewidth=0)
     strip.plot(middles_s, values, color=colour, linewidth=1.8, marker="o", markersize=3)
-    for start_s, end_s in _faceless(prediction.windows):
-        strip.axvspan(start_s, end_s, color="0.85", linewidth=0, zorder=0)
+    for window in prediction.windows:
+        if window.face_share == 0.0:
+            strip.axvspan(window.start_s, window.end_s, color="0.85", linewidth=0, zorder=0)
     strip.set_ylim(0.0, 1.0)
     strip.set_yticks([0.0, 1.0])
     strip.tick_params(labelsize=7)
@@ -71,15 +72,10 @@ def draw_strip(strip: Any, prediction: Prediction, place: int) -> None:
         strip.text(1.01, 0.12, ends, transform=strip.transAxes, va="center", fontsize=7, color="0.4")
 
 
-def _faceless(windows: Sequence[Window]) -> list[tuple[float, float]]:
-    """The stretches whose windows show no face in any sampled frame."""
-    return [(window.start_s, window.end_s) for window in windows if window.face_share == 0.0]
-
-
 def _title(prediction: Prediction) -> str:
     sound = "sound" if prediction.has_sound else "no sound"
     seen = f"face in {prediction.face_share or 0.0:.0%} of the sampled frames, {sound}"
-    grey = "; grey: no face" if _faceless(prediction.windows) else ""
+    grey = "; grey: no face" if any(window.face_share == 0.0 for window in prediction.windows) else ""
     whose = "" if prediction.face is None else f", face {prediction.face}"
     band = f"; band: {prediction.coverage:.0%} interval" if prediction.intervals and prediction.coverage else ""
     return f"{Path(prediction.path).name}{whose}. Right: the whole file\n{seen}{grey}{band}"

@@ -16,7 +16,7 @@ RUNNING_S, RUNNING_QUANTILE = 60.0, 0.2
 
 @dataclass(frozen=True)
 class Baseline:
-    """What counts as the person at rest: a span of the file, or the windows so far (a running baseline)."""
+    """A span in which the person is at rest; without bounds, a running baseline."""
 
     start_s: float | None = None
     end_s: float | None = None

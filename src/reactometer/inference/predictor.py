@@ -7,6 +7,7 @@ import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from threading import get_ident
 
@@ -99,7 +100,7 @@ def predict(  # noqa: PLR0913 - options by keyword
     loaded = model if isinstance(model, LoadedModel) else load_model(model)
     settings = reading_of(loaded, faces, rate_hz)
     reading = Reading(settings, (PART, WindowShape(window_s, hop_s)) if timeline else (PART,), faces)
-    read = _read_apart if isolated and os.name == "posix" else _read_here
+    read = partial(_read, isolated=isolated and os.name == "posix")
     with progress_bar("predicting", len(paths), progress) as advance:
         moments = _measure_people(loaded.each, paths, known, reading, read)
         predictions = []
@@ -177,18 +178,13 @@ def _measure_people(
     return measure_people(items())
 
 
-def _read_here(reading: Reading, path: Path) -> Iterator[Shown]:
-    return reading.windows(path, _threads())
-
-
-def _read_apart(reading: Reading, path: Path) -> Iterator[Shown]:
-    reader = shared_reader(os.getpid(), get_ident())
-    return (piece for piece in reader.read(path, reading, _threads()) if not isinstance(piece, MediaInfo))
-
-
-def _threads() -> int:
+def _read(reading: Reading, path: Path, isolated: bool) -> Iterator[Shown]:
     cores = torch.get_num_threads()
-    return min(cores + 1, MOST_THREADS) if cores > 1 else 0
+    threads = min(cores + 1, MOST_THREADS) if cores > 1 else 0
+    if not isolated:
+        return reading.windows(path, threads)
+    pieces = shared_reader(os.getpid(), get_ident()).read(path, reading, threads)
+    return (piece for piece in pieces if not isinstance(piece, MediaInfo))
 
 
 def _predict_file(

@@ -47,8 +47,8 @@ def clip_rows(predictions: Sequence[Prediction]) -> list[dict[str, Any]]:
             "path": prediction.path,
             "face": prediction.face,
             "status": prediction.status,
-            "duration_s": _rounded(prediction.duration_s),
-            "face_share": _rounded(prediction.face_share),
+            "duration_s": rounded(prediction.duration_s),
+            "face_share": rounded(prediction.face_share),
             "sound": prediction.has_sound,
             "abstain": abstained(prediction),
             **_values(prediction.labels, prediction.intensities, prediction.intervals),
@@ -63,10 +63,10 @@ def timeline_rows(predictions: Sequence[Prediction]) -> list[dict[str, Any]]:
         {
             "path": prediction.path,
             "face": prediction.face,
-            "start_s": _rounded(window.start_s),
-            "end_s": _rounded(window.end_s),
+            "start_s": rounded(window.start_s),
+            "end_s": rounded(window.end_s),
             "state": "face" if window.face_share else "no_face",
-            "face_share": _rounded(window.face_share),
+            "face_share": rounded(window.face_share),
             **_values(prediction.labels, window.intensities, window.intervals),
         }
         for prediction in predictions
@@ -96,7 +96,7 @@ def event_rows(predictions: Sequence[Prediction], threshold: float) -> list[dict
             "path": prediction.path,
             "face": prediction.face,
             **asdict(event),
-            **{name: _rounded(getattr(event, name)) for name in ("onset_s", "peak_s", "offset_s")},
+            **{name: rounded(getattr(event, name)) for name in ("onset_s", "peak_s", "offset_s")},
             **{name: round(getattr(event, name), 6) for name in ("peak", "mean")},
         }
         for prediction in predictions
@@ -170,9 +170,9 @@ def _values(
 ) -> dict[str, float | None]:
     """Return the intensities by column, then the interval bounds."""
     unknown = (None,) * len(labels)
-    row = {label: _rounded(value, 6) for label, value in zip(labels, intensities or unknown, strict=True)}
+    row = {label: rounded(value, 6) for label, value in zip(labels, intensities or unknown, strict=True)}
     for label, bounds in zip(labels, intervals or unknown, strict=True):
-        row |= {f"{label}_{name}": _rounded(bound, 6) for name, bound in zip(ENDS, bounds or (None, None), strict=True)}
+        row |= {f"{label}_{name}": rounded(bound, 6) for name, bound in zip(ENDS, bounds or (None, None), strict=True)}
     return row
 
 
@@ -181,5 +181,6 @@ def _value_columns(prediction: Prediction) -> list[str]:
     return columns if prediction.coverage else columns[: len(prediction.labels)]
 
 
-def _rounded(value: float | None, digits: int = 3) -> float | None:
+def rounded(value: float | None, digits: int = 3) -> float | None:
+    """Round a value that may be missing."""
     return None if value is None else round(value, digits)

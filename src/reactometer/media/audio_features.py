@@ -76,12 +76,11 @@ def log_mel(waveform: FloatArray) -> FloatArray:
 
 
 def contours(waveform: FloatArray) -> tuple[FloatArray, np.ndarray]:
-    """What the functionals of speech emotion are taken of, without anything learned.
+    """Compute low-level descriptors of speech, without anything learned.
 
-    After the low-level descriptors of eGeMAPS (Eyben et al., IEEE Trans. Affective Computing 7, 2016), reduced to what
-    needs no voice quality: mel-frequency cepstral coefficients (Davis & Mermelstein 1980), the size of their change to
-    the next step, and pitch from normalised autocorrelation (as Boersma 1993, without his path search). The selection
-    is our choice.
+    A selection from eGeMAPS (Eyben et al., IEEE Trans. Affective Computing 7, 2016): mel-frequency cepstral
+    coefficients (Davis & Mermelstein 1980), the size of their change to the next step, and pitch from normalised
+    autocorrelation (as Boersma 1993, without his path search).
 
     Args:
         waveform: (S,) float32 in [-1, 1], mono, 16 kHz.
@@ -114,16 +113,18 @@ def _change(values: np.ndarray) -> np.ndarray:
 
 
 def _pitch(waveform: FloatArray, n_steps: int, hop: int) -> tuple[np.ndarray, np.ndarray]:
-    """Logarithm of the likeliest pitch in Hz, (N,), and how periodic the sound is there, (N,) in [0, 1]."""
+    """Return the logarithm of the likeliest pitch in Hz, (N,), and the strength of voicing, (N,) in [0, 1]."""
     window, shortest = PITCH_WINDOW_SIZE, int(SOUND_RATE_HZ / HIGHEST_PITCH_HZ)
     longest = int(SOUND_RATE_HZ / LOWEST_PITCH_HZ)
     around = np.pad(waveform, (window // 2, n_steps * hop - len(waveform) + window // 2))
     frames = np.lib.stride_tricks.sliding_window_view(around, window)[::hop][:n_steps]  # (N, window)
-    frames = (frames - frames.mean(axis=1, keepdims=True)) * _hann()
+    hann = np.hanning(window)  # (window,)
+    frames = (frames - frames.mean(axis=1, keepdims=True)) * hann
     power = np.abs(np.fft.rfft(frames, 2 * window, axis=1)) ** 2
     likeness = np.fft.irfft(power, axis=1)[:, : longest + 1]  # (N, lags): autocorrelation
     likeness = likeness / np.maximum(likeness[:, :1], 1e-9)
-    likeness /= _window_likeness()[: longest + 1]
+    of_window = np.correlate(hann, hann, "full")[window - 1 :]  # autocorrelation of the window itself
+    likeness /= np.maximum(of_window / of_window[0], LEAST_LIKENESS)[: longest + 1]
     cost = OCTAVE_COST * np.log2(np.arange(shortest, longest + 1))  # (lags,)
     lag = (likeness[:, shortest:] - cost).argmax(axis=1) + shortest  # (N,)
     strength = likeness[np.arange(n_steps), lag].clip(0.0, 1.0)
@@ -135,15 +136,3 @@ def _cosines() -> np.ndarray:
     """(M, 20): the orthonormal discrete cosine transform (type II), whose first rows SciPy's ``dct`` would give."""
     angles = np.pi * (np.arange(MEL_BANDS)[:, None] + 0.5) * np.arange(N_CEPSTRA) / MEL_BANDS
     return np.cos(angles) * np.sqrt(np.where(np.arange(N_CEPSTRA) == 0, 1.0, 2.0) / MEL_BANDS)
-
-
-@lru_cache(maxsize=1)
-def _hann() -> np.ndarray:
-    return np.hanning(PITCH_WINDOW_SIZE)
-
-
-@lru_cache(maxsize=1)
-def _window_likeness() -> np.ndarray:
-    """(window,) autocorrelation of the Hann window, by which that of windowed sound is divided."""
-    likeness = np.correlate(_hann(), _hann(), "full")[PITCH_WINDOW_SIZE - 1 :]
-    return np.asarray(np.maximum(likeness / likeness[0], LEAST_LIKENESS))

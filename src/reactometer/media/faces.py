@@ -40,9 +40,8 @@ HAAR_INSET_X, HAAR_INSET_Y, HAAR_WIDTH, HAAR_HEIGHT = 0.09, 0.014, 0.82, 1.038
 CROP_EYE_DISTANCE, CROP_EYE_HEIGHT = 0.33, 0.39
 JPEG_QUALITY = 95
 
-# Parts of an aligned crop from top to bottom: where each ends, and how far from the middle what is named in the middle
-# reaches, in shares of the side. YuNet has the tip of the nose .57 down in the middle of 498 crops and the corners of
-# the mouth .73 down and .14 aside (medians), the face's box from .05 to .98 and .15 to .86.
+# Parts of an aligned crop from top to bottom: lower end and reach from the middle, in shares of the side. By YuNet's
+# medians of 498 crops, the tip of the nose is 0.57 down, and the corners of the mouth 0.73 down and 0.14 aside.
 CROP_PARTS = (
     *((0.24, 0.5, "forehead"), (0.335, 0.5, "brows"), (0.45, 0.5, "eyes")),
     *((0.64, 0.15, "nose"), (0.83, 0.22, "mouth"), (1.0, 0.5, "chin")),

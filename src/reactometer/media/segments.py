@@ -5,7 +5,7 @@ from __future__ import annotations
 import heapq
 import math
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -94,19 +94,14 @@ def cut_clip(clip: PreparedClip, start_s: float, end_s: float) -> PreparedClip:
 
 
 def clip_of(clip: PreparedClip, face: int | None) -> PreparedClip:
-    """Select the samples of one person in a window with everybody's; ``None`` selects no face."""
-    return replace(clip, samples=samples_of(clip.samples, face))
-
-
-def samples_of(samples: Iterable[FaceSample], face: int | None) -> tuple[FaceSample, ...]:
-    """Return one sample per frame, as if only this face were followed."""
+    """Select one person in a window with everybody's samples, as if only this face were followed; ``None``: nobody."""
     own: list[FaceSample] = []
-    for sample in samples:
+    for sample in clip.samples:
         if sample.face is None:
             own.append(sample)
         elif sample.face == face:
             own[-1] = replace(sample, face=None)
-    return tuple(own)
+    return replace(clip, samples=tuple(own))
 
 
 def _begins_s(piece: FaceSample | SoundBlock) -> float:

@@ -21,11 +21,12 @@ from reactometer.batch.run import Request
 from reactometer.errors import RequestError
 from reactometer.inference.events import DEFAULT_THRESHOLD, check_threshold
 from reactometer.inference.predictor import DEFAULT_HOP_S, DEFAULT_WINDOW_S
+from reactometer.inference.tables import rounded
 from reactometer.models.folder import LoadedModel
 from reactometer.serving.job_store import DONE, FAILED, Job
 from reactometer.serving.queue import Desk, Settings, Work
 from reactometer.serving.renderers import FORMS, Format, file_name, render
-from reactometer.serving.schemas import Document, as_moment, describe, rounded
+from reactometer.serving.schemas import Document, as_moment, describe
 
 PAGE = Path(__file__).parent / "page"
 LONGEST_NAME = 200

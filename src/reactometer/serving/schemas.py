@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from pydantic import BaseModel, ConfigDict, Field
 
 from reactometer.inference.events import DEFAULT_THRESHOLD
-from reactometer.inference.tables import abstained, event_rows, frame_rows, intensities_as_json
+from reactometer.inference.tables import abstained, event_rows, frame_rows, intensities_as_json, rounded
 from reactometer.types import Ends, Prediction
 
 
@@ -149,8 +149,3 @@ _SIDES = ("x", "y", "width", "height")
 def _intensities(labels: Sequence[str], values: Sequence[float] | None, intervals: Ends | None) -> Intensities | None:
     told = intensities_as_json(labels, values, intervals)
     return None if told is None else {label: Intensity(**own) for label, own in told.items()}
-
-
-def rounded(value: float | None, digits: int = 3) -> float | None:
-    """Round a value that may be missing."""
-    return None if value is None else round(value, digits)

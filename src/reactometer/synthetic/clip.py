@@ -13,7 +13,8 @@ from typing import Literal
 import numpy as np
 
 from reactometer.labels import HUME_REACTION
-from reactometer.synthetic.face import ACTIONS, Look, Pose, build_scene, draw_frame, random_look
+from reactometer.synthetic.face import Pose, build_scene, draw_frame, random_look
+from reactometer.synthetic.face_features import ACTIONS, Look
 from reactometer.synthetic.voice import CONTROL_RATE_HZ, PARAMETERS, Voice, random_voice, speak
 from reactometer.types import ByteArray, FloatArray
 

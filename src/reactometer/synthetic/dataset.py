@@ -19,8 +19,6 @@ from reactometer.terminal import progress_bar
 from reactometer.types import SOUND_RATE_HZ, ByteArray, FloatArray
 from reactometer.workers.pool import run_jobs
 
-__all__ = ["ClipPlan", "clip_plan", "render_clip", "simulate"]
-
 _VERSION = 2
 """Version of the images and sounds; raise it when a change alters them."""
 

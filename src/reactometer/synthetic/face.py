@@ -1,8 +1,7 @@
-"""Draw one picture of a talking face from known facial actions: the eyes' half of the embedded data set.
+"""Draw one image of a talking face from known facial actions.
 
-The head is an egg seen without perspective. Its skin is a flat texture, painted anew for every frame by ``paint_face``;
-the texture is wrapped around the turned head, lit, and laid over the person's hair, neck, shoulders and room.
-Pictures are planar inside this file, (3, H, W) float32 in [0, 255], for speed.
+The head is an egg without perspective. Its skin is a flat texture, which is painted for every frame, wrapped around the
+head, lit, and laid over hair, neck, shoulders and room. Images are planar in this file, (3, H, W) float32 in [0, 255].
 """
 
 from __future__ import annotations
@@ -14,7 +13,6 @@ import cv2
 import numpy as np
 
 from reactometer.synthetic.face_features import (
-    ACTIONS,
     Canvas,
     Look,
     Reals,
@@ -26,8 +24,6 @@ from reactometer.synthetic.face_features import (
     rgb,
 )
 from reactometer.types import ByteArray, FloatArray
-
-__all__ = ["ACTIONS", "Look", "Pose", "Scene", "build_scene", "draw_frame", "random_look"]
 
 _CROWN_V, _CHIN_V = -1.70, 1.56
 _TEXTURE = (-1.3, -1.85, 1.3, 1.9)  # left, top, right, bottom in face units
@@ -95,17 +91,16 @@ def random_look(rng: np.random.Generator) -> Look:
 def build_scene(look: Look, size_px: int) -> Scene:
     """Everything of a clip that no frame changes, for square pictures of ``size_px``."""
     rng = np.random.default_rng(look.grain_seed)
-    return Scene(
-        look, _room(look, size_px, rng), _bare_skin(look, _density(size_px), rng), _behind(look, _density(size_px))
-    )
+    density = _density(size_px)
+    return Scene(look, _room(look, size_px, rng), _bare_skin(look, density, rng), _behind(look, density))
 
 
 def draw_frame(
     scene: Scene, pose: Pose, actions: Mapping[str, float], blur_px: float = 0.0, noise: FloatArray | None = None
 ) -> ByteArray:
-    """(H, W, 3) uint8 RGB: the person with ``actions`` (named as in ``ACTIONS``, 0 to 1) at ``pose``.
+    """Draw the person, (H, W, 3) uint8 RGB, with ``actions`` (as in ``ACTIONS``, 0 to 1) at ``pose``.
 
-    ``blur_px`` is the deviation of a Gaussian; ``noise``, (H, W, 1) or (H, W, 3), is added in grey levels.
+    ``blur_px`` is the sigma of a Gaussian; ``noise``, (H, W, 1), is added in grey levels.
     """
     texture = Canvas(scene.skin.planes.copy(), scene.skin.u, scene.skin.v)
     paint_features(texture, scene.look, actions, pose.yaw, pose.gaze)
@@ -127,9 +122,8 @@ def _room(look: Look, size_px: int, rng: np.random.Generator) -> FloatArray:
     v, u = np.mgrid[0:size_px, 0:size_px].astype(np.float32) / size_px
     room = look.wall * (1.08 - 0.3 * np.hypot(u - rng.uniform(), v - rng.uniform()))[..., None]
     for _ in range(rng.integers(1, 5)):
-        left, top, wide, high = (
-            (rng.uniform([-0.2, -0.2, 0.1, 0.1], [0.9, 0.9, 0.4, 0.4]) * size_px).astype(int).tolist()
-        )
+        box = rng.uniform([-0.2, -0.2, 0.1, 0.1], [0.9, 0.9, 0.4, 0.4]) * size_px
+        left, top, wide, high = box.astype(int).tolist()
         colour = look.wall * rng.uniform(0.5, 1.3) + rng.normal(0, 10, 3)
         cv2.rectangle(room, (left, top), (left + wide, top + high), colour.tolist(), -1)
     blurred = cv2.GaussianBlur(room, (0, 0), size_px * 0.012)

@@ -164,9 +164,8 @@ def paint_features(canvas: Canvas, look: Look, actions: Mapping[str, float], yaw
 def _paint_eye(canvas: Canvas, look: Look, side: int, actions: Mapping[str, float], gaze: float) -> None:
     centre, half, awake = side * look.eye_u, 0.215 * look.eye_size, look.eye_size * (1 - actions["AU45"])
     rise = (0.115 + 0.10 * actions["AU5"] - 0.055 * actions["AU6"]) * awake - 0.05 * actions["AU45"]
-    sink = (0.065 + 0.02 * actions["AU5"] - 0.07 * actions["AU6"] - 0.04 * actions["AU9"]) * awake + 0.055 * actions[
-        "AU45"
-    ]
+    sink = (0.065 + 0.02 * actions["AU5"] - 0.07 * actions["AU6"] - 0.04 * actions["AU9"]) * awake
+    sink = sink + 0.055 * actions["AU45"]
     t = across(canvas, centre, half)
     arch = (1 - t**2) ** np.float32(0.65)
     upper, lower = look.eye_tilt * side * t - rise * arch, look.eye_tilt * side * t + sink * arch

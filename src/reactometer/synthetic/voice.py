@@ -1,22 +1,19 @@
-"""Make the sound of a talking voice from known voice parameters: the ears' half of the embedded data set.
+"""Synthesise a talking voice from known voice parameters.
 
-Source and filter (Fant 1960): a train of glottal pulses with a pitch contour, mixed with breath, passes through the
-resonances of five vowels that take turns syllable by syllable. The words mean nothing.
+Source and filter (Fant 1960): glottal pulses with a pitch contour, mixed with breath, pass through the resonances of
+five vowels that change with each syllable.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 from scipy import signal
 
+from reactometer.synthetic.face_features import Reals
 from reactometer.types import SOUND_RATE_HZ, FloatArray
-
-Reals = npt.NDArray[np.floating[Any]]
 
 PARAMETERS: dict[str, str] = {
     "pitch": "mean pitch up (or down) by as much as 9 semitones",
@@ -82,10 +79,9 @@ def random_voice(rng: np.random.Generator) -> Voice:
 
 
 def speak(voice: Voice, tracks: Mapping[str, FloatArray], rng: np.random.Generator) -> tuple[FloatArray, FloatArray]:
-    """Say something.
+    """Synthesise speech with a (K,) track for every name of ``PARAMETERS``.
 
-    ``tracks`` gives for every name of ``PARAMETERS`` a (K,) track. Returns the waveform, (S,) float32 in [-1, 1] at
-    ``SOUND_RATE_HZ``, and the mouth's opening, (K,) float32 in [0, 1], over the same time.
+    Returns the waveform, (S,) float32 in [-1, 1] at ``SOUND_RATE_HZ``, and the mouth's opening, (K,) float32 in [0, 1].
     """
     swell, vowels, accent, hiss = _articulate(_syllables(voice, tracks, rng), len(tracks["pitch"]))
     wave = np.cos(2 * np.pi * _TREMOR_HZ * np.arange(len(swell)) / CONTROL_RATE_HZ + voice.tremor_phase)

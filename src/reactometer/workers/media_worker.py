@@ -25,7 +25,7 @@ import cv2
 from reactometer.config import PrepareConfig
 from reactometer.errors import MediaError
 from reactometer.media.faces import load_detector
-from reactometer.media.segments import PART, WindowShape, stream_windows
+from reactometer.media.segments import WindowShape, stream_windows
 from reactometer.media.tracking import follow_face, follow_faces
 from reactometer.media.video import probe
 from reactometer.memory import keep_freed_memory, return_freed_memory
@@ -39,9 +39,6 @@ FACES = ("one", "all")
 
 LOOK_S = 0.2
 """Interval at which the caller's ``check`` runs while no window arrives."""
-
-USUAL_HZ = PrepareConfig().rate_hz
-"""Sampled frames per second up to which the bound of CPU time holds; it grows with more."""
 
 AHEAD = 16
 """Maximum number of parts and windows that the process reads ahead of their use; our choice."""
@@ -81,7 +78,7 @@ class Bounds:
 
     memory_bytes: int = 4 * 2**30  # of the process
     stall_s: float = 60.0  # maximum time without a new window
-    processor_s: float = 600.0  # CPU time per minute of the file, at the usual rate_hz
+    processor_s: float = 600.0  # CPU time per minute of the file
     duration_s: float = math.inf
     pixels: float = math.inf  # of a frame
 
@@ -192,7 +189,7 @@ def shared_reader(process: int, thread: int) -> Reader:
 
 
 class _UnreadableError(Exception):
-    """The reason why a file is unreadable, sent by the process."""
+    """The reason why a file is unreadable."""
 
 
 def serve(handle: int, parent: int) -> None:
@@ -225,13 +222,18 @@ def _send(connection: Connection[Any, Any], pieces: Queue[Any]) -> None:
 
 def _read_file(path: Path, reading: Reading, threads: int, bounds: Bounds, pieces: Queue[Any]) -> None:
     """Put the container's properties, all windows and ``None`` into the queue, or the reason why it is unreadable."""
-    began_s, minute_s = time.process_time(), bounds.processor_s * max(1.0, reading.settings.rate_hz / USUAL_HZ)
-    _limit("CPU", math.ceil(began_s + minute_s))
+    began_s = time.process_time()
+    _limit("CPU", math.ceil(began_s + bounds.processor_s))
     try:
-        pieces.put(_checked(probe(path), bounds))
+        info = probe(path)
+        if info.width_px * info.height_px > bounds.pixels:
+            size, limit = f"{info.width_px} x {info.height_px} pixels", f"at most {bounds.pixels:,} pixels"
+            raise MediaError(f"{path}: its pictures are too large", got=size, expected=limit, fix="Make them smaller")
+        _check_end(path, info.duration_s or 0.0, bounds)
+        pieces.put(info)
         for shape, clip in reading.windows(path, threads):
             _check_end(path, clip.end_s, bounds)
-            _limit("CPU", math.ceil(began_s + minute_s * (1.0 + clip.end_s / PART.length_s)))
+            _limit("CPU", math.ceil(began_s + bounds.processor_s * (1.0 + clip.end_s / 60.0)))
             pieces.put((shape, _plain(clip)))
         pieces.put(None)
     except UNREADABLE as error:
@@ -254,26 +256,10 @@ def _limit(what: str, most: int) -> None:
         resource.setrlimit(kind, (most, resource.getrlimit(kind)[1]))
 
 
-def _checked(info: MediaInfo, bounds: Bounds) -> MediaInfo:
-    if info.width_px * info.height_px > bounds.pixels:
-        raise MediaError(
-            f"{info.path}: its pictures are too large",
-            got=f"{info.width_px} x {info.height_px} pixels",
-            expected=f"{bounds.pixels:,} pixels at most",
-            fix="Make them smaller",
-        )
-    _check_end(info.path, info.duration_s or 0.0, bounds)
-    return info
-
-
 def _check_end(path: Path, end_s: float, bounds: Bounds) -> None:
     if end_s > bounds.duration_s:
-        raise MediaError(
-            f"{path}: it is too long",
-            got=f"{end_s:.0f} s",
-            expected=f"{bounds.duration_s:.0f} s at most",
-            fix="Cut it into parts",
-        )
+        limit = f"at most {bounds.duration_s:.0f} s"
+        raise MediaError(f"{path}: it is too long", got=f"{end_s:.0f} s", expected=limit, fix="Cut it into parts")
 
 
 def _plain(clip: PreparedClip) -> PreparedClip:
