@@ -227,7 +227,7 @@ def _read_file(path: Path, reading: Reading, threads: int, bounds: Bounds, piece
     try:
         info = probe(path)
         if info.width_px * info.height_px > bounds.pixels:
-            size, limit = f"{info.width_px} x {info.height_px} pixels", f"at most {bounds.pixels:,} pixels"
+            size, limit = f"{info.width_px} x {info.height_px} pixels", f"{bounds.pixels:,} pixels at most"
             raise MediaError(f"{path}: its pictures are too large", got=size, expected=limit, fix="Make them smaller")
         _check_end(path, info.duration_s or 0.0, bounds)
         pieces.put(info)
@@ -258,7 +258,7 @@ def _limit(what: str, most: int) -> None:
 
 def _check_end(path: Path, end_s: float, bounds: Bounds) -> None:
     if end_s > bounds.duration_s:
-        limit = f"at most {bounds.duration_s:.0f} s"
+        limit = f"{bounds.duration_s:.0f} s at most"
         raise MediaError(f"{path}: it is too long", got=f"{end_s:.0f} s", expected=limit, fix="Cut it into parts")
 
 
