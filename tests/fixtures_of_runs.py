@@ -18,7 +18,7 @@ import pytest
 from pyarrow import fs
 
 from fixtures_of_serving import free_port
-from reactometer.batch.inputs import open_uri
+from reactometer.batch.inputs import open_path
 from reactometer.batch.result_store import INDEX_FILE, JOURNAL, TIMELINE
 from reactometer.inference.predictor import predict
 from reactometer.inference.tables import clip_rows, timeline_rows
@@ -105,7 +105,7 @@ def put(bucket: str) -> Callable[[Path, str], str]:
     """Uploads a folder, and returns its address."""
 
     def put(folder: Path, name: str) -> str:
-        filesystem, path = open_uri(f"{bucket}/{name}")
+        filesystem, path = open_path(f"{bucket}/{name}")
         fs.copy_files(str(folder), path, destination_filesystem=filesystem)
         return f"{bucket}/{name}"
 

@@ -17,7 +17,7 @@ import pytest
 from pyarrow import fs
 
 from reactometer.batch import result_store, run
-from reactometer.batch.inputs import open_uri
+from reactometer.batch.inputs import open_path
 from reactometer.batch.result_store import (
     FAILED_FILE,
     INDEX_FILE,
@@ -179,7 +179,7 @@ def test_a_run_from_an_object_store_into_it_is_the_run_on_the_disk(
     result = predict_folder([source], out, device="cpu", workers=Workers(1), progress=False)
     assert (result.n_files, result.n_computed, list(result.failures)) == (7, 6, [f"{source}/b/broken.mp4"])
     assert f"{source}/b/broken.mp4" in result.failures[f"{source}/b/broken.mp4"]  # and not a copy's name
-    filesystem, path = open_uri(out)
+    filesystem, path = open_path(out)
     fs.copy_files(path, str(tmp_path / "copy"), source_filesystem=filesystem)
     check_run(tmp_path / "copy", videos, source)
     again = predict_folder([source], out, device="cpu", workers=Workers(1), progress=False)
@@ -189,7 +189,7 @@ def test_a_run_from_an_object_store_into_it_is_the_run_on_the_disk(
 
 
 def test_a_results_folder_in_an_object_store_is_uploaded_as_it_grows(bucket: str) -> None:
-    filesystem, path = open_uri(f"{bucket}/grows")
+    filesystem, path = open_path(f"{bucket}/grows")
 
     def stored() -> dict[str, int]:
         infos = filesystem.get_file_info(fs.FileSelector(path, recursive=True, allow_not_found=True))
@@ -198,7 +198,6 @@ def test_a_results_folder_in_an_object_store_is_uploaded_as_it_grows(bucket: str
     with pytest.raises(KeyboardInterrupt), mirror(f"{bucket}/grows") as (folder, upload):
         (folder / "results").mkdir()
         (folder / "results" / "0.jsonl").write_text("1\n")
-        (folder / ".lock").touch()
         upload(at_once=True)
         assert stored() == {"results/0.jsonl": 2}
         (folder / "results" / "0.jsonl").write_text("1\n2\n")

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 from reactometer.data.manifest import read_listing
 from reactometer.errors import ConfigError, DataError
-from reactometer.io import Paths, each_path, sha256_of
+from reactometer.io import Paths, each_path
 from reactometer.media.video import MEDIA_ENDINGS
 
 if TYPE_CHECKING:
@@ -81,7 +81,7 @@ def _on_disk(given: Path) -> Sequence[str]:
 def _in_store(uri: str) -> Sequence[str]:
     from pyarrow import fs
 
-    filesystem, path = open_uri(uri)
+    filesystem, path = open_path(uri)
     if filesystem.get_file_info(path).is_file:
         return [uri]
     infos = filesystem.get_file_info(fs.FileSelector(path, allow_not_found=True, recursive=True))
@@ -125,10 +125,15 @@ def hash_file(source: Source) -> Source:
         source: what is known of the file. Its content is not read again if its size and time have not changed.
     """
     try:
-        size_bytes, modified_ns = _size_and_time(source.path)
+        filesystem, name = open_path(source.path)
+        info = filesystem.get_file_info(name)
+        if not info.is_file:
+            raise FileNotFoundError(ENOENT, os.strerror(ENOENT), source.path)
+        size_bytes, modified_ns = info.size, info.mtime_ns or 0
         if source.sha256 and (source.size_bytes, source.modified_ns) == (size_bytes, modified_ns):
             return source
-        return Source(source.path, size_bytes, modified_ns, _sha256(source.path))
+        with filesystem.open_input_stream(name) as stream:
+            return Source(source.path, size_bytes, modified_ns, file_digest(stream, "sha256").hexdigest())
     except (OSError, ConfigError) as error:  # ConfigError: a URI of an unknown kind
         reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
         return Source(source.path, problem=reason)
@@ -145,20 +150,24 @@ def is_uri(path: Path | str) -> bool:
     return "://" in str(path)
 
 
-def open_uri(uri: str) -> tuple[fs.FileSystem, str]:
-    """Return pyarrow's file system of a URI and the path in it; credentials are those that pyarrow finds.
+def open_path(path: str) -> tuple[fs.FileSystem, str]:
+    """Return pyarrow's file system of a path or URI and the path in it; credentials are those that pyarrow finds.
 
     Args:
-        uri: ``s3://``, ``gs://``, ``abfs://``, ``hdfs://`` or ``fsspec+NAME://``. Source:
+        path: on this machine; or ``s3://``, ``gs://``, ``abfs://``, ``hdfs://`` or ``fsspec+NAME://``. Source:
             https://arrow.apache.org/docs/python/filesystems.html. The path is taken literally, without URL quoting.
 
     Raises:
         ConfigError: pyarrow has no file system for the URI.
     """
-    scheme, _, rest = uri.partition("://")
-    host, _, path = rest.partition("/")
+    from pyarrow import fs
+
+    if not is_uri(path):
+        return fs.LocalFileSystem(), path
+    scheme, _, rest = path.partition("://")
+    host, _, name = rest.partition("/")
     filesystem, root = _connect(f"{scheme}://{host}/")
-    return filesystem, f"{root.rstrip('/')}/{path.rstrip('/')}".rstrip("/")
+    return filesystem, f"{root.rstrip('/')}/{name.rstrip('/')}".rstrip("/")
 
 
 @cache
@@ -187,28 +196,8 @@ def local_copy(path: str) -> Iterator[str]:
         return
     from pyarrow import fs
 
-    filesystem, source = open_uri(path)
+    filesystem, source = open_path(path)
     with TemporaryDirectory(prefix="reactometer-") as folder:
         copy = str(Path(folder) / Path(source).name)
         fs.copy_files(source, copy, source_filesystem=filesystem)
         yield copy
-
-
-def _size_and_time(path: str) -> tuple[int, int]:
-    """Return a file's size in bytes and its time of change in nanoseconds."""
-    if not is_uri(path):
-        status = Path(path).stat()
-        return status.st_size, status.st_mtime_ns
-    filesystem, name = open_uri(path)
-    info = filesystem.get_file_info(name)
-    if not info.is_file:
-        raise FileNotFoundError(ENOENT, os.strerror(ENOENT), path)
-    return info.size, info.mtime_ns or 0
-
-
-def _sha256(path: str) -> str:
-    if not is_uri(path):
-        return sha256_of(Path(path))
-    filesystem, name = open_uri(path)
-    with filesystem.open_input_stream(name) as stream:
-        return file_digest(stream, "sha256").hexdigest()

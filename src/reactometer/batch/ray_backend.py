@@ -11,22 +11,18 @@ import re
 import socket
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import cv2
 
-from reactometer.batch.inputs import Source, hash_file, is_uri
+from reactometer.batch.inputs import Source, is_uri
 from reactometer.errors import ClusterError
 from reactometer.inference.tables import dump_predictions, load_predictions
 from reactometer.paths import FOLDER_VARIABLE, YUNET_FILE, find_yunet
 from reactometer.types import Prediction
-
-if TYPE_CHECKING:
-    from ray.data import Dataset
 
 LOCAL = "local"
 OBJECT_STORE_BYTES = 1 << 28  # of a cluster that is started here, which holds only models and rows
@@ -43,7 +39,7 @@ def connect(address: str, n_cpus: int | None = None) -> Iterator[None]:
 
     Args:
         address: "local" starts one on this machine; "auto" is the one that runs on it, or that ``$RAY_ADDRESS`` names;
-            ``HOST:PORT`` and ``ray://HOST:PORT`` name one.
+            ``HOST:PORT`` names one to which this machine belongs.
         n_cpus: of a cluster that is started here; default: all.
 
     Raises:
@@ -55,9 +51,12 @@ def connect(address: str, n_cpus: int | None = None) -> Iterator[None]:
         import ray.data  # the minimal Ray lacks its requirements
     except ImportError as error:
         raise ClusterError("Ray is not installed", fix="pip install 'reactometer[ray]'") from error
+    if address.startswith("ray://"):
+        fix = "Run the command on a machine of the cluster, for example by 'ray job submit', with --ray auto"
+        raise ClusterError("Ray Data does not run through a Ray client", got=address, fix=fix)
     own = {"num_cpus": n_cpus, "object_store_memory": OBJECT_STORE_BYTES, "include_dashboard": False}
     try:
-        host, _, port = address.removeprefix("ray://").rpartition(":")
+        host, _, port = address.rpartition(":")
         if host and port.isdecimal():  # Ray itself would try for two minutes
             socket.create_connection((host, int(port)), CONNECT_TIMEOUT_S).close()
         ray.init(address, log_to_driver=False, logging_level=logging.ERROR, **own if address == LOCAL else {})
@@ -79,21 +78,6 @@ def _cause(error: BaseException) -> str:
     return re.sub(r"^[\w.]*Error: ", "", str(error).strip().rpartition("\n")[2].strip())
 
 
-def hash_files(sources: Sequence[Source]) -> Iterator[Source]:
-    """Hash files on the cluster, in any order; see :func:`reactometer.batch.inputs.hash_file`."""
-    waiting = dict(enumerate(sources))
-    rows = [{"number": number, **vars(one), "path": _absolute(one.path)} for number, one in waiting.items()]
-    for row in _stream(lambda: _dataset(rows).map(_hash_row)) if rows else ():
-        one = waiting.pop(row.pop("number"))
-        yield replace(Source(**row), path=one.path)
-    yield from map(hash_file, waiting.values())  # what the cluster lost
-
-
-def _hash_row(row: dict[str, Any]) -> dict[str, Any]:
-    number = row.pop("number")
-    return {"number": number, **vars(hash_file(Source(**row)))}
-
-
 def predict_files(
     sources: Sequence[Source], load: FileLoader, model: Path, detector: str, n_actors: int | None, n_gpus: float
 ) -> Iterator[tuple[Source, list[Prediction]]]:
@@ -110,28 +94,46 @@ def predict_files(
         n_actors: at most; default: as many as the cluster has room for.
         n_gpus: share of a GPU per actor.
     """
+    if not sources:
+        return
     import ray
+    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
     waiting = {one.sha256: one for one in sources}
-    rows = [{"name": one.path, "path": _absolute(one.path), "sha256": one.sha256} for one in sources]
-    arguments = (load, ray.put(_pack(model, detector)), version("reactometer"))
-
-    def build() -> Dataset:
-        from ray.data import ActorPoolStrategy
-
-        return _dataset(rows).map(
-            _Actor,
-            fn_constructor_args=arguments,
-            compute=ActorPoolStrategy(min_size=1, max_size=n_actors),
-            num_cpus=1,
-            num_gpus=n_gpus,
-            max_task_retries=RETRIES,
-        )
-
-    for row in _stream(build) if rows else ():
+    rows = [
+        {"name": one.path, "path": one.path if is_uri(one.path) else str(Path(one.path).absolute()), "sha256": sha256}
+        for sha256, one in waiting.items()
+    ]
+    arguments = load, ray.put(_pack(model, detector)), version("reactometer")
+    # Ray Data runs in a process of its own on this machine, since it writes its logs to standard error.
+    here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
+    stream = ray.remote(num_cpus=0, scheduling_strategy=here, max_retries=0)(_predict_rows)
+    for result in stream.remote(rows, arguments, n_actors, n_gpus):
+        row = ray.get(result)
         if one := waiting.pop(row["sha256"], None):
             yield one, load_predictions(row["predictions"])
     yield from ((one, []) for one in waiting.values())
+
+
+def _predict_rows(
+    rows: list[dict[str, Any]], arguments: tuple[Any, ...], n_actors: int | None, n_gpus: float
+) -> Iterator[dict[str, Any]]:
+    """Yield the predictions of rows as they come, in any order; rows whose actors were lost are missing."""
+    import ray.data
+
+    context = ray.data.DataContext.get_current()
+    context.enable_progress_bars = False
+    context.max_errored_blocks = -1
+    # One task per row and one per actor at a time, so that a lost actor costs no other row its result.
+    dataset = ray.data.from_items(rows, override_num_blocks=len(rows)).map(
+        _Actor,
+        fn_constructor_args=arguments,
+        compute=ray.data.ActorPoolStrategy(min_size=1, max_size=n_actors, max_tasks_in_flight_per_actor=1),
+        num_cpus=1,
+        num_gpus=n_gpus,
+        max_task_retries=RETRIES,
+    )
+    yield from dataset.iter_rows()
 
 
 class _Actor:
@@ -164,43 +166,3 @@ def _pack(model: Path, detector: str) -> Mapping[str, bytes]:
     if detector == "yunet":
         files[f"weights/{YUNET_FILE}"] = find_yunet()
     return {name: file.read_bytes() for name, file in files.items()}
-
-
-def _absolute(path: str) -> str:
-    """Return the path as a process in another working folder must name it."""
-    return path if is_uri(path) else str(Path(path).absolute())
-
-
-def _dataset(rows: list[dict[str, Any]]) -> Dataset:
-    """Return a dataset with one task per row, so that a lost task costs no other row its result."""
-    import ray
-
-    logging.getLogger("ray.data").setLevel(logging.ERROR)
-    context = ray.data.DataContext.get_current()
-    context.enable_progress_bars = False
-    context.max_errored_blocks = -1  # lost rows are missing from the results
-    return ray.data.from_items(rows, override_num_blocks=len(rows))
-
-
-def _stream(build: Callable[[], Dataset]) -> Iterator[dict[str, Any]]:
-    """Yield the rows of a dataset as they come, in any order.
-
-    The dataset runs in an actor on this machine, or on the head's: Ray Data does not run in a ``ray://`` client, and in
-    this process it would write its logs to standard error.
-    """
-    import ray
-    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
-
-    here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
-    rows = ray.remote(num_cpus=0, scheduling_strategy=here)(_Rows).remote(build)
-    while row := ray.get(rows.take.remote()):
-        yield row
-
-
-class _Rows:
-    def __init__(self, build: Callable[[], Dataset]) -> None:
-        self.rows = iter(build().iter_rows())
-
-    def take(self) -> dict[str, Any] | None:
-        """Return the next row, or None at the end."""
-        return next(self.rows, None)

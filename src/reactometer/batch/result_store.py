@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from filelock import FileLock, Timeout
 
-from reactometer.batch.inputs import Source, open_uri
+from reactometer.batch.inputs import Source, open_path
 from reactometer.errors import OutputError
 from reactometer.inference import tables
 from reactometer.io import PART, decoding, make_folder, parse_json_object, unwritable, write_whole, writing
@@ -34,7 +34,7 @@ FAILED = "failed: "
 JOURNAL_LINES = 1000
 """Results per file of the journal, and contents per file of the timeline. Our choice."""
 
-UPLOAD_INTERVAL_S = 60.0
+UPLOAD_INTERVAL_S = 300.0
 """A run into an object store that is killed loses at most the results of this time. Our choice."""
 
 DAMAGED = "Delete it and start the same command again, which computes its contents again"
@@ -183,31 +183,26 @@ def open_results(
 def mirror(uri: str) -> Iterator[tuple[Path, Callable[..., None]]]:
     """Work on a local copy of a results folder in an object store.
 
-    Yields the copy and a function ``upload(at_once=False)``, which uploads the files that changed if the last upload
-    was ``UPLOAD_INTERVAL_S`` ago; at the end they are uploaded in any case. Nothing keeps two runs from writing to the
-    same URI.
+    Yields the copy and a function ``upload(at_once=False)``, which uploads the folder if the last upload was
+    ``UPLOAD_INTERVAL_S`` ago; at the end it is uploaded in any case. Nothing keeps two runs from writing to the same
+    URI.
 
     Raises:
         OutputError: the object store cannot be read or written.
     """
     from pyarrow import fs
 
-    filesystem, path = open_uri(uri)
-    uploaded: dict[Path, tuple[int, int]] = {}
+    filesystem, path = open_path(uri)
     last_s = 0.0
 
     def upload(at_once: bool = False) -> None:
         nonlocal last_s
         if not at_once and time.monotonic() - last_s < UPLOAD_INTERVAL_S:
             return
-        for file, state in _states(folder).items():
-            if uploaded.get(file) != state:
-                target = f"{path}/{file.relative_to(folder).as_posix()}"
-                try:
-                    fs.copy_files(str(file), target, destination_filesystem=filesystem)
-                except OSError as error:
-                    raise unwritable(uri, error) from error
-                uploaded[file] = state
+        try:
+            fs.copy_files(str(folder), path, destination_filesystem=filesystem)
+        except OSError as error:
+            raise unwritable(uri, error) from error
         last_s = time.monotonic()
 
     with TemporaryDirectory(prefix="reactometer-") as name:
@@ -218,17 +213,10 @@ def mirror(uri: str) -> Iterator[tuple[Path, Callable[..., None]]]:
                 fs.copy_files(path, str(folder), source_filesystem=filesystem)
         except OSError as error:
             raise unwritable(uri, error) from error
-        uploaded = _states(folder)
         try:
             yield folder, upload
         finally:
             upload(at_once=True)
-
-
-def _states(folder: Path) -> dict[Path, tuple[int, int]]:
-    """Return size and time of change of the files that are complete, hence not hidden."""
-    files = [file for file in sorted(folder.rglob("*")) if file.is_file() and not file.name.startswith(".")]
-    return {file: (file.stat().st_size, file.stat().st_mtime_ns) for file in files}
 
 
 def _check_settings(file: Path, settings: Mapping[str, Any], name: str) -> None:

@@ -5,7 +5,7 @@ A run that was stopped or killed resumes where it was.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, replace
 from functools import cache, partial
@@ -165,7 +165,7 @@ def predict_folder(
             store.failures.clear()
         if upload:
             upload(at_once=True)  # an object store that cannot be written fails before any work
-        sources = _hash(paths, store, ray_backend.hash_files if workers.ray else hash_files, progress)
+        sources = _hash(paths, store, progress)
         contents: dict[str, Source] = {}
         for source in sources:
             if source.sha256:
@@ -201,20 +201,13 @@ def _settings(model: Path, request: Request, device: str, engine: str) -> tuple[
     return settings, loaded.network.label_mean.device.type != "cpu"
 
 
-def _hash(
-    paths: Sequence[str],
-    store: ResultStore,
-    hash_all: Callable[[Sequence[Source]], Iterator[Source]],
-    progress: bool,
-) -> list[Source]:
+def _hash(paths: Sequence[str], store: ResultStore, progress: bool) -> list[Source]:
     """Return each file with its content's hash, and write the manifest."""
-    known = store.known_files()
+    known, sources = store.known_files(), list[Source]()
     with progress_bar("looking", len(paths), progress) as advance:
-        found = {}
-        for source in hash_all([known.get(path, Source(path)) for path in paths]):
-            found[source.path] = source
+        for source in hash_files([known.get(path, Source(path)) for path in paths]):
+            sources.append(source)
             advance()
-    sources = [found[path] for path in paths]
     store.keep_files(sources)
     return sources
 

@@ -66,7 +66,7 @@ def predict(
         str | None,
         typer.Option(
             metavar="ADDRESS",
-            help="Run into a folder on a Ray cluster: local starts one; or auto, HOST:PORT, ray://HOST:PORT.",
+            help="Run into a folder on a Ray cluster: local starts one; or auto, HOST:PORT.",
         ),
     ] = None,
     gpus: Annotated[float, typer.Option(min=0, help="Share of a GPU per process, with --ray; default: 0.")] = 0.0,
