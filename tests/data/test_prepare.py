@@ -87,15 +87,25 @@ def test_an_index_lists_everything(few: Path, tmp_path: Path) -> None:
     assert prepare(tmp_path / "out", progress=False).rows == opened.rows
 
 
+def _times_ns(folder: Path) -> dict[Path | None, int]:
+    return {file: file.stat().st_mtime_ns for file in folder.rglob("*.npz")}
+
+
+def _kept(prepared: PreparedSet, before: dict[Path | None, int]) -> list[bool]:
+    """Whether each clip's file is one that was there before."""
+    return [row.file is not None and before.get(row.file) == row.file.stat().st_mtime_ns for row in prepared.rows]
+
+
 @pytest.mark.slow
 def test_a_second_run_redoes_only_what_changed(few: Path, tmp_path: Path) -> None:
     _prepare(few, tmp_path / "out")
-    assert all(row.was_cached for row in _prepare(few, tmp_path / "out").rows)
+    before = _times_ns(tmp_path / "out")
+    assert all(_kept(_prepare(few, tmp_path / "out"), before))
     touched = sorted((tmp_path / "media").iterdir())[2]
     os.utime(touched, ns=(1, 1))
-    assert [row.was_cached for row in _prepare(few, tmp_path / "out").rows] == [True, True, False, True, True]
+    assert _kept(_prepare(few, tmp_path / "out"), before) == [True, True, False, True, True]
     other = PrepareConfig(detector="haar", rate_hz=4.0, size_px=48)
-    assert not any(row.was_cached for row in _prepare(few, tmp_path / "out", settings=other).rows)
+    assert not any(_kept(_prepare(few, tmp_path / "out", settings=other), before))
 
 
 @pytest.mark.slow
@@ -106,7 +116,8 @@ def test_a_damaged_cache_file_is_made_again(few: Path, tmp_path: Path) -> None:
     file.write_bytes(file.read_bytes()[:500])
     with pytest.raises(DataError, match=r"damaged.*prepare"):
         load_clip(prepared.rows[0])
-    assert [row.was_cached for row in _prepare(few, tmp_path / "out").rows] == [False, True, True, True, True]
+    before = _times_ns(tmp_path / "out")
+    assert _kept(_prepare(few, tmp_path / "out"), before) == [False, True, True, True, True]
 
 
 def test_every_kind_of_bad_clip_is_named_and_the_others_go_on(few: Path, tmp_path: Path) -> None:
@@ -203,9 +214,9 @@ def test_a_killed_run_goes_on_where_it_stopped(excerpt: Callable[..., Path], tmp
         time.sleep(0.02)
     os.killpg(process.pid, signal.SIGKILL)
     process.wait()
-    done = len(list((tmp_path / "out").rglob("*.npz")))
+    before = _times_ns(tmp_path / "out")
     prepared = _prepare(data, tmp_path / "out")
-    assert sum(row.was_cached for row in prepared.rows) == done
+    assert sum(_kept(prepared, before)) == len(before)
     assert len(prepared.rows) == 16
     assert not prepared.failed
 
