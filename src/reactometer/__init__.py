@@ -21,8 +21,7 @@ if TYPE_CHECKING:
     from reactometer.inference.predictor import predict
     from reactometer.models.folder import load_model
     from reactometer.training.compare import compare
-    from reactometer.training.ensemble import ensemble
-    from reactometer.training.train import train
+    from reactometer.training.train import ensemble, train
 
 _HOMES = {
     "Config": "config",
@@ -30,7 +29,7 @@ _HOMES = {
     "prepare": "data.prepare",
     "train": "training.train",
     "compare": "training.compare",
-    "ensemble": "training.ensemble",
+    "ensemble": "training.train",
     "submission": "evaluation.submission",
     "evaluate": "evaluation.evaluate",
     "predict": "inference.predictor",

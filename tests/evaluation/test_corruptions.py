@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from reactometer.evaluation.corruptions import add_noise, hide_face, mute, shrink_faces, speech_power, thin_frames
+from reactometer.evaluation.robustness import add_noise, hide_face, mute, shrink_faces, speech_power, thin_frames
 from reactometer.media.faces import decode_crop, encode_crop
 from reactometer.types import SOUND_RATE_HZ, ByteArray, FaceSample, FloatArray, FrameState, PreparedClip
 

@@ -8,8 +8,7 @@ import pytest
 import torch
 from transformers import AutoConfig, AutoModel
 
-from reactometer.models.backbones import rebuild_net
-from reactometer.models.resnet import ResNet, is_known
+from reactometer.models.backbones import ResNet, is_known, rebuild_net
 
 SMALL = {"embedding_size": 8, "hidden_sizes": [8, 16, 24], "depths": [1, 2, 1]}
 

@@ -10,7 +10,7 @@ import pytest
 from reactometer.data.cache import PreparedSet
 from reactometer.errors import ConfigError, OutputError
 from reactometer.evaluation.evaluate import evaluate
-from reactometer.training.ensemble import ensemble
+from reactometer.training.train import ensemble
 
 pytestmark = pytest.mark.slow
 
@@ -21,7 +21,7 @@ def test_members_that_are_there_are_taken_up_and_those_of_others_refused(
     own = [f'data.path="{prepared.folder}"', "model.frozen=true"]
     out = tmp_path / "both"
     with monkeypatch.context() as patch:  # stopped after the first member
-        patch.setattr("reactometer.training.ensemble.train_once", _stopping_after(1))
+        patch.setattr("reactometer.training.train.train_once", _stopping_after(1))
         with pytest.raises(KeyboardInterrupt):
             ensemble(toml, out, own, folds=2, progress=False)
     first = (out / "fold0of2" / "model" / "weights.safetensors").stat()

@@ -134,7 +134,7 @@ def live(
 ) -> None:
     """Estimate intensities of the last seconds, several times a second, until Ctrl-C. Nothing is recorded."""
     wait_patiently()
-    from reactometer.cli import render_live
+    from reactometer.cli import render
     from reactometer.live.capture import LiveSource
     from reactometer.live.scorer import LiveScorer
     from reactometer.live.session import Inbox, LiveRows, LiveStats, score_here
@@ -149,7 +149,7 @@ def live(
     with ExitStack() as stack:
         stack.callback(opened.stop)
         rows = stack.enter_context(LiveRows(out, labels)) if out else None
-        screen = stack.enter_context(render_live.LiveScreen(labels, opened.name))
+        screen = stack.enter_context(render.LiveScreen(labels, opened.name))
         opened.start(inbox.put, inbox.close)
         if seconds is not None:
             timer = threading.Timer(seconds, inbox.close)
@@ -162,7 +162,7 @@ def live(
                 if rows is not None:
                     rows.add(timed)
                 screen.show(timed, stats)
-    render_live.print_summary(stats, opened.problem)
+    render.print_summary(stats, opened.problem)
     if model is None:
         render.print_starter()
     raise typer.Exit(SOME_FAILED if opened.problem else OK)

@@ -60,7 +60,7 @@ def ensemble(
 ) -> None:
     """Average several models: trained here on folds or with seeds, or joined as they are."""
     if len(sources) == 1 and not sources[0].is_dir():
-        from reactometer.training.ensemble import ensemble as run
+        from reactometer.training.train import ensemble as run
 
         render.print_trained(run(sources[0], out, overrides or (), folds=folds, seeds=seeds))
     else:
