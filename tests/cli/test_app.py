@@ -56,9 +56,9 @@ def test_the_main_job_from_a_data_set_to_predictions(run: Run, toml: Path, simul
     assert "South Africa" in printed
     assert re.search(r"in brackets: too few to tell apart from all others \(.*age \d+-\d+", printed)
     assert "0 differences looked at, 0 shown" in printed
-    status, printed, _ = run("report", out / "model", cache, "--no-degradation", "--out", tmp_path / "report")
+    status, _, messages = run("report", out / "model", cache, "--no-degradation", "--out", tmp_path / "report")
     assert status == 0
-    assert str(tmp_path / "report" / "report.html") in printed
+    assert str(tmp_path / "report" / "report.html") in messages
     assert f"{metrics['mean_mae']:.4f}" in (tmp_path / "report" / "card.md").read_text()
     own = tmp_path / "scores" / "predictions.csv"
     status, printed, _ = run("compare-predictions", own, own, "--data", cache, "--by", "clip", "--resamples", 200)

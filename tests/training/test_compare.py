@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
+import cv2
 import pandas as pd
 import pytest
 
@@ -43,6 +44,7 @@ def test_the_files_say_the_same(made: Comparison) -> None:
     table = pd.read_csv(made.folder / "comparison.csv")
     assert len(table) == 8
     pd.testing.assert_frame_equal(table, as_table(made), check_dtype=False, check_exact=False)
+    assert cv2.imread(str(made.folder / "comparison.png")) is not None
     text = (made.folder / "comparison.md").read_text(encoding="utf-8")
     assert text == markdown(made)
     lines = [line for line in text.splitlines() if line.startswith("|")]

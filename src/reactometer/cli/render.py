@@ -83,7 +83,7 @@ def print_comparison(comparison: Comparison) -> None:
     table.add_row("clip length alone", "", shown(comparison.length_baseline.mean_pearson), "", "")
     results.print(table)
     results.print(f"mean Pearson, median of {comparison.n_seeds} seeds")
-    for ending in ("md", "csv"):
+    for ending in ("md", "csv", "png"):
         results.print(escape(str(comparison.folder / f"comparison.{ending}")))
 
 

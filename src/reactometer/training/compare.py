@@ -15,7 +15,7 @@ from reactometer.evaluation.baselines import length_answers
 from reactometer.evaluation.bootstrap import Interval, bootstrap_mean_pearson, choose_units
 from reactometer.evaluation.evaluate import evaluate, open_for
 from reactometer.evaluation.metrics import Metrics, measure
-from reactometer.io import Paths, each_path, write_whole
+from reactometer.io import Paths, each_path, write_picture, write_whole
 from reactometer.models.folder import LoadedModel, load_model
 from reactometer.models.registry import goes_by
 from reactometer.training.train import train_once
@@ -74,7 +74,8 @@ def compare(
     Args:
         configs: TOML files.
         data: the dataset, the same for all.
-        out: a folder for ``comparison.md``, ``comparison.csv`` (one row per system and seed) and the runs.
+        out: a folder for ``comparison.md``, ``comparison.csv`` (one row per system and seed), ``comparison.png`` and
+            the runs.
         seeds: trainings per configuration, with ``training.seed`` = 0, 1, 2 …
         overrides: ``section.key=value`` on top of every configuration.
         split: the split to score; training and the choice of the epoch use only train and val.
@@ -98,6 +99,7 @@ def compare(
     comparison = Comparison(split, models[0].labels, tuple(rows), length, seeds, out)
     write_whole(out / "comparison.md", markdown(comparison))
     write_whole(out / "comparison.csv", as_table(comparison).to_csv(index=False))
+    plot_comparison(comparison, out / "comparison.png")
     return comparison
 
 
@@ -198,6 +200,27 @@ def _cells(row: Row, score: str) -> dict[str, str]:
         "over clip length": _interval(row.over_length),
         **{label: _short(median(own)) for label, own in zip(labels, by_label, strict=True)},
     }
+
+
+def plot_comparison(comparison: Comparison, file: Path) -> Path:
+    """Plot the mean Pearson of every seed, the median with its interval, and the clip-length baseline; write a PNG."""
+    from matplotlib.figure import Figure
+
+    rows = comparison.rows[::-1]  # the first row is the highest
+    figure = Figure(figsize=(8.0, 1.4 + 0.42 * len(rows)), layout="constrained")
+    axes = figure.add_subplot()
+    for y, row in enumerate(rows):
+        seeds = [metrics.mean_pearson for metrics in row.metrics if metrics.mean_pearson is not None]
+        axes.plot([row.interval.low, row.interval.high], [y, y], color="tab:blue", linewidth=6, alpha=0.25)
+        axes.plot(seeds, [y] * len(seeds), "o", color="tab:blue", markersize=4)
+        if row.median is not None:
+            axes.plot(row.median, y, "|", color="black", markersize=16, markeredgewidth=2)
+    if comparison.length_baseline.mean_pearson is not None:
+        axes.axvline(comparison.length_baseline.mean_pearson, color="gray", linestyle="--", label="clip length only")
+        axes.legend(loc="lower right", fontsize="small")
+    axes.set_yticks(range(len(rows)), [row.name for row in rows])
+    axes.set_xlabel(f"mean Pearson on {comparison.split}; dot: a seed, line: the median seed, band: its interval")
+    return write_picture(figure, file)
 
 
 def _short(value: float | None) -> str:
