@@ -29,14 +29,6 @@ session = onnxruntime.InferenceSession("net.onnx", providers=["CPUExecutionProvi
 (told,) = session.run(None, {session.get_inputs()[0].name: given.numpy()})
 assert np.allclose(told, net(given).detach().numpy(), atol=1e-5)
 """
-SPEECH = """
-import torch
-from transformers import HubertConfig, HubertModel, Wav2Vec2Config, Wav2Vec2Model, WavLMConfig, WavLMModel
-small = {"hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 32}
-for network, config in ((HubertModel, HubertConfig), (Wav2Vec2Model, Wav2Vec2Config), (WavLMModel, WavLMConfig)):
-    told = network(config(**small)).eval()(torch.zeros(1, 16000)).last_hidden_state
-    assert told.shape == (1, 49, 32), told.shape
-"""
 RAY = """
 import ray
 from reactometer.batch.ray_backend import connect
@@ -52,7 +44,6 @@ except psycopg.OperationalError as error:
 """
 SCRIPTS = {
     "onnx": ONNX,
-    "speech": SPEECH,
     "ray": RAY,
     "postgres": POSTGRES,
 }
