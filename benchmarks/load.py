@@ -5,7 +5,7 @@
 A clip is rendered; each request sends it with other bytes in a part that no decoder reads. The service runs as
 ``reactometer serve`` with its defaults (64 clips wait) but for the bound of clips a client, since all of these have
 one address. A client that is refused with 429 comes again after the seconds of ``Retry-After``. The service's speed is
-that of the clips of its middle 80 %; the batch command's is taken as in scaling.py, with as many processes. Rounds
+that of the clips of its middle 80 %; the batch command's likewise, with as many processes. Rounds
 take turns; the ratio is their median. Memory is what all its processes hold by themselves (Pss), after a tenth of
 the requests and at their end, with clips of 2 s.
 """

@@ -200,13 +200,13 @@ def toml(small_config: Config, tmp_path: Path) -> Path:
 @pytest.fixture
 def no_yunet(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """A machine without YuNet's file and without a network."""
-    from reactometer.media.faces import settle_detector
+    from reactometer.media import faces
 
     monkeypatch.delenv("REACTOMETER_WEIGHTS", raising=False)
     monkeypatch.setenv("REACTOMETER_CACHE", str(tmp_path))
-    settle_detector.cache_clear()
+    faces._download_yunet.cache_clear()
     yield
-    settle_detector.cache_clear()
+    faces._download_yunet.cache_clear()
 
 
 @pytest.fixture(scope="session")

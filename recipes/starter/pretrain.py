@@ -24,6 +24,7 @@ from lightning.pytorch import seed_everything
 from pydantic import BaseModel, ConfigDict
 
 from reactometer.config import TrainingConfig, apply_override
+from reactometer.errors import DataError
 from reactometer.io import appearing, write_whole
 from reactometer.models.backbones import load_net
 from reactometer.models.vision_encoders import FrameEncoder
@@ -67,6 +68,8 @@ def pretrain(
     if not finished:
         claim(out, BACKBONE, resume=resume, overwrite=overwrite)
     faces = read_faces(faces_folder)
+    if test and "test" not in faces.splits:
+        raise DataError(f"{faces_folder}: no split 'test'", fix="Leave --test out")
     seed_everything(config.training.seed, workers=True, verbose=False)
     net = load_net(config.backbone.encoder, "pictures")
     settings = dict(net.settings) or {"image_mean": [GREY_MEAN] * 3, "image_std": [GREY_STD] * 3}
@@ -78,6 +81,8 @@ def pretrain(
         if overwrite and is_first_process():
             clear(out, BACKBONE)
         run(task, data, config.training, out, resume=resume, progress=True)
+    if not is_first_process():  # of several processes that train, one scores and writes
+        return out / BACKBONE, {}
     best, scores = load_best(task, out), {}
     for split in ("val", *(["test"] if test else [])):
         targets = faces.splits[split].classes

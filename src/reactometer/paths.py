@@ -56,6 +56,13 @@ def offline_encoder(name: str) -> Path | None:
     return folder if folder and (folder / "config.json").is_file() else None
 
 
+def yunet_on_disk() -> Path | None:
+    """Return the path of YuNet's file in ``$REACTOMETER_WEIGHTS`` or the cache, verified by SHA-256, if it exists."""
+    offline = offline_folder()
+    places = [*([offline / YUNET_FILE] if offline else []), cache_folder() / "weights" / YUNET_FILE]
+    return next((file for file in places if file.is_file() and sha256_of(file) == YUNET_SHA256), None)
+
+
 def find_yunet() -> Path:
     """Return the path of YuNet's file, verified by SHA-256.
 
@@ -65,15 +72,13 @@ def find_yunet() -> Path:
     Raises:
         WeightsError: the file cannot be downloaded, or the one in ``$REACTOMETER_WEIGHTS`` is another file.
     """
+    if found := yunet_on_disk():
+        return found
     offline = offline_folder()
-    if offline and (given := offline / YUNET_FILE).is_file():
-        if sha256_of(given) != YUNET_SHA256:
-            fix = f"Delete it, and download it again from {YUNET_URL}"
-            raise WeightsError(f"{given} is not YuNet's file", expected=f"SHA-256 {YUNET_SHA256}", fix=fix)
-        return given
+    if offline and (damaged := offline / YUNET_FILE).is_file():
+        fix = f"Delete it, and download it again from {YUNET_URL}"
+        raise WeightsError(f"{damaged} is not YuNet's file", expected=f"SHA-256 {YUNET_SHA256}", fix=fix)
     cached = cache_folder() / "weights" / YUNET_FILE
-    if cached.is_file() and sha256_of(cached) == YUNET_SHA256:
-        return cached
     _download(cached)
     return cached
 

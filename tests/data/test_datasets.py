@@ -175,6 +175,7 @@ def test_muse_2022_rows_that_do_not_fit_are_kept_and_named(tmp_path: Path) -> No
         ("[00003]", "duplicate id (rows 4 and 6; the first one is used); " + MAKE_UNIQUE),
         ("[00000]", "duplicate id (rows 2 and 7; the first one is used); " + MAKE_UNIQUE),
         ("[00002]", "no split (partition.csv has no row for this id)"),
+        ("[00000]", "duplicate id in labels.csv (its first row is used)"),
     ]
     assert clips[0].labels == (0, 0, 0, 0, 0, 0, 1)
 

@@ -78,7 +78,7 @@ def test_all_that_a_folder_holds(small: Path) -> None:
     ]
     assert parse_json_object(text) == loaded.description
     assert loaded.description == {
-        "format": 2,
+        "format": 3,
         "reactometer": version("reactometer"),
         "labels": ["Joy", "Fear"],
         "config": loaded.config.model_dump(mode="json"),
@@ -119,7 +119,7 @@ def test_an_ensemble_is_its_members_and_what_it_says_of_itself(small: Path, tmp_
     assert joint == tmp_path / "joint"
     loaded = load_model(joint, "cpu")
     assert loaded.description == {
-        "format": 2,
+        "format": 3,
         "reactometer": version("reactometer"),
         "labels": ["Joy", "Fear"],
         "members": ["00", "01"],
@@ -239,7 +239,7 @@ def test_what_is_no_model_folder(small: Path, tmp_path: Path, change: Change) ->
     assert f"Give {folder}" in _refusal(tmp_path)
     (folder / "weights.safetensors").unlink()
     assert "no weights.safetensors" in _refusal(folder)
-    for other in (1, 3, "2", None):
+    for other in (1, 2, "3", None):
         assert "another format" in _refusal(change("format", other))
     for text in ("[]", "{", " " * (2**24 + 1)):
         (small / "model.json").write_text(text)

@@ -196,7 +196,7 @@ def _answers(
         whole = show(member.network, prepared, (split,), sampling, progress=progress)
         shown = [whole, *(changed(whole, member.network, sampling, change) for change in changes)]
         with progress_bar("degrading", len(shown) * len(rows), progress) as advance:
-            by_member.append([score_shown(member, own, rows, sampling, advance=advance)[0] for own in shown])
+            by_member.append([score_shown(member, own, rows, advance=advance)[0] for own in shown])
     joined = [join_members(loaded, own) for own in zip(*by_member, strict=True)]
     return [np.array([score.intensities for score in own]) for own in joined]
 

@@ -187,6 +187,7 @@ def _cells(clips: Sequence[Clip], column: str) -> list[str]:
     """Return each clip's value in a column of the manifest, "" if it has none."""
     rows = [{"person": clip.person, "stimulus": clip.stimulus, **clip.attributes} for clip in clips]
     table = pd.DataFrame(rows).rename(columns=str.lower).dropna(axis=1, how="all")
+    table = table.loc[:, ~table.columns.duplicated()]  # "Sex" beside "sex"
     if column.lower() not in table:
         fix = suggestion(column, sorted(table.columns)) if table.size else "It has none besides files and labels"
         raise DataError(f"no column '{column}' in the manifest", fix=fix)

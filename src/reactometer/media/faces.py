@@ -18,7 +18,7 @@ import numpy as np
 
 from reactometer.errors import ConfigError, MediaError, WeightsError, suggestion
 from reactometer.media.video import sample_frames
-from reactometer.paths import find_yunet
+from reactometer.paths import find_yunet, yunet_on_disk
 from reactometer.types import ByteArray, Detection, Frame
 
 Detector = Callable[[ByteArray], list[Detection]]
@@ -54,23 +54,28 @@ BOX_EYE_DISTANCE = 0.367
 TURNED_EYE_DISTANCE = 0.30  # eyes nearer than this belong to a turned head and no longer tell its size
 
 
-@cache
 def settle_detector(name: str) -> str:
     """Replace "auto" by "yunet", or by "haar" with a warning without YuNet's file; refuse unknown names."""
     if name not in DETECTORS:
         raise ConfigError("unknown face detector", got=repr(name), fix=suggestion(name, DETECTORS))
     if name != "auto":
         return name
+    return "yunet" if yunet_on_disk() or _download_yunet() else "haar"
+
+
+@cache
+def _download_yunet() -> bool:
+    """Try once per process to download YuNet; warn and return False if it is not available."""
     try:
         find_yunet()
     except WeightsError as error:
         warnings.warn(
             "OpenCV's Haar cascade finds the faces, because YuNet is not available: turned and partly covered faces "
             f"are missed and crops are not turned upright. {error}",
-            stacklevel=3,
+            stacklevel=4,
         )
-        return "haar"
-    return "yunet"
+        return False
+    return True
 
 
 def load_detector(name: str = "auto") -> Detector:

@@ -30,7 +30,7 @@ from reactometer.models.scores import Score
 from reactometer.models.uncertainty import REFERENCES_FILE, UNCERTAINTY_FILE, Uncertainty, load_uncertainty
 from reactometer.types import FloatArray
 
-FORMAT = 2
+FORMAT = 3
 WEIGHTS_FILE, DESCRIPTION_FILE = "weights.safetensors", "model.json"
 DEGRADATION_FILES = ("degradation.json", "degradation.png")
 FILES = (DESCRIPTION_FILE, WEIGHTS_FILE, UNCERTAINTY_FILE, REFERENCES_FILE, *DEGRADATION_FILES)

@@ -97,9 +97,7 @@ def score_split(
     for member in loaded.each:
         showing = show(member.network, prepared, (split,), sampling, progress=progress)
         with progress_bar(f"scoring {split}", len(rows), progress) as advance:
-            scores, note = score_shown(
-                member, showing, rows, sampling, batch_size=batch_size, workers=workers, advance=advance
-            )
+            scores, note = score_shown(member, showing, rows, batch_size=batch_size, workers=workers, advance=advance)
         by_member.append(scores)
     return join_members(loaded, by_member), note
 
@@ -113,7 +111,6 @@ def score_shown(
     member: LoadedModel,
     showing: Showing,
     rows: Sequence[PreparedRow],
-    sampling: Sampling,
     *,
     batch_size: int = 8,
     workers: int = 0,

@@ -9,12 +9,12 @@ from typing import Any
 
 from lightning.pytorch import seed_everything
 
-from reactometer.config import Config, load_config
+from reactometer.config import Config, load_config, parse_config
 from reactometer.data.cache import PreparedSet
 from reactometer.data.prepare import open_data
 from reactometer.errors import ConfigError, DataError, OutputError
 from reactometer.evaluation.conformal_fit import fit_uncertainty
-from reactometer.io import write_whole
+from reactometer.io import decoding, parse_json_object, write_whole
 from reactometer.models.folder import join_models, load_model, save_model
 from reactometer.models.registry import goes_by
 from reactometer.models.uncertainty import save_uncertainty
@@ -83,9 +83,10 @@ def train_once(config: Config, name: str, *, progress: bool) -> Path:
     """
     out = config.training.out or Path("runs/run")
     if (about := out / "config.json").is_file():
-        known = Config.model_validate_json(about.read_text(encoding="utf-8"))
+        fix = "Name another folder with --out, or delete this one"
+        with decoding(about, OutputError, fix):
+            known = parse_config(parse_json_object(about.read_bytes()), str(about))
         if _essence(known) != _essence(config):
-            fix = "Name another folder with --out, or delete this one"
             raise OutputError(f"{out}: a run of another configuration", fix=fix)
     if not (out / MODEL).exists():
         if progress:

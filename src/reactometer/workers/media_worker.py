@@ -223,7 +223,8 @@ def _send(connection: Connection[Any, Any], pieces: Queue[Any]) -> None:
 def _read_file(path: Path, reading: Reading, threads: int, bounds: Bounds, pieces: Queue[Any]) -> None:
     """Put the container's properties, all windows and ``None`` into the queue, or the reason why it is unreadable."""
     began_s = time.process_time()
-    _limit("CPU", math.ceil(began_s + bounds.processor_s))
+    minute_s = bounds.processor_s * max(1.0, reading.settings.rate_hz / PrepareConfig().rate_hz)
+    _limit("CPU", math.ceil(began_s + minute_s))
     try:
         info = probe(path)
         if info.width_px * info.height_px > bounds.pixels:
@@ -233,7 +234,7 @@ def _read_file(path: Path, reading: Reading, threads: int, bounds: Bounds, piece
         pieces.put(info)
         for shape, clip in reading.windows(path, threads):
             _check_end(path, clip.end_s, bounds)
-            _limit("CPU", math.ceil(began_s + bounds.processor_s * (1.0 + clip.end_s / 60.0)))
+            _limit("CPU", math.ceil(began_s + minute_s * (1.0 + clip.end_s / 60.0)))
             pieces.put((shape, _plain(clip)))
         pieces.put(None)
     except UNREADABLE as error:

@@ -59,7 +59,7 @@ def read_crema_d(root: Path, asked: str | Sequence[str] | None, votes: str) -> M
     clips = {
         place: _clip(root, row, labels, votes, people)
         for place, (row, kind) in enumerate(zip(rows, given, strict=True), start=2)  # row 1 of the file is its header
-        if kind == votes
+        if kind in (votes, None)
     }
     return Manifest(root, labels, mark_duplicates(list(clips.values()), clips))
 
@@ -87,6 +87,8 @@ def _clip(
     name = row["fileName"].strip()
     actor, sentence, *_ = *name.split("_"), ""
     values, problem = _intensities(row, labels)
+    if _given(row) is None:
+        problem = f"unknown id (got '{_id(row)}'; expected 1xxxxx for voice, 2xxxxx for face, 3xxxxx for both)"
     if not sentence:
         problem = f"fileName has no actor and sentence (got '{name}'; expected such as 1001_DFA_ANG_XX)"
     return Clip(

@@ -73,9 +73,13 @@ def read_muse(root: Path, asked: str | Sequence[str] | None) -> Manifest:
             problem = problem or f"no labels ({labels_table.name} has no row for this id)"
         clips.append(_muse_clip(root, cell, row or {}, labels, split, problem))
     listed = {_key(clip.clip_id) for clip in clips}
-    problem = f"no split ({partition_table.name} has no row for this id)"
-    rest = [row for row in rows if _key(row[id_column]) not in listed]
-    unused = [_muse_clip(root, row[id_column], row, labels, None, problem) for row in rest]
+    unlisted = f"no split ({partition_table.name} has no row for this id)"
+    again = f"duplicate id in {labels_table.name} (its first row is used)"
+    unused = [
+        _muse_clip(root, row[id_column], row, labels, None, again if key in listed else unlisted)
+        for row in rows
+        if (key := _key(row[id_column])) not in listed or row is not row_of[key]
+    ]
     return Manifest(root, labels, (*mark_duplicates(clips), *unused))
 
 
