@@ -145,7 +145,7 @@ def decoding(source: object, error_class: type[ReactometerError], fix: str) -> I
     """Re-raise any error that damaged contents cause as ``error_class``, naming the file."""
     try:
         yield
-    except ReactometerError:
+    except (ReactometerError, MemoryError):
         raise
     except Exception as error:  # NumPy, pandas, pyarrow, json and our own indexing raise many classes
         raise error_class(f"{source}: damaged: {type(error).__name__}: {str(error)[:200]}", fix=fix) from error

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+from contextlib import suppress
 from pathlib import Path
 
 from reactometer.errors import WeightsError
@@ -59,7 +60,9 @@ def offline_encoder(name: str) -> Path | None:
 def yunet_on_disk() -> Path | None:
     """Return the path of YuNet's file in ``$REACTOMETER_WEIGHTS`` or the cache, verified by SHA-256, if it exists."""
     offline = offline_folder()
-    places = [*([offline / YUNET_FILE] if offline else []), cache_folder() / "weights" / YUNET_FILE]
+    places = [offline / YUNET_FILE] if offline else []
+    with suppress(WeightsError):  # no home folder
+        places.append(cache_folder() / "weights" / YUNET_FILE)
     return next((file for file in places if file.is_file() and sha256_of(file) == YUNET_SHA256), None)
 
 

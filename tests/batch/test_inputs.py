@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from pyarrow import fs
 
-from reactometer.batch.inputs import Source, find_files, hash_files, local_copy, open_path
+from reactometer.batch.inputs import Source, find_files, hash_file, hash_files, local_copy, open_path
 from reactometer.errors import DataError
 from reactometer.io import sha256_of
 
@@ -114,3 +114,12 @@ def test_files_of_an_object_store(bucket: str, tmp_path: Path) -> None:
     for nothing in (f"{bucket}/none", "s3://no-such-bucket/a"):
         with pytest.raises(DataError, match="no video or sound file there"):
             find_files([nothing])
+
+
+def test_a_name_with_a_colon_is_a_file_and_an_impossible_name_fails_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("take:1.mp4").write_bytes(b"content")
+    assert hash_file(Source("take:1.mp4")).sha256
+    assert hash_file(Source("a\0b.mp4")).problem

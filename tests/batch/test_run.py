@@ -196,17 +196,32 @@ def test_a_results_folder_in_an_object_store_is_uploaded_as_it_grows(bucket: str
         return {info.path.removeprefix(f"{path}/"): info.size for info in infos if info.is_file}
 
     with pytest.raises(KeyboardInterrupt), mirror(f"{bucket}/grows") as (folder, upload):
+        (folder / "run.json").write_text("{}")
         (folder / "results").mkdir()
+        (folder / "timeline").mkdir()
         (folder / "results" / "0.jsonl").write_text("1\n")
+        (folder / "timeline" / "0.parquet").write_text("rows")
         upload(at_once=True)
-        assert stored() == {"results/0.jsonl": 2}
+        assert stored() == {"run.json": 2, "results/0.jsonl": 2, "timeline/0.parquet": 4}
         (folder / "results" / "0.jsonl").write_text("1\n2\n")
+        (folder / "timeline" / "0.parquet").unlink()
         upload()  # too soon
-        assert stored() == {"results/0.jsonl": 2}
+        assert stored()["results/0.jsonl"] == 2
         raise KeyboardInterrupt
-    assert stored() == {"results/0.jsonl": 4}
-    with mirror(f"{bucket}/grows") as (folder, upload):
+    assert stored() == {"run.json": 2, "results/0.jsonl": 4}
+    with mirror(f"{bucket}/grows") as (folder, _):
         assert (folder / "results" / "0.jsonl").read_text() == "1\n2\n"
+        (folder / "results" / "0.jsonl").write_text("refused")  # a run that is refused uploads nothing
+    assert stored() == {"run.json": 2, "results/0.jsonl": 4}
+
+
+def test_a_bucket_of_other_files_is_refused_before_they_are_copied(bucket: str) -> None:
+    filesystem, path = open_path(f"{bucket}/videos")
+    filesystem.create_dir(path)
+    with filesystem.open_output_stream(f"{path}/a.mp4") as stream:
+        stream.write(b"content")
+    with pytest.raises(OutputError, match="not of a run"), mirror(f"{bucket}/videos"):
+        pass
 
 
 def _children(process: int) -> set[int]:

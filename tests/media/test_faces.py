@@ -55,6 +55,17 @@ def test_without_yunet_auto_is_haar_with_one_warning(no_yunet: None) -> None:
     assert settle_detector("auto") == "haar"
 
 
+@pytest.mark.shared
+def test_yunet_is_used_as_soon_as_its_file_is_there(
+    no_yunet: None, shared_data: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.warns(UserWarning, match="YuNet"):
+        assert settle_detector("auto") == "haar"
+    monkeypatch.setenv("REACTOMETER_WEIGHTS", str(shared_data.parent / "weights"))
+    monkeypatch.setenv("REACTOMETER_CACHE", "~nobody-of-this-name/cache")  # no home folder
+    assert settle_detector("auto") == "yunet"
+
+
 def test_yunet_that_is_asked_for_and_cannot_be_had_is_an_error(no_yunet: None) -> None:
     with pytest.raises(WeightsError, match="YuNet"):
         load_detector("yunet")

@@ -95,6 +95,27 @@ def test_a_job_goes_its_way(address: str) -> None:
     assert table.get("other") is None
 
 
+def test_a_database_that_was_away_is_opened_anew(tmp_path: Path) -> None:
+    """SQLite itself goes on writing into a file that is deleted: all that it then takes is lost."""
+    folder = tmp_path / "data"
+    folder.mkdir()
+    table = JobTable(sqlite_address(folder / "jobs.db"), "here")
+    table.add(_job("one", 1.0))
+    shutil.copytree(folder, tmp_path / "copy")
+    shutil.rmtree(folder)
+    for ask in (table.check, lambda: table.add(_job("two", 2.0))):
+        with pytest.raises(RequestError, match="database") as caught:
+            ask()
+        assert (caught.value.status, caught.value.retry_s) == (503, 10)
+    folder.mkdir()  # as where a disk is no longer mounted
+    with pytest.raises(RequestError, match="database"):
+        table.check()
+    shutil.copytree(tmp_path / "copy", folder, dirs_exist_ok=True)
+    table.check()
+    table.add(_job("two", 2.0))
+    assert [job.id for job in JobTable(sqlite_address(folder / "jobs.db"), "here").unfinished()] == ["one", "two"]
+
+
 def test_a_database_without_room_says_so_and_goes_on_where_there_is_some(small_disk: Path, fill: Fill) -> None:
     table = JobTable(sqlite_address(small_disk / "jobs.db"), "here")
     table.add(_job("one", 1.0))

@@ -83,6 +83,8 @@ def _in_store(uri: str) -> Sequence[str]:
 
     filesystem, path = open_path(uri)
     if filesystem.get_file_info(path).is_file:
+        if uri.lower().endswith(LIST_ENDINGS):
+            raise DataError(f"{uri}: lists are read from this machine only", fix="Copy the list to this machine")
         return [uri]
     infos = filesystem.get_file_info(fs.FileSelector(path, allow_not_found=True, recursive=True))
     names = sorted(info.path.removeprefix(path).lstrip("/") for info in infos if info.is_file)
@@ -134,7 +136,7 @@ def hash_file(source: Source) -> Source:
             return source
         with filesystem.open_input_stream(name) as stream:
             return Source(source.path, size_bytes, modified_ns, file_digest(stream, "sha256").hexdigest())
-    except (OSError, ConfigError) as error:  # ConfigError: a URI of an unknown kind
+    except (OSError, ValueError, ConfigError) as error:  # ValueError: a NUL; ConfigError: a URI of an unknown kind
         reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
         return Source(source.path, problem=reason)
 
@@ -163,7 +165,7 @@ def open_path(path: str) -> tuple[fs.FileSystem, str]:
     from pyarrow import fs
 
     if not is_uri(path):
-        return fs.LocalFileSystem(), path
+        return fs.LocalFileSystem(), str(Path(path).absolute())  # a relative "take:1.mp4" would be taken for a URI
     scheme, _, rest = path.partition("://")
     host, _, name = rest.partition("/")
     filesystem, root = _connect(f"{scheme}://{host}/")

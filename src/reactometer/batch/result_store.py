@@ -184,15 +184,21 @@ def mirror(uri: str) -> Iterator[tuple[Path, Callable[..., None]]]:
     """Work on a local copy of a results folder in an object store.
 
     Yields the copy and a function ``upload(at_once=False)``, which uploads the folder if the last upload was
-    ``UPLOAD_INTERVAL_S`` ago; at the end it is uploaded in any case. Nothing keeps two runs from writing to the same
-    URI.
+    ``UPLOAD_INTERVAL_S`` ago. After a first upload, the folder is uploaded at the end, too. Nothing keeps two runs from
+    writing to the same URI.
 
     Raises:
         OutputError: the object store cannot be read or written.
     """
     from pyarrow import fs
 
-    filesystem, path = open_path(uri)
+    try:
+        filesystem, path = open_path(uri)
+        names = {info.base_name for info in filesystem.get_file_info(fs.FileSelector(path, allow_not_found=True))}
+    except OSError as error:
+        raise unwritable(uri, error) from error
+    if names - {LOCK} and SETTINGS_FILE not in names:
+        raise OutputError(f"{uri}: holds files that are not of a run", fix="Name a new folder")
     last_s = 0.0
 
     def upload(at_once: bool = False) -> None:
@@ -201,6 +207,10 @@ def mirror(uri: str) -> Iterator[tuple[Path, Callable[..., None]]]:
             return
         try:
             fs.copy_files(str(folder), path, destination_filesystem=filesystem)
+            kept = {file.name for file in (folder / TIMELINE).glob("*.parquet")}
+            for info in filesystem.get_file_info(fs.FileSelector(f"{path}/{TIMELINE}", allow_not_found=True)):
+                if info.is_file and info.base_name not in kept:
+                    filesystem.delete_file(info.path)
         except OSError as error:
             raise unwritable(uri, error) from error
         last_s = time.monotonic()
@@ -216,7 +226,8 @@ def mirror(uri: str) -> Iterator[tuple[Path, Callable[..., None]]]:
         try:
             yield folder, upload
         finally:
-            upload(at_once=True)
+            if last_s:  # a run that was refused has uploaded nothing, and its copy may be older than the store
+                upload(at_once=True)
 
 
 def _check_settings(file: Path, settings: Mapping[str, Any], name: str) -> None:

@@ -27,7 +27,7 @@ from reactometer.inference.predictor import (
     predict,
     reading_of,
 )
-from reactometer.io import Paths, sha256_of
+from reactometer.io import NO_ROOM, Paths, sha256_of, system_error
 from reactometer.models.folder import load_model
 from reactometer.paths import STARTER
 from reactometer.terminal import progress_bar
@@ -104,6 +104,8 @@ class FilePredictor:
             with local_copy(location) as file:
                 predictions = predict([file], self._model, **asdict(self._plan.request), progress=False)
         except Exception as error:
+            if system_error(error) in NO_ROOM:  # the run stops and can be resumed; the file is not to blame
+                raise
             predictions = [failed(file, f"{type(error).__name__}: {error}", self._model)]
         return [replace(one, path=path, status=one.status.replace(file, path), samples=()) for one in predictions]
 

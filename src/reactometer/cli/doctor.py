@@ -110,8 +110,14 @@ def _check_detector() -> Finding:
 
 def check_folders() -> Iterator[Finding]:
     """Check write access and free space where files are written."""
+    places = []
+    hint = f"set {CACHE_VARIABLE} to a writable folder with free space"
+    try:
+        places.append(("cache", cache_folder(), hint))
+    except WeightsError as error:  # no home folder
+        yield Finding("cache", WRONG, str(error), hint)
     for name, folder, hint in (
-        ("cache", cache_folder(), f"set {CACHE_VARIABLE} to a writable folder with free space"),
+        *places,
         ("temporary files", Path(tempfile.gettempdir()), "set TMPDIR to a writable folder with free space"),
         ("this folder", Path.cwd(), "change to a writable folder with free space"),
     ):

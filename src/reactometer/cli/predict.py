@@ -99,6 +99,10 @@ def predict(
                 ("cannot be used with", "table: --out clips.csv") if folder else ("needs", "folder: --out results")
             )
             raise ConfigError(f"--{name} {problem} --out FOLDER", fix=f"Name a {hint}")
+    if gpus and not ray:
+        raise ConfigError("--gpus needs --ray", fix="Name a cluster, such as --ray local")
+    if threshold is not None and not (events or elan):
+        raise ConfigError("--threshold needs --events or --elan", fix="Name a table, such as --events events.csv")
     if folder:
         result = predict_folder(
             videos,

@@ -7,7 +7,7 @@ import logging
 import secrets
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
@@ -29,7 +29,8 @@ from sqlalchemy import (
     select,
     update,
 )
-from sqlalchemy.exc import ArgumentError, NoSuchModuleError, SQLAlchemyError
+from sqlalchemy.exc import ArgumentError, DisconnectionError, NoSuchModuleError, SQLAlchemyError
+from sqlalchemy.pool import ConnectionPoolEntry
 
 from reactometer.errors import ConfigError, RequestError
 from reactometer.inference.tables import dump_predictions, load_predictions
@@ -91,6 +92,7 @@ class JobTable:
             self.engine = create_engine(address, pool_pre_ping=True)
             if self.engine.dialect.name == "sqlite":
                 event.listen(self.engine, "connect", _settle_sqlite)
+                event.listen(self.engine, "checkout", _check_file)
             _JOBS.metadata.create_all(self.engine)
         except (SQLAlchemyError, ArgumentError, NoSuchModuleError, ImportError) as error:
             raise ConfigError(
@@ -110,6 +112,7 @@ class JobTable:
             with self.engine.begin() as connection:
                 yield connection
         except SQLAlchemyError as error:
+            self.engine.dispose()  # reopens a file that was deleted or replaced
             reason = str(error).splitlines()[0]
             logger.warning("the database does not do its work: %s", reason)
             if any(words in reason for words in ("disk is full", "No space left")):  # of SQLite and PostgreSQL
@@ -165,8 +168,9 @@ class JobTable:
 
     def forget(self, before_s: float) -> None:
         """Delete jobs that finished before ``before_s``, in seconds since 1970."""
+        outdated = (_JOBS.c.finished_s < before_s) | (_JOBS.c.finished_s > time.time() + 3600.0)  # the clock was ahead
         with self.connected() as connection:
-            connection.execute(delete(_JOBS).where(_JOBS.c.home == self.home, _JOBS.c.finished_s < before_s))
+            connection.execute(delete(_JOBS).where(_JOBS.c.home == self.home, outdated))
 
     def unfinished(self) -> list[Job]:
         """List this service's jobs that are queued, or were running when it ended; the oldest first."""
@@ -205,7 +209,23 @@ def _job(row: Row[Any]) -> Job:
     return Job(**{**values, "request": json.loads(values["request"]), "about": json.loads(values["about"])})
 
 
-def _settle_sqlite(connection: Any, _: object) -> None:
+def _settle_sqlite(connection: Any, record: ConnectionPoolEntry) -> None:
+    file = connection.execute("PRAGMA database_list").fetchone()[2]
+    record.info["file"] = file, _file_identity(file)
     connection.execute("PRAGMA journal_mode=WAL")  # readers do not wait for the writer
     connection.execute("PRAGMA busy_timeout=10000")
     connection.execute("PRAGMA secure_delete=ON")  # what is deleted is gone from the file
+
+
+def _check_file(_: object, record: ConnectionPoolEntry, *__: object) -> None:
+    """Reconnect if the file was deleted or replaced: SQLite would go on writing into it, and all of that is lost."""
+    file, identity = record.info["file"]
+    if _file_identity(file) != identity:
+        raise DisconnectionError
+
+
+def _file_identity(file: str) -> tuple[int, int] | None:
+    with suppress(OSError):
+        status = Path(file).stat()
+        return status.st_dev, status.st_ino
+    return None

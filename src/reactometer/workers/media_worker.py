@@ -17,7 +17,7 @@ from functools import cache, partial
 from multiprocessing.connection import Connection
 from pathlib import Path
 from queue import Queue
-from threading import Thread
+from threading import Thread, Timer
 from typing import Any
 
 import cv2
@@ -173,7 +173,14 @@ class Reader:
             if time.monotonic() > until_s:
                 stall = f"nothing more came of it for {self.bounds.stall_s:.0f} s"
                 raise MediaError(f"{path}: {stall}", fix="Convert it, or cut it")
-        piece: MediaInfo | Shown | Exception | None = connection.recv()
+        # A process that stops within a message leaves recv() waiting: then it is killed, and recv() raises EOFError.
+        timer = Timer(self.bounds.stall_s, self._process.kill) if self._process else Timer(0.0, lambda: None)
+        timer.daemon = True
+        timer.start()
+        try:
+            piece: MediaInfo | Shown | Exception | None = connection.recv()
+        finally:
+            timer.cancel()
         check()
         if isinstance(piece, Exception):
             raise piece

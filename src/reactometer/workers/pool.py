@@ -8,6 +8,7 @@ import signal
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, as_completed
+from concurrent.futures.process import BrokenProcessPool
 from multiprocessing.context import SpawnContext, SpawnProcess
 from threading import Lock, Thread
 from typing import Any, TypeVar
@@ -19,6 +20,9 @@ from reactometer.memory import keep_freed_memory
 
 Job = TypeVar("Job")
 Result = TypeVar("Result")
+
+DEATHS = (ProcessExpired, BrokenProcessPool)
+"""How pebble reports that the process of a job died, or that all processes died before they took it."""
 
 
 def run_jobs(
@@ -32,13 +36,13 @@ def run_jobs(
     """
     died: dict[int, Job] = {}
     for index, future in _run(function, dict(enumerate(jobs)), workers):
-        if isinstance(future.exception(), ProcessExpired):
+        if isinstance(future.exception(), DEATHS):
             died[index] = jobs[index]
         else:
             yield index, future.result()
-    for index, future in _run(function, died, 1):
-        expired = isinstance(future.exception(), ProcessExpired)
-        yield index, on_death(jobs[index]) if expired else future.result()
+    for index, job in died.items():  # a pool each, because a broken pool takes no further job
+        for _, future in _run(function, {index: job}, 1):
+            yield index, on_death(job) if isinstance(future.exception(), DEATHS) else future.result()
 
 
 def _run(
@@ -47,7 +51,7 @@ def _run(
     """Yield the index and the finished future of each job."""
     if not jobs:
         return
-    pool = ProcessPool(min(workers, len(jobs)), initializer=_begin, context=FreshContext())
+    pool = ProcessPool(min(workers, len(jobs)), initializer=_begin, initargs=(function,), context=FreshContext())
     try:
         indices: dict[Future[Result], int] = {
             pool.schedule(function, args=(job,)): index for index, job in jobs.items()
@@ -97,8 +101,12 @@ class FreshContext(SpawnContext):
     Process = _FreshProcess
 
 
-def _begin() -> None:
-    """Prepare a worker process; pebble has it ignore Ctrl-C, which its parent handles."""
+def _begin(_function: object) -> None:
+    """Prepare a worker process; pebble has it ignore Ctrl-C, which its parent handles.
+
+    The function is an argument so that its modules are imported here: a process that dies while pebble imports them
+    would keep pebble's locks.
+    """
     signal.signal(signal.SIGTERM, signal.SIG_DFL)  # end at once, also inside a decoder's C code
     cv2.setNumThreads(1)
     keep_freed_memory()  # of pictures, from one job to the next, until the process ends
