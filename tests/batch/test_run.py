@@ -3,13 +3,8 @@
 from __future__ import annotations
 
 import json
-import random
 import shutil
-import subprocess
-import sys
-import time
 from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 
 import pandas as pd
@@ -222,46 +217,3 @@ def test_a_bucket_of_other_files_is_refused_before_they_are_copied(bucket: str) 
         stream.write(b"content")
     with pytest.raises(OutputError, match="not of a run"), mirror(f"{bucket}/videos"):
         pass
-
-
-def _children(process: int) -> set[int]:
-    """Processes that a process started, as the kernel lists them."""
-    return {int(own) for file in Path(f"/proc/{process}/task").glob("*/children") for own in file.read_text().split()}
-
-
-def _all(holds: Callable[[int], bool], processes: set[int]) -> bool:
-    return all(map(holds, processes))
-
-
-@pytest.mark.slow(40)
-@pytest.mark.skipif(sys.platform != "linux", reason="children are read from /proc")
-def test_killed_five_times_it_loses_nothing_and_does_nothing_twice(
-    many: Path,
-    tmp_path: Path,
-    wait_for: Callable[[Callable[[], bool]], None],
-    is_gone: Callable[[int], bool],
-    check_run: Callable[..., None],
-) -> None:
-    out, chance = tmp_path / "out", random.Random(0)
-    command = [sys.executable, "-m", "reactometer", "predict", str(many), "--out", str(out), "--workers", "2"]
-    script = "from reactometer.batch import result_store; result_store.JOURNAL_LINES = 3; "
-    script += "from reactometer.cli.app import main; main()"
-    done: set[str] = set()
-    for _ in range(5):
-        process = subprocess.Popen([sys.executable, "-c", script, *command[3:]], stderr=subprocess.DEVNULL)
-        time.sleep(chance.uniform(1.0, 8.0))
-        workers = _children(process.pid)
-        process.kill()
-        process.wait()
-        wait_for(partial(_all, is_gone, workers))
-        kept = [line for file in sorted((out / JOURNAL).glob("*.jsonl")) for line in file.read_text().splitlines(True)]
-        hashes = [json.loads(line)["sha256"] for line in kept if line.endswith("\n")]
-        assert len(hashes) == len(set(hashes))  # nothing is computed twice
-        now = set(hashes)
-        assert now >= done  # nothing that was there is lost
-        done = now
-        if len(done) == len(list(many.iterdir())):  # all of it is done: once more from the beginning
-            shutil.rmtree(out)
-            done = set()
-    assert subprocess.run([sys.executable, "-c", script, *command[3:]], check=True).returncode == 0
-    check_run(out, many)

@@ -158,16 +158,16 @@ def test_two_processes_reach_the_weights_of_one(starter: str, steady: Path, tmp_
 
 
 @pytest.mark.slow
-def test_killed_three_times_and_resumed_the_log_and_weights_are_those_of_one_run(steady: Path, tmp_path: Path) -> None:
+def test_killed_twice_and_resumed_the_log_and_weights_are_those_of_one_run(steady: Path, tmp_path: Path) -> None:
     """SIGKILL in the middle of an epoch; dropout, augmentation, averaged weights: all the same, to the last bit."""
-    options = ["training.epochs=6", "training.batch_size=2", "training.accumulate=1", "training.augment=true"]
+    options = ["training.epochs=4", "training.batch_size=2", "training.accumulate=1", "training.augment=true"]
     options += ["model.dropout=0.2"]
     whole, log = tmp_path / "whole", tmp_path / "killed" / "logs" / "metrics.csv"
     train(load_config(steady, [*options, f"training.out={whole}"]), progress=False)
     command = [sys.executable, "-m", "reactometer", "train", str(steady), *options]
     command += [f"training.out={tmp_path / 'killed'}"]
     expected = (whole / "logs" / "metrics.csv").read_text()
-    for share in (0.3, 0.55, 0.8):  # of the log's lines
+    for share in (0.4, 0.8):  # of the log's lines
         process = subprocess.Popen(command, stderr=subprocess.DEVNULL)
         while not log.is_file() or log.read_text().count("\n") < share * expected.count("\n"):
             assert process.poll() is None

@@ -113,7 +113,9 @@ def write_store(
             write_whole(folder / names[part], save(tables))
             advance()
         keys = {part_key(rows[part.index], part): name for part, name in names.items()}
-        write_whole(folder / INDEX_FILE, format_json({"sizes": dict(sizes), "files": keys}))
+        index = format_json({"sizes": dict(sizes), "files": keys})
+        if not (folder / INDEX_FILE).is_file() or (folder / INDEX_FILE).read_text(encoding="utf-8") != index:
+            write_whole(folder / INDEX_FILE, index)
         kept = set(names.values())
         for file in (*folder.glob("*.safetensors"), *folder.glob(f".*{PART}")):
             if file.name not in kept:

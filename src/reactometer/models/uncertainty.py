@@ -210,7 +210,10 @@ def load_uncertainty(folder: Path) -> Uncertainty | None:
         if about["format"] != FORMAT or about["sha256"][REFERENCES_FILE] != sha256_of(tensors):
             raise ValueError("another format, or not the tensors that it names")
         about["references"] = _read_references(load_file(tensors))
-        return TypeAdapter(Uncertainty).validate_python(about)
+        return _UNCERTAINTY.validate_python(about)
+
+
+_UNCERTAINTY = TypeAdapter(Uncertainty)  # built at import, so that reading a folder compiles nothing
 
 
 def _read_references(tensors: Mapping[str, FloatArray]) -> dict[str, tuple[Reference, ...]]:
