@@ -27,6 +27,9 @@ from reactometer.types import Prediction
 LOCAL = "local"
 OBJECT_STORE_BYTES = 1 << 28  # of a cluster that is started here, which holds only models and rows
 CONNECT_TIMEOUT_S = 10.0
+PASSES = 2
+"""A machine that is lost takes finished results with it that were not yet sent; their files are predicted once more."""
+
 RETRIES = 2  # of a file whose actor or machine was lost
 
 FileLoader = Callable[[Path], Callable[[str, str], list[Prediction]]]
@@ -84,7 +87,7 @@ def predict_files(
     """Predict files of different contents on the connected cluster, in any order.
 
     A file whose actor is lost, with its machine or by the file, is predicted by another one; a file that loses its
-    actor ``1 + RETRIES`` times has no predictions.
+    actor ``1 + RETRIES`` times in each of ``PASSES`` passes has no predictions.
 
     Args:
         sources: the files, which all machines see under the same path.
@@ -100,19 +103,29 @@ def predict_files(
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
     waiting = {one.sha256: one for one in sources}
-    rows = [
-        {"name": one.path, "path": one.path if is_uri(one.path) else str(Path(one.path).absolute()), "sha256": sha256}
-        for sha256, one in waiting.items()
-    ]
     arguments = load, ray.put(_pack(model, detector)), version("reactometer")
     # Ray Data runs in a process of its own on this machine, since it writes its logs to standard error.
     here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
     stream = ray.remote(num_cpus=0, scheduling_strategy=here, max_retries=0)(_predict_rows)
-    for result in stream.remote(rows, arguments, n_actors, n_gpus):
-        row = ray.get(result)
-        if one := waiting.pop(row["sha256"], None):
-            yield one, load_predictions(row["predictions"])
+    for _ in range(PASSES):
+        rows = [
+            {
+                "name": one.path,
+                "path": one.path if is_uri(one.path) else str(Path(one.path).absolute()),
+                "sha256": sha256,
+            }
+            for sha256, one in waiting.items()
+        ]
+        for result in stream.remote(rows, arguments, n_actors, n_gpus) if rows else ():
+            row = ray.get(result)
+            if one := waiting.pop(row["sha256"], None):
+                yield one, load_predictions(row["predictions"])
     yield from ((one, []) for one in waiting.values())
+
+
+def _absolute(path: str) -> str:
+    """Return the path as a process in another working folder must name it."""
+    return path if is_uri(path) else str(Path(path).absolute())
 
 
 def _predict_rows(
