@@ -85,9 +85,9 @@ def split(
 def ratings(
     table: Annotated[
         Path,
-        typer.Argument(metavar="TABLE", help="A CSV, a row a rating: columns path, rater if known, and a label each."),
+        typer.Argument(metavar="TABLE", help="CSV with one row per rating: path, rater if known, the labels."),
     ],
-    out: Annotated[Path, typer.Option(help="The CSV to write, a row a clip, for 'prepare' and 'split'.")],
+    out: Annotated[Path, typer.Option(help="The CSV to write, one row per clip, for 'prepare' and 'split'.")],
     scale: Annotated[
         tuple[float, float], typer.Option(metavar="LEAST GREATEST", help="What ratings could be, e.g. 1 7.")
     ] = (0.0, 1.0),
