@@ -32,10 +32,10 @@ JOURNAL, TIMELINE, LOCK = "results", "timeline", ".lock"
 FAILED = "failed: "
 
 JOURNAL_LINES = 1000
-"""Results per file of the journal, and contents per file of the timeline. Our choice."""
+"""Results per file of the journal, and contents per file of the timeline."""
 
 UPLOAD_INTERVAL_S = 300.0
-"""A run into an object store that is killed loses at most the results of this time. Our choice."""
+"""A run into an object store that is killed loses at most the results of this time."""
 
 DAMAGED = "Delete it and start the same command again, which computes its contents again"
 

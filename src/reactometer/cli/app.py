@@ -74,7 +74,7 @@ def options(
 def main() -> None:
     """Run a command; a problem the user can mend is one line on standard error."""
     warnings.showwarning = _show_warning
-    logging.getLogger("matplotlib").setLevel(logging.ERROR)  # a home that is not to be written is nobody's fault
+    logging.getLogger("matplotlib").setLevel(logging.ERROR)  # it warns if the home folder is read-only
     try:
         try:
             app()

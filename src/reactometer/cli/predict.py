@@ -34,9 +34,9 @@ def predict(
             help="Table with one row per file (.csv, .parquet or .json); or a folder or s3://…, for a resumable run."
         ),
     ] = None,
-    timeline: Annotated[Path | None, typer.Option(help="The same kind of table with a row a window.")] = None,
-    frames: Annotated[Path | None, typer.Option(help="The same with a row a frame looked at.")] = None,
-    events: Annotated[Path | None, typer.Option(help="The same with a row an event: onset, peak, offset.")] = None,
+    timeline: Annotated[Path | None, typer.Option(help="Table with one row per window of the timeline.")] = None,
+    frames: Annotated[Path | None, typer.Option(help="Table with one row per sampled frame.")] = None,
+    events: Annotated[Path | None, typer.Option(help="Table with one row per event: onset, peak, offset.")] = None,
     threshold: Annotated[
         float | None, typer.Option(help="Intensity from which on an emotion is an event; default: 0.5.")
     ] = None,
@@ -56,7 +56,7 @@ def predict(
         Path | None, typer.Option(help="CSV with columns path and person, for a model that normalises per person.")
     ] = None,
     same_person: Annotated[bool, typer.Option("--same-person", help="All files show one person.")] = False,
-    smooth: Annotated[float, typer.Option(help="Smooth the timeline over so many seconds.")] = 0.0,
+    smooth: Annotated[float, typer.Option(help="Smooth the timeline over this many seconds.")] = 0.0,
     baseline: Annotated[
         str | None, typer.Option(help="Subtract what the person shows at rest: a stretch such as 0-3s, or running.")
     ] = None,

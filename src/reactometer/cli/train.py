@@ -52,8 +52,8 @@ def ensemble(
         typer.Argument(metavar="CONFIG|MODEL...", help="One configuration to train, or several model folders."),
     ],
     out: Annotated[Path, typer.Option(help="The folder to write.")],
-    folds: Annotated[int, typer.Option(min=0, help="Train on so many folds of train and val, nobody in two.")] = 0,
-    seeds: Annotated[int, typer.Option(min=0, help="Train with so many seeds instead.")] = 0,
+    folds: Annotated[int, typer.Option(min=0, help="Train on this many person-disjoint folds of train and val.")] = 0,
+    seeds: Annotated[int, typer.Option(min=0, help="Train with this many seeds instead.")] = 0,
     overrides: Annotated[
         list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="On top of the configuration; repeatable.")
     ] = None,
