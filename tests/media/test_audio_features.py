@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import math
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from transformers import audio_utils
 
+from reactometer.media.audio import read_waveform
 from reactometer.media.audio_features import (
     CONTOUR_RATE_HZ,
     FLOOR,
@@ -18,6 +21,7 @@ from reactometer.media.audio_features import (
     N_CEPSTRA,
     N_CONTOURS,
     VOICED,
+    _filters,
     contours,
     log_mel,
 )
@@ -94,6 +98,21 @@ def test_it_equals_an_independent_implementation() -> None:
     )
     expected = np.log(theirs / (window**2).sum() + FLOOR).T[:100]
     np.testing.assert_allclose(log_mel(waveform), expected, atol=1e-3)
+
+
+@pytest.mark.shared
+def test_the_spectrogram_of_real_sound_equals_that_of_torch(shared_data: Path) -> None:
+    """torch.stft in float64; in float32, torch itself is up to 7e-5 away from it."""
+    for name in ("clips/face_noface.mov", "facevoice/test/mp4/00460.mp4", "facevoice/test/mp4/00461.mp4"):
+        waveform = read_waveform(shared_data / name)
+        assert waveform is not None
+        hann = torch.hann_window(400, dtype=torch.float64)
+        padded = torch.nn.functional.pad(torch.from_numpy(waveform).double(), (256, 256))
+        spectrum = torch.stft(padded, 512, 160, 400, hann, center=False, return_complex=True)
+        power = spectrum.abs().square() / hann.square().sum()  # (257, N)
+        bank = torch.from_numpy(_filters()).double()  # (257, M)
+        expected = torch.log(power.T[: math.ceil(len(waveform) / 160)] @ bank + FLOOR)
+        np.testing.assert_allclose(log_mel(waveform), expected.numpy(), atol=1e-5)
 
 
 def test_a_tone_is_loudest_in_its_own_band() -> None:

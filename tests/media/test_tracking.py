@@ -7,10 +7,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy.optimize import linear_sum_assignment
 
 from reactometer.media.faces import Detector, decode_crop, load_detector
 from reactometer.media.segments import clip_of
-from reactometer.media.tracking import GIVEN_UP_S, follow_face, follow_faces
+from reactometer.media.tracking import GIVEN_UP_S, assign, follow_face, follow_faces
 from reactometer.media.video import read_frames
 from reactometer.types import ByteArray, Detection, FaceSample, Frame, FrameState, PreparedClip
 
@@ -155,3 +158,15 @@ def test_two_real_people_are_each_followed_as_if_alone(
         expected = boxes(list(follow_face(alone, load_detector("yunet"), rate_hz=None, size_px=64)))
         found = boxes(samples_of(samples, number)) - [shift_px, 0, 0, 0]
         assert np.abs(found - expected).max() < 0.2 * expected[:, 3].min()
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.integers(0, 7), st.integers(0, 7), st.integers(0, 2**32 - 1), st.sampled_from([2, 5, 10**6]))
+def test_the_assignment_costs_as_little_as_that_of_scipy(rows: int, columns: int, seed: int, levels: int) -> None:
+    """With few levels, many pairs cost the same, as faces out of reach do."""
+    costs = np.random.default_rng(seed).integers(levels, size=(rows, columns)) / levels
+    pairs = assign(costs)
+    assert len(pairs) == min(rows, columns)
+    assert len({row for row, _ in pairs}) == len({column for _, column in pairs}) == len(pairs)
+    best = costs[linear_sum_assignment(costs)].sum()
+    assert sum(costs[pair] for pair in pairs) == pytest.approx(best)

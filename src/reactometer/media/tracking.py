@@ -110,8 +110,6 @@ class _Track:
 
 def _owners(tracks: Sequence[_Track], detections: Sequence[Detection], time_s: float) -> dict[int, _Track]:
     """Assign faces, by their index, to people; an unassigned face is left out."""
-    from scipy.optimize import linear_sum_assignment  # here: most predictions follow one person and do without it
-
     owners: dict[int, _Track] = {}
     latest_s = max((track.seen_s for track in tracks), default=0.0)
     present, missed = ([track for track in tracks if (track.seen_s == latest_s) is there] for there in (True, False))
@@ -119,10 +117,44 @@ def _owners(tracks: Sequence[_Track], detections: Sequence[Detection], time_s: f
         left = [place for place in range(len(detections)) if place not in owners]
         costs = [[track.cost(detections[place], time_s) for place in left] for track in own]
         matrix = np.array(costs).reshape(len(own), len(left))
-        for row, column in zip(*linear_sum_assignment(matrix), strict=True):
+        for row, column in assign(matrix):
             if matrix[row, column] < OUT_OF_REACH:
                 owners[left[column]] = own[row]
     return owners
+
+
+def assign(costs: np.ndarray) -> list[tuple[int, int]]:
+    """Return the pairs of a row and a column with the smallest total cost; each row or each column is in one pair.
+
+    Shortest augmenting paths (Jonker & Volgenant, Computing 38, 1987).
+
+    Args:
+        costs: (N, M), finite.
+    """
+    n_rows, n_columns = costs.shape
+    if n_rows > n_columns:
+        return [(row, column) for column, row in assign(costs.T)]
+    row_prices, column_prices = np.zeros(n_rows), np.zeros(n_columns + 1)
+    owners = np.full(n_columns + 1, -1)  # the row of each column; the last column is where a new row starts
+    for row in range(n_rows):
+        column, owners[-1] = n_columns, row
+        distances, previous = np.full(n_columns, np.inf), np.full(n_columns, n_columns)
+        visited = np.zeros(n_columns + 1, dtype=bool)
+        while owners[column] >= 0:
+            visited[column] = True
+            through = costs[owners[column]] - row_prices[owners[column]] - column_prices[:-1]
+            shorter = ~visited[:-1] & (through < distances)
+            distances[shorter], previous[shorter] = through[shorter], column
+            nearest = int(np.where(visited[:-1], np.inf, distances).argmin())
+            step = distances[nearest]
+            row_prices[owners[visited]] += step
+            column_prices[visited] -= step
+            distances[~visited[:-1]] -= step
+            column = nearest
+        while column < n_columns:
+            owners[column] = owners[previous[column]]
+            column = int(previous[column])
+    return [(int(row), column) for column, row in enumerate(owners[:-1]) if row >= 0]
 
 
 def _centre(face: Detection) -> tuple[float, float]:
