@@ -9,6 +9,7 @@
     ├── ScoreError             a score is not defined on the clips given
     ├── OutputError            a result cannot be written where it was asked for
     ├── ClusterError           a Ray cluster is not available, or was lost
+    ├── MissingPackageError    a command needs packages of an extra that are not installed
     └── RequestError           a service refuses a request
 
 Every message is one line: the problem, what was got, what was expected, and what to do next. The docstring of each
@@ -19,6 +20,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable
+from importlib.util import find_spec
 from typing import Any
 
 
@@ -108,6 +110,16 @@ class ClusterError(ReactometerError):
     """
 
 
+class MissingPackageError(ReactometerError):
+    """A command needs packages of an extra that are not installed.
+
+    The default installation predicts: ``predict``, ``live``, and ``explain`` without a plot. Extras add the rest:
+    ``[evaluate]`` scores, statistics, plots and reports; ``[parquet]`` Parquet tables and runs into a folder;
+    ``[train]`` training and export; ``[serve]`` the service; ``[postgres]`` jobs in PostgreSQL; ``[ray]`` clusters.
+    Install the extra that the message names into the same Python. ``reactometer doctor`` lists all extras.
+    """
+
+
 class RequestError(ReactometerError):
     """A service refuses a request, with an HTTP ``status`` and the seconds after which to retry, if any.
 
@@ -128,3 +140,11 @@ def suggestion(name: str, known: Iterable[str]) -> str:
     lowered = {candidate.lower(): candidate for candidate in names}
     near = difflib.get_close_matches(name.lower(), lowered, n=1, cutoff=0.6)
     return f"Did you mean '{lowered[near[0]]}'?" if near else f"Known names: {', '.join(names)}"
+
+
+def require(*modules: str, extra: str) -> None:
+    """Raise MissingPackageError if a module of an extra of this package is not installed; import nothing."""
+    if missing := [name for name in modules if find_spec(name) is None]:
+        verb = "is" if len(missing) == 1 else "are"
+        hint = f"hint: pip install 'reactometer[{extra}]'"
+        raise MissingPackageError(f"{', '.join(missing)} {verb} not installed", fix=hint)

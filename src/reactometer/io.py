@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import errno
 import json
 import os
@@ -9,10 +10,10 @@ import re
 import secrets
 import shutil
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from hashlib import file_digest
-from io import BytesIO
+from io import BytesIO, StringIO
 from pathlib import Path
 from tempfile import TemporaryFile
 from typing import Any
@@ -169,6 +170,13 @@ def parse_json_object(text: str | bytes) -> dict[str, Any]:
 def format_json(content: Mapping[str, Any]) -> str:
     """Format an object as indented JSON text that ends with a newline."""
     return json.dumps(content, indent=2) + "\n"
+
+
+def format_csv(rows: Iterable[Iterable[object]]) -> str:
+    """Format rows, the header first, as CSV text; ``None`` gives an empty cell."""
+    text = StringIO(newline="")
+    csv.writer(text, lineterminator="\n").writerows(rows)
+    return text.getvalue()
 
 
 def clear_leftovers(folder: Path) -> None:

@@ -22,7 +22,7 @@ from reactometer.batch.inputs import open_path
 from reactometer.batch.ray_backend import _Actor
 from reactometer.batch.result_store import FAILED_FILE, INDEX_FILE, JOURNAL
 from reactometer.batch.run import Workers, predict_folder
-from reactometer.errors import ClusterError
+from reactometer.errors import ClusterError, MissingPackageError
 
 pytestmark = [
     pytest.mark.slow,
@@ -177,5 +177,5 @@ def test_a_cluster_that_is_not_there_is_told_at_once(
     with pytest.raises(ClusterError, match="Invalid address format"):
         predict_folder([videos], tmp_path / "out", workers=Workers(ray="cluster"), progress=False)
     monkeypatch.setitem(sys.modules, "ray", None)
-    with pytest.raises(ClusterError, match="not installed"):
+    with pytest.raises(MissingPackageError, match=r"ray is not installed.*reactometer\[ray\]"):
         predict_folder([videos], tmp_path / "out", workers=Workers(ray="local"), progress=False)

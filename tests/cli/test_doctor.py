@@ -6,11 +6,12 @@ import os
 import shutil
 import subprocess
 import sys
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
 
-from reactometer.cli.doctor import FINE, MISSING, WRONG, Finding, check_folders, check_packages
+from reactometer.cli.doctor import FINE, MISSING, WRONG, Finding, check_folders, check_packages, check_runtime
 
 
 def _doctor(**variables: str) -> subprocess.CompletedProcess[str]:
@@ -52,3 +53,16 @@ def test_packages_are_compared_with_the_requirements() -> None:
     findings = _by_name(list(check_packages()))
     assert findings["packages"].state == FINE and "torch 2" in findings["packages"].message
     assert findings["extra onnx"].state in (FINE, MISSING) and "extra dev" not in findings
+
+
+def test_the_runtime_is_reported_with_its_execution_providers() -> None:
+    finding = _by_name(list(check_runtime()))["ONNX Runtime"]
+    assert finding.state == FINE
+    assert finding.message.startswith(f"{version('onnxruntime')}, execution providers ")
+    assert "CPUExecutionProvider" in finding.message
+
+
+def test_a_runtime_that_cannot_be_imported_is_wrong(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "onnxruntime", None)
+    (finding,) = check_runtime()
+    assert finding.state == WRONG and "pip install" in finding.hint

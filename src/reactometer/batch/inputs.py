@@ -15,7 +15,7 @@ from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
 from reactometer.data.manifest import read_listing
-from reactometer.errors import ConfigError, DataError
+from reactometer.errors import ConfigError, DataError, require
 from reactometer.io import Paths, each_path
 from reactometer.media.video import MEDIA_ENDINGS
 
@@ -79,6 +79,7 @@ def _on_disk(given: Path) -> Sequence[str]:
 
 
 def _in_store(uri: str) -> Sequence[str]:
+    require("pyarrow", extra="parquet")
     from pyarrow import fs
 
     filesystem, path = open_path(uri)

@@ -19,7 +19,7 @@ from typing import Any
 import cv2
 
 from reactometer.batch.inputs import Source, is_uri
-from reactometer.errors import ClusterError
+from reactometer.errors import ClusterError, require
 from reactometer.inference.tables import dump_predictions, load_predictions
 from reactometer.paths import FOLDER_VARIABLE, YUNET_FILE, find_yunet
 from reactometer.types import Prediction
@@ -46,14 +46,13 @@ def connect(address: str, n_cpus: int | None = None) -> Iterator[None]:
         n_cpus: of a cluster that is started here; default: all.
 
     Raises:
-        ClusterError: Ray is not installed, the cluster does not answer, or it is lost.
+        ClusterError: the cluster does not answer, or it is lost.
+        MissingPackageError: Ray, or what Ray Data requires, is not installed.
     """
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    try:
-        import ray
-        import ray.data  # the minimal Ray lacks its requirements
-    except ImportError as error:
-        raise ClusterError("Ray is not installed", fix="pip install 'reactometer[ray]'") from error
+    require("ray", "pandas", "pyarrow", extra="ray")
+    import ray
+
     if address.startswith("ray://"):
         fix = "Run the command on a machine of the cluster, for example by 'ray job submit', with --ray auto"
         raise ClusterError("Ray Data does not run through a Ray client", got=address, fix=fix)

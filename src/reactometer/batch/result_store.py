@@ -21,7 +21,16 @@ from filelock import FileLock, Timeout
 from reactometer.batch.inputs import Source, open_path
 from reactometer.errors import OutputError
 from reactometer.inference import tables
-from reactometer.io import PART, decoding, make_folder, parse_json_object, unwritable, write_whole, writing
+from reactometer.io import (
+    PART,
+    decoding,
+    format_csv,
+    make_folder,
+    parse_json_object,
+    unwritable,
+    write_whole,
+    writing,
+)
 from reactometer.types import Prediction
 
 if TYPE_CHECKING:
@@ -38,11 +47,6 @@ UPLOAD_INTERVAL_S = 300.0
 """A run into an object store that is killed loses at most the results of this time."""
 
 DAMAGED = "Delete it and start the same command again, which computes its contents again"
-
-COLUMN_TYPES = {"face": "int64", "sound": "bool", "size_bytes": "int64", "modified_ns": "int64"} | dict.fromkeys(
-    ("path", "sha256", "status", "state", "abstain", "problem"), "string"
-)
-"""Arrow types of columns; all others are of floats. A column keeps its type when all its values are missing."""
 
 
 class ResultStore:
@@ -96,7 +100,7 @@ class ResultStore:
     def keep_files(self, sources: Sequence[Source]) -> None:
         """Write the manifest, which saves the next run from hashing unchanged files."""
         rows = [vars(source) for source in sources]
-        _write(_to_table(rows, list(Source.__dataclass_fields__)), self.folder / MANIFEST_FILE)
+        tables.write_parquet(tables.to_arrow(rows, list(Source.__dataclass_fields__)), self.folder / MANIFEST_FILE)
 
     def write_tables(self, sources: Sequence[Source]) -> dict[str, str]:
         """Write the index, the timeline and the table of failures; return the failures, reason by path.
@@ -104,8 +108,6 @@ class ResultStore:
         Args:
             sources: the files of this run. The timeline has all contents of the journal, the others only these files.
         """
-        import pandas as pd
-
         clips: list[pa.Table] = []
         outdated = set((self.folder / TIMELINE).glob("*.parquet"))
         for file in self._journal():
@@ -116,16 +118,15 @@ class ResultStore:
                 clips.append(self._tabulate(results, tables.clip_rows, tables.clip_columns(first)))
                 timeline = self._tabulate(results, tables.timeline_rows, tables.timeline_columns(first))
             target = self.folder / TIMELINE / f"{file.stem}.parquet"
-            _write(timeline, target)
+            tables.write_parquet(timeline, target)
             outdated.discard(target)
         for target in outdated:
             target.unlink()
         if clips:
-            _write(_make_index(clips, sources), self.folder / INDEX_FILE)
+            tables.write_parquet(_make_index(clips, sources), self.folder / INDEX_FILE)
         reasons = {one.path: one.problem or self.failures.get(one.sha256, "") for one in sources}
         reasons = {path: reason for path, reason in reasons.items() if reason}
-        failed = pd.DataFrame(list(reasons.items()), columns=["path", "reason"])
-        write_whole(self.folder / FAILED_FILE, failed.to_csv(index=False))
+        write_whole(self.folder / FAILED_FILE, format_csv([("path", "reason"), *reasons.items()]))
         return reasons
 
     def _journal(self) -> list[Path]:
@@ -145,7 +146,7 @@ class ResultStore:
         columns: Sequence[str],
     ) -> pa.Table:
         rows = [{"sha256": sha256, **row} for sha256, predictions in results.items() for row in rows_of(predictions)]
-        return _to_table(rows, ["sha256", *(tables.with_face(columns) if self.all_faces else columns)])
+        return tables.to_arrow(rows, ["sha256", *(tables.with_face(columns) if self.all_faces else columns)])
 
 
 @contextmanager
@@ -284,19 +285,3 @@ def _make_index(clips: Sequence[pa.Table], sources: Sequence[Source]) -> pa.Tabl
     table = table.add_column(0, "path", pa.array([path for _, path, _ in listed], pa.string()))
     table = table.append_column("same_as", pa.array(same_as, pa.string()))
     return table.append_column("sha256", taken["sha256"])
-
-
-def _to_table(rows: Sequence[Mapping[str, Any]], columns: Sequence[str]) -> pa.Table:
-    import pyarrow as pa
-
-    schema = pa.schema([(name, COLUMN_TYPES.get(name, "float64")) for name in columns])
-    return pa.Table.from_pylist([dict(row) for row in rows], schema)
-
-
-def _write(table: pa.Table, file: Path) -> None:
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    stream = pa.BufferOutputStream()
-    pq.write_table(table, stream)
-    write_whole(file, stream.getvalue().to_pybytes())

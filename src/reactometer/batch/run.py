@@ -19,6 +19,7 @@ import torch
 from reactometer.batch import ray_backend
 from reactometer.batch.inputs import Source, find_files, hash_files, is_uri, local_copy
 from reactometer.batch.result_store import ResultStore, mirror, open_results
+from reactometer.errors import require
 from reactometer.inference.predictor import (
     DEFAULT_HOP_S,
     DEFAULT_WINDOW_S,
@@ -148,8 +149,13 @@ def predict_folder(
         OutputError: ``out`` cannot be written, has other contents, or belongs to a run of another model, other
             settings or another version.
         ClusterError: the cluster is not available, or was lost.
+        MissingPackageError: pyarrow, or Ray for a cluster, is not installed.
     """
-    request, workers, paths = request or Request(), workers or Workers(), find_files(given)
+    request, workers = request or Request(), workers or Workers()
+    if workers.ray:
+        require("ray", extra="ray")
+    require("pyarrow", extra="parquet")
+    paths = find_files(given)
     check_timeline(request.window_s, request.hop_s, request.smooth_s, request.baseline)
     settings, on_gpu = _settings(Path(model), request, device, engine)
     count = workers.count or (1 if on_gpu else default_workers())

@@ -15,6 +15,7 @@ from reactometer.cli.options import (
     split_names,
 )
 from reactometer.config import PrepareConfig
+from reactometer.errors import require
 from reactometer.terminal import OK, SOME_FAILED
 
 PREPARE = PrepareConfig()
@@ -94,6 +95,7 @@ def ratings(
     labels: LabelsOption = None,
 ) -> None:
     """Average the ratings of each clip, bring them to 0 to 1, and say how far raters agree, which bounds any model."""
+    require("pandas", extra="evaluate")
     from reactometer.data.ratings import gather_ratings
 
     render_evaluation.print_ratings(gather_ratings(table, out, scale=scale, labels=labels))

@@ -36,7 +36,7 @@ class Finding:
 
 
 def doctor() -> None:
-    """Check this installation (packages, GPU, weights, write access) and predict a rendered clip.
+    """Check this installation (packages, ONNX Runtime, weights, write access) and predict a rendered clip.
 
     Add the output to a bug report. Status 1 if something must be fixed.
     """
@@ -56,7 +56,7 @@ def examine() -> Iterator[Finding]:
     yield Finding("reactometer", FINE, f"{version('reactometer')}, in {STARTER.parent}")
     yield Finding("Python", FINE, f"{platform.python_version()}, {platform.platform()}")
     yield from check_packages()
-    yield _check_gpu()
+    yield from check_runtime()
     yield _check_detector()
     yield from check_folders()
     yield _check_prediction()
@@ -64,10 +64,9 @@ def examine() -> Iterator[Finding]:
 
 def check_packages() -> Iterator[Finding]:
     """Check the required packages and their versions, then those of each extra."""
-    package = distribution("reactometer")
-    requirements = [Requirement(text) for text in package.requires or []]
-    for extra in ("", *(name for name in package.metadata.get_all("Provides-Extra") or [] if name != "dev")):
-        wanted = [one for one in requirements if (one.marker.evaluate({"extra": extra}) if one.marker else not extra)]
+    extras = distribution("reactometer").metadata.get_all("Provides-Extra") or []
+    for extra in ("", *(name for name in extras if name != "dev")):
+        wanted = _requirements(extra)
         problems = "; ".join(problem for one in wanted if (problem := _problem_of(one)))
         name = f"extra {extra}" if extra else "packages"
         if problems:
@@ -75,6 +74,16 @@ def check_packages() -> Iterator[Finding]:
             yield Finding(name, MISSING if extra else WRONG, problems, hint)
         else:
             yield Finding(name, FINE, ", ".join(f"{one.name} {version(one.name)}" for one in wanted))
+
+
+def _requirements(extra: str) -> list[Requirement]:
+    """Return what an extra requires, with the extras that it includes; the required packages for ""."""
+    own: list[Requirement] = []
+    for one in map(Requirement, distribution("reactometer").requires or []):
+        if one.marker.evaluate({"extra": extra}) if one.marker else not extra:
+            included = [inner for name in sorted(one.extras) for inner in _requirements(name)]
+            own += included if one.name == "reactometer" else [one]
+    return own
 
 
 def _problem_of(requirement: Requirement) -> str:
@@ -87,18 +96,19 @@ def _problem_of(requirement: Requirement) -> str:
     return f"{requirement.name} {installed} is installed, {requirement.specifier} is required"
 
 
-def _check_gpu() -> Finding:
-    import torch
-
-    if torch.cuda.is_available():
-        names = [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())]
-        return Finding("GPU", FINE, f"{', '.join(names)}, CUDA {torch.version.cuda}")
-    if torch.backends.mps.is_available():
-        return Finding("GPU", FINE, "Apple's (mps)")
-    if Path("/proc/driver/nvidia").exists():
-        hint = "check the driver with nvidia-smi" if torch.version.cuda else "install PyTorch's CUDA build: pytorch.org"
-        return Finding("GPU", WRONG, "there is one, and this PyTorch cannot use it", hint)
-    return Finding("GPU", MISSING, "none; everything runs on the CPU", "training a whole encoder needs a GPU")
+def check_runtime() -> Iterator[Finding]:
+    """Check that ONNX Runtime can be imported, and list where it can run models."""
+    name = "ONNX Runtime"
+    try:
+        import onnxruntime
+    except ImportError as error:
+        yield Finding(name, WRONG, str(error), "pip install --force-reinstall onnxruntime")
+        return
+    providers = onnxruntime.get_available_providers()
+    yield Finding(name, FINE, f"{onnxruntime.__version__}, execution providers {', '.join(providers)}")
+    if Path("/proc/driver/nvidia").exists() and "CUDAExecutionProvider" not in providers:
+        hint = "pip uninstall onnxruntime && pip install onnxruntime-gpu"
+        yield Finding("GPU", MISSING, "there is an NVIDIA GPU, and this ONNX Runtime cannot use it", hint)
 
 
 def _check_detector() -> Finding:

@@ -13,7 +13,7 @@ import typer
 
 from reactometer.cli import render, render_evaluation
 from reactometer.cli.options import DeviceOption, EngineOption, StarterOption
-from reactometer.errors import ConfigError
+from reactometer.errors import ConfigError, require
 from reactometer.paths import STARTER
 from reactometer.terminal import OK, SOME_FAILED, wait_patiently
 
@@ -175,6 +175,7 @@ def explain(
     from reactometer.models.folder import load_model
 
     if out is not None:
+        require("matplotlib", extra="evaluate")
         make_folder(out)
     attribution = run(video, load_model(model or STARTER, device), span=span, face_map=face_map)
     if out is not None:

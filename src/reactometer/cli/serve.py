@@ -59,16 +59,10 @@ def serve(
     TLS is the proxy's in front of it. Needs the extra: pip install 'reactometer[serve]'.
     """
     wait_patiently()
-    from reactometer.workers.media_worker import Bounds
-
-    try:
-        from reactometer.serving.queue import MAX_PIXELS, Limits, Settings
-        from reactometer.serving.server import run
-    except ImportError as error:
-        raise ConfigError(
-            "the service needs packages that are not installed", got=error.name, fix="pip install 'reactometer[serve]'"
-        ) from error
     from reactometer.serving.auth import read_keys
+    from reactometer.serving.queue import MAX_PIXELS, Limits, Settings
+    from reactometer.serving.server import run
+    from reactometer.workers.media_worker import Bounds
 
     limits = Limits(
         body_bytes=round(max_mb * 1e6),

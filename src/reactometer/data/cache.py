@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -16,6 +17,7 @@ from reactometer.errors import DataError
 from reactometer.io import (
     PART,
     decoding,
+    format_csv,
     format_json,
     make_folder,
     parse_json_object,
@@ -89,12 +91,11 @@ def load_clip(row: PreparedRow) -> PreparedClip:
 
 def open_prepared(folder: Path) -> PreparedSet:
     """Open a folder written by :func:`prepare`; raise DataError for any other folder, or another format."""
-    import pandas as pd  # here, because predictions need no pandas, and its import is slow
-
     try:
         about = parse_json_object((folder / SETTINGS_FILE).read_bytes())
-        table = pd.read_csv(folder / MANIFEST_FILE, dtype=str, keep_default_na=False).to_dict("records")
-    except (OSError, ValueError) as error:
+        with (folder / MANIFEST_FILE).open(encoding="utf-8", newline="") as file:
+            table = list(csv.DictReader(file, strict=True))
+    except (OSError, ValueError, csv.Error) as error:
         raise DataError(f"{folder}: not a prepared data set: {error}", fix="Run 'reactometer prepare DATA'") from error
     again = "Run 'reactometer prepare' again"
     with decoding(folder, DataError, again):
@@ -104,8 +105,7 @@ def open_prepared(folder: Path) -> PreparedSet:
         if about["manifest_sha256"] != sha256_of(folder / MANIFEST_FILE):
             raise ValueError(f"{MANIFEST_FILE} is not the one that {SETTINGS_FILE} names")
         labels = tuple(str(label) for label in about["labels"])
-        cells = [{str(key): str(cell) for key, cell in row.items()} for row in table]
-        rows = tuple(_from_cells(row, labels, folder) for row in cells)
+        rows = tuple(_from_cells(row, labels, folder) for row in table)
         settings = PrepareConfig.model_validate(about["settings"])
         sizes = {str(name): int(size) for name, size in about["features"].items()} if about.get("features") else None
     return PreparedSet(folder, labels, settings, rows, sizes)
@@ -162,10 +162,8 @@ def _unpack(arrays: dict[str, np.ndarray]) -> PreparedClip:
 
 def write_index(prepared: PreparedSet) -> None:
     """Write the table of all clips, and the settings."""
-    import pandas as pd
-
     cells = [_to_cells(row, prepared.labels) for row in prepared.rows]
-    table = pd.DataFrame(cells).to_csv(index=False)
+    table = format_csv([cells[0], *(row.values() for row in cells)]) if cells else ""
     write_whole(prepared.folder / MANIFEST_FILE, table)
     about = {
         "format": FORMAT,

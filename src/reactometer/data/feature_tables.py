@@ -34,10 +34,10 @@ from reactometer.data.manifest import (
     make_clip,
     mark_duplicates,
     parse_split,
-    refuse_longer_rows,
+    raise_longer_rows,
 )
 from reactometer.data.splits import with_splits
-from reactometer.errors import DataError, suggestion
+from reactometer.errors import DataError, require, suggestion
 from reactometer.io import write_whole
 from reactometer.media.segments import LEAST_NEW_S
 from reactometer.terminal import progress_bar
@@ -216,12 +216,14 @@ def _clip(path: Path, key: str, raw: Mapping[Hashable, str], labels: Sequence[st
 def _read(path: Path) -> pd.DataFrame:
     try:
         if path.suffix.lower() in (".parquet", ".pq"):
+            require("pyarrow", extra="parquet")
             table = pd.read_parquet(path)
         else:
             texts = dict.fromkeys((*ID_COLUMNS, *OWN_COLUMNS[:3]), str)  # as they are: a clip may be called "NA"
             gaps = {str(name): NO_NUMBER for name in pd.read_csv(path, nrows=0) if name not in texts}
             table = pd.read_csv(path, dtype=texts, keep_default_na=False, na_values=gaps)
-            refuse_longer_rows(path, table)
+            if not isinstance(table.index, pd.RangeIndex):  # pandas takes surplus cells for the rows' names
+                raise_longer_rows(path, table.index.nlevels)
         return table.rename(columns=lambda name: name.lower() if str(name).lower() in OWN_COLUMNS else name)
     except FileNotFoundError as error:
         raise DataError(f"{path}: no such file", fix="Check the path") from error

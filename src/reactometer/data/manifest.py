@@ -2,24 +2,24 @@
 
 from __future__ import annotations
 
+import csv
+import gzip
 import zlib
 from codecs import BOM_UTF16_BE, BOM_UTF16_LE, BOM_UTF32_LE
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from itertools import count
+from io import StringIO
+from itertools import count, zip_longest
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import NoReturn
 
 import numpy as np
 
 from reactometer.errors import DataError, OutputError, suggestion
-from reactometer.io import write_whole
+from reactometer.io import format_csv, write_whole
 from reactometer.labels import LABEL_SETS
 from reactometer.media.video import MEDIA_ENDINGS
 from reactometer.types import Clip
-
-if TYPE_CHECKING:
-    import pandas as pd
 
 SPLIT_NAMES: Mapping[str, str] = {
     "train": "train",
@@ -35,6 +35,7 @@ SPLIT_NAMES: Mapping[str, str] = {
 
 BYTE_ORDER_MARKS = ((BOM_UTF32_LE, "utf-32"), (BOM_UTF16_LE, "utf-16"), (BOM_UTF16_BE, "utf-16"))
 SEPARATORS = (",", ";", "\t")
+GZIP = b"\x1f\x8b"
 WORKBOOKS = (b"PK\x03\x04", b"\xd0\xcf\x11\xe0")
 """How Excel's files begin, new and old."""
 TO_RESCALE = "bring ratings of another scale to it, a CSV's with 'reactometer ratings --scale'"
@@ -70,41 +71,54 @@ def read_rows(path: Path, required: Sequence[str] = ()) -> list[dict[str, str]]:
     if not path.is_file():
         raise DataError(f"{path}: no such file", fix="Check the path")
     try:
-        table = _read_texts(path)
-    except (ValueError, OSError, EOFError, zlib.error) as error:  # the parser's own errors are ValueErrors
+        header, *rows = _read_cells(path)
+    except (ValueError, OSError, EOFError, csv.Error, zlib.error) as error:
         raise DataError(f"{path}: not a CSV table: {error}", fix="Save it as UTF-8 CSV with one header line") from error
-    refuse_longer_rows(path, table)
-    if table.empty:
-        raise DataError(f"{path}: has a header and no rows", expected="one row a clip", fix="Add the rows")
-    table = table.rename(columns=str.strip)
+    if not rows:
+        raise DataError(f"{path}: has a header and no rows", expected="one row per clip", fix="Add the rows")
+    columns = _unique_names(header)
     for name in required:
-        if name not in table.columns:
+        if name not in columns:
             fix = f"Call it '{name}' in the first line"
-            raise DataError(f"{path}: no column '{name}'", got=", ".join(table.columns), fix=fix)
-    return table.to_dict("records")  # type: ignore[return-value]
+            raise DataError(f"{path}: no column '{name}'", got=", ".join(columns), fix=fix)
+    if (longest := max(map(len, rows))) > len(columns):
+        raise_longer_rows(path, longest - len(columns))
+    return [dict(zip_longest(columns, row, fillvalue="")) for row in rows]
 
 
-def _read_texts(path: Path) -> pd.DataFrame:
-    import pandas as pd  # here, since a prediction can do without it, and it takes its time
+def _read_cells(path: Path) -> list[list[str]]:
+    """Return the header and the rows of a table; raise ValueError or csv.Error if it is damaged or empty."""
+    content = path.read_bytes()
+    if content.startswith(WORKBOOKS):
+        problem = "an Excel workbook or a zip archive, no CSV table"
+        raise DataError(f"{path}: {problem}", fix="Save the sheet as 'CSV UTF-8'")
+    if content.startswith(GZIP):
+        content = gzip.decompress(content)
+    encoding = next((name for mark, name in BYTE_ORDER_MARKS if content.startswith(mark)), "utf-8-sig")
+    text = content.decode(encoding)
 
-    with path.open("rb") as stream:
-        beginning = stream.read(4)
-    if beginning in WORKBOOKS and path.suffix.lower() != ".zip":
-        raise DataError(f"{path}: an Excel workbook, no CSV table", fix="Save the sheet as 'CSV UTF-8'")
-    encoding = next((name for mark, name in BYTE_ORDER_MARKS if beginning.startswith(mark)), "utf-8-sig")
-    headers = (pd.read_csv(path, sep=one, nrows=0, encoding=encoding).columns for one in SEPARATORS)
-    separator, _ = max(zip(SEPARATORS, headers, strict=True), key=lambda pair: len(pair[1]))
-    return pd.read_csv(path, sep=separator, dtype=str, keep_default_na=False, encoding=encoding, skipinitialspace=True)
+    def read(separator: str, strict: bool) -> Iterator[list[str]]:
+        lines = StringIO(text, newline="")
+        rows = csv.reader(lines, delimiter=separator, skipinitialspace=True, strict=strict)
+        return (row for row in rows if len(row) > 1 or (row and row[0].strip()))
+
+    separator = max(SEPARATORS, key=lambda one: len(next(read(one, strict=False), ())))
+    if not (table := list(read(separator, strict=True))):
+        raise ValueError("the file is empty")
+    return table
 
 
-def refuse_longer_rows(path: Path, table: pd.DataFrame) -> None:
-    """Raise DataError where rows have more cells than the header: pandas takes the first ones as the rows' names."""
-    import pandas as pd
+def _unique_names(header: Sequence[str]) -> list[str]:
+    """Return the columns' names; those without a name and later ones of the same name get a number."""
+    names = [name.strip() or f"Unnamed: {place}" for place, name in enumerate(header)]
+    again = [names[:place].count(name) for place, name in enumerate(names)]
+    return [f"{name}.{number}" if number else name for name, number in zip(names, again, strict=True)]
 
-    if not isinstance(table.index, pd.RangeIndex):
-        more = table.index.nlevels
-        fix = "Give every column a name, or take away the commas at the ends of rows"
-        raise DataError(f"{path}: rows have more cells than the header", got=f"{more} more", fix=fix)
+
+def raise_longer_rows(path: Path, n_more: int) -> NoReturn:
+    """Raise DataError for a table with rows that have ``n_more`` cells more than the header."""
+    fix = "Give every column a name, or delete the separators at the ends of rows"
+    raise DataError(f"{path}: rows have more cells than the header", got=f"{n_more} more", fix=fix)
 
 
 def choose_labels(
@@ -285,7 +299,6 @@ def check_new_table(out: Path) -> None:
 
 def write_listing(out: Path, clips: Sequence[Clip], labels: Sequence[str], attributes: Sequence[str] = ()) -> None:
     """Write a table that :func:`read_own` reads; paths inside its folder are relative."""
-    import pandas as pd
 
     def relative(path: Path | None) -> str:
         path, folder = path and path.resolve(), out.parent.resolve()
@@ -293,7 +306,9 @@ def write_listing(out: Path, clips: Sequence[Clip], labels: Sequence[str], attri
 
     rows = []
     for clip in clips:
-        values = [*(clip.labels or [None] * len(labels)), *(clip.attributes.get(name) for name in attributes)]
-        rows.append([relative(clip.path), relative(clip.audio_path), clip.split, clip.person, clip.stimulus, *values])
-    table = pd.DataFrame(rows, columns=["path", "audio", "split", "person", "stimulus", *labels, *attributes])
-    write_whole(out, table.to_csv(index=False, float_format="%.10g", lineterminator="\n"))
+        values = [f"{value:.10g}" for value in clip.labels] if clip.labels else [None] * len(labels)
+        others = [clip.attributes.get(name) for name in attributes]
+        names = [relative(clip.path), relative(clip.audio_path), clip.split, clip.person, clip.stimulus]
+        rows.append([*names, *values, *others])
+    header = ["path", "audio", "split", "person", "stimulus", *labels, *attributes]
+    write_whole(out, format_csv([header, *rows]))

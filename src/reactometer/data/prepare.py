@@ -30,7 +30,7 @@ from reactometer.data.cache import (
 )
 from reactometer.data.datasets import read_data_set
 from reactometer.data.splits import with_splits
-from reactometer.errors import ConfigError
+from reactometer.errors import ConfigError, require
 from reactometer.io import clear_leftovers, clear_old
 from reactometer.media.audio import is_audible
 from reactometer.media.faces import load_detector, settle_detector
@@ -107,13 +107,14 @@ def open_data(config: DataConfig, settings: PrepareConfig | None = None, *, prog
         raise ConfigError("no data set named", fix="Set data.path in the TOML file, or add data.path=FOLDER")
     if (config.path / SETTINGS_FILE).is_file():
         return open_prepared(config.path)
-    from reactometer.data.feature_tables import prepare_features  # here, because pandas takes its time
-
     face, voice = config.face_features, config.voice_features
     folder = config.cache or default_folder(config.path, *((face, voice) if face or voice else ()))
     claim_folder(folder)
     with FileLock(folder / "clips" / "preparing.lock"):  # other training processes wait
         if face or voice:
+            require("pandas", extra="evaluate")
+            from reactometer.data.feature_tables import prepare_features  # here, because pandas takes its time
+
             return prepare_features(
                 config.path, folder, face=face, voice=voice, labels=config.labels, progress=progress
             )

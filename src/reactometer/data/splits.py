@@ -11,7 +11,7 @@ import numpy as np
 from reactometer.data.cache import SETTINGS_FILE
 from reactometer.data.datasets import read_data_set
 from reactometer.data.manifest import check_new_table, write_listing
-from reactometer.errors import ConfigError, DataError, suggestion
+from reactometer.errors import ConfigError, DataError, require, suggestion
 from reactometer.types import Clip
 
 SHARES = {"train": 0.7, "val": 0.15, "test": 0.15}
@@ -123,7 +123,9 @@ def split(
         ConfigError: an unknown key, or shares that leave no train clips.
         DataError: clips without a person or a stimulus, or no such split is possible.
         OutputError: ``out`` exists already, or is no CSV.
+        MissingPackageError: pandas or SciPy is not installed.
     """
+    require("pandas", "scipy", extra="evaluate")
     data, out = Path(data), Path(out)
     shares = np.array([1.0 - val - test, val, test])
     _check(data, out, disjoint, shares)

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
 
-from reactometer.errors import OutputError
+from reactometer.errors import OutputError, require
 from reactometer.inference import tables
 from reactometer.inference.elan_vtt import write_elan, write_subtitles
 from reactometer.inference.events import DEFAULT_THRESHOLD, check_threshold, find_events
@@ -47,11 +47,14 @@ class Outputs:
 
         Raises:
             OutputError: an unknown format, one name for several files or faces, or a place that cannot be written.
+            MissingPackageError: a format needs a package that is not installed.
             ConfigError: a threshold outside (0, 1].
         """
         check_threshold(self.threshold)
         for table in (self.clips, self.timeline, self.frames, self.events):
             tables.check_ending(table)
+        if self.plot or self.overlay:
+            require("matplotlib", extra="evaluate")
         for what, path, endings in self._per_video():
             if path is None or not path.suffix:
                 continue

@@ -5,24 +5,33 @@ Every row has a ``face`` number; :func:`with_face` adds the column if everybody 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import json
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pydantic import TypeAdapter
 
-from reactometer.errors import OutputError
+from reactometer.errors import OutputError, require
 from reactometer.inference.events import find_events
-from reactometer.io import write_whole
+from reactometer.io import format_csv, write_whole
 from reactometer.types import ENDS, Ends, Prediction
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 ENDINGS = (".csv", ".parquet", ".json")
 
 FRAME_COLUMNS = ("path", "time_s", "state", "box_x", "box_y", "box_width", "box_height")
 
 EVENT_COLUMNS = ("path", "label", "onset_s", "peak_s", "offset_s", "peak", "mean")
+
+COLUMN_TYPES = {"face": "int64", "sound": "bool", "size_bytes": "int64", "modified_ns": "int64"} | dict.fromkeys(
+    ("path", "sha256", "status", "state", "abstain", "problem"), "string"
+)
+"""Arrow types of columns that do not hold floats; they apply when all values of a part are missing, too."""
 
 
 @cache
@@ -105,8 +114,17 @@ def event_rows(predictions: Sequence[Prediction], threshold: float) -> list[dict
 
 
 def check_ending(path: Path | None) -> None:
-    """Raise OutputError if a table's file name ends with none of ``ENDINGS``."""
-    if path is not None and path.suffix.lower() not in ENDINGS:
+    """Check a table's file name before the table is computed.
+
+    Raises:
+        OutputError: the name ends with none of ``ENDINGS``.
+        MissingPackageError: pyarrow, which writes Parquet, is not installed.
+    """
+    if path is None:
+        return
+    if path.suffix.lower() == ".parquet":
+        require("pyarrow", extra="parquet")
+    elif path.suffix.lower() not in ENDINGS:
         got, fix = path.suffix or "no ending", f"Call it {path.with_suffix('.csv')}; spreadsheets open that"
         raise OutputError(f"{path}: no such table format", got=got, expected=", ".join(ENDINGS), fix=fix)
 
@@ -116,19 +134,37 @@ def write_table(rows: Sequence[dict[str, Any]], columns: Sequence[str], path: Pa
 
     Raises:
         OutputError: the ending is unknown, or the file cannot be written.
+        MissingPackageError: pyarrow, which writes Parquet, is not installed.
     """
-    import pandas as pd  # here, because most predictions need no pandas, and its import is slow
-
     check_ending(path)
-    table = pd.DataFrame(list(rows), columns=list(columns))
-    if "face" in table:
-        table["face"] = table["face"].astype("Int64")  # whole numbers, empty where there is no face
-    if path.suffix.lower() == ".csv":
-        write_whole(path, table.to_csv(index=False))
-    elif path.suffix.lower() == ".parquet":
-        write_whole(path, table.to_parquet(index=False))
+    if path.suffix.lower() == ".parquet":
+        write_parquet(to_arrow(rows, columns), path)
+    elif path.suffix.lower() == ".csv":
+        write_whole(path, format_csv([columns, *(map(row.get, columns) for row in rows)]))
     else:
-        write_whole(path, table.to_json(orient="records", indent=2))
+        write_whole(path, json.dumps([{name: row.get(name) for name in columns} for row in rows], indent=2) + "\n")
+
+
+def to_arrow(rows: Sequence[Mapping[str, Any]], columns: Sequence[str]) -> pa.Table:
+    """Return rows as a table of pyarrow: text and floats by their values, other columns by ``COLUMN_TYPES``."""
+    import pyarrow as pa
+
+    def type_of(name: str) -> str:
+        first = next((row[name] for row in rows if row.get(name) is not None), None)
+        return {str: "string", float: "float64"}.get(type(first)) or COLUMN_TYPES.get(name, "float64")
+
+    schema = pa.schema([(name, type_of(name)) for name in columns])
+    return pa.Table.from_pylist([dict(row) for row in rows], schema)
+
+
+def write_parquet(table: pa.Table, file: Path) -> None:
+    """Write a Parquet file, whole or not at all."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    stream = pa.BufferOutputStream()
+    pq.write_table(table, stream)
+    write_whole(file, stream.getvalue().to_pybytes())
 
 
 def clip_columns(prediction: Prediction) -> list[str]:

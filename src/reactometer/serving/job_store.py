@@ -32,7 +32,7 @@ from sqlalchemy import (
 from sqlalchemy.exc import ArgumentError, DisconnectionError, NoSuchModuleError, SQLAlchemyError
 from sqlalchemy.pool import ConnectionPoolEntry
 
-from reactometer.errors import ConfigError, RequestError
+from reactometer.errors import ConfigError, RequestError, require
 from reactometer.inference.tables import dump_predictions, load_predictions
 from reactometer.io import write_whole
 from reactometer.types import Prediction
@@ -86,7 +86,10 @@ class JobTable:
 
         Raises:
             ConfigError: the database cannot be opened.
+            MissingPackageError: the address is of PostgreSQL, and psycopg is not installed.
         """
+        if address.startswith("postgresql"):
+            require("psycopg", extra="postgres")
         self.home = home
         try:
             self.engine = create_engine(address, pool_pre_ping=True)
@@ -98,7 +101,6 @@ class JobTable:
             raise ConfigError(
                 f"the database cannot be opened: {str(error).splitlines()[0]}",
                 expected="an address such as sqlite:///FILE or postgresql+psycopg://USER:PASSWORD@HOST/NAME",
-                fix="PostgreSQL needs the extra: pip install 'reactometer[postgres]'",
             ) from error
 
     @contextmanager

@@ -6,11 +6,11 @@ five vowels that change with each syllable.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from scipy import signal
 
 from reactometer.synthetic.face_features import Reals
 from reactometer.types import SOUND_RATE_HZ, FloatArray
@@ -43,6 +43,12 @@ _BANDWIDTHS_HZ = (80, 100, 140, 220)
 _OPENNESS = {"a": 1.0, "e": 0.65, "i": 0.35, "o": 0.7, "u": 0.4}
 _TREMOR_HZ = 9.0
 _LAUGH_S = 0.2
+
+_DECAY_SIZE = 4096
+"""Samples in which each filter decays to nothing: a formant of 80 Hz bandwidth by 550 dB."""
+
+_Section = tuple[list[float], list[float]]
+"""Coefficients of a filter: of its input, and of its output, the newest first."""
 
 
 @dataclass(frozen=True)
@@ -86,11 +92,10 @@ def speak(voice: Voice, tracks: Mapping[str, FloatArray], rng: np.random.Generat
     swell, vowels, accent, hiss = _articulate(_syllables(voice, tracks, rng), len(tracks["pitch"]))
     wave = np.cos(2 * np.pi * _TREMOR_HZ * np.arange(len(swell)) / CONTROL_RATE_HZ + voice.tremor_phase)
     source = _source(voice, tracks, accent, wave, rng)
-    spoken = {vowel: signal.sosfilt(_resonances(vowel, voice.tract), source) for vowel in vowels}
+    spoken = {vowel: _filter(_resonances(vowel, voice.tract), source) for vowel in vowels}
     speech = np.sum([_to_sound(share) * spoken[vowel] for vowel, share in vowels.items()], axis=0)
     gain = swell * (1 - 0.85 * tracks["tremor"] * (0.5 - 0.5 * wave)) * 10 ** (12 * (tracks["loudness"] - 1) / 20)
-    high = signal.butter(2, 2500, "highpass", fs=SOUND_RATE_HZ, output="sos")
-    consonants = signal.sosfilt(high, rng.standard_normal(len(source)))
+    consonants = _filter([_high_pass(2500.0)], rng.standard_normal(len(source)))
     sound = 0.35 * _to_sound(gain) * _level(speech) + 0.035 * _to_sound(hiss) * consonants
     sound += 0.0006 * rng.standard_normal(len(source))  # the room
     opening = swell * np.sum([_OPENNESS[vowel] * share for vowel, share in vowels.items()], axis=0)
@@ -141,28 +146,45 @@ def _source(
 ) -> Reals:
     """(S,) glottal pulses and breath, before the vocal tract; ``wave``, (K,), is the tremor's."""
     steps = len(accent)
-    jitter = signal.lfilter([0.04], [1, -0.92], rng.standard_normal(steps))
+    jitter = _filter([([0.04], [1.0, -0.92])], rng.standard_normal(steps))
     semitones = 9 * tracks["pitch"] + (2 + 6 * tracks["range"]) * accent + np.linspace(1, -1, steps) + jitter
     pitch_hz = _to_sound(voice.pitch_hz * 2 ** ((semitones + 2.0 * tracks["tremor"] * wave) / 12))
     phase = np.cumsum(pitch_hz) / SOUND_RATE_HZ % 1
     opening, closing = 0.5 - 0.5 * np.cos(np.pi * phase / 0.42), np.cos(np.pi * (phase - 0.42) / 0.36)
     pulses = np.where(phase < 0.42, opening, np.where(phase < 0.60, closing, 0.0))  # as in Rosenberg 1971
     pressed = np.diff(pulses, prepend=0.0) / pitch_hz
-    relaxed = signal.lfilter([0.25], [1, -0.75], pressed)
+    relaxed = _filter([([0.25], [1.0, -0.75])], pressed)
     tension, breath = _to_sound(tracks["tension"]), _to_sound((voice.breath + 0.9 * tracks["breath"]).clip(0, 1))
     voiced = (1 - tension) * _level(relaxed) + tension * _level(pressed)
     blown = rng.standard_normal(len(voiced)) * (0.4 + 0.6 * pulses)
     return np.asarray((1 - breath) * voiced + 0.7 * breath * blown)
 
 
-def _resonances(vowel: str, tract: float) -> Reals:
-    """Second-order sections of the vowel's formants, each with gain 1 at 0 Hz (Klatt 1980)."""
+def _resonances(vowel: str, tract: float) -> list[_Section]:
+    """The filters of a vowel's formants, each with gain 1 at 0 Hz (Klatt 1980)."""
     sections = []
     for formant_hz, bandwidth_hz in zip(_VOWELS_HZ[vowel], _BANDWIDTHS_HZ, strict=True):
         radius = np.exp(-np.pi * bandwidth_hz / SOUND_RATE_HZ)
         feedback = [1.0, -2 * radius * np.cos(2 * np.pi * formant_hz * tract / SOUND_RATE_HZ), radius**2]
-        sections.append([sum(feedback), 0.0, 0.0, *feedback])
-    return np.array(sections)
+        sections.append(([sum(feedback)], feedback))
+    return sections
+
+
+def _high_pass(cutoff_hz: float) -> _Section:
+    """Butterworth's high-pass filter of second order, by the bilinear transform."""
+    warped = math.tan(math.pi * cutoff_hz / SOUND_RATE_HZ)
+    scale = 1 + math.sqrt(2) * warped + warped**2
+    feedback = [1.0, 2 * (warped**2 - 1) / scale, (1 - math.sqrt(2) * warped + warped**2) / scale]
+    return [1 / scale, -2 / scale, 1 / scale], feedback
+
+
+def _filter(sections: Sequence[_Section], sound: Reals) -> Reals:
+    """Filter a sound, (S,), by recursive filters in series, computed in the frequency domain."""
+    size = len(sound) + _DECAY_SIZE
+    spectrum, delay = np.fft.rfft(sound, size), np.exp(-2j * np.pi * np.fft.rfftfreq(size))
+    for forward, feedback in sections:
+        spectrum *= np.polyval(forward[::-1], delay) / np.polyval(feedback[::-1], delay)
+    return np.asarray(np.fft.irfft(spectrum, size)[: len(sound)])
 
 
 def _to_sound(track: Reals) -> Reals:
