@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import subprocess
+import runpy
 import sys
 from pathlib import Path
 
@@ -15,11 +15,18 @@ EXAMPLE = Path(__file__).parents[1] / "examples" / "tune.py"
 
 
 @pytest.mark.slow
-def test_trials_are_scored_and_a_second_call_continues(toml: Path, prepared: PreparedSet, tmp_path: Path) -> None:
+def test_trials_are_scored_and_a_second_call_continues(
+    toml: Path,
+    prepared: PreparedSet,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
     def tune(n_trials: int) -> str:
         options = [f"data.path={prepared.folder}", "--out", str(tmp_path / "tuned"), "--trials", str(n_trials)]
-        command = [sys.executable, str(EXAMPLE), str(toml), *options]
-        return subprocess.run(command, check=True, capture_output=True, text=True).stdout
+        monkeypatch.setattr(sys, "argv", [str(EXAMPLE), str(toml), *options])
+        runpy.run_path(str(EXAMPLE), run_name="__main__")
+        return capsys.readouterr().out
 
     assert "best: trial 0" in tune(1)
     tune(2)

@@ -5,14 +5,16 @@ from __future__ import annotations
 import signal
 import sqlite3
 import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
 
 from fixtures_of_serving import Server, Serving
+from reactometer.cli.app import app
+from reactometer.errors import ReactometerError
 
 Talking = Callable[[int], Path]
 KEYS = {name: f"{name}-0123456789abcdef" for name in ("anna", "ben")}
@@ -139,10 +141,9 @@ def test_results_are_deleted_after_their_time(serving: Serving, talking: Talking
 
 
 def _refused(*options: str) -> str:
-    command = [sys.executable, "-m", "reactometer", "serve", *options]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
-    assert done.returncode == 2, done
-    return " ".join(done.stderr.split())
+    error = CliRunner().invoke(app, ["serve", *options]).exception
+    assert isinstance(error, ReactometerError), error
+    return " ".join(str(error).split())
 
 
 @pytest.mark.slow

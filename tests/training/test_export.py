@@ -204,11 +204,11 @@ TINY = {"videomae": "random:videomae-tiny", "vit-transformer": "random:vit-tiny"
 NETWORKS: dict[str, dict[str, Any]] = {
     **{name: {"name": name, "encoder": TINY.get(name, "random:resnet-tiny")} for name in SYSTEMS},
     "contours": {"name": "multimodal", "encoder": "random:resnet-tiny", "voice_encoder": "contours", "frozen": True},
-    "voice": {"name": "multimodal", "modalities": "voice"},
-    **{f"pictures-{kind}": {"name": "resnet50", "encoder": PICTURES[kind]} for kind in PICTURES},
-    **{f"clips-{kind}": {"name": "videomae", "encoder": CLIPS[kind]} for kind in CLIPS},
-    **{f"sound-{kind}": {"name": "multimodal", "modalities": "voice", "voice_encoder": SOUND[kind]} for kind in SOUND},
+    "pictures-siglip": {"name": "resnet50", "encoder": PICTURES["siglip"]},
+    "clips-vjepa2": {"name": "videomae", "encoder": CLIPS["vjepa2"]},
+    "sound-wavlm": {"name": "multimodal", "modalities": "voice", "voice_encoder": SOUND["wavlm"]},
 }
+"""Every system, and of each kind of encoder from the hub the one with the most unusual operators."""
 SIZE_PX = 64
 
 
