@@ -29,6 +29,7 @@ from typer.main import get_command
 
 from fixtures_of_serving import Serving, free_port
 from reactometer.cli.app import app
+from warm_program import warm_program
 
 ROOT = Path(__file__).resolve().parents[1]
 PROGRAMS = Path(sys.executable).parent
@@ -120,10 +121,17 @@ def _page(page: Path) -> Any:
     return pytest.param(page, id=str(page.relative_to(ROOT)), marks=marks)
 
 
+@pytest.fixture(scope="module")
+def program(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """Return the text of a program that runs ``reactometer``."""
+    with warm_program(tmp_path_factory.mktemp("warm")) as program:
+        yield program
+
+
 @pytest.mark.parametrize("page", [_page(page) for page in PAGES if _blocks(page)])
-def test_blocks_run(page: Path, simulated: Path, tmp_path: Path, serving: Serving) -> None:
+def test_blocks_run(page: Path, program: str, simulated: Path, tmp_path: Path, serving: Serving) -> None:
     """A page that asks a service that none of its blocks starts is given one."""
-    _lay_out(tmp_path, simulated)
+    _lay_out(tmp_path, simulated, program)
     document, code = SYBIL.parse(page), "\n".join(_blocks(page))
     with ExitStack() as stack:
         stack.callback(_end_leftovers, code, tmp_path)
@@ -139,12 +147,12 @@ def test_blocks_run(page: Path, simulated: Path, tmp_path: Path, serving: Servin
 def _end_leftovers(code: str, folder: Path) -> None:
     """Pages end what they start, but not if a block fails."""
     with suppress(OSError):
-        os.kill(int((folder / "serve.pid").read_text()), signal.SIGKILL)
+        os.kill(int((folder / "serve.pid").read_text()), signal.SIGTERM)
     if "ray start" in code:
         subprocess.run([PROGRAMS / "ray", "stop", "--force"], capture_output=True, check=True)
 
 
-def _lay_out(folder: Path, simulated: Path) -> None:
+def _lay_out(folder: Path, simulated: Path, program: str) -> None:
     """Write what a reader has: configurations, videos, datasets in several layouts, tables of labels and ratings."""
     shutil.copytree(ROOT / "configs", folder / "configs")
     config = folder / "configs" / "your-own.toml"
@@ -152,10 +160,9 @@ def _lay_out(folder: Path, simulated: Path) -> None:
     config.write_text(shorter, encoding="utf-8")
     (folder / ".venv" / "bin").mkdir(parents=True)
     (folder / ".venv" / "bin" / "activate").touch()
-    program = folder / "bin" / "reactometer"
-    program.parent.mkdir()
-    program.write_text(f'#!/bin/sh\nexec "{sys.executable}" -m reactometer "$@"\n', encoding="utf-8")
-    program.chmod(0o755)
+    (folder / "bin").mkdir()
+    (folder / "bin" / "reactometer").write_text(program, encoding="utf-8")
+    (folder / "bin" / "reactometer").chmod(0o755)
     clips = sorted(simulated.rglob("*.mp4"))
     for name in ("video.mp4", "film.mp4", "new.mp4", "clip.mp4"):
         shutil.copy(clips[0], folder / name)
