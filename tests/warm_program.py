@@ -60,7 +60,8 @@ def _serve(address: str) -> None:
                 if (process := os.fork()) == 0:
                     listening.close()
                     asked.close()
-                    _become(*json.loads(content), streams)
+                    arguments, folder, environment = json.loads(content)
+                    _become(arguments, folder, environment, streams)
                     main()
                 asked.send(str(process).encode())
                 asked.send(str(os.waitstatus_to_exitcode(os.waitpid(process, 0)[1])).encode())
