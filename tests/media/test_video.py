@@ -15,7 +15,7 @@ import pytest
 from av.video.stream import VideoStream
 
 from reactometer.errors import MediaError
-from reactometer.media.video import clock_zero_s, probe, read_frames, sample_frames
+from reactometer.media.video import probe, read_frames, sample_frames
 from reactometer.types import ByteArray, Frame
 
 RATE_HZ = 25
@@ -215,7 +215,7 @@ def test_times_of_a_variable_rate_are_exact_and_start_at_zero(tmp_path: Path) ->
     times = [100, 104, 108, 130, 131, 180, 184, 260]
     path = write_video(tmp_path / "variable.mkv", textured(8), times=times)
     assert [frame.time_s for frame in read_frames(path)] == pytest.approx([(time - 100) / 100 for time in times])
-    assert clock_zero_s(path) == pytest.approx(1.0)
+    assert probe(path).zero_s == pytest.approx(1.0)
 
 
 def test_frames_without_times_follow_the_average_rate(tmp_path: Path) -> None:
@@ -337,7 +337,7 @@ def test_damage_in_the_middle_is_unreadable_frames_at_their_own_times(
     path.write_bytes(data)
     frames = list(read_frames(path))
     lost = {frame.time_s for frame in frames if frame.rgb is None}
-    zero_s = clock_zero_s(path)
+    zero_s = probe(path).zero_s
     assert [frame.time_s for frame in frames] == pytest.approx(whole)
     assert len(lost) < 30
     assert all(min(abs(time_s - zero_s - at_s) for at_s in lost) < 1e-6 for _, _, time_s in hurt)

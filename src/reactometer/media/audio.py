@@ -16,8 +16,8 @@ from av.audio.stream import AudioStream
 from av.container import InputContainer
 
 from reactometer.errors import MediaError
-from reactometer.media.video import clock_zero_s, open_media
-from reactometer.types import SOUND_RATE_HZ, FloatArray, SoundBlock
+from reactometer.media.video import open_media, probe
+from reactometer.types import SOUND_RATE_HZ, FloatArray, MediaInfo, SoundBlock
 
 BLOCK_SAMPLES = SOUND_RATE_HZ  # one second
 GAP_S = 0.05  # a jump of the timestamps that is larger than this is real, a smaller one is rounding
@@ -28,17 +28,17 @@ STRETCH_S = 0.1
 FULL_SCALE = 2.0**31  # of the resampler's whole numbers
 
 
-def read_sound(path: Path, origin_s: float = 0.0) -> Iterator[SoundBlock]:
+def read_sound(path: Path, origin_s: float = 0.0, info: MediaInfo | None = None) -> Iterator[SoundBlock]:
     """The first sound stream from ``origin_s`` of the file's clock on, in blocks of a second, without a gap.
 
-    Zeros stand where the file holds no sound: before a late start, in a gap, and where a packet cannot be decoded.
-    Yields nothing where there is no sound stream. Raises MediaError for a file that cannot be opened and for a sound
-    stream of which nothing can be decoded.
+    ``info`` is the file's, if it is probed already. Zeros stand where the file holds no sound: before a late start, in
+    a gap, and where a packet cannot be decoded. Yields nothing where there is no sound stream. Raises MediaError for a
+    file that cannot be opened and for a sound stream of which nothing can be decoded.
     """
     with open_media(path) as container:
         if not container.streams.audio:
             return
-        zero_s, frames = clock_zero_s(path), _decode(path, container, container.streams.audio[0])
+        zero_s, frames = (info or probe(path)).zero_s, _decode(path, container, container.streams.audio[0])
         start, size = 0, 0
         held: list[FloatArray] = []
         for piece in _on_clock(path, _resample(frames, zero_s + origin_s)):

@@ -59,17 +59,19 @@ def stream_windows(
     shapes: Sequence[WindowShape],
     audio_path: Path | None = None,
     follow: Follower = follow_face,
+    info: MediaInfo | None = None,
 ) -> Iterator[tuple[WindowShape, PreparedClip]]:
     """Read a file once and yield its windows of every shape, each as soon as it is complete.
 
     A window starts at every multiple of ``hop_s`` that adds something to its predecessor; the last one ends with the
     file. Memory is bounded by the longest window. If everybody is followed, :func:`clip_of` selects one person.
+    ``info`` is the file's, if it is probed already.
     """
-    info = probe(path)
+    info = info or probe(path)
     sound_info = probe(audio_path) if audio_path else info
     clock = _VideoClock(info)
     faces = follow(clock.watch(read_frames(path)), detector, rate_hz=settings.rate_hz, size_px=settings.size_px)
-    sound = read_sound(audio_path or path) if sound_info.has_audio else iter(())
+    sound = read_sound(audio_path or path, info=sound_info) if sound_info.has_audio else iter(())
     cutter = _Cutter(shapes, sound_info.has_audio)
     pieces: Iterator[FaceSample | SoundBlock] = heapq.merge(faces, sound, key=_begins_s)
     for piece in pieces:

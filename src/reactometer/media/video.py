@@ -77,20 +77,11 @@ def video_stream(container: InputContainer) -> VideoStream | None:
     return stream
 
 
-def clock_zero_s(path: Path) -> float:
-    """Return the start of the file's clock on the container's: the first frame, or else the first sound, seconds."""
-    with open_media(path) as container:
-        video, sound = video_stream(container), next(iter(container.streams.audio), None)
-        if video is not None and video.time_base is not None:
-            first_pts = next((pts for pts, _ in _decode(path, container, video)), None)
-            return float((first_pts or 0) * video.time_base)
-        if sound is not None and sound.time_base is not None:
-            return float((sound.start_time or 0) * sound.time_base)
-        return 0.0
-
-
 def probe(path: Path) -> MediaInfo:
-    """What the container declares. Raises MediaError for a file that has neither video nor sound."""
+    """Return what the container declares, and the start of its clock.
+
+    Raises MediaError for a file that has neither video nor sound.
+    """
     with open_media(path) as container:
         stream, has_audio = video_stream(container), bool(container.streams.audio)
         if stream is None and not has_audio:
@@ -99,8 +90,10 @@ def probe(path: Path) -> MediaInfo:
             )
         duration_s = container.duration / 1_000_000 if container.duration else None
         if stream is None:
-            return MediaInfo(path, duration_s, has_video=False, has_audio=has_audio)
-        width_px, height_px = _displayed_size(path, container, stream)
+            sound = container.streams.audio[0]
+            zero_s = float((sound.start_time or 0) * (sound.time_base or 0))
+            return MediaInfo(path, duration_s, has_video=False, has_audio=has_audio, zero_s=zero_s)
+        width_px, height_px, zero_s = _first_look(path, container, stream)
         return MediaInfo(
             path,
             duration_s,
@@ -110,6 +103,7 @@ def probe(path: Path) -> MediaInfo:
             height_px=height_px,
             rate_hz=_rate_hz(stream),
             frame_count=stream.frames or None,
+            zero_s=zero_s,
         )
 
 
@@ -212,13 +206,21 @@ def _rate_hz(stream: VideoStream) -> float | None:
     return rate_hz if rate_hz >= LEAST_RATE_HZ else None
 
 
-def _displayed_size(path: Path, container: InputContainer, stream: VideoStream) -> tuple[int, int]:
-    """Width and height in pixels of the upright picture; a file tells its rotation with its first frame."""
-    picture = next((picture for _, picture in _decode(path, container, stream) if picture), None)
+def _first_look(path: Path, container: InputContainer, stream: VideoStream) -> tuple[int, int, float]:
+    """Width and height in pixels of the upright picture, and time of the first frame in seconds.
+
+    A file tells its rotation with its first picture, before which frames may be lost.
+    """
+    first_pts, picture = None, None
+    for index, (pts, picture) in enumerate(_decode(path, container, stream)):
+        first_pts = pts if index == 0 else first_pts
+        if picture:
+            break
+    zero_s = float((first_pts or 0) * (stream.time_base or 0))
     if picture is None:
-        return stream.width, stream.height
+        return stream.width, stream.height, zero_s
     quarter_turn = abs(picture.rotation) % 180 == 90
-    return (picture.height, picture.width) if quarter_turn else (picture.width, picture.height)
+    return *((picture.height, picture.width) if quarter_turn else (picture.width, picture.height)), zero_s
 
 
 def upright_rgb(picture: VideoFrame) -> ByteArray:

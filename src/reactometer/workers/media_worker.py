@@ -58,13 +58,15 @@ class Reading:
     shapes: tuple[WindowShape, ...]  # of the parts first, then of the timeline's windows
     faces: str = "one"  # one of FACES
 
-    def windows(self, path: Path, threads: int = 0) -> Iterator[tuple[WindowShape, PreparedClip]]:
+    def windows(self, path: Path, threads: int = 0, info: MediaInfo | None = None) -> Iterator[Shown]:
         """Yield parts and windows of a file, see :func:`reactometer.media.segments.stream_windows`.
 
-        ``threads`` frames are searched for faces at a time; 0 uses only this thread.
+        ``threads`` frames are searched for faces at a time; 0 uses only this thread. ``info`` is the file's, if it is
+        probed already.
         """
         follow = partial(follow_face if self.faces == "one" else follow_faces, threads=threads)
-        return stream_windows(path, self.settings, load_detector(self.settings.detector), self.shapes, None, follow)
+        detector = load_detector(self.settings.detector)
+        return stream_windows(path, self.settings, detector, self.shapes, None, follow, info)
 
 
 def reason_of(error: BaseException) -> str:
@@ -239,7 +241,7 @@ def _read_file(path: Path, reading: Reading, threads: int, bounds: Bounds, piece
             raise MediaError(f"{path}: its pictures are too large", got=size, expected=limit, fix="Make them smaller")
         _check_end(path, info.duration_s or 0.0, bounds)
         pieces.put(info)
-        for shape, clip in reading.windows(path, threads):
+        for shape, clip in reading.windows(path, threads, info):
             _check_end(path, clip.end_s, bounds)
             _limit("CPU", math.ceil(began_s + minute_s * (1.0 + clip.end_s / 60.0)))
             pieces.put((shape, _plain(clip)))
