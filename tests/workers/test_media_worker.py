@@ -199,3 +199,10 @@ def test_apart_and_here_give_the_same_prediction(simulated: Path, model_folder: 
     video = next(simulated.rglob("*.mp4"))
     apart, here = (predict([video], model_folder, progress=False, isolated=own)[0] for own in (True, False))
     assert apart == here
+
+
+def test_the_process_imports_only_what_reading_needs() -> None:
+    code = "import sys, reactometer.workers.media_worker; print(*{name.split('.')[0] for name in sys.modules})"
+    modules = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout.split()
+    assert {"av", "cv2", "numpy"} <= set(modules)
+    assert not {"pydantic", "onnxruntime", "torch", "scipy", "pandas"} & set(modules)

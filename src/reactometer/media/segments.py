@@ -8,10 +8,10 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 
-from reactometer.config import PrepareConfig
 from reactometer.media.audio import check_gap, read_sound
 from reactometer.media.faces import Detector
 from reactometer.media.tracking import follow_face
@@ -20,6 +20,23 @@ from reactometer.types import SOUND_RATE_HZ, FaceSample, FloatArray, Frame, Medi
 
 LEAST_NEW_S = 0.1
 """Minimum new content of a last window, seconds; less is an encoder's padding."""
+
+
+class Settings(Protocol):
+    """The attributes of a PrepareConfig that reading a file needs; PrepareConfig itself would import pydantic."""
+
+    @property
+    def detector(self) -> str:
+        """Name in ``faces.DETECTORS``."""
+
+    @property
+    def rate_hz(self) -> float:
+        """Sampled frames per second."""
+
+    @property
+    def size_px(self) -> int:
+        """Side of the square face crops, pixels."""
+
 
 Follower = Callable[..., Iterator[FaceSample]]
 """Either :func:`tracking.follow_face` or :func:`tracking.follow_faces`."""
@@ -40,9 +57,7 @@ PART = WindowShape(60.0, 60.0)
 """A longer clip is scored in parts, and its intensities are their mean, weighted by length; our choice."""
 
 
-def prepare_clip(
-    path: Path, settings: PrepareConfig, detector: Detector, audio_path: Path | None = None
-) -> PreparedClip:
+def prepare_clip(path: Path, settings: Settings, detector: Detector, audio_path: Path | None = None) -> PreparedClip:
     """Read a whole video or sound file: every sampled frame, and all sound (from ``audio_path``, if it is separate).
 
     Raises:
@@ -54,7 +69,7 @@ def prepare_clip(
 
 def stream_windows(
     path: Path,
-    settings: PrepareConfig,
+    settings: Settings,
     detector: Detector,
     shapes: Sequence[WindowShape],
     audio_path: Path | None = None,

@@ -18,14 +18,13 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from queue import Queue
 from threading import Thread, Timer
-from typing import Any
+from typing import Any, NamedTuple
 
 import cv2
 
-from reactometer.config import PrepareConfig
 from reactometer.errors import MediaError
 from reactometer.media.faces import load_detector
-from reactometer.media.segments import WindowShape, stream_windows
+from reactometer.media.segments import Settings, WindowShape, stream_windows
 from reactometer.media.tracking import follow_face, follow_faces
 from reactometer.media.video import probe
 from reactometer.memory import keep_freed_memory, return_freed_memory
@@ -54,7 +53,7 @@ Shown = tuple[WindowShape, PreparedClip]
 class Reading:
     """How to read files, and to cut them into windows."""
 
-    settings: PrepareConfig
+    settings: Settings
     shapes: tuple[WindowShape, ...]  # of the parts first, then of the timeline's windows
     faces: str = "one"  # one of FACES
 
@@ -69,6 +68,14 @@ class Reading:
         return stream_windows(path, self.settings, detector, self.shapes, None, follow, info)
 
 
+class _PlainSettings(NamedTuple):
+    """Settings as they are sent to the process, which imports pydantic for nothing else."""
+
+    detector: str
+    rate_hz: float
+    size_px: int
+
+
 def reason_of(error: BaseException) -> str:
     """Return the message of one of ``UNREADABLE`` in one line."""
     return " ".join(str(error).split()) or type(error).__name__
@@ -80,7 +87,7 @@ class Bounds:
 
     memory_bytes: int = 4 * 2**30  # of the process
     stall_s: float = 60.0  # maximum time without a new window
-    processor_s: float = 600.0  # CPU time per minute of the file
+    processor_s: float = 600.0  # CPU time per minute of the file, at PrepareConfig's default rate or below
     duration_s: float = math.inf
     pixels: float = math.inf  # of a frame
 
@@ -109,10 +116,15 @@ class Reader:
         """
         if self._files >= MOST_FILES:
             self.end()
+        from reactometer.config import PrepareConfig  # here, because the process imports this module, too
+
         connection, whole = self.start(), False
         self._files += 1
         try:
-            connection.send((path, reading, threads))
+            settings = reading.settings
+            plain = _PlainSettings(settings.detector, settings.rate_hz, settings.size_px)
+            minute_s = self.bounds.processor_s * max(1.0, settings.rate_hz / PrepareConfig().rate_hz)
+            connection.send((path, replace(reading, settings=plain), threads, minute_s))
             while (piece := self._next_piece(connection, path, check)) is not None:
                 yield piece
             whole = True
@@ -215,8 +227,8 @@ def serve(handle: int, parent: int) -> None:
         _limit("CORE", 0)  # a decoder that crashes leaves no file
         Thread(target=_send, args=(connection, pieces), daemon=True).start()
         while True:
-            path, reading, threads = connection.recv()
-            _read_file(path, reading, threads, bounds, pieces)
+            path, reading, threads, minute_s = connection.recv()
+            _read_file(path, reading, threads, minute_s, bounds, pieces)
             return_freed_memory()
 
 
@@ -229,10 +241,12 @@ def _send(connection: Connection[Any, Any], pieces: Queue[Any]) -> None:
         os._exit(1)
 
 
-def _read_file(path: Path, reading: Reading, threads: int, bounds: Bounds, pieces: Queue[Any]) -> None:
-    """Put the container's properties, all windows and ``None`` into the queue, or the reason why it is unreadable."""
+def _read_file(path: Path, reading: Reading, threads: int, minute_s: float, bounds: Bounds, pieces: Queue[Any]) -> None:
+    """Put the container's properties, all windows and ``None`` into the queue, or the reason why it is unreadable.
+
+    ``minute_s`` is the limit of CPU time per minute of the file.
+    """
     began_s = time.process_time()
-    minute_s = bounds.processor_s * max(1.0, reading.settings.rate_hz / PrepareConfig().rate_hz)
     _limit("CPU", math.ceil(began_s + minute_s))
     try:
         info = probe(path)
