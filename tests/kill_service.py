@@ -10,7 +10,6 @@ from collections.abc import Sequence
 from contextlib import closing, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from threading import Timer
 from typing import Any
 
 import httpx
@@ -38,13 +37,8 @@ def kill_service(
         expected: what an undisturbed service predicts of each.
     """
     process, told = start(_service(folder), folder, kill.at if kill else 0, kill.n_bytes if kill else 0), Told({}, {})
-    timer = Timer(kill.after_s, kill_group, (process,)) if kill is not None and kill.after_s is not None else None
-    if timer is not None:
-        timer.start()
     with suppress(httpx.HTTPError, ProcessLookupError):
         _send(clips, process, folder, told)
-    if timer is not None:
-        timer.cancel()
     kill_group(process)
     end(process)
     if kill is None:

@@ -1,4 +1,4 @@
-"""Real commands that are killed, at random moments or at random writes, and started again: what is to be lost? Nothing.
+"""Real commands that are killed at a write, and started again: what is to be lost? Nothing.
 
 The commands are in ``kill_cases.py``, the service is in ``kill_service.py``. A :class:`Case` is a command with all
 that it needs: what lies there before, how it is started and started again, what may be seen of it between the two, and
@@ -16,8 +16,6 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-
-import numpy as np
 
 import kill_hook
 
@@ -38,14 +36,13 @@ class Case:
 
 @dataclass(frozen=True)
 class Kill:
-    """When a command is killed: after so many seconds; or at one of its writes, or some bytes behind it."""
+    """When a command is killed: at one of its writes, or some bytes behind it."""
 
-    after_s: float | None = None
-    at: int = 0
+    at: int
     n_bytes: int = 0
 
     def __str__(self) -> str:
-        return f"{self.after_s:.2f} s" if self.after_s is not None else f"write {self.at} + {self.n_bytes} bytes"
+        return f"write {self.at} + {self.n_bytes} bytes"
 
 
 def kill_one_of_two(case: Case, kill: Kill, folder: Path, whole: Path) -> list[str]:
@@ -61,43 +58,26 @@ def kill_one_of_two(case: Case, kill: Kill, folder: Path, whole: Path) -> list[s
     return wrong + case.after(folder, whole)
 
 
-def undisturbed(case: Case, folder: Path) -> tuple[float, int]:
-    """Run a command to its end in a new folder: the seconds and the writes that it takes."""
+def undisturbed(case: Case, folder: Path) -> int:
+    """Run a command to its end in a new folder; returns the number of its writes."""
     case.begin(folder)
-    began_s = time.perf_counter()
     command = case.command(folder)
     assert command is not None
     assert end(start(command, folder, 0)) == 0
-    return time.perf_counter() - began_s, count_writes(folder)
+    return count_writes(folder)
 
 
-def kill_and_repeat(
-    case: Case, kill: Kill, folder: Path, whole: Path, how: signal.Signals = signal.SIGKILL
-) -> list[str]:
+def kill_and_repeat(case: Case, kill: Kill, folder: Path, whole: Path) -> list[str]:
     """Kill a command once, start it again, and tell all that is wrong with what it comes to, beside ``whole``."""
     case.begin(folder)
     command = case.command(folder)
     assert command is not None
-    process = start(command, folder, kill.at, kill.n_bytes)
-    try:
-        process.wait(kill.after_s if kill.after_s is not None else LONGEST_S)
-    except subprocess.TimeoutExpired:
-        kill_group(process, how)
-    end(process)
+    end(start(command, folder, kill.at, kill.n_bytes))
     wrong = case.between(folder, whole)
     if (command := case.command(folder)) is not None and (status := end(start(command, folder, 0))) != 0:
         wrong.append(f"ended with {status}: {log_file(folder).read_text()[-2000:]}")
         return wrong
     return wrong + case.after(folder, whole)
-
-
-def draw_kills(count: int, seconds: float, writes: int, rng: np.random.Generator) -> list[Kill]:
-    """So many kills of each kind: anywhere in the command's time and a little past it, and at any write."""
-    times = [Kill(after_s=float(own)) for own in rng.uniform(0.0, 1.1 * seconds, count)]
-    bytes_ = [int(own) for own in rng.choice([0, 1, 30, 400, 5000], count)]
-    return times + [
-        Kill(at=int(at), n_bytes=own) for at, own in zip(rng.integers(1, writes + 1, count), bytes_, strict=True)
-    ]
 
 
 def start(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import signal
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -14,29 +13,24 @@ from kill_service import kill_service
 from kills import Case, Kill, kill_and_repeat, kill_one_of_two, undisturbed
 from reactometer.data.cache import PreparedSet
 
-pytestmark = [pytest.mark.slow(50), pytest.mark.skipif(sys.platform != "linux", reason="groups are read from /proc")]
+pytestmark = [pytest.mark.slow(30), pytest.mark.skipif(sys.platform != "linux", reason="groups are read from /proc")]
 
 
-def _check(case: Case, folder: Path, points: Callable[[float, int], list[tuple[Kill, signal.Signals]]]) -> None:
-    """Each kill, given the seconds and writes of the undisturbed command, ends in what that one came to."""
-    seconds, writes = undisturbed(case, folder / "whole")
-    for number, (kill, how) in enumerate(points(seconds, writes)):
-        assert kill_and_repeat(case, kill, folder / f"{number}", folder / "whole", how) == [], kill
+def _check(case: Case, folder: Path, points: Callable[[int], list[Kill]]) -> None:
+    """Each kill, given the number of writes of the undisturbed command, ends in what that one came to."""
+    writes = undisturbed(case, folder / "whole")
+    for number, kill in enumerate(points(writes)):
+        assert kill_and_repeat(case, kill, folder / f"{number}", folder / "whole") == [], kill
 
 
-def _halfway(seconds: float, writes: int) -> list[tuple[Kill, signal.Signals]]:
+def _halfway(writes: int) -> list[Kill]:
     """In the middle of a write."""
-    return [(Kill(at=writes // 2, n_bytes=30), signal.SIGKILL)]
+    return [Kill(at=writes // 2, n_bytes=30)]
 
 
-def _halfway_and_late(seconds: float, writes: int) -> list[tuple[Kill, signal.Signals]]:
+def _halfway_and_late(writes: int) -> list[Kill]:
     """In the middle of a write, and at one of the last, which name the results."""
-    return [*_halfway(seconds, writes), (Kill(at=writes - 4), signal.SIGKILL)]
-
-
-def _halfway_and_ended(seconds: float, writes: int) -> list[tuple[Kill, signal.Signals]]:
-    """In the middle of a write, and ended by SIGTERM."""
-    return [*_halfway(seconds, writes), (Kill(after_s=0.7 * seconds), signal.SIGTERM)]
+    return [*_halfway(writes), Kill(at=writes - 4)]
 
 
 def test_prepare(excerpt: Callable[..., Path], tmp_path: Path) -> None:
@@ -49,7 +43,7 @@ def test_prepare(excerpt: Callable[..., Path], tmp_path: Path) -> None:
 
 def test_train(prepared: PreparedSet, tmp_path: Path) -> None:
     """Features, checkpoints, log and model are those of a training that nobody disturbed, to the last bit."""
-    _check(train_case(prepared.folder), tmp_path, _halfway_and_ended)
+    _check(train_case(prepared.folder), tmp_path, _halfway)
 
 
 def test_predict_into_a_folder(videos: Path, tmp_path: Path) -> None:

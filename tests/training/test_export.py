@@ -45,6 +45,16 @@ def copy(exported: Path, tmp_path: Path) -> Path:
     return Path(shutil.copytree(exported, tmp_path / "model"))
 
 
+@pytest.fixture
+def same_graphs(exported: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Take the graphs of ``exported`` instead of writing each anew."""
+
+    def write(graph: Graph, file: Path) -> None:
+        shutil.copy(engine_folder(exported, "onnx") / file.name, file)
+
+    monkeypatch.setattr(export_module, "write_graph", write)
+
+
 @pytest.mark.slow
 def test_the_engines_scores_are_pytorchs(exported: Path, prepared: PreparedSet) -> None:
     about = json.loads((engine_folder(exported, "onnx") / "engine.json").read_text())
@@ -71,6 +81,7 @@ def test_auto_is_an_exported_engine_that_can_run_here(copy: Path, monkeypatch: p
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("same_graphs")
 def test_eight_bits_are_kept_or_refused_by_their_score(
     copy: Path, prepared: PreparedSet, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -177,6 +188,7 @@ def test_the_starters_engine_on_real_videos(shared_data: Path, tmp_path: Path) -
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("same_graphs")
 def test_of_an_ensemble_all_members_have_the_engine_or_none(
     model_folder: Path,
     prepared: PreparedSet,

@@ -158,8 +158,8 @@ def test_two_processes_reach_the_weights_of_one(starter: str, steady: Path, tmp_
 
 
 @pytest.mark.slow
-def test_killed_twice_and_resumed_the_log_and_weights_are_those_of_one_run(steady: Path, tmp_path: Path) -> None:
-    """SIGKILL in the middle of an epoch; dropout, augmentation, averaged weights: all the same, to the last bit."""
+def test_ended_twice_and_resumed_the_log_and_weights_are_those_of_one_run(steady: Path, tmp_path: Path) -> None:
+    """SIGKILL, then SIGTERM, amid an epoch; dropout, augmentation, averaged weights: all the same, to the last bit."""
     options = ["training.epochs=4", "training.batch_size=2", "training.accumulate=1", "training.augment=true"]
     options += ["model.dropout=0.2"]
     whole, log = tmp_path / "whole", tmp_path / "killed" / "logs" / "metrics.csv"
@@ -167,12 +167,12 @@ def test_killed_twice_and_resumed_the_log_and_weights_are_those_of_one_run(stead
     command = [sys.executable, "-m", "reactometer", "train", str(steady), *options]
     command += [f"training.out={tmp_path / 'killed'}"]
     expected = (whole / "logs" / "metrics.csv").read_text()
-    for share in (0.4, 0.8):  # of the log's lines
+    for share, how in ((0.4, signal.SIGKILL), (0.8, signal.SIGTERM)):  # share: of the log's lines
         process = subprocess.Popen(command, stderr=subprocess.DEVNULL)
         while not log.is_file() or log.read_text().count("\n") < share * expected.count("\n"):
             assert process.poll() is None
             time.sleep(0.002)
-        process.kill()
+        process.send_signal(how)
         process.wait()
         command = [*command, "--resume"] if "--resume" not in command else command
     subprocess.run(command, capture_output=True, check=True)
