@@ -21,6 +21,8 @@ from reactometer.terminal import messages
 from reactometer.training.train import train
 
 SHUFFLES = 200
+DURATION_S = 2.0
+"""Length of each clip, seconds."""
 
 
 @dataclass(frozen=True)
@@ -48,7 +50,9 @@ def demo(out: Path | str = "demo", *, n_clips: int = 480, seed: int = 0, progres
     started_s = time.monotonic()
     out = Path(out)
     _say(progress, "1 of 5: rendering faces and synthesising voices with known intensities")
-    data = simulate(out / f"data-{n_clips}-{seed}", n_clips=n_clips, seed=seed, progress=progress)
+    data = simulate(
+        out / f"data-{n_clips}-{seed}", n_clips=n_clips, seed=seed, duration_s=DURATION_S, progress=progress
+    )
     _say(progress, "2 of 5: decoding each clip once, following the face, cutting crops")
     prepared = prepare(
         data, out / f"prepared-{n_clips}-{seed}", settings=demo_config(data, out).prepare, progress=progress
