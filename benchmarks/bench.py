@@ -1,6 +1,6 @@
 """All benchmarks one after the other -> one Markdown file, with the machine and the date.
 
-    python benchmarks/bench.py [--out bench.md] [--only NAME]... [--video FILE]
+    python benchmarks/bench.py [--out bench.md] [--only NAME]... [--videos SHORT LONG]
 
 Each runs as a process of its own, and what it prints is kept as it is. A line ``bar: NAME: VALUE (asked: LIMIT): met``
 (or ``NOT MET``) is a bar; they are listed together at the end. A benchmark that fails is reported as skipped. The exit
@@ -24,10 +24,10 @@ from pathlib import Path
 import torch
 
 HERE = Path(__file__).resolve().parent
-BENCHMARKS = ("predicting", "engines", "training", "live", "memory", "installing", "load")
+BENCHMARKS = ("predicting", "training", "live", "memory", "installing", "load")
 PACKAGES = ("reactometer", "numpy", "torch", "opencv-python-headless", "av", "onnxruntime", "lightning")
 BAR = re.compile(r"^bar: (?P<name>[^:]+): (?P<value>.+) \(asked: (?P<limit>.+)\): (?P<result>met|NOT MET)\s*$", re.M)
-READ_VIDEO = ("predicting", "engines")
+READ_VIDEOS = ("predicting",)
 
 
 def main() -> None:
@@ -35,9 +35,9 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("bench.md"))
     parser.add_argument("--only", action="append", choices=BENCHMARKS, help="one of the benchmarks; repeatable")
     parser.add_argument("--limit", type=float, default=1800.0, help="seconds after which one is stopped")
-    parser.add_argument("--video", help="what those read that read a video; default: the embedded data set's")
+    parser.add_argument("--videos", nargs=2, metavar=("SHORT", "LONG"), help="of predicting; default: rendered ones")
     asked = parser.parse_args()
-    given = {name: [asked.video] for name in READ_VIDEO if asked.video}
+    given = {name: asked.videos for name in READ_VIDEOS if asked.videos}
     text = "\n".join(["# Benchmarks", "", *describe_machine(), ""])
     asked.out.write_text(text, encoding="utf-8")  # and what follows is added as it comes
     bars = []

@@ -1,18 +1,16 @@
-"""How long the default package takes to install once all is downloaded, and how large its own wheel is.
+"""How long the default package takes to install once all is downloaded, and how large it is on disk.
 
     python benchmarks/installing.py [--keep FOLDER] [--constraints constraints.txt]
 
 The wheel is built from a copy of the source, all that it needs is downloaded into a folder (``--keep`` reuses it), and
-pip then installs from there, without an index, into fresh virtual environments: all of it; with torch there before; and
-without byte code (``--no-compile``), where the first start writes it. Bars: the wheel's size, and the time, torch among
-it. Then what the environment holds by package, and what would go with each of some direct dependencies if that were
-optional: MiB, the files that byte code is written for, and how long writing it takes.
+pip then installs from there, without an index, into fresh virtual environments: with byte code; and without
+(``--no-compile``), where the first start writes it. Bars: the wheel's size, the time, and the size on disk of all
+packages with their byte code, without pip and setuptools. Then the largest packages.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import shutil
 import subprocess
@@ -24,57 +22,10 @@ from pathlib import Path
 from measuring import bar
 
 ROOT = Path(__file__).resolve().parents[1]
-WHEEL_MIB, INSTALL_S = 12.0, 60.0
+WHEEL_MIB, INSTALL_S, DISK_MIB = 12.0, 20.0, 520.0
 LARGEST = 10
-LIKELY = ("lightning", "transformers", "pandas", "plotly", "tensorboardX", "matplotlib", "pyarrow", "scipy", "rich")
-
-SHARES = """
-import compileall, importlib.metadata as metadata, json, pathlib, re, sys, tempfile, time
-from pip._vendor.packaging.markers import Marker
-
-def norm(name):
-    return re.sub(r"[-_.]+", "-", name).lower()
-
-kept, needs, files = {}, {}, {}
-for own in metadata.distributions():
-    name = norm(own.metadata["Name"])
-    paths = [pathlib.Path(own.locate_file(file)) for file in own.files or ()]
-    paths = [path for path in paths if path.suffix != ".pyc" and path.is_file()]
-    kept[name], files[name] = sum(path.stat().st_size for path in paths) / 2**20, paths
-    needs[name] = set()
-    for line in own.requires or ():
-        needed, _, condition = line.partition(";")
-        if not condition.strip() or Marker(condition.strip()).evaluate({"extra": ""}):
-            needs[name].add(norm(re.match(r"[\\w.-]+", needed).group()))
-
-def reached(without):
-    found, left = set(), ["reactometer"]
-    while left:
-        name = left.pop()
-        if name in found or name not in kept or name == without:
-            continue
-        found.add(name)
-        left += needs[name]
-    return found
-
-everything, told = reached(None), {}
-for name in sorted(needs["reactometer"]):
-    gone = everything - reached(name)
-    sources = [path for one in gone for path in files[one] if path.suffix == ".py"]
-    started = time.perf_counter()
-    if name in sys.argv[1:]:
-        for path in sources:
-            with tempfile.NamedTemporaryFile() as out:
-                try:
-                    import py_compile; py_compile.compile(str(path), cfile=out.name + "c", quiet=2)
-                    pathlib.Path(out.name + "c").unlink()
-                except (OSError, ValueError):
-                    pass
-    seconds = time.perf_counter() - started
-    told[name] = [sum(kept[one] for one in gone), len(sources), seconds, sorted(gone - {name})]
-print(json.dumps({"sizes": kept, "shares": told}))
-"""
-"""Run by the environment's own Python: the size of every package in it; what each direct dependency alone brings."""
+TOOLS = ("pip", "setuptools", "pkg_resources", "_distutils_hack")
+"""What ``venv`` puts into an environment."""
 
 
 def main() -> None:
@@ -108,45 +59,31 @@ def build_wheel(folder: Path) -> Path:
 
 
 def install(folder: Path, wheel: Path, downloads: Path, constraints: Path) -> None:
-    """Time it in each way, and print the bar of the plain one and the environment's largest packages."""
+    """Time it in both ways, and print the bars and the environment's largest packages."""
     index = ("--no-index", "--find-links", downloads, "-c", constraints)
-    seconds: dict[str, float] = {}
-    whole = _environment(folder / "whole")
-    seconds["all, torch among it"] = _pip(whole, "install", "-q", *index, wheel)
-    second = _environment(folder / "second")
-    seconds["torch alone"] = _pip(second, "install", "-q", *index, "torch")
-    seconds["all, torch there before"] = _pip(second, "install", "-q", *index, wheel)
-    shutil.rmtree(folder / "second")
     bare = _environment(folder / "bare")
-    seconds["all, without byte code (--no-compile)"] = _pip(bare, "install", "-q", "--no-compile", *index, wheel)
-    program = bare.with_name("reactometer")
-    seconds["its first `reactometer --help`"] = _timed(program, "--help")
-    seconds["its second"] = _timed(program, "--help")
-    seconds["byte code for all of it, in all processes"] = _timed(
-        bare, "-m", "compileall", "-q", "-j", "0", bare.parents[1] / "lib"
-    )
+    seconds = {"without byte code (--no-compile)": _pip(bare, "install", "-q", "--no-compile", *index, wheel)}
+    seconds["its first `reactometer --help`"] = _timed(bare.with_name("reactometer"), "--help")
+    seconds["its second"] = _timed(bare.with_name("reactometer"), "--help")
     shutil.rmtree(folder / "bare")
+    whole = _environment(folder / "whole")
+    seconds["with byte code"] = _pip(whole, "install", "-q", *index, wheel)
     print("\n| installed from files that are here | s |\n| --- | --- |")
     print("\n".join(f"| {what} | {value:.1f} |" for what, value in seconds.items()))
     print()
-    bar("install of the default package, torch among it, s", seconds["all, torch among it"], INSTALL_S, at_most=True)
-    bar("install, torch there before, s", seconds["all, torch there before"], INSTALL_S, at_most=True)
-    _print_sizes(whole)
+    bar("install of the default package, s", seconds["with byte code"], INSTALL_S, at_most=True)
+    (packages,) = (whole.parents[1] / "lib").glob("python*/site-packages")
+    sizes = {path.name: _size_mib(path) for path in packages.iterdir() if path.name.split("-")[0] not in TOOLS}
+    bar("size on disk, MiB", sum(sizes.values()), DISK_MIB, at_most=True)
+    largest = sorted(sizes.items(), key=lambda pair: pair[1], reverse=True)[:LARGEST]
+    print("\n| the largest | MiB |\n| --- | --- |")
+    print("\n".join(f"| {name} | {mib:.0f} |" for name, mib in largest))
 
 
-def _print_sizes(python: Path) -> None:
-    names = [name.lower() for name in LIKELY]
-    done = subprocess.run([python, "-c", SHARES, *names], check=True, capture_output=True, text=True)
-    told = json.loads(done.stdout)
-    sizes = sorted(told["sizes"].items(), key=lambda pair: pair[1], reverse=True)
-    print(f"\n{len(sizes)} packages, {sum(told['sizes'].values()):.0f} MiB without byte code; the largest:\n")
-    print("| | MiB |\n| --- | --- |")
-    print("\n".join(f"| {name} | {mib:.0f} |" for name, mib in sizes[:LARGEST]))
-    print("\n| without | fewer MiB | fewer Python files | their byte code, s | goes with it |\n" + "| --- " * 5 + "|")
-    for name in names:
-        if name in told["shares"]:
-            mib, count, seconds, gone = told["shares"][name]
-            print(f"| {name} | {mib:.0f} | {count} | {seconds:.1f} | {', '.join(gone)} |")
+def _size_mib(path: Path) -> float:
+    """Size on disk, as ``du`` counts it in MiB."""
+    files = [path, *path.rglob("*")] if path.is_dir() else [path]
+    return sum(file.lstat().st_blocks for file in files) * 512 / 2**20
 
 
 def _environment(folder: Path) -> Path:
@@ -164,7 +101,7 @@ def _timed(program: Path, *arguments: str | Path) -> float:
     apart = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
     started_s = time.perf_counter()
     done = subprocess.run([program, *arguments], capture_output=True, text=True, env=apart, check=False)
-    if done.returncode and "compileall" not in arguments:  # some packages bring files of other Pythons
+    if done.returncode:
         raise RuntimeError(f"{arguments[:4]}: {done.stderr.strip()[-300:]}")
     return time.perf_counter() - started_s
 

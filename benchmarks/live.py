@@ -29,7 +29,6 @@ import numpy as np
 from measuring import bar
 
 from reactometer.synthetic.clip import clip_plan, render_clip
-from reactometer.terminal import wait_patiently
 
 SIZE, RATE_HZ, SOUND_HZ = (640, 360), 25, 16_000
 Play = Callable[[Path, argparse.Namespace, Path], None]
@@ -57,11 +56,10 @@ def write_clip(path: Path, seconds: float) -> Path:
 
 
 def serve(port: int) -> None:
-    wait_patiently()
     import uvicorn
     from fastapi import FastAPI
 
-    from reactometer.models.folder import load_model
+    from reactometer.inference.checkpoint import load_model
     from reactometer.paths import STARTER
     from reactometer.serving.websocket import live_routes
 

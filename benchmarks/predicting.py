@@ -1,103 +1,212 @@
-"""Where the time of a prediction goes, stage by stage, and how much of it the stages share.
+"""The speed of predictions: whole processes, warm processes, and where the time goes.
 
-    OMP_WAIT_POLICY=PASSIVE python benchmarks/predicting.py [VIDEO]     # as the command sets it
+    python benchmarks/predicting.py [SHORT LONG] [--only starts|stages|resnet]
 
-``predict`` of one video (default: 20 s of the embedded data set) with the starter model in a warm process, sparse (32
-frames looked at in 10 s) and dense (every frame). Each stage's own time is measured apart, on the same frames, in one
-thread: decoding every frame, and the sound, turning those looked at to RGB, finding faces, and encoding faces and the
-voice, this of the file and of each window of the timeline. Rounds take turns; figures are medians. "The rest" is what
-the processes' time holds beside these: crops, JPEG, the timeline, the head, Python.
+SHORT and LONG are videos (default: 2.4 and 20 s of the synthetic demo dataset). Everything is measured in turns in one
+run; figures are medians of the rounds.
+
+* starts: ``reactometer predict`` as a whole process on both videos, beside ``python -c "import torch"``.
+* stages: ``predict`` of LONG with the starter model and timeline in a warm process, sparse (32 frames per 10 s) and
+  dense (every frame), and beside it a prediction in one thread and one process, in which the stages are timed, except
+  the voice's encoder, which is timed apart. The rest is RGB, crops, JPEG, the timeline, the head and Python.
+* resnet: ``predict`` of LONG with a ResNet50 at 224 px and 32 frames per 10 s, in single precision and in 8 bits.
+  Weights are random and 8 bits are calibrated on noise, because neither changes the time.
 """
 
 from __future__ import annotations
 
+import argparse
+import subprocess
 import sys
 import tempfile
-from collections.abc import Callable
+import time
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import redirect_stderr
 from dataclasses import replace
+from functools import partial
+from io import StringIO
 from pathlib import Path
+from typing import Any
+from unittest.mock import patch
 
 import cv2
 import numpy as np
-import torch
 from measuring import bar, processor_s, timed, write_video
 
-from reactometer.data.batches import collate, to_item
-from reactometer.inference.predictor import DEFAULT_HOP_S, DEFAULT_WINDOW_S, predict
+from reactometer.data.inputs import to_item
+from reactometer.inference.checkpoint import LoadedModel, load_model
+from reactometer.inference.predictor import PredictOptions, Predictor, predict
+from reactometer.inference.runtime import ENCODER_INPUTS, open_graph
+from reactometer.media import segments
 from reactometer.media.audio import read_sound
 from reactometer.media.faces import load_detector
-from reactometer.media.segments import PART, WindowShape
-from reactometer.media.tracking import follow_face
-from reactometer.media.video import probe, read_frames, sample_frames
-from reactometer.models.folder import LoadedModel, load_model
-from reactometer.models.heads import voice_stream
-from reactometer.models.showing import FaceMemory
-from reactometer.models.vision_encoders import FrameEncoder
+from reactometer.media.video import probe, read_frames
 from reactometer.paths import STARTER
-from reactometer.workers.media_worker import Reading
 
 RATES = {"sparse": 3.2, "dense": 60.0}
 ROUNDS = 5
 
 
 def main() -> None:
-    with tempfile.TemporaryDirectory() as folder:
-        show_stages(Path(sys.argv[1]) if len(sys.argv) > 1 else write_video(Path(folder) / "rendered.mp4", 20))
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("videos", nargs="*", type=Path)
+    parser.add_argument("--only", choices=("starts", "stages", "resnet"))
+    asked = parser.parse_args()
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        short, long = asked.videos or (write_video(folder / f"{s}.mp4", s) for s in (2, 20))
+        if asked.only in (None, "starts"):
+            compare_starts(short, long)
+        if asked.only in (None, "stages"):
+            show_stages(long)
+        if asked.only in (None, "resnet"):
+            compare_precisions(long, folder)
+
+
+def in_turns(runs: Mapping[str, Callable[[], object]], rounds: int = ROUNDS) -> dict[str, float]:
+    """Time all runs in turns, each once before; return the median seconds of each."""
+    seconds: dict[str, list[float]] = {name: [] for name in runs}
+    for number in range(rounds + 1):
+        for name, run in runs.items():
+            value = timed(run)
+            if number:
+                seconds[name].append(value)
+    return {name: float(np.median(own)) for name, own in seconds.items()}
+
+
+def compare_starts(short: Path, long: Path) -> None:
+    """Print how long whole processes take."""
+
+    def process(*command: object) -> Callable[[], object]:
+        words = [sys.executable, *map(str, command)]
+        return lambda: subprocess.run(words, check=True, capture_output=True)
+
+    torch = 'python -c "import torch"'
+    seconds = in_turns(
+        {
+            torch: process("-c", "import torch"),
+            "reactometer --help": process("-m", "reactometer", "--help"),
+            f"predict {short.name}": process("-m", "reactometer", "predict", short),
+            f"predict {long.name}": process("-m", "reactometer", "predict", long),
+        }
+    )
+    print("| whole process | s |\n| --- | --- |")
+    print("\n".join(f"| {name} | {value:.2f} |" for name, value in seconds.items()), flush=True)
+    bar(
+        "whole process, short clip / import torch", seconds[f"predict {short.name}"] / seconds[torch], 0.6, at_most=True
+    )
+    length_s = probe(long).duration_s or 0.0
+    bar("whole process, long clip, times real time", length_s / seconds[f"predict {long.name}"], 12.0)
 
 
 def show_stages(video: Path) -> None:
-    """A table and the bars of each rate."""
+    """Print a table and the bars of each rate."""
     info, model = probe(video), load_model(STARTER, "cpu")
     duration_s, n_frames = info.duration_s or 0.0, info.frame_count or 0
     for name, rate_hz in RATES.items():
-        seconds, used = measure(video, model, rate_hz)
-        whole, own = seconds.pop("whole"), sum(seconds.values())
-        print(f"\n{name}: {video.name}, {duration_s:.1f} s, {n_frames} frames, in turns, medians of {ROUNDS}\n")
-        print("| stage, alone in one thread | s | share of the whole's time |\n| --- | --- | --- |")
-        for stage, own_s in seconds.items():
-            print(f"| {stage} | {own_s:.3f} | {own_s / whole:.0%} |")
-        print(f"| the rest | {max(used - own, 0.0):.3f} | {max(used - own, 0.0) / whole:.0%} |")
-        print(f"| **whole prediction** (processor time {used:.2f} s) | {whole:.3f} | 100% |\n")
-        slowest = max(seconds, key=lambda stage: seconds[stage])
+        stages, serial_s, whole_s, used_s = measure_stages(video, model, rate_hz)
+        rest_s = max(serial_s - sum(stages.values()), 0.0)
+        print(f"\n{name}: {video.name}, {duration_s:.1f} s, {n_frames} frames, medians of {ROUNDS} rounds\n")
+        print("| stage | CPU s | share |\n| --- | --- | --- |")
+        totals = {"the rest": rest_s, "whole prediction, one thread": serial_s, "whole prediction": used_s}
+        for stage, seconds in {**stages, **totals}.items():
+            print(f"| {stage} | {seconds:.3f} | {seconds / serial_s:.0%} |")
+        print(f"\nwall time of the whole prediction: {whole_s:.3f} s\n")
         if name == "sparse":
-            bar("whole prediction, times real time", duration_s / whole, 20.0)
+            bar("warm, sparse, times real time", duration_s / whole_s, 35.0)
         else:
-            bar("dense, frames/s end to end", n_frames / whole, 60.0)
-        bar(f"{name}, time outside decoder, detector and encoder", max(used - own, 0.0) / used, 0.10, at_most=True)
-        if seconds[slowest] >= 0.5 * whole:
-            bar(f"{name}, whole / {slowest} alone", whole / seconds[slowest], 1.15, at_most=True)
+            bar("warm, dense, frames/s", n_frames / whole_s, 160.0)
+        bar(f"{name}, CPU time outside decoder, detector, encoders", rest_s / serial_s, 0.10, at_most=True)
 
 
-def measure(video: Path, model: LoadedModel, rate_hz: float) -> tuple[dict[str, float], float]:
-    """Seconds of each stage alone and of the whole; and the processor time of the whole."""
-    detector, threads = load_detector("auto"), (cv2.getNumThreads(), torch.get_num_threads())
-    rgb = [frame.rgb() for frame in sample_frames(read_frames(video), rate_hz) if frame.rgb is not None]
-    faces = list(follow_face(read_frames(video), detector, rate_hz=rate_hz, size_px=model.config.prepare.size_px))
-    encoder, voice = model.network.face_encoder, model.network.voice_encoder
-    assert isinstance(encoder, FrameEncoder)
-    reading = Reading(model.config.prepare, (PART, WindowShape(DEFAULT_WINDOW_S, DEFAULT_HOP_S)))
-    heard_alone = replace(model.sampling, looks=False)
-    sounds = [collate([to_item(clip, heard_alone)], 0) for _, clip in reading.windows(video)]
+def measure_stages(video: Path, model: LoadedModel, rate_hz: float) -> tuple[dict[str, float], float, float, float]:
+    """Return the CPU seconds of each stage and of the prediction in one thread; wall and CPU seconds of ``predict``."""
+    seconds: defaultdict[str, list[float]] = defaultdict(list)
+
+    def watch(name: str, function: Callable[..., Any]) -> Any:
+        def watched(*arguments: object) -> object:
+            began_s = time.process_time()
+            try:
+                return function(*arguments)
+            finally:
+                seconds[name][-1] += time.process_time() - began_s
+
+        return watched
+
+    def watch_each(name: str, read: Callable[..., Iterator[Any]]) -> Callable[..., Iterator[Any]]:
+        def watched(path: Path, **options: object) -> Iterator[Any]:
+            step = watch(name, partial(next, read(path, **options), None))
+            return iter(step, None)
+
+        return watched
+
+    one = load_model(STARTER, "cpu", threads=1)
+    face = watch("encode faces", one.networks.encoders["face"])
+    one = replace(one, networks=replace(one.networks, encoders={**one.networks.encoders, "face": face}))
+    predictor, detector = Predictor(one, PredictOptions(rate_hz=rate_hz)), watch("detect faces", load_detector("auto"))
+    reading = predictor.reading
+    voices = [to_item(clip, replace(one.sampling, looks=False)) for _, clip in predictor.read(video, isolated=False)]
+
+    def predict_in_one_thread() -> None:
+        predictor.reset()
+        with (
+            patch.object(segments, "read_frames", watch_each("decode", read_frames)),
+            patch.object(segments, "read_sound", watch_each("decode sound", read_sound)),
+        ):
+            windows = segments.stream_windows(video, reading.settings, detector, reading.shapes)
+            predictor.predict_segments(str(video), windows)
+
     stages: dict[str, Callable[[], object]] = {
-        "decode": lambda: list(read_frames(video)),
-        "decode sound": lambda: list(read_sound(video)),
-        "to RGB": lambda: [frame.rgb() for frame in decoded if frame.rgb is not None],
-        "find faces": lambda: [detector(picture) for picture in rgb],
-        "encode faces": lambda: FaceMemory(encoder, model.sampling, torch.device("cpu")).learn(faces),
-        "encode voice": lambda: [voice_stream(voice, sound) for sound in sounds if voice is not None],
+        "one thread": predict_in_one_thread,
+        "encode voice": lambda: [one.networks.encode_voice(item) for item in voices],
     }
-    seconds: dict[str, list[float]] = {name: [] for name in (*stages, "whole")}
-    used = []
     for _ in range(ROUNDS + 1):
         began_s = processor_s()
-        seconds["whole"].append(timed(lambda: predict([video], model, rate_hz=rate_hz, progress=False)))
-        used.append(processor_s() - began_s)
-        cv2.setNumThreads(1), torch.set_num_threads(1)
-        decoded = list(sample_frames(read_frames(video), rate_hz))
+        seconds["wall"].append(timed(lambda: predict([video], model, rate_hz=rate_hz, progress=False)))
+        seconds["CPU"].append(processor_s() - began_s)
+        for name in ("decode", "decode sound", "detect faces", "encode faces"):
+            seconds[name].append(0.0)
+        threads = cv2.getNumThreads()
+        cv2.setNumThreads(1)
         for name, stage in stages.items():
-            seconds[name].append(timed(stage))
-        cv2.setNumThreads(threads[0]), torch.set_num_threads(threads[1])
-    return {name: float(np.median(own[1:])) for name, own in seconds.items()}, float(np.median(used[1:]))
+            began_s = time.process_time()
+            stage()
+            seconds[name].append(time.process_time() - began_s)
+        cv2.setNumThreads(threads)
+    medians = {name: float(np.median(own[1:])) for name, own in seconds.items()}
+    serial_s, whole_s, used_s = (medians.pop(name) for name in ("one thread", "wall", "CPU"))
+    return medians, serial_s, whole_s, used_s
+
+
+def compare_precisions(video: Path, folder: Path) -> None:
+    """Print how many times faster than real time a ResNet50 predicts a video, in single precision and in 8 bits."""
+    from reactometer.config import parse_config
+    from reactometer.models.registry import build_model, load_encoders
+    from reactometer.training.export import graphs_of, quantise_graph, write_checkpoint
+
+    model = {"name": "resnet50", "encoder": "random:resnet-50", "size_px": 224, "n_frames": 64}
+    config = parse_config({"model": model, "prepare": {"rate_hz": 3.2, "size_px": 224}}, "benchmark")
+    network = build_model(config.model, load_encoders(config.model), [0.5]).eval()
+    with redirect_stderr(StringIO()):
+        write_checkpoint(folder / "float32", network, ["Joy"], config, data={}, metrics={})
+        single = load_model(folder / "float32", "cpu")
+        noise = np.random.default_rng(0).integers(0, 256, (16, 4, 3, 224, 224), dtype=np.uint8)
+        file = folder / "float32" / "face.onnx"
+        quantise_graph(graphs_of(network, config.model)[file.name], file, [(one,) for one in noise])
+        graph = open_graph(file, ENCODER_INPUTS["frames"], ["features"], "cpu")
+    eight_bits = replace(single, networks=replace(single.networks, encoders={"face": graph}))
+    options = {"timeline": False, "progress": False}
+    runs = {
+        "float32": partial(predict, [video], single, **options),
+        "int8": partial(predict, [video], eight_bits, **options),
+    }
+    duration_s = probe(video).duration_s or 0.0
+    times = {name: duration_s / seconds for name, seconds in in_turns(runs, 3).items()}
+    print(f"\n| ResNet50, {video.name}, {duration_s:.1f} s | times real time |\n| --- | --- |")
+    print("\n".join(f"| {name} | {value:.1f} |" for name, value in times.items()))
+    bar("ResNet50, float32, times real time", times["float32"], 6.0)
+    bar("ResNet50, int8, times real time", times["int8"], 14.0)
 
 
 if __name__ == "__main__":

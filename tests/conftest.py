@@ -98,7 +98,7 @@ def small_config(simulated: Path, tmp_path_factory: pytest.TempPathFactory) -> C
     from reactometer.cli.demo import demo_config
 
     config = demo_config(simulated, tmp_path_factory.mktemp("runs"))
-    small = {"size_px": 48, "n_frames": 4, "hidden": 16}
+    small = {"size_px": 48, "n_frames": 4, "hidden": 16, "layers": 1}
     return config.model_copy(
         update={
             "data": config.data.model_copy(update={"cache": tmp_path_factory.mktemp("prepared")}),
@@ -136,21 +136,48 @@ def model_folder(small_config: Config, prepared: PreparedSet, tmp_path_factory: 
 
 
 @pytest.fixture(scope="session")
-def lively() -> Callable[..., Path]:
-    """Writes a model anew: its output layer drawn at random, so that its answers vary from clip to clip."""
+def features_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A checkpoint over three features of the face and two of the voice, its weights as they are drawn."""
 
-    def lively(source: Path, folder: Path, seed: int = 0, **model: object) -> Path:
-        """Into ``folder``, with other settings of ``model.*`` where such are given."""
+    def make(out: Path) -> None:
         import torch
 
-        from reactometer.models.folder import load_model, save_model
+        from reactometer.models.registry import build_model, load_encoders
+        from reactometer.training.export import write_checkpoint
 
-        loaded = load_model(source)
-        torch.manual_seed(seed)
-        for parameter in loaded.network.output.parameters():
-            torch.nn.init.normal_(parameter, std=0.3)
-        config = loaded.config.model_copy(update={"model": loaded.config.model.model_copy(update=model)})
-        return save_model(folder, loaded.network, loaded.labels, config, data={}, metrics={})
+        torch.manual_seed(0)
+        config = Config.model_validate({"model": {"name": "multimodal", "hidden": 8, "attention_heads": 2}})
+        encoders = load_encoders(config.model, {"face": 3, "voice": 2})
+        network = build_model(config.model, encoders, [0.5, 0.5]).eval()
+        write_checkpoint(out, network, ("Joy", "Fear"), config, data={"clips": 3}, metrics={"mae": 0.1})
+
+    return _made_once(tmp_path_factory, "features", make)
+
+
+@pytest.fixture(scope="session")
+def lively(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
+    """Write a checkpoint anew with a random output layer, so that its answers vary from clip to clip."""
+
+    def lively(source: Path, folder: Path, seed: int = 0, **model: object) -> Path:
+        """Copy it into ``folder``; ``model`` are other settings of ``model.*``. Each is exported once per run."""
+
+        def make(out: Path) -> None:
+            import torch
+
+            from reactometer.models.weights import load_network
+            from reactometer.training.export import write_checkpoint
+
+            network, about = load_network(source)
+            torch.manual_seed(seed)
+            for parameter in network.output.parameters():
+                torch.nn.init.normal_(parameter, std=0.3)
+            config = Config.model_validate(about["config"])
+            config = config.model_copy(update={"model": config.model.model_copy(update=model)})
+            write_checkpoint(out, network, about["labels"], config, data={}, metrics={})
+
+        key = (source / "model.json").read_bytes() + repr((seed, model)).encode()
+        made = _made_once(tmp_path_factory, f"lively-{sha256(key).hexdigest()[:16]}", make)
+        return Path(shutil.copytree(made, folder))
 
     return lively
 
@@ -238,7 +265,7 @@ def reads(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Names of the files that ``predict(isolated=False)`` read, in order; and few windows are held at a time."""
     from reactometer.inference import aggregate
     from reactometer.media import segments
-    from reactometer.workers import media_worker
+    from reactometer.workers import decoder
 
     names: list[str] = []
     monkeypatch.setattr(aggregate, "AT_ONCE", 3)
@@ -247,7 +274,7 @@ def reads(monkeypatch: pytest.MonkeyPatch) -> list[str]:
         names.append(path.name)
         return segments.stream_windows(path, *arguments)
 
-    monkeypatch.setattr(media_worker, "stream_windows", read)
+    monkeypatch.setattr(decoder, "stream_windows", read)
     return names
 
 

@@ -21,13 +21,42 @@ assert states.get(f"extra {sys.argv[1]}", FINE) == FINE, states
 """
 """The modules of an extra's packages are imported, and the package itself takes it for installed."""
 
-ONNX = """
-import numpy as np, onnxruntime, torch
-net, given = torch.nn.Linear(3, 2), torch.ones(1, 3)
-torch.onnx.export(net, (given,), "net.onnx", dynamo=True, verbose=False)
-session = onnxruntime.InferenceSession("net.onnx", providers=["CPUExecutionProvider"])
-(told,) = session.run(None, {session.get_inputs()[0].name: given.numpy()})
-assert np.allclose(told, net(given).detach().numpy(), atol=1e-5)
+EVALUATE = """
+from reactometer import evaluate
+from reactometer.data.manifest import write_listing
+from reactometer.inference.plot import draw_timeline
+from reactometer.inference.predictor import predict
+from reactometer.labels import BASIC
+from reactometer.paths import STARTER
+from reactometer.synthetic.dataset import simulate
+from reactometer.types import Clip
+from pathlib import Path
+
+files = sorted(simulate(Path("data"), n_clips=6, duration_s=1.5, workers=1).rglob("*.mp4"))
+labels = [tuple((place + 2 * label) % 7 / 7 for label in range(6)) for place in range(6)]
+write_listing(Path("data/clips.csv"), [Clip(f.name, f, "val", labels=known) for f, known in zip(files, labels)], BASIC)
+found = evaluate(STARTER, "data/clips.csv", split="val", n_resamples=100, out="scores", cache="kept", progress=False)
+assert found.metrics.n_clips == 6 and Path("scores/reliability.png").is_file()
+draw_timeline(*predict(files[:1], progress=False), Path("timeline.png"))
+"""
+PARQUET = """
+import pyarrow.parquet as parquet
+from reactometer.batch.run import predict_folder
+assert not predict_folder("clips", "results", progress=False).failures
+(row,) = parquet.read_table("results/index.parquet").to_pylist()
+assert row["status"] == "ok" and 0.0 <= row["Happiness"] <= 1.0
+"""
+TRAIN = """
+from pathlib import Path
+from reactometer import predict, train
+from reactometer.cli.demo import demo_config
+from reactometer.synthetic.dataset import simulate
+config = demo_config(simulate(Path("data"), n_clips=40, duration_s=1.5, workers=1), Path("demo"))
+small = config.model.model_copy(update={"size_px": 48, "n_frames": 4, "hidden": 16})
+once = config.training.model_copy(update={"epochs": 1})
+model = train(config.model_copy(update={"model": small, "training": once}), progress=False)
+(prediction,) = predict(["clips/clip.mp4"], model, progress=False)
+assert prediction.status == "ok"
 """
 RAY = """
 import ray
@@ -43,7 +72,9 @@ except psycopg.OperationalError as error:
     assert "127.0.0.1" in str(error), error
 """
 SCRIPTS = {
-    "onnx": ONNX,
+    "evaluate": EVALUATE,
+    "parquet": PARQUET,
+    "train": TRAIN,
     "ray": RAY,
     "postgres": POSTGRES,
 }

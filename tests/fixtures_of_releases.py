@@ -162,7 +162,7 @@ def install(uv: Run, built: tuple[Path, Path], room: Path) -> Install:
 def install_extra(uv: Run, built: tuple[Path, Path], install: Install, tmp_path: Path) -> InstallExtra:
     """Makes an environment with what one extra adds, on top of a plain one; its folder of programs.
 
-    The plain one's packages are seen by a .pth file, so that PyTorch is unpacked and compiled once.
+    The plain one's packages are seen by a .pth file, so that they are unpacked and compiled once.
     """
 
     def install_extra(python: str, extra: str) -> Path:

@@ -20,7 +20,7 @@ import numpy as np
 import pytest
 
 if TYPE_CHECKING:
-    from reactometer.models.folder import LoadedModel
+    from reactometer.inference.checkpoint import LoadedModel
 
 LONGEST_S = 120.0
 
@@ -103,7 +103,7 @@ def serving() -> Serving:
 @pytest.fixture(scope="session")
 def starter() -> LoadedModel:
     """The starter model, on the processor."""
-    from reactometer.models.folder import load_model
+    from reactometer.inference.checkpoint import load_model
     from reactometer.paths import STARTER
 
     return load_model(STARTER, "cpu")

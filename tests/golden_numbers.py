@@ -31,13 +31,13 @@ from reactometer.data.splits import assign_folds, assign_splits, split
 from reactometer.evaluation.bootstrap import bootstrap_metrics
 from reactometer.evaluation.calibration import measure_reliability
 from reactometer.evaluation.paired_test import compare_paired
+from reactometer.inference.checkpoint import load_model
+from reactometer.inference.conformal import conformal_half_widths, fit_curve
 from reactometer.inference.events import find_events
 from reactometer.inference.postprocess import parse_baseline, refine
 from reactometer.media.audio_features import contours, log_mel
 from reactometer.media.faces import decode_crop, load_detector
 from reactometer.media.segments import prepare_clip
-from reactometer.models.folder import load_model
-from reactometer.models.uncertainty import conformal_half_widths, fit_curve
 from reactometer.paths import STARTER
 from reactometer.synthetic.clip import clip_plan, render_clip
 from reactometer.types import Clip, FloatArray, Prediction

@@ -19,8 +19,8 @@ from kills import CLI, Case
 from reactometer.batch.result_store import INDEX_FILE, JOURNAL, TIMELINE
 from reactometer.data.cache import open_prepared
 from reactometer.errors import DataError
+from reactometer.inference.checkpoint import load_model
 from reactometer.io import PART
-from reactometer.models.folder import load_model
 
 SMALL_FILES = "from reactometer.batch import result_store; result_store.JOURNAL_LINES = 3; "
 RUN = [sys.executable, "-c", SMALL_FILES + "from reactometer.cli.app import main; main()"]
@@ -122,12 +122,12 @@ def train_case(prepared: Path) -> Case:
 
 
 def _compare_models(folder: Path, whole: Path) -> list[str]:
-    """A model is whole, or it is not there: weights, scores and intervals are those of the undisturbed training."""
+    """A model is whole, or it is not there: graphs, weights, scores and intervals are those of the undisturbed one."""
     models = [own / "run" / "model" for own in (folder, whole)]
     one, other = map(load_model, models)
     wrong = [
         f"another {name}"
-        for name in ("weights.safetensors", "uncertainty.json", "uncertainty.safetensors")
+        for name in ("face.onnx", "head.onnx", "weights.safetensors", "uncertainty.json", "uncertainty.safetensors")
         if _bytes(models[0] / name) != _bytes(models[1] / name)
     ]
     return wrong if one.description["metrics"] == other.description["metrics"] else [*wrong, "other scores"]

@@ -9,7 +9,7 @@ import pytest
 from reactometer.cli.app import app
 from reactometer.config import FOLDER, load_config
 from reactometer.errors import ConfigError
-from reactometer.models.registry import PRETRAINED, SYSTEMS, system_of
+from reactometer.models.architectures import PRETRAINED, SYSTEMS, system_of
 
 CONFIGS = FOLDER
 

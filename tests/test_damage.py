@@ -12,12 +12,12 @@ import numpy as np
 import pytest
 import torch
 
-from reactometer.data.batches import Item, Part, parts_of
 from reactometer.data.cache import PreparedRow, PreparedSet, load_clip, open_prepared, write_clip
 from reactometer.data.feature_store import write_store
+from reactometer.data.inputs import Item, Part, parts_of
 from reactometer.errors import DataError, ModelError, OutputError, ReactometerError
-from reactometer.models.folder import load_model
-from reactometer.models.uncertainty import load_uncertainty
+from reactometer.inference.checkpoint import load_model
+from reactometer.models.weights import load_network
 from reactometer.paths import STARTER
 from reactometer.training.trainer import _WholeFiles, read_checkpoint
 from reactometer.types import Clip, FaceSample, FrameState, PreparedClip
@@ -125,7 +125,7 @@ def test_features(clip: PreparedRow, tmp_path: Path) -> None:
     assert read() == whole
 
 
-def test_a_checkpoint(tmp_path: Path) -> None:
+def test_the_checkpoint_of_a_training(tmp_path: Path) -> None:
     """PyTorch's own reading takes other numbers for what was written: it does not look at the archive's sums."""
     file = tmp_path / "last.ckpt"
     _WholeFiles().save_checkpoint({"weights": torch.arange(50.0), "epoch": 3}, file)
@@ -141,17 +141,13 @@ def test_a_checkpoint(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["uncertainty.safetensors", "weights.safetensors"])
-def test_a_model_folder(name: str, model_folder: Path, tmp_path: Path) -> None:
-    folder = Path(shutil.copytree(model_folder, tmp_path / "model"))
-    sure = load_uncertainty(STARTER)
-    assert sure is not None
-    from reactometer.models.uncertainty import save_uncertainty
-
-    save_uncertainty(folder, sure)
+@pytest.mark.parametrize("name", ["uncertainty.safetensors", "weights.safetensors", "face.onnx", "head.onnx"])
+def test_the_files_of_a_model(name: str, tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(STARTER, tmp_path / "model"))
 
     def read() -> tuple[Any, ...]:
         loaded = load_model(folder, "cpu")
+        load_network(folder)
         own = loaded.uncertainty
         assert own is not None
         return dict(loaded.description), own.bases, own.fitted_on, own.farthest, own.recalibration

@@ -11,10 +11,10 @@ import cv2
 import numpy as np
 import pytest
 
+from reactometer.inference.checkpoint import load_model
 from reactometer.live.scorer import LiveScorer
 from reactometer.live.session import Inbox, score_here
 from reactometer.media.video import read_frames
-from reactometer.models.folder import load_model
 from reactometer.paths import STARTER
 
 EXAMPLE = Path(__file__).parents[1] / "examples" / "ros2" / "reactometer_live"

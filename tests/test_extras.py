@@ -15,7 +15,7 @@ import pytest
 
 from reactometer.errors import MissingPackageError, require
 
-OF_EXTRAS = ("jinja2", "matplotlib", "pandas", "pyarrow", "scipy")
+OF_EXTRAS = ("jinja2", "lightning", "matplotlib", "onnx", "pandas", "pyarrow", "scipy", "torch", "transformers")
 """Packages that every process of the command finds not installed."""
 
 RUN = "import sys; from reactometer.cli.app import main; sys.exit(main())"
@@ -71,7 +71,9 @@ NEEDING: dict[str, tuple[str, ...]] = {
     "report model data": ("evaluate", "pandas, scipy, matplotlib, jinja2"),
     "split data --out a.csv": ("evaluate", "pandas, scipy"),
     "ratings a.csv --out b.csv": ("evaluate", "pandas"),
-    "train demo": ("train", "pandas, scipy, matplotlib, jinja2"),
+    "train demo": ("train", "torch, lightning, transformers, onnx, pandas, scipy, matplotlib, jinja2"),
+    "demo": ("train", "torch, lightning, matplotlib"),
+    "models": ("train", "torch, transformers"),
     "serve": ("serve", "matplotlib"),
 }
 

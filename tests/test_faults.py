@@ -13,6 +13,7 @@ from pathlib import Path
 from threading import Thread
 
 import numpy as np
+import onnx
 import pytest
 import torch
 from safetensors.torch import save_file
@@ -22,14 +23,14 @@ from reactometer.batch.run import Workers, predict_folder
 from reactometer.data.cache import write_clip
 from reactometer.data.prepare import prepare
 from reactometer.errors import OutputError
+from reactometer.inference.checkpoint import load_model
+from reactometer.inference.conformal import save_uncertainty
 from reactometer.inference.elan_vtt import write_elan, write_subtitles
 from reactometer.inference.outputs import Outputs
 from reactometer.inference.overlay import write_overlay
 from reactometer.inference.plot import draw_timeline
 from reactometer.inference.tables import clip_columns, clip_rows, write_table
 from reactometer.io import PART, appearing, check_place, make_folder, replacing, write_picture, write_whole
-from reactometer.models.folder import load_model
-from reactometer.models.uncertainty import save_uncertainty
 from reactometer.paths import STARTER
 from reactometer.training.train import train
 from reactometer.training.trainer import LAST, _WholeFiles
@@ -40,9 +41,15 @@ WINDOWS = tuple(Window(float(start), start + 2.0, 1.0, (0.25,)) for start in ran
 SEEN = Prediction("a.mp4", "ok", ("Joy",), 3.0, 1.0, True, (0.25,), WINDOWS)
 
 
-def _save_model(path: Path) -> None:
+def _save_weights(path: Path) -> None:
     with appearing(path.with_suffix("")) as partial:
         save_file({"weights": torch.zeros(10_000)}, partial / "weights.safetensors")
+
+
+def _save_graph(path: Path) -> None:
+    weights = onnx.numpy_helper.from_array(np.zeros(10_000, np.float32), "weights")
+    with appearing(path.with_suffix("")) as partial:
+        onnx.save(onnx.helper.make_model(onnx.helper.make_graph([], "graph", [], [], [weights])), partial / "head.onnx")
 
 
 WRITERS: dict[str, Callable[[Path], object]] = {
@@ -55,7 +62,8 @@ WRITERS: dict[str, Callable[[Path], object]] = {
     "a.pdf": lambda file: draw_timeline(SEEN, file),
     "a.npz": lambda file: write_clip(file, PreparedClip(0.0, 1.0, (), np.zeros(16000, np.float32)), {}),
     "a.ckpt": lambda file: _WholeFiles().save_checkpoint({"weights": torch.zeros(9, 9)}, file),
-    "model.d": _save_model,
+    "weights.d": _save_weights,
+    "graph.d": _save_graph,
 }
 
 
@@ -81,7 +89,7 @@ def test_an_overlay_that_finds_no_room_leaves_none(simulated: Path, small_disk: 
 
 
 def test_intervals_that_find_no_room_leave_the_model_as_it_was(small_disk: Path, fill: Fill) -> None:
-    folder = Path(shutil.copytree(STARTER, small_disk / "model"))
+    folder = Path(shutil.copytree(STARTER, small_disk / "model", ignore=shutil.ignore_patterns("weights.*")))
     before = load_model(folder, "cpu").uncertainty
     assert before is not None
     fill(small_disk, 4096)

@@ -29,6 +29,8 @@ from fixtures_of_releases import (
     variables_outside,
 )
 
+EXTRAS = [name for name in PROJECT["optional-dependencies"] if name != "dev"]
+
 
 @pytest.fixture
 def clip(talking: Callable[[int], Path], tmp_path: Path) -> Path:
@@ -50,7 +52,7 @@ def test_the_wheel_works_in_a_clean_environment(install: Install, python: str, c
     assert f"ok     Python: {python}." in printed
     assert f"{own.parent}/lib/python{python}/site-packages/reactometer" in printed
     assert "ok     a prediction: " in printed
-    assert {"no     extra serve", "no     extra ray"} <= {line.partition(":")[0] for line in printed.splitlines()}
+    assert {f"no     extra {name}" for name in EXTRAS} <= {line.partition(":")[0] for line in printed.splitlines()}
     run(own / "reactometer", "predict", clip, "--out", "clips.csv", cwd=tmp_path)
     with (tmp_path / "clips.csv").open(encoding="utf-8") as file:
         (row,) = csv.DictReader(file)
@@ -61,9 +63,11 @@ def test_the_wheel_works_in_a_clean_environment(install: Install, python: str, c
 
 
 WITHOUT = {
+    "evaluate": ("predict", "clips/clip.mp4", "--plot", "timeline.png"),
+    "parquet": ("predict", "clips", "--out", "results"),
+    "train": ("demo",),
     "serve": ("serve", "--port", "0"),
     "ray": ("predict", "clips", "--out", "results", "--ray", "local"),
-    "onnx": ("predict", "clips/clip.mp4", "--engine", "onnx"),
 }
 """Commands that need an extra."""
 
@@ -107,7 +111,7 @@ COMMANDS = {"serve": _serves}
 
 
 @slow
-@pytest.mark.parametrize("extra", [name for name in PROJECT["optional-dependencies"] if name != "dev"])
+@pytest.mark.parametrize("extra", EXTRAS)
 def test_each_extra_alone_does_its_work(install_extra: InstallExtra, extra: str, clip: Path, tmp_path: Path) -> None:
     own = install_extra(RUNNING, extra)
     run(own / "python", "-c", ITS_MODULES, extra, cwd=tmp_path)

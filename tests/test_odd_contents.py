@@ -12,7 +12,6 @@ import pytest
 from reactometer.batch.inputs import Source
 from reactometer.batch.result_store import open_results
 from reactometer.config import Config
-from reactometer.data.batches import Item, Part
 from reactometer.data.cache import (
     PreparedRow,
     PreparedSet,
@@ -23,6 +22,7 @@ from reactometer.data.cache import (
     write_index,
 )
 from reactometer.data.feature_store import open_store, write_store
+from reactometer.data.inputs import Item, Part
 from reactometer.errors import DataError, OutputError
 from reactometer.io import format_json, parse_json_object, sha256_of
 from reactometer.types import Clip, FaceSample, FrameState, Prediction, PreparedClip, Window

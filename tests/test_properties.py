@@ -20,10 +20,11 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from reactometer.config import Config, parse_config
-from reactometer.data.batches import pick_frames
+from reactometer.data.inputs import pick_frames
 from reactometer.data.manifest import parse_labels, parse_split, read_rows
 from reactometer.errors import ConfigError, DataError
 from reactometer.evaluation.metrics import ccc, pearson
+from reactometer.inference.conformal import conformal_half_widths
 from reactometer.inference.elan_vtt import write_elan
 from reactometer.inference.events import find_events
 from reactometer.inference.postprocess import smooth
@@ -35,7 +36,6 @@ from reactometer.inference.tables import (
     write_table,
 )
 from reactometer.media.segments import LEAST_NEW_S, PART, part_spans
-from reactometer.models.uncertainty import conformal_half_widths
 from reactometer.serving.renderers import FORMS, file_name
 from reactometer.types import Prediction, Window
 

@@ -18,8 +18,8 @@ if TYPE_CHECKING:
     from reactometer.data.prepare import prepare
     from reactometer.evaluation.evaluate import evaluate
     from reactometer.evaluation.submission import submission
+    from reactometer.inference.checkpoint import load_model
     from reactometer.inference.predictor import predict
-    from reactometer.models.folder import load_model
     from reactometer.training.compare import compare
     from reactometer.training.train import ensemble, train
 
@@ -33,7 +33,7 @@ _HOMES = {
     "submission": "evaluation.submission",
     "evaluate": "evaluation.evaluate",
     "predict": "inference.predictor",
-    "load_model": "models.folder",
+    "load_model": "inference.checkpoint",
     "demo": "cli.demo",
 }
 

@@ -77,10 +77,10 @@ class WeightsError(ReactometerError):
 class ModelError(ReactometerError):
     """A checkpoint is damaged, or does not fit what it is asked to do.
 
-    A checkpoint holds ``model.json``, ``weights.safetensors``, and measurements, with their hashes. A file with a wrong
-    hash, an unknown field or code to run is refused: copy or ``reactometer download`` the checkpoint again. In a
-    training's folder, name the ``model`` inside it. A model of given features takes no video, and an exported engine
-    fits only the weights that it was made from.
+    A checkpoint holds ``model.json``, ONNX graphs, weights and measurements. A file with a wrong SHA-256, an unknown
+    field or code to run is refused: copy or ``reactometer download`` the checkpoint again. In a training's folder, name
+    the ``model`` inside it. ``reactometer export`` makes a new checkpoint from an older one without graphs. A model of
+    given features takes no video. A device needs the package of ONNX Runtime that supports it.
     """
 
 

@@ -16,15 +16,6 @@ messages = Console(stderr=True, highlight=False, soft_wrap=True)
 """Progress, warnings and errors; results go to standard output."""
 
 
-def wait_patiently() -> None:
-    """Let threads of PyTorch sleep while they wait for each other; call it before PyTorch is imported.
-
-    By default they spin. Where other work wants the processors, a live score of 15 ms then takes 250 (docs/live.md),
-    and a prediction a fifth more time than it needs (docs/performance.md).
-    """
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-
-
 def is_first_process() -> bool:
     """False in all processes but one of those that train together, whoever started them, on one machine or several."""
     ranks = ("RANK", "LOCAL_RANK", "NODE_RANK", "SLURM_PROCID")

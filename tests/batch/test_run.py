@@ -22,8 +22,9 @@ from reactometer.batch.result_store import (
     mirror,
     open_results,
 )
-from reactometer.batch.run import Request, RunResult, Workers, predict_folder
+from reactometer.batch.run import RunResult, Workers, predict_folder
 from reactometer.errors import ConfigError, DataError, OutputError
+from reactometer.inference.predictor import PredictOptions
 from reactometer.io import PART
 from reactometer.paths import STARTER
 
@@ -54,7 +55,7 @@ def test_a_run_holds_what_a_plain_prediction_says(
     assert failed["path"].tolist() == [str(videos / "b" / "broken.mp4")]
     assert "cannot read" in failed["reason"][0]
     stamp = json.loads((folder / SETTINGS_FILE).read_text())
-    assert {"reactometer", "model", "engine", "detector", "window_s"} <= set(stamp)
+    assert {"reactometer", "model", "detector", "window_s"} <= set(stamp)
 
 
 def test_what_is_there_is_not_done_again(copy: Path, videos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -100,15 +101,15 @@ def test_what_a_killed_process_left_is_removed(copy: Path, videos: Path, check_r
 
 
 @pytest.mark.parametrize(
-    ("request_", "words"),
+    ("options", "words"),
     [
-        (Request(window_s=1.0), "got window_s 1.0; expected window_s 2.0"),
-        (Request(faces="all"), r"got faces all; expected faces one"),
+        (PredictOptions(window_s=1.0), "got window_s 1.0; expected window_s 2.0"),
+        (PredictOptions(faces="all"), r"got faces all; expected faces one"),
     ],
 )
-def test_another_way_is_refused(request_: Request, words: str, copy: Path, videos: Path) -> None:
+def test_another_way_is_refused(options: PredictOptions, words: str, copy: Path, videos: Path) -> None:
     with pytest.raises(OutputError, match=words):
-        predict_folder([videos], copy, request=request_, device="cpu", progress=False)
+        predict_folder([videos], copy, options=options, device="cpu", progress=False)
 
 
 def test_another_model_is_refused(copy: Path, videos: Path, tmp_path: Path) -> None:
@@ -137,9 +138,9 @@ def test_what_cannot_be_run_is_said_before_anything_is_written(videos: Path, tmp
     with pytest.raises(DataError, match=r"gone\.mp4"):
         predict_folder([videos, tmp_path / "gone.mp4"], tmp_path / "out", progress=False)
     with pytest.raises(ConfigError, match="window and hop"):
-        predict_folder([videos], tmp_path / "out", request=Request(hop_s=3.0), progress=False)
+        predict_folder([videos], tmp_path / "out", options=PredictOptions(hop_s=3.0), progress=False)
     with pytest.raises(ConfigError, match="choice of faces"):
-        predict_folder([videos], tmp_path / "out", request=Request(faces="both"), progress=False)
+        predict_folder([videos], tmp_path / "out", options=PredictOptions(faces="both"), progress=False)
     assert not (tmp_path / "out").exists()
     (tmp_path / "mine.txt").write_text("mine")
     with pytest.raises(OutputError, match="not of a run"):
@@ -158,9 +159,9 @@ def test_two_processes_do_not_share_a_run(copy: Path) -> None:
 
 @pytest.mark.slow
 def test_faces_are_numbered_in_a_runs_tables(videos: Path, tmp_path: Path) -> None:
-    request = Request(faces="all")
+    options = PredictOptions(faces="all")
     predict_folder(
-        [videos / "a" / "0.mp4"], tmp_path / "out", request=request, device="cpu", workers=Workers(1), progress=False
+        [videos / "a" / "0.mp4"], tmp_path / "out", options=options, device="cpu", workers=Workers(1), progress=False
     )
     index = pd.read_parquet(tmp_path / "out" / INDEX_FILE)
     assert index["face"].tolist() == [1]

@@ -168,8 +168,8 @@ def test_clips_that_fail_are_listed_and_the_status_is_1(
     [
         (["prepare", "nowhere", "--out", "x"], "error: nowhere: no such file"),
         (["train", "nowhere.toml"], "error: nowhere.toml: no such configuration file"),
-        (["evaluate", "--model", "nowhere", "data"], "error: nowhere: no such model folder"),
-        (["predict", "--model", "nowhere", "a.mp4"], "error: nowhere: no such model folder"),
+        (["evaluate", "--model", "nowhere", "data"], "error: nowhere: no such checkpoint"),
+        (["predict", "--model", "nowhere", "a.mp4"], "error: nowhere: no such checkpoint"),
         (["predict", "--model", "nowhere", "a.mp4", "--out", "a.xls"], "error: a.xls: no such table format"),
         (["predict", "--model", "nowhere", "a.mp4", "--plot", "a.gif"], "error: a.gif: no such picture format"),
         (
@@ -189,7 +189,7 @@ def test_clips_that_fail_are_listed_and_the_status_is_1(
         (["prepare", "nowhere", "--out", "x", "--rate", "-1"], "prepare.rate_hz cannot be used (got -1.0"),
         (["split", "nowhere", "--out", "a.txt"], "error: a.txt: cannot take the table (got .txt; expected a new"),
         (["audit", "nowhere"], "error: nowhere: no such file"),
-        (["explain", "a.mp4", "--model", "nowhere"], "error: nowhere: no such model folder"),
+        (["explain", "a.mp4", "--model", "nowhere"], "error: nowhere: no such checkpoint"),
         (["explain", "a.mp4", "--span", "10"], "error: invalid span to explain (got '10'; expected seconds such as"),
         (["explain", "c.mp4"], "error: cannot open c.mp4 (got no such file"),
         (["predict"], "Missing argument"),

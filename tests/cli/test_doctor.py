@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from reactometer.cli.doctor import FINE, MISSING, WRONG, Finding, check_folders, check_packages, check_runtime
+from reactometer.cli.doctor import FINE, WRONG, Finding, check_folders, check_packages, check_runtime
 
 
 def _doctor(**variables: str) -> subprocess.CompletedProcess[str]:
@@ -51,8 +51,10 @@ def test_a_full_disk_is_wrong(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -
 
 def test_packages_are_compared_with_the_requirements() -> None:
     findings = _by_name(list(check_packages()))
-    assert findings["packages"].state == FINE and "torch 2" in findings["packages"].message
-    assert findings["extra onnx"].state in (FINE, MISSING) and "extra dev" not in findings
+    assert findings["packages"].state == FINE and "onnxruntime 1" in findings["packages"].message
+    assert "torch" not in findings["packages"].message and "torch 2" in findings["extra train"].message
+    assert "pandas" in findings["extra train"].message, "an extra includes others"
+    assert "extra dev" not in findings
 
 
 def test_the_runtime_is_reported_with_its_execution_providers() -> None:

@@ -12,9 +12,9 @@ from threading import Barrier, Event, current_thread
 import numpy as np
 import pytest
 
-from reactometer.data.batches import Item, Part, parts_of
 from reactometer.data.cache import PreparedRow
 from reactometer.data.feature_store import FeatureStore, open_store, part_key, write_store
+from reactometer.data.inputs import Item, Part, parts_of
 from reactometer.errors import DataError
 from reactometer.types import Clip
 

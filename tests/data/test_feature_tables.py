@@ -12,15 +12,15 @@ import pytest
 
 from reactometer.config import Config, DataConfig, ModelConfig, TrainingConfig
 from reactometer.data import feature_tables
-from reactometer.data.batches import Item, parts_of
 from reactometer.data.cache import PreparedRow, PreparedSet, open_prepared
 from reactometer.data.feature_store import open_store
 from reactometer.data.feature_tables import prepare_features
+from reactometer.data.inputs import Item, parts_of
 from reactometer.data.manifest import OR_NONE, TO_RESCALE
 from reactometer.data.prepare import open_data
 from reactometer.errors import DataError
 from reactometer.evaluation.evaluate import evaluate
-from reactometer.models.folder import load_model
+from reactometer.inference.checkpoint import load_model
 from reactometer.training.train import train
 
 LABELS = ("Joy", "Fear")
@@ -246,7 +246,7 @@ def test_a_table_trains_and_a_clip_without_a_number_gets_the_training_mean(tmp_p
     table.loc[table["clip"] == "008", [column for column in table if str(column)[:2] in ("AU", "po", "vo")]] = np.nan
     path = _save(table, tmp_path / "table.csv")
     folder = train(_config(path, tmp_path), progress=False)
-    assert load_model(folder).network.given_sizes == {"face": 4, "voice": 2}
+    assert load_model(folder).networks.feature_sizes == {"face": 4, "voice": 2}
     evaluation = evaluate(folder, path, cache=tmp_path / "other", progress=False)
     assert evaluation.split == "test"
     assert evaluation.without_evidence == ("008",)

@@ -1,67 +1,71 @@
-"""What a model is shown of a clip, and how it comes: items, batches of them, and the data sets that draw them."""
+"""What a model takes of a clip: which frames are sampled, which part of a crop, and the sound."""
 
 from __future__ import annotations
 
 import zlib
 from dataclasses import replace
-from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
-import torch
 
-from reactometer.data.batches import (
-    Item,
-    MediaReader,
-    Part,
-    PartDataset,
-    Sampling,
-    Shuffled,
-    TrainingDataset,
-    collate,
-    picture_of,
-    to_item,
-)
-from reactometer.data.cache import PreparedRow, PreparedSet, load_clip
+from reactometer.data.cache import PreparedSet, load_clip
+from reactometer.data.inputs import MediaReader, Part, Sampling, pick_frames, picture_of, to_item
 from reactometer.media.faces import decode_crop, encode_crop
-from reactometer.types import Clip, FaceSample, FrameState, PreparedClip
+from reactometer.types import FaceSample, FrameState, PreparedClip
 
 
-def _item(n_frames: int, n_steps: int, number: int, targets: tuple[float, ...] | None = None) -> Item:
-    """Features of frames, and of a voice, that are told apart by their numbers; the first frame is not seen."""
-    frames = np.arange(1, 1 + 3 * n_frames, dtype=np.float32).reshape(n_frames, 3) * (np.arange(n_frames) > 0)[:, None]
-    voice = -np.arange(1, 1 + 2 * n_steps, dtype=np.float32).reshape(n_steps, 2)
-    times_s = [np.arange(1, 1 + count, dtype=np.float32) / np.float32(4) for count in (n_frames, n_steps)]
-    return Item(frames, np.arange(n_frames) > 0, times_s[0], voice, times_s[1], targets, number)
+def test_frames_are_evenly_spaced_in_time() -> None:
+    times_s = list(np.arange(66) / 6.0)
+    picked = pick_frames(times_s, 0.0, 11.0, 32)
+    assert len(picked) == 32
+    gaps = np.diff([times_s[index] for index in picked])
+    assert gaps.max() - gaps.min() < 0.2
+    assert times_s[picked[0]] < 0.34
+    assert times_s[picked[-1]] > 10.6
 
 
-def test_a_batch_holds_every_item_and_zeros_beyond_it() -> None:
-    items = [_item(2, 3, 7, (0.1, 0.9)), _item(4, 0, 5), _item(0, 1, 6, (0.0, 1.0))]
-    batch = collate(items, n_labels=2)
-    assert (batch.frames.shape, batch.voice.shape) == ((3, 4, 3), (3, 3, 2))
-    for place, item in enumerate(items):
-        seen, heard = len(item.seen), len(item.voice)
-        for own, padded in (
-            (item.frames, batch.frames[place]),
-            (item.seen, batch.frame_mask[place]),
-            (item.times_s, batch.frame_times_s[place]),
-            (item.voice, batch.voice[place]),
-            (np.ones(heard, bool), batch.voice_mask[place]),
-            (item.voice_times_s, batch.voice_times_s[place]),
-        ):
-            count = seen if len(own) == seen and padded.shape[0] == 4 else heard
-            assert padded[:count].tolist() == own.tolist()
-            assert not padded[count:].any()
-    assert batch.targets.tolist() == [pytest.approx([0.1, 0.9]), [0.0, 0.0], [0.0, 1.0]]
-    assert batch.target_mask.tolist() == [True, False, True]
-    assert batch.number.tolist() == [7, 5, 6]
-    kinds = [tensor.dtype for tensor in (batch.frames, batch.frame_mask, batch.frame_times_s, batch.targets)]
-    assert kinds == [torch.float32, torch.bool, torch.float32, torch.float32]
-    nothing = collate([_item(0, 0, 0)], n_labels=3)
-    assert [len(tensor[0]) for tensor in nothing[:6]] == [1] * 6  # one step, masked: networks take no empty sequence
-    assert not any(tensor.any() for tensor in nothing[:6])
-    assert nothing.targets.tolist() == [[0.0, 0.0, 0.0]]
+def test_uneven_times_are_drawn_by_time_and_not_by_number() -> None:
+    times_s = [0.0, 0.01, 0.02, 0.03, 5.0, 10.0]
+    assert pick_frames(times_s, 0.0, 10.0, 2) == [3, 4]
+
+
+def test_few_frames_are_each_drawn_once() -> None:
+    assert pick_frames([0.0, 0.5, 1.0], 0.0, 1.5, 32) == [0, 1, 2]
+    assert pick_frames([0.3], 0.0, 1.0, 8) == [0]
+    assert pick_frames([], 0.0, 1.0, 8) == []
+    assert pick_frames([0.0], 0.0, 0.0, 8) == []
+
+
+def test_jitter_moves_frames_within_their_own_part() -> None:
+    times_s = list(np.arange(1000) / 100.0)
+    draws = [pick_frames(times_s, 0.0, 10.0, 10, np.random.default_rng(seed)) for seed in range(20)]
+    assert len({tuple(draw) for draw in draws}) == 20
+    for draw in draws:
+        assert [int(times_s[index]) for index in draw] == list(range(10))
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_the_frames_drawn_are_those_nearest_to_the_middles_of_equal_parts(seed: int) -> None:
+    """Or, in training, to a moment drawn from each part."""
+    generator = np.random.default_rng(seed)
+    for _ in range(50):
+        n_samples, n_frames = generator.integers(1, 12, 2)
+        start_s, end_s = 2.0, 2.0 + float(generator.uniform(0.5, 4.0))
+        times_s = np.sort(generator.uniform(start_s - 0.5, end_s + 0.5, n_samples))
+        for rng in (None, np.random.default_rng(seed)):
+            shifts = [0.0] * n_frames if rng is None else np.random.default_rng(seed).uniform(-0.5, 0.5, n_frames)
+            length_s = (end_s - start_s) / n_frames
+            moments_s = [start_s + (part + 0.5 + shift) * length_s for part, shift in enumerate(shifts)]
+            nearest = {
+                min(range(n_samples), key=lambda place: (abs(times_s[place] - at_s), place)) for at_s in moments_s
+            }
+            drawn = pick_frames(times_s.tolist(), start_s, end_s, int(n_frames), rng)
+            assert drawn == sorted(nearest)
+
+
+def test_of_two_frames_as_near_the_earlier_one_is_drawn() -> None:
+    assert pick_frames([0.0, 1.0], 0.0, 1.0, 1) == [0]
 
 
 def _clip(loudness: float) -> PreparedClip:
@@ -137,40 +141,25 @@ def test_a_reader_cuts_its_part_and_changes_the_clip_by_what_its_name_draws(prep
     assert len(jittered) > 1
 
 
-def _rows(count: int) -> list[PreparedRow]:
-    return [PreparedRow(Clip(str(n), Path("x"), labels=(n / 10,)), duration_s=100.0 * (n % 2)) for n in range(count)]
+def test_sound_comes_as_blocks_of_samples_where_a_model_hears_the_waveform(prepared: PreparedSet) -> None:
+    clip = load_clip(next(row for row in prepared.rows if row.has_sound))
+    assert clip.waveform is not None
+    item = to_item(clip, Sampling(1, 32, looks=False, hears="samples"))
+    assert item.voice.shape == (-(-len(clip.waveform) // 320), 320)
+    assert item.voice.ravel()[: len(clip.waveform)].tolist() == clip.waveform.tolist()
+    assert np.diff(item.voice_times_s) == pytest.approx(0.02, abs=1e-6)
+    assert not item.seen.any()
 
 
-def _told(row: PreparedRow, part: Part, rng: np.random.Generator | None) -> Item:
-    """A reader whose item tells which clip, part and random number it is of."""
-    drawn = -1.0 if rng is None else rng.uniform()
-    times_s = np.array([float(row.clip.clip_id), part.start_s, drawn], np.float32)
-    return replace(_item(4, 0, 99), times_s=times_s)
+def test_a_frame_without_a_face_is_kept_and_masked(prepared: PreparedSet) -> None:
+    samples = load_clip(prepared.rows[0]).samples
+    gone = FaceSample(samples[1].time_s, FrameState.NO_FACE)
+    item = to_item(PreparedClip(0.0, 1.5, (samples[0], gone, *samples[2:]), None), Sampling(32, 32, listens=False))
+    assert len(item.seen) == len(samples)
+    assert not item.seen[1]
+    assert not item.frames[1].any()
 
 
-def test_scores_are_of_every_part_in_order_and_with_the_clips_labels() -> None:
-    dataset = PartDataset(_rows(2), _told)
-    told = [tuple(item.times_s.tolist()) for item in map(dataset.__getitem__, range(len(dataset)))]
-    assert told == [(0, 0, -1), (1, 0, -1), (1, 60, -1)]
-    assert [(dataset[place].number, dataset[place].targets) for place in (0, 2)] == [(0, (0.0,)), (2, (0.1,))]
-
-
-def test_training_draws_one_part_of_a_clip_by_seed_epoch_and_clip() -> None:
-    for seed in range(20):
-        dataset = TrainingDataset(_rows(2), _told, seed, epoch=4)
-        rng = np.random.default_rng((seed, 4, 1))
-        place = int(rng.integers(2))
-        item = dataset[1]
-        assert item.times_s.tolist() == pytest.approx([1, 60 * place, rng.uniform()])
-        assert (item.number, item.targets, len(dataset)) == (1, (0.1,), 2)
-
-
-def test_an_epoch_is_shuffled_and_filled_up_with_clips_that_do_not_teach() -> None:
-    clips = TrainingDataset(_rows(7), _told, seed=1, epoch=2)
-    order = np.random.default_rng((1, 2)).permutation(7).tolist()
-    alone, dealt = Shuffled(clips), Shuffled(clips, n_processes=3)
-    assert (len(alone), len(dealt)) == (7, 9)
-    assert [alone[place].number for place in range(7)] == order
-    assert [dealt[place].number for place in range(9)] == order + order[:2]
-    assert [dealt[place].targets is None for place in range(9)] == [False] * 7 + [True] * 2
-    assert dealt[3].targets == (order[3] / 10,)
+def test_a_file_without_anything_makes_an_empty_item() -> None:
+    item = to_item(PreparedClip(0.0, 0.0, (), None), Sampling(4, 32))
+    assert (len(item.seen), len(item.voice)) == (0, 0)

@@ -11,8 +11,8 @@ import pandas as pd
 import pytest
 
 from reactometer.config import Config, DataConfig, ModelConfig, TrainingConfig
-from reactometer.data.batches import Item, Part, TrainingDataset
 from reactometer.data.cache import PreparedRow
+from reactometer.data.inputs import Item, Part
 from reactometer.data.person_norm import (
     LEAST_PARTS,
     Moments,
@@ -25,6 +25,7 @@ from reactometer.data.person_norm import (
 )
 from reactometer.errors import DataError
 from reactometer.evaluation.evaluate import evaluate
+from reactometer.models.batches import TrainingDataset
 from reactometer.training.train import train
 from reactometer.types import Clip, FloatArray
 

@@ -6,19 +6,15 @@ import csv
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-import numpy as np
 import pytest
-import torch
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from reactometer.data.batches import Item, collate
 from reactometer.data.datasets import read_data_set
 from reactometer.data.manifest import read_rows
 from reactometer.data.splits import with_splits
 from reactometer.errors import DataError
 from reactometer.media.segments import WindowShape, _Cutter, clip_of, cut_clip
-from reactometer.models.heads import masked_moments
 from reactometer.types import FaceSample, FrameState, PreparedClip
 
 settings.register_profile("here", deadline=None, max_examples=50, database=None, derandomize=True)
@@ -73,38 +69,6 @@ def test_another_encoding_is_read_right_or_refused(own: list[str], encoding: str
                 read_rows(file, ["path"])
         else:
             assert [row["path"] for row in read_rows(file, ["path"])] == own
-
-
-@st.composite
-def items(draw: st.DrawFn) -> Item:
-    """Of given features: three a frame, two a step of the voice."""
-    n_frames, n_steps, seed = draw(st.integers(0, 6)), draw(st.integers(0, 9)), draw(st.integers(0, 10_000))
-    rng = np.random.default_rng(seed)
-    seen = np.array(draw(st.lists(st.booleans(), min_size=n_frames, max_size=n_frames)), dtype=bool)
-    frames, voice = rng.normal(size=(n_frames, 3)), rng.normal(size=(n_steps, 2))
-    times_s = np.arange(n_frames, dtype=np.float32), np.arange(n_steps, dtype=np.float32)
-    return Item(frames.astype(np.float32), seen, times_s[0], voice.astype(np.float32), times_s[1])
-
-
-@given(st.lists(items(), min_size=1, max_size=5))
-def test_a_mask_is_true_where_something_was_seen_or_heard_and_nowhere_else(own: list[Item]) -> None:
-    batch = collate(own, 1)
-    for row, item in enumerate(own):
-        assert batch.frame_mask[row].tolist()[: len(item.seen)] == item.seen.tolist()
-        assert int(batch.frame_mask[row].sum()) == int(item.seen.sum())
-        assert batch.voice_mask[row].tolist() == [step < len(item.voice) for step in range(batch.voice.shape[1])]
-        assert np.array_equal(batch.frames[row, : len(item.frames)].numpy()[item.seen], item.frames[item.seen])
-        assert np.array_equal(batch.voice[row, : len(item.voice)].numpy(), item.voice)
-
-
-@given(st.lists(items(), min_size=1, max_size=5), st.floats(-1e6, 1e6, width=32))
-def test_what_lies_outside_a_mask_changes_no_moment(own: list[Item], rubbish: float) -> None:
-    batch = collate(own, 1)
-    changed = torch.where(batch.frame_mask.unsqueeze(2), batch.frames, torch.tensor(rubbish))
-    for before, after in zip(
-        masked_moments(batch.frames, batch.frame_mask), masked_moments(changed, batch.frame_mask), strict=True
-    ):
-        assert torch.equal(before, after)
 
 
 samples = st.lists(st.floats(0.0, 30.0), max_size=40, unique=True).map(

@@ -1,4 +1,4 @@
-"""Calibration of a model folder: what evaluate and predict then say, and what cannot be calibrated."""
+"""Calibration of a checkpoint: what evaluate and predict then say, and what cannot be calibrated."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ from reactometer.evaluation.conformal_fit import calibrate
 from reactometer.evaluation.evaluate import evaluate
 from reactometer.evaluation.robustness import degrade
 from reactometer.explain.occlusion import explain
+from reactometer.inference.checkpoint import join_models, load_model
+from reactometer.inference.inputs import encoded_clips
 from reactometer.inference.predictor import predict
+from reactometer.inference.scoring import score_items
 from reactometer.io import format_json, parse_json_object
 from reactometer.labels import HUME_REACTION
-from reactometer.models.folder import join_models, load_model
-from reactometer.models.scoring import score_items
-from reactometer.models.showing import encoded_clips
 from reactometer.paths import STARTER
 from reactometer.types import FaceSample, FrameState, PreparedClip
 
@@ -169,8 +169,8 @@ def test_noise_instead_of_faces_is_told_from_faces(calibrated: Path) -> None:
     model, rng = load_model(STARTER, "cpu"), np.random.default_rng(0)
     crops = [cv2.imencode(".jpg", rng.integers(0, 255, (112, 112, 3), np.uint8))[1].tobytes() for _ in range(6)]
     samples = tuple(FaceSample(0.05 * place, FrameState.FACE, crop_jpeg=crop) for place, crop in enumerate(crops))
-    items = encoded_clips(model.network, [PreparedClip(0.0, 0.3, samples, None)], model.sampling)
-    (score,) = score_items(model.network.on_features(), items)
+    items = encoded_clips(model.networks, [PreparedClip(0.0, 0.3, samples, None)], model.sampling)
+    (score,) = score_items(model.networks, items)
     assert model.uncertainty is not None
     told = model.uncertainty.doubts(score, 0.3)
     assert told[0].startswith("too short: 0.3 s")

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import json
 import warnings
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, cast
+from typing import cast
 
 import numpy as np
 import numpy.typing as npt
@@ -17,13 +18,17 @@ from torch import Tensor
 from torchmetrics.regression import ConcordanceCorrCoef, MeanAbsoluteError, PearsonCorrCoef
 
 from reactometer.config import Config
-from reactometer.data.batches import Batch
 from reactometer.data.cache import PreparedSet
+from reactometer.data.inputs import Item
 from reactometer.errors import ScoreError
-from reactometer.evaluation.evaluate import Evaluation, evaluate
+from reactometer.evaluation.evaluate import evaluate
 from reactometer.evaluation.metrics import LEAST_SPREAD, Array, measure, pearson
-from reactometer.models.folder import load_model
+from reactometer.inference import scoring
+from reactometer.inference.runtime import Networks
+from reactometer.models.batches import Batch
+from reactometer.models.model import ReactionModel
 from reactometer.training.train import train
+from reactometer.types import FloatArray
 
 LABELS = ("a", "b", "c")
 
@@ -239,62 +244,64 @@ def test_a_constant_is_undefined_as_in_scipy(level: float, dtype: type[np.floati
             assert np.isnan(stats.pearsonr(truth, guess).statistic)
 
 
-@pytest.fixture
-def reversed_within_batches(model_folder: Path, monkeypatch: pytest.MonkeyPatch) -> list[float]:
-    """When not in training, the network answers a batch's mean labels with its clips the wrong way round.
-
-    Gives the r of each batch and label that it has answered: −1, each of them.
-    """
-    network = type(load_model(model_folder).network)
-    learn, within = network.answer, list[float]()
-
-    def answer(self: Any, embedding: Tensor, batch: Batch) -> Tensor:
-        if self.training:
-            return learn(self, embedding, batch)
-        mean = batch.targets.mean(0)
-        answers = 0.1 + 0.5 * mean - 0.1 * (batch.targets - mean)  # (B, L)
-        pairs = zip(batch.targets.T.numpy(), answers.T.numpy(), strict=True)
-        within.extend(stats.pearsonr(*pair).statistic for pair in pairs if len(answers) > 1 and np.ptp(pair[0]) > 0)
-        return answers
-
-    monkeypatch.setattr(network, "answer", answer)
-    return within
+def _reversed(targets: Array) -> Array:
+    """Answer a batch's mean labels (B, L) with its clips the wrong way round: within the batch, r is −1."""
+    mean = targets.mean(axis=0)
+    return cast(Array, 0.1 + 0.5 * mean - 0.1 * (targets - mean))
 
 
-def _scores_of_the_table(evaluation: Evaluation, prepared: PreparedSet) -> list[float | None]:
-    """r of each label over every clip of the table of predictions; None where the clips' labels do not vary."""
-    truth = np.array([row.clip.labels for row in prepared.split(evaluation.split)])
-    guess = evaluation.predictions[list(prepared.labels)].to_numpy()
-    assert len(guess) == len(truth) == evaluation.metrics.n_clips
+def _pearson(truth: Array, guess: Array) -> list[float | None]:
+    """r of each label, by SciPy; None where the clips' labels do not vary."""
     pairs = zip(truth.T, guess.T, strict=True)
     return [float(stats.pearsonr(*pair).statistic) if np.ptp(pair[0]) > 0 else None for pair in pairs]
 
 
 @pytest.mark.parametrize("batch_size", [7, 13])
 def test_an_evaluation_scores_all_clips_at_once(
-    model_folder: Path, prepared: PreparedSet, reversed_within_batches: list[float], batch_size: int
+    model_folder: Path, prepared: PreparedSet, monkeypatch: pytest.MonkeyPatch, batch_size: int
 ) -> None:
     """Of 40 clips, 5 or 1 are left for a last batch: within each batch r = −1, and over all clips far from it."""
-    evaluation = evaluate(model_folder, prepared.folder, split="all", batch_size=batch_size, progress=False)
-    assert len(reversed_within_batches) > 10  # batches and labels
-    assert max(reversed_within_batches) < -0.99
-    r = _scores_of_the_table(evaluation, prepared)
-    assert evaluation.metrics.n_clips == 40
+    truth, sizes, score = np.array([row.clip.labels for row in prepared.rows]), list[int](), Networks.score
+
+    def answer(networks: Networks, items: Sequence[Item]) -> tuple[FloatArray, dict[str, FloatArray]]:
+        sizes.append(len(items))
+        return _reversed(truth[[item.number for item in items]]).astype(np.float32), score(networks, items)[1]
+
+    monkeypatch.setattr(Networks, "score", answer)
+    monkeypatch.setattr(scoring, "BATCH_SIZE", batch_size)
+    evaluation = evaluate(model_folder, prepared.folder, split="all", progress=False)
+    assert sizes == [batch_size] * (40 // batch_size) + [40 % batch_size]
+    guess = evaluation.predictions[list(prepared.labels)].to_numpy()
+    assert max(r for r in _pearson(truth[:batch_size], guess[:batch_size]) if r is not None) < -0.99
+    r = _pearson(truth, guess)
+    assert evaluation.metrics.n_clips == len(guess) == 40
     assert list(evaluation.metrics.pearson) == pytest.approx(r, abs=1e-5)
     assert min(value for value in r if value is not None) > -0.8
 
 
 @pytest.mark.slow
 def test_a_validation_scores_all_clips_at_once(
-    small_config: Config, prepared: PreparedSet, reversed_within_batches: list[float], tmp_path: Path
+    small_config: Config, prepared: PreparedSet, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     """What training says of the validation split, in a batch of 4 and one of what is left, is its score over all."""
+    batches, forward = list[tuple[Array, Array]](), ReactionModel.forward
+
+    def answer(network: ReactionModel, batch: Batch) -> Tensor:
+        if network.training or not batch.target_mask.any():  # or the export's proof
+            return forward(network, batch)
+        truth = batch.targets.numpy()
+        batches.append((truth, _reversed(truth)))
+        return torch.from_numpy(batches[-1][1])
+
+    monkeypatch.setattr(ReactionModel, "forward", answer)
     training = small_config.training.model_copy(update={"out": tmp_path / "run", "epochs": 1, "batch_size": 4})
     folder = train(small_config.model_copy(update={"training": training}), progress=False)
     said = json.loads((folder / "model.json").read_text())["metrics"]
-    assert max(reversed_within_batches) < -0.99
-    r = _scores_of_the_table(evaluate(folder, prepared.folder, split="val", batch_size=4, progress=False), prepared)
-    assert len(prepared.split("val")) == 6
-    assert said["n_clips"] == len(prepared.split("val"))
+    own = batches[-2:]
+    assert [len(truth) for truth, _ in own] == [4, 2]
+    assert max(r for batch in own for r in _pearson(*batch) if r is not None) < -0.99
+    truth, guess = (np.concatenate(column) for column in zip(*own, strict=True))
+    r = _pearson(truth, guess)
+    assert said["n_clips"] == len(prepared.split("val")) == 6
     assert list(said["pearson"].values()) == pytest.approx(r, abs=1e-5)
     assert min(value for value in r if value is not None) > -0.8

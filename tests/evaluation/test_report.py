@@ -87,6 +87,6 @@ def test_a_place_that_is_a_file_is_said_before_any_work(
 
 
 def test_a_model_that_is_none_is_said(prepared: PreparedSet, tmp_path: Path) -> None:
-    with pytest.raises(ModelError, match="no such model folder"):
+    with pytest.raises(ModelError, match="no such checkpoint"):
         report(tmp_path / "nothing", prepared.folder, tmp_path / "out", progress=False)
     assert not (tmp_path / "out").exists()

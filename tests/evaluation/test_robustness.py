@@ -14,7 +14,7 @@ from reactometer.data.cache import FEATURES, PreparedSet
 from reactometer.evaluation.evaluate import Evaluation, evaluate
 from reactometer.evaluation.metrics import Metrics
 from reactometer.evaluation.robustness import Degradation, degrade
-from reactometer.models.folder import join_models, load_model
+from reactometer.inference.checkpoint import join_models, load_model
 from reactometer.training.train import train
 
 

@@ -17,8 +17,8 @@ from reactometer.data.prepare import prepare
 from reactometer.errors import DataError, ModelError, OutputError
 from reactometer.evaluation.evaluate import evaluate
 from reactometer.evaluation.submission import submission
+from reactometer.inference.checkpoint import load_model
 from reactometer.labels import BASIC, EMI, HUME_REACTION
-from reactometer.models.folder import load_model
 
 HEADER = "File_ID," + ",".join(HUME_REACTION)
 

@@ -19,6 +19,7 @@ from huggingface_hub import constants
 
 Files = dict[str, bytes]
 TOKEN = "hf_of_this_test"
+LARGE = (".safetensors", ".onnx")
 
 
 class SmallHub(ThreadingHTTPServer):
@@ -54,8 +55,8 @@ class SmallHub(ThreadingHTTPServer):
 
 
 def digest(path: str, content: bytes) -> str:
-    """As the Hub names it: SHA-256 of weights, git's SHA-1 of small files."""
-    if path.endswith(".safetensors"):
+    """As the Hub names it: SHA-256 of weights and graphs, git's SHA-1 of small files."""
+    if path.endswith(LARGE):
         return hashlib.sha256(content).hexdigest()
     return hashlib.sha1(b"blob %d\0" % len(content) + content).hexdigest()
 
@@ -169,7 +170,7 @@ class Handler(BaseHTTPRequestHandler):
 
 def _entry(path: str, content: bytes) -> dict[str, Any]:
     entry: dict[str, Any] = {"type": "file", "path": path, "size": len(content), "oid": "0" * 40}
-    if path.endswith(".safetensors"):
+    if path.endswith(LARGE):
         return {**entry, "lfs": {"oid": digest(path, content), "size": len(content), "pointerSize": 134}}
     return {**entry, "oid": digest(path, content)}
 

@@ -3,32 +3,34 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import cast
 
 import numpy as np
 import pytest
-import torch
 
-from reactometer.config import Config, ModelConfig
-from reactometer.data.batches import Sampling
+from reactometer.config import Config
+from reactometer.data.inputs import Sampling
 from reactometer.inference.aggregate import Cut, in_batches, join_cuts, without_media
+from reactometer.inference.checkpoint import LoadedModel
+from reactometer.inference.conformal import Basis, Curve, Reference, Uncertainty
+from reactometer.inference.runtime import FaceInput, Graph, Networks, VoiceInput
+from reactometer.inference.scores import Score
 from reactometer.media.segments import PART, WindowShape
-from reactometer.models.folder import LoadedModel
-from reactometer.models.registry import build_model, load_encoders
-from reactometer.models.scores import Score
-from reactometer.models.uncertainty import Basis, Curve, Reference, Uncertainty
 from reactometer.types import FaceSample, FrameState, Prediction, PreparedClip
 
 SHAPE = WindowShape(2.0, 1.0)
 SURE = Uncertainty(0.9, {"face": Basis(20, (0.1, 0.3))}, {}, shortest_s=100.0)
 
 
-def _model(given: dict[str, int], sure: Uncertainty | None = None) -> LoadedModel:
-    """A network that looks, or listens, or both; it is never asked for a score here."""
-    torch.manual_seed(0)
-    name = "multimodal" if "voice" in given else "resnet50"
-    config = ModelConfig.model_validate({"name": name, "hidden": 8, "attention_heads": 2})
-    network = build_model(config, load_encoders(config, given), [0.5, 0.5])
-    return LoadedModel(network, ("Joy", "Fear"), Sampling(4, 32), Config(), uncertainty=sure)
+FACE, VOICE = FaceInput(kind="features", feature_size=3), VoiceInput(kind="features", feature_size=2)
+
+
+def _model(
+    face: FaceInput | None = FACE, voice: VoiceInput | None = None, sure: Uncertainty | None = None
+) -> LoadedModel:
+    """Describe a model of the face, the voice or both; its graphs are never run here."""
+    networks = Networks(face, voice, cast(Graph, None))
+    return LoadedModel(networks, ("Joy", "Fear"), Sampling(4, 32), Config(), uncertainty=sure)
 
 
 def _clip(start_s: float, end_s: float, faces: int, others: int, frames_read: int = 0) -> PreparedClip:
@@ -51,7 +53,7 @@ def _join(model: LoadedModel, *scores: Score, faces: int = 1, has_sound: bool = 
 
 
 def test_a_prediction_is_of_all_parts() -> None:
-    model = _model({"face": 3, "voice": 2}, SURE)
+    model = _model(FACE, VOICE, SURE)
     parts = [
         Cut(PART, _clip(0.0, 60.0, faces=3, others=1, frames_read=7), False, _score(0.2, 0.9), 60.0),
         Cut(PART, _clip(60.0, 90.0, faces=0, others=4, frames_read=9), True, _score(0.8, 0.6), 30.0),
@@ -73,50 +75,49 @@ def test_a_prediction_is_of_all_parts() -> None:
 
 
 def test_doubts_are_of_what_is_known() -> None:
-    model = _model({"face": 3}, SURE)
+    model = _model(sure=SURE)
     assert _join(model, _score(0.1, 0.2)).doubts == ("too short: 1.0 s; it learned from clips of 100.0 s and more",)
     face = Reference(np.zeros(1, np.float32), np.zeros((0, 1), np.float32), np.zeros(0, np.float32), rest=1.0)
     strict = replace(SURE, shortest_s=0.0, references={"face": (face,)}, farthest={"face": 1.0})
     strange = replace(_score(0.1, 0.2), features=({"face": np.array([2.5], np.float32)},))
     told = ("face unlike the training data: 2.5 times the limit",)
-    assert _join(_model({"face": 3}, strict), strange).doubts == told
+    assert _join(_model(sure=strict), strange).doubts == told
     nothing = _join(model, _score(0.5, 0.5, saw=False))
     assert (nothing.doubts, nothing.intensities, nothing.intervals, nothing.coverage) == ((), None, None, 0.9)
-    never_calibrated = _join(_model({"face": 3}), _score(0.1, 0.2))
+    never_calibrated = _join(_model(), _score(0.1, 0.2))
     assert (never_calibrated.doubts, never_calibrated.intervals, never_calibrated.coverage) == ((), None, None)
 
 
 def test_values_are_on_the_labels_scale_where_the_model_was_recalibrated() -> None:
     curve = Curve((0.0, 1.0), (0.0, 0.5))
-    model = _model({"face": 3}, replace(SURE, recalibration=(curve, curve)))
+    model = _model(sure=replace(SURE, recalibration=(curve, curve)))
     whole = _join(model, _score(0.4, 0.8))
     assert whole.intensities == pytest.approx((0.2, 0.4))
     assert np.array(whole.intervals) == pytest.approx(np.array([[0.1, 0.3], [0.1, 0.7]]))
 
 
 @pytest.mark.parametrize(
-    ("given", "has_sound", "status"),
+    ("voice", "has_sound", "status"),
     [
-        ({"face": 3}, False, "no face"),
-        ({"face": 3}, True, "no face"),
-        ({"face": 3, "voice": 2}, False, "no face or sound"),
-        ({"face": 3, "voice": 2}, True, "no face"),
+        (None, False, "no face"),
+        (None, True, "no face"),
+        (VOICE, False, "no face or sound"),
+        (VOICE, True, "no face"),
     ],
 )
-def test_a_file_without_evidence_says_what_is_missing(given: dict[str, int], has_sound: bool, status: str) -> None:
-    whole = _join(_model(given), _score(0.5, 0.5, saw=False), faces=0, has_sound=has_sound)
+def test_a_file_without_evidence_says_what_is_missing(voice: VoiceInput | None, has_sound: bool, status: str) -> None:
+    whole = _join(_model(FACE, voice), _score(0.5, 0.5, saw=False), faces=0, has_sound=has_sound)
     assert (whole.status, whole.intensities) == (status, None)
 
 
 def test_a_model_of_the_voice_alone_misses_sound() -> None:
-    model = _model({"face": 3, "voice": 2})
-    model.network.face_encoder = None
+    model = _model(None, VOICE)
     assert _join(model, _score(0.5, 0.5, saw=False), has_sound=True).status == "no sound"
     assert _join(model, _score(0.5, 0.5, saw=False, heard=True), faces=0, has_sound=True).notes == ()
 
 
 def test_what_a_model_of_face_and_voice_had_to_do_without_is_told() -> None:
-    both, face = _model({"face": 3, "voice": 2}), _model({"face": 3})
+    both, face = _model(FACE, VOICE), _model()
     by_face, by_voice = _score(0.1, 0.2), _score(0.1, 0.2, saw=False, heard=True)
     assert _join(both, by_face, faces=1, has_sound=False).notes == ("nothing is audible: by the face alone",)
     assert _join(both, by_voice, faces=0, has_sound=True).notes == ("no face is seen: by the voice alone",)

@@ -172,6 +172,26 @@ def test_a_second_graph_in_one_file_is_checked_too(write: Write) -> None:
         check_graph(write(both), {"x": "float32"}, ["y"])
 
 
+@pytest.mark.parametrize(
+    ("limits", "is_foldable"), [({"end": 1}, True), ({}, True), ({"start": -2}, True), ({"start": 1}, False)]
+)
+def test_a_constant_from_the_size_of_an_input_may_need_any_memory_if_the_size_is_fixed(
+    limits: dict[str, Any], is_foldable: bool, write: Write
+) -> None:
+    """Of an input (clips, 3), ONNX Runtime knows the second size when it opens a graph, and the first only in a run."""
+    nodes = [helper.make_node("Shape", ["x"], ["s"], **limits), helper.make_node("ConstantOfShape", ["s"], ["y"])]
+    assert read_graph(write(model_of(nodes))).is_foldable is is_foldable
+    fixed = numpy_helper.from_array(np.zeros((1, 3), np.float32), "x")  # then x is no input of a run
+    assert not read_graph(write(model_of(nodes, [fixed]))).is_foldable
+
+
+def test_a_dimension_that_is_free_and_fixed_is_refused(write: Write) -> None:
+    content = model_of().SerializeToString().replace(b"\x12\x05clips", b"\x12\x03cli\x08\x09")
+    assert onnx.load_from_string(content).graph.input[0].type.tensor_type.shape.dim[0].dim_value == 9  # the last wins
+    with pytest.raises(ModelError, match="both free and fixed"):
+        read_graph(write(content))
+
+
 def test_a_file_cannot_write_to_the_terminal(write: Write) -> None:
     with pytest.raises(ModelError) as caught:
         check_graph(

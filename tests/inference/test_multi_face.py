@@ -13,11 +13,10 @@ import pytest
 
 from lossless import RATE_HZ, write
 from reactometer.errors import ConfigError, ModelError
+from reactometer.inference.checkpoint import LoadedModel, join_models, load_model
 from reactometer.inference.predictor import predict
 from reactometer.media.faces import load_detector
 from reactometer.media.video import read_frames
-from reactometer.models.folder import join_models, load_model, save_model
-from reactometer.models.registry import build_model, load_encoders
 from reactometer.synthetic.clip import clip_plan, render_clip
 from reactometer.types import ByteArray, Detection, FloatArray, Prediction
 
@@ -70,7 +69,7 @@ def files(actors: tuple[ByteArray, ByteArray, FloatArray], tmp_path_factory: pyt
     return folder
 
 
-def look(video: Path, model: Path, **settings: Any) -> list[Prediction]:
+def look(video: Path, model: LoadedModel | Path, **settings: Any) -> list[Prediction]:
     return predict([video], model, rate_hz=RATE_HZ, progress=False, **settings)
 
 
@@ -97,7 +96,7 @@ def apart(people: list[Prediction], others: list[Prediction]) -> float:
 @pytest.fixture
 def half_by_half(monkeypatch: pytest.MonkeyPatch) -> None:
     """Detection in each half of the picture by itself, so that the same boxes are found as in the half alone."""
-    from reactometer.workers import media_worker
+    from reactometer.workers import decoder
 
     detector = load_detector("haar")
 
@@ -108,7 +107,7 @@ def half_by_half(monkeypatch: pytest.MonkeyPatch) -> None:
             for face in detector(np.ascontiguousarray(rgb[:, left : left + SIDE_PX]))
         ]
 
-    monkeypatch.setattr(media_worker, "load_detector", lambda _: detect)
+    monkeypatch.setattr(decoder, "load_detector", lambda _: detect)
 
 
 def test_each_person_gets_what_their_own_half_alone_gets(files: Path, model: Path, half_by_half: None) -> None:
@@ -207,9 +206,9 @@ def test_a_person_whom_the_frames_shown_miss_is_shown_where_they_are(
 
 
 def test_a_file_is_read_once_for_all_faces_and_members(
-    files: Path, model_folder: Path, lively: Callable[..., Path], reads: list[str], tmp_path: Path
+    files: Path, model: Path, model_folder: Path, lively: Callable[..., Path], reads: list[str], tmp_path: Path
 ) -> None:
-    members = [lively(model_folder, tmp_path / "a", seed=1), lively(model_folder, tmp_path / "b", 2)]
+    members = [model, lively(model_folder, tmp_path / "a", seed=1)]
     joint = join_models(members, tmp_path / "joint")
     of_all = look(files / "leaves.mkv", joint, faces="all", window_s=1.0, isolated=False)
     assert reads == ["leaves.mkv"]
@@ -239,14 +238,11 @@ def test_wrong_use_is_told_of_at_once(files: Path, model: Path) -> None:
         look(video, Path("nowhere"), faces="all", people={str(video): "Ann"})
 
 
-def test_a_model_of_the_voice_alone_looks_at_no_face(files: Path, model_folder: Path, tmp_path: Path) -> None:
+def test_a_model_of_the_voice_alone_looks_at_no_face(files: Path, model_folder: Path) -> None:
     loaded = load_model(model_folder)
-    settings = loaded.config.model.model_copy(update={"modalities": "voice"})
-    network = build_model(settings, load_encoders(settings), [0.5] * 7)
-    config = loaded.config.model_copy(update={"model": settings})
-    folder = save_model(tmp_path / "voice", network, loaded.labels, config, data={}, metrics={})
+    voice = replace(loaded, networks=replace(loaded.networks, face=None))
     with pytest.raises(ModelError, match=r"voice.*--faces all"):
-        look(files / "both.mkv", folder, faces="all")
+        look(files / "both.mkv", voice, faces="all")
 
 
 @pytest.mark.shared

@@ -11,7 +11,7 @@ import pytest
 
 from reactometer.errors import ConfigError
 from reactometer.inference.postprocess import Baseline, parse_baseline, refine, smooth, subtract_baseline
-from reactometer.inference.predictor import check_timeline
+from reactometer.inference.predictor import PredictOptions
 from reactometer.types import Prediction, Window
 
 
@@ -159,8 +159,8 @@ def test_other_baselines_are_refused(text: str, message: str) -> None:
 @pytest.mark.parametrize("span_s", [-1.0, float("nan"), float("inf")])
 def test_smoothing_over_no_length_of_time_is_refused(span_s: float) -> None:
     with pytest.raises(ConfigError, match="smoothing"):
-        check_timeline(2.0, 1.0, span_s, None)
-    assert check_timeline(2.0, 1.0, 0.0, None) is None
+        PredictOptions(smooth_s=span_s).check()
+    assert PredictOptions().check() is None
 
 
 def test_a_file_without_a_timeline_is_left_alone() -> None:

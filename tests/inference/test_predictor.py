@@ -14,12 +14,12 @@ import pytest
 from reactometer.data.cache import PreparedSet
 from reactometer.errors import ConfigError, DataError, ModelError, WeightsError
 from reactometer.evaluation.evaluate import evaluate
+from reactometer.inference.checkpoint import join_models, load_model
 from reactometer.inference.predictor import predict
+from reactometer.inference.runtime import FaceInput
 from reactometer.inference.tables import clip_columns
 from reactometer.labels import HUME_REACTION
 from reactometer.media import segments
-from reactometer.models.folder import join_models, load_model, save_model
-from reactometer.models.registry import build_model, load_encoders
 from reactometer.types import Prediction
 
 pytestmark = pytest.mark.usefixtures("found_once")
@@ -156,9 +156,9 @@ def test_a_persons_files_get_the_numbers_that_evaluation_gives_their_clips(
 @pytest.mark.slow
 def test_all_at_once_still_gives_the_numbers_of_evaluation(
     personal_folder: Path,
+    frozen_folder: Path,
     of_ann: Path,
     videos: list[Path],
-    lively: Callable[..., Path],
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -168,8 +168,7 @@ def test_all_at_once_still_gives_the_numbers_of_evaluation(
     part = segments.WindowShape(0.5, 0.5)
     monkeypatch.setattr(predictor, "PART", part)
     monkeypatch.setattr(segments, "PART", part)
-    one = lively(personal_folder, tmp_path / "one", seed=1)
-    other = lively(personal_folder, tmp_path / "other", seed=2, person_norm=False)
+    one, other = personal_folder, frozen_folder
     joint = join_models([one, other], tmp_path / "joint")
     people = dict.fromkeys(videos[:5], "Ann")
     own = [
@@ -223,7 +222,7 @@ def test_predictions_are_the_numbers_of_evaluation(
 def test_an_ensemble_says_the_mean_of_its_members(
     model_folder: Path, videos: list[Path], lively: Callable[..., Path], tmp_path: Path
 ) -> None:
-    members = [lively(model_folder, tmp_path / "a", seed=1), lively(model_folder, tmp_path / "b", seed=2)]
+    members = [lively(model_folder, tmp_path / name, seed) for seed, name in enumerate("ab")]
     joint = join_models(members, tmp_path / "joint")
     (tmp_path / "bad.mp4").write_text("not a video")
     files = [*videos[:2], tmp_path / "bad.mp4"]
@@ -242,7 +241,7 @@ def test_an_ensemble_reads_a_file_once_for_all_members(
     model_folder: Path, videos: list[Path], lively: Callable[..., Path], reads: list[str], tmp_path: Path
 ) -> None:
     """And gives, of few windows at a time, what it gives of all."""
-    joint = join_models([lively(model_folder, tmp_path / "a"), lively(model_folder, tmp_path / "b", 1)], tmp_path / "j")
+    joint = join_models([model_folder, lively(model_folder, tmp_path / "a")], tmp_path / "joint")
     own = predict(videos[:2], joint, window_s=0.5, hop_s=0.25, isolated=False, progress=False)
     assert reads == [video.name for video in videos[:2]]
     assert [window.start_s for window in own[0].windows] == [0.25 * place for place in range(len(own[0].windows))]
@@ -250,24 +249,21 @@ def test_an_ensemble_reads_a_file_once_for_all_members(
 
 
 def test_a_person_s_file_is_read_once_more_for_all_members_that_normalise(
-    personal_folder: Path, videos: list[Path], lively: Callable[..., Path], reads: list[str], tmp_path: Path
+    personal_folder: Path, frozen_folder: Path, videos: list[Path], reads: list[str], tmp_path: Path
 ) -> None:
-    one, other = (lively(personal_folder, tmp_path / f"{seed}", seed) for seed in (1, 2))
-    plain = lively(personal_folder, tmp_path / "plain", 3, person_norm=False)
-    joint = join_models([one, plain, other], tmp_path / "joint")
+    joint = join_models([personal_folder, frozen_folder, personal_folder], tmp_path / "joint")
     predict(videos[:2], joint, people={videos[0]: "Ann"}, isolated=False, progress=False)
     assert reads == [video.name for video in (videos[0], *videos[:2])]
     reads.clear()
-    predict(videos[:1], plain, people={videos[0]: "Ann"}, isolated=False, progress=False)
+    predict(videos[:1], frozen_folder, people={videos[0]: "Ann"}, isolated=False, progress=False)
     assert reads == [videos[0].name]
 
 
-def test_a_model_of_features_takes_no_media(model_folder: Path, videos: list[Path], tmp_path: Path) -> None:
+def test_a_model_of_features_takes_no_media(model_folder: Path, videos: list[Path]) -> None:
     loaded = load_model(model_folder)
-    network = build_model(loaded.config.model, load_encoders(loaded.config.model, {"face": 3, "voice": 2}), [0.5] * 7)
-    folder = save_model(tmp_path / "model", network, loaded.labels, loaded.config, data={}, metrics={})
+    given = replace(loaded.networks, face=FaceInput(kind="features", feature_size=3), voice=None)
     with pytest.raises(ModelError, match=r"features.*reactometer evaluate"):
-        predict(videos[:1], folder, progress=False)
+        predict(videos[:1], replace(loaded, networks=given), progress=False)
 
 
 def _by_name(predictions: list[Prediction]) -> dict[str, Prediction]:

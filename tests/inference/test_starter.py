@@ -14,17 +14,18 @@ from typer.testing import CliRunner
 
 from lossless import RATE_HZ, write
 from reactometer import predict
-from reactometer.cli.app import app
-from reactometer.data.batches import Item, MediaReader
-from reactometer.data.cache import PreparedSet
+from reactometer.cli.app import app, main
+from reactometer.data.inputs import Item
+from reactometer.inference.checkpoint import FILES, LoadedModel, load_model
+from reactometer.inference.inputs import encoded_clips
+from reactometer.inference.scoring import score_items
+from reactometer.io import format_json, parse_json_object
 from reactometer.labels import BASIC
 from reactometer.media.faces import load_detector
 from reactometer.media.segments import PART, stream_windows
-from reactometer.models.folder import FILES, LoadedModel, load_model
-from reactometer.models.scoring import score_items, score_rows
-from reactometer.models.showing import encoded_clips
 from reactometer.paths import STARTER
 from reactometer.synthetic.clip import clip_plan, render_clip
+from reactometer.training.export import export
 from reactometer.types import SOUND_RATE_HZ, ByteArray, FloatArray, Prediction
 
 
@@ -43,17 +44,38 @@ def talk(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, ByteArray, Flo
 
 
 def test_it_is_small_and_explains_itself(starter: LoadedModel) -> None:
-    assert sum(file.stat().st_size for file in STARTER.iterdir()) <= 8_000_000
-    assert {file.name for file in STARTER.iterdir()} == {"LICENSE", "README.md", *FILES}
+    assert sum(file.stat().st_size for file in STARTER.iterdir()) <= 14_000_000
+    assert {file.name for file in STARTER.iterdir()} == {"LICENSE", "README.md", *FILES} - {"voice.onnx"}
     assert starter.labels == BASIC
-    assert starter.network.looks
-    assert starter.network.listens
+    assert starter.networks.uses_face and starter.networks.uses_voice
+    assert max(starter.description["proof"]["differences"].values()) < 1e-5
     card = (STARTER / "README.md").read_text(encoding="utf-8")
     for said in ("FER2013", "EmoDB", "licence", "must not", "95 %", "Calibration", "How sure it is", *BASIC):
         assert said in card
     description = json.loads((STARTER / "model.json").read_text(encoding="utf-8"))
     places = [description["config"]["data"]["path"], description["config"]["model"]["encoder"]]
     assert not any(Path(place).is_absolute() for place in places)  # of whoever trained it
+
+
+@pytest.mark.parametrize(
+    ("device", "told"),
+    [
+        ("gpu9", "error: no device 'gpu9'. Known names: auto, cpu, cuda"),
+        ("qnn", "error: device 'qnn' is not available"),
+    ],
+)
+def test_a_device_that_cannot_be_used_is_told_in_one_line(
+    device: str,
+    told: str,
+    talk: tuple[Path, ByteArray, FloatArray],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["reactometer", "predict", str(talk[0]), "--device", device])
+    with pytest.raises(SystemExit) as stop:
+        main()
+    assert stop.value.code == 2
+    assert " ".join(capsys.readouterr().err.split()).startswith(told)
 
 
 def test_it_predicts_where_no_model_is_named(talk: tuple[Path, ByteArray, FloatArray], tmp_path: Path) -> None:
@@ -67,10 +89,10 @@ def test_it_predicts_where_no_model_is_named(talk: tuple[Path, ByteArray, FloatA
 
 @pytest.mark.slow
 def test_nothing_slow_to_import_is_waited_for(talk: tuple[Path, ByteArray, FloatArray]) -> None:
-    """Importing these takes longer than a prediction; the compiler comes with any sum on PyTorch's device "meta"."""
+    """Importing these takes longer than a prediction."""
     code = (
         "import sys; from reactometer import predict; (one,) = predict([sys.argv[1]], progress=False); "
-        "slow = ('transformers', 'pandas', 'scipy', 'torch._dynamo', 'sympy'); "
+        "slow = ('torch', 'transformers', 'lightning', 'onnx', 'pandas', 'pyarrow', 'scipy', 'matplotlib', 'sympy'); "
         "print(one.status, *[name for name in slow if name in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", code, str(talk[0])], capture_output=True, text=True, check=True)
@@ -80,14 +102,14 @@ def test_nothing_slow_to_import_is_waited_for(talk: tuple[Path, ByteArray, Float
 def _items(starter: LoadedModel, path: Path) -> list[Item]:
     settings = starter.config.prepare.model_copy(update={"detector": "haar"})
     clips = [clip for _, clip in stream_windows(path, settings, load_detector("haar"), [PART])]
-    return list(encoded_clips(starter.network, clips, starter.sampling))
+    return list(encoded_clips(starter.networks, clips, starter.sampling))
 
 
 @pytest.fixture(scope="module")
 def own(
     starter: LoadedModel, talk: tuple[Path, ByteArray, FloatArray], tmp_path_factory: pytest.TempPathFactory
 ) -> list[Item]:
-    """The talk, the first two seconds of it, and three without a sound, as the model is shown them."""
+    """Features of the talk, of its first two seconds, and of three seconds without a sound."""
     path, frames, waveform = talk
     folder = tmp_path_factory.mktemp("own")
     short = write(folder / "short.mkv", frames[:20], waveform[: 2 * SOUND_RATE_HZ])
@@ -97,10 +119,8 @@ def own(
 
 @pytest.mark.parametrize("batch_size", [2, 7])
 def test_neither_batch_nor_place_in_it_changes_a_number(starter: LoadedModel, own: list[Item], batch_size: int) -> None:
-    head = starter.network.on_features()
-
     def scores(items: list[Item], batch_size: int) -> dict[int, FloatArray]:
-        return {score.number: score.intensities for score in score_items(head, items, batch_size)}
+        return {score.number: score.intensities for score in score_items(starter.networks, items, batch_size)}
 
     numbered = [Item(**{**vars(own[place]), "number": number}) for number, place in enumerate((0, 1, 2, 1, 0, 2, 0))]
     together, alone = scores(numbered, batch_size), scores(numbered, 1)
@@ -111,11 +131,23 @@ def test_neither_batch_nor_place_in_it_changes_a_number(starter: LoadedModel, ow
     assert np.abs(together[0] - together[1]).max() > 1e-3
 
 
-def test_the_number_of_workers_changes_nothing(starter: LoadedModel, prepared: PreparedSet) -> None:
-    rows, read = prepared.split("test")[:5], MediaReader(starter.sampling)
-    one, two = (list(score_rows(starter.network, rows, read, batch_size=2, workers=count)) for count in (0, 2))
-    for here, there in zip(one, two, strict=True):
-        assert here.intensities == pytest.approx(there.intensities, abs=1e-5)
+@pytest.mark.slow
+def test_an_older_checkpoint_is_exported_to_one_with_graphs(
+    talk: tuple[Path, ByteArray, FloatArray], tmp_path: Path
+) -> None:
+    """It was a description without graphs, and weights."""
+    older, new = tmp_path / "older", tmp_path / "new"
+    shutil.copytree(STARTER, older, ignore=shutil.ignore_patterns("*.onnx"))
+    about = parse_json_object((older / "model.json").read_bytes())
+    for name in ("inputs", "precision", "n_parameters", "proof"):
+        del about[name]
+    about["sha256"] = {name: own for name, own in about["sha256"].items() if not name.endswith(".onnx")}
+    (older / "model.json").write_text(format_json({**about, "format": 3}))
+    (done,) = export(older, talk[0], new, progress=False)
+    assert max(done.differences.values()) < 1e-5
+    (before,), (after,) = (predict(talk[0], folder, progress=False) for folder in (STARTER, new))
+    assert after.intensities == pytest.approx(before.intensities, abs=1e-5)
+    assert after.intervals is not None  # of the calibration, which is kept
 
 
 @pytest.mark.slow

@@ -13,11 +13,11 @@ import pytest
 
 from live_clips import pieces_of, until
 from reactometer.errors import ConfigError
+from reactometer.inference.checkpoint import LoadedModel, load_model
 from reactometer.inference.predictor import predict
 from reactometer.live.protocol import Kind, Piece
 from reactometer.live.scorer import LiveScorer, Sound, level_of
 from reactometer.live.session import Inbox, LiveRows, Told, score_here
-from reactometer.models.folder import LoadedModel, load_model
 from reactometer.types import SOUND_RATE_HZ, ByteArray, FloatArray
 
 pytestmark = pytest.mark.usefixtures("found_once")

@@ -18,7 +18,8 @@ from reactometer.media.segments import PART, prepare_clip
 from reactometer.media.video import open_media
 from reactometer.synthetic.clip import clip_plan, render_clip
 from reactometer.types import MediaInfo
-from reactometer.workers.media_worker import Bounds, Reader, Reading
+from reactometer.workers.decoder import Reading
+from reactometer.workers.media_worker import Bounds, Reader
 
 SETTINGS = PrepareConfig(detector="haar")
 

@@ -11,10 +11,10 @@ import torch
 from torch import Tensor
 
 from reactometer.config import ModelConfig
-from reactometer.data.batches import Batch
 from reactometer.errors import ConfigError
 from reactometer.media.audio_features import MEL_BANDS, contours
 from reactometer.models.audio_encoders import ContourEncoder, StepConvolution, VoiceEncoder, load_speech_encoder
+from reactometer.models.batches import Batch
 from reactometer.models.heads import voice_stream
 from reactometer.models.registry import Encoders, load_encoders, rebuild_encoders
 from small_networks import SOUND, reference, saved, waveforms

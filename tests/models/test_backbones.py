@@ -14,13 +14,13 @@ from transformers import AutoConfig, AutoModel
 from reactometer.errors import WeightsError
 from reactometer.models.audio_encoders import SpeechEncoder, load_speech_encoder
 from reactometer.models.backbones import load_net, rebuild_net
-from reactometer.models.folder import load_model
 from reactometer.models.vision_encoders import (
     ClipEncoder,
     FrameEncoder,
     load_clip_encoder,
     load_frame_encoder,
 )
+from reactometer.models.weights import load_network
 from reactometer.paths import STARTER
 from small_networks import CLIPS, LAYERS, PICTURES, SOUND, pictures, saved, waveforms
 
@@ -156,7 +156,7 @@ def test_a_pooler_is_used_where_it_was_trained_and_left_out_where_it_would_be_ra
 def test_the_backbone_inside_the_package_is_had_by_name() -> None:
     encoder = load_frame_encoder("starter", 64)
     assert encoder.pretrained
-    within = load_model(STARTER).network.face_encoder
+    within = load_network(STARTER)[0].face_encoder
     assert isinstance(within, FrameEncoder)
     crops = pictures(2, 3, 64, 64)
     with torch.inference_mode():

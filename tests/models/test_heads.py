@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from reactometer.config import ModelConfig
-from reactometer.data.batches import Batch
 from reactometer.models.audio_encoders import StepConvolution, VoiceEncoder
+from reactometer.models.batches import Batch
 from reactometer.models.heads import (
     GPU_STEP,
     Given,

@@ -11,14 +11,16 @@ from torch import Tensor
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
 from reactometer.config import ModelConfig
-from reactometer.data.batches import Batch, Item, collate
+from reactometer.data.inputs import Item
 from reactometer.errors import ConfigError, WeightsError
 from reactometer.media.audio_features import MEL_BANDS
+from reactometer.models.architectures import SYSTEMS
 from reactometer.models.audio_encoders import StepConvolution
+from reactometer.models.batches import Batch, collate
 from reactometer.models.heads import CrossModalHead, GruHead, Stream, TransformerHead, masked_moments, seen_first
 from reactometer.models.model import ReactionModel
-from reactometer.models.registry import SYSTEMS, build_model, load_encoders
-from reactometer.models.showing import encode_item
+from reactometer.models.registry import build_model, load_encoders
+from reactometer.training.features import encode_item
 
 MEAN = [0.2, 0.5, 0.8]
 TINY = {
@@ -162,7 +164,8 @@ def test_the_same_heads_take_features_of_files(name: str) -> None:
     frames, voice = np.random.default_rng(0).normal(size=(2, 9, 7)).astype(np.float32)
     times_s = np.arange(9, dtype=np.float32)
     item = Item(frames, np.ones(9, bool), times_s, voice[:, :5], times_s)
-    assert model.given_sizes == ({"face": 7, "voice": 5} if name == "multimodal" else {"face": 7})
+    sizes = [(stream.kind, stream.feature_size) for stream in model.describe_inputs() if stream]
+    assert sizes == [("features", 7), ("features", 5)][: 2 if name == "multimodal" else 1]
     assert _score(model, item).shape == (1, 3)
 
 

@@ -18,6 +18,7 @@ from websockets.typing import Origin
 
 from fixtures_of_serving import Server, Serving
 from reactometer.inference.predictor import predict
+from reactometer.inference.runtime import DEVICES
 from reactometer.inference.tables import clip_rows, timeline_columns, timeline_rows, write_table
 
 Talking = Callable[[int], Path]
@@ -178,7 +179,7 @@ def test_model_health_and_metrics(server: Server, talking: Talking) -> None:
     model = server.client.get("/v1/model").json()
     assert model["labels"][3] == "Happiness" and len(model["sha256"]) == 64
     assert "weights.safetensors" in model["files"] and "composite" in model["card"]
-    assert model["limits"]["seconds"] == 20
+    assert model["device"] in DEVICES and model["limits"]["seconds"] == 20
     assert server.client.get("/healthz").json() == {"status": "ok"}
     assert server.client.get("/readyz").json() == {"status": "ready"}
     told = server.client.get("/metrics").text

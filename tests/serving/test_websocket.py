@@ -19,9 +19,9 @@ from websockets.sync.client import ClientConnection, connect
 from fixtures_of_serving import live_route
 from live_clips import encode_frame, pack, pieces_of
 from reactometer.errors import ConfigError
+from reactometer.inference.checkpoint import LoadedModel
 from reactometer.live.protocol import HEAD, MOST_FRAME_BYTES, Kind, Piece, jpeg_size, unpack
 from reactometer.live.scorer import LiveScorer
-from reactometer.models.folder import LoadedModel
 from reactometer.serving.websocket import LiveLimits
 from reactometer.types import SOUND_RATE_HZ, ByteArray
 

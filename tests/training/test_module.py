@@ -7,9 +7,9 @@ import pytest
 import torch
 
 from reactometer.config import Config
-from reactometer.data.batches import Batch
 from reactometer.data.cache import PreparedSet
 from reactometer.evaluation.metrics import measure
+from reactometer.models.batches import Batch
 from reactometer.training.module import ReactionTask, selection_score, varying_labels
 from reactometer.training.setup import set_up
 

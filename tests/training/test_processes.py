@@ -18,8 +18,8 @@ import torch
 from safetensors.torch import load_file
 
 from reactometer.config import TrainingConfig, load_config
-from reactometer.data.batches import Item, Part, Sampling
 from reactometer.data.cache import PreparedRow, PreparedSet
+from reactometer.data.inputs import Item, Part, Sampling
 from reactometer.terminal import is_first_process
 from reactometer.training.module import ReactionData, Shown
 from reactometer.training.train import train

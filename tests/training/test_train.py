@@ -13,7 +13,7 @@ from safetensors.torch import load_file
 from reactometer.config import Config
 from reactometer.data.cache import PreparedSet
 from reactometer.errors import ConfigError, DataError, OutputError, WeightsError
-from reactometer.models.folder import load_model
+from reactometer.models.weights import load_network
 from reactometer.training.optim import warmup_cosine
 from reactometer.training.train import train
 
@@ -111,7 +111,7 @@ def test_a_frozen_encoder_from_an_offline_folder_trains_its_head(
     moved = [name for name, tensor in given.items() if not torch.equal(kept[f"face_encoder.net.{name}"], tensor)]
     assert moved == []
     monkeypatch.delenv("REACTOMETER_WEIGHTS")
-    encoder = load_model(folder).network.face_encoder  # needs the folder no more
+    encoder = load_network(folder)[0].face_encoder  # the folder is not needed any more
     assert isinstance(encoder, FrameEncoder)
     assert encoder.pixels.mean.flatten().tolist() == [0.5, 0.5, 0.5]
     assert encoder.pretrained
@@ -143,6 +143,15 @@ def test_overwriting_deletes_the_earlier_run_only_when_the_new_one_can_start(
     train(config, overwrite=True, progress=False)
     assert (model / "weights.safetensors").stat().st_mtime_ns > before
     assert (tmp_path / "run" / "notes.txt").read_text() == "mine"
+
+
+@pytest.mark.parametrize("accelerator", ["cuda", "gpu9"])
+def test_a_missing_device_is_reported_before_any_work(
+    small_config: Config, tmp_path: Path, accelerator: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
+    with pytest.raises(ConfigError, match=f"training.accelerator = '{accelerator}'.*training.accelerator=auto"):
+        train(_with(small_config, tmp_path / "run", data=tmp_path / "no", accelerator=accelerator), progress=False)
 
 
 @pytest.mark.slow

@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from reactometer.config import TrainingConfig
+from reactometer.machine import default_workers
 from reactometer.training.trainer import MOST_WORKERS, claim, loader_workers
-from reactometer.workers.pool import default_workers
 
 
 @pytest.mark.slow

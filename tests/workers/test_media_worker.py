@@ -21,7 +21,8 @@ from reactometer.inference.predictor import predict
 from reactometer.media.segments import PART, WindowShape
 from reactometer.types import MediaInfo, PreparedClip
 from reactometer.workers import media_worker
-from reactometer.workers.media_worker import Bounds, Reader, Reading
+from reactometer.workers.decoder import Reading
+from reactometer.workers.media_worker import Bounds, Reader
 
 READING = Reading(PrepareConfig(detector="haar"), (PART, WindowShape(1.0, 0.5)))
 LONGEST_S = 60.0
@@ -202,7 +203,7 @@ def test_apart_and_here_give_the_same_prediction(simulated: Path, model_folder: 
 
 
 def test_the_process_imports_only_what_reading_needs() -> None:
-    code = "import sys, reactometer.workers.media_worker; print(*{name.split('.')[0] for name in sys.modules})"
+    code = "import sys, reactometer.workers.decoder; print(*{name.split('.')[0] for name in sys.modules})"
     modules = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout.split()
     assert {"av", "cv2", "numpy"} <= set(modules)
     assert not {"pydantic", "onnxruntime", "torch", "scipy", "pandas"} & set(modules)

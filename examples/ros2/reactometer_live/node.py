@@ -14,9 +14,9 @@ from reactometer.terminal import wait_patiently
 
 wait_patiently()
 
+from reactometer.inference.checkpoint import load_model  # noqa: E402
 from reactometer.live.scorer import LiveScorer  # noqa: E402
 from reactometer.live.session import Inbox, score_here  # noqa: E402
-from reactometer.models.folder import load_model  # noqa: E402
 from reactometer.paths import STARTER  # noqa: E402
 
 from .messages import compressed_piece, image_piece, sound_piece, told_as_text  # noqa: E402

@@ -90,8 +90,8 @@ def predict_files(
 
     Args:
         sources: the files, which all machines see under the same path.
-        load: makes the predictor of an actor from a copy of the model's folder.
-        model: a model folder, which is sent to the actors.
+        load: makes the predictor of an actor from a copy of the checkpoint.
+        model: a checkpoint, which is sent to the actors.
         detector: of faces; the weights of "yunet" are sent to the actors.
         n_actors: at most; default: as many as the cluster has room for.
         n_gpus: share of a GPU per actor.

@@ -14,40 +14,20 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from reactometer.batch import ray_backend
 from reactometer.batch.inputs import Source, find_files, hash_files, is_uri, local_copy
 from reactometer.batch.result_store import ResultStore, mirror, open_results
 from reactometer.errors import require
-from reactometer.inference.predictor import (
-    DEFAULT_HOP_S,
-    DEFAULT_WINDOW_S,
-    check_timeline,
-    failed,
-    predict,
-    reading_of,
-)
+from reactometer.inference.checkpoint import load_model
+from reactometer.inference.predictor import PredictOptions, Predictor
 from reactometer.io import NO_ROOM, Paths, sha256_of, system_error
-from reactometer.models.folder import load_model
+from reactometer.machine import default_workers
 from reactometer.paths import STARTER
 from reactometer.terminal import progress_bar
 from reactometer.types import Prediction
-from reactometer.workers.pool import default_workers, run_jobs
+from reactometer.workers.pool import run_jobs
 
-MODEL_FILES = ("model.json", "*.safetensors", "uncertainty.json")
-
-
-@dataclass(frozen=True)
-class Request:
-    """How every file of a run is predicted; see :func:`reactometer.inference.predictor.predict`."""
-
-    window_s: float = DEFAULT_WINDOW_S
-    hop_s: float = DEFAULT_HOP_S
-    rate_hz: float | None = None
-    faces: str = "one"
-    smooth_s: float = 0.0
-    baseline: str | None = None
+MODEL_FILES = ("model.json", "*.onnx", "uncertainty.json", "uncertainty.safetensors")
 
 
 @dataclass(frozen=True)
@@ -75,9 +55,8 @@ class Plan:
     """What every process of a run must know to predict a file."""
 
     model: Path
-    request: Request
+    options: PredictOptions
     device: str
-    engine: str
     detector: str
     n_threads: int
 
@@ -87,10 +66,10 @@ class FilePredictor:
 
     def __init__(self, plan: Plan, model: Path | None = None) -> None:
         """Load the model of the plan, from another folder if ``model`` is given."""
-        loaded = load_model(model or plan.model, plan.device, plan.engine)
+        loaded = load_model(model or plan.model, plan.device, plan.n_threads)
         prepare = loaded.config.prepare.model_copy(update={"detector": plan.detector})
-        self._plan = plan
-        self._model = replace(loaded, config=loaded.config.model_copy(update={"prepare": prepare}))
+        loaded = replace(loaded, config=loaded.config.model_copy(update={"prepare": prepare}))
+        self._predictor = Predictor(loaded, plan.options)
 
     def __call__(self, path: str, location: str) -> list[Prediction]:
         """Return the predictions of a file, or its failure: an error in one file must not stop the others.
@@ -99,15 +78,15 @@ class FilePredictor:
             path: the file's name in the predictions.
             location: where this process finds it: a path or a URI.
         """
-        torch.set_num_threads(self._plan.n_threads)
         file = location
         try:
+            self._predictor.reset()
             with local_copy(location) as file:
-                predictions = predict([file], self._model, **asdict(self._plan.request), progress=False)
+                predictions = self._predictor.predict_file(file)
         except Exception as error:
             if system_error(error) in NO_ROOM:  # the run stops and can be resumed; the file is not to blame
                 raise
-            predictions = [failed(file, f"{type(error).__name__}: {error}", self._model)]
+            predictions = [self._predictor.failed(file, f"{type(error).__name__}: {error}")]
         return [replace(one, path=path, status=one.status.replace(file, path), samples=()) for one in predictions]
 
 
@@ -118,10 +97,9 @@ def predict_folder(
     given: Paths,
     out: Path | str,
     model: Path | str = STARTER,
-    request: Request | None = None,
+    options: PredictOptions | None = None,
     *,
     device: str = "auto",
-    engine: str = "auto",
     workers: Workers | None = None,
     retry_failed: bool = False,
     progress: bool = True,
@@ -136,9 +114,9 @@ def predict_folder(
     Args:
         given: files, folders, patterns, lists and URIs, see :func:`reactometer.batch.inputs.find_files`.
         out: a folder; or a URI such as ``s3://bucket/results``, see :func:`reactometer.batch.result_store.mirror`.
-        model: a model folder.
-        request: how each file is predicted.
-        device, engine: of the model, see :func:`reactometer.models.folder.load_model`.
+        model: a checkpoint.
+        options: how each file is predicted.
+        device: what runs the model, see :func:`reactometer.inference.checkpoint.load_model`.
         workers: the processes.
         retry_failed: predict again what failed in an earlier call.
         progress: show bars on standard error.
@@ -151,16 +129,16 @@ def predict_folder(
         ClusterError: the cluster is not available, or was lost.
         MissingPackageError: pyarrow, or Ray for a cluster, is not installed.
     """
-    request, workers = request or Request(), workers or Workers()
+    options, workers = options or PredictOptions(), workers or Workers()
     if workers.ray:
         require("ray", extra="ray")
     require("pyarrow", extra="parquet")
     paths = find_files(given)
-    check_timeline(request.window_s, request.hop_s, request.smooth_s, request.baseline)
-    settings, on_gpu = _settings(Path(model), request, device, engine)
+    options.check()
+    settings, on_gpu = _settings(Path(model), options, device)
     count = workers.count or (1 if on_gpu else default_workers())
-    n_threads = 1 if workers.ray else max(1, torch.get_num_threads() // count)
-    plan = Plan(Path(model), request, device, settings["engine"], settings["detector"], n_threads)
+    n_threads = 1 if workers.ray else max(1, default_workers() // count)
+    plan = Plan(Path(model), options, device, settings["detector"], n_threads)
     with ExitStack() as stack:
         upload: Callable[..., object] | None = None
         folder = Path(out)
@@ -168,7 +146,7 @@ def predict_folder(
             stack.enter_context(ray_backend.connect(workers.ray, workers.count))
         if is_uri(out):
             folder, upload = stack.enter_context(mirror(str(out)))
-        store = stack.enter_context(open_results(folder, settings, all_faces=request.faces == "all", name=str(out)))
+        store = stack.enter_context(open_results(folder, settings, all_faces=options.faces == "all", name=str(out)))
         if retry_failed:
             store.failures.clear()
         if upload:
@@ -196,17 +174,16 @@ def predict_folder(
         return RunResult(str(out), len(paths), len(waiting), n_before, store.write_tables(sources))
 
 
-def _settings(model: Path, request: Request, device: str, engine: str) -> tuple[dict[str, Any], bool]:
+def _settings(model: Path, options: PredictOptions, device: str) -> tuple[dict[str, Any], bool]:
     """Return all that the numbers of a run depend on, and whether a GPU computes them; refuse what ``predict`` does."""
-    loaded = load_model(model, device, engine)
+    loaded = load_model(model, device)
     settings = {
         "reactometer": version("reactometer"),
         "model": model_sha256(model),
-        "engine": loaded.engine,
-        "detector": reading_of(loaded, request.faces, request.rate_hz).detector,
-        **asdict(request),
+        "detector": Predictor(loaded, options).reading.settings.detector,
+        **asdict(options),
     }
-    return settings, loaded.network.label_mean.device.type != "cpu"
+    return settings, loaded.device != "cpu"
 
 
 def _hash(paths: Sequence[str], store: ResultStore, progress: bool) -> list[Source]:

@@ -14,11 +14,9 @@ from reactometer.cli.options import (
     LabelsOption,
     split_names,
 )
-from reactometer.config import PrepareConfig
 from reactometer.errors import require
 from reactometer.terminal import OK, SOME_FAILED
 
-PREPARE = PrepareConfig()
 WorkersOption = Annotated[int | None, typer.Option(min=1, help="Processes; default: one a processor.")]
 
 
@@ -31,9 +29,9 @@ def prepare(
         ),
     ],
     out: Annotated[Path, typer.Option(help="The folder to keep the prepared clips in.")],
-    rate: Annotated[float, typer.Option(help="Frames looked at per second of video.")] = PREPARE.rate_hz,
-    size: Annotated[int, typer.Option(help="Side of the face crops, pixels.")] = PREPARE.size_px,
-    detector: Annotated[str, typer.Option(help="Face detector: auto, yunet or haar.")] = PREPARE.detector,
+    rate: Annotated[float, typer.Option(help="Frames looked at per second of video.")] = 5.0,
+    size: Annotated[int, typer.Option(help="Side of the face crops, pixels.")] = 112,
+    detector: Annotated[str, typer.Option(help="Face detector: auto, yunet or haar.")] = "auto",
     labels: LabelsOption = None,
     votes: Annotated[str, typer.Option(help="Of CREMA-D: whose votes to learn, of both, face or voice.")] = "both",
     workers: WorkersOption = None,

@@ -13,7 +13,6 @@ from reactometer.cli.options import (
     CacheOption,
     DataArgument,
     DeviceOption,
-    EngineOption,
     GroupsOption,
     ModelOption,
     ResamplesOption,
@@ -34,14 +33,13 @@ def evaluate(
     out: Annotated[Path | None, typer.Option(help="A folder for predictions.csv, metrics.json and pictures.")] = None,
     cache: CacheOption = None,
     device: DeviceOption = "auto",
-    engine: EngineOption = "auto",
 ) -> None:
     """Score a model: Pearson, CCC and MAE over all clips of a split at once, with 95 % intervals."""
     from reactometer.evaluation.evaluate import evaluate as run
-    from reactometer.models.folder import load_model
+    from reactometer.inference.checkpoint import load_model
 
-    loaded = load_model(model, device, engine)
-    render.print_engine(loaded)
+    loaded = load_model(model, device)
+    render.print_device(loaded)
     evaluation = run(
         loaded,
         data,
@@ -80,7 +78,7 @@ def calibrate(
 
 
 def report(
-    model: Annotated[Path, typer.Argument(metavar="MODEL", help="A model folder, as 'train' writes it.")],
+    model: Annotated[Path, typer.Argument(metavar="MODEL", help="A checkpoint, as 'train' writes it.")],
     data: DataArgument,
     out: Annotated[Path, typer.Option(help="The folder for report.html and what it rests on.")] = Path("report"),
     split: SplitOption = None,
@@ -119,7 +117,7 @@ def compare_predictions(
 
 
 def submission(
-    model: Annotated[Path, typer.Argument(metavar="MODEL", help="A model folder.")],
+    model: Annotated[Path, typer.Argument(metavar="MODEL", help="A checkpoint.")],
     data: DataArgument,
     out: Annotated[Path, typer.Option(help="The CSV file to write.")] = Path("submission.csv"),
     cache: CacheOption = None,
@@ -127,6 +125,6 @@ def submission(
 ) -> None:
     """Predict every test clip and write the file that ABAW5 or EMI takes."""
     from reactometer.evaluation.submission import submission as run
-    from reactometer.models.folder import load_model
+    from reactometer.inference.checkpoint import load_model
 
     render.print_written([run(load_model(model, device), data, out, cache=cache)])

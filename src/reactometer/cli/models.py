@@ -1,4 +1,4 @@
-"""The commands on architectures, weights, engines and the Hugging Face Hub: parse, call one function, print."""
+"""The commands on architectures, weights, exports and the Hugging Face Hub: parse, call one function, print."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ from rich.markup import escape
 
 from reactometer.cli.options import CacheOption
 from reactometer.cli.render import results
-from reactometer.config import find_config
 from reactometer.errors import ModelError, WeightsError
 from reactometer.terminal import OK, SOME_FAILED, messages
 
@@ -22,9 +21,11 @@ def models(
 ) -> None:
     """List the architectures that 'train' knows, with their pretrained weights and licences."""
     if config:
+        from reactometer.config import find_config
+
         typer.echo(find_config(config).read_text(encoding="utf-8"), nl=False)
         return
-    from reactometer.models.registry import PRETRAINED, SYSTEMS
+    from reactometer.models.architectures import PRETRAINED, SYSTEMS
 
     for name, system in SYSTEMS.items():
         results.print(f"[bold]{name}[/bold]  {escape(system.summary)}")
@@ -91,19 +92,19 @@ def push(
 
 
 def export(
-    model: Annotated[str, typer.Argument(metavar="MODEL", help="A model folder; or starter, with --out.")],
+    model: Annotated[str, typer.Argument(metavar="MODEL", help="A folder with weights, or starter.")],
     data: Annotated[list[Path], typer.Argument(metavar="DATA|VIDEO...", help="A data set, or videos, to prove it on.")],
-    engine: Annotated[str, typer.Option(help="onnx, or onnx-int8, calibrated on DATA.")],
-    out: Annotated[Path | None, typer.Option(help="A folder for a copy; default: the model's own.")] = None,
+    out: Annotated[Path, typer.Option(help="Folder of the new checkpoint.")],
+    int8: Annotated[bool, typer.Option("--int8", help="Compute the encoders in 8 bits, calibrated on DATA.")] = False,
     cache: CacheOption = None,
 ) -> None:
-    """Export ONNX graphs into the model's folder, and prove on real clips that they equal PyTorch."""
+    """Export weights to a checkpoint with ONNX graphs, and prove on real clips that they equal PyTorch."""
     from reactometer.training.export import export as run
 
-    for exported in run(model, data, engine=engine, out=out, cache=cache):
+    for exported in run(model, data, out, int8=int8, cache=cache):
         results.print(escape(f"wrote {exported.folder}"))
         for name, difference in exported.differences.items():
             results.print(f"  largest difference from PyTorch, {name}: {difference:.1e}")
         if exported.pearson is not None:
             before, after = exported.pearson
-            results.print(f"  mean Pearson on val: {after:.4f}, of PyTorch {before:.4f}")
+            results.print(f"  mean Pearson on val: {after:.4f}, in single precision {before:.4f}")

@@ -10,14 +10,13 @@ import typer
 DataArgument = Annotated[
     Path, typer.Argument(metavar="DATA", help="A data set (a challenge's folder or a CSV), or one made by 'prepare'.")
 ]
-ModelOption = Annotated[Path, typer.Option("--model", help="A model folder, as 'train' writes it.")]
+ModelOption = Annotated[Path, typer.Option("--model", help="A checkpoint, as 'train' writes it.")]
 CacheOption = Annotated[Path | None, typer.Option(help="Where prepared clips are kept; default: your cache folder.")]
 StarterOption = Annotated[
-    Path | None, typer.Option("--model", help="A model folder; default: the starter model inside the package.")
+    Path | None, typer.Option("--model", help="A checkpoint; default: the starter model inside the package.")
 ]
-DeviceOption = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, mps …")]
-EngineOption = Annotated[
-    str, typer.Option(help="Run the encoders with: auto (exported graphs, if there are any), torch, onnx or onnx-int8.")
+DeviceOption = Annotated[
+    str, typer.Option(help="Execution provider: auto, cpu, cuda, cuda:1, coreml, openvino, directml …")
 ]
 SplitOption = Annotated[
     str | None, typer.Option(help="train, val, test or all; default: test, or val where test has no labels.")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from threading import get_ident
 from typing import TYPE_CHECKING, Annotated
@@ -12,14 +12,15 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from reactometer.cli import render, render_evaluation
-from reactometer.cli.options import DeviceOption, EngineOption, StarterOption
+from reactometer.cli.options import DeviceOption, StarterOption
 from reactometer.errors import ConfigError, require
 from reactometer.paths import STARTER
-from reactometer.terminal import OK, SOME_FAILED, wait_patiently
+from reactometer.terminal import OK, SOME_FAILED
+from reactometer.workers.media_worker import shared_reader
 
 if TYPE_CHECKING:
-    from reactometer.batch.run import Request
     from reactometer.inference.outputs import Outputs
+    from reactometer.inference.predictor import PredictOptions
 
 
 def predict(
@@ -61,7 +62,6 @@ def predict(
         str | None, typer.Option(help="Subtract what the person shows at rest: a stretch such as 0-3s, or running.")
     ] = None,
     device: DeviceOption = "auto",
-    engine: EngineOption = "auto",
     ray: Annotated[
         str | None,
         typer.Option(
@@ -82,14 +82,14 @@ def predict(
     For many files, name a folder with --out: each result is kept as soon as it is computed, the same command resumes a
     run that was stopped, and failed.csv lists the files that could not be read.
     """
-    wait_patiently()
-    from reactometer.batch.inputs import is_uri
-    from reactometer.batch.run import Request, Workers, predict_folder
+    folder = out if out and ("://" in out or not Path(out).suffix) else None
+    if not folder and os.name == "posix":
+        shared_reader(os.getpid(), get_ident()).start()  # it imports what it needs while this process does
     from reactometer.inference.events import DEFAULT_THRESHOLD
     from reactometer.inference.outputs import Outputs
+    from reactometer.inference.predictor import PredictOptions
 
-    request = Request(window, hop, rate, faces, smooth, baseline)
-    folder = out if out and (is_uri(out) or not Path(out).suffix) else None
+    options = PredictOptions(window, hop, rate, faces, smooth, baseline)
     per_file = {"timeline": timeline, "frames": frames, "events": events, "threshold": threshold, "plot": plot}
     per_file |= {"elan": elan, "subtitles": subtitles, "overlay": overlay, "people": people}
     per_run = {"workers": workers, "retry-failed": retry_failed, "ray": ray, "gpus": gpus}
@@ -104,13 +104,14 @@ def predict(
     if threshold is not None and not (events or elan):
         raise ConfigError("--threshold needs --events or --elan", fix="Name a table, such as --events events.csv")
     if folder:
+        from reactometer.batch.run import Workers, predict_folder
+
         result = predict_folder(
             videos,
             folder,
             model or STARTER,
-            request,
+            options,
             device=device,
-            engine=engine,
             workers=Workers(workers, ray, gpus),
             retry_failed=retry_failed,
         )
@@ -121,7 +122,7 @@ def predict(
         outputs = Outputs(
             Path(out) if out else None, timeline, frames, events, plot, elan, subtitles, overlay, events_from, faces
         )
-        failed = _predict_into_files(videos, outputs, model, request, (device, engine), people, same_person)
+        failed = _predict_into_files(videos, outputs, model, options, device, people, same_person)
     if model is None:
         render.print_starter()
     raise typer.Exit(SOME_FAILED if failed else OK)
@@ -131,28 +132,25 @@ def _predict_into_files(
     videos: Sequence[str],
     outputs: Outputs,
     model: Path | None,
-    request: Request,
-    by: tuple[str, str],
+    options: PredictOptions,
+    device: str,
     people: Path | None,
     same_person: bool,
 ) -> bool:
     from reactometer.batch.inputs import find_files, is_uri
     from reactometer.data.person_norm import read_people
+    from reactometer.inference.checkpoint import load_model
     from reactometer.inference.predictor import predict as run
-    from reactometer.models.folder import load_model
-    from reactometer.workers.media_worker import shared_reader
 
     paths = find_files(videos)
     if any(map(is_uri, paths)):
         raise ConfigError("files in an object store need a results folder", fix="Add --out FOLDER")
     outputs.check(len(paths))
-    if os.name == "posix":
-        shared_reader(os.getpid(), get_ident()).start()  # beside the model's loading
     who = read_people(people) if people else dict.fromkeys(paths, "the same") if same_person else {}
-    loaded = load_model(model or STARTER, *by)
-    render.print_engine(loaded)
-    wanted = outputs.wants_timeline or request.baseline is not None
-    predictions = run(paths, loaded, **asdict(request), timeline=wanted, people=who)
+    loaded = load_model(model or STARTER, device, wait=False)
+    timeline = outputs.wants_timeline or options.baseline is not None
+    predictions = run(paths, loaded, **asdict(replace(options, timeline=timeline)), people=who)
+    render.print_device(loaded)
     render.print_written(outputs.write(predictions))
     render.print_predictions(predictions)
     return any(prediction.failed for prediction in predictions)
@@ -171,8 +169,8 @@ def explain(
     """Hide frames, sound and parts of the face, and say which of them moved each emotion."""
     from reactometer.explain.occlusion import explain as run
     from reactometer.explain.report import describe, write_attribution
+    from reactometer.inference.checkpoint import load_model
     from reactometer.io import make_folder
-    from reactometer.models.folder import load_model
 
     if out is not None:
         require("matplotlib", extra="evaluate")

@@ -25,8 +25,8 @@ if TYPE_CHECKING:
     from reactometer.evaluation.bootstrap import Interval
     from reactometer.evaluation.coverage import Coverage
     from reactometer.evaluation.evaluate import Evaluation
+    from reactometer.inference.checkpoint import LoadedModel
     from reactometer.live.session import LiveStats, Told
-    from reactometer.models.folder import LoadedModel
     from reactometer.serving.routes import Service
     from reactometer.training.compare import Comparison
     from reactometer.types import Prediction
@@ -131,10 +131,10 @@ def _print_coverage(coverage: Coverage) -> None:
         results.print(f"better not used: {len(coverage.abstained)} clips; {kept}")
 
 
-def print_engine(model: LoadedModel) -> None:
-    """Say what runs the model, unless it is PyTorch as it is."""
-    if model.engine != "torch":
-        messages.print(f"by {model.engine}")
+def print_device(model: LoadedModel) -> None:
+    """Say what runs the model, unless it is the CPU in single precision."""
+    if (model.device, model.precision) != ("cpu", "float32"):
+        messages.print(f"device: {model.device}, {model.precision}")
 
 
 def print_written(paths: Iterable[Path]) -> None:
@@ -266,7 +266,7 @@ def print_serving(service: Service, address: str) -> None:
     which = "the starter model" if service.folder == STARTER else str(service.folder)
     prepare = model.config.prepare
     messages.print(f"[bold]{address}[/bold]  the page; Ctrl-C ends the service", highlight=False)
-    told = f"{which}: {', '.join(model.labels)}; engine {model.engine}, faces by {prepare.detector}"
+    told = f"{which}: {', '.join(model.labels)}; {model.device}, faces by {prepare.detector}"
     messages.print(escape(told), highlight=False)
     if settings.keys:
         messages.print(f"let in: {len(settings.keys)} clients by key", highlight=False)

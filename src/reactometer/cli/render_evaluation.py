@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from reactometer.evaluation.audit import Audit
     from reactometer.evaluation.paired_test import Paired
     from reactometer.evaluation.subgroups import Group, Grouping
-    from reactometer.models.uncertainty import Uncertainty
+    from reactometer.inference.conformal import Uncertainty
 
 
 def print_uncertainty(fitted: Uncertainty, folder: str) -> None:

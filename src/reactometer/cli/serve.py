@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from reactometer.cli import render
-from reactometer.cli.options import DeviceOption, EngineOption, StarterOption
+from reactometer.cli.options import DeviceOption, StarterOption
 from reactometer.errors import ConfigError
 from reactometer.paths import STARTER, cache_folder
-from reactometer.terminal import OK, SOME_FAILED, wait_patiently
+from reactometer.terminal import OK, SOME_FAILED
 
 if TYPE_CHECKING:
-    from reactometer.models.folder import LoadedModel
+    from reactometer.inference.checkpoint import LoadedModel
 
 LOOPBACK = ("127.0.0.1", "localhost", "::1", "[::1]")
 
@@ -52,13 +52,11 @@ def serve(
     upload_seconds: Annotated[float, typer.Option(min=1, help="An upload may take so long.")] = 600,
     keep_hours: Annotated[float, typer.Option(min=0, help="Results are deleted after so long.")] = 24,
     device: DeviceOption = "auto",
-    engine: EngineOption = "auto",
 ) -> None:
     """Serve predictions over HTTP, and a page to drop videos on: at http://127.0.0.1:8000, until Ctrl-C.
 
     TLS is the proxy's in front of it. Needs the extra: pip install 'reactometer[serve]'.
     """
-    wait_patiently()
     from reactometer.serving.auth import read_keys
     from reactometer.serving.queue import MAX_PIXELS, Limits, Settings
     from reactometer.serving.server import run
@@ -81,7 +79,7 @@ def serve(
         limits,
     )
     folder = model or STARTER
-    run(_load(folder, device, engine), folder, settings, host, port, render.print_serving)
+    run(_load(folder, device), folder, settings, host, port, render.print_serving)
 
 
 def _names(host: str, names: list[str]) -> tuple[str, ...]:
@@ -99,14 +97,13 @@ def _names(host: str, names: list[str]) -> tuple[str, ...]:
     return (*own, *names) if own or names else ("*",)
 
 
-def _load(folder: Path, device: str, engine: str) -> LoadedModel:
+def _load(folder: Path, device: str) -> LoadedModel:
     """The model, its detector settled for all readers."""
-    from reactometer.inference.predictor import reading_of
-    from reactometer.models.folder import load_model
+    from reactometer.inference.checkpoint import load_model
+    from reactometer.inference.predictor import Predictor
 
-    loaded = load_model(folder, device, engine)
-    settings = reading_of(loaded, "one", None)
-    return replace(loaded, config=loaded.config.model_copy(update={"prepare": settings}))
+    loaded = load_model(folder, device)
+    return replace(loaded, config=loaded.config.model_copy(update={"prepare": Predictor(loaded).reading.settings}))
 
 
 def live(
@@ -124,19 +121,17 @@ def live(
     out: Annotated[Path | None, typer.Option(help="Write one row per score to this .csv file.")] = None,
     seconds: Annotated[float | None, typer.Option("--for", min=0.0, help="Stop after this many seconds.")] = None,
     device: DeviceOption = "auto",
-    engine: EngineOption = "auto",
 ) -> None:
     """Estimate intensities of the last seconds, several times a second, until Ctrl-C. Nothing is recorded."""
-    wait_patiently()
     from reactometer.cli import render
+    from reactometer.inference.checkpoint import load_model
     from reactometer.live.capture import LiveSource
     from reactometer.live.scorer import LiveScorer
     from reactometer.live.session import Inbox, LiveRows, LiveStats, score_here
-    from reactometer.models.folder import load_model
 
     if rate is not None and not 0.0 < rate <= 120.0:
         raise ConfigError("the rate of frames is out of range", got=f"{rate} Hz", expected="above 0, up to 120 Hz")
-    scorer = LiveScorer(load_model(model or STARTER, device, engine), window, rate)
+    scorer = LiveScorer(load_model(model or STARTER, device), window, rate)
     scorer.warm_up()
     labels, inbox, stats = scorer.model.labels, Inbox(scorer.rate_hz), LiveStats()
     opened = LiveSource(source, sound)

@@ -12,6 +12,7 @@ from reactometer.cli.options import (
     CONFIG_HELP,
     OverridesArgument,
 )
+from reactometer.errors import require
 
 
 def train(
@@ -23,7 +24,7 @@ def train(
         bool, typer.Option("--allow-leak", help="Train although people or stimuli are in more than one split.")
     ] = False,
 ) -> None:
-    """Fit a model on the train split, choose on the val split, and write a model folder."""
+    """Fit a model on the train split, choose on the val split, and write a checkpoint."""
     from reactometer.training.train import train as run
 
     overrides = [*(overrides or ()), *(["data.allow_leak=true"] if allow_leak else ())]
@@ -49,7 +50,7 @@ def compare(
 def ensemble(
     sources: Annotated[
         list[Path],
-        typer.Argument(metavar="CONFIG|MODEL...", help="One configuration to train, or several model folders."),
+        typer.Argument(metavar="CONFIG|MODEL...", help="One configuration to train, or several checkpoints."),
     ],
     out: Annotated[Path, typer.Option(help="The folder to write.")],
     folds: Annotated[int, typer.Option(min=0, help="Train on this many person-disjoint folds of train and val.")] = 0,
@@ -64,7 +65,7 @@ def ensemble(
 
         render.print_trained(run(sources[0], out, overrides or (), folds=folds, seeds=seeds))
     else:
-        from reactometer.models.folder import join_models
+        from reactometer.inference.checkpoint import join_models
 
         render.print_trained(join_models(sources, out))
 
@@ -75,6 +76,7 @@ def demo(
     seed: Annotated[int, typer.Option(help="Seed of the data set and of the training.")] = 0,
 ) -> None:
     """Show the whole job in minutes: embedded data, training, an honest score, a prediction and its picture."""
+    require("torch", "lightning", "matplotlib", extra="train")
     from reactometer.cli.demo import demo as run
 
     render.print_demo(run(out, n_clips=clips, seed=seed))

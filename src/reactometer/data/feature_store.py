@@ -12,8 +12,8 @@ import numpy as np
 from filelock import FileLock
 from safetensors.numpy import load_file, save
 
-from reactometer.data.batches import Item, Part
 from reactometer.data.cache import PreparedRow
+from reactometer.data.inputs import Item, Part
 from reactometer.errors import DataError
 from reactometer.io import PART, decoding, format_json, make_folder, parse_json_object, write_whole
 from reactometer.types import FloatArray

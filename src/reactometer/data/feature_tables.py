@@ -14,7 +14,6 @@ import numpy.typing as npt
 import pandas as pd
 
 from reactometer.config import PrepareConfig
-from reactometer.data.batches import Item, Part, parts_of
 from reactometer.data.cache import (
     FEATURES,
     PreparedRow,
@@ -27,6 +26,7 @@ from reactometer.data.cache import (
 from reactometer.data.datasets import read_data_set
 from reactometer.data.datasets.hume import ID_DIGITS
 from reactometer.data.feature_store import STREAMS, write_store
+from reactometer.data.inputs import Item, Part, parts_of
 from reactometer.data.manifest import (
     Manifest,
     choose_labels,

@@ -14,9 +14,9 @@ from typing import TypeVar
 import numpy as np
 import numpy.typing as npt
 
-from reactometer.data.batches import Item, Part, Reader
 from reactometer.data.cache import PreparedRow
 from reactometer.data.feature_store import STREAMS
+from reactometer.data.inputs import Item, Part, Reader
 from reactometer.data.manifest import read_rows
 from reactometer.errors import DataError
 from reactometer.types import FloatArray

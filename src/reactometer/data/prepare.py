@@ -32,14 +32,15 @@ from reactometer.data.datasets import read_data_set
 from reactometer.data.splits import with_splits
 from reactometer.errors import ConfigError, require
 from reactometer.io import clear_leftovers, clear_old
+from reactometer.machine import default_workers
 from reactometer.media.audio import is_audible
-from reactometer.media.faces import load_detector, settle_detector
+from reactometer.media.faces import load_detector
 from reactometer.media.image_folder import list_crops, prepare_crops
-from reactometer.media.segments import prepare_clip
+from reactometer.media.segments import prepare_clip, settled
 from reactometer.terminal import progress_bar
 from reactometer.types import Clip, FrameState, PreparedClip
-from reactometer.workers.media_worker import UNREADABLE, reason_of
-from reactometer.workers.pool import default_workers, run_jobs
+from reactometer.workers.decoder import UNREADABLE, reason_of
+from reactometer.workers.pool import run_jobs
 
 
 def prepare(
@@ -121,11 +122,6 @@ def open_data(config: DataConfig, settings: PrepareConfig | None = None, *, prog
         return prepare(
             config.path, folder, settings=settings, labels=config.labels, votes=config.votes, progress=progress
         )
-
-
-def settled(settings: PrepareConfig) -> PrepareConfig:
-    """Replace the detector "auto" by the detector of this machine."""
-    return settings.model_copy(update={"detector": settle_detector(settings.detector)})
 
 
 @dataclass(frozen=True)

@@ -14,11 +14,8 @@ from reactometer.data.cache import PreparedRow, PreparedSet
 from reactometer.data.splits import SPLITS
 from reactometer.errors import ConfigError, DataError, suggestion
 from reactometer.evaluation.evaluate import open_for
-from reactometer.io import appearing
-from reactometer.models.folder import LoadedModel, load_model
-from reactometer.models.scores import MODALITIES, Score
-from reactometer.models.scoring import score_split
-from reactometer.models.uncertainty import (
+from reactometer.inference.checkpoint import LoadedModel, load_model
+from reactometer.inference.conformal import (
     Array,
     Basis,
     Curve,
@@ -30,6 +27,9 @@ from reactometer.models.uncertainty import (
     least_units,
     save_uncertainty,
 )
+from reactometer.inference.scores import MODALITIES, Score
+from reactometer.inference.scoring import score_split
+from reactometer.io import appearing
 
 COVERAGE = 0.9
 """Share of new clips whose label the intervals are to hold."""
@@ -64,12 +64,12 @@ def calibrate(
     """Fit a model's intervals to clips that its weights have not seen, and write them into its folder.
 
     Args:
-        model: a model folder, or an ensemble's.
+        model: a checkpoint, or an ensemble.
         data: a dataset, or a folder prepared before.
         split: the split to fit to, or "all" of a dataset that the model has never seen.
         coverage: share of new clips whose label the intervals contain.
         recalibrate: also fit one monotone curve per label, which brings predictions to the labels' scale.
-        out: a folder for a copy of the model with the intervals; default: the model's folder.
+        out: a folder for a copy of the model with the intervals; default: the checkpoint itself.
         cache: where prepared clips are kept when ``data`` is not prepared yet; default: the user's cache folder.
         device: "auto" (a GPU if there is one), or a torch device.
         progress: show bars on standard error.
@@ -186,7 +186,7 @@ def _learned_from(
 ) -> tuple[dict[str, tuple[Reference, ...]], float]:
     """Where the train clips lie, by modality and member, and the length of the shortest."""
     train = [row for row in prepared.split("train") if row.file]
-    if not any(member.network.frozen for member in loaded.each):
+    if not loaded.is_frozen:
         train = train[:: len(train) // MOST_CLIPS + 1]  # of frozen encoders, features are kept: the same for all clips
     scores = score_split(loaded, replace(prepared, rows=tuple(train)), "train", progress=progress)[0] if train else []
     references = {}

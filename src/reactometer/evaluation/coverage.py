@@ -10,8 +10,8 @@ import pandas as pd
 
 from reactometer.evaluation.bootstrap import N_RESAMPLES, Interval, interval, resample, sum_by_unit
 from reactometer.evaluation.metrics import LEAST_CLIPS, Array, measure
-from reactometer.models.scores import Score
-from reactometer.models.uncertainty import Uncertainty
+from reactometer.inference.conformal import Uncertainty
+from reactometer.inference.scores import Score
 from reactometer.types import ENDS
 
 Scored = tuple[Score, str, float]

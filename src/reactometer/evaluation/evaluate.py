@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from reactometer.data.batches import Sampling
 from reactometer.data.cache import PreparedRow, PreparedSet
+from reactometer.data.inputs import Sampling
 from reactometer.data.prepare import open_data
 from reactometer.data.splits import SPLITS
 from reactometer.errors import DataError, ModelError, ScoreError, suggestion
@@ -21,9 +21,9 @@ from reactometer.evaluation.coverage import Coverage, interval_table, measure_co
 from reactometer.evaluation.metrics import Array, Metrics, measure
 from reactometer.evaluation.plots import plot_calibration
 from reactometer.evaluation.subgroups import Grouping, as_table, compare_groups, split_column
+from reactometer.inference.checkpoint import LoadedModel, load_model
+from reactometer.inference.scoring import score_split
 from reactometer.io import format_json, make_folder, write_picture, write_whole
-from reactometer.models.folder import LoadedModel, load_model
-from reactometer.models.scoring import score_split
 
 CHOICES = (*SPLITS, "all")
 
@@ -74,8 +74,6 @@ def evaluate(  # noqa: PLR0913 - options by keyword
     groups: Sequence[str] = (),
     out: Path | str | None = None,
     cache: Path | str | None = None,
-    batch_size: int = 8,
-    workers: int = 0,
     progress: bool = True,
 ) -> Evaluation:
     """Score a model on one split of a dataset: Pearson, CCC and MAE over **all** its clips at once.
@@ -84,7 +82,7 @@ def evaluate(  # noqa: PLR0913 - options by keyword
     clip counts. Clips without labels are predicted and not scored.
 
     Args:
-        model: a model folder, or a loaded model.
+        model: a checkpoint, or a loaded model.
         data: a dataset, or a folder prepared before.
         split: "train", "val", "test" or "all"; default: test, or val if test has no labels.
         without: "face" or "voice", to hide that modality from a model that uses both.
@@ -93,8 +91,6 @@ def evaluate(  # noqa: PLR0913 - options by keyword
         groups: columns of the manifest, such as "age" and "country", whose groups are also scored one by one.
         out: a folder for ``predictions.csv``, ``metrics.json``, ``reliability.png`` and, with groups, ``groups.csv``.
         cache: folder of prepared clips when ``data`` is not prepared yet; default: the user's cache folder.
-        batch_size: clips per batch; does not change the result.
-        workers: processes that decode crops beside the model.
         progress: show a bar on standard error.
 
     Raises:
@@ -117,9 +113,7 @@ def evaluate(  # noqa: PLR0913 - options by keyword
     unit, units = choose_units([row.clip for row in scored], by)
     for column in groups:
         split_column([row.clip for row in scored], column)  # raises before the work
-    scores, note = score_split(
-        loaded, prepared, chosen, sampling, batch_size=batch_size, workers=workers, progress=progress
-    )
+    scores, note = score_split(loaded, prepared, chosen, sampling, progress=progress)
     intensities = np.array([score.intensities for score in scores])  # (clips, L)
     targets = np.array([row.clip.labels for row in scored], dtype=np.float64).reshape(len(scored), len(labels))
     guess, ids = intensities[known], [row.clip.clip_id for row in rows]
@@ -190,7 +184,7 @@ def _check_fit(loaded: LoadedModel, prepared: PreparedSet) -> None:
             expected=", ".join(loaded.labels),
             fix="Evaluate on a data set with the same labels in the same order",
         )
-    needed, sizes = loaded.network.given_sizes, prepared.feature_sizes
+    needed, sizes = loaded.networks.feature_sizes, prepared.feature_sizes
     if needed is None and sizes is None:
         settings, trained = prepared.settings, loaded.config.prepare
         if (settings.rate_hz, settings.size_px) != (trained.rate_hz, trained.size_px):

@@ -19,8 +19,8 @@ from reactometer.evaluation.evaluate import Evaluation, evaluate, open_for
 from reactometer.evaluation.metrics import Metrics, measure
 from reactometer.evaluation.plots import as_svg, plot_calibration, plot_coverage, plot_scores, plot_subgroups
 from reactometer.evaluation.robustness import degrade, plot_degradation
+from reactometer.inference.checkpoint import load_model
 from reactometer.io import make_folder, write_whole
-from reactometer.models.folder import load_model
 from reactometer.types import FrameState
 
 PAGE = "report.html"
@@ -45,7 +45,7 @@ def report(  # noqa: PLR0913 - options by keyword
     """Write ``report.html``, which opens anywhere without a network, and what it rests on.
 
     Args:
-        model: a model folder.
+        model: a checkpoint.
         data: a data set, or a folder prepared before.
         out: the folder for ``report.html`` and all files that
             :func:`~reactometer.evaluation.evaluate.evaluate` and
@@ -53,7 +53,7 @@ def report(  # noqa: PLR0913 - options by keyword
         split, by, groups: as of ``evaluate``.
         degradation: score the clips made harder to read, too; takes about twenty times as long as a score.
         cache: where prepared clips are kept when ``data`` is not prepared yet; default: the user's cache folder.
-        device: as :func:`~reactometer.models.folder.load_model` takes it.
+        device: as :func:`~reactometer.inference.checkpoint.load_model` takes it.
         progress: show bars on standard error.
 
     Returns:
@@ -67,7 +67,7 @@ def report(  # noqa: PLR0913 - options by keyword
     folder = prepared.folder
     evaluation = evaluate(loaded, folder, split=split, by=by, groups=groups, out=out, progress=progress)
     harder = None
-    if degradation and not loaded.network.given_sizes:
+    if degradation and not loaded.networks.feature_sizes:
         harder = degrade(loaded, prepared, evaluation.split, out, by=by, progress=progress)
     takes_both = loaded.sampling.looks and loaded.sampling.listens
     alone = {

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 import cv2
 import numpy as np
 
-from reactometer.data.batches import Change
 from reactometer.data.cache import PreparedSet
+from reactometer.data.inputs import Change
 from reactometer.evaluation.bootstrap import (
     N_RESAMPLES,
     Interval,
@@ -23,12 +23,12 @@ from reactometer.evaluation.bootstrap import (
 )
 from reactometer.evaluation.metrics import Array, Metrics, measure
 from reactometer.evaluation.plots import as_float, make_panels
+from reactometer.inference.checkpoint import DEGRADATION_FILES, LoadedModel
+from reactometer.inference.inputs import changed_reader, open_reader
+from reactometer.inference.scoring import join_members, score_read
 from reactometer.io import format_json, write_picture, write_whole
 from reactometer.media.audio import STRETCH_S, is_audible
 from reactometer.media.faces import decode_crop, encode_crop
-from reactometer.models.folder import DEGRADATION_FILES, LoadedModel
-from reactometer.models.scoring import join_members, score_shown
-from reactometer.models.showing import changed, show
 from reactometer.terminal import progress_bar
 from reactometer.types import SOUND_RATE_HZ, FaceSample, FloatArray, FrameState, PreparedClip
 
@@ -193,10 +193,10 @@ def _answers(
     rows, sampling, by_member = prepared.split(split), loaded.sampling, []
     changes = [change for nuisance in nuisances for _, change in nuisance.levels]
     for member in loaded.each:
-        whole = show(member.network, prepared, (split,), sampling, progress=progress)
-        shown = [whole, *(changed(whole, member.network, sampling, change) for change in changes)]
-        with progress_bar("degrading", len(shown) * len(rows), progress) as advance:
-            by_member.append([score_shown(member, own, rows, advance=advance)[0] for own in shown])
+        whole = open_reader(member, prepared, split, sampling, progress=progress)
+        readers = [whole, *(changed_reader(member, sampling, change) for change in changes)]
+        with progress_bar("degrading", len(readers) * len(rows), progress) as advance:
+            by_member.append([score_read(member, read, rows, advance=advance)[0] for read in readers])
     joined = [join_members(loaded, own) for own in zip(*by_member, strict=True)]
     return [np.array([score.intensities for score in own]) for own in joined]
 

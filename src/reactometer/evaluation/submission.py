@@ -10,10 +10,10 @@ import pandas as pd
 
 from reactometer.errors import DataError, ModelError, OutputError
 from reactometer.evaluation.evaluate import open_for
+from reactometer.inference.checkpoint import LoadedModel, load_model
+from reactometer.inference.scoring import score_split
 from reactometer.io import write_whole
 from reactometer.labels import EMI, HUME_REACTION
-from reactometer.models.folder import LoadedModel, load_model
-from reactometer.models.scoring import score_split
 
 ID_COLUMNS = {HUME_REACTION: "File_ID", EMI: "Filename"}
 """The challenges that take a file, by their labels, and what each calls its column of ids."""
@@ -33,7 +33,7 @@ def submission(
     as in the dataset. A clip without a usable face or voice, or an unreadable one, gets the training mean.
 
     Args:
-        model: a model folder, or one loaded already; its labels say which challenge it is.
+        model: a checkpoint, or one loaded already; its labels say which challenge it is.
         data: the data set, or a folder prepared before; its test labels may be withheld.
         out: the CSV file to write.
         cache: where prepared clips are kept when ``data`` is not prepared yet; default: the user's cache folder.

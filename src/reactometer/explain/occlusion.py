@@ -10,25 +10,21 @@ from pathlib import Path
 
 import numpy as np
 
-from reactometer.data.batches import Item, to_item
-from reactometer.data.prepare import settled
+from reactometer.data.inputs import Item, to_item
 from reactometer.errors import ConfigError, MediaError
+from reactometer.inference.checkpoint import LoadedModel, load_model
 from reactometer.inference.elan_vtt import LEAST_SHOWN
 from reactometer.inference.postprocess import parse_stretch
-from reactometer.inference.predictor import DEFAULT_WINDOW_S, make_scorer, predict_windows, refuse_features
+from reactometer.inference.predictor import DEFAULT_WINDOW_S, PredictOptions, Predictor, refuse_features
+from reactometer.inference.runtime import Networks
+from reactometer.inference.scores import MODALITIES, average_scores
+from reactometer.inference.scoring import score_items
 from reactometer.media.faces import load_detector, part_of_face
-from reactometer.media.segments import LEAST_NEW_S, PART, WindowShape, cut_clip, part_spans, stream_windows
+from reactometer.media.segments import LEAST_NEW_S, PART, WindowShape, cut_clip, part_spans, settled, stream_windows
 from reactometer.media.video import probe
-from reactometer.models.folder import LoadedModel, load_model
-from reactometer.models.model import ReactionModel
-from reactometer.models.scores import MODALITIES, average_scores
-from reactometer.models.scoring import score_items
-from reactometer.models.showing import encode_item
-from reactometer.models.vision_encoders import ClipEncoder
 from reactometer.paths import STARTER
 from reactometer.terminal import progress_bar
 from reactometer.types import ByteArray, FloatArray, Prediction, PreparedClip
-from reactometer.workers.media_worker import Reading
 
 STRETCH_SHARE, MIN_STRETCH_S, MAX_STRETCH_S = 0.1, 0.5, 1.0
 """Hide a tenth of the clip at a time, between half a second and one second, overlapping by half; chosen by eye."""
@@ -104,7 +100,7 @@ def explain(
 
     Args:
         video: a video or sound file.
-        model: a model folder, or a loaded model; default: the starter model inside the package.
+        model: a checkpoint, or a loaded model; default: the starter model inside the package.
         span: the seconds to explain, such as "10-20s"; default: the whole file, of at most a minute.
         face_map: hide parts of the face too.
         progress: show a progress bar on standard error.
@@ -123,7 +119,7 @@ def explain(
     prediction = _predict(str(video), loaded, clip)
     if prediction.status != "ok":
         raise MediaError(f"{video}: nothing to explain: {prediction.status}", fix="Choose another file or span")
-    inputs = [_Input(member.network, to_item(clip, member.sampling)) for member in loaded.each]
+    inputs = [_Input(member.networks, to_item(clip, member.sampling)) for member in loaded.each]
     found = [name for name in MODALITIES if _Hidden(name).found_in(inputs[0])]
     length_s = min(max(STRETCH_SHARE * clip.duration_s, MIN_STRETCH_S), MAX_STRETCH_S)
     spans = _spans(0.0, clip.duration_s, WindowShape(length_s, length_s / 2))
@@ -188,8 +184,8 @@ def _predict(path: str, model: LoadedModel, clip: PreparedClip) -> Prediction:
     window_s = min(max(WINDOW_SHARE * clip.duration_s, MIN_WINDOW_S), DEFAULT_WINDOW_S)
     shape = WindowShape(window_s, window_s / 2)
     windows = [(PART, clip), *((shape, cut_clip(clip, *own)) for own in _spans(clip.start_s, clip.end_s, shape))]
-    reading = Reading(model.config.prepare, (PART, shape))
-    (prediction,) = predict_windows(path, model, windows, reading, make_scorer(model, [{}] * len(model.each)))
+    options = PredictOptions(shape.length_s, shape.hop_s)
+    (prediction,) = Predictor(model, options).predict_segments(path, windows)
     return prediction
 
 
@@ -203,16 +199,14 @@ def _spans(start_s: float, end_s: float, shape: WindowShape) -> tuple[Span, ...]
 class _Input:
     """The input that one network gets of the clip, encoded once."""
 
-    def __init__(self, network: ReactionModel, media: Item) -> None:
-        self.network, self.media = network, media
-        self.head = network.on_features(every=True)  # the network behind the features
-        self.features = encode_item(network, media, every=True)
+    def __init__(self, networks: Networks, media: Item) -> None:
+        self.networks, self.media = networks, media
+        self.features = networks.encode(media)
 
     def encode_face(self, media: Item) -> Item:
         """Encode other pictures; the features of the voice stay."""
-        silent = replace(media, voice=media.voice[:0], voice_times_s=media.voice_times_s[:0])
         voice, voice_times_s = self.features.voice, self.features.voice_times_s
-        return replace(encode_item(self.network, silent, every=True), voice=voice, voice_times_s=voice_times_s)
+        return replace(self.networks.encode_face(media), voice=voice, voice_times_s=voice_times_s)
 
 
 _Change = Callable[[_Input], Item]
@@ -233,7 +227,7 @@ class _Hidden:
             kept = ~self._within(own.features.voice_times_s)
             voice, times_s = own.features.voice[kept], own.features.voice_times_s[kept]
             return replace(own.features, voice=voice, voice_times_s=times_s)
-        if isinstance(own.network.face_encoder, ClipEncoder):
+        if own.networks.face and own.networks.face.kind == "clips":
             return own.encode_face(replace(own.media, seen=own.media.seen & ~self._within(own.media.times_s)))
         return replace(own.features, seen=own.features.seen & ~self._within(own.features.times_s))
 
@@ -257,7 +251,7 @@ def _scores(
             yield replace(change(own), number=number)
             advance()
 
-    scores = average_scores([list(score_items(own.head, items(own))) for own in inputs])
+    scores = average_scores([list(score_items(own.networks, items(own))) for own in inputs])
     return np.array([model.intensities_of(score) for score in scores])
 
 

@@ -15,10 +15,10 @@ from huggingface_hub.errors import HTTPError, RepositoryNotFoundError, RevisionN
 
 from reactometer.errors import ConfigError, ModelError, OutputError, WeightsError, suggestion
 from reactometer.hub.model_card import CARD_FILE, model_card
+from reactometer.inference.checkpoint import DESCRIPTION_FILE, WEIGHTS_FILE, LoadedModel, check_digest, load_model
+from reactometer.inference.checkpoint import FILES as CHECKPOINT_FILES
 from reactometer.io import appearing, replacing, write_whole
-from reactometer.models.folder import DESCRIPTION_FILE, load_model
-from reactometer.models.folder import FILES as CHECKPOINT_FILES
-from reactometer.models.registry import PRETRAINED
+from reactometer.models.architectures import PRETRAINED
 from reactometer.paths import find_yunet, offline_encoder
 
 REPOSITORY = re.compile(r"[\w.-]+/[\w.-]+")
@@ -52,8 +52,8 @@ def download(name: str, to: Path | str | None = None, *, revision: str | None = 
     """Get YuNet, an encoder or a checkpoint onto this machine, into the usual cache or into a folder.
 
     YuNet goes to the cache of this package, anything else to Hugging Face's. Files that are there already, in
-    ``$REACTOMETER_WEIGHTS`` or in a cache, are not downloaded again. Only weights in safetensors, JSON and pictures
-    are downloaded, and a checkpoint is loaded once to check it.
+    ``$REACTOMETER_WEIGHTS`` or in a cache, are not downloaded again. Only graphs, weights in safetensors, JSON
+    and pictures are downloaded, and a checkpoint is loaded once to check it.
 
     Args:
         name: "yunet", or a repository of the Hub, ``OWNER/NAME``.
@@ -117,7 +117,7 @@ def push(folder: Path | str, name: str, *, private: bool = False) -> Pushed:
     if not REPOSITORY.fullmatch(name):
         raise ConfigError("not the name of a repository", got=repr(name), expected="OWNER/NAME")
     folder = Path(folder)
-    model = load_model(folder, "cpu")
+    model = _load(folder)
     wrote_card = not (folder / CARD_FILE).exists()
     if wrote_card:
         write_whole(folder / CARD_FILE, model_card(model, name))
@@ -141,10 +141,19 @@ def _snapshot(name: str, revision: str | None) -> Path:
         return Path(snapshot_download(name, revision=revision, allow_patterns=patterns))
 
 
+def _load(folder: Path) -> LoadedModel:
+    """Load a checkpoint, and check its weights, which predictions do not read."""
+    model = load_model(folder, "cpu")
+    for name, member in zip(model.description.get("members", ["."]), model.each, strict=True):
+        if (file := folder / name / WEIGHTS_FILE).is_file():
+            check_digest(file, member.description["sha256"].get(WEIGHTS_FILE))
+    return model
+
+
 def _check(folder: Path, name: str) -> None:
     """Load a downloaded checkpoint; an error names its repository."""
     try:
-        load_model(folder, "cpu")
+        _load(folder)
     except ModelError as error:
         raise ModelError(str(error).replace(str(folder), name)) from error
 

@@ -7,10 +7,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from reactometer.inference.checkpoint import LoadedModel, load_model
 from reactometer.io import write_whole
-from reactometer.models.backbones import STARTER_NAME
-from reactometer.models.folder import LoadedModel, load_model
-from reactometer.models.registry import PRETRAINED, SYSTEMS
+from reactometer.models.architectures import PRETRAINED, STARTER_NAME, SYSTEMS
 
 CARD_FILE = "README.md"
 MEASURES = {"Pearson": "pearson", "CCC": "ccc", "MAE": "mae"}
@@ -42,7 +41,7 @@ def model_card(model: LoadedModel, name: str, scores: Mapping[str, Any] | None =
     """
     folder = f"models/{name.replace('/', '--')}" if "/" in name else name
     command = f"reactometer predict --model {folder} video.mp4"
-    if model.network.given_sizes:
+    if model.networks.feature_sizes:
         command = f"reactometer evaluate --model {folder} DATA   # DATA: features as in training, not videos"
     download = [f"reactometer download {name} --to models"] if "/" in name else []
     bases = sorted({base for member in model.each for base in _bases(member)})

@@ -6,10 +6,10 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import TypeVar
 
+from reactometer.inference.checkpoint import LoadedModel
+from reactometer.inference.runtime import Networks
+from reactometer.inference.scores import Score, join_parts
 from reactometer.media.segments import PART, WindowShape
-from reactometer.models.folder import LoadedModel
-from reactometer.models.model import ReactionModel
-from reactometer.models.scores import Score, join_parts
 from reactometer.types import Ends, Prediction, PreparedClip, Window
 
 AT_ONCE = 8
@@ -57,7 +57,7 @@ def join_cuts(path: str, model: LoadedModel, parts: Sequence[Cut], windows: Sequ
     sure, duration_s = model.uncertainty, parts[-1].clip.end_s
     return Prediction(
         path=path,
-        status=_status(whole, has_sound, model.network),
+        status=_status(whole, has_sound, model.networks),
         labels=model.labels,
         duration_s=duration_s,
         face_share=face_share,
@@ -69,7 +69,7 @@ def join_cuts(path: str, model: LoadedModel, parts: Sequence[Cut], windows: Sequ
         windows=tuple(windows),
         samples=samples,
         frames_read=parts[-1].clip.frames_read,
-        notes=_missing(model.network, face_share, has_sound),
+        notes=_missing(model.networks, face_share, has_sound),
     )
 
 
@@ -86,16 +86,16 @@ def known_values(score: Score, model: LoadedModel) -> tuple[tuple[float, ...] | 
     return tuple(float(value) for value in values), sure.intervals(score, values) if sure else None
 
 
-def _missing(network: ReactionModel, face_share: float, has_sound: bool) -> tuple[str, ...]:
+def _missing(networks: Networks, face_share: float, has_sound: bool) -> tuple[str, ...]:
     """Note the modality that a model of face and voice did not find."""
-    if not (network.looks and network.listens) or (face_share > 0.0) == has_sound:
+    if not (networks.uses_face and networks.uses_voice) or (face_share > 0.0) == has_sound:
         return ()
     return ("nothing is audible: by the face alone",) if face_share > 0.0 else ("no face is seen: by the voice alone",)
 
 
-def _status(whole: Score, has_sound: bool, network: ReactionModel) -> str:
+def _status(whole: Score, has_sound: bool, networks: Networks) -> str:
     if whole.has_evidence:
         return "ok"
-    if not network.looks:
+    if not networks.uses_face:
         return "no sound"
-    return "no face or sound" if network.listens and not has_sound else "no face"
+    return "no face or sound" if networks.uses_voice and not has_sound else "no face"

@@ -7,6 +7,7 @@ https://protobuf.dev/programming-guides/encoding.
 
 from __future__ import annotations
 
+import math
 import mmap
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -32,6 +33,12 @@ UNBOUNDED = {
     ),
 }
 """Operators that are refused, and why. Exported encoders contain none of them."""
+
+SAME_SIZE = ("Cast", "Flatten", "Identity", "Reshape", "Squeeze", "Transpose", "Unsqueeze")
+"""Operators whose output has as many elements as their first input."""
+
+MAX_FOLDED_BYTES = 64 << 20
+"""Memory for constants that are computed when a graph is opened, beside four times the size of the file."""
 
 TYPES = "? float32 uint8 int8 uint16 int16 int32 int64 string bool float16 float64 uint32 uint64 ? ? bfloat16"
 ELEMENT_TYPES = dict(enumerate(TYPES.split()))
@@ -62,6 +69,7 @@ class GraphSummary:
     external: tuple[str, ...]  # locations of tensors that lie outside the file
     has_sparse: bool
     has_text: bool
+    is_foldable: bool  # constants that can be computed when the graph is opened need a bounded amount of memory
 
 
 def read_graph(file: Path) -> GraphSummary:
@@ -136,6 +144,8 @@ class _Reader:
     external: list[str] = field(default_factory=list)
     has_sparse: bool = False
     has_text: bool = False
+    has_subgraphs: bool = False
+    folded_bytes: float = 0.0
     n_fields: int = 0
 
     def read_model(self, data: memoryview) -> GraphSummary:
@@ -162,6 +172,7 @@ class _Reader:
             external=tuple(self.external),
             has_sparse=self.has_sparse,
             has_text=self.has_text,
+            is_foldable=not self.has_subgraphs and self.folded_bytes <= MAX_FOLDED_BYTES + 4 * len(data),
         )
 
     def read_graph(
@@ -177,8 +188,10 @@ class _Reader:
                 if name in values:
                     raise ValueError(f"two values named {name[:80]!r}")
                 values[name] = self.read_type(value)
+        self.has_subgraphs |= depth > 0
         self.read_nodes(graph, 1, depth)
         self.read_tensors(graph, 5)
+        self.measure_constants(graph, inputs)
         self.has_sparse |= bool(graph.get(15))
 
     def read_type(self, value: Fields) -> TensorType:
@@ -186,7 +199,9 @@ class _Reader:
         shape = None
         if tensor.get(2):
             dimensions = [self.parse(message) for message in _messages(self.merged(tensor, 2), 1)]
-            shape = tuple(_number(one, 1) if 1 in one and 2 not in one else None for one in dimensions)
+            if any(1 in one and 2 in one for one in dimensions):
+                raise ValueError("a dimension that is both free and fixed")
+            shape = tuple(_number(one, 1) if 1 in one else None for one in dimensions)
         return ELEMENT_TYPES.get(_number(tensor, 1), "?"), shape
 
     def read_nodes(self, parent: Fields, number: int, depth: int) -> None:
@@ -200,6 +215,46 @@ class _Reader:
                 self.read_tensors(attribute, 5, 10)
                 for graph in (*_messages(attribute, 6), *_messages(attribute, 11)):
                     self.read_graph(graph, depth + 1, {}, {})
+
+    def measure_constants(self, graph: Fields, graph_inputs: Mapping[str, TensorType]) -> None:
+        """Add up an upper limit of the bytes that folding of constants computes; infinity if it is not known.
+
+        A node that reads the size of an input's free dimension is no constant.
+        """
+        tensors = map(self.parse, _messages(graph, 5))
+        sizes = {_text(tensor, 8): self.count_elements(tensor) for tensor in tensors}  # elements of constants, by name
+        for node in map(self.parse, _messages(graph, 1)):
+            operator, inputs = _text(node, 4), [name for name in _texts(node, 1) if name]
+            if operator == "Constant":
+                values = [self.parse(value) for one in _messages(node, 5) for value in _messages(self.parse(one), 5)]
+                size = sum(map(self.count_elements, values))
+            elif operator in ("Shape", "Size"):
+                shape = graph_inputs[inputs[0]][1] if inputs and inputs[0] in graph_inputs.keys() - sizes else None
+                if None in (shape or ())[self.read_slice(node)]:
+                    continue
+                size = 0.0
+            elif not all(name in sizes for name in inputs):
+                continue
+            elif operator in SAME_SIZE and inputs:
+                size = sizes[inputs[0]]
+            else:
+                size = math.inf
+            self.folded_bytes += 8 * size
+            sizes.update(dict.fromkeys(_texts(node, 2), size))
+
+    def read_slice(self, node: Fields) -> slice:
+        """Return the dimensions that a node Shape reads; Size has no such attributes, and reads all."""
+        limits = {_text(one, 1): _number(one, 3) for one in map(self.parse, _messages(node, 5))}
+        return slice(limits.get("start"), limits.get("end"))
+
+    def count_elements(self, tensor: Fields) -> float:
+        packed = memoryview(b"".join(_messages(tensor, 1)))
+        dimensions = [value for value in tensor.get(1, ()) if isinstance(value, int)]
+        at = 0
+        while at < len(packed):
+            value, at = _varint(packed, at)
+            dimensions.append(value)
+        return math.prod(map(float, dimensions))
 
     def read_tensors(self, parent: Fields, *numbers: int) -> None:
         for message in (message for number in numbers for message in _messages(parent, number)):

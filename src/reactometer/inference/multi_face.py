@@ -8,12 +8,12 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from reactometer.data.batches import pick_frames
+from reactometer.data.inputs import pick_frames
 from reactometer.inference.aggregate import Cut, Scorer, in_batches, join_cuts, without_media
+from reactometer.inference.checkpoint import LoadedModel
+from reactometer.inference.scores import Score
 from reactometer.media.audio import is_audible
 from reactometer.media.segments import WindowShape, clip_of, cut_clip
-from reactometer.models.folder import LoadedModel
-from reactometer.models.scores import Score
 from reactometer.types import FaceSample, FrameState, Prediction, PreparedClip
 
 LEAST_SEEN_S = 1.0
@@ -44,14 +44,14 @@ def predict_everyone(
         model: a model that uses the face.
         windows: parts and windows with everybody's samples, see :func:`reactometer.media.tracking.follow_faces`.
         shapes: of the parts first, then of the timeline's windows.
-        score: from :func:`~reactometer.inference.predictor.make_scorer`.
+        score: scores clips, see :meth:`~reactometer.inference.predictor.Predictor.score`.
     """
     seen = _Seen()
     for some in in_batches(_show(windows, model, shapes[0], seen)):
         for (key, clip), own in zip(some, score([clip for _, clip in some]), strict=True):
             seen.scores[key] = (own, clip.duration_s)
     faces = seen.people()
-    notes = _notes(seen, len(faces), listens=model.network.listens)
+    notes = _notes(seen, len(faces), listens=model.networks.uses_voice)
     predictions = []
     for number, face in enumerate(faces or [None], start=1):
         cuts = [seen.cut(place, face, alone=len(faces) < 2) for place in range(len(seen.cuts))]
@@ -111,7 +111,7 @@ def _show(
         seen.count(clip.samples)
         place, audible = len(seen.cuts), is_audible(clip.waveform)
         seen.cuts.append(Cut(kind, without_media(clip), audible, nothing, clip.duration_s))
-        heard, undecided = audible and model.network.listens, not seen.shows_several()
+        heard, undecided = audible and model.networks.uses_voice, not seen.shows_several()
         if heard and undecided:
             yield (place, None, True), clip_of(clip, None)
         for face in sorted({sample.face for sample in clip.samples if sample.face is not None}):

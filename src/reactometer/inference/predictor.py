@@ -4,46 +4,73 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import suppress
-from dataclasses import replace
-from functools import partial
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext, suppress
+from dataclasses import dataclass, replace
 from pathlib import Path
 from threading import get_ident
 
-import torch
-
 from reactometer.config import PrepareConfig, parse_config
-from reactometer.data.batches import Item
+from reactometer.data.inputs import Item
 from reactometer.data.person_norm import Moments, match_people, measure_people, recast
-from reactometer.data.prepare import settled
 from reactometer.errors import ConfigError, ModelError, suggestion
-from reactometer.inference.aggregate import Cut, Scorer, in_batches, join_cuts, without_media
+from reactometer.inference.aggregate import Cut, in_batches, join_cuts, without_media
+from reactometer.inference.checkpoint import LoadedModel, load_model
+from reactometer.inference.inputs import MOST_REMEMBERED, FaceMemory, encoded_clips
 from reactometer.inference.multi_face import predict_everyone
 from reactometer.inference.postprocess import Baseline, parse_baseline, refine
+from reactometer.inference.scores import Score, average_scores
+from reactometer.inference.scoring import score_items
 from reactometer.io import Paths, each_path
+from reactometer.machine import default_workers
 from reactometer.media.audio import is_audible
-from reactometer.media.segments import PART, WindowShape
-from reactometer.models.folder import LoadedModel, load_model
-from reactometer.models.scores import Score, average_scores
-from reactometer.models.scoring import score_items
-from reactometer.models.showing import MOST_REMEMBERED, FaceMemory, encoded_clips, population
-from reactometer.models.vision_encoders import FrameEncoder
+from reactometer.media.segments import PART, WindowShape, settled
 from reactometer.paths import STARTER, find_yunet
 from reactometer.terminal import progress_bar
 from reactometer.types import MediaInfo, Prediction, PreparedClip, Window
-from reactometer.workers.media_worker import FACES, UNREADABLE, Reading, Shown, reason_of, shared_reader
+from reactometer.workers.decoder import FACES, UNREADABLE, Reading, Shown, reason_of
+from reactometer.workers.media_worker import shared_reader
 
 MOST_THREADS = 8
 """Maximum number of frames that are searched for faces at a time; our choice."""
-
-_Read = Callable[[Reading, Path], Iterator[Shown]]
 
 DEFAULT_WINDOW_S, DEFAULT_HOP_S = 2.0, 1.0
 """Length of the timeline's windows and the time from one to the next, seconds; our choice."""
 
 LEAST_HOP_S = 0.01
 """Shorter than any frame; without it, a short file could have millions of windows."""
+
+PersonMoments = Sequence[Mapping[str, Moments]]
+"""For each member of a model: the moments of one person's features, by stream."""
+
+
+@dataclass(frozen=True)
+class PredictOptions:
+    """How a file is predicted; see :func:`predict`."""
+
+    window_s: float = DEFAULT_WINDOW_S
+    hop_s: float = DEFAULT_HOP_S
+    rate_hz: float | None = None
+    faces: str = "one"
+    smooth_s: float = 0.0
+    baseline: str | None = None
+    timeline: bool = True
+
+    def check(self) -> Baseline | None:
+        """Check the options of the timeline; return the parsed baseline.
+
+        Raises:
+            ConfigError: an option is out of range.
+        """
+        if not LEAST_HOP_S <= self.hop_s <= self.window_s <= PART.length_s:
+            raise ConfigError(
+                "window and hop do not fit",
+                got=f"window {self.window_s} s, hop {self.hop_s} s",
+                expected=f"{LEAST_HOP_S} s <= hop <= window <= {PART.length_s:.0f} s",
+            )
+        if not 0.0 <= self.smooth_s < math.inf:
+            raise ConfigError("smoothing is over a length of time", got=f"{self.smooth_s:g} s", expected="0 s or more")
+        return None if self.baseline is None else parse_baseline(self.baseline, self.window_s)
 
 
 def predict(  # noqa: PLR0913 - options by keyword
@@ -68,7 +95,7 @@ def predict(  # noqa: PLR0913 - options by keyword
 
     Args:
         videos: one path or several.
-        model: a model folder, or a loaded model; default: the starter model inside the package.
+        model: a checkpoint, or a loaded model; default: the starter model inside the package.
         window_s: length of the timeline's windows, seconds.
         hop_s: time from one window's start to the next one's, seconds.
         rate_hz: sampled frames per second; default: as in the model's training.
@@ -94,43 +121,155 @@ def predict(  # noqa: PLR0913 - options by keyword
         ModelError: the model is missing or damaged, or, for all faces, does not use the face.
     """
     _check_faces(faces, people)
-    rest = check_timeline(window_s, hop_s, smooth_s, baseline)
+    options = PredictOptions(window_s, hop_s, rate_hz, faces, smooth_s, baseline, timeline)
+    options.check()
     paths = [str(video) for video in each_path(videos)]
-    known = match_people(people or {}, paths)
-    loaded = model if isinstance(model, LoadedModel) else load_model(model)
-    settings = reading_of(loaded, faces, rate_hz)
-    reading = Reading(settings, (PART, WindowShape(window_s, hop_s)) if timeline else (PART,), faces)
-    read = partial(_read, isolated=isolated and os.name == "posix")
+    person_of = match_people(people or {}, paths)
+    predictor = Predictor(model if isinstance(model, LoadedModel) else load_model(model), options)
     with progress_bar("predicting", len(paths), progress) as advance:
-        moments = _measure_people(loaded.each, paths, known, reading, read)
+        moments = measure_moments(predictor, paths, person_of, isolated=isolated)
         predictions = []
         for path in paths:
-            own = [moments.get((number, known.get(path, "")), {}) for number in range(len(loaded.each))]
-            predictions += [refine(one, smooth_s, rest) for one in _predict_file(loaded, path, own, reading, read)]
+            predictor.reset(moments.get(person_of.get(path, "")))
+            predictions += predictor.predict_file(path, isolated=isolated)
             advance()
     return predictions
 
 
-def check_timeline(window_s: float, hop_s: float, smooth_s: float, baseline: str | None) -> Baseline | None:
-    """Check the options of a timeline; return the parsed baseline."""
-    if not LEAST_HOP_S <= hop_s <= window_s <= PART.length_s:
-        raise ConfigError(
-            "window and hop do not fit",
-            got=f"window {window_s} s, hop {hop_s} s",
-            expected=f"{LEAST_HOP_S} s <= hop <= window <= {PART.length_s:.0f} s",
-        )
-    if not 0.0 <= smooth_s < math.inf:
-        raise ConfigError("smoothing is over a length of time", got=f"{smooth_s:g} s", expected="0 s or more")
-    return None if baseline is None else parse_baseline(baseline, window_s)
+class Predictor:
+    """Reads files, scores their segments with a checkpoint, and aggregates the scores.
+
+    Args:
+        model: a checkpoint that takes media.
+        options: how files are read and predicted.
+        max_crops: number of face crops whose features are kept from one call of :meth:`score` to the next.
+        lock: held while segments are scored, for predictors of several threads that share the graphs.
+
+    Raises:
+        ConfigError, ModelError: as :func:`predict`.
+        WeightsError: the face detector's weights are not available.
+    """
+
+    def __init__(
+        self,
+        model: LoadedModel,
+        options: PredictOptions | None = None,
+        *,
+        max_crops: int = MOST_REMEMBERED,
+        lock: AbstractContextManager[object] | None = None,
+    ) -> None:
+        self.model, self.options = model, options or PredictOptions()
+        self._baseline, self._max_crops, self._lock = self.options.check(), max_crops, lock or nullcontext()
+        window = WindowShape(self.options.window_s, self.options.hop_s)
+        shapes = (PART, window) if self.options.timeline else (PART,)
+        self.reading = Reading(_settings_of(model, self.options), shapes, self.options.faces)
+        self.reset()
+
+    def reset(self, moments: PersonMoments | None = None) -> None:
+        """Forget the features of the last file; ``moments`` are those of the next file's person, if known."""
+        self._moments = moments or [{} for _ in self.model.each]
+        self._memories = [
+            FaceMemory(member.networks, member.sampling, self._max_crops)
+            if member.networks.face and member.networks.face.kind == "frames" and member.sampling.looks
+            else None
+            for member in self.model.each
+        ]
+
+    def read(self, path: Path, *, isolated: bool = True) -> Iterator[Shown]:
+        """Yield the segments of a file: its parts and the timeline's windows, each as soon as it is complete."""
+        cores = default_workers()
+        threads = min(cores + 1, MOST_THREADS) if cores > 1 else 0
+        if not isolated or os.name != "posix":
+            return self.reading.windows(path, threads)
+        pieces = shared_reader(os.getpid(), get_ident()).read(path, self.reading, threads)
+        return (piece for piece in pieces if not isinstance(piece, MediaInfo))
+
+    def score(self, clips: Sequence[PreparedClip]) -> list[Score]:
+        """Score segments of one file with all members; a frame encoder encodes each face crop once."""
+        with self._lock:
+            return average_scores(
+                [
+                    list(score_items(member.networks, encode_clips(member, clips, memory, moments)))
+                    for member, memory, moments in zip(self.model.each, self._memories, self._moments, strict=True)
+                ]
+            )
+
+    def predict_file(self, path: str, *, isolated: bool = True) -> list[Prediction]:
+        """Predict a file, or each person in it; the prediction of an unreadable file says why in its ``status``."""
+        try:
+            return self.predict_segments(path, self.read(Path(path), isolated=isolated))
+        except UNREADABLE as error:
+            return [self.failed(path, reason_of(error))]
+
+    def predict_segments(self, path: str, segments: Iterable[Shown]) -> list[Prediction]:
+        """Score the segments that :meth:`read` yields; return the file's prediction, or one per person in it."""
+        if self.reading.faces == "all":
+            predictions = predict_everyone(path, self.model, segments, self.reading.shapes, self.score)
+        else:
+            predictions = [self._predict_one(path, segments)]
+        return [refine(prediction, self.options.smooth_s, self._baseline) for prediction in predictions]
+
+    def failed(self, path: str, reason: str) -> Prediction:
+        """Return the prediction of a file that cannot be scored."""
+        uncertainty = self.model.uncertainty
+        coverage = uncertainty.coverage if uncertainty else None
+        return Prediction(path, f"failed: {reason}", self.model.labels, coverage=coverage)
+
+    def _predict_one(self, path: str, segments: Iterable[Shown]) -> Prediction:
+        parts, timeline = list[Cut](), list[Window]()
+        for batch in in_batches(segments):
+            for (kind, clip), score in zip(batch, self.score([clip for _, clip in batch]), strict=True):
+                cut = Cut(kind, clip, is_audible(clip.waveform), score, clip.duration_s)
+                if kind in self.reading.shapes[1:]:
+                    timeline.append(cut.as_window(self.model))
+                if kind == PART:
+                    parts.append(replace(cut, clip=without_media(clip)))
+        return join_cuts(path, self.model, parts, timeline)
 
 
-def reading_of(model: LoadedModel, faces: str, rate_hz: float | None) -> PrepareConfig:
-    """Return how to read files for a model; raise ConfigError or ModelError as :func:`predict`."""
-    _check_faces(faces, None)
+def encode_clips(
+    member: LoadedModel, clips: Sequence[PreparedClip], memory: FaceMemory | None, moments: Mapping[str, Moments]
+) -> Iterator[Item]:
+    """Yield the features of segments for one model, normalised by the person's ``moments`` if there are any."""
+    population = member.networks.population if moments else {}
+    for item in encoded_clips(member.networks, clips, member.sampling, memory):
+        yield recast(item, moments, population)
+
+
+def measure_moments(
+    predictor: Predictor, paths: Sequence[str], person_of: Mapping[str, str], *, isolated: bool
+) -> dict[str, PersonMoments]:
+    """Return the moments of each person's features over all their files, for models that normalise per person."""
+    members = list(enumerate(predictor.model.each))
+    if not person_of or not any(member.config.model.person_norm for _, member in members):
+        return {}
+    options = replace(predictor.options, timeline=False, smooth_s=0.0, baseline=None, faces="one")
+    reader = Predictor(predictor.model, options)
+
+    def items() -> Iterator[tuple[tuple[int, str], Item]]:
+        for path in (path for path in paths if path in person_of):
+            with suppress(*UNREADABLE):  # reported when the file is predicted
+                yield from [
+                    ((number, person_of[path]), item)
+                    for _, clip in reader.read(Path(path), isolated=isolated)
+                    for number, member in members
+                    if member.config.model.person_norm
+                    for item in encoded_clips(member.networks, [clip], member.sampling)
+                ]
+
+    known = measure_people(items())
+    return {
+        person: [known.get((number, person), {}) for number, _ in members] for person in sorted(set(person_of.values()))
+    }
+
+
+def _settings_of(model: LoadedModel, options: PredictOptions) -> PrepareConfig:
+    """Return how to read files for a model."""
+    _check_faces(options.faces, None)
     refuse_features(model)
-    if faces == "all" and not model.network.looks:
+    if options.faces == "all" and not model.networks.uses_face:
         raise ModelError("this model goes by the voice alone", fix="Leave out --faces all, or use a model of faces")
-    asked = {} if rate_hz is None else {"rate_hz": rate_hz}
+    asked = {} if options.rate_hz is None else {"rate_hz": options.rate_hz}
     settings = settled(parse_config({"prepare": {**model.config.prepare.model_dump(), **asked}}, "predict").prepare)
     if settings.detector == "yunet":
         find_yunet()  # here, because in the decoder process its error would count as a crash
@@ -139,7 +278,7 @@ def reading_of(model: LoadedModel, faces: str, rate_hz: float | None) -> Prepare
 
 def refuse_features(model: LoadedModel) -> None:
     """Raise ModelError if the model takes features instead of media."""
-    if model.network.given_sizes:
+    if model.networks.feature_sizes:
         raise ModelError(
             "this model takes features, not media", fix="Use 'reactometer evaluate' with a table of features"
         )
@@ -155,102 +294,3 @@ def _check_faces(faces: str, people: Mapping[str, str] | Mapping[Path, str] | No
             expected="one of them",
             fix="With --people or --same-person, each file is one person's",
         )
-
-
-def _measure_people(
-    members: Sequence[LoadedModel], paths: Sequence[str], people: Mapping[str, str], reading: Reading, read: _Read
-) -> dict[tuple[int, str], dict[str, Moments]]:
-    """Return the moments of each person's features over all their files, by member's number and person."""
-    normalising = [(number, member) for number, member in enumerate(members) if member.config.model.person_norm]
-    whole = replace(reading, shapes=(PART,), faces="one")
-
-    def items() -> Iterator[tuple[tuple[int, str], Item]]:
-        for path in (path for path in paths if normalising and path in people):
-            with suppress(*UNREADABLE):  # reported when the file is predicted
-                shown = [
-                    ((number, people[path]), item)
-                    for _, clip in read(whole, Path(path))
-                    for number, member in normalising
-                    for item in encoded_clips(member.network, [clip], member.sampling)
-                ]
-                yield from shown
-
-    return measure_people(items())
-
-
-def _read(reading: Reading, path: Path, isolated: bool) -> Iterator[Shown]:
-    cores = torch.get_num_threads()
-    threads = min(cores + 1, MOST_THREADS) if cores > 1 else 0
-    if not isolated:
-        return reading.windows(path, threads)
-    pieces = shared_reader(os.getpid(), get_ident()).read(path, reading, threads)
-    return (piece for piece in pieces if not isinstance(piece, MediaInfo))
-
-
-def _predict_file(
-    model: LoadedModel, path: str, moments: Sequence[Mapping[str, Moments]], reading: Reading, read: _Read
-) -> list[Prediction]:
-    score = make_scorer(model, moments)
-    try:
-        return predict_windows(path, model, read(reading, Path(path)), reading, score)
-    except UNREADABLE as error:
-        return [failed(path, reason_of(error), model)]
-
-
-def failed(path: str, reason: str, model: LoadedModel) -> Prediction:
-    """Return the prediction of a file that cannot be scored."""
-    sure = model.uncertainty
-    return Prediction(path, f"failed: {reason}", model.labels, coverage=sure.coverage if sure else None)
-
-
-def predict_windows(
-    path: str,
-    model: LoadedModel,
-    windows: Iterable[Shown],
-    reading: Reading,
-    score: Scorer,
-) -> list[Prediction]:
-    """Return the prediction of a file, or one per person in it.
-
-    ``windows`` are its parts and windows as ``reading`` yields them, and ``score`` comes from :func:`make_scorer`.
-    """
-    if reading.faces == "all":
-        return predict_everyone(path, model, windows, reading.shapes, score)
-    parts, timeline = list[Cut](), list[Window]()
-    for some in in_batches(windows):
-        for (kind, clip), own in zip(some, score([clip for _, clip in some]), strict=True):
-            cut = Cut(kind, clip, is_audible(clip.waveform), own, clip.duration_s)
-            if kind in reading.shapes[1:]:
-                timeline.append(cut.as_window(model))
-            if kind == PART:
-                parts.append(replace(cut, clip=without_media(clip)))
-    return [join_cuts(path, model, parts, timeline)]
-
-
-def make_scorer(
-    model: LoadedModel, moments: Sequence[Mapping[str, Moments]], remembered: int = MOST_REMEMBERED
-) -> Scorer:
-    """Return a function that scores clips with all members of a model, each with its own moments of the person.
-
-    Features of ``remembered`` crops are kept, see :class:`~reactometer.models.showing.FaceMemory`.
-    """
-    scorers = [_member_scorer(*pair, remembered) for pair in zip(model.each, moments, strict=True)]
-    return lambda clips: average_scores([score_member(clips) for score_member in scorers])
-
-
-def _member_scorer(
-    member: LoadedModel, moments: Mapping[str, Moments], remembered: int
-) -> Callable[[Sequence[PreparedClip]], list[Score]]:
-    """Return a function that scores clips of one file with one model; a frame encoder encodes each crop once."""
-    network, sampling, everyone = member.network, member.sampling, population(member.network)
-    encoder, device = network.face_encoder, network.label_mean.device
-    memory = None
-    if isinstance(encoder, FrameEncoder) and sampling.looks:
-        memory = FaceMemory(encoder, sampling, device, remembered)
-    head = network.on_features(every=memory is not None and not network.frozen)
-
-    def score(clips: Sequence[PreparedClip]) -> list[Score]:
-        items = encoded_clips(network, clips, sampling, memory)
-        return list(score_items(head, (recast(item, moments, everyone) for item in items)))
-
-    return score

@@ -12,15 +12,17 @@ OUT_OF_MEMORY = ("Available memory of", "Failed to allocate", "would require mor
 """Parts of ONNX Runtime's messages about memory."""
 
 
-def bounded_session_options(threads: int) -> Any:
+def bounded_session_options(threads: int, *, is_foldable: bool) -> Any:
     """Return ``onnxruntime.SessionOptions`` with which no graph can take all memory of the machine.
 
     All sessions of the process share one arena. A run that needs more than :data:`MAX_RUN_BYTES` raises an error of
-    ONNX Runtime that :func:`is_out_of_memory` recognises. Constants are not folded when the session is made, because
-    folding allocates outside of the arena. Weights are outside of the arena, too; the size of the file bounds them.
+    ONNX Runtime that :func:`is_out_of_memory` recognises. Constants are folded when the session is made only if that
+    is known to need little memory, because folding allocates outside of the arena. Weights are outside of the arena,
+    too; the size of the file bounds them.
 
     Args:
         threads: number of threads inside an operator.
+        is_foldable: whether constants may be folded, see :class:`~reactometer.inference.graph_check.GraphSummary`.
     """
     import onnxruntime
 
@@ -30,7 +32,8 @@ def bounded_session_options(threads: int) -> Any:
     options.intra_op_num_threads = threads
     options.add_session_config_entry("session.use_env_allocators", "1")
     options.add_session_config_entry("session.load_model_format", "ONNX")  # whatever the file's first bytes say
-    options.add_session_config_entry("optimization.disable_specified_optimizers", "ConstantFolding")
+    if not is_foldable:
+        options.add_session_config_entry("optimization.disable_specified_optimizers", "ConstantFolding")
     return options
 
 

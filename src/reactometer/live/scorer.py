@@ -9,14 +9,14 @@ import numpy as np
 
 from reactometer.errors import ConfigError
 from reactometer.inference.aggregate import known_values
-from reactometer.inference.predictor import DEFAULT_WINDOW_S, make_scorer, reading_of
+from reactometer.inference.checkpoint import LoadedModel
+from reactometer.inference.predictor import DEFAULT_WINDOW_S, PredictOptions, Predictor
+from reactometer.inference.scores import Score
 from reactometer.live.protocol import LiveScore, Piece
 from reactometer.media.audio import GAP_S, STRETCH_S, levels_db
 from reactometer.media.faces import load_detector
 from reactometer.media.segments import PART
 from reactometer.media.tracking import FaceFollower
-from reactometer.models.folder import LoadedModel
-from reactometer.models.scores import Score
 from reactometer.types import SOUND_RATE_HZ, ByteArray, Ends, FaceSample, FloatArray, PreparedClip
 
 LIVE_RATE_HZ = 10.0
@@ -85,17 +85,18 @@ class LiveScorer:
     """
 
     def __init__(self, model: LoadedModel, window_s: float = DEFAULT_WINDOW_S, rate_hz: float | None = None) -> None:
-        settings = reading_of(model, "one", rate_hz)
         self.model, self.window_s = model, check_window(window_s)
+        settings = Predictor(model, PredictOptions(rate_hz=rate_hz)).reading.settings
         self.rate_hz = rate_hz or max(settings.rate_hz, LIVE_RATE_HZ)
         self._detector, self._size_px = load_detector(settings.detector), settings.size_px
-        self._most_frames = math.ceil(self.window_s * self.rate_hz) + 1  # that a window can hold
+        max_crops = math.ceil(self.window_s * self.rate_hz) + 1  # that a window can hold
+        self._predictor = Predictor(model, max_crops=max_crops)
         self.reset()
 
     def reset(self) -> None:
         """Forget all frames, sound and remembered features."""
         self._clear()
-        self._score = make_scorer(self.model, [{} for _ in self.model.each], self._most_frames)
+        self._predictor.reset()
 
     def warm_up(self) -> None:
         """Score an empty picture and faint noise once, since the first score takes longer, and forget both."""
@@ -121,7 +122,7 @@ class LiveScorer:
         self._follow_clock(time_s)
         if self.samples and time_s <= self.samples[-1].time_s:
             return
-        found = self._detector(rgb) if rgb is not None and self.model.network.looks else []
+        found = self._detector(rgb) if rgb is not None and self.model.networks.uses_face else []
         self.samples.append(self._follower.look(time_s, rgb, found))
         self._forget(time_s)
 
@@ -137,7 +138,7 @@ class LiveScorer:
         if newest_s is None:
             return None
         clip = self._window(newest_s + EDGE_S if end_s is None else end_s)
-        (score,) = self._score([clip])
+        (score,) = self._predictor.score([clip])
         last = clip.samples[-1] if clip.samples else None
         intensities, intervals, abstain = say(self.model, score, clip.duration_s, self.window_s)
         return LiveScore(
@@ -190,7 +191,7 @@ def say(
     """Intensities, intervals and the reasons not to use them, of a window of which ``length_s`` have come."""
     intensities, intervals = known_values(score, model)
     if not score.has_evidence:
-        wanted = ("no face is seen", model.network.looks), ("nothing is heard", model.network.listens)
+        wanted = ("no face is seen", model.networks.uses_face), ("nothing is heard", model.networks.uses_voice)
         return None, None, " and ".join(reason for reason, goes_by in wanted if goes_by)
     doubts = list(model.uncertainty.doubts(score, None)) if model.uncertainty else []
     if length_s < FILLED * window_s:

@@ -6,7 +6,7 @@ import math
 import threading
 import warnings
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import cache
 from pathlib import Path
@@ -19,7 +19,7 @@ import numpy as np
 from reactometer.errors import ConfigError, MediaError, WeightsError, suggestion
 from reactometer.media.video import sample_frames
 from reactometer.paths import find_yunet, yunet_on_disk
-from reactometer.types import ByteArray, Detection, Frame
+from reactometer.types import ByteArray, Detection, FloatArray, Frame
 
 Detector = Callable[[ByteArray], list[Detection]]
 """(H, W, 3) uint8 RGB frame in, its faces out, best first: large ones and sure ones before small and doubtful ones."""
@@ -30,6 +30,13 @@ DETECTORS = ("auto", "yunet", "haar")
 LARGE_SIDE_PX, SMALL_SIDE_PX, ENLARGED_SIDE_PX = 480, 320, 240
 FRAMED_BORDER_PX = 60
 YUNET_SCORE, YUNET_OVERLAP = 0.6, 0.3
+YUNET_STEP_PX = 1 / 256
+"""Boxes and eyes are rounded to it, because CPUs compute them up to 1e-4 px apart; 1/64 px moves intensities more."""
+
+YUNET_STRIDES = (8, 16, 32)
+YUNET_OUTPUTS = [f"{kind}_{stride}" for kind in ("cls", "obj", "bbox", "kps") for stride in YUNET_STRIDES]
+# The file declares an input of 320 x 320 pixels, but its graph computes any size: declare "h" x "w" (ONNX TensorShape).
+YUNET_FIXED_SIZE, YUNET_ANY_SIZE = 2 * b"\n\x03\x08\xc0\x02", b"\n\x03\x12\x01h\n\x03\x12\x01w"
 HAAR_NEIGHBOURS, HAAR_SMALLEST_PX = 5, 24
 HAAR_SMALLEST_ENLARGED_PX = 48  # no face is lost by it in a frame so small, and the search takes half the time
 
@@ -112,13 +119,14 @@ def crop_face(frame_rgb: ByteArray, detection: Detection, size_px: int) -> ByteA
     """
     middle, distance_px, angle = _eye_line(detection)
     scale = CROP_EYE_DISTANCE * size_px / distance_px  # pixels of the crop for one of the frame
-    part, corner, shrink = _surroundings(frame_rgb, middle, size_px / scale, min(scale, 1.0))
+    part, (left, top) = _surroundings(frame_rgb, middle, angle, size_px / scale, 2 / min(scale, 1.0))
+    part, factor = _halve(part, scale)
     cosine, sine = scale * math.cos(angle), scale * math.sin(angle)
-    turn = np.array([[cosine, sine], [-sine, cosine]])
-    shift = np.array([0.5, CROP_EYE_HEIGHT]) * size_px - turn @ (np.array(middle) - corner)
-    turn /= shrink  # from here on: from the pixels of the part
-    shift += turn @ np.array([0.5, 0.5]) - 0.5  # OpenCV counts from the middle of the first pixel, not from its corner
-    matrix = np.column_stack([turn, shift])  # (2, 3)
+    # From pixels of the part to those of the crop; OpenCV counts from the middle of the first pixel, not its corner.
+    x, y = left - middle[0] + factor / 2, top - middle[1] + factor / 2
+    right = 0.5 * size_px - 0.5 + cosine * x + sine * y
+    down = CROP_EYE_HEIGHT * size_px - 0.5 - sine * x + cosine * y
+    matrix = np.array([[factor * cosine, factor * sine, right], [-factor * sine, factor * cosine, down]])
     crop = cv2.warpAffine(part, matrix, (size_px, size_px), flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
     return np.asarray(crop, dtype=np.uint8)
 
@@ -157,64 +165,125 @@ def _eye_line(detection: Detection) -> tuple[tuple[float, float], float, float]:
 
 
 def _surroundings(
-    frame_rgb: ByteArray, middle: tuple[float, float], reach_px: float, scale: float
-) -> tuple[ByteArray, tuple[int, int], tuple[float, float]]:
-    """The frame within ``reach_px`` of a place, shrunk; its corner in the frame, and the exact shrinkage of x and y."""
-    height_px, width_px = frame_rgb.shape[:2]
-    left = max(0, min(int(middle[0] - reach_px), width_px - 1))
-    top = max(0, min(int(middle[1] - reach_px), height_px - 1))
-    right, bottom = max(left + 1, math.ceil(middle[0] + reach_px)), max(top + 1, math.ceil(middle[1] + reach_px))
-    part = frame_rgb[top:bottom, left:right]
-    height_px, width_px = part.shape[:2]
-    smaller = max(1, round(width_px * scale)), max(1, round(height_px * scale))
-    if scale < 1:  # averaging areas, so that fine texture does not turn into noise
-        part = np.asarray(cv2.resize(part, smaller, interpolation=cv2.INTER_AREA), dtype=np.uint8)
-    return part, (left, top), (part.shape[1] / width_px, part.shape[0] / height_px)
+    frame_rgb: ByteArray, middle: tuple[float, float], angle: float, side_px: float, margin_px: float
+) -> tuple[ByteArray, tuple[int, int]]:
+    """Return the part of the frame around a turned crop, given the middle of its eyes; and the part's corner."""
+    cosine, sine, down = abs(math.cos(angle)), abs(math.sin(angle)), max(CROP_EYE_HEIGHT, 1 - CROP_EYE_HEIGHT)
+    reaches_px = side_px * (0.5 * cosine + down * sine), side_px * (0.5 * sine + down * cosine)
+    (height_px, width_px), spans = frame_rgb.shape[:2], []
+    for centre_px, reach_px, length_px in zip(middle, reaches_px, (width_px, height_px), strict=True):
+        first = max(0, min(int(centre_px - reach_px - margin_px), length_px - 1))
+        spans.append(slice(first, max(first + 1, math.ceil(centre_px + reach_px + margin_px))))
+    return frame_rgb[spans[1], spans[0]], (spans[0].start, spans[1].start)
 
 
-def _framed(rgb: ByteArray) -> tuple[ByteArray, float, int]:
-    """The frame as detectors see it, how much larger it is than the original, and the border around it in pixels."""
+def _halve(picture: ByteArray, scale: float) -> tuple[ByteArray, int]:
+    """Halve a picture as often as ``scale`` allows, so that bilinear sampling of the result skips no pixel.
+
+    Returns:
+        The picture, without an odd last row or column, and how many pixels of the original side are one of it. OpenCV
+        halves six times faster than it averages areas at any other scale.
+    """
+    factor = 1
+    while scale * factor <= 0.5 and min(picture.shape[:2]) > 1:
+        height_px, width_px = picture.shape[0] // 2, picture.shape[1] // 2
+        even = picture[: 2 * height_px, : 2 * width_px]
+        picture = np.asarray(cv2.resize(even, (width_px, height_px), interpolation=cv2.INTER_AREA), dtype=np.uint8)
+        factor *= 2
+    return picture, factor
+
+
+def _resized(rgb: ByteArray) -> tuple[ByteArray, float, int]:
+    """Return the frame as detectors see it, how much larger it is than the original, and its border in pixels."""
     side_px = max(rgb.shape[:2])
     small = side_px <= SMALL_SIDE_PX
-    target_px = ENLARGED_SIDE_PX if small else min(side_px, LARGE_SIDE_PX)
-    scale, border_px = target_px / side_px, FRAMED_BORDER_PX if small else 0
-    size = max(1, round(rgb.shape[1] * scale)), max(1, round(rgb.shape[0] * scale))
-    resized = cv2.resize(rgb, size, interpolation=cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR)
-    framed = cv2.copyMakeBorder(resized, border_px, border_px, border_px, border_px, cv2.BORDER_CONSTANT)
-    return np.asarray(framed, dtype=np.uint8), scale, border_px
+    scale = (ENLARGED_SIDE_PX if small else min(side_px, LARGE_SIDE_PX)) / side_px
+    picture, factor = _halve(rgb, scale)
+    height_px, width_px = (max(1, round(length_px * factor * scale)) for length_px in picture.shape[:2])
+    resized = np.asarray(cv2.resize(picture, (width_px, height_px), interpolation=cv2.INTER_LINEAR), dtype=np.uint8)
+    return resized, scale, FRAMED_BORDER_PX if small else 0
 
 
 def _best_first(detections: list[Detection]) -> list[Detection]:
-    """Without those that are nowhere or have no size: YuNet's numbers overflow on pictures that are all damage."""
-    faces = [one for one in detections if np.isfinite([*one.box, *(one.eyes or ())]).all() and min(one.box[2:]) > 0]
+    """Sort by area and score, without faces of no size."""
+    faces = [face for face in detections if min(face.box[2:]) > 0]
     return sorted(faces, key=lambda face: face.box[2] * face.box[3] * face.score, reverse=True)
 
 
 @cache
 def _yunet(weights: Path) -> Detector:
-    """YuNet (Wu, Peng, Yu 2023) through OpenCV: turned, tilted and partly covered faces, with eyes."""
-    free: list[cv2.FaceDetectorYN] = []  # one is made for each thread that searches at the same time
+    """YuNet (Wu, Peng, Yu 2023) on ONNX Runtime: turned, tilted and partly covered faces, with eyes.
+
+    Boxes, eyes and scores are those of ``cv2.FaceDetectorYN``, rounded to ``YUNET_STEP_PX``, except that a face at
+    infinity, found in damaged pictures, is dropped before it can suppress others.
+    """
+    from onnxruntime import InferenceSession, SessionOptions  # here, because Haar does without it
+    from onnxruntime.capi.onnxruntime_pybind11_state import Fail, RuntimeException
+
+    options = SessionOptions()
+    options.log_severity_level = 4  # errors are raised, and the outputs' declared sizes are those of 320 x 320 pixels
+    options.intra_op_num_threads = options.inter_op_num_threads = 1  # frames are searched in parallel instead
+    model = weights.read_bytes().replace(YUNET_FIXED_SIZE, YUNET_ANY_SIZE)
+    session = InferenceSession(model, options, providers=["CPUExecutionProvider"])
 
     def detect(rgb: ByteArray) -> list[Detection]:
-        framed, scale, border_px = _framed(rgb)
-        size = framed.shape[1], framed.shape[0]
+        resized, scale, border_px = _resized(rgb)
+        bgr = _framed(resized, border_px)
         try:
-            network = free.pop()
-        except IndexError:
-            network = cv2.FaceDetectorYN.create(str(weights), "", size, YUNET_SCORE, YUNET_OVERLAP)
-        if tuple(network.getInputSize()) != size:
-            network.setInputSize(size)
-        _, rows = network.detect(cv2.cvtColor(framed, cv2.COLOR_RGB2BGR))
-        free.append(network)
-        detections = []
-        for row in [] if rows is None else rows.astype(float):
-            x, y = (row[:2] - border_px) / scale
-            eyes = sorted(((row[4:8].reshape(2, 2) - border_px) / scale).tolist())  # leftmost in the picture first
-            box = float(x), float(y), float(row[2] / scale), float(row[3] / scale)
-            detections.append(Detection(box, min(float(row[14]), 1.0), (*eyes[0], *eyes[1])))
-        return _best_first(detections)
+            outputs = session.run(YUNET_OUTPUTS, {"input": bgr})
+        except (Fail, RuntimeException) as error:
+            raise MemoryError(f"YuNet: {error}") from error  # nothing else can fail in a graph that is verified
+        boxes, eyes, scores = _decode(outputs, *bgr.shape[2:])
+        boxes[:, :2] -= border_px
+        places = np.hstack([boxes, eyes - border_px]).astype(float) / scale
+        places = np.rint(places / YUNET_STEP_PX) * YUNET_STEP_PX
+        rows = zip(places.tolist(), scores.tolist(), strict=True)
+        return _best_first([Detection(tuple(row[:4]), score, tuple(row[4:])) for row, score in rows])
 
     return detect
+
+
+def _framed(rgb: ByteArray, border_px: int) -> FloatArray:
+    """Return YuNet's input, (1, 3, H, W) float32 BGR in [0, 255]: a black border, and more where a stride needs it."""
+    height_px, width_px = rgb.shape[:2]
+    stride = YUNET_STRIDES[-1]
+    shape = (-(-(length_px + 2 * border_px) // stride) * stride for length_px in (height_px, width_px))
+    bgr = np.zeros((1, 3, *shape), np.float32)
+    for channel, plane in enumerate(cv2.split(rgb)):
+        bgr[0, 2 - channel, border_px : border_px + height_px, border_px : border_px + width_px] = plane
+    return bgr
+
+
+def _decode(outputs: Sequence[FloatArray], height_px: int, width_px: int) -> tuple[FloatArray, FloatArray, FloatArray]:
+    """Decode YuNet's outputs for a picture into F faces, as ``modules/objdetect/src/face_detect.cpp`` of OpenCV does.
+
+    Returns:
+        (F, 4) x, y, width and height of the boxes, (F, 4) x and y of the eye at the picture's left, then of the right
+        one, all in pixels, and (F,) scores in [0, 1]. Overlapping boxes with lower scores are removed.
+    """
+    cls, obj, bbox, kps = (np.concatenate(outputs[first : first + 3], axis=1)[0] for first in range(0, 12, 3))
+    scores = np.sqrt(cls.clip(0, 1) * obj.clip(0, 1))[:, 0]
+    likely = np.flatnonzero(scores >= YUNET_SCORE)
+    cells, strides = (values[likely] for values in _grid(height_px, width_px))
+    with np.errstate(over="ignore"):  # in damaged pictures
+        sizes = np.exp(bbox[likely, 2:]) * strides  # (F, 2)
+    corners = (cells + bbox[likely, :2]) * strides - sizes / 2
+    eyes = (np.tile(cells, 2) + kps[likely, :4]) * strides  # (F, 4)
+    eyes = np.where(eyes[:, :1] <= eyes[:, 2:3], eyes, np.roll(eyes, 2, axis=1))
+    boxes, scores = np.hstack([corners, sizes]), scores[likely]
+    finite = np.isfinite(np.hstack([boxes, eyes])).all(axis=1)
+    boxes, eyes, scores = boxes[finite], eyes[finite], scores[finite]
+    best = np.asarray(cv2.dnn.NMSBoxes(np.trunc(boxes).tolist(), scores.tolist(), 0.0, YUNET_OVERLAP), dtype=np.intp)
+    return boxes[best], eyes[best], scores[best]
+
+
+@cache
+def _grid(height_px: int, width_px: int) -> tuple[FloatArray, FloatArray]:
+    """Column and row, (N, 2), and stride in pixels, (N, 1), of every cell that YuNet scores."""
+    shapes = [(height_px // stride, width_px // stride) for stride in YUNET_STRIDES]
+    cells = [np.indices(shape, np.float32)[::-1].reshape(2, -1).T for shape in shapes]
+    strides = [np.full((len(cell), 1), stride, np.float32) for cell, stride in zip(cells, YUNET_STRIDES, strict=True)]
+    return np.concatenate(cells), np.concatenate(strides)
 
 
 @cache
@@ -224,12 +293,12 @@ def _haar() -> Detector:
     lock = threading.Lock()
 
     def detect(rgb: ByteArray) -> list[Detection]:
-        framed, scale, border_px = _framed(rgb)
+        resized, scale, border_px = _resized(rgb)
+        grey = cv2.cvtColor(resized, cv2.COLOR_RGB2GRAY)
+        framed = cv2.copyMakeBorder(grey, border_px, border_px, border_px, border_px, cv2.BORDER_CONSTANT)
         smallest = (HAAR_SMALLEST_ENLARGED_PX,) * 2 if scale > 1 else (HAAR_SMALLEST_PX,) * 2
         with lock:
-            boxes, votes = cascade.detectMultiScale2(
-                cv2.cvtColor(framed, cv2.COLOR_RGB2GRAY), minNeighbors=HAAR_NEIGHBOURS, minSize=smallest
-            )
+            boxes, votes = cascade.detectMultiScale2(framed, minNeighbors=HAAR_NEIGHBOURS, minSize=smallest)
         detections = []
         for (left, top, side, _), vote in zip(boxes, votes, strict=True):
             x, y = (left + HAAR_INSET_X * side - border_px) / scale, (top + HAAR_INSET_Y * side - border_px) / scale

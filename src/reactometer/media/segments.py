@@ -8,15 +8,18 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
 from reactometer.media.audio import check_gap, read_sound
-from reactometer.media.faces import Detector
+from reactometer.media.faces import Detector, settle_detector
 from reactometer.media.tracking import follow_face
 from reactometer.media.video import probe, read_frames
 from reactometer.types import SOUND_RATE_HZ, FaceSample, FloatArray, Frame, MediaInfo, PreparedClip, SoundBlock
+
+if TYPE_CHECKING:
+    from reactometer.config import PrepareConfig
 
 LEAST_NEW_S = 0.1
 """Minimum new content of a last window, seconds; less is an encoder's padding."""
@@ -55,6 +58,11 @@ WHOLE = WindowShape(math.inf, math.inf)
 
 PART = WindowShape(60.0, 60.0)
 """A longer clip is scored in parts, and its intensities are their mean, weighted by length; our choice."""
+
+
+def settled(settings: PrepareConfig) -> PrepareConfig:
+    """Replace the detector "auto" by the detector of this machine."""
+    return settings.model_copy(update={"detector": settle_detector(settings.detector)})
 
 
 def prepare_clip(path: Path, settings: Settings, detector: Detector, audio_path: Path | None = None) -> PreparedClip:

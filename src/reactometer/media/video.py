@@ -119,10 +119,10 @@ def read_frames(path: Path) -> Iterator[Frame]:
         if stream is None or stream.time_base is None:
             return
         index, step_s = -1, 1 / (_rate_hz(stream) or FALLBACK_RATE_HZ)
-        zero_pts, time_s = None, -step_s
+        zero_pts, time_s, (ticks, per_s) = None, -step_s, stream.time_base.as_integer_ratio()
         for index, (pts, picture) in enumerate(_decode(path, container, stream)):
             zero_pts = (pts or 0) if zero_pts is None else zero_pts
-            own_time_s = None if pts is None else float((pts - zero_pts) * stream.time_base)
+            own_time_s = None if pts is None else (pts - zero_pts) * ticks / per_s
             time_s = own_time_s if own_time_s is not None and own_time_s > time_s else time_s + step_s
             yield Frame(index, time_s, None if picture is None else partial(upright_rgb, picture))
         end_s = float((zero_pts or 0) * stream.time_base) + time_s + step_s

@@ -1,1 +1,7 @@
 """A batch -> intensities."""
+
+from __future__ import annotations
+
+from reactometer.errors import require
+
+require("torch", "transformers", extra="train")

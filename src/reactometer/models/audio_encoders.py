@@ -10,11 +10,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from reactometer.data.batches import BLOCK_SIZE
+from reactometer.data.inputs import BLOCK_SIZE
 from reactometer.errors import WeightsError
 from reactometer.media.audio_features import MEL_BANDS, N_CONTOURS, contours
 from reactometer.models.backbones import Net, describe_net, load_net
-from reactometer.models.vision_encoders import Engine
 
 KERNELS, STRIDES = (10, 3, 3, 3, 3, 2, 2), (5, 2, 2, 2, 2, 2, 2)
 """Of the convolutions of HuBERT, wav2vec 2.0 and WavLM: each step is one block further and hears 400 samples."""
@@ -22,6 +21,14 @@ OVERLAP = 400 - BLOCK_SIZE
 
 TYPICAL_S = 2.0
 """Time of the middle of a typical utterance, on whose scale steps carry their time; our choice."""
+
+
+def every_nth(steps: Tensor, n: int, count: int) -> Tensor:
+    """Return ``count`` of the steps (B, N): every nth, from the first.
+
+    The exporter proves the length of a slice equal to a convolution's, which takes it seconds; this has none to prove.
+    """
+    return steps.index_select(1, n * torch.arange(count, device=steps.device))
 
 
 class VoiceEncoder(nn.Module):
@@ -42,7 +49,6 @@ class VoiceEncoder(nn.Module):
             )
             for before, after in pairwise(sizes)
         )
-        self.engine: Engine | None = None
         self.stride = 2 ** len(channels)
         self.feature_size = channels[-1] * MEL_BANDS // self.stride
 
@@ -57,14 +63,15 @@ class VoiceEncoder(nn.Module):
             (B, N / 16, D) float32, rounded up, zeros outside the mask, and that mask (B, N / 16); step n stands for
             the time of step 16 n of the spectrogram.
         """
-        return (self.engine or self.encode)(voice, mask), mask[:, :: self.stride]
+        steps = self.encode(voice, mask)
+        return steps, every_nth(mask, self.stride, steps.shape[1])
 
     def encode(self, voice: Tensor, mask: Tensor) -> Tensor:
-        """The features alone; what another engine may run."""
+        """The features alone."""
         maps = ((voice - self.mean) / self.std).unsqueeze(1)  # (B, 1, N, M)
         for block in self.blocks:
             maps = block(maps * mask[:, None, :, None])  # (B, channels, N / 2, M / 2) each time
-            mask = mask[:, ::2]
+            mask = every_nth(mask, 2, maps.shape[2])
         steps = maps.transpose(1, 2).flatten(2)  # (B, N / 16, channels * M / 16)
         return steps * mask.unsqueeze(2)
 
@@ -90,7 +97,6 @@ class StepConvolution(nn.Module):
             )
             for before, after in pairwise([input_size + 2, *channels])
         )
-        self.engine: Engine | None = None
         self.stride = 2 ** len(channels)
         self.feature_size = channels[-1]
 
@@ -105,16 +111,17 @@ class StepConvolution(nn.Module):
         Returns:
             (B, N / 8, D) float32, rounded up, zeros outside the mask, and that mask (B, N / 8).
         """
-        return (self.engine or self.encode)(voice, mask, times_s), mask[:, :: self.stride]
+        steps = self.encode(voice, mask, times_s)
+        return steps, every_nth(mask, self.stride, steps.shape[1])
 
     def encode(self, voice: Tensor, mask: Tensor, times_s: Tensor) -> Tensor:
-        """The features alone; what another engine may run."""
+        """The features alone."""
         when = times_s / TYPICAL_S - 1.0  # (B, N)
         beside = torch.stack((when, torch.ones_like(when)), dim=2)  # (B, N, 2)
         maps = torch.cat(((voice - self.mean) / self.std, beside), dim=2).transpose(1, 2)  # (B, M + 2, N)
         for block in self.blocks:
             maps = block(maps * mask.unsqueeze(1))  # (B, channels, N / 2) each time
-            mask = mask[:, ::2]
+            mask = every_nth(mask, 2, maps.shape[2])
         return maps.transpose(1, 2) * mask.unsqueeze(2)
 
     def describe(self) -> dict[str, int]:
@@ -173,7 +180,6 @@ class SpeechEncoder(nn.Module):
         self.net = net.module
         self.settings, self.pretrained = net.settings, net.pretrained
         self.feature_size = int(config.hidden_size)
-        self.engine: Engine | None = None
 
     def forward(self, voice: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
         """Encode sound.
@@ -192,7 +198,7 @@ class SpeechEncoder(nn.Module):
             if length > 0:
                 same = (lengths == length).unsqueeze(1) & mask  # (B, N)
                 waveform = voice[same].view(-1, length * BLOCK_SIZE)  # (K, length * 320)
-                features[same] = (self.engine or self.encode)(waveform).flatten(0, 1)  # (K * length, D)
+                features[same] = self.encode(waveform).flatten(0, 1)  # (K * length, D)
         return features, mask
 
     def describe(self) -> dict[str, Any]:
@@ -200,7 +206,7 @@ class SpeechEncoder(nn.Module):
         return describe_net(Net(self.net, self.settings, self.pretrained))
 
     def encode(self, waveform: Tensor) -> Tensor:
-        """(K, length * 320) float32 -> (K, length, D) float32; what another engine may run."""
+        """(K, length * 320) float32 -> (K, length, D) float32: what is exported."""
         if self.settings.get("do_normalize", True):
             variance, mean = torch.var_mean(waveform, dim=1, correction=0, keepdim=True)  # (K, 1) each
             waveform = (waveform - mean) / (variance + 1e-7).sqrt()

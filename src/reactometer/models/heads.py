@@ -9,8 +9,11 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from reactometer.data.batches import Batch
-from reactometer.models.audio_encoders import ContourEncoder, SpeechEncoder, StepConvolution, VoiceEncoder
+from reactometer.config import ModelConfig
+from reactometer.errors import ConfigError
+from reactometer.models.architectures import system_of
+from reactometer.models.audio_encoders import ContourEncoder, SpeechEncoder, StepConvolution, VoiceEncoder, every_nth
+from reactometer.models.batches import Batch
 from reactometer.models.vision_encoders import ClipEncoder, FrameEncoder
 
 
@@ -77,7 +80,7 @@ def voice_stream(encoder: VoiceInput, batch: Batch) -> Stream:
         return Stream(batch.voice, batch.voice_mask, batch.voice_times_s)
     timed = (batch.voice_times_s,) if isinstance(encoder, StepConvolution) else ()
     values, mask = encoder(batch.voice, batch.voice_mask, *timed)  # (B, T, D), (B, T)
-    return Stream(values, mask, batch.voice_times_s[:, :: encoder.stride][:, : mask.shape[1]])
+    return Stream(values, mask, every_nth(batch.voice_times_s, encoder.stride, values.shape[1]))
 
 
 def encode_seen(encoder: FrameEncoder, frames: Tensor, seen: Tensor) -> Tensor:
@@ -207,9 +210,35 @@ class GruHead(nn.Module):
         """(B, T, hidden) the states of one direction of the GRU."""
         kinds = ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
         weights = [getattr(self.gru, f"{kind}_l0{direction}") for kind in kinds]
-        start = steps.new_zeros((1, len(steps), self.gru.hidden_size))
+        if torch.onnx.is_in_onnx_export():
+            return _onnx_gru(steps, *weights)
+        start = steps.new_zeros((1, steps.shape[0], self.gru.hidden_size))
         states, _ = torch.gru(steps, start, weights, True, 1, 0.0, False, False, True)
         return states
+
+
+def _onnx_gru(steps: Tensor, *weights: Tensor) -> Tensor:
+    """Name ONNX's GRU (https://onnx.ai/onnx/operators/onnx__GRU.html), as PyTorch exports its own for one length only.
+
+    Args:
+        steps: (B, T, hidden).
+        weights: of the input and the state, (3 * hidden, hidden) each, and their biases, (3 * hidden,) each; their
+            gates are reset, update, new, and ONNX's are update, reset, new.
+
+    Returns:
+        (B, T, hidden).
+    """
+    size, (n_clips, n_steps, _) = weights[1].shape[1], steps.shape
+    ordered = [torch.cat((own[size : 2 * size], own[:size], own[2 * size :])) for own in weights]
+    states = torch.onnx.ops.symbolic(
+        "GRU",
+        (steps.transpose(0, 1), ordered[0][None], ordered[1][None], torch.cat(ordered[2:])[None]),
+        {"hidden_size": size, "linear_before_reset": 1},
+        dtype=steps.dtype,
+        shape=(n_steps, 1, n_clips, size),
+        version=20,
+    )  # (T, 1, B, hidden)
+    return states.squeeze(1).transpose(0, 1)
 
 
 class TransformerHead(nn.Module):
@@ -241,7 +270,7 @@ VisualHead = MeanHead | GruHead | TransformerHead
 def seen_first(stream: Stream) -> Stream:
     """The steps of each clip with those in the mask first, in their order."""
     places = torch.arange(stream.mask.shape[1], device=stream.mask.device)  # (T,)
-    order = torch.where(stream.mask, places, places + len(places)).argsort(dim=1)  # (B, T)
+    order = torch.where(stream.mask, places, places + places.shape[0]).argsort(dim=1)  # (B, T)
     values = stream.values.gather(1, order.unsqueeze(2).expand_as(stream.values))
     return Stream(values, stream.mask.gather(1, order), stream.times_s.gather(1, order))
 
@@ -324,7 +353,7 @@ class CrossModalHead(nn.Module):
             self.steps[name](stream.values) + self.time(stream.times_s) + self.kinds[name]
             for name, stream in streams.items()
         ]  # (B, T, hidden) each
-        token = self.token.expand(len(steps[0]), 1, -1)  # (B, 1, hidden)
+        token = self.token.expand(steps[0].shape[0], 1, -1)  # (B, 1, hidden)
         absent = torch.cat([~stream.mask for stream in streams.values()], dim=1)  # (B, all T)
         absent = nn.functional.pad(absent, (1, 0), value=False)  # (B, 1 + all T)
         attended: Tensor = self.blocks(torch.cat((token, *steps), dim=1), src_key_padding_mask=absent)[:, 0]
@@ -344,3 +373,37 @@ def _standard_whole(feature_size: int, hidden: int, dropout: float) -> nn.Module
 
 def _steps(feature_size: int, hidden: int, dropout: float) -> nn.Module:
     return nn.Sequential(nn.Linear(feature_size, hidden), nn.LayerNorm(hidden), nn.Dropout(dropout))
+
+
+def build_head(config: ModelConfig, sizes: Mapping[str, int], standard: Collection[str]) -> VisualHead | CrossModalHead:
+    """Build the head that a configuration names.
+
+    Args:
+        config: names the architecture.
+        sizes: number of features per step, by modality.
+        standard: the modalities whose features are on a standard scale.
+
+    Raises:
+        ConfigError: ``model.hidden`` cannot be divided among the attention heads.
+    """
+    kind, hidden, dropout = system_of(config).head, config.hidden, config.dropout
+    if kind == "mean":
+        return MeanHead(sizes["face"])
+    if kind == "gru":
+        return GruHead(sizes["face"], hidden=hidden, dropout=dropout)
+    if hidden % config.attention_heads:
+        raise ConfigError(
+            "model.hidden is not divisible by model.attention_heads", got=f"{hidden} and {config.attention_heads}"
+        )
+    deep = {"layers": config.layers, "attention_heads": config.attention_heads}
+    if kind == "transformer":
+        return TransformerHead(sizes["face"], hidden=hidden, dropout=dropout, **deep)
+    return CrossModalHead(
+        sizes,
+        standard=standard,
+        hidden=hidden,
+        dropout=dropout,
+        input_dropout=config.input_dropout,
+        modality_dropout=config.modality_dropout,
+        **deep,
+    )

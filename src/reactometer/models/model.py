@@ -7,8 +7,11 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from reactometer.data.batches import Batch
-from reactometer.models.audio_encoders import ContourEncoder, SpeechEncoder, StepConvolution
+from reactometer.inference.runtime import FaceInput as FaceSpec
+from reactometer.inference.runtime import VoiceInput as VoiceSpec
+from reactometer.media.audio_features import MEL_BANDS
+from reactometer.models.audio_encoders import ContourEncoder, SpeechEncoder, StepConvolution, VoiceEncoder
+from reactometer.models.batches import Batch
 from reactometer.models.heads import (
     CrossModalHead,
     FaceInput,
@@ -64,14 +67,26 @@ class ReactionModel(nn.Module):
         """It goes by the voice."""
         return self.voice_encoder is not None
 
-    @property
-    def given_sizes(self) -> dict[str, int] | None:
-        """Features a step that it was trained on, by modality; ``None`` for a model that takes media."""
-        pairs = (("face", self.face_encoder), ("voice", self.voice_encoder))
-        sizes = {name: encoder.feature_size for name, encoder in pairs if isinstance(encoder, Given)}
-        if isinstance(self.voice_encoder, StepConvolution):
-            sizes["voice"] = self.voice_encoder.input_size
-        return sizes or None
+    def describe_inputs(self) -> tuple[FaceSpec | None, VoiceSpec | None]:
+        """Return what the exported graphs take of face and voice."""
+        face = voice = None
+        match self.face_encoder:
+            case FrameEncoder(feature_size=size):
+                face = FaceSpec(kind="frames", feature_size=size)
+            case ClipEncoder(feature_size=size, n_frames=n_frames):
+                face = FaceSpec(kind="clips", feature_size=size, n_frames=n_frames)
+            case Given(feature_size=size):
+                face = FaceSpec(kind="features", feature_size=size)
+        match self.voice_encoder:
+            case VoiceEncoder():
+                voice = VoiceSpec(kind="log-mel", feature_size=MEL_BANDS)
+            case StepConvolution(input_size=size) | Given(feature_size=size):
+                voice = VoiceSpec(kind="features", feature_size=size)
+            case ContourEncoder(feature_size=size):
+                voice = VoiceSpec(kind="contours", feature_size=size)
+            case SpeechEncoder(feature_size=size):
+                voice = VoiceSpec(kind="waveform", feature_size=size)
+        return face, voice
 
     def forward(self, batch: Batch) -> Tensor:
         """Return the intensities of a batch: (B, L) in [0, 1], the training mean for a clip without face and voice."""
@@ -101,13 +116,17 @@ class ReactionModel(nn.Module):
         return torch.stack((saw, heard), dim=1)
 
     def on_features(self, *, every: bool = False) -> ReactionModel:
-        """The same head, scales and output behind features of the frozen encoders, or of every encoder, instead."""
+        """Return the same head, scales and output behind given features of the frozen encoders.
+
+        With ``every``, of all encoders of images and speech; networks over log-mel or given steps stay.
+        """
         face, voice = self.face_encoder, self.voice_encoder
-        if not self.frozen and not every:
+        replaced = [encoder for encoder in (face, voice) if isinstance(encoder, Pretrained)] if every else self.frozen
+        if not replaced and not every:
             return self
-        if face is not None and (every or face in self.frozen):
+        if face is not None and face in replaced:
             face = Given(face.feature_size)
-        if voice is not None and (every or voice in self.frozen):
+        if voice is not None and voice in replaced:
             voice = Given(voice.feature_size)
         model = ReactionModel(face, voice, self.head, self.output, self.label_mean, frozen=False)
         model.face_scale, model.voice_scale = self.face_scale, self.voice_scale
@@ -124,8 +143,7 @@ class ReactionModel(nn.Module):
 def output_layer(n_features: int, label_mean: Sequence[float], dropout: float) -> nn.Module:
     """Dropout and a linear layer whose first answer, before a sigmoid, is about the training mean of each label."""
     linear = nn.Linear(n_features, len(label_mean))
-    if not linear.weight.is_meta:  # a network without memory, see folder.py, is for the shapes of its tensors
-        nn.init.normal_(linear.weight, std=0.01)
-        with torch.no_grad():
-            linear.bias.copy_(torch.logit(torch.tensor(label_mean).clamp(0.01, 0.99)))
+    nn.init.normal_(linear.weight, std=0.01)
+    with torch.no_grad():
+        linear.bias.copy_(torch.logit(torch.tensor(label_mean).clamp(0.01, 0.99)))
     return nn.Sequential(nn.Dropout(dropout), linear)

@@ -1,17 +1,17 @@
-"""The known architectures and pretrained encoders; build a model from its configuration."""
+"""Build a model from its configuration, or from what its checkpoint says."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import torch
 
 from reactometer.config import ModelConfig
-from reactometer.data.batches import Sampling
-from reactometer.errors import ConfigError, suggestion
-from reactometer.memory import keep_freed_memory
+from reactometer.errors import ConfigError
+from reactometer.machine import keep_freed_memory
+from reactometer.models.architectures import CONTOURS, CONVOLUTION, LOG_MEL, goes_by, system_of
 from reactometer.models.audio_encoders import (
     ContourEncoder,
     SpeechEncoder,
@@ -20,51 +20,9 @@ from reactometer.models.audio_encoders import (
     load_speech_encoder,
 )
 from reactometer.models.backbones import rebuild_net
-from reactometer.models.heads import CrossModalHead, FaceInput, Given, GruHead, MeanHead, TransformerHead, VoiceInput
-from reactometer.models.model import Head, Pretrained, ReactionModel, output_layer
+from reactometer.models.heads import FaceInput, Given, VoiceInput, build_head
+from reactometer.models.model import Pretrained, ReactionModel, output_layer
 from reactometer.models.vision_encoders import ClipEncoder, FrameEncoder, load_clip_encoder, load_frame_encoder
-
-LOG_MEL, CONVOLUTION, CONTOURS = "log-mel", "convolution", "contours"
-"""The voice encoders that need no weights: small networks over the log-mel spectrogram, or over given features; and
-contours of timbre, pitch and loudness, with nothing to learn."""
-
-
-@dataclass(frozen=True)
-class System:
-    """One of the systems: what its encoder takes, what joins its features, and what it is."""
-
-    encoder: str  # the default one
-    takes: Literal["frames", "clips"]
-    head: Literal["mean", "gru", "transformer", "cross-modal"]
-    summary: str
-
-
-SYSTEMS: Mapping[str, System] = {
-    "resnet50": System("microsoft/resnet-50", "frames", "mean", "ResNet50 a frame, mean over the seen frames"),
-    "resnet50-gru": System("microsoft/resnet-50", "frames", "gru", "ResNet50 a frame, bidirectional GRU, attention"),
-    "vit-transformer": System(
-        "google/vit-base-patch16-224-in21k", "frames", "transformer", "ViT a frame, temporal transformer"
-    ),
-    "videomae": System("MCG-NJU/videomae-base-finetuned-kinetics", "clips", "mean", "VideoMAE over 16 frames at once"),
-    "multimodal": System(
-        "microsoft/resnet-50", "frames", "cross-modal", "ResNet50 a frame, log-mel network, cross-modal transformer"
-    ),
-}
-"""The paper's setting, four visual networks and one of vision and sound; all but ResNet50 is our choice of network."""
-
-
-PRETRAINED: Mapping[str, str] = {
-    "microsoft/resnet-50": "Apache-2.0",
-    "facebook/convnext-tiny-224": "Apache-2.0",
-    "google/vit-base-patch16-224-in21k": "Apache-2.0",
-    "facebook/dinov2-base": "Apache-2.0",
-    "google/siglip-base-patch16-224": "Apache-2.0",
-    "MCG-NJU/videomae-base-finetuned-kinetics": "CC-BY-NC-4.0",
-    "facebook/hubert-base-ls960": "Apache-2.0",
-    "facebook/wav2vec2-base": "Apache-2.0",
-    "microsoft/wavlm-base": "see its model card",
-}
-"""Well-known encoders of the Hugging Face Hub, and the licence on each model card; you can use any other by name."""
 
 
 @dataclass(frozen=True)
@@ -80,30 +38,6 @@ class Encoders:
         if self.voice is not None:
             about["voice"] = {} if isinstance(self.voice, VoiceEncoder) else self.voice.describe()
         return about
-
-
-def system_of(config: ModelConfig) -> System:
-    """The system that a configuration names.
-
-    Raises:
-        ConfigError: there is none of that name, or it cannot do what else is asked for.
-    """
-    if config.name not in SYSTEMS:
-        raise ConfigError(f"no model '{config.name}'", fix=suggestion(config.name, SYSTEMS))
-    system = SYSTEMS[config.name]
-    if config.modalities != "both" and system.head != "cross-modal":
-        raise ConfigError(
-            f"model '{config.name}' goes by the face alone",
-            fix='Leave model.modalities out, or use name = "multimodal"',
-        )
-    return system
-
-
-def goes_by(config: ModelConfig) -> tuple[str, ...]:
-    """The modalities ("face", "voice") that reach the configured model."""
-    if system_of(config).head != "cross-modal":
-        return ("face",)
-    return ("face", "voice") if config.modalities == "both" else (config.modalities,)
 
 
 def load_encoders(config: ModelConfig, given: Mapping[str, int] | None = None) -> Encoders:
@@ -148,23 +82,16 @@ def _load_voice(config: ModelConfig) -> VoiceInput:
     return fixed() if fixed else load_speech_encoder(config.voice_encoder)
 
 
-def rebuild_encoders(
-    config: ModelConfig, description: Mapping[str, Any], *, face_feature_size: int | None = None
-) -> Encoders:
-    """Build the encoders that :meth:`Encoders.describe` described, without their weights; needs no network connection.
-
-    A forward pass measures the number of features per frame if ``face_feature_size`` is None.
-    """
+def rebuild_encoders(config: ModelConfig, description: Mapping[str, Any]) -> Encoders:
+    """Build the encoders that :meth:`Encoders.describe` described, without their weights."""
     face: FaceInput | None = None
     voice: VoiceInput | None = None
     if (about := description.get("face")) is not None:
         if "given" in about:
             face = Given(about["given"])
-        elif system_of(config).takes == "clips":
-            face = ClipEncoder(rebuild_net(about), config.size_px, about["pooling"])
         else:
-            net = rebuild_net(about)
-            face = FrameEncoder(net, config.size_px, about["pooling"], feature_size=face_feature_size)
+            encoder = ClipEncoder if system_of(config).takes == "clips" else FrameEncoder
+            face = encoder(rebuild_net(about), config.size_px, about["pooling"])
     if (about := description.get("voice")) is not None:
         if "given" in about:
             voice = Given(about["given"])
@@ -187,42 +114,6 @@ def build_model(config: ModelConfig, encoders: Encoders, label_mean: Sequence[fl
         for name, encoder in present.items()
         if isinstance(encoder, Given | StepConvolution) or (config.frozen and isinstance(encoder, Pretrained))
     ]
-    head = _head(config, {name: encoder.feature_size for name, encoder in present.items()}, standard)
+    head = build_head(config, {name: encoder.feature_size for name, encoder in present.items()}, standard)
     output = output_layer(head.embedding_size, label_mean, config.dropout)
     return ReactionModel(encoders.face, encoders.voice, head, output, torch.tensor(label_mean), frozen=config.frozen)
-
-
-def _head(config: ModelConfig, sizes: Mapping[str, int], standard: Sequence[str]) -> Head:
-    kind, hidden, dropout = system_of(config).head, config.hidden, config.dropout
-    if kind == "mean":
-        return MeanHead(sizes["face"])
-    if kind == "gru":
-        return GruHead(sizes["face"], hidden=hidden, dropout=dropout)
-    if hidden % config.attention_heads:
-        raise ConfigError(
-            "model.hidden is not divisible by model.attention_heads", got=f"{hidden} and {config.attention_heads}"
-        )
-    deep = {"layers": config.layers, "attention_heads": config.attention_heads}
-    if kind == "transformer":
-        return TransformerHead(sizes["face"], hidden=hidden, dropout=dropout, **deep)
-    return CrossModalHead(
-        sizes,
-        standard=standard,
-        hidden=hidden,
-        dropout=dropout,
-        input_dropout=config.input_dropout,
-        modality_dropout=config.modality_dropout,
-        **deep,
-    )
-
-
-def sampling_of(config: ModelConfig, model: ReactionModel) -> Sampling:
-    """What the model is to be shown of a clip."""
-    return Sampling(
-        config.n_frames,
-        config.size_px,
-        crop_share=config.crop_share,
-        looks=model.looks,
-        listens=model.listens,
-        hears="samples" if isinstance(model.voice_encoder, SpeechEncoder | ContourEncoder) else "log-mel",
-    )

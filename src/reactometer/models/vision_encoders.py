@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import inspect
 import math
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -28,18 +27,6 @@ MAPS_OF_CLIPS = ("videomae", "vjepa2")
 """Clip encoders whose hidden states are a map and nothing else: moment by moment, row by row."""
 
 
-@dataclass(frozen=True)
-class Engine:
-    """A function that replaces an encoder's ``encode``: the same inputs, the same output."""
-
-    digest: str  # SHA-256 of what it runs
-    run: Callable[..., Tensor]
-
-    def __call__(self, *inputs: Tensor) -> Tensor:
-        """Encode the inputs."""
-        return self.run(*inputs)
-
-
 class Pixels(nn.Module):
     """Pictures as a network was trained on them: normalised, grey if they were, resized where it takes one size."""
 
@@ -54,8 +41,8 @@ class Pixels(nn.Module):
         scale = 255.0 * (settings.get("rescale_factor") or 1 / 255)
         shift = float(settings.get("offset", scale > 1.5))  # ViViT's pictures are in [-1, 1] before normalisation
         mean, std = (np.array(one, np.float32).reshape(1, 3, 1, 1) for one in (mean, std))
-        self.register_buffer("mean", torch.tensor((mean + shift) / scale))  # NumPy's sums: on the device without memory
-        self.register_buffer("std", torch.tensor(std / scale))  # PyTorch's import its compiler, which takes a second
+        self.register_buffer("mean", torch.tensor((mean + shift) / scale))
+        self.register_buffer("std", torch.tensor(std / scale))
         self.grey = bool(settings.get("do_grayscale"))
         self.side_px: int | None = None
 
@@ -63,7 +50,7 @@ class Pixels(nn.Module):
         """(..., 3, H, W) uint8 RGB -> float32 of the same shape, or of sides ``side_px`` where that is given."""
         pixels = frames.float() / 255.0
         if self.grey:
-            pixels = (pixels * LUMA.to(pixels)).sum(-3, keepdim=True).expand_as(pixels)
+            pixels = (pixels * LUMA.to(pixels)).sum(-3, keepdim=True)  # (..., 1, H, W)
         pixels = (pixels - self.mean) / self.std
         if self.side_px is None:
             return pixels
@@ -76,22 +63,17 @@ class FrameEncoder(nn.Module):
     """A vision network of transformers with its normalisation inside: uint8 pictures -> one feature vector each.
 
     Pictures of another size than it was trained on stay as they are if it takes them, with its position embeddings
-    interpolated, and are resized if not. A forward pass measures both that and the number of features, unless
-    ``feature_size`` is given: then only the shapes of the tensors matter.
+    interpolated, and are resized if not. A forward pass measures both that and the number of features.
     """
 
-    def __init__(self, net: Net, size_px: int, pooling: str = "network", *, feature_size: int | None = None) -> None:
+    def __init__(self, net: Net, size_px: int, pooling: str = "network") -> None:
         super().__init__()
         self.net = net.module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.settings, self.pretrained, self.pooling = net.settings, net.pretrained, pooling
         self.pixels = Pixels(net.settings)
-        self.engine: Engine | None = None
         self.options = {}
         if _trained_px(net.module) not in (None, size_px) and _takes_option(net.module, "interpolate_pos_encoding"):
             self.options["interpolate_pos_encoding"] = True
-        if feature_size is not None:
-            self.feature_size = feature_size
-            return
         try:
             self.feature_size = self._measure(size_px)
         except (ValueError, RuntimeError, AssertionError):  # how transformers refuses a size
@@ -99,10 +81,6 @@ class FrameEncoder(nn.Module):
             self.feature_size = self._measure(size_px)
 
     def forward(self, frames: Tensor) -> Tensor:
-        """Encode pictures, here or by another engine; see :meth:`encode`."""
-        return (self.engine or self.encode)(frames)
-
-    def encode(self, frames: Tensor) -> Tensor:
         """Encode pictures.
 
         Args:
@@ -120,7 +98,7 @@ class FrameEncoder(nn.Module):
             return functional.adaptive_avg_pool2d(_as_map(hidden), GRID).flatten(1)  # (K, D * 16)
         pooled: Tensor | None = getattr(output, "pooler_output", None)
         if pooled is not None:
-            return pooled.flatten(1)  # (K, D)
+            return pooled.mean((2, 3)) if pooled.ndim == 4 else pooled  # (K, D)
         return hidden.mean(1) if hidden.ndim == 3 else hidden.flatten(2).mean(2)
 
     def describe(self) -> dict[str, Any]:
@@ -149,7 +127,6 @@ class ClipEncoder(nn.Module):
         self.pixels = Pixels(net.settings)
         if size_px != _trained_px(net.module):
             self.pixels.side_px = _trained_px(net.module)
-        self.engine: Engine | None = None
         self.options = {"skip_predictor": True} if _takes_option(net.module, "skip_predictor") else {}  # V-JEPA 2's
         self.n_frames = int(getattr(config, "num_frames", None) or config.frames_per_clip)
         self.feature_size = int(config.hidden_size)
@@ -172,11 +149,11 @@ class ClipEncoder(nn.Module):
         features = torch.zeros((len(frames), self.feature_size), device=frames.device)
         seen = mask.any(1)  # (B,)
         if seen.any():
-            features[seen] = (self.engine or self.encode)(spread_frames(frames[seen], mask[seen], self.n_frames))
+            features[seen] = self.encode(spread_frames(frames[seen], mask[seen], self.n_frames))
         return features
 
     def encode(self, frames: Tensor) -> Tensor:
-        """(K, n_frames, 3, H, W) uint8 RGB, all of them seen -> (K, D) float32; what another engine may run."""
+        """(K, n_frames, 3, H, W) uint8 RGB, all of them seen -> (K, D) float32: what is exported."""
         output = self.net(**{str(self.net.main_input_name): self.pixels(frames)}, **self.options)
         return self._pool(output.last_hidden_state.float())
 
@@ -185,7 +162,7 @@ class ClipEncoder(nn.Module):
         if self.grid_shape is None:
             return hidden.mean(1)
         moments, side = self.grid_shape
-        over_time = hidden.view(len(hidden), moments, side * side, -1).mean(1)  # (K, side * side, D of the network)
+        over_time = hidden.view(hidden.shape[0], moments, side * side, -1).mean(1)  # (K, side * side, D of the network)
         return functional.adaptive_avg_pool2d(_as_map(over_time), GRID).flatten(1)
 
     def describe(self) -> dict[str, Any]:
@@ -229,7 +206,7 @@ def _as_map(hidden: Tensor) -> Tensor:
     if hidden.ndim == 4:
         return hidden
     side = math.isqrt(hidden.shape[1])
-    return hidden[:, -side * side :].transpose(1, 2).reshape(len(hidden), -1, side, side)  # (K, D, side, side)
+    return hidden[:, -side * side :].transpose(1, 2).reshape(hidden.shape[0], -1, side, side)  # (K, D, side, side)
 
 
 def _moments_and_side(module: nn.Module, n_frames: int) -> tuple[int, int]:

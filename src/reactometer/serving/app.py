@@ -18,8 +18,8 @@ from starlette.staticfiles import StaticFiles
 
 from reactometer.batch.run import model_sha256
 from reactometer.errors import OutputError, ReactometerError, RequestError
+from reactometer.inference.checkpoint import LoadedModel
 from reactometer.io import NO_ROOM, system_error
-from reactometer.models.folder import LoadedModel
 from reactometer.serving.auth import Gate, name_of, refusal
 from reactometer.serving.job_store import logger, no_room
 from reactometer.serving.metrics import Metrics
@@ -38,7 +38,7 @@ def build_app(model: LoadedModel, folder: Path, settings: Settings) -> FastAPI:
 
     Args:
         model: loaded from ``folder``, with its detector settled.
-        folder: the model folder.
+        folder: the checkpoint.
         settings: of the service.
 
     Raises:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import secrets
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
@@ -15,20 +15,18 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from reactometer.batch.run import Request
 from reactometer.errors import ConfigError, RequestError
-from reactometer.inference.postprocess import refine
-from reactometer.inference.predictor import check_timeline, make_scorer, predict_windows, reading_of
+from reactometer.inference.checkpoint import LoadedModel
+from reactometer.inference.predictor import PredictOptions, Predictor
 from reactometer.io import make_folder
+from reactometer.machine import default_workers
 from reactometer.media.audio import STRETCH_S, levels_db
 from reactometer.media.segments import PART, WindowShape
-from reactometer.models.folder import LoadedModel
-from reactometer.models.scores import Score
 from reactometer.serving.job_store import Job, JobTable, home_of, sqlite_address
 from reactometer.serving.metrics import Metrics
 from reactometer.types import MediaInfo, Prediction, PreparedClip
-from reactometer.workers.media_worker import UNREADABLE, Bounds, Reader, Reading, reason_of
-from reactometer.workers.pool import default_workers
+from reactometer.workers.decoder import UNREADABLE, reason_of
+from reactometer.workers.media_worker import Bounds, Reader
 
 MAX_PIXELS = 4096 * 2304
 """Largest frame of a clip."""
@@ -123,7 +121,7 @@ class Desk:
         self._seats: list[Seat] = []
         self._changed = Condition()
         self._open = True
-        self._score, self._scoring = make_scorer(model, [{} for _ in model.each]), Lock()
+        self._scoring = Lock()
         self._go_on()
         count = settings.readers or default_workers()
         self._threads = [Thread(target=self._serve, name=f"desk {number}", daemon=True) for number in range(count)]
@@ -169,14 +167,13 @@ class Desk:
         self.release(seat)
         return self._enqueue(Work(job, seat.client))
 
-    def check_request(self, request: Request) -> None:
+    def check_request(self, options: PredictOptions) -> None:
         """Refuse settings that ``predict`` refuses.
 
         Raises:
             ConfigError, ModelError: as :func:`reactometer.inference.predictor.predict`.
         """
-        check_timeline(request.window_s, request.hop_s, request.smooth_s, request.baseline)
-        reading_of(self.model, request.faces, request.rate_hz)
+        Predictor(self.model, options)
 
     def work(self, job_id: str) -> Work | None:
         """Find a job that waits or runs."""
@@ -320,19 +317,12 @@ class Desk:
             GivenUpError: the clip is no longer wanted.
         """
         job = work.job
-        request = Request(**{name: value for name, value in job.request.items() if name != "threshold"})
-        rest = check_timeline(request.window_s, request.hop_s, request.smooth_s, request.baseline)
-        shapes = PART, WindowShape(request.window_s, request.hop_s)
-        reading = Reading(reading_of(self.model, request.faces, request.rate_hz), shapes, request.faces)
-
-        def score(clips: Sequence[PreparedClip]) -> list[Score]:
-            with self._scoring:
-                return self._score(clips)
-
-        windows = self._watch(reader.read(Path(job.path), reading, check=work.check), work)
-        predictions = predict_windows(job.path, self.model, windows, reading, score)
+        options = PredictOptions(**{name: value for name, value in job.request.items() if name != "threshold"})
+        predictor = Predictor(self.model, options, lock=self._scoring)
+        segments = self._watch(reader.read(Path(job.path), predictor.reading, check=work.check), work)
+        predictions = predictor.predict_segments(job.path, segments)
         work.about["duration_s"] = predictions[0].duration_s
-        return [replace(refine(prediction, request.smooth_s, rest), path=job.name) for prediction in predictions]
+        return [replace(prediction, path=job.name) for prediction in predictions]
 
     def _watch(
         self, pieces: Iterator[MediaInfo | tuple[WindowShape, PreparedClip]], work: Work

@@ -17,12 +17,11 @@ from fastapi import Request as HttpRequest
 from fastapi.responses import FileResponse, JSONResponse
 from starlette.concurrency import run_in_threadpool
 
-from reactometer.batch.run import Request
 from reactometer.errors import RequestError
+from reactometer.inference.checkpoint import LoadedModel
 from reactometer.inference.events import DEFAULT_THRESHOLD, check_threshold
-from reactometer.inference.predictor import DEFAULT_HOP_S, DEFAULT_WINDOW_S
+from reactometer.inference.predictor import DEFAULT_HOP_S, DEFAULT_WINDOW_S, PredictOptions
 from reactometer.inference.tables import rounded
-from reactometer.models.folder import LoadedModel
 from reactometer.serving.job_store import DONE, FAILED, Job
 from reactometer.serving.queue import Desk, Settings, Work
 from reactometer.serving.renderers import FORMS, Format, file_name, render
@@ -125,7 +124,7 @@ async def create_prediction(  # noqa: PLR0913 - one per field of the form
 ) -> Response:
     """Predict the intensities of a clip. A clip that takes more than 30 s is answered by 202 and a Location."""
     service, form = service_of(request), FORMS.get(format)
-    order = Request(window_s, hop_s, rate_hz, faces, smooth_s, baseline or None)
+    order = PredictOptions(window_s, hop_s, rate_hz, faces, smooth_s, baseline or None)
     service.desk.check_request(order)
     check_threshold(threshold)
     job_id, place = service.desk.new_place()
@@ -185,11 +184,11 @@ def read_model(request: HttpRequest) -> dict[str, Any]:
         "reactometer": version("reactometer"),
         "labels": list(model.labels),
         "coverage": model.uncertainty.coverage if model.uncertainty else None,
-        "looks": model.network.looks,
-        "listens": model.network.listens,
+        "looks": model.networks.uses_face,
+        "listens": model.networks.uses_voice,
         "rate_hz": model.config.prepare.rate_hz,
         "detector": model.config.prepare.detector,
-        "engine": model.engine,
+        "device": model.device,
         "sha256": service.sha256,
         "files": model.description.get("sha256", {}),
         "card": card.read_text(encoding="utf-8") if card.is_file() else None,

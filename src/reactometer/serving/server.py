@@ -10,7 +10,7 @@ from types import FrameType
 import uvicorn
 
 from reactometer.errors import ConfigError
-from reactometer.models.folder import LoadedModel
+from reactometer.inference.checkpoint import LoadedModel
 from reactometer.serving.app import build_app
 from reactometer.serving.queue import Settings
 from reactometer.serving.routes import Service

@@ -15,11 +15,11 @@ from pydantic import BaseModel, Field, ValidationError
 from starlette.websockets import WebSocket, WebSocketDisconnect, WebSocketState
 
 from reactometer.errors import ConfigError, ReactometerError
+from reactometer.inference.checkpoint import LoadedModel
 from reactometer.inference.predictor import DEFAULT_WINDOW_S
 from reactometer.live.protocol import MOST_MESSAGE_BYTES, score_as_json, unpack
 from reactometer.live.scorer import LiveScorer
 from reactometer.live.session import Inbox, score_here
-from reactometer.models.folder import LoadedModel
 
 CLOSED, REFUSED, TOO_LARGE, BUSY = 1000, 1008, 1009, 1013
 """WebSocket's close codes."""
@@ -188,14 +188,14 @@ class _Session:
                 raise _EndedError("the client does not read the scores") from error
 
     def _about(self) -> dict[str, Any]:
-        network, sure = self.model.network, self.model.uncertainty
+        networks, sure = self.model.networks, self.model.uncertainty
         return {
             "labels": list(self.model.labels),
             "coverage": sure.coverage if sure else None,
             "window_s": self.start.window_s,
             "rate_hz": self.scorer.rate_hz,
-            "looks": network.looks,
-            "listens": network.listens,
+            "looks": networks.uses_face,
+            "listens": networks.uses_voice,
         }
 
     async def _send(self, kind: str, **said: Any) -> None:

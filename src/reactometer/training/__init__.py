@@ -4,4 +4,5 @@ from __future__ import annotations
 
 from reactometer.errors import require
 
-require("torch", "lightning", "transformers", "tensorboardX", "pandas", "scipy", "matplotlib", "jinja2", extra="train")
+NETWORKS = ("torch", "lightning", "transformers", "onnx", "onnxscript", "tensorboardX")
+require(*NETWORKS, "pandas", "scipy", "matplotlib", "jinja2", extra="train")

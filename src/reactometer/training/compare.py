@@ -15,9 +15,9 @@ from reactometer.evaluation.baselines import length_answers
 from reactometer.evaluation.bootstrap import Interval, bootstrap_mean_pearson, choose_units
 from reactometer.evaluation.evaluate import evaluate, open_for
 from reactometer.evaluation.metrics import Metrics, measure
+from reactometer.inference.checkpoint import LoadedModel, load_model
 from reactometer.io import Paths, each_path, write_picture, write_whole
-from reactometer.models.folder import LoadedModel, load_model
-from reactometer.models.registry import goes_by
+from reactometer.models.architectures import goes_by
 from reactometer.training.train import train_once
 
 
@@ -131,7 +131,7 @@ def _rows(
             metrics=tuple(evaluation.metrics for evaluation in scored),
             interval=bootstrap_mean_pearson(targets, middle, groups=people),
             over_length=bootstrap_mean_pearson(targets, middle, length, groups=people),
-            parameters=sum(parameter.numel() for parameter in first.network.parameters()),
+            parameters=first.description["n_parameters"],
         )
         rows.append(row)
     return rows, measure(targets, length, first.labels)

@@ -1,9 +1,11 @@
-"""Export a model to ONNX graphs in its folder, and prove on real clips that they equal PyTorch."""
+"""Export a trained network to a checkpoint's ONNX graphs, and prove on real clips that they equal PyTorch."""
 
 from __future__ import annotations
 
-import copy
+import base64
+import json
 import logging
+import re
 import shutil
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -12,88 +14,130 @@ from dataclasses import dataclass, replace
 from io import StringIO
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import onnx
+import onnxscript.optimizer
 import torch
+from onnx import TensorProto, helper, numpy_helper
 from torch import Tensor, nn
 
-from reactometer.data.batches import BLOCK_SIZE, Batch, Item, MediaReader, collate, parts_of, to_item
+from reactometer.config import Config, ModelConfig
 from reactometer.data.cache import FEATURES, PreparedSet
 from reactometer.data.feature_store import open_store
-from reactometer.data.prepare import settled
-from reactometer.errors import ConfigError, DataError, ModelError, OutputError, suggestion
+from reactometer.data.inputs import BLOCK_SIZE, Item, MediaReader, parts_of, to_item
+from reactometer.data.person_norm import Moments
+from reactometer.errors import DataError, ModelError
 from reactometer.evaluation.evaluate import evaluate, open_for
-from reactometer.io import Paths, appearing, each_path, format_json, sha256_of
-from reactometer.media.audio_features import MEL_BANDS
-from reactometer.media.faces import load_detector
-from reactometer.media.segments import prepare_clip
-from reactometer.models.audio_encoders import SpeechEncoder, StepConvolution, VoiceEncoder
-from reactometer.models.engines import (
-    ABOUT_FILE,
-    EXPORTED,
-    Run,
-    Runnable,
-    attach_engine,
-    engine_folder,
-    open_graph,
-    require_onnx,
-    runnable,
+from reactometer.inference.checkpoint import (
+    DEGRADATION_FILES,
+    DESCRIPTION_FILE,
+    MEMBER,
+    WEIGHTS_FILE,
+    LoadedModel,
+    load_model,
+    write_description,
 )
-from reactometer.models.folder import WEIGHTS_FILE, LoadedModel, load_model
+from reactometer.inference.conformal import REFERENCES_FILE, UNCERTAINTY_FILE
+from reactometer.inference.runtime import FACE_INPUTS, HEAD_GRAPH, MEANS, VOICE_INPUTS, Networks
+from reactometer.io import Paths, appearing, decoding, each_path, parse_json_object, sha256_of
+from reactometer.media.faces import load_detector
+from reactometer.media.segments import prepare_clip, settled
+from reactometer.models.audio_encoders import SpeechEncoder
+from reactometer.models.batches import Batch, collate
+from reactometer.models.heads import masked_moments
 from reactometer.models.model import ReactionModel
-from reactometer.models.showing import encode_item
-from reactometer.models.vision_encoders import ClipEncoder, Engine, FrameEncoder
+from reactometer.models.registry import Encoders
+from reactometer.models.vision_encoders import ClipEncoder, FrameEncoder
+from reactometer.models.weights import load_network, save_weights
 from reactometer.paths import STARTER
 from reactometer.terminal import progress_bar
+from reactometer.training.features import encode_item, population
 
 TOLERANCE = 1e-4
-"""Largest difference of an intensity from PyTorch's in single precision."""
+"""Maximum difference of an intensity from PyTorch's in single precision."""
 
 TOLERATED_LOSS = 0.005
-"""Largest loss of mean Pearson on the val split in 8 bits."""
+"""Maximum loss of mean Pearson on the val split in 8 bits."""
 
-PROOF_CLIPS, CALIBRATION_CLIPS = 12, 64
-"""Clips that the proof compares, and that 8 bits are calibrated on; our choice."""
+PROOF_CLIPS, CALIBRATION_CLIPS = 8, 64
+"""Number of clips that the proof compares, and that 8 bits are calibrated on; our choice."""
 
-JOINT = "joint"
-"""The graph that takes features and gives intensities."""
-
-FACE_INPUTS, VOICE_INPUTS = ("frames", "frame_mask", "frame_times_s"), ("voice", "voice_mask", "voice_times_s")
+MAX_FOLDED = 2**31
+"""Maximum number of elements of a constant that is computed when a graph is written, such as a transposed matrix."""
 
 Inputs = Mapping[str, tuple[Tensor, tuple[str | None, ...]]]
 """By name, an example of an input, and the name of each dimension whose size is free."""
 
+Exportable = FrameEncoder | ClipEncoder | SpeechEncoder
+"""Encoders with a graph of their own. Contours are computed in NumPy; log-mel networks are in the head's graph."""
+
 
 @dataclass(frozen=True)
 class Exported:
-    """An exported engine and its differences from PyTorch."""
+    """An exported checkpoint and its differences from PyTorch."""
 
-    folder: Path  # the engine's
-    engine: str
+    folder: Path
     n_clips: int
     differences: Mapping[str, float]  # input of the proof -> largest difference of an intensity
-    pearson: tuple[float, float] | None = None  # in 8 bits: mean Pearson on the val split of PyTorch and of the engine
+    pearson: tuple[float, float] | None = None  # in 8 bits: mean Pearson on the val split in single precision and now
 
 
 @dataclass(frozen=True)
 class Graph:
-    """A function of tensors to export, with its inputs and the name of its output."""
+    """A function of tensors to export, with its inputs and the names of its outputs."""
 
     module: nn.Module
     inputs: Inputs
-    output: str
+    outputs: tuple[str, ...]
+    structure: str  # all that the graph depends on besides the module's weights
+
+
+_templates = dict[str, onnx.ModelProto]()
+"""Graphs without weights, by structure: translating one takes seconds, and members of an ensemble share it."""
+
+
+def save_checkpoint(
+    folder: Path,
+    network: ReactionModel,
+    labels: Sequence[str],
+    config: Config,
+    prepared: PreparedSet,
+    *,
+    data: Mapping[str, Any],
+    metrics: Mapping[str, Any],
+) -> None:
+    """Write a trained network into an empty folder: weights, graphs, ``model.json``, and the proof on val clips.
+
+    Args:
+        folder: exists.
+        network: on the CPU, in evaluation mode.
+        labels: (L,) names.
+        config: what it was trained with.
+        prepared: the clips that it was trained on.
+        data: describes the training data, as JSON can hold it.
+        metrics: its scores on val.
+
+    Raises:
+        ModelError: an intensity differs from PyTorch's by more than 1e-4.
+    """
+    write_checkpoint(folder, network, labels, config, data=data, metrics=metrics)
+    loaded = load_model(folder, "cpu")
+    clips = list(islice(_items(loaded, (), prepared, "val"), PROOF_CLIPS))
+    prove(folder, network, loaded, clips)
 
 
 def export(
     model: Path | str,
     data: Paths,
+    out: Path | str,
     *,
-    engine: str,
-    out: Path | str | None = None,
+    int8: bool = False,
     cache: Path | str | None = None,
     progress: bool = True,
 ) -> list[Exported]:
-    """Export a model to ``engines/ENGINE`` in its folder, and prove that it equals PyTorch.
+    """Export a model's weights to a new checkpoint, and prove that its graphs equal PyTorch.
 
     Each encoder becomes an ONNX graph, and so does the network from features to intensities. The graphs' intensities
     are compared with PyTorch's on whole clips, without face, without voice, without both, on the first third of the
@@ -101,11 +145,11 @@ def export(
     split, and the score on the val split is compared instead.
 
     Args:
-        model: a model folder, an ensemble's folder, or "starter".
+        model: a folder with weights: a checkpoint, one of the older kind without graphs, an ensemble, or "starter".
         data: a dataset (a folder, a CSV file, or a prepared dataset), or video files, which are enough for single
             precision.
-        engine: one of :data:`~reactometer.models.engines.EXPORTED`.
-        out: a folder for a copy of the model that holds the engine; default: the model's own folder.
+        out: the new checkpoint's folder.
+        int8: compute the encoders in 8 bits.
         cache: folder of the prepared clips if ``data`` is not prepared yet; default: the user's cache folder.
         progress: show a progress bar on standard error.
 
@@ -113,50 +157,128 @@ def export(
         One record per member of an ensemble, or one.
 
     Raises:
-        ConfigError: the engine is unknown.
-        ModelError: a package is missing, an intensity differs by more than 1e-4, or 8 bits cost more than 0.005 of
-            mean Pearson. Nothing is written then.
+        ModelError: an intensity differs by more than 1e-4, or 8 bits cost more than 0.005 of mean Pearson. Nothing is
+            written then.
         DataError, MediaError: the data cannot be used.
-        OutputError: the engine or ``out`` exists already.
+        OutputError: ``out`` exists already.
     """
-    data = each_path(data)
-    if engine not in EXPORTED:
-        raise ConfigError(f"no engine '{engine}' to export for", fix=suggestion(engine, EXPORTED))
-    require_onnx("onnx", "onnxruntime", "onnxscript")
+    data, out = each_path(data), Path(out)
     source = STARTER if str(model) == "starter" else Path(model)
-    if out is None and source == STARTER:
-        raise OutputError("the starter model stays as it came", fix="Name a folder for a copy with --out")
-    if out is not None:
-        load_model(source, "cpu")  # raises before anything is copied
-        with appearing(Path(out)) as partial:
-            shutil.copytree(source, partial, dirs_exist_ok=True)
-            done = _export_all(partial, data, engine, cache, progress)
-        return [replace(one, folder=Path(out) / one.folder.relative_to(partial)) for one in done]
-    return _export_all(source, data, engine, cache, progress)
-
-
-def _export_all(
-    folder: Path, data: Sequence[Path | str], engine: str, cache: Path | str | None, progress: bool
-) -> list[Exported]:
-    """Export a model, or all members of an ensemble or none."""
-    loaded = load_model(folder, "cpu")
-    folders = [folder / str(name) for name in loaded.description.get("members", [])] or [folder]
-    if (first := engine_folder(folders[0], engine)).exists():
-        raise OutputError(f"{first}: exists already", fix="Delete it to export again")
-    prepared = None if _are_videos(data) else open_for(loaded, data[0], cache, progress=progress)
-    if prepared is None and engine == "onnx-int8":
+    if _are_videos(data) and int8:
         raise DataError("8 bits need a dataset: clips to calibrate on, and labels to score on", got="video files")
+    with decoding(source / DESCRIPTION_FILE, ModelError, "Give a folder that 'reactometer train' named"):
+        description = parse_json_object((source / DESCRIPTION_FILE).read_bytes())
+        names = list(description.get("members", []))
+        if not all(re.fullmatch(MEMBER, name) for name in names):
+            raise ValueError(f"members {names}")
     done = list[Exported]()
-    try:
-        for member, own in zip(loaded.each, folders, strict=True):
-            final = engine_folder(own, engine)
-            with progress_bar(f"exporting {engine}", 3, progress) as advance, appearing(final) as partial:
-                done.append(replace(_export_one(member, data, prepared, engine, partial, advance), folder=final))
-    except BaseException:
-        for one in done:
-            shutil.rmtree(one.folder)
-        raise
+    with progress_bar("exporting", 2 * max(1, len(names)), progress) as advance, appearing(out) as partial:
+        for name in names or ["."]:
+            (partial / name).mkdir(exist_ok=True)
+            exported = _export_one(source / name, partial / name, data, cache, int8, advance)
+            done.append(replace(exported, folder=out / name))
+            _copy_extras(source / name, partial / name)
+        if names:
+            write_description(partial, description["labels"], {"members": names})
+            _copy_extras(source, partial)
     return done
+
+
+def _copy_extras(source: Path, folder: Path) -> None:
+    """Copy what else a checkpoint holds: intervals, the degradation curves, the card."""
+    for name in (UNCERTAINTY_FILE, REFERENCES_FILE, *DEGRADATION_FILES, "README.md", "LICENSE"):
+        if (source / name).is_file():
+            shutil.copyfile(source / name, folder / name)
+
+
+def _export_one(
+    source: Path,
+    folder: Path,
+    data: Sequence[Path | str],
+    cache: Path | str | None,
+    int8: bool,
+    advance: Callable[[], None],
+) -> Exported:
+    """Export one model into an empty folder, and check it."""
+    network, known = load_network(source)
+    config = Config.model_validate(known["config"])
+    write_checkpoint(folder, network, known["labels"], config, data=known["data"], metrics=known["metrics"])
+    loaded = load_model(folder, "cpu")
+    prepared = None if _are_videos(data) else open_for(loaded, data[0], cache, progress=False)
+    exported = prove(folder, network, loaded, list(islice(_items(loaded, data, prepared, "val"), PROOF_CLIPS)))
+    advance()
+    if int8 and prepared is not None:
+        exported = replace(exported, pearson=_quantise(folder, network, loaded, prepared))
+    advance()
+    return exported
+
+
+def write_checkpoint(
+    folder: Path,
+    network: ReactionModel,
+    labels: Sequence[str],
+    config: Config,
+    *,
+    data: Mapping[str, Any],
+    metrics: Mapping[str, Any],
+) -> Path:
+    """Write weights, graphs and ``model.json`` into a folder, without a proof, see :func:`save_checkpoint`."""
+    folder.mkdir(parents=True, exist_ok=True)
+    save_weights(network, folder / WEIGHTS_FILE, config.training.store)
+    graphs = graphs_of(network, config.model)
+    moments = population(network) if config.model.person_norm else {}
+    for name, graph in graphs.items():
+        write_graph(graph, folder / name, config.training.store, moments if name == HEAD_GRAPH else {})
+    face, voice = network.describe_inputs()
+    about = {
+        "config": config.model_dump(mode="json"),
+        "inputs": {
+            name: stream.model_dump() for name, stream in (("face", face), ("voice", voice)) if stream is not None
+        },
+        "precision": "float32",
+        "n_parameters": sum(parameter.numel() for parameter in network.parameters()),
+        "encoders": Encoders(network.face_encoder, network.voice_encoder).describe(),
+        "data": dict(data),
+        "metrics": dict(metrics),
+        "proof": {},
+        "sha256": {name: sha256_of(folder / name) for name in (WEIGHTS_FILE, *graphs)},
+    }
+    return write_description(folder, labels, about)
+
+
+def _change_description(folder: Path, **changes: Any) -> None:
+    about = parse_json_object((folder / DESCRIPTION_FILE).read_bytes())
+    labels = about["labels"]
+    kept = {name: value for name, value in about.items() if name not in ("format", "reactometer", "labels")}
+    write_description(folder, labels, {**kept, **changes})
+
+
+def prove(folder: Path, network: ReactionModel, loaded: LoadedModel, clips: Sequence[Item]) -> Exported:
+    """Compare the graphs with PyTorch on clips, and keep the differences in ``model.json``."""
+    if not any(item.seen.any() or len(item.voice) for item in clips):
+        raise DataError("no clip contains a face or a voice to compare the graphs on")
+    found = differences(network, loaded.networks, clips)
+    exported = Exported(folder, len(clips), found)
+    check(exported)
+    _change_description(folder, proof={"n_clips": len(clips), "differences": found})
+    return exported
+
+
+def _quantise(folder: Path, network: ReactionModel, loaded: LoadedModel, prepared: PreparedSet) -> tuple[float, float]:
+    """Replace the encoders' graphs by ones in 8 bits; return mean Pearson on val before and after."""
+    before = _pearson(loaded, prepared)
+    for name, graph in graphs_of(network, loaded.config.model).items():
+        if name != HEAD_GRAPH:
+            items = islice(_items(loaded, (), prepared, "train"), CALIBRATION_CLIPS)
+            quantise_graph(graph, folder / name, _encoder_inputs(loaded.networks, name, items))
+    (folder / WEIGHTS_FILE).unlink()
+    digests = {file.name: sha256_of(file) for file in sorted(folder.glob("*.onnx"))}
+    _change_description(folder, precision="int8", sha256=digests)
+    pearson = before, _pearson(load_model(folder, "cpu"), prepared)
+    check(Exported(folder, 0, {}, pearson))
+    about = parse_json_object((folder / DESCRIPTION_FILE).read_bytes())
+    _change_description(folder, proof={**about["proof"], "pearson": pearson})
+    return pearson
 
 
 def _are_videos(data: Sequence[Path | str]) -> bool:
@@ -169,87 +291,42 @@ def _are_videos(data: Sequence[Path | str]) -> bool:
     return False
 
 
-def _export_one(
-    member: LoadedModel,
-    data: Sequence[Path | str],
-    prepared: PreparedSet | None,
-    engine: str,
-    folder: Path,
-    advance: Callable[[], None],
-) -> Exported:
-    """Export one model into an empty folder, and check it."""
-    train = list(islice(_items(member, data, prepared, "train"), CALIBRATION_CLIPS))
-    clips = list(islice(_items(member, data, prepared, "val"), PROOF_CLIPS))
-    if not any(item.seen.any() or len(item.voice) for item in clips):
-        raise DataError("no clip contains a face or a voice to compare the engine on")
-    graphs = graphs_of(member.network, member.sampling.size_px)
-    for name, graph in graphs.items():
-        write_graph(graph, folder / f"{name}.onnx")
-        if name != JOINT and engine == "onnx-int8":
-            quantise_graph(graph, folder / f"{name}.onnx", _encoder_inputs(member, name, train))
-    advance()
-    about = {
-        "engine": engine,
-        "weights_sha256": member.description["sha256"][WEIGHTS_FILE],
-        "graphs": {f"{name}.onnx": sha256_of(folder / f"{name}.onnx") for name in graphs},
-        "labels": list(member.labels),
-    }
-    (folder / ABOUT_FILE).write_text(format_json(about), encoding="utf-8")
-    network = copy.deepcopy(member.network)
-    attach_engine(network, engine, folder, about["weights_sha256"])
-    fast = replace(member, network=network, engine=engine)
-    found = differences(member, fast, open_graph(folder / f"{JOINT}.onnx"), clips)
-    advance()
-    pearson = _pearson(member, fast, prepared) if engine == "onnx-int8" and prepared is not None else None
-    exported = Exported(folder, engine, len(clips), found, pearson)
-    check(exported)
-    proof = {"n_clips": len(clips), "differences": found, "pearson": pearson}
-    (folder / ABOUT_FILE).write_text(format_json({**about, "proof": proof}), encoding="utf-8")
-    advance()
-    return exported
-
-
-def _items(member: LoadedModel, data: Sequence[Path | str], prepared: PreparedSet | None, split: str) -> Iterator[Item]:
+def _items(loaded: LoadedModel, data: Sequence[Path | str], prepared: PreparedSet | None, split: str) -> Iterator[Item]:
     """Yield the model's input of the clips of a split, if the dataset has it, or of all clips."""
     if prepared is None:
-        settings = settled(member.config.prepare)
+        settings = settled(loaded.config.prepare)
         detector = load_detector(settings.detector)
-        yield from (to_item(prepare_clip(Path(one), settings, detector), member.sampling) for one in data)
+        yield from (to_item(prepare_clip(Path(one), settings, detector), loaded.sampling) for one in data)
         return
-    read = MediaReader(member.sampling) if prepared.feature_sizes is None else open_store(prepared.folder / FEATURES)
+    read = MediaReader(loaded.sampling) if prepared.feature_sizes is None else open_store(prepared.folder / FEATURES)
     rows = [row for row in prepared.split(split) or prepared.rows if row.file]
     yield from (read(rows[part.index], part, None) for part in parts_of(rows))
 
 
-def _encoder_inputs(member: LoadedModel, name: str, items: Iterable[Item]) -> Iterator[tuple[np.ndarray, ...]]:
-    """Yield the arguments of an encoder when some clips are encoded."""
-    encoder, inputs = runnable(member.network)[name], list[tuple[np.ndarray, ...]]()
+def _encoder_inputs(networks: Networks, name: str, items: Iterable[Item]) -> Iterator[tuple[np.ndarray, ...]]:
+    """Yield the arguments of an encoder's graph when some clips are encoded."""
+    stream, inputs = name.removesuffix(".onnx"), list[tuple[np.ndarray, ...]]()
+    graph = networks.encoders[stream]
 
-    def record(*tensors: Tensor) -> Tensor:
-        inputs.append(tuple(tensor.numpy() for tensor in tensors))
-        return encoder.encode(*tensors)
+    def record(*arrays: np.ndarray) -> list[np.ndarray]:
+        inputs.append(arrays)
+        return graph(*arrays)
 
+    recording: Any = {**networks.encoders, stream: record}
     for item in items:
-        encoder.engine = Engine("recording", record)
-        try:
-            encode_item(member.network, item, every=True)
-        finally:
-            encoder.engine = None
+        replace(networks, encoders=recording).encode(item)
         yield from inputs
         inputs.clear()
 
 
-def _pearson(member: LoadedModel, fast: LoadedModel, prepared: PreparedSet) -> tuple[float, float]:
-    """Return mean Pearson on val of PyTorch and of the engine, over the labels that vary; a constant counts as 0."""
-    before, after = (
-        evaluate(one, prepared.folder, split="val", n_resamples=0, progress=False).metrics.pearson
-        for one in (member, fast)
-    )
-    pairs = [(slow, quick or 0.0) for slow, quick in zip(before, after, strict=True) if slow is not None]
-    if not pairs:
+def _pearson(loaded: LoadedModel, prepared: PreparedSet) -> float:
+    """Return mean Pearson on val over the labels that vary; a constant prediction counts as 0."""
+    scored = evaluate(loaded, prepared.folder, split="val", n_resamples=0, progress=False)
+    spread = np.ptp(scored.truth, axis=0)  # (L,)
+    known = [r or 0.0 for r, varies in zip(scored.metrics.pearson, spread > 0, strict=True) if varies]
+    if not known:
         raise DataError(f"{prepared.folder}: no label varies over split 'val'", fix="8 bits need clips that differ")
-    slow, quick = np.mean(pairs, axis=0).tolist()
-    return slow, quick
+    return float(np.mean(known))
 
 
 def check(exported: Exported) -> None:
@@ -258,47 +335,53 @@ def check(exported: Exported) -> None:
         before, after = exported.pearson
         if not after >= before - TOLERATED_LOSS:
             raise ModelError(
-                f"in 8 bits the model loses too much of its score on val; {exported.engine} is not kept",
+                "in 8 bits the model loses too much of its score on val; it is not kept",
                 got=f"mean Pearson {after:.4f} instead of {before:.4f}",
                 expected=f"a loss of at most {TOLERATED_LOSS}",
-                fix="Use --engine onnx, or calibrate on more train clips",
+                fix="Leave --int8 out, or calibrate on more train clips",
             )
         return
     for name, difference in exported.differences.items():
         if not difference <= TOLERANCE:  # NaN, too
             raise ModelError(
-                f"{exported.engine} gives other intensities than PyTorch; it is not kept",
+                "the exported graphs give other intensities than PyTorch; they are not kept",
                 got=f"a difference of {difference:.2g} ({name})",
                 expected=f"at most {TOLERANCE}",
                 fix="Please report the versions of the packages and the encoder's name",
             )
 
 
-def differences(member: LoadedModel, fast: LoadedModel, joint: Run, items: Sequence[Item]) -> dict[str, float]:
-    """Return the largest difference of an intensity between PyTorch and an engine, for each kind of input.
+def differences(network: ReactionModel, networks: Networks, items: Sequence[Item]) -> dict[str, float]:
+    """Return the largest difference of an intensity between PyTorch and the graphs, for each kind of input.
 
     Args:
-        member: the model, run by PyTorch.
-        fast: the same model, run by the engine.
-        joint: the engine's graph from features to intensities.
+        network: the model, run by PyTorch.
+        networks: the same model, run by ONNX Runtime.
         items: the clips. Each is compared whole, alone and in one batch with the others, and with parts removed.
     """
-    unseen = [replace(item, seen=np.zeros_like(item.seen)) for item in items]
-    inputs = {
-        "whole clips": list(items),
-        "without face": unseen,
-        "without voice": [_silent(item) for item in items],
-        "without both": [_silent(item) for item in unseen],
-        "first third": [_beginning(item, 1 / 3) for item in items],
-        "one frame": [_beginning(item, 0.0) for item in items],
+    head = network.on_features(every=True)
+
+    def encode(item: Item) -> tuple[Item, Item]:
+        return encode_item(network, item, every=True), networks.encode(item)
+
+    whole = [encode(item) for item in items]
+    pairs: dict[str, list[tuple[Item, Item]]] = {
+        "whole clips": whole,
+        "without face": [(_unseen(slow), _unseen(fast)) for slow, fast in whole],
+        "without voice": [(_silent(slow), _silent(fast)) for slow, fast in whole],
+        "without both": [(_silent(_unseen(slow)), _silent(_unseen(fast))) for slow, fast in whole],
+        "first third": [encode(_beginning(item, 1 / 3)) for item in items],
+        "one frame": [encode(_beginning(item, 0.0)) for item in items],
     }
-    head = member.network.on_features(every=True)
     found = {}
-    for name, own in inputs.items():
-        pairs = [tuple(encode_item(one.network, item, every=True) for one in (member, fast)) for item in own]
-        groups = [[pair] for pair in pairs] + ([pairs] if name == "whole clips" else [])  # then all in one batch
-        found[name] = float(np.max([_difference(head, joint, group) for group in groups]))  # NaN if one is NaN
+    for name, own in pairs.items():
+        groups = [[pair] for pair in own] + ([own] if name == "whole clips" else [])  # then all in one batch
+        found[name] = float(np.max([_difference(head, networks, group) for group in groups]))  # NaN if one is NaN
     return found
+
+
+def _unseen(item: Item) -> Item:
+    return replace(item, frames=np.zeros_like(item.frames), seen=np.zeros_like(item.seen))
 
 
 def _silent(item: Item) -> Item:
@@ -319,45 +402,100 @@ def _beginning(item: Item, share: float) -> Item:
 
 
 @torch.inference_mode()
-def _difference(head: ReactionModel, joint: Run, pairs: Sequence[tuple[Item, ...]]) -> float:
-    """Compare the intensities of a batch of clips, each encoded by PyTorch and by the engine."""
-    n_labels = len(head.label_mean)
-    expected = head(collate([slow for slow, _ in pairs], n_labels))  # (B, L)
-    batch = collate([fast for _, fast in pairs], n_labels)
-    names = (*(FACE_INPUTS if head.looks else ()), *(VOICE_INPUTS if head.listens else ()))
-    got = joint(*(getattr(batch, name).numpy() for name in names))  # (B, L)
+def _difference(head: ReactionModel, networks: Networks, pairs: Sequence[tuple[Item, Item]]) -> float:
+    """Compare the intensities of a batch of clips, each encoded by PyTorch and by the graphs."""
+    expected = head(collate([slow for slow, _ in pairs], len(head.label_mean)))  # (B, L)
+    got, _ = networks.score([fast for _, fast in pairs])  # (B, L)
     return float(np.abs(got - expected.numpy()).max())
 
 
-def graphs_of(network: ReactionModel, size_px: int) -> dict[str, Graph]:
-    """Return the graphs of a model: "face" and "voice" if the encoder can be exported, and the joint graph.
+def graphs_of(network: ReactionModel, config: ModelConfig) -> dict[str, Graph]:
+    """Return the graphs of a model by file name: its encoders of images and speech, and the head.
 
     Args:
         network: in evaluation mode, on the CPU.
-        size_px: side of the face crops, pixels.
+        config: what it was built from.
     """
-    graphs = {name: _encoder_graph(encoder, size_px) for name, encoder in runnable(network).items()}
-    return {**graphs, JOINT: _joint_graph(network)}
+    pairs = (("face.onnx", network.face_encoder), ("voice.onnx", network.voice_encoder))
+    graphs = {
+        name: _encoder_graph(encoder, config.size_px) for name, encoder in pairs if isinstance(encoder, Exportable)
+    }
+    graphs[HEAD_GRAPH] = _head_graph(network)
+    encoders = Encoders(network.face_encoder, network.voice_encoder).describe()
+    about = [config.model_dump(mode="json"), encoders, len(network.label_mean)]
+    return {name: replace(graph, structure=json.dumps([name, *about])) for name, graph in graphs.items()}
 
 
-def write_graph(graph: Graph, file: Path) -> None:
-    """Write a graph to one ONNX file. Its free dimensions stay free."""
+def write_graph(graph: Graph, file: Path, store: str = "float32", moments: Mapping[str, Moments] = {}) -> None:
+    """Write a graph to one ONNX file. Its free dimensions stay free.
+
+    Args:
+        graph: what is exported.
+        file: a new file.
+        store: with "float16", weights that are numbers of half precision are stored so; they are computed in single.
+        moments: mean and standard deviation of the training set's features by stream, kept as metadata.
+    """
+    if graph.structure not in _templates:
+        _templates[graph.structure] = _translate(graph)
+    model, weights = onnx.ModelProto(), graph.module.state_dict()
+    model.CopyFrom(_templates[graph.structure])
+    for tensor in model.graph.initializer:
+        if tensor.name in weights:
+            tensor.CopyFrom(numpy_helper.from_array(weights[tensor.name].numpy(), tensor.name))
+    onnxscript.optimizer.fold_constants(model, input_size_limit=MAX_FOLDED, output_size_limit=MAX_FOLDED)
+    onnxscript.optimizer.remove_unused_nodes(model)
+    if store == "float16":
+        _halve_weights(model)
+    for stream, own in moments.items():
+        for kind, values in (("mean", own.mean), ("std", own.std)):
+            text = base64.b64encode(np.asarray(values, "<f4").tobytes()).decode()
+            model.metadata_props.add(key=f"{stream}_{kind}", value=text)
+    onnx.save(model, file)
+
+
+def _translate(graph: Graph) -> onnx.ModelProto:
+    """Translate a module to a graph without weights. Its initializers are named as in the module's state."""
     shapes = {
-        name: {place: torch.export.Dim.DYNAMIC for place, free in enumerate(frees) if free}
+        name: {index: torch.export.Dim.DYNAMIC for index, free in enumerate(frees) if free}
         for name, (_, frees) in graph.inputs.items()
     }
     with _quiet():
-        torch.onnx.export(
+        program = torch.onnx.export(
             graph.module,
             tuple(example for example, _ in graph.inputs.values()),
-            file,
             dynamo=True,
             dynamic_shapes=(tuple(shapes.values()),),
             input_names=list(graph.inputs),
-            output_names=[graph.output],
-            external_data=False,
+            output_names=list(graph.outputs),
             verbose=False,
+            optimize=False,  # it would join batch norm and convolution, whose weights are then no half precision's
         )
+    if program is None:
+        raise ModelError("PyTorch cannot export this network", got=type(graph.module).__name__)
+    model, weights = program.model_proto, graph.module.state_dict()
+    for tensor in model.graph.initializer:
+        if tensor.name in weights:
+            tensor.ClearField("raw_data")
+    for node in model.graph.node:
+        node.ClearField("metadata_props")  # PyTorch's stack traces, with paths of this machine
+    return model
+
+
+def _halve_weights(model: onnx.ModelProto) -> None:
+    """Store matrices and kernels in half precision if they are numbers of half precision, with a cast to single."""
+    casts = []
+    for tensor in model.graph.initializer:
+        if tensor.data_type != TensorProto.FLOAT or len(tensor.dims) < 2:
+            continue
+        values = numpy_helper.to_array(tensor)
+        half = values.astype(np.float16)
+        if np.array_equal(half.astype(np.float32), values):
+            name = tensor.name
+            tensor.CopyFrom(numpy_helper.from_array(half, f"{name}.half"))
+            casts.append(helper.make_node("Cast", [f"{name}.half"], [name], to=TensorProto.FLOAT))
+    nodes = list(model.graph.node)
+    del model.graph.node[:]
+    model.graph.node.extend([*casts, *nodes])
 
 
 def quantise_graph(graph: Graph, file: Path, examples: Iterable[Sequence[np.ndarray]]) -> None:
@@ -400,61 +538,63 @@ def quantise_graph(graph: Graph, file: Path, examples: Iterable[Sequence[np.ndar
 class _Encode(nn.Module):
     """Make a module of an encoder's ``encode``."""
 
-    def __init__(self, encoder: Runnable) -> None:
+    def __init__(self, encoder: Exportable) -> None:
         super().__init__()
         self.encoder = encoder
 
     def forward(self, *inputs: Tensor) -> Tensor:
-        return self.encoder.encode(*inputs)
+        encode = self.encoder if isinstance(self.encoder, FrameEncoder) else self.encoder.encode
+        features: Tensor = encode(*inputs)
+        return features
 
 
-class _Joint(nn.Module):
-    """Compute intensities, (B, L) in [0, 1], from the features of face and voice."""
+class _Head(nn.Module):
+    """Compute intensities (B, L) in [0, 1], and the mean over time of each stream (B, D), from features."""
 
     def __init__(self, network: ReactionModel) -> None:
         super().__init__()
         self.network = network.on_features(every=True)
 
-    def forward(self, *inputs: Tensor) -> Tensor:
+    def forward(self, *inputs: Tensor) -> tuple[Tensor, ...]:
         mask = inputs[1]
         nothing = (mask.new_zeros(0), mask[:, :1] & False, mask.new_zeros(0))
         face = inputs[:3] if self.network.looks else nothing
         voice = inputs[-3:] if self.network.listens else nothing
-        intensities: Tensor = self.network(Batch._make((*face, *voice, *[mask] * 4)))
-        return intensities
+        batch = Batch._make((*face, *voice, *[mask] * 4))
+        streams = self.network.streams(batch)
+        intensities = self.network.answer(self.network.head(*streams), batch)
+        return intensities, *(masked_moments(one.values, one.mask)[0] for one in streams if one is not None)
 
 
-def _encoder_graph(encoder: Runnable, size_px: int) -> Graph:
-    inputs: dict[str, tuple[Tensor, tuple[str | None, ...]]]
-    pictures = torch.zeros((2, 3, size_px, size_px), dtype=torch.uint8)
+def _encoder_graph(encoder: Exportable, size_px: int) -> Graph:
+    images = torch.zeros((2, 3, size_px, size_px), dtype=torch.uint8)
     fixed = (None, None, None)
+    inputs: dict[str, tuple[Tensor, tuple[str | None, ...]]]
     if isinstance(encoder, FrameEncoder):
-        inputs = {"frames": (pictures, ("frames", *fixed))}
+        inputs = {"frames": (images, ("frames", *fixed))}
     elif isinstance(encoder, ClipEncoder):
-        clips = pictures[:, None].repeat(1, encoder.n_frames, 1, 1, 1)
+        clips = images[:, None].repeat(1, encoder.n_frames, 1, 1, 1)
         inputs = {"clips": (clips, ("clips", None, *fixed))}
-    elif isinstance(encoder, SpeechEncoder):
-        inputs = {"waveform": (torch.zeros((2, 50 * BLOCK_SIZE)), ("clips", "samples"))}
     else:
-        width = MEL_BANDS if isinstance(encoder, VoiceEncoder) else encoder.input_size
-        inputs = {
-            "voice": (torch.zeros((2, 96, width)), ("clips", "steps", None)),
-            "voice_mask": (torch.ones((2, 96), dtype=torch.bool), ("clips", "steps")),
-        }
-        if isinstance(encoder, StepConvolution):
-            inputs["voice_times_s"] = (torch.zeros((2, 96)), ("clips", "steps"))
-    return Graph(_Encode(encoder), inputs, "features")
+        inputs = {"waveform": (torch.zeros((2, 50 * BLOCK_SIZE)), ("clips", "samples"))}
+    return Graph(_Encode(encoder), inputs, ("features",), "")
 
 
-def _joint_graph(network: ReactionModel) -> Graph:
+def _head_graph(network: ReactionModel) -> Graph:
     inputs: dict[str, tuple[Tensor, tuple[str | None, ...]]] = {}
-    for encoder, names, count in ((network.face_encoder, FACE_INPUTS, 5), (network.voice_encoder, VOICE_INPUTS, 7)):
-        if encoder is not None:
+    face, voice = network.describe_inputs()
+    outputs = ["intensities"]
+    for stream, size, names, count in (
+        ("face", face and face.feature_size, FACE_INPUTS, 5),
+        ("voice", voice and voice.feature_size, VOICE_INPUTS, 70),
+    ):
+        if size:
             free = ("clips", names[0])
-            inputs[names[0]] = (torch.zeros((2, count, encoder.feature_size)), (*free, None))
+            inputs[names[0]] = (torch.zeros((2, count, size)), (*free, None))
             inputs[names[1]] = (torch.ones((2, count), dtype=torch.bool), free)
             inputs[names[2]] = (torch.arange(count).expand(2, count) / 5.0, free)
-    return Graph(_Joint(network), inputs, "intensities")
+            outputs.append(MEANS[stream])
+    return Graph(_Head(network), inputs, tuple(outputs), "")
 
 
 @contextmanager

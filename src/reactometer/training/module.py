@@ -14,11 +14,12 @@ from torch.utils.data import DataLoader
 from torch.utils.data.distributed import DistributedSampler
 
 from reactometer.config import TrainingConfig
-from reactometer.data.batches import Batch, PartDataset, Reader, Shuffled, TrainingDataset, collate
 from reactometer.data.cache import PreparedRow
+from reactometer.data.inputs import Reader
 from reactometer.evaluation.metrics import LEAST_SPREAD, Metrics, measure
+from reactometer.inference.scores import Score, join_parts
+from reactometer.models.batches import Batch, PartDataset, Shuffled, TrainingDataset, collate
 from reactometer.models.model import ReactionModel
-from reactometer.models.scores import Score, join_parts
 from reactometer.training.augmentation import augment
 from reactometer.training.losses import reaction_loss
 from reactometer.training.optim import FittedTask, on_gpu

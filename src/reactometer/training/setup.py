@@ -9,20 +9,22 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from reactometer.config import Config
-from reactometer.data.batches import MediaReader, Reader, Sampling, parts_of
 from reactometer.data.cache import PreparedRow, PreparedSet
+from reactometer.data.inputs import MediaReader, Reader, Sampling, parts_of
 from reactometer.data.leakage import check_leaks
 from reactometer.data.person_norm import measure_streams
 from reactometer.data.splits import assign_folds
 from reactometer.errors import ConfigError, DataError
 from reactometer.evaluation.metrics import LEAST_CLIPS
+from reactometer.inference.checkpoint import sampling_of
+from reactometer.inference.scoring import person_reader
 from reactometer.models.audio_encoders import VoiceEncoder
-from reactometer.models.folder import choose_device
 from reactometer.models.model import Pretrained, ReactionModel
-from reactometer.models.registry import build_model, load_encoders, sampling_of
-from reactometer.models.showing import Showing, by_person, set_population, show
+from reactometer.models.registry import build_model, load_encoders
 from reactometer.terminal import is_first_process
+from reactometer.training.features import open_training_reader, population, set_population
 from reactometer.training.module import ReactionData, Shown, varying_labels
+from reactometer.training.optim import on_gpu
 
 MOST_CLIPS = 256
 """Train clips whose sound is measured for the scale of the log-mel spectrogram."""
@@ -60,18 +62,18 @@ def set_up(config: Config, prepared: PreparedSet, *, progress: bool) -> Setup:
         raise ConfigError(
             "model.person_norm needs features that stay as they are", fix="Add model.frozen=true, or train on features"
         )
-    sampling = sampling_of(config.model, model)
-    showing = _show(model, prepared, sampling, config.training.accelerator, progress)
-    _fit_scales(showing.network, train, showing.read)
-    readers, note = [showing.read] * 2, None
+    read = _open_reader(model, prepared, sampling_of(config.model, *model.describe_inputs()), config, progress)
+    trained = model.on_features()
+    _fit_scales(trained, train, read)
+    readers, note = [read] * 2, None
     if config.model.person_norm:
-        people = [by_person(showing, rows) for rows in (train, dealt.split("val"))]
+        people = [person_reader(read, rows, population(trained)) for rows in (train, dealt.split("val"))]
         readers, note = [*people], people[0].describe(train)
     train_shown, val_shown = Shown(train, readers[0]), Shown(dealt.split("val"), readers[1])
     data = ReactionData(train_shown, val_shown, prepared.labels, config.training)
     model.train()  # Lightning leaves each module in the mode it finds, a frozen encoder in evaluation
-    showing.network.train()
-    return Setup(model, showing.network, data, dealt, note)
+    trained.train()
+    return Setup(model, trained, data, dealt, note)
 
 
 def deal_folds(config: Config, prepared: PreparedSet) -> PreparedSet:
@@ -83,19 +85,16 @@ def deal_folds(config: Config, prepared: PreparedSet) -> PreparedSet:
     return replace(prepared, rows=rows)
 
 
-def _show(model: ReactionModel, prepared: PreparedSet, sampling: Sampling, accelerator: str, progress: bool) -> Showing:
-    """Get ready to show train and val; frozen features are computed where the training will be.
-
-    The model comes back to the CPU. What is fitted is then made of it once more: it shares the model's buffers, and a
-    move gives each a buffer of its own.
-    """
-    if model.frozen:
-        model.to(choose_device("cuda" if accelerator == "gpu" else accelerator))
+def _open_reader(
+    model: ReactionModel, prepared: PreparedSet, sampling: Sampling, config: Config, progress: bool
+) -> Reader:
+    """Return what reads train and val; frozen features are computed on the training's device."""
+    if model.frozen and on_gpu(config.training):
+        model.to("cuda")
     try:
-        showing = show(model, prepared, ("train", "val"), sampling, progress=progress)
+        return open_training_reader(model, prepared, sampling, progress=progress)
     finally:
         model.to("cpu")
-    return replace(showing, network=model.on_features())
 
 
 def _check_splits(prepared: PreparedSet) -> None:

@@ -1,9 +1,8 @@
-"""Train a configuration into a model folder, with Lightning; average several trainings into an ensemble."""
+"""Train a configuration into a checkpoint, with Lightning; average several trainings into an ensemble."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,14 +13,15 @@ from reactometer.data.cache import PreparedSet
 from reactometer.data.prepare import open_data
 from reactometer.errors import ConfigError, DataError, OutputError
 from reactometer.evaluation.conformal_fit import fit_uncertainty
-from reactometer.io import decoding, parse_json_object, write_whole
-from reactometer.models.folder import join_models, load_model, save_model
-from reactometer.models.registry import goes_by
-from reactometer.models.uncertainty import save_uncertainty
+from reactometer.inference.checkpoint import join_models, load_model
+from reactometer.inference.conformal import save_uncertainty
+from reactometer.io import appearing, decoding, parse_json_object, write_whole
+from reactometer.models.architectures import goes_by
 from reactometer.terminal import is_first_process, messages
+from reactometer.training.export import save_checkpoint
 from reactometer.training.module import ReactionData, ReactionTask
 from reactometer.training.setup import set_up
-from reactometer.training.trainer import CHECKPOINTS, LAST, claim, clear, load_best, run
+from reactometer.training.trainer import CHECKPOINTS, LAST, check_devices, claim, clear, load_best, run
 
 MODEL = "model"
 
@@ -34,7 +34,7 @@ def train(
     overwrite: bool = False,
     progress: bool = True,
 ) -> Path:
-    """Fit a model on the train split, choose its epoch on the val split, and write a model folder.
+    """Fit a model on the train split, choose its epoch on the val split, and write a checkpoint.
 
     Args:
         config: a TOML file, or a configuration made in Python.
@@ -44,7 +44,7 @@ def train(
         progress: show bars and a line an epoch on standard error.
 
     Returns:
-        The model folder, ``<training.out>/model``. Beside it: ``config.json``, ``logs/`` (CSV and TensorBoard) and
+        The checkpoint, ``<training.out>/model``. Beside it: ``config.json``, ``logs/`` (CSV and TensorBoard) and
         ``checkpoints/``.
 
     Raises:
@@ -53,7 +53,8 @@ def train(
     """
     if not isinstance(config, Config):
         config = load_config(Path(config), overrides)
-    goes_by(config.model)  # a name that does not exist is told of before any work
+    goes_by(config.model)  # a name that does not exist, and a device, are reported before any work
+    check_devices(config.training)
     progress = progress and is_first_process()
     out = claim(config.training.out or Path("runs/run"), MODEL, resume=resume, overwrite=overwrite)
     prepared = open_data(config.data, config.prepare, progress=progress)
@@ -70,8 +71,10 @@ def train(
     if trainer.is_global_zero:
         best = load_best(task, out)
         about = {**_about(prepared, data), "person_norm": setup.note}
-        with_intervals = partial(_calibrate, prepared=setup.prepared, progress=progress)
-        save_model(out / MODEL, setup.model, prepared.labels, config, data=about, metrics=best, finish=with_intervals)
+        network, labels = setup.model.to("cpu").eval(), prepared.labels
+        with appearing(out / MODEL) as folder:
+            save_checkpoint(folder, network, labels, config, setup.prepared, data=about, metrics=best)
+            _calibrate(folder, setup.prepared, progress)
     return out / MODEL
 
 

@@ -16,6 +16,7 @@ from typing import Any
 from zipfile import BadZipFile, ZipFile
 
 import torch
+from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import LightningDataModule, LightningModule, Trainer
 from lightning.pytorch.callbacks import (
     Callback,
@@ -29,13 +30,12 @@ from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger
 from lightning.pytorch.plugins.io import TorchCheckpointIO
 
 from reactometer.config import TrainingConfig
-from reactometer.data.batches import safe_workers
-from reactometer.errors import OutputError
+from reactometer.errors import ConfigError, OutputError
 from reactometer.io import PART, decoding, replacing, writing
-from reactometer.memory import keep_freed_memory
+from reactometer.machine import default_workers, keep_freed_memory
+from reactometer.models.batches import safe_workers
 from reactometer.terminal import is_first_process, messages
 from reactometer.training.optim import move_average, on_gpu
-from reactometer.workers.pool import default_workers
 
 CHECKPOINTS, BEST, LAST = "checkpoints", "best.ckpt", "last.ckpt"
 MOST_WORKERS = 8  # of a GPU, where none are asked for
@@ -77,6 +77,22 @@ def run(
                 messages.print("stopped in training; go on from the last finished epoch with --resume")
             raise KeyboardInterrupt from stop
     return trainer
+
+
+def check_devices(settings: TrainingConfig) -> None:
+    """Check, before any work, that this machine has the devices that a training asks for.
+
+    Raises:
+        ConfigError: ``training.accelerator`` is unknown or not available here, or there are fewer devices.
+    """
+    try:
+        with _quiet():
+            Trainer(**placement(settings), logger=False, enable_checkpointing=False, enable_progress_bar=False)
+    except (MisconfigurationException, ValueError) as error:
+        asked = f"training.accelerator = {settings.accelerator!r} with training.devices = {settings.devices!r}"
+        raise ConfigError(
+            f"cannot train on {asked}", got=str(error).splitlines()[0], fix="Set training.accelerator=auto, or cpu"
+        ) from error
 
 
 def load_best(task: LightningModule, out: Path) -> dict[str, Any]:

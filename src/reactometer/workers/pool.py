@@ -16,7 +16,7 @@ from typing import Any, TypeVar
 import cv2
 from pebble import ProcessExpired, ProcessPool
 
-from reactometer.memory import keep_freed_memory
+from reactometer.machine import keep_freed_memory
 
 Job = TypeVar("Job")
 Result = TypeVar("Result")
@@ -61,11 +61,6 @@ def _run(
     finally:
         pool.stop()  # type: ignore[no-untyped-call]
         pool.join()
-
-
-def default_workers() -> int:
-    """Return the number of CPUs that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 class _FreshProcess(SpawnProcess):

@@ -1,4 +1,4 @@
-"""Freed memory is kept for what comes next, which would else ask the system for it anew each time."""
+"""Use of the machine: how many cores, and what becomes of freed memory."""
 
 from __future__ import annotations
 
@@ -12,6 +12,17 @@ M_TRIM_THRESHOLD, M_TOP_PAD, M_MMAP_MAX = -1, -2, -4
 SETTINGS = {M_MMAP_MAX: 0, M_TRIM_THRESHOLD: -1, M_TOP_PAD: 64 << 20}
 """No buffer is mapped alone, nothing is trimmed off the heap, and it grows by 64 MB. (Any size of M_MMAP_THRESHOLD over
 32 MB would be refused by a glibc older than 2.35.)"""
+
+
+def default_workers() -> int:
+    """Return the number of CPUs that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def default_threads() -> int:
+    """Return the number of CPU threads for one computation: ``OMP_NUM_THREADS`` if it is set, else one per CPU."""
+    asked = os.environ.get("OMP_NUM_THREADS", "")
+    return int(asked) if asked.isdecimal() and int(asked) > 0 else default_workers()
 
 
 @cache

@@ -11,8 +11,7 @@ import pytest
 from scipy.spatial.distance import mahalanobis
 
 from reactometer.errors import ModelError
-from reactometer.models.scores import Score
-from reactometer.models.uncertainty import (
+from reactometer.inference.conformal import (
     REFERENCES_FILE,
     UNCERTAINTY_FILE,
     Basis,
@@ -24,6 +23,7 @@ from reactometer.models.uncertainty import (
     load_uncertainty,
     save_uncertainty,
 )
+from reactometer.inference.scores import Score
 
 SCORE = Score(
     0,

@@ -1,6 +1,6 @@
 """How sure a prediction is: split-conformal intervals, recalibration, and reasons to give no answer.
 
-Everything here is fitted on clips that the weights were not fitted on, and kept in the model folder beside them.
+Everything here is fitted on clips that the weights were not fitted on, and kept in the checkpoint beside them.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ from pydantic import ConfigDict, TypeAdapter
 from safetensors.numpy import load_file, save
 
 from reactometer.errors import ModelError
+from reactometer.inference.scores import Score
 from reactometer.io import decoding, format_json, parse_json_object, replacing, sha256_of
-from reactometer.models.scores import Score
 from reactometer.types import Ends, FloatArray
 
 UNCERTAINTY_FILE, REFERENCES_FILE = "uncertainty.json", "uncertainty.safetensors"
@@ -182,7 +182,7 @@ def fit_curve(predictions: npt.ArrayLike, targets: npt.ArrayLike) -> Curve:
 
 
 def save_uncertainty(folder: Path, uncertainty: Uncertainty) -> None:
-    """Write ``uncertainty.json`` and ``uncertainty.safetensors`` into a model folder, over those that are there."""
+    """Write ``uncertainty.json`` and ``uncertainty.safetensors`` into a checkpoint, over those that are there."""
     tensors = {
         f"{modality}/{member}/{name}": np.atleast_1d(np.asarray(value, dtype=np.float32))
         for modality, references in uncertainty.references.items()
@@ -197,7 +197,7 @@ def save_uncertainty(folder: Path, uncertainty: Uncertainty) -> None:
 
 
 def load_uncertainty(folder: Path) -> Uncertainty | None:
-    """What a model folder holds of it; ``None`` where it was never calibrated.
+    """Read the uncertainty of a checkpoint; ``None`` if it was never calibrated.
 
     Raises:
         ModelError: damaged, or of another version.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from reactometer.memory import keep_freed_memory
+from reactometer.machine import keep_freed_memory
 
 
 def test_the_users_own_settings_are_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,0 +1,337 @@
+"""A checkpoint: a folder with ONNX graphs and a readable sidecar, ``model.json``; it can run no code."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from importlib.metadata import version
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
+from pydantic.functional_validators import AfterValidator
+
+from reactometer.config import Config, ModelConfig
+from reactometer.data.inputs import Sampling
+from reactometer.errors import ModelError
+from reactometer.inference.conformal import REFERENCES_FILE, UNCERTAINTY_FILE, Uncertainty, load_uncertainty
+from reactometer.inference.runtime import (
+    ENCODER_INPUTS,
+    FACE_GRAPH,
+    FACE_INPUTS,
+    HEAD_GRAPH,
+    VOICE_GRAPH,
+    VOICE_INPUTS,
+    FaceInput,
+    Graph,
+    Networks,
+    VoiceInput,
+    device_of,
+    open_graph,
+    signature_of_head,
+)
+from reactometer.inference.scores import Score
+from reactometer.io import appearing, decoding, format_json, parse_json_object, sha256_of
+from reactometer.types import FloatArray
+
+FORMAT = 4
+WEIGHTS_FILE, DESCRIPTION_FILE = "weights.safetensors", "model.json"
+DEGRADATION_FILES = ("degradation.json", "degradation.png")
+GRAPHS = (FACE_GRAPH, VOICE_GRAPH, HEAD_GRAPH)
+FILES = (DESCRIPTION_FILE, *GRAPHS, WEIGHTS_FILE, UNCERTAINTY_FILE, REFERENCES_FILE, *DEGRADATION_FILES)
+"""All that a checkpoint may hold for this package, besides its card; only the description and the graphs are needed."""
+
+MEMBER = r"^[0-9]+$"
+"""Names of the folders of an ensemble's members, as a regular expression."""
+
+AGAIN = "Copy it again from where it was made"
+
+MAX_DESCRIPTION_BYTES, MAX_LABEL_CHARACTERS = 2**24, 100
+
+
+def _check_label(label: str) -> str:
+    """Refuse names that a terminal or a spreadsheet would act on."""
+    if not (label.isprintable() and 0 < len(label) <= MAX_LABEL_CHARACTERS and label[0] not in "=+-@"):
+        raise ValueError(f"a label that is no name: {label[:40]!r}")
+    return label
+
+
+def _check_unique(labels: list[str]) -> list[str]:
+    if len(set(labels)) < len(labels):
+        raise ValueError("a label is named twice")
+    return labels
+
+
+class _Strict(BaseModel):
+    """A part of ``model.json``: no unknown field, no conversion of values."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+
+class _Inputs(_Strict):
+    """What the graphs take."""
+
+    face: FaceInput | None = None
+    voice: VoiceInput | None = None
+
+
+class _Head(_Strict):
+    """The description that models and ensembles share."""
+
+    format: int
+    reactometer: str
+    labels: Annotated[
+        list[Annotated[str, AfterValidator(_check_label)]], Field(min_length=1), AfterValidator(_check_unique)
+    ]
+
+
+class _Description(_Head):
+    """The description of one model."""
+
+    config: Config
+    inputs: _Inputs
+    precision: Literal["float32", "int8"]
+    n_parameters: int
+    encoders: dict[Literal["face", "voice"], dict[str, Any]]  # how PyTorch builds them again, to fine-tune
+    data: dict[str, Any]
+    metrics: dict[str, Any]
+    proof: dict[str, Any]
+    sha256: dict[str, str]
+
+
+class _EnsembleDescription(_Head):
+    """The description of an ensemble; its members lie in folders inside its own."""
+
+    members: Annotated[list[Annotated[str, StringConstraints(pattern=MEMBER)]], Field(min_length=1)]
+
+
+@dataclass(frozen=True)
+class LoadedModel:
+    """A checkpoint ready to score, or an ensemble of checkpoints."""
+
+    networks: Networks  # of an ensemble, its first member's
+    labels: tuple[str, ...]
+    sampling: Sampling
+    config: Config
+    description: Mapping[str, Any] = field(default_factory=dict)
+    members: tuple[LoadedModel, ...] = ()  # of an ensemble: their scores are averaged
+    uncertainty: Uncertainty | None = None  # None: the model was never calibrated
+
+    @property
+    def each(self) -> tuple[LoadedModel, ...]:
+        """The members of an ensemble, or the model itself."""
+        return self.members or (self,)
+
+    @property
+    def is_frozen(self) -> bool:
+        """Whether the encoders were not trained, so that models may share their features."""
+        kinds = {stream.kind for stream in self.networks.streams.values() if stream}
+        return self.config.model.frozen and bool(kinds & {"frames", "clips", "waveform", "contours"})
+
+    @property
+    def device(self) -> str:
+        """The device that runs the graphs, such as "cpu" or "cuda"."""
+        return device_of(self.networks.head)
+
+    @property
+    def precision(self) -> str:
+        """Numbers that the encoders compute with: "float32" or "int8"."""
+        return str(self.each[0].description.get("precision", "float32"))
+
+    def intensities_of(self, score: Score) -> FloatArray:
+        """(L,) intensities of a score, recalibrated if the model was."""
+        return self.uncertainty.recalibrate(score) if self.uncertainty else score.intensities
+
+
+def sampling_of(config: ModelConfig, face: FaceInput | None, voice: VoiceInput | None) -> Sampling:
+    """Return how a model samples a clip."""
+    return Sampling(
+        config.n_frames,
+        config.size_px,
+        crop_share=config.crop_share,
+        looks=face is not None,
+        listens=voice is not None,
+        hears="samples" if voice and voice.kind in ("waveform", "contours") else "log-mel",
+    )
+
+
+def load_model(folder: Path | str, device: str = "auto", threads: int = 0, *, wait: bool = True) -> LoadedModel:
+    """Read a checkpoint, check it, and open its graphs; needs no network.
+
+    Args:
+        folder: written by ``train``, ``ensemble`` or ``export``.
+        device: what runs the graphs, see :data:`~reactometer.inference.runtime.DEVICES`; "auto": CUDA if it can be
+            used here, else the CPU.
+        threads: CPU threads; 0: ``OMP_NUM_THREADS``, or one per core that this process may use.
+        wait: False returns while the graphs are still being opened; the first score waits for them.
+
+    Raises:
+        ModelError: not a checkpoint, or a damaged one, or the device is not available.
+    """
+    opened = dict[str, Graph]()
+    loaded = _load(Path(folder), device, threads, opened)
+    for graph in opened.values() if wait else ():
+        graph.opening.result()
+    return loaded
+
+
+def _load(folder: Path, device: str, threads: int, opened: dict[str, Graph]) -> LoadedModel:
+    """Load a checkpoint; members of an ensemble share equal graphs, which are ``opened`` by SHA-256."""
+    description = read_description(folder)
+    if "members" in description:
+        names = description["members"]
+        if any("members" in read_description(folder / name) for name in names):
+            raise ModelError(f"{folder}: an ensemble of ensembles", fix="Join the members themselves")
+        members = tuple(_load(folder / name, device, threads, opened) for name in names)
+        return replace(members[0], description=description, members=members, uncertainty=load_uncertainty(folder))
+    config, inputs = Config.model_validate(description["config"]), _Inputs.model_validate(description["inputs"])
+    digests, labels = description["sha256"], tuple(description["labels"])
+    sizes = _graph_sizes(inputs, config.model.size_px, len(labels))
+
+    def graph_of(name: str, takes: Mapping[str, str], gives: Sequence[str]) -> Graph:
+        if (digest := digests[name]) not in opened:
+            opened[digest] = open_graph(folder / name, takes, gives, device, threads)
+        _check_sizes(folder / name, opened[digest], sizes[name])
+        return opened[digest]
+
+    head_inputs, head_outputs = signature_of_head(inputs.face, inputs.voice)
+    encoders = {
+        name.removesuffix(".onnx"): graph_of(name, ENCODER_INPUTS[kind], ["features"])
+        for name, kind in _encoder_graphs(inputs).items()
+    }
+    networks = Networks(
+        inputs.face,
+        inputs.voice,
+        graph_of(HEAD_GRAPH, head_inputs, head_outputs),
+        encoders,
+        {name: digests[f"{name}.onnx"] for name in encoders},
+    )
+    sampling = sampling_of(config.model, inputs.face, inputs.voice)
+    return LoadedModel(networks, labels, sampling, config, description, uncertainty=load_uncertainty(folder))
+
+
+def _encoder_graphs(inputs: _Inputs) -> dict[str, str]:
+    """Return the kind of input of each encoder that is a graph, by file name."""
+    streams = {FACE_GRAPH: inputs.face, VOICE_GRAPH: inputs.voice}
+    return {name: stream.kind for name, stream in streams.items() if stream and stream.kind in ENCODER_INPUTS}
+
+
+def _graph_sizes(inputs: _Inputs, size_px: int, n_labels: int) -> dict[str, dict[str, tuple[int, ...]]]:
+    """Return the fixed sizes of each graph's inputs and outputs, by file name."""
+    head: dict[str, tuple[int, ...]] = {"intensities": (n_labels,)}
+    sizes, crop = {HEAD_GRAPH: head}, (3, size_px, size_px)
+    if (face := inputs.face) is not None:
+        head |= {**dict.fromkeys(FACE_INPUTS, ()), FACE_INPUTS[0]: (face.feature_size,)}
+        images = {"clips": (face.n_frames, *crop)} if face.kind == "clips" else {"frames": crop}
+        sizes[FACE_GRAPH] = {**images, "features": (face.feature_size,)}
+    if (voice := inputs.voice) is not None:
+        head |= {**dict.fromkeys(VOICE_INPUTS, ()), VOICE_INPUTS[0]: (voice.feature_size,)}
+        sizes[VOICE_GRAPH] = {"waveform": (), "features": (voice.feature_size,)}
+    return sizes
+
+
+def _check_sizes(file: Path, graph: Graph, expected: Mapping[str, tuple[int, ...]]) -> None:
+    got = {name: graph.sizes.get(name) for name in (*expected, *graph.inputs)}
+    if got != expected:
+        raise ModelError(f"{file}: sizes do not fit {DESCRIPTION_FILE}", got=got, expected=expected, fix=AGAIN)
+
+
+def write_description(folder: Path, labels: Sequence[str], about: Mapping[str, Any]) -> Path:
+    """Write ``model.json`` of a checkpoint or an ensemble; return the folder."""
+    head = {"format": FORMAT, "reactometer": version("reactometer"), "labels": list(labels)}
+    (folder / DESCRIPTION_FILE).write_text(format_json({**head, **about}), encoding="utf-8")
+    return folder
+
+
+def join_models(folders: Sequence[Path | str], out: Path | str) -> Path:
+    """Write an ensemble: a checkpoint that holds copies of others and averages their scores.
+
+    Raises:
+        ModelError: there are fewer than two folders, or their models differ in labels, inputs or preparation.
+        OutputError: ``out`` exists.
+    """
+    out = Path(out)
+    if len(folders) < 2:
+        raise ModelError("an ensemble needs several models", got=len(folders), expected="at least 2 checkpoints")
+    members = [load_model(folder, "cpu") for folder in folders]
+    for folder, member in zip(folders, members, strict=True):
+        if member.members:
+            raise ModelError(f"{folder}: an ensemble already", fix="Name its members instead")
+        for (trait, got), expected in zip(_traits(member).items(), _traits(members[0]).values(), strict=True):
+            if got != expected:
+                raise ModelError(f"{folder}: another {trait} than {folders[0]}", got=str(got), expected=str(expected))
+    names = [f"{number:02d}" for number in range(len(folders))]
+    with appearing(out) as partial:
+        for name, folder in zip(names, folders, strict=True):
+            shutil.copytree(folder, partial / name)
+        write_description(partial, members[0].labels, {"members": names})
+    return out
+
+
+def _traits(model: LoadedModel) -> dict[str, object]:
+    """Return what all members of an ensemble must have in common."""
+    data = model.config.data
+    return {
+        "labels": model.labels,
+        "sampling": model.sampling,
+        "preparation": model.config.prepare,
+        "kind of features": (model.networks.feature_sizes, data.face_features, data.voice_features),
+    }
+
+
+def read_description(folder: Path) -> dict[str, Any]:
+    """Read and check ``model.json`` and the SHA-256 of the graphs it names.
+
+    Raises:
+        ModelError: not a checkpoint, a damaged one, or one of another format.
+    """
+    file, inside = folder / DESCRIPTION_FILE, folder / "model"
+    if not file.is_file():
+        found = (inside / DESCRIPTION_FILE).is_file()
+        fix = f"Give {inside}" if found else "Give the folder that 'reactometer train' named"
+        problem = f"not a checkpoint: no {DESCRIPTION_FILE}" if folder.is_dir() else "no such checkpoint"
+        raise ModelError(f"{folder}: {problem}", fix=fix)
+    with decoding(file, ModelError, AGAIN):
+        if (n_bytes := file.stat().st_size) > MAX_DESCRIPTION_BYTES:
+            raise ValueError(f"{n_bytes} bytes, more than {MAX_DESCRIPTION_BYTES}")
+        text = file.read_bytes()
+        description = parse_json_object(text)
+    if description.get("format") != FORMAT:
+        older = description.get("format") == FORMAT - 1
+        raise ModelError(
+            f"{folder}: {'an older checkpoint, without graphs' if older else 'another format of checkpoint'}",
+            got=f"format {description.get('format')}",
+            expected=f"format {FORMAT}",
+            fix=f"Export it: reactometer export {folder} VIDEO... --out NEW"
+            if older
+            else "Use the version of reactometer that wrote it",
+        )
+    is_ensemble = "members" in description
+    try:
+        (_EnsembleDescription if is_ensemble else _Description).model_validate_json(text)
+    except ValidationError as error:
+        first = error.errors()[0]
+        reason = f"{DESCRIPTION_FILE}: {'.'.join(map(str, first['loc']))}: {first['msg']}"
+        raise ModelError(f"{folder}: damaged checkpoint: {reason}", fix=AGAIN) from error
+    if not is_ensemble:
+        for name in (*_encoder_graphs(_Inputs.model_validate(description["inputs"])), HEAD_GRAPH):
+            check_digest(folder / name, description["sha256"].get(name))
+    return description
+
+
+def check_digest(file: Path, expected: str | None) -> None:
+    """Check that a checkpoint's file has the SHA-256 that ``model.json`` names.
+
+    Raises:
+        ModelError: the file is missing, or another one.
+    """
+    if not file.is_file():
+        raise ModelError(f"{file.parent}: damaged checkpoint: no {file.name}", fix=AGAIN)
+    if (got := sha256_of(file)) != expected:
+        raise ModelError(
+            f"{file}: not the file that {DESCRIPTION_FILE} names",
+            got=f"SHA-256 {got[:12]}…",
+            expected=f"{str(expected)[:12]}…",
+            fix=AGAIN,
+        )

@@ -1,0 +1,149 @@
+"""Prepare a checkpoint's inputs: features of face crops and sound, kept in memory or beside the prepared clips."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from hashlib import sha256
+
+import numpy as np
+
+from reactometer.data.cache import FEATURES, PreparedRow, PreparedSet
+from reactometer.data.feature_store import FeatureStore, open_store, write_store
+from reactometer.data.inputs import (
+    Change,
+    Item,
+    MediaReader,
+    Part,
+    Reader,
+    Sampling,
+    parts_of,
+    pick_samples,
+    picture_of,
+    to_item,
+)
+from reactometer.inference.checkpoint import LoadedModel
+from reactometer.inference.runtime import Networks
+from reactometer.terminal import progress_bar
+from reactometer.types import FaceSample, FloatArray, PreparedClip
+
+MOST_REMEMBERED = 512
+"""Face crops whose features are kept: a minute at the usual rates, and several windows at any; our choice."""
+
+Encode = Callable[[Item], Item]
+"""Replace images and sound of an item by features."""
+
+
+class FaceMemory:
+    """The features of one file's face crops: each crop is encoded once, whatever windows contain it.
+
+    ``most`` crops are kept, and those of the current windows.
+    """
+
+    def __init__(self, networks: Networks, sampling: Sampling, most: int = MOST_REMEMBERED) -> None:
+        self.networks, self.sampling, self.most = networks, sampling, most
+        self.feature_size = networks.face.feature_size if networks.face else 0
+        self.known: dict[bytes, FloatArray] = {}  # (D,) by the crop's JPEG, the oldest first
+
+    def learn(self, samples: Iterable[FaceSample]) -> None:
+        """Forget all crops but the latest, and encode those of the samples that are not known, in batches."""
+        for crop in list(self.known)[: -self.most]:
+            del self.known[crop]
+        crops = dict.fromkeys(sample.crop_jpeg for sample in samples if sample.crop_jpeg)
+        if new := [crop for crop in crops if crop not in self.known]:
+            images = np.stack([picture_of(crop, self.sampling) for crop in new])  # (K, 3, H, W)
+            self.known |= zip(new, self.networks.encode_frames(images), strict=True)
+
+    def item(self, clip: PreparedClip) -> Item:
+        """Return the model's input of a clip whose samples were learnt, with features in place of images."""
+        samples = pick_samples(clip, self.sampling)
+        features = np.zeros((len(samples), self.feature_size), np.float32)  # (T, D)
+        for index, sample in enumerate(samples):
+            if sample.crop_jpeg:
+                features[index] = self.known[sample.crop_jpeg]
+        item = to_item(clip, replace(self.sampling, looks=False))
+        return replace(item, frames=features, seen=np.array([bool(sample.crop_jpeg) for sample in samples], bool))
+
+
+def encoded_clips(
+    networks: Networks, clips: Sequence[PreparedClip], sampling: Sampling, memory: FaceMemory | None = None
+) -> Iterator[Item]:
+    """Yield the features of every clip; with a memory, each face crop is encoded once."""
+    if memory is not None:
+        memory.learn(sample for clip in clips for sample in pick_samples(clip, sampling))
+    for number, clip in enumerate(clips):
+        item = to_item(clip, sampling) if memory is None else memory.item(clip)
+        yield replace(networks.encode(item), number=number)
+
+
+def open_reader(model: LoadedModel, prepared: PreparedSet, split: str, sampling: Sampling, *, progress: bool) -> Reader:
+    """Return what reads the features of a split's clips.
+
+    Features of frozen encoders are computed here, once, and kept beside the prepared clips.
+    """
+    if prepared.feature_sizes is not None:
+        return HidingReader(open_store(prepared.folder / FEATURES), sampling)
+    if not model.is_frozen:
+        return EncodingReader(model.networks.encode, MediaReader(sampling))
+    whole = replace(sampling, looks=model.networks.uses_face, listens=model.networks.uses_voice)
+    digest = sha256(json.dumps([repr(whole), repr(model.networks.voice), dict(model.networks.digests)]).encode())
+    sizes = {name: stream.feature_size if stream else 0 for name, stream in model.networks.streams.items()}
+    reader = EncodingReader(model.networks.encode, MediaReader(whole))
+    store = encode_split(reader, prepared, split, sizes, digest.hexdigest()[:16], progress=progress)
+    return HidingReader(store, sampling)
+
+
+def changed_reader(model: LoadedModel, sampling: Sampling, change: Change) -> Reader:
+    """Return what reads the features of clips that are changed before they are encoded; nothing is kept."""
+    return EncodingReader(model.networks.encode, MediaReader(sampling, change))
+
+
+def encode_split(
+    read: Reader, prepared: PreparedSet, split: str, sizes: Mapping[str, int], digest: str, *, progress: bool
+) -> FeatureStore:
+    """Compute the features of a split's clips and keep them in a folder beside the prepared clips.
+
+    Args:
+        read: yields features.
+        prepared: the clips.
+        split: one of its splits.
+        sizes: number of features per step, by stream.
+        digest: all that the features depend on besides the clips; other features have another folder.
+        progress: show a bar on standard error.
+    """
+    rows = prepared.split(split)
+    parts = parts_of(rows)
+    folder = prepared.folder / FEATURES / digest / split
+    with progress_bar(f"encoding {split}", len(parts), progress) as advance:
+        items = lambda own: (read(rows[part.index], part, None) for part in own)  # noqa: E731
+        return write_store(folder, rows, parts, items, sizes, advance)
+
+
+@dataclass(frozen=True)
+class HidingReader:
+    """Reads features, without the modality that is hidden from the model."""
+
+    store: FeatureStore
+    sampling: Sampling
+
+    def __call__(self, row: PreparedRow, part: Part, rng: np.random.Generator | None = None) -> Item:
+        """Read the features of a part."""
+        item = self.store(row, part, rng)
+        if not self.sampling.looks:
+            item = replace(item, seen=np.zeros_like(item.seen), frames=np.zeros_like(item.frames))
+        if not self.sampling.listens:
+            item = replace(item, voice=item.voice[:0], voice_times_s=item.voice_times_s[:0])
+        return item
+
+
+@dataclass(frozen=True)
+class EncodingReader:
+    """Reads images and sound, and returns their features."""
+
+    encode: Encode
+    read: Reader
+
+    def __call__(self, row: PreparedRow, part: Part, rng: np.random.Generator | None = None) -> Item:
+        """Read and encode a part."""
+        return self.encode(self.read(row, part, rng))

@@ -1,0 +1,143 @@
+"""Decode media files, here or in the isolated process of :mod:`reactometer.workers.media_worker`."""
+
+from __future__ import annotations
+
+import math
+import os
+import signal
+import time
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from functools import partial
+from importlib import import_module
+from multiprocessing.connection import Connection
+from pathlib import Path
+from queue import Queue
+from threading import Thread
+from typing import Any
+
+import cv2
+
+from reactometer.errors import MediaError
+from reactometer.machine import keep_freed_memory, return_freed_memory
+from reactometer.media.faces import load_detector
+from reactometer.media.segments import Settings, WindowShape, stream_windows
+from reactometer.media.tracking import follow_face, follow_faces
+from reactometer.media.video import probe
+from reactometer.types import MediaInfo, PreparedClip
+from reactometer.workers.media_worker import Bounds, UnreadableError
+
+UNREADABLE = (MediaError, cv2.error, MemoryError)
+"""Errors of an unreadable file."""
+
+FACES = ("one", "all")
+"""Follow one person, or everybody."""
+
+AHEAD = 16
+"""Maximum number of parts and windows that the process reads ahead of their use; our choice."""
+
+Shown = tuple[WindowShape, PreparedClip]
+
+
+@dataclass(frozen=True)
+class Reading:
+    """How to read files, and to cut them into windows."""
+
+    settings: Settings
+    shapes: tuple[WindowShape, ...]  # of the parts first, then of the timeline's windows
+    faces: str = "one"  # one of FACES
+
+    def windows(self, path: Path, threads: int = 0, info: MediaInfo | None = None) -> Iterator[Shown]:
+        """Yield parts and windows of a file, see :func:`reactometer.media.segments.stream_windows`.
+
+        ``threads`` frames are searched for faces at a time; 0 uses only this thread. ``info`` is the file's, if it is
+        probed already.
+        """
+        follow = partial(follow_face if self.faces == "one" else follow_faces, threads=threads)
+        detector = load_detector(self.settings.detector)
+        return stream_windows(path, self.settings, detector, self.shapes, None, follow, info)
+
+
+def reason_of(error: BaseException) -> str:
+    """Return the message of one of ``UNREADABLE`` in one line."""
+    return " ".join(str(error).split()) or type(error).__name__
+
+
+def serve(handle: int, parent: int) -> None:
+    """Run the process: read one file after the other, until the parent closes the connection."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent handles Ctrl-C
+    Thread(target=_end_with, args=(parent,), daemon=True).start()
+    keep_freed_memory()  # without it, 70,000 page faults in 20 s of video
+    cv2.setNumThreads(1)  # frames are searched in parallel already
+    Thread(target=import_module, args=("onnxruntime",), daemon=True).start()  # while the parent loads the model
+    connection: Connection[Any, Any] = Connection(handle)
+    pieces = Queue[Any](AHEAD)
+    with suppress(EOFError, ConnectionResetError):
+        bounds: Bounds = connection.recv()
+        _limit("AS", bounds.memory_bytes)
+        _limit("CORE", 0)  # a decoder that crashes leaves no file
+        Thread(target=_send, args=(connection, pieces), daemon=True).start()
+        while True:
+            path, reading, threads, minute_s = connection.recv()
+            _read_file(path, reading, threads, minute_s, bounds, pieces)
+            return_freed_memory()
+
+
+def _send(connection: Connection[Any, Any], pieces: Queue[Any]) -> None:
+    """Send pieces while the next ones are read; end the process if that fails (no memory, or no parent)."""
+    try:
+        while True:
+            connection.send(pieces.get())
+    finally:
+        os._exit(1)
+
+
+def _read_file(path: Path, reading: Reading, threads: int, minute_s: float, bounds: Bounds, pieces: Queue[Any]) -> None:
+    """Put the container's properties, all windows and ``None`` into the queue, or the reason why it is unreadable.
+
+    ``minute_s`` is the limit of CPU time per minute of the file.
+    """
+    began_s = time.process_time()
+    _limit("CPU", math.ceil(began_s + minute_s))
+    try:
+        info = probe(path)
+        if info.width_px * info.height_px > bounds.pixels:
+            size, limit = f"{info.width_px} x {info.height_px} pixels", f"{bounds.pixels:,} pixels at most"
+            raise MediaError(f"{path}: its pictures are too large", got=size, expected=limit, fix="Make them smaller")
+        _check_end(path, info.duration_s or 0.0, bounds)
+        pieces.put(info)
+        for shape, clip in reading.windows(path, threads, info):
+            _check_end(path, clip.end_s, bounds)
+            _limit("CPU", math.ceil(began_s + minute_s * (1.0 + clip.end_s / 60.0)))
+            pieces.put((shape, _plain(clip)))
+        pieces.put(None)
+    except UNREADABLE as error:
+        pieces.put(UnreadableError(reason_of(error)))
+
+
+def _end_with(parent: int) -> None:
+    """End this process when its parent is gone, because a killed parent cannot end it."""
+    while os.getppid() == parent:
+        time.sleep(1.0)
+    os._exit(1)
+
+
+def _limit(what: str, most: int) -> None:
+    """Limit this process: beyond the CPU time the kernel kills it, beyond the memory an allocation fails."""
+    with suppress(ImportError, ValueError, OSError):  # not on every system
+        import resource
+
+        kind = getattr(resource, f"RLIMIT_{what}")
+        resource.setrlimit(kind, (most, resource.getrlimit(kind)[1]))
+
+
+def _check_end(path: Path, end_s: float, bounds: Bounds) -> None:
+    if end_s > bounds.duration_s:
+        limit = f"{bounds.duration_s:.0f} s at most"
+        raise MediaError(f"{path}: it is too long", got=f"{end_s:.0f} s", expected=limit, fix="Cut it into parts")
+
+
+def _plain(clip: PreparedClip) -> PreparedClip:
+    """Copy the sound, because pickling a view would send the whole base array."""
+    return clip if clip.waveform is None else replace(clip, waveform=clip.waveform.copy())

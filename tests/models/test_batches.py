@@ -1,0 +1,174 @@
+"""Batches of a training: how padding is masked, and what follows from the seed."""
+
+from __future__ import annotations
+
+import gc
+import weakref
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from reactometer.data.cache import PreparedRow, PreparedSet, load_clip
+from reactometer.data.inputs import Item, Part, Sampling, to_item
+from reactometer.inference.runtime import pad
+from reactometer.models.batches import PartDataset, Shuffled, TrainingDataset, collate, safe_workers
+from reactometer.models.heads import masked_moments
+from reactometer.types import Clip, PreparedClip
+
+settings.register_profile("here", deadline=None, max_examples=50, database=None, derandomize=True)
+settings.load_profile("here")
+
+SAMPLING = Sampling(n_frames=4, size_px=32, listens=True)
+
+
+def _item(n_frames: int, n_steps: int, number: int, targets: tuple[float, ...] | None = None) -> Item:
+    """Features of frames, and of a voice, that are told apart by their numbers; the first frame is not seen."""
+    frames = np.arange(1, 1 + 3 * n_frames, dtype=np.float32).reshape(n_frames, 3) * (np.arange(n_frames) > 0)[:, None]
+    voice = -np.arange(1, 1 + 2 * n_steps, dtype=np.float32).reshape(n_steps, 2)
+    times_s = [np.arange(1, 1 + count, dtype=np.float32) / np.float32(4) for count in (n_frames, n_steps)]
+    return Item(frames, np.arange(n_frames) > 0, times_s[0], voice, times_s[1], targets, number)
+
+
+def test_a_batch_holds_every_item_and_zeros_beyond_it() -> None:
+    items = [_item(2, 3, 7, (0.1, 0.9)), _item(4, 0, 5), _item(0, 1, 6, (0.0, 1.0))]
+    batch = collate(items, n_labels=2)
+    assert (batch.frames.shape, batch.voice.shape) == ((3, 4, 3), (3, 3, 2))
+    for place, item in enumerate(items):
+        seen, heard = len(item.seen), len(item.voice)
+        for own, padded in (
+            (item.frames, batch.frames[place]),
+            (item.seen, batch.frame_mask[place]),
+            (item.times_s, batch.frame_times_s[place]),
+            (item.voice, batch.voice[place]),
+            (np.ones(heard, bool), batch.voice_mask[place]),
+            (item.voice_times_s, batch.voice_times_s[place]),
+        ):
+            count = seen if len(own) == seen and padded.shape[0] == 4 else heard
+            assert padded[:count].tolist() == own.tolist()
+            assert not padded[count:].any()
+    assert batch.targets.tolist() == [pytest.approx([0.1, 0.9]), [0.0, 0.0], [0.0, 1.0]]
+    assert batch.target_mask.tolist() == [True, False, True]
+    assert batch.number.tolist() == [7, 5, 6]
+    kinds = [tensor.dtype for tensor in (batch.frames, batch.frame_mask, batch.frame_times_s, batch.targets)]
+    assert kinds == [torch.float32, torch.bool, torch.float32, torch.float32]
+    nothing = collate([_item(0, 0, 0)], n_labels=3)
+    assert [len(tensor[0]) for tensor in nothing[:6]] == [1] * 6  # one step, masked: networks take no empty sequence
+    assert not any(tensor.any() for tensor in nothing[:6])
+    assert nothing.targets.tolist() == [[0.0, 0.0, 0.0]]
+
+
+def test_padding_is_masked_and_zero(prepared: PreparedSet) -> None:
+    voiced = next(row for row in prepared.rows if row.has_sound)
+    mute = next(row for row in prepared.rows if not row.has_sound)
+    short = PreparedClip(0.0, 0.1, load_clip(voiced).samples[:1], None)
+    items = [to_item(load_clip(voiced), SAMPLING), to_item(load_clip(mute), SAMPLING), to_item(short, SAMPLING)]
+    batch = collate(items, n_labels=2)
+    assert batch.frames.shape == (3, 4, 3, 32, 32)
+    assert batch.voice.shape[0::2] == (3, 64)
+    assert batch.frame_mask.sum(1).tolist()[2] == 1
+    assert batch.voice_mask.any(1).tolist() == [True, False, False]
+    assert not batch.frames[2, 1:].any()
+    assert not batch.voice[1:].any()
+    assert batch.target_mask.tolist() == [False, False, False]
+
+
+def _rows(count: int) -> list[PreparedRow]:
+    return [PreparedRow(Clip(str(n), Path("x"), labels=(n / 10,)), duration_s=100.0 * (n % 2)) for n in range(count)]
+
+
+def _told(row: PreparedRow, part: Part, rng: np.random.Generator | None) -> Item:
+    """A reader whose item tells which clip, part and random number it is of."""
+    drawn = -1.0 if rng is None else rng.uniform()
+    times_s = np.array([float(row.clip.clip_id), part.start_s, drawn], np.float32)
+    return replace(_item(4, 0, 99), times_s=times_s)
+
+
+def test_scores_are_of_every_part_in_order_and_with_the_clips_labels() -> None:
+    dataset = PartDataset(_rows(2), _told)
+    told = [tuple(item.times_s.tolist()) for item in map(dataset.__getitem__, range(len(dataset)))]
+    assert told == [(0, 0, -1), (1, 0, -1), (1, 60, -1)]
+    assert [(dataset[place].number, dataset[place].targets) for place in (0, 2)] == [(0, (0.0,)), (2, (0.1,))]
+
+
+def test_training_draws_one_part_of_a_clip_by_seed_epoch_and_clip() -> None:
+    for seed in range(20):
+        dataset = TrainingDataset(_rows(2), _told, seed, epoch=4)
+        rng = np.random.default_rng((seed, 4, 1))
+        place = int(rng.integers(2))
+        item = dataset[1]
+        assert item.times_s.tolist() == pytest.approx([1, 60 * place, rng.uniform()])
+        assert (item.number, item.targets, len(dataset)) == (1, (0.1,), 2)
+
+
+def test_an_epoch_is_shuffled_and_filled_up_with_clips_that_do_not_teach() -> None:
+    clips = TrainingDataset(_rows(7), _told, seed=1, epoch=2)
+    order = np.random.default_rng((1, 2)).permutation(7).tolist()
+    alone, dealt = Shuffled(clips), Shuffled(clips, n_processes=3)
+    assert (len(alone), len(dealt)) == (7, 9)
+    assert [alone[place].number for place in range(7)] == order
+    assert [dealt[place].number for place in range(9)] == order + order[:2]
+    assert [dealt[place].targets is None for place in range(9)] == [False] * 7 + [True] * 2
+    assert dealt[3].targets == (order[3] / 10,)
+
+
+def test_no_garbage_is_left_to_forked_processes() -> None:
+    """A decoder in a cycle, collected in a forked process, would wait forever for threads that are not there."""
+
+    class Cycle:
+        def __init__(self) -> None:
+            self.own = self
+
+    gc.disable()
+    try:
+        lost = weakref.ref(Cycle())
+        assert (safe_workers(0), lost() is None) == (0, False)
+        assert (safe_workers(2), lost() is None) == (2, True)
+    finally:
+        gc.enable()
+
+
+@st.composite
+def items(draw: st.DrawFn) -> Item:
+    """Given features: three per frame, two per step of the voice."""
+    n_frames, n_steps, seed = draw(st.integers(0, 6)), draw(st.integers(0, 9)), draw(st.integers(0, 10_000))
+    rng = np.random.default_rng(seed)
+    seen = np.array(draw(st.lists(st.booleans(), min_size=n_frames, max_size=n_frames)), dtype=bool)
+    frames, voice = rng.normal(size=(n_frames, 3)), rng.normal(size=(n_steps, 2))
+    times_s = np.arange(n_frames, dtype=np.float32), np.arange(n_steps, dtype=np.float32)
+    return Item(frames.astype(np.float32), seen, times_s[0], voice.astype(np.float32), times_s[1])
+
+
+@given(st.lists(items(), min_size=1, max_size=5))
+def test_a_mask_is_true_for_seen_frames_and_audible_steps_only(own: list[Item]) -> None:
+    batch = collate(own, 1)
+    for row, item in enumerate(own):
+        assert batch.frame_mask[row].tolist()[: len(item.seen)] == item.seen.tolist()
+        assert int(batch.frame_mask[row].sum()) == int(item.seen.sum())
+        assert batch.voice_mask[row].tolist() == [step < len(item.voice) for step in range(batch.voice.shape[1])]
+        assert np.array_equal(batch.frames[row, : len(item.frames)].numpy()[item.seen], item.frames[item.seen])
+        assert np.array_equal(batch.voice[row, : len(item.voice)].numpy(), item.voice)
+
+
+@given(st.lists(items(), min_size=1, max_size=5))
+def test_the_runtime_pads_as_training_does(own: list[Item]) -> None:
+    batch = collate(own, 1)
+    faces = pad([(item.frames, item.seen, item.times_s) for item in own])
+    voices = pad([(item.voice, np.ones(len(item.voice), bool), item.voice_times_s) for item in own])
+    for array, tensor in zip((*faces, *voices), batch[:6], strict=True):
+        assert array.dtype == tensor.numpy().dtype
+        assert np.array_equal(array, tensor.numpy())
+
+
+@given(st.lists(items(), min_size=1, max_size=5), st.floats(-1e6, 1e6, width=32))
+def test_values_outside_a_mask_change_no_moment(own: list[Item], rubbish: float) -> None:
+    batch = collate(own, 1)
+    changed = torch.where(batch.frame_mask.unsqueeze(2), batch.frames, torch.tensor(rubbish))
+    for before, after in zip(
+        masked_moments(batch.frames, batch.frame_mask), masked_moments(changed, batch.frame_mask), strict=True
+    ):
+        assert torch.equal(before, after)
