@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -28,6 +31,15 @@ def test_public_names() -> None:
         assert callable(getattr(reactometer, name))
     with pytest.raises(AttributeError, match="retrain"):
         _ = reactometer.retrain
+
+
+def test_onnx_runtime_keeps_no_device_id_and_sends_nothing(tmp_path: Path) -> None:
+    """Its telemetry, where its build has one, begins by writing a device ID into the home folder."""
+    switches = ("ORT_DISABLE_TELEMETRY", "XDG_CACHE_HOME")
+    variables = {name: value for name, value in os.environ.items() if name not in switches}
+    variables |= {"HOME": str(tmp_path), "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+    subprocess.run([sys.executable, "-c", "import reactometer.inference.runtime"], env=variables, check=True)
+    assert not list(tmp_path.iterdir())
 
 
 def test_labels_are_spelled_in_one_file() -> None:

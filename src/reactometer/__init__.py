@@ -7,10 +7,13 @@ Each function is a command of the same name: ``prepare``,
 
 from __future__ import annotations
 
+import os
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from reactometer.errors import ReactometerError
+
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")  # else ONNX Runtime keeps a device ID, and sends usage data
 
 if TYPE_CHECKING:
     from reactometer.cli.demo import demo
