@@ -17,6 +17,7 @@ from safetensors.torch import load_file
 from reactometer.config import load_config
 from reactometer.data.cache import PreparedSet
 from reactometer.errors import OutputError
+from reactometer.inference.checkpoint import load_model
 from reactometer.models.vision_encoders import load_frame_encoder
 from reactometer.training.train import train
 
@@ -96,8 +97,15 @@ def test_it_learns_and_train_takes_what_it_writes(
     path.write_text((RECIPE / "starter.toml").read_text(encoding="utf-8"), encoding="utf-8")
     config = load_config(path, [f"data.path={cache}", f"model.encoder={backbone}", "training.epochs=1"])
     out = config.training.model_copy(update={"out": tmp_path / "run", "store": "float32"})
-    kept = load_file(train(config.model_copy(update={"training": out}), progress=False) / "weights.safetensors")
+    model = train(config.model_copy(update={"training": out}), progress=False)
+    kept = load_file(model / "weights.safetensors")
     assert all(torch.equal(kept[f"face_encoder.net.{name}"], weight) for name, weight in before.items())
+    loaded, crops = load_model(model), np.random.default_rng(0).integers(0, 256, (2, 3, 64, 64), dtype=np.uint8)
+    assert [stream and stream.kind for stream in loaded.networks.streams.values()] == ["frames", "contours"]
+    assert max(loaded.description["proof"]["differences"].values()) < 1e-5
+    with torch.inference_mode():
+        expected = load_frame_encoder(str(backbone), 64).eval()(torch.from_numpy(crops)).numpy()
+    np.testing.assert_allclose(loaded.networks.encode_frames(crops), expected, atol=1e-5)
 
 
 @pytest.mark.parametrize("name", ["resnet-small", "resnet-small-64"])
