@@ -94,7 +94,7 @@ def test_a_reader_that_dies_takes_no_other_clip_with_it(serving: Serving, talkin
             time.sleep(0.05)
         tasks = Path(f"/proc/{server.process.pid}/task").glob("*/children")
         pids = [int(pid) for file in tasks for pid in file.read_text().split()]
-        readers = [pid for pid in pids if b"media_worker" in Path(f"/proc/{pid}/cmdline").read_bytes()]
+        readers = [pid for pid in pids if b"workers.decoder" in Path(f"/proc/{pid}/cmdline").read_bytes()]
         assert len(readers) == 1
         subprocess.run(["kill", "-9", str(readers[0])], check=True)
         assert "clip.mp4: the process that read it died" in server.wait(first)["error"]
