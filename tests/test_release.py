@@ -15,7 +15,7 @@ import pytest
 
 from fixtures_of_releases import PACKAGE, PROJECT, ROOT, TAGGED, Run, build, commit, git, run, slow
 
-LARGEST_BYTES = 12 * 2**20
+LARGEST_BYTES = 14 * 2**20  # the starter is in it as graphs and, for training, as weights: 2 x 6.4 MB
 WEIGHTS = sorted(file for file in PACKAGE.rglob("*") if file.suffix in (".safetensors", ".onnx", ".pt", ".bin"))
 
 
