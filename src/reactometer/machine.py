@@ -29,10 +29,9 @@ def default_threads() -> int:
 def keep_freed_memory() -> bool:
     """Have glibc serve large buffers from its heap and give none of them back to the system before the process ends.
 
-    By default large tensors are mapped anew each time, and what is freed at the heap's end is given back; the page
-    faults that follow take up to 45 % of eager torch's time on a processor. Call it where a
-    network is made; later calls change nothing. Other allocators and systems are left as they are, and so is whoever
-    has set ``MALLOC_...`` variables of mallopt(3).
+    By default large tensors are mapped anew each time, and memory freed at the heap's end is given back. The page
+    faults that follow take up to 45 % of eager PyTorch's time on a CPU. Later calls change nothing. Other
+    allocators, other systems, and processes with ``MALLOC_...`` variables of mallopt(3) stay as they are.
 
     Returns:
         Whether the settings were taken.

@@ -103,7 +103,8 @@ class Reader:
             return self._connection
         self.end()
         ours, theirs = socket.socketpair()
-        code = f"from reactometer.workers.decoder import serve; serve({theirs.fileno()}, {os.getpid()})"
+        ignore = "import signal; signal.signal(signal.SIGINT, signal.SIG_IGN)"  # the parent handles Ctrl-C
+        code = f"{ignore}\nfrom reactometer.workers.decoder import serve; serve({theirs.fileno()}, {os.getpid()})"
         paths = [path for path in sys.path if path]
         self._process = subprocess.Popen(
             [sys.executable, "-c", code],
