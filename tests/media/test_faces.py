@@ -281,7 +281,7 @@ def scene(*people: Sequence[tuple[float, float, float] | None]) -> tuple[list[Fr
     return frames, detect
 
 
-def followed(frames: list[Frame], detector: faces.Detector, rate_hz: float | None = None) -> list[float | None]:
+def followed(frames: list[Frame], detector: faces.Detector, rate_hz: float = 100.0) -> list[float | None]:
     """The x of the followed face at every frame, None where there is none."""
     samples = follow_face(frames, detector, rate_hz=rate_hz, size_px=16)
     return [None if sample.box is None else sample.box[0] for sample in samples]
@@ -314,7 +314,7 @@ def test_a_face_of_another_size_is_another_face() -> None:
 def test_unreadable_frames_are_samples_of_their_own() -> None:
     frames, detector = scene([(10.0, 10.0, 40.0)] * 4)
     frames[2] = Frame(2, 0.2, None)
-    samples = list(follow_face(frames, detector, rate_hz=None, size_px=16))
+    samples = list(follow_face(frames, detector, rate_hz=100.0, size_px=16))
     assert [sample.state.name for sample in samples] == ["FACE", "FACE", "UNREADABLE", "FACE"]
     assert (samples[2].time_s, samples[2].box, samples[2].crop_jpeg) == (0.2, None, None)
 

@@ -368,7 +368,6 @@ def test_sampling_takes_the_first_frame_at_or_after_each_point() -> None:
 def test_sampling_forgives_rounding_and_uses_a_frame_once() -> None:
     assert [frame.index for frame in sample_frames(stub_frames([0.0, 0.0999, 0.2, 0.75, 0.8]), 10.0)] == [0, 1, 2, 3, 4]
     assert [frame.index for frame in sample_frames(stub_frames([0.0, 0.05, 0.55, 0.56, 0.6]), 10.0)] == [0, 2, 4]
-    assert len(list(sample_frames(stub_frames([0.0, 0.1, 0.11]), None))) == 3
 
 
 def test_the_grid_does_not_drift_over_hours() -> None:

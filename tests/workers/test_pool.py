@@ -37,15 +37,6 @@ def test_a_dead_process_costs_only_the_job_that_kills_it() -> None:
     assert done == {index: -13 if job[0] == 13 else job[0] ** 2 for index, job in enumerate(jobs)}
 
 
-def _exit(job: int) -> int:
-    os._exit(0)
-
-
-def test_a_process_that_ends_itself_with_status_0_counts_as_dead() -> None:
-    """A library may call exit(0); the job must not wait forever."""
-    assert list(run_jobs(_exit, [3], workers=1, on_death=lambda job: -job)) == [(0, -3)]
-
-
 @pytest.mark.slow
 def test_a_job_whose_process_dies_once_is_run_again(tmp_path: Path) -> None:
     """One worker takes the jobs in order, so the first death is of the first job, with others waiting behind it."""

@@ -28,8 +28,8 @@ STRETCH_S = 0.1
 FULL_SCALE = 2.0**31  # of the resampler's whole numbers
 
 
-def read_sound(path: Path, origin_s: float = 0.0, info: MediaInfo | None = None) -> Iterator[SoundBlock]:
-    """The first sound stream from ``origin_s`` of the file's clock on, in blocks of a second, without a gap.
+def read_sound(path: Path, info: MediaInfo | None = None) -> Iterator[SoundBlock]:
+    """Yield the first sound stream from the zero of the file's clock on, in blocks of a second, without a gap.
 
     ``info`` is the file's, if it is probed already. Zeros stand where the file holds no sound: before a late start, in
     a gap, and where a packet cannot be decoded. Yields nothing where there is no sound stream. Raises MediaError for a
@@ -41,7 +41,7 @@ def read_sound(path: Path, origin_s: float = 0.0, info: MediaInfo | None = None)
         zero_s, frames = (info or probe(path)).zero_s, _decode(path, container, container.streams.audio[0])
         start, size = 0, 0
         held: list[FloatArray] = []
-        for piece in _on_clock(path, _resample(frames, zero_s + origin_s)):
+        for piece in _on_clock(path, _resample(frames, zero_s)):
             held.append(piece)
             size += len(piece)
             if size < BLOCK_SAMPLES:
@@ -49,10 +49,10 @@ def read_sound(path: Path, origin_s: float = 0.0, info: MediaInfo | None = None)
             samples = np.concatenate(held)
             whole = size - size % BLOCK_SAMPLES
             for first in range(0, whole, BLOCK_SAMPLES):
-                yield SoundBlock(origin_s + (start + first) / SOUND_RATE_HZ, samples[first : first + BLOCK_SAMPLES])
+                yield SoundBlock((start + first) / SOUND_RATE_HZ, samples[first : first + BLOCK_SAMPLES])
             start, held, size = start + whole, [samples[whole:]], size - whole
         if size:
-            yield SoundBlock(origin_s + start / SOUND_RATE_HZ, np.concatenate(held))
+            yield SoundBlock(start / SOUND_RATE_HZ, np.concatenate(held))
 
 
 def read_waveform(path: Path) -> FloatArray | None:

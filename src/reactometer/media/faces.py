@@ -96,9 +96,9 @@ def load_detector(name: str = "auto") -> Detector:
 
 
 def detect_faces(
-    frames: Iterable[Frame], detector: Detector, rate_hz: float | None, threads: int = 0
+    frames: Iterable[Frame], detector: Detector, rate_hz: float, threads: int = 0
 ) -> Iterator[tuple[float, ByteArray | None, list[Detection]]]:
-    """Yield time, (H, W, 3) uint8 RGB and faces, best first, of each frame sampled at ``rate_hz`` (None: every frame).
+    """Yield time, (H, W, 3) uint8 RGB and faces, best first, of each frame sampled at ``rate_hz``.
 
     An unreadable frame has no pixels. ``threads`` frames are searched at a time, ahead of use.
     """

@@ -8,7 +8,7 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, NamedTuple, Union
 
 import numpy as np
 
@@ -25,22 +25,15 @@ LEAST_NEW_S = 0.1
 """Minimum new content of a last window, seconds; less is an encoder's padding."""
 
 
-class Settings(Protocol):
-    """The attributes of a PrepareConfig that reading a file needs; PrepareConfig itself would import pydantic."""
+class PlainSettings(NamedTuple):
+    """What reading a file needs of a PrepareConfig, for the decoder process, which does not import pydantic."""
 
-    @property
-    def detector(self) -> str:
-        """Name in ``faces.DETECTORS``."""
-
-    @property
-    def rate_hz(self) -> float:
-        """Sampled frames per second."""
-
-    @property
-    def size_px(self) -> int:
-        """Side of the square face crops, pixels."""
+    detector: str  # name in faces.DETECTORS
+    rate_hz: float  # sampled frames per second
+    size_px: int  # side of the square face crops
 
 
+Settings = Union["PrepareConfig", PlainSettings]
 Follower = Callable[..., Iterator[FaceSample]]
 """Either :func:`tracking.follow_face` or :func:`tracking.follow_faces`."""
 

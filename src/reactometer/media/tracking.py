@@ -7,8 +7,6 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import count
 
-import numpy as np
-
 from reactometer.media.faces import Detector, crop_face, detect_faces, encode_crop
 from reactometer.types import ByteArray, Detection, FaceSample, Frame, FrameState
 
@@ -22,13 +20,12 @@ GIVEN_UP_S = 5.0
 
 COAST_S = 0.5  # so long a face that is not seen is expected to go on as it moved; then, to stay
 STEADINESS = 0.5  # share of a face's earlier speed that is kept at each sighting, since boxes tremble
-OUT_OF_REACH = 2 * REACH_LIMIT  # what it costs to give nobody a face
 
 
 def follow_face(
-    frames: Iterable[Frame], detector: Detector, *, rate_hz: float | None, size_px: int, threads: int = 0
+    frames: Iterable[Frame], detector: Detector, *, rate_hz: float, size_px: int, threads: int = 0
 ) -> Iterator[FaceSample]:
-    """Yield one sample per frame, at ``rate_hz`` (None: every frame), all of one person.
+    """Yield one sample per frame sampled at ``rate_hz``, all of one person.
 
     The first face is the best of its frame; afterwards it is the face nearest to the previous one. A frame without
     such a face is NO_FACE; a box is never carried over.
@@ -55,14 +52,14 @@ class FaceFollower:
 
 
 def follow_faces(
-    frames: Iterable[Frame], detector: Detector, *, rate_hz: float | None, size_px: int, threads: int = 0
+    frames: Iterable[Frame], detector: Detector, *, rate_hz: float, size_px: int, threads: int = 0
 ) -> Iterator[FaceSample]:
-    """Yield for each frame at ``rate_hz`` (None: every frame) a sample without a face, then one per face.
+    """Yield for each frame sampled at ``rate_hz`` a sample without a face, then one per face.
 
     The first sample has the state NO_FACE or UNREADABLE and no number. The others have the state FACE and the person's
-    number, from 1 in order of first appearance, from left to right. In each frame, faces are assigned to people with
-    the smallest total distance from their expected positions, first to people seen in the previous frame. An
-    unassigned face is a new person. When people cross, a hidden face is expected to continue its motion.
+    number, from 1 in order of first appearance, from left to right. In each frame, the face nearest to a person's
+    expected position is assigned first; people seen in the previous frame come before others. An unassigned face is a
+    new person. When people cross, a hidden face is expected to continue its motion.
     """
     tracks: list[_Track] = []
     numbers = count(1)
@@ -98,63 +95,29 @@ class _Track:
         right, down = (STEADINESS * old + (1 - STEADINESS) * new for old, new in zip(self.speed, moves, strict=True))
         self.face, self.seen_s, self.speed = face, time_s, (right, down)
 
-    def cost(self, face: Detection, time_s: float) -> float:
-        """Return the distance from the expected position in face sizes; ``OUT_OF_REACH`` beyond reach."""
+    def distance(self, face: Detection, time_s: float) -> float:
+        """Return the distance from the expected position in face sizes; infinite beyond reach."""
         unseen_s = time_s - self.seen_s
         x, y, width, height = self.face.box
         right, down = (speed * min(unseen_s, COAST_S) for speed in self.speed)
         expected = box_distance(face, replace(self.face, box=(x + right, y + down, width, height)))
         within = min(expected, box_distance(face, self.face)) <= reach_after(unseen_s)
-        return min(expected, REACH_LIMIT) if within else OUT_OF_REACH
+        return expected if within else math.inf
 
 
 def _owners(tracks: Sequence[_Track], detections: Sequence[Detection], time_s: float) -> dict[int, _Track]:
     """Assign faces, by their index, to people; an unassigned face is left out."""
-    owners: dict[int, _Track] = {}
     latest_s = max((track.seen_s for track in tracks), default=0.0)
-    present, missed = ([track for track in tracks if (track.seen_s == latest_s) is there] for there in (True, False))
-    for own in (present, missed):
-        left = [place for place in range(len(detections)) if place not in owners]
-        costs = [[track.cost(detections[place], time_s) for place in left] for track in own]
-        matrix = np.array(costs).reshape(len(own), len(left))
-        for row, column in assign(matrix):
-            if matrix[row, column] < OUT_OF_REACH:
-                owners[left[column]] = own[row]
+    pairs = [
+        (track.seen_s < latest_s, track.distance(face, time_s), place, track)
+        for track in tracks
+        for place, face in enumerate(detections)
+    ]
+    owners: dict[int, _Track] = {}
+    for _, distance, place, track in sorted(pairs, key=lambda pair: pair[:2]):
+        if distance < math.inf and place not in owners and track not in owners.values():
+            owners[place] = track
     return owners
-
-
-def assign(costs: np.ndarray) -> list[tuple[int, int]]:
-    """Return the pairs of a row and a column with the smallest total cost; each row or each column is in one pair.
-
-    Shortest augmenting paths (Jonker & Volgenant, Computing 38, 1987).
-
-    Args:
-        costs: (N, M), finite.
-    """
-    n_rows, n_columns = costs.shape
-    if n_rows > n_columns:
-        return [(row, column) for column, row in assign(costs.T)]
-    row_prices, column_prices = np.zeros(n_rows), np.zeros(n_columns + 1)
-    owners = np.full(n_columns + 1, -1)  # the row of each column; the last column is where a new row starts
-    for row in range(n_rows):
-        column, owners[-1] = n_columns, row
-        distances, previous = np.full(n_columns, np.inf), np.full(n_columns, n_columns)
-        visited = np.zeros(n_columns + 1, dtype=bool)
-        while owners[column] >= 0:
-            visited[column] = True
-            through = costs[owners[column]] - row_prices[owners[column]] - column_prices[:-1]
-            shorter = ~visited[:-1] & (through < distances)
-            distances[shorter], previous[shorter] = through[shorter], column
-            nearest = int(np.where(visited[:-1], np.inf, distances).argmin())
-            step = distances[nearest]
-            row_prices[owners[visited]] += step
-            column_prices[visited] -= step
-            distances[~visited[:-1]] -= step
-            column = nearest
-        while column < n_columns:
-            owners[column] = owners[previous[column]]
-            column = int(previous[column])
-    return [(int(row), column) for column, row in enumerate(owners[:-1]) if row >= 0]
 
 
 def _centre(face: Detection) -> tuple[float, float]:

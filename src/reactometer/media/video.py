@@ -129,13 +129,11 @@ def read_frames(path: Path) -> Iterator[Frame]:
         _require_complete(path, container, stream, index + 1, end_s)
 
 
-def sample_frames(frames: Iterable[Frame], rate_hz: float | None) -> Iterator[Frame]:
-    """The first frame at or after each point ``k / rate_hz``, each frame at most once; None: every frame."""
+def sample_frames(frames: Iterable[Frame], rate_hz: float) -> Iterator[Frame]:
+    """Yield the first frame at or after each point ``k / rate_hz``, each frame at most once."""
     point = 0
     for frame in frames:
-        if rate_hz is None:
-            yield frame
-        elif frame.time_s >= point / rate_hz - GRID_TOLERANCE_S:
+        if frame.time_s >= point / rate_hz - GRID_TOLERANCE_S:
             point = int((frame.time_s + GRID_TOLERANCE_S) * rate_hz) + 1
             yield frame
 

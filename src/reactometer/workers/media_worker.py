@@ -16,8 +16,7 @@ from dataclasses import dataclass, replace
 from functools import cache
 from multiprocessing.connection import Connection
 from pathlib import Path
-from threading import Timer
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 from reactometer.errors import MediaError
 
@@ -31,14 +30,6 @@ LOOK_S = 0.2
 MOST_FILES = 1000
 """Files after which a new process replaces the old one, because the heap grows: up to glibc 2.37, a freed aligned
 buffer can be too small for the next buffer of its size."""
-
-
-class PlainSettings(NamedTuple):
-    """Settings as they are sent to the process, which imports pydantic for nothing else."""
-
-    detector: str
-    rate_hz: float
-    size_px: int
 
 
 @dataclass(frozen=True)
@@ -77,6 +68,7 @@ class Reader:
         if self._files >= MOST_FILES:
             self.end()
         from reactometer.config import PrepareConfig
+        from reactometer.media.segments import PlainSettings
 
         connection, whole = self.start(), False
         self._files += 1
@@ -104,7 +96,7 @@ class Reader:
         self.end()
         ours, theirs = socket.socketpair()
         ignore = "import signal; signal.signal(signal.SIGINT, signal.SIG_IGN)"  # the parent handles Ctrl-C
-        code = f"{ignore}\nfrom reactometer.workers.decoder import serve; serve({theirs.fileno()}, {os.getpid()})"
+        code = f"{ignore}\nfrom reactometer.workers.decoder import serve; serve({theirs.fileno()})"
         paths = [path for path in sys.path if path]
         self._process = subprocess.Popen(
             [sys.executable, "-c", code],
@@ -149,14 +141,7 @@ class Reader:
             if time.monotonic() > until_s:
                 stall = f"nothing more came of it for {self.bounds.stall_s:.0f} s"
                 raise MediaError(f"{path}: {stall}", fix="Convert it, or cut it")
-        # A process that stops within a message leaves recv() waiting: then it is killed, and recv() raises EOFError.
-        timer = Timer(self.bounds.stall_s, self._process.kill) if self._process else Timer(0.0, lambda: None)
-        timer.daemon = True
-        timer.start()
-        try:
-            piece: MediaInfo | Shown | Exception | None = connection.recv()
-        finally:
-            timer.cancel()
+        piece: MediaInfo | Shown | Exception | None = connection.recv()
         check()
         if isinstance(piece, Exception):
             raise piece

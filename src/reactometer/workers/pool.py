@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from multiprocessing.context import SpawnContext, SpawnProcess
-from threading import Lock, Thread
+from threading import Thread
 from typing import Any, TypeVar
 
 import cv2
@@ -52,10 +52,15 @@ def _run(
     if not jobs:
         return
     pool = ProcessPool(min(workers, len(jobs)), initializer=_begin, initargs=(function,), context=FreshContext())
+    indices: dict[Future[Result], int] = {}
     try:
-        indices: dict[Future[Result], int] = {
-            pool.schedule(function, args=(job,)): index for index, job in jobs.items()
-        }
+        for index, job in jobs.items():
+            try:
+                future: Future[Result] = pool.schedule(function, args=(job,))
+            except RuntimeError as error:  # all processes died before all jobs were scheduled
+                future = Future()
+                future.set_exception(BrokenProcessPool(str(error)))
+            indices[future] = index
         for future in as_completed(list(indices)):
             yield indices.pop(future), future
     finally:
@@ -69,25 +74,15 @@ class _FreshProcess(SpawnProcess):
     Jobs need nothing of the script, and a script without a guard would begin all its work again in each process.
     """
 
-    _hiding = Lock()
-
     @staticmethod
     def _Popen(process_obj: Any) -> Any:  # noqa: N802  # Python's own name
         script: dict[str, Any] = vars(sys.modules["__main__"])
-        found_by: tuple[str, ...] = ("__spec__", "__file__")
-        with _FreshProcess._hiding:
-            hidden = {name: script.pop(name) for name in found_by if name in script}
-            script["__spec__"] = None
-            try:
-                return SpawnProcess._Popen(process_obj)
-            finally:
-                script.update(hidden)
-
-    @property
-    def exitcode(self) -> int | None:
-        """Exit status; 1 in place of 0, because pebble takes 0 for a regular end and its job would wait forever."""
-        status = super().exitcode
-        return 1 if status == 0 else status
+        hidden: dict[str, Any] = {name: script.pop(name) for name in ("__spec__", "__file__") if name in script}
+        script["__spec__"] = None
+        try:
+            return SpawnProcess._Popen(process_obj)
+        finally:
+            script.update(hidden)
 
 
 class FreshContext(SpawnContext):
