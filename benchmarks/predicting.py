@@ -37,7 +37,7 @@ from measuring import bar, processor_s, timed, write_video
 from reactometer.data.inputs import to_item
 from reactometer.inference.checkpoint import LoadedModel, load_model
 from reactometer.inference.predictor import PredictOptions, Predictor, predict
-from reactometer.inference.runtime import ENCODER_INPUTS, open_graph
+from reactometer.inference.runtime import open_graph, signatures_of
 from reactometer.media import segments
 from reactometer.media.audio import read_sound
 from reactometer.media.faces import load_detector
@@ -194,7 +194,7 @@ def compare_precisions(video: Path, folder: Path) -> None:
         noise = np.random.default_rng(0).integers(0, 256, (16, 4, 3, 224, 224), dtype=np.uint8)
         file = folder / "float32" / "face.onnx"
         quantise_graph(graphs_of(network, config.model)[file.name], file, [(one,) for one in noise])
-        graph = open_graph(file, ENCODER_INPUTS["frames"], ["features"], "cpu")
+        graph = open_graph(file, *signatures_of(single.networks.face, None, 224, 1)[file.name], "cpu")
     eight_bits = replace(single, networks=replace(single.networks, encoders={"face": graph}))
     options = {"timeline": False, "progress": False}
     runs = {

@@ -196,8 +196,8 @@ def test_a_graph_of_another_model_is_refused(copy: Path, features_folder: Path, 
     digest = sha256_of(copy / "head.onnx")
     other = _changed(copy, tmp_path / "other", lambda about: about["sha256"].update({"head.onnx": digest}))
     told = _refusal(other)
-    assert told.startswith(f"{other / 'head.onnx'}: sizes do not fit model.json (got ")
-    assert "'intensities': (2,)" in told and "'intensities': (7,)" in told
+    assert told.startswith(f"{other / 'head.onnx'}: inputs do not fit model.json (got ")
+    assert "'voice': ('float', (2,))" in told and "'voice': ('float', (64,))" in told
 
 
 @pytest.mark.parametrize(

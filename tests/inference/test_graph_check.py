@@ -15,7 +15,8 @@ from onnx import NodeProto, SparseTensorProto, TensorProto, helper, numpy_helper
 
 from reactometer.errors import ModelError
 from reactometer.inference import graph_check
-from reactometer.inference.graph_check import check_graph, read_graph
+from reactometer.inference.graph_check import check_graph
+from reactometer.paths import STARTER
 
 FLOATS = helper.make_tensor_value_info("x", TensorProto.FLOAT, ["clips", 3])
 OUTPUT = helper.make_tensor_value_info("y", TensorProto.FLOAT, None)
@@ -29,18 +30,6 @@ def model_of(
     graph = helper.make_graph(list(nodes), "graph", [FLOATS], [OUTPUT], list(tensors))
     opsets = [helper.make_opsetid("", 20), helper.make_opsetid("com.microsoft", 1)]
     return helper.make_model(graph, opset_imports=opsets, ir_version=10, producer_name="maker", **fields)
-
-
-def nested(depth: int) -> bytes:
-    """Return a model of graphs in attributes of nodes, ``depth`` deep. The package ``onnx`` refuses to write many."""
-
-    def message(number: int, content: bytes) -> bytes:
-        return bytes([number << 3 | 2, len(content) & 127 | 128, len(content) >> 7]) + content
-
-    graph = message(1, message(4, b"Identity"))
-    for _ in range(depth):
-        graph = message(1, message(4, b"If") + message(5, message(6, graph)))
-    return message(7, graph)
 
 
 def in_branch(node: NodeProto) -> NodeProto:
@@ -61,56 +50,12 @@ def write(tmp_path: Path) -> Callable[[onnx.ModelProto | bytes], Path]:
 Write = Callable[[onnx.ModelProto | bytes], Path]
 
 
-def test_the_summary_is_that_of_the_onnx_package(write: Write) -> None:
-    model = model_of([ADD, in_branch(helper.make_node("Relu", ["w"], ["z"]))])
-    helper.set_model_props(model, {"labels": "anger, joy"})
-    graph = check_graph(write(model), {"x": "float32"}, ["y"])
-    assert graph.inputs == {"x": ("float32", (None, 3))}
-    assert graph.outputs == {"y": ("float32", None)}
-    assert (graph.producer, graph.opset, graph.metadata_props) == ("maker", 20, {"labels": "anger, joy"})
-    assert graph.operators == {"Add", "If", "Relu"}
-    assert graph.domains == {""}
-    assert not (graph.external or graph.functions or graph.has_sparse or graph.has_text)
-
-
-@pytest.mark.parametrize("element", ["uint8", "bool", "int64", "float16", "bfloat16"])
-def test_element_types_are_numpys_names(element: str, write: Write) -> None:
-    model = model_of()
-    number = getattr(TensorProto, element.upper())
-    model.graph.input.append(helper.make_tensor_value_info("i", number, [2, -1, "n"]))
-    assert read_graph(write(model)).inputs["i"] == (element, (2, -1, None))
-
-
 @pytest.mark.shared
-def test_real_graphs_are_read(shared_data: Path) -> None:
+def test_real_graphs_are_accepted(shared_data: Path) -> None:
     files = sorted((shared_data.parent / "weights").glob("*.onnx"))
     assert len(files) > 1
-    for file in files:
-        model, graph = onnx.load(file), read_graph(file)
-        assert graph.operators == {node.op_type for node in model.graph.node}
-        for ours, theirs in ((graph.inputs, model.graph.input), (graph.outputs, model.graph.output)):
-            assert list(ours) == [value.name for value in theirs]
-            for value in theirs:
-                tensor = value.type.tensor_type
-                sizes = tuple(one.dim_value if one.HasField("dim_value") else None for one in tensor.shape.dim)
-                assert ours[value.name] == ("float32", sizes if tensor.HasField("shape") else None)
-
-
-@pytest.mark.parametrize(
-    ("inputs", "outputs", "words"),
-    [
-        ({"x": "uint8"}, ["y"], r"inputs do not fit.*got 'x: float32'.*expected 'x: uint8'"),
-        ({"x": "float32", "mask": "bool"}, ["y"], r"inputs.*expected 'mask: bool', 'x: float32'"),
-        ({}, ["y"], "inputs"),
-        ({"x": "float32"}, ["features"], r"outputs do not fit.*expected 'features: float32'"),
-        ({"x": "float32"}, ["y", "z"], "outputs"),
-    ],
-)
-def test_other_inputs_and_outputs_are_refused(
-    inputs: dict[str, str], outputs: list[str], words: str, write: Write
-) -> None:
-    with pytest.raises(ModelError, match=words):
-        check_graph(write(model_of()), inputs, outputs)
+    for file in [*files, *STARTER.glob("*.onnx")]:
+        check_graph(file)
 
 
 def outside(location: str) -> TensorProto:
@@ -131,20 +76,20 @@ FOREIGN = helper.make_node("Add", ["x", "w"], ["y"], domain="com.evil")
 FUNCTION = helper.make_function("com.evil", "F", ["x"], ["y"], [ADD], [helper.make_opsetid("", 20)])
 ENDLESS = helper.make_node("Loop", ["n", "", "x"], ["y"], body=helper.make_graph([], "body", [], []))
 IN_ATTRIBUTE = helper.make_node("Constant", [], ["y"], value=outside("/etc/passwd"))
+SPARSE_WEIGHTS = model_of()
+SPARSE_WEIGHTS.graph.sparse_initializer.append(sparse())
 WORDS = [
-    (model_of(tensors=[outside("../../secret")]), r"tensors outside the file.*'../../secret'"),
-    (model_of(tensors=[outside("weights.bin")]), r"'weights.bin'"),
+    (model_of(tensors=[outside("../../secret")]), r"a tensor in another file: '../../secret'"),
     (model_of([IN_ATTRIBUTE]), r"'/etc/passwd'"),
-    (model_of([in_branch(IN_ATTRIBUTE)]), r"'/etc/passwd'"),
-    (model_of(tensors=[TensorProto(name="w", data_location=TensorProto.EXTERNAL)]), "tensors outside"),
-    (model_of([FOREIGN]), r"foreign domain.*'com.evil'"),
-    (model_of([in_branch(FOREIGN)]), r"'com.evil'"),
+    (model_of(tensors=[TensorProto(name="w", data_location=TensorProto.EXTERNAL)]), "a tensor in another file"),
+    (model_of([FOREIGN]), r"operator of domain 'com.evil'"),
     (model_of([helper.make_node("EPContext", ["x"], ["y"], domain="com.microsoft")]), r"'com.microsoft'"),
-    (model_of(functions=[FUNCTION]), r"functions.*'com.evil.F'"),
-    (model_of([ENDLESS]), r"'Loop, which may run without end'"),
-    (model_of([in_branch(ENDLESS)]), "'Loop, "),
+    (model_of(functions=[FUNCTION]), "functions"),
+    (model_of([ENDLESS]), "graphs inside of an operator; operator Loop, which contains a graph"),
+    (model_of([in_branch(ADD)]), "graphs inside of an operator; operator If"),
     (model_of([helper.make_node("StringConcat", ["x", "x"], ["y"])]), r"StringConcat.*no limit covers"),
     (model_of([helper.make_node("Constant", [], ["y"], sparse_value=sparse())]), "sparse tensors"),
+    (SPARSE_WEIGHTS, "sparse tensors"),
     (model_of([helper.make_node("Constant", [], ["y"], value=text())]), "tensors of text"),
     (model_of([helper.make_node("Constant", [], ["y"], value_string="long")]), "tensors of text"),
     (model_of(tensors=[text()]), "tensors of text"),
@@ -153,58 +98,70 @@ WORDS = [
 
 @pytest.mark.parametrize(("model", "words"), WORDS)
 def test_dangerous_graphs_are_refused(model: onnx.ModelProto, words: str, write: Write) -> None:
-    with pytest.raises(ModelError, match=rf"face.onnx: graph with .*{words}.*expected"):
-        check_graph(write(model), {"x": "float32"}, ["y"])
+    with pytest.raises(ModelError, match=rf"face.onnx: graph with parts that are not allowed .*{words}.*expected"):
+        check_graph(write(model))
 
 
-def test_sparse_weights_are_refused(write: Write) -> None:
-    model = model_of()
-    model.graph.sparse_initializer.append(sparse())
-    with pytest.raises(ModelError, match="sparse tensors"):
-        check_graph(write(model), {"x": "float32"}, ["y"])
-
-
-def test_a_second_graph_in_one_file_is_checked_too(write: Write) -> None:
+def test_a_second_graph_in_one_file_is_refused(write: Write) -> None:
     """Protobuf merges both graphs, and so does ONNX Runtime."""
     both = model_of().SerializeToString() + onnx.ModelProto(graph=onnx.GraphProto(node=[FOREIGN])).SerializeToString()
     assert {node.domain for node in onnx.ModelProto.FromString(both).graph.node} == {"", "com.evil"}
-    with pytest.raises(ModelError, match="foreign"):
-        check_graph(write(both), {"x": "float32"}, ["y"])
+    with pytest.raises(ModelError, match="damaged"):
+        check_graph(write(both))
+
+
+CAST = helper.make_node("Cast", ["w"], ["cast"], to=TensorProto.DOUBLE)
+GROW = helper.make_node("Expand", ["cast", "size"], ["y"])
+SIZE = numpy_helper.from_array(np.array([10**12]), "size")
+
+
+def test_casts_of_weights_may_be_computed_when_a_graph_is_opened(write: Write) -> None:
+    two = helper.make_node("Constant", [], ["two"], value_float=2.0)
+    assert check_graph(write(model_of([two, CAST, helper.make_node("Add", ["x", "cast"], ["y"])])))
 
 
 @pytest.mark.parametrize(
-    ("limits", "is_foldable"), [({"end": 1}, True), ({}, True), ({"start": -2}, True), ({"start": 1}, False)]
+    "nodes",
+    [
+        [CAST, GROW],
+        [GROW, CAST],  # ONNX Runtime sorts nodes
+        [CAST, helper.make_node("Cast", ["w"], ["again"], to=TensorProto.DOUBLE)],
+        [CAST, helper.make_node("Cast", ["cast"], ["again"], to=TensorProto.DOUBLE)],
+        [helper.make_node("RandomNormal", [], ["y"], shape=[10**9])],
+    ],
+)
+def test_constants_that_may_need_any_memory_are_not_computed_when_a_graph_is_opened(
+    nodes: list[NodeProto], write: Write
+) -> None:
+    assert not check_graph(write(model_of(nodes, [WEIGHTS, SIZE])))
+
+
+@pytest.mark.parametrize(
+    ("limits", "is_foldable"),
+    [({"end": 1}, True), ({}, True), ({"start": 0}, True), ({"start": 1}, False), ({"end": 0}, False)],
 )
 def test_a_constant_from_the_size_of_an_input_may_need_any_memory_if_the_size_is_fixed(
     limits: dict[str, Any], is_foldable: bool, write: Write
 ) -> None:
     """Of an input (clips, 3), ONNX Runtime knows the second size when it opens a graph, and the first only in a run."""
     nodes = [helper.make_node("Shape", ["x"], ["s"], **limits), helper.make_node("ConstantOfShape", ["s"], ["y"])]
-    assert read_graph(write(model_of(nodes))).is_foldable is is_foldable
+    assert check_graph(write(model_of(nodes))) is is_foldable
     fixed = numpy_helper.from_array(np.zeros((1, 3), np.float32), "x")  # then x is no input of a run
-    assert not read_graph(write(model_of(nodes, [fixed]))).is_foldable
+    assert not check_graph(write(model_of(nodes, [fixed])))
 
 
-def test_a_dimension_that_is_free_and_fixed_is_refused(write: Write) -> None:
-    content = model_of().SerializeToString().replace(b"\x12\x05clips", b"\x12\x03cli\x08\x09")
+def test_a_dimension_that_is_free_and_fixed_counts_as_fixed(write: Write) -> None:
+    nodes = [helper.make_node("Shape", ["x"], ["s"]), helper.make_node("ConstantOfShape", ["s"], ["y"])]
+    content = model_of(nodes).SerializeToString().replace(b"\x12\x05clips", b"\x12\x03cli\x08\x09")
     assert onnx.load_from_string(content).graph.input[0].type.tensor_type.shape.dim[0].dim_value == 9  # the last wins
-    with pytest.raises(ModelError, match="both free and fixed"):
-        read_graph(write(content))
+    assert not check_graph(write(content))
 
 
 def test_a_file_cannot_write_to_the_terminal(write: Write) -> None:
     with pytest.raises(ModelError) as caught:
-        check_graph(
-            write(model_of([helper.make_node("A", [], ["y"], domain="\x1b[2J" + "x" * 500)])), {"x": "float32"}, ["y"]
-        )
+        check_graph(write(model_of([helper.make_node("A", [], ["y"], domain="\x1b[2J" + "x" * 500)])))
     assert "\x1b" not in str(caught.value)
     assert len(str(caught.value)) < 400
-
-
-def test_deep_nesting_is_refused(write: Write) -> None:
-    assert read_graph(write(nested(32))).operators == {"If", "Identity"}
-    with pytest.raises(ModelError, match=r"face.onnx: damaged.*more than 32 nested graphs"):
-        read_graph(write(nested(33)))
 
 
 @pytest.mark.parametrize(
@@ -218,27 +175,28 @@ def test_deep_nesting_is_refused(write: Write) -> None:
         (b"\x0b\x0c", "wire type 3"),
         (b"\x00\x00", "field number 0"),
         (b"\xba\x80\x80\x80\x10\x00", "field number 536870919"),  # cut to 32 bits, the graph's tag
-        (b"\x12\x01\xff", "utf-8"),
+        (b"\x3a\x05\x0a\x03\x22\x01\xff", "utf-8"),
+        (b"\x12\x01x", "0 graphs"),
         (b"\x08\x01" * 2000, "more than 1000 fields"),
     ],
 )
 def test_damaged_files_are_named(content: bytes, words: str, write: Write, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(graph_check, "MAX_FIELDS", 1000)
     with pytest.raises(ModelError, match=rf"face.onnx: damaged.*{words}"):
-        read_graph(write(content))
+        check_graph(write(content))
 
 
 def test_missing_and_large_files_are_refused(tmp_path: Path) -> None:
     with pytest.raises(ModelError, match="no such file"):
-        read_graph(tmp_path / "face.onnx")
+        check_graph(tmp_path / "face.onnx")
     large = tmp_path / "large.onnx"
     with large.open("wb") as stream:
         stream.truncate((2 << 30) + 1)  # takes no room on the disk
     with pytest.raises(ModelError, match=r"large.onnx: graph too large.*at most 2 GiB"):
-        read_graph(large)
+        check_graph(large)
 
 
-GRAPH = model_of([ADD, in_branch(in_branch(IN_ATTRIBUTE))], [WEIGHTS, text()], functions=[FUNCTION]).SerializeToString()
+GRAPH = model_of([ADD, CAST, in_branch(IN_ATTRIBUTE)], [WEIGHTS, text()], functions=[FUNCTION]).SerializeToString()
 
 
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -255,6 +213,6 @@ def test_no_bytes_raise_another_error(data: st.DataObject, write: Write) -> None
         data.draw(st.binary()),
     ):
         try:
-            check_graph(write(candidate), {"x": "float32"}, ["y"])
+            check_graph(write(candidate))
         except ModelError as error:
             assert "face.onnx" in str(error)

@@ -17,19 +17,14 @@ from reactometer.data.inputs import Sampling
 from reactometer.errors import ModelError
 from reactometer.inference.conformal import REFERENCES_FILE, UNCERTAINTY_FILE, Uncertainty, load_uncertainty
 from reactometer.inference.runtime import (
-    ENCODER_INPUTS,
-    FACE_GRAPH,
-    FACE_INPUTS,
     HEAD_GRAPH,
-    VOICE_GRAPH,
-    VOICE_INPUTS,
     FaceInput,
     Graph,
     Networks,
     VoiceInput,
     device_of,
     open_graph,
-    signature_of_head,
+    signatures_of,
 )
 from reactometer.inference.scores import Score
 from reactometer.io import appearing, decoding, format_json, parse_json_object, sha256_of
@@ -38,8 +33,10 @@ from reactometer.types import FloatArray
 FORMAT = 4
 WEIGHTS_FILE, DESCRIPTION_FILE = "weights.safetensors", "model.json"
 DEGRADATION_FILES = ("degradation.json", "degradation.png")
-GRAPHS = (FACE_GRAPH, VOICE_GRAPH, HEAD_GRAPH)
-FILES = (DESCRIPTION_FILE, *GRAPHS, WEIGHTS_FILE, UNCERTAINTY_FILE, REFERENCES_FILE, *DEGRADATION_FILES)
+FILES = (
+    *(DESCRIPTION_FILE, "face.onnx", "voice.onnx", HEAD_GRAPH, WEIGHTS_FILE),
+    *(UNCERTAINTY_FILE, REFERENCES_FILE, *DEGRADATION_FILES),
+)
 """All that a checkpoint may hold for this package, besides its card; only the description and the graphs are needed."""
 
 MEMBER = r"^[0-9]+$"
@@ -169,72 +166,45 @@ def load_model(folder: Path | str, device: str = "auto", threads: int = 0, *, wa
     Raises:
         ModelError: not a checkpoint, or a damaged one, or the device is not available.
     """
-    opened = dict[str, Graph]()
-    loaded = _load(Path(folder), device, threads, opened)
+    folder, opened = Path(folder), dict[str, Graph]()
+    about = read_description(folder)
+    if isinstance(about, _EnsembleDescription):
+        members = []
+        for name in about.members:
+            own = read_description(folder / name)
+            if isinstance(own, _EnsembleDescription):
+                raise ModelError(f"{folder}: an ensemble of ensembles", fix="Join the members themselves")
+            members.append(_load(folder / name, own, device, threads, opened))
+        description = about.model_dump(mode="json")
+        uncertainty = load_uncertainty(folder)
+        loaded = replace(members[0], description=description, members=tuple(members), uncertainty=uncertainty)
+    else:
+        loaded = _load(folder, about, device, threads, opened)
     for graph in opened.values() if wait else ():
         graph.opening.result()
     return loaded
 
 
-def _load(folder: Path, device: str, threads: int, opened: dict[str, Graph]) -> LoadedModel:
-    """Load a checkpoint; members of an ensemble share equal graphs, which are ``opened`` by SHA-256."""
-    description = read_description(folder)
-    if "members" in description:
-        names = description["members"]
-        if any("members" in read_description(folder / name) for name in names):
-            raise ModelError(f"{folder}: an ensemble of ensembles", fix="Join the members themselves")
-        members = tuple(_load(folder / name, device, threads, opened) for name in names)
-        return replace(members[0], description=description, members=members, uncertainty=load_uncertainty(folder))
-    config, inputs = Config.model_validate(description["config"]), _Inputs.model_validate(description["inputs"])
-    digests, labels = description["sha256"], tuple(description["labels"])
-    sizes = _graph_sizes(inputs, config.model.size_px, len(labels))
-
-    def graph_of(name: str, takes: Mapping[str, str], gives: Sequence[str]) -> Graph:
-        if (digest := digests[name]) not in opened:
-            opened[digest] = open_graph(folder / name, takes, gives, device, threads)
-        _check_sizes(folder / name, opened[digest], sizes[name])
-        return opened[digest]
-
-    head_inputs, head_outputs = signature_of_head(inputs.face, inputs.voice)
-    encoders = {
-        name.removesuffix(".onnx"): graph_of(name, ENCODER_INPUTS[kind], ["features"])
-        for name, kind in _encoder_graphs(inputs).items()
-    }
-    networks = Networks(
-        inputs.face,
-        inputs.voice,
-        graph_of(HEAD_GRAPH, head_inputs, head_outputs),
-        encoders,
-        {name: digests[f"{name}.onnx"] for name in encoders},
+def _load(folder: Path, about: _Description, device: str, threads: int, opened: dict[str, Graph]) -> LoadedModel:
+    """Load one model; members of an ensemble share the graphs that are ``opened``, by SHA-256, inputs and outputs."""
+    face, voice, config = about.inputs.face, about.inputs.voice, about.config
+    graphs = dict[str, Graph]()
+    for name, signature in signatures_of(face, voice, config.model.size_px, len(about.labels)).items():
+        check_digest(folder / name, about.sha256.get(name))
+        key = str((about.sha256[name], signature))
+        if key not in opened:
+            opened[key] = open_graph(folder / name, *signature, device, threads)
+        graphs[name.removesuffix(".onnx")] = opened[key]
+    head = graphs.pop("head")
+    networks = Networks(face, voice, head, graphs, {name: about.sha256[f"{name}.onnx"] for name in graphs})
+    return LoadedModel(
+        networks,
+        tuple(about.labels),
+        sampling_of(config.model, face, voice),
+        config,
+        about.model_dump(mode="json", exclude_unset=True),
+        uncertainty=load_uncertainty(folder),
     )
-    sampling = sampling_of(config.model, inputs.face, inputs.voice)
-    return LoadedModel(networks, labels, sampling, config, description, uncertainty=load_uncertainty(folder))
-
-
-def _encoder_graphs(inputs: _Inputs) -> dict[str, str]:
-    """Return the kind of input of each encoder that is a graph, by file name."""
-    streams = {FACE_GRAPH: inputs.face, VOICE_GRAPH: inputs.voice}
-    return {name: stream.kind for name, stream in streams.items() if stream and stream.kind in ENCODER_INPUTS}
-
-
-def _graph_sizes(inputs: _Inputs, size_px: int, n_labels: int) -> dict[str, dict[str, tuple[int, ...]]]:
-    """Return the fixed sizes of each graph's inputs and outputs, by file name."""
-    head: dict[str, tuple[int, ...]] = {"intensities": (n_labels,)}
-    sizes, crop = {HEAD_GRAPH: head}, (3, size_px, size_px)
-    if (face := inputs.face) is not None:
-        head |= {**dict.fromkeys(FACE_INPUTS, ()), FACE_INPUTS[0]: (face.feature_size,)}
-        images = {"clips": (face.n_frames, *crop)} if face.kind == "clips" else {"frames": crop}
-        sizes[FACE_GRAPH] = {**images, "features": (face.feature_size,)}
-    if (voice := inputs.voice) is not None:
-        head |= {**dict.fromkeys(VOICE_INPUTS, ()), VOICE_INPUTS[0]: (voice.feature_size,)}
-        sizes[VOICE_GRAPH] = {"waveform": (), "features": (voice.feature_size,)}
-    return sizes
-
-
-def _check_sizes(file: Path, graph: Graph, expected: Mapping[str, tuple[int, ...]]) -> None:
-    got = {name: graph.sizes.get(name) for name in (*expected, *graph.inputs)}
-    if got != expected:
-        raise ModelError(f"{file}: sizes do not fit {DESCRIPTION_FILE}", got=got, expected=expected, fix=AGAIN)
 
 
 def write_description(folder: Path, labels: Sequence[str], about: Mapping[str, Any]) -> Path:
@@ -280,8 +250,8 @@ def _traits(model: LoadedModel) -> dict[str, object]:
     }
 
 
-def read_description(folder: Path) -> dict[str, Any]:
-    """Read and check ``model.json`` and the SHA-256 of the graphs it names.
+def read_description(folder: Path) -> _Description | _EnsembleDescription:
+    """Read and check ``model.json``.
 
     Raises:
         ModelError: not a checkpoint, a damaged one, or one of another format.
@@ -307,17 +277,13 @@ def read_description(folder: Path) -> dict[str, Any]:
             if older
             else "Use the version of reactometer that wrote it",
         )
-    is_ensemble = "members" in description
     try:
-        (_EnsembleDescription if is_ensemble else _Description).model_validate_json(text)
+        kind = _EnsembleDescription if "members" in description else _Description
+        return kind.model_validate_json(text)
     except ValidationError as error:
         first = error.errors()[0]
         reason = f"{DESCRIPTION_FILE}: {'.'.join(map(str, first['loc']))}: {first['msg']}"
         raise ModelError(f"{folder}: damaged checkpoint: {reason}", fix=AGAIN) from error
-    if not is_ensemble:
-        for name in (*_encoder_graphs(_Inputs.model_validate(description["inputs"])), HEAD_GRAPH):
-            check_digest(folder / name, description["sha256"].get(name))
-    return description
 
 
 def check_digest(file: Path, expected: str | None) -> None:

@@ -7,10 +7,8 @@ https://protobuf.dev/programming-guides/encoding.
 
 from __future__ import annotations
 
-import math
 import mmap
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from reactometer.errors import ModelError
@@ -19,255 +17,134 @@ from reactometer.io import decoding
 MAX_FILE_BYTES = 2 << 30
 """Largest graph file; protobuf allows no larger message."""
 
-MAX_DEPTH, MAX_FIELDS = 32, 2_000_000
-"""Limits of nested graphs, and of protobuf fields in one file. A ResNet-50 has 3650 fields."""
+MAX_FIELDS = 2_000_000
+"""Maximum number of protobuf fields in one file. A ResNet-50 has 3650 fields."""
 
 DOMAINS = ("", "ai.onnx")
 """Names of the standard domain. Graphs in 8 bits (QDQ) use no other domain either."""
 
-UNBOUNDED = {
-    **dict.fromkeys(("Loop", "Scan", "SequenceMap"), "may run without end"),
+REFUSED = {
+    **dict.fromkeys(("If", "Loop", "Scan", "SequenceMap"), "contains a graph"),
     **dict.fromkeys(
         ("RegexFullMatch", "StringConcat", "StringNormalizer", "StringSplit", "TfIdfVectorizer"),
         "takes memory that no limit covers",
     ),
 }
-"""Operators that are refused, and why. Exported encoders contain none of them."""
-
-SAME_SIZE = ("Cast", "Flatten", "Identity", "Reshape", "Squeeze", "Transpose", "Unsqueeze")
-"""Operators whose output has as many elements as their first input."""
-
-MAX_FOLDED_BYTES = 64 << 20
-"""Memory for constants that are computed when a graph is opened, beside four times the size of the file."""
-
-TYPES = "? float32 uint8 int8 uint16 int16 int32 int64 string bool float16 float64 uint32 uint64 ? ? bfloat16"
-ELEMENT_TYPES = dict(enumerate(TYPES.split()))
-"""Number of an element type -> NumPy's name."""
+"""Operators that are refused, and why. Exported graphs contain none of them."""
 
 TEXT = 8
+"""Number of the element type of text."""
 
 COPY_AGAIN = "Copy or download the checkpoint again"
 USE_ANOTHER = "Use a checkpoint that reactometer wrote"
 
 Fields = Mapping[int, Sequence[int | memoryview]]
-TensorType = tuple[str, tuple[int | None, ...] | None]
-"""Element type, as NumPy names it, and shape: None for a free dimension or an unknown shape."""
 
 
-@dataclass(frozen=True)
-class GraphSummary:
-    """Contents of an ONNX file, including all nested graphs and functions."""
-
-    inputs: Mapping[str, TensorType]
-    outputs: Mapping[str, TensorType]
-    domains: frozenset[str]
-    operators: frozenset[str]
-    functions: frozenset[str]
-    producer: str
-    opset: int  # of the standard domain; 0 if the file has none
-    metadata_props: Mapping[str, str]
-    external: tuple[str, ...]  # locations of tensors that lie outside the file
-    has_sparse: bool
-    has_text: bool
-    is_foldable: bool  # constants that can be computed when the graph is opened need a bounded amount of memory
-
-
-def read_graph(file: Path) -> GraphSummary:
-    """Read the inputs, outputs, operators and metadata of an ONNX file.
+def check_graph(file: Path) -> bool:
+    """Check that a graph reads no other file and consists of standard operators on tensors of numbers.
 
     Weights are skipped: the file is mapped, and no tensor is copied.
 
+    Returns:
+        Whether ONNX Runtime may fold constants when it opens the graph: only weights are cast, each at most once, so
+        that the size of the file bounds the memory.
+
     Raises:
-        ModelError: the file is missing, damaged, larger than 2 GiB, or has more than 32 nested graphs.
+        ModelError: the file is missing, damaged or larger than 2 GiB, or contains something that is refused.
     """
     if not file.is_file():
         raise ModelError(f"{file}: no such file", fix=COPY_AGAIN)
     if (size := file.stat().st_size) > MAX_FILE_BYTES:
         raise ModelError(f"{file}: graph too large", got=f"{size} bytes", expected="at most 2 GiB", fix=USE_ANOTHER)
+    reader = _Reader()
     with decoding(file, ModelError, COPY_AGAIN), file.open("rb") as stream:
-        return _Reader().read_model(memoryview(mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ)))
-
-
-def check_graph(file: Path, inputs: Mapping[str, str], outputs: Sequence[str]) -> GraphSummary:
-    """Check that a graph fits its checkpoint, reads no other file, and runs standard operators only.
-
-    Args:
-        file: the ONNX file.
-        inputs: expected inputs: name -> element type, such as "float32" or "uint8".
-        outputs: expected names of the outputs, in order. Their element type is float32.
-
-    Raises:
-        ModelError: the graph is damaged, has other inputs or outputs, or contains something that is refused.
-    """
-    graph = read_graph(file)
-    given = {name: element for name, (element, _) in graph.inputs.items()}
-    float_outputs = [f"{name}: float32" for name in outputs]
-    for kind, got, expected in (
-        ("inputs", _listed(given.items()), _listed(inputs.items())),
-        ("outputs", [f"{name}: {element}" for name, (element, _) in graph.outputs.items()], float_outputs),
-    ):
-        if got != expected:
-            raise ModelError(
-                f"{file}: {kind} do not fit model.json", got=_short(got), expected=_short(expected), fix=COPY_AGAIN
-            )
-    unbounded = [f"{name}, which {UNBOUNDED[name]}" for name in graph.operators if name in UNBOUNDED]
-    for problem, found, wanted in (
-        ("tensors outside the file", graph.external, "all tensors inside the file"),
-        ("operators of a foreign domain", graph.domains.difference(DOMAINS), "standard ONNX operators"),
-        ("functions", graph.functions, "standard ONNX operators"),
-        ("operators that are not allowed", unbounded, "operators with bounded time and memory"),
-        ("sparse tensors", ["a sparse tensor"] * graph.has_sparse, "dense tensors"),
-        ("tensors of text", ["a tensor of text"] * graph.has_text, "tensors of numbers"),
-    ):
-        if found:
-            raise ModelError(f"{file}: graph with {problem}", got=_short(found), expected=wanted, fix=USE_ANOTHER)
-    return graph
-
-
-def _listed(pairs: Iterable[tuple[str, str]]) -> list[str]:
-    return sorted(f"{name}: {element}" for name, element in pairs)
-
-
-def _short(values: Iterable[str]) -> str:
-    """Format at most five values of a stranger's file for one line of a terminal."""
-    names = sorted(values)
-    return (", ".join(ascii(name[:80]) for name in names[:5]) or "nothing") + " and more" * (len(names) > 5)
-
-
-@dataclass
-class _Reader:
-    """Collect what a model contains, message by message."""
-
-    operators: set[str] = field(default_factory=set)
-    domains: set[str] = field(default_factory=set)
-    functions: set[str] = field(default_factory=set)
-    external: list[str] = field(default_factory=list)
-    has_sparse: bool = False
-    has_text: bool = False
-    has_subgraphs: bool = False
-    folded_bytes: float = 0.0
-    n_fields: int = 0
-
-    def read_model(self, data: memoryview) -> GraphSummary:
-        model = self.parse(data)
-        inputs, outputs = dict[str, TensorType](), dict[str, TensorType]()
-        for graph in _messages(model, 7):
-            self.read_graph(graph, 0, inputs, outputs)
-        for message in _messages(model, 25):
-            function = self.parse(message)
-            self.functions.add(f"{_text(function, 10)}.{_text(function, 1)}")
-            self.read_nodes(function, 7, 0)
-        opsets = [self.parse(message) for message in _messages(model, 8)]
-        versions = [_number(opset, 2) for opset in opsets if _text(opset, 1) in DOMAINS]
-        entries = [self.parse(message) for message in _messages(model, 14)]
-        return GraphSummary(
-            inputs,
-            outputs,
-            frozenset(self.domains),
-            frozenset(self.operators),
-            frozenset(self.functions),
-            producer=_text(model, 2),
-            opset=max(versions, default=0),
-            metadata_props={_text(entry, 1): _text(entry, 2) for entry in entries},
-            external=tuple(self.external),
-            has_sparse=self.has_sparse,
-            has_text=self.has_text,
-            is_foldable=not self.has_subgraphs and self.folded_bytes <= MAX_FOLDED_BYTES + 4 * len(data),
+        is_foldable = reader.read_model(memoryview(mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ)))
+    if reader.refused:
+        raise ModelError(
+            f"{file}: graph with parts that are not allowed",
+            got="; ".join(sorted(reader.refused)[:5]),
+            expected="standard ONNX operators on tensors of numbers inside the file",
+            fix=USE_ANOTHER,
         )
+    return is_foldable
 
-    def read_graph(
-        self, data: memoryview, depth: int, inputs: dict[str, TensorType], outputs: dict[str, TensorType]
-    ) -> None:
-        if depth > MAX_DEPTH:
-            raise ValueError(f"more than {MAX_DEPTH} nested graphs")
-        graph = self.parse(data)
-        for number, values in ((11, inputs), (12, outputs)):
-            for message in _messages(graph, number):
-                value = self.parse(message)
-                name = _text(value, 1)
-                if name in values:
-                    raise ValueError(f"two values named {name[:80]!r}")
-                values[name] = self.read_type(value)
-        self.has_subgraphs |= depth > 0
-        self.read_nodes(graph, 1, depth)
-        self.read_tensors(graph, 5)
-        self.measure_constants(graph, inputs)
-        self.has_sparse |= bool(graph.get(15))
 
-    def read_type(self, value: Fields) -> TensorType:
-        tensor = self.merged(self.merged(value, 2), 1)
-        shape = None
-        if tensor.get(2):
-            dimensions = [self.parse(message) for message in _messages(self.merged(tensor, 2), 1)]
-            if any(1 in one and 2 in one for one in dimensions):
-                raise ValueError("a dimension that is both free and fixed")
-            shape = tuple(_number(one, 1) if 1 in one else None for one in dimensions)
-        return ELEMENT_TYPES.get(_number(tensor, 1), "?"), shape
+class _Reader:
+    """Read an ONNX model message by message, and collect what is refused."""
 
-    def read_nodes(self, parent: Fields, number: int, depth: int) -> None:
-        for message in _messages(parent, number):
-            node = self.parse(message)
-            self.operators.update(_texts(node, 4))
-            self.domains.update(_texts(node, 7) or [""])
-            for attribute in map(self.parse, _messages(node, 5)):
-                self.has_text |= not {"value_string", "value_strings"}.isdisjoint(_texts(attribute, 1))
-                self.has_sparse |= bool(attribute.get(22) or attribute.get(23))
-                self.read_tensors(attribute, 5, 10)
-                for graph in (*_messages(attribute, 6), *_messages(attribute, 11)):
-                    self.read_graph(graph, depth + 1, {}, {})
+    def __init__(self) -> None:
+        self.refused = set[str]()
+        self.n_fields = 0
 
-    def measure_constants(self, graph: Fields, graph_inputs: Mapping[str, TensorType]) -> None:
-        """Add up an upper limit of the bytes that folding of constants computes; infinity if it is not known.
+    def read_model(self, data: memoryview) -> bool:
+        model = self.parse(data)
+        if model.get(25):
+            self.refused.add("functions")
+        graphs = self.parse_all(model, 7)
+        if len(graphs) != 1:  # protobuf would merge several
+            raise ValueError(f"{len(graphs)} graphs")
+        (graph,) = graphs
+        nodes, tensors = self.parse_all(graph, 1), self.parse_all(graph, 5)
+        for node in nodes:
+            self.check_node(node)
+        self.check_tensors(tensors)
+        if graph.get(15):
+            self.refused.add("sparse tensors")
+        return self.casts_weights_only(graph, nodes, {_text(tensor, 8) for tensor in tensors})
 
-        A node that reads the size of an input's free dimension is no constant.
-        """
-        tensors = map(self.parse, _messages(graph, 5))
-        sizes = {_text(tensor, 8): self.count_elements(tensor) for tensor in tensors}  # elements of constants, by name
-        for node in map(self.parse, _messages(graph, 1)):
-            operator, inputs = _text(node, 4), [name for name in _texts(node, 1) if name]
-            if operator == "Constant":
-                values = [self.parse(value) for one in _messages(node, 5) for value in _messages(self.parse(one), 5)]
-                size = sum(map(self.count_elements, values))
-            elif operator in ("Shape", "Size"):
-                shape = graph_inputs[inputs[0]][1] if inputs and inputs[0] in graph_inputs.keys() - sizes else None
-                if None in (shape or ())[self.read_slice(node)]:
-                    continue
-                size = 0.0
-            elif not all(name in sizes for name in inputs):
-                continue
-            elif operator in SAME_SIZE and inputs:
-                size = sizes[inputs[0]]
-            else:
-                size = math.inf
-            self.folded_bytes += 8 * size
-            sizes.update(dict.fromkeys(_texts(node, 2), size))
+    def check_node(self, node: Fields) -> None:
+        for operator in _texts(node, 4):
+            if operator in REFUSED:
+                self.refused.add(f"operator {operator}, which {REFUSED[operator]}")
+        self.refused.update(f"operator of domain {_short(name)}" for name in _texts(node, 7) if name not in DOMAINS)
+        for attribute in self.parse_all(node, 5):
+            if attribute.get(6) or attribute.get(11):
+                self.refused.add("graphs inside of an operator")
+            if attribute.get(22) or attribute.get(23):
+                self.refused.add("sparse tensors")
+            if not {"value_string", "value_strings"}.isdisjoint(_texts(attribute, 1)):
+                self.refused.add("tensors of text")
+            self.check_tensors([*self.parse_all(attribute, 5), *self.parse_all(attribute, 10)])
 
-    def read_slice(self, node: Fields) -> slice:
-        """Return the dimensions that a node Shape reads; Size has no such attributes, and reads all."""
-        limits = {_text(one, 1): _number(one, 3) for one in map(self.parse, _messages(node, 5))}
-        return slice(limits.get("start"), limits.get("end"))
-
-    def count_elements(self, tensor: Fields) -> float:
-        packed = memoryview(b"".join(_messages(tensor, 1)))
-        dimensions = [value for value in tensor.get(1, ()) if isinstance(value, int)]
-        at = 0
-        while at < len(packed):
-            value, at = _varint(packed, at)
-            dimensions.append(value)
-        return math.prod(map(float, dimensions))
-
-    def read_tensors(self, parent: Fields, *numbers: int) -> None:
-        for message in (message for number in numbers for message in _messages(parent, number)):
-            tensor = self.parse(message)
-            self.has_text |= bool(tensor.get(6)) or any(number & 0xFFFFFFFF == TEXT for number in _numbers(tensor, 2))
+    def check_tensors(self, tensors: Sequence[Fields]) -> None:
+        for tensor in tensors:
+            if tensor.get(6) or any(number & 0xFFFFFFFF == TEXT for number in _numbers(tensor, 2)):
+                self.refused.add("tensors of text")
             if tensor.get(13) or any(_numbers(tensor, 14)):
-                entries = [self.parse(entry) for entry in _messages(tensor, 13)]
-                places = [_text(entry, 2) for entry in entries if _text(entry, 1) == "location"]
-                self.external += places or ["a file without a name"]
+                texts = [_text(entry, 2) for entry in self.parse_all(tensor, 13)]
+                self.refused.add(f"a tensor in another file: {_short(' '.join(texts))}")
 
-    def merged(self, parent: Fields, number: int) -> Fields:
-        """Parse a field that occurs at most once. Protobuf merges repeated occurrences as if they were joined."""
-        return self.parse(memoryview(b"".join(_messages(parent, number))))
+    def casts_weights_only(self, graph: Fields, nodes: Sequence[Fields], weights: set[str]) -> bool:
+        """Return whether casts of weights, each at most once, are all that can be computed without an input."""
+        inputs = {_text(value, 1): self.parse_first_size(value) for value in self.parse_all(graph, 11)}
+        is_constant = {**dict.fromkeys(inputs, False), **dict.fromkeys(weights, True)}
+        for node in nodes:
+            operator, names = _text(node, 4), [name for name in _texts(node, 1) if name]
+            if not all(name in is_constant for name in names):
+                return False  # a node whose input is computed later
+            computed = all(is_constant[name] for name in names)
+            if operator in ("Shape", "Size") and not computed:
+                computed = not (names[0] in inputs and 1 not in inputs[names[0]] and self.reads_first_size(node))
+            elif operator == "Cast" and computed and names[0] in weights:
+                weights.remove(names[0])
+            elif operator != "Constant" and computed:
+                return False
+            is_constant |= dict.fromkeys(_texts(node, 2), computed)
+        return True
+
+    def parse_first_size(self, value: Fields) -> Fields:
+        """Return the first dimension of an input; field 1 is its size, if the size is fixed or unknown."""
+        for number in (2, 1, 2):  # type, tensor, shape
+            value = self.parse(memoryview(b"".join(_messages(value, number))))  # protobuf merges repeated ones
+        return next(iter(self.parse_all(value, 1)), {1: []})
+
+    def reads_first_size(self, node: Fields) -> bool:
+        limits = {_text(attribute, 1): _number(attribute, 3) for attribute in self.parse_all(node, 5)}
+        return limits.get("start", 0) == 0 and limits.get("end", 1) > 0
+
+    def parse_all(self, parent: Fields, number: int) -> list[Fields]:
+        return [self.parse(message) for message in _messages(parent, number)]
 
     def parse(self, data: memoryview) -> Fields:
         """Return the fields of a message by number: varints as integers, contents with a length as views.
@@ -309,6 +186,11 @@ def _varint(data: memoryview, at: int) -> tuple[int, int]:
         if byte < 128:
             return value & (1 << 64) - 1, at
     raise ValueError("a varint of more than 10 bytes")
+
+
+def _short(text: str) -> str:
+    """Format a text of a stranger's file for one line of a terminal."""
+    return ascii(text[:80])
 
 
 def _messages(fields: Fields, number: int) -> Iterator[memoryview]:

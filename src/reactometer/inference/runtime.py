@@ -6,8 +6,9 @@ import base64
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
+from functools import cache
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import onnxruntime
@@ -17,12 +18,6 @@ from reactometer.data.inputs import Item
 from reactometer.data.person_norm import Moments
 from reactometer.errors import ModelError, suggestion
 from reactometer.inference.graph_check import check_graph
-from reactometer.inference.session_limits import (
-    MAX_RUN_BYTES,
-    bounded_run_options,
-    bounded_session_options,
-    is_out_of_memory,
-)
 from reactometer.machine import default_threads
 from reactometer.media.audio_features import contours
 from reactometer.types import FloatArray
@@ -43,10 +38,16 @@ AUTOMATIC = ("cuda", "cpu")
 """Devices that "auto" tries, in this order. The others are used only by name, because their numbers or their speed
 depend on the graph."""
 
-FACE_GRAPH, VOICE_GRAPH, HEAD_GRAPH = "face.onnx", "voice.onnx", "head.onnx"
+HEAD_GRAPH = "head.onnx"
 
 BATCH_FRAMES = 32
 """Maximum number of face crops that are encoded together."""
+
+MAX_RUN_BYTES = 4 << 30
+"""Memory that the runs of all sessions in a process may take together, in addition to the weights."""
+
+OUT_OF_MEMORY = ("Available memory of", "Failed to allocate", "would require more than", "bad_alloc")
+"""Parts of ONNX Runtime's messages about memory."""
 
 _OPENERS = ThreadPoolExecutor(2, "open-graph")
 
@@ -56,13 +57,8 @@ FACE_INPUTS, VOICE_INPUTS = ("frames", "frame_mask", "frame_times_s"), ("voice",
 MEANS = {"face": "face_mean", "voice": "voice_mean"}
 """Outputs of the head's graph besides "intensities": the mean over time of each stream's standardised features."""
 
-
-ENCODER_INPUTS: Mapping[str, Mapping[str, str]] = {
-    "frames": {"frames": "uint8"},
-    "clips": {"clips": "uint8"},
-    "waveform": {"waveform": "float32"},
-}
-"""Input name and element type of the encoders that are graphs, by kind of stream."""
+Tensors = Mapping[str, tuple[str, tuple[int, ...] | None]]
+"""Name -> element type, as ONNX Runtime names it, and the fixed dimensions; None: any."""
 
 
 class FaceInput(BaseModel):
@@ -91,12 +87,10 @@ class Graph:
     opening: Future[onnxruntime.InferenceSession]
     inputs: tuple[str, ...]
     outputs: tuple[str, ...]
-    sizes: Mapping[str, tuple[int, ...]]  # of the fixed dimensions of each input and output
-    metadata: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def session(self) -> onnxruntime.InferenceSession:
-        """The session, waited for; raises ModelError if ONNX Runtime cannot run the graph."""
+        """The session, waited for; raises ModelError if the graph does not fit, or ONNX Runtime cannot run it."""
         return self.opening.result()
 
     def __call__(self, *arrays: np.ndarray) -> list[np.ndarray]:
@@ -107,10 +101,10 @@ class Graph:
         """
         feed = dict(zip(self.inputs, map(np.ascontiguousarray, arrays), strict=True))
         try:
-            return [np.asarray(output) for output in self.session.run(self.outputs, feed, bounded_run_options())]
+            return [np.asarray(output) for output in self.session.run(self.outputs, feed, run_options())]
         except Exception as error:  # ONNX Runtime raises classes of its own
             problem, fix = "a graph of the checkpoint failed", ""
-            if is_out_of_memory(error):
+            if any(words in str(error) for words in OUT_OF_MEMORY):
                 problem = f"a graph of the checkpoint needs more than {MAX_RUN_BYTES >> 30} GiB of memory"
                 fix = "Use a smaller model, or another checkpoint if this one is a stranger's"
             raise ModelError(problem, got=_first_line(error), fix=fix) from error
@@ -150,7 +144,7 @@ class Networks:
     @property
     def population(self) -> dict[str, Moments]:
         """Mean and standard deviation of the training set's features by stream, of a model that normalises people."""
-        known = self.head.metadata
+        known = self.head.session.get_modelmeta().custom_metadata_map
         moments = {}
         for name in MEANS:
             if f"{name}_mean" in known:
@@ -223,11 +217,24 @@ class Networks:
         return intensities, {name: outputs[key] for name, key in MEANS.items() if key in outputs}
 
 
-def signature_of_head(face: FaceInput | None, voice: VoiceInput | None) -> tuple[dict[str, str], list[str]]:
-    """Return the inputs (name -> element type) and the outputs of the graph from features to intensities."""
-    names = (*(FACE_INPUTS if face else ()), *(VOICE_INPUTS if voice else ()))
-    inputs = {name: "bool" if name.endswith("mask") else "float32" for name in names}
-    return inputs, ["intensities", *(MEANS[name] for name, has in (("face", face), ("voice", voice)) if has)]
+def signatures_of(
+    face: FaceInput | None, voice: VoiceInput | None, size_px: int, n_labels: int
+) -> dict[str, tuple[Tensors, Tensors]]:
+    """Return the inputs and outputs of each graph of a model, by file name."""
+    head_inputs, head_outputs = dict[str, Any](), dict[str, Any](intensities=("float", (n_labels,)))
+    signatures: dict[str, tuple[Tensors, Tensors]] = {HEAD_GRAPH: (head_inputs, head_outputs)}
+    for name, stream, inputs in (("face", face, FACE_INPUTS), ("voice", voice, VOICE_INPUTS)):
+        if stream is not None:
+            features = "float", (stream.feature_size,)
+            head_inputs |= zip(inputs, (features, ("bool", ()), ("float", ())), strict=True)
+            head_outputs[MEANS[name]] = "float", None
+            images = 3, size_px, size_px
+            kinds = {"frames": ("uint8", images), "waveform": ("float", ())}
+            if isinstance(stream, FaceInput):
+                kinds["clips"] = "uint8", (stream.n_frames, *images)
+            if stream.kind in kinds:
+                signatures[f"{name}.onnx"] = {stream.kind: kinds[stream.kind]}, {"features": features}
+    return signatures
 
 
 def pad(rows: Sequence[tuple[np.ndarray, np.ndarray, np.ndarray]]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -249,38 +256,39 @@ def spread_frames(frames: np.ndarray, n_frames: int) -> np.ndarray:
     return frames[(2 * np.arange(n_frames) + 1) * len(frames) // (2 * n_frames)]
 
 
-def open_graph(
-    file: Path, inputs: Mapping[str, str], outputs: Sequence[str], device: str = "auto", threads: int = 0
-) -> Graph:
+def open_graph(file: Path, inputs: Tensors, outputs: Tensors, device: str = "auto", threads: int = 0) -> Graph:
     """Check a graph, and begin to open it with ONNX Runtime, in another thread.
 
     Args:
         file: an ONNX file.
-        inputs: name -> element type.
-        outputs: names of its float32 outputs, in order.
+        inputs: of the graph, in the order of :meth:`Graph.__call__`'s arguments.
+        outputs: of the graph, in the order of :meth:`Graph.__call__`'s results.
         device: "auto" (CUDA if it can be used here, else CPU), or one of :data:`DEVICES`, such as "cuda:1".
         threads: CPU threads; 0: ``OMP_NUM_THREADS``, or one per core that this process may use.
 
     Raises:
-        ModelError: the graph does not fit or is refused, see :func:`~reactometer.inference.graph_check.check_graph`, or
-            there is no such device. :attr:`Graph.session` raises it if ONNX Runtime cannot run the graph there.
+        ModelError: the graph is refused, see :func:`~reactometer.inference.graph_check.check_graph`, or there is no
+            such device. :attr:`Graph.session` raises the errors of opening.
     """
-    summary = check_graph(file, inputs, outputs)
-    options = bounded_session_options(threads or default_threads(), is_foldable=summary.is_foldable)
-    options.add_session_config_entry("session.intra_op.allow_spinning", "0")  # it would steal the decoder's time
-    opening = _OPENERS.submit(_open_session, file, options, device, providers_of(device))
-    tensors = {**summary.inputs, **summary.outputs}
-    sizes = {key: tuple(size for size in shape or () if size is not None) for key, (_, shape) in tensors.items()}
-    return Graph(opening, tuple(inputs), tuple(outputs), sizes, summary.metadata_props)
+    options = session_options(threads or default_threads(), is_foldable=check_graph(file))
+    opening = _OPENERS.submit(_open_session, file, options, device, providers_of(device), inputs, outputs)
+    return Graph(opening, tuple(inputs), tuple(outputs))
 
 
 def _open_session(
-    file: Path, options: onnxruntime.SessionOptions, device: str, providers: list[tuple[str, dict[str, object]]]
+    file: Path,
+    options: onnxruntime.SessionOptions,
+    device: str,
+    providers: list[tuple[str, dict[str, object]]],
+    inputs: Tensors,
+    outputs: Tensors,
 ) -> onnxruntime.InferenceSession:
     try:
         session = onnxruntime.InferenceSession(str(file), options, providers=providers)
     except Exception as error:  # ONNX Runtime raises classes of its own
         raise ModelError(f"{file}: ONNX Runtime cannot run this graph", got=_first_line(error)) from error
+    _check_tensors(f"{file}: inputs", session.get_inputs(), inputs)
+    _check_tensors(f"{file}: outputs", session.get_outputs(), outputs)
     name = providers[0][0]
     if device != "auto" and name not in session.get_providers():
         raise ModelError(
@@ -289,6 +297,58 @@ def _open_session(
             fix="Check the driver, or add --device cpu",
         )
     return session
+
+
+def _check_tensors(what: str, nodes: Sequence[onnxruntime.NodeArg], expected: Tensors) -> None:
+    got = dict[str, Any]()
+    for node in nodes:
+        sizes = tuple(size for size in node.shape if isinstance(size, int))
+        is_any = expected.get(node.name, ("", ()))[1] is None
+        got[node.name] = node.type.removeprefix("tensor(").removesuffix(")"), None if is_any else sizes
+    if got != expected:
+        raise ModelError(f"{what} do not fit model.json", got=ascii(got)[:400], expected=dict(expected))
+
+
+def session_options(threads: int, *, is_foldable: bool) -> onnxruntime.SessionOptions:
+    """Return options with which no graph can take all memory of the machine.
+
+    All sessions of the process share one arena. A run that needs more than :data:`MAX_RUN_BYTES` raises an error with
+    one of :data:`OUT_OF_MEMORY`. Folding allocates outside of the arena. So do weights, which the size of the file
+    bounds.
+
+    Args:
+        threads: number of threads inside an operator.
+        is_foldable: whether constants may be folded, see :func:`~reactometer.inference.graph_check.check_graph`.
+    """
+    _register_arena()
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 4  # an error is raised, and need not be printed, too
+    options.intra_op_num_threads = threads
+    options.add_session_config_entry("session.use_env_allocators", "1")
+    options.add_session_config_entry("session.load_model_format", "ONNX")  # whatever the file's first bytes say
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")  # it would steal the decoder's time
+    if not is_foldable:
+        options.add_session_config_entry("optimization.disable_specified_optimizers", "ConstantFolding")
+    return options
+
+
+def run_options() -> onnxruntime.RunOptions:
+    """Return options with which a run returns unused memory to the arena.
+
+    Without them, a sequence of growing inputs fills the arena with free blocks that are too small for the next input.
+    """
+    options = onnxruntime.RunOptions()
+    options.add_run_config_entry("memory.enable_memory_arena_shrinkage", "cpu:0")
+    return options
+
+
+@cache
+def _register_arena() -> None:
+    """Register the CPU arena of the process. See OrtArenaCfg, https://onnxruntime.ai/docs/get-started/with-c.html."""
+    exact, default = 1, -1  # extend the arena by the requested size, not to the next power of two
+    kind, memory_type = onnxruntime.OrtAllocatorType.ORT_ARENA_ALLOCATOR, onnxruntime.OrtMemType.DEFAULT
+    memory = onnxruntime.OrtMemoryInfo("Cpu", kind, 0, memory_type)
+    onnxruntime.create_and_register_allocator(memory, onnxruntime.OrtArenaCfg(MAX_RUN_BYTES, exact, default, default))
 
 
 def providers_of(device: str) -> list[tuple[str, dict[str, object]]]:

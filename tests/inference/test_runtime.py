@@ -12,8 +12,9 @@ import onnxruntime
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from reactometer.inference import session_limits
-from reactometer.inference.session_limits import bounded_run_options, bounded_session_options, is_out_of_memory
+from reactometer.errors import ModelError
+from reactometer.inference import runtime
+from reactometer.inference.runtime import OUT_OF_MEMORY, Tensors, open_graph, run_options, session_options
 
 HUGE = [10**12, 15 * 10**8]
 """Sizes in elements; float32 takes 4 TB and 6 GB."""
@@ -22,10 +23,10 @@ HUGE = [10**12, 15 * 10**8]
 @pytest.fixture(autouse=True)
 def small_arena(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Let all sessions together take 100 MB, so that no test needs much memory."""
-    monkeypatch.setattr(session_limits, "MAX_RUN_BYTES", 100_000_000)
-    session_limits._register_arena.cache_clear()
+    monkeypatch.setattr(runtime, "MAX_RUN_BYTES", 100_000_000)
+    runtime._register_arena.cache_clear()
     yield
-    session_limits._register_arena.cache_clear()
+    runtime._register_arena.cache_clear()
 
 
 def write(file: Path, nodes: list[Any], tensors: dict[str, Any]) -> Path:
@@ -39,13 +40,11 @@ def write(file: Path, nodes: list[Any], tensors: dict[str, Any]) -> Path:
 
 
 def open_session(file: Path) -> onnxruntime.InferenceSession:
-    return onnxruntime.InferenceSession(
-        file, bounded_session_options(1, is_foldable=False), providers=["CPUExecutionProvider"]
-    )
+    return onnxruntime.InferenceSession(file, session_options(1, is_foldable=False), providers=["CPUExecutionProvider"])
 
 
 def run(session: onnxruntime.InferenceSession, value: float = 1.0) -> np.ndarray:
-    outputs: list[np.ndarray] = session.run(None, {"x": np.full(1, value, np.float32)}, bounded_run_options())
+    outputs: list[np.ndarray] = session.run(None, {"x": np.full(1, value, np.float32)}, run_options())
     return outputs[0]
 
 
@@ -76,7 +75,7 @@ def test_a_graph_that_needs_too_much_memory_raises(maker: str, size: int, tmp_pa
     session = open_session(write(tmp_path / "graph.onnx", MAKERS[maker] + SUM, tensors))
     with pytest.raises(Exception, match="bytes") as caught:
         run(session)
-    assert is_out_of_memory(caught.value)
+    assert any(words in str(caught.value) for words in OUT_OF_MEMORY)
 
 
 def test_weights_that_the_file_does_not_hold_are_refused(tmp_path: Path) -> None:
@@ -92,7 +91,7 @@ def test_constants_are_not_computed_when_the_session_is_made(tmp_path: Path) -> 
     """Their memory would be taken outside of the arena, where no limit applies."""
     nodes = [helper.make_node("Expand", ["one", "size"], ["c"]), helper.make_node("Mul", ["c", "x"], ["y"])]
     file = write(tmp_path / "graph.onnx", nodes, {"size": np.array([1000]), "one": np.float32(1)})
-    options = bounded_session_options(1, is_foldable=False)
+    options = session_options(1, is_foldable=False)
     options.optimized_model_filepath = str(tmp_path / "optimised.onnx")
     onnxruntime.InferenceSession(file, options, providers=["CPUExecutionProvider"])
     assert "Expand" in {node.op_type for node in onnx.load(options.optimized_model_filepath).graph.node}
@@ -119,5 +118,22 @@ def test_numbers_are_those_without_limits(tmp_path: Path) -> None:
     file = write(tmp_path / "graph.onnx", nodes, tensors)
     plain = onnxruntime.InferenceSession(file, providers=["CPUExecutionProvider"])
     x = {"x": rng.normal(size=64).astype(np.float32)}
-    bounded = open_session(file).run(None, x, bounded_run_options())
+    bounded = open_session(file).run(None, x, run_options())
     np.testing.assert_array_equal(bounded[0], plain.run(None, x)[0])
+
+
+@pytest.mark.parametrize(
+    ("inputs", "outputs", "words"),
+    [
+        ({"x": ("uint8", ())}, {"y": ("float", None)}, "inputs do not fit"),
+        ({"x": ("float", (3,))}, {"y": ("float", None)}, "inputs do not fit"),
+        ({"x": ("float", ()), "mask": ("bool", ())}, {"y": ("float", None)}, "inputs do not fit"),
+        ({"x": ("float", ())}, {"features": ("float", None)}, "outputs do not fit"),
+        ({"x": ("float", ())}, {"y": ("float", (2,))}, "outputs do not fit"),
+    ],
+)
+def test_other_inputs_and_outputs_are_refused(inputs: Tensors, outputs: Tensors, words: str, tmp_path: Path) -> None:
+    file = write(tmp_path / "graph.onnx", [helper.make_node("Add", ["x", "c"], ["y"])], {"c": np.float32(1)})
+    assert open_graph(file, {"x": ("float", ())}, {"y": ("float", None)}, "cpu")(np.ones(3, np.float32))[0].sum() == 6
+    with pytest.raises(ModelError, match=words):
+        open_graph(file, inputs, outputs, "cpu").session  # noqa: B018
