@@ -64,18 +64,10 @@ from reactometer.batch.ray_backend import connect
 with connect("local", n_cpus=1):
     assert ray.get(ray.remote(num_cpus=1)(lambda: 6 * 7).remote()) == 42
 """
-POSTGRES = """
-import psycopg
-try:
-    psycopg.connect("host=127.0.0.1 port=9 user=nobody dbname=none")
-except psycopg.OperationalError as error:
-    assert "127.0.0.1" in str(error), error
-"""
 SCRIPTS = {
     "evaluate": EVALUATE,
     "parquet": PARQUET,
     "train": TRAIN,
     "ray": RAY,
-    "postgres": POSTGRES,
 }
 """What an extra's packages do for us, in small."""

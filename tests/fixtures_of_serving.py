@@ -21,6 +21,8 @@ import pytest
 
 if TYPE_CHECKING:
     from reactometer.inference.checkpoint import LoadedModel
+    from reactometer.serving.metrics import Metrics
+    from reactometer.serving.websocket import LiveLimits
 
 LONGEST_S = 120.0
 
@@ -110,7 +112,7 @@ def starter() -> LoadedModel:
 
 
 @contextmanager
-def live_route(model: LoadedModel, check_key: Callable[[str | None], object], *more: Any) -> Iterator[str]:
+def live_route(model: LoadedModel, keys: dict[str, str], metrics: Metrics, limits: LiveLimits) -> Iterator[str]:
     """A server of the route /v1/live alone, in a thread: its address."""
     import uvicorn
     from fastapi import FastAPI
@@ -118,7 +120,7 @@ def live_route(model: LoadedModel, check_key: Callable[[str | None], object], *m
     from reactometer.serving.websocket import live_routes
 
     application = FastAPI()
-    application.include_router(live_routes(model, check_key, *more))
+    application.include_router(live_routes(model, keys, metrics.live, limits))
     running = uvicorn.Server(uvicorn.Config(application, port=0, log_level="warning", ws_max_size=4 * 2**20))
     thread = threading.Thread(target=running.run, daemon=True)
     thread.start()

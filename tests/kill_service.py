@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import signal
-import sqlite3
 import subprocess
 import time
 from collections.abc import Sequence
-from contextlib import closing, suppress
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -112,14 +112,9 @@ def _go_on(folder: Path, before: Told, expected: Sequence[Any], sent: int) -> li
 
 
 def _rows(folder: Path) -> dict[str, tuple[str, float]]:
-    """Status, and when it was over, of each job in the database."""
-    if not (folder / "jobs.db").is_file():
-        return {}
-    asked = "SELECT id, status, finished_s FROM reactometer_jobs"
-    with closing(sqlite3.connect(folder / "jobs.db")) as table, suppress(sqlite3.OperationalError):
-        return {job: (status, end) for job, status, end in table.execute(asked)}
-    # killed before there was a table
-    return {}
+    """Status, and when it was over, of each job."""
+    jobs = [json.loads(file.read_text()) for file in (folder / "jobs").glob("*.json")]
+    return {job["id"]: (job["status"], job["finished_s"]) for job in jobs}
 
 
 def _settled(folder: Path) -> None:

@@ -15,7 +15,18 @@ import pytest
 
 from reactometer.errors import MissingPackageError, require
 
-OF_EXTRAS = ("jinja2", "lightning", "matplotlib", "onnx", "pandas", "pyarrow", "scipy", "torch", "transformers")
+OF_EXTRAS = (
+    "jinja2",
+    "lightning",
+    "matplotlib",
+    "onnx",
+    "pandas",
+    "plotly",
+    "pyarrow",
+    "scipy",
+    "torch",
+    "transformers",
+)
 """Packages that every process of the command finds not installed."""
 
 RUN = "import sys; from reactometer.cli.app import main; sys.exit(main())"
@@ -74,7 +85,7 @@ NEEDING: dict[str, tuple[str, ...]] = {
     "train demo": ("train", "torch, lightning, transformers, onnx, pandas, scipy, matplotlib, jinja2"),
     "demo": ("train", "torch, lightning, matplotlib"),
     "models": ("train", "torch, transformers"),
-    "serve": ("serve", "matplotlib"),
+    "serve": ("serve", "plotly"),
 }
 
 

@@ -58,7 +58,7 @@ def test_predict_into_tables(videos: Path, tmp_path: Path) -> None:
 
 
 def test_serve(talking: Callable[[int], Path], tmp_path: Path) -> None:
-    """Killed in the middle of a write: in an upload, or in its database."""
+    """Killed in the middle of a write: in an upload, or in a job's file."""
     clips = [talking(1)] * 3
     told, _ = kill_service(clips, None, tmp_path / "whole")
     expected = [told.done[job]["predictions"] for job in told.accepted]

@@ -115,7 +115,7 @@ class MissingPackageError(ReactometerError):
 
     The default installation predicts: ``predict``, ``live``, and ``explain`` without a plot. Extras add the rest:
     ``[evaluate]`` scores, statistics, plots and reports; ``[parquet]`` Parquet tables and runs into a folder;
-    ``[train]`` training and export; ``[serve]`` the service; ``[postgres]`` jobs in PostgreSQL; ``[ray]`` clusters.
+    ``[train]`` training and export; ``[serve]`` the service; ``[ray]`` clusters.
     Install the extra that the message names into the same Python. ``reactometer doctor`` lists all extras.
     """
 

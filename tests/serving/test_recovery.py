@@ -1,4 +1,4 @@
-"""A service whose disk is full, or gone: it says so, loses nothing that it took, and goes on."""
+"""A service whose disk is full, or whose clock jumps: it loses nothing that it took, and goes on."""
 
 from __future__ import annotations
 
@@ -41,24 +41,8 @@ def test_a_full_disk_is_507_until_there_is_room(
             assert answer.json()["error"].startswith("the service has no room left on its disk. Ask again when")
         assert len(list((small_disk / "uploads").iterdir())) <= 1
         assert server.client.get(f"/v1/predictions/{done['id']}").json() == done
-        wait_for(lambda: "database or disk is full" in _log(server))  # what came of the clip under way
+        wait_for(lambda: _log(server).count("cannot be written") > 2)  # what came of the clip under way
         filler.unlink()
-        assert server.wait(server.client.get(left))["status"] == "done"
-        assert server.post(talking(1)).json()["status"] == "done"
-        assert "Traceback" not in _log(server)
-
-
-def test_a_folder_that_was_away_is_gone_on_with(serving: Serving, talking: Talking, tmp_path: Path) -> None:
-    with serving(tmp_path / "data", "--readers", "1") as server:
-        done = server.post(talking(1)).json()
-        left = _taken(server, talking(8))
-        server.folder.rename(tmp_path / "away")
-        refused = server.post(talking(1))
-        assert refused.status_code == 503 and "the service cannot write its files" in refused.json()["error"]
-        assert str(tmp_path) not in refused.text
-        (tmp_path / "away").rename(server.folder)
-        assert server.client.get("/readyz").json() == {"status": "ready"}
-        assert server.client.get(f"/v1/predictions/{done['id']}").json() == done
         assert server.wait(server.client.get(left))["status"] == "done"
         assert server.post(talking(1)).json()["status"] == "done"
         assert "Traceback" not in _log(server)

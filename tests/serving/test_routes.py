@@ -89,8 +89,6 @@ def test_forms_hold_what_the_command_writes(server: Server, talking: Talking, tm
     tiers = {str(tier.get("TIER_ID")): len(tier) for tier in elan.iter("TIER")}
     assert tiers["Anger (intensity)"] == len(own.windows)
     assert elan.find("HEADER/MEDIA_DESCRIPTOR").get("MEDIA_URL") == "clip.mp4"  # type: ignore[union-attr]
-    assert get("vtt", "text/vtt").text.startswith("WEBVTT")
-    assert get("png", "image/png").content.startswith(b"\x89PNG")
     assert get("json", "application/json").json()["status"] == "done"
 
 
@@ -178,9 +176,8 @@ def test_model_health_and_metrics(server: Server, talking: Talking) -> None:
     server.post(talking(1))
     model = server.client.get("/v1/model").json()
     assert model["labels"][3] == "Happiness" and len(model["sha256"]) == 64
-    assert "weights.safetensors" in model["files"] and "composite" in model["card"]
+    assert "composite" in model["card"]
     assert model["device"] in DEVICES and model["limits"]["seconds"] == 20
-    assert server.client.get("/healthz").json() == {"status": "ok"}
     assert server.client.get("/readyz").json() == {"status": "ready"}
     told = server.client.get("/metrics").text
     for line in (
@@ -212,7 +209,7 @@ def test_pages_of_other_sites_and_other_names_get_nothing(server: Server) -> Non
     with connect(live, origin=Origin(server.address)) as session:
         session.send('{"type": "start"}')
         assert '"type": "ready"' in session.recv(60)
-    own = server.client.get("/healthz", headers={"Origin": server.address})
+    own = server.client.get("/readyz", headers={"Origin": server.address})
     assert own.status_code == 200 and "default-src 'self'" in own.headers["Content-Security-Policy"]
 
 

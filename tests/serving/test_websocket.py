@@ -18,10 +18,10 @@ from websockets.sync.client import ClientConnection, connect
 
 from fixtures_of_serving import live_route
 from live_clips import encode_frame, pack, pieces_of
-from reactometer.errors import ConfigError
 from reactometer.inference.checkpoint import LoadedModel
 from reactometer.live.protocol import HEAD, MOST_FRAME_BYTES, Kind, Piece, jpeg_size, unpack
 from reactometer.live.scorer import LiveScorer
+from reactometer.serving.metrics import Metrics
 from reactometer.serving.websocket import LiveLimits
 from reactometer.types import SOUND_RATE_HZ, ByteArray
 
@@ -37,26 +37,21 @@ def video(simulated: Path) -> Path:
 
 
 @pytest.fixture(scope="module")
-def counts() -> list[int]:
-    return []
+def metrics() -> Metrics:
+    return Metrics()
 
 
 @pytest.fixture(scope="module")
-def address(starter: LoadedModel, counts: list[int]) -> Iterator[str]:
+def address(starter: LoadedModel, metrics: Metrics) -> Iterator[str]:
     """A server of this route alone."""
-
-    def check(key: str | None) -> None:
-        if key not in (KEY, None):
-            raise ConfigError("the key is unknown")
-
-    with live_route(starter, check, counts.append, LIMITS) as address:
+    with live_route(starter, {"anna": KEY}, metrics, LIMITS) as address:
         yield address
 
 
 @contextmanager
 def session(address: str, **start: object) -> Iterator[ClientConnection]:
     with connect(address, compression=None) as client:
-        client.send(json.dumps({"type": "start", "window_s": 1.0, **start}))
+        client.send(json.dumps({"type": "start", "window_s": 1.0, "key": KEY, **start}))
         ready = json.loads(client.recv(10))
         assert ready["type"] == "ready", ready
         yield client
@@ -73,10 +68,10 @@ def received(client: ClientConnection) -> tuple[list[dict[str, Any]], int]:
 
 
 def test_a_clip_is_scored_as_it_comes(
-    address: str, starter: LoadedModel, video: Path, counts: list[int], tmp_path: Path, caplog: pytest.LogCaptureFixture
+    address: str, starter: LoadedModel, video: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     here = LiveScorer(starter, 1.0)
-    with caplog.at_level(logging.DEBUG), session(address, key=KEY) as client:
+    with caplog.at_level(logging.DEBUG), session(address) as client:
         for piece in pieces_of(video, 10.0):
             message = pack(piece)
             client.send(message)
@@ -96,7 +91,6 @@ def test_a_clip_is_scored_as_it_comes(
     assert 0.0 <= last["intensities"]["Anger"]["low"] <= last["intensities"]["Anger"]["high"] <= 1.0
     assert len(last["face"]) == 4
     assert last["level_db"] < 0.0
-    assert counts[-2:] == [1, 0]
     assert not list(tmp_path.iterdir())
     assert "\\xff\\xd8" not in caplog.text
 
@@ -109,7 +103,7 @@ def test_a_clip_is_scored_as_it_comes(
         ('{"type": "start", "window_s": "x"}', "window"),
         ('{"type": "start", "window_s": NaN}', "window"),
         ('{"type": "start", "window_s": 1e9}', "window"),
-        ('{"type": "start", "window_s": 0}', "window"),
+        (f'{{"type": "start", "window_s": 0, "key": "{KEY}"}}', "window"),
         ('{"type": "start", "key": 5}', "key"),
         ('{"type": "start", "key": "wrong"}', "the key is unknown"),
         (b"\x01", "does not start a session"),
@@ -128,7 +122,7 @@ def test_a_wrong_first_message_is_refused(address: str, start: str | bytes, told
 @pytest.mark.slow
 def test_the_silent_are_refused(starter: LoadedModel) -> None:
     limits = LiveLimits(start_s=2.0, idle_s=2.0)
-    with live_route(starter, lambda _: None, lambda _: None, limits) as address:
+    with live_route(starter, {}, Metrics(), limits) as address:
         with connect(address) as client:
             assert received(client) == ([{"type": "error", "error": "no first message came"}], 1008)
         with session(address) as client:
@@ -170,13 +164,14 @@ def test_a_piece_that_is_too_large_ends_the_session(address: str) -> None:
 
 
 def test_so_many_at_once_and_no_more(
-    address: str, counts: list[int], wait_for: Callable[[Callable[[], bool]], None]
+    address: str, metrics: Metrics, wait_for: Callable[[Callable[[], bool]], None]
 ) -> None:
     with session(address), session(address), connect(address) as client:
-        client.send('{"type": "start"}')
+        client.send(json.dumps({"type": "start", "key": KEY}))
         (said,), code = received(client)
+        assert b"reactometer_live_sessions 2.0" in metrics.text()
         assert (code, "2 live sessions are running already" in said["error"]) == (1013, True)
-    wait_for(lambda: counts[-1] == 0)
+    wait_for(lambda: b"reactometer_live_sessions 0.0" in metrics.text())
     with session(address):  # there is room again, and whoever breaks off leaves nothing behind
         pass
 

@@ -262,7 +262,7 @@ def _print_failed(lines: Sequence[str]) -> None:
 
 def print_serving(service: Service, address: str) -> None:
     """Print the address, the model and who may use the service, on standard error."""
-    model, settings = service.model, service.settings
+    model, settings = service.desk.model, service.desk.settings
     which = "the starter model" if service.folder == STARTER else str(service.folder)
     prepare = model.config.prepare
     messages.print(f"[bold]{address}[/bold]  the page; Ctrl-C ends the service", highlight=False)

@@ -29,13 +29,6 @@ def serve(
     data: Annotated[
         Path | None, typer.Option(help="Folder of jobs, and of uploads until they are scored; default: in the cache.")
     ] = None,
-    database: Annotated[
-        str | None,
-        typer.Option(
-            envvar="REACTOMETER_DATABASE",
-            help="Jobs elsewhere: postgresql+psycopg://USER:PASSWORD@HOST/NAME; default: SQLite in the folder.",
-        ),
-    ] = None,
     keys: Annotated[
         Path | None, typer.Option(help="File with a line NAME KEY a client; without it, everybody is let in.")
     ] = None,
@@ -58,25 +51,21 @@ def serve(
     TLS is the proxy's in front of it. Needs the extra: pip install 'reactometer[serve]'.
     """
     from reactometer.serving.auth import read_keys
-    from reactometer.serving.queue import MAX_PIXELS, Limits, Settings
+    from reactometer.serving.queue import MAX_PIXELS, Settings
     from reactometer.serving.server import run
     from reactometer.workers.media_worker import Bounds
 
-    limits = Limits(
+    settings = Settings(
+        folder=data or cache_folder() / "serve",
+        keys=read_keys(keys) if keys else {},
+        hosts=_names(host, name or []),
+        readers=readers,
         body_bytes=round(max_mb * 1e6),
         upload_s=upload_seconds,
         bounds=Bounds(duration_s=max_seconds, pixels=MAX_PIXELS),
         queue=queue,
         per_client=per_client,
         keep_s=3600 * keep_hours,
-    )
-    settings = Settings(
-        data or cache_folder() / "serve",
-        database,
-        read_keys(keys) if keys else {},
-        _names(host, name or []),
-        readers,
-        limits,
     )
     folder = model or STARTER
     run(_load(folder, device), folder, settings, host, port, render.print_serving)

@@ -11,7 +11,5 @@ require(
     "websockets",
     "plotly",
     "prometheus_client",
-    "sqlalchemy",
-    "matplotlib",
     extra="serve",
 )

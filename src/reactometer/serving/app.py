@@ -20,10 +20,9 @@ from reactometer.batch.run import model_sha256
 from reactometer.errors import OutputError, ReactometerError, RequestError
 from reactometer.inference.checkpoint import LoadedModel
 from reactometer.io import NO_ROOM, system_error
-from reactometer.serving.auth import Gate, name_of, refusal
-from reactometer.serving.job_store import logger, no_room
+from reactometer.serving.auth import Gate, refusal
 from reactometer.serving.metrics import Metrics
-from reactometer.serving.queue import Desk, Settings
+from reactometer.serving.queue import Desk, Settings, logger
 from reactometer.serving.routes import PAGE, Service, router
 from reactometer.serving.websocket import live_routes
 
@@ -42,7 +41,7 @@ def build_app(model: LoadedModel, folder: Path, settings: Settings) -> FastAPI:
         settings: of the service.
 
     Raises:
-        ConfigError: another service has the folder, or its database cannot be opened.
+        ConfigError: another service has the folder.
         ModelError: the model takes no media.
     """
     desk = Desk(model, settings, Metrics())
@@ -60,15 +59,13 @@ def build_app(model: LoadedModel, folder: Path, settings: Settings) -> FastAPI:
         docs_url=None,
         redoc_url=None,
     )
-    app.state.service = Service(model, folder, model_sha256(folder), settings, desk)
+    app.state.service = Service(desk, folder, model_sha256(folder))
     app.include_router(router)
-    app.include_router(
-        live_routes(model, lambda key: name_of(settings.keys, (key or "").encode()), desk.metrics.live.set)
-    )
+    app.include_router(live_routes(model, settings.keys, desk.metrics.live))
     app.mount("/page", StaticFiles(directory=PAGE, check_dir=False), name="page")
     app.add_middleware(GZipMiddleware, minimum_size=2000)
     app.add_middleware(TrustedHostMiddleware, allowed_hosts=settings.hosts, www_redirect=False)
-    app.add_middleware(Gate, settings=settings, desk=desk)
+    app.add_middleware(Gate, desk=desk)
     app.add_exception_handler(ReactometerError, _on_error)
     app.add_exception_handler(OSError, _on_error)
     app.add_exception_handler(RequestValidationError, _on_invalid)
@@ -82,9 +79,10 @@ def _on_error(request: HttpRequest, error: Exception) -> Response:
     number = system_error(error)
     if number and isinstance(error, OSError | OutputError):
         logger.warning("%s", error)
-        fix = "Ask again when its operator has seen to it"
-        away = RequestError(503, "the service cannot write its files", retry_s=60, fix=fix)
-        return refusal(no_room() if number in NO_ROOM else away)
+        status, what = 503, "the service cannot write its files"
+        if number in NO_ROOM:
+            status, what = 507, "the service has no room left on its disk"
+        return refusal(RequestError(status, what, retry_s=60, fix="Ask again when its operator has seen to it"))
     return refusal(RequestError(400, str(error)))
 
 

@@ -13,7 +13,7 @@ from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from reactometer.errors import ConfigError, RequestError
-from reactometer.serving.queue import Desk, Settings
+from reactometer.serving.queue import Desk
 
 UPLOADS = "/v1/predictions"
 LEAST_KEY = 16
@@ -32,31 +32,29 @@ HEADERS = {
 class Gate:
     """ASGI middleware: origin, key, room in the queue, size and time of uploads; headers and counts of answers."""
 
-    def __init__(self, app: ASGIApp, settings: Settings, desk: Desk) -> None:
-        self.app, self.settings, self.desk = app, settings, desk
+    def __init__(self, app: ASGIApp, desk: Desk) -> None:
+        self.app, self.desk, self.settings = app, desk, desk.settings
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Refuse a request, or pass it on with its ``client`` and ``owner`` in its state."""
-        if scope["type"] == "websocket":
-            try:
-                check_origin(dict(scope["headers"]))
-            except RequestError as error:
-                await send({"type": "websocket.close", "code": 1008, "reason": str(error)[:120]})
-                return
-        if scope["type"] != "http":
+        if scope["type"] == "lifespan":
             await self.app(scope, receive, send)
             return
-        counted = self._counting(scope, send)
+        is_http = scope["type"] == "http"
+        answer = self._counting(scope, send) if is_http else send
         try:
             check_origin(dict(scope["headers"]))
-            if scope["path"].startswith("/v1/"):
+            if is_http and scope["path"].startswith("/v1/"):
                 self._let_in(scope)
-            if scope["method"] == "POST" and scope["path"] == UPLOADS:
-                await self._upload(scope, receive, counted)
+            if is_http and scope["method"] == "POST" and scope["path"] == UPLOADS:
+                await self._upload(scope, receive, answer)
             else:
-                await self.app(scope, receive, counted)
+                await self.app(scope, receive, answer)
         except RequestError as error:
-            await refusal(error)(scope, receive, counted)
+            if is_http:
+                await refusal(error)(scope, receive, answer)
+            else:
+                await send({"type": "websocket.close", "code": 1008, "reason": str(error)[:120]})
 
     async def _upload(self, scope: Scope, receive: Receive, send: Send) -> None:
         seat = self.desk.reserve(scope["state"]["client"])
@@ -67,25 +65,26 @@ class Gate:
             self.desk.release(seat)
 
     def _let_in(self, scope: Scope) -> None:
-        name = name_of(self.settings.keys, given_key(dict(scope["headers"])))
+        authorization = dict(scope["headers"]).get(b"authorization", b"")
+        name = name_of(self.settings.keys, authorization.removeprefix(b"Bearer ").strip())
         address = scope["client"][0] if scope.get("client") else "unknown"
         scope.setdefault("state", {}).update(owner=name, client=name or address)
 
     def _bounded(self, scope: Scope, receive: Receive) -> Receive:
         """Limit a body's size and the time that it takes."""
-        limits, taken, over = self.settings.limits, 0, False
-        until_s = time.monotonic() + limits.upload_s
-        _check_size(int(dict(scope["headers"]).get(b"content-length", b"0")), limits.body_bytes)
+        settings, taken, over = self.settings, 0, False
+        until_s = time.monotonic() + settings.upload_s
+        _check_size(int(dict(scope["headers"]).get(b"content-length", b"0")), settings.body_bytes)
 
         async def bounded() -> Message:
             nonlocal taken, over
             try:
                 message = await asyncio.wait_for(receive(), None if over else max(0.0, until_s - time.monotonic()))
             except TimeoutError:
-                expected = f"{limits.upload_s:.0f} s at most"
+                expected = f"{settings.upload_s:.0f} s at most"
                 raise RequestError(408, "the upload took too long", expected=expected) from None
             taken += len(message.get("body", b""))
-            _check_size(taken, limits.body_bytes)
+            _check_size(taken, settings.body_bytes)
             over = not message.get("more_body")
             return message
 
@@ -116,11 +115,6 @@ def check_origin(headers: Mapping[bytes, bytes]) -> None:
     host, origin = (headers.get(name, b"").decode("latin-1") for name in (b"host", b"origin"))
     if origin and origin.split("://")[-1] != host:
         raise RequestError(403, "pages of other sites are not served", got=origin, expected=f"one of {host}")
-
-
-def given_key(headers: Mapping[bytes, bytes]) -> bytes:
-    """Return the key in the header ``Authorization: Bearer KEY``, or empty bytes."""
-    return headers.get(b"authorization", b"").removeprefix(b"Bearer ").strip()
 
 
 def name_of(keys: Mapping[str, str], given: bytes) -> str:

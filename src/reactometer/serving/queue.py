@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import secrets
+import logging
 import time
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import Future
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
@@ -15,18 +15,19 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from reactometer.errors import ConfigError, RequestError
+from reactometer.errors import ConfigError, OutputError, RequestError
 from reactometer.inference.checkpoint import LoadedModel
 from reactometer.inference.predictor import PredictOptions, Predictor
-from reactometer.io import make_folder
 from reactometer.machine import default_workers
 from reactometer.media.audio import STRETCH_S, levels_db
-from reactometer.media.segments import PART, WindowShape
-from reactometer.serving.job_store import Job, JobTable, home_of, sqlite_address
+from reactometer.media.segments import PART
+from reactometer.serving.job_store import DONE, FAILED, Job, JobStore
 from reactometer.serving.metrics import Metrics
-from reactometer.types import MediaInfo, Prediction, PreparedClip
-from reactometer.workers.decoder import UNREADABLE, reason_of
+from reactometer.types import MediaInfo, Prediction
+from reactometer.workers.decoder import UNREADABLE, Shown, reason_of
 from reactometer.workers.media_worker import Bounds, Reader
+
+logger = logging.getLogger(__name__)
 
 MAX_PIXELS = 4096 * 2304
 """Largest frame of a clip."""
@@ -37,14 +38,18 @@ TIDY_S = 60.0
 RETRY_S = 10
 """Time after which a client that was refused may come again. Our choice."""
 
-AWAY_S = 1.0
-"""Interval at which a database that is away is tried again."""
+FULL_S = 1.0
+"""Interval at which a result is written again while the disk is full."""
 
 
 @dataclass(frozen=True)
-class Limits:
-    """Limits of a service."""
+class Settings:
+    """Settings and limits of a service."""
 
+    folder: Path  # jobs, and uploads until they are scored
+    keys: dict[str, str] = field(default_factory=dict)  # key by client's name; empty: no key is needed
+    hosts: tuple[str, ...] = ("*",)  # host names of the service
+    readers: int | None = None  # processes that read files; None: one per CPU
     body_bytes: int = 512 * 2**20  # of a request
     upload_s: float = 600.0  # from a request's first byte to its last
     bounds: Bounds = field(default_factory=lambda: Bounds(duration_s=3600.0, pixels=MAX_PIXELS))  # of a clip
@@ -55,27 +60,8 @@ class Limits:
     drain_s: float = 30.0  # time that running clips are given when the service ends
 
 
-@dataclass(frozen=True)
-class Settings:
-    """Settings of a service."""
-
-    folder: Path  # jobs, and uploads until they are scored
-    database: str | None = None  # address for SQLAlchemy; None: SQLite inside the folder
-    keys: dict[str, str] = field(default_factory=dict)  # key by client's name; empty: no key is needed
-    hosts: tuple[str, ...] = ("*",)  # host names of the service
-    readers: int | None = None  # processes that read files; None: one per CPU
-    limits: Limits = Limits()
-
-
 class GivenUpError(Exception):
     """The clip was deleted, or the service ends."""
-
-
-@dataclass(eq=False)
-class Seat:
-    """Room in the queue for an upload that is on its way."""
-
-    client: str
 
 
 @dataclass(eq=False)
@@ -85,7 +71,8 @@ class Work:
     job: Job
     client: str  # whose limit it counts for
     told: Future[None] = field(default_factory=Future)  # done when the job is over, or left to the next service
-    wanted: bool = True
+    is_running: bool = False
+    is_deleted: bool = False
     progress: float = 0.0  # in [0, 1]
     about: dict[str, Any] = field(default_factory=dict)  # as in the document: size, length, the voice's level
 
@@ -94,100 +81,86 @@ class Work:
         if not self.told.done():
             self.told.set_result(None)
 
-    def check(self) -> None:
-        """Raise GivenUpError if the clip is no longer wanted."""
-        if not self.wanted:
-            raise GivenUpError
-
 
 class Desk:
     """Takes clips, scores them in as many threads as there are readers, and keeps the results."""
 
     def __init__(self, model: LoadedModel, settings: Settings, metrics: Metrics) -> None:
-        """Open the folder and the database, and resume what an earlier service left.
+        """Open the folder, and resume what an earlier service left.
 
         Raises:
-            ConfigError: another service has the folder, or the database cannot be opened.
+            ConfigError: another service has the folder.
+            OutputError: the folder cannot be written.
         """
-        self.model, self.limits, self.metrics = model, settings.limits, metrics
-        self.uploads = make_folder(settings.folder / "uploads")
+        self.model, self.settings, self.metrics = model, settings, metrics
+        self.store = JobStore(settings.folder)
         self._lock = FileLock(settings.folder / "lock", blocking=False, thread_local=False)
-        self._claim(settings.folder)
-        self.table = JobTable(
-            settings.database or sqlite_address(settings.folder / "jobs.db"), home_of(settings.folder)
-        )
+        try:
+            self._lock.acquire()
+        except Timeout as error:
+            fix = "Name another folder with --data, or end it"
+            raise ConfigError(f"{settings.folder}: another service keeps its jobs there", fix=fix) from error
         self._works: dict[str, Work] = {}
         self._waiting: deque[Work] = deque()
-        self._seats: list[Seat] = []
+        self._seats: dict[object, str] = {}  # clients whose uploads are on their way
         self._changed = Condition()
-        self._open = True
+        self._open, self._over = True, False
         self._scoring = Lock()
-        self._go_on()
+        for job in self.store.unfinished():
+            self._enqueue(Work(job, job.owner))
+        self._tidy()
         count = settings.readers or default_workers()
         self._threads = [Thread(target=self._serve, name=f"desk {number}", daemon=True) for number in range(count)]
         for thread in self._threads:
             thread.start()
 
-    def reserve(self, client: str) -> Seat:
-        """Reserve room for an upload; it counts as waiting from now on.
+    def reserve(self, client: str) -> object:
+        """Reserve a seat for an upload; it counts as waiting from now on.
 
         Raises:
             RequestError: 429, the queue or the client's share of it is full; 503, the service ends.
         """
         with self._changed:
-            waiting = len(self._waiting) + len(self._seats)
-            clients = [entry.client for entries in (self._works.values(), self._seats) for entry in entries]
-            of_client = clients.count(client)
             if not self._open:
                 raise RequestError(503, "the service is ending", retry_s=30, fix="Ask again when it is back")
-            if waiting >= self.limits.queue:
-                what, got, most = "too many clips wait", waiting, self.limits.queue
-            elif of_client >= self.limits.per_client:
-                what, got, most = "too many clips queued or running for this client", of_client, self.limits.per_client
-            else:
-                seat = Seat(client)
-                self._seats.append(seat)
-                return seat
-        expected = f"{most} at most"
-        raise RequestError(429, what, retry_s=RETRY_S, got=got, expected=expected, fix=f"Ask again in {RETRY_S} s")
+            clients = [*(work.client for work in self._works.values()), *self._seats.values()]
+            for what, got, most in (
+                ("too many clips wait", len(self._waiting) + len(self._seats), self.settings.queue),
+                ("too many clips queued or running for this client", clients.count(client), self.settings.per_client),
+            ):
+                if got >= most:
+                    limit, fix = f"{most} at most", f"Ask again in {RETRY_S} s"
+                    raise RequestError(429, what, retry_s=RETRY_S, got=got, expected=limit, fix=fix)
+            seat = object()
+            self._seats[seat] = client
+            return seat
 
-    def release(self, seat: Seat) -> None:
-        """Give the room back; nothing happens if a clip has taken it."""
+    def release(self, seat: object) -> None:
+        """Give a seat back; nothing happens if a clip has taken it."""
         with self._changed:
-            self._seats = [other for other in self._seats if other is not seat]
+            self._seats.pop(seat, None)
 
-    def new_place(self) -> tuple[str, Path]:
-        """Make an id that nobody can guess, and the path of that job's upload."""
-        job_id = secrets.token_urlsafe(18)
-        return job_id, self.uploads / job_id
-
-    def add(self, job: Job, seat: Seat) -> Work:
-        """Queue a clip whose file is complete and whose request passed :meth:`check_request`."""
-        self.table.add(job)
-        self.release(seat)
-        return self._enqueue(Work(job, seat.client))
-
-    def check_request(self, options: PredictOptions) -> None:
-        """Refuse settings that ``predict`` refuses.
-
-        Raises:
-            ConfigError, ModelError: as :func:`reactometer.inference.predictor.predict`.
-        """
-        Predictor(self.model, options)
+    def add(self, job: Job, seat: object) -> Work:
+        """Queue a clip whose upload is complete."""
+        self.store.write(job)
+        with self._changed:
+            work = Work(job, self._seats.pop(seat))
+        self._enqueue(work)
+        return work
 
     def work(self, job_id: str) -> Work | None:
         """Find a job that waits or runs."""
         return self._works.get(job_id)
 
-    def delete(self, job: Job) -> None:
+    def delete(self, job_id: str) -> None:
         """Give a job up, and delete it with its results."""
         with self._changed:
-            if work := self._works.get(job.id):
-                work.wanted = False
+            if work := self._works.get(job_id):
+                work.is_deleted = True
                 if work in self._waiting:
                     self._waiting.remove(work)
                     self._leave(work)
-        self.table.delete(job.id)
+        self.store.delete(job_id)
 
     @property
     def is_open(self) -> bool:
@@ -207,38 +180,17 @@ class Desk:
         if not self._lock.is_locked:
             return
         self.refuse_more()
-        until_s = time.monotonic() + self.limits.drain_s
+        until_s = time.monotonic() + self.settings.drain_s
         for thread in self._threads:
             thread.join(max(0.0, until_s - time.monotonic()))
-        for work in self._works.values():
-            work.wanted = False
+        self._over = True
         for thread in self._threads:
             thread.join()
         for work in self._works.values():
             work.tell()
-        self.table.engine.dispose()
         self._lock.release()
 
-    def _claim(self, folder: Path) -> None:
-        try:
-            self._lock.acquire()
-        except Timeout as error:
-            raise ConfigError(
-                f"{folder}: another service keeps its jobs there", fix="Name another folder with --data, or end it"
-            ) from error
-
-    def _go_on(self) -> None:
-        """Queue what was not finished, and delete uploads without a job."""
-        self._tidy()
-        left = self.table.unfinished()
-        for job in left:
-            self.table.requeue(job.id)
-            self._enqueue(Work(job, job.owner))
-        for file in self.uploads.iterdir():
-            if file.name not in {job.id for job in left}:
-                file.unlink()
-
-    def _enqueue(self, work: Work) -> Work:
+    def _enqueue(self, work: Work) -> None:
         with self._changed:
             self._works[work.job.id] = work
             self._waiting.append(work)
@@ -246,13 +198,12 @@ class Desk:
             self._changed.notify()
             if not self._open:
                 work.tell()
-        return work
 
     def _serve(self) -> None:
-        reader = Reader(self.limits.bounds)
+        reader = Reader(self.settings.bounds)
         try:
             while self._open:
-                with suppress(RequestError):  # the database is away, and will be back
+                with suppress(GivenUpError):
                     if work := self._next():
                         self._do(work, reader)
                     else:
@@ -260,18 +211,9 @@ class Desk:
         finally:
             reader.end()
 
-    def _keep(self, change: Callable[[], None]) -> None:
-        """Make a change to the table; while the database is away, wait for it until the service ends."""
-        while True:
-            try:
-                return change()
-            except RequestError:
-                if not self._open:
-                    raise
-                time.sleep(AWAY_S)
-
     def _tidy(self) -> None:
-        self.table.forget(time.time() - self.limits.keep_s)
+        with suppress(OSError):  # the folder is away
+            self.store.forget(time.time() - self.settings.keep_s)
 
     def _next(self) -> Work | None:
         """Take the next job of the queue; None after ``TIDY_S`` without one."""
@@ -281,70 +223,71 @@ class Desk:
             if not self._waiting or not self._open:
                 return None
             work = self._waiting.popleft()
+            work.is_running = True
             self._count()
             return work
 
     def _do(self, work: Work, reader: Reader) -> None:
+        """Score a clip and keep the result.
+
+        Raises:
+            GivenUpError: the service ends; the job and its upload are left to the next one.
+        """
         job, begun_s = work.job, time.monotonic()
         self.metrics.seconds.labels("wait").observe(max(0.0, time.time() - job.created_s))
         try:
-            self._keep(lambda: self.table.begin(job.id))
-            predictions = self._predict(work, reader)
-            self._keep(lambda: self.table.finish(job.id, work.about, predictions))
+            job = replace(job, status=DONE, predictions=self._predict(work, reader))
             self.metrics.seconds.labels("predict").observe(time.monotonic() - begun_s)
-            outcome = "done"
         except GivenUpError:
-            if not self._open and self.table.get(job.id):
-                self.table.requeue(job.id)  # with its upload, for the next service
-                return
-            outcome = "deleted"
-        except RequestError:  # the service ends, and the next one does it again
-            raise
+            if not work.is_deleted:
+                raise
         except Exception as error:  # no exception of one clip ends the thread
             reason = reason_of(error) if isinstance(error, UNREADABLE) else f"{type(error).__name__}: {error}"
-            reason = reason.replace(job.path, job.name)  # the client's own name for the file
-            self._keep(lambda: self.table.fail(job.id, work.about, reason))
-            outcome = "failed"
-        self.metrics.clips.labels(outcome).inc()
+            name = str(self.store.upload(job.id))
+            job = replace(job, status=FAILED, error=reason.replace(name, job.name))  # the client's own name for it
+        self._keep(replace(job, finished_s=time.time(), about=work.about), work)
+        self.metrics.clips.labels("deleted" if work.is_deleted else job.status).inc()
         with self._changed:
             self._leave(work)
+
+    def _keep(self, job: Job, work: Work) -> None:
+        """Write a job that is over, unless it was deleted; while the disk is full, wait for room."""
+        while not work.is_deleted:
+            try:
+                self.store.write(job)
+                break
+            except OutputError as error:
+                if self._over:
+                    raise GivenUpError from error
+                logger.warning("%s", error)
+                time.sleep(FULL_S)
+        if work.is_deleted:  # perhaps while it was written
+            self.store.delete(job.id)
+
+    def _check(self, work: Work) -> None:
+        """Raise GivenUpError if the clip was deleted, or the service ends."""
+        if work.is_deleted or self._over:
+            raise GivenUpError
 
     def _predict(self, work: Work, reader: Reader) -> list[Prediction]:
         """Read and score a job's clip: one prediction, or one per person.
 
         Raises:
             MediaError: the clip cannot be read.
-            GivenUpError: the clip is no longer wanted.
+            GivenUpError: the clip was deleted, or the service ends.
         """
-        job = work.job
+        job, path = work.job, self.store.upload(work.job.id)
         options = PredictOptions(**{name: value for name, value in job.request.items() if name != "threshold"})
         predictor = Predictor(self.model, options, lock=self._scoring)
-        segments = self._watch(reader.read(Path(job.path), predictor.reading, check=work.check), work)
-        predictions = predictor.predict_segments(job.path, segments)
+        segments = _watch(reader.read(path, predictor.reading, check=lambda: self._check(work)), work)
+        predictions = predictor.predict_segments(str(path), segments)
         work.about["duration_s"] = predictions[0].duration_s
         return [replace(prediction, path=job.name) for prediction in predictions]
-
-    def _watch(
-        self, pieces: Iterator[MediaInfo | tuple[WindowShape, PreparedClip]], work: Work
-    ) -> Iterator[tuple[WindowShape, PreparedClip]]:
-        """Pass parts and windows on, and note size, length, progress and the voice's level."""
-        about = work.about
-        for piece in pieces:
-            if isinstance(piece, MediaInfo):
-                level = {"step_s": STRETCH_S, "db": []} if piece.has_audio else None
-                size = {"width_px": piece.width_px or None, "height_px": piece.height_px or None}
-                about |= {**size, "duration_s": piece.duration_s, "voice_level": level}
-                continue
-            kind, window = piece
-            if kind == PART and about["voice_level"] and window.waveform is not None:
-                about["voice_level"]["db"] += levels_db(window.waveform)
-            work.progress = min(0.99, window.end_s / (about["duration_s"] or window.end_s + PART.length_s))
-            yield piece
 
     def _leave(self, work: Work) -> None:
         """Delete the upload of a job that is over, and end its client's wait."""
         with suppress(OSError):  # it cannot be deleted now; the next start will
-            (self.uploads / work.job.id).unlink(missing_ok=True)
+            self.store.upload(work.job.id).unlink(missing_ok=True)
         self._works.pop(work.job.id, None)
         self._count()
         work.tell()
@@ -352,3 +295,19 @@ class Desk:
     def _count(self) -> None:
         self.metrics.queued.set(len(self._waiting))
         self.metrics.running.set(len(self._works) - len(self._waiting))
+
+
+def _watch(pieces: Iterator[MediaInfo | Shown], work: Work) -> Iterator[Shown]:
+    """Pass parts and windows on, and note size, length, progress and the voice's level."""
+    about = work.about
+    for piece in pieces:
+        if isinstance(piece, MediaInfo):
+            about["voice_level"] = {"step_s": STRETCH_S, "db": []} if piece.has_audio else None
+            about |= {"width_px": piece.width_px or None, "height_px": piece.height_px or None}
+            about["duration_s"] = piece.duration_s
+            continue
+        kind, window = piece
+        if kind == PART and about["voice_level"] and window.waveform is not None:
+            about["voice_level"]["db"] += levels_db(window.waveform)
+        work.progress = min(0.99, window.end_s / (about["duration_s"] or window.end_s + PART.length_s))
+        yield piece

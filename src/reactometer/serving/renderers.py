@@ -1,4 +1,4 @@
-"""Render the predictions of a clip as tables, ELAN, subtitles or a plot."""
+"""Render the predictions of a clip as a table or for ELAN."""
 
 from __future__ import annotations
 
@@ -8,57 +8,41 @@ from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 from tempfile import TemporaryDirectory
 
-from reactometer.errors import RequestError
-from reactometer.inference.elan_vtt import write_elan, write_subtitles
+from reactometer.inference.elan_vtt import write_elan
 from reactometer.inference.events import find_events
-from reactometer.inference.plot import draw_timeline
-from reactometer.inference.tables import timeline_columns, timeline_rows, with_face, write_table
+from reactometer.inference.tables import timeline_columns, timeline_rows, with_face
+from reactometer.io import format_csv
 from reactometer.types import Prediction
-
-Write = Callable[[Sequence[Prediction], float, Path], object]
 
 
 @dataclass(frozen=True)
 class Format:
-    """A format: its media type, the ending of its file's name, and what writes it."""
+    """A format: its media type, the ending of its file's name, and a function of predictions and threshold."""
 
     media_type: str
     ending: str
-    write: Write
+    render: Callable[[Sequence[Prediction], float], bytes]
 
 
-def _table(predictions: Sequence[Prediction], threshold: float, path: Path) -> None:
+def _csv(predictions: Sequence[Prediction], threshold: float) -> bytes:
     columns = timeline_columns(predictions[0])
-    everyone = any(own.face is not None for own in predictions)
+    if any(own.face is not None for own in predictions):
+        columns = with_face(columns)
     rows = timeline_rows([replace(own, path=_inert(own.path)) for own in predictions])
-    write_table(rows, with_face(columns) if everyone else columns, path)
+    return format_csv([columns, *(map(row.get, columns) for row in rows)]).encode()
+
+
+def _elan(predictions: Sequence[Prediction], threshold: float) -> bytes:
+    events = [find_events(own, threshold) for own in predictions]
+    with TemporaryDirectory() as folder:
+        return write_elan(predictions, events, Path(folder) / "clip.eaf", local=False).read_bytes()
 
 
 FORMS = {
-    "csv": Format("text/csv", "-timeline.csv", _table),
-    "elan": Format(
-        "text/x-eaf+xml",
-        ".eaf",
-        lambda everyone, threshold, path: write_elan(
-            everyone, [find_events(own, threshold) for own in everyone], path, local=False
-        ),
-    ),
-    "vtt": Format("text/vtt", ".vtt", lambda own, _, path: write_subtitles(_only(own, "subtitles"), path)),
-    "png": Format("image/png", ".png", lambda own, _, path: draw_timeline(_only(own, "a picture"), path)),
+    "csv": Format("text/csv", "-timeline.csv", _csv),
+    "elan": Format("text/x-eaf+xml", ".eaf", _elan),
 }
 """Formats by the name that ``format`` takes."""
-
-
-def render(form: Format, predictions: Sequence[Prediction], threshold: float) -> bytes:
-    """Render predictions in a format.
-
-    Raises:
-        RequestError: 422, this clip cannot be rendered in this format.
-    """
-    with TemporaryDirectory() as folder:
-        file = Path(folder) / f"clip{form.ending}"
-        form.write(predictions, threshold, file)
-        return file.read_bytes()
 
 
 def file_name(form: Format, name: str) -> str:
@@ -70,13 +54,3 @@ def file_name(form: Format, name: str) -> str:
 def _inert(name: str) -> str:
     """Quote a name that a spreadsheet would take for a formula."""
     return f"'{name}" if name[:1] in ("=", "+", "-", "@", "\t") else name
-
-
-def _only(predictions: Sequence[Prediction], what: str) -> Prediction:
-    if len(predictions) > 1:
-        raise RequestError(
-            422, f"{what} can be made of one person", got=f"{len(predictions)} people", fix="Ask for csv or elan"
-        )
-    if not predictions[0].windows:
-        raise RequestError(422, f"{what} needs a timeline", got=predictions[0].status)
-    return predictions[0]

@@ -18,13 +18,12 @@ from fastapi.responses import FileResponse, JSONResponse
 from starlette.concurrency import run_in_threadpool
 
 from reactometer.errors import RequestError
-from reactometer.inference.checkpoint import LoadedModel
 from reactometer.inference.events import DEFAULT_THRESHOLD, check_threshold
-from reactometer.inference.predictor import DEFAULT_HOP_S, DEFAULT_WINDOW_S, PredictOptions
+from reactometer.inference.predictor import DEFAULT_HOP_S, DEFAULT_WINDOW_S, PredictOptions, Predictor
 from reactometer.inference.tables import rounded
-from reactometer.serving.job_store import DONE, FAILED, Job
-from reactometer.serving.queue import Desk, Settings, Work
-from reactometer.serving.renderers import FORMS, Format, file_name, render
+from reactometer.serving.job_store import DONE, FAILED, QUEUED, RUNNING, Job
+from reactometer.serving.queue import Desk
+from reactometer.serving.renderers import FORMS, Format, file_name
 from reactometer.serving.schemas import Document, as_moment, describe
 
 PAGE = Path(__file__).parent / "page"
@@ -41,7 +40,7 @@ _ERRORS: dict[int | str, dict[str, Any]] = {
         (413, "The upload is too large"),
         (422, "The clip cannot be read"),
         (429, "Too many clips wait"),
-        (503, "The service ends, or its database or folder is away"),
+        (503, "The service ends, or cannot write its files"),
         (507, "The service has no room left on its disk"),
     )
 }
@@ -50,7 +49,7 @@ _DOCUMENT: dict[int | str, dict[str, Any]] = {
 }
 _LATER: dict[int | str, dict[str, Any]] = {202: {"model": Document, "description": "Under way; ask at `Location`."}}
 
-FormatQuery = Annotated[Literal["json", "csv", "elan", "vtt", "png"], Query(description="Format of the answer.")]
+FormatQuery = Annotated[Literal["json", "csv", "elan"], Query(description="Format of the answer.")]
 FramesQuery = Annotated[bool, Query(description="With each frame looked at, and the face's box.")]
 router = APIRouter()
 
@@ -59,35 +58,31 @@ router = APIRouter()
 class Service:
     """What the routes share."""
 
-    model: LoadedModel
+    desk: Desk
     folder: Path  # the model's
     sha256: str
-    settings: Settings
-    desk: Desk
 
-    def document(self, job: Job, *, frames: bool) -> Document:
+    def document(self, job: Job, *, frames: bool = False) -> Document:
         """Build a job's document as its client sees it."""
-        work = self.desk.work(job.id)
-        about = work.about if work else job.about
-        done = job.status == DONE
-        threshold = float(job.request.get("threshold", DEFAULT_THRESHOLD))
-        predictions = self.desk.table.predictions(job.id) if done else []
+        model, work, done = self.desk.model, self.desk.work(job.id), job.status == DONE
+        about, progress = (work.about, round(work.progress, 3)) if work else (job.about, 0.0)
+        threshold = float(job.request["threshold"])
         return Document(
             id=job.id,
-            status=job.status,
-            progress=1.0 if done else round(work.progress, 3) if work else 0.0,
+            status=RUNNING if job.status == QUEUED and work and work.is_running else job.status,
+            progress=1.0 if done else progress,
             name=job.name,
             created=as_moment(job.created_s) or "",
             finished=as_moment(job.finished_s),
             error=job.error,
-            labels=list(self.model.labels),
-            coverage=self.model.uncertainty.coverage if self.model.uncertainty else None,
+            labels=list(model.labels),
+            coverage=model.uncertainty.coverage if model.uncertainty else None,
             model_sha256=self.sha256,
             width_px=about.get("width_px"),
             height_px=about.get("height_px"),
             duration_s=rounded(about.get("duration_s")),
             voice_level=about.get("voice_level") if done else None,
-            predictions=[describe(each, threshold, frames=frames) for each in predictions] if done else None,
+            predictions=[describe(each, threshold, frames=frames) for each in job.predictions] if done else None,
         )
 
     def job(self, job_id: str, owner: str) -> Job:
@@ -96,7 +91,7 @@ class Service:
         Raises:
             RequestError: 404, there is none, or it is another client's.
         """
-        job = self.desk.table.get(job_id)
+        job = self.desk.store.read(job_id)
         if job is None or job.owner != owner:
             raise RequestError(404, "there is no such prediction", fix="It may have been deleted; send the clip again")
         return job
@@ -125,11 +120,12 @@ async def create_prediction(  # noqa: PLR0913 - one per field of the form
     """Predict the intensities of a clip. A clip that takes more than 30 s is answered by 202 and a Location."""
     service, form = service_of(request), FORMS.get(format)
     order = PredictOptions(window_s, hop_s, rate_hz, faces, smooth_s, baseline or None)
-    service.desk.check_request(order)
+    Predictor(service.desk.model, order)  # refuses the settings that predict refuses
     check_threshold(threshold)
-    job_id, place = service.desk.new_place()
+    job_id = service.desk.store.new_id()
+    place = service.desk.store.upload(job_id)
     name = _clean(file.filename or "clip")
-    job = Job(job_id, request.state.owner, name, str(place), {**asdict(order), "threshold": threshold})
+    job = Job(job_id, request.state.owner, name, {**asdict(order), "threshold": threshold})
     try:
         with place.open("wb") as out:
             await run_in_threadpool(shutil.copyfileobj, file.file, out, 2**20)
@@ -138,17 +134,16 @@ async def create_prediction(  # noqa: PLR0913 - one per field of the form
         place.unlink(missing_ok=True)
         raise
     if "respond-async" not in prefer:
-        await _wait(work, service.settings.limits.wait_s)
+        with suppress(TimeoutError):
+            told = asyncio.shield(asyncio.wrap_future(work.told))
+            await asyncio.wait_for(told, service.desk.settings.wait_s)
     job = await run_in_threadpool(service.job, job_id, request.state.owner)
-    if job.status in (DONE, FAILED):
+    if job.status == FAILED:
+        return _failure(job)
+    if job.status == DONE:
         return await run_in_threadpool(_answer, service, job, form, frames)
-    document = await run_in_threadpool(service.document, job, frames=False)
-    return Response(
-        document.model_dump_json(),
-        202,
-        {"Location": f"/v1/predictions/{job_id}", "Retry-After": "1"},
-        media_type="application/json",
-    )
+    later = {"Location": f"/v1/predictions/{job_id}", "Retry-After": "1"}
+    return Response(service.document(job).model_dump_json(), 202, later, media_type="application/json")
 
 
 @router.get("/v1/predictions/{prediction_id}", response_model=Document, responses={**_DOCUMENT, **_ERRORS})
@@ -158,19 +153,19 @@ def read_prediction(
     frames: FramesQuery = False,
     format: FormatQuery = "json",  # noqa: A002
 ) -> Response:
-    """Read a clip's progress and predictions as JSON, CSV, ELAN, WebVTT or PNG."""
+    """Read a clip's progress and predictions as JSON, CSV or for ELAN."""
     service, form = service_of(request), FORMS.get(format)
     job = service.job(prediction_id, request.state.owner)
-    if form is not None and job.status not in (DONE, FAILED):
-        raise RequestError(409, "it is not done yet", got=job.status, retry_s=1, fix="JSON says how far it is")
-    return _answer(service, job, form, frames, told=True)
+    if form is not None and job.status == QUEUED:
+        raise RequestError(409, "it is not done yet", retry_s=1, fix="JSON says how far it is")
+    return _answer(service, job, form, frames)
 
 
 @router.delete("/v1/predictions/{prediction_id}", status_code=204, responses={404: _ERRORS[404]})
 def delete_prediction(request: HttpRequest, prediction_id: str) -> Response:
     """Stop a clip, and delete its predictions."""
     service = service_of(request)
-    service.desk.delete(service.job(prediction_id, request.state.owner))
+    service.desk.delete(service.job(prediction_id, request.state.owner).id)
     return Response(status_code=204)
 
 
@@ -178,7 +173,7 @@ def delete_prediction(request: HttpRequest, prediction_id: str) -> Response:
 def read_model(request: HttpRequest) -> dict[str, Any]:
     """Describe the model and the limits of this service."""
     service = service_of(request)
-    model, limits = service.model, service.settings.limits
+    model, settings = service.desk.model, service.desk.settings
     card = service.folder / "README.md"
     return {
         "reactometer": version("reactometer"),
@@ -190,32 +185,23 @@ def read_model(request: HttpRequest) -> dict[str, Any]:
         "detector": model.config.prepare.detector,
         "device": model.device,
         "sha256": service.sha256,
-        "files": model.description.get("sha256", {}),
         "card": card.read_text(encoding="utf-8") if card.is_file() else None,
         "limits": {
-            "bytes": limits.body_bytes,
-            "seconds": limits.bounds.duration_s,
-            "pixels": limits.bounds.pixels,
-            "clips_per_client": limits.per_client,
-            "queue": limits.queue,
-            "kept_s": limits.keep_s,
+            "bytes": settings.body_bytes,
+            "seconds": settings.bounds.duration_s,
+            "pixels": settings.bounds.pixels,
+            "clips_per_client": settings.per_client,
+            "queue": settings.queue,
+            "kept_s": settings.keep_s,
         },
     }
 
 
-@router.get("/healthz", include_in_schema=False)
-def health() -> dict[str, str]:
-    """Answer while the process lives."""
-    return {"status": "ok"}
-
-
 @router.get("/readyz", include_in_schema=False)
 def ready(request: HttpRequest) -> dict[str, str]:
-    """Answer if clips are accepted and the database can be read."""
-    desk = service_of(request).desk
-    if not desk.is_open:
+    """Answer while clips are accepted."""
+    if not service_of(request).desk.is_open:
         raise RequestError(503, "the service is ending", retry_s=30)
-    desk.table.check()
     return {"status": "ready"}
 
 
@@ -244,18 +230,16 @@ def _clean(name: str) -> str:
     return re.sub(r"[\x00-\x1f\x7f]", "", own)[-LONGEST_NAME:] or "clip"
 
 
-async def _wait(work: Work, most_s: float) -> None:
-    with suppress(TimeoutError):
-        await asyncio.wait_for(asyncio.shield(asyncio.wrap_future(work.told)), most_s)
+def _failure(job: Job) -> Response:
+    return JSONResponse({"error": job.error, "id": job.id}, 422)
 
 
-def _answer(service: Service, job: Job, form: Format | None, frames: bool, *, told: bool = False) -> Response:
-    """Answer with a job's document or format; ``told``: a failure is a document, no error."""
-    if job.status == FAILED and (form is not None or not told):
-        return JSONResponse({"error": job.error, "id": job.id}, 422)
+def _answer(service: Service, job: Job, form: Format | None, frames: bool) -> Response:
+    """Answer with a job's document, or with the predictions in another format."""
     if form is None:
         return Response(service.document(job, frames=frames).model_dump_json(), media_type="application/json")
-    threshold = float(job.request["threshold"])
-    content = render(form, service.desk.table.predictions(job.id), threshold)
+    if job.status == FAILED:
+        return _failure(job)
+    content = form.render(job.predictions, float(job.request["threshold"]))
     disposition = f'attachment; filename="{file_name(form, job.name)}"'
     return Response(content, headers={"Content-Disposition": disposition}, media_type=form.media_type)

@@ -7,16 +7,11 @@ from datetime import UTC, datetime
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from reactometer.inference.events import DEFAULT_THRESHOLD
-from reactometer.inference.tables import abstained, event_rows, frame_rows, intensities_as_json, rounded
+from reactometer.inference.tables import abstained, event_rows, intensities_as_json, rounded
 from reactometer.types import Ends, Prediction
 
 
-class _Record(BaseModel):
-    model_config = ConfigDict(frozen=True)
-
-
-class Intensity(_Record):
+class Intensity(BaseModel):
     """The intensity of one emotion, with its interval if the model gives one."""
 
     value: float = Field(description="In [0, 1].", examples=[0.412])
@@ -27,7 +22,7 @@ class Intensity(_Record):
 Intensities = dict[str, Intensity]
 
 
-class TimelineWindow(_Record):
+class TimelineWindow(BaseModel):
     """A window of the clip; null intensities: it contains no usable face or voice."""
 
     start_s: float = Field(examples=[0.0])
@@ -37,7 +32,7 @@ class TimelineWindow(_Record):
     intensities: Intensities | None
 
 
-class ClipEvent(_Record):
+class ClipEvent(BaseModel):
     """A segment in which an emotion is at or above the threshold."""
 
     label: str = Field(examples=["Happiness"])
@@ -48,7 +43,7 @@ class ClipEvent(_Record):
     mean: float
 
 
-class SampledFrame(_Record):
+class SampledFrame(BaseModel):
     """A sampled frame."""
 
     time_s: float
@@ -56,7 +51,7 @@ class SampledFrame(_Record):
     box: list[float] | None = Field(description="x, y, width, height; pixels.", examples=[[212.0, 80.5, 131.0, 170.0]])
 
 
-class ClipPrediction(_Record):
+class ClipPrediction(BaseModel):
     """The prediction for the clip, or for one person in it."""
 
     face: int | None = Field(description="Number of the face, from 1, if all faces are followed.")
@@ -72,17 +67,17 @@ class ClipPrediction(_Record):
     frames: list[SampledFrame] | None = Field(None, description="Only with frames=true.")
 
 
-class VoiceLevel(_Record):
+class VoiceLevel(BaseModel):
     """Level of the sound in each step, dBFS; null: digital silence."""
 
     step_s: float = Field(examples=[0.1])
     db: list[float | None] = Field(examples=[[-31.2, -28.0, None]])
 
 
-class Document(_Record):
+class Document(BaseModel):
     """A clip, its progress and its predictions."""
 
-    model_config = ConfigDict(frozen=True, protected_namespaces=())
+    model_config = ConfigDict(protected_namespaces=())
 
     id: str
     status: str = Field(description="queued, running, done or failed.", examples=["done"])
@@ -103,15 +98,15 @@ class Document(_Record):
     predictions: list[ClipPrediction] | None = None
 
 
-def describe(own: Prediction, threshold: float = DEFAULT_THRESHOLD, *, frames: bool = False) -> ClipPrediction:
+def describe(own: Prediction, threshold: float, *, frames: bool) -> ClipPrediction:
     """Describe one prediction with its events and, if wanted, its frames."""
     sampled = [
         SampledFrame(
-            time_s=row["time_s"],
-            state=row["state"],
-            box=None if row["box_x"] is None else [round(row[f"box_{side}"], 1) for side in _SIDES],
+            time_s=round(sample.time_s, 6),
+            state=sample.state.name.lower(),
+            box=None if sample.box is None else [round(length_px, 1) for length_px in sample.box],
         )
-        for row in (frame_rows([own]) if frames else [])
+        for sample in own.samples
     ]
     kept = ClipEvent.model_fields
     return ClipPrediction(
@@ -141,9 +136,6 @@ def describe(own: Prediction, threshold: float = DEFAULT_THRESHOLD, *, frames: b
 def as_moment(seconds: float | None) -> str | None:
     """Format seconds since 1970 as ISO 8601, UTC."""
     return None if seconds is None else datetime.fromtimestamp(seconds, UTC).isoformat(timespec="milliseconds")
-
-
-_SIDES = ("x", "y", "width", "height")
 
 
 def _intensities(labels: Sequence[str], values: Sequence[float] | None, intervals: Ends | None) -> Intensities | None:

@@ -33,7 +33,7 @@ def run(model: LoadedModel, folder: Path, settings: Settings, host: str, port: i
         port=port,
         log_level="warning",
         server_header=False,
-        timeout_graceful_shutdown=round(settings.limits.drain_s) + 1,
+        timeout_graceful_shutdown=round(settings.drain_s) + 1,
         ws_max_size=4 * 2**20,
     )
     try:

@@ -4,28 +4,28 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Callable
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Literal
 
 from fastapi import APIRouter
+from prometheus_client import Gauge
 from pydantic import BaseModel, Field, ValidationError
 from starlette.websockets import WebSocket, WebSocketDisconnect, WebSocketState
 
 from reactometer.errors import ConfigError, ReactometerError
 from reactometer.inference.checkpoint import LoadedModel
 from reactometer.inference.predictor import DEFAULT_WINDOW_S
+from reactometer.io import parse_json_object
 from reactometer.live.protocol import MOST_MESSAGE_BYTES, score_as_json, unpack
 from reactometer.live.scorer import LiveScorer
 from reactometer.live.session import Inbox, score_here
+from reactometer.serving.auth import name_of
 
 CLOSED, REFUSED, TOO_LARGE, BUSY = 1000, 1008, 1009, 1013
 """WebSocket's close codes."""
-
-CheckKey = Callable[[str | None], object]
-"""Raises a ReactometerError if a client with this key, or without one (None), may not use the service."""
 
 
 @dataclass(frozen=True)
@@ -37,38 +37,31 @@ class LiveLimits:
     idle_s: float = 30.0  # between messages
 
 
-def live_routes(
-    model: LoadedModel,
-    check_key: CheckKey,
-    count: Callable[[int], object] = lambda _: None,
-    limits: LiveLimits | None = None,
-) -> APIRouter:
+LIMITS = LiveLimits()
+
+
+def live_routes(model: LoadedModel, keys: Mapping[str, str], running: Gauge, limits: LiveLimits = LIMITS) -> APIRouter:
     """Build the router of ``/v1/live``.
 
     Args:
-        model: that scores; shared by all sessions.
-        check_key: gets the key of the first message.
-        count: called with the number of sessions whenever it changes.
-        limits: of sessions; default: :class:`LiveLimits`.
+        model: scores all sessions.
+        keys: of the clients, by name, see :func:`reactometer.serving.auth.name_of`.
+        running: counts the sessions.
+        limits: of sessions.
     """
-    router, bounds = APIRouter(), limits or LiveLimits()
-    pool = ThreadPoolExecutor(bounds.sessions, thread_name_prefix="live")
-    running: set[_Session] = set()
+    router, seats = APIRouter(), asyncio.Semaphore(limits.sessions)
+    pool = ThreadPoolExecutor(limits.sessions, thread_name_prefix="live")
 
     @router.websocket("/v1/live")
     async def live(socket: WebSocket) -> None:
         await socket.accept()
         try:
-            session = await _begin(socket, model, check_key, bounds)
-            if len(running) >= bounds.sessions:
-                raise _EndedError(f"{bounds.sessions} live sessions are running already. Try again later.", BUSY)
-            running.add(session)
-            count(len(running))
-            try:
-                await session.run(pool)
-            finally:
-                running.discard(session)
-                count(len(running))
+            session = await _begin(socket, model, keys, limits)
+            if seats.locked():
+                raise _EndedError(f"{limits.sessions} live sessions are running already. Try again later.", BUSY)
+            async with seats:
+                with running.track_inprogress():
+                    await session.run(pool)
         except _EndedError as end:
             await _close(socket, end)
         except WebSocketDisconnect:
@@ -85,7 +78,15 @@ class _EndedError(Exception):
         self.message, self.code = message, code
 
 
-async def _begin(socket: WebSocket, model: LoadedModel, check_key: CheckKey, limits: LiveLimits) -> _Session:
+class _Start(BaseModel):
+    """The first message."""
+
+    type: Literal["start"]
+    key: str | None = None
+    window_s: float = Field(DEFAULT_WINDOW_S, le=30.0, allow_inf_nan=False, strict=True)
+
+
+async def _begin(socket: WebSocket, model: LoadedModel, keys: Mapping[str, str], limits: LiveLimits) -> _Session:
     """Start the session that the first message asks for."""
     try:
         message = await asyncio.wait_for(socket.receive(), limits.start_s)
@@ -95,24 +96,10 @@ async def _begin(socket: WebSocket, model: LoadedModel, check_key: CheckKey, lim
         raise WebSocketDisconnect
     try:
         start = _parse_start(message.get("text"))
-        check_key(start.key)
-        return await asyncio.to_thread(_Session, socket, model, start, limits)
+        name_of(keys, (start.key or "").encode())
+        return await asyncio.to_thread(_Session, socket, model, start.window_s, limits)
     except ReactometerError as error:
         raise _EndedError(str(error), REFUSED) from error
-
-
-class _Start(BaseModel):
-    """The first message."""
-
-    type: Literal["start"]
-    key: str | None = None
-    window_s: float = Field(DEFAULT_WINDOW_S, le=30.0, allow_inf_nan=False, strict=True)
-
-
-class _Stop(BaseModel):
-    """The last message."""
-
-    type: Literal["stop"]
 
 
 def _parse_start(text: str | None) -> _Start:
@@ -128,50 +115,56 @@ def _parse_start(text: str | None) -> _Start:
 
 
 class _Session:
-    """One client: a loop that receives into the inbox, and one that scores in a thread and sends."""
+    """One client: a task receives into the inbox, while a thread scores and the scores are sent."""
 
-    def __init__(self, socket: WebSocket, model: LoadedModel, start: _Start, limits: LiveLimits) -> None:
-        self.socket, self.model, self.start, self.limits = socket, model, start, limits
-        self.scorer = LiveScorer(model, start.window_s)
+    def __init__(self, socket: WebSocket, model: LoadedModel, window_s: float, limits: LiveLimits) -> None:
+        self.socket, self.model, self.limits = socket, model, limits
+        self.scorer = LiveScorer(model, window_s)
         self.scorer.warm_up()
         self.inbox = Inbox(self.scorer.rate_hz)
 
     async def run(self, pool: ThreadPoolExecutor) -> None:
         """Run until the client stops, disconnects, is silent for too long, or sends a malformed message."""
-        await self._send("ready", **self._about())
-        loops = [asyncio.create_task(self._receive()), asyncio.create_task(self._score(pool))]
+        networks, uncertainty = self.model.networks, self.model.uncertainty
+        await self._send(
+            "ready",
+            labels=self.model.labels,
+            coverage=uncertainty.coverage if uncertainty else None,
+            window_s=self.scorer.window_s,
+            rate_hz=self.scorer.rate_hz,
+            looks=networks.uses_face,
+            listens=networks.uses_voice,
+        )
+        receiving = asyncio.create_task(self._receive())
         try:
-            done, _ = await asyncio.wait(loops, return_when=asyncio.FIRST_COMPLETED)
-            self.inbox.close()
-            if loops[0] in done and isinstance(end := loops[0].exception(), _EndedError) and end.code == CLOSED:
-                await asyncio.wait([loops[1]], timeout=self.limits.start_s)  # what is left is scored
-            for loop in done:
-                loop.result()
+            await self._score(pool)  # until the inbox is closed and empty
+            await receiving
         finally:
             self.inbox.close()
-            for loop in loops:
-                loop.cancel()
-            await asyncio.gather(*loops, return_exceptions=True)
+            receiving.cancel()
+            await asyncio.gather(receiving, return_exceptions=True)
 
     async def _receive(self) -> None:
-        while True:
-            try:
+        """Put messages into the inbox; close it at the end, which is always an error with its reason."""
+        try:
+            while True:
                 message = await asyncio.wait_for(self.socket.receive(), self.limits.idle_s)
-            except TimeoutError as error:
-                raise _EndedError(f"nothing came for {self.limits.idle_s:g} s") from error
-            if message["type"] == "websocket.disconnect":
-                raise WebSocketDisconnect
-            try:
+                if message["type"] == "websocket.disconnect":
+                    raise WebSocketDisconnect
                 self._take(message)
-            except ReactometerError as error:
-                raise _EndedError(str(error), REFUSED) from error
+        except TimeoutError as error:
+            raise _EndedError(f"nothing came for {self.limits.idle_s:g} s") from error
+        except ReactometerError as error:
+            raise _EndedError(str(error), REFUSED) from error
+        finally:
+            self.inbox.close()
 
     def _take(self, message: Any) -> None:
         content = message.get("bytes")
         if content is None:
-            with suppress(ValidationError):
-                _Stop.model_validate_json(message.get("text") or "")
-                raise _EndedError
+            with suppress(ValueError):
+                if parse_json_object(message.get("text") or "").get("type") == "stop":
+                    raise _EndedError
             raise ConfigError("a message is neither a piece nor a stop", expected='bytes, or {"type": "stop"}')
         if len(content) > MOST_MESSAGE_BYTES:
             raise _EndedError(f"a message of {len(content)} bytes is too large", TOO_LARGE)
@@ -187,27 +180,14 @@ class _Session:
             except TimeoutError as error:
                 raise _EndedError("the client does not read the scores") from error
 
-    def _about(self) -> dict[str, Any]:
-        networks, sure = self.model.networks, self.model.uncertainty
-        return {
-            "labels": list(self.model.labels),
-            "coverage": sure.coverage if sure else None,
-            "window_s": self.start.window_s,
-            "rate_hz": self.scorer.rate_hz,
-            "looks": networks.uses_face,
-            "listens": networks.uses_voice,
-        }
-
-    async def _send(self, kind: str, **said: Any) -> None:
-        await self.socket.send_text(json.dumps({"type": kind, **said}))
+    async def _send(self, kind: str, **content: Any) -> None:
+        await self.socket.send_text(json.dumps({"type": kind, **content}))
 
 
 async def _close(socket: WebSocket, end: _EndedError) -> None:
     """Send the reason to the client and close, unless it has gone."""
-    try:
+    with suppress(RuntimeError, WebSocketDisconnect):
         if end.message:
             await socket.send_text(json.dumps({"type": "error", "error": end.message}))
         if socket.application_state is not WebSocketState.DISCONNECTED:
             await socket.close(end.code)
-    except (RuntimeError, WebSocketDisconnect):
-        pass

@@ -8,7 +8,7 @@ import { prepareLive, stop } from "./live.js";
 import { Player, windowAt } from "./player.js";
 import { about, events, unseenWords, warnings, whole } from "./result.js";
 
-const FORMS = [["csv", "CSV", "-timeline.csv"], ["json", "JSON", ".json"], ["elan", "ELAN", ".eaf"], ["png", "Picture", "-timeline.png"]];
+const FORMS = [["csv", "CSV", "-timeline.csv"], ["json", "JSON", ".json"], ["elan", "ELAN", ".eaf"]];
 
 let players = [];
 let moveCursors = () => {};
@@ -155,8 +155,7 @@ function step(event) {
 function downloads(player) {
   const { document } = player;
   const stem = document.name.replace(/\.[^.]*$/, "") || "clip";
-  const forms = document.predictions.length > 1 ? FORMS.filter(([format]) => format !== "png") : FORMS;
-  const buttons = forms.map(([format, words, ending]) => {
+  const buttons = FORMS.map(([format, words, ending]) => {
     const button = make("button", { type: "button", textContent: words });
     button.onclick = () => fetchAs(document.id, format).then((blob) => save(blob, stem + ending), (error) => complain(error.message));
     return button;
