@@ -127,15 +127,19 @@ def _pitch(waveform: FloatArray, n_steps: int, hop: int) -> tuple[np.ndarray, np
     around = np.pad(waveform, (window // 2, n_steps * hop - len(waveform) + window // 2))
     frames = np.lib.stride_tricks.sliding_window_view(around, window)[::hop][:n_steps]  # (N, window)
     hann = np.hanning(window)  # (window,)
-    frames = (frames - frames.mean(axis=1, keepdims=True)) * hann
-    power = np.abs(np.fft.rfft(frames, 2 * window, axis=1)) ** 2
-    likeness = np.fft.irfft(power, axis=1)[:, : longest + 1]  # (N, lags): autocorrelation
-    likeness = likeness / np.maximum(likeness[:, :1], 1e-9)
     of_window = np.correlate(hann, hann, "full")[window - 1 :]  # autocorrelation of the window itself
-    likeness /= np.maximum(of_window / of_window[0], LEAST_LIKENESS)[: longest + 1]
+    correction = np.maximum(of_window / of_window[0], LEAST_LIKENESS)[: longest + 1]  # (lags,)
     cost = OCTAVE_COST * np.log2(np.arange(shortest, longest + 1))  # (lags,)
-    lag = (likeness[:, shortest:] - cost).argmax(axis=1) + shortest  # (N,)
-    strength = likeness[np.arange(n_steps), lag].clip(0.0, 1.0)
+    lag, strength = np.empty(n_steps, int), np.empty(n_steps)
+    for first in range(0, n_steps, BLOCK_SIZE):
+        block = slice(first, first + BLOCK_SIZE)
+        centred = (frames[block] - frames[block].mean(axis=1, keepdims=True)) * hann  # (n, window)
+        power = np.abs(np.fft.rfft(centred, 2 * window, axis=1)) ** 2
+        likeness = np.fft.irfft(power, axis=1)[:, : longest + 1]  # (n, lags): autocorrelation
+        likeness /= np.maximum(likeness[:, :1], 1e-9)
+        likeness /= correction
+        best = (likeness[:, shortest:] - cost).argmax(axis=1) + shortest  # (n,)
+        lag[block], strength[block] = best, likeness[np.arange(len(best)), best].clip(0.0, 1.0)
     return np.log(SOUND_RATE_HZ / lag), strength
 
 
