@@ -1,6 +1,6 @@
 """The speed of predictions: whole processes, warm processes, and where the time goes.
 
-    python benchmarks/predicting.py [SHORT LONG] [--only starts|stages|resnet]
+    python benchmarks/predicting.py [SHORT LONG] [--only starts|stages|resnet|device] [--device cuda]
 
 SHORT and LONG are videos (default: 2.4 and 20 s of the synthetic demo dataset). Everything is measured in turns in one
 run; figures are medians of the rounds.
@@ -11,6 +11,8 @@ run; figures are medians of the rounds.
   the voice's encoder, which is timed apart. The rest is RGB, crops, JPEG, the timeline, the head and Python.
 * resnet: ``predict`` of LONG with a ResNet50 at 224 px and 32 frames per 10 s, in single precision and in 8 bits.
   Weights are random and 8 bits are calibrated on noise, because neither changes the time.
+* device (only by name): ``predict`` of LONG with this ResNet50 and every frame on ``--device``, in images per second,
+  beside its graph alone on batches of noise.
 """
 
 from __future__ import annotations
@@ -37,7 +39,7 @@ from measuring import bar, processor_s, timed, write_video
 from reactometer.data.inputs import to_item
 from reactometer.inference.checkpoint import LoadedModel, load_model
 from reactometer.inference.predictor import PredictOptions, Predictor, predict
-from reactometer.inference.runtime import open_graph, signatures_of
+from reactometer.inference.runtime import BATCH_FRAMES, open_graph, signatures_of
 from reactometer.media import segments
 from reactometer.media.audio import read_sound
 from reactometer.media.faces import load_detector
@@ -51,7 +53,8 @@ ROUNDS = 5
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("videos", nargs="*", type=Path)
-    parser.add_argument("--only", choices=("starts", "stages", "resnet"))
+    parser.add_argument("--only", choices=("starts", "stages", "resnet", "device"))
+    parser.add_argument("--device", default="cuda", help="of --only device")
     asked = parser.parse_args()
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
@@ -62,6 +65,8 @@ def main() -> None:
             show_stages(long)
         if asked.only in (None, "resnet"):
             compare_precisions(long, folder)
+        if asked.only == "device":
+            compare_with_bare_graph(long, folder, asked.device)
 
 
 def in_turns(runs: Mapping[str, Callable[[], object]], rounds: int = ROUNDS) -> dict[str, float]:
@@ -181,20 +186,15 @@ def measure_stages(video: Path, model: LoadedModel, rate_hz: float) -> tuple[dic
 
 def compare_precisions(video: Path, folder: Path) -> None:
     """Print how many times faster than real time a ResNet50 predicts a video, in single precision and in 8 bits."""
-    from reactometer.config import parse_config
-    from reactometer.models.registry import build_model, load_encoders
-    from reactometer.training.export import graphs_of, quantise_graph, write_checkpoint
+    from reactometer.training.export import graphs_of, quantise_graph
 
-    model = {"name": "resnet50", "encoder": "random:resnet-50", "size_px": 224, "n_frames": 64}
-    config = parse_config({"model": model, "prepare": {"rate_hz": 3.2, "size_px": 224}}, "benchmark")
-    network = build_model(config.model, load_encoders(config.model), [0.5]).eval()
+    network, config = write_resnet(folder / "float32", n_frames=64, rate_hz=3.2)
+    single = load_model(folder / "float32", "cpu")
+    noise = np.random.default_rng(0).integers(0, 256, (16, 4, 3, 224, 224), dtype=np.uint8)
+    file = folder / "float32" / "face.onnx"
     with redirect_stderr(StringIO()):
-        write_checkpoint(folder / "float32", network, ["Joy"], config, data={}, metrics={})
-        single = load_model(folder / "float32", "cpu")
-        noise = np.random.default_rng(0).integers(0, 256, (16, 4, 3, 224, 224), dtype=np.uint8)
-        file = folder / "float32" / "face.onnx"
         quantise_graph(graphs_of(network, config.model)[file.name], file, [(one,) for one in noise])
-        graph = open_graph(file, *signatures_of(single.networks.face, None, 224, 1)[file.name], "cpu")
+    graph = open_graph(file, *signatures_of(single.networks.face, None, 224, 1)[file.name], "cpu")
     eight_bits = replace(single, networks=replace(single.networks, encoders={"face": graph}))
     options = {"timeline": False, "progress": False}
     runs = {
@@ -207,6 +207,38 @@ def compare_precisions(video: Path, folder: Path) -> None:
     print("\n".join(f"| {name} | {value:.1f} |" for name, value in times.items()))
     bar("ResNet50, float32, times real time", times["float32"], 6.0)
     bar("ResNet50, int8, times real time", times["int8"], 14.0)
+
+
+def compare_with_bare_graph(video: Path, folder: Path, device: str) -> None:
+    """Print how many images per second a ResNet50 encodes in a prediction of every frame, and alone."""
+    write_resnet(folder, n_frames=1024, rate_hz=240.0)
+    model = load_model(folder, device)
+    images = np.random.default_rng(0).integers(0, 256, (BATCH_FRAMES, 3, 224, 224), dtype=np.uint8)
+    (prediction,) = predict([video], model, timeline=False, progress=False)
+    n_faces = sum(sample.box is not None for sample in prediction.samples)
+    runs = {
+        "in a prediction": partial(predict, [video], model, timeline=False, progress=False),
+        "alone": partial(model.networks.encoders["face"], images),
+    }
+    seconds = in_turns(runs)
+    rates = {"in a prediction": n_faces / seconds["in a prediction"], "alone": len(images) / seconds["alone"]}
+    print(f"\n| ResNet50 on {device}, {video.name}, every frame | images/s |\n| --- | --- |")
+    print("\n".join(f"| {name} | {value:.0f} |" for name, value in rates.items()))
+    bar(f"ResNet50 on {device}, images/s in a prediction / alone", rates["in a prediction"] / rates["alone"], 0.8)
+
+
+def write_resnet(folder: Path, n_frames: int, rate_hz: float) -> tuple[Any, Any]:
+    """Write a checkpoint of a ResNet50 with random weights; return the network and its configuration."""
+    from reactometer.config import parse_config
+    from reactometer.models.registry import build_model, load_encoders
+    from reactometer.training.export import write_checkpoint
+
+    model = {"name": "resnet50", "encoder": "random:resnet-50", "size_px": 224, "n_frames": n_frames}
+    config = parse_config({"model": model, "prepare": {"rate_hz": rate_hz, "size_px": 224}}, "benchmark")
+    network = build_model(config.model, load_encoders(config.model), [0.5]).eval()
+    with redirect_stderr(StringIO()):
+        write_checkpoint(folder, network, ["Joy"], config, data={}, metrics={})
+    return network, config
 
 
 if __name__ == "__main__":
