@@ -52,7 +52,7 @@ def test_from_messages_to_a_message(messages: ModuleType, simulated: Path) -> No
     inbox.put(messages.sound_piece(SimpleNamespace(data=list(tone.tobytes())), 7.25))
     inbox.close()
     (told,) = score_here(scorer, inbox)
-    said = json.loads(messages.told_as_text(told, model.labels))
+    said = json.loads(messages.score_as_text(told, model.labels))
     assert said["frame_s"] == pytest.approx(7.25)
     assert set(said["intensities"]) == set(model.labels)
     assert said["level_db"] > -40

@@ -169,14 +169,6 @@ def test_a_device_without_its_driver_is_refused_and_auto_takes_the_cpu(
         assert load_model(features_folder, "auto").device == "cpu"
 
 
-def test_an_older_checkpoint_is_told_how_to_export(small: Path, tmp_path: Path) -> None:
-    (small / "head.onnx").unlink()
-    older = _changed(small, tmp_path / "older", lambda about: about.update(format=3))
-    told = _refusal(older)
-    assert told.startswith(f"{older}: an older checkpoint, without graphs (got format 3; expected format 4)")
-    assert f"reactometer export {older} VIDEO... --out NEW" in told
-
-
 def test_a_graph_that_is_missing_or_changed_is_refused(copy: Path) -> None:
     for name in ("face.onnx", "head.onnx"):
         whole = (copy / name).read_bytes()

@@ -8,8 +8,7 @@ from typing import Any
 import cv2
 import numpy as np
 
-from reactometer.live.protocol import Kind, Piece, score_as_json
-from reactometer.live.session import Told
+from reactometer.live.protocol import Kind, LiveScore, Piece, score_as_json
 from reactometer.types import ByteArray
 
 COLOURS = {
@@ -45,10 +44,10 @@ def sound_piece(message: Any, ended_s: float) -> Piece:
     return Piece(Kind.SOUND, ended_s - len(samples) / 16_000, samples)
 
 
-def told_as_text(told: Told, labels: tuple[str, ...]) -> str:
+def score_as_text(score: LiveScore, labels: tuple[str, ...]) -> str:
     """JSON for a ``std_msgs/String``: as the protocol's (docs/live.md)."""
-    latency_ms = round(1000 * told.latency_s, 1)
-    return json.dumps({**score_as_json(told.score, labels), "dropped": told.dropped, "latency_ms": latency_ms})
+    latency_ms = round(1000 * score.latency_s, 1)
+    return json.dumps({**score_as_json(score, labels), "latency_ms": latency_ms})
 
 
 def _rgb(message: Any) -> ByteArray:

@@ -19,7 +19,7 @@ from reactometer.live.scorer import LiveScorer  # noqa: E402
 from reactometer.live.session import Inbox, score_here  # noqa: E402
 from reactometer.paths import STARTER  # noqa: E402
 
-from .messages import compressed_piece, image_piece, sound_piece, told_as_text  # noqa: E402
+from .messages import compressed_piece, image_piece, score_as_text, sound_piece  # noqa: E402
 
 
 class LiveNode(Node):
@@ -62,8 +62,8 @@ class LiveNode(Node):
 
     def score(self) -> None:
         """Publish each score, until the node ends."""
-        for told in score_here(self.scorer, self.inbox):
-            self.publisher.publish(String(data=told_as_text(told, self.model.labels)))
+        for score in score_here(self.scorer, self.inbox):
+            self.publisher.publish(String(data=score_as_text(score, self.model.labels)))
 
 
 def main() -> None:

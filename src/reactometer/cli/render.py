@@ -26,7 +26,8 @@ if TYPE_CHECKING:
     from reactometer.evaluation.coverage import Coverage
     from reactometer.evaluation.evaluate import Evaluation
     from reactometer.inference.checkpoint import LoadedModel
-    from reactometer.live.session import LiveStats, Told
+    from reactometer.live.protocol import LiveScore
+    from reactometer.live.session import LiveStats
     from reactometer.serving.routes import Service
     from reactometer.training.compare import Comparison
     from reactometer.types import Prediction
@@ -288,13 +289,13 @@ class LiveScreen:
         self._live = Live(console=results, auto_refresh=False, transient=True) if results.is_terminal else None
         self._last_s = 0.0
 
-    def show(self, told: Told, stats: LiveStats) -> None:
+    def show(self, score: LiveScore, stats: LiveStats) -> None:
         """Show a score, and the rate and latency of all."""
         if self._live is not None:
-            self._live.update(self._picture(told, stats), refresh=True)
+            self._live.update(self._picture(score, stats), refresh=True)
         elif (now_s := time.monotonic()) - self._last_s >= LINE_S:
             self._last_s = now_s
-            results.print(self._line(told, stats))
+            results.print(self._line(score, stats))
             results.file.flush()
 
     def __enter__(self) -> Self:
@@ -306,8 +307,7 @@ class LiveScreen:
         if self._live is not None:
             self._live.stop()
 
-    def _picture(self, told: Told, stats: LiveStats) -> Group:
-        score = told.score
+    def _picture(self, score: LiveScore, stats: LiveStats) -> Group:
         table = Table.grid(padding=(0, 1))
         for place, label in enumerate(self.labels):
             value = score.intensities[place] if score.intensities else None
@@ -321,8 +321,7 @@ class LiveScreen:
         doubts = Text(f"do not use: {score.abstain}" if score.abstain else "", style="yellow")
         return Group(title, table, Text(_speed(stats)), doubts)
 
-    def _line(self, told: Told, stats: LiveStats) -> str:
-        score = told.score
+    def _line(self, score: LiveScore, stats: LiveStats) -> str:
         values = zip(self.labels, score.intensities or (), strict=False)
         named = " ".join(f"{escape(label)} {value:.2f}" for label, value in values) or escape(score.abstain or "")
         level = "–" if score.level_db is None else f"{score.level_db:.0f}"

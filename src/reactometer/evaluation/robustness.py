@@ -12,7 +12,7 @@ import cv2
 import numpy as np
 
 from reactometer.data.cache import PreparedSet
-from reactometer.data.inputs import Change
+from reactometer.data.inputs import Change, MediaReader, Reader
 from reactometer.evaluation.bootstrap import (
     N_RESAMPLES,
     Interval,
@@ -24,7 +24,7 @@ from reactometer.evaluation.bootstrap import (
 from reactometer.evaluation.metrics import Array, Metrics, measure
 from reactometer.evaluation.plots import as_float, make_panels
 from reactometer.inference.checkpoint import DEGRADATION_FILES, LoadedModel
-from reactometer.inference.inputs import changed_reader, open_reader
+from reactometer.inference.inputs import EncodingReader, open_reader
 from reactometer.inference.scoring import join_members, score_read
 from reactometer.io import format_json, write_picture, write_whole
 from reactometer.media.audio import STRETCH_S, is_audible
@@ -194,7 +194,8 @@ def _answers(
     changes = [change for nuisance in nuisances for _, change in nuisance.levels]
     for member in loaded.each:
         whole = open_reader(member, prepared, split, sampling, progress=progress)
-        readers = [whole, *(changed_reader(member, sampling, change) for change in changes)]
+        encode = member.networks.encode
+        readers: list[Reader] = [whole, *(EncodingReader(encode, MediaReader(sampling, change)) for change in changes)]
         with progress_bar("degrading", len(readers) * len(rows), progress) as advance:
             by_member.append([score_read(member, read, rows, advance=advance)[0] for read in readers])
     joined = [join_members(loaded, own) for own in zip(*by_member, strict=True)]

@@ -127,9 +127,10 @@ def explain(
     maps = face_map and "face" in found
     n_scores = 1 + len(hidden) + maps * (1 + N_SQUARES)
     with progress_bar("explaining", n_scores * len(inputs), progress) as advance:
-        changes = _changes(loaded, inputs, hidden, advance)
+        changes = _changes(loaded, inputs, lambda own: own.features, hidden, advance)
         squares = map_face(loaded, inputs, advance) if maps else None
-    whole, of_spans = np.split(changes, [len(found)])
+    has_content = np.array([part.found_in(inputs[0]) for part in hidden])
+    whole, of_spans = np.split(np.where(has_content[:, None], changes, np.float32(np.nan)), [len(found)])
     seen = inputs[0].media.seen
     return Attribution(
         prediction=prediction,
@@ -241,27 +242,23 @@ class _Hidden:
         return (times_s >= self.start_s) & (times_s < self.end_s)
 
 
-def _scores(
-    model: LoadedModel, inputs: Sequence[_Input], changes: Sequence[_Change], advance: Callable[[], None]
+def _changes(
+    model: LoadedModel,
+    inputs: Sequence[_Input],
+    whole: _Change,
+    hidden: Sequence[_Change],
+    advance: Callable[[], None],
 ) -> FloatArray:
-    """Score the clip after each of K changes: (K, L) intensities; without evidence, the training mean."""
+    """Return (K, L): the intensities of the whole clip, minus those with each of K parts hidden."""
 
     def items(own: _Input) -> Iterator[Item]:
-        for number, change in enumerate(changes):
+        for number, change in enumerate([whole, *hidden]):
             yield replace(change(own), number=number)
             advance()
 
     scores = average_scores([list(score_items(own.networks, items(own))) for own in inputs])
-    return np.array([model.intensities_of(score) for score in scores])
-
-
-def _changes(
-    model: LoadedModel, inputs: Sequence[_Input], hidden: Sequence[_Hidden], advance: Callable[[], None]
-) -> FloatArray:
-    """Return (K, L): the intensities, minus those with each of K parts hidden; NaN if a part contains nothing."""
-    values = _scores(model, inputs, [lambda own: own.features, *hidden], advance)  # (1 + K, L)
-    found = np.array([part.found_in(inputs[0]) for part in hidden])
-    return np.where(found[:, None], values[0] - values[1:], np.nan).astype(np.float32)
+    values = np.array([model.intensities_of(score) for score in scores])  # (1 + K, L)
+    return np.asarray(values[0] - values[1:], np.float32)
 
 
 def map_face(model: LoadedModel, inputs: Sequence[_Input], advance: Callable[[], None]) -> FloatArray:
@@ -273,12 +270,10 @@ def map_face(model: LoadedModel, inputs: Sequence[_Input], advance: Callable[[],
     covers = np.zeros((N_SQUARES, N_CELLS, N_CELLS), dtype=bool)  # True: hidden
     for cover, (row, column) in zip(covers, np.ndindex((N_CELLS - SQUARE_CELLS + 1,) * 2), strict=True):
         cover[row : row + SQUARE_CELLS, column : column + SQUARE_CELLS] = True
-    nothing = np.zeros((1, N_CELLS, N_CELLS), dtype=bool)
-    hide: list[_Change] = [partial(_hide_cells, hidden=hidden) for hidden in (*nothing, *covers)]
-    values = _scores(model, inputs, hide, advance)  # (1 + N_SQUARES, L)
-    sums = np.einsum("sl,sij->lij", values[0] - values[1:], covers)
-    means: FloatArray = (sums / covers.sum(axis=0)).astype(np.float32)
-    return means
+    hide = [partial(_hide_cells, hidden=cover) for cover in covers]
+    changes = _changes(model, inputs, partial(_hide_cells, hidden=np.zeros_like(covers[0])), hide, advance)
+    sums = np.einsum("sl,sij->lij", changes, covers)
+    return np.asarray(sums / covers.sum(axis=0), np.float32)
 
 
 def _hide_cells(own: _Input, hidden: np.ndarray) -> Item:

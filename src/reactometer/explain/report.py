@@ -19,9 +19,6 @@ COLOURS = "RdBu_r"  # red above 0, white at 0, blue below
 MIN_SCALE = 0.02
 """End of the colour scale if all changes are smaller."""
 
-WIDTH_IN, HEAD_IN, BLOCK_IN, GAP_IN, FOOT_IN = 12.0, 1.0, 1.5, 0.75, 0.5
-"""Sizes in the picture, inches: its width, the title, one emotion, the space below it, and the colour scales."""
-
 Axes = Any
 """Axes of matplotlib, which is imported only to draw."""
 
@@ -113,51 +110,39 @@ def draw_attribution(attribution: Attribution, path: Path) -> Path:
     """Draw one block for each of the strongest emotions.
 
     A block has the timeline; below it, one row per modality with a colour for each hidden stretch; on the right, the
-    frame of the stretch that raised the emotion most, and the map of the face.
+    map over the frame of the stretch that raised the emotion most.
 
     Raises:
         OutputError: the file cannot be written.
     """
-    from matplotlib.cm import ScalarMappable
-    from matplotlib.colors import Normalize
     from matplotlib.figure import Figure
 
     labels, names = attribution.strongest(), list(attribution.stretches)
     over_time = _scale(np.stack([attribution.stretches[name][:, labels] for name in names]))
-    over_face = 0.0 if attribution.face_map is None else _scale(attribution.face_map[labels])
-    height = HEAD_IN + len(labels) * (BLOCK_IN + GAP_IN) + FOOT_IN
-    figure = Figure(figsize=(WIDTH_IN, height))
-    figure.text(0.02, 1.0 - 0.1 / height, _title(attribution), fontsize=9, va="top")
-    edges = {"left": 0.06, "right": 0.99, "top": 1.0 - HEAD_IN / height, "bottom": (FOOT_IN + GAP_IN) / height}
-    grid = figure.add_gridspec(
-        len(labels), 3, width_ratios=[7, BLOCK_IN, BLOCK_IN], hspace=GAP_IN / BLOCK_IN, wspace=0.18, **edges
-    )
-    for row, label in enumerate(labels):
-        block = grid[row, 0].subgridspec(1 + len(names), 1, height_ratios=[6, *[1] * len(names)], hspace=0.0)
-        rows = [figure.add_subplot(block[place]) for place in range(1 + len(names))]
-        _draw_stretches(rows, attribution, label, over_time)
+    figure = Figure(figsize=(12.0, 1.6 + 2.2 * len(labels)), layout="constrained")
+    figure.suptitle(_title(attribution), fontsize=9, x=0.01, ha="left")
+    grid = figure.add_gridspec(len(labels), 2, width_ratios=[6, 1])
+    timelines, faces = [], []
+    for place, label in enumerate(labels):
+        heights = [6, *[1] * len(names)]
+        block: Any = grid[place, 0].subgridspec(len(heights), 1, height_ratios=heights, hspace=0.0)
+        timeline, *rows = block.subplots(sharex=True)
+        timelines += [timeline, *rows]
+        changes = _draw_stretches(timeline, rows, attribution, label, over_time)
         if "face" in names:
-            images = [figure.add_subplot(grid[row, column]) for column in range(1, 3 if over_face else 2)]
-            _draw_face(images, rows[0], attribution, label, over_face)
-    scales = [("change of the intensity by a stretch", over_time), ("change by a part of the face", over_face)]
-    for place, (text, scale) in enumerate(scales if over_face else scales[:1]):
-        axes = figure.add_axes((0.06 + 0.35 * place, 0.35 / height, 0.3, 0.12 / height))
-        colours = ScalarMappable(Normalize(-scale, scale), COLOURS)
-        ticks = [-scale, -scale / 2, 0.0, scale / 2, scale]
-        bar = figure.colorbar(colours, cax=axes, orientation="horizontal", ticks=ticks, format="%+.2f")
-        bar.ax.tick_params(labelsize=7)
-        bar.ax.set_title(text, fontsize=8.5, loc="left")
+            faces.append(figure.add_subplot(grid[place, 1]))
+            face_map = _draw_face(faces[-1], timeline, attribution, label)
+    figure.colorbar(changes, ax=timelines, location="bottom", shrink=0.4, label="change of the intensity by a stretch")
+    if attribution.face_map is not None:
+        figure.colorbar(face_map, ax=faces, location="bottom", label="by a part of the face")
     return write_picture(figure, path)
 
 
-def _draw_stretches(axes: Sequence[Axes], attribution: Attribution, label: int, scale: float) -> None:
-    """Draw the timeline into the first axes, and the changes by each modality into the others."""
-    timeline, *rows = axes
+def _draw_stretches(timeline: Axes, rows: Sequence[Axes], attribution: Attribution, label: int, scale: float) -> Any:
+    """Draw the timeline, and the changes by each modality into the rows; return what the colour scale needs."""
     prediction = attribution.prediction
     draw_strip(timeline, prediction, label)
     timeline.set_ylabel("")
-    timeline.set_xlim(attribution.start_s, attribution.end_s)
-    timeline.set_xticks([])
     value = (prediction.intensities or ())[label]
     timeline.set_title(f"{prediction.labels[label]} {value:.2f}", loc="left", fontsize=10.5, weight="bold")
     whole = attribution.modalities.items()
@@ -165,43 +150,34 @@ def _draw_stretches(axes: Sequence[Axes], attribution: Attribution, label: int, 
     timeline.set_title("     ".join(texts), loc="right", fontsize=8.5)
     middles_s = [(start_s + end_s) / 2 for start_s, end_s in attribution.spans]  # K
     edges_s = [attribution.start_s, *((one + other) / 2 for one, other in pairwise(middles_s)), attribution.end_s]
-    for row, name in zip(rows, attribution.stretches, strict=True):
+    for row, (name, changes) in zip(rows, attribution.stretches.items(), strict=True):
         row.set_facecolor("0.8")  # where there was nothing to hide
-        values = attribution.stretches[name][:, label]  # (K,)
-        row.pcolormesh(edges_s, [0.0, 1.0], values[None], cmap=COLOURS, vmin=-scale, vmax=scale)
+        values = changes[None, :, label]  # (1, K)
+        mesh = row.pcolormesh(edges_s, [0.0, 1.0], values, cmap=COLOURS, vmin=-scale, vmax=scale)
         row.set_yticks([0.5], [name], fontsize=8)
-        row.tick_params(axis="y", length=0)
-        row.tick_params(axis="x", labelsize=7)
-        if row is not rows[-1]:
-            row.set_xticks([])
-    rows[-1].set_xlabel("seconds", fontsize=7.5, labelpad=1)
+        row.tick_params(labelsize=7)
+    rows[-1].set_xlim(attribution.start_s, attribution.end_s)
+    rows[-1].set_xlabel("seconds", fontsize=7.5)
+    return mesh
 
 
-def _draw_face(images: Sequence[Axes], timeline: Axes, attribution: Attribution, label: int, scale: float) -> None:
-    """Draw the frame of the stretch that raised the emotion most and, in the second axes, the map over that frame."""
+def _draw_face(axes: Axes, timeline: Axes, attribution: Attribution, label: int) -> Any:
+    """Draw the map over the frame of the stretch that raised the emotion most; return what the colour scale needs."""
     changes = np.nan_to_num(attribution.stretches["face"][:, label], nan=-np.inf)  # (K,)
     start_s, end_s = attribution.spans[int(changes.argmax())]
     nearest = int(np.abs(attribution.frame_times_s - (start_s + end_s) / 2).argmin())
     time_s, picture = attribution.frame_times_s[nearest], attribution.pictures[nearest].transpose(1, 2, 0)  # (H, W, 3)
     timeline.plot([time_s], [0.04], marker="^", markersize=7, color="0.15", zorder=5, clip_on=False)
-    images[0].imshow(picture, interpolation="bilinear")
-    images[0].set_title(f"▲ frame at {time_s:.1f} s", fontsize=8.5)
-    for axes in images:
-        axes.set_axis_off()
-    if attribution.face_map is None:
-        return
-    images[1].imshow(picture.mean(axis=2), cmap="gray", vmin=0, vmax=255, interpolation="bilinear")
-    images[1].imshow(
-        attribution.face_map[label],
-        cmap=COLOURS,
-        vmin=-scale,
-        vmax=scale,
-        alpha=0.55,
-        extent=(-0.5, len(picture) - 0.5, len(picture) - 0.5, -0.5),
-        interpolation="bicubic",
-    )
     part, change = attribution.peak(label) or ("", 0.0)
-    images[1].set_title(f"{part} {change:+.2f}", fontsize=8.5)
+    axes.set_title(f"▲ frame at {time_s:.1f} s" + (f"\n{part} {change:+.2f}" if part else ""), fontsize=8.5)
+    axes.set_axis_off()
+    if attribution.face_map is None:
+        return axes.imshow(picture)
+    axes.imshow(picture.mean(axis=2), cmap="gray", vmin=0, vmax=255)
+    scale = _scale(attribution.face_map[attribution.strongest()])
+    extent = (-0.5, len(picture) - 0.5, len(picture) - 0.5, -0.5)
+    colours = {"cmap": COLOURS, "vmin": -scale, "vmax": scale, "alpha": 0.55}
+    return axes.imshow(attribution.face_map[label], extent=extent, interpolation="bicubic", **colours)
 
 
 def _title(attribution: Attribution) -> str:

@@ -47,14 +47,11 @@ AGAIN = "Copy it again from where it was made"
 MAX_DESCRIPTION_BYTES, MAX_LABEL_CHARACTERS = 2**24, 100
 
 
-def _check_label(label: str) -> str:
+def _check_labels(labels: list[str]) -> list[str]:
     """Refuse names that a terminal or a spreadsheet would act on."""
-    if not (label.isprintable() and 0 < len(label) <= MAX_LABEL_CHARACTERS and label[0] not in "=+-@"):
-        raise ValueError(f"a label that is no name: {label[:40]!r}")
-    return label
-
-
-def _check_unique(labels: list[str]) -> list[str]:
+    for label in labels:
+        if not (label.isprintable() and 0 < len(label) <= MAX_LABEL_CHARACTERS and label[0] not in "=+-@"):
+            raise ValueError(f"a label that is no name: {label[:40]!r}")
     if len(set(labels)) < len(labels):
         raise ValueError("a label is named twice")
     return labels
@@ -78,9 +75,7 @@ class _Head(_Strict):
 
     format: int
     reactometer: str
-    labels: Annotated[
-        list[Annotated[str, AfterValidator(_check_label)]], Field(min_length=1), AfterValidator(_check_unique)
-    ]
+    labels: Annotated[list[str], Field(min_length=1), AfterValidator(_check_labels)]
 
 
 class _Description(_Head):
@@ -268,15 +263,9 @@ def read_description(folder: Path) -> _Description | _EnsembleDescription:
         text = file.read_bytes()
         description = parse_json_object(text)
     if description.get("format") != FORMAT:
-        older = description.get("format") == FORMAT - 1
-        raise ModelError(
-            f"{folder}: {'an older checkpoint, without graphs' if older else 'another format of checkpoint'}",
-            got=f"format {description.get('format')}",
-            expected=f"format {FORMAT}",
-            fix=f"Export it: reactometer export {folder} VIDEO... --out NEW"
-            if older
-            else "Use the version of reactometer that wrote it",
-        )
+        got, expected = f"format {description.get('format')}", f"format {FORMAT}"
+        fix = "Use the version of reactometer that wrote it"
+        raise ModelError(f"{folder}: another format of checkpoint", got=got, expected=expected, fix=fix)
     try:
         kind = _EnsembleDescription if "members" in description else _Description
         return kind.model_validate_json(text)

@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 from itertools import pairwise
 from pathlib import Path
 from xml.etree import ElementTree
+from xml.etree.ElementTree import Element, SubElement
 
 from reactometer.io import write_whole
 from reactometer.types import Event, Prediction, Window
@@ -34,33 +35,28 @@ def write_elan(
     Raises:
         OutputError: the document cannot be written.
     """
-    root = ElementTree.Element(
-        "ANNOTATION_DOCUMENT",
-        {
-            "AUTHOR": "reactometer",
-            "DATE": datetime.now(UTC).isoformat(timespec="seconds"),
-            "FORMAT": "3.0",
-            "VERSION": "3.0",
-            "xmlns:xsi": "http://www.w3.org/2001/XMLSchema-instance",
-            "xsi:noNamespaceSchemaLocation": SCHEMA,
-        },
-    )
+    about = {"xmlns:xsi": "http://www.w3.org/2001/XMLSchema-instance", "xsi:noNamespaceSchemaLocation": SCHEMA}
+    now = datetime.now(UTC).isoformat(timespec="seconds")
+    root = Element("ANNOTATION_DOCUMENT", about, AUTHOR="reactometer", DATE=now, FORMAT="3.0", VERSION="3.0")
     media = Path(predictions[0].path)
     described = {"MEDIA_URL": media.name, "MIME_TYPE": mimetypes.guess_type(media.name)[0] or "video/mp4"}
     if local:
         described["MEDIA_URL"] = media.resolve().as_uri()
         if media.resolve().is_relative_to(path.resolve().parent):
             described["RELATIVE_MEDIA_URL"] = f"./{media.resolve().relative_to(path.resolve().parent).as_posix()}"
-    header = ElementTree.SubElement(root, "HEADER", {"MEDIA_FILE": "", "TIME_UNITS": "milliseconds"})
-    ElementTree.SubElement(header, "MEDIA_DESCRIPTOR", described)
-    order = ElementTree.SubElement(root, "TIME_ORDER")
+    header = SubElement(root, "HEADER", MEDIA_FILE="", TIME_UNITS="milliseconds")
+    SubElement(header, "MEDIA_DESCRIPTOR", described)
+    order = SubElement(root, "TIME_ORDER")
     for prediction, own in zip(predictions, events, strict=True):
-        _add_tiers(root, order, prediction, own)
-    ElementTree.SubElement(
-        root,
-        "LINGUISTIC_TYPE",
-        {"GRAPHIC_REFERENCES": "false", "LINGUISTIC_TYPE_ID": "intensity", "TIME_ALIGNABLE": "true"},
-    )
+        face = prediction.face
+        for name, spans in _tiers(prediction, own).items():
+            whose = {} if face is None else {"PARTICIPANT": f"face {face}"}
+            tier_id = name if face is None else f"face {face}: {name}"
+            tier = SubElement(root, "TIER", whose, LINGUISTIC_TYPE_REF="intensity", TIER_ID=tier_id)
+            for span in spans:
+                _add_annotation(tier, order, *span)
+    kind = {"GRAPHIC_REFERENCES": "false", "LINGUISTIC_TYPE_ID": "intensity", "TIME_ALIGNABLE": "true"}
+    SubElement(root, "LINGUISTIC_TYPE", kind)
     ElementTree.indent(root)
     return write_whole(path, ElementTree.tostring(root, encoding="unicode", xml_declaration=True) + "\n")
 
@@ -87,45 +83,31 @@ def _shown_spans(prediction: Prediction) -> list[tuple[float, float]]:
     return list(zip(starts_s, cuts_s + [window.end_s for window in prediction.windows[-1:]], strict=True))
 
 
-def _add_tiers(
-    root: ElementTree.Element, order: ElementTree.Element, prediction: Prediction, events: Sequence[Event]
-) -> None:
-    face, spans = prediction.face, _shown_spans(prediction)
-    for label in prediction.labels:
-        own = [(event.onset_s, event.offset_s, f"{event.peak:.2f}") for event in events if event.label == label]
-        _add_tier(root, order, face, label, own)
+def _tiers(prediction: Prediction, events: Sequence[Event]) -> dict[str, list[tuple[float, float, str]]]:
+    """Return the annotations of each tier: start and end, seconds, and text."""
+    shown = list(zip(_shown_spans(prediction), prediction.windows, strict=True))
+    tiers = {
+        label: [(event.onset_s, event.offset_s, f"{event.peak:.2f}") for event in events if event.label == label]
+        for label in prediction.labels
+    }
     for place, label in enumerate(prediction.labels):
-        pairs = zip(spans, prediction.windows, strict=True)
-        values = [(*span, f"{window.intensities[place]:.2f}") for span, window in pairs if window.intensities]
-        _add_tier(root, order, face, f"{label} (intensity)", values)
-    windows = zip(spans, prediction.windows, strict=True)
-    faceless = [(*span, "no face") for span, window in windows if window.face_share == 0.0]
-    _add_tier(root, order, face, "no face", faceless)
+        tiers[f"{label} (intensity)"] = [
+            (*span, f"{window.intensities[place]:.2f}") for span, window in shown if window.intensities
+        ]
+    tiers["no face"] = [(*span, "no face") for span, window in shown if window.face_share == 0.0]
     if prediction.notes:
-        _add_tier(root, order, face, "notes", [(0.0, prediction.duration_s or 0.0, "; ".join(prediction.notes))])
+        tiers["notes"] = [(0.0, prediction.duration_s or 0.0, "; ".join(prediction.notes))]
+    return tiers
 
 
-def _add_tier(
-    root: ElementTree.Element,
-    order: ElementTree.Element,
-    face: int | None,
-    name: str,
-    spans: Sequence[tuple[float, float, str]],
-) -> None:
-    whose = {"TIER_ID": name} if face is None else {"PARTICIPANT": f"face {face}", "TIER_ID": f"face {face}: {name}"}
-    tier = ElementTree.SubElement(root, "TIER", {"LINGUISTIC_TYPE_REF": "intensity", **whose})
-    for start_s, end_s, text in spans:
-        number = len(order)
-        for slot_number, time_s in enumerate((start_s, end_s), start=number + 1):
-            slot = {"TIME_SLOT_ID": f"ts{slot_number}", "TIME_VALUE": str(round(time_s * 1000))}
-            ElementTree.SubElement(order, "TIME_SLOT", slot)
-        references = {"TIME_SLOT_REF1": f"ts{number + 1}", "TIME_SLOT_REF2": f"ts{number + 2}"}
-        annotation = ElementTree.SubElement(
-            ElementTree.SubElement(tier, "ANNOTATION"),
-            "ALIGNABLE_ANNOTATION",
-            {"ANNOTATION_ID": f"a{number // 2 + 1}", **references},
-        )
-        ElementTree.SubElement(annotation, "ANNOTATION_VALUE").text = text
+def _add_annotation(tier: Element, order: Element, start_s: float, end_s: float, text: str) -> None:
+    number = len(order)  # two time slots per annotation
+    slots = f"ts{number + 1}", f"ts{number + 2}"
+    for slot, time_s in zip(slots, (start_s, end_s), strict=True):
+        SubElement(order, "TIME_SLOT", TIME_SLOT_ID=slot, TIME_VALUE=str(round(time_s * 1000)))
+    about = {"ANNOTATION_ID": f"a{number // 2 + 1}", "TIME_SLOT_REF1": slots[0], "TIME_SLOT_REF2": slots[1]}
+    annotation = SubElement(SubElement(tier, "ANNOTATION"), "ALIGNABLE_ANNOTATION", about)
+    SubElement(annotation, "ANNOTATION_VALUE").text = text
 
 
 def _cue(labels: Sequence[str], window: Window) -> str:

@@ -12,7 +12,6 @@ import numpy as np
 from reactometer.data.cache import FEATURES, PreparedRow, PreparedSet
 from reactometer.data.feature_store import FeatureStore, open_store, write_store
 from reactometer.data.inputs import (
-    Change,
     Item,
     MediaReader,
     Part,
@@ -92,11 +91,6 @@ def open_reader(model: LoadedModel, prepared: PreparedSet, split: str, sampling:
     reader = EncodingReader(model.networks.encode, MediaReader(whole))
     store = encode_split(reader, prepared, split, sizes, digest.hexdigest()[:16], progress=progress)
     return HidingReader(store, sampling)
-
-
-def changed_reader(model: LoadedModel, sampling: Sampling, change: Change) -> Reader:
-    """Return what reads the features of clips that are changed before they are encoded; nothing is kept."""
-    return EncodingReader(model.networks.encode, MediaReader(sampling, change))
 
 
 def encode_split(

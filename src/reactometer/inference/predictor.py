@@ -57,7 +57,7 @@ class PredictOptions:
     timeline: bool = True
 
     def check(self) -> Baseline | None:
-        """Check the options of the timeline; return the parsed baseline.
+        """Check the options; return the parsed baseline.
 
         Raises:
             ConfigError: an option is out of range.
@@ -68,6 +68,8 @@ class PredictOptions:
                 got=f"window {self.window_s} s, hop {self.hop_s} s",
                 expected=f"{LEAST_HOP_S} s <= hop <= window <= {PART.length_s:.0f} s",
             )
+        if self.faces not in FACES:
+            raise ConfigError("no such choice of faces", got=f"'{self.faces}'", fix=suggestion(self.faces, FACES))
         if not 0.0 <= self.smooth_s < math.inf:
             raise ConfigError("smoothing is over a length of time", got=f"{self.smooth_s:g} s", expected="0 s or more")
         return None if self.baseline is None else parse_baseline(self.baseline, self.window_s)
@@ -120,9 +122,15 @@ def predict(  # noqa: PLR0913 - options by keyword
         DataError: ``people`` names a file that is not in ``videos``.
         ModelError: the model is missing or damaged, or, for all faces, does not use the face.
     """
-    _check_faces(faces, people)
     options = PredictOptions(window_s, hop_s, rate_hz, faces, smooth_s, baseline, timeline)
     options.check()
+    if faces == "all" and people:
+        raise ConfigError(
+            "people are named for files in which everybody is followed",
+            got="--faces all, and --people or --same-person",
+            expected="one of them",
+            fix="With --people or --same-person, each file is one person's",
+        )
     paths = [str(video) for video in each_path(videos)]
     person_of = match_people(people or {}, paths)
     predictor = Predictor(model if isinstance(model, LoadedModel) else load_model(model), options)
@@ -243,8 +251,7 @@ def measure_moments(
     members = list(enumerate(predictor.model.each))
     if not person_of or not any(member.config.model.person_norm for _, member in members):
         return {}
-    options = replace(predictor.options, timeline=False, smooth_s=0.0, baseline=None, faces="one")
-    reader = Predictor(predictor.model, options)
+    reader = Predictor(predictor.model, PredictOptions(rate_hz=predictor.options.rate_hz, timeline=False))
 
     def items() -> Iterator[tuple[tuple[int, str], Item]]:
         for path in (path for path in paths if path in person_of):
@@ -265,7 +272,6 @@ def measure_moments(
 
 def _settings_of(model: LoadedModel, options: PredictOptions) -> PrepareConfig:
     """Return how to read files for a model."""
-    _check_faces(options.faces, None)
     refuse_features(model)
     if options.faces == "all" and not model.networks.uses_face:
         raise ModelError("this model goes by the voice alone", fix="Leave out --faces all, or use a model of faces")
@@ -281,16 +287,4 @@ def refuse_features(model: LoadedModel) -> None:
     if model.networks.feature_sizes:
         raise ModelError(
             "this model takes features, not media", fix="Use 'reactometer evaluate' with a table of features"
-        )
-
-
-def _check_faces(faces: str, people: Mapping[str, str] | Mapping[Path, str] | None) -> None:
-    if faces not in FACES:
-        raise ConfigError("no such choice of faces", got=f"'{faces}'", fix=suggestion(faces, FACES))
-    if faces == "all" and people:
-        raise ConfigError(
-            "people are named for files in which everybody is followed",
-            got="--faces all, and --people or --same-person",
-            expected="one of them",
-            fix="With --people or --same-person, each file is one person's",
         )

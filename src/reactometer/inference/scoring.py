@@ -59,8 +59,9 @@ def score_rows(networks: Networks, rows: Sequence[PreparedRow], read: Reader) ->
     parts = parts_of(rows)
     numbered = list(enumerate(parts))
     load = lambda own: replace(read(rows[own[1].index], own[1], None), number=own[0])  # noqa: E731
-    items = map_ahead(load, numbered, min(default_workers(), MOST_READERS))
-    scores = (score for batch in _batches(items) for score in score_batch(networks, batch))
+    items = iter(map_ahead(load, numbered, min(default_workers(), MOST_READERS)))
+    batches = iter(lambda: list(islice(items, BATCH_SIZE)), [])
+    scores = (score for batch in batches for score in score_batch(networks, batch))
     for index, own in groupby(scores, key=lambda score: parts[score.number].index):
         yield join_parts(index, [(parts[score.number].length_s, score) for score in own])
 
@@ -114,9 +115,3 @@ def person_reader(read: Reader, rows: Sequence[PreparedRow], population: Mapping
     parts = parts_of(rows)
     people = measure_people((rows[part.index].clip.person, read(rows[part.index], part, None)) for part in parts)
     return PersonReader(read, people, population)
-
-
-def _batches(items: Iterable[Item]) -> Iterator[list[Item]]:
-    left = iter(items)
-    while batch := list(islice(left, BATCH_SIZE)):
-        yield batch

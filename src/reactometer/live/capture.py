@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import heapq
 import os
 import sys
 import threading
@@ -10,7 +9,6 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from functools import partial
-from itertools import count
 from pathlib import Path
 
 import av
@@ -31,9 +29,6 @@ STREAMS = ("rtsp://", "rtsps://", "rtmp://", "http://", "https://", "udp://", "s
 OPEN_S, READ_S = 10.0, 10.0
 """How long an address may take to answer, and to bring the next packet."""
 STOP_S = 2.0
-
-AHEAD = 32
-"""Pieces of a file that are read ahead, since its sound may lie behind the picture of the same moment."""
 
 CAMERA = {"framerate": "30", "video_size": "640x480"}
 DEVICES = {"linux": ("v4l2", "alsa"), "darwin": ("avfoundation", "avfoundation"), "win32": ("dshow", "dshow")}
@@ -97,16 +92,12 @@ class LiveSource:
 
     def _read(self, container: InputContainer, put: Put, began_s: float, *, of_device: bool) -> None:
         pieces = _pieces(container, began_s if of_device else None, heard=container is self._containers[-1])
-        if of_device or container.duration is None:  # a live stream does not know how long it will be
-            for piece in pieces:
-                if self._stop.is_set():
-                    return
-                put(piece)
-            return
-        for piece in _by_time(pieces):
-            if self._stop.wait(max(began_s + _end_s(piece) - time.monotonic(), 0.0)):
+        is_live = of_device or container.duration is None  # a live stream does not know how long it will be
+        for piece in pieces:
+            wait_s = 0.0 if is_live else began_s + _end_s(piece) - time.monotonic()
+            if self._stop.wait(max(wait_s, 0.0)):
                 return
-            put(Piece(piece.kind, piece.time_s, piece.content))
+            put(piece if is_live else Piece(piece.kind, piece.time_s, piece.content))
 
 
 def _pieces(container: InputContainer, began_s: float | None, *, heard: bool) -> Iterator[Piece]:
@@ -141,24 +132,10 @@ def _pieces(container: InputContainer, began_s: float | None, *, heard: bool) ->
 
 def _mono(resampler: AudioResampler, frame: AudioFrame) -> FloatArray:
     """(S,) float32 in [-1, 1] of a decoded frame of sound; what cannot be resampled is left out."""
-    frame.pts = None
-    try:
+    frame.pts, parts = None, []
+    with suppress(av.error.FFmpegError, ValueError):
         parts = [part.to_ndarray()[0] for part in resampler.resample(frame)]
-    except (av.error.FFmpegError, ValueError):
-        parts = []
     return np.asarray(np.concatenate([np.zeros(0), *parts]) / FULL_SCALE, dtype=np.float32)
-
-
-def _by_time(pieces: Iterator[Piece]) -> Iterator[Piece]:
-    """Order pieces as they would arrive: sound with its last sample."""
-    held: list[tuple[float, int, Piece]] = []
-    numbers = count()
-    for piece in pieces:
-        heapq.heappush(held, (_end_s(piece), next(numbers), piece))
-        if len(held) > AHEAD:
-            yield heapq.heappop(held)[2]
-    while held:
-        yield heapq.heappop(held)[2]
 
 
 def _end_s(piece: Piece) -> float:
@@ -168,34 +145,30 @@ def _end_s(piece: Piece) -> float:
 
 def _open_stream(address: str) -> InputContainer:
     options = {"rtsp_transport": "tcp"} if address.startswith("rtsp") else {}
-    try:
-        return av.open(address, options=options, timeout=(OPEN_S, READ_S), metadata_errors="replace")
-    except (av.error.FFmpegError, OSError, ValueError) as error:
-        raise MediaError(
-            f"{address} cannot be opened",
-            got=getattr(error, "strerror", None) or error,
-            expected="a stream that FFmpeg reads, such as rtsp:// or http://",
-            fix="Check the address, name and password in a player",
-        ) from error
+    known = "a stream that FFmpeg reads, such as rtsp:// or http://"
+    return _open(address, None, options, address, known, "Check the address, name and password in a player")
 
 
 def _open_device(name: str, what: str, place: int) -> InputContainer:
     system = DEVICES.get(sys.platform, DEVICES["linux"])
     if system[0] == "v4l2":
         file = f"/dev/video{name}" if name.isdecimal() and place == 0 else name
-        known = ", ".join(sorted(map(str, Path("/dev").glob("video*")))) if place == 0 else "see 'arecord -L'"
+        cameras = ", ".join(sorted(map(str, Path("/dev").glob("video*")))) or "a camera; none is here"
+        known = cameras if place == 0 else "see 'arecord -L'"
     else:
         file = f":{name}" if sys.platform == "darwin" and place else name
         known = f"see 'ffmpeg -list_devices true -f {system[place]} -i dummy'"
     if system[place] == "alsa" and Path(ALSA).is_file():
         os.environ.setdefault("ALSA_CONFIG_PATH", ALSA)  # PyAV's own ALSA looks where it was built
+    fix = "Plug it in, allow access to it, or name a file or a stream's address instead"
+    return _open(file, system[place], CAMERA if place == 0 else {}, f"{what} {name}", known, fix)
+
+
+def _open(
+    file: str, format_name: str | None, options: dict[str, str], what: str, known: str, fix: str
+) -> InputContainer:
     try:
-        options = CAMERA if place == 0 else {}
-        return av.open(file, format=system[place], options=options, timeout=(OPEN_S, READ_S))
+        return av.open(file, format=format_name, options=options, timeout=(OPEN_S, READ_S), metadata_errors="replace")
     except (av.error.FFmpegError, OSError, ValueError) as error:
-        raise MediaError(
-            f"{what} {name} cannot be opened",
-            got=getattr(error, "strerror", None) or error,
-            expected=f"one of: {known}" if known else f"a {what}; none is here",
-            fix="Plug it in, allow access to it, or name a file or a stream's address instead",
-        ) from error
+        got = getattr(error, "strerror", None) or error
+        raise MediaError(f"{what} cannot be opened", got=got, expected=known, fix=fix) from error

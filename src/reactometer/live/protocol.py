@@ -65,10 +65,12 @@ class LiveScore:
     face_share: float = 0.0  # of the window's frames
     level_db: float | None = None  # of the last tenth of a second, relative to full scale; None: silence, or no sound
     abstain: str | None = None  # reasons not to use the intensities
+    latency_s: float = 0.0  # from the arrival of the newest frame (or sound, if no frame has come) to the score
+    dropped: int = 0  # frames of the session, so far
 
 
 def score_as_json(score: LiveScore, labels: tuple[str, ...]) -> dict[str, Any]:
-    """Build the protocol's answer, without its ``type`` and ``dropped``."""
+    """Build the protocol's answer, without its ``type``."""
     return {
         "time_s": score.time_s,
         "start_s": round(score.start_s, 3),
@@ -79,6 +81,7 @@ def score_as_json(score: LiveScore, labels: tuple[str, ...]) -> dict[str, Any]:
         "face_share": round(score.face_share, 3),
         "level_db": None if score.level_db is None else round(score.level_db, 1),
         "abstain": score.abstain,
+        "dropped": score.dropped,
     }
 
 

@@ -17,7 +17,7 @@ from reactometer.media.audio import GAP_S, STRETCH_S, levels_db
 from reactometer.media.faces import load_detector
 from reactometer.media.segments import PART
 from reactometer.media.tracking import FaceFollower
-from reactometer.types import SOUND_RATE_HZ, ByteArray, Ends, FaceSample, FloatArray, PreparedClip
+from reactometer.types import SOUND_RATE_HZ, ByteArray, FaceSample, FloatArray, PreparedClip
 
 LIVE_RATE_HZ = 10.0
 """Lowest default rate of frames, so that scores come often."""
@@ -85,12 +85,15 @@ class LiveScorer:
     """
 
     def __init__(self, model: LoadedModel, window_s: float = DEFAULT_WINDOW_S, rate_hz: float | None = None) -> None:
-        self.model, self.window_s = model, check_window(window_s)
-        settings = Predictor(model, PredictOptions(rate_hz=rate_hz)).reading.settings
-        self.rate_hz = rate_hz or max(settings.rate_hz, LIVE_RATE_HZ)
+        if not LEAST_WINDOW_S <= window_s <= PART.length_s:
+            expected = f"{LEAST_WINDOW_S} to {PART.length_s:.0f} s"
+            raise ConfigError("the length of a live window is out of range", got=f"{window_s} s", expected=expected)
+        self.model, self.window_s = model, window_s
+        self.rate_hz = rate_hz or max(model.config.prepare.rate_hz, LIVE_RATE_HZ)
+        max_crops = math.ceil(window_s * self.rate_hz) + 1  # that a window can hold
+        self._predictor = Predictor(model, PredictOptions(rate_hz=self.rate_hz), max_crops=max_crops)
+        settings = self._predictor.reading.settings
         self._detector, self._size_px = load_detector(settings.detector), settings.size_px
-        max_crops = math.ceil(self.window_s * self.rate_hz) + 1  # that a window can hold
-        self._predictor = Predictor(model, max_crops=max_crops)
         self.reset()
 
     def reset(self) -> None:
@@ -137,10 +140,13 @@ class LiveScorer:
         newest_s = self._newest_s()
         if newest_s is None:
             return None
-        clip = self._window(newest_s + EDGE_S if end_s is None else end_s)
+        end_s = newest_s + EDGE_S if end_s is None else end_s
+        start_s = max(end_s - self.window_s, self._first_s)
+        samples = tuple(sample for sample in self.samples if start_s <= sample.time_s < end_s)
+        clip = PreparedClip(start_s, end_s, samples, self.sound.between(start_s, end_s))
         (score,) = self._predictor.score([clip])
-        last = clip.samples[-1] if clip.samples else None
-        intensities, intervals, abstain = say(self.model, score, clip.duration_s, self.window_s)
+        last = samples[-1] if samples else None
+        intensities, intervals = known_values(score, self.model)
         return LiveScore(
             time_s=newest_s,
             start_s=clip.start_s,
@@ -151,22 +157,26 @@ class LiveScorer:
             face=last.box if last else None,
             face_share=clip.face_share,
             level_db=level_of(clip.waveform),
-            abstain=abstain,
+            abstain=self._abstain(score, clip.duration_s),
         )
 
-    def _window(self, end_s: float) -> PreparedClip:
-        start_s = max(end_s - self.window_s, -math.inf if self._first_s is None else self._first_s)
-        samples = tuple(sample for sample in self.samples if start_s <= sample.time_s < end_s)
-        return PreparedClip(start_s, end_s, samples, self.sound.between(start_s, end_s))
+    def _abstain(self, score: Score, length_s: float) -> str | None:
+        """Return the reasons not to use the intensities of a window of which ``length_s`` have come."""
+        networks, sure = self.model.networks, self.model.uncertainty
+        if not score.has_evidence:
+            missing = ["no face is seen"] * networks.uses_face + ["nothing is heard"] * networks.uses_voice
+            return " and ".join(missing)
+        doubts = [f"{length_s:.1f} of {self.window_s:.1f} s so far"] if length_s < FILLED * self.window_s else []
+        return "; ".join([*doubts, *(sure.doubts(score, None) if sure else ())]) or None
 
     def _newest_s(self) -> float | None:
         """Time of the newest frame or sound; None if nothing has come."""
-        times_s = [self.samples[-1].time_s] if self.samples else []
-        return max([*times_s, *([] if self.sound.end_s is None else [self.sound.end_s])], default=None)
+        times_s = [self.samples[-1].time_s if self.samples else None, self.sound.end_s]
+        return max((time_s for time_s in times_s if time_s is not None), default=None)
 
     def _clear(self) -> None:
         self._follower = FaceFollower(self._size_px)
-        self._first_s: float | None = None  # of the first piece
+        self._first_s = math.inf  # of the first piece
         self.samples: deque[FaceSample] = deque()
         self.sound = Sound(self.window_s + KEPT_S)
 
@@ -182,32 +192,10 @@ class LiveScorer:
         newest_s = self._newest_s()
         if newest_s is not None and time_s < newest_s - self.window_s:
             self._clear()
-        self._first_s = time_s if self._first_s is None else min(self._first_s, time_s)
-
-
-def say(
-    model: LoadedModel, score: Score, length_s: float, window_s: float
-) -> tuple[tuple[float, ...] | None, Ends | None, str | None]:
-    """Intensities, intervals and the reasons not to use them, of a window of which ``length_s`` have come."""
-    intensities, intervals = known_values(score, model)
-    if not score.has_evidence:
-        wanted = ("no face is seen", model.networks.uses_face), ("nothing is heard", model.networks.uses_voice)
-        return None, None, " and ".join(reason for reason, goes_by in wanted if goes_by)
-    doubts = list(model.uncertainty.doubts(score, None)) if model.uncertainty else []
-    if length_s < FILLED * window_s:
-        doubts.insert(0, f"{length_s:.1f} of {window_s:.1f} s so far")
-    return intensities, intervals, "; ".join(doubts) or None
+        self._first_s = min(self._first_s, time_s)
 
 
 def level_of(waveform: FloatArray | None) -> float | None:
     """Root mean square of the last tenth of a second of (S,) samples, dB relative to full scale; None: silence."""
     last = [] if waveform is None else levels_db(waveform[-round(STRETCH_S * SOUND_RATE_HZ) :])
     return last[-1] if last else None
-
-
-def check_window(window_s: float) -> float:
-    """The length of a window, seconds; raises ConfigError where it cannot be."""
-    if not LEAST_WINDOW_S <= window_s <= PART.length_s:
-        expected = f"{LEAST_WINDOW_S} to {PART.length_s:.0f} s"
-        raise ConfigError("a live window of this length cannot be", got=f"{window_s} s", expected=expected)
-    return window_s

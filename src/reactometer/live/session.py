@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import csv
 import threading
 import time
 from collections import deque
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import replace
 from pathlib import Path
 from typing import Self
 
 from reactometer.errors import OutputError
-from reactometer.io import make_folder, unwritable
+from reactometer.io import format_csv, make_folder, unwritable
 from reactometer.live.protocol import Kind, LiveScore, Piece, score_as_json
 from reactometer.live.scorer import LiveScorer
 from reactometer.media.video import GRID_TOLERANCE_S
@@ -77,16 +76,7 @@ class Inbox:
         return False
 
 
-@dataclass(frozen=True)
-class Told:
-    """A score, how long it took, and what was dropped before it."""
-
-    score: LiveScore
-    latency_s: float  # from the arrival of the newest frame (or sound, if no frame has come) until now
-    dropped: int  # frames, so far
-
-
-def score_here(scorer: LiveScorer, inbox: Inbox) -> Iterator[Told]:
+def score_here(scorer: LiveScorer, inbox: Inbox) -> Iterator[LiveScore]:
     """Score what comes into the inbox, until it is closed and empty."""
     while True:
         over = inbox.closed
@@ -95,7 +85,8 @@ def score_here(scorer: LiveScorer, inbox: Inbox) -> Iterator[Told]:
             scorer.take(piece)
         score = scorer.score() if pieces else None
         if score is not None:
-            yield Told(score, time.monotonic() - pieces[-1].arrived_s, inbox.dropped)
+            latency_s = time.monotonic() - pieces[-1].arrived_s
+            yield replace(score, latency_s=latency_s, dropped=inbox.dropped)
         if over:
             return
 
@@ -108,12 +99,12 @@ class LiveStats:
         self.latencies_s: deque[float] = deque(maxlen=MOST_LATENCIES)
         self._first_s = self._last_s = 0.0
 
-    def add(self, told: Told) -> None:
+    def add(self, score: LiveScore) -> None:
         """Count a score that came now."""
         self._last_s = time.monotonic()
         self._first_s = self._first_s or self._last_s
-        self.scores, self.dropped = self.scores + 1, told.dropped
-        self.latencies_s.append(told.latency_s)
+        self.scores, self.dropped = self.scores + 1, score.dropped
+        self.latencies_s.append(score.latency_s)
 
     @property
     def rate_hz(self) -> float:
@@ -142,20 +133,18 @@ class LiveRows:
             self.file = path.open("w", encoding="utf-8", newline="")
         except OSError as error:
             raise unwritable(path, error) from error
-        self.writer: csv.DictWriter[str] | None = None
 
-    def add(self, told: Told) -> None:
-        """Write a score, its latency and the number of frames dropped so far."""
-        row = score_as_json(told.score, self.labels)
+    def add(self, score: LiveScore) -> None:
+        """Write a score."""
+        row = score_as_json(score, self.labels)
         values, face = row.pop("intensities") or {}, row.pop("face") or ()
         row["face"] = " ".join(str(round(value)) for value in face)
         row |= {label: values.get(label, {}).get("value") for label in self.labels}
         row |= {f"{label}_{end}": values.get(label, {}).get(end) for label in self.labels for end in ENDS}
-        row |= {"latency_ms": round(1000 * told.latency_s, 1), "dropped": told.dropped}
-        if self.writer is None:
-            self.writer = csv.DictWriter(self.file, list(row))
-            self.writer.writeheader()
-        self.writer.writerow(row)
+        row["latency_ms"] = round(1000 * score.latency_s, 1)
+        if self.file.tell() == 0:
+            self.file.write(format_csv([row]))
+        self.file.write(format_csv([row.values()]))
         self.file.flush()
 
     def __enter__(self) -> Self:

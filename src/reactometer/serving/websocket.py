@@ -173,8 +173,7 @@ class _Session:
     async def _score(self, pool: ThreadPoolExecutor) -> None:
         loop, scores = asyncio.get_running_loop(), score_here(self.scorer, self.inbox)
         while (timed := await loop.run_in_executor(pool, next, scores, None)) is not None:
-            answer = score_as_json(timed.score, self.model.labels)
-            sending = self._send("intensities", **answer, dropped=timed.dropped)
+            sending = self._send("intensities", **score_as_json(timed, self.model.labels))
             try:
                 await asyncio.wait_for(sending, self.limits.idle_s)
             except TimeoutError as error:
