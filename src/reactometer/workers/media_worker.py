@@ -95,13 +95,13 @@ class Reader:
             return self._connection
         self.end()
         ours, theirs = socket.socketpair()
-        ignore = "import signal; signal.signal(signal.SIGINT, signal.SIG_IGN)"  # the parent handles Ctrl-C
-        code = f"{ignore}\nfrom reactometer.workers.decoder import serve; serve({theirs.fileno()})"
+        code = f"from reactometer.workers.decoder import serve; serve({theirs.fileno()})"
         paths = [path for path in sys.path if path]
         self._process = subprocess.Popen(
             [sys.executable, "-c", code],
             stdin=subprocess.DEVNULL,
             pass_fds=[theirs.fileno()],
+            process_group=0,  # Ctrl-C reaches the parent only, which ends this process
             # NumPy's import starts a BLAS thread per core, each of which spins for 40 ms
             env={**os.environ, "PYTHONPATH": os.pathsep.join(paths), "OPENBLAS_NUM_THREADS": "1"},
         )
