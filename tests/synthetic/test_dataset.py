@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import dataclasses
 import hashlib
-import shutil
 from pathlib import Path
 from typing import Literal
 
@@ -16,8 +15,8 @@ import pytest
 from reactometer.errors import ConfigError, OutputError
 from reactometer.labels import HUME_REACTION
 from reactometer.synthetic.clip import FACE, VOICE, ClipPlan, clip_plan, render_clip
-from reactometer.synthetic.dataset import _Job, _write_clip, simulate
-from reactometer.synthetic.face_features import ACTIONS
+from reactometer.synthetic.dataset import _write_clip, simulate
+from reactometer.synthetic.face import ACTIONS
 from reactometer.synthetic.voice import PARAMETERS
 from reactometer.types import SOUND_RATE_HZ
 
@@ -88,10 +87,8 @@ def test_the_videos_have_the_planned_pictures_and_sound(folder: Path) -> None:
 
 @pytest.mark.parametrize(("sound", "streams"), [("voice", 1), ("silent", 1), ("absent", 0)])
 def test_sound_is_written_as_planned(tmp_path: Path, sound: Literal["voice", "silent", "absent"], streams: int) -> None:
-    (tmp_path / "train" / "mp4").mkdir(parents=True)
-    plan = clip_plan(0, n_clips=N_CLIPS, duration_s=1.0)
-    path = tmp_path / "train" / "mp4" / f"{plan.clip_id}.mp4"
-    _write_clip(_Job(dataclasses.replace(plan, sound=sound), path))
+    path = tmp_path / "clip.mp4"
+    _write_clip((dataclasses.replace(clip_plan(0, n_clips=N_CLIPS, duration_s=1.0), sound=sound), path))
     with av.open(str(path)) as container:
         assert len(container.streams.audio) == streams
         heard = [np.abs(frame.to_ndarray()).max() for frame in container.decode(audio=0)] if streams else [0.0]
@@ -104,22 +101,11 @@ def test_a_finished_simulation_is_left_as_it_is(folder: Path) -> None:
     assert {path: path.stat().st_mtime_ns for path in folder.rglob("*")} == before
 
 
-def test_an_unfinished_simulation_is_completed(folder: Path, tmp_path: Path) -> None:
-    part = tmp_path / "part"
-    shutil.copytree(folder, part)
-    lost = sorted(part.rglob("*.mp4"))[::3]
-    for path in lost:
-        path.unlink()
-    simulate(part, n_clips=N_CLIPS, duration_s=1.0, workers=1)
-    for path in lost:
-        assert path.read_bytes() == (folder / path.relative_to(part)).read_bytes()
-
-
 def test_a_folder_with_anything_else_is_refused(folder: Path, tmp_path: Path) -> None:
-    with pytest.raises(OutputError, match="other settings"):
+    with pytest.raises(OutputError, match="exists already"):
         simulate(folder, n_clips=N_CLIPS, duration_s=1.0, seed=5)
     (tmp_path / "thesis.txt").write_text("mine")
-    with pytest.raises(OutputError, match="other files"):
+    with pytest.raises(OutputError, match="exists already"):
         simulate(tmp_path, n_clips=N_CLIPS)
     assert [path.name for path in tmp_path.iterdir()] == ["thesis.txt"]
 

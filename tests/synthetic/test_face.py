@@ -11,8 +11,7 @@ import numpy as np
 import pytest
 
 from reactometer.synthetic.clip import clip_plan, render_clip
-from reactometer.synthetic.face import Pose, build_scene, draw_frame, random_look
-from reactometer.synthetic.face_features import ACTIONS
+from reactometer.synthetic.face import ACTIONS, Pose, build_scene, draw_frame, random_look
 from reactometer.types import ByteArray
 
 REST = dict.fromkeys(ACTIONS, 0.0)

@@ -6,15 +6,14 @@ human expression.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
 
 from reactometer.labels import HUME_REACTION
-from reactometer.synthetic.face import Pose, build_scene, draw_frame, random_look
-from reactometer.synthetic.face_features import ACTIONS, Look
+from reactometer.synthetic.face import ACTIONS, Look, Pose, build_scene, draw_frame, random_look
 from reactometer.synthetic.voice import CONTROL_RATE_HZ, PARAMETERS, Voice, random_voice, speak
 from reactometer.types import ByteArray, FloatArray
 
@@ -27,7 +26,7 @@ FACE: dict[str, dict[str, float]] = {
     "Fear": {"AU1": 0.35, "AU4": 0.3, "AU5": 0.5, "AU20": 0.6},
     "Surprise": {"AU1": 0.6, "AU2": 1.0, "AU5": 0.7, "AU26": 0.6},
 }
-"""Facial actions (``face_features.ACTIONS``) at intensity 1; the actions of several emotions add up.
+"""Facial actions (``face.ACTIONS``) at intensity 1; the actions of several emotions add up.
 
 The choice leans on EMFACS, as summed up by Ekman, Friesen & Hager (2002), where it knows the emotion (Amusement as
 happiness, Empathic-Pain as sadness). Anxiety and Empathic-Pain are faint on purpose, so that the voice is needed.
@@ -191,7 +190,7 @@ def _blinks(rng: np.random.Generator, times_s: FloatArray) -> FloatArray:
 
 
 def _add_up(
-    table: Mapping[str, Mapping[str, float]], names: Mapping[str, str], strengths: FloatArray, lowest: float
+    table: Mapping[str, Mapping[str, float]], names: Sequence[str], strengths: FloatArray, lowest: float
 ) -> dict[str, FloatArray]:
     """Each name's track, (K,) in [``lowest``, 1], from the emotions' ``strengths``, (K, 7)."""
     weights = np.array([[table[emotion].get(name, 0.0) for name in names] for emotion in HUME_REACTION], np.float32)

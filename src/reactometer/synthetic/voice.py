@@ -6,26 +6,21 @@ five vowels that change with each syllable.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-from reactometer.synthetic.face_features import Reals
+from reactometer.synthetic.face import Reals
 from reactometer.types import SOUND_RATE_HZ, FloatArray
 
-PARAMETERS: dict[str, str] = {
-    "pitch": "mean pitch up (or down) by as much as 9 semitones",
-    "range": "pitch accent of a syllable widened from 2 to 8 semitones",
-    "loudness": "up (or down) by as much as 12 dB",
-    "rate": "syllables a second, as much as 80 % more (or 40 % fewer)",
-    "breath": "breath noise in place of the pulses",
-    "tremor": "pitch and loudness waver 9 times a second",
-    "laughter": "share of the time that is laughed",
-    "tension": "pressed voice: flatter spectrum, more energy above 1 kHz",
-}
-"""What can be set: 0 is rest and 1 the maximum; ``pitch``, ``loudness`` and ``rate`` may go down to -1."""
+PARAMETERS = ("pitch", "range", "loudness", "rate", "breath", "tremor", "laughter", "tension")
+"""What can be set: 0 is rest and 1 the maximum; ``pitch``, ``loudness`` and ``rate`` may go down to -1.
+
+At 1, the mean pitch is 9 semitones up, the accent of a syllable 8 semitones (at rest 2), loudness up by 12 dB, the rate
+of syllables up by 80% (at -1 down by 40%), pulses are replaced by breath noise, pitch and loudness waver 9 times per
+second, all time is laughed, and the voice is pressed (flatter spectrum, more energy above 1 kHz).
+"""
 
 CONTROL_RATE_HZ = 100
 """Rate of the parameters' tracks, and of the mouth's opening that comes back; (K,) is their length."""
@@ -49,6 +44,12 @@ _DECAY_SIZE = 4096
 
 _Section = tuple[list[float], list[float]]
 """Coefficients of a filter: of its input, and of its output, the newest first."""
+
+_HISS: _Section = (
+    [0.4898083010035344, -0.9796166020070688, 0.4898083010035344],
+    [1.0, -0.6997380282733656, 0.2594951757407719],
+)
+"""Butterworth high-pass of second order at 2.5 kHz: ``scipy.signal.butter(2, 2500, "high", fs=16000)``."""
 
 
 @dataclass(frozen=True)
@@ -95,7 +96,7 @@ def speak(voice: Voice, tracks: Mapping[str, FloatArray], rng: np.random.Generat
     spoken = {vowel: _filter(_resonances(vowel, voice.tract), source) for vowel in vowels}
     speech = np.sum([_to_sound(share) * spoken[vowel] for vowel, share in vowels.items()], axis=0)
     gain = swell * (1 - 0.85 * tracks["tremor"] * (0.5 - 0.5 * wave)) * 10 ** (12 * (tracks["loudness"] - 1) / 20)
-    consonants = _filter([_high_pass(2500.0)], rng.standard_normal(len(source)))
+    consonants = _filter([_HISS], rng.standard_normal(len(source)))
     sound = 0.35 * _to_sound(gain) * _level(speech) + 0.035 * _to_sound(hiss) * consonants
     sound += 0.0006 * rng.standard_normal(len(source))  # the room
     opening = swell * np.sum([_OPENNESS[vowel] * share for vowel, share in vowels.items()], axis=0)
@@ -168,14 +169,6 @@ def _resonances(vowel: str, tract: float) -> list[_Section]:
         feedback = [1.0, -2 * radius * np.cos(2 * np.pi * formant_hz * tract / SOUND_RATE_HZ), radius**2]
         sections.append(([sum(feedback)], feedback))
     return sections
-
-
-def _high_pass(cutoff_hz: float) -> _Section:
-    """Butterworth's high-pass filter of second order, by the bilinear transform."""
-    warped = math.tan(math.pi * cutoff_hz / SOUND_RATE_HZ)
-    scale = 1 + math.sqrt(2) * warped + warped**2
-    feedback = [1.0, 2 * (warped**2 - 1) / scale, (1 - math.sqrt(2) * warped + warped**2) / scale]
-    return [1 / scale, -2 / scale, 1 / scale], feedback
 
 
 def _filter(sections: Sequence[_Section], sound: Reals) -> Reals:
