@@ -59,8 +59,7 @@ def prepare_case(data: Path, before: Path) -> Case:
         try:
             found = _numbers(folder)
         except DataError as error:
-            told = "not a prepared data set", "is not the one that"
-            return [] if any(words in str(error) for words in told) else [f"between: {error}"]
+            return [] if "not a prepared dataset" in str(error) else [f"between: {error}"]
         return [] if found in (_numbers(before), _numbers(whole)) else ["between: neither the old set nor the new one"]
 
     def after(folder: Path, whole: Path) -> list[str]:

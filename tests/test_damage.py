@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -79,34 +79,19 @@ def test_a_prepared_clip(clip: PreparedRow) -> None:
     assert clip.file is not None
     _never_otherwise(clip.file, read, DataError, count=300)
     with np.load(clip.file) as arrays:
-        np.savez(clip.file, **{name: arrays[name] for name in arrays.files if name not in ("waveform", "about")})
+        np.savez(clip.file, **{name: arrays[name] for name in arrays.files if name not in ("waveform", "counts")})
     with pytest.raises(DataError, match=r"clip.npz: damaged.*reactometer prepare"):
         load_clip(clip)  # an archive whose directory has lost its last entries; without a sound is another clip
 
 
 def test_a_prepared_set(prepared: PreparedSet, tmp_path: Path) -> None:
-    for file in ("manifest.csv", "cache.json"):
-        shutil.copy(prepared.folder / file, tmp_path / file)
-    _never_otherwise(tmp_path / "manifest.csv", lambda: open_prepared(tmp_path), DataError)
+    shutil.copy(prepared.folder / "cache.json", tmp_path / "cache.json")
     _cut_is_refused(tmp_path / "cache.json", lambda: open_prepared(tmp_path), DataError)
 
 
-def test_a_set_whose_table_is_of_another_time_is_none(prepared: PreparedSet, tmp_path: Path) -> None:
-    """As where a process is killed between the table and what says how it was made."""
-    for file in ("manifest.csv", "cache.json"):
-        shutil.copy(prepared.folder / file, tmp_path / file)
-    with (tmp_path / "manifest.csv").open("a", encoding="utf-8") as table:
-        table.write("\n")
-    with pytest.raises(DataError, match=r"manifest.csv.*cache.json.*reactometer prepare"):
-        open_prepared(tmp_path)
-
-
-def _items(parts: Sequence[Part]) -> Iterator[Item]:
-    for part in parts:
-        values = np.arange(12, dtype=np.float32).reshape(3, 4) + part.index
-        yield Item(
-            values, np.ones(3, bool), np.arange(3, dtype=np.float32), values[:, :2], np.arange(3, dtype=np.float32)
-        )
+def _item(_row: PreparedRow, part: Part, _rng: object) -> Item:
+    values = np.arange(12, dtype=np.float32).reshape(3, 4) + part.index
+    return Item(values, np.ones(3, bool), np.arange(3, dtype=np.float32), values[:, :2], np.arange(3, dtype=np.float32))
 
 
 def test_features(clip: PreparedRow, tmp_path: Path) -> None:
@@ -115,7 +100,7 @@ def test_features(clip: PreparedRow, tmp_path: Path) -> None:
     parts, folder = parts_of(rows), tmp_path / "store"
 
     def read() -> list[Any]:
-        found = write_store(folder, rows, parts, _items, {"face": 4, "voice": 2})
+        found = write_store(folder, rows, _item, {"face": 4, "voice": 2})
         items = [found(rows[part.index], part) for part in parts]
         return [[own.frames.tolist(), own.times_s.tolist(), own.voice.tolist()] for own in items]
 

@@ -22,9 +22,9 @@ from reactometer.data.cache import (
     write_index,
 )
 from reactometer.data.feature_store import open_store, write_store
-from reactometer.data.inputs import Item, Part
+from reactometer.data.inputs import Item
 from reactometer.errors import DataError, OutputError
-from reactometer.io import format_json, parse_json_object, sha256_of
+from reactometer.io import format_json, parse_json_object
 from reactometer.types import Clip, FaceSample, FrameState, Prediction, PreparedClip, Window
 
 STAMP = {"model": "x"}
@@ -42,9 +42,7 @@ def prepared(tmp_path: Path) -> Path:
     write_index(PreparedSet(tmp_path, ("Joy",), Config().prepare, (row,), {"face": 3, "voice": 2}))
     ones = np.ones((2, 3), np.float32)
     item = Item(ones, np.ones(2, bool), np.arange(2, dtype=np.float32), ones[:, :2], np.arange(2, dtype=np.float32))
-    write_store(
-        tmp_path / "features", [row], [Part(0, 0.0, 1.0)], lambda own: [item] * len(own), {"face": 3, "voice": 2}
-    )
+    write_store(tmp_path / "features", [row], lambda *_: item, {"face": 3, "voice": 2})
     return tmp_path
 
 
@@ -88,17 +86,10 @@ def test_a_clip_that_is_none_is_stale_and_told_of(prepared: Path, content: bytes
 
 @pytest.mark.parametrize(
     "values",
-    [{"labels": 3}, {"labels": ["Fear"]}, {"settings": {"size_px": True}}, {"settings": []}, {"features": [1]}],
+    [{"labels": 3}, {"rows": [{}]}, {"settings": {"size_px": True}}, {"settings": []}, {"feature_sizes": [1]}],
 )
 def test_settings_that_are_none_are_told_of(prepared: Path, values: dict[str, object]) -> None:
     _edit(prepared / "cache.json", **values)
-    with pytest.raises(DataError, match=r"damaged.*reactometer prepare"):
-        open_prepared(prepared)
-
-
-def test_a_table_of_something_else_is_told_of(prepared: Path) -> None:
-    (prepared / "manifest.csv").write_text("path,Joy\na.mp4,0.5\n")
-    _edit(prepared / "cache.json", manifest_sha256=sha256_of(prepared / "manifest.csv"))
     with pytest.raises(DataError, match=r"damaged.*reactometer prepare"):
         open_prepared(prepared)
 

@@ -46,9 +46,9 @@ class DataConfig(_Section):
     labels: str | tuple[str, ...] | None = None
     """A label set ("hume-reaction", "emi", "basic"), a list of column names, or nothing: found in the table."""
     face_features: str | None = None
-    """Features instead of media: columns of the table ("AU*", several with commas), or a folder of MuSe's feats/."""
+    """Features instead of media: columns of the table ("AU*", several with commas)."""
     voice_features: str | None = None
-    """The same for the voice ("voice_*", "eGeMAPS")."""
+    """The same for the voice ("voice_*")."""
     votes: Literal["both", "face", "voice"] = "both"
     """CREMA-D: the raters' votes to learn, of those who had seen and heard the clip, seen it, or heard it."""
     folds: Annotated[int, Field(ge=0)] = 0

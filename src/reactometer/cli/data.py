@@ -51,7 +51,7 @@ def audit(
     out: Annotated[Path | None, typer.Option(help="A JSON file with all of it.")] = None,
     cache: CacheOption = None,
     labels: LabelsOption = None,
-    face_features: Annotated[str | None, typer.Option(help="Of a data set of features: columns, or a folder.")] = None,
+    face_features: Annotated[str | None, typer.Option(help="Of a data set of features: its columns.")] = None,
     voice_features: Annotated[str | None, typer.Option(help="The same for the voice.")] = None,
 ) -> None:
     """Look for leaks between splits and labels that clip length predicts; exit with status 1 if there is a leak."""

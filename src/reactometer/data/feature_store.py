@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from hashlib import sha256
 from pathlib import Path
@@ -13,7 +13,7 @@ from filelock import FileLock
 from safetensors.numpy import load_file, save
 
 from reactometer.data.cache import PreparedRow
-from reactometer.data.inputs import Item, Part
+from reactometer.data.inputs import Item, Part, Reader, parts_of
 from reactometer.errors import DataError
 from reactometer.io import PART, decoding, format_json, make_folder, parse_json_object, write_whole
 from reactometer.types import FloatArray
@@ -52,7 +52,6 @@ class FeatureStore:
                 raise DataError(f"no features of '{row.clip.clip_id}' are kept", fix="Run the command again")
             with decoding(file, DataError, f"Delete {file.parent} and run the command again"):
                 tables = load_file(file)
-                _check_sizes(tables, self.sizes)
         face, voice = tables["face"], tables["voice"]
         return Item(
             frames=face[:, 1:],
@@ -75,52 +74,43 @@ def part_key(row: PreparedRow, part: Part) -> str:
 def write_store(
     folder: Path,
     rows: Sequence[PreparedRow],
-    parts: Sequence[Part],
-    read: Callable[[Sequence[Part]], Iterable[Item]],
+    read: Reader,
     sizes: Mapping[str, int],
     advance: Callable[[], None] = lambda: None,
     source: str = "",
 ) -> FeatureStore:
-    """Write the features of parts; an existing file is kept, because its name says all that it depends on.
+    """Write the features of all parts of clips; an existing file is kept, because its name says what it depends on.
 
     Unreadable clips are left out. A stopped run resumes with the next part. Files of other parts are deleted.
 
     Args:
         folder: created if it is missing.
         rows: the clips.
-        parts: the parts of them to write.
-        read: yields the items (``frames`` (T, D) and ``voice`` (N, M) float32) of its parts, in order.
+        read: reads the item of a part (``frames`` (T, D) and ``voice`` (N, M) float32).
         sizes: number of features per step, by stream ("face", "voice").
         advance: called once per part.
         source: what the features depend on besides the clips' files.
-
-    Raises:
-        DataError: an item has another number of features.
     """
     make_folder(folder)
-    readable = [part for part in parts if rows[part.index].file]
-    names = {part: f"{_digest(rows[part.index], part, sizes, source)}.safetensors" for part in readable}
+    parts = parts_of(rows)
+    names = {}
     with FileLock(folder / "writing.lock"):  # another run may be about to write the same
-        missing = [part for part, name in names.items() if not (folder / name).is_file()]
-        for _ in range(len(parts) - len(missing)):
+        for part in parts:
+            row = rows[part.index]
+            if row.file:
+                names[part_key(row, part)] = name = f"{_digest(row, part, sizes, source)}.safetensors"
+                if not (folder / name).is_file():
+                    item = read(row, part, None)
+                    face = _to_table(item.times_s[item.seen], item.frames[item.seen], sizes["face"])
+                    voice = _to_table(item.voice_times_s, item.voice, sizes["voice"])
+                    write_whole(folder / name, save({"face": face, "voice": voice}))
             advance()
-        for part, item in zip(missing, read(missing) if missing else (), strict=True):
-            tables = {
-                "face": _to_table(item.times_s[item.seen], item.frames[item.seen], sizes["face"]),
-                "voice": _to_table(item.voice_times_s, item.voice, sizes["voice"]),
-            }
-            _check_sizes(tables, sizes)
-            write_whole(folder / names[part], save(tables))
-            advance()
-        keys = {part_key(rows[part.index], part): name for part, name in names.items()}
-        index = format_json({"sizes": dict(sizes), "files": keys})
-        if not (folder / INDEX_FILE).is_file() or (folder / INDEX_FILE).read_text(encoding="utf-8") != index:
-            write_whole(folder / INDEX_FILE, index)
+        write_whole(folder / INDEX_FILE, format_json({"sizes": dict(sizes), "files": names}))
         kept = set(names.values())
         for file in (*folder.glob("*.safetensors"), *folder.glob(f".*{PART}")):
             if file.name not in kept:
                 file.unlink()
-    return FeatureStore(dict(sizes), {key: folder / name for key, name in keys.items()})
+    return FeatureStore(dict(sizes), {key: folder / name for key, name in names.items()})
 
 
 def open_store(folder: Path) -> FeatureStore:
@@ -139,13 +129,6 @@ def _to_table(times_s: FloatArray, features: FloatArray, size: int) -> FloatArra
     if not len(times_s):
         return np.zeros((0, 1 + size), np.float32)
     return np.ascontiguousarray(np.column_stack((times_s, features)), np.float32)
-
-
-def _check_sizes(tables: Mapping[str, FloatArray], sizes: Mapping[str, int]) -> None:
-    for stream in STREAMS:
-        n_features = tables[stream].shape[1] - 1
-        if n_features != sizes[stream]:
-            raise DataError(f"another number of {stream} features", got=n_features, expected=sizes[stream])
 
 
 def _digest(row: PreparedRow, part: Part, sizes: Mapping[str, int], source: str) -> str:

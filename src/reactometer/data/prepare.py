@@ -17,14 +17,13 @@ from filelock import FileLock
 from reactometer.config import DataConfig, PrepareConfig
 from reactometer.data.cache import (
     FORMAT,
-    SETTINGS_FILE,
+    INDEX_FILE,
     PreparedRow,
     PreparedSet,
     claim_folder,
     default_folder,
     open_prepared,
     read_counts,
-    refuse_own_names,
     write_clip,
     write_index,
 )
@@ -71,29 +70,29 @@ def prepare(
         DataError: the table cannot be used, or ``out`` contains other files.
     """
     data = Path(data)
-    if (data / SETTINGS_FILE).is_file():
+    if (data / INDEX_FILE).is_file():
         return open_prepared(data)
     settings = settled(settings or PrepareConfig())
     manifest = read_data_set(data, labels, votes=votes)
-    refuse_own_names(manifest.labels)
     folder = Path(out) if out else default_folder(data)
     claim_folder(folder)
     clips = with_splits(manifest.clips)
     workers = workers or default_workers()
-    rows: dict[int, PreparedRow] = {}
-    with progress_bar("preparing", len(clips), progress) as advance, ThreadPoolExecutor(workers) as threads:
+    with ThreadPoolExecutor(workers) as threads:
         jobs = list(threads.map(partial(_job, folder / "clips", settings), clips))
-        for index, ready in enumerate(threads.map(_ready, jobs)):  # no process is started if all are ready
-            if ready:
-                rows[index] = ready
-                advance()
-        left = [index for index in range(len(jobs)) if index not in rows]
+        rows = list(threads.map(_ready, jobs))
+    left = [index for index, row in enumerate(rows) if row is None]  # no process is started if all are ready
+    with progress_bar("preparing", len(jobs), progress, len(jobs) - len(left)) as advance:
         for place, row in run_jobs(_prepare_one, [jobs[index] for index in left], workers, _died):
             rows[left[place]] = row
             advance()
-    prepared = PreparedSet(folder, manifest.labels, settings, tuple(rows[index] for index in range(len(jobs))))
+    prepared = PreparedSet(folder, manifest.labels, settings, tuple(row for row in rows if row))
     write_index(prepared)
-    _clear(prepared)
+    clear_leftovers(folder)
+    listed = {row.file for row in prepared.rows}
+    for file in (folder / "clips").glob("*.npz"):
+        if file not in listed:
+            clear_old(file)  # a younger one may be of another run
     return prepared
 
 
@@ -106,10 +105,10 @@ def open_data(config: DataConfig, settings: PrepareConfig | None = None, *, prog
     """
     if config.path is None:
         raise ConfigError("no data set named", fix="Set data.path in the TOML file, or add data.path=FOLDER")
-    if (config.path / SETTINGS_FILE).is_file():
+    if (config.path / INDEX_FILE).is_file():
         return open_prepared(config.path)
     face, voice = config.face_features, config.voice_features
-    folder = config.cache or default_folder(config.path, *((face, voice) if face or voice else ()))
+    folder = config.cache or default_folder(config.path, face, voice)
     claim_folder(folder)
     with FileLock(folder / "clips" / "preparing.lock"):  # other training processes wait
         if face or voice:
@@ -136,8 +135,12 @@ def _job(folder: Path, settings: PrepareConfig, clip: Clip) -> _Job:
 
     The files of an earlier index stay valid until another preparation is complete and replaces the index.
     """
+    paths = [*(list_crops(clip.path) if clip.path.is_dir() else [clip.path]), clip.audio_path]
+    stats = [(str(path), path.stat()) for path in paths if path and path.is_file()]
+    files = [(path, stat.st_size, stat.st_mtime_ns) for path, stat in stats]
+    depends = [FORMAT, clip.split, clip.clip_id, settings.model_dump(), files]
+    digest = sha256(json.dumps(depends).encode()).hexdigest()[:12]
     readable = re.sub(r"[^A-Za-z0-9]+", "-", clip.clip_id).strip("-")[-40:]
-    digest = sha256(json.dumps([clip.split, clip.clip_id, _stamp(clip, settings)]).encode()).hexdigest()[:12]
     return _Job(clip, folder / f"{readable}-{digest}.npz", settings)
 
 
@@ -151,49 +154,27 @@ def _ready(job: _Job) -> PreparedRow | None:
 
 def _prepare_one(job: _Job) -> PreparedRow:
     """Prepare one clip in a worker process, unless another run has done so in the meantime."""
+    source, settings = job.clip, job.settings
     try:
         if ready := _ready(job):
             return ready
-        clip = _read(job)
+        if source.path.is_dir():
+            clip = prepare_crops(source.path, settings, source.audio_path)
+        else:
+            clip = prepare_clip(source.path, settings, load_detector(settings.detector), source.audio_path)
         counts = _counts(clip)
         write_clip(job.file, clip, counts)
-        return PreparedRow(job.clip, job.file, **counts)
+        return PreparedRow(source, job.file, **counts)
     except UNREADABLE as error:
-        return PreparedRow(replace(job.clip, problem=reason_of(error)))
-
-
-def _read(job: _Job) -> PreparedClip:
-    """Read the dataset's own crops, or find the face in a media file."""
-    if job.clip.path.is_dir():
-        return prepare_crops(job.clip.path, job.settings, job.clip.audio_path)
-    return prepare_clip(job.clip.path, job.settings, load_detector(job.settings.detector), job.clip.audio_path)
+        return PreparedRow(replace(source, problem=reason_of(error)))
 
 
 def _died(job: _Job) -> PreparedRow:
     return PreparedRow(replace(job.clip, problem=f"{job.clip.path}: the decoder crashed on it; re-encode the file"))
 
 
-def _clear(prepared: PreparedSet) -> None:
-    """Delete unfinished files, and old clips that are not in the index; new ones may be of another run."""
-    clear_leftovers(prepared.folder)
-    listed = {row.file for row in prepared.rows}
-    for file in (prepared.folder / "clips").glob("*.npz"):
-        if file not in listed:
-            clear_old(file)
-
-
-def _stamp(clip: Clip, settings: PrepareConfig) -> dict[str, Any]:
-    """Return what the prepared clip depends on: files (size and time of change), settings and format."""
-    files = []
-    crops = list_crops(clip.path) if clip.path.is_dir() else [clip.path]
-    for path in (*crops, clip.audio_path):
-        if path is not None and path.is_file():
-            stat = path.stat()
-            files.append([str(path), stat.st_size, stat.st_mtime_ns])
-    return {"format": FORMAT, "settings": settings.model_dump(), "files": files}
-
-
 def _counts(clip: PreparedClip) -> dict[str, Any]:
+    """Return what a clip holds, by the fields of PreparedRow."""
     states = [sample.state for sample in clip.samples]
     return {
         "duration_s": clip.duration_s,

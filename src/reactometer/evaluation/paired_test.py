@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from reactometer.data.cache import SETTINGS_FILE, open_prepared
+from reactometer.data.cache import INDEX_FILE, open_prepared
 from reactometer.data.datasets import read_data_set
 from reactometer.data.manifest import choose_labels, make_clip, mark_duplicates, parse_split, read_rows
 from reactometer.data.splits import with_splits
@@ -212,7 +212,7 @@ def _standardise(guess: Array) -> Array:
 
 def _read_labels(data: Path, labels: tuple[str, ...]) -> tuple[Clip, ...]:
     """The clips of a data set, of a folder prepared before, or of a CSV with a column ``File_ID``."""
-    if (data / SETTINGS_FILE).is_file():
+    if (data / INDEX_FILE).is_file():
         prepared = open_prepared(data)
         if prepared.labels != labels:
             raise DataError(f"{data}: not the predictions' labels", got=prepared.labels, expected=labels)

@@ -107,11 +107,9 @@ def encode_split(
         progress: show a bar on standard error.
     """
     rows = prepared.split(split)
-    parts = parts_of(rows)
     folder = prepared.folder / FEATURES / digest / split
-    with progress_bar(f"encoding {split}", len(parts), progress) as advance:
-        items = lambda own: (read(rows[part.index], part, None) for part in own)  # noqa: E731
-        return write_store(folder, rows, parts, items, sizes, advance)
+    with progress_bar(f"encoding {split}", len(parts_of(rows)), progress) as advance:
+        return write_store(folder, rows, read, sizes, advance)
 
 
 @dataclass(frozen=True)
