@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import shutil
 import wave
 from pathlib import Path
 
@@ -13,7 +14,6 @@ import pytest
 from reactometer.config import PrepareConfig
 from reactometer.data.datasets import read_data_set
 from reactometer.data.prepare import prepare
-from reactometer.data.splits import assign_splits
 from reactometer.errors import DataError
 from reactometer.labels import BASIC
 
@@ -26,8 +26,7 @@ SAD = "0,0,0,0,5,5,1002_IEO_SAD_HI,10,-1.0,-1.0,-1.0,-1.0,20.0,90.0"  # sadness 
 
 def _votes(path: Path, *rows: str, header: str = HEADER) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
-    text = "\n".join((header, *rows)) + "\n"
-    path.write_bytes(gzip.compress(text.encode()) if path.suffix == ".gz" else text.encode())
+    path.write_text("\n".join((header, *rows)) + "\n", encoding="utf-8")
     return path
 
 
@@ -38,10 +37,9 @@ def _file(path: Path) -> Path:
 
 
 @pytest.mark.parametrize("place", ["", "processedResults"])
-@pytest.mark.parametrize("ending", ["", ".gz"])
-def test_votes_become_intensities(tmp_path: Path, place: str, ending: str) -> None:
+def test_votes_become_intensities(tmp_path: Path, place: str) -> None:
     rows = (f"100001,{SAD}", f"200001,{ANGRY}", f"300001,{ANGRY}", f"300002,{SAD}")
-    _votes(tmp_path / place / f"tabulatedVotes.csv{ending}", *rows)
+    _votes(tmp_path / place / "tabulatedVotes.csv", *rows)
     manifest = read_data_set(tmp_path)
     assert manifest.labels == FIVE == BASIC[:5]
     angry, sad = manifest.clips
@@ -66,7 +64,7 @@ def test_each_kind_of_votes_has_its_media(tmp_path: Path) -> None:
     assert found() == [wav, flv, flv]  # nothing is there: preparing will say so
     _file(tmp_path / wav)
     assert found() == [wav, flv, wav]
-    for video in (f"video/{name}.mp4", f"mp4/{name}.mp4", f"VideoMP4/{name}.mp4", flv):
+    for video in (f"VideoMP4/{name}.mp4", flv):
         _file(tmp_path / video)
         assert found() == [wav, video, video]
 
@@ -92,18 +90,12 @@ def test_demographics_are_attributes(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("row", "problem"),
     [
-        (
-            "300002,6,0,0,1,3,0,1002_DFA_ANG_XX,11,50,-1,-1,40,70,-1",
-            "votes do not add up (got 10; expected numResponse",
-        ),
-        ("300002,0,0,0,0,0,0,1002_DFA_ANG_XX,0,-1,-1,-1,-1,-1,-1", "votes do not add up (got 0;"),
-        ("300002,6,-1,0,1,3,0,1002_DFA_ANG_XX,9,50,-1,-1,40,70,-1", "votes do not add up"),
-        ("300002,6,0,0,1,3,0,1002_DFA_ANG_XX,10,-1,-1,-1,40,70,-1", "mean level of A is outside [0, 100] (got -1)"),
-        ("300002,6,0,0,1,3,0,1002_DFA_ANG_XX,10,101,-1,-1,40,70,-1", "mean level of A is outside [0, 100] (got 101)"),
-        ("300002,6,0,0,1,3,0,1002_DFA_ANG_XX,10,nan,-1,-1,40,70,-1", "mean level of A is outside [0, 100] (got nan)"),
+        ("300002,0,0,0,0,0,0,1002_DFA_ANG_XX,0,-1,-1,-1,-1,-1,-1", "votes are no numbers (float division by zero)"),
+        ("300002,6,-1,0,1,3,0,1002_DFA_ANG_XX,9,50,9,-1,40,70,-1", "not those of 9 raters with levels of 0 to 100"),
+        ("300002,10,0,0,0,0,0,1002_DFA_ANG_XX,10,101,-1,-1,40,70,-1", "not those of 10 raters"),
+        ("300002,6,0,0,1,3,0,1002_DFA_ANG_XX,10,nan,-1,-1,40,70,-1", "not those of 10 raters"),
         ("300002,many,0,0,1,3,0,1002_DFA_ANG_XX,10,50,-1,-1,40,70,-1", "votes are no numbers (could not convert"),
-        (f"300002,{ANGRY}", "duplicate id (rows 2 and 3;"),
-        (f"300002,{ANGRY.replace('1001_DFA_ANG_XX', 'film')}", "fileName has no actor and sentence (got 'film'"),
+        (f"300002,{ANGRY}", "duplicate id"),
     ],
 )
 def test_a_bad_row_costs_itself_alone(tmp_path: Path, row: str, problem: str) -> None:
@@ -132,11 +124,6 @@ def test_tables_that_cannot_be_used(tmp_path: Path) -> None:
     _votes(table, f"300001,{ANGRY}", header=HEADER.replace("meanHappyResp", "happy"))
     with pytest.raises(DataError, match=r"tabulatedVotes\.csv.*'meanHappyResp'"):
         read_data_set(tmp_path)
-    table.unlink()
-    whole = gzip.compress(f"{HEADER}\n300001,{ANGRY}\n".encode())
-    (tmp_path / "tabulatedVotes.csv.gz").write_bytes(whole[:-20])
-    with pytest.raises(DataError, match=r"tabulatedVotes\.csv\.gz"):
-        read_data_set(tmp_path)
 
 
 def test_a_folder_with_nothing_but_sound_is_prepared(tmp_path: Path) -> None:
@@ -152,10 +139,20 @@ def test_a_folder_with_nothing_but_sound_is_prepared(tmp_path: Path) -> None:
     assert "1002_IEO_SAD_HI.flv (got no such file" in (sad.clip.problem or "")
 
 
+@pytest.fixture(scope="module")
+def real(shared_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """CREMA-D's folder of real votes, without media."""
+    folder = tmp_path_factory.mktemp("crema")
+    votes = gzip.decompress((shared_data / "crema_d" / "tabulatedVotes.csv.gz").read_bytes())
+    (folder / "tabulatedVotes.csv").write_bytes(votes)
+    shutil.copy(shared_data / "crema_d" / "VideoDemographics.csv", folder)
+    return folder
+
+
 @pytest.mark.shared
-def test_the_rows_of_the_real_table_are_what_their_ids_say(shared_data: Path) -> None:
+def test_the_rows_of_the_real_table_are_what_their_ids_say(real: Path) -> None:
     """Raters recognised the acted emotion best with face and voice, worst with the voice alone (Cao et al. 2014)."""
-    table = pd.read_csv(shared_data / "crema_d" / "tabulatedVotes.csv.gz", index_col=0)
+    table = pd.read_csv(real / "tabulatedVotes.csv", index_col=0)
     acted = table["fileName"].str.split("_").str[2].str[0]
     hits = np.array([table[letter].to_numpy()[place] for place, letter in enumerate(acted)])
     shares = (
@@ -168,15 +165,15 @@ def test_the_rows_of_the_real_table_are_what_their_ids_say(shared_data: Path) ->
 @pytest.mark.slow
 @pytest.mark.shared
 @pytest.mark.parametrize(("votes", "hundred_thousand"), [("voice", 1), ("face", 2), ("both", 3)])
-def test_the_real_votes(shared_data: Path, votes: str, hundred_thousand: int) -> None:
+def test_the_real_votes(real: Path, votes: str, hundred_thousand: int) -> None:
     """Every intensity again, from whole columns: (votes / raters) × (mean level / 100), 0 where nobody chose it."""
-    manifest = read_data_set(shared_data / "crema_d", votes=votes)
+    manifest = read_data_set(real, votes=votes)
     assert len(manifest.clips) == 7442
     assert not any(clip.problem for clip in manifest.clips)
     assert len({clip.person for clip in manifest.clips}) == 91
     assert len({clip.attributes["Sentence"] for clip in manifest.clips}) == 12
     assert all(set(clip.attributes) == {"Age", "Sex", "Race", "Ethnicity", "Sentence"} for clip in manifest.clips)
-    table = pd.read_csv(shared_data / "crema_d" / "tabulatedVotes.csv.gz", index_col=0)
+    table = pd.read_csv(real / "tabulatedVotes.csv", index_col=0)
     assert (table[list("ADFHNS")].sum(axis=1) == table["numResponses"]).all()
     table = table[table.index // 100_000 == hundred_thousand]
     assert [clip.clip_id for clip in manifest.clips] == list(table["fileName"])
@@ -186,9 +183,9 @@ def test_the_real_votes(shared_data: Path, votes: str, hundred_thousand: int) ->
 
 
 @pytest.mark.shared
-def test_single_real_rows_and_the_means(shared_data: Path) -> None:
+def test_single_real_rows_and_the_means(real: Path) -> None:
     """Rows 100001 (1 of 11 chose happiness, level 98) and 100002 (3 of 9, level 42.667), multiplied by hand."""
-    first, second, *_ = clips = read_data_set(shared_data / "crema_d", votes="voice").clips
+    first, second, *_ = clips = read_data_set(real, votes="voice").clips
     assert (first.clip_id, second.clip_id) == ("1001_IEO_NEU_XX", "1001_IEO_HAP_LO")
     assert first.labels == pytest.approx((0, 0, 0, 0.0890909, 0))
     assert second.labels == pytest.approx((0, 0, 0, 0.1422222, 0))
@@ -203,12 +200,3 @@ def test_single_real_rows_and_the_means(shared_data: Path) -> None:
     np.testing.assert_allclose(values.mean(axis=0), [0.0818, 0.0704, 0.0637, 0.0370, 0.0530], atol=5e-5)
     assert values.min() == 0
     assert values.max() == pytest.approx(0.968)
-
-
-@pytest.mark.slow
-@pytest.mark.shared
-def test_real_actors_stay_in_one_split(shared_data: Path) -> None:
-    clips = assign_splits(read_data_set(shared_data / "crema_d").clips)
-    homes = {(clip.person, clip.split) for clip in clips}
-    assert len(homes) == 91
-    assert {split for _, split in homes} == {"train", "val", "test"}

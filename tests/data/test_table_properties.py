@@ -50,7 +50,7 @@ def test_a_manifest_holds_every_row_with_its_names(own: list[tuple[str, str, flo
     st.lists(names, min_size=1, max_size=5),
     st.sampled_from(["utf-16", "utf-16-le", "utf-32", "latin-1", "cp1252", "shift-jis", "gb18030"]),
 )
-def test_another_encoding_is_read_right_or_refused(own: list[str], encoding: str) -> None:
+def test_another_encoding_is_refused(own: list[str], encoding: str) -> None:
     """A name that became another one would go unnoticed."""
     own = [one.strip() for one in own if one.strip()]
     assume(own)
@@ -64,8 +64,8 @@ def test_another_encoding_is_read_right_or_refused(own: list[str], encoding: str
     with TemporaryDirectory() as folder:
         file = Path(folder) / "table.csv"
         file.write_bytes(data)
-        if as_utf8 != text and encoding not in ("utf-16", "utf-32"):  # which begin with a mark
-            with pytest.raises(DataError, match=r"table\.csv: (not a CSV table|no column|has a header)"):
+        if as_utf8 != text:
+            with pytest.raises(DataError, match=r"table\.csv: (not a CSV table|no column)"):
                 read_rows(file, ["path"])
         else:
             assert [row["path"] for row in read_rows(file, ["path"])] == own

@@ -181,16 +181,13 @@ def print_ratings(gathered: Ratings) -> None:
     fewest, most = gathered.n_raters
     ratings = f"{fewest} ratings each" if fewest == most else f"{fewest} to {most} ratings each"
     results.print(f"{gathered.n_clips} clips, {'1 rating each' if fewest == most == 1 else ratings}")
-    table = Table("label", "mean", "r, one and the others", "ICC of one", "ICC of their mean", "ceiling of a model's r")
+    table = Table("label", "mean", "ICC of one", "ICC of their mean", "ceiling of a model's r")
     for (label, own), mean in zip(gathered.agreement.items(), gathered.means, strict=True):
-        found = (own.with_others, own.icc_one, own.icc_mean, own.ceiling)
+        found = (own.icc_one, own.icc_mean, own.ceiling)
         table.add_row(escape(label), f"{mean:.3f}", *(shown(value, 3) for value in found))
     results.print(table)
     if most == 1:
         results.print("one rating a clip says nothing of how far raters agree")
     print_names("left out, without a rating of each label", gathered.incomplete)
-    if gathered.dropped:
-        why = "they hold numbers, or differ within a clip"
-        results.print(f"columns left out ({why}): {escape(', '.join(gathered.dropped))}")
     results.print(f"labels from 0 to 1: {escape(str(gathered.path))}")
     results.print(f"next: reactometer prepare {escape(str(gathered.path))} --out CACHE")

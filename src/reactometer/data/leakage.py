@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import warnings
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from itertools import combinations, product
+from itertools import combinations
 
 import numpy as np
 
@@ -16,10 +17,10 @@ from reactometer.terminal import is_first_process
 from reactometer.types import Clip
 
 LEAST_CHANCE = 1e-3
-"""A label vector tells its stimulus where fewer train clips than this are expected to have it by chance."""
+"""A label vector tells its stimulus if fewer train clips than this are expected to have it by chance."""
 
 LEAST_SHARE, LEAST_CLIPS = 0.01, 3
-"""So many clips of a split (and no fewer than 3) with a telling label vector of train are a leak."""
+"""Share and number of clips of a split with a telling label vector of train, from which they are a leak."""
 
 
 @dataclass(frozen=True)
@@ -28,7 +29,7 @@ class Leak:
 
     kind: str  # "person", "stimulus", "label vector" or "file"
     splits: tuple[str, str]
-    n_shared: int  # people, stimuli, vectors, or pairs of clips
+    n_shared: int  # people, stimuli, vectors or files
     n_clips: int  # clips of the second split that are concerned
     share: float  # of the second split's clips
     examples: tuple[str, ...] = ()
@@ -52,61 +53,55 @@ class LabelVectors:
 
 
 def find_shared(clips: Sequence[Clip], kind: str) -> list[Leak]:
-    """People (``kind`` "person") or stimuli ("stimulus") in more than one split, by pair of splits."""
-    names = {split: {getattr(clip, kind) for clip in clips if clip.split == split} - {None} for split in SPLITS}
-    leaks = []
-    for first, second in combinations(SPLITS, 2):
-        both = names[first] & names[second]
-        own = [clip for clip in clips if clip.split == second]
-        hit = [clip for clip in own if getattr(clip, kind) in both]
-        if both:
-            examples = tuple(sorted(both)[:3])
-            leaks.append(Leak(kind, (first, second), len(both), len(hit), len(hit) / len(own), examples))
-    return leaks
+    """Find people (``kind`` "person") or stimuli ("stimulus") in more than one split, by pair of splits."""
+    return _find_leaks(kind, clips, [getattr(clip, kind) for clip in clips])
 
 
 def find_same_files(clips: Sequence[Clip]) -> list[Leak]:
-    """Find clips of different splits whose media files are equal by SHA-256; only files of equal size are read."""
-    by_size: dict[int, list[Clip]] = {}
-    for clip in clips:
-        if clip.split and clip.path.is_file():
-            by_size.setdefault(clip.path.stat().st_size, []).append(clip)
-    by_hash: dict[str, list[Clip]] = {}
-    for same_size in by_size.values():
-        for clip in same_size if len(same_size) > 1 else ():
-            by_hash.setdefault(sha256_of(clip.path), []).append(clip)
+    """Find media files that are equal by SHA-256 in more than one split; only files of equal size are read.
+
+    Each is named by the first clip that has it.
+    """
+    sizes = [clip.path.stat().st_size if clip.path.is_file() else None for clip in clips]
+    counts, first_of, names = Counter(sizes), dict[str, str](), list[str | None]()
+    for clip, size in zip(clips, sizes, strict=True):
+        is_single = size is None or counts[size] == 1
+        names.append(None if is_single else first_of.setdefault(sha256_of(clip.path), clip.clip_id))
+    return _find_leaks("file", clips, names)
+
+
+def _find_leaks(kind: str, clips: Sequence[Clip], names: Sequence[str | None]) -> list[Leak]:
+    """Return the names that clips of two splits share, by pair of splits; ``None`` is no name."""
     leaks = []
-    for splits in combinations(SPLITS, 2):
-        pairs = [
-            (first, second)
-            for equal in by_hash.values()
-            for first, second in product(equal, equal)
-            if (first.split, second.split) == splits
-        ]
-        if pairs:
-            n_clips, hit = sum(clip.split == splits[1] for clip in clips), {second.clip_id for _, second in pairs}
-            examples = tuple(f"{first.clip_id} = {second.clip_id}" for first, second in pairs[:3])
-            leaks.append(Leak("file", splits, len(pairs), len(hit), len(hit) / n_clips, examples))
+    for first, second in combinations(SPLITS, 2):
+        earlier, own = (
+            [name for clip, name in zip(clips, names, strict=True) if clip.split == split] for split in (first, second)
+        )
+        both = set(earlier) & set(own) - {None}
+        n_clips = sum(name in both for name in own)
+        if both:
+            examples = tuple(sorted(map(str, both))[:3])
+            leaks.append(Leak(kind, (first, second), len(both), n_clips, n_clips / len(own), examples))
     return leaks
 
 
 def check_leaks(clips: Sequence[Clip], folded: Sequence[Clip], *, origin: str, allowed: bool) -> None:
-    """Stop before a training whose splits share people or stimuli; where that is allowed, warn.
+    """Stop before a training whose splits share people or stimuli; if that is allowed, warn.
 
     Args:
-        clips: the data set as it is.
-        folded: the same with train and val dealt anew, or ``clips`` themselves; folds keep people apart, and where
-            they share stimuli, that is warned of.
-        origin: the data set, for the message.
+        clips: the dataset as it is.
+        folded: the same with train and val dealt anew, or ``clips`` themselves. Folds keep people apart; stimuli that
+            they share are a warning.
+        origin: the dataset, for the message.
         allowed: ``data.allow_leak``.
 
     Raises:
-        DataError: the first leak.
+        DataError: the splits share people or stimuli.
     """
     whole = clips
     if folded is not clips:
         whole = [replace(clip, split="train") if clip.split == "val" else clip for clip in clips]
-    leaks = [leak for kind in ("person", "stimulus") for leak in find_shared(whole, kind)]
+    leaks = [*find_shared(whole, "person"), *find_shared(whole, "stimulus")]
     if leaks and not allowed:
         raise DataError(
             f"{origin}: splits share what a score must not rest on",
@@ -122,12 +117,12 @@ def check_leaks(clips: Sequence[Clip], folded: Sequence[Clip], *, origin: str, a
 
 
 def find_label_vectors(clips: Sequence[Clip]) -> tuple[LabelVectors, list[Leak]]:
-    """Which label vectors of val and test are those of train clips: clips of one stimulus, where labels are its own.
+    """Find label vectors of val and test that train clips have, too: clips of one stimulus, if labels are its own.
 
-    Vectors also coincide by coarse rounding, or are all zero. A vector counts as telling where few train clips would
-    have it by chance: the number of train's distinct vectors, times, for each label, the share of all distinct vectors
-    that have its value, is below 1e-3. So a vector with a single value other than 0, or one on a grid of few steps,
-    tells nothing. It is a leak where at least 1 % of a split's clips, and 3 of them, have a telling vector of train.
+    Vectors also coincide by coarse rounding, or are all zero. A vector counts as telling if few train clips would have
+    it by chance: the number of train's distinct vectors, times, for each label, the share of all distinct vectors that
+    have its value, is below 1e-3. So a vector with a single value other than 0, or one on a grid of few steps, tells
+    nothing. It is a leak if at least 1% of a split's clips, and 3 of them, have a telling vector of train.
     """
     labelled = [clip for clip in clips if clip.labels]
     if not labelled:
@@ -149,6 +144,5 @@ def find_label_vectors(clips: Sequence[Clip]) -> tuple[LabelVectors, list[Leak]]
         hit = own[tells[own]]
         shared[name], telling[name] = float(in_train[own].mean()), len(hit) / len(own)
         if len(hit) >= max(LEAST_CLIPS, LEAST_SHARE * len(own)):
-            n_shared = len(np.unique(hit))
-            leaks.append(Leak("label vector", ("train", name), n_shared, len(hit), telling[name]))
+            leaks.append(Leak("label vector", ("train", name), len(set(hit)), len(hit), telling[name]))
     return LabelVectors(len(labelled), len(distinct), shared, telling), leaks

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
-from reactometer.data.cache import SETTINGS_FILE
 from reactometer.data.datasets import read_data_set
 from reactometer.data.manifest import check_new_table, write_listing
-from reactometer.errors import ConfigError, DataError, require, suggestion
+from reactometer.errors import ConfigError, DataError, require
 from reactometer.types import Clip
 
 SHARES = {"train": 0.7, "val": 0.15, "test": 0.15}
@@ -43,16 +43,9 @@ def assign_splits(clips: Sequence[Clip], seed: int = 0) -> tuple[Clip, ...]:
 
     Whole groups, in an order drawn from the seed, go to the split that is furthest below its share (``SHARES``).
     """
-    groups: dict[str, list[int]] = {}
-    for index, clip in enumerate(clips):
-        groups.setdefault(clip.person or f"clip {clip.clip_id}", []).append(index)
-    counts = dict.fromkeys(SHARES, 0)
-    split_of: dict[int, str] = {}
-    for name in np.random.default_rng(seed).permutation(sorted(groups)):
-        split = min(SHARES, key=lambda key: counts[key] / SHARES[key])
-        counts[split] += len(groups[name])
-        split_of.update(dict.fromkeys(groups[name], split))
-    return tuple(replace(clip, split=split_of[index]) for index, clip in enumerate(clips))
+    sizes = Counter(map(_group, clips))
+    place_of = _deal(sizes, np.random.default_rng(seed).permutation(sorted(sizes)), [*SHARES.values()])
+    return tuple(replace(clip, split=SPLITS[place_of[_group(clip)]]) for clip in clips)
 
 
 def assign_folds(clips: Sequence[Clip], n_folds: int, fold: int, seed: int = 0) -> tuple[Clip, ...]:
@@ -61,26 +54,37 @@ def assign_folds(clips: Sequence[Clip], n_folds: int, fold: int, seed: int = 0) 
     Whole groups, largest first, go to the fold with the fewest clips. Test stays as it is.
 
     Raises:
-        ConfigError: a single fold, no such fold, or fewer people than folds.
+        ConfigError: no such fold, or fewer people than folds.
     """
-    if n_folds < 2:
-        raise ConfigError("one fold leaves no clip to train on", got=f"data.folds={n_folds}", expected="2 or more")
-    if not 0 <= fold < n_folds:
-        raise ConfigError("no such fold", got=f"data.fold={fold}", expected=f"0 to {n_folds - 1}")
-    groups: dict[str, list[int]] = {}
-    for index, clip in enumerate(clips):
-        if clip.split in ("train", "val"):
-            groups.setdefault(clip.person or f"clip {clip.clip_id}", []).append(index)
-    if len(groups) < n_folds:
-        raise ConfigError("more folds than people", got=f"{n_folds} folds, {len(groups)} people in train and val")
-    names = sorted(np.random.default_rng(seed).permutation(sorted(groups)), key=lambda name: -len(groups[name]))
-    counts = [0] * n_folds
-    split_of: dict[int, str] = {}
-    for name in names:
-        place = counts.index(min(counts))
-        counts[place] += len(groups[name])
-        split_of.update(dict.fromkeys(groups[name], "val" if place == fold else "train"))
-    return tuple(replace(clip, split=split_of.get(index, clip.split)) for index, clip in enumerate(clips))
+    if n_folds < 2 or not 0 <= fold < n_folds:
+        got, expected = f"data.folds={n_folds}, data.fold={fold}", "2 folds or more, and a fold from 0 to folds - 1"
+        raise ConfigError("no such fold", got=got, expected=expected)
+    sizes = Counter(_group(clip) for clip in clips if clip.split in ("train", "val"))
+    if len(sizes) < n_folds:
+        raise ConfigError("more folds than people", got=f"{n_folds} folds, {len(sizes)} people in train and val")
+    names = sorted(np.random.default_rng(seed).permutation(sorted(sizes)), key=lambda name: -sizes[name])
+    fold_of = _deal(sizes, names, [1.0] * n_folds)
+    return tuple(
+        replace(clip, split="val" if fold_of[_group(clip)] == fold else "train")
+        if clip.split in ("train", "val")
+        else clip
+        for clip in clips
+    )
+
+
+def _group(clip: Clip) -> str:
+    """Name the clips that stay together: those of a person, or a single clip of an unknown person."""
+    return clip.person or f"clip {clip.clip_id}"
+
+
+def _deal(sizes: Mapping[str, int], order: Iterable[str], shares: Sequence[float]) -> dict[str, int]:
+    """Give each group, in order, to the place that is furthest below its share; return the place of each group."""
+    totals, place_of = [0] * len(shares), dict[str, int]()
+    for name in order:
+        place = min(range(len(shares)), key=lambda at: totals[at] / shares[at])
+        totals[place] += sizes[name]
+        place_of[name] = place
+    return place_of
 
 
 @dataclass(frozen=True)
@@ -123,12 +127,18 @@ def split(
         ConfigError: an unknown key, or shares that leave no train clips.
         DataError: clips without a person or a stimulus, or no such split is possible.
         OutputError: ``out`` exists already, or is no CSV.
-        MissingPackageError: pandas or SciPy is not installed.
+        MissingPackageError: SciPy is not installed.
     """
-    require("pandas", "scipy", extra="evaluate")
-    data, out = Path(data), Path(out)
+    require("scipy", extra="evaluate")
+    out = Path(out)
     shares = np.array([1.0 - val - test, val, test])
-    _check(data, out, disjoint, shares)
+    if not disjoint or set(disjoint) - set(KEYS) or shares.min() < 0 or shares[0] <= 0:
+        raise ConfigError(
+            "no such split",
+            got=f"disjoint in {', '.join(disjoint) or 'nothing'}; val {val:g}, test {test:g}",
+            expected=f"one or more of {', '.join(KEYS)}; shares from 0 that leave some for train",
+        )
+    check_new_table(out)
     manifest = read_data_set(data, labels)
     clips = [clip for clip in manifest.clips if clip.labels and not clip.problem]
     component = find_components(clips, disjoint)  # (clips,)
@@ -161,13 +171,12 @@ def find_components(clips: Sequence[Clip], disjoint: Sequence[str]) -> np.ndarra
     Raises:
         DataError: there are no clips, or one has no person or no stimulus.
     """
-    import pandas as pd
     from scipy.sparse import coo_array
     from scipy.sparse.csgraph import connected_components
 
     if not clips:
         raise DataError("no clip with labels to split", expected="a data set with labels")
-    joined, n_nodes = [], len(clips)
+    nodes, edges = dict[tuple[str, object], int](), list[tuple[int, int]]()
     for key in disjoint:
         names = [getattr(clip, key) for clip in clips]
         if None in names:
@@ -176,13 +185,12 @@ def find_components(clips: Sequence[Clip], disjoint: Sequence[str]) -> np.ndarra
                 got=f"{names.count(None)} of {len(names)} without",
                 fix=f"Fill the column '{key}', or name other keys with --disjoint (person, stimulus, labels)",
             )
-        number, unique = pd.factorize(np.fromiter(names, dtype=object))
-        joined.append(np.stack([np.arange(len(clips)), n_nodes + number]))
-        n_nodes += len(unique)
-    edges = np.concatenate(joined, axis=1)  # (2, edges): clip, and person or stimulus
-    graph = coo_array((np.ones(edges.shape[1]), (edges[0], edges[1])), shape=(n_nodes, n_nodes))
-    _, component = connected_components(graph, directed=False)
-    return np.asarray(pd.factorize(component[: len(clips)])[0])
+        for index, name in enumerate(names):
+            edges.append((index, nodes.setdefault((key, name), len(clips) + len(nodes))))
+    ends, n_nodes = np.array(edges).T, len(clips) + len(nodes)  # (2, edges): clip, and person or stimulus
+    graph = coo_array((np.ones(len(edges)), (ends[0], ends[1])), shape=(n_nodes, n_nodes))
+    _, component = connected_components(graph, directed=False)  # numbered in the order of their first clips
+    return np.asarray(component[: len(clips)])
 
 
 def _assign(component: np.ndarray, values: np.ndarray, shares: np.ndarray, seed: int) -> np.ndarray:
@@ -215,18 +223,3 @@ def _assign(component: np.ndarray, values: np.ndarray, shares: np.ndarray, seed:
             home[one], home[other] = home[other], own
             home[n_components:] = np.arange(len(used))
     return np.asarray(used[home[:n_components]])
-
-
-def _check(data: Path, out: Path, disjoint: Sequence[str], shares: np.ndarray) -> None:
-    for key in disjoint:
-        if key not in KEYS:
-            raise ConfigError(f"splits cannot be disjoint in '{key}'", fix=suggestion(key, KEYS))
-    if not disjoint or shares.min() < 0 or shares[0] <= 0:
-        raise ConfigError(
-            "no such split",
-            got=f"disjoint in {', '.join(disjoint) or 'nothing'}; val {shares[1]:g}, test {shares[2]:g}",
-            expected=f"one or more of {', '.join(KEYS)}; shares from 0 that leave some for train",
-        )
-    if (data / SETTINGS_FILE).is_file():
-        raise DataError(f"{data}: prepared clips, which a manifest cannot list", fix="Name the data set itself")
-    check_new_table(out)
