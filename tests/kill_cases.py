@@ -172,7 +172,7 @@ def folder_case(videos: Path) -> Case:
 def table_case(videos: Sequence[Path]) -> Case:
     """Predicts files into tables of which older ones are there."""
     names = {"--out": "clips.csv", "--timeline": "timeline.parquet", "--frames": "frames.json", "--elan": "e.eaf"}
-    names |= {"--plot": "p.png", "--subtitles": "s.vtt"}
+    names |= {"--overlay": "o.mp4", "--plot": "p.png", "--subtitles": "s.vtt"}
     old = b"what was there before"
 
     def begin(folder: Path) -> None:

@@ -73,6 +73,7 @@ def test_predictions_need_no_extra(
 
 NEEDING: dict[str, tuple[str, ...]] = {
     "predict clip.mp4 --plot a.png": ("evaluate", "matplotlib"),
+    "predict clip.mp4 --overlay a.mp4": ("evaluate", "matplotlib"),
     "predict clip.mp4 --out a.parquet": ("parquet", "pyarrow"),
     "predict clip.mp4 --out results": ("parquet", "pyarrow"),
     "predict s3://bucket/clip.mp4": ("parquet", "pyarrow"),

@@ -27,13 +27,14 @@ from reactometer.inference.checkpoint import load_model
 from reactometer.inference.conformal import save_uncertainty
 from reactometer.inference.elan_vtt import write_elan, write_subtitles
 from reactometer.inference.outputs import Outputs
+from reactometer.inference.overlay import write_overlay
 from reactometer.inference.plot import draw_timeline
 from reactometer.inference.tables import clip_columns, clip_rows, write_table
 from reactometer.io import PART, appearing, check_place, make_folder, replacing, write_picture, write_whole
 from reactometer.paths import STARTER
 from reactometer.training.train import train
 from reactometer.training.trainer import LAST, _WholeFiles
-from reactometer.types import Prediction, PreparedClip, Window
+from reactometer.types import FaceSample, FrameState, Prediction, PreparedClip, Window
 
 FULL = "cannot be written: No space left on device"
 WINDOWS = tuple(Window(float(start), start + 2.0, 1.0, (0.25,)) for start in range(2))
@@ -75,6 +76,16 @@ def test_a_full_disk_is_told_and_the_older_file_is_whole(name: str, small_disk: 
         WRITERS[name](file)
     assert file.read_text() == "what was there before"
     assert sorted(own.name for own in small_disk.iterdir()) == sorted([name, "filler"])
+
+
+def test_an_overlay_that_finds_no_room_leaves_none(simulated: Path, small_disk: Path, fill: Fill) -> None:
+    """With room for some of it: the disk fills while it is encoded."""
+    video = next((simulated / "train" / "mp4").iterdir())
+    samples = (FaceSample(0.0, FrameState.NO_FACE, None, 0.0, None),)
+    fill(small_disk, 8192)
+    with pytest.raises(OutputError, match=FULL):
+        write_overlay([replace(SEEN, path=str(video), samples=samples)], small_disk / "a.mp4")
+    assert [own.name for own in small_disk.iterdir()] == ["filler"]
 
 
 def test_intervals_that_find_no_room_leave_the_model_as_it_was(small_disk: Path, fill: Fill) -> None:

@@ -78,13 +78,13 @@ def test_the_main_job_from_a_data_set_to_predictions(run: Run, toml: Path, simul
     ]
     tables += ["--events", tmp_path / "events.csv", "--threshold", 0.05, "--elan", tmp_path / "a.eaf"]
     refined = ["--window", 1, "--hop", 0.5, "--smooth", 1, "--baseline", "0-1s", "--subtitles", tmp_path / "a.vtt"]
-    pictures = ["--plot", tmp_path / "a.png"]
+    pictures = ["--plot", tmp_path / "a.png", "--overlay", tmp_path / "a.mp4"]
     status, printed, told = run("predict", "--model", out / "model", video, *tables, *refined, *pictures)
     assert status == 0
     assert "smoothed: Hann-weighted mean over 1 s" in told
     assert "baseline: mean of what 0 to 1 s show (windows: 1), subtracted" in told
     assert set(pd.read_csv(tmp_path / "events.csv")) >= {"onset_s", "peak_s", "offset_s"}
-    assert all((tmp_path / name).stat().st_size for name in ("a.eaf", "a.vtt"))
+    assert all((tmp_path / name).stat().st_size for name in ("a.eaf", "a.vtt", "a.mp4"))
     assert video.name in printed
     assert pd.read_csv(tmp_path / "clips.csv").status.tolist() == ["ok"]
     assert pd.read_parquet(tmp_path / "timeline.parquet").start_s.tolist()[0] == 0.0

@@ -1,4 +1,4 @@
-"""What is written of a prediction: ELAN documents, subtitles, and where each file goes."""
+"""What is written of a prediction: ELAN documents, subtitles, overlay videos, and where each file goes."""
 
 from __future__ import annotations
 
@@ -6,8 +6,10 @@ import itertools
 import re
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 from xml.etree import ElementTree
 
+import av
 import numpy as np
 import pandas as pd
 import pytest
@@ -16,6 +18,7 @@ from reactometer.errors import ConfigError, OutputError
 from reactometer.inference.elan_vtt import write_elan, write_subtitles
 from reactometer.inference.events import find_events
 from reactometer.inference.outputs import Outputs
+from reactometer.inference.overlay import write_overlay
 from reactometer.inference.predictor import predict
 from reactometer.types import Prediction, Window
 
@@ -94,6 +97,40 @@ def real(shared_data: Path, model_folder: Path) -> Prediction:
     return prediction
 
 
+@pytest.mark.slow
+@pytest.mark.shared
+def test_an_overlay_keeps_every_frame_at_its_time_and_the_sound(real: Prediction, tmp_path: Path) -> None:
+    written = write_overlay([real], tmp_path / "a.mp4")
+    made: Any
+    with av.open(real.path) as source, av.open(str(written)) as made:
+        expected = [frame.time for frame in source.decode(video=0)]
+        frames = list(made.decode(video=0))
+        assert [frame.time - frames[0].time for frame in frames] == pytest.approx(
+            [time - expected[0] for time in expected], abs=0.002
+        )
+        assert frames[0].width >= 640
+        assert made.streams.audio[0].duration * made.streams.audio[0].time_base == pytest.approx(6.4, abs=0.2)
+        panel = frames[0].to_ndarray(format="rgb24")[-26 * len(real.labels) :]
+    assert panel.mean() > 200  # white, with names and lines
+    assert panel.min() < 100
+    assert not list(tmp_path.glob(".partial*"))
+
+
+@pytest.mark.shared
+def test_an_overlay_of_several_faces_has_a_panel_of_each(real: Prediction, shared_data: Path, tmp_path: Path) -> None:
+    path = str(shared_data / "clips" / "single_face.mp4")  # the shortest
+    people = [replace(real, path=path, face=number) for number in (1, 2)]
+    made: Any
+    with av.open(str(write_overlay(people, tmp_path / "a.mp4"))) as made, av.open(path) as source:
+        shown: Any = next(source.decode(video=0))
+        frame = next(made.decode(video=0))
+    rows = 26 * (1 + len(real.labels))
+    assert frame.height - 2 * rows == round(shown.height * frame.width / shown.width)
+    first, second = np.split(frame.to_ndarray(format="rgb24")[-2 * rows :], 2)
+    assert np.abs(first[26:].astype(int) - second[26:]).mean() < 2  # but for the number, they say the same
+    assert np.abs(first[:26].astype(int) - second[:26]).max() > 100
+
+
 @pytest.mark.shared
 def test_everything_of_several_files_goes_into_folders(real: Prediction, tmp_path: Path) -> None:
     outputs = Outputs(
@@ -125,7 +162,7 @@ def test_everything_of_several_files_goes_into_folders(real: Prediction, tmp_pat
 @pytest.mark.slow
 @pytest.mark.shared
 def test_everything_of_faces_says_whose_it_is(real: Prediction, tmp_path: Path) -> None:
-    """Pictures and subtitles are one face's, ELAN documents one file's; where no face is, the file's."""
+    """Pictures and subtitles are one face's, ELAN documents and overlays one file's; where no face is, the file's."""
     tables = {name: tmp_path / f"{name}.csv" for name in ("clips", "timeline", "frames", "events")}
     folders = {name: tmp_path / name for name in ("elan", "subtitles", "plot")}
     outputs = Outputs(**tables, **folders, threshold=0.01, faces="all")
@@ -149,8 +186,8 @@ def test_everything_of_faces_says_whose_it_is(real: Prediction, tmp_path: Path) 
     [
         (Outputs(elan=Path("a.xml")), OutputError, "no such ELAN document format"),
         (Outputs(subtitles=Path("a.srt")), OutputError, "no such subtitle format"),
-        (Outputs(plot=Path("a.gif")), OutputError, "no such picture format"),
-        (Outputs(plot=Path("a.png")), OutputError, "one picture for 2 files"),
+        (Outputs(overlay=Path("a.gif")), OutputError, "no such overlay format"),
+        (Outputs(overlay=Path("a.mp4")), OutputError, "one overlay for 2 files"),
         (Outputs(events=Path("a.txt")), OutputError, "no such table format"),
         (Outputs(threshold=2.0), ConfigError, "threshold"),
     ],
@@ -164,7 +201,7 @@ def test_one_picture_or_subtitle_for_all_faces_is_refused() -> None:
     for outputs in (Outputs(plot=Path("a.png"), faces="all"), Outputs(subtitles=Path("a.vtt"), faces="all")):
         with pytest.raises(OutputError, match=r"(picture|subtitle).*folder"):
             outputs.check(1)
-    Outputs(elan=Path("a.eaf"), plot=Path("plots"), faces="all").check(1)
+    Outputs(elan=Path("a.eaf"), overlay=Path("a.mp4"), plot=Path("plots"), faces="all").check(1)
 
 
 @pytest.mark.shared

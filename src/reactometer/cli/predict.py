@@ -44,6 +44,9 @@ def predict(
     plot: Annotated[Path | None, typer.Option(help="Picture of the timeline; for several files, a folder.")] = None,
     elan: Annotated[Path | None, typer.Option(help="ELAN document (.eaf); for several files, a folder.")] = None,
     subtitles: Annotated[Path | None, typer.Option(help="WebVTT subtitles (.vtt); or a folder.")] = None,
+    overlay: Annotated[
+        Path | None, typer.Option(help="The video with box, bars and timeline (.mp4); or a folder.")
+    ] = None,
     window: Annotated[float, typer.Option(help="Length of the timeline's windows, seconds.")] = 2.0,
     hop: Annotated[float, typer.Option(help="From one window's start to the next one's, seconds.")] = 1.0,
     rate: Annotated[float | None, typer.Option(help="Frames looked at per second; default: as in training.")] = None,
@@ -88,7 +91,7 @@ def predict(
 
     options = PredictOptions(window, hop, rate, faces, smooth, baseline)
     per_file = {"timeline": timeline, "frames": frames, "events": events, "threshold": threshold, "plot": plot}
-    per_file |= {"elan": elan, "subtitles": subtitles, "people": people}
+    per_file |= {"elan": elan, "subtitles": subtitles, "overlay": overlay, "people": people}
     per_run = {"workers": workers, "retry-failed": retry_failed, "ray": ray, "gpus": gpus}
     for name, value in (per_file | {"same-person": same_person} if folder else per_run).items():
         if value:
@@ -117,7 +120,7 @@ def predict(
     else:
         events_from = DEFAULT_THRESHOLD if threshold is None else threshold
         outputs = Outputs(
-            Path(out) if out else None, timeline, frames, events, plot, elan, subtitles, events_from, faces
+            Path(out) if out else None, timeline, frames, events, plot, elan, subtitles, overlay, events_from, faces
         )
         failed = _predict_into_files(videos, outputs, model, options, device, people, same_person)
     if model is None:

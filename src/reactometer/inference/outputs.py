@@ -13,6 +13,7 @@ from reactometer.errors import OutputError, require
 from reactometer.inference import tables
 from reactometer.inference.elan_vtt import write_elan, write_subtitles
 from reactometer.inference.events import DEFAULT_THRESHOLD, check_threshold, find_events
+from reactometer.inference.overlay import write_overlay
 from reactometer.inference.plot import PICTURE_ENDINGS, draw_timeline
 from reactometer.io import check_place
 from reactometer.types import Prediction
@@ -20,9 +21,9 @@ from reactometer.types import Prediction
 
 @dataclass(frozen=True)
 class Outputs:
-    """Files to write: tables of all videos; and per video a plot, ELAN document and subtitles, or a folder.
+    """Files to write: tables of all videos; and per video a plot, ELAN document, subtitles and overlay, or a folder.
 
-    If everybody is followed, each face has its own plot and subtitles; tables and ELAN documents hold all.
+    If everybody is followed, each face has its own plot and subtitles; tables, ELAN documents and overlays hold all.
     """
 
     clips: Path | None = None
@@ -32,13 +33,14 @@ class Outputs:
     plot: Path | None = None
     elan: Path | None = None
     subtitles: Path | None = None
+    overlay: Path | None = None
     threshold: float = DEFAULT_THRESHOLD
     faces: str = "one"
 
     @property
     def wants_timeline(self) -> bool:
         """Whether an output needs the windows."""
-        return any((self.timeline, self.events, self.plot, self.elan, self.subtitles))
+        return any((self.timeline, self.events, self.plot, self.elan, self.subtitles, self.overlay))
 
     def check(self, n_files: int) -> None:
         """Check formats, the threshold, and that all places can be written.
@@ -51,7 +53,7 @@ class Outputs:
         check_threshold(self.threshold)
         for table in (self.clips, self.timeline, self.frames, self.events):
             tables.check_ending(table)
-        if self.plot:
+        if self.plot or self.overlay:
             require("matplotlib", extra="evaluate")
         for what, path, endings in self._per_video():
             if path is None or not path.suffix:
@@ -97,12 +99,15 @@ class Outputs:
         if self.elan:
             events = [find_events(prediction, self.threshold) for prediction in people]
             yield write_elan(people, events, _place(self.elan, f"{name}.eaf"))
+        if self.overlay:
+            yield write_overlay(people, _place(self.overlay, f"{name}.mp4"))
 
     def _per_video(self) -> tuple[tuple[str, Path | None, tuple[str, ...]], ...]:
         return (
             ("picture", self.plot, PICTURE_ENDINGS),
             ("ELAN document", self.elan, (".eaf",)),
             ("subtitle", self.subtitles, (".vtt",)),
+            ("overlay", self.overlay, (".mp4",)),
         )
 
 

@@ -1,0 +1,197 @@
+"""Draw face boxes, bars and the timeline into a video."""
+
+from __future__ import annotations
+
+import heapq
+from bisect import bisect_left
+from collections.abc import Iterator, Sequence
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import av
+import cv2
+import numpy as np
+
+from reactometer.errors import OutputError
+from reactometer.inference.plot import COLOURS
+from reactometer.io import replacing
+from reactometer.media.audio import read_sound
+from reactometer.media.video import probe, read_frames
+from reactometer.types import SOUND_RATE_HZ, ByteArray, Frame, FrameState, Prediction, SoundBlock
+
+LEAST_WIDTH_PX = 640
+ROW_PX, LABEL_PX, BAR_PX, MARGIN_PX = 26, 120, 110, 8
+"""The panel below the video has one row per emotion with its name, a bar and the timeline."""
+
+WHITE = (255, 255, 255)
+
+CLOCK = Fraction(1, 90_000)
+"""Time base, seconds; fine enough for variable frame rates."""
+
+
+def write_overlay(predictions: Sequence[Prediction], path: Path) -> Path:
+    """Write the video again with boxes and predictions; frames keep their times, and the sound is kept.
+
+    Args:
+        predictions: of one video, or of each face in it, with windows and samples.
+        path: the MP4 file to write (H.264, AAC).
+
+    Raises:
+        OutputError: there is no video or no timeline, or the file cannot be written.
+        MediaError: the video cannot be read.
+    """
+    source = Path(predictions[0].path)
+    info = probe(source)
+    if not info.has_video or any(prediction.failed or not prediction.windows for prediction in predictions):
+        raise OutputError(f"{source}: no overlay of a file without a video or a timeline", fix="Leave it out")
+    picture = _Picture(predictions, info.width_px, info.height_px)
+    with replacing(path) as partial, av.open(str(partial), "w", "mp4") as container:
+        _encode(container, source, picture, info.has_audio)
+    return path
+
+
+class _Picture:
+    """A frame with its boxes and panels."""
+
+    def __init__(self, predictions: Sequence[Prediction], width_px: int, height_px: int) -> None:
+        self.scale = max(1.0, LEAST_WIDTH_PX / width_px)
+        self.width_px = _even(width_px * self.scale)
+        self.height_px = _even(height_px * self.scale)
+        self.people = [_Person(prediction, self.width_px) for prediction in predictions]
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Width and height, pixels."""
+        return self.width_px, self.height_px + sum(len(person.panel) for person in self.people)
+
+    def draw(self, rgb: ByteArray, time_s: float) -> ByteArray:
+        """(height, width, 3) uint8 RGB."""
+        frame = cv2.resize(rgb, (self.width_px, self.height_px), interpolation=cv2.INTER_LINEAR)
+        boxes = [(person.face, person.box(time_s)) for person in self.people]
+        for face, box in boxes:
+            if box is not None:
+                _draw_box(frame, [round(value * self.scale) for value in box], face)
+        if all(box is None for _, box in boxes):
+            _write(frame, "no face", (10, 26))
+        return np.asarray(np.concatenate([frame, *(person.draw(time_s) for person in self.people)]), dtype=np.uint8)
+
+
+class _Person:
+    """The box of one prediction's face, and its panel below the frame."""
+
+    def __init__(self, prediction: Prediction, width_px: int) -> None:
+        self.face = prediction.face
+        self.width_px = width_px
+        self.samples = [sample for sample in prediction.samples if sample.state is not FrameState.UNREADABLE]
+        self.times_s = [sample.time_s for sample in self.samples]
+        self.duration_s = prediction.duration_s or 1.0
+        self.panel = _draw_panel(prediction, width_px)
+        self.middles_s, self.values = prediction.middles_s, prediction.timeline  # (K,), (K, L)
+
+    def draw(self, time_s: float) -> ByteArray:
+        """Return the panel with bars and cursor, (rows, width, 3) uint8 RGB."""
+        panel = self.panel.copy()
+        now = self.values[int(np.abs(self.middles_s - time_s).argmin())]  # (L,)
+        for place, value in enumerate(now):
+            top = _head_px(self.face) + place * ROW_PX
+            if not np.isnan(value):
+                end = LABEL_PX + round(float(value) * BAR_PX)
+                cv2.rectangle(panel, (LABEL_PX, top + 5), (end, top + ROW_PX - 5), _rgb(place), cv2.FILLED)
+        first = LABEL_PX + BAR_PX + MARGIN_PX
+        cursor = first + round(min(time_s / self.duration_s, 1.0) * (self.width_px - first - MARGIN_PX))
+        cv2.line(panel, (cursor, _head_px(self.face) + 2), (cursor, len(panel) - 3), (30, 30, 30), 1)
+        return panel
+
+    def box(self, time_s: float) -> tuple[float, float, float, float] | None:
+        """Return the face's x, y, width and height in the nearest sampled frame, pixels of the source video."""
+        if not self.samples:
+            return None
+        right = min(bisect_left(self.times_s, time_s), len(self.samples) - 1)
+        near = [self.samples[place] for place in (max(right - 1, 0), right)]
+        return min(near, key=lambda sample: abs(sample.time_s - time_s)).box
+
+
+def _draw_box(frame: np.ndarray, box: Sequence[int], face: int | None) -> None:
+    x, y, width, height = box
+    cv2.rectangle(frame, (x, y), (x + width, y + height), WHITE, 2, cv2.LINE_AA)
+    if face is not None:
+        _write(frame, str(face), (max(x, 0), y - 8 if y > 30 else y + height + 24))
+
+
+def _write(frame: np.ndarray, text: str, place: tuple[int, int]) -> None:
+    cv2.putText(frame, text, place, cv2.FONT_HERSHEY_SIMPLEX, 0.7, WHITE, 2, cv2.LINE_AA)
+
+
+def _head_px(face: int | None) -> int:
+    """Return the height of the row with the face's number."""
+    return 0 if face is None else ROW_PX
+
+
+def _draw_panel(prediction: Prediction, width_px: int) -> ByteArray:
+    """Draw the names and timelines of all emotions: (rows, width, 3) uint8 RGB."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    head_px = _head_px(prediction.face)
+    height_px = _even(head_px + ROW_PX * len(prediction.labels))
+    figure = Figure(figsize=(width_px / 100, height_px / 100), dpi=100)
+    canvas: Any = FigureCanvasAgg(figure)
+    first_px = LABEL_PX + BAR_PX + MARGIN_PX
+    if head_px:
+        middle = 1.0 - head_px / height_px / 2
+        figure.text(MARGIN_PX / width_px, middle, f"face {prediction.face}", va="center", fontsize=9, weight="bold")
+    for place, label in enumerate(prediction.labels):
+        bottom = 1.0 - (head_px + (place + 1) * ROW_PX) / height_px
+        middle = bottom + ROW_PX / height_px / 2
+        figure.text((LABEL_PX - 8) / width_px, middle, label, ha="right", va="center", fontsize=8)
+        share = (width_px - first_px - MARGIN_PX) / width_px
+        axes = figure.add_axes((first_px / width_px, bottom + 3 / height_px, share, (ROW_PX - 6) / height_px))
+        values, colour = prediction.timeline[:, place], COLOURS[place % len(COLOURS)]
+        axes.fill_between(prediction.middles_s, values, color=colour, alpha=0.5, linewidth=0)
+        axes.plot(prediction.middles_s, values, color=colour, linewidth=1)
+        axes.set(xlim=(0, prediction.duration_s or 1.0), ylim=(0, 1))
+        axes.axis("off")
+    canvas.draw()
+    return np.ascontiguousarray(np.asarray(canvas.buffer_rgba())[..., :3])
+
+
+def _encode(container: Any, source: Path, picture: _Picture, has_sound: bool) -> None:
+    video = container.add_stream("libx264", options={"crf": "20", "preset": "veryfast"})
+    video.width, video.height = picture.size
+    video.pix_fmt, video.time_base = "yuv420p", CLOCK
+    video.codec_context.time_base = CLOCK
+    sound: Any = container.add_stream("aac", rate=SOUND_RATE_HZ, layout="mono") if has_sound else None
+    blocks = read_sound(source) if has_sound else ()
+    pieces: Iterator[Frame | SoundBlock] = heapq.merge(read_frames(source), blocks, key=_start_s)
+    for piece in pieces:
+        if isinstance(piece, SoundBlock):
+            container.mux(sound.encode(_sound_frame(piece)))
+        elif piece.rgb is not None:
+            frame = av.VideoFrame.from_ndarray(picture.draw(piece.rgb(), piece.time_s), format="rgb24")
+            frame.pts, frame.time_base = round(piece.time_s / CLOCK), CLOCK
+            container.mux(video.encode(frame))
+    container.mux(video.encode())
+    if sound is not None:
+        container.mux(sound.encode())
+
+
+def _sound_frame(block: SoundBlock) -> Any:
+    samples = np.round(block.samples * 32767).clip(-32768, 32767).astype(np.int16)[None]  # (1, S)
+    frame = av.AudioFrame.from_ndarray(samples, format="s16", layout="mono")
+    frame.sample_rate = SOUND_RATE_HZ
+    frame.pts, frame.time_base = round(block.start_s * SOUND_RATE_HZ), Fraction(1, SOUND_RATE_HZ)
+    return frame
+
+
+def _start_s(piece: Frame | SoundBlock) -> float:
+    return piece.start_s if isinstance(piece, SoundBlock) else piece.time_s
+
+
+def _even(pixels: float) -> int:
+    return 2 * max(1, round(pixels / 2))
+
+
+def _rgb(place: int) -> tuple[int, int, int]:
+    colour = COLOURS[place % len(COLOURS)]
+    return int(colour[1:3], 16), int(colour[3:5], 16), int(colour[5:7], 16)
