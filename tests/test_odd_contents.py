@@ -6,7 +6,6 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 import pytest
 
 from reactometer.batch.inputs import Source
@@ -28,7 +27,7 @@ from reactometer.io import format_json, parse_json_object
 from reactometer.types import Clip, FaceSample, FrameState, Prediction, PreparedClip, Window
 
 STAMP = {"model": "x"}
-SOURCES = [Source("a.mp4", 1, 2, "aa"), Source("b.mp4", 1, 2, "bb")]
+SOURCES = [Source("a.mp4", "aa"), Source("b.mp4", "bb")]
 
 
 @pytest.fixture
@@ -52,7 +51,6 @@ def run(tmp_path: Path) -> Path:
     windows = (Window(0.0, 1.0, 1.0, (0.1,)),)
     good = Prediction("a.mp4", "ok", ("Joy",), 1.0, 1.0, False, (0.1,), windows)
     with open_results(tmp_path, STAMP, all_faces=False) as store:
-        store.keep_files(SOURCES)
         store.append("aa", [good])
         store.append("bb", [Prediction("b.mp4", "failed: damaged", ("Joy",))])
         assert store.write_tables(SOURCES) == {"b.mp4": "damaged"}
@@ -61,7 +59,6 @@ def run(tmp_path: Path) -> Path:
 
 def _resume(run: Path) -> None:
     with open_results(run, STAMP, all_faces=False) as store:
-        store.known_files()
         store.write_tables(SOURCES)
 
 
@@ -104,10 +101,6 @@ def test_an_index_of_features_that_is_none_is_told_of(prepared: Path, values: di
         open_store(prepared / "features")
 
 
-def _other_columns(file: Path) -> None:
-    pd.DataFrame({"sha256": ["cc"], "other": [1]}).to_parquet(file)
-
-
 @pytest.mark.parametrize(
     ("name", "change"),
     [
@@ -116,8 +109,6 @@ def _other_columns(file: Path) -> None:
         ("results/00000.jsonl", lambda file: file.write_text("[" * 100_000 + "\n")),
         ("results/00000.jsonl", lambda file: file.write_text('{"sha256": "aa", "predictions": []}\n')),
         ("results/00000.jsonl", lambda file: file.write_text('{"sha256": "aa", "predictions": [{"status": "ok"}]}\n')),
-        ("manifest.parquet", _other_columns),
-        ("manifest.parquet", lambda file: file.write_bytes(file.read_bytes()[:-100] + bytes(100))),
     ],
 )
 def test_a_file_of_a_run_that_is_none_is_told_of(run: Path, name: str, change: Callable[[Path], object]) -> None:

@@ -5,9 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from pyarrow import fs
 
-from reactometer.batch.inputs import Source, find_files, hash_file, hash_files, local_copy, open_path
+from reactometer.batch.inputs import find_files, hash_files
 from reactometer.errors import DataError
 from reactometer.io import sha256_of
 
@@ -73,53 +72,10 @@ def test_what_has_no_file_is_said(given: list[str], words: str, folder: Path, mo
         find_files(given)
 
 
-def test_what_is_known_is_not_read_again_and_what_cannot_be_read_says_why(folder: Path) -> None:
-    paths = [str(folder / name) for name in ("a.MOV", "b.mp4", "gone.mp4", "in")]
-    first, second, gone, place = hash_files([Source(path) for path in paths])
-    assert first.sha256 == sha256_of(folder / "a.MOV")
+def test_what_cannot_be_read_says_why(folder: Path) -> None:
+    good, gone, place, impossible = hash_files(
+        [*(str(folder / name) for name in ("a.MOV", "gone.mp4", "in")), "a\0b.mp4"]
+    )
+    assert (good.sha256, good.problem) == (sha256_of(folder / "a.MOV"), "")
     assert (gone.sha256, gone.problem) == ("", "No such file or directory")
-    assert place.problem
-    stat = (folder / "a.MOV").stat()
-    (folder / "b.mp4").write_text("another length")
-    again = list(hash_files([first, second]))
-    assert again[0] is first
-    assert again[1].sha256 == sha256_of(folder / "b.mp4") != second.sha256
-    assert (again[0].size_bytes, again[0].modified_ns) == (stat.st_size, stat.st_mtime_ns)
-
-
-@pytest.mark.parametrize("path", ["http://host/a.mp4", "foo://x"])
-def test_a_uri_of_an_unknown_kind_fails_alone(path: str) -> None:
-    (hashed,) = hash_files([Source(path)])
-    assert "not an object store" in hashed.problem
-
-
-def test_files_of_an_object_store(bucket: str, tmp_path: Path) -> None:
-    names = ("a.MOV", "b c?.mp4", "in/c.wav", "in/.hidden.mp4", ".cache/d.mp4", "notes.docx")
-    for name in names:
-        (tmp_path / name).parent.mkdir(exist_ok=True)
-        (tmp_path / name).write_text(name)
-    filesystem, path = open_path(f"{bucket}/found")
-    fs.copy_files(str(tmp_path), path, destination_filesystem=filesystem)
-    found = [f"{bucket}/found/{name}" for name in names[:3]]
-    assert find_files([f"{bucket}/found"]) == find_files([f"{bucket}/found/"]) == found
-    (tmp_path / "list.txt").write_text(f"a.MOV\n{found[1]}\n{bucket}/gone.mp4\n")
-    listed = find_files([tmp_path / "list.txt"])
-    assert listed == [str(tmp_path / "a.MOV"), found[1], f"{bucket}/gone.mp4"]
-    here, there, gone = hash_files([Source(path) for path in listed])
-    assert (here.problem, there.sha256, there.size_bytes) == ("", sha256_of(tmp_path / names[1]), len(names[1]))
-    assert gone.problem == "No such file or directory"
-    with local_copy(found[1]) as copy:
-        assert Path(copy).read_text() == names[1]
-    assert not Path(copy).exists()
-    for nothing in (f"{bucket}/none", "s3://no-such-bucket/a"):
-        with pytest.raises(DataError, match="no video or sound file there"):
-            find_files([nothing])
-
-
-def test_a_name_with_a_colon_is_a_file_and_an_impossible_name_fails_alone(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    Path("take:1.mp4").write_bytes(b"content")
-    assert hash_file(Source("take:1.mp4")).sha256
-    assert hash_file(Source("a\0b.mp4")).problem
+    assert (place.problem, impossible.problem) == ("Is a directory", "embedded null byte")

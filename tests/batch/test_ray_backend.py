@@ -16,9 +16,7 @@ from typing import Any
 
 import pandas as pd
 import pytest
-from pyarrow import fs
 
-from reactometer.batch.inputs import open_path
 from reactometer.batch.ray_backend import _Actor
 from reactometer.batch.result_store import FAILED_FILE, INDEX_FILE, JOURNAL
 from reactometer.batch.run import Workers, predict_folder
@@ -61,22 +59,6 @@ def test_a_run_on_a_cluster_is_the_run_on_this_machine(
     assert f"cannot read {videos.name}/b/broken.mp4" in reason
     again = predict_folder([videos.name], tmp_path / "out", device="cpu", workers=Workers(1), progress=False)
     assert (again.n_computed, again.n_before) == (0, 6)
-
-
-def test_from_an_object_store_into_it_on_a_cluster(
-    bucket: str,
-    two_nodes: Any,
-    put: Callable[[Path, str], str],
-    videos: Path,
-    tmp_path: Path,
-    check_run: Callable[..., None],
-) -> None:
-    source = put(videos, "clips")
-    workers = Workers(ray=two_nodes.address)
-    predict_folder([source], f"{bucket}/out", device="cpu", workers=workers, progress=False)
-    filesystem, path = open_path(f"{bucket}/out")
-    fs.copy_files(path, str(tmp_path / "copy"), source_filesystem=filesystem)
-    check_run(tmp_path / "copy", videos, source)
 
 
 def _n_kept(out: Path) -> int:

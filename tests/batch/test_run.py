@@ -9,17 +9,14 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-from pyarrow import fs
 
 from reactometer.batch import result_store, run
-from reactometer.batch.inputs import open_path
 from reactometer.batch.result_store import (
     FAILED_FILE,
     INDEX_FILE,
     JOURNAL,
     SETTINGS_FILE,
     TIMELINE,
-    mirror,
     open_results,
 )
 from reactometer.batch.run import RunResult, Workers, predict_folder
@@ -59,7 +56,9 @@ def test_a_run_holds_what_a_plain_prediction_says(
 
 
 def test_what_is_there_is_not_done_again(copy: Path, videos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(run, "run_jobs", lambda function, jobs, workers, died: iter(jobs and pytest.fail("worked")))
+    monkeypatch.setattr(
+        run, "run_jobs", lambda function, jobs, workers, died: (one for one in jobs and pytest.fail("worked"))
+    )
     again = predict_folder([videos], copy, device="cpu", progress=False)
     assert (again.n_computed, again.n_before, len(again.failures)) == (0, 6, 1)
     fewer = predict_folder([videos / "a"], copy, device="cpu", progress=False)
@@ -121,7 +120,7 @@ def test_another_model_is_refused(copy: Path, videos: Path, tmp_path: Path) -> N
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["results/00001.jsonl", "manifest.parquet", "run.json"])
+@pytest.mark.parametrize("name", ["results/00001.jsonl", "run.json"])
 def test_a_damaged_file_of_a_run_is_named(name: str, copy: Path, videos: Path, check_run: Callable[..., None]) -> None:
     (copy / name).write_bytes(b"PAR1 and no more\n")
     with pytest.raises(OutputError, match=rf"{name}: damaged"):
@@ -165,56 +164,3 @@ def test_faces_are_numbered_in_a_runs_tables(videos: Path, tmp_path: Path) -> No
     )
     index = pd.read_parquet(tmp_path / "out" / INDEX_FILE)
     assert index["face"].tolist() == [1]
-
-
-@pytest.mark.slow
-def test_a_run_from_an_object_store_into_it_is_the_run_on_the_disk(
-    bucket: str, put: Callable[[Path, str], str], videos: Path, tmp_path: Path, check_run: Callable[..., None]
-) -> None:
-    source, out = put(videos, "clips"), f"{bucket}/results/run"
-    result = predict_folder([source], out, device="cpu", workers=Workers(1), progress=False)
-    assert (result.n_files, result.n_computed, list(result.failures)) == (7, 6, [f"{source}/b/broken.mp4"])
-    assert f"{source}/b/broken.mp4" in result.failures[f"{source}/b/broken.mp4"]  # and not a copy's name
-    filesystem, path = open_path(out)
-    fs.copy_files(path, str(tmp_path / "copy"), source_filesystem=filesystem)
-    check_run(tmp_path / "copy", videos, source)
-    again = predict_folder([source], out, device="cpu", workers=Workers(1), progress=False)
-    assert (again.n_computed, again.n_before) == (0, 6)
-    with pytest.raises(OutputError, match="no-such-bucket/run: cannot be written"):
-        predict_folder([videos], "s3://no-such-bucket/run", progress=False)
-
-
-def test_a_results_folder_in_an_object_store_is_uploaded_as_it_grows(bucket: str) -> None:
-    filesystem, path = open_path(f"{bucket}/grows")
-
-    def stored() -> dict[str, int]:
-        infos = filesystem.get_file_info(fs.FileSelector(path, recursive=True, allow_not_found=True))
-        return {info.path.removeprefix(f"{path}/"): info.size for info in infos if info.is_file}
-
-    with pytest.raises(KeyboardInterrupt), mirror(f"{bucket}/grows") as (folder, upload):
-        (folder / "run.json").write_text("{}")
-        (folder / "results").mkdir()
-        (folder / "timeline").mkdir()
-        (folder / "results" / "0.jsonl").write_text("1\n")
-        (folder / "timeline" / "0.parquet").write_text("rows")
-        upload(at_once=True)
-        assert stored() == {"run.json": 2, "results/0.jsonl": 2, "timeline/0.parquet": 4}
-        (folder / "results" / "0.jsonl").write_text("1\n2\n")
-        (folder / "timeline" / "0.parquet").unlink()
-        upload()  # too soon
-        assert stored()["results/0.jsonl"] == 2
-        raise KeyboardInterrupt
-    assert stored() == {"run.json": 2, "results/0.jsonl": 4}
-    with mirror(f"{bucket}/grows") as (folder, _):
-        assert (folder / "results" / "0.jsonl").read_text() == "1\n2\n"
-        (folder / "results" / "0.jsonl").write_text("refused")  # a run that is refused uploads nothing
-    assert stored() == {"run.json": 2, "results/0.jsonl": 4}
-
-
-def test_a_bucket_of_other_files_is_refused_before_they_are_copied(bucket: str) -> None:
-    filesystem, path = open_path(f"{bucket}/videos")
-    filesystem.create_dir(path)
-    with filesystem.open_output_stream(f"{path}/a.mp4") as stream:
-        stream.write(b"content")
-    with pytest.raises(OutputError, match="not of a run"), mirror(f"{bucket}/videos"):
-        pass

@@ -18,7 +18,7 @@ from typing import Any
 
 import cv2
 
-from reactometer.batch.inputs import Source, is_uri
+from reactometer.batch.inputs import Source
 from reactometer.errors import ClusterError, require
 from reactometer.inference.tables import dump_predictions, load_predictions
 from reactometer.paths import FOLDER_VARIABLE, YUNET_FILE, find_yunet
@@ -108,11 +108,7 @@ def predict_files(
     stream = ray.remote(num_cpus=0, scheduling_strategy=here, max_retries=0)(_predict_rows)
     for _ in range(PASSES):
         rows = [
-            {
-                "name": one.path,
-                "path": one.path if is_uri(one.path) else str(Path(one.path).absolute()),
-                "sha256": sha256,
-            }
+            {"name": one.path, "path": str(Path(one.path).absolute()), "sha256": sha256}
             for sha256, one in waiting.items()
         ]
         for result in stream.remote(rows, arguments, n_actors, n_gpus) if rows else ():
@@ -120,11 +116,6 @@ def predict_files(
             if one := waiting.pop(row["sha256"], None):
                 yield one, load_predictions(row["predictions"])
     yield from ((one, []) for one in waiting.values())
-
-
-def _absolute(path: str) -> str:
-    """Return the path as a process in another working folder must name it."""
-    return path if is_uri(path) else str(Path(path).absolute())
 
 
 def _predict_rows(

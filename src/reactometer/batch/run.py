@@ -5,7 +5,6 @@ A run that was stopped or killed resumes where it was.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, replace
 from functools import cache, partial
@@ -15,8 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from reactometer.batch import ray_backend
-from reactometer.batch.inputs import Source, find_files, hash_files, is_uri, local_copy
-from reactometer.batch.result_store import ResultStore, mirror, open_results
+from reactometer.batch.inputs import Source, find_files, hash_files
+from reactometer.batch.result_store import open_results
 from reactometer.errors import require
 from reactometer.inference.checkpoint import load_model
 from reactometer.inference.predictor import PredictOptions, Predictor
@@ -76,18 +75,16 @@ class FilePredictor:
 
         Args:
             path: the file's name in the predictions.
-            location: where this process finds it: a path or a URI.
+            location: where this process finds it.
         """
-        file = location
         try:
             self._predictor.reset()
-            with local_copy(location) as file:
-                predictions = self._predictor.predict_file(file)
+            predictions = self._predictor.predict_file(location)
         except Exception as error:
             if system_error(error) in NO_ROOM:  # the run stops and can be resumed; the file is not to blame
                 raise
-            predictions = [self._predictor.failed(file, f"{type(error).__name__}: {error}")]
-        return [replace(one, path=path, status=one.status.replace(file, path), samples=()) for one in predictions]
+            predictions = [self._predictor.failed(location, f"{type(error).__name__}: {error}")]
+        return [replace(one, path=path, status=one.status.replace(location, path), samples=()) for one in predictions]
 
 
 _load = cache(FilePredictor)  # once per process
@@ -112,8 +109,8 @@ def predict_folder(
     under the path of the first file), ``failed.csv`` (path, reason) and ``run.json`` (model, settings, version).
 
     Args:
-        given: files, folders, patterns, lists and URIs, see :func:`reactometer.batch.inputs.find_files`.
-        out: a folder; or a URI such as ``s3://bucket/results``, see :func:`reactometer.batch.result_store.mirror`.
+        given: files, folders, patterns and lists, see :func:`reactometer.batch.inputs.find_files`.
+        out: a folder.
         model: a checkpoint.
         options: how each file is predicted.
         device: what runs the model, see :func:`reactometer.inference.checkpoint.load_model`.
@@ -140,18 +137,16 @@ def predict_folder(
     n_threads = 1 if workers.ray else max(1, default_workers() // count)
     plan = Plan(Path(model), options, device, settings["detector"], n_threads)
     with ExitStack() as stack:
-        upload: Callable[..., object] | None = None
-        folder = Path(out)
         if workers.ray:
             stack.enter_context(ray_backend.connect(workers.ray, workers.count))
-        if is_uri(out):
-            folder, upload = stack.enter_context(mirror(str(out)))
-        store = stack.enter_context(open_results(folder, settings, all_faces=options.faces == "all", name=str(out)))
+        store = stack.enter_context(open_results(Path(out), settings, all_faces=options.faces == "all"))
         if retry_failed:
             store.failures.clear()
-        if upload:
-            upload(at_once=True)  # an object store that cannot be written fails before any work
-        sources = _hash(paths, store, progress)
+        sources: list[Source] = []
+        with progress_bar("looking", len(paths), progress) as advance:
+            for source in hash_files(paths):
+                sources.append(source)
+                advance()
         contents: dict[str, Source] = {}
         for source in sources:
             if source.sha256:
@@ -164,12 +159,11 @@ def predict_folder(
             results = ray_backend.predict_files(waiting, load, plan.model, plan.detector, workers.count, workers.gpus)
         else:
             finished = run_jobs(partial(_predict, plan), waiting, min(count, len(waiting)), _died)
+            stack.callback(finished.close)  # ends the processes at Ctrl-C, wherever it comes
             results = ((waiting[index], predictions) for index, predictions in finished)
         with progress_bar("predicting", len(contents), progress, n_before) as advance:
             for source, predictions in results:
                 store.append(source.sha256, predictions or _died(source))
-                if upload:
-                    upload()
                 advance()
         return RunResult(str(out), len(paths), len(waiting), n_before, store.write_tables(sources))
 
@@ -184,17 +178,6 @@ def _settings(model: Path, options: PredictOptions, device: str) -> tuple[dict[s
         **asdict(options),
     }
     return settings, loaded.device != "cpu"
-
-
-def _hash(paths: Sequence[str], store: ResultStore, progress: bool) -> list[Source]:
-    """Return each file with its content's hash, and write the manifest."""
-    known, sources = store.known_files(), list[Source]()
-    with progress_bar("looking", len(paths), progress) as advance:
-        for source in hash_files([known.get(path, Source(path)) for path in paths]):
-            sources.append(source)
-            advance()
-    store.keep_files(sources)
-    return sources
 
 
 def _predict(plan: Plan, source: Source) -> list[Prediction]:

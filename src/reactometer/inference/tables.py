@@ -28,8 +28,8 @@ FRAME_COLUMNS = ("path", "time_s", "state", "box_x", "box_y", "box_width", "box_
 
 EVENT_COLUMNS = ("path", "label", "onset_s", "peak_s", "offset_s", "peak", "mean")
 
-COLUMN_TYPES = {"face": "int64", "sound": "bool", "size_bytes": "int64", "modified_ns": "int64"} | dict.fromkeys(
-    ("path", "sha256", "status", "state", "abstain", "problem"), "string"
+COLUMN_TYPES = {"face": "int64", "sound": "bool"} | dict.fromkeys(
+    ("path", "sha256", "status", "state", "abstain", "same_as"), "string"
 )
 """Arrow types of columns that do not hold floats; they apply when all values of a part are missing, too."""
 

@@ -6,7 +6,7 @@ import multiprocessing
 import os
 import signal
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from concurrent.futures import Future, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from multiprocessing.context import SpawnContext, SpawnProcess
@@ -27,7 +27,7 @@ DEATHS = (ProcessExpired, BrokenProcessPool)
 
 def run_jobs(
     function: Callable[[Job], Result], jobs: Sequence[Job], workers: int, on_death: Callable[[Job], Result]
-) -> Iterator[tuple[int, Result]]:
+) -> Generator[tuple[int, Result], None, None]:
     """Yield ``(index, function(job))`` as jobs finish.
 
     If a process dies (a decoder crashes, the kernel runs out of memory), its job runs again at the end, when no other
