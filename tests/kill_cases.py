@@ -39,7 +39,7 @@ size_px = 48
 hidden = 16
 dropout = 0.2
 [training]
-epochs = 4
+epochs = 3
 batch_size = 4
 ema_decay = 0.9
 accelerator = "cpu"

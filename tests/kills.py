@@ -45,19 +45,6 @@ class Kill:
         return f"write {self.at} + {self.n_bytes} bytes"
 
 
-def kill_one_of_two(case: Case, kill: Kill, folder: Path, whole: Path) -> list[str]:
-    """The same command twice at once, one of which is killed: the other one must come to what it comes to alone."""
-    case.begin(folder)
-    command = case.command(folder)
-    assert command is not None
-    killed, other = start(command, folder, kill.at, kill.n_bytes), start(command, folder, 0, name="other")
-    statuses = end(killed), end(other)
-    wrong = (
-        [] if statuses == (-signal.SIGKILL, 0) else [f"ended with {statuses}: {log_file(folder).read_text()[-2000:]}"]
-    )
-    return wrong + case.after(folder, whole)
-
-
 def undisturbed(case: Case, folder: Path) -> int:
     """Run a command to its end in a new folder; returns the number of its writes."""
     case.begin(folder)
@@ -80,10 +67,8 @@ def kill_and_repeat(case: Case, kill: Kill, folder: Path, whole: Path) -> list[s
     return wrong + case.after(folder, whole)
 
 
-def start(
-    command: Sequence[str], folder: Path, at: int, n_bytes: int = 0, name: str = "one"
-) -> subprocess.Popen[bytes]:
-    site, counted = folder.with_suffix(f".{name}-site"), _count_file(folder, name)
+def start(command: Sequence[str], folder: Path, at: int, n_bytes: int = 0) -> subprocess.Popen[bytes]:
+    site, counted = folder.with_suffix(".site"), _count_file(folder)
     site.mkdir(exist_ok=True)
     (site / "sitecustomize.py").write_text(
         f"import sys; sys.path.append({str(Path(__file__).parent)!r}); import kill_hook"
@@ -97,7 +82,7 @@ def start(
         kill_hook.SPARED: str(os.getpgrp()),
         "PYTHONPATH": os.pathsep.join([str(site), *(path for path in sys.path if path)]),
     }
-    with log_file(folder, name).open("w") as log:
+    with log_file(folder).open("w") as log:
         return subprocess.Popen(command, stdout=log, stderr=log, start_new_session=True, env={**os.environ, **told})
 
 
@@ -124,12 +109,12 @@ def _is_of(group: int, about: Path) -> bool:
     return int(own) == group and state != "Z"
 
 
-def _count_file(folder: Path, name: str = "one") -> Path:
-    return folder.with_suffix(f".{name}-count")
+def _count_file(folder: Path) -> Path:
+    return folder.with_suffix(".count")
 
 
-def log_file(folder: Path, name: str = "one") -> Path:
-    return folder.with_suffix(f".{name}-log")
+def log_file(folder: Path) -> Path:
+    return folder.with_suffix(".log")
 
 
 def count_writes(folder: Path) -> int:

@@ -1,4 +1,4 @@
-"""Commands that are killed, ended or started twice, and what is left: all of it, once, and nothing half."""
+"""Commands that are killed, and what is left: all of it, once, and nothing half."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pytest
 
 from kill_cases import folder_case, prepare_case, table_case, train_case
 from kill_service import kill_service
-from kills import Case, Kill, kill_and_repeat, kill_one_of_two, undisturbed
+from kills import Case, Kill, kill_and_repeat, undisturbed
 from reactometer.data.cache import PreparedSet
 
 pytestmark = [pytest.mark.slow(30), pytest.mark.skipif(sys.platform != "linux", reason="groups are read from /proc")]
@@ -37,8 +37,6 @@ def test_prepare(excerpt: Callable[..., Path], tmp_path: Path) -> None:
     """What was prepared before stays readable as it was until the new set takes its place."""
     case = prepare_case(excerpt(train=6, val=3), tmp_path / "before")
     _check(case, tmp_path, _halfway_and_late)
-    early = Kill(at=8, n_bytes=400)  # later the other one may have done it all
-    assert kill_one_of_two(case, early, tmp_path / "two", tmp_path / "whole") == []
 
 
 def test_train(prepared: PreparedSet, tmp_path: Path) -> None:

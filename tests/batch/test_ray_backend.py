@@ -19,8 +19,9 @@ import pytest
 
 from reactometer.batch.ray_backend import _Actor
 from reactometer.batch.result_store import FAILED_FILE, INDEX_FILE, JOURNAL
-from reactometer.batch.run import Workers, predict_folder
+from reactometer.batch.run import FilePredictor, Workers, predict_folder
 from reactometer.errors import ClusterError, MissingPackageError
+from reactometer.inference.predictor import PredictOptions
 
 pytestmark = [
     pytest.mark.slow,
@@ -121,7 +122,7 @@ def test_a_file_that_kills_its_process_costs_no_other_its_result(many: Path, tmp
 
 def test_a_machine_with_another_version_is_refused() -> None:
     with pytest.raises(ClusterError, match="another version"):
-        _Actor(lambda model: lambda path, location: [], {}, "0.0.1")
+        _Actor(FilePredictor(Path(), PredictOptions(), "cpu", "haar", 1), {}, "0.0.1")
 
 
 def _works_for(process: Path, mark: str) -> bool:

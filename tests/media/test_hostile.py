@@ -144,16 +144,16 @@ def test_what_few_files_are_like_is_read_for_what_it_is(odd: dict[str, bytes], t
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("seed", range(2))
 def test_files_changed_at_random_end_in_a_result_or_a_reason(
     clips: dict[str, bytes], odd: dict[str, bytes], seed: int, tmp_path: Path
 ) -> None:
     """In the process that a crash would end."""
     reader = Reader(Bounds(memory_bytes=2 * 2**30, stall_s=30.0, duration_s=600.0, pixels=10_000_000))
     ends = []
-    for number in range(100):
+    for number in range(60):
         change, data = mutate([*clips.values(), *odd.values()], np.random.default_rng([seed, number]))
         (tmp_path / f"{change}.mp4").write_bytes(data)
         ends.append(_ends_well(reader, tmp_path / f"{change}.mp4"))
     reader.end()
-    assert 20 < sum(ends) < 90
+    assert 12 < sum(ends) < 54

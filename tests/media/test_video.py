@@ -107,7 +107,9 @@ def assert_corners(rgb: ByteArray, expected: Sequence[Sequence[int]]) -> None:
 
 
 @pytest.mark.shared
-@pytest.mark.parametrize("name", CLIPS)
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=[] if name == "face_noface.mov" else pytest.mark.slow) for name in CLIPS]
+)
 def test_every_frame_of_a_real_clip_is_read_at_its_own_time(shared_data: Path, name: str) -> None:
     path = shared_data / "clips" / name
     shown = sorted(time_s for _, _, time_s in packets(path))
@@ -118,6 +120,7 @@ def test_every_frame_of_a_real_clip_is_read_at_its_own_time(shared_data: Path, n
     assert all(later.time_s > earlier.time_s for earlier, later in itertools.pairwise(frames))
 
 
+@pytest.mark.slow
 @pytest.mark.shared
 def test_the_counts_are_those_that_the_containers_declare(shared_data: Path) -> None:
     voices = sorted((shared_data / "facevoice" / "val" / "mp4").glob("*.mp4"))[:6]

@@ -35,7 +35,7 @@ def test_every_answer_is_one_that_is_described(server: Server) -> None:
     for operation in operations:
 
         @settings(
-            max_examples=80, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck), database=None
+            max_examples=40, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck), database=None
         )
         @given(case=operation.as_strategy())
         def ask(case: Any) -> None:

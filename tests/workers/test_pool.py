@@ -75,7 +75,13 @@ for _ in run_jobs(work, range(8), 2, work):
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="processes are looked up in /proc")
-@pytest.mark.parametrize("signals", [[signal.SIGINT, signal.SIGINT], [signal.SIGKILL]], ids=["ctrl-c twice", "killed"])
+@pytest.mark.parametrize(
+    "signals",
+    [
+        pytest.param([signal.SIGINT, signal.SIGINT], id="ctrl-c twice"),
+        pytest.param([signal.SIGKILL], id="killed", marks=pytest.mark.slow),
+    ],
+)
 def test_no_process_outlives_the_one_that_started_it(
     signals: list[signal.Signals], tmp_path: Path, wait_for: WaitFor, is_gone: IsGone
 ) -> None:

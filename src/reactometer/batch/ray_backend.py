@@ -9,12 +9,13 @@ import logging
 import os
 import re
 import socket
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import cv2
 
@@ -24,6 +25,9 @@ from reactometer.inference.tables import dump_predictions, load_predictions
 from reactometer.paths import FOLDER_VARIABLE, YUNET_FILE, find_yunet
 from reactometer.types import Prediction
 
+if TYPE_CHECKING:
+    from reactometer.batch.run import FilePredictor
+
 LOCAL = "local"
 OBJECT_STORE_BYTES = 1 << 28  # of a cluster that is started here, which holds only models and rows
 CONNECT_TIMEOUT_S = 10.0
@@ -31,9 +35,6 @@ PASSES = 2
 """A machine that is lost takes finished results with it that were not yet sent; their files are predicted once more."""
 
 RETRIES = 2  # of a file whose actor or machine was lost
-
-FileLoader = Callable[[Path], Callable[[str, str], list[Prediction]]]
-"""Loads the model in a folder; returns a function of a file's name and location."""
 
 
 @contextmanager
@@ -81,7 +82,7 @@ def _cause(error: BaseException) -> str:
 
 
 def predict_files(
-    sources: Sequence[Source], load: FileLoader, model: Path, detector: str, n_actors: int | None, n_gpus: float
+    sources: Sequence[Source], predictor: FilePredictor, n_actors: int | None, n_gpus: float
 ) -> Iterator[tuple[Source, list[Prediction]]]:
     """Predict files of different contents on the connected cluster, in any order.
 
@@ -90,9 +91,7 @@ def predict_files(
 
     Args:
         sources: the files, which all machines see under the same path.
-        load: makes the predictor of an actor from a copy of the checkpoint.
-        model: a checkpoint, which is sent to the actors.
-        detector: of faces; the weights of "yunet" are sent to the actors.
+        predictor: is sent to the actors with its model and the detector's weights.
         n_actors: at most; default: as many as the cluster has room for.
         n_gpus: share of a GPU per actor.
     """
@@ -102,20 +101,21 @@ def predict_files(
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
     waiting = {one.sha256: one for one in sources}
-    arguments = load, ray.put(_pack(model, detector)), version("reactometer")
+    arguments = predictor, ray.put(_pack(predictor)), version("reactometer")
     # Ray Data runs in a process of its own on this machine, since it writes its logs to standard error.
     here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
     stream = ray.remote(num_cpus=0, scheduling_strategy=here, max_retries=0)(_predict_rows)
     for _ in range(PASSES):
-        rows = [
-            {"name": one.path, "path": str(Path(one.path).absolute()), "sha256": sha256}
-            for sha256, one in waiting.items()
-        ]
+        rows = [{"path": str(Path(one.path).absolute()), "sha256": sha256} for sha256, one in waiting.items()]
         for result in stream.remote(rows, arguments, n_actors, n_gpus) if rows else ():
             row = ray.get(result)
             if one := waiting.pop(row["sha256"], None):
-                yield one, load_predictions(row["predictions"])
+                yield one, [_rename(own, one.path) for own in load_predictions(row["predictions"])]
     yield from ((one, []) for one in waiting.values())
+
+
+def _rename(prediction: Prediction, path: str) -> Prediction:
+    return replace(prediction, path=path, status=prediction.status.replace(prediction.path, path))
 
 
 def _predict_rows(
@@ -142,7 +142,7 @@ def _predict_rows(
 class _Actor:
     """A process on the cluster with the run's model and the detector's weights."""
 
-    def __init__(self, load: FileLoader, parcel: Any, expected: str) -> None:
+    def __init__(self, predictor: FilePredictor, parcel: Any, expected: str) -> None:
         import ray
 
         if (found := version("reactometer")) != expected:
@@ -156,16 +156,16 @@ class _Actor:
             (root / name).write_bytes(data)
         if (root / "weights").is_dir():
             os.environ[FOLDER_VARIABLE] = str(root / "weights")
-        self.predict = load(root / "model")
+        self.predict = replace(predictor, model=root / "model")
 
     def __call__(self, row: dict[str, str]) -> dict[str, Any]:
-        predictions = self.predict(row["name"], row["path"])
-        return {"sha256": row["sha256"], "predictions": dump_predictions(predictions)}
+        return {**row, "predictions": dump_predictions(self.predict(row["path"]))}
 
 
-def _pack(model: Path, detector: str) -> Mapping[str, bytes]:
+def _pack(predictor: FilePredictor) -> Mapping[str, bytes]:
     """Return the files that actors need, by path in their folder."""
+    model = predictor.model
     files = {f"model/{file.relative_to(model).as_posix()}": file for file in model.rglob("*") if file.is_file()}
-    if detector == "yunet":
+    if predictor.detector == "yunet":
         files[f"weights/{YUNET_FILE}"] = find_yunet()
     return {name: file.read_bytes() for name, file in files.items()}

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, replace
-from functools import cache, partial
+from functools import cache
 from hashlib import sha256
 from importlib.metadata import version
 from pathlib import Path
@@ -50,8 +50,8 @@ class RunResult:
 
 
 @dataclass(frozen=True)
-class Plan:
-    """What every process of a run must know to predict a file."""
+class FilePredictor:
+    """Predicts one file at a time, in any process, which loads the model once."""
 
     model: Path
     options: PredictOptions
@@ -59,35 +59,25 @@ class Plan:
     detector: str
     n_threads: int
 
-
-class FilePredictor:
-    """A loaded model that predicts one file at a time."""
-
-    def __init__(self, plan: Plan, model: Path | None = None) -> None:
-        """Load the model of the plan, from another folder if ``model`` is given."""
-        loaded = load_model(model or plan.model, plan.device, plan.n_threads)
-        prepare = loaded.config.prepare.model_copy(update={"detector": plan.detector})
-        loaded = replace(loaded, config=loaded.config.model_copy(update={"prepare": prepare}))
-        self._predictor = Predictor(loaded, plan.options)
-
-    def __call__(self, path: str, location: str) -> list[Prediction]:
-        """Return the predictions of a file, or its failure: an error in one file must not stop the others.
-
-        Args:
-            path: the file's name in the predictions.
-            location: where this process finds it.
-        """
+    def __call__(self, path: str) -> list[Prediction]:
+        """Return the predictions of a file, or its failure: an error in one file must not stop the others."""
+        predictor = _load(self)
         try:
-            self._predictor.reset()
-            predictions = self._predictor.predict_file(location)
+            predictor.reset()
+            predictions = predictor.predict_file(path)
         except Exception as error:
             if system_error(error) in NO_ROOM:  # the run stops and can be resumed; the file is not to blame
                 raise
-            predictions = [self._predictor.failed(location, f"{type(error).__name__}: {error}")]
-        return [replace(one, path=path, status=one.status.replace(location, path), samples=()) for one in predictions]
+            predictions = [predictor.failed(path, f"{type(error).__name__}: {error}")]
+        return [replace(one, samples=()) for one in predictions]
 
 
-_load = cache(FilePredictor)  # once per process
+@cache
+def _load(own: FilePredictor) -> Predictor:
+    loaded = load_model(own.model, own.device, own.n_threads)
+    prepare = loaded.config.prepare.model_copy(update={"detector": own.detector})
+    loaded = replace(loaded, config=loaded.config.model_copy(update={"prepare": prepare}))
+    return Predictor(loaded, own.options)
 
 
 def predict_folder(
@@ -135,7 +125,7 @@ def predict_folder(
     settings, on_gpu = _settings(Path(model), options, device)
     count = workers.count or (1 if on_gpu else default_workers())
     n_threads = 1 if workers.ray else max(1, default_workers() // count)
-    plan = Plan(Path(model), options, device, settings["detector"], n_threads)
+    predictor = FilePredictor(Path(model), options, device, settings["detector"], n_threads)
     with ExitStack() as stack:
         if workers.ray:
             stack.enter_context(ray_backend.connect(workers.ray, workers.count))
@@ -155,15 +145,14 @@ def predict_folder(
         waiting = [one for sha256, one in contents.items() if sha256 not in past]
         n_before = len(contents) - len(waiting)
         if workers.ray:
-            load = partial(FilePredictor, plan)
-            results = ray_backend.predict_files(waiting, load, plan.model, plan.detector, workers.count, workers.gpus)
+            results = ray_backend.predict_files(waiting, predictor, workers.count, workers.gpus)
         else:
-            finished = run_jobs(partial(_predict, plan), waiting, min(count, len(waiting)), _died)
+            finished = run_jobs(predictor, [one.path for one in waiting], min(count, len(waiting)), _died)
             stack.callback(finished.close)  # ends the processes at Ctrl-C, wherever it comes
             results = ((waiting[index], predictions) for index, predictions in finished)
         with progress_bar("predicting", len(contents), progress, n_before) as advance:
             for source, predictions in results:
-                store.append(source.sha256, predictions or _died(source))
+                store.append(source.sha256, predictions or _died(source.path))
                 advance()
         return RunResult(str(out), len(paths), len(waiting), n_before, store.write_tables(sources))
 
@@ -180,13 +169,9 @@ def _settings(model: Path, options: PredictOptions, device: str) -> tuple[dict[s
     return settings, loaded.device != "cpu"
 
 
-def _predict(plan: Plan, source: Source) -> list[Prediction]:
-    return _load(plan)(source.path, source.path)
-
-
-def _died(source: Source) -> list[Prediction]:
+def _died(path: str) -> list[Prediction]:
     reason = "the process that read it died: too little memory, or a fault in a decoder"
-    return [Prediction(source.path, f"failed: {reason}", ())]
+    return [Prediction(path, f"failed: {reason}", ())]
 
 
 def model_sha256(folder: Path) -> str:

@@ -189,9 +189,6 @@ def read_model(request: HttpRequest) -> dict[str, Any]:
         "limits": {
             "bytes": settings.body_bytes,
             "seconds": settings.bounds.duration_s,
-            "pixels": settings.bounds.pixels,
-            "clips_per_client": settings.per_client,
-            "queue": settings.queue,
             "kept_s": settings.keep_s,
         },
     }
