@@ -85,7 +85,7 @@ def test_with_its_file_auto_is_yunet_and_made_once() -> None:
 
 
 @pytest.mark.shared
-@pytest.mark.parametrize("name", ["yunet", "haar"])
+@pytest.mark.parametrize("name", ["yunet", pytest.param("haar", marks=pytest.mark.slow)])
 def test_an_empty_room_shows_no_face(shared_data: Path, name: str) -> None:
     path = shared_data / "clips" / "no_face.mp4"
     samples = list(follow_face(read_frames(path), load_detector(name), rate_hz=4.0, size_px=SIZE_PX))

@@ -9,8 +9,7 @@ from pathlib import Path
 import pytest
 
 from reactometer.media.faces import load_detector, map_ahead
-from reactometer.media.segments import Follower
-from reactometer.media.tracking import follow_face, follow_faces
+from reactometer.media.tracking import follow_faces
 from reactometer.media.video import read_frames
 
 
@@ -55,10 +54,10 @@ def test_threads_end_when_their_user_stops() -> None:
 
 
 @pytest.mark.shared
-@pytest.mark.parametrize("follow", [follow_face, follow_faces])
-def test_a_real_clip_gives_the_same_samples_however_many_threads_search(shared_data: Path, follow: Follower) -> None:
-    path, settings = shared_data / "clips" / "single_face.mp4", {"rate_hz": 8.0, "size_px": 48}
-    detector = load_detector("yunet")
-    alone, several = (list(follow(read_frames(path), detector, **settings, threads=threads)) for threads in (0, 3))
+def test_a_real_clip_gives_the_same_samples_however_many_threads_search(shared_data: Path) -> None:
+    path, detector = shared_data / "clips" / "single_face.mp4", load_detector("yunet")
+    alone, several = (
+        list(follow_faces(read_frames(path), detector, rate_hz=8.0, size_px=48, threads=threads)) for threads in (0, 3)
+    )
     assert alone == several
     assert len(alone) > 10

@@ -231,6 +231,7 @@ def test_every_sampled_frame_of_the_real_clips_is_accounted_for(shared_data: Pat
     assert shown == 72  # single_face.mp4, the last one
 
 
+@pytest.mark.slow
 @pytest.mark.shared
 def test_memory_does_not_grow_with_the_window_count(shared_data: Path) -> None:
     """While windows of a second stream, the pieces held never span more than a window and a second of sound."""

@@ -131,13 +131,6 @@ def test_the_counts_are_those_that_the_containers_declare(shared_data: Path) -> 
 
 
 @pytest.mark.shared
-def test_the_real_variable_rate_is_kept(shared_data: Path) -> None:
-    times = [frame.time_s for frame in read_frames(shared_data / "clips" / "face_noface.mov")]
-    steps_ms = {round(1000 * (later - earlier), 1) for earlier, later in itertools.pairwise(times)}
-    assert len(steps_ms) > 1
-
-
-@pytest.mark.shared
 def test_probe_tells_what_a_real_container_declares(shared_data: Path) -> None:
     info = probe(shared_data / "clips" / "WolfgangLanger_Pexels.mp4")
     assert info.has_video
