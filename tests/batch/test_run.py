@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pandas as pd
@@ -17,6 +17,7 @@ from reactometer.batch.result_store import (
     JOURNAL,
     SETTINGS_FILE,
     TIMELINE,
+    ResultStore,
     open_results,
 )
 from reactometer.batch.run import RunResult, Workers, predict_folder
@@ -24,6 +25,7 @@ from reactometer.errors import ConfigError, DataError, OutputError
 from reactometer.inference.predictor import PredictOptions
 from reactometer.io import PART
 from reactometer.paths import STARTER
+from reactometer.types import Prediction
 
 
 @pytest.fixture(scope="module")
@@ -77,6 +79,27 @@ def test_a_mended_file_and_what_failed_are_done_on_request(copy: Path, videos: P
     assert (second.n_computed, list(second.failures)) == (1, [str(own / "b" / "broken.mp4")])
     index = pd.read_parquet(copy / INDEX_FILE).set_index("path")
     assert index.loc[str(own / "b" / "silent.mp4"), "same_as"] == str(own / "a" / "1.mp4")
+
+
+def test_ctrl_c_while_a_result_is_kept_ends_the_processes(
+    videos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ended = []
+
+    def run_jobs(*_: object) -> Iterator[tuple[int, list[Prediction]]]:
+        try:
+            yield 0, [Prediction("a.mp4", "failed: no film", ())]
+        finally:
+            ended.append(True)
+
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(run, "run_jobs", run_jobs)
+    monkeypatch.setattr(ResultStore, "append", interrupt)
+    with pytest.raises(KeyboardInterrupt) as caught:  # which keeps the frames alive
+        predict_folder([videos], tmp_path / "out", device="cpu", progress=False)
+    assert ended and caught
 
 
 def test_a_listed_file_that_is_not_there_is_a_failure_and_the_rest_go_on(

@@ -7,9 +7,12 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable
+from itertools import count
 from pathlib import Path
+from typing import Any
 
 import pytest
+from pebble import ProcessPool
 
 from reactometer.workers.pool import run_jobs
 
@@ -43,6 +46,20 @@ def test_a_job_whose_process_dies_once_is_run_again(tmp_path: Path) -> None:
     jobs: list[tuple[int, Path | None]] = [(20, tmp_path / "killed"), (11, None), (12, None)]
     done = dict(run_jobs(_square_or_die, jobs, workers=1, on_death=lambda job: -job[0]))
     assert done == {0: 400, 1: 121, 2: 144}
+
+
+@pytest.mark.slow
+def test_a_pool_that_breaks_while_jobs_are_scheduled_loses_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Pebble then refuses further jobs with a RuntimeError."""
+    schedule, calls = ProcessPool.schedule, count()
+
+    def broken_once(pool: ProcessPool, *args: Any, **options: Any) -> Any:
+        if next(calls) == 1:
+            raise RuntimeError("Unexpected state")
+        return schedule(pool, *args, **options)
+
+    monkeypatch.setattr(ProcessPool, "schedule", broken_once)
+    assert dict(run_jobs(abs, [-1, -2], workers=1, on_death=lambda job: 0)) == {0: 1, 1: 2}
 
 
 def test_an_exception_passes_through() -> None:

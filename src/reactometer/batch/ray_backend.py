@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 import cv2
 
 from reactometer.batch.inputs import Source
-from reactometer.errors import ClusterError, require
+from reactometer.errors import ClusterError
 from reactometer.inference.tables import dump_predictions, load_predictions
 from reactometer.paths import FOLDER_VARIABLE, YUNET_FILE, find_yunet
 from reactometer.types import Prediction
@@ -48,10 +48,8 @@ def connect(address: str, n_cpus: int | None = None) -> Iterator[None]:
 
     Raises:
         ClusterError: the cluster does not answer, or it is lost.
-        MissingPackageError: Ray, or what Ray Data requires, is not installed.
     """
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    require("ray", "pandas", "pyarrow", extra="ray")
     import ray
 
     if address.startswith("ray://"):

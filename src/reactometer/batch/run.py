@@ -118,7 +118,7 @@ def predict_folder(
     """
     options, workers = options or PredictOptions(), workers or Workers()
     if workers.ray:
-        require("ray", extra="ray")
+        require("ray", "pandas", "pyarrow", extra="ray")
     require("pyarrow", extra="parquet")
     paths = find_files(given)
     options.check()
