@@ -1,16 +1,23 @@
-"""What the tests of runs share: a folder of videos, and what its run must hold."""
+"""What the tests of runs share: a folder of videos, what its run must hold, and an S3-compatible server."""
 
 from __future__ import annotations
 
 import json
+import os
 import shutil
-from collections.abc import Callable
+import subprocess
+import sys
+import tempfile
+import urllib.request
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
 import pytest
+from pyarrow import fs
 
+from fixtures_of_serving import free_port
 from reactometer.batch.result_store import INDEX_FILE, JOURNAL, TIMELINE
 from reactometer.inference.predictor import predict
 from reactometer.inference.tables import clip_rows, timeline_rows
@@ -48,7 +55,7 @@ def check_run() -> Callable[..., None]:
     """Compares a run's tables with a plain prediction, row by row; each content is there once, and nothing else is."""
 
     def check_run(out: Path, videos: Path, given: str | None = None) -> None:
-        """``given``: the folder of ``videos`` that the run was given."""
+        """``given``: the folder or URI of ``videos`` that the run was given."""
         paths = [path for path in sorted(videos.rglob("*.mp4")) if path.name != "broken.mp4"]
         names = {str(path): f"{given or videos}/{path.relative_to(videos)}" for path in paths}
         plain = [replace(one, path=names[one.path]) for one in predict(paths, progress=False)]
@@ -66,3 +73,39 @@ def check_run() -> Callable[..., None]:
         assert not [file for file in out.rglob("*") if PART in file.name]
 
     return check_run
+
+
+@pytest.fixture(scope="session")
+def bucket(wait_for: Callable[[Callable[[], bool]], None]) -> Iterator[str]:
+    """The address of a bucket of a real S3-compatible server, a process of its own that keeps all in memory."""
+    server = f"http://127.0.0.1:{free_port()}"
+    own = {"AWS_ACCESS_KEY_ID": "key", "AWS_SECRET_ACCESS_KEY": "secret", "AWS_REGION": "us-east-1"}
+    own |= {"AWS_ENDPOINT_URL": server, "AWS_EC2_METADATA_DISABLED": "true"}
+    command = [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", server.rpartition(":")[2]]
+
+    def answers() -> bool:
+        try:
+            request = urllib.request.Request(f"{server}/bucket", method="PUT")
+            return bool(urllib.request.urlopen(request, timeout=5).status == 200)
+        except OSError:
+            return False
+
+    with pytest.MonkeyPatch.context() as patch, tempfile.TemporaryFile() as log:
+        for name, value in own.items():
+            patch.setenv(name, value)
+        with subprocess.Popen(command, stdout=log, stderr=log, env={**os.environ}) as process:
+            wait_for(answers)
+            yield "s3://bucket"
+            process.kill()
+
+
+@pytest.fixture
+def put(bucket: str) -> Callable[[Path, str], str]:
+    """Uploads a folder, and returns its address."""
+
+    def put(folder: Path, name: str) -> str:
+        filesystem, path = fs.FileSystem.from_uri(f"{bucket}/{name}")
+        fs.copy_files(str(folder), path, destination_filesystem=filesystem)
+        return f"{bucket}/{name}"
+
+    return put

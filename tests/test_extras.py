@@ -76,6 +76,7 @@ NEEDING: dict[str, tuple[str, ...]] = {
     "predict clip.mp4 --overlay a.mp4": ("evaluate", "matplotlib"),
     "predict clip.mp4 --out a.parquet": ("parquet", "pyarrow"),
     "predict clip.mp4 --out results": ("parquet", "pyarrow"),
+    "predict s3://bucket/clip.mp4": ("parquet", "pyarrow"),
     "explain clip.mp4 --out folder": ("evaluate", "matplotlib"),
     "evaluate data --model model": ("evaluate", "pandas, scipy, matplotlib, jinja2"),
     "report model data": ("evaluate", "pandas, scipy, matplotlib, jinja2"),

@@ -105,8 +105,8 @@ class ClusterError(ReactometerError):
     """A Ray cluster is not available, or was lost.
 
     ``--ray local`` starts one on this machine and shows whether everything else works. All machines need the same
-    versions of Ray, Python and this package, and must see the clips under the same path (a shared folder). The
-    same command resumes the run.
+    versions of Ray, Python and this package, and must see the clips under the same path (a shared folder or
+    an object store). The same command resumes the run.
     """
 
 

@@ -1,4 +1,4 @@
-"""Find the files of a run in folders, lists and patterns, and identify each by its content."""
+"""Find the files of a run in folders, lists, patterns and object stores, and identify each by its content."""
 
 from __future__ import annotations
 
@@ -7,8 +7,9 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
+from reactometer.batch.object_store import find_objects, hash_object, is_uri
 from reactometer.data.manifest import read_listing
-from reactometer.errors import DataError
+from reactometer.errors import ConfigError, DataError
 from reactometer.io import Paths, each_path, sha256_of
 from reactometer.media.video import MEDIA_ENDINGS
 
@@ -21,7 +22,7 @@ HASHING_THREADS = 4
 class Source:
     """One file of a run. A file without a hash has a ``problem``; otherwise ``problem`` is empty."""
 
-    path: str  # as found: relative if its folder was given so
+    path: str  # as found: relative if its folder was given so; or a URI
     sha256: str = ""  # of the content
     problem: str = ""
 
@@ -32,16 +33,17 @@ def find_files(given: Paths) -> list[str]:
     Args:
         given: files; folders, searched at any depth for video and sound files that are not hidden; patterns such as
             ``clips/**/*.mp4``; lists, ``.txt`` with one path per line or ``.csv`` with a column ``path``, relative to
-            the list's folder.
+            the list's folder. Files and folders may be URIs of an object store, such as ``s3://bucket/clips``.
 
     Raises:
+        ConfigError: a URI of an unknown kind.
         DataError: a folder, list or pattern without any file, a missing file, or nothing given. Files that a list names
             are not checked.
     """
     paths: list[str] = []
     for one in each_path(given):
         try:
-            found = _expand(Path(one))
+            found = find_objects(str(one)) if is_uri(one) else _expand(Path(one))
         except OSError as error:
             raise DataError(f"{one}: cannot be read: {error}", fix="Check your access to it") from error
         if not found:
@@ -56,7 +58,7 @@ def _expand(given: Path) -> Sequence[str]:
     if given.is_dir():
         return [str(file) for file in sorted(_walk(given, set()))]
     if given.suffix.lower() in LIST_ENDINGS and given.is_file():
-        return [str(given.parent / name) for name in _listed(given)]
+        return [name if is_uri(name) else str(given.parent / name) for name in _listed(given)]
     if any(sign in str(given) for sign in "*?[") and not given.exists():
         matching = Path(given.anchor).glob(str(given.relative_to(given.anchor)))
         return [str(file) for file in sorted(matching) if file.is_file()]
@@ -89,10 +91,13 @@ def _listed(file: Path) -> list[str]:
 
 
 def hash_file(path: str) -> Source:
-    """Return a file with the SHA-256 of its content, or with the problem that made it unreadable."""
+    """Return a file with the SHA-256 of its content, or with the problem that made it unreadable.
+
+    See :func:`~reactometer.batch.object_store.hash_object` for what stands for the content of an object.
+    """
     try:
-        return Source(path, sha256_of(Path(path)))
-    except (OSError, ValueError) as error:  # ValueError: a NUL in the name
+        return Source(path, hash_object(path) if is_uri(path) else sha256_of(Path(path)))
+    except (OSError, ValueError, ConfigError) as error:  # ValueError: a NUL in the name
         return Source(path, problem=getattr(error, "strerror", None) or str(error))
 
 

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 import cv2
 
 from reactometer.batch.inputs import Source
+from reactometer.batch.object_store import is_uri
 from reactometer.errors import ClusterError
 from reactometer.inference.tables import dump_predictions, load_predictions
 from reactometer.paths import FOLDER_VARIABLE, YUNET_FILE, find_yunet
@@ -88,7 +89,7 @@ def predict_files(
     actor ``1 + RETRIES`` times in each of ``PASSES`` passes has no predictions.
 
     Args:
-        sources: the files, which all machines see under the same path.
+        sources: the files, which all machines see under the same path or URI.
         predictor: is sent to the actors with its model and the detector's weights.
         n_actors: at most; default: as many as the cluster has room for.
         n_gpus: share of a GPU per actor.
@@ -104,15 +105,20 @@ def predict_files(
     here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
     stream = ray.remote(num_cpus=0, scheduling_strategy=here, max_retries=0)(_predict_rows)
     for _ in range(PASSES):
-        rows = [{"path": str(Path(one.path).absolute()), "sha256": sha256} for sha256, one in waiting.items()]
+        rows = [{"path": _absolute(one.path), "sha256": sha256} for sha256, one in waiting.items()]
         for result in stream.remote(rows, arguments, n_actors, n_gpus) if rows else ():
             row = ray.get(result)
             if one := waiting.pop(row["sha256"], None):
-                yield one, [_rename(own, one.path) for own in load_predictions(row["predictions"])]
+                yield one, [renamed(own, one.path) for own in load_predictions(row["predictions"])]
     yield from ((one, []) for one in waiting.values())
 
 
-def _rename(prediction: Prediction, path: str) -> Prediction:
+def _absolute(path: str) -> str:
+    return path if is_uri(path) else str(Path(path).absolute())
+
+
+def renamed(prediction: Prediction, path: str) -> Prediction:
+    """Return the prediction of a file under another path, also in its status."""
     return replace(prediction, path=path, status=prediction.status.replace(prediction.path, path))
 
 

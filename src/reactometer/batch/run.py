@@ -15,8 +15,9 @@ from typing import Any
 
 from reactometer.batch import ray_backend
 from reactometer.batch.inputs import Source, find_files, hash_files
+from reactometer.batch.object_store import is_uri, local_copy
 from reactometer.batch.result_store import open_results
-from reactometer.errors import require
+from reactometer.errors import ConfigError, require
 from reactometer.inference.checkpoint import load_model
 from reactometer.inference.predictor import PredictOptions, Predictor
 from reactometer.io import NO_ROOM, Paths, sha256_of, system_error
@@ -64,7 +65,8 @@ class FilePredictor:
         predictor = _load(self)
         try:
             predictor.reset()
-            predictions = predictor.predict_file(path)
+            with local_copy(path) as file:
+                predictions = [ray_backend.renamed(one, path) for one in predictor.predict_file(file)]
         except Exception as error:
             if system_error(error) in NO_ROOM:  # the run stops and can be resumed; the file is not to blame
                 raise
@@ -100,7 +102,7 @@ def predict_folder(
 
     Args:
         given: files, folders, patterns and lists, see :func:`reactometer.batch.inputs.find_files`.
-        out: a folder.
+        out: a folder on a disk.
         model: a checkpoint.
         options: how each file is predicted.
         device: what runs the model, see :func:`reactometer.inference.checkpoint.load_model`.
@@ -120,6 +122,9 @@ def predict_folder(
     if workers.ray:
         require("ray", "pandas", "pyarrow", extra="ray")
     require("pyarrow", extra="parquet")
+    if is_uri(out):
+        fix = "Name a folder on this machine, and copy it to the store at the end"
+        raise ConfigError("results cannot be written into an object store", got=str(out), fix=fix)
     paths = find_files(given)
     options.check()
     settings, on_gpu = _settings(Path(model), options, device)

@@ -80,7 +80,7 @@ def predict(
     For many files, name a folder with --out: each result is kept as soon as it is computed, the same command resumes a
     run that was stopped, and failed.csv lists the files that could not be read.
     """
-    folder = out if out and not Path(out).suffix else None
+    folder = out if out and ("://" in out or not Path(out).suffix) else None
     if not folder and os.name == "posix":
         shared_reader(os.getpid(), get_ident()).start()  # it imports what it needs while this process does
     from reactometer.inference.events import DEFAULT_THRESHOLD
@@ -136,11 +136,14 @@ def _predict_into_files(
     same_person: bool,
 ) -> bool:
     from reactometer.batch.inputs import find_files
+    from reactometer.batch.object_store import is_uri
     from reactometer.data.person_norm import read_people
     from reactometer.inference.checkpoint import load_model
     from reactometer.inference.predictor import predict as run
 
     paths = find_files(videos)
+    if any(map(is_uri, paths)):
+        raise ConfigError("files in an object store need a results folder", fix="Add --out FOLDER")
     outputs.check(len(paths))
     who = read_people(people) if people else dict.fromkeys(paths, "the same") if same_person else {}
     loaded = load_model(model or STARTER, device, wait=False)
