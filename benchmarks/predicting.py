@@ -186,14 +186,14 @@ def measure_stages(video: Path, model: LoadedModel, rate_hz: float) -> tuple[dic
 
 def compare_precisions(video: Path, folder: Path) -> None:
     """Print how many times faster than real time a ResNet50 predicts a video, in single precision and in 8 bits."""
-    from reactometer.training.export import graphs_of, quantise_graph
+    from reactometer.training.quantise import quantise_graph
 
-    network, config = write_resnet(folder / "float32", n_frames=64, rate_hz=3.2)
+    write_resnet(folder / "float32", n_frames=64, rate_hz=3.2)
     single = load_model(folder / "float32", "cpu")
     noise = np.random.default_rng(0).integers(0, 256, (16, 4, 3, 224, 224), dtype=np.uint8)
     file = folder / "float32" / "face.onnx"
     with redirect_stderr(StringIO()):
-        quantise_graph(graphs_of(network, config.model)[file.name], file, [(one,) for one in noise])
+        quantise_graph(file, [{"frames": one} for one in noise])
     graph = open_graph(file, *signatures_of(single.networks.face, None, 224, 1)[file.name], "cpu")
     eight_bits = replace(single, networks=replace(single.networks, encoders={"face": graph}))
     options = {"timeline": False, "progress": False}
@@ -227,8 +227,8 @@ def compare_with_bare_graph(video: Path, folder: Path, device: str) -> None:
     bar(f"ResNet50 on {device}, images/s in a prediction / alone", rates["in a prediction"] / rates["alone"], 0.8)
 
 
-def write_resnet(folder: Path, n_frames: int, rate_hz: float) -> tuple[Any, Any]:
-    """Write a checkpoint of a ResNet50 with random weights; return the network and its configuration."""
+def write_resnet(folder: Path, n_frames: int, rate_hz: float) -> None:
+    """Write a checkpoint of a ResNet50 with random weights."""
     from reactometer.config import parse_config
     from reactometer.models.registry import build_model, load_encoders
     from reactometer.training.export import write_checkpoint
@@ -238,7 +238,6 @@ def write_resnet(folder: Path, n_frames: int, rate_hz: float) -> tuple[Any, Any]
     network = build_model(config.model, load_encoders(config.model), [0.5]).eval()
     with redirect_stderr(StringIO()):
         write_checkpoint(folder, network, ["Joy"], config, data={}, metrics={})
-    return network, config
 
 
 if __name__ == "__main__":

@@ -11,6 +11,12 @@ import torch
 from torch import Tensor, nn
 from transformers import AutoConfig, AutoModel
 
+from reactometer.models.audio_encoders import SpeechEncoder
+from reactometer.models.backbones import load_net
+from reactometer.models.batches import Batch
+from reactometer.models.heads import face_stream, voice_stream
+from reactometer.models.vision_encoders import ClipEncoder, FrameEncoder
+
 LAYERS = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 64}
 PATCHES = {"image_size": 64, "patch_size": 16}
 CONVOLUTIONS = {"conv_dim": [16] * 7, "num_conv_pos_embeddings": 16, "num_conv_pos_embedding_groups": 4}
@@ -25,8 +31,6 @@ PICTURES: dict[str, dict[str, Any]] = {
 }
 CLIPS: dict[str, dict[str, Any]] = {
     "videomae": {**LAYERS, **PATCHES, "num_frames": 8},
-    "timesformer": {**LAYERS, **PATCHES, "num_frames": 4},
-    "vivit": {**LAYERS, "image_size": 64, "num_frames": 8, "tubelet_size": [2, 16, 16]},
     "vjepa2": {
         "crop_size": 64,
         "patch_size": 16,
@@ -62,6 +66,34 @@ def waveforms(*lengths: int) -> tuple[Tensor, Tensor]:
     loudness = 0.05 * torch.arange(1, len(lengths) + 1)[:, None, None]
     noise = torch.randn((*mask.shape, 320), generator=generator) * loudness
     return torch.where(mask.unsqueeze(2), noise, torch.tensor(7.0)), mask
+
+
+def frame_encoder(name: str, size_px: int, pooling: str = "network") -> FrameEncoder:
+    return FrameEncoder(load_net(name, "pictures"), size_px, pooling)
+
+
+def clip_encoder(name: str, size_px: int, pooling: str = "network") -> ClipEncoder:
+    return ClipEncoder(load_net(name, "clips"), size_px, pooling)
+
+
+def speech_encoder(name: str) -> SpeechEncoder:
+    return SpeechEncoder(load_net(name, "sound"))
+
+
+def empty_batch(**streams: Tensor) -> Batch:
+    """A batch without frames, sound and labels, but for ``streams``."""
+    nothing = torch.zeros((2, 0))
+    return Batch(*[nothing] * len(Batch._fields))._replace(**streams)
+
+
+def encode_clips(encoder: ClipEncoder, frames: Tensor, mask: Tensor) -> Tensor:
+    """(B, D): the clips (B, T, 3, H, W) as a batch has them."""
+    return face_stream(encoder, empty_batch(frames=frames, frame_mask=mask)).values[:, 0]
+
+
+def encode_speech(encoder: SpeechEncoder, voice: Tensor, mask: Tensor) -> Tensor:
+    """(B, N, D): the sound (B, N, 320) as a batch has it."""
+    return voice_stream(encoder, empty_batch(voice=voice, voice_mask=mask)).values
 
 
 def reference(folder: Path) -> nn.Module:

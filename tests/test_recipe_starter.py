@@ -18,8 +18,8 @@ from reactometer.config import load_config
 from reactometer.data.cache import PreparedSet
 from reactometer.errors import OutputError
 from reactometer.inference.checkpoint import load_model
-from reactometer.models.vision_encoders import load_frame_encoder
 from reactometer.training.train import train
+from small_networks import frame_encoder
 
 RECIPE = Path(__file__).parents[1] / "recipes" / "starter"
 CONFIG = """
@@ -92,7 +92,7 @@ def test_it_learns_and_train_takes_what_it_writes(
     assert scores["val"]["accuracy"] > 0.9
     assert np.sum(scores["test"]["confusion"]) == 40
 
-    assert load_frame_encoder(str(backbone), 48).pixels.grey
+    assert frame_encoder(str(backbone), 48).pixels.grey
     path, cache = tmp_path / "starter.toml", prepared.folder
     path.write_text((RECIPE / "starter.toml").read_text(encoding="utf-8"), encoding="utf-8")
     config = load_config(path, [f"data.path={cache}", f"model.encoder={backbone}", "training.epochs=1"])
@@ -104,7 +104,7 @@ def test_it_learns_and_train_takes_what_it_writes(
     assert [stream and stream.kind for stream in loaded.networks.streams.values()] == ["frames", "contours"]
     assert max(loaded.description["proof"]["differences"].values()) < 1e-5
     with torch.inference_mode():
-        expected = load_frame_encoder(str(backbone), 64).eval()(torch.from_numpy(crops)).numpy()
+        expected = frame_encoder(str(backbone), 64).eval()(torch.from_numpy(crops)).numpy()
     np.testing.assert_allclose(loaded.networks.encode_frames(crops), expected, atol=1e-5)
 
 

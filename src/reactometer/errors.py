@@ -79,8 +79,8 @@ class ModelError(ReactometerError):
 
     A checkpoint holds ``model.json``, ONNX graphs, weights and measurements. A file with a wrong SHA-256, an unknown
     field or code to run is refused: copy or ``reactometer download`` the checkpoint again. In a training's folder, name
-    the ``model`` inside it. ``reactometer export`` makes a new checkpoint from an older one without graphs. A model of
-    given features takes no video. A device needs the package of ONNX Runtime that supports it.
+    the ``model`` inside it. A model of given features takes no video. A device needs the package of ONNX Runtime that
+    supports it.
     """
 
 

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import logging
 import os
+import warnings
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stdout
+from typing import TextIO
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
@@ -20,6 +23,20 @@ def is_first_process() -> bool:
     """False in all processes but one of those that train together, whoever started them, on one machine or several."""
     ranks = ("RANK", "LOCAL_RANK", "NODE_RANK", "SLURM_PROCID")
     return all(os.environ.get(name, "0") == "0" for name in ranks)
+
+
+@contextmanager
+def quiet(logger_name: str, output: TextIO, module: str = "") -> Iterator[None]:
+    """Silence a library: drop its log and the warnings of its modules, and send what it prints to ``output``."""
+    logger = logging.getLogger(logger_name)
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings(), redirect_stdout(output):
+            warnings.filterwarnings("ignore", module=module)
+            yield
+    finally:
+        logger.setLevel(level)
 
 
 @contextmanager

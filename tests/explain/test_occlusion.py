@@ -60,7 +60,8 @@ def video(talk: tuple[ByteArray, FloatArray], tmp_path_factory: pytest.TempPathF
 
 def _config(name: str) -> Config:
     tiny = {"videomae": "random:videomae-tiny", "vit-transformer": "random:vit-tiny"}
-    small = {"size_px": 32, "n_frames": 8, "hidden": 16, "encoder": tiny.get(name, "random:resnet-tiny")}
+    size_px = 64 if name == "videomae" else 32
+    small = {"size_px": size_px, "n_frames": 8, "hidden": 16, "encoder": tiny.get(name, "random:resnet-tiny")}
     prepare = {"detector": "haar", "rate_hz": 5.0, "size_px": 48}
     return Config.model_validate({"prepare": prepare, "model": {"name": name, **small}})
 

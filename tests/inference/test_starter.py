@@ -19,13 +19,11 @@ from reactometer.data.inputs import Item
 from reactometer.inference.checkpoint import FILES, LoadedModel, load_model
 from reactometer.inference.inputs import encoded_clips
 from reactometer.inference.scoring import score_items
-from reactometer.io import format_json, parse_json_object
 from reactometer.labels import BASIC
 from reactometer.media.faces import load_detector
 from reactometer.media.segments import PART, stream_windows
 from reactometer.paths import STARTER
 from reactometer.synthetic.clip import clip_plan, render_clip
-from reactometer.training.export import export
 from reactometer.types import SOUND_RATE_HZ, ByteArray, FloatArray, Prediction
 
 
@@ -129,25 +127,6 @@ def test_neither_batch_nor_place_in_it_changes_a_number(starter: LoadedModel, ow
     assert together[0] == pytest.approx(together[6], abs=1e-5)
     assert together[1] == pytest.approx(together[3], abs=1e-5)
     assert np.abs(together[0] - together[1]).max() > 1e-3
-
-
-@pytest.mark.slow
-def test_an_older_checkpoint_is_exported_to_one_with_graphs(
-    talk: tuple[Path, ByteArray, FloatArray], tmp_path: Path
-) -> None:
-    """It was a description without graphs, and weights."""
-    older, new = tmp_path / "older", tmp_path / "new"
-    shutil.copytree(STARTER, older, ignore=shutil.ignore_patterns("*.onnx"))
-    about = parse_json_object((older / "model.json").read_bytes())
-    for name in ("inputs", "precision", "n_parameters", "proof"):
-        del about[name]
-    about["sha256"] = {name: own for name, own in about["sha256"].items() if not name.endswith(".onnx")}
-    (older / "model.json").write_text(format_json({**about, "format": 3}))
-    (done,) = export(older, talk[0], new, progress=False)
-    assert max(done.differences.values()) < 1e-5
-    (before,), (after,) = (predict(talk[0], folder, progress=False) for folder in (STARTER, new))
-    assert after.intensities == pytest.approx(before.intensities, abs=1e-5)
-    assert after.intervals is not None  # of the calibration, which is kept
 
 
 @pytest.mark.slow

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import gc
-import weakref
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,8 +13,7 @@ from hypothesis import strategies as st
 
 from reactometer.data.cache import PreparedRow, PreparedSet, load_clip
 from reactometer.data.inputs import Item, Part, Sampling, to_item
-from reactometer.inference.runtime import pad
-from reactometer.models.batches import PartDataset, Shuffled, TrainingDataset, collate, safe_workers
+from reactometer.models.batches import PartDataset, TrainingDataset, collate
 from reactometer.models.heads import masked_moments
 from reactometer.types import Clip, PreparedClip
 
@@ -100,36 +97,19 @@ def test_training_draws_one_part_of_a_clip_by_seed_epoch_and_clip() -> None:
         dataset = TrainingDataset(_rows(2), _told, seed, epoch=4)
         rng = np.random.default_rng((seed, 4, 1))
         place = int(rng.integers(2))
-        item = dataset[1]
+        item = dataset[dataset.order.index(1)]
         assert item.times_s.tolist() == pytest.approx([1, 60 * place, rng.uniform()])
         assert (item.number, item.targets, len(dataset)) == (1, (0.1,), 2)
 
 
 def test_an_epoch_is_shuffled_and_filled_up_with_clips_that_do_not_teach() -> None:
-    clips = TrainingDataset(_rows(7), _told, seed=1, epoch=2)
     order = np.random.default_rng((1, 2)).permutation(7).tolist()
-    alone, dealt = Shuffled(clips), Shuffled(clips, n_processes=3)
+    alone, dealt = (TrainingDataset(_rows(7), _told, seed=1, epoch=2, n_processes=count) for count in (1, 3))
     assert (len(alone), len(dealt)) == (7, 9)
     assert [alone[place].number for place in range(7)] == order
     assert [dealt[place].number for place in range(9)] == order + order[:2]
     assert [dealt[place].targets is None for place in range(9)] == [False] * 7 + [True] * 2
     assert dealt[3].targets == (order[3] / 10,)
-
-
-def test_no_garbage_is_left_to_forked_processes() -> None:
-    """A decoder in a cycle, collected in a forked process, would wait forever for threads that are not there."""
-
-    class Cycle:
-        def __init__(self) -> None:
-            self.own = self
-
-    gc.disable()
-    try:
-        lost = weakref.ref(Cycle())
-        assert (safe_workers(0), lost() is None) == (0, False)
-        assert (safe_workers(2), lost() is None) == (2, True)
-    finally:
-        gc.enable()
 
 
 @st.composite
@@ -152,16 +132,6 @@ def test_a_mask_is_true_for_seen_frames_and_audible_steps_only(own: list[Item]) 
         assert batch.voice_mask[row].tolist() == [step < len(item.voice) for step in range(batch.voice.shape[1])]
         assert np.array_equal(batch.frames[row, : len(item.frames)].numpy()[item.seen], item.frames[item.seen])
         assert np.array_equal(batch.voice[row, : len(item.voice)].numpy(), item.voice)
-
-
-@given(st.lists(items(), min_size=1, max_size=5))
-def test_the_runtime_pads_as_training_does(own: list[Item]) -> None:
-    batch = collate(own, 1)
-    faces = pad([(item.frames, item.seen, item.times_s) for item in own])
-    voices = pad([(item.voice, np.ones(len(item.voice), bool), item.voice_times_s) for item in own])
-    for array, tensor in zip((*faces, *voices), batch[:6], strict=True):
-        assert array.dtype == tensor.numpy().dtype
-        assert np.array_equal(array, tensor.numpy())
 
 
 @given(st.lists(items(), min_size=1, max_size=5), st.floats(-1e6, 1e6, width=32))

@@ -16,13 +16,13 @@ from reactometer.errors import ConfigError, WeightsError
 from reactometer.media.audio_features import MEL_BANDS
 from reactometer.models.architectures import SYSTEMS
 from reactometer.models.audio_encoders import StepConvolution
-from reactometer.models.batches import Batch, collate
-from reactometer.models.heads import CrossModalHead, GruHead, Stream, TransformerHead, masked_moments, seen_first
+from reactometer.models.batches import Batch, Stream, collate
+from reactometer.models.heads import CrossModalHead, GruHead, TransformerHead, masked_moments, seen_first
 from reactometer.models.model import ReactionModel
 from reactometer.models.registry import build_model, load_encoders
 from reactometer.training.features import encode_item
 
-MEAN = [0.2, 0.5, 0.8]
+MEAN, SIZE_PX = [0.2, 0.5, 0.8], 64
 TINY = {
     "resnet50": "random:resnet-tiny",
     "resnet50-gru": "random:resnet-tiny",
@@ -34,8 +34,8 @@ TINY = {
 
 def _model(name: str, given: dict[str, int] | None = None, **settings: object) -> ReactionModel:
     torch.manual_seed(0)
-    values = {"name": name, "size_px": 32, "hidden": 8, "attention_heads": 2, "encoder": TINY.get(name), **settings}
-    config = ModelConfig.model_validate(values)
+    about = {"name": name, "encoder": TINY.get(name), "size_px": SIZE_PX, "hidden": 8, "attention_heads": 2}
+    config = ModelConfig.model_validate({**about, **settings})
     model = build_model(config, load_encoders(config, given), MEAN)
     if isinstance(model.head, CrossModalHead) and model.head.attends:
         torch.nn.init.ones_(model.head.say)  # as after training: the transformer has a say
@@ -46,7 +46,7 @@ def _item(seed: int, frames: int, steps: int, unseen: tuple[int, ...] = ()) -> I
     generator = np.random.default_rng(seed)
     seen = np.array([place not in unseen for place in range(frames)], dtype=bool)
     return Item(
-        frames=generator.integers(0, 255, (frames, 3, 32, 32), dtype=np.uint8) * seen[:, None, None, None],
+        frames=generator.integers(0, 255, (frames, 3, SIZE_PX, SIZE_PX), dtype=np.uint8) * seen[:, None, None, None],
         seen=seen,
         times_s=np.arange(frames, dtype=np.float32),
         voice=generator.normal(-8, 3, (steps, MEL_BANDS)).astype(np.float32),
@@ -183,7 +183,7 @@ def test_an_untrained_model_answers_about_the_training_mean() -> None:
 def test_attention_and_gru_see_no_padding() -> None:
     """Steps after the last seen one may hold anything."""
     torch.manual_seed(0)
-    head = GruHead(4, hidden=6, dropout=0.0).eval()
+    head = GruHead(4, ModelConfig(hidden=6)).eval()
     values, mask = torch.randn(2, 5, 4), torch.tensor([[True, False, True, True, False], [True] * 5])
     noisy = torch.where(mask.unsqueeze(2), values, torch.tensor(99.0))
     times_s = torch.arange(5.0).expand(2, 5)
@@ -208,7 +208,7 @@ def test_the_score_of_a_convolution_over_steps_follows_their_time() -> None:
 
 def _transformer_head() -> TransformerHead:
     torch.manual_seed(0)
-    return TransformerHead(4, hidden=6, layers=2, attention_heads=2, dropout=0.0).eval()
+    return TransformerHead(4, ModelConfig(hidden=6, layers=2, attention_heads=2)).eval()
 
 
 def _stream() -> Stream:
@@ -287,7 +287,7 @@ def test_masked_moments_equal_numpy() -> None:
 
 def test_the_gru_sees_what_a_packed_one_sees() -> None:
     torch.manual_seed(0)
-    head = GruHead(6, hidden=5, dropout=0.0).eval()
+    head = GruHead(6, ModelConfig(hidden=5)).eval()
     mask = torch.tensor([[1, 0, 1, 1, 0, 1, 1], [0, 0, 0, 0, 1, 0, 0], [1] * 7, [0] * 7]).bool()
     steps = torch.randn(4, 7, 5)
     stream = seen_first(Stream(steps, mask, torch.zeros(4, 7)))

@@ -15,15 +15,16 @@ from pathlib import Path
 import pytest
 import torch
 
-from reactometer.models.vision_encoders import load_frame_encoder
+from small_networks import frame_encoder
 
 LOAD = """
 import sys, torch
 from reactometer.errors import WeightsError
-from reactometer.models.vision_encoders import load_frame_encoder
+from reactometer.models.backbones import load_net
+from reactometer.models.vision_encoders import FrameEncoder
 for name in sys.argv[1:]:
     try:
-        encoder = load_frame_encoder(name, 64).eval()
+        encoder = FrameEncoder(load_net(name, "pictures"), 64).eval()
         print(round(float(encoder(torch.full((1, 3, 64, 64), 128, dtype=torch.uint8)).detach().sum()), 4))
     except WeightsError as error:
         print(f"refused: {error}", file=sys.stderr)
@@ -35,7 +36,7 @@ def repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """What the hub serves as somebody/tiny: a small network with a normalisation of its own."""
     folder = tmp_path_factory.mktemp("hub")
     torch.manual_seed(3)
-    net = load_frame_encoder("random:resnet-tiny", 64).net
+    net = frame_encoder("random:resnet-tiny", 64).net
     net.save_pretrained(folder)
     (folder / "preprocessor_config.json").write_text('{"image_mean": [0.5, 0.4, 0.3], "image_std": [0.2, 0.2, 0.2]}')
     return folder
@@ -115,7 +116,7 @@ def loaded(
 
 @pytest.fixture(scope="module")
 def expected(repository: Path) -> float:
-    encoder = load_frame_encoder(str(repository), 64).eval()
+    encoder = frame_encoder(str(repository), 64).eval()
     return round(float(encoder(torch.full((1, 3, 64, 64), 128, dtype=torch.uint8)).detach().sum()), 4)
 
 
@@ -140,6 +141,6 @@ def test_an_encoder_comes_from_the_offline_folder_without_a_word_to_the_network(
 def test_an_encoder_that_cannot_be_had_is_named_with_the_ways_out(loaded: tuple[Loaded, Loaded]) -> None:
     refusal, *others = loaded[1].errors
     assert refusal.startswith("refused: encoder 'somebody/else' cannot be loaded")
-    assert "$REACTOMETER_WEIGHTS/somebody--else" in refusal
+    assert "$REACTOMETER_WEIGHTS/OWNER--NAME" in refusal
     assert "random:resnet-50" in refusal
     assert all(line.startswith("Loading weights:") for line in others if line)  # the other encoder's progress

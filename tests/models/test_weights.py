@@ -51,12 +51,6 @@ def test_a_network_is_built_as_it_was(small: Path) -> None:
     assert all(torch.equal(kept[name], own) for name, own in network.state_dict().items())
 
 
-def test_an_older_checkpoint_has_weights_too(small: Path) -> None:
-    (small / "head.onnx").unlink()
-    _, description = load_network(_change(small, format=3))
-    assert description["labels"] == ["Joy", "Fear"]
-
-
 def test_in_half_precision_matrices_alone_are_kept(small: Path, tmp_path: Path) -> None:
     network, _ = load_network(small)
     before = {name: weights.clone() for name, weights in network.state_dict().items()}
@@ -83,9 +77,9 @@ def test_in_half_precision_matrices_alone_are_kept(small: Path, tmp_path: Path) 
 def test_an_encoder_that_asks_for_code(small: Path, setting: str, value: object, depth: int) -> None:
     about: dict[str, object] = {setting: value}
     for _ in range(depth):
-        about = {"given": 3, "config": about}
+        about = {"config": about}
     with pytest.raises(ModelError, match="asks for code"):
-        load_network(_change(small, encoders={"face": about, "voice": {"given": 2}}))
+        load_network(_change(small, encoders={"face": about}))
 
 
 @pytest.mark.parametrize(
@@ -97,8 +91,7 @@ def test_an_encoder_that_asks_for_code(small: Path, setting: str, value: object,
     ],
 )
 def test_an_encoder_that_asks_for_none(small: Path, setting: str, value: object) -> None:
-    encoders = {"face": {"given": 3, "config": {setting: value}}, "voice": {"given": 2}}
-    assert load_network(_change(small, encoders=encoders))
+    assert load_network(_change(small, encoders={"face": {"config": {setting: value}}}))
 
 
 @pytest.mark.parametrize(
@@ -108,9 +101,9 @@ def test_an_encoder_that_asks_for_none(small: Path, setting: str, value: object)
         {"sha256": {}},
         {"sha256": [1]},
         {"labels": ["Joy"]},
-        {"encoders": {}},
-        {"encoders": [1]},
-        {"encoders": {"face": {"given": 4}, "voice": {"given": 2}}},
+        {"inputs": {}},
+        {"inputs": [1]},
+        {"inputs": {"face": {"kind": "features", "feature_size": 4}}},
         {"config": {"model": {"name": "multimodal", "evil": 1}}},
         {"config": {"model": {"name": "multimodal", "hidden": 16}}},
     ],

@@ -38,10 +38,6 @@ def test_mixed_precision_moves_no_pixel_elsewhere() -> None:
         assert torch.equal(augment(picture), exact)
 
 
-def test_a_clip_without_frames_passes() -> None:
-    assert augment(torch.zeros((2, 0, 3, 8, 8), dtype=torch.uint8)).shape == (2, 0, 3, 8, 8)
-
-
 def test_grey_pictures_are_changed_in_one_channel_and_as_strongly_as_asked_for() -> None:
     torch.manual_seed(0)
     picture = torch.linspace(40, 200, 24).to(torch.uint8).expand(64, 1, 1, 24, 24)

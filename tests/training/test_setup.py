@@ -12,7 +12,7 @@ import torch
 
 from reactometer.config import Config
 from reactometer.data.cache import PreparedRow, PreparedSet
-from reactometer.data.inputs import MediaReader, Part, Reader, parts_of
+from reactometer.data.inputs import MediaReader, Part, parts_of
 from reactometer.data.person_norm import PersonReader
 from reactometer.errors import ConfigError
 from reactometer.evaluation.evaluate import evaluate
@@ -22,7 +22,6 @@ from reactometer.models.audio_encoders import VoiceEncoder
 from reactometer.models.heads import Given
 from reactometer.models.model import ReactionModel
 from reactometer.training import setup
-from reactometer.training.features import open_training_reader
 from reactometer.training.setup import Setup, set_up
 from reactometer.training.train import train
 
@@ -77,9 +76,9 @@ def test_frozen_features_are_computed_once(
 @pytest.mark.parametrize(
     ("accelerator", "frozen", "expected"),
     [
-        ("auto", True, ["cuda", "read", "cpu"]),
-        ("cpu", True, ["read", "cpu"]),
-        ("gpu", False, ["read", "cpu"]),
+        ("auto", True, ["cuda", "cpu"]),
+        ("cpu", True, ["cpu", "cpu"]),
+        ("gpu", False, []),
     ],
 )
 def test_frozen_features_are_computed_where_the_training_will_be(
@@ -93,16 +92,12 @@ def test_frozen_features_are_computed_where_the_training_will_be(
     """A GPU is not needed: like one, each move gives the model buffers of its own."""
     moves: list[str] = []
 
-    def move(model: ReactionModel, device: str) -> None:
+    def move(model: ReactionModel, device: str) -> ReactionModel:
         moves.append(device)
         model._apply(torch.clone)  # type: ignore[no-untyped-call]
-
-    def read(*arguments: Any, **options: Any) -> Reader:
-        moves.append("read")
-        return open_training_reader(*arguments, **options)
+        return model
 
     monkeypatch.setattr(setup, "on_gpu", lambda settings: settings.accelerator != "cpu")
-    monkeypatch.setattr(setup, "open_training_reader", read)
     monkeypatch.setattr(ReactionModel, "to", move)
     config = _config(small_config, frozen=frozen)
     config = config.model_copy(update={"training": config.training.model_copy(update={"accelerator": accelerator})})
@@ -133,12 +128,13 @@ def test_scales_are_the_mean_and_spread_of_the_train_clips(small_config: Config,
     np.testing.assert_allclose(setup.model.face_scale.mean, frames.mean(axis=0), rtol=1e-4, atol=1e-6)
     np.testing.assert_allclose(setup.model.face_scale.std[:5], frames.std(axis=0)[:5], rtol=1e-3)
     assert isinstance(setup.model.voice_encoder, VoiceEncoder)
-    np.testing.assert_allclose(setup.model.voice_encoder.mean, np.concatenate(voice).mean(axis=0), rtol=1e-4)
+    assert setup.model.voice_scale is not None
+    np.testing.assert_allclose(setup.model.voice_scale.mean, np.concatenate(voice).mean(axis=0), rtol=1e-4)
     other = _set_up(_config(small_config), prepared).model
     assert other.face_scale is not None
     assert other.face_scale.std.tolist() == [1.0] * len(other.face_scale.std)
-    assert isinstance(other.voice_encoder, VoiceEncoder)
-    np.testing.assert_allclose(other.voice_encoder.mean, setup.model.voice_encoder.mean, rtol=1e-5)
+    assert other.voice_scale is not None
+    np.testing.assert_allclose(other.voice_scale.mean, setup.model.voice_scale.mean, rtol=1e-5)
 
 
 def _train_parts(setup: Setup) -> list[tuple[PreparedRow, Part]]:
@@ -189,20 +185,17 @@ def test_normalising_per_person_needs_features_that_stay(
 
 
 @pytest.mark.parametrize("model", [{"frozen": True}, {"modalities": "voice"}])
-def test_normalising_per_person_says_whom_it_left_alone(
+def test_train_and_val_are_normalised_per_person(
     small_config: Config, prepared: PreparedSet, model: dict[str, Any]
 ) -> None:
-    """The embedded data set has three clips of each person: too few. The log-mel spectrogram stays as it is too."""
     setup = _set_up(_config(small_config, person_norm=True, **model), prepared)
-    assert setup.note is not None
-    assert setup.note.endswith("24 left as they are (nobody with 5 clips or more)")
     assert isinstance(setup.data.read, PersonReader)
+    assert isinstance(setup.data.val_dataset.read, PersonReader)
     assert setup.data.val_dataset[0].voice.shape[1] == MEL_BANDS
 
 
-def test_without_normalising_nothing_is_said_of_it(small_config: Config, prepared: PreparedSet) -> None:
+def test_without_normalising_media_are_read_as_they_are(small_config: Config, prepared: PreparedSet) -> None:
     setup = _set_up(_config(small_config), prepared)
-    assert setup.note is None
     assert isinstance(setup.data.read, MediaReader)
     assert setup.trained is setup.model
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import pytest
@@ -95,11 +96,13 @@ def test_a_frozen_encoder_from_an_offline_folder_trains_its_head(
     small_config: Config, prepared: PreparedSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The weights folder stands in for the network: the encoder comes from it as it is, and stays so."""
-    from reactometer.models.vision_encoders import FrameEncoder, load_frame_encoder
+    from reactometer.models.backbones import load_net
+    from reactometer.models.vision_encoders import FrameEncoder
 
     torch.manual_seed(7)
     offline = tmp_path / "weights" / "somebody--resnet"
-    load_frame_encoder("random:resnet-tiny", 48).net.save_pretrained(offline)
+    net: Any = load_net("random:resnet-tiny", "pictures").module
+    net.save_pretrained(offline)
     (offline / "preprocessor_config.json").write_text(
         '{"image_mean": [0.5, 0.5, 0.5], "image_std": [0.25, 0.25, 0.25]}'
     )

@@ -70,21 +70,20 @@ def print_trained(folder: Path) -> None:
 
 def print_comparison(comparison: Comparison) -> None:
     """Print the short form of the table, and where the long one is."""
-    table = Table("system", "val", comparison.split, "95% interval", "over clip length")
+    table = Table("system", comparison.split, "95% interval", "over clip length")
     table.columns[0].no_wrap = True
     for row in comparison.rows:
         table.add_row(
             row.name,
-            shown(row.val_median) if row.val else "",
             shown(row.median),
             f"{row.interval.low:.3f} to {row.interval.high:.3f}",
             f"{row.over_length.low:+.3f} to {row.over_length.high:+.3f}",
         )
     table.add_section()
-    table.add_row("clip length alone", "", shown(comparison.length_baseline.mean_pearson), "", "")
+    table.add_row("clip length alone", shown(comparison.length_baseline.mean_pearson), "", "")
     results.print(table)
     results.print(f"mean Pearson, median of {comparison.n_seeds} seeds")
-    for ending in ("md", "csv", "png"):
+    for ending in ("md", "csv"):
         results.print(escape(str(comparison.folder / f"comparison.{ending}")))
 
 

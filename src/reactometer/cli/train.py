@@ -34,7 +34,7 @@ def train(
 def compare(
     configs: Annotated[list[Path], typer.Argument(metavar="CONFIG...", help="TOML files, or names.")],
     data: Annotated[Path, typer.Option(help="The data set, the same for all.")],
-    out: Annotated[Path, typer.Option(help="A folder for the table, the plot and the runs.")] = Path("comparison"),
+    out: Annotated[Path, typer.Option(help="A folder for the table and the runs.")] = Path("comparison"),
     seeds: Annotated[int, typer.Option(min=1, help="Trainings a configuration.")] = 3,
     overrides: Annotated[
         list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="On top of every configuration; repeatable.")

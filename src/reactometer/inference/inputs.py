@@ -112,6 +112,15 @@ def encode_split(
         return write_store(folder, rows, read, sizes, advance)
 
 
+def hide(item: Item, *, face: bool = False, voice: bool = False) -> Item:
+    """Take the face, the voice or both away from an item."""
+    if face:
+        item = replace(item, seen=np.zeros_like(item.seen), frames=np.zeros_like(item.frames))
+    if voice:
+        item = replace(item, voice=item.voice[:0], voice_times_s=item.voice_times_s[:0])
+    return item
+
+
 @dataclass(frozen=True)
 class HidingReader:
     """Reads features, without the modality that is hidden from the model."""
@@ -121,12 +130,7 @@ class HidingReader:
 
     def __call__(self, row: PreparedRow, part: Part, rng: np.random.Generator | None = None) -> Item:
         """Read the features of a part."""
-        item = self.store(row, part, rng)
-        if not self.sampling.looks:
-            item = replace(item, seen=np.zeros_like(item.seen), frames=np.zeros_like(item.frames))
-        if not self.sampling.listens:
-            item = replace(item, voice=item.voice[:0], voice_times_s=item.voice_times_s[:0])
-        return item
+        return hide(self.store(row, part, rng), face=not self.sampling.looks, voice=not self.sampling.listens)
 
 
 @dataclass(frozen=True)

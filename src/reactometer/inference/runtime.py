@@ -61,6 +61,10 @@ Tensors = Mapping[str, tuple[str, tuple[int, ...] | None]]
 """Name -> element type, as ONNX Runtime names it, and the fixed dimensions; None: any."""
 
 
+Padded = tuple[np.ndarray, np.ndarray, np.ndarray]
+"""Steps, mask and times."""
+
+
 class FaceInput(BaseModel):
     """What a model takes of the face: one image per frame, a clip of ``n_frames``, or given features."""
 
@@ -172,7 +176,8 @@ class Networks:
         if self.face.kind == "clips":
             features = np.zeros((min(len(seen), 1), self.face.feature_size), np.float32)  # (1, D)
             if seen.any():
-                features = self.encoders["face"](spread_frames(item.frames[seen], self.face.n_frames)[None])[0]
+                frames = item.frames[seen]
+                features = self.encoders["face"](frames[None, spread_places(len(frames), self.face.n_frames)])[0]
             return replace(item, frames=features, seen=np.array([seen.any()])[: len(seen)], times_s=times_s[:1])
         features = np.zeros((len(seen), self.face.feature_size), np.float32)  # (T, D)
         if seen.any():
@@ -183,13 +188,11 @@ class Networks:
         """Replace the waveform of a clip by features; log-mel, given features and silence stay as they are."""
         if self.voice is None or self.voice.kind not in ("waveform", "contours"):
             return item
+        if self.voice.kind == "contours":
+            return encode_contours(item)
         if not len(item.voice):
             return replace(item, voice=np.zeros((0, self.voice.feature_size), np.float32))
-        waveform = item.voice.reshape(-1)  # (N * 320,)
-        if self.voice.kind == "contours":
-            values, speaks = contours(waveform)  # (N, D), (N,)
-            return replace(item, voice=values[speaks], voice_times_s=item.voice_times_s[speaks])
-        return replace(item, voice=self.encoders["voice"](waveform[None])[0][0])
+        return replace(item, voice=self.encoders["voice"](item.voice.reshape(1, -1))[0][0])
 
     def encode(self, item: Item) -> Item:
         """Replace images and waveform of a clip by their features."""
@@ -205,9 +208,8 @@ class Networks:
         Raises:
             ModelError: the graph returns something other than intensities.
         """
-        faces = [(item.frames, item.seen, item.times_s) for item in items]
-        voices = [(item.voice, np.ones(len(item.voice), bool), item.voice_times_s) for item in items]
-        arrays = [*(pad(faces) if self.uses_face else ()), *(pad(voices) if self.uses_voice else ())]
+        faces, voices = pad_items(items)
+        arrays = [*(faces if self.uses_face else ()), *(voices if self.uses_voice else ())]
         outputs = dict(zip(self.head.outputs, self.head(*arrays), strict=True))
         intensities = outputs["intensities"]
         valid = (intensities >= 0.0) & (intensities <= 1.0)  # false for NaN, too
@@ -237,23 +239,35 @@ def signatures_of(
     return signatures
 
 
-def pad(rows: Sequence[tuple[np.ndarray, np.ndarray, np.ndarray]]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Pad the steps, mask and times of B clips with zeros to the longest, and to at least one step.
+def encode_contours(item: Item) -> Item:
+    """Replace the waveform of a clip by its contours, where somebody speaks."""
+    values, speaks = contours(item.voice.reshape(-1))  # (N, D), (N,)
+    return replace(item, voice=values[speaks], voice_times_s=item.voice_times_s[speaks])
+
+
+def pad_items(items: Sequence[Item]) -> tuple[Padded, Padded]:
+    """Pad the frames and the sound of B clips with zeros to the longest, and to at least one step.
 
     Returns:
-        Steps (B, T, D) float32, mask (B, T) bool and times (B, T) float32.
+        For the face and for the voice: steps (B, T, ...), mask (B, T) bool and times (B, T) float32.
     """
-    length = max(1, *(len(steps) for steps, _, _ in rows))
-    values = np.zeros((len(rows), length, rows[0][0].shape[1]), np.float32)
+    faces = [(item.frames, item.seen, item.times_s) for item in items]
+    voices = [(item.voice, np.ones(len(item.voice), bool), item.voice_times_s) for item in items]
+    return _pad(faces), _pad(voices)
+
+
+def _pad(rows: Sequence[Padded]) -> Padded:
+    length, steps = max(1, *(len(steps) for steps, _, _ in rows)), rows[0][0]
+    values = np.zeros((len(rows), length, *steps.shape[1:]), steps.dtype)
     mask, times_s = np.zeros((len(rows), length), bool), np.zeros((len(rows), length), np.float32)
-    for row, (steps, seen, at_s) in enumerate(rows):
-        values[row, : len(steps)], mask[row, : len(steps)], times_s[row, : len(steps)] = steps, seen, at_s
+    for row, (own, seen, at_s) in enumerate(rows):
+        values[row, : len(own)], mask[row, : len(own)], times_s[row, : len(own)] = own, seen, at_s
     return values, mask, times_s
 
 
-def spread_frames(frames: np.ndarray, n_frames: int) -> np.ndarray:
-    """Return ``n_frames`` of the frames (T, ...), in order and evenly spread; some are repeated if T is smaller."""
-    return frames[(2 * np.arange(n_frames) + 1) * len(frames) // (2 * n_frames)]
+def spread_places(count: int, n_frames: int) -> np.ndarray:
+    """Return ``n_frames`` evenly spread indices of ``count`` frames, in order; some are repeated if there are fewer."""
+    return (2 * np.arange(n_frames) + 1) * count // (2 * n_frames)
 
 
 def open_graph(file: Path, inputs: Tensors, outputs: Tensors, device: str = "auto", threads: int = 0) -> Graph:

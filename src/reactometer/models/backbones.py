@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,26 +20,20 @@ RANDOM = "random:"
 """Prefix that asks, by name, for random weights."""
 
 TINY = {"hidden_size": 96, "num_hidden_layers": 3, "num_attention_heads": 3, "intermediate_size": 384, "image_size": 64}
+SMALL_RESNET = {"embedding_size": 64, "hidden_sizes": [64, 128, 256], "depths": [3, 3, 2], "layer_type": "basic"}
 TINY_RESNET = {"embedding_size": 16, "hidden_sizes": [24, 48, 96], "depths": [1, 1, 1], "layer_type": "basic"}
 TINY_SPEECH = {"hidden_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 128}
 TINY_SPEECH_INPUT = {"conv_dim": [32] * 7, "num_conv_pos_embeddings": 32, "num_conv_pos_embedding_groups": 4}
-SMALL_RESNET = {"embedding_size": 64, "hidden_sizes": [64, 128, 256], "depths": [3, 3, 2], "layer_type": "basic"}
-RESNET_18 = {"hidden_sizes": [64, 128, 256, 512], "depths": [2, 2, 2, 2], "layer_type": "basic"}
 
 RANDOM_ENCODERS: Mapping[str, Mapping[str, Any]] = {
     "resnet-50": {"model_type": "resnet"},
-    "resnet-18": {"model_type": "resnet", **RESNET_18},
     "resnet-small": {"model_type": "resnet", **SMALL_RESNET},
     "resnet-tiny": {"model_type": "resnet", **TINY_RESNET},
-    "convnext-tiny": {"model_type": "convnext"},
-    "vit-base": {"model_type": "vit"},
     "vit-tiny": {"model_type": "vit", "patch_size": 8, **TINY},
-    "videomae-base": {"model_type": "videomae"},
     "videomae-tiny": {"model_type": "videomae", **TINY},
-    "hubert-base": {"model_type": "hubert"},
     "hubert-tiny": {"model_type": "hubert", **TINY_SPEECH, **TINY_SPEECH_INPUT},
 }
-"""Architectures with random weights, without a download: as published, except for resnet-small and the tiny ones."""
+"""Architectures with random weights, without a download: ResNet50 as published, and small ones of ours."""
 
 KINDS = {"pixel_values": "pictures", "pixel_values_videos": "clips", "input_values": "sound", "input_ids": "text"}
 """Name of a network's main input -> what it takes."""
@@ -90,7 +83,8 @@ def load_net(name: str, takes: str) -> Net:
             config = AutoConfig.for_model(**RANDOM_ENCODERS[preset])
             _check_kind(name, config, takes)
             return Net(_untrained(config), {}, pretrained=False)
-        source = _locate(name)
+        folder = Path(name).expanduser()
+        source = str(folder if (folder / "config.json").is_file() else offline_encoder(name) or name)
         config = AutoConfig.from_pretrained(source, trust_remote_code=False)
         config = getattr(config, "vision_config", config)
         _check_kind(name, config, takes)
@@ -100,7 +94,7 @@ def load_net(name: str, takes: str) -> Net:
 
 
 def describe_net(net: Net) -> dict[str, Any]:
-    """What :func:`rebuild_net` needs, as JSON can hold it."""
+    """Return what :func:`rebuild_net` needs, as JSON can hold it."""
     module: Any = net.module
     return {
         "config": {key: value for key, value in module.config.to_dict().items() if key not in NOT_KEPT},
@@ -131,10 +125,10 @@ def _starter() -> Net:
 
 
 def _untrained(config: Any) -> nn.Module:
-    """The network of a configuration, with random weights; without its pooler, if that has weights."""
+    """Build a network with random weights; without its pooler, if that has weights."""
     from transformers import AutoModel
 
-    module = AutoModel.from_config(_as_it_is(config))
+    module: Any = AutoModel.from_config(_as_it_is(config))
     if _has_pooler(module) and any(True for _ in module.pooler.parameters()):
         module.pooler = None
     untrained: nn.Module = module
@@ -142,7 +136,7 @@ def _untrained(config: Any) -> nn.Module:
 
 
 def _trained(source: str, config: Any) -> nn.Module:
-    """The network with its weights, in single precision; a pooler that they do not fill is left out, not random."""
+    """Load a network in single precision; a pooler that its weights do not fill is left out, not random."""
     from transformers import AutoModel
     from transformers.utils import logging
 
@@ -162,8 +156,7 @@ def _trained(source: str, config: Any) -> nn.Module:
     unfilled = {*report["missing_keys"], *(name for name, *_ in report["mismatched_keys"])}
     if any(name.startswith("pooler.") for name in unfilled):
         module.pooler = None
-    wrong = sorted(name for name in unfilled if not name.startswith("pooler."))
-    if wrong:
+    if wrong := sorted(name for name in unfilled if not name.startswith("pooler.")):
         raise ValueError(f"{len(wrong)} of its weights are missing or of another shape, {wrong[0]} for one")
     trained: nn.Module = module.float()
     return trained
@@ -192,24 +185,13 @@ def _check_kind(name: str, config: Any, takes: str) -> None:
 
 
 def _refusal(name: str, error: Exception) -> WeightsError:
-    """What to tell of an encoder that cannot be had."""
+    """Return the error of an encoder that is not available."""
     reason = (str(error).strip() or repr(error)).splitlines()[0]
-    if os.path.isdir(os.path.expanduser(name)):  # noqa: PTH111, PTH112 - pathlib raises for "~nobody"
-        fix = "Give a folder with config.json and model.safetensors, as transformers' save_pretrained writes it"
-    else:
-        fix = (
-            f"Check the name and the network; or put its config.json and model.safetensors into the folder "
-            f"$REACTOMETER_WEIGHTS/{name.replace('/', '--')}; or ask for random weights with '{RANDOM}resnet-50'"
-        )
+    fix = (
+        "Check the name and the network; or give a folder with config.json and model.safetensors, or put them into "
+        f"$REACTOMETER_WEIGHTS/OWNER--NAME; or ask for random weights with '{RANDOM}resnet-50'"
+    )
     return WeightsError(f"encoder '{name}' cannot be loaded: {reason}", fix=fix)
-
-
-def _locate(name: str) -> str:
-    """Return a folder that holds the encoder if there is one, else the name, for the Hub and its cache."""
-    folder = Path(name).expanduser()
-    if (folder / "config.json").is_file():
-        return str(folder)
-    return str(offline_encoder(name) or name)
 
 
 def _preparation(source: str) -> dict[str, Any]:

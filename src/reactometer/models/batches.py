@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import NamedTuple
@@ -10,11 +9,11 @@ from typing import NamedTuple
 import numpy as np
 import torch
 from torch import Tensor
-from torch.nn.utils.rnn import pad_sequence
 from torch.utils.data import Dataset
 
 from reactometer.data.cache import PreparedRow
 from reactometer.data.inputs import Item, Reader, parts_of
+from reactometer.inference.runtime import pad_items
 
 
 class Batch(NamedTuple):
@@ -32,36 +31,23 @@ class Batch(NamedTuple):
     seen: Tensor  # (K,) int64: places of the frames that show the face, among all B * T
 
 
+class Stream(NamedTuple):
+    """Features of one modality over time."""
+
+    values: Tensor  # (B, T, D) float32, zeros outside the mask
+    mask: Tensor  # (B, T) bool
+    times_s: Tensor  # (B, T) float32, from the beginning of the clip
+
+
 def collate(items: Sequence[Item], n_labels: int) -> Batch:
     """Pad a list of items to the longest in frames and in sound, and mask the padding."""
-    frames, frame_mask, frame_times_s = _pad([(item.frames, item.seen, item.times_s) for item in items])
-    heard = [(item.voice, np.ones(len(item.voice), dtype=bool), item.voice_times_s) for item in items]
-    voice, voice_mask, voice_times_s = _pad(heard)
+    faces, voices = pad_items(items)
+    tensors = [torch.from_numpy(array) for array in (*faces, *voices)]
     targets = torch.tensor([item.targets or (0.0,) * n_labels for item in items])  # (B, L)
     target_mask = torch.tensor([item.targets is not None for item in items])
     number = torch.tensor([item.number for item in items])
-    seen = frame_mask.flatten().nonzero().flatten()  # here, since a GPU would have to be waited for
-    sound = (voice, voice_mask, voice_times_s)
-    return Batch(frames, frame_mask, frame_times_s, *sound, targets, target_mask, number, seen)
-
-
-def _pad(rows: Sequence[tuple[np.ndarray, np.ndarray, np.ndarray]]) -> tuple[Tensor, Tensor, Tensor]:
-    """Pad values, mask and times with zeros to the longest row, and to at least one step."""
-    padded = [pad_sequence(list(map(torch.from_numpy, column)), batch_first=True) for column in zip(*rows, strict=True)]
-    if not padded[0].shape[1]:
-        padded = [steps.new_zeros(len(rows), 1, *steps.shape[2:]) for steps in padded]
-    values, mask, times_s = padded
-    return values, mask, times_s
-
-
-def safe_workers(workers: int) -> int:
-    """Return ``workers``, after making it safe to fork that many processes right away.
-
-    Garbage decoders are collected here, because in a forked process their destructors would wait forever for threads.
-    """
-    if workers:
-        gc.collect()
-    return workers
+    seen = tensors[1].flatten().nonzero().flatten()  # here, since a GPU would have to be waited for
+    return Batch._make([*tensors, targets, target_mask, number, seen])
 
 
 class PartDataset(Dataset[Item]):
@@ -82,39 +68,26 @@ class PartDataset(Dataset[Item]):
 
 
 class TrainingDataset(Dataset[Item]):
-    """One random part of every clip, with jittered frames, by ``(seed, epoch, clip)`` only."""
-
-    def __init__(self, rows: Sequence[PreparedRow], read: Reader, seed: int, epoch: int) -> None:
-        self.rows = tuple(rows)
-        self.read = read
-        self.seed = (seed, epoch)
-
-    def __len__(self) -> int:
-        return len(self.rows)
-
-    def __getitem__(self, index: int) -> Item:
-        rng = np.random.default_rng((*self.seed, index))
-        row = self.rows[index]
-        parts = parts_of([row])
-        part = parts[rng.integers(len(parts))]
-        return replace(self.read(row, part, rng), targets=row.clip.labels, number=index)
-
-
-class Shuffled(Dataset[Item]):
-    """The clips of one epoch, shuffled by ``(seed, epoch)`` only, for ``n_processes`` processes.
+    """One random part of every clip, with jittered frames, shuffled: all by ``(seed, epoch, clip)`` only.
 
     Process r of n has the indices r, r + n, r + 2n … The last round is filled up with clips without labels, which do
     not influence training.
     """
 
-    def __init__(self, clips: TrainingDataset, n_processes: int = 1) -> None:
-        self.clips = clips
-        order = np.random.default_rng(clips.seed).permutation(len(clips))
-        self.order = np.resize(order, -(-len(clips) // n_processes) * n_processes).tolist()
+    def __init__(self, rows: Sequence[PreparedRow], read: Reader, seed: int, epoch: int, n_processes: int = 1) -> None:
+        self.rows = tuple(rows)
+        self.read = read
+        self.seed = (seed, epoch)
+        order = np.random.default_rng(self.seed).permutation(len(rows))
+        self.order = np.resize(order, -(-len(rows) // n_processes) * n_processes).tolist()
 
     def __len__(self) -> int:
         return len(self.order)
 
     def __getitem__(self, place: int) -> Item:
-        item = self.clips[self.order[place]]
-        return item if place < len(self.clips) else replace(item, targets=None)
+        index = self.order[place]
+        rng = np.random.default_rng((*self.seed, index))
+        row = self.rows[index]
+        parts = parts_of([row])
+        item = self.read(row, parts[rng.integers(len(parts))], rng)
+        return replace(item, targets=row.clip.labels if place < len(self.rows) else None, number=index)

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Collection, Mapping
-from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from reactometer.config import ModelConfig
 from reactometer.errors import ConfigError
+from reactometer.inference.runtime import spread_places
 from reactometer.models.architectures import system_of
-from reactometer.models.audio_encoders import ContourEncoder, SpeechEncoder, StepConvolution, VoiceEncoder, every_nth
-from reactometer.models.batches import Batch
+from reactometer.models.audio_encoders import ContourEncoder, SpeechEncoder, StepConvolution, VoiceEncoder
+from reactometer.models.batches import Batch, Stream
 from reactometer.models.vision_encoders import ClipEncoder, FrameEncoder
 
 
@@ -38,14 +38,6 @@ GPU_STEP = 16
 """On a GPU, pictures are encoded in multiples of this."""
 
 
-class Stream(NamedTuple):
-    """Features of one modality over time."""
-
-    values: Tensor  # (B, T, D) float32, zeros outside the mask
-    mask: Tensor  # (B, T) bool
-    times_s: Tensor  # (B, T) float32, from the beginning of the clip
-
-
 class Given(nn.Module):
     """The place of an encoder where the batch brings features already: of a file, or of a frozen encoder."""
 
@@ -54,10 +46,6 @@ class Given(nn.Module):
     def __init__(self, feature_size: int) -> None:
         super().__init__()
         self.feature_size = feature_size
-
-    def describe(self) -> dict[str, int]:
-        """What is needed to make it again, as JSON can hold it."""
-        return {"given": self.feature_size}
 
 
 FaceInput = FrameEncoder | ClipEncoder | Given
@@ -70,17 +58,27 @@ def face_stream(encoder: FaceInput, batch: Batch) -> Stream:
         return Stream(batch.frames.float(), batch.frame_mask, batch.frame_times_s)
     if isinstance(encoder, FrameEncoder):
         return Stream(encode_seen(encoder, batch.frames, batch.seen), batch.frame_mask, batch.frame_times_s)
-    values = encoder(batch.frames, batch.frame_mask).unsqueeze(1)  # (B, 1, D)
-    return Stream(values, batch.frame_mask.any(1, keepdim=True), batch.frame_times_s[:, :1])
+    values = torch.zeros((len(batch.frames), encoder.feature_size), device=batch.frames.device)
+    some = batch.frame_mask.any(1)  # (B,)
+    if some.any():
+        seen = [own[mask] for own, mask in zip(batch.frames[some], batch.frame_mask[some], strict=True)]
+        values[some] = encoder(torch.stack([own[spread_places(len(own), encoder.n_frames)] for own in seen]))
+    return Stream(values.unsqueeze(1), some.unsqueeze(1), batch.frame_times_s[:, :1])
 
 
 def voice_stream(encoder: VoiceInput, batch: Batch) -> Stream:
-    """Encode the sound of a batch."""
-    if isinstance(encoder, Given):
+    """Encode the waveforms of a batch; other sound, such as a spectrogram, stays as it is.
+
+    Every clip is heard at its own length: the group norm of speech encoders takes its mean over time, so that padding
+    would change every number.
+    """
+    if not isinstance(encoder, SpeechEncoder):
         return Stream(batch.voice, batch.voice_mask, batch.voice_times_s)
-    timed = (batch.voice_times_s,) if isinstance(encoder, StepConvolution) else ()
-    values, mask = encoder(batch.voice, batch.voice_mask, *timed)  # (B, T, D), (B, T)
-    return Stream(values, mask, every_nth(batch.voice_times_s, encoder.stride, values.shape[1]))
+    values = torch.zeros((*batch.voice_mask.shape, encoder.feature_size), device=batch.voice.device)
+    for row, heard in enumerate(batch.voice_mask):
+        if heard.any():
+            values[row, heard] = encoder(batch.voice[row, heard].view(1, -1))[0]  # (N, D)
+    return Stream(values, batch.voice_mask, batch.voice_times_s)
 
 
 def encode_seen(encoder: FrameEncoder, frames: Tensor, seen: Tensor) -> Tensor:
@@ -140,31 +138,46 @@ class TimeEmbedding(nn.Module):
 
     rates: Tensor
 
-    def __init__(self, size: int, n_periods: int = 16) -> None:
+    def __init__(self, size: int) -> None:
         super().__init__()
-        periods_s = torch.logspace(math.log10(0.25), math.log10(120.0), n_periods)
+        periods_s = torch.logspace(math.log10(0.25), math.log10(120.0), 16)
         self.register_buffer("rates", 2.0 * math.pi / periods_s)
-        self.project = nn.Linear(2 * n_periods, size)
+        self.project = nn.Linear(2 * len(periods_s), size)
 
     def forward(self, times_s: Tensor) -> Tensor:
         """(B, T) seconds -> (B, T, size)."""
-        angles = times_s.unsqueeze(2) * self.rates  # (B, T, n_periods)
+        angles = times_s.unsqueeze(2) * self.rates  # (B, T, 16)
         embedded: Tensor = self.project(torch.cat((angles.sin(), angles.cos()), dim=2))
         return embedded
 
 
-def transformer(size: int, layers: int, attention_heads: int, dropout: float) -> nn.TransformerEncoder:
+def attend(blocks: nn.TransformerEncoder, token: Tensor, steps: Tensor, mask: Tensor) -> Tensor:
+    """What tokens (B, hidden) become when each attends to the steps (B, T, hidden) in its mask (B, T)."""
+    hidden = nn.functional.pad(~mask, (1, 0), value=False)  # (B, 1 + T)
+    attended: Tensor = blocks(torch.cat((token.unsqueeze(1), steps), dim=1), src_key_padding_mask=hidden)[:, 0]
+    return attended
+
+
+def transformer(config: ModelConfig) -> nn.TransformerEncoder:
     """A pre-norm transformer encoder, batch first."""
+    size = config.hidden
     layer = nn.TransformerEncoderLayer(
-        size, attention_heads, 4 * size, dropout, "gelu", batch_first=True, norm_first=True
+        size, config.attention_heads, 4 * size, config.dropout, "gelu", batch_first=True, norm_first=True
     )
-    return nn.TransformerEncoder(layer, layers, nn.LayerNorm(size), enable_nested_tensor=False)
+    return nn.TransformerEncoder(layer, config.layers, nn.LayerNorm(size), enable_nested_tensor=False)
+
+
+def projection(feature_size: int, config: ModelConfig) -> nn.Sequential:
+    """(..., feature_size) -> (..., hidden), normalised."""
+    return nn.Sequential(
+        nn.Linear(feature_size, config.hidden), nn.LayerNorm(config.hidden), nn.Dropout(config.dropout)
+    )
 
 
 class MeanHead(nn.Module):
     """The mean of the features over the frames that show the face: the headline system's, and VideoMAE's."""
 
-    def __init__(self, feature_size: int) -> None:
+    def __init__(self, feature_size: int, config: ModelConfig) -> None:
         super().__init__()
         self.embedding_size = feature_size
 
@@ -177,9 +190,10 @@ class MeanHead(nn.Module):
 class GruHead(nn.Module):
     """A bidirectional GRU (Cho et al. 2014) over the seen frames, and attention pooling over its steps."""
 
-    def __init__(self, feature_size: int, *, hidden: int, dropout: float) -> None:
+    def __init__(self, feature_size: int, config: ModelConfig) -> None:
         super().__init__()
-        self.project = nn.Sequential(nn.Linear(feature_size, hidden), nn.LayerNorm(hidden), nn.Dropout(dropout))
+        hidden = config.hidden
+        self.project = projection(feature_size, config)
         self.time = TimeEmbedding(hidden)
         self.gru = nn.GRU(hidden, hidden, batch_first=True, bidirectional=True)
         self.attention = nn.Sequential(nn.Linear(2 * hidden, hidden), nn.Tanh(), nn.Linear(hidden, 1))
@@ -247,24 +261,22 @@ class TransformerHead(nn.Module):
     The token begins as their mean, and what attention adds is learned: with few clips it learns more (docs/results.md).
     """
 
-    def __init__(self, feature_size: int, *, hidden: int, layers: int, attention_heads: int, dropout: float) -> None:
+    def __init__(self, feature_size: int, config: ModelConfig) -> None:
         super().__init__()
-        self.project = nn.Sequential(nn.Linear(feature_size, hidden), nn.LayerNorm(hidden), nn.Dropout(dropout))
-        self.time = TimeEmbedding(hidden)
-        self.token = nn.Parameter(torch.randn(hidden) * 0.02)
-        self.blocks = transformer(hidden, layers, attention_heads, dropout)
-        self.embedding_size = hidden
+        self.project = projection(feature_size, config)
+        self.time = TimeEmbedding(config.hidden)
+        self.token = nn.Parameter(torch.randn(config.hidden) * 0.02)
+        self.blocks = transformer(config)
+        self.embedding_size = config.hidden
 
     def forward(self, face: Stream, voice: None = None) -> Tensor:
         """(B, hidden)."""
         steps = self.project(face.values) + self.time(face.times_s)  # (B, T, hidden)
-        token = (self.token + masked_moments(steps, face.mask)[0]).unsqueeze(1)  # (B, 1, hidden)
-        unseen = nn.functional.pad(~face.mask, (1, 0), value=False)  # (B, 1 + T)
-        attended: Tensor = self.blocks(torch.cat((token, steps), dim=1), src_key_padding_mask=unseen)[:, 0]
-        return attended
+        return attend(self.blocks, self.token + masked_moments(steps, face.mask)[0], steps, face.mask)
 
 
 VisualHead = MeanHead | GruHead | TransformerHead
+VISUAL_HEADS: Mapping[str, type[VisualHead]] = {"mean": MeanHead, "gru": GruHead, "transformer": TransformerHead}
 
 
 def seen_first(stream: Stream) -> Stream:
@@ -288,38 +300,23 @@ class CrossModalHead(nn.Module):
     trains every combination. Vision with audio is the paper's (arXiv 2303.10741); how they are joined is our choice.
     """
 
-    def __init__(
-        self,
-        sizes: Mapping[str, int],
-        *,
-        standard: Collection[str] = (),
-        hidden: int,
-        layers: int,
-        attention_heads: int,
-        dropout: float,
-        input_dropout: float,
-        modality_dropout: float,
-    ) -> None:
+    def __init__(self, sizes: Mapping[str, int], standard: Collection[str], config: ModelConfig) -> None:
         super().__init__()
-        self.modality_dropout = modality_dropout
-        self.wholes = nn.ModuleDict(
-            {
-                name: _standard_whole(size, hidden, input_dropout) if name in standard else _whole(size, hidden)
-                for name, size in sizes.items()
-            }
-        )
+        hidden = config.hidden
+        self.modality_dropout = config.modality_dropout
+        self.wholes = nn.ModuleDict({name: _whole(size, name in standard, config) for name, size in sizes.items()})
         self.missing = nn.ParameterDict({name: nn.Parameter(torch.zeros(hidden)) for name in sizes})
         self.embedding_size = hidden
-        join = nn.Sequential(nn.Dropout(dropout), nn.Linear(len(sizes) * hidden, hidden), nn.ReLU())
+        join = nn.Sequential(nn.Dropout(config.dropout), nn.Linear(len(sizes) * hidden, hidden), nn.ReLU())
         self.join = join if len(sizes) > 1 else nn.Identity()
-        self.attends = layers > 0
+        self.attends = config.layers > 0
         if not self.attends:
             return
-        self.steps = nn.ModuleDict({name: _steps(size, hidden, dropout) for name, size in sizes.items()})
+        self.steps = nn.ModuleDict({name: projection(size, config) for name, size in sizes.items()})
         self.kinds = nn.ParameterDict({name: nn.Parameter(torch.randn(hidden) * 0.02) for name in sizes})
         self.time = TimeEmbedding(hidden)
         self.token = nn.Parameter(torch.randn(hidden) * 0.02)
-        self.blocks = transformer(hidden, layers, attention_heads, dropout)
+        self.blocks = transformer(config)
         self.say = nn.Parameter(torch.zeros(hidden))
 
     def forward(self, face: Stream | None, voice: Stream | None) -> Tensor:
@@ -353,26 +350,19 @@ class CrossModalHead(nn.Module):
             self.steps[name](stream.values) + self.time(stream.times_s) + self.kinds[name]
             for name, stream in streams.items()
         ]  # (B, T, hidden) each
-        token = self.token.expand(steps[0].shape[0], 1, -1)  # (B, 1, hidden)
-        absent = torch.cat([~stream.mask for stream in streams.values()], dim=1)  # (B, all T)
-        absent = nn.functional.pad(absent, (1, 0), value=False)  # (B, 1 + all T)
-        attended: Tensor = self.blocks(torch.cat((token, *steps), dim=1), src_key_padding_mask=absent)[:, 0]
-        return attended
+        mask = torch.cat([stream.mask for stream in streams.values()], dim=1)  # (B, all T)
+        return attend(self.blocks, self.token.expand(len(mask), -1), torch.cat(steps, dim=1), mask)
 
 
-def _whole(feature_size: int, hidden: int) -> nn.Module:
-    return nn.Sequential(nn.LayerNorm(2 * feature_size), nn.Linear(2 * feature_size, hidden), nn.ReLU())
+def _whole(feature_size: int, is_standard: bool, config: ModelConfig) -> nn.Module:
+    """Mean and spread of one modality, (B, 2 * feature_size) -> (B, hidden).
 
-
-def _standard_whole(feature_size: int, hidden: int, dropout: float) -> nn.Module:
-    """For features on a standard scale: no layer norm, which would take away how much there is of all of them."""
-    return nn.Sequential(
-        nn.Hardtanh(-OUTLIER, OUTLIER), nn.Dropout(dropout), nn.Linear(2 * feature_size, hidden), nn.GELU()
-    )
-
-
-def _steps(feature_size: int, hidden: int, dropout: float) -> nn.Module:
-    return nn.Sequential(nn.Linear(feature_size, hidden), nn.LayerNorm(hidden), nn.Dropout(dropout))
+    Features on a standard scale get no layer norm, which would take away how much there is of all of them.
+    """
+    linear = nn.Linear(2 * feature_size, config.hidden)
+    if is_standard:
+        return nn.Sequential(nn.Hardtanh(-OUTLIER, OUTLIER), nn.Dropout(config.input_dropout), linear, nn.GELU())
+    return nn.Sequential(nn.LayerNorm(2 * feature_size), linear, nn.ReLU())
 
 
 def build_head(config: ModelConfig, sizes: Mapping[str, int], standard: Collection[str]) -> VisualHead | CrossModalHead:
@@ -386,24 +376,12 @@ def build_head(config: ModelConfig, sizes: Mapping[str, int], standard: Collecti
     Raises:
         ConfigError: ``model.hidden`` cannot be divided among the attention heads.
     """
-    kind, hidden, dropout = system_of(config).head, config.hidden, config.dropout
-    if kind == "mean":
-        return MeanHead(sizes["face"])
-    if kind == "gru":
-        return GruHead(sizes["face"], hidden=hidden, dropout=dropout)
-    if hidden % config.attention_heads:
+    kind = system_of(config).head
+    if kind in ("transformer", "cross-modal") and config.hidden % config.attention_heads:
         raise ConfigError(
-            "model.hidden is not divisible by model.attention_heads", got=f"{hidden} and {config.attention_heads}"
+            "model.hidden is not divisible by model.attention_heads",
+            got=f"{config.hidden} and {config.attention_heads}",
         )
-    deep = {"layers": config.layers, "attention_heads": config.attention_heads}
-    if kind == "transformer":
-        return TransformerHead(sizes["face"], hidden=hidden, dropout=dropout, **deep)
-    return CrossModalHead(
-        sizes,
-        standard=standard,
-        hidden=hidden,
-        dropout=dropout,
-        input_dropout=config.input_dropout,
-        modality_dropout=config.modality_dropout,
-        **deep,
-    )
+    if kind == "cross-modal":
+        return CrossModalHead(sizes, standard, config)
+    return VISUAL_HEADS[kind](sizes["face"], config)

@@ -9,15 +9,13 @@ from torch import Tensor, nn
 
 from reactometer.inference.runtime import FaceInput as FaceSpec
 from reactometer.inference.runtime import VoiceInput as VoiceSpec
-from reactometer.media.audio_features import MEL_BANDS
 from reactometer.models.audio_encoders import ContourEncoder, SpeechEncoder, StepConvolution, VoiceEncoder
-from reactometer.models.batches import Batch
+from reactometer.models.batches import Batch, Stream
 from reactometer.models.heads import (
     CrossModalHead,
     FaceInput,
     Given,
     Standardise,
-    Stream,
     VisualHead,
     VoiceInput,
     face_stream,
@@ -49,7 +47,7 @@ class ReactionModel(nn.Module):
         super().__init__()
         self.face_encoder, self.voice_encoder = face, voice
         self.face_scale = Standardise(face.feature_size) if face else None
-        self.voice_scale = Standardise(voice.feature_size) if voice else None
+        self.voice_scale = Standardise(getattr(voice, "input_size", voice.feature_size)) if voice else None
         self.head = head
         self.output = output
         self.register_buffer("label_mean", label_mean)
@@ -67,6 +65,12 @@ class ReactionModel(nn.Module):
         """It goes by the voice."""
         return self.voice_encoder is not None
 
+    @property
+    def scales(self) -> dict[str, Standardise]:
+        """What puts each modality on the training set's scale."""
+        pairs = (("face", self.face_scale), ("voice", self.voice_scale))
+        return {name: scale for name, scale in pairs if scale is not None}
+
     def describe_inputs(self) -> tuple[FaceSpec | None, VoiceSpec | None]:
         """Return what the exported graphs take of face and voice."""
         face = voice = None
@@ -78,8 +82,8 @@ class ReactionModel(nn.Module):
             case Given(feature_size=size):
                 face = FaceSpec(kind="features", feature_size=size)
         match self.voice_encoder:
-            case VoiceEncoder():
-                voice = VoiceSpec(kind="log-mel", feature_size=MEL_BANDS)
+            case VoiceEncoder(input_size=size):
+                voice = VoiceSpec(kind="log-mel", feature_size=size)
             case StepConvolution(input_size=size) | Given(feature_size=size):
                 voice = VoiceSpec(kind="features", feature_size=size)
             case ContourEncoder(feature_size=size):
@@ -98,12 +102,14 @@ class ReactionModel(nn.Module):
         return torch.where(self.has_evidence(batch).unsqueeze(1), intensities, self.label_mean)
 
     def streams(self, batch: Batch) -> tuple[Stream | None, Stream | None]:
-        """Features of face and voice, on the training set's scale."""
+        """Features of face and voice, on the training set's scale, or over steps on that scale."""
         face = voice = None
         if self.face_encoder is not None and self.face_scale is not None:
             face = self.face_scale(face_stream(self.face_encoder, batch))
         if self.voice_encoder is not None and self.voice_scale is not None:
             voice = self.voice_scale(voice_stream(self.voice_encoder, batch))
+            if isinstance(self.voice_encoder, VoiceEncoder | StepConvolution):
+                voice = self.voice_encoder(voice)
         return face, voice
 
     def has_evidence(self, batch: Batch) -> Tensor:
@@ -122,7 +128,7 @@ class ReactionModel(nn.Module):
         """
         face, voice = self.face_encoder, self.voice_encoder
         replaced = [encoder for encoder in (face, voice) if isinstance(encoder, Pretrained)] if every else self.frozen
-        if not replaced and not every:
+        if not replaced:
             return self
         if face is not None and face in replaced:
             face = Given(face.feature_size)

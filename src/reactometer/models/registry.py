@@ -12,17 +12,11 @@ from reactometer.config import ModelConfig
 from reactometer.errors import ConfigError
 from reactometer.machine import keep_freed_memory
 from reactometer.models.architectures import CONTOURS, CONVOLUTION, LOG_MEL, goes_by, system_of
-from reactometer.models.audio_encoders import (
-    ContourEncoder,
-    SpeechEncoder,
-    StepConvolution,
-    VoiceEncoder,
-    load_speech_encoder,
-)
-from reactometer.models.backbones import rebuild_net
+from reactometer.models.audio_encoders import ContourEncoder, SpeechEncoder, StepConvolution, VoiceEncoder
+from reactometer.models.backbones import Net, describe_net, load_net, rebuild_net
 from reactometer.models.heads import FaceInput, Given, VoiceInput, build_head
 from reactometer.models.model import Pretrained, ReactionModel, output_layer
-from reactometer.models.vision_encoders import ClipEncoder, FrameEncoder, load_clip_encoder, load_frame_encoder
+from reactometer.models.vision_encoders import ClipEncoder, FrameEncoder
 
 
 @dataclass(frozen=True)
@@ -32,16 +26,16 @@ class Encoders:
     face: FaceInput | None
     voice: VoiceInput | None
 
-    def describe(self) -> dict[str, Any]:
-        """What :func:`rebuild_encoders` needs, as JSON can hold it."""
-        about = {} if self.face is None else {"face": self.face.describe()}
-        if self.voice is not None:
-            about["voice"] = {} if isinstance(self.voice, VoiceEncoder) else self.voice.describe()
-        return about
 
+def load_encoders(
+    config: ModelConfig, given: Mapping[str, int] | None = None, nets: Mapping[str, Any] | None = None
+) -> Encoders:
+    """Load the encoders that a configuration names.
 
-def load_encoders(config: ModelConfig, given: Mapping[str, int] | None = None) -> Encoders:
-    """Load the encoders that a configuration names, or their stand-ins for ``given`` features per step and modality.
+    Args:
+        config: names the architecture and its encoders.
+        given: number of given features per step, by modality; they need no encoder.
+        nets: what :func:`describe_nets` said of a model's networks; they are built from it, without their weights.
 
     Raises:
         ConfigError: the architecture is unknown, or the data have no features of a modality that it uses.
@@ -60,15 +54,24 @@ def load_encoders(config: ModelConfig, given: Mapping[str, int] | None = None) -
         return Encoders(
             Given(sizes["face"]) if "face" in sizes else None, of_voice(sizes["voice"]) if "voice" in sizes else None
         )
-    system = system_of(config)
-    load_face = load_clip_encoder if system.takes == "clips" else load_frame_encoder
-    return Encoders(
-        load_face(config.encoder or system.encoder, config.size_px, config.pooling) if "face" in modalities else None,
-        _load_voice(config) if "voice" in modalities else None,
-    )
+
+    def net_of(modality: str, name: str, takes: str) -> Net:
+        return load_net(name, takes) if nets is None else rebuild_net(nets[modality])
+
+    face: FaceInput | None = None
+    voice: VoiceInput | None = None
+    if "face" in modalities:
+        system = system_of(config)
+        takes, encoder = ("clips", ClipEncoder) if system.takes == "clips" else ("pictures", FrameEncoder)
+        face = encoder(net_of("face", config.encoder or system.encoder, takes), config.size_px, config.pooling)
+    if "voice" in modalities:
+        _check_voice_encoder(config)
+        fixed = {LOG_MEL: VoiceEncoder, CONTOURS: ContourEncoder}.get(config.voice_encoder)
+        voice = fixed() if fixed else SpeechEncoder(net_of("voice", config.voice_encoder, "sound"))
+    return Encoders(face, voice)
 
 
-def _load_voice(config: ModelConfig) -> VoiceInput:
+def _check_voice_encoder(config: ModelConfig) -> None:
     if config.voice_encoder == CONVOLUTION:
         raise ConfigError(
             f'model.voice_encoder = "{CONVOLUTION}" is for given features',
@@ -78,30 +81,15 @@ def _load_voice(config: ModelConfig) -> VoiceInput:
         raise ConfigError(
             f'model.voice_encoder = "{CONTOURS}" has nothing to train', fix="Add model.frozen=true, so that it is kept"
         )
-    fixed = {LOG_MEL: VoiceEncoder, CONTOURS: ContourEncoder}.get(config.voice_encoder)
-    return fixed() if fixed else load_speech_encoder(config.voice_encoder)
 
 
-def rebuild_encoders(config: ModelConfig, description: Mapping[str, Any]) -> Encoders:
-    """Build the encoders that :meth:`Encoders.describe` described, without their weights."""
-    face: FaceInput | None = None
-    voice: VoiceInput | None = None
-    if (about := description.get("face")) is not None:
-        if "given" in about:
-            face = Given(about["given"])
-        else:
-            encoder = ClipEncoder if system_of(config).takes == "clips" else FrameEncoder
-            face = encoder(rebuild_net(about), config.size_px, about["pooling"])
-    if (about := description.get("voice")) is not None:
-        if "given" in about:
-            voice = Given(about["given"])
-        elif "convolution" in about:
-            voice = StepConvolution(about["convolution"])
-        elif "contours" in about:
-            voice = ContourEncoder()
-        else:
-            voice = VoiceEncoder() if config.voice_encoder == LOG_MEL else SpeechEncoder(rebuild_net(about))
-    return Encoders(face, voice)
+def describe_nets(model: ReactionModel) -> dict[str, Any]:
+    """Describe a model's networks of transformers by modality, as JSON can hold it, for :func:`load_encoders`."""
+    return {
+        name: describe_net(Net(encoder.net, encoder.settings, encoder.pretrained))
+        for name, encoder in (("face", model.face_encoder), ("voice", model.voice_encoder))
+        if isinstance(encoder, FrameEncoder | ClipEncoder | SpeechEncoder)
+    }
 
 
 def build_model(config: ModelConfig, encoders: Encoders, label_mean: Sequence[float]) -> ReactionModel:

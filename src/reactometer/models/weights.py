@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+import json
 from pathlib import Path
 from typing import Any
 
 import torch
-from pydantic import ValidationError
 from safetensors.torch import load_file, save_file
 
-from reactometer.config import Config
+from reactometer.config import parse_config
 from reactometer.errors import ModelError
 from reactometer.inference.checkpoint import AGAIN, DESCRIPTION_FILE, WEIGHTS_FILE, check_digest
 from reactometer.io import decoding, parse_json_object
 from reactometer.models.model import ReactionModel
-from reactometer.models.registry import build_model, rebuild_encoders
+from reactometer.models.registry import build_model, load_encoders
 
 
 def save_weights(network: ReactionModel, file: Path, store: str) -> None:
@@ -26,13 +25,12 @@ def save_weights(network: ReactionModel, file: Path, store: str) -> None:
         file: a new file.
         store: "float32", or "float16" for matrices and kernels, nearly all of a model, in half precision.
     """
-    with torch.no_grad():
-        for weights in network.parameters():
-            if store == "float16" and weights.ndim > 1:
-                weights.copy_(weights.half())
-    halved = {name for name, weights in network.named_parameters() if store == "float16" and weights.ndim > 1}
-    state = network.state_dict()
-    save_file({name: (one.half() if name in halved else one).contiguous() for name, one in state.items()}, file)
+    state = {name: weights.contiguous() for name, weights in network.state_dict().items()}
+    for name, weights in network.named_parameters():
+        if store == "float16" and weights.ndim > 1:
+            state[name] = weights.detach().half()
+            weights.data.copy_(state[name])
+    save_file(state, file)
     file.chmod(0o644)
 
 
@@ -40,7 +38,7 @@ def load_network(folder: Path) -> tuple[ReactionModel, dict[str, Any]]:
     """Build the network of a checkpoint on the CPU, in evaluation mode.
 
     Args:
-        folder: a checkpoint, or one of the older kind, without graphs; no ensemble.
+        folder: a checkpoint, no ensemble.
 
     Returns:
         The network, and what ``model.json`` says.
@@ -57,33 +55,29 @@ def load_network(folder: Path) -> tuple[ReactionModel, dict[str, Any]]:
     check_digest(folder / WEIGHTS_FILE, digest)
     try:
         _check_settings(description["encoders"])
-        config = Config.model_validate(description["config"]).model
-        encoders = rebuild_encoders(config, description["encoders"])
+        config = parse_config(description["config"]).model
+        inputs = description["inputs"].items()
+        given = {name: stream["feature_size"] for name, stream in inputs if stream["kind"] == "features"}
+        encoders = load_encoders(config, given or None, description["encoders"])
         network = build_model(config, encoders, [0.5] * len(description["labels"]))
         weights = load_file(folder / WEIGHTS_FILE)
         if wrong := [name for name, own in weights.items() if not torch.isfinite(own).all()]:
             raise ValueError(f"weights that are no numbers, in {wrong[0]}")
         network.load_state_dict(weights)
     except Exception as error:  # of settings that make no sense, networks raise any class
-        first = error.errors()[0] if isinstance(error, ValidationError) else None
-        reason = f"{first['loc']}: {first['msg']}" if first else (str(error).splitlines() or [""])[0]
+        reason = (str(error).splitlines() or [""])[0]
         raise ModelError(f"{folder}: damaged checkpoint: {type(error).__name__}: {reason}", fix=AGAIN) from error
     return network.eval(), description
 
 
 def _check_settings(settings: object) -> None:
     """Raise ValueError if an encoder's settings name code of the Hub, which transformers would fetch and run."""
-    for table in _tables_in(settings):
+
+    def check(table: dict[str, Any]) -> dict[str, Any]:
         for key, value in table.items():
             is_kernel = "implementation" in key and value not in (None, True, False, "eager", "sdpa")
             if is_kernel or (key == "architecture" and ":" in str(value)):
                 raise ValueError(f"its encoder asks for code or a network from elsewhere: {key} = {value!r}")
+        return table
 
-
-def _tables_in(settings: object) -> Iterator[Mapping[str, Any]]:
-    """Yield every object of parsed JSON, at any depth."""
-    if isinstance(settings, dict):
-        yield settings
-    inner = settings.values() if isinstance(settings, dict) else settings if isinstance(settings, list) else ()
-    for value in inner:
-        yield from _tables_in(value)
+    json.loads(json.dumps(settings), object_hook=check)  # called with each object, at any depth

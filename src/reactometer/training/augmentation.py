@@ -37,8 +37,6 @@ def augment(frames: Tensor, most: Changes = CLIPS) -> Tensor:
     Returns:
         The same shape and dtype; all frames of a clip changed alike, clips differently.
     """
-    if frames.numel() == 0:
-        return frames
     clips, steps, colours, height, width = frames.shape
     transforms = _transforms(clips, most).to(frames.device, non_blocking=True)
     gain, lift = 1.0 + _uniform((clips, 1), most.contrast), 255.0 * _uniform((clips, 1), most.light)

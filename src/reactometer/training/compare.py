@@ -9,14 +9,14 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from reactometer.config import Config, load_config
+from reactometer.config import load_config
 from reactometer.errors import ConfigError
 from reactometer.evaluation.baselines import length_answers
 from reactometer.evaluation.bootstrap import Interval, bootstrap_mean_pearson, choose_units
 from reactometer.evaluation.evaluate import evaluate, open_for
 from reactometer.evaluation.metrics import Metrics, measure
 from reactometer.inference.checkpoint import LoadedModel, load_model
-from reactometer.io import Paths, each_path, write_picture, write_whole
+from reactometer.io import Paths, each_path, write_whole
 from reactometer.models.architectures import goes_by
 from reactometer.training.train import train_once
 
@@ -27,7 +27,6 @@ class Row:
 
     name: str
     reads: str  # "face and voice", "face" or "voice"
-    val: tuple[float | None, ...]  # mean Pearson on val of the kept epoch, by seed; empty if a modality is hidden
     metrics: tuple[Metrics, ...]  # on the split, by seed
     interval: Interval  # of the median seed's mean Pearson
     over_length: Interval  # of the median seed's mean Pearson minus the clip-length baseline's
@@ -37,11 +36,6 @@ class Row:
     def median(self) -> float | None:
         """Median over the seeds of the mean Pearson; undefined if it is undefined for a seed."""
         return median([metrics.mean_pearson for metrics in self.metrics])
-
-    @property
-    def val_median(self) -> float | None:
-        """The same median on val."""
-        return median(self.val)
 
 
 @dataclass(frozen=True)
@@ -74,8 +68,7 @@ def compare(
     Args:
         configs: TOML files.
         data: the dataset, the same for all.
-        out: a folder for ``comparison.md``, ``comparison.csv`` (one row per system and seed), ``comparison.png`` and
-            the runs.
+        out: a folder for ``comparison.md``, ``comparison.csv`` (one row per system and seed) and the runs.
         seeds: trainings per configuration, with ``training.seed`` = 0, 1, 2 …
         overrides: ``section.key=value`` on top of every configuration.
         split: the split to score; training and the choice of the epoch use only train and val.
@@ -93,21 +86,17 @@ def compare(
         goes_by(config.model)
     rows: list[Row] = []
     for name, config in jobs:
-        models = [_trained(name, config, seed, out, progress) for seed in range(seeds)]
+        folders = [
+            train_once(config, out / "runs" / f"{name}-seed{seed}", seed=seed, progress=progress)
+            for seed in range(seeds)
+        ]
+        models = [load_model(folder) for folder in folders]
         own, length = _rows(name, models, data, split, progress)
         rows += own
     comparison = Comparison(split, models[0].labels, tuple(rows), length, seeds, out)
     write_whole(out / "comparison.md", markdown(comparison))
     write_whole(out / "comparison.csv", as_table(comparison).to_csv(index=False))
-    plot_comparison(comparison, out / "comparison.png")
     return comparison
-
-
-def _trained(name: str, config: Config, seed: int, out: Path, progress: bool) -> LoadedModel:
-    """Train the model of one seed, unless it is there already."""
-    training = {"out": out / "runs" / f"{name}-seed{seed}", "seed": seed}
-    config = config.model_copy(update={"training": config.training.model_copy(update=training)})
-    return load_model(train_once(config, f"{name}, seed {seed}", progress=progress))
 
 
 def _rows(
@@ -127,7 +116,6 @@ def _rows(
         row = Row(
             name=f"{name}, without {hidden}" if hidden else name,
             reads=" and ".join(word for word in modalities if word != hidden),
-            val=() if hidden else tuple(model.description["metrics"].get("mean_pearson") for model in models),
             metrics=tuple(evaluation.metrics for evaluation in scored),
             interval=bootstrap_mean_pearson(targets, middle, groups=people),
             over_length=bootstrap_mean_pearson(targets, middle, length, groups=people),
@@ -150,7 +138,6 @@ def as_table(comparison: Comparison) -> pd.DataFrame:
             **{f"pearson {label}": r for label, r in zip(metrics.labels, metrics.pearson, strict=True)},
             "mean_ccc": metrics.mean_ccc,
             "mean_mae": metrics.mean_mae,
-            "val_mean_pearson": row.val[seed] if row.val else None,
             "parameters": row.parameters,
         }
         for row in comparison.rows
@@ -174,53 +161,29 @@ def markdown(comparison: Comparison) -> str:
         [
             *(_cells(row, score) for row in comparison.rows),
             {"system": "clip length", score: _short(baseline.mean_pearson), **by_label},
-            {"system": "constant", score: "undefined", **dict.fromkeys(comparison.labels, "undefined")},
         ]
     ).fillna("")
     lines = [f"| {' | '.join(cells)} |" for cells in (table.columns, ["---"] * table.shape[1], *table.to_numpy())]
     notes = (
         f"{comparison.split}: {comparison.rows[0].metrics[0].n_clips} clips; r is the median over {comparison.n_seeds} "
         "seeds of the mean Pearson, emotions are medians too. Intervals: bootstrap over clips (over people if known) "
-        "of the median seed; a constant or undefined score counts as 0 in the differences. val chose the epoch."
+        "of the median seed; an undefined score, such as a constant's, counts as 0 in the differences."
     )
     return "\n".join([*lines, "", notes, ""])
 
 
 def _cells(row: Row, score: str) -> dict[str, str]:
     seeds = [metrics.mean_pearson for metrics in row.metrics if metrics.mean_pearson is not None]
-    labels = row.metrics[0].labels
     by_label = zip(*(metrics.pearson for metrics in row.metrics), strict=True)  # of each label, by seed
     return {
         "system": row.name,
         "reads": row.reads,
-        "val": _short(row.val_median) if row.val else "",
         score: f"**{_short(row.median)}**",
         "over seeds": f"{min(seeds):.3f} to {max(seeds):.3f}" if len(seeds) > 1 else "",
         f"{row.interval.level:.0%} interval": _interval(row.interval),
         "over clip length": _interval(row.over_length),
-        **{label: _short(median(own)) for label, own in zip(labels, by_label, strict=True)},
+        **{label: _short(median(own)) for label, own in zip(row.metrics[0].labels, by_label, strict=True)},
     }
-
-
-def plot_comparison(comparison: Comparison, file: Path) -> Path:
-    """Plot the mean Pearson of every seed, the median with its interval, and the clip-length baseline; write a PNG."""
-    from matplotlib.figure import Figure
-
-    rows = comparison.rows[::-1]  # the first row is the highest
-    figure = Figure(figsize=(8.0, 1.4 + 0.42 * len(rows)), layout="constrained")
-    axes = figure.add_subplot()
-    for y, row in enumerate(rows):
-        seeds = [metrics.mean_pearson for metrics in row.metrics if metrics.mean_pearson is not None]
-        axes.plot([row.interval.low, row.interval.high], [y, y], color="tab:blue", linewidth=6, alpha=0.25)
-        axes.plot(seeds, [y] * len(seeds), "o", color="tab:blue", markersize=4)
-        if row.median is not None:
-            axes.plot(row.median, y, "|", color="black", markersize=16, markeredgewidth=2)
-    if comparison.length_baseline.mean_pearson is not None:
-        axes.axvline(comparison.length_baseline.mean_pearson, color="gray", linestyle="--", label="clip length only")
-        axes.legend(loc="lower right", fontsize="small")
-    axes.set_yticks(range(len(rows)), [row.name for row in rows])
-    axes.set_xlabel(f"mean Pearson on {comparison.split}; dot: a seed, line: the median seed, band: its interval")
-    return write_picture(figure, file)
 
 
 def _short(value: float | None) -> str:

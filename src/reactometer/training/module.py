@@ -18,7 +18,7 @@ from reactometer.data.cache import PreparedRow
 from reactometer.data.inputs import Reader
 from reactometer.evaluation.metrics import LEAST_SPREAD, Metrics, measure
 from reactometer.inference.scores import Score, join_parts
-from reactometer.models.batches import Batch, PartDataset, Shuffled, TrainingDataset, collate
+from reactometer.models.batches import Batch, PartDataset, TrainingDataset, collate
 from reactometer.models.model import ReactionModel
 from reactometer.training.augmentation import augment
 from reactometer.training.losses import reaction_loss
@@ -133,9 +133,8 @@ class ReactionData(LightningDataModule):
     def train_dataloader(self) -> DataLoader[Any]:
         """The train split, shuffled anew each epoch (Lightning asks again before each)."""
         epoch = self.trainer.current_epoch if self.trainer else 0
-        clips = TrainingDataset(self.train_rows, self.read, self.config.seed, epoch)
         everyone, own = (self.trainer.world_size, self.trainer.global_rank) if self.trainer else (1, 0)
-        dataset = Shuffled(clips, everyone)
+        dataset = TrainingDataset(self.train_rows, self.read, self.config.seed, epoch, everyone)
         return self._loader(dataset, DistributedSampler(dataset, everyone, own, shuffle=False))
 
     def val_dataloader(self) -> DataLoader[Any]:

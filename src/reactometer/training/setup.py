@@ -10,7 +10,7 @@ import numpy as np
 
 from reactometer.config import Config
 from reactometer.data.cache import PreparedRow, PreparedSet
-from reactometer.data.inputs import MediaReader, Reader, Sampling, parts_of
+from reactometer.data.inputs import MediaReader, Reader, parts_of
 from reactometer.data.leakage import check_leaks
 from reactometer.data.person_norm import measure_streams
 from reactometer.data.splits import assign_folds
@@ -38,7 +38,6 @@ class Setup:
     trained: ReactionModel  # what is fitted: the same, or less its frozen encoders
     data: ReactionData
     prepared: PreparedSet  # with train and val dealt anew where folds are asked for
-    note: str | None  # how features were normalised per person
 
 
 def set_up(config: Config, prepared: PreparedSet, *, progress: bool) -> Setup:
@@ -62,18 +61,19 @@ def set_up(config: Config, prepared: PreparedSet, *, progress: bool) -> Setup:
         raise ConfigError(
             "model.person_norm needs features that stay as they are", fix="Add model.frozen=true, or train on features"
         )
-    read = _open_reader(model, prepared, sampling_of(config.model, *model.describe_inputs()), config, progress)
+    sampling = sampling_of(config.model, *model.describe_inputs())
+    device = "cuda" if on_gpu(config.training) else "cpu"
+    read = open_training_reader(model, prepared, sampling, device, progress=progress)
     trained = model.on_features()
     _fit_scales(trained, train, read)
-    readers, note = [read] * 2, None
+    shown = {name: Shown(rows, read) for name, rows in (("train", train), ("val", dealt.split("val")))}
     if config.model.person_norm:
-        people = [person_reader(read, rows, population(trained)) for rows in (train, dealt.split("val"))]
-        readers, note = [*people], people[0].describe(train)
-    train_shown, val_shown = Shown(train, readers[0]), Shown(dealt.split("val"), readers[1])
-    data = ReactionData(train_shown, val_shown, prepared.labels, config.training)
+        moments = population(trained)
+        shown = {name: Shown(rows, person_reader(read, rows, moments)) for name, (rows, _) in shown.items()}
+    data = ReactionData(**shown, labels=prepared.labels, config=config.training)
     model.train()  # Lightning leaves each module in the mode it finds, a frozen encoder in evaluation
     trained.train()
-    return Setup(model, trained, data, dealt, note)
+    return Setup(model, trained, data, dealt)
 
 
 def deal_folds(config: Config, prepared: PreparedSet) -> PreparedSet:
@@ -83,18 +83,6 @@ def deal_folds(config: Config, prepared: PreparedSet) -> PreparedSet:
     clips = assign_folds([row.clip for row in prepared.rows], config.data.folds, config.data.fold)
     rows = tuple(replace(row, clip=clip) for row, clip in zip(prepared.rows, clips, strict=True))
     return replace(prepared, rows=rows)
-
-
-def _open_reader(
-    model: ReactionModel, prepared: PreparedSet, sampling: Sampling, config: Config, progress: bool
-) -> Reader:
-    """Return what reads train and val; frozen features are computed on the training's device."""
-    if model.frozen and on_gpu(config.training):
-        model.to("cuda")
-    try:
-        return open_training_reader(model, prepared, sampling, progress=progress)
-    finally:
-        model.to("cpu")
 
 
 def _check_splits(prepared: PreparedSet) -> None:

@@ -18,7 +18,7 @@ from reactometer.inference.conformal import save_uncertainty
 from reactometer.io import appearing, decoding, parse_json_object, write_whole
 from reactometer.models.architectures import goes_by
 from reactometer.terminal import is_first_process, messages
-from reactometer.training.export import save_checkpoint
+from reactometer.training.export import prove, write_checkpoint
 from reactometer.training.module import ReactionData, ReactionTask
 from reactometer.training.setup import set_up
 from reactometer.training.trainer import CHECKPOINTS, LAST, check_devices, claim, clear, load_best, run
@@ -70,21 +70,23 @@ def train(
     trainer = run(task, data, config.training, out, resume=resume, progress=progress)
     if trainer.is_global_zero:
         best = load_best(task, out)
-        about = {**_about(prepared, data), "person_norm": setup.note}
+        about = _about(prepared, data)
         network, labels = setup.model.to("cpu").eval(), prepared.labels
         with appearing(out / MODEL) as folder:
-            save_checkpoint(folder, network, labels, config, setup.prepared, data=about, metrics=best)
+            write_checkpoint(folder, network, labels, config, data=about, metrics=best)
+            prove(folder, network, setup.prepared)
             _calibrate(folder, setup.prepared, progress)
     return out / MODEL
 
 
-def train_once(config: Config, name: str, *, progress: bool) -> Path:
-    """Return the model of a run in ``training.out``: train it, or resume its training, unless it is finished.
+def train_once(config: Config, out: Path, *, seed: int, progress: bool) -> Path:
+    """Return the model of a run in ``out``: train it, or resume its training, unless it is finished.
 
     Raises:
         OutputError: the folder holds a run of another configuration.
     """
-    out = config.training.out or Path("runs/run")
+    training = config.training.model_copy(update={"out": out, "seed": seed})
+    config = config.model_copy(update={"training": training})
     if (about := out / "config.json").is_file():
         fix = "Name another folder with --out, or delete this one"
         with decoding(about, OutputError, fix):
@@ -93,7 +95,7 @@ def train_once(config: Config, name: str, *, progress: bool) -> Path:
             raise OutputError(f"{out}: a run of another configuration", fix=fix)
     if not (out / MODEL).exists():
         if progress:
-            messages.print(f"training {name}", style="bold")
+            messages.print(f"training {out.name}", style="bold", markup=False)
         train(config, resume=(out / CHECKPOINTS / LAST).is_file(), progress=progress)
     return out / MODEL
 
@@ -154,10 +156,9 @@ def ensemble(
         )
     out, members = Path(out), []
     for number in range(folds or seeds):
-        name = f"fold{number}of{folds}" if folds else f"seed{number}"
-        data = config.data.model_copy(update={"folds": folds, "fold": number} if folds else {})
-        seed = config.training.seed if folds else number
-        training = config.training.model_copy(update={"out": out / name, "seed": seed})
-        own = config.model_copy(update={"data": data, "training": training})
-        members.append(train_once(own, name, progress=progress))
+        if folds:
+            data = config.data.model_copy(update={"folds": folds, "fold": number})
+            config = config.model_copy(update={"data": data})
+        name, seed = (f"fold{number}of{folds}", config.training.seed) if folds else (f"seed{number}", number)
+        members.append(train_once(config, out / name, seed=seed, progress=progress))
     return join_models(members, out / MODEL)

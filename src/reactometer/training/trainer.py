@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import csv
-import logging
+import gc
 import os
 import shutil
 import sys
-import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext, redirect_stdout
+from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -33,8 +31,7 @@ from reactometer.config import TrainingConfig
 from reactometer.errors import ConfigError, OutputError
 from reactometer.io import PART, decoding, replacing, writing
 from reactometer.machine import default_workers, keep_freed_memory
-from reactometer.models.batches import safe_workers
-from reactometer.terminal import is_first_process, messages
+from reactometer.terminal import is_first_process, messages, quiet
 from reactometer.training.optim import move_average, on_gpu
 
 CHECKPOINTS, BEST, LAST = "checkpoints", "best.ckpt", "last.ckpt"
@@ -61,10 +58,20 @@ def run(
     keep_freed_memory()
     # Deterministic mode would fill each new buffer, a twelfth of a step, to find reads of uninitialised memory.
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
-    with _quiet():
+    with quiet("lightning.pytorch", sys.stderr, "lightning"):  # Lightning's bars belong to standard error
         checkpoint = out / CHECKPOINTS / LAST if resume else None
         trainer = Trainer(
-            **_trainer_options(settings),
+            **placement(settings),
+            plugins=[_WholeFiles()],
+            precision=settings.precision,
+            max_epochs=settings.epochs,
+            accumulate_grad_batches=settings.accumulate,
+            gradient_clip_val=settings.gradient_clip or None,
+            reload_dataloaders_every_n_epochs=1,
+            log_every_n_steps=GPU_LOG_STEPS if on_gpu(settings) else 1,
+            num_sanity_val_steps=0,
+            enable_model_summary=False,
+            deterministic="warn",
             callbacks=_callbacks(settings, out, str(task.score), progress),
             logger=_loggers(out, checkpoint),
             enable_progress_bar=progress and messages.is_terminal,
@@ -86,7 +93,7 @@ def check_devices(settings: TrainingConfig) -> None:
         ConfigError: ``training.accelerator`` is unknown or not available here, or there are fewer devices.
     """
     try:
-        with _quiet():
+        with quiet("lightning.pytorch", sys.stderr, "lightning"):  # Lightning's bars belong to standard error
             Trainer(**placement(settings), logger=False, enable_checkpointing=False, enable_progress_bar=False)
     except (MisconfigurationException, ValueError) as error:
         asked = f"training.accelerator = {settings.accelerator!r} with training.devices = {settings.devices!r}"
@@ -119,8 +126,12 @@ def read_checkpoint(file: Path) -> dict[str, Any]:
 def loader_workers(settings: TrainingConfig) -> int:
     """How many processes a loader of a training has; call it right before they are forked."""
     if settings.workers != "auto":
-        return safe_workers(settings.workers)
-    return safe_workers(min(MOST_WORKERS, default_workers() // torch.cuda.device_count()) if on_gpu(settings) else 0)
+        workers = settings.workers
+    else:
+        workers = min(MOST_WORKERS, default_workers() // torch.cuda.device_count()) if on_gpu(settings) else 0
+    if workers:
+        gc.collect()  # in a forked process, destructors of garbage decoders would wait forever for threads
+    return workers
 
 
 def claim(out: Path, made: str, *, resume: bool, overwrite: bool) -> Path:
@@ -170,22 +181,6 @@ def placement(settings: TrainingConfig) -> dict[str, Any]:
         "strategy": SEVERAL if devices * nodes > 1 else "auto",
         # Statistics over the batches of all processes, as for the loss; PyTorch has this for GPUs only.
         "sync_batchnorm": on_gpu(settings),
-    }
-
-
-def _trainer_options(settings: TrainingConfig) -> dict[str, Any]:
-    return {
-        **placement(settings),
-        "plugins": [_WholeFiles()],
-        "precision": settings.precision,
-        "max_epochs": settings.epochs,
-        "accumulate_grad_batches": settings.accumulate,
-        "gradient_clip_val": settings.gradient_clip or None,
-        "reload_dataloaders_every_n_epochs": 1,
-        "log_every_n_steps": GPU_LOG_STEPS if on_gpu(settings) else 1,
-        "num_sanity_val_steps": 0,
-        "enable_model_summary": False,
-        "deterministic": "warn",
     }
 
 
@@ -246,18 +241,3 @@ class _EpochLine(Callback):
             f"epoch {trainer.current_epoch + 1:3d} of {trainer.max_epochs}: "
             f"train loss {values['train_loss']:.4f}, {self.score.replace('_', ' ')} {values[self.score]:.4f}"
         )
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Keep Lightning's hints to itself; errors still pass."""
-    logger = logging.getLogger("lightning.pytorch")
-    level = logger.level
-    logger.setLevel(logging.ERROR)
-    try:
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", module="lightning")
-            with redirect_stdout(sys.stderr):  # where Lightning's bars belong
-                yield
-    finally:
-        logger.setLevel(level)

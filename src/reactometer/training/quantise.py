@@ -1,0 +1,135 @@
+"""Write a copy of a checkpoint whose encoders compute in 8 bits, if it scores as well."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+
+from reactometer.data.cache import PreparedSet
+from reactometer.data.inputs import Item
+from reactometer.errors import ModelError
+from reactometer.evaluation.evaluate import evaluate, open_for
+from reactometer.inference.checkpoint import WEIGHTS_FILE, LoadedModel, load_model
+from reactometer.inference.runtime import Networks
+from reactometer.io import appearing, sha256_of
+from reactometer.paths import STARTER
+from reactometer.training.export import change_description, quiet_exporter, read_items
+from reactometer.training.module import selection_score
+
+MAX_LOSS = 0.005
+"""Maximum loss of mean Pearson on the val split in 8 bits."""
+
+CALIBRATION_CLIPS = 64
+"""Number of train clips that 8 bits are calibrated on; our choice."""
+
+
+def export(
+    model: Path | str, data: Path | str, out: Path | str, *, cache: Path | str | None = None, progress: bool = True
+) -> tuple[float, float]:
+    """Write a copy of a checkpoint whose encoders of images and speech compute in 8 bits.
+
+    They are calibrated on clips of the train split. The copy has no weights to train on.
+
+    Args:
+        model: a checkpoint, or "starter".
+        data: a dataset with the model's labels, prepared or not.
+        out: the new checkpoint's folder.
+        cache: folder of the prepared clips if ``data`` is not prepared yet; default: the user's cache folder.
+        progress: show a progress bar on standard error.
+
+    Returns:
+        Mean Pearson on the val split in single precision and in 8 bits; a constant prediction counts as 0.
+
+    Raises:
+        ModelError: the checkpoint is an ensemble or has no such encoder, or 8 bits cost more than 0.005 of mean
+            Pearson. Nothing is written then.
+        DataError, MediaError: the data cannot be used.
+        OutputError: ``out`` exists already.
+    """
+    source = STARTER if str(model) == "starter" else Path(model)
+    loaded = load_model(source, "cpu")
+    if loaded.members:
+        fix = "Export each member, and join the new checkpoints with 'reactometer ensemble'"
+        raise ModelError(f"{source}: an ensemble cannot be exported", fix=fix)
+    if not loaded.networks.encoders or loaded.precision != "float32":
+        raise ModelError(f"{source}: no encoder of images or speech in single precision", fix="Use it as it is")
+    with appearing(Path(out)) as folder:
+        prepared = open_for(loaded, data, cache, progress=progress)
+        before = _pearson(loaded, prepared, progress)
+        shutil.copytree(source, folder, ignore=shutil.ignore_patterns(WEIGHTS_FILE), dirs_exist_ok=True)
+        for stream in loaded.networks.encoders:
+            items = read_items(loaded, prepared, "train", CALIBRATION_CLIPS)
+            quantise_graph(folder / f"{stream}.onnx", encoder_inputs(loaded.networks, stream, items))
+        digests = {file.name: sha256_of(file) for file in sorted(folder.glob("*.onnx"))}
+        change_description(folder, precision="int8", sha256=digests)
+        after = _pearson(load_model(folder, "cpu"), prepared, progress)
+        if not after >= before - MAX_LOSS:
+            raise ModelError(
+                "in 8 bits the model loses too much of its score on val; it is not kept",
+                got=f"mean Pearson {after:.4f} instead of {before:.4f}",
+                expected=f"a loss of at most {MAX_LOSS}",
+                fix="Use the model as it is, or calibrate on more train clips",
+            )
+        change_description(folder, proof={**loaded.description["proof"], "pearson": [before, after]})
+    return before, after
+
+
+def _pearson(loaded: LoadedModel, prepared: PreparedSet, progress: bool) -> float:
+    scored = evaluate(loaded, prepared.folder, split="val", n_resamples=0, progress=progress)
+    return selection_score(scored.metrics, scored.truth)
+
+
+def encoder_inputs(networks: Networks, stream: str, items: Iterable[Item]) -> Iterator[dict[str, np.ndarray]]:
+    """Yield the inputs of a stream's encoder, by name, as clips are encoded."""
+    graph, inputs = networks.encoders[stream], list[dict[str, np.ndarray]]()
+
+    def record(*arrays: np.ndarray) -> list[np.ndarray]:
+        inputs.append(dict(zip(graph.inputs, arrays, strict=True)))
+        return graph(*arrays)
+
+    recording: Any = {**networks.encoders, stream: record}
+    for item in items:
+        replace(networks, encoders=recording).encode(item)
+        yield from inputs
+        inputs.clear()
+
+
+def quantise_graph(file: Path, examples: Iterable[dict[str, np.ndarray]]) -> None:
+    """Replace a graph by one that computes in 8 bits (static quantisation in the QDQ format).
+
+    Weights are signed with one scale per channel. Activations are unsigned with one scale per tensor, from the smallest
+    and the largest value in the examples. In a network with attention, only convolutions and matrix products are
+    quantised, because the rest gains nothing.
+
+    Args:
+        file: its ONNX file.
+        examples: typical inputs, by name.
+    """
+    from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
+    from onnxruntime.quantization.shape_inference import quant_pre_process
+
+    class Reader(CalibrationDataReader):  # type: ignore[misc]
+        def get_next(self) -> dict[str, np.ndarray] | None:
+            return next(left, None)
+
+    left, attends = iter(examples), any(node.op_type == "Softmax" for node in onnx.load(file).graph.node)
+    prepared = file.with_suffix(".prepared.onnx")
+    with quiet_exporter():
+        quant_pre_process(str(file), str(prepared), skip_symbolic_shape=True)
+        quantize_static(
+            str(prepared),
+            str(file),
+            Reader(),
+            quant_format=QuantFormat.QDQ,
+            per_channel=True,
+            weight_type=QuantType.QInt8,
+            activation_type=QuantType.QUInt8,
+            op_types_to_quantize=["Conv", "Gemm", "MatMul"] if attends else None,
+        )
+    prepared.unlink()
