@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from datetime import UTC, datetime
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from reactometer.inference.tables import abstained, event_rows, intensities_as_json, rounded
-from reactometer.types import Ends, Prediction
+from reactometer.inference.tables import clip_rows, event_rows, intensities_as_json, timeline_rows
+from reactometer.types import Prediction
 
 
 class Intensity(BaseModel):
@@ -99,45 +98,29 @@ class Document(BaseModel):
 
 
 def describe(own: Prediction, threshold: float, *, frames: bool) -> ClipPrediction:
-    """Describe one prediction with its events and, if wanted, its frames."""
-    sampled = [
-        SampledFrame(
-            time_s=round(sample.time_s, 6),
-            state=sample.state.name.lower(),
-            box=None if sample.box is None else [round(length_px, 1) for length_px in sample.box],
-        )
-        for sample in own.samples
-    ]
-    kept = ClipEvent.model_fields
-    return ClipPrediction(
-        face=own.face,
-        status=own.status,
-        duration_s=rounded(own.duration_s),
-        face_share=rounded(own.face_share),
-        sound=own.has_sound,
-        abstain=abstained(own),
-        notes=list(own.notes),
-        intensities=_intensities(own.labels, own.intensities, own.intervals),
-        timeline=[
-            TimelineWindow(
-                start_s=round(window.start_s, 3),
-                end_s=round(window.end_s, 3),
-                state="face" if window.face_share else "no_face",
-                face_share=round(window.face_share, 3),
-                intensities=_intensities(own.labels, window.intensities, window.intervals),
-            )
-            for window in own.windows
+    """Describe one prediction with its events and, if wanted, its frames; the values are those of the tables."""
+    (clip,) = clip_rows([own])
+    clip |= {
+        "notes": own.notes,
+        "intensities": intensities_as_json(own.labels, own.intensities, own.intervals),
+        "timeline": [
+            row | {"intensities": intensities_as_json(own.labels, window.intensities, window.intervals)}
+            for row, window in zip(timeline_rows([own]), own.windows, strict=True)
         ],
-        events=[ClipEvent(**{name: row[name] for name in kept}) for row in event_rows([own], threshold)],
-        frames=sampled if frames else None,
-    )
+        "events": event_rows([own], threshold),
+    }
+    if frames:
+        clip["frames"] = [
+            {
+                "time_s": round(sample.time_s, 6),
+                "state": sample.state.name.lower(),
+                "box": None if sample.box is None else [round(length_px, 1) for length_px in sample.box],
+            }
+            for sample in own.samples
+        ]
+    return ClipPrediction.model_validate(clip)  # without the tables' other columns
 
 
 def as_moment(seconds: float | None) -> str | None:
     """Format seconds since 1970 as ISO 8601, UTC."""
     return None if seconds is None else datetime.fromtimestamp(seconds, UTC).isoformat(timespec="milliseconds")
-
-
-def _intensities(labels: Sequence[str], values: Sequence[float] | None, intervals: Ends | None) -> Intensities | None:
-    told = intensities_as_json(labels, values, intervals)
-    return None if told is None else {label: Intensity(**own) for label, own in told.items()}
