@@ -25,7 +25,7 @@ def test_a_folder_is_its_videos_and_sounds_at_any_depth(folder: Path) -> None:
 
 
 def test_one_path_is_one_folder(folder: Path) -> None:
-    assert find_files(folder) == find_files(str(folder)) == find_files([folder])
+    assert find_files(folder) == find_files(str(folder)) == find_files([folder]) == find_files(folder.as_uri())
 
 
 def test_links_are_followed_once_and_a_dead_one_is_not_passed_over(folder: Path, tmp_path: Path) -> None:

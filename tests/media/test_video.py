@@ -1,9 +1,7 @@
 from __future__ import annotations
 
-import errno
 import gc
 import itertools
-import os
 import shutil
 from collections.abc import Sequence
 from fractions import Fraction
@@ -371,15 +369,3 @@ def test_the_grid_does_not_drift_over_hours() -> None:
     picked = [frame.time_s for frame in sample_frames(frames, 10.0)]
     assert len(picked) == 36036
     assert max(time_s - k / 10 for k, time_s in enumerate(picked)) < 1001 / 30000
-
-
-def test_a_file_that_there_is_no_memory_to_open_is_not_called_broken(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def refuse(*_: object, **__: object) -> None:
-        raise OSError(errno.ENOMEM, os.strerror(errno.ENOMEM))
-
-    path = write_video(tmp_path / "a.mp4", [corners(96, 128)] * 2)
-    monkeypatch.setattr(av, "open", refuse)
-    with pytest.raises(MediaError, match=r"a\.mp4.*memory"):
-        probe(path)

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from urllib.request import url2pathname
 
 from reactometer.batch.object_store import find_objects, hash_object, is_uri
 from reactometer.data.manifest import read_listing
@@ -41,13 +42,14 @@ def find_files(given: Paths) -> list[str]:
             are not checked.
     """
     paths: list[str] = []
-    for one in each_path(given):
+    for name in map(str, each_path(given)):
+        path = url2pathname(name.removeprefix("file://")) if name.startswith("file://") else name
         try:
-            found = find_objects(str(one)) if is_uri(one) else _expand(Path(one))
+            found = find_objects(path) if is_uri(path) else _expand(Path(path))
         except OSError as error:
-            raise DataError(f"{one}: cannot be read: {error}", fix="Check your access to it") from error
+            raise DataError(f"{name}: cannot be read: {error}", fix="Check your access to it") from error
         if not found:
-            raise DataError(f"{one}: no video or sound file there", fix="Check the path, or name the files")
+            raise DataError(f"{name}: no video or sound file there", fix="Check the path, or name the files")
         paths += found
     if not paths:
         raise DataError("no files given", expected="videos, folders, lists or patterns", fix="Name at least one")

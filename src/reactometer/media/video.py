@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import heapq
 import math
 import re
@@ -54,11 +53,7 @@ def open_media(path: Path) -> InputContainer:
     options = {"protocol_whitelist": "file", "format_whitelist": CONTAINERS}
     try:
         return av.open(f"file:{path.absolute()}", mode="r", container_options=options, metadata_errors="replace")
-    except PermissionError as error:
-        raise MediaError(f"cannot open {path}", got="no permission to read it", fix="Change its permissions") from error
     except (av.error.FFmpegError, OSError) as error:
-        if error.errno == errno.ENOMEM:  # no fault of the file
-            raise MediaError(f"cannot read {path}", got=error.strerror, fix="Too little memory for it") from error
         raise MediaError(
             f"cannot read {path}",
             got=error.strerror,
