@@ -41,8 +41,8 @@ def main() -> None:
             own = evaluate(model, prepared.folder, split=asked.split, without=without, progress=False)
             interval = bootstrap_mean_pearson(truth, _answers(own))
             span = f"{_short(interval.low)} to {_short(interval.high)}"
-            figures = f"**{_short(interval.value)}** | {span} | {_short(own.metrics.mean_ccc)}"
-            print(f"| {name} | {detector} | {figures} | {_short(own.metrics.mean_mae)} |")
+            figures = f"**{_short(interval.value)}** | {span} | {_short(own.metrics.means['ccc'])}"
+            print(f"| {name} | {detector} | {figures} | {_short(own.metrics.means['mae'])} |")
             scored[detector, name] = own, truth
     _print_labels(*scored["yunet", "face and voice"])
 

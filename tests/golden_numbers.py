@@ -28,7 +28,7 @@ from lossless import write
 from reactometer import predict
 from reactometer.config import PrepareConfig
 from reactometer.data.splits import assign_folds, assign_splits, split
-from reactometer.evaluation.bootstrap import bootstrap_metrics
+from reactometer.evaluation.bootstrap import Resampling, bootstrap_metrics
 from reactometer.evaluation.calibration import measure_reliability
 from reactometer.evaluation.paired_test import compare_paired
 from reactometer.inference.checkpoint import load_model
@@ -152,10 +152,10 @@ def _scores() -> Numbers:
     truth = 0.5 + 0.4 * np.sin(places * [0.7, 1.1, 1.3])
     guess = 0.5 + 0.2 * np.sin(places * [0.7, 1.1, 1.3] + [0.4, 0.9, 2.0]) + 0.1 * np.cos(places * 2.9)
     other, people = 0.9 * guess + 0.1 * np.cos(places * [0.3, 1.7, 2.3]), [f"p{place % 10}" for place in range(40)]
-    by_person = {"unit": "person", "groups": people, "n_resamples": 500}
-    intervals = bootstrap_metrics(truth, guess, labels, **by_person)  # type: ignore[arg-type]
-    paired = compare_paired(truth, guess, other, labels, **by_person)  # type: ignore[arg-type]
-    reliability = measure_reliability(truth, guess, labels, **by_person)  # type: ignore[arg-type]
+    by_person = Resampling("person", people, 500)
+    intervals = bootstrap_metrics(truth, guess, labels, by_person)
+    paired = compare_paired(truth, guess, other, labels, by_person)
+    reliability = measure_reliability(truth, guess, labels, by_person)
     curve = fit_curve(guess[:, 0], truth[:, 0])
     return {
         "scores/intervals": _flat([[own.value, own.low, own.high] for own in intervals.mean.values() if own]),
@@ -164,7 +164,7 @@ def _scores() -> Numbers:
             for kind, each in intervals.by_label.items()
         },
         "scores/paired": _flat([(own.interval.value, own.interval.low, own.p) for own in paired.differences]),
-        "scores/slopes": _flat([(own.slope.value, own.slope.high) for own in reliability.by_label if own.slope]),
+        "scores/slopes": _flat([(own.slope.value, own.slope.high) for own in reliability if own.slope]),
         "scores/widths": [
             *conformal_half_widths(truth - guess, 0.9),
             *conformal_half_widths(truth - guess, 0.8, people),

@@ -33,7 +33,7 @@ def test_the_docstring_draws_every_class() -> None:
 def test_the_documentation_page_explains_every_kind(kind: type[ReactometerError]) -> None:
     head, _, rest = (inspect.getdoc(kind) or "").partition("\n\n")
     assert head.endswith(".")
-    assert len(rest) > 200, "what it means and what to do"
+    assert len(rest) > 100, "what it means and what to do"
 
 
 def test_suggestions_ignore_case_and_fall_back_to_the_list() -> None:

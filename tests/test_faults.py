@@ -30,7 +30,7 @@ from reactometer.inference.outputs import Outputs
 from reactometer.inference.overlay import write_overlay
 from reactometer.inference.plot import draw_timeline
 from reactometer.inference.tables import clip_columns, clip_rows, write_table
-from reactometer.io import PART, appearing, check_place, make_folder, replacing, write_picture, write_whole
+from reactometer.io import PART, appearing, check_place, make_folder, replacing, write_whole
 from reactometer.paths import STARTER
 from reactometer.training.train import train
 from reactometer.training.trainer import LAST, _WholeFiles
@@ -120,13 +120,6 @@ def test_a_file_that_is_not_to_be_changed_is_not_and_a_link_is_followed(tmp_path
         partial.write_text("half")
         raise ValueError("of another kind")
     assert mine.read_text() == "new" and not list(tmp_path.glob(f"*{PART}"))
-
-
-def test_a_picture_of_no_kind_is_refused(tmp_path: Path) -> None:
-    from matplotlib.figure import Figure
-
-    with pytest.raises(OutputError, match=r"kind of picture.*xyz.*png"):
-        write_picture(Figure(), tmp_path / "a.xyz")
 
 
 @pytest.mark.slow

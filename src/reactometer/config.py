@@ -128,13 +128,11 @@ class TrainingConfig(_Section):
     seed: int = 0
     """Of weights, order, augmentation: the same seed on the same machine gives the same model."""
     workers: Annotated[int, Field(ge=0)] | Literal["auto"] = "auto"
-    """Processes that decode crops beside the training; 0: none. "auto": none where a processor trains, whose cores they
-    would take from it (docs/performance.md), and on a GPU up to 8."""
+    """Processes that decode crops beside the training; 0: none. "auto": none on a CPU, up to 8 on a GPU."""
     accelerator: str = "auto"
     """As Lightning has it: "auto", "cpu", "gpu", "mps"."""
     devices: Annotated[int, Field(ge=1)] | Literal["auto"] = "auto"
-    """Number of GPUs, or of processes on the CPU; "auto": all GPUs, or one process. torchrun's number wins, and only
-    torchrun trains on several machines (docs/training-on-many.md)."""
+    """Number of GPUs, or of processes on the CPU; "auto": all GPUs, or one process. torchrun's number wins."""
     store: Literal["float32", "float16"] = "float32"
     """How the weights of the finished model are kept; "float16" takes half the room, and 3 digits of each remain."""
     precision: Literal["32-true", "16-mixed", "bf16-mixed"] = "32-true"

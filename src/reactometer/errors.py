@@ -12,8 +12,7 @@
     ├── MissingPackageError    a command needs packages of an extra that are not installed
     └── RequestError           a service refuses a request
 
-Every message is one line: the problem, what was got, what was expected, and what to do next. The docstring of each
-class explains its causes and fixes; the page Errors of the documentation shows them.
+Every message is one line: the problem, what was got, what was expected, and what to do next.
 """
 
 from __future__ import annotations
@@ -39,83 +38,72 @@ class ReactometerError(Exception):
 class ConfigError(ReactometerError):
     """A setting is unknown or has a wrong value.
 
-    Settings are keys of a TOML file, or ``section.key=value`` on the command line, which wins. For an unknown key the
-    message names the nearest known key. The page Settings lists every key, its values and its default. In a shell,
-    quote values with spaces, brackets or quotation marks: ``'model.encoder="microsoft/resnet-50"'``.
+    Settings are keys of a TOML file, or ``section.key=value`` on the command line, which wins; the page Settings lists
+    all. In a shell, quote values with spaces, brackets or quotation marks: ``'model.encoder="microsoft/resnet-50"'``.
     """
 
 
 class DataError(ReactometerError):
     """A dataset's table or layout cannot be used as it is.
 
-    The message names the table and the row, or the clip. Usual causes: a missing column, labels outside [0, 1], a path
-    that is not relative to the table's folder, a split with too few clips, or people and stimuli that two splits share
-    (``reactometer split`` makes disjoint splits; ``--allow-leak`` trains anyway). If a prepared folder is damaged or
-    was edited, prepare it again. ``reactometer audit DATA`` checks a dataset before training.
+    Usual causes: a missing column, labels outside [0, 1], a path that is not relative to the table's folder, a split
+    with too few clips, or people and stimuli that two splits share (``reactometer split`` makes disjoint splits). If a
+    prepared folder is damaged or was edited, prepare it again.
     """
 
 
 class MediaError(ReactometerError):
-    """One media file is missing, empty, truncated or undecodable.
+    """One media file is missing, empty, truncated or undecodable; the other files are processed.
 
-    The other files are processed. The command ends with status 1, and ``failed.csv`` of a results folder lists the
-    file. Copy or download a truncated file again. Convert a file that no decoder knows:
-    ``ffmpeg -i IN -c:v libx264 -c:a aac OUT.mp4``. An isolated process reads each file with limits: 4 GiB of memory,
-    60 s without a result, 600 s of CPU time per minute of the file. Cut or convert a file beyond these limits.
+    Convert a file that no decoder knows: ``ffmpeg -i IN -c:v libx264 -c:a aac OUT.mp4``. Each file may take 4 GiB of
+    memory, 60 s without a result, and 600 s of CPU time per minute of the file: cut or convert a larger one.
     """
 
 
 class WeightsError(ReactometerError):
     """A weight file cannot be found, downloaded or trusted.
 
-    Weights are looked for in the folder ``REACTOMETER_WEIGHTS``, then in the cache, then on the network. For a machine
-    without a network, run ``reactometer download NAME --to FOLDER`` elsewhere, copy the folder, and set
-    ``REACTOMETER_WEIGHTS`` to it. ``HF_HUB_OFFLINE=1`` stops all downloads. Delete a YuNet file with a wrong SHA-256.
+    For a machine without a network, run ``reactometer download NAME --to FOLDER`` elsewhere, copy the folder, and set
+    ``REACTOMETER_WEIGHTS`` to it. A file with a wrong SHA-256 is not used.
     """
 
 
 class ModelError(ReactometerError):
     """A checkpoint is damaged, or does not fit what it is asked to do.
 
-    A checkpoint holds ``model.json``, ONNX graphs, weights and measurements. A file with a wrong SHA-256, an unknown
-    field or code to run is refused: copy or ``reactometer download`` the checkpoint again. In a training's folder, name
-    the ``model`` inside it. A model of given features takes no video. A device needs the package of ONNX Runtime that
-    supports it.
+    A file with a wrong SHA-256, an unknown field or code to run is refused: copy or download the checkpoint again. In a
+    training's folder, name the ``model`` inside it. A model of given features takes no video. A device needs the
+    package of ONNX Runtime that supports it.
     """
 
 
 class ScoreError(ReactometerError):
     """A score is not defined on the clips given.
 
-    A correlation needs at least three clips, and labels and predictions that vary. Predictions and labels must belong
-    to the same clips. A single undefined label is reported as undefined; this error is raised if no label is left.
+    A correlation needs at least three clips, and labels and predictions that vary. A single undefined label is reported
+    as undefined; this error is raised if no label is left.
     """
 
 
 class OutputError(ReactometerError):
     """A result cannot be written where it was asked for.
 
-    If possible, this is checked before the work. Usual causes: no permission, a full disk, a folder in place of a file,
-    or a folder of another model or of other settings. Files appear whole or not at all, and a folder with other
-    contents is left unchanged (``--overwrite`` deletes an earlier training, ``--resume`` continues it).
+    Usual causes: no permission, a full disk, a folder in place of a file, or a folder of another model or of other
+    settings. Files appear whole or not at all, and a folder with other contents is left unchanged.
     """
 
 
 class ClusterError(ReactometerError):
-    """A Ray cluster is not available, or was lost.
+    """A Ray cluster is not available, or was lost; the same command resumes the run.
 
-    ``--ray local`` starts one on this machine and shows whether everything else works. All machines need the same
-    versions of Ray, Python and this package, and must see the clips under the same path (a shared folder or
-    an object store). The same command resumes the run.
+    ``--ray local`` shows whether everything else works. All machines need the same versions of Ray, Python and this
+    package, and must see the clips under the same path (a shared folder or an object store).
     """
 
 
 class MissingPackageError(ReactometerError):
     """A command needs packages of an extra that are not installed.
 
-    The default installation predicts: ``predict``, ``live``, and ``explain`` without a plot. Extras add the rest:
-    ``[evaluate]`` scores, statistics, plots and reports; ``[parquet]`` Parquet tables and runs into a folder;
-    ``[train]`` training and export; ``[serve]`` the service; ``[ray]`` clusters.
     Install the extra that the message names into the same Python. ``reactometer doctor`` lists all extras.
     """
 
@@ -125,8 +113,7 @@ class RequestError(ReactometerError):
 
     400: no clip, or a wrong setting. 401: a missing or unknown key. 403: sent by another site's page. 404: no such
     prediction of this client. 409: not finished. 413: larger than the limit. 422: the format needs a timeline. 429: too
-    many requests. 503 and 507: shutting down, or no disk space. After the last three, retry when ``Retry-After`` says.
-    Limits are options of ``reactometer serve``.
+    many requests. 503 and 507: shutting down, or no disk space. Limits are options of ``reactometer serve``.
     """
 
     def __init__(self, status: int, what: str, *, retry_s: int | None = None, **details: Any) -> None:

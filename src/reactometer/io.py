@@ -13,7 +13,7 @@ import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from hashlib import file_digest
-from io import BytesIO, StringIO
+from io import StringIO
 from pathlib import Path
 from tempfile import TemporaryFile
 from typing import Any
@@ -21,10 +21,10 @@ from typing import Any
 from reactometer.errors import OutputError, ReactometerError
 
 PART = ".part"
-"""Ending of a file while it is being written."""
+"""Suffix of a file while it is being written."""
 
 LEFTOVER_S = 3600.0
-"""Age from which a half-written file belongs to no running process."""
+"""Age from which a half-written file belongs to no running process, seconds."""
 
 Paths = Path | str | Sequence[Path | str]
 """Files or folders, or a single one of them."""
@@ -94,18 +94,11 @@ def write_whole(file: Path, content: str | bytes) -> Path:
     return file
 
 
-def write_picture(figure: Any, file: Path, dpi: int = 150) -> Path:
-    """Write a figure of matplotlib by :func:`replacing`, and return its path.
-
-    Raises:
-        OutputError: the file cannot be written, or its ending names no kind of picture.
-    """
-    kinds = figure.canvas.get_supported_filetypes()
-    if (kind := file.suffix[1:].lower()) not in kinds:
-        raise OutputError(f"{file}: no such kind of picture", got=kind, expected=", ".join(kinds))
-    picture = BytesIO()
-    figure.savefig(picture, dpi=dpi, format=kind)
-    return write_whole(file, picture.getvalue())
+def write_picture(figure: Any, file: Path) -> Path:
+    """Write a figure of matplotlib by :func:`replacing`, in the format of the file's ending; return its path."""
+    with replacing(file) as partial:
+        figure.savefig(partial, dpi=150, format=file.suffix[1:])
+    return file
 
 
 @contextmanager
@@ -179,17 +172,12 @@ def format_csv(rows: Iterable[Iterable[object]]) -> str:
     return text.getvalue()
 
 
-def clear_leftovers(folder: Path) -> None:
-    """Delete files that killed processes left half-written, at any depth."""
-    for leftover in folder.rglob(f"*{PART}"):
-        clear_old(leftover)
-
-
-def clear_old(file: Path) -> None:
-    """Delete a file that is older than ``LEFTOVER_S``; another process may be writing a younger one."""
-    with suppress(FileNotFoundError):
-        if time.time() - file.stat().st_mtime > LEFTOVER_S:
-            file.unlink()
+def clear_leftovers(files: Iterable[Path]) -> None:
+    """Delete files that killed processes left; another process may be writing one younger than ``LEFTOVER_S``."""
+    for file in files:
+        with suppress(FileNotFoundError):
+            if time.time() - file.stat().st_mtime > LEFTOVER_S:
+                file.unlink()
 
 
 def make_folder(path: Path) -> Path:
@@ -223,9 +211,9 @@ def _temporary_name(path: Path) -> Path:
 
 def _flush(path: Path) -> None:
     """Wait until a file's content, or a folder's names, are on the disk."""
-    if path.is_dir() and os.name != "posix":  # Windows cannot open a folder
+    if os.name != "posix":  # Windows cannot open a folder
         return
-    handle = os.open(path, os.O_RDONLY if os.name == "posix" else os.O_RDWR)
+    handle = os.open(path, os.O_RDONLY)
     try:
         os.fsync(handle)
     except OSError as error:

@@ -7,11 +7,9 @@ import os
 import sys
 from functools import cache
 
-# Parameters of glibc's mallopt(3), malloc.h, and what they are set to.
-M_TRIM_THRESHOLD, M_TOP_PAD, M_MMAP_MAX = -1, -2, -4
+M_TRIM_THRESHOLD, M_TOP_PAD, M_MMAP_MAX = -1, -2, -4  # parameters of glibc's mallopt(3), malloc.h
 SETTINGS = {M_MMAP_MAX: 0, M_TRIM_THRESHOLD: -1, M_TOP_PAD: 64 << 20}
-"""No buffer is mapped alone, nothing is trimmed off the heap, and it grows by 64 MB. (Any size of M_MMAP_THRESHOLD over
-32 MB would be refused by a glibc older than 2.35.)"""
+"""No buffer is mapped separately, nothing is trimmed off the heap, and the heap grows by 64 MB."""
 
 
 def default_workers() -> int:
@@ -27,27 +25,19 @@ def default_threads() -> int:
 
 @cache
 def keep_freed_memory() -> bool:
-    """Have glibc serve large buffers from its heap and give none of them back to the system before the process ends.
+    """Make glibc keep freed memory, and return whether it does.
 
-    By default large tensors are mapped anew each time, and memory freed at the heap's end is given back. The page
-    faults that follow take up to 45 % of eager PyTorch's time on a CPU. Later calls change nothing. Other
-    allocators, other systems, and processes with ``MALLOC_...`` variables of mallopt(3) stay as they are.
-
-    Returns:
-        Whether the settings were taken.
+    By default large tensors are mapped anew each time. The page faults take up to 45% of eager PyTorch's time on a CPU.
+    Other allocators, other systems, and processes with ``MALLOC_...`` variables of mallopt(3) stay as they are.
     """
     library = None if any(name.startswith("MALLOC_") for name in os.environ) else _glibc()
     return library is not None and all(library.mallopt(parameter, value) for parameter, value in SETTINGS.items())
 
 
-def return_freed_memory() -> bool:
-    """Give back to the system, once, whole pages that are free (malloc_trim(3)): between two pieces of work.
-
-    Returns:
-        Whether there was something to give back, on a system that can.
-    """
-    library = _glibc()
-    return library is not None and bool(library.malloc_trim(0))
+def return_freed_memory() -> None:
+    """Give free pages back to the system once (malloc_trim(3)), between two pieces of work."""
+    if library := _glibc():
+        library.malloc_trim(0)
 
 
 @cache

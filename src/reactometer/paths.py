@@ -25,6 +25,11 @@ YUNET_SHA256 = "81dbde155e982455488235acb8ec2dec5d647edf7cf7080d33e4abb69b93a0d2
 CONNECT_TIMEOUT_S, READ_TIMEOUT_S = 5.0, 30.0
 
 
+def find_checkpoint(model: Path | str) -> Path:
+    """Return the folder of a checkpoint; the word "starter" names the one inside the package."""
+    return STARTER if str(model) == STARTER.name else Path(model)
+
+
 def cache_folder() -> Path:
     """Return the folder for files kept between runs: ``$REACTOMETER_CACHE``, or the user's cache folder.
 
@@ -73,29 +78,19 @@ def find_yunet() -> Path:
     ``HF_HUB_OFFLINE=1`` nothing is downloaded.
 
     Raises:
-        WeightsError: the file cannot be downloaded, or the one in ``$REACTOMETER_WEIGHTS`` is another file.
+        WeightsError: the file cannot be downloaded.
     """
     if found := yunet_on_disk():
         return found
-    offline = offline_folder()
-    if offline and (damaged := offline / YUNET_FILE).is_file():
-        fix = f"Delete it, and download it again from {YUNET_URL}"
-        raise WeightsError(f"{damaged} is not YuNet's file", expected=f"SHA-256 {YUNET_SHA256}", fix=fix)
-    cached = cache_folder() / "weights" / YUNET_FILE
-    _download(cached)
-    return cached
-
-
-def _download(target: Path) -> None:
-    """Download YuNet. The file gets its name after its SHA-256 is verified."""
     import pooch  # here, since most commands download nothing
 
+    folder = cache_folder() / "weights"
     pooch.get_logger().setLevel(logging.ERROR)
     get = pooch.HTTPDownloader(timeout=(CONNECT_TIMEOUT_S, READ_TIMEOUT_S))
     try:
         if os.environ.get(OFFLINE_VARIABLE, "").upper() in ("1", "ON", "YES", "TRUE"):
             raise ValueError(f"{OFFLINE_VARIABLE} is set")
-        pooch.retrieve(YUNET_URL, YUNET_SHA256, fname=target.name, path=target.parent, downloader=get)
+        return Path(pooch.retrieve(YUNET_URL, YUNET_SHA256, fname=YUNET_FILE, path=folder, downloader=get))
     except (OSError, ValueError) as error:
         cause: BaseException = error
         while deeper := cause.__cause__ or cause.__context__:

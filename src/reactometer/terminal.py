@@ -15,7 +15,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 OK, SOME_FAILED, USAGE, INTERRUPTED = 0, 1, 2, 130
 """Exit statuses: all done; some of it failed and is listed; wrong use; stopped with Ctrl-C."""
 
-messages = Console(stderr=True, highlight=False, soft_wrap=True)
+messages = Console(stderr=True, markup=False, highlight=False, soft_wrap=True)
 """Progress, warnings and errors; results go to standard output."""
 
 
@@ -42,14 +42,8 @@ def quiet(logger_name: str, output: TextIO, module: str = "") -> Iterator[None]:
 @contextmanager
 def progress_bar(title: str, total: int, show: bool = True, done: int = 0) -> Iterator[Callable[[], None]]:
     """Show a bar on standard error that starts at ``done``; the body gets a function that advances it by one."""
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-        TextColumn("left"),
-        TimeRemainingColumn(),
-    )
+    times = (TimeElapsedColumn(), TextColumn("left"), TimeRemainingColumn())
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), *times)
     with Progress(*columns, console=messages, disable=not show) as progress:
         task = progress.add_task(title, total=total, completed=done)
         yield lambda: progress.advance(task)

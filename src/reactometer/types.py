@@ -72,7 +72,7 @@ class MediaInfo:
     width_px: int = 0  # as displayed, after rotation
     height_px: int = 0
     rate_hz: float | None = None  # the container's average; the frames carry their own times
-    frame_count: int | None = None  # as declared by the container; None where it declares none
+    frame_count: int | None = None  # as declared by the container
     zero_s: float = 0.0  # start of the file's clock on the container's: the first frame, or else the first sound
 
 

@@ -225,7 +225,7 @@ def test_a_table_trains_and_a_clip_without_a_number_gets_the_training_mean(tmp_p
     path = _save(table, tmp_path / "table.csv")
     folder = train(_config(path, tmp_path), progress=False)
     assert load_model(folder).networks.feature_sizes == {"face": 4, "voice": 2}
-    evaluation = evaluate(folder, path, cache=tmp_path / "other", progress=False)
+    evaluation = evaluate(folder, path, progress=False)
     assert evaluation.split == "test"
     assert evaluation.without_evidence == ("008",)
     assert evaluation.metrics.n_clips == 6
@@ -244,7 +244,7 @@ def test_long_sequences_are_scored_as_the_mean_of_their_parts(tmp_path: Path) ->
     rows = [table, minute.assign(clip="once"), minute.assign(clip="twice"), later.assign(clip="twice")]
     path = _save(pd.concat(rows), tmp_path / "table.csv")
     folder = train(_config(path, tmp_path), progress=False)
-    scores = evaluate(folder, path, cache=tmp_path / "cache", progress=False).predictions.set_index("File_ID")
+    scores = evaluate(folder, path, progress=False).predictions.set_index("File_ID")
     np.testing.assert_allclose(scores.loc["twice"], scores.loc["once"], atol=1e-6)
     assert np.abs(scores.loc["twice"].to_numpy(float) - scores.loc["009"].to_numpy(float)).max() > 1e-5
 

@@ -184,7 +184,7 @@ def test_where_people_differ_more_than_they_react_normalising_finds_the_reaction
     reached = {}
     for person_norm in (True, False):
         folder = train(_config(data, tmp_path / f"{person_norm}", person_norm), progress=False)
-        evaluation = evaluate(folder, data, cache=tmp_path / "cache", progress=False)
+        evaluation = evaluate(folder, data, progress=False)
         reached[person_norm] = evaluation.metrics.pearson[0] or 0.0
         note = "48 clips normalised by the mean and spread of their own person (6 people)"
         assert evaluation.person_norm == (note if person_norm else None)
@@ -217,8 +217,8 @@ def test_a_person_is_normalised_by_the_clips_of_the_split_alone(tmp_path: Path, 
     """What else is in the table has no influence on a split's scores."""
     data = _table(tmp_path / "table.csv", n_people=10, n_clips=6)
     folder = train(_config(data, tmp_path / "run", person_norm=True), progress=False)
-    whole = evaluate(folder, data, split=split, cache=tmp_path / "cache", progress=False).predictions
+    whole = evaluate(folder, data, split=split, progress=False).predictions
     table = pd.read_csv(data)
     table[table.split == split].to_csv(tmp_path / "alone.csv", index=False)
-    alone = evaluate(folder, tmp_path / "alone.csv", split=split, cache=tmp_path / "other", progress=False).predictions
+    alone = evaluate(folder, tmp_path / "alone.csv", split=split, progress=False).predictions
     pd.testing.assert_frame_equal(whole, alone)

@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from reactometer.cli.render import print_evaluation
+from reactometer.cli.render_evaluation import print_evaluation
 from reactometer.data.cache import PreparedSet
 from reactometer.errors import ConfigError, DataError, OutputError
 from reactometer.evaluation.conformal_fit import calibrate
@@ -89,7 +89,7 @@ def test_recalibration_brings_predictions_to_scale_and_keeps_their_order(
     before = evaluate(frozen_folder, prepared.folder, split="all", progress=False)
     calibrate(frozen_folder, prepared.folder, split="all", recalibrate=True, out=tmp_path / "model", progress=False)
     after = evaluate(tmp_path / "model", prepared.folder, split="all", progress=False)
-    assert after.metrics.mean_mae < before.metrics.mean_mae
+    assert (after.metrics.means["mae"] or 1.0) < (before.metrics.means["mae"] or 0.0)
     for label in HUME_REACTION:
         order = np.argsort(before.predictions[label].to_numpy(), kind="stable")
         assert (np.diff(after.predictions[label].to_numpy()[order]) >= -1e-6).all()
@@ -185,6 +185,8 @@ def test_what_cannot_be_calibrated_is_said(frozen_folder: Path, prepared: Prepar
         calibrate(frozen_folder, prepared.folder, split="vall", progress=False)
     with pytest.raises(ConfigError, match="coverage"):
         calibrate(frozen_folder, prepared.folder, coverage=90, progress=False)
+    with pytest.raises(OutputError, match="part of the package"):
+        calibrate("starter", prepared.folder, progress=False)
     with pytest.raises(OutputError, match="exists"):
         calibrate(frozen_folder, prepared.folder, split="all", out=tmp_path, progress=False)
     assert not (frozen_folder / "uncertainty.json").exists()

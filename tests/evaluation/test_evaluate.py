@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +17,7 @@ from reactometer.config import Config
 from reactometer.data.cache import PreparedSet, write_index
 from reactometer.data.inputs import MediaReader
 from reactometer.errors import DataError, ModelError, ScoreError
-from reactometer.evaluation.bootstrap import bootstrap_mean_pearson
+from reactometer.evaluation.bootstrap import Resampling, bootstrap_mean_pearson
 from reactometer.evaluation.evaluate import evaluate
 from reactometer.inference import scoring
 from reactometer.inference.checkpoint import join_models, load_model
@@ -58,9 +58,9 @@ def test_intervals_are_by_person_where_people_are_known(
     own = bootstrap_mean_pearson(
         truth,
         evaluation.predictions[list(HUME_REACTION)].to_numpy(),
-        groups=[row.clip.person for row in prepared.rows],
+        how=Resampling(groups=[row.clip.person for row in prepared.rows]),
     )
-    assert said["mean_pearson"] == pytest.approx([own.low, own.high])
+    assert said["mean"]["pearson"] == pytest.approx(asdict(own))
     by_clip = evaluate(frozen_folder, prepared.folder, split="all", by="clip", n_resamples=50, progress=False)
     assert by_clip.intervals is not None
     assert (by_clip.intervals.n_units, by_clip.intervals.n_resamples) == (40, 50)
@@ -75,7 +75,7 @@ def test_a_data_set_that_was_not_prepared_gives_the_same(
     model_folder: Path, prepared: PreparedSet, excerpt: Callable[..., Path], tmp_path: Path
 ) -> None:
     one = evaluate(model_folder, prepared.folder, progress=False)
-    other = evaluate(model_folder, excerpt(test=10), cache=tmp_path / "cache", progress=False)
+    other = evaluate(model_folder, excerpt(test=10), progress=False)
     pd.testing.assert_frame_equal(one.predictions, other.predictions)
 
 
@@ -86,7 +86,7 @@ def test_an_unreadable_clip_counts_with_the_training_mean(
     data = excerpt(test=5)
     broken = sorted((data / "test" / "mp4").iterdir())[0]
     broken.write_bytes(b"broken")
-    evaluation = evaluate(model_folder, data, cache=tmp_path / "cache", progress=False)
+    evaluation = evaluate(model_folder, data, progress=False)
     n_test = len(list((data / "test" / "mp4").iterdir()))
     assert evaluation.metrics.n_clips == len(evaluation.predictions) == n_test
     assert len(evaluation.failed) == 1
@@ -104,14 +104,14 @@ def test_a_split_whose_labels_are_withheld_is_predicted_and_val_is_the_default(
     table = pd.read_csv(data / "data_info.csv", dtype=str)
     table.loc[table.Split == "Test", list(HUME_REACTION)] = ""
     table.to_csv(data / "data_info.csv", index=False)
-    evaluation = evaluate(model_folder, data, cache=tmp_path / "cache", progress=False)
+    evaluation = evaluate(model_folder, data, progress=False)
     assert evaluation.split == "val"
-    everything = evaluate(model_folder, data, split="all", cache=tmp_path / "cache", progress=False)
+    everything = evaluate(model_folder, data, split="all", progress=False)
     assert len(everything.predictions) == len(table) == 12
     assert everything.metrics.n_clips == 8
     assert everything.n_without_labels == 4
     with pytest.raises(ScoreError, match="too few clips with labels"):
-        evaluate(model_folder, data, split="test", cache=tmp_path / "cache", progress=False)
+        evaluate(model_folder, data, split="test", progress=False)
 
 
 def test_a_modality_can_be_taken_away(model_folder: Path, prepared: PreparedSet) -> None:
@@ -247,6 +247,7 @@ def _table(path: Path, names: tuple[str, ...], n_clips: int = 20) -> Path:
     return path
 
 
+@pytest.mark.slow
 def test_features_that_are_not_the_model_s_are_refused(
     small_config: Config, model_folder: Path, prepared: PreparedSet, tmp_path: Path
 ) -> None:
@@ -259,13 +260,13 @@ def test_features_that_are_not_the_model_s_are_refused(
         }
     )
     model = train(config, progress=False)
-    assert len(evaluate(model, table, cache=tmp_path / "cache", progress=False).predictions) == 4
+    assert len(evaluate(model, table, progress=False).predictions) == 4
     assert len(evaluate(model, tmp_path / "cache", progress=False).predictions) == 4  # as prepared in training
     other = _table(tmp_path / "other.csv", ("AU1", "AU2", "AU4", "voice_1"))
     message = r"not the features.*got {}.*expected {}"
     own, wide, videos = r"\{'face': 2, 'voice': 1", r"\{'face': 3", "videos"
     with pytest.raises(DataError, match=message.format(wide, own)):
-        evaluate(model, other, cache=tmp_path / "other", progress=False)
+        evaluate(model, other, progress=False)
     with pytest.raises(DataError, match=message.format(videos, own)):
         evaluate(model, prepared.folder, progress=False)
     with pytest.raises(DataError, match=message.format(own, videos)):

@@ -42,7 +42,7 @@ def test_the_file_holds_what_the_model_says_of_every_test_clip(
     broken.write_bytes(b"broken")
     first, *lines = (withheld / "data_info.csv").read_text().splitlines()
     (withheld / "data_info.csv").write_text("\n".join([first, *lines, lines[0]]) + "\n")
-    out = submission(model_folder, withheld, tmp_path / "to" / "file.csv", cache=tmp_path / "cache", progress=False)
+    out = submission(model_folder, withheld, tmp_path / "to" / "file.csv", progress=False)
     assert out == tmp_path / "to" / "file.csv"
     assert out.read_text().splitlines()[0] == HEADER
     table = pd.read_csv(out, dtype={"File_ID": str})

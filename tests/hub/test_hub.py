@@ -20,7 +20,7 @@ from reactometer.config import Config
 from reactometer.data.inputs import Item
 from reactometer.errors import ConfigError, ModelError, OutputError, WeightsError
 from reactometer.hub.hub import download, push
-from reactometer.hub.model_card import model_card, write_card
+from reactometer.hub.model_card import model_card
 from reactometer.inference.checkpoint import join_models, load_model
 from reactometer.io import format_json, parse_json_object
 from reactometer.models.backbones import load_net
@@ -173,16 +173,6 @@ def test_the_card_says_what_the_model_says_of_itself(source: Path) -> None:
     card = model_card(replace(loaded, config=config, description=description), NAME)
     assert 'base_model: ["microsoft/resnet-50"]\n' in card
     assert "Started from microsoft/resnet-50, licence: Apache-2.0." in card
-
-
-def test_a_card_holds_what_was_measured_after_training(source: Path, tmp_path: Path) -> None:
-    scores = {"pearson": 0.5, "ccc": 0.375, "mae": 0.0125}
-    measured = {"split": "all", "n_clips": 3, **{key: {"Joy": value, "Fear": value} for key, value in scores.items()}}
-    (tmp_path / "metrics.json").write_text(json.dumps(measured))
-    text = write_card(source, tmp_path / "metrics.json", tmp_path / "card.md").read_text()
-    assert "3 clips of the all split, which includes the training clips" in text
-    assert "| Joy | 0.5000 | 0.3750 | 0.0125 |" in text
-    assert "reactometer download" not in text  # it is in no repository
 
 
 def test_a_card_of_ones_own_is_left_alone(hub: SmallHub, model: Path) -> None:

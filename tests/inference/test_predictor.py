@@ -133,7 +133,7 @@ def _whole(predictions: list[Prediction]) -> np.ndarray:
 
 
 def _evaluated(model: Path, data: Path) -> np.ndarray:
-    table = evaluate(model, data, split="test", cache=data.parent / "cache", progress=False).predictions
+    table = evaluate(model, data, split="test", progress=False).predictions
     return table[list(HUME_REACTION)].to_numpy()
 
 

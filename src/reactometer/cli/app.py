@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Annotated, NoReturn
 
 import typer
-from rich.markup import escape
 
 from reactometer.cli import data, doctor, evaluate, models, predict, serve, train
 from reactometer.errors import ReactometerError
@@ -89,16 +88,15 @@ def main() -> None:
         _end(unwritable(Path(error.filename) if error.filename else "standard output, or a file", error))
     except SystemExit as stop:
         if stop.code == INTERRUPTED:
-            goes_on = "prepare, train and predict into a folder go on from what they finished"
-            messages.print(f"stopped; run it again: {goes_on}")
+            messages.print("stopped; run it again: prepare, train and predict into a folder resume where they stopped")
         raise
 
 
 def _end(error: ReactometerError) -> NoReturn:
-    messages.print(f"error: {escape(str(error))}", style="red")
+    messages.print(f"error: {error}", style="red")
     sys.exit(USAGE)
 
 
 def _show_warning(message: Warning | str, category: type[Warning], *_: object, **__: object) -> None:
     if issubclass(category, UserWarning):
-        messages.print(f"warning: {escape(str(message))}", style="yellow")
+        messages.print(f"warning: {message}", style="yellow")

@@ -8,12 +8,7 @@ from typing import Annotated
 import typer
 
 from reactometer.cli import render, render_evaluation
-from reactometer.cli.options import (
-    CacheOption,
-    DataArgument,
-    LabelsOption,
-    split_names,
-)
+from reactometer.cli.options import DataArgument, LabelsOption, split_names
 from reactometer.errors import require
 from reactometer.terminal import OK, SOME_FAILED
 
@@ -21,13 +16,7 @@ WorkersOption = Annotated[int | None, typer.Option(min=1, help="Processes; defau
 
 
 def prepare(
-    data: Annotated[
-        Path,
-        typer.Argument(
-            metavar="DATA",
-            help="Folder of ABAW5, MuSe-2022, EMI or CREMA-D, or a CSV with a column 'path', or its folder.",
-        ),
-    ],
+    data: DataArgument,
     out: Annotated[Path, typer.Option(help="The folder to keep the prepared clips in.")],
     rate: Annotated[float, typer.Option(help="Frames looked at per second of video.")] = 5.0,
     size: Annotated[int, typer.Option(help="Side of the face crops, pixels.")] = 112,
@@ -49,7 +38,6 @@ def prepare(
 def audit(
     data: DataArgument,
     out: Annotated[Path | None, typer.Option(help="A JSON file with all of it.")] = None,
-    cache: CacheOption = None,
     labels: LabelsOption = None,
     face_features: Annotated[str | None, typer.Option(help="Of a data set of features: its columns.")] = None,
     voice_features: Annotated[str | None, typer.Option(help="The same for the voice.")] = None,
@@ -57,17 +45,15 @@ def audit(
     """Look for leaks between splits and labels that clip length predicts; exit with status 1 if there is a leak."""
     from reactometer.evaluation.audit import audit as run
 
-    found = run(data, cache=cache, labels=labels, face_features=face_features, voice_features=voice_features, out=out)
+    found = run(data, labels=labels, face_features=face_features, voice_features=voice_features, out=out)
     render_evaluation.print_audit(found)
     raise typer.Exit(SOME_FAILED if found.leaks else OK)
 
 
 def split(
-    data: Annotated[Path, typer.Argument(metavar="DATA", help="A data set: a challenge's folder or a CSV.")],
+    data: DataArgument,
     out: Annotated[Path, typer.Option(help="The CSV to write, for 'prepare' and 'train'.")],
-    disjoint: Annotated[
-        str, typer.Option(help="What no two splits share: person, stimulus, labels (equal label vectors), with commas.")
-    ] = "person,stimulus",
+    disjoint: Annotated[str, typer.Option(help="What no splits share: person, stimulus, labels.")] = "person,stimulus",
     val: Annotated[float, typer.Option(min=0.0, max=1.0, help="Share of the clips.")] = 0.15,
     test: Annotated[float, typer.Option(min=0.0, max=1.0, help="Share of the clips.")] = 0.15,
     labels: LabelsOption = None,
@@ -76,20 +62,14 @@ def split(
     """Split anew, so that splits share no person and no stimulus and have labels alike."""
     from reactometer.data.splits import split as run
 
-    render_evaluation.print_split(
-        run(data, out, disjoint=split_names(disjoint), val=val, test=test, labels=labels, seed=seed)
-    )
+    made = run(data, out, disjoint=split_names(disjoint), val=val, test=test, labels=labels, seed=seed)
+    render_evaluation.print_split(made)
 
 
 def ratings(
-    table: Annotated[
-        Path,
-        typer.Argument(metavar="TABLE", help="CSV with one row per rating: path, rater if known, the labels."),
-    ],
+    table: Annotated[Path, typer.Argument(metavar="TABLE", help="CSV with one row per rating: path, rater, labels.")],
     out: Annotated[Path, typer.Option(help="The CSV to write, one row per clip, for 'prepare' and 'split'.")],
-    scale: Annotated[
-        tuple[float, float], typer.Option(metavar="LEAST GREATEST", help="What ratings could be, e.g. 1 7.")
-    ] = (0.0, 1.0),
+    scale: Annotated[tuple[float, float], typer.Option(metavar="MIN MAX", help="Rating scale, e.g. 1 7.")] = (0.0, 1.0),
     labels: LabelsOption = None,
 ) -> None:
     """Average the ratings of each clip, bring them to 0 to 1, and say how far raters agree, which bounds any model."""

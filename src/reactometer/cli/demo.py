@@ -1,4 +1,4 @@
-"""The whole job in minutes on the embedded data set, by the same path as real data."""
+"""The whole job in minutes on the synthetic demo dataset, by the same path as real data."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ from pathlib import Path
 import numpy as np
 
 from reactometer.config import FOLDER, Config, load_config
-from reactometer.data.cache import PreparedSet
 from reactometer.data.prepare import prepare
 from reactometer.evaluation.baselines import shuffled_scores
 from reactometer.evaluation.evaluate import Evaluation, evaluate
@@ -27,50 +26,54 @@ DURATION_S = 2.0
 
 @dataclass(frozen=True)
 class DemoResult:
-    """What the demo found and made."""
+    """The demo's scores and files."""
 
     evaluation: Evaluation
-    beside: Mapping[str, float | None]  # mean Pearson of what the score is to be compared with
+    beside: Mapping[str, float | None]  # mean Pearson of the baselines
     files: Mapping[str, Path]
     seconds: float
 
 
 def demo(out: Path | str = "demo", *, n_clips: int = 480, seed: int = 0, progress: bool = True) -> DemoResult:
-    """Make the embedded data set, train a small model of face and voice, score it on people never seen, predict a clip.
+    """Make a synthetic dataset, train a small model of face and voice, score it on people never seen, predict a clip.
 
     The data are rendered faces and synthesised voices with known intensities: the score shows that the path works,
-    and says nothing of people. A second call uses what is there and trains anew.
+    and says nothing of people. A second call uses the prepared data and trains anew.
 
     Args:
         out: the folder to work in: data, prepared clips, run, evaluation and ``timeline.png``.
-        n_clips: clips of the data set.
-        seed: of the data set and of the training.
+        n_clips: number of clips.
+        seed: random seed of the dataset and the training.
         progress: show bars on standard error.
     """
-    started_s = time.monotonic()
-    out = Path(out)
-    _say(progress, "1 of 5: rendering faces and synthesising voices with known intensities")
-    data = simulate(
-        out / f"data-{n_clips}-{seed}", n_clips=n_clips, seed=seed, duration_s=DURATION_S, progress=progress
-    )
-    _say(progress, "2 of 5: decoding each clip once, following the face, cutting crops")
-    prepared = prepare(
-        data, out / f"prepared-{n_clips}-{seed}", settings=demo_config(data, out).prepare, progress=progress
-    )
-    _say(progress, "3 of 5: training on face and voice")
+
+    def say(text: str) -> None:
+        if progress:
+            messages.print(text, style="bold")
+
+    started_s, out = time.monotonic(), Path(out)
+    say("1 of 5: rendering faces and synthesising voices with known intensities")
+    folder = out / f"data-{n_clips}-{seed}"
+    data = simulate(folder, n_clips=n_clips, seed=seed, duration_s=DURATION_S, progress=progress)
+    say("2 of 5: decoding each clip once, following the face, cutting crops")
+    settings = demo_config(data, out).prepare
+    prepared = prepare(data, out / f"prepared-{n_clips}-{seed}", settings=settings, progress=progress)
+    say("3 of 5: training on face and voice")
     model = train(demo_config(prepared.folder, out, seed), overwrite=True, progress=progress)
-    _say(progress, "4 of 5: scoring on people and stimuli never seen")
+    say("4 of 5: scoring on people and stimuli never seen")
     evaluation = evaluate(model, prepared.folder, split="test", out=out / "evaluation", progress=progress)
-    _say(progress, "5 of 5: predicting one clip over time")
-    alone = {
-        name: evaluate(model, prepared.folder, split="test", without=other, n_resamples=0, progress=False).metrics
-        for name, other in (("face", "voice"), ("voice", "face"))
-    }
-    picture = _draw_strongest(prepared, model, out / "timeline.png")
-    files = {"model": model, "scores": out / "evaluation" / "metrics.json", "picture": picture}
-    beside = {f"the same model, {name} alone": metrics.mean_pearson for name, metrics in alone.items()}
+    beside = {}
+    for name, other in (("face", "voice"), ("voice", "face")):
+        alone = evaluate(model, prepared.folder, split="test", without=other, n_resamples=0, progress=False)
+        beside[f"the same model, {name} alone"] = alone.metrics.mean_pearson
     shuffled = shuffled_scores(evaluation.truth, evaluation.guess, prepared.labels, SHUFFLES, seed)
     beside[f"shuffled labels (mean of {SHUFFLES} shuffles)"] = float(np.mean(shuffled))
+    say("5 of 5: predicting one clip over time")
+    rows = [row for row in prepared.split("test") if row.has_sound and row.clip.labels]
+    strongest = max(rows, key=lambda row: sum(row.clip.labels or ())).clip
+    (prediction,) = predict([strongest.path], model, window_s=1.0, hop_s=0.25, progress=False)
+    picture = draw_timeline(prediction, out / "timeline.png", strongest.labels)
+    files = {"model": model, "scores": out / "evaluation" / "metrics.json", "picture": picture}
     return DemoResult(evaluation, beside, files, time.monotonic() - started_s)
 
 
@@ -79,16 +82,3 @@ def demo_config(data: Path, out: Path, seed: int = 0) -> Config:
     config = load_config(FOLDER / "demo.toml")
     training = config.training.model_copy(update={"out": out / "run", "seed": seed})
     return config.model_copy(update={"data": config.data.model_copy(update={"path": data}), "training": training})
-
-
-def _draw_strongest(prepared: PreparedSet, model: Path, picture: Path) -> Path:
-    """Predict the test clip whose labels are strongest in sum, with sound, and draw it."""
-    rows = [row for row in prepared.split("test") if row.has_sound and row.clip.labels]
-    strongest = max(rows, key=lambda row: sum(row.clip.labels or ()))
-    (prediction,) = predict([strongest.clip.path], model, window_s=1.0, hop_s=0.25, progress=False)
-    return draw_timeline(prediction, picture, strongest.clip.labels)
-
-
-def _say(progress: bool, text: str) -> None:
-    if progress:
-        messages.print(text, style="bold")

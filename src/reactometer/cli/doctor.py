@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import platform
-import shutil
 import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -12,17 +11,13 @@ from pathlib import Path
 
 import typer
 from packaging.requirements import Requirement
-from rich.filesize import decimal
 
-from reactometer.errors import OutputError, WeightsError
 from reactometer.io import check_place
 from reactometer.paths import CACHE_VARIABLE, STARTER, cache_folder, find_yunet
 from reactometer.terminal import OK, SOME_FAILED
 
 FINE, MISSING, WRONG = "ok", "no", "WRONG"
 """States of a finding: fine; missing but not needed; to be fixed."""
-
-MIN_FREE_BYTES = 10**9
 
 
 @dataclass(frozen=True)
@@ -56,34 +51,38 @@ def examine() -> Iterator[Finding]:
     yield Finding("reactometer", FINE, f"{version('reactometer')}, in {STARTER.parent}")
     yield Finding("Python", FINE, f"{platform.python_version()}, {platform.platform()}")
     yield from check_packages()
-    yield from check_runtime()
-    yield _check_detector()
-    yield from check_folders()
-    yield _check_prediction()
+    for name, check, state, hint in (
+        ("ONNX Runtime", describe_runtime, WRONG, "pip install --force-reinstall onnxruntime"),
+        ("face detector YuNet", find_yunet, MISSING, "OpenCV's Haar cascade is used instead"),
+        ("cache", lambda: _check_folder(cache_folder()), WRONG, f"set {CACHE_VARIABLE} to a writable folder"),
+        (
+            "temporary files",
+            lambda: _check_folder(Path(tempfile.gettempdir())),
+            WRONG,
+            "set TMPDIR to a writable folder",
+        ),
+        ("this folder", lambda: _check_folder(Path.cwd()), WRONG, "change to a writable folder"),
+        ("a prediction", _predict_clip, WRONG, "report this, with all lines above"),
+    ):
+        try:
+            yield Finding(name, FINE, str(check()))
+        except Exception as error:  # any failure at all is the finding
+            yield Finding(name, state, f"{type(error).__name__}: {error}", hint)
 
 
 def check_packages() -> Iterator[Finding]:
-    """Check the required packages and their versions, then those of each extra."""
-    extras = distribution("reactometer").metadata.get_all("Provides-Extra") or []
-    for extra in ("", *(name for name in extras if name != "dev")):
-        wanted = _requirements(extra)
-        problems = "; ".join(problem for one in wanted if (problem := _problem_of(one)))
+    """Check the required packages and their versions, then those of each extra, without the extras that it includes."""
+    package = distribution("reactometer")
+    requirements = [one for one in map(Requirement, package.requires or []) if one.name != "reactometer"]
+    for extra in ("", *(name for name in package.metadata.get_all("Provides-Extra") or [] if name != "dev")):
+        own = [one for one in requirements if (one.marker.evaluate({"extra": extra}) if one.marker else not extra)]
+        problems = "; ".join(problem for one in own if (problem := _problem_of(one)))
         name = f"extra {extra}" if extra else "packages"
         if problems:
             hint = f"pip install 'reactometer[{extra}]'" if extra else "pip install --upgrade reactometer"
             yield Finding(name, MISSING if extra else WRONG, problems, hint)
         else:
-            yield Finding(name, FINE, ", ".join(f"{one.name} {version(one.name)}" for one in wanted))
-
-
-def _requirements(extra: str) -> list[Requirement]:
-    """Return what an extra requires, with the extras that it includes; the required packages for ""."""
-    own: list[Requirement] = []
-    for one in map(Requirement, distribution("reactometer").requires or []):
-        if one.marker.evaluate({"extra": extra}) if one.marker else not extra:
-            included = [inner for name in sorted(one.extras) for inner in _requirements(name)]
-            own += included if one.name == "reactometer" else [one]
-    return own
+            yield Finding(name, FINE, ", ".join(f"{one.name} {version(one.name)}" for one in own))
 
 
 def _problem_of(requirement: Requirement) -> str:
@@ -96,62 +95,30 @@ def _problem_of(requirement: Requirement) -> str:
     return f"{requirement.name} {installed} is installed, {requirement.specifier} is required"
 
 
-def check_runtime() -> Iterator[Finding]:
-    """Check that ONNX Runtime can be imported, and list where it can run models."""
-    name = "ONNX Runtime"
-    try:
-        import onnxruntime
-    except ImportError as error:
-        yield Finding(name, WRONG, str(error), "pip install --force-reinstall onnxruntime")
-        return
+def describe_runtime() -> str:
+    """Import ONNX Runtime; return its version and where it can run models."""
+    import onnxruntime
+
     providers = onnxruntime.get_available_providers()
-    yield Finding(name, FINE, f"{onnxruntime.__version__}, execution providers {', '.join(providers)}")
-    if Path("/proc/driver/nvidia").exists() and "CUDAExecutionProvider" not in providers:
-        hint = "pip uninstall onnxruntime && pip install onnxruntime-gpu"
-        yield Finding("GPU", MISSING, "there is an NVIDIA GPU, and this ONNX Runtime cannot use it", hint)
+    unused = Path("/proc/driver/nvidia").exists() and "CUDAExecutionProvider" not in providers
+    advice = (
+        "; it cannot use the NVIDIA GPU: pip uninstall onnxruntime && pip install onnxruntime-gpu" if unused else ""
+    )
+    return f"{onnxruntime.__version__}, execution providers {', '.join(providers)}{advice}"
 
 
-def _check_detector() -> Finding:
-    try:
-        return Finding("face detector YuNet", FINE, str(find_yunet()))
-    except WeightsError as error:
-        return Finding("face detector YuNet", MISSING, "OpenCV's Haar cascade is used instead", str(error))
+def _check_folder(folder: Path) -> Path:
+    check_place(folder / "file")
+    return folder
 
 
-def check_folders() -> Iterator[Finding]:
-    """Check write access and free space where files are written."""
-    places = []
-    hint = f"set {CACHE_VARIABLE} to a writable folder with free space"
-    try:
-        places.append(("cache", cache_folder(), hint))
-    except WeightsError as error:  # no home folder
-        yield Finding("cache", WRONG, str(error), hint)
-    for name, folder, hint in (
-        *places,
-        ("temporary files", Path(tempfile.gettempdir()), "set TMPDIR to a writable folder with free space"),
-        ("this folder", Path.cwd(), "change to a writable folder with free space"),
-    ):
-        try:
-            check_place(folder / "file")
-        except OutputError as error:
-            yield Finding(name, WRONG, str(error), hint)
-            continue
-        free = shutil.disk_usage(next(path for path in (folder, *folder.absolute().parents) if path.exists())).free
-        is_full = free < MIN_FREE_BYTES
-        yield Finding(name, WRONG if is_full else FINE, f"{folder}, {decimal(free)} free", hint if is_full else "")
-
-
-def _check_prediction() -> Finding:
+def _predict_clip() -> str:
     """Predict one rendered clip with the starter model."""
     from reactometer.inference.predictor import predict
     from reactometer.synthetic.dataset import simulate
 
-    name = "a prediction"
-    try:
-        with tempfile.TemporaryDirectory() as folder:
-            data = simulate(Path(folder) / "data", n_clips=5, workers=1)
-            (prediction,) = predict(sorted(data.rglob("*.mp4"))[:1], STARTER, progress=False)
-    except Exception as error:  # any failure at all is the finding
-        return Finding(name, WRONG, f"{type(error).__name__}: {error}", "report this, with all lines above")
-    values = zip(prediction.labels, prediction.intensities or (), strict=False)
-    return Finding(name, FINE, ", ".join(f"{label} {value:.2f}" for label, value in values))
+    with tempfile.TemporaryDirectory() as folder:
+        data = simulate(Path(folder) / "data", n_clips=5, workers=1)
+        (prediction,) = predict(sorted(data.rglob("*.mp4"))[:1], STARTER, progress=False)
+    values = zip(prediction.labels, prediction.intensities or (), strict=True)
+    return ", ".join(f"{label} {value:.2f}" for label, value in values)

@@ -6,18 +6,14 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.markup import escape
 
-from reactometer.cli.options import CacheOption
 from reactometer.cli.render import results
 from reactometer.errors import ModelError, WeightsError
 from reactometer.terminal import OK, SOME_FAILED, messages
 
 
 def models(
-    config: Annotated[
-        str | None, typer.Option(metavar="NAME", help="Print this configuration, to start a file of your own.")
-    ] = None,
+    config: Annotated[str | None, typer.Option(metavar="NAME", help="Print a packaged configuration.")] = None,
 ) -> None:
     """List the architectures that 'train' knows, with their pretrained weights and licences."""
     if config:
@@ -28,7 +24,7 @@ def models(
     from reactometer.models.architectures import PRETRAINED, SYSTEMS
 
     for name, system in SYSTEMS.items():
-        results.print(f"[bold]{name}[/bold]  {escape(system.summary)}")
+        results.print(f"{name}  {system.summary}")
         results.print(f"    {system.encoder}, licence: {PRETRAINED[system.encoder]}")
     results.print("You can use any encoder of transformers instead, by name or folder, for example")
     results.print("model.encoder=facebook/dinov2-base or model.voice_encoder=facebook/hubert-base-ls960")
@@ -36,20 +32,9 @@ def models(
 
 
 def download(
-    names: Annotated[
-        list[str],
-        typer.Argument(
-            metavar="NAME...", help="yunet (the face detector), or OWNER/NAME of an encoder or checkpoint on the Hub."
-        ),
-    ],
-    to: Annotated[
-        Path | None,
-        typer.Option(metavar="FOLDER", help="Copy the files here; REACTOMETER_WEIGHTS can name this folder."),
-    ] = None,
-    revision: Annotated[
-        str | None,
-        typer.Option(help="Commit, tag or branch of the repository; default: the newest of the main branch."),
-    ] = None,
+    names: Annotated[list[str], typer.Argument(metavar="NAME...", help="yunet, or OWNER/NAME on the Hub.")],
+    to: Annotated[Path | None, typer.Option(metavar="FOLDER", help="Folder for REACTOMETER_WEIGHTS.")] = None,
+    revision: Annotated[str | None, typer.Option(help="Commit, tag or branch; default: the newest commit.")] = None,
 ) -> None:
     """Download the face detector, encoders or checkpoints, from the Hugging Face Hub or HF_ENDPOINT.
 
@@ -63,20 +48,18 @@ def download(
             path = run(name, to, revision=revision)
         except (WeightsError, ModelError) as error:
             failed = True
-            messages.print(f"failed: {escape(name)}: {escape(str(error))}", style="red")
+            messages.print(f"failed: {name}: {error}", style="red")
             continue
-        results.print(escape(f"{name}: {path}"))
+        results.print(f"{name}: {path}")
         if (path / "model.json").is_file():
-            results.print(escape(f"next: reactometer predict --model {path} VIDEO"))
+            results.print(f"next: reactometer predict --model {path} VIDEO")
     raise typer.Exit(SOME_FAILED if failed else OK)
 
 
 def push(
     model: Annotated[Path, typer.Argument(metavar="MODEL", help="Checkpoint folder.")],
     name: Annotated[str, typer.Argument(metavar="OWNER/NAME", help="Repository on the Hub.")],
-    private: Annotated[
-        bool, typer.Option("--private", help="Make it visible only to you, or to your organisation.")
-    ] = False,
+    private: Annotated[bool, typer.Option("--private", help="Make it visible only to you.")] = False,
 ) -> None:
     """Push a checkpoint to the Hugging Face Hub (or HF_ENDPOINT), with a model card if it has none.
 
@@ -87,15 +70,14 @@ def push(
     pushed = run(model, name, private=private)
     if pushed.wrote_card:
         results.print("wrote README.md, the model card, into the checkpoint folder; edit it and push again")
-    results.print(escape(f"model: {pushed.url}"))
-    results.print(escape(f"next: reactometer download {name} --revision {pushed.revision} --to FOLDER"))
+    results.print(f"model: {pushed.url}")
+    results.print(f"next: reactometer download {name} --revision {pushed.revision} --to FOLDER")
 
 
 def export(
     model: Annotated[str, typer.Argument(metavar="MODEL", help="Checkpoint folder, or starter.")],
     data: Annotated[Path, typer.Argument(metavar="DATA", help="Dataset with the labels of the model.")],
     out: Annotated[Path, typer.Option(help="Folder of the new checkpoint.")],
-    cache: CacheOption = None,
 ) -> None:
     """Write a copy of a checkpoint that computes its encoders in 8 bits: smaller, and faster on a CPU.
 
@@ -103,6 +85,6 @@ def export(
     """
     from reactometer.training.quantise import export as run
 
-    before, after = run(model, data, out, cache=cache)
-    results.print(escape(f"wrote {out}"))
+    before, after = run(model, data, out)
+    results.print(f"wrote {out}")
     results.print(f"mean Pearson on val: {after:.4f}, in single precision {before:.4f}")

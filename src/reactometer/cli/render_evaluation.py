@@ -3,128 +3,170 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import groupby
 from typing import TYPE_CHECKING
 
-from rich.markup import escape
-from rich.table import Table
-
-from reactometer.cli.render import print_names, results, shown, with_interval
+from reactometer.cli.render import print_failed, print_names, print_table, results, shown
 from reactometer.terminal import messages
 
 if TYPE_CHECKING:
+    from reactometer.cli.demo import DemoResult
     from reactometer.data.ratings import Ratings
     from reactometer.data.splits import CleanSplit
     from reactometer.evaluation.audit import Audit
+    from reactometer.evaluation.bootstrap import Interval
+    from reactometer.evaluation.coverage import Coverage
+    from reactometer.evaluation.evaluate import Evaluation
     from reactometer.evaluation.paired_test import Paired
-    from reactometer.evaluation.subgroups import Group, Grouping
+    from reactometer.evaluation.subgroups import Group
     from reactometer.inference.conformal import Uncertainty
+
+FEW_UNITS = 20
+"""So few people, stimuli or clips give an interval that is too narrow (by simulation: docs/results.md)."""
+
+
+def print_evaluation(evaluation: Evaluation) -> None:
+    """Print the table of scores and how the clips were counted."""
+    from reactometer.evaluation.metrics import KINDS
+
+    metrics, intervals = evaluation.metrics, evaluation.intervals
+    slopes = {own.label: own.slope for own in evaluation.reliability}
+    rows = []
+    for place, label in enumerate(metrics.labels):
+        ends = [intervals.by_label[kind][place] if intervals else None for kind in KINDS]
+        scores = [values[place] for values in metrics.by_kind.values()]
+        slope = slopes.get(label)
+        rows.append([label, *map(with_interval, scores, ends), f"{slope.value:.2f}" if slope else ""])
+    ends = [intervals.mean[kind] if intervals else None for kind in KINDS]
+    rows.append(["mean", *map(with_interval, metrics.means.values(), ends)])
+    print_table(("emotion", *KINDS.values(), "slope"), rows, title=f"{evaluation.split}: {metrics.n_clips} clips")
+    if intervals:
+        units = f"{intervals.n_resamples} resamples by {intervals.unit} ({intervals.n_units} of them)"
+        few = ": so few make it too narrow" if intervals.n_units <= FEW_UNITS else ""
+        results.print(f"(95% interval): {units}{few}; slope: of truth on prediction, 1 where calibrated")
+    if evaluation.coverage:
+        _print_coverage(evaluation.coverage)
+    if evaluation.person_norm:
+        results.print(f"per person: {evaluation.person_norm}")
+    if evaluation.n_without_labels:
+        results.print(f"{evaluation.n_without_labels} clips without labels: predicted, not scored")
+    print_names("answered with the training mean (nothing seen or heard)", evaluation.without_evidence)
+    print_failed(evaluation.failed)
+    _print_groups(evaluation.groups)
+
+
+def _print_coverage(coverage: Coverage) -> None:
+    own, by_label, widths = coverage.mean, coverage.by_label.values(), coverage.widths.values()
+    results.print(
+        f"{coverage.asked:.0%} intervals of the predictions ({min(widths):.2f} to {max(widths):.2f} wide) hold "
+        f"{own.value:.1%} of the labels ({own.low:.1%} to {own.high:.1%}; by label {min(by_label):.0%} to "
+        f"{max(by_label):.0%}){', but were fitted to these very clips' if coverage.fitted_here else ''}"
+    )
+    if coverage.abstained:
+        results.print(f"better not used: {len(coverage.abstained)} clips")
+
+
+def _print_groups(groups: Sequence[Group]) -> None:
+    """Print one table per column, and the differences that are shown; a small group's numbers are in brackets."""
+    header = ("clips", "Pearson", "bias", "MAE", "no face", "no sound")
+    for column, own in groupby(groups, key=lambda group: group.column):
+        print_table((column, *header), map(_group_row, own))
+    for group in groups:
+        for number in group.numbers:
+            if number.is_shown:
+                what = f"{number.measure} of {number.label}" if number.label else f"mean {number.measure}"
+                apart = with_interval(number.difference.value, number.difference) if number.difference else ""
+                results.print(f"{group.name}: {what} differs from all other clips' by {apart}")
+    if groups:
+        looked_at = [own for group in groups if not group.is_small for own in group.numbers if own.difference]
+        results.print(
+            f"{len(looked_at)} differences looked at, {sum(own.is_shown for own in looked_at)} shown: the "
+            "Bonferroni-corrected interval excludes 0; bias: mean prediction less mean label; in brackets: too few to "
+            "tell apart from all others"
+        )
+
+
+def _group_row(group: Group) -> list[str]:
+    scores = []
+    for measure in ("pearson", "bias", "mae"):
+        own = group.number(measure).value
+        score = with_interval(own.value if own else None, None if group.is_small or measure == "mae" else own)
+        scores.append(f"({score})" if group.is_small else score)
+    shares = (f"{group.without_face:.0%}", f"{group.without_sound:.0%}")
+    return [group.name, str(group.n_clips), *scores, *shares]
+
+
+def print_demo(result: DemoResult) -> None:
+    """Print the demo's scores, the baselines beside them, and where everything is."""
+    print_evaluation(result.evaluation)
+    scores = {"face and voice": result.evaluation.metrics.mean_pearson, **result.beside}
+    print_table(("mean Pearson on people never seen", ""), [(name, shown(score)) for name, score in scores.items()])
+    for name, path in result.files.items():
+        results.print(f"{name}: {path}")
+    results.print(f"done in {result.seconds:.0f} s")
 
 
 def print_uncertainty(fitted: Uncertainty, folder: str) -> None:
     """Print how wide the intervals are for each set of modalities, and where they are saved."""
-    own = fitted.fitted_on
-    table = Table("by", "clips", "half width of the intervals, from the narrowest label to the widest")
+    own, rows = fitted.fitted_on, []
     for name, basis in fitted.bases.items():
-        widths = f"{min(basis.half_widths):.3f} to {max(basis.half_widths):.3f}"
-        too_few = ": too few clips" if min(basis.half_widths) == 1.0 else ""
-        table.add_row(name, str(basis.n_clips), widths + too_few)
-    results.print(table)
+        narrowest, widest = min(basis.half_widths), max(basis.half_widths)
+        too_few = ": too few clips" if narrowest == 1.0 else ""
+        rows.append((name, str(basis.n_clips), f"{narrowest:.3f} to {widest:.3f}{too_few}"))
+    print_table(("by", "clips", "half width of the intervals, from the narrowest label to the widest"), rows)
     valid_for = f"clips of a new person ({own['n_people']} people)" if own["n_people"] else "new clips like these"
-    fitted_on = f"{own['n_clips']} clips of {escape(own['name'])}, {own['split']}"
+    fitted_on = f"{own['n_clips']} clips of {own['name']}, {own['split']}"
     results.print(f"{fitted.coverage:.0%} intervals, valid for {valid_for}; fitted on {fitted_on}")
     if not fitted.references:
         results.print("no warning about clips unlike the training data: this dataset has no split 'train'")
-    results.print(f"model: {escape(folder)}")
+    results.print(f"model: {folder}")
 
 
 def print_paired(paired: Paired, first: str, second: str) -> None:
     """Print every score of both, the difference with its interval and p, and which is better."""
-    results.print(f"A: {escape(first)}\nB: {escape(second)}")
-    level = paired.differences[0].interval.level
-    table = Table("score", "A", "B", "A - B", f"{level:.0%} interval", "p")
-    for difference in paired.differences:
-        own = difference.interval
-        table.add_row(
-            _means().get(difference.name, difference.name.capitalize()),
-            f"{difference.first:.4f}",
-            f"{difference.second:.4f}",
-            f"{own.value:+.4f}",
-            f"{own.low:+.4f} to {own.high:+.4f}",
-            f"{difference.p:.4f}",
-            end_section=difference.name == [*_means()][-2],
+    results.print(f"A: {first}\nB: {second}")
+    rows = [
+        (
+            own.name.replace("_", " "),
+            f"{own.first:.4f}",
+            f"{own.second:.4f}",
+            f"{own.interval.value:+.4f}",
+            f"{own.interval.low:+.4f} to {own.interval.high:+.4f}",
+            f"{own.p:.4f}",
         )
-    results.print(table)
-    what = "all" if paired.is_exact else f"{paired.n_resamples}"
+        for own in paired.differences
+    ]
+    print_table(("score", "A", "B", "A - B", "95% interval", "p"), rows)
     results.print(
-        f"{paired.n_clips} clips; {paired.n_resamples} resamples and {what} permutations by {paired.unit} "
+        f"{paired.n_clips} clips; {paired.n_resamples} resamples and permutations by {paired.unit} "
         f"({paired.n_units} of them); p of single emotions are not corrected for their number"
     )
-    better = {"first": "A is better", "second": "B is better", None: "no difference shown"}[
-        paired.differences[0].better
-    ]
-    results.print(f"{better} in mean Pearson")
+    better = {"first": "A is better", "second": "B is better", None: "no difference shown"}
+    results.print(f"{better[paired.differences[0].better]} in mean Pearson")
 
 
 def print_attribution(lines: Sequence[str], notes: Sequence[str]) -> None:
     """Print what moved each emotion, in words; what was missing goes to standard error."""
-    for line in lines:
-        results.print(escape(line))
+    results.print("\n".join(lines))
     for note in notes:
-        messages.print(f"note: {escape(note)}", style="yellow")
-
-
-def _means() -> dict[str, str]:
-    """What means over the labels are called in print; of the groups', the last one."""
-    from reactometer.evaluation.metrics import KINDS
-
-    return {**{f"mean_{kind}": f"mean {name}" for kind, name in KINDS.items()}, "mean_bias": "mean bias"}
-
-
-def print_groups(groupings: Sequence[Grouping]) -> None:
-    """Print a table a column, and the differences that are shown; a small group's numbers are in brackets."""
-    for grouping in groupings:
-        results.print(_group_table(grouping))
-        small = [group.name for group in grouping.groups if group.is_small]
-        for group in grouping.groups:
-            for own in group.numbers:
-                if own.is_shown and own.difference:
-                    what = f"{own.measure} of {own.label}" if own.label else _means()[f"mean_{own.measure}"]
-                    apart = with_interval(own.difference.value, own.difference)
-                    results.print(f"{escape(group.name)}: {what} differs from all other clips' by {apart}")
-        if small:
-            results.print(f"in brackets: too few to tell apart from all others ({escape(', '.join(small))})")
-    if groupings:
-        n_shown = sum(own.is_shown for grouping in groupings for group in grouping.groups for own in group.numbers)
-        results.print(
-            f"{groupings[0].n_differences} differences looked at, {n_shown} shown: the Bonferroni-corrected interval "
-            f"excludes 0\nbias: mean prediction less mean label; 95% intervals: {groupings[0].n_resamples} "
-            f"resamples by {groupings[0].unit}"
-        )
-
-
-def _group_table(grouping: Grouping) -> Table:
-    people = [] if grouping.unit == "clip" else [{"person": "people", "stimulus": "stimuli"}[grouping.unit]]
-    table = Table(grouping.column, "clips", *people, "Pearson", "bias", "MAE", "no face", "no sound")
-    for group in grouping.groups:
-        counts = [str(group.n_clips), *([str(group.n_units)] if people else [])]
-        scores = [_of_group(group, measure) for measure in ("pearson", "bias", "mae")]
-        shares = [group.number(f"clips_without_{what}").value for what in ("face", "sound")]
-        table.add_row(escape(group.name), *counts, *scores, *(f"{own.value:.0%}" if own else "" for own in shares))
-    return table
-
-
-def _of_group(group: Group, measure: str) -> str:
-    """The mean over the emotions, with its interval unless the group is small."""
-    own = group.number(measure).value
-    if group.is_small:
-        return f"({shown(own.value if own else None, 3)})"
-    return with_interval(own.value if own else None, None if measure == "mae" else own, 3)
+        messages.print(f"note: {note}", style="yellow")
 
 
 def print_audit(audit: Audit) -> None:
-    """Print what the splits hold, what gives labels away, what could not be seen, and the leaks."""
-    _print_splits(audit)
-    _print_labels(audit)
+    """Print the content of the splits, what gives labels away, what could not be checked, and the leaks."""
+    rows = []
+    for split, own in audit.splits.items():
+        counts = (own.n_clips, own.n_labelled, own.n_failed, own.n_without_face, own.n_without_sound)
+        rows.append([split, *map(str, counts), f"{own.face_share:.1%}"])
+    header = ("split", "clips", "with labels", "unreadable", "without face", "without sound", "frames with face")
+    print_table(header, rows)
+    rows = []
+    for place, label in enumerate(audit.labels):
+        splits = audit.splits.values()
+        means = [f"{own.mean[place]:.3f} ({own.drift[place]:+.2f})" if own.drift else "unknown" for own in splits]
+        rows.append([label, *means])
+    print_table(("mean label", *audit.splits), rows)
+    results.print("in brackets: drift, the mean less train's in train's standard deviations")
     vectors = audit.vectors
     results.print(f"label vectors: {vectors.n_distinct} different ones over {vectors.n_clips} clips with labels")
     for split, share in vectors.shared.items():
@@ -134,60 +176,39 @@ def print_audit(audit: Audit) -> None:
         score = with_interval(audit.length_cue.value, audit.length_cue)
         results.print(f"clip length as the only predictor: mean Pearson {score} on {audit.cue_split}")
     for text in audit.unseen:
-        results.print(f"not seen: {escape(text)}")
+        results.print(f"not checked: {text}")
     for leak in audit.leaks:
-        results.print(f"leak: {escape(str(leak))}", style="red")
+        results.print(f"leak: {leak}", style="red")
     if not audit.leaks:
         results.print("no leak found between splits")
 
 
-def _print_splits(audit: Audit) -> None:
-    table = Table("split", "clips", "with labels", "unreadable", "without face", "without sound", "frames with face")
-    for split, own in audit.splits.items():
-        counts = (own.n_clips, own.n_labelled, own.n_failed, own.n_without_face, own.n_without_sound)
-        table.add_row(split, *map(str, counts), f"{own.face_share:.1%}")
-    results.print(table)
-
-
-def _print_labels(audit: Audit) -> None:
-    """Print the range and mean of each label per split, and its drift from train."""
-    table = Table("label", *(f"{split}: range, mean" for split in audit.splits), "drift from train")
-    for place, label in enumerate(audit.labels):
-        cells, drifts = [], []
-        for split, own in audit.splits.items():
-            known = bool(own.mean)
-            cells.append(f"{own.low[place]:.2f}-{own.high[place]:.2f}, {own.mean[place]:.3f}" if known else "withheld")
-            drifts += [f"{split} {own.drift[place]:+.2f}"] if own.drift and split != "train" else []
-        table.add_row(escape(label), *cells, ", ".join(drifts))
-    results.print(table)
-    results.print("drift: mean less train's, in train's standard deviations")
-
-
 def print_split(made: CleanSplit) -> None:
-    """Say where the manifest is, how large the splits are and how far their labels are apart."""
-    table = Table("split", "clips", *map(escape, made.labels))
-    for name, own in made.means.items():
-        table.add_row(name, str(made.n_clips[name]), *(f"{mean:.3f}" for mean in own))
-    results.print(table)
+    """Print where the manifest is, how large the splits are and how far their labels are apart."""
+    rows = [(name, str(made.n_clips[name]), *(f"{mean:.3f}" for mean in own)) for name, own in made.means.items()]
+    print_table(("split", "clips", *made.labels), rows)
     results.print(f"mean labels; {made.n_components} groups of clips that stay together")
     if made.n_left_out:
         results.print(f"{made.n_left_out} clips left out: without labels, or unusable")
-    results.print(f"manifest: {escape(str(made.path))}")
-    results.print(f"next: reactometer prepare {escape(str(made.path))} --out CACHE")
+    results.print(f"manifest: {made.path}")
+    results.print(f"next: reactometer prepare {made.path} --out CACHE")
 
 
 def print_ratings(gathered: Ratings) -> None:
-    """Say what was averaged, how far raters agree on each label, and what was left out."""
+    """Print what was averaged, how far raters agree on each label, and what was left out."""
     fewest, most = gathered.n_raters
-    ratings = f"{fewest} ratings each" if fewest == most else f"{fewest} to {most} ratings each"
-    results.print(f"{gathered.n_clips} clips, {'1 rating each' if fewest == most == 1 else ratings}")
-    table = Table("label", "mean", "ICC of one", "ICC of their mean", "ceiling of a model's r")
+    results.print(f"{gathered.n_clips} clips, {fewest if fewest == most else f'{fewest} to {most}'} ratings each")
+    rows = []
     for (label, own), mean in zip(gathered.agreement.items(), gathered.means, strict=True):
-        found = (own.icc_one, own.icc_mean, own.ceiling)
-        table.add_row(escape(label), f"{mean:.3f}", *(shown(value, 3) for value in found))
-    results.print(table)
-    if most == 1:
-        results.print("one rating a clip says nothing of how far raters agree")
+        agreement = (own.icc_one, own.icc_mean, own.ceiling)
+        rows.append((label, f"{mean:.3f}", *(shown(value, 3) for value in agreement)))
+    print_table(("label", "mean", "ICC of one", "ICC of their mean", "ceiling of a model's r"), rows)
     print_names("left out, without a rating of each label", gathered.incomplete)
-    results.print(f"labels from 0 to 1: {escape(str(gathered.path))}")
-    results.print(f"next: reactometer prepare {escape(str(gathered.path))} --out CACHE")
+    results.print(f"labels from 0 to 1: {gathered.path}")
+    results.print(f"next: reactometer prepare {gathered.path} --out CACHE")
+
+
+def with_interval(value: float | None, interval: Interval | None) -> str:
+    """Format a score with its interval: "0.893 (0.85 to 0.92)"."""
+    ends = f" ({interval.low:.2f} to {interval.high:.2f})" if interval else ""
+    return f"{shown(value, 3)}{ends}"

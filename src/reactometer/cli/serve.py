@@ -6,9 +6,10 @@ import threading
 from contextlib import ExitStack, suppress
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
+from rich.live import Live
 
 from reactometer.cli import render
 from reactometer.cli.options import DeviceOption, StarterOption
@@ -16,40 +17,31 @@ from reactometer.errors import ConfigError
 from reactometer.paths import STARTER, cache_folder
 from reactometer.terminal import OK, SOME_FAILED
 
-if TYPE_CHECKING:
-    from reactometer.inference.checkpoint import LoadedModel
-
 LOOPBACK = ("127.0.0.1", "localhost", "::1", "[::1]")
 
 
 def serve(
-    model: StarterOption = None,
+    model: StarterOption = STARTER,
     host: Annotated[str, typer.Option(help="Address to listen on; 0.0.0.0: every one of this machine.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=0, max=65535, help="Port; 0: any that is free.")] = 8000,
-    data: Annotated[
-        Path | None, typer.Option(help="Folder of jobs, and of uploads until they are scored; default: in the cache.")
-    ] = None,
-    keys: Annotated[
-        Path | None, typer.Option(help="File with a line NAME KEY a client; without it, everybody is let in.")
-    ] = None,
-    name: Annotated[
-        list[str] | None, typer.Option(help="Name under which browsers call it, behind a proxy; again for more.")
-    ] = None,
-    readers: Annotated[
-        int | None, typer.Option(min=1, help="Processes that read files; default: one a processor.")
-    ] = None,
-    queue: Annotated[int, typer.Option(min=1, help="Clips that wait; more are refused with 429.")] = 64,
-    per_client: Annotated[int, typer.Option(min=1, help="Of one client, waiting or under way.")] = 8,
-    max_mb: Annotated[float, typer.Option(min=0.01, help="Largest upload, megabytes.")] = 512,
-    max_seconds: Annotated[float, typer.Option(min=1, help="Longest clip, seconds.")] = 3600,
-    upload_seconds: Annotated[float, typer.Option(min=1, help="An upload may take so long.")] = 600,
-    keep_hours: Annotated[float, typer.Option(min=0, help="Results are deleted after so long.")] = 24,
+    data: Annotated[Path | None, typer.Option(help="Folder of jobs and uploads; default: in the cache.")] = None,
+    keys: Annotated[Path | None, typer.Option(help="File with one line NAME KEY per client; default: no keys.")] = None,
+    name: Annotated[list[str] | None, typer.Option(help="Host name behind a proxy; repeatable.")] = None,
+    readers: Annotated[int | None, typer.Option(min=1, help="Processes that read files; default: one per CPU.")] = None,
+    queue: Annotated[int, typer.Option(min=1, help="Maximum number of queued clips; more are refused with 429.")] = 64,
+    per_client: Annotated[int, typer.Option(min=1, help="Maximum number of unfinished clips per client.")] = 8,
+    max_mb: Annotated[float, typer.Option(min=0.01, help="Maximum size of an upload, megabytes.")] = 512,
+    max_seconds: Annotated[float, typer.Option(min=1, help="Maximum length of a clip, seconds.")] = 3600,
+    upload_seconds: Annotated[float, typer.Option(min=1, help="Maximum time of an upload, seconds.")] = 600,
+    keep_hours: Annotated[float, typer.Option(min=0, help="Hours until results are deleted.")] = 24,
     device: DeviceOption = "auto",
 ) -> None:
     """Serve predictions over HTTP, and a page to drop videos on: at http://127.0.0.1:8000, until Ctrl-C.
 
     TLS is the proxy's in front of it. Needs the extra: pip install 'reactometer[serve]'.
     """
+    from reactometer.inference.checkpoint import load_model
+    from reactometer.inference.predictor import Predictor
     from reactometer.serving.auth import read_keys
     from reactometer.serving.queue import MAX_PIXELS, Settings
     from reactometer.serving.server import run
@@ -67,8 +59,10 @@ def serve(
         per_client=per_client,
         keep_s=3600 * keep_hours,
     )
-    folder = model or STARTER
-    run(_load(folder, device), folder, settings, host, port, render.print_serving)
+    loaded = load_model(model, device)
+    reading = Predictor(loaded).reading.settings  # its detector is the same for all readers
+    loaded = replace(loaded, config=loaded.config.model_copy(update={"prepare": reading}))
+    run(loaded, model, settings, host, port, render.print_serving)
 
 
 def _names(host: str, names: list[str]) -> tuple[str, ...]:
@@ -79,59 +73,41 @@ def _names(host: str, names: list[str]) -> tuple[str, ...]:
     """
     for name in names:
         if name != "*" and "*" in name.removeprefix("*."):
-            raise ConfigError(
-                "--name is not a host name", got=name, expected="reactions.example.org, *.example.org or *"
-            )
+            expected = "reactions.example.org, *.example.org or *"
+            raise ConfigError("--name is not a host name", got=name, expected=expected)
     own = LOOPBACK if host in LOOPBACK else ()
     return (*own, *names) if own or names else ("*",)
 
 
-def _load(folder: Path, device: str) -> LoadedModel:
-    """The model, its detector settled for all readers."""
-    from reactometer.inference.checkpoint import load_model
-    from reactometer.inference.predictor import Predictor
-
-    loaded = load_model(folder, device)
-    return replace(loaded, config=loaded.config.model_copy(update={"prepare": Predictor(loaded).reading.settings}))
-
-
 def live(
-    source: Annotated[
-        str,
-        typer.Argument(metavar="SOURCE", help="Camera (0, /dev/video0), stream (rtsp://, http://) or file, played."),
-    ],
-    model: StarterOption = None,
-    sound: Annotated[
-        str | None,
-        typer.Option(metavar="DEVICE", help="Microphone, such as default or hw:1; else the source's."),
-    ] = None,
+    source: Annotated[str, typer.Argument(metavar="SOURCE", help="Camera (0, /dev/video0), rtsp:// stream, or file.")],
+    model: StarterOption = STARTER,
+    sound: Annotated[str | None, typer.Option(metavar="DEVICE", help="Microphone, such as default or hw:1.")] = None,
     window: Annotated[float, typer.Option(help="Length in seconds of the window that each score covers.")] = 2.0,
-    rate: Annotated[float | None, typer.Option(help="Frames scored per second. Default: at least 10.")] = None,
+    rate: Annotated[
+        float | None, typer.Option(min=0.1, max=120.0, help="Frames scored per second; default: at least 10.")
+    ] = None,
     out: Annotated[Path | None, typer.Option(help="Write one row per score to this .csv file.")] = None,
     seconds: Annotated[float | None, typer.Option("--for", min=0.0, help="Stop after this many seconds.")] = None,
     device: DeviceOption = "auto",
 ) -> None:
     """Estimate intensities of the last seconds, several times a second, until Ctrl-C. Nothing is recorded."""
-    from reactometer.cli import render
     from reactometer.inference.checkpoint import load_model
     from reactometer.live.capture import LiveSource
     from reactometer.live.scorer import LiveScorer
     from reactometer.live.session import Inbox, LiveRows, LiveStats, score_here
 
-    if rate is not None and not 0.0 < rate <= 120.0:
-        raise ConfigError("the rate of frames is out of range", got=f"{rate} Hz", expected="above 0, up to 120 Hz")
-    scorer = LiveScorer(load_model(model or STARTER, device), window, rate)
+    scorer = LiveScorer(load_model(model, device), window, rate)
     scorer.warm_up()
     labels, inbox, stats = scorer.model.labels, Inbox(scorer.rate_hz), LiveStats()
     opened = LiveSource(source, sound)
     with ExitStack() as stack:
         stack.callback(opened.stop)
         rows = stack.enter_context(LiveRows(out, labels)) if out else None
-        screen = stack.enter_context(render.LiveScreen(labels, opened.name))
+        screen = stack.enter_context(Live(console=render.results, auto_refresh=False))
         opened.start(inbox.put, inbox.close)
         if seconds is not None:
             timer = threading.Timer(seconds, inbox.close)
-            timer.daemon = True
             timer.start()
             stack.callback(timer.cancel)
         with suppress(KeyboardInterrupt):
@@ -139,8 +115,7 @@ def live(
                 stats.add(timed)
                 if rows is not None:
                     rows.add(timed)
-                screen.show(timed, stats)
+                screen.update(render.live_picture(labels, opened.name, timed, stats), refresh=True)
     render.print_summary(stats, opened.problem)
-    if model is None:
-        render.print_starter()
+    render.print_starter(model)
     raise typer.Exit(SOME_FAILED if opened.problem else OK)

@@ -7,22 +7,21 @@ from typing import Annotated
 
 import typer
 
-from reactometer.cli import render
-from reactometer.cli.options import (
-    CONFIG_HELP,
-    OverridesArgument,
-)
+from reactometer.cli import render, render_evaluation
+from reactometer.cli.options import SetOption
 from reactometer.errors import require
 
 
 def train(
-    config: Annotated[Path, typer.Argument(metavar="CONFIG", help=CONFIG_HELP)],
-    overrides: OverridesArgument = None,
-    resume: Annotated[bool, typer.Option("--resume", help="Go on with a run that was stopped.")] = False,
+    config: Annotated[
+        Path, typer.Argument(metavar="CONFIG", help="TOML file, or the name of a packaged one: resnet50.")
+    ],
+    overrides: Annotated[
+        list[str] | None, typer.Argument(metavar="KEY=VALUE", help="Override a key: data.path=FOLDER.")
+    ] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Resume a run that was stopped.")] = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Delete an earlier run in the same folder.")] = False,
-    allow_leak: Annotated[
-        bool, typer.Option("--allow-leak", help="Train although people or stimuli are in more than one split.")
-    ] = False,
+    allow_leak: Annotated[bool, typer.Option("--allow-leak", help="Let splits share people or stimuli.")] = False,
 ) -> None:
     """Fit a model on the train split, choose on the val split, and write a checkpoint."""
     from reactometer.training.train import train as run
@@ -36,9 +35,7 @@ def compare(
     data: Annotated[Path, typer.Option(help="The data set, the same for all.")],
     out: Annotated[Path, typer.Option(help="A folder for the table and the runs.")] = Path("comparison"),
     seeds: Annotated[int, typer.Option(min=1, help="Trainings a configuration.")] = 3,
-    overrides: Annotated[
-        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="On top of every configuration; repeatable.")
-    ] = None,
+    overrides: SetOption = None,
     split: Annotated[str, typer.Option(help="What to score on. Choose on val, then score on test once.")] = "test",
 ) -> None:
     """Train each configuration with several seeds, score all on one split. Run it again to go on after a stop."""
@@ -48,16 +45,11 @@ def compare(
 
 
 def ensemble(
-    sources: Annotated[
-        list[Path],
-        typer.Argument(metavar="CONFIG|MODEL...", help="One configuration to train, or several checkpoints."),
-    ],
+    sources: Annotated[list[Path], typer.Argument(metavar="CONFIG|MODEL...", help="One TOML file, or checkpoints.")],
     out: Annotated[Path, typer.Option(help="The folder to write.")],
     folds: Annotated[int, typer.Option(min=0, help="Train on this many person-disjoint folds of train and val.")] = 0,
     seeds: Annotated[int, typer.Option(min=0, help="Train with this many seeds instead.")] = 0,
-    overrides: Annotated[
-        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="On top of the configuration; repeatable.")
-    ] = None,
+    overrides: SetOption = None,
 ) -> None:
     """Average several models: trained here on folds or with seeds, or joined as they are."""
     if len(sources) == 1 and not sources[0].is_dir():
@@ -72,11 +64,11 @@ def ensemble(
 
 def demo(
     out: Annotated[Path, typer.Option(help="The folder to work in.")] = Path("demo"),
-    clips: Annotated[int, typer.Option(min=120, help="Clips of the embedded data set.")] = 480,
-    seed: Annotated[int, typer.Option(help="Seed of the data set and of the training.")] = 0,
+    clips: Annotated[int, typer.Option(min=120, help="Number of clips.")] = 480,
+    seed: Annotated[int, typer.Option(help="Random seed of the dataset and the training.")] = 0,
 ) -> None:
     """Show the whole job in minutes: embedded data, training, an honest score, a prediction and its picture."""
     require("torch", "lightning", "matplotlib", extra="train")
     from reactometer.cli.demo import demo as run
 
-    render.print_demo(run(out, n_clips=clips, seed=seed))
+    render_evaluation.print_demo(run(out, n_clips=clips, seed=seed))

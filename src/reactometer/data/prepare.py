@@ -30,7 +30,7 @@ from reactometer.data.cache import (
 from reactometer.data.datasets import read_data_set
 from reactometer.data.splits import with_splits
 from reactometer.errors import ConfigError, require
-from reactometer.io import clear_leftovers, clear_old
+from reactometer.io import PART, clear_leftovers
 from reactometer.machine import default_workers
 from reactometer.media.audio import is_audible
 from reactometer.media.faces import load_detector
@@ -88,11 +88,9 @@ def prepare(
             advance()
     prepared = PreparedSet(folder, manifest.labels, settings, tuple(row for row in rows if row))
     write_index(prepared)
-    clear_leftovers(folder)
     listed = {row.file for row in prepared.rows}
-    for file in (folder / "clips").glob("*.npz"):
-        if file not in listed:
-            clear_old(file)  # a younger one may be of another run
+    unlisted = (file for file in (folder / "clips").glob("*.npz") if file not in listed)
+    clear_leftovers((*folder.rglob(f"*{PART}"), *unlisted))  # a younger file may be of another run
     return prepared
 
 

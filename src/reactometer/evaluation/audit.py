@@ -21,7 +21,7 @@ from reactometer.io import format_json, write_whole
 
 @dataclass(frozen=True)
 class SplitFacts:
-    """What one split holds, and its labels, (L,) each; empty if the labels are withheld."""
+    """The content of one split, and its labels, (L,) each; empty if the labels are withheld."""
 
     n_clips: int
     n_labelled: int
@@ -30,8 +30,6 @@ class SplitFacts:
     n_without_sound: int
     face_share: float  # of the sampled frames
     mean: tuple[float, ...]
-    low: tuple[float, ...]
-    high: tuple[float, ...]
     drift: tuple[float, ...]  # mean less that of train, in standard deviations of train
 
 
@@ -51,28 +49,21 @@ class Audit:
 def audit(
     data: Path | str,
     *,
-    cache: Path | str | None = None,
     labels: str | Sequence[str] | None = None,
     face_features: str | None = None,
     voice_features: str | None = None,
     out: Path | str | None = None,
     progress: bool = True,
 ) -> Audit:
-    """Look for leaks between splits, labels that the clip length predicts, and missing data.
+    """Look for leaks between splits, labels that the clip length predicts, and missing data; write JSON to ``out``.
 
-    Args:
-        data: a dataset, prepared here if need be, or a folder prepared before.
-        cache: folder of the prepared clips; default: the user's cache folder.
-        labels: a label set's name or label columns; ``None`` finds them.
-        face_features, voice_features: of a dataset of features, as ``data.face_features`` of a configuration.
-        out: a JSON file to write.
-        progress: show bars on standard error.
+    ``labels``, ``face_features`` and ``voice_features`` are those of :class:`~reactometer.config.DataConfig`.
 
     Raises:
         DataError: the dataset cannot be used.
     """
-    options = {"cache": cache, "labels": labels, "face_features": face_features, "voice_features": voice_features}
-    prepared = open_data(DataConfig.model_validate({"path": data, **options}), PrepareConfig(), progress=progress)
+    config = {"path": data, "labels": labels, "face_features": face_features, "voice_features": voice_features}
+    prepared = open_data(DataConfig.model_validate(config), PrepareConfig(), progress=progress)
     clips = [row.clip for row in prepared.rows]
     vectors, vector_leaks = find_label_vectors(clips)
     cue, cue_split = _score_length(prepared)
@@ -97,41 +88,38 @@ def audit(
 
 def _score_length(prepared: PreparedSet) -> tuple[Interval | None, str]:
     """Score the clip length as the only predictor, on val, or on test if val has no labels; return the split."""
-    labelled = {split: [row for row in prepared.split(split) if row.clip.labels] for split in SPLITS}
+    labelled = {split: [row for row in prepared.split(split) if row.clip.labels] for split in ("val", "test")}
     split = "val" if len(labelled["val"]) >= LEAST_CLIPS else "test"
-    rows, targets = labelled[split], _values(prepared, split)
-    _, groups = choose_units([row.clip for row in rows])
+    rows, targets = labelled[split], _labels(prepared, split)
     with_length = [row for row in readable_train(prepared) if row.duration_s > 0]
     if min(len(with_length), len(rows)) < LEAST_CLIPS or not (np.ptp(targets, axis=0) > LEAST_SPREAD).any():
         return None, split
-    return bootstrap_mean_pearson(targets, length_answers(prepared, rows), groups=groups), split
+    how = choose_units([row.clip for row in rows])
+    return bootstrap_mean_pearson(targets, length_answers(prepared, rows), how=how), split
 
 
 def _facts(prepared: PreparedSet, split: str) -> SplitFacts:
-    rows, values, train = prepared.split(split), _values(prepared, split), _values(prepared, "train")  # (clips, L)
-    sampled = sum(row.n_samples for row in rows)
-    mean, low, high, drift = [], [], [], []
+    rows, values, train = prepared.split(split), _labels(prepared, split), _labels(prepared, "train")  # (clips, L)
+    readable = [row for row in rows if row.file]
+    mean, drift = np.empty(0), np.empty(0)
     if len(values):
-        mean, low, high = (own(values, axis=0).tolist() for own in (np.mean, np.min, np.max))
+        mean = values.mean(axis=0)
     if len(values) and len(train):
         spread = train.std(axis=0)
-        apart = values.mean(axis=0) - train.mean(axis=0)
-        drift = (apart / np.where(spread > LEAST_SPREAD, spread, 1.0)).tolist()
+        drift = (mean - train.mean(axis=0)) / np.where(spread > LEAST_SPREAD, spread, 1.0)
     return SplitFacts(
         n_clips=len(rows),
         n_labelled=len(values),
-        n_failed=sum(row.file is None for row in rows),
-        n_without_face=sum(row.file is not None and row.n_faces == 0 for row in rows),
-        n_without_sound=sum(row.file is not None and not row.has_sound for row in rows),
-        face_share=sum(row.n_faces for row in rows) / sampled if sampled else 0.0,
-        mean=tuple(mean),
-        low=tuple(low),
-        high=tuple(high),
-        drift=tuple(drift),
+        n_failed=len(rows) - len(readable),
+        n_without_face=sum(row.n_faces == 0 for row in readable),
+        n_without_sound=sum(not row.has_sound for row in readable),
+        face_share=sum(row.n_faces for row in rows) / max(1, sum(row.n_samples for row in rows)),
+        mean=tuple(mean.tolist()),
+        drift=tuple(drift.tolist()),
     )
 
 
-def _values(prepared: PreparedSet, split: str) -> Array:
+def _labels(prepared: PreparedSet, split: str) -> Array:
     values = [row.clip.labels for row in prepared.split(split) if row.clip.labels]
     return np.array(values, dtype=np.float64).reshape(len(values), len(prepared.labels))
 

@@ -9,24 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from reactometer.data.cache import PreparedRow, PreparedSet
-from reactometer.errors import ScoreError
 from reactometer.evaluation.metrics import Array, measure
-
-
-def constant_baseline(train_targets: npt.ArrayLike, n_clips: int) -> Array:
-    """(n_clips, L) the training mean of each label for every clip; of all constants it has the least squared error.
-
-    Args:
-        train_targets: (training clips, L) in [0, 1].
-        n_clips: clips to answer for.
-
-    Raises:
-        ScoreError: there is no training clip.
-    """
-    targets = np.asarray(train_targets, dtype=np.float64)
-    if targets.ndim != 2 or len(targets) == 0:
-        raise ScoreError("no baseline without training clips", got=targets.shape, expected="(training clips, L)")
-    return np.tile(targets.mean(axis=0), (n_clips, 1))
 
 
 def length_baseline(train_values: npt.ArrayLike, train_targets: npt.ArrayLike, values: npt.ArrayLike) -> Array:
@@ -36,24 +19,22 @@ def length_baseline(train_values: npt.ArrayLike, train_targets: npt.ArrayLike, v
     is a mean of labels whatever the lengths. Clips of unknown length get the overall training mean.
 
     Args:
-        train_values: (n,) lengths of the training clips in seconds; NaN: not known.
+        train_values: (n,) lengths of the training clips in seconds, n > 0; NaN: not known.
         train_targets: (n, L) in [0, 1].
         values: (m,) of the clips to answer for.
-
-    Raises:
-        ScoreError: there is no training clip.
     """
-    own, targets = np.asarray(train_values, dtype=np.float64), np.asarray(train_targets, dtype=np.float64)
+    lengths, targets = np.asarray(train_values, dtype=np.float64), np.asarray(train_targets, dtype=np.float64)
     asked = np.asarray(values, dtype=np.float64)
-    answers = constant_baseline(targets, len(asked))
-    known = np.isfinite(own)
-    own, targets = own[known], targets[known]
-    if len(own) == 0:
+    answers = np.tile(targets.mean(axis=0), (len(asked), 1))
+    known = np.isfinite(lengths)
+    if not known.any():
         return answers
-    edges = np.unique(np.quantile(own, np.linspace(0.0, 1.0, isqrt(len(own)) + 1)[1:-1]))
-    own_range, wanted = np.digitize(own, edges), np.where(np.isfinite(asked), np.digitize(asked, edges), -1)
-    for place in np.unique(own_range):
-        answers[wanted == place] = targets[own_range == place].mean(axis=0)
+    lengths, targets = lengths[known], targets[known]
+    edges = np.unique(np.quantile(lengths, np.linspace(0.0, 1.0, isqrt(len(lengths)) + 1)[1:-1]))
+    train_range = np.digitize(lengths, edges)
+    asked_range = np.where(np.isfinite(asked), np.digitize(asked, edges), -1)
+    for place in np.unique(train_range):
+        answers[asked_range == place] = targets[train_range == place].mean(axis=0)
     return answers
 
 

@@ -11,9 +11,8 @@ from pathlib import Path
 import numpy as np
 
 from reactometer.data.cache import PreparedRow, PreparedSet
-from reactometer.data.splits import SPLITS
-from reactometer.errors import ConfigError, DataError, suggestion
-from reactometer.evaluation.evaluate import open_for
+from reactometer.errors import ConfigError, DataError, OutputError
+from reactometer.evaluation.evaluate import choose_split, open_for
 from reactometer.inference.checkpoint import LoadedModel, load_model
 from reactometer.inference.conformal import (
     Array,
@@ -30,21 +29,22 @@ from reactometer.inference.conformal import (
 from reactometer.inference.scores import MODALITIES, Score
 from reactometer.inference.scoring import score_split
 from reactometer.io import appearing
+from reactometer.paths import STARTER, find_checkpoint
 
 COVERAGE = 0.9
 """Share of new clips whose label the intervals are to hold."""
 
 KNOWN = 0.99
-"""Share of clips like those that were learned from that pass for such."""
+"""Share of clips like the training clips that get no warning."""
 
 MOST_CLIPS = 2000
-"""Train clips that are looked at to know where they lie."""
+"""Maximum number of train clips whose features are measured."""
 
 LEAST_CLIPS = 20
-"""Fewer are too few to fit a curve on, or a Gaussian to."""
+"""Fewer clips are too few to fit a curve or a Gaussian to."""
 
 ROUNDING = 1e-3
-"""Distances come from single precision: one as far as the limit is not beyond it."""
+"""Relative tolerance of distances, which are computed in single precision."""
 
 FOLDS = 5
 
@@ -57,7 +57,6 @@ def calibrate(
     coverage: float = COVERAGE,
     recalibrate: bool = False,
     out: Path | str | None = None,
-    cache: Path | str | None = None,
     device: str = "auto",
     progress: bool = True,
 ) -> Uncertainty:
@@ -70,29 +69,27 @@ def calibrate(
         coverage: share of new clips whose label the intervals contain.
         recalibrate: also fit one monotone curve per label, which brings predictions to the labels' scale.
         out: a folder for a copy of the model with the intervals; default: the checkpoint itself.
-        cache: where prepared clips are kept when ``data`` is not prepared yet; default: the user's cache folder.
-        device: "auto" (a GPU if there is one), or a torch device.
+        device: as of :func:`~reactometer.inference.checkpoint.load_model`.
         progress: show bars on standard error.
 
     Raises:
         DataError: no such split, too few clips with labels, or clips that the model learned from.
         OutputError: the folder cannot be written into, or ``out`` exists.
-        ModelError, ConfigError: no model, or no coverage.
+        ConfigError: coverage is out of range.
     """
-    if split not in (*SPLITS, "all"):
-        raise DataError(f"no split '{split}'", fix=suggestion(split, (*SPLITS, "all")))
-    loaded = load_model(model, device)
-    prepared = open_for(loaded, data, cache, progress=progress)
-    _refuse_learned(loaded, prepared, split)
-    fitted = fit_uncertainty(
-        loaded, prepared, split=split, coverage=coverage, recalibrate=recalibrate, progress=progress
-    )
+    folder = find_checkpoint(model)
+    if out is None and folder == STARTER:
+        raise OutputError("the starter model is part of the package", fix="Name a folder for a calibrated copy: --out")
+    loaded = load_model(folder, device)
+    prepared = open_for(loaded, data, progress=progress)
+    _refuse_learned(loaded, prepared, choose_split(prepared, split))
+    fitted = fit_uncertainty(loaded, prepared, split, coverage, recalibrate, progress=progress)
     fitted = replace(fitted, fitted_on={**fitted.fitted_on, "name": Path(data).resolve().name})
     if out is None:
-        save_uncertainty(Path(model), fitted)
+        save_uncertainty(folder, fitted)
     else:
         with appearing(Path(out)) as partial:
-            shutil.copytree(model, partial, dirs_exist_ok=True)
+            shutil.copytree(folder, partial, dirs_exist_ok=True)
             save_uncertainty(partial, fitted)
     return fitted
 
@@ -100,10 +97,10 @@ def calibrate(
 def fit_uncertainty(
     loaded: LoadedModel,
     prepared: PreparedSet,
-    *,
     split: str = "val",
     coverage: float = COVERAGE,
     recalibrate: bool = False,
+    *,
     progress: bool = True,
 ) -> Uncertainty:
     """Fit intervals, limits and, if asked for, recalibration to clips of one split.
@@ -112,23 +109,18 @@ def fit_uncertainty(
     face and voice is also scored with either one hidden, so that there are intervals for each of the three. The
     region of the training clips is taken from the model's own uncertainty if it has one, else from split "train".
 
-    With recalibration, each clip's residual comes from curves fitted to other people's clips (five folds).
-
-    Args:
-        loaded: a model, or an ensemble.
-        prepared: clips with labels, prepared as its training data were.
-        split, coverage, recalibrate, progress: as of :func:`calibrate`; coverage in [0.5, 1).
+    With recalibration, each clip's residual comes from curves fitted to other people's clips (five folds). The
+    arguments are those of :func:`calibrate`; coverage is in [0.5, 1).
 
     Raises:
-        ConfigError: a coverage out of range.
+        ConfigError: coverage is out of range.
         DataError: too few clips with labels.
     """
     if not 0.5 <= coverage < 1.0:
         raise ConfigError("coverage is a share of clips", got=coverage, expected="0.5 or more, and less than 1")
     raw, known = replace(loaded, uncertainty=None), loaded.uncertainty
     rows = prepared.split(split)
-    shown = _by_basis(raw, prepared, split, progress)
-    whole = _as_they_are(shown)
+    whole, by_basis = _score_each_way(raw, prepared, split, progress)
     least = LEAST_CLIPS if recalibrate else least_units(coverage)
     if len(whole) < least:
         raise DataError(
@@ -144,9 +136,16 @@ def fit_uncertainty(
         references, shortest_s = dict(known.references), known.shortest_s
     else:
         references, shortest_s = _learned_from(raw, prepared, progress)
+    if recalibrate:
+        by_basis = _recalibrated_elsewhere(whole, by_basis, rows)
+    bases = {}
+    for basis, scores in by_basis.items():
+        guess, truth = _pairs(scores, rows)
+        people = [whose[place] for place in scores] if whose else None
+        bases[basis] = Basis(len(scores), conformal_half_widths(truth - guess, coverage, people))
     fitted = Uncertainty(
         coverage=coverage,
-        bases={},
+        bases=bases,
         fitted_on={
             "name": prepared.folder.name,
             "split": split,
@@ -158,27 +157,25 @@ def fit_uncertainty(
         recalibration=_fit_curves(whole, rows) if recalibrate else (),
         references=references,
     )
-    limits = _limits(whole.values(), fitted)
-    shown = _recalibrated_elsewhere(shown, rows) if recalibrate else shown
-    bases = {}
-    for basis, scores in shown.items():
-        guess, truth = _pairs(scores, rows)
-        people = [whose[place] for place in scores] if whose else None
-        bases[basis] = Basis(len(scores), conformal_half_widths(truth - guess, coverage, people))
-    return replace(fitted, bases=bases, farthest=limits)
+    return replace(fitted, farthest=_limits(whole.values(), fitted))
 
 
-def _by_basis(loaded: LoadedModel, prepared: PreparedSet, split: str, progress: bool) -> dict[str, dict[int, Score]]:
-    """Score clips with labels as they are, and with either modality hidden: by basis, then by index of the clip."""
-    rows, found, samplings = prepared.split(split), dict[str, dict[int, Score]](), [loaded.sampling]
+def _score_each_way(
+    loaded: LoadedModel, prepared: PreparedSet, split: str, progress: bool
+) -> tuple[dict[int, Score], dict[str, dict[int, Score]]]:
+    """Score clips with labels as they are, by index of the clip; and with either modality hidden, too, by basis."""
+    rows, samplings = prepared.split(split), [loaded.sampling]
     if loaded.sampling.looks and loaded.sampling.listens:
         samplings += [replace(loaded.sampling, listens=False), replace(loaded.sampling, looks=False)]
-    for sampling in samplings:
-        scores, _ = score_split(loaded, prepared, split, sampling, progress=progress)
-        for place, score in enumerate(scores):
-            if score.has_evidence and rows[place].clip.labels:
-                found.setdefault(score.basis, {}).setdefault(place, score)
-    return found
+    passes = [score_split(loaded, prepared, split, sampling, progress=progress)[0] for sampling in samplings]
+    usable = [
+        {place: score for place, score in enumerate(scores) if score.has_evidence and rows[place].clip.labels}
+        for scores in passes
+    ]
+    by_basis: dict[str, dict[int, Score]] = {}
+    for place, score in (pair for scores in usable for pair in scores.items()):
+        by_basis.setdefault(score.basis, {}).setdefault(place, score)
+    return usable[0], by_basis
 
 
 def _learned_from(
@@ -197,35 +194,27 @@ def _learned_from(
     return references, min((row.duration_s for row in train), default=0.0)
 
 
-def _as_they_are(shown: dict[str, dict[int, Score]]) -> dict[int, Score]:
-    """Return each clip's score from all modalities that it has."""
-    richest_last = sorted(shown, key=len)  # "face", "voice", "face and voice"
-    return {place: score for basis in richest_last for place, score in shown[basis].items()}
-
-
 def _fit_curves(scores: dict[int, Score], rows: Sequence[PreparedRow]) -> tuple[Curve, ...]:
     guess, truth = _pairs(scores, rows)
     return tuple(fit_curve(guess[:, place], truth[:, place]) for place in range(guess.shape[1]))
 
 
 def _recalibrated_elsewhere(
-    shown: dict[str, dict[int, Score]], rows: Sequence[PreparedRow]
+    whole: dict[int, Score], by_basis: dict[str, dict[int, Score]], rows: Sequence[PreparedRow]
 ) -> dict[str, dict[int, Score]]:
-    """The scores by curves that were fitted to the clips of other people."""
-    whole = _as_they_are(shown)
+    """Return the scores after curves that were fitted to the clips of other people."""
     whose = {place: rows[place].clip.person or f"clip {place}" for place in whole}
     people = np.random.default_rng(0).permutation(sorted(set(whose.values()))).tolist()
     fold = {place: people.index(person) % FOLDS for place, person in whose.items()}
-    curves = [
-        _fit_curves({place: score for place, score in whole.items() if fold[place] != number} or whole, rows)
-        for number in range(FOLDS)
-    ]
-    by_fold = [Uncertainty(KNOWN, {}, {}, recalibration=own) for own in curves]
+    by_fold = []
+    for number in range(FOLDS):
+        others = {place: score for place, score in whole.items() if fold[place] != number} or whole
+        by_fold.append(Uncertainty(KNOWN, {}, {}, recalibration=_fit_curves(others, rows)))
     return {
         basis: {
             place: replace(score, intensities=by_fold[fold[place]].recalibrate(score)) for place, score in own.items()
         }
-        for basis, own in shown.items()
+        for basis, own in by_basis.items()
     }
 
 
@@ -247,13 +236,10 @@ def _limits(scores: Iterable[Score], fitted: Uncertainty) -> dict[str, float]:
 
 
 def _refuse_learned(loaded: LoadedModel, prepared: PreparedSet, split: str) -> None:
-    """Residuals of clips that the weights were fitted to are too small: intervals from them would hold too little."""
-    own = [
-        member
-        for member in loaded.each
-        if member.description.get("data", {}).get("manifest_sha256") == prepared.manifest_sha256
-    ]
-    learned = {"train", "all", *(["val"] if any(member.config.data.folds for member in own) else [])}
+    """Refuse clips that the weights were fitted to: their residuals are too small."""
+    sha256 = prepared.manifest_sha256
+    own = [member for member in loaded.each if member.description.get("data", {}).get("manifest_sha256") == sha256]
+    learned = {"train", "all", *("val" for member in own if member.config.data.folds)}
     if own and split in learned:
         raise DataError(
             f"the model learned from clips of split '{split}' of {prepared.folder.name}",

@@ -43,22 +43,12 @@ class Metrics:
     @property
     def means(self) -> dict[str, float | None]:
         """Of each of :data:`KINDS`, the unweighted mean over the labels; undefined when any of them is."""
-        return {kind: _mean(values) for kind, values in self.by_kind.items()}
+        return {kind: None if None in own else float(np.mean(own)) for kind, own in self.by_kind.items()}  # type: ignore[arg-type]
 
     @property
     def mean_pearson(self) -> float | None:
-        """Unweighted mean over the labels; undefined when any of them is."""
-        return _mean(self.pearson)
-
-    @property
-    def mean_ccc(self) -> float | None:
-        """Unweighted mean over the labels; undefined when any of them is."""
-        return _mean(self.ccc)
-
-    @property
-    def mean_mae(self) -> float:
-        """Unweighted mean over the labels."""
-        return float(np.mean(self.mae))
+        """The mean of Pearson."""
+        return self.means["pearson"]
 
     def as_json(self) -> dict[str, Any]:
         """The fields of ``metrics.json``; ``null`` is undefined."""
@@ -122,8 +112,3 @@ def ccc(targets: Array, predictions: Array) -> tuple[float | None, ...]:
 def _defined(values: Array, targets: Array, predictions: Array) -> tuple[float | None, ...]:
     varied = (np.ptp(targets, axis=0) > LEAST_SPREAD) & (np.ptp(predictions, axis=0) > LEAST_SPREAD)
     return tuple(float(value) if is_varied else None for value, is_varied in zip(values, varied, strict=True))
-
-
-def _mean(values: Sequence[float | None]) -> float | None:
-    known = [value for value in values if value is not None]
-    return float(np.mean(known)) if len(known) == len(values) else None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -11,17 +11,18 @@ import numpy.typing as npt
 
 from reactometer.data.cache import INDEX_FILE, open_prepared
 from reactometer.data.datasets import read_data_set
-from reactometer.data.manifest import choose_labels, make_clip, mark_duplicates, parse_split, read_rows
-from reactometer.data.splits import with_splits
+from reactometer.data.manifest import read_rows
 from reactometer.errors import DataError, ScoreError
 from reactometer.evaluation.bootstrap import (
+    CLIPS,
     COUNTS_AT_ONCE,
+    LEVEL,
     N_RESAMPLES,
     Interval,
+    Resampling,
     choose_units,
     interval,
     moments,
-    resample,
     score_moments,
 )
 from reactometer.evaluation.metrics import KINDS, LEAST_SPREAD, LESS_IS_BETTER, Array
@@ -29,7 +30,7 @@ from reactometer.io import format_json, write_whole
 from reactometer.types import Clip
 
 ID_COLUMN = "File_ID"
-"""Of ``predictions.csv``, and of a table that gives labels alone."""
+"""Column of ``predictions.csv``."""
 
 ROUNDING = 1e-12
 """Differences closer than this are equal."""
@@ -48,7 +49,7 @@ class Difference:
     @property
     def better(self) -> str | None:
         """ "first", "second", or ``None``: the interval holds 0, or p is not below 1 - level."""
-        if self.interval.low <= 0.0 <= self.interval.high or self.p >= 1.0 - self.interval.level:
+        if self.interval.low <= 0.0 <= self.interval.high or self.p >= 1.0 - LEVEL:
             return None
         less_is_better = self.name.split()[0].removeprefix("mean_") in LESS_IS_BETTER
         return "first" if (self.interval.value > 0.0) != less_is_better else "second"
@@ -60,10 +61,9 @@ class Paired:
 
     differences: tuple[Difference, ...]  # mean Pearson, CCC and MAE, then each label's Pearson
     n_clips: int
-    unit: str  # what was drawn, and swapped, as a whole
+    unit: str  # what was resampled, and swapped, as a whole
     n_units: int
     n_resamples: int
-    is_exact: bool  # the permutation test went through all permutations
 
 
 def compare_predictions(
@@ -73,18 +73,15 @@ def compare_predictions(
     *,
     by: str | None = None,
     n_resamples: int = N_RESAMPLES,
-    seed: int = 0,
     out: Path | str | None = None,
 ) -> Paired:
     """Compare two files of predictions, as ``evaluate`` writes them, over the clips that have labels.
 
     Args:
         first, second: ``predictions.csv`` of each model, with the same clips; the rows' order has no say.
-        data: where the labels are: a data set, a folder prepared before, or a CSV with a column ``File_ID``, one a
-            label, and optional ``person`` and ``stimulus``.
+        data: the dataset with the labels, or a folder prepared before.
         by: "person", "stimulus" or "clip"; default: person where known, else clip.
         n_resamples: of the bootstrap, and permutations.
-        seed: of both.
         out: a JSON file to write.
 
     Raises:
@@ -100,25 +97,16 @@ def compare_predictions(
             fix="Score both models on the same split of the same data set",
         )
     clips = _read_labels(Path(data), labels)
-    strange = sorted(set(one) - {clip.clip_id for clip in clips})
-    if strange:
+    if strange := sorted(set(one) - {clip.clip_id for clip in clips}):
         raise DataError(
             f"{first}: clips that {data} does not have",
             got=f"{len(strange)} of {len(one)}, such as {strange[0]}",
             fix="Give the data set that the models were scored on",
         )
     chosen = [clip for clip in clips if clip.clip_id in one and clip.labels]
-    unit, groups = choose_units(chosen, by)
-    truth, first_values, second_values = (
-        np.array(values, dtype=np.float64).reshape(len(chosen), len(labels))
-        for values in (
-            [clip.labels for clip in chosen],
-            *([own[clip.clip_id] for clip in chosen] for own in (one, other)),
-        )
-    )
-    paired = compare_paired(
-        truth, first_values, second_values, labels, unit=unit, groups=groups, n_resamples=n_resamples, seed=seed
-    )
+    values = [(clip.labels, one[clip.clip_id], other[clip.clip_id]) for clip in chosen]
+    truth, ours, theirs = np.array(values, dtype=np.float64).reshape(len(chosen), 3, len(labels)).swapaxes(0, 1)
+    paired = compare_paired(truth, ours, theirs, labels, choose_units(chosen, by, n_resamples))
     if out is not None:
         write_whole(Path(out), format_json(asdict(paired)))
     return paired
@@ -129,66 +117,55 @@ def compare_paired(
     first: npt.ArrayLike,
     second: npt.ArrayLike,
     labels: Sequence[str],
-    *,
-    unit: str = "clip",
-    groups: Sequence[Hashable] | None = None,
-    n_resamples: int = N_RESAMPLES,
-    seed: int = 0,
+    how: Resampling = CLIPS,
 ) -> Paired:
     """Paired bootstrap and paired permutation test of the scores of two models, arrays of (clips, L).
 
     The bootstrap scores both on the same resampled units. The test swaps the two models' predictions of whole units
     at random (Ernst, Statistical Science 19, 2004); for Pearson, which knows no scale, those of each model are
     standardised first, label by label. p counts differences at least as large, with the one observed among them
-    (Phipson & Smyth 2010); all permutations are gone through where there are no more than ``n_resamples``. Checked
+    (Phipson & Smyth 2010); all permutations are gone through where there are no more than ``how.n_resamples``. Checked
     against ``scipy.stats.permutation_test`` and ``bootstrap``, and by simulation.
 
     Raises:
         ScoreError: as :func:`bootstrap_metrics`; or no label varies.
     """
     truth, *guesses = (np.asarray(values, dtype=np.float64) for values in (targets, first, second))
-    units = np.hstack([moments(truth, guess, groups) for guess in guesses])  # the same resamples for both
-    scores = resample(
-        units, lambda sums: np.stack([score_moments(own) for own in np.hsplit(sums, 2)], axis=1), n_resamples, seed
+    rows = np.hstack([moments(truth, guess) for guess in guesses])  # the same resamples for both
+    scores = how.resample(
+        rows, lambda sums: np.stack([score_moments(own) for own in np.hsplit(sums, 2)], axis=1)
     )  # (1 + R, 2, kinds, 1 + L)
     if np.isnan(scores[0, 0, 0, 0]):
         raise ScoreError("no label varies over these clips", fix="Compare on a larger split")
-    p, is_exact = _permute(truth, guesses, groups, n_resamples, seed)  # (kinds, 1 + L)
+    p = _permute(truth, guesses, how)  # (kinds, 1 + L)
     names = [*(f"mean_{kind}" for kind in KINDS), *(f"pearson {label}" for label in labels)]
-    ours, theirs, p = (_chosen(own) for own in (scores[:, 0], scores[:, 1], p))  # (..., kinds + L)
+    ours, theirs, p = (
+        np.concatenate([own[..., 0], own[..., 0, 1:]], axis=-1)  # the means of all kinds, then each label's Pearson
+        for own in (scores[:, 0], scores[:, 1], p)
+    )  # (..., kinds + L)
     differences = tuple(
         Difference(name, float(ours[0, at]), float(theirs[0, at]), interval(ours[:, at] - theirs[:, at]), float(p[at]))
         for at, name in enumerate(names)
         if np.isfinite(ours[0, at])
     )
-    return Paired(differences, len(truth), unit, len(units), n_resamples, is_exact)
+    return Paired(differences, len(truth), how.unit, how.count_units(len(truth)), how.n_resamples)
 
 
-def _chosen(scores: Array) -> Array:
-    """Take the means of all kinds, then each label's Pearson, from (..., kinds, 1 + L): (..., kinds + L)."""
-    return np.concatenate([scores[..., 0], scores[..., 0, 1:]], axis=-1)
-
-
-def _permute(
-    truth: Array, guesses: Sequence[Array], groups: Sequence[Hashable] | None, n_permutations: int, seed: int
-) -> tuple[Array, bool]:
-    """Return (kinds, 1 + L) two-sided p of Pearson, CCC and MAE, and whether all permutations were gone through."""
+def _permute(truth: Array, guesses: Sequence[Array], how: Resampling) -> Array:
+    """Return (kinds, 1 + L) two-sided p of Pearson, CCC and MAE."""
     middle = truth.mean(axis=0)
     first, second = (
-        np.hstack(
-            [
-                moments(truth, _standardise(guess), groups, np.zeros_like(middle)),
-                moments(truth, guess, groups, middle),
-            ]
+        how.sum_by_unit(
+            np.hstack([moments(truth, _standardise(guess), np.zeros_like(middle)), moments(truth, guess, middle)])
         )
         for guess in guesses
     )  # (units, 2 C): for Pearson, for CCC and MAE
     n_units = len(first)
-    is_exact = n_units < 63 and 2**n_units <= n_permutations
+    is_exact = n_units < 63 and 2**n_units <= how.n_resamples
     if is_exact:
         swaps = (np.arange(2**n_units)[:, None] >> np.arange(n_units)) % 2 == 1  # (P, units)
     else:
-        swaps = np.random.default_rng(seed).random((n_permutations, n_units), dtype=np.float32) < 0.5
+        swaps = np.random.default_rng(how.seed).random((how.n_resamples, n_units), dtype=np.float32) < 0.5
 
     def score(sums: Array) -> Array:
         standard, as_given = np.hsplit(sums, 2)
@@ -200,7 +177,8 @@ def _permute(
     ours = first.sum(axis=0) + np.concatenate([np.zeros((1, len(both))), *parts])  # as they are, then swapped
     differences = np.abs(score(ours) - score(both - ours))
     n_as_large = (differences[1:] >= differences[0] - ROUNDING).sum(axis=0)
-    return (n_as_large / len(swaps) if is_exact else (1 + n_as_large) / (1 + len(swaps))), is_exact
+    p: Array = n_as_large / len(swaps) if is_exact else (1 + n_as_large) / (1 + len(swaps))
+    return p
 
 
 def _standardise(guess: Array) -> Array:
@@ -211,23 +189,13 @@ def _standardise(guess: Array) -> Array:
 
 
 def _read_labels(data: Path, labels: tuple[str, ...]) -> tuple[Clip, ...]:
-    """The clips of a data set, of a folder prepared before, or of a CSV with a column ``File_ID``."""
-    if (data / INDEX_FILE).is_file():
-        prepared = open_prepared(data)
-        if prepared.labels != labels:
-            raise DataError(f"{data}: not the predictions' labels", got=prepared.labels, expected=labels)
-        return tuple(row.clip for row in prepared.rows)
-    rows = read_rows(data) if data.is_file() else []
-    if not rows or ID_COLUMN not in rows[0]:
-        return with_splits(read_data_set(data, labels).clips)
-    choose_labels(list(rows[0]), (), labels, data)
-    clips = []
-    for row in rows:
-        split, problem = parse_split(row.get("split", row.get("Split", "")))
-        clips.append(
-            make_clip(row, labels, (), clip_id=row[ID_COLUMN].strip(), path=data, split=split, problem=problem)
-        )
-    return mark_duplicates(clips)
+    """Read the clips of a dataset, or of a folder prepared before."""
+    if not (data / INDEX_FILE).is_file():
+        return read_data_set(data, labels).clips
+    prepared = open_prepared(data)
+    if prepared.labels != labels:
+        raise DataError(f"{data}: not the predictions' labels", got=prepared.labels, expected=labels)
+    return tuple(row.clip for row in prepared.rows)
 
 
 def _read_predictions(

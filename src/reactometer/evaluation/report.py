@@ -1,4 +1,4 @@
-"""Write the report: one page with all there is to say of a model's scores."""
+"""Write the report: one page with all of a model's scores."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from jinja2 import Environment, StrictUndefined
 
 from reactometer.data.cache import PreparedRow, load_clip
 from reactometer.evaluation.audit import audit
@@ -17,7 +18,7 @@ from reactometer.evaluation.baselines import length_answers, readable_train, shu
 from reactometer.evaluation.bootstrap import Interval
 from reactometer.evaluation.evaluate import Evaluation, evaluate, open_for
 from reactometer.evaluation.metrics import Metrics, measure
-from reactometer.evaluation.plots import as_svg, plot_calibration, plot_coverage, plot_scores, plot_subgroups
+from reactometer.evaluation.plots import as_svg, plot_calibration, plot_scores
 from reactometer.evaluation.robustness import degrade, plot_degradation
 from reactometer.inference.checkpoint import load_model
 from reactometer.io import make_folder, write_whole
@@ -29,7 +30,7 @@ WORST = 8
 """Clips that are shown."""
 
 
-def report(  # noqa: PLR0913 - options by keyword
+def report(
     model: Path | str,
     data: Path | str,
     out: Path | str,
@@ -38,32 +39,24 @@ def report(  # noqa: PLR0913 - options by keyword
     by: str | None = None,
     groups: Sequence[str] = (),
     degradation: bool = True,
-    cache: Path | str | None = None,
     device: str = "auto",
     progress: bool = True,
 ) -> Path:
-    """Write ``report.html``, which opens anywhere without a network, and what it rests on.
+    """Write ``report.html``, which opens anywhere without a network, and return its path.
 
     Args:
         model: a checkpoint.
-        data: a data set, or a folder prepared before.
-        out: the folder for ``report.html`` and all files that
-            :func:`~reactometer.evaluation.evaluate.evaluate` and
+        data, split, by, groups, progress: as of :func:`~reactometer.evaluation.evaluate.evaluate`.
+        out: the folder for the page and all files that ``evaluate`` and
             :func:`~reactometer.evaluation.robustness.degrade` write.
-        split, by, groups: as of ``evaluate``.
         degradation: score the clips made harder to read, too; takes about twenty times as long as a score.
-        cache: where prepared clips are kept when ``data`` is not prepared yet; default: the user's cache folder.
-        device: as :func:`~reactometer.inference.checkpoint.load_model` takes it.
-        progress: show bars on standard error.
-
-    Returns:
-        The page.
+        device: as of :func:`~reactometer.inference.checkpoint.load_model`.
 
     Raises:
-        DataError, ModelError, ScoreError, OutputError: as of what it calls.
+        DataError, ModelError, ScoreError, OutputError: as of ``evaluate``.
     """
     loaded, out = load_model(model, device), make_folder(Path(out))
-    prepared = open_for(loaded, data, cache, progress=progress)
+    prepared = open_for(loaded, data, progress=progress)
     folder = prepared.folder
     evaluation = evaluate(loaded, folder, split=split, by=by, groups=groups, out=out, progress=progress)
     harder = None
@@ -81,7 +74,12 @@ def report(  # noqa: PLR0913 - options by keyword
         by_length = length_answers(prepared, evaluation.rows)
         baselines["clip length alone"] = measure(evaluation.truth, by_length, labels)
     shuffled = shuffled_scores(evaluation.truth, evaluation.guess, labels)
-    page = _render(
+    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    environment.filters |= {"score": _score, "bounds": _bounds, "estimate": _estimate, "percent": "{:.1%}".format}
+    plots = (plot_scores, plot_calibration, plot_degradation)
+    environment.globals |= {"svg": as_svg, **{plot.__name__: plot for plot in plots}}
+    template = files("reactometer.evaluation").joinpath(PAGE).read_text(encoding="utf-8")
+    page = environment.from_string(template).render(
         model=Path(model).resolve().name,
         data=Path(data).resolve().name,
         description=loaded.description,
@@ -96,17 +94,6 @@ def report(  # noqa: PLR0913 - options by keyword
         configuration=json.dumps([member.config.model_dump(mode="json") for member in loaded.each], indent=2),
     )
     return write_whole(out / PAGE, page)
-
-
-def _render(**parts: object) -> str:
-    from jinja2 import Environment, StrictUndefined
-
-    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    environment.filters |= {"score": _score, "bounds": _bounds, "estimate": _estimate, "percent": "{:.1%}".format}
-    plots = (plot_scores, plot_calibration, plot_coverage, plot_degradation, plot_subgroups)
-    environment.globals |= {"svg": as_svg, **{plot.__name__: plot for plot in plots}}
-    template = files("reactometer.evaluation").joinpath(PAGE).read_text(encoding="utf-8")
-    return environment.from_string(template).render(**parts)
 
 
 def _worst_clips(evaluation: Evaluation, *, of_media: bool) -> list[dict[str, Any]]:

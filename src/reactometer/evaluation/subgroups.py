@@ -1,9 +1,9 @@
-"""Does a model err alike on all kinds of people? Score, bias and what is missing, by the groups of a column."""
+"""Scores, bias and missing data by group of people: one group per value of a column."""
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import dataclass
 from itertools import product
 
 import numpy as np
@@ -13,74 +13,50 @@ from scipy import stats
 
 from reactometer.data.cache import PreparedRow
 from reactometer.errors import DataError, suggestion
-from reactometer.evaluation.bootstrap import (
-    LEVEL,
-    N_RESAMPLES,
-    Interval,
-    interval,
-    moments,
-    resample,
-    score_moments,
-    sum_by_unit,
-)
+from reactometer.evaluation.bootstrap import CLIPS, LEVEL, Interval, Resampling, interval, moments, score_moments
 from reactometer.evaluation.metrics import LEAST_CLIPS, Array, pearson
 from reactometer.types import Clip
 
 UNKNOWN = "unknown"
-"""The group of the clips that have no value in the column."""
+"""Group of the clips without a value in the column."""
 
 MOST_VALUES, N_BANDS = 10, 4
-"""A column of numbers with more values than that is cut into so many bands, with about as many clips in each."""
+"""A column with more than 10 different numbers is cut into 4 bands with about as many clips each."""
 
 SMALL = 30
-"""So few people (or clips, where they are not known) say next to nothing of their group: a Pearson of 30 clips has a
-standard error of .18; and of 21, false claims are made too often (by simulation)."""
+"""A group of at most 30 units is small: Pearson over 30 clips has a standard error of 0.18."""
 
-SHARES = ("clips_without_face", "clips_without_sound")
-COMPARED = ("pearson", "bias")
-"""What a group is compared in with all other clips."""
+MEASURES, COMPARED = ("pearson", "bias", "mae"), ("pearson", "bias")
+"""Scores of each group, and those compared with all other clips; bias: mean prediction less mean label."""
 
 
 @dataclass(frozen=True)
 class Number:
     """One number of a group, and how far it is from that of all other clips."""
 
-    measure: str  # "pearson", "bias" (mean prediction less mean truth), "mae", or one of SHARES
-    label: str | None  # None: the mean over the labels, or no matter of labels
+    measure: str  # one of MEASURES
+    label: str | None  # None: the mean over the labels
     value: Interval | None  # None: undefined
-    difference: Interval | None = None  # from all other clips; of COMPARED only
-    corrected: Interval | None = None  # wide enough for all differences looked at; None: small
-
-    @property
-    def is_shown(self) -> bool:
-        """The corrected interval excludes 0: a difference that chance does not explain."""
-        return self.corrected is not None and not self.corrected.low <= 0.0 <= self.corrected.high
+    difference: Interval | None  # from all other clips; of COMPARED only
+    is_shown: bool  # the corrected interval of the difference excludes 0: chance does not explain it
 
 
 @dataclass(frozen=True)
 class Group:
-    """The clips that have one value, or values of one band."""
+    """The clips that have one value of a column, or values of one band."""
 
+    column: str
     name: str
     n_clips: int
     n_units: int
     is_small: bool  # too few units, in it or outside it: its numbers say next to nothing, and no difference is shown
+    without_face: float  # share of its clips
+    without_sound: float
     numbers: tuple[Number, ...]
 
     def number(self, measure: str, label: str | None = None) -> Number:
-        """The number of that measure and label."""
+        """Return the number of this measure and label."""
         return next(own for own in self.numbers if (own.measure, own.label) == (measure, label))
-
-
-@dataclass(frozen=True)
-class Grouping:
-    """All groups of one column."""
-
-    column: str
-    groups: tuple[Group, ...]
-    unit: str  # what was drawn: "person", "stimulus" or "clip"
-    n_resamples: int
-    n_differences: int  # looked at, over all columns asked for
 
 
 def compare_groups(
@@ -89,12 +65,8 @@ def compare_groups(
     predictions: npt.ArrayLike,
     labels: Sequence[str],
     columns: Sequence[str],
-    *,
-    unit: str = "clip",
-    groups: Sequence[Hashable] | None = None,
-    n_resamples: int = N_RESAMPLES,
-    seed: int = 0,
-) -> tuple[Grouping, ...]:
+    how: Resampling = CLIPS,
+) -> tuple[Group, ...]:
     """Compute score, bias, error and missing data of every group in each column, and its difference from all others.
 
     Values have 95% percentile intervals over the same resampled units as everywhere. A group is small if it, or the
@@ -113,47 +85,50 @@ def compare_groups(
         targets, predictions: (clips, L), targets in [0, 1].
         labels: L names.
         columns: of the manifest, upper or lower case; "person" and "stimulus" too.
-        unit, groups, n_resamples, seed: as of :func:`~reactometer.evaluation.bootstrap.bootstrap_metrics`.
+        how: what is resampled.
 
     Raises:
         DataError: no such column.
-        ScoreError: as of ``bootstrap_metrics``.
+        ScoreError: as of :func:`~reactometer.evaluation.metrics.measure`.
     """
     truth, guess = np.asarray(targets, dtype=np.float64), np.asarray(predictions, dtype=np.float64)
-    names = np.arange(len(rows)) if groups is None else pd.factorize(np.fromiter(groups, dtype=object))[0]  # (clips,)
-    insides = {column: split_column([row.clip for row in rows], column) for column in columns}
-    sizes = {  # units inside and outside each group
-        column: [(len(np.unique(names[inside])), len(np.unique(names[~inside]))) for inside in own.values()]
-        for column, own in insides.items()
-    }
-    n_differences = len(COMPARED) * (1 + len(labels)) * sum(min(both) > SMALL for own in sizes.values() for both in own)
-    counts = np.array([[row.n_faces == 0, not row.has_sound] for row in rows])
-    sums = np.hstack([moments(truth, guess, None), counts])  # (clips, C)
+    units = np.arange(len(rows)) if how.groups is None else pd.factorize(np.array(how.groups, dtype=object))[0]
+    missing = np.array([[row.n_faces == 0, not row.has_sound] for row in rows])  # (clips, 2)
+    sums, clips = moments(truth, guess), [row.clip for row in rows]
+    insides = [(column, *own) for column in columns for own in split_column(clips, column).items()]
+    sizes = [(len(np.unique(units[inside])), len(np.unique(units[~inside]))) for _, _, inside in insides]
+    n_differences = len(COMPARED) * (1 + len(labels)) * sum(min(both) > SMALL for both in sizes)
 
-    def score(sums: Array) -> Array:  # (R, 2 C) -> (R, 3, numbers): of the group, of all other clips, of all clips
+    def score(sums: Array) -> Array:  # (R, 2 C) -> (R, 3, measures, 1 + L): of the group, all other clips, all clips
         whole, inside = np.hsplit(sums, 2)
-        return np.stack([_from_sums(own, len(labels)) for own in (inside, whole - inside, whole)], axis=1)
+        return np.stack([_measures(own, len(labels)) for own in (inside, whole - inside, whole)], axis=1)
 
-    groupings = []
-    for column, own in insides.items():
-        told = []
-        for (name, inside), size in zip(own.items(), sizes[column], strict=True):
-            by_unit = sum_by_unit(np.hstack([sums, sums * inside[:, None]]), groups)
-            values, others, everyone = resample(by_unit, score, n_resamples, seed).swapaxes(0, 1)
-            values[0, : 1 + len(labels)][~_defined(truth[inside], guess[inside])] = np.nan
-            numbers = _numbers(labels, values, others, everyone, size, n_differences)
-            told.append(Group(name, int(inside.sum()), size[0], min(size) <= SMALL, numbers))
-        groupings.append(Grouping(column, tuple(told), unit, n_resamples, n_differences))
-    return tuple(groupings)
+    groups = []
+    for (column, name, inside), size in zip(insides, sizes, strict=True):
+        scores = how.resample(np.hstack([sums, sums * inside[:, None]]), score)
+        scores[0, 0, 0, ~_defined(truth[inside], guess[inside])] = np.nan
+        is_small, numbers = min(size) <= SMALL, list[Number]()
+        for (place, measure), (at, label) in product(enumerate(MEASURES), enumerate((None, *labels))):
+            own, others, everyone = scores[:, :, place, at].T  # (1 + R,) each
+            value = interval(own) if np.isfinite(own[0]) else None
+            apart = own - others
+            is_compared = measure in COMPARED and bool(np.isfinite(apart[0]))
+            difference = interval(apart) if is_compared else None
+            is_shown = is_compared and not is_small and _excludes_zero(apart, everyone, size, n_differences)
+            numbers.append(Number(measure, label, value, difference, is_shown))
+        no_face, no_sound = missing[inside].mean(axis=0).tolist()
+        groups.append(Group(column, name, int(inside.sum()), size[0], is_small, no_face, no_sound, tuple(numbers)))
+    return tuple(groups)
 
 
-def as_table(groupings: Sequence[Grouping]) -> pd.DataFrame:
+def as_table(groups: Sequence[Group]) -> pd.DataFrame:
     """Return ``groups.csv``, one row per number; empty cells are undefined."""
     rows = []
-    for column, group in ((grouping.column, group) for grouping in groupings for group in grouping.groups):
-        about = {"column": column, "group": group.name, "clips": group.n_clips, "units": group.n_units}
+    for group in groups:
+        about = {"column": group.column, "group": group.name, "clips": group.n_clips, "units": group.n_units}
+        about |= {"without_face": group.without_face, "without_sound": group.without_sound, "small": group.is_small}
         for own in group.numbers:
-            row = {**about, "small": group.is_small, "measure": own.measure, "label": own.label, "shown": own.is_shown}
+            row = {**about, "measure": own.measure, "label": own.label, "shown": own.is_shown}
             for prefix, bounds in (("", own.value), ("difference_", own.difference)):
                 row |= {f"{prefix}{name}": getattr(bounds, name, None) for name in ("value", "low", "high")}
             rows.append(row)
@@ -161,45 +136,35 @@ def as_table(groupings: Sequence[Grouping]) -> pd.DataFrame:
 
 
 def split_column(clips: Sequence[Clip], column: str) -> dict[str, npt.NDArray[np.bool_]]:
-    """(clips,) who is in it, by name of the group: a value, or a band of numbers; the unknown last.
+    """Return (clips,) which clips are in each group, by its name: a value, or a band of numbers; the unknown last.
 
     Raises:
         DataError: no such column.
     """
-    cells = np.array(_cells(clips, column), dtype=object)  # (clips,) text
-    known = cells != ""
-    numbers = pd.to_numeric(pd.Series(cells[known]), errors="coerce").to_numpy(dtype=np.float64)
-    groups: dict[str, npt.NDArray[np.bool_]] = {}
-    if len(numbers) and np.isfinite(numbers).all() and len(set(numbers)) > MOST_VALUES:
-        edges = np.unique(np.quantile(numbers, np.arange(1, N_BANDS) / N_BANDS))
-        band = np.full(len(cells), -1)
-        band[known] = np.searchsorted(edges, numbers)  # up to and with its upper edge
-        for place in np.unique(band[known]):
-            own = numbers[band[known] == place]
-            groups[f"{column} {own.min():g}-{own.max():g}"] = band == place
-    else:
-        order = sorted(set(cells[known]), key=float if len(numbers) and np.isfinite(numbers).all() else str)
-        groups = {name: cells == name for name in order}
-    return groups if known.all() else {**groups, UNKNOWN: ~known | groups.get(UNKNOWN, False)}
-
-
-def _cells(clips: Sequence[Clip], column: str) -> list[str]:
-    """Return each clip's value in a column of the manifest, "" if it has none."""
     rows = [{"person": clip.person, "stimulus": clip.stimulus, **clip.attributes} for clip in clips]
     table = pd.DataFrame(rows).rename(columns=str.lower).dropna(axis=1, how="all")
     table = table.loc[:, ~table.columns.duplicated()]  # "Sex" beside "sex"
     if column.lower() not in table:
         fix = suggestion(column, sorted(table.columns)) if table.size else "It has none besides files and labels"
         raise DataError(f"no column '{column}' in the manifest", fix=fix)
-    return [str(value).strip() for value in table[column.lower()].fillna("")]
+    cells = table[column.lower()].fillna("").astype(str).str.strip()
+    known = cells != ""
+    numbers = pd.to_numeric(cells[known], errors="coerce")
+    are_numbers = np.isfinite(numbers).all()
+    if are_numbers and numbers.nunique() > MOST_VALUES:
+        band = pd.qcut(numbers, N_BANDS, labels=False, duplicates="drop")
+        ends = numbers.groupby(band).agg(["min", "max"]).loc[band].to_numpy()
+        cells[known] = np.array([f"{column} {low:g}-{high:g}" for low, high in ends], dtype=object)
+    order = cells[numbers.sort_values().index] if are_numbers else sorted(cells[known])
+    cells[~known] = UNKNOWN
+    return {name: (cells == name).to_numpy() for name in dict.fromkeys([*order, *cells[~known]])}
 
 
-def _from_sums(sums: Array, n_labels: int) -> Array:
-    """Return (R, numbers) from (R, C) sums over clips; NaN if there is no clip."""
+def _measures(sums: Array, n_labels: int) -> Array:
+    """Return (R, measures, 1 + L) from (R, C) sums over clips; NaN if there is no clip."""
     with np.errstate(invalid="ignore", divide="ignore"):
-        scores = score_moments(sums[:, :-2])  # (R, kinds, 1 + L)
-        bias, shares = np.split(sums[:, -2 - n_labels :] / sums[:, :1], [n_labels], axis=1)  # (R, L), (R, 2)
-    return np.hstack([scores[:, 0], bias.mean(axis=1, keepdims=True), bias, scores[:, 2], shares])
+        scores, bias = score_moments(sums), sums[:, -n_labels:] / sums[:, :1]  # (R, kinds, 1 + L), (R, L)
+    return np.stack([scores[:, 0], np.column_stack([bias.mean(axis=1), bias]), scores[:, 2]], axis=1)
 
 
 def _defined(truth: Array, guess: Array) -> npt.NDArray[np.bool_]:
@@ -208,27 +173,9 @@ def _defined(truth: Array, guess: Array) -> npt.NDArray[np.bool_]:
     return np.array([all(each), *each])
 
 
-def _numbers(
-    labels: Sequence[str], values: Array, others: Array, everyone: Array, size: tuple[int, int], n_differences: int
-) -> tuple[Number, ...]:
-    """From (1 + R, numbers) of a group, of all others, of everyone; so many units are inside, and outside."""
-    keys = [*product(("pearson", "bias", "mae"), (None, *labels)), *((name, None) for name in SHARES)]
-    numbers = []
-    for place, (measure, label) in enumerate(keys):
-        own, apart = values[:, place], values[:, place] - others[:, place]
-        number = Number(measure, label, interval(own) if np.isfinite(own[0]) else None)
-        if measure in COMPARED and np.isfinite(apart[0]):
-            number = replace(number, difference=interval(apart))
-            if min(size) > SMALL:
-                number = replace(number, corrected=_corrected(apart, everyone[:, place], size, n_differences))
-        numbers.append(number)
-    return tuple(numbers)
-
-
-def _corrected(apart: Array, everyone: Array, size: tuple[int, int], n_differences: int) -> Interval:
-    """The interval of a difference (followed by its resamples) at the level for so many; see :func:`compare_groups`."""
-    level, (inside, outside) = 1.0 - (1.0 - LEVEL) / n_differences, size
+def _excludes_zero(apart: Array, everyone: Array, size: tuple[int, int], n_differences: int) -> bool:
+    """Whether a difference's interval at the level for so many differences excludes 0; see :func:`compare_groups`."""
+    inside, outside = size
     at_random = np.nanstd(everyone[1:]) * np.sqrt((inside + outside) * (1.0 / inside + 1.0 / outside))
     error = max(float(np.nanstd(apart[1:])), float(at_random))
-    reach = float(stats.t.ppf((1.0 + level) / 2.0, min(size) - 1)) * error
-    return Interval(float(apart[0]), float(apart[0]) - reach, float(apart[0]) + reach, level)
+    return bool(abs(apart[0]) > stats.t.ppf(1.0 - (1.0 - LEVEL) / (2.0 * n_differences), min(size) - 1) * error)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 
 import numpy as np
@@ -24,7 +23,6 @@ def submission(
     data: Path | str,
     out: Path | str,
     *,
-    cache: Path | str | None = None,
     progress: bool = True,
 ) -> Path:
     """Predict the test split and write the challenge's file.
@@ -33,10 +31,9 @@ def submission(
     as in the dataset. A clip without a usable face or voice, or an unreadable one, gets the training mean.
 
     Args:
-        model: a checkpoint, or one loaded already; its labels say which challenge it is.
-        data: the data set, or a folder prepared before; its test labels may be withheld.
+        model: a checkpoint, or a loaded model; its labels say which challenge it is.
+        data: the dataset, or a folder prepared before; its test labels may be withheld.
         out: the CSV file to write.
-        cache: where prepared clips are kept when ``data`` is not prepared yet; default: the user's cache folder.
         progress: show bars on standard error.
 
     Raises:
@@ -55,7 +52,7 @@ def submission(
             expected=" or ".join(", ".join(labels) for labels in ID_COLUMNS),
             fix="For predictions as a table, use 'reactometer evaluate --out'",
         )
-    prepared = open_for(loaded, data, cache, progress=progress)
+    prepared = open_for(loaded, data, progress=progress)
     ids = [row.clip.clip_id for row in prepared.split("test")]
     if not ids:
         raise DataError(f"{data}: split 'test' has no clips", fix="Give the data set with its test part")
@@ -64,10 +61,5 @@ def submission(
     table = pd.DataFrame(intensities, columns=list(loaded.labels))
     table.insert(0, ID_COLUMNS[loaded.labels], ids)
     table = table.drop_duplicates(subset=table.columns[0])  # of a duplicate id, the first row counts
-    table = table.sort_values(by=table.columns[0], key=lambda column: column.map(_with_padded_numbers))
+    table = table.sort_values(by=table.columns[0])
     return write_whole(out, table.to_csv(index=False, float_format="%.6f"))
-
-
-def _with_padded_numbers(clip_id: str) -> str:
-    """Pad numbers in an id, so that 10 is sorted after 9."""
-    return re.sub(r"\d+", lambda digits: digits[0].zfill(20), clip_id)

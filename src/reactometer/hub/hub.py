@@ -17,7 +17,7 @@ from reactometer.errors import ConfigError, ModelError, OutputError, WeightsErro
 from reactometer.hub.model_card import CARD_FILE, model_card
 from reactometer.inference.checkpoint import DESCRIPTION_FILE, WEIGHTS_FILE, LoadedModel, check_digest, load_model
 from reactometer.inference.checkpoint import FILES as CHECKPOINT_FILES
-from reactometer.io import appearing, replacing, write_whole
+from reactometer.io import appearing, write_whole
 from reactometer.models.architectures import PRETRAINED
 from reactometer.paths import find_yunet, offline_encoder
 
@@ -72,32 +72,31 @@ def download(name: str, to: Path | str | None = None, *, revision: str | None = 
     """
     if name == YUNET:
         file = find_yunet()
-        if to is None:
-            return file
-        with replacing(Path(to) / file.name) as partial:
-            shutil.copyfile(file, partial)
-        return Path(to) / file.name
+        return write_whole(Path(to) / file.name, file.read_bytes()) if to else file
     if not REPOSITORY.fullmatch(name):
-        raise ConfigError(
-            "unknown name", got=repr(name), expected="OWNER/NAME", fix=suggestion(name, (YUNET, *PRETRAINED))
-        )
-    source = (None if revision else offline_encoder(name)) or _snapshot(name, revision)
-    is_checkpoint = (source / DESCRIPTION_FILE).is_file()
-    if not is_checkpoint and not all((source / file).is_file() for file in (ENCODER_CONFIG, ENCODER_WEIGHTS)):
+        fix = suggestion(name, (YUNET, *PRETRAINED))
+        raise ConfigError("unknown name", got=repr(name), expected="OWNER/NAME", fix=fix)
+    source = None if revision else offline_encoder(name)
+    if source is None:
+        patterns = [*CHECKPOINT_PATTERNS, *ENCODER_PATTERNS]
+        with _hub_errors(f"cannot download '{name}' from {constants.ENDPOINT}", WeightsError):
+            source = Path(snapshot_download(name, revision=revision, allow_patterns=patterns))
+    if (source / DESCRIPTION_FILE).is_file():
+        try:
+            _load(source)
+        except ModelError as error:
+            raise ModelError(str(error).replace(str(source), name)) from error
+    elif not all((source / file).is_file() for file in (ENCODER_CONFIG, ENCODER_WEIGHTS)):
         raise WeightsError(
             f"'{name}' holds neither a checkpoint nor an encoder",
             expected=f"{DESCRIPTION_FILE}, or {ENCODER_CONFIG} and {ENCODER_WEIGHTS} (no pickle is read)",
             fix="Convert an encoder with transformers' save_pretrained, or name a repository of 'reactometer push'",
         )
     if to is None:
-        if is_checkpoint:
-            _check(source, name)
         return source
     target = Path(to) / name.replace("/", "--")
     with appearing(target) as partial:
         shutil.copytree(source, partial, dirs_exist_ok=True)
-        if is_checkpoint:
-            _check(partial, name)
     return target
 
 
@@ -126,19 +125,14 @@ def push(folder: Path | str, name: str, *, private: bool = False) -> Pushed:
         api.create_repo(name, private=private or None, exist_ok=True)
         if private and not api.model_info(name).private:
             raise OutputError(f"'{name}' exists and is public", fix="Make it private on the Hub first")
-        files = list(CHECKPOINT_PATTERNS)
-        message = f"Checkpoint of reactometer {version('reactometer')}"
         commit = api.upload_folder(
-            repo_id=name, folder_path=folder, allow_patterns=files, delete_patterns=files, commit_message=message
+            repo_id=name,
+            folder_path=folder,
+            allow_patterns=list(CHECKPOINT_PATTERNS),
+            delete_patterns=list(CHECKPOINT_PATTERNS),
+            commit_message=f"Checkpoint of reactometer {version('reactometer')}",
         )
     return Pushed(f"{constants.ENDPOINT}/{name}", commit.oid, wrote_card)
-
-
-def _snapshot(name: str, revision: str | None) -> Path:
-    """Download a repository's files of either kind into Hugging Face's cache."""
-    patterns = [*CHECKPOINT_PATTERNS, *ENCODER_PATTERNS]
-    with _hub_errors(f"cannot download '{name}' from {constants.ENDPOINT}", WeightsError):
-        return Path(snapshot_download(name, revision=revision, allow_patterns=patterns))
 
 
 def _load(folder: Path) -> LoadedModel:
@@ -150,14 +144,6 @@ def _load(folder: Path) -> LoadedModel:
     return model
 
 
-def _check(folder: Path, name: str) -> None:
-    """Load a downloaded checkpoint; an error names its repository."""
-    try:
-        _load(folder)
-    except ModelError as error:
-        raise ModelError(str(error).replace(str(folder), name)) from error
-
-
 @contextmanager
 def _hub_errors(what: str, kind: type[OutputError | WeightsError]) -> Iterator[None]:
     """Re-raise any error of the Hub's client as ``kind``, in one line with a fix."""
@@ -167,6 +153,7 @@ def _hub_errors(what: str, kind: type[OutputError | WeightsError]) -> Iterator[N
         status = getattr(getattr(error, "response", None), "status_code", None)
         is_refused = isinstance(error, RepositoryNotFoundError | RevisionNotFoundError) or status in (401, 403)
         cause = error.__cause__ or error  # "connection refused" rather than "not in the cache"
-        got = next(iter(str(cause).strip().splitlines()), "no reason")
-        got = f"{type(error).__name__}: {got}"
-        raise kind(what, got=got, fix=CHECK_NAME if is_refused else CHECK_NETWORK) from error
+        first_line = str(cause).strip().split("\n")[0]
+        raise kind(
+            what, got=f"{type(error).__name__}: {first_line}", fix=CHECK_NAME if is_refused else CHECK_NETWORK
+        ) from error

@@ -4,31 +4,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
-from reactometer.inference.checkpoint import LoadedModel, load_model
-from reactometer.io import write_whole
+from reactometer.inference.checkpoint import LoadedModel
 from reactometer.models.architectures import PRETRAINED, STARTER_NAME, SYSTEMS
 
 CARD_FILE = "README.md"
 MEASURES = {"Pearson": "pearson", "CCC": "ccc", "MAE": "mae"}
-
-
-def write_card(folder: Path | str, scores: Path, out: Path) -> Path:
-    """Write a checkpoint's card with scores measured after training, and return its path.
-
-    Args:
-        folder: a checkpoint, or an ensemble's.
-        scores: ``metrics.json`` of ``evaluate``.
-        out: the Markdown file to write.
-
-    Raises:
-        ModelError: the checkpoint is incomplete or damaged.
-        OutputError: the file cannot be written.
-    """
-    measured = json.loads(scores.read_text(encoding="utf-8"))
-    return write_whole(out, model_card(load_model(folder, "cpu"), Path(folder).resolve().name, measured))
 
 
 def model_card(model: LoadedModel, name: str, scores: Mapping[str, Any] | None = None) -> str:

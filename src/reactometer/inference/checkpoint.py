@@ -28,6 +28,7 @@ from reactometer.inference.runtime import (
 )
 from reactometer.inference.scores import Score
 from reactometer.io import appearing, decoding, format_json, parse_json_object, sha256_of
+from reactometer.paths import find_checkpoint
 from reactometer.types import FloatArray
 
 FORMAT = 4
@@ -152,7 +153,7 @@ def load_model(folder: Path | str, device: str = "auto", threads: int = 0, *, wa
     """Read a checkpoint, check it, and open its graphs; needs no network.
 
     Args:
-        folder: written by ``train``, ``ensemble`` or ``export``.
+        folder: written by ``train``, ``ensemble`` or ``export``; or "starter", the model inside the package.
         device: what runs the graphs, see :data:`~reactometer.inference.runtime.DEVICES`; "auto": CUDA if it can be
             used here, else the CPU.
         threads: CPU threads; 0: ``OMP_NUM_THREADS``, or one per core that this process may use.
@@ -161,7 +162,7 @@ def load_model(folder: Path | str, device: str = "auto", threads: int = 0, *, wa
     Raises:
         ModelError: not a checkpoint, or a damaged one, or the device is not available.
     """
-    folder, opened = Path(folder), dict[str, Graph]()
+    folder, opened = find_checkpoint(folder), dict[str, Graph]()
     about = read_description(folder)
     if isinstance(about, _EnsembleDescription):
         members = []

@@ -110,15 +110,15 @@ def _rows(
     for hidden in (None, "voice", "face") if len(modalities) == 2 else (None,):
         scored = [evaluate(one, data, split=split, without=hidden, n_resamples=0, progress=progress) for one in models]
         targets, clips = scored[0].truth, scored[0].rows
-        length, people = length_answers(prepared, clips), choose_units([row.clip for row in clips])[1]
+        length, how = length_answers(prepared, clips), choose_units([row.clip for row in clips])
         order = np.argsort([evaluation.metrics.mean_pearson or 0.0 for evaluation in scored], kind="stable")
         middle = scored[int(order[(len(scored) - 1) // 2])].guess  # (clips, L) of the median seed
         row = Row(
             name=f"{name}, without {hidden}" if hidden else name,
             reads=" and ".join(word for word in modalities if word != hidden),
             metrics=tuple(evaluation.metrics for evaluation in scored),
-            interval=bootstrap_mean_pearson(targets, middle, groups=people),
-            over_length=bootstrap_mean_pearson(targets, middle, length, groups=people),
+            interval=bootstrap_mean_pearson(targets, middle, how=how),
+            over_length=bootstrap_mean_pearson(targets, middle, length, how),
             parameters=first.description["n_parameters"],
         )
         rows.append(row)
@@ -136,8 +136,8 @@ def as_table(comparison: Comparison) -> pd.DataFrame:
             "clips": metrics.n_clips,
             "mean_pearson": metrics.mean_pearson,
             **{f"pearson {label}": r for label, r in zip(metrics.labels, metrics.pearson, strict=True)},
-            "mean_ccc": metrics.mean_ccc,
-            "mean_mae": metrics.mean_mae,
+            "mean_ccc": metrics.means["ccc"],
+            "mean_mae": metrics.means["mae"],
             "parameters": row.parameters,
         }
         for row in comparison.rows
@@ -180,7 +180,7 @@ def _cells(row: Row, score: str) -> dict[str, str]:
         "reads": row.reads,
         score: f"**{_short(row.median)}**",
         "over seeds": f"{min(seeds):.3f} to {max(seeds):.3f}" if len(seeds) > 1 else "",
-        f"{row.interval.level:.0%} interval": _interval(row.interval),
+        "95% interval": _interval(row.interval),
         "over clip length": _interval(row.over_length),
         **{label: _short(median(own)) for label, own in zip(row.metrics[0].labels, by_label, strict=True)},
     }

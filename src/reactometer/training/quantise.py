@@ -18,7 +18,7 @@ from reactometer.evaluation.evaluate import evaluate, open_for
 from reactometer.inference.checkpoint import WEIGHTS_FILE, LoadedModel, load_model
 from reactometer.inference.runtime import Networks
 from reactometer.io import appearing, sha256_of
-from reactometer.paths import STARTER
+from reactometer.paths import find_checkpoint
 from reactometer.training.export import change_description, quiet_exporter, read_items
 from reactometer.training.module import selection_score
 
@@ -29,9 +29,7 @@ CALIBRATION_CLIPS = 64
 """Number of train clips that 8 bits are calibrated on; our choice."""
 
 
-def export(
-    model: Path | str, data: Path | str, out: Path | str, *, cache: Path | str | None = None, progress: bool = True
-) -> tuple[float, float]:
+def export(model: Path | str, data: Path | str, out: Path | str, *, progress: bool = True) -> tuple[float, float]:
     """Write a copy of a checkpoint whose encoders of images and speech compute in 8 bits.
 
     They are calibrated on clips of the train split. The copy has no weights to train on.
@@ -40,7 +38,6 @@ def export(
         model: a checkpoint, or "starter".
         data: a dataset with the model's labels, prepared or not.
         out: the new checkpoint's folder.
-        cache: folder of the prepared clips if ``data`` is not prepared yet; default: the user's cache folder.
         progress: show a progress bar on standard error.
 
     Returns:
@@ -52,7 +49,7 @@ def export(
         DataError, MediaError: the data cannot be used.
         OutputError: ``out`` exists already.
     """
-    source = STARTER if str(model) == "starter" else Path(model)
+    source = find_checkpoint(model)
     loaded = load_model(source, "cpu")
     if loaded.members:
         fix = "Export each member, and join the new checkpoints with 'reactometer ensemble'"
@@ -60,7 +57,7 @@ def export(
     if not loaded.networks.encoders or loaded.precision != "float32":
         raise ModelError(f"{source}: no encoder of images or speech in single precision", fix="Use it as it is")
     with appearing(Path(out)) as folder:
-        prepared = open_for(loaded, data, cache, progress=progress)
+        prepared = open_for(loaded, data, progress=progress)
         before = _pearson(loaded, prepared, progress)
         shutil.copytree(source, folder, ignore=shutil.ignore_patterns(WEIGHTS_FILE), dirs_exist_ok=True)
         for stream in loaded.networks.encoders:

@@ -110,7 +110,7 @@ def _calibrate(folder: Path, prepared: PreparedSet, progress: bool) -> None:
     try:
         save_uncertainty(folder, fit_uncertainty(load_model(folder), prepared, progress=progress))
     except DataError as error:
-        messages.print(f"no intervals: {error}", style="yellow", markup=False)
+        messages.print(f"no intervals: {error}", style="yellow")
 
 
 def _about(prepared: PreparedSet, data: ReactionData) -> dict[str, Any]:
