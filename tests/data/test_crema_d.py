@@ -149,6 +149,7 @@ def real(shared_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.mark.slow
 @pytest.mark.shared
 def test_the_rows_of_the_real_table_are_what_their_ids_say(real: Path) -> None:
     """Raters recognised the acted emotion best with face and voice, worst with the voice alone (Cao et al. 2014)."""

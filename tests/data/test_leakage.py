@@ -91,11 +91,8 @@ def test_a_few_stimuli_of_many_are_found() -> None:
     ("name", "steps", "n_labels", "active"),
     [
         ("five steps", 4, 6, 1.0),
-        ("five steps, three labels", 4, 3, 1.0),
         ("tenths", 10, 7, 1.0),
-        ("one or two emotions, hundredths", 100, 6, 0.25),
         ("one emotion, four decimals", 10_000, 6, 0.15),
-        ("present or not", 1, 6, 0.3),
     ],
 )
 def test_vectors_that_coincide_by_rounding_are_no_leak(name: str, steps: int, n_labels: int, active: float) -> None:

@@ -17,7 +17,7 @@ from reactometer.errors import DataError
 from reactometer.media.segments import WindowShape, _Cutter, clip_of, cut_clip
 from reactometer.types import FaceSample, FrameState, PreparedClip
 
-settings.register_profile("here", deadline=None, max_examples=50, database=None, derandomize=True)
+settings.register_profile("here", deadline=None, max_examples=25, database=None, derandomize=True)
 settings.load_profile("here")
 
 names = st.text(st.characters(codec="utf-8", exclude_categories=["Cs", "Cc"]), min_size=1, max_size=20)

@@ -19,9 +19,9 @@ REST = dict.fromkeys(ACTIONS, 0.0)
 
 @pytest.fixture(scope="module")
 def frames() -> list[ByteArray]:
-    """Frames that show a face, two a second of 20 clips, at twice the size and with a border."""
+    """Frames that show a face, two a second of 10 clips, at twice the size and with a border."""
     large: list[ByteArray] = []
-    for index in range(0, 480, 24):
+    for index in range(0, 480, 48):
         plan = clip_plan(index, rate_hz=2.0)
         for frame, visible in zip(render_clip(plan)[0], plan.face_visible, strict=True):
             if visible:
@@ -35,7 +35,7 @@ def test_the_haar_cascade_finds_the_faces(frames: list[ByteArray]) -> None:
     cascade = cv2.CascadeClassifier(str(folder / "haarcascade_frontalface_alt2.xml"))
     grey = [cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY) for frame in frames]
     found = [len(cascade.detectMultiScale(picture, 1.1, 3, minSize=(90, 90))) > 0 for picture in grey]
-    assert len(found) > 80
+    assert len(found) > 40
     assert np.mean(found) >= 0.95
 
 
