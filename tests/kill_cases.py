@@ -85,7 +85,7 @@ def _numbers(folder: Path) -> list[Any]:
     """All that a prepared folder says, its clips' arrays by their hash."""
     prepared = open_prepared(folder)
     clips = [_arrays(row.file) if row.file else None for row in prepared.rows]
-    rows = [(row.clip, row.duration_s, row.frames_read, row.n_samples, row.n_faces) for row in prepared.rows]
+    rows = [(row.clip, row.duration_s, row.n_samples, row.n_faces) for row in prepared.rows]
     return [prepared.settings, prepared.labels, rows, clips]
 
 

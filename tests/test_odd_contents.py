@@ -37,7 +37,7 @@ def prepared(tmp_path: Path) -> Path:
     file.parent.mkdir()
     sample = FaceSample(0.1, FrameState.FACE, (1.0, 2.0, 3.0, 4.0), 0.9, b"jpeg")
     write_clip(file, PreparedClip(0.0, 1.0, (sample,), np.zeros(160, np.float32), 1), {"n_faces": 1})
-    row = PreparedRow(Clip("a", Path("a.mp4"), "train", labels=(0.5,)), file, 1.0, 1, 1, 1)
+    row = PreparedRow(Clip("a", Path("a.mp4"), "train", labels=(0.5,)), file, 1.0, 1, 1)
     write_index(PreparedSet(tmp_path, ("Joy",), Config().prepare, (row,), {"face": 3, "voice": 2}))
     ones = np.ones((2, 3), np.float32)
     item = Item(ones, np.ones(2, bool), np.arange(2, dtype=np.float32), ones[:, :2], np.arange(2, dtype=np.float32))

@@ -34,7 +34,6 @@ class PreparedRow:
     clip: Clip
     file: Path | None = None
     duration_s: float = 0.0
-    frames_read: int = 0
     n_samples: int = 0
     n_faces: int = 0
     n_unreadable: int = 0

@@ -14,17 +14,12 @@ from reactometer.io import format_csv, write_whole
 from reactometer.labels import LABEL_SETS
 from reactometer.types import Clip
 
-SPLIT_NAMES: Mapping[str, str] = {
-    "train": "train",
-    "training": "train",
-    "val": "val",
-    "valid": "val",
-    "validation": "val",
-    "dev": "val",
-    "devel": "val",
+SPLIT_NAMES = {
+    **dict.fromkeys(("train", "training"), "train"),
+    **dict.fromkeys(("val", "valid", "validation", "dev", "devel"), "val"),
     "test": "test",
 }
-"""The spellings found in the field's datasets, lower case, and ours."""
+"""The spellings found in the field's datasets, lower case, to ours."""
 
 SEPARATORS = ",;\t"
 DUPLICATE = "duplicate id (the first row is used); make ids unique, or average raters with 'reactometer ratings'"
@@ -38,7 +33,6 @@ COLUMNS = ("path", "audio", "split", "person", "stimulus", "rater")
 class Manifest:
     """A dataset as read from disk: its label names, in order, and its clips."""
 
-    root: Path
     labels: tuple[str, ...]
     clips: tuple[Clip, ...]
 
@@ -199,7 +193,7 @@ def read_own(path: Path, asked: str | Sequence[str] | None) -> Manifest:
     """Read the dataset that a table lists; see :func:`reactometer.data.datasets.read_data_set`."""
     rows = read_listing(path)
     labels = label_columns(rows, asked, path)
-    return Manifest(path.parent, labels, mark_duplicates([listed_clip(path.parent, row, labels) for row in rows]))
+    return Manifest(labels, mark_duplicates([listed_clip(path.parent, row, labels) for row in rows]))
 
 
 def listed_clip(root: Path, row: Mapping[str, str], labels: tuple[str, ...]) -> Clip:

@@ -15,7 +15,6 @@ import numpy as np
 import numpy.typing as npt
 
 from reactometer.data.cache import PreparedRow
-from reactometer.data.feature_store import STREAMS
 from reactometer.data.inputs import Item, Part, Reader
 from reactometer.data.manifest import read_rows
 from reactometer.errors import DataError
@@ -27,6 +26,9 @@ our choice."""
 
 LEAST_SPREAD = 1e-6
 
+Sums = dict[str, npt.NDArray[np.float64]]
+"""By stream, (3, D): number of steps, sum and sum of squares of each feature."""
+
 Person = TypeVar("Person", bound=Hashable)
 
 
@@ -36,32 +38,6 @@ class Moments:
 
     mean: FloatArray  # (D,)
     std: FloatArray  # (D,), 1 where a feature does not vary
-
-
-@dataclass
-class Tally:
-    """Sums of steps in double precision."""
-
-    n_steps: int = 0
-    total: npt.NDArray[np.float64] | float = 0.0  # (D,)
-    squares: npt.NDArray[np.float64] | float = 0.0  # (D,)
-
-    def add(self, steps: FloatArray) -> None:
-        """Add (T, D) steps."""
-        if len(steps):
-            wide = steps.astype(np.float64)
-            self.n_steps += len(wide)
-            self.total = self.total + wide.sum(axis=0)
-            self.squares = self.squares + np.square(wide).sum(axis=0)
-
-    def moments(self) -> Moments | None:
-        """Return the moments of all steps; ``None`` without any."""
-        if not self.n_steps:
-            return None
-        mean = np.asarray(self.total) / self.n_steps
-        spread = np.sqrt((np.asarray(self.squares) / self.n_steps - mean**2).clip(0.0))
-        std = np.where(spread > LEAST_SPREAD * (1.0 + np.abs(mean)), spread, 1.0)
-        return Moments(mean.astype(np.float32), std.astype(np.float32))
 
 
 def read_people(table: Path) -> dict[str, str]:
@@ -80,10 +56,10 @@ def match_people(people: Mapping[str, str] | Mapping[Path, str], paths: Sequence
 
 def measure_streams(items: Iterable[Item]) -> dict[str, Moments]:
     """Return the moments of the features over all items, by stream; a stream without steps is left out."""
-    tallies = {stream: Tally() for stream in STREAMS}
+    sums: Sums = {}
     for item in items:
-        _count(item, tallies)
-    return _moments(tallies)
+        _add(sums, item)
+    return _moments(sums)
 
 
 def measure_people(items: Iterable[tuple[Person | None, Item]]) -> dict[Person, dict[str, Moments]]:
@@ -91,13 +67,33 @@ def measure_people(items: Iterable[tuple[Person | None, Item]]) -> dict[Person, 
 
     ``items`` are pairs of a person's name or other key (``None``: unknown) and a part of a clip.
     """
-    tallies: dict[Person, dict[str, Tally]] = {}
+    sums: dict[Person, Sums] = {}
     n_parts: Counter[Person] = Counter()
     for person, item in items:
         if person and (item.seen.any() or len(item.voice)):
             n_parts[person] += 1
-            _count(item, tallies.setdefault(person, {stream: Tally() for stream in STREAMS}))
-    return {person: _moments(own) for person, own in tallies.items() if n_parts[person] >= LEAST_PARTS}
+            _add(sums.setdefault(person, {}), item)
+    return {person: _moments(own) for person, own in sums.items() if n_parts[person] >= LEAST_PARTS}
+
+
+def _add(sums: Sums, item: Item) -> None:
+    """Add the steps of an item; images have no moments."""
+    face = item.frames[item.seen] if item.frames.ndim == 2 else item.voice[:0]
+    for stream, steps in (("face", face), ("voice", item.voice)):
+        if len(steps):
+            wide = steps.astype(np.float64)  # (T, D)
+            counts = np.full(wide.shape[1], float(len(wide)))
+            sums[stream] = sums.get(stream, 0.0) + np.stack([counts, wide.sum(axis=0), np.square(wide).sum(axis=0)])
+
+
+def _moments(sums: Sums) -> dict[str, Moments]:
+    moments = {}
+    for stream, (count, total, squares) in sums.items():
+        mean = total / count
+        spread = np.sqrt((squares / count - mean**2).clip(0.0))
+        std = np.where(spread > LEAST_SPREAD * (1.0 + np.abs(mean)), spread, 1.0)
+        moments[stream] = Moments(mean.astype(np.float32), std.astype(np.float32))
+    return moments
 
 
 def recast(item: Item, own: Mapping[str, Moments], population: Mapping[str, Moments]) -> Item:
@@ -133,14 +129,3 @@ class PersonReader:
         others = len(rows) - normalised
         text = f"{normalised} clips normalised by the mean and spread of their own person ({len(self.people)} people)"
         return f"{text}; {others} left as they are (nobody with {LEAST_PARTS} clips or more)" if others else text
-
-
-def _moments(tallies: Mapping[str, Tally]) -> dict[str, Moments]:
-    known = {stream: tally.moments() for stream, tally in tallies.items()}
-    return {stream: moments for stream, moments in known.items() if moments is not None}
-
-
-def _count(item: Item, tallies: Mapping[str, Tally]) -> None:
-    if item.frames.ndim == 2:  # features, not pictures
-        tallies["face"].add(item.frames[item.seen])
-    tallies["voice"].add(item.voice)

@@ -176,7 +176,6 @@ def _counts(clip: PreparedClip) -> dict[str, Any]:
     states = [sample.state for sample in clip.samples]
     return {
         "duration_s": clip.duration_s,
-        "frames_read": clip.frames_read,
         "n_samples": len(states),
         "n_faces": states.count(FrameState.FACE),
         "n_unreadable": states.count(FrameState.UNREADABLE),

@@ -12,6 +12,9 @@ from reactometer.errors import DataError, suggestion
 
 TABLE_ENDINGS = (".csv", ".tsv")
 
+LAYOUTS = (((ABAW5_TABLE,), read_abaw5), (MUSE_TABLES, read_muse), (EMI_TABLES, read_emi))
+"""The tables that a folder of a layout holds, and its reader."""
+
 
 def read_data_set(path: Path | str, labels: str | Sequence[str] | None = None, *, votes: str = "both") -> Manifest:
     """Read a data set's table; media files are not opened.
@@ -34,12 +37,9 @@ def read_data_set(path: Path | str, labels: str | Sequence[str] | None = None, *
         raise DataError(f"no votes '{votes}'", fix=suggestion(votes, VOTES))
     if not path.is_dir():
         return read_own(path, labels)
-    if (path / ABAW5_TABLE).is_file():
-        return read_abaw5(path, labels)
-    if all((path / name).is_file() for name in MUSE_TABLES):
-        return read_muse(path, labels)
-    if all((path / name).is_file() for name in EMI_TABLES):
-        return read_emi(path, labels)
+    for names, read in LAYOUTS:
+        if all((path / name).is_file() for name in names):
+            return read(path, labels)
     if find_votes(path):
         return read_crema_d(path, labels, votes)
     tables = [entry for entry in sorted(path.iterdir()) if entry.suffix.lower() in TABLE_ENDINGS]

@@ -70,7 +70,7 @@ def read_crema_d(root: Path, asked: str | Sequence[str] | None, votes: str) -> M
             problem=problem,
         )
         clips.append(clip)
-    return Manifest(root, labels, mark_duplicates(clips))
+    return Manifest(labels, mark_duplicates(clips))
 
 
 def _id(row: Mapping[str, str]) -> str:

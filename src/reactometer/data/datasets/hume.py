@@ -45,7 +45,7 @@ def read_abaw5(root: Path, asked: str | Sequence[str] | None) -> Manifest:
             audio_path=wav if wav.is_file() else None,
         )
         clips.append(clip)
-    return Manifest(root, labels, mark_duplicates(clips))
+    return Manifest(labels, mark_duplicates(clips))
 
 
 def read_muse(root: Path, asked: str | Sequence[str] | None) -> Manifest:
@@ -77,7 +77,7 @@ def read_muse(root: Path, asked: str | Sequence[str] | None) -> Manifest:
             audio_path=next((path for path in sounds if path.is_file()), None),
         )
         clips.append(clip)
-    return Manifest(root, labels, mark_duplicates(clips))
+    return Manifest(labels, mark_duplicates(clips))
 
 
 def read_emi(root: Path, asked: str | Sequence[str] | None) -> Manifest:
@@ -92,7 +92,7 @@ def read_emi(root: Path, asked: str | Sequence[str] | None) -> Manifest:
     if test.is_file():
         rows["test"] = read_rows(test, ("Filename",))
     clips = [_emi_clip(root, row, labels, split) for split, own in rows.items() for row in own]
-    return Manifest(root, labels, mark_duplicates(clips))
+    return Manifest(labels, mark_duplicates(clips))
 
 
 def _emi_clip(root: Path, row: dict[str, str], labels: tuple[str, ...], split: str) -> Clip:
