@@ -6,7 +6,6 @@ import logging
 import os
 import sys
 import warnings
-from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, NoReturn
 
@@ -26,33 +25,16 @@ app = typer.Typer(
 )
 
 
-# In the help text's order: analyze videos, prepare data, train, evaluate, manage models, help.
-COMMANDS: dict[Callable[..., None], str] = {
-    predict.predict: "Predict intensities of videos, per clip and over time.",
-    predict.explain: "Show which parts of a video moved each emotion.",
-    serve.live: "Score a camera or stream as it plays.",
-    serve.serve: "Serve predictions over HTTP, with a page.",
-    data.prepare: "Decode a dataset once: face crops and sound.",
-    data.audit: "Check a dataset for leaks and shortcuts.",
-    data.split: "Split a dataset without leaks.",
-    data.ratings: "Turn ratings of several raters into labels.",
-    train.train: "Train a model from a configuration.",
-    train.compare: "Train several configurations and compare them.",
-    train.ensemble: "Average several trainings into one model.",
-    evaluate.evaluate: "Score a model on a dataset.",
-    evaluate.calibrate: "Fit a model's prediction intervals to held-out clips.",
-    evaluate.report: "Write one page on a model's scores.",
-    evaluate.compare_predictions: "Test which of two models is better.",
-    evaluate.submission: "Write a challenge's submission file.",
-    models.models: "List the architectures, their weights and licences.",
-    models.export: "Export a model to ONNX graphs.",
-    models.download: "Download the face detector, encoders or checkpoints.",
-    models.push: "Push a checkpoint to the Hugging Face Hub.",
-    train.demo: "Run the whole path in minutes, on synthetic data.",
-    doctor.doctor: "Check this installation.",
-}
-for command, short_help in COMMANDS.items():
-    app.command(short_help=short_help)(command)
+for group in (  # in the order of the help text
+    (predict.predict, predict.explain, serve.live, serve.serve),
+    (data.prepare, data.audit, data.split, data.ratings),
+    (train.train, train.compare, train.ensemble),
+    (evaluate.evaluate, evaluate.calibrate, evaluate.report, evaluate.compare_predictions, evaluate.submission),
+    (models.models, models.export, models.download, models.push),
+    (train.demo, doctor.doctor),
+):
+    for command in group:
+        app.command()(command)
 
 
 def _version(asked: bool) -> None:

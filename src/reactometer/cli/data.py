@@ -25,7 +25,7 @@ def prepare(
     votes: Annotated[str, typer.Option(help="Of CREMA-D: whose votes to learn, of both, face or voice.")] = "both",
     workers: WorkersOption = None,
 ) -> None:
-    """Decode each clip once: follow and crop the face, keep the sound. Run it again to go on after a stop."""
+    """Decode a dataset once: face crops and sound. Run it again to resume after a stop."""
     from reactometer.config import parse_config
     from reactometer.data.prepare import prepare as run
 
@@ -42,7 +42,7 @@ def audit(
     face_features: Annotated[str | None, typer.Option(help="Of a data set of features: its columns.")] = None,
     voice_features: Annotated[str | None, typer.Option(help="The same for the voice.")] = None,
 ) -> None:
-    """Look for leaks between splits and labels that clip length predicts; exit with status 1 if there is a leak."""
+    """Check a dataset for leaks and shortcuts. The status is 1 if there is a leak."""
     from reactometer.evaluation.audit import audit as run
 
     found = run(data, labels=labels, face_features=face_features, voice_features=voice_features, out=out)
@@ -59,7 +59,7 @@ def split(
     labels: LabelsOption = None,
     seed: Annotated[int, typer.Option(help="Of what is drawn.")] = 0,
 ) -> None:
-    """Split anew, so that splits share no person and no stimulus and have labels alike."""
+    """Split a dataset without leaks. Splits share no person and no stimulus, and have similar labels."""
     from reactometer.data.splits import split as run
 
     made = run(data, out, disjoint=split_names(disjoint), val=val, test=test, labels=labels, seed=seed)
@@ -72,7 +72,7 @@ def ratings(
     scale: Annotated[tuple[float, float], typer.Option(metavar="MIN MAX", help="Rating scale, e.g. 1 7.")] = (0.0, 1.0),
     labels: LabelsOption = None,
 ) -> None:
-    """Average the ratings of each clip, bring them to 0 to 1, and say how far raters agree, which bounds any model."""
+    """Turn ratings of several raters into labels. How far raters agree bounds any model."""
     require("pandas", extra="evaluate")
     from reactometer.data.ratings import gather_ratings
 

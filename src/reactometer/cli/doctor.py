@@ -31,10 +31,7 @@ class Finding:
 
 
 def doctor() -> None:
-    """Check this installation (packages, ONNX Runtime, weights, write access) and predict a rendered clip.
-
-    Add the output to a bug report. Status 1 if something must be fixed.
-    """
+    """Check this installation. Add the output to a bug report; the status is 1 if something must be fixed."""
     wrong = 0
     for finding in examine():
         wrong += finding.state == WRONG

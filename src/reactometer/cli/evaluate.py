@@ -32,7 +32,7 @@ def evaluate(
     out: Annotated[Path | None, typer.Option(help="A folder for predictions.csv, metrics.json and pictures.")] = None,
     device: DeviceOption = "auto",
 ) -> None:
-    """Score a model: Pearson, CCC and MAE over all clips of a split at once, with 95% intervals."""
+    """Score a model on a dataset. Pearson, CCC and MAE are over all clips at once, with 95% intervals."""
     from reactometer.evaluation.evaluate import evaluate as run
     from reactometer.inference.checkpoint import load_model
 
@@ -53,7 +53,7 @@ def calibrate(
     out: Annotated[Path | None, typer.Option(help="A folder for a copy; default: the model's own.")] = None,
     device: DeviceOption = "auto",
 ) -> None:
-    """Tell how sure a model's predictions are: fit intervals to held-out clips, and keep them in its folder."""
+    """Fit a model's prediction intervals to held-out clips. They are kept in its folder."""
     from reactometer.evaluation.conformal_fit import calibrate as run
 
     fitted = run(model, data, split=split, coverage=coverage, recalibrate=recalibrate, out=out, device=device)
@@ -70,7 +70,7 @@ def report(
     degradation: Annotated[bool, typer.Option(help="Score degraded clips too, 20 times slower.")] = True,
     device: DeviceOption = "auto",
 ) -> None:
-    """Write report.html, one page with all scores that opens without a network, and card.md, a model card."""
+    """Write one page on a model's scores. report.html opens without a network; card.md is a model card."""
     from reactometer.evaluation.report import report as run
     from reactometer.hub.model_card import model_card
     from reactometer.inference.checkpoint import load_model
@@ -91,7 +91,7 @@ def compare_predictions(
     resamples: Annotated[int, typer.Option(min=100, help="Resamples, and permutations.")] = 2000,
     out: Annotated[Path | None, typer.Option(help="A JSON file with all of it.")] = None,
 ) -> None:
-    """Say which of two models is better, by how much, and whether chance explains it."""
+    """Test which of two models is better. The difference has an interval and a p-value."""
     from reactometer.evaluation.paired_test import compare_predictions as run
 
     paired = run(first, second, data, by=by, n_resamples=resamples, out=out)
@@ -104,7 +104,7 @@ def submission(
     out: Annotated[Path, typer.Option(help="The CSV file to write.")] = Path("submission.csv"),
     device: DeviceOption = "auto",
 ) -> None:
-    """Predict every test clip and write the file that ABAW5 or EMI takes."""
+    """Write a challenge's submission file. ABAW5 and EMI take one row per test clip."""
     from reactometer.evaluation.submission import submission as run
     from reactometer.inference.checkpoint import load_model
 

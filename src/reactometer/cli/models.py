@@ -15,7 +15,7 @@ from reactometer.terminal import OK, SOME_FAILED, messages
 def models(
     config: Annotated[str | None, typer.Option(metavar="NAME", help="Print a packaged configuration.")] = None,
 ) -> None:
-    """List the architectures that 'train' knows, with their pretrained weights and licences."""
+    """List the architectures, their weights and licences."""
     if config:
         from reactometer.config import find_config
 
@@ -36,7 +36,7 @@ def download(
     to: Annotated[Path | None, typer.Option(metavar="FOLDER", help="Folder for REACTOMETER_WEIGHTS.")] = None,
     revision: Annotated[str | None, typer.Option(help="Commit, tag or branch; default: the newest commit.")] = None,
 ) -> None:
-    """Download the face detector, encoders or checkpoints, from the Hugging Face Hub or HF_ENDPOINT.
+    """Download the face detector, encoders or checkpoints.
 
     Without --to, they go to the caches that 'train' and 'predict' look into. Status 1 if a download failed.
     """
@@ -61,7 +61,7 @@ def push(
     name: Annotated[str, typer.Argument(metavar="OWNER/NAME", help="Repository on the Hub.")],
     private: Annotated[bool, typer.Option("--private", help="Make it visible only to you.")] = False,
 ) -> None:
-    """Push a checkpoint to the Hugging Face Hub (or HF_ENDPOINT), with a model card if it has none.
+    """Push a checkpoint to the Hugging Face Hub. It gets a model card if it has none.
 
     Log in first with 'hf auth login', or set HF_TOKEN. model.json is pushed unchanged, including local paths in it.
     """
@@ -79,7 +79,7 @@ def export(
     data: Annotated[Path, typer.Argument(metavar="DATA", help="Dataset with the labels of the model.")],
     out: Annotated[Path, typer.Option(help="Folder of the new checkpoint.")],
 ) -> None:
-    """Write a copy of a checkpoint that computes its encoders in 8 bits: smaller, and faster on a CPU.
+    """Write a copy of a checkpoint that computes in 8 bits. Encoders are smaller, and faster on a CPU.
 
     It is calibrated on the train split of DATA, and refused if mean Pearson on val falls by more than 0.005.
     """

@@ -58,7 +58,7 @@ def predict(
     workers: Annotated[int | None, typer.Option(min=1, help="Processes of a run; default: one per CPU.")] = None,
     retry_failed: Annotated[bool, typer.Option("--retry-failed", help="Predict failed files of a run again.")] = False,
 ) -> None:
-    """Estimate intensities of files: as a whole, and over time.
+    """Predict intensities of videos, and over time.
 
     For many files, name a folder with --out: each result is kept as soon as it is computed, the same command resumes a
     run that was stopped, and failed.csv lists the files that could not be read.
@@ -132,7 +132,7 @@ def explain(
     face_map: Annotated[bool, typer.Option("--map/--no-map", help="Hide parts of the face too.")] = True,
     device: DeviceOption = "auto",
 ) -> None:
-    """Hide frames, sound and parts of the face, and say which of them moved each emotion."""
+    """Show which parts of a video moved each emotion. Frames, sound and parts of the face are hidden."""
     from reactometer.explain.occlusion import explain as run
     from reactometer.explain.report import describe, write_attribution
     from reactometer.inference.checkpoint import load_model

@@ -36,7 +36,7 @@ def serve(
     keep_hours: Annotated[float, typer.Option(min=0, help="Hours until results are deleted.")] = 24,
     device: DeviceOption = "auto",
 ) -> None:
-    """Serve predictions over HTTP, and a page to drop videos on: at http://127.0.0.1:8000, until Ctrl-C.
+    """Serve predictions over HTTP, with a page. It is at http://127.0.0.1:8000 until Ctrl-C.
 
     TLS is the proxy's in front of it. Needs the extra: pip install 'reactometer[serve]'.
     """
@@ -91,7 +91,7 @@ def live(
     seconds: Annotated[float | None, typer.Option("--for", min=0.0, help="Stop after this many seconds.")] = None,
     device: DeviceOption = "auto",
 ) -> None:
-    """Estimate intensities of the last seconds, several times a second, until Ctrl-C. Nothing is recorded."""
+    """Score a camera or stream as it plays. Ctrl-C ends it; nothing is recorded."""
     from reactometer.inference.checkpoint import load_model
     from reactometer.live.capture import LiveSource
     from reactometer.live.scorer import LiveScorer

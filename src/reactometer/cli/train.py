@@ -23,7 +23,7 @@ def train(
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Delete an earlier run in the same folder.")] = False,
     allow_leak: Annotated[bool, typer.Option("--allow-leak", help="Let splits share people or stimuli.")] = False,
 ) -> None:
-    """Fit a model on the train split, choose on the val split, and write a checkpoint."""
+    """Train a model from a configuration. It is fitted on train and chosen on val."""
     from reactometer.training.train import train as run
 
     overrides = [*(overrides or ()), *(["data.allow_leak=true"] if allow_leak else ())]
@@ -38,7 +38,7 @@ def compare(
     overrides: SetOption = None,
     split: Annotated[str, typer.Option(help="What to score on. Choose on val, then score on test once.")] = "test",
 ) -> None:
-    """Train each configuration with several seeds, score all on one split. Run it again to go on after a stop."""
+    """Train several configurations and compare them. Run it again to resume after a stop."""
     from reactometer.training.compare import compare as run
 
     render.print_comparison(run(configs, data, out, seeds=seeds, overrides=overrides or (), split=split))
@@ -51,7 +51,7 @@ def ensemble(
     seeds: Annotated[int, typer.Option(min=0, help="Train with this many seeds instead.")] = 0,
     overrides: SetOption = None,
 ) -> None:
-    """Average several models: trained here on folds or with seeds, or joined as they are."""
+    """Average several trainings into one model. Train on folds or with seeds, or join checkpoints."""
     if len(sources) == 1 and not sources[0].is_dir():
         from reactometer.training.train import ensemble as run
 
@@ -67,7 +67,7 @@ def demo(
     clips: Annotated[int, typer.Option(min=120, help="Number of clips.")] = 480,
     seed: Annotated[int, typer.Option(help="Random seed of the dataset and the training.")] = 0,
 ) -> None:
-    """Show the whole job in minutes: embedded data, training, an honest score, a prediction and its picture."""
+    """Run the whole path in minutes, on synthetic data. It ends with scores and a plot."""
     require("torch", "lightning", "matplotlib", extra="train")
     from reactometer.cli.demo import demo as run
 
