@@ -56,7 +56,7 @@ WRITERS: dict[str, Callable[[Path], object]] = {
     "a.csv": lambda file: write_table(clip_rows([SEEN]), clip_columns(SEEN), file),
     "a.parquet": lambda file: write_table(clip_rows([SEEN]), clip_columns(SEEN), file),
     "a.json": lambda file: write_table(clip_rows([SEEN]), clip_columns(SEEN), file),
-    "a.eaf": lambda file: write_elan([SEEN], [[]], file),
+    "a.eaf": lambda file: write_elan([SEEN], 0.5, file),
     "a.vtt": lambda file: write_subtitles(SEEN, file),
     "a.png": lambda file: draw_timeline(SEEN, file),
     "a.pdf": lambda file: draw_timeline(SEEN, file),

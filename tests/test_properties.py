@@ -98,7 +98,7 @@ def test_a_prediction_that_was_kept_comes_back(own: Prediction) -> None:
 @given(predictions())
 def test_an_elan_document_is_one_whatever_the_names(own: Prediction) -> None:
     with TemporaryDirectory() as folder:
-        file = write_elan([own], [find_events(own)], Path(folder) / "clip.eaf", local=False)
+        file = write_elan([own], 0.5, Path(folder) / "clip.eaf", local=False)
         tree = ElementTree.parse(file)
     tiers = {str(tier.get("TIER_ID")): tier for tier in tree.iter("TIER")}
     assert {f"{label} (intensity)" for label in own.labels} <= set(tiers)

@@ -247,12 +247,12 @@ def test_a_long_file_needs_a_stretch_which_may_lie_in_two_parts(
     checkpoint: Checkpoint, video: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     model = load_model(checkpoint("multimodal"))
-    short = _explain(video, model, span="0.5-1.5s", face_map=False)
+    short = _explain(video, model, span="1.5-2.5s", face_map=False)
     for module in (occlusion, predictor, segments):
-        monkeypatch.setattr(module, "PART", segments.WindowShape(1.0, 1.0))
+        monkeypatch.setattr(module, "PART", segments.WindowShape(2.0, 2.0))
     with pytest.raises(ConfigError, match=r"longer than.*--span"):
         _explain(video, model)
-    across = _explain(video, model, span="0.5-1.5s", face_map=False)
+    across = _explain(video, model, span="1.5-2.5s", face_map=False)
     assert across.prediction.intensities == pytest.approx(short.prediction.intensities, abs=1e-6)
     np.testing.assert_allclose(across.stretches["voice"], short.stretches["voice"], atol=1e-6)
 

@@ -16,7 +16,6 @@ import pytest
 
 from reactometer.errors import ConfigError, OutputError
 from reactometer.inference.elan_vtt import write_elan, write_subtitles
-from reactometer.inference.events import find_events
 from reactometer.inference.outputs import Outputs
 from reactometer.inference.overlay import write_overlay
 from reactometer.inference.predictor import predict
@@ -36,7 +35,7 @@ def _prediction(path: Path) -> Prediction:
 
 def test_an_elan_document_has_a_tier_an_emotion_and_one_where_no_face_is(tmp_path: Path) -> None:
     prediction = _prediction(tmp_path / "my clip.mp4")
-    root = ElementTree.parse(write_elan([prediction], [find_events(prediction, 0.5)], tmp_path / "a.eaf")).getroot()
+    root = ElementTree.parse(write_elan([prediction], 0.5, tmp_path / "a.eaf")).getroot()
     times = {slot.get("TIME_SLOT_ID"): int(slot.get("TIME_VALUE", "")) for slot in root.iter("TIME_SLOT")}
     tiers = {
         tier.get("TIER_ID"): [
@@ -66,8 +65,7 @@ def _faces(path: Path) -> list[Prediction]:
 
 def test_an_elan_document_holds_tiers_of_each_face(tmp_path: Path) -> None:
     people = _faces(tmp_path / "a.mp4")
-    events = [find_events(person, 0.5) for person in people]
-    root = ElementTree.parse(write_elan(people, events, tmp_path / "a.eaf")).getroot()
+    root = ElementTree.parse(write_elan(people, 0.5, tmp_path / "a.eaf")).getroot()
     tiers = {tier.get("TIER_ID"): tier.get("PARTICIPANT") for tier in root.iter("TIER")}
     assert list(tiers)[:2] == ["face 1: Joy & fun", "face 1: Fear"]
     assert list(tiers)[-2:] == ["face 2: no face", "face 2: notes"]

@@ -17,7 +17,7 @@ from reactometer.inference.checkpoint import LoadedModel, load_model
 from reactometer.inference.predictor import predict
 from reactometer.live.protocol import Kind, Piece
 from reactometer.live.scorer import LiveScorer, Sound, level_of
-from reactometer.live.session import Inbox, LiveRows, score_here
+from reactometer.live.session import Inbox, live_rows, score_here
 from reactometer.types import SOUND_RATE_HZ, ByteArray, FloatArray
 
 pytestmark = pytest.mark.usefixtures("found_once")
@@ -178,9 +178,9 @@ def test_latency_counts_from_the_arrival_of_the_newest_frame(starter: LoadedMode
 def test_rows_are_there_at_once(starter: LoadedModel, video: Path, tmp_path: Path) -> None:
     score = fed(LiveScorer(starter), pieces_of(video, 5.0)).score()
     assert score is not None
-    with LiveRows(tmp_path / "live.csv", starter.labels) as rows:
-        rows.add(replace(score, latency_s=0.0123, dropped=4))
-        rows.add(replace(score, intensities=None, intervals=None, face=None))
+    with live_rows(tmp_path / "live.csv", starter.labels) as write_row:
+        write_row(replace(score, latency_s=0.0123, dropped=4))
+        write_row(replace(score, intensities=None, intervals=None, face=None))
         header, first, _ = (tmp_path / "live.csv").read_text().splitlines()
     assert "12.3" in first
     assert header.endswith(",latency_ms")

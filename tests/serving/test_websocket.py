@@ -133,8 +133,8 @@ def test_the_silent_are_refused(starter: LoadedModel) -> None:
 @pytest.mark.parametrize(
     ("message", "told"),
     [
-        (b"\x01", "too short"),
-        (HEAD.pack(9, 0.0), "no known kind"),
+        (b"\x01", "neither a frame nor sound"),
+        (HEAD.pack(9, 0.0), "neither a frame nor sound"),
         (HEAD.pack(1, float("nan")) + encode_frame(np.zeros((9, 9, 3), np.uint8)), "no time"),
         (HEAD.pack(1, 1e300), "no time"),
         (HEAD.pack(1, 0.0) + b"not a picture", "no JPEG"),
@@ -144,7 +144,7 @@ def test_the_silent_are_refused(starter: LoadedModel) -> None:
         (HEAD.pack(2, 0.0), "sound of a wrong size"),
         (HEAD.pack(2, 0.0) + bytes(3), "sound of a wrong size"),
         (HEAD.pack(2, 0.0) + bytes(40_000), "sound of a wrong size"),
-        (HEAD.pack(3, 0.0) + bytes(4), "no known kind"),
+        (HEAD.pack(3, 0.0) + bytes(4), "neither a frame nor sound"),
         ('{"type": "dance"}', "neither a piece nor a stop"),
     ],
 )

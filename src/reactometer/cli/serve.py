@@ -95,7 +95,7 @@ def live(
     from reactometer.inference.checkpoint import load_model
     from reactometer.live.capture import LiveSource
     from reactometer.live.scorer import LiveScorer
-    from reactometer.live.session import Inbox, LiveRows, LiveStats, score_here
+    from reactometer.live.session import Inbox, LiveStats, live_rows, score_here
 
     scorer = LiveScorer(load_model(model, device), window, rate)
     scorer.warm_up()
@@ -103,7 +103,7 @@ def live(
     opened = LiveSource(source, sound)
     with ExitStack() as stack:
         stack.callback(opened.stop)
-        rows = stack.enter_context(LiveRows(out, labels)) if out else None
+        write_row = stack.enter_context(live_rows(out, labels)) if out else None
         screen = stack.enter_context(Live(console=render.results, auto_refresh=False))
         opened.start(inbox.put, inbox.close)
         if seconds is not None:
@@ -113,8 +113,8 @@ def live(
         with suppress(KeyboardInterrupt):
             for timed in score_here(scorer, inbox):
                 stats.add(timed)
-                if rows is not None:
-                    rows.add(timed)
+                if write_row is not None:
+                    write_row(timed)
                 screen.update(render.live_picture(labels, opened.name, timed, stats), refresh=True)
     render.print_summary(stats, opened.problem)
     render.print_starter(model)

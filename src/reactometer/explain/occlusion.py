@@ -15,13 +15,12 @@ from reactometer.errors import ConfigError, MediaError
 from reactometer.inference.checkpoint import LoadedModel, load_model
 from reactometer.inference.elan_vtt import LEAST_SHOWN
 from reactometer.inference.postprocess import parse_stretch
-from reactometer.inference.predictor import DEFAULT_WINDOW_S, PredictOptions, Predictor, refuse_features
+from reactometer.inference.predictor import DEFAULT_WINDOW_S, PredictOptions, Predictor
 from reactometer.inference.runtime import Networks
 from reactometer.inference.scores import MODALITIES, average_scores
 from reactometer.inference.scoring import score_items
-from reactometer.media.faces import load_detector, part_of_face
-from reactometer.media.segments import LEAST_NEW_S, PART, WindowShape, cut_clip, part_spans, settled, stream_windows
-from reactometer.media.video import probe
+from reactometer.media.faces import part_of_face
+from reactometer.media.segments import LEAST_NEW_S, PART, WindowShape, cut_clip
 from reactometer.paths import STARTER
 from reactometer.terminal import progress_bar
 from reactometer.types import ByteArray, FloatArray, Prediction, PreparedClip
@@ -112,10 +111,7 @@ def explain(
     """
     asked = _parse_span(span)
     loaded = model if isinstance(model, LoadedModel) else load_model(model)
-    refuse_features(loaded)
-    with progress_bar("reading", 1, progress) as advance:
-        clip = _read(str(video), loaded, asked)
-        advance()
+    clip = _read(str(video), loaded, asked)
     prediction = _predict(str(video), loaded, clip)
     if prediction.status != "ok":
         raise MediaError(f"{video}: nothing to explain: {prediction.status}", fix="Choose another file or span")
@@ -159,13 +155,12 @@ def _parse_span(text: str | None) -> Span | None:
 def _read(path: str, model: LoadedModel, span: Span | None) -> PreparedClip:
     """Read a span of a file, or the whole file, exactly as predict decodes it."""
     start_s, end_s = span or (0.0, math.inf)
-    settings, duration_s = settled(model.config.prepare), probe(Path(path)).duration_s
-    if span is None and duration_s is not None and len(part_spans(duration_s)) > 1:
-        problem = f"{path}: longer than the {PART.length_s:.0f} s that can be explained at once"
-        raise ConfigError(problem, fix="Name a part of it with --span, such as --span 10-20s")
     parts: list[PreparedClip] = []
     known_s = 0.0
-    for _, part in stream_windows(Path(path), settings, load_detector(settings.detector), [PART]):
+    for _, part in Predictor(model, PredictOptions(timeline=False)).read(Path(path), isolated=False):
+        if span is None and parts:
+            problem = f"{path}: longer than the {PART.length_s:.0f} s that can be explained at once"
+            raise ConfigError(problem, fix="Name a part of it with --span, such as --span 10-20s")
         known_s = part.end_s
         parts += [part] if start_s < known_s else []
         if end_s <= known_s:

@@ -121,20 +121,18 @@ def draw_attribution(attribution: Attribution, path: Path) -> Path:
     over_time = _scale(np.stack([attribution.stretches[name][:, labels] for name in names]))
     figure = Figure(figsize=(12.0, 1.6 + 2.2 * len(labels)), layout="constrained")
     figure.suptitle(_title(attribution), fontsize=9, x=0.01, ha="left")
-    grid = figure.add_gridspec(len(labels), 2, width_ratios=[6, 1])
-    timelines, faces = [], []
+    grid = figure.add_gridspec(1 + len(labels), 2, width_ratios=[6, 1], height_ratios=[*[16] * len(labels), 1])
     for place, label in enumerate(labels):
         heights = [6, *[1] * len(names)]
         block: Any = grid[place, 0].subgridspec(len(heights), 1, height_ratios=heights, hspace=0.0)
         timeline, *rows = block.subplots(sharex=True)
-        timelines += [timeline, *rows]
         changes = _draw_stretches(timeline, rows, attribution, label, over_time)
         if "face" in names:
-            faces.append(figure.add_subplot(grid[place, 1]))
-            face_map = _draw_face(faces[-1], timeline, attribution, label)
-    figure.colorbar(changes, ax=timelines, location="bottom", shrink=0.4, label="change of the intensity by a stretch")
+            face_map = _draw_face(figure.add_subplot(grid[place, 1]), timeline, attribution, label)
+    scale: dict[str, Any] = {"orientation": "horizontal"}
+    figure.colorbar(changes, cax=figure.add_subplot(grid[-1, 0]), label="change of the intensity by a stretch", **scale)
     if attribution.face_map is not None:
-        figure.colorbar(face_map, ax=faces, location="bottom", label="by a part of the face")
+        figure.colorbar(face_map, cax=figure.add_subplot(grid[-1, 1]), label="by a part of the face", **scale)
     return write_picture(figure, path)
 
 

@@ -9,7 +9,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
+from pydantic import BaseModel, Field, StringConstraints, ValidationError
 from pydantic.functional_validators import AfterValidator
 
 from reactometer.config import Config, ModelConfig
@@ -17,12 +17,12 @@ from reactometer.data.inputs import Sampling
 from reactometer.errors import ModelError
 from reactometer.inference.conformal import REFERENCES_FILE, UNCERTAINTY_FILE, Uncertainty, load_uncertainty
 from reactometer.inference.runtime import (
+    DEVICES,
     HEAD_GRAPH,
     FaceInput,
     Graph,
     Networks,
     VoiceInput,
-    device_of,
     open_graph,
     signatures_of,
 )
@@ -58,21 +58,15 @@ def _check_labels(labels: list[str]) -> list[str]:
     return labels
 
 
-class _Strict(BaseModel):
-    """A part of ``model.json``: no unknown field, no conversion of values."""
-
-    model_config = ConfigDict(extra="forbid", strict=True)
-
-
-class _Inputs(_Strict):
+class _Inputs(BaseModel, extra="forbid", strict=True):
     """What the graphs take."""
 
     face: FaceInput | None = None
     voice: VoiceInput | None = None
 
 
-class _Head(_Strict):
-    """The description that models and ensembles share."""
+class _Head(BaseModel, extra="forbid", strict=True):
+    """What the descriptions of models and ensembles share; without unknown fields and conversion of values."""
 
     format: int
     reactometer: str
@@ -125,7 +119,8 @@ class LoadedModel:
     @property
     def device(self) -> str:
         """The device that runs the graphs, such as "cpu" or "cuda"."""
-        return device_of(self.networks.head)
+        provider = self.networks.head.session.get_providers()[0]
+        return next((name for name, value in DEVICES.items() if value == provider), provider)
 
     @property
     def precision(self) -> str:

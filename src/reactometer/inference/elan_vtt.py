@@ -10,17 +10,16 @@ from pathlib import Path
 from xml.etree import ElementTree
 from xml.etree.ElementTree import Element, SubElement
 
+from reactometer.inference.events import find_events
 from reactometer.io import write_whole
-from reactometer.types import Event, Prediction, Window
+from reactometer.types import Prediction, Window
 
 SCHEMA = "http://www.mpi.nl/tools/elan/EAFv3.0.xsd"
 LEAST_SHOWN = 0.1
 """Intensity below which a subtitle leaves an emotion out."""
 
 
-def write_elan(
-    predictions: Sequence[Prediction], events: Sequence[Sequence[Event]], path: Path, *, local: bool = True
-) -> Path:
+def write_elan(predictions: Sequence[Prediction], threshold: float, path: Path, *, local: bool = True) -> Path:
     """Write an ELAN document (EAF 3.0): per emotion a tier of events and one of intensities; and one without a face.
 
     An event is annotated by its peak. Intensities have one annotation per hop, because annotations of a tier must not
@@ -28,7 +27,7 @@ def write_elan(
 
     Args:
         predictions: of one file, or of each face in it; each face has its own tiers.
-        events: of each prediction.
+        threshold: intensity from which on an emotion is an event.
         path: the document to write.
         local: link the media file by its address on this machine, not only by its name.
 
@@ -47,9 +46,9 @@ def write_elan(
     header = SubElement(root, "HEADER", MEDIA_FILE="", TIME_UNITS="milliseconds")
     SubElement(header, "MEDIA_DESCRIPTOR", described)
     order = SubElement(root, "TIME_ORDER")
-    for prediction, own in zip(predictions, events, strict=True):
+    for prediction in predictions:
         face = prediction.face
-        for name, spans in _tiers(prediction, own).items():
+        for name, spans in _tiers(prediction, threshold).items():
             whose = {} if face is None else {"PARTICIPANT": f"face {face}"}
             tier_id = name if face is None else f"face {face}: {name}"
             tier = SubElement(root, "TIER", whose, LINGUISTIC_TYPE_REF="intensity", TIER_ID=tier_id)
@@ -83,8 +82,9 @@ def _shown_spans(prediction: Prediction) -> list[tuple[float, float]]:
     return list(zip(starts_s, cuts_s + [window.end_s for window in prediction.windows[-1:]], strict=True))
 
 
-def _tiers(prediction: Prediction, events: Sequence[Event]) -> dict[str, list[tuple[float, float, str]]]:
+def _tiers(prediction: Prediction, threshold: float) -> dict[str, list[tuple[float, float, str]]]:
     """Return the annotations of each tier: start and end, seconds, and text."""
+    events = find_events(prediction, threshold)
     shown = list(zip(_shown_spans(prediction), prediction.windows, strict=True))
     tiers = {
         label: [(event.onset_s, event.offset_s, f"{event.peak:.2f}") for event in events if event.label == label]

@@ -30,9 +30,6 @@ from reactometer.types import FaceSample, FloatArray, PreparedClip
 MOST_REMEMBERED = 512
 """Face crops whose features are kept: a minute at the usual rates, and several windows at any; our choice."""
 
-Encode = Callable[[Item], Item]
-"""Replace images and sound of an item by features."""
-
 
 class FaceMemory:
     """The features of one file's face crops: each crop is encoded once, whatever windows contain it.
@@ -137,7 +134,7 @@ class HidingReader:
 class EncodingReader:
     """Reads images and sound, and returns their features."""
 
-    encode: Encode
+    encode: Callable[[Item], Item]
     read: Reader
 
     def __call__(self, row: PreparedRow, part: Part, rng: np.random.Generator | None = None) -> Item:

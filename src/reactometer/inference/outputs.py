@@ -12,7 +12,7 @@ from pathlib import Path
 from reactometer.errors import OutputError, require
 from reactometer.inference import tables
 from reactometer.inference.elan_vtt import write_elan, write_subtitles
-from reactometer.inference.events import DEFAULT_THRESHOLD, check_threshold, find_events
+from reactometer.inference.events import DEFAULT_THRESHOLD, check_threshold
 from reactometer.inference.overlay import write_overlay
 from reactometer.inference.plot import PICTURE_ENDINGS, draw_timeline
 from reactometer.io import check_place
@@ -55,7 +55,13 @@ class Outputs:
             tables.check_ending(table)
         if self.plot or self.overlay:
             require("matplotlib", extra="evaluate")
-        for what, path, endings in self._per_video():
+        per_video = (
+            ("picture", self.plot, PICTURE_ENDINGS),
+            ("ELAN document", self.elan, (".eaf",)),
+            ("subtitle", self.subtitles, (".vtt",)),
+            ("overlay", self.overlay, (".mp4",)),
+        )
+        for what, path, endings in per_video:
             if path is None or not path.suffix:
                 continue
             if path.suffix.lower() not in endings:
@@ -64,7 +70,7 @@ class Outputs:
                 raise OutputError(f"{path}: one {what} for {n_files} files", fix="Name a folder, without an ending")
             if self.faces == "all" and path in (self.plot, self.subtitles):
                 raise OutputError(f"{path}: one {what} for all faces", fix="Name a folder, without an ending")
-        for file in (self.clips, self.timeline, self.frames, self.events, *(path for _, path, _ in self._per_video())):
+        for file in (self.clips, self.timeline, self.frames, self.events, *(path for _, path, _ in per_video)):
             if file is not None:
                 check_place(file)
 
@@ -97,18 +103,9 @@ class Outputs:
             if self.subtitles:
                 yield write_subtitles(prediction, _place(self.subtitles, f"{name}{face}.vtt"))
         if self.elan:
-            events = [find_events(prediction, self.threshold) for prediction in people]
-            yield write_elan(people, events, _place(self.elan, f"{name}.eaf"))
+            yield write_elan(people, self.threshold, _place(self.elan, f"{name}.eaf"))
         if self.overlay:
             yield write_overlay(people, _place(self.overlay, f"{name}.mp4"))
-
-    def _per_video(self) -> tuple[tuple[str, Path | None, tuple[str, ...]], ...]:
-        return (
-            ("picture", self.plot, PICTURE_ENDINGS),
-            ("ELAN document", self.elan, (".eaf",)),
-            ("subtitle", self.subtitles, (".vtt",)),
-            ("overlay", self.overlay, (".mp4",)),
-        )
 
 
 def _place(output: Path, name: str) -> Path:

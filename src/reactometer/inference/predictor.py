@@ -125,12 +125,8 @@ def predict(  # noqa: PLR0913 - options by keyword
     options = PredictOptions(window_s, hop_s, rate_hz, faces, smooth_s, baseline, timeline)
     options.check()
     if faces == "all" and people:
-        raise ConfigError(
-            "people are named for files in which everybody is followed",
-            got="--faces all, and --people or --same-person",
-            expected="one of them",
-            fix="With --people or --same-person, each file is one person's",
-        )
+        fix = "Leave out --faces all, or --people and --same-person"
+        raise ConfigError("people are named for files in which everybody is followed", fix=fix)
     paths = [str(video) for video in each_path(videos)]
     person_of = match_people(people or {}, paths)
     predictor = Predictor(model if isinstance(model, LoadedModel) else load_model(model), options)
@@ -194,13 +190,14 @@ class Predictor:
 
     def score(self, clips: Sequence[PreparedClip]) -> list[Score]:
         """Score segments of one file with all members; a frame encoder encodes each face crop once."""
+        by_member = []
         with self._lock:
-            return average_scores(
-                [
-                    list(score_items(member.networks, encode_clips(member, clips, memory, moments)))
-                    for member, memory, moments in zip(self.model.each, self._memories, self._moments, strict=True)
-                ]
-            )
+            for member, memory, moments in zip(self.model.each, self._memories, self._moments, strict=True):
+                population = member.networks.population if moments else {}
+                items = encoded_clips(member.networks, clips, member.sampling, memory)
+                recasted = (recast(item, moments, population) for item in items)
+                by_member.append(list(score_items(member.networks, recasted)))
+        return average_scores(by_member)
 
     def predict_file(self, path: str, *, isolated: bool = True) -> list[Prediction]:
         """Predict a file, or each person in it; the prediction of an unreadable file says why in its ``status``."""
@@ -235,15 +232,6 @@ class Predictor:
         return join_cuts(path, self.model, parts, timeline)
 
 
-def encode_clips(
-    member: LoadedModel, clips: Sequence[PreparedClip], memory: FaceMemory | None, moments: Mapping[str, Moments]
-) -> Iterator[Item]:
-    """Yield the features of segments for one model, normalised by the person's ``moments`` if there are any."""
-    population = member.networks.population if moments else {}
-    for item in encoded_clips(member.networks, clips, member.sampling, memory):
-        yield recast(item, moments, population)
-
-
 def measure_moments(
     predictor: Predictor, paths: Sequence[str], person_of: Mapping[str, str], *, isolated: bool
 ) -> dict[str, PersonMoments]:
@@ -272,7 +260,9 @@ def measure_moments(
 
 def _settings_of(model: LoadedModel, options: PredictOptions) -> PrepareConfig:
     """Return how to read files for a model."""
-    refuse_features(model)
+    if model.networks.feature_sizes:
+        fix = "Use 'reactometer evaluate' with a table of features"
+        raise ModelError("this model takes features, not media", fix=fix)
     if options.faces == "all" and not model.networks.uses_face:
         raise ModelError("this model goes by the voice alone", fix="Leave out --faces all, or use a model of faces")
     asked = {} if options.rate_hz is None else {"rate_hz": options.rate_hz}
@@ -280,11 +270,3 @@ def _settings_of(model: LoadedModel, options: PredictOptions) -> PrepareConfig:
     if settings.detector == "yunet":
         find_yunet()  # here, because in the decoder process its error would count as a crash
     return settings
-
-
-def refuse_features(model: LoadedModel) -> None:
-    """Raise ModelError if the model takes features instead of media."""
-    if model.networks.feature_sizes:
-        raise ModelError(
-            "this model takes features, not media", fix="Use 'reactometer evaluate' with a table of features"
-        )

@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 import numpy as np
 import onnxruntime
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel
 
 from reactometer.data.inputs import Item
 from reactometer.data.person_norm import Moments
@@ -65,20 +65,16 @@ Padded = tuple[np.ndarray, np.ndarray, np.ndarray]
 """Steps, mask and times."""
 
 
-class FaceInput(BaseModel):
+class FaceInput(BaseModel, extra="forbid", strict=True, frozen=True):
     """What a model takes of the face: one image per frame, a clip of ``n_frames``, or given features."""
-
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
 
     kind: Literal["frames", "clips", "features"]
     feature_size: int
     n_frames: int = 0  # of a clip
 
 
-class VoiceInput(BaseModel):
+class VoiceInput(BaseModel, extra="forbid", strict=True, frozen=True):
     """What a model takes of the voice: the waveform (for a speech encoder, or for contours), log-mel or features."""
-
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
 
     kind: Literal["waveform", "contours", "log-mel", "features"]
     feature_size: int  # of one step that the head's graph takes
@@ -384,12 +380,6 @@ def providers_of(device: str) -> list[tuple[str, dict[str, object]]]:
         raise ModelError(f"device '{device}' is not available", got=f"ONNX Runtime with {here}", fix=fix)
     options: dict[str, object] = {"device_id": index} if index else {}
     return [(provider, options), *([] if name == "cpu" else [(DEVICES["cpu"], {})])]
-
-
-def device_of(graph: Graph) -> str:
-    """Return the name of the device that runs a graph."""
-    provider = graph.session.get_providers()[0]
-    return next((name for name, value in DEVICES.items() if value == provider), provider)
 
 
 def _first_line(error: BaseException) -> str:

@@ -16,7 +16,7 @@ from pydantic import TypeAdapter
 
 from reactometer.errors import OutputError, require
 from reactometer.inference.events import find_events
-from reactometer.io import format_csv, write_whole
+from reactometer.io import format_csv, replacing, write_whole
 from reactometer.types import ENDS, Ends, Prediction
 
 if TYPE_CHECKING:
@@ -159,12 +159,10 @@ def to_arrow(rows: Sequence[Mapping[str, Any]], columns: Sequence[str]) -> pa.Ta
 
 def write_parquet(table: pa.Table, file: Path) -> None:
     """Write a Parquet file, whole or not at all."""
-    import pyarrow as pa
     import pyarrow.parquet as pq
 
-    stream = pa.BufferOutputStream()
-    pq.write_table(table, stream)
-    write_whole(file, stream.getvalue().to_pybytes())
+    with replacing(file) as partial:
+        pq.write_table(table, partial)
 
 
 def clip_columns(prediction: Prediction) -> list[str]:

@@ -91,18 +91,14 @@ def unpack(message: bytes) -> Piece:
     Raises:
         ConfigError: the message is malformed or beyond a limit.
     """
-    if len(message) <= HEAD.size - 1:
-        raise ConfigError("a message is too short", got=f"{len(message)} bytes", expected=f"{HEAD.size} or more")
+    if len(message) < HEAD.size or message[0] not in set(Kind):
+        got, expected = f"{len(message)} bytes: {message[: HEAD.size].hex()}", "a kind, 1 or 2, and 8 bytes of time"
+        raise ConfigError("a message is neither a frame nor sound", got=got, expected=expected)
     number, time_s = HEAD.unpack_from(message)
-    payload = message[HEAD.size :]
-    if number not in set(Kind):
-        raise ConfigError("a message is of no known kind", got=number, expected="1 or 2")
     if not (math.isfinite(time_s) and abs(time_s) <= LATEST_S):
         raise ConfigError("the time of a piece is no time", got=time_s, expected="seconds, a finite number")
-    kind = Kind(number)
-    if kind is Kind.FRAME:
-        return Piece(kind, time_s, _frame(payload))
-    return Piece(kind, time_s, _sound(payload))
+    kind, payload = Kind(number), message[HEAD.size :]
+    return Piece(kind, time_s, _frame(payload) if kind is Kind.FRAME else _sound(payload))
 
 
 def jpeg_size(jpeg: bytes) -> tuple[int, int] | None:

@@ -5,13 +5,13 @@ from __future__ import annotations
 import threading
 import time
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import Self
 
 from reactometer.errors import OutputError
-from reactometer.io import format_csv, make_folder, unwritable
+from reactometer.io import format_csv, make_folder, writing
 from reactometer.live.protocol import Kind, LiveScore, Piece, score_as_json
 from reactometer.live.scorer import LiveScorer
 from reactometer.media.video import GRID_TOLERANCE_S
@@ -113,8 +113,9 @@ class LiveStats:
         return (self.scores - 1) / span_s if span_s > 0 else 0.0
 
 
-class LiveRows:
-    """A CSV file with one row per score, flushed immediately; a context manager.
+@contextmanager
+def live_rows(path: Path, labels: tuple[str, ...]) -> Iterator[Callable[[LiveScore], None]]:
+    """Open a CSV file, and yield a function that writes the row of a score at once.
 
     Args:
         path: of the file.
@@ -123,32 +124,23 @@ class LiveRows:
     Raises:
         OutputError: another ending, or a file that cannot be written.
     """
+    if path.suffix != ".csv":
+        raise OutputError(f"{path}: cannot be written live", expected="a name that ends in .csv")
+    make_folder(path.parent)
+    with writing(path):
+        file = path.open("w", encoding="utf-8", newline="")
 
-    def __init__(self, path: Path, labels: tuple[str, ...]) -> None:
-        self.labels = labels
-        if path.suffix != ".csv":
-            raise OutputError(f"{path}: cannot be written live", expected="a name that ends in .csv")
-        make_folder(path.parent)
-        try:
-            self.file = path.open("w", encoding="utf-8", newline="")
-        except OSError as error:
-            raise unwritable(path, error) from error
-
-    def add(self, score: LiveScore) -> None:
-        """Write a score."""
-        row = score_as_json(score, self.labels)
+    def add(score: LiveScore) -> None:
+        row = score_as_json(score, labels)
         values, face = row.pop("intensities") or {}, row.pop("face") or ()
         row["face"] = " ".join(str(round(value)) for value in face)
-        row |= {label: values.get(label, {}).get("value") for label in self.labels}
-        row |= {f"{label}_{end}": values.get(label, {}).get(end) for label in self.labels for end in ENDS}
+        row |= {label: values.get(label, {}).get("value") for label in labels}
+        row |= {f"{label}_{end}": values.get(label, {}).get(end) for label in labels for end in ENDS}
         row["latency_ms"] = round(1000 * score.latency_s, 1)
-        if self.file.tell() == 0:
-            self.file.write(format_csv([row]))
-        self.file.write(format_csv([row.values()]))
-        self.file.flush()
+        if file.tell() == 0:
+            file.write(format_csv([row]))
+        file.write(format_csv([row.values()]))
+        file.flush()
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.file.close()
+    with file:
+        yield add

@@ -9,7 +9,6 @@ from pathlib import Path, PurePosixPath
 from tempfile import TemporaryDirectory
 
 from reactometer.inference.elan_vtt import write_elan
-from reactometer.inference.events import find_events
 from reactometer.inference.tables import timeline_columns, timeline_rows, with_face
 from reactometer.io import format_csv
 from reactometer.types import Prediction
@@ -33,9 +32,8 @@ def _csv(predictions: Sequence[Prediction], threshold: float) -> bytes:
 
 
 def _elan(predictions: Sequence[Prediction], threshold: float) -> bytes:
-    events = [find_events(own, threshold) for own in predictions]
     with TemporaryDirectory() as folder:
-        return write_elan(predictions, events, Path(folder) / "clip.eaf", local=False).read_bytes()
+        return write_elan(predictions, threshold, Path(folder) / "clip.eaf", local=False).read_bytes()
 
 
 FORMS = {
