@@ -189,7 +189,7 @@ def test_damaged_files_are_named(content: bytes, words: str, write: Write, monke
 GRAPH = model_of([ADD, CAST, in_branch(IN_ATTRIBUTE)], [WEIGHTS, text()], functions=[FUNCTION]).SerializeToString()
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
 def test_no_bytes_raise_another_error(data: st.DataObject, write: Write) -> None:
     content = bytearray(GRAPH)

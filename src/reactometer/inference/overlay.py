@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import heapq
-from bisect import bisect_left
 from collections.abc import Iterator, Sequence
 from fractions import Fraction
 from pathlib import Path
@@ -22,6 +21,7 @@ from reactometer.types import SOUND_RATE_HZ, ByteArray, Frame, FrameState, Predi
 
 LEAST_WIDTH_PX = 640
 ROW_PX, LABEL_PX, BAR_PX, MARGIN_PX = 26, 120, 110, 8
+CURVE_PX = LABEL_PX + BAR_PX + MARGIN_PX
 """The panel below the video has one row per emotion with its name, a bar and the timeline."""
 
 WHITE = (255, 255, 255)
@@ -52,108 +52,86 @@ def write_overlay(predictions: Sequence[Prediction], path: Path) -> Path:
 
 
 class _Picture:
-    """A frame with its boxes and panels."""
+    """A frame with its boxes, and below it the panel of each person."""
 
     def __init__(self, predictions: Sequence[Prediction], width_px: int, height_px: int) -> None:
         self.scale = max(1.0, LEAST_WIDTH_PX / width_px)
-        self.width_px = _even(width_px * self.scale)
-        self.height_px = _even(height_px * self.scale)
-        self.people = [_Person(prediction, self.width_px) for prediction in predictions]
-
-    @property
-    def size(self) -> tuple[int, int]:
-        """Width and height, pixels."""
-        return self.width_px, self.height_px + sum(len(person.panel) for person in self.people)
+        self.frame_size = _even(width_px * self.scale), _even(height_px * self.scale)
+        self.people = [_Person(prediction, self.frame_size[0]) for prediction in predictions]
+        self.size = self.frame_size[0], self.frame_size[1] + sum(len(person.panel) for person in self.people)
 
     def draw(self, rgb: ByteArray, time_s: float) -> ByteArray:
         """(height, width, 3) uint8 RGB."""
-        frame = cv2.resize(rgb, (self.width_px, self.height_px), interpolation=cv2.INTER_LINEAR)
+        frame = cv2.resize(rgb, self.frame_size, interpolation=cv2.INTER_LINEAR)
         boxes = [(person.face, person.box(time_s)) for person in self.people]
         for face, box in boxes:
             if box is not None:
-                _draw_box(frame, [round(value * self.scale) for value in box], face)
+                x, y, width, height = (round(value * self.scale) for value in box)
+                cv2.rectangle(frame, (x, y), (x + width, y + height), WHITE, 2, cv2.LINE_AA)
+                if face is not None:
+                    _write(frame, str(face), (max(x, 0), y - 8 if y > 30 else y + height + 24))
         if all(box is None for _, box in boxes):
             _write(frame, "no face", (10, 26))
         return np.asarray(np.concatenate([frame, *(person.draw(time_s) for person in self.people)]), dtype=np.uint8)
 
 
 class _Person:
-    """The box of one prediction's face, and its panel below the frame."""
+    """The box of one prediction's face, and its panel."""
 
     def __init__(self, prediction: Prediction, width_px: int) -> None:
-        self.face = prediction.face
-        self.width_px = width_px
+        self.face, self.duration_s = prediction.face, prediction.duration_s or 1.0
         self.samples = [sample for sample in prediction.samples if sample.state is not FrameState.UNREADABLE]
-        self.times_s = [sample.time_s for sample in self.samples]
-        self.duration_s = prediction.duration_s or 1.0
-        self.panel = _draw_panel(prediction, width_px)
+        self.times_s = np.array([sample.time_s for sample in self.samples])
         self.middles_s, self.values = prediction.middles_s, prediction.timeline  # (K,), (K, L)
+        self.head_px = 0 if self.face is None else ROW_PX  # of the row with the face's number
+        self.panel = self._draw_panel(prediction.labels, width_px)
 
     def draw(self, time_s: float) -> ByteArray:
         """Return the panel with bars and cursor, (rows, width, 3) uint8 RGB."""
         panel = self.panel.copy()
         now = self.values[int(np.abs(self.middles_s - time_s).argmin())]  # (L,)
         for place, value in enumerate(now):
-            top = _head_px(self.face) + place * ROW_PX
+            top = self.head_px + place * ROW_PX
             if not np.isnan(value):
                 end = LABEL_PX + round(float(value) * BAR_PX)
-                cv2.rectangle(panel, (LABEL_PX, top + 5), (end, top + ROW_PX - 5), _rgb(place), cv2.FILLED)
-        first = LABEL_PX + BAR_PX + MARGIN_PX
-        cursor = first + round(min(time_s / self.duration_s, 1.0) * (self.width_px - first - MARGIN_PX))
-        cv2.line(panel, (cursor, _head_px(self.face) + 2), (cursor, len(panel) - 3), (30, 30, 30), 1)
+                colour = [int(COLOURS[place % len(COLOURS)][digit : digit + 2], 16) for digit in (1, 3, 5)]
+                cv2.rectangle(panel, (LABEL_PX, top + 5), (end, top + ROW_PX - 5), colour, cv2.FILLED)
+        cursor = CURVE_PX + round(min(time_s / self.duration_s, 1.0) * (panel.shape[1] - CURVE_PX - MARGIN_PX))
+        cv2.line(panel, (cursor, self.head_px + 2), (cursor, len(panel) - 3), (30, 30, 30), 1)
         return panel
 
     def box(self, time_s: float) -> tuple[float, float, float, float] | None:
         """Return the face's x, y, width and height in the nearest sampled frame, pixels of the source video."""
-        if not self.samples:
-            return None
-        right = min(bisect_left(self.times_s, time_s), len(self.samples) - 1)
-        near = [self.samples[place] for place in (max(right - 1, 0), right)]
-        return min(near, key=lambda sample: abs(sample.time_s - time_s)).box
+        return self.samples[int(np.abs(self.times_s - time_s).argmin())].box if self.samples else None
 
+    def _draw_panel(self, labels: Sequence[str], width_px: int) -> ByteArray:
+        """Draw the names and timelines of all emotions: (rows, width, 3) uint8 RGB."""
+        from matplotlib.backends.backend_agg import FigureCanvasAgg
+        from matplotlib.figure import Figure
 
-def _draw_box(frame: np.ndarray, box: Sequence[int], face: int | None) -> None:
-    x, y, width, height = box
-    cv2.rectangle(frame, (x, y), (x + width, y + height), WHITE, 2, cv2.LINE_AA)
-    if face is not None:
-        _write(frame, str(face), (max(x, 0), y - 8 if y > 30 else y + height + 24))
+        height_px, curve_px = _even(self.head_px + ROW_PX * len(labels)), width_px - CURVE_PX - MARGIN_PX
+        figure = Figure(figsize=(width_px / 100, height_px / 100), dpi=100)
+        canvas: Any = FigureCanvasAgg(figure)
+        if self.face is not None:
+            middle = 1.0 - self.head_px / height_px / 2
+            figure.text(MARGIN_PX / width_px, middle, f"face {self.face}", va="center", fontsize=9, weight="bold")
+        for place, label in enumerate(labels):
+            bottom_px = height_px - self.head_px - (place + 1) * ROW_PX + 3
+            box = CURVE_PX / width_px, bottom_px / height_px, curve_px / width_px, (ROW_PX - 6) / height_px
+            axes = figure.add_axes(box)
+            x = (LABEL_PX - 8 - CURVE_PX) / curve_px
+            axes.text(x, 0.5, label, transform=axes.transAxes, ha="right", va="center", fontsize=8)
+            values, colour = self.values[:, place], COLOURS[place % len(COLOURS)]
+            axes.fill_between(self.middles_s, values, color=colour, alpha=0.5, linewidth=0)
+            axes.plot(self.middles_s, values, color=colour, linewidth=1)
+            axes.set(xlim=(0, self.duration_s), ylim=(0, 1))
+            axes.axis("off")
+        canvas.draw()
+        return np.ascontiguousarray(np.asarray(canvas.buffer_rgba())[..., :3])
 
 
 def _write(frame: np.ndarray, text: str, place: tuple[int, int]) -> None:
     cv2.putText(frame, text, place, cv2.FONT_HERSHEY_SIMPLEX, 0.7, WHITE, 2, cv2.LINE_AA)
-
-
-def _head_px(face: int | None) -> int:
-    """Return the height of the row with the face's number."""
-    return 0 if face is None else ROW_PX
-
-
-def _draw_panel(prediction: Prediction, width_px: int) -> ByteArray:
-    """Draw the names and timelines of all emotions: (rows, width, 3) uint8 RGB."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    head_px = _head_px(prediction.face)
-    height_px = _even(head_px + ROW_PX * len(prediction.labels))
-    figure = Figure(figsize=(width_px / 100, height_px / 100), dpi=100)
-    canvas: Any = FigureCanvasAgg(figure)
-    first_px = LABEL_PX + BAR_PX + MARGIN_PX
-    if head_px:
-        middle = 1.0 - head_px / height_px / 2
-        figure.text(MARGIN_PX / width_px, middle, f"face {prediction.face}", va="center", fontsize=9, weight="bold")
-    for place, label in enumerate(prediction.labels):
-        bottom = 1.0 - (head_px + (place + 1) * ROW_PX) / height_px
-        middle = bottom + ROW_PX / height_px / 2
-        figure.text((LABEL_PX - 8) / width_px, middle, label, ha="right", va="center", fontsize=8)
-        share = (width_px - first_px - MARGIN_PX) / width_px
-        axes = figure.add_axes((first_px / width_px, bottom + 3 / height_px, share, (ROW_PX - 6) / height_px))
-        values, colour = prediction.timeline[:, place], COLOURS[place % len(COLOURS)]
-        axes.fill_between(prediction.middles_s, values, color=colour, alpha=0.5, linewidth=0)
-        axes.plot(prediction.middles_s, values, color=colour, linewidth=1)
-        axes.set(xlim=(0, prediction.duration_s or 1.0), ylim=(0, 1))
-        axes.axis("off")
-    canvas.draw()
-    return np.ascontiguousarray(np.asarray(canvas.buffer_rgba())[..., :3])
 
 
 def _encode(container: Any, source: Path, picture: _Picture, has_sound: bool) -> None:
@@ -190,8 +168,3 @@ def _start_s(piece: Frame | SoundBlock) -> float:
 
 def _even(pixels: float) -> int:
     return 2 * max(1, round(pixels / 2))
-
-
-def _rgb(place: int) -> tuple[int, int, int]:
-    colour = COLOURS[place % len(COLOURS)]
-    return int(colour[1:3], 16), int(colour[3:5], 16), int(colour[5:7], 16)

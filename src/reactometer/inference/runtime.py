@@ -281,32 +281,23 @@ def open_graph(file: Path, inputs: Tensors, outputs: Tensors, device: str = "aut
             such device. :attr:`Graph.session` raises the errors of opening.
     """
     options = session_options(threads or default_threads(), is_foldable=check_graph(file))
-    opening = _OPENERS.submit(_open_session, file, options, device, providers_of(device), inputs, outputs)
-    return Graph(opening, tuple(inputs), tuple(outputs))
+    providers = providers_of(device)
 
+    def open_session() -> onnxruntime.InferenceSession:
+        try:
+            session = onnxruntime.InferenceSession(str(file), options, providers=providers)
+        except Exception as error:  # ONNX Runtime raises classes of its own
+            raise ModelError(f"{file}: ONNX Runtime cannot run this graph", got=_first_line(error)) from error
+        _check_tensors(f"{file}: inputs", session.get_inputs(), inputs)
+        _check_tensors(f"{file}: outputs", session.get_outputs(), outputs)
+        (wanted, _), available = providers[0], session.get_providers()
+        if device != "auto" and wanted not in available:
+            got = f"ONNX Runtime falls back from {wanted} to {available[0]}"
+            fix = "Check the driver, or add --device cpu"
+            raise ModelError(f"device '{device}' cannot be used", got=got, fix=fix)
+        return session
 
-def _open_session(
-    file: Path,
-    options: onnxruntime.SessionOptions,
-    device: str,
-    providers: list[tuple[str, dict[str, object]]],
-    inputs: Tensors,
-    outputs: Tensors,
-) -> onnxruntime.InferenceSession:
-    try:
-        session = onnxruntime.InferenceSession(str(file), options, providers=providers)
-    except Exception as error:  # ONNX Runtime raises classes of its own
-        raise ModelError(f"{file}: ONNX Runtime cannot run this graph", got=_first_line(error)) from error
-    _check_tensors(f"{file}: inputs", session.get_inputs(), inputs)
-    _check_tensors(f"{file}: outputs", session.get_outputs(), outputs)
-    name = providers[0][0]
-    if device != "auto" and name not in session.get_providers():
-        raise ModelError(
-            f"device '{device}' cannot be used",
-            got=f"ONNX Runtime falls back from {name} to {session.get_providers()[0]}",
-            fix="Check the driver, or add --device cpu",
-        )
-    return session
+    return Graph(_OPENERS.submit(open_session), tuple(inputs), tuple(outputs))
 
 
 def _check_tensors(what: str, nodes: Sequence[onnxruntime.NodeArg], expected: Tensors) -> None:
