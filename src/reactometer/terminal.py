@@ -19,6 +19,11 @@ messages = Console(stderr=True, markup=False, highlight=False, soft_wrap=True)
 """Progress, warnings and errors; results go to standard output."""
 
 
+def shown(value: float | None, decimals: int = 4) -> str:
+    """Format a score, or "undefined"."""
+    return "undefined" if value is None else f"{value:.{decimals}f}"
+
+
 def is_first_process() -> bool:
     """False in all processes but one of those that train together, whoever started them, on one machine or several."""
     ranks = ("RANK", "LOCAL_RANK", "NODE_RANK", "SLURM_PROCID")

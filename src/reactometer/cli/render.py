@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.table import Table
 
 from reactometer.paths import STARTER
-from reactometer.terminal import is_first_process, messages
+from reactometer.terminal import is_first_process, messages, shown
 
 if TYPE_CHECKING:
     from reactometer.batch.run import RunResult
@@ -203,11 +203,6 @@ def bars(labels: Sequence[str], intensities: Sequence[float] | None, intervals: 
             numbers += "  {:.2f} to {:.2f}".format(*intervals[place])
         lines.append(f"  {label:{longest}} {'█' * round(BAR * (value or 0.0)):{BAR}} {numbers}")
     return lines
-
-
-def shown(value: float | None, decimals: int = 4) -> str:
-    """Format a score, or "undefined"."""
-    return "undefined" if value is None else f"{value:.{decimals}f}"
 
 
 def _name(prediction: Prediction) -> str:

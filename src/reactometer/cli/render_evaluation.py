@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from itertools import groupby
 from typing import TYPE_CHECKING
 
-from reactometer.cli.render import print_failed, print_names, print_table, results, shown
-from reactometer.terminal import messages
+from reactometer.cli.render import print_failed, print_names, print_table, results
+from reactometer.terminal import messages, shown
 
 if TYPE_CHECKING:
     from reactometer.cli.demo import DemoResult

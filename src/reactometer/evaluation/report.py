@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from base64 import b64encode
 from collections.abc import Sequence
+from functools import partial
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,7 @@ from reactometer.evaluation.plots import as_svg, plot_calibration, plot_scores
 from reactometer.evaluation.robustness import degrade, plot_degradation
 from reactometer.inference.checkpoint import load_model
 from reactometer.io import make_folder, write_whole
+from reactometer.terminal import shown
 from reactometer.types import FrameState
 
 PAGE = "report.html"
@@ -75,7 +77,12 @@ def report(
         baselines["clip length alone"] = measure(evaluation.truth, by_length, labels)
     shuffled = shuffled_scores(evaluation.truth, evaluation.guess, labels)
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    environment.filters |= {"score": _score, "bounds": _bounds, "estimate": _estimate, "percent": "{:.1%}".format}
+    environment.filters |= {
+        "score": partial(shown, decimals=3),
+        "bounds": _bounds,
+        "estimate": _estimate,
+        "percent": "{:.1%}".format,
+    }
     plots = (plot_scores, plot_calibration, plot_degradation)
     environment.globals |= {"svg": as_svg, **{plot.__name__: plot for plot in plots}}
     template = files("reactometer.evaluation").joinpath(PAGE).read_text(encoding="utf-8")
@@ -121,10 +128,6 @@ def _middle_frame(row: PreparedRow) -> str | None:
     seen = [sample.crop_jpeg for sample in load_clip(row).samples if sample.state is FrameState.FACE]
     middle = seen[len(seen) // 2] if seen else None
     return b64encode(middle).decode("ascii") if middle else None
-
-
-def _score(value: float | None) -> str:
-    return "undefined" if value is None else f"{value:.3f}"
 
 
 def _bounds(interval: Interval | None) -> str:

@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from reactometer.errors import DataError, ModelError, OutputError
-from reactometer.evaluation.evaluate import open_for
+from reactometer.errors import ModelError, OutputError
+from reactometer.evaluation.evaluate import choose_split, open_for
 from reactometer.inference.checkpoint import LoadedModel, load_model
 from reactometer.inference.scoring import score_split
 from reactometer.io import write_whole
@@ -18,13 +18,7 @@ ID_COLUMNS = {HUME_REACTION: "File_ID", EMI: "Filename"}
 """The challenges that take a file, by their labels, and what each calls its column of ids."""
 
 
-def submission(
-    model: LoadedModel | Path | str,
-    data: Path | str,
-    out: Path | str,
-    *,
-    progress: bool = True,
-) -> Path:
+def submission(model: LoadedModel | Path | str, data: Path | str, out: Path | str, *, progress: bool = True) -> Path:
     """Predict the test split and write the challenge's file.
 
     The file has one row per test clip, sorted by id, and one column per label in the challenge's order. Ids are written
@@ -38,7 +32,7 @@ def submission(
 
     Raises:
         ModelError: the model's labels are no challenge's.
-        DataError: the data set has no test clips.
+        DataError: the dataset has no test clips.
         OutputError: ``out`` is no CSV file or cannot be written.
     """
     out = Path(out)
@@ -53,9 +47,7 @@ def submission(
             fix="For predictions as a table, use 'reactometer evaluate --out'",
         )
     prepared = open_for(loaded, data, progress=progress)
-    ids = [row.clip.clip_id for row in prepared.split("test")]
-    if not ids:
-        raise DataError(f"{data}: split 'test' has no clips", fix="Give the data set with its test part")
+    ids = [row.clip.clip_id for row in prepared.split(choose_split(prepared, "test"))]
     scores, _ = score_split(loaded, prepared, "test", progress=progress)
     intensities = np.array([score.intensities for score in scores], dtype=np.float32)  # (clips, L) in [0, 1]
     table = pd.DataFrame(intensities, columns=list(loaded.labels))

@@ -8,6 +8,7 @@ from typing import Any
 
 from reactometer.inference.checkpoint import LoadedModel
 from reactometer.models.architectures import PRETRAINED, STARTER_NAME, SYSTEMS
+from reactometer.terminal import shown
 
 CARD_FILE = "README.md"
 MEASURES = {"Pearson": "pearson", "CCC": "ccc", "MAE": "mae"}
@@ -78,6 +79,5 @@ def _score_table(labels: Sequence[str], metrics: Mapping[str, Any]) -> str:
     lines = [f"Scores on the {n_clips} clips of the {split} split{note}:", ""]
     lines += [f"| | {' | '.join(MEASURES)} |", "| --- " * (len(MEASURES) + 1) + "|"]
     for label, values in rows.items():
-        cells = ["undefined" if value is None else f"{value:.4f}" for value in values]
-        lines.append(f"| {label} | {' | '.join(cells)} |")
+        lines.append(f"| {label} | {' | '.join(map(shown, values))} |")
     return "\n".join(lines)

@@ -18,6 +18,7 @@ from reactometer.evaluation.metrics import Metrics, measure
 from reactometer.inference.checkpoint import LoadedModel, load_model
 from reactometer.io import Paths, each_path, write_whole
 from reactometer.models.architectures import goes_by
+from reactometer.terminal import shown
 from reactometer.training.train import train_once
 
 
@@ -156,11 +157,11 @@ def median(values: Sequence[float | None]) -> float | None:
 def markdown(comparison: Comparison) -> str:
     """Return the table as Markdown: one line per system; r is the mean Pearson over the labels."""
     score, baseline = f"{comparison.split}: r", comparison.length_baseline
-    by_label = dict(zip(comparison.labels, map(_short, baseline.pearson), strict=True))
+    by_label = dict(zip(comparison.labels, (shown(r, 3) for r in baseline.pearson), strict=True))
     table = pd.DataFrame(
         [
             *(_cells(row, score) for row in comparison.rows),
-            {"system": "clip length", score: _short(baseline.mean_pearson), **by_label},
+            {"system": "clip length", score: shown(baseline.mean_pearson, 3), **by_label},
         ]
     ).fillna("")
     lines = [f"| {' | '.join(cells)} |" for cells in (table.columns, ["---"] * table.shape[1], *table.to_numpy())]
@@ -178,17 +179,13 @@ def _cells(row: Row, score: str) -> dict[str, str]:
     return {
         "system": row.name,
         "reads": row.reads,
-        score: f"**{_short(row.median)}**",
+        score: f"**{shown(row.median, 3)}**",
         "over seeds": f"{min(seeds):.3f} to {max(seeds):.3f}" if len(seeds) > 1 else "",
         "95% interval": _interval(row.interval),
         "over clip length": _interval(row.over_length),
-        **{label: _short(median(own)) for label, own in zip(row.metrics[0].labels, by_label, strict=True)},
+        **{label: shown(median(own), 3) for label, own in zip(row.metrics[0].labels, by_label, strict=True)},
     }
 
 
-def _short(value: float | None) -> str:
-    return "undefined" if value is None else f"{value:.3f}"
-
-
 def _interval(interval: Interval) -> str:
-    return f"{_short(interval.low)} to {_short(interval.high)}"
+    return f"{shown(interval.low, 3)} to {shown(interval.high, 3)}"
