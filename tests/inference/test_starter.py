@@ -29,7 +29,7 @@ from reactometer.types import SOUND_RATE_HZ, ByteArray, FloatArray, Prediction
 
 @pytest.fixture(scope="module")
 def starter() -> LoadedModel:
-    return load_model(STARTER)
+    return load_model("starter")
 
 
 @pytest.fixture(scope="module")
