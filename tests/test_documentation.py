@@ -42,7 +42,8 @@ REPLACED = {  # text of a page -> what a test has the time for, or can do
     "make demo ": "true ",  # CI's first step
     "make test ": "true ",  # it is what runs this
     "--out comparison": "--out comparison --seeds 1",
-    "configs/resnet50.toml": "configs/resnet50.toml model.encoder=random:resnet-tiny training.epochs=1",
+    "configs/resnet50.toml": "configs/resnet50.toml model.encoder=random:resnet-tiny model.size_px=64 model.n_frames=4 "
+    "training.epochs=1",
     "training.precision=bf16-mixed": "",
     "pip install ": "true ",
     "reactometer push": "reactometer push --help #",  # its own tests push, to a server of theirs

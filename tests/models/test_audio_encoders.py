@@ -107,6 +107,6 @@ def test_a_convolution_tells_when_a_step_is_and_not_only_what_it_says() -> None:
 
 def test_contours_ask_for_a_frozen_model() -> None:
     config = ModelConfig(name="multimodal", voice_encoder="contours", modalities="voice", frozen=True)
-    assert isinstance(load_encoders(config).voice, ContourEncoder)
+    assert isinstance(load_encoders(config)[1], ContourEncoder)
     with pytest.raises(ConfigError, match=r"nothing to train.*model\.frozen=true"):
         load_encoders(config.model_copy(update={"frozen": False}))

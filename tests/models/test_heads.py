@@ -63,7 +63,7 @@ def test_features_that_are_given_are_the_stream() -> None:
 
 @torch.inference_mode()
 def test_frames_are_encoded_one_by_one_where_they_are_seen() -> None:
-    encoder = _encoders("resnet50", "random:resnet-tiny").face
+    encoder = _encoders("resnet50", "random:resnet-tiny")[0]
     assert isinstance(encoder, FrameEncoder)
     encoder.eval()
     batch = _batch()
@@ -88,7 +88,7 @@ def test_places_are_filled_up_with_themselves_in_their_order(count: int) -> None
 
 @torch.inference_mode()
 def test_half_precision_features_stay_so() -> None:
-    encoder = _encoders("resnet50", "random:resnet-tiny").face
+    encoder = _encoders("resnet50", "random:resnet-tiny")[0]
     assert isinstance(encoder, FrameEncoder)
     with torch.autocast("cpu", torch.bfloat16):
         batch = _batch()
@@ -97,7 +97,7 @@ def test_half_precision_features_stay_so() -> None:
 
 @torch.inference_mode()
 def test_a_clip_is_encoded_into_one_step_at_its_first_time() -> None:
-    encoder = _encoders("videomae", "random:videomae-tiny", 64).face
+    encoder = _encoders("videomae", "random:videomae-tiny", 64)[0]
     assert isinstance(encoder, ClipEncoder)
     encoder.eval()
     batch = _batch(torch.randint(0, 255, (2, 3, 3, 64, 64), dtype=torch.uint8))

@@ -32,7 +32,7 @@ from reactometer.training import export as export_module
 from reactometer.training.export import differences, prove, write_checkpoint
 from reactometer.training.features import set_population
 from reactometer.training.quantise import encoder_inputs, quantise_graph
-from small_networks import CLIPS, PICTURES, SOUND, saved
+from small_networks import CLIPS, PICTURES, saved
 
 SIZE_PX, LABELS = 64, ("Joy", "Fear")
 TINY = {"videomae": "random:videomae-tiny", "vit-transformer": "random:vit-tiny"}
@@ -44,7 +44,6 @@ NETWORKS: dict[str, dict[str, Any]] = {
     "given": {"name": "resnet50-gru", "given": {"face": 5}, "hidden": 128},
     "pictures-siglip": {"name": "resnet50", "encoder": PICTURES["siglip"]},
     "clips-vjepa2": {"name": "videomae", "encoder": CLIPS["vjepa2"]},
-    "sound-wavlm": {"name": "multimodal", "modalities": "voice", "voice_encoder": SOUND["wavlm"]},
 }
 """Every system, every kind of stream, and of each kind of encoder the one with the most unusual operators."""
 

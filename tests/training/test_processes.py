@@ -49,10 +49,18 @@ accelerator = "cpu"
 """Nothing is drawn at random a batch, and no batch norm; the loss is a correlation over the whole batch."""
 
 
-@pytest.fixture
-def steady(prepared: PreparedSet, tmp_path: Path) -> Path:
-    (tmp_path / "steady.toml").write_text(f"{STEADY}[data]\npath = '{prepared.folder}'\n", encoding="utf-8")
-    return tmp_path / "steady.toml"
+@pytest.fixture(scope="module")
+def steady(prepared: PreparedSet, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    file = tmp_path_factory.mktemp("steady") / "steady.toml"
+    file.write_text(f"{STEADY}[data]\npath = '{prepared.folder}'\n", encoding="utf-8")
+    return file
+
+
+@pytest.fixture(scope="module")
+def alone(steady: Path) -> Path:
+    """The run of one process."""
+    train(load_config(steady, [f"training.out={steady.parent / 'alone'}"]), progress=False)
+    return steady.parent / "alone"
 
 
 def _differences(first: Path, second: Path) -> np.ndarray:
@@ -139,9 +147,8 @@ def test_a_kill_while_a_checkpoint_is_written_leaves_the_last_one(
 
 @pytest.mark.slow
 @pytest.mark.parametrize("starter", ["Lightning", "torchrun"])
-def test_two_processes_reach_the_weights_of_one(starter: str, steady: Path, tmp_path: Path) -> None:
-    alone, shared = tmp_path / "alone", tmp_path / "shared"
-    train(load_config(steady, [f"training.out={alone}"]), progress=False)
+def test_two_processes_reach_the_weights_of_one(starter: str, steady: Path, alone: Path, tmp_path: Path) -> None:
+    shared = tmp_path / "shared"
     command = ["-m", "reactometer", "train", str(steady), "training.batch_size=3", f"training.out={shared}"]
     if starter == "torchrun":
         command = ["-m", "torch.distributed.run", "--nproc-per-node", "2", *command]

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +18,7 @@ from reactometer.data.cache import PreparedSet
 from reactometer.errors import ConfigError, DataError, OutputError, WeightsError
 from reactometer.models.weights import load_network
 from reactometer.training.optim import warmup_cosine
+from reactometer.training.setup import set_up
 from reactometer.training.train import train
 
 
@@ -55,23 +58,11 @@ def test_the_validation_score_is_that_of_the_kept_weights(model_folder: Path, pr
 
 
 @pytest.mark.slow
-def test_the_same_seed_gives_the_same_weights_however_many_workers(
-    small_config: Config, model_folder: Path, tmp_path: Path
-) -> None:
-    again = _weights(train(_with(small_config, tmp_path / "a", workers=2), progress=False))
-    first = _weights(model_folder)
-    assert all(torch.equal(first[name], again[name]) for name in first)
-    other = _weights(train(_with(small_config, tmp_path / "b", seed=1), progress=False))
-    assert not all(torch.equal(first[name], other[name]) for name in first)
-
-
-@pytest.mark.slow
 def test_a_stopped_run_resumes_to_the_same_end(
-    small_config: Config, prepared: PreparedSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    small_config: Config, model_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Ctrl-C in the second of three epochs, then --resume: the same weights as without the stop."""
-    whole = train(_with(small_config, tmp_path / "whole", epochs=3), progress=False)
-    config = _with(small_config, tmp_path / "stopped", epochs=3)
+    """Ctrl-C in the second of two epochs, then --resume: the same weights as without the stop."""
+    config = _with(small_config, tmp_path / "stopped")
 
     from reactometer.training.module import ReactionTask
 
@@ -88,7 +79,7 @@ def test_a_stopped_run_resumes_to_the_same_end(
             train(config, progress=False)
     assert not (tmp_path / "stopped" / "model").exists()
     resumed = _weights(train(config, resume=True, progress=False))
-    for name, tensor in _weights(whole).items():
+    for name, tensor in _weights(model_folder).items():
         torch.testing.assert_close(resumed[name], tensor, atol=1e-6, rtol=1e-5)
 
 
@@ -134,18 +125,18 @@ def test_a_run_is_never_written_over_unasked(small_config: Config, model_folder:
 
 @pytest.mark.slow
 def test_overwriting_deletes_the_earlier_run_only_when_the_new_one_can_start(
-    small_config: Config, prepared: PreparedSet, tmp_path: Path
+    small_config: Config, model_folder: Path, tmp_path: Path
 ) -> None:
-    config = _with(small_config, tmp_path / "run", epochs=1)
-    model = train(config, progress=False)
-    (tmp_path / "run" / "notes.txt").write_text("mine")
+    run = Path(shutil.copytree(model_folder.parent, tmp_path / "run"))
+    (run / "notes.txt").write_text("mine")
+    config = _with(small_config, run, epochs=1)
     unknown = config.model_copy(update={"model": config.model.model_copy(update={"encoder": "random:nothing"})})
     with pytest.raises(WeightsError, match="no encoder"):
         train(unknown, overwrite=True, progress=False)
-    before = (model / "weights.safetensors").stat().st_mtime_ns
-    train(config, overwrite=True, progress=False)
+    before = (run / "model" / "weights.safetensors").stat().st_mtime_ns
+    model = train(config, overwrite=True, progress=False)
     assert (model / "weights.safetensors").stat().st_mtime_ns > before
-    assert (tmp_path / "run" / "notes.txt").read_text() == "mine"
+    assert (run / "notes.txt").read_text() == "mine"
 
 
 @pytest.mark.parametrize("accelerator", ["cuda", "gpu9"])
@@ -157,24 +148,20 @@ def test_a_missing_device_is_reported_before_any_work(
         train(_with(small_config, tmp_path / "run", data=tmp_path / "no", accelerator=accelerator), progress=False)
 
 
-@pytest.mark.slow
-def test_what_cannot_be_trained_on_is_named(small_config: Config, simulated: Path, tmp_path: Path) -> None:
+def test_what_cannot_be_trained_on_is_named(small_config: Config, prepared: PreparedSet) -> None:
     with pytest.raises(ConfigError, match=r"no data set named.*data\.path"):
         train(Config(), progress=False)
-    videos = sorted(simulated.rglob("*.mp4"))[:6]
-    config = _with(small_config, tmp_path / "run", data=tmp_path / "few.csv")
-    config = config.model_copy(update={"data": config.data.model_copy(update={"cache": tmp_path / "cache"})})
 
-    def write(splits: list[str], labels: list[float]) -> None:
-        rows = [f"{video},{split},{label}" for video, split, label in zip(videos, splits, labels, strict=True)]
-        (tmp_path / "few.csv").write_text("\n".join(["path,split,Joy", *rows]) + "\n", encoding="utf-8")
+    def with_val(labels: list[float]) -> PreparedSet:
+        val = [
+            replace(row, clip=replace(row.clip, labels=(label,) * len(prepared.labels)))
+            for row, label in zip(prepared.split("val"), labels, strict=False)
+        ]
+        return replace(prepared, rows=(*prepared.split("train"), *val))
 
-    write(["train"] * 5 + ["val"], [0.1, 0.2, 0.3, 0.4, 0.5, 0.6])
-    with pytest.raises(DataError, match=r"'val' is too small.*1 .*3"):
-        train(config, progress=False)
-    write(["train"] * 3 + ["val"] * 3, [0.1, 0.2, 0.3, 0.5, 0.5, 0.5])
-    with pytest.raises(DataError, match=r"no label varies.*'val'"):
-        train(config, progress=False)
+    for labels, words in (([0.5, 0.6], r"'val' is too small.*2 .*3"), ([0.5] * 3, r"no label varies.*'val'")):
+        with pytest.raises(DataError, match=words):
+            set_up(small_config, with_val(labels), progress=False)
 
 
 def test_the_rate_warms_up_and_falls_as_a_cosine() -> None:

@@ -12,10 +12,6 @@ from reactometer.errors import ConfigError, suggestion
 STARTER_NAME = "starter"
 """Encoder name of the small expression backbone of the model inside the package."""
 
-LOG_MEL, CONVOLUTION, CONTOURS = "log-mel", "convolution", "contours"
-"""The voice encoders that need no weights: small networks over the log-mel spectrogram, or over given features; and
-contours of timbre, pitch and loudness, with nothing to learn."""
-
 
 @dataclass(frozen=True)
 class System:

@@ -90,7 +90,12 @@ def load_net(name: str, takes: str) -> Net:
         _check_kind(name, config, takes)
         return Net(_trained(source, config), _preparation(source), pretrained=True)
     except (OSError, ValueError, RuntimeError, SafetensorError) as error:
-        raise _refusal(name, error) from error
+        fix = (
+            "Check the name and the network; or give a folder with config.json and model.safetensors, or put them into "
+            f"$REACTOMETER_WEIGHTS/OWNER--NAME; or ask for random weights with '{RANDOM}resnet-50'"
+        )
+        reason = (str(error).strip() or repr(error)).splitlines()[0]
+        raise WeightsError(f"encoder '{name}' cannot be loaded: {reason}", fix=fix) from error
 
 
 def describe_net(net: Net) -> dict[str, Any]:
@@ -182,16 +187,6 @@ def _check_kind(name: str, config: Any, takes: str) -> None:
     kind = "clips" if hasattr(config, "num_frames") else KINDS.get(main_input, main_input)
     if kind != takes:
         raise WeightsError(f"encoder '{name}' takes {kind}", expected=f"a network that takes {takes}")
-
-
-def _refusal(name: str, error: Exception) -> WeightsError:
-    """Return the error of an encoder that is not available."""
-    reason = (str(error).strip() or repr(error)).splitlines()[0]
-    fix = (
-        "Check the name and the network; or give a folder with config.json and model.safetensors, or put them into "
-        f"$REACTOMETER_WEIGHTS/OWNER--NAME; or ask for random weights with '{RANDOM}resnet-50'"
-    )
-    return WeightsError(f"encoder '{name}' cannot be loaded: {reason}", fix=fix)
 
 
 def _preparation(source: str) -> dict[str, Any]:

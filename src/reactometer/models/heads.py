@@ -82,9 +82,7 @@ def voice_stream(encoder: VoiceInput, batch: Batch) -> Stream:
 
 
 def encode_seen(encoder: FrameEncoder, frames: Tensor, seen: Tensor) -> Tensor:
-    """Encode only the frames that show a face.
-
-    How many these are is known without a question to the device: a GPU that has to answer waits for the processor.
+    """Encode only the frames that show a face, without a question to the device that it would have to wait for.
 
     Args:
         encoder: pictures -> features.

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -11,20 +10,15 @@ import torch
 from reactometer.config import ModelConfig
 from reactometer.errors import ConfigError
 from reactometer.machine import keep_freed_memory
-from reactometer.models.architectures import CONTOURS, CONVOLUTION, LOG_MEL, goes_by, system_of
+from reactometer.models.architectures import goes_by, system_of
 from reactometer.models.audio_encoders import ContourEncoder, SpeechEncoder, StepConvolution, VoiceEncoder
 from reactometer.models.backbones import Net, describe_net, load_net, rebuild_net
 from reactometer.models.heads import FaceInput, Given, VoiceInput, build_head
 from reactometer.models.model import Pretrained, ReactionModel, output_layer
 from reactometer.models.vision_encoders import ClipEncoder, FrameEncoder
 
-
-@dataclass(frozen=True)
-class Encoders:
-    """What encodes each modality; ``None`` for one that the model does not go by."""
-
-    face: FaceInput | None
-    voice: VoiceInput | None
+Encoders = tuple[FaceInput | None, VoiceInput | None]
+"""What encodes face and voice; ``None`` for a modality that the model does not use."""
 
 
 def load_encoders(
@@ -50,9 +44,10 @@ def load_encoders(
                 got=f"features of {' and '.join(name for name, size in given.items() if size)} only",
                 fix='Name them with data.face_features or data.voice_features, or use model.name="multimodal"',
             )
-        of_voice = StepConvolution if config.voice_encoder == CONVOLUTION else Given
-        return Encoders(
-            Given(sizes["face"]) if "face" in sizes else None, of_voice(sizes["voice"]) if "voice" in sizes else None
+        of_voice = StepConvolution if config.voice_encoder == "convolution" else Given
+        return (
+            Given(sizes["face"]) if "face" in sizes else None,
+            of_voice(sizes["voice"]) if "voice" in sizes else None,
         )
 
     def net_of(modality: str, name: str, takes: str) -> Net:
@@ -65,22 +60,15 @@ def load_encoders(
         takes, encoder = ("clips", ClipEncoder) if system.takes == "clips" else ("pictures", FrameEncoder)
         face = encoder(net_of("face", config.encoder or system.encoder, takes), config.size_px, config.pooling)
     if "voice" in modalities:
-        _check_voice_encoder(config)
-        fixed = {LOG_MEL: VoiceEncoder, CONTOURS: ContourEncoder}.get(config.voice_encoder)
+        if config.voice_encoder == "convolution":
+            fix = 'Use "log-mel", or data.voice_features'
+            raise ConfigError('model.voice_encoder = "convolution" is for given features', fix=fix)
+        if config.voice_encoder == "contours" and not config.frozen:
+            fix = "Add model.frozen=true, so that it is kept"
+            raise ConfigError('model.voice_encoder = "contours" has nothing to train', fix=fix)
+        fixed = {"log-mel": VoiceEncoder, "contours": ContourEncoder}.get(config.voice_encoder)
         voice = fixed() if fixed else SpeechEncoder(net_of("voice", config.voice_encoder, "sound"))
-    return Encoders(face, voice)
-
-
-def _check_voice_encoder(config: ModelConfig) -> None:
-    if config.voice_encoder == CONVOLUTION:
-        raise ConfigError(
-            f'model.voice_encoder = "{CONVOLUTION}" is for given features',
-            fix=f'Use "{LOG_MEL}", or data.voice_features',
-        )
-    if config.voice_encoder == CONTOURS and not config.frozen:
-        raise ConfigError(
-            f'model.voice_encoder = "{CONTOURS}" has nothing to train', fix="Add model.frozen=true, so that it is kept"
-        )
+    return face, voice
 
 
 def describe_nets(model: ReactionModel) -> dict[str, Any]:
@@ -95,8 +83,8 @@ def describe_nets(model: ReactionModel) -> dict[str, Any]:
 def build_model(config: ModelConfig, encoders: Encoders, label_mean: Sequence[float]) -> ReactionModel:
     """Build a model from its encoders; ``label_mean`` (L,) is its answer for a clip without a usable face or voice."""
     keep_freed_memory()
-    pairs = (("face", encoders.face), ("voice", encoders.voice))
-    present = {name: encoder for name, encoder in pairs if encoder is not None}
+    face, voice = encoders
+    present = {name: encoder for name, encoder in (("face", face), ("voice", voice)) if encoder is not None}
     standard = [
         name
         for name, encoder in present.items()
@@ -104,4 +92,4 @@ def build_model(config: ModelConfig, encoders: Encoders, label_mean: Sequence[fl
     ]
     head = build_head(config, {name: encoder.feature_size for name, encoder in present.items()}, standard)
     output = output_layer(head.embedding_size, label_mean, config.dropout)
-    return ReactionModel(encoders.face, encoders.voice, head, output, torch.tensor(label_mean), frozen=config.frozen)
+    return ReactionModel(face, voice, head, output, torch.tensor(label_mean), frozen=config.frozen)

@@ -31,7 +31,6 @@ class Row:
     metrics: tuple[Metrics, ...]  # on the split, by seed
     interval: Interval  # of the median seed's mean Pearson
     over_length: Interval  # of the median seed's mean Pearson minus the clip-length baseline's
-    parameters: int
 
     @property
     def median(self) -> float | None:
@@ -44,7 +43,6 @@ class Comparison:
     """All rows, the baseline, and the folder of the table."""
 
     split: str
-    labels: tuple[str, ...]
     rows: tuple[Row, ...]
     length_baseline: Metrics
     n_seeds: int
@@ -94,7 +92,7 @@ def compare(
         models = [load_model(folder) for folder in folders]
         own, length = _rows(name, models, data, split, progress)
         rows += own
-    comparison = Comparison(split, models[0].labels, tuple(rows), length, seeds, out)
+    comparison = Comparison(split, tuple(rows), length, seeds, out)
     write_whole(out / "comparison.md", markdown(comparison))
     write_whole(out / "comparison.csv", as_table(comparison).to_csv(index=False))
     return comparison
@@ -120,7 +118,6 @@ def _rows(
             metrics=tuple(evaluation.metrics for evaluation in scored),
             interval=bootstrap_mean_pearson(targets, middle, how=how),
             over_length=bootstrap_mean_pearson(targets, middle, length, how),
-            parameters=first.description["n_parameters"],
         )
         rows.append(row)
     return rows, measure(targets, length, first.labels)
@@ -139,7 +136,6 @@ def as_table(comparison: Comparison) -> pd.DataFrame:
             **{f"pearson {label}": r for label, r in zip(metrics.labels, metrics.pearson, strict=True)},
             "mean_ccc": metrics.means["ccc"],
             "mean_mae": metrics.means["mae"],
-            "parameters": row.parameters,
         }
         for row in comparison.rows
         for seed, metrics in enumerate(row.metrics)
@@ -157,7 +153,7 @@ def median(values: Sequence[float | None]) -> float | None:
 def markdown(comparison: Comparison) -> str:
     """Return the table as Markdown: one line per system; r is the mean Pearson over the labels."""
     score, baseline = f"{comparison.split}: r", comparison.length_baseline
-    by_label = dict(zip(comparison.labels, (shown(r, 3) for r in baseline.pearson), strict=True))
+    by_label = dict(zip(baseline.labels, (shown(r, 3) for r in baseline.pearson), strict=True))
     table = pd.DataFrame(
         [
             *(_cells(row, score) for row in comparison.rows),

@@ -48,10 +48,12 @@ def set_up(config: Config, prepared: PreparedSet, *, progress: bool) -> Setup:
         DataError: a split is too small, no label varies, or splits share people or stimuli.
         WeightsError: an encoder cannot be had.
     """
-    dealt = deal_folds(config, prepared)
-    clips, own = [row.clip for row in prepared.rows], [row.clip for row in dealt.rows]
-    origin, allowed = str(prepared.folder), config.data.allow_leak
-    check_leaks(clips, own if config.data.folds else clips, origin=origin, allowed=allowed)
+    clips = dealt_clips = [row.clip for row in prepared.rows]
+    if config.data.folds:
+        dealt_clips = list(assign_folds(clips, config.data.folds, config.data.fold))
+    check_leaks(clips, dealt_clips, origin=str(prepared.folder), allowed=config.data.allow_leak)
+    rows = [replace(row, clip=clip) for row, clip in zip(prepared.rows, dealt_clips, strict=True)]
+    dealt = replace(prepared, rows=tuple(rows))
     _check_splits(dealt)
     train = tuple(row for row in dealt.split("train") if row.file and row.clip.labels)
     label_mean = np.array([row.clip.labels for row in train]).mean(axis=0).astype(np.float32).tolist()  # (L,)
@@ -74,15 +76,6 @@ def set_up(config: Config, prepared: PreparedSet, *, progress: bool) -> Setup:
     model.train()  # Lightning leaves each module in the mode it finds, a frozen encoder in evaluation
     trained.train()
     return Setup(model, trained, data, dealt)
-
-
-def deal_folds(config: Config, prepared: PreparedSet) -> PreparedSet:
-    """The set with train and val dealt anew, where folds are asked for."""
-    if not config.data.folds:
-        return prepared
-    clips = assign_folds([row.clip for row in prepared.rows], config.data.folds, config.data.fold)
-    rows = tuple(replace(row, clip=clip) for row, clip in zip(prepared.rows, clips, strict=True))
-    return replace(prepared, rows=rows)
 
 
 def _check_splits(prepared: PreparedSet) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from lightning.pytorch import seed_everything
 
@@ -19,7 +18,7 @@ from reactometer.io import appearing, decoding, parse_json_object, write_whole
 from reactometer.models.architectures import goes_by
 from reactometer.terminal import is_first_process, messages
 from reactometer.training.export import prove, write_checkpoint
-from reactometer.training.module import ReactionData, ReactionTask
+from reactometer.training.module import ReactionTask
 from reactometer.training.setup import set_up
 from reactometer.training.trainer import CHECKPOINTS, LAST, check_devices, claim, clear, load_best, run
 
@@ -70,7 +69,13 @@ def train(
     trainer = run(task, data, config.training, out, resume=resume, progress=progress)
     if trainer.is_global_zero:
         best = load_best(task, out)
-        about = _about(prepared, data)
+        about = {
+            "name": prepared.folder.name,
+            "detector": prepared.settings.detector,
+            "manifest_sha256": prepared.manifest_sha256,
+            "n_train_clips": len(data.train_rows),
+            "n_val_clips": len(data.val_rows),
+        }
         network, labels = setup.model.to("cpu").eval(), prepared.labels
         with appearing(out / MODEL) as folder:
             write_checkpoint(folder, network, labels, config, data=about, metrics=best)
@@ -113,16 +118,6 @@ def _calibrate(folder: Path, prepared: PreparedSet, progress: bool) -> None:
         messages.print(f"no intervals: {error}", style="yellow")
 
 
-def _about(prepared: PreparedSet, data: ReactionData) -> dict[str, Any]:
-    return {
-        "name": prepared.folder.name,
-        "detector": prepared.settings.detector,
-        "manifest_sha256": prepared.manifest_sha256,
-        "n_train_clips": len(data.train_rows),
-        "n_val_clips": len(data.val_rows),
-    }
-
-
 def ensemble(
     config: Config | Path | str,
     out: Path | str,
@@ -134,7 +129,7 @@ def ensemble(
 ) -> Path:
     """Train one member a fold, or one a seed, and join them.
 
-    A second call takes up where the first one stopped: members that are there are not trained again.
+    A second call resumes the first, and trains no finished member again.
 
     Args:
         config: a TOML file, or a configuration made in Python.

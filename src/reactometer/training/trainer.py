@@ -39,8 +39,6 @@ MOST_WORKERS = 8  # of a GPU, where none are asked for
 SEVERAL = "ddp_find_unused_parameters_true"
 """The strategy of several processes; a batch may contain no face at all, and leave parameters unused."""
 
-GPU_LOG_STEPS = 20  # a loss that is written down is waited for, and the GPU then waits for the next step
-
 
 def run(
     task: LightningModule,
@@ -68,7 +66,7 @@ def run(
             accumulate_grad_batches=settings.accumulate,
             gradient_clip_val=settings.gradient_clip or None,
             reload_dataloaders_every_n_epochs=1,
-            log_every_n_steps=GPU_LOG_STEPS if on_gpu(settings) else 1,
+            log_every_n_steps=20 if on_gpu(settings) else 1,  # a GPU waits until a loss is written
             num_sanity_val_steps=0,
             enable_model_summary=False,
             deterministic="warn",
@@ -96,9 +94,10 @@ def check_devices(settings: TrainingConfig) -> None:
         with quiet("lightning.pytorch", sys.stderr, "lightning"):  # Lightning's bars belong to standard error
             Trainer(**placement(settings), logger=False, enable_checkpointing=False, enable_progress_bar=False)
     except (MisconfigurationException, ValueError) as error:
-        asked = f"training.accelerator = {settings.accelerator!r} with training.devices = {settings.devices!r}"
         raise ConfigError(
-            f"cannot train on {asked}", got=str(error).splitlines()[0], fix="Set training.accelerator=auto, or cpu"
+            f"cannot train on training.accelerator = {settings.accelerator!r}, training.devices = {settings.devices!r}",
+            got=str(error).splitlines()[0],
+            fix="Set training.accelerator=auto, or cpu",
         ) from error
 
 
