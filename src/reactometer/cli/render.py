@@ -34,7 +34,7 @@ BAR = 40
 
 def print_table(header: Sequence[str], rows: Iterable[Sequence[str]], title: str | None = None) -> None:
     """Print rows of text below a header."""
-    table = Table(*header, title=title, title_justify="left")
+    table = Table(*header, title=title, title_justify="left", box=None, pad_edge=False)
     table.columns[0].no_wrap = True
     for row in rows:
         table.add_row(*row)

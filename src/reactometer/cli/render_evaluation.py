@@ -209,6 +209,6 @@ def print_ratings(gathered: Ratings) -> None:
 
 
 def with_interval(value: float | None, interval: Interval | None) -> str:
-    """Format a score with its interval: "0.893 (0.85 to 0.92)"."""
-    ends = f" ({interval.low:.2f} to {interval.high:.2f})" if interval else ""
+    """Format a score with its interval: "0.893 (0.85–0.92)"."""
+    ends = f" ({interval.low:.2f}–{interval.high:.2f})" if interval else ""
     return f"{shown(value, 3)}{ends}"
