@@ -13,9 +13,10 @@ import torch
 from lightning.pytorch import seed_everything
 
 from reactometer.config import Config
-from reactometer.data.cache import PreparedRow, PreparedSet, open_prepared
+from reactometer.data.cache import PreparedRow, PreparedSet
 from reactometer.data.inputs import MediaReader, Part, parts_of
 from reactometer.data.person_norm import PersonReader
+from reactometer.data.prepare import open_data
 from reactometer.errors import ConfigError
 from reactometer.evaluation.evaluate import evaluate
 from reactometer.inference.inputs import EncodingReader
@@ -56,7 +57,7 @@ def test_frozen_features_are_computed_once(
         return config.model_copy(update={"data": config.data.model_copy(update={"path": own})})
 
     model = train(config("one"), progress=False)
-    files = {file: file.stat().st_mtime_ns for file in (own / "features").rglob("*.*")}
+    files = {file: file.stat().st_mtime_ns for file in (own / "features").rglob("*.safetensors")}
     splits = sorted(folder.name for folder in (own / "features").glob("*/*"))
     assert splits == ["train", "val", "val"]  # the second val by the graph, for the intervals
 
@@ -68,7 +69,11 @@ def test_frozen_features_are_computed_once(
     for seed in (0, 1):  # the first draws the same weights
         seed_everything(seed, verbose=False)
         with pytest.raises(AssertionError, match="the encoder ran again") if seed else nullcontext():
-            set_up(config("two"), open_prepared(own), progress=False)
+            set_up(
+                config("two"),
+                open_data(small_config.data.model_copy(update={"path": own}), small_config.prepare, progress=False),
+                progress=False,
+            )
     assert {file: file.stat().st_mtime_ns for file in files} == files
 
 

@@ -78,18 +78,15 @@ def compare(
         OutputError: ``out`` holds runs of other configurations.
     """
     out, configs = Path(out), each_path(configs)
-    if len({Path(path).stem for path in configs}) < len(configs):
+    jobs = {Path(path).stem: load_config(Path(path), [*overrides, f'data.path="{data}"']) for path in configs}
+    if len(jobs) < len(configs):
         raise ConfigError("two configurations have the same name", got=", ".join(Path(path).stem for path in configs))
-    jobs = [(Path(path).stem, load_config(Path(path), [*overrides, f'data.path="{data}"'])) for path in configs]
-    for _, config in jobs:
+    for config in jobs.values():
         goes_by(config.model)
     rows: list[Row] = []
-    for name, config in jobs:
-        folders = [
-            train_once(config, out / "runs" / f"{name}-seed{seed}", seed=seed, progress=progress)
-            for seed in range(seeds)
-        ]
-        models = [load_model(folder) for folder in folders]
+    for name, config in jobs.items():
+        runs = [out / "runs" / f"{name}-seed{seed}" for seed in range(seeds)]
+        models = [load_model(train_once(config, run, seed=seed, progress=progress)) for seed, run in enumerate(runs)]
         own, length = _rows(name, models, data, split, progress)
         rows += own
     comparison = Comparison(split, tuple(rows), length, seeds, out)
