@@ -80,7 +80,7 @@ NEEDING: dict[str, tuple[str, ...]] = {
     "explain clip.mp4 --out folder": ("evaluate", "matplotlib"),
     "evaluate data --model model": ("evaluate", "pandas, scipy, matplotlib, jinja2"),
     "report model data": ("evaluate", "pandas, scipy, matplotlib, jinja2"),
-    "split data --out a.csv": ("evaluate", "pandas, scipy"),
+    "split data --out a.csv": ("evaluate", "scipy"),
     "ratings a.csv --out b.csv": ("evaluate", "pandas"),
     "train demo": ("train", "torch, lightning, transformers, onnx, pandas, scipy, matplotlib, jinja2"),
     "demo": ("train", "torch, lightning, matplotlib"),

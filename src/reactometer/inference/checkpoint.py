@@ -260,7 +260,7 @@ def read_description(folder: Path) -> _Description | _EnsembleDescription:
         description = parse_json_object(text)
     if description.get("format") != FORMAT:
         got, expected = f"format {description.get('format')}", f"format {FORMAT}"
-        fix = "Use the version of reactometer that wrote it"
+        fix = "Train it again with this version, or use it with the version of reactometer that wrote it"
         raise ModelError(f"{folder}: another format of checkpoint", got=got, expected=expected, fix=fix)
     try:
         kind = _EnsembleDescription if "members" in description else _Description
