@@ -86,17 +86,17 @@ def play_to_server(video: Path, asked: argparse.Namespace, out: Path) -> None:
     from websockets.sync.client import connect
 
     from reactometer.live.capture import LiveSource
-    from reactometer.live.protocol import HEAD, Kind
-    from reactometer.live.session import Inbox
+    from reactometer.live.protocol import HEAD, PacketKind
+    from reactometer.live.session import FrameQueue
 
-    inbox, arrived_s = Inbox(asked.rate), dict[float, float]()
+    inbox, arrived_s = FrameQueue(asked.rate), dict[float, float]()
 
     def send() -> None:
         until_s = time.monotonic() + asked.seconds
         while time.monotonic() < until_s and not inbox.closed:
             for piece in inbox.take(0.1):
                 head = HEAD.pack(piece.kind, piece.time_s)
-                if piece.kind is Kind.FRAME:
+                if piece.kind is PacketKind.FRAME:
                     arrived_s[piece.time_s] = piece.arrived_s
                     bgr = cv2.cvtColor(piece.content(), cv2.COLOR_RGB2BGR)
                     client.send(head + cv2.imencode(".jpg", bgr)[1].tobytes())

@@ -33,10 +33,10 @@ from torch import Tensor, nn
 from reactometer import load_config, prepare
 from reactometer.config import Config
 from reactometer.data.cache import PreparedSet, open_prepared
-from reactometer.models.backbones import load_net
+from reactometer.models.backbones import load_backbone
 from reactometer.synthetic.dataset import simulate
-from reactometer.training.module import ReactionTask
-from reactometer.training.setup import set_up
+from reactometer.training.module import ReactionModule
+from reactometer.training.setup import build_training
 from reactometer.training.trainer import run
 
 BAR, GPU_BAR = 0.90, 0.85
@@ -91,8 +91,8 @@ def _rendered(frames: int, folder: Path) -> PreparedSet:
 def _train(config: Config, prepared: PreparedSet, asked: argparse.Namespace) -> Clock:
     """Run what :func:`reactometer.training.train.train` runs, with a clock among its callbacks."""
     seed_everything(config.training.seed, workers=True, verbose=False)
-    setup = set_up(config, prepared, progress=False)
-    task = ReactionTask(setup.trained, config.training, setup.data)
+    setup = build_training(config, prepared, progress=False)
+    task = ReactionModule(setup.trained, config.training, setup.data)
     clock = Clock(BareLoop(asked.batch, asked.frames, config.training.accumulate), asked.steps)
     task.configure_callbacks = lambda: [clock]  # type: ignore[method-assign]
     run(task, setup.data, config.training, config.training.out or Path(), resume=False, progress=False)
@@ -104,7 +104,7 @@ class BareLoop:
 
     def __init__(self, batch: int, frames: int, accumulate: int) -> None:
         self.device = torch.device("cuda" if HAS_GPU else "cpu")
-        self.net: Any = load_net(ENCODER, "pictures").module
+        self.net: Any = load_backbone(ENCODER, "pictures").module
         self.net.to(self.device, memory_format=torch.channels_last)
         self.output = nn.Linear(FEATURES, LABELS).to(self.device)
         self.optimiser = torch.optim.AdamW([*self.net.parameters(), *self.output.parameters()], lr=1e-4)

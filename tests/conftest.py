@@ -268,7 +268,7 @@ def reads(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     from reactometer.workers import decoder
 
     names: list[str] = []
-    monkeypatch.setattr(aggregate, "AT_ONCE", 3)
+    monkeypatch.setattr(aggregate, "MAX_BATCH_SEGMENTS", 3)
 
     def read(path: Path, *arguments: Any) -> Iterator[Any]:
         names.append(path.name)

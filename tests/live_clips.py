@@ -9,7 +9,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from reactometer.live.protocol import Kind, Piece
+from reactometer.live.protocol import Packet, PacketKind
 from reactometer.media.audio import read_sound
 from reactometer.media.video import read_frames, sample_frames
 from reactometer.types import SOUND_RATE_HZ, ByteArray
@@ -18,25 +18,25 @@ CHUNK_S = 0.1
 HEAD = struct.Struct("<Bd")
 
 
-def pieces_of(path: Path, rate_hz: float) -> list[Piece]:
+def pieces_of(path: Path, rate_hz: float) -> list[Packet]:
     """Frames, and sound in chunks of a tenth of a second, in the order in which they would be there."""
-    timed: list[tuple[float, Piece]] = []
+    timed: list[tuple[float, Packet]] = []
     size = round(CHUNK_S * SOUND_RATE_HZ)
     for block in read_sound(path):
         for first in range(0, len(block.samples), size):
             start_s, samples = block.start_s + first / SOUND_RATE_HZ, block.samples[first : first + size]
-            timed.append((start_s + len(samples) / SOUND_RATE_HZ, Piece(Kind.SOUND, start_s, samples)))
+            timed.append((start_s + len(samples) / SOUND_RATE_HZ, Packet(PacketKind.SOUND, start_s, samples)))
     frames = sample_frames(read_frames(path), rate_hz)
-    timed += [(frame.time_s, Piece(Kind.FRAME, frame.time_s, frame.rgb or (lambda: None))) for frame in frames]
+    timed += [(frame.time_s, Packet(PacketKind.FRAME, frame.time_s, frame.rgb or (lambda: None))) for frame in frames]
     return [piece for _, piece in sorted(timed, key=lambda pair: pair[0])]
 
 
-def until(pieces: Sequence[Piece], end_s: float) -> list[Piece]:
+def until(pieces: Sequence[Packet], end_s: float) -> list[Packet]:
     """Those that have begun before a moment."""
     return [piece for piece in pieces if piece.time_s < end_s]
 
 
-def pack(piece: Piece) -> bytes:
+def pack(piece: Packet) -> bytes:
     """The binary message of a piece whose frame can be decoded, see docs/live.md."""
     head = HEAD.pack(piece.kind, piece.time_s)
     if not callable(piece.content):

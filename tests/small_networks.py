@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from transformers import AutoConfig, AutoModel
 
 from reactometer.models.audio_encoders import SpeechEncoder
-from reactometer.models.backbones import load_net
+from reactometer.models.backbones import load_backbone
 from reactometer.models.batches import Batch
 from reactometer.models.heads import face_stream, voice_stream
 from reactometer.models.vision_encoders import ClipEncoder, FrameEncoder
@@ -69,15 +69,15 @@ def waveforms(*lengths: int) -> tuple[Tensor, Tensor]:
 
 
 def frame_encoder(name: str, size_px: int, pooling: str = "network") -> FrameEncoder:
-    return FrameEncoder(load_net(name, "pictures"), size_px, pooling)
+    return FrameEncoder(load_backbone(name, "pictures"), size_px, pooling)
 
 
 def clip_encoder(name: str, size_px: int, pooling: str = "network") -> ClipEncoder:
-    return ClipEncoder(load_net(name, "clips"), size_px, pooling)
+    return ClipEncoder(load_backbone(name, "clips"), size_px, pooling)
 
 
 def speech_encoder(name: str) -> SpeechEncoder:
-    return SpeechEncoder(load_net(name, "sound"))
+    return SpeechEncoder(load_backbone(name, "sound"))
 
 
 def empty_batch(**streams: Tensor) -> Batch:

@@ -14,7 +14,7 @@ import torch
 
 from reactometer.data.cache import PreparedRow, PreparedSet, load_clip, open_prepared, write_clip
 from reactometer.data.feature_store import write_store
-from reactometer.data.inputs import Item, Part, parts_of
+from reactometer.data.inputs import ClipPart, Item, split_parts
 from reactometer.errors import DataError, ModelError, OutputError, ReactometerError
 from reactometer.inference.checkpoint import load_model
 from reactometer.models.weights import load_network
@@ -89,7 +89,7 @@ def test_a_prepared_set(prepared: PreparedSet, tmp_path: Path) -> None:
     _cut_is_refused(tmp_path / "cache.json", lambda: open_prepared(tmp_path), DataError)
 
 
-def _item(_row: PreparedRow, part: Part, _rng: object) -> Item:
+def _item(_row: PreparedRow, part: ClipPart, _rng: object) -> Item:
     values = np.arange(12, dtype=np.float32).reshape(3, 4) + part.index
     return Item(values, np.ones(3, bool), np.arange(3, dtype=np.float32), values[:, :2], np.arange(3, dtype=np.float32))
 
@@ -97,7 +97,7 @@ def _item(_row: PreparedRow, part: Part, _rng: object) -> Item:
 def test_features(clip: PreparedRow, tmp_path: Path) -> None:
     """A part whose file lacks its end is reported; a damaged index is written anew."""
     rows = [replace(clip, clip=replace(clip.clip, clip_id=f"{number}"), duration_s=3.0) for number in range(4)]
-    parts, folder = parts_of(rows), tmp_path / "store"
+    parts, folder = split_parts(rows), tmp_path / "store"
 
     def read() -> list[Any]:
         found = write_store(folder, rows, _item, {"face": 4, "voice": 2})

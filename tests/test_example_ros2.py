@@ -13,7 +13,7 @@ import pytest
 
 from reactometer.inference.checkpoint import load_model
 from reactometer.live.scorer import LiveScorer
-from reactometer.live.session import Inbox, score_here
+from reactometer.live.session import FrameQueue, run_session
 from reactometer.media.video import read_frames
 from reactometer.paths import STARTER
 
@@ -37,7 +37,7 @@ def header(time_s: float) -> SimpleNamespace:
 def test_from_messages_to_a_message(messages: ModuleType, simulated: Path) -> None:
     model = load_model(STARTER, "cpu")
     scorer, video = LiveScorer(model, 1.0), sorted((simulated / "test" / "mp4").iterdir())[0]
-    inbox = Inbox(scorer.rate_hz)
+    inbox = FrameQueue(scorer.rate_hz)
     tone = (3000 * np.sin(np.arange(1600) * 0.1)).astype("<i2")
     frame = next(read_frames(video))
     assert frame.rgb is not None
@@ -51,7 +51,7 @@ def test_from_messages_to_a_message(messages: ModuleType, simulated: Path) -> No
     inbox.put(piece)
     inbox.put(messages.sound_piece(SimpleNamespace(data=list(tone.tobytes())), 7.25))
     inbox.close()
-    (told,) = score_here(scorer, inbox)
+    (told,) = run_session(scorer, inbox)
     said = json.loads(messages.score_as_text(told, model.labels))
     assert said["frame_s"] == pytest.approx(7.25)
     assert set(said["intensities"]) == set(model.labels)

@@ -30,7 +30,7 @@ from reactometer.inference.outputs import Outputs
 from reactometer.inference.overlay import write_overlay
 from reactometer.inference.plot import draw_timeline
 from reactometer.inference.tables import clip_columns, clip_rows, write_table
-from reactometer.io import PART, appearing, check_place, make_folder, replacing, write_whole
+from reactometer.io import PART, atomic_file, atomic_folder, check_place, make_folder, write_atomic
 from reactometer.paths import STARTER
 from reactometer.training.train import train
 from reactometer.training.trainer import LAST, _WholeFiles
@@ -42,13 +42,13 @@ SEEN = Prediction("a.mp4", "ok", ("Joy",), 3.0, 1.0, True, (0.25,), WINDOWS)
 
 
 def _save_weights(path: Path) -> None:
-    with appearing(path.with_suffix("")) as partial:
+    with atomic_folder(path.with_suffix("")) as partial:
         save_file({"weights": torch.zeros(10_000)}, partial / "weights.safetensors")
 
 
 def _save_graph(path: Path) -> None:
     weights = onnx.numpy_helper.from_array(np.zeros(10_000, np.float32), "weights")
-    with appearing(path.with_suffix("")) as partial:
+    with atomic_folder(path.with_suffix("")) as partial:
         onnx.save(onnx.helper.make_model(onnx.helper.make_graph([], "graph", [], [], [weights])), partial / "head.onnx")
 
 
@@ -114,9 +114,9 @@ def test_a_file_that_is_not_to_be_changed_is_not_and_a_link_is_followed(tmp_path
     mine, link = tmp_path / "mine.csv", tmp_path / "link.csv"
     mine.write_text("mine")
     link.symlink_to(mine)
-    write_whole(link, "new")
+    write_atomic(link, "new")
     assert link.is_symlink() and mine.read_text() == "new"
-    with pytest.raises(ValueError, match="of another kind"), replacing(mine) as partial:
+    with pytest.raises(ValueError, match="of another kind"), atomic_file(mine) as partial:
         partial.write_text("half")
         raise ValueError("of another kind")
     assert mine.read_text() == "new" and not list(tmp_path.glob(f"*{PART}"))

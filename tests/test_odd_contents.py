@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from reactometer.batch.inputs import Source
+from reactometer.batch.inputs import InputFile
 from reactometer.batch.result_store import open_results
 from reactometer.config import Config
 from reactometer.data.cache import (
@@ -27,7 +27,7 @@ from reactometer.io import format_json, parse_json_object
 from reactometer.types import Clip, FaceSample, FrameState, Prediction, PreparedClip, Window
 
 STAMP = {"model": "x"}
-SOURCES = [Source("a.mp4", "aa"), Source("b.mp4", "bb")]
+SOURCES = [InputFile("a.mp4", "aa"), InputFile("b.mp4", "bb")]
 
 
 @pytest.fixture

@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from reactometer.config import Config, parse_config
-from reactometer.data.inputs import pick_frames
+from reactometer.data.inputs import sample_frame_indices
 from reactometer.data.manifest import parse_labels, parse_split, read_rows
 from reactometer.errors import ConfigError, DataError
 from reactometer.evaluation.metrics import ccc, pearson
@@ -35,8 +35,8 @@ from reactometer.inference.tables import (
     timeline_rows,
     write_table,
 )
-from reactometer.media.segments import LEAST_NEW_S, PART, part_spans
-from reactometer.serving.renderers import FORMS, file_name
+from reactometer.media.segments import MAX_SEGMENT, MIN_NEW_S, part_spans
+from reactometer.serving.renderers import FORMATS, file_name
 from reactometer.types import Prediction, Window
 
 settings.register_profile("here", deadline=None, max_examples=50, database=None, derandomize=True)
@@ -139,14 +139,14 @@ def test_smoothing_stays_between_the_extremes(own: Prediction, span_s: float) ->
 def test_parts_cover_a_clip_without_a_gap(duration_s: float) -> None:
     spans = part_spans(duration_s)
     assert spans[0][0] == 0.0
-    assert math.isclose(spans[-1][1], duration_s) or spans[-1][1] >= duration_s - LEAST_NEW_S
+    assert math.isclose(spans[-1][1], duration_s) or spans[-1][1] >= duration_s - MIN_NEW_S
     assert all(one[1] == other[0] for one, other in pairwise(spans))
-    assert all(end_s - start_s <= PART.length_s for start_s, end_s in spans)
+    assert all(end_s - start_s <= MAX_SEGMENT.length_s for start_s, end_s in spans)
 
 
 @given(st.lists(st.floats(0.0, 60.0), max_size=80, unique=True).map(sorted), st.integers(1, 64))
 def test_frames_are_picked_once_each_and_in_order(times_s: list[float], n_frames: int) -> None:
-    picked = pick_frames(times_s, 0.0, 60.0, n_frames)
+    picked = sample_frame_indices(times_s, 0.0, 60.0, n_frames)
     assert len(picked) <= n_frames and picked == sorted(set(picked))
     assert bool(picked) == bool(times_s) and all(0 <= index < len(times_s) for index in picked)
 
@@ -236,6 +236,6 @@ def test_a_configuration_is_one_or_says_why_not(table: dict[str, Any]) -> None:
 
 @given(st.text(max_size=300))
 def test_a_download_has_a_name_that_every_header_and_disk_takes(name: str) -> None:
-    given_name = file_name(FORMS["csv"], name)
+    given_name = file_name(FORMATS["csv"], name)
     assert given_name.isascii() and given_name.isprintable() and len(given_name) <= 120
     assert not set(given_name) & set("/\\\"'<>:|?*") and not given_name.startswith(".")

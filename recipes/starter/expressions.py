@@ -17,7 +17,7 @@ from torch.utils.data import DataLoader
 
 from reactometer.config import TrainingConfig
 from reactometer.models.vision_encoders import FrameEncoder
-from reactometer.training.optim import FittedTask, on_gpu
+from reactometer.training.optim import BaseModule, on_gpu
 from reactometer.training.trainer import loader_workers
 
 
@@ -56,7 +56,7 @@ class ExpressionNetwork(nn.Module):
         return mean
 
 
-class ExpressionTask(FittedTask):
+class ExpressionTask(BaseModule):
     """Fit the network with cross-entropy; accuracy on validation selects the epoch."""
 
     score = "val_accuracy"

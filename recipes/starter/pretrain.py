@@ -25,8 +25,8 @@ from pydantic import BaseModel, ConfigDict
 
 from reactometer.config import TrainingConfig, apply_override
 from reactometer.errors import DataError
-from reactometer.io import appearing, write_whole
-from reactometer.models.backbones import load_net
+from reactometer.io import atomic_folder, write_atomic
+from reactometer.models.backbones import load_backbone
 from reactometer.models.vision_encoders import FrameEncoder
 from reactometer.terminal import is_first_process
 from reactometer.training.trainer import claim, clear, load_best, run
@@ -71,7 +71,7 @@ def pretrain(
     if test and "test" not in faces.splits:
         raise DataError(f"{faces_folder}: no split 'test'", fix="Leave --test out")
     seed_everything(config.training.seed, workers=True, verbose=False)
-    net = load_net(config.backbone.encoder, "pictures")
+    net = load_backbone(config.backbone.encoder, "pictures")
     settings = dict(net.settings) or {"image_mean": [GREY_MEAN] * 3, "image_std": [GREY_STD] * 3}
     encoder = FrameEncoder(replace(net, settings={**settings, "do_grayscale": faces.grey}), config.backbone.size_px)
     network = ExpressionNetwork(encoder, len(faces.labels), config.backbone.dropout)
@@ -88,10 +88,10 @@ def pretrain(
         targets = faces.splits[split].classes
         scores[split] = measure(targets, classify(network, data.loader(split)), faces.labels)
     about = {"labels": faces.labels, "config": config.model_dump(mode="json"), "epoch": best["epoch"], "scores": scores}
-    with nullcontext(out / BACKBONE) if finished else appearing(out / BACKBONE) as folder:
+    with nullcontext(out / BACKBONE) if finished else atomic_folder(out / BACKBONE) as folder:
         if not finished:
             save(folder, network.encoder, config.backbone.size_px)
-        write_whole(folder / "expressions.json", json.dumps(about, indent=2) + "\n")
+        write_atomic(folder / "expressions.json", json.dumps(about, indent=2) + "\n")
     return out / BACKBONE, scores
 
 

@@ -23,24 +23,24 @@ from reactometer.errors import OutputError, ReactometerError
 PART = ".part"
 """Suffix of a file while it is being written."""
 
-LEFTOVER_S = 3600.0
+STALE_AFTER_S = 3600.0
 """Age from which a half-written file belongs to no running process, seconds."""
 
 Paths = Path | str | Sequence[Path | str]
 """Files or folders, or a single one of them."""
 
-NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
-NO_WRITING = (*NO_ROOM, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM)
+DISK_FULL_ERRNOS = (errno.ENOSPC, errno.EDQUOT)
+WRITE_ERRNOS = (*DISK_FULL_ERRNOS, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM)
 """Error numbers of a full disk, and of any file that cannot be written."""
 
 
-def each_path(given: Paths) -> Sequence[Path | str]:
+def as_path_list(given: Paths) -> Sequence[Path | str]:
     """Return a sequence of paths, also for a single path."""
     return [given] if isinstance(given, Path | str) else given
 
 
 @contextmanager
-def appearing(folder: Path) -> Iterator[Path]:
+def atomic_folder(folder: Path) -> Iterator[Path]:
     """Yield a temporary folder, which is renamed to ``folder`` once its files are on the disk, or deleted on an error.
 
     Raises:
@@ -63,7 +63,7 @@ def appearing(folder: Path) -> Iterator[Path]:
 
 
 @contextmanager
-def replacing(file: Path) -> Iterator[Path]:
+def atomic_file(file: Path) -> Iterator[Path]:
     """Yield a temporary file that replaces ``file`` once it is on the disk; a reader sees the old file or the new one.
 
     The new name, too, is on the disk when the context ends. Parent folders are created, and a link is followed.
@@ -87,16 +87,16 @@ def replacing(file: Path) -> Iterator[Path]:
             partial.unlink(missing_ok=True)
 
 
-def write_whole(file: Path, content: str | bytes) -> Path:
-    """Write a file by :func:`replacing`, and return its path."""
-    with replacing(file) as partial:
+def write_atomic(file: Path, content: str | bytes) -> Path:
+    """Write a file by :func:`atomic_file`, and return its path."""
+    with atomic_file(file) as partial:
         partial.write_bytes(content.encode() if isinstance(content, str) else content)
     return file
 
 
 def write_picture(figure: Any, file: Path) -> Path:
-    """Write a figure of matplotlib by :func:`replacing`, in the format of the file's ending; return its path."""
-    with replacing(file) as partial:
+    """Write a figure of matplotlib by :func:`atomic_file`, in the format of the file's ending; return its path."""
+    with atomic_file(file) as partial:
         figure.savefig(partial, dpi=150, format=file.suffix[1:])
     return file
 
@@ -109,12 +109,12 @@ def writing(path: Path) -> Iterator[None]:
     except ReactometerError:
         raise
     except Exception as error:  # libraries have their own classes for a full disk
-        if isinstance(error, OSError) or system_error(error) in NO_WRITING:
-            raise unwritable(path, error) from error
+        if isinstance(error, OSError) or find_errno(error) in WRITE_ERRNOS:
+            raise write_error(path, error) from error
         raise
 
 
-def system_error(error: BaseException | None) -> int | None:
+def find_errno(error: BaseException | None) -> int | None:
     """Return the ``errno`` of an error or of its causes, such as ``errno.ENOSPC``, or ``None``."""
     while error is not None:
         said = re.search(r"\b(?:os error|errno) (\d+)", str(error), re.IGNORECASE)  # Rust's words, and Arrow's
@@ -126,10 +126,10 @@ def system_error(error: BaseException | None) -> int | None:
     return None
 
 
-def unwritable(path: Path | str, error: Exception) -> OutputError:
+def write_error(path: Path | str, error: Exception) -> OutputError:
     """Return the error that names a file or folder which could not be written."""
-    number = system_error(error)
-    fix = "Free some space there and run it again" if number in NO_ROOM else "Check its permissions"
+    number = find_errno(error)
+    fix = "Free some space there and run it again" if number in DISK_FULL_ERRNOS else "Check its permissions"
     reason = os.strerror(number) if number else error
     return OutputError(f"{path}: cannot be written: {reason}", fix=f"{fix}, or name another path")
 
@@ -173,10 +173,10 @@ def format_csv(rows: Iterable[Iterable[object]]) -> str:
 
 
 def clear_leftovers(files: Iterable[Path]) -> None:
-    """Delete files that killed processes left; another process may be writing one younger than ``LEFTOVER_S``."""
+    """Delete files that killed processes left; another process may be writing one younger than ``STALE_AFTER_S``."""
     for file in files:
         with suppress(FileNotFoundError):
-            if time.time() - file.stat().st_mtime > LEFTOVER_S:
+            if time.time() - file.stat().st_mtime > STALE_AFTER_S:
                 file.unlink()
 
 

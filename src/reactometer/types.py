@@ -32,7 +32,7 @@ SOUND_RATE_HZ = 16_000
 
 FloatArray = npt.NDArray[np.float32]
 ByteArray = npt.NDArray[np.uint8]
-Ends = tuple[tuple[float, float], ...]
+IntervalBounds = tuple[tuple[float, float], ...]
 """(low, high) of each of L intervals, in [0, 1]."""
 ENDS = ("low", "high")
 """What tables call them: columns ``LABEL_low`` and ``LABEL_high``."""
@@ -151,7 +151,9 @@ class Window:
     end_s: float
     face_share: float
     intensities: tuple[float, ...] | None  # (L,) in [0, 1]
-    intervals: Ends | None = None  # around the intensities; None where there are none, or they were changed since
+    intervals: IntervalBounds | None = (
+        None  # around the intensities; None where there are none, or they were changed since
+    )
 
 
 @dataclass(frozen=True)
@@ -185,7 +187,7 @@ class Prediction:
     frames_read: int = 0  # frames decoded from the container
     notes: tuple[str, ...] = ()  # what was done to the model's own values, and what it was not shown
     face: int | None = None  # whose, from 1 in order of first appearance; None: of the one followed person, or nobody
-    intervals: Ends | None = None  # around the intensities
+    intervals: IntervalBounds | None = None  # around the intensities
     coverage: float | None = None  # share of labels that intervals are to hold; None: the model gives none
     doubts: tuple[str, ...] = ()  # reasons not to use the intensities
 

@@ -14,7 +14,7 @@ import pytest
 
 from reactometer.data.cache import PreparedRow
 from reactometer.data.feature_store import FeatureStore, open_store, part_key, write_store
-from reactometer.data.inputs import Item, Part, parts_of
+from reactometer.data.inputs import ClipPart, Item, split_parts
 from reactometer.errors import DataError
 from reactometer.types import Clip
 
@@ -31,7 +31,7 @@ def rows(tmp_path: Path) -> list[PreparedRow]:
     return [*readable, PreparedRow(replace(clips[7], problem="broken"))]
 
 
-def _item(part: Part) -> Item:
+def _item(part: ClipPart) -> Item:
     """What follows from the part alone; clip 1 is not seen, clip 5 not heard."""
     generator = np.random.default_rng((part.index, int(part.start_s)))
     n_frames, n_steps = (int(number) for number in generator.integers(2, 9, 2))
@@ -45,12 +45,14 @@ def _item(part: Part) -> Item:
     )
 
 
-def _read(_row: PreparedRow, part: Part, _rng: object) -> Item:
+def _read(_row: PreparedRow, part: ClipPart, _rng: object) -> Item:
     return _item(part)
 
 
-def _write(folder: Path, rows: Sequence[PreparedRow], made: list[Part] | None = None, source: str = "") -> FeatureStore:
-    def read(_row: PreparedRow, part: Part, _rng: object) -> Item:
+def _write(
+    folder: Path, rows: Sequence[PreparedRow], made: list[ClipPart] | None = None, source: str = ""
+) -> FeatureStore:
+    def read(_row: PreparedRow, part: ClipPart, _rng: object) -> Item:
         if made is not None:
             made.append(part)
         return _item(part)
@@ -59,7 +61,7 @@ def _write(folder: Path, rows: Sequence[PreparedRow], made: list[Part] | None = 
 
 
 def _check(store: FeatureStore, rows: Sequence[PreparedRow]) -> None:
-    for part in parts_of(rows):
+    for part in split_parts(rows):
         row, item = rows[part.index], store(rows[part.index], part)
         expected = _item(part)
         seen = expected.seen if row.file else np.zeros(len(expected.seen), bool)
@@ -86,13 +88,13 @@ def test_a_clip_that_could_not_be_read_does_not_hide_one_with_the_same_id(
     twice = PreparedRow(replace(rows[0].clip, problem="duplicate id"))
     both = [rows[0], twice]
     store = _write(tmp_path / "store", both)
-    part = parts_of(both)[0]
+    part = split_parts(both)[0]
     assert store(rows[0], part).frames.tolist() == _item(part).frames[_item(part).seen].tolist()
     assert len(store(twice, part).frames) == 0
 
 
 def test_nothing_is_made_twice_and_progress_is_told_all_the_same(rows: list[PreparedRow], tmp_path: Path) -> None:
-    made: list[Part] = []
+    made: list[ClipPart] = []
     _write(tmp_path / "store", rows, made)
     assert len(made) == 9
     before = {file.name: file.stat().st_mtime_ns for file in (tmp_path / "store").glob("*.safetensors")}
@@ -101,11 +103,11 @@ def test_nothing_is_made_twice_and_progress_is_told_all_the_same(rows: list[Prep
     assert {file.name: file.stat().st_mtime_ns for file in (tmp_path / "store").glob("*.safetensors")} == before
     done: list[None] = []
     write_store(tmp_path / "store", rows, _read, SIZES, lambda: done.append(None))
-    assert len(done) == len(parts_of(rows)) == 10  # that of the clip that could not be read, too
+    assert len(done) == len(split_parts(rows)) == 10  # that of the clip that could not be read, too
 
 
 def test_a_stopped_run_resumes_and_ends_the_same(rows: list[PreparedRow], tmp_path: Path) -> None:
-    def stopped(_row: PreparedRow, part: Part, _rng: object) -> Item:
+    def stopped(_row: PreparedRow, part: ClipPart, _rng: object) -> Item:
         if part.index == 3:
             raise KeyboardInterrupt
         return _item(part)
@@ -114,7 +116,7 @@ def test_a_stopped_run_resumes_and_ends_the_same(rows: list[PreparedRow], tmp_pa
         write_store(tmp_path / "store", rows, stopped, SIZES)
     with pytest.raises(DataError, match="holds no features"):
         open_store(tmp_path / "store")
-    made: list[Part] = []
+    made: list[ClipPart] = []
     _check(_write(tmp_path / "store", rows, made), rows)
     assert [part.index for part in made] == [3, 4, 5, 6]
     _write(tmp_path / "whole", rows)
@@ -125,13 +127,13 @@ def test_a_stopped_run_resumes_and_ends_the_same(rows: list[PreparedRow], tmp_pa
 def test_a_changed_file_is_computed_again_and_no_other(rows: list[PreparedRow], tmp_path: Path) -> None:
     _write(tmp_path / "store", rows)
     rows[4].clip.path.write_text("changed", encoding="utf-8")
-    made: list[Part] = []
+    made: list[ClipPart] = []
     _check(_write(tmp_path / "store", rows, made), rows)
     assert [part.index for part in made] == [4]
 
 
 def test_what_the_features_follow_from_makes_all_of_them_anew(rows: list[PreparedRow], tmp_path: Path) -> None:
-    made: list[Part] = []
+    made: list[ClipPart] = []
     _write(tmp_path / "store", rows, made, source="AU*")
     _write(tmp_path / "store", rows, made, source="pose_*")
     assert len(made) == 18
@@ -145,11 +147,11 @@ def test_files_of_a_larger_set_do_not_linger(rows: list[PreparedRow], tmp_path: 
 
 def test_two_runs_at_once_write_the_features_once(rows: list[PreparedRow], tmp_path: Path) -> None:
     """The lock is of the file, so threads stand for processes. Each run waits in each shard for the other to begin."""
-    made: list[Part] = []
+    made: list[ClipPart] = []
     begin, other_is_in = Barrier(2), Event()
     inside: list[str] = []
 
-    def read(_row: PreparedRow, part: Part, _rng: object) -> Item:
+    def read(_row: PreparedRow, part: ClipPart, _rng: object) -> Item:
         inside.append(current_thread().name)
         if len(set(inside)) == 2:
             other_is_in.set()
@@ -165,7 +167,7 @@ def test_two_runs_at_once_write_the_features_once(rows: list[PreparedRow], tmp_p
         stores = [pool.submit(run) for _ in range(2)]
     for store in stores:
         _check(store.result(), rows)
-    assert made == parts_of(rows)[:-1]
+    assert made == split_parts(rows)[:-1]
     assert not other_is_in.is_set()
     _check(open_store(tmp_path / "store"), rows)
     assert not list((tmp_path / "store").glob("*.part"))
@@ -181,7 +183,7 @@ def test_two_stores_are_joined(rows: list[PreparedRow], tmp_path: Path) -> None:
 
 
 def test_a_damaged_file_is_reported_with_the_way_out(rows: list[PreparedRow], tmp_path: Path) -> None:
-    store, part = _write(tmp_path / "store", rows), parts_of(rows)[-2]
+    store, part = _write(tmp_path / "store", rows), split_parts(rows)[-2]
     file = store.files[part_key(rows[6], part)]
     file.write_bytes(file.read_bytes()[:-8])
     with pytest.raises(DataError, match=r"damaged: .*Delete .*store and run the command again"):
@@ -202,12 +204,12 @@ def test_a_store_is_never_loaded_whole(tmp_path: Path) -> None:
     rows = [PreparedRow(Clip(f"{number}", Path()), tmp_path, 3.0) for number in range(n_clips)]
     times_s, seen, none = np.arange(n_frames, dtype=np.float32), np.ones(n_frames, bool), np.zeros((0, 0), np.float32)
 
-    def read(_row: PreparedRow, part: Part, _rng: object) -> Item:
+    def read(_row: PreparedRow, part: ClipPart, _rng: object) -> Item:
         frames = generator.random((n_frames, size), dtype=np.float32)
         frames[0, 0] = part.index
         return Item(frames, seen, times_s, none, times_s[:0])
 
-    parts = parts_of(rows)
+    parts = split_parts(rows)
     store = write_store(tmp_path / "store", rows, read, {"face": size, "voice": 0})
     n_bytes = sum(file.stat().st_size for file in (tmp_path / "store").glob("*.safetensors"))
     tracemalloc.start()

@@ -15,7 +15,7 @@ from reactometer.data import feature_tables
 from reactometer.data.cache import PreparedRow, PreparedSet, open_prepared
 from reactometer.data.feature_store import open_store
 from reactometer.data.feature_tables import prepare_features
-from reactometer.data.inputs import Item, parts_of
+from reactometer.data.inputs import Item, split_parts
 from reactometer.data.manifest import NO_LABEL
 from reactometer.data.prepare import open_data
 from reactometer.errors import DataError
@@ -50,7 +50,7 @@ def _open(path: Path, out: Path, face: str | None = "AU*", voice: str | None = N
 def _items(prepared: PreparedSet, rows: Sequence[PreparedRow] | None = None) -> list[Item]:
     """Every part of the clips, in order."""
     rows, read = prepared.rows if rows is None else rows, open_store(prepared.folder / "features")
-    return [read(rows[part.index], part) for part in parts_of(rows)]
+    return [read(rows[part.index], part) for part in split_parts(rows)]
 
 
 def _save(table: pd.DataFrame, path: Path) -> Path:
@@ -206,7 +206,7 @@ def test_a_long_sequence_comes_in_parts_and_no_step_is_lost(tmp_path: Path) -> N
     table = pd.DataFrame({"clip": "long", "time_s": times_s, "AU06": times_s, "Joy": 0.5, "Fear": 0.1})
     short = table[table.time_s <= 60].assign(clip="short", time_s=table.time_s.where(table.time_s < 60, 60.05))
     prepared = _open(_save(pd.concat([table, short]), tmp_path / "table.csv"), tmp_path / "out", face="AU06")
-    parts = parts_of(prepared.rows)
+    parts = split_parts(prepared.rows)
     assert [(part.index, part.start_s, part.end_s) for part in parts] == [
         (0, 0.0, 60.0),
         (0, 60.0, 120.0),

@@ -10,14 +10,14 @@ import numpy as np
 import pytest
 
 from reactometer.data.cache import PreparedSet, load_clip
-from reactometer.data.inputs import MediaReader, Part, Sampling, pick_frames, picture_of, to_item
+from reactometer.data.inputs import ClipPart, InputSpec, MediaReader, decode_image, sample_frame_indices, to_item
 from reactometer.media.faces import decode_crop, encode_crop
 from reactometer.types import FaceSample, FrameState, PreparedClip
 
 
 def test_frames_are_evenly_spaced_in_time() -> None:
     times_s = list(np.arange(66) / 6.0)
-    picked = pick_frames(times_s, 0.0, 11.0, 32)
+    picked = sample_frame_indices(times_s, 0.0, 11.0, 32)
     assert len(picked) == 32
     gaps = np.diff([times_s[index] for index in picked])
     assert gaps.max() - gaps.min() < 0.2
@@ -27,19 +27,19 @@ def test_frames_are_evenly_spaced_in_time() -> None:
 
 def test_uneven_times_are_drawn_by_time_and_not_by_number() -> None:
     times_s = [0.0, 0.01, 0.02, 0.03, 5.0, 10.0]
-    assert pick_frames(times_s, 0.0, 10.0, 2) == [3, 4]
+    assert sample_frame_indices(times_s, 0.0, 10.0, 2) == [3, 4]
 
 
 def test_few_frames_are_each_drawn_once() -> None:
-    assert pick_frames([0.0, 0.5, 1.0], 0.0, 1.5, 32) == [0, 1, 2]
-    assert pick_frames([0.3], 0.0, 1.0, 8) == [0]
-    assert pick_frames([], 0.0, 1.0, 8) == []
-    assert pick_frames([0.0], 0.0, 0.0, 8) == []
+    assert sample_frame_indices([0.0, 0.5, 1.0], 0.0, 1.5, 32) == [0, 1, 2]
+    assert sample_frame_indices([0.3], 0.0, 1.0, 8) == [0]
+    assert sample_frame_indices([], 0.0, 1.0, 8) == []
+    assert sample_frame_indices([0.0], 0.0, 0.0, 8) == []
 
 
 def test_jitter_moves_frames_within_their_own_part() -> None:
     times_s = list(np.arange(1000) / 100.0)
-    draws = [pick_frames(times_s, 0.0, 10.0, 10, np.random.default_rng(seed)) for seed in range(20)]
+    draws = [sample_frame_indices(times_s, 0.0, 10.0, 10, np.random.default_rng(seed)) for seed in range(20)]
     assert len({tuple(draw) for draw in draws}) == 20
     for draw in draws:
         assert [int(times_s[index]) for index in draw] == list(range(10))
@@ -60,12 +60,12 @@ def test_the_frames_drawn_are_those_nearest_to_the_middles_of_equal_parts(seed: 
             nearest = {
                 min(range(n_samples), key=lambda place: (abs(times_s[place] - at_s), place)) for at_s in moments_s
             }
-            drawn = pick_frames(times_s.tolist(), start_s, end_s, int(n_frames), rng)
+            drawn = sample_frame_indices(times_s.tolist(), start_s, end_s, int(n_frames), rng)
             assert drawn == sorted(nearest)
 
 
 def test_of_two_frames_as_near_the_earlier_one_is_drawn() -> None:
-    assert pick_frames([0.0, 1.0], 0.0, 1.0, 1) == [0]
+    assert sample_frame_indices([0.0, 1.0], 0.0, 1.0, 1) == [0]
 
 
 def _clip(loudness: float) -> PreparedClip:
@@ -81,7 +81,7 @@ def _clip(loudness: float) -> PreparedClip:
 
 
 def test_an_item_is_what_the_model_goes_by_on_the_clips_own_clock() -> None:
-    item = to_item(_clip(0.5), Sampling(8, 40))
+    item = to_item(_clip(0.5), InputSpec(8, 40))
     assert item.frames.shape == (3, 3, 40, 40)
     assert item.frames.dtype == np.uint8
     assert [round(float(frame.mean())) for frame in item.frames] == [90, 0, 160]
@@ -93,15 +93,15 @@ def test_an_item_is_what_the_model_goes_by_on_the_clips_own_clock() -> None:
     assert (item.targets, item.number) == (None, 0)
 
 
-@pytest.mark.parametrize(("sampling", "loudness"), [(Sampling(8, 40, listens=False), 0.5), (Sampling(8, 40), 1e-6)])
-def test_silence_and_a_voice_that_is_not_asked_for_are_no_steps(sampling: Sampling, loudness: float) -> None:
+@pytest.mark.parametrize(("sampling", "loudness"), [(InputSpec(8, 40, listens=False), 0.5), (InputSpec(8, 40), 1e-6)])
+def test_silence_and_a_voice_that_is_not_asked_for_are_no_steps(sampling: InputSpec, loudness: float) -> None:
     item = to_item(_clip(loudness), sampling)
     assert (len(item.voice), len(item.voice_times_s)) == (0, 0)
     assert item.seen.any()
 
 
 def test_a_face_that_is_not_asked_for_is_not_shown() -> None:
-    item = to_item(_clip(0.5), Sampling(8, 40, looks=False))
+    item = to_item(_clip(0.5), InputSpec(8, 40, looks=False))
     assert not item.seen.any()
     assert not item.frames.any()
     assert len(item.voice) == 50
@@ -114,8 +114,8 @@ def test_crops_are_shrunk_by_area_and_grown_by_lines(side_px: int, way: int | No
     expected = (
         decode_crop(jpeg) if way is None else cv2.resize(decode_crop(jpeg), (side_px, side_px), interpolation=way)
     )
-    assert (picture_of(jpeg, Sampling(1, side_px)) == expected.transpose(2, 0, 1)).all()
-    middle = picture_of(jpeg, Sampling(1, 30, crop_share=0.75))  # a border of five pixels is cut off
+    assert (decode_image(jpeg, InputSpec(1, side_px)) == expected.transpose(2, 0, 1)).all()
+    middle = decode_image(jpeg, InputSpec(1, 30, crop_share=0.75))  # a border of five pixels is cut off
     assert (middle == decode_crop(jpeg)[5:35, 5:35].transpose(2, 0, 1)).all()
 
 
@@ -127,8 +127,8 @@ def test_a_reader_cuts_its_part_and_changes_the_clip_by_what_its_name_draws(prep
         drawn.append(rng.uniform())
         return replace(clip, waveform=None)
 
-    sampling = Sampling(64, 32)
-    part = Part(0, 0.5, 1.0)
+    sampling = InputSpec(64, 32)
+    part = ClipPart(0, 0.5, 1.0)
     item = MediaReader(sampling)(row, part)
     cut = [sample.time_s for sample in load_clip(row).samples if 0.5 <= sample.time_s < 1.0]
     assert item.times_s == pytest.approx(np.array(cut) - 0.5)
@@ -136,7 +136,7 @@ def test_a_reader_cuts_its_part_and_changes_the_clip_by_what_its_name_draws(prep
     assert len(MediaReader(sampling, silence)(row, part).voice) == 0
     MediaReader(sampling, silence)(row, part, np.random.default_rng(5))
     assert drawn == [np.random.default_rng(zlib.crc32(row.clip.clip_id.encode())).uniform()] * 2
-    few = MediaReader(Sampling(1, 32))
+    few = MediaReader(InputSpec(1, 32))
     jittered = {few(row, part, np.random.default_rng(seed)).times_s[0] for seed in range(20)}
     assert len(jittered) > 1
 
@@ -144,7 +144,7 @@ def test_a_reader_cuts_its_part_and_changes_the_clip_by_what_its_name_draws(prep
 def test_sound_comes_as_blocks_of_samples_where_a_model_hears_the_waveform(prepared: PreparedSet) -> None:
     clip = load_clip(next(row for row in prepared.rows if row.has_sound))
     assert clip.waveform is not None
-    item = to_item(clip, Sampling(1, 32, looks=False, hears="samples"))
+    item = to_item(clip, InputSpec(1, 32, looks=False, hears="samples"))
     assert item.voice.shape == (-(-len(clip.waveform) // 320), 320)
     assert item.voice.ravel()[: len(clip.waveform)].tolist() == clip.waveform.tolist()
     assert np.diff(item.voice_times_s) == pytest.approx(0.02, abs=1e-6)
@@ -154,12 +154,12 @@ def test_sound_comes_as_blocks_of_samples_where_a_model_hears_the_waveform(prepa
 def test_a_frame_without_a_face_is_kept_and_masked(prepared: PreparedSet) -> None:
     samples = load_clip(prepared.rows[0]).samples
     gone = FaceSample(samples[1].time_s, FrameState.NO_FACE)
-    item = to_item(PreparedClip(0.0, 1.5, (samples[0], gone, *samples[2:]), None), Sampling(32, 32, listens=False))
+    item = to_item(PreparedClip(0.0, 1.5, (samples[0], gone, *samples[2:]), None), InputSpec(32, 32, listens=False))
     assert len(item.seen) == len(samples)
     assert not item.seen[1]
     assert not item.frames[1].any()
 
 
 def test_a_file_without_anything_makes_an_empty_item() -> None:
-    item = to_item(PreparedClip(0.0, 0.0, (), None), Sampling(4, 32))
+    item = to_item(PreparedClip(0.0, 0.0, (), None), InputSpec(4, 32))
     assert (len(item.seen), len(item.voice)) == (0, 0)

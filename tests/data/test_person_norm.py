@@ -12,15 +12,15 @@ import pytest
 
 from reactometer.config import Config, DataConfig, ModelConfig, TrainingConfig
 from reactometer.data.cache import PreparedRow
-from reactometer.data.inputs import Item, Part
+from reactometer.data.inputs import ClipPart, Item
 from reactometer.data.person_norm import (
-    LEAST_PARTS,
-    Moments,
+    MIN_PARTS,
+    FeatureStats,
     PersonReader,
-    match_people,
+    apply_person_norm,
     measure_people,
     measure_streams,
-    recast,
+    person_by_path,
 )
 from reactometer.errors import DataError
 from reactometer.evaluation.evaluate import evaluate
@@ -29,8 +29,8 @@ from reactometer.training.train import train
 from reactometer.types import Clip, FloatArray
 
 POPULATION = {
-    "face": Moments(np.array([1.0, -2.0, 30.0], np.float32), np.array([0.5, 2.0, 10.0], np.float32)),
-    "voice": Moments(np.array([-8.0, 0.0], np.float32), np.array([3.0, 1.0], np.float32)),
+    "face": FeatureStats(np.array([1.0, -2.0, 30.0], np.float32), np.array([0.5, 2.0, 10.0], np.float32)),
+    "voice": FeatureStats(np.array([-8.0, 0.0], np.float32), np.array([3.0, 1.0], np.float32)),
 }
 
 
@@ -47,7 +47,7 @@ def _item(seed: int, shift: float = 0.0, frames: int = 7, steps: int = 5) -> Ite
 
 def _of_people() -> list[tuple[str | None, Item]]:
     """Six clips of Ann, four of Ben, six of nobody knows whom."""
-    people = ["Ann"] * 6 + ["Ben"] * (LEAST_PARTS - 1) + [None] * 6
+    people = ["Ann"] * 6 + ["Ben"] * (MIN_PARTS - 1) + [None] * 6
     return [(person, _item(seed, shift=float(seed > 5))) for seed, person in enumerate(people)]
 
 
@@ -58,7 +58,7 @@ def _seen(items: list[Item]) -> FloatArray:
 def test_a_person_gets_exactly_the_mean_and_spread_of_the_population() -> None:
     items = _of_people()
     people = measure_people(items)
-    ann = [recast(item, people["Ann"], POPULATION) for person, item in items if person == "Ann"]
+    ann = [apply_person_norm(item, people["Ann"], POPULATION) for person, item in items if person == "Ann"]
     for stream, steps in (("face", _seen(ann)), ("voice", np.concatenate([item.voice for item in ann]))):
         np.testing.assert_allclose(steps.mean(axis=0), POPULATION[stream].mean, rtol=1e-5, atol=1e-5)
         np.testing.assert_allclose(steps.std(axis=0), POPULATION[stream].std, rtol=1e-4)
@@ -73,7 +73,7 @@ def test_who_is_seen_in_few_clips_is_left_alone_and_so_is_who_is_unknown() -> No
     kept = {row.clip.clip_id: item for row, (_, item) in zip(rows, _of_people(), strict=True)}
     reader = PersonReader(lambda row, part, rng: kept[row.clip.clip_id], people, POPULATION)
     for place, row in enumerate(rows):
-        item, given = reader(row, Part(place, 0.0, 1.0)), kept[row.clip.clip_id]
+        item, given = reader(row, ClipPart(place, 0.0, 1.0)), kept[row.clip.clip_id]
         assert np.array_equal(item.frames, given.frames) == np.array_equal(item.voice, given.voice) == (place >= 6)
     assert reader.describe(rows[:6]) == "6 clips normalised by the mean and spread of their own person (1 people)"
     assert reader.describe(rows).endswith("; 10 left as they are (nobody with 5 clips or more)")
@@ -81,25 +81,25 @@ def test_who_is_seen_in_few_clips_is_left_alone_and_so_is_who_is_unknown() -> No
 
 def test_people_are_found_by_the_path_of_their_file() -> None:
     paths = ["clips/a.mp4", "./b.mp4", "c.mp4"]
-    assert match_people({"clips//a.mp4": "Ann", "b.mp4": "Ben"}, paths) == {"clips/a.mp4": "Ann", "./b.mp4": "Ben"}
-    assert match_people({Path("./c.mp4"): "Cy"}, paths) == {"c.mp4": "Cy"}
-    assert match_people({}, paths) == {}
+    assert person_by_path({"clips//a.mp4": "Ann", "b.mp4": "Ben"}, paths) == {"clips/a.mp4": "Ann", "./b.mp4": "Ben"}
+    assert person_by_path({Path("./c.mp4"): "Cy"}, paths) == {"c.mp4": "Cy"}
+    assert person_by_path({}, paths) == {}
 
 
 def test_a_person_of_a_file_that_is_not_there_is_told_of_with_the_files_that_are() -> None:
     """As where a table has names without their folder."""
     with pytest.raises(DataError, match=r"not given.*a\.mp4.*such as clips/a\.mp4"):
-        match_people({"a.mp4": "Ann", "clips/b.mp4": "Ben", "z.mp4": "Zoe"}, ["clips/a.mp4", "clips/b.mp4"])
+        person_by_path({"a.mp4": "Ann", "clips/b.mp4": "Ben", "z.mp4": "Zoe"}, ["clips/a.mp4", "clips/b.mp4"])
 
 
 def test_clips_that_show_and_say_nothing_do_not_count() -> None:
     empty = _item(0, frames=0, steps=0)
     unseen = replace(_item(1, steps=0), seen=np.zeros(7, bool))
-    items: list[tuple[str | None, Item]] = [("Ann", _item(seed)) for seed in range(LEAST_PARTS - 1)]
+    items: list[tuple[str | None, Item]] = [("Ann", _item(seed)) for seed in range(MIN_PARTS - 1)]
     assert measure_people([*items, ("Ann", empty), ("Ann", unseen)]) == {}
     only_voice = replace(_item(2), seen=np.zeros(7, bool))
     assert set(measure_people([*items, ("Ann", only_voice)])["Ann"]) == {"face", "voice"}
-    assert set(measure_people([("Ann", only_voice)] * LEAST_PARTS)["Ann"]) == {"voice"}
+    assert set(measure_people([("Ann", only_voice)] * MIN_PARTS)["Ann"]) == {"voice"}
 
 
 def test_a_person_may_go_by_any_key() -> None:
@@ -115,25 +115,25 @@ def test_features_that_do_not_vary_do_not_explode() -> None:
     for value, noise in ((0.0, 0.0), (123456.7, 0.0), (1000.0, 1e-7), (-3.0, 1e-7)):
         values = np.float32(value) * (1.0 + noise * generator.standard_normal((9, 3)))
         item = replace(_item(0, frames=9, steps=0), frames=values.astype(np.float32), seen=np.ones(9, bool))
-        (own,) = measure_people([("Ann", item)] * LEAST_PARTS).values()
+        (own,) = measure_people([("Ann", item)] * MIN_PARTS).values()
         assert own["face"].std.tolist() == [1.0] * 3
-        np.testing.assert_allclose(recast(item, own, POPULATION).frames, [[1.0, -2.0, 30.0]] * 9, rtol=0.03)
+        np.testing.assert_allclose(apply_person_norm(item, own, POPULATION).frames, [[1.0, -2.0, 30.0]] * 9, rtol=0.03)
 
 
 def test_pictures_have_no_mean_and_stay_as_they_are() -> None:
     pictures = np.random.default_rng(0).integers(0, 255, (4, 3, 8, 8), dtype=np.uint8)
     item = replace(_item(0, frames=4), frames=pictures, seen=np.ones(4, bool))
-    (own,) = measure_people([("Ann", item)] * LEAST_PARTS).values()
+    (own,) = measure_people([("Ann", item)] * MIN_PARTS).values()
     assert set(own) == {"voice"}
-    assert recast(item, own, POPULATION).frames is pictures
+    assert apply_person_norm(item, own, POPULATION).frames is pictures
 
 
 def test_a_stream_that_was_not_measured_stays_as_it_is() -> None:
     item = _item(0)
     own = {"face": POPULATION["face"]}
-    assert recast(item, own, {"voice": POPULATION["voice"]}).frames is item.frames
-    assert recast(item, own, POPULATION).voice is item.voice
-    assert recast(item, {}, POPULATION).frames is item.frames
+    assert apply_person_norm(item, own, {"voice": POPULATION["voice"]}).frames is item.frames
+    assert apply_person_norm(item, own, POPULATION).voice is item.voice
+    assert apply_person_norm(item, {}, POPULATION).frames is item.frames
 
 
 def test_moments_are_those_of_all_steps_together() -> None:
@@ -187,7 +187,7 @@ def test_where_people_differ_more_than_they_react_normalising_finds_the_reaction
 def test_labels_play_no_part(tmp_path: Path) -> None:
     """With other labels on the same clips the readers of train and val give the same items."""
     from reactometer.data.prepare import open_data
-    from reactometer.training.setup import set_up
+    from reactometer.training.setup import build_training
 
     data = _table(tmp_path / "table.csv", n_people=10, n_clips=6)
     other = pd.read_csv(data)
@@ -196,7 +196,7 @@ def test_labels_play_no_part(tmp_path: Path) -> None:
 
     def frames(path: Path) -> Iterator[list[float]]:
         config = _config(path, tmp_path / path.stem, person_norm=True)
-        data = set_up(config, open_data(config.data, progress=False), progress=False).data
+        data = build_training(config, open_data(config.data, progress=False), progress=False).data
         for dataset in (data.val_dataset, TrainingDataset(data.train_rows, data.read, seed=0, epoch=0)):
             for place in range(len(dataset)):
                 yield dataset[place].frames.ravel().tolist()

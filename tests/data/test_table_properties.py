@@ -14,7 +14,7 @@ from reactometer.data.datasets import read_data_set
 from reactometer.data.manifest import read_rows
 from reactometer.data.splits import with_splits
 from reactometer.errors import DataError
-from reactometer.media.segments import WindowShape, _Cutter, clip_of, cut_clip
+from reactometer.media.segments import WindowSpec, _WindowBuffer, cut_clip, select_face
 from reactometer.types import FaceSample, FrameState, PreparedClip
 
 settings.register_profile("here", deadline=None, max_examples=25, database=None, derandomize=True)
@@ -80,9 +80,9 @@ samples = st.lists(st.floats(0.0, 30.0), max_size=40, unique=True).map(
 def test_windows_show_every_sample_and_are_what_is_cut_of_the_whole(
     own: tuple[FaceSample, ...], length_s: float, share: float, rest_s: float
 ) -> None:
-    shape = WindowShape(length_s, length_s * share)
+    shape = WindowSpec(length_s, length_s * share)
     end_s = (own[-1].time_s if own else 0.0) + rest_s + 0.2
-    cutter, cut = _Cutter([shape], has_sound=False), list[PreparedClip]()
+    cutter, cut = _WindowBuffer([shape], has_sound=False), list[PreparedClip]()
     for sample in own:
         cut += [clip for _, clip in cutter.complete_until(sample.time_s, 0)]
         cutter.add(sample)
@@ -103,6 +103,6 @@ def test_each_person_has_one_sample_a_frame(seen: list[tuple[int, bool]]) -> Non
         own += [FaceSample(float(frame), FrameState.FACE, (0.0, 0.0, 1.0, 1.0), 0.9, face=n) for n in range(count)]
     clip = PreparedClip(0.0, float(len(seen)), tuple(own), None)
     for face in range(3):
-        states = [sample.state for sample in clip_of(clip, face).samples]
+        states = [sample.state for sample in select_face(clip, face).samples]
         assert states == [FrameState.FACE if face < count else FrameState.NO_FACE for count, _ in seen]
-    assert all(sample.state is FrameState.NO_FACE for sample in clip_of(clip, None).samples)
+    assert all(sample.state is FrameState.NO_FACE for sample in select_face(clip, None).samples)

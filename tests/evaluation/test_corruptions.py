@@ -14,7 +14,7 @@ from reactometer.types import SOUND_RATE_HZ, ByteArray, FaceSample, FloatArray, 
 BOX = (1.0, 2.0, 3.0, 4.0)
 
 
-def clip_of(crops: list[ByteArray], waveform: FloatArray | None = None, rate_hz: float = 5.0) -> PreparedClip:
+def select_face(crops: list[ByteArray], waveform: FloatArray | None = None, rate_hz: float = 5.0) -> PreparedClip:
     samples = tuple(
         FaceSample(place / rate_hz, FrameState.FACE, BOX, 0.9, encode_crop(crop)) for place, crop in enumerate(crops)
     )
@@ -22,7 +22,7 @@ def clip_of(crops: list[ByteArray], waveform: FloatArray | None = None, rate_hz:
 
 
 def plain(count: int) -> PreparedClip:
-    return clip_of([np.full((32, 32, 3), 90, np.uint8)] * count)
+    return select_face([np.full((32, 32, 3), 90, np.uint8)] * count)
 
 
 def hidden(clip: PreparedClip, share: float, seed: int = 0) -> list[bool]:
@@ -62,7 +62,7 @@ def speech(loudness: float) -> FloatArray:
 def test_the_noise_has_the_ratio_asked_for(snr_db: int, loudness: float) -> None:
     """Measured in what comes out: the part that is the speech by least squares, and the rest; the pause has no say."""
     waveform = speech(loudness)
-    noisy = add_noise(clip_of([], waveform), np.random.default_rng(3), snr_db).waveform
+    noisy = add_noise(select_face([], waveform), np.random.default_rng(3), snr_db).waveform
     assert noisy is not None
     assert noisy.dtype == np.float32
     assert np.abs(noisy).max() <= 1.0
@@ -74,7 +74,7 @@ def test_the_noise_has_the_ratio_asked_for(snr_db: int, loudness: float) -> None
 
 
 def test_noise_is_white_and_only_grows_and_silence_stays_silence() -> None:
-    clip = clip_of([], speech(0.05))
+    clip = select_face([], speech(0.05))
     noisy = [np.asarray(add_noise(clip, np.random.default_rng(3), snr_db).waveform) for snr_db in (20, 10)]
     noises = [own - speech(0.05) for own in noisy]
     np.testing.assert_allclose(noises[1], noises[0] * np.sqrt(10), atol=1e-6)
@@ -92,7 +92,7 @@ def test_a_shrunk_crop_has_lost_its_fine_detail_and_kept_the_rest() -> None:
     coarse = np.kron(rng.integers(40, 200, (4, 4, 3), dtype=np.uint8), np.ones((size // 4, size // 4, 1), np.uint8))
     checks = 25 * ((np.indices((size, size)).sum(axis=0) % 2) * 2 - 1)[:, :, None]
     fine = (coarse + checks).astype(np.uint8)
-    clip = clip_of([coarse, fine])
+    clip = select_face([coarse, fine])
     before = [decode_crop(sample.crop_jpeg or b"").astype(float) for sample in clip.samples]
     changed = shrink_faces(clip, np.random.default_rng(0), 16)
     after = [decode_crop(sample.crop_jpeg or b"").astype(float) for sample in changed.samples]
@@ -108,7 +108,7 @@ def test_a_shrunk_crop_has_lost_its_fine_detail_and_kept_the_rest() -> None:
 def test_the_spectrum_of_a_shrunk_crop_ends_where_its_pixels_do() -> None:
     """Of noise, which has all frequencies alike, less than a twentieth is left beyond twice the new limit."""
     noise = np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8)
-    clip = clip_of([noise])
+    clip = select_face([noise])
     fine = []
     for own in (clip, shrink_faces(clip, np.random.default_rng(0), 16)):
         grey = decode_crop(own.samples[0].crop_jpeg or b"").mean(axis=2)

@@ -22,7 +22,7 @@ from reactometer.data.cache import PreparedSet
 from reactometer.data.inputs import Item
 from reactometer.errors import ScoreError
 from reactometer.evaluation.evaluate import evaluate
-from reactometer.evaluation.metrics import LEAST_SPREAD, Array, measure, pearson
+from reactometer.evaluation.metrics import MIN_STD, Array, measure, pearson
 from reactometer.inference import scoring
 from reactometer.inference.runtime import Networks
 from reactometer.models.batches import Batch
@@ -161,7 +161,7 @@ def test_what_is_undefined_makes_no_noise() -> None:
 
 def test_a_spread_of_a_millionth_is_a_constant_and_more_is_none() -> None:
     varied = np.arange(3.0)[:, None]
-    for spread, defined in ((LEAST_SPREAD, False), (1.01 * LEAST_SPREAD, True)):
+    for spread, defined in ((MIN_STD, False), (1.01 * MIN_STD, True)):
         for truth, guess in ((varied, spread * varied / 2), (spread * varied / 2, varied)):
             assert (measure(truth, guess, ("a",)).pearson[0] is not None) is defined
 

@@ -249,7 +249,7 @@ def test_a_long_file_needs_a_stretch_which_may_lie_in_two_parts(
     model = load_model(checkpoint("multimodal"))
     short = _explain(video, model, span="1.5-2.5s", face_map=False)
     for module in (occlusion, predictor, segments):
-        monkeypatch.setattr(module, "PART", segments.WindowShape(2.0, 2.0))
+        monkeypatch.setattr(module, "MAX_SEGMENT", segments.WindowSpec(2.0, 2.0))
     with pytest.raises(ConfigError, match=r"longer than.*--span"):
         _explain(video, model)
     across = _explain(video, model, span="1.5-2.5s", face_map=False)

@@ -9,17 +9,17 @@ import numpy as np
 import pytest
 
 from reactometer.config import Config
-from reactometer.data.inputs import Sampling
-from reactometer.inference.aggregate import Cut, in_batches, join_cuts, without_media
+from reactometer.data.inputs import InputSpec
+from reactometer.inference.aggregate import ScoredSegment, aggregate, in_batches, without_media
 from reactometer.inference.checkpoint import LoadedModel
-from reactometer.inference.conformal import Basis, Curve, Reference, Uncertainty
+from reactometer.inference.conformal import IsotonicMap, ModalityIntervals, TrainingDensity, Uncertainty
 from reactometer.inference.runtime import FaceInput, Graph, Networks, VoiceInput
 from reactometer.inference.scores import Score
-from reactometer.media.segments import PART, WindowShape
+from reactometer.media.segments import MAX_SEGMENT, WindowSpec
 from reactometer.types import FaceSample, FrameState, Prediction, PreparedClip
 
-SHAPE = WindowShape(2.0, 1.0)
-SURE = Uncertainty(0.9, {"face": Basis(20, (0.1, 0.3))}, {}, shortest_s=100.0)
+SHAPE = WindowSpec(2.0, 1.0)
+SURE = Uncertainty(0.9, {"face": ModalityIntervals(20, (0.1, 0.3))}, {}, shortest_s=100.0)
 
 
 FACE, VOICE = FaceInput(kind="features", feature_size=3), VoiceInput(kind="features", feature_size=2)
@@ -30,7 +30,7 @@ def _model(
 ) -> LoadedModel:
     """Describe a model of the face, the voice or both; its graphs are never run here."""
     networks = Networks(face, voice, cast(Graph, None))
-    return LoadedModel(networks, ("Joy", "Fear"), Sampling(4, 32), Config(), uncertainty=sure)
+    return LoadedModel(networks, ("Joy", "Fear"), InputSpec(4, 32), Config(), uncertainty=sure)
 
 
 def _clip(start_s: float, end_s: float, faces: int, others: int, frames_read: int = 0) -> PreparedClip:
@@ -46,23 +46,23 @@ def _score(*values: float, saw: bool = True, heard: bool = False) -> Score:
 def _join(model: LoadedModel, *scores: Score, faces: int = 1, has_sound: bool = False) -> Prediction:
     """Of one part after the other, a second each."""
     parts = [
-        Cut(PART, _clip(float(place), place + 1.0, faces, 0), has_sound, score, 1.0)
+        ScoredSegment(MAX_SEGMENT, _clip(float(place), place + 1.0, faces, 0), has_sound, score, 1.0)
         for place, score in enumerate(scores)
     ]
-    return join_cuts("a.mp4", model, parts, [])
+    return aggregate("a.mp4", model, parts, [])
 
 
 def test_a_prediction_is_of_all_parts() -> None:
     model = _model(FACE, VOICE, SURE)
     parts = [
-        Cut(PART, _clip(0.0, 60.0, faces=3, others=1, frames_read=7), False, _score(0.2, 0.9), 60.0),
-        Cut(PART, _clip(60.0, 90.0, faces=0, others=4, frames_read=9), True, _score(0.8, 0.6), 30.0),
+        ScoredSegment(MAX_SEGMENT, _clip(0.0, 60.0, faces=3, others=1, frames_read=7), False, _score(0.2, 0.9), 60.0),
+        ScoredSegment(MAX_SEGMENT, _clip(60.0, 90.0, faces=0, others=4, frames_read=9), True, _score(0.8, 0.6), 30.0),
     ]
-    window = Cut(SHAPE, _clip(1.0, 3.0, faces=1, others=3), False, _score(0.4, 0.9), 2.0).as_window(model)
+    window = ScoredSegment(SHAPE, _clip(1.0, 3.0, faces=1, others=3), False, _score(0.4, 0.9), 2.0).as_window(model)
     assert (window.start_s, window.end_s, window.face_share) == (1.0, 3.0, 0.25)
     assert window.intensities == pytest.approx((0.4, 0.9))
     assert np.array(window.intervals) == pytest.approx(np.array([[0.3, 0.5], [0.6, 1.0]]))
-    whole = join_cuts("a.mp4", model, parts, [window])
+    whole = aggregate("a.mp4", model, parts, [window])
     assert (whole.path, whole.status, whole.labels) == ("a.mp4", "ok", ("Joy", "Fear"))
     assert (whole.duration_s, whole.frames_read, whole.windows) == (90.0, 9, (window,))
     assert whole.samples == (*parts[0].clip.samples, *parts[1].clip.samples)
@@ -77,7 +77,7 @@ def test_a_prediction_is_of_all_parts() -> None:
 def test_doubts_are_of_what_is_known() -> None:
     model = _model(sure=SURE)
     assert _join(model, _score(0.1, 0.2)).doubts == ("too short: 1.0 s; it learned from clips of 100.0 s and more",)
-    face = Reference(np.zeros(1, np.float32), np.zeros((0, 1), np.float32), np.zeros(0, np.float32), rest=1.0)
+    face = TrainingDensity(np.zeros(1, np.float32), np.zeros((0, 1), np.float32), np.zeros(0, np.float32), rest=1.0)
     strict = replace(SURE, shortest_s=0.0, references={"face": (face,)}, farthest={"face": 1.0})
     strange = replace(_score(0.1, 0.2), features=({"face": np.array([2.5], np.float32)},))
     told = ("face unlike the training data: 2.5 times the limit",)
@@ -89,7 +89,7 @@ def test_doubts_are_of_what_is_known() -> None:
 
 
 def test_values_are_on_the_labels_scale_where_the_model_was_recalibrated() -> None:
-    curve = Curve((0.0, 1.0), (0.0, 0.5))
+    curve = IsotonicMap((0.0, 1.0), (0.0, 0.5))
     model = _model(sure=replace(SURE, recalibration=(curve, curve)))
     whole = _join(model, _score(0.4, 0.8))
     assert whole.intensities == pytest.approx((0.2, 0.4))

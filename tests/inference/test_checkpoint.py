@@ -20,10 +20,10 @@ import pytest
 import torch
 
 from reactometer.data.cache import PreparedSet
-from reactometer.data.inputs import Item, MediaReader, parts_of
+from reactometer.data.inputs import Item, MediaReader, split_parts
 from reactometer.errors import ModelError, OutputError
 from reactometer.inference.checkpoint import DESCRIPTION_FILE, join_models, load_model
-from reactometer.inference.conformal import Basis, Curve, Uncertainty, save_uncertainty
+from reactometer.inference.conformal import IsotonicMap, ModalityIntervals, Uncertainty, save_uncertainty
 from reactometer.inference.runtime import DEVICES
 from reactometer.inference.scores import Score, average_scores, join_parts
 from reactometer.inference.scoring import score_split
@@ -32,7 +32,7 @@ from reactometer.models.batches import collate
 from reactometer.models.weights import load_network
 from reactometer.paths import STARTER
 
-SURE = Uncertainty(0.9, {"face": Basis(20, (0.1, 0.3))}, {})
+SURE = Uncertainty(0.9, {"face": ModalityIntervals(20, (0.1, 0.3))}, {})
 
 Edit = Callable[[dict[str, Any]], object]
 
@@ -112,7 +112,7 @@ def test_graphs_score_clips_as_their_weights_do(frozen_folder: Path, model_folde
         loaded, (network, _) = load_model(folder, "cpu"), load_network(folder)
         scores, _ = score_split(loaded, prepared, "test", progress=False)
         rows, read = prepared.split("test"), MediaReader(loaded.sampling)
-        items = [read(rows[part.index], part, None) for part in parts_of(rows)]
+        items = [read(rows[part.index], part, None) for part in split_parts(rows)]
         with torch.inference_mode():
             expected = network(collate(items, len(loaded.labels)))
         np.testing.assert_allclose([score.intensities for score in scores], expected, atol=1e-5, rtol=0)
@@ -132,7 +132,7 @@ def test_loading_writes_nothing_and_asks_no_network(model_folder: Path, monkeypa
 
 def test_intensities_are_recalibrated_where_the_model_was(features_folder: Path) -> None:
     score = Score(0, np.array([0.4, 0.8], np.float32), saw=True, heard=False)
-    loaded, halved = load_model(features_folder), Curve((0.0, 1.0), (0.0, 0.5))
+    loaded, halved = load_model(features_folder), IsotonicMap((0.0, 1.0), (0.0, 0.5))
     assert loaded.intensities_of(score) is score.intensities
     sure = replace(SURE, recalibration=(halved, halved))
     assert replace(loaded, uncertainty=sure).intensities_of(score) == pytest.approx([0.2, 0.4])
@@ -331,7 +331,7 @@ def test_equal_graphs_of_members_are_opened_once(model_folder: Path, tmp_path: P
             lambda about: about.update(labels=["Joy", "Anger"]),
             "labels than {} (got ('Joy', 'Anger'); expected ('Joy', ",
         ),
-        (lambda about: about["config"]["model"].update(n_frames=5), "sampling than {} (got Sampling(n_frames=5"),
+        (lambda about: about["config"]["model"].update(n_frames=5), "sampling than {} (got InputSpec(n_frames=5"),
         (lambda about: about["config"]["prepare"].update(rate_hz=9.0), "preparation than {} (got detector="),
         (lambda about: about["config"]["data"].update(face_features="AU*"), "kind of features than {} (got ({{"),
     ],
@@ -376,13 +376,13 @@ def test_an_ensemble_with_a_damaged_member_is_refused(features_folder: Path, tmp
 
 
 def test_parts_are_joined_by_length_and_empty_ones_do_not_count() -> None:
-    def score(value: float, has_evidence: bool = True) -> Score:
-        return Score(0, np.array([value], np.float32), saw=has_evidence, heard=False)
+    def score(value: float, has_input: bool = True) -> Score:
+        return Score(0, np.array([value], np.float32), saw=has_input, heard=False)
 
     assert join_parts(7, [(60.0, score(0.2)), (30.0, score(0.8))]).intensities[0] == pytest.approx(0.4)
     assert join_parts(7, [(60.0, score(0.5, False)), (30.0, score(0.8))]).intensities[0] == pytest.approx(0.8)
     nothing = join_parts(7, [(60.0, score(0.5, False))])
-    assert (nothing.number, nothing.has_evidence) == (7, False)
+    assert (nothing.number, nothing.has_input) == (7, False)
     assert nothing.intensities[0] == pytest.approx(0.5)
 
 

@@ -14,8 +14,8 @@ from reactometer.errors import ModelError
 from reactometer.inference.conformal import (
     REFERENCES_FILE,
     UNCERTAINTY_FILE,
-    Basis,
-    Curve,
+    IsotonicMap,
+    ModalityIntervals,
     Uncertainty,
     conformal_half_widths,
     fit_curve,
@@ -38,10 +38,10 @@ def _sure() -> Uncertainty:
     rng = np.random.default_rng(0)
     return Uncertainty(
         coverage=0.9,
-        bases={"face": Basis(50, (0.1, 0.4)), "voice": Basis(5, (1.0, 1.0))},
+        bases={"face": ModalityIntervals(50, (0.1, 0.4)), "voice": ModalityIntervals(5, (1.0, 1.0))},
         fitted_on={"name": "fv", "split": "val", "n_clips": 50},
         shortest_s=4.0,
-        recalibration=(Curve((0.1, 0.3), (0.0, 0.4)), Curve((0.5, 0.6), (0.5, 0.6))),
+        recalibration=(IsotonicMap((0.1, 0.3), (0.0, 0.4)), IsotonicMap((0.5, 0.6), (0.5, 0.6))),
         references={"face": (fit_reference(rng.normal(size=(200, 3))),)},
         farthest={"face": 2.0},
     )

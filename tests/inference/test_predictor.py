@@ -91,8 +91,8 @@ def test_a_long_file_is_the_mean_of_its_parts(
     """With parts of half a second, the clip of 1.5 s is the mean of its three parts, each a window of the timeline."""
     from reactometer.inference import predictor
 
-    part = segments.WindowShape(0.5, 0.5)
-    monkeypatch.setattr(predictor, "PART", part)
+    part = segments.WindowSpec(0.5, 0.5)
+    monkeypatch.setattr(predictor, "MAX_SEGMENT", part)
     (prediction,) = predict(videos[:1], model_folder, window_s=0.5, hop_s=0.5, progress=False)
     lengths = [window.end_s - window.start_s for window in prediction.windows]
     expected = np.average([window.intensities or () for window in prediction.windows], axis=0, weights=lengths)
@@ -165,9 +165,9 @@ def test_all_at_once_still_gives_the_numbers_of_evaluation(
     """An ensemble, one member of which normalises per person, of parts of half a second."""
     from reactometer.inference import predictor
 
-    part = segments.WindowShape(0.5, 0.5)
-    monkeypatch.setattr(predictor, "PART", part)
-    monkeypatch.setattr(segments, "PART", part)
+    part = segments.WindowSpec(0.5, 0.5)
+    monkeypatch.setattr(predictor, "MAX_SEGMENT", part)
+    monkeypatch.setattr(segments, "MAX_SEGMENT", part)
     one, other = personal_folder, frozen_folder
     joint = join_models([one, other], tmp_path / "joint")
     people = dict.fromkeys(videos[:5], "Ann")

@@ -21,7 +21,7 @@ from reactometer.inference.inputs import encoded_clips
 from reactometer.inference.scoring import score_items
 from reactometer.labels import BASIC
 from reactometer.media.faces import load_detector
-from reactometer.media.segments import PART, stream_windows
+from reactometer.media.segments import MAX_SEGMENT, stream_windows
 from reactometer.paths import STARTER
 from reactometer.synthetic.clip import clip_plan, render_clip
 from reactometer.types import SOUND_RATE_HZ, ByteArray, FloatArray, Prediction
@@ -99,7 +99,7 @@ def test_nothing_slow_to_import_is_waited_for(talk: tuple[Path, ByteArray, Float
 
 def _items(starter: LoadedModel, path: Path) -> list[Item]:
     settings = starter.config.prepare.model_copy(update={"detector": "haar"})
-    clips = [clip for _, clip in stream_windows(path, settings, load_detector("haar"), [PART])]
+    clips = [clip for _, clip in stream_windows(path, settings, load_detector("haar"), [MAX_SEGMENT])]
     return list(encoded_clips(starter.networks, clips, starter.sampling))
 
 

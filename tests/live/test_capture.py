@@ -17,7 +17,7 @@ import pytest
 
 from reactometer.errors import MediaError
 from reactometer.live.capture import LiveSource
-from reactometer.live.protocol import Kind, Piece
+from reactometer.live.protocol import Packet, PacketKind
 from reactometer.media.faces import encode_crop
 from reactometer.types import SOUND_RATE_HZ
 
@@ -27,12 +27,12 @@ def video(simulated: Path) -> Path:
     return sorted((simulated / "test" / "mp4").iterdir())[0]
 
 
-def played(source: LiveSource, is_enough: Callable[[list[Piece]], bool] = lambda pieces: False) -> list[Piece]:
+def played(source: LiveSource, is_enough: Callable[[list[Packet]], bool] = lambda pieces: False) -> list[Packet]:
     """What a source gives until it ends, or until that is enough."""
-    pieces: list[Piece] = []
+    pieces: list[Packet] = []
     done = threading.Event()
 
-    def take(piece: Piece) -> None:
+    def take(piece: Packet) -> None:
         pieces.append(piece)
         if is_enough(pieces):
             done.set()
@@ -43,15 +43,15 @@ def played(source: LiveSource, is_enough: Callable[[list[Piece]], bool] = lambda
     return pieces
 
 
-def check(pieces: list[Piece]) -> None:
+def check(pieces: list[Packet]) -> None:
     """15 frames and 1.5 s of sound, on one clock and without a gap."""
-    frames = [piece for piece in pieces if piece.kind is Kind.FRAME]
+    frames = [piece for piece in pieces if piece.kind is PacketKind.FRAME]
     assert [piece.time_s for piece in frames] == pytest.approx(np.arange(15) / 10, abs=0.03)
     assert callable(frames[0].content)
     rgb = frames[0].content()
     assert rgb is not None
     assert rgb.shape[2] == 3
-    sounds = [piece for piece in pieces if piece.kind is Kind.SOUND]
+    sounds = [piece for piece in pieces if piece.kind is PacketKind.SOUND]
     at_s = sounds[0].time_s
     for piece in sounds:
         assert isinstance(piece.content, np.ndarray)
@@ -66,7 +66,7 @@ def test_a_file_is_played_in_real_time(video: Path) -> None:
     pieces = played(source)
     check(pieces)
     assert time.monotonic() - began_s > 1.3
-    late_s = [piece.arrived_s - began_s - piece.time_s for piece in pieces if piece.kind is Kind.FRAME]
+    late_s = [piece.arrived_s - began_s - piece.time_s for piece in pieces if piece.kind is PacketKind.FRAME]
     assert min(late_s) >= 0.0
     assert source.problem == ""
 
@@ -120,7 +120,7 @@ def test_a_stream_that_falls_silent_is_told_of(monkeypatch: pytest.MonkeyPatch) 
     pieces = played(source)
     server.shutdown()
     server.server_close()
-    assert {piece.kind for piece in pieces} == {Kind.FRAME}
+    assert {piece.kind for piece in pieces} == {PacketKind.FRAME}
     assert source.problem == "nothing came for 1 s"
 
 
@@ -130,7 +130,7 @@ def test_a_microphone_beside_a_file(video: Path, tmp_path: Path, monkeypatch: py
     (tmp_path / "alsa.conf").write_text("pcm.still { type null }\n")
     monkeypatch.setenv("ALSA_CONFIG_PATH", str(tmp_path / "alsa.conf"))
     pieces = played(LiveSource(str(video), "still"), lambda pieces: len({piece.kind for piece in pieces}) == 2)
-    assert {piece.kind for piece in pieces} == {Kind.FRAME, Kind.SOUND}
+    assert {piece.kind for piece in pieces} == {PacketKind.FRAME, PacketKind.SOUND}
 
 
 @pytest.mark.parametrize(
@@ -171,4 +171,4 @@ def test_a_stream_without_an_end_is_taken_as_it_comes() -> None:
         stop.set()
         thread.join(timeout=5)
     assert len(pieces) > 3
-    assert {piece.kind for piece in pieces} == {Kind.FRAME}
+    assert {piece.kind for piece in pieces} == {PacketKind.FRAME}

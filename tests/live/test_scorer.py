@@ -15,9 +15,9 @@ from live_clips import pieces_of, until
 from reactometer.errors import ConfigError
 from reactometer.inference.checkpoint import LoadedModel, load_model
 from reactometer.inference.predictor import predict
-from reactometer.live.protocol import Kind, Piece
-from reactometer.live.scorer import LiveScorer, Sound, level_of
-from reactometer.live.session import Inbox, live_rows, score_here
+from reactometer.live.protocol import Packet, PacketKind
+from reactometer.live.scorer import AudioRingBuffer, LiveScorer, level_of
+from reactometer.live.session import FrameQueue, live_rows, run_session
 from reactometer.types import SOUND_RATE_HZ, ByteArray, FloatArray
 
 pytestmark = pytest.mark.usefixtures("found_once")
@@ -28,7 +28,7 @@ def video(simulated: Path) -> Path:
     return sorted((simulated / "test" / "mp4").iterdir())[0]
 
 
-def fed(scorer: LiveScorer, pieces: list[Piece]) -> LiveScorer:
+def fed(scorer: LiveScorer, pieces: list[Packet]) -> LiveScorer:
     for piece in pieces:
         scorer.take(piece)
     return scorer
@@ -38,9 +38,9 @@ def blank(value: int = 0) -> Callable[[], ByteArray]:
     return lambda: np.full((48, 64, 3), value, np.uint8)
 
 
-def sound(start_s: float, length_s: float, level: float = 0.1) -> Piece:
+def sound(start_s: float, length_s: float, level: float = 0.1) -> Packet:
     samples = np.full(round(length_s * SOUND_RATE_HZ), level, np.float32)
-    return Piece(Kind.SOUND, start_s, samples)
+    return Packet(PacketKind.SOUND, start_s, samples)
 
 
 def compare_with_timeline(model: LoadedModel, path: Path, rate_hz: float, window_s: float, hop_s: float) -> int:
@@ -82,11 +82,11 @@ def test_so_it_does_on_a_real_clip_whose_face_leaves(starter: LoadedModel, share
 def test_nothing_to_go_by_is_no_answer(starter: LoadedModel) -> None:
     scorer = LiveScorer(starter, 1.0)
     assert scorer.score() is None
-    score = fed(scorer, [Piece(Kind.FRAME, 0.0, blank()), sound(0.0, 0.2, level=0.0)]).score()
+    score = fed(scorer, [Packet(PacketKind.FRAME, 0.0, blank()), sound(0.0, 0.2, level=0.0)]).score()
     assert score is not None
     assert (score.intensities, score.face, score.face_share, score.level_db) == (None, None, 0.0, None)
     assert score.abstain == "no face is seen and nothing is heard"
-    unreadable = fed(scorer, [Piece(Kind.FRAME, 0.1, lambda: None)]).score()
+    unreadable = fed(scorer, [Packet(PacketKind.FRAME, 0.1, lambda: None)]).score()
     assert unreadable is not None
     assert unreadable.intensities is None
 
@@ -101,7 +101,7 @@ def test_the_window_rolls_and_only_it_is_kept(starter: LoadedModel, video: Path)
     assert score.end_s == pytest.approx(score.time_s, abs=1e-3)
     assert len(scorer.samples) <= 16
     assert len(scorer.sound.samples) <= 1.5 * SOUND_RATE_HZ
-    early = fed(scorer, [Piece(Kind.FRAME, 0.0, blank())]).score()  # another clock
+    early = fed(scorer, [Packet(PacketKind.FRAME, 0.0, blank())]).score()  # another clock
     assert early is not None
     assert early.time_s == 0.0
     assert len(scorer.samples) == 1
@@ -114,7 +114,7 @@ def test_the_window_rolls_and_only_it_is_kept(starter: LoadedModel, video: Path)
 
 
 def test_sound_is_laid_on_its_clock() -> None:
-    kept = Sound(1.0)
+    kept = AudioRingBuffer(1.0)
     ramp: FloatArray = np.arange(1, 801, dtype=np.float32) / np.float32(1000)
     kept.add(10.0, ramp)
     kept.add(10.0505, ramp)  # 8 samples late: rounding
@@ -133,45 +133,45 @@ def test_sound_is_laid_on_its_clock() -> None:
 
 
 def test_the_newest_frame_wins() -> None:
-    inbox = Inbox(rate_hz=10.0)
+    inbox = FrameQueue(rate_hz=10.0)
     for number in range(10):  # 25 a second, of which 10 are wanted
-        inbox.put(Piece(Kind.FRAME, number / 25, blank(number)))
+        inbox.put(Packet(PacketKind.FRAME, number / 25, blank(number)))
         inbox.put(sound(number / 25, 0.04))
     pieces = inbox.take(0.0)
-    assert [piece.kind for piece in pieces] == [*[Kind.SOUND] * 10, Kind.FRAME]
+    assert [piece.kind for piece in pieces] == [*[PacketKind.SOUND] * 10, PacketKind.FRAME]
     assert pieces[-1].time_s == 8 / 25  # at 0, .12, .2 and .32
     assert inbox.dropped == 3
     assert inbox.take(0.0) == []
-    inbox.put(Piece(Kind.FRAME, 500.0, blank()))
-    inbox.put(Piece(Kind.FRAME, 0.0, blank(7)))  # another clock
+    inbox.put(Packet(PacketKind.FRAME, 500.0, blank()))
+    inbox.put(Packet(PacketKind.FRAME, 0.0, blank(7)))  # another clock
     (piece,) = inbox.take(0.0)
     assert piece.time_s == 0.0
 
 
 def test_a_slow_scorer_drops_frames_and_scores_the_newest(starter: LoadedModel) -> None:
     """While a frame is decoded, three more come; the last of them is scored next."""
-    inbox, scorer, numbers = Inbox(rate_hz=50.0), LiveScorer(starter, 1.0), iter(range(1, 31))
+    inbox, scorer, numbers = FrameQueue(rate_hz=50.0), LiveScorer(starter, 1.0), iter(range(1, 31))
 
     def decode() -> ByteArray:
         coming = list(islice(numbers, 3))
         for number in coming:
-            inbox.put(Piece(Kind.FRAME, number / 50, decode))
+            inbox.put(Packet(PacketKind.FRAME, number / 50, decode))
         if not coming:
             inbox.close()
         return np.zeros((48, 64, 3), np.uint8)
 
-    inbox.put(Piece(Kind.FRAME, 0.0, decode))
-    scores = list(score_here(scorer, inbox))
+    inbox.put(Packet(PacketKind.FRAME, 0.0, decode))
+    scores = list(run_session(scorer, inbox))
     assert [round(50 * (one.frame_s or 0.0)) for one in scores] == list(range(0, 31, 3))
     assert scores[-1].dropped == inbox.dropped == 20
 
 
 def test_latency_counts_from_the_arrival_of_the_newest_frame(starter: LoadedModel) -> None:
-    inbox, now_s = Inbox(rate_hz=10.0), time.monotonic()
-    inbox.put(Piece(Kind.FRAME, 1.0, blank(), now_s - 5.0))
+    inbox, now_s = FrameQueue(rate_hz=10.0), time.monotonic()
+    inbox.put(Packet(PacketKind.FRAME, 1.0, blank(), now_s - 5.0))
     inbox.put(replace(sound(0.0, 0.1), arrived_s=now_s - 99.0))
     inbox.close()
-    (told,) = score_here(LiveScorer(starter), inbox)
+    (told,) = run_session(LiveScorer(starter), inbox)
     assert 5.0 <= told.latency_s < 99.0
 
 

@@ -14,12 +14,12 @@ import pytest
 from mutations import mutate, oddities, seeds
 from reactometer.config import PrepareConfig
 from reactometer.errors import MediaError
-from reactometer.media.segments import PART, prepare_clip
+from reactometer.media.segments import MAX_SEGMENT, prepare_clip
 from reactometer.media.video import open_media
 from reactometer.synthetic.clip import clip_plan, render_clip
 from reactometer.types import MediaInfo
-from reactometer.workers.decoder import Reading
-from reactometer.workers.media_worker import Bounds, Reader
+from reactometer.workers.decoder import DecodeSpec
+from reactometer.workers.media_worker import MediaWorker, ResourceLimits
 
 SETTINGS = PrepareConfig(detector="haar")
 
@@ -108,16 +108,16 @@ def test_addresses_are_no_paths(asked: tuple[str, list[str]]) -> None:
     assert paths == []
 
 
-def _ends_well(reader: Reader, file: Path) -> bool:
+def _ends_well(reader: MediaWorker, file: Path) -> bool:
     try:
-        return bool(list(reader.read(file, Reading(SETTINGS, (PART,)))))
+        return bool(list(reader.read(file, DecodeSpec(SETTINGS, (MAX_SEGMENT,)))))
     except MediaError as error:
         assert str(file) in str(error) and "\n" not in str(error)
         return False
 
 
 def test_every_kind_is_read_or_refused(clips: dict[str, bytes], tmp_path: Path) -> None:
-    reader, read = Reader(), set[str]()
+    reader, read = MediaWorker(), set[str]()
     for name, data in clips.items():
         (tmp_path / "clip.mp4").write_bytes(data)  # whatever it is, by the wrong name
         if _ends_well(reader, tmp_path / "clip.mp4"):
@@ -129,11 +129,11 @@ def test_every_kind_is_read_or_refused(clips: dict[str, bytes], tmp_path: Path) 
 @pytest.mark.slow
 def test_what_few_files_are_like_is_read_for_what_it_is(odd: dict[str, bytes], tmp_path: Path) -> None:
     """And none lasts longer than it says in its frames, whatever rate it claims."""
-    reader, ends_s, refused = Reader(), dict[str, float](), list[str]()
+    reader, ends_s, refused = MediaWorker(), dict[str, float](), list[str]()
     for name, data in odd.items():
         (tmp_path / "clip.mkv").write_bytes(data)
         try:
-            pieces = list(reader.read(tmp_path / "clip.mkv", Reading(SETTINGS, (PART,))))
+            pieces = list(reader.read(tmp_path / "clip.mkv", DecodeSpec(SETTINGS, (MAX_SEGMENT,))))
             ends_s[name] = max(piece[1].end_s for piece in pieces if not isinstance(piece, MediaInfo))
         except MediaError:
             refused.append(name)
@@ -149,7 +149,7 @@ def test_files_changed_at_random_end_in_a_result_or_a_reason(
     clips: dict[str, bytes], odd: dict[str, bytes], seed: int, tmp_path: Path
 ) -> None:
     """In the process that a crash would end."""
-    reader = Reader(Bounds(memory_bytes=2 * 2**30, stall_s=30.0, duration_s=600.0, pixels=10_000_000))
+    reader = MediaWorker(ResourceLimits(memory_bytes=2 * 2**30, stall_s=30.0, duration_s=600.0, pixels=10_000_000))
     ends = []
     for number in range(60):
         change, data = mutate([*clips.values(), *odd.values()], np.random.default_rng([seed, number]))

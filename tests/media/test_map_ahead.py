@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from reactometer.media.faces import load_detector, map_ahead
+from reactometer.media.faces import load_detector, prefetch_map
 from reactometer.media.tracking import follow_faces
 from reactometer.media.video import read_frames
 
@@ -29,7 +29,7 @@ def test_results_come_in_order_and_few_items_are_taken_before_their_turn() -> No
         gates[number].set()
         return number * number
 
-    for place, result in enumerate(map_ahead(square, _taken(20, taken), 3)):
+    for place, result in enumerate(prefetch_map(square, _taken(20, taken), 3)):
         assert result == place * place
         assert len(taken) <= place + 1 + 3
     assert taken == list(range(20))
@@ -37,7 +37,7 @@ def test_results_come_in_order_and_few_items_are_taken_before_their_turn() -> No
 
 def test_an_error_is_raised_in_its_turn_and_the_threads_end() -> None:
     before = threading.active_count()
-    results = map_ahead(lambda number: 1 / (3 - number), iter(range(10)), 2)
+    results = prefetch_map(lambda number: 1 / (3 - number), iter(range(10)), 2)
     assert [next(results) for _ in range(3)] == pytest.approx([1 / 3, 1 / 2, 1.0])
     with pytest.raises(ZeroDivisionError):
         next(results)
@@ -46,7 +46,7 @@ def test_an_error_is_raised_in_its_turn_and_the_threads_end() -> None:
 
 def test_threads_end_when_their_user_stops() -> None:
     before, taken = threading.active_count(), list[int]()
-    results = map_ahead(str, _taken(100, taken), 4)
+    results = prefetch_map(str, _taken(100, taken), 4)
     assert next(results) == "0"
     results.close()  # type: ignore[attr-defined]
     assert threading.active_count() == before

@@ -16,12 +16,12 @@ from reactometer.config import PrepareConfig
 from reactometer.errors import MediaError
 from reactometer.media.faces import load_detector
 from reactometer.media.segments import (
-    WHOLE,
-    WindowShape,
-    clip_of,
+    FULL_CLIP,
+    WindowSpec,
     cut_clip,
     part_spans,
     prepare_clip,
+    select_face,
     stream_windows,
 )
 from reactometer.media.tracking import follow_faces
@@ -61,7 +61,7 @@ def video(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-def _windows(path: Path, *shapes: WindowShape) -> list[tuple[WindowShape, PreparedClip]]:
+def _windows(path: Path, *shapes: WindowSpec) -> list[tuple[WindowSpec, PreparedClip]]:
     return list(stream_windows(path, SETTINGS, _centre, shapes))
 
 
@@ -86,7 +86,7 @@ def test_the_whole_file_is_one_window(video: Path) -> None:
 
 def test_overlapping_windows_equal_cuts_of_the_whole(video: Path) -> None:
     whole = prepare_clip(video, SETTINGS, _centre)
-    windows = [clip for _, clip in _windows(video, WindowShape(2.0, 0.5))]
+    windows = [clip for _, clip in _windows(video, WindowSpec(2.0, 0.5))]
     assert [window.start_s for window in windows] == [0.5 * number for number in range(11)]
     for window in windows:
         _assert_equal(window, cut_clip(whole, window.start_s, window.end_s))
@@ -102,33 +102,33 @@ def test_a_cut_of_a_cut_is_the_cut(video: Path) -> None:
 
 
 def test_the_last_window_ends_with_the_file_and_shows_something_new(video: Path) -> None:
-    windows = [clip for _, clip in _windows(video, WindowShape(3.0, 2.0))]
+    windows = [clip for _, clip in _windows(video, WindowSpec(3.0, 2.0))]
     assert [(window.start_s, round(window.end_s, 6)) for window in windows] == [(0, 3), (2, 5), (4, 7)]
     assert windows[-1].frames_read == 70
-    windows = [clip for _, clip in _windows(video, WindowShape(2.0, 2.0))]
+    windows = [clip for _, clip in _windows(video, WindowSpec(2.0, 2.0))]
     assert [(window.start_s, round(window.end_s, 6)) for window in windows] == [(0, 2), (2, 4), (4, 6), (6, 7)]
 
 
 def test_several_shapes_come_from_one_pass(video: Path) -> None:
-    both = _windows(video, WHOLE, WindowShape(2.0, 1.0))
-    _assert_equal(next(clip for shape, clip in both if shape == WHOLE), prepare_clip(video, SETTINGS, _centre))
-    alone = _windows(video, WindowShape(2.0, 1.0))
-    for (_, one), (_, other) in zip([pair for pair in both if pair[0] != WHOLE], alone, strict=True):
+    both = _windows(video, FULL_CLIP, WindowSpec(2.0, 1.0))
+    _assert_equal(next(clip for shape, clip in both if shape == FULL_CLIP), prepare_clip(video, SETTINGS, _centre))
+    alone = _windows(video, WindowSpec(2.0, 1.0))
+    for (_, one), (_, other) in zip([pair for pair in both if pair[0] != FULL_CLIP], alone, strict=True):
         _assert_equal(one, other)
 
 
 def test_windows_of_everybody_hold_what_each_one_s_own_hold(video: Path) -> None:
     """Two faces in every frame: each is cut as if it alone were followed, and nobody shows no face."""
     places = (Detection((4.0, 20.0, 24.0, 24.0), 0.9, None), Detection((36.0, 20.0, 24.0, 24.0), 0.8, None))
-    shapes = (WHOLE, WindowShape(2.0, 1.0))
+    shapes = (FULL_CLIP, WindowSpec(2.0, 1.0))
     everybody = list(stream_windows(video, SETTINGS, partial(_found, places), shapes, None, follow_faces))
     for number, place in enumerate(places, start=1):
         alone = list(stream_windows(video, SETTINGS, partial(_found, [place]), shapes))
         for (shape, both), (own_shape, own) in zip(everybody, alone, strict=True):
             assert shape == own_shape
-            _assert_equal(clip_of(both, number), own)
+            _assert_equal(select_face(both, number), own)
     for _, both in everybody:
-        assert {sample.state for sample in clip_of(both, None).samples} == {FrameState.NO_FACE}
+        assert {sample.state for sample in select_face(both, None).samples} == {FrameState.NO_FACE}
 
 
 def test_parts_are_the_windows_of_a_minute() -> None:
@@ -207,7 +207,7 @@ def test_a_damaged_timestamp_is_an_error_and_not_an_hour_of_nothing(tmp_path: Pa
         container.mux(video.encode(None))
         container.mux(sound.encode(None))
     with pytest.raises(MediaError, match=rf"jump\.mkv.*{what}.*2000\.\d s"):
-        _windows(path, WindowShape(2.0, 1.0))
+        _windows(path, WindowSpec(2.0, 1.0))
 
 
 @pytest.mark.slow
@@ -237,7 +237,7 @@ def test_memory_does_not_grow_with_the_window_count(shared_data: Path) -> None:
     """While windows of a second stream, the pieces held never span more than a window and a second of sound."""
     held = []
     path = shared_data / "clips" / "WolfgangLanger_Pexels.mp4"
-    for _, window in stream_windows(path, SETTINGS, _centre, [WindowShape(1.0, 0.5)]):
+    for _, window in stream_windows(path, SETTINGS, _centre, [WindowSpec(1.0, 0.5)]):
         held.append(len(window.samples))
     assert len(held) > 35
     assert max(held) <= 6

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from reactometer.media.faces import Detector, decode_crop, load_detector
-from reactometer.media.segments import clip_of
+from reactometer.media.segments import select_face
 from reactometer.media.tracking import GIVEN_UP_S, follow_face, follow_faces
 from reactometer.media.video import read_frames
 from reactometer.types import ByteArray, Detection, FaceSample, Frame, FrameState, PreparedClip
@@ -19,7 +19,7 @@ Walk = Sequence[tuple[float, float, float] | None]
 
 
 def samples_of(samples: Sequence[FaceSample], face: int | None) -> tuple[FaceSample, ...]:
-    return clip_of(PreparedClip(0.0, 1.0, tuple(samples), None), face).samples
+    return select_face(PreparedClip(0.0, 1.0, tuple(samples), None), face).samples
 
 
 def scene(*people: Walk, rate_hz: float = 10.0) -> tuple[list[Frame], Detector]:

@@ -13,7 +13,7 @@ from transformers import AutoConfig, AutoModel
 
 from reactometer.errors import WeightsError
 from reactometer.models.audio_encoders import SpeechEncoder
-from reactometer.models.backbones import Net, describe_net, load_net, rebuild_net
+from reactometer.models.backbones import Backbone, describe_net, load_backbone, rebuild_net
 from reactometer.models.vision_encoders import ClipEncoder, FrameEncoder
 from reactometer.models.weights import load_network
 from reactometer.paths import STARTER
@@ -44,7 +44,7 @@ def _answer(encoder: Encoder) -> Tensor:
     return answer
 
 
-def _encoder(kind: str, net: Net) -> Encoder:
+def _encoder(kind: str, net: Backbone) -> Encoder:
     if kind in SOUND:
         return SpeechEncoder(net)
     return FrameEncoder(net, 48) if kind in PICTURES else ClipEncoder(net, 64)
@@ -55,7 +55,7 @@ def test_an_encoder_is_rebuilt_from_its_description_and_its_weights(kind: str, t
     kinds = {**PICTURES, **CLIPS, **SOUND}
     preparation = {"image_mean": [0.1, 0.2, 0.3], "do_normalize": kind != "wavlm"}
     folder = str(saved(tmp_path / "somewhere private", kind, kinds[kind], preparation))
-    net = load_net(folder, "pictures" if kind in PICTURES else "clips" if kind in CLIPS else "sound")
+    net = load_backbone(folder, "pictures" if kind in PICTURES else "clips" if kind in CLIPS else "sound")
     text = json.dumps(describe_net(net))
     assert "private" not in text
     assert "LABEL_0" not in text
@@ -165,6 +165,6 @@ def test_a_home_that_is_there_is_found_and_one_that_is_not_told_of(
     saved(tmp_path / "weights" / "a--net", "resnet", {"embedding_size": 8, "hidden_sizes": [8], "depths": [1]}, {})
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.setenv("REACTOMETER_WEIGHTS", "~/weights")
-    assert load_net("a/net", "pictures").pretrained
+    assert load_backbone("a/net", "pictures").pretrained
     with pytest.raises(WeightsError, match="~nobody_here/net"):
-        load_net("~nobody_here/net", "pictures")
+        load_backbone("~nobody_here/net", "pictures")

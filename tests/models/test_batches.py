@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from reactometer.data.cache import PreparedRow, PreparedSet, load_clip
-from reactometer.data.inputs import Item, Part, Sampling, to_item
+from reactometer.data.inputs import ClipPart, InputSpec, Item, to_item
 from reactometer.models.batches import PartDataset, TrainingDataset, collate
 from reactometer.models.heads import masked_moments
 from reactometer.types import Clip, PreparedClip
@@ -20,7 +20,7 @@ from reactometer.types import Clip, PreparedClip
 settings.register_profile("here", deadline=None, max_examples=50, database=None, derandomize=True)
 settings.load_profile("here")
 
-SAMPLING = Sampling(n_frames=4, size_px=32, listens=True)
+SAMPLING = InputSpec(n_frames=4, size_px=32, listens=True)
 
 
 def _item(n_frames: int, n_steps: int, number: int, targets: tuple[float, ...] | None = None) -> Item:
@@ -78,7 +78,7 @@ def _rows(count: int) -> list[PreparedRow]:
     return [PreparedRow(Clip(str(n), Path("x"), labels=(n / 10,)), duration_s=100.0 * (n % 2)) for n in range(count)]
 
 
-def _told(row: PreparedRow, part: Part, rng: np.random.Generator | None) -> Item:
+def _told(row: PreparedRow, part: ClipPart, rng: np.random.Generator | None) -> Item:
     """A reader whose item tells which clip, part and random number it is of."""
     drawn = -1.0 if rng is None else rng.uniform()
     times_s = np.array([float(row.clip.clip_id), part.start_s, drawn], np.float32)

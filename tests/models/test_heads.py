@@ -12,12 +12,12 @@ from reactometer.config import ModelConfig
 from reactometer.models.batches import Batch, Stream
 from reactometer.models.heads import (
     GPU_STEP,
-    Given,
-    Standardise,
+    FeatureScaler,
+    PrecomputedFeatures,
     TimeEmbedding,
     encode_seen,
     face_stream,
-    fill_up,
+    pad_to_multiple,
     transformer,
     voice_stream,
 )
@@ -54,7 +54,7 @@ def _batch(frames: Tensor | None = None, voice: Tensor | None = None) -> Batch:
 def test_features_that_are_given_are_the_stream() -> None:
     values, voice = torch.randn(2, 3, 5).double(), torch.randn(2, 40, 7)
     batch = _batch(values, voice)
-    face, heard = face_stream(Given(5), batch), voice_stream(Given(7), batch)
+    face, heard = face_stream(PrecomputedFeatures(5), batch), voice_stream(PrecomputedFeatures(7), batch)
     assert face.values.dtype == torch.float32
     assert torch.equal(face.values, values.float())
     assert (face.mask is batch.frame_mask, face.times_s is batch.frame_times_s) == (True, True)
@@ -80,7 +80,7 @@ def test_frames_are_encoded_one_by_one_where_they_are_seen() -> None:
 @pytest.mark.parametrize("count", [1, 5, 15, 16, 17, 40])
 def test_places_are_filled_up_with_themselves_in_their_order(count: int) -> None:
     places = 3 * torch.arange(count)
-    filled = fill_up(places)
+    filled = pad_to_multiple(places)
     assert len(filled) in range(count, count + GPU_STEP)
     assert len(filled) % GPU_STEP == 0
     assert filled.tolist() == [3 * (place % count) for place in range(len(filled))]
@@ -110,7 +110,7 @@ def test_a_clip_is_encoded_into_one_step_at_its_first_time() -> None:
 
 
 def test_features_are_put_on_a_scale_and_stay_zero_outside_the_mask() -> None:
-    layer, stream = Standardise(2), Stream(torch.randn(2, 3, 2), SEEN, torch.zeros(2, 3))
+    layer, stream = FeatureScaler(2), Stream(torch.randn(2, 3, 2), SEEN, torch.zeros(2, 3))
     assert {name: tensor.tolist() for name, tensor in layer.state_dict().items()} == {
         "mean": [0.0, 0.0],
         "std": [1.0, 1.0],

@@ -103,7 +103,7 @@ def test_without_evidence_the_answer_is_the_training_mean() -> None:
     silent_and_unseen, only_voice = _item(0, frames=3, steps=0, unseen=(0, 1, 2)), _item(0, frames=0, steps=50)
     for name in SYSTEMS:
         model = _model(name)
-        assert not model.has_evidence(collate([silent_and_unseen], 3)).item()
+        assert not model.has_input(collate([silent_and_unseen], 3)).item()
         torch.testing.assert_close(_score(model, silent_and_unseen)[0], torch.tensor(MEAN))
         hears = _score(model, only_voice)[0]
         assert torch.allclose(hears, torch.tensor(MEAN), atol=1e-6) != (name == "multimodal")
@@ -155,7 +155,7 @@ def test_features_of_frozen_encoders_give_the_same_score_as_the_media(name: str)
     item = _item(1, frames=5, steps=120, unseen=(3,))
     features = encode_item(model, item)
     assert features.frames.ndim == 2
-    torch.testing.assert_close(_score(model.on_features(), features), _score(model, item), atol=1e-5, rtol=0)
+    torch.testing.assert_close(_score(model.head_only(), features), _score(model, item), atol=1e-5, rtol=0)
 
 
 @pytest.mark.parametrize("name", SYSTEMS)

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from reactometer.errors import ConfigError, WeightsError
-from reactometer.models.vision_encoders import Pixels
+from reactometer.models.vision_encoders import ImageNormalizer
 from small_networks import (
     CLIPS,
     LAYERS,
@@ -81,9 +81,9 @@ def test_a_masked_autoencoder_sees_whole_pictures(tmp_path: Path) -> None:
 
 def test_pictures_are_normalised_as_a_network_was_trained() -> None:
     frames = pictures(2, 3, 8, 8)
-    torch.testing.assert_close(Pixels({"do_normalize": False})(frames), frames / 255)
+    torch.testing.assert_close(ImageNormalizer({"do_normalize": False})(frames), frames / 255)
     unsaid = {"image_mean": None, "image_std": None, "rescale_factor": None, "do_normalize": None}
-    assert torch.equal(Pixels(unsaid)(frames), Pixels({})(frames))
+    assert torch.equal(ImageNormalizer(unsaid)(frames), ImageNormalizer({})(frames))
 
 
 @pytest.mark.parametrize("kind", CLIPS)

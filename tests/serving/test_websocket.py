@@ -19,7 +19,7 @@ from websockets.sync.client import ClientConnection, connect
 from fixtures_of_serving import live_route
 from live_clips import encode_frame, pack, pieces_of
 from reactometer.inference.checkpoint import LoadedModel
-from reactometer.live.protocol import HEAD, MOST_FRAME_BYTES, Kind, Piece, jpeg_size, unpack
+from reactometer.live.protocol import HEAD, MAX_FRAME_BYTES, Packet, PacketKind, jpeg_size, unpack
 from reactometer.live.scorer import LiveScorer
 from reactometer.serving.metrics import Metrics
 from reactometer.serving.websocket import LiveLimits
@@ -158,7 +158,7 @@ def test_a_malformed_piece_ends_the_session(address: str, message: str | bytes, 
 
 def test_a_piece_that_is_too_large_ends_the_session(address: str) -> None:
     with session(address) as client:
-        client.send(bytes(MOST_FRAME_BYTES + 100))
+        client.send(bytes(MAX_FRAME_BYTES + 100))
         said, code = received(client)
         assert (code, "too large" in said[-1]["error"]) == (1009, True)
 
@@ -188,14 +188,14 @@ def test_a_damaged_frame_is_one_without_a_face(address: str, video: Path) -> Non
 
 def test_pieces_survive_packing() -> None:
     picture: ByteArray = np.full((20, 30, 3), 128, np.uint8)
-    back = unpack(pack(Piece(Kind.FRAME, 1.5, lambda: picture)))
+    back = unpack(pack(Packet(PacketKind.FRAME, 1.5, lambda: picture)))
     assert back.time_s == 1.5
     assert callable(back.content)
     decoded = back.content()
     assert decoded is not None
     assert np.abs(decoded.astype(int) - picture).max() <= 2
     samples = np.array([-1.0, 0.25, 1.0, 7.0], np.float32)
-    heard = unpack(pack(Piece(Kind.SOUND, 0.0, samples))).content
+    heard = unpack(pack(Packet(PacketKind.SOUND, 0.0, samples))).content
     np.testing.assert_allclose(heard, [-1.0, 0.25, 1.0, 1.0], atol=1 / SOUND_RATE_HZ)  # type: ignore[arg-type]
 
 

@@ -18,7 +18,7 @@ import torch
 from reactometer.config import Config, ModelConfig
 from reactometer.data.cache import PreparedSet
 from reactometer.data.inputs import BLOCK_SIZE, Item
-from reactometer.data.person_norm import Moments
+from reactometer.data.person_norm import FeatureStats
 from reactometer.errors import DataError, ModelError
 from reactometer.inference.checkpoint import LoadedModel, load_model
 from reactometer.inference.graph_check import check_graph
@@ -146,7 +146,7 @@ def test_networks_of_one_architecture_are_translated_once_and_keep_their_own_wei
 def test_the_training_sets_mean_and_spread_are_in_the_head(tmp_path: Path) -> None:
     network, config = _network(tmp_path, "given", person_norm=True)
     rng = np.random.default_rng(0)
-    moments = Moments(rng.normal(size=5).astype(np.float32), rng.uniform(1, 2, 5).astype(np.float32))
+    moments = FeatureStats(rng.normal(size=5).astype(np.float32), rng.uniform(1, 2, 5).astype(np.float32))
     set_population(network, {"face": moments})
     (stream, known), *others = _write(tmp_path / "model", network, config).networks.population.items()
     assert (stream, others) == ("face", [])

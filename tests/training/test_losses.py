@@ -13,7 +13,7 @@ from scipy import stats
 from torch import Tensor
 from torchmetrics.functional.regression import concordance_corrcoef, pearson_corrcoef
 
-from reactometer.evaluation.metrics import LEAST_SPREAD, ccc
+from reactometer.evaluation.metrics import MIN_STD, ccc
 from reactometer.training.losses import (
     LOSSES,
     ccc_loss,
@@ -167,7 +167,7 @@ def test_a_variance_below_a_millionth_is_no_signal() -> None:
 
 def test_labels_that_vary_by_a_millionth_do_not_count() -> None:
     intensities, mask = torch.tensor([[0.2], [0.4], [0.9]], dtype=torch.float64), torch.ones(3, dtype=torch.bool)
-    for spread, counts in ((LEAST_SPREAD, False), (1.01 * LEAST_SPREAD, True)):
+    for spread, counts in ((MIN_STD, False), (1.01 * MIN_STD, True)):
         targets = torch.tensor([[0.0], [0.0], [spread]], dtype=torch.float64)
         assert (pearson_loss(intensities, targets, mask).item() > 0.0) is counts
 

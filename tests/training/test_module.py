@@ -10,8 +10,8 @@ from reactometer.config import Config
 from reactometer.data.cache import PreparedSet
 from reactometer.evaluation.metrics import measure
 from reactometer.models.batches import Batch
-from reactometer.training.module import ReactionTask, selection_score, varying_labels
-from reactometer.training.setup import set_up
+from reactometer.training.module import ReactionModule, selection_score, varying_labels
+from reactometer.training.setup import build_training
 
 
 def test_the_best_epoch_is_chosen_by_the_labels_that_vary() -> None:
@@ -30,8 +30,8 @@ def test_a_step_of_training_asks_the_device_nothing(name: str, small_config: Con
     encoder = "random:vit-tiny" if name == "vit-transformer" else "random:resnet-tiny"
     model = small_config.model.model_copy(update={"name": name, "encoder": encoder})
     config = small_config.model_copy(update={"model": model})
-    setup = set_up(config, prepared, progress=False)
-    task = ReactionTask(setup.trained, config.training, setup.data)
+    setup = build_training(config, prepared, progress=False)
+    task = ReactionModule(setup.trained, config.training, setup.data)
     task.all_gather = lambda own, **_: own  # type: ignore[method-assign]  # as where one process trains
     batch = next(iter(setup.data.train_dataloader()))
     assert 0 < len(batch.seen) < batch.frame_mask.numel()

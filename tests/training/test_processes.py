@@ -19,9 +19,9 @@ from safetensors.torch import load_file
 
 from reactometer.config import TrainingConfig, load_config
 from reactometer.data.cache import PreparedRow, PreparedSet
-from reactometer.data.inputs import Item, Part, Sampling
+from reactometer.data.inputs import ClipPart, InputSpec, Item
 from reactometer.terminal import is_first_process
-from reactometer.training.module import ReactionData, Shown
+from reactometer.training.module import ReactionData, SplitData
 from reactometer.training.train import train
 from reactometer.training.trainer import SEVERAL, _WholeFiles, placement
 
@@ -71,18 +71,18 @@ def _differences(first: Path, second: Path) -> np.ndarray:
 
 def test_each_process_reads_its_own_clips_and_all_see_the_batches_of_one(prepared: PreparedSet) -> None:
     rows = tuple(row for row in prepared.rows if row.clip.labels)[:7]
-    sampling, reads = Sampling(1, 16, looks=False, listens=False), dict[int, list[str]]()
+    sampling, reads = InputSpec(1, 16, looks=False, listens=False), dict[int, list[str]]()
 
     def batches(rank: int, everyone: int, size: int) -> list[list[int]]:
         own = reads.setdefault(10 * everyone + rank, [])
 
-        def read(row: PreparedRow, part: Part, rng: np.random.Generator | None = None) -> Item:
+        def read(row: PreparedRow, part: ClipPart, rng: np.random.Generator | None = None) -> Item:
             own.append(row.clip.clip_id)
             none = np.zeros((0, 3, sampling.size_px, sampling.size_px), np.uint8)
             empty = np.zeros(0, np.float32)
             return Item(none, np.zeros(0, bool), empty, np.zeros((0, 1), np.float32), empty)
 
-        shown, settings = Shown(rows, read), TrainingConfig(batch_size=size, accelerator="cpu")
+        shown, settings = SplitData(rows, read), TrainingConfig(batch_size=size, accelerator="cpu")
         data = ReactionData(shown, shown, prepared.labels, settings)
         data.trainer = SimpleNamespace(current_epoch=3, world_size=everyone, global_rank=rank)  # type: ignore[assignment]
         return [batch.number[batch.target_mask].tolist() for batch in data.train_dataloader()]

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from reactometer.data.cache import PreparedSet
-from reactometer.data.inputs import MediaReader, parts_of
+from reactometer.data.inputs import MediaReader, split_parts
 from reactometer.errors import ModelError, OutputError
 from reactometer.inference.checkpoint import join_models, load_model
 from reactometer.training import quantise
@@ -29,7 +29,7 @@ def test_eight_bits_are_kept_or_refused_by_their_score(
     sizes = [(folder / "face.onnx").stat().st_size for folder in (tmp_path / "kept", model_folder)]
     assert sizes[0] < 0.6 * sizes[1]
     row = prepared.split("val")[0]
-    item = MediaReader(single.sampling)(row, parts_of([row])[0])
+    item = MediaReader(single.sampling)(row, split_parts([row])[0])
     rounded, exact = (loaded.networks.encode(item).frames.ravel() for loaded in (eight, single))
     assert np.abs(rounded - exact).max() > 1e-5
     assert np.corrcoef(rounded, exact)[0, 1] > 0.98

@@ -14,7 +14,7 @@ from lightning.pytorch import seed_everything
 
 from reactometer.config import Config
 from reactometer.data.cache import PreparedRow, PreparedSet
-from reactometer.data.inputs import MediaReader, Part, parts_of
+from reactometer.data.inputs import ClipPart, MediaReader, split_parts
 from reactometer.data.person_norm import PersonReader
 from reactometer.data.prepare import open_data
 from reactometer.errors import ConfigError
@@ -22,10 +22,10 @@ from reactometer.evaluation.evaluate import evaluate
 from reactometer.inference.inputs import EncodingReader
 from reactometer.media.audio_features import MEL_BANDS
 from reactometer.models.audio_encoders import VoiceEncoder
-from reactometer.models.heads import Given
+from reactometer.models.heads import PrecomputedFeatures
 from reactometer.models.model import ReactionModel
 from reactometer.training import setup
-from reactometer.training.setup import Setup, set_up
+from reactometer.training.setup import Setup, build_training
 from reactometer.training.train import train
 
 
@@ -42,7 +42,7 @@ def _config(small_config: Config, run: Path | None = None, folds: int = 0, fold:
 
 def _set_up(config: Config, prepared: PreparedSet) -> Setup:
     torch.manual_seed(0)
-    return set_up(config, prepared, progress=False)
+    return build_training(config, prepared, progress=False)
 
 
 @pytest.mark.slow
@@ -69,7 +69,7 @@ def test_frozen_features_are_computed_once(
     for seed in (0, 1):  # the first draws the same weights
         seed_everything(seed, verbose=False)
         with pytest.raises(AssertionError, match="the encoder ran again") if seed else nullcontext():
-            set_up(
+            build_training(
                 config("two"),
                 open_data(small_config.data.model_copy(update={"path": own}), small_config.prepare, progress=False),
                 progress=False,
@@ -115,8 +115,8 @@ def test_the_head_is_fitted_behind_features_and_kept_behind_its_encoder(
     small_config: Config, prepared: PreparedSet
 ) -> None:
     setup = _set_up(_config(small_config, frozen=True), prepared)
-    assert isinstance(setup.trained.face_encoder, Given)
-    assert not isinstance(setup.model.face_encoder, Given)
+    assert isinstance(setup.trained.face_encoder, PrecomputedFeatures)
+    assert not isinstance(setup.model.face_encoder, PrecomputedFeatures)
     assert setup.trained.head is setup.model.head
     assert setup.trained.voice_encoder is setup.model.voice_encoder
     assert setup.trained.training
@@ -141,9 +141,9 @@ def test_scales_are_the_mean_and_spread_of_the_train_clips(small_config: Config,
     np.testing.assert_allclose(other.voice_scale.mean, setup.model.voice_scale.mean, rtol=1e-5)
 
 
-def _train_parts(setup: Setup) -> list[tuple[PreparedRow, Part]]:
+def _train_parts(setup: Setup) -> list[tuple[PreparedRow, ClipPart]]:
     rows = setup.data.train_rows
-    return [(rows[part.index], part) for part in parts_of(rows)]
+    return [(rows[part.index], part) for part in split_parts(rows)]
 
 
 @pytest.mark.parametrize("frozen", [False, True])

@@ -18,7 +18,7 @@ from reactometer.data.cache import PreparedSet
 from reactometer.errors import ConfigError, DataError, OutputError, WeightsError
 from reactometer.models.weights import load_network
 from reactometer.training.optim import warmup_cosine
-from reactometer.training.setup import set_up
+from reactometer.training.setup import build_training
 from reactometer.training.train import train
 
 
@@ -64,17 +64,17 @@ def test_a_stopped_run_resumes_to_the_same_end(
     """Ctrl-C in the second of two epochs, then --resume: the same weights as without the stop."""
     config = _with(small_config, tmp_path / "stopped")
 
-    from reactometer.training.module import ReactionTask
+    from reactometer.training.module import ReactionModule
 
-    step = ReactionTask.training_step
+    step = ReactionModule.training_step
 
-    def interrupted(task: ReactionTask, batch: object, number: int) -> torch.Tensor:
+    def interrupted(task: ReactionModule, batch: object, number: int) -> torch.Tensor:
         if task.current_epoch == 1:
             raise KeyboardInterrupt
         return step(task, batch, number)  # type: ignore[arg-type]
 
     with monkeypatch.context() as patch:
-        patch.setattr(ReactionTask, "training_step", interrupted)
+        patch.setattr(ReactionModule, "training_step", interrupted)
         with pytest.raises(KeyboardInterrupt):
             train(config, progress=False)
     assert not (tmp_path / "stopped" / "model").exists()
@@ -87,12 +87,12 @@ def test_a_frozen_encoder_from_an_offline_folder_trains_its_head(
     small_config: Config, prepared: PreparedSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The weights folder stands in for the network: the encoder comes from it as it is, and stays so."""
-    from reactometer.models.backbones import load_net
+    from reactometer.models.backbones import load_backbone
     from reactometer.models.vision_encoders import FrameEncoder
 
     torch.manual_seed(7)
     offline = tmp_path / "weights" / "somebody--resnet"
-    net: Any = load_net("random:resnet-tiny", "pictures").module
+    net: Any = load_backbone("random:resnet-tiny", "pictures").module
     net.save_pretrained(offline)
     (offline / "preprocessor_config.json").write_text(
         '{"image_mean": [0.5, 0.5, 0.5], "image_std": [0.25, 0.25, 0.25]}'
@@ -161,7 +161,7 @@ def test_what_cannot_be_trained_on_is_named(small_config: Config, prepared: Prep
 
     for labels, words in (([0.5, 0.6], r"'val' is too small.*2 .*3"), ([0.5] * 3, r"no label varies.*'val'")):
         with pytest.raises(DataError, match=words):
-            set_up(small_config, with_val(labels), progress=False)
+            build_training(small_config, with_val(labels), progress=False)
 
 
 def test_the_rate_warms_up_and_falls_as_a_cosine() -> None:

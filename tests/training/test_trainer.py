@@ -9,7 +9,7 @@ import torch
 
 from reactometer.config import TrainingConfig
 from reactometer.machine import default_workers
-from reactometer.training.trainer import MOST_WORKERS, claim, loader_workers
+from reactometer.training.trainer import MAX_WORKERS, claim, loader_workers
 
 
 @pytest.mark.slow
@@ -18,7 +18,7 @@ def test_a_processor_that_trains_shares_its_cores_with_nobody(monkeypatch: pytes
     assert loader_workers(TrainingConfig()) == 0
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
-    assert loader_workers(TrainingConfig()) == min(MOST_WORKERS, default_workers()) > 0
+    assert loader_workers(TrainingConfig()) == min(MAX_WORKERS, default_workers()) > 0
     assert loader_workers(TrainingConfig(accelerator="cpu")) == 0
     assert loader_workers(TrainingConfig(accelerator="cpu", workers=3)) == 3
 

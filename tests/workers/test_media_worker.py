@@ -18,19 +18,19 @@ import pytest
 from reactometer.config import PrepareConfig
 from reactometer.errors import MediaError
 from reactometer.inference.predictor import predict
-from reactometer.media.segments import PART, WindowShape
+from reactometer.media.segments import MAX_SEGMENT, WindowSpec
 from reactometer.types import MediaInfo, PreparedClip
 from reactometer.workers import media_worker
-from reactometer.workers.decoder import Reading
-from reactometer.workers.media_worker import Bounds, Reader
+from reactometer.workers.decoder import DecodeSpec
+from reactometer.workers.media_worker import MediaWorker, ResourceLimits
 
-READING = Reading(PrepareConfig(detector="haar"), (PART, WindowShape(1.0, 0.5)))
+READING = DecodeSpec(PrepareConfig(detector="haar"), (MAX_SEGMENT, WindowSpec(1.0, 0.5)))
 LONGEST_S = 60.0
 
 
 @pytest.fixture
-def reader() -> Iterator[Reader]:
-    reader = Reader()
+def reader() -> Iterator[MediaWorker]:
+    reader = MediaWorker()
     yield reader
     reader.end()
 
@@ -47,7 +47,7 @@ def _same(one: PreparedClip, other: PreparedClip) -> bool:
 
 
 @pytest.mark.slow
-def test_another_process_reads_the_same(reader: Reader, simulated: Path) -> None:
+def test_another_process_reads_the_same(reader: MediaWorker, simulated: Path) -> None:
     for file in sorted(simulated.rglob("*.mp4"))[:2]:
         info, *shown = reader.read(file, READING)
         assert isinstance(info, MediaInfo) and info.width_px > 0
@@ -58,9 +58,9 @@ def test_another_process_reads_the_same(reader: Reader, simulated: Path) -> None
 
 @pytest.mark.slow
 def test_a_process_that_has_read_enough_makes_place_for_another(
-    reader: Reader, simulated: Path, monkeypatch: pytest.MonkeyPatch
+    reader: MediaWorker, simulated: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(media_worker, "MOST_FILES", 2)
+    monkeypatch.setattr(media_worker, "MAX_FILES", 2)
     processes = []
     for file in sorted(simulated.rglob("*.mp4"))[:5]:
         assert len([*reader.read(file, READING)]) > 1
@@ -69,7 +69,7 @@ def test_a_process_that_has_read_enough_makes_place_for_another(
     assert not Path(f"/proc/{processes[0]}").exists()
 
 
-def test_a_file_that_cannot_be_read_leaves_the_process_be(reader: Reader, simulated: Path, tmp_path: Path) -> None:
+def test_a_file_that_cannot_be_read_leaves_the_process_be(reader: MediaWorker, simulated: Path, tmp_path: Path) -> None:
     (tmp_path / "text.mp4").write_text("no film")
     video = next(simulated.rglob("*.mp4"))
     first = reader.start()
@@ -79,7 +79,7 @@ def test_a_file_that_cannot_be_read_leaves_the_process_be(reader: Reader, simula
     assert reader.start() is first
 
 
-def test_a_process_that_dies_is_told_of_and_replaced(reader: Reader, simulated: Path) -> None:
+def test_a_process_that_dies_is_told_of_and_replaced(reader: MediaWorker, simulated: Path) -> None:
     video = next(simulated.rglob("*.mp4"))
     shown = reader.read(video, READING)
     next(shown)
@@ -92,7 +92,7 @@ def test_a_process_that_dies_is_told_of_and_replaced(reader: Reader, simulated: 
 
 @pytest.mark.slow
 def test_a_file_of_which_nothing_comes_is_given_up(simulated: Path) -> None:
-    reader = Reader(Bounds(stall_s=1.0))
+    reader = MediaWorker(ResourceLimits(stall_s=1.0))
     reader.start()
     assert reader._process is not None
     stopped = reader._process
@@ -106,7 +106,7 @@ def test_a_file_of_which_nothing_comes_is_given_up(simulated: Path) -> None:
 @pytest.mark.slow
 def test_memory_is_bounded(simulated: Path) -> None:
     """The kernel holds the process to the limit that the caller named; how much a decoder takes is not ours to say."""
-    reader = Reader(Bounds(memory_bytes=4 * 2**30))
+    reader = MediaWorker(ResourceLimits(memory_bytes=4 * 2**30))
     assert len(list(reader.read(next(simulated.rglob("*.mp4")), READING))) > 2
     assert reader._process is not None
     limits = Path(f"/proc/{reader._process.pid}/limits").read_text()
@@ -117,7 +117,7 @@ def test_memory_is_bounded(simulated: Path) -> None:
 @pytest.mark.slow
 def test_processor_time_is_bounded_for_each_file_anew(simulated: Path) -> None:
     video = next(simulated.rglob("*.mp4"))
-    reader = Reader(Bounds(processor_s=2.0))
+    reader = MediaWorker(ResourceLimits(processor_s=2.0))
     first = reader.start()
     assert reader._process is not None
     while _processor_s(reader._process.pid) < 4.0:  # of many files it is more
@@ -129,7 +129,7 @@ def test_processor_time_is_bounded_for_each_file_anew(simulated: Path) -> None:
 @pytest.mark.slow
 def test_a_file_that_takes_too_much_processor_time_is_given_up(simulated: Path) -> None:
     video = next(simulated.rglob("*.mp4"))
-    reader = Reader(Bounds(processor_s=0.001))  # until the next whole second, as the kernel counts
+    reader = MediaWorker(ResourceLimits(processor_s=0.001))  # until the next whole second, as the kernel counts
     with pytest.raises(MediaError, match="processor time"):
         for _ in range(1000):  # the kernel ends it when its next whole second is over
             list(reader.read(video, READING))
@@ -142,7 +142,7 @@ def _processor_s(process: int) -> float:
 
 
 @pytest.mark.slow
-def test_a_decoder_that_crashes_leaves_no_core(reader: Reader, simulated: Path) -> None:
+def test_a_decoder_that_crashes_leaves_no_core(reader: MediaWorker, simulated: Path) -> None:
     """Where this process would leave one."""
     usual = resource.getrlimit(resource.RLIMIT_CORE)
     resource.setrlimit(resource.RLIMIT_CORE, (usual[1], usual[1]))
@@ -155,7 +155,7 @@ def test_a_decoder_that_crashes_leaves_no_core(reader: Reader, simulated: Path) 
     assert re.search(r"Max core file size +0 ", limits)
 
 
-def test_who_does_not_want_a_file_any_more_gets_no_more_of_it(reader: Reader, simulated: Path) -> None:
+def test_who_does_not_want_a_file_any_more_gets_no_more_of_it(reader: MediaWorker, simulated: Path) -> None:
     def never() -> None:
         raise LookupError
 
@@ -177,7 +177,7 @@ def test_it_ends_when_its_parent_is_killed(simulated: Path, tmp_path: Path) -> N
 
 
 def _wait_to_be_killed(told: str) -> None:
-    reader = Reader()
+    reader = MediaWorker()
     reader.start()
     assert reader._process is not None
     Path(told).write_text(str(reader._process.pid))

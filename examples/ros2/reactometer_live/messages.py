@@ -8,7 +8,7 @@ from typing import Any
 import cv2
 import numpy as np
 
-from reactometer.live.protocol import Kind, LiveScore, Piece, score_as_json
+from reactometer.live.protocol import LiveScore, Packet, PacketKind, score_as_json
 from reactometer.types import ByteArray
 
 COLOURS = {
@@ -26,22 +26,22 @@ def time_of(stamp: Any) -> float:
     return float(stamp.sec) + 1e-9 * float(stamp.nanosec)
 
 
-def image_piece(message: Any) -> Piece:
+def image_piece(message: Any) -> Packet:
     """The frame of a ``sensor_msgs/Image``; decoded when it is looked at. Raises ValueError for an unknown encoding."""
     if message.encoding not in COLOURS:
         raise ValueError(f"encoding {message.encoding} is not one of {', '.join(COLOURS)}")
-    return Piece(Kind.FRAME, time_of(message.header.stamp), lambda: _rgb(message))
+    return Packet(PacketKind.FRAME, time_of(message.header.stamp), lambda: _rgb(message))
 
 
-def compressed_piece(message: Any) -> Piece:
+def compressed_piece(message: Any) -> Packet:
     """The frame of a ``sensor_msgs/CompressedImage``: JPEG or PNG."""
-    return Piece(Kind.FRAME, time_of(message.header.stamp), lambda: _decoded(bytes(message.data)))
+    return Packet(PacketKind.FRAME, time_of(message.header.stamp), lambda: _decoded(bytes(message.data)))
 
 
-def sound_piece(message: Any, ended_s: float) -> Piece:
+def sound_piece(message: Any, ended_s: float) -> Packet:
     """The sound of an ``audio_common_msgs/AudioData`` of 16 bits, mono, 16 kHz, which carries no time of its own."""
     samples = np.frombuffer(bytes(message.data), dtype="<i2").astype(np.float32) / 32767
-    return Piece(Kind.SOUND, ended_s - len(samples) / 16_000, samples)
+    return Packet(PacketKind.SOUND, ended_s - len(samples) / 16_000, samples)
 
 
 def score_as_text(score: LiveScore, labels: tuple[str, ...]) -> str:

@@ -16,7 +16,7 @@ wait_patiently()
 
 from reactometer.inference.checkpoint import load_model  # noqa: E402
 from reactometer.live.scorer import LiveScorer  # noqa: E402
-from reactometer.live.session import Inbox, score_here  # noqa: E402
+from reactometer.live.session import FrameQueue, run_session  # noqa: E402
 from reactometer.paths import STARTER  # noqa: E402
 
 from .messages import compressed_piece, image_piece, score_as_text, sound_piece  # noqa: E402
@@ -32,7 +32,7 @@ class LiveNode(Node):
         self.model = load_model(folder or STARTER, "auto", "auto")
         self.scorer = LiveScorer(self.model, window_s)
         self.scorer.warm_up()
-        self.inbox = Inbox(self.scorer.rate_hz)
+        self.inbox = FrameQueue(self.scorer.rate_hz)
         self.publisher = self.create_publisher(String, "reaction", 10)
         reliable = self.declare_parameter("reliable", False).value  # as the camera's node publishes
         quality = QoSProfile(depth=5) if reliable else qos_profile_sensor_data
@@ -62,7 +62,7 @@ class LiveNode(Node):
 
     def score(self) -> None:
         """Publish each score, until the node ends."""
-        for score in score_here(self.scorer, self.inbox):
+        for score in run_session(self.scorer, self.inbox):
             self.publisher.publish(String(data=score_as_text(score, self.model.labels)))
 
 

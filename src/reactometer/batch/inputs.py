@@ -11,7 +11,7 @@ from urllib.request import url2pathname
 from reactometer.batch.object_store import find_objects, hash_object, is_uri
 from reactometer.data.manifest import read_listing
 from reactometer.errors import ConfigError, DataError
-from reactometer.io import Paths, each_path, sha256_of
+from reactometer.io import Paths, as_path_list, sha256_of
 from reactometer.media.video import MEDIA_ENDINGS
 
 LIST_ENDINGS = (".txt", ".csv")
@@ -20,7 +20,7 @@ HASHING_THREADS = 4
 
 
 @dataclass(frozen=True)
-class Source:
+class InputFile:
     """One file of a run. A file without a hash has a ``problem``; otherwise ``problem`` is empty."""
 
     path: str  # as found: relative if its folder was given so; or a URI
@@ -42,7 +42,7 @@ def find_files(given: Paths) -> list[str]:
             are not checked.
     """
     paths: list[str] = []
-    for name in map(str, each_path(given)):
+    for name in map(str, as_path_list(given)):
         path = url2pathname(name.removeprefix("file://")) if name.startswith("file://") else name
         try:
             found = find_objects(path) if is_uri(path) else _expand(Path(path))
@@ -92,18 +92,18 @@ def _listed(file: Path) -> list[str]:
     return [line.strip() for line in lines if line.strip()]
 
 
-def hash_file(path: str) -> Source:
+def hash_file(path: str) -> InputFile:
     """Return a file with the SHA-256 of its content, or with the problem that made it unreadable.
 
     See :func:`~reactometer.batch.object_store.hash_object` for what stands for the content of an object.
     """
     try:
-        return Source(path, hash_object(path) if is_uri(path) else sha256_of(Path(path)))
+        return InputFile(path, hash_object(path) if is_uri(path) else sha256_of(Path(path)))
     except (OSError, ValueError, ConfigError) as error:  # ValueError: a NUL in the name
-        return Source(path, problem=getattr(error, "strerror", None) or str(error))
+        return InputFile(path, problem=getattr(error, "strerror", None) or str(error))
 
 
-def hash_files(paths: Sequence[str]) -> Iterator[Source]:
+def hash_files(paths: Sequence[str]) -> Iterator[InputFile]:
     """Hash files in order, in several threads; see :func:`hash_file`."""
     with ThreadPoolExecutor(HASHING_THREADS) as threads:
         yield from threads.map(hash_file, paths)

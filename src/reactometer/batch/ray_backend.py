@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 import cv2
 
-from reactometer.batch.inputs import Source
+from reactometer.batch.inputs import InputFile
 from reactometer.batch.object_store import is_uri
 from reactometer.errors import ClusterError
 from reactometer.inference.tables import dump_predictions, load_predictions
@@ -81,8 +81,8 @@ def _cause(error: BaseException) -> str:
 
 
 def predict_files(
-    sources: Sequence[Source], predictor: FilePredictor, n_actors: int | None, n_gpus: float
-) -> Iterator[tuple[Source, list[Prediction]]]:
+    sources: Sequence[InputFile], predictor: FilePredictor, n_actors: int | None, n_gpus: float
+) -> Iterator[tuple[InputFile, list[Prediction]]]:
     """Predict files of different contents on the connected cluster, in any order.
 
     A file whose actor is lost, with its machine or by the file, is predicted by another one; a file that loses its

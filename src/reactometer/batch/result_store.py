@@ -17,10 +17,19 @@ from typing import Annotated, Any
 from filelock import FileLock, Timeout
 from pydantic import Field, TypeAdapter
 
-from reactometer.batch.inputs import Source
+from reactometer.batch.inputs import InputFile
 from reactometer.errors import OutputError
 from reactometer.inference import tables
-from reactometer.io import PART, decoding, format_csv, format_json, make_folder, parse_json_object, write_whole, writing
+from reactometer.io import (
+    PART,
+    decoding,
+    format_csv,
+    format_json,
+    make_folder,
+    parse_json_object,
+    write_atomic,
+    writing,
+)
 from reactometer.types import Prediction
 
 SETTINGS_FILE, INDEX_FILE, FAILED_FILE = "run.json", "index.parquet", "failed.csv"
@@ -85,7 +94,7 @@ class ResultStore:
             os.fsync(stream.fileno())
         self._note(line)
 
-    def write_tables(self, sources: Sequence[Source]) -> dict[str, str]:
+    def write_tables(self, sources: Sequence[InputFile]) -> dict[str, str]:
         """Write the index, the timeline and the table of failures; return the failures, reason by path.
 
         Args:
@@ -123,7 +132,7 @@ class ResultStore:
             self._write(rows, [], [*columns, "same_as", "sha256"], self.folder / INDEX_FILE)
         reasons = {one.path: one.problem or self.failures.get(one.sha256, "") for one in sources}
         reasons = {path: reason for path, reason in reasons.items() if reason}
-        write_whole(self.folder / FAILED_FILE, format_csv([("path", "reason"), *reasons.items()]))
+        write_atomic(self.folder / FAILED_FILE, format_csv([("path", "reason"), *reasons.items()]))
         return reasons
 
     def _journal(self) -> list[Path]:
@@ -162,7 +171,7 @@ def open_results(folder: Path, settings: Mapping[str, Any], *, all_faces: bool) 
     try:
         with FileLock(folder / LOCK, timeout=0):
             if not file.is_file():
-                write_whole(file, format_json(settings))
+                write_atomic(file, format_json(settings))
             _check_settings(file, settings)
             for part in (JOURNAL, TIMELINE):
                 make_folder(folder / part)

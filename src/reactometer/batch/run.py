@@ -14,13 +14,13 @@ from pathlib import Path
 from typing import Any
 
 from reactometer.batch import ray_backend
-from reactometer.batch.inputs import Source, find_files, hash_files
+from reactometer.batch.inputs import InputFile, find_files, hash_files
 from reactometer.batch.object_store import is_uri, local_copy
 from reactometer.batch.result_store import open_results
 from reactometer.errors import ConfigError, require
 from reactometer.inference.checkpoint import load_model
 from reactometer.inference.predictor import PredictOptions, Predictor
-from reactometer.io import NO_ROOM, Paths, sha256_of, system_error
+from reactometer.io import DISK_FULL_ERRNOS, Paths, find_errno, sha256_of
 from reactometer.machine import default_workers
 from reactometer.paths import STARTER
 from reactometer.terminal import progress_bar
@@ -68,7 +68,7 @@ class FilePredictor:
             with local_copy(path) as file:
                 predictions = [ray_backend.renamed(one, path) for one in predictor.predict_file(file)]
         except Exception as error:
-            if system_error(error) in NO_ROOM:  # the run stops and can be resumed; the file is not to blame
+            if find_errno(error) in DISK_FULL_ERRNOS:  # the run stops and can be resumed; the file is not to blame
                 raise
             predictions = [predictor.failed(path, f"{type(error).__name__}: {error}")]
         return [replace(one, samples=()) for one in predictions]
@@ -137,12 +137,12 @@ def predict_folder(
         store = stack.enter_context(open_results(Path(out), settings, all_faces=options.faces == "all"))
         if retry_failed:
             store.failures.clear()
-        sources: list[Source] = []
+        sources: list[InputFile] = []
         with progress_bar("looking", len(paths), progress) as advance:
             for source in hash_files(paths):
                 sources.append(source)
                 advance()
-        contents: dict[str, Source] = {}
+        contents: dict[str, InputFile] = {}
         for source in sources:
             if source.sha256:
                 contents.setdefault(source.sha256, source)

@@ -13,7 +13,7 @@ import typer
 
 from reactometer.cli import data, doctor, evaluate, models, predict, serve, train
 from reactometer.errors import ReactometerError
-from reactometer.io import NO_WRITING, system_error, unwritable
+from reactometer.io import WRITE_ERRNOS, find_errno, write_error
 from reactometer.terminal import INTERRUPTED, OK, USAGE, messages
 
 app = typer.Typer(
@@ -64,10 +64,10 @@ def main() -> None:
     except ReactometerError as error:
         _end(error)
     except OSError as error:
-        if system_error(error) not in NO_WRITING:
+        if find_errno(error) not in WRITE_ERRNOS:
             raise
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # else what has found no room is tried again at the very end
-        _end(unwritable(Path(error.filename) if error.filename else "standard output, or a file", error))
+        _end(write_error(Path(error.filename) if error.filename else "standard output, or a file", error))
     except SystemExit as stop:
         if stop.code == INTERRUPTED:
             messages.print("stopped; run it again: prepare, train and predict into a folder resume where they stopped")

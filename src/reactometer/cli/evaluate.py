@@ -74,12 +74,12 @@ def report(
     from reactometer.evaluation.report import report as run
     from reactometer.hub.model_card import model_card
     from reactometer.inference.checkpoint import load_model
-    from reactometer.io import write_whole
+    from reactometer.io import write_atomic
 
     own = split_names(groups)
     page = run(model, data, out, split=split, by=by, groups=own, degradation=degradation, device=device)
     scores = json.loads((out / "metrics.json").read_text(encoding="utf-8"))
-    card = write_whole(out / "card.md", model_card(load_model(model, "cpu"), model.resolve().name, scores))
+    card = write_atomic(out / "card.md", model_card(load_model(model, "cpu"), model.resolve().name, scores))
     render.print_written([page, card])
 
 

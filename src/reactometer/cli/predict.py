@@ -16,7 +16,7 @@ from reactometer.cli.options import DeviceOption, StarterOption
 from reactometer.errors import ConfigError, require
 from reactometer.paths import STARTER
 from reactometer.terminal import OK, SOME_FAILED
-from reactometer.workers.media_worker import shared_reader
+from reactometer.workers.media_worker import thread_worker
 
 if TYPE_CHECKING:
     from reactometer.inference.outputs import Outputs
@@ -65,7 +65,7 @@ def predict(
     """
     folder = out if out and ("://" in out or not Path(out).suffix) else None
     if not folder and os.name == "posix":
-        shared_reader(os.getpid(), get_ident()).start()  # it imports what it needs while this process does
+        thread_worker(os.getpid(), get_ident()).start()  # it imports what it needs while this process does
     from reactometer.inference.outputs import Outputs
     from reactometer.inference.predictor import PredictOptions
 

@@ -20,12 +20,12 @@ if TYPE_CHECKING:
     from reactometer.live.session import LiveStats
     from reactometer.serving.routes import Service
     from reactometer.training.compare import Comparison
-    from reactometer.types import Ends, Prediction
+    from reactometer.types import IntervalBounds, Prediction
 
 results = Console(markup=False, highlight=False, soft_wrap=True)
 """Standard output: results; everything else goes to standard error."""
 
-MOST_NAMES = 20
+MAX_NAMES = 20
 """Names listed per kind of trouble before the rest is counted; the manifest has them all."""
 
 BAR = 40
@@ -140,15 +140,15 @@ def print_starter(folder: Path) -> None:
 def print_names(what: str, names: Sequence[str]) -> None:
     """Print the number of clips and the first names; nothing if there are none."""
     if names:
-        rest = f" and {len(names) - MOST_NAMES} more" if len(names) > MOST_NAMES else ""
-        results.print(f"{len(names)} {what}: {', '.join(names[:MOST_NAMES])}{rest}")
+        rest = f" and {len(names) - MAX_NAMES} more" if len(names) > MAX_NAMES else ""
+        results.print(f"{len(names)} {what}: {', '.join(names[:MAX_NAMES])}{rest}")
 
 
 def print_failed(lines: Sequence[str]) -> None:
     """Print the number of failures, and the first ones, on standard error."""
     if lines:
-        rest = [f"and {len(lines) - MOST_NAMES} more"] if len(lines) > MOST_NAMES else []
-        messages.print("\n  ".join([f"{len(lines)} failed:", *lines[:MOST_NAMES], *rest]), style="red")
+        rest = [f"and {len(lines) - MAX_NAMES} more"] if len(lines) > MAX_NAMES else []
+        messages.print("\n  ".join([f"{len(lines)} failed:", *lines[:MAX_NAMES], *rest]), style="red")
 
 
 def print_serving(service: Service, address: str) -> None:
@@ -193,7 +193,7 @@ def print_summary(stats: LiveStats, problem: str) -> None:
         messages.print(f"the source ended early: {problem}", style="yellow")
 
 
-def bars(labels: Sequence[str], intensities: Sequence[float] | None, intervals: Ends | None) -> list[str]:
+def bars(labels: Sequence[str], intensities: Sequence[float] | None, intervals: IntervalBounds | None) -> list[str]:
     """Return one line per emotion: its name, a bar, its intensity and its interval."""
     longest, lines = max(len(label) for label in labels), []
     for place, label in enumerate(labels):

@@ -45,7 +45,7 @@ def serve(
     from reactometer.serving.auth import read_keys
     from reactometer.serving.queue import MAX_PIXELS, Settings
     from reactometer.serving.server import run
-    from reactometer.workers.media_worker import Bounds
+    from reactometer.workers.media_worker import ResourceLimits
 
     settings = Settings(
         folder=data or cache_folder() / "serve",
@@ -54,7 +54,7 @@ def serve(
         readers=readers,
         body_bytes=round(max_mb * 1e6),
         upload_s=upload_seconds,
-        bounds=Bounds(duration_s=max_seconds, pixels=MAX_PIXELS),
+        bounds=ResourceLimits(duration_s=max_seconds, pixels=MAX_PIXELS),
         queue=queue,
         per_client=per_client,
         keep_s=3600 * keep_hours,
@@ -95,11 +95,11 @@ def live(
     from reactometer.inference.checkpoint import load_model
     from reactometer.live.capture import LiveSource
     from reactometer.live.scorer import LiveScorer
-    from reactometer.live.session import Inbox, LiveStats, live_rows, score_here
+    from reactometer.live.session import FrameQueue, LiveStats, live_rows, run_session
 
     scorer = LiveScorer(load_model(model, device), window, rate)
     scorer.warm_up()
-    labels, inbox, stats = scorer.model.labels, Inbox(scorer.rate_hz), LiveStats()
+    labels, inbox, stats = scorer.model.labels, FrameQueue(scorer.rate_hz), LiveStats()
     opened = LiveSource(source, sound)
     with ExitStack() as stack:
         stack.callback(opened.stop)
@@ -111,7 +111,7 @@ def live(
             timer.start()
             stack.callback(timer.cancel)
         with suppress(KeyboardInterrupt):
-            for timed in score_here(scorer, inbox):
+            for timed in run_session(scorer, inbox):
                 stats.add(timed)
                 if write_row is not None:
                     write_row(timed)

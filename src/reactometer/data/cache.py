@@ -14,7 +14,7 @@ from pydantic import TypeAdapter
 
 from reactometer.config import PrepareConfig
 from reactometer.errors import DataError
-from reactometer.io import PART, decoding, make_folder, replacing, sha256_of, write_whole
+from reactometer.io import PART, atomic_file, decoding, make_folder, sha256_of, write_atomic
 from reactometer.paths import cache_folder
 from reactometer.types import Clip, FaceSample, FrameState, PreparedClip
 
@@ -94,12 +94,12 @@ def write_index(prepared: PreparedSet) -> None:
     """Write the index of a prepared dataset."""
     rows = tuple(replace(row, file=row.file and Path(row.file.name)) for row in prepared.rows)
     index = replace(prepared, folder=Path(), rows=rows)
-    write_whole(prepared.folder / INDEX_FILE, TypeAdapter(PreparedSet).dump_json(index, indent=1))
+    write_atomic(prepared.folder / INDEX_FILE, TypeAdapter(PreparedSet).dump_json(index, indent=1))
 
 
 def write_clip(file: Path, clip: PreparedClip, counts: Mapping[str, Any]) -> None:
     """Write a prepared clip with its counts, atomically."""
-    with replacing(file) as partial, partial.open("wb") as stream:
+    with atomic_file(file) as partial, partial.open("wb") as stream:
         np.savez(stream, **{**_pack(clip), "counts": np.array(json.dumps(counts))})  # type: ignore[arg-type]
 
 

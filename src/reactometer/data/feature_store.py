@@ -13,9 +13,9 @@ from filelock import FileLock
 from safetensors.numpy import load_file, save
 
 from reactometer.data.cache import PreparedRow
-from reactometer.data.inputs import Item, Part, Reader, parts_of
+from reactometer.data.inputs import ClipPart, Item, ItemLoader, split_parts
 from reactometer.errors import DataError
-from reactometer.io import PART, decoding, format_json, make_folder, parse_json_object, write_whole
+from reactometer.io import PART, decoding, format_json, make_folder, parse_json_object, write_atomic
 from reactometer.types import FloatArray
 
 STREAMS = ("face", "voice")
@@ -39,7 +39,7 @@ class FeatureStore:
     sizes: Mapping[str, int]  # features of a step, by stream
     files: Mapping[str, Path] = field(repr=False)  # by part, see :func:`part_key`
 
-    def __call__(self, row: PreparedRow, part: Part, rng: np.random.Generator | None = None) -> Item:
+    def __call__(self, row: PreparedRow, part: ClipPart, rng: np.random.Generator | None = None) -> Item:
         """Read one part; an unreadable clip has no steps, and ``rng`` has no effect.
 
         Raises:
@@ -66,7 +66,7 @@ class FeatureStore:
         return FeatureStore(self.sizes, {**self.files, **other.files})
 
 
-def part_key(row: PreparedRow, part: Part) -> str:
+def part_key(row: PreparedRow, part: ClipPart) -> str:
     """Name a part in a store."""
     return f"{row.clip.clip_id} {part.start_s:.3f}"
 
@@ -74,7 +74,7 @@ def part_key(row: PreparedRow, part: Part) -> str:
 def write_store(
     folder: Path,
     rows: Sequence[PreparedRow],
-    read: Reader,
+    read: ItemLoader,
     sizes: Mapping[str, int],
     advance: Callable[[], None] = lambda: None,
     source: str = "",
@@ -92,7 +92,7 @@ def write_store(
         source: what the features depend on besides the clips' files.
     """
     make_folder(folder)
-    parts = parts_of(rows)
+    parts = split_parts(rows)
     names = {}
     with FileLock(folder / "writing.lock"):  # another run may be about to write the same
         for part in parts:
@@ -103,9 +103,9 @@ def write_store(
                     item = read(row, part, None)
                     face = _to_table(item.times_s[item.seen], item.frames[item.seen], sizes["face"])
                     voice = _to_table(item.voice_times_s, item.voice, sizes["voice"])
-                    write_whole(folder / name, save({"face": face, "voice": voice}))
+                    write_atomic(folder / name, save({"face": face, "voice": voice}))
             advance()
-        write_whole(folder / INDEX_FILE, format_json({"sizes": dict(sizes), "files": names}))
+        write_atomic(folder / INDEX_FILE, format_json({"sizes": dict(sizes), "files": names}))
         kept = set(names.values())
         for file in (*folder.glob("*.safetensors"), *folder.glob(f".*{PART}")):
             if file.name not in kept:
@@ -131,7 +131,7 @@ def _to_table(times_s: FloatArray, features: FloatArray, size: int) -> FloatArra
     return np.ascontiguousarray(np.column_stack((times_s, features)), np.float32)
 
 
-def _digest(row: PreparedRow, part: Part, sizes: Mapping[str, int], source: str) -> str:
+def _digest(row: PreparedRow, part: ClipPart, sizes: Mapping[str, int], source: str) -> str:
     """Digest all that a part's features depend on: its file's size and time of change, its span, and the source."""
     stat = row.file.stat() if row.file and row.file.exists() else None
     changed = stat and (stat.st_size, stat.st_mtime_ns)

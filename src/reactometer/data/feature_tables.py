@@ -14,12 +14,12 @@ import pandas as pd
 from reactometer.config import PrepareConfig
 from reactometer.data.cache import FEATURES, PreparedRow, PreparedSet, claim_folder, open_prepared, write_index
 from reactometer.data.feature_store import STREAMS, write_store
-from reactometer.data.inputs import Item, Part, parts_of
+from reactometer.data.inputs import ClipPart, Item, split_parts
 from reactometer.data.manifest import choose_labels, make_clip, parse_split
 from reactometer.data.splits import with_splits
 from reactometer.errors import DataError, require, suggestion
-from reactometer.io import write_whole
-from reactometer.media.segments import LEAST_NEW_S
+from reactometer.io import write_atomic
+from reactometer.media.segments import MIN_NEW_S
 from reactometer.terminal import progress_bar
 from reactometer.types import FloatArray
 
@@ -72,8 +72,8 @@ def prepare_features(
         if not any(len(own[stream][0]) for own in steps.values()):
             raise DataError(f"{data}: no row has a number in all {stream} features", got=f"'{pattern}'")
 
-    def read(row: PreparedRow, part: Part, _: object = None) -> Item:
-        is_last = part.end_s >= row.duration_s - LEAST_NEW_S
+    def read(row: PreparedRow, part: ClipPart, _: object = None) -> Item:
+        is_last = part.end_s >= row.duration_s - MIN_NEW_S
         inputs: list[FloatArray] = []
         for times_s, values in steps[row.clip.clip_id].values():
             inside = (times_s >= part.start_s) & (is_last | (times_s < part.end_s))  # (T,)
@@ -84,11 +84,11 @@ def prepare_features(
     claim_folder(out)
     stamp_file.unlink(missing_ok=True)
     sizes = {stream: len(columns.get(stream, ())) for stream in STREAMS}
-    with progress_bar("reading features", len(parts_of(rows)), progress) as advance:
+    with progress_bar("reading features", len(split_parts(rows)), progress) as advance:
         write_store(out / FEATURES, rows, read, sizes, advance, stamp)
     prepared = PreparedSet(out, names, PrepareConfig(), tuple(rows), sizes)
     write_index(prepared)
-    write_whole(stamp_file, stamp)
+    write_atomic(stamp_file, stamp)
     return prepared
 
 

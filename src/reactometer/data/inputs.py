@@ -35,7 +35,7 @@ class Item:
 
 
 @dataclass(frozen=True)
-class Sampling:
+class InputSpec:
     """How a model samples a clip: number and size of frames, and modalities."""
 
     n_frames: int
@@ -47,7 +47,7 @@ class Sampling:
 
 
 @dataclass(frozen=True)
-class Part:
+class ClipPart:
     """A stretch of one clip of a list."""
 
     index: int  # the clip's place in the list
@@ -60,14 +60,14 @@ class Part:
         return self.end_s - self.start_s
 
 
-Reader = Callable[[PreparedRow, Part, "np.random.Generator | None"], Item]
+ItemLoader = Callable[[PreparedRow, ClipPart, "np.random.Generator | None"], Item]
 """Read a part of a clip; with a generator, frames are jittered as in training."""
 
-Change = Callable[[PreparedClip, "np.random.Generator"], PreparedClip]
+ClipTransform = Callable[[PreparedClip, "np.random.Generator"], PreparedClip]
 """Change a clip; its generator depends only on the clip, so that each reading is the same."""
 
 
-def pick_frames(
+def sample_frame_indices(
     times_s: Sequence[float], start_s: float, end_s: float, n_frames: int, rng: np.random.Generator | None = None
 ) -> list[int]:
     """Return the indices of at most ``n_frames`` distinct samples, evenly spaced in time.
@@ -85,20 +85,22 @@ def pick_frames(
     return sorted({int(index) for index in nearest.clip(0, len(known) - 1)})
 
 
-def pick_samples(clip: PreparedClip, sampling: Sampling, rng: np.random.Generator | None = None) -> list[FaceSample]:
-    """Return the samples of a clip that a model uses, see :func:`pick_frames`."""
+def pick_samples(clip: PreparedClip, sampling: InputSpec, rng: np.random.Generator | None = None) -> list[FaceSample]:
+    """Return the samples of a clip that a model uses, see :func:`sample_frame_indices`."""
     times_s = [sample.time_s for sample in clip.samples]
-    return [clip.samples[place] for place in pick_frames(times_s, clip.start_s, clip.end_s, sampling.n_frames, rng)]
+    return [
+        clip.samples[place] for place in sample_frame_indices(times_s, clip.start_s, clip.end_s, sampling.n_frames, rng)
+    ]
 
 
-def to_item(clip: PreparedClip, sampling: Sampling, rng: np.random.Generator | None = None) -> Item:
+def to_item(clip: PreparedClip, sampling: InputSpec, rng: np.random.Generator | None = None) -> Item:
     """Decode a model's input from a clip; with ``rng``, the choice of frames is jittered as in training."""
     samples = pick_samples(clip, sampling, rng)
     frames = np.zeros((len(samples), 3, sampling.size_px, sampling.size_px), dtype=np.uint8)  # (T, 3, H, W)
     seen = np.array([sampling.looks and sample.crop_jpeg is not None for sample in samples], dtype=bool)  # (T,)
     for place, sample in enumerate(samples):
         if seen[place]:
-            frames[place] = picture_of(sample.crop_jpeg or b"", sampling)
+            frames[place] = decode_image(sample.crop_jpeg or b"", sampling)
     audible = sampling.listens and clip.waveform is not None and is_audible(clip.waveform)
     voice, rate_hz = _steps(clip.waveform if audible else None, sampling.hears)
     return Item(
@@ -119,7 +121,7 @@ def _steps(waveform: FloatArray | None, hears: str) -> tuple[FloatArray, float]:
     return padded.reshape(-1, BLOCK_SIZE), SOUND_RATE_HZ / BLOCK_SIZE  # (N, BLOCK_SIZE)
 
 
-def picture_of(crop_jpeg: bytes, sampling: Sampling) -> ByteArray:
+def decode_image(crop_jpeg: bytes, sampling: InputSpec) -> ByteArray:
     """A sample's crop, or its middle, as (3, size_px, size_px) uint8 RGB."""
     crop, size_px = decode_crop(crop_jpeg), sampling.size_px
     if sampling.crop_share < 1.0:
@@ -137,10 +139,10 @@ def picture_of(crop_jpeg: bytes, sampling: Sampling) -> ByteArray:
 class MediaReader:
     """Reads face crops and sound of prepared clips, after an optional change."""
 
-    sampling: Sampling
-    change: Change | None = None
+    sampling: InputSpec
+    change: ClipTransform | None = None
 
-    def __call__(self, row: PreparedRow, part: Part, rng: np.random.Generator | None = None) -> Item:
+    def __call__(self, row: PreparedRow, part: ClipPart, rng: np.random.Generator | None = None) -> Item:
         """Decode the model's input from the part."""
         clip = load_clip(row)
         if self.change is not None:
@@ -148,6 +150,6 @@ class MediaReader:
         return to_item(cut_clip(clip, part.start_s, part.end_s), self.sampling, rng)
 
 
-def parts_of(rows: Sequence[PreparedRow]) -> list[Part]:
+def split_parts(rows: Sequence[PreparedRow]) -> list[ClipPart]:
     """List every part of every clip, in order."""
-    return [Part(index, *span) for index, row in enumerate(rows) for span in part_spans(row.duration_s)]
+    return [ClipPart(index, *span) for index, row in enumerate(rows) for span in part_spans(row.duration_s)]

@@ -16,10 +16,10 @@ from reactometer.io import sha256_of
 from reactometer.terminal import is_first_process
 from reactometer.types import Clip
 
-LEAST_CHANCE = 1e-3
+MIN_PROBABILITY = 1e-3
 """A label vector tells its stimulus if fewer train clips than this are expected to have it by chance."""
 
-LEAST_SHARE, LEAST_CLIPS = 0.01, 3
+LEAST_SHARE, MIN_CLIPS = 0.01, 3
 """Share and number of clips of a split with a telling label vector of train, from which they are a leak."""
 
 
@@ -135,7 +135,7 @@ def find_label_vectors(clips: Sequence[Clip]) -> tuple[LabelVectors, list[Leak]]
     for column in distinct.T:
         _, place, count = np.unique(column, return_inverse=True, return_counts=True)
         chance *= count[place] / len(distinct)
-    tells = in_train & (chance < LEAST_CHANCE)
+    tells = in_train & (chance < MIN_PROBABILITY)
     shared, telling, leaks = {}, {}, []
     for name in SPLITS[1:]:
         own = number[split == name]
@@ -143,6 +143,6 @@ def find_label_vectors(clips: Sequence[Clip]) -> tuple[LabelVectors, list[Leak]]
             continue
         hit = own[tells[own]]
         shared[name], telling[name] = float(in_train[own].mean()), len(hit) / len(own)
-        if len(hit) >= max(LEAST_CLIPS, LEAST_SHARE * len(own)):
+        if len(hit) >= max(MIN_CLIPS, LEAST_SHARE * len(own)):
             leaks.append(Leak("label vector", ("train", name), len(set(hit)), len(hit), telling[name]))
     return LabelVectors(len(labelled), len(distinct), shared, telling), leaks

@@ -10,7 +10,7 @@ from itertools import zip_longest
 from pathlib import Path
 
 from reactometer.errors import DataError, OutputError, suggestion
-from reactometer.io import format_csv, write_whole
+from reactometer.io import format_csv, write_atomic
 from reactometer.labels import LABEL_SETS
 from reactometer.types import Clip
 
@@ -234,4 +234,4 @@ def write_listing(out: Path, clips: Sequence[Clip], labels: Sequence[str]) -> No
     for clip in clips:
         values = [f"{value:.10g}" for value in clip.labels] if clip.labels else [None] * len(labels)
         rows.append([relative(clip.path), relative(clip.audio_path), clip.split, clip.person, clip.stimulus, *values])
-    write_whole(out, format_csv([["path", "audio", "split", "person", "stimulus", *labels], *rows]))
+    write_atomic(out, format_csv([["path", "audio", "split", "person", "stimulus", *labels], *rows]))

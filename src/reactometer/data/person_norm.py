@@ -15,16 +15,16 @@ import numpy as np
 import numpy.typing as npt
 
 from reactometer.data.cache import PreparedRow
-from reactometer.data.inputs import Item, Part, Reader
+from reactometer.data.inputs import ClipPart, Item, ItemLoader
 from reactometer.data.manifest import read_rows
 from reactometer.errors import DataError
 from reactometer.types import FloatArray
 
-LEAST_PARTS = 5
+MIN_PARTS = 5
 """People with fewer clips (or minutes of a long clip) are not normalised: a mean over so few would remove the reaction;
 our choice."""
 
-LEAST_SPREAD = 1e-6
+MIN_STD = 1e-6
 
 Sums = dict[str, npt.NDArray[np.float64]]
 """By stream, (3, D): number of steps, sum and sum of squares of each feature."""
@@ -33,7 +33,7 @@ Person = TypeVar("Person", bound=Hashable)
 
 
 @dataclass(frozen=True)
-class Moments:
+class FeatureStats:
     """Mean and standard deviation of every feature over steps."""
 
     mean: FloatArray  # (D,)
@@ -45,7 +45,7 @@ def read_people(table: Path) -> dict[str, str]:
     return {row["path"]: row["person"] for row in read_rows(table, ("path", "person")) if row["person"]}
 
 
-def match_people(people: Mapping[str, str] | Mapping[Path, str], paths: Sequence[str]) -> dict[str, str]:
+def person_by_path(people: Mapping[str, str] | Mapping[Path, str], paths: Sequence[str]) -> dict[str, str]:
     """Return the known person in each of ``paths``; raise DataError if ``people`` names another file."""
     known = {Path(path): person for path, person in people.items()}
     if unmatched := known.keys() - set(map(Path, paths)):
@@ -54,7 +54,7 @@ def match_people(people: Mapping[str, str] | Mapping[Path, str], paths: Sequence
     return {path: known[Path(path)] for path in paths if Path(path) in known}
 
 
-def measure_streams(items: Iterable[Item]) -> dict[str, Moments]:
+def measure_streams(items: Iterable[Item]) -> dict[str, FeatureStats]:
     """Return the moments of the features over all items, by stream; a stream without steps is left out."""
     sums: Sums = {}
     for item in items:
@@ -62,8 +62,8 @@ def measure_streams(items: Iterable[Item]) -> dict[str, Moments]:
     return _moments(sums)
 
 
-def measure_people(items: Iterable[tuple[Person | None, Item]]) -> dict[Person, dict[str, Moments]]:
-    """Return the moments of each person's features by stream; people with fewer than ``LEAST_PARTS`` are left out.
+def measure_people(items: Iterable[tuple[Person | None, Item]]) -> dict[Person, dict[str, FeatureStats]]:
+    """Return the moments of each person's features by stream; people with fewer than ``MIN_PARTS`` are left out.
 
     ``items`` are pairs of a person's name or other key (``None``: unknown) and a part of a clip.
     """
@@ -73,7 +73,7 @@ def measure_people(items: Iterable[tuple[Person | None, Item]]) -> dict[Person, 
         if person and (item.seen.any() or len(item.voice)):
             n_parts[person] += 1
             _add(sums.setdefault(person, {}), item)
-    return {person: _moments(own) for person, own in sums.items() if n_parts[person] >= LEAST_PARTS}
+    return {person: _moments(own) for person, own in sums.items() if n_parts[person] >= MIN_PARTS}
 
 
 def _add(sums: Sums, item: Item) -> None:
@@ -86,17 +86,17 @@ def _add(sums: Sums, item: Item) -> None:
             sums[stream] = sums.get(stream, 0.0) + np.stack([counts, wide.sum(axis=0), np.square(wide).sum(axis=0)])
 
 
-def _moments(sums: Sums) -> dict[str, Moments]:
+def _moments(sums: Sums) -> dict[str, FeatureStats]:
     moments = {}
     for stream, (count, total, squares) in sums.items():
         mean = total / count
         spread = np.sqrt((squares / count - mean**2).clip(0.0))
-        std = np.where(spread > LEAST_SPREAD * (1.0 + np.abs(mean)), spread, 1.0)
-        moments[stream] = Moments(mean.astype(np.float32), std.astype(np.float32))
+        std = np.where(spread > MIN_STD * (1.0 + np.abs(mean)), spread, 1.0)
+        moments[stream] = FeatureStats(mean.astype(np.float32), std.astype(np.float32))
     return moments
 
 
-def recast(item: Item, own: Mapping[str, Moments], population: Mapping[str, Moments]) -> Item:
+def apply_person_norm(item: Item, own: Mapping[str, FeatureStats], population: Mapping[str, FeatureStats]) -> Item:
     """Replace the mean and spread of each feature of the item's person by the population's.
 
     ``own`` and ``population`` are moments by stream; a stream that one of them lacks stays unchanged.
@@ -115,17 +115,17 @@ def recast(item: Item, own: Mapping[str, Moments], population: Mapping[str, Mome
 class PersonReader:
     """A reader that gives each person's features the population's mean and spread."""
 
-    read: Reader
-    people: Mapping[str, Mapping[str, Moments]] = field(repr=False)  # by person and stream
-    population: Mapping[str, Moments] = field(repr=False)  # by stream
+    read: ItemLoader
+    people: Mapping[str, Mapping[str, FeatureStats]] = field(repr=False)  # by person and stream
+    population: Mapping[str, FeatureStats] = field(repr=False)  # by stream
 
-    def __call__(self, row: PreparedRow, part: Part, rng: np.random.Generator | None = None) -> Item:
+    def __call__(self, row: PreparedRow, part: ClipPart, rng: np.random.Generator | None = None) -> Item:
         """Read a part, and normalise it if its person has enough clips."""
-        return recast(self.read(row, part, rng), self.people.get(row.clip.person or "", {}), self.population)
+        return apply_person_norm(self.read(row, part, rng), self.people.get(row.clip.person or "", {}), self.population)
 
     def describe(self, rows: Sequence[PreparedRow]) -> str:
         """Say how many clips were normalised."""
         normalised = sum((row.clip.person or "") in self.people for row in rows)
         others = len(rows) - normalised
         text = f"{normalised} clips normalised by the mean and spread of their own person ({len(self.people)} people)"
-        return f"{text}; {others} left as they are (nobody with {LEAST_PARTS} clips or more)" if others else text
+        return f"{text}; {others} left as they are (nobody with {MIN_PARTS} clips or more)" if others else text

@@ -35,7 +35,7 @@ from reactometer.machine import default_workers
 from reactometer.media.audio import is_audible
 from reactometer.media.faces import load_detector
 from reactometer.media.image_folder import list_crops, prepare_crops
-from reactometer.media.segments import prepare_clip, settled
+from reactometer.media.segments import prepare_clip, resolve_detector
 from reactometer.terminal import progress_bar
 from reactometer.types import Clip, FrameState, PreparedClip
 from reactometer.workers.decoder import UNREADABLE, reason_of
@@ -72,7 +72,7 @@ def prepare(
     data = Path(data)
     if (data / INDEX_FILE).is_file():
         return open_prepared(data)
-    settings = settled(settings or PrepareConfig())
+    settings = resolve_detector(settings or PrepareConfig())
     manifest = read_data_set(data, labels, votes=votes)
     folder = Path(out) if out else default_folder(data)
     claim_folder(folder)

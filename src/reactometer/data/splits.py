@@ -29,7 +29,7 @@ SIZE_WEIGHT = 10.0
 SWAPS, MOST_SWAPS = 20, 5000
 """Swaps tried per component, and in all."""
 
-LEAST_OF_ASKED = 0.5
+MIN_SHARE_OF_REQUESTED = 0.5
 """The smallest split that is accepted, as a share of the size that was asked for."""
 
 
@@ -145,7 +145,7 @@ def split(
     values = np.array([clip.labels for clip in clips])  # (clips, L)
     place = _assign(component, values, shares, seed)[component]  # (clips,) of SPLITS
     counts = np.bincount(place, minlength=len(SPLITS))
-    if (counts < LEAST_OF_ASKED * shares * len(clips)).any():
+    if (counts < MIN_SHARE_OF_REQUESTED * shares * len(clips)).any():
         largest = np.bincount(component).max()
         raise DataError(
             f"no split of these shares is disjoint in {' and '.join(disjoint)}",

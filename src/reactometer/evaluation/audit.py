@@ -15,8 +15,8 @@ from reactometer.data.prepare import open_data
 from reactometer.data.splits import SPLITS
 from reactometer.evaluation.baselines import length_answers, readable_train
 from reactometer.evaluation.bootstrap import Interval, bootstrap_mean_pearson, choose_units
-from reactometer.evaluation.metrics import LEAST_CLIPS, LEAST_SPREAD, Array
-from reactometer.io import format_json, write_whole
+from reactometer.evaluation.metrics import MIN_CLIPS, MIN_STD, Array
+from reactometer.io import format_json, write_atomic
 
 
 @dataclass(frozen=True)
@@ -82,17 +82,17 @@ def audit(
         unseen=_unseen(prepared),
     )
     if out is not None:
-        write_whole(Path(out), format_json(asdict(found)))
+        write_atomic(Path(out), format_json(asdict(found)))
     return found
 
 
 def _score_length(prepared: PreparedSet) -> tuple[Interval | None, str]:
     """Score the clip length as the only predictor, on val, or on test if val has no labels; return the split."""
     labelled = {split: [row for row in prepared.split(split) if row.clip.labels] for split in ("val", "test")}
-    split = "val" if len(labelled["val"]) >= LEAST_CLIPS else "test"
+    split = "val" if len(labelled["val"]) >= MIN_CLIPS else "test"
     rows, targets = labelled[split], _labels(prepared, split)
     with_length = [row for row in readable_train(prepared) if row.duration_s > 0]
-    if min(len(with_length), len(rows)) < LEAST_CLIPS or not (np.ptp(targets, axis=0) > LEAST_SPREAD).any():
+    if min(len(with_length), len(rows)) < MIN_CLIPS or not (np.ptp(targets, axis=0) > MIN_STD).any():
         return None, split
     how = choose_units([row.clip for row in rows])
     return bootstrap_mean_pearson(targets, length_answers(prepared, rows), how=how), split
@@ -106,7 +106,7 @@ def _facts(prepared: PreparedSet, split: str) -> SplitFacts:
         mean = values.mean(axis=0)
     if len(values) and len(train):
         spread = train.std(axis=0)
-        drift = (mean - train.mean(axis=0)) / np.where(spread > LEAST_SPREAD, spread, 1.0)
+        drift = (mean - train.mean(axis=0)) / np.where(spread > MIN_STD, spread, 1.0)
     return SplitFacts(
         n_clips=len(rows),
         n_labelled=len(values),

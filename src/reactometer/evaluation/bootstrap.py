@@ -10,13 +10,13 @@ import numpy.typing as npt
 import pandas as pd
 
 from reactometer.errors import DataError, ScoreError, suggestion
-from reactometer.evaluation.metrics import LEAST_CLIPS, LEAST_SPREAD, Array, measure
+from reactometer.evaluation.metrics import MIN_CLIPS, MIN_STD, Array, measure
 from reactometer.types import Clip
 
 N_RESAMPLES = 2000
 LEVEL = 0.95
 
-COUNTS_AT_ONCE = 2**20
+MAX_BATCH_COUNTS = 2**20
 """Numbers per array of resampled counts: 8 MB."""
 
 UNITS = ("person", "stimulus", "clip")
@@ -69,7 +69,7 @@ class Resampling:
             (1 + n_resamples, ...) the statistic of the clips as they are, then of each resample.
         """
         units, generator = self.sum_by_unit(rows), np.random.default_rng(self.seed)
-        step, found = max(1, COUNTS_AT_ONCE // len(units)), [statistic(units.sum(axis=0, keepdims=True))]
+        step, found = max(1, MAX_BATCH_COUNTS // len(units)), [statistic(units.sum(axis=0, keepdims=True))]
         for start in range(0, self.n_resamples, step):
             drawn = generator.integers(len(units), size=(min(step, self.n_resamples - start), len(units)))
             counts = np.array([np.bincount(row, minlength=len(units)) for row in drawn], dtype=np.float64)
@@ -110,14 +110,14 @@ def choose_units(clips: Sequence[Clip], by: str | None = None, n_resamples: int 
         raise DataError(f"clips cannot be resampled by '{by}'", fix=suggestion(by, UNITS))
     unit = by or "person"
     names = [] if unit == "clip" else [getattr(clip, unit) or "" for clip in clips]
-    if all(names) and len(set(names)) >= LEAST_CLIPS:
+    if all(names) and len(set(names)) >= MIN_CLIPS:
         return Resampling(unit, names, n_resamples)
     if by in (None, "clip"):
         return Resampling("clip", None, n_resamples)
     raise DataError(
         f"clips cannot be resampled by {by}",
         got=f"{len(set(names) - {''})} of them known, {names.count('')} of {len(names)} clips without one",
-        expected=f"a column '{by}' with a value for every clip, at least {LEAST_CLIPS} different ones",
+        expected=f"a column '{by}' with a value for every clip, at least {MIN_CLIPS} different ones",
         fix="Choose another unit with --by",
     )
 
@@ -195,8 +195,8 @@ def score_moments(sums: Array) -> Array:
     truth, guess, truth_square, guess_square, product, distance, error = np.split(sums[:, 1:] / sums[:, :1], 7, axis=1)
     truth_variance, guess_variance = truth_square - truth**2, guess_square - guess**2  # (R, L) each
     covariance = product - truth * guess
-    varies = truth_variance > LEAST_SPREAD**2
-    defined = varies & (guess_variance > LEAST_SPREAD**2)
+    varies = truth_variance > MIN_STD**2
+    defined = varies & (guess_variance > MIN_STD**2)
     r = np.where(defined, covariance, 0.0) / np.sqrt(np.where(defined, truth_variance * guess_variance, 1.0))
     apart = truth_variance + guess_variance + error**2
     ccc = np.where(defined, 2.0 * covariance, 0.0) / np.where(defined, apart, 1.0)

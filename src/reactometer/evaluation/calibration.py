@@ -9,9 +9,9 @@ import numpy as np
 import numpy.typing as npt
 
 from reactometer.evaluation.bootstrap import CLIPS, Interval, Resampling, interval, moments
-from reactometer.evaluation.metrics import LEAST_SPREAD, Array
+from reactometer.evaluation.metrics import MIN_STD, Array
 
-MOST_BINS = 10
+MAX_BINS = 10
 CLIPS_A_BIN = 10
 """There are as many bins as have this many clips each, at least two and at most ten; our choice."""
 
@@ -51,7 +51,7 @@ def measure_reliability(
     truth, guess = np.asarray(targets, dtype=np.float64), np.asarray(predictions, dtype=np.float64)
     middle, centre = truth.mean(axis=0), guess.mean(axis=0)
     numbers = how.resample(moments(truth, guess), lambda sums: _fit_line(sums, middle, centre))  # (1 + R, 3, L)
-    n_bins = min(MOST_BINS, max(2, len(truth) // CLIPS_A_BIN))
+    n_bins = min(MAX_BINS, max(2, len(truth) // CLIPS_A_BIN))
     rank = guess.argsort(axis=0, kind="stable").argsort(axis=0)  # (clips, L)
     inside = rank[:, :, None] * n_bins // len(truth) == np.arange(n_bins)  # (clips, L, bins)
 
@@ -79,6 +79,6 @@ def _fit_line(sums: Array, middle: Array, centre: Array) -> Array:
     """
     truth, guess, _, guess_square, product, _, error = np.split(sums[:, 1:] / sums[:, :1], 7, axis=1)  # (R, L) each
     variance = guess_square - guess**2
-    varies = variance > LEAST_SPREAD**2
+    varies = variance > MIN_STD**2
     slope = np.where(varies, (product - truth * guess) / np.where(varies, variance, 1.0), np.nan)
     return np.stack([slope, truth + middle - slope * (guess + centre), error], axis=1)

@@ -16,9 +16,9 @@ from reactometer.evaluation.evaluate import choose_split, open_for
 from reactometer.inference.checkpoint import LoadedModel, load_model
 from reactometer.inference.conformal import (
     Array,
-    Basis,
-    Curve,
-    Reference,
+    IsotonicMap,
+    ModalityIntervals,
+    TrainingDensity,
     Uncertainty,
     conformal_half_widths,
     fit_curve,
@@ -28,7 +28,7 @@ from reactometer.inference.conformal import (
 )
 from reactometer.inference.scores import MODALITIES, Score
 from reactometer.inference.scoring import score_split
-from reactometer.io import appearing
+from reactometer.io import atomic_folder
 from reactometer.paths import STARTER, find_checkpoint
 
 COVERAGE = 0.9
@@ -37,10 +37,10 @@ COVERAGE = 0.9
 KNOWN = 0.99
 """Share of clips like the training clips that get no warning."""
 
-MOST_CLIPS = 2000
+MAX_CLIPS = 2000
 """Maximum number of train clips whose features are measured."""
 
-LEAST_CLIPS = 20
+MIN_CLIPS = 20
 """Fewer clips are too few to fit a curve or a Gaussian to."""
 
 ROUNDING = 1e-3
@@ -88,7 +88,7 @@ def calibrate(
     if out is None:
         save_uncertainty(folder, fitted)
     else:
-        with appearing(Path(out)) as partial:
+        with atomic_folder(Path(out)) as partial:
             shutil.copytree(folder, partial, dirs_exist_ok=True)
             save_uncertainty(partial, fitted)
     return fitted
@@ -121,7 +121,7 @@ def fit_uncertainty(
     raw, known = replace(loaded, uncertainty=None), loaded.uncertainty
     rows = prepared.split(split)
     whole, by_basis = _score_each_way(raw, prepared, split, progress)
-    least = LEAST_CLIPS if recalibrate else least_units(coverage)
+    least = MIN_CLIPS if recalibrate else least_units(coverage)
     if len(whole) < least:
         raise DataError(
             f"{prepared.folder}: too few clips in split '{split}' to tell how sure a prediction is",
@@ -142,7 +142,7 @@ def fit_uncertainty(
     for basis, scores in by_basis.items():
         guess, truth = _pairs(scores, rows)
         people = [whose[place] for place in scores] if whose else None
-        bases[basis] = Basis(len(scores), conformal_half_widths(truth - guess, coverage, people))
+        bases[basis] = ModalityIntervals(len(scores), conformal_half_widths(truth - guess, coverage, people))
     fitted = Uncertainty(
         coverage=coverage,
         bases=bases,
@@ -169,7 +169,7 @@ def _score_each_way(
         samplings += [replace(loaded.sampling, listens=False), replace(loaded.sampling, looks=False)]
     passes = [score_split(loaded, prepared, split, sampling, progress=progress)[0] for sampling in samplings]
     usable = [
-        {place: score for place, score in enumerate(scores) if score.has_evidence and rows[place].clip.labels}
+        {place: score for place, score in enumerate(scores) if score.has_input and rows[place].clip.labels}
         for scores in passes
     ]
     by_basis: dict[str, dict[int, Score]] = {}
@@ -180,21 +180,21 @@ def _score_each_way(
 
 def _learned_from(
     loaded: LoadedModel, prepared: PreparedSet, progress: bool
-) -> tuple[dict[str, tuple[Reference, ...]], float]:
+) -> tuple[dict[str, tuple[TrainingDensity, ...]], float]:
     """Where the train clips lie, by modality and member, and the length of the shortest."""
     train = [row for row in prepared.split("train") if row.file]
     if not loaded.is_frozen:
-        train = train[:: len(train) // MOST_CLIPS + 1]  # of frozen encoders, features are kept: the same for all clips
+        train = train[:: len(train) // MAX_CLIPS + 1]  # of frozen encoders, features are kept: the same for all clips
     scores = score_split(loaded, replace(prepared, rows=tuple(train)), "train", progress=progress)[0] if train else []
     references = {}
     for name in MODALITIES:
         own = [[features[name] for features in score.features] for score in scores if name in score.features[0]]
-        if len(own) >= LEAST_CLIPS:
+        if len(own) >= MIN_CLIPS:
             references[name] = tuple(fit_reference(np.array(member)) for member in zip(*own, strict=True))
     return references, min((row.duration_s for row in train), default=0.0)
 
 
-def _fit_curves(scores: dict[int, Score], rows: Sequence[PreparedRow]) -> tuple[Curve, ...]:
+def _fit_curves(scores: dict[int, Score], rows: Sequence[PreparedRow]) -> tuple[IsotonicMap, ...]:
     guess, truth = _pairs(scores, rows)
     return tuple(fit_curve(guess[:, place], truth[:, place]) for place in range(guess.shape[1]))
 

@@ -43,7 +43,7 @@ def interval_table(
     table = []
     for score, row in zip(scores, rows, strict=True):
         ends = sure.intervals(score, score.intensities)
-        warnings = sure.doubts(score, row.duration_s or None) if score.has_evidence else (NOTHING,)
+        warnings = sure.doubts(score, row.duration_s or None) if score.has_input else (NOTHING,)
         numbers = np.full(len(names), np.nan) if ends is None else np.ravel(ends)
         table.append([row.clip.clip_id, score.basis, "; ".join(warnings), *numbers])
     return pd.DataFrame(table, columns=["File_ID", "basis", "abstain", *names])

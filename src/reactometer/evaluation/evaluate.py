@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 
 from reactometer.data.cache import PreparedRow, PreparedSet
-from reactometer.data.inputs import Sampling
+from reactometer.data.inputs import InputSpec
 from reactometer.data.prepare import open_data
 from reactometer.data.splits import SPLITS
 from reactometer.errors import DataError, ModelError, ScoreError, suggestion
@@ -23,11 +23,11 @@ from reactometer.evaluation.plots import plot_calibration
 from reactometer.evaluation.subgroups import Group, as_table, compare_groups, split_column
 from reactometer.inference.checkpoint import LoadedModel, load_model
 from reactometer.inference.scoring import score_split
-from reactometer.io import format_json, make_folder, write_picture, write_whole
+from reactometer.io import format_json, make_folder, write_atomic, write_picture
 
 CHOICES = (*SPLITS, "all")
 
-LEAST_RESAMPLES = 100
+MIN_RESAMPLES = 100
 """Minimum number of resamples for differences between groups."""
 
 
@@ -97,8 +97,8 @@ def evaluate(
         ScoreError: the split has too few clips with labels, or groups are compared with too few resamples.
         OutputError: ``out`` is no folder and none can be made.
     """
-    if groups and n_resamples < LEAST_RESAMPLES:
-        least = f"at least {LEAST_RESAMPLES}"
+    if groups and n_resamples < MIN_RESAMPLES:
+        least = f"at least {MIN_RESAMPLES}"
         raise ScoreError("comparing groups needs resamples", got=n_resamples, expected=least, fix="Set --resamples")
     loaded = model if isinstance(model, LoadedModel) else load_model(model)
     if out is not None:
@@ -132,7 +132,7 @@ def evaluate(
         truth=targets,
         guess=guess.astype(np.float64),
         n_without_labels=len(rows) - len(known),
-        without_evidence=tuple(ids[score.number] for score in scores if not score.has_evidence),
+        without_evidence=tuple(ids[score.number] for score in scores if not score.has_input),
         failed=tuple(f"{row.clip.clip_id}: {row.clip.problem}" for row in rows if row.clip.problem),
         person_norm=note,
         intervals=bootstrap_metrics(targets, guess, labels, how) if n_resamples else None,
@@ -183,17 +183,17 @@ def open_for(loaded: LoadedModel, data: Path | str, *, progress: bool = True) ->
 
 
 def _write(evaluation: Evaluation, out: Path) -> None:
-    write_whole(out / "predictions.csv", evaluation.predictions.to_csv(index=False))
+    write_atomic(out / "predictions.csv", evaluation.predictions.to_csv(index=False))
     if evaluation.prediction_intervals is not None:
-        write_whole(out / "intervals.csv", evaluation.prediction_intervals.to_csv(index=False))
+        write_atomic(out / "intervals.csv", evaluation.prediction_intervals.to_csv(index=False))
     if evaluation.groups:
-        write_whole(out / "groups.csv", as_table(evaluation.groups).to_csv(index=False))
+        write_atomic(out / "groups.csv", as_table(evaluation.groups).to_csv(index=False))
     if evaluation.reliability:
         write_picture(plot_calibration(evaluation.reliability), out / "reliability.png")
-    write_whole(out / "metrics.json", format_json(evaluation.as_json()))
+    write_atomic(out / "metrics.json", format_json(evaluation.as_json()))
 
 
-def _without(loaded: LoadedModel, modality: str | None) -> Sampling:
+def _without(loaded: LoadedModel, modality: str | None) -> InputSpec:
     """Return how the model samples clips, with one modality hidden."""
     if modality is None:
         return loaded.sampling

@@ -18,10 +18,10 @@ KINDS: Mapping[str, str] = {"pearson": "Pearson", "ccc": "CCC", "mae": "MAE"}
 
 LESS_IS_BETTER = frozenset({"mae"})
 
-LEAST_CLIPS = 3
+MIN_CLIPS = 3
 """Fewer clips have no meaningful correlation: over two, r is always 1, −1 or undefined."""
 
-LEAST_SPREAD = 1e-6
+MIN_STD = 1e-6
 """Values closer together than this are a constant; float32 networks round within it."""
 
 
@@ -76,11 +76,11 @@ def measure(targets: npt.ArrayLike, predictions: npt.ArrayLike, labels: Sequence
             got=f"{truth.shape} and {guess.shape}",
             expected=f"(clips, {len(labels)}) both",
         )
-    if len(truth) < LEAST_CLIPS:
+    if len(truth) < MIN_CLIPS:
         raise ScoreError(
             "too few clips with labels for a correlation",
             got=len(truth),
-            expected=f"at least {LEAST_CLIPS}",
+            expected=f"at least {MIN_CLIPS}",
             fix="Evaluate a larger split, or --split all",
         )
     if not (np.isfinite(truth).all() and np.isfinite(guess).all()):
@@ -110,5 +110,5 @@ def ccc(targets: Array, predictions: Array) -> tuple[float | None, ...]:
 
 
 def _defined(values: Array, targets: Array, predictions: Array) -> tuple[float | None, ...]:
-    varied = (np.ptp(targets, axis=0) > LEAST_SPREAD) & (np.ptp(predictions, axis=0) > LEAST_SPREAD)
+    varied = (np.ptp(targets, axis=0) > MIN_STD) & (np.ptp(predictions, axis=0) > MIN_STD)
     return tuple(float(value) if is_varied else None for value, is_varied in zip(values, varied, strict=True))

@@ -15,8 +15,8 @@ from reactometer.data.manifest import read_rows
 from reactometer.errors import DataError, ScoreError
 from reactometer.evaluation.bootstrap import (
     CLIPS,
-    COUNTS_AT_ONCE,
     LEVEL,
+    MAX_BATCH_COUNTS,
     N_RESAMPLES,
     Interval,
     Resampling,
@@ -25,8 +25,8 @@ from reactometer.evaluation.bootstrap import (
     moments,
     score_moments,
 )
-from reactometer.evaluation.metrics import KINDS, LEAST_SPREAD, LESS_IS_BETTER, Array
-from reactometer.io import format_json, write_whole
+from reactometer.evaluation.metrics import KINDS, LESS_IS_BETTER, MIN_STD, Array
+from reactometer.io import format_json, write_atomic
 from reactometer.types import Clip
 
 ID_COLUMN = "File_ID"
@@ -108,7 +108,7 @@ def compare_predictions(
     truth, ours, theirs = np.array(values, dtype=np.float64).reshape(len(chosen), 3, len(labels)).swapaxes(0, 1)
     paired = compare_paired(truth, ours, theirs, labels, choose_units(chosen, by, n_resamples))
     if out is not None:
-        write_whole(Path(out), format_json(asdict(paired)))
+        write_atomic(Path(out), format_json(asdict(paired)))
     return paired
 
 
@@ -173,7 +173,7 @@ def _permute(truth: Array, guesses: Sequence[Array], how: Resampling) -> Array:
         return np.nan_to_num(np.concatenate(scores, axis=1))  # (P, kinds, 1 + L)
 
     both = first.sum(axis=0) + second.sum(axis=0)
-    parts = [part @ (second - first) for part in np.array_split(swaps, 1 + swaps.size // COUNTS_AT_ONCE)]
+    parts = [part @ (second - first) for part in np.array_split(swaps, 1 + swaps.size // MAX_BATCH_COUNTS)]
     ours = first.sum(axis=0) + np.concatenate([np.zeros((1, len(both))), *parts])  # as they are, then swapped
     differences = np.abs(score(ours) - score(both - ours))
     n_as_large = (differences[1:] >= differences[0] - ROUNDING).sum(axis=0)
@@ -184,7 +184,7 @@ def _permute(truth: Array, guesses: Sequence[Array], how: Resampling) -> Array:
 def _standardise(guess: Array) -> Array:
     """Bring each label's predictions (clips, L) to mean 0 and standard deviation 1; a constant stays one."""
     spread = guess.std(axis=0)
-    standard: Array = (guess - guess.mean(axis=0)) / np.where(spread > LEAST_SPREAD, spread, 1.0)
+    standard: Array = (guess - guess.mean(axis=0)) / np.where(spread > MIN_STD, spread, 1.0)
     return standard
 
 

@@ -22,7 +22,7 @@ from reactometer.evaluation.metrics import Metrics, measure
 from reactometer.evaluation.plots import as_svg, plot_calibration, plot_scores
 from reactometer.evaluation.robustness import degrade, plot_degradation
 from reactometer.inference.checkpoint import load_model
-from reactometer.io import make_folder, write_whole
+from reactometer.io import make_folder, write_atomic
 from reactometer.terminal import shown
 from reactometer.types import FrameState
 
@@ -100,7 +100,7 @@ def report(
         of_media=prepared.feature_sizes is None,
         configuration=json.dumps([member.config.model_dump(mode="json") for member in loaded.each], indent=2),
     )
-    return write_whole(out / PAGE, page)
+    return write_atomic(out / PAGE, page)
 
 
 def _worst_clips(evaluation: Evaluation, *, of_media: bool) -> list[dict[str, Any]]:

@@ -12,7 +12,7 @@ import cv2
 import numpy as np
 
 from reactometer.data.cache import PreparedSet
-from reactometer.data.inputs import Change, MediaReader, Reader
+from reactometer.data.inputs import ClipTransform, ItemLoader, MediaReader
 from reactometer.evaluation.bootstrap import (
     N_RESAMPLES,
     Interval,
@@ -26,7 +26,7 @@ from reactometer.evaluation.plots import make_panels
 from reactometer.inference.checkpoint import DEGRADATION_FILES, LoadedModel
 from reactometer.inference.inputs import EncodingReader, open_reader
 from reactometer.inference.scoring import join_members, score_read
-from reactometer.io import format_json, write_picture, write_whole
+from reactometer.io import format_json, write_atomic, write_picture
 from reactometer.media.audio import STRETCH_S, is_audible
 from reactometer.media.faces import decode_crop, encode_crop
 from reactometer.terminal import progress_bar
@@ -115,16 +115,16 @@ def degrade(
     }
     degradation = Degradation(prepared.folder.name, split, curves)
     table, picture = (out / name for name in DEGRADATION_FILES)
-    write_whole(table, format_json(asdict(degradation)))
+    write_atomic(table, format_json(asdict(degradation)))
     write_picture(plot_degradation(degradation), picture)
     return degradation
 
 
-def nuisances_of(loaded: LoadedModel) -> dict[str, dict[str, Change]]:
+def nuisances_of(loaded: LoadedModel) -> dict[str, dict[str, ClipTransform]]:
     """Return what is done to clips, by nuisance (with its unit) and level; only to modalities that the model uses."""
     rate_hz = loaded.config.prepare.rate_hz
     sides_px = [side_px for side_px in SIDES_PX if side_px < loaded.config.prepare.size_px]
-    nuisances: dict[str, dict[str, Change]] = {}
+    nuisances: dict[str, dict[str, ClipTransform]] = {}
     if loaded.sampling.looks:
         nuisances |= {
             "face hidden, share of the frames": {f"{own:.0%}": partial(hide_face, share=own) for own in HIDDEN_SHARES},
@@ -159,14 +159,17 @@ def plot_degradation(degradation: Degradation) -> Figure:
 
 
 def _answers(
-    loaded: LoadedModel, prepared: PreparedSet, split: str, changes: Sequence[Change], progress: bool
+    loaded: LoadedModel, prepared: PreparedSet, split: str, changes: Sequence[ClipTransform], progress: bool
 ) -> list[Array]:
     """(clips, L) intensities of the clips as they are, then after each change."""
     rows, sampling, by_member = prepared.split(split), loaded.sampling, []
     for member in loaded.each:
         whole = open_reader(member, prepared, split, sampling, progress=progress)
         encode = member.networks.encode
-        readers: list[Reader] = [whole, *(EncodingReader(encode, MediaReader(sampling, change)) for change in changes)]
+        readers: list[ItemLoader] = [
+            whole,
+            *(EncodingReader(encode, MediaReader(sampling, change)) for change in changes),
+        ]
         with progress_bar("degrading", len(readers) * len(rows), progress) as advance:
             by_member.append([score_read(member, read, rows, advance=advance)[0] for read in readers])
     joined = [join_members(loaded, own) for own in zip(*by_member, strict=True)]

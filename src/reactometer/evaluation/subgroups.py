@@ -14,7 +14,7 @@ from scipy import stats
 from reactometer.data.cache import PreparedRow
 from reactometer.errors import DataError, suggestion
 from reactometer.evaluation.bootstrap import CLIPS, LEVEL, Interval, Resampling, interval, moments, score_moments
-from reactometer.evaluation.metrics import LEAST_CLIPS, Array, pearson
+from reactometer.evaluation.metrics import MIN_CLIPS, Array, pearson
 from reactometer.types import Clip
 
 UNKNOWN = "unknown"
@@ -31,7 +31,7 @@ MEASURES, COMPARED = ("pearson", "bias", "mae"), ("pearson", "bias")
 
 
 @dataclass(frozen=True)
-class Number:
+class GroupMetric:
     """One number of a group, and how far it is from that of all other clips."""
 
     measure: str  # one of MEASURES
@@ -52,9 +52,9 @@ class Group:
     is_small: bool  # too few units, in it or outside it: its numbers say next to nothing, and no difference is shown
     without_face: float  # share of its clips
     without_sound: float
-    numbers: tuple[Number, ...]
+    numbers: tuple[GroupMetric, ...]
 
-    def number(self, measure: str, label: str | None = None) -> Number:
+    def number(self, measure: str, label: str | None = None) -> GroupMetric:
         """Return the number of this measure and label."""
         return next(own for own in self.numbers if (own.measure, own.label) == (measure, label))
 
@@ -107,7 +107,7 @@ def compare_groups(
     for (column, name, inside), size in zip(insides, sizes, strict=True):
         scores = how.resample(np.hstack([sums, sums * inside[:, None]]), score)
         scores[0, 0, 0, ~_defined(truth[inside], guess[inside])] = np.nan
-        is_small, numbers = min(size) <= SMALL, list[Number]()
+        is_small, numbers = min(size) <= SMALL, list[GroupMetric]()
         for (place, measure), (at, label) in product(enumerate(MEASURES), enumerate((None, *labels))):
             own, others, everyone = scores[:, :, place, at].T  # (1 + R,) each
             value = interval(own) if np.isfinite(own[0]) else None
@@ -115,7 +115,7 @@ def compare_groups(
             is_compared = measure in COMPARED and bool(np.isfinite(apart[0]))
             difference = interval(apart) if is_compared else None
             is_shown = is_compared and not is_small and _excludes_zero(apart, everyone, size, n_differences)
-            numbers.append(Number(measure, label, value, difference, is_shown))
+            numbers.append(GroupMetric(measure, label, value, difference, is_shown))
         no_face, no_sound = missing[inside].mean(axis=0).tolist()
         groups.append(Group(column, name, int(inside.sum()), size[0], is_small, no_face, no_sound, tuple(numbers)))
     return tuple(groups)
@@ -169,7 +169,7 @@ def _measures(sums: Array, n_labels: int) -> Array:
 
 def _defined(truth: Array, guess: Array) -> npt.NDArray[np.bool_]:
     """(1 + L,) whether Pearson is, of all labels together and of each."""
-    each = [r is not None and len(truth) >= LEAST_CLIPS for r in pearson(truth, guess)]
+    each = [r is not None and len(truth) >= MIN_CLIPS for r in pearson(truth, guess)]
     return np.array([all(each), *each])
 
 

@@ -11,7 +11,7 @@ from reactometer.errors import ModelError, OutputError
 from reactometer.evaluation.evaluate import choose_split, open_for
 from reactometer.inference.checkpoint import LoadedModel, load_model
 from reactometer.inference.scoring import score_split
-from reactometer.io import write_whole
+from reactometer.io import write_atomic
 from reactometer.labels import EMI, HUME_REACTION
 
 ID_COLUMNS = {HUME_REACTION: "File_ID", EMI: "Filename"}
@@ -54,4 +54,4 @@ def submission(model: LoadedModel | Path | str, data: Path | str, out: Path | st
     table.insert(0, ID_COLUMNS[loaded.labels], ids)
     table = table.drop_duplicates(subset=table.columns[0])  # of a duplicate id, the first row counts
     table = table.sort_values(by=table.columns[0])
-    return write_whole(out, table.to_csv(index=False, float_format="%.6f"))
+    return write_atomic(out, table.to_csv(index=False, float_format="%.6f"))

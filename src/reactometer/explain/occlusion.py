@@ -13,14 +13,14 @@ import numpy as np
 from reactometer.data.inputs import Item, to_item
 from reactometer.errors import ConfigError, MediaError
 from reactometer.inference.checkpoint import LoadedModel, load_model
-from reactometer.inference.elan_vtt import LEAST_SHOWN
+from reactometer.inference.elan_vtt import MIN_VISIBLE
 from reactometer.inference.postprocess import parse_stretch
 from reactometer.inference.predictor import DEFAULT_WINDOW_S, PredictOptions, Predictor
 from reactometer.inference.runtime import Networks
 from reactometer.inference.scores import MODALITIES, average_scores
 from reactometer.inference.scoring import score_items
 from reactometer.media.faces import part_of_face
-from reactometer.media.segments import LEAST_NEW_S, PART, WindowShape, cut_clip
+from reactometer.media.segments import MAX_SEGMENT, MIN_NEW_S, WindowSpec, cut_clip
 from reactometer.paths import STARTER
 from reactometer.terminal import progress_bar
 from reactometer.types import ByteArray, FloatArray, Prediction, PreparedClip
@@ -72,7 +72,7 @@ class Attribution:
         """Return the indices of at most ``MAX_STRONGEST`` labels to report, strongest first."""
         values = np.array(self.prediction.intensities)  # (L,)
         first, *others = np.argsort(-values, kind="stable")[:MAX_STRONGEST].tolist()
-        return [first, *(label for label in others if values[label] >= LEAST_SHOWN)]
+        return [first, *(label for label in others if values[label] >= MIN_VISIBLE)]
 
     def peak(self, label: int) -> tuple[str, float] | None:
         """Return the part of the face with the largest change of an emotion, and the change; ``None`` without a map."""
@@ -118,7 +118,7 @@ def explain(
     inputs = [_Input(member.networks, to_item(clip, member.sampling)) for member in loaded.each]
     found = [name for name in MODALITIES if _Hidden(name).found_in(inputs[0])]
     length_s = min(max(STRETCH_SHARE * clip.duration_s, MIN_STRETCH_S), MAX_STRETCH_S)
-    spans = _spans(0.0, clip.duration_s, WindowShape(length_s, length_s / 2))
+    spans = _spans(0.0, clip.duration_s, WindowSpec(length_s, length_s / 2))
     hidden = [*(_Hidden(name) for name in found), *(_Hidden(name, *own) for name in found for own in spans)]
     maps = face_map and "face" in found
     n_scores = 1 + len(hidden) + maps * (1 + N_SQUARES)
@@ -146,8 +146,8 @@ def _parse_span(text: str | None) -> Span | None:
     if text is None:
         return None
     span = parse_stretch(text)
-    if span is None or not 0.0 < span[1] - span[0] <= PART.length_s:
-        longest = f"seconds such as 10-20s, at most {PART.length_s:.0f} s long"
+    if span is None or not 0.0 < span[1] - span[0] <= MAX_SEGMENT.length_s:
+        longest = f"seconds such as 10-20s, at most {MAX_SEGMENT.length_s:.0f} s long"
         raise ConfigError("invalid span to explain", got=f"'{text}'", expected=longest)
     return span
 
@@ -159,7 +159,7 @@ def _read(path: str, model: LoadedModel, span: Span | None) -> PreparedClip:
     known_s = 0.0
     for _, part in Predictor(model, PredictOptions(timeline=False)).read(Path(path), isolated=False):
         if span is None and parts:
-            problem = f"{path}: longer than the {PART.length_s:.0f} s that can be explained at once"
+            problem = f"{path}: longer than the {MAX_SEGMENT.length_s:.0f} s that can be explained at once"
             raise ConfigError(problem, fix="Name a part of it with --span, such as --span 10-20s")
         known_s = part.end_s
         parts += [part] if start_s < known_s else []
@@ -178,16 +178,16 @@ def _read(path: str, model: LoadedModel, span: Span | None) -> PreparedClip:
 def _predict(path: str, model: LoadedModel, clip: PreparedClip) -> Prediction:
     """Predict the clip, and windows of it, as predict does."""
     window_s = min(max(WINDOW_SHARE * clip.duration_s, MIN_WINDOW_S), DEFAULT_WINDOW_S)
-    shape = WindowShape(window_s, window_s / 2)
-    windows = [(PART, clip), *((shape, cut_clip(clip, *own)) for own in _spans(clip.start_s, clip.end_s, shape))]
+    shape = WindowSpec(window_s, window_s / 2)
+    windows = [(MAX_SEGMENT, clip), *((shape, cut_clip(clip, *own)) for own in _spans(clip.start_s, clip.end_s, shape))]
     options = PredictOptions(shape.length_s, shape.hop_s)
     (prediction,) = Predictor(model, options).predict_segments(path, windows)
     return prediction
 
 
-def _spans(start_s: float, end_s: float, shape: WindowShape) -> tuple[Span, ...]:
+def _spans(start_s: float, end_s: float, shape: WindowSpec) -> tuple[Span, ...]:
     """Return overlapping windows that cover a span."""
-    count = 1 + max(0, math.ceil((end_s - start_s - LEAST_NEW_S - shape.length_s) / shape.hop_s))
+    count = 1 + max(0, math.ceil((end_s - start_s - MIN_NEW_S - shape.length_s) / shape.hop_s))
     starts = [start_s + number * shape.hop_s for number in range(count)]
     return tuple((begin_s, min(begin_s + shape.length_s, end_s)) for begin_s in starts)
 

@@ -12,7 +12,7 @@ import numpy as np
 
 from reactometer.explain.occlusion import MIN_CHANGE, Attribution
 from reactometer.inference.plot import draw_strip
-from reactometer.io import write_picture, write_whole
+from reactometer.io import write_atomic, write_picture
 from reactometer.types import FloatArray
 
 COLOURS = "RdBu_r"  # red above 0, white at 0, blue below
@@ -71,7 +71,7 @@ def write_attribution(attribution: Attribution, folder: Path) -> Iterator[Path]:
         OutputError: the folder cannot be written.
     """
     text = json.dumps(as_json(attribution), indent=1, allow_nan=False) + "\n"
-    yield write_whole(folder / "attribution.json", text)
+    yield write_atomic(folder / "attribution.json", text)
     yield draw_attribution(attribution, folder / "attribution.png")
 
 

@@ -17,7 +17,7 @@ from reactometer.errors import ConfigError, ModelError, OutputError, WeightsErro
 from reactometer.hub.model_card import CARD_FILE, model_card
 from reactometer.inference.checkpoint import DESCRIPTION_FILE, WEIGHTS_FILE, LoadedModel, check_digest, load_model
 from reactometer.inference.checkpoint import FILES as CHECKPOINT_FILES
-from reactometer.io import appearing, write_whole
+from reactometer.io import atomic_folder, write_atomic
 from reactometer.models.architectures import PRETRAINED
 from reactometer.paths import find_yunet, offline_encoder
 
@@ -72,7 +72,7 @@ def download(name: str, to: Path | str | None = None, *, revision: str | None = 
     """
     if name == YUNET:
         file = find_yunet()
-        return write_whole(Path(to) / file.name, file.read_bytes()) if to else file
+        return write_atomic(Path(to) / file.name, file.read_bytes()) if to else file
     if not REPOSITORY.fullmatch(name):
         fix = suggestion(name, (YUNET, *PRETRAINED))
         raise ConfigError("unknown name", got=repr(name), expected="OWNER/NAME", fix=fix)
@@ -95,7 +95,7 @@ def download(name: str, to: Path | str | None = None, *, revision: str | None = 
     if to is None:
         return source
     target = Path(to) / name.replace("/", "--")
-    with appearing(target) as partial:
+    with atomic_folder(target) as partial:
         shutil.copytree(source, partial, dirs_exist_ok=True)
     return target
 
@@ -119,7 +119,7 @@ def push(folder: Path | str, name: str, *, private: bool = False) -> Pushed:
     model = _load(folder)
     wrote_card = not (folder / CARD_FILE).exists()
     if wrote_card:
-        write_whole(folder / CARD_FILE, model_card(model, name))
+        write_atomic(folder / CARD_FILE, model_card(model, name))
     api = HfApi()
     with _hub_errors(f"cannot push to '{name}' on {constants.ENDPOINT}", OutputError):
         api.create_repo(name, private=private or None, exist_ok=True)

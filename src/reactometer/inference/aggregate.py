@@ -9,10 +9,10 @@ from typing import TypeVar
 from reactometer.inference.checkpoint import LoadedModel
 from reactometer.inference.runtime import Networks
 from reactometer.inference.scores import Score, join_parts
-from reactometer.media.segments import PART, WindowShape
-from reactometer.types import Ends, Prediction, PreparedClip, Window
+from reactometer.media.segments import MAX_SEGMENT, WindowSpec
+from reactometer.types import IntervalBounds, Prediction, PreparedClip, Window
 
-AT_ONCE = 8
+MAX_BATCH_SEGMENTS = 8
 """Maximum number of windows that are held in memory and scored together."""
 
 Key = TypeVar("Key")
@@ -20,10 +20,10 @@ Scorer = Callable[[Sequence[PreparedClip]], list[Score]]
 
 
 @dataclass(frozen=True)
-class Cut:
+class ScoredSegment:
     """A scored part or window of a file."""
 
-    kind: WindowShape
+    kind: WindowSpec
     clip: PreparedClip  # without crops and sound, so that it stays small
     has_sound: bool
     score: Score
@@ -36,18 +36,18 @@ class Cut:
 
 
 def in_batches(shown: Iterable[tuple[Key, PreparedClip]]) -> Iterator[list[tuple[Key, PreparedClip]]]:
-    """Group parts and windows as they come: :data:`AT_ONCE`, or fewer if they make a part's length."""
+    """Group parts and windows as they come: :data:`MAX_BATCH_SEGMENTS`, or fewer if they make a part's length."""
     held: list[tuple[Key, PreparedClip]] = []
     for own in shown:
         held.append(own)
-        if len(held) == AT_ONCE or sum(clip.duration_s for _, clip in held) >= PART.length_s:
+        if len(held) == MAX_BATCH_SEGMENTS or sum(clip.duration_s for _, clip in held) >= MAX_SEGMENT.length_s:
             yield held
             held = []
     if held:
         yield held
 
 
-def join_cuts(path: str, model: LoadedModel, parts: Sequence[Cut], windows: Sequence[Window]) -> Prediction:
+def aggregate(path: str, model: LoadedModel, parts: Sequence[ScoredSegment], windows: Sequence[Window]) -> Prediction:
     """Return the prediction of a file, or of one face in it, from its parts and windows in order of time."""
     whole = join_parts(0, [(part.scored_s, part.score) for part in parts])
     samples = tuple(sample for part in parts for sample in part.clip.samples)
@@ -65,7 +65,7 @@ def join_cuts(path: str, model: LoadedModel, parts: Sequence[Cut], windows: Sequ
         intensities=intensities,
         intervals=intervals,
         coverage=sure.coverage if sure else None,
-        doubts=sure.doubts(whole, duration_s) if sure and whole.has_evidence else (),
+        doubts=sure.doubts(whole, duration_s) if sure and whole.has_input else (),
         windows=tuple(windows),
         samples=samples,
         frames_read=parts[-1].clip.frames_read,
@@ -78,9 +78,9 @@ def without_media(clip: PreparedClip) -> PreparedClip:
     return replace(clip, samples=tuple(replace(sample, crop_jpeg=None) for sample in clip.samples), waveform=None)
 
 
-def known_values(score: Score, model: LoadedModel) -> tuple[tuple[float, ...] | None, Ends | None]:
+def known_values(score: Score, model: LoadedModel) -> tuple[tuple[float, ...] | None, IntervalBounds | None]:
     """Return recalibrated intensities and their intervals, each ``None`` if unknown."""
-    if not score.has_evidence:
+    if not score.has_input:
         return None, None
     sure, values = model.uncertainty, model.intensities_of(score)
     return tuple(float(value) for value in values), sure.intervals(score, values) if sure else None
@@ -94,7 +94,7 @@ def _missing(networks: Networks, face_share: float, has_sound: bool) -> tuple[st
 
 
 def _status(whole: Score, has_sound: bool, networks: Networks) -> str:
-    if whole.has_evidence:
+    if whole.has_input:
         return "ok"
     if not networks.uses_face:
         return "no sound"

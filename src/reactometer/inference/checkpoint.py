@@ -13,7 +13,7 @@ from pydantic import BaseModel, Field, StringConstraints, ValidationError
 from pydantic.functional_validators import AfterValidator
 
 from reactometer.config import Config, ModelConfig
-from reactometer.data.inputs import Sampling
+from reactometer.data.inputs import InputSpec
 from reactometer.errors import ModelError
 from reactometer.inference.conformal import REFERENCES_FILE, UNCERTAINTY_FILE, Uncertainty, load_uncertainty
 from reactometer.inference.runtime import (
@@ -27,7 +27,7 @@ from reactometer.inference.runtime import (
     signatures_of,
 )
 from reactometer.inference.scores import Score
-from reactometer.io import appearing, decoding, format_json, parse_json_object, sha256_of
+from reactometer.io import atomic_folder, decoding, format_json, parse_json_object, sha256_of
 from reactometer.paths import find_checkpoint
 from reactometer.types import FloatArray
 
@@ -99,7 +99,7 @@ class LoadedModel:
 
     networks: Networks  # of an ensemble, its first member's
     labels: tuple[str, ...]
-    sampling: Sampling
+    sampling: InputSpec
     config: Config
     description: Mapping[str, Any] = field(default_factory=dict)
     members: tuple[LoadedModel, ...] = ()  # of an ensemble: their scores are averaged
@@ -132,9 +132,9 @@ class LoadedModel:
         return self.uncertainty.recalibrate(score) if self.uncertainty else score.intensities
 
 
-def sampling_of(config: ModelConfig, face: FaceInput | None, voice: VoiceInput | None) -> Sampling:
+def sampling_of(config: ModelConfig, face: FaceInput | None, voice: VoiceInput | None) -> InputSpec:
     """Return how a model samples a clip."""
-    return Sampling(
+    return InputSpec(
         config.n_frames,
         config.size_px,
         crop_share=config.crop_share,
@@ -223,7 +223,7 @@ def join_models(folders: Sequence[Path | str], out: Path | str) -> Path:
             if got != expected:
                 raise ModelError(f"{folder}: another {trait} than {folders[0]}", got=str(got), expected=str(expected))
     names = [f"{number:02d}" for number in range(len(folders))]
-    with appearing(out) as partial:
+    with atomic_folder(out) as partial:
         for name, folder in zip(names, folders, strict=True):
             shutil.copytree(folder, partial / name)
         write_description(partial, members[0].labels, {"members": names})

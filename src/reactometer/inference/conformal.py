@@ -18,8 +18,8 @@ from safetensors.numpy import load_file, save
 
 from reactometer.errors import ModelError
 from reactometer.inference.scores import Score
-from reactometer.io import decoding, format_json, parse_json_object, replacing, sha256_of
-from reactometer.types import Ends, FloatArray
+from reactometer.io import atomic_file, decoding, format_json, parse_json_object, sha256_of
+from reactometer.types import FloatArray, IntervalBounds
 
 UNCERTAINTY_FILE, REFERENCES_FILE = "uncertainty.json", "uncertainty.safetensors"
 FORMAT = 1
@@ -31,7 +31,7 @@ Array = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True)
-class Reference:
+class TrainingDensity:
     """Where the training clips' features of one modality lie: a Gaussian whose smaller variances are one.
 
     Probabilistic principal components (Tipping & Bishop, J. R. Stat. Soc. B 61, 1999). Of the mean over time of what
@@ -53,7 +53,7 @@ class Reference:
 
 
 @dataclass(frozen=True)
-class Basis:
+class ModalityIntervals:
     """What was found on clips by the same: face and voice, the face alone, or the voice alone."""
 
     n_clips: int
@@ -61,7 +61,7 @@ class Basis:
 
 
 @dataclass(frozen=True)
-class Curve:
+class IsotonicMap:
     """A monotone map of one label's intensities: straight between its points, flat beyond them."""
 
     x: tuple[float, ...]
@@ -75,23 +75,23 @@ class Uncertainty:
     __pydantic_config__ = ConfigDict(arbitrary_types_allowed=True)  # arrays
 
     coverage: float  # of the intervals, such as 0.9
-    bases: Mapping[str, Basis]
+    bases: Mapping[str, ModalityIntervals]
     fitted_on: Mapping[str, Any]  # which clips, as JSON can hold it
     shortest_s: float = 0.0  # of the clips that were learned from; 0: not known
-    recalibration: tuple[Curve, ...] = ()  # one a label, or none
-    references: Mapping[str, tuple[Reference, ...]] = field(default_factory=dict)  # by modality, one a member
+    recalibration: tuple[IsotonicMap, ...] = ()  # one a label, or none
+    references: Mapping[str, tuple[TrainingDensity, ...]] = field(default_factory=dict)  # by modality, one a member
     farthest: Mapping[str, float] = field(default_factory=dict)  # by modality: distances of 1 % of clips at most
 
     def recalibrate(self, score: Score) -> FloatArray:
         """(L,) the intensities on the labels' scale; the same where there is no curve, or nothing to go by."""
-        if not self.recalibration or not score.has_evidence:
+        if not self.recalibration or not score.has_input:
             return score.intensities
         pairs = zip(score.intensities, self.recalibration, strict=True)
         return np.array([np.interp(value, curve.x, curve.y) for value, curve in pairs], dtype=np.float32)
 
-    def intervals(self, score: Score, intensities: FloatArray) -> Ends | None:
+    def intervals(self, score: Score, intensities: FloatArray) -> IntervalBounds | None:
         """The interval of each label around intensities (L,) in [0, 1]; none where there is nothing to go by."""
-        if not score.has_evidence:
+        if not score.has_input:
             return None
         own = self.bases.get(score.basis)
         half = np.array(own.half_widths) if own else np.ones(len(intensities))
@@ -151,7 +151,7 @@ def least_units(coverage: float) -> int:
     return math.ceil(coverage / (1.0 - coverage) - 1e-9)
 
 
-def fit_reference(features: npt.ArrayLike, most_axes: int = 32) -> Reference:
+def fit_reference(features: npt.ArrayLike, most_axes: int = 32) -> TrainingDensity:
     """The Gaussian of training clips' features (n, D), with a tenth as many axes as clips at most."""
     values = np.asarray(features, dtype=np.float64)
     mean = values.mean(axis=0)
@@ -162,10 +162,10 @@ def fit_reference(features: npt.ArrayLike, most_axes: int = 32) -> Reference:
     least = 1e-3 * math.sqrt(variances.sum() / values.shape[1]) + 1e-9  # no direction is known exactly
     stds = np.maximum(np.sqrt(variances[:n_axes]), least)
     rest = max(math.sqrt(variances[n_axes:].sum() / n_rest), least)
-    return Reference(mean.astype(np.float32), axes[:n_axes].astype(np.float32), stds.astype(np.float32), rest)
+    return TrainingDensity(mean.astype(np.float32), axes[:n_axes].astype(np.float32), stds.astype(np.float32), rest)
 
 
-def fit_curve(predictions: npt.ArrayLike, targets: npt.ArrayLike) -> Curve:
+def fit_curve(predictions: npt.ArrayLike, targets: npt.ArrayLike) -> IsotonicMap:
     """Isotonic regression (SciPy's) of one label on its predictions, (n,) each; a point for each of its levels.
 
     Points lie at the mean prediction of their level and are joined by straight lines, so that fewer clips are tied.
@@ -178,7 +178,7 @@ def fit_curve(predictions: npt.ArrayLike, targets: npt.ArrayLike) -> Curve:
     weights = np.diff(fitted.blocks)
     middles = np.add.reduceat(guess[order], fitted.blocks[:-1]) / weights
     levels = np.clip(fitted.x[fitted.blocks[:-1]], 0.0, 1.0)
-    return Curve(tuple(middles.tolist()), tuple(levels.tolist()))
+    return IsotonicMap(tuple(middles.tolist()), tuple(levels.tolist()))
 
 
 def save_uncertainty(folder: Path, uncertainty: Uncertainty) -> None:
@@ -190,7 +190,7 @@ def save_uncertainty(folder: Path, uncertainty: Uncertainty) -> None:
         for name, value in vars(reference).items()
     }
     about = {name: value for name, value in asdict(uncertainty).items() if name != "references"}
-    with replacing(folder / REFERENCES_FILE) as first, replacing(folder / UNCERTAINTY_FILE) as second:
+    with atomic_file(folder / REFERENCES_FILE) as first, atomic_file(folder / UNCERTAINTY_FILE) as second:
         first.write_bytes(save(tensors))  # both are there before either takes its place: they go together
         about = {"format": FORMAT, **about, "sha256": {REFERENCES_FILE: sha256_of(first)}}
         second.write_text(format_json(about), encoding="utf-8")
@@ -216,14 +216,14 @@ def load_uncertainty(folder: Path) -> Uncertainty | None:
 _UNCERTAINTY = TypeAdapter(Uncertainty)  # built at import, so that reading a folder compiles nothing
 
 
-def _read_references(tensors: Mapping[str, FloatArray]) -> dict[str, tuple[Reference, ...]]:
+def _read_references(tensors: Mapping[str, FloatArray]) -> dict[str, tuple[TrainingDensity, ...]]:
     parts: dict[str, dict[int, dict[str, FloatArray]]] = {}
     for key, tensor in tensors.items():
         modality, member, name = key.split("/")
         parts.setdefault(modality, {}).setdefault(int(member), {})[name] = tensor
     return {
         modality: tuple(
-            Reference(own["mean"], own["axes"], own["stds"], float(own["rest"][0]))
+            TrainingDensity(own["mean"], own["axes"], own["stds"], float(own["rest"][0]))
             for _, own in sorted(members.items())
         )
         for modality, members in parts.items()

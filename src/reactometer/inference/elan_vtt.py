@@ -11,11 +11,11 @@ from xml.etree import ElementTree
 from xml.etree.ElementTree import Element, SubElement
 
 from reactometer.inference.events import find_events
-from reactometer.io import write_whole
+from reactometer.io import write_atomic
 from reactometer.types import Prediction, Window
 
 SCHEMA = "http://www.mpi.nl/tools/elan/EAFv3.0.xsd"
-LEAST_SHOWN = 0.1
+MIN_VISIBLE = 0.1
 """Intensity below which a subtitle leaves an emotion out."""
 
 
@@ -57,7 +57,7 @@ def write_elan(predictions: Sequence[Prediction], threshold: float, path: Path, 
     kind = {"GRAPHIC_REFERENCES": "false", "LINGUISTIC_TYPE_ID": "intensity", "TIME_ALIGNABLE": "true"}
     SubElement(root, "LINGUISTIC_TYPE", kind)
     ElementTree.indent(root)
-    return write_whole(path, ElementTree.tostring(root, encoding="unicode", xml_declaration=True) + "\n")
+    return write_atomic(path, ElementTree.tostring(root, encoding="unicode", xml_declaration=True) + "\n")
 
 
 def write_subtitles(prediction: Prediction, path: Path) -> Path:
@@ -72,7 +72,7 @@ def write_subtitles(prediction: Prediction, path: Path) -> Path:
         f"{_clock(start_s)} --> {_clock(end_s)}\n{_cue(prediction.labels, window)}\n"
         for (start_s, end_s), window in zip(_shown_spans(prediction), prediction.windows, strict=True)
     ]
-    return write_whole(path, "\n".join(["WEBVTT\n", *notes, *cues]))
+    return write_atomic(path, "\n".join(["WEBVTT\n", *notes, *cues]))
 
 
 def _shown_spans(prediction: Prediction) -> list[tuple[float, float]]:
@@ -115,7 +115,7 @@ def _cue(labels: Sequence[str], window: Window) -> str:
         return "no face"
     away = "no face; " if window.face_share == 0.0 else ""
     strongest = sorted(zip(window.intensities, labels, strict=True), reverse=True)
-    named = [f"{label.replace('-->', '->')} {value:.2f}" for value, label in strongest if value >= LEAST_SHOWN]
+    named = [f"{label.replace('-->', '->')} {value:.2f}" for value, label in strongest if value >= MIN_VISIBLE]
     return away + (", ".join(named) or "–")
 
 

@@ -12,14 +12,14 @@ import numpy as np
 from reactometer.data.cache import FEATURES, PreparedRow, PreparedSet
 from reactometer.data.feature_store import FeatureStore, open_store, write_store
 from reactometer.data.inputs import (
+    ClipPart,
+    InputSpec,
     Item,
+    ItemLoader,
     MediaReader,
-    Part,
-    Reader,
-    Sampling,
-    parts_of,
+    decode_image,
     pick_samples,
-    picture_of,
+    split_parts,
     to_item,
 )
 from reactometer.inference.checkpoint import LoadedModel
@@ -27,17 +27,17 @@ from reactometer.inference.runtime import Networks
 from reactometer.terminal import progress_bar
 from reactometer.types import FaceSample, FloatArray, PreparedClip
 
-MOST_REMEMBERED = 512
+MAX_CACHED_CROPS = 512
 """Face crops whose features are kept: a minute at the usual rates, and several windows at any; our choice."""
 
 
-class FaceMemory:
+class FaceFeatureCache:
     """The features of one file's face crops: each crop is encoded once, whatever windows contain it.
 
     ``most`` crops are kept, and those of the current windows.
     """
 
-    def __init__(self, networks: Networks, sampling: Sampling, most: int = MOST_REMEMBERED) -> None:
+    def __init__(self, networks: Networks, sampling: InputSpec, most: int = MAX_CACHED_CROPS) -> None:
         self.networks, self.sampling, self.most = networks, sampling, most
         self.feature_size = networks.face.feature_size if networks.face else 0
         self.known: dict[bytes, FloatArray] = {}  # (D,) by the crop's JPEG, the oldest first
@@ -48,7 +48,7 @@ class FaceMemory:
             del self.known[crop]
         crops = dict.fromkeys(sample.crop_jpeg for sample in samples if sample.crop_jpeg)
         if new := [crop for crop in crops if crop not in self.known]:
-            images = np.stack([picture_of(crop, self.sampling) for crop in new])  # (K, 3, H, W)
+            images = np.stack([decode_image(crop, self.sampling) for crop in new])  # (K, 3, H, W)
             self.known |= zip(new, self.networks.encode_frames(images), strict=True)
 
     def item(self, clip: PreparedClip) -> Item:
@@ -63,7 +63,7 @@ class FaceMemory:
 
 
 def encoded_clips(
-    networks: Networks, clips: Sequence[PreparedClip], sampling: Sampling, memory: FaceMemory | None = None
+    networks: Networks, clips: Sequence[PreparedClip], sampling: InputSpec, memory: FaceFeatureCache | None = None
 ) -> Iterator[Item]:
     """Yield the features of every clip; with a memory, each face crop is encoded once."""
     if memory is not None:
@@ -73,7 +73,9 @@ def encoded_clips(
         yield replace(networks.encode(item), number=number)
 
 
-def open_reader(model: LoadedModel, prepared: PreparedSet, split: str, sampling: Sampling, *, progress: bool) -> Reader:
+def open_reader(
+    model: LoadedModel, prepared: PreparedSet, split: str, sampling: InputSpec, *, progress: bool
+) -> ItemLoader:
     """Return what reads the features of a split's clips.
 
     Features of frozen encoders are computed here, once, and kept beside the prepared clips.
@@ -91,7 +93,7 @@ def open_reader(model: LoadedModel, prepared: PreparedSet, split: str, sampling:
 
 
 def encode_split(
-    read: Reader, prepared: PreparedSet, split: str, sizes: Mapping[str, int], digest: str, *, progress: bool
+    read: ItemLoader, prepared: PreparedSet, split: str, sizes: Mapping[str, int], digest: str, *, progress: bool
 ) -> FeatureStore:
     """Compute the features of a split's clips and keep them in a folder beside the prepared clips.
 
@@ -105,7 +107,7 @@ def encode_split(
     """
     rows = prepared.split(split)
     folder = prepared.folder / FEATURES / digest / split
-    with progress_bar(f"encoding {split}", len(parts_of(rows)), progress) as advance:
+    with progress_bar(f"encoding {split}", len(split_parts(rows)), progress) as advance:
         return write_store(folder, rows, read, sizes, advance)
 
 
@@ -123,9 +125,9 @@ class HidingReader:
     """Reads features, without the modality that is hidden from the model."""
 
     store: FeatureStore
-    sampling: Sampling
+    sampling: InputSpec
 
-    def __call__(self, row: PreparedRow, part: Part, rng: np.random.Generator | None = None) -> Item:
+    def __call__(self, row: PreparedRow, part: ClipPart, rng: np.random.Generator | None = None) -> Item:
         """Read the features of a part."""
         return hide(self.store(row, part, rng), face=not self.sampling.looks, voice=not self.sampling.listens)
 
@@ -135,8 +137,8 @@ class EncodingReader:
     """Reads images and sound, and returns their features."""
 
     encode: Callable[[Item], Item]
-    read: Reader
+    read: ItemLoader
 
-    def __call__(self, row: PreparedRow, part: Part, rng: np.random.Generator | None = None) -> Item:
+    def __call__(self, row: PreparedRow, part: ClipPart, rng: np.random.Generator | None = None) -> Item:
         """Read and encode a part."""
         return self.encode(self.read(row, part, rng))

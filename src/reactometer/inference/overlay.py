@@ -14,12 +14,12 @@ import numpy as np
 
 from reactometer.errors import OutputError
 from reactometer.inference.plot import COLOURS
-from reactometer.io import replacing
+from reactometer.io import atomic_file
 from reactometer.media.audio import read_sound
 from reactometer.media.video import probe, read_frames
 from reactometer.types import SOUND_RATE_HZ, ByteArray, Frame, FrameState, Prediction, SoundBlock
 
-LEAST_WIDTH_PX = 640
+MIN_WIDTH_PX = 640
 ROW_PX, LABEL_PX, BAR_PX, MARGIN_PX = 26, 120, 110, 8
 CURVE_PX = LABEL_PX + BAR_PX + MARGIN_PX
 """The panel below the video has one row per emotion with its name, a bar and the timeline."""
@@ -46,7 +46,7 @@ def write_overlay(predictions: Sequence[Prediction], path: Path) -> Path:
     if not info.has_video or any(prediction.failed or not prediction.windows for prediction in predictions):
         raise OutputError(f"{source}: no overlay of a file without a video or a timeline", fix="Leave it out")
     picture = _Picture(predictions, info.width_px, info.height_px)
-    with replacing(path) as partial, av.open(str(partial), "w", "mp4") as container:
+    with atomic_file(path) as partial, av.open(str(partial), "w", "mp4") as container:
         _encode(container, source, picture, info.has_audio)
     return path
 
@@ -55,7 +55,7 @@ class _Picture:
     """A frame with its boxes, and below it the panel of each person."""
 
     def __init__(self, predictions: Sequence[Prediction], width_px: int, height_px: int) -> None:
-        self.scale = max(1.0, LEAST_WIDTH_PX / width_px)
+        self.scale = max(1.0, MIN_WIDTH_PX / width_px)
         self.frame_size = _even(width_px * self.scale), _even(height_px * self.scale)
         self.people = [_Person(prediction, self.frame_size[0]) for prediction in predictions]
         self.size = self.frame_size[0], self.frame_size[1] + sum(len(person.panel) for person in self.people)

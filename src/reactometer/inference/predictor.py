@@ -12,35 +12,35 @@ from threading import get_ident
 
 from reactometer.config import PrepareConfig, parse_config
 from reactometer.data.inputs import Item
-from reactometer.data.person_norm import Moments, match_people, measure_people, recast
+from reactometer.data.person_norm import FeatureStats, apply_person_norm, measure_people, person_by_path
 from reactometer.errors import ConfigError, ModelError, suggestion
-from reactometer.inference.aggregate import Cut, in_batches, join_cuts, without_media
+from reactometer.inference.aggregate import ScoredSegment, aggregate, in_batches, without_media
 from reactometer.inference.checkpoint import LoadedModel, load_model
-from reactometer.inference.inputs import MOST_REMEMBERED, FaceMemory, encoded_clips
+from reactometer.inference.inputs import MAX_CACHED_CROPS, FaceFeatureCache, encoded_clips
 from reactometer.inference.multi_face import predict_everyone
 from reactometer.inference.postprocess import Baseline, parse_baseline, refine
 from reactometer.inference.scores import Score, average_scores
 from reactometer.inference.scoring import score_items
-from reactometer.io import Paths, each_path
+from reactometer.io import Paths, as_path_list
 from reactometer.machine import default_workers
 from reactometer.media.audio import is_audible
-from reactometer.media.segments import PART, WindowShape, settled
+from reactometer.media.segments import MAX_SEGMENT, WindowSpec, resolve_detector
 from reactometer.paths import STARTER, find_yunet
 from reactometer.terminal import progress_bar
 from reactometer.types import MediaInfo, Prediction, PreparedClip, Window
-from reactometer.workers.decoder import FACES, UNREADABLE, Reading, Shown, reason_of
-from reactometer.workers.media_worker import shared_reader
+from reactometer.workers.decoder import FACES, UNREADABLE, DecodeSpec, Segment, reason_of
+from reactometer.workers.media_worker import thread_worker
 
-MOST_THREADS = 8
+MAX_THREADS = 8
 """Maximum number of frames that are searched for faces at a time; our choice."""
 
 DEFAULT_WINDOW_S, DEFAULT_HOP_S = 2.0, 1.0
 """Length of the timeline's windows and the time from one to the next, seconds; our choice."""
 
-LEAST_HOP_S = 0.01
+MIN_HOP_S = 0.01
 """Shorter than any frame; without it, a short file could have millions of windows."""
 
-PersonMoments = Sequence[Mapping[str, Moments]]
+PersonMoments = Sequence[Mapping[str, FeatureStats]]
 """For each member of a model: the moments of one person's features, by stream."""
 
 
@@ -62,11 +62,11 @@ class PredictOptions:
         Raises:
             ConfigError: an option is out of range.
         """
-        if not LEAST_HOP_S <= self.hop_s <= self.window_s <= PART.length_s:
+        if not MIN_HOP_S <= self.hop_s <= self.window_s <= MAX_SEGMENT.length_s:
             raise ConfigError(
                 "window and hop do not fit",
                 got=f"window {self.window_s} s, hop {self.hop_s} s",
-                expected=f"{LEAST_HOP_S} s <= hop <= window <= {PART.length_s:.0f} s",
+                expected=f"{MIN_HOP_S} s <= hop <= window <= {MAX_SEGMENT.length_s:.0f} s",
             )
         if self.faces not in FACES:
             raise ConfigError("no such choice of faces", got=f"'{self.faces}'", fix=suggestion(self.faces, FACES))
@@ -104,7 +104,7 @@ def predict(  # noqa: PLR0913 - options by keyword
         timeline: score windows too, not only whole files.
         faces: "one" follows the most prominent person; "all" follows everybody. With several people the voice is not
             used, because nobody knows who speaks. A person unseen for :data:`~reactometer.media.tracking.GIVEN_UP_S`
-            counts as new on return, and a face seen for less than :data:`~.multi_face.LEAST_SEEN_S` is left out.
+            counts as new on return, and a face seen for less than :data:`~.multi_face.MIN_SEEN_S` is left out.
         people: the person in each file, for a model that normalises per person; their files are read twice.
         smooth_s: length of the weighted mean over the timeline, seconds, see :func:`postprocess.smooth`; 0: none.
         baseline: subtract what each person shows at rest, "0-3s" or "running", see
@@ -127,8 +127,8 @@ def predict(  # noqa: PLR0913 - options by keyword
     if faces == "all" and people:
         fix = "Leave out --faces all, or --people and --same-person"
         raise ConfigError("people are named for files in which everybody is followed", fix=fix)
-    paths = [str(video) for video in each_path(videos)]
-    person_of = match_people(people or {}, paths)
+    paths = [str(video) for video in as_path_list(videos)]
+    person_of = person_by_path(people or {}, paths)
     predictor = Predictor(model if isinstance(model, LoadedModel) else load_model(model), options)
     with progress_bar("predicting", len(paths), progress) as advance:
         moments = measure_moments(predictor, paths, person_of, isolated=isolated)
@@ -159,33 +159,33 @@ class Predictor:
         model: LoadedModel,
         options: PredictOptions | None = None,
         *,
-        max_crops: int = MOST_REMEMBERED,
+        max_crops: int = MAX_CACHED_CROPS,
         lock: AbstractContextManager[object] | None = None,
     ) -> None:
         self.model, self.options = model, options or PredictOptions()
         self._baseline, self._max_crops, self._lock = self.options.check(), max_crops, lock or nullcontext()
-        window = WindowShape(self.options.window_s, self.options.hop_s)
-        shapes = (PART, window) if self.options.timeline else (PART,)
-        self.reading = Reading(_settings_of(model, self.options), shapes, self.options.faces)
+        window = WindowSpec(self.options.window_s, self.options.hop_s)
+        shapes = (MAX_SEGMENT, window) if self.options.timeline else (MAX_SEGMENT,)
+        self.reading = DecodeSpec(_settings_of(model, self.options), shapes, self.options.faces)
         self.reset()
 
     def reset(self, moments: PersonMoments | None = None) -> None:
         """Forget the features of the last file; ``moments`` are those of the next file's person, if known."""
         self._moments = moments or [{} for _ in self.model.each]
         self._memories = [
-            FaceMemory(member.networks, member.sampling, self._max_crops)
+            FaceFeatureCache(member.networks, member.sampling, self._max_crops)
             if member.networks.face and member.networks.face.kind == "frames" and member.sampling.looks
             else None
             for member in self.model.each
         ]
 
-    def read(self, path: Path, *, isolated: bool = True) -> Iterator[Shown]:
+    def read(self, path: Path, *, isolated: bool = True) -> Iterator[Segment]:
         """Yield the segments of a file: its parts and the timeline's windows, each as soon as it is complete."""
         cores = default_workers()
-        threads = min(cores + 1, MOST_THREADS) if cores > 1 else 0
+        threads = min(cores + 1, MAX_THREADS) if cores > 1 else 0
         if not isolated or os.name != "posix":
             return self.reading.windows(path, threads)
-        pieces = shared_reader(os.getpid(), get_ident()).read(path, self.reading, threads)
+        pieces = thread_worker(os.getpid(), get_ident()).read(path, self.reading, threads)
         return (piece for piece in pieces if not isinstance(piece, MediaInfo))
 
     def score(self, clips: Sequence[PreparedClip]) -> list[Score]:
@@ -195,7 +195,7 @@ class Predictor:
             for member, memory, moments in zip(self.model.each, self._memories, self._moments, strict=True):
                 population = member.networks.population if moments else {}
                 items = encoded_clips(member.networks, clips, member.sampling, memory)
-                recasted = (recast(item, moments, population) for item in items)
+                recasted = (apply_person_norm(item, moments, population) for item in items)
                 by_member.append(list(score_items(member.networks, recasted)))
         return average_scores(by_member)
 
@@ -206,7 +206,7 @@ class Predictor:
         except UNREADABLE as error:
             return [self.failed(path, reason_of(error))]
 
-    def predict_segments(self, path: str, segments: Iterable[Shown]) -> list[Prediction]:
+    def predict_segments(self, path: str, segments: Iterable[Segment]) -> list[Prediction]:
         """Score the segments that :meth:`read` yields; return the file's prediction, or one per person in it."""
         if self.reading.faces == "all":
             predictions = predict_everyone(path, self.model, segments, self.reading.shapes, self.score)
@@ -220,16 +220,16 @@ class Predictor:
         coverage = uncertainty.coverage if uncertainty else None
         return Prediction(path, f"failed: {reason}", self.model.labels, coverage=coverage)
 
-    def _predict_one(self, path: str, segments: Iterable[Shown]) -> Prediction:
-        parts, timeline = list[Cut](), list[Window]()
+    def _predict_one(self, path: str, segments: Iterable[Segment]) -> Prediction:
+        parts, timeline = list[ScoredSegment](), list[Window]()
         for batch in in_batches(segments):
             for (kind, clip), score in zip(batch, self.score([clip for _, clip in batch]), strict=True):
-                cut = Cut(kind, clip, is_audible(clip.waveform), score, clip.duration_s)
+                cut = ScoredSegment(kind, clip, is_audible(clip.waveform), score, clip.duration_s)
                 if kind in self.reading.shapes[1:]:
                     timeline.append(cut.as_window(self.model))
-                if kind == PART:
+                if kind == MAX_SEGMENT:
                     parts.append(replace(cut, clip=without_media(clip)))
-        return join_cuts(path, self.model, parts, timeline)
+        return aggregate(path, self.model, parts, timeline)
 
 
 def measure_moments(
@@ -266,7 +266,9 @@ def _settings_of(model: LoadedModel, options: PredictOptions) -> PrepareConfig:
     if options.faces == "all" and not model.networks.uses_face:
         raise ModelError("this model goes by the voice alone", fix="Leave out --faces all, or use a model of faces")
     asked = {} if options.rate_hz is None else {"rate_hz": options.rate_hz}
-    settings = settled(parse_config({"prepare": {**model.config.prepare.model_dump(), **asked}}, "predict").prepare)
+    settings = resolve_detector(
+        parse_config({"prepare": {**model.config.prepare.model_dump(), **asked}}, "predict").prepare
+    )
     if settings.detector == "yunet":
         find_yunet()  # here, because in the decoder process its error would count as a crash
     return settings

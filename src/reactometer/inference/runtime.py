@@ -15,7 +15,7 @@ import onnxruntime
 from pydantic import BaseModel
 
 from reactometer.data.inputs import Item
-from reactometer.data.person_norm import Moments
+from reactometer.data.person_norm import FeatureStats
 from reactometer.errors import ModelError, suggestion
 from reactometer.inference.graph_check import check_graph
 from reactometer.machine import default_threads
@@ -142,7 +142,7 @@ class Networks:
         return {name: stream.feature_size for name, stream in given.items()} or None
 
     @property
-    def population(self) -> dict[str, Moments]:
+    def population(self) -> dict[str, FeatureStats]:
         """Mean and standard deviation of the training set's features by stream, of a model that normalises people."""
         known = self.head.session.get_modelmeta().custom_metadata_map
         moments = {}
@@ -151,7 +151,7 @@ class Networks:
                 mean, std = (
                     np.frombuffer(base64.b64decode(known[f"{name}_{kind}"]), "<f4") for kind in ("mean", "std")
                 )
-                moments[name] = Moments(mean, std)
+                moments[name] = FeatureStats(mean, std)
         return moments
 
     def encode_frames(self, images: np.ndarray) -> FloatArray:

@@ -26,7 +26,7 @@ class Score:
     features: tuple[Features, ...] = ()  # one mapping a model of an ensemble
 
     @property
-    def has_evidence(self) -> bool:
+    def has_input(self) -> bool:
         """False: nothing seen or heard, and the intensities are the training mean."""
         return self.saw or self.heard
 
@@ -42,7 +42,7 @@ def join_parts(index: int, parts: Sequence[tuple[float, Score]]) -> Score:
 
     Parts without evidence do not count; when none has any, the answer is theirs, the training mean.
     """
-    known = [part for part in parts if part[1].has_evidence] or list(parts)
+    known = [part for part in parts if part[1].has_input] or list(parts)
     weights = [max(length_s, 1e-6) for length_s, _ in known]
     scores = [score for _, score in known]
     mean = np.average([score.intensities for score in scores], axis=0, weights=weights)

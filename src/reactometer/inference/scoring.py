@@ -7,22 +7,22 @@ from dataclasses import replace
 from itertools import groupby, islice
 
 from reactometer.data.cache import PreparedRow, PreparedSet
-from reactometer.data.inputs import Item, Reader, Sampling, parts_of
-from reactometer.data.person_norm import Moments, PersonReader, measure_people
+from reactometer.data.inputs import InputSpec, Item, ItemLoader, split_parts
+from reactometer.data.person_norm import FeatureStats, PersonReader, measure_people
 from reactometer.inference.checkpoint import LoadedModel
 from reactometer.inference.inputs import open_reader
 from reactometer.inference.runtime import Networks
 from reactometer.inference.scores import Score, average_scores, join_parts
 from reactometer.machine import default_workers
-from reactometer.media.faces import map_ahead
+from reactometer.media.faces import prefetch_map
 from reactometer.terminal import progress_bar
 
 BATCH_SIZE = 8
 
-MOST_READERS = 4
+MAX_READERS = 4
 """Maximum number of clips that are read and encoded ahead of their score."""
 
-MOST_STEPS = 5000
+MAX_STEPS = 5000
 """Steps of sound in one batch of a stream: about one part of a minute, and many short windows."""
 
 
@@ -35,7 +35,7 @@ def score_items(networks: Networks, items: Iterable[Item], batch_size: int = BAT
     for item in items:
         like = waiting.setdefault(len(item.voice).bit_length(), [])
         like.append(item)
-        if len(like) == batch_size or len(like) * len(item.voice) > MOST_STEPS:
+        if len(like) == batch_size or len(like) * len(item.voice) > MAX_STEPS:
             yield from score_batch(networks, like)
             like.clear()
     for like in waiting.values():
@@ -54,12 +54,12 @@ def score_batch(networks: Networks, items: Sequence[Item]) -> list[Score]:
     return scores
 
 
-def score_rows(networks: Networks, rows: Sequence[PreparedRow], read: Reader) -> Iterator[Score]:
+def score_rows(networks: Networks, rows: Sequence[PreparedRow], read: ItemLoader) -> Iterator[Score]:
     """Score clips: one score per clip, in their order, each as soon as its parts are scored."""
-    parts = parts_of(rows)
+    parts = split_parts(rows)
     numbered = list(enumerate(parts))
     load = lambda own: replace(read(rows[own[1].index], own[1], None), number=own[0])  # noqa: E731
-    items = iter(map_ahead(load, numbered, min(default_workers(), MOST_READERS)))
+    items = iter(prefetch_map(load, numbered, min(default_workers(), MAX_READERS)))
     batches = iter(lambda: list(islice(items, BATCH_SIZE)), [])
     scores = (score for batch in batches for score in score_batch(networks, batch))
     for index, own in groupby(scores, key=lambda score: parts[score.number].index):
@@ -67,7 +67,7 @@ def score_rows(networks: Networks, rows: Sequence[PreparedRow], read: Reader) ->
 
 
 def score_split(
-    loaded: LoadedModel, prepared: PreparedSet, split: str, sampling: Sampling | None = None, *, progress: bool = True
+    loaded: LoadedModel, prepared: PreparedSet, split: str, sampling: InputSpec | None = None, *, progress: bool = True
 ) -> tuple[list[Score], str | None]:
     """Score every clip of a split, in order; of an ensemble, the mean of its members' scores.
 
@@ -92,7 +92,7 @@ def join_members(loaded: LoadedModel, by_member: Sequence[Sequence[Score]]) -> l
 
 
 def score_read(
-    member: LoadedModel, read: Reader, rows: Sequence[PreparedRow], *, advance: Callable[[], None] = lambda: None
+    member: LoadedModel, read: ItemLoader, rows: Sequence[PreparedRow], *, advance: Callable[[], None] = lambda: None
 ) -> tuple[list[Score], str | None]:
     """Return one model's scores of clips whose features ``read`` yields; ``advance`` is called once per clip.
 
@@ -110,8 +110,10 @@ def score_read(
     return scores, note
 
 
-def person_reader(read: Reader, rows: Sequence[PreparedRow], population: Mapping[str, Moments]) -> PersonReader:
+def person_reader(
+    read: ItemLoader, rows: Sequence[PreparedRow], population: Mapping[str, FeatureStats]
+) -> PersonReader:
     """Return what reads the same items normalised per person, fitted on all clips of ``rows``, without their labels."""
-    parts = parts_of(rows)
+    parts = split_parts(rows)
     people = measure_people((rows[part.index].clip.person, read(rows[part.index], part, None)) for part in parts)
     return PersonReader(read, people, population)

@@ -16,8 +16,8 @@ from pydantic import TypeAdapter
 
 from reactometer.errors import OutputError, require
 from reactometer.inference.events import find_events
-from reactometer.io import format_csv, replacing, write_whole
-from reactometer.types import ENDS, Ends, Prediction
+from reactometer.io import atomic_file, format_csv, write_atomic
+from reactometer.types import ENDS, IntervalBounds, Prediction
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -140,9 +140,9 @@ def write_table(rows: Sequence[dict[str, Any]], columns: Sequence[str], path: Pa
     if path.suffix.lower() == ".parquet":
         write_parquet(to_arrow(rows, columns), path)
     elif path.suffix.lower() == ".csv":
-        write_whole(path, format_csv([columns, *(map(row.get, columns) for row in rows)]))
+        write_atomic(path, format_csv([columns, *(map(row.get, columns) for row in rows)]))
     else:
-        write_whole(path, json.dumps([{name: row.get(name) for name in columns} for row in rows], indent=2) + "\n")
+        write_atomic(path, json.dumps([{name: row.get(name) for name in columns} for row in rows], indent=2) + "\n")
 
 
 def to_arrow(rows: Sequence[Mapping[str, Any]], columns: Sequence[str]) -> pa.Table:
@@ -161,7 +161,7 @@ def write_parquet(table: pa.Table, file: Path) -> None:
     """Write a Parquet file, whole or not at all."""
     import pyarrow.parquet as pq
 
-    with replacing(file) as partial:
+    with atomic_file(file) as partial:
         pq.write_table(table, partial)
 
 
@@ -188,7 +188,7 @@ def abstained(prediction: Prediction) -> str | None:
 
 
 def intensities_as_json(
-    labels: Sequence[str], values: Sequence[float] | None, intervals: Ends | None
+    labels: Sequence[str], values: Sequence[float] | None, intervals: IntervalBounds | None
 ) -> dict[str, dict[str, float]] | None:
     """Return ``{LABEL: {"value": …, "low": …, "high": …}}``, bounds only if known; ``None`` without intensities."""
     if values is None:
@@ -200,7 +200,7 @@ def intensities_as_json(
 
 
 def _values(
-    labels: Sequence[str], intensities: Sequence[float] | None, intervals: Ends | None
+    labels: Sequence[str], intensities: Sequence[float] | None, intervals: IntervalBounds | None
 ) -> dict[str, float | None]:
     """Return the intensities by column, then the interval bounds."""
     unknown = (None,) * len(labels)

@@ -20,7 +20,7 @@ from av.container import InputContainer
 from av.video.frame import VideoFrame
 
 from reactometer.errors import MediaError
-from reactometer.live.protocol import Kind, Piece
+from reactometer.live.protocol import Packet, PacketKind
 from reactometer.media.audio import FULL_SCALE, GAP_S
 from reactometer.media.video import open_media, upright_rgb, video_stream
 from reactometer.types import SOUND_RATE_HZ, FloatArray
@@ -35,7 +35,7 @@ DEVICES = {"linux": ("v4l2", "alsa"), "darwin": ("avfoundation", "avfoundation")
 """FFmpeg's formats of cameras and microphones, by system."""
 ALSA = "/usr/share/alsa/alsa.conf"
 
-Put = Callable[[Piece], None]
+Put = Callable[[Packet], None]
 
 
 class LiveSource:
@@ -97,10 +97,10 @@ class LiveSource:
             wait_s = 0.0 if is_live else began_s + _end_s(piece) - time.monotonic()
             if self._stop.wait(max(wait_s, 0.0)):
                 return
-            put(piece if is_live else Piece(piece.kind, piece.time_s, piece.content))
+            put(piece if is_live else Packet(piece.kind, piece.time_s, piece.content))
 
 
-def _pieces(container: InputContainer, began_s: float | None, *, heard: bool) -> Iterator[Piece]:
+def _pieces(container: InputContainer, began_s: float | None, *, heard: bool) -> Iterator[Packet]:
     """Decode frames and sound, timed by the container from its first packet on, or by arrival since ``began_s``."""
     video, sounds = video_stream(container), container.streams.audio
     sound = sounds[0] if heard and sounds else None
@@ -120,14 +120,14 @@ def _pieces(container: InputContainer, began_s: float | None, *, heard: bool) ->
                 continue
             zero_s = (own_s if began_s is None else 0.0) if zero_s is None else zero_s
             if isinstance(frame, VideoFrame):
-                yield Piece(Kind.FRAME, own_s - zero_s, partial(upright_rgb, frame), arrived_s)
+                yield Packet(PacketKind.FRAME, own_s - zero_s, partial(upright_rgb, frame), arrived_s)
             elif len(samples := _mono(resampler, frame)):
                 length_s = len(samples) / SOUND_RATE_HZ
                 at_s = own_s - zero_s - (0.0 if began_s is None else length_s)
                 # A microphone's blocks follow each other without a gap, whenever they arrive.
                 at_s = heard_s if began_s is not None and heard_s and abs(heard_s - at_s) < 4 * GAP_S else at_s
                 heard_s = at_s + length_s
-                yield Piece(Kind.SOUND, at_s, samples, arrived_s)
+                yield Packet(PacketKind.SOUND, at_s, samples, arrived_s)
 
 
 def _mono(resampler: AudioResampler, frame: AudioFrame) -> FloatArray:
@@ -138,8 +138,8 @@ def _mono(resampler: AudioResampler, frame: AudioFrame) -> FloatArray:
     return np.asarray(np.concatenate([np.zeros(0), *parts]) / FULL_SCALE, dtype=np.float32)
 
 
-def _end_s(piece: Piece) -> float:
-    is_sound = piece.kind is Kind.SOUND and isinstance(piece.content, np.ndarray)
+def _end_s(piece: Packet) -> float:
+    is_sound = piece.kind is PacketKind.SOUND and isinstance(piece.content, np.ndarray)
     return piece.time_s + (len(piece.content) / SOUND_RATE_HZ if is_sound else 0.0)  # type: ignore[arg-type]
 
 

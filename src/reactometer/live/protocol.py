@@ -16,15 +16,15 @@ import numpy as np
 
 from reactometer.errors import ConfigError
 from reactometer.inference.tables import intensities_as_json
-from reactometer.types import SOUND_RATE_HZ, ByteArray, Ends, FloatArray
+from reactometer.types import SOUND_RATE_HZ, ByteArray, FloatArray, IntervalBounds
 
 HEAD = struct.Struct("<Bd")
 """Kind and time in seconds, before each payload."""
 
-MOST_FRAME_BYTES = 2_000_000
-MOST_FRAME_PIXELS = 3840 * 2160
-MOST_SOUND_S = 1.0
-MOST_MESSAGE_BYTES = MOST_FRAME_BYTES + HEAD.size
+MAX_FRAME_BYTES = 2_000_000
+MAX_FRAME_PIXELS = 3840 * 2160
+MAX_SOUND_S = 1.0
+MAX_MESSAGE_BYTES = MAX_FRAME_BYTES + HEAD.size
 """No message may be longer; what uvicorn's ``ws_max_size`` should be."""
 
 LATEST_S = 1e11
@@ -33,7 +33,7 @@ LATEST_S = 1e11
 FULL_SCALE = 32767
 
 
-class Kind(IntEnum):
+class PacketKind(IntEnum):
     """The kind of a piece; the numbers are those of the protocol."""
 
     FRAME = 1
@@ -41,10 +41,10 @@ class Kind(IntEnum):
 
 
 @dataclass(frozen=True)
-class Piece:
+class Packet:
     """A frame, or up to a second of sound, from a camera, a microphone or a client."""
 
-    kind: Kind
+    kind: PacketKind
     time_s: float  # of the frame, or of the first sample of sound
     content: Callable[[], ByteArray | None] | FloatArray
     """A frame: call for (H, W, 3) uint8 RGB, or None if it cannot be decoded. Sound: (S,) float32 in [-1, 1]."""
@@ -59,7 +59,7 @@ class LiveScore:
     start_s: float
     end_s: float
     intensities: tuple[float, ...] | None  # (L,) in [0, 1]; None if the window contains no usable face or voice
-    intervals: Ends | None = None
+    intervals: IntervalBounds | None = None
     frame_s: float | None = None  # time of the newest frame in it
     face: tuple[float, float, float, float] | None = None  # its box in that frame: x, y, width, height in pixels
     face_share: float = 0.0  # of the window's frames
@@ -85,20 +85,20 @@ def score_as_json(score: LiveScore, labels: tuple[str, ...]) -> dict[str, Any]:
     }
 
 
-def unpack(message: bytes) -> Piece:
+def unpack(message: bytes) -> Packet:
     """Read one binary message; a frame is decoded when its content is called.
 
     Raises:
         ConfigError: the message is malformed or beyond a limit.
     """
-    if len(message) < HEAD.size or message[0] not in set(Kind):
+    if len(message) < HEAD.size or message[0] not in set(PacketKind):
         got, expected = f"{len(message)} bytes: {message[: HEAD.size].hex()}", "a kind, 1 or 2, and 8 bytes of time"
         raise ConfigError("a message is neither a frame nor sound", got=got, expected=expected)
     number, time_s = HEAD.unpack_from(message)
     if not (math.isfinite(time_s) and abs(time_s) <= LATEST_S):
         raise ConfigError("the time of a piece is no time", got=time_s, expected="seconds, a finite number")
-    kind, payload = Kind(number), message[HEAD.size :]
-    return Piece(kind, time_s, _frame(payload) if kind is Kind.FRAME else _sound(payload))
+    kind, payload = PacketKind(number), message[HEAD.size :]
+    return Packet(kind, time_s, _frame(payload) if kind is PacketKind.FRAME else _sound(payload))
 
 
 def jpeg_size(jpeg: bytes) -> tuple[int, int] | None:
@@ -115,13 +115,13 @@ def jpeg_size(jpeg: bytes) -> tuple[int, int] | None:
 
 
 def _frame(jpeg: bytes) -> Callable[[], ByteArray | None]:
-    if len(jpeg) > MOST_FRAME_BYTES:
-        raise ConfigError("a frame is too large", got=f"{len(jpeg)} bytes", expected=f"at most {MOST_FRAME_BYTES}")
+    if len(jpeg) > MAX_FRAME_BYTES:
+        raise ConfigError("a frame is too large", got=f"{len(jpeg)} bytes", expected=f"at most {MAX_FRAME_BYTES}")
     size = jpeg_size(jpeg)
     if size is None:
         raise ConfigError("a frame is no JPEG picture", got=f"{len(jpeg)} bytes", expected="a JPEG")
-    if not 0 < size[0] * size[1] <= MOST_FRAME_PIXELS:
-        expected = f"at most {MOST_FRAME_PIXELS} pixels"
+    if not 0 < size[0] * size[1] <= MAX_FRAME_PIXELS:
+        expected = f"at most {MAX_FRAME_PIXELS} pixels"
         raise ConfigError("a frame is too large", got=f"{size[0]} x {size[1]} pixels", expected=expected)
     return partial(_decode, jpeg)
 
@@ -136,7 +136,7 @@ def _decode(jpeg: bytes) -> ByteArray | None:
 
 
 def _sound(payload: bytes) -> FloatArray:
-    most = round(MOST_SOUND_S * SOUND_RATE_HZ)
+    most = round(MAX_SOUND_S * SOUND_RATE_HZ)
     if not payload or len(payload) % 2 or len(payload) > 2 * most:
         got, expected = f"{len(payload)} bytes", f"1 to {most} samples of 16 bits"
         raise ConfigError("sound of a wrong size", got=got, expected=expected)

@@ -12,11 +12,11 @@ from reactometer.inference.aggregate import known_values
 from reactometer.inference.checkpoint import LoadedModel
 from reactometer.inference.predictor import DEFAULT_WINDOW_S, PredictOptions, Predictor
 from reactometer.inference.scores import Score
-from reactometer.live.protocol import LiveScore, Piece
+from reactometer.live.protocol import LiveScore, Packet
 from reactometer.media.audio import GAP_S, STRETCH_S, levels_db
 from reactometer.media.faces import load_detector
-from reactometer.media.segments import PART
-from reactometer.media.tracking import FaceFollower
+from reactometer.media.segments import MAX_SEGMENT
+from reactometer.media.tracking import FaceTracker
 from reactometer.types import SOUND_RATE_HZ, ByteArray, FaceSample, FloatArray, PreparedClip
 
 LIVE_RATE_HZ = 10.0
@@ -28,12 +28,12 @@ EDGE_S = 1e-6
 KEPT_S = 1.0
 """Frames and sound are kept for the window and this much more, since sound and picture may be apart."""
 
-LEAST_WINDOW_S = 0.2
+MIN_WINDOW_S = 0.2
 FILLED = 0.9
 """Share of a window that must have come for a score without a warning."""
 
 
-class Sound:
+class AudioRingBuffer:
     """The last seconds of sound, without a gap: zeros stand where none came."""
 
     def __init__(self, kept_s: float) -> None:
@@ -85,8 +85,8 @@ class LiveScorer:
     """
 
     def __init__(self, model: LoadedModel, window_s: float = DEFAULT_WINDOW_S, rate_hz: float | None = None) -> None:
-        if not LEAST_WINDOW_S <= window_s <= PART.length_s:
-            expected = f"{LEAST_WINDOW_S} to {PART.length_s:.0f} s"
+        if not MIN_WINDOW_S <= window_s <= MAX_SEGMENT.length_s:
+            expected = f"{MIN_WINDOW_S} to {MAX_SEGMENT.length_s:.0f} s"
             raise ConfigError("the length of a live window is out of range", got=f"{window_s} s", expected=expected)
         self.model, self.window_s = model, window_s
         self.rate_hz = rate_hz or max(model.config.prepare.rate_hz, LIVE_RATE_HZ)
@@ -109,7 +109,7 @@ class LiveScorer:
         self.score()
         self.reset()
 
-    def take(self, piece: Piece) -> None:
+    def take(self, piece: Packet) -> None:
         """Add one piece: a frame is decoded, and its face found and cropped."""
         if callable(piece.content):
             self.look(piece.time_s, piece.content())
@@ -163,7 +163,7 @@ class LiveScorer:
     def _abstain(self, score: Score, length_s: float) -> str | None:
         """Return the reasons not to use the intensities of a window of which ``length_s`` have come."""
         networks, sure = self.model.networks, self.model.uncertainty
-        if not score.has_evidence:
+        if not score.has_input:
             missing = ["no face is seen"] * networks.uses_face + ["nothing is heard"] * networks.uses_voice
             return " and ".join(missing)
         doubts = [f"{length_s:.1f} of {self.window_s:.1f} s so far"] if length_s < FILLED * self.window_s else []
@@ -175,10 +175,10 @@ class LiveScorer:
         return max((time_s for time_s in times_s if time_s is not None), default=None)
 
     def _clear(self) -> None:
-        self._follower = FaceFollower(self._size_px)
+        self._follower = FaceTracker(self._size_px)
         self._first_s = math.inf  # of the first piece
         self.samples: deque[FaceSample] = deque()
-        self.sound = Sound(self.window_s + KEPT_S)
+        self.sound = AudioRingBuffer(self.window_s + KEPT_S)
 
     def _forget(self, time_s: float) -> None:
         """Delete what no later window will contain."""
@@ -186,7 +186,7 @@ class LiveScorer:
         while self.samples and self.samples[0].time_s < needed_s:
             self.samples.popleft()
         if (self.sound.end_s or needed_s) < needed_s:
-            self.sound = Sound(self.sound.kept / SOUND_RATE_HZ)
+            self.sound = AudioRingBuffer(self.sound.kept / SOUND_RATE_HZ)
 
     def _follow_clock(self, time_s: float) -> None:
         newest_s = self._newest_s()

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from reactometer.errors import OutputError
 from reactometer.io import format_csv, make_folder, writing
-from reactometer.live.protocol import Kind, LiveScore, Piece, score_as_json
+from reactometer.live.protocol import LiveScore, Packet, PacketKind, score_as_json
 from reactometer.live.scorer import LiveScorer
 from reactometer.media.video import GRID_TOLERANCE_S
 from reactometer.types import ENDS
@@ -20,13 +20,13 @@ from reactometer.types import ENDS
 PAUSE_S = 0.1
 """Longest wait for a frame, after which sound without frames is scored."""
 
-MOST_WAITING = 500
+MAX_QUEUED_PACKETS = 500
 """Pieces of sound that the inbox holds; beyond, the oldest are lost. Ten seconds of 20 ms each."""
 
-MOST_LATENCIES = 100_000
+MAX_LATENCIES = 100_000
 
 
-class Inbox:
+class FrameQueue:
     """Pieces in from one thread, out to another.
 
     Frames that come faster than ``rate_hz`` are ignored: as offline, the first at or after each point of that grid is
@@ -38,14 +38,14 @@ class Inbox:
         self.dropped = 0
         self.closed = False
         self._point = 0  # of the grid, from which on a frame is wanted
-        self._frame: Piece | None = None
-        self._sounds: deque[Piece] = deque(maxlen=MOST_WAITING)
+        self._frame: Packet | None = None
+        self._sounds: deque[Packet] = deque(maxlen=MAX_QUEUED_PACKETS)
         self._changed = threading.Condition()
 
-    def put(self, piece: Piece) -> None:
+    def put(self, piece: Packet) -> None:
         """Add a piece; never waits."""
         with self._changed:
-            if piece.kind is Kind.SOUND:
+            if piece.kind is PacketKind.SOUND:
                 self._sounds.append(piece)
             elif self._is_wanted(piece.time_s):
                 self.dropped += self._frame is not None
@@ -58,7 +58,7 @@ class Inbox:
             self.closed = True
             self._changed.notify()
 
-    def take(self, timeout_s: float) -> Sequence[Piece]:
+    def take(self, timeout_s: float) -> Sequence[Packet]:
         """Wait for a frame, at most ``timeout_s``, and return all pieces: the sound, then the frame."""
         with self._changed:
             self._changed.wait_for(lambda: self.closed or self._frame is not None, timeout_s)
@@ -76,7 +76,7 @@ class Inbox:
         return False
 
 
-def score_here(scorer: LiveScorer, inbox: Inbox) -> Iterator[LiveScore]:
+def run_session(scorer: LiveScorer, inbox: FrameQueue) -> Iterator[LiveScore]:
     """Score what comes into the inbox, until it is closed and empty."""
     while True:
         over = inbox.closed
@@ -96,7 +96,7 @@ class LiveStats:
 
     def __init__(self) -> None:
         self.scores = self.dropped = 0
-        self.latencies_s: deque[float] = deque(maxlen=MOST_LATENCIES)
+        self.latencies_s: deque[float] = deque(maxlen=MAX_LATENCIES)
         self._first_s = self._last_s = 0.0
 
     def add(self, score: LiveScore) -> None:

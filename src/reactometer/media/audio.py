@@ -22,7 +22,7 @@ from reactometer.types import SOUND_RATE_HZ, FloatArray, MediaInfo, SoundBlock
 BLOCK_SAMPLES = SOUND_RATE_HZ  # one second
 GAP_S = 0.05  # a jump of the timestamps that is larger than this is real, a smaller one is rounding
 LONGEST_GAP_S = 600.0
-LEAST_RATE_HZ = 1000  # a file that claims less would sound for hours
+MIN_RATE_HZ = 1000  # a file that claims less would sound for hours
 AUDIBLE_DBFS = -60.0  # root mean square of a stretch, relative to full scale; rooms are louder, dither is not
 STRETCH_S = 0.1
 FULL_SCALE = 2.0**31  # of the resampler's whole numbers
@@ -114,7 +114,7 @@ def _resample(
     for _, run in groupby(_in_runs(frames), key=lambda numbered: numbered[0]):
         _, start_s, first = next(run)
         place = round((start_s - zero_s) * SOUND_RATE_HZ)
-        if first is None or first.sample_rate < LEAST_RATE_HZ:
+        if first is None or first.sample_rate < MIN_RATE_HZ:
             yield place, np.zeros(0, dtype=np.float32)
             continue
         # Whole numbers, since FFmpeg lets the mean of float channels exceed full scale.

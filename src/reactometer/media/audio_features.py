@@ -36,7 +36,7 @@ LOUD_SIZE, QUIETEST = 5, 5.0
 OCTAVE_COST = 0.05
 """What autocorrelation must gain for a pitch an octave lower to be taken (Boersma's 0.01 is for cleaner sound)."""
 
-LEAST_LIKENESS = 0.2
+MIN_LIKENESS = 0.2
 """Autocorrelation of the window itself at which the correction for its shrinking overlap stops; our choice."""
 
 N_CONTOURS = 2 * N_CEPSTRA + 3
@@ -128,7 +128,7 @@ def _pitch(waveform: FloatArray, n_steps: int, hop: int) -> tuple[np.ndarray, np
     frames = np.lib.stride_tricks.sliding_window_view(around, window)[::hop][:n_steps]  # (N, window)
     hann = np.hanning(window)  # (window,)
     of_window = np.correlate(hann, hann, "full")[window - 1 :]  # autocorrelation of the window itself
-    correction = np.maximum(of_window / of_window[0], LEAST_LIKENESS)[: longest + 1]  # (lags,)
+    correction = np.maximum(of_window / of_window[0], MIN_LIKENESS)[: longest + 1]  # (lags,)
     cost = OCTAVE_COST * np.log2(np.arange(shortest, longest + 1))  # (lags,)
     lag, strength = np.empty(n_steps, int), np.empty(n_steps)
     for first in range(0, n_steps, BLOCK_SIZE):

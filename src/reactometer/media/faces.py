@@ -108,7 +108,7 @@ def detect_faces(
         return frame.time_s, rgb, [] if rgb is None else detector(rgb)
 
     sampled = sample_frames(frames, rate_hz)
-    yield from map_ahead(search, sampled, threads) if threads else map(search, sampled)
+    yield from prefetch_map(search, sampled, threads) if threads else map(search, sampled)
 
 
 def crop_face(frame_rgb: ByteArray, detection: Detection, size_px: int) -> ByteArray:
@@ -309,11 +309,11 @@ def _haar() -> Detector:
     return detect
 
 
-Given = TypeVar("Given")
+Item = TypeVar("Item")
 Made = TypeVar("Made")
 
 
-def map_ahead(function: Callable[[Given], Made], items: Iterable[Given], threads: int) -> Iterator[Made]:
+def prefetch_map(function: Callable[[Item], Made], items: Iterable[Item], threads: int) -> Iterator[Made]:
     """Map ``function`` over items, in order, in threads that work at most ``threads`` items ahead of the caller.
 
     Items are taken in the caller's thread, and errors are raised in their item's turn.

@@ -21,7 +21,7 @@ from reactometer.types import SOUND_RATE_HZ, FaceSample, FloatArray, Frame, Medi
 if TYPE_CHECKING:
     from reactometer.config import PrepareConfig
 
-LEAST_NEW_S = 0.1
+MIN_NEW_S = 0.1
 """Minimum new content of a last window, seconds; less is an encoder's padding."""
 
 
@@ -39,21 +39,21 @@ Follower = Callable[..., Iterator[FaceSample]]
 
 
 @dataclass(frozen=True)
-class WindowShape:
+class WindowSpec:
     """Windows of ``length_s`` that start every ``hop_s``, from the file's beginning on."""
 
     length_s: float
     hop_s: float
 
 
-WHOLE = WindowShape(math.inf, math.inf)
+FULL_CLIP = WindowSpec(math.inf, math.inf)
 """A single window: the file."""
 
-PART = WindowShape(60.0, 60.0)
+MAX_SEGMENT = WindowSpec(60.0, 60.0)
 """A longer clip is scored in parts, and its intensities are their mean, weighted by length; our choice."""
 
 
-def settled(settings: PrepareConfig) -> PrepareConfig:
+def resolve_detector(settings: PrepareConfig) -> PrepareConfig:
     """Replace the detector "auto" by the detector of this machine."""
     return settings.model_copy(update={"detector": settle_detector(settings.detector)})
 
@@ -64,7 +64,7 @@ def prepare_clip(path: Path, settings: Settings, detector: Detector, audio_path:
     Raises:
         MediaError: the file is missing, empty, truncated or not a media file.
     """
-    (_, clip), *_ = stream_windows(path, settings, detector, [WHOLE], audio_path)
+    (_, clip), *_ = stream_windows(path, settings, detector, [FULL_CLIP], audio_path)
     return clip
 
 
@@ -72,15 +72,15 @@ def stream_windows(
     path: Path,
     settings: Settings,
     detector: Detector,
-    shapes: Sequence[WindowShape],
+    shapes: Sequence[WindowSpec],
     audio_path: Path | None = None,
     follow: Follower = follow_face,
     info: MediaInfo | None = None,
-) -> Iterator[tuple[WindowShape, PreparedClip]]:
+) -> Iterator[tuple[WindowSpec, PreparedClip]]:
     """Read a file once and yield its windows of every shape, each as soon as it is complete.
 
     A window starts at every multiple of ``hop_s`` that adds something to its predecessor; the last one ends with the
-    file. Memory is bounded by the longest window. If everybody is followed, :func:`clip_of` selects one person.
+    file. Memory is bounded by the longest window. If everybody is followed, :func:`select_face` selects one person.
     ``info`` is the file's, if it is probed already.
     """
     info = info or probe(path)
@@ -88,7 +88,7 @@ def stream_windows(
     clock = _VideoClock(info)
     faces = follow(clock.watch(read_frames(path)), detector, rate_hz=settings.rate_hz, size_px=settings.size_px)
     sound = read_sound(audio_path or path, info=sound_info) if sound_info.has_audio else iter(())
-    cutter = _Cutter(shapes, sound_info.has_audio)
+    cutter = _WindowBuffer(shapes, sound_info.has_audio)
     pieces: Iterator[FaceSample | SoundBlock] = heapq.merge(faces, sound, key=_begins_s)
     for piece in pieces:
         yield from cutter.complete_until(_begins_s(piece), clock.frames_read)
@@ -98,9 +98,9 @@ def stream_windows(
 
 def part_spans(duration_s: float) -> list[tuple[float, float]]:
     """Return the start and end of each part of a clip, seconds, as :func:`stream_windows` cuts with ``PART``."""
-    count = max(1, math.ceil((duration_s - LEAST_NEW_S) / PART.length_s))
-    starts = [PART.length_s * number for number in range(count)]
-    return [(start_s, min(start_s + PART.length_s, duration_s)) for start_s in starts]
+    count = max(1, math.ceil((duration_s - MIN_NEW_S) / MAX_SEGMENT.length_s))
+    starts = [MAX_SEGMENT.length_s * number for number in range(count)]
+    return [(start_s, min(start_s + MAX_SEGMENT.length_s, duration_s)) for start_s in starts]
 
 
 def cut_clip(clip: PreparedClip, start_s: float, end_s: float) -> PreparedClip:
@@ -111,7 +111,7 @@ def cut_clip(clip: PreparedClip, start_s: float, end_s: float) -> PreparedClip:
     return PreparedClip(start_s, end_s, samples, waveform, clip.frames_read)
 
 
-def clip_of(clip: PreparedClip, face: int | None) -> PreparedClip:
+def select_face(clip: PreparedClip, face: int | None) -> PreparedClip:
     """Select one person in a window with everybody's samples, as if only this face were followed; ``None``: nobody."""
     own: list[FaceSample] = []
     for sample in clip.samples:
@@ -144,10 +144,10 @@ class _VideoClock:
             yield frame
 
 
-class _Cutter:
+class _WindowBuffer:
     """Buffer of the samples and sound that incomplete windows need."""
 
-    def __init__(self, shapes: Sequence[WindowShape], has_sound: bool) -> None:
+    def __init__(self, shapes: Sequence[WindowSpec], has_sound: bool) -> None:
         self.next_window = dict.fromkeys(shapes, 0)
         self.has_sound = has_sound
         self.faces: deque[FaceSample] = deque()
@@ -161,7 +161,7 @@ class _Cutter:
             self.blocks.append(piece)
             self.sound_end_s = piece.start_s + len(piece.samples) / SOUND_RATE_HZ
 
-    def complete_until(self, known_s: float, frames_read: int) -> Iterator[tuple[WindowShape, PreparedClip]]:
+    def complete_until(self, known_s: float, frames_read: int) -> Iterator[tuple[WindowSpec, PreparedClip]]:
         """Yield the windows that end at or before ``known_s``, the time of the newest piece."""
         for shape in self.next_window:
             while (start_s := self._start_s(shape)) + shape.length_s <= known_s:
@@ -169,15 +169,15 @@ class _Cutter:
                 self.next_window[shape] += 1
         self._forget(min(map(self._start_s, self.next_window)))
 
-    def finish(self, end_s: float, frames_read: int) -> Iterator[tuple[WindowShape, PreparedClip]]:
+    def finish(self, end_s: float, frames_read: int) -> Iterator[tuple[WindowSpec, PreparedClip]]:
         """Yield the remaining windows that add something to their predecessor."""
         yield from self.complete_until(end_s, frames_read)
         for shape, number in self.next_window.items():
             seen_s = self._start_s(shape) - shape.hop_s + shape.length_s
-            if number == 0 or seen_s < end_s - LEAST_NEW_S:
+            if number == 0 or seen_s < end_s - MIN_NEW_S:
                 yield shape, self._window(self._start_s(shape), end_s, frames_read)
 
-    def _start_s(self, shape: WindowShape) -> float:
+    def _start_s(self, shape: WindowSpec) -> float:
         return self.next_window[shape] * shape.hop_s if self.next_window[shape] else 0.0
 
     def _window(self, start_s: float, end_s: float, frames_read: int) -> PreparedClip:

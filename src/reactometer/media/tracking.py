@@ -30,11 +30,11 @@ def follow_face(
     The first face is the best of its frame; afterwards it is the face nearest to the previous one. A frame without
     such a face is NO_FACE; a box is never carried over.
     """
-    follower = FaceFollower(size_px)
+    follower = FaceTracker(size_px)
     yield from (follower.look(*seen) for seen in detect_faces(frames, detector, rate_hz, threads))
 
 
-class FaceFollower:
+class FaceTracker:
     """State of :func:`follow_face`, for frames that come one at a time."""
 
     def __init__(self, size_px: int) -> None:

@@ -26,7 +26,7 @@ MISSING_SHARE = 0.05  # a file that ends earlier than it declares, by more than 
 MISSING_FRAMES = 2  # and by more than this number of frames, is truncated
 GRID_TOLERANCE_S = 0.0005
 FALLBACK_RATE_HZ = 25.0  # for frames without times in a stream without a rate
-LEAST_RATE_HZ = 1 / 60  # a stream that claims less has no rate: a frame alone would be shown for hours
+MIN_RATE_HZ = 1 / 60  # a stream that claims less has no rate: a frame alone would be shown for hours
 # Demuxers that read one file of sound or moving pictures; playlists, which open other files and addresses, text, and
 # still pictures are not among them.
 CONTAINERS = (
@@ -196,7 +196,7 @@ def _declared_end_s(container: InputContainer, stream: VideoStream) -> float | N
 
 def _rate_hz(stream: VideoStream) -> float | None:
     rate_hz = float(stream.average_rate or 0.0)
-    return rate_hz if rate_hz >= LEAST_RATE_HZ else None
+    return rate_hz if rate_hz >= MIN_RATE_HZ else None
 
 
 def _first_look(path: Path, container: InputContainer, stream: VideoStream) -> tuple[int, int, float]:

@@ -14,7 +14,7 @@ STARTER_NAME = "starter"
 
 
 @dataclass(frozen=True)
-class System:
+class Architecture:
     """One of the systems: what its encoder takes, what joins its features, and what it is."""
 
     encoder: str  # the default one
@@ -23,14 +23,18 @@ class System:
     summary: str
 
 
-SYSTEMS: Mapping[str, System] = {
-    "resnet50": System("microsoft/resnet-50", "frames", "mean", "ResNet50 a frame, mean over the seen frames"),
-    "resnet50-gru": System("microsoft/resnet-50", "frames", "gru", "ResNet50 a frame, bidirectional GRU, attention"),
-    "vit-transformer": System(
+SYSTEMS: Mapping[str, Architecture] = {
+    "resnet50": Architecture("microsoft/resnet-50", "frames", "mean", "ResNet50 a frame, mean over the seen frames"),
+    "resnet50-gru": Architecture(
+        "microsoft/resnet-50", "frames", "gru", "ResNet50 a frame, bidirectional GRU, attention"
+    ),
+    "vit-transformer": Architecture(
         "google/vit-base-patch16-224-in21k", "frames", "transformer", "ViT a frame, temporal transformer"
     ),
-    "videomae": System("MCG-NJU/videomae-base-finetuned-kinetics", "clips", "mean", "VideoMAE over 16 frames at once"),
-    "multimodal": System(
+    "videomae": Architecture(
+        "MCG-NJU/videomae-base-finetuned-kinetics", "clips", "mean", "VideoMAE over 16 frames at once"
+    ),
+    "multimodal": Architecture(
         "microsoft/resnet-50", "frames", "cross-modal", "ResNet50 a frame, log-mel network, cross-modal transformer"
     ),
 }
@@ -51,7 +55,7 @@ PRETRAINED: Mapping[str, str] = {
 """Well-known encoders of the Hugging Face Hub, and the licence on each model card; you can use any other by name."""
 
 
-def system_of(config: ModelConfig) -> System:
+def system_of(config: ModelConfig) -> Architecture:
     """The system that a configuration names.
 
     Raises:
@@ -68,7 +72,7 @@ def system_of(config: ModelConfig) -> System:
     return system
 
 
-def goes_by(config: ModelConfig) -> tuple[str, ...]:
+def modalities_of(config: ModelConfig) -> tuple[str, ...]:
     """The modalities ("face", "voice") that reach the configured model."""
     if system_of(config).head != "cross-modal":
         return ("face",)

@@ -12,7 +12,7 @@ from torch.nn import functional
 from reactometer.data.inputs import BLOCK_SIZE
 from reactometer.errors import WeightsError
 from reactometer.media.audio_features import MEL_BANDS, N_CONTOURS
-from reactometer.models.backbones import Net
+from reactometer.models.backbones import Backbone
 from reactometer.models.batches import Stream
 
 KERNELS, STRIDES = (10, 3, 3, 3, 3, 2, 2), (5, 2, 2, 2, 2, 2, 2)
@@ -105,7 +105,7 @@ class SpeechEncoder(nn.Module):
         WeightsError: the network does not step by 20 ms.
     """
 
-    def __init__(self, net: Net) -> None:
+    def __init__(self, net: Backbone) -> None:
         super().__init__()
         config: Any = net.module.config
         kernels, strides = getattr(config, "conv_kernel", ()), getattr(config, "conv_stride", ())

@@ -38,7 +38,13 @@ RANDOM_ENCODERS: Mapping[str, Mapping[str, Any]] = {
 KINDS = {"pixel_values": "pictures", "pixel_values_videos": "clips", "input_values": "sound", "input_ids": "text"}
 """Name of a network's main input -> what it takes."""
 
-AS_IT_IS = {"mask_time_prob": 0.0, "mask_feature_prob": 0.0, "mask_ratio": 0.0, "layerdrop": 0.0, "add_adapter": False}
+NO_MASKING = {
+    "mask_time_prob": 0.0,
+    "mask_feature_prob": 0.0,
+    "mask_ratio": 0.0,
+    "layerdrop": 0.0,
+    "add_adapter": False,
+}
 """Settings, of the networks that have them, by which no input and no layer is left out at random, nor steps joined."""
 
 NOT_KEPT = ("_name_or_path", "architectures", "dtype", "id2label", "label2id", "label_names", "transformers_version")
@@ -48,7 +54,7 @@ PREPARATION_FILES = ("preprocessor_config.json", "video_preprocessor_config.json
 
 
 @dataclass(frozen=True)
-class Net:
+class Backbone:
     """A network and how its input was prepared when it was trained (empty: not known)."""
 
     module: nn.Module
@@ -56,7 +62,7 @@ class Net:
     pretrained: bool
 
 
-def load_net(name: str, takes: str) -> Net:
+def load_backbone(name: str, takes: str) -> Backbone:
     """Get a network by name.
 
     Args:
@@ -82,13 +88,13 @@ def load_net(name: str, takes: str) -> Net:
                 raise WeightsError(f"no encoder '{name}'", fix=suggestion(preset, RANDOM_ENCODERS))
             config = AutoConfig.for_model(**RANDOM_ENCODERS[preset])
             _check_kind(name, config, takes)
-            return Net(_untrained(config), {}, pretrained=False)
+            return Backbone(_untrained(config), {}, pretrained=False)
         folder = Path(name).expanduser()
         source = str(folder if (folder / "config.json").is_file() else offline_encoder(name) or name)
         config = AutoConfig.from_pretrained(source, trust_remote_code=False)
         config = getattr(config, "vision_config", config)
         _check_kind(name, config, takes)
-        return Net(_trained(source, config), _preparation(source), pretrained=True)
+        return Backbone(_trained(source, config), _preparation(source), pretrained=True)
     except (OSError, ValueError, RuntimeError, SafetensorError) as error:
         fix = (
             "Check the name and the network; or give a folder with config.json and model.safetensors, or put them into "
@@ -98,7 +104,7 @@ def load_net(name: str, takes: str) -> Net:
         raise WeightsError(f"encoder '{name}' cannot be loaded: {reason}", fix=fix) from error
 
 
-def describe_net(net: Net) -> dict[str, Any]:
+def describe_net(net: Backbone) -> dict[str, Any]:
     """Return what :func:`rebuild_net` needs, as JSON can hold it."""
     module: Any = net.module
     return {
@@ -109,17 +115,17 @@ def describe_net(net: Net) -> dict[str, Any]:
     }
 
 
-def rebuild_net(description: Mapping[str, Any]) -> Net:
+def rebuild_net(description: Mapping[str, Any]) -> Backbone:
     """Build the network that :func:`describe_net` described, without its weights; needs no network connection."""
     from transformers import AutoConfig, AutoModel
 
     module = AutoModel.from_config(AutoConfig.for_model(**description["config"]))
     if not description["has_pooler"]:
         module.pooler = None
-    return Net(module, description["settings"], bool(description["pretrained"]))
+    return Backbone(module, description["settings"], bool(description["pretrained"]))
 
 
-def _starter() -> Net:
+def _starter() -> Backbone:
     """The face encoder of the model inside the package."""
     about = json.loads((STARTER / "model.json").read_text(encoding="utf-8"))["encoders"]["face"]
     net, prefix = rebuild_net(about), "face_encoder.net."
@@ -168,7 +174,7 @@ def _trained(source: str, config: Any) -> nn.Module:
 
 
 def _as_it_is(config: Any) -> Any:
-    for key, value in AS_IT_IS.items():
+    for key, value in NO_MASKING.items():
         if hasattr(config, key):
             setattr(config, key, value)
     return config

@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from reactometer.data.cache import PreparedRow
-from reactometer.data.inputs import Item, Reader, parts_of
+from reactometer.data.inputs import Item, ItemLoader, split_parts
 from reactometer.inference.runtime import pad_items
 
 
@@ -53,10 +53,10 @@ def collate(items: Sequence[Item], n_labels: int) -> Batch:
 class PartDataset(Dataset[Item]):
     """Every part of every clip, in order, for scoring."""
 
-    def __init__(self, rows: Sequence[PreparedRow], read: Reader) -> None:
+    def __init__(self, rows: Sequence[PreparedRow], read: ItemLoader) -> None:
         self.rows = tuple(rows)
         self.read = read
-        self.parts = parts_of(rows)
+        self.parts = split_parts(rows)
 
     def __len__(self) -> int:
         return len(self.parts)
@@ -74,7 +74,9 @@ class TrainingDataset(Dataset[Item]):
     not influence training.
     """
 
-    def __init__(self, rows: Sequence[PreparedRow], read: Reader, seed: int, epoch: int, n_processes: int = 1) -> None:
+    def __init__(
+        self, rows: Sequence[PreparedRow], read: ItemLoader, seed: int, epoch: int, n_processes: int = 1
+    ) -> None:
         self.rows = tuple(rows)
         self.read = read
         self.seed = (seed, epoch)
@@ -88,6 +90,6 @@ class TrainingDataset(Dataset[Item]):
         index = self.order[place]
         rng = np.random.default_rng((*self.seed, index))
         row = self.rows[index]
-        parts = parts_of([row])
+        parts = split_parts([row])
         item = self.read(row, parts[rng.integers(len(parts))], rng)
         return replace(item, targets=row.clip.labels if place < len(self.rows) else None, number=index)

@@ -38,7 +38,7 @@ GPU_STEP = 16
 """On a GPU, pictures are encoded in multiples of this."""
 
 
-class Given(nn.Module):
+class PrecomputedFeatures(nn.Module):
     """The place of an encoder where the batch brings features already: of a file, or of a frozen encoder."""
 
     pretrained = False
@@ -48,13 +48,13 @@ class Given(nn.Module):
         self.feature_size = feature_size
 
 
-FaceInput = FrameEncoder | ClipEncoder | Given
-VoiceInput = VoiceEncoder | StepConvolution | SpeechEncoder | ContourEncoder | Given
+FaceInput = FrameEncoder | ClipEncoder | PrecomputedFeatures
+VoiceInput = VoiceEncoder | StepConvolution | SpeechEncoder | ContourEncoder | PrecomputedFeatures
 
 
 def face_stream(encoder: FaceInput, batch: Batch) -> Stream:
     """Encode the frames of a batch that show a face: one step a frame, or one a clip."""
-    if isinstance(encoder, Given):
+    if isinstance(encoder, PrecomputedFeatures):
         return Stream(batch.frames.float(), batch.frame_mask, batch.frame_times_s)
     if isinstance(encoder, FrameEncoder):
         return Stream(encode_seen(encoder, batch.frames, batch.seen), batch.frame_mask, batch.frame_times_s)
@@ -95,13 +95,13 @@ def encode_seen(encoder: FrameEncoder, frames: Tensor, seen: Tensor) -> Tensor:
     pictures = frames.flatten(0, 1)  # (B * T, 3, H, W)
     features = torch.zeros((len(pictures), encoder.feature_size), device=frames.device)
     if len(seen):
-        encoded = encoder(pictures[fill_up(seen) if frames.is_cuda else seen])[: len(seen)]  # (K, D)
+        encoded = encoder(pictures[pad_to_multiple(seen) if frames.is_cuda else seen])[: len(seen)]  # (K, D)
         every = len(seen) == len(pictures)  # then each is in its place
         features = encoded if every else features.to(encoded.dtype).index_copy(0, seen, encoded)
     return features.view(*frames.shape[:2], encoder.feature_size)
 
 
-def fill_up(seen: Tensor) -> Tensor:
+def pad_to_multiple(seen: Tensor) -> Tensor:
     """So many places more, the first ones again, that their number is a multiple of :data:`GPU_STEP`.
 
     cuDNN prepares every number of pictures anew, and nearly every batch shows a face in another number of frames: an
@@ -111,7 +111,7 @@ def fill_up(seen: Tensor) -> Tensor:
     return torch.cat((seen, seen[more]))
 
 
-class Standardise(nn.Module):
+class FeatureScaler(nn.Module):
     """Puts every feature on the training set's scale; as it is made, it changes nothing."""
 
     mean: Tensor

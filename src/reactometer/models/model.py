@@ -14,8 +14,8 @@ from reactometer.models.batches import Batch, Stream
 from reactometer.models.heads import (
     CrossModalHead,
     FaceInput,
-    Given,
-    Standardise,
+    FeatureScaler,
+    PrecomputedFeatures,
     VisualHead,
     VoiceInput,
     face_stream,
@@ -46,8 +46,8 @@ class ReactionModel(nn.Module):
     ) -> None:
         super().__init__()
         self.face_encoder, self.voice_encoder = face, voice
-        self.face_scale = Standardise(face.feature_size) if face else None
-        self.voice_scale = Standardise(getattr(voice, "input_size", voice.feature_size)) if voice else None
+        self.face_scale = FeatureScaler(face.feature_size) if face else None
+        self.voice_scale = FeatureScaler(getattr(voice, "input_size", voice.feature_size)) if voice else None
         self.head = head
         self.output = output
         self.register_buffer("label_mean", label_mean)
@@ -66,7 +66,7 @@ class ReactionModel(nn.Module):
         return self.voice_encoder is not None
 
     @property
-    def scales(self) -> dict[str, Standardise]:
+    def scales(self) -> dict[str, FeatureScaler]:
         """What puts each modality on the training set's scale."""
         pairs = (("face", self.face_scale), ("voice", self.voice_scale))
         return {name: scale for name, scale in pairs if scale is not None}
@@ -79,12 +79,12 @@ class ReactionModel(nn.Module):
                 face = FaceSpec(kind="frames", feature_size=size)
             case ClipEncoder(feature_size=size, n_frames=n_frames):
                 face = FaceSpec(kind="clips", feature_size=size, n_frames=n_frames)
-            case Given(feature_size=size):
+            case PrecomputedFeatures(feature_size=size):
                 face = FaceSpec(kind="features", feature_size=size)
         match self.voice_encoder:
             case VoiceEncoder(input_size=size):
                 voice = VoiceSpec(kind="log-mel", feature_size=size)
-            case StepConvolution(input_size=size) | Given(feature_size=size):
+            case StepConvolution(input_size=size) | PrecomputedFeatures(feature_size=size):
                 voice = VoiceSpec(kind="features", feature_size=size)
             case ContourEncoder(feature_size=size):
                 voice = VoiceSpec(kind="contours", feature_size=size)
@@ -94,12 +94,12 @@ class ReactionModel(nn.Module):
 
     def forward(self, batch: Batch) -> Tensor:
         """Return the intensities of a batch: (B, L) in [0, 1], the training mean for a clip without face and voice."""
-        return self.answer(self.head(*self.streams(batch)), batch)
+        return self.predict_from_embedding(self.head(*self.streams(batch)), batch)
 
-    def answer(self, embedding: Tensor, batch: Batch) -> Tensor:
+    def predict_from_embedding(self, embedding: Tensor, batch: Batch) -> Tensor:
         """(B, L) the intensities of embedded clips; the training mean where there is nothing to go by."""
         intensities = torch.sigmoid(self.output(embedding))  # (B, L)
-        return torch.where(self.has_evidence(batch).unsqueeze(1), intensities, self.label_mean)
+        return torch.where(self.has_input(batch).unsqueeze(1), intensities, self.label_mean)
 
     def streams(self, batch: Batch) -> tuple[Stream | None, Stream | None]:
         """Features of face and voice, on the training set's scale, or over steps on that scale."""
@@ -112,7 +112,7 @@ class ReactionModel(nn.Module):
                 voice = self.voice_encoder(voice)
         return face, voice
 
-    def has_evidence(self, batch: Batch) -> Tensor:
+    def has_input(self, batch: Batch) -> Tensor:
         """(B,) bool: the clip shows or says something that this model goes by."""
         return self.evidence(batch).any(1)
 
@@ -121,7 +121,7 @@ class ReactionModel(nn.Module):
         saw, heard = batch.frame_mask.any(1) & self.looks, batch.voice_mask.any(1) & self.listens
         return torch.stack((saw, heard), dim=1)
 
-    def on_features(self, *, every: bool = False) -> ReactionModel:
+    def head_only(self, *, every: bool = False) -> ReactionModel:
         """Return the same head, scales and output behind given features of the frozen encoders.
 
         With ``every``, of all encoders of images and speech; networks over log-mel or given steps stay.
@@ -131,9 +131,9 @@ class ReactionModel(nn.Module):
         if not replaced:
             return self
         if face is not None and face in replaced:
-            face = Given(face.feature_size)
+            face = PrecomputedFeatures(face.feature_size)
         if voice is not None and voice in replaced:
-            voice = Given(voice.feature_size)
+            voice = PrecomputedFeatures(voice.feature_size)
         model = ReactionModel(face, voice, self.head, self.output, self.label_mean, frozen=False)
         model.face_scale, model.voice_scale = self.face_scale, self.voice_scale
         return model.train(self.training)

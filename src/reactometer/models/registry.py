@@ -10,10 +10,10 @@ import torch
 from reactometer.config import ModelConfig
 from reactometer.errors import ConfigError
 from reactometer.machine import keep_freed_memory
-from reactometer.models.architectures import goes_by, system_of
+from reactometer.models.architectures import modalities_of, system_of
 from reactometer.models.audio_encoders import ContourEncoder, SpeechEncoder, StepConvolution, VoiceEncoder
-from reactometer.models.backbones import Net, describe_net, load_net, rebuild_net
-from reactometer.models.heads import FaceInput, Given, VoiceInput, build_head
+from reactometer.models.backbones import Backbone, describe_net, load_backbone, rebuild_net
+from reactometer.models.heads import FaceInput, PrecomputedFeatures, VoiceInput, build_head
 from reactometer.models.model import Pretrained, ReactionModel, output_layer
 from reactometer.models.vision_encoders import ClipEncoder, FrameEncoder
 
@@ -35,7 +35,7 @@ def load_encoders(
         ConfigError: the architecture is unknown, or the data have no features of a modality that it uses.
         WeightsError: an encoder is not available.
     """
-    modalities = goes_by(config)
+    modalities = modalities_of(config)
     if given is not None:
         sizes = {name: size for name, size in given.items() if name in modalities and size}
         if not sizes:
@@ -44,14 +44,14 @@ def load_encoders(
                 got=f"features of {' and '.join(name for name, size in given.items() if size)} only",
                 fix='Name them with data.face_features or data.voice_features, or use model.name="multimodal"',
             )
-        of_voice = StepConvolution if config.voice_encoder == "convolution" else Given
+        of_voice = StepConvolution if config.voice_encoder == "convolution" else PrecomputedFeatures
         return (
-            Given(sizes["face"]) if "face" in sizes else None,
+            PrecomputedFeatures(sizes["face"]) if "face" in sizes else None,
             of_voice(sizes["voice"]) if "voice" in sizes else None,
         )
 
-    def net_of(modality: str, name: str, takes: str) -> Net:
-        return load_net(name, takes) if nets is None else rebuild_net(nets[modality])
+    def net_of(modality: str, name: str, takes: str) -> Backbone:
+        return load_backbone(name, takes) if nets is None else rebuild_net(nets[modality])
 
     face: FaceInput | None = None
     voice: VoiceInput | None = None
@@ -74,7 +74,7 @@ def load_encoders(
 def describe_nets(model: ReactionModel) -> dict[str, Any]:
     """Describe a model's networks of transformers by modality, as JSON can hold it, for :func:`load_encoders`."""
     return {
-        name: describe_net(Net(encoder.net, encoder.settings, encoder.pretrained))
+        name: describe_net(Backbone(encoder.net, encoder.settings, encoder.pretrained))
         for name, encoder in (("face", model.face_encoder), ("voice", model.voice_encoder))
         if isinstance(encoder, FrameEncoder | ClipEncoder | SpeechEncoder)
     }
@@ -88,7 +88,8 @@ def build_model(config: ModelConfig, encoders: Encoders, label_mean: Sequence[fl
     standard = [
         name
         for name, encoder in present.items()
-        if isinstance(encoder, Given | StepConvolution) or (config.frozen and isinstance(encoder, Pretrained))
+        if isinstance(encoder, PrecomputedFeatures | StepConvolution)
+        or (config.frozen and isinstance(encoder, Pretrained))
     ]
     head = build_head(config, {name: encoder.feature_size for name, encoder in present.items()}, standard)
     output = output_layer(head.embedding_size, label_mean, config.dropout)

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from reactometer.errors import ConfigError, WeightsError
-from reactometer.models.backbones import Net
+from reactometer.models.backbones import Backbone
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
@@ -27,7 +27,7 @@ CLIP_KINDS = ("videomae", "vjepa2")
 """Clip encoders whose hidden states are a map and nothing else: moment by moment, row by row."""
 
 
-class Pixels(nn.Module):
+class ImageNormalizer(nn.Module):
     """Pictures as a network was trained on them: normalised, and grey if they were."""
 
     mean: Tensor
@@ -61,11 +61,11 @@ class FrameEncoder(nn.Module):
         ConfigError: the network takes pictures of its own size only.
     """
 
-    def __init__(self, net: Net, size_px: int, pooling: str = "network") -> None:
+    def __init__(self, net: Backbone, size_px: int, pooling: str = "network") -> None:
         super().__init__()
         self.net = net.module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.settings, self.pretrained, self.pooling = net.settings, net.pretrained, pooling
-        self.pixels = Pixels(net.settings)
+        self.pixels = ImageNormalizer(net.settings)
         self.options = {}
         if _trained_px(net.module) not in (None, size_px) and _takes_option(net.module, "interpolate_pos_encoding"):
             self.options["interpolate_pos_encoding"] = True
@@ -106,7 +106,7 @@ class ClipEncoder(nn.Module):
         WeightsError: the network is of another kind than :data:`CLIP_KINDS`.
     """
 
-    def __init__(self, net: Net, size_px: int, pooling: str = "network") -> None:
+    def __init__(self, net: Backbone, size_px: int, pooling: str = "network") -> None:
         super().__init__()
         config: Any = net.module.config
         if config.model_type not in CLIP_KINDS:
@@ -115,7 +115,7 @@ class ClipEncoder(nn.Module):
             raise _wrong_size(net.module, size_px)
         self.net = net.module
         self.settings, self.pretrained, self.pooling = net.settings, net.pretrained, pooling
-        self.pixels = Pixels(net.settings)
+        self.pixels = ImageNormalizer(net.settings)
         self.options = {"skip_predictor": True} if _takes_option(net.module, "skip_predictor") else {}  # V-JEPA 2's
         self.n_frames = int(getattr(config, "num_frames", None) or config.frames_per_clip)
         self.n_moments = self.n_frames // config.tubelet_size

@@ -19,10 +19,10 @@ from starlette.staticfiles import StaticFiles
 from reactometer.batch.run import model_sha256
 from reactometer.errors import OutputError, ReactometerError, RequestError
 from reactometer.inference.checkpoint import LoadedModel
-from reactometer.io import NO_ROOM, system_error
-from reactometer.serving.auth import Gate, refusal
+from reactometer.io import DISK_FULL_ERRNOS, find_errno
+from reactometer.serving.auth import RequestGuard, error_response
 from reactometer.serving.metrics import Metrics
-from reactometer.serving.queue import Desk, Settings, logger
+from reactometer.serving.queue import JobQueue, Settings, logger
 from reactometer.serving.routes import PAGE, Service, router
 from reactometer.serving.websocket import live_routes
 
@@ -44,7 +44,7 @@ def build_app(model: LoadedModel, folder: Path, settings: Settings) -> FastAPI:
         ConfigError: another service has the folder.
         ModelError: the model takes no media.
     """
-    desk = Desk(model, settings, Metrics())
+    desk = JobQueue(model, settings, Metrics())
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
@@ -65,7 +65,7 @@ def build_app(model: LoadedModel, folder: Path, settings: Settings) -> FastAPI:
     app.mount("/page", StaticFiles(directory=PAGE, check_dir=False), name="page")
     app.add_middleware(GZipMiddleware, minimum_size=2000)
     app.add_middleware(TrustedHostMiddleware, allowed_hosts=settings.hosts, www_redirect=False)
-    app.add_middleware(Gate, desk=desk)
+    app.add_middleware(RequestGuard, desk=desk)
     app.add_exception_handler(ReactometerError, _on_error)
     app.add_exception_handler(OSError, _on_error)
     app.add_exception_handler(RequestValidationError, _on_invalid)
@@ -75,21 +75,21 @@ def build_app(model: LoadedModel, folder: Path, settings: Settings) -> FastAPI:
 
 def _on_error(request: HttpRequest, error: Exception) -> Response:
     if isinstance(error, RequestError):
-        return refusal(error)
-    number = system_error(error)
+        return error_response(error)
+    number = find_errno(error)
     if number and isinstance(error, OSError | OutputError):
         logger.warning("%s", error)
         status, what = 503, "the service cannot write its files"
-        if number in NO_ROOM:
+        if number in DISK_FULL_ERRNOS:
             status, what = 507, "the service has no room left on its disk"
-        return refusal(RequestError(status, what, retry_s=60, fix="Ask again when its operator has seen to it"))
-    return refusal(RequestError(400, str(error)))
+        return error_response(RequestError(status, what, retry_s=60, fix="Ask again when its operator has seen to it"))
+    return error_response(RequestError(400, str(error)))
 
 
 def _on_invalid(request: HttpRequest, error: Exception) -> Response:
     assert isinstance(error, RequestValidationError)
     told = "; ".join(f"{one['loc'][-1]}: {one['msg']}" for one in error.errors())
-    return refusal(RequestError(400, f"a setting is wrong: {told}", fix="See /openapi.json"))
+    return error_response(RequestError(400, f"a setting is wrong: {told}", fix="See /openapi.json"))
 
 
 def _on_http(request: HttpRequest, error: Exception) -> Response:
@@ -97,4 +97,4 @@ def _on_http(request: HttpRequest, error: Exception) -> Response:
     cause = error.__cause__
     if isinstance(cause, RequestError | OSError):
         return _on_error(request, cause)
-    return refusal(RequestError(error.status_code, str(error.detail)))
+    return error_response(RequestError(error.status_code, str(error.detail)))

@@ -13,10 +13,10 @@ from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from reactometer.errors import ConfigError, RequestError
-from reactometer.serving.queue import Desk
+from reactometer.serving.queue import JobQueue
 
 UPLOADS = "/v1/predictions"
-LEAST_KEY = 16
+MIN_KEY_LENGTH = 16
 """Characters of a key; shorter keys can be guessed."""
 
 HEADERS = {
@@ -29,10 +29,10 @@ HEADERS = {
 }
 
 
-class Gate:
+class RequestGuard:
     """ASGI middleware: origin, key, room in the queue, size and time of uploads; headers and counts of answers."""
 
-    def __init__(self, app: ASGIApp, desk: Desk) -> None:
+    def __init__(self, app: ASGIApp, desk: JobQueue) -> None:
         self.app, self.desk, self.settings = app, desk, desk.settings
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -52,7 +52,7 @@ class Gate:
                 await self.app(scope, receive, answer)
         except RequestError as error:
             if is_http:
-                await refusal(error)(scope, receive, answer)
+                await error_response(error)(scope, receive, answer)
             else:
                 await send({"type": "websocket.close", "code": 1008, "reason": str(error)[:120]})
 
@@ -66,7 +66,7 @@ class Gate:
 
     def _let_in(self, scope: Scope) -> None:
         authorization = dict(scope["headers"]).get(b"authorization", b"")
-        name = name_of(self.settings.keys, authorization.removeprefix(b"Bearer ").strip())
+        name = client_for_key(self.settings.keys, authorization.removeprefix(b"Bearer ").strip())
         address = scope["client"][0] if scope.get("client") else "unknown"
         scope.setdefault("state", {}).update(owner=name, client=name or address)
 
@@ -117,7 +117,7 @@ def check_origin(headers: Mapping[bytes, bytes]) -> None:
         raise RequestError(403, "pages of other sites are not served", got=origin, expected=f"one of {host}")
 
 
-def name_of(keys: Mapping[str, str], given: bytes) -> str:
+def client_for_key(keys: Mapping[str, str], given: bytes) -> str:
     """Return the name of the client with this key; empty if the service has no keys.
 
     Every key is compared in full and in constant time.
@@ -150,16 +150,16 @@ def read_keys(file: Path) -> dict[str, str]:
         raise ConfigError(f"{file}: cannot be read: {error}", expected="lines of NAME KEY") from error
     pairs = [line for line in lines if line and not line[0].startswith("#")]
     names, keys = ({pair[-side] for pair in pairs if len(pair) == 2} for side in (0, 1))
-    if not pairs or min(map(len, keys), default=0) < LEAST_KEY or not len(names) == len(keys) == len(pairs):
+    if not pairs or min(map(len, keys), default=0) < MIN_KEY_LENGTH or not len(names) == len(keys) == len(pairs):
         raise ConfigError(
             f"{file}: malformed keys",
-            expected=f"one line 'NAME KEY' per client, each key unique and of {LEAST_KEY} characters or more",
+            expected=f"one line 'NAME KEY' per client, each key unique and of {MIN_KEY_LENGTH} characters or more",
             fix="Make one with: python -c 'import secrets; print(secrets.token_urlsafe(24))'",
         )
     return dict(pairs)
 
 
-def refusal(error: RequestError) -> JSONResponse:
+def error_response(error: RequestError) -> JSONResponse:
     """Build the answer for an error."""
     headers = {} if error.retry_s is None else {"Retry-After": str(error.retry_s)}
     if error.status == 401:

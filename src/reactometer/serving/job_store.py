@@ -11,7 +11,7 @@ from typing import Any
 
 from pydantic import TypeAdapter
 
-from reactometer.io import make_folder, write_whole
+from reactometer.io import make_folder, write_atomic
 from reactometer.types import Prediction
 
 QUEUED, RUNNING, DONE, FAILED = "queued", "running", "done", "failed"
@@ -58,7 +58,7 @@ class JobStore:
         Raises:
             OutputError: the disk is full, or cannot be written.
         """
-        write_whole(self._file(job.id), _ADAPTER.dump_json(job))
+        write_atomic(self._file(job.id), _ADAPTER.dump_json(job))
 
     def read(self, job_id: str) -> Job | None:
         """Find a job by its id, which a client may have made up."""

@@ -20,12 +20,12 @@ from reactometer.inference.checkpoint import LoadedModel
 from reactometer.inference.predictor import PredictOptions, Predictor
 from reactometer.machine import default_workers
 from reactometer.media.audio import STRETCH_S, levels_db
-from reactometer.media.segments import PART
+from reactometer.media.segments import MAX_SEGMENT
 from reactometer.serving.job_store import DONE, FAILED, Job, JobStore
 from reactometer.serving.metrics import Metrics
 from reactometer.types import MediaInfo, Prediction
-from reactometer.workers.decoder import UNREADABLE, Shown, reason_of
-from reactometer.workers.media_worker import Bounds, Reader
+from reactometer.workers.decoder import UNREADABLE, Segment, reason_of
+from reactometer.workers.media_worker import MediaWorker, ResourceLimits
 
 logger = logging.getLogger(__name__)
 
@@ -52,7 +52,9 @@ class Settings:
     readers: int | None = None  # processes that read files; None: one per CPU
     body_bytes: int = 512 * 2**20  # of a request
     upload_s: float = 600.0  # from a request's first byte to its last
-    bounds: Bounds = field(default_factory=lambda: Bounds(duration_s=3600.0, pixels=MAX_PIXELS))  # of a clip
+    bounds: ResourceLimits = field(
+        default_factory=lambda: ResourceLimits(duration_s=3600.0, pixels=MAX_PIXELS)
+    )  # of a clip
     wait_s: float = 30.0  # clips that take longer are answered by a 202
     queue: int = 64  # clips that wait
     per_client: int = 8  # clips of one client that wait or run
@@ -65,7 +67,7 @@ class GivenUpError(Exception):
 
 
 @dataclass(eq=False)
-class Work:
+class RunningJob:
     """A job that waits or runs, and what is known of its clip so far."""
 
     job: Job
@@ -82,7 +84,7 @@ class Work:
             self.told.set_result(None)
 
 
-class Desk:
+class JobQueue:
     """Takes clips, scores them in as many threads as there are readers, and keeps the results."""
 
     def __init__(self, model: LoadedModel, settings: Settings, metrics: Metrics) -> None:
@@ -100,14 +102,14 @@ class Desk:
         except Timeout as error:
             fix = "Name another folder with --data, or end it"
             raise ConfigError(f"{settings.folder}: another service keeps its jobs there", fix=fix) from error
-        self._works: dict[str, Work] = {}
-        self._waiting: deque[Work] = deque()
+        self._works: dict[str, RunningJob] = {}
+        self._waiting: deque[RunningJob] = deque()
         self._seats: dict[object, str] = {}  # clients whose uploads are on their way
         self._changed = Condition()
         self._open, self._over = True, False
         self._scoring = Lock()
         for job in self.store.unfinished():
-            self._enqueue(Work(job, job.owner))
+            self._enqueue(RunningJob(job, job.owner))
         self._tidy()
         count = settings.readers or default_workers()
         self._threads = [Thread(target=self._serve, name=f"desk {number}", daemon=True) for number in range(count)]
@@ -140,15 +142,15 @@ class Desk:
         with self._changed:
             self._seats.pop(seat, None)
 
-    def add(self, job: Job, seat: object) -> Work:
+    def add(self, job: Job, seat: object) -> RunningJob:
         """Queue a clip whose upload is complete."""
         self.store.write(job)
         with self._changed:
-            work = Work(job, self._seats.pop(seat))
+            work = RunningJob(job, self._seats.pop(seat))
         self._enqueue(work)
         return work
 
-    def work(self, job_id: str) -> Work | None:
+    def work(self, job_id: str) -> RunningJob | None:
         """Find a job that waits or runs."""
         return self._works.get(job_id)
 
@@ -190,7 +192,7 @@ class Desk:
             work.tell()
         self._lock.release()
 
-    def _enqueue(self, work: Work) -> None:
+    def _enqueue(self, work: RunningJob) -> None:
         with self._changed:
             self._works[work.job.id] = work
             self._waiting.append(work)
@@ -200,7 +202,7 @@ class Desk:
                 work.tell()
 
     def _serve(self) -> None:
-        reader = Reader(self.settings.bounds)
+        reader = MediaWorker(self.settings.bounds)
         try:
             while self._open:
                 with suppress(GivenUpError):
@@ -215,7 +217,7 @@ class Desk:
         with suppress(OSError):  # the folder is away
             self.store.forget(time.time() - self.settings.keep_s)
 
-    def _next(self) -> Work | None:
+    def _next(self) -> RunningJob | None:
         """Take the next job of the queue; None after ``TIDY_S`` without one."""
         with self._changed:
             if not self._waiting and self._open:
@@ -227,7 +229,7 @@ class Desk:
             self._count()
             return work
 
-    def _do(self, work: Work, reader: Reader) -> None:
+    def _do(self, work: RunningJob, reader: MediaWorker) -> None:
         """Score a clip and keep the result.
 
         Raises:
@@ -250,7 +252,7 @@ class Desk:
         with self._changed:
             self._leave(work)
 
-    def _keep(self, job: Job, work: Work) -> None:
+    def _keep(self, job: Job, work: RunningJob) -> None:
         """Write a job that is over, unless it was deleted; while the disk is full, wait for room."""
         while not work.is_deleted:
             try:
@@ -264,12 +266,12 @@ class Desk:
         if work.is_deleted:  # perhaps while it was written
             self.store.delete(job.id)
 
-    def _check(self, work: Work) -> None:
+    def _check(self, work: RunningJob) -> None:
         """Raise GivenUpError if the clip was deleted, or the service ends."""
         if work.is_deleted or self._over:
             raise GivenUpError
 
-    def _predict(self, work: Work, reader: Reader) -> list[Prediction]:
+    def _predict(self, work: RunningJob, reader: MediaWorker) -> list[Prediction]:
         """Read and score a job's clip: one prediction, or one per person.
 
         Raises:
@@ -284,7 +286,7 @@ class Desk:
         work.about["duration_s"] = predictions[0].duration_s
         return [replace(prediction, path=job.name) for prediction in predictions]
 
-    def _leave(self, work: Work) -> None:
+    def _leave(self, work: RunningJob) -> None:
         """Delete the upload of a job that is over, and end its client's wait."""
         with suppress(OSError):  # it cannot be deleted now; the next start will
             self.store.upload(work.job.id).unlink(missing_ok=True)
@@ -297,7 +299,7 @@ class Desk:
         self.metrics.running.set(len(self._works) - len(self._waiting))
 
 
-def _watch(pieces: Iterator[MediaInfo | Shown], work: Work) -> Iterator[Shown]:
+def _watch(pieces: Iterator[MediaInfo | Segment], work: RunningJob) -> Iterator[Segment]:
     """Pass parts and windows on, and note size, length, progress and the voice's level."""
     about = work.about
     for piece in pieces:
@@ -307,7 +309,7 @@ def _watch(pieces: Iterator[MediaInfo | Shown], work: Work) -> Iterator[Shown]:
             about["duration_s"] = piece.duration_s
             continue
         kind, window = piece
-        if kind == PART and about["voice_level"] and window.waveform is not None:
+        if kind == MAX_SEGMENT and about["voice_level"] and window.waveform is not None:
             about["voice_level"]["db"] += levels_db(window.waveform)
-        work.progress = min(0.99, window.end_s / (about["duration_s"] or window.end_s + PART.length_s))
+        work.progress = min(0.99, window.end_s / (about["duration_s"] or window.end_s + MAX_SEGMENT.length_s))
         yield piece

@@ -27,7 +27,7 @@ def _csv(predictions: Sequence[Prediction], threshold: float) -> bytes:
     columns = timeline_columns(predictions[0])
     if any(own.face is not None for own in predictions):
         columns = with_face(columns)
-    rows = timeline_rows([replace(own, path=_inert(own.path)) for own in predictions])
+    rows = timeline_rows([replace(own, path=_escape_formula(own.path)) for own in predictions])
     return format_csv([columns, *(map(row.get, columns) for row in rows)]).encode()
 
 
@@ -36,7 +36,7 @@ def _elan(predictions: Sequence[Prediction], threshold: float) -> bytes:
         return write_elan(predictions, threshold, Path(folder) / "clip.eaf", local=False).read_bytes()
 
 
-FORMS = {
+FORMATS = {
     "csv": Format("text/csv", "-timeline.csv", _csv),
     "elan": Format("text/x-eaf+xml", ".eaf", _elan),
 }
@@ -49,6 +49,6 @@ def file_name(form: Format, name: str) -> str:
     return f"{stem or 'clip'}{form.ending}"
 
 
-def _inert(name: str) -> str:
+def _escape_formula(name: str) -> str:
     """Quote a name that a spreadsheet would take for a formula."""
     return f"'{name}" if name[:1] in ("=", "+", "-", "@", "\t") else name

@@ -22,8 +22,8 @@ from reactometer.inference.events import DEFAULT_THRESHOLD, check_threshold
 from reactometer.inference.predictor import DEFAULT_HOP_S, DEFAULT_WINDOW_S, PredictOptions, Predictor
 from reactometer.inference.tables import rounded
 from reactometer.serving.job_store import DONE, FAILED, QUEUED, RUNNING, Job
-from reactometer.serving.queue import Desk
-from reactometer.serving.renderers import FORMS, Format, file_name
+from reactometer.serving.queue import JobQueue
+from reactometer.serving.renderers import FORMATS, Format, file_name
 from reactometer.serving.schemas import Document, as_moment, describe
 
 PAGE = Path(__file__).parent / "page"
@@ -45,7 +45,7 @@ _ERRORS: dict[int | str, dict[str, Any]] = {
     )
 }
 _DOCUMENT: dict[int | str, dict[str, Any]] = {
-    200: {"description": "Done.", "content": {form.media_type: {} for form in FORMS.values()}}
+    200: {"description": "Done.", "content": {form.media_type: {} for form in FORMATS.values()}}
 }
 _LATER: dict[int | str, dict[str, Any]] = {202: {"model": Document, "description": "Under way; ask at `Location`."}}
 
@@ -58,7 +58,7 @@ router = APIRouter()
 class Service:
     """What the routes share."""
 
-    desk: Desk
+    desk: JobQueue
     folder: Path  # the model's
     sha256: str
 
@@ -118,7 +118,7 @@ async def create_prediction(  # noqa: PLR0913 - one per field of the form
     prefer: Annotated[str, Header(description="respond-async: do not wait for the answer.")] = "",
 ) -> Response:
     """Predict the intensities of a clip. A clip that takes more than 30 s is answered by 202 and a Location."""
-    service, form = service_of(request), FORMS.get(format)
+    service, form = service_of(request), FORMATS.get(format)
     order = PredictOptions(window_s, hop_s, rate_hz, faces, smooth_s, baseline or None)
     Predictor(service.desk.model, order)  # refuses the settings that predict refuses
     check_threshold(threshold)
@@ -154,7 +154,7 @@ def read_prediction(
     format: FormatQuery = "json",  # noqa: A002
 ) -> Response:
     """Read a clip's progress and predictions as JSON, CSV or for ELAN."""
-    service, form = service_of(request), FORMS.get(format)
+    service, form = service_of(request), FORMATS.get(format)
     job = service.job(prediction_id, request.state.owner)
     if form is not None and job.status == QUEUED:
         raise RequestError(409, "it is not done yet", retry_s=1, fix="JSON says how far it is")

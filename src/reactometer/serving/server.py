@@ -15,11 +15,11 @@ from reactometer.serving.app import build_app
 from reactometer.serving.queue import Settings
 from reactometer.serving.routes import Service
 
-Tell = Callable[[Service, str], None]
+OnReady = Callable[[Service, str], None]
 """Called with the service and its address once it listens."""
 
 
-def run(model: LoadedModel, folder: Path, settings: Settings, host: str, port: int, tell: Tell) -> None:
+def run(model: LoadedModel, folder: Path, settings: Settings, host: str, port: int, tell: OnReady) -> None:
     """Serve until Ctrl-C or SIGTERM; running clips then get their time, and the others resume at the next start.
 
     Raises:
@@ -49,7 +49,7 @@ def run(model: LoadedModel, folder: Path, settings: Settings, host: str, port: i
 class _Server(uvicorn.Server):
     """Reports its address when it listens, and accepts no more clips after the first signal."""
 
-    def __init__(self, config: uvicorn.Config, service: Service, tell: Tell) -> None:
+    def __init__(self, config: uvicorn.Config, service: Service, tell: OnReady) -> None:
         super().__init__(config)
         self.service, self.tell = service, tell
 

@@ -19,10 +19,10 @@ from reactometer.errors import ConfigError, ReactometerError
 from reactometer.inference.checkpoint import LoadedModel
 from reactometer.inference.predictor import DEFAULT_WINDOW_S
 from reactometer.io import parse_json_object
-from reactometer.live.protocol import MOST_MESSAGE_BYTES, score_as_json, unpack
+from reactometer.live.protocol import MAX_MESSAGE_BYTES, score_as_json, unpack
 from reactometer.live.scorer import LiveScorer
-from reactometer.live.session import Inbox, score_here
-from reactometer.serving.auth import name_of
+from reactometer.live.session import FrameQueue, run_session
+from reactometer.serving.auth import client_for_key
 
 CLOSED, REFUSED, TOO_LARGE, BUSY = 1000, 1008, 1009, 1013
 """WebSocket's close codes."""
@@ -45,7 +45,7 @@ def live_routes(model: LoadedModel, keys: Mapping[str, str], running: Gauge, lim
 
     Args:
         model: scores all sessions.
-        keys: of the clients, by name, see :func:`reactometer.serving.auth.name_of`.
+        keys: of the clients, by name, see :func:`reactometer.serving.auth.client_for_key`.
         running: counts the sessions.
         limits: of sessions.
     """
@@ -96,7 +96,7 @@ async def _begin(socket: WebSocket, model: LoadedModel, keys: Mapping[str, str],
         raise WebSocketDisconnect
     try:
         start = _parse_start(message.get("text"))
-        name_of(keys, (start.key or "").encode())
+        client_for_key(keys, (start.key or "").encode())
         return await asyncio.to_thread(_Session, socket, model, start.window_s, limits)
     except ReactometerError as error:
         raise _EndedError(str(error), REFUSED) from error
@@ -121,7 +121,7 @@ class _Session:
         self.socket, self.model, self.limits = socket, model, limits
         self.scorer = LiveScorer(model, window_s)
         self.scorer.warm_up()
-        self.inbox = Inbox(self.scorer.rate_hz)
+        self.inbox = FrameQueue(self.scorer.rate_hz)
 
     async def run(self, pool: ThreadPoolExecutor) -> None:
         """Run until the client stops, disconnects, is silent for too long, or sends a malformed message."""
@@ -166,12 +166,12 @@ class _Session:
                 if parse_json_object(message.get("text") or "").get("type") == "stop":
                     raise _EndedError
             raise ConfigError("a message is neither a piece nor a stop", expected='bytes, or {"type": "stop"}')
-        if len(content) > MOST_MESSAGE_BYTES:
+        if len(content) > MAX_MESSAGE_BYTES:
             raise _EndedError(f"a message of {len(content)} bytes is too large", TOO_LARGE)
         self.inbox.put(unpack(content))
 
     async def _score(self, pool: ThreadPoolExecutor) -> None:
-        loop, scores = asyncio.get_running_loop(), score_here(self.scorer, self.inbox)
+        loop, scores = asyncio.get_running_loop(), run_session(self.scorer, self.inbox)
         while (timed := await loop.run_in_executor(pool, next, scores, None)) is not None:
             sending = self._send("intensities", **score_as_json(timed, self.model.labels))
             try:

@@ -8,7 +8,7 @@ from pathlib import Path
 import av
 
 from reactometer.errors import ConfigError, OutputError
-from reactometer.io import appearing, format_csv, format_json, write_whole
+from reactometer.io import atomic_folder, format_csv, format_json, write_atomic
 from reactometer.labels import HUME_REACTION
 from reactometer.synthetic.clip import SPLIT_SHARES, ClipPlan, clip_plan, render_clip
 from reactometer.terminal import progress_bar
@@ -64,10 +64,10 @@ def simulate(
     about = format_json({"simulation": _VERSION, **settings})
     if (out / "simulation.json").is_file() and (out / "simulation.json").read_text(encoding="utf-8") == about:
         return out
-    with appearing(out) as folder, progress_bar("rendering", n_clips, progress) as advance:
+    with atomic_folder(out) as folder, progress_bar("rendering", n_clips, progress) as advance:
         for split in SPLIT_SHARES:
             (folder / split / "mp4").mkdir(parents=True)
-        write_whole(folder / "simulation.json", about)
+        write_atomic(folder / "simulation.json", about)
         _write_table(folder / "data_info.csv", plans)
         jobs = [(plan, folder / plan.split / "mp4" / f"{plan.clip_id}.mp4") for plan in plans]
         for _ in map(_write_clip, jobs) if workers == 1 else run_jobs(_write_clip, jobs, workers, on_death=_died):
@@ -82,7 +82,7 @@ def _write_table(path: Path, plans: list[ClipPlan]) -> None:
         labels = [f"{label:.4f}" for label in plan.labels]
         who = [plan.age, plan.country, plan.person, plan.stimulus]
         rows.append([f"[{plan.clip_id}]", plan.split.title(), *labels, *who])
-    write_whole(path, format_csv([header, *rows]))
+    write_atomic(path, format_csv([header, *rows]))
 
 
 def _write_clip(job: Job) -> None:

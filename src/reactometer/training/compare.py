@@ -16,8 +16,8 @@ from reactometer.evaluation.bootstrap import Interval, bootstrap_mean_pearson, c
 from reactometer.evaluation.evaluate import evaluate, open_for
 from reactometer.evaluation.metrics import Metrics, measure
 from reactometer.inference.checkpoint import LoadedModel, load_model
-from reactometer.io import Paths, each_path, write_whole
-from reactometer.models.architectures import goes_by
+from reactometer.io import Paths, as_path_list, write_atomic
+from reactometer.models.architectures import modalities_of
 from reactometer.terminal import shown
 from reactometer.training.train import train_once
 
@@ -77,12 +77,12 @@ def compare(
         ConfigError, DataError, WeightsError: the configurations or the data cannot be used.
         OutputError: ``out`` holds runs of other configurations.
     """
-    out, configs = Path(out), each_path(configs)
+    out, configs = Path(out), as_path_list(configs)
     jobs = {Path(path).stem: load_config(Path(path), [*overrides, f'data.path="{data}"']) for path in configs}
     if len(jobs) < len(configs):
         raise ConfigError("two configurations have the same name", got=", ".join(Path(path).stem for path in configs))
     for config in jobs.values():
-        goes_by(config.model)
+        modalities_of(config.model)
     rows: list[Row] = []
     for name, config in jobs.items():
         runs = [out / "runs" / f"{name}-seed{seed}" for seed in range(seeds)]
@@ -90,8 +90,8 @@ def compare(
         own, length = _rows(name, models, data, split, progress)
         rows += own
     comparison = Comparison(split, tuple(rows), length, seeds, out)
-    write_whole(out / "comparison.md", markdown(comparison))
-    write_whole(out / "comparison.csv", as_table(comparison).to_csv(index=False))
+    write_atomic(out / "comparison.md", markdown(comparison))
+    write_atomic(out / "comparison.csv", as_table(comparison).to_csv(index=False))
     return comparison
 
 

@@ -22,8 +22,8 @@ from torch import Tensor, nn
 from reactometer.config import Config, ModelConfig
 from reactometer.data.cache import FEATURES, PreparedSet
 from reactometer.data.feature_store import open_store
-from reactometer.data.inputs import BLOCK_SIZE, Item, MediaReader, parts_of
-from reactometer.data.person_norm import Moments
+from reactometer.data.inputs import BLOCK_SIZE, Item, MediaReader, split_parts
+from reactometer.data.person_norm import FeatureStats
 from reactometer.errors import DataError, ModelError
 from reactometer.inference.checkpoint import (
     DESCRIPTION_FILE,
@@ -120,7 +120,7 @@ def read_items(loaded: LoadedModel, prepared: PreparedSet, split: str, n_items: 
     """Yield the model's input of the first readable clips of a split, or of all clips if the dataset has no such."""
     read = MediaReader(loaded.sampling) if prepared.feature_sizes is None else open_store(prepared.folder / FEATURES)
     rows = [row for row in prepared.split(split) or prepared.rows if row.file]
-    return (read(rows[part.index], part, None) for part in islice(parts_of(rows), n_items))
+    return (read(rows[part.index], part, None) for part in islice(split_parts(rows), n_items))
 
 
 def prove(folder: Path, network: ReactionModel, prepared: PreparedSet) -> None:
@@ -154,7 +154,7 @@ def differences(network: ReactionModel, networks: Networks, items: Sequence[Item
         networks: the same model, run by ONNX Runtime.
         items: the clips. Each is compared whole, alone and in one batch with the others, and with parts removed.
     """
-    head = network.on_features(every=True)
+    head = network.head_only(every=True)
 
     def encode(item: Item) -> tuple[Item, ...]:
         return encode_item(network, item, every=True), networks.encode(item)
@@ -229,7 +229,7 @@ def graphs_of(network: ReactionModel, config: ModelConfig) -> dict[str, Graph]:
     return graphs
 
 
-def write_graph(graph: Graph, file: Path, store: str = "float32", moments: Mapping[str, Moments] = {}) -> None:
+def write_graph(graph: Graph, file: Path, store: str = "float32", moments: Mapping[str, FeatureStats] = {}) -> None:
     """Write a graph to one ONNX file. Its free dimensions stay free.
 
     Args:
@@ -303,7 +303,7 @@ class _Head(nn.Module):
 
     def __init__(self, network: ReactionModel) -> None:
         super().__init__()
-        self.network = network.on_features(every=True)
+        self.network = network.head_only(every=True)
 
     def forward(self, *inputs: Tensor) -> tuple[Tensor, ...]:
         mask = inputs[1]
@@ -312,7 +312,7 @@ class _Head(nn.Module):
         voice = inputs[-3:] if self.network.listens else nothing
         batch = Batch._make((*face, *voice, *[mask] * 4))
         streams = self.network.streams(batch)
-        intensities = self.network.answer(self.network.head(*streams), batch)
+        intensities = self.network.predict_from_embedding(self.network.head(*streams), batch)
         return intensities, *(masked_moments(one.values, one.mask)[0] for one in streams if one is not None)
 
 

@@ -12,8 +12,8 @@ import torch
 
 from reactometer.data.cache import FEATURES, PreparedSet
 from reactometer.data.feature_store import open_store
-from reactometer.data.inputs import Item, MediaReader, Reader, Sampling
-from reactometer.data.person_norm import Moments
+from reactometer.data.inputs import InputSpec, Item, ItemLoader, MediaReader
+from reactometer.data.person_norm import FeatureStats
 from reactometer.inference.inputs import EncodingReader, HidingReader, encode_split
 from reactometer.inference.runtime import encode_contours
 from reactometer.media.audio_features import MEL_BANDS
@@ -25,8 +25,8 @@ from reactometer.models.registry import describe_nets
 
 
 def open_training_reader(
-    model: ReactionModel, prepared: PreparedSet, sampling: Sampling, device: str, *, progress: bool
-) -> Reader:
+    model: ReactionModel, prepared: PreparedSet, sampling: InputSpec, device: str, *, progress: bool
+) -> ItemLoader:
     """Return what reads the clips of train and val as the model is trained on them.
 
     With frozen encoders, their features are computed here, on a device, once, and kept beside the prepared clips.
@@ -73,14 +73,15 @@ def encode_item(model: ReactionModel, item: Item, *, every: bool = False) -> Ite
     )
 
 
-def population(model: ReactionModel) -> dict[str, Moments]:
+def population(model: ReactionModel) -> dict[str, FeatureStats]:
     """Return the mean and spread of the features over the training set, by stream, as the model keeps them."""
     return {
-        stream: Moments(scale.mean.cpu().numpy(), scale.std.cpu().numpy()) for stream, scale in model.scales.items()
+        stream: FeatureStats(scale.mean.cpu().numpy(), scale.std.cpu().numpy())
+        for stream, scale in model.scales.items()
     }
 
 
-def set_population(model: ReactionModel, moments: Mapping[str, Moments]) -> None:
+def set_population(model: ReactionModel, moments: Mapping[str, FeatureStats]) -> None:
     """Set the mean and spread of the features over the training set in the model."""
     for stream, scale in model.scales.items():
         if stream in moments:
@@ -88,7 +89,7 @@ def set_population(model: ReactionModel, moments: Mapping[str, Moments]) -> None
             scale.std.copy_(torch.from_numpy(moments[stream].std))
 
 
-def _digest(model: ReactionModel, sampling: Sampling) -> str:
+def _digest(model: ReactionModel, sampling: InputSpec) -> str:
     """Name the features: other weights or another sampling give another name."""
     digest = sha256(json.dumps([repr(sampling), repr(model.describe_inputs()), describe_nets(model)]).encode())
     for encoder in model.frozen:

@@ -9,9 +9,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from reactometer.evaluation.metrics import LEAST_CLIPS, LEAST_SPREAD
+from reactometer.evaluation.metrics import MIN_CLIPS, MIN_STD
 
-LEAST_VARIANCE = 1e-6
+MIN_VARIANCE = 1e-6
 """Added to the variance of intensities, whose spread is no signal where it is well below 0.001."""
 
 
@@ -30,7 +30,7 @@ def pearson_loss(intensities: Tensor, targets: Tensor, mask: Tensor) -> Tensor:
     """
     guess, truth = _comparable(intensities, targets, mask)  # (K, V) both
     guess, truth = guess - guess.mean(0), truth - truth.mean(0)
-    variance = (guess.square().mean(0) + LEAST_VARIANCE) * truth.square().mean(0)  # (V,), above 0
+    variance = (guess.square().mean(0) + MIN_VARIANCE) * truth.square().mean(0)  # (V,), above 0
     r = (guess * truth).mean(0) / variance.sqrt()
     return (1.0 - r).sum() / targets.shape[1]
 
@@ -60,7 +60,7 @@ def _comparable(intensities: Tensor, targets: Tensor, mask: Tensor) -> tuple[Ten
     """The K clips that count, and of them the V labels that vary: (K, V) both; V = 0 where K < 3."""
     precise = intensities.to(torch.promote_types(intensities.dtype, torch.float32))  # half has too few digits
     guess, truth = precise[mask], targets[mask]  # (K, L) both
-    if len(guess) < LEAST_CLIPS:
+    if len(guess) < MIN_CLIPS:
         return guess[:, :0], truth[:, :0]
-    varies = truth.amax(0) - truth.amin(0) > LEAST_SPREAD  # (L,)
+    varies = truth.amax(0) - truth.amin(0) > MIN_STD  # (L,)
     return guess[:, varies], truth[:, varies]

@@ -15,28 +15,28 @@ from torch.utils.data.distributed import DistributedSampler
 
 from reactometer.config import TrainingConfig
 from reactometer.data.cache import PreparedRow
-from reactometer.data.inputs import Reader
-from reactometer.evaluation.metrics import LEAST_SPREAD, Metrics, measure
+from reactometer.data.inputs import ItemLoader
+from reactometer.evaluation.metrics import MIN_STD, Metrics, measure
 from reactometer.inference.scores import Score, join_parts
 from reactometer.models.batches import Batch, PartDataset, TrainingDataset, collate
 from reactometer.models.model import ReactionModel
 from reactometer.training.augmentation import augment
 from reactometer.training.losses import reaction_loss
-from reactometer.training.optim import FittedTask, on_gpu
+from reactometer.training.optim import BaseModule, on_gpu
 from reactometer.training.trainer import loader_workers
 
 SCORE = "val_mean_pearson"
 """What early stopping and the best epoch go by: :func:`selection_score`."""
 
 
-class Shown(NamedTuple):
+class SplitData(NamedTuple):
     """Clips of one split, and what reads them."""
 
     rows: tuple[PreparedRow, ...]
-    read: Reader
+    read: ItemLoader
 
 
-class ReactionTask(FittedTask):
+class ReactionModule(BaseModule):
     """Fits intensities and scores them over the whole validation split at once."""
 
     score = SCORE
@@ -65,7 +65,7 @@ class ReactionTask(FittedTask):
         """
         if self.config.augment and batch.frames.ndim == 5:  # pictures, not features
             batch = batch._replace(frames=augment(batch.frames))
-        counts = batch.target_mask & self.model.has_evidence(batch)  # (B,)
+        counts = batch.target_mask & self.model.has_input(batch)  # (B,)
         everyone = (
             self._everyone(tensor) for tensor in (self.model(batch), batch.targets, counts)
         )  # (B, L), (B, L), (B,)
@@ -122,7 +122,7 @@ class ReactionTask(FittedTask):
 class ReactionData(LightningDataModule):
     """Batches of the train and val splits; order and jitter follow from the seed and the epoch alone."""
 
-    def __init__(self, train: Shown, val: Shown, labels: Sequence[str], config: TrainingConfig) -> None:
+    def __init__(self, train: SplitData, val: SplitData, labels: Sequence[str], config: TrainingConfig) -> None:
         super().__init__()
         self.train_rows, self.read = train
         self.val_rows, read_val = val
@@ -171,4 +171,4 @@ def selection_score(metrics: Metrics, targets: np.ndarray) -> float:
 
 def varying_labels(targets: np.ndarray) -> list[bool]:
     """(L,) which labels are not the same for all clips; a constant one has no correlation with anything."""
-    return [bool(spread > LEAST_SPREAD) for spread in np.ptp(targets, axis=0)]
+    return [bool(spread > MIN_STD) for spread in np.ptp(targets, axis=0)]

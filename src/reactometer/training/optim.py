@@ -20,7 +20,7 @@ def on_gpu(settings: TrainingConfig) -> bool:
     return settings.accelerator != "cpu" and torch.cuda.is_available()
 
 
-class FittedTask(LightningModule):
+class BaseModule(LightningModule):
     """Seed each epoch and set up the optimiser, for every task alike."""
 
     def __init__(self, model: nn.Module, config: TrainingConfig) -> None:

@@ -17,7 +17,7 @@ from reactometer.errors import ModelError
 from reactometer.evaluation.evaluate import evaluate, open_for
 from reactometer.inference.checkpoint import WEIGHTS_FILE, LoadedModel, load_model
 from reactometer.inference.runtime import Networks
-from reactometer.io import appearing, sha256_of
+from reactometer.io import atomic_folder, sha256_of
 from reactometer.paths import find_checkpoint
 from reactometer.training.export import change_description, quiet_exporter, read_items
 from reactometer.training.module import selection_score
@@ -56,7 +56,7 @@ def export(model: Path | str, data: Path | str, out: Path | str, *, progress: bo
         raise ModelError(f"{source}: an ensemble cannot be exported", fix=fix)
     if not loaded.networks.encoders or loaded.precision != "float32":
         raise ModelError(f"{source}: no encoder of images or speech in single precision", fix="Use it as it is")
-    with appearing(Path(out)) as folder:
+    with atomic_folder(Path(out)) as folder:
         prepared = open_for(loaded, data, progress=progress)
         before = _pearson(loaded, prepared, progress)
         shutil.copytree(source, folder, ignore=shutil.ignore_patterns(WEIGHTS_FILE), dirs_exist_ok=True)

@@ -10,12 +10,12 @@ import numpy as np
 
 from reactometer.config import Config
 from reactometer.data.cache import PreparedRow, PreparedSet
-from reactometer.data.inputs import MediaReader, Reader, parts_of
+from reactometer.data.inputs import ItemLoader, MediaReader, split_parts
 from reactometer.data.leakage import check_leaks
 from reactometer.data.person_norm import measure_streams
 from reactometer.data.splits import assign_folds
 from reactometer.errors import ConfigError, DataError
-from reactometer.evaluation.metrics import LEAST_CLIPS
+from reactometer.evaluation.metrics import MIN_CLIPS
 from reactometer.inference.checkpoint import sampling_of
 from reactometer.inference.scoring import person_reader
 from reactometer.models.audio_encoders import VoiceEncoder
@@ -23,10 +23,10 @@ from reactometer.models.model import Pretrained, ReactionModel
 from reactometer.models.registry import build_model, load_encoders
 from reactometer.terminal import is_first_process
 from reactometer.training.features import open_training_reader, population, set_population
-from reactometer.training.module import ReactionData, Shown, varying_labels
+from reactometer.training.module import ReactionData, SplitData, varying_labels
 from reactometer.training.optim import on_gpu
 
-MOST_CLIPS = 256
+MAX_CLIPS = 256
 """Train clips whose sound is measured for the scale of the log-mel spectrogram."""
 
 
@@ -40,7 +40,7 @@ class Setup:
     prepared: PreparedSet  # with train and val dealt anew where folds are asked for
 
 
-def set_up(config: Config, prepared: PreparedSet, *, progress: bool) -> Setup:
+def build_training(config: Config, prepared: PreparedSet, *, progress: bool) -> Setup:
     """Build the model, compute frozen features, fit the scales that need no labels, and check the splits.
 
     Raises:
@@ -66,12 +66,12 @@ def set_up(config: Config, prepared: PreparedSet, *, progress: bool) -> Setup:
     sampling = sampling_of(config.model, *model.describe_inputs())
     device = "cuda" if on_gpu(config.training) else "cpu"
     read = open_training_reader(model, prepared, sampling, device, progress=progress)
-    trained = model.on_features()
+    trained = model.head_only()
     _fit_scales(trained, train, read)
-    shown = {name: Shown(rows, read) for name, rows in (("train", train), ("val", dealt.split("val")))}
+    shown = {name: SplitData(rows, read) for name, rows in (("train", train), ("val", dealt.split("val")))}
     if config.model.person_norm:
         moments = population(trained)
-        shown = {name: Shown(rows, person_reader(read, rows, moments)) for name, (rows, _) in shown.items()}
+        shown = {name: SplitData(rows, person_reader(read, rows, moments)) for name, (rows, _) in shown.items()}
     data = ReactionData(**shown, labels=prepared.labels, config=config.training)
     model.train()  # Lightning leaves each module in the mode it finds, a frozen encoder in evaluation
     trained.train()
@@ -81,11 +81,11 @@ def set_up(config: Config, prepared: PreparedSet, *, progress: bool) -> Setup:
 def _check_splits(prepared: PreparedSet) -> None:
     for split in ("train", "val"):
         usable = [row for row in prepared.split(split) if row.clip.labels and row.file]
-        if len(usable) < LEAST_CLIPS:
+        if len(usable) < MIN_CLIPS:
             raise DataError(
                 f"{prepared.folder}: split '{split}' is too small to train with",
                 got=f"{len(usable)} readable clips with labels",
-                expected=f"at least {LEAST_CLIPS}",
+                expected=f"at least {MIN_CLIPS}",
                 fix="Add clips; or leave the split column out, and the clips are split by person",
             )
     varied = varying_labels(np.array([row.clip.labels for row in prepared.split("val") if row.clip.labels]))
@@ -98,7 +98,7 @@ def _check_splits(prepared: PreparedSet) -> None:
         )
 
 
-def _fit_scales(network: ReactionModel, train: Sequence[PreparedRow], read: Reader) -> None:
+def _fit_scales(network: ReactionModel, train: Sequence[PreparedRow], read: ItemLoader) -> None:
     """Set the scales of features and of the log-mel spectrogram to mean and spread over train clips.
 
     An encoder that is trained along has no scale before it; of media, only the sound is read, of so many clips.
@@ -108,5 +108,5 @@ def _fit_scales(network: ReactionModel, train: Sequence[PreparedRow], read: Read
         if not isinstance(network.voice_encoder, VoiceEncoder):
             return
         heard = [row for row in rows if row.has_sound]
-        rows, read = heard[:: len(heard) // MOST_CLIPS + 1], MediaReader(replace(read.sampling, looks=False))
-    set_population(network, measure_streams(read(rows[part.index], part, None) for part in parts_of(rows)))
+        rows, read = heard[:: len(heard) // MAX_CLIPS + 1], MediaReader(replace(read.sampling, looks=False))
+    set_population(network, measure_streams(read(rows[part.index], part, None) for part in split_parts(rows)))

@@ -14,12 +14,12 @@ from reactometer.errors import ConfigError, DataError, OutputError
 from reactometer.evaluation.conformal_fit import fit_uncertainty
 from reactometer.inference.checkpoint import join_models, load_model
 from reactometer.inference.conformal import save_uncertainty
-from reactometer.io import appearing, decoding, parse_json_object, write_whole
-from reactometer.models.architectures import goes_by
+from reactometer.io import atomic_folder, decoding, parse_json_object, write_atomic
+from reactometer.models.architectures import modalities_of
 from reactometer.terminal import is_first_process, messages
 from reactometer.training.export import prove, write_checkpoint
-from reactometer.training.module import ReactionTask
-from reactometer.training.setup import set_up
+from reactometer.training.module import ReactionModule
+from reactometer.training.setup import build_training
 from reactometer.training.trainer import CHECKPOINTS, LAST, check_devices, claim, clear, load_best, run
 
 MODEL = "model"
@@ -52,7 +52,7 @@ def train(
     """
     if not isinstance(config, Config):
         config = load_config(Path(config), overrides)
-    goes_by(config.model)  # a name that does not exist, and a device, are reported before any work
+    modalities_of(config.model)  # a name that does not exist, and a device, are reported before any work
     check_devices(config.training)
     progress = progress and is_first_process()
     out = claim(config.training.out or Path("runs/run"), MODEL, resume=resume, overwrite=overwrite)
@@ -60,12 +60,12 @@ def train(
     detector = config.prepare.detector  # "auto" is settled on each machine that uses the model
     config = config.model_copy(update={"prepare": prepared.settings.model_copy(update={"detector": detector})})
     seed_everything(config.training.seed, workers=True, verbose=False)
-    setup = set_up(config, prepared, progress=progress)
-    task, data = ReactionTask(setup.trained, config.training, setup.data), setup.data
+    setup = build_training(config, prepared, progress=progress)
+    task, data = ReactionModule(setup.trained, config.training, setup.data), setup.data
     if overwrite and is_first_process():  # not before all is ready to go
         clear(out, MODEL)
     if is_first_process():
-        write_whole(out / "config.json", config.model_dump_json(indent=2) + "\n")
+        write_atomic(out / "config.json", config.model_dump_json(indent=2) + "\n")
     trainer = run(task, data, config.training, out, resume=resume, progress=progress)
     if trainer.is_global_zero:
         best = load_best(task, out)
@@ -77,7 +77,7 @@ def train(
             "n_val_clips": len(data.val_rows),
         }
         network, labels = setup.model.to("cpu").eval(), prepared.labels
-        with appearing(out / MODEL) as folder:
+        with atomic_folder(out / MODEL) as folder:
             write_checkpoint(folder, network, labels, config, data=about, metrics=best)
             prove(folder, network, setup.prepared)
             _calibrate(folder, setup.prepared, progress)

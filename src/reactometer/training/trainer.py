@@ -29,13 +29,13 @@ from lightning.pytorch.plugins.io import TorchCheckpointIO
 
 from reactometer.config import TrainingConfig
 from reactometer.errors import ConfigError, OutputError
-from reactometer.io import PART, decoding, replacing, writing
+from reactometer.io import PART, atomic_file, decoding, writing
 from reactometer.machine import default_workers, keep_freed_memory
 from reactometer.terminal import is_first_process, messages, quiet
 from reactometer.training.optim import move_average, on_gpu
 
 CHECKPOINTS, BEST, LAST = "checkpoints", "best.ckpt", "last.ckpt"
-MOST_WORKERS = 8  # of a GPU, where none are asked for
+MAX_WORKERS = 8  # of a GPU, where none are asked for
 SEVERAL = "ddp_find_unused_parameters_true"
 """The strategy of several processes; a batch may contain no face at all, and leave parameters unused."""
 
@@ -127,7 +127,7 @@ def loader_workers(settings: TrainingConfig) -> int:
     if settings.workers != "auto":
         workers = settings.workers
     else:
-        workers = min(MOST_WORKERS, default_workers() // torch.cuda.device_count()) if on_gpu(settings) else 0
+        workers = min(MAX_WORKERS, default_workers() // torch.cuda.device_count()) if on_gpu(settings) else 0
     if workers:
         gc.collect()  # in a forked process, destructors of garbage decoders would wait forever for threads
     return workers
@@ -221,7 +221,7 @@ class _WholeFiles(TorchCheckpointIO):
     """
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
-        with replacing(Path(path)) as partial, partial.open("wb") as stream:
+        with atomic_file(Path(path)) as partial, partial.open("wb") as stream:
             torch.save(checkpoint, stream)
 
     def load_checkpoint(self, path: Any, *_: Any, **__: Any) -> dict[str, Any]:

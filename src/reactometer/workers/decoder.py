@@ -21,11 +21,11 @@ import cv2
 from reactometer.errors import MediaError
 from reactometer.machine import keep_freed_memory, return_freed_memory
 from reactometer.media.faces import load_detector
-from reactometer.media.segments import Settings, WindowShape, stream_windows
+from reactometer.media.segments import Settings, WindowSpec, stream_windows
 from reactometer.media.tracking import follow_face, follow_faces
 from reactometer.media.video import probe
 from reactometer.types import MediaInfo, PreparedClip
-from reactometer.workers.media_worker import Bounds, UnreadableError
+from reactometer.workers.media_worker import ResourceLimits, UnreadableError
 
 UNREADABLE = (MediaError, cv2.error, MemoryError)
 """Errors of an unreadable file."""
@@ -36,18 +36,18 @@ FACES = ("one", "all")
 AHEAD = 16
 """Maximum number of parts and windows that the process reads ahead of their use; our choice."""
 
-Shown = tuple[WindowShape, PreparedClip]
+Segment = tuple[WindowSpec, PreparedClip]
 
 
 @dataclass(frozen=True)
-class Reading:
+class DecodeSpec:
     """How to read files, and to cut them into windows."""
 
     settings: Settings
-    shapes: tuple[WindowShape, ...]  # of the parts first, then of the timeline's windows
+    shapes: tuple[WindowSpec, ...]  # of the parts first, then of the timeline's windows
     faces: str = "one"  # one of FACES
 
-    def windows(self, path: Path, threads: int = 0, info: MediaInfo | None = None) -> Iterator[Shown]:
+    def windows(self, path: Path, threads: int = 0, info: MediaInfo | None = None) -> Iterator[Segment]:
         """Yield parts and windows of a file, see :func:`reactometer.media.segments.stream_windows`.
 
         ``threads`` frames are searched for faces at a time; 0 uses only this thread. ``info`` is the file's, if it is
@@ -63,7 +63,7 @@ def reason_of(error: BaseException) -> str:
     return " ".join(str(error).split()) or type(error).__name__
 
 
-def serve(handle: int) -> None:
+def worker_main(handle: int) -> None:
     """Run the process: read one file after the other, until the parent closes the connection or dies."""
     keep_freed_memory()  # without it, 70,000 page faults in 20 s of video
     cv2.setNumThreads(1)  # frames are searched in parallel already
@@ -71,7 +71,7 @@ def serve(handle: int) -> None:
     connection: Connection[Any, Any] = Connection(handle)
     pieces = Queue[Any](AHEAD)
     with suppress(EOFError, ConnectionResetError):
-        bounds: Bounds = connection.recv()
+        bounds: ResourceLimits = connection.recv()
         _limit("AS", bounds.memory_bytes)
         _limit("CORE", 0)  # a decoder that crashes leaves no file
         Thread(target=_send, args=(connection, pieces), daemon=True).start()
@@ -90,7 +90,9 @@ def _send(connection: Connection[Any, Any], pieces: Queue[Any]) -> None:
         os._exit(1)
 
 
-def _read_file(path: Path, reading: Reading, threads: int, minute_s: float, bounds: Bounds, pieces: Queue[Any]) -> None:
+def _read_file(
+    path: Path, reading: DecodeSpec, threads: int, minute_s: float, bounds: ResourceLimits, pieces: Queue[Any]
+) -> None:
     """Put the container's properties, all windows and ``None`` into the queue, or the reason why it is unreadable.
 
     ``minute_s`` is the limit of CPU time per minute of the file.
@@ -122,7 +124,7 @@ def _limit(what: str, most: int) -> None:
         resource.setrlimit(kind, (most, resource.getrlimit(kind)[1]))
 
 
-def _check_end(path: Path, end_s: float, bounds: Bounds) -> None:
+def _check_end(path: Path, end_s: float, bounds: ResourceLimits) -> None:
     if end_s > bounds.duration_s:
         limit = f"{bounds.duration_s:.0f} s at most"
         raise MediaError(f"{path}: it is too long", got=f"{end_s:.0f} s", expected=limit, fix="Cut it into parts")

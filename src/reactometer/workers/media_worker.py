@@ -22,18 +22,18 @@ from reactometer.errors import MediaError
 
 if TYPE_CHECKING:  # a process starts before these are imported here
     from reactometer.types import MediaInfo
-    from reactometer.workers.decoder import Reading, Shown
+    from reactometer.workers.decoder import DecodeSpec, Segment
 
-LOOK_S = 0.2
+CHECK_INTERVAL_S = 0.2
 """Interval at which the caller's ``check`` runs while no window arrives."""
 
-MOST_FILES = 1000
+MAX_FILES = 1000
 """Files after which a new process replaces the old one, because the heap grows: up to glibc 2.37, a freed aligned
 buffer can be too small for the next buffer of its size."""
 
 
 @dataclass(frozen=True)
-class Bounds:
+class ResourceLimits:
     """Resource limits per file; defaults are our choice."""
 
     memory_bytes: int = 4 * 2**30  # of the process
@@ -43,21 +43,21 @@ class Bounds:
     pixels: float = math.inf  # of a frame
 
 
-class Reader:
+class MediaWorker:
     """A process that reads one file at a time, and is replaced when it ends.
 
     The process does not import the user's script, so that scripts need no ``__main__`` guard.
     """
 
-    def __init__(self, bounds: Bounds | None = None) -> None:
-        self.bounds = bounds or Bounds()
+    def __init__(self, bounds: ResourceLimits | None = None) -> None:
+        self.bounds = bounds or ResourceLimits()
         self._process: subprocess.Popen[bytes] | None = None
         self._connection: Connection[Any, Any] | None = None
         self._files = 0
 
     def read(
-        self, path: Path, reading: Reading, threads: int = 0, check: Callable[[], None] = lambda: None
-    ) -> Iterator[MediaInfo | Shown]:
+        self, path: Path, reading: DecodeSpec, threads: int = 0, check: Callable[[], None] = lambda: None
+    ) -> Iterator[MediaInfo | Segment]:
         """Yield the container's properties, then all parts and windows of the file as soon as they are complete.
 
         ``check`` is called repeatedly, and may raise to give up the file at once.
@@ -65,7 +65,7 @@ class Reader:
         Raises:
             MediaError: the file cannot be read or is beyond a bound, or the process died.
         """
-        if self._files >= MOST_FILES:
+        if self._files >= MAX_FILES:
             self.end()
         from reactometer.config import PrepareConfig
         from reactometer.media.segments import PlainSettings
@@ -95,7 +95,7 @@ class Reader:
             return self._connection
         self.end()
         ours, theirs = socket.socketpair()
-        code = f"from reactometer.workers.decoder import serve; serve({theirs.fileno()})"
+        code = f"from reactometer.workers.decoder import worker_main; worker_main({theirs.fileno()})"
         paths = [path for path in sys.path if path]
         self._process = subprocess.Popen(
             [sys.executable, "-c", code],
@@ -133,15 +133,15 @@ class Reader:
 
     def _next_piece(
         self, connection: Connection[Any, Any], path: Path, check: Callable[[], None]
-    ) -> MediaInfo | Shown | None:
+    ) -> MediaInfo | Segment | None:
         """Wait for the next message of the process; ``None`` at the end of the file."""
         until_s = time.monotonic() + self.bounds.stall_s
-        while not connection.poll(LOOK_S):
+        while not connection.poll(CHECK_INTERVAL_S):
             check()
             if time.monotonic() > until_s:
                 stall = f"nothing more came of it for {self.bounds.stall_s:.0f} s"
                 raise MediaError(f"{path}: {stall}", fix="Convert it, or cut it")
-        piece: MediaInfo | Shown | Exception | None = connection.recv()
+        piece: MediaInfo | Segment | Exception | None = connection.recv()
         check()
         if isinstance(piece, Exception):
             raise piece
@@ -149,9 +149,9 @@ class Reader:
 
 
 @cache
-def shared_reader(process: int, thread: int) -> Reader:
+def thread_worker(process: int, thread: int) -> MediaWorker:
     """Return the reader of a process and thread, by their numbers; it stays for the next file."""
-    reader = Reader()
+    reader = MediaWorker()
     atexit.register(reader.end)
     return reader
 
