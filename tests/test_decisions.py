@@ -10,7 +10,7 @@ PAGE = (Path(__file__).parents[1] / "docs" / "decisions.md").read_text(encoding=
 ROWS = re.findall(r"^\| `([\w.]+)\.(\w+)` \| ([^|]+) \|", PAGE, re.MULTILINE)
 
 
-@pytest.mark.parametrize(("module", "name", "value"), ROWS, ids=lambda text: str(text))
+@pytest.mark.parametrize(("module", "name", "value"), ROWS, ids=str)
 def test_a_decision_is_what_the_code_says(module: str, name: str, value: str) -> None:
     constant = getattr(import_module(f"reactometer.{module}"), name)
     if re.fullmatch(r"[\d.]+", value):
