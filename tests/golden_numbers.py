@@ -110,7 +110,7 @@ def _of_file(name: str, file: Path, detector: str, window_s: float, hop_s: float
     lifted = refine(one, 0.0, parse_baseline("running", window_s))
     return {
         **_of_crops(name, file, settings, detector),
-        f"said/{name}": [one.status, *(doubt.split(":")[0] for doubt in one.doubts)],
+        f"said/{name}": [one.status, *(warning.split(":")[0] for warning in one.warnings)],
         f"said/{name} events": [event.label for event in events],
         f"intensities/{name}": list(one.intensities or ()),
         f"intensities/{name} intervals": _flat(one.intervals),

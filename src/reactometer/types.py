@@ -189,7 +189,7 @@ class Prediction:
     face: int | None = None  # whose, from 1 in order of first appearance; None: of the one followed person, or nobody
     intervals: IntervalBounds | None = None  # around the intensities
     coverage: float | None = None  # share of labels that intervals are to hold; None: the model gives none
-    doubts: tuple[str, ...] = ()  # reasons not to use the intensities
+    warnings: tuple[str, ...] = ()  # reasons not to use the intensities
 
     @property
     def failed(self) -> bool:

@@ -64,7 +64,7 @@ def test_predict_gives_the_interval_that_evaluate_gives(
     (prediction,) = predict([row.clip.path], calibrated, progress=False)
     assert prediction.coverage == 0.9
     assert np.array(prediction.intervals).ravel() == pytest.approx(table[ENDS].iloc[0].to_numpy(float), abs=1e-5)
-    assert "; ".join(prediction.doubts) == table.abstain[0]
+    assert "; ".join(prediction.warnings) == table.warnings[0]
     assert all(window.intervals for window in prediction.windows if window.intensities)
     (smoothed,) = predict([row.clip.path], calibrated, smooth_s=2.0, progress=False)
     assert not any(window.intervals for window in smoothed.windows)
@@ -172,7 +172,7 @@ def test_noise_instead_of_faces_is_told_from_faces(calibrated: Path) -> None:
     items = encoded_clips(model.networks, [PreparedClip(0.0, 0.3, samples, None)], model.sampling)
     (score,) = score_items(model.networks, items)
     assert model.uncertainty is not None
-    told = model.uncertainty.doubts(score, 0.3)
+    told = model.uncertainty.warnings(score, 0.3)
     assert told[0].startswith("too short: 0.3 s")
     assert told[1].startswith("face unlike the training data")
 

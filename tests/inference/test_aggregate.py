@@ -70,22 +70,22 @@ def test_a_prediction_is_of_all_parts() -> None:
     assert whole.intensities == pytest.approx((0.4, 0.8))
     assert np.array(whole.intervals) == pytest.approx(np.array([[0.3, 0.5], [0.5, 1.0]]))
     assert whole.coverage == 0.9
-    assert whole.doubts == ()
+    assert whole.warnings == ()
     assert (whole.face, whole.failed) == (None, False)
 
 
-def test_doubts_are_of_what_is_known() -> None:
+def test_warnings_depend_on_known_limits() -> None:
     model = _model(sure=SURE)
-    assert _join(model, _score(0.1, 0.2)).doubts == ("too short: 1.0 s; it learned from clips of 100.0 s and more",)
+    assert _join(model, _score(0.1, 0.2)).warnings == ("too short: 1.0 s; it learned from clips of 100.0 s and more",)
     face = TrainingDensity(np.zeros(1, np.float32), np.zeros((0, 1), np.float32), np.zeros(0, np.float32), rest=1.0)
     strict = replace(SURE, shortest_s=0.0, references={"face": (face,)}, farthest={"face": 1.0})
     strange = replace(_score(0.1, 0.2), features=({"face": np.array([2.5], np.float32)},))
     told = ("face unlike the training data: 2.5 times the limit",)
-    assert _join(_model(sure=strict), strange).doubts == told
+    assert _join(_model(sure=strict), strange).warnings == told
     nothing = _join(model, _score(0.5, 0.5, saw=False))
-    assert (nothing.doubts, nothing.intensities, nothing.intervals, nothing.coverage) == ((), None, None, 0.9)
+    assert (nothing.warnings, nothing.intensities, nothing.intervals, nothing.coverage) == ((), None, None, 0.9)
     never_calibrated = _join(_model(), _score(0.1, 0.2))
-    assert (never_calibrated.doubts, never_calibrated.intervals, never_calibrated.coverage) == ((), None, None)
+    assert (never_calibrated.warnings, never_calibrated.intervals, never_calibrated.coverage) == ((), None, None)
 
 
 def test_values_are_on_the_labels_scale_where_the_model_was_recalibrated() -> None:

@@ -141,6 +141,6 @@ def test_what_it_says_of_a_score() -> None:
     nothing = replace(SCORE, saw=False)
     assert sure.intervals(nothing, values) is None
     assert sure.recalibrate(nothing) == pytest.approx(SCORE.intensities)
-    assert sure.doubts(SCORE, 5.0) == ()
+    assert sure.warnings(SCORE, 5.0) == ()
     far = replace(SCORE, features=({"face": np.full(3, 9.0, np.float32)},))
-    assert [reason[:13] for reason in sure.doubts(far, 1.5)] == ["too short: 1.", "face unlike t"]
+    assert [reason[:13] for reason in sure.warnings(far, 1.5)] == ["too short: 1.", "face unlike t"]

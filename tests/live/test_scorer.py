@@ -85,7 +85,7 @@ def test_nothing_to_go_by_is_no_answer(starter: LoadedModel) -> None:
     score = fed(scorer, [Packet(PacketKind.FRAME, 0.0, blank()), sound(0.0, 0.2, level=0.0)]).score()
     assert score is not None
     assert (score.intensities, score.face, score.face_share, score.level_db) == (None, None, 0.0, None)
-    assert score.abstain == "no face is seen and nothing is heard"
+    assert score.warnings == "no face is seen and nothing is heard"
     unreadable = fed(scorer, [Packet(PacketKind.FRAME, 0.1, lambda: None)]).score()
     assert unreadable is not None
     assert unreadable.intensities is None
@@ -105,10 +105,10 @@ def test_the_window_rolls_and_only_it_is_kept(starter: LoadedModel, video: Path)
     assert early is not None
     assert early.time_s == 0.0
     assert len(scorer.samples) == 1
-    assert early.abstain == "no face is seen and nothing is heard"
+    assert early.warnings == "no face is seen and nothing is heard"
     early = fed(scorer, [sound(0.0, 0.1)]).score()
     assert early is not None
-    assert (early.abstain or "").startswith("0.1 of 0.5 s so far")
+    assert (early.warnings or "").startswith("0.1 of 0.5 s so far")
     with pytest.raises(ConfigError, match="window"):
         LiveScorer(starter, 0.0)
 

@@ -130,7 +130,7 @@ def test_what_it_shows_is_what_predict_says(visit: Callable[..., Any], shared_da
         assert curve["x"] == pytest.approx([(own.start_s + own.end_s) / 2 for own in said.windows], abs=1e-3)
         own = [window.intensities[place] for window in said.windows if window.intensities]
         assert curve["y"] == pytest.approx(own, abs=1e-5)
-    assert said.doubts[0] in page.inner_text("#warnings")
+    assert said.warnings[0] in page.inner_text("#warnings")
     row = page.locator("#players .bars li").first.inner_text().split()
     assert said.windows[0].intensities
     assert row[:2] == [said.labels[0], f"{said.windows[0].intensities[0]:.2f}"]

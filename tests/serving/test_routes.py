@@ -67,7 +67,7 @@ def test_a_real_clip_has_the_numbers_of_predict(server: Server, shared_data: Pat
     (told,) = answer.json()["predictions"]
     assert _values(told["intensities"]) == pytest.approx(own.intensities, abs=1e-5)
     assert [window["state"] for window in told["timeline"]] == [row["state"] for row in timeline_rows([own])]
-    assert told["abstain"] == clip_rows([own])[0]["abstain"]
+    assert told["warnings"] == clip_rows([own])[0]["warnings"]
 
 
 @pytest.mark.slow

@@ -174,7 +174,7 @@ def live_picture(labels: Sequence[str], title: str, score: LiveScore, stats: Liv
             *bars(labels, score.intensities, score.intervals),
             f"face {face}, in {score.face_share:.0%} of the window's frames; voice {voice}",
             f"{stats.rate_hz:.1f} Hz, {1000 * stats.latencies_s[-1]:.0f} ms, dropped {stats.dropped}",
-            *([f"do not use: {score.abstain}"] if score.abstain else []),
+            *([f"warning: {score.warnings}"] if score.warnings else []),
         ]
     )
 
@@ -214,8 +214,8 @@ def _notes(prediction: Prediction) -> list[str]:
     """Return all notes and warnings; a note on all faces of a file is the same for each of them."""
     whose = "" if prediction.face is None else f"face {prediction.face}: "
     nothing = [f"{whose}{prediction.status}: no intensities"] if prediction.status != "ok" else []
-    doubts = [f"{whose}better not used: {'; '.join(prediction.doubts)}"] if prediction.doubts else []
-    return [f"{prediction.path}: {note}" for note in (*prediction.notes, *nothing, *doubts)]
+    warnings = [f"{whose}warning: {'; '.join(prediction.warnings)}"] if prediction.warnings else []
+    return [f"{prediction.path}: {note}" for note in (*prediction.notes, *nothing, *warnings)]
 
 
 def _what_was_read(prediction: Prediction) -> str:

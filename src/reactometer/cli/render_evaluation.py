@@ -62,8 +62,8 @@ def _print_coverage(coverage: Coverage) -> None:
         f"{own.value:.1%} of the labels ({own.low:.1%} to {own.high:.1%}; by label {min(by_label):.0%} to "
         f"{max(by_label):.0%}){', but were fitted to these very clips' if coverage.fitted_here else ''}"
     )
-    if coverage.abstained:
-        results.print(f"better not used: {len(coverage.abstained)} clips")
+    if coverage.warnings:
+        results.print(f"clips with a warning: {len(coverage.warnings)}")
 
 
 def _print_groups(groups: Sequence[Group]) -> None:

@@ -28,14 +28,14 @@ class Coverage:
     widths: dict[str, float]  # mean width of each label's intervals
     by_basis: dict[str, dict[str, float]]  # by "face and voice", "face", "voice": "n_clips" and "coverage"
     n_clips: int  # clips with intervals
-    abstained: dict[str, str]  # id: warnings, of clips whose prediction should not be used
+    warnings: dict[str, str]  # id: warnings, of clips whose prediction should not be used
     fitted_here: bool  # the intervals were fitted to these very clips: their coverage is no evidence
 
 
 def interval_table(
     scores: Sequence[Score], rows: Sequence[PreparedRow], labels: Sequence[str], sure: Uncertainty
 ) -> pd.DataFrame:
-    """Return ``intervals.csv``, one row per clip: ``File_ID, basis, abstain`` and each label's ``_low`` and ``_high``.
+    """Return ``intervals.csv``, one row per clip: ``File_ID, basis, warnings`` and each label's ``_low`` and ``_high``.
 
     The intervals of a clip without a usable face or voice are empty.
     """
@@ -43,10 +43,10 @@ def interval_table(
     table = []
     for score, row in zip(scores, rows, strict=True):
         ends = sure.intervals(score, score.intensities)
-        warnings = sure.doubts(score, row.duration_s or None) if score.has_input else (NOTHING,)
+        warnings = sure.warnings(score, row.duration_s or None) if score.has_input else (NOTHING,)
         numbers = np.full(len(names), np.nan) if ends is None else np.ravel(ends)
         table.append([row.clip.clip_id, score.basis, "; ".join(warnings), *numbers])
-    return pd.DataFrame(table, columns=["File_ID", "basis", "abstain", *names])
+    return pd.DataFrame(table, columns=["File_ID", "basis", "warnings", *names])
 
 
 def measure_coverage(
@@ -69,7 +69,7 @@ def measure_coverage(
     held = (low <= targets) & (targets <= high)  # (clips, L)
     counts = np.column_stack([known, known * held.mean(axis=1)])
     by_basis = pd.Series(held[known].mean(axis=1)).groupby(table["basis"][known].to_numpy()).agg(["size", "mean"])
-    warned = table[table["abstain"] != ""]
+    warned = table[table["warnings"] != ""]
     return Coverage(
         asked=asked,
         mean=interval(how.resample(counts, lambda sums: sums[:, 1] / np.where(sums[:, 0] > 0, sums[:, 0], np.nan))),
@@ -77,6 +77,6 @@ def measure_coverage(
         widths=dict(zip(labels, (high - low)[known].mean(axis=0).tolist(), strict=True)),
         by_basis={name: {"n_clips": int(n), "coverage": float(share)} for name, n, share in by_basis.itertuples()},
         n_clips=int(known.sum()),
-        abstained=dict(warned[["File_ID", "abstain"]].to_numpy().tolist()),
+        warnings=dict(warned[["File_ID", "warnings"]].to_numpy().tolist()),
         fitted_here=fitted_here,
     )

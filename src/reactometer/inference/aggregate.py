@@ -65,7 +65,7 @@ def aggregate(path: str, model: LoadedModel, parts: Sequence[ScoredSegment], win
         intensities=intensities,
         intervals=intervals,
         coverage=sure.coverage if sure else None,
-        doubts=sure.doubts(whole, duration_s) if sure and whole.has_input else (),
+        warnings=sure.warnings(whole, duration_s) if sure and whole.has_input else (),
         windows=tuple(windows),
         samples=samples,
         frames_read=parts[-1].clip.frames_read,

@@ -107,7 +107,7 @@ class Uncertainty:
                 found[name] = float(np.mean([reference.distance(own[name]) for reference, own in pairs]))
         return found
 
-    def doubts(self, score: Score, duration_s: float | None) -> tuple[str, ...]:
+    def warnings(self, score: Score, duration_s: float | None) -> tuple[str, ...]:
         """Reasons to give no answer, in words, although there is something to go by."""
         told = []
         if duration_s is not None and duration_s < SHORT * self.shortest_s:

@@ -29,7 +29,7 @@ FRAME_COLUMNS = ("path", "time_s", "state", "box_x", "box_y", "box_width", "box_
 EVENT_COLUMNS = ("path", "label", "onset_s", "peak_s", "offset_s", "peak", "mean")
 
 COLUMN_TYPES = {"face": "int64", "sound": "bool"} | dict.fromkeys(
-    ("path", "sha256", "status", "state", "abstain", "same_as"), "string"
+    ("path", "sha256", "status", "state", "warnings", "same_as"), "string"
 )
 """Arrow types of columns that do not hold floats; they apply when all values of a part are missing, too."""
 
@@ -50,7 +50,7 @@ def load_predictions(text: bytes) -> list[Prediction]:
 
 
 def clip_rows(predictions: Sequence[Prediction]) -> list[dict[str, Any]]:
-    """Return one row per file, ``None`` where a value is unknown; ``abstain`` holds reasons not to use the row."""
+    """Return one row per file, ``None`` where a value is unknown; ``warnings`` holds reasons not to use the row."""
     return [
         {
             "path": prediction.path,
@@ -59,7 +59,7 @@ def clip_rows(predictions: Sequence[Prediction]) -> list[dict[str, Any]]:
             "duration_s": rounded(prediction.duration_s),
             "face_share": rounded(prediction.face_share),
             "sound": prediction.has_sound,
-            "abstain": abstained(prediction),
+            "warnings": join_warnings(prediction),
             **_values(prediction.labels, prediction.intensities, prediction.intervals),
         }
         for prediction in predictions
@@ -166,9 +166,9 @@ def write_parquet(table: pa.Table, file: Path) -> None:
 
 
 def clip_columns(prediction: Prediction) -> list[str]:
-    """Return the columns of the table of files; only a calibrated model has ``abstain`` and interval bounds."""
-    abstain = ["abstain"] if prediction.coverage else []
-    return ["path", "status", "duration_s", "face_share", "sound", *abstain, *_value_columns(prediction)]
+    """Return the columns of the table of files; only a calibrated model has ``warnings`` and interval bounds."""
+    warnings = ["warnings"] if prediction.coverage else []
+    return ["path", "status", "duration_s", "face_share", "sound", *warnings, *_value_columns(prediction)]
 
 
 def timeline_columns(prediction: Prediction) -> list[str]:
@@ -181,9 +181,9 @@ def with_face(columns: Sequence[str]) -> list[str]:
     return [columns[0], "face", *columns[1:]]
 
 
-def abstained(prediction: Prediction) -> str | None:
+def join_warnings(prediction: Prediction) -> str | None:
     """Return reasons not to use the intensities, or why there are none; ``None`` if no reason is known."""
-    reasons = prediction.doubts if prediction.status == "ok" else (prediction.status,)
+    reasons = prediction.warnings if prediction.status == "ok" else (prediction.status,)
     return "; ".join(reasons) or None
 
 

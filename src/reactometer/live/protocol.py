@@ -64,7 +64,7 @@ class LiveScore:
     face: tuple[float, float, float, float] | None = None  # its box in that frame: x, y, width, height in pixels
     face_share: float = 0.0  # of the window's frames
     level_db: float | None = None  # of the last tenth of a second, relative to full scale; None: silence, or no sound
-    abstain: str | None = None  # reasons not to use the intensities
+    warnings: str | None = None  # reasons not to use the intensities
     latency_s: float = 0.0  # from the arrival of the newest frame (or sound, if no frame has come) to the score
     dropped: int = 0  # frames of the session, so far
 
@@ -80,7 +80,7 @@ def score_as_json(score: LiveScore, labels: tuple[str, ...]) -> dict[str, Any]:
         "face": None if score.face is None else [round(value, 1) for value in score.face],
         "face_share": round(score.face_share, 3),
         "level_db": None if score.level_db is None else round(score.level_db, 1),
-        "abstain": score.abstain,
+        "warnings": score.warnings,
         "dropped": score.dropped,
     }
 

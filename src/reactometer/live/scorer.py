@@ -157,17 +157,17 @@ class LiveScorer:
             face=last.box if last else None,
             face_share=clip.face_share,
             level_db=level_of(clip.waveform),
-            abstain=self._abstain(score, clip.duration_s),
+            warnings=self._warnings(score, clip.duration_s),
         )
 
-    def _abstain(self, score: Score, length_s: float) -> str | None:
+    def _warnings(self, score: Score, length_s: float) -> str | None:
         """Return the reasons not to use the intensities of a window of which ``length_s`` have come."""
         networks, sure = self.model.networks, self.model.uncertainty
         if not score.has_input:
             missing = ["no face is seen"] * networks.uses_face + ["nothing is heard"] * networks.uses_voice
             return " and ".join(missing)
-        doubts = [f"{length_s:.1f} of {self.window_s:.1f} s so far"] if length_s < FILLED * self.window_s else []
-        return "; ".join([*doubts, *(sure.doubts(score, None) if sure else ())]) or None
+        warnings = [f"{length_s:.1f} of {self.window_s:.1f} s so far"] if length_s < FILLED * self.window_s else []
+        return "; ".join([*warnings, *(sure.warnings(score, None) if sure else ())]) or None
 
     def _newest_s(self) -> float | None:
         """Time of the newest frame or sound; None if nothing has come."""

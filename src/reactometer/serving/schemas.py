@@ -58,7 +58,7 @@ class ClipPrediction(BaseModel):
     duration_s: float | None = Field(examples=[9.96])
     face_share: float | None = Field(examples=[0.98])
     sound: bool | None = Field(description="Something is audible.")
-    abstain: str | None = Field(description="Reasons not to use the intensities.")
+    warnings: str | None = Field(description="Reasons not to use the intensities.")
     notes: list[str] = Field(description="What was not scored, and how values were changed.")
     intensities: Intensities | None
     timeline: list[TimelineWindow]

@@ -93,7 +93,7 @@ class Session {
     const late_ms = Math.round((this.now - message.time_s) * 1000);
     const dropped = message.dropped ? `, frames left out: ${message.dropped}` : "";
     $("live-late").textContent = `${late_ms} ms behind${dropped}.`;
-    $("live-doubt").textContent = message.abstain ? `Better not use these numbers: ${message.abstain}.` : "";
+    $("live-warning").textContent = message.warnings ? `Warning: ${message.warnings}.` : "";
     this.bars.set(message.intensities);
     outline($("camera").nextElementSibling, this.canvas.width, this.canvas.height, message.face ? [[message.face]] : []);
     this.extend(message);
@@ -141,7 +141,7 @@ export function stop(words = "Stopped.") {
   $("camera").srcObject = null;
   outline($("camera").nextElementSibling, 1, 1, []);
   $("live-state").textContent = words;
-  $("live-late").textContent = $("live-doubt").textContent = "";
+  $("live-late").textContent = $("live-warning").textContent = "";
   switchTo(false);
 }
 

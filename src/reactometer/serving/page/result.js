@@ -15,8 +15,8 @@ export function about({ document, prediction }) {
 export function warnings(players) {
   const lines = players.flatMap(({ prediction, document }) => {
     const whose = players.length > 1 ? `${document.name}: ` : "";
-    const abstain = prediction.abstain ? [`${whose}Better not use these numbers: ${prediction.abstain}.`] : [];
-    return [...abstain, ...prediction.notes.map((note) => `${whose}${note}`)];
+    const reasons = prediction.warnings ? [`${whose}Warning: ${prediction.warnings}.`] : [];
+    return [...reasons, ...prediction.notes.map((note) => `${whose}${note}`)];
   });
   return lines.length ? [make("div", { className: "warning" }, ...lines.map((line) => make("p", { textContent: line })))] : [];
 }
