@@ -30,7 +30,7 @@ from reactometer.inference.outputs import Outputs
 from reactometer.inference.overlay import write_overlay
 from reactometer.inference.plot import draw_timeline
 from reactometer.inference.tables import clip_columns, clip_rows, write_table
-from reactometer.io import PART, atomic_file, atomic_folder, check_place, make_folder, write_atomic
+from reactometer.io import PART, atomic_file, atomic_folder, check_writable, make_folder, write_atomic
 from reactometer.paths import STARTER
 from reactometer.training.train import train
 from reactometer.training.trainer import LAST, _WholeFiles
@@ -103,10 +103,10 @@ def test_places_that_cannot_be_written_are_told_before_any_work(read_only: Path,
     for outputs in (Outputs(clips=read_only / "a.csv"), Outputs(plot=read_only / "in" / "plots")):
         with pytest.raises(OutputError, match=r"read-only/.*Read-only file system"):
             outputs.check(1)
-    for refused in (partial(make_folder, read_only), partial(check_place, read_only / "a" / "b.csv")):
+    for refused in (partial(make_folder, read_only), partial(check_writable, read_only / "a" / "b.csv")):
         with pytest.raises(OutputError, match="Read-only file system"):
             refused()
-    check_place(tmp_path / "in" / "a.csv")
+    check_writable(tmp_path / "in" / "a.csv")
     assert not (tmp_path / "in").exists()
 
 

@@ -48,7 +48,7 @@ def atomic_folder(folder: Path) -> Iterator[Path]:
     """
     if folder.exists():
         raise OutputError(f"{folder}: exists already", fix="Name another folder, or delete this one")
-    with writing(folder):
+    with wrap_write_errors(folder):
         folder.parent.mkdir(parents=True, exist_ok=True)
         partial = _temporary_name(folder)
         partial.mkdir()
@@ -71,7 +71,7 @@ def atomic_file(file: Path) -> Iterator[Path]:
     Raises:
         OutputError: the file cannot be written; an earlier file is unchanged.
     """
-    with writing(file):
+    with wrap_write_errors(file):
         file.parent.mkdir(parents=True, exist_ok=True)
         target = file.resolve()
         partial = _temporary_name(target)
@@ -94,7 +94,7 @@ def write_atomic(file: Path, content: str | bytes) -> Path:
     return file
 
 
-def write_picture(figure: Any, file: Path) -> Path:
+def write_plot(figure: Any, file: Path) -> Path:
     """Write a figure of matplotlib by :func:`atomic_file`, in the format of the file's ending; return its path."""
     with atomic_file(file) as partial:
         figure.savefig(partial, dpi=150, format=file.suffix[1:])
@@ -102,7 +102,7 @@ def write_picture(figure: Any, file: Path) -> Path:
 
 
 @contextmanager
-def writing(path: Path) -> Iterator[None]:
+def wrap_write_errors(path: Path) -> Iterator[None]:
     """Re-raise errors of writing as OutputError, naming the path."""
     try:
         yield
@@ -135,7 +135,7 @@ def write_error(path: Path | str, error: Exception) -> OutputError:
 
 
 @contextmanager
-def decoding(source: object, error_class: type[ReactometerError], fix: str) -> Iterator[None]:
+def wrap_decode_errors(source: object, error_class: type[ReactometerError], fix: str) -> Iterator[None]:
     """Re-raise any error that damaged contents cause as ``error_class``, naming the file."""
     try:
         yield
@@ -186,15 +186,15 @@ def make_folder(path: Path) -> Path:
     Raises:
         OutputError: the folder cannot be created or written.
     """
-    with writing(path):
+    with wrap_write_errors(path):
         path.mkdir(parents=True, exist_ok=True)
         TemporaryFile(dir=path).close()
     return path
 
 
-def check_place(file: Path) -> None:
+def check_writable(file: Path) -> None:
     """Raise OutputError if a file cannot be written; create nothing. Call this before long work."""
-    with writing(file):
+    with wrap_write_errors(file):
         TemporaryFile(dir=next(place for place in file.absolute().parents if place.exists())).close()
 
 

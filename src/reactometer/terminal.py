@@ -19,7 +19,7 @@ messages = Console(stderr=True, markup=False, highlight=False, soft_wrap=True)
 """Progress, warnings and errors; results go to standard output."""
 
 
-def shown(value: float | None, decimals: int = 4) -> str:
+def format_score(value: float | None, decimals: int = 4) -> str:
     """Format a score, or "undefined"."""
     return "undefined" if value is None else f"{value:.{decimals}f}"
 

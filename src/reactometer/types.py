@@ -34,7 +34,7 @@ FloatArray = npt.NDArray[np.float32]
 ByteArray = npt.NDArray[np.uint8]
 IntervalBounds = tuple[tuple[float, float], ...]
 """(low, high) of each of L intervals, in [0, 1]."""
-ENDS = ("low", "high")
+BOUNDS = ("low", "high")
 """What tables call them: columns ``LABEL_low`` and ``LABEL_high``."""
 
 

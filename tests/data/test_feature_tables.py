@@ -230,7 +230,7 @@ def test_a_table_trains_and_scores(tmp_path: Path) -> None:
     assert load_model(folder).networks.feature_sizes == {"face": 4, "voice": 2}
     evaluation = evaluate(folder, path, progress=False)
     assert evaluation.split == "test"
-    assert evaluation.without_evidence == ("008",)
+    assert evaluation.without_input == ("008",)
     assert evaluation.metrics.n_clips == 7
     scores = evaluation.predictions.set_index("File_ID")
     np.testing.assert_allclose(scores.loc["008"], table[table.split == "train"][list(LABELS)].mean(), atol=1e-6)

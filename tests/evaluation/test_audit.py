@@ -32,8 +32,8 @@ def test_a_clean_data_set_has_no_leak_and_its_facts_are_its_tables(prepared: Pre
     train, val = (np.array([row.clip.labels for row in prepared.split(name)]) for name in ("train", "val"))
     np.testing.assert_allclose(found.splits["val"].drift, (val.mean(0) - train.mean(0)) / train.std(0))
     assert found.splits["train"].drift == (0.0,) * 7
-    assert found.length_cue is not None
-    assert found.cue_split == "val"
+    assert found.length_baseline is not None
+    assert found.length_split == "val"
 
 
 @pytest.mark.slow
@@ -78,8 +78,8 @@ def test_features_have_no_media_and_length_can_give_labels_away(tmp_path: Path) 
         rows += [{"clip": f"c{clip}", "split": split, **step, **labels} for step in steps]
     pd.DataFrame(rows).to_parquet(tmp_path / "features.parquet")
     found = audit(tmp_path / "features.parquet", face_features="AU*", progress=False)
-    assert found.length_cue is not None
-    assert found.length_cue.low > 0.9
+    assert found.length_baseline is not None
+    assert found.length_baseline.low > 0.9
     assert any("features instead of media" in text for text in found.unseen)
     assert found.leaks == ()  # three coarse label vectors tell no stimulus
     assert found.vectors.shared == {"val": 1.0}

@@ -16,7 +16,7 @@ from reactometer.data.cache import PreparedSet
 from reactometer.errors import ConfigError, DataError, OutputError
 from reactometer.evaluation.conformal_fit import calibrate
 from reactometer.evaluation.evaluate import evaluate
-from reactometer.evaluation.robustness import degrade
+from reactometer.evaluation.robustness import measure_robustness
 from reactometer.explain.occlusion import explain
 from reactometer.inference.checkpoint import join_models, load_model
 from reactometer.inference.inputs import encoded_clips
@@ -27,7 +27,7 @@ from reactometer.labels import HUME_REACTION
 from reactometer.paths import STARTER
 from reactometer.types import FaceSample, FrameState, PreparedClip
 
-ENDS = [f"{label}_{end}" for label in HUME_REACTION for end in ("low", "high")]
+BOUNDS = [f"{label}_{end}" for label in HUME_REACTION for end in ("low", "high")]
 
 
 @pytest.fixture(scope="module")
@@ -43,7 +43,7 @@ def test_intervals_hold_the_labels_they_were_fitted_to(calibrated: Path, prepare
     evaluation = evaluate(calibrated, prepared.folder, split="all", out=tmp_path, progress=False)
     table = pd.read_csv(tmp_path / "intervals.csv")
     truth = np.array([row.clip.labels for row in prepared.rows])
-    low, high = table[ENDS[::2]].to_numpy(), table[ENDS[1::2]].to_numpy()
+    low, high = table[BOUNDS[::2]].to_numpy(), table[BOUNDS[1::2]].to_numpy()
     held = (low <= truth) & (truth <= high)
     said = json.loads((tmp_path / "metrics.json").read_text())["coverage"]
     assert said["mean"]["value"] == pytest.approx(held.mean())
@@ -63,7 +63,7 @@ def test_predict_gives_the_interval_that_evaluate_gives(
     row = prepared.split("test")[0]
     (prediction,) = predict([row.clip.path], calibrated, progress=False)
     assert prediction.coverage == 0.9
-    assert np.array(prediction.intervals).ravel() == pytest.approx(table[ENDS].iloc[0].to_numpy(float), abs=1e-5)
+    assert np.array(prediction.intervals).ravel() == pytest.approx(table[BOUNDS].iloc[0].to_numpy(float), abs=1e-5)
     assert "; ".join(prediction.warnings) == table.warnings[0]
     assert all(window.intervals for window in prediction.windows if window.intensities)
     (smoothed,) = predict([row.clip.path], calibrated, smooth_s=2.0, progress=False)
@@ -97,7 +97,7 @@ def test_recalibration_brings_predictions_to_scale_and_keeps_their_order(
     (prediction,) = predict([row.clip.path], tmp_path / "model", timeline=False, progress=False)
     said = after.predictions.set_index("File_ID").loc[row.clip.clip_id].to_numpy(float)
     assert prediction.intensities == pytest.approx(said, abs=1e-5)
-    harder = degrade(load_model(tmp_path / "model"), prepared, "all", tmp_path, progress=False)
+    harder = measure_robustness(load_model(tmp_path / "model"), prepared, "all", tmp_path, progress=False)
     unchanged = next(iter(harder.curves.values()))[0]
     assert unchanged.metrics.pearson == pytest.approx(after.metrics.pearson, abs=1e-6)
     mute = evaluate(tmp_path / "model", prepared.folder, split="test", without="voice", progress=False)
@@ -132,7 +132,7 @@ def test_intervals_fitted_to_the_clips_that_are_scored_are_no_evidence(
     for split, here in (("all", True), ("test", False)):
         evaluation = evaluate(calibrated, prepared.folder, split=split, progress=False)
         assert evaluation.coverage is not None
-        assert evaluation.coverage.fitted_here == here
+        assert evaluation.coverage.is_in_sample == here
         print_evaluation(evaluation)
         assert ("fitted to these very clips" in capsys.readouterr().out) == here
 

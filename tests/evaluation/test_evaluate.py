@@ -91,7 +91,7 @@ def test_an_unreadable_clip_counts_with_the_training_mean(
     assert evaluation.metrics.n_clips == len(evaluation.predictions) == n_test
     assert len(evaluation.failed) == 1
     assert broken.name in evaluation.failed[0]
-    assert evaluation.without_evidence == (f"[{broken.stem}]",)
+    assert evaluation.without_input == (f"[{broken.stem}]",)
     answer = evaluation.predictions[list(HUME_REACTION)].to_numpy()[0]
     np.testing.assert_allclose(answer, _training_mean(prepared), atol=1e-6)
 
@@ -121,7 +121,7 @@ def test_a_modality_can_be_taken_away(model_folder: Path, prepared: PreparedSet)
     assert not np.allclose(both.iloc[:, 1:], face.predictions.iloc[:, 1:])
     assert not np.allclose(face.predictions.iloc[:, 1:], voice.predictions.iloc[:, 1:])
     mute = [row.clip.clip_id for row in prepared.split("test") if not row.has_sound]
-    assert list(voice.without_evidence) == mute
+    assert list(voice.without_input) == mute
 
 
 def test_what_does_not_fit_is_named(
@@ -186,7 +186,7 @@ def test_a_duplicate_id_does_not_blind_a_frozen_model_to_the_first_clip(
     twice = replace(row, clip=replace(row.clip, problem="duplicate id"), file=None, duration_s=0.0)
     write_index(replace(prepared, folder=own, rows=(*prepared.rows, twice)))
     evaluation = evaluate(frozen_folder, own, progress=False)
-    assert evaluation.without_evidence == (row.clip.clip_id,)
+    assert evaluation.without_input == (row.clip.clip_id,)
     answers = evaluation.predictions[list(HUME_REACTION)].to_numpy()
     np.testing.assert_allclose(answers[0], _answers(frozen_folder, prepared.folder)[0], atol=1e-6)
     np.testing.assert_allclose(answers[-1], _training_mean(prepared), atol=1e-6)
@@ -213,7 +213,7 @@ def test_an_ensemble_scores_the_mean_of_its_members(
     alone = [_answers(member, prepared.folder, without="face") for member in members]
     np.testing.assert_allclose(_answers(joint, prepared.folder, without="face"), np.mean(alone, axis=0), atol=1e-6)
     mute = evaluate(joint, prepared.folder, split="all", without="face", progress=False)
-    assert list(mute.without_evidence) == [row.clip.clip_id for row in prepared.rows if not row.has_sound]
+    assert list(mute.without_input) == [row.clip.clip_id for row in prepared.rows if not row.has_sound]
 
 
 @pytest.mark.slow

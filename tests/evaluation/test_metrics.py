@@ -195,12 +195,12 @@ def _pair(kind: str, generator: np.random.Generator) -> tuple[Array, Array]:
     return pairs[kind]
 
 
-KINDS = (
+METRIC_NAMES = (
     "random,near constants,great offsets,one great offset,duplicates,one clip apart,float32,correlated,anticorrelated"
 )
 
 
-@pytest.mark.parametrize("kind", KINDS.split(","))
+@pytest.mark.parametrize("kind", METRIC_NAMES.split(","))
 def test_hard_inputs_score_as_elsewhere(kind: str) -> None:
     """40 random draws of each kind; torchmetrics has Lin's moments, 1/n, of the clips 1,000 times over."""
     generator = np.random.default_rng(0)

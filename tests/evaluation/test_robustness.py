@@ -15,7 +15,7 @@ from reactometer.data.cache import FEATURES, PreparedSet
 from reactometer.evaluation import robustness
 from reactometer.evaluation.evaluate import Evaluation, evaluate
 from reactometer.evaluation.metrics import Metrics
-from reactometer.evaluation.robustness import Degradation, degrade
+from reactometer.evaluation.robustness import Degradation, measure_robustness
 from reactometer.inference.checkpoint import join_models, load_model
 from reactometer.training.train import train
 
@@ -46,7 +46,7 @@ def _same(metrics: Metrics, evaluation: Evaluation) -> None:
 
 def _run(model: Path, prepared: PreparedSet, out: Path) -> Degradation:
     out.mkdir(exist_ok=True)
-    return degrade(load_model(model), prepared, "test", out, n_resamples=100, progress=False)
+    return measure_robustness(load_model(model), prepared, "test", out, n_resamples=100, progress=False)
 
 
 def _kept(prepared: PreparedSet) -> set[Path]:

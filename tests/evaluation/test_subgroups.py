@@ -41,7 +41,7 @@ def _draw(seed: int, clips: int, r: float = 0.8) -> tuple[Array, Array]:
 
 
 def _claims(groups: Sequence[Group]) -> set[tuple[str, str, str | None]]:
-    return {(group.name, own.measure, own.label) for group in groups for own in group.numbers if own.is_shown}
+    return {(group.name, own.measure, own.label) for group in groups for own in group.numbers if own.is_significant}
 
 
 def test_a_bias_and_a_lower_correlation_are_found_and_a_group_of_four_is_marked() -> None:
@@ -63,7 +63,7 @@ def test_a_bias_and_a_lower_correlation_are_found_and_a_group_of_four_is_marked(
     assert {("high", "bias", label) for label in LABELS} <= _claims(found)
     assert not any(name == "tiny" for name, _, _ in _claims(found))
     tiny = groups["tiny"].number("bias")
-    assert not tiny.is_shown
+    assert not tiny.is_significant
     assert tiny.value is not None
     assert tiny.value.value > 0.1
 

@@ -22,13 +22,13 @@ from reactometer.errors import OutputError
 from reactometer.inference import tables
 from reactometer.io import (
     PART,
-    decoding,
     format_csv,
     format_json,
     make_folder,
     parse_json_object,
+    wrap_decode_errors,
+    wrap_write_errors,
     write_atomic,
-    writing,
 )
 from reactometer.types import Prediction
 
@@ -88,7 +88,7 @@ class ResultStore:
             number = int(journal[-1].stem) + 1 if journal else 0
             file, self._n_lines = self.folder / JOURNAL / f"{number:05d}.jsonl", 0
         line = Line(sha256, predictions)
-        with writing(file), file.open("ab") as stream:
+        with wrap_write_errors(file), file.open("ab") as stream:
             stream.write(_LINE.dump_json(line) + b"\n")
             stream.flush()
             os.fsync(stream.fileno())
@@ -181,7 +181,7 @@ def open_results(folder: Path, settings: Mapping[str, Any], *, all_faces: bool) 
 
 
 def _check_settings(file: Path, settings: Mapping[str, Any]) -> None:
-    with decoding(file, OutputError, "Name another folder"):
+    with wrap_decode_errors(file, OutputError, "Name another folder"):
         earlier = parse_json_object(file.read_bytes())
     other = [key for key in {**earlier, **settings} if earlier.get(key) != settings.get(key)]
     if other:
@@ -203,5 +203,5 @@ def _drop_incomplete_line(file: Path) -> None:
 
 
 def _read_journal(file: Path) -> list[Line]:
-    with decoding(file, OutputError, DAMAGED):
+    with wrap_decode_errors(file, OutputError, DAMAGED):
         return [_LINE.validate_json(line) for line in file.read_bytes().splitlines()]

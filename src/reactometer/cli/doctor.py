@@ -12,7 +12,7 @@ from pathlib import Path
 import typer
 from packaging.requirements import Requirement
 
-from reactometer.io import check_place
+from reactometer.io import check_writable
 from reactometer.paths import CACHE_VARIABLE, STARTER, cache_folder, find_yunet
 from reactometer.terminal import OK, SOME_FAILED
 
@@ -105,7 +105,7 @@ def describe_runtime() -> str:
 
 
 def _check_folder(folder: Path) -> Path:
-    check_place(folder / "file")
+    check_writable(folder / "file")
     return folder
 
 

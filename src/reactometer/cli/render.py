@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.table import Table
 
 from reactometer.paths import STARTER
-from reactometer.terminal import is_first_process, messages, shown
+from reactometer.terminal import format_score, is_first_process, messages
 
 if TYPE_CHECKING:
     from reactometer.batch.run import RunResult
@@ -71,13 +71,13 @@ def print_comparison(comparison: Comparison) -> None:
     rows = [
         (
             row.name,
-            shown(row.median),
+            format_score(row.median),
             f"{row.interval.low:.3f} to {row.interval.high:.3f}",
             f"{row.over_length.low:+.3f} to {row.over_length.high:+.3f}",
         )
         for row in comparison.rows
     ]
-    rows.append(("clip length alone", shown(comparison.length_baseline.mean_pearson), "", ""))
+    rows.append(("clip length alone", format_score(comparison.length_baseline.mean_pearson), "", ""))
     print_table(("system", comparison.split, "95% interval", "over clip length"), rows)
     results.print(f"mean Pearson, median of {comparison.n_seeds} seeds")
     for ending in ("md", "csv"):
@@ -164,7 +164,7 @@ def print_serving(service: Service, address: str) -> None:
         messages.print("Everybody who reaches this address is let in: name --keys FILE.", style="yellow")
 
 
-def live_picture(labels: Sequence[str], title: str, score: LiveScore, stats: LiveStats) -> str:
+def format_live(labels: Sequence[str], title: str, score: LiveScore, stats: LiveStats) -> str:
     """Return the lines that show a live score: bars, face, voice, rate and warnings."""
     face = "not seen" if score.face is None else "seen"
     voice = "–" if score.level_db is None else f"{score.level_db:.0f} dB"

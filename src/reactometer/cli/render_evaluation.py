@@ -7,7 +7,7 @@ from itertools import groupby
 from typing import TYPE_CHECKING
 
 from reactometer.cli.render import print_failed, print_names, print_table, results
-from reactometer.terminal import messages, shown
+from reactometer.terminal import format_score, messages
 
 if TYPE_CHECKING:
     from reactometer.cli.demo import DemoResult
@@ -27,19 +27,21 @@ FEW_UNITS = 20
 
 def print_evaluation(evaluation: Evaluation) -> None:
     """Print the table of scores and how the clips were counted."""
-    from reactometer.evaluation.metrics import KINDS
+    from reactometer.evaluation.metrics import METRIC_NAMES
 
     metrics, intervals = evaluation.metrics, evaluation.intervals
     slopes = {own.label: own.slope for own in evaluation.reliability}
     rows = []
     for place, label in enumerate(metrics.labels):
-        ends = [intervals.by_label[kind][place] if intervals else None for kind in KINDS]
-        scores = [values[place] for values in metrics.by_kind.values()]
+        ends = [intervals.by_label[kind][place] if intervals else None for kind in METRIC_NAMES]
+        scores = [values[place] for values in metrics.by_metric.values()]
         slope = slopes.get(label)
         rows.append([label, *map(with_interval, scores, ends), f"{slope.value:.2f}" if slope else ""])
-    ends = [intervals.mean[kind] if intervals else None for kind in KINDS]
+    ends = [intervals.mean[kind] if intervals else None for kind in METRIC_NAMES]
     rows.append(["mean", *map(with_interval, metrics.means.values(), ends)])
-    print_table(("emotion", *KINDS.values(), "slope"), rows, title=f"{evaluation.split}: {metrics.n_clips} clips")
+    print_table(
+        ("emotion", *METRIC_NAMES.values(), "slope"), rows, title=f"{evaluation.split}: {metrics.n_clips} clips"
+    )
     if intervals:
         units = f"{intervals.n_resamples} resamples by {intervals.unit} ({intervals.n_units} of them)"
         few = ": so few make it too narrow" if intervals.n_units <= FEW_UNITS else ""
@@ -50,7 +52,7 @@ def print_evaluation(evaluation: Evaluation) -> None:
         results.print(f"per person: {evaluation.person_norm}")
     if evaluation.n_without_labels:
         results.print(f"{evaluation.n_without_labels} clips without labels: predicted, not scored")
-    print_names("answered with the training mean (nothing seen or heard)", evaluation.without_evidence)
+    print_names("answered with the training mean (nothing seen or heard)", evaluation.without_input)
     print_failed(evaluation.failed)
     _print_groups(evaluation.groups)
 
@@ -60,7 +62,7 @@ def _print_coverage(coverage: Coverage) -> None:
     results.print(
         f"{coverage.asked:.0%} intervals of the predictions ({min(widths):.2f} to {max(widths):.2f} wide) hold "
         f"{own.value:.1%} of the labels ({own.low:.1%} to {own.high:.1%}; by label {min(by_label):.0%} to "
-        f"{max(by_label):.0%}){', but were fitted to these very clips' if coverage.fitted_here else ''}"
+        f"{max(by_label):.0%}){', but were fitted to these very clips' if coverage.is_in_sample else ''}"
     )
     if coverage.warnings:
         results.print(f"clips with a warning: {len(coverage.warnings)}")
@@ -73,14 +75,14 @@ def _print_groups(groups: Sequence[Group]) -> None:
         print_table((column, *header), map(_group_row, own))
     for group in groups:
         for number in group.numbers:
-            if number.is_shown:
+            if number.is_significant:
                 what = f"{number.measure} of {number.label}" if number.label else f"mean {number.measure}"
                 apart = with_interval(number.difference.value, number.difference) if number.difference else ""
                 results.print(f"{group.name}: {what} differs from all other clips' by {apart}")
     if groups:
         looked_at = [own for group in groups if not group.is_small for own in group.numbers if own.difference]
         results.print(
-            f"{len(looked_at)} differences looked at, {sum(own.is_shown for own in looked_at)} shown: the "
+            f"{len(looked_at)} differences looked at, {sum(own.is_significant for own in looked_at)} shown: the "
             "Bonferroni-corrected interval excludes 0; bias: mean prediction less mean label; in brackets: too few to "
             "tell apart from all others"
         )
@@ -100,7 +102,9 @@ def print_demo(result: DemoResult) -> None:
     """Print the demo's scores, the baselines beside them, and where everything is."""
     print_evaluation(result.evaluation)
     scores = {"face and voice": result.evaluation.metrics.mean_pearson, **result.beside}
-    print_table(("mean Pearson on people never seen", ""), [(name, shown(score)) for name, score in scores.items()])
+    print_table(
+        ("mean Pearson on people never seen", ""), [(name, format_score(score)) for name, score in scores.items()]
+    )
     for name, path in result.files.items():
         results.print(f"{name}: {path}")
     results.print(f"done in {result.seconds:.0f} s")
@@ -172,9 +176,9 @@ def print_audit(audit: Audit) -> None:
     for split, share in vectors.shared.items():
         telling = f"{vectors.telling[split]:.1%} a vector that tells its stimulus"
         results.print(f"  {share:.1%} of {split} have one that a train clip has, {telling}")
-    if audit.length_cue:
-        score = with_interval(audit.length_cue.value, audit.length_cue)
-        results.print(f"clip length as the only predictor: mean Pearson {score} on {audit.cue_split}")
+    if audit.length_baseline:
+        score = with_interval(audit.length_baseline.value, audit.length_baseline)
+        results.print(f"clip length as the only predictor: mean Pearson {score} on {audit.length_split}")
     for text in audit.unseen:
         results.print(f"not checked: {text}")
     for leak in audit.leaks:
@@ -201,7 +205,7 @@ def print_ratings(gathered: Ratings) -> None:
     rows = []
     for (label, own), mean in zip(gathered.agreement.items(), gathered.means, strict=True):
         agreement = (own.icc_one, own.icc_mean, own.ceiling)
-        rows.append((label, f"{mean:.3f}", *(shown(value, 3) for value in agreement)))
+        rows.append((label, f"{mean:.3f}", *(format_score(value, 3) for value in agreement)))
     print_table(("label", "mean", "ICC of one", "ICC of their mean", "ceiling of a model's r"), rows)
     print_names("left out, without a rating of each label", gathered.incomplete)
     results.print(f"labels from 0 to 1: {gathered.path}")
@@ -211,4 +215,4 @@ def print_ratings(gathered: Ratings) -> None:
 def with_interval(value: float | None, interval: Interval | None) -> str:
     """Format a score with its interval: "0.893 (0.85–0.92)"."""
     ends = f" ({interval.low:.2f}–{interval.high:.2f})" if interval else ""
-    return f"{shown(value, 3)}{ends}"
+    return f"{format_score(value, 3)}{ends}"

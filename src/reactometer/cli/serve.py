@@ -115,7 +115,7 @@ def live(
                 stats.add(timed)
                 if write_row is not None:
                     write_row(timed)
-                screen.update(render.live_picture(labels, opened.name, timed, stats), refresh=True)
+                screen.update(render.format_live(labels, opened.name, timed, stats), refresh=True)
     render.print_summary(stats, opened.problem)
     render.print_starter(model)
     raise typer.Exit(SOME_FAILED if opened.problem else OK)

@@ -14,7 +14,7 @@ from pydantic import TypeAdapter
 
 from reactometer.config import PrepareConfig
 from reactometer.errors import DataError
-from reactometer.io import PART, atomic_file, decoding, make_folder, sha256_of, write_atomic
+from reactometer.io import PART, atomic_file, make_folder, sha256_of, wrap_decode_errors, write_atomic
 from reactometer.paths import cache_folder
 from reactometer.types import Clip, FaceSample, FrameState, PreparedClip
 
@@ -71,7 +71,7 @@ def load_clip(row: PreparedRow) -> PreparedClip:
     if row.file is None:
         return PreparedClip(0.0, 0.0, (), None)
     with (
-        decoding(row.file, DataError, "Delete it and run 'reactometer prepare' again"),
+        wrap_decode_errors(row.file, DataError, "Delete it and run 'reactometer prepare' again"),
         np.load(row.file, allow_pickle=False) as arrays,
     ):
         found = {name: arrays[name] for name in arrays.files}
@@ -84,7 +84,7 @@ def open_prepared(folder: Path) -> PreparedSet:
     file = folder / INDEX_FILE
     if not file.is_file():
         raise DataError(f"{folder}: not a prepared dataset", fix="Run 'reactometer prepare DATA'")
-    with decoding(file, DataError, "Run 'reactometer prepare' again"):
+    with wrap_decode_errors(file, DataError, "Run 'reactometer prepare' again"):
         index = TypeAdapter(PreparedSet).validate_json(file.read_bytes())
     rows = tuple(replace(row, file=row.file and folder / "clips" / row.file.name) for row in index.rows)
     return replace(index, folder=folder, rows=rows)
@@ -106,7 +106,7 @@ def write_clip(file: Path, clip: PreparedClip, counts: Mapping[str, Any]) -> Non
 def read_counts(file: Path) -> dict[str, Any] | None:
     """Return the counts in a clip's file; ``None`` if the file is missing or damaged."""
     try:
-        with decoding(file, DataError, ""), np.load(file, allow_pickle=False) as arrays:
+        with wrap_decode_errors(file, DataError, ""), np.load(file, allow_pickle=False) as arrays:
             return dict(json.loads(str(arrays["counts"])))
     except DataError:
         return None

@@ -15,7 +15,7 @@ from safetensors.numpy import load_file, save
 from reactometer.data.cache import PreparedRow
 from reactometer.data.inputs import ClipPart, Item, ItemLoader, split_parts
 from reactometer.errors import DataError
-from reactometer.io import PART, decoding, format_json, make_folder, parse_json_object, write_atomic
+from reactometer.io import PART, format_json, make_folder, parse_json_object, wrap_decode_errors, write_atomic
 from reactometer.types import FloatArray
 
 STREAMS = ("face", "voice")
@@ -50,7 +50,7 @@ class FeatureStore:
             file = self.files.get(part_key(row, part))
             if file is None:
                 raise DataError(f"no features of '{row.clip.clip_id}' are kept", fix="Run the command again")
-            with decoding(file, DataError, f"Delete {file.parent} and run the command again"):
+            with wrap_decode_errors(file, DataError, f"Delete {file.parent} and run the command again"):
                 tables = load_file(file)
         face, voice = tables["face"], tables["voice"]
         return Item(
@@ -118,7 +118,7 @@ def open_store(folder: Path) -> FeatureStore:
     file = folder / INDEX_FILE
     if not file.is_file():
         raise DataError(f"{folder}: holds no features: no {INDEX_FILE}", fix=AGAIN)
-    with decoding(file, DataError, AGAIN):
+    with wrap_decode_errors(file, DataError, AGAIN):
         about = parse_json_object(file.read_bytes())
         files = {str(key): folder / Path(name).name for key, name in about["files"].items()}
         return FeatureStore({stream: int(about["sizes"][stream]) for stream in STREAMS}, files)

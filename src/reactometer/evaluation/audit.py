@@ -13,14 +13,14 @@ from reactometer.data.cache import PreparedSet
 from reactometer.data.leakage import LabelVectors, Leak, find_label_vectors, find_same_files, find_shared
 from reactometer.data.prepare import open_data
 from reactometer.data.splits import SPLITS
-from reactometer.evaluation.baselines import length_answers, readable_train
+from reactometer.evaluation.baselines import labelled_train_rows, predict_from_length
 from reactometer.evaluation.bootstrap import Interval, bootstrap_mean_pearson, choose_units
 from reactometer.evaluation.metrics import MIN_CLIPS, MIN_STD, Array
 from reactometer.io import format_json, write_atomic
 
 
 @dataclass(frozen=True)
-class SplitFacts:
+class SplitSummary:
     """The content of one split, and its labels, (L,) each; empty if the labels are withheld."""
 
     n_clips: int
@@ -38,11 +38,11 @@ class Audit:
     """All that was found; ``leaks`` make a score untrustworthy."""
 
     labels: tuple[str, ...]
-    splits: dict[str, SplitFacts]
+    splits: dict[str, SplitSummary]
     leaks: tuple[Leak, ...]
     vectors: LabelVectors
-    length_cue: Interval | None  # mean Pearson of the clip length as the only predictor, fitted on train
-    cue_split: str  # the split that the clip length was scored on
+    length_baseline: Interval | None  # mean Pearson of the clip length as the only predictor, fitted on train
+    length_split: str  # the split that the clip length was scored on
     unseen: tuple[str, ...]  # what could not be checked, in words
 
 
@@ -66,7 +66,7 @@ def audit(
     prepared = open_data(DataConfig.model_validate(config), PrepareConfig(), progress=progress)
     clips = [row.clip for row in prepared.rows]
     vectors, vector_leaks = find_label_vectors(clips)
-    cue, cue_split = _score_length(prepared)
+    cue, length_split = _score_length(prepared)
     found = Audit(
         labels=prepared.labels,
         splits={split: _facts(prepared, split) for split in SPLITS if prepared.split(split)},
@@ -77,8 +77,8 @@ def audit(
             *(find_same_files(clips) if prepared.feature_sizes is None else ()),
         ),
         vectors=vectors,
-        length_cue=cue,
-        cue_split=cue_split,
+        length_baseline=cue,
+        length_split=length_split,
         unseen=_unseen(prepared),
     )
     if out is not None:
@@ -91,14 +91,14 @@ def _score_length(prepared: PreparedSet) -> tuple[Interval | None, str]:
     labelled = {split: [row for row in prepared.split(split) if row.clip.labels] for split in ("val", "test")}
     split = "val" if len(labelled["val"]) >= MIN_CLIPS else "test"
     rows, targets = labelled[split], _labels(prepared, split)
-    with_length = [row for row in readable_train(prepared) if row.duration_s > 0]
+    with_length = [row for row in labelled_train_rows(prepared) if row.duration_s > 0]
     if min(len(with_length), len(rows)) < MIN_CLIPS or not (np.ptp(targets, axis=0) > MIN_STD).any():
         return None, split
     how = choose_units([row.clip for row in rows])
-    return bootstrap_mean_pearson(targets, length_answers(prepared, rows), how=how), split
+    return bootstrap_mean_pearson(targets, predict_from_length(prepared, rows), how=how), split
 
 
-def _facts(prepared: PreparedSet, split: str) -> SplitFacts:
+def _facts(prepared: PreparedSet, split: str) -> SplitSummary:
     rows, values, train = prepared.split(split), _labels(prepared, split), _labels(prepared, "train")  # (clips, L)
     readable = [row for row in rows if row.file]
     mean, drift = np.empty(0), np.empty(0)
@@ -107,7 +107,7 @@ def _facts(prepared: PreparedSet, split: str) -> SplitFacts:
     if len(values) and len(train):
         spread = train.std(axis=0)
         drift = (mean - train.mean(axis=0)) / np.where(spread > MIN_STD, spread, 1.0)
-    return SplitFacts(
+    return SplitSummary(
         n_clips=len(rows),
         n_labelled=len(values),
         n_failed=len(rows) - len(readable),

@@ -50,18 +50,18 @@ def shuffled_scores(
     return [score for score in scores if score is not None]
 
 
-def length_answers(prepared: PreparedSet, rows: Sequence[PreparedRow]) -> Array:
+def predict_from_length(prepared: PreparedSet, rows: Sequence[PreparedRow]) -> Array:
     """Predict the labels of prepared clips from their lengths, (clips, L); see :func:`length_baseline`.
 
     If clips are as long as their stimulus, as in Hume-Reaction, length predicts the labels. Unreadable clips have
     length 0.
     """
-    train = readable_train(prepared)
+    train = labelled_train_rows(prepared)
     targets = np.array([row.clip.labels for row in train])
     known, asked = ([row.duration_s or np.nan for row in own] for own in (train, rows))
     return length_baseline(known, targets, asked)
 
 
-def readable_train(prepared: PreparedSet) -> list[PreparedRow]:
+def labelled_train_rows(prepared: PreparedSet) -> list[PreparedRow]:
     """The train clips that have labels and could be read."""
     return [row for row in prepared.split("train") if row.clip.labels and row.file]

@@ -134,10 +134,10 @@ def bootstrap_metrics(
         ScoreError: as :func:`measure`.
     """
     known = measure(targets, predictions, labels)
-    scores = how.resample(moments(targets, predictions), score_moments)  # (1 + R, kinds, 1 + L)
+    scores = how.resample(moments(targets, predictions), scores_from_moments)  # (1 + R, kinds, 1 + L)
     mean: dict[str, Interval | None] = {}
     by_label: dict[str, tuple[Interval | None, ...]] = {}
-    for place, (kind, values) in enumerate(known.by_kind.items()):
+    for place, (kind, values) in enumerate(known.by_metric.items()):
         own = [None if value is None else interval(scores[:, place, 1 + at]) for at, value in enumerate(values)]
         mean[kind] = None if None in own else interval(scores[:, place, 0])
         by_label[kind] = tuple(own)
@@ -160,7 +160,7 @@ def bootstrap_mean_pearson(
     """
 
     def mean_pearson(values: npt.ArrayLike) -> Array:
-        return how.resample(moments(targets, values), lambda sums: score_moments(sums)[:, 0, 0])
+        return how.resample(moments(targets, values), lambda sums: scores_from_moments(sums)[:, 0, 0])
 
     scores = mean_pearson(predictions)
     if np.isnan(scores[0]):
@@ -186,7 +186,7 @@ def moments(targets: npt.ArrayLike, predictions: npt.ArrayLike, centre: Array | 
     return np.hstack(columns)
 
 
-def score_moments(sums: Array) -> Array:
+def scores_from_moments(sums: Array) -> Array:
     """Score (R, 1 + 7 L) sums of :func:`moments`: (R, kinds, 1 + L), the mean over the labels first.
 
     Pearson and CCC are 0 if the predictions are constant, and NaN if the targets are; such a label is left out of the

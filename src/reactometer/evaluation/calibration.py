@@ -12,7 +12,7 @@ from reactometer.evaluation.bootstrap import CLIPS, Interval, Resampling, interv
 from reactometer.evaluation.metrics import MIN_STD, Array
 
 MAX_BINS = 10
-CLIPS_A_BIN = 10
+CLIPS_PER_BIN = 10
 """There are as many bins as have this many clips each, at least two and at most ten; our choice."""
 
 
@@ -51,7 +51,7 @@ def measure_reliability(
     truth, guess = np.asarray(targets, dtype=np.float64), np.asarray(predictions, dtype=np.float64)
     middle, centre = truth.mean(axis=0), guess.mean(axis=0)
     numbers = how.resample(moments(truth, guess), lambda sums: _fit_line(sums, middle, centre))  # (1 + R, 3, L)
-    n_bins = min(MAX_BINS, max(2, len(truth) // CLIPS_A_BIN))
+    n_bins = min(MAX_BINS, max(2, len(truth) // CLIPS_PER_BIN))
     rank = guess.argsort(axis=0, kind="stable").argsort(axis=0)  # (clips, L)
     inside = rank[:, :, None] * n_bins // len(truth) == np.arange(n_bins)  # (clips, L, bins)
 

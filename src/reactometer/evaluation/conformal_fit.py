@@ -12,7 +12,7 @@ import numpy as np
 
 from reactometer.data.cache import PreparedRow, PreparedSet
 from reactometer.errors import ConfigError, DataError, OutputError
-from reactometer.evaluation.evaluate import choose_split, open_for
+from reactometer.evaluation.evaluate import choose_split, open_for_model
 from reactometer.inference.checkpoint import LoadedModel, load_model
 from reactometer.inference.conformal import (
     Array,
@@ -81,7 +81,7 @@ def calibrate(
     if out is None and folder == STARTER:
         raise OutputError("the starter model is part of the package", fix="Name a folder for a calibrated copy: --out")
     loaded = load_model(folder, device)
-    prepared = open_for(loaded, data, progress=progress)
+    prepared = open_for_model(loaded, data, progress=progress)
     _refuse_learned(loaded, prepared, choose_split(prepared, split))
     fitted = fit_uncertainty(loaded, prepared, split, coverage, recalibrate, progress=progress)
     fitted = replace(fitted, fitted_on={**fitted.fitted_on, "name": Path(data).resolve().name})

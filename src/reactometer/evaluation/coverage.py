@@ -13,7 +13,7 @@ from reactometer.evaluation.bootstrap import Interval, Resampling, interval
 from reactometer.evaluation.metrics import Array
 from reactometer.inference.conformal import Uncertainty
 from reactometer.inference.scores import Score
-from reactometer.types import ENDS
+from reactometer.types import BOUNDS
 
 NOTHING = "nothing to go by"
 
@@ -29,7 +29,7 @@ class Coverage:
     by_basis: dict[str, dict[str, float]]  # by "face and voice", "face", "voice": "n_clips" and "coverage"
     n_clips: int  # clips with intervals
     warnings: dict[str, str]  # id: warnings, of clips whose prediction should not be used
-    fitted_here: bool  # the intervals were fitted to these very clips: their coverage is no evidence
+    is_in_sample: bool  # the intervals were fitted to these very clips: their coverage is no evidence
 
 
 def interval_table(
@@ -39,7 +39,7 @@ def interval_table(
 
     The intervals of a clip without a usable face or voice are empty.
     """
-    names = [f"{label}_{end}" for label in labels for end in ENDS]
+    names = [f"{label}_{end}" for label in labels for end in BOUNDS]
     table = []
     for score, row in zip(scores, rows, strict=True):
         ends = sure.intervals(score, score.intensities)
@@ -56,13 +56,13 @@ def measure_coverage(
     how: Resampling,
     *,
     asked: float,
-    fitted_here: bool,
+    is_in_sample: bool,
 ) -> Coverage | None:
     """Count the targets (clips, L) inside their intervals, rows of :func:`interval_table`; ``None`` if there are none.
 
-    ``asked`` and ``fitted_here`` are those of :class:`Coverage`.
+    ``asked`` and ``is_in_sample`` are those of :class:`Coverage`.
     """
-    low, high = (table[[f"{label}_{end}" for label in labels]].to_numpy() for end in ENDS)  # (clips, L)
+    low, high = (table[[f"{label}_{end}" for label in labels]].to_numpy() for end in BOUNDS)  # (clips, L)
     known = np.isfinite(low).all(axis=1)
     if not known.any():
         return None
@@ -78,5 +78,5 @@ def measure_coverage(
         by_basis={name: {"n_clips": int(n), "coverage": float(share)} for name, n, share in by_basis.itertuples()},
         n_clips=int(known.sum()),
         warnings=dict(warned[["File_ID", "warnings"]].to_numpy().tolist()),
-        fitted_here=fitted_here,
+        is_in_sample=is_in_sample,
     )

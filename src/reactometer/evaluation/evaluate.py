@@ -23,7 +23,7 @@ from reactometer.evaluation.plots import plot_calibration
 from reactometer.evaluation.subgroups import Group, as_table, compare_groups, split_column
 from reactometer.inference.checkpoint import LoadedModel, load_model
 from reactometer.inference.scoring import score_split
-from reactometer.io import format_json, make_folder, write_atomic, write_picture
+from reactometer.io import format_json, make_folder, write_atomic, write_plot
 
 CHOICES = (*SPLITS, "all")
 
@@ -42,7 +42,7 @@ class Evaluation:
     truth: Array  # (clips, L) their labels
     guess: Array  # (clips, L) what the model said of them
     n_without_labels: int  # predicted, not scored
-    without_evidence: tuple[str, ...]  # ids answered with the training mean: nothing seen or heard
+    without_input: tuple[str, ...]  # ids answered with the training mean: nothing seen or heard
     failed: tuple[str, ...]  # "id: reason" of clips that could not be read; answered with the training mean too
     person_norm: str | None = None  # how features were normalised per person, in words
     intervals: Intervals | None = None  # of the scores; None where no clips were resampled
@@ -104,7 +104,7 @@ def evaluate(
     if out is not None:
         make_folder(Path(out))
     sampling = _without(loaded, without)
-    prepared = open_for(loaded, data, progress=progress)
+    prepared = open_for_model(loaded, data, progress=progress)
     chosen = choose_split(prepared, split)
     rows = prepared.split(chosen)
     known = [place for place, row in enumerate(rows) if row.clip.labels]
@@ -123,7 +123,7 @@ def evaluate(
         ends = interval_table(scores, rows, labels, sure)
         fitted_on = (sure.fitted_on.get("split"), sure.fitted_on.get("manifest_sha256"))
         is_here = fitted_on == (chosen, prepared.manifest_sha256)
-        coverage = measure_coverage(ends.iloc[known], targets, labels, how, asked=sure.coverage, fitted_here=is_here)
+        coverage = measure_coverage(ends.iloc[known], targets, labels, how, asked=sure.coverage, is_in_sample=is_here)
     evaluation = Evaluation(
         split=chosen,
         metrics=measure(targets, guess, labels),
@@ -132,7 +132,7 @@ def evaluate(
         truth=targets,
         guess=guess.astype(np.float64),
         n_without_labels=len(rows) - len(known),
-        without_evidence=tuple(ids[score.number] for score in scores if not score.has_input),
+        without_input=tuple(ids[score.number] for score in scores if not score.has_input),
         failed=tuple(f"{row.clip.clip_id}: {row.clip.problem}" for row in rows if row.clip.problem),
         person_norm=note,
         intervals=bootstrap_metrics(targets, guess, labels, how) if n_resamples else None,
@@ -146,7 +146,7 @@ def evaluate(
     return evaluation
 
 
-def open_for(loaded: LoadedModel, data: Path | str, *, progress: bool = True) -> PreparedSet:
+def open_for_model(loaded: LoadedModel, data: Path | str, *, progress: bool = True) -> PreparedSet:
     """Open a dataset, prepared as the model's training data were.
 
     Raises:
@@ -189,7 +189,7 @@ def _write(evaluation: Evaluation, out: Path) -> None:
     if evaluation.groups:
         write_atomic(out / "groups.csv", as_table(evaluation.groups).to_csv(index=False))
     if evaluation.reliability:
-        write_picture(plot_calibration(evaluation.reliability), out / "reliability.png")
+        write_plot(plot_calibration(evaluation.reliability), out / "reliability.png")
     write_atomic(out / "metrics.json", format_json(evaluation.as_json()))
 
 

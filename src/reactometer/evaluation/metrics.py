@@ -13,10 +13,10 @@ from reactometer.errors import ScoreError
 
 Array = npt.NDArray[np.float64]
 
-KINDS: Mapping[str, str] = {"pearson": "Pearson", "ccc": "CCC", "mae": "MAE"}
+METRIC_NAMES: Mapping[str, str] = {"pearson": "Pearson", "ccc": "CCC", "mae": "MAE"}
 """The scores, in the order of every table and array of scores, and their names in print."""
 
-LESS_IS_BETTER = frozenset({"mae"})
+LOWER_IS_BETTER = frozenset({"mae"})
 
 MIN_CLIPS = 3
 """Fewer clips have no meaningful correlation: over two, r is always 1, −1 or undefined."""
@@ -36,14 +36,14 @@ class Metrics:
     n_clips: int
 
     @property
-    def by_kind(self) -> dict[str, tuple[float | None, ...]]:
-        """(L,) values of each of :data:`KINDS`."""
-        return {kind: getattr(self, kind) for kind in KINDS}
+    def by_metric(self) -> dict[str, tuple[float | None, ...]]:
+        """(L,) values of each of :data:`METRIC_NAMES`."""
+        return {kind: getattr(self, kind) for kind in METRIC_NAMES}
 
     @property
     def means(self) -> dict[str, float | None]:
-        """Of each of :data:`KINDS`, the unweighted mean over the labels; undefined when any of them is."""
-        return {kind: None if None in own else float(np.mean(own)) for kind, own in self.by_kind.items()}  # type: ignore[arg-type]
+        """Of each of :data:`METRIC_NAMES`, the unweighted mean over the labels; undefined when any of them is."""
+        return {kind: None if None in own else float(np.mean(own)) for kind, own in self.by_metric.items()}  # type: ignore[arg-type]
 
     @property
     def mean_pearson(self) -> float | None:
@@ -53,7 +53,7 @@ class Metrics:
     def as_json(self) -> dict[str, Any]:
         """The fields of ``metrics.json``; ``null`` is undefined."""
         told: dict[str, Any] = {}
-        for kind, values in self.by_kind.items():
+        for kind, values in self.by_metric.items():
             told |= {f"mean_{kind}": self.means[kind], kind: dict(zip(self.labels, values, strict=True))}
         return {**told, "n_clips": self.n_clips}
 

@@ -23,9 +23,9 @@ from reactometer.evaluation.bootstrap import (
     choose_units,
     interval,
     moments,
-    score_moments,
+    scores_from_moments,
 )
-from reactometer.evaluation.metrics import KINDS, LESS_IS_BETTER, MIN_STD, Array
+from reactometer.evaluation.metrics import LOWER_IS_BETTER, METRIC_NAMES, MIN_STD, Array
 from reactometer.io import format_json, write_atomic
 from reactometer.types import Clip
 
@@ -51,7 +51,7 @@ class Difference:
         """ "first", "second", or ``None``: the interval holds 0, or p is not below 1 - level."""
         if self.interval.low <= 0.0 <= self.interval.high or self.p >= 1.0 - LEVEL:
             return None
-        less_is_better = self.name.split()[0].removeprefix("mean_") in LESS_IS_BETTER
+        less_is_better = self.name.split()[0].removeprefix("mean_") in LOWER_IS_BETTER
         return "first" if (self.interval.value > 0.0) != less_is_better else "second"
 
 
@@ -133,12 +133,12 @@ def compare_paired(
     truth, *guesses = (np.asarray(values, dtype=np.float64) for values in (targets, first, second))
     rows = np.hstack([moments(truth, guess) for guess in guesses])  # the same resamples for both
     scores = how.resample(
-        rows, lambda sums: np.stack([score_moments(own) for own in np.hsplit(sums, 2)], axis=1)
+        rows, lambda sums: np.stack([scores_from_moments(own) for own in np.hsplit(sums, 2)], axis=1)
     )  # (1 + R, 2, kinds, 1 + L)
     if np.isnan(scores[0, 0, 0, 0]):
         raise ScoreError("no label varies over these clips", fix="Compare on a larger split")
     p = _permute(truth, guesses, how)  # (kinds, 1 + L)
-    names = [*(f"mean_{kind}" for kind in KINDS), *(f"pearson {label}" for label in labels)]
+    names = [*(f"mean_{kind}" for kind in METRIC_NAMES), *(f"pearson {label}" for label in labels)]
     ours, theirs, p = (
         np.concatenate([own[..., 0], own[..., 0, 1:]], axis=-1)  # the means of all kinds, then each label's Pearson
         for own in (scores[:, 0], scores[:, 1], p)
@@ -169,7 +169,7 @@ def _permute(truth: Array, guesses: Sequence[Array], how: Resampling) -> Array:
 
     def score(sums: Array) -> Array:
         standard, as_given = np.hsplit(sums, 2)
-        scores = [score_moments(standard)[:, :1], score_moments(as_given)[:, 1:]]
+        scores = [scores_from_moments(standard)[:, :1], scores_from_moments(as_given)[:, 1:]]
         return np.nan_to_num(np.concatenate(scores, axis=1))  # (P, kinds, 1 + L)
 
     both = first.sum(axis=0) + second.sum(axis=0)

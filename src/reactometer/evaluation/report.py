@@ -15,15 +15,15 @@ from jinja2 import Environment, StrictUndefined
 
 from reactometer.data.cache import PreparedRow, load_clip
 from reactometer.evaluation.audit import audit
-from reactometer.evaluation.baselines import length_answers, readable_train, shuffled_scores
+from reactometer.evaluation.baselines import labelled_train_rows, predict_from_length, shuffled_scores
 from reactometer.evaluation.bootstrap import Interval
-from reactometer.evaluation.evaluate import Evaluation, evaluate, open_for
+from reactometer.evaluation.evaluate import Evaluation, evaluate, open_for_model
 from reactometer.evaluation.metrics import Metrics, measure
 from reactometer.evaluation.plots import as_svg, plot_calibration, plot_scores
-from reactometer.evaluation.robustness import degrade, plot_degradation
+from reactometer.evaluation.robustness import measure_robustness, plot_degradation
 from reactometer.inference.checkpoint import load_model
 from reactometer.io import make_folder, write_atomic
-from reactometer.terminal import shown
+from reactometer.terminal import format_score
 from reactometer.types import FrameState
 
 PAGE = "report.html"
@@ -50,7 +50,7 @@ def report(
         model: a checkpoint.
         data, split, by, groups, progress: as of :func:`~reactometer.evaluation.evaluate.evaluate`.
         out: the folder for the page and all files that ``evaluate`` and
-            :func:`~reactometer.evaluation.robustness.degrade` write.
+            :func:`~reactometer.evaluation.robustness.measure_robustness` write.
         degradation: score the clips made harder to read, too; takes about twenty times as long as a score.
         device: as of :func:`~reactometer.inference.checkpoint.load_model`.
 
@@ -58,12 +58,12 @@ def report(
         DataError, ModelError, ScoreError, OutputError: as of ``evaluate``.
     """
     loaded, out = load_model(model, device), make_folder(Path(out))
-    prepared = open_for(loaded, data, progress=progress)
+    prepared = open_for_model(loaded, data, progress=progress)
     folder = prepared.folder
     evaluation = evaluate(loaded, folder, split=split, by=by, groups=groups, out=out, progress=progress)
     harder = None
     if degradation and not loaded.networks.feature_sizes:
-        harder = degrade(loaded, prepared, evaluation.split, out, by=by, progress=progress)
+        harder = measure_robustness(loaded, prepared, evaluation.split, out, by=by, progress=progress)
     takes_both = loaded.sampling.looks and loaded.sampling.listens
     alone = {
         f"without {modality}": evaluate(
@@ -72,13 +72,13 @@ def report(
         for modality in (("voice", "face") if takes_both else ())
     }
     labels, baselines = evaluation.metrics.labels, dict[str, Metrics]()
-    if readable_train(prepared):
-        by_length = length_answers(prepared, evaluation.rows)
+    if labelled_train_rows(prepared):
+        by_length = predict_from_length(prepared, evaluation.rows)
         baselines["clip length alone"] = measure(evaluation.truth, by_length, labels)
     shuffled = shuffled_scores(evaluation.truth, evaluation.guess, labels)
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     environment.filters |= {
-        "score": partial(shown, decimals=3),
+        "score": partial(format_score, decimals=3),
         "bounds": _bounds,
         "estimate": _estimate,
         "percent": "{:.1%}".format,

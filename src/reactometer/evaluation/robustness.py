@@ -26,7 +26,7 @@ from reactometer.evaluation.plots import make_panels
 from reactometer.inference.checkpoint import DEGRADATION_FILES, LoadedModel
 from reactometer.inference.inputs import EncodingReader, open_reader
 from reactometer.inference.scoring import join_members, score_read
-from reactometer.io import format_json, write_atomic, write_picture
+from reactometer.io import format_json, write_atomic, write_plot
 from reactometer.media.audio import STRETCH_S, is_audible
 from reactometer.media.faces import decode_crop, encode_crop
 from reactometer.terminal import progress_bar
@@ -70,7 +70,7 @@ class Degradation:
     curves: dict[str, tuple[Point, ...]]  # by nuisance; the unchanged clips are the first point
 
 
-def degrade(
+def measure_robustness(
     loaded: LoadedModel,
     prepared: PreparedSet,
     split: str,
@@ -95,7 +95,7 @@ def degrade(
     Raises:
         ScoreError: the split has too few clips with labels, or no label varies.
     """
-    rows, nuisances = prepared.split(split), nuisances_of(loaded)
+    rows, nuisances = prepared.split(split), corruptions_for(loaded)
     known = [place for place, row in enumerate(rows) if row.clip.labels]
     targets = np.array([rows[place].clip.labels for place in known]).reshape(len(known), len(loaded.labels))
     measure(targets, targets, loaded.labels)  # raises, before the work, where there is no score
@@ -116,11 +116,11 @@ def degrade(
     degradation = Degradation(prepared.folder.name, split, curves)
     table, picture = (out / name for name in DEGRADATION_FILES)
     write_atomic(table, format_json(asdict(degradation)))
-    write_picture(plot_degradation(degradation), picture)
+    write_plot(plot_degradation(degradation), picture)
     return degradation
 
 
-def nuisances_of(loaded: LoadedModel) -> dict[str, dict[str, ClipTransform]]:
+def corruptions_for(loaded: LoadedModel) -> dict[str, dict[str, ClipTransform]]:
     """Return what is done to clips, by nuisance (with its unit) and level; only to modalities that the model uses."""
     rate_hz = loaded.config.prepare.rate_hz
     sides_px = [side_px for side_px in SIDES_PX if side_px < loaded.config.prepare.size_px]

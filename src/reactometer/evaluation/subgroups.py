@@ -13,14 +13,14 @@ from scipy import stats
 
 from reactometer.data.cache import PreparedRow
 from reactometer.errors import DataError, suggestion
-from reactometer.evaluation.bootstrap import CLIPS, LEVEL, Interval, Resampling, interval, moments, score_moments
+from reactometer.evaluation.bootstrap import CLIPS, LEVEL, Interval, Resampling, interval, moments, scores_from_moments
 from reactometer.evaluation.metrics import MIN_CLIPS, Array, pearson
 from reactometer.types import Clip
 
 UNKNOWN = "unknown"
 """Group of the clips without a value in the column."""
 
-MOST_VALUES, N_BANDS = 10, 4
+MAX_VALUES, N_BANDS = 10, 4
 """A column with more than 10 different numbers is cut into 4 bands with about as many clips each."""
 
 SMALL = 30
@@ -38,7 +38,7 @@ class GroupMetric:
     label: str | None  # None: the mean over the labels
     value: Interval | None  # None: undefined
     difference: Interval | None  # from all other clips; of COMPARED only
-    is_shown: bool  # the corrected interval of the difference excludes 0: chance does not explain it
+    is_significant: bool  # the corrected interval of the difference excludes 0: chance does not explain it
 
 
 @dataclass(frozen=True)
@@ -114,8 +114,8 @@ def compare_groups(
             apart = own - others
             is_compared = measure in COMPARED and bool(np.isfinite(apart[0]))
             difference = interval(apart) if is_compared else None
-            is_shown = is_compared and not is_small and _excludes_zero(apart, everyone, size, n_differences)
-            numbers.append(GroupMetric(measure, label, value, difference, is_shown))
+            is_significant = is_compared and not is_small and _excludes_zero(apart, everyone, size, n_differences)
+            numbers.append(GroupMetric(measure, label, value, difference, is_significant))
         no_face, no_sound = missing[inside].mean(axis=0).tolist()
         groups.append(Group(column, name, int(inside.sum()), size[0], is_small, no_face, no_sound, tuple(numbers)))
     return tuple(groups)
@@ -128,7 +128,7 @@ def as_table(groups: Sequence[Group]) -> pd.DataFrame:
         about = {"column": group.column, "group": group.name, "clips": group.n_clips, "units": group.n_units}
         about |= {"without_face": group.without_face, "without_sound": group.without_sound, "small": group.is_small}
         for own in group.numbers:
-            row = {**about, "measure": own.measure, "label": own.label, "shown": own.is_shown}
+            row = {**about, "measure": own.measure, "label": own.label, "shown": own.is_significant}
             for prefix, bounds in (("", own.value), ("difference_", own.difference)):
                 row |= {f"{prefix}{name}": getattr(bounds, name, None) for name in ("value", "low", "high")}
             rows.append(row)
@@ -151,7 +151,7 @@ def split_column(clips: Sequence[Clip], column: str) -> dict[str, npt.NDArray[np
     known = cells != ""
     numbers = pd.to_numeric(cells[known], errors="coerce")
     are_numbers = np.isfinite(numbers).all()
-    if are_numbers and numbers.nunique() > MOST_VALUES:
+    if are_numbers and numbers.nunique() > MAX_VALUES:
         band = pd.qcut(numbers, N_BANDS, labels=False, duplicates="drop")
         ends = numbers.groupby(band).agg(["min", "max"]).loc[band].to_numpy()
         cells[known] = np.array([f"{column} {low:g}-{high:g}" for low, high in ends], dtype=object)
@@ -163,7 +163,7 @@ def split_column(clips: Sequence[Clip], column: str) -> dict[str, npt.NDArray[np
 def _measures(sums: Array, n_labels: int) -> Array:
     """Return (R, measures, 1 + L) from (R, C) sums over clips; NaN if there is no clip."""
     with np.errstate(invalid="ignore", divide="ignore"):
-        scores, bias = score_moments(sums), sums[:, -n_labels:] / sums[:, :1]  # (R, kinds, 1 + L), (R, L)
+        scores, bias = scores_from_moments(sums), sums[:, -n_labels:] / sums[:, :1]  # (R, kinds, 1 + L), (R, L)
     return np.stack([scores[:, 0], np.column_stack([bias.mean(axis=1), bias]), scores[:, 2]], axis=1)
 
 

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from reactometer.errors import ModelError, OutputError
-from reactometer.evaluation.evaluate import choose_split, open_for
+from reactometer.evaluation.evaluate import choose_split, open_for_model
 from reactometer.inference.checkpoint import LoadedModel, load_model
 from reactometer.inference.scoring import score_split
 from reactometer.io import write_atomic
@@ -46,7 +46,7 @@ def submission(model: LoadedModel | Path | str, data: Path | str, out: Path | st
             expected=" or ".join(", ".join(labels) for labels in ID_COLUMNS),
             fix="For predictions as a table, use 'reactometer evaluate --out'",
         )
-    prepared = open_for(loaded, data, progress=progress)
+    prepared = open_for_model(loaded, data, progress=progress)
     ids = [row.clip.clip_id for row in prepared.split(choose_split(prepared, "test"))]
     scores, _ = score_split(loaded, prepared, "test", progress=progress)
     intensities = np.array([score.intensities for score in scores], dtype=np.float32)  # (clips, L) in [0, 1]

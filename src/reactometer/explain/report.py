@@ -12,7 +12,7 @@ import numpy as np
 
 from reactometer.explain.occlusion import MIN_CHANGE, Attribution
 from reactometer.inference.plot import draw_strip
-from reactometer.io import write_atomic, write_picture
+from reactometer.io import write_atomic, write_plot
 from reactometer.types import FloatArray
 
 COLOURS = "RdBu_r"  # red above 0, white at 0, blue below
@@ -133,7 +133,7 @@ def draw_attribution(attribution: Attribution, path: Path) -> Path:
     figure.colorbar(changes, cax=figure.add_subplot(grid[-1, 0]), label="change of the intensity by a stretch", **scale)
     if attribution.face_map is not None:
         figure.colorbar(face_map, cax=figure.add_subplot(grid[-1, 1]), label="by a part of the face", **scale)
-    return write_picture(figure, path)
+    return write_plot(figure, path)
 
 
 def _draw_stretches(timeline: Axes, rows: Sequence[Axes], attribution: Attribution, label: int, scale: float) -> Any:

@@ -40,7 +40,7 @@ CHECK_NETWORK = "Check the network, and HF_ENDPOINT and HF_HUB_OFFLINE if they a
 
 
 @dataclass(frozen=True)
-class Pushed:
+class PushResult:
     """A checkpoint on the Hub."""
 
     url: str
@@ -100,7 +100,7 @@ def download(name: str, to: Path | str | None = None, *, revision: str | None = 
     return target
 
 
-def push(folder: Path | str, name: str, *, private: bool = False) -> Pushed:
+def push(folder: Path | str, name: str, *, private: bool = False) -> PushResult:
     """Push a checkpoint's files and nothing else in its folder; write a model card if it has none.
 
     Args:
@@ -132,7 +132,7 @@ def push(folder: Path | str, name: str, *, private: bool = False) -> Pushed:
             delete_patterns=list(CHECKPOINT_PATTERNS),
             commit_message=f"Checkpoint of reactometer {version('reactometer')}",
         )
-    return Pushed(f"{constants.ENDPOINT}/{name}", commit.oid, wrote_card)
+    return PushResult(f"{constants.ENDPOINT}/{name}", commit.oid, wrote_card)
 
 
 def _load(folder: Path) -> LoadedModel:

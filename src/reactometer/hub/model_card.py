@@ -8,7 +8,7 @@ from typing import Any
 
 from reactometer.inference.checkpoint import LoadedModel
 from reactometer.models.architectures import PRETRAINED, STARTER_NAME, SYSTEMS
-from reactometer.terminal import shown
+from reactometer.terminal import format_score
 
 CARD_FILE = "README.md"
 MEASURES = {"Pearson": "pearson", "CCC": "ccc", "MAE": "mae"}
@@ -79,5 +79,5 @@ def _score_table(labels: Sequence[str], metrics: Mapping[str, Any]) -> str:
     lines = [f"Scores on the {n_clips} clips of the {split} split{note}:", ""]
     lines += [f"| | {' | '.join(MEASURES)} |", "| --- " * (len(MEASURES) + 1) + "|"]
     for label, values in rows.items():
-        lines.append(f"| {label} | {' | '.join(map(shown, values))} |")
+        lines.append(f"| {label} | {' | '.join(map(format_score, values))} |")
     return "\n".join(lines)

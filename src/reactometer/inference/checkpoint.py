@@ -27,7 +27,7 @@ from reactometer.inference.runtime import (
     signatures_of,
 )
 from reactometer.inference.scores import Score
-from reactometer.io import atomic_folder, decoding, format_json, parse_json_object, sha256_of
+from reactometer.io import atomic_folder, format_json, parse_json_object, sha256_of, wrap_decode_errors
 from reactometer.paths import find_checkpoint
 from reactometer.types import FloatArray
 
@@ -253,7 +253,7 @@ def read_description(folder: Path) -> _Description | _EnsembleDescription:
         fix = f"Give {inside}" if found else "Give the folder that 'reactometer train' named"
         problem = f"not a checkpoint: no {DESCRIPTION_FILE}" if folder.is_dir() else "no such checkpoint"
         raise ModelError(f"{folder}: {problem}", fix=fix)
-    with decoding(file, ModelError, AGAIN):
+    with wrap_decode_errors(file, ModelError, AGAIN):
         if (n_bytes := file.stat().st_size) > MAX_DESCRIPTION_BYTES:
             raise ValueError(f"{n_bytes} bytes, more than {MAX_DESCRIPTION_BYTES}")
         text = file.read_bytes()

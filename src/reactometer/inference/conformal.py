@@ -18,7 +18,7 @@ from safetensors.numpy import load_file, save
 
 from reactometer.errors import ModelError
 from reactometer.inference.scores import Score
-from reactometer.io import atomic_file, decoding, format_json, parse_json_object, sha256_of
+from reactometer.io import atomic_file, format_json, parse_json_object, sha256_of, wrap_decode_errors
 from reactometer.types import FloatArray, IntervalBounds
 
 UNCERTAINTY_FILE, REFERENCES_FILE = "uncertainty.json", "uncertainty.safetensors"
@@ -205,7 +205,7 @@ def load_uncertainty(folder: Path) -> Uncertainty | None:
     if not (folder / UNCERTAINTY_FILE).is_file():
         return None
     file = folder / UNCERTAINTY_FILE
-    with decoding(file, ModelError, "Delete it, or write it anew with 'reactometer calibrate'"):
+    with wrap_decode_errors(file, ModelError, "Delete it, or write it anew with 'reactometer calibrate'"):
         about, tensors = parse_json_object(file.read_bytes()), folder / REFERENCES_FILE
         if about["format"] != FORMAT or about["sha256"][REFERENCES_FILE] != sha256_of(tensors):
             raise ValueError("another format, or not the tensors that it names")

@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from reactometer.errors import ModelError
-from reactometer.io import decoding
+from reactometer.io import wrap_decode_errors
 
 MAX_FIELDS = 2_000_000
 """Maximum number of protobuf fields in one file. A ResNet-50 has 3650 fields."""
@@ -48,7 +48,7 @@ def check_graph(file: Path) -> bool:
         ModelError: the file is damaged, or contains something that is refused.
     """
     reader = _Reader()
-    with decoding(file, ModelError, "Copy or download the checkpoint again"), file.open("rb") as stream:
+    with wrap_decode_errors(file, ModelError, "Copy or download the checkpoint again"), file.open("rb") as stream:
         is_foldable = reader.read_model(memoryview(mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ)))
     if reader.refused:
         raise ModelError(

@@ -15,7 +15,7 @@ from reactometer.inference.elan_vtt import write_elan, write_subtitles
 from reactometer.inference.events import DEFAULT_THRESHOLD, check_threshold
 from reactometer.inference.overlay import write_overlay
 from reactometer.inference.plot import PICTURE_ENDINGS, draw_timeline
-from reactometer.io import check_place
+from reactometer.io import check_writable
 from reactometer.types import Prediction
 
 
@@ -72,7 +72,7 @@ class Outputs:
                 raise OutputError(f"{path}: one {what} for all faces", fix="Name a folder, without an ending")
         for file in (self.clips, self.timeline, self.frames, self.events, *(path for _, path, _ in per_video)):
             if file is not None:
-                check_place(file)
+                check_writable(file)
 
     def write(self, predictions: Sequence[Prediction]) -> Iterator[Path]:
         """Write all outputs; yield each file when it is written."""

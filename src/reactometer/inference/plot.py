@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from reactometer.errors import OutputError
-from reactometer.io import write_picture
+from reactometer.io import write_plot
 from reactometer.types import Prediction
 
 COLOURS = ("#d1495b", "#edae49", "#00798c", "#5f8a3a", "#8f5aa8", "#30638e", "#c86b3c")
@@ -43,7 +43,7 @@ def draw_timeline(prediction: Prediction, path: Path | str, labels: Sequence[flo
     strips[-1].set_xlim(0.0, prediction.duration_s)
     dashed = "" if labels is None else "; dashed: the clip's label"
     figure.suptitle(_title(prediction) + dashed, fontsize=10, x=0.01, ha="left")
-    return write_picture(figure, Path(path))
+    return write_plot(figure, Path(path))
 
 
 def draw_strip(strip: Any, prediction: Prediction, place: int) -> None:

@@ -17,7 +17,7 @@ from pydantic import TypeAdapter
 from reactometer.errors import OutputError, require
 from reactometer.inference.events import find_events
 from reactometer.io import atomic_file, format_csv, write_atomic
-from reactometer.types import ENDS, IntervalBounds, Prediction
+from reactometer.types import BOUNDS, IntervalBounds, Prediction
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -195,7 +195,7 @@ def intensities_as_json(
         return None
     by_label = {label: {"value": round(value, 6)} for label, value in zip(labels, values, strict=True)}
     for label, bounds in zip(labels, intervals or (), strict=False):
-        by_label[label] |= {name: round(bound, 6) for name, bound in zip(ENDS, bounds, strict=True)}
+        by_label[label] |= {name: round(bound, 6) for name, bound in zip(BOUNDS, bounds, strict=True)}
     return by_label
 
 
@@ -206,7 +206,9 @@ def _values(
     unknown = (None,) * len(labels)
     row = {label: rounded(value, 6) for label, value in zip(labels, intensities or unknown, strict=True)}
     for label, bounds in zip(labels, intervals or unknown, strict=True):
-        row |= {f"{label}_{name}": rounded(bound, 6) for name, bound in zip(ENDS, bounds or (None, None), strict=True)}
+        row |= {
+            f"{label}_{name}": rounded(bound, 6) for name, bound in zip(BOUNDS, bounds or (None, None), strict=True)
+        }
     return row
 
 

@@ -11,11 +11,11 @@ from dataclasses import replace
 from pathlib import Path
 
 from reactometer.errors import OutputError
-from reactometer.io import format_csv, make_folder, writing
+from reactometer.io import format_csv, make_folder, wrap_write_errors
 from reactometer.live.protocol import LiveScore, Packet, PacketKind, score_as_json
 from reactometer.live.scorer import LiveScorer
 from reactometer.media.video import GRID_TOLERANCE_S
-from reactometer.types import ENDS
+from reactometer.types import BOUNDS
 
 PAUSE_S = 0.1
 """Longest wait for a frame, after which sound without frames is scored."""
@@ -127,7 +127,7 @@ def live_rows(path: Path, labels: tuple[str, ...]) -> Iterator[Callable[[LiveSco
     if path.suffix != ".csv":
         raise OutputError(f"{path}: cannot be written live", expected="a name that ends in .csv")
     make_folder(path.parent)
-    with writing(path):
+    with wrap_write_errors(path):
         file = path.open("w", encoding="utf-8", newline="")
 
     def add(score: LiveScore) -> None:
@@ -135,7 +135,7 @@ def live_rows(path: Path, labels: tuple[str, ...]) -> Iterator[Callable[[LiveSco
         values, face = row.pop("intensities") or {}, row.pop("face") or ()
         row["face"] = " ".join(str(round(value)) for value in face)
         row |= {label: values.get(label, {}).get("value") for label in labels}
-        row |= {f"{label}_{end}": values.get(label, {}).get(end) for label in labels for end in ENDS}
+        row |= {f"{label}_{end}": values.get(label, {}).get(end) for label in labels for end in BOUNDS}
         row["latency_ms"] = round(1000 * score.latency_s, 1)
         if file.tell() == 0:
             file.write(format_csv([row]))

@@ -12,7 +12,7 @@ from safetensors.torch import load_file, save_file
 from reactometer.config import parse_config
 from reactometer.errors import ModelError
 from reactometer.inference.checkpoint import AGAIN, DESCRIPTION_FILE, WEIGHTS_FILE, check_digest
-from reactometer.io import decoding, parse_json_object
+from reactometer.io import parse_json_object, wrap_decode_errors
 from reactometer.models.model import ReactionModel
 from reactometer.models.registry import build_model, load_encoders
 
@@ -49,7 +49,7 @@ def load_network(folder: Path) -> tuple[ReactionModel, dict[str, Any]]:
     file = folder / DESCRIPTION_FILE
     if not file.is_file() or not (folder / WEIGHTS_FILE).is_file():
         raise ModelError(f"{folder}: no {DESCRIPTION_FILE} and {WEIGHTS_FILE} to build the network from", fix=AGAIN)
-    with decoding(file, ModelError, AGAIN):
+    with wrap_decode_errors(file, ModelError, AGAIN):
         description = parse_json_object(file.read_bytes())
         digest = description["sha256"][WEIGHTS_FILE]
     check_digest(folder / WEIGHTS_FILE, digest)

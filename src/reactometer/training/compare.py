@@ -11,14 +11,14 @@ import pandas as pd
 
 from reactometer.config import load_config
 from reactometer.errors import ConfigError
-from reactometer.evaluation.baselines import length_answers
+from reactometer.evaluation.baselines import predict_from_length
 from reactometer.evaluation.bootstrap import Interval, bootstrap_mean_pearson, choose_units
-from reactometer.evaluation.evaluate import evaluate, open_for
+from reactometer.evaluation.evaluate import evaluate, open_for_model
 from reactometer.evaluation.metrics import Metrics, measure
 from reactometer.inference.checkpoint import LoadedModel, load_model
 from reactometer.io import Paths, as_path_list, write_atomic
 from reactometer.models.architectures import modalities_of
-from reactometer.terminal import shown
+from reactometer.terminal import format_score
 from reactometer.training.train import train_once
 
 
@@ -101,12 +101,12 @@ def _rows(
     """Return the rows of one configuration, and the score of the clip-length baseline."""
     first = models[0]
     modalities = [word for word, has in (("face", first.sampling.looks), ("voice", first.sampling.listens)) if has]
-    prepared = open_for(first, data, progress=progress)
+    prepared = open_for_model(first, data, progress=progress)
     rows = []
     for hidden in (None, "voice", "face") if len(modalities) == 2 else (None,):
         scored = [evaluate(one, data, split=split, without=hidden, n_resamples=0, progress=progress) for one in models]
         targets, clips = scored[0].truth, scored[0].rows
-        length, how = length_answers(prepared, clips), choose_units([row.clip for row in clips])
+        length, how = predict_from_length(prepared, clips), choose_units([row.clip for row in clips])
         order = np.argsort([evaluation.metrics.mean_pearson or 0.0 for evaluation in scored], kind="stable")
         middle = scored[int(order[(len(scored) - 1) // 2])].guess  # (clips, L) of the median seed
         row = Row(
@@ -150,11 +150,11 @@ def median(values: Sequence[float | None]) -> float | None:
 def markdown(comparison: Comparison) -> str:
     """Return the table as Markdown: one line per system; r is the mean Pearson over the labels."""
     score, baseline = f"{comparison.split}: r", comparison.length_baseline
-    by_label = dict(zip(baseline.labels, (shown(r, 3) for r in baseline.pearson), strict=True))
+    by_label = dict(zip(baseline.labels, (format_score(r, 3) for r in baseline.pearson), strict=True))
     table = pd.DataFrame(
         [
             *(_cells(row, score) for row in comparison.rows),
-            {"system": "clip length", score: shown(baseline.mean_pearson, 3), **by_label},
+            {"system": "clip length", score: format_score(baseline.mean_pearson, 3), **by_label},
         ]
     ).fillna("")
     lines = [f"| {' | '.join(cells)} |" for cells in (table.columns, ["---"] * table.shape[1], *table.to_numpy())]
@@ -172,13 +172,13 @@ def _cells(row: Row, score: str) -> dict[str, str]:
     return {
         "system": row.name,
         "reads": row.reads,
-        score: f"**{shown(row.median, 3)}**",
+        score: f"**{format_score(row.median, 3)}**",
         "over seeds": f"{min(seeds):.3f} to {max(seeds):.3f}" if len(seeds) > 1 else "",
         "95% interval": _interval(row.interval),
         "over clip length": _interval(row.over_length),
-        **{label: shown(median(own), 3) for label, own in zip(row.metrics[0].labels, by_label, strict=True)},
+        **{label: format_score(median(own), 3) for label, own in zip(row.metrics[0].labels, by_label, strict=True)},
     }
 
 
 def _interval(interval: Interval) -> str:
-    return f"{shown(interval.low, 3)} to {shown(interval.high, 3)}"
+    return f"{format_score(interval.low, 3)} to {format_score(interval.high, 3)}"

@@ -14,7 +14,7 @@ import onnx
 from reactometer.data.cache import PreparedSet
 from reactometer.data.inputs import Item
 from reactometer.errors import ModelError
-from reactometer.evaluation.evaluate import evaluate, open_for
+from reactometer.evaluation.evaluate import evaluate, open_for_model
 from reactometer.inference.checkpoint import WEIGHTS_FILE, LoadedModel, load_model
 from reactometer.inference.runtime import Networks
 from reactometer.io import atomic_folder, sha256_of
@@ -57,7 +57,7 @@ def export(model: Path | str, data: Path | str, out: Path | str, *, progress: bo
     if not loaded.networks.encoders or loaded.precision != "float32":
         raise ModelError(f"{source}: no encoder of images or speech in single precision", fix="Use it as it is")
     with atomic_folder(Path(out)) as folder:
-        prepared = open_for(loaded, data, progress=progress)
+        prepared = open_for_model(loaded, data, progress=progress)
         before = _pearson(loaded, prepared, progress)
         shutil.copytree(source, folder, ignore=shutil.ignore_patterns(WEIGHTS_FILE), dirs_exist_ok=True)
         for stream in loaded.networks.encoders:

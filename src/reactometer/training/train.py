@@ -14,7 +14,7 @@ from reactometer.errors import ConfigError, DataError, OutputError
 from reactometer.evaluation.conformal_fit import fit_uncertainty
 from reactometer.inference.checkpoint import join_models, load_model
 from reactometer.inference.conformal import save_uncertainty
-from reactometer.io import atomic_folder, decoding, parse_json_object, write_atomic
+from reactometer.io import atomic_folder, parse_json_object, wrap_decode_errors, write_atomic
 from reactometer.models.architectures import modalities_of
 from reactometer.terminal import is_first_process, messages
 from reactometer.training.export import prove, write_checkpoint
@@ -94,7 +94,7 @@ def train_once(config: Config, out: Path, *, seed: int, progress: bool) -> Path:
     config = config.model_copy(update={"training": training})
     if (about := out / "config.json").is_file():
         fix = "Name another folder with --out, or delete this one"
-        with decoding(about, OutputError, fix):
+        with wrap_decode_errors(about, OutputError, fix):
             known = parse_config(parse_json_object(about.read_bytes()), str(about))
         if _essence(known) != _essence(config):
             raise OutputError(f"{out}: a run of another configuration", fix=fix)

@@ -29,7 +29,7 @@ from lightning.pytorch.plugins.io import TorchCheckpointIO
 
 from reactometer.config import TrainingConfig
 from reactometer.errors import ConfigError, OutputError
-from reactometer.io import PART, atomic_file, decoding, writing
+from reactometer.io import PART, atomic_file, wrap_decode_errors, wrap_write_errors
 from reactometer.machine import default_workers, keep_freed_memory
 from reactometer.terminal import is_first_process, messages, quiet
 from reactometer.training.optim import move_average, on_gpu
@@ -75,7 +75,7 @@ def run(
             enable_progress_bar=progress and messages.is_terminal,
         )
         try:
-            with writing(out):  # logs, too
+            with wrap_write_errors(out):  # logs, too
                 trainer.fit(task, datamodule=data, ckpt_path=checkpoint, weights_only=False)
         except SystemExit as stop:  # how Lightning answers Ctrl-C
             if progress:
@@ -114,7 +114,7 @@ def read_checkpoint(file: Path) -> dict[str, Any]:
     Raises:
         OutputError: the file is damaged; torch itself would take other numbers for those that were written.
     """
-    with decoding(file, OutputError, "Start anew with --overwrite"):
+    with wrap_decode_errors(file, OutputError, "Start anew with --overwrite"):
         with ZipFile(file) as archive:
             if (damaged := archive.testzip()) is not None:
                 raise BadZipFile(f"other content than was written in {damaged}")
