@@ -61,11 +61,11 @@ def serve(port: int) -> None:
 
     from reactometer.inference.checkpoint import load_model
     from reactometer.paths import STARTER
-    from reactometer.serving.metrics import Metrics
+    from reactometer.serving.metrics import ServiceMetrics
     from reactometer.serving.websocket import live_routes
 
     app = FastAPI()
-    app.include_router(live_routes(load_model(STARTER, "cpu"), {}, Metrics().live))
+    app.include_router(live_routes(load_model(STARTER, "cpu"), {}, ServiceMetrics().live))
     uvicorn.run(app, port=port, log_level="warning", ws_max_size=4 * 2**20)
 
 

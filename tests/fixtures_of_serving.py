@@ -21,7 +21,7 @@ import pytest
 
 if TYPE_CHECKING:
     from reactometer.inference.checkpoint import LoadedModel
-    from reactometer.serving.metrics import Metrics
+    from reactometer.serving.metrics import ServiceMetrics
     from reactometer.serving.websocket import LiveLimits
 
 LONGEST_S = 120.0
@@ -104,7 +104,7 @@ def serving() -> Serving:
 
 @pytest.fixture(scope="session")
 def starter() -> LoadedModel:
-    """The starter model, on the processor."""
+    """The starter model, on the CPU."""
     from reactometer.inference.checkpoint import load_model
     from reactometer.paths import STARTER
 
@@ -112,7 +112,7 @@ def starter() -> LoadedModel:
 
 
 @contextmanager
-def live_route(model: LoadedModel, keys: dict[str, str], metrics: Metrics, limits: LiveLimits) -> Iterator[str]:
+def live_route(model: LoadedModel, keys: dict[str, str], metrics: ServiceMetrics, limits: LiveLimits) -> Iterator[str]:
     """A server of the route /v1/live alone, in a thread: its address."""
     import uvicorn
     from fastapi import FastAPI

@@ -29,7 +29,7 @@ def _taken(store: JobStore, created_s: float = 1.0, **outcome: object) -> Job:
 
 
 def test_a_job_is_read_as_it_was_written(store: JobStore) -> None:
-    done = _taken(store, status=DONE, finished_s=2.0, about={"duration_s": 2.0}, predictions=[PREDICTION])
+    done = _taken(store, status=DONE, finished_s=2.0, media={"duration_s": 2.0}, predictions=[PREDICTION])
     failed = _taken(store, status=FAILED, finished_s=2.0, error="no film")
     assert [store.read(job.id) for job in (done, failed)] == [done, failed]
     store.delete(done.id)
@@ -51,7 +51,7 @@ def test_results_are_forgotten_after_their_time_and_no_job_is_that_waits(store: 
         os.utime(store.jobs / f"{job.id}.json", (changed_s, changed_s))
         if job is not waiting:
             store.upload(job.id).unlink()
-    store.forget(now_s - 50)
+    store.purge(now_s - 50)
     assert [store.read(job.id) for job in (waiting, old, new, ahead)] == [waiting, None, new, None]
 
 

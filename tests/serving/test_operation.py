@@ -69,7 +69,7 @@ def test_a_full_queue_refuses_before_it_takes(serving: Serving, talking: Talking
     with serving(tmp_path / "data", "--readers", "1", "--queue", "1") as server:
         told = [server.post(talking(6), headers=LATER) for _ in range(4)]
         refused = [answer for answer in told if answer.status_code == 429]
-        assert refused and "too many clips wait (got 1; expected 1 at most)" in refused[0].json()["error"]
+        assert refused and "too many clips in the queue (got 1; expected at most 1)" in refused[0].json()["error"]
         accepted = [answer for answer in told if answer.status_code == 202]
         assert [server.wait(answer)["status"] for answer in accepted] == ["done"] * len(accepted)
 
@@ -77,7 +77,7 @@ def test_a_full_queue_refuses_before_it_takes(serving: Serving, talking: Talking
 def test_uploads_that_are_too_large_are_refused(guarded: Server) -> None:
     body = b"x" * 500_000
     declared = guarded.post(body, headers=_key("anna"))
-    assert declared.status_code == 413 and "expected 400,000 bytes at most" in declared.json()["error"]
+    assert declared.status_code == 413 and "expected at most 400,000 bytes" in declared.json()["error"]
     head = b'--b\r\nContent-Disposition: form-data; name="file"; filename="a.mp4"\r\n\r\n'
     pieces = (head, body, b"\r\n--b--\r\n")
     headers = _key("anna") | {"Content-Type": "multipart/form-data; boundary=b"}
@@ -147,9 +147,9 @@ def _refused(*options: str) -> str:
 
 @pytest.mark.slow
 def test_wrong_starts_are_told(guarded: Server, tmp_path: Path) -> None:
-    assert "another service keeps its jobs there" in _refused("--data", str(guarded.folder))
+    assert "another service uses this folder" in _refused("--data", str(guarded.folder))
     port = guarded.address.rsplit(":", 1)[1]
-    assert f"nothing can listen at 127.0.0.1:{port}" in _refused("--data", str(tmp_path / "one"), "--port", port)
+    assert f"cannot listen at 127.0.0.1:{port}" in _refused("--data", str(tmp_path / "one"), "--port", port)
     (tmp_path / "keys").write_text("anna short\n")
     assert "malformed keys" in _refused("--keys", str(tmp_path / "keys"))
     assert "cannot be read" in _refused("--keys", str(tmp_path / "absent"))

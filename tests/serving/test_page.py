@@ -42,7 +42,7 @@ def server(serving: Serving, tmp_path_factory: pytest.TempPathFactory) -> Iterat
 
 @pytest.fixture(scope="module")
 def camera(simulated: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """What the browser's camera shows: a clip of the embedded data set, as a row of JPEGs."""
+    """What the browser's camera shows: a clip of the synthetic demo dataset, as a sequence of JPEGs."""
     import av
     import cv2
 
@@ -227,7 +227,7 @@ def test_a_busy_server_is_asked_again_and_says_so(visit: Callable[..., Any], sim
 
     def refuse_once(route: Any) -> None:
         refused.append(page.inner_text("#doing"))
-        busy = {"status": 429, "headers": {"Retry-After": "2"}, "json": {"error": "too many clips wait"}}
+        busy = {"status": 429, "headers": {"Retry-After": "2"}, "json": {"error": "too many clips in the queue"}}
         route.fulfill(**busy) if len(refused) == 1 else route.continue_()
 
     page.route("**/v1/predictions?*", refuse_once)

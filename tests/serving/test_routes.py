@@ -99,7 +99,7 @@ def test_a_long_clip_is_a_job_that_can_be_asked_and_deleted(server: Server, talk
     assert answer.json()["status"] in ("queued", "running")
     where = answer.headers["Location"]
     early = server.client.get(where, params={"format": "csv"})
-    assert early.status_code == 409 and "not done yet" in early.json()["error"]
+    assert early.status_code == 409 and "not done" in early.json()["error"]
     document = server.wait(answer)
     assert document["status"] == "done" and document["duration_s"] == pytest.approx(12, abs=0.2)
     assert server.client.delete(where).status_code == 204

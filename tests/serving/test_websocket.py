@@ -21,7 +21,7 @@ from live_clips import encode_frame, pack, pieces_of
 from reactometer.inference.checkpoint import LoadedModel
 from reactometer.live.protocol import HEAD, MAX_FRAME_BYTES, Packet, PacketKind, jpeg_size, unpack
 from reactometer.live.scorer import LiveScorer
-from reactometer.serving.metrics import Metrics
+from reactometer.serving.metrics import ServiceMetrics
 from reactometer.serving.websocket import LiveLimits
 from reactometer.types import SOUND_RATE_HZ, ByteArray
 
@@ -37,12 +37,12 @@ def video(simulated: Path) -> Path:
 
 
 @pytest.fixture(scope="module")
-def metrics() -> Metrics:
-    return Metrics()
+def metrics() -> ServiceMetrics:
+    return ServiceMetrics()
 
 
 @pytest.fixture(scope="module")
-def address(starter: LoadedModel, metrics: Metrics) -> Iterator[str]:
+def address(starter: LoadedModel, metrics: ServiceMetrics) -> Iterator[str]:
     """A server of this route alone."""
     with live_route(starter, {"anna": KEY}, metrics, LIMITS) as address:
         yield address
@@ -98,15 +98,15 @@ def test_a_clip_is_scored_as_it_comes(
 @pytest.mark.parametrize(
     ("start", "told"),
     [
-        ("nonsense", "does not start a session"),
-        ("[1]", "does not start a session"),
+        ("nonsense", "invalid start message"),
+        ("[1]", "invalid start message"),
         ('{"type": "start", "window_s": "x"}', "window"),
         ('{"type": "start", "window_s": NaN}', "window"),
         ('{"type": "start", "window_s": 1e9}', "window"),
         (f'{{"type": "start", "window_s": 0, "key": "{KEY}"}}', "window"),
         ('{"type": "start", "key": 5}', "key"),
         ('{"type": "start", "key": "wrong"}', "the key is unknown"),
-        (b"\x01", "does not start a session"),
+        (b"\x01", "invalid start message"),
     ],
 )
 def test_a_wrong_first_message_is_refused(address: str, start: str | bytes, told: str) -> None:
@@ -122,12 +122,12 @@ def test_a_wrong_first_message_is_refused(address: str, start: str | bytes, told
 @pytest.mark.slow
 def test_the_silent_are_refused(starter: LoadedModel) -> None:
     limits = LiveLimits(start_s=2.0, idle_s=2.0)
-    with live_route(starter, {}, Metrics(), limits) as address:
+    with live_route(starter, {}, ServiceMetrics(), limits) as address:
         with connect(address) as client:
-            assert received(client) == ([{"type": "error", "error": "no first message came"}], 1008)
+            assert received(client) == ([{"type": "error", "error": "no start message within 2 s"}], 1008)
         with session(address) as client:
             (said,), code = received(client)
-            assert (code, said["error"]) == (1000, "nothing came for 2 s")
+            assert (code, said["error"]) == (1000, "no message for 2 s")
 
 
 @pytest.mark.parametrize(
@@ -145,7 +145,7 @@ def test_the_silent_are_refused(starter: LoadedModel) -> None:
         (HEAD.pack(2, 0.0) + bytes(3), "sound of a wrong size"),
         (HEAD.pack(2, 0.0) + bytes(40_000), "sound of a wrong size"),
         (HEAD.pack(3, 0.0) + bytes(4), "neither a frame nor sound"),
-        ('{"type": "dance"}', "neither a piece nor a stop"),
+        ('{"type": "dance"}', "invalid message"),
     ],
 )
 def test_a_malformed_piece_ends_the_session(address: str, message: str | bytes, told: str) -> None:
@@ -164,13 +164,13 @@ def test_a_piece_that_is_too_large_ends_the_session(address: str) -> None:
 
 
 def test_so_many_at_once_and_no_more(
-    address: str, metrics: Metrics, wait_for: Callable[[Callable[[], bool]], None]
+    address: str, metrics: ServiceMetrics, wait_for: Callable[[Callable[[], bool]], None]
 ) -> None:
     with session(address), session(address), connect(address) as client:
         client.send(json.dumps({"type": "start", "key": KEY}))
         (said,), code = received(client)
         assert b"reactometer_live_sessions 2.0" in metrics.text()
-        assert (code, "2 live sessions are running already" in said["error"]) == (1013, True)
+        assert (code, "too many live sessions (limit 2)" in said["error"]) == (1013, True)
     wait_for(lambda: b"reactometer_live_sessions 0.0" in metrics.text())
     with session(address):  # there is room again, and whoever breaks off leaves nothing behind
         pass

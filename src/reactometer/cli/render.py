@@ -153,7 +153,7 @@ def print_failed(lines: Sequence[str]) -> None:
 
 def print_serving(service: Service, address: str) -> None:
     """Print the address, the model and who may use the service, on standard error."""
-    model, settings = service.desk.model, service.desk.settings
+    model, settings = service.queue.model, service.queue.settings
     which = "the starter model" if service.folder == STARTER else str(service.folder)
     messages.print(f"{address}  the page; Ctrl-C ends the service", style="bold")
     detector = model.config.prepare.detector

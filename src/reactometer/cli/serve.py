@@ -55,8 +55,8 @@ def serve(
         body_bytes=round(max_mb * 1e6),
         upload_s=upload_seconds,
         bounds=ResourceLimits(duration_s=max_seconds, pixels=MAX_PIXELS),
-        queue=queue,
-        per_client=per_client,
+        max_queued=queue,
+        max_per_client=per_client,
         keep_s=3600 * keep_hours,
     )
     loaded = load_model(model, device)

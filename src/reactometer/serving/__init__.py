@@ -1,4 +1,4 @@
-"""Files and streams from afar -> intensities, over HTTP and WebSocket."""
+"""The service: predictions over HTTP and WebSocket, and the page."""
 
 from __future__ import annotations
 

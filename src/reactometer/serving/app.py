@@ -21,35 +21,34 @@ from reactometer.errors import OutputError, ReactometerError, RequestError
 from reactometer.inference.checkpoint import LoadedModel
 from reactometer.io import DISK_FULL_ERRNOS, find_errno
 from reactometer.serving.auth import RequestGuard, error_response
-from reactometer.serving.metrics import Metrics
+from reactometer.serving.metrics import ServiceMetrics
 from reactometer.serving.queue import JobQueue, Settings, logger
 from reactometer.serving.routes import PAGE, Service, router
 from reactometer.serving.websocket import live_routes
 
-DESCRIPTION = """Videos of people, face and voice, in; the intensity of several emotions, in [0, 1], out: of the whole
-clip with intervals, and over time. A clip that takes long is answered by `202` and a `Location` to be asked again.
-Every error is `{"error": "what, got, expected, what to do"}`; `429` and `503` say in `Retry-After` when to come
-again."""
+DESCRIPTION = """Estimates the intensity of several emotions, in [0, 1], from videos of people: for the whole clip,
+with intervals, and over time. A long clip is answered by `202` with a `Location` to poll. Every error is
+`{"error": "problem (got ...; expected ...). hint"}`. `429` and `503` set `Retry-After`."""
 
 
 def build_app(model: LoadedModel, folder: Path, settings: Settings) -> FastAPI:
-    """Build the service; it accepts clips until its lifespan ends.
+    """Build the ASGI application; it accepts clips until its lifespan ends.
 
     Args:
-        model: loaded from ``folder``, with its detector settled.
+        model: loaded from ``folder``, with its detector resolved.
         folder: the checkpoint.
-        settings: of the service.
+        settings: limits and folder of the service.
 
     Raises:
         ConfigError: another service has the folder.
-        ModelError: the model takes no media.
+        ModelError: the model has no input of frames or sound.
     """
-    desk = JobQueue(model, settings, Metrics())
+    queue = JobQueue(model, settings, ServiceMetrics())
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         yield
-        await run_in_threadpool(desk.close)
+        await run_in_threadpool(queue.close)
 
     app = FastAPI(
         title="reactometer",
@@ -59,13 +58,13 @@ def build_app(model: LoadedModel, folder: Path, settings: Settings) -> FastAPI:
         docs_url=None,
         redoc_url=None,
     )
-    app.state.service = Service(desk, folder, model_sha256(folder))
+    app.state.service = Service(queue, folder, model_sha256(folder))
     app.include_router(router)
-    app.include_router(live_routes(model, settings.keys, desk.metrics.live))
+    app.include_router(live_routes(model, settings.keys, queue.metrics.live))
     app.mount("/page", StaticFiles(directory=PAGE, check_dir=False), name="page")
     app.add_middleware(GZipMiddleware, minimum_size=2000)
     app.add_middleware(TrustedHostMiddleware, allowed_hosts=settings.hosts, www_redirect=False)
-    app.add_middleware(RequestGuard, desk=desk)
+    app.add_middleware(RequestGuard, queue=queue)
     app.add_exception_handler(ReactometerError, _on_error)
     app.add_exception_handler(OSError, _on_error)
     app.add_exception_handler(RequestValidationError, _on_invalid)
@@ -76,20 +75,20 @@ def build_app(model: LoadedModel, folder: Path, settings: Settings) -> FastAPI:
 def _on_error(request: HttpRequest, error: Exception) -> Response:
     if isinstance(error, RequestError):
         return error_response(error)
-    number = find_errno(error)
-    if number and isinstance(error, OSError | OutputError):
+    errno = find_errno(error)
+    if errno and isinstance(error, OSError | OutputError):
         logger.warning("%s", error)
-        status, what = 503, "the service cannot write its files"
-        if number in DISK_FULL_ERRNOS:
-            status, what = 507, "the service has no room left on its disk"
-        return error_response(RequestError(status, what, retry_s=60, fix="Ask again when its operator has seen to it"))
+        status, problem = 503, "the service cannot write its files"
+        if errno in DISK_FULL_ERRNOS:
+            status, problem = 507, "the disk of the service is full"
+        return error_response(RequestError(status, problem, retry_s=60, fix="Try again later, or tell the operator"))
     return error_response(RequestError(400, str(error)))
 
 
 def _on_invalid(request: HttpRequest, error: Exception) -> Response:
     assert isinstance(error, RequestValidationError)
-    told = "; ".join(f"{one['loc'][-1]}: {one['msg']}" for one in error.errors())
-    return error_response(RequestError(400, f"a setting is wrong: {told}", fix="See /openapi.json"))
+    problems = "; ".join(f"{detail['loc'][-1]}: {detail['msg']}" for detail in error.errors())
+    return error_response(RequestError(400, f"invalid request: {problems}", fix="See /openapi.json"))
 
 
 def _on_http(request: HttpRequest, error: Exception) -> Response:

@@ -1,4 +1,4 @@
-"""Keys, origins, and limits of uploads: the middleware that every request passes."""
+"""Middleware for all requests: keys, origins, upload limits, headers."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from reactometer.errors import ConfigError, RequestError
 from reactometer.serving.queue import JobQueue
 
-UPLOADS = "/v1/predictions"
+UPLOAD_PATH = "/v1/predictions"
 MIN_KEY_LENGTH = 16
-"""Characters of a key; shorter keys can be guessed."""
+"""Minimum number of characters of a key; shorter keys can be guessed."""
 
 HEADERS = {
     "content-security-policy": "default-src 'self'; img-src 'self' data: blob:; media-src 'self' blob:; "
@@ -30,116 +30,118 @@ HEADERS = {
 
 
 class RequestGuard:
-    """ASGI middleware: origin, key, room in the queue, size and time of uploads; headers and counts of answers."""
+    """ASGI middleware that checks origin, key, queue and upload limits, and adds headers to all responses."""
 
-    def __init__(self, app: ASGIApp, desk: JobQueue) -> None:
-        self.app, self.desk, self.settings = app, desk, desk.settings
+    def __init__(self, app: ASGIApp, queue: JobQueue) -> None:
+        self.app, self.queue, self.settings = app, queue, queue.settings
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Refuse a request, or pass it on with its ``client`` and ``owner`` in its state."""
+        """Refuse a request, or set ``client`` and ``owner`` in its state and forward it."""
         if scope["type"] == "lifespan":
             await self.app(scope, receive, send)
             return
         is_http = scope["type"] == "http"
-        answer = self._counting(scope, send) if is_http else send
+        send_response = self._add_headers(scope, send) if is_http else send
         try:
             check_origin(dict(scope["headers"]))
             if is_http and scope["path"].startswith("/v1/"):
-                self._let_in(scope)
-            if is_http and scope["method"] == "POST" and scope["path"] == UPLOADS:
-                await self._upload(scope, receive, answer)
+                self._authenticate(scope)
+            if is_http and scope["method"] == "POST" and scope["path"] == UPLOAD_PATH:
+                await self._upload(scope, receive, send_response)
             else:
-                await self.app(scope, receive, answer)
+                await self.app(scope, receive, send_response)
         except RequestError as error:
             if is_http:
-                await error_response(error)(scope, receive, answer)
+                await error_response(error)(scope, receive, send_response)
             else:
                 await send({"type": "websocket.close", "code": 1008, "reason": str(error)[:120]})
 
     async def _upload(self, scope: Scope, receive: Receive, send: Send) -> None:
-        seat = self.desk.reserve(scope["state"]["client"])
-        scope["state"]["seat"] = seat
+        reservation = self.queue.reserve(scope["state"]["client"])
+        scope["state"]["reservation"] = reservation
         try:
-            await self.app(scope, self._bounded(scope, receive), send)
+            await self.app(scope, self._limit_body(scope, receive), send)
         finally:
-            self.desk.release(seat)
+            self.queue.release(reservation)
 
-    def _let_in(self, scope: Scope) -> None:
+    def _authenticate(self, scope: Scope) -> None:
         authorization = dict(scope["headers"]).get(b"authorization", b"")
         name = client_for_key(self.settings.keys, authorization.removeprefix(b"Bearer ").strip())
         address = scope["client"][0] if scope.get("client") else "unknown"
         scope.setdefault("state", {}).update(owner=name, client=name or address)
 
-    def _bounded(self, scope: Scope, receive: Receive) -> Receive:
-        """Limit a body's size and the time that it takes."""
-        settings, taken, over = self.settings, 0, False
-        until_s = time.monotonic() + settings.upload_s
+    def _limit_body(self, scope: Scope, receive: Receive) -> Receive:
+        """Limit the size of a request body and the time of its upload."""
+        settings, received_bytes, is_complete = self.settings, 0, False
+        deadline = time.monotonic() + settings.upload_s
         _check_size(int(dict(scope["headers"]).get(b"content-length", b"0")), settings.body_bytes)
 
-        async def bounded() -> Message:
-            nonlocal taken, over
+        async def limited_receive() -> Message:
+            nonlocal received_bytes, is_complete
             try:
-                message = await asyncio.wait_for(receive(), None if over else max(0.0, until_s - time.monotonic()))
+                message = await asyncio.wait_for(
+                    receive(), None if is_complete else max(0.0, deadline - time.monotonic())
+                )
             except TimeoutError:
-                expected = f"{settings.upload_s:.0f} s at most"
+                expected = f"at most {settings.upload_s:.0f} s"
                 raise RequestError(408, "the upload took too long", expected=expected) from None
-            taken += len(message.get("body", b""))
-            _check_size(taken, settings.body_bytes)
-            over = not message.get("more_body")
+            received_bytes += len(message.get("body", b""))
+            _check_size(received_bytes, settings.body_bytes)
+            is_complete = not message.get("more_body")
             return message
 
-        return bounded
+        return limited_receive
 
-    def _counting(self, scope: Scope, send: Send) -> Send:
-        """Add the headers that every answer has, and count its status."""
+    def _add_headers(self, scope: Scope, send: Send) -> Send:
+        """Add the common headers to responses, and count them by status."""
 
-        async def counting(message: Message) -> None:
+        async def send_with_headers(message: Message) -> None:
             if message["type"] == "http.response.start":
                 headers = MutableHeaders(scope=message)
                 headers.update(HEADERS)
-                # no-cache: the page's files are always of one version
+                # no-cache: the files of the page must be of one version
                 headers.setdefault("cache-control", "no-store" if scope["path"].startswith("/v1/") else "no-cache")
                 route = getattr(scope.get("route"), "path", "other")
-                self.desk.metrics.requests.labels(route, message["status"]).inc()
+                self.queue.metrics.requests.labels(route, message["status"]).inc()
             await send(message)
 
-        return counting
+        return send_with_headers
 
 
 def check_origin(headers: Mapping[bytes, bytes]) -> None:
-    """Refuse requests that a page of another site sends.
+    """Refuse a request sent by a page of another site.
 
     Raises:
         RequestError: 403.
     """
     host, origin = (headers.get(name, b"").decode("latin-1") for name in (b"host", b"origin"))
     if origin and origin.split("://")[-1] != host:
-        raise RequestError(403, "pages of other sites are not served", got=origin, expected=f"one of {host}")
+        raise RequestError(403, "requests from pages of other sites are refused", got=origin, expected=f"one of {host}")
 
 
-def client_for_key(keys: Mapping[str, str], given: bytes) -> str:
-    """Return the name of the client with this key; empty if the service has no keys.
+def client_for_key(keys: Mapping[str, str], key_bytes: bytes) -> str:
+    """Return the name of the client with this key, or "" if the service has no keys.
 
-    Every key is compared in full and in constant time.
+    Each key is compared in constant time.
 
     Raises:
         RequestError: 401, the key is missing or unknown.
     """
     if not keys:
         return ""
-    found = [name for name, key in keys.items() if hmac.compare_digest(key.encode(), given)]
-    if not found:
+    names = [name for name, key in keys.items() if hmac.compare_digest(key.encode(), key_bytes)]
+    if not names:
         raise RequestError(
             401,
-            "this service needs a key" if not given else "the key is unknown",
+            "the key is unknown" if key_bytes else "this service requires a key",
             expected="a header 'Authorization: Bearer KEY'",
-            fix="Ask the operator for one",
+            fix="Ask the operator for a key",
         )
-    return found[0]
+    return names[0]
 
 
 def read_keys(file: Path) -> dict[str, str]:
-    """Read keys by client's name from lines of ``NAME KEY``; empty lines and lines with # are skipped.
+    """Read keys by client name from lines of ``NAME KEY``; skip empty lines and comments (#).
 
     Raises:
         ConfigError: the file cannot be read or has a malformed line, or a key is too short or repeated.
@@ -154,25 +156,25 @@ def read_keys(file: Path) -> dict[str, str]:
         raise ConfigError(
             f"{file}: malformed keys",
             expected=f"one line 'NAME KEY' per client, each key unique and of {MIN_KEY_LENGTH} characters or more",
-            fix="Make one with: python -c 'import secrets; print(secrets.token_urlsafe(24))'",
+            fix="Generate a key: python -c 'import secrets; print(secrets.token_urlsafe(24))'",
         )
     return dict(pairs)
 
 
 def error_response(error: RequestError) -> JSONResponse:
-    """Build the answer for an error."""
+    """Build the JSON response for an error."""
     headers = {} if error.retry_s is None else {"Retry-After": str(error.retry_s)}
     if error.status == 401:
         headers["WWW-Authenticate"] = "Bearer"
     return JSONResponse({"error": str(error)}, error.status, headers)
 
 
-def _check_size(size_bytes: int, most_bytes: int) -> None:
-    if size_bytes > most_bytes:
+def _check_size(size_bytes: int, max_bytes: int) -> None:
+    if size_bytes > max_bytes:
         raise RequestError(
             413,
             "the upload is too large",
             got=f"{size_bytes:,} bytes",
-            expected=f"{most_bytes:,} bytes at most",
-            fix="Cut the clip, or make it smaller",
+            expected=f"at most {max_bytes:,} bytes",
+            fix="Shorten or compress the clip",
         )

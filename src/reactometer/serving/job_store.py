@@ -1,4 +1,4 @@
-"""The jobs of a service, their uploads and their results: one JSON file per job."""
+"""Jobs of a service with uploads and results: one JSON file per job."""
 
 from __future__ import annotations
 
@@ -15,23 +15,23 @@ from reactometer.io import make_folder, write_atomic
 from reactometer.types import Prediction
 
 QUEUED, RUNNING, DONE, FAILED = "queued", "running", "done", "failed"
-CLOCK_S = 3600.0
-"""A result from further in the future was kept while the clock was wrong."""
+MAX_CLOCK_SKEW_S = 3600.0
+"""Results dated further in the future were saved with a wrong clock and are deleted."""
 
 
 @dataclass(frozen=True)
 class Job:
-    """One clip: its owner, its request, and what came of it."""
+    """A clip with its owner, request options, state and result."""
 
     id: str
     owner: str  # the client's name; empty if the service has no keys
-    name: str  # of the file, as the client calls it
+    name: str  # file name sent by the client
     request: dict[str, Any]
-    status: str = QUEUED  # in its file QUEUED, DONE or FAILED
+    status: str = QUEUED  # QUEUED, DONE or FAILED; RUNNING is not saved
     created_s: float = field(default_factory=time.time)  # seconds since 1970
     finished_s: float | None = None
     error: str | None = None
-    about: dict[str, Any] = field(default_factory=dict)  # of the clip: size, length, the voice's level
+    media: dict[str, Any] = field(default_factory=dict)  # frame size, duration, voice level
     predictions: list[Prediction] = field(default_factory=list)
 
 
@@ -39,13 +39,13 @@ _ADAPTER = TypeAdapter(Job)
 
 
 class JobStore:
-    """A folder with ``jobs/ID.json``, and with ``uploads/ID`` until the job is over."""
+    """A folder with ``jobs/ID.json``, and ``uploads/ID`` until the job ends."""
 
     def __init__(self, folder: Path) -> None:
         self.jobs, self.uploads = make_folder(folder / "jobs"), make_folder(folder / "uploads")
 
     def new_id(self) -> str:
-        """Make an id that nobody can guess."""
+        """Return a random id of 144 bits."""
         return secrets.token_urlsafe(18)
 
     def upload(self, job_id: str) -> Path:
@@ -53,15 +53,15 @@ class JobStore:
         return self.uploads / job_id
 
     def write(self, job: Job) -> None:
-        """Keep a job; it is on the disk when this returns.
+        """Save a job and sync it to the disk.
 
         Raises:
-            OutputError: the disk is full, or cannot be written.
+            OutputError: the disk is full or not writable.
         """
         write_atomic(self._file(job.id), _ADAPTER.dump_json(job))
 
     def read(self, job_id: str) -> Job | None:
-        """Find a job by its id, which a client may have made up."""
+        """Return the job with this id, or None; the id comes from a client and may be malformed."""
         if not re.fullmatch(r"[\w-]{24}", job_id, re.ASCII):
             return None
         try:
@@ -73,23 +73,23 @@ class JobStore:
         """Delete a job and its predictions."""
         self._file(job_id).unlink(missing_ok=True)
 
-    def forget(self, before_s: float) -> None:
-        """Delete jobs that are over since before ``before_s``, in seconds since 1970."""
+    def purge(self, before_s: float) -> None:
+        """Delete jobs that ended before ``before_s``, in seconds since 1970."""
         for file in self.jobs.iterdir():
-            is_kept = before_s <= file.stat().st_mtime <= time.time() + CLOCK_S
-            if not (is_kept or self.upload(file.stem).exists()):
+            is_recent = before_s <= file.stat().st_mtime <= time.time() + MAX_CLOCK_SKEW_S
+            if not (is_recent or self.upload(file.stem).exists()):
                 file.unlink(missing_ok=True)
 
     def unfinished(self) -> list[Job]:
-        """List the jobs that an earlier service left, the oldest first; delete uploads without one."""
-        left = []
+        """List the queued jobs of an earlier process, oldest first; delete uploads without a queued job."""
+        queued = []
         for file in self.uploads.iterdir():
             job = self.read(file.name)
             if job is not None and job.status == QUEUED:
-                left.append(job)
+                queued.append(job)
             else:
                 file.unlink()
-        return sorted(left, key=lambda job: job.created_s)
+        return sorted(queued, key=lambda job: job.created_s)
 
     def _file(self, job_id: str) -> Path:
         return self.jobs / f"{job_id}.json"

@@ -1,4 +1,4 @@
-"""The queue of a service: clips wait, are read by processes, scored together, and their results are kept."""
+"""The job queue: clips are read by worker processes and scored; results are saved in the job store."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from reactometer.machine import default_workers
 from reactometer.media.audio import STRETCH_S, levels_db
 from reactometer.media.segments import MAX_SEGMENT
 from reactometer.serving.job_store import DONE, FAILED, Job, JobStore
-from reactometer.serving.metrics import Metrics
+from reactometer.serving.metrics import ServiceMetrics
 from reactometer.types import MediaInfo, Prediction
 from reactometer.workers.decoder import UNREADABLE, Segment, reason_of
 from reactometer.workers.media_worker import MediaWorker, ResourceLimits
@@ -30,69 +30,69 @@ from reactometer.workers.media_worker import MediaWorker, ResourceLimits
 logger = logging.getLogger(__name__)
 
 MAX_PIXELS = 4096 * 2304
-"""Largest frame of a clip."""
+"""Maximum frame size of a clip, pixels."""
 
-TIDY_S = 60.0
-"""Interval at which old results are deleted."""
+PURGE_INTERVAL_S = 60.0
+"""Interval between deletions of old results, seconds."""
 
-RETRY_S = 10
-"""Time after which a client that was refused may come again. Our choice."""
+RETRY_AFTER_S = 10
+"""Retry-After of a refused upload, seconds."""
 
-FULL_S = 1.0
-"""Interval at which a result is written again while the disk is full."""
+DISK_FULL_RETRY_S = 1.0
+"""Interval between attempts to save a result while the disk is full, seconds."""
 
 
 @dataclass(frozen=True)
 class Settings:
     """Settings and limits of a service."""
 
-    folder: Path  # jobs, and uploads until they are scored
-    keys: dict[str, str] = field(default_factory=dict)  # key by client's name; empty: no key is needed
-    hosts: tuple[str, ...] = ("*",)  # host names of the service
-    readers: int | None = None  # processes that read files; None: one per CPU
-    body_bytes: int = 512 * 2**20  # of a request
-    upload_s: float = 600.0  # from a request's first byte to its last
+    folder: Path  # jobs and uploads
+    keys: dict[str, str] = field(default_factory=dict)  # key by client name; empty: no authentication
+    hosts: tuple[str, ...] = ("*",)  # allowed host names
+    readers: int | None = None  # decoder processes; None: one per CPU
+    body_bytes: int = 512 * 2**20  # maximum size of a request
+    upload_s: float = 600.0  # maximum time of an upload
     bounds: ResourceLimits = field(
         default_factory=lambda: ResourceLimits(duration_s=3600.0, pixels=MAX_PIXELS)
-    )  # of a clip
-    wait_s: float = 30.0  # clips that take longer are answered by a 202
-    queue: int = 64  # clips that wait
-    per_client: int = 8  # clips of one client that wait or run
-    keep_s: float = 24 * 3600.0  # results
-    drain_s: float = 30.0  # time that running clips are given when the service ends
+    )  # per clip
+    wait_s: float = 30.0  # slower clips are answered by 202
+    max_queued: int = 64  # clips
+    max_per_client: int = 8  # queued or running clips
+    keep_s: float = 24 * 3600.0  # age at which results are deleted
+    drain_s: float = 30.0  # time for running clips at shutdown
 
 
-class GivenUpError(Exception):
-    """The clip was deleted, or the service ends."""
+class JobStoppedError(Exception):
+    """The clip was deleted, or the service is shutting down."""
 
 
 @dataclass(eq=False)
-class RunningJob:
-    """A job that waits or runs, and what is known of its clip so far."""
+class ActiveJob:
+    """State of a queued or running job."""
 
     job: Job
-    client: str  # whose limit it counts for
-    told: Future[None] = field(default_factory=Future)  # done when the job is over, or left to the next service
+    client: str  # name or address, for the limit per client
+    completion: Future[None] = field(default_factory=Future)  # resolved when the job ends or stays queued at shutdown
     is_running: bool = False
     is_deleted: bool = False
     progress: float = 0.0  # in [0, 1]
-    about: dict[str, Any] = field(default_factory=dict)  # as in the document: size, length, the voice's level
+    media: dict[str, Any] = field(default_factory=dict)  # frame size, duration, voice level
 
-    def tell(self) -> None:
-        """End the client's wait for the answer."""
-        if not self.told.done():
-            self.told.set_result(None)
+    def notify(self) -> None:
+        """Wake the request that waits for the result."""
+        if not self.completion.done():
+            self.completion.set_result(None)
 
 
 class JobQueue:
-    """Takes clips, scores them in as many threads as there are readers, and keeps the results."""
+    """Queue of clips with one scoring thread per decoder process."""
 
-    def __init__(self, model: LoadedModel, settings: Settings, metrics: Metrics) -> None:
-        """Open the folder, and resume what an earlier service left.
+    def __init__(self, model: LoadedModel, settings: Settings, metrics: ServiceMetrics) -> None:
+        """Lock the folder, and resume the queued clips of an earlier process.
 
         Raises:
-            ConfigError: another service has the folder.
-            OutputError: the folder cannot be written.
+            ConfigError: another service uses the folder.
+            OutputError: the folder is not writable.
         """
         self.model, self.settings, self.metrics = model, settings, metrics
         self.store = JobStore(settings.folder)
@@ -100,216 +100,218 @@ class JobQueue:
         try:
             self._lock.acquire()
         except Timeout as error:
-            fix = "Name another folder with --data, or end it"
-            raise ConfigError(f"{settings.folder}: another service keeps its jobs there", fix=fix) from error
-        self._works: dict[str, RunningJob] = {}
-        self._waiting: deque[RunningJob] = deque()
-        self._seats: dict[object, str] = {}  # clients whose uploads are on their way
+            fix = "Choose another folder with --data, or stop the other service"
+            raise ConfigError(f"{settings.folder}: another service uses this folder", fix=fix) from error
+        self._jobs: dict[str, ActiveJob] = {}
+        self._queued: deque[ActiveJob] = deque()
+        self._reservations: dict[object, str] = {}  # clients of uploads in progress
         self._changed = Condition()
-        self._open, self._over = True, False
+        self._is_accepting, self._is_closed = True, False
         self._scoring = Lock()
         for job in self.store.unfinished():
-            self._enqueue(RunningJob(job, job.owner))
-        self._tidy()
+            self._enqueue(ActiveJob(job, job.owner))
+        self._purge()
         count = settings.readers or default_workers()
-        self._threads = [Thread(target=self._serve, name=f"desk {number}", daemon=True) for number in range(count)]
+        self._threads = [Thread(target=self._run_worker, daemon=True) for _ in range(count)]
         for thread in self._threads:
             thread.start()
 
     def reserve(self, client: str) -> object:
-        """Reserve a seat for an upload; it counts as waiting from now on.
+        """Reserve a place in the queue for an upload.
 
         Raises:
-            RequestError: 429, the queue or the client's share of it is full; 503, the service ends.
+            RequestError: 429, the queue is full or the client is at its limit; 503, the service is shutting down.
         """
         with self._changed:
-            if not self._open:
-                raise RequestError(503, "the service is ending", retry_s=30, fix="Ask again when it is back")
-            clients = [*(work.client for work in self._works.values()), *self._seats.values()]
-            for what, got, most in (
-                ("too many clips wait", len(self._waiting) + len(self._seats), self.settings.queue),
-                ("too many clips queued or running for this client", clients.count(client), self.settings.per_client),
+            if not self._is_accepting:
+                raise RequestError(503, "the service is shutting down", retry_s=30, fix="Try again in 30 s")
+            clients = [*(active.client for active in self._jobs.values()), *self._reservations.values()]
+            n_waiting = len(self._queued) + len(self._reservations)
+            limits = self.settings.max_queued, self.settings.max_per_client
+            for problem, count, limit in (
+                ("too many clips in the queue", n_waiting, limits[0]),
+                ("too many clips queued or running for this client", clients.count(client), limits[1]),
             ):
-                if got >= most:
-                    limit, fix = f"{most} at most", f"Ask again in {RETRY_S} s"
-                    raise RequestError(429, what, retry_s=RETRY_S, got=got, expected=limit, fix=fix)
-            seat = object()
-            self._seats[seat] = client
-            return seat
+                if count >= limit:
+                    expected, fix = f"at most {limit}", f"Try again in {RETRY_AFTER_S} s"
+                    raise RequestError(429, problem, retry_s=RETRY_AFTER_S, got=count, expected=expected, fix=fix)
+            reservation = object()
+            self._reservations[reservation] = client
+            return reservation
 
-    def release(self, seat: object) -> None:
-        """Give a seat back; nothing happens if a clip has taken it."""
+    def release(self, reservation: object) -> None:
+        """Release a reservation that no clip has used."""
         with self._changed:
-            self._seats.pop(seat, None)
+            self._reservations.pop(reservation, None)
 
-    def add(self, job: Job, seat: object) -> RunningJob:
+    def add(self, job: Job, reservation: object) -> ActiveJob:
         """Queue a clip whose upload is complete."""
         self.store.write(job)
         with self._changed:
-            work = RunningJob(job, self._seats.pop(seat))
-        self._enqueue(work)
-        return work
+            active = ActiveJob(job, self._reservations.pop(reservation))
+        self._enqueue(active)
+        return active
 
-    def work(self, job_id: str) -> RunningJob | None:
-        """Find a job that waits or runs."""
-        return self._works.get(job_id)
+    def find_active(self, job_id: str) -> ActiveJob | None:
+        """Return the state of a queued or running job, or None."""
+        return self._jobs.get(job_id)
 
     def delete(self, job_id: str) -> None:
-        """Give a job up, and delete it with its results."""
+        """Stop a job, and delete it with its results."""
         with self._changed:
-            if work := self._works.get(job_id):
-                work.is_deleted = True
-                if work in self._waiting:
-                    self._waiting.remove(work)
-                    self._leave(work)
+            if active := self._jobs.get(job_id):
+                active.is_deleted = True
+                if active in self._queued:
+                    self._queued.remove(active)
+                    self._finish(active)
         self.store.delete(job_id)
 
     @property
     def is_open(self) -> bool:
-        """Whether clips are accepted."""
-        return self._open and all(thread.is_alive() for thread in self._threads)
+        """Whether the service accepts clips."""
+        return self._is_accepting and all(thread.is_alive() for thread in self._threads)
 
-    def refuse_more(self) -> None:
-        """Accept no more clips; clients that wait for a queued clip get a 202."""
+    def stop_accepting(self) -> None:
+        """Refuse new clips, and answer requests of queued clips by 202."""
         with self._changed:
-            self._open = False
+            self._is_accepting = False
             self._changed.notify_all()
-            for work in self._waiting:
-                work.tell()
+            for active in self._queued:
+                active.notify()
 
     def close(self) -> None:
-        """Give running clips their time, and leave the others to the next service; a second call does nothing."""
+        """Wait ``drain_s`` for running clips; the other clips stay queued on the disk. Idempotent."""
         if not self._lock.is_locked:
             return
-        self.refuse_more()
-        until_s = time.monotonic() + self.settings.drain_s
+        self.stop_accepting()
+        deadline = time.monotonic() + self.settings.drain_s
         for thread in self._threads:
-            thread.join(max(0.0, until_s - time.monotonic()))
-        self._over = True
+            thread.join(max(0.0, deadline - time.monotonic()))
+        self._is_closed = True
         for thread in self._threads:
             thread.join()
-        for work in self._works.values():
-            work.tell()
+        for active in self._jobs.values():
+            active.notify()
         self._lock.release()
 
-    def _enqueue(self, work: RunningJob) -> None:
+    def _enqueue(self, active: ActiveJob) -> None:
         with self._changed:
-            self._works[work.job.id] = work
-            self._waiting.append(work)
-            self._count()
+            self._jobs[active.job.id] = active
+            self._queued.append(active)
+            self._update_metrics()
             self._changed.notify()
-            if not self._open:
-                work.tell()
+            if not self._is_accepting:
+                active.notify()
 
-    def _serve(self) -> None:
-        reader = MediaWorker(self.settings.bounds)
+    def _run_worker(self) -> None:
+        worker = MediaWorker(self.settings.bounds)
         try:
-            while self._open:
-                with suppress(GivenUpError):
-                    if work := self._next():
-                        self._do(work, reader)
+            while self._is_accepting:
+                with suppress(JobStoppedError):
+                    if active := self._next_job():
+                        self._process(active, worker)
                     else:
-                        self._tidy()
+                        self._purge()
         finally:
-            reader.end()
+            worker.end()
 
-    def _tidy(self) -> None:
-        with suppress(OSError):  # the folder is away
-            self.store.forget(time.time() - self.settings.keep_s)
+    def _purge(self) -> None:
+        with suppress(OSError):  # the folder was deleted
+            self.store.purge(time.time() - self.settings.keep_s)
 
-    def _next(self) -> RunningJob | None:
-        """Take the next job of the queue; None after ``TIDY_S`` without one."""
+    def _next_job(self) -> ActiveJob | None:
+        """Take the next job of the queue; None after ``PURGE_INTERVAL_S`` without one."""
         with self._changed:
-            if not self._waiting and self._open:
-                self._changed.wait(TIDY_S)
-            if not self._waiting or not self._open:
+            if not self._queued and self._is_accepting:
+                self._changed.wait(PURGE_INTERVAL_S)
+            if not self._queued or not self._is_accepting:
                 return None
-            work = self._waiting.popleft()
-            work.is_running = True
-            self._count()
-            return work
+            active = self._queued.popleft()
+            active.is_running = True
+            self._update_metrics()
+            return active
 
-    def _do(self, work: RunningJob, reader: MediaWorker) -> None:
-        """Score a clip and keep the result.
+    def _process(self, active: ActiveJob, worker: MediaWorker) -> None:
+        """Score a clip and save the result.
 
         Raises:
-            GivenUpError: the service ends; the job and its upload are left to the next one.
+            JobStoppedError: the service is shutting down; the job stays queued on the disk.
         """
-        job, begun_s = work.job, time.monotonic()
+        job, start = active.job, time.monotonic()
         self.metrics.seconds.labels("wait").observe(max(0.0, time.time() - job.created_s))
         try:
-            job = replace(job, status=DONE, predictions=self._predict(work, reader))
-            self.metrics.seconds.labels("predict").observe(time.monotonic() - begun_s)
-        except GivenUpError:
-            if not work.is_deleted:
+            job = replace(job, status=DONE, predictions=self._predict(active, worker))
+            self.metrics.seconds.labels("predict").observe(time.monotonic() - start)
+        except JobStoppedError:
+            if not active.is_deleted:
                 raise
-        except Exception as error:  # no exception of one clip ends the thread
+        except Exception as error:  # one clip must not end the thread
             reason = reason_of(error) if isinstance(error, UNREADABLE) else f"{type(error).__name__}: {error}"
             name = str(self.store.upload(job.id))
-            job = replace(job, status=FAILED, error=reason.replace(name, job.name))  # the client's own name for it
-        self._keep(replace(job, finished_s=time.time(), about=work.about), work)
-        self.metrics.clips.labels("deleted" if work.is_deleted else job.status).inc()
+            job = replace(job, status=FAILED, error=reason.replace(name, job.name))  # no paths of the server
+        self._save_with_retry(replace(job, finished_s=time.time(), media=active.media), active)
+        self.metrics.clips.labels("deleted" if active.is_deleted else job.status).inc()
         with self._changed:
-            self._leave(work)
+            self._finish(active)
 
-    def _keep(self, job: Job, work: RunningJob) -> None:
-        """Write a job that is over, unless it was deleted; while the disk is full, wait for room."""
-        while not work.is_deleted:
+    def _save_with_retry(self, job: Job, active: ActiveJob) -> None:
+        """Save a finished job unless it was deleted; retry while the disk is full."""
+        while not active.is_deleted:
             try:
                 self.store.write(job)
                 break
             except OutputError as error:
-                if self._over:
-                    raise GivenUpError from error
+                if self._is_closed:
+                    raise JobStoppedError from error
                 logger.warning("%s", error)
-                time.sleep(FULL_S)
-        if work.is_deleted:  # perhaps while it was written
+                time.sleep(DISK_FULL_RETRY_S)
+        if active.is_deleted:  # possibly during the write
             self.store.delete(job.id)
 
-    def _check(self, work: RunningJob) -> None:
-        """Raise GivenUpError if the clip was deleted, or the service ends."""
-        if work.is_deleted or self._over:
-            raise GivenUpError
+    def _check(self, active: ActiveJob) -> None:
+        """Raise JobStoppedError if the clip was deleted or the service is shutting down."""
+        if active.is_deleted or self._is_closed:
+            raise JobStoppedError
 
-    def _predict(self, work: RunningJob, reader: MediaWorker) -> list[Prediction]:
-        """Read and score a job's clip: one prediction, or one per person.
+    def _predict(self, active: ActiveJob, worker: MediaWorker) -> list[Prediction]:
+        """Decode and score the clip of a job: one prediction, or one per person.
 
         Raises:
-            MediaError: the clip cannot be read.
-            GivenUpError: the clip was deleted, or the service ends.
+            MediaError: the clip cannot be decoded.
+            JobStoppedError: the clip was deleted, or the service is shutting down.
         """
-        job, path = work.job, self.store.upload(work.job.id)
+        job, path = active.job, self.store.upload(active.job.id)
         options = PredictOptions(**{name: value for name, value in job.request.items() if name != "threshold"})
         predictor = Predictor(self.model, options, lock=self._scoring)
-        segments = _watch(reader.read(path, predictor.reading, check=lambda: self._check(work)), work)
+        segments = _track_progress(worker.read(path, predictor.reading, check=lambda: self._check(active)), active)
         predictions = predictor.predict_segments(str(path), segments)
-        work.about["duration_s"] = predictions[0].duration_s
+        active.media["duration_s"] = predictions[0].duration_s
         return [replace(prediction, path=job.name) for prediction in predictions]
 
-    def _leave(self, work: RunningJob) -> None:
-        """Delete the upload of a job that is over, and end its client's wait."""
-        with suppress(OSError):  # it cannot be deleted now; the next start will
-            self.store.upload(work.job.id).unlink(missing_ok=True)
-        self._works.pop(work.job.id, None)
-        self._count()
-        work.tell()
+    def _finish(self, active: ActiveJob) -> None:
+        """Delete the upload of a finished job, and wake its request."""
+        with suppress(OSError):  # the next start deletes it
+            self.store.upload(active.job.id).unlink(missing_ok=True)
+        self._jobs.pop(active.job.id, None)
+        self._update_metrics()
+        active.notify()
 
-    def _count(self) -> None:
-        self.metrics.queued.set(len(self._waiting))
-        self.metrics.running.set(len(self._works) - len(self._waiting))
+    def _update_metrics(self) -> None:
+        self.metrics.queued.set(len(self._queued))
+        self.metrics.running.set(len(self._jobs) - len(self._queued))
 
 
-def _watch(pieces: Iterator[MediaInfo | Segment], work: RunningJob) -> Iterator[Segment]:
-    """Pass parts and windows on, and note size, length, progress and the voice's level."""
-    about = work.about
-    for piece in pieces:
-        if isinstance(piece, MediaInfo):
-            about["voice_level"] = {"step_s": STRETCH_S, "db": []} if piece.has_audio else None
-            about |= {"width_px": piece.width_px or None, "height_px": piece.height_px or None}
-            about["duration_s"] = piece.duration_s
+def _track_progress(items: Iterator[MediaInfo | Segment], active: ActiveJob) -> Iterator[Segment]:
+    """Yield segments, and record frame size, duration, progress and voice level."""
+    media = active.media
+    for item in items:
+        if isinstance(item, MediaInfo):
+            media["voice_level"] = {"step_s": STRETCH_S, "db": []} if item.has_audio else None
+            media |= {"width_px": item.width_px or None, "height_px": item.height_px or None}
+            media["duration_s"] = item.duration_s
             continue
-        kind, window = piece
-        if kind == MAX_SEGMENT and about["voice_level"] and window.waveform is not None:
-            about["voice_level"]["db"] += levels_db(window.waveform)
-        work.progress = min(0.99, window.end_s / (about["duration_s"] or window.end_s + MAX_SEGMENT.length_s))
-        yield piece
+        spec, window = item
+        if spec == MAX_SEGMENT and media["voice_level"] and window.waveform is not None:
+            media["voice_level"]["db"] += levels_db(window.waveform)
+        active.progress = min(0.99, window.end_s / (media["duration_s"] or window.end_s + MAX_SEGMENT.length_s))
+        yield item

@@ -15,19 +15,19 @@ from reactometer.types import Prediction
 
 
 @dataclass(frozen=True)
-class Format:
-    """A format: its media type, the ending of its file's name, and a function of predictions and threshold."""
+class DownloadFormat:
+    """A download format: media type, file suffix, and a function of predictions and event threshold."""
 
     media_type: str
-    ending: str
+    suffix: str
     render: Callable[[Sequence[Prediction], float], bytes]
 
 
 def _csv(predictions: Sequence[Prediction], threshold: float) -> bytes:
     columns = timeline_columns(predictions[0])
-    if any(own.face is not None for own in predictions):
+    if any(prediction.face is not None for prediction in predictions):
         columns = with_face(columns)
-    rows = timeline_rows([replace(own, path=_escape_formula(own.path)) for own in predictions])
+    rows = timeline_rows([replace(prediction, path=_escape_formula(prediction.path)) for prediction in predictions])
     return format_csv([columns, *(map(row.get, columns) for row in rows)]).encode()
 
 
@@ -37,18 +37,18 @@ def _elan(predictions: Sequence[Prediction], threshold: float) -> bytes:
 
 
 FORMATS = {
-    "csv": Format("text/csv", "-timeline.csv", _csv),
-    "elan": Format("text/x-eaf+xml", ".eaf", _elan),
+    "csv": DownloadFormat("text/csv", "-timeline.csv", _csv),
+    "elan": DownloadFormat("text/x-eaf+xml", ".eaf", _elan),
 }
-"""Formats by the name that ``format`` takes."""
+"""Formats by the value of the query parameter ``format``."""
 
 
-def file_name(form: Format, name: str) -> str:
-    """Name a download after its clip, in characters that every header takes."""
+def file_name(output_format: DownloadFormat, name: str) -> str:
+    """Return the file name of a download, in characters that are safe in a header."""
     stem = re.sub(r"[^A-Za-z0-9._ -]", "_", PurePosixPath(name).stem)[:100].strip(". ")
-    return f"{stem or 'clip'}{form.ending}"
+    return f"{stem or 'clip'}{output_format.suffix}"
 
 
 def _escape_formula(name: str) -> str:
-    """Quote a name that a spreadsheet would take for a formula."""
+    """Quote a name that a spreadsheet would run as a formula."""
     return f"'{name}" if name[:1] in ("=", "+", "-", "@", "\t") else name

@@ -23,149 +23,152 @@ from reactometer.inference.predictor import DEFAULT_HOP_S, DEFAULT_WINDOW_S, Pre
 from reactometer.inference.tables import rounded
 from reactometer.serving.job_store import DONE, FAILED, QUEUED, RUNNING, Job
 from reactometer.serving.queue import JobQueue
-from reactometer.serving.renderers import FORMATS, Format, file_name
-from reactometer.serving.schemas import Document, as_moment, describe
+from reactometer.serving.renderers import FORMATS, DownloadFormat, file_name
+from reactometer.serving.schemas import Document, build_prediction, format_timestamp
 
 PAGE = Path(__file__).parent / "page"
-LONGEST_NAME = 200
-"""Characters of a file's name that are kept."""
+MAX_NAME_LENGTH = 200
+"""Characters of a file name that are kept."""
 
 _ERRORS: dict[int | str, dict[str, Any]] = {
-    status: {"description": what, "content": {"application/json": {"example": {"error": f"{what}."}}}}
-    for status, what in (
-        (400, "A setting is wrong"),
-        (401, "A key is wanted"),
-        (404, "There is no such prediction, or it is another client's"),
-        (409, "It is not done yet"),
+    status: {"description": description, "content": {"application/json": {"example": {"error": f"{description}."}}}}
+    for status, description in (
+        (400, "Invalid request"),
+        (401, "The key is missing or unknown"),
+        (404, "No prediction of this client has this id"),
+        (409, "The prediction is not done"),
         (413, "The upload is too large"),
-        (422, "The clip cannot be read"),
-        (429, "Too many clips wait"),
-        (503, "The service ends, or cannot write its files"),
-        (507, "The service has no room left on its disk"),
+        (422, "The clip cannot be decoded"),
+        (429, "Too many clips in the queue"),
+        (503, "The service is shutting down or cannot write its files"),
+        (507, "The disk of the service is full"),
     )
 }
-_DOCUMENT: dict[int | str, dict[str, Any]] = {
-    200: {"description": "Done.", "content": {form.media_type: {} for form in FORMATS.values()}}
+_OK: dict[int | str, dict[str, Any]] = {
+    200: {"description": "Done.", "content": {output_format.media_type: {} for output_format in FORMATS.values()}}
 }
-_LATER: dict[int | str, dict[str, Any]] = {202: {"model": Document, "description": "Under way; ask at `Location`."}}
+_ACCEPTED: dict[int | str, dict[str, Any]] = {
+    202: {"model": Document, "description": "Queued or running; poll `Location`."}
+}
 
-FormatQuery = Annotated[Literal["json", "csv", "elan"], Query(description="Format of the answer.")]
-FramesQuery = Annotated[bool, Query(description="With each frame looked at, and the face's box.")]
+FormatQuery = Annotated[Literal["json", "csv", "elan"], Query(description="Format of the response.")]
+FramesQuery = Annotated[bool, Query(description="Include the sampled frames with face boxes.")]
 router = APIRouter()
 
 
 @dataclass(frozen=True)
 class Service:
-    """What the routes share."""
+    """State shared by the routes."""
 
-    desk: JobQueue
-    folder: Path  # the model's
-    sha256: str
+    queue: JobQueue
+    folder: Path  # checkpoint
+    sha256: str  # of the checkpoint
 
     def document(self, job: Job, *, frames: bool = False) -> Document:
-        """Build a job's document as its client sees it."""
-        model, work, done = self.desk.model, self.desk.work(job.id), job.status == DONE
-        about, progress = (work.about, round(work.progress, 3)) if work else (job.about, 0.0)
+        """Build the JSON document of a job."""
+        model, active, done = self.queue.model, self.queue.find_active(job.id), job.status == DONE
+        media, progress = (active.media, round(active.progress, 3)) if active else (job.media, 0.0)
         threshold = float(job.request["threshold"])
+        predictions = [build_prediction(prediction, threshold, frames=frames) for prediction in job.predictions]
         return Document(
             id=job.id,
-            status=RUNNING if job.status == QUEUED and work and work.is_running else job.status,
+            status=RUNNING if job.status == QUEUED and active and active.is_running else job.status,
             progress=1.0 if done else progress,
             name=job.name,
-            created=as_moment(job.created_s) or "",
-            finished=as_moment(job.finished_s),
+            created=format_timestamp(job.created_s) or "",
+            finished=format_timestamp(job.finished_s),
             error=job.error,
             labels=list(model.labels),
             coverage=model.uncertainty.coverage if model.uncertainty else None,
             model_sha256=self.sha256,
-            width_px=about.get("width_px"),
-            height_px=about.get("height_px"),
-            duration_s=rounded(about.get("duration_s")),
-            voice_level=about.get("voice_level") if done else None,
-            predictions=[describe(each, threshold, frames=frames) for each in job.predictions] if done else None,
+            width_px=media.get("width_px"),
+            height_px=media.get("height_px"),
+            duration_s=rounded(media.get("duration_s")),
+            voice_level=media.get("voice_level") if done else None,
+            predictions=predictions if done else None,
         )
 
     def job(self, job_id: str, owner: str) -> Job:
-        """Find a client's job.
+        """Return a job of this client.
 
         Raises:
-            RequestError: 404, there is none, or it is another client's.
+            RequestError: 404, no job of this client has this id.
         """
-        job = self.desk.store.read(job_id)
+        job = self.queue.store.read(job_id)
         if job is None or job.owner != owner:
-            raise RequestError(404, "there is no such prediction", fix="It may have been deleted; send the clip again")
+            raise RequestError(404, "no prediction has this id", fix="Send the clip again if it was deleted")
         return job
 
 
 def service_of(request: HttpRequest) -> Service:
-    """Return the service that a request came to."""
+    """Return the service of a request."""
     return request.app.state.service  # type: ignore[no-any-return]
 
 
-@router.post("/v1/predictions", response_model=Document, responses={**_DOCUMENT, **_LATER, **_ERRORS})
+@router.post("/v1/predictions", response_model=Document, responses={**_OK, **_ACCEPTED, **_ERRORS})
 async def create_prediction(  # noqa: PLR0913 - one per field of the form
     request: HttpRequest,
-    file: Annotated[UploadFile, File(description="A video, or sound.")],
-    window_s: Annotated[float, Form(description="Length of the timeline's windows.")] = DEFAULT_WINDOW_S,
-    hop_s: Annotated[float, Form(description="From one window to the next.")] = DEFAULT_HOP_S,
-    rate_hz: Annotated[float | None, Form(description="Frames looked at per second; default: as in training.")] = None,
-    faces: Annotated[str, Form(description="one person, or all.")] = "one",
-    smooth_s: Annotated[float, Form(description="Smooth the timeline over so many seconds.")] = 0.0,
-    baseline: Annotated[str | None, Form(description="Subtract a stretch at rest, 0-3s, or running.")] = None,
-    threshold: Annotated[float, Form(description="Intensity of an event.")] = DEFAULT_THRESHOLD,
+    file: Annotated[UploadFile, File(description="Video or audio file.")],
+    window_s: Annotated[float, Form(description="Length of a window of the timeline, seconds.")] = DEFAULT_WINDOW_S,
+    hop_s: Annotated[float, Form(description="Time between window starts, seconds.")] = DEFAULT_HOP_S,
+    rate_hz: Annotated[float | None, Form(description="Sampled frames per second; default: as in training.")] = None,
+    faces: Annotated[str, Form(description="`one` or `all`.")] = "one",
+    smooth_s: Annotated[float, Form(description="Length of the smoothing window, seconds.")] = 0.0,
+    baseline: Annotated[str | None, Form(description="Subtract the mean at rest (0-3s), or a running mean.")] = None,
+    threshold: Annotated[float, Form(description="Minimum intensity of an event.")] = DEFAULT_THRESHOLD,
     frames: FramesQuery = False,
     format: FormatQuery = "json",  # noqa: A002
-    prefer: Annotated[str, Header(description="respond-async: do not wait for the answer.")] = "",
+    prefer: Annotated[str, Header(description="`respond-async`: return 202 immediately.")] = "",
 ) -> Response:
-    """Predict the intensities of a clip. A clip that takes more than 30 s is answered by 202 and a Location."""
-    service, form = service_of(request), FORMATS.get(format)
-    order = PredictOptions(window_s, hop_s, rate_hz, faces, smooth_s, baseline or None)
-    Predictor(service.desk.model, order)  # refuses the settings that predict refuses
+    """Predict the intensities of a clip. A clip that takes more than 30 s is answered by 202 with a Location."""
+    service, output_format = service_of(request), FORMATS.get(format)
+    options = PredictOptions(window_s, hop_s, rate_hz, faces, smooth_s, baseline or None)
+    Predictor(service.queue.model, options)  # raises on invalid options
     check_threshold(threshold)
-    job_id = service.desk.store.new_id()
-    place = service.desk.store.upload(job_id)
-    name = _clean(file.filename or "clip")
-    job = Job(job_id, request.state.owner, name, {**asdict(order), "threshold": threshold})
+    job_id = service.queue.store.new_id()
+    upload = service.queue.store.upload(job_id)
+    name = _clean_name(file.filename or "clip")
+    job = Job(job_id, request.state.owner, name, {**asdict(options), "threshold": threshold})
     try:
-        with place.open("wb") as out:
+        with upload.open("wb") as out:
             await run_in_threadpool(shutil.copyfileobj, file.file, out, 2**20)
-        work = await run_in_threadpool(service.desk.add, job, request.state.seat)
+        active = await run_in_threadpool(service.queue.add, job, request.state.reservation)
     except BaseException:
-        place.unlink(missing_ok=True)
+        upload.unlink(missing_ok=True)
         raise
     if "respond-async" not in prefer:
         with suppress(TimeoutError):
-            told = asyncio.shield(asyncio.wrap_future(work.told))
-            await asyncio.wait_for(told, service.desk.settings.wait_s)
+            completion = asyncio.shield(asyncio.wrap_future(active.completion))
+            await asyncio.wait_for(completion, service.queue.settings.wait_s)
     job = await run_in_threadpool(service.job, job_id, request.state.owner)
     if job.status == FAILED:
         return _failure(job)
     if job.status == DONE:
-        return await run_in_threadpool(_answer, service, job, form, frames)
-    later = {"Location": f"/v1/predictions/{job_id}", "Retry-After": "1"}
-    return Response(service.document(job).model_dump_json(), 202, later, media_type="application/json")
+        return await run_in_threadpool(_response, service, job, output_format, frames)
+    headers = {"Location": f"/v1/predictions/{job_id}", "Retry-After": "1"}
+    return Response(service.document(job).model_dump_json(), 202, headers, media_type="application/json")
 
 
-@router.get("/v1/predictions/{prediction_id}", response_model=Document, responses={**_DOCUMENT, **_ERRORS})
+@router.get("/v1/predictions/{prediction_id}", response_model=Document, responses={**_OK, **_ERRORS})
 def read_prediction(
     request: HttpRequest,
     prediction_id: str,
     frames: FramesQuery = False,
     format: FormatQuery = "json",  # noqa: A002
 ) -> Response:
-    """Read a clip's progress and predictions as JSON, CSV or for ELAN."""
-    service, form = service_of(request), FORMATS.get(format)
+    """Return the progress and predictions of a clip as JSON, CSV or ELAN."""
+    service, output_format = service_of(request), FORMATS.get(format)
     job = service.job(prediction_id, request.state.owner)
-    if form is not None and job.status == QUEUED:
-        raise RequestError(409, "it is not done yet", retry_s=1, fix="JSON says how far it is")
-    return _answer(service, job, form, frames)
+    if output_format is not None and job.status == QUEUED:
+        raise RequestError(409, "the prediction is not done", retry_s=1, fix="Request the progress with format=json")
+    return _response(service, job, output_format, frames)
 
 
 @router.delete("/v1/predictions/{prediction_id}", status_code=204, responses={404: _ERRORS[404]})
 def delete_prediction(request: HttpRequest, prediction_id: str) -> Response:
     """Stop a clip, and delete its predictions."""
     service = service_of(request)
-    service.desk.delete(service.job(prediction_id, request.state.owner).id)
+    service.queue.delete(service.job(prediction_id, request.state.owner).id)
     return Response(status_code=204)
 
 
@@ -173,14 +176,14 @@ def delete_prediction(request: HttpRequest, prediction_id: str) -> Response:
 def read_model(request: HttpRequest) -> dict[str, Any]:
     """Describe the model and the limits of this service."""
     service = service_of(request)
-    model, settings = service.desk.model, service.desk.settings
+    model, settings = service.queue.model, service.queue.settings
     card = service.folder / "README.md"
     return {
         "reactometer": version("reactometer"),
         "labels": list(model.labels),
         "coverage": model.uncertainty.coverage if model.uncertainty else None,
-        "looks": model.networks.uses_face,
-        "listens": model.networks.uses_voice,
+        "uses_face": model.networks.uses_face,
+        "uses_voice": model.networks.uses_voice,
         "rate_hz": model.config.prepare.rate_hz,
         "detector": model.config.prepare.detector,
         "device": model.device,
@@ -196,8 +199,8 @@ def read_model(request: HttpRequest) -> dict[str, Any]:
 
 @router.get("/readyz", include_in_schema=False)
 def ready(request: HttpRequest) -> dict[str, str]:
-    """Answer while clips are accepted."""
-    if not service_of(request).desk.is_open:
+    """Return 200 if the service accepts clips."""
+    if not service_of(request).queue.is_open:
         raise RequestError(503, "the service is ending", retry_s=30)
     return {"status": "ready"}
 
@@ -205,7 +208,7 @@ def ready(request: HttpRequest) -> dict[str, str]:
 @router.get("/metrics", include_in_schema=False)
 def metrics(request: HttpRequest) -> Response:
     """Return the metrics in Prometheus' format."""
-    return Response(service_of(request).desk.metrics.text(), media_type="text/plain; version=0.0.4; charset=utf-8")
+    return Response(service_of(request).queue.metrics.text(), media_type="text/plain; version=0.0.4; charset=utf-8")
 
 
 @router.get("/", include_in_schema=False)
@@ -221,22 +224,22 @@ def plotly() -> Response:
     return FileResponse(file, headers={"Cache-Control": "public, max-age=86400"}, media_type="text/javascript")
 
 
-def _clean(name: str) -> str:
-    """Remove folders and control characters from a file's name."""
-    own = PurePosixPath(name.replace("\\", "/")).name
-    return re.sub(r"[\x00-\x1f\x7f]", "", own)[-LONGEST_NAME:] or "clip"
+def _clean_name(name: str) -> str:
+    """Remove folders and control characters from a file name."""
+    base_name = PurePosixPath(name.replace("\\", "/")).name
+    return re.sub(r"[\x00-\x1f\x7f]", "", base_name)[-MAX_NAME_LENGTH:] or "clip"
 
 
 def _failure(job: Job) -> Response:
     return JSONResponse({"error": job.error, "id": job.id}, 422)
 
 
-def _answer(service: Service, job: Job, form: Format | None, frames: bool) -> Response:
-    """Answer with a job's document, or with the predictions in another format."""
-    if form is None:
+def _response(service: Service, job: Job, output_format: DownloadFormat | None, frames: bool) -> Response:
+    """Build the response: the document of a job, or its predictions in another format."""
+    if output_format is None:
         return Response(service.document(job, frames=frames).model_dump_json(), media_type="application/json")
     if job.status == FAILED:
         return _failure(job)
-    content = form.render(job.predictions, float(job.request["threshold"]))
-    disposition = f'attachment; filename="{file_name(form, job.name)}"'
-    return Response(content, headers={"Content-Disposition": disposition}, media_type=form.media_type)
+    content = output_format.render(job.predictions, float(job.request["threshold"]))
+    disposition = f'attachment; filename="{file_name(output_format, job.name)}"'
+    return Response(content, headers={"Content-Disposition": disposition}, media_type=output_format.media_type)

@@ -1,4 +1,4 @@
-"""The JSON document that a client gets of a job."""
+"""Schema of the JSON document of a job."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from reactometer.types import Prediction
 
 
 class Intensity(BaseModel):
-    """The intensity of one emotion, with its interval if the model gives one."""
+    """The intensity of one emotion, with an interval if the model is calibrated."""
 
     value: float = Field(description="In [0, 1].", examples=[0.412])
     low: float | None = Field(None, description="Low end of the interval, in [0, 1].", examples=[0.18])
@@ -22,17 +22,17 @@ Intensities = dict[str, Intensity]
 
 
 class TimelineWindow(BaseModel):
-    """A window of the clip; null intensities: it contains no usable face or voice."""
+    """A window of the clip; intensities are null if the window contains no usable face or voice."""
 
     start_s: float = Field(examples=[0.0])
     end_s: float = Field(examples=[2.0])
-    state: str = Field(description="face, or no_face: only the voice is used.", examples=["face"])
+    state: str = Field(description="face, or no_face (only the voice is used).", examples=["face"])
     face_share: float = Field(description="Share of the sampled frames that show the face.", examples=[1.0])
     intensities: Intensities | None
 
 
 class ClipEvent(BaseModel):
-    """A segment in which an emotion is at or above the threshold."""
+    """An interval in which an emotion is at or above the threshold."""
 
     label: str = Field(examples=["Happiness"])
     onset_s: float
@@ -53,13 +53,13 @@ class SampledFrame(BaseModel):
 class ClipPrediction(BaseModel):
     """The prediction for the clip, or for one person in it."""
 
-    face: int | None = Field(description="Number of the face, from 1, if all faces are followed.")
-    status: str = Field(description="ok, no face, no face or sound, no sound.", examples=["ok"])
+    face: int | None = Field(description="Number of the face, from 1, with faces=all.")
+    status: str = Field(description="ok, no face, no sound, or no face or sound.", examples=["ok"])
     duration_s: float | None = Field(examples=[9.96])
     face_share: float | None = Field(examples=[0.98])
-    sound: bool | None = Field(description="Something is audible.")
+    sound: bool | None = Field(description="The clip has audible sound.")
     warnings: str | None = Field(description="Reasons not to use the intensities.")
-    notes: list[str] = Field(description="What was not scored, and how values were changed.")
+    notes: list[str] = Field(description="Unscored parts of the clip, and changes of values.")
     intensities: Intensities | None
     timeline: list[TimelineWindow]
     events: list[ClipEvent]
@@ -67,14 +67,14 @@ class ClipPrediction(BaseModel):
 
 
 class VoiceLevel(BaseModel):
-    """Level of the sound in each step, dBFS; null: digital silence."""
+    """Sound level per step, dBFS; null: digital silence."""
 
     step_s: float = Field(examples=[0.1])
     db: list[float | None] = Field(examples=[[-31.2, -28.0, None]])
 
 
 class Document(BaseModel):
-    """A clip, its progress and its predictions."""
+    """A clip with progress and predictions."""
 
     model_config = ConfigDict(protected_namespaces=())
 
@@ -84,11 +84,9 @@ class Document(BaseModel):
     name: str = Field(examples=["video.mp4"])
     created: str
     finished: str | None = None
-    error: str | None = Field(None, description="Why it failed.")
+    error: str | None = Field(None, description="Reason of the failure.")
     labels: list[str] = Field(examples=[["Anger", "Disgust", "Fear", "Happiness", "Sadness", "Surprise"]])
-    coverage: float | None = Field(
-        None, description="Share of labels that the intervals are calibrated to contain.", examples=[0.9]
-    )
+    coverage: float | None = Field(None, description="Nominal coverage of the intervals.", examples=[0.9])
     model_sha256: str
     width_px: int | None = None
     height_px: int | None = None
@@ -97,17 +95,17 @@ class Document(BaseModel):
     predictions: list[ClipPrediction] | None = None
 
 
-def describe(own: Prediction, threshold: float, *, frames: bool) -> ClipPrediction:
-    """Describe one prediction with its events and, if wanted, its frames; the values are those of the tables."""
-    (clip,) = clip_rows([own])
+def build_prediction(prediction: Prediction, threshold: float, *, frames: bool) -> ClipPrediction:
+    """Convert a prediction, with events and optionally frames; values are rounded as in the tables."""
+    (clip,) = clip_rows([prediction])
     clip |= {
-        "notes": own.notes,
-        "intensities": intensities_as_json(own.labels, own.intensities, own.intervals),
+        "notes": prediction.notes,
+        "intensities": intensities_as_json(prediction.labels, prediction.intensities, prediction.intervals),
         "timeline": [
-            row | {"intensities": intensities_as_json(own.labels, window.intensities, window.intervals)}
-            for row, window in zip(timeline_rows([own]), own.windows, strict=True)
+            row | {"intensities": intensities_as_json(prediction.labels, window.intensities, window.intervals)}
+            for row, window in zip(timeline_rows([prediction]), prediction.windows, strict=True)
         ],
-        "events": event_rows([own], threshold),
+        "events": event_rows([prediction], threshold),
     }
     if frames:
         clip["frames"] = [
@@ -116,11 +114,11 @@ def describe(own: Prediction, threshold: float, *, frames: bool) -> ClipPredicti
                 "state": sample.state.name.lower(),
                 "box": None if sample.box is None else [round(length_px, 1) for length_px in sample.box],
             }
-            for sample in own.samples
+            for sample in prediction.samples
         ]
-    return ClipPrediction.model_validate(clip)  # without the tables' other columns
+    return ClipPrediction.model_validate(clip)  # drops the other columns of the tables
 
 
-def as_moment(seconds: float | None) -> str | None:
+def format_timestamp(seconds: float | None) -> str | None:
     """Format seconds since 1970 as ISO 8601, UTC."""
     return None if seconds is None else datetime.fromtimestamp(seconds, UTC).isoformat(timespec="milliseconds")

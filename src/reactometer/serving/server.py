@@ -1,4 +1,4 @@
-"""Run the service: listen, and end in order."""
+"""Run the service with uvicorn, and shut it down in order."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from reactometer.serving.queue import Settings
 from reactometer.serving.routes import Service
 
 OnReady = Callable[[Service, str], None]
-"""Called with the service and its address once it listens."""
+"""Callback with the service and its address, called when it listens."""
 
 
-def run(model: LoadedModel, folder: Path, settings: Settings, host: str, port: int, tell: OnReady) -> None:
-    """Serve until Ctrl-C or SIGTERM; running clips then get their time, and the others resume at the next start.
+def run(model: LoadedModel, folder: Path, settings: Settings, host: str, port: int, on_ready: OnReady) -> None:
+    """Serve until Ctrl-C or SIGTERM; running clips then finish, and queued clips resume at the next start.
 
     Raises:
-        ConfigError: as :func:`reactometer.serving.app.build_app`, or the address cannot be listened on.
+        ConfigError: as :func:`reactometer.serving.app.build_app`, or the address is not available.
     """
     app = build_app(model, folder, settings)
     service: Service = app.state.service
@@ -37,29 +37,29 @@ def run(model: LoadedModel, folder: Path, settings: Settings, host: str, port: i
         ws_max_size=4 * 2**20,
     )
     try:
-        asyncio.run(_Server(config, service, tell).serve())
+        asyncio.run(_Server(config, service, on_ready).serve())
     except SystemExit as error:  # uvicorn could not bind
-        raise ConfigError(f"nothing can listen at {host}:{port}", fix="Choose another --port or --host") from error
-    except KeyboardInterrupt:  # the service has ended in order
+        raise ConfigError(f"cannot listen at {host}:{port}", fix="Choose another --port or --host") from error
+    except KeyboardInterrupt:  # the shutdown is complete
         pass
     finally:
-        service.desk.close()
+        service.queue.close()
 
 
 class _Server(uvicorn.Server):
-    """Reports its address when it listens, and accepts no more clips after the first signal."""
+    """Uvicorn server that reports its address and refuses clips after the first signal."""
 
-    def __init__(self, config: uvicorn.Config, service: Service, tell: OnReady) -> None:
+    def __init__(self, config: uvicorn.Config, service: Service, on_ready: OnReady) -> None:
         super().__init__(config)
-        self.service, self.tell = service, tell
+        self.service, self.on_ready = service, on_ready
 
     async def startup(self, sockets: list[object] | None = None) -> None:  # type: ignore[override]
         await super().startup(sockets)  # type: ignore[arg-type]
         for server in self.servers:
             for socket in server.sockets:
                 host, port = socket.getsockname()[:2]
-                self.tell(self.service, f"http://{f'[{host}]' if ':' in host else host}:{port}")
+                self.on_ready(self.service, f"http://{f'[{host}]' if ':' in host else host}:{port}")
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
-        self.service.desk.refuse_more()
+        self.service.queue.stop_accepting()
         super().handle_exit(sig, frame)

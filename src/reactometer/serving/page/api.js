@@ -1,13 +1,13 @@
-// The service's REST interface: one place that knows its addresses, keys, and what it answers when it is busy.
+// Client of the REST interface: addresses, keys, and retries while the server is busy.
 
 import { $ } from "./dom.js";
 
 const POLL_MS = 400;
-const kept = new Set(); // what the server holds of this page's clips
+const storedIds = new Set(); // predictions of this page on the server
 
 export const key = () => sessionStorage.getItem("reactometer-key");
 
-function once(method, path, { body, headers = {}, onUpload, signal, type = "json" } = {}) {
+function sendOnce(method, path, { body, headers = {}, onUpload, signal, type = "json" } = {}) {
   return new Promise((resolve, reject) => {
     const request = new XMLHttpRequest();
     request.open(method, path);
@@ -20,7 +20,7 @@ function once(method, path, { body, headers = {}, onUpload, signal, type = "json
       const text = isJson ? await request.response.text() : null;
       resolve({ status: request.status, wait: request.getResponseHeader("Retry-After"), body: isJson ? parse(text) : request.response });
     };
-    request.onerror = () => reject(new Error("The server cannot be reached. See that it is running, then try again."));
+    request.onerror = () => reject(new Error("The server is not reachable. Check that it is running, then try again."));
     request.onabort = () => reject(new DOMException("cancelled", "AbortError"));
     signal?.throwIfAborted();
     if (signal) signal.onabort = () => request.abort();
@@ -43,9 +43,9 @@ export function pause(ms, signal) {
   });
 }
 
-function askForKey(why) {
+function askForKey(reason) {
   const dialog = $("lock");
-  $("lock-why").textContent = why ?? "";
+  $("lock-why").textContent = reason ?? "";
   $("key").value = "";
   dialog.returnValue = "";
   dialog.showModal();
@@ -54,25 +54,25 @@ function askForKey(why) {
   });
 }
 
-async function waitFor(answer, { signal, told }) {
+async function waitFor(answer, { signal, onProgress }) {
   for (let left = Math.ceil(Number(answer.wait) || 1); left > 0; left--) {
-    told?.(`The server is busy. It is asked again in ${left} s.`);
+    onProgress?.(`The server is busy. Retrying in ${left} s.`);
     await pause(1000, signal);
   }
 }
 
-// Sends, asks for a key where one is wanted, waits where the server says so; gives the body or throws its error line.
+// Sends a request, asks for a key on 401, retries while the server is busy; returns the body or throws the error message.
 async function send(method, path, options = {}) {
   for (;;) {
-    const answer = await once(method, path, options);
+    const answer = await sendOnce(method, path, options);
     if (answer.status < 400) return answer.body;
-    const error = answer.body?.error ?? `The server answered ${answer.status}.`;
+    const error = answer.body?.error ?? `The server responded with status ${answer.status}.`;
     const isBusy = [429, 503].includes(answer.status) && answer.wait;
     if (answer.status === 401 && !options.silent) {
-      const given = await askForKey(error);
-      if (!given) throw new Error(error);
-      sessionStorage.setItem("reactometer-key", given);
-    } else if (isBusy && options.told) await waitFor(answer, options);
+      const entered = await askForKey(error);
+      if (!entered) throw new Error(error);
+      sessionStorage.setItem("reactometer-key", entered);
+    } else if (isBusy && options.onProgress) await waitFor(answer, options);
     else throw new Error(error);
   }
 }
@@ -81,37 +81,37 @@ export const model = (options) => send("GET", "/v1/model", options);
 export const fetchAs = (id, format) => send("GET", `/v1/predictions/${encodeURIComponent(id)}?format=${format}`, { type: "blob" });
 
 export function forget(id) {
-  kept.delete(id);
+  storedIds.delete(id);
   const headers = key() ? { Authorization: `Bearer ${key()}` } : {};
   fetch(`/v1/predictions/${encodeURIComponent(id)}`, { method: "DELETE", headers, keepalive: true }).catch(() => {});
 }
 
-export const forgetAll = () => kept.forEach(forget);
+export const forgetAll = () => storedIds.forEach(forget);
 
-// Uploads a file, waits for its scores, and gives the document; told(words, share) says how far it is.
-export async function predict(file, options, told, signal) {
+// Uploads a file, waits for its scores, and returns the document; calls onProgress(text, share).
+export async function predict(file, options, onProgress, signal) {
   const body = new FormData();
   body.append("file", file, file.name);
   for (const [name, value] of Object.entries(options)) body.append(name, value);
-  const onUpload = (share) => told(share < 1 ? `Uploading ${file.name}` : `Waiting for ${file.name} to be scored`, share < 1 ? share : null);
+  const onUpload = (share) => onProgress(share < 1 ? `Uploading ${file.name}` : `Waiting for ${file.name} to be scored`, share < 1 ? share : null);
   const headers = { Prefer: "respond-async" };
-  const { id, ...first } = await send("POST", "/v1/predictions?frames=true", { body, headers, onUpload, signal, told });
-  kept.add(id);
+  const { id, ...first } = await send("POST", "/v1/predictions?frames=true", { body, headers, onUpload, signal, onProgress });
+  storedIds.add(id);
   try {
-    return await finished({ id, ...first }, file, told, signal);
+    return await finished({ id, ...first }, file, onProgress, signal);
   } catch (error) {
     forget(id);
     throw error;
   }
 }
 
-async function finished(document, file, told, signal) {
+async function finished(document, file, onProgress, signal) {
   const path = `/v1/predictions/${encodeURIComponent(document.id)}?frames=true`;
   while (["queued", "running"].includes(document.status)) {
     const isWaiting = document.status === "queued";
-    told(isWaiting ? `${file.name} waits for its turn` : `Scoring ${file.name}`, isWaiting ? null : document.progress);
+    onProgress(isWaiting ? `${file.name} is queued` : `Scoring ${file.name}`, isWaiting ? null : document.progress);
     await pause(POLL_MS, signal);
-    document = await send("GET", path, { signal, told });
+    document = await send("GET", path, { signal, onProgress });
   }
   if (document.status === "failed") throw new Error(document.error);
   return document;

@@ -1,9 +1,9 @@
-// Curves, by plotly.js: one strip an emotion over one axis of seconds.
+// Curves, by plotly.js: one row per emotion over a shared axis of seconds.
 
 import { colour, make } from "./dom.js";
 import { middle, unseen } from "./player.js";
 
-const STRIP_PX = { narrow: 46, wide: 60 };
+const ROW_PX = { narrow: 46, wide: 60 };
 const NARROW_PX = 480;
 const GAP_PX = 26;
 const FOOT_PX = 40;
@@ -12,27 +12,27 @@ const QUIET_DB = -60;
 const LIVE_S = 30;
 const CONFIG = { displayModeBar: false, responsive: true, scrollZoom: false, doubleClick: "reset" };
 
-let arriving;
+let library;
 
-// The library is large, and fetched once the page stands.
+// The library is large: load it after the page.
 export function plotly() {
-  arriving ??= new Promise((resolve, reject) => {
+  library ??= new Promise((resolve, reject) => {
     const script = make("script", { src: "/page/plotly.min.js", async: true });
     script.onload = () => resolve(window.Plotly);
-    script.onerror = () => reject(new Error("The charts' library did not come from the server. Load the page again."));
+    script.onerror = () => reject(new Error("The chart library was not loaded. Reload the page."));
     document.head.append(script);
   });
-  return arriving;
+  return library;
 }
 
 const css = (name) => getComputedStyle(document.documentElement).getPropertyValue(`--${name}`).trim();
 const plain = (text) => text.replaceAll("&", "&amp;").replaceAll("<", "&lt;");
 const axis = (row) => (row ? `y${row + 1}` : "y");
 
-// Rows of equal height below each other, each with its name above it, over one axis x.
-function strips(element, names, isLevel, range) {
-  const strip = element.clientWidth < NARROW_PX ? STRIP_PX.narrow : STRIP_PX.wide;
-  const height = names.length * (strip + GAP_PX) + FOOT_PX;
+// Rows of equal height with a shared x axis, each with its name above.
+function rowLayout(element, names, isLevel, range) {
+  const rowPx = element.clientWidth < NARROW_PX ? ROW_PX.narrow : ROW_PX.wide;
+  const height = names.length * (rowPx + GAP_PX) + FOOT_PX;
   const inner = height - FOOT_PX;
   const layout = {
     height,
@@ -52,32 +52,32 @@ function strips(element, names, isLevel, range) {
     })),
   };
   names.forEach((_, row) => {
-    const top = inner - row * (strip + GAP_PX) - GAP_PX;
+    const top = inner - row * (rowPx + GAP_PX) - GAP_PX;
     const [low, high] = isLevel(row) ? [QUIET_DB, 0] : [0, 1];
     const margin = (high - low) * 0.03;
     layout[axis(row).replace("y", "yaxis")] = {
-      ...{ domain: [(top - strip) / inner, top / inner], range: [low - margin, high + margin], tickvals: [low, high], fixedrange: true },
+      ...{ domain: [(top - rowPx) / inner, top / inner], range: [low - margin, high + margin], tickvals: [low, high], fixedrange: true },
       ...{ zeroline: false, gridcolor: css("line"), tickfont: { size: 11 } },
     };
   });
   return layout;
 }
 
-// Windows beside each other that have values; a curve or band does not bridge what lies between two runs.
+// Runs of adjacent windows with values; curves and bands have gaps between runs.
 function runs(timeline) {
-  const found = [[]];
-  for (const window of timeline) window.intensities ? found.at(-1).push(window) : found.push([]);
-  return found.filter((run) => run.length);
+  const groups = [[]];
+  for (const window of timeline) window.intensities ? groups.at(-1).push(window) : groups.push([]);
+  return groups.filter((run) => run.length);
 }
 
 function band(clip, label, row, fillcolor) {
   const x = [];
   const y = [];
   for (const run of runs(clip.timeline)) {
-    const ends = run.map(({ intensities }) => intensities[label]);
-    if (ends[0].low == null) continue;
+    const bounds = run.map(({ intensities }) => intensities[label]);
+    if (bounds[0].low == null) continue;
     const times = run.length > 1 ? run.map(middle) : [run[0].start_s, run[0].end_s];
-    const [lows, highs] = [ends.map((end) => end.low), ends.map((end) => end.high)].map((side) => (run.length > 1 ? side : [side[0], side[0]]));
+    const [lows, highs] = [bounds.map(({ low }) => low), bounds.map(({ high }) => high)].map((side) => (run.length > 1 ? side : [side[0], side[0]]));
     x.push(...times, ...times.toReversed(), null);
     y.push(...lows, ...highs.toReversed(), null);
   }
@@ -89,39 +89,39 @@ function curve(clip, label, row, line) {
   const name = plain(clip.mark ? `${label}, ${clip.mark}` : label);
   return {
     ...{ x: clip.timeline.map(middle), y: values, yaxis: axis(row), name, mode: "lines+markers", line },
-    ...{ marker: { size: 5 }, hovertemplate: "%{y:.2f}", meta: { kind: "curve", label, clip: clip.place } },
+    ...{ marker: { size: 5 }, hovertemplate: "%{y:.2f}", meta: { kind: "curve", label, clip: clip.index } },
   };
 }
 
 function level(clip, row, line) {
   const { step_s, db } = clip.level;
   return {
-    ...{ x: db.map((_, place) => (place + 0.5) * step_s), y: db.map((value) => value && Math.max(value, QUIET_DB)), yaxis: axis(row), mode: "lines" },
-    ...{ name: "Level", line: { width: 1.2, ...line }, hovertemplate: "%{y:.0f} dB", meta: { kind: "level", clip: clip.place } },
+    ...{ x: db.map((_, index) => (index + 0.5) * step_s), y: db.map((value) => value && Math.max(value, QUIET_DB)), yaxis: axis(row), mode: "lines" },
+    ...{ name: "Level", line: { width: 1.2, ...line }, hovertemplate: "%{y:.0f} dB", meta: { kind: "level", clip: clip.index } },
   };
 }
 
 function tracesOf(clip, rows) {
-  const isSecond = clip.place > 0;
-  const own = rows.labels.flatMap((label, row) => {
+  const isSecond = clip.index > 0;
+  const traces = rows.labels.flatMap((label, row) => {
     const ink = isSecond ? css("ink") : colour(row);
     const line = { color: ink, width: isSecond ? 1.5 : 2.2, dash: isSecond ? "dash" : "solid" };
     return [band(clip, label, row, isSecond ? `${ink}18` : `${ink}30`), curve(clip, label, row, line)];
   });
   const quiet = { color: isSecond ? css("ink") : css("accent"), dash: isSecond ? "dot" : "solid" };
-  return clip.level ? [...own, level(clip, rows.labels.length, quiet)] : own;
+  return clip.level ? [...traces, level(clip, rows.labels.length, quiet)] : traces;
 }
 
 function shade([x0, x1]) {
   return { type: "rect", xref: "x", yref: "paper", x0, x1, y0: 0, y1: 1, fillcolor: css("grey"), line: { width: 0 }, layer: "below" };
 }
 
-function stretch(event, row) {
-  const place = { type: "rect", xref: "x", yref: `${axis(row)} domain`, x0: event.onset_s, x1: event.offset_s };
-  return { ...place, y0: -0.1, y1: -0.02, fillcolor: colour(row), line: { width: 0 } };
+function eventMark(event, row) {
+  const rect = { type: "rect", xref: "x", yref: `${axis(row)} domain`, x0: event.onset_s, x1: event.offset_s };
+  return { ...rect, y0: -0.1, y1: -0.02, fillcolor: colour(row), line: { width: 0 } };
 }
 
-// Where a time is in a chart's width, pixels, and the other way round.
+// Convert between seconds and pixels of the chart.
 function scale(element) {
   const [start, end] = element.layout.xaxis.range;
   const width = element.clientWidth - SIDES_PX[0] - SIDES_PX[1];
@@ -131,29 +131,29 @@ function scale(element) {
   };
 }
 
-// Lines over the chart, since the library would take long to draw itself anew for each frame of a video.
+// Cursor lines above the chart: redrawing the chart for each video frame is slow.
 function cursors(element, clips) {
   element.querySelectorAll(".cursor").forEach((line) => line.remove());
   const lines = clips.map(() => make("i", { className: "cursor" }));
   element.append(...lines);
   return (times) => {
     const { pixel } = scale(element);
-    lines.forEach((line, place) => {
-      const left = pixel(times[place]);
+    lines.forEach((line, index) => {
+      const left = pixel(times[index]);
       line.hidden = left < SIDES_PX[0] || left > element.clientWidth - SIDES_PX[1] + 1;
       line.style.transform = `translateX(${left}px)`;
     });
   };
 }
 
-// clips: {place, mark, labels, timeline, level, events, frames, duration_s}; gives what moves the cursors.
+// clips: {index, mark, labels, timeline, level, events, frames, duration_s}; returns the function that moves the cursors.
 export async function drawTimeline(element, clips, { onJump, onChange }) {
   const { newPlot } = await plotly();
   const [{ labels, events }] = clips;
-  const isAlone = clips.length === 1;
+  const isSingle = clips.length === 1;
   const names = clips.some((clip) => clip.level) ? [...labels, "Voice level, dB"] : labels;
-  const layout = strips(element, names, (row) => row >= labels.length, [0, Math.max(...clips.map((clip) => clip.duration_s), 0.1)]);
-  const marks = isAlone ? [...unseen(clips[0]).map(shade), ...events.map((event) => stretch(event, labels.indexOf(event.label)))] : [];
+  const layout = rowLayout(element, names, (row) => row >= labels.length, [0, Math.max(...clips.map((clip) => clip.duration_s), 0.1)]);
+  const marks = isSingle ? [...unseen(clips[0]).map(shade), ...events.map((event) => eventMark(event, labels.indexOf(event.label)))] : [];
   layout.shapes = marks;
   await newPlot(element, clips.flatMap((clip) => tracesOf(clip, { labels })), layout, CONFIG);
   element.onclick = ({ clientX }) => onJump(scale(element).time(clientX - element.getBoundingClientRect().left));
@@ -161,10 +161,10 @@ export async function drawTimeline(element, clips, { onJump, onChange }) {
   return cursors(element, clips);
 }
 
-// Curves that grow; gives what adds the values of a moment.
+// Draws empty curves; returns the function that appends a score.
 export async function drawLive(element, labels) {
   const { newPlot, extendTraces, relayout } = await plotly();
-  const layout = { ...strips(element, [...labels, "Voice level, dB"], (row) => row >= labels.length, [0, LIVE_S]), hovermode: false, dragmode: false };
+  const layout = { ...rowLayout(element, [...labels, "Voice level, dB"], (row) => row >= labels.length, [0, LIVE_S]), hovermode: false, dragmode: false };
   const empty = [...labels, null].map((label, row) => ({
     ...{ x: [], y: [], yaxis: axis(row), mode: "lines", hoverinfo: "skip", meta: { kind: label ? "curve" : "level", label } },
     line: { color: label ? colour(row) : css("accent"), width: 2.2 },

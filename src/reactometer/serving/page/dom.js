@@ -1,4 +1,4 @@
-// Elements and words of the page. Text only ever becomes text: no markup is made of it.
+// Elements and texts of the page. Text is never parsed as markup.
 
 export const COLOURS = ["#d1495b", "#edae49", "#00798c", "#5f8a3a", "#8f5aa8", "#30638e", "#c86b3c"];
 
@@ -10,53 +10,53 @@ export function make(tag, settings = {}, ...children) {
   return element;
 }
 
-export const colour = (place) => COLOURS[place % COLOURS.length];
+export const colour = (index) => COLOURS[index % COLOURS.length];
 export const number = (value) => (value == null ? "–" : value.toFixed(2).replace(/^-(0\.00)$/, "$1").replace("-", "−"));
 export const seconds = (value) => `${value.toFixed(1)} s`;
-export const ends = (said) => (said?.low == null ? "" : `${number(said.low)}–${number(said.high)}`);
+export const formatInterval = (intensity) => (intensity?.low == null ? "" : `${number(intensity.low)}–${number(intensity.high)}`);
 
-function paint(bar, said) {
-  for (const name of ["value", "low", "high"]) bar.style.setProperty(`--${name}`, said?.[name] ?? 0);
+function paint(bar, intensity) {
+  for (const name of ["value", "low", "high"]) bar.style.setProperty(`--${name}`, intensity?.[name] ?? 0);
 }
 
-export function bar(place, said) {
+export function bar(index, intensity) {
   const element = make("span", { className: "bar" }, make("i", { className: "band" }), make("i"));
-  element.style.setProperty("--colour", colour(place));
-  paint(element, said);
+  element.style.setProperty("--colour", colour(index));
+  paint(element, intensity);
   return element;
 }
 
-export function name(label, place) {
+export function name(label, index) {
   const element = make("span", { className: "name", textContent: label });
-  element.style.setProperty("--colour", colour(place));
+  element.style.setProperty("--colour", colour(index));
   return element;
 }
 
-// A bar an emotion, with its number and interval, that can be set as often as one likes.
+// One bar per emotion with value and interval; set() updates them.
 export function bars(labels) {
-  const rows = labels.map((label, place) => ({ label, bar: bar(place), value: make("b"), ends: make("small") }));
-  const items = rows.map((row, place) => make("li", {}, name(row.label, place), row.bar, row.value, row.ends));
+  const rows = labels.map((label, index) => ({ label, bar: bar(index), value: make("b"), interval: make("small") }));
+  const items = rows.map((row, index) => make("li", {}, name(row.label, index), row.bar, row.value, row.interval));
   const set = (intensities) => {
     for (const row of rows) {
-      const said = intensities?.[row.label];
-      paint(row.bar, said);
-      row.value.textContent = number(said?.value);
-      row.ends.textContent = ends(said);
+      const intensity = intensities?.[row.label];
+      paint(row.bar, intensity);
+      row.value.textContent = number(intensity?.value);
+      row.interval.textContent = formatInterval(intensity);
     }
   };
   set(null);
   return { element: make("ul", { className: "bars" }, ...items), set };
 }
 
-// Outlines of faces, in pixels of a picture of the size given; [box, whether it is another's].
+// Face boxes as [box, isOther], in pixels of an image of this size.
 export function outline(svg, width, height, boxes) {
   svg.setAttribute("viewBox", `0 0 ${width} ${height}`);
   svg.setAttribute("preserveAspectRatio", "none");
   svg.replaceChildren(
-    ...boxes.map(([box, other]) => {
+    ...boxes.map(([box, isOther]) => {
       const rect = document.createElementNS("http://www.w3.org/2000/svg", "rect");
-      ["x", "y", "width", "height"].forEach((side, place) => rect.setAttribute(side, box[place]));
-      rect.classList.toggle("other", Boolean(other));
+      ["x", "y", "width", "height"].forEach((side, index) => rect.setAttribute(side, box[index]));
+      rect.classList.toggle("other", Boolean(isOther));
       return rect;
     }),
   );

@@ -1,4 +1,4 @@
-// Camera and microphone -> the service's WebSocket -> curves that grow.
+// Send camera and microphone to the WebSocket of the service, and draw the scores.
 
 import { key, model } from "./api.js";
 import { close, openCamera } from "./camera.js";
@@ -6,16 +6,16 @@ import { drawLive } from "./charts.js";
 import { $, bars, complain, outline } from "./dom.js";
 
 const FRAME_MS = 100;
-const WIDEST_PX = 640;
+const MAX_WIDTH_PX = 640;
 const SOUND_RATE_HZ = 16_000;
-const BREAK_S = 0.25;
-const MOST_WAITING = 400_000; // bytes not sent yet above which a frame is left out
+const MAX_GAP_S = 0.25;
+const MAX_BUFFERED_BYTES = 400_000; // frames are dropped above this backlog
 const [FRAME, SOUND] = [1, 2];
 
 let session = null;
 
 class Session {
-  began = performance.now();
+  startMs = performance.now();
   canvas = document.createElement("canvas");
 
   constructor(stream) {
@@ -23,53 +23,53 @@ class Session {
     this.socket = new WebSocket(`${location.protocol.replace("http", "ws")}//${location.host}/v1/live`);
     this.socket.binaryType = "arraybuffer";
     this.socket.onopen = () => this.socket.send(JSON.stringify({ type: "start", key: key(), window_s: 2.0 }));
-    this.socket.onmessage = ({ data }) => this.hear(JSON.parse(data));
-    this.socket.onclose = () => session === this && stop("The server ended the connection.");
+    this.socket.onmessage = ({ data }) => this.onMessage(JSON.parse(data));
+    this.socket.onclose = () => session === this && stop("The server closed the connection.");
   }
 
   get now() {
-    return (performance.now() - this.began) / 1000;
+    return (performance.now() - this.startMs) / 1000;
   }
 
-  async hear(message) {
+  async onMessage(message) {
     if (message.type === "error") return complain(message.error);
     if (message.type === "ready") return this.start(message);
-    this.show(message);
+    this.update(message);
   }
 
-  async start({ labels, looks, listens }) {
+  async start({ labels, uses_face: usesFace, uses_voice: usesVoice }) {
     this.bars = bars(labels);
     $("live-bars").replaceChildren(this.bars.element);
     $("live-state").textContent = "Running,";
     this.extend = await drawLive($("live-chart"), labels);
-    if (looks && this.stream.getVideoTracks().length) this.timer = setInterval(() => this.sendFrame(), FRAME_MS);
-    if (listens && this.stream.getAudioTracks().length) await this.listen();
+    if (usesFace && this.stream.getVideoTracks().length) this.timer = setInterval(() => this.sendFrame(), FRAME_MS);
+    if (usesVoice && this.stream.getAudioTracks().length) await this.startAudio();
   }
 
-  send(kind, time, payload) {
+  send(type, time, payload) {
     if (this.socket.readyState !== WebSocket.OPEN) return;
     const head = new DataView(new ArrayBuffer(9));
-    head.setUint8(0, kind);
+    head.setUint8(0, type);
     head.setFloat64(1, time, true);
     this.socket.send(new Blob([head, payload]));
   }
 
   sendFrame() {
     const { videoWidth: width, videoHeight: height } = $("camera");
-    if (!width || this.socket.bufferedAmount > MOST_WAITING) return;
-    const share = Math.min(1, WIDEST_PX / width);
+    if (!width || this.socket.bufferedAmount > MAX_BUFFERED_BYTES) return;
+    const share = Math.min(1, MAX_WIDTH_PX / width);
     Object.assign(this.canvas, { width: Math.round(width * share), height: Math.round(height * share) });
     this.canvas.getContext("2d").drawImage($("camera"), 0, 0, this.canvas.width, this.canvas.height);
     const time = this.now;
     this.canvas.toBlob((jpeg) => jpeg && this.send(FRAME, time, jpeg), "image/jpeg", 0.8);
   }
 
-  async listen() {
+  async startAudio() {
     let source;
     try {
       this.sound = new AudioContext({ sampleRate: SOUND_RATE_HZ });
       source = this.sound.createMediaStreamSource(this.stream);
-    } catch { // a browser that wants the microphone's own rate
+    } catch { // some browsers support only the rate of the microphone
       this.sound = new AudioContext();
       source = this.sound.createMediaStreamSource(this.stream);
     }
@@ -80,18 +80,18 @@ class Session {
     source.connect(worklet);
   }
 
-  // Blocks follow each other without a gap, whenever they come in; only a real break of the sound sets the clock anew.
+  // Blocks are timed without gaps; only a real gap in the sound resets the clock.
   sendSound(block) {
-    const long_s = block.length / SOUND_RATE_HZ;
-    const heard_s = this.now - long_s;
-    if (!(Math.abs(this.sound_s - heard_s) < BREAK_S)) this.sound_s = heard_s;
+    const duration_s = block.length / SOUND_RATE_HZ;
+    const start_s = this.now - duration_s;
+    if (!(Math.abs(this.sound_s - start_s) < MAX_GAP_S)) this.sound_s = start_s;
     this.send(SOUND, this.sound_s, block);
-    this.sound_s += long_s;
+    this.sound_s += duration_s;
   }
 
-  show(message) {
+  update(message) {
     const late_ms = Math.round((this.now - message.time_s) * 1000);
-    const dropped = message.dropped ? `, frames left out: ${message.dropped}` : "";
+    const dropped = message.dropped ? `, ${message.dropped} frames dropped` : "";
     $("live-late").textContent = `${late_ms} ms behind${dropped}.`;
     $("live-warning").textContent = message.warnings ? `Warning: ${message.warnings}.` : "";
     this.bars.set(message.intensities);
@@ -112,8 +112,8 @@ async function start() {
   complain(null);
   $("live-start").disabled = true;
   try {
-    const { looks, listens } = await model();
-    const stream = await openCamera({ video: looks, audio: listens });
+    const { uses_face: usesFace, uses_voice: usesVoice } = await model();
+    const stream = await openCamera({ video: usesFace, audio: usesVoice });
     $("camera").srcObject = stream;
     await $("camera").play();
     $("camera").parentElement.style.setProperty("--ratio", $("camera").videoWidth / $("camera").videoHeight || 1.6);
@@ -135,9 +135,9 @@ function switchTo(isOn) {
 
 export function stop(words = "Stopped.") {
   if (!session) return;
-  const ended = session;
+  const previous = session;
   session = null;
-  ended.end();
+  previous.end();
   $("camera").srcObject = null;
   outline($("camera").nextElementSibling, 1, 1, []);
   $("live-state").textContent = words;

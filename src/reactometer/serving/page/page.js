@@ -1,4 +1,4 @@
-// The page: takes clips, has them scored, and keeps what is shown in step.
+// The page: score clips, and keep video, curves and values in step.
 
 import { fetchAs, forget, forgetAll, model, predict } from "./api.js";
 import { record } from "./camera.js";
@@ -6,32 +6,32 @@ import { drawTimeline, plotly } from "./charts.js";
 import { $, complain, make, save, seconds } from "./dom.js";
 import { prepareLive, stop } from "./live.js";
 import { Player, windowAt } from "./player.js";
-import { about, events, unseenWords, warnings, whole } from "./result.js";
+import { about, events, unseenText, warnings, whole } from "./result.js";
 
-const FORMS = [["csv", "CSV", "-timeline.csv"], ["json", "JSON", ".json"], ["elan", "ELAN", ".eaf"]];
+const FORMATS = [["csv", "CSV", "-timeline.csv"], ["json", "JSON", ".json"], ["elan", "ELAN", ".eaf"]];
 
 let players = [];
 let moveCursors = () => {};
-let facts = null;
+let modelInfo = null;
 
-function told(words, share) {
+function showProgress(words, share) {
   $("doing").textContent = words;
   if (share == null) $("progress").removeAttribute("value");
   else $("progress").value = share;
 }
 
-// Scores a file as the options say; null where it was cancelled or failed, which is told.
+// Scores a file with the options of the form; null if cancelled or failed.
 async function score(file) {
   const stopping = new AbortController();
-  const given = [...new FormData($("ask"))].filter(([, value]) => typeof value === "string" && value.trim());
+  const fields = [...new FormData($("ask"))].filter(([, value]) => typeof value === "string" && value.trim());
   complain(null);
-  told(`Uploading ${file.name}`, 0);
+  showProgress(`Uploading ${file.name}`, 0);
   $("busy").hidden = false;
   $("ask").hidden = true;
   $("cancel").onclick = () => stopping.abort();
   try {
     refuseLarge(file);
-    return await predict(file, Object.fromEntries(given), told, stopping.signal);
+    return await predict(file, Object.fromEntries(fields), showProgress, stopping.signal);
   } catch (error) {
     if (error.name !== "AbortError") complain(error.message);
     return null;
@@ -42,14 +42,14 @@ async function score(file) {
 }
 
 function refuseLarge(file) {
-  const most = facts?.limits?.bytes;
-  if (!most || file.size <= most) return;
-  throw new Error(`${file.name} has ${megabytes(file.size)}, and this server takes ${megabytes(most)} at most. Choose a shorter or smaller one.`);
+  const limit = modelInfo?.limits?.bytes;
+  if (!limit || file.size <= limit) return;
+  throw new Error(`${file.name} is too large (got ${megabytes(file.size)}; expected at most ${megabytes(limit)}). Choose a shorter or smaller file.`);
 }
 
 const megabytes = (bytes) => `${(bytes / 1e6).toFixed(0)} MB`;
 
-async function take(file) {
+async function scoreFile(file) {
   if (!file || !$("busy").hidden) return;
   const scored = await score(file);
   if (!scored) return;
@@ -82,37 +82,37 @@ function show() {
   $("warnings").replaceChildren(...warnings(players));
   $("whole").replaceChildren(whole(players));
   $("meaning").textContent = meaning(first.document);
-  $("bands").textContent = first.document.coverage ? `Bands: ${Math.round(first.document.coverage * 100)} % intervals.` : "";
+  $("bands").textContent = first.document.coverage ? `Bands: ${Math.round(first.document.coverage * 100)}% intervals.` : "";
   $("board").classList.toggle("two", isPair);
   $("players").replaceChildren(...players.map(({ element }) => element));
   $("legend").hidden = !isPair;
   $("legend").replaceChildren(...players.map(({ document }) => make("span", { textContent: document.name })));
-  $("unseen").replaceChildren(...players.flatMap((player) => unseenWords(player, isPair)));
+  $("unseen").replaceChildren(...players.flatMap((player) => unseenText(player, isPair)));
   $("events").replaceChildren(...players.flatMap((player) => [...titled(player), events(player, jump)]));
   $("downloads").replaceChildren(...players.map(downloads));
   drawCurves();
 }
 
-// Whose it is, where there are two clips.
+// The clip name as a title if there are two clips.
 const titled = ({ document }) => (players.length > 1 ? [make("p", { className: "soft", textContent: document.name })] : []);
 
 function meaning({ coverage }) {
-  const sure = coverage ? `, each with its ${Math.round(coverage * 100)} % interval` : "";
-  const starter = "This is the starter model: made on composites of faces and voices, it never saw a person react.";
-  return `Intensities of the whole clip, from 0 to 1${sure}: what raters would say, by the model's estimate. ${isStarter() ? starter : ""}`;
+  const intervals = coverage ? `, each with its ${Math.round(coverage * 100)}% interval` : "";
+  const starter = "The starter model was trained on composites of faces and voices, not on reactions of people.";
+  return `Intensities of the whole clip, from 0 to 1${intervals}. They estimate the mean rating by human raters. ${isStarter() ? starter : ""}`;
 }
 
-const isStarter = () => /starter model of reactometer/i.test(facts?.card ?? "");
+const isStarter = () => /starter model of reactometer/i.test(modelInfo?.card ?? "");
 
 async function drawCurves() {
-  const shown = players.map(({ document, prediction }, place) => ({
-    ...{ place, mark: players.length > 1 ? document.name : "", labels: document.labels, level: document.voice_level },
+  const clips = players.map(({ document, prediction }, index) => ({
+    ...{ index, mark: players.length > 1 ? document.name : "", labels: document.labels, level: document.voice_level },
     ...prediction,
     duration_s: prediction.duration_s ?? document.duration_s ?? 0,
   }));
   moveCursors = () => {};
   try {
-    moveCursors = await drawTimeline($("timeline"), shown, { onJump: jump, onChange: onTime });
+    moveCursors = await drawTimeline($("timeline"), clips, { onJump: jump, onChange: onTime });
     onTime();
   } catch (error) {
     complain(error.message);
@@ -128,14 +128,14 @@ function onTime() {
     isDue = false;
     if (!players.length) return;
     moveCursors(players.map(({ time }) => time));
-    tellPlace(players[0]);
+    describePosition(players[0]);
   });
 }
 
-function tellPlace({ time, prediction, document }) {
-  const said = windowAt(prediction.timeline, time)?.intensities;
-  const highest = said && document.labels.reduce((best, label) => (said[label].value > said[best].value ? label : best));
-  const words = highest ? `highest ${highest} ${said[highest].value.toFixed(2)}` : "no values";
+function describePosition({ time, prediction, document }) {
+  const intensities = windowAt(prediction.timeline, time)?.intensities;
+  const highest = intensities && document.labels.reduce((best, label) => (intensities[label].value > intensities[best].value ? label : best));
+  const words = highest ? `highest ${highest} ${intensities[highest].value.toFixed(2)}` : "no values";
   const slider = $("timeline");
   slider.setAttribute("aria-valuemax", (prediction.duration_s ?? 0).toFixed(1));
   slider.setAttribute("aria-valuenow", time.toFixed(1));
@@ -155,9 +155,9 @@ function step(event) {
 function downloads(player) {
   const { document } = player;
   const stem = document.name.replace(/\.[^.]*$/, "") || "clip";
-  const buttons = FORMS.map(([format, words, ending]) => {
-    const button = make("button", { type: "button", textContent: words });
-    button.onclick = () => fetchAs(document.id, format).then((blob) => save(blob, stem + ending), (error) => complain(error.message));
+  const buttons = FORMATS.map(([format, text, suffix]) => {
+    const button = make("button", { type: "button", textContent: text });
+    button.onclick = () => fetchAs(document.id, format).then((blob) => save(blob, stem + suffix), (error) => complain(error.message));
     return button;
   });
   return make("div", {}, ...titled(player), make("p", { className: "buttons" }, ...buttons));
@@ -166,12 +166,12 @@ function downloads(player) {
 function prepareInputs() {
   for (const id of ["file", "second"]) {
     $(id).onchange = () => {
-      take($(id).files[0]);
+      scoreFile($(id).files[0]);
       $(id).value = "";
     };
   }
   $("ask").onsubmit = (event) => event.preventDefault();
-  $("record").onclick = () => record().then(take, (error) => complain(error.message));
+  $("record").onclick = () => record().then(scoreFile, (error) => complain(error.message));
   $("again").onclick = again;
   $("timeline").onkeydown = step;
   $("alert").querySelector("button").onclick = () => complain(null);
@@ -185,7 +185,7 @@ function prepareDrop() {
     event.preventDefault();
     mark(false);
     location.hash = "clip";
-    take(event.dataTransfer.files[0]);
+    scoreFile(event.dataTransfer.files[0]);
   });
 }
 
@@ -198,15 +198,15 @@ function route() {
 }
 
 async function prepareModel() {
-  const tell = () => ($("card").textContent = facts?.card ?? "");
+  const showCard = () => ($("card").textContent = modelInfo?.card ?? "");
   $("model").ontoggle = async () => {
-    if ($("model").open && !facts) facts = await model().catch((error) => (complain(error.message), null));
-    tell();
+    if ($("model").open && !modelInfo) modelInfo = await model().catch((error) => (complain(error.message), null));
+    showCard();
   };
-  facts = await model({ silent: true }).catch(() => null);
-  const { bytes, seconds: longest, kept_s } = facts?.limits ?? {};
+  modelInfo = await model({ silent: true }).catch(() => null);
+  const { bytes, seconds: longest, kept_s } = modelInfo?.limits ?? {};
   $("limits").textContent = [bytes && `Up to ${megabytes(bytes)}`, longest && `${Math.round(longest / 60)} minutes`].filter(Boolean).join(", ");
-  if (kept_s) $("kept").textContent = `, or ${Math.ceil(kept_s / 3600)} hours later at the latest`;
+  if (kept_s) $("kept").textContent = `, or after ${Math.ceil(kept_s / 3600)} hours`;
 }
 
 prepareInputs();

@@ -1,35 +1,35 @@
-// One clip: the browser's own copy of the video, the face's box over it, and the intensities of the moment shown.
+// One clip: the local video, the face box over it, and the intensities at the current time.
 
 import { $, bars, outline, seconds } from "./dom.js";
 
-const BOX_HELD_S = 0.5; // a box is shown for frames that were looked at no further away than this
+const MAX_BOX_AGE_S = 0.5; // maximum time between the displayed frame and its box
 
 export const middle = (window) => (window.start_s + window.end_s) / 2;
 
-// The window whose middle is nearest.
+// The window with the nearest middle.
 export function windowAt(timeline, time) {
   const nearer = (best, window) => (Math.abs(middle(window) - time) < Math.abs(middle(best) - time) ? window : best);
   return timeline.length ? timeline.reduce(nearer) : null;
 }
 
-// Stretches [start, end] in which no frame looked at shows the face.
+// Time ranges [start, end] without a face in the sampled frames.
 export function unseen({ frames, duration_s }) {
-  const stretches = [];
+  const ranges = [];
   let start = null;
   for (const frame of frames ?? []) {
     if (frame.state !== "face") start ??= frame.time_s;
     else if (start !== null) {
-      stretches.push([start, frame.time_s]);
+      ranges.push([start, frame.time_s]);
       start = null;
     }
   }
-  if (start !== null) stretches.push([start, Math.max(duration_s, start)]);
-  return stretches;
+  if (start !== null) ranges.push([start, Math.max(duration_s, start)]);
+  return ranges;
 }
 
 export class Player {
   constructor(file, document, onTime, onChoice) {
-    Object.assign(this, { document, onTime, whose: 0 });
+    Object.assign(this, { document, onTime, person: 0 });
     this.element = $("player").content.firstElementChild.cloneNode(true);
     this.video = this.element.querySelector("video");
     this.element.querySelector("figcaption").textContent = document.name;
@@ -43,17 +43,17 @@ export class Player {
   }
 
   get prediction() {
-    return this.document.predictions[this.whose];
+    return this.document.predictions[this.person];
   }
 
   offerPeople(onChoice) {
     const { predictions } = this.document;
-    const label = this.element.querySelector(".whose");
+    const label = this.element.querySelector(".person");
     const select = label.querySelector("select");
     label.hidden = predictions.length < 2;
-    select.append(...predictions.map(({ face }, place) => new Option(face ?? place + 1, place)));
+    select.append(...predictions.map(({ face }, index) => new Option(face ?? index + 1, index)));
     select.onchange = () => {
-      this.whose = Number(select.value);
+      this.person = Number(select.value);
       this.draw();
       onChoice();
       select.focus();
@@ -68,7 +68,7 @@ export class Player {
       element.querySelector(".unplayable").hidden = false;
     };
     video.onloadedmetadata = () => this.shape();
-    video.onloadeddata = video.ontimeupdate = video.onseeked = () => this.draw(); // sound that begins late moves it at once
+    video.onloadeddata = video.ontimeupdate = video.onseeked = () => this.draw(); // seeks at once if the sound begins late
     video.onkeydown = (event) => this.press(event);
     if (video.requestVideoFrameCallback) {
       const follow = () => (this.draw(), video.requestVideoFrameCallback(follow));
@@ -78,15 +78,15 @@ export class Player {
 
   shape() {
     const { video } = this;
-    const isBlind = !video.videoWidth && this.document.width_px;
-    this.element.querySelector(".unplayable").hidden = !isBlind;
+    const isUnplayable = !video.videoWidth && this.document.width_px;
+    this.element.querySelector(".unplayable").hidden = !isUnplayable;
     video.parentElement.classList.toggle("sound", !video.videoWidth);
     if (video.videoWidth) video.parentElement.style.setProperty("--ratio", video.videoWidth / video.videoHeight);
     if (video.duration === Infinity) this.findEnd();
     this.draw();
   }
 
-  // A recording of the browser's own does not say how long it is until one has been at its end.
+  // Browser recordings have no duration until the player has seeked to the end.
   findEnd() {
     this.video.addEventListener("seeked", () => this.jump(0), { once: true });
     this.video.currentTime = 1e6;
@@ -132,9 +132,9 @@ export class Player {
   outline(time) {
     const { width_px, height_px, predictions } = this.document;
     if (!width_px) return;
-    const boxes = predictions.flatMap(({ frames }, whose) => {
+    const boxes = predictions.flatMap(({ frames }, person) => {
       const frame = nearest(frames ?? [], time);
-      return frame?.box ? [[frame.box, whose !== this.whose]] : [];
+      return frame?.box ? [[frame.box, person !== this.person]] : [];
     });
     outline(this.element.querySelector(".boxes"), width_px, height_px, boxes);
   }
@@ -149,5 +149,5 @@ export class Player {
 function nearest(frames, time) {
   let best = null;
   for (const frame of frames) if (!best || Math.abs(frame.time_s - time) < Math.abs(best.time_s - time)) best = frame;
-  return best && Math.abs(best.time_s - time) <= BOX_HELD_S ? best : null;
+  return best && Math.abs(best.time_s - time) <= MAX_BOX_AGE_S ? best : null;
 }

@@ -1,4 +1,4 @@
-// Sound of the microphone -> blocks of 100 ms, mono 16 kHz int16, in the audio thread.
+// Convert microphone sound to blocks of 100 ms (mono, 16 kHz, int16) in the audio thread.
 
 const RATE_HZ = 16_000;
 const BLOCK = 1_600;
@@ -15,7 +15,7 @@ class Sound extends AudioWorkletProcessor {
     return true;
   }
 
-  // Each sample sent is the mean of those that fall into its time.
+  // Each output sample is the mean of the input samples in its period.
   take(sample) {
     this.sum += sample;
     this.count += 1;
