@@ -151,7 +151,9 @@ def measure_stages(video: Path, model: LoadedModel, rate_hz: float) -> tuple[dic
     one = replace(one, networks=replace(one.networks, encoders={**one.networks.encoders, "face": face}))
     predictor, detector = Predictor(one, PredictOptions(rate_hz=rate_hz)), watch("detect faces", load_detector("auto"))
     reading = predictor.reading
-    voices = [to_item(clip, replace(one.sampling, looks=False)) for _, clip in predictor.read(video, isolated=False)]
+    voices = [
+        to_item(clip, replace(one.sampling, uses_face=False)) for _, clip in predictor.read(video, isolated=False)
+    ]
 
     def predict_in_one_thread() -> None:
         predictor.reset()
@@ -159,7 +161,7 @@ def measure_stages(video: Path, model: LoadedModel, rate_hz: float) -> tuple[dic
             patch.object(segments, "read_frames", watch_each("decode", read_frames)),
             patch.object(segments, "read_sound", watch_each("decode sound", read_sound)),
         ):
-            windows = segments.stream_windows(video, reading.settings, detector, reading.shapes)
+            windows = segments.stream_windows(video, reading.settings, detector, reading.window_specs)
             predictor.predict_segments(str(video), windows)
 
     stages: dict[str, Callable[[], object]] = {

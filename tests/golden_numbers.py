@@ -35,7 +35,7 @@ from reactometer.inference.checkpoint import load_model
 from reactometer.inference.conformal import conformal_half_widths, fit_curve
 from reactometer.inference.events import find_events
 from reactometer.inference.postprocess import parse_baseline, refine
-from reactometer.media.audio_features import contours, log_mel
+from reactometer.media.audio_features import log_mel, voice_contours
 from reactometer.media.faces import decode_crop, load_detector
 from reactometer.media.segments import prepare_clip
 from reactometer.paths import STARTER
@@ -139,7 +139,7 @@ def _of_crops(name: str, file: Path, settings: PrepareConfig, detector: str) -> 
 
 
 def _of_sound(name: str, waveform: FloatArray) -> Numbers:
-    mel, (values, speaks) = log_mel(waveform), contours(waveform)
+    mel, (values, speaks) = log_mel(waveform), voice_contours(waveform)
     return {
         f"log_mel/{name}": [*_flat(mel.mean(axis=0)), *_flat(mel.std(axis=0)), *_flat(mel[::50, ::8])],
         f"contours/{name}": [*_flat(values.mean(axis=0)), *_flat(values.std(axis=0)), float(speaks.mean())],

@@ -35,7 +35,7 @@ from reactometer.inference.tables import (
     timeline_rows,
     write_table,
 )
-from reactometer.media.segments import MAX_SEGMENT, MIN_NEW_S, part_spans
+from reactometer.media.segments import MAX_SEGMENT, MIN_NEW_CONTENT_S, part_bounds
 from reactometer.serving.renderers import FORMATS, file_name
 from reactometer.types import Prediction, Window
 
@@ -137,9 +137,9 @@ def test_smoothing_stays_between_the_extremes(own: Prediction, span_s: float) ->
 
 @given(st.floats(0.0, 10_000.0))
 def test_parts_cover_a_clip_without_a_gap(duration_s: float) -> None:
-    spans = part_spans(duration_s)
+    spans = part_bounds(duration_s)
     assert spans[0][0] == 0.0
-    assert math.isclose(spans[-1][1], duration_s) or spans[-1][1] >= duration_s - MIN_NEW_S
+    assert math.isclose(spans[-1][1], duration_s) or spans[-1][1] >= duration_s - MIN_NEW_CONTENT_S
     assert all(one[1] == other[0] for one, other in pairwise(spans))
     assert all(end_s - start_s <= MAX_SEGMENT.length_s for start_s, end_s in spans)
 

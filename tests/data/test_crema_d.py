@@ -12,7 +12,7 @@ import pandas as pd
 import pytest
 
 from reactometer.config import PrepareConfig
-from reactometer.data.datasets import read_data_set
+from reactometer.data.datasets import read_dataset
 from reactometer.data.prepare import prepare
 from reactometer.errors import DataError
 from reactometer.labels import BASIC
@@ -40,7 +40,7 @@ def _file(path: Path) -> Path:
 def test_votes_become_intensities(tmp_path: Path, place: str) -> None:
     rows = (f"100001,{SAD}", f"200001,{ANGRY}", f"300001,{ANGRY}", f"300002,{SAD}")
     _votes(tmp_path / place / "tabulatedVotes.csv", *rows)
-    manifest = read_data_set(tmp_path)
+    manifest = read_dataset(tmp_path)
     assert manifest.labels == FIVE == BASIC[:5]
     angry, sad = manifest.clips
     assert angry.labels == pytest.approx((0.3, 0, 0, 0.04, 0))
@@ -48,8 +48,8 @@ def test_votes_become_intensities(tmp_path: Path, place: str) -> None:
     assert (angry.clip_id, angry.person, angry.stimulus) == ("1001_DFA_ANG_XX", "1001", None)
     assert angry.attributes == {"Sentence": "DFA"}
     assert (angry.split, angry.problem, sad.problem) == (None, None, None)
-    assert [clip.labels for clip in read_data_set(tmp_path, votes="voice").clips] == [sad.labels]
-    assert [clip.labels for clip in read_data_set(tmp_path, votes="face").clips] == [angry.labels]
+    assert [clip.labels for clip in read_dataset(tmp_path, votes="voice").clips] == [sad.labels]
+    assert [clip.labels for clip in read_dataset(tmp_path, votes="face").clips] == [angry.labels]
 
 
 def test_each_kind_of_votes_has_its_media(tmp_path: Path) -> None:
@@ -57,7 +57,7 @@ def test_each_kind_of_votes_has_its_media(tmp_path: Path) -> None:
     name = "1001_DFA_ANG_XX"
 
     def found() -> list[str]:
-        clips = [read_data_set(tmp_path, votes=votes).clips[0] for votes in ("voice", "face", "both")]
+        clips = [read_dataset(tmp_path, votes=votes).clips[0] for votes in ("voice", "face", "both")]
         return [clip.path.relative_to(tmp_path).as_posix() for clip in clips]
 
     wav, flv = f"AudioWAV/{name}.wav", f"VideoFlash/{name}.flv"
@@ -73,7 +73,7 @@ def test_demographics_are_attributes(tmp_path: Path) -> None:
     _votes(tmp_path / "tabulatedVotes.csv", f"300001,{ANGRY}", f"300002,{SAD}")
     people = tmp_path / "VideoDemographics.csv"
     people.write_text('"ActorID","Age","Sex","Race","Ethnicity"\n1001,51,"Male","Caucasian","Not Hispanic"\n')
-    first, second = read_data_set(tmp_path).clips
+    first, second = read_dataset(tmp_path).clips
     assert first.attributes == {
         "Age": "51",
         "Sex": "Male",
@@ -84,7 +84,7 @@ def test_demographics_are_attributes(tmp_path: Path) -> None:
     assert second.attributes == {"Sentence": "IEO"}
     people.write_text("Actor,Age\n1001,51\n")
     with pytest.raises(DataError, match=r"VideoDemographics\.csv.*'ActorID'"):
-        read_data_set(tmp_path)
+        read_dataset(tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -101,29 +101,29 @@ def test_demographics_are_attributes(tmp_path: Path) -> None:
 def test_a_bad_row_costs_itself_alone(tmp_path: Path, row: str, problem: str) -> None:
     for rows in ([f"300001,{ANGRY}", row], [row, f"300001,{ANGRY}"]):
         _votes(tmp_path / "tabulatedVotes.csv", *rows)
-        clips = read_data_set(tmp_path).clips
+        clips = read_dataset(tmp_path).clips
         assert sum(clip.problem is None for clip in clips) == 1
         assert [problem in (clip.problem or "") for clip in clips].count(True) == 1
 
 
 def test_labels_can_be_chosen(tmp_path: Path) -> None:
     _votes(tmp_path / "tabulatedVotes.csv", f"300001,{ANGRY}")
-    manifest = read_data_set(tmp_path, labels="Happiness,Anger")
+    manifest = read_dataset(tmp_path, labels="Happiness,Anger")
     assert manifest.labels == ("Happiness", "Anger")
     assert manifest.clips[0].labels == pytest.approx((0.04, 0.3))
     with pytest.raises(DataError, match=r"'Surprise'.*Anger, Disgust"):
-        read_data_set(tmp_path, labels="basic")
+        read_dataset(tmp_path, labels="basic")
 
 
 def test_tables_that_cannot_be_used(tmp_path: Path) -> None:
     table = _votes(tmp_path / "tabulatedVotes.csv", f"100001,{ANGRY}")
     with pytest.raises(DataError, match=r"'sound'.*voice, face, both"):
-        read_data_set(tmp_path, votes="sound")
+        read_dataset(tmp_path, votes="sound")
     with pytest.raises(DataError, match=r"'face'.*100001.*200001"):
-        read_data_set(tmp_path, votes="face")
+        read_dataset(tmp_path, votes="face")
     _votes(table, f"300001,{ANGRY}", header=HEADER.replace("meanHappyResp", "happy"))
     with pytest.raises(DataError, match=r"tabulatedVotes\.csv.*'meanHappyResp'"):
-        read_data_set(tmp_path)
+        read_dataset(tmp_path)
 
 
 def test_a_folder_with_nothing_but_sound_is_prepared(tmp_path: Path) -> None:
@@ -168,7 +168,7 @@ def test_the_rows_of_the_real_table_are_what_their_ids_say(real: Path) -> None:
 @pytest.mark.parametrize(("votes", "hundred_thousand"), [("voice", 1), ("face", 2), ("both", 3)])
 def test_the_real_votes(real: Path, votes: str, hundred_thousand: int) -> None:
     """Every intensity again, from whole columns: (votes / raters) × (mean level / 100), 0 where nobody chose it."""
-    manifest = read_data_set(real, votes=votes)
+    manifest = read_dataset(real, votes=votes)
     assert len(manifest.clips) == 7442
     assert not any(clip.problem for clip in manifest.clips)
     assert len({clip.person for clip in manifest.clips}) == 91
@@ -186,7 +186,7 @@ def test_the_real_votes(real: Path, votes: str, hundred_thousand: int) -> None:
 @pytest.mark.shared
 def test_single_real_rows_and_the_means(real: Path) -> None:
     """Rows 100001 (1 of 11 chose happiness, level 98) and 100002 (3 of 9, level 42.667), multiplied by hand."""
-    first, second, *_ = clips = read_data_set(real, votes="voice").clips
+    first, second, *_ = clips = read_dataset(real, votes="voice").clips
     assert (first.clip_id, second.clip_id) == ("1001_IEO_NEU_XX", "1001_IEO_HAP_LO")
     assert first.labels == pytest.approx((0, 0, 0, 0.0890909, 0))
     assert second.labels == pytest.approx((0, 0, 0, 0.1422222, 0))

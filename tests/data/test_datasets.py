@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from reactometer.config import PrepareConfig
-from reactometer.data.datasets import read_data_set
+from reactometer.data.datasets import read_dataset
 from reactometer.data.manifest import DUPLICATE, NO_LABEL
 from reactometer.data.prepare import prepare
 from reactometer.errors import DataError
@@ -34,7 +34,7 @@ def _csv(folder: Path, text: str) -> Path:
 def test_abaw5_is_read_as_the_challenge_gives_it(tmp_path: Path) -> None:
     (tmp_path / "train" / "wav").mkdir(parents=True)
     (tmp_path / "train" / "wav" / "00000.wav").write_bytes(b"RIFF")
-    manifest = read_data_set(
+    manifest = read_dataset(
         _abaw5(
             tmp_path,
             "[00000],Train,0.1,0.2,0.3,0.4,0.5,0.6,1.0,25.0,United States",
@@ -55,7 +55,7 @@ def test_abaw5_is_read_as_the_challenge_gives_it(tmp_path: Path) -> None:
 
 def test_abaw5_with_another_label_set_and_known_people(tmp_path: Path) -> None:
     header = "File_ID,Split," + ",".join(BASIC) + ",Person,Stimulus"
-    manifest = read_data_set(_abaw5(tmp_path, "[7],Train,0,0,0,0,0,1,p1,s1", header=header))
+    manifest = read_dataset(_abaw5(tmp_path, "[7],Train,0,0,0,0,0,1,p1,s1", header=header))
     assert manifest.labels == BASIC
     assert (manifest.clips[0].person, manifest.clips[0].stimulus) == ("p1", "s1")
 
@@ -74,7 +74,7 @@ def test_abaw5_with_another_label_set_and_known_people(tmp_path: Path) -> None:
     ],
 )
 def test_a_bad_row_costs_itself_alone(tmp_path: Path, row: str, problem: str) -> None:
-    manifest = read_data_set(_abaw5(tmp_path, "[0],Train,0,0,0,0,0,0,1,,", row))
+    manifest = read_dataset(_abaw5(tmp_path, "[0],Train,0,0,0,0,0,0,1,,", row))
     good, bad = manifest.clips
     assert good.problem is None
     assert bad.problem is not None
@@ -84,20 +84,20 @@ def test_a_bad_row_costs_itself_alone(tmp_path: Path, row: str, problem: str) ->
 
 def test_what_is_no_data_set_is_named(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="nowhere"):
-        read_data_set(tmp_path / "nowhere")
+        read_dataset(tmp_path / "nowhere")
     with pytest.raises(DataError, match="no known data set layout"):
-        read_data_set(tmp_path)
+        read_dataset(tmp_path)
     with pytest.raises(DataError, match="no column 'path'"):
-        read_data_set(_csv(tmp_path, "clip,Joy\na.mp4,1\n"))
+        read_dataset(_csv(tmp_path, "clip,Joy\na.mp4,1\n"))
     with pytest.raises(DataError, match="not a CSV table with rows"):
-        read_data_set(_csv(tmp_path, "path,Joy\n"))
+        read_dataset(_csv(tmp_path, "path,Joy\n"))
     with pytest.raises(DataError, match="not a CSV table"):
-        read_data_set(_csv(tmp_path, ""))
+        read_dataset(_csv(tmp_path, ""))
     with pytest.raises(DataError, match="has no label column"):
-        read_data_set(_csv(tmp_path, "path,split\na.mp4,train\n"))
+        read_dataset(_csv(tmp_path, "path,split\na.mp4,train\n"))
     (tmp_path / "latin.csv").write_bytes(b"path,Joy\n\xe9.mp4,1\n")
     with pytest.raises(DataError, match="UTF-8"):
-        read_data_set(tmp_path / "latin.csv")
+        read_dataset(tmp_path / "latin.csv")
 
 
 def _table(path: Path, *rows: str) -> Path:
@@ -132,7 +132,7 @@ def test_muse_2022_is_read_as_the_challenge_gives_it(tmp_path: Path, header: str
     _file(tmp_path / "feats" / "Faces" / "00000" / "1.jpg")
     wav = _file(tmp_path / "raw" / "wav" / "00000.wav")
     video = _file(tmp_path / "raw" / "00001.mp4")
-    manifest = read_data_set(tmp_path)
+    manifest = read_dataset(tmp_path)
     assert manifest.labels == HUME_REACTION
     first, second, third, fourth = manifest.clips
     assert (first.clip_id, first.split, first.labels) == ("[00000]", "train", (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 1.0))
@@ -148,7 +148,7 @@ def test_muse_2022_rows_that_do_not_fit_are_named(tmp_path: Path) -> None:
     _table(tmp_path / "labels.csv", MUSE_HEADER, "[00000],0,0,0,0,0,0,1", "[00001],0,0,0,0,0,0,9", "[00009],,,,,,,")
     parts = ["[00000],train", "[00001],train", "[00003],holdout", "[00004],train", "[00000],devel"]
     _table(tmp_path / "partition.csv", "Id,Proposal", *parts)
-    assert [(clip.clip_id, clip.problem) for clip in read_data_set(tmp_path).clips] == [
+    assert [(clip.clip_id, clip.problem) for clip in read_dataset(tmp_path).clips] == [
         ("[00000]", None),
         ("[00001]", f"label Surprise is not a number in [0, 1] (got '9'); {NO_LABEL}"),
         ("[00003]", "unknown split (got 'holdout'; expected train, val or test)"),
@@ -180,7 +180,7 @@ def test_emi_is_read_as_the_challenge_gives_it(tmp_path: Path) -> None:
     _table(tmp_path / "train_split.csv", EMI_HEADER, "00000,.3,.3,0,0,.3,0", "00001.mp4,0,0,0,0,.5,0")
     _table(tmp_path / "valid_split.csv", EMI_HEADER, "00002,1,0,0,0,0,0")
     one, two = _file(tmp_path / "raw" / "00001.mp4"), _file(tmp_path / "mp4" / "00002.mp4")
-    manifest = read_data_set(tmp_path)
+    manifest = read_dataset(tmp_path)
     assert manifest.labels == EMI
     assert [(clip.clip_id, clip.split) for clip in manifest.clips] == [
         ("00000", "train"),
@@ -191,7 +191,7 @@ def test_emi_is_read_as_the_challenge_gives_it(tmp_path: Path) -> None:
     assert manifest.clips[0].labels == (0.3, 0.3, 0, 0, 0.3, 0)
     assert not any(clip.problem for clip in manifest.clips)
     _table(tmp_path / "test_split.csv", "Filename", "00003", "00004")
-    *_, third, fourth = read_data_set(tmp_path).clips
+    *_, third, fourth = read_dataset(tmp_path).clips
     assert (third.clip_id, third.split, third.labels, third.problem) == ("00003", "test", None, None)
     assert fourth.path == tmp_path / "raw" / "00004.mp4"
 
@@ -199,7 +199,7 @@ def test_emi_is_read_as_the_challenge_gives_it(tmp_path: Path) -> None:
 def test_emi_rows_and_tables_that_do_not_fit_are_named(tmp_path: Path) -> None:
     _table(tmp_path / "train_split.csv", EMI_HEADER, "00000,0,0,0,0,0,1", "00001,0,0,0,0,0,1.2")
     _table(tmp_path / "valid_split.csv", EMI_HEADER, "00002,0,0,0,0,0,1", "00000,0,0,0,0,0,1")
-    assert [clip.problem for clip in read_data_set(tmp_path).clips] == [
+    assert [clip.problem for clip in read_dataset(tmp_path).clips] == [
         None,
         f"label Joy is not a number in [0, 1] (got '1.2'); {NO_LABEL}",
         None,
@@ -207,10 +207,10 @@ def test_emi_rows_and_tables_that_do_not_fit_are_named(tmp_path: Path) -> None:
     ]
     _table(tmp_path / "valid_split.csv", EMI_HEADER.replace(",Joy", ""), "00002,0,0,0,0,0")
     with pytest.raises(DataError, match=r"valid_split\.csv: no column 'Joy'"):
-        read_data_set(tmp_path)
+        read_dataset(tmp_path)
     _table(tmp_path / "train_split.csv", EMI_HEADER.replace("Filename", "File"), "00000,0,0,0,0,0,1")
     with pytest.raises(DataError, match=r"train_split\.csv.*'Filename'"):
-        read_data_set(tmp_path)
+        read_dataset(tmp_path)
 
 
 def test_an_empty_id_is_no_other_clip(tmp_path: Path) -> None:
@@ -223,24 +223,24 @@ def test_an_empty_id_is_no_other_clip(tmp_path: Path) -> None:
     _table(tmp_path / "emi" / "valid_split.csv", EMI_HEADER, f",{zeros}")
     _csv(tmp_path, "path,Joy\n,1\n")
     for path in (tmp_path / "muse", tmp_path / "emi", tmp_path / "abaw5", tmp_path / "clips.csv"):
-        assert [clip.problem for clip in read_data_set(path).clips].count("empty id") == 1
+        assert [clip.problem for clip in read_dataset(path).clips].count("empty id") == 1
 
 
 def test_an_unknown_folder_is_told_all_layouts(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"layout.*without CSV") as caught:
-        read_data_set(tmp_path)
+        read_dataset(tmp_path)
     abaw5, muse = "data_info.csv (ABAW5)", "labels.csv and partition.csv (MuSe-2022)"
     emi, crema_d = "train_split.csv and valid_split.csv (EMI)", "tabulatedVotes.csv (CREMA-D)"
     for table in (abaw5, muse, emi, crema_d, "a CSV table with a column 'path'"):
         assert table in str(caught.value)
     _table(tmp_path / "labels.csv", MUSE_HEADER, "[00000],0,0,0,0,0,0,1")
     with pytest.raises(DataError, match=r"labels\.csv: no column 'path'"):
-        read_data_set(tmp_path)
+        read_dataset(tmp_path)
 
 
 @pytest.mark.shared
 def test_the_real_table_is_read(shared_data: Path) -> None:
-    manifest = read_data_set(shared_data / "facevoice")
+    manifest = read_dataset(shared_data / "facevoice")
     assert manifest.labels == BASIC
     assert [sum(clip.split == name for clip in manifest.clips) for name in ("train", "val", "test")] == [360, 100, 100]
     assert all(clip.path.is_file() and clip.labels and not clip.problem for clip in manifest.clips)

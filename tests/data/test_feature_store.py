@@ -38,7 +38,7 @@ def _item(part: ClipPart) -> Item:
     steps = 0 if part.index == 5 else n_steps
     return Item(
         frames=generator.normal(size=(n_frames, 4)).astype(np.float32),
-        seen=np.full(n_frames, part.index != 1) & (np.arange(n_frames) != 1),
+        face_mask=np.full(n_frames, part.index != 1) & (np.arange(n_frames) != 1),
         times_s=np.sort(generator.uniform(0, 60, n_frames)).astype(np.float32),
         voice=generator.normal(size=(steps, 3)).astype(np.float32),
         voice_times_s=np.arange(steps, dtype=np.float32),
@@ -64,9 +64,9 @@ def _check(store: FeatureStore, rows: Sequence[PreparedRow]) -> None:
     for part in split_parts(rows):
         row, item = rows[part.index], store(rows[part.index], part)
         expected = _item(part)
-        seen = expected.seen if row.file else np.zeros(len(expected.seen), bool)
+        seen = expected.face_mask if row.file else np.zeros(len(expected.face_mask), bool)
         heard = slice(None if row.file else 0)
-        assert item.seen.all()
+        assert item.face_mask.all()
         assert item.frames.tolist() == expected.frames[seen].tolist()
         assert item.times_s.tolist() == expected.times_s[seen].tolist()
         assert item.voice.tolist() == expected.voice[heard].tolist()
@@ -89,7 +89,7 @@ def test_a_clip_that_could_not_be_read_does_not_hide_one_with_the_same_id(
     both = [rows[0], twice]
     store = _write(tmp_path / "store", both)
     part = split_parts(both)[0]
-    assert store(rows[0], part).frames.tolist() == _item(part).frames[_item(part).seen].tolist()
+    assert store(rows[0], part).frames.tolist() == _item(part).frames[_item(part).face_mask].tolist()
     assert len(store(twice, part).frames) == 0
 
 

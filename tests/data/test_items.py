@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from reactometer.data.cache import PreparedSet, load_clip
-from reactometer.data.inputs import ClipPart, InputSpec, MediaReader, decode_image, sample_frame_indices, to_item
+from reactometer.data.inputs import ClipPart, InputSpec, MediaReader, decode_frame, sample_frame_indices, to_item
 from reactometer.media.faces import decode_crop, encode_crop
 from reactometer.types import FaceSample, FrameState, PreparedClip
 
@@ -85,24 +85,26 @@ def test_an_item_is_what_the_model_goes_by_on_the_clips_own_clock() -> None:
     assert item.frames.shape == (3, 3, 40, 40)
     assert item.frames.dtype == np.uint8
     assert [round(float(frame.mean())) for frame in item.frames] == [90, 0, 160]
-    assert (item.seen.tolist(), item.seen.dtype) == ([True, False, True], np.dtype(bool))
+    assert (item.face_mask.tolist(), item.face_mask.dtype) == ([True, False, True], np.dtype(bool))
     assert (item.times_s.tolist(), item.times_s.dtype) == ([0.0, 0.25, 0.75], np.dtype(np.float32))
     assert item.voice.shape == (50, 64)
     assert item.voice_times_s.dtype == np.float32
     assert item.voice_times_s == pytest.approx(np.arange(50) / 100)
-    assert (item.targets, item.number) == (None, 0)
+    assert (item.targets, item.clip_index) == (None, 0)
 
 
-@pytest.mark.parametrize(("sampling", "loudness"), [(InputSpec(8, 40, listens=False), 0.5), (InputSpec(8, 40), 1e-6)])
+@pytest.mark.parametrize(
+    ("sampling", "loudness"), [(InputSpec(8, 40, uses_voice=False), 0.5), (InputSpec(8, 40), 1e-6)]
+)
 def test_silence_and_a_voice_that_is_not_asked_for_are_no_steps(sampling: InputSpec, loudness: float) -> None:
     item = to_item(_clip(loudness), sampling)
     assert (len(item.voice), len(item.voice_times_s)) == (0, 0)
-    assert item.seen.any()
+    assert item.face_mask.any()
 
 
 def test_a_face_that_is_not_asked_for_is_not_shown() -> None:
-    item = to_item(_clip(0.5), InputSpec(8, 40, looks=False))
-    assert not item.seen.any()
+    item = to_item(_clip(0.5), InputSpec(8, 40, uses_face=False))
+    assert not item.face_mask.any()
     assert not item.frames.any()
     assert len(item.voice) == 50
 
@@ -114,8 +116,8 @@ def test_crops_are_shrunk_by_area_and_grown_by_lines(side_px: int, way: int | No
     expected = (
         decode_crop(jpeg) if way is None else cv2.resize(decode_crop(jpeg), (side_px, side_px), interpolation=way)
     )
-    assert (decode_image(jpeg, InputSpec(1, side_px)) == expected.transpose(2, 0, 1)).all()
-    middle = decode_image(jpeg, InputSpec(1, 30, crop_share=0.75))  # a border of five pixels is cut off
+    assert (decode_frame(jpeg, InputSpec(1, side_px)) == expected.transpose(2, 0, 1)).all()
+    middle = decode_frame(jpeg, InputSpec(1, 30, crop_share=0.75))  # a border of five pixels is cut off
     assert (middle == decode_crop(jpeg)[5:35, 5:35].transpose(2, 0, 1)).all()
 
 
@@ -144,22 +146,22 @@ def test_a_reader_cuts_its_part_and_changes_the_clip_by_what_its_name_draws(prep
 def test_sound_comes_as_blocks_of_samples_where_a_model_hears_the_waveform(prepared: PreparedSet) -> None:
     clip = load_clip(next(row for row in prepared.rows if row.has_sound))
     assert clip.waveform is not None
-    item = to_item(clip, InputSpec(1, 32, looks=False, hears="samples"))
+    item = to_item(clip, InputSpec(1, 32, uses_face=False, audio_input="samples"))
     assert item.voice.shape == (-(-len(clip.waveform) // 320), 320)
     assert item.voice.ravel()[: len(clip.waveform)].tolist() == clip.waveform.tolist()
     assert np.diff(item.voice_times_s) == pytest.approx(0.02, abs=1e-6)
-    assert not item.seen.any()
+    assert not item.face_mask.any()
 
 
 def test_a_frame_without_a_face_is_kept_and_masked(prepared: PreparedSet) -> None:
     samples = load_clip(prepared.rows[0]).samples
     gone = FaceSample(samples[1].time_s, FrameState.NO_FACE)
-    item = to_item(PreparedClip(0.0, 1.5, (samples[0], gone, *samples[2:]), None), InputSpec(32, 32, listens=False))
-    assert len(item.seen) == len(samples)
-    assert not item.seen[1]
+    item = to_item(PreparedClip(0.0, 1.5, (samples[0], gone, *samples[2:]), None), InputSpec(32, 32, uses_voice=False))
+    assert len(item.face_mask) == len(samples)
+    assert not item.face_mask[1]
     assert not item.frames[1].any()
 
 
 def test_a_file_without_anything_makes_an_empty_item() -> None:
     item = to_item(PreparedClip(0.0, 0.0, (), None), InputSpec(4, 32))
-    assert (len(item.seen), len(item.voice)) == (0, 0)
+    assert (len(item.face_mask), len(item.voice)) == (0, 0)

@@ -73,9 +73,9 @@ def test_label_vectors_of_the_stimulus_are_found() -> None:
     vectors, leaks = find_label_vectors(_clips(_like_hume(20_463, 927), splits))
     assert (vectors.n_clips, vectors.n_distinct) == (20_463, 927)
     assert vectors.shared["val"] > 0.999
-    assert vectors.telling["val"] > 0.98
+    assert vectors.identifying["val"] > 0.98
     assert len(leaks) == 1
-    assert (leaks[0].kind, leaks[0].splits) == ("label vector", ("train", "val"))
+    assert (leaks[0].type, leaks[0].splits) == ("label vector", ("train", "val"))
     assert leaks[0].n_clips > 4_560
 
 

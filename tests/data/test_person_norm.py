@@ -18,8 +18,8 @@ from reactometer.data.person_norm import (
     FeatureStats,
     PersonReader,
     apply_person_norm,
-    measure_people,
-    measure_streams,
+    fit_person_stats,
+    fit_stream_stats,
     person_by_path,
 )
 from reactometer.errors import DataError
@@ -38,7 +38,7 @@ def _item(seed: int, shift: float = 0.0, frames: int = 7, steps: int = 5) -> Ite
     generator = np.random.default_rng(seed)
     return Item(
         frames=(generator.normal(size=(frames, 3)) * [1, 5, 0.1] + shift).astype(np.float32),
-        seen=np.arange(frames) != 2,
+        face_mask=np.arange(frames) != 2,
         times_s=np.arange(frames, dtype=np.float32),
         voice=(generator.normal(size=(steps, 2)) + 10 * shift).astype(np.float32),
         voice_times_s=np.arange(steps, dtype=np.float32),
@@ -52,22 +52,22 @@ def _of_people() -> list[tuple[str | None, Item]]:
 
 
 def _seen(items: list[Item]) -> FloatArray:
-    return np.concatenate([item.frames[item.seen] for item in items])
+    return np.concatenate([item.frames[item.face_mask] for item in items])
 
 
 def test_a_person_gets_exactly_the_mean_and_spread_of_the_population() -> None:
     items = _of_people()
-    people = measure_people(items)
+    people = fit_person_stats(items)
     ann = [apply_person_norm(item, people["Ann"], POPULATION) for person, item in items if person == "Ann"]
     for stream, steps in (("face", _seen(ann)), ("voice", np.concatenate([item.voice for item in ann]))):
         np.testing.assert_allclose(steps.mean(axis=0), POPULATION[stream].mean, rtol=1e-5, atol=1e-5)
         np.testing.assert_allclose(steps.std(axis=0), POPULATION[stream].std, rtol=1e-4)
     assert ann[0].frames.dtype == ann[0].voice.dtype == np.float32
-    assert [item.seen.tolist() for item in ann] == [item.seen.tolist() for _, item in items[:6]]
+    assert [item.face_mask.tolist() for item in ann] == [item.face_mask.tolist() for _, item in items[:6]]
 
 
 def test_who_is_seen_in_few_clips_is_left_alone_and_so_is_who_is_unknown() -> None:
-    people = measure_people(_of_people())
+    people = fit_person_stats(_of_people())
     assert list(people) == ["Ann"]
     rows = [PreparedRow(Clip(f"{seed}", Path(), person=person)) for seed, (person, _) in enumerate(_of_people())]
     kept = {row.clip.clip_id: item for row, (_, item) in zip(rows, _of_people(), strict=True)}
@@ -75,8 +75,8 @@ def test_who_is_seen_in_few_clips_is_left_alone_and_so_is_who_is_unknown() -> No
     for place, row in enumerate(rows):
         item, given = reader(row, ClipPart(place, 0.0, 1.0)), kept[row.clip.clip_id]
         assert np.array_equal(item.frames, given.frames) == np.array_equal(item.voice, given.voice) == (place >= 6)
-    assert reader.describe(rows[:6]) == "6 clips normalised by the mean and spread of their own person (1 people)"
-    assert reader.describe(rows).endswith("; 10 left as they are (nobody with 5 clips or more)")
+    assert reader.describe(rows[:6]) == "6 clips normalised by the mean and spread of their person (1 people)"
+    assert reader.describe(rows).endswith("; 10 unchanged (people with fewer than 5 clips)")
 
 
 def test_people_are_found_by_the_path_of_their_file() -> None:
@@ -94,17 +94,17 @@ def test_a_person_of_a_file_that_is_not_there_is_told_of_with_the_files_that_are
 
 def test_clips_that_show_and_say_nothing_do_not_count() -> None:
     empty = _item(0, frames=0, steps=0)
-    unseen = replace(_item(1, steps=0), seen=np.zeros(7, bool))
+    unseen = replace(_item(1, steps=0), face_mask=np.zeros(7, bool))
     items: list[tuple[str | None, Item]] = [("Ann", _item(seed)) for seed in range(MIN_PARTS - 1)]
-    assert measure_people([*items, ("Ann", empty), ("Ann", unseen)]) == {}
-    only_voice = replace(_item(2), seen=np.zeros(7, bool))
-    assert set(measure_people([*items, ("Ann", only_voice)])["Ann"]) == {"face", "voice"}
-    assert set(measure_people([("Ann", only_voice)] * MIN_PARTS)["Ann"]) == {"voice"}
+    assert fit_person_stats([*items, ("Ann", empty), ("Ann", unseen)]) == {}
+    only_voice = replace(_item(2), face_mask=np.zeros(7, bool))
+    assert set(fit_person_stats([*items, ("Ann", only_voice)])["Ann"]) == {"face", "voice"}
+    assert set(fit_person_stats([("Ann", only_voice)] * MIN_PARTS)["Ann"]) == {"voice"}
 
 
 def test_a_person_may_go_by_any_key() -> None:
     keyed = [((number, person), item) for person, item in _of_people() if person for number in (0, 1)]
-    by_key, by_name = measure_people(keyed), measure_people(_of_people())
+    by_key, by_name = fit_person_stats(keyed), fit_person_stats(_of_people())
     assert list(by_key) == [(0, "Ann"), (1, "Ann")]
     assert by_key[1, "Ann"]["face"].mean.tolist() == by_name["Ann"]["face"].mean.tolist()
 
@@ -114,16 +114,16 @@ def test_features_that_do_not_vary_do_not_explode() -> None:
     generator = np.random.default_rng(0)
     for value, noise in ((0.0, 0.0), (123456.7, 0.0), (1000.0, 1e-7), (-3.0, 1e-7)):
         values = np.float32(value) * (1.0 + noise * generator.standard_normal((9, 3)))
-        item = replace(_item(0, frames=9, steps=0), frames=values.astype(np.float32), seen=np.ones(9, bool))
-        (own,) = measure_people([("Ann", item)] * MIN_PARTS).values()
+        item = replace(_item(0, frames=9, steps=0), frames=values.astype(np.float32), face_mask=np.ones(9, bool))
+        (own,) = fit_person_stats([("Ann", item)] * MIN_PARTS).values()
         assert own["face"].std.tolist() == [1.0] * 3
         np.testing.assert_allclose(apply_person_norm(item, own, POPULATION).frames, [[1.0, -2.0, 30.0]] * 9, rtol=0.03)
 
 
 def test_pictures_have_no_mean_and_stay_as_they_are() -> None:
     pictures = np.random.default_rng(0).integers(0, 255, (4, 3, 8, 8), dtype=np.uint8)
-    item = replace(_item(0, frames=4), frames=pictures, seen=np.ones(4, bool))
-    (own,) = measure_people([("Ann", item)] * MIN_PARTS).values()
+    item = replace(_item(0, frames=4), frames=pictures, face_mask=np.ones(4, bool))
+    (own,) = fit_person_stats([("Ann", item)] * MIN_PARTS).values()
     assert set(own) == {"voice"}
     assert apply_person_norm(item, own, POPULATION).frames is pictures
 
@@ -138,10 +138,10 @@ def test_a_stream_that_was_not_measured_stays_as_it_is() -> None:
 
 def test_moments_are_those_of_all_steps_together() -> None:
     items = [_item(seed, shift=1e4, frames=3 + seed) for seed in range(9)]
-    moments, everything = measure_streams(items)["face"], _seen(items).astype(np.float64)
+    moments, everything = fit_stream_stats(items)["face"], _seen(items).astype(np.float64)
     np.testing.assert_allclose(moments.mean, everything.mean(axis=0), rtol=1e-6)
     np.testing.assert_allclose(moments.std, everything.std(axis=0), rtol=1e-4)
-    assert measure_streams([_item(0, frames=0, steps=0)]) == {}
+    assert fit_stream_stats([_item(0, frames=0, steps=0)]) == {}
 
 
 def _table(path: Path, n_people: int, n_clips: int) -> Path:
@@ -178,7 +178,7 @@ def test_where_people_differ_more_than_they_react_normalising_finds_the_reaction
         folder = train(_config(data, tmp_path / f"{person_norm}", person_norm), progress=False)
         evaluation = evaluate(folder, data, progress=False)
         reached[person_norm] = evaluation.metrics.pearson[0] or 0.0
-        note = "32 clips normalised by the mean and spread of their own person (4 people)"
+        note = "32 clips normalised by the mean and spread of their person (4 people)"
         assert evaluation.person_norm == (note if person_norm else None)
     assert reached[True] > 0.8
     assert reached[False] < 0.4

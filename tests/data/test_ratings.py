@@ -10,7 +10,7 @@ import pytest
 from typer.testing import CliRunner
 
 from reactometer.cli.app import app
-from reactometer.data.datasets import read_data_set
+from reactometer.data.datasets import read_dataset
 from reactometer.data.ratings import agreement, gather_ratings
 from reactometer.errors import ConfigError, DataError, OutputError
 
@@ -73,7 +73,7 @@ def test_ratings_become_a_table_that_is_a_data_set(tmp_path: Path) -> None:
     assert made.n_raters == (1, 2)
     assert made.incomplete == ("c.mp4",)
     assert made.means == pytest.approx(((2.75 / 6 + 0) / 2, 0.5))
-    manifest = read_data_set(tmp_path / "videos.csv")
+    manifest = read_dataset(tmp_path / "videos.csv")
     assert manifest.labels == ("Joy", "Fear")
     first, second = manifest.clips
     assert (first.path, first.person, first.split) == (tmp_path / "a.mp4", "P1", "train")
@@ -84,7 +84,7 @@ def test_ratings_become_a_table_that_is_a_data_set(tmp_path: Path) -> None:
 def test_a_table_elsewhere_still_finds_its_clips(tmp_path: Path) -> None:
     (tmp_path / "out").mkdir()
     gather_ratings(_table(tmp_path, "path,Joy\na.mp4,0.5\nb.mp4,1\n"), tmp_path / "out" / "videos.csv")
-    clips = read_data_set(tmp_path / "out" / "videos.csv").clips
+    clips = read_dataset(tmp_path / "out" / "videos.csv").clips
     assert [clip.path for clip in clips] == [tmp_path / "a.mp4", tmp_path / "b.mp4"]
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from reactometer.data.datasets import read_data_set
+from reactometer.data.datasets import read_dataset
 from reactometer.data.leakage import find_shared
 from reactometer.data.splits import assign_folds, assign_splits, find_components, split
 from reactometer.errors import ConfigError, DataError, OutputError
@@ -109,7 +109,7 @@ LABELS = ("Joy", "Fear", "Awe")
 def test_splits_share_nobody_and_nothing_and_their_labels_are_alike(tmp_path: Path, seed: int) -> None:
     data = _write(tmp_path, *_blocks(60, 10), seed=seed)
     made = split(data, tmp_path / "clean.csv", labels=LABELS, seed=seed)
-    manifest = read_data_set(made.path)
+    manifest = read_dataset(made.path)
     assert manifest.labels == LABELS  # the table has no other column that could be one
     for kind in ("person", "stimulus"):
         assert find_shared(manifest.clips, kind) == []
@@ -122,7 +122,7 @@ def test_splits_share_nobody_and_nothing_and_their_labels_are_alike(tmp_path: Pa
     first = manifest.clips[0]
     assert first.path == tmp_path / "media" / "0.mp4"
     assert first.audio_path == tmp_path / "media" / "0.wav"
-    original = read_data_set(data, LABELS).clips[0]
+    original = read_dataset(data, LABELS).clips[0]
     assert (first.person, first.stimulus, first.labels) == (original.person, original.stimulus, original.labels)
 
 
@@ -130,10 +130,10 @@ def test_one_key_alone_and_label_vectors(tmp_path: Path) -> None:
     people, stimuli = [f"p{row % 30}" for row in range(600)], [f"s{row // 30}" for row in range(600)]
     data = _write(tmp_path, people, stimuli)
     by_person = split(data, tmp_path / "person.csv", disjoint=["person"], labels=LABELS)
-    assert find_shared(read_data_set(by_person.path).clips, "person") == []
-    assert len(find_shared(read_data_set(by_person.path).clips, "stimulus")) == 3
+    assert find_shared(read_dataset(by_person.path).clips, "person") == []
+    assert len(find_shared(read_dataset(by_person.path).clips, "stimulus")) == 3
     by_stimulus = split(data, tmp_path / "stimulus.csv", disjoint=["stimulus"], val=0.3, test=0.0, labels=LABELS)
-    assert find_shared(read_data_set(by_stimulus.path).clips, "stimulus") == []
+    assert find_shared(read_dataset(by_stimulus.path).clips, "stimulus") == []
     assert by_stimulus.n_clips == {"train": 420, "val": 180, "test": 0}
     by_labels = split(data, tmp_path / "labels.csv", disjoint=["labels"], labels=LABELS)
     assert by_labels.n_components > 590

@@ -10,11 +10,11 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from reactometer.data.datasets import read_data_set
+from reactometer.data.datasets import read_dataset
 from reactometer.data.manifest import read_rows
 from reactometer.data.splits import with_splits
 from reactometer.errors import DataError
-from reactometer.media.segments import WindowSpec, _WindowBuffer, cut_clip, select_face
+from reactometer.media.segments import WindowSpec, _WindowBuffer, select_face, slice_clip
 from reactometer.types import FaceSample, FrameState, PreparedClip
 
 settings.register_profile("here", deadline=None, max_examples=25, database=None, derandomize=True)
@@ -32,7 +32,7 @@ def test_a_manifest_holds_every_row_with_its_names(own: list[tuple[str, str, flo
         file = Path(folder) / "table.csv"
         with file.open("w", encoding="utf-8-sig" if with_mark else "utf-8", newline="") as out:
             csv.writer(out, quoting=csv.QUOTE_ALL).writerows([("path", "person", "Joy, or not"), *own])
-        manifest = read_data_set(file)
+        manifest = read_dataset(file)
     assert manifest.labels == ("Joy, or not",) and len(manifest.clips) == len(own)
     seen = set[str]()
     for (path, person, joy), clip in zip(own, manifest.clips, strict=True):
@@ -89,7 +89,7 @@ def test_windows_show_every_sample_and_are_what_is_cut_of_the_whole(
     cut += [clip for _, clip in cutter.finish(end_s, 0)]
     whole = PreparedClip(0.0, end_s, own, None)
     assert [clip.start_s for clip in cut] == pytest.approx([shape.hop_s * number for number in range(len(cut))])
-    assert all(clip == cut_clip(whole, clip.start_s, clip.end_s) for clip in cut)
+    assert all(clip == slice_clip(whole, clip.start_s, clip.end_s) for clip in cut)
     assert {sample for clip in cut for sample in clip.samples} >= {one for one in own if one.time_s < cut[-1].end_s}
     assert cut[-1].end_s >= end_s - 0.1
 

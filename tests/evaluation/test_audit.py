@@ -54,7 +54,7 @@ def test_planted_leaks_are_each_named_with_their_size(excerpt: Callable[..., Pat
     table.to_csv(data / "data_info.csv", index=False)
     prepare(data, tmp_path / "cache", progress=False, workers=1)
     found = audit(tmp_path / "cache", progress=False)
-    leaks = {(leak.kind, leak.splits[1]): leak for leak in found.leaks}
+    leaks = {(leak.type, leak.splits[1]): leak for leak in found.leaks}
     assert set(leaks) >= {("person", "val"), ("label vector", "val"), ("file", "val")}
     assert ("file", "test") not in leaks
     assert leaks["person", "val"].examples == (table.Person[train[2]],)

@@ -157,7 +157,7 @@ def test_features_kept_of_a_frozen_encoder_score_as_the_media_do(
     frozen_folder: Path, prepared: PreparedSet, without: str | None
 ) -> None:
     loaded = load_model(frozen_folder)
-    sampling = replace(loaded.sampling, looks=without != "face", listens=without != "voice")
+    sampling = replace(loaded.sampling, uses_face=without != "face", uses_voice=without != "voice")
     reader = EncodingReader(loaded.networks.encode, MediaReader(sampling))
     scores = score_rows(loaded.networks, prepared.split("test"), reader)
     answers = _answers(frozen_folder, prepared.folder, without=without)
@@ -227,12 +227,12 @@ def test_normalising_per_person_is_told_of(
     model = lively(frozen_folder, tmp_path / "model", person_norm=True)
     evaluation = evaluate(model, own, out=tmp_path / "out", progress=False)
     said = json.loads((tmp_path / "out" / "metrics.json").read_text())["person_norm"]
-    assert said == evaluation.person_norm == "10 clips normalised by the mean and spread of their own person (1 people)"
+    assert said == evaluation.person_norm == "10 clips normalised by the mean and spread of their person (1 people)"
     assert np.abs(_answers(model, own) - _answers(frozen_folder, own)).max() > 1e-3
     few = evaluate(model, prepared.folder, progress=False)
     assert few.person_norm == (
-        "0 clips normalised by the mean and spread of their own person (0 people); "
-        "10 left as they are (nobody with 5 clips or more)"
+        "0 clips normalised by the mean and spread of their person (0 people); "
+        "10 unchanged (people with fewer than 5 clips)"
     )
     np.testing.assert_allclose(few.predictions[list(HUME_REACTION)], _answers(frozen_folder, own), atol=1e-6)
 

@@ -101,9 +101,9 @@ def test_hidden_frames_are_as_if_unseen(name: str, checkpoint: Checkpoint, clip:
     media = to_item(clip, model.sampling)
     own = _explain(video, model, face_map=False)
     start_s, end_s = own.spans[1]
-    kept = media.seen & ((media.times_s < start_s) | (media.times_s >= end_s))
-    assert 0 < kept.sum() < media.seen.sum()
-    unseen = replace(media, seen=kept, frames=media.frames * kept[:, None, None, None])
+    kept = media.face_mask & ((media.times_s < start_s) | (media.times_s >= end_s))
+    assert 0 < kept.sum() < media.face_mask.sum()
+    unseen = replace(media, face_mask=kept, frames=media.frames * kept[:, None, None, None])
     encoded = [model.networks.encode(item) for item in (media, unseen)]
     whole, rest = (score.intensities for item in encoded for score in score_items(model.networks, [item]))
     np.testing.assert_allclose(own.stretches["face"][1], whole - rest, atol=1e-5)

@@ -12,7 +12,7 @@ from av.audio.stream import AudioStream
 from av.video.stream import VideoStream
 
 from reactometer.errors import MediaError
-from reactometer.media.audio import _on_clock, is_audible, read_sound, read_waveform
+from reactometer.media.audio import _fill_gaps, is_audible, read_sound, read_waveform
 from reactometer.types import SOUND_RATE_HZ, FloatArray
 
 MILLISECOND = SOUND_RATE_HZ // 1000
@@ -148,7 +148,7 @@ def test_pieces_that_overlap_are_not_heard_twice() -> None:
         (12, np.arange(1)),
     ]
     floats = ((place, samples.astype(np.float32)) for place, samples in pieces)
-    joined = np.concatenate(list(_on_clock(Path("a.wav"), floats)))
+    joined = np.concatenate(list(_fill_gaps(Path("a.wav"), floats)))
     assert joined.tolist() == [2, 3, 4, 5, 12, 13, 0, 0, 0, 0, 20, 21, 0]
 
 

@@ -15,15 +15,15 @@ from reactometer.media.audio import read_waveform
 from reactometer.media.audio_features import (
     CONTOUR_RATE_HZ,
     FLOOR,
-    HIGHEST_HZ,
-    LOWEST_HZ,
+    MAX_HZ,
     MEL_BANDS,
+    MIN_HZ,
+    MIN_VOICING,
     N_CEPSTRA,
     N_CONTOURS,
-    VOICED,
     _filters,
-    contours,
     log_mel,
+    voice_contours,
 )
 from reactometer.types import FloatArray
 
@@ -41,7 +41,7 @@ def _voice(pitch_hz: float, seconds: float = 1.0, loudness: float = 0.1) -> Floa
 
 @pytest.mark.parametrize("pitch_hz", [80.0, 120.0, 210.0, 400.0])
 def test_the_pitch_of_a_vowel_is_found(pitch_hz: float) -> None:
-    values, _ = contours(_voice(pitch_hz))
+    values, _ = voice_contours(_voice(pitch_hz))
     inner = values[3:-3]
     assert np.exp(inner[:, PITCH]) == pytest.approx(pitch_hz, rel=0.02)
     assert inner[:, PITCH_CHANGE].max() < 0.02
@@ -50,24 +50,24 @@ def test_the_pitch_of_a_vowel_is_found(pitch_hz: float) -> None:
 
 def test_noise_has_no_pitch_and_moves_none() -> None:
     noise = np.random.default_rng(0).normal(0, 0.1, 16_000).astype(np.float32)
-    values, _ = contours(np.concatenate([_voice(150.0), noise]))
-    assert (values[55:-3, VOICING] < VOICED).all()
+    values, _ = voice_contours(np.concatenate([_voice(150.0), noise]))
+    assert (values[55:-3, VOICING] < MIN_VOICING).all()
     assert np.exp(values[55:-3, PITCH]) == pytest.approx(150.0, rel=0.02)  # the median of the voiced steps
 
 
 def test_pauses_are_told_from_speech() -> None:
-    _, speaks = contours(np.concatenate([_voice(150.0), np.zeros(16_000, np.float32)]))
+    _, speaks = voice_contours(np.concatenate([_voice(150.0), np.zeros(16_000, np.float32)]))
     assert speaks[: CONTOUR_RATE_HZ - 1].all()
     assert not speaks[CONTOUR_RATE_HZ + 1 :].any()
 
 
 def test_half_a_second_of_speech_in_a_quarter_of_a_minute_is_found() -> None:
-    _, speaks = contours(np.concatenate([_voice(150.0, 0.5), np.zeros(15 * 16_000, np.float32)]))
+    _, speaks = voice_contours(np.concatenate([_voice(150.0, 0.5), np.zeros(15 * 16_000, np.float32)]))
     assert speaks.nonzero()[0].max() < 30
 
 
 def test_loudness_moves_the_first_coefficient_alone() -> None:
-    quiet, loud = (contours(_voice(150.0, loudness=level))[0][3:-3] for level in (0.1, 0.2))
+    quiet, loud = (voice_contours(_voice(150.0, loudness=level))[0][3:-3] for level in (0.1, 0.2))
     louder = (loud - quiet).mean(axis=0)
     assert louder[0] == pytest.approx(8 * np.log(4), rel=0.02)  # 64 bands, each ln 4 up, orthonormal transform
     assert np.abs(louder[1:]).max() < 0.5
@@ -75,7 +75,7 @@ def test_loudness_moves_the_first_coefficient_alone() -> None:
 
 @pytest.mark.parametrize(("samples", "steps"), [(0, 0), (1, 1), (320, 1), (321, 2), (16_000, 50)])
 def test_there_are_fifty_steps_a_second_and_silence_is_finite(samples: int, steps: int) -> None:
-    values, speaks = contours(np.zeros(samples, dtype=np.float32))
+    values, speaks = voice_contours(np.zeros(samples, dtype=np.float32))
     assert values.shape == (steps, N_CONTOURS)
     assert values.dtype == np.float32
     assert speaks.shape == (steps,)
@@ -91,7 +91,7 @@ def test_it_equals_an_independent_implementation() -> None:
     """transformers' NumPy spectrogram with the same filters (its frames are centred the same way)."""
     library: Any = audio_utils
     waveform = np.random.default_rng(0).normal(0, 0.1, 16000).astype(np.float32)
-    bank: Any = library.mel_filter_bank(257, MEL_BANDS, LOWEST_HZ, HIGHEST_HZ, 16000, norm=None, mel_scale="htk")
+    bank: Any = library.mel_filter_bank(257, MEL_BANDS, MIN_HZ, MAX_HZ, 16000, norm=None, mel_scale="htk")
     window = library.window_function(400, "hann", periodic=True, frame_length=512)
     theirs = library.spectrogram(
         waveform, window, 512, 160, power=2.0, center=True, pad_mode="constant", mel_filters=bank
@@ -121,7 +121,7 @@ def test_a_tone_is_loudest_in_its_own_band() -> None:
     def mel(rate_hz: float) -> float:
         return 2595 * math.log10(1 + rate_hz / 700)
 
-    centres = np.linspace(mel(LOWEST_HZ), mel(HIGHEST_HZ), MEL_BANDS + 2)[1:-1]
+    centres = np.linspace(mel(MIN_HZ), mel(MAX_HZ), MEL_BANDS + 2)[1:-1]
     assert low == int(np.abs(centres - mel(300.0)).argmin())
     assert high == int(np.abs(centres - mel(3000.0)).argmin())
 

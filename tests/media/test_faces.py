@@ -19,11 +19,11 @@ from reactometer.media.faces import (
     CROP_EYE_HEIGHT,
     crop_face,
     decode_crop,
+    face_region,
     load_detector,
-    part_of_face,
-    settle_detector,
+    resolve_detector_name,
 )
-from reactometer.media.tracking import follow_face
+from reactometer.media.tracking import track_face
 from reactometer.media.video import read_frames
 from reactometer.types import ByteArray, Detection, FaceSample, Frame, FrameState
 
@@ -52,7 +52,7 @@ def test_without_yunet_auto_is_haar_with_one_warning(no_yunet: None) -> None:
         second = load_detector("auto")
     assert len(caught) == 1
     assert first is second is load_detector("haar")
-    assert settle_detector("auto") == "haar"
+    assert resolve_detector_name("auto") == "haar"
 
 
 @pytest.mark.shared
@@ -60,10 +60,10 @@ def test_yunet_is_used_as_soon_as_its_file_is_there(
     no_yunet: None, shared_data: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with pytest.warns(UserWarning, match="YuNet"):
-        assert settle_detector("auto") == "haar"
+        assert resolve_detector_name("auto") == "haar"
     monkeypatch.setenv("REACTOMETER_WEIGHTS", str(shared_data.parent / "weights"))
     monkeypatch.setenv("REACTOMETER_CACHE", "~nobody-of-this-name/cache")  # no home folder
-    assert settle_detector("auto") == "yunet"
+    assert resolve_detector_name("auto") == "yunet"
 
 
 def test_yunet_that_is_asked_for_and_cannot_be_had_is_an_error(no_yunet: None) -> None:
@@ -80,7 +80,7 @@ def test_an_unknown_detector_is_answered_with_a_suggestion() -> None:
 def test_with_its_file_auto_is_yunet_and_made_once() -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        assert settle_detector("auto") == "yunet"
+        assert resolve_detector_name("auto") == "yunet"
         assert load_detector("auto") is load_detector("yunet")
 
 
@@ -88,7 +88,7 @@ def test_with_its_file_auto_is_yunet_and_made_once() -> None:
 @pytest.mark.parametrize("name", ["yunet", pytest.param("haar", marks=pytest.mark.slow)])
 def test_an_empty_room_shows_no_face(shared_data: Path, name: str) -> None:
     path = shared_data / "clips" / "no_face.mp4"
-    samples = list(follow_face(read_frames(path), load_detector(name), rate_hz=4.0, size_px=SIZE_PX))
+    samples = list(track_face(read_frames(path), load_detector(name), rate_hz=4.0, size_px=SIZE_PX))
     assert states(samples) == {FrameState.NO_FACE: 16}
     assert all(sample.box is None and sample.crop_jpeg is None for sample in samples)
 
@@ -98,7 +98,7 @@ def test_an_empty_room_shows_no_face(shared_data: Path, name: str) -> None:
 @pytest.mark.parametrize(("name", "least"), [("yunet", 1.0), ("haar", 0.9)])
 def test_one_moving_face_is_followed_without_jumps(shared_data: Path, name: str, least: float) -> None:
     path = shared_data / "clips" / "WolfgangLanger_Pexels.mp4"
-    samples = list(follow_face(read_frames(path), load_detector(name), rate_hz=2.0, size_px=SIZE_PX))
+    samples = list(track_face(read_frames(path), load_detector(name), rate_hz=2.0, size_px=SIZE_PX))
     boxes = [sample.box for sample in samples if sample.box is not None]
     assert len(samples) == 40
     assert states(samples)[FrameState.FACE] >= least * len(samples)
@@ -110,7 +110,7 @@ def test_one_moving_face_is_followed_without_jumps(shared_data: Path, name: str,
 @pytest.mark.shared
 def test_a_face_that_leaves_is_a_mask_and_never_a_guess(shared_data: Path) -> None:
     path = shared_data / "clips" / "face_noface.mov"
-    samples = list(follow_face(read_frames(path), load_detector("yunet"), rate_hz=5.0, size_px=SIZE_PX))
+    samples = list(track_face(read_frames(path), load_detector("yunet"), rate_hz=5.0, size_px=SIZE_PX))
     seen = [sample.state is FrameState.FACE for sample in samples]
     leaves = seen.index(False)
     assert all(seen[:leaves])
@@ -123,14 +123,14 @@ def test_a_face_that_leaves_is_a_mask_and_never_a_guess(shared_data: Path) -> No
 def test_small_pictures_that_a_face_fills_are_found(shared_data: Path) -> None:
     counts: Counter[FrameState] = Counter()
     for path in sorted((shared_data / "facevoice" / "train" / "mp4").glob("*.mp4"))[::40]:
-        counts += states(list(follow_face(read_frames(path), load_detector("yunet"), rate_hz=2.0, size_px=SIZE_PX)))
+        counts += states(list(track_face(read_frames(path), load_detector("yunet"), rate_hz=2.0, size_px=SIZE_PX)))
     assert counts[FrameState.FACE] >= 0.92 * counts.total()  # 4 % of the shots show none
 
 
 @pytest.mark.shared
 def test_samples_hold_crops_of_the_size_asked_for(shared_data: Path) -> None:
     path = shared_data / "clips" / "single_face.mp4"
-    samples = list(follow_face(read_frames(path), load_detector("yunet"), rate_hz=2.0, size_px=80))
+    samples = list(track_face(read_frames(path), load_detector("yunet"), rate_hz=2.0, size_px=80))
     assert [round(sample.time_s, 3) for sample in samples] == [0.0, 0.5, 1.0, 1.5, 2.0]
     for sample in samples:
         assert sample.crop_jpeg is not None
@@ -283,7 +283,7 @@ def scene(*people: Sequence[tuple[float, float, float] | None]) -> tuple[list[Fr
 
 def followed(frames: list[Frame], detector: faces.Detector, rate_hz: float = 100.0) -> list[float | None]:
     """The x of the followed face at every frame, None where there is none."""
-    samples = follow_face(frames, detector, rate_hz=rate_hz, size_px=16)
+    samples = track_face(frames, detector, rate_hz=rate_hz, size_px=16)
     return [None if sample.box is None else sample.box[0] for sample in samples]
 
 
@@ -314,7 +314,7 @@ def test_a_face_of_another_size_is_another_face() -> None:
 def test_unreadable_frames_are_samples_of_their_own() -> None:
     frames, detector = scene([(10.0, 10.0, 40.0)] * 4)
     frames[2] = Frame(2, 0.2, None)
-    samples = list(follow_face(frames, detector, rate_hz=100.0, size_px=16))
+    samples = list(track_face(frames, detector, rate_hz=100.0, size_px=16))
     assert [sample.state.name for sample in samples] == ["FACE", "FACE", "UNREADABLE", "FACE"]
     assert (samples[2].time_s, samples[2].box, samples[2].crop_jpeg) == (0.2, None, None)
 
@@ -331,7 +331,7 @@ def test_only_sampled_frames_are_converted() -> None:
 
         return Frame(frame.index, frame.time_s, rgb)
 
-    assert len(list(follow_face(map(watch, frames), detector, rate_hz=2.5, size_px=16))) == 5
+    assert len(list(track_face(map(watch, frames), detector, rate_hz=2.5, size_px=16))) == 5
     assert converted == [0, 4, 8, 12, 16]
 
 
@@ -339,7 +339,7 @@ def test_parts_of_the_face_have_their_places_in_a_crop() -> None:
     """Eyes as crops are cut; nose and mouth where YuNet has them in the middle."""
     places = {"eyes": (0.335, 0.39), "nose": (0.5, 0.57), "mouth": (0.36, 0.73), "brows": (0.335, 0.29)}
     places |= {"forehead": (0.5, 0.15), "chin": (0.5, 0.92), "cheek": (0.25, 0.6), "hair or background": (0.05, 0.5)}
-    assert {name: part_of_face(*place) for name, place in places.items()} == {name: name for name in places}
+    assert {name: face_region(*place) for name, place in places.items()} == {name: name for name in places}
 
 
 def test_a_face_without_a_finite_place_or_size_is_no_face() -> None:

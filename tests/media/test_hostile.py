@@ -122,7 +122,7 @@ def test_every_kind_is_read_or_refused(clips: dict[str, bytes], tmp_path: Path) 
         (tmp_path / "clip.mp4").write_bytes(data)  # whatever it is, by the wrong name
         if _ends_well(reader, tmp_path / "clip.mp4"):
             read.add(name)
-    reader.end()
+    reader.close()
     assert read == set(clips) - {"png"}
 
 
@@ -137,7 +137,7 @@ def test_what_few_files_are_like_is_read_for_what_it_is(odd: dict[str, bytes], t
             ends_s[name] = max(piece[1].end_s for piece in pieces if not isinstance(piece, MediaInfo))
         except MediaError:
             refused.append(name)
-    reader.end()
+    reader.close()
     assert refused == ["before zero"]
     assert ends_s.pop("a gap of 100 s") == pytest.approx(100.8, abs=0.2)
     assert all(0.0 <= end_s < 1.0 for end_s in ends_s.values()), ends_s
@@ -155,5 +155,5 @@ def test_files_changed_at_random_end_in_a_result_or_a_reason(
         change, data = mutate([*clips.values(), *odd.values()], np.random.default_rng([seed, number]))
         (tmp_path / f"{change}.mp4").write_bytes(data)
         ends.append(_ends_well(reader, tmp_path / f"{change}.mp4"))
-    reader.end()
+    reader.close()
     assert 12 < sum(ends) < 54

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from reactometer.media.faces import load_detector, prefetch_map
-from reactometer.media.tracking import follow_faces
+from reactometer.media.tracking import track_faces
 from reactometer.media.video import read_frames
 
 
@@ -57,7 +57,7 @@ def test_threads_end_when_their_user_stops() -> None:
 def test_a_real_clip_gives_the_same_samples_however_many_threads_search(shared_data: Path) -> None:
     path, detector = shared_data / "clips" / "single_face.mp4", load_detector("yunet")
     alone, several = (
-        list(follow_faces(read_frames(path), detector, rate_hz=8.0, size_px=48, threads=threads)) for threads in (0, 3)
+        list(track_faces(read_frames(path), detector, rate_hz=8.0, size_px=48, threads=threads)) for threads in (0, 3)
     )
     assert alone == several
     assert len(alone) > 10

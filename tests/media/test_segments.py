@@ -18,13 +18,13 @@ from reactometer.media.faces import load_detector
 from reactometer.media.segments import (
     FULL_CLIP,
     WindowSpec,
-    cut_clip,
-    part_spans,
+    part_bounds,
     prepare_clip,
     select_face,
+    slice_clip,
     stream_windows,
 )
-from reactometer.media.tracking import follow_faces
+from reactometer.media.tracking import track_faces
 from reactometer.types import SOUND_RATE_HZ, Detection, FrameState, PreparedClip
 
 SETTINGS = PrepareConfig(detector="haar", rate_hz=5.0, size_px=32)
@@ -89,16 +89,16 @@ def test_overlapping_windows_equal_cuts_of_the_whole(video: Path) -> None:
     windows = [clip for _, clip in _windows(video, WindowSpec(2.0, 0.5))]
     assert [window.start_s for window in windows] == [0.5 * number for number in range(11)]
     for window in windows:
-        _assert_equal(window, cut_clip(whole, window.start_s, window.end_s))
+        _assert_equal(window, slice_clip(whole, window.start_s, window.end_s))
 
 
 def test_a_cut_of_a_cut_is_the_cut(video: Path) -> None:
     whole = prepare_clip(video, SETTINGS, _centre)
-    part = cut_clip(whole, 1.0, 5.0)
+    part = slice_clip(whole, 1.0, 5.0)
     assert (part.start_s, part.end_s, part.frames_read) == (1.0, 5.0, whole.frames_read)
-    _assert_equal(cut_clip(part, 2.5, 4.0), cut_clip(whole, 2.5, 4.0))
-    assert [sample.time_s for sample in cut_clip(part, 2.0, 2.4).samples] == pytest.approx([2.0, 2.2])
-    assert cut_clip(PreparedClip(0.0, 5.0, (), None), 1.0, 2.0) == PreparedClip(1.0, 2.0, (), None)
+    _assert_equal(slice_clip(part, 2.5, 4.0), slice_clip(whole, 2.5, 4.0))
+    assert [sample.time_s for sample in slice_clip(part, 2.0, 2.4).samples] == pytest.approx([2.0, 2.2])
+    assert slice_clip(PreparedClip(0.0, 5.0, (), None), 1.0, 2.0) == PreparedClip(1.0, 2.0, (), None)
 
 
 def test_the_last_window_ends_with_the_file_and_shows_something_new(video: Path) -> None:
@@ -121,7 +121,7 @@ def test_windows_of_everybody_hold_what_each_one_s_own_hold(video: Path) -> None
     """Two faces in every frame: each is cut as if it alone were followed, and nobody shows no face."""
     places = (Detection((4.0, 20.0, 24.0, 24.0), 0.9, None), Detection((36.0, 20.0, 24.0, 24.0), 0.8, None))
     shapes = (FULL_CLIP, WindowSpec(2.0, 1.0))
-    everybody = list(stream_windows(video, SETTINGS, partial(_found, places), shapes, None, follow_faces))
+    everybody = list(stream_windows(video, SETTINGS, partial(_found, places), shapes, None, track_faces))
     for number, place in enumerate(places, start=1):
         alone = list(stream_windows(video, SETTINGS, partial(_found, [place]), shapes))
         for (shape, both), (own_shape, own) in zip(everybody, alone, strict=True):
@@ -132,10 +132,10 @@ def test_windows_of_everybody_hold_what_each_one_s_own_hold(video: Path) -> None
 
 
 def test_parts_are_the_windows_of_a_minute() -> None:
-    assert part_spans(10.0) == [(0.0, 10.0)]
-    assert part_spans(60.0) == part_spans(60.05) == [(0.0, 60.0)]
-    assert part_spans(150.0) == [(0.0, 60.0), (60.0, 120.0), (120.0, 150.0)]
-    assert part_spans(0.0) == [(0.0, 0.0)]
+    assert part_bounds(10.0) == [(0.0, 10.0)]
+    assert part_bounds(60.0) == part_bounds(60.05) == [(0.0, 60.0)]
+    assert part_bounds(150.0) == [(0.0, 60.0), (60.0, 120.0), (120.0, 150.0)]
+    assert part_bounds(0.0) == [(0.0, 0.0)]
 
 
 def _write_sound(path: Path) -> Path:

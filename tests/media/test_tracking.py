@@ -10,7 +10,7 @@ import pytest
 
 from reactometer.media.faces import Detector, decode_crop, load_detector
 from reactometer.media.segments import select_face
-from reactometer.media.tracking import GIVEN_UP_S, follow_face, follow_faces
+from reactometer.media.tracking import FORGET_AFTER_S, track_face, track_faces
 from reactometer.media.video import read_frames
 from reactometer.types import ByteArray, Detection, FaceSample, Frame, FrameState, PreparedClip
 
@@ -37,7 +37,7 @@ def scene(*people: Walk, rate_hz: float = 10.0) -> tuple[list[Frame], Detector]:
 
 def followed(frames: list[Frame], detector: Detector) -> dict[int, list[float | None]]:
     """By number, the x of the face in every frame, None where it is not seen."""
-    samples = list(follow_faces(frames, detector, rate_hz=100.0, size_px=16))
+    samples = list(track_faces(frames, detector, rate_hz=100.0, size_px=16))
     numbers = sorted({sample.face for sample in samples if sample.face is not None})
     return {number: [sample.box and sample.box[0] for sample in samples_of(samples, number)] for number in numbers}
 
@@ -66,7 +66,7 @@ def test_people_are_numbered_from_left_to_right_and_as_they_come() -> None:
 def test_a_frame_is_one_sample_without_a_face_and_one_of_each_face() -> None:
     frames, detector = scene(walk(10, 10, 3), hidden(walk(200, 200, 3), 2, 3))
     frames[1] = Frame(1, 0.1, None)
-    samples = list(follow_faces(frames, detector, rate_hz=100.0, size_px=16))
+    samples = list(track_faces(frames, detector, rate_hz=100.0, size_px=16))
     assert [(sample.time_s, sample.state.name, sample.face) for sample in samples] == [
         *((0.0, "NO_FACE", None), (0.0, "FACE", 1), (0.0, "FACE", 2)),
         (0.1, "UNREADABLE", None),
@@ -79,7 +79,7 @@ def test_a_frame_is_one_sample_without_a_face_and_one_of_each_face() -> None:
 
 def test_only_faces_are_cropped_and_only_sampled_frames_looked_at() -> None:
     frames, detector = scene(walk(10, 10, 20), [None] * 20)
-    samples = list(follow_faces(frames, detector, rate_hz=2.5, size_px=16))
+    samples = list(track_faces(frames, detector, rate_hz=2.5, size_px=16))
     assert [sample.face for sample in samples] == [None, 1] * 5
     assert [sample.crop_jpeg is None for sample in samples] == [True, False] * 5
 
@@ -93,7 +93,7 @@ def test_people_who_cross_stay_who_they_are(first: int, last: int) -> None:
 
 
 def test_who_is_away_for_a_short_time_is_the_same_and_for_long_somebody_new() -> None:
-    rate_hz, away = 10.0, round(GIVEN_UP_S * 10)
+    rate_hz, away = 10.0, round(FORGET_AFTER_S * 10)
     short = hidden(walk(10, 10, away + 20), 5, 4 + away)
     assert list(followed(*scene(short, rate_hz=rate_hz))) == [1]
     longer = hidden(walk(10, 10, away + 20), 5, 6 + away)
@@ -138,7 +138,7 @@ def test_two_real_people_are_each_followed_as_if_alone(
     side_by_side: tuple[list[Frame], list[Frame], list[Frame]],
 ) -> None:
     left, right, both = side_by_side
-    samples = list(follow_faces(both, load_detector("yunet"), rate_hz=100.0, size_px=64))
+    samples = list(track_faces(both, load_detector("yunet"), rate_hz=100.0, size_px=64))
     assert {sample.face for sample in samples} == {None, 1, 2}
 
     def boxes(own: Sequence[FaceSample]) -> np.ndarray:
@@ -146,6 +146,6 @@ def test_two_real_people_are_each_followed_as_if_alone(
         return np.array([sample.box for sample in own])
 
     for number, alone, shift_px in ((1, left, 0), (2, right, 640)):
-        expected = boxes(list(follow_face(alone, load_detector("yunet"), rate_hz=100.0, size_px=64)))
+        expected = boxes(list(track_face(alone, load_detector("yunet"), rate_hz=100.0, size_px=64)))
         found = boxes(samples_of(samples, number)) - [shift_px, 0, 0, 0]
         assert np.abs(found - expected).max() < 0.2 * expected[:, 3].min()

@@ -20,7 +20,7 @@ from reactometer.types import Clip, PreparedClip
 settings.register_profile("here", deadline=None, max_examples=50, database=None, derandomize=True)
 settings.load_profile("here")
 
-SAMPLING = InputSpec(n_frames=4, size_px=32, listens=True)
+SAMPLING = InputSpec(n_frames=4, size_px=32, uses_voice=True)
 
 
 def _item(n_frames: int, n_steps: int, number: int, targets: tuple[float, ...] | None = None) -> Item:
@@ -36,10 +36,10 @@ def test_a_batch_holds_every_item_and_zeros_beyond_it() -> None:
     batch = collate(items, n_labels=2)
     assert (batch.frames.shape, batch.voice.shape) == ((3, 4, 3), (3, 3, 2))
     for place, item in enumerate(items):
-        seen, heard = len(item.seen), len(item.voice)
+        seen, heard = len(item.face_mask), len(item.voice)
         for own, padded in (
             (item.frames, batch.frames[place]),
-            (item.seen, batch.frame_mask[place]),
+            (item.face_mask, batch.frame_mask[place]),
             (item.times_s, batch.frame_times_s[place]),
             (item.voice, batch.voice[place]),
             (np.ones(heard, bool), batch.voice_mask[place]),
@@ -89,7 +89,7 @@ def test_scores_are_of_every_part_in_order_and_with_the_clips_labels() -> None:
     dataset = PartDataset(_rows(2), _told)
     told = [tuple(item.times_s.tolist()) for item in map(dataset.__getitem__, range(len(dataset)))]
     assert told == [(0, 0, -1), (1, 0, -1), (1, 60, -1)]
-    assert [(dataset[place].number, dataset[place].targets) for place in (0, 2)] == [(0, (0.0,)), (2, (0.1,))]
+    assert [(dataset[place].clip_index, dataset[place].targets) for place in (0, 2)] == [(0, (0.0,)), (2, (0.1,))]
 
 
 def test_training_draws_one_part_of_a_clip_by_seed_epoch_and_clip() -> None:
@@ -99,15 +99,15 @@ def test_training_draws_one_part_of_a_clip_by_seed_epoch_and_clip() -> None:
         place = int(rng.integers(2))
         item = dataset[dataset.order.index(1)]
         assert item.times_s.tolist() == pytest.approx([1, 60 * place, rng.uniform()])
-        assert (item.number, item.targets, len(dataset)) == (1, (0.1,), 2)
+        assert (item.clip_index, item.targets, len(dataset)) == (1, (0.1,), 2)
 
 
 def test_an_epoch_is_shuffled_and_filled_up_with_clips_that_do_not_teach() -> None:
     order = np.random.default_rng((1, 2)).permutation(7).tolist()
     alone, dealt = (TrainingDataset(_rows(7), _told, seed=1, epoch=2, n_processes=count) for count in (1, 3))
     assert (len(alone), len(dealt)) == (7, 9)
-    assert [alone[place].number for place in range(7)] == order
-    assert [dealt[place].number for place in range(9)] == order + order[:2]
+    assert [alone[place].clip_index for place in range(7)] == order
+    assert [dealt[place].clip_index for place in range(9)] == order + order[:2]
     assert [dealt[place].targets is None for place in range(9)] == [False] * 7 + [True] * 2
     assert dealt[3].targets == (order[3] / 10,)
 
@@ -127,10 +127,12 @@ def items(draw: st.DrawFn) -> Item:
 def test_a_mask_is_true_for_seen_frames_and_audible_steps_only(own: list[Item]) -> None:
     batch = collate(own, 1)
     for row, item in enumerate(own):
-        assert batch.frame_mask[row].tolist()[: len(item.seen)] == item.seen.tolist()
-        assert int(batch.frame_mask[row].sum()) == int(item.seen.sum())
+        assert batch.frame_mask[row].tolist()[: len(item.face_mask)] == item.face_mask.tolist()
+        assert int(batch.frame_mask[row].sum()) == int(item.face_mask.sum())
         assert batch.voice_mask[row].tolist() == [step < len(item.voice) for step in range(batch.voice.shape[1])]
-        assert np.array_equal(batch.frames[row, : len(item.frames)].numpy()[item.seen], item.frames[item.seen])
+        assert np.array_equal(
+            batch.frames[row, : len(item.frames)].numpy()[item.face_mask], item.frames[item.face_mask]
+        )
         assert np.array_equal(batch.voice[row, : len(item.voice)].numpy(), item.voice)
 
 

@@ -47,7 +47,7 @@ def _item(seed: int, frames: int, steps: int, unseen: tuple[int, ...] = ()) -> I
     seen = np.array([place not in unseen for place in range(frames)], dtype=bool)
     return Item(
         frames=generator.integers(0, 255, (frames, 3, SIZE_PX, SIZE_PX), dtype=np.uint8) * seen[:, None, None, None],
-        seen=seen,
+        face_mask=seen,
         times_s=np.arange(frames, dtype=np.float32),
         voice=generator.normal(-8, 3, (steps, MEL_BANDS)).astype(np.float32),
         voice_times_s=np.arange(steps, dtype=np.float32) * np.float32(0.01),
@@ -76,8 +76,8 @@ def test_an_item_scores_the_same_alone_and_in_any_batch(name: str) -> None:
 def test_unseen_frames_have_no_influence(name: str) -> None:
     model = _model(name)
     item = _item(1, frames=6, steps=100, unseen=(0, 4))
-    seen = item.seen
-    without = replace(item, frames=item.frames[seen], seen=seen[seen], times_s=item.times_s[seen])
+    seen = item.face_mask
+    without = replace(item, frames=item.frames[seen], face_mask=seen[seen], times_s=item.times_s[seen])
     torch.testing.assert_close(_score(model, item), _score(model, without), atol=1e-6, rtol=0)
 
 
@@ -131,7 +131,7 @@ def test_a_model_of_one_modality_does_not_notice_the_other() -> None:
     assert torch.equal(
         _score(face, item), _score(face, replace(item, voice=item.voice[:0], voice_times_s=item.voice_times_s[:0]))
     )
-    assert torch.equal(_score(voice, item), _score(voice, replace(item, seen=~item.seen)))
+    assert torch.equal(_score(voice, item), _score(voice, replace(item, face_mask=~item.face_mask)))
     assert (face.looks, face.listens, voice.looks, voice.listens) == (True, False, False, True)
     with pytest.raises(ConfigError, match=r"'resnet50'.*face"):
         _model("resnet50", modalities="voice")

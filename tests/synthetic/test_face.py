@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from reactometer.synthetic.clip import clip_plan, render_clip
-from reactometer.synthetic.face import ACTIONS, Pose, build_scene, draw_frame, random_look
+from reactometer.synthetic.face import ACTIONS, Pose, build_scene, draw_frame, random_appearance
 from reactometer.types import ByteArray
 
 REST = dict.fromkeys(ACTIONS, 0.0)
@@ -50,7 +50,7 @@ def test_yunet_finds_the_faces(frames: list[ByteArray]) -> None:
 
 @pytest.mark.parametrize("action", ACTIONS)
 def test_an_action_shows_the_more_the_stronger_it_is(action: str) -> None:
-    scene, pose = build_scene(random_look(np.random.default_rng(4)), 160), Pose(0.5, 0.45, 0.21)
+    scene, pose = build_scene(random_appearance(np.random.default_rng(4)), 160), Pose(0.5, 0.45, 0.21)
     neutral = draw_frame(scene, pose, REST).astype(float)
     changes = [
         np.abs(draw_frame(scene, pose, {**REST, action: strength}) - neutral).sum() / 1000
@@ -61,7 +61,7 @@ def test_an_action_shows_the_more_the_stronger_it_is(action: str) -> None:
 
 
 def test_the_picture_scales_with_its_size() -> None:
-    look, pose = random_look(np.random.default_rng(4)), Pose(0.5, 0.45, 0.21, yaw=0.2, roll=0.1)
+    look, pose = random_appearance(np.random.default_rng(4)), Pose(0.5, 0.45, 0.21, yaw=0.2, roll=0.1)
     small, large = (draw_frame(build_scene(look, size_px), pose, REST) for size_px in (96, 192))
     shrunk = cv2.resize(large, (96, 96), interpolation=cv2.INTER_AREA)
     face = np.s_[25:70, 30:66]
@@ -69,5 +69,5 @@ def test_the_picture_scales_with_its_size() -> None:
 
 
 def test_a_head_out_of_the_picture_leaves_the_room() -> None:
-    scene = build_scene(random_look(np.random.default_rng(4)), 160)
+    scene = build_scene(random_appearance(np.random.default_rng(4)), 160)
     assert np.abs(draw_frame(scene, Pose(2.5, 0.45, 0.21), REST) - scene.room.transpose(1, 2, 0)).max() <= 1

@@ -71,7 +71,7 @@ def _differences(first: Path, second: Path) -> np.ndarray:
 
 def test_each_process_reads_its_own_clips_and_all_see_the_batches_of_one(prepared: PreparedSet) -> None:
     rows = tuple(row for row in prepared.rows if row.clip.labels)[:7]
-    sampling, reads = InputSpec(1, 16, looks=False, listens=False), dict[int, list[str]]()
+    sampling, reads = InputSpec(1, 16, uses_face=False, uses_voice=False), dict[int, list[str]]()
 
     def batches(rank: int, everyone: int, size: int) -> list[list[int]]:
         own = reads.setdefault(10 * everyone + rank, [])

@@ -127,7 +127,7 @@ def test_scales_are_the_mean_and_spread_of_the_train_clips(small_config: Config,
     """Of frozen features and of the log-mel spectrogram; an encoder that is trained along has none before it."""
     setup = _set_up(_config(small_config, frozen=True), prepared)
     items = [setup.data.read(row, part, None) for row, part in _train_parts(setup)]
-    frames, voice = np.concatenate([item.frames[item.seen] for item in items]), [item.voice for item in items]
+    frames, voice = np.concatenate([item.frames[item.face_mask] for item in items]), [item.voice for item in items]
     assert setup.model.face_scale is not None
     np.testing.assert_allclose(setup.model.face_scale.mean, frames.mean(axis=0), rtol=1e-4, atol=1e-6)
     np.testing.assert_allclose(setup.model.face_scale.std[:5], frames.std(axis=0)[:5], rtol=1e-3)
@@ -154,7 +154,7 @@ def test_an_encoder_of_speech_hears_the_waveform(small_config: Config, prepared:
     assert item.voice.shape[1] == (64 if frozen else 320)
     assert setup.model.voice_scale is not None
     assert (setup.model.voice_scale.std == 1).all() != frozen
-    assert len(item.frames) == 0 or not item.seen.any()
+    assert len(item.frames) == 0 or not item.face_mask.any()
 
 
 def test_folds_deal_train_and_val_anew_and_find_their_features(small_config: Config, prepared: PreparedSet) -> None:

@@ -32,7 +32,7 @@ LONGEST_S = 60.0
 def reader() -> Iterator[MediaWorker]:
     reader = MediaWorker()
     yield reader
-    reader.end()
+    reader.close()
 
 
 def _until(holds: Callable[[], bool]) -> None:
@@ -51,7 +51,7 @@ def test_another_process_reads_the_same(reader: MediaWorker, simulated: Path) ->
     for file in sorted(simulated.rglob("*.mp4"))[:2]:
         info, *shown = reader.read(file, READING)
         assert isinstance(info, MediaInfo) and info.width_px > 0
-        here = list(READING.windows(file))
+        here = list(READING.stream(file))
         assert [shape for shape, _ in shown] == [shape for shape, _ in here]  # type: ignore[misc]
         assert all(_same(one[1], other[1]) for one, other in zip(shown, here, strict=True))  # type: ignore[index]
 
@@ -111,29 +111,29 @@ def test_memory_is_bounded(simulated: Path) -> None:
     assert reader._process is not None
     limits = Path(f"/proc/{reader._process.pid}/limits").read_text()
     assert re.search(rf"Max address space +{4 * 2**30} ", limits)
-    reader.end()
+    reader.close()
 
 
 @pytest.mark.slow
 def test_processor_time_is_bounded_for_each_file_anew(simulated: Path) -> None:
     video = next(simulated.rglob("*.mp4"))
-    reader = MediaWorker(ResourceLimits(processor_s=2.0))
+    reader = MediaWorker(ResourceLimits(cpu_s=2.0))
     first = reader.start()
     assert reader._process is not None
     while _processor_s(reader._process.pid) < 4.0:  # of many files it is more
         assert len(list(reader.read(video, READING))) > 2
     assert reader.start() is first
-    reader.end()
+    reader.close()
 
 
 @pytest.mark.slow
 def test_a_file_that_takes_too_much_processor_time_is_given_up(simulated: Path) -> None:
     video = next(simulated.rglob("*.mp4"))
-    reader = MediaWorker(ResourceLimits(processor_s=0.001))  # until the next whole second, as the kernel counts
+    reader = MediaWorker(ResourceLimits(cpu_s=0.001))  # until the next whole second, as the kernel counts
     with pytest.raises(MediaError, match="processor time"):
         for _ in range(1000):  # the kernel ends it when its next whole second is over
             list(reader.read(video, READING))
-    reader.end()
+    reader.close()
 
 
 def _processor_s(process: int) -> float:

@@ -32,10 +32,10 @@ if TYPE_CHECKING:
 LOCAL = "local"
 OBJECT_STORE_BYTES = 1 << 28  # of a cluster that is started here, which holds only models and rows
 CONNECT_TIMEOUT_S = 10.0
-PASSES = 2
+N_PASSES = 2
 """A machine that is lost takes finished results with it that were not yet sent; their files are predicted once more."""
 
-RETRIES = 2  # of a file whose actor or machine was lost
+MAX_RETRIES = 2  # of a file whose actor or machine was lost
 
 
 @contextmanager
@@ -104,12 +104,12 @@ def predict_files(
     # Ray Data runs in a process of its own on this machine, since it writes its logs to standard error.
     here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
     stream = ray.remote(num_cpus=0, scheduling_strategy=here, max_retries=0)(_predict_rows)
-    for _ in range(PASSES):
+    for _ in range(N_PASSES):
         rows = [{"path": _absolute(one.path), "sha256": sha256} for sha256, one in waiting.items()]
         for result in stream.remote(rows, arguments, n_actors, n_gpus) if rows else ():
             row = ray.get(result)
             if one := waiting.pop(row["sha256"], None):
-                yield one, [renamed(own, one.path) for own in load_predictions(row["predictions"])]
+                yield one, [with_path(own, one.path) for own in load_predictions(row["predictions"])]
     yield from ((one, []) for one in waiting.values())
 
 
@@ -117,7 +117,7 @@ def _absolute(path: str) -> str:
     return path if is_uri(path) else str(Path(path).absolute())
 
 
-def renamed(prediction: Prediction, path: str) -> Prediction:
+def with_path(prediction: Prediction, path: str) -> Prediction:
     """Return the prediction of a file under another path, also in its status."""
     return replace(prediction, path=path, status=prediction.status.replace(prediction.path, path))
 
@@ -138,7 +138,7 @@ def _predict_rows(
         compute=ray.data.ActorPoolStrategy(min_size=1, max_size=n_actors, max_tasks_in_flight_per_actor=1),
         num_cpus=1,
         num_gpus=n_gpus,
-        max_task_retries=RETRIES,
+        max_task_retries=MAX_RETRIES,
     )
     yield from dataset.iter_rows()
 

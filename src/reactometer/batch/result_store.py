@@ -43,7 +43,7 @@ DAMAGED = "Delete it and start the same command again, which computes its conten
 
 
 @dataclass(frozen=True)
-class Line:
+class JournalEntry:
     """A line of the journal: the predictions of one content, or one prediction that says why it failed."""
 
     sha256: str
@@ -55,7 +55,7 @@ class Line:
         return self.predictions[0].status
 
 
-_LINE = TypeAdapter(Line)
+_LINE = TypeAdapter(JournalEntry)
 
 
 class ResultStore:
@@ -87,7 +87,7 @@ class ResultStore:
         else:
             number = int(journal[-1].stem) + 1 if journal else 0
             file, self._n_lines = self.folder / JOURNAL / f"{number:05d}.jsonl", 0
-        line = Line(sha256, predictions)
+        line = JournalEntry(sha256, predictions)
         with wrap_write_errors(file), file.open("ab") as stream:
             stream.write(_LINE.dump_json(line) + b"\n")
             stream.flush()
@@ -138,7 +138,7 @@ class ResultStore:
     def _journal(self) -> list[Path]:
         return sorted((self.folder / JOURNAL).glob("*.jsonl"))
 
-    def _note(self, line: Line) -> None:
+    def _note(self, line: JournalEntry) -> None:
         self._n_lines += 1
         if line.status.startswith(FAILED):
             self.failures[line.sha256] = line.status.removeprefix(FAILED)
@@ -202,6 +202,6 @@ def _drop_incomplete_line(file: Path) -> None:
             stream.truncate(complete)
 
 
-def _read_journal(file: Path) -> list[Line]:
+def _read_journal(file: Path) -> list[JournalEntry]:
     with wrap_decode_errors(file, OutputError, DAMAGED):
         return [_LINE.validate_json(line) for line in file.read_bytes().splitlines()]

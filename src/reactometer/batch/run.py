@@ -66,7 +66,7 @@ class FilePredictor:
         try:
             predictor.reset()
             with local_copy(path) as file:
-                predictions = [ray_backend.renamed(one, path) for one in predictor.predict_file(file)]
+                predictions = [ray_backend.with_path(one, path) for one in predictor.predict_file(file)]
         except Exception as error:
             if find_errno(error) in DISK_FULL_ERRNOS:  # the run stops and can be resumed; the file is not to blame
                 raise
@@ -152,12 +152,12 @@ def predict_folder(
         if workers.ray:
             results = ray_backend.predict_files(waiting, predictor, workers.count, workers.gpus)
         else:
-            finished = run_jobs(predictor, [one.path for one in waiting], min(count, len(waiting)), _died)
+            finished = run_jobs(predictor, [one.path for one in waiting], min(count, len(waiting)), _crashed)
             stack.callback(finished.close)  # ends the processes at Ctrl-C, wherever it comes
             results = ((waiting[index], predictions) for index, predictions in finished)
         with progress_bar("predicting", len(contents), progress, n_before) as advance:
             for source, predictions in results:
-                store.append(source.sha256, predictions or _died(source.path))
+                store.append(source.sha256, predictions or _crashed(source.path))
                 advance()
         return RunResult(str(out), len(paths), len(waiting), n_before, store.write_tables(sources))
 
@@ -167,19 +167,19 @@ def _settings(model: Path, options: PredictOptions, device: str) -> tuple[dict[s
     loaded = load_model(model, device)
     settings = {
         "reactometer": version("reactometer"),
-        "model": model_sha256(model),
+        "model": hash_model(model),
         "detector": Predictor(loaded, options).reading.settings.detector,
         **asdict(options),
     }
     return settings, loaded.device != "cpu"
 
 
-def _died(path: str) -> list[Prediction]:
+def _crashed(path: str) -> list[Prediction]:
     reason = "the process that read it died: too little memory, or a fault in a decoder"
     return [Prediction(path, f"failed: {reason}", ())]
 
 
-def model_sha256(folder: Path) -> str:
+def hash_model(folder: Path) -> str:
     """Return one hash of the files that a model's numbers come from, including those of an ensemble's members."""
     files = sorted({file for kind in MODEL_FILES for file in folder.rglob(kind)})
     listed = "\n".join(f"{file.relative_to(folder)} {sha256_of(file)}" for file in files)

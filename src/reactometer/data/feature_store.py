@@ -25,7 +25,7 @@ INDEX_FILE = "features.json"
 FORMAT = 4
 """Version of the files; features in files of another version are computed anew."""
 
-AGAIN = "Delete the folder and run the command again"
+REBUILD_HINT = "Delete the folder and run the command again"
 
 
 @dataclass(frozen=True)
@@ -55,7 +55,7 @@ class FeatureStore:
         face, voice = tables["face"], tables["voice"]
         return Item(
             frames=face[:, 1:],
-            seen=np.ones(len(face), dtype=bool),
+            face_mask=np.ones(len(face), dtype=bool),
             times_s=face[:, 0],
             voice=voice[:, 1:],
             voice_times_s=voice[:, 0],
@@ -101,7 +101,7 @@ def write_store(
                 names[part_key(row, part)] = name = f"{_digest(row, part, sizes, source)}.safetensors"
                 if not (folder / name).is_file():
                     item = read(row, part, None)
-                    face = _to_table(item.times_s[item.seen], item.frames[item.seen], sizes["face"])
+                    face = _to_table(item.times_s[item.face_mask], item.frames[item.face_mask], sizes["face"])
                     voice = _to_table(item.voice_times_s, item.voice, sizes["voice"])
                     write_atomic(folder / name, save({"face": face, "voice": voice}))
             advance()
@@ -117,8 +117,8 @@ def open_store(folder: Path) -> FeatureStore:
     """Open what :func:`write_store` wrote; raise DataError if its index is missing or damaged."""
     file = folder / INDEX_FILE
     if not file.is_file():
-        raise DataError(f"{folder}: holds no features: no {INDEX_FILE}", fix=AGAIN)
-    with wrap_decode_errors(file, DataError, AGAIN):
+        raise DataError(f"{folder}: holds no features: no {INDEX_FILE}", fix=REBUILD_HINT)
+    with wrap_decode_errors(file, DataError, REBUILD_HINT):
         about = parse_json_object(file.read_bytes())
         files = {str(key): folder / Path(name).name for key, name in about["files"].items()}
         return FeatureStore({stream: int(about["sizes"][stream]) for stream in STREAMS}, files)

@@ -19,14 +19,14 @@ from reactometer.data.manifest import choose_labels, make_clip, parse_split
 from reactometer.data.splits import with_splits
 from reactometer.errors import DataError, require, suggestion
 from reactometer.io import write_atomic
-from reactometer.media.segments import MIN_NEW_S
+from reactometer.media.segments import MIN_NEW_CONTENT_S
 from reactometer.terminal import progress_bar
 from reactometer.types import FloatArray
 
 ID_COLUMNS = ("clip", "File_ID", "Filename", "path", "id")
 """Names of the column that names the clip, the first that is there; rows of one clip are its steps, in order."""
 
-OWN_COLUMNS = ("split", "person", "stimulus", "time_s")
+STANDARD_COLUMNS = ("split", "person", "stimulus", "time_s")
 
 Steps = dict[str, tuple[FloatArray, FloatArray]]
 """Times in seconds (T,) and features (T, D) by stream; a step with a value that is not a number is left out."""
@@ -63,7 +63,7 @@ def prepare_features(
     if key is None:
         got = ", ".join(map(str, table.columns[:8]))
         raise DataError(f"{data}: no column names the clip", got=got, expected=" or ".join(ID_COLUMNS))
-    others = [str(column) for column in table if column not in (key, *OWN_COLUMNS)]
+    others = [str(column) for column in table if column not in (key, *STANDARD_COLUMNS)]
     columns = {stream: _matching(data, others, pattern) for stream, pattern in asked.items()}
     free = [name for name in others if not any(name in own for own in columns.values())]
     names = choose_labels(free, ID_COLUMNS, labels, data)
@@ -73,7 +73,7 @@ def prepare_features(
             raise DataError(f"{data}: no row has a number in all {stream} features", got=f"'{pattern}'")
 
     def read(row: PreparedRow, part: ClipPart, _: object = None) -> Item:
-        is_last = part.end_s >= row.duration_s - MIN_NEW_S
+        is_last = part.end_s >= row.duration_s - MIN_NEW_CONTENT_S
         inputs: list[FloatArray] = []
         for times_s, values in steps[row.clip.clip_id].values():
             inside = (times_s >= part.start_s) & (is_last | (times_s < part.end_s))  # (T,)
@@ -98,13 +98,15 @@ def _read_clips(
     """Return the clips of a table in its order, and the steps of each by its id."""
     values = {stream: _numbers(table[columns.get(stream, [])]) for stream in STREAMS}  # (rows, D)
     times_s = _numbers(table[["time_s"]])[:, 0] if "time_s" in table else np.zeros(len(table), np.float32)  # (rows,)
-    texts = table[[column for column in table if column in (key, *OWN_COLUMNS, *labels)]]
+    texts = table[[column for column in table if column in (key, *STANDARD_COLUMNS, *labels)]]
     texts = texts.astype(object).where(texts.notna(), "").astype(str).apply(lambda column: column.str.strip())
     rows, steps = list[PreparedRow](), dict[str, Steps]()
     for name, own in texts.groupby(key, sort=False).indices.items():
         cells = {str(column): str(cell) for column, cell in texts.iloc[own[0]].items()}
         split, problem = parse_split(cells.get("split", ""))
-        clip = make_clip(cells, labels, (key, *OWN_COLUMNS), clip_id=str(name), path=path, split=split, problem=problem)
+        clip = make_clip(
+            cells, labels, (key, *STANDARD_COLUMNS), clip_id=str(name), path=path, split=split, problem=problem
+        )
         found: Steps = {}
         for stream, features in values.items():
             is_number = np.isfinite(times_s[own]) & np.isfinite(features[own]).all(axis=1) & (stream in columns)
@@ -126,18 +128,18 @@ def _read_clips(
 
 
 def _read(path: Path) -> pd.DataFrame:
-    """Read a CSV or Parquet table; the columns of ``OWN_COLUMNS`` may be in any case."""
+    """Read a CSV or Parquet table; the columns of ``STANDARD_COLUMNS`` may be in any case."""
     try:
         if path.suffix.lower() in (".parquet", ".pq"):
             require("pyarrow", extra="parquet")
             table = pd.read_parquet(path)
         else:  # index_col: else pandas takes surplus cells for the rows' names
-            table = pd.read_csv(path, dtype=dict.fromkeys((*ID_COLUMNS, *OWN_COLUMNS[:3]), str), index_col=False)
+            table = pd.read_csv(path, dtype=dict.fromkeys((*ID_COLUMNS, *STANDARD_COLUMNS[:3]), str), index_col=False)
     except FileNotFoundError as error:
         raise DataError(f"{path}: no such file", fix="Check the path") from error
     except (ValueError, OSError, pd.errors.ParserError) as error:
         raise DataError(f"{path}: not a CSV or Parquet table: {error}", fix="Save it as one of the two") from error
-    return table.rename(columns=lambda name: str(name).lower() if str(name).lower() in OWN_COLUMNS else str(name))
+    return table.rename(columns=lambda name: str(name).lower() if str(name).lower() in STANDARD_COLUMNS else str(name))
 
 
 def _numbers(table: pd.DataFrame) -> FloatArray:

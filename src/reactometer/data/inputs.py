@@ -14,7 +14,7 @@ from reactometer.data.cache import PreparedRow, load_clip
 from reactometer.media.audio import is_audible
 from reactometer.media.audio_features import STEP_RATE_HZ, log_mel
 from reactometer.media.faces import decode_crop
-from reactometer.media.segments import cut_clip, part_spans
+from reactometer.media.segments import part_bounds, slice_clip
 from reactometer.types import SOUND_RATE_HZ, ByteArray, FaceSample, FloatArray, PreparedClip
 
 BLOCK_SIZE = 320
@@ -26,12 +26,12 @@ class Item:
     """One clip, or window of one, ready to be batched; letters as in :mod:`reactometer.types`."""
 
     frames: np.ndarray  # (T, 3, H, W) uint8, or (T, D) float32
-    seen: np.ndarray  # (T,) bool
+    face_mask: np.ndarray  # (T,) bool
     times_s: FloatArray  # (T,)
     voice: FloatArray  # (N, M); N = 0 where nothing is audible
     voice_times_s: FloatArray  # (N,)
     targets: tuple[float, ...] | None = None
-    number: int = 0
+    clip_index: int = 0
 
 
 @dataclass(frozen=True)
@@ -40,9 +40,9 @@ class InputSpec:
 
     n_frames: int
     size_px: int
-    looks: bool = True
-    listens: bool = True
-    hears: Literal["log-mel", "samples"] = "log-mel"
+    uses_face: bool = True
+    uses_voice: bool = True
+    audio_input: Literal["log-mel", "samples"] = "log-mel"
     crop_share: float = 1.0  # of the crop's side, its middle
 
 
@@ -97,15 +97,15 @@ def to_item(clip: PreparedClip, sampling: InputSpec, rng: np.random.Generator | 
     """Decode a model's input from a clip; with ``rng``, the choice of frames is jittered as in training."""
     samples = pick_samples(clip, sampling, rng)
     frames = np.zeros((len(samples), 3, sampling.size_px, sampling.size_px), dtype=np.uint8)  # (T, 3, H, W)
-    seen = np.array([sampling.looks and sample.crop_jpeg is not None for sample in samples], dtype=bool)  # (T,)
+    seen = np.array([sampling.uses_face and sample.crop_jpeg is not None for sample in samples], dtype=bool)  # (T,)
     for place, sample in enumerate(samples):
         if seen[place]:
-            frames[place] = decode_image(sample.crop_jpeg or b"", sampling)
-    audible = sampling.listens and clip.waveform is not None and is_audible(clip.waveform)
-    voice, rate_hz = _steps(clip.waveform if audible else None, sampling.hears)
+            frames[place] = decode_frame(sample.crop_jpeg or b"", sampling)
+    audible = sampling.uses_voice and clip.waveform is not None and is_audible(clip.waveform)
+    voice, rate_hz = _steps(clip.waveform if audible else None, sampling.audio_input)
     return Item(
         frames=frames,
-        seen=seen,
+        face_mask=seen,
         times_s=np.array([sample.time_s - clip.start_s for sample in samples], dtype=np.float32),
         voice=voice,
         voice_times_s=np.arange(len(voice), dtype=np.float32) / rate_hz,
@@ -121,7 +121,7 @@ def _steps(waveform: FloatArray | None, hears: str) -> tuple[FloatArray, float]:
     return padded.reshape(-1, BLOCK_SIZE), SOUND_RATE_HZ / BLOCK_SIZE  # (N, BLOCK_SIZE)
 
 
-def decode_image(crop_jpeg: bytes, sampling: InputSpec) -> ByteArray:
+def decode_frame(crop_jpeg: bytes, sampling: InputSpec) -> ByteArray:
     """A sample's crop, or its middle, as (3, size_px, size_px) uint8 RGB."""
     crop, size_px = decode_crop(crop_jpeg), sampling.size_px
     if sampling.crop_share < 1.0:
@@ -139,17 +139,17 @@ def decode_image(crop_jpeg: bytes, sampling: InputSpec) -> ByteArray:
 class MediaReader:
     """Reads face crops and sound of prepared clips, after an optional change."""
 
-    sampling: InputSpec
-    change: ClipTransform | None = None
+    input_spec: InputSpec
+    transform: ClipTransform | None = None
 
     def __call__(self, row: PreparedRow, part: ClipPart, rng: np.random.Generator | None = None) -> Item:
         """Decode the model's input from the part."""
         clip = load_clip(row)
-        if self.change is not None:
-            clip = self.change(clip, np.random.default_rng(zlib.crc32(row.clip.clip_id.encode())))
-        return to_item(cut_clip(clip, part.start_s, part.end_s), self.sampling, rng)
+        if self.transform is not None:
+            clip = self.transform(clip, np.random.default_rng(zlib.crc32(row.clip.clip_id.encode())))
+        return to_item(slice_clip(clip, part.start_s, part.end_s), self.input_spec, rng)
 
 
 def split_parts(rows: Sequence[PreparedRow]) -> list[ClipPart]:
     """List every part of every clip, in order."""
-    return [ClipPart(index, *span) for index, row in enumerate(rows) for span in part_spans(row.duration_s)]
+    return [ClipPart(index, *span) for index, row in enumerate(rows) for span in part_bounds(row.duration_s)]

@@ -19,7 +19,7 @@ from reactometer.types import Clip
 MIN_PROBABILITY = 1e-3
 """A label vector tells its stimulus if fewer train clips than this are expected to have it by chance."""
 
-LEAST_SHARE, MIN_CLIPS = 0.01, 3
+MIN_LEAK_SHARE, MIN_CLIPS = 0.01, 3
 """Share and number of clips of a split with a telling label vector of train, from which they are a leak."""
 
 
@@ -27,7 +27,7 @@ LEAST_SHARE, MIN_CLIPS = 0.01, 3
 class Leak:
     """Something that two splits share."""
 
-    kind: str  # "person", "stimulus", "label vector" or "file"
+    type: str  # "person", "stimulus", "label vector" or "file"
     splits: tuple[str, str]
     n_shared: int  # people, stimuli, vectors or files
     n_clips: int  # clips of the second split that are concerned
@@ -39,7 +39,7 @@ class Leak:
         first, second = self.splits
         such = f", such as {', '.join(self.examples)}" if self.examples else ""
         hit = f"{self.n_clips} clips, {self.share:.1%} of {second}"
-        return f"{self.kind}: {self.n_shared} in {first} and {second} ({hit}{such})"
+        return f"{self.type}: {self.n_shared} in {first} and {second} ({hit}{such})"
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,7 @@ class LabelVectors:
     n_clips: int  # with labels
     n_distinct: int
     shared: dict[str, float]  # by split, share in [0, 1] of its clips whose vector some train clip has
-    telling: dict[str, float]  # the same, of vectors that tell their stimulus
+    identifying: dict[str, float]  # the same, of vectors that tell their stimulus
 
 
 def find_shared(clips: Sequence[Clip], kind: str) -> list[Leak]:
@@ -143,6 +143,6 @@ def find_label_vectors(clips: Sequence[Clip]) -> tuple[LabelVectors, list[Leak]]
             continue
         hit = own[tells[own]]
         shared[name], telling[name] = float(in_train[own].mean()), len(hit) / len(own)
-        if len(hit) >= max(MIN_CLIPS, LEAST_SHARE * len(own)):
+        if len(hit) >= max(MIN_CLIPS, MIN_LEAK_SHARE * len(own)):
             leaks.append(Leak("label vector", ("train", name), len(set(hit)), len(hit), telling[name]))
     return LabelVectors(len(labelled), len(distinct), shared, telling), leaks

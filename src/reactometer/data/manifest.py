@@ -189,14 +189,14 @@ def label_columns(rows: Sequence[dict[str, str]], asked: str | Sequence[str] | N
     return choose_labels([name for name in rows[0] if asked or can_be_label(name)], COLUMNS, asked, path)
 
 
-def read_own(path: Path, asked: str | Sequence[str] | None) -> Manifest:
+def read_table(path: Path, asked: str | Sequence[str] | None) -> Manifest:
     """Read the dataset that a table lists; see :func:`reactometer.data.datasets.read_data_set`."""
     rows = read_listing(path)
     labels = label_columns(rows, asked, path)
-    return Manifest(labels, mark_duplicates([listed_clip(path.parent, row, labels) for row in rows]))
+    return Manifest(labels, mark_duplicates([clip_from_row(path.parent, row, labels) for row in rows]))
 
 
-def listed_clip(root: Path, row: Mapping[str, str], labels: tuple[str, ...]) -> Clip:
+def clip_from_row(root: Path, row: Mapping[str, str], labels: tuple[str, ...]) -> Clip:
     """Return the clip of one row of a listing in the folder ``root``; its id is the path as the table has it."""
 
     def locate(name: str) -> Path:
@@ -216,7 +216,7 @@ def listed_clip(root: Path, row: Mapping[str, str], labels: tuple[str, ...]) -> 
     )
 
 
-def check_new_table(out: Path) -> None:
+def check_output_table(out: Path) -> None:
     """Raise OutputError if a new CSV cannot be written here."""
     if out.suffix.lower() != ".csv" or out.exists():
         got = "a file that exists" if out.exists() else out.suffix or "no ending"

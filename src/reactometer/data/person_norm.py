@@ -54,7 +54,7 @@ def person_by_path(people: Mapping[str, str] | Mapping[Path, str], paths: Sequen
     return {path: known[Path(path)] for path in paths if Path(path) in known}
 
 
-def measure_streams(items: Iterable[Item]) -> dict[str, FeatureStats]:
+def fit_stream_stats(items: Iterable[Item]) -> dict[str, FeatureStats]:
     """Return the moments of the features over all items, by stream; a stream without steps is left out."""
     sums: Sums = {}
     for item in items:
@@ -62,7 +62,7 @@ def measure_streams(items: Iterable[Item]) -> dict[str, FeatureStats]:
     return _moments(sums)
 
 
-def measure_people(items: Iterable[tuple[Person | None, Item]]) -> dict[Person, dict[str, FeatureStats]]:
+def fit_person_stats(items: Iterable[tuple[Person | None, Item]]) -> dict[Person, dict[str, FeatureStats]]:
     """Return the moments of each person's features by stream; people with fewer than ``MIN_PARTS`` are left out.
 
     ``items`` are pairs of a person's name or other key (``None``: unknown) and a part of a clip.
@@ -70,7 +70,7 @@ def measure_people(items: Iterable[tuple[Person | None, Item]]) -> dict[Person, 
     sums: dict[Person, Sums] = {}
     n_parts: Counter[Person] = Counter()
     for person, item in items:
-        if person and (item.seen.any() or len(item.voice)):
+        if person and (item.face_mask.any() or len(item.voice)):
             n_parts[person] += 1
             _add(sums.setdefault(person, {}), item)
     return {person: _moments(own) for person, own in sums.items() if n_parts[person] >= MIN_PARTS}
@@ -78,7 +78,7 @@ def measure_people(items: Iterable[tuple[Person | None, Item]]) -> dict[Person, 
 
 def _add(sums: Sums, item: Item) -> None:
     """Add the steps of an item; images have no moments."""
-    face = item.frames[item.seen] if item.frames.ndim == 2 else item.voice[:0]
+    face = item.frames[item.face_mask] if item.frames.ndim == 2 else item.voice[:0]
     for stream, steps in (("face", face), ("voice", item.voice)):
         if len(steps):
             wide = steps.astype(np.float64)  # (T, D)
@@ -116,16 +116,18 @@ class PersonReader:
     """A reader that gives each person's features the population's mean and spread."""
 
     read: ItemLoader
-    people: Mapping[str, Mapping[str, FeatureStats]] = field(repr=False)  # by person and stream
-    population: Mapping[str, FeatureStats] = field(repr=False)  # by stream
+    person_stats: Mapping[str, Mapping[str, FeatureStats]] = field(repr=False)  # by person and stream
+    training_stats: Mapping[str, FeatureStats] = field(repr=False)  # by stream
 
     def __call__(self, row: PreparedRow, part: ClipPart, rng: np.random.Generator | None = None) -> Item:
         """Read a part, and normalise it if its person has enough clips."""
-        return apply_person_norm(self.read(row, part, rng), self.people.get(row.clip.person or "", {}), self.population)
+        return apply_person_norm(
+            self.read(row, part, rng), self.person_stats.get(row.clip.person or "", {}), self.training_stats
+        )
 
     def describe(self, rows: Sequence[PreparedRow]) -> str:
-        """Say how many clips were normalised."""
-        normalised = sum((row.clip.person or "") in self.people for row in rows)
-        others = len(rows) - normalised
-        text = f"{normalised} clips normalised by the mean and spread of their own person ({len(self.people)} people)"
-        return f"{text}; {others} left as they are (nobody with {MIN_PARTS} clips or more)" if others else text
+        """Return a sentence with the number of normalised clips."""
+        n_normalised = sum((row.clip.person or "") in self.person_stats for row in rows)
+        n_people, n_unchanged = len(self.person_stats), len(rows) - n_normalised
+        text = f"{n_normalised} clips normalised by the mean and spread of their person ({n_people} people)"
+        return f"{text}; {n_unchanged} unchanged (people with fewer than {MIN_PARTS} clips)" if n_unchanged else text

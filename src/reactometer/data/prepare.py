@@ -27,7 +27,7 @@ from reactometer.data.cache import (
     write_clip,
     write_index,
 )
-from reactometer.data.datasets import read_data_set
+from reactometer.data.datasets import read_dataset
 from reactometer.data.splits import with_splits
 from reactometer.errors import ConfigError, require
 from reactometer.io import PART, clear_leftovers
@@ -38,7 +38,7 @@ from reactometer.media.image_folder import list_crops, prepare_crops
 from reactometer.media.segments import prepare_clip, resolve_detector
 from reactometer.terminal import progress_bar
 from reactometer.types import Clip, FrameState, PreparedClip
-from reactometer.workers.decoder import UNREADABLE, reason_of
+from reactometer.workers.decoder import READ_ERRORS, error_message
 from reactometer.workers.pool import run_jobs
 
 
@@ -73,7 +73,7 @@ def prepare(
     if (data / INDEX_FILE).is_file():
         return open_prepared(data)
     settings = resolve_detector(settings or PrepareConfig())
-    manifest = read_data_set(data, labels, votes=votes)
+    manifest = read_dataset(data, labels, votes=votes)
     folder = Path(out) if out else default_folder(data)
     claim_folder(folder)
     clips = with_splits(manifest.clips)
@@ -163,8 +163,8 @@ def _prepare_one(job: _Job) -> PreparedRow:
         counts = _counts(clip)
         write_clip(job.file, clip, counts)
         return PreparedRow(source, job.file, **counts)
-    except UNREADABLE as error:
-        return PreparedRow(replace(source, problem=reason_of(error)))
+    except READ_ERRORS as error:
+        return PreparedRow(replace(source, problem=error_message(error)))
 
 
 def _died(job: _Job) -> PreparedRow:

@@ -11,9 +11,9 @@ import numpy as np
 import pandas as pd
 
 from reactometer.data.manifest import (
-    check_new_table,
+    check_output_table,
+    clip_from_row,
     label_columns,
-    listed_clip,
     parse_number,
     read_listing,
     write_listing,
@@ -79,7 +79,7 @@ def gather_ratings(
         OutputError: ``out`` is there already, or is no CSV.
     """
     table, out = Path(table), Path(out)
-    check_new_table(out)
+    check_output_table(out)
     if not (all(map(math.isfinite, scale)) and scale[0] < scale[1]):
         raise ConfigError("no such scale", got=f"{scale[0]:g} to {scale[1]:g}", expected="the least, the greatest")
     rows = read_listing(table)
@@ -148,7 +148,7 @@ def _clips(table: Path, rows: Sequence[Mapping[str, str]]) -> dict[str, Clip]:
     """Return the clip of each path, without labels; raise DataError if its rows contradict each other."""
     clips, raters = dict[str, Clip](), set[tuple[str, str]]()
     for place, row in enumerate(rows, start=2):
-        clip = replace(listed_clip(table.parent, row, ()), attributes={})
+        clip = replace(clip_from_row(table.parent, row, ()), attributes={})
         path, rater = clip.clip_id, row.get("rater", "")
         problem = clip.problem
         if clips.setdefault(path, clip) != clip:

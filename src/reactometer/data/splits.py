@@ -9,27 +9,27 @@ from pathlib import Path
 
 import numpy as np
 
-from reactometer.data.datasets import read_data_set
-from reactometer.data.manifest import check_new_table, write_listing
+from reactometer.data.datasets import read_dataset
+from reactometer.data.manifest import check_output_table, write_listing
 from reactometer.errors import ConfigError, DataError, require
 from reactometer.types import Clip
 
-SHARES = {"train": 0.7, "val": 0.15, "test": 0.15}
+DEFAULT_SHARES = {"train": 0.7, "val": 0.15, "test": 0.15}
 """Shares of the clips; our choice."""
 
-SPLITS = tuple(SHARES)
+SPLITS = tuple(DEFAULT_SHARES)
 """Their names, in order."""
 
-KEYS = ("person", "stimulus", "labels")
+DISJOINT_KEYS = ("person", "stimulus", "labels")
 """What splits can be disjoint in. "labels" keeps clips with equal label vectors together: they share a stimulus."""
 
 SIZE_WEIGHT = 10.0
 """Weight of a split's size against the mean of one label."""
 
-SWAPS, MOST_SWAPS = 20, 5000
+SWAPS_PER_COMPONENT, MAX_SWAPS = 20, 5000
 """Swaps tried per component, and in all."""
 
-MIN_SHARE_OF_REQUESTED = 0.5
+MIN_SIZE_RATIO = 0.5
 """The smallest split that is accepted, as a share of the size that was asked for."""
 
 
@@ -44,7 +44,7 @@ def assign_splits(clips: Sequence[Clip], seed: int = 0) -> tuple[Clip, ...]:
     Whole groups, in an order drawn from the seed, go to the split that is furthest below its share (``SHARES``).
     """
     sizes = Counter(map(_group, clips))
-    place_of = _deal(sizes, np.random.default_rng(seed).permutation(sorted(sizes)), [*SHARES.values()])
+    place_of = _deal(sizes, np.random.default_rng(seed).permutation(sorted(sizes)), [*DEFAULT_SHARES.values()])
     return tuple(replace(clip, split=SPLITS[place_of[_group(clip)]]) for clip in clips)
 
 
@@ -132,20 +132,20 @@ def split(
     require("scipy", extra="evaluate")
     out = Path(out)
     shares = np.array([1.0 - val - test, val, test])
-    if not disjoint or set(disjoint) - set(KEYS) or shares.min() < 0 or shares[0] <= 0:
+    if not disjoint or set(disjoint) - set(DISJOINT_KEYS) or shares.min() < 0 or shares[0] <= 0:
         raise ConfigError(
             "no such split",
             got=f"disjoint in {', '.join(disjoint) or 'nothing'}; val {val:g}, test {test:g}",
-            expected=f"one or more of {', '.join(KEYS)}; shares from 0 that leave some for train",
+            expected=f"one or more of {', '.join(DISJOINT_KEYS)}; shares from 0 that leave some for train",
         )
-    check_new_table(out)
-    manifest = read_data_set(data, labels)
+    check_output_table(out)
+    manifest = read_dataset(data, labels)
     clips = [clip for clip in manifest.clips if clip.labels and not clip.problem]
     component = find_components(clips, disjoint)  # (clips,)
     values = np.array([clip.labels for clip in clips])  # (clips, L)
     place = _assign(component, values, shares, seed)[component]  # (clips,) of SPLITS
     counts = np.bincount(place, minlength=len(SPLITS))
-    if (counts < MIN_SHARE_OF_REQUESTED * shares * len(clips)).any():
+    if (counts < MIN_SIZE_RATIO * shares * len(clips)).any():
         largest = np.bincount(component).max()
         raise DataError(
             f"no split of these shares is disjoint in {' and '.join(disjoint)}",
@@ -210,7 +210,7 @@ def _assign(component: np.ndarray, values: np.ndarray, shares: np.ndarray, seed:
     for one in order[np.argsort(-sums[order, 0], kind="stable")]:
         home[one] = np.argmin(weight * (2.0 * gap @ sums[one] + sums[one] @ sums[one]))
         gap[home[one]] += sums[one]
-    for one in generator.integers(n_components, size=min(SWAPS * n_components, MOST_SWAPS)):
+    for one in generator.integers(n_components, size=min(SWAPS_PER_COMPONENT * n_components, MAX_SWAPS)):
         own, more = home[one], sums - sums[one]  # what one's split would gain, by the other
         squares = (more**2).sum(axis=1)
         change = weight[own] * (squares + 2.0 * more @ gap[own])

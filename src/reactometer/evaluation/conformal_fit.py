@@ -165,8 +165,8 @@ def _score_each_way(
 ) -> tuple[dict[int, Score], dict[str, dict[int, Score]]]:
     """Score clips with labels as they are, by index of the clip; and with either modality hidden, too, by basis."""
     rows, samplings = prepared.split(split), [loaded.sampling]
-    if loaded.sampling.looks and loaded.sampling.listens:
-        samplings += [replace(loaded.sampling, listens=False), replace(loaded.sampling, looks=False)]
+    if loaded.sampling.uses_face and loaded.sampling.uses_voice:
+        samplings += [replace(loaded.sampling, uses_voice=False), replace(loaded.sampling, uses_face=False)]
     passes = [score_split(loaded, prepared, split, sampling, progress=progress)[0] for sampling in samplings]
     usable = [
         {place: score for place, score in enumerate(scores) if score.has_input and rows[place].clip.labels}

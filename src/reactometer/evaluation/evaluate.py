@@ -199,9 +199,9 @@ def _without(loaded: LoadedModel, modality: str | None) -> InputSpec:
         return loaded.sampling
     if modality not in ("face", "voice"):
         raise ModelError(f"no modality '{modality}'", expected="face or voice")
-    if not (loaded.sampling.listens and loaded.sampling.looks):
+    if not (loaded.sampling.uses_voice and loaded.sampling.uses_face):
         raise ModelError("this model uses one modality only", got=f"without {modality}", fix="Leave --without out")
-    return replace(loaded.sampling, looks=modality != "face", listens=modality != "voice")
+    return replace(loaded.sampling, uses_face=modality != "face", uses_voice=modality != "voice")
 
 
 def choose_split(prepared: PreparedSet, split: str | None) -> str:

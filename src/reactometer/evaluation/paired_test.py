@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from reactometer.data.cache import INDEX_FILE, open_prepared
-from reactometer.data.datasets import read_data_set
+from reactometer.data.datasets import read_dataset
 from reactometer.data.manifest import read_rows
 from reactometer.errors import DataError, ScoreError
 from reactometer.evaluation.bootstrap import (
@@ -191,7 +191,7 @@ def _standardise(guess: Array) -> Array:
 def _read_labels(data: Path, labels: tuple[str, ...]) -> tuple[Clip, ...]:
     """Read the clips of a dataset, or of a folder prepared before."""
     if not (data / INDEX_FILE).is_file():
-        return read_data_set(data, labels).clips
+        return read_dataset(data, labels).clips
     prepared = open_prepared(data)
     if prepared.labels != labels:
         raise DataError(f"{data}: not the predictions' labels", got=prepared.labels, expected=labels)

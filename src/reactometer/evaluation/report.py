@@ -64,7 +64,7 @@ def report(
     harder = None
     if degradation and not loaded.networks.feature_sizes:
         harder = measure_robustness(loaded, prepared, evaluation.split, out, by=by, progress=progress)
-    takes_both = loaded.sampling.looks and loaded.sampling.listens
+    takes_both = loaded.sampling.uses_face and loaded.sampling.uses_voice
     alone = {
         f"without {modality}": evaluate(
             loaded, folder, split=evaluation.split, without=modality, n_resamples=0, progress=progress

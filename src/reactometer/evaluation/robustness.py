@@ -27,7 +27,7 @@ from reactometer.inference.checkpoint import DEGRADATION_FILES, LoadedModel
 from reactometer.inference.inputs import EncodingReader, open_reader
 from reactometer.inference.scoring import join_members, score_read
 from reactometer.io import format_json, write_atomic, write_plot
-from reactometer.media.audio import STRETCH_S, is_audible
+from reactometer.media.audio import LEVEL_INTERVAL_S, is_audible
 from reactometer.media.faces import decode_crop, encode_crop
 from reactometer.terminal import progress_bar
 from reactometer.types import SOUND_RATE_HZ, FaceSample, FloatArray, FrameState, PreparedClip
@@ -125,13 +125,13 @@ def corruptions_for(loaded: LoadedModel) -> dict[str, dict[str, ClipTransform]]:
     rate_hz = loaded.config.prepare.rate_hz
     sides_px = [side_px for side_px in SIDES_PX if side_px < loaded.config.prepare.size_px]
     nuisances: dict[str, dict[str, ClipTransform]] = {}
-    if loaded.sampling.looks:
+    if loaded.sampling.uses_face:
         nuisances |= {
             "face hidden, share of the frames": {f"{own:.0%}": partial(hide_face, share=own) for own in HIDDEN_SHARES},
             "face crop, pixels a side": {f"{own}": partial(shrink_faces, side_px=own) for own in sides_px},
             "frames a second": {f"{rate_hz / own:g}": partial(thin_frames, step=own) for own in RATE_STEPS},
         }
-    if loaded.sampling.listens:
+    if loaded.sampling.uses_voice:
         noisy = {f"{own} dB": partial(add_noise, snr_db=own) for own in SNR_DB}
         nuisances["white noise, signal-to-noise ratio"] = {**noisy, "no sound": mute}
     return nuisances
@@ -204,7 +204,7 @@ def add_noise(clip: PreparedClip, rng: np.random.Generator, snr_db: float) -> Pr
 
 def speech_power(waveform: FloatArray) -> float:
     """Mean square of a (S,) waveform over its speech: the 100 ms no more than 22 dB below the loudest."""
-    size = int(STRETCH_S * SOUND_RATE_HZ)
+    size = int(LEVEL_INTERVAL_S * SOUND_RATE_HZ)
     starts = np.arange(0, len(waveform), size)
     power = np.add.reduceat(np.square(waveform, dtype=np.float64), starts) / size
     return float(power[power >= power.max() / 10 ** (PAUSE_DB / 10)].mean())

@@ -19,8 +19,8 @@ from reactometer.inference.predictor import DEFAULT_WINDOW_S, PredictOptions, Pr
 from reactometer.inference.runtime import Networks
 from reactometer.inference.scores import MODALITIES, average_scores
 from reactometer.inference.scoring import score_items
-from reactometer.media.faces import part_of_face
-from reactometer.media.segments import MAX_SEGMENT, MIN_NEW_S, WindowSpec, cut_clip
+from reactometer.media.faces import face_region
+from reactometer.media.segments import MAX_SEGMENT, MIN_NEW_CONTENT_S, WindowSpec, slice_clip
 from reactometer.paths import STARTER
 from reactometer.terminal import progress_bar
 from reactometer.types import ByteArray, FloatArray, Prediction, PreparedClip
@@ -81,7 +81,7 @@ class Attribution:
         row, column = np.unravel_index(np.abs(self.face_map[label]).argmax(), self.face_map[label].shape)
         x, y = (0.5 + ((float(cell) + 0.5) / N_CELLS - 0.5) * self.crop_share for cell in (column, row))
         change = float(self.face_map[label, row, column])
-        return part_of_face(x, y) if abs(change) >= MIN_CHANGE else "no part by itself", change
+        return face_region(x, y) if abs(change) >= MIN_CHANGE else "no part by itself", change
 
 
 def explain(
@@ -127,7 +127,7 @@ def explain(
         squares = map_face(loaded, inputs, advance) if maps else None
     has_content = np.array([part.found_in(inputs[0]) for part in hidden])
     whole, of_spans = np.split(np.where(has_content[:, None], changes, np.float32(np.nan)), [len(found)])
-    seen = inputs[0].media.seen
+    seen = inputs[0].media.face_mask
     return Attribution(
         prediction=prediction,
         start_s=clip.start_s,
@@ -172,14 +172,17 @@ def _read(path: str, model: LoadedModel, span: Span | None) -> PreparedClip:
     sounds = [part.waveform for part in parts if part.waveform is not None]
     waveform = np.concatenate(sounds) if sounds else None
     clip = replace(parts[-1], start_s=parts[0].start_s, samples=samples, waveform=waveform)
-    return cut_clip(clip, start_s, min(end_s, known_s)) if span else clip
+    return slice_clip(clip, start_s, min(end_s, known_s)) if span else clip
 
 
 def _predict(path: str, model: LoadedModel, clip: PreparedClip) -> Prediction:
     """Predict the clip, and windows of it, as predict does."""
     window_s = min(max(WINDOW_SHARE * clip.duration_s, MIN_WINDOW_S), DEFAULT_WINDOW_S)
     shape = WindowSpec(window_s, window_s / 2)
-    windows = [(MAX_SEGMENT, clip), *((shape, cut_clip(clip, *own)) for own in _spans(clip.start_s, clip.end_s, shape))]
+    windows = [
+        (MAX_SEGMENT, clip),
+        *((shape, slice_clip(clip, *own)) for own in _spans(clip.start_s, clip.end_s, shape)),
+    ]
     options = PredictOptions(shape.length_s, shape.hop_s)
     (prediction,) = Predictor(model, options).predict_segments(path, windows)
     return prediction
@@ -187,7 +190,7 @@ def _predict(path: str, model: LoadedModel, clip: PreparedClip) -> Prediction:
 
 def _spans(start_s: float, end_s: float, shape: WindowSpec) -> tuple[Span, ...]:
     """Return overlapping windows that cover a span."""
-    count = 1 + max(0, math.ceil((end_s - start_s - MIN_NEW_S - shape.length_s) / shape.hop_s))
+    count = 1 + max(0, math.ceil((end_s - start_s - MIN_NEW_CONTENT_S - shape.length_s) / shape.hop_s))
     starts = [start_s + number * shape.hop_s for number in range(count)]
     return tuple((begin_s, min(begin_s + shape.length_s, end_s)) for begin_s in starts)
 
@@ -224,14 +227,14 @@ class _Hidden:
             voice, times_s = own.features.voice[kept], own.features.voice_times_s[kept]
             return replace(own.features, voice=voice, voice_times_s=times_s)
         if own.networks.face and own.networks.face.kind == "clips":
-            return own.encode_face(replace(own.media, seen=own.media.seen & ~self._within(own.media.times_s)))
-        return replace(own.features, seen=own.features.seen & ~self._within(own.features.times_s))
+            return own.encode_face(replace(own.media, face_mask=own.media.face_mask & ~self._within(own.media.times_s)))
+        return replace(own.features, face_mask=own.features.face_mask & ~self._within(own.features.times_s))
 
     def found_in(self, own: _Input) -> bool:
         """Return whether there is something to hide: a visible face, or sound that the model uses."""
         if self.modality == "voice":
             return bool(self._within(own.features.voice_times_s).any())
-        return bool((own.media.seen & self._within(own.media.times_s)).any())
+        return bool((own.media.face_mask & self._within(own.media.times_s)).any())
 
     def _within(self, times_s: FloatArray) -> np.ndarray:
         return (times_s >= self.start_s) & (times_s < self.end_s)
@@ -248,7 +251,7 @@ def _changes(
 
     def items(own: _Input) -> Iterator[Item]:
         for number, change in enumerate([whole, *hidden]):
-            yield replace(change(own), number=number)
+            yield replace(change(own), clip_index=number)
             advance()
 
     scores = average_scores([list(score_items(own.networks, items(own))) for own in inputs])
@@ -274,13 +277,13 @@ def map_face(model: LoadedModel, inputs: Sequence[_Input], advance: Callable[[],
 def _hide_cells(own: _Input, hidden: np.ndarray) -> Item:
     """Encode at most ``MAX_MAP_FRAMES`` frames, the hidden cells (N_CELLS, N_CELLS) in each frame's mean colour."""
     media = own.media
-    visible = np.flatnonzero(media.seen)
+    visible = np.flatnonzero(media.face_mask)
     if len(visible) > MAX_MAP_FRAMES:
         middles = (np.arange(MAX_MAP_FRAMES) + 0.5) * len(visible) / MAX_MAP_FRAMES
         visible = visible[middles.astype(int)]
-    seen = np.zeros_like(media.seen)
+    seen = np.zeros_like(media.face_mask)
     seen[visible] = True
     cells = np.arange(media.frames.shape[-1]) * N_CELLS // media.frames.shape[-1]  # (H,): the cell of each pixel
     mean = media.frames.mean(axis=(2, 3), keepdims=True).astype(np.uint8)  # (T, 3, 1, 1)
     frames = np.where(hidden[np.ix_(cells, cells)], mean, media.frames)
-    return own.encode_face(replace(media, seen=seen, frames=frames))
+    return own.encode_face(replace(media, face_mask=seen, frames=frames))

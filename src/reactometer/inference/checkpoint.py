@@ -138,9 +138,9 @@ def sampling_of(config: ModelConfig, face: FaceInput | None, voice: VoiceInput |
         config.n_frames,
         config.size_px,
         crop_share=config.crop_share,
-        looks=face is not None,
-        listens=voice is not None,
-        hears="samples" if voice and voice.kind in ("waveform", "contours") else "log-mel",
+        uses_face=face is not None,
+        uses_voice=voice is not None,
+        audio_input="samples" if voice and voice.kind in ("waveform", "contours") else "log-mel",
     )
 
 

@@ -17,7 +17,7 @@ from reactometer.data.inputs import (
     Item,
     ItemLoader,
     MediaReader,
-    decode_image,
+    decode_frame,
     pick_samples,
     split_parts,
     to_item,
@@ -48,7 +48,7 @@ class FaceFeatureCache:
             del self.known[crop]
         crops = dict.fromkeys(sample.crop_jpeg for sample in samples if sample.crop_jpeg)
         if new := [crop for crop in crops if crop not in self.known]:
-            images = np.stack([decode_image(crop, self.sampling) for crop in new])  # (K, 3, H, W)
+            images = np.stack([decode_frame(crop, self.sampling) for crop in new])  # (K, 3, H, W)
             self.known |= zip(new, self.networks.encode_frames(images), strict=True)
 
     def item(self, clip: PreparedClip) -> Item:
@@ -58,8 +58,8 @@ class FaceFeatureCache:
         for index, sample in enumerate(samples):
             if sample.crop_jpeg:
                 features[index] = self.known[sample.crop_jpeg]
-        item = to_item(clip, replace(self.sampling, looks=False))
-        return replace(item, frames=features, seen=np.array([bool(sample.crop_jpeg) for sample in samples], bool))
+        item = to_item(clip, replace(self.sampling, uses_face=False))
+        return replace(item, frames=features, face_mask=np.array([bool(sample.crop_jpeg) for sample in samples], bool))
 
 
 def encoded_clips(
@@ -70,7 +70,7 @@ def encoded_clips(
         memory.learn(sample for clip in clips for sample in pick_samples(clip, sampling))
     for number, clip in enumerate(clips):
         item = to_item(clip, sampling) if memory is None else memory.item(clip)
-        yield replace(networks.encode(item), number=number)
+        yield replace(networks.encode(item), clip_index=number)
 
 
 def open_reader(
@@ -84,7 +84,7 @@ def open_reader(
         return HidingReader(open_store(prepared.folder / FEATURES), sampling)
     if not model.is_frozen:
         return EncodingReader(model.networks.encode, MediaReader(sampling))
-    whole = replace(sampling, looks=model.networks.uses_face, listens=model.networks.uses_voice)
+    whole = replace(sampling, uses_face=model.networks.uses_face, uses_voice=model.networks.uses_voice)
     digest = sha256(json.dumps([repr(whole), repr(model.networks.voice), dict(model.networks.digests)]).encode())
     sizes = {name: stream.feature_size if stream else 0 for name, stream in model.networks.streams.items()}
     reader = EncodingReader(model.networks.encode, MediaReader(whole))
@@ -114,7 +114,7 @@ def encode_split(
 def hide(item: Item, *, face: bool = False, voice: bool = False) -> Item:
     """Take the face, the voice or both away from an item."""
     if face:
-        item = replace(item, seen=np.zeros_like(item.seen), frames=np.zeros_like(item.frames))
+        item = replace(item, face_mask=np.zeros_like(item.face_mask), frames=np.zeros_like(item.frames))
     if voice:
         item = replace(item, voice=item.voice[:0], voice_times_s=item.voice_times_s[:0])
     return item
@@ -129,7 +129,7 @@ class HidingReader:
 
     def __call__(self, row: PreparedRow, part: ClipPart, rng: np.random.Generator | None = None) -> Item:
         """Read the features of a part."""
-        return hide(self.store(row, part, rng), face=not self.sampling.looks, voice=not self.sampling.listens)
+        return hide(self.store(row, part, rng), face=not self.sampling.uses_face, voice=not self.sampling.uses_voice)
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from reactometer.inference.aggregate import ScoredSegment, Scorer, aggregate, in
 from reactometer.inference.checkpoint import LoadedModel
 from reactometer.inference.scores import Score
 from reactometer.media.audio import is_audible
-from reactometer.media.segments import WindowSpec, cut_clip, select_face
+from reactometer.media.segments import WindowSpec, select_face, slice_clip
 from reactometer.types import FaceSample, FrameState, Prediction, PreparedClip
 
 MIN_SEEN_S = 1.0
@@ -42,7 +42,7 @@ def predict_everyone(
     Args:
         path: as given.
         model: a model that uses the face.
-        windows: parts and windows with everybody's samples, see :func:`reactometer.media.tracking.follow_faces`.
+        windows: parts and windows with everybody's samples, see :func:`reactometer.media.tracking.track_faces`.
         shapes: of the parts first, then of the timeline's windows.
         score: scores clips, see :meth:`~reactometer.inference.predictor.Predictor.score`.
     """
@@ -130,7 +130,7 @@ def _where_seen(clip: PreparedClip, n_frames: int) -> PreparedClip:
     if any(clip.samples[place].state is FrameState.FACE for place in picked):
         return clip
     seen_s = [sample.time_s for sample in clip.samples if sample.state is FrameState.FACE]
-    return cut_clip(clip, seen_s[0], min(seen_s[-1] + MAX_COUNTED_S, clip.end_s))
+    return slice_clip(clip, seen_s[0], min(seen_s[-1] + MAX_COUNTED_S, clip.end_s))
 
 
 def _notes(seen: _Seen, n_people: int, *, listens: bool) -> tuple[str, ...]:

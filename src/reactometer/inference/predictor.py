@@ -12,7 +12,7 @@ from threading import get_ident
 
 from reactometer.config import PrepareConfig, parse_config
 from reactometer.data.inputs import Item
-from reactometer.data.person_norm import FeatureStats, apply_person_norm, measure_people, person_by_path
+from reactometer.data.person_norm import FeatureStats, apply_person_norm, fit_person_stats, person_by_path
 from reactometer.errors import ConfigError, ModelError, suggestion
 from reactometer.inference.aggregate import ScoredSegment, aggregate, in_batches, without_media
 from reactometer.inference.checkpoint import LoadedModel, load_model
@@ -28,7 +28,7 @@ from reactometer.media.segments import MAX_SEGMENT, WindowSpec, resolve_detector
 from reactometer.paths import STARTER, find_yunet
 from reactometer.terminal import progress_bar
 from reactometer.types import MediaInfo, Prediction, PreparedClip, Window
-from reactometer.workers.decoder import FACES, UNREADABLE, DecodeSpec, Segment, reason_of
+from reactometer.workers.decoder import FACE_MODES, READ_ERRORS, DecodeSpec, Segment, error_message
 from reactometer.workers.media_worker import thread_worker
 
 MAX_THREADS = 8
@@ -68,8 +68,8 @@ class PredictOptions:
                 got=f"window {self.window_s} s, hop {self.hop_s} s",
                 expected=f"{MIN_HOP_S} s <= hop <= window <= {MAX_SEGMENT.length_s:.0f} s",
             )
-        if self.faces not in FACES:
-            raise ConfigError("no such choice of faces", got=f"'{self.faces}'", fix=suggestion(self.faces, FACES))
+        if self.faces not in FACE_MODES:
+            raise ConfigError("no such choice of faces", got=f"'{self.faces}'", fix=suggestion(self.faces, FACE_MODES))
         if not 0.0 <= self.smooth_s < math.inf:
             raise ConfigError("smoothing is over a length of time", got=f"{self.smooth_s:g} s", expected="0 s or more")
         return None if self.baseline is None else parse_baseline(self.baseline, self.window_s)
@@ -103,7 +103,7 @@ def predict(  # noqa: PLR0913 - options by keyword
         rate_hz: sampled frames per second; default: as in the model's training.
         timeline: score windows too, not only whole files.
         faces: "one" follows the most prominent person; "all" follows everybody. With several people the voice is not
-            used, because nobody knows who speaks. A person unseen for :data:`~reactometer.media.tracking.GIVEN_UP_S`
+            used, because the speaker is unknown. A person unseen for :data:`~reactometer.media.tracking.FORGET_AFTER_S`
             counts as new on return, and a face seen for less than :data:`~.multi_face.MIN_SEEN_S` is left out.
         people: the person in each file, for a model that normalises per person; their files are read twice.
         smooth_s: length of the weighted mean over the timeline, seconds, see :func:`postprocess.smooth`; 0: none.
@@ -174,7 +174,7 @@ class Predictor:
         self._moments = moments or [{} for _ in self.model.each]
         self._memories = [
             FaceFeatureCache(member.networks, member.sampling, self._max_crops)
-            if member.networks.face and member.networks.face.kind == "frames" and member.sampling.looks
+            if member.networks.face and member.networks.face.kind == "frames" and member.sampling.uses_face
             else None
             for member in self.model.each
         ]
@@ -184,7 +184,7 @@ class Predictor:
         cores = default_workers()
         threads = min(cores + 1, MAX_THREADS) if cores > 1 else 0
         if not isolated or os.name != "posix":
-            return self.reading.windows(path, threads)
+            return self.reading.stream(path, threads)
         pieces = thread_worker(os.getpid(), get_ident()).read(path, self.reading, threads)
         return (piece for piece in pieces if not isinstance(piece, MediaInfo))
 
@@ -203,13 +203,13 @@ class Predictor:
         """Predict a file, or each person in it; the prediction of an unreadable file says why in its ``status``."""
         try:
             return self.predict_segments(path, self.read(Path(path), isolated=isolated))
-        except UNREADABLE as error:
-            return [self.failed(path, reason_of(error))]
+        except READ_ERRORS as error:
+            return [self.failed(path, error_message(error))]
 
     def predict_segments(self, path: str, segments: Iterable[Segment]) -> list[Prediction]:
         """Score the segments that :meth:`read` yields; return the file's prediction, or one per person in it."""
         if self.reading.faces == "all":
-            predictions = predict_everyone(path, self.model, segments, self.reading.shapes, self.score)
+            predictions = predict_everyone(path, self.model, segments, self.reading.window_specs, self.score)
         else:
             predictions = [self._predict_one(path, segments)]
         return [refine(prediction, self.options.smooth_s, self._baseline) for prediction in predictions]
@@ -225,7 +225,7 @@ class Predictor:
         for batch in in_batches(segments):
             for (kind, clip), score in zip(batch, self.score([clip for _, clip in batch]), strict=True):
                 cut = ScoredSegment(kind, clip, is_audible(clip.waveform), score, clip.duration_s)
-                if kind in self.reading.shapes[1:]:
+                if kind in self.reading.window_specs[1:]:
                     timeline.append(cut.as_window(self.model))
                 if kind == MAX_SEGMENT:
                     parts.append(replace(cut, clip=without_media(clip)))
@@ -243,7 +243,7 @@ def measure_moments(
 
     def items() -> Iterator[tuple[tuple[int, str], Item]]:
         for path in (path for path in paths if path in person_of):
-            with suppress(*UNREADABLE):  # reported when the file is predicted
+            with suppress(*READ_ERRORS):  # reported when the file is predicted
                 yield from [
                     ((number, person_of[path]), item)
                     for _, clip in reader.read(Path(path), isolated=isolated)
@@ -252,7 +252,7 @@ def measure_moments(
                     for item in encoded_clips(member.networks, [clip], member.sampling)
                 ]
 
-    known = measure_people(items())
+    known = fit_person_stats(items())
     return {
         person: [known.get((number, person), {}) for number, _ in members] for person in sorted(set(person_of.values()))
     }

@@ -19,7 +19,7 @@ from reactometer.data.person_norm import FeatureStats
 from reactometer.errors import ModelError, suggestion
 from reactometer.inference.graph_check import check_graph
 from reactometer.machine import default_threads
-from reactometer.media.audio_features import contours
+from reactometer.media.audio_features import voice_contours
 from reactometer.types import FloatArray
 
 DEVICES: Mapping[str, str] = {
@@ -164,9 +164,9 @@ class Networks:
 
         Frames without a face get zeros. Given features stay as they are.
         """
-        seen, times_s = item.seen, item.times_s
+        seen, times_s = item.face_mask, item.times_s
         if self.face is None:
-            return replace(item, frames=np.zeros((0, 1), np.float32), seen=seen[:0], times_s=times_s[:0])
+            return replace(item, frames=np.zeros((0, 1), np.float32), face_mask=seen[:0], times_s=times_s[:0])
         if item.frames.ndim == 2:
             return item
         if self.face.kind == "clips":
@@ -174,7 +174,7 @@ class Networks:
             if seen.any():
                 frames = item.frames[seen]
                 features = self.encoders["face"](frames[None, spread_places(len(frames), self.face.n_frames)])[0]
-            return replace(item, frames=features, seen=np.array([seen.any()])[: len(seen)], times_s=times_s[:1])
+            return replace(item, frames=features, face_mask=np.array([seen.any()])[: len(seen)], times_s=times_s[:1])
         features = np.zeros((len(seen), self.face.feature_size), np.float32)  # (T, D)
         if seen.any():
             features[seen] = self.encode_frames(item.frames[seen])
@@ -237,7 +237,7 @@ def signatures_of(
 
 def encode_contours(item: Item) -> Item:
     """Replace the waveform of a clip by its contours, where somebody speaks."""
-    values, speaks = contours(item.voice.reshape(-1))  # (N, D), (N,)
+    values, speaks = voice_contours(item.voice.reshape(-1))  # (N, D), (N,)
     return replace(item, voice=values[speaks], voice_times_s=item.voice_times_s[speaks])
 
 
@@ -247,7 +247,7 @@ def pad_items(items: Sequence[Item]) -> tuple[Padded, Padded]:
     Returns:
         For the face and for the voice: steps (B, T, ...), mask (B, T) bool and times (B, T) float32.
     """
-    faces = [(item.frames, item.seen, item.times_s) for item in items]
+    faces = [(item.frames, item.face_mask, item.times_s) for item in items]
     voices = [(item.voice, np.ones(len(item.voice), bool), item.voice_times_s) for item in items]
     return _pad(faces), _pad(voices)
 

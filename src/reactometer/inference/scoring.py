@@ -8,7 +8,7 @@ from itertools import groupby, islice
 
 from reactometer.data.cache import PreparedRow, PreparedSet
 from reactometer.data.inputs import InputSpec, Item, ItemLoader, split_parts
-from reactometer.data.person_norm import FeatureStats, PersonReader, measure_people
+from reactometer.data.person_norm import FeatureStats, PersonReader, fit_person_stats
 from reactometer.inference.checkpoint import LoadedModel
 from reactometer.inference.inputs import open_reader
 from reactometer.inference.runtime import Networks
@@ -48,9 +48,9 @@ def score_batch(networks: Networks, items: Sequence[Item]) -> list[Score]:
     intensities, means = networks.score(items)  # (B, L), (B, D) by stream
     scores = []
     for row, item in enumerate(items):
-        saw, heard = networks.uses_face and bool(item.seen.any()), networks.uses_voice and len(item.voice) > 0
+        saw, heard = networks.uses_face and bool(item.face_mask.any()), networks.uses_voice and len(item.voice) > 0
         features = {name: means[name][row] for name, had in (("face", saw), ("voice", heard)) if had}
-        scores.append(Score(item.number, intensities[row], saw, heard, (features,)))
+        scores.append(Score(item.clip_index, intensities[row], saw, heard, (features,)))
     return scores
 
 
@@ -58,7 +58,7 @@ def score_rows(networks: Networks, rows: Sequence[PreparedRow], read: ItemLoader
     """Score clips: one score per clip, in their order, each as soon as its parts are scored."""
     parts = split_parts(rows)
     numbered = list(enumerate(parts))
-    load = lambda own: replace(read(rows[own[1].index], own[1], None), number=own[0])  # noqa: E731
+    load = lambda own: replace(read(rows[own[1].index], own[1], None), clip_index=own[0])  # noqa: E731
     items = iter(prefetch_map(load, numbered, min(default_workers(), MAX_READERS)))
     batches = iter(lambda: list(islice(items, BATCH_SIZE)), [])
     scores = (score for batch in batches for score in score_batch(networks, batch))
@@ -115,5 +115,5 @@ def person_reader(
 ) -> PersonReader:
     """Return what reads the same items normalised per person, fitted on all clips of ``rows``, without their labels."""
     parts = split_parts(rows)
-    people = measure_people((rows[part.index].clip.person, read(rows[part.index], part, None)) for part in parts)
+    people = fit_person_stats((rows[part.index].clip.person, read(rows[part.index], part, None)) for part in parts)
     return PersonReader(read, people, population)

@@ -21,7 +21,7 @@ from av.video.frame import VideoFrame
 
 from reactometer.errors import MediaError
 from reactometer.live.protocol import Packet, PacketKind
-from reactometer.media.audio import FULL_SCALE, GAP_S
+from reactometer.media.audio import FULL_SCALE, MIN_GAP_S
 from reactometer.media.video import open_media, upright_rgb, video_stream
 from reactometer.types import SOUND_RATE_HZ, FloatArray
 
@@ -125,7 +125,7 @@ def _pieces(container: InputContainer, began_s: float | None, *, heard: bool) ->
                 length_s = len(samples) / SOUND_RATE_HZ
                 at_s = own_s - zero_s - (0.0 if began_s is None else length_s)
                 # A microphone's blocks follow each other without a gap, whenever they arrive.
-                at_s = heard_s if began_s is not None and heard_s and abs(heard_s - at_s) < 4 * GAP_S else at_s
+                at_s = heard_s if began_s is not None and heard_s and abs(heard_s - at_s) < 4 * MIN_GAP_S else at_s
                 heard_s = at_s + length_s
                 yield Packet(PacketKind.SOUND, at_s, samples, arrived_s)
 

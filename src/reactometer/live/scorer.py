@@ -13,7 +13,7 @@ from reactometer.inference.checkpoint import LoadedModel
 from reactometer.inference.predictor import DEFAULT_WINDOW_S, PredictOptions, Predictor
 from reactometer.inference.scores import Score
 from reactometer.live.protocol import LiveScore, Packet
-from reactometer.media.audio import GAP_S, STRETCH_S, levels_db
+from reactometer.media.audio import LEVEL_INTERVAL_S, MIN_GAP_S, levels_db
 from reactometer.media.faces import load_detector
 from reactometer.media.segments import MAX_SEGMENT
 from reactometer.media.tracking import FaceTracker
@@ -42,11 +42,11 @@ class AudioRingBuffer:
         self.samples = np.zeros(0, np.float32)
 
     def add(self, start_s: float, samples: FloatArray) -> None:
-        """Append (S,) samples; a jump of less than :data:`~reactometer.media.audio.GAP_S` is taken for rounding."""
+        """Append (S,) samples; a jump of less than :data:`~reactometer.media.audio.MIN_GAP_S` is taken for rounding."""
         place = round(start_s * SOUND_RATE_HZ)
         if not len(self.samples) or place - self.end > self.kept:
             self.samples, self.end = np.zeros(0, np.float32), place
-        if abs(place - self.end) <= GAP_S * SOUND_RATE_HZ:
+        if abs(place - self.end) <= MIN_GAP_S * SOUND_RATE_HZ:
             place = self.end
         gap = np.zeros(max(place - self.end, 0), np.float32)
         fresh = samples[max(self.end - place, 0) :]
@@ -126,7 +126,7 @@ class LiveScorer:
         if self.samples and time_s <= self.samples[-1].time_s:
             return
         found = self._detector(rgb) if rgb is not None and self.model.networks.uses_face else []
-        self.samples.append(self._follower.look(time_s, rgb, found))
+        self.samples.append(self._follower.update(time_s, rgb, found))
         self._forget(time_s)
 
     def hear(self, start_s: float, samples: FloatArray) -> None:
@@ -197,5 +197,5 @@ class LiveScorer:
 
 def level_of(waveform: FloatArray | None) -> float | None:
     """Root mean square of the last tenth of a second of (S,) samples, dB relative to full scale; None: silence."""
-    last = [] if waveform is None else levels_db(waveform[-round(STRETCH_S * SOUND_RATE_HZ) :])
+    last = [] if waveform is None else levels_db(waveform[-round(LEVEL_INTERVAL_S * SOUND_RATE_HZ) :])
     return last[-1] if last else None

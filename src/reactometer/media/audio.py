@@ -19,12 +19,12 @@ from reactometer.errors import MediaError
 from reactometer.media.video import open_media, probe
 from reactometer.types import SOUND_RATE_HZ, FloatArray, MediaInfo, SoundBlock
 
-BLOCK_SAMPLES = SOUND_RATE_HZ  # one second
-GAP_S = 0.05  # a jump of the timestamps that is larger than this is real, a smaller one is rounding
-LONGEST_GAP_S = 600.0
+BLOCK_SIZE = SOUND_RATE_HZ  # one second
+MIN_GAP_S = 0.05  # a jump of the timestamps that is larger than this is real, a smaller one is rounding
+MAX_GAP_S = 600.0
 MIN_RATE_HZ = 1000  # a file that claims less would sound for hours
-AUDIBLE_DBFS = -60.0  # root mean square of a stretch, relative to full scale; rooms are louder, dither is not
-STRETCH_S = 0.1
+MIN_AUDIBLE_DBFS = -60.0  # root mean square of a stretch, relative to full scale; rooms are louder, dither is not
+LEVEL_INTERVAL_S = 0.1
 FULL_SCALE = 2.0**31  # of the resampler's whole numbers
 
 
@@ -41,15 +41,15 @@ def read_sound(path: Path, info: MediaInfo | None = None) -> Iterator[SoundBlock
         zero_s, frames = (info or probe(path)).zero_s, _decode(path, container, container.streams.audio[0])
         start, size = 0, 0
         held: list[FloatArray] = []
-        for piece in _on_clock(path, _resample(frames, zero_s)):
+        for piece in _fill_gaps(path, _resample(frames, zero_s)):
             held.append(piece)
             size += len(piece)
-            if size < BLOCK_SAMPLES:
+            if size < BLOCK_SIZE:
                 continue
             samples = np.concatenate(held)
-            whole = size - size % BLOCK_SAMPLES
-            for first in range(0, whole, BLOCK_SAMPLES):
-                yield SoundBlock((start + first) / SOUND_RATE_HZ, samples[first : first + BLOCK_SAMPLES])
+            whole = size - size % BLOCK_SIZE
+            for first in range(0, whole, BLOCK_SIZE):
+                yield SoundBlock((start + first) / SOUND_RATE_HZ, samples[first : first + BLOCK_SIZE])
             start, held, size = start + whole, [samples[whole:]], size - whole
         if size:
             yield SoundBlock(start / SOUND_RATE_HZ, np.concatenate(held))
@@ -65,7 +65,7 @@ def read_waveform(path: Path) -> FloatArray | None:
 
 def is_audible(waveform: FloatArray | None) -> bool:
     """Whether any 100 ms of a (S,) float32 waveform in [-1, 1] are louder than -60 dBFS."""
-    return waveform is not None and bool((_powers(waveform) > 10 ** (AUDIBLE_DBFS / 10)).any())
+    return waveform is not None and bool((_powers(waveform) > 10 ** (MIN_AUDIBLE_DBFS / 10)).any())
 
 
 def levels_db(waveform: FloatArray) -> list[float | None]:
@@ -74,7 +74,7 @@ def levels_db(waveform: FloatArray) -> list[float | None]:
 
 
 def _powers(waveform: FloatArray) -> npt.NDArray[np.float64]:
-    stretch = int(STRETCH_S * SOUND_RATE_HZ)
+    stretch = int(LEVEL_INTERVAL_S * SOUND_RATE_HZ)
     starts = np.arange(0, len(waveform), stretch)
     squares = np.square(waveform, dtype=np.float64)
     return np.add.reduceat(squares, starts) / stretch if len(starts) else squares
@@ -86,22 +86,22 @@ def check_gap(path: Path, what: str, end_s: float, next_s: float) -> None:
     Raises:
         MediaError: the hole, in seconds of the file's clock.
     """
-    if next_s - end_s > LONGEST_GAP_S:
+    if next_s - end_s > MAX_GAP_S:
         raise MediaError(
             f"{path}: its {what} jumps from {end_s:.1f} s to {next_s:.1f} s",
-            expected=f"no hole of more than {LONGEST_GAP_S:.0f} s",
+            expected=f"no hole of more than {MAX_GAP_S:.0f} s",
             fix="The timestamps are damaged; write them anew, e.g. by converting the file with ffmpeg",
         )
 
 
-def _on_clock(path: Path, pieces: Iterable[tuple[int, FloatArray]]) -> Iterator[FloatArray]:
+def _fill_gaps(path: Path, pieces: Iterable[tuple[int, FloatArray]]) -> Iterator[FloatArray]:
     """From pieces and their places (samples since zero) to pieces without a gap: zeros between, overlaps cut."""
     position = 0
     for place, samples in pieces:
         check_gap(path, "sound", position / SOUND_RATE_HZ, place / SOUND_RATE_HZ)
         while position < place:
-            yield np.zeros(min(place - position, BLOCK_SAMPLES), dtype=np.float32)
-            position = min(place, position + BLOCK_SAMPLES)
+            yield np.zeros(min(place - position, BLOCK_SIZE), dtype=np.float32)
+            position = min(place, position + BLOCK_SIZE)
         if len(fresh := samples[position - place :]):
             yield fresh
             position += len(fresh)
@@ -111,7 +111,7 @@ def _resample(
     frames: Iterable[tuple[float | None, AudioFrame | None]], zero_s: float
 ) -> Iterator[tuple[int, FloatArray]]:
     """Each run of frames without a jump, through a resampler of its own, as pieces and their places in samples."""
-    for _, run in groupby(_in_runs(frames), key=lambda numbered: numbered[0]):
+    for _, run in groupby(_number_runs(frames), key=lambda numbered: numbered[0]):
         _, start_s, first = next(run)
         place = round((start_s - zero_s) * SOUND_RATE_HZ)
         if first is None or first.sample_rate < MIN_RATE_HZ:
@@ -130,7 +130,7 @@ def _resample(
                 place += len(samples)
 
 
-def _in_runs(
+def _number_runs(
     frames: Iterable[tuple[float | None, AudioFrame | None]],
 ) -> Iterator[tuple[int, float, AudioFrame | None]]:
     """Number the frames by run: a new one after a jump of the time, after damage, and with a new rate or layout."""
@@ -142,7 +142,7 @@ def _in_runs(
             yield run, start_s, None
             continue
         own_form = (frame.sample_rate, frame.layout.name, frame.format.name)
-        if own_form != form or (time_s is not None and abs(time_s - expected_s) > GAP_S):
+        if own_form != form or (time_s is not None and abs(time_s - expected_s) > MIN_GAP_S):
             run, start_s, samples, form = run + 1, expected_s if time_s is None else time_s, 0, own_form
         samples += frame.samples
         frame.pts = None  # the time is kept here

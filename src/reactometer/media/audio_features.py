@@ -14,7 +14,7 @@ STEP_RATE_HZ = 100
 """Steps of the spectrogram a second (a hop of 10 ms)."""
 WINDOW_SIZE = 400  # 25 ms
 TRANSFORM_SIZE = 512
-LOWEST_HZ, HIGHEST_HZ = 60.0, 7600.0
+MIN_HZ, MAX_HZ = 60.0, 7600.0
 BLOCK_SIZE = 48
 """Steps of the spectrogram computed at a time: in the CPU's cache, and below the size from which BLAS uses threads."""
 
@@ -26,17 +26,17 @@ N_CEPSTRA = 20
 """MFCCs kept; the first is loudness."""
 
 PITCH_WINDOW_SIZE = 640  # 40 ms: two periods of the lowest pitch
-LOWEST_PITCH_HZ, HIGHEST_PITCH_HZ = 60.0, 500.0
-VOICED = 0.6
+MIN_PITCH_HZ, MAX_PITCH_HZ = 60.0, 500.0
+MIN_VOICING = 0.6
 """Autocorrelation at the pitch's period from which on a step is voiced."""
 
-LOUD_SIZE, QUIETEST = 5, 5.0
+LOUDEST_SIZE, MAX_DROP = 5, 5.0
 """A step is a pause where its mean log power is this far (22 dB) below the loudest tenth of a second."""
 
 OCTAVE_COST = 0.05
 """What autocorrelation must gain for a pitch an octave lower to be taken (Boersma's 0.01 is for cleaner sound)."""
 
-MIN_LIKENESS = 0.2
+MIN_AUTOCORRELATION = 0.2
 """Autocorrelation of the window itself at which the correction for its shrinking overlap stops; our choice."""
 
 N_CONTOURS = 2 * N_CEPSTRA + 3
@@ -48,7 +48,7 @@ def _filters() -> FloatArray:
 
     transformers' ``mel_filter_bank`` gives the same, a test says; importing it takes longer than a prediction.
     """
-    lowest, highest = (2595.0 * math.log10(1.0 + rate_hz / 700.0) for rate_hz in (LOWEST_HZ, HIGHEST_HZ))
+    lowest, highest = (2595.0 * math.log10(1.0 + rate_hz / 700.0) for rate_hz in (MIN_HZ, MAX_HZ))
     centres_hz = 700.0 * (10.0 ** (np.linspace(lowest, highest, MEL_BANDS + 2) / 2595.0) - 1.0)  # (M + 2,)
     bins_hz = np.linspace(0.0, SOUND_RATE_HZ / 2, TRANSFORM_SIZE // 2 + 1)  # (257,)
     above, widths = bins_hz[:, None] - centres_hz, np.diff(centres_hz)  # (257, M + 2), (M + 1,)
@@ -83,7 +83,7 @@ def log_mel(waveform: FloatArray) -> FloatArray:
     return mel
 
 
-def contours(waveform: FloatArray) -> tuple[FloatArray, np.ndarray]:
+def voice_contours(waveform: FloatArray) -> tuple[FloatArray, np.ndarray]:
     """Compute low-level descriptors of speech, without anything learned.
 
     A selection from eGeMAPS (Eyben et al., IEEE Trans. Affective Computing 7, 2016): mel-frequency cepstral
@@ -105,12 +105,12 @@ def contours(waveform: FloatArray) -> tuple[FloatArray, np.ndarray]:
     mel = log_mel(waveform)[:: STEP_RATE_HZ // CONTOUR_RATE_HZ]  # (N, M)
     cepstra = mel @ _cosines()  # (N, 20)
     loudness = mel.mean(axis=1)  # (N,)
-    size = min(LOUD_SIZE, n_steps)
+    size = min(LOUDEST_SIZE, n_steps)
     loudest = np.convolve(loudness, np.full(size, 1.0 / size), "valid").max()
-    speaks = loudness >= loudest - QUIETEST  # (N,)
+    speaks = loudness >= loudest - MAX_DROP  # (N,)
     pitch, voicing = _pitch(waveform, n_steps, hop)  # (N,) each
-    voiced = speaks & (voicing >= VOICED)
-    pitch = np.where(voiced, pitch, np.median(pitch[voiced]) if voiced.any() else np.log(LOWEST_PITCH_HZ))
+    voiced = speaks & (voicing >= MIN_VOICING)
+    pitch = np.where(voiced, pitch, np.median(pitch[voiced]) if voiced.any() else np.log(MIN_PITCH_HZ))
     columns = [cepstra, _change(cepstra), pitch[:, None], _change(pitch[:, None]), voicing[:, None]]
     return np.hstack(columns).astype(np.float32), speaks
 
@@ -122,13 +122,13 @@ def _change(values: np.ndarray) -> np.ndarray:
 
 def _pitch(waveform: FloatArray, n_steps: int, hop: int) -> tuple[np.ndarray, np.ndarray]:
     """Return the logarithm of the likeliest pitch in Hz, (N,), and the strength of voicing, (N,) in [0, 1]."""
-    window, shortest = PITCH_WINDOW_SIZE, int(SOUND_RATE_HZ / HIGHEST_PITCH_HZ)
-    longest = int(SOUND_RATE_HZ / LOWEST_PITCH_HZ)
+    window, shortest = PITCH_WINDOW_SIZE, int(SOUND_RATE_HZ / MAX_PITCH_HZ)
+    longest = int(SOUND_RATE_HZ / MIN_PITCH_HZ)
     around = np.pad(waveform, (window // 2, n_steps * hop - len(waveform) + window // 2))
     frames = np.lib.stride_tricks.sliding_window_view(around, window)[::hop][:n_steps]  # (N, window)
     hann = np.hanning(window)  # (window,)
     of_window = np.correlate(hann, hann, "full")[window - 1 :]  # autocorrelation of the window itself
-    correction = np.maximum(of_window / of_window[0], MIN_LIKENESS)[: longest + 1]  # (lags,)
+    correction = np.maximum(of_window / of_window[0], MIN_AUTOCORRELATION)[: longest + 1]  # (lags,)
     cost = OCTAVE_COST * np.log2(np.arange(shortest, longest + 1))  # (lags,)
     lag, strength = np.empty(n_steps, int), np.empty(n_steps)
     for first in range(0, n_steps, BLOCK_SIZE):

@@ -29,7 +29,7 @@ DETECTORS = ("auto", "yunet", "haar")
 # What a detector sees: large frames are shrunk; small ones are enlarged and framed, since a face may fill them.
 LARGE_SIDE_PX, SMALL_SIDE_PX, ENLARGED_SIDE_PX = 480, 320, 240
 FRAMED_BORDER_PX = 60
-YUNET_SCORE, YUNET_OVERLAP = 0.6, 0.3
+YUNET_MIN_SCORE, YUNET_MAX_OVERLAP = 0.6, 0.3
 YUNET_STEP_PX = 1 / 256
 """Boxes and eyes are rounded to it, because CPUs compute them up to 1e-4 px apart; 1/64 px moves intensities more."""
 
@@ -37,8 +37,8 @@ YUNET_STRIDES = (8, 16, 32)
 YUNET_OUTPUTS = [f"{kind}_{stride}" for kind in ("cls", "obj", "bbox", "kps") for stride in YUNET_STRIDES]
 # The file declares an input of 320 x 320 pixels, but its graph computes any size: declare "h" x "w" (ONNX TensorShape).
 YUNET_FIXED_SIZE, YUNET_ANY_SIZE = 2 * b"\n\x03\x08\xc0\x02", b"\n\x03\x12\x01h\n\x03\x12\x01w"
-HAAR_NEIGHBOURS, HAAR_SMALLEST_PX = 5, 24
-HAAR_SMALLEST_ENLARGED_PX = 48  # no face is lost by it in a frame so small, and the search takes half the time
+HAAR_MIN_NEIGHBOURS, HAAR_MIN_FACE_PX = 5, 24
+HAAR_MIN_FACE_ENLARGED_PX = 48  # no face is lost by it in a frame so small, and the search takes half the time
 
 # Where a Haar box lies against YuNet's box of the same face, in shares of the Haar box's side; medians of 443 faces.
 HAAR_INSET_X, HAAR_INSET_Y, HAAR_WIDTH, HAAR_HEIGHT = 0.09, 0.014, 0.82, 1.038
@@ -49,7 +49,7 @@ JPEG_QUALITY = 95
 
 # Parts of an aligned crop from top to bottom: lower end and reach from the middle, in shares of the side. By YuNet's
 # medians of 498 crops, the tip of the nose is 0.57 down, and the corners of the mouth 0.73 down and 0.14 aside.
-CROP_PARTS = (
+FACE_REGIONS = (
     *((0.24, 0.5, "forehead"), (0.335, 0.5, "brows"), (0.45, 0.5, "eyes")),
     *((0.64, 0.15, "nose"), (0.83, 0.22, "mouth"), (1.0, 0.5, "chin")),
 )
@@ -61,7 +61,7 @@ BOX_EYE_DISTANCE = 0.367
 TURNED_EYE_DISTANCE = 0.30  # eyes nearer than this belong to a turned head and no longer tell its size
 
 
-def settle_detector(name: str) -> str:
+def resolve_detector_name(name: str) -> str:
     """Replace "auto" by "yunet", or by "haar" with a warning without YuNet's file; refuse unknown names."""
     if name not in DETECTORS:
         raise ConfigError("unknown face detector", got=repr(name), fix=suggestion(name, DETECTORS))
@@ -92,7 +92,7 @@ def load_detector(name: str = "auto") -> Detector:
         WeightsError: YuNet's weight file is not available.
         ConfigError: the name is unknown.
     """
-    return _yunet(find_yunet()) if settle_detector(name) == "yunet" else _haar()
+    return _yunet(find_yunet()) if resolve_detector_name(name) == "yunet" else _haar()
 
 
 def detect_faces(
@@ -131,11 +131,11 @@ def crop_face(frame_rgb: ByteArray, detection: Detection, size_px: int) -> ByteA
     return np.asarray(crop, dtype=np.uint8)
 
 
-def part_of_face(x: float, y: float) -> str:
+def face_region(x: float, y: float) -> str:
     """What of the face lies at a place of an aligned crop, shares of its side from the left and from the top."""
     if not (CROP_BORDER <= x <= 1.0 - CROP_BORDER and y >= CROP_BORDER / 2):
         return "hair or background"
-    reach, name = next((reach, name) for end, reach, name in CROP_PARTS if y <= end)
+    reach, name = next((reach, name) for end, reach, name in FACE_REGIONS if y <= end)
     return name if abs(x - 0.5) <= reach else "cheek"
 
 
@@ -263,7 +263,7 @@ def _decode(outputs: Sequence[FloatArray], height_px: int, width_px: int) -> tup
     """
     cls, obj, bbox, kps = (np.concatenate(outputs[first : first + 3], axis=1)[0] for first in range(0, 12, 3))
     scores = np.sqrt(cls.clip(0, 1) * obj.clip(0, 1))[:, 0]
-    likely = np.flatnonzero(scores >= YUNET_SCORE)
+    likely = np.flatnonzero(scores >= YUNET_MIN_SCORE)
     cells, strides = (values[likely] for values in _grid(height_px, width_px))
     with np.errstate(over="ignore"):  # in damaged pictures
         sizes = np.exp(bbox[likely, 2:]) * strides  # (F, 2)
@@ -273,7 +273,9 @@ def _decode(outputs: Sequence[FloatArray], height_px: int, width_px: int) -> tup
     boxes, scores = np.hstack([corners, sizes]), scores[likely]
     finite = np.isfinite(np.hstack([boxes, eyes])).all(axis=1)
     boxes, eyes, scores = boxes[finite], eyes[finite], scores[finite]
-    best = np.asarray(cv2.dnn.NMSBoxes(np.trunc(boxes).tolist(), scores.tolist(), 0.0, YUNET_OVERLAP), dtype=np.intp)
+    best = np.asarray(
+        cv2.dnn.NMSBoxes(np.trunc(boxes).tolist(), scores.tolist(), 0.0, YUNET_MAX_OVERLAP), dtype=np.intp
+    )
     return boxes[best], eyes[best], scores[best]
 
 
@@ -296,29 +298,29 @@ def _haar() -> Detector:
         resized, scale, border_px = _resized(rgb)
         grey = cv2.cvtColor(resized, cv2.COLOR_RGB2GRAY)
         framed = cv2.copyMakeBorder(grey, border_px, border_px, border_px, border_px, cv2.BORDER_CONSTANT)
-        smallest = (HAAR_SMALLEST_ENLARGED_PX,) * 2 if scale > 1 else (HAAR_SMALLEST_PX,) * 2
+        smallest = (HAAR_MIN_FACE_ENLARGED_PX,) * 2 if scale > 1 else (HAAR_MIN_FACE_PX,) * 2
         with lock:
-            boxes, votes = cascade.detectMultiScale2(framed, minNeighbors=HAAR_NEIGHBOURS, minSize=smallest)
+            boxes, votes = cascade.detectMultiScale2(framed, minNeighbors=HAAR_MIN_NEIGHBOURS, minSize=smallest)
         detections = []
         for (left, top, side, _), vote in zip(boxes, votes, strict=True):
             x, y = (left + HAAR_INSET_X * side - border_px) / scale, (top + HAAR_INSET_Y * side - border_px) / scale
             box = float(x), float(y), float(HAAR_WIDTH * side / scale), float(HAAR_HEIGHT * side / scale)
-            detections.append(Detection(box, float(vote / (vote + HAAR_NEIGHBOURS)), None))
+            detections.append(Detection(box, float(vote / (vote + HAAR_MIN_NEIGHBOURS)), None))
         return _best_first(detections)
 
     return detect
 
 
 Item = TypeVar("Item")
-Made = TypeVar("Made")
+Result = TypeVar("Result")
 
 
-def prefetch_map(function: Callable[[Item], Made], items: Iterable[Item], threads: int) -> Iterator[Made]:
+def prefetch_map(function: Callable[[Item], Result], items: Iterable[Item], threads: int) -> Iterator[Result]:
     """Map ``function`` over items, in order, in threads that work at most ``threads`` items ahead of the caller.
 
     Items are taken in the caller's thread, and errors are raised in their item's turn.
     """
-    waiting: deque[Future[Made]] = deque()
+    waiting: deque[Future[Result]] = deque()
     pool = ThreadPoolExecutor(threads)
     try:
         for item in items:

@@ -14,7 +14,7 @@ from reactometer.media.audio import read_waveform
 from reactometer.media.faces import encode_crop
 from reactometer.types import SOUND_RATE_HZ, FaceSample, FrameState, PreparedClip
 
-PICTURES = (".jpg", ".jpeg", ".png", ".bmp", ".webp")
+IMAGE_ENDINGS = (".jpg", ".jpeg", ".png", ".bmp", ".webp")
 
 CROP_RATE_HZ = 2.0
 """Assumed crops per second: about that of MuSe-2022's ``Faces/`` (MTCNN, at most 30 per clip)."""
@@ -22,7 +22,7 @@ CROP_RATE_HZ = 2.0
 
 def list_crops(folder: Path) -> list[Path]:
     """Return the images of a folder in the order of the numbers in their names (``2.jpg`` before ``10.jpg``)."""
-    pictures = [path for path in folder.iterdir() if path.suffix.lower() in PICTURES]
+    pictures = [path for path in folder.iterdir() if path.suffix.lower() in IMAGE_ENDINGS]
     return sorted(pictures, key=lambda path: ([int(part) for part in re.findall(r"\d+", path.stem)], path.name))
 
 
@@ -38,7 +38,7 @@ def prepare_crops(folder: Path, settings: PrepareConfig, audio_path: Path | None
         raise MediaError(
             f"{folder}: no face crop in this folder can be read",
             got=f"{len(paths)} pictures",
-            expected=f"files ending in {', '.join(PICTURES)}",
+            expected=f"files ending in {', '.join(IMAGE_ENDINGS)}",
         )
     waveform = read_waveform(audio_path) if audio_path else None
     sound_s = 0.0 if waveform is None else len(waveform) / SOUND_RATE_HZ

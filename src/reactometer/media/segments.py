@@ -13,19 +13,19 @@ from typing import TYPE_CHECKING, NamedTuple, Union
 import numpy as np
 
 from reactometer.media.audio import check_gap, read_sound
-from reactometer.media.faces import Detector, settle_detector
-from reactometer.media.tracking import follow_face
+from reactometer.media.faces import Detector, resolve_detector_name
+from reactometer.media.tracking import track_face
 from reactometer.media.video import probe, read_frames
 from reactometer.types import SOUND_RATE_HZ, FaceSample, FloatArray, Frame, MediaInfo, PreparedClip, SoundBlock
 
 if TYPE_CHECKING:
     from reactometer.config import PrepareConfig
 
-MIN_NEW_S = 0.1
+MIN_NEW_CONTENT_S = 0.1
 """Minimum new content of a last window, seconds; less is an encoder's padding."""
 
 
-class PlainSettings(NamedTuple):
+class DecodeSettings(NamedTuple):
     """What reading a file needs of a PrepareConfig, for the decoder process, which does not import pydantic."""
 
     detector: str  # name in faces.DETECTORS
@@ -33,9 +33,9 @@ class PlainSettings(NamedTuple):
     size_px: int  # side of the square face crops
 
 
-Settings = Union["PrepareConfig", PlainSettings]
-Follower = Callable[..., Iterator[FaceSample]]
-"""Either :func:`tracking.follow_face` or :func:`tracking.follow_faces`."""
+Settings = Union["PrepareConfig", DecodeSettings]
+Tracking = Callable[..., Iterator[FaceSample]]
+"""Either :func:`tracking.track_face` or :func:`tracking.track_faces`."""
 
 
 @dataclass(frozen=True)
@@ -55,7 +55,7 @@ MAX_SEGMENT = WindowSpec(60.0, 60.0)
 
 def resolve_detector(settings: PrepareConfig) -> PrepareConfig:
     """Replace the detector "auto" by the detector of this machine."""
-    return settings.model_copy(update={"detector": settle_detector(settings.detector)})
+    return settings.model_copy(update={"detector": resolve_detector_name(settings.detector)})
 
 
 def prepare_clip(path: Path, settings: Settings, detector: Detector, audio_path: Path | None = None) -> PreparedClip:
@@ -74,7 +74,7 @@ def stream_windows(
     detector: Detector,
     shapes: Sequence[WindowSpec],
     audio_path: Path | None = None,
-    follow: Follower = follow_face,
+    follow: Tracking = track_face,
     info: MediaInfo | None = None,
 ) -> Iterator[tuple[WindowSpec, PreparedClip]]:
     """Read a file once and yield its windows of every shape, each as soon as it is complete.
@@ -96,14 +96,14 @@ def stream_windows(
     yield from cutter.finish(max(clock.end_s, cutter.sound_end_s), clock.frames_read)
 
 
-def part_spans(duration_s: float) -> list[tuple[float, float]]:
+def part_bounds(duration_s: float) -> list[tuple[float, float]]:
     """Return the start and end of each part of a clip, seconds, as :func:`stream_windows` cuts with ``PART``."""
-    count = max(1, math.ceil((duration_s - MIN_NEW_S) / MAX_SEGMENT.length_s))
+    count = max(1, math.ceil((duration_s - MIN_NEW_CONTENT_S) / MAX_SEGMENT.length_s))
     starts = [MAX_SEGMENT.length_s * number for number in range(count)]
     return [(start_s, min(start_s + MAX_SEGMENT.length_s, duration_s)) for start_s in starts]
 
 
-def cut_clip(clip: PreparedClip, start_s: float, end_s: float) -> PreparedClip:
+def slice_clip(clip: PreparedClip, start_s: float, end_s: float) -> PreparedClip:
     """Return the window [start_s, end_s) of a prepared clip, as :func:`stream_windows` would cut it."""
     samples = tuple(sample for sample in clip.samples if start_s <= sample.time_s < end_s)
     first, last = (round((at_s - clip.start_s) * SOUND_RATE_HZ) for at_s in (start_s, end_s))
@@ -174,7 +174,7 @@ class _WindowBuffer:
         yield from self.complete_until(end_s, frames_read)
         for shape, number in self.next_window.items():
             seen_s = self._start_s(shape) - shape.hop_s + shape.length_s
-            if number == 0 or seen_s < end_s - MIN_NEW_S:
+            if number == 0 or seen_s < end_s - MIN_NEW_CONTENT_S:
                 yield shape, self._window(self._start_s(shape), end_s, frames_read)
 
     def _start_s(self, shape: WindowSpec) -> float:

@@ -11,18 +11,18 @@ from reactometer.media.faces import Detector, crop_face, detect_faces, encode_cr
 from reactometer.types import ByteArray, Detection, FaceSample, Frame, FrameState
 
 # Following: the person's next face is the nearest within reach (in shares of the face's size) and of like size.
-REACH, REACH_PER_S, REACH_LIMIT = 0.5, 0.5, 1.0
-SIZE_RATIO = 2.0
-LOST_S = 1.0  # a person unseen for longer than this is given up, and the best face of the frame is chosen
+REACH, REACH_PER_S, MAX_REACH = 0.5, 0.5, 1.0
+MAX_SIZE_RATIO = 2.0
+SWITCH_AFTER_S = 1.0  # a person unseen for longer than this is given up, and the best face of the frame is chosen
 
-GIVEN_UP_S = 5.0
+FORGET_AFTER_S = 5.0
 """A person unseen for longer counts as new on return, because people are identified only by position and size."""
 
-COAST_S = 0.5  # so long a face that is not seen is expected to go on as it moved; then, to stay
-STEADINESS = 0.5  # share of a face's earlier speed that is kept at each sighting, since boxes tremble
+EXTRAPOLATE_S = 0.5  # so long a face that is not seen is expected to go on as it moved; then, to stay
+SMOOTHING = 0.5  # share of a face's earlier speed that is kept at each sighting, since boxes tremble
 
 
-def follow_face(
+def track_face(
     frames: Iterable[Frame], detector: Detector, *, rate_hz: float, size_px: int, threads: int = 0
 ) -> Iterator[FaceSample]:
     """Yield one sample per frame sampled at ``rate_hz``, all of one person.
@@ -31,27 +31,27 @@ def follow_face(
     such a face is NO_FACE; a box is never carried over.
     """
     follower = FaceTracker(size_px)
-    yield from (follower.look(*seen) for seen in detect_faces(frames, detector, rate_hz, threads))
+    yield from (follower.update(*seen) for seen in detect_faces(frames, detector, rate_hz, threads))
 
 
 class FaceTracker:
-    """State of :func:`follow_face`, for frames that come one at a time."""
+    """State of :func:`track_face`, for frames that come one at a time."""
 
     def __init__(self, size_px: int) -> None:
         self.size_px = size_px
-        self.last: tuple[float, Detection] | None = None  # when and where the person was seen last
+        self.last_detection: tuple[float, Detection] | None = None  # when and where the person was seen last
 
-    def look(self, time_s: float, rgb: ByteArray | None, detections: list[Detection]) -> FaceSample:
+    def update(self, time_s: float, rgb: ByteArray | None, detections: list[Detection]) -> FaceSample:
         """Return the person's sample of the next frame, (H, W, 3) uint8 RGB; ``None`` if it is unreadable."""
-        face = _choose(detections, self.last, time_s)
+        face = _choose(detections, self.last_detection, time_s)
         if rgb is None or face is None:
             return FaceSample(time_s, FrameState.UNREADABLE if rgb is None else FrameState.NO_FACE)
-        self.last = time_s, face
+        self.last_detection = time_s, face
         crop_jpeg = encode_crop(crop_face(rgb, face, self.size_px))
         return FaceSample(time_s, FrameState.FACE, face.box, face.score, crop_jpeg)
 
 
-def follow_faces(
+def track_faces(
     frames: Iterable[Frame], detector: Detector, *, rate_hz: float, size_px: int, threads: int = 0
 ) -> Iterator[FaceSample]:
     """Yield for each frame sampled at ``rate_hz`` a sample without a face, then one per face.
@@ -68,11 +68,11 @@ def follow_faces(
         if rgb is None:
             continue
         detections = sorted(found, key=lambda face: face.box[0])
-        tracks = [track for track in tracks if time_s - track.seen_s <= GIVEN_UP_S]
-        owners = _owners(tracks, detections, time_s)
+        tracks = [track for track in tracks if time_s - track.last_s <= FORGET_AFTER_S]
+        owners = _assign_tracks(tracks, detections, time_s)
         for place, face in enumerate(detections):
             if place in owners:
-                owners[place].see(face, time_s)
+                owners[place].update(face, time_s)
             else:
                 owners[place] = _Track(next(numbers), face, time_s)
                 tracks.append(owners[place])
@@ -86,30 +86,30 @@ class _Track:
 
     number: int
     face: Detection
-    seen_s: float
-    speed: tuple[float, float] = (0.0, 0.0)  # of the box's centre, pixels a second to the right and down
+    last_s: float
+    velocity: tuple[float, float] = (0.0, 0.0)  # of the box's centre, pixels a second to the right and down
 
-    def see(self, face: Detection, time_s: float) -> None:
-        passed_s = max(time_s - self.seen_s, 1e-3)
+    def update(self, face: Detection, time_s: float) -> None:
+        passed_s = max(time_s - self.last_s, 1e-3)
         moves = ((new - old) / passed_s for new, old in zip(_centre(face), _centre(self.face), strict=True))
-        right, down = (STEADINESS * old + (1 - STEADINESS) * new for old, new in zip(self.speed, moves, strict=True))
-        self.face, self.seen_s, self.speed = face, time_s, (right, down)
+        right, down = (SMOOTHING * old + (1 - SMOOTHING) * new for old, new in zip(self.velocity, moves, strict=True))
+        self.face, self.last_s, self.velocity = face, time_s, (right, down)
 
     def distance(self, face: Detection, time_s: float) -> float:
         """Return the distance from the expected position in face sizes; infinite beyond reach."""
-        unseen_s = time_s - self.seen_s
+        unseen_s = time_s - self.last_s
         x, y, width, height = self.face.box
-        right, down = (speed * min(unseen_s, COAST_S) for speed in self.speed)
+        right, down = (speed * min(unseen_s, EXTRAPOLATE_S) for speed in self.velocity)
         expected = box_distance(face, replace(self.face, box=(x + right, y + down, width, height)))
         within = min(expected, box_distance(face, self.face)) <= reach_after(unseen_s)
         return expected if within else math.inf
 
 
-def _owners(tracks: Sequence[_Track], detections: Sequence[Detection], time_s: float) -> dict[int, _Track]:
+def _assign_tracks(tracks: Sequence[_Track], detections: Sequence[Detection], time_s: float) -> dict[int, _Track]:
     """Assign faces, by their index, to people; an unassigned face is left out."""
-    latest_s = max((track.seen_s for track in tracks), default=0.0)
+    latest_s = max((track.last_s for track in tracks), default=0.0)
     pairs = [
-        (track.seen_s < latest_s, track.distance(face, time_s), place, track)
+        (track.last_s < latest_s, track.distance(face, time_s), place, track)
         for track in tracks
         for place, face in enumerate(detections)
     ]
@@ -129,14 +129,14 @@ def box_distance(face: Detection, other: Detection) -> float:
     """Return the distance of the boxes' centres in sizes of the larger box; infinite if the sizes differ too much."""
     (x, y, width, height), (other_x, other_y, other_width, other_height) = face.box, other.box
     smaller, larger = sorted((math.sqrt(width * height), math.sqrt(other_width * other_height)))
-    if larger > SIZE_RATIO * smaller:
+    if larger > MAX_SIZE_RATIO * smaller:
         return math.inf
     return math.hypot(x + width / 2 - other_x - other_width / 2, y + height / 2 - other_y - other_height / 2) / larger
 
 
 def reach_after(unseen_s: float) -> float:
     """Return the maximum distance from a position ``unseen_s`` ago, in face sizes."""
-    return min(REACH + REACH_PER_S * unseen_s, REACH_LIMIT)
+    return min(REACH + REACH_PER_S * unseen_s, MAX_REACH)
 
 
 def _choose(detections: list[Detection], last: tuple[float, Detection] | None, time_s: float) -> Detection | None:
@@ -146,4 +146,4 @@ def _choose(detections: list[Detection], last: tuple[float, Detection] | None, t
     unseen_s = time_s - last[0]
     if near := [face for face in detections if box_distance(face, last[1]) <= reach_after(unseen_s)]:
         return min(near, key=lambda face: box_distance(face, last[1]))
-    return detections[0] if detections and unseen_s > LOST_S else None
+    return detections[0] if detections and unseen_s > SWITCH_AFTER_S else None

@@ -22,8 +22,8 @@ from reactometer.errors import MediaError
 from reactometer.types import ByteArray, Frame, MediaInfo
 
 DECODER_THREADS = 1  # two are no faster on two cores, and report damage late
-MISSING_SHARE = 0.05  # a file that ends earlier than it declares, by more than this share
-MISSING_FRAMES = 2  # and by more than this number of frames, is truncated
+MAX_MISSING_SHARE = 0.05  # a file that ends earlier than it declares, by more than this share
+MAX_MISSING_FRAMES = 2  # and by more than this number of frames, is truncated
 GRID_TOLERANCE_S = 0.0005
 FALLBACK_RATE_HZ = 25.0  # for frames without times in a stream without a rate
 MIN_RATE_HZ = 1 / 60  # a stream that claims less has no rate: a frame alone would be shown for hours
@@ -88,7 +88,7 @@ def probe(path: Path) -> MediaInfo:
             sound = container.streams.audio[0]
             zero_s = float((sound.start_time or 0) * (sound.time_base or 0))
             return MediaInfo(path, duration_s, has_video=False, has_audio=has_audio, zero_s=zero_s)
-        width_px, height_px, zero_s = _first_look(path, container, stream)
+        width_px, height_px, zero_s = _probe_first_frame(path, container, stream)
         return MediaInfo(
             path,
             duration_s,
@@ -121,7 +121,7 @@ def read_frames(path: Path) -> Iterator[Frame]:
             time_s = own_time_s if own_time_s is not None and own_time_s > time_s else time_s + step_s
             yield Frame(index, time_s, None if picture is None else partial(upright_rgb, picture))
         end_s = float((zero_pts or 0) * stream.time_base) + time_s + step_s
-        _require_complete(path, container, stream, index + 1, end_s)
+        _check_complete(path, container, stream, index + 1, end_s)
 
 
 def sample_frames(frames: Iterable[Frame], rate_hz: float) -> Iterator[Frame]:
@@ -170,13 +170,13 @@ def _decode(
         yield from ((pts, None) for pts in sorted(waiting))
 
 
-def _require_complete(path: Path, container: InputContainer, stream: VideoStream, count: int, end_s: float) -> None:
+def _check_complete(path: Path, container: InputContainer, stream: VideoStream, count: int, end_s: float) -> None:
     """Raise MediaError where both the frames and the time fall short of what the container declares of them."""
     declared_s = _declared_end_s(container, stream)
-    if declared_s is not None and end_s >= (1 - MISSING_SHARE) * declared_s:
+    if declared_s is not None and end_s >= (1 - MAX_MISSING_SHARE) * declared_s:
         return
     declared = stream.frames or round((declared_s or 0.0) * float(stream.average_rate or FALLBACK_RATE_HZ))
-    if declared - count > max(MISSING_FRAMES, MISSING_SHARE * declared):
+    if declared - count > max(MAX_MISSING_FRAMES, MAX_MISSING_SHARE * declared):
         raise MediaError(
             f"{path} is truncated: {count} of {declared} frames could be read",
             fix="Copy, download or record it again, or cut it to what it holds with a video editor",
@@ -199,7 +199,7 @@ def _rate_hz(stream: VideoStream) -> float | None:
     return rate_hz if rate_hz >= MIN_RATE_HZ else None
 
 
-def _first_look(path: Path, container: InputContainer, stream: VideoStream) -> tuple[int, int, float]:
+def _probe_first_frame(path: Path, container: InputContainer, stream: VideoStream) -> tuple[int, int, float]:
     """Width and height in pixels of the upright picture, and time of the first frame in seconds.
 
     A file tells its rotation with its first picture, before which frames may be lost.

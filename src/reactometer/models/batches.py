@@ -45,7 +45,7 @@ def collate(items: Sequence[Item], n_labels: int) -> Batch:
     tensors = [torch.from_numpy(array) for array in (*faces, *voices)]
     targets = torch.tensor([item.targets or (0.0,) * n_labels for item in items])  # (B, L)
     target_mask = torch.tensor([item.targets is not None for item in items])
-    number = torch.tensor([item.number for item in items])
+    number = torch.tensor([item.clip_index for item in items])
     seen = tensors[1].flatten().nonzero().flatten()  # here, since a GPU would have to be waited for
     return Batch._make([*tensors, targets, target_mask, number, seen])
 
@@ -64,7 +64,7 @@ class PartDataset(Dataset[Item]):
     def __getitem__(self, place: int) -> Item:
         part = self.parts[place]
         row = self.rows[part.index]
-        return replace(self.read(row, part, None), targets=row.clip.labels, number=place)
+        return replace(self.read(row, part, None), targets=row.clip.labels, clip_index=place)
 
 
 class TrainingDataset(Dataset[Item]):
@@ -92,4 +92,4 @@ class TrainingDataset(Dataset[Item]):
         row = self.rows[index]
         parts = split_parts([row])
         item = self.read(row, parts[rng.integers(len(parts))], rng)
-        return replace(item, targets=row.clip.labels if place < len(self.rows) else None, number=index)
+        return replace(item, targets=row.clip.labels if place < len(self.rows) else None, clip_index=index)

@@ -16,7 +16,7 @@ from starlette.middleware.gzip import GZipMiddleware
 from starlette.middleware.trustedhost import TrustedHostMiddleware
 from starlette.staticfiles import StaticFiles
 
-from reactometer.batch.run import model_sha256
+from reactometer.batch.run import hash_model
 from reactometer.errors import OutputError, ReactometerError, RequestError
 from reactometer.inference.checkpoint import LoadedModel
 from reactometer.io import DISK_FULL_ERRNOS, find_errno
@@ -58,7 +58,7 @@ def build_app(model: LoadedModel, folder: Path, settings: Settings) -> FastAPI:
         docs_url=None,
         redoc_url=None,
     )
-    app.state.service = Service(queue, folder, model_sha256(folder))
+    app.state.service = Service(queue, folder, hash_model(folder))
     app.include_router(router)
     app.include_router(live_routes(model, settings.keys, queue.metrics.live))
     app.mount("/page", StaticFiles(directory=PAGE, check_dir=False), name="page")

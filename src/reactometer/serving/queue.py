@@ -19,12 +19,12 @@ from reactometer.errors import ConfigError, OutputError, RequestError
 from reactometer.inference.checkpoint import LoadedModel
 from reactometer.inference.predictor import PredictOptions, Predictor
 from reactometer.machine import default_workers
-from reactometer.media.audio import STRETCH_S, levels_db
+from reactometer.media.audio import LEVEL_INTERVAL_S, levels_db
 from reactometer.media.segments import MAX_SEGMENT
 from reactometer.serving.job_store import DONE, FAILED, Job, JobStore
 from reactometer.serving.metrics import ServiceMetrics
 from reactometer.types import MediaInfo, Prediction
-from reactometer.workers.decoder import UNREADABLE, Segment, reason_of
+from reactometer.workers.decoder import READ_ERRORS, Segment, error_message
 from reactometer.workers.media_worker import MediaWorker, ResourceLimits
 
 logger = logging.getLogger(__name__)
@@ -213,7 +213,7 @@ class JobQueue:
                     else:
                         self._purge()
         finally:
-            worker.end()
+            worker.close()
 
     def _purge(self) -> None:
         with suppress(OSError):  # the folder was deleted
@@ -246,7 +246,7 @@ class JobQueue:
             if not active.is_deleted:
                 raise
         except Exception as error:  # one clip must not end the thread
-            reason = reason_of(error) if isinstance(error, UNREADABLE) else f"{type(error).__name__}: {error}"
+            reason = error_message(error) if isinstance(error, READ_ERRORS) else f"{type(error).__name__}: {error}"
             name = str(self.store.upload(job.id))
             job = replace(job, status=FAILED, error=reason.replace(name, job.name))  # no paths of the server
         self._save_with_retry(replace(job, finished_s=time.time(), media=active.media), active)
@@ -306,7 +306,7 @@ def _track_progress(items: Iterator[MediaInfo | Segment], active: ActiveJob) -> 
     media = active.media
     for item in items:
         if isinstance(item, MediaInfo):
-            media["voice_level"] = {"step_s": STRETCH_S, "db": []} if item.has_audio else None
+            media["voice_level"] = {"step_s": LEVEL_INTERVAL_S, "db": []} if item.has_audio else None
             media |= {"width_px": item.width_px or None, "height_px": item.height_px or None}
             media["duration_s"] = item.duration_s
             continue

@@ -13,7 +13,7 @@ from typing import Literal
 import numpy as np
 
 from reactometer.labels import HUME_REACTION
-from reactometer.synthetic.face import ACTIONS, Look, Pose, build_scene, draw_frame, random_look
+from reactometer.synthetic.face import ACTIONS, Appearance, Pose, build_scene, draw_frame, random_appearance
 from reactometer.synthetic.voice import CONTROL_RATE_HZ, PARAMETERS, Voice, random_voice, speak
 from reactometer.types import ByteArray, FloatArray
 
@@ -48,7 +48,7 @@ sadness (lower, slower, softer). Adoration, Disgust and Surprise are faint on pu
 """
 
 SPLIT_SHARES = {"train": 0.60, "val": 0.15, "test": 0.25}
-_FEWEST_PERSONS = {"train": 8, "val": 2, "test": 3}
+_MIN_PERSONS = {"train": 8, "val": 2, "test": 3}
 _CLIPS_PER_PERSON, _CLIPS_PER_STIMULUS = 6, 3
 _COUNTRIES = ("United States", "South Africa")
 _PERSON, _STIMULUS, _ORDER, _CLIP, _RENDER = range(5)  # kinds of random streams
@@ -66,7 +66,7 @@ class ClipPlan:
     country: str
     labels: tuple[float, ...]  # (7,) in [0, 1], in the order of HUME_REACTION
     sound: Literal["voice", "silent", "absent"]  # "silent": a track of zeros; "absent": no track at all
-    look: Look
+    appearance: Appearance
     voice: Voice
     expressiveness: float  # the person's actions over the usual ones
     onset_s: float  # the expression begins to rise
@@ -89,9 +89,9 @@ def clip_plan(
     index: int, *, n_clips: int = 480, seed: int = 0, duration_s: float = 3.0, rate_hz: float = 10.0, size_px: int = 160
 ) -> ClipPlan:
     """Plan clip ``index`` (from 0) of the dataset with these settings, independently of the other clips."""
-    split, person, stimulus = _cast(index, n_clips, seed)
-    who, rng = _stream(seed, _PERSON, person), _stream(seed, _CLIP, index)
-    poses = _movement(rng, round(duration_s * rate_hz), rate_hz)
+    split, person, stimulus = _assign_clip(index, n_clips, seed)
+    who, rng = _random_stream(seed, _PERSON, person), _random_stream(seed, _CLIP, index)
+    poses = _random_poses(rng, round(duration_s * rate_hz), rate_hz)
     sounds: tuple[Literal["voice", "silent", "absent"], ...] = ("voice", "silent", "absent")
     return ClipPlan(
         clip_id=f"{index:05d}",
@@ -102,7 +102,7 @@ def clip_plan(
         country=_COUNTRIES[int(who.integers(len(_COUNTRIES)))],
         labels=_labels(stimulus, seed),
         sound=sounds[int(rng.choice(3, p=[0.95, 0.025, 0.025]))],
-        look=random_look(who),
+        appearance=random_appearance(who),
         voice=random_voice(who),
         expressiveness=float(who.uniform(0.9, 1.1)),
         onset_s=float(rng.uniform(0, 0.08)) * duration_s,
@@ -118,16 +118,16 @@ def clip_plan(
 
 def render_clip(plan: ClipPlan) -> tuple[ByteArray, FloatArray]:
     """Frames, (T, H, W, 3) uint8 RGB, and sound, (S,) float32 in [-1, 1] at 16 kHz; a muted clip's sound is zero."""
-    rng = _stream(plan.render_key[0], _RENDER, plan.render_key[1])
+    rng = _random_stream(plan.render_key[0], _RENDER, plan.render_key[1])
     strengths = plan.expressiveness * np.array(plan.labels, np.float32)  # (7,)
     control_s = np.arange(round(plan.duration_s * CONTROL_RATE_HZ), dtype=np.float32) / np.float32(CONTROL_RATE_HZ)
-    parameters = _add_up(VOICE, PARAMETERS, plan.envelope(control_s)[:, None] * strengths, lowest=-1)
+    parameters = _sum_tracks(VOICE, PARAMETERS, plan.envelope(control_s)[:, None] * strengths, lowest=-1)
     waveform, opening = speak(plan.voice, parameters, rng)
     times_s = np.arange(len(plan.poses), dtype=np.float32) / np.float32(plan.rate_hz)
-    actions = _add_up(FACE, ACTIONS, plan.envelope(times_s)[:, None] * strengths, lowest=0)
+    actions = _sum_tracks(FACE, ACTIONS, plan.envelope(times_s)[:, None] * strengths, lowest=0)
     actions["AU26"] = (actions["AU26"] + 0.28 * np.interp(times_s, control_s, opening)).clip(0, 1)
     actions["AU45"] = _blinks(rng, times_s)
-    scene, blur_px, noise_level = build_scene(plan.look, plan.size_px), rng.uniform(0, 0.7), rng.uniform(1, 4)
+    scene, blur_px, noise_level = build_scene(plan.appearance, plan.size_px), rng.uniform(0, 0.7), rng.uniform(1, 4)
     frames = []
     for step, pose in enumerate(plan.poses):
         noise = noise_level * rng.standard_normal((plan.size_px, plan.size_px, 1), np.float32)
@@ -136,17 +136,17 @@ def render_clip(plan: ClipPlan) -> tuple[ByteArray, FloatArray]:
     return np.stack(frames), waveform if plan.sound == "voice" else np.zeros_like(waveform)
 
 
-def _cast(index: int, n_clips: int, seed: int) -> tuple[str, int, int]:
+def _assign_clip(index: int, n_clips: int, seed: int) -> tuple[str, int, int]:
     """Split, person and stimulus of a clip; no person and no stimulus is in two splits."""
     sizes = {split: max(1, round(share * n_clips)) for split, share in SPLIT_SHARES.items()}
     sizes["train"] = n_clips - sizes["val"] - sizes["test"]
     first_clip = first_person = first_stimulus = 0
     for split, size in sizes.items():
-        persons = max(_FEWEST_PERSONS[split], round(size / _CLIPS_PER_PERSON))
+        persons = max(_MIN_PERSONS[split], round(size / _CLIPS_PER_PERSON))
         stimuli = max(1, round(size / _CLIPS_PER_STIMULUS))
         place = index - first_clip
         if 0 <= place < size:
-            order = _stream(seed, _ORDER, first_person + place // persons).permutation(persons)
+            order = _random_stream(seed, _ORDER, first_person + place // persons).permutation(persons)
             return split, first_person + int(order[place % persons]), first_stimulus + place * stimuli // size
         first_clip, first_person, first_stimulus = first_clip + size, first_person + persons, first_stimulus + stimuli
     raise IndexError(f"clip {index} of {n_clips}")
@@ -154,7 +154,7 @@ def _cast(index: int, n_clips: int, seed: int) -> tuple[str, int, int]:
 
 def _labels(stimulus: int, seed: int) -> tuple[float, ...]:
     """One to three emotions; each leads in turn. Anxiety and Fear like to meet, Amusement and Fear do not."""
-    rng, names = _stream(seed, _STIMULUS, stimulus), list(HUME_REACTION)
+    rng, names = _random_stream(seed, _STIMULUS, stimulus), list(HUME_REACTION)
     lead = names.pop(stimulus % len(names))
     taste = {("Anxiety", "Fear"): 4.0, ("Fear", "Anxiety"): 4.0, ("Fear", "Amusement"): 0.1, ("Amusement", "Fear"): 0.1}
     chances = np.array([taste.get((lead, name), 1.0) for name in names])
@@ -164,7 +164,7 @@ def _labels(stimulus: int, seed: int) -> tuple[float, ...]:
     return tuple(round(float(labels.get(name, 0.0)), 4) for name in HUME_REACTION)
 
 
-def _movement(rng: np.random.Generator, n_frames: int, rate_hz: float) -> tuple[Pose, ...]:
+def _random_poses(rng: np.random.Generator, n_frames: int, rate_hz: float) -> tuple[Pose, ...]:
     """The head's small sway; in 8 % of the clips it turns away for a while, in 4 % the person leaves the picture."""
     times_s, place = np.arange(n_frames) / rate_hz, np.linspace(0, 1, n_frames)
 
@@ -189,7 +189,7 @@ def _blinks(rng: np.random.Generator, times_s: FloatArray) -> FloatArray:
     return np.asarray((1 - distance_s / 0.12).clip(0, 1), np.float32)
 
 
-def _add_up(
+def _sum_tracks(
     table: Mapping[str, Mapping[str, float]], names: Sequence[str], strengths: FloatArray, lowest: float
 ) -> dict[str, FloatArray]:
     """Each name's track, (K,) in [``lowest``, 1], from the emotions' ``strengths``, (K, 7)."""
@@ -197,6 +197,6 @@ def _add_up(
     return dict(zip(names, (strengths @ weights).clip(lowest, 1).T, strict=True))
 
 
-def _stream(seed: int, *key: int) -> np.random.Generator:
+def _random_stream(seed: int, *key: int) -> np.random.Generator:
     """The random numbers for one purpose, whatever else has been drawn."""
     return np.random.default_rng(np.random.SeedSequence(seed, spawn_key=key))

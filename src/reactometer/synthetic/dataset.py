@@ -70,7 +70,7 @@ def simulate(
         write_atomic(folder / "simulation.json", about)
         _write_table(folder / "data_info.csv", plans)
         jobs = [(plan, folder / plan.split / "mp4" / f"{plan.clip_id}.mp4") for plan in plans]
-        for _ in map(_write_clip, jobs) if workers == 1 else run_jobs(_write_clip, jobs, workers, on_death=_died):
+        for _ in map(_write_clip, jobs) if workers == 1 else run_jobs(_write_clip, jobs, workers, on_death=_crashed):
             advance()
     return out
 
@@ -91,7 +91,7 @@ def _write_clip(job: Job) -> None:
     _write_video(path, frames, plan.rate_hz, None if plan.sound == "absent" else waveform)
 
 
-def _died(job: Job) -> None:
+def _crashed(job: Job) -> None:
     raise OutputError(f"the process that rendered {job[0].clip_id} died", fix="Free some memory and run it again")
 
 

@@ -27,15 +27,15 @@ brow raised, brows lowered and drawn together, upper lid raised, cheek raised, n
 corners up, lip corners down, lips stretched, jaw dropped, eyes closed."""
 
 _CROWN_V, _CHIN_V = -1.70, 1.56
-_TEXTURE = (-1.3, -1.85, 1.3, 1.9)  # left, top, right, bottom in face units
-_BEHIND = (-2.9, -2.1, 2.9, 3.6)
+_TEXTURE_BOUNDS = (-1.3, -1.85, 1.3, 1.9)  # left, top, right, bottom in face units
+_BACKGROUND_BOUNDS = (-2.9, -2.1, 2.9, 3.6)
 _SKIN_TONES = np.array([(238, 206, 188), (222, 182, 156), (192, 146, 116), (152, 106, 80), (106, 74, 58)], np.float32)
 _HAIR_TONES = np.array([(38, 30, 28), (72, 48, 34), (110, 76, 48), (176, 136, 84), (140, 134, 130)], np.float32)
 _IRIS_TONES = np.array([(58, 38, 26), (92, 66, 38), (84, 104, 72), (84, 116, 146)], np.float32)
 
 
 @dataclass(frozen=True)
-class Look:
+class Appearance:
     """One person's appearance and room; colours are (3,) float32 RGB in [0, 255], lengths in face units."""
 
     skin: FloatArray
@@ -84,7 +84,7 @@ class Canvas:
     u: FloatArray  # (w,) of the columns
     v: FloatArray  # (h,) of the rows
 
-    def turned(self) -> Canvas:
+    def transposed(self) -> Canvas:
         """The same canvas (a view) with u and v exchanged, to paint upright strips."""
         return Canvas(self.planes.swapaxes(1, 2), self.v, self.u)
 
@@ -93,21 +93,21 @@ class Canvas:
 class Scene:
     """What stays the same over a clip."""
 
-    look: Look
+    appearance: Appearance
     room: FloatArray  # (3, H, W) the empty room
     skin: Canvas  # bare skin and the hair's front; nothing that moves
-    behind: FloatArray  # (h, w, 4) hair, ears, neck and shoulders, already multiplied by the opacity in channel 3
+    background: FloatArray  # (h, w, 4) hair, ears, neck and shoulders, already multiplied by the opacity in channel 3
 
 
-def random_look(rng: np.random.Generator) -> Look:
+def random_appearance(rng: np.random.Generator) -> Appearance:
     """A person drawn at random: skin over the whole range of human tones, features within natural bounds."""
     tone = float(rng.uniform(0, len(_SKIN_TONES) - 1))
     fair = tone < 2
     light = np.array([rng.uniform(-0.55, 0.55), rng.uniform(-0.6, -0.1), 1.0])
-    return Look(
-        skin=_tone(_SKIN_TONES, tone) + rng.normal(0, 4, 3).astype(np.float32),
-        hair=_tone(_HAIR_TONES, rng.uniform(0, 4 if fair else 1)),
-        iris=_tone(_IRIS_TONES, rng.uniform(0, 3 if fair else 0.8)),
+    return Appearance(
+        skin=_interpolate_tone(_SKIN_TONES, tone) + rng.normal(0, 4, 3).astype(np.float32),
+        hair=_interpolate_tone(_HAIR_TONES, rng.uniform(0, 4 if fair else 1)),
+        iris=_interpolate_tone(_IRIS_TONES, rng.uniform(0, 3 if fair else 0.8)),
         cloth=(rng.uniform(40, 190) + rng.normal(0, 30, 3)).clip(15, 235).astype(np.float32),
         wall=(rng.uniform(70, 205) + rng.normal(0, 16, 3)).astype(np.float32),
         hair_style=("short", "long", "bald")[int(rng.choice(3, p=[0.5, 0.4, 0.1]))],
@@ -131,11 +131,11 @@ def random_look(rng: np.random.Generator) -> Look:
     )
 
 
-def build_scene(look: Look, size_px: int) -> Scene:
+def build_scene(look: Appearance, size_px: int) -> Scene:
     """Everything of a clip that no frame changes, for square pictures of ``size_px``."""
     rng = np.random.default_rng(look.grain_seed)
     density = _density(size_px)
-    return Scene(look, _room(look, size_px, rng), _bare_skin(look, density, rng), _behind(look, density))
+    return Scene(look, _room(look, size_px, rng), _bare_skin(look, density, rng), _background(look, density))
 
 
 def draw_frame(
@@ -146,9 +146,9 @@ def draw_frame(
     ``blur_px`` is the sigma of a Gaussian; ``noise``, (H, W, 1), is added in grey levels.
     """
     texture = Canvas(scene.skin.planes.copy(), scene.skin.u, scene.skin.v)
-    paint_features(texture, scene.look, actions, pose.yaw, pose.gaze)
-    planes = _lay_behind(scene, pose)
-    _wrap_head(planes, scene.look, texture, pose, _CHIN_V + 0.26 * actions["AU26"])
+    paint_features(texture, scene.appearance, actions, pose.yaw, pose.gaze)
+    planes = _composite_background(scene, pose)
+    _wrap_head(planes, scene.appearance, texture, pose, _CHIN_V + 0.26 * actions["AU26"])
     frame = cv2.merge(list(planes))  # (H, W, 3)
     if blur_px > 0.2:
         frame = cv2.GaussianBlur(frame, (0, 0), blur_px)
@@ -160,7 +160,7 @@ def draw_frame(
 # --- what stays ------------------------------------------------------------------------------------------------------
 
 
-def _room(look: Look, size_px: int, rng: np.random.Generator) -> FloatArray:
+def _room(look: Appearance, size_px: int, rng: np.random.Generator) -> FloatArray:
     """(3, H, W) a wall under uneven light, and a few things out of focus."""
     v, u = np.mgrid[0:size_px, 0:size_px].astype(np.float32) / size_px
     room = look.wall * (1.08 - 0.3 * np.hypot(u - rng.uniform(), v - rng.uniform()))[..., None]
@@ -173,8 +173,8 @@ def _room(look: Look, size_px: int, rng: np.random.Generator) -> FloatArray:
     return np.ascontiguousarray(blurred.transpose(2, 0, 1), np.float32)
 
 
-def _bare_skin(look: Look, density: float, rng: np.random.Generator) -> Canvas:
-    canvas, skin = blank_canvas(3, _TEXTURE, density), look.skin
+def _bare_skin(look: Appearance, density: float, rng: np.random.Generator) -> Canvas:
+    canvas, skin = blank_canvas(3, _TEXTURE_BOUNDS, density), look.skin
     blotches, strands = (_grain(canvas, rng, *blur) for blur in ((0.09, 0.09), (0.014, 0.15)))
     canvas.planes[:] = skin[:, None, None] + rgb(5, 4, 3.5)[:, None, None] * blotches
     blob(canvas, (0, -0.62), (0.55, 0.28), skin * 1.08 + 5, 0.6)
@@ -193,9 +193,9 @@ def _bare_skin(look: Look, density: float, rng: np.random.Generator) -> Canvas:
     return canvas
 
 
-def _behind(look: Look, density: float) -> FloatArray:
+def _background(look: Appearance, density: float) -> FloatArray:
     """(h, w, 4) hair, neck, shoulders and ears, seen around the head; premultiplied by the opacity in channel 3."""
-    canvas = blank_canvas(4, _BEHIND, density)
+    canvas = blank_canvas(4, _BACKGROUND_BOUNDS, density)
     u, v = np.abs(canvas.u)[None, :], canvas.v[:, None]
     around = (u / 1.12) ** 2.4 + np.where(v < 0, np.abs(v / 1.84) ** 2.6, np.abs(v / 1.9) ** 4)
     if look.hair_style == "long":
@@ -215,19 +215,19 @@ def _behind(look: Look, density: float) -> FloatArray:
 # --- the camera's view -----------------------------------------------------------------------------------------------
 
 
-def _lay_behind(scene: Scene, pose: Pose) -> FloatArray:
+def _composite_background(scene: Scene, pose: Pose) -> FloatArray:
     """(3, H, W) the room with hair, neck and shoulders, before the face itself."""
     size_px = scene.room.shape[1]
     density = _density(size_px)
     zoom, cos, sin = pose.scale * size_px / density, np.cos(pose.roll), np.sin(pose.roll)
     turn = zoom * np.array([[cos, -sin], [sin, cos]])
-    origin = density * np.array([-_BEHIND[0] + 0.2 * np.sin(pose.yaw), -_BEHIND[1]])
+    origin = density * np.array([-_BACKGROUND_BOUNDS[0] + 0.2 * np.sin(pose.yaw), -_BACKGROUND_BOUNDS[1]])
     shift = size_px * np.array([pose.x, pose.y]) - turn @ origin
-    *planes, opacity = cv2.split(cv2.warpAffine(scene.behind, np.column_stack([turn, shift]), (size_px, size_px)))
+    *planes, opacity = cv2.split(cv2.warpAffine(scene.background, np.column_stack([turn, shift]), (size_px, size_px)))
     return scene.room * (1 - opacity) + np.stack(planes)
 
 
-def _wrap_head(planes: FloatArray, look: Look, texture: Canvas, pose: Pose, chin_v: float) -> None:
+def _wrap_head(planes: FloatArray, look: Appearance, texture: Canvas, pose: Pose, chin_v: float) -> None:
     """Wrap the texture around the egg, light it, and lay it over ``planes``, (3, H, W), in place."""
     size_px = planes.shape[1]
     unit, middle_x, middle_y = pose.scale * size_px, pose.x * size_px, pose.y * size_px
@@ -257,7 +257,7 @@ def _wrap_head(planes: FloatArray, look: Look, texture: Canvas, pose: Pose, chin
     patch += opacity * (lit - patch)
 
 
-def _outline(look: Look, chin_v: float, v: Reals) -> tuple[Reals, Reals]:
+def _outline(look: Appearance, chin_v: float, v: Reals) -> tuple[Reals, Reals]:
     """Half of the head's width at each height, 0 above the crown and below the chin, and its slope."""
     heights = np.linspace(_CROWN_V - 0.02, chin_v + 0.02, 256, dtype=np.float32)
     crown = 1 - ((0.1 - heights).clip(0) / (0.1 - _CROWN_V)) ** 2.7
@@ -286,7 +286,7 @@ def _opaque(colour: FloatArray) -> FloatArray:
     return np.append(colour, np.float32(1))
 
 
-def _tone(tones: FloatArray, place: float) -> FloatArray:
+def _interpolate_tone(tones: FloatArray, place: float) -> FloatArray:
     """The colour at ``place``, counted in rows, linearly between its neighbours."""
     return np.array([np.interp(place, np.arange(len(tones)), channel) for channel in tones.T], np.float32)
 
@@ -294,7 +294,7 @@ def _tone(tones: FloatArray, place: float) -> FloatArray:
 # --- features --------------------------------------------------------------------------------------------------------
 
 
-def paint_features(canvas: Canvas, look: Look, actions: Mapping[str, float], yaw: float, gaze: float) -> None:
+def paint_features(canvas: Canvas, look: Appearance, actions: Mapping[str, float], yaw: float, gaze: float) -> None:
     """Paint eyes, brows, nose and mouth over the bare skin; ``actions`` are named as in ``ACTIONS``, 0 to 1.
 
     ``yaw`` in radians shifts the nose, which stands out; ``gaze`` turns the eyes sideways, -1 to 1.
@@ -307,12 +307,12 @@ def paint_features(canvas: Canvas, look: Look, actions: Mapping[str, float], yaw
     _paint_mouth(canvas, look, actions)
 
 
-def _paint_eye(canvas: Canvas, look: Look, side: int, actions: Mapping[str, float], gaze: float) -> None:
+def _paint_eye(canvas: Canvas, look: Appearance, side: int, actions: Mapping[str, float], gaze: float) -> None:
     centre, half, awake = side * look.eye_u, 0.215 * look.eye_size, look.eye_size * (1 - actions["AU45"])
     rise = (0.115 + 0.10 * actions["AU5"] - 0.055 * actions["AU6"]) * awake - 0.05 * actions["AU45"]
     sink = (0.065 + 0.02 * actions["AU5"] - 0.07 * actions["AU6"] - 0.04 * actions["AU9"]) * awake
     sink = sink + 0.055 * actions["AU45"]
-    t = across(canvas, centre, half)
+    t = band_positions(canvas, centre, half)
     arch = (1 - t**2) ** np.float32(0.65)
     upper, lower = look.eye_tilt * side * t - rise * arch, look.eye_tilt * side * t + sink * arch
     window = crop(canvas, centre - half, centre + half, -0.35, 0.25)
@@ -326,30 +326,30 @@ def _paint_eye(canvas: Canvas, look: Look, side: int, actions: Mapping[str, floa
     paint(window, opening * ramp(0.026 - glint, 0.03), rgb(245, 245, 245))
     paint(window, opening * np.float32(0.45) * ramp(0.06 - (v - upper), 0.06), rgb(30, 30, 30))
     fold, bag = upper - 0.105 + 0.035 * actions["AU5"], lower + 0.075
-    strip(canvas, centre, half, upper - 0.034, upper + 0.014, look.skin * 0.18, 0.9)
-    strip(canvas, centre, half, lower - 0.006, lower + 0.018, look.skin * 0.5, 0.5)
-    strip(canvas, centre, half, fold - 0.012, fold + 0.012, look.skin * 0.55, 0.5)
-    strip(canvas, centre, half, bag, bag + 0.045, look.skin * 0.55, 0.1 + 0.7 * actions["AU6"], 0.04)
+    fill_band(canvas, centre, half, upper - 0.034, upper + 0.014, look.skin * 0.18, 0.9)
+    fill_band(canvas, centre, half, lower - 0.006, lower + 0.018, look.skin * 0.5, 0.5)
+    fill_band(canvas, centre, half, fold - 0.012, fold + 0.012, look.skin * 0.55, 0.5)
+    fill_band(canvas, centre, half, bag, bag + 0.045, look.skin * 0.55, 0.1 + 0.7 * actions["AU6"], 0.04)
 
 
-def _paint_brow(canvas: Canvas, look: Look, side: int, actions: Mapping[str, float]) -> None:
+def _paint_brow(canvas: Canvas, look: Appearance, side: int, actions: Mapping[str, float]) -> None:
     inner, outer, frown = actions["AU1"], actions["AU2"], actions["AU4"]
     centre = side * (look.eye_u + 0.02 - 0.05 * frown)
-    outward = side * across(canvas, centre, 0.29)
+    outward = side * band_positions(canvas, centre, 0.29)
     to_nose, to_temple = (1 - outward) / 2, (1 + outward) / 2
     lift = 0.19 * inner * to_nose + 0.17 * outer * to_temple
     press = frown * (0.05 + 0.15 * to_nose) + 0.09 * actions["AU9"] * to_nose
     line = look.brow_v - 0.02 + 0.055 * (outward - 0.2) ** 2 - lift + press
     thickness = look.brow_thickness * (0.62 - 0.33 * outward)
-    strip(canvas, centre, 0.29, line - thickness, line + thickness, look.hair * 0.65, 0.88, 0.035)
-    furrow = np.full_like(across(canvas.turned(), -0.3, 0.12), side * 0.07)
-    strip(canvas.turned(), -0.3, 0.12, furrow - 0.016, furrow + 0.016, look.skin * 0.45, 0.8 * frown)
+    fill_band(canvas, centre, 0.29, line - thickness, line + thickness, look.hair * 0.65, 0.88, 0.035)
+    furrow = np.full_like(band_positions(canvas.transposed(), -0.3, 0.12), side * 0.07)
+    fill_band(canvas.transposed(), -0.3, 0.12, furrow - 0.016, furrow + 0.016, look.skin * 0.45, 0.8 * frown)
     for height in (-0.29, -0.39, -0.49):
-        wrinkle = look.brow_v + height + 0.03 * across(canvas, side * 0.3, 0.3) ** 2
-        strip(canvas, side * 0.3, 0.3, wrinkle - 0.012, wrinkle + 0.014, look.skin * 0.6, 0.28 * (inner + outer))
+        wrinkle = look.brow_v + height + 0.03 * band_positions(canvas, side * 0.3, 0.3) ** 2
+        fill_band(canvas, side * 0.3, 0.3, wrinkle - 0.012, wrinkle + 0.014, look.skin * 0.6, 0.28 * (inner + outer))
 
 
-def _paint_nose(canvas: Canvas, look: Look, actions: Mapping[str, float], middle: float) -> None:
+def _paint_nose(canvas: Canvas, look: Appearance, actions: Mapping[str, float], middle: float) -> None:
     wrinkle, skin = actions["AU9"], look.skin
     base, width = look.nose_v - 0.12 * wrinkle, look.nose_width * (1 + 0.2 * wrinkle)
     dark_side = -1 if look.light[0] > 0 else 1
@@ -362,24 +362,24 @@ def _paint_nose(canvas: Canvas, look: Look, actions: Mapping[str, float], middle
         blob(canvas, (middle + side * 0.185 * width, base - 0.01), (0.07, 0.085), skin * 0.92, 0.8)
         blob(canvas, (middle + side * 0.265 * width, base), (0.03, 0.07), skin * 0.6, 0.6)
         blob(canvas, (middle + side * 0.095 * width, base + 0.065), (0.062, 0.034), skin * 0.22, 0.95)
-    arch = 0.06 * across(canvas, middle, 0.2) ** 2
+    arch = 0.06 * band_positions(canvas, middle, 0.2) ** 2
     for height in (-0.05, 0.05, 0.15):
-        strip(canvas, middle, 0.2, height - arch - 0.02, height - arch + 0.02, skin * 0.42, 0.85 * wrinkle)
+        fill_band(canvas, middle, 0.2, height - arch - 0.02, height - arch + 0.02, skin * 0.42, 0.85 * wrinkle)
 
 
-def _paint_cheek(canvas: Canvas, look: Look, side: int, actions: Mapping[str, float]) -> None:
+def _paint_cheek(canvas: Canvas, look: Appearance, side: int, actions: Mapping[str, float]) -> None:
     """The cheek, and the fold from the nose to the lip's corner."""
     smile, sneer = actions["AU12"], max(actions["AU9"], actions["AU10"])
     lift = max(0.7 * smile, actions["AU6"])
     blob(canvas, (side * 0.55, 0.48 - 0.1 * lift), (0.20, 0.15), look.skin * 1.14 + rgb(16, 0, 0), 0.2 + 0.6 * lift)
     start, end = 0.24 * look.nose_width, look.mouth_width * (1 + 0.24 * smile) + 0.07
-    downward = (across(canvas.turned(), look.nose_v + 0.19, 0.23) + 1) / 2
+    downward = (band_positions(canvas.transposed(), look.nose_v + 0.19, 0.23) + 1) / 2
     line = side * (start + (end - start) * downward**0.8)
     depth = min(0.85, 0.15 + 0.45 * smile + 0.6 * sneer)
-    strip(canvas.turned(), look.nose_v + 0.19, 0.23, line - 0.022, line + 0.022, look.skin * 0.55, depth, 0.04)
+    fill_band(canvas.transposed(), look.nose_v + 0.19, 0.23, line - 0.022, line + 0.022, look.skin * 0.55, depth, 0.04)
 
 
-def _paint_mouth(canvas: Canvas, look: Look, actions: Mapping[str, float]) -> None:
+def _paint_mouth(canvas: Canvas, look: Appearance, actions: Mapping[str, float]) -> None:
     smile, sad, stretch, jaw = actions["AU12"], actions["AU15"], actions["AU20"], actions["AU26"]
     sneer = max(actions["AU10"], 0.6 * actions["AU9"])
     half = look.mouth_width * (1 + 0.24 * smile + 0.38 * stretch - 0.12 * jaw - 0.05 * sad)
@@ -387,7 +387,7 @@ def _paint_mouth(canvas: Canvas, look: Look, actions: Mapping[str, float]) -> No
     open_up = 0.012 + 0.05 * smile + 0.11 * sneer + 0.05 * jaw
     open_down = 0.010 + 0.035 * smile + 0.07 * stretch + 0.36 * jaw
     bend = 0.20 * sad - 0.24 * smile + 0.05 * stretch - 0.03
-    t = across(canvas, 0, half)
+    t = band_positions(canvas, 0, half)
     bulge = (1 - t**2) ** np.float32(0.7)
     line = middle + bend * (np.abs(t) ** 1.8 - 0.25)
     top, bottom = line - open_up * bulge, line + open_down * bulge
@@ -398,12 +398,12 @@ def _paint_mouth(canvas: Canvas, look: Look, actions: Mapping[str, float]) -> No
         corner = 0.4 + 0.25 * max(sad, smile)
         blob(canvas, (side * half, middle + 0.75 * bend), (0.06, 0.06), look.skin * 0.45, corner)
     blob(canvas, (0, middle + open_down + 0.24), (0.22, 0.06), look.skin * 0.72, 0.6)
-    strip(canvas, 0, half, top - bow, top + 0.01, lip * 0.86, 0.92)
-    strip(canvas, 0, half, bottom - 0.01, bottom + 0.115 * fullness, lip, 0.92, 0.04)
+    fill_band(canvas, 0, half, top - bow, top + 0.01, lip * 0.86, 0.92)
+    fill_band(canvas, 0, half, bottom - 0.01, bottom + 0.115 * fullness, lip, 0.92, 0.04)
     blob(canvas, (0, middle + open_down + 0.055), (0.16, 0.025), lip * 1.2 + 16, 0.5)
-    strip(canvas, 0, half, top, bottom, rgb(48, 18, 18), 0.97)
+    fill_band(canvas, 0, half, top, bottom, rgb(48, 18, 18), 0.97)
     teeth = min(0.09, 0.6 * (open_up + open_down)) * min(1.0, 1.4 * smile + 1.2 * sneer + stretch + 0.5 * jaw)
-    strip(canvas, 0, half, top, top + teeth * bulge**2, rgb(228, 222, 210), min(1.0, teeth / 0.03))
+    fill_band(canvas, 0, half, top, top + teeth * bulge**2, rgb(228, 222, 210), min(1.0, teeth / 0.03))
 
 
 # --- brushes ---------------------------------------------------------------------------------------------------------
@@ -434,13 +434,13 @@ def blob(
     paint(window, np.float32(opacity) * np.exp(-(down**2))[:, None] * np.exp(-(across**2)), colour)
 
 
-def across(canvas: Canvas, centre: float, half: float) -> Reals:
+def band_positions(canvas: Canvas, centre: float, half: float) -> Reals:
     """The canvas's columns inside ``centre`` ± ``half``, as t in [-1, 1]."""
     left, right = np.searchsorted(canvas.u, (centre - half, centre + half))
     return (canvas.u[left:right] - np.float32(centre)) / np.float32(half)
 
 
-def strip(
+def fill_band(
     canvas: Canvas,
     centre: float,
     half: float,

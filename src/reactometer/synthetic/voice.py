@@ -90,14 +90,14 @@ def speak(voice: Voice, tracks: Mapping[str, FloatArray], rng: np.random.Generat
 
     Returns the waveform, (S,) float32 in [-1, 1] at ``SOUND_RATE_HZ``, and the mouth's opening, (K,) float32 in [0, 1].
     """
-    swell, vowels, accent, hiss = _articulate(_syllables(voice, tracks, rng), len(tracks["pitch"]))
+    swell, vowels, accent, hiss = _syllable_tracks(_syllables(voice, tracks, rng), len(tracks["pitch"]))
     wave = np.cos(2 * np.pi * _TREMOR_HZ * np.arange(len(swell)) / CONTROL_RATE_HZ + voice.tremor_phase)
     source = _source(voice, tracks, accent, wave, rng)
     spoken = {vowel: _filter(_resonances(vowel, voice.tract), source) for vowel in vowels}
-    speech = np.sum([_to_sound(share) * spoken[vowel] for vowel, share in vowels.items()], axis=0)
+    speech = np.sum([_upsample(share) * spoken[vowel] for vowel, share in vowels.items()], axis=0)
     gain = swell * (1 - 0.85 * tracks["tremor"] * (0.5 - 0.5 * wave)) * 10 ** (12 * (tracks["loudness"] - 1) / 20)
     consonants = _filter([_HISS], rng.standard_normal(len(source)))
-    sound = 0.35 * _to_sound(gain) * _level(speech) + 0.035 * _to_sound(hiss) * consonants
+    sound = 0.35 * _upsample(gain) * _normalise_rms(speech) + 0.035 * _upsample(hiss) * consonants
     sound += 0.0006 * rng.standard_normal(len(source))  # the room
     opening = swell * np.sum([_OPENNESS[vowel] * share for vowel, share in vowels.items()], axis=0)
     return np.asarray(np.tanh(sound), np.float32), np.asarray(opening, np.float32)
@@ -123,7 +123,7 @@ def _syllables(voice: Voice, tracks: Mapping[str, FloatArray], rng: np.random.Ge
     return syllables
 
 
-def _articulate(syllables: list[_Syllable], steps: int) -> tuple[Reals, dict[str, Reals], Reals, Reals]:
+def _syllable_tracks(syllables: list[_Syllable], steps: int) -> tuple[Reals, dict[str, Reals], Reals, Reals]:
     """Tracks (K,): the swell of the loudness, each vowel's share, the pitch accent, and the consonants' hiss."""
     times_s = np.arange(steps) / CONTROL_RATE_HZ
     swell, accent, hiss = np.zeros(steps), np.zeros(steps), np.zeros(steps)
@@ -149,14 +149,17 @@ def _source(
     steps = len(accent)
     jitter = _filter([([0.04], [1.0, -0.92])], rng.standard_normal(steps))
     semitones = 9 * tracks["pitch"] + (2 + 6 * tracks["range"]) * accent + np.linspace(1, -1, steps) + jitter
-    pitch_hz = _to_sound(voice.pitch_hz * 2 ** ((semitones + 2.0 * tracks["tremor"] * wave) / 12))
+    pitch_hz = _upsample(voice.pitch_hz * 2 ** ((semitones + 2.0 * tracks["tremor"] * wave) / 12))
     phase = np.cumsum(pitch_hz) / SOUND_RATE_HZ % 1
     opening, closing = 0.5 - 0.5 * np.cos(np.pi * phase / 0.42), np.cos(np.pi * (phase - 0.42) / 0.36)
     pulses = np.where(phase < 0.42, opening, np.where(phase < 0.60, closing, 0.0))  # as in Rosenberg 1971
     pressed = np.diff(pulses, prepend=0.0) / pitch_hz
     relaxed = _filter([([0.25], [1.0, -0.75])], pressed)
-    tension, breath = _to_sound(tracks["tension"]), _to_sound((voice.breath + 0.9 * tracks["breath"]).clip(0, 1))
-    voiced = (1 - tension) * _level(relaxed) + tension * _level(pressed)
+    tension, breath = (
+        _upsample(tracks["tension"]),
+        _upsample((voice.breath + 0.9 * tracks["breath"]).clip(0, 1)),
+    )
+    voiced = (1 - tension) * _normalise_rms(relaxed) + tension * _normalise_rms(pressed)
     blown = rng.standard_normal(len(voiced)) * (0.4 + 0.6 * pulses)
     return np.asarray((1 - breath) * voiced + 0.7 * breath * blown)
 
@@ -180,12 +183,12 @@ def _filter(sections: Sequence[_Section], sound: Reals) -> Reals:
     return np.asarray(np.fft.irfft(spectrum, size)[: len(sound)])
 
 
-def _to_sound(track: Reals) -> Reals:
+def _upsample(track: Reals) -> Reals:
     """A control track, (K,), at the sound's rate, (S,)."""
     places = np.arange(len(track) * SOUND_RATE_HZ // CONTROL_RATE_HZ) * (CONTROL_RATE_HZ / SOUND_RATE_HZ)
     return np.asarray(np.interp(places, np.arange(len(track)), track))
 
 
-def _level(sound: Reals) -> Reals:
+def _normalise_rms(sound: Reals) -> Reals:
     """The sound at a root mean square of 1."""
     return np.asarray(sound / (np.sqrt(np.mean(np.square(sound))) + 1e-9))

@@ -100,7 +100,9 @@ def _rows(
 ) -> tuple[list[Row], Metrics]:
     """Return the rows of one configuration, and the score of the clip-length baseline."""
     first = models[0]
-    modalities = [word for word, has in (("face", first.sampling.looks), ("voice", first.sampling.listens)) if has]
+    modalities = [
+        word for word, has in (("face", first.sampling.uses_face), ("voice", first.sampling.uses_voice)) if has
+    ]
     prepared = open_for_model(first, data, progress=progress)
     rows = []
     for hidden in (None, "voice", "face") if len(modalities) == 2 else (None,):

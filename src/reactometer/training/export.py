@@ -132,7 +132,7 @@ def prove(folder: Path, network: ReactionModel, prepared: PreparedSet) -> None:
     """
     loaded = load_model(folder, "cpu")
     clips = list(read_items(loaded, prepared, "val", PROOF_CLIPS))
-    if not any(item.seen.any() or len(item.voice) for item in clips):
+    if not any(item.face_mask.any() or len(item.voice) for item in clips):
         raise DataError("no clip contains a face or a voice to compare the graphs on")
     found = differences(network, loaded.networks, clips)
     for name, difference in found.items():
@@ -181,7 +181,7 @@ def _beginning(item: Item, share: float) -> Item:
     return replace(
         item,
         frames=item.frames[:frames],
-        seen=item.seen[:frames],
+        face_mask=item.face_mask[:frames],
         times_s=item.times_s[:frames],
         voice=item.voice[:steps],
         voice_times_s=item.voice_times_s[:steps],

@@ -39,7 +39,7 @@ def open_training_reader(
         "face": model.face_encoder.feature_size if model.face_encoder else 0,
         "voice": model.voice_encoder.feature_size if model.voice_encoder in model.frozen else MEL_BANDS,
     }
-    whole = replace(sampling, looks=model.looks, listens=model.listens)
+    whole = replace(sampling, uses_face=model.looks, uses_voice=model.listens)
     read, digest = EncodingReader(lambda item: encode_item(model, item), MediaReader(whole)), _digest(model, whole)
     model.eval().to(device)
     store = encode_split(read, prepared, "train", sizes, digest, progress=progress)
@@ -60,7 +60,7 @@ def encode_item(model: ReactionModel, item: Item, *, every: bool = False) -> Ite
     frames, seen, times_s = np.zeros((0, 0), np.float32), np.zeros(0, bool), np.zeros(0, np.float32)
     voice, voice_times_s = item.voice, item.voice_times_s
     if item.frames.ndim == 2:
-        frames, seen, times_s = item.frames, item.seen, item.times_s
+        frames, seen, times_s = item.frames, item.face_mask, item.times_s
     elif model.face_encoder is not None:
         stream = face_stream(model.face_encoder, batch)
         frames, seen, times_s = (tensor[0].cpu().numpy() for tensor in stream)  # (T, D), (T,), (T,)
@@ -69,7 +69,12 @@ def encode_item(model: ReactionModel, item: Item, *, every: bool = False) -> Ite
         values, mask, voice_at_s = (tensor[0].cpu().numpy() for tensor in voice_stream(encoder, batch))
         voice, voice_times_s = values[mask], voice_at_s[mask]
     return replace(
-        item, frames=frames.astype(np.float32), seen=seen, times_s=times_s, voice=voice, voice_times_s=voice_times_s
+        item,
+        frames=frames.astype(np.float32),
+        face_mask=seen,
+        times_s=times_s,
+        voice=voice,
+        voice_times_s=voice_times_s,
     )
 
 

@@ -12,7 +12,7 @@ from reactometer.config import Config
 from reactometer.data.cache import PreparedRow, PreparedSet
 from reactometer.data.inputs import ItemLoader, MediaReader, split_parts
 from reactometer.data.leakage import check_leaks
-from reactometer.data.person_norm import measure_streams
+from reactometer.data.person_norm import fit_stream_stats
 from reactometer.data.splits import assign_folds
 from reactometer.errors import ConfigError, DataError
 from reactometer.evaluation.metrics import MIN_CLIPS
@@ -108,5 +108,5 @@ def _fit_scales(network: ReactionModel, train: Sequence[PreparedRow], read: Item
         if not isinstance(network.voice_encoder, VoiceEncoder):
             return
         heard = [row for row in rows if row.has_sound]
-        rows, read = heard[:: len(heard) // MAX_CLIPS + 1], MediaReader(replace(read.sampling, looks=False))
-    set_population(network, measure_streams(read(rows[part.index], part, None) for part in split_parts(rows)))
+        rows, read = heard[:: len(heard) // MAX_CLIPS + 1], MediaReader(replace(read.input_spec, uses_face=False))
+    set_population(network, fit_stream_stats(read(rows[part.index], part, None) for part in split_parts(rows)))

@@ -22,18 +22,18 @@ from reactometer.errors import MediaError
 from reactometer.machine import keep_freed_memory, return_freed_memory
 from reactometer.media.faces import load_detector
 from reactometer.media.segments import Settings, WindowSpec, stream_windows
-from reactometer.media.tracking import follow_face, follow_faces
+from reactometer.media.tracking import track_face, track_faces
 from reactometer.media.video import probe
 from reactometer.types import MediaInfo, PreparedClip
 from reactometer.workers.media_worker import ResourceLimits, UnreadableError
 
-UNREADABLE = (MediaError, cv2.error, MemoryError)
+READ_ERRORS = (MediaError, cv2.error, MemoryError)
 """Errors of an unreadable file."""
 
-FACES = ("one", "all")
+FACE_MODES = ("one", "all")
 """Follow one person, or everybody."""
 
-AHEAD = 16
+QUEUE_SIZE = 16
 """Maximum number of parts and windows that the process reads ahead of their use; our choice."""
 
 Segment = tuple[WindowSpec, PreparedClip]
@@ -44,22 +44,22 @@ class DecodeSpec:
     """How to read files, and to cut them into windows."""
 
     settings: Settings
-    shapes: tuple[WindowSpec, ...]  # of the parts first, then of the timeline's windows
+    window_specs: tuple[WindowSpec, ...]  # of the parts first, then of the timeline's windows
     faces: str = "one"  # one of FACES
 
-    def windows(self, path: Path, threads: int = 0, info: MediaInfo | None = None) -> Iterator[Segment]:
+    def stream(self, path: Path, threads: int = 0, info: MediaInfo | None = None) -> Iterator[Segment]:
         """Yield parts and windows of a file, see :func:`reactometer.media.segments.stream_windows`.
 
         ``threads`` frames are searched for faces at a time; 0 uses only this thread. ``info`` is the file's, if it is
         probed already.
         """
-        follow = partial(follow_face if self.faces == "one" else follow_faces, threads=threads)
+        follow = partial(track_face if self.faces == "one" else track_faces, threads=threads)
         detector = load_detector(self.settings.detector)
-        return stream_windows(path, self.settings, detector, self.shapes, None, follow, info)
+        return stream_windows(path, self.settings, detector, self.window_specs, None, follow, info)
 
 
-def reason_of(error: BaseException) -> str:
-    """Return the message of one of ``UNREADABLE`` in one line."""
+def error_message(error: BaseException) -> str:
+    """Return the message of one of ``READ_ERRORS`` in one line."""
     return " ".join(str(error).split()) or type(error).__name__
 
 
@@ -69,7 +69,7 @@ def worker_main(handle: int) -> None:
     cv2.setNumThreads(1)  # frames are searched in parallel already
     Thread(target=import_module, args=("onnxruntime",), daemon=True).start()  # while the parent loads the model
     connection: Connection[Any, Any] = Connection(handle)
-    pieces = Queue[Any](AHEAD)
+    pieces = Queue[Any](QUEUE_SIZE)
     with suppress(EOFError, ConnectionResetError):
         bounds: ResourceLimits = connection.recv()
         _limit("AS", bounds.memory_bytes)
@@ -106,13 +106,13 @@ def _read_file(
             raise MediaError(f"{path}: its pictures are too large", got=size, expected=limit, fix="Make them smaller")
         _check_end(path, info.duration_s or 0.0, bounds)
         pieces.put(info)
-        for shape, clip in reading.windows(path, threads, info):
+        for shape, clip in reading.stream(path, threads, info):
             _check_end(path, clip.end_s, bounds)
             _limit("CPU", math.ceil(began_s + minute_s * (1.0 + clip.end_s / 60.0)))
             pieces.put((shape, clip))
         pieces.put(None)
-    except UNREADABLE as error:
-        pieces.put(UnreadableError(reason_of(error)))
+    except READ_ERRORS as error:
+        pieces.put(UnreadableError(error_message(error)))
 
 
 def _limit(what: str, most: int) -> None:

@@ -38,7 +38,7 @@ class ResourceLimits:
 
     memory_bytes: int = 4 * 2**30  # of the process
     stall_s: float = 60.0  # maximum time without a new window
-    processor_s: float = 600.0  # CPU time per minute of the file, at PrepareConfig's default rate or below
+    cpu_s: float = 600.0  # CPU time per minute of the file, at PrepareConfig's default rate or below
     duration_s: float = math.inf
     pixels: float = math.inf  # of a frame
 
@@ -49,8 +49,8 @@ class MediaWorker:
     The process does not import the user's script, so that scripts need no ``__main__`` guard.
     """
 
-    def __init__(self, bounds: ResourceLimits | None = None) -> None:
-        self.bounds = bounds or ResourceLimits()
+    def __init__(self, limits: ResourceLimits | None = None) -> None:
+        self.limits = limits or ResourceLimits()
         self._process: subprocess.Popen[bytes] | None = None
         self._connection: Connection[Any, Any] | None = None
         self._files = 0
@@ -66,34 +66,34 @@ class MediaWorker:
             MediaError: the file cannot be read or is beyond a bound, or the process died.
         """
         if self._files >= MAX_FILES:
-            self.end()
+            self.close()
         from reactometer.config import PrepareConfig
-        from reactometer.media.segments import PlainSettings
+        from reactometer.media.segments import DecodeSettings
 
         connection, whole = self.start(), False
         self._files += 1
         try:
             settings = reading.settings
-            plain = PlainSettings(settings.detector, settings.rate_hz, settings.size_px)
-            minute_s = self.bounds.processor_s * max(1.0, settings.rate_hz / PrepareConfig().rate_hz)
+            plain = DecodeSettings(settings.detector, settings.rate_hz, settings.size_px)
+            minute_s = self.limits.cpu_s * max(1.0, settings.rate_hz / PrepareConfig().rate_hz)
             connection.send((path, replace(reading, settings=plain), threads, minute_s))
-            while (piece := self._next_piece(connection, path, check)) is not None:
+            while (piece := self._receive(connection, path, check)) is not None:
                 yield piece
             whole = True
         except UnreadableError as error:
             whole = True  # the process goes on
             raise MediaError(str(error)) from error
         except (EOFError, OSError) as error:
-            raise self._death(path) from error
+            raise self._death_error(path) from error
         finally:
             if not whole:
-                self.end()
+                self.close()
 
     def start(self) -> Connection[Any, Any]:
         """Start the process if none runs, without waiting until it is ready."""
         if self._process is not None and self._connection is not None and self._process.poll() is None:
             return self._connection
-        self.end()
+        self.close()
         ours, theirs = socket.socketpair()
         code = f"from reactometer.workers.decoder import worker_main; worker_main({theirs.fileno()})"
         paths = [path for path in sys.path if path]
@@ -107,10 +107,10 @@ class MediaWorker:
         )
         theirs.close()
         self._connection = Connection(ours.detach())
-        self._connection.send(self.bounds)
+        self._connection.send(self.limits)
         return self._connection
 
-    def end(self) -> None:
+    def close(self) -> None:
         """Kill the process."""
         if self._process is not None and self._connection is not None:
             self._process.kill()
@@ -119,27 +119,27 @@ class MediaWorker:
         self._process = self._connection = None
         self._files = 0
 
-    def _death(self, path: Path) -> MediaError:
+    def _death_error(self, path: Path) -> MediaError:
         code = None
         if self._process is not None:
             with suppress(subprocess.TimeoutExpired):
                 code = self._process.wait(5.0)  # it is as good as gone
         if code == -signal.SIGXCPU:
-            most = f"{self.bounds.processor_s:.0f} s of processor time for each of its minutes"
+            most = f"{self.limits.cpu_s:.0f} s of processor time for each of its minutes"
             return MediaError(f"{path}: it took more than {most}", fix="Convert it, or cut it")
         got = None if code is None else signal.Signals(-code).name if code < 0 else f"exit status {code}"
         fix = "Too little memory, or a fault in a decoder"
         return MediaError(f"{path}: the process that read it died", got=got, fix=fix)
 
-    def _next_piece(
+    def _receive(
         self, connection: Connection[Any, Any], path: Path, check: Callable[[], None]
     ) -> MediaInfo | Segment | None:
         """Wait for the next message of the process; ``None`` at the end of the file."""
-        until_s = time.monotonic() + self.bounds.stall_s
+        until_s = time.monotonic() + self.limits.stall_s
         while not connection.poll(CHECK_INTERVAL_S):
             check()
             if time.monotonic() > until_s:
-                stall = f"nothing more came of it for {self.bounds.stall_s:.0f} s"
+                stall = f"nothing more came of it for {self.limits.stall_s:.0f} s"
                 raise MediaError(f"{path}: {stall}", fix="Convert it, or cut it")
         piece: MediaInfo | Segment | Exception | None = connection.recv()
         check()
@@ -152,7 +152,7 @@ class MediaWorker:
 def thread_worker(process: int, thread: int) -> MediaWorker:
     """Return the reader of a process and thread, by their numbers; it stays for the next file."""
     reader = MediaWorker()
-    atexit.register(reader.end)
+    atexit.register(reader.close)
     return reader
 
 

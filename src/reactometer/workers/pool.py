@@ -21,7 +21,7 @@ from reactometer.machine import keep_freed_memory
 Job = TypeVar("Job")
 Result = TypeVar("Result")
 
-DEATHS = (ProcessExpired, BrokenProcessPool)
+DEATH_ERRORS = (ProcessExpired, BrokenProcessPool)
 """How pebble reports that the process of a job died, or that all processes died before they took it."""
 
 
@@ -36,13 +36,13 @@ def run_jobs(
     """
     died: dict[int, Job] = {}
     for index, future in _run(function, dict(enumerate(jobs)), workers):
-        if isinstance(future.exception(), DEATHS):
+        if isinstance(future.exception(), DEATH_ERRORS):
             died[index] = jobs[index]
         else:
             yield index, future.result()
     for index, job in died.items():  # a pool each, because a broken pool takes no further job
         for _, future in _run(function, {index: job}, 1):
-            yield index, on_death(job) if isinstance(future.exception(), DEATHS) else future.result()
+            yield index, on_death(job) if isinstance(future.exception(), DEATH_ERRORS) else future.result()
 
 
 def _run(
@@ -51,7 +51,9 @@ def _run(
     """Yield the index and the finished future of each job."""
     if not jobs:
         return
-    pool = ProcessPool(min(workers, len(jobs)), initializer=_begin, initargs=(function,), context=FreshContext())
+    pool = ProcessPool(
+        min(workers, len(jobs)), initializer=_initialise, initargs=(function,), context=IsolatedContext()
+    )
     indices: dict[Future[Result], int] = {}
     try:
         for index, job in jobs.items():
@@ -68,7 +70,7 @@ def _run(
         pool.join()
 
 
-class _FreshProcess(SpawnProcess):
+class _IsolatedProcess(SpawnProcess):
     """A new process that does not import the user's script, which Python's own do to find what it defines.
 
     Jobs need nothing of the script, and a script without a guard would begin all its work again in each process.
@@ -85,13 +87,13 @@ class _FreshProcess(SpawnProcess):
             script.update(hidden)
 
 
-class FreshContext(SpawnContext):
+class IsolatedContext(SpawnContext):
     """Start processes anew, because a fork would copy the locks of running threads."""
 
-    Process = _FreshProcess
+    Process = _IsolatedProcess
 
 
-def _begin(_function: object) -> None:
+def _initialise(_function: object) -> None:
     """Prepare a worker process; pebble has it ignore Ctrl-C, which its parent handles.
 
     The function is an argument so that its modules are imported here: a process that dies while pebble imports them

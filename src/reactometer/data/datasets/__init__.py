@@ -7,7 +7,7 @@ from pathlib import Path
 
 from reactometer.data.datasets.crema_d import VOTES, VOTES_TABLE, find_votes, read_crema_d
 from reactometer.data.datasets.hume import ABAW5_TABLE, EMI_TABLES, MUSE_TABLES, read_abaw5, read_emi, read_muse
-from reactometer.data.manifest import Manifest, read_own
+from reactometer.data.manifest import Manifest, read_table
 from reactometer.errors import DataError, suggestion
 
 TABLE_ENDINGS = (".csv", ".tsv")
@@ -16,7 +16,7 @@ LAYOUTS = (((ABAW5_TABLE,), read_abaw5), (MUSE_TABLES, read_muse), (EMI_TABLES, 
 """The tables that a folder of a layout holds, and its reader."""
 
 
-def read_data_set(path: Path | str, labels: str | Sequence[str] | None = None, *, votes: str = "both") -> Manifest:
+def read_dataset(path: Path | str, labels: str | Sequence[str] | None = None, *, votes: str = "both") -> Manifest:
     """Read a data set's table; media files are not opened.
 
     Args:
@@ -36,7 +36,7 @@ def read_data_set(path: Path | str, labels: str | Sequence[str] | None = None, *
     if votes not in VOTES:
         raise DataError(f"no votes '{votes}'", fix=suggestion(votes, VOTES))
     if not path.is_dir():
-        return read_own(path, labels)
+        return read_table(path, labels)
     for names, read in LAYOUTS:
         if all((path / name).is_file() for name in names):
             return read(path, labels)
@@ -44,7 +44,7 @@ def read_data_set(path: Path | str, labels: str | Sequence[str] | None = None, *
         return read_crema_d(path, labels, votes)
     tables = [entry for entry in sorted(path.iterdir()) if entry.suffix.lower() in TABLE_ENDINGS]
     if len(tables) == 1:
-        return read_own(tables[0], labels)
+        return read_table(tables[0], labels)
     raise DataError(
         f"{path}: no known data set layout",
         got=", ".join(table.name for table in tables) or "a folder without CSV files",
