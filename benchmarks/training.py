@@ -92,7 +92,7 @@ def _train(config: Config, prepared: PreparedSet, asked: argparse.Namespace) -> 
     """Run what :func:`reactometer.training.train.train` runs, with a clock among its callbacks."""
     seed_everything(config.training.seed, workers=True, verbose=False)
     setup = build_training(config, prepared, progress=False)
-    task = ReactionModule(setup.trained, config.training, setup.data)
+    task = ReactionModule(setup.trainable, config.training, setup.data)
     clock = Clock(BareLoop(asked.batch, asked.frames, config.training.accumulate), asked.steps)
     task.configure_callbacks = lambda: [clock]  # type: ignore[method-assign]
     run(task, setup.data, config.training, config.training.out or Path(), resume=False, progress=False)

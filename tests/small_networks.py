@@ -14,7 +14,7 @@ from transformers import AutoConfig, AutoModel
 from reactometer.models.audio_encoders import SpeechEncoder
 from reactometer.models.backbones import load_backbone
 from reactometer.models.batches import Batch
-from reactometer.models.heads import face_stream, voice_stream
+from reactometer.models.heads import encode_face, encode_voice
 from reactometer.models.vision_encoders import ClipEncoder, FrameEncoder
 
 LAYERS = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 64}
@@ -88,12 +88,12 @@ def empty_batch(**streams: Tensor) -> Batch:
 
 def encode_clips(encoder: ClipEncoder, frames: Tensor, mask: Tensor) -> Tensor:
     """(B, D): the clips (B, T, 3, H, W) as a batch has them."""
-    return face_stream(encoder, empty_batch(frames=frames, frame_mask=mask)).values[:, 0]
+    return encode_face(encoder, empty_batch(frames=frames, frame_mask=mask)).values[:, 0]
 
 
 def encode_speech(encoder: SpeechEncoder, voice: Tensor, mask: Tensor) -> Tensor:
     """(B, N, D): the sound (B, N, 320) as a batch has it."""
-    return voice_stream(encoder, empty_batch(voice=voice, voice_mask=mask)).values
+    return encode_voice(encoder, empty_batch(voice=voice, voice_mask=mask)).values
 
 
 def reference(folder: Path) -> nn.Module:

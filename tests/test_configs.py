@@ -9,14 +9,14 @@ import pytest
 from reactometer.cli.app import app
 from reactometer.config import FOLDER, load_config
 from reactometer.errors import ConfigError
-from reactometer.models.architectures import PRETRAINED, SYSTEMS, system_of
+from reactometer.models.architectures import ARCHITECTURES, ENCODER_LICENCES, get_architecture
 
 CONFIGS = FOLDER
 
 
 def test_every_system_has_a_configuration_and_a_small_one() -> None:
     for folder in (CONFIGS, CONFIGS / "small"):
-        assert set(SYSTEMS) <= {path.stem for path in folder.glob("*.toml")}
+        assert set(ARCHITECTURES) <= {path.stem for path in folder.glob("*.toml")}
 
 
 def test_each_is_in_the_package_by_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -37,17 +37,17 @@ def test_a_file_of_ones_own_begins_with_one_of_these(capsys: pytest.CaptureFixtu
 def test_every_architecture_is_listed_with_its_weights_and_licence(capsys: pytest.CaptureFixture[str]) -> None:
     app(["models"], standalone_mode=False)
     printed = capsys.readouterr().out
-    assert all(name in printed for name in SYSTEMS)
-    assert all(PRETRAINED[system.encoder] in printed for system in SYSTEMS.values())
+    assert all(name in printed for name in ARCHITECTURES)
+    assert all(ENCODER_LICENCES[system.encoder] in printed for system in ARCHITECTURES.values())
 
 
 @pytest.mark.parametrize("path", sorted(CONFIGS.rglob("*.toml")), ids=lambda path: str(path.relative_to(CONFIGS)))
 def test_a_configuration_is_whole_and_says_whose_choice_it_is(path: Path) -> None:
     config = load_config(path)
-    system = system_of(config.model)
+    system = get_architecture(config.model)
     text = path.read_text(encoding="utf-8")
     assert "our choice" in text.lower()
     assert f"reactometer train configs/{path.relative_to(CONFIGS)}" in text
-    if path.stem in SYSTEMS and path.parent == CONFIGS:
+    if path.stem in ARCHITECTURES and path.parent == CONFIGS:
         assert config.model.encoder == system.encoder
-        assert PRETRAINED[system.encoder] in text or path.stem == "multimodal"
+        assert ENCODER_LICENCES[system.encoder] in text or path.stem == "multimodal"

@@ -19,7 +19,7 @@ from reactometer.errors import DataError, ModelError, OutputError, ReactometerEr
 from reactometer.inference.checkpoint import load_model
 from reactometer.models.weights import load_network
 from reactometer.paths import STARTER
-from reactometer.training.trainer import _WholeFiles, read_checkpoint
+from reactometer.training.trainer import _AtomicCheckpointIO, read_checkpoint
 from reactometer.types import Clip, FaceSample, FrameState, PreparedClip
 
 
@@ -113,7 +113,7 @@ def test_features(clip: PreparedRow, tmp_path: Path) -> None:
 def test_the_checkpoint_of_a_training(tmp_path: Path) -> None:
     """PyTorch's own reading takes other numbers for what was written: it does not look at the archive's sums."""
     file = tmp_path / "last.ckpt"
-    _WholeFiles().save_checkpoint({"weights": torch.arange(50.0), "epoch": 3}, file)
+    _AtomicCheckpointIO().save_checkpoint({"weights": torch.arange(50.0), "epoch": 3}, file)
 
     def read() -> tuple[Any, ...]:
         found = read_checkpoint(file)
@@ -122,7 +122,7 @@ def test_the_checkpoint_of_a_training(tmp_path: Path) -> None:
     _never_otherwise(file, read, OutputError)
     file.write_bytes(file.read_bytes()[:-30])
     with pytest.raises(OutputError, match=r"last.ckpt: damaged.*--overwrite"):
-        _WholeFiles().load_checkpoint(file)
+        _AtomicCheckpointIO().load_checkpoint(file)
 
 
 @pytest.mark.slow

@@ -33,7 +33,7 @@ from reactometer.inference.tables import clip_columns, clip_rows, write_table
 from reactometer.io import PART, atomic_file, atomic_folder, check_writable, make_folder, write_atomic
 from reactometer.paths import STARTER
 from reactometer.training.train import train
-from reactometer.training.trainer import LAST, _WholeFiles
+from reactometer.training.trainer import LAST, _AtomicCheckpointIO
 from reactometer.types import FaceSample, FrameState, Prediction, PreparedClip, Window
 
 FULL = "cannot be written: No space left on device"
@@ -61,7 +61,7 @@ WRITERS: dict[str, Callable[[Path], object]] = {
     "a.png": lambda file: draw_timeline(SEEN, file),
     "a.pdf": lambda file: draw_timeline(SEEN, file),
     "a.npz": lambda file: write_clip(file, PreparedClip(0.0, 1.0, (), np.zeros(16000, np.float32)), {}),
-    "a.ckpt": lambda file: _WholeFiles().save_checkpoint({"weights": torch.zeros(9, 9)}, file),
+    "a.ckpt": lambda file: _AtomicCheckpointIO().save_checkpoint({"weights": torch.zeros(9, 9)}, file),
     "weights.d": _save_weights,
     "graph.d": _save_graph,
 }

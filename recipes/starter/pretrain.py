@@ -29,7 +29,7 @@ from reactometer.io import atomic_folder, write_atomic
 from reactometer.models.backbones import load_backbone
 from reactometer.models.vision_encoders import FrameEncoder
 from reactometer.terminal import is_first_process
-from reactometer.training.trainer import claim, clear, load_best, run
+from reactometer.training.trainer import delete_run, load_best, prepare_run_dir, run
 
 BACKBONE = "backbone"
 GREY_MEAN, GREY_STD = 0.5, 0.25
@@ -66,7 +66,7 @@ def pretrain(
     out = config.training.out or Path("runs/backbone")
     finished = test and not overwrite and (out / BACKBONE).exists()
     if not finished:
-        claim(out, BACKBONE, resume=resume, overwrite=overwrite)
+        prepare_run_dir(out, BACKBONE, resume=resume, overwrite=overwrite)
     faces = read_faces(faces_folder)
     if test and "test" not in faces.splits:
         raise DataError(f"{faces_folder}: no split 'test'", fix="Leave --test out")
@@ -79,7 +79,7 @@ def pretrain(
     data = ExpressionData(faces, config.backbone.size_px, config.training)
     if not finished:
         if overwrite and is_first_process():
-            clear(out, BACKBONE)
+            delete_run(out, BACKBONE)
         run(task, data, config.training, out, resume=resume, progress=True)
     if not is_first_process():  # of several processes that train, one scores and writes
         return out / BACKBONE, {}

@@ -11,7 +11,7 @@ import torch
 from reactometer.config import ModelConfig
 from reactometer.errors import ConfigError
 from reactometer.media.audio_features import MEL_BANDS
-from reactometer.models.audio_encoders import ContourEncoder, StepConvolution, VoiceEncoder
+from reactometer.models.audio_encoders import ContourEncoder, LogMelEncoder, StepConvolution
 from reactometer.models.batches import Stream
 from reactometer.models.registry import load_encoders
 from small_networks import SOUND, encode_speech, reference, saved, speech_encoder, waveforms
@@ -29,7 +29,7 @@ def _steps(*lengths: int, size: int = 3, rate_hz: float = 10.0) -> Stream:
 @pytest.mark.parametrize("n_steps", [1, 16, 17, 90])
 def test_a_convolution_gives_a_step_for_several_and_hears_nothing_behind_the_mask(kind: str, n_steps: int) -> None:
     torch.manual_seed(0)
-    encoder = (VoiceEncoder() if kind == "log-mel" else StepConvolution(MEL_BANDS)).eval()
+    encoder = (LogMelEncoder() if kind == "log-mel" else StepConvolution(MEL_BANDS)).eval()
     voice, outside = _steps(n_steps, 100, 0, size=MEL_BANDS), ~_steps(n_steps, 100, 0).mask
     noisy = Stream(voice.values + 99.0 * outside.unsqueeze(2), voice.mask, voice.times_s + 99.0 * outside)
     with torch.inference_mode():

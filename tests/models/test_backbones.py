@@ -13,7 +13,7 @@ from transformers import AutoConfig, AutoModel
 
 from reactometer.errors import WeightsError
 from reactometer.models.audio_encoders import SpeechEncoder
-from reactometer.models.backbones import Backbone, describe_net, load_backbone, rebuild_net
+from reactometer.models.backbones import Backbone, describe_backbone, load_backbone, rebuild_backbone
 from reactometer.models.vision_encoders import ClipEncoder, FrameEncoder
 from reactometer.models.weights import load_network
 from reactometer.paths import STARTER
@@ -56,10 +56,10 @@ def test_an_encoder_is_rebuilt_from_its_description_and_its_weights(kind: str, t
     preparation = {"image_mean": [0.1, 0.2, 0.3], "do_normalize": kind != "wavlm"}
     folder = str(saved(tmp_path / "somewhere private", kind, kinds[kind], preparation))
     net = load_backbone(folder, "pictures" if kind in PICTURES else "clips" if kind in CLIPS else "sound")
-    text = json.dumps(describe_net(net))
+    text = json.dumps(describe_backbone(net))
     assert "private" not in text
     assert "LABEL_0" not in text
-    again = rebuild_net(json.loads(text))
+    again = rebuild_backbone(json.loads(text))
     again.module.load_state_dict(net.module.state_dict())
     assert again.pretrained
     assert torch.equal(_answer(_encoder(kind, again)), _answer(_encoder(kind, net)))

@@ -11,15 +11,15 @@ from torch import Tensor
 from reactometer.config import ModelConfig
 from reactometer.models.batches import Batch, Stream
 from reactometer.models.heads import (
-    GPU_STEP,
+    GPU_BATCH_MULTIPLE,
     FeatureScaler,
     PrecomputedFeatures,
     TimeEmbedding,
-    encode_seen,
-    face_stream,
+    encode_face,
+    encode_frames,
+    encode_voice,
     pad_to_multiple,
     transformer,
-    voice_stream,
 )
 from reactometer.models.registry import Encoders, load_encoders
 from reactometer.models.vision_encoders import ClipEncoder, FrameEncoder
@@ -46,15 +46,15 @@ def _batch(frames: Tensor | None = None, voice: Tensor | None = None) -> Batch:
         voice_times_s=torch.arange(40).expand(2, 40) / 100,
         targets=torch.zeros(2, 1),
         target_mask=torch.tensor([True, True]),
-        number=torch.arange(2),
-        seen=torch.tensor([0, 2]),
+        item_index=torch.arange(2),
+        face_indices=torch.tensor([0, 2]),
     )
 
 
 def test_features_that_are_given_are_the_stream() -> None:
     values, voice = torch.randn(2, 3, 5).double(), torch.randn(2, 40, 7)
     batch = _batch(values, voice)
-    face, heard = face_stream(PrecomputedFeatures(5), batch), voice_stream(PrecomputedFeatures(7), batch)
+    face, heard = encode_face(PrecomputedFeatures(5), batch), encode_voice(PrecomputedFeatures(7), batch)
     assert face.values.dtype == torch.float32
     assert torch.equal(face.values, values.float())
     assert (face.mask is batch.frame_mask, face.times_s is batch.frame_times_s) == (True, True)
@@ -67,13 +67,13 @@ def test_frames_are_encoded_one_by_one_where_they_are_seen() -> None:
     assert isinstance(encoder, FrameEncoder)
     encoder.eval()
     batch = _batch()
-    stream = face_stream(encoder, batch)
+    stream = encode_face(encoder, batch)
     assert (stream.mask is batch.frame_mask, stream.times_s is batch.frame_times_s) == (True, True)
     torch.testing.assert_close(stream.values[0, [0, 2]], encoder(batch.frames[0, [0, 2]]))
     assert stream.values[0, 0].any()
     assert not stream.values[~SEEN].any()
     assert stream.values.shape == (2, 3, encoder.feature_size)
-    nothing = encode_seen(encoder, batch.frames, torch.zeros(0, dtype=torch.int64))
+    nothing = encode_frames(encoder, batch.frames, torch.zeros(0, dtype=torch.int64))
     assert (nothing.shape, bool(nothing.any())) == ((2, 3, encoder.feature_size), False)
 
 
@@ -81,8 +81,8 @@ def test_frames_are_encoded_one_by_one_where_they_are_seen() -> None:
 def test_places_are_filled_up_with_themselves_in_their_order(count: int) -> None:
     places = 3 * torch.arange(count)
     filled = pad_to_multiple(places)
-    assert len(filled) in range(count, count + GPU_STEP)
-    assert len(filled) % GPU_STEP == 0
+    assert len(filled) in range(count, count + GPU_BATCH_MULTIPLE)
+    assert len(filled) % GPU_BATCH_MULTIPLE == 0
     assert filled.tolist() == [3 * (place % count) for place in range(len(filled))]
 
 
@@ -92,7 +92,9 @@ def test_half_precision_features_stay_so() -> None:
     assert isinstance(encoder, FrameEncoder)
     with torch.autocast("cpu", torch.bfloat16):
         batch = _batch()
-        assert encode_seen(encoder.eval(), batch.frames, batch.seen).dtype == encoder(batch.frames[SEEN]).dtype
+        assert (
+            encode_frames(encoder.eval(), batch.frames, batch.face_indices).dtype == encoder(batch.frames[SEEN]).dtype
+        )
 
 
 @torch.inference_mode()
@@ -101,7 +103,7 @@ def test_a_clip_is_encoded_into_one_step_at_its_first_time() -> None:
     assert isinstance(encoder, ClipEncoder)
     encoder.eval()
     batch = _batch(torch.randint(0, 255, (2, 3, 3, 64, 64), dtype=torch.uint8))
-    stream = face_stream(encoder, batch)
+    stream = encode_face(encoder, batch)
     seen = batch.frames[:1, [0, 2]].repeat_interleave(8, 1)  # (1, 16, 3, 64, 64)
     torch.testing.assert_close(stream.values[:1, 0], encoder(seen))
     assert stream.values.shape == (2, 1, encoder.feature_size)

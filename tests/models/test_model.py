@@ -14,13 +14,13 @@ from reactometer.config import ModelConfig
 from reactometer.data.inputs import Item
 from reactometer.errors import ConfigError, WeightsError
 from reactometer.media.audio_features import MEL_BANDS
-from reactometer.models.architectures import SYSTEMS
+from reactometer.models.architectures import ARCHITECTURES
 from reactometer.models.audio_encoders import StepConvolution
 from reactometer.models.batches import Batch, Stream, collate
-from reactometer.models.heads import CrossModalHead, GruHead, TransformerHead, masked_moments, seen_first
+from reactometer.models.heads import CrossModalHead, GruHead, TransformerHead, masked_moments, move_valid_first
 from reactometer.models.model import ReactionModel
 from reactometer.models.registry import build_model, load_encoders
-from reactometer.training.features import encode_item
+from reactometer.training.features import encode_inputs
 
 MEAN, SIZE_PX = [0.2, 0.5, 0.8], 64
 TINY = {
@@ -38,7 +38,7 @@ def _model(name: str, given: dict[str, int] | None = None, **settings: object) -
     config = ModelConfig.model_validate({**about, **settings})
     model = build_model(config, load_encoders(config, given), MEAN)
     if isinstance(model.head, CrossModalHead) and model.head.attends:
-        torch.nn.init.ones_(model.head.say)  # as after training: the transformer has a say
+        torch.nn.init.ones_(model.head.gate)  # as after training: the transformer contributes
     return model.eval()
 
 
@@ -61,7 +61,7 @@ def _score(model: ReactionModel, *items: Item) -> Tensor:
     return answer
 
 
-@pytest.mark.parametrize("name", SYSTEMS)
+@pytest.mark.parametrize("name", ARCHITECTURES)
 def test_an_item_scores_the_same_alone_and_in_any_batch(name: str) -> None:
     model = _model(name)
     item = _item(1, frames=5, steps=333, unseen=(2,))
@@ -72,7 +72,7 @@ def test_an_item_scores_the_same_alone_and_in_any_batch(name: str) -> None:
         torch.testing.assert_close(_score(model, *batch)[place], alone, atol=1e-5, rtol=0)
 
 
-@pytest.mark.parametrize("name", SYSTEMS)
+@pytest.mark.parametrize("name", ARCHITECTURES)
 def test_unseen_frames_have_no_influence(name: str) -> None:
     model = _model(name)
     item = _item(1, frames=6, steps=100, unseen=(0, 4))
@@ -101,7 +101,7 @@ def test_the_headline_model_answers_with_the_mean_of_the_seen_frames() -> None:
 
 def test_without_evidence_the_answer_is_the_training_mean() -> None:
     silent_and_unseen, only_voice = _item(0, frames=3, steps=0, unseen=(0, 1, 2)), _item(0, frames=0, steps=50)
-    for name in SYSTEMS:
+    for name in ARCHITECTURES:
         model = _model(name)
         assert not model.has_input(collate([silent_and_unseen], 3)).item()
         torch.testing.assert_close(_score(model, silent_and_unseen)[0], torch.tensor(MEAN))
@@ -132,7 +132,7 @@ def test_a_model_of_one_modality_does_not_notice_the_other() -> None:
         _score(face, item), _score(face, replace(item, voice=item.voice[:0], voice_times_s=item.voice_times_s[:0]))
     )
     assert torch.equal(_score(voice, item), _score(voice, replace(item, face_mask=~item.face_mask)))
-    assert (face.looks, face.listens, voice.looks, voice.listens) == (True, False, False, True)
+    assert (face.uses_face, face.uses_voice, voice.uses_face, voice.uses_voice) == (True, False, False, True)
     with pytest.raises(ConfigError, match=r"'resnet50'.*face"):
         _model("resnet50", modalities="voice")
 
@@ -149,16 +149,16 @@ def test_a_frozen_encoder_does_not_move() -> None:
     assert sum(parameter.requires_grad for parameter in model.parameters()) == 2  # the output layer
 
 
-@pytest.mark.parametrize("name", SYSTEMS)
+@pytest.mark.parametrize("name", ARCHITECTURES)
 def test_features_of_frozen_encoders_give_the_same_score_as_the_media(name: str) -> None:
     model = _model(name, frozen=True)
     item = _item(1, frames=5, steps=120, unseen=(3,))
-    features = encode_item(model, item)
+    features = encode_inputs(model, item)
     assert features.frames.ndim == 2
     torch.testing.assert_close(_score(model.head_only(), features), _score(model, item), atol=1e-5, rtol=0)
 
 
-@pytest.mark.parametrize("name", SYSTEMS)
+@pytest.mark.parametrize("name", ARCHITECTURES)
 def test_the_same_heads_take_features_of_files(name: str) -> None:
     model = _model(name, given={"face": 7, "voice": 5})
     frames, voice = np.random.default_rng(0).normal(size=(2, 9, 7)).astype(np.float32)
@@ -175,7 +175,7 @@ def test_features_of_a_modality_that_the_model_does_not_go_by_are_refused() -> N
 
 
 def test_an_untrained_model_answers_about_the_training_mean() -> None:
-    for name in SYSTEMS:
+    for name in ARCHITECTURES:
         answers = _score(_model(name), *[_item(seed, 3, 20) for seed in range(5)])
         torch.testing.assert_close(answers, torch.tensor(MEAN).expand(5, 3), atol=0.2, rtol=0)
 
@@ -189,7 +189,7 @@ def test_attention_and_gru_see_no_padding() -> None:
     times_s = torch.arange(5.0).expand(2, 5)
     with torch.inference_mode():
         torch.testing.assert_close(head(Stream(values, mask, times_s)), head(Stream(noisy, mask, times_s)))
-        short = head(seen_first(Stream(values[:1], mask[:1], times_s[:1])))
+        short = head(move_valid_first(Stream(values[:1], mask[:1], times_s[:1])))
         torch.testing.assert_close(short[0], head(Stream(values, mask, times_s))[0])
 
 
@@ -247,7 +247,7 @@ def test_one_modality_alone_is_joined_with_nothing(given: dict[str, int]) -> Non
     head = _model("multimodal", given=given).head
     assert isinstance(head, CrossModalHead)
     assert isinstance(head.join, torch.nn.Identity) != (0 not in given.values())
-    assert set(head.wholes) == {name for name, size in given.items() if size}
+    assert set(head.pooled_projections) == {name for name, size in given.items() if size}
 
 
 def test_without_layers_one_modality_is_its_whole_and_no_more() -> None:
@@ -255,8 +255,10 @@ def test_without_layers_one_modality_is_its_whole_and_no_more() -> None:
     assert isinstance(head, CrossModalHead)
     stream = _stream()
     with torch.inference_mode():
-        whole = head.wholes["face"](torch.cat(masked_moments(stream.values, stream.mask), dim=1))  # (B, hidden)
-        expected = torch.where(stream.mask.any(1, keepdim=True), whole, head.missing["face"])
+        whole = head.pooled_projections["face"](
+            torch.cat(masked_moments(stream.values, stream.mask), dim=1)
+        )  # (B, hidden)
+        expected = torch.where(stream.mask.any(1, keepdim=True), whole, head.missing_embeddings["face"])
         assert torch.equal(head(stream, None), expected)
 
 
@@ -290,7 +292,7 @@ def test_the_gru_sees_what_a_packed_one_sees() -> None:
     head = GruHead(6, ModelConfig(hidden=5)).eval()
     mask = torch.tensor([[1, 0, 1, 1, 0, 1, 1], [0, 0, 0, 0, 1, 0, 0], [1] * 7, [0] * 7]).bool()
     steps = torch.randn(4, 7, 5)
-    stream = seen_first(Stream(steps, mask, torch.zeros(4, 7)))
+    stream = move_valid_first(Stream(steps, mask, torch.zeros(4, 7)))
     packed = pack_padded_sequence(
         stream.values, stream.mask.sum(1).clamp(min=1), batch_first=True, enforce_sorted=False
     )

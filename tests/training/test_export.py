@@ -23,21 +23,21 @@ from reactometer.errors import DataError, ModelError
 from reactometer.inference.checkpoint import LoadedModel, load_model
 from reactometer.inference.graph_check import check_graph
 from reactometer.inference.runtime import FaceInput, VoiceInput, open_graph, session_options, signatures_of
-from reactometer.models.architectures import SYSTEMS
+from reactometer.models.architectures import ARCHITECTURES
 from reactometer.models.heads import CrossModalHead
 from reactometer.models.model import ReactionModel
 from reactometer.models.registry import build_model, load_encoders
 from reactometer.models.weights import load_network
 from reactometer.training import export as export_module
 from reactometer.training.export import differences, prove, write_checkpoint
-from reactometer.training.features import set_population
+from reactometer.training.features import set_training_stats
 from reactometer.training.quantise import encoder_inputs, quantise_graph
 from small_networks import CLIPS, PICTURES, saved
 
 SIZE_PX, LABELS = 64, ("Joy", "Fear")
 TINY = {"videomae": "random:videomae-tiny", "vit-transformer": "random:vit-tiny"}
 NETWORKS: dict[str, dict[str, Any]] = {
-    **{name: {"name": name, "encoder": TINY.get(name, "random:resnet-tiny")} for name in SYSTEMS},
+    **{name: {"name": name, "encoder": TINY.get(name, "random:resnet-tiny")} for name in ARCHITECTURES},
     "contours": {"name": "multimodal", "modalities": "voice", "voice_encoder": "contours", "frozen": True},
     "hubert": {"name": "multimodal", "modalities": "voice", "voice_encoder": "random:hubert-tiny"},
     "convolution": {"name": "multimodal", "voice_encoder": "convolution", "given": {"face": 5, "voice": 3}},
@@ -69,7 +69,7 @@ def _network(folder: Path, name: str, seed: int = 0, **settings: object) -> tupl
         elif key.endswith("running_var"):
             torch.nn.init.uniform_(buffer, 0.5, 2.0)
     if isinstance(network.head, CrossModalHead) and network.head.attends:
-        torch.nn.init.ones_(network.head.say)
+        torch.nn.init.ones_(network.head.gate)
     return network, config
 
 
@@ -147,7 +147,7 @@ def test_the_training_sets_mean_and_spread_are_in_the_head(tmp_path: Path) -> No
     network, config = _network(tmp_path, "given", person_norm=True)
     rng = np.random.default_rng(0)
     moments = FeatureStats(rng.normal(size=5).astype(np.float32), rng.uniform(1, 2, 5).astype(np.float32))
-    set_population(network, {"face": moments})
+    set_training_stats(network, {"face": moments})
     (stream, known), *others = _write(tmp_path / "model", network, config).networks.population.items()
     assert (stream, others) == ("face", [])
     assert np.array_equal(known.mean, moments.mean)

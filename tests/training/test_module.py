@@ -31,10 +31,10 @@ def test_a_step_of_training_asks_the_device_nothing(name: str, small_config: Con
     model = small_config.model.model_copy(update={"name": name, "encoder": encoder})
     config = small_config.model_copy(update={"model": model})
     setup = build_training(config, prepared, progress=False)
-    task = ReactionModule(setup.trained, config.training, setup.data)
+    task = ReactionModule(setup.trainable, config.training, setup.data)
     task.all_gather = lambda own, **_: own  # type: ignore[method-assign]  # as where one process trains
     batch = next(iter(setup.data.train_dataloader()))
-    assert 0 < len(batch.seen) < batch.frame_mask.numel()
+    assert 0 < len(batch.face_indices) < batch.frame_mask.numel()
     task.to("meta")
     loss = task.training_step(Batch(*(tensor.to("meta") for tensor in batch)), 0)
     torch.autograd.backward(loss)

@@ -23,7 +23,7 @@ from reactometer.data.inputs import ClipPart, InputSpec, Item
 from reactometer.terminal import is_first_process
 from reactometer.training.module import ReactionData, SplitData
 from reactometer.training.train import train
-from reactometer.training.trainer import SEVERAL, _WholeFiles, placement
+from reactometer.training.trainer import DDP_STRATEGY, _AtomicCheckpointIO, device_arguments
 
 STEADY = """
 [prepare]
@@ -85,7 +85,7 @@ def test_each_process_reads_its_own_clips_and_all_see_the_batches_of_one(prepare
         shown, settings = SplitData(rows, read), TrainingConfig(batch_size=size, accelerator="cpu")
         data = ReactionData(shown, shown, prepared.labels, settings)
         data.trainer = SimpleNamespace(current_epoch=3, world_size=everyone, global_rank=rank)  # type: ignore[assignment]
-        return [batch.number[batch.target_mask].tolist() for batch in data.train_dataloader()]
+        return [batch.item_index[batch.target_mask].tolist() for batch in data.train_dataloader()]
 
     alone = batches(0, 1, 4)
     shared = [batches(rank, 2, 2) for rank in range(2)]
@@ -113,20 +113,20 @@ def test_only_the_first_of_all_processes_writes(monkeypatch: pytest.MonkeyPatch)
 
 def test_torchrun_says_how_many_there_are(monkeypatch: pytest.MonkeyPatch) -> None:
     on_cpu = TrainingConfig(accelerator="cpu")
-    assert placement(on_cpu)["strategy"] == "auto"
-    assert placement(TrainingConfig(accelerator="cpu", devices=2))["strategy"] == SEVERAL
+    assert device_arguments(on_cpu)["strategy"] == "auto"
+    assert device_arguments(TrainingConfig(accelerator="cpu", devices=2))["strategy"] == DDP_STRATEGY
     monkeypatch.setenv("TORCHELASTIC_RUN_ID", "test")
     monkeypatch.setenv("LOCAL_WORLD_SIZE", "2")
     monkeypatch.setenv("WORLD_SIZE", "6")
-    given = placement(on_cpu)
-    assert (given["devices"], given["num_nodes"], given["strategy"]) == (2, 3, SEVERAL)
+    given = device_arguments(on_cpu)
+    assert (given["devices"], given["num_nodes"], given["strategy"]) == (2, 3, DDP_STRATEGY)
 
 
 def test_a_kill_while_a_checkpoint_is_written_leaves_the_last_one(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     file = tmp_path / "last.ckpt"
-    _WholeFiles().save_checkpoint({"epoch": 1}, file)
+    _AtomicCheckpointIO().save_checkpoint({"epoch": 1}, file)
 
     def killed(_: object, stream: BinaryIO) -> None:
         stream.write(b"half of it")
@@ -137,7 +137,7 @@ def test_a_kill_while_a_checkpoint_is_written_leaves_the_last_one(
     child = os.fork()
     if child == 0:
         try:
-            _WholeFiles().save_checkpoint({"epoch": 2}, file)
+            _AtomicCheckpointIO().save_checkpoint({"epoch": 2}, file)
         finally:
             os._exit(1)  # it must not go on with the tests
     assert os.waitpid(child, 0)[1] == signal.SIGKILL

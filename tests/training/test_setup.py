@@ -21,11 +21,11 @@ from reactometer.errors import ConfigError
 from reactometer.evaluation.evaluate import evaluate
 from reactometer.inference.inputs import EncodingReader
 from reactometer.media.audio_features import MEL_BANDS
-from reactometer.models.audio_encoders import VoiceEncoder
+from reactometer.models.audio_encoders import LogMelEncoder
 from reactometer.models.heads import PrecomputedFeatures
 from reactometer.models.model import ReactionModel
 from reactometer.training import setup
-from reactometer.training.setup import Setup, build_training
+from reactometer.training.setup import TrainingSetup, build_training
 from reactometer.training.train import train
 
 
@@ -40,7 +40,7 @@ def _config(small_config: Config, run: Path | None = None, folds: int = 0, fold:
     )
 
 
-def _set_up(config: Config, prepared: PreparedSet) -> Setup:
+def _set_up(config: Config, prepared: PreparedSet) -> TrainingSetup:
     torch.manual_seed(0)
     return build_training(config, prepared, progress=False)
 
@@ -107,19 +107,19 @@ def test_frozen_features_are_computed_where_the_training_will_be(
     config = config.model_copy(update={"training": config.training.model_copy(update={"accelerator": accelerator})})
     own = _set_up(config, prepared)
     assert moves == expected
-    assert own.trained.label_mean is own.model.label_mean
-    assert own.trained.face_scale is own.model.face_scale
+    assert own.trainable.label_mean is own.model.label_mean
+    assert own.trainable.face_scale is own.model.face_scale
 
 
 def test_the_head_is_fitted_behind_features_and_kept_behind_its_encoder(
     small_config: Config, prepared: PreparedSet
 ) -> None:
     setup = _set_up(_config(small_config, frozen=True), prepared)
-    assert isinstance(setup.trained.face_encoder, PrecomputedFeatures)
+    assert isinstance(setup.trainable.face_encoder, PrecomputedFeatures)
     assert not isinstance(setup.model.face_encoder, PrecomputedFeatures)
-    assert setup.trained.head is setup.model.head
-    assert setup.trained.voice_encoder is setup.model.voice_encoder
-    assert setup.trained.training
+    assert setup.trainable.head is setup.model.head
+    assert setup.trainable.voice_encoder is setup.model.voice_encoder
+    assert setup.trainable.training
     assert setup.data.val_dataset[0].frames.ndim == 2
 
 
@@ -131,7 +131,7 @@ def test_scales_are_the_mean_and_spread_of_the_train_clips(small_config: Config,
     assert setup.model.face_scale is not None
     np.testing.assert_allclose(setup.model.face_scale.mean, frames.mean(axis=0), rtol=1e-4, atol=1e-6)
     np.testing.assert_allclose(setup.model.face_scale.std[:5], frames.std(axis=0)[:5], rtol=1e-3)
-    assert isinstance(setup.model.voice_encoder, VoiceEncoder)
+    assert isinstance(setup.model.voice_encoder, LogMelEncoder)
     assert setup.model.voice_scale is not None
     np.testing.assert_allclose(setup.model.voice_scale.mean, np.concatenate(voice).mean(axis=0), rtol=1e-4)
     other = _set_up(_config(small_config), prepared).model
@@ -141,7 +141,7 @@ def test_scales_are_the_mean_and_spread_of_the_train_clips(small_config: Config,
     np.testing.assert_allclose(other.voice_scale.mean, setup.model.voice_scale.mean, rtol=1e-5)
 
 
-def _train_parts(setup: Setup) -> list[tuple[PreparedRow, ClipPart]]:
+def _train_parts(setup: TrainingSetup) -> list[tuple[PreparedRow, ClipPart]]:
     rows = setup.data.train_rows
     return [(rows[part.index], part) for part in split_parts(rows)]
 
@@ -201,7 +201,7 @@ def test_train_and_val_are_normalised_per_person(
 def test_without_normalising_media_are_read_as_they_are(small_config: Config, prepared: PreparedSet) -> None:
     setup = _set_up(_config(small_config), prepared)
     assert isinstance(setup.data.read, MediaReader)
-    assert setup.trained is setup.model
+    assert setup.trainable is setup.model
 
 
 def test_labels_that_do_not_vary_on_val_are_told_of(small_config: Config, prepared: PreparedSet) -> None:

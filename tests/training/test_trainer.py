@@ -9,7 +9,7 @@ import torch
 
 from reactometer.config import TrainingConfig
 from reactometer.machine import default_workers
-from reactometer.training.trainer import MAX_WORKERS, claim, loader_workers
+from reactometer.training.trainer import MAX_WORKERS, loader_workers, prepare_run_dir
 
 
 @pytest.mark.slow
@@ -31,5 +31,5 @@ def test_what_a_killed_process_left_half_written_goes_before_the_next(tmp_path: 
     for name in ("last.ckpt", ".last.ckpt-0123.part"):
         (tmp_path / "checkpoints" / name).touch()
     (tmp_path / "notes.txt").touch()
-    claim(tmp_path, "model", resume=True, overwrite=False)
+    prepare_run_dir(tmp_path, "model", resume=True, overwrite=False)
     assert {path.name for path in tmp_path.rglob("*")} == {"checkpoints", "last.ckpt", "notes.txt"}

@@ -21,11 +21,11 @@ def models(
 
         typer.echo(find_config(config).read_text(encoding="utf-8"), nl=False)
         return
-    from reactometer.models.architectures import PRETRAINED, SYSTEMS
+    from reactometer.models.architectures import ARCHITECTURES, ENCODER_LICENCES
 
-    for name, system in SYSTEMS.items():
+    for name, system in ARCHITECTURES.items():
         results.print(f"{name}  {system.summary}")
-        results.print(f"    {system.encoder}, licence: {PRETRAINED[system.encoder]}")
+        results.print(f"    {system.encoder}, licence: {ENCODER_LICENCES[system.encoder]}")
     results.print("You can use any encoder of transformers instead, by name or folder, for example")
     results.print("model.encoder=facebook/dinov2-base or model.voice_encoder=facebook/hubert-base-ls960")
     results.print("next: reactometer train NAME data.path=DATA; or reactometer models --config NAME > mine.toml")

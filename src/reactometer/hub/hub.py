@@ -18,7 +18,7 @@ from reactometer.hub.model_card import CARD_FILE, model_card
 from reactometer.inference.checkpoint import DESCRIPTION_FILE, WEIGHTS_FILE, LoadedModel, check_digest, load_model
 from reactometer.inference.checkpoint import FILES as CHECKPOINT_FILES
 from reactometer.io import atomic_folder, write_atomic
-from reactometer.models.architectures import PRETRAINED
+from reactometer.models.architectures import ENCODER_LICENCES
 from reactometer.paths import find_yunet, offline_encoder
 
 REPOSITORY = re.compile(r"[\w.-]+/[\w.-]+")
@@ -74,7 +74,7 @@ def download(name: str, to: Path | str | None = None, *, revision: str | None = 
         file = find_yunet()
         return write_atomic(Path(to) / file.name, file.read_bytes()) if to else file
     if not REPOSITORY.fullmatch(name):
-        fix = suggestion(name, (YUNET, *PRETRAINED))
+        fix = suggestion(name, (YUNET, *ENCODER_LICENCES))
         raise ConfigError("unknown name", got=repr(name), expected="OWNER/NAME", fix=fix)
     source = None if revision else offline_encoder(name)
     if source is None:

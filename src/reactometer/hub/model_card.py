@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from reactometer.inference.checkpoint import LoadedModel
-from reactometer.models.architectures import PRETRAINED, STARTER_NAME, SYSTEMS
+from reactometer.models.architectures import ARCHITECTURES, ENCODER_LICENCES, STARTER_NAME
 from reactometer.terminal import format_score
 
 CARD_FILE = "README.md"
@@ -51,16 +51,16 @@ def model_card(model: LoadedModel, name: str, scores: Mapping[str, Any] | None =
 def _bases(model: LoadedModel) -> list[str]:
     """Return the names of the known pretrained encoders that a model started from."""
     config, encoders = model.config.model, model.description.get("encoders", {})
-    names = {"face": config.encoder or SYSTEMS[config.name].encoder, "voice": config.voice_encoder}
+    names = {"face": config.encoder or ARCHITECTURES[config.name].encoder, "voice": config.voice_encoder}
     started = [name for modality, name in names.items() if encoders.get(modality, {}).get("pretrained")]
-    return [name for name in started if name in PRETRAINED]
+    return [name for name in started if name in ENCODER_LICENCES]
 
 
 def _about(model: LoadedModel) -> str:
     """Describe the architecture, training data and validation scores of one model."""
     data, metrics, config = model.description.get("data", {}), model.description.get("metrics", {}), model.config
     lines = [f"Architecture: {config.model.name}."]
-    lines += [f"Started from {base}, licence: {PRETRAINED[base]}." for base in _bases(model)]
+    lines += [f"Started from {base}, licence: {ENCODER_LICENCES[base]}." for base in _bases(model)]
     if config.model.encoder == STARTER_NAME:
         lines.append("Started from the backbone of reactometer's starter model; its card states the licence.")
     if "name" in data:

@@ -23,7 +23,7 @@ class Architecture:
     summary: str
 
 
-SYSTEMS: Mapping[str, Architecture] = {
+ARCHITECTURES: Mapping[str, Architecture] = {
     "resnet50": Architecture("microsoft/resnet-50", "frames", "mean", "ResNet50 a frame, mean over the seen frames"),
     "resnet50-gru": Architecture(
         "microsoft/resnet-50", "frames", "gru", "ResNet50 a frame, bidirectional GRU, attention"
@@ -41,7 +41,7 @@ SYSTEMS: Mapping[str, Architecture] = {
 """The paper's setting, four visual networks and one of vision and sound; all but ResNet50 is our choice of network."""
 
 
-PRETRAINED: Mapping[str, str] = {
+ENCODER_LICENCES: Mapping[str, str] = {
     "microsoft/resnet-50": "Apache-2.0",
     "facebook/convnext-tiny-224": "Apache-2.0",
     "google/vit-base-patch16-224-in21k": "Apache-2.0",
@@ -55,15 +55,15 @@ PRETRAINED: Mapping[str, str] = {
 """Well-known encoders of the Hugging Face Hub, and the licence on each model card; you can use any other by name."""
 
 
-def system_of(config: ModelConfig) -> Architecture:
+def get_architecture(config: ModelConfig) -> Architecture:
     """The system that a configuration names.
 
     Raises:
         ConfigError: there is none of that name, or it cannot do what else is asked for.
     """
-    if config.name not in SYSTEMS:
-        raise ConfigError(f"no model '{config.name}'", fix=suggestion(config.name, SYSTEMS))
-    system = SYSTEMS[config.name]
+    if config.name not in ARCHITECTURES:
+        raise ConfigError(f"no model '{config.name}'", fix=suggestion(config.name, ARCHITECTURES))
+    system = ARCHITECTURES[config.name]
     if config.modalities != "both" and system.head != "cross-modal":
         raise ConfigError(
             f"model '{config.name}' goes by the face alone",
@@ -72,8 +72,8 @@ def system_of(config: ModelConfig) -> Architecture:
     return system
 
 
-def modalities_of(config: ModelConfig) -> tuple[str, ...]:
+def get_modalities(config: ModelConfig) -> tuple[str, ...]:
     """The modalities ("face", "voice") that reach the configured model."""
-    if system_of(config).head != "cross-modal":
+    if get_architecture(config).head != "cross-modal":
         return ("face",)
     return ("face", "voice") if config.modalities == "both" else (config.modalities,)

@@ -31,7 +31,7 @@ def every_nth(steps: Tensor, n: int, count: int) -> Tensor:
     return steps.index_select(1, n * torch.arange(count, device=steps.device))
 
 
-class VoiceEncoder(nn.Module):
+class LogMelEncoder(nn.Module):
     """A small convolutional network over the log-mel spectrogram; our choice, trained from random weights."""
 
     pretrained = False

@@ -35,7 +35,7 @@ RANDOM_ENCODERS: Mapping[str, Mapping[str, Any]] = {
 }
 """Architectures with random weights, without a download: ResNet50 as published, and small ones of ours."""
 
-KINDS = {"pixel_values": "pictures", "pixel_values_videos": "clips", "input_values": "sound", "input_ids": "text"}
+INPUT_KINDS = {"pixel_values": "pictures", "pixel_values_videos": "clips", "input_values": "sound", "input_ids": "text"}
 """Name of a network's main input -> what it takes."""
 
 NO_MASKING = {
@@ -47,10 +47,18 @@ NO_MASKING = {
 }
 """Settings, of the networks that have them, by which no input and no layer is left out at random, nor steps joined."""
 
-NOT_KEPT = ("_name_or_path", "architectures", "dtype", "id2label", "label2id", "label_names", "transformers_version")
+OMITTED_KEYS = (
+    "_name_or_path",
+    "architectures",
+    "dtype",
+    "id2label",
+    "label2id",
+    "label_names",
+    "transformers_version",
+)
 """What a description leaves out of a configuration: a path of this machine, the labels of another task."""
 
-PREPARATION_FILES = ("preprocessor_config.json", "video_preprocessor_config.json", "processor_config.json")
+PREPROCESSOR_FILES = ("preprocessor_config.json", "video_preprocessor_config.json", "processor_config.json")
 
 
 @dataclass(frozen=True)
@@ -81,20 +89,20 @@ def load_backbone(name: str, takes: str) -> Backbone:
 
     try:
         if name == STARTER_NAME and takes == "pictures":
-            return _starter()
+            return _load_starter()
         if name.startswith(RANDOM):
             preset = name.removeprefix(RANDOM)
             if preset not in RANDOM_ENCODERS:
                 raise WeightsError(f"no encoder '{name}'", fix=suggestion(preset, RANDOM_ENCODERS))
             config = AutoConfig.for_model(**RANDOM_ENCODERS[preset])
-            _check_kind(name, config, takes)
-            return Backbone(_untrained(config), {}, pretrained=False)
+            _check_input_kind(name, config, takes)
+            return Backbone(_build_random(config), {}, pretrained=False)
         folder = Path(name).expanduser()
         source = str(folder if (folder / "config.json").is_file() else offline_encoder(name) or name)
         config = AutoConfig.from_pretrained(source, trust_remote_code=False)
         config = getattr(config, "vision_config", config)
-        _check_kind(name, config, takes)
-        return Backbone(_trained(source, config), _preparation(source), pretrained=True)
+        _check_input_kind(name, config, takes)
+        return Backbone(_load_pretrained(source, config), _read_preprocessor(source), pretrained=True)
     except (OSError, ValueError, RuntimeError, SafetensorError) as error:
         fix = (
             "Check the name and the network; or give a folder with config.json and model.safetensors, or put them into "
@@ -104,19 +112,19 @@ def load_backbone(name: str, takes: str) -> Backbone:
         raise WeightsError(f"encoder '{name}' cannot be loaded: {reason}", fix=fix) from error
 
 
-def describe_net(net: Backbone) -> dict[str, Any]:
-    """Return what :func:`rebuild_net` needs, as JSON can hold it."""
+def describe_backbone(net: Backbone) -> dict[str, Any]:
+    """Return what :func:`rebuild_backbone` needs, as JSON can hold it."""
     module: Any = net.module
     return {
-        "config": {key: value for key, value in module.config.to_dict().items() if key not in NOT_KEPT},
+        "config": {key: value for key, value in module.config.to_dict().items() if key not in OMITTED_KEYS},
         "has_pooler": _has_pooler(module),
         "settings": dict(net.settings),
         "pretrained": net.pretrained,
     }
 
 
-def rebuild_net(description: Mapping[str, Any]) -> Backbone:
-    """Build the network that :func:`describe_net` described, without its weights; needs no network connection."""
+def rebuild_backbone(description: Mapping[str, Any]) -> Backbone:
+    """Build the network that :func:`describe_backbone` described, without its weights; needs no network connection."""
     from transformers import AutoConfig, AutoModel
 
     module = AutoModel.from_config(AutoConfig.for_model(**description["config"]))
@@ -125,28 +133,28 @@ def rebuild_net(description: Mapping[str, Any]) -> Backbone:
     return Backbone(module, description["settings"], bool(description["pretrained"]))
 
 
-def _starter() -> Backbone:
+def _load_starter() -> Backbone:
     """The face encoder of the model inside the package."""
     about = json.loads((STARTER / "model.json").read_text(encoding="utf-8"))["encoders"]["face"]
-    net, prefix = rebuild_net(about), "face_encoder.net."
+    net, prefix = rebuild_backbone(about), "face_encoder.net."
     weights = load_file(STARTER / "weights.safetensors")
     own = {key.removeprefix(prefix): tensor for key, tensor in weights.items() if key.startswith(prefix)}
     net.module.load_state_dict(own)
     return net
 
 
-def _untrained(config: Any) -> nn.Module:
+def _build_random(config: Any) -> nn.Module:
     """Build a network with random weights; without its pooler, if that has weights."""
     from transformers import AutoModel
 
-    module: Any = AutoModel.from_config(_as_it_is(config))
+    module: Any = AutoModel.from_config(_disable_masking(config))
     if _has_pooler(module) and any(True for _ in module.pooler.parameters()):
         module.pooler = None
     untrained: nn.Module = module
     return untrained
 
 
-def _trained(source: str, config: Any) -> nn.Module:
+def _load_pretrained(source: str, config: Any) -> nn.Module:
     """Load a network in single precision; a pooler that its weights do not fill is left out, not random."""
     from transformers import AutoModel
     from transformers.utils import logging
@@ -156,7 +164,7 @@ def _trained(source: str, config: Any) -> nn.Module:
     try:
         module, report = AutoModel.from_pretrained(
             source,
-            config=_as_it_is(config),
+            config=_disable_masking(config),
             use_safetensors=True,
             trust_remote_code=False,
             ignore_mismatched_sizes=True,
@@ -173,7 +181,7 @@ def _trained(source: str, config: Any) -> nn.Module:
     return trained
 
 
-def _as_it_is(config: Any) -> Any:
+def _disable_masking(config: Any) -> Any:
     for key, value in NO_MASKING.items():
         if hasattr(config, key):
             setattr(config, key, value)
@@ -184,22 +192,22 @@ def _has_pooler(module: Any) -> bool:
     return getattr(module, "pooler", None) is not None
 
 
-def _check_kind(name: str, config: Any, takes: str) -> None:
+def _check_input_kind(name: str, config: Any, takes: str) -> None:
     from transformers import MODEL_MAPPING
 
     if type(config) not in MODEL_MAPPING:
         raise ValueError(f"transformers has no network of the kind '{config.model_type}' to be had by name")
     main_input = MODEL_MAPPING[type(config)].main_input_name
-    kind = "clips" if hasattr(config, "num_frames") else KINDS.get(main_input, main_input)
+    kind = "clips" if hasattr(config, "num_frames") else INPUT_KINDS.get(main_input, main_input)
     if kind != takes:
         raise WeightsError(f"encoder '{name}' takes {kind}", expected=f"a network that takes {takes}")
 
 
-def _preparation(source: str) -> dict[str, Any]:
+def _read_preprocessor(source: str) -> dict[str, Any]:
     """How the input of a network was prepared when it was trained, from its own files; empty where it brings none."""
     from transformers.utils.hub import cached_file
 
-    for name in PREPARATION_FILES:
+    for name in PREPROCESSOR_FILES:
         file = cached_file(source, name, _raise_exceptions_for_missing_entries=False)
         if file:
             settings: dict[str, Any] = json.loads(Path(file).read_text(encoding="utf-8"))

@@ -27,8 +27,8 @@ class Batch(NamedTuple):
     voice_times_s: Tensor  # (B, N) float32, from the beginning of the clip
     targets: Tensor  # (B, L) float32 in [0, 1]
     target_mask: Tensor  # (B,) bool: the clip has labels
-    number: Tensor  # (B,) int64: the item's number in its data set
-    seen: Tensor  # (K,) int64: places of the frames that show the face, among all B * T
+    item_index: Tensor  # (B,) int64: index of the item in its dataset
+    face_indices: Tensor  # (K,) int64: indices of the frames that show the face, among all B * T
 
 
 class Stream(NamedTuple):

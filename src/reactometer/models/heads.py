@@ -11,8 +11,8 @@ from torch import Tensor, nn
 from reactometer.config import ModelConfig
 from reactometer.errors import ConfigError
 from reactometer.inference.runtime import spread_places
-from reactometer.models.architectures import system_of
-from reactometer.models.audio_encoders import ContourEncoder, SpeechEncoder, StepConvolution, VoiceEncoder
+from reactometer.models.architectures import get_architecture
+from reactometer.models.audio_encoders import ContourEncoder, LogMelEncoder, SpeechEncoder, StepConvolution
 from reactometer.models.batches import Batch, Stream
 from reactometer.models.vision_encoders import ClipEncoder, FrameEncoder
 
@@ -34,7 +34,7 @@ def masked_moments(sequence: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
     return mean, (variance + 1e-6).sqrt()
 
 
-GPU_STEP = 16
+GPU_BATCH_MULTIPLE = 16
 """On a GPU, pictures are encoded in multiples of this."""
 
 
@@ -48,16 +48,16 @@ class PrecomputedFeatures(nn.Module):
         self.feature_size = feature_size
 
 
-FaceInput = FrameEncoder | ClipEncoder | PrecomputedFeatures
-VoiceInput = VoiceEncoder | StepConvolution | SpeechEncoder | ContourEncoder | PrecomputedFeatures
+FaceEncoder = FrameEncoder | ClipEncoder | PrecomputedFeatures
+VoiceEncoder = LogMelEncoder | StepConvolution | SpeechEncoder | ContourEncoder | PrecomputedFeatures
 
 
-def face_stream(encoder: FaceInput, batch: Batch) -> Stream:
+def encode_face(encoder: FaceEncoder, batch: Batch) -> Stream:
     """Encode the frames of a batch that show a face: one step a frame, or one a clip."""
     if isinstance(encoder, PrecomputedFeatures):
         return Stream(batch.frames.float(), batch.frame_mask, batch.frame_times_s)
     if isinstance(encoder, FrameEncoder):
-        return Stream(encode_seen(encoder, batch.frames, batch.seen), batch.frame_mask, batch.frame_times_s)
+        return Stream(encode_frames(encoder, batch.frames, batch.face_indices), batch.frame_mask, batch.frame_times_s)
     values = torch.zeros((len(batch.frames), encoder.feature_size), device=batch.frames.device)
     some = batch.frame_mask.any(1)  # (B,)
     if some.any():
@@ -66,7 +66,7 @@ def face_stream(encoder: FaceInput, batch: Batch) -> Stream:
     return Stream(values.unsqueeze(1), some.unsqueeze(1), batch.frame_times_s[:, :1])
 
 
-def voice_stream(encoder: VoiceInput, batch: Batch) -> Stream:
+def encode_voice(encoder: VoiceEncoder, batch: Batch) -> Stream:
     """Encode the waveforms of a batch; other sound, such as a spectrogram, stays as it is.
 
     Every clip is heard at its own length: the group norm of speech encoders takes its mean over time, so that padding
@@ -81,7 +81,7 @@ def voice_stream(encoder: VoiceInput, batch: Batch) -> Stream:
     return Stream(values, batch.voice_mask, batch.voice_times_s)
 
 
-def encode_seen(encoder: FrameEncoder, frames: Tensor, seen: Tensor) -> Tensor:
+def encode_frames(encoder: FrameEncoder, frames: Tensor, seen: Tensor) -> Tensor:
     """Encode only the frames that show a face, without a question to the device that it would have to wait for.
 
     Args:
@@ -102,12 +102,12 @@ def encode_seen(encoder: FrameEncoder, frames: Tensor, seen: Tensor) -> Tensor:
 
 
 def pad_to_multiple(seen: Tensor) -> Tensor:
-    """So many places more, the first ones again, that their number is a multiple of :data:`GPU_STEP`.
+    """So many places more, the first ones again, that their number is a multiple of :data:`GPU_BATCH_MULTIPLE`.
 
     cuDNN prepares every number of pictures anew, and nearly every batch shows a face in another number of frames: an
     H100 trained on such batches at a third of the speed of others in its first epoch (docs/performance.md).
     """
-    more = torch.arange(-len(seen) % GPU_STEP, device=seen.device) % len(seen)
+    more = torch.arange(-len(seen) % GPU_BATCH_MULTIPLE, device=seen.device) % len(seen)
     return torch.cat((seen, seen[more]))
 
 
@@ -199,7 +199,7 @@ class GruHead(nn.Module):
 
     def forward(self, face: Stream, voice: None = None) -> Tensor:
         """(B, 2 * hidden)."""
-        stream = seen_first(face)
+        stream = move_valid_first(face)
         steps = self.project(stream.values) + self.time(stream.times_s)  # (B, T, hidden)
         states = self.states(steps, stream.mask)  # (B, T, 2 * hidden)
         scores = self.attention(states).squeeze(2).masked_fill(~stream.mask, -torch.inf)  # (B, T)
@@ -220,8 +220,8 @@ class GruHead(nn.Module):
 
     def _run(self, steps: Tensor, direction: str) -> Tensor:
         """(B, T, hidden) the states of one direction of the GRU."""
-        kinds = ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
-        weights = [getattr(self.gru, f"{kind}_l0{direction}") for kind in kinds]
+        modality_embeddings = ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
+        weights = [getattr(self.gru, f"{kind}_l0{direction}") for kind in modality_embeddings]
         if torch.onnx.is_in_onnx_export():
             return _onnx_gru(steps, *weights)
         start = steps.new_zeros((1, steps.shape[0], self.gru.hidden_size))
@@ -277,7 +277,7 @@ VisualHead = MeanHead | GruHead | TransformerHead
 VISUAL_HEADS: Mapping[str, type[VisualHead]] = {"mean": MeanHead, "gru": GruHead, "transformer": TransformerHead}
 
 
-def seen_first(stream: Stream) -> Stream:
+def move_valid_first(stream: Stream) -> Stream:
     """The steps of each clip with those in the mask first, in their order."""
     places = torch.arange(stream.mask.shape[1], device=stream.mask.device)  # (T,)
     order = torch.where(stream.mask, places, places + places.shape[0]).argsort(dim=1)  # (B, T)
@@ -285,7 +285,7 @@ def seen_first(stream: Stream) -> Stream:
     return Stream(values, stream.mask.gather(1, order), stream.times_s.gather(1, order))
 
 
-OUTLIER = 3.0
+OUTLIER_STDS = 3.0
 """Standard deviations at which features on a standard scale are cut off; our choice."""
 
 
@@ -294,7 +294,7 @@ class CrossModalHead(nn.Module):
 
     One sees each modality as a whole (mean and spread over time, a learned vector where it is missing) and needs few
     clips to learn. The other is a transformer whose joining token attends to all steps of face and voice, each with its
-    real time and its modality; it begins with no say and earns it (without layers there is none). Modality dropout
+    real time and its modality; it begins with no gate and earns it (without layers there is none). Modality dropout
     trains every combination. Vision with audio is the paper's (arXiv 2303.10741); how they are joined is our choice.
     """
 
@@ -302,8 +302,10 @@ class CrossModalHead(nn.Module):
         super().__init__()
         hidden = config.hidden
         self.modality_dropout = config.modality_dropout
-        self.wholes = nn.ModuleDict({name: _whole(size, name in standard, config) for name, size in sizes.items()})
-        self.missing = nn.ParameterDict({name: nn.Parameter(torch.zeros(hidden)) for name in sizes})
+        self.pooled_projections = nn.ModuleDict(
+            {name: _project_pooled(size, name in standard, config) for name, size in sizes.items()}
+        )
+        self.missing_embeddings = nn.ParameterDict({name: nn.Parameter(torch.zeros(hidden)) for name in sizes})
         self.embedding_size = hidden
         join = nn.Sequential(nn.Dropout(config.dropout), nn.Linear(len(sizes) * hidden, hidden), nn.ReLU())
         self.join = join if len(sizes) > 1 else nn.Identity()
@@ -311,19 +313,21 @@ class CrossModalHead(nn.Module):
         if not self.attends:
             return
         self.steps = nn.ModuleDict({name: projection(size, config) for name, size in sizes.items()})
-        self.kinds = nn.ParameterDict({name: nn.Parameter(torch.randn(hidden) * 0.02) for name in sizes})
+        self.modality_embeddings = nn.ParameterDict({name: nn.Parameter(torch.randn(hidden) * 0.02) for name in sizes})
         self.time = TimeEmbedding(hidden)
         self.token = nn.Parameter(torch.randn(hidden) * 0.02)
         self.blocks = transformer(config)
-        self.say = nn.Parameter(torch.zeros(hidden))
+        self.gate = nn.Parameter(torch.zeros(hidden))
 
     def forward(self, face: Stream | None, voice: Stream | None) -> Tensor:
         """(B, hidden)."""
         streams = {name: stream for name, stream in (("face", face), ("voice", voice)) if stream is not None}
         streams = self.drop_modality(streams)
-        wholes = [self._whole(name, stream) for name, stream in streams.items()]  # (B, hidden) each
-        joined: Tensor = self.join(torch.cat(wholes, dim=1))  # (B, hidden)
-        return joined + self.say * self._attend(streams) if self.attends else joined
+        pooled_projections = [
+            self._project_pooled(name, stream) for name, stream in streams.items()
+        ]  # (B, hidden) each
+        joined: Tensor = self.join(torch.cat(pooled_projections, dim=1))  # (B, hidden)
+        return joined + self.gate * self._attend(streams) if self.attends else joined
 
     def drop_modality(self, streams: Mapping[str, Stream]) -> dict[str, Stream]:
         """In training, a clip that has both modalities loses one of them with the chance asked for."""
@@ -338,28 +342,32 @@ class CrossModalHead(nn.Module):
         }
         return {name: stream._replace(mask=stream.mask & ~lost[name].unsqueeze(1)) for name, stream in streams.items()}
 
-    def _whole(self, name: str, stream: Stream) -> Tensor:
-        whole = self.wholes[name](torch.cat(masked_moments(stream.values, stream.mask), dim=1))  # (B, hidden)
-        return torch.where(stream.mask.any(1, keepdim=True), whole, self.missing[name])
+    def _project_pooled(self, name: str, stream: Stream) -> Tensor:
+        whole = self.pooled_projections[name](
+            torch.cat(masked_moments(stream.values, stream.mask), dim=1)
+        )  # (B, hidden)
+        return torch.where(stream.mask.any(1, keepdim=True), whole, self.missing_embeddings[name])
 
     def _attend(self, streams: Mapping[str, Stream]) -> Tensor:
         """What the joining token gathers from all steps of all modalities, (B, hidden)."""
         steps = [
-            self.steps[name](stream.values) + self.time(stream.times_s) + self.kinds[name]
+            self.steps[name](stream.values) + self.time(stream.times_s) + self.modality_embeddings[name]
             for name, stream in streams.items()
         ]  # (B, T, hidden) each
         mask = torch.cat([stream.mask for stream in streams.values()], dim=1)  # (B, all T)
         return attend(self.blocks, self.token.expand(len(mask), -1), torch.cat(steps, dim=1), mask)
 
 
-def _whole(feature_size: int, is_standard: bool, config: ModelConfig) -> nn.Module:
+def _project_pooled(feature_size: int, is_scaled: bool, config: ModelConfig) -> nn.Module:
     """Mean and spread of one modality, (B, 2 * feature_size) -> (B, hidden).
 
     Features on a standard scale get no layer norm, which would take away how much there is of all of them.
     """
     linear = nn.Linear(2 * feature_size, config.hidden)
-    if is_standard:
-        return nn.Sequential(nn.Hardtanh(-OUTLIER, OUTLIER), nn.Dropout(config.input_dropout), linear, nn.GELU())
+    if is_scaled:
+        return nn.Sequential(
+            nn.Hardtanh(-OUTLIER_STDS, OUTLIER_STDS), nn.Dropout(config.input_dropout), linear, nn.GELU()
+        )
     return nn.Sequential(nn.LayerNorm(2 * feature_size), linear, nn.ReLU())
 
 
@@ -374,7 +382,7 @@ def build_head(config: ModelConfig, sizes: Mapping[str, int], standard: Collecti
     Raises:
         ConfigError: ``model.hidden`` cannot be divided among the attention heads.
     """
-    kind = system_of(config).head
+    kind = get_architecture(config).head
     if kind in ("transformer", "cross-modal") and config.hidden % config.attention_heads:
         raise ConfigError(
             "model.hidden is not divisible by model.attention_heads",

@@ -7,19 +7,18 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from reactometer.inference.runtime import FaceInput as FaceSpec
-from reactometer.inference.runtime import VoiceInput as VoiceSpec
-from reactometer.models.audio_encoders import ContourEncoder, SpeechEncoder, StepConvolution, VoiceEncoder
+from reactometer.inference.runtime import FaceInput, VoiceInput
+from reactometer.models.audio_encoders import ContourEncoder, LogMelEncoder, SpeechEncoder, StepConvolution
 from reactometer.models.batches import Batch, Stream
 from reactometer.models.heads import (
     CrossModalHead,
-    FaceInput,
+    FaceEncoder,
     FeatureScaler,
     PrecomputedFeatures,
     VisualHead,
-    VoiceInput,
-    face_stream,
-    voice_stream,
+    VoiceEncoder,
+    encode_face,
+    encode_voice,
 )
 from reactometer.models.vision_encoders import ClipEncoder, FrameEncoder
 
@@ -36,8 +35,8 @@ class ReactionModel(nn.Module):
 
     def __init__(
         self,
-        face: FaceInput | None,
-        voice: VoiceInput | None,
+        face: FaceEncoder | None,
+        voice: VoiceEncoder | None,
         head: Head,
         output: nn.Module,
         label_mean: Tensor,
@@ -56,12 +55,12 @@ class ReactionModel(nn.Module):
             encoder.requires_grad_(False)
 
     @property
-    def looks(self) -> bool:
+    def uses_face(self) -> bool:
         """It goes by the face."""
         return self.face_encoder is not None
 
     @property
-    def listens(self) -> bool:
+    def uses_voice(self) -> bool:
         """It goes by the voice."""
         return self.voice_encoder is not None
 
@@ -71,25 +70,25 @@ class ReactionModel(nn.Module):
         pairs = (("face", self.face_scale), ("voice", self.voice_scale))
         return {name: scale for name, scale in pairs if scale is not None}
 
-    def describe_inputs(self) -> tuple[FaceSpec | None, VoiceSpec | None]:
+    def describe_inputs(self) -> tuple[FaceInput | None, VoiceInput | None]:
         """Return what the exported graphs take of face and voice."""
         face = voice = None
         match self.face_encoder:
             case FrameEncoder(feature_size=size):
-                face = FaceSpec(kind="frames", feature_size=size)
+                face = FaceInput(kind="frames", feature_size=size)
             case ClipEncoder(feature_size=size, n_frames=n_frames):
-                face = FaceSpec(kind="clips", feature_size=size, n_frames=n_frames)
+                face = FaceInput(kind="clips", feature_size=size, n_frames=n_frames)
             case PrecomputedFeatures(feature_size=size):
-                face = FaceSpec(kind="features", feature_size=size)
+                face = FaceInput(kind="features", feature_size=size)
         match self.voice_encoder:
-            case VoiceEncoder(input_size=size):
-                voice = VoiceSpec(kind="log-mel", feature_size=size)
+            case LogMelEncoder(input_size=size):
+                voice = VoiceInput(kind="log-mel", feature_size=size)
             case StepConvolution(input_size=size) | PrecomputedFeatures(feature_size=size):
-                voice = VoiceSpec(kind="features", feature_size=size)
+                voice = VoiceInput(kind="features", feature_size=size)
             case ContourEncoder(feature_size=size):
-                voice = VoiceSpec(kind="contours", feature_size=size)
+                voice = VoiceInput(kind="contours", feature_size=size)
             case SpeechEncoder(feature_size=size):
-                voice = VoiceSpec(kind="waveform", feature_size=size)
+                voice = VoiceInput(kind="waveform", feature_size=size)
         return face, voice
 
     def forward(self, batch: Batch) -> Tensor:
@@ -105,20 +104,20 @@ class ReactionModel(nn.Module):
         """Features of face and voice, on the training set's scale, or over steps on that scale."""
         face = voice = None
         if self.face_encoder is not None and self.face_scale is not None:
-            face = self.face_scale(face_stream(self.face_encoder, batch))
+            face = self.face_scale(encode_face(self.face_encoder, batch))
         if self.voice_encoder is not None and self.voice_scale is not None:
-            voice = self.voice_scale(voice_stream(self.voice_encoder, batch))
-            if isinstance(self.voice_encoder, VoiceEncoder | StepConvolution):
+            voice = self.voice_scale(encode_voice(self.voice_encoder, batch))
+            if isinstance(self.voice_encoder, LogMelEncoder | StepConvolution):
                 voice = self.voice_encoder(voice)
         return face, voice
 
     def has_input(self, batch: Batch) -> Tensor:
         """(B,) bool: the clip shows or says something that this model goes by."""
-        return self.evidence(batch).any(1)
+        return self.modality_mask(batch).any(1)
 
-    def evidence(self, batch: Batch) -> Tensor:
+    def modality_mask(self, batch: Batch) -> Tensor:
         """(B, 2) bool: the clip shows a face and the model looks at faces; it is audible and the model listens."""
-        saw, heard = batch.frame_mask.any(1) & self.looks, batch.voice_mask.any(1) & self.listens
+        saw, heard = batch.frame_mask.any(1) & self.uses_face, batch.voice_mask.any(1) & self.uses_voice
         return torch.stack((saw, heard), dim=1)
 
     def head_only(self, *, every: bool = False) -> ReactionModel:

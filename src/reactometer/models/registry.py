@@ -10,14 +10,14 @@ import torch
 from reactometer.config import ModelConfig
 from reactometer.errors import ConfigError
 from reactometer.machine import keep_freed_memory
-from reactometer.models.architectures import modalities_of, system_of
-from reactometer.models.audio_encoders import ContourEncoder, SpeechEncoder, StepConvolution, VoiceEncoder
-from reactometer.models.backbones import Backbone, describe_net, load_backbone, rebuild_net
-from reactometer.models.heads import FaceInput, PrecomputedFeatures, VoiceInput, build_head
+from reactometer.models.architectures import get_architecture, get_modalities
+from reactometer.models.audio_encoders import ContourEncoder, LogMelEncoder, SpeechEncoder, StepConvolution
+from reactometer.models.backbones import Backbone, describe_backbone, load_backbone, rebuild_backbone
+from reactometer.models.heads import FaceEncoder, PrecomputedFeatures, VoiceEncoder, build_head
 from reactometer.models.model import Pretrained, ReactionModel, output_layer
 from reactometer.models.vision_encoders import ClipEncoder, FrameEncoder
 
-Encoders = tuple[FaceInput | None, VoiceInput | None]
+Encoders = tuple[FaceEncoder | None, VoiceEncoder | None]
 """What encodes face and voice; ``None`` for a modality that the model does not use."""
 
 
@@ -29,13 +29,13 @@ def load_encoders(
     Args:
         config: names the architecture and its encoders.
         given: number of given features per step, by modality; they need no encoder.
-        nets: what :func:`describe_nets` said of a model's networks; they are built from it, without their weights.
+        nets: what :func:`describe_encoders` said of a model's networks; they are built from it, without their weights.
 
     Raises:
         ConfigError: the architecture is unknown, or the data have no features of a modality that it uses.
         WeightsError: an encoder is not available.
     """
-    modalities = modalities_of(config)
+    modalities = get_modalities(config)
     if given is not None:
         sizes = {name: size for name, size in given.items() if name in modalities and size}
         if not sizes:
@@ -51,12 +51,12 @@ def load_encoders(
         )
 
     def net_of(modality: str, name: str, takes: str) -> Backbone:
-        return load_backbone(name, takes) if nets is None else rebuild_net(nets[modality])
+        return load_backbone(name, takes) if nets is None else rebuild_backbone(nets[modality])
 
-    face: FaceInput | None = None
-    voice: VoiceInput | None = None
+    face: FaceEncoder | None = None
+    voice: VoiceEncoder | None = None
     if "face" in modalities:
-        system = system_of(config)
+        system = get_architecture(config)
         takes, encoder = ("clips", ClipEncoder) if system.takes == "clips" else ("pictures", FrameEncoder)
         face = encoder(net_of("face", config.encoder or system.encoder, takes), config.size_px, config.pooling)
     if "voice" in modalities:
@@ -66,15 +66,15 @@ def load_encoders(
         if config.voice_encoder == "contours" and not config.frozen:
             fix = "Add model.frozen=true, so that it is kept"
             raise ConfigError('model.voice_encoder = "contours" has nothing to train', fix=fix)
-        fixed = {"log-mel": VoiceEncoder, "contours": ContourEncoder}.get(config.voice_encoder)
+        fixed = {"log-mel": LogMelEncoder, "contours": ContourEncoder}.get(config.voice_encoder)
         voice = fixed() if fixed else SpeechEncoder(net_of("voice", config.voice_encoder, "sound"))
     return face, voice
 
 
-def describe_nets(model: ReactionModel) -> dict[str, Any]:
+def describe_encoders(model: ReactionModel) -> dict[str, Any]:
     """Describe a model's networks of transformers by modality, as JSON can hold it, for :func:`load_encoders`."""
     return {
-        name: describe_net(Backbone(encoder.net, encoder.settings, encoder.pretrained))
+        name: describe_backbone(Backbone(encoder.net, encoder.settings, encoder.pretrained))
         for name, encoder in (("face", model.face_encoder), ("voice", model.voice_encoder))
         if isinstance(encoder, FrameEncoder | ClipEncoder | SpeechEncoder)
     }
@@ -85,12 +85,12 @@ def build_model(config: ModelConfig, encoders: Encoders, label_mean: Sequence[fl
     keep_freed_memory()
     face, voice = encoders
     present = {name: encoder for name, encoder in (("face", face), ("voice", voice)) if encoder is not None}
-    standard = [
+    scaled = [
         name
         for name, encoder in present.items()
         if isinstance(encoder, PrecomputedFeatures | StepConvolution)
         or (config.frozen and isinstance(encoder, Pretrained))
     ]
-    head = build_head(config, {name: encoder.feature_size for name, encoder in present.items()}, standard)
+    head = build_head(config, {name: encoder.feature_size for name, encoder in present.items()}, scaled)
     output = output_layer(head.embedding_size, label_mean, config.dropout)
     return ReactionModel(face, voice, head, output, torch.tensor(label_mean), frozen=config.frozen)

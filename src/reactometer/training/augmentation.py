@@ -10,7 +10,7 @@ from torch.nn import functional
 
 
 @dataclass(frozen=True)
-class Changes:
+class AugmentationLimits:
     """The largest change of each kind; all are our choice."""
 
     zoom: float
@@ -21,11 +21,11 @@ class Changes:
     tint: float  # of each colour, share of the range
 
 
-CLIPS = Changes(zoom=0.05, shift=0.03, rotation_rad=0.05, light=0.06, contrast=0.15, tint=0.03)
+CLIP_LIMITS = AugmentationLimits(zoom=0.05, shift=0.03, rotation_rad=0.05, light=0.06, contrast=0.15, tint=0.03)
 """Of clips, whose crops are aligned and few."""
 
 
-def augment(frames: Tensor, most: Changes = CLIPS) -> Tensor:
+def augment(frames: Tensor, most: AugmentationLimits = CLIP_LIMITS) -> Tensor:
     """Mirror, move, zoom, tilt and light the crops of each clip at random.
 
     What is random is drawn on the processor, the same for a GPU: it would take longer to ask it for so few numbers.
@@ -52,7 +52,7 @@ def augment(frames: Tensor, most: Changes = CLIPS) -> Tensor:
     return torch.addcmul(middle, moved, gain).round_().clamp_(0, 255).to(torch.uint8)
 
 
-def _transforms(clips: int, most: Changes) -> Tensor:
+def _transforms(clips: int, most: AugmentationLimits) -> Tensor:
     """One affine map a clip, (B, 2, 3), from the new picture's coordinates to the old one's."""
     scale = 1.0 + _uniform((clips,), most.zoom)
     angle = _uniform((clips,), most.rotation_rad)

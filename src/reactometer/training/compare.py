@@ -17,7 +17,7 @@ from reactometer.evaluation.evaluate import evaluate, open_for_model
 from reactometer.evaluation.metrics import Metrics, measure
 from reactometer.inference.checkpoint import LoadedModel, load_model
 from reactometer.io import Paths, as_path_list, write_atomic
-from reactometer.models.architectures import modalities_of
+from reactometer.models.architectures import get_modalities
 from reactometer.terminal import format_score
 from reactometer.training.train import train_once
 
@@ -82,7 +82,7 @@ def compare(
     if len(jobs) < len(configs):
         raise ConfigError("two configurations have the same name", got=", ".join(Path(path).stem for path in configs))
     for config in jobs.values():
-        modalities_of(config.model)
+        get_modalities(config.model)
     rows: list[Row] = []
     for name, config in jobs.items():
         runs = [out / "runs" / f"{name}-seed{seed}" for seed in range(seeds)]

@@ -39,11 +39,11 @@ from reactometer.models.audio_encoders import SpeechEncoder
 from reactometer.models.batches import Batch, collate
 from reactometer.models.heads import masked_moments
 from reactometer.models.model import ReactionModel
-from reactometer.models.registry import describe_nets
+from reactometer.models.registry import describe_encoders
 from reactometer.models.vision_encoders import ClipEncoder, FrameEncoder
 from reactometer.models.weights import save_weights
 from reactometer.terminal import quiet
-from reactometer.training.features import encode_item, population
+from reactometer.training.features import encode_inputs, training_stats
 
 TOLERANCE = 1e-4
 """Maximum difference of an intensity from PyTorch's in single precision."""
@@ -56,7 +56,7 @@ MAX_FOLDED = 2**31
 
 
 @dataclass(frozen=True)
-class Graph:
+class ExportSpec:
     """A function of tensors to export."""
 
     module: nn.Module
@@ -91,8 +91,8 @@ def write_checkpoint(
     """
     folder.mkdir(parents=True, exist_ok=True)
     save_weights(network, folder / WEIGHTS_FILE, config.training.store)
-    graphs = graphs_of(network, config.model)
-    moments = population(network) if config.model.person_norm else {}
+    graphs = build_export_specs(network, config.model)
+    moments = training_stats(network) if config.model.person_norm else {}
     for name, graph in graphs.items():
         write_graph(graph, folder / name, config.training.store, moments if name == HEAD_GRAPH else {})
     inputs = zip(("face", "voice"), network.describe_inputs(), strict=True)
@@ -101,7 +101,7 @@ def write_checkpoint(
         "inputs": {name: stream.model_dump() for name, stream in inputs if stream is not None},
         "precision": "float32",
         "n_parameters": sum(parameter.numel() for parameter in network.parameters()),
-        "encoders": describe_nets(network),
+        "encoders": describe_encoders(network),
         "data": dict(data),
         "metrics": dict(metrics),
         "proof": {},
@@ -157,7 +157,7 @@ def differences(network: ReactionModel, networks: Networks, items: Sequence[Item
     head = network.head_only(every=True)
 
     def encode(item: Item) -> tuple[Item, ...]:
-        return encode_item(network, item, every=True), networks.encode(item)
+        return encode_inputs(network, item, every=True), networks.encode(item)
 
     whole = [encode(item) for item in items]
     pairs: dict[str, list[tuple[Item, ...]]] = {
@@ -196,7 +196,7 @@ def _difference(head: ReactionModel, networks: Networks, pairs: Sequence[tuple[I
     return float(np.abs(got - expected.numpy()).max())
 
 
-def graphs_of(network: ReactionModel, config: ModelConfig) -> dict[str, Graph]:
+def build_export_specs(network: ReactionModel, config: ModelConfig) -> dict[str, ExportSpec]:
     """Return the graphs of a model by file name: its encoders of images and speech, and the head.
 
     Contours are computed in NumPy; networks over log-mel are in the head's graph.
@@ -206,7 +206,7 @@ def graphs_of(network: ReactionModel, config: ModelConfig) -> dict[str, Graph]:
         config: what it was built from.
     """
     face, voice = network.describe_inputs()
-    about = [config.model_dump(mode="json"), describe_nets(network), repr((face, voice)), len(network.label_mean)]
+    about = [config.model_dump(mode="json"), describe_encoders(network), repr((face, voice)), len(network.label_mean)]
     graphs, images = {}, torch.zeros((2, 3, config.size_px, config.size_px), dtype=torch.uint8)
     for name, encoder in (("face.onnx", network.face_encoder), ("voice.onnx", network.voice_encoder)):
         if isinstance(encoder, FrameEncoder):
@@ -217,7 +217,7 @@ def graphs_of(network: ReactionModel, config: ModelConfig) -> dict[str, Graph]:
             inputs, n_free = {"waveform": torch.zeros((2, 50 * BLOCK_SIZE))}, 2
         else:
             continue
-        graphs[name] = Graph(encoder, inputs, n_free, ("features",), json.dumps([name, *about]))
+        graphs[name] = ExportSpec(encoder, inputs, n_free, ("features",), json.dumps([name, *about]))
     inputs, outputs = {}, ["intensities"]
     for stream, given, names, count in (("face", face, FACE_INPUTS, 5), ("voice", voice, VOICE_INPUTS, 70)):
         if given is not None:
@@ -225,11 +225,13 @@ def graphs_of(network: ReactionModel, config: ModelConfig) -> dict[str, Graph]:
             inputs[names[1]] = torch.ones((2, count), dtype=torch.bool)
             inputs[names[2]] = torch.arange(count).expand(2, count) / 5.0
             outputs.append(MEANS[stream])
-    graphs[HEAD_GRAPH] = Graph(_Head(network), inputs, 2, tuple(outputs), json.dumps([HEAD_GRAPH, *about]))
+    graphs[HEAD_GRAPH] = ExportSpec(_Head(network), inputs, 2, tuple(outputs), json.dumps([HEAD_GRAPH, *about]))
     return graphs
 
 
-def write_graph(graph: Graph, file: Path, store: str = "float32", moments: Mapping[str, FeatureStats] = {}) -> None:
+def write_graph(
+    graph: ExportSpec, file: Path, store: str = "float32", moments: Mapping[str, FeatureStats] = {}
+) -> None:
     """Write a graph to one ONNX file. Its free dimensions stay free.
 
     Args:
@@ -256,7 +258,7 @@ def write_graph(graph: Graph, file: Path, store: str = "float32", moments: Mappi
     onnx.save(model, file)
 
 
-def _translate(graph: Graph) -> onnx.ModelProto:
+def _translate(graph: ExportSpec) -> onnx.ModelProto:
     """Translate a module to a graph without weights. Its initializers are named as in the module's state."""
     shapes = (dict.fromkeys(range(graph.n_free), torch.export.Dim.DYNAMIC),) * len(graph.inputs)
     with quiet_exporter():
@@ -308,8 +310,8 @@ class _Head(nn.Module):
     def forward(self, *inputs: Tensor) -> tuple[Tensor, ...]:
         mask = inputs[1]
         nothing = (mask.new_zeros(0), mask[:, :1] & False, mask.new_zeros(0))
-        face = inputs[:3] if self.network.looks else nothing
-        voice = inputs[-3:] if self.network.listens else nothing
+        face = inputs[:3] if self.network.uses_face else nothing
+        voice = inputs[-3:] if self.network.uses_voice else nothing
         batch = Batch._make((*face, *voice, *[mask] * 4))
         streams = self.network.streams(batch)
         intensities = self.network.predict_from_embedding(self.network.head(*streams), batch)

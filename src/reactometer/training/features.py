@@ -19,9 +19,9 @@ from reactometer.inference.runtime import encode_contours
 from reactometer.media.audio_features import MEL_BANDS
 from reactometer.models.audio_encoders import ContourEncoder, SpeechEncoder
 from reactometer.models.batches import Batch, collate
-from reactometer.models.heads import face_stream, voice_stream
+from reactometer.models.heads import encode_face, encode_voice
 from reactometer.models.model import ReactionModel
-from reactometer.models.registry import describe_nets
+from reactometer.models.registry import describe_encoders
 
 
 def open_training_reader(
@@ -39,8 +39,8 @@ def open_training_reader(
         "face": model.face_encoder.feature_size if model.face_encoder else 0,
         "voice": model.voice_encoder.feature_size if model.voice_encoder in model.frozen else MEL_BANDS,
     }
-    whole = replace(sampling, uses_face=model.looks, uses_voice=model.listens)
-    read, digest = EncodingReader(lambda item: encode_item(model, item), MediaReader(whole)), _digest(model, whole)
+    whole = replace(sampling, uses_face=model.uses_face, uses_voice=model.uses_voice)
+    read, digest = EncodingReader(lambda item: encode_inputs(model, item), MediaReader(whole)), _digest(model, whole)
     model.eval().to(device)
     store = encode_split(read, prepared, "train", sizes, digest, progress=progress)
     store |= encode_split(read, prepared, "val", sizes, digest, progress=progress)
@@ -49,7 +49,7 @@ def open_training_reader(
 
 
 @torch.inference_mode()
-def encode_item(model: ReactionModel, item: Item, *, every: bool = False) -> Item:
+def encode_inputs(model: ReactionModel, item: Item, *, every: bool = False) -> Item:
     """Replace images and waveform of an item by features of the frozen encoders, or with ``every`` of all of them.
 
     Log-mel and given features stay as they are. Contours are always computed.
@@ -62,11 +62,11 @@ def encode_item(model: ReactionModel, item: Item, *, every: bool = False) -> Ite
     if item.frames.ndim == 2:
         frames, seen, times_s = item.frames, item.face_mask, item.times_s
     elif model.face_encoder is not None:
-        stream = face_stream(model.face_encoder, batch)
+        stream = encode_face(model.face_encoder, batch)
         frames, seen, times_s = (tensor[0].cpu().numpy() for tensor in stream)  # (T, D), (T,), (T,)
     encoder = model.voice_encoder
     if isinstance(encoder, SpeechEncoder) and (every or encoder in model.frozen):
-        values, mask, voice_at_s = (tensor[0].cpu().numpy() for tensor in voice_stream(encoder, batch))
+        values, mask, voice_at_s = (tensor[0].cpu().numpy() for tensor in encode_voice(encoder, batch))
         voice, voice_times_s = values[mask], voice_at_s[mask]
     return replace(
         item,
@@ -78,7 +78,7 @@ def encode_item(model: ReactionModel, item: Item, *, every: bool = False) -> Ite
     )
 
 
-def population(model: ReactionModel) -> dict[str, FeatureStats]:
+def training_stats(model: ReactionModel) -> dict[str, FeatureStats]:
     """Return the mean and spread of the features over the training set, by stream, as the model keeps them."""
     return {
         stream: FeatureStats(scale.mean.cpu().numpy(), scale.std.cpu().numpy())
@@ -86,7 +86,7 @@ def population(model: ReactionModel) -> dict[str, FeatureStats]:
     }
 
 
-def set_population(model: ReactionModel, moments: Mapping[str, FeatureStats]) -> None:
+def set_training_stats(model: ReactionModel, moments: Mapping[str, FeatureStats]) -> None:
     """Set the mean and spread of the features over the training set in the model."""
     for stream, scale in model.scales.items():
         if stream in moments:
@@ -96,7 +96,7 @@ def set_population(model: ReactionModel, moments: Mapping[str, FeatureStats]) ->
 
 def _digest(model: ReactionModel, sampling: InputSpec) -> str:
     """Name the features: other weights or another sampling give another name."""
-    digest = sha256(json.dumps([repr(sampling), repr(model.describe_inputs()), describe_nets(model)]).encode())
+    digest = sha256(json.dumps([repr(sampling), repr(model.describe_inputs()), describe_encoders(model)]).encode())
     for encoder in model.frozen:
         for name, tensor in sorted(encoder.state_dict().items()):
             digest.update(name.encode() + tensor.cpu().contiguous().numpy().tobytes())

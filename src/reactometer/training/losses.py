@@ -28,7 +28,7 @@ def pearson_loss(intensities: Tensor, targets: Tensor, mask: Tensor) -> Tensor:
     The r of a batch is a noisy stand-in for the r of all clips. Constant intensities have r = 0 and a finite gradient
     towards the targets; with fewer than 3 clips that count the loss is 0.
     """
-    guess, truth = _comparable(intensities, targets, mask)  # (K, V) both
+    guess, truth = _select_valid(intensities, targets, mask)  # (K, V) both
     guess, truth = guess - guess.mean(0), truth - truth.mean(0)
     variance = (guess.square().mean(0) + MIN_VARIANCE) * truth.square().mean(0)  # (V,), above 0
     r = (guess * truth).mean(0) / variance.sqrt()
@@ -40,7 +40,7 @@ def ccc_loss(intensities: Tensor, targets: Tensor, mask: Tensor) -> Tensor:
 
     A label that does not vary in the batch adds 0; with fewer than 3 clips that count the loss is 0.
     """
-    guess, truth = _comparable(intensities, targets, mask)  # (K, V) both
+    guess, truth = _select_valid(intensities, targets, mask)  # (K, V) both
     bias = guess.mean(0) - truth.mean(0)
     guess, truth = guess - guess.mean(0), truth - truth.mean(0)
     scale = guess.square().mean(0) + truth.square().mean(0) + bias.square()  # (V,), above 0
@@ -56,7 +56,7 @@ def reaction_loss(intensities: Tensor, targets: Tensor, mask: Tensor, *, kind: s
     return torch.stack([part(intensities, targets, mask) for part in LOSSES[kind]]).sum()
 
 
-def _comparable(intensities: Tensor, targets: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+def _select_valid(intensities: Tensor, targets: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
     """The K clips that count, and of them the V labels that vary: (K, V) both; V = 0 where K < 3."""
     precise = intensities.to(torch.promote_types(intensities.dtype, torch.float32))  # half has too few digits
     guess, truth = precise[mask], targets[mask]  # (K, L) both

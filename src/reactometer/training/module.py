@@ -67,27 +67,29 @@ class ReactionModule(BaseModule):
             batch = batch._replace(frames=augment(batch.frames))
         counts = batch.target_mask & self.model.has_input(batch)  # (B,)
         everyone = (
-            self._everyone(tensor) for tensor in (self.model(batch), batch.targets, counts)
+            self._gather_rows(tensor) for tensor in (self.model(batch), batch.targets, counts)
         )  # (B, L), (B, L), (B,)
         loss = reaction_loss(*everyone, kind=self.config.loss)
-        self.losses.append((loss.detach(), self._everyone(counts).sum()))
+        self.losses.append((loss.detach(), self._gather_rows(counts).sum()))
         self.log("batch_loss", loss, on_step=True, on_epoch=False)
         return loss
 
     def validation_step(self, batch: Batch, _: int) -> None:
         """Keep the scores of one batch for the end of the epoch."""
-        self.val_scores.append((batch.number, self.model(batch).float(), self.model.evidence(batch)))
+        self.val_scores.append((batch.item_index, self.model(batch).float(), self.model.modality_mask(batch)))
 
     def on_validation_epoch_end(self) -> None:
         """Metrics over all validation clips at once, from all devices, each clip once."""
-        number, intensities, evidence = (
-            self._everyone(torch.cat(column)).cpu().numpy() for column in zip(*self.val_scores, strict=True)
+        number, intensities, modality_mask = (
+            self._gather_rows(torch.cat(column)).cpu().numpy() for column in zip(*self.val_scores, strict=True)
         )
         self.val_scores.clear()
         if self.trainer.sanity_checking:
             return
         scores = {
-            int(place): Score(int(place), intensities[row], saw=bool(evidence[row, 0]), heard=bool(evidence[row, 1]))
+            int(place): Score(
+                int(place), intensities[row], saw=bool(modality_mask[row, 0]), heard=bool(modality_mask[row, 1])
+            )
             for row, place in enumerate(number)
         }
         self.val_metrics = self._measure(scores)
@@ -104,7 +106,7 @@ class ReactionModule(BaseModule):
         """Keep the epoch's metrics beside its weights."""
         checkpoint["val_metrics"] = self.val_metrics.as_json() if self.val_metrics else {}
 
-    def _everyone(self, own: Tensor) -> Tensor:
+    def _gather_rows(self, own: Tensor) -> Tensor:
         """The rows of all processes, one after the other; a gradient goes back to the process that each came from."""
         gathered: Any = self.all_gather(own, sync_grads=own.requires_grad)  # (processes, rows, ...), or as it was
         rows: Tensor = gathered.reshape(-1, *own.shape[1:])

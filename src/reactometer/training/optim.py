@@ -41,7 +41,7 @@ class BaseModule(LightningModule):
         """
         settings = self.config
         fused = True if on_gpu(settings) and settings.precision == "32-true" else None
-        optimiser = torch.optim.AdamW(_parameter_groups(self.model, settings), fused=fused)
+        optimiser = torch.optim.AdamW(_build_parameter_groups(self.model, settings), fused=fused)
         steps = max(1, int(self.trainer.estimated_stepping_batches))
         schedule = LambdaLR(optimiser, partial(warmup_cosine, steps=steps, warmup=int(settings.warmup_share * steps)))
         return {"optimizer": optimiser, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
@@ -67,7 +67,7 @@ def move_average(averages: list[Tensor], weights: list[Tensor], n_averaged: Tens
     torch._foreach_lerp_(averages, weights, 1.0 - min(decay, (1.0 + n) / (10.0 + n)))
 
 
-def _parameter_groups(model: nn.Module, settings: TrainingConfig) -> list[dict[str, Any]]:
+def _build_parameter_groups(model: nn.Module, settings: TrainingConfig) -> list[dict[str, Any]]:
     groups: dict[tuple[bool, bool], list[Tensor]] = {}
     for name, parameter in model.named_parameters():
         if parameter.requires_grad:

@@ -18,29 +18,29 @@ from reactometer.errors import ConfigError, DataError
 from reactometer.evaluation.metrics import MIN_CLIPS
 from reactometer.inference.checkpoint import sampling_of
 from reactometer.inference.scoring import person_reader
-from reactometer.models.audio_encoders import VoiceEncoder
+from reactometer.models.audio_encoders import LogMelEncoder
 from reactometer.models.model import Pretrained, ReactionModel
 from reactometer.models.registry import build_model, load_encoders
 from reactometer.terminal import is_first_process
-from reactometer.training.features import open_training_reader, population, set_population
+from reactometer.training.features import open_training_reader, set_training_stats, training_stats
 from reactometer.training.module import ReactionData, SplitData, varying_labels
 from reactometer.training.optim import on_gpu
 
-MAX_CLIPS = 256
+MAX_SCALE_CLIPS = 256
 """Train clips whose sound is measured for the scale of the log-mel spectrogram."""
 
 
 @dataclass(frozen=True)
-class Setup:
+class TrainingSetup:
     """What a fit needs."""
 
     model: ReactionModel  # whole, as it will be kept
-    trained: ReactionModel  # what is fitted: the same, or less its frozen encoders
+    trainable: ReactionModel  # what is fitted: the same, or less its frozen encoders
     data: ReactionData
     prepared: PreparedSet  # with train and val dealt anew where folds are asked for
 
 
-def build_training(config: Config, prepared: PreparedSet, *, progress: bool) -> Setup:
+def build_training(config: Config, prepared: PreparedSet, *, progress: bool) -> TrainingSetup:
     """Build the model, compute frozen features, fit the scales that need no labels, and check the splits.
 
     Raises:
@@ -70,12 +70,12 @@ def build_training(config: Config, prepared: PreparedSet, *, progress: bool) -> 
     _fit_scales(trained, train, read)
     shown = {name: SplitData(rows, read) for name, rows in (("train", train), ("val", dealt.split("val")))}
     if config.model.person_norm:
-        moments = population(trained)
+        moments = training_stats(trained)
         shown = {name: SplitData(rows, person_reader(read, rows, moments)) for name, (rows, _) in shown.items()}
     data = ReactionData(**shown, labels=prepared.labels, config=config.training)
     model.train()  # Lightning leaves each module in the mode it finds, a frozen encoder in evaluation
     trained.train()
-    return Setup(model, trained, data, dealt)
+    return TrainingSetup(model, trained, data, dealt)
 
 
 def _check_splits(prepared: PreparedSet) -> None:
@@ -105,8 +105,8 @@ def _fit_scales(network: ReactionModel, train: Sequence[PreparedRow], read: Item
     """
     rows = list(train)
     if isinstance(read, MediaReader):
-        if not isinstance(network.voice_encoder, VoiceEncoder):
+        if not isinstance(network.voice_encoder, LogMelEncoder):
             return
         heard = [row for row in rows if row.has_sound]
-        rows, read = heard[:: len(heard) // MAX_CLIPS + 1], MediaReader(replace(read.input_spec, uses_face=False))
-    set_population(network, fit_stream_stats(read(rows[part.index], part, None) for part in split_parts(rows)))
+        rows, read = heard[:: len(heard) // MAX_SCALE_CLIPS + 1], MediaReader(replace(read.input_spec, uses_face=False))
+    set_training_stats(network, fit_stream_stats(read(rows[part.index], part, None) for part in split_parts(rows)))

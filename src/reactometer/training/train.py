@@ -15,14 +15,14 @@ from reactometer.evaluation.conformal_fit import fit_uncertainty
 from reactometer.inference.checkpoint import join_models, load_model
 from reactometer.inference.conformal import save_uncertainty
 from reactometer.io import atomic_folder, parse_json_object, wrap_decode_errors, write_atomic
-from reactometer.models.architectures import modalities_of
+from reactometer.models.architectures import get_modalities
 from reactometer.terminal import is_first_process, messages
 from reactometer.training.export import prove, write_checkpoint
 from reactometer.training.module import ReactionModule
 from reactometer.training.setup import build_training
-from reactometer.training.trainer import CHECKPOINTS, LAST, check_devices, claim, clear, load_best, run
+from reactometer.training.trainer import CHECKPOINTS, LAST, check_devices, delete_run, load_best, prepare_run_dir, run
 
-MODEL = "model"
+MODEL_DIR = "model"
 
 
 def train(
@@ -52,18 +52,18 @@ def train(
     """
     if not isinstance(config, Config):
         config = load_config(Path(config), overrides)
-    modalities_of(config.model)  # a name that does not exist, and a device, are reported before any work
+    get_modalities(config.model)  # a name that does not exist, and a device, are reported before any work
     check_devices(config.training)
     progress = progress and is_first_process()
-    out = claim(config.training.out or Path("runs/run"), MODEL, resume=resume, overwrite=overwrite)
+    out = prepare_run_dir(config.training.out or Path("runs/run"), MODEL_DIR, resume=resume, overwrite=overwrite)
     prepared = open_data(config.data, config.prepare, progress=progress)
     detector = config.prepare.detector  # "auto" is settled on each machine that uses the model
     config = config.model_copy(update={"prepare": prepared.settings.model_copy(update={"detector": detector})})
     seed_everything(config.training.seed, workers=True, verbose=False)
     setup = build_training(config, prepared, progress=progress)
-    task, data = ReactionModule(setup.trained, config.training, setup.data), setup.data
+    task, data = ReactionModule(setup.trainable, config.training, setup.data), setup.data
     if overwrite and is_first_process():  # not before all is ready to go
-        clear(out, MODEL)
+        delete_run(out, MODEL_DIR)
     if is_first_process():
         write_atomic(out / "config.json", config.model_dump_json(indent=2) + "\n")
     trainer = run(task, data, config.training, out, resume=resume, progress=progress)
@@ -77,11 +77,11 @@ def train(
             "n_val_clips": len(data.val_rows),
         }
         network, labels = setup.model.to("cpu").eval(), prepared.labels
-        with atomic_folder(out / MODEL) as folder:
+        with atomic_folder(out / MODEL_DIR) as folder:
             write_checkpoint(folder, network, labels, config, data=about, metrics=best)
             prove(folder, network, setup.prepared)
             _calibrate(folder, setup.prepared, progress)
-    return out / MODEL
+    return out / MODEL_DIR
 
 
 def train_once(config: Config, out: Path, *, seed: int, progress: bool) -> Path:
@@ -98,11 +98,11 @@ def train_once(config: Config, out: Path, *, seed: int, progress: bool) -> Path:
             known = parse_config(parse_json_object(about.read_bytes()), str(about))
         if _essence(known) != _essence(config):
             raise OutputError(f"{out}: a run of another configuration", fix=fix)
-    if not (out / MODEL).exists():
+    if not (out / MODEL_DIR).exists():
         if progress:
             messages.print(f"training {out.name}", style="bold", markup=False)
         train(config, resume=(out / CHECKPOINTS / LAST).is_file(), progress=progress)
-    return out / MODEL
+    return out / MODEL_DIR
 
 
 def _essence(config: Config) -> dict[str, object]:
@@ -156,4 +156,4 @@ def ensemble(
             config = config.model_copy(update={"data": data})
         name, seed = (f"fold{number}of{folds}", config.training.seed) if folds else (f"seed{number}", number)
         members.append(train_once(config, out / name, seed=seed, progress=progress))
-    return join_models(members, out / MODEL)
+    return join_models(members, out / MODEL_DIR)

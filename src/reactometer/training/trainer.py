@@ -36,7 +36,7 @@ from reactometer.training.optim import move_average, on_gpu
 
 CHECKPOINTS, BEST, LAST = "checkpoints", "best.ckpt", "last.ckpt"
 MAX_WORKERS = 8  # of a GPU, where none are asked for
-SEVERAL = "ddp_find_unused_parameters_true"
+DDP_STRATEGY = "ddp_find_unused_parameters_true"
 """The strategy of several processes; a batch may contain no face at all, and leave parameters unused."""
 
 
@@ -59,8 +59,8 @@ def run(
     with quiet("lightning.pytorch", sys.stderr, "lightning"):  # Lightning's bars belong to standard error
         checkpoint = out / CHECKPOINTS / LAST if resume else None
         trainer = Trainer(
-            **placement(settings),
-            plugins=[_WholeFiles()],
+            **device_arguments(settings),
+            plugins=[_AtomicCheckpointIO()],
             precision=settings.precision,
             max_epochs=settings.epochs,
             accumulate_grad_batches=settings.accumulate,
@@ -92,7 +92,7 @@ def check_devices(settings: TrainingConfig) -> None:
     """
     try:
         with quiet("lightning.pytorch", sys.stderr, "lightning"):  # Lightning's bars belong to standard error
-            Trainer(**placement(settings), logger=False, enable_checkpointing=False, enable_progress_bar=False)
+            Trainer(**device_arguments(settings), logger=False, enable_checkpointing=False, enable_progress_bar=False)
     except (MisconfigurationException, ValueError) as error:
         raise ConfigError(
             f"cannot train on training.accelerator = {settings.accelerator!r}, training.devices = {settings.devices!r}",
@@ -133,7 +133,7 @@ def loader_workers(settings: TrainingConfig) -> int:
     return workers
 
 
-def claim(out: Path, made: str, *, resume: bool, overwrite: bool) -> Path:
+def prepare_run_dir(out: Path, made: str, *, resume: bool, overwrite: bool) -> Path:
     """Return the run's folder, without the leftovers of a killed process; ``made`` is the result of a finished run.
 
     Raises:
@@ -157,13 +157,13 @@ def claim(out: Path, made: str, *, resume: bool, overwrite: bool) -> Path:
     return out
 
 
-def clear(out: Path, made: str) -> None:
+def delete_run(out: Path, made: str) -> None:
     """Delete an earlier run, and nothing else that lies in its folder."""
     for name in (CHECKPOINTS, "logs", made):
         shutil.rmtree(out / name, ignore_errors=True)
 
 
-def placement(settings: TrainingConfig) -> dict[str, Any]:
+def device_arguments(settings: TrainingConfig) -> dict[str, Any]:
     """Return the arguments of Lightning's ``Trainer`` about processes and devices; torchrun's numbers win."""
     nodes = 1
     if torch.distributed.is_torchelastic_launched():
@@ -177,7 +177,7 @@ def placement(settings: TrainingConfig) -> dict[str, Any]:
         "accelerator": settings.accelerator,
         "devices": devices,
         "num_nodes": nodes,
-        "strategy": SEVERAL if devices * nodes > 1 else "auto",
+        "strategy": DDP_STRATEGY if devices * nodes > 1 else "auto",
         # Statistics over the batches of all processes, as for the loss; PyTorch has this for GPUs only.
         "sync_batchnorm": on_gpu(settings),
     }
@@ -195,7 +195,7 @@ def _callbacks(settings: TrainingConfig, out: Path, score: str, progress: bool) 
         callbacks.append(WeightAveraging(multi_avg_fn=partial(move_average, decay=settings.ema_decay)))
     if progress and messages.is_terminal:  # a log gets the lines alone
         callbacks.append(TQDMProgressBar(leave=False))
-    return [*callbacks, *([_EpochLine(score)] if progress else [])]
+    return [*callbacks, *([_EpochLogger(score)] if progress else [])]
 
 
 def _loggers(out: Path, checkpoint: Path | None) -> list[Logger]:
@@ -214,7 +214,7 @@ def _loggers(out: Path, checkpoint: Path | None) -> list[Logger]:
     return [table, TensorBoardLogger(out, "logs", version="", purge_step=step)]
 
 
-class _WholeFiles(TorchCheckpointIO):
+class _AtomicCheckpointIO(TorchCheckpointIO):
     """Writes a checkpoint beside the one it replaces, so that a process that is killed meanwhile leaves that one.
 
     Lightning's own way writes it among the temporary files; moving it from there can be copying, which can be cut.
@@ -228,7 +228,7 @@ class _WholeFiles(TorchCheckpointIO):
         return read_checkpoint(Path(path))
 
 
-class _EpochLine(Callback):
+class _EpochLogger(Callback):
     """One line an epoch, so that a log tells the story too."""
 
     def __init__(self, score: str) -> None:
