@@ -55,14 +55,14 @@ def test_a_key_like_no_other_gets_the_list(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("override", "message"),
     [
-        ("training.epochs=0", r"training\.epochs cannot be used \(got 0; expected .*greater than or equal to 1"),
+        ("training.epochs=0", r"invalid value for training\.epochs \(got 0; expected .*greater than or equal to 1"),
         (
             "prepare.detector=dlib",
-            r"prepare\.detector cannot be used \(got 'dlib'; expected .*'auto', 'yunet' or 'haar'",
+            r"invalid value for prepare\.detector \(got 'dlib'; expected .*'auto', 'yunet' or 'haar'",
         ),
-        ("training.epochs=many", r"training\.epochs cannot be used \(got 'many'"),
-        ("epochs=3", r"not an override \(got 'epochs=3'; expected section\.key=value"),
-        ("training.epochs", r"not an override"),
+        ("training.epochs=many", r"invalid value for training\.epochs \(got 'many'"),
+        ("epochs=3", r"invalid override \(got 'epochs=3'; expected section\.key=value"),
+        ("training.epochs", r"invalid override"),
     ],
 )
 def test_a_wrong_value_is_named(tmp_path: Path, override: str, message: str) -> None:

@@ -1,4 +1,4 @@
-"""The error tree: one line each, with what, got, expected and what to do."""
+"""The error tree: one line each, with problem, got, expected and hint."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from reactometer.errors import DataError, ReactometerError, suggestion
 
 def test_a_message_is_one_line_with_all_parts() -> None:
     error = DataError("a.csv: label Joy\nis off", got=7, expected="[0, 1]", fix="Rescale it")
-    assert str(error) == "a.csv: label Joy is off (got 7; expected [0, 1]). Rescale it."
+    assert str(error) == "a.csv: label Joy is off (got 7; expected [0, 1]). hint: Rescale it."
 
 
 def test_parts_can_be_left_out() -> None:
     assert str(ReactometerError("it failed")) == "it failed."
-    assert str(ReactometerError("it failed", fix="Try again.")) == "it failed. Try again."
+    assert str(ReactometerError("it failed", fix="Try again.")) == "it failed. hint: Try again."
 
 
 def test_the_docstring_draws_every_class() -> None:

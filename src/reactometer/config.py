@@ -1,4 +1,4 @@
-"""The typed configuration: every default lives here; a TOML file is read into it and ``key=value`` goes on top."""
+"""The typed configuration with all defaults; it is read from a TOML file and ``section.key=value`` overrides."""
 
 from __future__ import annotations
 
@@ -13,136 +13,136 @@ from pydantic import BaseModel, ConfigDict, Field
 from reactometer.errors import ConfigError, suggestion
 
 FOLDER = Path(__file__).with_name("configs")
-"""The configurations that come with the package."""
+"""Folder of the packaged configurations."""
 
 Share = Annotated[float, Field(ge=0.0, le=1.0)]
 Positive = Annotated[float, Field(gt=0.0)]
 
 
 class _Section(BaseModel):
-    """Settings: no unknown key, no change."""
+    """Frozen settings that refuse unknown keys."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
 class PrepareConfig(_Section):
-    """How a file becomes face crops and sound; part of what makes a cache fresh or stale."""
+    """Settings for decoding files into face crops and sound. A cache made with other settings is stale."""
 
     detector: Literal["auto", "yunet", "haar"] = "auto"
-    """YuNet where its weights are had, else Haar; or the one named."""
+    """Face detector. "auto": YuNet if its weights are available, else Haar."""
     rate_hz: Annotated[float, Field(gt=0.0, le=240.0)] = 6.0
-    """Frames looked at per second of video; 32 frames of an 11 s clip with room for jitter."""
+    """Frames sampled per second of video; 6 gives 32 frames of an 11 s clip, with room for jitter."""
     size_px: Annotated[int, Field(ge=16, le=1024)] = 224
     """Side of the square face crops, pixels."""
 
 
 class DataConfig(_Section):
-    """Which data set to read, and where its prepared clips are kept."""
+    """Settings for the dataset, its labels, and the folder of its prepared clips."""
 
     path: Path | None = None
-    """A data set (folder or CSV), or a folder written by ``reactometer prepare``."""
+    """Dataset (folder or CSV), or a folder written by ``reactometer prepare``."""
     cache: Path | None = None
-    """Where prepared clips are kept when ``path`` is not prepared yet; default: in the user's cache folder."""
+    """Folder for prepared clips if ``path`` is not prepared yet; default: in the user's cache folder."""
     labels: str | tuple[str, ...] | None = None
-    """A label set ("hume-reaction", "emi", "basic"), a list of column names, or nothing: found in the table."""
+    """Label set ("hume-reaction", "emi", "basic"), or a list of column names; default: detected from the table."""
     face_features: str | None = None
-    """Features instead of media: columns of the table ("AU*", several with commas)."""
+    """Feature columns of the table that replace the video ("AU*", several with commas)."""
     voice_features: str | None = None
-    """The same for the voice ("voice_*")."""
+    """Feature columns of the table that replace the sound ("voice_*")."""
     votes: Literal["both", "face", "voice"] = "both"
-    """CREMA-D: the raters' votes to learn, of those who had seen and heard the clip, seen it, or heard it."""
+    """CREMA-D only: use the votes of raters who saw and heard the clip, only saw it, or only heard it."""
     folds: Annotated[int, Field(ge=0)] = 0
-    """Train and val together cut into so many folds, nobody in two of them; 0: the splits as they are."""
+    """Number of person-disjoint folds of train and val for cross-validation; 0: keep the splits."""
     fold: Annotated[int, Field(ge=0)] = 0
-    """The fold to validate on, from 0."""
+    """Index of the fold to validate on, from 0."""
     allow_leak: bool = False
-    """Train although people or stimuli are in more than one split."""
+    """Train even if splits share people or stimuli."""
 
 
 class ModelConfig(_Section):
-    """Which network; the defaults are the headline system, a pre-trained ResNet50 over the frames."""
+    """Settings for the network; the default is a pretrained ResNet50 over the frames."""
 
     name: str = "resnet50"
-    """A system: "resnet50", "resnet50-gru", "vit-transformer", "videomae" (face) or "multimodal" (face and voice)."""
+    """Architecture: "resnet50", "resnet50-gru", "vit-transformer", "videomae" (face), "multimodal" (face and voice)."""
     encoder: str | None = None
-    """Of the face: "starter" (the backbone inside the package), a Hugging Face name, a folder, or "random:NAME" for
-    random weights; default: the system's own."""
+    """Face encoder: "starter" (the backbone inside the package), a Hugging Face name, a folder, or "random:NAME" for
+    random weights; default: the architecture's encoder."""
     voice_encoder: str = "log-mel"
-    """"log-mel" (a small network, no download), "contours" (MFCCs and pitch, nothing learned: for few clips, with
-    ``frozen``), a HuBERT or wav2vec 2.0 by name, folder or "random:NAME"; "convolution": over given features."""
+    """Voice encoder: "log-mel" (a small network, no download), "contours" (MFCCs and pitch, no weights: for few clips,
+    with ``frozen``), a HuBERT or wav2vec 2.0 by name, folder or "random:NAME", or "convolution" for feature tables."""
     modalities: Literal["both", "face", "voice"] = "both"
-    """What a model of face and voice is given, in training and after."""
+    """Modalities that a multimodal model uses, in training and prediction."""
     pooling: Literal["network", "grid"] = "network"
-    """How a map becomes a vector: the encoder's own way, or 4 x 4 places kept apart (of a clip, each over time)."""
+    """Pooling of the face encoder's feature map: the encoder's own, or a 4 x 4 grid of cells."""
     frozen: bool = False
-    """Leave the pre-trained encoders as they came: their features are computed once, and the head trains in seconds."""
+    """Keep the pretrained encoders fixed: features are computed once, and the head trains in seconds."""
     person_norm: bool = False
-    """Normalise each feature by its person's own mean and spread, without labels; needs frozen encoders or features."""
+    """Normalise each feature by the person's mean and standard deviation; needs frozen encoders or feature tables."""
     n_frames: Annotated[int, Field(ge=1, le=1024)] = 32
-    """Frames of a clip that the model is shown, evenly spaced."""
+    """Number of input frames per clip, evenly spaced."""
     size_px: Annotated[int, Field(ge=16, le=1024)] = 224
-    """Side of the encoder's input, pixels; crops are resized to it."""
+    """Side of the face encoder's input, pixels; crops are resized to it."""
     crop_share: Annotated[float, Field(gt=0.0, le=1.0)] = 1.0
-    """Share of the prepared crop's side that the encoder sees, its middle; less for one trained on tight crops."""
+    """Centre crop of the prepared face crop, as a share of its side; below 1 for encoders trained on tight crops."""
     hidden: Annotated[int, Field(ge=1, le=8192)] = 128
-    """Width of the GRU, the transformers and the joint of face and voice."""
+    """Width of the GRU, the transformers and the fusion of face and voice."""
     layers: Annotated[int, Field(ge=0, le=24)] = 2
-    """Of the transformers; 0, in the model of face and voice: none."""
+    """Number of transformer layers; 0, only in a multimodal model: no transformer."""
     attention_heads: Annotated[int, Field(ge=1)] = 4
-    """Of the transformers; divides ``hidden``."""
+    """Number of attention heads of the transformers; must divide ``hidden``."""
     dropout: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.2
-    """Inside the head."""
+    """Dropout probability inside the head."""
     input_dropout: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.0
-    """Of features that are given or come from a frozen encoder, in the model of face and voice."""
+    """Dropout probability on feature tables and frozen encoders' features, only in a multimodal model."""
     modality_dropout: Share = 0.2
-    """Chance in training that a clip with face and voice loses one of the two."""
+    """Probability of masking one modality of a training clip that has face and voice."""
 
 
 class TrainingConfig(_Section):
-    """How a model is fitted."""
+    """Settings for fitting a model."""
 
     out: Path | None = None
-    """The run's folder; default: runs/<name of the configuration file>."""
+    """Output folder; default: runs/<name of the configuration file>."""
     epochs: Annotated[int, Field(ge=1)] = 20
-    """At most; the best by val is kept."""
+    """Maximum number of epochs; the best on val is kept."""
     batch_size: Annotated[int, Field(ge=1)] = 8
-    """Clips of a batch."""
+    """Clips per batch."""
     accumulate: Annotated[int, Field(ge=1)] = 2
-    """Batches per step of the optimiser."""
+    """Batches per optimiser step (gradient accumulation)."""
     learning_rate: Positive = 1e-3
-    """Peak rate of the head (and of everything that starts from random weights)."""
+    """Peak learning rate of the head, and of all other weights that start at random."""
     encoder_learning_rate: Positive = 1e-4
-    """Peak rate of a pre-trained encoder."""
+    """Peak learning rate of pretrained encoders."""
     weight_decay: Annotated[float, Field(ge=0.0)] = 0.05
-    """Of AdamW."""
+    """Weight decay of AdamW."""
     warmup_share: Share = 0.1
-    """Share of all steps over which the rate rises to its peak; then it falls as a cosine."""
+    """Share of all steps for the linear warm-up of the learning rate; cosine decay follows."""
     gradient_clip: Annotated[float, Field(ge=0.0)] = 1.0
-    """Largest norm of the gradient; 0 for no limit."""
+    """Maximum norm of the gradient; 0: no clipping."""
     ema_decay: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.999
-    """Decay of the averaged weights, which are the ones kept; 0 for none."""
+    """Decay of the exponential moving average of the weights, which is saved; 0: no averaging."""
     patience: Annotated[int, Field(ge=1)] = 5
-    """Epochs without a better validation score before training stops."""
+    """Number of epochs without a better validation score before training stops early."""
     augment: bool = True
-    """Mirror, shift, scale and light the crops at random, the same way for all frames of a clip."""
+    """Augment crops by random mirroring, shift, scale and brightness, the same for all frames of a clip."""
     seed: int = 0
-    """Of weights, order, augmentation: the same seed on the same machine gives the same model."""
+    """Random seed of weights, order and augmentation; the same seed on the same machine gives the same model."""
     workers: Annotated[int, Field(ge=0)] | Literal["auto"] = "auto"
-    """Processes that decode crops beside the training; 0: none. "auto": none on a CPU, up to 8 on a GPU."""
+    """Number of processes that decode crops; "auto": 0 on a CPU, up to 8 on a GPU."""
     accelerator: str = "auto"
-    """As Lightning has it: "auto", "cpu", "gpu", "mps"."""
+    """Accelerator of Lightning: "auto", "cpu", "gpu", "mps"."""
     devices: Annotated[int, Field(ge=1)] | Literal["auto"] = "auto"
-    """Number of GPUs, or of processes on the CPU; "auto": all GPUs, or one process. torchrun's number wins."""
+    """Number of GPUs, or of CPU processes; "auto": all GPUs, or one process. torchrun overrides it."""
     store: Literal["float32", "float16"] = "float32"
-    """How the weights of the finished model are kept; "float16" takes half the room, and 3 digits of each remain."""
+    """Precision of the saved weights; "float16" halves their size and keeps 3 digits of each."""
     precision: Literal["32-true", "16-mixed", "bf16-mixed"] = "32-true"
-    """As Lightning has it; "bf16-mixed" on a GPU that knows it."""
+    """Precision of training in Lightning's terms; "bf16-mixed" needs a GPU that supports it."""
     loss: Literal["mse", "mse+pearson", "ccc"] = "mse"
-    """Mean squared error, the same with 1 - Pearson over the batch, or 1 - CCC over the batch."""
+    """Loss: mean squared error, mean squared error + (1 - Pearson), or 1 - CCC, over the batch."""
 
 
 class Config(_Section):
-    """All of it: one section a table of the TOML file."""
+    """The whole configuration: one section per table of the TOML file."""
 
     data: DataConfig = DataConfig()
     prepare: PrepareConfig = PrepareConfig()
@@ -151,20 +151,20 @@ class Config(_Section):
 
 
 def load_config(path: Path | str, overrides: Sequence[str] = ()) -> Config:
-    """Read a TOML file, put ``section.key=value`` overrides on top, and check it all.
+    """Read a TOML file, apply ``section.key=value`` overrides, and validate the result.
 
     Args:
-        path: the file, or the name of one that comes with the package, e.g. ``resnet50``.
-        overrides: later ones win.
+        path: a TOML file, or the name of a packaged configuration, such as ``resnet50``.
+        overrides: ``section.key=value`` each; the last one of a key wins.
 
     Raises:
-        ConfigError: the file is missing or no TOML, a key is unknown, or a value is out of its range.
+        ConfigError: the file is missing or not TOML, a key is unknown, or a value is out of range.
     """
     path = find_config(path)
     try:
         table = tomllib.loads(path.read_text(encoding="utf-8"))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path}: not a TOML file: {error}", fix="Mend the line named") from error
+        raise ConfigError(f"{path}: not a TOML file: {error}", fix="Fix the line that the message names") from error
     for override in overrides:
         apply_override(table, override)
     config = parse_config(table, str(path))
@@ -175,25 +175,25 @@ def load_config(path: Path | str, overrides: Sequence[str] = ()) -> Config:
 
 
 def find_config(name: Path | str) -> Path:
-    """Return the TOML file of this path, or else the packaged one of this name: ``resnet50``, ``small/resnet50``.
+    """Return the TOML file at a path, or the packaged configuration of that name, such as ``small/resnet50``.
 
     Raises:
         ConfigError: neither exists.
     """
     if (path := Path(name)).is_file():
         return path
-    known = {file.relative_to(FOLDER).with_suffix("").as_posix(): file for file in sorted(FOLDER.rglob("*.toml"))}
-    if (packaged := known.get(path.as_posix())) is None:
-        fix = f"Give the path of a TOML file, or the name of one inside the package. {suggestion(path.stem, known)}"
+    files = {file.relative_to(FOLDER).with_suffix("").as_posix(): file for file in sorted(FOLDER.rglob("*.toml"))}
+    if (packaged := files.get(path.as_posix())) is None:
+        fix = f"Name a TOML file, or a packaged configuration. {suggestion(path.stem, files)}"
         raise ConfigError(f"{path}: no such configuration file", fix=fix)
     return packaged
 
 
 def parse_config(table: Mapping[str, Any], origin: str = "configuration") -> Config:
-    """Check a nested dictionary (as TOML or JSON gives it) and type it.
+    """Validate a nested dictionary, as read from TOML or JSON.
 
     Raises:
-        ConfigError: the first problem, in one line, with a suggestion where a name is nearly right.
+        ConfigError: an unknown key (with a suggestion) or a wrong value.
     """
     try:
         return Config.model_validate(table)
@@ -202,15 +202,15 @@ def parse_config(table: Mapping[str, Any], origin: str = "configuration") -> Con
 
 
 def apply_override(table: dict[str, Any], override: str) -> None:
-    """Put ``section.key=value`` into a nested dictionary; the value is TOML, or else a bare word or path.
+    """Set ``section.key=value`` in a nested dictionary; a value that is not TOML is a string.
 
     Raises:
-        ConfigError: not of this form.
+        ConfigError: the override has another form.
     """
     key, equals, text = override.partition("=")
     sections = key.strip().split(".")
     if not equals or len(sections) != 2 or not all(sections):
-        raise ConfigError("not an override", got=f"'{override}'", expected="section.key=value, e.g. training.epochs=5")
+        raise ConfigError("invalid override", got=f"'{override}'", expected="section.key=value, e.g. training.epochs=5")
     try:
         value = tomllib.loads(f"value = {text}")["value"]
     except tomllib.TOMLDecodeError:
@@ -230,4 +230,4 @@ def _explain(error: pydantic.ValidationError, origin: str) -> ConfigError:
         if len(names) > 1:
             fields = fields[names[0]].annotation.model_fields
         return ConfigError(f"{origin}: unknown key '{key}'", fix=suggestion(names[-1], fields))
-    return ConfigError(f"{origin}: {key} cannot be used", got=repr(first["input"]), expected=first["msg"])
+    return ConfigError(f"{origin}: invalid value for {key}", got=repr(first["input"]), expected=first["msg"])

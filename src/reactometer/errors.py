@@ -1,18 +1,18 @@
-"""Every error this package raises on purpose, in one tree::
+"""The errors that this package raises on purpose, in one tree::
 
     ReactometerError           anything a user can cause or fix
     ├── ConfigError            a setting is unknown or has a wrong value
     ├── DataError              a dataset's table or layout cannot be used as it is
     ├── MediaError             one media file is missing, empty, truncated or undecodable
     ├── WeightsError           a weight file cannot be found, downloaded or trusted
-    ├── ModelError             a checkpoint is damaged, or does not fit what it is asked to do
-    ├── ScoreError             a score is not defined on the clips given
-    ├── OutputError            a result cannot be written where it was asked for
+    ├── ModelError             a checkpoint is damaged, or does not fit its use
+    ├── ScoreError             a score is undefined on these clips
+    ├── OutputError            a result cannot be written
     ├── ClusterError           a Ray cluster is not available, or was lost
     ├── MissingPackageError    a command needs packages of an extra that are not installed
     └── RequestError           a service refuses a request
 
-Every message is one line: the problem, what was got, what was expected, and what to do next.
+Every message is one line: the problem, the value got, the value expected, and a hint.
 """
 
 from __future__ import annotations
@@ -24,12 +24,12 @@ from typing import Any
 
 
 class ReactometerError(Exception):
-    """A problem the user can fix: ``what`` happened, what was ``got``, what was ``expected``, and the ``fix``."""
+    """A problem the user can fix, in one line: ``problem (got …; expected …). hint: fix.``"""
 
-    def __init__(self, what: str, *, got: object = None, expected: object = None, fix: str = "") -> None:
+    def __init__(self, problem: str, *, got: object = None, expected: object = None, fix: str = "") -> None:
         details = [f"got {got}"] if got is not None else []
         details += [f"expected {expected}"] if expected is not None else []
-        parts = [f"{what} ({'; '.join(details)})" if details else what, fix]
+        parts = [f"{problem} ({'; '.join(details)})" if details else problem, f"hint: {fix}" if fix else ""]
         sentences = [part.rstrip(". ") for part in parts if part]
         message = " ".join(part if part.endswith("?") else f"{part}." for part in sentences)
         super().__init__(" ".join(message.split()))
@@ -55,8 +55,8 @@ class DataError(ReactometerError):
 class MediaError(ReactometerError):
     """One media file is missing, empty, truncated or undecodable; the other files are processed.
 
-    Convert a file that no decoder knows: ``ffmpeg -i IN -c:v libx264 -c:a aac OUT.mp4``. Each file may take 4 GiB of
-    memory, 60 s without a result, and 600 s of CPU time per minute of the file: cut or convert a larger one.
+    If no decoder supports a file, convert it: ``ffmpeg -i IN -c:v libx264 -c:a aac OUT.mp4``. Each file may take 4 GiB
+    of memory, 60 s without a result, and 600 s of CPU time per minute of the file: cut or convert a larger one.
     """
 
 
@@ -69,16 +69,16 @@ class WeightsError(ReactometerError):
 
 
 class ModelError(ReactometerError):
-    """A checkpoint is damaged, or does not fit what it is asked to do.
+    """A checkpoint is damaged, or does not fit its use.
 
     A file with a wrong SHA-256, an unknown field or code to run is refused: copy or download the checkpoint again. In a
-    training's folder, name the ``model`` inside it. A model of given features takes no video. A device needs the
-    package of ONNX Runtime that supports it.
+    training's folder, name the ``model`` inside it. A model trained on feature tables takes no video. A device needs
+    the ONNX Runtime package that supports it.
     """
 
 
 class ScoreError(ReactometerError):
-    """A score is not defined on the clips given.
+    """A score is undefined on these clips.
 
     A correlation needs at least three clips, and labels and predictions that vary. A single undefined label is reported
     as undefined; this error is raised if no label is left.
@@ -86,7 +86,7 @@ class ScoreError(ReactometerError):
 
 
 class OutputError(ReactometerError):
-    """A result cannot be written where it was asked for.
+    """A result cannot be written.
 
     Usual causes: no permission, a full disk, a folder in place of a file, or a folder of another model or of other
     settings. Files appear whole or not at all, and a folder with other contents is left unchanged.
@@ -116,14 +116,14 @@ class RequestError(ReactometerError):
     many requests. 503 and 507: shutting down, or no disk space. Limits are options of ``reactometer serve``.
     """
 
-    def __init__(self, status: int, what: str, *, retry_s: int | None = None, **details: Any) -> None:
-        super().__init__(what, **details)
+    def __init__(self, status: int, problem: str, *, retry_s: int | None = None, **details: Any) -> None:
+        super().__init__(problem, **details)
         self.status, self.retry_s = status, retry_s
 
 
-def suggestion(name: str, known: Iterable[str]) -> str:
-    """Return ``"Did you mean 'epochs'?"`` for a near miss, else the list of all known names."""
-    names = list(known)
+def suggestion(name: str, candidates: Iterable[str]) -> str:
+    """Return ``"Did you mean 'epochs'?"`` for a near miss, else the list of all candidates."""
+    names = list(candidates)
     lowered = {candidate.lower(): candidate for candidate in names}
     near = difflib.get_close_matches(name.lower(), lowered, n=1, cutoff=0.6)
     return f"Did you mean '{lowered[near[0]]}'?" if near else f"Known names: {', '.join(names)}"
@@ -133,5 +133,6 @@ def require(*modules: str, extra: str) -> None:
     """Raise MissingPackageError if a module of an extra of this package is not installed; import nothing."""
     if missing := [name for name in modules if find_spec(name) is None]:
         verb = "is" if len(missing) == 1 else "are"
-        hint = f"hint: pip install 'reactometer[{extra}]'"
-        raise MissingPackageError(f"{', '.join(missing)} {verb} not installed", fix=hint)
+        raise MissingPackageError(
+            f"{', '.join(missing)} {verb} not installed", fix=f"pip install 'reactometer[{extra}]'"
+        )

@@ -58,7 +58,7 @@ def test_it_is_small_and_explains_itself(starter: LoadedModel) -> None:
 @pytest.mark.parametrize(
     ("device", "told"),
     [
-        ("gpu9", "error: no device 'gpu9'. Known names: auto, cpu, cuda"),
+        ("gpu9", "error: no device 'gpu9'. hint: Known names: auto, cpu, cuda"),
         ("qnn", "error: device 'qnn' is not available"),
     ],
 )
