@@ -150,7 +150,7 @@ def measure_stages(video: Path, model: LoadedModel, rate_hz: float) -> tuple[dic
     face = watch("encode faces", one.networks.encoders["face"])
     one = replace(one, networks=replace(one.networks, encoders={**one.networks.encoders, "face": face}))
     predictor, detector = Predictor(one, PredictOptions(rate_hz=rate_hz)), watch("detect faces", load_detector("auto"))
-    reading = predictor.reading
+    reading = predictor.decode_spec
     voices = [
         to_item(clip, replace(one.sampling, uses_face=False)) for _, clip in predictor.read(video, isolated=False)
     ]

@@ -32,7 +32,7 @@ from reactometer.evaluation.bootstrap import Resampling, bootstrap_metrics
 from reactometer.evaluation.calibration import measure_reliability
 from reactometer.evaluation.paired_test import compare_paired
 from reactometer.inference.checkpoint import load_model
-from reactometer.inference.conformal import conformal_half_widths, fit_curve
+from reactometer.inference.conformal import conformal_half_widths, fit_isotonic_map
 from reactometer.inference.events import find_events
 from reactometer.inference.postprocess import parse_baseline, refine
 from reactometer.media.audio_features import log_mel, voice_contours
@@ -156,7 +156,7 @@ def _scores() -> Numbers:
     intervals = bootstrap_metrics(truth, guess, labels, by_person)
     paired = compare_paired(truth, guess, other, labels, by_person)
     reliability = measure_reliability(truth, guess, labels, by_person)
-    curve = fit_curve(guess[:, 0], truth[:, 0])
+    curve = fit_isotonic_map(guess[:, 0], truth[:, 0])
     return {
         "scores/intervals": _flat([[own.value, own.low, own.high] for own in intervals.mean.values() if own]),
         **{

@@ -135,7 +135,7 @@ def test_the_files_of_a_model(name: str, tmp_path: Path) -> None:
         load_network(folder)
         own = loaded.uncertainty
         assert own is not None
-        return dict(loaded.description), own.bases, own.fitted_on, own.farthest, own.recalibration
+        return dict(loaded.description), own.by_modalities, own.fitted_on, own.ood_threshold, own.recalibration
 
     _never_otherwise(folder / name, read, ModelError, count=24)
     for description in ("model.json", "uncertainty.json"):

@@ -74,8 +74,8 @@ def test_predict_gives_the_interval_that_evaluate_gives(
 def test_each_modality_alone_has_intervals_of_its_own(calibrated: Path, prepared: PreparedSet) -> None:
     sure = load_model(calibrated).uncertainty
     assert sure is not None
-    assert set(sure.bases) == {"face and voice", "face", "voice"}
-    assert set(sure.references) == set(sure.farthest) == {"face", "voice"}
+    assert set(sure.by_modalities) == {"face and voice", "face", "voice"}
+    assert set(sure.references) == set(sure.ood_threshold) == {"face", "voice"}
     evaluation = evaluate(calibrated, prepared.folder, split="all", without="voice", progress=False)
     assert evaluation.coverage is not None
     assert set(evaluation.coverage.by_basis) == {"face"}
@@ -148,7 +148,7 @@ def test_an_ensemble_is_calibrated_as_one(
     assert sure is not None
     assert alone is not None
     assert len(sure.references["face"]) == 2
-    assert sure.bases["face"].half_widths == pytest.approx(alone.bases["face"].half_widths, abs=1e-5)
+    assert sure.by_modalities["face"].half_widths == pytest.approx(alone.by_modalities["face"].half_widths, abs=1e-5)
 
 
 def test_a_new_calibration_keeps_what_it_knows_of_the_training_data(

@@ -90,7 +90,7 @@ def scores(folder: Path) -> list[FloatArray]:
         )
         for seen in (True, False)
     ]
-    networks = [member.networks for member in load_model(folder, "cpu").each]
+    networks = [member.networks for member in load_model(folder, "cpu").members]
     return [own.score([own.encode(item) for item in items])[0] for own in networks]
 
 

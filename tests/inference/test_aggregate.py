@@ -39,8 +39,8 @@ def _clip(start_s: float, end_s: float, faces: int, others: int, frames_read: in
     return PreparedClip(start_s, end_s, tuple(samples), np.ones(3, np.float32), frames_read)
 
 
-def _score(*values: float, saw: bool = True, heard: bool = False) -> Score:
-    return Score(0, np.array(values, np.float32), saw, heard)
+def _score(*values: float, has_face: bool = True, has_voice: bool = False) -> Score:
+    return Score(0, np.array(values, np.float32), has_face, has_voice)
 
 
 def _join(model: LoadedModel, *scores: Score, faces: int = 1, has_sound: bool = False) -> Prediction:
@@ -78,11 +78,11 @@ def test_warnings_depend_on_known_limits() -> None:
     model = _model(sure=SURE)
     assert _join(model, _score(0.1, 0.2)).warnings == ("too short: 1.0 s; it learned from clips of 100.0 s and more",)
     face = TrainingDensity(np.zeros(1, np.float32), np.zeros((0, 1), np.float32), np.zeros(0, np.float32), rest=1.0)
-    strict = replace(SURE, shortest_s=0.0, references={"face": (face,)}, farthest={"face": 1.0})
+    strict = replace(SURE, shortest_s=0.0, references={"face": (face,)}, ood_threshold={"face": 1.0})
     strange = replace(_score(0.1, 0.2), features=({"face": np.array([2.5], np.float32)},))
     told = ("face unlike the training data: 2.5 times the limit",)
     assert _join(_model(sure=strict), strange).warnings == told
-    nothing = _join(model, _score(0.5, 0.5, saw=False))
+    nothing = _join(model, _score(0.5, 0.5, has_face=False))
     assert (nothing.warnings, nothing.intensities, nothing.intervals, nothing.coverage) == ((), None, None, 0.9)
     never_calibrated = _join(_model(), _score(0.1, 0.2))
     assert (never_calibrated.warnings, never_calibrated.intervals, never_calibrated.coverage) == ((), None, None)
@@ -106,23 +106,23 @@ def test_values_are_on_the_labels_scale_where_the_model_was_recalibrated() -> No
     ],
 )
 def test_a_file_without_evidence_says_what_is_missing(voice: VoiceInput | None, has_sound: bool, status: str) -> None:
-    whole = _join(_model(FACE, voice), _score(0.5, 0.5, saw=False), faces=0, has_sound=has_sound)
+    whole = _join(_model(FACE, voice), _score(0.5, 0.5, has_face=False), faces=0, has_sound=has_sound)
     assert (whole.status, whole.intensities) == (status, None)
 
 
 def test_a_model_of_the_voice_alone_misses_sound() -> None:
     model = _model(None, VOICE)
-    assert _join(model, _score(0.5, 0.5, saw=False), has_sound=True).status == "no sound"
-    assert _join(model, _score(0.5, 0.5, saw=False, heard=True), faces=0, has_sound=True).notes == ()
+    assert _join(model, _score(0.5, 0.5, has_face=False), has_sound=True).status == "no sound"
+    assert _join(model, _score(0.5, 0.5, has_face=False, has_voice=True), faces=0, has_sound=True).notes == ()
 
 
 def test_what_a_model_of_face_and_voice_had_to_do_without_is_told() -> None:
     both, face = _model(FACE, VOICE), _model()
-    by_face, by_voice = _score(0.1, 0.2), _score(0.1, 0.2, saw=False, heard=True)
+    by_face, by_voice = _score(0.1, 0.2), _score(0.1, 0.2, has_face=False, has_voice=True)
     assert _join(both, by_face, faces=1, has_sound=False).notes == ("nothing is audible: by the face alone",)
     assert _join(both, by_voice, faces=0, has_sound=True).notes == ("no face is seen: by the voice alone",)
     assert _join(both, by_face, faces=1, has_sound=True).notes == ()
-    assert _join(both, _score(0.5, 0.5, saw=False), faces=0, has_sound=False).notes == ()
+    assert _join(both, _score(0.5, 0.5, has_face=False), faces=0, has_sound=False).notes == ()
     assert _join(face, by_face, faces=1, has_sound=False).notes == ()
 
 

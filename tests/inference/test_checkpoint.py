@@ -88,7 +88,7 @@ def test_all_that_a_checkpoint_holds(small: Path) -> None:
     assert {file.name for file in small.iterdir()} == {"model.json", "head.onnx", "weights.safetensors"}
     assert (loaded.labels, loaded.config.model.hidden) == (("Joy", "Fear"), 8)
     assert (loaded.device, loaded.precision, loaded.is_frozen) == ("cpu", "float32", False)
-    assert (loaded.members, loaded.each, loaded.uncertainty) == ((), (loaded,), None)
+    assert (loaded.ensemble, loaded.members, loaded.uncertainty) == ((), (loaded,), None)
     assert loaded.networks.feature_sizes == {"face": 3, "voice": 2}
     save_uncertainty(small, SURE)
     assert load_model(small).uncertainty == SURE
@@ -131,7 +131,7 @@ def test_loading_writes_nothing_and_asks_no_network(model_folder: Path, monkeypa
 
 
 def test_intensities_are_recalibrated_where_the_model_was(features_folder: Path) -> None:
-    score = Score(0, np.array([0.4, 0.8], np.float32), saw=True, heard=False)
+    score = Score(0, np.array([0.4, 0.8], np.float32), has_face=True, has_voice=False)
     loaded, halved = load_model(features_folder), IsotonicMap((0.0, 1.0), (0.0, 0.5))
     assert loaded.intensities_of(score) is score.intensities
     sure = replace(SURE, recalibration=(halved, halved))
@@ -301,10 +301,10 @@ def test_an_ensemble_holds_its_members_as_they_were(features_folder: Path, tmp_p
         "members": ["00", "01"],
     }
     assert (joint.labels, joint.sampling, joint.config) == (first.labels, first.sampling, first.config)
-    assert [member.config.training.seed for member in joint.each] == [0, 1]
+    assert [member.config.training.seed for member in joint.members] == [0, 1]
     save_uncertainty(folder, SURE)
     joint = load_model(folder)
-    assert (joint.uncertainty, joint.members[0].uncertainty) == (SURE, None)
+    assert (joint.uncertainty, joint.ensemble[0].uncertainty) == (SURE, None)
 
 
 def test_equal_graphs_of_members_are_opened_once(model_folder: Path, tmp_path: Path) -> None:
@@ -318,7 +318,7 @@ def test_equal_graphs_of_members_are_opened_once(model_folder: Path, tmp_path: P
     joint = load_model(join_models([model_folder, other, other], tmp_path / "joint"), "cpu")
     faces, heads = (
         [id(graph.session) for graph in own]
-        for own in zip(*((one.networks.encoders["face"], one.networks.head) for one in joint.each), strict=True)
+        for own in zip(*((one.networks.encoders["face"], one.networks.head) for one in joint.members), strict=True)
     )
     assert len(set(faces)) == 1
     assert heads[0] != heads[1] == heads[2]
@@ -377,21 +377,23 @@ def test_an_ensemble_with_a_damaged_member_is_refused(features_folder: Path, tmp
 
 def test_parts_are_joined_by_length_and_empty_ones_do_not_count() -> None:
     def score(value: float, has_input: bool = True) -> Score:
-        return Score(0, np.array([value], np.float32), saw=has_input, heard=False)
+        return Score(0, np.array([value], np.float32), has_face=has_input, has_voice=False)
 
     assert join_parts(7, [(60.0, score(0.2)), (30.0, score(0.8))]).intensities[0] == pytest.approx(0.4)
     assert join_parts(7, [(60.0, score(0.5, False)), (30.0, score(0.8))]).intensities[0] == pytest.approx(0.8)
     nothing = join_parts(7, [(60.0, score(0.5, False))])
-    assert (nothing.number, nothing.has_input) == (7, False)
+    assert (nothing.index, nothing.has_input) == (7, False)
     assert nothing.intensities[0] == pytest.approx(0.5)
 
 
 def test_scores_are_averaged_clip_by_clip_whatever_their_order() -> None:
     def scores(*pairs: tuple[int, float]) -> list[Score]:
-        return [Score(number, np.array([value, 1.0], np.float32), saw=True, heard=False) for number, value in pairs]
+        return [
+            Score(number, np.array([value, 1.0], np.float32), has_face=True, has_voice=False) for number, value in pairs
+        ]
 
     joined = average_scores([scores((0, 0.2), (1, 0.4)), scores((1, 0.8), (0, 0.0))])
-    assert [score.number for score in joined] == [0, 1]
+    assert [score.index for score in joined] == [0, 1]
     assert [score.intensities.tolist() for score in joined] == [pytest.approx([0.1, 1]), pytest.approx([0.6, 1])]
     with pytest.raises(ValueError, match="zip"):
         average_scores([scores((0, 0.2)), scores((0, 0.2), (1, 0.4))])

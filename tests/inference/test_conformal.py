@@ -18,8 +18,8 @@ from reactometer.inference.conformal import (
     ModalityIntervals,
     Uncertainty,
     conformal_half_widths,
-    fit_curve,
-    fit_reference,
+    fit_isotonic_map,
+    fit_training_density,
     load_uncertainty,
     save_uncertainty,
 )
@@ -28,8 +28,8 @@ from reactometer.inference.scores import Score
 SCORE = Score(
     0,
     np.array([0.2, 0.7], np.float32),
-    saw=True,
-    heard=False,
+    has_face=True,
+    has_voice=False,
     features=({"face": np.zeros(3, np.float32)},),
 )
 
@@ -38,12 +38,12 @@ def _sure() -> Uncertainty:
     rng = np.random.default_rng(0)
     return Uncertainty(
         coverage=0.9,
-        bases={"face": ModalityIntervals(50, (0.1, 0.4)), "voice": ModalityIntervals(5, (1.0, 1.0))},
+        by_modalities={"face": ModalityIntervals(50, (0.1, 0.4)), "voice": ModalityIntervals(5, (1.0, 1.0))},
         fitted_on={"name": "fv", "split": "val", "n_clips": 50},
         shortest_s=4.0,
         recalibration=(IsotonicMap((0.1, 0.3), (0.0, 0.4)), IsotonicMap((0.5, 0.6), (0.5, 0.6))),
-        references={"face": (fit_reference(rng.normal(size=(200, 3))),)},
-        farthest={"face": 2.0},
+        references={"face": (fit_training_density(rng.normal(size=(200, 3))),)},
+        ood_threshold={"face": 2.0},
     )
 
 
@@ -84,7 +84,7 @@ def test_distance_is_mahalanobis_by_the_covariance_of_the_model() -> None:
     """Against SciPy, with the covariance that probabilistic principal components give."""
     rng = np.random.default_rng(2)
     features = rng.normal(size=(40, 6)) * [3.0, 2.0, 1.0, 0.5, 0.4, 0.3] + 5.0
-    own = fit_reference(features)
+    own = fit_training_density(features)
     assert own.axes.shape == (4, 6)  # a tenth of the clips
     axes = own.axes.astype(float)
     covariance = axes.T @ np.diag(own.stds.astype(float) ** 2) @ axes + own.rest**2 * (np.eye(6) - axes.T @ axes)
@@ -98,7 +98,7 @@ def test_a_curve_never_turns_a_ranking_round_and_mends_the_scale() -> None:
     rng = np.random.default_rng(3)
     truth = rng.uniform(size=400)
     guess = np.clip(0.5 + 0.2 * (truth - 0.5) + rng.normal(0, 0.03, 400), 0, 1)
-    curve = fit_curve(guess, truth)
+    curve = fit_isotonic_map(guess, truth)
     mapped = np.interp(guess, curve.x, curve.y)
     order = np.argsort(guess)
     assert (np.diff(mapped[order]) >= 0).all()
@@ -126,7 +126,7 @@ def test_a_damaged_file_is_named(tmp_path: Path, damage: str) -> None:
     elif damage == "json":
         file.write_text("{")
     else:
-        file.write_text(json.dumps({**about, "format": 99} if damage == "format" else {**about, "bases": 3}))
+        file.write_text(json.dumps({**about, "format": 99} if damage == "format" else {**about, "by_modalities": 3}))
     with pytest.raises(ModelError, match=r"uncertainty\.json: damaged.*reactometer calibrate"):
         load_uncertainty(tmp_path)
 
@@ -136,9 +136,9 @@ def test_what_it_says_of_a_score() -> None:
     values = sure.recalibrate(SCORE)
     assert values == pytest.approx([0.2, 0.6])
     assert np.array(sure.intervals(SCORE, values)) == pytest.approx(np.array([(0.1, 0.3), (0.2, 1.0)]))
-    unknown = replace(SCORE, heard=True)
+    unknown = replace(SCORE, has_voice=True)
     assert sure.intervals(unknown, values) == ((0.0, 1.0),) * 2  # no clip of face and voice was ever seen
-    nothing = replace(SCORE, saw=False)
+    nothing = replace(SCORE, has_face=False)
     assert sure.intervals(nothing, values) is None
     assert sure.recalibrate(nothing) == pytest.approx(SCORE.intensities)
     assert sure.warnings(SCORE, 5.0) == ()

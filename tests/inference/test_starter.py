@@ -118,7 +118,7 @@ def own(
 @pytest.mark.parametrize("batch_size", [2, 7])
 def test_neither_batch_nor_place_in_it_changes_a_number(starter: LoadedModel, own: list[Item], batch_size: int) -> None:
     def scores(items: list[Item], batch_size: int) -> dict[int, FloatArray]:
-        return {score.number: score.intensities for score in score_items(starter.networks, items, batch_size)}
+        return {score.index: score.intensities for score in score_items(starter.networks, items, batch_size)}
 
     numbered = [Item(**{**vars(own[place]), "number": number}) for number, place in enumerate((0, 1, 2, 1, 0, 2, 0))]
     together, alone = scores(numbered, batch_size), scores(numbered, 1)

@@ -105,11 +105,11 @@ def test_loading_runs_writes_and_asks_nothing(changed: Callable[..., Path], tmp_
 @pytest.mark.parametrize(
     ("key", "value"),
     [
-        ("bases", {"face": {"n_clips": 1}}),
+        ("by_modalities", {"face": {"n_clips": 1}}),
         ("coverage", None),
         ("recalibration", [{"x": ["a"]}]),
-        ("farthest", [1]),
-        ("bases", {"face": {"n_clips": float("inf"), "half_widths": []}}),
+        ("ood_threshold", [1]),
+        ("by_modalities", {"face": {"n_clips": float("inf"), "half_widths": []}}),
     ],
 )
 def test_a_changed_uncertainty_is_refused(key: str, value: object, changed: Callable[..., Path]) -> None:

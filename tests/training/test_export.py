@@ -148,12 +148,12 @@ def test_the_training_sets_mean_and_spread_are_in_the_head(tmp_path: Path) -> No
     rng = np.random.default_rng(0)
     moments = FeatureStats(rng.normal(size=5).astype(np.float32), rng.uniform(1, 2, 5).astype(np.float32))
     set_training_stats(network, {"face": moments})
-    (stream, known), *others = _write(tmp_path / "model", network, config).networks.population.items()
+    (stream, known), *others = _write(tmp_path / "model", network, config).networks.training_stats.items()
     assert (stream, others) == ("face", [])
     assert np.array_equal(known.mean, moments.mean)
     assert np.array_equal(known.std, moments.std)
     plain = config.model_copy(update={"person_norm": False})
-    assert _write(tmp_path / "plain", network, plain).networks.population == {}
+    assert _write(tmp_path / "plain", network, plain).networks.training_stats == {}
 
 
 @pytest.mark.slow

@@ -113,7 +113,7 @@ def print_demo(result: DemoResult) -> None:
 def print_uncertainty(fitted: Uncertainty, folder: str) -> None:
     """Print how wide the intervals are for each set of modalities, and where they are saved."""
     own, rows = fitted.fitted_on, []
-    for name, basis in fitted.bases.items():
+    for name, basis in fitted.by_modalities.items():
         narrowest, widest = min(basis.half_widths), max(basis.half_widths)
         too_few = ": too few clips" if narrowest == 1.0 else ""
         rows.append((name, str(basis.n_clips), f"{narrowest:.3f} to {widest:.3f}{too_few}"))

@@ -60,7 +60,7 @@ def serve(
         keep_s=3600 * keep_hours,
     )
     loaded = load_model(model, device)
-    reading = Predictor(loaded).reading.settings  # its detector is the same for all readers
+    reading = Predictor(loaded).decode_spec.settings  # its detector is the same for all readers
     loaded = replace(loaded, config=loaded.config.model_copy(update={"prepare": reading}))
     run(loaded, model, settings, host, port, render.print_serving)
 

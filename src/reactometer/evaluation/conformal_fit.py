@@ -21,9 +21,9 @@ from reactometer.inference.conformal import (
     TrainingDensity,
     Uncertainty,
     conformal_half_widths,
-    fit_curve,
-    fit_reference,
-    least_units,
+    fit_isotonic_map,
+    fit_training_density,
+    min_calibration_size,
     save_uncertainty,
 )
 from reactometer.inference.scores import MODALITIES, Score
@@ -121,7 +121,7 @@ def fit_uncertainty(
     raw, known = replace(loaded, uncertainty=None), loaded.uncertainty
     rows = prepared.split(split)
     whole, by_basis = _score_each_way(raw, prepared, split, progress)
-    least = MIN_CLIPS if recalibrate else least_units(coverage)
+    least = MIN_CLIPS if recalibrate else min_calibration_size(coverage)
     if len(whole) < least:
         raise DataError(
             f"{prepared.folder}: too few clips in split '{split}' to tell how sure a prediction is",
@@ -130,7 +130,7 @@ def fit_uncertainty(
             fix="Add clips, or give others with 'reactometer calibrate'",
         )
     whose = {place: rows[place].clip.person or "" for place in whole}
-    if "" in whose.values() or len(set(whose.values())) < least_units(coverage):
+    if "" in whose.values() or len(set(whose.values())) < min_calibration_size(coverage):
         whose = {}  # too few people are known for intervals of a new person
     if known and known.references:
         references, shortest_s = dict(known.references), known.shortest_s
@@ -138,14 +138,14 @@ def fit_uncertainty(
         references, shortest_s = _learned_from(raw, prepared, progress)
     if recalibrate:
         by_basis = _recalibrated_elsewhere(whole, by_basis, rows)
-    bases = {}
+    by_modalities = {}
     for basis, scores in by_basis.items():
         guess, truth = _pairs(scores, rows)
         people = [whose[place] for place in scores] if whose else None
-        bases[basis] = ModalityIntervals(len(scores), conformal_half_widths(truth - guess, coverage, people))
+        by_modalities[basis] = ModalityIntervals(len(scores), conformal_half_widths(truth - guess, coverage, people))
     fitted = Uncertainty(
         coverage=coverage,
-        bases=bases,
+        by_modalities=by_modalities,
         fitted_on={
             "name": prepared.folder.name,
             "split": split,
@@ -157,7 +157,7 @@ def fit_uncertainty(
         recalibration=_fit_curves(whole, rows) if recalibrate else (),
         references=references,
     )
-    return replace(fitted, farthest=_limits(whole.values(), fitted))
+    return replace(fitted, ood_threshold=_limits(whole.values(), fitted))
 
 
 def _score_each_way(
@@ -174,7 +174,7 @@ def _score_each_way(
     ]
     by_basis: dict[str, dict[int, Score]] = {}
     for place, score in (pair for scores in usable for pair in scores.items()):
-        by_basis.setdefault(score.basis, {}).setdefault(place, score)
+        by_basis.setdefault(score.modalities, {}).setdefault(place, score)
     return usable[0], by_basis
 
 
@@ -190,13 +190,13 @@ def _learned_from(
     for name in MODALITIES:
         own = [[features[name] for features in score.features] for score in scores if name in score.features[0]]
         if len(own) >= MIN_CLIPS:
-            references[name] = tuple(fit_reference(np.array(member)) for member in zip(*own, strict=True))
+            references[name] = tuple(fit_training_density(np.array(member)) for member in zip(*own, strict=True))
     return references, min((row.duration_s for row in train), default=0.0)
 
 
 def _fit_curves(scores: dict[int, Score], rows: Sequence[PreparedRow]) -> tuple[IsotonicMap, ...]:
     guess, truth = _pairs(scores, rows)
-    return tuple(fit_curve(guess[:, place], truth[:, place]) for place in range(guess.shape[1]))
+    return tuple(fit_isotonic_map(guess[:, place], truth[:, place]) for place in range(guess.shape[1]))
 
 
 def _recalibrated_elsewhere(
@@ -238,7 +238,7 @@ def _limits(scores: Iterable[Score], fitted: Uncertainty) -> dict[str, float]:
 def _refuse_learned(loaded: LoadedModel, prepared: PreparedSet, split: str) -> None:
     """Refuse clips that the weights were fitted to: their residuals are too small."""
     sha256 = prepared.manifest_sha256
-    own = [member for member in loaded.each if member.description.get("data", {}).get("manifest_sha256") == sha256]
+    own = [member for member in loaded.members if member.description.get("data", {}).get("manifest_sha256") == sha256]
     learned = {"train", "all", *("val" for member in own if member.config.data.folds)}
     if own and split in learned:
         raise DataError(

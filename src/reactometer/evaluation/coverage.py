@@ -45,7 +45,7 @@ def interval_table(
         ends = sure.intervals(score, score.intensities)
         warnings = sure.warnings(score, row.duration_s or None) if score.has_input else (NOTHING,)
         numbers = np.full(len(names), np.nan) if ends is None else np.ravel(ends)
-        table.append([row.clip.clip_id, score.basis, "; ".join(warnings), *numbers])
+        table.append([row.clip.clip_id, score.modalities, "; ".join(warnings), *numbers])
     return pd.DataFrame(table, columns=["File_ID", "basis", "warnings", *names])
 
 

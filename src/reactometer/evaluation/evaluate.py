@@ -132,7 +132,7 @@ def evaluate(
         truth=targets,
         guess=guess.astype(np.float64),
         n_without_labels=len(rows) - len(known),
-        without_input=tuple(ids[score.number] for score in scores if not score.has_input),
+        without_input=tuple(ids[score.index] for score in scores if not score.has_input),
         failed=tuple(f"{row.clip.clip_id}: {row.clip.problem}" for row in rows if row.clip.problem),
         person_norm=note,
         intervals=bootstrap_metrics(targets, guess, labels, how) if n_resamples else None,

@@ -98,7 +98,7 @@ def report(
         audit=audit(folder, progress=progress),
         worst=_worst_clips(evaluation, of_media=prepared.feature_sizes is None),
         of_media=prepared.feature_sizes is None,
-        configuration=json.dumps([member.config.model_dump(mode="json") for member in loaded.each], indent=2),
+        configuration=json.dumps([member.config.model_dump(mode="json") for member in loaded.members], indent=2),
     )
     return write_atomic(out / PAGE, page)
 

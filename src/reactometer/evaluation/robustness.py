@@ -25,7 +25,7 @@ from reactometer.evaluation.metrics import Array, Metrics, measure
 from reactometer.evaluation.plots import make_panels
 from reactometer.inference.checkpoint import DEGRADATION_FILES, LoadedModel
 from reactometer.inference.inputs import EncodingReader, open_reader
-from reactometer.inference.scoring import join_members, score_read
+from reactometer.inference.scoring import join_members, score_encoded
 from reactometer.io import format_json, write_atomic, write_plot
 from reactometer.media.audio import LEVEL_INTERVAL_S, is_audible
 from reactometer.media.faces import decode_crop, encode_crop
@@ -163,7 +163,7 @@ def _answers(
 ) -> list[Array]:
     """(clips, L) intensities of the clips as they are, then after each change."""
     rows, sampling, by_member = prepared.split(split), loaded.sampling, []
-    for member in loaded.each:
+    for member in loaded.members:
         whole = open_reader(member, prepared, split, sampling, progress=progress)
         encode = member.networks.encode
         readers: list[ItemLoader] = [
@@ -171,7 +171,7 @@ def _answers(
             *(EncodingReader(encode, MediaReader(sampling, change)) for change in changes),
         ]
         with progress_bar("degrading", len(readers) * len(rows), progress) as advance:
-            by_member.append([score_read(member, read, rows, advance=advance)[0] for read in readers])
+            by_member.append([score_encoded(member, read, rows, advance=advance)[0] for read in readers])
     joined = [join_members(loaded, own) for own in zip(*by_member, strict=True)]
     return [np.array([score.intensities for score in own]) for own in joined]
 

@@ -14,7 +14,7 @@ from reactometer.data.inputs import Item, to_item
 from reactometer.errors import ConfigError, MediaError
 from reactometer.inference.checkpoint import LoadedModel, load_model
 from reactometer.inference.elan_vtt import MIN_VISIBLE
-from reactometer.inference.postprocess import parse_stretch
+from reactometer.inference.postprocess import parse_span
 from reactometer.inference.predictor import DEFAULT_WINDOW_S, PredictOptions, Predictor
 from reactometer.inference.runtime import Networks
 from reactometer.inference.scores import MODALITIES, average_scores
@@ -115,7 +115,7 @@ def explain(
     prediction = _predict(str(video), loaded, clip)
     if prediction.status != "ok":
         raise MediaError(f"{video}: nothing to explain: {prediction.status}", fix="Choose another file or span")
-    inputs = [_Input(member.networks, to_item(clip, member.sampling)) for member in loaded.each]
+    inputs = [_Input(member.networks, to_item(clip, member.sampling)) for member in loaded.members]
     found = [name for name in MODALITIES if _Hidden(name).found_in(inputs[0])]
     length_s = min(max(STRETCH_SHARE * clip.duration_s, MIN_STRETCH_S), MAX_STRETCH_S)
     spans = _spans(0.0, clip.duration_s, WindowSpec(length_s, length_s / 2))
@@ -145,7 +145,7 @@ def explain(
 def _parse_span(text: str | None) -> Span | None:
     if text is None:
         return None
-    span = parse_stretch(text)
+    span = parse_span(text)
     if span is None or not 0.0 < span[1] - span[0] <= MAX_SEGMENT.length_s:
         longest = f"seconds such as 10-20s, at most {MAX_SEGMENT.length_s:.0f} s long"
         raise ConfigError("invalid span to explain", got=f"'{text}'", expected=longest)

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from reactometer.explain.occlusion import MIN_CHANGE, Attribution
-from reactometer.inference.plot import draw_strip
+from reactometer.inference.plot import draw_row
 from reactometer.io import write_atomic, write_plot
 from reactometer.types import FloatArray
 
@@ -139,7 +139,7 @@ def draw_attribution(attribution: Attribution, path: Path) -> Path:
 def _draw_stretches(timeline: Axes, rows: Sequence[Axes], attribution: Attribution, label: int, scale: float) -> Any:
     """Draw the timeline, and the changes by each modality into the rows; return what the colour scale needs."""
     prediction = attribution.prediction
-    draw_strip(timeline, prediction, label)
+    draw_row(timeline, prediction, label)
     timeline.set_ylabel("")
     value = (prediction.intensities or ())[label]
     timeline.set_title(f"{prediction.labels[label]} {value:.2f}", loc="left", fontsize=10.5, weight="bold")

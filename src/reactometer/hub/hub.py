@@ -138,7 +138,7 @@ def push(folder: Path | str, name: str, *, private: bool = False) -> PushResult:
 def _load(folder: Path) -> LoadedModel:
     """Load a checkpoint, and check its weights, which predictions do not read."""
     model = load_model(folder, "cpu")
-    for name, member in zip(model.description.get("members", ["."]), model.each, strict=True):
+    for name, member in zip(model.description.get("members", ["."]), model.members, strict=True):
         if (file := folder / name / WEIGHTS_FILE).is_file():
             check_digest(file, member.description["sha256"].get(WEIGHTS_FILE))
     return model

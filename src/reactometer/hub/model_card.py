@@ -27,7 +27,7 @@ def model_card(model: LoadedModel, name: str, scores: Mapping[str, Any] | None =
     if model.networks.feature_sizes:
         command = f"reactometer evaluate --model {folder} DATA   # DATA: features as in training, not videos"
     download = [f"reactometer download {name} --to models"] if "/" in name else []
-    bases = sorted({base for member in model.each for base in _bases(member)})
+    bases = sorted({base for member in model.members for base in _bases(member)})
     parts = [
         "---\nlibrary_name: reactometer\ntags: [emotional-reaction-intensity]\n"
         + (f"base_model: {json.dumps(bases)}\n" if bases else "")
@@ -35,8 +35,8 @@ def model_card(model: LoadedModel, name: str, scores: Mapping[str, Any] | None =
         f"Estimates how strongly a person in a video reacts: a number in [0, 1] for each of {len(model.labels)} labels "
         f"({', '.join(model.labels)}). Made with reactometer {model.description.get('reactometer', '')}.",
         "\n".join(["```sh", *download, command, "```"]),
-        f"An ensemble of {len(model.members)} models: their scores are averaged." if model.members else "",
-        *(_about(member) for member in model.each),
+        f"An ensemble of {len(model.ensemble)} models: their scores are averaged." if model.ensemble else "",
+        *(_about(member) for member in model.members),
         _score_table(model.labels, scores) if scores else "",
         f"Predictions have {model.uncertainty.coverage:.0%} intervals (split-conformal), valid for clips like the "
         "calibration clips; `reactometer calibrate` fits them to yours."

@@ -31,7 +31,7 @@ class ScoredSegment:
 
     def as_window(self, model: LoadedModel) -> Window:
         """Return its entry in the timeline."""
-        intensities, intervals = known_values(self.score, model)
+        intensities, intervals = calibrated_values(self.score, model)
         return Window(self.clip.start_s, self.clip.end_s, self.clip.face_share, intensities, intervals)
 
 
@@ -53,7 +53,7 @@ def aggregate(path: str, model: LoadedModel, parts: Sequence[ScoredSegment], win
     samples = tuple(sample for part in parts for sample in part.clip.samples)
     has_sound = any(part.has_sound for part in parts)
     face_share = replace(parts[0].clip, samples=samples).face_share
-    intensities, intervals = known_values(whole, model)
+    intensities, intervals = calibrated_values(whole, model)
     sure, duration_s = model.uncertainty, parts[-1].clip.end_s
     return Prediction(
         path=path,
@@ -78,7 +78,7 @@ def without_media(clip: PreparedClip) -> PreparedClip:
     return replace(clip, samples=tuple(replace(sample, crop_jpeg=None) for sample in clip.samples), waveform=None)
 
 
-def known_values(score: Score, model: LoadedModel) -> tuple[tuple[float, ...] | None, IntervalBounds | None]:
+def calibrated_values(score: Score, model: LoadedModel) -> tuple[tuple[float, ...] | None, IntervalBounds | None]:
     """Return recalibrated intensities and their intervals, each ``None`` if unknown."""
     if not score.has_input:
         return None, None

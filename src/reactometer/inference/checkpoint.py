@@ -102,13 +102,13 @@ class LoadedModel:
     sampling: InputSpec
     config: Config
     description: Mapping[str, Any] = field(default_factory=dict)
-    members: tuple[LoadedModel, ...] = ()  # of an ensemble: their scores are averaged
+    ensemble: tuple[LoadedModel, ...] = ()  # of an ensemble: their scores are averaged
     uncertainty: Uncertainty | None = None  # None: the model was never calibrated
 
     @property
-    def each(self) -> tuple[LoadedModel, ...]:
+    def members(self) -> tuple[LoadedModel, ...]:
         """The members of an ensemble, or the model itself."""
-        return self.members or (self,)
+        return self.ensemble or (self,)
 
     @property
     def is_frozen(self) -> bool:
@@ -125,7 +125,7 @@ class LoadedModel:
     @property
     def precision(self) -> str:
         """Numbers that the encoders compute with: "float32" or "int8"."""
-        return str(self.each[0].description.get("precision", "float32"))
+        return str(self.members[0].description.get("precision", "float32"))
 
     def intensities_of(self, score: Score) -> FloatArray:
         """(L,) intensities of a score, recalibrated if the model was."""
@@ -168,7 +168,7 @@ def load_model(folder: Path | str, device: str = "auto", threads: int = 0, *, wa
             members.append(_load(folder / name, own, device, threads, opened))
         description = about.model_dump(mode="json")
         uncertainty = load_uncertainty(folder)
-        loaded = replace(members[0], description=description, members=tuple(members), uncertainty=uncertainty)
+        loaded = replace(members[0], description=description, ensemble=tuple(members), uncertainty=uncertainty)
     else:
         loaded = _load(folder, about, device, threads, opened)
     for graph in opened.values() if wait else ():
@@ -217,7 +217,7 @@ def join_models(folders: Sequence[Path | str], out: Path | str) -> Path:
         raise ModelError("an ensemble needs several models", got=len(folders), expected="at least 2 checkpoints")
     members = [load_model(folder, "cpu") for folder in folders]
     for folder, member in zip(folders, members, strict=True):
-        if member.members:
+        if member.ensemble:
             raise ModelError(f"{folder}: an ensemble already", fix="Name its members instead")
         for (trait, got), expected in zip(_traits(member).items(), _traits(members[0]).values(), strict=True):
             if got != expected:

@@ -75,12 +75,12 @@ class Uncertainty:
     __pydantic_config__ = ConfigDict(arbitrary_types_allowed=True)  # arrays
 
     coverage: float  # of the intervals, such as 0.9
-    bases: Mapping[str, ModalityIntervals]
+    by_modalities: Mapping[str, ModalityIntervals]
     fitted_on: Mapping[str, Any]  # which clips, as JSON can hold it
     shortest_s: float = 0.0  # of the clips that were learned from; 0: not known
     recalibration: tuple[IsotonicMap, ...] = ()  # one a label, or none
     references: Mapping[str, tuple[TrainingDensity, ...]] = field(default_factory=dict)  # by modality, one a member
-    farthest: Mapping[str, float] = field(default_factory=dict)  # by modality: distances of 1 % of clips at most
+    ood_threshold: Mapping[str, float] = field(default_factory=dict)  # by modality: distances of 1 % of clips at most
 
     def recalibrate(self, score: Score) -> FloatArray:
         """(L,) the intensities on the labels' scale; the same where there is no curve, or nothing to go by."""
@@ -93,7 +93,7 @@ class Uncertainty:
         """The interval of each label around intensities (L,) in [0, 1]; none where there is nothing to go by."""
         if not score.has_input:
             return None
-        own = self.bases.get(score.basis)
+        own = self.by_modalities.get(score.modalities)
         half = np.array(own.half_widths) if own else np.ones(len(intensities))
         low, high = np.clip(intensities - half, 0.0, 1.0), np.clip(intensities + half, 0.0, 1.0)  # (L,) each
         return tuple((float(one), float(other)) for one, other in zip(low, high, strict=True))
@@ -109,13 +109,14 @@ class Uncertainty:
 
     def warnings(self, score: Score, duration_s: float | None) -> tuple[str, ...]:
         """Reasons to give no answer, in words, although there is something to go by."""
-        told = []
+        reasons = []
         if duration_s is not None and duration_s < SHORT * self.shortest_s:
-            told.append(f"too short: {duration_s:.1f} s; it learned from clips of {self.shortest_s:.1f} s and more")
+            reasons.append(f"too short: {duration_s:.1f} s; it learned from clips of {self.shortest_s:.1f} s and more")
         for name, distance in self.distances(score).items():
-            if name in self.farthest and distance > self.farthest[name]:
-                told.append(f"{name} unlike the training data: {distance / self.farthest[name]:.1f} times the limit")
-        return tuple(told)
+            limit = self.ood_threshold.get(name, math.inf)
+            if distance > limit:
+                reasons.append(f"{name} unlike the training data: {distance / limit:.1f} times the limit")
+        return tuple(reasons)
 
 
 def conformal_half_widths(
@@ -127,7 +128,7 @@ def conformal_half_widths(
     Assoc. 113, 2018); valid for clips exchangeable with these, over the draw of both. With ``people``, for a clip of a
     new person: each person's residuals weigh as much as another's, and one more person's are infinite (hierarchical
     conformal prediction, Lee, Barber & Willett, arXiv 2306.06342). With too few clips or people, see
-    :func:`least_units`, the interval is all of [0, 1].
+    :func:`min_calibration_size`, the interval is all of [0, 1].
 
     Args:
         residuals: (n, L) label less prediction.
@@ -146,18 +147,18 @@ def conformal_half_widths(
     return tuple(widths)
 
 
-def least_units(coverage: float) -> int:
+def min_calibration_size(coverage: float) -> int:
     """So many clips (or people) are needed for an interval of this coverage that is not all of [0, 1]."""
     return math.ceil(coverage / (1.0 - coverage) - 1e-9)
 
 
-def fit_reference(features: npt.ArrayLike, most_axes: int = 32) -> TrainingDensity:
+def fit_training_density(features: npt.ArrayLike, max_axes: int = 32) -> TrainingDensity:
     """The Gaussian of training clips' features (n, D), with a tenth as many axes as clips at most."""
     values = np.asarray(features, dtype=np.float64)
     mean = values.mean(axis=0)
     _, sizes, axes = np.linalg.svd(values - mean, full_matrices=False)
     variances = sizes**2 / max(len(values) - 1, 1)
-    n_axes = max(1, min(most_axes, len(values) // 10, len(variances) - 1))
+    n_axes = max(1, min(max_axes, len(values) // 10, len(variances) - 1))
     n_rest = max(values.shape[1] - n_axes, 1)
     least = 1e-3 * math.sqrt(variances.sum() / values.shape[1]) + 1e-9  # no direction is known exactly
     stds = np.maximum(np.sqrt(variances[:n_axes]), least)
@@ -165,7 +166,7 @@ def fit_reference(features: npt.ArrayLike, most_axes: int = 32) -> TrainingDensi
     return TrainingDensity(mean.astype(np.float32), axes[:n_axes].astype(np.float32), stds.astype(np.float32), rest)
 
 
-def fit_curve(predictions: npt.ArrayLike, targets: npt.ArrayLike) -> IsotonicMap:
+def fit_isotonic_map(predictions: npt.ArrayLike, targets: npt.ArrayLike) -> IsotonicMap:
     """Isotonic regression (SciPy's) of one label on its predictions, (n,) each; a point for each of its levels.
 
     Points lie at the mean prediction of their level and are joined by straight lines, so that fewer clips are tied.

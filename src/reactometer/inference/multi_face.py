@@ -108,7 +108,7 @@ def _show(
     windows: Iterable[tuple[WindowSpec, PreparedClip]], model: LoadedModel, part: WindowSpec, seen: _Seen
 ) -> Iterator[tuple[Key, PreparedClip]]:
     """Yield the clips to score of each part and window: every face in it, without and with the voice."""
-    nothing = Score(0, np.zeros(len(model.labels), np.float32), saw=False, heard=False)
+    nothing = Score(0, np.zeros(len(model.labels), np.float32), has_face=False, has_voice=False)
     for kind, clip in windows:
         seen.count(clip.samples)
         place, audible = len(seen.cuts), is_audible(clip.waveform)

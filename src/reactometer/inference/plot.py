@@ -36,7 +36,7 @@ def draw_timeline(prediction: Prediction, path: Path | str, labels: Sequence[flo
     figure = Figure(figsize=(9.0, 1.3 + 0.62 * len(prediction.labels)), layout="constrained")
     strips = figure.subplots(len(prediction.labels), 1, sharex=True, squeeze=False)[:, 0]
     for place, strip in enumerate(strips):
-        draw_strip(strip, prediction, place)
+        draw_row(strip, prediction, place)
         if labels is not None:
             strip.axhline(labels[place], color="0.3", linewidth=1, linestyle=(0, (4, 3)))
     strips[-1].set_xlabel("seconds")
@@ -46,7 +46,7 @@ def draw_timeline(prediction: Prediction, path: Path | str, labels: Sequence[flo
     return write_plot(figure, Path(path))
 
 
-def draw_strip(strip: Any, prediction: Prediction, place: int) -> None:
+def draw_row(strip: Any, prediction: Prediction, place: int) -> None:
     """Draw one emotion's intensity over the seconds into axes of matplotlib, the whole file's beside it."""
     colour = COLOURS[place % len(COLOURS)]
     middles_s, values = prediction.middles_s, prediction.timeline[:, place]  # (K,) each

@@ -30,7 +30,7 @@ def parse_baseline(text: str, window_s: float) -> Baseline:
     """
     if text.strip().lower() == "running":
         return Baseline()
-    stretch = parse_stretch(text)
+    stretch = parse_span(text)
     if stretch is None:
         raise ConfigError("not a baseline", got=f"'{text}'", expected="a stretch in seconds such as 0-3s, or running")
     if stretch[1] - stretch[0] < window_s:
@@ -42,7 +42,7 @@ def parse_baseline(text: str, window_s: float) -> Baseline:
     return Baseline(*stretch)
 
 
-def parse_stretch(text: str) -> tuple[float, float] | None:
+def parse_span(text: str) -> tuple[float, float] | None:
     """Parse "0-3s" or "12.5-20" into its start and end, seconds; return ``None`` for other text."""
     found = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*s?\s*-\s*(\d+(?:\.\d+)?)\s*s?\s*", text)
     return (float(found[1]), float(found[2])) if found else None

@@ -166,17 +166,17 @@ class Predictor:
         self._baseline, self._max_crops, self._lock = self.options.check(), max_crops, lock or nullcontext()
         window = WindowSpec(self.options.window_s, self.options.hop_s)
         shapes = (MAX_SEGMENT, window) if self.options.timeline else (MAX_SEGMENT,)
-        self.reading = DecodeSpec(_settings_of(model, self.options), shapes, self.options.faces)
+        self.decode_spec = DecodeSpec(_settings_of(model, self.options), shapes, self.options.faces)
         self.reset()
 
     def reset(self, moments: PersonMoments | None = None) -> None:
         """Forget the features of the last file; ``moments`` are those of the next file's person, if known."""
-        self._moments = moments or [{} for _ in self.model.each]
+        self._moments = moments or [{} for _ in self.model.members]
         self._memories = [
             FaceFeatureCache(member.networks, member.sampling, self._max_crops)
             if member.networks.face and member.networks.face.kind == "frames" and member.sampling.uses_face
             else None
-            for member in self.model.each
+            for member in self.model.members
         ]
 
     def read(self, path: Path, *, isolated: bool = True) -> Iterator[Segment]:
@@ -184,16 +184,16 @@ class Predictor:
         cores = default_workers()
         threads = min(cores + 1, MAX_THREADS) if cores > 1 else 0
         if not isolated or os.name != "posix":
-            return self.reading.stream(path, threads)
-        pieces = thread_worker(os.getpid(), get_ident()).read(path, self.reading, threads)
+            return self.decode_spec.stream(path, threads)
+        pieces = thread_worker(os.getpid(), get_ident()).read(path, self.decode_spec, threads)
         return (piece for piece in pieces if not isinstance(piece, MediaInfo))
 
     def score(self, clips: Sequence[PreparedClip]) -> list[Score]:
         """Score segments of one file with all members; a frame encoder encodes each face crop once."""
         by_member = []
         with self._lock:
-            for member, memory, moments in zip(self.model.each, self._memories, self._moments, strict=True):
-                population = member.networks.population if moments else {}
+            for member, memory, moments in zip(self.model.members, self._memories, self._moments, strict=True):
+                population = member.networks.training_stats if moments else {}
                 items = encoded_clips(member.networks, clips, member.sampling, memory)
                 recasted = (apply_person_norm(item, moments, population) for item in items)
                 by_member.append(list(score_items(member.networks, recasted)))
@@ -208,8 +208,8 @@ class Predictor:
 
     def predict_segments(self, path: str, segments: Iterable[Segment]) -> list[Prediction]:
         """Score the segments that :meth:`read` yields; return the file's prediction, or one per person in it."""
-        if self.reading.faces == "all":
-            predictions = predict_everyone(path, self.model, segments, self.reading.window_specs, self.score)
+        if self.decode_spec.faces == "all":
+            predictions = predict_everyone(path, self.model, segments, self.decode_spec.window_specs, self.score)
         else:
             predictions = [self._predict_one(path, segments)]
         return [refine(prediction, self.options.smooth_s, self._baseline) for prediction in predictions]
@@ -225,7 +225,7 @@ class Predictor:
         for batch in in_batches(segments):
             for (kind, clip), score in zip(batch, self.score([clip for _, clip in batch]), strict=True):
                 cut = ScoredSegment(kind, clip, is_audible(clip.waveform), score, clip.duration_s)
-                if kind in self.reading.window_specs[1:]:
+                if kind in self.decode_spec.window_specs[1:]:
                     timeline.append(cut.as_window(self.model))
                 if kind == MAX_SEGMENT:
                     parts.append(replace(cut, clip=without_media(clip)))
@@ -236,7 +236,7 @@ def measure_moments(
     predictor: Predictor, paths: Sequence[str], person_of: Mapping[str, str], *, isolated: bool
 ) -> dict[str, PersonMoments]:
     """Return the moments of each person's features over all their files, for models that normalise per person."""
-    members = list(enumerate(predictor.model.each))
+    members = list(enumerate(predictor.model.members))
     if not person_of or not any(member.config.model.person_norm for _, member in members):
         return {}
     reader = Predictor(predictor.model, PredictOptions(rate_hz=predictor.options.rate_hz, timeline=False))

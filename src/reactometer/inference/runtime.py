@@ -142,7 +142,7 @@ class Networks:
         return {name: stream.feature_size for name, stream in given.items()} or None
 
     @property
-    def population(self) -> dict[str, FeatureStats]:
+    def training_stats(self) -> dict[str, FeatureStats]:
         """Mean and standard deviation of the training set's features by stream, of a model that normalises people."""
         known = self.head.session.get_modelmeta().custom_metadata_map
         moments = {}

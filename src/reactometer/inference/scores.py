@@ -19,21 +19,21 @@ Features = Mapping[str, FloatArray]
 class Score:
     """What the model says of one item, what it went by, and where the item lies for it."""
 
-    number: int  # the item's
+    index: int  # of the item
     intensities: FloatArray  # (L,) in [0, 1]
-    saw: bool  # a face, where the model looks
-    heard: bool  # a sound, where the model listens
+    has_face: bool  # a face, where the model looks
+    has_voice: bool  # a sound, where the model listens
     features: tuple[Features, ...] = ()  # one mapping a model of an ensemble
 
     @property
     def has_input(self) -> bool:
         """False: nothing seen or heard, and the intensities are the training mean."""
-        return self.saw or self.heard
+        return self.has_face or self.has_voice
 
     @property
-    def basis(self) -> str:
+    def modalities(self) -> str:
         """What the model went by: "face and voice", "face", "voice", or "nothing"."""
-        had = zip(MODALITIES, (self.saw, self.heard), strict=True)
+        had = zip(MODALITIES, (self.has_face, self.has_voice), strict=True)
         return " and ".join(name for name, has in had if has) or "nothing"
 
 
@@ -49,8 +49,8 @@ def join_parts(index: int, parts: Sequence[tuple[float, Score]]) -> Score:
     return Score(
         index,
         mean.astype(np.float32),
-        saw=any(score.saw for score in scores),
-        heard=any(score.heard for score in scores),
+        has_face=any(score.has_face for score in scores),
+        has_voice=any(score.has_voice for score in scores),
         features=tuple(_mean(own, weights) for own in zip(*(score.features for score in scores), strict=True)),
     )
 
@@ -68,7 +68,7 @@ def _mean(parts: Sequence[Features], weights: Sequence[float]) -> dict[str, Floa
 
 def average_scores(by_member: Sequence[Sequence[Score]]) -> list[Score]:
     """The mean of several models' scores of the same items, in the items' order; their features side by side."""
-    ordered = [sorted(scores, key=lambda score: score.number) for scores in by_member]
+    ordered = [sorted(scores, key=lambda score: score.index) for scores in by_member]
     return [
         replace(
             own[0],

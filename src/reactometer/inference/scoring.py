@@ -62,8 +62,8 @@ def score_rows(networks: Networks, rows: Sequence[PreparedRow], read: ItemLoader
     items = iter(prefetch_map(load, numbered, min(default_workers(), MAX_READERS)))
     batches = iter(lambda: list(islice(items, BATCH_SIZE)), [])
     scores = (score for batch in batches for score in score_batch(networks, batch))
-    for index, own in groupby(scores, key=lambda score: parts[score.number].index):
-        yield join_parts(index, [(parts[score.number].length_s, score) for score in own])
+    for index, own in groupby(scores, key=lambda score: parts[score.index].index):
+        yield join_parts(index, [(parts[score.index].length_s, score) for score in own])
 
 
 def score_split(
@@ -78,10 +78,10 @@ def score_split(
     """
     rows, sampling = prepared.split(split), sampling or loaded.sampling
     by_member, note = [], None
-    for member in loaded.each:
+    for member in loaded.members:
         read = open_reader(member, prepared, split, sampling, progress=progress)
         with progress_bar(f"scoring {split}", len(rows), progress) as advance:
-            scores, note = score_read(member, read, rows, advance=advance)
+            scores, note = score_encoded(member, read, rows, advance=advance)
         by_member.append(scores)
     return join_members(loaded, by_member), note
 
@@ -91,7 +91,7 @@ def join_members(loaded: LoadedModel, by_member: Sequence[Sequence[Score]]) -> l
     return [replace(score, intensities=loaded.intensities_of(score)) for score in average_scores(by_member)]
 
 
-def score_read(
+def score_encoded(
     member: LoadedModel, read: ItemLoader, rows: Sequence[PreparedRow], *, advance: Callable[[], None] = lambda: None
 ) -> tuple[list[Score], str | None]:
     """Return one model's scores of clips whose features ``read`` yields; ``advance`` is called once per clip.
@@ -101,7 +101,7 @@ def score_read(
     """
     note = None
     if member.config.model.person_norm:
-        read = people = person_reader(read, rows, member.networks.population)
+        read = people = person_reader(read, rows, member.networks.training_stats)
         note = people.describe(rows)
     scores = []
     for score in score_rows(member.networks, rows, read):

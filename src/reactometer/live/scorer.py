@@ -8,7 +8,7 @@ from collections import deque
 import numpy as np
 
 from reactometer.errors import ConfigError
-from reactometer.inference.aggregate import known_values
+from reactometer.inference.aggregate import calibrated_values
 from reactometer.inference.checkpoint import LoadedModel
 from reactometer.inference.predictor import DEFAULT_WINDOW_S, PredictOptions, Predictor
 from reactometer.inference.scores import Score
@@ -92,7 +92,7 @@ class LiveScorer:
         self.rate_hz = rate_hz or max(model.config.prepare.rate_hz, LIVE_RATE_HZ)
         max_crops = math.ceil(window_s * self.rate_hz) + 1  # that a window can hold
         self._predictor = Predictor(model, PredictOptions(rate_hz=self.rate_hz), max_crops=max_crops)
-        settings = self._predictor.reading.settings
+        settings = self._predictor.decode_spec.settings
         self._detector, self._size_px = load_detector(settings.detector), settings.size_px
         self.reset()
 
@@ -146,7 +146,7 @@ class LiveScorer:
         clip = PreparedClip(start_s, end_s, samples, self.sound.between(start_s, end_s))
         (score,) = self._predictor.score([clip])
         last = samples[-1] if samples else None
-        intensities, intervals = known_values(score, self.model)
+        intensities, intervals = calibrated_values(score, self.model)
         return LiveScore(
             time_s=newest_s,
             start_s=clip.start_s,

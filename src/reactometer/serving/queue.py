@@ -283,7 +283,7 @@ class JobQueue:
         job, path = active.job, self.store.upload(active.job.id)
         options = PredictOptions(**{name: value for name, value in job.request.items() if name != "threshold"})
         predictor = Predictor(self.model, options, lock=self._scoring)
-        segments = _track_progress(worker.read(path, predictor.reading, check=lambda: self._check(active)), active)
+        segments = _track_progress(worker.read(path, predictor.decode_spec, check=lambda: self._check(active)), active)
         predictions = predictor.predict_segments(str(path), segments)
         active.media["duration_s"] = predictions[0].duration_s
         return [replace(prediction, path=job.name) for prediction in predictions]

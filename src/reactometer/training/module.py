@@ -88,7 +88,10 @@ class ReactionModule(BaseModule):
             return
         scores = {
             int(place): Score(
-                int(place), intensities[row], saw=bool(modality_mask[row, 0]), heard=bool(modality_mask[row, 1])
+                int(place),
+                intensities[row],
+                has_face=bool(modality_mask[row, 0]),
+                has_voice=bool(modality_mask[row, 1]),
             )
             for row, place in enumerate(number)
         }

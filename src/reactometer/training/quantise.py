@@ -51,7 +51,7 @@ def export(model: Path | str, data: Path | str, out: Path | str, *, progress: bo
     """
     source = find_checkpoint(model)
     loaded = load_model(source, "cpu")
-    if loaded.members:
+    if loaded.ensemble:
         fix = "Export each member, and join the new checkpoints with 'reactometer ensemble'"
         raise ModelError(f"{source}: an ensemble cannot be exported", fix=fix)
     if not loaded.networks.encoders or loaded.precision != "float32":
