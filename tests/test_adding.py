@@ -41,8 +41,8 @@ print(json.dumps(model.head(Stream(values, mask, torch.zeros(2, 3))).flatten().t
 LAYOUT = """
 import json, sys
 from pathlib import Path
-from reactometer.data.datasets import read_data_set
-read = read_data_set(Path(sys.argv[1]))
+from reactometer.data.datasets import read_dataset
+read = read_dataset(Path(sys.argv[1]))
 print(json.dumps([[clip.clip_id, clip.person, clip.labels, clip.problem] for clip in read.clips]))
 """
 

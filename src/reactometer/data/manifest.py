@@ -190,7 +190,7 @@ def label_columns(rows: Sequence[dict[str, str]], asked: str | Sequence[str] | N
 
 
 def read_table(path: Path, asked: str | Sequence[str] | None) -> Manifest:
-    """Read the dataset that a table lists; see :func:`reactometer.data.datasets.read_data_set`."""
+    """Read the dataset that a table lists; see :func:`reactometer.data.datasets.read_dataset`."""
     rows = read_listing(path)
     labels = label_columns(rows, asked, path)
     return Manifest(labels, mark_duplicates([clip_from_row(path.parent, row, labels) for row in rows]))

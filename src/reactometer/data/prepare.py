@@ -58,7 +58,7 @@ def prepare(
     listed in the result.
 
     Args:
-        data: a dataset (see :func:`reactometer.data.datasets.read_data_set`), or a prepared folder.
+        data: a dataset (see :func:`reactometer.data.datasets.read_dataset`), or a prepared folder.
         out: the folder to write; default: a folder in the user's cache.
         settings: how to sample and crop; default: :class:`reactometer.config.PrepareConfig`.
         labels: the name of a label set, or label columns; ``None`` finds them.

@@ -28,7 +28,7 @@ def save_weights(network: ReactionModel, file: Path, store: str) -> None:
     state = {name: weights.contiguous() for name, weights in network.state_dict().items()}
     for name, weights in network.named_parameters():
         if store == "float16" and weights.ndim > 1:
-            state[name] = weights.detach().half()
+            state[name] = weights.detach().half().contiguous()
             weights.data.copy_(state[name])
     save_file(state, file)
     file.chmod(0o644)

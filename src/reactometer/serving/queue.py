@@ -168,7 +168,7 @@ class JobQueue:
 
     @property
     def is_open(self) -> bool:
-        """Whether the service accepts clips."""
+        """True if the service accepts clips."""
         return self._is_accepting and all(thread.is_alive() for thread in self._threads)
 
     def stop_accepting(self) -> None:

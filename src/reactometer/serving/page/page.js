@@ -20,7 +20,7 @@ function showProgress(words, share) {
   else $("progress").value = share;
 }
 
-// Scores a file with the options of the form; null if cancelled or failed.
+// Scores a file with the options of the form; returns null if cancelled or failed.
 async function score(file) {
   const stopping = new AbortController();
   const fields = [...new FormData($("ask"))].filter(([, value]) => typeof value === "string" && value.trim());
