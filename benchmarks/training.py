@@ -104,7 +104,7 @@ class BareLoop:
 
     def __init__(self, batch: int, frames: int, accumulate: int) -> None:
         self.device = torch.device("cuda" if HAS_GPU else "cpu")
-        self.net: Any = load_backbone(ENCODER, "pictures").module
+        self.net: Any = load_backbone(ENCODER, "images").module
         self.net.to(self.device, memory_format=torch.channels_last)
         self.output = nn.Linear(FEATURES, LABELS).to(self.device)
         self.optimiser = torch.optim.AdamW([*self.net.parameters(), *self.output.parameters()], lr=1e-4)

@@ -69,7 +69,7 @@ def waveforms(*lengths: int) -> tuple[Tensor, Tensor]:
 
 
 def frame_encoder(name: str, size_px: int, pooling: str = "network") -> FrameEncoder:
-    return FrameEncoder(load_backbone(name, "pictures"), size_px, pooling)
+    return FrameEncoder(load_backbone(name, "images"), size_px, pooling)
 
 
 def clip_encoder(name: str, size_px: int, pooling: str = "network") -> ClipEncoder:
@@ -77,7 +77,7 @@ def clip_encoder(name: str, size_px: int, pooling: str = "network") -> ClipEncod
 
 
 def speech_encoder(name: str) -> SpeechEncoder:
-    return SpeechEncoder(load_backbone(name, "sound"))
+    return SpeechEncoder(load_backbone(name, "audio"))
 
 
 def empty_batch(**streams: Tensor) -> Batch:

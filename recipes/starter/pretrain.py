@@ -71,7 +71,7 @@ def pretrain(
     if test and "test" not in faces.splits:
         raise DataError(f"{faces_folder}: no split 'test'", fix="Leave --test out")
     seed_everything(config.training.seed, workers=True, verbose=False)
-    net = load_backbone(config.backbone.encoder, "pictures")
+    net = load_backbone(config.backbone.encoder, "images")
     settings = dict(net.settings) or {"image_mean": [GREY_MEAN] * 3, "image_std": [GREY_STD] * 3}
     encoder = FrameEncoder(replace(net, settings={**settings, "do_grayscale": faces.grey}), config.backbone.size_px)
     network = ExpressionNetwork(encoder, len(faces.labels), config.backbone.dropout)

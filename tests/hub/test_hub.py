@@ -254,7 +254,7 @@ def test_an_existing_folder_is_not_overwritten(hub: SmallHub, model: Path, tmp_p
 def test_an_encoder_comes_without_code_or_pickles_and_is_found_where_it_was_put(
     hub: SmallHub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    net: Any = load_backbone("random:resnet-tiny", "pictures").module
+    net: Any = load_backbone("random:resnet-tiny", "images").module
     net.save_pretrained(tmp_path / "net")
     (tmp_path / "net" / "preprocessor_config.json").write_text('{"image_mean": [0.5, 0.4, 0.3]}')
     (tmp_path / "net" / "pytorch_model.bin").write_bytes(b"\x80\x04.")
@@ -268,7 +268,7 @@ def test_an_encoder_comes_without_code_or_pickles_and_is_found_where_it_was_put(
     hub.asked.clear()
     monkeypatch.setenv("REACTOMETER_WEIGHTS", str(tmp_path / "weights"))
     assert download("somebody/tiny") == copy
-    assert load_backbone("somebody/tiny", "pictures").pretrained
+    assert load_backbone("somebody/tiny", "images").pretrained
     assert hub.asked == []
 
 

@@ -55,7 +55,7 @@ def test_an_encoder_is_rebuilt_from_its_description_and_its_weights(kind: str, t
     kinds = {**PICTURES, **CLIPS, **SOUND}
     preparation = {"image_mean": [0.1, 0.2, 0.3], "do_normalize": kind != "wavlm"}
     folder = str(saved(tmp_path / "somewhere private", kind, kinds[kind], preparation))
-    net = load_backbone(folder, "pictures" if kind in PICTURES else "clips" if kind in CLIPS else "sound")
+    net = load_backbone(folder, "images" if kind in PICTURES else "clips" if kind in CLIPS else "audio")
     text = json.dumps(describe_backbone(net))
     assert "private" not in text
     assert "LABEL_0" not in text
@@ -73,17 +73,17 @@ def test_weights_in_half_precision_are_read_in_single(tmp_path: Path) -> None:
 
 
 def test_an_encoder_that_takes_something_else_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(WeightsError, match=r"'random:hubert-tiny' takes sound"):
+    with pytest.raises(WeightsError, match=r"'random:hubert-tiny'.*got audio"):
         frame_encoder("random:hubert-tiny", 48)
-    with pytest.raises(WeightsError, match=r"takes clips.*pictures"):
+    with pytest.raises(WeightsError, match=r"got clips.*expected images"):
         frame_encoder(str(saved(tmp_path / "v", "vjepa2", CLIPS["vjepa2"])), 48)
     with pytest.raises(WeightsError, match=r"random:vit-tin'.*'vit-tiny'"):
         clip_encoder("random:vit-tin", 64)
-    with pytest.raises(WeightsError, match=r"takes pictures.*clips"):
+    with pytest.raises(WeightsError, match=r"got images.*expected clips"):
         clip_encoder("random:vit-tiny", 48)
-    with pytest.raises(WeightsError, match=r"takes clips.*sound"):
+    with pytest.raises(WeightsError, match=r"got clips.*expected audio"):
         speech_encoder("random:videomae-tiny")
-    with pytest.raises(WeightsError, match=r"takes text.*pictures"):
+    with pytest.raises(WeightsError, match=r"got text.*expected images"):
         frame_encoder(str(saved(tmp_path / "t", "bert", {**LAYERS, "vocab_size": 9})), 48)
     spectrograms = {**LAYERS, "max_length": 32, "num_mel_bins": 16}
     with pytest.raises(WeightsError, match="HuBERT"):
@@ -94,10 +94,10 @@ def test_half_a_network_is_refused_not_filled_up_with_random_numbers(tmp_path: P
     folder = saved(tmp_path, "vit", PICTURES["vit"])
     config = json.loads((folder / "config.json").read_text())
     (folder / "config.json").write_text(json.dumps({**config, "num_hidden_layers": 3}))
-    with pytest.raises(WeightsError, match=r"16 of its weights"):
+    with pytest.raises(WeightsError, match=r"16 weights are missing"):
         frame_encoder(str(folder), 64)
     (folder / "config.json").write_text(json.dumps({**config, "intermediate_size": 128}))
-    with pytest.raises(WeightsError, match=r" 6 of its weights"):
+    with pytest.raises(WeightsError, match=r" 6 weights are missing"):
         frame_encoder(str(folder), 64)
 
 
@@ -165,6 +165,6 @@ def test_a_home_that_is_there_is_found_and_one_that_is_not_told_of(
     saved(tmp_path / "weights" / "a--net", "resnet", {"embedding_size": 8, "hidden_sizes": [8], "depths": [1]}, {})
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.setenv("REACTOMETER_WEIGHTS", "~/weights")
-    assert load_backbone("a/net", "pictures").pretrained
+    assert load_backbone("a/net", "images").pretrained
     with pytest.raises(WeightsError, match="~nobody_here/net"):
-        load_backbone("~nobody_here/net", "pictures")
+        load_backbone("~nobody_here/net", "images")

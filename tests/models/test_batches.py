@@ -50,7 +50,7 @@ def test_a_batch_holds_every_item_and_zeros_beyond_it() -> None:
             assert not padded[count:].any()
     assert batch.targets.tolist() == [pytest.approx([0.1, 0.9]), [0.0, 0.0], [0.0, 1.0]]
     assert batch.target_mask.tolist() == [True, False, True]
-    assert batch.item_index.tolist() == [7, 5, 6]
+    assert batch.clip_index.tolist() == [7, 5, 6]
     kinds = [tensor.dtype for tensor in (batch.frames, batch.frame_mask, batch.frame_times_s, batch.targets)]
     assert kinds == [torch.float32, torch.bool, torch.float32, torch.float32]
     nothing = collate([_item(0, 0, 0)], n_labels=3)

@@ -15,11 +15,11 @@ from reactometer.models.heads import (
     FeatureScaler,
     PrecomputedFeatures,
     TimeEmbedding,
+    build_transformer,
     encode_face,
     encode_frames,
     encode_voice,
     pad_to_multiple,
-    transformer,
 )
 from reactometer.models.registry import Encoders, load_encoders
 from reactometer.models.vision_encoders import ClipEncoder, FrameEncoder
@@ -46,7 +46,7 @@ def _batch(frames: Tensor | None = None, voice: Tensor | None = None) -> Batch:
         voice_times_s=torch.arange(40).expand(2, 40) / 100,
         targets=torch.zeros(2, 1),
         target_mask=torch.tensor([True, True]),
-        item_index=torch.arange(2),
+        clip_index=torch.arange(2),
         face_indices=torch.tensor([0, 2]),
     )
 
@@ -140,7 +140,7 @@ def test_times_are_embedded_as_waves_from_a_quarter_second_to_two_minutes() -> N
 
 
 def test_a_transformer_is_normalised_first_and_takes_the_batch_first() -> None:
-    blocks = transformer(ModelConfig(hidden=8, layers=3, attention_heads=2, dropout=0.25))
+    blocks = build_transformer(ModelConfig(hidden=8, layers=3, attention_heads=2, dropout=0.25))
     assert len(blocks.layers) == 3
     for layer in blocks.layers:
         assert isinstance(layer, torch.nn.TransformerEncoderLayer)

@@ -297,5 +297,5 @@ def test_the_gru_sees_what_a_packed_one_sees() -> None:
         stream.values, stream.mask.sum(1).clamp(min=1), batch_first=True, enforce_sorted=False
     )
     expected, _ = pad_packed_sequence(head.gru(packed)[0], batch_first=True, total_length=7)
-    got = head.states(stream.values, stream.mask)
+    got = head.encode_steps(stream.values, stream.mask)
     torch.testing.assert_close(got[stream.mask], expected[stream.mask])

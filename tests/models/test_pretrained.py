@@ -24,7 +24,7 @@ from reactometer.models.backbones import load_backbone
 from reactometer.models.vision_encoders import FrameEncoder
 for name in sys.argv[1:]:
     try:
-        encoder = FrameEncoder(load_backbone(name, "pictures"), 64).eval()
+        encoder = FrameEncoder(load_backbone(name, "images"), 64).eval()
         print(round(float(encoder(torch.full((1, 3, 64, 64), 128, dtype=torch.uint8)).detach().sum()), 4))
     except WeightsError as error:
         print(f"refused: {error}", file=sys.stderr)

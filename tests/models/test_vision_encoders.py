@@ -56,7 +56,9 @@ def test_pictures_of_a_size_that_a_network_refuses_are_an_error(tmp_path: Path) 
     folder = str(saved(tmp_path, "levit", {**settings, "key_dim": [8, 8, 8]}))
     assert frame_encoder(folder, 64).feature_size == 32
     for load, name in ((frame_encoder, folder), (clip_encoder, "random:videomae-tiny")):
-        with pytest.raises(ConfigError, match=r"of its own size only.*size_px = 32.*Set model\.size_px=64"):
+        with pytest.raises(
+            ConfigError, match=r"only the image size of its training.*size_px = 32.*Set model\.size_px=64"
+        ):
             load(name, 32)
 
 

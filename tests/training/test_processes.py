@@ -85,7 +85,7 @@ def test_each_process_reads_its_own_clips_and_all_see_the_batches_of_one(prepare
         shown, settings = SplitData(rows, read), TrainingConfig(batch_size=size, accelerator="cpu")
         data = ReactionData(shown, shown, prepared.labels, settings)
         data.trainer = SimpleNamespace(current_epoch=3, world_size=everyone, global_rank=rank)  # type: ignore[assignment]
-        return [batch.item_index[batch.target_mask].tolist() for batch in data.train_dataloader()]
+        return [batch.clip_index[batch.target_mask].tolist() for batch in data.train_dataloader()]
 
     alone = batches(0, 1, 4)
     shared = [batches(rank, 2, 2) for rank in range(2)]

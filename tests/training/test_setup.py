@@ -194,7 +194,7 @@ def test_train_and_val_are_normalised_per_person(
 ) -> None:
     setup = _set_up(_config(small_config, person_norm=True, **model), prepared)
     assert isinstance(setup.data.read, PersonReader)
-    assert isinstance(setup.data.val_dataset.read, PersonReader)
+    assert isinstance(setup.data.val_dataset.load_item, PersonReader)
     assert setup.data.val_dataset[0].voice.shape[1] == MEL_BANDS
 
 

@@ -92,7 +92,7 @@ def test_a_frozen_encoder_from_an_offline_folder_trains_its_head(
 
     torch.manual_seed(7)
     offline = tmp_path / "weights" / "somebody--resnet"
-    net: Any = load_backbone("random:resnet-tiny", "pictures").module
+    net: Any = load_backbone("random:resnet-tiny", "images").module
     net.save_pretrained(offline)
     (offline / "preprocessor_config.json").write_text(
         '{"image_mean": [0.5, 0.5, 0.5], "image_std": [0.25, 0.25, 0.25]}'

@@ -1,4 +1,4 @@
-"""A batch -> intensities."""
+"""The networks, in PyTorch."""
 
 from __future__ import annotations
 

@@ -15,30 +15,30 @@ STARTER_NAME = "starter"
 
 @dataclass(frozen=True)
 class Architecture:
-    """One of the systems: what its encoder takes, what joins its features, and what it is."""
+    """A default encoder, the kind of its input, and the head that joins its features."""
 
-    encoder: str  # the default one
-    takes: Literal["frames", "clips"]
+    encoder: str  # the default
+    input_kind: Literal["frames", "clips"]
     head: Literal["mean", "gru", "transformer", "cross-modal"]
     summary: str
 
 
 ARCHITECTURES: Mapping[str, Architecture] = {
-    "resnet50": Architecture("microsoft/resnet-50", "frames", "mean", "ResNet50 a frame, mean over the seen frames"),
+    "resnet50": Architecture(
+        "microsoft/resnet-50", "frames", "mean", "ResNet50 per frame, mean over the frames with a face"
+    ),
     "resnet50-gru": Architecture(
-        "microsoft/resnet-50", "frames", "gru", "ResNet50 a frame, bidirectional GRU, attention"
+        "microsoft/resnet-50", "frames", "gru", "ResNet50 per frame, bidirectional GRU, attention"
     ),
     "vit-transformer": Architecture(
-        "google/vit-base-patch16-224-in21k", "frames", "transformer", "ViT a frame, temporal transformer"
+        "google/vit-base-patch16-224-in21k", "frames", "transformer", "ViT per frame, temporal transformer"
     ),
-    "videomae": Architecture(
-        "MCG-NJU/videomae-base-finetuned-kinetics", "clips", "mean", "VideoMAE over 16 frames at once"
-    ),
+    "videomae": Architecture("MCG-NJU/videomae-base-finetuned-kinetics", "clips", "mean", "VideoMAE over 16 frames"),
     "multimodal": Architecture(
-        "microsoft/resnet-50", "frames", "cross-modal", "ResNet50 a frame, log-mel network, cross-modal transformer"
+        "microsoft/resnet-50", "frames", "cross-modal", "ResNet50 per frame, log-mel network, cross-modal transformer"
     ),
 }
-"""The paper's setting, four visual networks and one of vision and sound; all but ResNet50 is our choice of network."""
+"""The architectures by name: the paper's setting, with four visual networks and one of face and voice."""
 
 
 ENCODER_LICENCES: Mapping[str, str] = {
@@ -52,28 +52,29 @@ ENCODER_LICENCES: Mapping[str, str] = {
     "facebook/wav2vec2-base": "Apache-2.0",
     "microsoft/wavlm-base": "see its model card",
 }
-"""Well-known encoders of the Hugging Face Hub, and the licence on each model card; you can use any other by name."""
+"""Licences of well-known encoders of the Hugging Face Hub. Any other encoder of the Hub works by name."""
 
 
 def get_architecture(config: ModelConfig) -> Architecture:
-    """The system that a configuration names.
+    """Return the architecture that a configuration names.
 
     Raises:
-        ConfigError: there is none of that name, or it cannot do what else is asked for.
+        ConfigError: the name is unknown, or the architecture does not support ``config.modalities``.
     """
     if config.name not in ARCHITECTURES:
         raise ConfigError(f"no model '{config.name}'", fix=suggestion(config.name, ARCHITECTURES))
-    system = ARCHITECTURES[config.name]
-    if config.modalities != "both" and system.head != "cross-modal":
+    architecture = ARCHITECTURES[config.name]
+    if config.modalities != "both" and architecture.head != "cross-modal":
         raise ConfigError(
-            f"model '{config.name}' goes by the face alone",
-            fix='Leave model.modalities out, or use name = "multimodal"',
+            f"model '{config.name}' uses the face only",
+            got=f"model.modalities = {config.modalities!r}",
+            fix='Remove model.modalities, or set model.name="multimodal"',
         )
-    return system
+    return architecture
 
 
 def get_modalities(config: ModelConfig) -> tuple[str, ...]:
-    """The modalities ("face", "voice") that reach the configured model."""
+    """Return the modalities ("face", "voice") that the configured model uses."""
     if get_architecture(config).head != "cross-modal":
         return ("face",)
     return ("face", "voice") if config.modalities == "both" else (config.modalities,)

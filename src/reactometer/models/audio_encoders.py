@@ -1,4 +1,4 @@
-"""Voice encoders: a log-mel spectrogram or the waveform -> a sequence of features."""
+"""Voice encoders: a log-mel spectrogram or the waveform becomes a sequence of features."""
 
 from __future__ import annotations
 
@@ -16,23 +16,23 @@ from reactometer.models.backbones import Backbone
 from reactometer.models.batches import Stream
 
 KERNELS, STRIDES = (10, 3, 3, 3, 3, 2, 2), (5, 2, 2, 2, 2, 2, 2)
-"""Of the convolutions of HuBERT, wav2vec 2.0 and WavLM: each step is one block further and hears 400 samples."""
+"""Convolutions of HuBERT, wav2vec 2.0 and WavLM: one step per block of samples, with a receptive field of 400."""
 OVERLAP = 400 - BLOCK_SIZE
 
 TYPICAL_S = 2.0
-"""Time of the middle of a typical utterance, on whose scale steps carry their time; our choice."""
+"""Middle of a typical utterance, seconds: the unit in which the convolution receives the time of each step."""
 
 
 def every_nth(steps: Tensor, n: int, count: int) -> Tensor:
     """Return ``count`` of the steps (B, N): every nth, from the first.
 
-    The exporter proves the length of a slice equal to a convolution's, which takes it seconds; this has none to prove.
+    Unlike for a slice, the exporter need not prove that its length equals a convolution's, which takes seconds.
     """
     return steps.index_select(1, n * torch.arange(count, device=steps.device))
 
 
 class LogMelEncoder(nn.Module):
-    """A small convolutional network over the log-mel spectrogram; our choice, trained from random weights."""
+    """A small convolutional network over the log-mel spectrogram, trained from random weights."""
 
     pretrained = False
     stride = 16
@@ -42,14 +42,12 @@ class LogMelEncoder(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.blocks = nn.ModuleList(
-            nn.Sequential(
-                nn.Conv2d(before, after, 3, stride=2, padding=1, bias=False), nn.BatchNorm2d(after), nn.ReLU()
-            )
-            for before, after in pairwise((1, 16, 32, 48, 64))
+            nn.Sequential(nn.Conv2d(n_in, n_out, 3, stride=2, padding=1, bias=False), nn.BatchNorm2d(n_out), nn.ReLU())
+            for n_in, n_out in pairwise((1, 16, 32, 48, 64))
         )
 
     def forward(self, voice: Stream) -> Stream:
-        """Encode a standardised spectrogram (B, N, M): (B, N / 16, D), rounded up; step n is at the time of 16 n."""
+        """Encode a standardised spectrogram (B, N, M) to (B, N / 16, D), rounded up; step n is at the time of 16 n."""
         maps, mask = voice.values.unsqueeze(1), voice.mask  # (B, 1, N, M), (B, N)
         for block in self.blocks:
             maps = block(maps * mask[:, None, :, None])  # (B, channels, N / 2, M / 2) each time
@@ -59,9 +57,9 @@ class LogMelEncoder(nn.Module):
 
 
 class StepConvolution(nn.Module):
-    """A small convolutional network over the steps of given features (a contour of pitch or loudness, MFCCs).
+    """A small convolutional network over precomputed features per step (a contour of pitch or loudness, MFCCs).
 
-    Beside the features it sees when each step is. Our choice, trained from random weights.
+    Its input includes the time of each step. It is trained from random weights.
     """
 
     pretrained = False
@@ -72,14 +70,14 @@ class StepConvolution(nn.Module):
         super().__init__()
         self.input_size = input_size
         self.blocks = nn.ModuleList(
-            nn.Sequential(nn.Conv1d(before, after, 15, stride=2, padding=7), nn.BatchNorm1d(after), nn.GELU())
-            for before, after in pairwise((input_size + 2, 32, 64, 64))
+            nn.Sequential(nn.Conv1d(n_in, n_out, 15, stride=2, padding=7), nn.BatchNorm1d(n_out), nn.GELU())
+            for n_in, n_out in pairwise((input_size + 2, 32, 64, 64))
         )
 
     def forward(self, voice: Stream) -> Stream:
-        """Encode standardised steps (B, N, M): (B, N / 8, D), rounded up; step n is at the time of 8 n."""
-        when, mask = voice.times_s / TYPICAL_S - 1.0, voice.mask  # (B, N) each
-        maps = torch.cat((voice.values, torch.stack((when, torch.ones_like(when)), dim=2)), dim=2)  # (B, N, M + 2)
+        """Encode standardised steps (B, N, M) to (B, N / 8, D), rounded up; step n is at the time of 8 n."""
+        times, mask = voice.times_s / TYPICAL_S - 1.0, voice.mask  # (B, N) each
+        maps = torch.cat((voice.values, torch.stack((times, torch.ones_like(times)), dim=2)), dim=2)  # (B, N, M + 2)
         maps = maps.transpose(1, 2)  # (B, M + 2, N)
         for block in self.blocks:
             maps = block(maps * mask.unsqueeze(1))  # (B, channels, N / 2) each time
@@ -89,7 +87,7 @@ class StepConvolution(nn.Module):
 
 
 class ContourEncoder(nn.Module):
-    """Timbre, pitch and loudness, for few clips: nothing is learned, and features are computed before training.
+    """Timbre, pitch and loudness, for few clips. Features are computed before training, and nothing is learned.
 
     See :func:`~reactometer.media.audio_features.contours`.
     """
@@ -102,7 +100,7 @@ class SpeechEncoder(nn.Module):
     """HuBERT, wav2vec 2.0 or WavLM over the waveform.
 
     Raises:
-        WeightsError: the network does not step by 20 ms.
+        WeightsError: the network's steps are not 20 ms apart.
     """
 
     def __init__(self, net: Backbone) -> None:
@@ -111,7 +109,7 @@ class SpeechEncoder(nn.Module):
         kernels, strides = getattr(config, "conv_kernel", ()), getattr(config, "conv_stride", ())
         if (tuple(kernels), tuple(strides)) != (KERNELS, STRIDES):
             raise WeightsError(
-                f"an encoder of the kind '{config.model_type}' does not hear as HuBERT does",
+                f"a speech encoder of type '{config.model_type}' is not like HuBERT",
                 got=f"convolutions over {list(kernels)} in strides of {list(strides)}" if kernels else "no waveform",
                 expected=f"convolutions over {list(KERNELS)} in strides of {list(STRIDES)}",
             )
@@ -120,13 +118,13 @@ class SpeechEncoder(nn.Module):
         self.feature_size = int(config.hidden_size)
 
     def forward(self, waveform: Tensor) -> Tensor:
-        """Encode sound of equal length.
+        """Encode waveforms of equal length.
 
         Args:
             waveform: (K, N * 320) float32 in [-1, 1], 16 kHz.
 
         Returns:
-            (K, N, D) float32, one step per 20 ms (before the transformer it hears the 25 ms from its beginning).
+            (K, N, D) float32, one step per 20 ms; its receptive field before the transformer is the next 25 ms.
         """
         if self.settings.get("do_normalize", True):
             variance, mean = torch.var_mean(waveform, dim=1, correction=0, keepdim=True)  # (K, 1) each

@@ -1,4 +1,4 @@
-"""Name -> network of transformers: pre-trained, of the Hugging Face Hub or a folder; random; or rebuilt."""
+"""Load networks of transformers: pretrained, from the Hugging Face Hub or a folder; random; or from a checkpoint."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from reactometer.models.architectures import STARTER_NAME
 from reactometer.paths import STARTER, offline_encoder
 
 RANDOM = "random:"
-"""Prefix that asks, by name, for random weights."""
+"""Prefix of the names of encoders with random weights."""
 
 TINY = {"hidden_size": 96, "num_hidden_layers": 3, "num_attention_heads": 3, "intermediate_size": 384, "image_size": 64}
 SMALL_RESNET = {"embedding_size": 64, "hidden_sizes": [64, 128, 256], "depths": [3, 3, 2], "layer_type": "basic"}
@@ -33,10 +33,10 @@ RANDOM_ENCODERS: Mapping[str, Mapping[str, Any]] = {
     "videomae-tiny": {"model_type": "videomae", **TINY},
     "hubert-tiny": {"model_type": "hubert", **TINY_SPEECH, **TINY_SPEECH_INPUT},
 }
-"""Architectures with random weights, without a download: ResNet50 as published, and small ones of ours."""
+"""Architectures with random weights, without a download: ResNet50 as published, and small networks."""
 
-INPUT_KINDS = {"pixel_values": "pictures", "pixel_values_videos": "clips", "input_values": "sound", "input_ids": "text"}
-"""Name of a network's main input -> what it takes."""
+INPUT_KINDS = {"pixel_values": "images", "pixel_values_videos": "clips", "input_values": "audio", "input_ids": "text"}
+"""Kind of input by the name of a network's main input."""
 
 NO_MASKING = {
     "mask_time_prob": 0.0,
@@ -45,7 +45,7 @@ NO_MASKING = {
     "layerdrop": 0.0,
     "add_adapter": False,
 }
-"""Settings, of the networks that have them, by which no input and no layer is left out at random, nor steps joined."""
+"""Settings that turn off random masking of inputs, random skipping of layers, and joining of steps."""
 
 OMITTED_KEYS = (
     "_name_or_path",
@@ -56,64 +56,64 @@ OMITTED_KEYS = (
     "label_names",
     "transformers_version",
 )
-"""What a description leaves out of a configuration: a path of this machine, the labels of another task."""
+"""Keys of a configuration that a description omits: a path of this machine, the labels of another task."""
 
 PREPROCESSOR_FILES = ("preprocessor_config.json", "video_preprocessor_config.json", "processor_config.json")
 
 
 @dataclass(frozen=True)
 class Backbone:
-    """A network and how its input was prepared when it was trained (empty: not known)."""
+    """A network and the settings of its input's preprocessing (empty: unknown)."""
 
     module: nn.Module
     settings: Mapping[str, Any]
     pretrained: bool
 
 
-def load_backbone(name: str, takes: str) -> Backbone:
-    """Get a network by name.
+def load_backbone(name: str, input_kind: str) -> Backbone:
+    """Load a network by name.
 
     Args:
         name: "starter", the small expression backbone inside the package; a model on the Hugging Face Hub
-            (``microsoft/resnet-50``), looked for in the offline folder ``$REACTOMETER_WEIGHTS/<owner>--<name>`` first,
-            then in the local Hugging Face cache and on the network; a folder with ``config.json`` and
-            ``model.safetensors``; or ``random:NAME`` with a name of :data:`RANDOM_ENCODERS` for random weights. Of a
-            model of pictures and text: its half for pictures.
-        takes: what it is to take, "pictures", "clips" or "sound".
+            (``microsoft/resnet-50``), from the offline folder ``$REACTOMETER_WEIGHTS/<owner>--<name>``, the local
+            Hugging Face cache, or the network, in this order; a folder with ``config.json`` and
+            ``model.safetensors``; or ``random:NAME`` with a name of :data:`RANDOM_ENCODERS` for random weights. From a
+            model of images and text, the image encoder is loaded.
+        input_kind: the input that the network must accept: "images", "clips" or "audio".
 
     Raises:
-        WeightsError: no such encoder, it cannot be fetched, it is damaged, or it takes something else. No code of a
+        WeightsError: the encoder is unknown, unavailable or damaged, or its input is of another kind. No code of a
             model's repository is run and no pickle is read.
     """
     from transformers import AutoConfig
 
     try:
-        if name == STARTER_NAME and takes == "pictures":
+        if name == STARTER_NAME and input_kind == "images":
             return _load_starter()
         if name.startswith(RANDOM):
             preset = name.removeprefix(RANDOM)
             if preset not in RANDOM_ENCODERS:
                 raise WeightsError(f"no encoder '{name}'", fix=suggestion(preset, RANDOM_ENCODERS))
             config = AutoConfig.for_model(**RANDOM_ENCODERS[preset])
-            _check_input_kind(name, config, takes)
+            _check_input_kind(name, config, input_kind)
             return Backbone(_build_random(config), {}, pretrained=False)
         folder = Path(name).expanduser()
         source = str(folder if (folder / "config.json").is_file() else offline_encoder(name) or name)
         config = AutoConfig.from_pretrained(source, trust_remote_code=False)
         config = getattr(config, "vision_config", config)
-        _check_input_kind(name, config, takes)
+        _check_input_kind(name, config, input_kind)
         return Backbone(_load_pretrained(source, config), _read_preprocessor(source), pretrained=True)
     except (OSError, ValueError, RuntimeError, SafetensorError) as error:
         fix = (
-            "Check the name and the network; or give a folder with config.json and model.safetensors, or put them into "
-            f"$REACTOMETER_WEIGHTS/OWNER--NAME; or ask for random weights with '{RANDOM}resnet-50'"
+            "Check the name and the network; or set a folder with config.json and model.safetensors, or put them into "
+            f"$REACTOMETER_WEIGHTS/OWNER--NAME; or use random weights with '{RANDOM}resnet-50'"
         )
         reason = (str(error).strip() or repr(error)).splitlines()[0]
         raise WeightsError(f"encoder '{name}' cannot be loaded: {reason}", fix=fix) from error
 
 
 def describe_backbone(net: Backbone) -> dict[str, Any]:
-    """Return what :func:`rebuild_backbone` needs, as JSON can hold it."""
+    """Describe a network for :func:`rebuild_backbone`, in types that JSON supports."""
     module: Any = net.module
     return {
         "config": {key: value for key, value in module.config.to_dict().items() if key not in OMITTED_KEYS},
@@ -124,7 +124,7 @@ def describe_backbone(net: Backbone) -> dict[str, Any]:
 
 
 def rebuild_backbone(description: Mapping[str, Any]) -> Backbone:
-    """Build the network that :func:`describe_backbone` described, without its weights; needs no network connection."""
+    """Build the network that :func:`describe_backbone` described, without its weights and without a download."""
     from transformers import AutoConfig, AutoModel
 
     module = AutoModel.from_config(AutoConfig.for_model(**description["config"]))
@@ -134,33 +134,33 @@ def rebuild_backbone(description: Mapping[str, Any]) -> Backbone:
 
 
 def _load_starter() -> Backbone:
-    """The face encoder of the model inside the package."""
-    about = json.loads((STARTER / "model.json").read_text(encoding="utf-8"))["encoders"]["face"]
-    net, prefix = rebuild_backbone(about), "face_encoder.net."
+    """Load the face encoder of the starter model."""
+    description = json.loads((STARTER / "model.json").read_text(encoding="utf-8"))["encoders"]["face"]
+    backbone, prefix = rebuild_backbone(description), "face_encoder.net."
     weights = load_file(STARTER / "weights.safetensors")
-    own = {key.removeprefix(prefix): tensor for key, tensor in weights.items() if key.startswith(prefix)}
-    net.module.load_state_dict(own)
-    return net
+    state = {key.removeprefix(prefix): tensor for key, tensor in weights.items() if key.startswith(prefix)}
+    backbone.module.load_state_dict(state)
+    return backbone
 
 
 def _build_random(config: Any) -> nn.Module:
-    """Build a network with random weights; without its pooler, if that has weights."""
+    """Build a network with random weights, without a pooler that has weights."""
     from transformers import AutoModel
 
     module: Any = AutoModel.from_config(_disable_masking(config))
     if _has_pooler(module) and any(True for _ in module.pooler.parameters()):
         module.pooler = None
-    untrained: nn.Module = module
-    return untrained
+    network: nn.Module = module
+    return network
 
 
 def _load_pretrained(source: str, config: Any) -> nn.Module:
-    """Load a network in single precision; a pooler that its weights do not fill is left out, not random."""
+    """Load a network in single precision. A pooler without weights is removed instead of random."""
     from transformers import AutoModel
     from transformers.utils import logging
 
     level = logging.get_verbosity()
-    logging.set_verbosity_error()  # what matters of its report on the weights is checked below
+    logging.set_verbosity_error()  # its report on the weights is checked below
     try:
         module, report = AutoModel.from_pretrained(
             source,
@@ -175,10 +175,10 @@ def _load_pretrained(source: str, config: Any) -> nn.Module:
     unfilled = {*report["missing_keys"], *(name for name, *_ in report["mismatched_keys"])}
     if any(name.startswith("pooler.") for name in unfilled):
         module.pooler = None
-    if wrong := sorted(name for name in unfilled if not name.startswith("pooler.")):
-        raise ValueError(f"{len(wrong)} of its weights are missing or of another shape, {wrong[0]} for one")
-    trained: nn.Module = module.float()
-    return trained
+    if names := sorted(name for name in unfilled if not name.startswith("pooler.")):
+        raise ValueError(f"{len(names)} weights are missing or have another shape, e.g. {names[0]}")
+    network: nn.Module = module.float()
+    return network
 
 
 def _disable_masking(config: Any) -> Any:
@@ -192,19 +192,19 @@ def _has_pooler(module: Any) -> bool:
     return getattr(module, "pooler", None) is not None
 
 
-def _check_input_kind(name: str, config: Any, takes: str) -> None:
+def _check_input_kind(name: str, config: Any, input_kind: str) -> None:
     from transformers import MODEL_MAPPING
 
     if type(config) not in MODEL_MAPPING:
-        raise ValueError(f"transformers has no network of the kind '{config.model_type}' to be had by name")
+        raise ValueError(f"transformers has no network of type '{config.model_type}'")
     main_input = MODEL_MAPPING[type(config)].main_input_name
     kind = "clips" if hasattr(config, "num_frames") else INPUT_KINDS.get(main_input, main_input)
-    if kind != takes:
-        raise WeightsError(f"encoder '{name}' takes {kind}", expected=f"a network that takes {takes}")
+    if kind != input_kind:
+        raise WeightsError(f"the input of encoder '{name}' is of another kind", got=kind, expected=input_kind)
 
 
 def _read_preprocessor(source: str) -> dict[str, Any]:
-    """How the input of a network was prepared when it was trained, from its own files; empty where it brings none."""
+    """Read the settings of a network's preprocessing from its files; empty if there are none."""
     from transformers.utils.hub import cached_file
 
     for name in PREPROCESSOR_FILES:

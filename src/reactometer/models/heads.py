@@ -1,4 +1,4 @@
-"""The heads: features of each stream over time, joined within and across modalities, to one vector per clip."""
+"""The heads: they join the features of each stream over time, and across modalities, into one vector per clip."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ from reactometer.models.vision_encoders import ClipEncoder, FrameEncoder
 
 
 def masked_moments(sequence: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
-    """Mean and standard deviation over time of what the mask holds.
+    """Compute the mean and the standard deviation over the steps in the mask.
 
     Args:
         sequence: (B, T, D) float.
         mask: (B, T) bool.
 
     Returns:
-        Two tensors (B, D); zeros (and a tiny spread) where a row's mask is empty.
+        Two tensors (B, D); zeros (and a standard deviation of 0.001) if a row's mask is empty.
     """
     weight = mask.unsqueeze(2).to(sequence.dtype)  # (B, T, 1)
     count = weight.sum(1).clamp(min=1.0)  # (B, 1)
@@ -35,11 +35,11 @@ def masked_moments(sequence: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
 
 
 GPU_BATCH_MULTIPLE = 16
-"""On a GPU, pictures are encoded in multiples of this."""
+"""Images per encoder call on a GPU are a multiple of this."""
 
 
 class PrecomputedFeatures(nn.Module):
-    """The place of an encoder where the batch brings features already: of a file, or of a frozen encoder."""
+    """Placeholder for an encoder if the batch contains features: from a file, or from a frozen encoder."""
 
     pretrained = False
 
@@ -53,66 +53,67 @@ VoiceEncoder = LogMelEncoder | StepConvolution | SpeechEncoder | ContourEncoder 
 
 
 def encode_face(encoder: FaceEncoder, batch: Batch) -> Stream:
-    """Encode the frames of a batch that show a face: one step a frame, or one a clip."""
+    """Encode the frames of a batch that show a face: one step per frame, or one per clip."""
     if isinstance(encoder, PrecomputedFeatures):
         return Stream(batch.frames.float(), batch.frame_mask, batch.frame_times_s)
     if isinstance(encoder, FrameEncoder):
         return Stream(encode_frames(encoder, batch.frames, batch.face_indices), batch.frame_mask, batch.frame_times_s)
     values = torch.zeros((len(batch.frames), encoder.feature_size), device=batch.frames.device)
-    some = batch.frame_mask.any(1)  # (B,)
-    if some.any():
-        seen = [own[mask] for own, mask in zip(batch.frames[some], batch.frame_mask[some], strict=True)]
-        values[some] = encoder(torch.stack([own[spread_places(len(own), encoder.n_frames)] for own in seen]))
-    return Stream(values.unsqueeze(1), some.unsqueeze(1), batch.frame_times_s[:, :1])
+    has_face = batch.frame_mask.any(1)  # (B,)
+    if has_face.any():
+        clips = [frames[mask] for frames, mask in zip(batch.frames[has_face], batch.frame_mask[has_face], strict=True)]
+        inputs = torch.stack([frames[spread_places(len(frames), encoder.n_frames)] for frames in clips])
+        values[has_face] = encoder(inputs)
+    return Stream(values.unsqueeze(1), has_face.unsqueeze(1), batch.frame_times_s[:, :1])
 
 
 def encode_voice(encoder: VoiceEncoder, batch: Batch) -> Stream:
-    """Encode the waveforms of a batch; other sound, such as a spectrogram, stays as it is.
+    """Encode the waveforms of a batch; a spectrogram and features are returned unchanged.
 
-    Every clip is heard at its own length: the group norm of speech encoders takes its mean over time, so that padding
-    would change every number.
+    Clips are encoded one by one without padding, because the group norm of speech encoders averages over time.
     """
     if not isinstance(encoder, SpeechEncoder):
         return Stream(batch.voice, batch.voice_mask, batch.voice_times_s)
     values = torch.zeros((*batch.voice_mask.shape, encoder.feature_size), device=batch.voice.device)
-    for row, heard in enumerate(batch.voice_mask):
-        if heard.any():
-            values[row, heard] = encoder(batch.voice[row, heard].view(1, -1))[0]  # (N, D)
+    for i, mask in enumerate(batch.voice_mask):
+        if mask.any():
+            values[i, mask] = encoder(batch.voice[i, mask].view(1, -1))[0]  # (N, D)
     return Stream(values, batch.voice_mask, batch.voice_times_s)
 
 
-def encode_frames(encoder: FrameEncoder, frames: Tensor, seen: Tensor) -> Tensor:
-    """Encode only the frames that show a face, without a question to the device that it would have to wait for.
+def encode_frames(encoder: FrameEncoder, frames: Tensor, face_indices: Tensor) -> Tensor:
+    """Encode only the frames that show a face, without a synchronisation with the device.
 
     Args:
-        encoder: pictures -> features.
+        encoder: the image encoder.
         frames: (B, T, 3, H, W) uint8.
-        seen: (K,) int64: places of the frames that show a face, among all B * T.
+        face_indices: (K,) int64: indices of the frames that show a face, among all B * T.
 
     Returns:
-        (B, T, D) float32 (bfloat16 in mixed precision), zeros where no face is seen.
+        (B, T, D) float32 (bfloat16 in mixed precision), zeros for frames without a face.
     """
-    pictures = frames.flatten(0, 1)  # (B * T, 3, H, W)
-    features = torch.zeros((len(pictures), encoder.feature_size), device=frames.device)
-    if len(seen):
-        encoded = encoder(pictures[pad_to_multiple(seen) if frames.is_cuda else seen])[: len(seen)]  # (K, D)
-        every = len(seen) == len(pictures)  # then each is in its place
-        features = encoded if every else features.to(encoded.dtype).index_copy(0, seen, encoded)
+    images, n_faces = frames.flatten(0, 1), len(face_indices)  # (B * T, 3, H, W)
+    features = torch.zeros((len(images), encoder.feature_size), device=frames.device)
+    if n_faces:
+        indices = pad_to_multiple(face_indices) if frames.is_cuda else face_indices
+        encoded = encoder(images[indices])[:n_faces]  # (K, D)
+        is_complete = n_faces == len(images)
+        features = encoded if is_complete else features.to(encoded.dtype).index_copy(0, face_indices, encoded)
     return features.view(*frames.shape[:2], encoder.feature_size)
 
 
-def pad_to_multiple(seen: Tensor) -> Tensor:
-    """So many places more, the first ones again, that their number is a multiple of :data:`GPU_BATCH_MULTIPLE`.
+def pad_to_multiple(indices: Tensor) -> Tensor:
+    """Repeat the first indices until their number is a multiple of :data:`GPU_BATCH_MULTIPLE`.
 
-    cuDNN prepares every number of pictures anew, and nearly every batch shows a face in another number of frames: an
-    H100 trained on such batches at a third of the speed of others in its first epoch (docs/performance.md).
+    cuDNN sets up each new batch size, and the number of faces differs in nearly every batch: without padding, the first
+    epoch on an H100 ran at a third of the speed (docs/performance.md).
     """
-    more = torch.arange(-len(seen) % GPU_BATCH_MULTIPLE, device=seen.device) % len(seen)
-    return torch.cat((seen, seen[more]))
+    padding = torch.arange(-len(indices) % GPU_BATCH_MULTIPLE, device=indices.device) % len(indices)
+    return torch.cat((indices, indices[padding]))
 
 
 class FeatureScaler(nn.Module):
-    """Puts every feature on the training set's scale; as it is made, it changes nothing."""
+    """Standardisation of each feature with the training set's mean and standard deviation; initially the identity."""
 
     mean: Tensor
     std: Tensor
@@ -123,14 +124,14 @@ class FeatureScaler(nn.Module):
         self.register_buffer("std", torch.ones(feature_size))
 
     def forward(self, stream: Stream) -> Stream:
-        """The stream with ``(values - mean) / std``, zeros outside the mask."""
+        """Return the stream with ``(values - mean) / std``, zeros outside the mask."""
         return stream._replace(values=((stream.values - self.mean) / self.std) * stream.mask.unsqueeze(2))
 
 
 class TimeEmbedding(nn.Module):
-    """Real times -> features, so that uneven sampling and gaps are seen.
+    """Embedding of times in seconds, so that uneven sampling and gaps reach the head.
 
-    Sines and cosines (Vaswani et al. 2017, but of seconds instead of places) with periods from 0.25 s to two minutes,
+    Sines and cosines (Vaswani et al. 2017, but of seconds instead of indices) with periods from 0.25 s to 120 s,
     through a linear layer.
     """
 
@@ -143,21 +144,21 @@ class TimeEmbedding(nn.Module):
         self.project = nn.Linear(2 * len(periods_s), size)
 
     def forward(self, times_s: Tensor) -> Tensor:
-        """(B, T) seconds -> (B, T, size)."""
+        """Embed times (B, T) in seconds as (B, T, size)."""
         angles = times_s.unsqueeze(2) * self.rates  # (B, T, 16)
         embedded: Tensor = self.project(torch.cat((angles.sin(), angles.cos()), dim=2))
         return embedded
 
 
 def attend(blocks: nn.TransformerEncoder, token: Tensor, steps: Tensor, mask: Tensor) -> Tensor:
-    """What tokens (B, hidden) become when each attends to the steps (B, T, hidden) in its mask (B, T)."""
-    hidden = nn.functional.pad(~mask, (1, 0), value=False)  # (B, 1 + T)
-    attended: Tensor = blocks(torch.cat((token.unsqueeze(1), steps), dim=1), src_key_padding_mask=hidden)[:, 0]
+    """Update tokens (B, hidden) by attention to the steps (B, T, hidden) in their mask (B, T)."""
+    ignored = nn.functional.pad(~mask, (1, 0), value=False)  # (B, 1 + T)
+    attended: Tensor = blocks(torch.cat((token.unsqueeze(1), steps), dim=1), src_key_padding_mask=ignored)[:, 0]
     return attended
 
 
-def transformer(config: ModelConfig) -> nn.TransformerEncoder:
-    """A pre-norm transformer encoder, batch first."""
+def build_transformer(config: ModelConfig) -> nn.TransformerEncoder:
+    """Build a pre-norm transformer encoder, batch first."""
     size = config.hidden
     layer = nn.TransformerEncoderLayer(
         size, config.attention_heads, 4 * size, config.dropout, "gelu", batch_first=True, norm_first=True
@@ -165,63 +166,63 @@ def transformer(config: ModelConfig) -> nn.TransformerEncoder:
     return nn.TransformerEncoder(layer, config.layers, nn.LayerNorm(size), enable_nested_tensor=False)
 
 
-def projection(feature_size: int, config: ModelConfig) -> nn.Sequential:
-    """(..., feature_size) -> (..., hidden), normalised."""
+def build_projection(feature_size: int, config: ModelConfig) -> nn.Sequential:
+    """Build a projection of (..., feature_size) to (..., hidden) with layer norm and dropout."""
     return nn.Sequential(
         nn.Linear(feature_size, config.hidden), nn.LayerNorm(config.hidden), nn.Dropout(config.dropout)
     )
 
 
 class MeanHead(nn.Module):
-    """The mean of the features over the frames that show the face: the headline system's, and VideoMAE's."""
+    """The mean of the features over the frames that show the face; used with ResNet50 and VideoMAE."""
 
     def __init__(self, feature_size: int, config: ModelConfig) -> None:
         super().__init__()
         self.embedding_size = feature_size
 
     def forward(self, face: Stream, voice: None = None) -> Tensor:
-        """(B, D)."""
+        """Return (B, D)."""
         mean, _ = masked_moments(face.values, face.mask)
         return mean
 
 
 class GruHead(nn.Module):
-    """A bidirectional GRU (Cho et al. 2014) over the seen frames, and attention pooling over its steps."""
+    """A bidirectional GRU (Cho et al. 2014) over the frames that show the face, with attention pooling."""
 
     def __init__(self, feature_size: int, config: ModelConfig) -> None:
         super().__init__()
         hidden = config.hidden
-        self.project = projection(feature_size, config)
+        self.project = build_projection(feature_size, config)
         self.time = TimeEmbedding(hidden)
         self.gru = nn.GRU(hidden, hidden, batch_first=True, bidirectional=True)
         self.attention = nn.Sequential(nn.Linear(2 * hidden, hidden), nn.Tanh(), nn.Linear(hidden, 1))
         self.embedding_size = 2 * hidden
 
     def forward(self, face: Stream, voice: None = None) -> Tensor:
-        """(B, 2 * hidden)."""
+        """Return (B, 2 * hidden)."""
         stream = move_valid_first(face)
         steps = self.project(stream.values) + self.time(stream.times_s)  # (B, T, hidden)
-        states = self.states(steps, stream.mask)  # (B, T, 2 * hidden)
+        states = self.encode_steps(steps, stream.mask)  # (B, T, 2 * hidden)
         scores = self.attention(states).squeeze(2).masked_fill(~stream.mask, -torch.inf)  # (B, T)
         scores = torch.where(stream.mask.any(1, keepdim=True), scores, torch.zeros_like(scores))
         pooled: Tensor = (scores.softmax(1).unsqueeze(2) * states).sum(1)
         return pooled
 
-    def states(self, steps: Tensor, mask: Tensor) -> Tensor:
-        """(B, T, 2 * hidden), right where the mask is: each direction begins with the first step that it sees.
+    def encode_steps(self, steps: Tensor, mask: Tensor) -> Tensor:
+        """Return the states of both directions (B, T, 2 * hidden), valid inside the mask.
 
-        Reversing the seen steps by hand is what packing would do; unlike packing, it can be exported.
+        The steps in the mask are reversed explicitly, because a packed sequence cannot be exported.
         """
-        places = torch.arange(steps.shape[1], device=steps.device)  # (T,)
+        positions = torch.arange(steps.shape[1], device=steps.device)  # (T,)
         last = mask.sum(1, keepdim=True) - 1  # (B, 1)
-        turned = torch.where(mask, last - places, places).unsqueeze(2).expand_as(steps)  # (B, T, hidden)
-        back = self._run(steps.gather(1, turned), "_reverse").gather(1, turned)
-        return torch.cat((self._run(steps, ""), back), dim=2)
+        reverse = torch.where(mask, last - positions, positions).unsqueeze(2).expand_as(steps)  # (B, T, hidden)
+        backward = self._run_direction(steps.gather(1, reverse), "_reverse").gather(1, reverse)
+        return torch.cat((self._run_direction(steps, ""), backward), dim=2)
 
-    def _run(self, steps: Tensor, direction: str) -> Tensor:
-        """(B, T, hidden) the states of one direction of the GRU."""
-        modality_embeddings = ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
-        weights = [getattr(self.gru, f"{kind}_l0{direction}") for kind in modality_embeddings]
+    def _run_direction(self, steps: Tensor, suffix: str) -> Tensor:
+        """Return the states (B, T, hidden) of one direction of the GRU."""
+        names = ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
+        weights = [getattr(self.gru, f"{name}_l0{suffix}") for name in names]
         if torch.onnx.is_in_onnx_export():
             return _onnx_gru(steps, *weights)
         start = steps.new_zeros((1, steps.shape[0], self.gru.hidden_size))
@@ -230,18 +231,18 @@ class GruHead(nn.Module):
 
 
 def _onnx_gru(steps: Tensor, *weights: Tensor) -> Tensor:
-    """Name ONNX's GRU (https://onnx.ai/onnx/operators/onnx__GRU.html), as PyTorch exports its own for one length only.
+    """Insert ONNX's GRU (https://onnx.ai/onnx/operators/onnx__GRU.html); PyTorch exports its GRU with a fixed length.
 
     Args:
         steps: (B, T, hidden).
-        weights: of the input and the state, (3 * hidden, hidden) each, and their biases, (3 * hidden,) each; their
-            gates are reset, update, new, and ONNX's are update, reset, new.
+        weights: weights of the input and the state, (3 * hidden, hidden) each, and their biases, (3 * hidden,) each.
+            PyTorch orders the gates reset, update, new; ONNX orders them update, reset, new.
 
     Returns:
         (B, T, hidden).
     """
     size, (n_clips, n_steps, _) = weights[1].shape[1], steps.shape
-    ordered = [torch.cat((own[size : 2 * size], own[:size], own[2 * size :])) for own in weights]
+    ordered = [torch.cat((gates[size : 2 * size], gates[:size], gates[2 * size :])) for gates in weights]
     states = torch.onnx.ops.symbolic(
         "GRU",
         (steps.transpose(0, 1), ordered[0][None], ordered[1][None], torch.cat(ordered[2:])[None]),
@@ -254,21 +255,21 @@ def _onnx_gru(steps: Tensor, *weights: Tensor) -> Tensor:
 
 
 class TransformerHead(nn.Module):
-    """A temporal transformer: a regression token attends to the seen frames, which carry their real times.
+    """A temporal transformer whose regression token attends to the frames that show the face, with their times.
 
-    The token begins as their mean, and what attention adds is learned: with few clips it learns more (docs/results.md).
+    The token starts as their mean and attention adds to it, which learns more from few clips (docs/results.md).
     """
 
     def __init__(self, feature_size: int, config: ModelConfig) -> None:
         super().__init__()
-        self.project = projection(feature_size, config)
+        self.project = build_projection(feature_size, config)
         self.time = TimeEmbedding(config.hidden)
         self.token = nn.Parameter(torch.randn(config.hidden) * 0.02)
-        self.blocks = transformer(config)
+        self.blocks = build_transformer(config)
         self.embedding_size = config.hidden
 
     def forward(self, face: Stream, voice: None = None) -> Tensor:
-        """(B, hidden)."""
+        """Return (B, hidden)."""
         steps = self.project(face.values) + self.time(face.times_s)  # (B, T, hidden)
         return attend(self.blocks, self.token + masked_moments(steps, face.mask)[0], steps, face.mask)
 
@@ -278,32 +279,32 @@ VISUAL_HEADS: Mapping[str, type[VisualHead]] = {"mean": MeanHead, "gru": GruHead
 
 
 def move_valid_first(stream: Stream) -> Stream:
-    """The steps of each clip with those in the mask first, in their order."""
-    places = torch.arange(stream.mask.shape[1], device=stream.mask.device)  # (T,)
-    order = torch.where(stream.mask, places, places + places.shape[0]).argsort(dim=1)  # (B, T)
+    """Move the steps in the mask to the front of each clip, in their order."""
+    positions = torch.arange(stream.mask.shape[1], device=stream.mask.device)  # (T,)
+    order = torch.where(stream.mask, positions, positions + positions.shape[0]).argsort(dim=1)  # (B, T)
     values = stream.values.gather(1, order.unsqueeze(2).expand_as(stream.values))
     return Stream(values, stream.mask.gather(1, order), stream.times_s.gather(1, order))
 
 
 OUTLIER_STDS = 3.0
-"""Standard deviations at which features on a standard scale are cut off; our choice."""
+"""Standardised features are clipped to this many standard deviations."""
 
 
 class CrossModalHead(nn.Module):
-    """Two ways from the streams to one vector, added.
+    """The sum of a pooled path and a gated transformer, for face and voice (the modalities of arXiv 2303.10741).
 
-    One sees each modality as a whole (mean and spread over time, a learned vector where it is missing) and needs few
-    clips to learn. The other is a transformer whose joining token attends to all steps of face and voice, each with its
-    real time and its modality; it begins with no gate and earns it (without layers there is none). Modality dropout
-    trains every combination. Vision with audio is the paper's (arXiv 2303.10741); how they are joined is our choice.
+    The pooled path uses the mean and the standard deviation over time of each modality (a learned vector if it is
+    missing) and learns from few clips. In the transformer, a token attends to all steps of face and voice, with their
+    times and modalities. Its gate starts at zero; without layers there is no transformer. Modality dropout trains every
+    combination.
     """
 
-    def __init__(self, sizes: Mapping[str, int], standard: Collection[str], config: ModelConfig) -> None:
+    def __init__(self, sizes: Mapping[str, int], scaled: Collection[str], config: ModelConfig) -> None:
         super().__init__()
         hidden = config.hidden
         self.modality_dropout = config.modality_dropout
         self.pooled_projections = nn.ModuleDict(
-            {name: _project_pooled(size, name in standard, config) for name, size in sizes.items()}
+            {name: _build_pooled_projection(size, name in scaled, config) for name, size in sizes.items()}
         )
         self.missing_embeddings = nn.ParameterDict({name: nn.Parameter(torch.zeros(hidden)) for name in sizes})
         self.embedding_size = hidden
@@ -312,44 +313,44 @@ class CrossModalHead(nn.Module):
         self.attends = config.layers > 0
         if not self.attends:
             return
-        self.steps = nn.ModuleDict({name: projection(size, config) for name, size in sizes.items()})
+        self.steps = nn.ModuleDict({name: build_projection(size, config) for name, size in sizes.items()})
         self.modality_embeddings = nn.ParameterDict({name: nn.Parameter(torch.randn(hidden) * 0.02) for name in sizes})
         self.time = TimeEmbedding(hidden)
         self.token = nn.Parameter(torch.randn(hidden) * 0.02)
-        self.blocks = transformer(config)
+        self.blocks = build_transformer(config)
         self.gate = nn.Parameter(torch.zeros(hidden))
 
     def forward(self, face: Stream | None, voice: Stream | None) -> Tensor:
-        """(B, hidden)."""
+        """Return (B, hidden)."""
         streams = {name: stream for name, stream in (("face", face), ("voice", voice)) if stream is not None}
         streams = self.drop_modality(streams)
-        pooled_projections = [
-            self._project_pooled(name, stream) for name, stream in streams.items()
-        ]  # (B, hidden) each
-        joined: Tensor = self.join(torch.cat(pooled_projections, dim=1))  # (B, hidden)
+        pooled = [self._project_pooled(name, stream) for name, stream in streams.items()]  # (B, hidden) each
+        joined: Tensor = self.join(torch.cat(pooled, dim=1))  # (B, hidden)
         return joined + self.gate * self._attend(streams) if self.attends else joined
 
     def drop_modality(self, streams: Mapping[str, Stream]) -> dict[str, Stream]:
-        """In training, a clip that has both modalities loses one of them with the chance asked for."""
+        """In training, remove one modality of clips that have both, with the configured probability."""
         if not self.training or self.modality_dropout == 0.0 or len(streams) < 2:
             return dict(streams)
         has = {name: stream.mask.any(1) for name, stream in streams.items()}  # (B,) each
         both = has["face"] & has["voice"]
-        draw = torch.rand(both.shape, device=both.device)  # (B,)
-        lost = {
-            "face": both & (draw < self.modality_dropout / 2),
-            "voice": both & (draw >= self.modality_dropout / 2) & (draw < self.modality_dropout),
+        sample = torch.rand(both.shape, device=both.device)  # (B,)
+        dropped = {
+            "face": both & (sample < self.modality_dropout / 2),
+            "voice": both & (sample >= self.modality_dropout / 2) & (sample < self.modality_dropout),
         }
-        return {name: stream._replace(mask=stream.mask & ~lost[name].unsqueeze(1)) for name, stream in streams.items()}
+        return {
+            name: stream._replace(mask=stream.mask & ~dropped[name].unsqueeze(1)) for name, stream in streams.items()
+        }
 
     def _project_pooled(self, name: str, stream: Stream) -> Tensor:
-        whole = self.pooled_projections[name](
+        pooled = self.pooled_projections[name](
             torch.cat(masked_moments(stream.values, stream.mask), dim=1)
         )  # (B, hidden)
-        return torch.where(stream.mask.any(1, keepdim=True), whole, self.missing_embeddings[name])
+        return torch.where(stream.mask.any(1, keepdim=True), pooled, self.missing_embeddings[name])
 
     def _attend(self, streams: Mapping[str, Stream]) -> Tensor:
-        """What the joining token gathers from all steps of all modalities, (B, hidden)."""
+        """Return the token (B, hidden) after attention to all steps of all modalities."""
         steps = [
             self.steps[name](stream.values) + self.time(stream.times_s) + self.modality_embeddings[name]
             for name, stream in streams.items()
@@ -358,10 +359,10 @@ class CrossModalHead(nn.Module):
         return attend(self.blocks, self.token.expand(len(mask), -1), torch.cat(steps, dim=1), mask)
 
 
-def _project_pooled(feature_size: int, is_scaled: bool, config: ModelConfig) -> nn.Module:
-    """Mean and spread of one modality, (B, 2 * feature_size) -> (B, hidden).
+def _build_pooled_projection(feature_size: int, is_scaled: bool, config: ModelConfig) -> nn.Module:
+    """Build the projection of one modality's mean and standard deviation (B, 2 * feature_size) to (B, hidden).
 
-    Features on a standard scale get no layer norm, which would take away how much there is of all of them.
+    Standardised features get no layer norm, because it would remove their overall level.
     """
     linear = nn.Linear(2 * feature_size, config.hidden)
     if is_scaled:
@@ -371,23 +372,23 @@ def _project_pooled(feature_size: int, is_scaled: bool, config: ModelConfig) -> 
     return nn.Sequential(nn.LayerNorm(2 * feature_size), linear, nn.ReLU())
 
 
-def build_head(config: ModelConfig, sizes: Mapping[str, int], standard: Collection[str]) -> VisualHead | CrossModalHead:
+def build_head(config: ModelConfig, sizes: Mapping[str, int], scaled: Collection[str]) -> VisualHead | CrossModalHead:
     """Build the head that a configuration names.
 
     Args:
         config: names the architecture.
         sizes: number of features per step, by modality.
-        standard: the modalities whose features are on a standard scale.
+        scaled: the modalities whose features are standardised.
 
     Raises:
-        ConfigError: ``model.hidden`` cannot be divided among the attention heads.
+        ConfigError: ``model.hidden`` is not divisible by ``model.attention_heads``.
     """
-    kind = get_architecture(config).head
-    if kind in ("transformer", "cross-modal") and config.hidden % config.attention_heads:
+    head = get_architecture(config).head
+    if head in ("transformer", "cross-modal") and config.hidden % config.attention_heads:
         raise ConfigError(
             "model.hidden is not divisible by model.attention_heads",
             got=f"{config.hidden} and {config.attention_heads}",
         )
-    if kind == "cross-modal":
-        return CrossModalHead(sizes, standard, config)
-    return VISUAL_HEADS[kind](sizes["face"], config)
+    if head == "cross-modal":
+        return CrossModalHead(sizes, scaled, config)
+    return VISUAL_HEADS[head](sizes["face"], config)

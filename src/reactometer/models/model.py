@@ -1,4 +1,4 @@
-"""The whole network: encoders -> streams -> a head -> intensities."""
+"""The whole network: encoders, a head, and an output layer."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ from reactometer.models.heads import (
 from reactometer.models.vision_encoders import ClipEncoder, FrameEncoder
 
 Pretrained = FrameEncoder | ClipEncoder | SpeechEncoder | ContourEncoder
-"""Encoders of pictures and of speech, which can be frozen; the small network over log-mel is always trained."""
+"""Encoders that can be frozen; the small networks over log-mel and features are always trained."""
 
 Head = VisualHead | CrossModalHead
 
 
 class ReactionModel(nn.Module):
-    """Any of the systems: an encoder for each modality it goes by, a head that joins them, an output layer."""
+    """Any of the architectures: an encoder per modality, a head that joins them, and an output layer."""
 
     label_mean: Tensor
 
@@ -56,22 +56,22 @@ class ReactionModel(nn.Module):
 
     @property
     def uses_face(self) -> bool:
-        """It goes by the face."""
+        """The model uses the face."""
         return self.face_encoder is not None
 
     @property
     def uses_voice(self) -> bool:
-        """It goes by the voice."""
+        """The model uses the voice."""
         return self.voice_encoder is not None
 
     @property
     def scales(self) -> dict[str, FeatureScaler]:
-        """What puts each modality on the training set's scale."""
+        """The feature scaler of each modality."""
         pairs = (("face", self.face_scale), ("voice", self.voice_scale))
         return {name: scale for name, scale in pairs if scale is not None}
 
     def describe_inputs(self) -> tuple[FaceInput | None, VoiceInput | None]:
-        """Return what the exported graphs take of face and voice."""
+        """Describe the inputs of the exported graphs for face and voice."""
         face = voice = None
         match self.face_encoder:
             case FrameEncoder(feature_size=size):
@@ -92,16 +92,16 @@ class ReactionModel(nn.Module):
         return face, voice
 
     def forward(self, batch: Batch) -> Tensor:
-        """Return the intensities of a batch: (B, L) in [0, 1], the training mean for a clip without face and voice."""
+        """Predict the intensities of a batch: (B, L) in [0, 1], the training mean for a clip without face and voice."""
         return self.predict_from_embedding(self.head(*self.streams(batch)), batch)
 
     def predict_from_embedding(self, embedding: Tensor, batch: Batch) -> Tensor:
-        """(B, L) the intensities of embedded clips; the training mean where there is nothing to go by."""
+        """Predict intensities (B, L) from embeddings; the training mean for a clip without input."""
         intensities = torch.sigmoid(self.output(embedding))  # (B, L)
         return torch.where(self.has_input(batch).unsqueeze(1), intensities, self.label_mean)
 
     def streams(self, batch: Batch) -> tuple[Stream | None, Stream | None]:
-        """Features of face and voice, on the training set's scale, or over steps on that scale."""
+        """Encode face and voice as standardised features, or with networks whose input is standardised."""
         face = voice = None
         if self.face_encoder is not None and self.face_scale is not None:
             face = self.face_scale(encode_face(self.face_encoder, batch))
@@ -112,21 +112,25 @@ class ReactionModel(nn.Module):
         return face, voice
 
     def has_input(self, batch: Batch) -> Tensor:
-        """(B,) bool: the clip shows or says something that this model goes by."""
+        """Return (B,) bool: the clip contains a face or a voice that this model uses."""
         return self.modality_mask(batch).any(1)
 
     def modality_mask(self, batch: Batch) -> Tensor:
-        """(B, 2) bool: the clip shows a face and the model looks at faces; it is audible and the model listens."""
-        saw, heard = batch.frame_mask.any(1) & self.uses_face, batch.voice_mask.any(1) & self.uses_voice
-        return torch.stack((saw, heard), dim=1)
+        """Return (B, 2) bool: the clip contains a face, and a voice, that this model uses."""
+        has_face = batch.frame_mask.any(1) & self.uses_face
+        has_voice = batch.voice_mask.any(1) & self.uses_voice
+        return torch.stack((has_face, has_voice), dim=1)
 
-    def head_only(self, *, every: bool = False) -> ReactionModel:
-        """Return the same head, scales and output behind given features of the frozen encoders.
+    def head_only(self, *, all_encoders: bool = False) -> ReactionModel:
+        """Return a model with the same head, scalers and output layer for features of the frozen encoders.
 
-        With ``every``, of all encoders of images and speech; networks over log-mel or given steps stay.
+        With ``all_encoders``, it expects features of all encoders of images and speech. Networks over log-mel or
+        precomputed steps stay in the model.
         """
         face, voice = self.face_encoder, self.voice_encoder
-        replaced = [encoder for encoder in (face, voice) if isinstance(encoder, Pretrained)] if every else self.frozen
+        replaced = self.frozen
+        if all_encoders:
+            replaced = [encoder for encoder in (face, voice) if isinstance(encoder, Pretrained)]
         if not replaced:
             return self
         if face is not None and face in replaced:
@@ -138,15 +142,15 @@ class ReactionModel(nn.Module):
         return model.train(self.training)
 
     def train(self, mode: bool = True) -> ReactionModel:
-        """As usual, but a frozen encoder stays as it is, its running statistics too."""
+        """Set the mode of all modules except frozen encoders, which stay in evaluation mode."""
         super().train(mode)
         for encoder in self.frozen:
             encoder.eval()
         return self
 
 
-def output_layer(n_features: int, label_mean: Sequence[float], dropout: float) -> nn.Module:
-    """Dropout and a linear layer whose first answer, before a sigmoid, is about the training mean of each label."""
+def build_output_layer(n_features: int, label_mean: Sequence[float], dropout: float) -> nn.Module:
+    """Build dropout and a linear layer whose initial output is the logit of each label's training mean."""
     linear = nn.Linear(n_features, len(label_mean))
     nn.init.normal_(linear.weight, std=0.01)
     with torch.no_grad():

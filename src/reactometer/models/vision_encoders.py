@@ -1,4 +1,4 @@
-"""Picture and clip encoders: face crops -> features, with any vision network of transformers."""
+"""Image and clip encoders of face crops, with any vision network of transformers."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ from reactometer.models.backbones import Backbone
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 LUMA = torch.tensor([0.299, 0.587, 0.114]).view(1, 3, 1, 1)
-"""Share of each colour in a grey picture (Rec. ITU-R BT.601), as OpenCV and Pillow have it."""
+"""Weight of each colour in a grey image (Rec. ITU-R BT.601), as in OpenCV and Pillow."""
 
 GRID = (4, 4)
-"""Places kept by the pooling "grid": in aligned crops, where something moves tells brow from mouth."""
+"""Rows and columns of the pooling "grid": in aligned crops, the position separates brows from mouth."""
 
-CLIP_KINDS = ("videomae", "vjepa2")
-"""Clip encoders whose hidden states are a map and nothing else: moment by moment, row by row."""
+CLIP_TYPES = ("videomae", "vjepa2")
+"""Types of clip encoders whose hidden states are exactly a map of (time, rows, columns)."""
 
 
 class ImageNormalizer(nn.Module):
-    """Pictures as a network was trained on them: normalised, and grey if they were."""
+    """Image normalisation of a network's preprocessing settings, in grey if they say so."""
 
     mean: Tensor
     std: Tensor
@@ -44,7 +44,7 @@ class ImageNormalizer(nn.Module):
         self.grey = bool(settings.get("do_grayscale"))
 
     def forward(self, frames: Tensor) -> Tensor:
-        """(..., 3, H, W) uint8 RGB -> float32 of the same shape."""
+        """Normalise (..., 3, H, W) uint8 RGB to float32 of the same shape."""
         pixels = frames.float() / 255.0
         if self.grey:
             pixels = (pixels * LUMA.to(pixels)).sum(-3, keepdim=True)  # (..., 1, H, W)
@@ -52,13 +52,12 @@ class ImageNormalizer(nn.Module):
 
 
 class FrameEncoder(nn.Module):
-    """A vision network of transformers with its normalisation inside: uint8 pictures -> one feature vector each.
+    """A vision network of transformers with its normalisation: one feature vector per uint8 image.
 
-    The position embeddings of a network that was trained on another size are interpolated. A forward pass measures the
-    number of features.
+    If the network was trained on another image size, its position embeddings are interpolated.
 
     Raises:
-        ConfigError: the network takes pictures of its own size only.
+        ConfigError: the network supports only the image size of its training.
     """
 
     def __init__(self, net: Backbone, size_px: int, pooling: str = "network") -> None:
@@ -67,25 +66,24 @@ class FrameEncoder(nn.Module):
         self.settings, self.pretrained, self.pooling = net.settings, net.pretrained, pooling
         self.pixels = ImageNormalizer(net.settings)
         self.options = {}
-        if _trained_px(net.module) not in (None, size_px) and _takes_option(net.module, "interpolate_pos_encoding"):
+        if _trained_px(net.module) not in (None, size_px) and _has_option(net.module, "interpolate_pos_encoding"):
             self.options["interpolate_pos_encoding"] = True
         try:
             with torch.no_grad():
                 self.feature_size = self.eval()(torch.zeros((1, 3, size_px, size_px), dtype=torch.uint8)).shape[1]
-        except (ValueError, RuntimeError, AssertionError) as error:  # how transformers refuses a size
+        except (ValueError, RuntimeError, AssertionError) as error:  # raised by transformers for a wrong size
             raise _wrong_size(net.module, size_px) from error
         self.train()
 
     def forward(self, frames: Tensor) -> Tensor:
-        """Encode pictures.
+        """Encode images.
 
         Args:
             frames: (K, 3, H, W) uint8 RGB.
 
         Returns:
-            (K, D) float32: with pooling "network" its own pooled output, or the mean of its last hidden states where
-            it has none that was trained; with "grid" the means over a grid of 4 x 4 places of its last map, place
-            after place.
+            (K, D) float32: with pooling "network" the network's pooled output, or the mean of its last hidden states
+            if it has no trained pooler; with "grid" the means of its last map over 4 x 4 cells, row by row.
         """
         pixels = self.pixels(frames).contiguous(memory_format=torch.channels_last)
         output = self.net(pixel_values=pixels, **self.options)
@@ -99,24 +97,24 @@ class FrameEncoder(nn.Module):
 
 
 class ClipEncoder(nn.Module):
-    """A space-time network of transformers with its normalisation inside: the seen frames of a clip -> one vector.
+    """A space-time network of transformers with its normalisation: one feature vector per clip.
 
     Raises:
-        ConfigError: ``size_px`` is not the side that the network was trained on.
-        WeightsError: the network is of another kind than :data:`CLIP_KINDS`.
+        ConfigError: ``size_px`` is not the image size of the network's training.
+        WeightsError: the network's type is not in :data:`CLIP_TYPES`.
     """
 
     def __init__(self, net: Backbone, size_px: int, pooling: str = "network") -> None:
         super().__init__()
         config: Any = net.module.config
-        if config.model_type not in CLIP_KINDS:
-            raise WeightsError(f"no clip encoder: '{config.model_type}'", expected=" or ".join(CLIP_KINDS))
+        if config.model_type not in CLIP_TYPES:
+            raise WeightsError(f"no clip encoder: '{config.model_type}'", expected=" or ".join(CLIP_TYPES))
         if size_px != _trained_px(net.module):
             raise _wrong_size(net.module, size_px)
         self.net = net.module
         self.settings, self.pretrained, self.pooling = net.settings, net.pretrained, pooling
         self.pixels = ImageNormalizer(net.settings)
-        self.options = {"skip_predictor": True} if _takes_option(net.module, "skip_predictor") else {}  # V-JEPA 2's
+        self.options = {"skip_predictor": True} if _has_option(net.module, "skip_predictor") else {}  # V-JEPA 2's
         self.n_frames = int(getattr(config, "num_frames", None) or config.frames_per_clip)
         self.n_moments = self.n_frames // config.tubelet_size
         self.feature_size = int(config.hidden_size) * (math.prod(GRID) if pooling == "grid" else 1)
@@ -125,24 +123,24 @@ class ClipEncoder(nn.Module):
         """Encode clips.
 
         Args:
-            frames: (K, n_frames, 3, H, W) uint8 RGB, all of them seen.
+            frames: (K, n_frames, 3, H, W) uint8 RGB, all with a face.
 
         Returns:
             (K, D) float32: with pooling "network" the mean of the last hidden states; with "grid" their means over
-            time and a grid of 4 x 4 places, place after place.
+            time and 4 x 4 cells, row by row.
         """
         output = self.net(**{str(self.net.main_input_name): self.pixels(frames)}, **self.options)
-        hidden: Tensor = output.last_hidden_state.float()  # (K, moments * places, D of the network)
+        hidden: Tensor = output.last_hidden_state.float()  # (K, moments * patches, D of the network)
         if self.pooling != "grid":
             return hidden.mean(1)
         return _pool_grid(hidden.view(len(hidden), self.n_moments, -1, hidden.shape[2]).mean(1))
 
 
 def _pool_grid(hidden: Tensor) -> Tensor:
-    """Means of last hidden states over a grid, (K, D * 16).
+    """Average last hidden states over a grid: (K, D * 16).
 
     Args:
-        hidden: (K, D, rows, columns), or (K, tokens, D), whose last tokens are the patches of a square picture.
+        hidden: (K, D, rows, columns), or (K, tokens, D), whose last tokens are the patches of a square image.
     """
     if hidden.ndim == 3:
         side = math.isqrt(hidden.shape[1])
@@ -153,18 +151,18 @@ def _pool_grid(hidden: Tensor) -> Tensor:
 def _wrong_size(module: nn.Module, size_px: int) -> ConfigError:
     config: Any = module.config
     return ConfigError(
-        f"a {config.model_type} takes pictures of its own size only",
+        f"{config.model_type} supports only the image size of its training",
         got=f"model.size_px = {size_px}",
         fix=f"Set model.size_px={_trained_px(module)}",
     )
 
 
 def _trained_px(module: nn.Module) -> int | None:
-    """Side of the pictures that a network was made for, pixels, where its configuration says."""
+    """Return the image size of a network's training in pixels, if its configuration contains it."""
     config: Any = module.config
     size = getattr(config, "image_size", None) or getattr(config, "crop_size", None)
     return int(size[0]) if isinstance(size, list | tuple) else size
 
 
-def _takes_option(module: nn.Module, name: str) -> bool:
+def _has_option(module: nn.Module, name: str) -> bool:
     return name in inspect.signature(module.forward).parameters

@@ -1,4 +1,4 @@
-"""The weights of a checkpoint, as PyTorch trains them on: write them, and build the network from them again."""
+"""Save the weights of a checkpoint, and build the network from them to continue training."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ from reactometer.models.registry import build_model, load_encoders
 
 
 def save_weights(network: ReactionModel, file: Path, store: str) -> None:
-    """Write the weights of a network, and round the network's own to the numbers written.
+    """Write the weights of a network, and round the network's weights to the stored precision.
 
     Args:
         network: on the CPU.
         file: a new file.
-        store: "float32", or "float16" for matrices and kernels, nearly all of a model, in half precision.
+        store: "float32", or "float16" for matrices and kernels (nearly all weights) in half precision.
     """
     state = {name: weights.contiguous() for name, weights in network.state_dict().items()}
     for name, weights in network.named_parameters():
@@ -38,13 +38,13 @@ def load_network(folder: Path) -> tuple[ReactionModel, dict[str, Any]]:
     """Build the network of a checkpoint on the CPU, in evaluation mode.
 
     Args:
-        folder: a checkpoint, no ensemble.
+        folder: a checkpoint that is not an ensemble.
 
     Returns:
-        The network, and what ``model.json`` says.
+        The network and the content of ``model.json``.
 
     Raises:
-        ModelError: there are no weights, they are damaged, or the settings ask for code from elsewhere.
+        ModelError: the weights are missing or damaged, or the settings refer to code outside the checkpoint.
     """
     file = folder / DESCRIPTION_FILE
     if not file.is_file() or not (folder / WEIGHTS_FILE).is_file():
@@ -57,27 +57,27 @@ def load_network(folder: Path) -> tuple[ReactionModel, dict[str, Any]]:
         _check_settings(description["encoders"])
         config = parse_config(description["config"]).model
         inputs = description["inputs"].items()
-        given = {name: stream["feature_size"] for name, stream in inputs if stream["kind"] == "features"}
-        encoders = load_encoders(config, given or None, description["encoders"])
+        feature_dims = {name: stream["feature_size"] for name, stream in inputs if stream["kind"] == "features"}
+        encoders = load_encoders(config, feature_dims or None, description["encoders"])
         network = build_model(config, encoders, [0.5] * len(description["labels"]))
         weights = load_file(folder / WEIGHTS_FILE)
-        if wrong := [name for name, own in weights.items() if not torch.isfinite(own).all()]:
-            raise ValueError(f"weights that are no numbers, in {wrong[0]}")
+        if names := [name for name, values in weights.items() if not torch.isfinite(values).all()]:
+            raise ValueError(f"weights are not finite, in {names[0]}")
         network.load_state_dict(weights)
-    except Exception as error:  # of settings that make no sense, networks raise any class
+    except Exception as error:  # networks raise any class for invalid settings
         reason = (str(error).splitlines() or [""])[0]
         raise ModelError(f"{folder}: damaged checkpoint: {type(error).__name__}: {reason}", fix=AGAIN) from error
     return network.eval(), description
 
 
 def _check_settings(settings: object) -> None:
-    """Raise ValueError if an encoder's settings name code of the Hub, which transformers would fetch and run."""
+    """Raise ValueError if an encoder's settings name code on the Hub, which transformers would download and run."""
 
     def check(table: dict[str, Any]) -> dict[str, Any]:
         for key, value in table.items():
             is_kernel = "implementation" in key and value not in (None, True, False, "eager", "sdpa")
             if is_kernel or (key == "architecture" and ":" in str(value)):
-                raise ValueError(f"its encoder asks for code or a network from elsewhere: {key} = {value!r}")
+                raise ValueError(f"the encoder refers to code or a network outside the checkpoint: {key} = {value!r}")
         return table
 
     json.loads(json.dumps(settings), object_hook=check)  # called with each object, at any depth

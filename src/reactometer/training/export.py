@@ -154,10 +154,10 @@ def differences(network: ReactionModel, networks: Networks, items: Sequence[Item
         networks: the same model, run by ONNX Runtime.
         items: the clips. Each is compared whole, alone and in one batch with the others, and with parts removed.
     """
-    head = network.head_only(every=True)
+    head = network.head_only(all_encoders=True)
 
     def encode(item: Item) -> tuple[Item, ...]:
-        return encode_inputs(network, item, every=True), networks.encode(item)
+        return encode_inputs(network, item, all_encoders=True), networks.encode(item)
 
     whole = [encode(item) for item in items]
     pairs: dict[str, list[tuple[Item, ...]]] = {
@@ -305,7 +305,7 @@ class _Head(nn.Module):
 
     def __init__(self, network: ReactionModel) -> None:
         super().__init__()
-        self.network = network.head_only(every=True)
+        self.network = network.head_only(all_encoders=True)
 
     def forward(self, *inputs: Tensor) -> tuple[Tensor, ...]:
         mask = inputs[1]

@@ -49,8 +49,8 @@ def open_training_reader(
 
 
 @torch.inference_mode()
-def encode_inputs(model: ReactionModel, item: Item, *, every: bool = False) -> Item:
-    """Replace images and waveform of an item by features of the frozen encoders, or with ``every`` of all of them.
+def encode_inputs(model: ReactionModel, item: Item, *, all_encoders: bool = False) -> Item:
+    """Replace the images and the waveform of an item by features of the frozen encoders, or of all encoders.
 
     Log-mel and given features stay as they are. Contours are always computed.
     """
@@ -65,7 +65,7 @@ def encode_inputs(model: ReactionModel, item: Item, *, every: bool = False) -> I
         stream = encode_face(model.face_encoder, batch)
         frames, seen, times_s = (tensor[0].cpu().numpy() for tensor in stream)  # (T, D), (T,), (T,)
     encoder = model.voice_encoder
-    if isinstance(encoder, SpeechEncoder) and (every or encoder in model.frozen):
+    if isinstance(encoder, SpeechEncoder) and (all_encoders or encoder in model.frozen):
         values, mask, voice_at_s = (tensor[0].cpu().numpy() for tensor in encode_voice(encoder, batch))
         voice, voice_times_s = values[mask], voice_at_s[mask]
     return replace(

@@ -76,7 +76,7 @@ class ReactionModule(BaseModule):
 
     def validation_step(self, batch: Batch, _: int) -> None:
         """Keep the scores of one batch for the end of the epoch."""
-        self.val_scores.append((batch.item_index, self.model(batch).float(), self.model.modality_mask(batch)))
+        self.val_scores.append((batch.clip_index, self.model(batch).float(), self.model.modality_mask(batch)))
 
     def on_validation_epoch_end(self) -> None:
         """Metrics over all validation clips at once, from all devices, each clip once."""
