@@ -1,4 +1,4 @@
-"""A real service for the tests: a process of its own, on a port of its own."""
+"""A real service for the tests, in a separate process on a free port."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ LONGEST_S = 120.0
 
 
 def free_port() -> int:
-    """A port of this machine on which nothing listens, as yet."""
+    """Return a free port."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         return int(free.getsockname()[1])
@@ -36,7 +36,7 @@ def free_port() -> int:
 
 @dataclass(frozen=True)
 class Server:
-    """A service that listens."""
+    """A running service."""
 
     address: str
     process: subprocess.Popen[str]
@@ -44,24 +44,24 @@ class Server:
     folder: Path
 
     def post(self, clip: Path | bytes, name: str = "clip.mp4", **details: Any) -> httpx.Response:
-        """Send a clip; details as httpx takes them."""
+        """Send a clip; pass details to httpx."""
         content = clip if isinstance(clip, bytes) else clip.read_bytes()
         return self.client.post("/v1/predictions", files={"file": (name, content)}, **details)
 
     def wait(self, answer: httpx.Response) -> Any:
-        """Ask until the clip is done or failed; the document."""
-        document, until_s = answer.json(), time.monotonic() + LONGEST_S
+        """Poll until the clip is done or failed; return the document."""
+        document, deadline = answer.json(), time.monotonic() + LONGEST_S
         while document["status"] in ("queued", "running"):
-            assert time.monotonic() < until_s, document
+            assert time.monotonic() < deadline, document
             time.sleep(0.05)
             document = self.client.get(f"/v1/predictions/{document['id']}").json()
         return document
 
     def wait_for_no_uploads(self) -> None:
-        """All that were kept are deleted; fails where one stays."""
-        until_s = time.monotonic() + LONGEST_S
-        while left := list((self.folder / "uploads").iterdir()):
-            assert time.monotonic() < until_s, left
+        """Wait until all uploads are deleted."""
+        deadline = time.monotonic() + LONGEST_S
+        while uploads := list((self.folder / "uploads").iterdir()):
+            assert time.monotonic() < deadline, uploads
             time.sleep(0.05)
 
     def end(self, number: int = signal.SIGTERM) -> int:
@@ -75,23 +75,23 @@ Serving = Callable[..., Any]
 
 @pytest.fixture(scope="session")
 def serving() -> Serving:
-    """A context manager: ``serving(folder, *options)`` -> a Server, ended behind it."""
+    """Return a context manager ``serving(folder, *options)`` that yields a Server and stops it."""
 
     @contextmanager
     def serving(folder: Path, *options: str, **environment: str) -> Iterator[Server]:
         command = [sys.executable, "-m", "reactometer", "serve", "--port", "0", "--data", str(folder), *options]
-        told = folder.parent / f"{folder.name}.log"
+        log_file = folder.parent / f"{folder.name}.log"
         folder.mkdir(parents=True, exist_ok=True)
-        with told.open("w") as log:
+        with log_file.open("w") as log:
             process = subprocess.Popen(command, stderr=log, stdout=log, text=True, env={**os.environ, **environment})
         try:
-            address, until_s = "", time.monotonic() + LONGEST_S
+            address, deadline = "", time.monotonic() + LONGEST_S
             while not address:
-                assert process.poll() is None, told.read_text()
-                assert time.monotonic() < until_s, told.read_text()
+                assert process.poll() is None, log_file.read_text()
+                assert time.monotonic() < deadline, log_file.read_text()
                 time.sleep(0.05)
                 address = next(
-                    (line.split()[0] for line in told.read_text().splitlines() if line.startswith("http")), ""
+                    (line.split()[0] for line in log_file.read_text().splitlines() if line.startswith("http")), ""
                 )
             with httpx.Client(base_url=address, timeout=LONGEST_S) as client:
                 yield Server(address, process, client, folder)
@@ -104,7 +104,7 @@ def serving() -> Serving:
 
 @pytest.fixture(scope="session")
 def starter() -> LoadedModel:
-    """The starter model, on the CPU."""
+    """Load the starter model on the CPU."""
     from reactometer.inference.checkpoint import load_model
     from reactometer.paths import STARTER
 
@@ -113,7 +113,7 @@ def starter() -> LoadedModel:
 
 @contextmanager
 def live_route(model: LoadedModel, keys: dict[str, str], metrics: ServiceMetrics, limits: LiveLimits) -> Iterator[str]:
-    """A server of the route /v1/live alone, in a thread: its address."""
+    """Serve only the route /v1/live in a thread; yield its address."""
     import uvicorn
     from fastapi import FastAPI
 
@@ -133,7 +133,7 @@ def live_route(model: LoadedModel, keys: dict[str, str], metrics: ServiceMetrics
 
 @pytest.fixture(scope="session")
 def talking(tmp_path_factory: pytest.TempPathFactory) -> Callable[[int], Path]:
-    """A rendered clip of a talking face, of three seconds again and again."""
+    """Return a function that renders a talking face, in repetitions of three seconds."""
     from reactometer.synthetic.clip import clip_plan, render_clip
     from reactometer.synthetic.dataset import _write_video
 

@@ -1,4 +1,4 @@
-"""What nobody sends who means well: each is refused, and the service goes on."""
+"""Hostile requests are refused, and the service stays up."""
 
 from __future__ import annotations
 
@@ -30,12 +30,12 @@ def server(serving: Serving, tmp_path_factory: pytest.TempPathFactory) -> Iterat
         yield server
 
 
-def _raw(server: Server, *pieces: bytes, pause_s: float = 0.0) -> bytes:
-    """What the service answers to bytes, sent piece by piece, until it closes or has said all."""
+def _raw(server: Server, *chunks: bytes, pause_s: float = 0.0) -> bytes:
+    """Send bytes in chunks, and return the response until it is complete or the service closes."""
     address = urlsplit(server.address)
     with socket.create_connection((address.hostname, address.port), 30) as connection:
-        for piece in pieces:
-            connection.sendall(piece)
+        for chunk in chunks:
+            connection.sendall(chunk)
             time.sleep(pause_s)
         answer = b""
         while b"\r\n\r\n" not in answer or (b"content-length" in answer and not answer.rstrip().endswith(b"}")):
@@ -46,38 +46,38 @@ def _raw(server: Server, *pieces: bytes, pause_s: float = 0.0) -> bytes:
 
 
 @pytest.fixture(autouse=True)
-def _it_goes_on(server: Server) -> Iterator[None]:
+def _service_stays_up(server: Server) -> Iterator[None]:
     yield
     assert server.client.get("/readyz").status_code == 200
     server.wait_for_no_uploads()
 
 
-def test_a_huge_body_is_refused_by_its_declaration(server: Server) -> None:
+def test_a_huge_declared_body_is_refused(server: Server) -> None:
     answer = _raw(server, HEAD + b"Content-Length: 10737418240\r\n\r\n")
     assert b" 413 " in answer and b"10,737,418,240 bytes" in answer
 
 
 @pytest.mark.parametrize("rest", [b"", PART, PART + b"x" * 1000])
-def test_an_upload_that_never_ends_is_given_up(server: Server, rest: bytes) -> None:
-    began_s = time.monotonic()
+def test_an_endless_upload_times_out(server: Server, rest: bytes) -> None:
+    start = time.monotonic()
     answer = _raw(server, HEAD + b"Content-Length: 100000\r\n\r\n" + rest)
     assert b" 408 " in answer and b"took too long" in answer
-    assert time.monotonic() - began_s > 1.9
+    assert time.monotonic() - start > 1.9
 
 
-def test_uploads_that_wait_have_no_more_room_than_others(serving: Serving, tmp_path: Path) -> None:
+def test_slow_uploads_count_for_the_queue_limit(serving: Serving, tmp_path: Path) -> None:
     with serving(tmp_path / "data", "--queue", "3") as server:
         address = urlsplit(server.address)
         slow = [socket.create_connection((address.hostname, address.port), 30) for _ in range(3)]
         for connection in slow:
             connection.sendall(HEAD + b"Content-Length: 100000\r\n\r\n")
-        until_s = time.monotonic() + LONGEST_S
+        deadline = time.monotonic() + LONGEST_S
         while server.post(b"no film").status_code != 429:  # the three have not all been received
-            assert time.monotonic() < until_s
+            assert time.monotonic() < deadline
         for connection in slow:
             connection.close()
         while server.post(b"no film").status_code == 429:
-            assert time.monotonic() < until_s
+            assert time.monotonic() < deadline
             time.sleep(0.1)
 
 
@@ -96,7 +96,7 @@ def test_uploads_that_wait_have_no_more_room_than_others(serving: Serving, tmp_p
         b"nonsense\r\n\r\n",
     ],
 )
-def test_odd_requests_get_no_more_than_a_refusal(server: Server, request_: bytes) -> None:
+def test_malformed_requests_are_refused(server: Server, request_: bytes) -> None:
     answer = _raw(server, request_)
     assert answer == b"" or answer.split()[1] in (b"400", b"403", b"404", b"413", b"431")
     assert b"FastAPI" not in answer and b"root:" not in answer
@@ -121,14 +121,14 @@ def test_odd_requests_get_no_more_than_a_refusal(server: Server, request_: bytes
         ("multipart/form-data; boundary=" + "b" * 5000, b""),
     ],
 )
-def test_odd_bodies_are_refused(server: Server, content_type: str, body: bytes) -> None:
+def test_malformed_bodies_are_refused(server: Server, content_type: str, body: bytes) -> None:
     answer = server.client.post("/v1/predictions", content=body, headers={"Content-Type": content_type})
     assert answer.status_code in (400, 422) and answer.json()["error"]
 
 
 @pytest.mark.parametrize("value", ["nan", "inf", "-1", "1e300", "0x10", "", "1" * 5000])
 @pytest.mark.parametrize("name", ["window_s", "hop_s", "rate_hz", "smooth_s", "threshold"])
-def test_odd_numbers_are_refused(server: Server, talking: Talking, name: str, value: str) -> None:
+def test_invalid_numbers_are_refused(server: Server, talking: Talking, name: str, value: str) -> None:
     answer = server.post(talking(1), data={name: value})
     accepted = not value or (name, value) == ("smooth_s", "1e300")  # the default; the mean of all
     assert answer.status_code == (200 if accepted else 400), answer.text
@@ -136,9 +136,9 @@ def test_odd_numbers_are_refused(server: Server, talking: Talking, name: str, va
 
 
 def _silence(seekable: bool) -> bytes:
-    """66 minutes of FLAC in Matroska; where the file could not be gone back in, its head tells no length."""
-    out, told = io.BytesIO(), {"live": "0" if seekable else "1"}
-    with av.open(out, "w", format="matroska", options=told) as container:
+    """Encode 66 minutes of FLAC in Matroska; without seeking, its header has no length."""
+    out, options = io.BytesIO(), {"live": "0" if seekable else "1"}
+    with av.open(out, "w", format="matroska", options=options) as container:
         stream = container.add_stream("flac", 8000, layout="mono")
         for number in range(66 * 6):
             frame = av.AudioFrame.from_ndarray(np.zeros((1, 80_000), np.int16), format="s16", layout="mono")
@@ -148,8 +148,8 @@ def _silence(seekable: bool) -> bytes:
     return out.getvalue()
 
 
-def _one_huge_picture() -> bytes:
-    """A frame of 8,000 x 8,000 px, all of one colour."""
+def _huge_frame() -> bytes:
+    """Encode a frame of 8,000 x 8,000 px of one colour."""
     out = io.BytesIO()
     with av.open(out, "w", format="matroska") as container:
         stream = container.add_stream("mpeg4", 10)
@@ -166,16 +166,16 @@ def _one_huge_picture() -> bytes:
     [
         (lambda: _silence(True), "it is too long (got 3960 s; expected 3600 s at most)"),
         (lambda: _silence(False), "s; expected 3600 s at most)"),
-        (_one_huge_picture, "its pictures are too large (got 8000 x 8000 pixels"),
+        (_huge_frame, "its pictures are too large (got 8000 x 8000 pixels"),
         (lambda: gzip.compress(bytes(10**9), 1)[:1_900_000], "cannot read clip.mp4"),
     ],
 )
-def test_little_that_becomes_much_is_refused(server: Server, bomb: Callable[[], bytes], words: str) -> None:
+def test_decompression_bombs_are_refused(server: Server, bomb: Callable[[], bytes], words: str) -> None:
     answer = server.post(bomb())
     assert answer.status_code == 422 and words in answer.json()["error"], answer.text
 
 
-def test_a_body_is_not_unpacked(server: Server) -> None:
+def test_a_compressed_body_is_refused(server: Server) -> None:
     packed = gzip.compress(PART + bytes(10**8) + b"\r\n--b--\r\n", 1)
     headers = {"Content-Type": "multipart/form-data; boundary=b", "Content-Encoding": "gzip"}
     assert server.client.post("/v1/predictions", content=packed, headers=headers).status_code in (400, 415)
@@ -183,13 +183,15 @@ def test_a_body_is_not_unpacked(server: Server) -> None:
 
 def test_ids_cannot_be_guessed(server: Server) -> None:
     ids = {server.post(b"no film").json()["id"] for _ in range(5)}
-    assert len(ids) == 5 and all(re.fullmatch("[A-Za-z0-9_-]{24}", own) for own in ids)  # 144 bits
-    assert len({own[:4] for own in ids}) == 5
+    assert len(ids) == 5 and all(re.fullmatch("[A-Za-z0-9_-]{24}", job_id) for job_id in ids)  # 144 bits
+    assert len({job_id[:4] for job_id in ids}) == 5
 
 
-def test_logs_hold_no_names_no_keys_and_no_ids(server: Server, talking: Talking) -> None:
-    own = server.post(talking(1), "anna-is-sad.mp4", headers={"Authorization": "Bearer a-secret-of-anna"}).json()["id"]
-    assert server.client.get(f"/v1/predictions/{own}").status_code == 200
+def test_logs_have_no_names_keys_or_ids(server: Server, talking: Talking) -> None:
+    job_id = server.post(talking(1), "anna-is-sad.mp4", headers={"Authorization": "Bearer a-secret-of-anna"}).json()[
+        "id"
+    ]
+    assert server.client.get(f"/v1/predictions/{job_id}").status_code == 200
     server.post(b"no film", "anna-was-there.mp4")
     log = (server.folder.parent / f"{server.folder.name}.log").read_text()
-    assert "anna" not in log and own not in log and "Traceback" not in log, log
+    assert "anna" not in log and job_id not in log and "Traceback" not in log, log

@@ -1,4 +1,4 @@
-"""A service among strangers, under load, and when it dies."""
+"""Authentication, limits, crashes and restarts of the service."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def _key(name: str) -> dict[str, str]:
     return {"Authorization": f"Bearer {KEYS[name]}"}
 
 
-def test_without_a_key_nobody_is_let_in(guarded: Server, talking: Talking) -> None:
+def test_requests_without_a_key_are_refused(guarded: Server, talking: Talking) -> None:
     for headers in ({}, {"Authorization": "Bearer nobodys"}, {"Authorization": f"Bearer {KEYS['anna'][:-1]}"}):
         answer = guarded.post(talking(1), headers=headers)
         assert answer.status_code == 401 and answer.headers["WWW-Authenticate"] == "Bearer"
@@ -43,34 +43,37 @@ def test_without_a_key_nobody_is_let_in(guarded: Server, talking: Talking) -> No
     assert guarded.client.get("/v1/model", headers=_key("ben")).status_code == 200
 
 
-def test_a_clip_is_its_clients_alone(guarded: Server, talking: Talking) -> None:
+def test_a_client_sees_only_its_clips(guarded: Server, talking: Talking) -> None:
     answer = guarded.post(talking(1), headers=_key("anna"))
-    where = f"/v1/predictions/{answer.json()['id']}"
-    assert guarded.client.get(where, headers=_key("anna")).json()["status"] == "done"
+    location = f"/v1/predictions/{answer.json()['id']}"
+    assert guarded.client.get(location, headers=_key("anna")).json()["status"] == "done"
     absent = guarded.client.get("/v1/predictions/absent", headers=_key("ben"))
-    for answer in (guarded.client.get(where, headers=_key("ben")), guarded.client.delete(where, headers=_key("ben"))):
+    for answer in (
+        guarded.client.get(location, headers=_key("ben")),
+        guarded.client.delete(location, headers=_key("ben")),
+    ):
         assert (answer.status_code, answer.json()) == (404, absent.json())
-    assert guarded.client.get(where, headers=_key("anna")).status_code == 200
+    assert guarded.client.get(location, headers=_key("anna")).status_code == 200
 
 
-def test_who_has_too_many_clips_is_told_when_to_come_again(guarded: Server, talking: Talking) -> None:
-    taken = [guarded.post(talking(6), headers=_key(name) | LATER) for name in ("anna", "anna", "ben")]
-    assert [answer.status_code for answer in taken] == [202, 202, 202]
+def test_too_many_clips_of_a_client_are_refused_with_retry_after(guarded: Server, talking: Talking) -> None:
+    accepted = [guarded.post(talking(6), headers=_key(name) | LATER) for name in ("anna", "anna", "ben")]
+    assert [answer.status_code for answer in accepted] == [202, 202, 202]
     refused = guarded.post(talking(6), headers=_key("anna") | LATER)
     assert refused.status_code == 429 and int(refused.headers["Retry-After"]) >= 1
     assert "too many clips queued or running for this client (got 2" in refused.json()["error"]
     assert len(list(guarded.folder.joinpath("uploads").iterdir())) <= 3
-    for answer, name in zip(taken, ("anna", "anna", "ben"), strict=True):
+    for answer, name in zip(accepted, ("anna", "anna", "ben"), strict=True):
         assert guarded.client.delete(answer.headers["Location"], headers=_key(name)).status_code == 204
 
 
 @pytest.mark.slow
-def test_a_full_queue_refuses_before_it_takes(serving: Serving, talking: Talking, tmp_path: Path) -> None:
+def test_a_full_queue_refuses_uploads(serving: Serving, talking: Talking, tmp_path: Path) -> None:
     with serving(tmp_path / "data", "--readers", "1", "--queue", "1") as server:
-        told = [server.post(talking(6), headers=LATER) for _ in range(4)]
-        refused = [answer for answer in told if answer.status_code == 429]
+        answers = [server.post(talking(6), headers=LATER) for _ in range(4)]
+        refused = [answer for answer in answers if answer.status_code == 429]
         assert refused and "too many clips in the queue (got 1; expected at most 1)" in refused[0].json()["error"]
-        accepted = [answer for answer in told if answer.status_code == 202]
+        accepted = [answer for answer in answers if answer.status_code == 202]
         assert [server.wait(answer)["status"] for answer in accepted] == ["done"] * len(accepted)
 
 
@@ -79,15 +82,15 @@ def test_uploads_that_are_too_large_are_refused(guarded: Server) -> None:
     declared = guarded.post(body, headers=_key("anna"))
     assert declared.status_code == 413 and "expected at most 400,000 bytes" in declared.json()["error"]
     head = b'--b\r\nContent-Disposition: form-data; name="file"; filename="a.mp4"\r\n\r\n'
-    pieces = (head, body, b"\r\n--b--\r\n")
+    chunks = (head, body, b"\r\n--b--\r\n")
     headers = _key("anna") | {"Content-Type": "multipart/form-data; boundary=b"}
-    undeclared = guarded.client.post("/v1/predictions", content=iter(pieces), headers=headers)
+    undeclared = guarded.client.post("/v1/predictions", content=iter(chunks), headers=headers)
     assert undeclared.status_code == 413
     guarded.wait_for_no_uploads()
 
 
 @pytest.mark.slow
-def test_a_reader_that_dies_takes_no_other_clip_with_it(serving: Serving, talking: Talking, tmp_path: Path) -> None:
+def test_a_crash_of_a_decoder_fails_only_its_clip(serving: Serving, talking: Talking, tmp_path: Path) -> None:
     with serving(tmp_path / "data", "--readers", "1") as server:
         first, second = (server.post(talking(8), headers=LATER) for _ in range(2))
         while server.client.get(first.headers["Location"]).json()["progress"] == 0.0:
@@ -102,22 +105,22 @@ def test_a_reader_that_dies_takes_no_other_clip_with_it(serving: Serving, talkin
 
 
 @pytest.mark.slow
-def test_what_was_taken_outlives_a_kill(serving: Serving, talking: Talking, tmp_path: Path) -> None:
+def test_accepted_clips_survive_a_kill(serving: Serving, talking: Talking, tmp_path: Path) -> None:
     with serving(tmp_path / "data", "--readers", "1") as server:
         done = server.post(talking(1)).json()
-        taken = [server.post(talking(2), headers=LATER).headers["Location"] for _ in range(2)]
+        accepted = [server.post(talking(2), headers=LATER).headers["Location"] for _ in range(2)]
         (server.folder / "uploads" / "of-nobody").touch()  # an upload that was cut
         server.end(signal.SIGKILL)
     with serving(tmp_path / "data", "--readers", "1") as server:
         assert server.client.get(f"/v1/predictions/{done['id']}").json() == done
-        documents = [server.wait(server.client.get(where)) for where in taken]
+        documents = [server.wait(server.client.get(location)) for location in accepted]
         assert [document["status"] for document in documents] == ["done"] * 2
         assert len({str(document["predictions"]) for document in documents}) == 1
         server.wait_for_no_uploads()
 
 
 @pytest.mark.slow
-def test_sigterm_lets_clips_under_way_end_and_keeps_the_others(
+def test_sigterm_finishes_running_clips_and_keeps_queued_clips(
     serving: Serving, talking: Talking, tmp_path: Path
 ) -> None:
     with serving(tmp_path / "data", "--readers", "1") as server:
@@ -131,12 +134,12 @@ def test_sigterm_lets_clips_under_way_end_and_keeps_the_others(
 
 
 @pytest.mark.slow
-def test_results_are_deleted_after_their_time(serving: Serving, talking: Talking, tmp_path: Path) -> None:
+def test_results_are_deleted_after_the_retention_time(serving: Serving, talking: Talking, tmp_path: Path) -> None:
     with serving(tmp_path / "data") as server:
-        where = f"/v1/predictions/{server.post(talking(1)).json()['id']}"
+        location = f"/v1/predictions/{server.post(talking(1)).json()['id']}"
         assert server.end(signal.SIGINT) == 0
     with serving(tmp_path / "data", "--keep-hours", "0") as server:
-        assert server.client.get(where).status_code == 404
+        assert server.client.get(location).status_code == 404
 
 
 def _refused(*options: str) -> str:
@@ -146,7 +149,7 @@ def _refused(*options: str) -> str:
 
 
 @pytest.mark.slow
-def test_wrong_starts_are_told(guarded: Server, tmp_path: Path) -> None:
+def test_invalid_options_are_errors(guarded: Server, tmp_path: Path) -> None:
     assert "another service uses this folder" in _refused("--data", str(guarded.folder))
     port = guarded.address.rsplit(":", 1)[1]
     assert f"cannot listen at 127.0.0.1:{port}" in _refused("--data", str(tmp_path / "one"), "--port", port)

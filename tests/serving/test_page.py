@@ -1,4 +1,4 @@
-"""The page in a real browser, served by the real service: what it shows is what the package says."""
+"""The page in a real browser and service: its values are those of the package."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def server(serving: Serving, tmp_path_factory: pytest.TempPathFactory) -> Iterat
 
 @pytest.fixture(scope="module")
 def camera(simulated: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """What the browser's camera shows: a clip of the synthetic demo dataset, as a sequence of JPEGs."""
+    """Write the video of the fake camera: a clip of the synthetic demo dataset, as a sequence of JPEGs."""
     import av
     import cv2
 
@@ -63,7 +63,7 @@ def browser(camera: Path) -> Iterator[Any]:
 
 @pytest.fixture
 def visit(browser: Any, server: str) -> Iterator[Callable[..., Any]]:
-    """Opens the page; at the end nothing may have been asked of another address, and nothing have gone wrong in it."""
+    """Open the page; at the end, check for requests to other addresses and for errors."""
     contexts, wrong = [], list[str]()
 
     def visit(address: str = server, **settings: Any) -> Any:
@@ -71,8 +71,8 @@ def visit(browser: Any, server: str) -> Iterator[Callable[..., Any]]:
         contexts.append(context)
         page = context.new_page()
         page.on("pageerror", lambda error: wrong.append(str(error)))
-        page.on("console", lambda told: wrong.append(told.text) if told.type == "error" else None)
-        page.on("request", lambda asked: wrong.append(asked.url) if not _is_own(asked.url, address) else None)
+        page.on("console", lambda message: wrong.append(message.text) if message.type == "error" else None)
+        page.on("request", lambda request: wrong.append(request.url) if not _is_local(request.url, address) else None)
         page.goto(address)
         return page
 
@@ -82,7 +82,7 @@ def visit(browser: Any, server: str) -> Iterator[Callable[..., Any]]:
     assert not [text for text in wrong if not any(status in text for status in ("401", "404", "429"))]
 
 
-def _is_own(url: str, address: str) -> bool:
+def _is_local(url: str, address: str) -> bool:
     return url.startswith((address, f"blob:{address}", "data:"))
 
 
@@ -90,19 +90,19 @@ def _clips(simulated: Path) -> list[Path]:
     return sorted(simulated.rglob("*.mp4"))
 
 
-def _until(page: Any, what: str) -> None:
-    """Waits in this process, since the page's own policy forbids what Playwright does to wait inside the page."""
+def _until(page: Any, condition: str) -> None:
+    """Wait in this process, because the policy of the page forbids Playwright's waiting in the page."""
     deadline = time.monotonic() + 60
-    while not page.evaluate(what):
-        assert time.monotonic() < deadline, what
+    while not page.evaluate(condition):
+        assert time.monotonic() < deadline, condition
         time.sleep(0.05)
 
 
 def _score(page: Any, *files: Path, at_once: str = "#file") -> None:
-    """Gives the page a file, and a second to compare it with."""
-    for place, file in enumerate(files):
-        page.set_input_files(at_once if place == 0 else "#second", str(file))
-        _until(page, f"() => document.querySelectorAll('#players video').length === {place + 1}")
+    """Score a file, and optionally a second one for comparison."""
+    for index, file in enumerate(files):
+        page.set_input_files(at_once if index == 0 else "#second", str(file))
+        _until(page, f"() => document.querySelectorAll('#players video').length === {index + 1}")
         _until(page, "() => document.querySelector('#timeline').data?.length > 0")
     _until(page, "() => document.querySelector('#players video').readyState >= 1")
 
@@ -114,26 +114,28 @@ def _windows(page: Any, window_s: float, hop_s: float) -> None:
 
 
 @pytest.mark.shared
-def test_what_it_shows_is_what_predict_says(visit: Callable[..., Any], shared_data: Path) -> None:
+def test_values_are_those_of_predict(visit: Callable[..., Any], shared_data: Path) -> None:
     file = shared_data / "clips" / "single_face.mp4"
-    [said] = reactometer.predict([file], progress=False)
+    [prediction] = reactometer.predict([file], progress=False)
     page = visit()
     _score(page, file)
-    assert said.intensities
-    assert said.intervals
-    for label, value, (low, high) in zip(said.labels, said.intensities, said.intervals, strict=True):
+    assert prediction.intensities
+    assert prediction.intervals
+    for label, value, (low, high) in zip(prediction.labels, prediction.intensities, prediction.intervals, strict=True):
         tile = page.locator("#whole li", has=page.locator(f"b[data-label={label}]"))
         assert tile.inner_text().split() == [label, f"{value:.2f}", f"{low:.2f}–{high:.2f}"]
     curves = page.evaluate(CURVES)
-    assert [curve["label"] for curve in curves] == list(said.labels)
-    for place, curve in enumerate(curves):
-        assert curve["x"] == pytest.approx([(own.start_s + own.end_s) / 2 for own in said.windows], abs=1e-3)
-        own = [window.intensities[place] for window in said.windows if window.intensities]
-        assert curve["y"] == pytest.approx(own, abs=1e-5)
-    assert said.warnings[0] in page.inner_text("#warnings")
+    assert [curve["label"] for curve in curves] == list(prediction.labels)
+    for index, curve in enumerate(curves):
+        assert curve["x"] == pytest.approx(
+            [(window.start_s + window.end_s) / 2 for window in prediction.windows], abs=1e-3
+        )
+        values = [window.intensities[index] for window in prediction.windows if window.intensities]
+        assert curve["y"] == pytest.approx(values, abs=1e-5)
+    assert prediction.warnings[0] in page.inner_text("#warnings")
     row = page.locator("#players .bars li").first.inner_text().split()
-    assert said.windows[0].intensities
-    assert row[:2] == [said.labels[0], f"{said.windows[0].intensities[0]:.2f}"]
+    assert prediction.windows[0].intensities
+    assert row[:2] == [prediction.labels[0], f"{prediction.windows[0].intensities[0]:.2f}"]
 
 
 def test_a_bad_file_shows_its_reason(visit: Callable[..., Any], tmp_path: Path, simulated: Path) -> None:
@@ -142,16 +144,14 @@ def test_a_bad_file_shows_its_reason(visit: Callable[..., Any], tmp_path: Path, 
     page = visit()
     page.set_input_files("#file", str(bad))
     _until(page, "() => !document.querySelector('[role=alert]').hidden")
-    told = page.inner_text("[role=alert] p")
-    assert "holiday.mp4" in told
-    assert "cannot be" in told or "not" in told
-    _score(page, _clips(simulated)[0])  # and the page goes on
+    message = page.inner_text("[role=alert] p")
+    assert "holiday.mp4" in message
+    assert "cannot be" in message or "not" in message
+    _score(page, _clips(simulated)[0])  # the page still works
     assert page.is_hidden("[role=alert]")
 
 
-def test_a_name_that_would_like_to_be_code_stays_a_name(
-    visit: Callable[..., Any], simulated: Path, tmp_path: Path
-) -> None:
+def test_a_name_with_markup_stays_text(visit: Callable[..., Any], simulated: Path, tmp_path: Path) -> None:
     name = f"{CODE}.mp4"
     file = Path(shutil.copy(_clips(simulated)[0], tmp_path / name))
     page = visit()
@@ -169,7 +169,7 @@ def test_a_name_that_would_like_to_be_code_stays_a_name(
     assert page.title() == "reactometer"
 
 
-def test_a_click_on_the_timeline_or_on_an_event_jumps(visit: Callable[..., Any], simulated: Path) -> None:
+def test_a_click_on_the_timeline_or_an_event_seeks(visit: Callable[..., Any], simulated: Path) -> None:
     page = visit()
     _windows(page, 0.5, 0.25)
     page.fill("[name=threshold]", "0.05")
@@ -177,7 +177,7 @@ def test_a_click_on_the_timeline_or_on_an_event_jumps(visit: Callable[..., Any],
     box = page.locator("#timeline").bounding_box()
     start, end = page.evaluate("() => document.querySelector('#timeline').layout.xaxis.range")
     assert start == 0
-    for share, y in ((0.5, 60), (0.25, 90)):  # on a strip, and between two
+    for share, y in ((0.5, 60), (0.25, 90)):  # on a row, and between two
         page.locator("#timeline").click(position={"x": 30 + (box["width"] - 42) * share, "y": y})
         _until(page, f"() => Math.abs(({PLAYER})().currentTime - {share * end}) < .03")
     _until(page, f"() => document.querySelector('#timeline').ariaValueText.startsWith('{end / 4:.1f} s, highest ')")
@@ -187,16 +187,16 @@ def test_a_click_on_the_timeline_or_on_an_event_jumps(visit: Callable[..., Any],
     _until(page, f"() => Math.abs(({PLAYER})().currentTime - {onset_s}) < .06")
 
 
-def test_all_of_it_works_by_the_keyboard(visit: Callable[..., Any], simulated: Path) -> None:
+def test_the_page_works_with_the_keyboard(visit: Callable[..., Any], simulated: Path) -> None:
     page, choosers = visit(), list[Any]()
     page.on("filechooser", lambda chooser: choosers.extend([chooser]))
 
-    def go_to(which: str) -> None:
+    def go_to(selector: str) -> None:
         for _ in range(40):
             page.keyboard.press("Tab")
-            if page.evaluate("(which) => document.activeElement.matches(which)", which):
+            if page.evaluate("(selector) => document.activeElement.matches(selector)", selector):
                 return
-        raise AssertionError(f"no way to {which} by Tab")
+        raise AssertionError(f"no way to {selector} by Tab")
 
     go_to("#file")
     page.keyboard.press("Enter")
@@ -222,7 +222,7 @@ def test_all_of_it_works_by_the_keyboard(visit: Callable[..., Any], simulated: P
     _until(page, "() => document.querySelector('#card').textContent.includes('What it must not be used for')")
 
 
-def test_a_busy_server_is_asked_again_and_says_so(visit: Callable[..., Any], simulated: Path) -> None:
+def test_a_busy_server_is_retried_with_a_message(visit: Callable[..., Any], simulated: Path) -> None:
     page, refused = visit(), list[str]()
 
     def refuse_once(route: Any) -> None:
@@ -238,10 +238,10 @@ def test_a_busy_server_is_asked_again_and_says_so(visit: Callable[..., Any], sim
 
 
 def test_a_clip_can_be_cancelled(visit: Callable[..., Any], simulated: Path) -> None:
-    page, asked = visit(), list[str]()
+    page, requests = visit(), list[str]()
 
     def never_done(route: Any) -> None:
-        asked.append(route.request.method)
+        requests.append(route.request.method)
         if route.request.method == "DELETE":
             route.continue_()
             return
@@ -254,17 +254,17 @@ def test_a_clip_can_be_cancelled(visit: Callable[..., Any], simulated: Path) -> 
     page.click("#cancel")
     _until(page, "() => !document.querySelector('#ask').hidden")
     page.wait_for_timeout(200)
-    assert asked[-1] == "DELETE"
+    assert requests[-1] == "DELETE"
     assert page.is_hidden("[role=alert]")
 
 
-def test_a_closed_page_leaves_nothing_behind(visit: Callable[..., Any], simulated: Path) -> None:
-    page, asked = visit(), list[str]()
-    page.on("request", lambda request: asked.extend([request.url]))
+def test_closing_the_page_deletes_its_results(visit: Callable[..., Any], simulated: Path) -> None:
+    page, requests = visit(), list[str]()
+    page.on("request", lambda request: requests.extend([request.url]))
     _score(page, _clips(simulated)[0])
-    kept = next(url.split("?")[0] for url in asked if "/v1/predictions/" in url)
+    url = next(address.split("?")[0] for address in requests if "/v1/predictions/" in address)
     other = visit()
-    status = f"() => fetch('{kept}').then(({{ status }}) => status === 404)"
+    status = f"() => fetch('{url}').then(({{ status }}) => status === 404)"
     assert not other.evaluate(status)
     page.close()
     _until(other, status)
@@ -272,25 +272,25 @@ def test_a_closed_page_leaves_nothing_behind(visit: Callable[..., Any], simulate
 
 def test_two_clips_are_compared(visit: Callable[..., Any], simulated: Path) -> None:
     files = _clips(simulated)[:2]
-    said = reactometer.predict(files, progress=False)
+    predictions = reactometer.predict(files, progress=False)
     page = visit()
     _score(page, *files)
     curves = page.evaluate(CURVES)
     assert [(curve["label"], curve["clip"]) for curve in curves] == [
-        (label, clip) for clip in (0, 1) for label in said[0].labels
+        (label, clip) for clip in (0, 1) for label in predictions[0].labels
     ]
-    first, second = (own.intensities or () for own in said)
-    for place, row in enumerate(page.locator("#whole tbody tr").all()):
+    first, second = (prediction.intensities or () for prediction in predictions)
+    for index, row in enumerate(page.locator("#whole tbody tr").all()):
         cells = [cell.split()[0] for cell in row.locator("td").all_inner_texts()]
-        assert cells[:2] == [f"{first[place]:.2f}", f"{second[place]:.2f}"]
-        assert float(cells[2].replace("−", "-")) == pytest.approx(second[place] - first[place], abs=0.0051)
+        assert cells[:2] == [f"{first[index]:.2f}", f"{second[index]:.2f}"]
+        assert float(cells[2].replace("−", "-")) == pytest.approx(second[index] - first[index], abs=0.0051)
     assert page.locator("#players video").count() == 2
     assert page.inner_text("#legend").split("\n") == [file.name for file in files]
     page.click("#again")
     assert page.is_visible("#ask")
 
 
-def test_what_is_downloaded_is_the_clips(visit: Callable[..., Any], simulated: Path) -> None:
+def test_downloads_have_the_values_of_the_clip(visit: Callable[..., Any], simulated: Path) -> None:
     page = visit()
     _windows(page, 0.5, 0.25)
     _score(page, _clips(simulated)[0])
@@ -305,14 +305,14 @@ def test_what_is_downloaded_is_the_clips(visit: Callable[..., Any], simulated: P
     assert [float(row[curves[0]["label"]]) for row in rows] == pytest.approx(curves[0]["y"])
 
 
-def test_on_a_phone_nothing_lies_beside_the_page(visit: Callable[..., Any], simulated: Path) -> None:
+def test_the_page_fits_a_phone(visit: Callable[..., Any], simulated: Path) -> None:
     page = visit(viewport=PHONE, has_touch=True, is_mobile=True, color_scheme="dark")
 
     def check() -> None:
         assert page.evaluate("() => document.documentElement.scrollWidth") == PHONE["width"]
         small = """() => [...document.querySelectorAll('button, .button, summary, select, nav a, input:not(.away)')]
-            .filter((one) => one.checkVisibility() && one.getBoundingClientRect().height < 44)
-            .map((one) => one.outerHTML)"""
+            .filter((element) => element.checkVisibility() && element.getBoundingClientRect().height < 44)
+            .map((element) => element.outerHTML)"""
         assert page.evaluate(small) == []
 
     check()
@@ -339,15 +339,13 @@ def test_a_recording_of_the_camera_is_scored(visit: Callable[..., Any]) -> None:
     _until(page, f"() => Number.isFinite(({PLAYER})().duration)")
 
 
-def test_a_key_is_asked_for_and_kept(
-    visit: Callable[..., Any], serving: Serving, simulated: Path, tmp_path: Path
-) -> None:
+def test_a_key_is_requested_once(visit: Callable[..., Any], serving: Serving, simulated: Path, tmp_path: Path) -> None:
     (tmp_path / "keys").write_text(f"lab {KEY}\n", encoding="utf-8")
     with serving(tmp_path / "jobs", "--keys", str(tmp_path / "keys")) as service:
         page = visit(service.address)
         page.set_input_files("#file", str(_clips(simulated)[0]))
         _until(page, "() => document.querySelector('#lock').open")
-        page.fill("#key", "not the one at all")
+        page.fill("#key", "a wrong key")
         page.keyboard.press("Enter")
         _until(page, "() => document.querySelector('#lock').open && !document.querySelector('#key').value")
         page.fill("#key", KEY)

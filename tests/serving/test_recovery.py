@@ -1,4 +1,4 @@
-"""A service whose disk is full, or whose clock jumps: it loses nothing that it took, and goes on."""
+"""A full disk or a jumping clock loses no accepted clip."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ FAKETIME = next(iter(Path("/usr/lib").glob("*/faketime/libfaketime.so.1")), None
 pytestmark = pytest.mark.slow
 
 
-def _taken(server: Server, clip: Path) -> str:
-    """Where a clip is asked for whose file is being read."""
-    where = server.post(clip, headers={"Prefer": "respond-async"}).headers["Location"]
-    while (told := server.client.get(where).json())["status"] == "queued" or not told["progress"]:
+def _start_clip(server: Server, clip: Path) -> str:
+    """Return the location of a clip that is being decoded."""
+    location = server.post(clip, headers={"Prefer": "respond-async"}).headers["Location"]
+    while (document := server.client.get(location).json())["status"] == "queued" or not document["progress"]:
         time.sleep(0.05)
-    return str(where)
+    return str(location)
 
 
 def _log(server: Server) -> str:
@@ -33,32 +33,32 @@ def test_a_full_disk_is_507_until_there_is_room(
 ) -> None:
     with serving(small_disk, "--readers", "1", TMPDIR=str(small_disk)) as server:
         done = server.post(talking(1)).json()
-        left = _taken(server, talking(8))
+        running = _start_clip(server, talking(8))
         filler = fill(small_disk)
-        for clip in (talking(1), bytes(1_500_000)):  # too large a body is kept in a temporary file first
+        for clip in (talking(1), bytes(1_500_000)):  # a large body is first spooled to a temporary file
             answer = server.post(clip)
             assert (answer.status_code, answer.headers["Retry-After"]) == (507, "60"), answer.text
             assert answer.json()["error"].startswith("the disk of the service is full. Try again later")
         assert len(list((small_disk / "uploads").iterdir())) <= 1
         assert server.client.get(f"/v1/predictions/{done['id']}").json() == done
-        wait_for(lambda: _log(server).count("cannot be written") > 2)  # what came of the clip under way
+        wait_for(lambda: _log(server).count("cannot be written") > 2)  # the result of the running clip
         filler.unlink()
-        assert server.wait(server.client.get(left))["status"] == "done"
+        assert server.wait(server.client.get(running))["status"] == "done"
         assert server.post(talking(1)).json()["status"] == "done"
         assert "Traceback" not in _log(server)
 
 
 @pytest.mark.skipif(FAKETIME is None, reason="no libfaketime here (Debian: apt-get install faketime)")
-def test_a_clock_that_jumps_under_a_clip_does_not_matter(serving: Serving, talking: Talking, tmp_path: Path) -> None:
+def test_a_clock_jump_during_a_clip_is_harmless(serving: Serving, talking: Talking, tmp_path: Path) -> None:
     clock = tmp_path / "clock"
     clock.write_text("+0d\n")
-    own = {"LD_PRELOAD": str(FAKETIME), "FAKETIME_TIMESTAMP_FILE": str(clock)}
-    own |= {"FAKETIME_NO_CACHE": "1", "FAKETIME_DONT_FAKE_MONOTONIC": "1"}
-    with serving(tmp_path / "data", "--readers", "1", **own) as server:
-        left = _taken(server, talking(8))
+    environment = {"LD_PRELOAD": str(FAKETIME), "FAKETIME_TIMESTAMP_FILE": str(clock)}
+    environment |= {"FAKETIME_NO_CACHE": "1", "FAKETIME_DONT_FAKE_MONOTONIC": "1"}
+    with serving(tmp_path / "data", "--readers", "1", **environment) as server:
+        running = _start_clip(server, talking(8))
         clock.write_text("-400d\n")
         after = server.post(talking(1), headers={"Prefer": "respond-async"})
-        first, second = server.wait(server.client.get(left)), server.wait(after)
+        first, second = server.wait(server.client.get(running)), server.wait(after)
         assert (first["status"], second["status"]) == ("done", "done")
         assert (first["created"][:4] == first["finished"][:4], second["created"] < second["finished"]) == (False, True)
         assert server.post(talking(1)).json()["predictions"] == second["predictions"]

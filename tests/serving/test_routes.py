@@ -1,4 +1,4 @@
-"""The REST interface, asked as clients ask it: a real service, over HTTP."""
+"""The REST interface of a real service, over HTTP."""
 
 from __future__ import annotations
 
@@ -32,28 +32,28 @@ def server(serving: Serving, tmp_path_factory: pytest.TempPathFactory) -> Iterat
 
 
 def _values(intensities: dict[str, dict[str, float]], side: str = "value") -> list[float]:
-    return [own[side] for own in intensities.values()]
+    return [intensity[side] for intensity in intensities.values()]
 
 
-def test_a_short_clip_is_answered_at_once_with_the_numbers_of_predict(server: Server, talking: Talking) -> None:
+def test_a_short_clip_has_the_numbers_of_predict(server: Server, talking: Talking) -> None:
     answer = server.post(talking(1), params={"frames": True})
     assert answer.status_code == 200
-    document, (own,) = answer.json(), predict([talking(1)], progress=False)
-    (told,) = document["predictions"]
+    document, (expected,) = answer.json(), predict([talking(1)], progress=False)
+    (prediction,) = document["predictions"]
     assert document["status"] == "done" and document["progress"] == 1.0 and document["name"] == "clip.mp4"
     assert (document["width_px"], document["height_px"]) == (160, 160)
-    assert _values(told["intensities"]) == pytest.approx(own.intensities, abs=1e-5)
-    assert own.intervals and document["coverage"] == own.coverage
-    assert _values(told["intensities"], "low") == pytest.approx([low for low, _ in own.intervals], abs=1e-5)
-    assert len(told["timeline"]) == len(own.windows) > 1
-    for window, there in zip(own.windows, told["timeline"], strict=True):
+    assert _values(prediction["intensities"]) == pytest.approx(expected.intensities, abs=1e-5)
+    assert expected.intervals and document["coverage"] == expected.coverage
+    assert _values(prediction["intensities"], "low") == pytest.approx([low for low, _ in expected.intervals], abs=1e-5)
+    assert len(prediction["timeline"]) == len(expected.windows) > 1
+    for window, there in zip(expected.windows, prediction["timeline"], strict=True):
         assert (there["start_s"], there["end_s"]) == pytest.approx((window.start_s, window.end_s), abs=1e-3)
         assert _values(there["intensities"]) == pytest.approx(window.intensities, abs=1e-5)
-    assert [frame["box"] for frame in told["frames"]] == [
-        sample.box and pytest.approx(sample.box, abs=0.05) for sample in own.samples
+    assert [frame["box"] for frame in prediction["frames"]] == [
+        sample.box and pytest.approx(sample.box, abs=0.05) for sample in expected.samples
     ]
     level = document["voice_level"]
-    assert len(level["db"]) == pytest.approx(own.duration_s / level["step_s"], abs=1.1)
+    assert len(level["db"]) == pytest.approx(expected.duration_s / level["step_s"], abs=1.1)
     assert max(filter(None, level["db"])) > -40
     server.wait_for_no_uploads()
 
@@ -62,23 +62,23 @@ def test_a_short_clip_is_answered_at_once_with_the_numbers_of_predict(server: Se
 @pytest.mark.shared
 def test_a_real_clip_has_the_numbers_of_predict(server: Server, shared_data: Path) -> None:
     clip = shared_data / "clips" / "face_noface.mov"
-    answer, (own,) = server.post(clip, clip.name), predict([clip], progress=False)
+    answer, (expected,) = server.post(clip, clip.name), predict([clip], progress=False)
     assert answer.status_code == 200, answer.text
-    (told,) = answer.json()["predictions"]
-    assert _values(told["intensities"]) == pytest.approx(own.intensities, abs=1e-5)
-    assert [window["state"] for window in told["timeline"]] == [row["state"] for row in timeline_rows([own])]
-    assert told["warnings"] == clip_rows([own])[0]["warnings"]
+    (prediction,) = answer.json()["predictions"]
+    assert _values(prediction["intensities"]) == pytest.approx(expected.intensities, abs=1e-5)
+    assert [window["state"] for window in prediction["timeline"]] == [row["state"] for row in timeline_rows([expected])]
+    assert prediction["warnings"] == clip_rows([expected])[0]["warnings"]
 
 
 @pytest.mark.slow
-def test_forms_hold_what_the_command_writes(server: Server, talking: Talking, tmp_path: Path) -> None:
-    where = f"/v1/predictions/{server.post(talking(1)).json()['id']}"
-    (own,) = predict([talking(1)], progress=False)
-    write_table(timeline_rows([own]), timeline_columns(own), tmp_path / "timeline.csv")
+def test_formats_equal_the_files_of_the_command(server: Server, talking: Talking, tmp_path: Path) -> None:
+    location = f"/v1/predictions/{server.post(talking(1)).json()['id']}"
+    (prediction,) = predict([talking(1)], progress=False)
+    write_table(timeline_rows([prediction]), timeline_columns(prediction), tmp_path / "timeline.csv")
     expected = pd.read_csv(tmp_path / "timeline.csv").assign(path="clip.mp4")
 
     def get(name: str, media_type: str) -> httpx.Response:
-        answer = server.client.get(where, params={"format": name})
+        answer = server.client.get(location, params={"format": name})
         assert answer.status_code == 200 and answer.headers["Content-Type"].startswith(media_type)
         return answer
 
@@ -87,28 +87,28 @@ def test_forms_hold_what_the_command_writes(server: Server, talking: Talking, tm
     assert table.headers["Content-Disposition"] == 'attachment; filename="clip-timeline.csv"'
     elan = ElementTree.fromstring(get("elan", "text/x-eaf+xml").content)
     tiers = {str(tier.get("TIER_ID")): len(tier) for tier in elan.iter("TIER")}
-    assert tiers["Anger (intensity)"] == len(own.windows)
+    assert tiers["Anger (intensity)"] == len(prediction.windows)
     assert elan.find("HEADER/MEDIA_DESCRIPTOR").get("MEDIA_URL") == "clip.mp4"  # type: ignore[union-attr]
     assert get("json", "application/json").json()["status"] == "done"
 
 
 @pytest.mark.slow
-def test_a_long_clip_is_a_job_that_can_be_asked_and_deleted(server: Server, talking: Talking) -> None:
+def test_a_long_clip_is_a_job(server: Server, talking: Talking) -> None:
     answer = server.post(talking(4), headers={"Prefer": "respond-async"})
     assert answer.status_code == 202 and answer.headers["Retry-After"].isdigit()
     assert answer.json()["status"] in ("queued", "running")
-    where = answer.headers["Location"]
-    early = server.client.get(where, params={"format": "csv"})
+    location = answer.headers["Location"]
+    early = server.client.get(location, params={"format": "csv"})
     assert early.status_code == 409 and "not done" in early.json()["error"]
     document = server.wait(answer)
     assert document["status"] == "done" and document["duration_s"] == pytest.approx(12, abs=0.2)
-    assert server.client.delete(where).status_code == 204
-    assert server.client.get(where).status_code == 404
-    assert server.client.delete(where).status_code == 404
+    assert server.client.delete(location).status_code == 204
+    assert server.client.get(location).status_code == 404
+    assert server.client.delete(location).status_code == 404
 
 
 @pytest.mark.slow
-def test_a_clip_that_is_given_up_ends_at_once(server: Server, talking: Talking) -> None:
+def test_a_deleted_clip_stops_immediately(server: Server, talking: Talking) -> None:
     answers = [server.post(talking(6), headers={"Prefer": "respond-async"}) for _ in range(3)]
     for answer in answers:
         assert server.client.delete(answer.headers["Location"]).status_code == 204
@@ -119,14 +119,14 @@ def test_a_clip_that_is_given_up_ends_at_once(server: Server, talking: Talking) 
 @pytest.mark.slow
 def test_settings_reach_the_prediction(server: Server, talking: Talking) -> None:
     settings = {"window_s": 1, "hop_s": 0.5, "faces": "all", "smooth_s": 1, "threshold": 0.05, "rate_hz": 4}
-    (told,) = server.post(talking(1), data=settings).json()["predictions"]
-    kinds = {"window_s": 1.0, "hop_s": 0.5, "smooth_s": 1.0, "rate_hz": 4.0}
-    (own,) = predict([talking(1)], faces="all", progress=False, **kinds)  # type: ignore[arg-type]
-    assert told["face"] == 1 and told["notes"] == list(own.notes) != []
-    assert [_values(window["intensities"]) for window in told["timeline"]] == [
-        pytest.approx(window.intensities, abs=1e-5) for window in own.windows
+    (prediction,) = server.post(talking(1), data=settings).json()["predictions"]
+    options = {"window_s": 1.0, "hop_s": 0.5, "smooth_s": 1.0, "rate_hz": 4.0}
+    (expected,) = predict([talking(1)], faces="all", progress=False, **options)  # type: ignore[arg-type]
+    assert prediction["face"] == 1 and prediction["notes"] == list(expected.notes) != []
+    assert [_values(window["intensities"]) for window in prediction["timeline"]] == [
+        pytest.approx(window.intensities, abs=1e-5) for window in expected.windows
     ]
-    assert told["events"]
+    assert prediction["events"]
 
 
 @pytest.mark.parametrize(
@@ -140,7 +140,7 @@ def test_settings_reach_the_prediction(server: Server, talking: Talking) -> None
         ({"params": {"format": "cvs"}}, 400, "format: Input should be 'json', 'csv'"),
     ],
 )
-def test_a_wrong_setting_is_told(
+def test_an_invalid_option_is_an_error(
     server: Server, talking: Talking, request_: dict[str, Any], status: int, says: str
 ) -> None:
     answer = server.post(talking(1), **request_)
@@ -149,7 +149,7 @@ def test_a_wrong_setting_is_told(
     server.wait_for_no_uploads()
 
 
-def test_what_is_no_clip_is_told_by_its_own_name(server: Server) -> None:
+def test_an_error_names_the_file_of_the_client(server: Server) -> None:
     answer = server.post(b"not a film", "../../holiday.mp4")
     assert answer.status_code == 422
     assert answer.json()["error"].startswith("cannot read holiday.mp4 (got Invalid data")
@@ -179,26 +179,26 @@ def test_model_health_and_metrics(server: Server, talking: Talking) -> None:
     assert "composite" in model["card"]
     assert model["device"] in DEVICES and model["limits"]["seconds"] == 20
     assert server.client.get("/readyz").json() == {"status": "ready"}
-    told = server.client.get("/metrics").text
+    metrics = server.client.get("/metrics").text
     for line in (
         'reactometer_requests_total{route="/v1/predictions",status="200"}',
         'reactometer_clip_seconds_bucket{le="0.01",stage="predict"}',
         "reactometer_queue_clips 0.0",
     ):
-        assert line in told
+        assert line in metrics
     assert server.client.get("/v1/nothing").json() == {"error": "Not Found."}
 
 
 def test_the_interface_describes_itself(server: Server) -> None:
-    told = server.client.get("/openapi.json").json()
-    created = told["paths"]["/v1/predictions"]["post"]
+    schema = server.client.get("/openapi.json").json()
+    created = schema["paths"]["/v1/predictions"]["post"]
     assert {"200", "202", "413", "422", "429"} <= set(created["responses"])
     assert "text/csv" in created["responses"]["200"]["content"]
-    assert told["components"]["schemas"]["Intensity"]["properties"]["value"]["examples"]
-    assert "/metrics" not in told["paths"]
+    assert schema["components"]["schemas"]["Intensity"]["properties"]["value"]["examples"]
+    assert "/metrics" not in schema["paths"]
 
 
-def test_pages_of_other_sites_and_other_names_get_nothing(server: Server) -> None:
+def test_other_origins_and_hosts_are_refused(server: Server) -> None:
     strange = server.client.get("/v1/model", headers={"Host": "rebound.example"})
     assert strange.status_code == 400 and "host" in strange.text
     other = server.client.post("/v1/predictions", headers={"Origin": "https://other.example"})
@@ -209,8 +209,8 @@ def test_pages_of_other_sites_and_other_names_get_nothing(server: Server) -> Non
     with connect(live, origin=Origin(server.address)) as session:
         session.send('{"type": "start"}')
         assert '"type": "ready"' in session.recv(60)
-    own = server.client.get("/readyz", headers={"Origin": server.address})
-    assert own.status_code == 200 and "default-src 'self'" in own.headers["Content-Security-Policy"]
+    local = server.client.get("/readyz", headers={"Origin": server.address})
+    assert local.status_code == 200 and "default-src 'self'" in local.headers["Content-Security-Policy"]
 
 
 @pytest.mark.slow

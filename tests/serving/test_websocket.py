@@ -1,4 +1,4 @@
-"""WebSocket /v1/live: a real server, a real client, and clients that do it wrong."""
+"""WebSocket /v1/live: a real server with correct and malformed clients."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def metrics() -> ServiceMetrics:
 
 @pytest.fixture(scope="module")
 def address(starter: LoadedModel, metrics: ServiceMetrics) -> Iterator[str]:
-    """A server of this route alone."""
+    """Serve only this route."""
     with live_route(starter, {"anna": KEY}, metrics, LIMITS) as address:
         yield address
 
@@ -58,30 +58,30 @@ def session(address: str, **start: object) -> Iterator[ClientConnection]:
 
 
 def received(client: ClientConnection) -> tuple[list[dict[str, Any]], int]:
-    """All that comes until the server closes, and its code."""
-    said: list[dict[str, Any]] = []
+    """Receive all messages until the server closes; return them with the close code."""
+    messages: list[dict[str, Any]] = []
     try:
         while True:
-            said.append(json.loads(client.recv(10)))
+            messages.append(json.loads(client.recv(10)))
     except ConnectionClosed as end:
-        return said, end.rcvd.code if end.rcvd else 0
+        return messages, end.rcvd.code if end.rcvd else 0
 
 
 def test_a_clip_is_scored_as_it_comes(
     address: str, starter: LoadedModel, video: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    here = LiveScorer(starter, 1.0)
+    scorer = LiveScorer(starter, 1.0)
     with caplog.at_level(logging.DEBUG), session(address) as client:
-        for piece in pieces_of(video, 10.0):
-            message = pack(piece)
+        for packet in pieces_of(video, 10.0):
+            message = pack(packet)
             client.send(message)
-            here.take(unpack(message))  # with the same JPEG
+            scorer.take(unpack(message))  # with the same JPEG
             time.sleep(0.02)
         client.send('{"type": "stop"}')
-        said, code = received(client)
+        messages, code = received(client)
     assert code == 1000
-    assert {one["type"] for one in said} == {"intensities"}
-    last, expected = said[-1], here.score()
+    assert {message["type"] for message in messages} == {"intensities"}
+    last, expected = messages[-1], scorer.score()
     assert expected is not None
     values = [last["intensities"][label]["value"] for label in starter.labels]
     if not last["dropped"]:
@@ -96,7 +96,7 @@ def test_a_clip_is_scored_as_it_comes(
 
 
 @pytest.mark.parametrize(
-    ("start", "told"),
+    ("start", "error"),
     [
         ("nonsense", "invalid start message"),
         ("[1]", "invalid start message"),
@@ -109,35 +109,35 @@ def test_a_clip_is_scored_as_it_comes(
         (b"\x01", "invalid start message"),
     ],
 )
-def test_a_wrong_first_message_is_refused(address: str, start: str | bytes, told: str) -> None:
+def test_an_invalid_start_message_is_refused(address: str, start: str | bytes, error: str) -> None:
     with connect(address) as client:
         client.send(start)
-        (said,), code = received(client)
+        (answer,), code = received(client)
     assert code == 1008
-    assert said["type"] == "error"
-    assert told in said["error"]
-    assert "\n" not in said["error"]
+    assert answer["type"] == "error"
+    assert error in answer["error"]
+    assert "\n" not in answer["error"]
 
 
 @pytest.mark.slow
-def test_the_silent_are_refused(starter: LoadedModel) -> None:
+def test_silent_clients_time_out(starter: LoadedModel) -> None:
     limits = LiveLimits(start_s=2.0, idle_s=2.0)
     with live_route(starter, {}, ServiceMetrics(), limits) as address:
         with connect(address) as client:
             assert received(client) == ([{"type": "error", "error": "no start message within 2 s"}], 1008)
         with session(address) as client:
-            (said,), code = received(client)
-            assert (code, said["error"]) == (1000, "no message for 2 s")
+            (answer,), code = received(client)
+            assert (code, answer["error"]) == (1000, "no message for 2 s")
 
 
 @pytest.mark.parametrize(
-    ("message", "told"),
+    ("message", "error"),
     [
         (b"\x01", "neither a frame nor sound"),
         (HEAD.pack(9, 0.0), "neither a frame nor sound"),
         (HEAD.pack(1, float("nan")) + encode_frame(np.zeros((9, 9, 3), np.uint8)), "no time"),
         (HEAD.pack(1, 1e300), "no time"),
-        (HEAD.pack(1, 0.0) + b"not a picture", "no JPEG"),
+        (HEAD.pack(1, 0.0) + b"not an image", "no JPEG"),
         (HEAD.pack(1, 0.0) + b"\xff\xd8\xff\xc0\x00\x11\x08\xff\xff\xff\xff\x03", "65535 x 65535 pixels"),
         (HEAD.pack(1, 0.0) + b"\xff\xd8" + b"\xff" * 50, "no JPEG"),
         (HEAD.pack(1, 0.0) + b"\xff\xd8\xff\xe0\x00\x00" * 9, "no JPEG"),
@@ -148,31 +148,31 @@ def test_the_silent_are_refused(starter: LoadedModel) -> None:
         ('{"type": "dance"}', "invalid message"),
     ],
 )
-def test_a_malformed_piece_ends_the_session(address: str, message: str | bytes, told: str) -> None:
+def test_a_malformed_packet_ends_the_session(address: str, message: str | bytes, error: str) -> None:
     with session(address) as client:
         client.send(message)
-        (said,), code = received(client)
-    assert (said["type"], code) == ("error", 1008)
-    assert told in said["error"]
+        (answer,), code = received(client)
+    assert (answer["type"], code) == ("error", 1008)
+    assert error in answer["error"]
 
 
-def test_a_piece_that_is_too_large_ends_the_session(address: str) -> None:
+def test_a_packet_that_is_too_large_ends_the_session(address: str) -> None:
     with session(address) as client:
         client.send(bytes(MAX_FRAME_BYTES + 100))
-        said, code = received(client)
-        assert (code, "too large" in said[-1]["error"]) == (1009, True)
+        messages, code = received(client)
+        assert (code, "too large" in messages[-1]["error"]) == (1009, True)
 
 
-def test_so_many_at_once_and_no_more(
+def test_the_number_of_sessions_is_limited(
     address: str, metrics: ServiceMetrics, wait_for: Callable[[Callable[[], bool]], None]
 ) -> None:
     with session(address), session(address), connect(address) as client:
         client.send(json.dumps({"type": "start", "key": KEY}))
-        (said,), code = received(client)
+        (answer,), code = received(client)
         assert b"reactometer_live_sessions 2.0" in metrics.text()
-        assert (code, "too many live sessions (limit 2)" in said["error"]) == (1013, True)
+        assert (code, "too many live sessions (limit 2)" in answer["error"]) == (1013, True)
     wait_for(lambda: b"reactometer_live_sessions 0.0" in metrics.text())
-    with session(address):  # there is room again, and whoever breaks off leaves nothing behind
+    with session(address):  # a closed session frees its place
         pass
 
 
@@ -181,25 +181,25 @@ def test_a_damaged_frame_is_one_without_a_face(address: str, video: Path) -> Non
     jpeg = encode_frame(rgb)
     with session(address) as client:
         client.send(HEAD.pack(1, 0.0) + jpeg[:40] + jpeg[: len(jpeg) // 2])
-        said = json.loads(client.recv(10))
-        if said["type"] == "intensities":
-            assert said["face"] is None
+        answer = json.loads(client.recv(10))
+        if answer["type"] == "intensities":
+            assert answer["face"] is None
 
 
-def test_pieces_survive_packing() -> None:
-    picture: ByteArray = np.full((20, 30, 3), 128, np.uint8)
-    back = unpack(pack(Packet(PacketKind.FRAME, 1.5, lambda: picture)))
+def test_packets_survive_packing() -> None:
+    image: ByteArray = np.full((20, 30, 3), 128, np.uint8)
+    back = unpack(pack(Packet(PacketKind.FRAME, 1.5, lambda: image)))
     assert back.time_s == 1.5
     assert callable(back.content)
     decoded = back.content()
     assert decoded is not None
-    assert np.abs(decoded.astype(int) - picture).max() <= 2
+    assert np.abs(decoded.astype(int) - image).max() <= 2
     samples = np.array([-1.0, 0.25, 1.0, 7.0], np.float32)
-    heard = unpack(pack(Packet(PacketKind.SOUND, 0.0, samples))).content
-    np.testing.assert_allclose(heard, [-1.0, 0.25, 1.0, 1.0], atol=1 / SOUND_RATE_HZ)  # type: ignore[arg-type]
+    samples_back = unpack(pack(Packet(PacketKind.SOUND, 0.0, samples))).content
+    np.testing.assert_allclose(samples_back, [-1.0, 0.25, 1.0, 1.0], atol=1 / SOUND_RATE_HZ)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("option", [cv2.IMWRITE_JPEG_PROGRESSIVE, cv2.IMWRITE_JPEG_OPTIMIZE, None])
-def test_a_picture_tells_its_size_before_it_is_decoded(option: int | None) -> None:
+def test_the_size_of_a_jpeg_is_read_without_decoding(option: int | None) -> None:
     _, jpeg = cv2.imencode(".jpg", np.zeros((123, 456, 3), np.uint8), [option, 1] if option else [])
     assert jpeg_size(jpeg.tobytes()) == (456, 123)
