@@ -1,4 +1,4 @@
-"""A service that is killed under its clients, and started again."""
+"""Kill a service during requests, restart it, and check its jobs."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ from kills import CLI, LONGEST_S, Kill, end, kill_group, log_file, start
 
 
 @dataclass
-class Told:
-    """What a service has told a client."""
+class ClientRecord:
+    """Responses of a service: accepted and finished jobs."""
 
     accepted: dict[str, int]  # the clip's number by the job's id
     done: dict[str, Any]  # documents by id
@@ -27,70 +27,73 @@ class Told:
 
 def kill_service(
     clips: Sequence[Path], kill: Kill | None, folder: Path, expected: Sequence[Any] = ()
-) -> tuple[Told, list[str]]:
-    """Send clips to a service that is killed meanwhile, start it again, and tell what it told and all that is wrong.
+) -> tuple[ClientRecord, list[str]]:
+    """Send clips to a service, kill and restart it; return its responses and all errors.
 
     Args:
         clips: to be sent.
         kill: when; None: never.
-        folder: of the service.
-        expected: what an undisturbed service predicts of each.
+        folder: folder of the service.
+        expected: predictions of an undisturbed service, per clip.
     """
-    process, told = start(_service(folder), folder, kill.at if kill else 0, kill.n_bytes if kill else 0), Told({}, {})
+    process, record = (
+        start(_service(folder), folder, kill.at if kill else 0, kill.n_bytes if kill else 0),
+        ClientRecord({}, {}),
+    )
     with suppress(httpx.HTTPError, ProcessLookupError):
-        _send(clips, process, folder, told)
+        _send(clips, process, folder, record)
     kill_group(process)
     end(process)
     if kill is None:
-        return told, []
-    return told, _go_on(folder, told, expected, len(clips))
+        return record, []
+    return record, _restart(folder, record, expected, len(clips))
 
 
 def _service(folder: Path) -> list[str]:
     return [*CLI, "serve", "--port", "0", "--data", str(folder), "--readers", "2", "--device", "cpu"]
 
 
-def _send(clips: Sequence[Path], process: subprocess.Popen[bytes], folder: Path, told: Told) -> None:
+def _send(clips: Sequence[Path], process: subprocess.Popen[bytes], folder: Path, record: ClientRecord) -> None:
     with httpx.Client(base_url=_address(process, folder), timeout=LONGEST_S) as client:
         for number, clip in enumerate(clips):
             files, headers = {"file": (clip.name, clip.read_bytes())}, {"Prefer": "respond-async"}
             answer = client.post("/v1/predictions", files=files, headers=headers)
             assert answer.status_code == 202, answer.text
-            told.accepted[answer.json()["id"]] = number
-        _wait(client, told)
+            record.accepted[answer.json()["id"]] = number
+        _wait(client, record)
 
 
-def _wait(client: httpx.Client, told: Told) -> None:
-    """Ask for every clip until it is over, and keep what is told of it."""
-    until_s = time.monotonic() + LONGEST_S
-    while left := told.accepted.keys() - told.done.keys():
-        assert time.monotonic() < until_s, left
-        for job in left:
+def _wait(client: httpx.Client, record: ClientRecord) -> None:
+    """Poll every clip until it ends, and record its document."""
+    deadline = time.monotonic() + LONGEST_S
+    while pending := record.accepted.keys() - record.done.keys():
+        assert time.monotonic() < deadline, pending
+        for job in pending:
             document = client.get(f"/v1/predictions/{job}").json()
             if document.get("status") not in ("queued", "running"):
-                told.done[job] = document
+                record.done[job] = document
         time.sleep(0.02)
 
 
 def _address(process: subprocess.Popen[bytes], folder: Path) -> str:
-    until_s = time.monotonic() + LONGEST_S
-    while time.monotonic() < until_s:
+    deadline = time.monotonic() + LONGEST_S
+    while time.monotonic() < deadline:
         if process.poll() is not None:
             raise ProcessLookupError
         lines = log_file(folder).read_text().splitlines()
-        if found := [line.split()[0] for line in lines if line.startswith("http")]:
-            return found[0]
+        if addresses := [line.split()[0] for line in lines if line.startswith("http")]:
+            return addresses[0]
         time.sleep(0.02)
     raise TimeoutError
 
 
-def _go_on(folder: Path, before: Told, expected: Sequence[Any], sent: int) -> list[str]:
-    """Start the service again; wrong: an accepted clip without an end, or with two; other numbers; an upload left."""
+def _restart(folder: Path, before: ClientRecord, expected: Sequence[Any], sent: int) -> list[str]:
+    """Restart the service; list lost, repeated or changed clips, and leftover uploads."""
     finished = _rows(folder)
-    process, told = start(_service(folder), folder, 0), Told(dict(before.accepted), {})
+    process, record = start(_service(folder), folder, 0), ClientRecord(dict(before.accepted), {})
     try:
         with httpx.Client(base_url=_address(process, folder), timeout=LONGEST_S) as client:
-            _wait(client, told)
+            _wait(client, record)
             _settled(folder)
     except ProcessLookupError:
         return [f"does not start again: {log_file(folder).read_text()[-2000:]}"]
@@ -98,36 +101,38 @@ def _go_on(folder: Path, before: Told, expected: Sequence[Any], sent: int) -> li
         kill_group(process, signal.SIGTERM)
         end(process)
     rows = _rows(folder)
-    wrong = [f"{job}: {own}" for job, own in told.done.items() if own.get("status") != "done"]
-    wrong += [f"{job}: changed" for job, own in before.done.items() if told.done[job] != own]
-    wrong += [f"{job}: done twice" for job, own in finished.items() if own[0] == "done" and rows[job] != own]
-    wrong += [f"{job}: {own[0]}" for job, own in rows.items() if own[0] != "done"]
+    wrong = [f"{job}: {document}" for job, document in record.done.items() if document.get("status") != "done"]
+    wrong += [f"{job}: changed" for job, document in before.done.items() if record.done[job] != document]
+    wrong += [
+        f"{job}: done twice" for job, document in finished.items() if document[0] == "done" and rows[job] != document
+    ]
+    wrong += [f"{job}: {document[0]}" for job, document in rows.items() if document[0] != "done"]
     wrong += [] if len(rows) <= sent else [f"{len(rows)} jobs of {sent} clips"]
     wrong += [f"left: {path.name}" for path in (folder / "uploads").iterdir()]
     return wrong + [
         f"{job}: other numbers"
-        for job, own in told.done.items()
-        if own.get("status") == "done" and not _is_close(own["predictions"], expected[told.accepted[job]])
+        for job, document in record.done.items()
+        if document.get("status") == "done" and not _is_close(document["predictions"], expected[record.accepted[job]])
     ]
 
 
 def _rows(folder: Path) -> dict[str, tuple[str, float]]:
-    """Status, and when it was over, of each job."""
+    """Return status and time of the end of each job."""
     jobs = [json.loads(file.read_text()) for file in (folder / "jobs").glob("*.json")]
     return {job["id"]: (job["status"], job["finished_s"]) for job in jobs}
 
 
 def _settled(folder: Path) -> None:
-    """A job's upload goes right behind its end, and jobs may be there whose acceptance could not be told any more."""
-    until_s = time.monotonic() + LONGEST_S
-    while list((folder / "uploads").iterdir()) and time.monotonic() < until_s:
+    """Wait for the deletion of uploads, also of jobs whose client got no response."""
+    deadline = time.monotonic() + LONGEST_S
+    while list((folder / "uploads").iterdir()) and time.monotonic() < deadline:
         time.sleep(0.02)
 
 
 def _is_close(one: Any, other: Any) -> bool:
-    """The same, numbers within 1e-6: clips are scored together as they come."""
+    """Compare documents, numbers within 1e-6."""
     if isinstance(one, dict):
-        return one.keys() == other.keys() and all(_is_close(own, other[name]) for name, own in one.items())
+        return one.keys() == other.keys() and all(_is_close(document, other[name]) for name, document in one.items())
     if isinstance(one, list):
         return len(one) == len(other) and all(map(_is_close, one, other))
     return (
