@@ -38,7 +38,7 @@ def test_a_full_disk_is_507_until_there_is_room(
         for clip in (talking(1), bytes(1_500_000)):  # a large body is first spooled to a temporary file
             answer = server.post(clip)
             assert (answer.status_code, answer.headers["Retry-After"]) == (507, "60"), answer.text
-            assert answer.json()["error"].startswith("the disk of the service is full. Try again later")
+            assert answer.json()["error"].startswith("the disk of the service is full. hint: Try again later")
         assert len(list((small_disk / "uploads").iterdir())) <= 1
         assert server.client.get(f"/v1/predictions/{done['id']}").json() == done
         wait_for(lambda: _log(server).count("cannot be written") > 2)  # the result of the running clip
