@@ -19,7 +19,7 @@ import pytest
 from reactometer.config import PrepareConfig
 from reactometer.data.cache import PreparedSet, load_clip, open_prepared
 from reactometer.data.datasets import read_dataset
-from reactometer.data.prepare import _Job, _job, _prepare_one, prepare
+from reactometer.data.prepare import _Job, _make_job, _prepare_one, prepare
 from reactometer.errors import DataError, OutputError
 from reactometer.io import format_json, parse_json_object
 from reactometer.media.faces import decode_crop, load_detector
@@ -204,7 +204,7 @@ def test_crops_that_a_data_set_brings_along_are_taken_as_they_are(
 def _jobs(table: Path, out: Path) -> list[_Job]:
     (out / "clips").mkdir(parents=True)
     clips = read_dataset(table).clips
-    return [_job(out / "clips", SETTINGS, clip) for clip in clips]
+    return [_make_job(out / "clips", SETTINGS, clip) for clip in clips]
 
 
 @pytest.mark.slow

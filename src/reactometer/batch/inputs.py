@@ -28,11 +28,11 @@ class InputFile:
     problem: str = ""
 
 
-def find_files(given: Paths) -> list[str]:
+def find_files(inputs: Paths) -> list[str]:
     """Return the files to predict, each once, in order; the files of a folder are sorted by name.
 
     Args:
-        given: files; folders, searched at any depth for video and sound files that are not hidden; patterns such as
+        inputs: files; folders, searched at any depth for video and sound files that are not hidden; patterns such as
             ``clips/**/*.mp4``; lists, ``.txt`` with one path per line or ``.csv`` with a column ``path``, relative to
             the list's folder. Files and folders may be URIs of an object store, such as ``s3://bucket/clips``.
 
@@ -42,46 +42,46 @@ def find_files(given: Paths) -> list[str]:
             are not checked.
     """
     paths: list[str] = []
-    for name in map(str, as_path_list(given)):
-        path = url2pathname(name.removeprefix("file://")) if name.startswith("file://") else name
+    for entry in map(str, as_path_list(inputs)):
+        path = url2pathname(entry.removeprefix("file://")) if entry.startswith("file://") else entry
         try:
-            found = find_objects(path) if is_uri(path) else _expand(Path(path))
+            files = find_objects(path) if is_uri(path) else _expand(Path(path))
         except OSError as error:
-            raise DataError(f"{name}: cannot be read: {error}", fix="Check your access to it") from error
-        if not found:
-            raise DataError(f"{name}: no video or sound file there", fix="Check the path, or name the files")
-        paths += found
+            raise DataError(f"{entry}: cannot be read: {error}", fix="Check your access to it") from error
+        if not files:
+            raise DataError(f"{entry}: no video or sound file there", fix="Check the path, or name the files")
+        paths += files
     if not paths:
         raise DataError("no files given", expected="videos, folders, lists or patterns", fix="Name at least one")
     return list(dict.fromkeys(paths))
 
 
-def _expand(given: Path) -> Sequence[str]:
-    if given.is_dir():
-        return [str(file) for file in sorted(_walk(given, set()))]
-    if given.suffix.lower() in LIST_ENDINGS and given.is_file():
-        return [name if is_uri(name) else str(given.parent / name) for name in _listed(given)]
-    if any(sign in str(given) for sign in "*?[") and not given.exists():
-        matching = Path(given.anchor).glob(str(given.relative_to(given.anchor)))
+def _expand(path: Path) -> Sequence[str]:
+    if path.is_dir():
+        return [str(file) for file in sorted(_walk(path, set()))]
+    if path.suffix.lower() in LIST_ENDINGS and path.is_file():
+        return [name if is_uri(name) else str(path.parent / name) for name in _read_list(path)]
+    if any(character in str(path) for character in "*?[") and not path.exists():
+        matching = Path(path.anchor).glob(str(path.relative_to(path.anchor)))
         return [str(file) for file in sorted(matching) if file.is_file()]
-    return [str(given)] if given.exists() else []
+    return [str(path)] if path.exists() else []
 
 
-def _walk(folder: Path, seen: set[Path]) -> Iterator[Path]:
+def _walk(folder: Path, visited: set[Path]) -> Iterator[Path]:
     """Yield media files at any depth. Each folder is entered once, also through links; a dead link is a file."""
-    if folder.resolve() in seen:
+    if folder.resolve() in visited:
         return
-    seen.add(folder.resolve())
-    for one in sorted(folder.iterdir()):
-        if one.name.startswith("."):
+    visited.add(folder.resolve())
+    for entry in sorted(folder.iterdir()):
+        if entry.name.startswith("."):
             continue
-        if one.is_dir():
-            yield from _walk(one, seen)
-        elif one.suffix.lower() in MEDIA_ENDINGS:
-            yield one
+        if entry.is_dir():
+            yield from _walk(entry, visited)
+        elif entry.suffix.lower() in MEDIA_ENDINGS:
+            yield entry
 
 
-def _listed(file: Path) -> list[str]:
+def _read_list(file: Path) -> list[str]:
     """Return the paths in a list as they are written there."""
     if file.suffix.lower() == ".csv":
         return [row["path"] for row in read_listing(file) if row["path"]]

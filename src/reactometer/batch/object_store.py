@@ -70,10 +70,10 @@ def local_copy(path: str) -> Iterator[str]:
         return
     from pyarrow import fs
 
-    filesystem, source = _open(path)
+    filesystem, object_path = _open(path)
     with TemporaryDirectory(prefix="reactometer-") as folder:
-        copy = str(Path(folder) / PurePosixPath(source).name)
-        fs.copy_files(source, copy, source_filesystem=filesystem)
+        copy = str(Path(folder) / PurePosixPath(object_path).name)
+        fs.copy_files(object_path, copy, source_filesystem=filesystem)
         yield copy
 
 

@@ -56,16 +56,16 @@ def connect(address: str, n_cpus: int | None = None) -> Iterator[None]:
     if address.startswith("ray://"):
         fix = "Run the command on a machine of the cluster, for example by 'ray job submit', with --ray auto"
         raise ClusterError("Ray Data does not run through a Ray client", got=address, fix=fix)
-    own = {"num_cpus": n_cpus, "object_store_memory": OBJECT_STORE_BYTES, "include_dashboard": False}
+    options = {"num_cpus": n_cpus, "object_store_memory": OBJECT_STORE_BYTES, "include_dashboard": False}
     try:
         host, _, port = address.rpartition(":")
         if host and port.isdecimal():  # Ray itself would try for two minutes
             socket.create_connection((host, int(port)), CONNECT_TIMEOUT_S).close()
-        ray.init(address, log_to_driver=False, logging_level=logging.ERROR, **own if address == LOCAL else {})
+        ray.init(address, log_to_driver=False, logging_level=logging.ERROR, **options if address == LOCAL else {})
     except Exception as error:  # Ray raises Exception itself when a node does not start in time
-        what = f"{address}: no Ray cluster answers: {_cause(error)}"
+        problem = f"{address}: no Ray cluster answers: {_cause(error)}"
         fix = "Start one with 'ray start --head', correct the address, or use --ray local"
-        raise ClusterError(what, fix=f"{fix}. If the cluster has a token, set RAY_AUTH_MODE=token") from error
+        raise ClusterError(problem, fix=f"{fix}. If the cluster has a token, set RAY_AUTH_MODE=token") from error
     try:
         yield
     except ray.exceptions.RayError as error:
@@ -99,18 +99,19 @@ def predict_files(
     import ray
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-    waiting = {one.sha256: one for one in sources}
+    pending = {source.sha256: source for source in sources}
     arguments = predictor, ray.put(_pack(predictor)), version("reactometer")
     # Ray Data runs in a process of its own on this machine, since it writes its logs to standard error.
-    here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
-    stream = ray.remote(num_cpus=0, scheduling_strategy=here, max_retries=0)(_predict_rows)
+    this_node = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
+    stream = ray.remote(num_cpus=0, scheduling_strategy=this_node, max_retries=0)(_predict_rows)
     for _ in range(N_PASSES):
-        rows = [{"path": _absolute(one.path), "sha256": sha256} for sha256, one in waiting.items()]
+        rows = [{"path": _absolute(source.path), "sha256": sha256} for sha256, source in pending.items()]
         for result in stream.remote(rows, arguments, n_actors, n_gpus) if rows else ():
             row = ray.get(result)
-            if one := waiting.pop(row["sha256"], None):
-                yield one, [with_path(own, one.path) for own in load_predictions(row["predictions"])]
-    yield from ((one, []) for one in waiting.values())
+            if source := pending.pop(row["sha256"], None):
+                predictions = load_predictions(row["predictions"])
+                yield source, [with_path(prediction, source.path) for prediction in predictions]
+    yield from ((source, []) for source in pending.values())
 
 
 def _absolute(path: str) -> str:
@@ -146,16 +147,17 @@ def _predict_rows(
 class _Actor:
     """A process on the cluster with the run's model and the detector's weights."""
 
-    def __init__(self, predictor: FilePredictor, parcel: Any, expected: str) -> None:
+    def __init__(self, predictor: FilePredictor, files: Any, expected: str) -> None:
         import ray
 
-        if (found := version("reactometer")) != expected:
-            what = f"the machine {socket.gethostname()} has another version of reactometer"
-            raise ClusterError(what, got=found, expected=expected, fix="Install the same version on all machines")
+        if (installed := version("reactometer")) != expected:
+            problem = f"the machine {socket.gethostname()} has another version of reactometer"
+            fix = "Install the same version on all machines"
+            raise ClusterError(problem, got=installed, expected=expected, fix=fix)
         cv2.setNumThreads(1)  # an actor has one CPU
         self.folder = TemporaryDirectory(prefix="reactometer-")
         root = Path(self.folder.name)
-        for name, data in (ray.get(parcel) if isinstance(parcel, ray.ObjectRef) else parcel).items():
+        for name, data in (ray.get(files) if isinstance(files, ray.ObjectRef) else files).items():
             (root / name).parent.mkdir(parents=True, exist_ok=True)
             (root / name).write_bytes(data)
         if (root / "weights").is_dir():

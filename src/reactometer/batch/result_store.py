@@ -119,18 +119,18 @@ class ResultStore:
         for target in outdated:
             target.unlink()
         if clips:
-            first_paths = {one.sha256: one.path for one in reversed(sources)}
+            first_paths = {source.sha256: source.path for source in reversed(sources)}
             rows: list[dict[str, Any]] = []
-            for one in sources:
-                original = first_paths[one.sha256]
-                about = {
-                    "path": one.path,
-                    "same_as": None if original == one.path else original,
-                    "sha256": one.sha256,
+            for source in sources:
+                original = first_paths[source.sha256]
+                identity = {
+                    "path": source.path,
+                    "same_as": None if original == source.path else original,
+                    "sha256": source.sha256,
                 }
-                rows += [row | about for row in clips.get(one.sha256, ())]
+                rows += [row | identity for row in clips.get(source.sha256, ())]
             self._write(rows, [], [*columns, "same_as", "sha256"], self.folder / INDEX_FILE)
-        reasons = {one.path: one.problem or self.failures.get(one.sha256, "") for one in sources}
+        reasons = {source.path: source.problem or self.failures.get(source.sha256, "") for source in sources}
         reasons = {path: reason for path, reason in reasons.items() if reason}
         write_atomic(self.folder / FAILED_FILE, format_csv([("path", "reason"), *reasons.items()]))
         return reasons
@@ -147,10 +147,10 @@ class ResultStore:
             self.computed.add(line.sha256)
 
     def _write(
-        self, rows: Sequence[Mapping[str, Any]], before: Sequence[str], columns: Sequence[str], file: Path
+        self, rows: Sequence[Mapping[str, Any]], leading_columns: Sequence[str], columns: Sequence[str], file: Path
     ) -> None:
         columns = tables.with_face(columns) if self.all_faces else columns
-        tables.write_parquet(tables.to_arrow(rows, [*before, *columns]), file)
+        tables.write_parquet(tables.to_arrow(rows, [*leading_columns, *columns]), file)
 
 
 @contextmanager
@@ -166,15 +166,15 @@ def open_results(folder: Path, settings: Mapping[str, Any], *, all_faces: bool) 
         OutputError: the folder has other contents or other settings, another process uses it, or it cannot be written.
     """
     file = make_folder(folder) / SETTINGS_FILE
-    if not file.is_file() and any(own.name != LOCK and not own.name.endswith(PART) for own in folder.iterdir()):
+    if not file.is_file() and any(entry.name != LOCK and not entry.name.endswith(PART) for entry in folder.iterdir()):
         raise OutputError(f"{folder}: holds files that are not of a run", fix="Name a new folder")
     try:
         with FileLock(folder / LOCK, timeout=0):
             if not file.is_file():
                 write_atomic(file, format_json(settings))
             _check_settings(file, settings)
-            for part in (JOURNAL, TIMELINE):
-                make_folder(folder / part)
+            for subfolder in (JOURNAL, TIMELINE):
+                make_folder(folder / subfolder)
             yield ResultStore(folder, all_faces=all_faces)
     except Timeout as error:
         raise OutputError(f"{folder}: another process uses this folder", fix="Wait for it, or name another") from error
@@ -182,13 +182,13 @@ def open_results(folder: Path, settings: Mapping[str, Any], *, all_faces: bool) 
 
 def _check_settings(file: Path, settings: Mapping[str, Any]) -> None:
     with wrap_decode_errors(file, OutputError, "Name another folder"):
-        earlier = parse_json_object(file.read_bytes())
-    other = [key for key in {**earlier, **settings} if earlier.get(key) != settings.get(key)]
-    if other:
+        previous = parse_json_object(file.read_bytes())
+    changed = [key for key in {**previous, **settings} if previous.get(key) != settings.get(key)]
+    if changed:
         raise OutputError(
             f"{file.parent}: this results folder was created with a different model or different settings",
-            got=", ".join(f"{key} {settings.get(key)}" for key in other),
-            expected=", ".join(f"{key} {earlier.get(key)}" for key in other),
+            got=", ".join(f"{key} {settings.get(key)}" for key in changed),
+            expected=", ".join(f"{key} {previous.get(key)}" for key in changed),
             fix="Use the same model and settings, or name another folder",
         )
 

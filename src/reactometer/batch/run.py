@@ -66,24 +66,24 @@ class FilePredictor:
         try:
             predictor.reset()
             with local_copy(path) as file:
-                predictions = [ray_backend.with_path(one, path) for one in predictor.predict_file(file)]
+                predictions = [ray_backend.with_path(prediction, path) for prediction in predictor.predict_file(file)]
         except Exception as error:
             if find_errno(error) in DISK_FULL_ERRNOS:  # the run stops and can be resumed; the file is not to blame
                 raise
             predictions = [predictor.failed(path, f"{type(error).__name__}: {error}")]
-        return [replace(one, samples=()) for one in predictions]
+        return [replace(prediction, samples=()) for prediction in predictions]
 
 
 @cache
-def _load(own: FilePredictor) -> Predictor:
-    loaded = load_model(own.model, own.device, own.n_threads)
-    prepare = loaded.config.prepare.model_copy(update={"detector": own.detector})
+def _load(predictor: FilePredictor) -> Predictor:
+    loaded = load_model(predictor.model, predictor.device, predictor.n_threads)
+    prepare = loaded.config.prepare.model_copy(update={"detector": predictor.detector})
     loaded = replace(loaded, config=loaded.config.model_copy(update={"prepare": prepare}))
-    return Predictor(loaded, own.options)
+    return Predictor(loaded, predictor.options)
 
 
 def predict_folder(
-    given: Paths,
+    inputs: Paths,
     out: Path | str,
     model: Path | str = STARTER,
     options: PredictOptions | None = None,
@@ -101,7 +101,7 @@ def predict_folder(
     under the path of the first file), ``failed.csv`` (path, reason) and ``run.json`` (model, settings, version).
 
     Args:
-        given: files, folders, patterns and lists, see :func:`reactometer.batch.inputs.find_files`.
+        inputs: files, folders, patterns and lists, see :func:`reactometer.batch.inputs.find_files`.
         out: a folder on a disk.
         model: a checkpoint.
         options: how each file is predicted.
@@ -125,7 +125,7 @@ def predict_folder(
     if is_uri(out):
         fix = "Name a folder on this machine, and copy it to the store at the end"
         raise ConfigError("results cannot be written into an object store", got=str(out), fix=fix)
-    paths = find_files(given)
+    paths = find_files(inputs)
     options.check()
     settings, on_gpu = _settings(Path(model), options, device)
     count = workers.count or (1 if on_gpu else default_workers())
@@ -146,20 +146,20 @@ def predict_folder(
         for source in sources:
             if source.sha256:
                 contents.setdefault(source.sha256, source)
-        past = store.computed | store.failures.keys()
-        waiting = [one for sha256, one in contents.items() if sha256 not in past]
-        n_before = len(contents) - len(waiting)
+        completed = store.computed | store.failures.keys()
+        pending = [source for sha256, source in contents.items() if sha256 not in completed]
+        n_before = len(contents) - len(pending)
         if workers.ray:
-            results = ray_backend.predict_files(waiting, predictor, workers.count, workers.gpus)
+            results = ray_backend.predict_files(pending, predictor, workers.count, workers.gpus)
         else:
-            finished = run_jobs(predictor, [one.path for one in waiting], min(count, len(waiting)), _crashed)
+            finished = run_jobs(predictor, [source.path for source in pending], min(count, len(pending)), _crashed)
             stack.callback(finished.close)  # ends the processes at Ctrl-C, wherever it comes
-            results = ((waiting[index], predictions) for index, predictions in finished)
+            results = ((pending[index], predictions) for index, predictions in finished)
         with progress_bar("predicting", len(contents), progress, n_before) as advance:
             for source, predictions in results:
                 store.append(source.sha256, predictions or _crashed(source.path))
                 advance()
-        return RunResult(str(out), len(paths), len(waiting), n_before, store.write_tables(sources))
+        return RunResult(str(out), len(paths), len(pending), n_before, store.write_tables(sources))
 
 
 def _settings(model: Path, options: PredictOptions, device: str) -> tuple[dict[str, Any], bool]:
@@ -181,6 +181,6 @@ def _crashed(path: str) -> list[Prediction]:
 
 def hash_model(folder: Path) -> str:
     """Return one hash of the files that a model's numbers come from, including those of an ensemble's members."""
-    files = sorted({file for kind in MODEL_FILES for file in folder.rglob(kind)})
-    listed = "\n".join(f"{file.relative_to(folder)} {sha256_of(file)}" for file in files)
-    return sha256(listed.encode()).hexdigest()
+    files = sorted({file for pattern in MODEL_FILES for file in folder.rglob(pattern)})
+    listing = "\n".join(f"{file.relative_to(folder)} {sha256_of(file)}" for file in files)
+    return sha256(listing.encode()).hexdigest()

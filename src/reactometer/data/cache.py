@@ -74,9 +74,9 @@ def load_clip(row: PreparedRow) -> PreparedClip:
         wrap_decode_errors(row.file, DataError, "Delete it and run 'reactometer prepare' again"),
         np.load(row.file, allow_pickle=False) as arrays,
     ):
-        found = {name: arrays[name] for name in arrays.files}
-        found.pop("counts")  # written last, so its presence proves that the file is complete
-        return _unpack(found)
+        contents = {name: arrays[name] for name in arrays.files}
+        contents.pop("counts")  # written last, so its presence proves that the file is complete
+        return _unpack(contents)
 
 
 def open_prepared(folder: Path) -> PreparedSet:
@@ -161,5 +161,5 @@ def claim_folder(folder: Path) -> None:
 
 def default_folder(data: Path, face: str | None = None, voice: str | None = None) -> Path:
     """Return the default folder of a prepared dataset, or of these features of it, in the user's cache."""
-    name = json.dumps([str(data.resolve()), face, voice])
-    return cache_folder() / "prepared" / f"{data.resolve().stem}-{sha256(name.encode()).hexdigest()[:12]}"
+    key = json.dumps([str(data.resolve()), face, voice])
+    return cache_folder() / "prepared" / f"{data.resolve().stem}-{sha256(key.encode()).hexdigest()[:12]}"

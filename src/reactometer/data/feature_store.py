@@ -106,9 +106,9 @@ def write_store(
                     write_atomic(folder / name, save({"face": face, "voice": voice}))
             advance()
         write_atomic(folder / INDEX_FILE, format_json({"sizes": dict(sizes), "files": names}))
-        kept = set(names.values())
+        current = set(names.values())
         for file in (*folder.glob("*.safetensors"), *folder.glob(f".*{PART}")):
-            if file.name not in kept:
+            if file.name not in current:
                 file.unlink()
     return FeatureStore(dict(sizes), {key: folder / name for key, name in names.items()})
 
@@ -119,9 +119,9 @@ def open_store(folder: Path) -> FeatureStore:
     if not file.is_file():
         raise DataError(f"{folder}: holds no features: no {INDEX_FILE}", fix=REBUILD_HINT)
     with wrap_decode_errors(file, DataError, REBUILD_HINT):
-        about = parse_json_object(file.read_bytes())
-        files = {str(key): folder / Path(name).name for key, name in about["files"].items()}
-        return FeatureStore({stream: int(about["sizes"][stream]) for stream in STREAMS}, files)
+        index = parse_json_object(file.read_bytes())
+        files = {str(key): folder / Path(name).name for key, name in index["files"].items()}
+        return FeatureStore({stream: int(index["sizes"][stream]) for stream in STREAMS}, files)
 
 
 def _to_table(times_s: FloatArray, features: FloatArray, size: int) -> FloatArray:
@@ -134,6 +134,6 @@ def _to_table(times_s: FloatArray, features: FloatArray, size: int) -> FloatArra
 def _digest(row: PreparedRow, part: ClipPart, sizes: Mapping[str, int], source: str) -> str:
     """Digest all that a part's features depend on: its file's size and time of change, its span, and the source."""
     stat = row.file.stat() if row.file and row.file.exists() else None
-    changed = stat and (stat.st_size, stat.st_mtime_ns)
-    depends = [FORMAT, part_key(row, part), part.end_s, changed, dict(sizes), source]
-    return sha256(json.dumps(depends).encode()).hexdigest()[:24]
+    file_state = stat and (stat.st_size, stat.st_mtime_ns)
+    inputs = [FORMAT, part_key(row, part), part.end_s, file_state, dict(sizes), source]
+    return sha256(json.dumps(inputs).encode()).hexdigest()[:24]

@@ -50,26 +50,26 @@ def prepare_features(
         DataError: no such table or columns. What is wrong with one clip is its ``problem``; steps with a value that is
             not a number are left out, and counted as unreadable.
     """
-    asked = {stream: pattern for stream, pattern in (("face", face), ("voice", voice)) if pattern}
+    patterns = {stream: pattern for stream, pattern in (("face", face), ("voice", voice)) if pattern}
     stat = data.stat() if data.exists() else None
-    stamp = json.dumps([asked, labels, str(data), stat and (stat.st_size, stat.st_mtime_ns)])
-    stamp_file = out / FEATURES / "source.json"  # goes with the features when somebody deletes them
-    if stamp_file.is_file() and stamp_file.read_text(encoding="utf-8") == stamp:
+    signature = json.dumps([patterns, labels, str(data), stat and (stat.st_size, stat.st_mtime_ns)])
+    signature_file = out / FEATURES / "source.json"  # goes with the features when somebody deletes them
+    if signature_file.is_file() and signature_file.read_text(encoding="utf-8") == signature:
         prepared = open_prepared(out)
         if prepared.feature_sizes is not None:  # else prepared from media since
             return prepared
-    table = _read(data)
-    key = next((name for name in ID_COLUMNS if name in table), None)
-    if key is None:
+    table = _read_table(data)
+    id_column = next((name for name in ID_COLUMNS if name in table), None)
+    if id_column is None:
         got = ", ".join(map(str, table.columns[:8]))
         raise DataError(f"{data}: no column names the clip", got=got, expected=" or ".join(ID_COLUMNS))
-    others = [str(column) for column in table if column not in (key, *STANDARD_COLUMNS)]
-    columns = {stream: _matching(data, others, pattern) for stream, pattern in asked.items()}
-    free = [name for name in others if not any(name in own for own in columns.values())]
-    names = choose_labels(free, ID_COLUMNS, labels, data)
-    rows, steps = _read_clips(data, table, key, columns, names)
-    for stream, pattern in asked.items():
-        if not any(len(own[stream][0]) for own in steps.values()):
+    candidates = [str(column) for column in table if column not in (id_column, *STANDARD_COLUMNS)]
+    columns = {stream: _match_columns(data, candidates, pattern) for stream, pattern in patterns.items()}
+    remaining = [name for name in candidates if not any(name in matches for matches in columns.values())]
+    label_names = choose_labels(remaining, ID_COLUMNS, labels, data)
+    rows, steps = _read_clips(data, table, id_column, columns, label_names)
+    for stream, pattern in patterns.items():
+        if not any(len(matches[stream][0]) for matches in steps.values()):
             raise DataError(f"{data}: no row has a number in all {stream} features", got=f"'{pattern}'")
 
     def read(row: PreparedRow, part: ClipPart, _: object = None) -> Item:
@@ -82,52 +82,53 @@ def prepare_features(
         return Item(face, np.ones(len(face), dtype=bool), face_times_s, voice, voice_times_s)
 
     claim_folder(out)
-    stamp_file.unlink(missing_ok=True)
+    signature_file.unlink(missing_ok=True)
     sizes = {stream: len(columns.get(stream, ())) for stream in STREAMS}
     with progress_bar("reading features", len(split_parts(rows)), progress) as advance:
-        write_store(out / FEATURES, rows, read, sizes, advance, stamp)
-    prepared = PreparedSet(out, names, PrepareConfig(), tuple(rows), sizes)
+        write_store(out / FEATURES, rows, read, sizes, advance, signature)
+    prepared = PreparedSet(out, label_names, PrepareConfig(), tuple(rows), sizes)
     write_index(prepared)
-    write_atomic(stamp_file, stamp)
+    write_atomic(signature_file, signature)
     return prepared
 
 
 def _read_clips(
-    path: Path, table: pd.DataFrame, key: str, columns: Mapping[str, list[str]], labels: Sequence[str]
+    path: Path, table: pd.DataFrame, id_column: str, columns: Mapping[str, list[str]], labels: Sequence[str]
 ) -> tuple[list[PreparedRow], dict[str, Steps]]:
     """Return the clips of a table in its order, and the steps of each by its id."""
-    values = {stream: _numbers(table[columns.get(stream, [])]) for stream in STREAMS}  # (rows, D)
-    times_s = _numbers(table[["time_s"]])[:, 0] if "time_s" in table else np.zeros(len(table), np.float32)  # (rows,)
-    texts = table[[column for column in table if column in (key, *STANDARD_COLUMNS, *labels)]]
+    values = {stream: _to_numbers(table[columns.get(stream, [])]) for stream in STREAMS}  # (rows, D)
+    times_s = _to_numbers(table[["time_s"]])[:, 0] if "time_s" in table else np.zeros(len(table), np.float32)  # (rows,)
+    texts = table[[column for column in table if column in (id_column, *STANDARD_COLUMNS, *labels)]]
     texts = texts.astype(object).where(texts.notna(), "").astype(str).apply(lambda column: column.str.strip())
     rows, steps = list[PreparedRow](), dict[str, Steps]()
-    for name, own in texts.groupby(key, sort=False).indices.items():
-        cells = {str(column): str(cell) for column, cell in texts.iloc[own[0]].items()}
+    for name, row_indices in texts.groupby(id_column, sort=False).indices.items():
+        cells = {str(column): str(cell) for column, cell in texts.iloc[row_indices[0]].items()}
         split, problem = parse_split(cells.get("split", ""))
         clip = make_clip(
-            cells, labels, (key, *STANDARD_COLUMNS), clip_id=str(name), path=path, split=split, problem=problem
+            cells, labels, (id_column, *STANDARD_COLUMNS), clip_id=str(name), path=path, split=split, problem=problem
         )
-        found: Steps = {}
+        clip_steps: Steps = {}
         for stream, features in values.items():
-            is_number = np.isfinite(times_s[own]) & np.isfinite(features[own]).all(axis=1) & (stream in columns)
-            found[stream] = times_s[own[is_number]], features[own[is_number]]
-        counts = {stream: len(own_times_s) for stream, (own_times_s, _) in found.items()}
+            has_all = np.isfinite(features[row_indices]).all(axis=1) & (stream in columns)
+            is_finite = has_all & np.isfinite(times_s[row_indices])
+            clip_steps[stream] = times_s[row_indices[is_finite]], features[row_indices[is_finite]]
+        counts = {stream: len(step_times_s) for stream, (step_times_s, _) in clip_steps.items()}
         row = PreparedRow(
             clip,
             path,
-            duration_s=max(float(own_times_s.max(initial=0.0)) for own_times_s, _ in found.values()),
+            duration_s=max(float(step_times_s.max(initial=0.0)) for step_times_s, _ in clip_steps.values()),
             n_samples=counts["face"],
             n_faces=counts["face"],
-            n_unreadable=len(own) * len(columns) - sum(counts.values()),
+            n_unreadable=len(row_indices) * len(columns) - sum(counts.values()),
             has_sound=counts["voice"] > 0,
         )
         rows.append(PreparedRow(clip) if clip.problem else row)
-        steps[clip.clip_id] = found
+        steps[clip.clip_id] = clip_steps
     clips = with_splits([row.clip for row in rows])
     return [replace(row, clip=clip) for row, clip in zip(rows, clips, strict=True)], steps
 
 
-def _read(path: Path) -> pd.DataFrame:
+def _read_table(path: Path) -> pd.DataFrame:
     """Read a CSV or Parquet table; the columns of ``STANDARD_COLUMNS`` may be in any case."""
     try:
         if path.suffix.lower() in (".parquet", ".pq"):
@@ -142,16 +143,16 @@ def _read(path: Path) -> pd.DataFrame:
     return table.rename(columns=lambda name: str(name).lower() if str(name).lower() in STANDARD_COLUMNS else str(name))
 
 
-def _numbers(table: pd.DataFrame) -> FloatArray:
+def _to_numbers(table: pd.DataFrame) -> FloatArray:
     """Return the cells as (rows, columns) float32; a cell that holds no number is NaN."""
     numbers: FloatArray = table.apply(pd.to_numeric, errors="coerce").to_numpy(np.float32)
     return numbers
 
 
-def _matching(path: Path, columns: Sequence[str], patterns: str) -> list[str]:
+def _match_columns(path: Path, columns: Sequence[str], patterns: str) -> list[str]:
     """Return the columns that match one of the patterns; raise DataError for a pattern that none matches."""
-    wanted = [pattern.strip() for pattern in patterns.split(",")]
-    for pattern in wanted:
+    pattern_list = [pattern.strip() for pattern in patterns.split(",")]
+    for pattern in pattern_list:
         if not any(fnmatchcase(column, pattern) for column in columns):
             raise DataError(f"{path}: no column matches '{pattern}'", fix=suggestion(pattern.strip("*_"), columns))
-    return [column for column in columns if any(fnmatchcase(column, pattern) for pattern in wanted)]
+    return [column for column in columns if any(fnmatchcase(column, pattern) for pattern in pattern_list)]

@@ -78,54 +78,53 @@ def sample_frame_indices(
     if not times_s or end_s <= start_s:
         return []
     shifts = np.zeros(n_frames) if rng is None else rng.uniform(-0.5, 0.5, n_frames)
-    points = start_s + (np.arange(n_frames) + 0.5 + shifts) / n_frames * (end_s - start_s)  # (n_frames,)
-    known = np.asarray(times_s)  # (T,)
-    right = np.searchsorted(known, points).clip(1, max(len(known) - 1, 1))
-    nearest = np.where(points - known[right - 1] <= known[right.clip(max=len(known) - 1)] - points, right - 1, right)
-    return sorted({int(index) for index in nearest.clip(0, len(known) - 1)})
+    target_times_s = start_s + (np.arange(n_frames) + 0.5 + shifts) / n_frames * (end_s - start_s)  # (n_frames,)
+    sample_times_s = np.asarray(times_s)  # (T,)
+    right = np.searchsorted(sample_times_s, target_times_s).clip(1, max(len(sample_times_s) - 1, 1))
+    last = len(sample_times_s) - 1
+    is_left_nearer = target_times_s - sample_times_s[right - 1] <= sample_times_s[right.clip(max=last)] - target_times_s
+    return sorted({int(index) for index in np.where(is_left_nearer, right - 1, right).clip(0, last)})
 
 
-def pick_samples(clip: PreparedClip, sampling: InputSpec, rng: np.random.Generator | None = None) -> list[FaceSample]:
+def pick_samples(clip: PreparedClip, spec: InputSpec, rng: np.random.Generator | None = None) -> list[FaceSample]:
     """Return the samples of a clip that a model uses, see :func:`sample_frame_indices`."""
     times_s = [sample.time_s for sample in clip.samples]
-    return [
-        clip.samples[place] for place in sample_frame_indices(times_s, clip.start_s, clip.end_s, sampling.n_frames, rng)
-    ]
+    return [clip.samples[i] for i in sample_frame_indices(times_s, clip.start_s, clip.end_s, spec.n_frames, rng)]
 
 
-def to_item(clip: PreparedClip, sampling: InputSpec, rng: np.random.Generator | None = None) -> Item:
+def to_item(clip: PreparedClip, spec: InputSpec, rng: np.random.Generator | None = None) -> Item:
     """Decode a model's input from a clip; with ``rng``, the choice of frames is jittered as in training."""
-    samples = pick_samples(clip, sampling, rng)
-    frames = np.zeros((len(samples), 3, sampling.size_px, sampling.size_px), dtype=np.uint8)  # (T, 3, H, W)
-    seen = np.array([sampling.uses_face and sample.crop_jpeg is not None for sample in samples], dtype=bool)  # (T,)
-    for place, sample in enumerate(samples):
-        if seen[place]:
-            frames[place] = decode_frame(sample.crop_jpeg or b"", sampling)
-    audible = sampling.uses_voice and clip.waveform is not None and is_audible(clip.waveform)
-    voice, rate_hz = _steps(clip.waveform if audible else None, sampling.audio_input)
+    samples = pick_samples(clip, spec, rng)
+    frames = np.zeros((len(samples), 3, spec.size_px, spec.size_px), dtype=np.uint8)  # (T, 3, H, W)
+    face_mask = np.array([spec.uses_face and sample.crop_jpeg is not None for sample in samples], dtype=bool)  # (T,)
+    for i, sample in enumerate(samples):
+        if face_mask[i]:
+            frames[i] = decode_frame(sample.crop_jpeg or b"", spec)
+    audible = spec.uses_voice and clip.waveform is not None and is_audible(clip.waveform)
+    voice, rate_hz = _audio_steps(clip.waveform if audible else None, spec.audio_input)
     return Item(
         frames=frames,
-        face_mask=seen,
+        face_mask=face_mask,
         times_s=np.array([sample.time_s - clip.start_s for sample in samples], dtype=np.float32),
         voice=voice,
         voice_times_s=np.arange(len(voice), dtype=np.float32) / rate_hz,
     )
 
 
-def _steps(waveform: FloatArray | None, hears: str) -> tuple[FloatArray, float]:
+def _audio_steps(waveform: FloatArray | None, audio_input: str) -> tuple[FloatArray, float]:
     """Sound as steps of log-mel (N, M), or as blocks of samples (N, BLOCK_SIZE), and how many come a second."""
     sound = np.zeros(0, np.float32) if waveform is None else waveform
-    if hears == "log-mel":
+    if audio_input == "log-mel":
         return log_mel(sound), STEP_RATE_HZ
     padded = np.pad(sound, (0, -len(sound) % BLOCK_SIZE))
     return padded.reshape(-1, BLOCK_SIZE), SOUND_RATE_HZ / BLOCK_SIZE  # (N, BLOCK_SIZE)
 
 
-def decode_frame(crop_jpeg: bytes, sampling: InputSpec) -> ByteArray:
+def decode_frame(crop_jpeg: bytes, spec: InputSpec) -> ByteArray:
     """A sample's crop, or its middle, as (3, size_px, size_px) uint8 RGB."""
-    crop, size_px = decode_crop(crop_jpeg), sampling.size_px
-    if sampling.crop_share < 1.0:
-        border = round(len(crop) * (1.0 - sampling.crop_share) / 2)
+    crop, size_px = decode_crop(crop_jpeg), spec.size_px
+    if spec.crop_share < 1.0:
+        border = round(len(crop) * (1.0 - spec.crop_share) / 2)
         crop = crop[border : len(crop) - border, border : len(crop) - border]
     if crop.shape[0] != size_px:
         shrinks = crop.shape[0] > size_px

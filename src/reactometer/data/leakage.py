@@ -37,9 +37,9 @@ class Leak:
     def __str__(self) -> str:
         """One line with its size."""
         first, second = self.splits
-        such = f", such as {', '.join(self.examples)}" if self.examples else ""
-        hit = f"{self.n_clips} clips, {self.share:.1%} of {second}"
-        return f"{self.type}: {self.n_shared} in {first} and {second} ({hit}{such})"
+        examples = f", such as {', '.join(self.examples)}" if self.examples else ""
+        extent = f"{self.n_clips} clips, {self.share:.1%} of {second}"
+        return f"{self.type}: {self.n_shared} in {first} and {second} ({extent}{examples})"
 
 
 @dataclass(frozen=True)
@@ -52,9 +52,9 @@ class LabelVectors:
     identifying: dict[str, float]  # the same, of vectors that tell their stimulus
 
 
-def find_shared(clips: Sequence[Clip], kind: str) -> list[Leak]:
-    """Find people (``kind`` "person") or stimuli ("stimulus") in more than one split, by pair of splits."""
-    return _find_leaks(kind, clips, [getattr(clip, kind) for clip in clips])
+def find_shared(clips: Sequence[Clip], key: str) -> list[Leak]:
+    """Find people (``key`` "person") or stimuli ("stimulus") in more than one split, by pair of splits."""
+    return _find_leaks(key, clips, [getattr(clip, key) for clip in clips])
 
 
 def find_same_files(clips: Sequence[Clip]) -> list[Leak]:
@@ -63,25 +63,25 @@ def find_same_files(clips: Sequence[Clip]) -> list[Leak]:
     Each is named by the first clip that has it.
     """
     sizes = [clip.path.stat().st_size if clip.path.is_file() else None for clip in clips]
-    counts, first_of, names = Counter(sizes), dict[str, str](), list[str | None]()
+    counts, first_clip, names = Counter(sizes), dict[str, str](), list[str | None]()
     for clip, size in zip(clips, sizes, strict=True):
         is_single = size is None or counts[size] == 1
-        names.append(None if is_single else first_of.setdefault(sha256_of(clip.path), clip.clip_id))
+        names.append(None if is_single else first_clip.setdefault(sha256_of(clip.path), clip.clip_id))
     return _find_leaks("file", clips, names)
 
 
-def _find_leaks(kind: str, clips: Sequence[Clip], names: Sequence[str | None]) -> list[Leak]:
+def _find_leaks(leak_type: str, clips: Sequence[Clip], names: Sequence[str | None]) -> list[Leak]:
     """Return the names that clips of two splits share, by pair of splits; ``None`` is no name."""
     leaks = []
     for first, second in combinations(SPLITS, 2):
-        earlier, own = (
+        first_names, second_names = (
             [name for clip, name in zip(clips, names, strict=True) if clip.split == split] for split in (first, second)
         )
-        both = set(earlier) & set(own) - {None}
-        n_clips = sum(name in both for name in own)
-        if both:
-            examples = tuple(sorted(map(str, both))[:3])
-            leaks.append(Leak(kind, (first, second), len(both), n_clips, n_clips / len(own), examples))
+        shared = set(first_names) & set(second_names) - {None}
+        n_clips = sum(name in shared for name in second_names)
+        if shared:
+            examples = tuple(sorted(map(str, shared))[:3])
+            leaks.append(Leak(leak_type, (first, second), len(shared), n_clips, n_clips / len(second_names), examples))
     return leaks
 
 
@@ -98,10 +98,10 @@ def check_leaks(clips: Sequence[Clip], folded: Sequence[Clip], *, origin: str, a
     Raises:
         DataError: the splits share people or stimuli.
     """
-    whole = clips
+    merged = clips
     if folded is not clips:
-        whole = [replace(clip, split="train") if clip.split == "val" else clip for clip in clips]
-    leaks = [*find_shared(whole, "person"), *find_shared(whole, "stimulus")]
+        merged = [replace(clip, split="train") if clip.split == "val" else clip for clip in clips]
+    leaks = [*find_shared(merged, "person"), *find_shared(merged, "stimulus")]
     if leaks and not allowed:
         raise DataError(
             f"{origin}: splits share what a score must not rest on",
@@ -128,21 +128,21 @@ def find_label_vectors(clips: Sequence[Clip]) -> tuple[LabelVectors, list[Leak]]
     if not labelled:
         return LabelVectors(0, 0, {}, {}), []
     vectors = np.array([clip.labels for clip in labelled])  # (clips, L)
-    distinct, number = np.unique(vectors, axis=0, return_inverse=True)  # (V, L), (clips,)
-    number, split = number.ravel(), np.array([clip.split for clip in labelled])
-    in_train = np.isin(np.arange(len(distinct)), number[split == "train"])  # (V,)
+    distinct, vector_index = np.unique(vectors, axis=0, return_inverse=True)  # (V, L), (clips,)
+    vector_index, split = vector_index.ravel(), np.array([clip.split for clip in labelled])
+    in_train = np.isin(np.arange(len(distinct)), vector_index[split == "train"])  # (V,)
     chance = np.full(len(distinct), float(in_train.sum()))
     for column in distinct.T:
-        _, place, count = np.unique(column, return_inverse=True, return_counts=True)
-        chance *= count[place] / len(distinct)
-    tells = in_train & (chance < MIN_PROBABILITY)
-    shared, telling, leaks = {}, {}, []
+        _, value_index, count = np.unique(column, return_inverse=True, return_counts=True)
+        chance *= count[value_index] / len(distinct)
+    is_identifying = in_train & (chance < MIN_PROBABILITY)
+    shared, identifying, leaks = {}, {}, []
     for name in SPLITS[1:]:
-        own = number[split == name]
-        if not len(own):
+        indices = vector_index[split == name]
+        if not len(indices):
             continue
-        hit = own[tells[own]]
-        shared[name], telling[name] = float(in_train[own].mean()), len(hit) / len(own)
-        if len(hit) >= max(MIN_CLIPS, MIN_LEAK_SHARE * len(own)):
-            leaks.append(Leak("label vector", ("train", name), len(set(hit)), len(hit), telling[name]))
-    return LabelVectors(len(labelled), len(distinct), shared, telling), leaks
+        hits = indices[is_identifying[indices]]
+        shared[name], identifying[name] = float(in_train[indices].mean()), len(hits) / len(indices)
+        if len(hits) >= max(MIN_CLIPS, MIN_LEAK_SHARE * len(indices)):
+            leaks.append(Leak("label vector", ("train", name), len(set(hits)), len(hits), identifying[name]))
+    return LabelVectors(len(labelled), len(distinct), shared, identifying), leaks

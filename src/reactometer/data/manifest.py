@@ -62,8 +62,8 @@ def read_rows(path: Path, required: Sequence[str] = ()) -> list[dict[str, str]]:
         if name not in header:
             fix = f"Call it '{name}' in the first line"
             raise DataError(f"{path}: no column '{name}'", got=", ".join(header), fix=fix)
-    if again := [name for name in header if name and header.count(name) > 1]:
-        raise DataError(f"{path}: {len(again)} columns are called '{again[0]}'", fix="Give each another name")
+    if duplicates := [name for name in header if name and header.count(name) > 1]:
+        raise DataError(f"{path}: {len(duplicates)} columns are called '{duplicates[0]}'", fix="Give each another name")
     if (longest := max(map(len, rows))) > len(header):
         fix = "Give every column a name, or delete the separators at the ends of rows"
         raise DataError(f"{path}: rows have more cells than the header", got=f"{longest - len(header)} more", fix=fix)
@@ -71,27 +71,27 @@ def read_rows(path: Path, required: Sequence[str] = ()) -> list[dict[str, str]]:
 
 
 def choose_labels(
-    columns: Sequence[str], reserved: Sequence[str], asked: str | Sequence[str] | None, origin: Path
+    columns: Sequence[str], reserved: Sequence[str], label_set: str | Sequence[str] | None, origin: Path
 ) -> tuple[str, ...]:
     """Return the label columns: those asked for, else a known label set that is there whole, else all that are left.
 
     Raises:
         DataError: a label asked for is no column, or no column is left.
     """
-    if isinstance(asked, str):
-        asked = LABEL_SETS.get(asked.lower(), tuple(part.strip() for part in asked.split(",")))
-    if asked:
-        for name in asked:
+    if isinstance(label_set, str):
+        label_set = LABEL_SETS.get(label_set.lower(), tuple(part.strip() for part in label_set.split(",")))
+    if label_set:
+        for name in label_set:
             if name not in columns:
                 raise DataError(f"{origin}: no column for label '{name}'", fix=suggestion(name, columns))
-        return tuple(asked)
+        return tuple(label_set)
     for names in LABEL_SETS.values():
         if set(names) <= set(columns):
             return names
-    free = tuple(column for column in columns if column not in reserved)
-    if not free:
+    remaining = tuple(column for column in columns if column not in reserved)
+    if not remaining:
         raise DataError(f"{origin}: has no label column", expected="one column of numbers per label")
-    return free
+    return remaining
 
 
 def parse_number(cell: str) -> float | None:
@@ -127,7 +127,7 @@ def parse_split(cell: str) -> tuple[str | None, str | None]:
 def make_clip(
     row: Mapping[str, str],
     labels: Sequence[str],
-    own_columns: Sequence[str],
+    layout_columns: Sequence[str],
     *,
     clip_id: str,
     path: Path,
@@ -138,7 +138,7 @@ def make_clip(
     """Return the clip of a row: person, stimulus, labels, and every column but the layout's own as an attribute."""
     cells = {key.lower(): value for key, value in row.items()}
     values, label_problem = parse_labels(row, labels)
-    hidden = {name.lower() for name in (*labels, *own_columns, "person", "stimulus")}
+    reserved = {name.lower() for name in (*labels, *layout_columns, "person", "stimulus")}
     return Clip(
         clip_id=clip_id,
         path=path,
@@ -147,7 +147,7 @@ def make_clip(
         stimulus=cells.get("stimulus") or None,
         labels=values,
         audio_path=audio_path,
-        attributes={key: value for key, value in row.items() if key.lower() not in hidden},
+        attributes={key: value for key, value in row.items() if key.lower() not in reserved},
         problem=(problem or label_problem) if clip_id.strip("[]") else "empty id",
     )
 
@@ -159,11 +159,11 @@ def choose_media(candidates: Sequence[Path]) -> Path:
 
 def mark_duplicates(clips: Sequence[Clip]) -> tuple[Clip, ...]:
     """Mark every later clip with the id of an earlier one as a problem."""
-    known, checked = set[str](), []
+    ids, marked = set[str](), []
     for clip in clips:
-        checked.append(replace(clip, problem=DUPLICATE) if clip.clip_id in known else clip)
-        known.add(clip.clip_id)
-    return tuple(checked)
+        marked.append(replace(clip, problem=DUPLICATE) if clip.clip_id in ids else clip)
+        ids.add(clip.clip_id)
+    return tuple(marked)
 
 
 def read_listing(path: Path) -> list[dict[str, str]]:
@@ -173,26 +173,26 @@ def read_listing(path: Path) -> list[dict[str, str]]:
         DataError: no such table, see :func:`read_rows`; or no column ``path``.
     """
     rows = read_rows(path)
-    ours = {name: name.lower() for name in rows[0] if name.lower() in COLUMNS}
-    if "path" not in ours.values():
+    standard_names = {name: name.lower() for name in rows[0] if name.lower() in COLUMNS}
+    if "path" not in standard_names.values():
         fix = "Call the column with the media files 'path' in the first line"
         raise DataError(f"{path}: no column 'path'", got=", ".join(rows[0]), fix=fix)
-    return [{ours.get(name, name): cell for name, cell in row.items()} for row in rows]
+    return [{standard_names.get(name, name): cell for name, cell in row.items()} for row in rows]
 
 
-def label_columns(rows: Sequence[dict[str, str]], asked: str | Sequence[str] | None, path: Path) -> tuple[str, ...]:
+def label_columns(rows: Sequence[dict[str, str]], label_set: str | Sequence[str] | None, path: Path) -> tuple[str, ...]:
     """Return the label columns of a listing: those asked for, else those that hold a number."""
 
     def can_be_label(name: str) -> bool:
         return any(parse_number(row[name]) is not None for row in rows)
 
-    return choose_labels([name for name in rows[0] if asked or can_be_label(name)], COLUMNS, asked, path)
+    return choose_labels([name for name in rows[0] if label_set or can_be_label(name)], COLUMNS, label_set, path)
 
 
-def read_table(path: Path, asked: str | Sequence[str] | None) -> Manifest:
-    """Read the dataset that a table lists; see :func:`reactometer.data.datasets.read_dataset`."""
+def read_table(path: Path, label_set: str | Sequence[str] | None) -> Manifest:
+    """Read the dataset that a table lists; see :func:`reactometer.data.datasets.read_data_set`."""
     rows = read_listing(path)
-    labels = label_columns(rows, asked, path)
+    labels = label_columns(rows, label_set, path)
     return Manifest(labels, mark_duplicates([clip_from_row(path.parent, row, labels) for row in rows]))
 
 

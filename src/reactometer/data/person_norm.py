@@ -47,19 +47,19 @@ def read_people(table: Path) -> dict[str, str]:
 
 def person_by_path(people: Mapping[str, str] | Mapping[Path, str], paths: Sequence[str]) -> dict[str, str]:
     """Return the known person in each of ``paths``; raise DataError if ``people`` names another file."""
-    known = {Path(path): person for path, person in people.items()}
-    if unmatched := known.keys() - set(map(Path, paths)):
+    person_of_path = {Path(path): person for path, person in people.items()}
+    if unmatched := person_of_path.keys() - set(map(Path, paths)):
         fix = f"Write each path as it is given, such as {paths[0]}, or leave the row out"
         raise DataError("people are named for files that were not given", got=min(map(str, unmatched)), fix=fix)
-    return {path: known[Path(path)] for path in paths if Path(path) in known}
+    return {path: person_of_path[Path(path)] for path in paths if Path(path) in person_of_path}
 
 
 def fit_stream_stats(items: Iterable[Item]) -> dict[str, FeatureStats]:
     """Return the moments of the features over all items, by stream; a stream without steps is left out."""
     sums: Sums = {}
     for item in items:
-        _add(sums, item)
-    return _moments(sums)
+        _accumulate(sums, item)
+    return _to_stats(sums)
 
 
 def fit_person_stats(items: Iterable[tuple[Person | None, Item]]) -> dict[Person, dict[str, FeatureStats]]:
@@ -72,43 +72,45 @@ def fit_person_stats(items: Iterable[tuple[Person | None, Item]]) -> dict[Person
     for person, item in items:
         if person and (item.face_mask.any() or len(item.voice)):
             n_parts[person] += 1
-            _add(sums.setdefault(person, {}), item)
-    return {person: _moments(own) for person, own in sums.items() if n_parts[person] >= MIN_PARTS}
+            _accumulate(sums.setdefault(person, {}), item)
+    return {person: _to_stats(person_sums) for person, person_sums in sums.items() if n_parts[person] >= MIN_PARTS}
 
 
-def _add(sums: Sums, item: Item) -> None:
+def _accumulate(sums: Sums, item: Item) -> None:
     """Add the steps of an item; images have no moments."""
     face = item.frames[item.face_mask] if item.frames.ndim == 2 else item.voice[:0]
     for stream, steps in (("face", face), ("voice", item.voice)):
         if len(steps):
-            wide = steps.astype(np.float64)  # (T, D)
-            counts = np.full(wide.shape[1], float(len(wide)))
-            sums[stream] = sums.get(stream, 0.0) + np.stack([counts, wide.sum(axis=0), np.square(wide).sum(axis=0)])
+            values = steps.astype(np.float64)  # (T, D)
+            counts = np.full(values.shape[1], float(len(values)))
+            sums[stream] = sums.get(stream, 0.0) + np.stack([counts, values.sum(axis=0), np.square(values).sum(axis=0)])
 
 
-def _moments(sums: Sums) -> dict[str, FeatureStats]:
-    moments = {}
+def _to_stats(sums: Sums) -> dict[str, FeatureStats]:
+    stats = {}
     for stream, (count, total, squares) in sums.items():
         mean = total / count
         spread = np.sqrt((squares / count - mean**2).clip(0.0))
         std = np.where(spread > MIN_STD * (1.0 + np.abs(mean)), spread, 1.0)
-        moments[stream] = FeatureStats(mean.astype(np.float32), std.astype(np.float32))
-    return moments
+        stats[stream] = FeatureStats(mean.astype(np.float32), std.astype(np.float32))
+    return stats
 
 
-def apply_person_norm(item: Item, own: Mapping[str, FeatureStats], population: Mapping[str, FeatureStats]) -> Item:
+def apply_person_norm(
+    item: Item, person_stats: Mapping[str, FeatureStats], training_stats: Mapping[str, FeatureStats]
+) -> Item:
     """Replace the mean and spread of each feature of the item's person by the population's.
 
-    ``own`` and ``population`` are moments by stream; a stream that one of them lacks stays unchanged.
+    ``person_stats`` and ``training_stats`` are moments by stream; a stream that one of them lacks stays unchanged.
     """
 
-    def change(steps: np.ndarray, stream: str) -> np.ndarray:
-        if stream not in own or stream not in population or not len(steps):
+    def standardise(steps: np.ndarray, stream: str) -> np.ndarray:
+        if stream not in person_stats or stream not in training_stats or not len(steps):
             return steps
-        person, everyone = own[stream], population[stream]
-        return ((steps - person.mean) / person.std * everyone.std + everyone.mean).astype(np.float32)
+        source, target = person_stats[stream], training_stats[stream]
+        return ((steps - source.mean) / source.std * target.std + target.mean).astype(np.float32)
 
-    return replace(item, frames=change(item.frames, "face"), voice=change(item.voice, "voice"))
+    return replace(item, frames=standardise(item.frames, "face"), voice=standardise(item.voice, "voice"))
 
 
 @dataclass(frozen=True)

@@ -79,18 +79,18 @@ def prepare(
     clips = with_splits(manifest.clips)
     workers = workers or default_workers()
     with ThreadPoolExecutor(workers) as threads:
-        jobs = list(threads.map(partial(_job, folder / "clips", settings), clips))
-        rows = list(threads.map(_ready, jobs))
-    left = [index for index, row in enumerate(rows) if row is None]  # no process is started if all are ready
-    with progress_bar("preparing", len(jobs), progress, len(jobs) - len(left)) as advance:
-        for place, row in run_jobs(_prepare_one, [jobs[index] for index in left], workers, _died):
-            rows[left[place]] = row
+        jobs = list(threads.map(partial(_make_job, folder / "clips", settings), clips))
+        rows = list(threads.map(_prepared_row, jobs))
+    pending = [index for index, row in enumerate(rows) if row is None]  # no process is started if all are ready
+    with progress_bar("preparing", len(jobs), progress, len(jobs) - len(pending)) as advance:
+        for i, row in run_jobs(_prepare_one, [jobs[index] for index in pending], workers, _crashed_row):
+            rows[pending[i]] = row
             advance()
     prepared = PreparedSet(folder, manifest.labels, settings, tuple(row for row in rows if row))
     write_index(prepared)
-    listed = {row.file for row in prepared.rows}
-    unlisted = (file for file in (folder / "clips").glob("*.npz") if file not in listed)
-    clear_leftovers((*folder.rglob(f"*{PART}"), *unlisted))  # a younger file may be of another run
+    current = {row.file for row in prepared.rows}
+    outdated = (file for file in (folder / "clips").glob("*.npz") if file not in current)
+    clear_leftovers((*folder.rglob(f"*{PART}"), *outdated))  # a younger file may be of another run
     return prepared
 
 
@@ -128,7 +128,7 @@ class _Job:
     settings: PrepareConfig
 
 
-def _job(folder: Path, settings: PrepareConfig, clip: Clip) -> _Job:
+def _make_job(folder: Path, settings: PrepareConfig, clip: Clip) -> _Job:
     """Name the clip's file after all that the prepared clip depends on, so that no file is ever overwritten.
 
     The files of an earlier index stay valid until another preparation is complete and replaces the index.
@@ -136,13 +136,13 @@ def _job(folder: Path, settings: PrepareConfig, clip: Clip) -> _Job:
     paths = [*(list_crops(clip.path) if clip.path.is_dir() else [clip.path]), clip.audio_path]
     stats = [(str(path), path.stat()) for path in paths if path and path.is_file()]
     files = [(path, stat.st_size, stat.st_mtime_ns) for path, stat in stats]
-    depends = [FORMAT, clip.split, clip.clip_id, settings.model_dump(), files]
-    digest = sha256(json.dumps(depends).encode()).hexdigest()[:12]
-    readable = re.sub(r"[^A-Za-z0-9]+", "-", clip.clip_id).strip("-")[-40:]
-    return _Job(clip, folder / f"{readable}-{digest}.npz", settings)
+    inputs = [FORMAT, clip.split, clip.clip_id, settings.model_dump(), files]
+    digest = sha256(json.dumps(inputs).encode()).hexdigest()[:12]
+    slug = re.sub(r"[^A-Za-z0-9]+", "-", clip.clip_id).strip("-")[-40:]
+    return _Job(clip, folder / f"{slug}-{digest}.npz", settings)
 
 
-def _ready(job: _Job) -> PreparedRow | None:
+def _prepared_row(job: _Job) -> PreparedRow | None:
     """Return the row of a clip that is prepared or known to be unusable; ``None`` for a clip to prepare."""
     if job.clip.problem:
         return PreparedRow(job.clip)
@@ -152,22 +152,22 @@ def _ready(job: _Job) -> PreparedRow | None:
 
 def _prepare_one(job: _Job) -> PreparedRow:
     """Prepare one clip in a worker process, unless another run has done so in the meantime."""
-    source, settings = job.clip, job.settings
+    clip, settings = job.clip, job.settings
     try:
-        if ready := _ready(job):
-            return ready
-        if source.path.is_dir():
-            clip = prepare_crops(source.path, settings, source.audio_path)
+        if row := _prepared_row(job):
+            return row
+        if clip.path.is_dir():
+            prepared = prepare_crops(clip.path, settings, clip.audio_path)
         else:
-            clip = prepare_clip(source.path, settings, load_detector(settings.detector), source.audio_path)
-        counts = _counts(clip)
-        write_clip(job.file, clip, counts)
-        return PreparedRow(source, job.file, **counts)
+            prepared = prepare_clip(clip.path, settings, load_detector(settings.detector), clip.audio_path)
+        counts = _counts(prepared)
+        write_clip(job.file, prepared, counts)
+        return PreparedRow(clip, job.file, **counts)
     except READ_ERRORS as error:
-        return PreparedRow(replace(source, problem=error_message(error)))
+        return PreparedRow(replace(clip, problem=error_message(error)))
 
 
-def _died(job: _Job) -> PreparedRow:
+def _crashed_row(job: _Job) -> PreparedRow:
     return PreparedRow(replace(job.clip, problem=f"{job.clip.path}: the decoder crashed on it; re-encode the file"))
 
 

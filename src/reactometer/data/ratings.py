@@ -85,7 +85,7 @@ def gather_ratings(
     rows = read_listing(table)
     names = label_columns(rows, labels, table)
     clips = _clips(table, rows)
-    numbers = pd.DataFrame(_numbers(table, rows, names, scale), columns=list(names))
+    numbers = pd.DataFrame(_scaled_ratings(table, rows, names, scale), columns=list(names))
     ratings = numbers.groupby([row["path"] for row in rows], sort=False)
     means = ratings.mean()  # (clips, L)
     complete = means.notna().all(axis=1)
@@ -100,20 +100,20 @@ def gather_ratings(
         n_clips=len(rated),
         n_raters=(int(counts.min()), int(counts.max())),
         means=tuple(means[complete].mean().tolist()),
-        agreement={name: agreement(ratings[name].apply(lambda own: own.dropna().to_numpy())) for name in names},
+        agreement={name: agreement(ratings[name].apply(lambda values: values.dropna().to_numpy())) for name in names},
         incomplete=tuple(map(str, means.index[~complete])),
     )
 
 
 def agreement(ratings: pd.Series) -> Agreement:
     """Return how far raters agree on one label, given an array of ratings per clip, of any length."""
-    several = [own for own in ratings if len(own) > 1]
-    if len(several) < 2:
+    rated_twice = [values for values in ratings if len(values) > 1]
+    if len(rated_twice) < 2:
         return Agreement(None, None)
-    everything, counts = np.concatenate(several), np.array([len(own) for own in several])
-    means, n = np.array([own.mean() for own in several]), len(several)
-    between = (counts * (means - everything.mean()) ** 2).sum() / (n - 1)
-    within = ((everything - np.repeat(means, counts)) ** 2).sum() / (counts.sum() - n)
+    all_ratings, counts = np.concatenate(rated_twice), np.array([len(values) for values in rated_twice])
+    means, n = np.array([values.mean() for values in rated_twice]), len(rated_twice)
+    between = (counts * (means - all_ratings.mean()) ** 2).sum() / (n - 1)
+    within = ((all_ratings - np.repeat(means, counts)) ** 2).sum() / (counts.sum() - n)
     k = (counts.sum() - (counts**2).sum() / counts.sum()) / (n - 1)
     total = between + (k - 1) * within
     return Agreement(
@@ -122,32 +122,32 @@ def agreement(ratings: pd.Series) -> Agreement:
     )
 
 
-def _numbers(
+def _scaled_ratings(
     table: Path, rows: Sequence[Mapping[str, str]], labels: Sequence[str], scale: tuple[float, float]
 ) -> np.ndarray:
     """Return the ratings, (rows, L) in [0, 1]; NaN for an empty cell."""
     low, high = scale
     numbers = np.full((len(rows), len(labels)), np.nan)
-    for place, row in enumerate(rows):
+    for i, row in enumerate(rows):
         for column, label in enumerate(labels):
             if row[label].lower() in MISSING:
                 continue
             value = parse_number(row[label])
             if value is None or not low <= value <= high:
                 raise DataError(
-                    f"{table}, row {place + 2}: {label} is not a rating of the scale",
+                    f"{table}, row {i + 2}: {label} is not a rating of the scale",
                     got=f"'{row[label]}'",
                     expected=f"{low:g} to {high:g}",
                     fix="Name the scale, such as --scale 1 7, or the columns that are labels with --labels",
                 )
-            numbers[place, column] = value
+            numbers[i, column] = value
     return (numbers - low) / (high - low)
 
 
 def _clips(table: Path, rows: Sequence[Mapping[str, str]]) -> dict[str, Clip]:
     """Return the clip of each path, without labels; raise DataError if its rows contradict each other."""
     clips, raters = dict[str, Clip](), set[tuple[str, str]]()
-    for place, row in enumerate(rows, start=2):
+    for row_number, row in enumerate(rows, start=2):
         clip = replace(clip_from_row(table.parent, row, ()), attributes={})
         path, rater = clip.clip_id, row.get("rater", "")
         problem = clip.problem
@@ -156,6 +156,6 @@ def _clips(table: Path, rows: Sequence[Mapping[str, str]]) -> dict[str, Clip]:
         if rater and (path, rater) in raters:
             problem = f"'{rater}' rated {path} twice"
         if problem:
-            raise DataError(f"{table}, row {place}: {problem}", fix="Correct or delete the row")
+            raise DataError(f"{table}, row {row_number}: {problem}", fix="Correct or delete the row")
         raters.add((path, rater))
     return clips

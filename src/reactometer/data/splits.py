@@ -44,8 +44,9 @@ def assign_splits(clips: Sequence[Clip], seed: int = 0) -> tuple[Clip, ...]:
     Whole groups, in an order drawn from the seed, go to the split that is furthest below its share (``SHARES``).
     """
     sizes = Counter(map(_group, clips))
-    place_of = _deal(sizes, np.random.default_rng(seed).permutation(sorted(sizes)), [*DEFAULT_SHARES.values()])
-    return tuple(replace(clip, split=SPLITS[place_of[_group(clip)]]) for clip in clips)
+    order = np.random.default_rng(seed).permutation(sorted(sizes))
+    index_of_group = _assign_greedily(sizes, order, [*DEFAULT_SHARES.values()])
+    return tuple(replace(clip, split=SPLITS[index_of_group[_group(clip)]]) for clip in clips)
 
 
 def assign_folds(clips: Sequence[Clip], n_folds: int, fold: int, seed: int = 0) -> tuple[Clip, ...]:
@@ -63,7 +64,7 @@ def assign_folds(clips: Sequence[Clip], n_folds: int, fold: int, seed: int = 0) 
     if len(sizes) < n_folds:
         raise ConfigError("more folds than people", got=f"{n_folds} folds, {len(sizes)} people in train and val")
     names = sorted(np.random.default_rng(seed).permutation(sorted(sizes)), key=lambda name: -sizes[name])
-    fold_of = _deal(sizes, names, [1.0] * n_folds)
+    fold_of = _assign_greedily(sizes, names, [1.0] * n_folds)
     return tuple(
         replace(clip, split="val" if fold_of[_group(clip)] == fold else "train")
         if clip.split in ("train", "val")
@@ -77,14 +78,14 @@ def _group(clip: Clip) -> str:
     return clip.person or f"clip {clip.clip_id}"
 
 
-def _deal(sizes: Mapping[str, int], order: Iterable[str], shares: Sequence[float]) -> dict[str, int]:
+def _assign_greedily(sizes: Mapping[str, int], order: Iterable[str], shares: Sequence[float]) -> dict[str, int]:
     """Give each group, in order, to the place that is furthest below its share; return the place of each group."""
-    totals, place_of = [0] * len(shares), dict[str, int]()
+    totals, assignment = [0] * len(shares), dict[str, int]()
     for name in order:
-        place = min(range(len(shares)), key=lambda at: totals[at] / shares[at])
-        totals[place] += sizes[name]
-        place_of[name] = place
-    return place_of
+        index = min(range(len(shares)), key=lambda i: totals[i] / shares[i])
+        totals[index] += sizes[name]
+        assignment[name] = index
+    return assignment
 
 
 @dataclass(frozen=True)
@@ -143,8 +144,8 @@ def split(
     clips = [clip for clip in manifest.clips if clip.labels and not clip.problem]
     component = find_components(clips, disjoint)  # (clips,)
     values = np.array([clip.labels for clip in clips])  # (clips, L)
-    place = _assign(component, values, shares, seed)[component]  # (clips,) of SPLITS
-    counts = np.bincount(place, minlength=len(SPLITS))
+    splits = _assign_components(component, values, shares, seed)[component]  # (clips,) of SPLITS
+    counts = np.bincount(splits, minlength=len(SPLITS))
     if (counts < MIN_SIZE_RATIO * shares * len(clips)).any():
         largest = np.bincount(component).max()
         raise DataError(
@@ -153,13 +154,13 @@ def split(
             expected=", ".join(f"{name} {share:.0%}" for name, share in zip(SPLITS, shares, strict=True)),
             fix="Ask for fewer keys with --disjoint, or for other shares with --val and --test",
         )
-    dealt = [replace(clip, split=SPLITS[one]) for clip, one in zip(clips, place, strict=True)]
-    write_listing(out, dealt, manifest.labels)
+    assigned = [replace(clip, split=SPLITS[index]) for clip, index in zip(clips, splits, strict=True)]
+    write_listing(out, assigned, manifest.labels)
     return CleanSplit(
         path=out,
         labels=manifest.labels,
         n_clips=dict(zip(SPLITS, counts.tolist(), strict=True)),
-        means={name: tuple(values[place == at].mean(axis=0).tolist()) for at, name in enumerate(SPLITS) if counts[at]},
+        means={name: tuple(values[splits == i].mean(axis=0).tolist()) for i, name in enumerate(SPLITS) if counts[i]},
         n_components=int(component.max()) + 1,
         n_left_out=len(manifest.clips) - len(clips),
     )
@@ -187,39 +188,40 @@ def find_components(clips: Sequence[Clip], disjoint: Sequence[str]) -> np.ndarra
             )
         for index, name in enumerate(names):
             edges.append((index, nodes.setdefault((key, name), len(clips) + len(nodes))))
-    ends, n_nodes = np.array(edges).T, len(clips) + len(nodes)  # (2, edges): clip, and person or stimulus
-    graph = coo_array((np.ones(len(edges)), (ends[0], ends[1])), shape=(n_nodes, n_nodes))
+    endpoints, n_nodes = np.array(edges).T, len(clips) + len(nodes)  # (2, edges): clip, and person or stimulus
+    graph = coo_array((np.ones(len(edges)), (endpoints[0], endpoints[1])), shape=(n_nodes, n_nodes))
     _, component = connected_components(graph, directed=False)  # numbered in the order of their first clips
     return np.asarray(component[: len(clips)])
 
 
-def _assign(component: np.ndarray, values: np.ndarray, shares: np.ndarray, seed: int) -> np.ndarray:
+def _assign_components(component: np.ndarray, values: np.ndarray, shares: np.ndarray, seed: int) -> np.ndarray:
     """Return the index of each component's split, (components,): largest first where it costs least, then swapped.
 
     The cost of a split is the squared distance of its sums (clips, and standardised labels) from its share of all. An
     empty component in each split lets a swap be a move too.
     """
-    spread = np.maximum(values.std(axis=0), 1e-6)
-    scaled = np.column_stack([np.full(len(values), SIZE_WEIGHT), (values - values.mean(axis=0)) / spread])
-    used, generator, n_components = np.flatnonzero(shares > 0), np.random.default_rng(seed), int(component.max()) + 1
-    sums = np.zeros((n_components + len(used), scaled.shape[1]))  # (components + used, 1 + L)
+    std = np.maximum(values.std(axis=0), 1e-6)
+    scaled = np.column_stack([np.full(len(values), SIZE_WEIGHT), (values - values.mean(axis=0)) / std])
+    split_ids, n_components = np.flatnonzero(shares > 0), int(component.max()) + 1
+    generator = np.random.default_rng(seed)
+    sums = np.zeros((n_components + len(split_ids), scaled.shape[1]))  # (components + used, 1 + L)
     np.add.at(sums, component, scaled)
-    weight, gap = 1.0 / shares[used], -shares[used, None] * scaled.sum(axis=0)  # (used,), (used, 1 + L)
-    home = np.append(np.zeros(n_components, dtype=int), np.arange(len(used)))
+    weight, excess = 1.0 / shares[split_ids], -shares[split_ids, None] * scaled.sum(axis=0)  # (used,), (used, 1 + L)
+    split_of = np.append(np.zeros(n_components, dtype=int), np.arange(len(split_ids)))
     order = generator.permutation(n_components)
-    for one in order[np.argsort(-sums[order, 0], kind="stable")]:
-        home[one] = np.argmin(weight * (2.0 * gap @ sums[one] + sums[one] @ sums[one]))
-        gap[home[one]] += sums[one]
-    for one in generator.integers(n_components, size=min(SWAPS_PER_COMPONENT * n_components, MAX_SWAPS)):
-        own, more = home[one], sums - sums[one]  # what one's split would gain, by the other
-        squares = (more**2).sum(axis=1)
-        change = weight[own] * (squares + 2.0 * more @ gap[own])
-        change += weight[home] * (squares - 2.0 * (more * gap[home]).sum(axis=1))
-        change[home == own] = 0.0
-        other = np.argmin(change)
-        if change[other] < -1e-9:
-            gap[own] += more[other]
-            gap[home[other]] -= more[other]
-            home[one], home[other] = home[other], own
-            home[n_components:] = np.arange(len(used))
-    return np.asarray(used[home[:n_components]])
+    for i in order[np.argsort(-sums[order, 0], kind="stable")]:
+        split_of[i] = np.argmin(weight * (2.0 * excess @ sums[i] + sums[i] @ sums[i]))
+        excess[split_of[i]] += sums[i]
+    for i in generator.integers(n_components, size=min(SWAPS_PER_COMPONENT * n_components, MAX_SWAPS)):
+        current, difference = split_of[i], sums - sums[i]  # what one's split would gain, by the other
+        squares = (difference**2).sum(axis=1)
+        cost_change = weight[current] * (squares + 2.0 * difference @ excess[current])
+        cost_change += weight[split_of] * (squares - 2.0 * (difference * excess[split_of]).sum(axis=1))
+        cost_change[split_of == current] = 0.0
+        partner = np.argmin(cost_change)
+        if cost_change[partner] < -1e-9:
+            excess[current] += difference[partner]
+            excess[split_of[partner]] -= difference[partner]
+            split_of[i], split_of[partner] = split_of[partner], current
+            split_of[n_components:] = np.arange(len(split_ids))
+    return np.asarray(split_ids[split_of[:n_components]])

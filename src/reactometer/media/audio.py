@@ -39,20 +39,20 @@ def read_sound(path: Path, info: MediaInfo | None = None) -> Iterator[SoundBlock
         if not container.streams.audio:
             return
         zero_s, frames = (info or probe(path)).zero_s, _decode(path, container, container.streams.audio[0])
-        start, size = 0, 0
-        held: list[FloatArray] = []
-        for piece in _fill_gaps(path, _resample(frames, zero_s)):
-            held.append(piece)
-            size += len(piece)
+        start_sample, size = 0, 0
+        pending: list[FloatArray] = []
+        for chunk in _fill_gaps(path, _resample(frames, zero_s)):
+            pending.append(chunk)
+            size += len(chunk)
             if size < BLOCK_SIZE:
                 continue
-            samples = np.concatenate(held)
-            whole = size - size % BLOCK_SIZE
-            for first in range(0, whole, BLOCK_SIZE):
-                yield SoundBlock((start + first) / SOUND_RATE_HZ, samples[first : first + BLOCK_SIZE])
-            start, held, size = start + whole, [samples[whole:]], size - whole
+            samples = np.concatenate(pending)
+            n_complete = size - size % BLOCK_SIZE
+            for first in range(0, n_complete, BLOCK_SIZE):
+                yield SoundBlock((start_sample + first) / SOUND_RATE_HZ, samples[first : first + BLOCK_SIZE])
+            start_sample, pending, size = start_sample + n_complete, [samples[n_complete:]], size - n_complete
         if size:
-            yield SoundBlock(start / SOUND_RATE_HZ, np.concatenate(held))
+            yield SoundBlock(start_sample / SOUND_RATE_HZ, np.concatenate(pending))
 
 
 def read_waveform(path: Path) -> FloatArray | None:
@@ -74,13 +74,13 @@ def levels_db(waveform: FloatArray) -> list[float | None]:
 
 
 def _powers(waveform: FloatArray) -> npt.NDArray[np.float64]:
-    stretch = int(LEVEL_INTERVAL_S * SOUND_RATE_HZ)
-    starts = np.arange(0, len(waveform), stretch)
+    interval = int(LEVEL_INTERVAL_S * SOUND_RATE_HZ)
+    starts = np.arange(0, len(waveform), interval)
     squares = np.square(waveform, dtype=np.float64)
-    return np.add.reduceat(squares, starts) / stretch if len(starts) else squares
+    return np.add.reduceat(squares, starts) / interval if len(starts) else squares
 
 
-def check_gap(path: Path, what: str, end_s: float, next_s: float) -> None:
+def check_gap(path: Path, stream_name: str, end_s: float, next_s: float) -> None:
     """Refuse a hole of more than ten minutes in a file's picture or sound: a damaged timestamp, not a pause.
 
     Raises:
@@ -88,23 +88,23 @@ def check_gap(path: Path, what: str, end_s: float, next_s: float) -> None:
     """
     if next_s - end_s > MAX_GAP_S:
         raise MediaError(
-            f"{path}: its {what} jumps from {end_s:.1f} s to {next_s:.1f} s",
+            f"{path}: its {stream_name} jumps from {end_s:.1f} s to {next_s:.1f} s",
             expected=f"no hole of more than {MAX_GAP_S:.0f} s",
             fix="The timestamps are damaged; write them anew, e.g. by converting the file with ffmpeg",
         )
 
 
-def _fill_gaps(path: Path, pieces: Iterable[tuple[int, FloatArray]]) -> Iterator[FloatArray]:
+def _fill_gaps(path: Path, chunks: Iterable[tuple[int, FloatArray]]) -> Iterator[FloatArray]:
     """From pieces and their places (samples since zero) to pieces without a gap: zeros between, overlaps cut."""
     position = 0
-    for place, samples in pieces:
-        check_gap(path, "sound", position / SOUND_RATE_HZ, place / SOUND_RATE_HZ)
-        while position < place:
-            yield np.zeros(min(place - position, BLOCK_SIZE), dtype=np.float32)
-            position = min(place, position + BLOCK_SIZE)
-        if len(fresh := samples[position - place :]):
-            yield fresh
-            position += len(fresh)
+    for start, samples in chunks:
+        check_gap(path, "sound", position / SOUND_RATE_HZ, start / SOUND_RATE_HZ)
+        while position < start:
+            yield np.zeros(min(start - position, BLOCK_SIZE), dtype=np.float32)
+            position = min(start, position + BLOCK_SIZE)
+        if len(new_samples := samples[position - start :]):
+            yield new_samples
+            position += len(new_samples)
 
 
 def _resample(
@@ -113,9 +113,9 @@ def _resample(
     """Each run of frames without a jump, through a resampler of its own, as pieces and their places in samples."""
     for _, run in groupby(_number_runs(frames), key=lambda numbered: numbered[0]):
         _, start_s, first = next(run)
-        place = round((start_s - zero_s) * SOUND_RATE_HZ)
+        position = round((start_s - zero_s) * SOUND_RATE_HZ)
         if first is None or first.sample_rate < MIN_RATE_HZ:
-            yield place, np.zeros(0, dtype=np.float32)
+            yield position, np.zeros(0, dtype=np.float32)
             continue
         # Whole numbers, since FFmpeg lets the mean of float channels exceed full scale.
         resampler = AudioResampler(format="s32", layout="mono", rate=SOUND_RATE_HZ)
@@ -124,26 +124,26 @@ def _resample(
                 resampled = resampler.resample(frame)
             except av.error.FFmpegError:
                 break  # damage can make a frame claim a rate or layout that cannot be; the run becomes silence
-            for part in resampled:
-                samples = np.asarray(part.to_ndarray()[0] / FULL_SCALE, dtype=np.float32)  # (S,)
-                yield place, samples
-                place += len(samples)
+            for chunk in resampled:
+                samples = np.asarray(chunk.to_ndarray()[0] / FULL_SCALE, dtype=np.float32)  # (S,)
+                yield position, samples
+                position += len(samples)
 
 
 def _number_runs(
     frames: Iterable[tuple[float | None, AudioFrame | None]],
 ) -> Iterator[tuple[int, float, AudioFrame | None]]:
     """Number the frames by run: a new one after a jump of the time, after damage, and with a new rate or layout."""
-    run, start_s, samples, form = 0, 0.0, 0, None
+    run, start_s, samples, audio_format = 0, 0.0, 0, None
     for time_s, frame in frames:
-        expected_s = start_s + (samples / form[0] if form else 0.0)
+        expected_s = start_s + (samples / audio_format[0] if audio_format else 0.0)
         if frame is None:
-            run, start_s, samples, form = run + 1, time_s or expected_s, 0, None
+            run, start_s, samples, audio_format = run + 1, time_s or expected_s, 0, None
             yield run, start_s, None
             continue
-        own_form = (frame.sample_rate, frame.layout.name, frame.format.name)
-        if own_form != form or (time_s is not None and abs(time_s - expected_s) > MIN_GAP_S):
-            run, start_s, samples, form = run + 1, expected_s if time_s is None else time_s, 0, own_form
+        frame_format = (frame.sample_rate, frame.layout.name, frame.format.name)
+        if frame_format != audio_format or (time_s is not None and abs(time_s - expected_s) > MIN_GAP_S):
+            run, start_s, samples, audio_format = run + 1, expected_s if time_s is None else time_s, 0, frame_format
         samples += frame.samples
         frame.pts = None  # the time is kept here
         yield run, start_s, frame

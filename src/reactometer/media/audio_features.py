@@ -48,8 +48,8 @@ def _filters() -> FloatArray:
 
     transformers' ``mel_filter_bank`` gives the same, a test says; importing it takes longer than a prediction.
     """
-    lowest, highest = (2595.0 * math.log10(1.0 + rate_hz / 700.0) for rate_hz in (MIN_HZ, MAX_HZ))
-    centres_hz = 700.0 * (10.0 ** (np.linspace(lowest, highest, MEL_BANDS + 2) / 2595.0) - 1.0)  # (M + 2,)
+    min_mel, max_mel = (2595.0 * math.log10(1.0 + rate_hz / 700.0) for rate_hz in (MIN_HZ, MAX_HZ))
+    centres_hz = 700.0 * (10.0 ** (np.linspace(min_mel, max_mel, MEL_BANDS + 2) / 2595.0) - 1.0)  # (M + 2,)
     bins_hz = np.linspace(0.0, SOUND_RATE_HZ / 2, TRANSFORM_SIZE // 2 + 1)  # (257,)
     above, widths = bins_hz[:, None] - centres_hz, np.diff(centres_hz)  # (257, M + 2), (M + 1,)
     bank = np.minimum(above[:, :-2] / widths[:-1], -above[:, 2:] / widths[1:]).clip(min=0.0)  # (257, M)
@@ -105,14 +105,14 @@ def voice_contours(waveform: FloatArray) -> tuple[FloatArray, np.ndarray]:
     mel = log_mel(waveform)[:: STEP_RATE_HZ // CONTOUR_RATE_HZ]  # (N, M)
     cepstra = mel @ _cosines()  # (N, 20)
     loudness = mel.mean(axis=1)  # (N,)
-    size = min(LOUDEST_SIZE, n_steps)
-    loudest = np.convolve(loudness, np.full(size, 1.0 / size), "valid").max()
-    speaks = loudness >= loudest - MAX_DROP  # (N,)
+    loudest_size = min(LOUDEST_SIZE, n_steps)
+    loudest = np.convolve(loudness, np.full(loudest_size, 1.0 / loudest_size), "valid").max()
+    is_speech = loudness >= loudest - MAX_DROP  # (N,)
     pitch, voicing = _pitch(waveform, n_steps, hop)  # (N,) each
-    voiced = speaks & (voicing >= MIN_VOICING)
+    voiced = is_speech & (voicing >= MIN_VOICING)
     pitch = np.where(voiced, pitch, np.median(pitch[voiced]) if voiced.any() else np.log(MIN_PITCH_HZ))
     columns = [cepstra, _change(cepstra), pitch[:, None], _change(pitch[:, None]), voicing[:, None]]
-    return np.hstack(columns).astype(np.float32), speaks
+    return np.hstack(columns).astype(np.float32), is_speech
 
 
 def _change(values: np.ndarray) -> np.ndarray:
@@ -122,24 +122,24 @@ def _change(values: np.ndarray) -> np.ndarray:
 
 def _pitch(waveform: FloatArray, n_steps: int, hop: int) -> tuple[np.ndarray, np.ndarray]:
     """Return the logarithm of the likeliest pitch in Hz, (N,), and the strength of voicing, (N,) in [0, 1]."""
-    window, shortest = PITCH_WINDOW_SIZE, int(SOUND_RATE_HZ / MAX_PITCH_HZ)
-    longest = int(SOUND_RATE_HZ / MIN_PITCH_HZ)
-    around = np.pad(waveform, (window // 2, n_steps * hop - len(waveform) + window // 2))
-    frames = np.lib.stride_tricks.sliding_window_view(around, window)[::hop][:n_steps]  # (N, window)
+    window, min_lag = PITCH_WINDOW_SIZE, int(SOUND_RATE_HZ / MAX_PITCH_HZ)
+    max_lag = int(SOUND_RATE_HZ / MIN_PITCH_HZ)
+    padded = np.pad(waveform, (window // 2, n_steps * hop - len(waveform) + window // 2))
+    frames = np.lib.stride_tricks.sliding_window_view(padded, window)[::hop][:n_steps]  # (N, window)
     hann = np.hanning(window)  # (window,)
-    of_window = np.correlate(hann, hann, "full")[window - 1 :]  # autocorrelation of the window itself
-    correction = np.maximum(of_window / of_window[0], MIN_AUTOCORRELATION)[: longest + 1]  # (lags,)
-    cost = OCTAVE_COST * np.log2(np.arange(shortest, longest + 1))  # (lags,)
+    overlap = np.correlate(hann, hann, "full")[window - 1 :]  # autocorrelation of the window itself
+    correction = np.maximum(overlap / overlap[0], MIN_AUTOCORRELATION)[: max_lag + 1]  # (lags,)
+    cost = OCTAVE_COST * np.log2(np.arange(min_lag, max_lag + 1))  # (lags,)
     lag, strength = np.empty(n_steps, int), np.empty(n_steps)
     for first in range(0, n_steps, BLOCK_SIZE):
         block = slice(first, first + BLOCK_SIZE)
         centred = (frames[block] - frames[block].mean(axis=1, keepdims=True)) * hann  # (n, window)
         power = np.abs(np.fft.rfft(centred, 2 * window, axis=1)) ** 2
-        likeness = np.fft.irfft(power, axis=1)[:, : longest + 1]  # (n, lags): autocorrelation
-        likeness /= np.maximum(likeness[:, :1], 1e-9)
-        likeness /= correction
-        best = (likeness[:, shortest:] - cost).argmax(axis=1) + shortest  # (n,)
-        lag[block], strength[block] = best, likeness[np.arange(len(best)), best].clip(0.0, 1.0)
+        autocorrelation = np.fft.irfft(power, axis=1)[:, : max_lag + 1]  # (n, lags): autocorrelation
+        autocorrelation /= np.maximum(autocorrelation[:, :1], 1e-9)
+        autocorrelation /= correction
+        best = (autocorrelation[:, min_lag:] - cost).argmax(axis=1) + min_lag  # (n,)
+        lag[block], strength[block] = best, autocorrelation[np.arange(len(best)), best].clip(0.0, 1.0)
     return np.log(SOUND_RATE_HZ / lag), strength
 
 

@@ -135,8 +135,8 @@ def face_region(x: float, y: float) -> str:
     """What of the face lies at a place of an aligned crop, shares of its side from the left and from the top."""
     if not (CROP_BORDER <= x <= 1.0 - CROP_BORDER and y >= CROP_BORDER / 2):
         return "hair or background"
-    reach, name = next((reach, name) for end, reach, name in FACE_REGIONS if y <= end)
-    return name if abs(x - 0.5) <= reach else "cheek"
+    half_width, name = next((half_width, name) for bottom, half_width, name in FACE_REGIONS if y <= bottom)
+    return name if abs(x - 0.5) <= half_width else "cheek"
 
 
 def decode_crop(crop_jpeg: bytes) -> ByteArray:
@@ -177,7 +177,7 @@ def _surroundings(
     return frame_rgb[spans[1], spans[0]], (spans[0].start, spans[1].start)
 
 
-def _halve(picture: ByteArray, scale: float) -> tuple[ByteArray, int]:
+def _halve(image: ByteArray, scale: float) -> tuple[ByteArray, int]:
     """Halve a picture as often as ``scale`` allows, so that bilinear sampling of the result skips no pixel.
 
     Returns:
@@ -185,26 +185,26 @@ def _halve(picture: ByteArray, scale: float) -> tuple[ByteArray, int]:
         halves six times faster than it averages areas at any other scale.
     """
     factor = 1
-    while scale * factor <= 0.5 and min(picture.shape[:2]) > 1:
-        height_px, width_px = picture.shape[0] // 2, picture.shape[1] // 2
-        even = picture[: 2 * height_px, : 2 * width_px]
-        picture = np.asarray(cv2.resize(even, (width_px, height_px), interpolation=cv2.INTER_AREA), dtype=np.uint8)
+    while scale * factor <= 0.5 and min(image.shape[:2]) > 1:
+        height_px, width_px = image.shape[0] // 2, image.shape[1] // 2
+        cropped = image[: 2 * height_px, : 2 * width_px]
+        image = np.asarray(cv2.resize(cropped, (width_px, height_px), interpolation=cv2.INTER_AREA), dtype=np.uint8)
         factor *= 2
-    return picture, factor
+    return image, factor
 
 
-def _resized(rgb: ByteArray) -> tuple[ByteArray, float, int]:
+def _resize(rgb: ByteArray) -> tuple[ByteArray, float, int]:
     """Return the frame as detectors see it, how much larger it is than the original, and its border in pixels."""
     side_px = max(rgb.shape[:2])
-    small = side_px <= SMALL_SIDE_PX
-    scale = (ENLARGED_SIDE_PX if small else min(side_px, LARGE_SIDE_PX)) / side_px
-    picture, factor = _halve(rgb, scale)
-    height_px, width_px = (max(1, round(length_px * factor * scale)) for length_px in picture.shape[:2])
-    resized = np.asarray(cv2.resize(picture, (width_px, height_px), interpolation=cv2.INTER_LINEAR), dtype=np.uint8)
-    return resized, scale, FRAMED_BORDER_PX if small else 0
+    is_small = side_px <= SMALL_SIDE_PX
+    scale = (ENLARGED_SIDE_PX if is_small else min(side_px, LARGE_SIDE_PX)) / side_px
+    image, factor = _halve(rgb, scale)
+    height_px, width_px = (max(1, round(length_px * factor * scale)) for length_px in image.shape[:2])
+    resized = np.asarray(cv2.resize(image, (width_px, height_px), interpolation=cv2.INTER_LINEAR), dtype=np.uint8)
+    return resized, scale, FRAMED_BORDER_PX if is_small else 0
 
 
-def _best_first(detections: list[Detection]) -> list[Detection]:
+def _sort_faces(detections: list[Detection]) -> list[Detection]:
     """Sort by area and score, without faces of no size."""
     faces = [face for face in detections if min(face.box[2:]) > 0]
     return sorted(faces, key=lambda face: face.box[2] * face.box[3] * face.score, reverse=True)
@@ -227,23 +227,23 @@ def _yunet(weights: Path) -> Detector:
     session = InferenceSession(model, options, providers=["CPUExecutionProvider"])
 
     def detect(rgb: ByteArray) -> list[Detection]:
-        resized, scale, border_px = _resized(rgb)
-        bgr = _framed(resized, border_px)
+        resized, scale, border_px = _resize(rgb)
+        bgr = _yunet_input(resized, border_px)
         try:
             outputs = session.run(YUNET_OUTPUTS, {"input": bgr})
         except (Fail, RuntimeException) as error:
             raise MemoryError(f"YuNet: {error}") from error  # nothing else can fail in a graph that is verified
         boxes, eyes, scores = _decode(outputs, *bgr.shape[2:])
         boxes[:, :2] -= border_px
-        places = np.hstack([boxes, eyes - border_px]).astype(float) / scale
-        places = np.rint(places / YUNET_STEP_PX) * YUNET_STEP_PX
-        rows = zip(places.tolist(), scores.tolist(), strict=True)
-        return _best_first([Detection(tuple(row[:4]), score, tuple(row[4:])) for row, score in rows])
+        coordinates = np.hstack([boxes, eyes - border_px]).astype(float) / scale
+        coordinates = np.rint(coordinates / YUNET_STEP_PX) * YUNET_STEP_PX
+        rows = zip(coordinates.tolist(), scores.tolist(), strict=True)
+        return _sort_faces([Detection(tuple(row[:4]), score, tuple(row[4:])) for row, score in rows])
 
     return detect
 
 
-def _framed(rgb: ByteArray, border_px: int) -> FloatArray:
+def _yunet_input(rgb: ByteArray, border_px: int) -> FloatArray:
     """Return YuNet's input, (1, 3, H, W) float32 BGR in [0, 255]: a black border, and more where a stride needs it."""
     height_px, width_px = rgb.shape[:2]
     stride = YUNET_STRIDES[-1]
@@ -263,14 +263,14 @@ def _decode(outputs: Sequence[FloatArray], height_px: int, width_px: int) -> tup
     """
     cls, obj, bbox, kps = (np.concatenate(outputs[first : first + 3], axis=1)[0] for first in range(0, 12, 3))
     scores = np.sqrt(cls.clip(0, 1) * obj.clip(0, 1))[:, 0]
-    likely = np.flatnonzero(scores >= YUNET_MIN_SCORE)
-    cells, strides = (values[likely] for values in _grid(height_px, width_px))
+    candidates = np.flatnonzero(scores >= YUNET_MIN_SCORE)
+    cells, strides = (values[candidates] for values in _grid(height_px, width_px))
     with np.errstate(over="ignore"):  # in damaged pictures
-        sizes = np.exp(bbox[likely, 2:]) * strides  # (F, 2)
-    corners = (cells + bbox[likely, :2]) * strides - sizes / 2
-    eyes = (np.tile(cells, 2) + kps[likely, :4]) * strides  # (F, 4)
+        sizes = np.exp(bbox[candidates, 2:]) * strides  # (F, 2)
+    corners = (cells + bbox[candidates, :2]) * strides - sizes / 2
+    eyes = (np.tile(cells, 2) + kps[candidates, :4]) * strides  # (F, 4)
     eyes = np.where(eyes[:, :1] <= eyes[:, 2:3], eyes, np.roll(eyes, 2, axis=1))
-    boxes, scores = np.hstack([corners, sizes]), scores[likely]
+    boxes, scores = np.hstack([corners, sizes]), scores[candidates]
     finite = np.isfinite(np.hstack([boxes, eyes])).all(axis=1)
     boxes, eyes, scores = boxes[finite], eyes[finite], scores[finite]
     best = np.asarray(
@@ -295,18 +295,18 @@ def _haar() -> Detector:
     lock = threading.Lock()
 
     def detect(rgb: ByteArray) -> list[Detection]:
-        resized, scale, border_px = _resized(rgb)
+        resized, scale, border_px = _resize(rgb)
         grey = cv2.cvtColor(resized, cv2.COLOR_RGB2GRAY)
         framed = cv2.copyMakeBorder(grey, border_px, border_px, border_px, border_px, cv2.BORDER_CONSTANT)
-        smallest = (HAAR_MIN_FACE_ENLARGED_PX,) * 2 if scale > 1 else (HAAR_MIN_FACE_PX,) * 2
+        min_size = (HAAR_MIN_FACE_ENLARGED_PX,) * 2 if scale > 1 else (HAAR_MIN_FACE_PX,) * 2
         with lock:
-            boxes, votes = cascade.detectMultiScale2(framed, minNeighbors=HAAR_MIN_NEIGHBOURS, minSize=smallest)
+            boxes, votes = cascade.detectMultiScale2(framed, minNeighbors=HAAR_MIN_NEIGHBOURS, minSize=min_size)
         detections = []
         for (left, top, side, _), vote in zip(boxes, votes, strict=True):
             x, y = (left + HAAR_INSET_X * side - border_px) / scale, (top + HAAR_INSET_Y * side - border_px) / scale
             box = float(x), float(y), float(HAAR_WIDTH * side / scale), float(HAAR_HEIGHT * side / scale)
             detections.append(Detection(box, float(vote / (vote + HAAR_MIN_NEIGHBOURS)), None))
-        return _best_first(detections)
+        return _sort_faces(detections)
 
     return detect
 
@@ -320,14 +320,14 @@ def prefetch_map(function: Callable[[Item], Result], items: Iterable[Item], thre
 
     Items are taken in the caller's thread, and errors are raised in their item's turn.
     """
-    waiting: deque[Future[Result]] = deque()
+    futures: deque[Future[Result]] = deque()
     pool = ThreadPoolExecutor(threads)
     try:
         for item in items:
-            waiting.append(pool.submit(function, item))
-            if len(waiting) > threads:
-                yield waiting.popleft().result()
-        while waiting:
-            yield waiting.popleft().result()
+            futures.append(pool.submit(function, item))
+            if len(futures) > threads:
+                yield futures.popleft().result()
+        while futures:
+            yield futures.popleft().result()
     finally:
         pool.shutdown(cancel_futures=True)

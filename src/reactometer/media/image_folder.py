@@ -22,8 +22,8 @@ CROP_RATE_HZ = 2.0
 
 def list_crops(folder: Path) -> list[Path]:
     """Return the images of a folder in the order of the numbers in their names (``2.jpg`` before ``10.jpg``)."""
-    pictures = [path for path in folder.iterdir() if path.suffix.lower() in IMAGE_ENDINGS]
-    return sorted(pictures, key=lambda path: ([int(part) for part in re.findall(r"\d+", path.stem)], path.name))
+    images = [path for path in folder.iterdir() if path.suffix.lower() in IMAGE_ENDINGS]
+    return sorted(images, key=lambda path: ([int(part) for part in re.findall(r"\d+", path.stem)], path.name))
 
 
 def prepare_crops(folder: Path, settings: PrepareConfig, audio_path: Path | None = None) -> PreparedClip:
@@ -33,7 +33,7 @@ def prepare_crops(folder: Path, settings: PrepareConfig, audio_path: Path | None
         MediaError: the folder contains no readable image.
     """
     paths = list_crops(folder)
-    samples = tuple(_sample(path, place / CROP_RATE_HZ, settings.size_px) for place, path in enumerate(paths))
+    samples = tuple(_sample(path, i / CROP_RATE_HZ, settings.size_px) for i, path in enumerate(paths))
     if not any(sample.state is FrameState.FACE for sample in samples):
         raise MediaError(
             f"{folder}: no face crop in this folder can be read",
@@ -47,12 +47,12 @@ def prepare_crops(folder: Path, settings: PrepareConfig, audio_path: Path | None
 
 def _sample(path: Path, time_s: float, size_px: int) -> FaceSample:
     try:
-        picture = cv2.imdecode(np.frombuffer(path.read_bytes() or b"\0", dtype=np.uint8), cv2.IMREAD_COLOR_RGB)
+        image = cv2.imdecode(np.frombuffer(path.read_bytes() or b"\0", dtype=np.uint8), cv2.IMREAD_COLOR_RGB)
     except OSError:  # a link to nothing, as annexes leave them
-        picture = None
-    if picture is None:
+        image = None
+    if image is None:
         return FaceSample(time_s, FrameState.UNREADABLE)
-    height, width = picture.shape[:2]
-    smooth = cv2.INTER_AREA if max(height, width) > size_px else cv2.INTER_LINEAR
-    crop = np.asarray(cv2.resize(picture, (size_px, size_px), interpolation=smooth), dtype=np.uint8)
+    height, width = image.shape[:2]
+    interpolation = cv2.INTER_AREA if max(height, width) > size_px else cv2.INTER_LINEAR
+    crop = np.asarray(cv2.resize(image, (size_px, size_px), interpolation=interpolation), dtype=np.uint8)
     return FaceSample(time_s, FrameState.FACE, (0.0, 0.0, float(width), float(height)), 1.0, encode_crop(crop))

@@ -72,9 +72,9 @@ def stream_windows(
     path: Path,
     settings: Settings,
     detector: Detector,
-    shapes: Sequence[WindowSpec],
+    specs: Sequence[WindowSpec],
     audio_path: Path | None = None,
-    follow: Tracking = track_face,
+    track: Tracking = track_face,
     info: MediaInfo | None = None,
 ) -> Iterator[tuple[WindowSpec, PreparedClip]]:
     """Read a file once and yield its windows of every shape, each as soon as it is complete.
@@ -86,44 +86,44 @@ def stream_windows(
     info = info or probe(path)
     sound_info = probe(audio_path) if audio_path else info
     clock = _VideoClock(info)
-    faces = follow(clock.watch(read_frames(path)), detector, rate_hz=settings.rate_hz, size_px=settings.size_px)
+    faces = track(clock.watch(read_frames(path)), detector, rate_hz=settings.rate_hz, size_px=settings.size_px)
     sound = read_sound(audio_path or path, info=sound_info) if sound_info.has_audio else iter(())
-    cutter = _WindowBuffer(shapes, sound_info.has_audio)
-    pieces: Iterator[FaceSample | SoundBlock] = heapq.merge(faces, sound, key=_begins_s)
-    for piece in pieces:
-        yield from cutter.complete_until(_begins_s(piece), clock.frames_read)
-        cutter.add(piece)
-    yield from cutter.finish(max(clock.end_s, cutter.sound_end_s), clock.frames_read)
+    buffer = _WindowBuffer(specs, sound_info.has_audio)
+    stream: Iterator[FaceSample | SoundBlock] = heapq.merge(faces, sound, key=_start_of)
+    for entry in stream:
+        yield from buffer.complete_until(_start_of(entry), clock.frames_read)
+        buffer.add(entry)
+    yield from buffer.finish(max(clock.end_s, buffer.sound_end_s), clock.frames_read)
 
 
 def part_bounds(duration_s: float) -> list[tuple[float, float]]:
     """Return the start and end of each part of a clip, seconds, as :func:`stream_windows` cuts with ``PART``."""
     count = max(1, math.ceil((duration_s - MIN_NEW_CONTENT_S) / MAX_SEGMENT.length_s))
-    starts = [MAX_SEGMENT.length_s * number for number in range(count)]
+    starts = [MAX_SEGMENT.length_s * index for index in range(count)]
     return [(start_s, min(start_s + MAX_SEGMENT.length_s, duration_s)) for start_s in starts]
 
 
 def slice_clip(clip: PreparedClip, start_s: float, end_s: float) -> PreparedClip:
     """Return the window [start_s, end_s) of a prepared clip, as :func:`stream_windows` would cut it."""
     samples = tuple(sample for sample in clip.samples if start_s <= sample.time_s < end_s)
-    first, last = (round((at_s - clip.start_s) * SOUND_RATE_HZ) for at_s in (start_s, end_s))
+    first, last = (round((time_s - clip.start_s) * SOUND_RATE_HZ) for time_s in (start_s, end_s))
     waveform = None if clip.waveform is None else clip.waveform[first:last]
     return PreparedClip(start_s, end_s, samples, waveform, clip.frames_read)
 
 
 def select_face(clip: PreparedClip, face: int | None) -> PreparedClip:
     """Select one person in a window with everybody's samples, as if only this face were followed; ``None``: nobody."""
-    own: list[FaceSample] = []
+    samples: list[FaceSample] = []
     for sample in clip.samples:
         if sample.face is None:
-            own.append(sample)
+            samples.append(sample)
         elif sample.face == face:
-            own[-1] = replace(sample, face=None)
-    return replace(clip, samples=tuple(own))
+            samples[-1] = replace(sample, face=None)
+    return replace(clip, samples=tuple(samples))
 
 
-def _begins_s(piece: FaceSample | SoundBlock) -> float:
-    return piece.time_s if isinstance(piece, FaceSample) else piece.start_s
+def _start_of(entry: FaceSample | SoundBlock) -> float:
+    return entry.time_s if isinstance(entry, FaceSample) else entry.start_s
 
 
 @dataclass
@@ -138,47 +138,47 @@ class _VideoClock:
     def watch(self, frames: Iterator[Frame]) -> Iterator[Frame]:
         for frame in frames:
             check_gap(self.info.path, "picture", self.end_s, frame.time_s)
-            shown_s = 1.0 / (self.info.rate_hz or 25.0) if self._last_s is None else frame.time_s - self._last_s
+            duration_s = 1.0 / (self.info.rate_hz or 25.0) if self._last_s is None else frame.time_s - self._last_s
             self.frames_read, self._last_s = self.frames_read + 1, frame.time_s
-            self.end_s = frame.time_s + max(shown_s, 0.0)
+            self.end_s = frame.time_s + max(duration_s, 0.0)
             yield frame
 
 
 class _WindowBuffer:
     """Buffer of the samples and sound that incomplete windows need."""
 
-    def __init__(self, shapes: Sequence[WindowSpec], has_sound: bool) -> None:
-        self.next_window = dict.fromkeys(shapes, 0)
+    def __init__(self, specs: Sequence[WindowSpec], has_sound: bool) -> None:
+        self.next_window = dict.fromkeys(specs, 0)
         self.has_sound = has_sound
         self.faces: deque[FaceSample] = deque()
         self.blocks: deque[SoundBlock] = deque()
         self.sound_end_s = 0.0
 
-    def add(self, piece: FaceSample | SoundBlock) -> None:
-        if isinstance(piece, FaceSample):
-            self.faces.append(piece)
+    def add(self, entry: FaceSample | SoundBlock) -> None:
+        if isinstance(entry, FaceSample):
+            self.faces.append(entry)
         else:
-            self.blocks.append(piece)
-            self.sound_end_s = piece.start_s + len(piece.samples) / SOUND_RATE_HZ
+            self.blocks.append(entry)
+            self.sound_end_s = entry.start_s + len(entry.samples) / SOUND_RATE_HZ
 
-    def complete_until(self, known_s: float, frames_read: int) -> Iterator[tuple[WindowSpec, PreparedClip]]:
-        """Yield the windows that end at or before ``known_s``, the time of the newest piece."""
-        for shape in self.next_window:
-            while (start_s := self._start_s(shape)) + shape.length_s <= known_s:
-                yield shape, self._window(start_s, start_s + shape.length_s, frames_read)
-                self.next_window[shape] += 1
+    def complete_until(self, end_s: float, frames_read: int) -> Iterator[tuple[WindowSpec, PreparedClip]]:
+        """Yield the windows that end at or before ``end_s``, the time of the newest piece."""
+        for spec in self.next_window:
+            while (start_s := self._start_s(spec)) + spec.length_s <= end_s:
+                yield spec, self._window(start_s, start_s + spec.length_s, frames_read)
+                self.next_window[spec] += 1
         self._forget(min(map(self._start_s, self.next_window)))
 
     def finish(self, end_s: float, frames_read: int) -> Iterator[tuple[WindowSpec, PreparedClip]]:
         """Yield the remaining windows that add something to their predecessor."""
         yield from self.complete_until(end_s, frames_read)
-        for shape, number in self.next_window.items():
-            seen_s = self._start_s(shape) - shape.hop_s + shape.length_s
-            if number == 0 or seen_s < end_s - MIN_NEW_CONTENT_S:
-                yield shape, self._window(self._start_s(shape), end_s, frames_read)
+        for spec, index in self.next_window.items():
+            covered_s = self._start_s(spec) - spec.hop_s + spec.length_s
+            if index == 0 or covered_s < end_s - MIN_NEW_CONTENT_S:
+                yield spec, self._window(self._start_s(spec), end_s, frames_read)
 
-    def _start_s(self, shape: WindowSpec) -> float:
-        return self.next_window[shape] * shape.hop_s if self.next_window[shape] else 0.0
+    def _start_s(self, spec: WindowSpec) -> float:
+        return self.next_window[spec] * spec.hop_s if self.next_window[spec] else 0.0
 
     def _window(self, start_s: float, end_s: float, frames_read: int) -> PreparedClip:
         samples = tuple(sample for sample in self.faces if start_s <= sample.time_s < end_s)

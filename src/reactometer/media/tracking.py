@@ -30,8 +30,8 @@ def track_face(
     The first face is the best of its frame; afterwards it is the face nearest to the previous one. A frame without
     such a face is NO_FACE; a box is never carried over.
     """
-    follower = FaceTracker(size_px)
-    yield from (follower.update(*seen) for seen in detect_faces(frames, detector, rate_hz, threads))
+    tracker = FaceTracker(size_px)
+    yield from (tracker.update(*frame) for frame in detect_faces(frames, detector, rate_hz, threads))
 
 
 class FaceTracker:
@@ -43,7 +43,7 @@ class FaceTracker:
 
     def update(self, time_s: float, rgb: ByteArray | None, detections: list[Detection]) -> FaceSample:
         """Return the person's sample of the next frame, (H, W, 3) uint8 RGB; ``None`` if it is unreadable."""
-        face = _choose(detections, self.last_detection, time_s)
+        face = _choose_face(detections, self.last_detection, time_s)
         if rgb is None or face is None:
             return FaceSample(time_s, FrameState.UNREADABLE if rgb is None else FrameState.NO_FACE)
         self.last_detection = time_s, face
@@ -63,21 +63,21 @@ def track_faces(
     """
     tracks: list[_Track] = []
     numbers = count(1)
-    for time_s, rgb, found in detect_faces(frames, detector, rate_hz, threads):
+    for time_s, rgb, faces in detect_faces(frames, detector, rate_hz, threads):
         yield FaceSample(time_s, FrameState.UNREADABLE if rgb is None else FrameState.NO_FACE)
         if rgb is None:
             continue
-        detections = sorted(found, key=lambda face: face.box[0])
+        detections = sorted(faces, key=lambda face: face.box[0])
         tracks = [track for track in tracks if time_s - track.last_s <= FORGET_AFTER_S]
-        owners = _assign_tracks(tracks, detections, time_s)
-        for place, face in enumerate(detections):
-            if place in owners:
-                owners[place].update(face, time_s)
+        track_of = _assign_tracks(tracks, detections, time_s)
+        for i, face in enumerate(detections):
+            if i in track_of:
+                track_of[i].update(face, time_s)
             else:
-                owners[place] = _Track(next(numbers), face, time_s)
-                tracks.append(owners[place])
+                track_of[i] = _Track(next(numbers), face, time_s)
+                tracks.append(track_of[i])
             crop_jpeg = encode_crop(crop_face(rgb, face, size_px))
-            yield FaceSample(time_s, FrameState.FACE, face.box, face.score, crop_jpeg, owners[place].number)
+            yield FaceSample(time_s, FrameState.FACE, face.box, face.score, crop_jpeg, track_of[i].number)
 
 
 @dataclass
@@ -90,9 +90,10 @@ class _Track:
     velocity: tuple[float, float] = (0.0, 0.0)  # of the box's centre, pixels a second to the right and down
 
     def update(self, face: Detection, time_s: float) -> None:
-        passed_s = max(time_s - self.last_s, 1e-3)
-        moves = ((new - old) / passed_s for new, old in zip(_centre(face), _centre(self.face), strict=True))
-        right, down = (SMOOTHING * old + (1 - SMOOTHING) * new for old, new in zip(self.velocity, moves, strict=True))
+        elapsed_s = max(time_s - self.last_s, 1e-3)
+        (x, y), (last_x, last_y) = _centre(face), _centre(self.face)
+        right = SMOOTHING * self.velocity[0] + (1 - SMOOTHING) * (x - last_x) / elapsed_s
+        down = SMOOTHING * self.velocity[1] + (1 - SMOOTHING) * (y - last_y) / elapsed_s
         self.face, self.last_s, self.velocity = face, time_s, (right, down)
 
     def distance(self, face: Detection, time_s: float) -> float:
@@ -101,23 +102,23 @@ class _Track:
         x, y, width, height = self.face.box
         right, down = (speed * min(unseen_s, EXTRAPOLATE_S) for speed in self.velocity)
         expected = box_distance(face, replace(self.face, box=(x + right, y + down, width, height)))
-        within = min(expected, box_distance(face, self.face)) <= reach_after(unseen_s)
-        return expected if within else math.inf
+        distance_to_reach = min(expected, box_distance(face, self.face)) <= reach_after(unseen_s)
+        return expected if distance_to_reach else math.inf
 
 
 def _assign_tracks(tracks: Sequence[_Track], detections: Sequence[Detection], time_s: float) -> dict[int, _Track]:
     """Assign faces, by their index, to people; an unassigned face is left out."""
     latest_s = max((track.last_s for track in tracks), default=0.0)
     pairs = [
-        (track.last_s < latest_s, track.distance(face, time_s), place, track)
+        (track.last_s < latest_s, track.distance(face, time_s), i, track)
         for track in tracks
-        for place, face in enumerate(detections)
+        for i, face in enumerate(detections)
     ]
-    owners: dict[int, _Track] = {}
-    for _, distance, place, track in sorted(pairs, key=lambda pair: pair[:2]):
-        if distance < math.inf and place not in owners and track not in owners.values():
-            owners[place] = track
-    return owners
+    track_of: dict[int, _Track] = {}
+    for _, distance, i, track in sorted(pairs, key=lambda pair: pair[:2]):
+        if distance < math.inf and i not in track_of and track not in track_of.values():
+            track_of[i] = track
+    return track_of
 
 
 def _centre(face: Detection) -> tuple[float, float]:
@@ -139,11 +140,11 @@ def reach_after(unseen_s: float) -> float:
     return min(REACH + REACH_PER_S * unseen_s, MAX_REACH)
 
 
-def _choose(detections: list[Detection], last: tuple[float, Detection] | None, time_s: float) -> Detection | None:
+def _choose_face(detections: list[Detection], last: tuple[float, Detection] | None, time_s: float) -> Detection | None:
     """Return the followed person's face, or the best face if nobody is followed, or None."""
     if last is None:
         return detections[0] if detections else None
     unseen_s = time_s - last[0]
-    if near := [face for face in detections if box_distance(face, last[1]) <= reach_after(unseen_s)]:
-        return min(near, key=lambda face: box_distance(face, last[1]))
+    if candidates := [face for face in detections if box_distance(face, last[1]) <= reach_after(unseen_s)]:
+        return min(candidates, key=lambda face: box_distance(face, last[1]))
     return detections[0] if detections and unseen_s > SWITCH_AFTER_S else None

@@ -115,11 +115,11 @@ def read_frames(path: Path) -> Iterator[Frame]:
             return
         index, step_s = -1, 1 / (_rate_hz(stream) or FALLBACK_RATE_HZ)
         zero_pts, time_s, (ticks, per_s) = None, -step_s, stream.time_base.as_integer_ratio()
-        for index, (pts, picture) in enumerate(_decode(path, container, stream)):
+        for index, (pts, frame) in enumerate(_decode(path, container, stream)):
             zero_pts = (pts or 0) if zero_pts is None else zero_pts
-            own_time_s = None if pts is None else (pts - zero_pts) * ticks / per_s
-            time_s = own_time_s if own_time_s is not None and own_time_s > time_s else time_s + step_s
-            yield Frame(index, time_s, None if picture is None else partial(upright_rgb, picture))
+            frame_time_s = None if pts is None else (pts - zero_pts) * ticks / per_s
+            time_s = frame_time_s if frame_time_s is not None and frame_time_s > time_s else time_s + step_s
+            yield Frame(index, time_s, None if frame is None else partial(upright_rgb, frame))
         end_s = float((zero_pts or 0) * stream.time_base) + time_s + step_s
         _check_complete(path, container, stream, index + 1, end_s)
 
@@ -142,37 +142,37 @@ def _decode(
     later picture on the way out. Without damage, a packet that shows nothing is no loss.
     """
     stream.thread_count = DECODER_THREADS
-    waiting: list[int] = []  # a heap of the presentation times that went in and did not come out yet
+    pending_pts: list[int] = []  # a heap of the presentation times that went in and did not come out yet
     damaged, latest_pts = False, -math.inf
     try:
         for packet in container.demux(stream):
             if packet.size and packet.pts is not None and not packet.is_discard:
-                heapq.heappush(waiting, packet.pts)
+                heapq.heappush(pending_pts, packet.pts)
             try:
-                pictures = packet.decode()
+                frames = packet.decode()
             except av.error.FFmpegError:
-                damaged, pictures = True, []
+                damaged, frames = True, []
                 if packet.size and packet.pts is None:
                     yield None, None
-            for picture in pictures:
-                if picture.pts is not None:
-                    if damaged and picture.pts <= latest_pts:
+            for frame in frames:
+                if frame.pts is not None:
+                    if damaged and frame.pts <= latest_pts:
                         continue  # out of order after damage: its place is already counted as lost
-                    latest_pts = picture.pts
-                    while waiting and waiting[0] <= latest_pts:
-                        pts = heapq.heappop(waiting)
+                    latest_pts = frame.pts
+                    while pending_pts and pending_pts[0] <= latest_pts:
+                        pts = heapq.heappop(pending_pts)
                         if damaged and pts < latest_pts:
                             yield pts, None
-                yield picture.pts, None if picture.is_corrupt else picture
+                yield frame.pts, None if frame.is_corrupt else frame
     except av.error.FFmpegError as error:
         raise MediaError(f"{path} is damaged and cannot be read to its end", got=error, fix="Copy it again") from error
     if damaged:
-        yield from ((pts, None) for pts in sorted(waiting))
+        yield from ((pts, None) for pts in sorted(pending_pts))
 
 
 def _check_complete(path: Path, container: InputContainer, stream: VideoStream, count: int, end_s: float) -> None:
     """Raise MediaError where both the frames and the time fall short of what the container declares of them."""
-    declared_s = _declared_end_s(container, stream)
+    declared_s = _declared_end(container, stream)
     if declared_s is not None and end_s >= (1 - MAX_MISSING_SHARE) * declared_s:
         return
     declared = stream.frames or round((declared_s or 0.0) * float(stream.average_rate or FALLBACK_RATE_HZ))
@@ -183,15 +183,15 @@ def _check_complete(path: Path, container: InputContainer, stream: VideoStream, 
         )
 
 
-def _declared_end_s(container: InputContainer, stream: VideoStream) -> float | None:
+def _declared_end(container: InputContainer, stream: VideoStream) -> float | None:
     """End of the video in seconds of the container's clock as its header says it, else None."""
     if stream.duration is not None and stream.time_base is not None:
         return float(stream.duration * stream.time_base)
     if tag := re.fullmatch(r"(\d+):(\d+):(\d+\.?\d*)", stream.metadata.get("DURATION", "")):  # Matroska and WebM
         hours, minutes, seconds = tag.groups()
         return int(hours) * 3600 + int(minutes) * 60 + float(seconds)
-    alone = len(container.streams) == 1 and container.duration is not None
-    return float(container.duration or 0) / 1_000_000 if alone else None
+    is_only_stream = len(container.streams) == 1 and container.duration is not None
+    return float(container.duration or 0) / 1_000_000 if is_only_stream else None
 
 
 def _rate_hz(stream: VideoStream) -> float | None:
@@ -204,24 +204,24 @@ def _probe_first_frame(path: Path, container: InputContainer, stream: VideoStrea
 
     A file tells its rotation with its first picture, before which frames may be lost.
     """
-    first_pts, picture = None, None
-    for index, (pts, picture) in enumerate(_decode(path, container, stream)):
+    first_pts, frame = None, None
+    for index, (pts, frame) in enumerate(_decode(path, container, stream)):
         first_pts = pts if index == 0 else first_pts
-        if picture:
+        if frame:
             break
     zero_s = float((first_pts or 0) * (stream.time_base or 0))
-    if picture is None:
+    if frame is None:
         return stream.width, stream.height, zero_s
-    quarter_turn = abs(picture.rotation) % 180 == 90
-    return *((picture.height, picture.width) if quarter_turn else (picture.width, picture.height)), zero_s
+    quarter_turn = abs(frame.rotation) % 180 == 90
+    return *((frame.height, frame.width) if quarter_turn else (frame.width, frame.height)), zero_s
 
 
-def upright_rgb(picture: VideoFrame) -> ByteArray:
+def upright_rgb(frame: VideoFrame) -> ByteArray:
     """(H, W, 3) uint8 RGB of a decoded picture as it is meant to be seen: turned and mirrored by its display matrix."""
-    one_thread = picture.reformat(format="rgb24", threads=1)  # by default each picture starts some, and gains nothing
-    rgb = np.asarray(one_thread.to_ndarray(), dtype=np.uint8)
-    about = SideDataContainer(picture)  # type: ignore[call-arg]  # picture.side_data and the picture keep each other
-    matrix = about.get("DISPLAYMATRIX")
+    converted = frame.reformat(format="rgb24", threads=1)  # by default each picture starts some, and gains nothing
+    rgb = np.asarray(converted.to_ndarray(), dtype=np.uint8)
+    side_data = SideDataContainer(frame)  # type: ignore[call-arg]  # picture.side_data and the picture keep each other
+    matrix = side_data.get("DISPLAYMATRIX")
     if matrix is None:
         return np.ascontiguousarray(rgb)
     a, b, _, c, d = np.frombuffer(matrix, dtype=np.int32)[:5]  # x' = ax + cy, y' = bx + dy, in multiples of 90 degrees

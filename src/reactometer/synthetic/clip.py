@@ -90,7 +90,7 @@ def clip_plan(
 ) -> ClipPlan:
     """Plan clip ``index`` (from 0) of the dataset with these settings, independently of the other clips."""
     split, person, stimulus = _assign_clip(index, n_clips, seed)
-    who, rng = _random_stream(seed, _PERSON, person), _random_stream(seed, _CLIP, index)
+    person_rng, rng = _random_stream(seed, _PERSON, person), _random_stream(seed, _CLIP, index)
     poses = _random_poses(rng, round(duration_s * rate_hz), rate_hz)
     sounds: tuple[Literal["voice", "silent", "absent"], ...] = ("voice", "silent", "absent")
     return ClipPlan(
@@ -98,13 +98,13 @@ def clip_plan(
         split=split,
         person=f"P{person:03d}",
         stimulus=f"S{stimulus:03d}",
-        age=int(who.integers(18, 66)),
-        country=_COUNTRIES[int(who.integers(len(_COUNTRIES)))],
+        age=int(person_rng.integers(18, 66)),
+        country=_COUNTRIES[int(person_rng.integers(len(_COUNTRIES)))],
         labels=_labels(stimulus, seed),
         sound=sounds[int(rng.choice(3, p=[0.95, 0.025, 0.025]))],
-        appearance=random_appearance(who),
-        voice=random_voice(who),
-        expressiveness=float(who.uniform(0.9, 1.1)),
+        appearance=random_appearance(person_rng),
+        voice=random_voice(person_rng),
+        expressiveness=float(person_rng.uniform(0.9, 1.1)),
         onset_s=float(rng.uniform(0, 0.08)) * duration_s,
         offset_s=float(rng.uniform(0.78, 0.9)) * duration_s,
         poses=poses,
@@ -129,10 +129,10 @@ def render_clip(plan: ClipPlan) -> tuple[ByteArray, FloatArray]:
     actions["AU45"] = _blinks(rng, times_s)
     scene, blur_px, noise_level = build_scene(plan.appearance, plan.size_px), rng.uniform(0, 0.7), rng.uniform(1, 4)
     frames = []
-    for step, pose in enumerate(plan.poses):
+    for i, pose in enumerate(plan.poses):
         noise = noise_level * rng.standard_normal((plan.size_px, plan.size_px, 1), np.float32)
-        now = {name: float(track[step]) for name, track in actions.items()}
-        frames.append(draw_frame(scene, pose, now, blur_px * plan.size_px / 160, noise))
+        frame_actions = {name: float(track[i]) for name, track in actions.items()}
+        frames.append(draw_frame(scene, pose, frame_actions, blur_px * plan.size_px / 160, noise))
     return np.stack(frames), waveform if plan.sound == "voice" else np.zeros_like(waveform)
 
 
@@ -144,10 +144,10 @@ def _assign_clip(index: int, n_clips: int, seed: int) -> tuple[str, int, int]:
     for split, size in sizes.items():
         persons = max(_MIN_PERSONS[split], round(size / _CLIPS_PER_PERSON))
         stimuli = max(1, round(size / _CLIPS_PER_STIMULUS))
-        place = index - first_clip
-        if 0 <= place < size:
-            order = _random_stream(seed, _ORDER, first_person + place // persons).permutation(persons)
-            return split, first_person + int(order[place % persons]), first_stimulus + place * stimuli // size
+        position = index - first_clip
+        if 0 <= position < size:
+            order = _random_stream(seed, _ORDER, first_person + position // persons).permutation(persons)
+            return split, first_person + int(order[position % persons]), first_stimulus + position * stimuli // size
         first_clip, first_person, first_stimulus = first_clip + size, first_person + persons, first_stimulus + stimuli
     raise IndexError(f"clip {index} of {n_clips}")
 
@@ -155,25 +155,25 @@ def _assign_clip(index: int, n_clips: int, seed: int) -> tuple[str, int, int]:
 def _labels(stimulus: int, seed: int) -> tuple[float, ...]:
     """One to three emotions; each leads in turn. Anxiety and Fear like to meet, Amusement and Fear do not."""
     rng, names = _random_stream(seed, _STIMULUS, stimulus), list(HUME_REACTION)
-    lead = names.pop(stimulus % len(names))
-    taste = {("Anxiety", "Fear"): 4.0, ("Fear", "Anxiety"): 4.0, ("Fear", "Amusement"): 0.1, ("Amusement", "Fear"): 0.1}
-    chances = np.array([taste.get((lead, name), 1.0) for name in names])
-    others = rng.choice(names, size=rng.integers(0, 3), replace=False, p=chances / chances.sum())
+    main = names.pop(stimulus % len(names))
+    bias = {("Anxiety", "Fear"): 4.0, ("Fear", "Anxiety"): 4.0, ("Fear", "Amusement"): 0.1, ("Amusement", "Fear"): 0.1}
+    weights = np.array([bias.get((main, name), 1.0) for name in names])
+    companions = rng.choice(names, size=rng.integers(0, 3), replace=False, p=weights / weights.sum())
     strength = rng.uniform(0.3, 1.0)
-    labels = {lead: strength} | {str(name): strength * rng.uniform(0.3, 0.95) for name in others}
+    labels = {main: strength} | {str(name): strength * rng.uniform(0.3, 0.95) for name in companions}
     return tuple(round(float(labels.get(name, 0.0)), 4) for name in HUME_REACTION)
 
 
 def _random_poses(rng: np.random.Generator, n_frames: int, rate_hz: float) -> tuple[Pose, ...]:
     """The head's small sway; in 8 % of the clips it turns away for a while, in 4 % the person leaves the picture."""
-    times_s, place = np.arange(n_frames) / rate_hz, np.linspace(0, 1, n_frames)
+    times_s, progress = np.arange(n_frames) / rate_hz, np.linspace(0, 1, n_frames)
 
     def sway(size: float) -> FloatArray:
         speed_hz, phase = rng.uniform(0.2, 0.6), rng.uniform(0, 2 * np.pi)
         return np.asarray(rng.normal(0, size) + size * np.sin(2 * np.pi * speed_hz * times_s + phase), np.float32)
 
     start, length = rng.uniform(0.1, 0.5), rng.uniform(0.3, 0.45)
-    away = rng.choice([-1, 1]) * (np.minimum(place - start, start + length - place) / 0.1).clip(0, 1)
+    away = rng.choice([-1, 1]) * (np.minimum(progress - start, start + length - progress) / 0.1).clip(0, 1)
     event = rng.uniform()
     yaw = sway(0.06) + away * rng.uniform(1.0, 1.3) * (event < 0.08)
     x = rng.uniform(0.44, 0.56) + sway(0.008) + away * 0.85 * (0.08 <= event < 0.12)

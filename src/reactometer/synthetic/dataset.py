@@ -61,13 +61,13 @@ def simulate(
     plans = [clip_plan(index, n_clips=n_clips, seed=seed, duration_s=duration_s) for index in range(n_clips)]
     settings = {"n_clips": n_clips, "seed": seed, "duration_s": duration_s}
     settings |= {"rate_hz": plans[0].rate_hz, "size_px": plans[0].size_px}
-    about = format_json({"simulation": _VERSION, **settings})
-    if (out / "simulation.json").is_file() and (out / "simulation.json").read_text(encoding="utf-8") == about:
+    metadata = format_json({"simulation": _VERSION, **settings})
+    if (out / "simulation.json").is_file() and (out / "simulation.json").read_text(encoding="utf-8") == metadata:
         return out
     with atomic_folder(out) as folder, progress_bar("rendering", n_clips, progress) as advance:
         for split in SPLIT_SHARES:
             (folder / split / "mp4").mkdir(parents=True)
-        write_atomic(folder / "simulation.json", about)
+        write_atomic(folder / "simulation.json", metadata)
         _write_table(folder / "data_info.csv", plans)
         jobs = [(plan, folder / plan.split / "mp4" / f"{plan.clip_id}.mp4") for plan in plans]
         for _ in map(_write_clip, jobs) if workers == 1 else run_jobs(_write_clip, jobs, workers, on_death=_crashed):
@@ -80,8 +80,8 @@ def _write_table(path: Path, plans: list[ClipPlan]) -> None:
     rows = []
     for plan in plans:
         labels = [f"{label:.4f}" for label in plan.labels]
-        who = [plan.age, plan.country, plan.person, plan.stimulus]
-        rows.append([f"[{plan.clip_id}]", plan.split.title(), *labels, *who])
+        person_columns = [plan.age, plan.country, plan.person, plan.stimulus]
+        rows.append([f"[{plan.clip_id}]", plan.split.title(), *labels, *person_columns])
     write_atomic(path, format_csv([header, *rows]))
 
 

@@ -93,7 +93,7 @@ class Canvas:
 class Scene:
     """What stays the same over a clip."""
 
-    appearance: Appearance
+    person: Appearance
     room: FloatArray  # (3, H, W) the empty room
     skin: Canvas  # bare skin and the hair's front; nothing that moves
     background: FloatArray  # (h, w, 4) hair, ears, neck and shoulders, already multiplied by the opacity in channel 3
@@ -131,11 +131,11 @@ def random_appearance(rng: np.random.Generator) -> Appearance:
     )
 
 
-def build_scene(look: Appearance, size_px: int) -> Scene:
+def build_scene(person: Appearance, size_px: int) -> Scene:
     """Everything of a clip that no frame changes, for square pictures of ``size_px``."""
-    rng = np.random.default_rng(look.grain_seed)
+    rng = np.random.default_rng(person.grain_seed)
     density = _density(size_px)
-    return Scene(look, _room(look, size_px, rng), _bare_skin(look, density, rng), _background(look, density))
+    return Scene(person, _room(person, size_px, rng), _bare_skin(person, density, rng), _background(person, density))
 
 
 def draw_frame(
@@ -146,9 +146,9 @@ def draw_frame(
     ``blur_px`` is the sigma of a Gaussian; ``noise``, (H, W, 1), is added in grey levels.
     """
     texture = Canvas(scene.skin.planes.copy(), scene.skin.u, scene.skin.v)
-    paint_features(texture, scene.appearance, actions, pose.yaw, pose.gaze)
+    paint_features(texture, scene.person, actions, pose.yaw, pose.gaze)
     planes = _composite_background(scene, pose)
-    _wrap_head(planes, scene.appearance, texture, pose, _CHIN_V + 0.26 * actions["AU26"])
+    _wrap_head(planes, scene.person, texture, pose, _CHIN_V + 0.26 * actions["AU26"])
     frame = cv2.merge(list(planes))  # (H, W, 3)
     if blur_px > 0.2:
         frame = cv2.GaussianBlur(frame, (0, 0), blur_px)
@@ -160,55 +160,55 @@ def draw_frame(
 # --- what stays ------------------------------------------------------------------------------------------------------
 
 
-def _room(look: Appearance, size_px: int, rng: np.random.Generator) -> FloatArray:
+def _room(person: Appearance, size_px: int, rng: np.random.Generator) -> FloatArray:
     """(3, H, W) a wall under uneven light, and a few things out of focus."""
     v, u = np.mgrid[0:size_px, 0:size_px].astype(np.float32) / size_px
-    room = look.wall * (1.08 - 0.3 * np.hypot(u - rng.uniform(), v - rng.uniform()))[..., None]
+    room = person.wall * (1.08 - 0.3 * np.hypot(u - rng.uniform(), v - rng.uniform()))[..., None]
     for _ in range(rng.integers(1, 5)):
         box = rng.uniform([-0.2, -0.2, 0.1, 0.1], [0.9, 0.9, 0.4, 0.4]) * size_px
         left, top, wide, high = box.astype(int).tolist()
-        colour = look.wall * rng.uniform(0.5, 1.3) + rng.normal(0, 10, 3)
+        colour = person.wall * rng.uniform(0.5, 1.3) + rng.normal(0, 10, 3)
         cv2.rectangle(room, (left, top), (left + wide, top + high), colour.tolist(), -1)
     blurred = cv2.GaussianBlur(room, (0, 0), size_px * 0.012)
     return np.ascontiguousarray(blurred.transpose(2, 0, 1), np.float32)
 
 
-def _bare_skin(look: Appearance, density: float, rng: np.random.Generator) -> Canvas:
-    canvas, skin = blank_canvas(3, _TEXTURE_BOUNDS, density), look.skin
+def _bare_skin(person: Appearance, density: float, rng: np.random.Generator) -> Canvas:
+    canvas, skin = blank_canvas(3, _TEXTURE_BOUNDS, density), person.skin
     blotches, strands = (_grain(canvas, rng, *blur) for blur in ((0.09, 0.09), (0.014, 0.15)))
     canvas.planes[:] = skin[:, None, None] + rgb(5, 4, 3.5)[:, None, None] * blotches
     blob(canvas, (0, -0.62), (0.55, 0.28), skin * 1.08 + 5, 0.6)
     blob(canvas, (0, 1.38), (0.22, 0.14), skin * 1.06 + 4, 0.5)
     for side in (-1, 1):
-        blob(canvas, (side * look.eye_u * 0.98, -0.05), (0.31, 0.20), skin * 0.67, 0.85)
+        blob(canvas, (side * person.eye_u * 0.98, -0.05), (0.31, 0.20), skin * 0.67, 0.85)
         blob(canvas, (side * 0.2, -0.04), (0.10, 0.16), skin * 0.68, 0.6)
         blob(canvas, (side * 0.56, 0.48), (0.26, 0.2), skin * 1.07 + rgb(9, 1, 0), 0.7)
         blob(canvas, (side * 0.80, 0.85), (0.18, 0.40), skin * 0.78, 0.5)
     u, v = np.abs(canvas.u)[None, :], canvas.v[:, None]
-    paint(canvas, look.beard * ramp(v - 0.72 - 0.25 * np.cos(2.2 * u), 0.3), look.hair * 0.8)
-    if look.hair_style != "bald":
-        fringe = ramp(look.hairline_v + 0.55 * u**3.2 + 0.03 * strands - v, 0.06)
+    paint(canvas, person.beard * ramp(v - 0.72 - 0.25 * np.cos(2.2 * u), 0.3), person.hair * 0.8)
+    if person.hair_style != "bald":
+        fringe = ramp(person.hairline_v + 0.55 * u**3.2 + 0.03 * strands - v, 0.06)
         sideburn = ramp(u - 0.95, 0.05) * ramp(0.35 - v, 0.2)
-        paint(canvas, np.maximum(fringe, sideburn), look.hair[:, None, None] * (1 + 0.22 * strands))
+        paint(canvas, np.maximum(fringe, sideburn), person.hair[:, None, None] * (1 + 0.22 * strands))
     return canvas
 
 
-def _background(look: Appearance, density: float) -> FloatArray:
+def _background(person: Appearance, density: float) -> FloatArray:
     """(h, w, 4) hair, neck, shoulders and ears, seen around the head; premultiplied by the opacity in channel 3."""
     canvas = blank_canvas(4, _BACKGROUND_BOUNDS, density)
     u, v = np.abs(canvas.u)[None, :], canvas.v[:, None]
     around = (u / 1.12) ** 2.4 + np.where(v < 0, np.abs(v / 1.84) ** 2.6, np.abs(v / 1.9) ** 4)
-    if look.hair_style == "long":
-        paint(canvas, ramp(1 - around, 0.08), _opaque(look.hair * 0.75))
+    if person.hair_style == "long":
+        paint(canvas, ramp(1 - around, 0.08), _opaque(person.hair * 0.75))
     neck = ramp(0.52 + 0.1 * (v - 1.7).clip(0, 1) ** 2 - u, 0.05) * ramp(v - 0.6, 0.1)
-    paint(canvas, neck, _opaque(look.skin * 0.68))
-    blob(canvas, (0, 1.5), (0.5, 0.3), _opaque(look.skin * 0.4), 0.6)
+    paint(canvas, neck, _opaque(person.skin * 0.68))
+    blob(canvas, (0, 1.5), (0.5, 0.3), _opaque(person.skin * 0.4), 0.6)
     shoulder = 2.05 + 0.55 * (u - 0.45).clip(0, None) ** 1.3 + 0.15 * np.exp(-((u / 0.5) ** 2))
-    paint(canvas, ramp(v - shoulder, 0.05), _opaque(look.cloth * 0.85))
-    if look.hair_style != "long":
-        paint(canvas, ramp(1 - ((u - 1.0) / 0.14) ** 2 - ((v - 0.16) / 0.33) ** 2, 0.3), _opaque(look.skin * 0.82))
-    if look.hair_style == "short":
-        paint(canvas, ramp(1 - around, 0.08) * ramp(-v, 0.1), _opaque(look.hair * 0.85))
+    paint(canvas, ramp(v - shoulder, 0.05), _opaque(person.cloth * 0.85))
+    if person.hair_style != "long":
+        paint(canvas, ramp(1 - ((u - 1.0) / 0.14) ** 2 - ((v - 0.16) / 0.33) ** 2, 0.3), _opaque(person.skin * 0.82))
+    if person.hair_style == "short":
+        paint(canvas, ramp(1 - around, 0.08) * ramp(-v, 0.1), _opaque(person.hair * 0.85))
     return np.ascontiguousarray(canvas.planes.transpose(1, 2, 0))
 
 
@@ -227,7 +227,7 @@ def _composite_background(scene: Scene, pose: Pose) -> FloatArray:
     return scene.room * (1 - opacity) + np.stack(planes)
 
 
-def _wrap_head(planes: FloatArray, look: Appearance, texture: Canvas, pose: Pose, chin_v: float) -> None:
+def _wrap_head(planes: FloatArray, person: Appearance, texture: Canvas, pose: Pose, chin_v: float) -> None:
     """Wrap the texture around the egg, light it, and lay it over ``planes``, (3, H, W), in place."""
     size_px = planes.shape[1]
     unit, middle_x, middle_y = pose.scale * size_px, pose.x * size_px, pose.y * size_px
@@ -238,8 +238,8 @@ def _wrap_head(planes: FloatArray, look: Appearance, texture: Canvas, pose: Pose
     right_of = ((np.arange(left, right, dtype=np.float32) - np.float32(middle_x)) / np.float32(unit))[None, :]
     below_of = ((np.arange(above, below, dtype=np.float32) - np.float32(middle_y)) / np.float32(unit))[:, None]
     cos, sin = np.float32(np.cos(pose.roll)), np.float32(np.sin(pose.roll))
-    x, y = right_of * cos + below_of * sin, (below_of * cos - right_of * sin) / np.float32(look.length)
-    width, slope = _outline(look, chin_v, y)
+    x, y = right_of * cos + below_of * sin, (below_of * cos - right_of * sin) / np.float32(person.length)
+    width, slope = _outline(person, chin_v, y)
     side = (x / np.maximum(width, np.float32(1e-3))).clip(-1, 1)  # sine of the longitude seen from the camera
     front = np.sqrt(1 - side**2)  # and its cosine
     cos, sin = np.float32(np.cos(pose.yaw)), np.float32(np.sin(pose.yaw))
@@ -249,24 +249,25 @@ def _wrap_head(planes: FloatArray, look: Appearance, texture: Canvas, pose: Pose
     columns, rows = (u - texture.u[0]) * np.float32(density), (v - texture.v[0]) * np.float32(density)
     skin = cv2.remap(cv2.merge(list(texture.planes)), columns, rows, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
     steep = np.sqrt(1 + slope**2)
-    facing = side * look.light[0] + front * look.light[2] - np.float32(0.7) * slope.clip(-1.5, 1.5) * look.light[1]
+    tilt = np.float32(0.7) * slope.clip(-1.5, 1.5)
+    facing = side * person.light[0] + front * person.light[2] - tilt * person.light[1]
     light = np.float32(0.36) + np.float32(1.56) * (facing / (1 + steep)).clip(0) - np.float32(0.12) * side**4
     opacity = ((width - np.abs(x)) / steep * np.float32(unit) + np.float32(0.5)).clip(0, 1) * (width > 1e-3)
-    lit = np.stack(cv2.split(skin)) * light * look.light_tint[:, None, None]
+    lit = np.stack(cv2.split(skin)) * light * person.light_tint[:, None, None]
     patch = planes[:, above:below, left:right]
     patch += opacity * (lit - patch)
 
 
-def _outline(look: Appearance, chin_v: float, v: Reals) -> tuple[Reals, Reals]:
+def _outline(person: Appearance, chin_v: float, v: Reals) -> tuple[Reals, Reals]:
     """Half of the head's width at each height, 0 above the crown and below the chin, and its slope."""
     heights = np.linspace(_CROWN_V - 0.02, chin_v + 0.02, 256, dtype=np.float32)
     crown = 1 - ((0.1 - heights).clip(0) / (0.1 - _CROWN_V)) ** 2.7
-    jaw = 1 - ((heights - 0.1).clip(0) / (chin_v - 0.1)) ** look.jaw
+    jaw = 1 - ((heights - 0.1).clip(0) / (chin_v - 0.1)) ** person.jaw
     widths = np.sqrt((crown * jaw).clip(0))
     slopes = np.gradient(widths, heights).astype(np.float32)
-    place = ((v - heights[0]) * np.float32(255 / (heights[-1] - heights[0]))).clip(0, 255)
-    below = np.minimum(place.astype(np.int32), 254)
-    return widths[below] + (place - below).astype(np.float32) * (widths[below + 1] - widths[below]), slopes[below]
+    position = ((v - heights[0]) * np.float32(255 / (heights[-1] - heights[0]))).clip(0, 255)
+    lower = np.minimum(position.astype(np.int32), 254)
+    return widths[lower] + (position - lower).astype(np.float32) * (widths[lower + 1] - widths[lower]), slopes[lower]
 
 
 def _density(size_px: int) -> float:
@@ -286,73 +287,73 @@ def _opaque(colour: FloatArray) -> FloatArray:
     return np.append(colour, np.float32(1))
 
 
-def _interpolate_tone(tones: FloatArray, place: float) -> FloatArray:
-    """The colour at ``place``, counted in rows, linearly between its neighbours."""
-    return np.array([np.interp(place, np.arange(len(tones)), channel) for channel in tones.T], np.float32)
+def _interpolate_tone(tones: FloatArray, position: float) -> FloatArray:
+    """The colour at ``position``, counted in rows, linearly between its neighbours."""
+    return np.array([np.interp(position, np.arange(len(tones)), channel) for channel in tones.T], np.float32)
 
 
 # --- features --------------------------------------------------------------------------------------------------------
 
 
-def paint_features(canvas: Canvas, look: Appearance, actions: Mapping[str, float], yaw: float, gaze: float) -> None:
+def paint_features(canvas: Canvas, person: Appearance, actions: Mapping[str, float], yaw: float, gaze: float) -> None:
     """Paint eyes, brows, nose and mouth over the bare skin; ``actions`` are named as in ``ACTIONS``, 0 to 1.
 
     ``yaw`` in radians shifts the nose, which stands out; ``gaze`` turns the eyes sideways, -1 to 1.
     """
-    _paint_nose(canvas, look, actions, 0.16 * float(np.sin(yaw)))
+    _paint_nose(canvas, person, actions, 0.16 * float(np.sin(yaw)))
     for side in (-1, 1):
-        _paint_eye(canvas, look, side, actions, gaze)
-        _paint_brow(canvas, look, side, actions)
-        _paint_cheek(canvas, look, side, actions)
-    _paint_mouth(canvas, look, actions)
+        _paint_eye(canvas, person, side, actions, gaze)
+        _paint_brow(canvas, person, side, actions)
+        _paint_cheek(canvas, person, side, actions)
+    _paint_mouth(canvas, person, actions)
 
 
-def _paint_eye(canvas: Canvas, look: Appearance, side: int, actions: Mapping[str, float], gaze: float) -> None:
-    centre, half, awake = side * look.eye_u, 0.215 * look.eye_size, look.eye_size * (1 - actions["AU45"])
+def _paint_eye(canvas: Canvas, person: Appearance, side: int, actions: Mapping[str, float], gaze: float) -> None:
+    centre, half, awake = side * person.eye_u, 0.215 * person.eye_size, person.eye_size * (1 - actions["AU45"])
     rise = (0.115 + 0.10 * actions["AU5"] - 0.055 * actions["AU6"]) * awake - 0.05 * actions["AU45"]
     sink = (0.065 + 0.02 * actions["AU5"] - 0.07 * actions["AU6"] - 0.04 * actions["AU9"]) * awake
     sink = sink + 0.055 * actions["AU45"]
     t = band_positions(canvas, centre, half)
     arch = (1 - t**2) ** np.float32(0.65)
-    upper, lower = look.eye_tilt * side * t - rise * arch, look.eye_tilt * side * t + sink * arch
+    upper, lower = person.eye_tilt * side * t - rise * arch, person.eye_tilt * side * t + sink * arch
     window = crop(canvas, centre - half, centre + half, -0.35, 0.25)
     v = window.v[:, None]
     opening = ramp(v - upper, 0.025) * ramp(lower - v, 0.025)
     radius = np.hypot(window.u - np.float32(centre + 0.05 * gaze), v + np.float32(0.022))
     glint = np.hypot(window.u - np.float32(centre + 0.05 * gaze - 0.035), v + np.float32(0.06))
-    paint(window, opening, rgb(226, 220, 214) * (0.62 + 0.0018 * float(look.skin.mean())))
-    paint(window, opening * ramp(0.112 - radius, 0.03), look.iris)
+    paint(window, opening, rgb(226, 220, 214) * (0.62 + 0.0018 * float(person.skin.mean())))
+    paint(window, opening * ramp(0.112 - radius, 0.03), person.iris)
     paint(window, opening * ramp(0.052 - radius, 0.03), rgb(12, 12, 12))
     paint(window, opening * ramp(0.026 - glint, 0.03), rgb(245, 245, 245))
     paint(window, opening * np.float32(0.45) * ramp(0.06 - (v - upper), 0.06), rgb(30, 30, 30))
     fold, bag = upper - 0.105 + 0.035 * actions["AU5"], lower + 0.075
-    fill_band(canvas, centre, half, upper - 0.034, upper + 0.014, look.skin * 0.18, 0.9)
-    fill_band(canvas, centre, half, lower - 0.006, lower + 0.018, look.skin * 0.5, 0.5)
-    fill_band(canvas, centre, half, fold - 0.012, fold + 0.012, look.skin * 0.55, 0.5)
-    fill_band(canvas, centre, half, bag, bag + 0.045, look.skin * 0.55, 0.1 + 0.7 * actions["AU6"], 0.04)
+    fill_band(canvas, centre, half, upper - 0.034, upper + 0.014, person.skin * 0.18, 0.9)
+    fill_band(canvas, centre, half, lower - 0.006, lower + 0.018, person.skin * 0.5, 0.5)
+    fill_band(canvas, centre, half, fold - 0.012, fold + 0.012, person.skin * 0.55, 0.5)
+    fill_band(canvas, centre, half, bag, bag + 0.045, person.skin * 0.55, 0.1 + 0.7 * actions["AU6"], 0.04)
 
 
-def _paint_brow(canvas: Canvas, look: Appearance, side: int, actions: Mapping[str, float]) -> None:
+def _paint_brow(canvas: Canvas, person: Appearance, side: int, actions: Mapping[str, float]) -> None:
     inner, outer, frown = actions["AU1"], actions["AU2"], actions["AU4"]
-    centre = side * (look.eye_u + 0.02 - 0.05 * frown)
+    centre = side * (person.eye_u + 0.02 - 0.05 * frown)
     outward = side * band_positions(canvas, centre, 0.29)
     to_nose, to_temple = (1 - outward) / 2, (1 + outward) / 2
     lift = 0.19 * inner * to_nose + 0.17 * outer * to_temple
     press = frown * (0.05 + 0.15 * to_nose) + 0.09 * actions["AU9"] * to_nose
-    line = look.brow_v - 0.02 + 0.055 * (outward - 0.2) ** 2 - lift + press
-    thickness = look.brow_thickness * (0.62 - 0.33 * outward)
-    fill_band(canvas, centre, 0.29, line - thickness, line + thickness, look.hair * 0.65, 0.88, 0.035)
+    line = person.brow_v - 0.02 + 0.055 * (outward - 0.2) ** 2 - lift + press
+    thickness = person.brow_thickness * (0.62 - 0.33 * outward)
+    fill_band(canvas, centre, 0.29, line - thickness, line + thickness, person.hair * 0.65, 0.88, 0.035)
     furrow = np.full_like(band_positions(canvas.transposed(), -0.3, 0.12), side * 0.07)
-    fill_band(canvas.transposed(), -0.3, 0.12, furrow - 0.016, furrow + 0.016, look.skin * 0.45, 0.8 * frown)
+    fill_band(canvas.transposed(), -0.3, 0.12, furrow - 0.016, furrow + 0.016, person.skin * 0.45, 0.8 * frown)
     for height in (-0.29, -0.39, -0.49):
-        wrinkle = look.brow_v + height + 0.03 * band_positions(canvas, side * 0.3, 0.3) ** 2
-        fill_band(canvas, side * 0.3, 0.3, wrinkle - 0.012, wrinkle + 0.014, look.skin * 0.6, 0.28 * (inner + outer))
+        wrinkle = person.brow_v + height + 0.03 * band_positions(canvas, side * 0.3, 0.3) ** 2
+        fill_band(canvas, side * 0.3, 0.3, wrinkle - 0.012, wrinkle + 0.014, person.skin * 0.6, 0.28 * (inner + outer))
 
 
-def _paint_nose(canvas: Canvas, look: Appearance, actions: Mapping[str, float], middle: float) -> None:
-    wrinkle, skin = actions["AU9"], look.skin
-    base, width = look.nose_v - 0.12 * wrinkle, look.nose_width * (1 + 0.2 * wrinkle)
-    dark_side = -1 if look.light[0] > 0 else 1
+def _paint_nose(canvas: Canvas, person: Appearance, actions: Mapping[str, float], middle: float) -> None:
+    wrinkle, skin = actions["AU9"], person.skin
+    base, width = person.nose_v - 0.12 * wrinkle, person.nose_width * (1 + 0.2 * wrinkle)
+    dark_side = -1 if person.light[0] > 0 else 1
     blob(canvas, (middle + 0.17 * dark_side, 0.30), (0.10, 0.32), skin * 0.72, 0.6)
     blob(canvas, (middle - 0.17 * dark_side, 0.30), (0.08, 0.30), skin * 0.85, 0.5)
     blob(canvas, (middle, 0.18), (0.085, 0.36), skin * 1.13 + 6, 0.75)
@@ -367,23 +368,24 @@ def _paint_nose(canvas: Canvas, look: Appearance, actions: Mapping[str, float], 
         fill_band(canvas, middle, 0.2, height - arch - 0.02, height - arch + 0.02, skin * 0.42, 0.85 * wrinkle)
 
 
-def _paint_cheek(canvas: Canvas, look: Appearance, side: int, actions: Mapping[str, float]) -> None:
+def _paint_cheek(canvas: Canvas, person: Appearance, side: int, actions: Mapping[str, float]) -> None:
     """The cheek, and the fold from the nose to the lip's corner."""
     smile, sneer = actions["AU12"], max(actions["AU9"], actions["AU10"])
     lift = max(0.7 * smile, actions["AU6"])
-    blob(canvas, (side * 0.55, 0.48 - 0.1 * lift), (0.20, 0.15), look.skin * 1.14 + rgb(16, 0, 0), 0.2 + 0.6 * lift)
-    start, end = 0.24 * look.nose_width, look.mouth_width * (1 + 0.24 * smile) + 0.07
-    downward = (band_positions(canvas.transposed(), look.nose_v + 0.19, 0.23) + 1) / 2
+    blob(canvas, (side * 0.55, 0.48 - 0.1 * lift), (0.20, 0.15), person.skin * 1.14 + rgb(16, 0, 0), 0.2 + 0.6 * lift)
+    start, end = 0.24 * person.nose_width, person.mouth_width * (1 + 0.24 * smile) + 0.07
+    downward = (band_positions(canvas.transposed(), person.nose_v + 0.19, 0.23) + 1) / 2
     line = side * (start + (end - start) * downward**0.8)
     depth = min(0.85, 0.15 + 0.45 * smile + 0.6 * sneer)
-    fill_band(canvas.transposed(), look.nose_v + 0.19, 0.23, line - 0.022, line + 0.022, look.skin * 0.55, depth, 0.04)
+    fold_v, colour = person.nose_v + 0.19, person.skin * 0.55
+    fill_band(canvas.transposed(), fold_v, 0.23, line - 0.022, line + 0.022, colour, depth, 0.04)
 
 
-def _paint_mouth(canvas: Canvas, look: Appearance, actions: Mapping[str, float]) -> None:
+def _paint_mouth(canvas: Canvas, person: Appearance, actions: Mapping[str, float]) -> None:
     smile, sad, stretch, jaw = actions["AU12"], actions["AU15"], actions["AU20"], actions["AU26"]
     sneer = max(actions["AU10"], 0.6 * actions["AU9"])
-    half = look.mouth_width * (1 + 0.24 * smile + 0.38 * stretch - 0.12 * jaw - 0.05 * sad)
-    middle = look.mouth_v + 0.02 * smile + 0.05 * jaw
+    half = person.mouth_width * (1 + 0.24 * smile + 0.38 * stretch - 0.12 * jaw - 0.05 * sad)
+    middle = person.mouth_v + 0.02 * smile + 0.05 * jaw
     open_up = 0.012 + 0.05 * smile + 0.11 * sneer + 0.05 * jaw
     open_down = 0.010 + 0.035 * smile + 0.07 * stretch + 0.36 * jaw
     bend = 0.20 * sad - 0.24 * smile + 0.05 * stretch - 0.03
@@ -391,13 +393,13 @@ def _paint_mouth(canvas: Canvas, look: Appearance, actions: Mapping[str, float])
     bulge = (1 - t**2) ** np.float32(0.7)
     line = middle + bend * (np.abs(t) ** 1.8 - 0.25)
     top, bottom = line - open_up * bulge, line + open_down * bulge
-    fullness = look.lip_fullness * (1 - 0.25 * smile - 0.35 * stretch) * bulge
+    fullness = person.lip_fullness * (1 - 0.25 * smile - 0.35 * stretch) * bulge
     bow = 0.085 * fullness * (1 - 0.25 * np.exp(-((t / 0.16) ** 2)))
-    lip = look.skin * rgb(0.80, 0.56, 0.56) + rgb(14, 4, 6)
+    lip = person.skin * rgb(0.80, 0.56, 0.56) + rgb(14, 4, 6)
     for side in (-1, 1):
         corner = 0.4 + 0.25 * max(sad, smile)
-        blob(canvas, (side * half, middle + 0.75 * bend), (0.06, 0.06), look.skin * 0.45, corner)
-    blob(canvas, (0, middle + open_down + 0.24), (0.22, 0.06), look.skin * 0.72, 0.6)
+        blob(canvas, (side * half, middle + 0.75 * bend), (0.06, 0.06), person.skin * 0.45, corner)
+    blob(canvas, (0, middle + open_down + 0.24), (0.22, 0.06), person.skin * 0.72, 0.6)
     fill_band(canvas, 0, half, top - bow, top + 0.01, lip * 0.86, 0.92)
     fill_band(canvas, 0, half, bottom - 0.01, bottom + 0.115 * fullness, lip, 0.92, 0.04)
     blob(canvas, (0, middle + open_down + 0.055), (0.16, 0.025), lip * 1.2 + 16, 0.5)

@@ -90,16 +90,16 @@ def speak(voice: Voice, tracks: Mapping[str, FloatArray], rng: np.random.Generat
 
     Returns the waveform, (S,) float32 in [-1, 1] at ``SOUND_RATE_HZ``, and the mouth's opening, (K,) float32 in [0, 1].
     """
-    swell, vowels, accent, hiss = _syllable_tracks(_syllables(voice, tracks, rng), len(tracks["pitch"]))
-    wave = np.cos(2 * np.pi * _TREMOR_HZ * np.arange(len(swell)) / CONTROL_RATE_HZ + voice.tremor_phase)
-    source = _source(voice, tracks, accent, wave, rng)
-    spoken = {vowel: _filter(_resonances(vowel, voice.tract), source) for vowel in vowels}
-    speech = np.sum([_upsample(share) * spoken[vowel] for vowel, share in vowels.items()], axis=0)
-    gain = swell * (1 - 0.85 * tracks["tremor"] * (0.5 - 0.5 * wave)) * 10 ** (12 * (tracks["loudness"] - 1) / 20)
+    envelope, vowels, accent, hiss = _syllable_tracks(_syllables(voice, tracks, rng), len(tracks["pitch"]))
+    tremor = np.cos(2 * np.pi * _TREMOR_HZ * np.arange(len(envelope)) / CONTROL_RATE_HZ + voice.tremor_phase)
+    source = _source(voice, tracks, accent, tremor, rng)
+    filtered = {vowel: _filter(_resonances(vowel, voice.tract), source) for vowel in vowels}
+    speech = np.sum([_upsample(share) * filtered[vowel] for vowel, share in vowels.items()], axis=0)
+    gain = envelope * (1 - 0.85 * tracks["tremor"] * (0.5 - 0.5 * tremor)) * 10 ** (12 * (tracks["loudness"] - 1) / 20)
     consonants = _filter([_HISS], rng.standard_normal(len(source)))
     sound = 0.35 * _upsample(gain) * _normalise_rms(speech) + 0.035 * _upsample(hiss) * consonants
     sound += 0.0006 * rng.standard_normal(len(source))  # the room
-    opening = swell * np.sum([_OPENNESS[vowel] * share for vowel, share in vowels.items()], axis=0)
+    opening = envelope * np.sum([_OPENNESS[vowel] * share for vowel, share in vowels.items()], axis=0)
     return np.asarray(np.tanh(sound), np.float32), np.asarray(opening, np.float32)
 
 
@@ -129,27 +129,27 @@ def _syllable_tracks(syllables: list[_Syllable], steps: int) -> tuple[Reals, dic
     swell, accent, hiss = np.zeros(steps), np.zeros(steps), np.zeros(steps)
     vowels = {vowel: np.full(steps, 1e-3) for vowel in _VOWELS_HZ}
     for syllable in syllables:
-        place = (times_s - syllable.start_s) / syllable.duration_s
-        inside = (place >= 0) & (place < 1)
-        sounding = ((place - (1 - syllable.voiced)) / syllable.voiced).clip(0, 1)
+        position = (times_s - syllable.start_s) / syllable.duration_s
+        inside = (position >= 0) & (position < 1)
+        sounding = ((position - (1 - syllable.voiced)) / syllable.voiced).clip(0, 1)
         swell += inside * np.sin(np.pi * sounding) ** 0.6
-        accent += inside * syllable.accent * np.sin(np.pi * place)
+        accent += inside * syllable.accent * np.sin(np.pi * position)
         hiss += inside * (sounding == 0) * syllable.hiss
-        vowels[syllable.vowel] += np.exp(-(((place - 0.55) / 0.45) ** 2))
-    whole = np.sum(list(vowels.values()), axis=0)
+        vowels[syllable.vowel] += np.exp(-(((position - 0.55) / 0.45) ** 2))
+    total = np.sum(list(vowels.values()), axis=0)
     smooth = np.hanning(7)[1:-1] / 3
-    shares: dict[str, Reals] = {vowel: weight / whole for vowel, weight in vowels.items()}
+    shares: dict[str, Reals] = {vowel: weight / total for vowel, weight in vowels.items()}
     return swell.clip(0, 1), shares, np.convolve(accent, smooth, "same"), np.convolve(hiss, smooth, "same")
 
 
 def _source(
-    voice: Voice, tracks: Mapping[str, FloatArray], accent: Reals, wave: Reals, rng: np.random.Generator
+    voice: Voice, tracks: Mapping[str, FloatArray], accent: Reals, tremor: Reals, rng: np.random.Generator
 ) -> Reals:
-    """(S,) glottal pulses and breath, before the vocal tract; ``wave``, (K,), is the tremor's."""
+    """(S,) glottal pulses and breath, before the vocal tract; ``tremor``, (K,), is the tremor's."""
     steps = len(accent)
     jitter = _filter([([0.04], [1.0, -0.92])], rng.standard_normal(steps))
     semitones = 9 * tracks["pitch"] + (2 + 6 * tracks["range"]) * accent + np.linspace(1, -1, steps) + jitter
-    pitch_hz = _upsample(voice.pitch_hz * 2 ** ((semitones + 2.0 * tracks["tremor"] * wave) / 12))
+    pitch_hz = _upsample(voice.pitch_hz * 2 ** ((semitones + 2.0 * tracks["tremor"] * tremor) / 12))
     phase = np.cumsum(pitch_hz) / SOUND_RATE_HZ % 1
     opening, closing = 0.5 - 0.5 * np.cos(np.pi * phase / 0.42), np.cos(np.pi * (phase - 0.42) / 0.36)
     pulses = np.where(phase < 0.42, opening, np.where(phase < 0.60, closing, 0.0))  # as in Rosenberg 1971
@@ -160,8 +160,8 @@ def _source(
         _upsample((voice.breath + 0.9 * tracks["breath"]).clip(0, 1)),
     )
     voiced = (1 - tension) * _normalise_rms(relaxed) + tension * _normalise_rms(pressed)
-    blown = rng.standard_normal(len(voiced)) * (0.4 + 0.6 * pulses)
-    return np.asarray((1 - breath) * voiced + 0.7 * breath * blown)
+    breath_noise = rng.standard_normal(len(voiced)) * (0.4 + 0.6 * pulses)
+    return np.asarray((1 - breath) * voiced + 0.7 * breath * breath_noise)
 
 
 def _resonances(vowel: str, tract: float) -> list[_Section]:
@@ -185,8 +185,8 @@ def _filter(sections: Sequence[_Section], sound: Reals) -> Reals:
 
 def _upsample(track: Reals) -> Reals:
     """A control track, (K,), at the sound's rate, (S,)."""
-    places = np.arange(len(track) * SOUND_RATE_HZ // CONTROL_RATE_HZ) * (CONTROL_RATE_HZ / SOUND_RATE_HZ)
-    return np.asarray(np.interp(places, np.arange(len(track)), track))
+    positions = np.arange(len(track) * SOUND_RATE_HZ // CONTROL_RATE_HZ) * (CONTROL_RATE_HZ / SOUND_RATE_HZ)
+    return np.asarray(np.interp(positions, np.arange(len(track)), track))
 
 
 def _normalise_rms(sound: Reals) -> Reals:

@@ -53,9 +53,9 @@ class DecodeSpec:
         ``threads`` frames are searched for faces at a time; 0 uses only this thread. ``info`` is the file's, if it is
         probed already.
         """
-        follow = partial(track_face if self.faces == "one" else track_faces, threads=threads)
+        track = partial(track_face if self.faces == "one" else track_faces, threads=threads)
         detector = load_detector(self.settings.detector)
-        return stream_windows(path, self.settings, detector, self.window_specs, None, follow, info)
+        return stream_windows(path, self.settings, detector, self.window_specs, None, track, info)
 
 
 def error_message(error: BaseException) -> str:
@@ -69,62 +69,62 @@ def worker_main(handle: int) -> None:
     cv2.setNumThreads(1)  # frames are searched in parallel already
     Thread(target=import_module, args=("onnxruntime",), daemon=True).start()  # while the parent loads the model
     connection: Connection[Any, Any] = Connection(handle)
-    pieces = Queue[Any](QUEUE_SIZE)
+    messages = Queue[Any](QUEUE_SIZE)
     with suppress(EOFError, ConnectionResetError):
-        bounds: ResourceLimits = connection.recv()
-        _limit("AS", bounds.memory_bytes)
-        _limit("CORE", 0)  # a decoder that crashes leaves no file
-        Thread(target=_send, args=(connection, pieces), daemon=True).start()
+        limits: ResourceLimits = connection.recv()
+        _limit_resource("AS", limits.memory_bytes)
+        _limit_resource("CORE", 0)  # a decoder that crashes leaves no file
+        Thread(target=_send, args=(connection, messages), daemon=True).start()
         while True:
-            path, reading, threads, minute_s = connection.recv()
-            _read_file(path, reading, threads, minute_s, bounds, pieces)
+            path, spec, threads, cpu_s_per_minute = connection.recv()
+            _read_file(path, spec, threads, cpu_s_per_minute, limits, messages)
             return_freed_memory()
 
 
-def _send(connection: Connection[Any, Any], pieces: Queue[Any]) -> None:
+def _send(connection: Connection[Any, Any], messages: Queue[Any]) -> None:
     """Send pieces while the next ones are read; end the process if that fails (no memory, or no parent)."""
     try:
         while True:
-            connection.send(pieces.get())
+            connection.send(messages.get())
     finally:
         os._exit(1)
 
 
 def _read_file(
-    path: Path, reading: DecodeSpec, threads: int, minute_s: float, bounds: ResourceLimits, pieces: Queue[Any]
+    path: Path, spec: DecodeSpec, threads: int, cpu_s_per_minute: float, limits: ResourceLimits, messages: Queue[Any]
 ) -> None:
     """Put the container's properties, all windows and ``None`` into the queue, or the reason why it is unreadable.
 
-    ``minute_s`` is the limit of CPU time per minute of the file.
+    ``cpu_s_per_minute`` is the limit of CPU time per minute of the file.
     """
-    began_s = time.process_time()
-    _limit("CPU", math.ceil(began_s + minute_s))
+    start_cpu_s = time.process_time()
+    _limit_resource("CPU", math.ceil(start_cpu_s + cpu_s_per_minute))
     try:
         info = probe(path)
-        if info.width_px * info.height_px > bounds.pixels:
-            size, limit = f"{info.width_px} x {info.height_px} pixels", f"{bounds.pixels:,} pixels at most"
+        if info.width_px * info.height_px > limits.pixels:
+            size, limit = f"{info.width_px} x {info.height_px} pixels", f"{limits.pixels:,} pixels at most"
             raise MediaError(f"{path}: its pictures are too large", got=size, expected=limit, fix="Make them smaller")
-        _check_end(path, info.duration_s or 0.0, bounds)
-        pieces.put(info)
-        for shape, clip in reading.stream(path, threads, info):
-            _check_end(path, clip.end_s, bounds)
-            _limit("CPU", math.ceil(began_s + minute_s * (1.0 + clip.end_s / 60.0)))
-            pieces.put((shape, clip))
-        pieces.put(None)
+        _check_duration(path, info.duration_s or 0.0, limits)
+        messages.put(info)
+        for shape, clip in spec.stream(path, threads, info):
+            _check_duration(path, clip.end_s, limits)
+            _limit_resource("CPU", math.ceil(start_cpu_s + cpu_s_per_minute * (1.0 + clip.end_s / 60.0)))
+            messages.put((shape, clip))
+        messages.put(None)
     except READ_ERRORS as error:
-        pieces.put(UnreadableError(error_message(error)))
+        messages.put(UnreadableError(error_message(error)))
 
 
-def _limit(what: str, most: int) -> None:
+def _limit_resource(resource_name: str, limit: int) -> None:
     """Limit this process: beyond the CPU time the kernel kills it, beyond the memory an allocation fails."""
     with suppress(ImportError, ValueError, OSError):  # not on every system
         import resource
 
-        kind = getattr(resource, f"RLIMIT_{what}")
-        resource.setrlimit(kind, (most, resource.getrlimit(kind)[1]))
+        resource_id = getattr(resource, f"RLIMIT_{resource_name}")
+        resource.setrlimit(resource_id, (limit, resource.getrlimit(resource_id)[1]))
 
 
-def _check_end(path: Path, end_s: float, bounds: ResourceLimits) -> None:
-    if end_s > bounds.duration_s:
-        limit = f"{bounds.duration_s:.0f} s at most"
+def _check_duration(path: Path, end_s: float, limits: ResourceLimits) -> None:
+    if end_s > limits.duration_s:
+        limit = f"{limits.duration_s:.0f} s at most"
         raise MediaError(f"{path}: it is too long", got=f"{end_s:.0f} s", expected=limit, fix="Cut it into parts")

@@ -56,7 +56,7 @@ class MediaWorker:
         self._files = 0
 
     def read(
-        self, path: Path, reading: DecodeSpec, threads: int = 0, check: Callable[[], None] = lambda: None
+        self, path: Path, spec: DecodeSpec, threads: int = 0, check: Callable[[], None] = lambda: None
     ) -> Iterator[MediaInfo | Segment]:
         """Yield the container's properties, then all parts and windows of the file as soon as they are complete.
 
@@ -70,23 +70,23 @@ class MediaWorker:
         from reactometer.config import PrepareConfig
         from reactometer.media.segments import DecodeSettings
 
-        connection, whole = self.start(), False
+        connection, is_complete = self.start(), False
         self._files += 1
         try:
-            settings = reading.settings
-            plain = DecodeSettings(settings.detector, settings.rate_hz, settings.size_px)
-            minute_s = self.limits.cpu_s * max(1.0, settings.rate_hz / PrepareConfig().rate_hz)
-            connection.send((path, replace(reading, settings=plain), threads, minute_s))
-            while (piece := self._receive(connection, path, check)) is not None:
-                yield piece
-            whole = True
+            settings = spec.settings
+            decode_settings = DecodeSettings(settings.detector, settings.rate_hz, settings.size_px)
+            cpu_s_per_minute = self.limits.cpu_s * max(1.0, settings.rate_hz / PrepareConfig().rate_hz)
+            connection.send((path, replace(spec, settings=decode_settings), threads, cpu_s_per_minute))
+            while (message := self._receive(connection, path, check)) is not None:
+                yield message
+            is_complete = True
         except UnreadableError as error:
-            whole = True  # the process goes on
+            is_complete = True  # the process goes on
             raise MediaError(str(error)) from error
         except (EOFError, OSError) as error:
             raise self._death_error(path) from error
         finally:
-            if not whole:
+            if not is_complete:
                 self.close()
 
     def start(self) -> Connection[Any, Any]:
@@ -94,19 +94,19 @@ class MediaWorker:
         if self._process is not None and self._connection is not None and self._process.poll() is None:
             return self._connection
         self.close()
-        ours, theirs = socket.socketpair()
-        code = f"from reactometer.workers.decoder import worker_main; worker_main({theirs.fileno()})"
+        parent_socket, child_socket = socket.socketpair()
+        code = f"from reactometer.workers.decoder import worker_main; worker_main({child_socket.fileno()})"
         paths = [path for path in sys.path if path]
         self._process = subprocess.Popen(
             [sys.executable, "-c", code],
             stdin=subprocess.DEVNULL,
-            pass_fds=[theirs.fileno()],
+            pass_fds=[child_socket.fileno()],
             process_group=0,  # Ctrl-C reaches the parent only, which ends this process
             # NumPy's import starts a BLAS thread per core, each of which spins for 40 ms
             env={**os.environ, "PYTHONPATH": os.pathsep.join(paths), "OPENBLAS_NUM_THREADS": "1"},
         )
-        theirs.close()
-        self._connection = Connection(ours.detach())
+        child_socket.close()
+        self._connection = Connection(parent_socket.detach())
         self._connection.send(self.limits)
         return self._connection
 
@@ -125,8 +125,8 @@ class MediaWorker:
             with suppress(subprocess.TimeoutExpired):
                 code = self._process.wait(5.0)  # it is as good as gone
         if code == -signal.SIGXCPU:
-            most = f"{self.limits.cpu_s:.0f} s of processor time for each of its minutes"
-            return MediaError(f"{path}: it took more than {most}", fix="Convert it, or cut it")
+            limit = f"{self.limits.cpu_s:.0f} s of processor time for each of its minutes"
+            return MediaError(f"{path}: it took more than {limit}", fix="Convert it, or cut it")
         got = None if code is None else signal.Signals(-code).name if code < 0 else f"exit status {code}"
         fix = "Too little memory, or a fault in a decoder"
         return MediaError(f"{path}: the process that read it died", got=got, fix=fix)
@@ -135,25 +135,25 @@ class MediaWorker:
         self, connection: Connection[Any, Any], path: Path, check: Callable[[], None]
     ) -> MediaInfo | Segment | None:
         """Wait for the next message of the process; ``None`` at the end of the file."""
-        until_s = time.monotonic() + self.limits.stall_s
+        deadline_s = time.monotonic() + self.limits.stall_s
         while not connection.poll(CHECK_INTERVAL_S):
             check()
-            if time.monotonic() > until_s:
+            if time.monotonic() > deadline_s:
                 stall = f"nothing more came of it for {self.limits.stall_s:.0f} s"
                 raise MediaError(f"{path}: {stall}", fix="Convert it, or cut it")
-        piece: MediaInfo | Segment | Exception | None = connection.recv()
+        message: MediaInfo | Segment | Exception | None = connection.recv()
         check()
-        if isinstance(piece, Exception):
-            raise piece
-        return piece
+        if isinstance(message, Exception):
+            raise message
+        return message
 
 
 @cache
 def thread_worker(process: int, thread: int) -> MediaWorker:
     """Return the reader of a process and thread, by their numbers; it stays for the next file."""
-    reader = MediaWorker()
-    atexit.register(reader.close)
-    return reader
+    worker = MediaWorker()
+    atexit.register(worker.close)
+    return worker
 
 
 class UnreadableError(Exception):

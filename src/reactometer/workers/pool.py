@@ -34,13 +34,13 @@ def run_jobs(
     process competes for memory; a job whose process dies twice yields ``on_death(job)``. Exceptions pass through.
     Ctrl-C ends the processes at once: a job leaves its result whole or not at all.
     """
-    died: dict[int, Job] = {}
+    crashed: dict[int, Job] = {}
     for index, future in _run(function, dict(enumerate(jobs)), workers):
         if isinstance(future.exception(), DEATH_ERRORS):
-            died[index] = jobs[index]
+            crashed[index] = jobs[index]
         else:
             yield index, future.result()
-    for index, job in died.items():  # a pool each, because a broken pool takes no further job
+    for index, job in crashed.items():  # a pool each, because a broken pool takes no further job
         for _, future in _run(function, {index: job}, 1):
             yield index, on_death(job) if isinstance(future.exception(), DEATH_ERRORS) else future.result()
 
@@ -78,13 +78,14 @@ class _IsolatedProcess(SpawnProcess):
 
     @staticmethod
     def _Popen(process_obj: Any) -> Any:  # noqa: N802  # Python's own name
-        script: dict[str, Any] = vars(sys.modules["__main__"])
-        hidden: dict[str, Any] = {name: script.pop(name) for name in ("__spec__", "__file__") if name in script}
-        script["__spec__"] = None
+        main_module: dict[str, Any] = vars(sys.modules["__main__"])
+        names = [name for name in ("__spec__", "__file__") if name in main_module]
+        main_attributes: dict[str, Any] = {name: main_module.pop(name) for name in names}
+        main_module["__spec__"] = None
         try:
             return SpawnProcess._Popen(process_obj)
         finally:
-            script.update(hidden)
+            main_module.update(main_attributes)
 
 
 class IsolatedContext(SpawnContext):

@@ -32,11 +32,11 @@ MEDIA = {"voice": SOUNDS, "face": VIDEOS, "both": VIDEOS + SOUNDS}
 
 def find_votes(root: Path) -> Path | None:
     """Return the table of votes of a CREMA-D folder: in it, or in ``processedResults``."""
-    places = [root / VOTES_TABLE, root / "processedResults" / VOTES_TABLE]
-    return next((path for path in places if path.is_file()), None)
+    candidates = [root / VOTES_TABLE, root / "processedResults" / VOTES_TABLE]
+    return next((path for path in candidates if path.is_file()), None)
 
 
-def read_crema_d(root: Path, asked: str | Sequence[str] | None, votes: str) -> Manifest:
+def read_crema_d(root: Path, label_set: str | Sequence[str] | None, votes: str) -> Manifest:
     """Read the votes of the raters who were given the "voice", the "face" or "both" (Cao et al. 2014).
 
     The person is the actor, from the file's name ``<actor>_<sentence>_<emotion>_<level>``; the sentence, what they say
@@ -47,7 +47,7 @@ def read_crema_d(root: Path, asked: str | Sequence[str] | None, votes: str) -> M
     """
     table = find_votes(root) or root / VOTES_TABLE
     rows = read_rows(table, ("fileName", "numResponses", *chain.from_iterable(COLUMNS.values())))
-    labels = choose_labels(list(COLUMNS), (), asked, table)
+    labels = choose_labels(list(COLUMNS), (), label_set, table)
     number = VOTES.index(votes) + 1
     chosen = [row for row in rows if re.fullmatch(rf"{number}\d{{5}}", _id(row))]
     if not chosen:
@@ -63,7 +63,7 @@ def read_crema_d(root: Path, asked: str | Sequence[str] | None, votes: str) -> M
         values, problem = _intensities(row, labels)
         clip = Clip(
             clip_id=name,
-            path=choose_media([root / place.format(name) for place in MEDIA[votes]]),
+            path=choose_media([root / pattern.format(name) for pattern in MEDIA[votes]]),
             person=actor or None,
             labels=values,
             attributes={**people.get(actor, {}), "Sentence": rest.partition("_")[0]},
@@ -85,8 +85,8 @@ def _intensities(row: Mapping[str, str], labels: Sequence[str]) -> tuple[tuple[f
     """
     try:
         raters = float(row["numResponses"])
-        own = [tuple(float(row[column]) for column in COLUMNS[label]) for label in labels]
-        values = tuple(chosen / raters * max(level, 0.0) / 100 for chosen, level in own)
+        votes = [tuple(float(row[column]) for column in COLUMNS[label]) for label in labels]
+        values = tuple(count / raters * max(level, 0.0) / 100 for count, level in votes)
     except (ValueError, ZeroDivisionError) as error:
         return None, f"votes are no numbers ({error})"
     if not all(0.0 <= value <= 1.0 for value in values):

@@ -23,11 +23,11 @@ EMI_TABLES = ("train_split.csv", "valid_split.csv")
 EMI_TEST_TABLE = "test_split.csv"
 
 
-def read_abaw5(root: Path, asked: str | Sequence[str] | None) -> Manifest:
+def read_abaw5(root: Path, label_set: str | Sequence[str] | None) -> Manifest:
     """Read ``data_info.csv``; clips are ``<split>/mp4/<id>.mp4``, with sound in ``<split>/wav/<id>.wav`` if there."""
     table = root / ABAW5_TABLE
     rows = read_rows(table, ("File_ID", "Split"))
-    labels = choose_labels(list(rows[0]), ABAW5_COLUMNS, asked, table)
+    labels = choose_labels(list(rows[0]), ABAW5_COLUMNS, label_set, table)
     clips = []
     for row in rows:
         name = _bare(row["File_ID"])
@@ -48,26 +48,26 @@ def read_abaw5(root: Path, asked: str | Sequence[str] | None) -> Manifest:
     return Manifest(labels, mark_duplicates(clips))
 
 
-def read_muse(root: Path, asked: str | Sequence[str] | None) -> Manifest:
+def read_muse(root: Path, label_set: str | Sequence[str] | None) -> Manifest:
     """Read ``labels.csv`` and ``partition.csv``, which lists the clips: ``feats/Faces/<id>/`` (face crops) or videos.
 
     As in the challenge's own code, the id is the first column, whatever its name, and the partition the last one.
     """
     labels_table, partition_table = (root / name for name in MUSE_TABLES)
     rows = read_rows(labels_table)
-    id_column, *others = rows[0]
-    labels = choose_labels(others, (), asked, labels_table)
-    row_of = {_bare(row[id_column]): row for row in rows}
+    id_column, *columns = rows[0]
+    labels = choose_labels(columns, (), label_set, labels_table)
+    row_by_id = {_bare(row[id_column]): row for row in rows}
     clips = []
     for cells in (list(line.values()) for line in read_rows(partition_table)):
         name = _bare(cells[0])
         split, problem = _split(cells[-1])
-        if name not in row_of and split != "test":
+        if name not in row_by_id and split != "test":
             problem = problem or f"no labels ({labels_table.name} has no row for this id)"
         videos = [root / folder / f"{name}.mp4" for folder in ("mp4", "raw", "video")]
         sounds = [root / folder / f"{name}.wav" for folder in ("wav", "audio", "raw/wav")]
         clip = make_clip(
-            row_of.get(name, {}),
+            row_by_id.get(name, {}),
             labels,
             (id_column,),
             clip_id=f"[{name}]",
@@ -80,18 +80,18 @@ def read_muse(root: Path, asked: str | Sequence[str] | None) -> Manifest:
     return Manifest(labels, mark_duplicates(clips))
 
 
-def read_emi(root: Path, asked: str | Sequence[str] | None) -> Manifest:
+def read_emi(root: Path, label_set: str | Sequence[str] | None) -> Manifest:
     """Read ``train_split.csv``, ``valid_split.csv`` and, where there is one, ``test_split.csv``.
 
     Clips are ``raw/<Filename>.mp4`` or ``mp4/<Filename>.mp4``; the test table may hold nothing but the names.
     """
     train, val, test = (root / name for name in (*EMI_TABLES, EMI_TEST_TABLE))
     rows = {"train": read_rows(train, ("Filename",))}
-    labels = choose_labels(list(rows["train"][0]), ("Filename",), asked, train)
+    labels = choose_labels(list(rows["train"][0]), ("Filename",), label_set, train)
     rows["val"] = read_rows(val, ("Filename", *labels))
     if test.is_file():
         rows["test"] = read_rows(test, ("Filename",))
-    clips = [_emi_clip(root, row, labels, split) for split, own in rows.items() for row in own]
+    clips = [_emi_clip(root, row, labels, split) for split, split_rows in rows.items() for row in split_rows]
     return Manifest(labels, mark_duplicates(clips))
 
 
