@@ -54,10 +54,10 @@ def test_files_patterns_and_lists_each_file_once_in_order(folder: Path, monkeypa
 @pytest.mark.parametrize(
     ("given", "words"),
     [
-        ([], "no files given"),
-        (["in/none"], r"none: no video or sound file there"),
-        (["*.avi"], r"\*.avi: no video or sound file there"),
-        (["empty.txt"], "empty.txt: no video or sound file there"),
+        ([], "no files to predict"),
+        (["in/none"], r"none: no video or sound file"),
+        (["*.avi"], r"\*.avi: no video or sound file"),
+        (["empty.txt"], "empty.txt: no video or sound file"),
         (["latin.txt"], "latin.txt: not a list of paths: .*Save it as UTF-8"),
         (["no path.csv"], r"no column 'path' \(got clip_name"),
     ],

@@ -39,7 +39,7 @@ def test_files_of_a_bucket_are_found_identified_and_copied(
         assert Path(copy).read_text() == names[1]
     assert not Path(copy).exists()
     for nothing in (f"{bucket}/none", "s3://no-such-bucket/a"):
-        with pytest.raises(DataError, match="no video or sound file there"):
+        with pytest.raises(DataError, match="no video or sound file"):
             find_files([nothing])
     with pytest.raises(ConfigError, match="object store"):
         predict_folder([source], f"{bucket}/results", progress=False)

@@ -115,7 +115,7 @@ def test_a_file_that_kills_its_process_costs_no_other_its_result(many: Path, tmp
         over = True
         killing.join()
     assert list(result.failures) == [str(many / "5.mp4")]
-    assert "the process that read it died" in result.failures[str(many / "5.mp4")]
+    assert "the decoder process died" in result.failures[str(many / "5.mp4")]
     index = pd.read_parquet(tmp_path / "out" / INDEX_FILE)
     assert len(index) == len(set(index["sha256"])) == 39
 

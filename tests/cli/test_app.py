@@ -119,7 +119,7 @@ def test_an_audit_ends_with_1_at_a_leak_and_a_clean_split_mends_it(
     assert json.loads((tmp_path / "audit.json").read_text())["leaks"][0]["kind"] == "person"
     status, _, errors = run("train", toml, f"data.path={cache}", f"training.out={tmp_path / 'run'}")
     assert (status, (tmp_path / "run").exists()) == (2, False)
-    assert "splits share what a score must not rest on" in errors
+    assert "splits share people or stimuli" in errors
     allowed = ["--allow-leak", f"data.path={cache}", f"training.out={tmp_path / 'run'}"]
     status, _, errors = run("train", toml, *allowed)
     assert status == 0
@@ -184,12 +184,12 @@ def test_clips_that_fail_are_listed_and_the_status_is_1(
         ),
         (["predict", "a.mp4", "--retry-failed"], "--retry-failed needs --out FOLDER. hint: Name a folder"),
         (["predict", "a.mp4", "--ray", "local", "--out", "a.csv"], "--ray needs --out FOLDER. hint: Name a folder"),
-        (["predict", "nowhere/*.mp4"], "error: nowhere/*.mp4: no video or sound file there"),
-        (["predict", "a.mp4", "c.mp4"], "error: c.mp4: no video or sound file there"),
+        (["predict", "nowhere/*.mp4"], "error: nowhere/*.mp4: no video or sound file"),
+        (["predict", "a.mp4", "c.mp4"], "error: c.mp4: no video or sound file"),
         (["predict", "a.mp4", "c.mp4", "--out", "results", "--ray", "local"], "error: c.mp4: no video or sound file"),
         (["prepare", "nowhere", "--out", "x", "--detector", "dlib"], "invalid value for prepare.detector (got 'dlib'"),
         (["prepare", "nowhere", "--out", "x", "--rate", "-1"], "invalid value for prepare.rate_hz (got -1.0"),
-        (["split", "nowhere", "--out", "a.txt"], "error: a.txt: cannot take the table (got .txt; expected a new"),
+        (["split", "nowhere", "--out", "a.txt"], "error: a.txt: cannot be written (got .txt; expected a new"),
         (["audit", "nowhere"], "error: nowhere: no such file"),
         (["explain", "a.mp4", "--model", "nowhere"], "error: nowhere: no such checkpoint"),
         (["explain", "a.mp4", "--span", "10"], "error: invalid span to explain (got '10'; expected seconds such as"),

@@ -85,7 +85,7 @@ def test_a_bad_row_costs_itself_alone(tmp_path: Path, row: str, problem: str) ->
 def test_what_is_no_data_set_is_named(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="nowhere"):
         read_dataset(tmp_path / "nowhere")
-    with pytest.raises(DataError, match="no known data set layout"):
+    with pytest.raises(DataError, match="no known dataset layout"):
         read_dataset(tmp_path)
     with pytest.raises(DataError, match="no column 'path'"):
         read_dataset(_csv(tmp_path, "clip,Joy\na.mp4,1\n"))
@@ -93,7 +93,7 @@ def test_what_is_no_data_set_is_named(tmp_path: Path) -> None:
         read_dataset(_csv(tmp_path, "path,Joy\n"))
     with pytest.raises(DataError, match="not a CSV table"):
         read_dataset(_csv(tmp_path, ""))
-    with pytest.raises(DataError, match="has no label column"):
+    with pytest.raises(DataError, match="no label column"):
         read_dataset(_csv(tmp_path, "path,split\na.mp4,train\n"))
     (tmp_path / "latin.csv").write_bytes(b"path,Joy\n\xe9.mp4,1\n")
     with pytest.raises(DataError, match="UTF-8"):

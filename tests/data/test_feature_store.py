@@ -114,7 +114,7 @@ def test_a_stopped_run_resumes_and_ends_the_same(rows: list[PreparedRow], tmp_pa
 
     with pytest.raises(KeyboardInterrupt):
         write_store(tmp_path / "store", rows, stopped, SIZES)
-    with pytest.raises(DataError, match="holds no features"):
+    with pytest.raises(DataError, match="no features"):
         open_store(tmp_path / "store")
     made: list[ClipPart] = []
     _check(_write(tmp_path / "store", rows, made), rows)

@@ -88,7 +88,7 @@ def test_people_are_found_by_the_path_of_their_file() -> None:
 
 def test_a_person_of_a_file_that_is_not_there_is_told_of_with_the_files_that_are() -> None:
     """As where a table has names without their folder."""
-    with pytest.raises(DataError, match=r"not given.*a\.mp4.*such as clips/a\.mp4"):
+    with pytest.raises(DataError, match=r"not predicted.*a\.mp4.*such as clips/a\.mp4"):
         person_by_path({"a.mp4": "Ann", "clips/b.mp4": "Ben", "z.mp4": "Zoe"}, ["clips/a.mp4", "clips/b.mp4"])
 
 

@@ -197,7 +197,7 @@ def test_crops_that_a_data_set_brings_along_are_taken_as_they_are(
     assert [round(float(picture.mean())) for picture in pictures] == [20, 40, 200]
     assert pictures[0].shape == (48, 48, 3)
     assert (clip.duration_s, rows[0].has_sound) == (2.0, True)
-    assert "no face crop in this folder can be read (got 0 pictures" in (rows[1].clip.problem or "")
+    assert "no readable face crop (got 0 images" in (rows[1].clip.problem or "")
     assert "gone.wav" in (rows[2].clip.problem or "")
 
 
@@ -227,7 +227,7 @@ def test_a_killed_run_goes_on_where_it_stopped(excerpt: Callable[..., Path], tmp
 
 
 def test_a_folder_with_other_things_is_left_alone(few: Path, tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=r"holds other files.*--out"):
+    with pytest.raises(DataError, match=r"contains other files.*--out"):
         _prepare(few, tmp_path)
     with pytest.raises(OutputError, match="cannot be written"):
         _prepare(few, few)

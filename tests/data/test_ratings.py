@@ -93,16 +93,16 @@ def test_a_table_elsewhere_still_finds_its_clips(tmp_path: Path) -> None:
     [
         (
             "path,Joy\na.mp4,5\nb.mp4,1\n",
-            r"row 2: Joy is not a rating of the scale \(got '5'; expected 0 to 1\).*--scale",
+            r"row 2: Joy is outside the rating scale \(got '5'; expected 0 to 1\).*--scale",
         ),
         ("path,Joy\na.mp4,inf\n", "not a rating"),
-        ("path,Joy\na.mp4,0.5\nb.mp4,high\n", r"row 3: Joy is not a rating of the scale \(got 'high'"),
+        ("path,Joy\na.mp4,0.5\nb.mp4,high\n", r"row 3: Joy is outside the rating scale \(got 'high'"),
         ("path,rater,Joy\na.mp4,x,1\na.mp4,x,0\n", "row 3: 'x' rated a.mp4 twice"),
         ("path,person,Joy\na.mp4,x,1\na.mp4,y,0\n", "row 3: another audio, split, person or stimulus of a.mp4"),
         ("path,split,Joy\na.mp4,holdout,1\n", "row 2: unknown split"),
         ("path,Joy\n,1\na.mp4,1\n", "empty id"),
-        ("path,Joy,Fear\na.mp4,1,\nb.mp4,,1\n", "no clip has a rating of each label"),
-        ("path,Remark\na.mp4,fine\n", "has no label column|not a number"),
+        ("path,Joy,Fear\na.mp4,1,\nb.mp4,,1\n", "no clip has a rating for every label"),
+        ("path,Remark\na.mp4,fine\n", "no label column|not a number"),
         ("clip_name,Joy\na.mp4,1\n", r"no column 'path' \(got clip_name, Joy"),
     ],
 )
@@ -115,7 +115,7 @@ def test_what_is_wrong_is_named_and_nothing_is_written(text: str, message: str, 
 def test_a_scale_that_is_none_and_a_table_that_is_there_are_refused(tmp_path: Path) -> None:
     table = _table(tmp_path, "path,Joy\na.mp4,1\n")
     for scale in ((7, 1), (1, 1), (0, float("nan"))):
-        with pytest.raises(ConfigError, match="no such scale"):
+        with pytest.raises(ConfigError, match="invalid rating scale"):
             gather_ratings(table, tmp_path / "videos.csv", scale=scale)
     with pytest.raises(OutputError, match="a file that exists"):
         gather_ratings(table, table)

@@ -100,7 +100,7 @@ def test_a_crash_of_a_decoder_fails_only_its_clip(serving: Serving, talking: Tal
         readers = [pid for pid in pids if b"workers.decoder" in Path(f"/proc/{pid}/cmdline").read_bytes()]
         assert len(readers) == 1
         subprocess.run(["kill", "-9", str(readers[0])], check=True)
-        assert "clip.mp4: the process that read it died" in server.wait(first)["error"]
+        assert "clip.mp4: the decoder process died" in server.wait(first)["error"]
         assert server.wait(second)["status"] == "done"
 
 

@@ -149,7 +149,7 @@ def test_a_missing_device_is_reported_before_any_work(
 
 
 def test_what_cannot_be_trained_on_is_named(small_config: Config, prepared: PreparedSet) -> None:
-    with pytest.raises(ConfigError, match=r"no data set named.*data\.path"):
+    with pytest.raises(ConfigError, match=r"no dataset.*data\.path"):
         train(Config(), progress=False)
 
     def with_val(labels: list[float]) -> PreparedSet:

@@ -23,7 +23,7 @@ HASHING_THREADS = 4
 class InputFile:
     """One file of a run. A file without a hash has a ``problem``; otherwise ``problem`` is empty."""
 
-    path: str  # as found: relative if its folder was given so; or a URI
+    path: str  # relative if its folder is relative; or a URI
     sha256: str = ""  # of the content
     problem: str = ""
 
@@ -37,9 +37,8 @@ def find_files(inputs: Paths) -> list[str]:
             the list's folder. Files and folders may be URIs of an object store, such as ``s3://bucket/clips``.
 
     Raises:
-        ConfigError: a URI of an unknown kind.
-        DataError: a folder, list or pattern without any file, a missing file, or nothing given. Files that a list names
-            are not checked.
+        ConfigError: a URI of an unknown scheme.
+        DataError: no inputs, a missing file, or a folder, list or pattern without files. Listed files are not checked.
     """
     paths: list[str] = []
     for entry in map(str, as_path_list(inputs)):
@@ -49,10 +48,10 @@ def find_files(inputs: Paths) -> list[str]:
         except OSError as error:
             raise DataError(f"{entry}: cannot be read: {error}", fix="Check your access to it") from error
         if not files:
-            raise DataError(f"{entry}: no video or sound file there", fix="Check the path, or name the files")
+            raise DataError(f"{entry}: no video or sound file", fix="Check the path, or name the files")
         paths += files
     if not paths:
-        raise DataError("no files given", expected="videos, folders, lists or patterns", fix="Name at least one")
+        raise DataError("no files to predict", expected="files, folders, lists or patterns", fix="Add a path")
     return list(dict.fromkeys(paths))
 
 
@@ -68,7 +67,7 @@ def _expand(path: Path) -> Sequence[str]:
 
 
 def _walk(folder: Path, visited: set[Path]) -> Iterator[Path]:
-    """Yield media files at any depth. Each folder is entered once, also through links; a dead link is a file."""
+    """Yield media files at any depth. Each folder is entered once, also through links; a broken link counts as a file."""
     if folder.resolve() in visited:
         return
     visited.add(folder.resolve())
@@ -82,7 +81,7 @@ def _walk(folder: Path, visited: set[Path]) -> Iterator[Path]:
 
 
 def _read_list(file: Path) -> list[str]:
-    """Return the paths in a list as they are written there."""
+    """Return the paths in a list, unchanged."""
     if file.suffix.lower() == ".csv":
         return [row["path"] for row in read_listing(file) if row["path"]]
     try:
@@ -93,9 +92,9 @@ def _read_list(file: Path) -> list[str]:
 
 
 def hash_file(path: str) -> InputFile:
-    """Return a file with the SHA-256 of its content, or with the problem that made it unreadable.
+    """Return a file with the SHA-256 of its content, or with a problem if it is unreadable.
 
-    See :func:`~reactometer.batch.object_store.hash_object` for what stands for the content of an object.
+    See :func:`~reactometer.batch.object_store.hash_object` for the hash of an object.
     """
     try:
         return InputFile(path, hash_object(path) if is_uri(path) else sha256_of(Path(path)))

@@ -45,7 +45,7 @@ def find_objects(uri: str) -> list[str]:
 
 
 def hash_object(uri: str) -> str:
-    """Return the SHA-256 of a file's URI, size and time of change, which stand for its content: nothing is downloaded.
+    """Return the SHA-256 of a file's URI, size and modification time, without downloading the content.
 
     Raises:
         ConfigError: pyarrow has no file system for the URI.

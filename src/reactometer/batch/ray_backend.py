@@ -1,4 +1,4 @@
-"""Predict files on a Ray cluster, by Ray Data's pool of actors, each with a loaded model.
+"""Predict files on a Ray cluster with Ray Data's actor pool.
 
 Source: https://docs.ray.io/en/latest/data/data.html.
 """
@@ -30,10 +30,10 @@ if TYPE_CHECKING:
     from reactometer.batch.run import FilePredictor
 
 LOCAL = "local"
-OBJECT_STORE_BYTES = 1 << 28  # of a cluster that is started here, which holds only models and rows
+OBJECT_STORE_BYTES = 1 << 28  # of a cluster that is started here; it stores only models and rows
 CONNECT_TIMEOUT_S = 10.0
 N_PASSES = 2
-"""A machine that is lost takes finished results with it that were not yet sent; their files are predicted once more."""
+"""A lost machine loses results that were not yet sent; their files are predicted again."""
 
 MAX_RETRIES = 2  # of a file whose actor or machine was lost
 
@@ -43,12 +43,12 @@ def connect(address: str, n_cpus: int | None = None) -> Iterator[None]:
     """Connect to a Ray cluster, or start one that ends with this context.
 
     Args:
-        address: "local" starts one on this machine; "auto" is the one that runs on it, or that ``$RAY_ADDRESS`` names;
-            ``HOST:PORT`` names one to which this machine belongs.
+        address: "local" starts a cluster on this machine; "auto" connects to this machine's or ``$RAY_ADDRESS``;
+            ``HOST:PORT`` is the address of this machine's cluster.
         n_cpus: of a cluster that is started here; default: all.
 
     Raises:
-        ClusterError: the cluster does not answer, or it is lost.
+        ClusterError: the cluster does not answer, or is lost.
     """
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     import ray
@@ -64,13 +64,13 @@ def connect(address: str, n_cpus: int | None = None) -> Iterator[None]:
         ray.init(address, log_to_driver=False, logging_level=logging.ERROR, **options if address == LOCAL else {})
     except Exception as error:  # Ray raises Exception itself when a node does not start in time
         problem = f"{address}: no Ray cluster answers: {_cause(error)}"
-        fix = "Start one with 'ray start --head', correct the address, or use --ray local"
+        fix = "Start one with 'ray start --head', correct the address, or add --ray local"
         raise ClusterError(problem, fix=f"{fix}. If the cluster has a token, set RAY_AUTH_MODE=token") from error
     try:
         yield
     except ray.exceptions.RayError as error:
         fix = "Check the cluster; the same command resumes the run"
-        raise ClusterError(f"{address}: the cluster gave up: {_cause(error)}", fix=fix) from error
+        raise ClusterError(f"{address}: the cluster failed: {_cause(error)}", fix=fix) from error
     finally:
         ray.shutdown()
 
@@ -85,13 +85,13 @@ def predict_files(
 ) -> Iterator[tuple[InputFile, list[Prediction]]]:
     """Predict files of different contents on the connected cluster, in any order.
 
-    A file whose actor is lost, with its machine or by the file, is predicted by another one; a file that loses its
-    actor ``1 + RETRIES`` times in each of ``PASSES`` passes has no predictions.
+    A file whose actor is lost is predicted by another actor. A file that loses its actor ``1 + MAX_RETRIES`` times in
+    each of ``N_PASSES`` passes has no predictions.
 
     Args:
-        sources: the files, which all machines see under the same path or URI.
+        sources: the files, with the same path or URI on all machines.
         predictor: is sent to the actors with its model and the detector's weights.
-        n_actors: at most; default: as many as the cluster has room for.
+        n_actors: maximum number of actors; default: as many as the cluster has room for.
         n_gpus: share of a GPU per actor.
     """
     if not sources:
@@ -101,7 +101,7 @@ def predict_files(
 
     pending = {source.sha256: source for source in sources}
     arguments = predictor, ray.put(_pack(predictor)), version("reactometer")
-    # Ray Data runs in a process of its own on this machine, since it writes its logs to standard error.
+    # Ray Data runs in a separate process on this machine, because it logs to standard error.
     this_node = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
     stream = ray.remote(num_cpus=0, scheduling_strategy=this_node, max_retries=0)(_predict_rows)
     for _ in range(N_PASSES):
@@ -119,14 +119,14 @@ def _absolute(path: str) -> str:
 
 
 def with_path(prediction: Prediction, path: str) -> Prediction:
-    """Return the prediction of a file under another path, also in its status."""
+    """Return a prediction with another path, also in its status."""
     return replace(prediction, path=path, status=prediction.status.replace(prediction.path, path))
 
 
 def _predict_rows(
     rows: list[dict[str, Any]], arguments: tuple[Any, ...], n_actors: int | None, n_gpus: float
 ) -> Iterator[dict[str, Any]]:
-    """Yield the predictions of rows as they come, in any order; rows whose actors were lost are missing."""
+    """Yield the predictions of rows in any order; rows whose actors were lost are missing."""
     import ray.data
 
     context = ray.data.DataContext.get_current()
@@ -145,13 +145,13 @@ def _predict_rows(
 
 
 class _Actor:
-    """A process on the cluster with the run's model and the detector's weights."""
+    """Actor on the cluster with the run's model and the detector's weights."""
 
     def __init__(self, predictor: FilePredictor, files: Any, expected: str) -> None:
         import ray
 
         if (installed := version("reactometer")) != expected:
-            problem = f"the machine {socket.gethostname()} has another version of reactometer"
+            problem = f"another version of reactometer on {socket.gethostname()}"
             fix = "Install the same version on all machines"
             raise ClusterError(problem, got=installed, expected=expected, fix=fix)
         cv2.setNumThreads(1)  # an actor has one CPU

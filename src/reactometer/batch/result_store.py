@@ -1,8 +1,8 @@
-"""Keep the results of a run in one folder: each result as soon as it is computed, and tables of all of them.
+"""Store the results of a run in one folder: each result at once, and tables at the end.
 
 ``results/NNNNN.jsonl`` is a journal with one line per content, appended and synced to the disk. A process that is
-killed leaves at most one incomplete last line, which the next run removes. All other files are written whole or not at
-all, the tables from the journal.
+killed leaves at most one incomplete last line, which the next run removes. All other files are written
+atomically, the tables from the journal.
 """
 
 from __future__ import annotations
@@ -39,19 +39,19 @@ FAILED = "failed: "
 JOURNAL_LINES = 1000
 """Results per file of the journal, and contents per file of the timeline."""
 
-DAMAGED = "Delete it and start the same command again, which computes its contents again"
+DAMAGED = "Delete the file and run the same command again to recompute its results"
 
 
 @dataclass(frozen=True)
 class JournalEntry:
-    """A line of the journal: the predictions of one content, or one prediction that says why it failed."""
+    """One line of the journal: the predictions of one content, or one failed prediction."""
 
     sha256: str
     predictions: Annotated[Sequence[Prediction], Field(min_length=1)]
 
     @property
     def status(self) -> str:
-        """Status of the content."""
+        """Return the status of the content."""
         return self.predictions[0].status
 
 
@@ -59,7 +59,7 @@ _LINE = TypeAdapter(JournalEntry)
 
 
 class ResultStore:
-    """The folder of a run; see :func:`open_results`."""
+    """Results folder of a run; see :func:`open_results`."""
 
     def __init__(self, folder: Path, *, all_faces: bool) -> None:
         self.folder = folder
@@ -76,7 +76,7 @@ class ResultStore:
                 self._note(line)
 
     def append(self, sha256: str, predictions: Sequence[Prediction]) -> None:
-        """Keep one content's predictions or its failure. They are on the disk when this returns.
+        """Append one content's predictions or its failure, and sync them to the disk.
 
         Raises:
             OutputError: the disk is full or cannot be written.
@@ -98,7 +98,7 @@ class ResultStore:
         """Write the index, the timeline and the table of failures; return the failures, reason by path.
 
         Args:
-            sources: the files of this run. The timeline has all contents of the journal, the others only these files.
+            sources: files of this run. The timeline has all contents of the journal; the other tables only these files.
         """
         clips: dict[str, list[dict[str, Any]]] = {}  # rows of the index by SHA-256
         columns: list[str] = []
@@ -155,11 +155,11 @@ class ResultStore:
 
 @contextmanager
 def open_results(folder: Path, settings: Mapping[str, Any], *, all_faces: bool) -> Iterator[ResultStore]:
-    """Open the folder of a new run, or of one with the same model, settings and version, and lock it.
+    """Open and lock the folder of a new run, or of a run with the same model, settings and version.
 
     Args:
-        folder: is made if it is missing.
-        settings: everything that the numbers depend on, as JSON can hold it.
+        folder: created if missing.
+        settings: everything that the results depend on, as JSON.
         all_faces: tables have one row per face instead of one per file.
 
     Raises:
@@ -167,7 +167,7 @@ def open_results(folder: Path, settings: Mapping[str, Any], *, all_faces: bool) 
     """
     file = make_folder(folder) / SETTINGS_FILE
     if not file.is_file() and any(entry.name != LOCK and not entry.name.endswith(PART) for entry in folder.iterdir()):
-        raise OutputError(f"{folder}: holds files that are not of a run", fix="Name a new folder")
+        raise OutputError(f"{folder}: contains files of no run", fix="Choose a new folder")
     try:
         with FileLock(folder / LOCK, timeout=0):
             if not file.is_file():
@@ -177,11 +177,13 @@ def open_results(folder: Path, settings: Mapping[str, Any], *, all_faces: bool) 
                 make_folder(folder / subfolder)
             yield ResultStore(folder, all_faces=all_faces)
     except Timeout as error:
-        raise OutputError(f"{folder}: another process uses this folder", fix="Wait for it, or name another") from error
+        raise OutputError(
+            f"{folder}: another process uses this folder", fix="Wait, or choose another folder"
+        ) from error
 
 
 def _check_settings(file: Path, settings: Mapping[str, Any]) -> None:
-    with wrap_decode_errors(file, OutputError, "Name another folder"):
+    with wrap_decode_errors(file, OutputError, "Choose another folder"):
         previous = parse_json_object(file.read_bytes())
     changed = [key for key in {**previous, **settings} if previous.get(key) != settings.get(key)]
     if changed:
@@ -189,12 +191,12 @@ def _check_settings(file: Path, settings: Mapping[str, Any]) -> None:
             f"{file.parent}: this results folder was created with a different model or different settings",
             got=", ".join(f"{key} {settings.get(key)}" for key in changed),
             expected=", ".join(f"{key} {previous.get(key)}" for key in changed),
-            fix="Use the same model and settings, or name another folder",
+            fix="Use the same model and settings, or choose another folder",
         )
 
 
 def _drop_incomplete_line(file: Path) -> None:
-    """Cut what a killed process, or a full disk, left of the last line."""
+    """Remove an incomplete last line, which a killed process or a full disk leaves."""
     content = file.read_bytes()
     complete = content.rfind(b"\n") + 1
     if complete < len(content):

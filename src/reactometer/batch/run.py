@@ -1,7 +1,4 @@
-"""Predict any number of files into a folder of results, in processes of this machine or on a Ray cluster.
-
-A run that was stopped or killed resumes where it was.
-"""
+"""Predict files into a results folder, in processes of this machine or on a Ray cluster; a stopped run resumes."""
 
 from __future__ import annotations
 
@@ -32,7 +29,7 @@ MODEL_FILES = ("model.json", "*.onnx", "uncertainty.json", "uncertainty.safetens
 
 @dataclass(frozen=True)
 class Workers:
-    """Where the files of a run are predicted, and by how many processes."""
+    """Location and number of the processes of a run."""
 
     count: int | None = None  # None: one per CPU, or one for a GPU; on a cluster, as many as it has room for
     ray: str | None = None  # a Ray cluster, see :func:`reactometer.batch.ray_backend.connect`; None: this machine
@@ -43,16 +40,16 @@ class Workers:
 class RunResult:
     """The outcome of a run."""
 
-    folder: str  # as given
+    folder: str  # the argument ``out``
     n_files: int
     n_computed: int  # contents that this run predicted
-    n_before: int  # contents whose results were in the folder
+    n_before: int  # contents with results in the folder before
     failures: dict[str, str]  # reason by path
 
 
 @dataclass(frozen=True)
 class FilePredictor:
-    """Predicts one file at a time, in any process, which loads the model once."""
+    """Predictor of single files, which loads its model once per process."""
 
     model: Path
     options: PredictOptions
@@ -61,14 +58,14 @@ class FilePredictor:
     n_threads: int
 
     def __call__(self, path: str) -> list[Prediction]:
-        """Return the predictions of a file, or its failure: an error in one file must not stop the others."""
+        """Return the predictions of a file, or its failure, because an error must not stop the other files."""
         predictor = _load(self)
         try:
             predictor.reset()
             with local_copy(path) as file:
                 predictions = [ray_backend.with_path(prediction, path) for prediction in predictor.predict_file(file)]
         except Exception as error:
-            if find_errno(error) in DISK_FULL_ERRNOS:  # the run stops and can be resumed; the file is not to blame
+            if find_errno(error) in DISK_FULL_ERRNOS:  # the run stops, and can be resumed
                 raise
             predictions = [predictor.failed(path, f"{type(error).__name__}: {error}")]
         return [replace(prediction, samples=()) for prediction in predictions]
@@ -93,21 +90,21 @@ def predict_folder(
     retry_failed: bool = False,
     progress: bool = True,
 ) -> RunResult:
-    """Predict files into a results folder and keep each result at once; resume if an earlier call was stopped.
+    """Predict files into a results folder, store each result at once, and resume a stopped call.
 
-    Results belong to a file's content: a content that has a result is not predicted again, copies are predicted once,
-    and a changed file is a new one. At the end, ``out`` has ``index.parquet`` (one row per file, with the columns of
-    ``predict``; ``same_as`` is the file whose result it shares), ``timeline/`` (Parquet files with one row per window,
-    under the path of the first file), ``failed.csv`` (path, reason) and ``run.json`` (model, settings, version).
+    Results belong to a file's content: copies are predicted once, and a changed file is predicted again. ``out`` gets
+    ``index.parquet`` (one row per file, with the columns of ``predict``; ``same_as`` is the file with the same result),
+    ``timeline/`` (Parquet files with one row per window, under the path of the first file), ``failed.csv`` (path,
+    reason) and ``run.json`` (model, settings, version).
 
     Args:
         inputs: files, folders, patterns and lists, see :func:`reactometer.batch.inputs.find_files`.
         out: a folder on a disk.
         model: a checkpoint.
         options: how each file is predicted.
-        device: what runs the model, see :func:`reactometer.inference.checkpoint.load_model`.
+        device: name of the device, see :func:`reactometer.inference.checkpoint.load_model`.
         workers: the processes.
-        retry_failed: predict again what failed in an earlier call.
+        retry_failed: predict files again that failed in an earlier call.
         progress: show bars on standard error.
 
     Raises:
@@ -123,7 +120,7 @@ def predict_folder(
         require("ray", "pandas", "pyarrow", extra="ray")
     require("pyarrow", extra="parquet")
     if is_uri(out):
-        fix = "Name a folder on this machine, and copy it to the store at the end"
+        fix = "Choose a folder on this machine, and copy it to the store at the end"
         raise ConfigError("results cannot be written into an object store", got=str(out), fix=fix)
     paths = find_files(inputs)
     options.check()
@@ -138,7 +135,7 @@ def predict_folder(
         if retry_failed:
             store.failures.clear()
         sources: list[InputFile] = []
-        with progress_bar("looking", len(paths), progress) as advance:
+        with progress_bar("hashing", len(paths), progress) as advance:
             for source in hash_files(paths):
                 sources.append(source)
                 advance()
@@ -153,7 +150,7 @@ def predict_folder(
             results = ray_backend.predict_files(pending, predictor, workers.count, workers.gpus)
         else:
             finished = run_jobs(predictor, [source.path for source in pending], min(count, len(pending)), _crashed)
-            stack.callback(finished.close)  # ends the processes at Ctrl-C, wherever it comes
+            stack.callback(finished.close)  # ends the processes at Ctrl-C
             results = ((pending[index], predictions) for index, predictions in finished)
         with progress_bar("predicting", len(contents), progress, n_before) as advance:
             for source, predictions in results:
@@ -163,7 +160,7 @@ def predict_folder(
 
 
 def _settings(model: Path, options: PredictOptions, device: str) -> tuple[dict[str, Any], bool]:
-    """Return all that the numbers of a run depend on, and whether a GPU computes them; refuse what ``predict`` does."""
+    """Return all that the results depend on, and whether a GPU is used; raise the errors of ``predict``."""
     loaded = load_model(model, device)
     settings = {
         "reactometer": version("reactometer"),
@@ -175,12 +172,12 @@ def _settings(model: Path, options: PredictOptions, device: str) -> tuple[dict[s
 
 
 def _crashed(path: str) -> list[Prediction]:
-    reason = "the process that read it died: too little memory, or a fault in a decoder"
+    reason = "the decoder process died: too little memory, or a bug in a decoder"
     return [Prediction(path, f"failed: {reason}", ())]
 
 
 def hash_model(folder: Path) -> str:
-    """Return one hash of the files that a model's numbers come from, including those of an ensemble's members."""
+    """Return a hash of the files that determine a model's results, including an ensemble's members."""
     files = sorted({file for pattern in MODEL_FILES for file in folder.rglob(pattern)})
     listing = "\n".join(f"{file.relative_to(folder)} {sha256_of(file)}" for file in files)
     return sha256(listing.encode()).hexdigest()

@@ -174,8 +174,8 @@ def print_audit(audit: Audit) -> None:
     vectors = audit.vectors
     results.print(f"label vectors: {vectors.n_distinct} different ones over {vectors.n_clips} clips with labels")
     for split, share in vectors.shared.items():
-        telling = f"{vectors.identifying[split]:.1%} a vector that tells its stimulus"
-        results.print(f"  {share:.1%} of {split} have one that a train clip has, {telling}")
+        identifying = f"{vectors.identifying[split]:.1%} a vector that identifies its stimulus"
+        results.print(f"  {share:.1%} of {split} share a vector with train, {identifying}")
     if audit.length_baseline:
         score = with_interval(audit.length_baseline.value, audit.length_baseline)
         results.print(f"clip length as the only predictor: mean Pearson {score} on {audit.length_split}")

@@ -1,1 +1,1 @@
-"""A data set on disk -> batches."""
+"""Manifests, splits, prepared clips and model inputs of a dataset on disk."""

@@ -24,7 +24,7 @@ FORMAT: Literal[2] = 2
 INDEX_FILE = "cache.json"
 
 FEATURES = "features"
-"""Folder beside the prepared clips, where their features are kept."""
+"""Folder of the features, beside the prepared clips."""
 
 
 @dataclass(frozen=True)
@@ -37,7 +37,7 @@ class PreparedRow:
     n_samples: int = 0
     n_faces: int = 0
     n_unreadable: int = 0
-    has_sound: bool = False  # audible somewhere
+    has_sound: bool = False  # some part is audible
 
 
 @dataclass(frozen=True)
@@ -48,21 +48,21 @@ class PreparedSet:
     labels: tuple[str, ...]
     settings: PrepareConfig
     rows: tuple[PreparedRow, ...]
-    feature_sizes: Mapping[str, int] | None = None  # by modality, where the data bring features instead of media
+    feature_sizes: Mapping[str, int] | None = None  # by modality, if the dataset has features instead of media
     format: Literal[2] = FORMAT
 
     @property
     def failed(self) -> tuple[PreparedRow, ...]:
-        """The unusable clips; ``clip.problem`` says why."""
+        """Return the unusable clips; ``clip.problem`` has the reason."""
         return tuple(row for row in self.rows if row.clip.problem)
 
     @property
     def manifest_sha256(self) -> str:
-        """SHA-256 of the index."""
+        """Return the SHA-256 of the index."""
         return sha256_of(self.folder / INDEX_FILE)
 
     def split(self, name: str) -> tuple[PreparedRow, ...]:
-        """The rows of one split; every row for "all"."""
+        """Return the rows of one split, or every row for "all"."""
         return tuple(row for row in self.rows if name in ("all", row.clip.split))
 
 
@@ -152,14 +152,14 @@ def claim_folder(folder: Path) -> None:
     names = {entry.name for entry in folder.iterdir()}
     if any(name not in ("clips", FEATURES, INDEX_FILE) and not name.endswith(PART) for name in names):
         raise DataError(
-            f"{folder}: holds other files",
-            expected="a new folder or one prepared before",
-            fix="Name another folder with --out or data.cache",
+            f"{folder}: contains other files",
+            expected="a new folder or a prepared dataset",
+            fix="Choose another folder with --out or data.cache",
         )
     make_folder(folder / "clips")
 
 
 def default_folder(data: Path, face: str | None = None, voice: str | None = None) -> Path:
-    """Return the default folder of a prepared dataset, or of these features of it, in the user's cache."""
+    """Return the default folder of a prepared dataset or of its features, in the user's cache."""
     key = json.dumps([str(data.resolve()), face, voice])
     return cache_folder() / "prepared" / f"{data.resolve().stem}-{sha256(key.encode()).hexdigest()[:12]}"

@@ -1,4 +1,4 @@
-"""Features of clips on disk: one file per part of a clip, read when needed, never loaded whole."""
+"""Store features of clips on disk, in one file per part of a clip, and read them when needed."""
 
 from __future__ import annotations
 
@@ -23,17 +23,16 @@ STREAMS = ("face", "voice")
 INDEX_FILE = "features.json"
 
 FORMAT = 4
-"""Version of the files; features in files of another version are computed anew."""
+"""Version of the files; features of another version are recomputed."""
 
 REBUILD_HINT = "Delete the folder and run the command again"
 
 
 @dataclass(frozen=True)
 class FeatureStore:
-    """Features of parts of clips: in each file a table of float32 per stream, one row per step (time in s, features).
+    """Features of parts of clips. A file has a float32 table per stream, with one row per step (time in s, features).
 
-    Only steps with a visible face or audible voice are kept, so that all of them count. Two stores of the same
-    features are joined with ``|``.
+    Only steps with a visible face or audible voice are stored. Stores of the same features are joined with ``|``.
     """
 
     sizes: Mapping[str, int]  # features of a step, by stream
@@ -49,7 +48,7 @@ class FeatureStore:
         if row.file:
             file = self.files.get(part_key(row, part))
             if file is None:
-                raise DataError(f"no features of '{row.clip.clip_id}' are kept", fix="Run the command again")
+                raise DataError(f"no features for '{row.clip.clip_id}' in the store", fix="Run the command again")
             with wrap_decode_errors(file, DataError, f"Delete {file.parent} and run the command again"):
                 tables = load_file(file)
         face, voice = tables["face"], tables["voice"]
@@ -67,7 +66,7 @@ class FeatureStore:
 
 
 def part_key(row: PreparedRow, part: ClipPart) -> str:
-    """Name a part in a store."""
+    """Return the key of a part in a store."""
     return f"{row.clip.clip_id} {part.start_s:.3f}"
 
 
@@ -79,7 +78,7 @@ def write_store(
     advance: Callable[[], None] = lambda: None,
     source: str = "",
 ) -> FeatureStore:
-    """Write the features of all parts of clips; an existing file is kept, because its name says what it depends on.
+    """Write the features of all parts of clips; existing files are reused, because their names depend on the inputs.
 
     Unreadable clips are left out. A stopped run resumes with the next part. Files of other parts are deleted.
 
@@ -89,12 +88,12 @@ def write_store(
         read: reads the item of a part (``frames`` (T, D) and ``voice`` (N, M) float32).
         sizes: number of features per step, by stream ("face", "voice").
         advance: called once per part.
-        source: what the features depend on besides the clips' files.
+        source: all that the features depend on besides the clips' files.
     """
     make_folder(folder)
     parts = split_parts(rows)
     names = {}
-    with FileLock(folder / "writing.lock"):  # another run may be about to write the same
+    with FileLock(folder / "writing.lock"):  # another run may write the same files
         for part in parts:
             row = rows[part.index]
             if row.file:
@@ -114,10 +113,10 @@ def write_store(
 
 
 def open_store(folder: Path) -> FeatureStore:
-    """Open what :func:`write_store` wrote; raise DataError if its index is missing or damaged."""
+    """Open a store that :func:`write_store` wrote; raise DataError if its index is missing or damaged."""
     file = folder / INDEX_FILE
     if not file.is_file():
-        raise DataError(f"{folder}: holds no features: no {INDEX_FILE}", fix=REBUILD_HINT)
+        raise DataError(f"{folder}: no features: no {INDEX_FILE}", fix=REBUILD_HINT)
     with wrap_decode_errors(file, DataError, REBUILD_HINT):
         index = parse_json_object(file.read_bytes())
         files = {str(key): folder / Path(name).name for key, name in index["files"].items()}
@@ -132,7 +131,7 @@ def _to_table(times_s: FloatArray, features: FloatArray, size: int) -> FloatArra
 
 
 def _digest(row: PreparedRow, part: ClipPart, sizes: Mapping[str, int], source: str) -> str:
-    """Digest all that a part's features depend on: its file's size and time of change, its span, and the source."""
+    """Return a hash of all inputs of a part's features: file size, modification time, start, end and source."""
     stat = row.file.stat() if row.file and row.file.exists() else None
     file_state = stat and (stat.st_size, stat.st_mtime_ns)
     inputs = [FORMAT, part_key(row, part), part.end_s, file_state, dict(sizes), source]

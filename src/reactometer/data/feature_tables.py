@@ -1,4 +1,4 @@
-"""A table of features computed elsewhere -> the store that the heads train from."""
+"""Read tables of precomputed features into a feature store."""
 
 from __future__ import annotations
 
@@ -24,45 +24,45 @@ from reactometer.terminal import progress_bar
 from reactometer.types import FloatArray
 
 ID_COLUMNS = ("clip", "File_ID", "Filename", "path", "id")
-"""Names of the column that names the clip, the first that is there; rows of one clip are its steps, in order."""
+"""Names of the column with the clip's id, in order of preference; a clip's rows are its steps, in order."""
 
 STANDARD_COLUMNS = ("split", "person", "stimulus", "time_s")
 
 Steps = dict[str, tuple[FloatArray, FloatArray]]
-"""Times in seconds (T,) and features (T, D) by stream; a step with a value that is not a number is left out."""
+"""Times in seconds (T,) and features (T, D) by stream; steps with a value that is not a number are left out."""
 
 
 def prepare_features(
     data: Path, out: Path, *, face: str | None, voice: str | None, labels: str | Sequence[str] | None, progress: bool
 ) -> PreparedSet:
-    """Read a table of features and keep them as the heads read them; a second call finds them there.
+    """Read a table of features into a feature store; a second call reuses the store.
 
     Args:
         data: a CSV or Parquet table, one row per clip or per step (columns: one of ``ID_COLUMNS``, optional ``time_s``,
             ``split``, ``person``, ``stimulus``, one per label, and the features).
-        out: the folder to keep them in, a new one or one prepared before.
-        face, voice: patterns of feature columns with commas ("AU*,pose_*"); ``None``: the table has none of that
+        out: the folder to write, a new one or a prepared dataset.
+        face, voice: patterns of feature columns, separated by commas ("AU*,pose_*"); ``None``: no features of the
             modality.
         labels: a label set's name or label columns; ``None`` finds them.
         progress: show a bar.
 
     Raises:
-        DataError: no such table or columns. What is wrong with one clip is its ``problem``; steps with a value that is
-            not a number are left out, and counted as unreadable.
+        DataError: the table or columns do not exist. An invalid clip has a ``problem``; steps with a value that is not
+            a number are left out, and counted as unreadable.
     """
     patterns = {stream: pattern for stream, pattern in (("face", face), ("voice", voice)) if pattern}
     stat = data.stat() if data.exists() else None
     signature = json.dumps([patterns, labels, str(data), stat and (stat.st_size, stat.st_mtime_ns)])
-    signature_file = out / FEATURES / "source.json"  # goes with the features when somebody deletes them
+    signature_file = out / FEATURES / "source.json"  # is deleted together with the features
     if signature_file.is_file() and signature_file.read_text(encoding="utf-8") == signature:
         prepared = open_prepared(out)
-        if prepared.feature_sizes is not None:  # else prepared from media since
+        if prepared.feature_sizes is not None:  # else prepared from media in the meantime
             return prepared
     table = _read_table(data)
     id_column = next((name for name in ID_COLUMNS if name in table), None)
     if id_column is None:
         got = ", ".join(map(str, table.columns[:8]))
-        raise DataError(f"{data}: no column names the clip", got=got, expected=" or ".join(ID_COLUMNS))
+        raise DataError(f"{data}: no column with clip ids", got=got, expected=" or ".join(ID_COLUMNS))
     candidates = [str(column) for column in table if column not in (id_column, *STANDARD_COLUMNS)]
     columns = {stream: _match_columns(data, candidates, pattern) for stream, pattern in patterns.items()}
     remaining = [name for name in candidates if not any(name in matches for matches in columns.values())]
@@ -70,7 +70,7 @@ def prepare_features(
     rows, steps = _read_clips(data, table, id_column, columns, label_names)
     for stream, pattern in patterns.items():
         if not any(len(matches[stream][0]) for matches in steps.values()):
-            raise DataError(f"{data}: no row has a number in all {stream} features", got=f"'{pattern}'")
+            raise DataError(f"{data}: no row has numbers in all {stream} features", got=f"'{pattern}'")
 
     def read(row: PreparedRow, part: ClipPart, _: object = None) -> Item:
         is_last = part.end_s >= row.duration_s - MIN_NEW_CONTENT_S
@@ -134,23 +134,23 @@ def _read_table(path: Path) -> pd.DataFrame:
         if path.suffix.lower() in (".parquet", ".pq"):
             require("pyarrow", extra="parquet")
             table = pd.read_parquet(path)
-        else:  # index_col: else pandas takes surplus cells for the rows' names
+        else:  # index_col: else pandas takes surplus cells for row names
             table = pd.read_csv(path, dtype=dict.fromkeys((*ID_COLUMNS, *STANDARD_COLUMNS[:3]), str), index_col=False)
     except FileNotFoundError as error:
         raise DataError(f"{path}: no such file", fix="Check the path") from error
     except (ValueError, OSError, pd.errors.ParserError) as error:
-        raise DataError(f"{path}: not a CSV or Parquet table: {error}", fix="Save it as one of the two") from error
+        raise DataError(f"{path}: not a CSV or Parquet table: {error}", fix="Save it as CSV or Parquet") from error
     return table.rename(columns=lambda name: str(name).lower() if str(name).lower() in STANDARD_COLUMNS else str(name))
 
 
 def _to_numbers(table: pd.DataFrame) -> FloatArray:
-    """Return the cells as (rows, columns) float32; a cell that holds no number is NaN."""
+    """Return the cells as (rows, columns) float32; cells without a number are NaN."""
     numbers: FloatArray = table.apply(pd.to_numeric, errors="coerce").to_numpy(np.float32)
     return numbers
 
 
 def _match_columns(path: Path, columns: Sequence[str], patterns: str) -> list[str]:
-    """Return the columns that match one of the patterns; raise DataError for a pattern that none matches."""
+    """Return the columns that match one of the patterns; raise DataError for a pattern without a match."""
     pattern_list = [pattern.strip() for pattern in patterns.split(",")]
     for pattern in pattern_list:
         if not any(fnmatchcase(column, pattern) for column in columns):

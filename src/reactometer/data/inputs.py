@@ -23,12 +23,12 @@ BLOCK_SIZE = 320
 
 @dataclass(frozen=True)
 class Item:
-    """One clip, or window of one, ready to be batched; letters as in :mod:`reactometer.types`."""
+    """Model input of one clip or window; letters as in :mod:`reactometer.types`."""
 
     frames: np.ndarray  # (T, 3, H, W) uint8, or (T, D) float32
     face_mask: np.ndarray  # (T,) bool
     times_s: FloatArray  # (T,)
-    voice: FloatArray  # (N, M); N = 0 where nothing is audible
+    voice: FloatArray  # (N, M); N = 0 if nothing is audible
     voice_times_s: FloatArray  # (N,)
     targets: tuple[float, ...] | None = None
     clip_index: int = 0
@@ -36,35 +36,35 @@ class Item:
 
 @dataclass(frozen=True)
 class InputSpec:
-    """How a model samples a clip: number and size of frames, and modalities."""
+    """Sampling of a clip for a model: number and size of frames, and modalities."""
 
     n_frames: int
     size_px: int
     uses_face: bool = True
     uses_voice: bool = True
     audio_input: Literal["log-mel", "samples"] = "log-mel"
-    crop_share: float = 1.0  # of the crop's side, its middle
+    crop_share: float = 1.0  # central share of the crop's side
 
 
 @dataclass(frozen=True)
 class ClipPart:
-    """A stretch of one clip of a list."""
+    """A part of one clip of a list."""
 
-    index: int  # the clip's place in the list
+    index: int  # of the clip in the list
     start_s: float
     end_s: float
 
     @property
     def length_s(self) -> float:
-        """Length in seconds."""
+        """Return the length in seconds."""
         return self.end_s - self.start_s
 
 
 ItemLoader = Callable[[PreparedRow, ClipPart, "np.random.Generator | None"], Item]
-"""Read a part of a clip; with a generator, frames are jittered as in training."""
+"""Reads a part of a clip; with a generator, frames are jittered as in training."""
 
 ClipTransform = Callable[[PreparedClip, "np.random.Generator"], PreparedClip]
-"""Change a clip; its generator depends only on the clip, so that each reading is the same."""
+"""Changes a clip; the generator depends only on the clip, so that every call returns the same."""
 
 
 def sample_frame_indices(
@@ -72,8 +72,8 @@ def sample_frame_indices(
 ) -> list[int]:
     """Return the indices of at most ``n_frames`` distinct samples, evenly spaced in time.
 
-    The span is cut into ``n_frames`` equal parts, and the sample nearest to each part's middle is taken; with ``rng``,
-    as in training, nearest to a random time in the part.
+    The interval is divided into ``n_frames`` equal bins. The sample nearest to each bin's centre is selected or, with
+    ``rng`` (in training), nearest to a random time in the bin.
     """
     if not times_s or end_s <= start_s:
         return []
@@ -112,7 +112,7 @@ def to_item(clip: PreparedClip, spec: InputSpec, rng: np.random.Generator | None
 
 
 def _audio_steps(waveform: FloatArray | None, audio_input: str) -> tuple[FloatArray, float]:
-    """Sound as steps of log-mel (N, M), or as blocks of samples (N, BLOCK_SIZE), and how many come a second."""
+    """Return log-mel steps (N, M) or blocks of samples (N, BLOCK_SIZE), and their rate in Hz."""
     sound = np.zeros(0, np.float32) if waveform is None else waveform
     if audio_input == "log-mel":
         return log_mel(sound), STEP_RATE_HZ
@@ -121,22 +121,20 @@ def _audio_steps(waveform: FloatArray | None, audio_input: str) -> tuple[FloatAr
 
 
 def decode_frame(crop_jpeg: bytes, spec: InputSpec) -> ByteArray:
-    """A sample's crop, or its middle, as (3, size_px, size_px) uint8 RGB."""
+    """Decode a crop, or its central part, to (3, size_px, size_px) uint8 RGB."""
     crop, size_px = decode_crop(crop_jpeg), spec.size_px
     if spec.crop_share < 1.0:
         border = round(len(crop) * (1.0 - spec.crop_share) / 2)
         crop = crop[border : len(crop) - border, border : len(crop) - border]
     if crop.shape[0] != size_px:
-        shrinks = crop.shape[0] > size_px
-        crop = cv2.resize(
-            crop, (size_px, size_px), interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
-        ).astype(np.uint8)
+        interpolation = cv2.INTER_AREA if crop.shape[0] > size_px else cv2.INTER_LINEAR
+        crop = cv2.resize(crop, (size_px, size_px), interpolation=interpolation).astype(np.uint8)
     return crop.transpose(2, 0, 1)
 
 
 @dataclass(frozen=True)
 class MediaReader:
-    """Reads face crops and sound of prepared clips, after an optional change."""
+    """Reader of face crops and sound of prepared clips, with an optional transform."""
 
     input_spec: InputSpec
     transform: ClipTransform | None = None

@@ -1,4 +1,4 @@
-"""Find what the splits of a dataset share that they should not: people, stimuli, label vectors, equal files."""
+"""Find leaks between the splits of a dataset: shared people, stimuli, label vectors and equal files."""
 
 from __future__ import annotations
 
@@ -17,25 +17,25 @@ from reactometer.terminal import is_first_process
 from reactometer.types import Clip
 
 MIN_PROBABILITY = 1e-3
-"""A label vector tells its stimulus if fewer train clips than this are expected to have it by chance."""
+"""A label vector identifies its stimulus if fewer train clips than this are expected to have it by chance."""
 
 MIN_LEAK_SHARE, MIN_CLIPS = 0.01, 3
-"""Share and number of clips of a split with a telling label vector of train, from which they are a leak."""
+"""Minimum share and number of a split's clips with an identifying label vector of train that make a leak."""
 
 
 @dataclass(frozen=True)
 class Leak:
-    """Something that two splits share."""
+    """A person, stimulus, label vector or file that two splits share."""
 
     type: str  # "person", "stimulus", "label vector" or "file"
     splits: tuple[str, str]
     n_shared: int  # people, stimuli, vectors or files
-    n_clips: int  # clips of the second split that are concerned
+    n_clips: int  # affected clips of the second split
     share: float  # of the second split's clips
     examples: tuple[str, ...] = ()
 
     def __str__(self) -> str:
-        """One line with its size."""
+        """Return a line with the size of the leak."""
         first, second = self.splits
         examples = f", such as {', '.join(self.examples)}" if self.examples else ""
         extent = f"{self.n_clips} clips, {self.share:.1%} of {second}"
@@ -44,12 +44,12 @@ class Leak:
 
 @dataclass(frozen=True)
 class LabelVectors:
-    """How many different label vectors there are, and how many clips share one with train."""
+    """Counts of distinct label vectors, and shares of clips whose vector also occurs in train."""
 
     n_clips: int  # with labels
     n_distinct: int
     shared: dict[str, float]  # by split, share in [0, 1] of its clips whose vector some train clip has
-    identifying: dict[str, float]  # the same, of vectors that tell their stimulus
+    identifying: dict[str, float]  # the same, for vectors that identify their stimulus
 
 
 def find_shared(clips: Sequence[Clip], key: str) -> list[Leak]:
@@ -60,7 +60,7 @@ def find_shared(clips: Sequence[Clip], key: str) -> list[Leak]:
 def find_same_files(clips: Sequence[Clip]) -> list[Leak]:
     """Find media files that are equal by SHA-256 in more than one split; only files of equal size are read.
 
-    Each is named by the first clip that has it.
+    A file is named by the first clip that has it.
     """
     sizes = [clip.path.stat().st_size if clip.path.is_file() else None for clip in clips]
     counts, first_clip, names = Counter(sizes), dict[str, str](), list[str | None]()
@@ -86,12 +86,12 @@ def _find_leaks(leak_type: str, clips: Sequence[Clip], names: Sequence[str | Non
 
 
 def check_leaks(clips: Sequence[Clip], folded: Sequence[Clip], *, origin: str, allowed: bool) -> None:
-    """Stop before a training whose splits share people or stimuli; if that is allowed, warn.
+    """Raise if splits share people or stimuli; warn instead if leaks are allowed.
 
     Args:
         clips: the dataset as it is.
-        folded: the same with train and val dealt anew, or ``clips`` themselves. Folds keep people apart; stimuli that
-            they share are a warning.
+        folded: the dataset with train and val in folds, or ``clips`` themselves. Folds share no person; stimuli that
+            they share cause a warning.
         origin: the dataset, for the message.
         allowed: ``data.allow_leak``.
 
@@ -104,10 +104,10 @@ def check_leaks(clips: Sequence[Clip], folded: Sequence[Clip], *, origin: str, a
     leaks = [*find_shared(merged, "person"), *find_shared(merged, "stimulus")]
     if leaks and not allowed:
         raise DataError(
-            f"{origin}: splits share what a score must not rest on",
+            f"{origin}: splits share people or stimuli",
             got="; ".join(map(str, leaks)),
-            fix="Make a clean split with 'reactometer split', or, where known people or stimuli are what you want to "
-            "score on, add data.allow_leak=true (--allow-leak)",
+            fix="Make a clean split with 'reactometer split', or add data.allow_leak=true (--allow-leak) to measure on "
+            "people or stimuli of the training set",
         )
     if folded is not clips:
         leaks += find_shared(folded, "stimulus")
@@ -117,12 +117,12 @@ def check_leaks(clips: Sequence[Clip], folded: Sequence[Clip], *, origin: str, a
 
 
 def find_label_vectors(clips: Sequence[Clip]) -> tuple[LabelVectors, list[Leak]]:
-    """Find label vectors of val and test that train clips have, too: clips of one stimulus, if labels are its own.
+    """Find label vectors of val and test that also occur in train, which reveal shared stimuli.
 
-    Vectors also coincide by coarse rounding, or are all zero. A vector counts as telling if few train clips would have
-    it by chance: the number of train's distinct vectors, times, for each label, the share of all distinct vectors that
-    have its value, is below 1e-3. So a vector with a single value other than 0, or one on a grid of few steps, tells
-    nothing. It is a leak if at least 1% of a split's clips, and 3 of them, have a telling vector of train.
+    Vectors also coincide by coarse rounding, or are all zero. A vector identifies its stimulus if few train clips have
+    it by chance: the number of train's distinct vectors, times, for each label, the share of all distinct vectors with
+    its value, is below 1e-3. So a vector with a single value other than 0, or on a coarse grid, identifies nothing.
+    A leak is reported if at least 1% of a split's clips, and 3 of them, have an identifying vector of train.
     """
     labelled = [clip for clip in clips if clip.labels]
     if not labelled:

@@ -1,4 +1,4 @@
-"""Tables to a manifest of clips and labels, checked row by row so that one bad row costs one clip and no more."""
+"""Read tables into a manifest of clips and labels; an invalid row affects only its clip."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ SPLIT_NAMES = {
     **dict.fromkeys(("val", "valid", "validation", "dev", "devel"), "val"),
     "test": "test",
 }
-"""The spellings found in the field's datasets, lower case, to ours."""
+"""Split names by the lower-case spellings of common datasets."""
 
 SEPARATORS = ",;\t"
 DUPLICATE = "duplicate id (the first row is used); make ids unique, or average raters with 'reactometer ratings'"
 NO_LABEL = "rescale ratings with 'reactometer ratings --scale', or name the columns that are labels with --labels"
 
 COLUMNS = ("path", "audio", "split", "person", "stimulus", "rater")
-"""What a column of a listing can be that is no label and no attribute; in any case."""
+"""Columns of a listing besides labels and attributes; upper and lower case are equal."""
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,7 @@ class Manifest:
 def read_rows(path: Path, required: Sequence[str] = ()) -> list[dict[str, str]]:
     """Read the rows of a UTF-8 table as text cells without spaces around them (empty for missing).
 
-    Cells are separated by commas; or by semicolons or tabs, as spreadsheets write them where the comma is the decimal
+    Cells are separated by commas; or by semicolons or tabs, as spreadsheets write them if the comma is the decimal
     sign. Empty rows are left out.
 
     Raises:
@@ -63,7 +63,7 @@ def read_rows(path: Path, required: Sequence[str] = ()) -> list[dict[str, str]]:
             fix = f"Call it '{name}' in the first line"
             raise DataError(f"{path}: no column '{name}'", got=", ".join(header), fix=fix)
     if duplicates := [name for name in header if name and header.count(name) > 1]:
-        raise DataError(f"{path}: {len(duplicates)} columns are called '{duplicates[0]}'", fix="Give each another name")
+        raise DataError(f"{path}: {len(duplicates)} columns are called '{duplicates[0]}'", fix="Rename them")
     if (longest := max(map(len, rows))) > len(header):
         fix = "Give every column a name, or delete the separators at the ends of rows"
         raise DataError(f"{path}: rows have more cells than the header", got=f"{longest - len(header)} more", fix=fix)
@@ -73,10 +73,10 @@ def read_rows(path: Path, required: Sequence[str] = ()) -> list[dict[str, str]]:
 def choose_labels(
     columns: Sequence[str], reserved: Sequence[str], label_set: str | Sequence[str] | None, origin: Path
 ) -> tuple[str, ...]:
-    """Return the label columns: those asked for, else a known label set that is there whole, else all that are left.
+    """Return the label columns: the requested ones, else a complete known label set, else all remaining columns.
 
     Raises:
-        DataError: a label asked for is no column, or no column is left.
+        DataError: a requested label is no column, or no column remains.
     """
     if isinstance(label_set, str):
         label_set = LABEL_SETS.get(label_set.lower(), tuple(part.strip() for part in label_set.split(",")))
@@ -90,7 +90,7 @@ def choose_labels(
             return names
     remaining = tuple(column for column in columns if column not in reserved)
     if not remaining:
-        raise DataError(f"{origin}: has no label column", expected="one column of numbers per label")
+        raise DataError(f"{origin}: no label column", expected="one column of numbers per label")
     return remaining
 
 
@@ -103,7 +103,7 @@ def parse_number(cell: str) -> float | None:
 
 
 def parse_labels(row: Mapping[str, str], labels: Sequence[str]) -> tuple[tuple[float, ...] | None, str | None]:
-    """Return the label values (L,), ``None`` if all are empty or absent, and what is wrong with them, if anything."""
+    """Return the label values (L,), ``None`` if all are empty or absent, and the problem, if any."""
     cells = [row.get(label, "").strip() for label in labels]
     if not any(cells):
         return None, None
@@ -117,7 +117,7 @@ def parse_labels(row: Mapping[str, str], labels: Sequence[str]) -> tuple[tuple[f
 
 
 def parse_split(cell: str) -> tuple[str | None, str | None]:
-    """Return the split in our spelling (``None`` for an empty cell), and what is wrong with it, if anything."""
+    """Return "train", "val" or "test" (``None`` for an empty cell), and the problem, if any."""
     name = cell.strip().lower()
     if name and name not in SPLIT_NAMES:
         return None, f"unknown split (got '{cell}'; expected train, val or test)"
@@ -135,7 +135,7 @@ def make_clip(
     problem: str | None,
     audio_path: Path | None = None,
 ) -> Clip:
-    """Return the clip of a row: person, stimulus, labels, and every column but the layout's own as an attribute."""
+    """Return the clip of a row; columns outside ``layout_columns``, labels, person and stimulus become attributes."""
     cells = {key.lower(): value for key, value in row.items()}
     values, label_problem = parse_labels(row, labels)
     reserved = {name.lower() for name in (*labels, *layout_columns, "person", "stimulus")}
@@ -153,12 +153,12 @@ def make_clip(
 
 
 def choose_media(candidates: Sequence[Path]) -> Path:
-    """Return the first path that exists, else the first: preparing then reports it as missing."""
+    """Return the first path that exists, else the first, which ``prepare`` reports as missing."""
     return next((path for path in candidates if path.exists()), candidates[0])
 
 
 def mark_duplicates(clips: Sequence[Clip]) -> tuple[Clip, ...]:
-    """Mark every later clip with the id of an earlier one as a problem."""
+    """Mark every later clip with the id of an earlier clip as a problem."""
     ids, marked = set[str](), []
     for clip in clips:
         marked.append(replace(clip, problem=DUPLICATE) if clip.clip_id in ids else clip)
@@ -170,7 +170,7 @@ def read_listing(path: Path) -> list[dict[str, str]]:
     """Read a table that lists media files, as text cells; spell its columns as in ``COLUMNS``.
 
     Raises:
-        DataError: no such table, see :func:`read_rows`; or no column ``path``.
+        DataError: the table cannot be read, see :func:`read_rows`, or has no column ``path``.
     """
     rows = read_rows(path)
     standard_names = {name: name.lower() for name in rows[0] if name.lower() in COLUMNS}
@@ -181,7 +181,7 @@ def read_listing(path: Path) -> list[dict[str, str]]:
 
 
 def label_columns(rows: Sequence[dict[str, str]], label_set: str | Sequence[str] | None, path: Path) -> tuple[str, ...]:
-    """Return the label columns of a listing: those asked for, else those that hold a number."""
+    """Return the label columns of a listing: the requested ones, else those with numbers."""
 
     def can_be_label(name: str) -> bool:
         return any(parse_number(row[name]) is not None for row in rows)
@@ -190,7 +190,7 @@ def label_columns(rows: Sequence[dict[str, str]], label_set: str | Sequence[str]
 
 
 def read_table(path: Path, label_set: str | Sequence[str] | None) -> Manifest:
-    """Read the dataset that a table lists; see :func:`reactometer.data.datasets.read_data_set`."""
+    """Read the dataset that a table lists; see :func:`reactometer.data.datasets.read_dataset`."""
     rows = read_listing(path)
     labels = label_columns(rows, label_set, path)
     return Manifest(labels, mark_duplicates([clip_from_row(path.parent, row, labels) for row in rows]))
@@ -219,8 +219,8 @@ def clip_from_row(root: Path, row: Mapping[str, str], labels: tuple[str, ...]) -
 def check_output_table(out: Path) -> None:
     """Raise OutputError if a new CSV cannot be written here."""
     if out.suffix.lower() != ".csv" or out.exists():
-        got = "a file that exists" if out.exists() else out.suffix or "no ending"
-        raise OutputError(f"{out}: cannot take the table", got=got, expected="a new file ending in .csv")
+        got = "a file that exists" if out.exists() else out.suffix or "no suffix"
+        raise OutputError(f"{out}: cannot be written", got=got, expected="a new file ending in .csv")
 
 
 def write_listing(out: Path, clips: Sequence[Clip], labels: Sequence[str]) -> None:

@@ -1,6 +1,6 @@
-"""Normalise per person: replace each person's mean and spread of every feature by the training set's.
+"""Normalise per person: replace the mean and spread of each person's features by the training set's.
 
-Fitted without labels, on the clips to train on or to score. Where it helps, and by how much: docs/results.md.
+The statistics need no labels. Measured effect: docs/results.md.
 """
 
 from __future__ import annotations
@@ -21,8 +21,7 @@ from reactometer.errors import DataError
 from reactometer.types import FloatArray
 
 MIN_PARTS = 5
-"""People with fewer clips (or minutes of a long clip) are not normalised: a mean over so few would remove the reaction;
-our choice."""
+"""People with fewer clips (or minutes of a long clip) are not normalised: their mean would remove the reaction."""
 
 MIN_STD = 1e-6
 
@@ -37,7 +36,7 @@ class FeatureStats:
     """Mean and standard deviation of every feature over steps."""
 
     mean: FloatArray  # (D,)
-    std: FloatArray  # (D,), 1 where a feature does not vary
+    std: FloatArray  # (D,), 1 for a constant feature
 
 
 def read_people(table: Path) -> dict[str, str]:
@@ -49,13 +48,13 @@ def person_by_path(people: Mapping[str, str] | Mapping[Path, str], paths: Sequen
     """Return the known person in each of ``paths``; raise DataError if ``people`` names another file."""
     person_of_path = {Path(path): person for path, person in people.items()}
     if unmatched := person_of_path.keys() - set(map(Path, paths)):
-        fix = f"Write each path as it is given, such as {paths[0]}, or leave the row out"
-        raise DataError("people are named for files that were not given", got=min(map(str, unmatched)), fix=fix)
+        fix = f"Write paths as on the command line, such as {paths[0]}, or delete the row"
+        raise DataError("people are named for files that are not predicted", got=min(map(str, unmatched)), fix=fix)
     return {path: person_of_path[Path(path)] for path in paths if Path(path) in person_of_path}
 
 
 def fit_stream_stats(items: Iterable[Item]) -> dict[str, FeatureStats]:
-    """Return the moments of the features over all items, by stream; a stream without steps is left out."""
+    """Return the feature statistics over all items, by stream; streams without steps are left out."""
     sums: Sums = {}
     for item in items:
         _accumulate(sums, item)
@@ -63,7 +62,7 @@ def fit_stream_stats(items: Iterable[Item]) -> dict[str, FeatureStats]:
 
 
 def fit_person_stats(items: Iterable[tuple[Person | None, Item]]) -> dict[Person, dict[str, FeatureStats]]:
-    """Return the moments of each person's features by stream; people with fewer than ``MIN_PARTS`` are left out.
+    """Return each person's feature statistics by stream; people with fewer than ``MIN_PARTS`` parts are left out.
 
     ``items`` are pairs of a person's name or other key (``None``: unknown) and a part of a clip.
     """
@@ -77,7 +76,7 @@ def fit_person_stats(items: Iterable[tuple[Person | None, Item]]) -> dict[Person
 
 
 def _accumulate(sums: Sums, item: Item) -> None:
-    """Add the steps of an item; images have no moments."""
+    """Add the steps of an item; images have no statistics."""
     face = item.frames[item.face_mask] if item.frames.ndim == 2 else item.voice[:0]
     for stream, steps in (("face", face), ("voice", item.voice)):
         if len(steps):
@@ -99,9 +98,9 @@ def _to_stats(sums: Sums) -> dict[str, FeatureStats]:
 def apply_person_norm(
     item: Item, person_stats: Mapping[str, FeatureStats], training_stats: Mapping[str, FeatureStats]
 ) -> Item:
-    """Replace the mean and spread of each feature of the item's person by the population's.
+    """Replace the mean and spread of each feature of the item's person by the training set's.
 
-    ``person_stats`` and ``training_stats`` are moments by stream; a stream that one of them lacks stays unchanged.
+    ``person_stats`` and ``training_stats`` are by stream; a stream that one of them lacks stays unchanged.
     """
 
     def standardise(steps: np.ndarray, stream: str) -> np.ndarray:
@@ -115,7 +114,7 @@ def apply_person_norm(
 
 @dataclass(frozen=True)
 class PersonReader:
-    """A reader that gives each person's features the population's mean and spread."""
+    """Reader that normalises features per person."""
 
     read: ItemLoader
     person_stats: Mapping[str, Mapping[str, FeatureStats]] = field(repr=False)  # by person and stream

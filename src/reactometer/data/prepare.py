@@ -1,4 +1,4 @@
-"""Prepare the clips of a dataset on disk: in parallel, resumable, and every clip accounted for."""
+"""Prepare the clips of a dataset in parallel and resumably; every clip gets a row."""
 
 from __future__ import annotations
 
@@ -52,17 +52,17 @@ def prepare(
     workers: int | None = None,
     progress: bool = True,
 ) -> PreparedSet:
-    """Decode every clip of a dataset once, and keep face crops, times, states and sound on disk.
+    """Decode every clip of a dataset once, and store face crops, times, states and sound on disk.
 
-    A second call resumes a stopped one, and prepares clips again whose file or settings changed. Unreadable clips are
-    listed in the result.
+    A second call resumes, and prepares clips again if their file or settings changed. Unreadable clips are listed in
+    the result.
 
     Args:
         data: a dataset (see :func:`reactometer.data.datasets.read_dataset`), or a prepared folder.
         out: the folder to write; default: a folder in the user's cache.
         settings: how to sample and crop; default: :class:`reactometer.config.PrepareConfig`.
         labels: the name of a label set, or label columns; ``None`` finds them.
-        votes: CREMA-D's votes to learn: "both", "face" or "voice".
+        votes: CREMA-D's votes to use: "both", "face" or "voice".
         workers: number of processes; default: one per CPU.
         progress: show a bar on standard error.
 
@@ -90,7 +90,7 @@ def prepare(
     write_index(prepared)
     current = {row.file for row in prepared.rows}
     outdated = (file for file in (folder / "clips").glob("*.npz") if file not in current)
-    clear_leftovers((*folder.rglob(f"*{PART}"), *outdated))  # a younger file may be of another run
+    clear_leftovers((*folder.rglob(f"*{PART}"), *outdated))  # recent files may belong to another run
     return prepared
 
 
@@ -102,7 +102,7 @@ def open_data(config: DataConfig, settings: PrepareConfig | None = None, *, prog
         DataError: its table or features cannot be used.
     """
     if config.path is None:
-        raise ConfigError("no data set named", fix="Set data.path in the TOML file, or add data.path=FOLDER")
+        raise ConfigError("no dataset", fix="Set data.path in the TOML file, or add data.path=FOLDER")
     if (config.path / INDEX_FILE).is_file():
         return open_prepared(config.path)
     face, voice = config.face_features, config.voice_features
@@ -111,7 +111,7 @@ def open_data(config: DataConfig, settings: PrepareConfig | None = None, *, prog
     with FileLock(folder / "clips" / "preparing.lock"):  # other training processes wait
         if face or voice:
             require("pandas", extra="evaluate")
-            from reactometer.data.feature_tables import prepare_features  # here, because pandas takes its time
+            from reactometer.data.feature_tables import prepare_features  # here, because importing pandas is slow
 
             return prepare_features(
                 config.path, folder, face=face, voice=voice, labels=config.labels, progress=progress
@@ -129,7 +129,7 @@ class _Job:
 
 
 def _make_job(folder: Path, settings: PrepareConfig, clip: Clip) -> _Job:
-    """Name the clip's file after all that the prepared clip depends on, so that no file is ever overwritten.
+    """Build the job of a clip; the file's name has a hash of all inputs, so that no file is overwritten.
 
     The files of an earlier index stay valid until another preparation is complete and replaces the index.
     """
@@ -143,7 +143,7 @@ def _make_job(folder: Path, settings: PrepareConfig, clip: Clip) -> _Job:
 
 
 def _prepared_row(job: _Job) -> PreparedRow | None:
-    """Return the row of a clip that is prepared or known to be unusable; ``None`` for a clip to prepare."""
+    """Return the row of a clip that is prepared or unusable; ``None`` for a clip to prepare."""
     if job.clip.problem:
         return PreparedRow(job.clip)
     counts = read_counts(job.file)
@@ -151,7 +151,7 @@ def _prepared_row(job: _Job) -> PreparedRow | None:
 
 
 def _prepare_one(job: _Job) -> PreparedRow:
-    """Prepare one clip in a worker process, unless another run has done so in the meantime."""
+    """Prepare one clip in a worker process, unless another run prepared it in the meantime."""
     clip, settings = job.clip, job.settings
     try:
         if row := _prepared_row(job):
@@ -168,11 +168,11 @@ def _prepare_one(job: _Job) -> PreparedRow:
 
 
 def _crashed_row(job: _Job) -> PreparedRow:
-    return PreparedRow(replace(job.clip, problem=f"{job.clip.path}: the decoder crashed on it; re-encode the file"))
+    return PreparedRow(replace(job.clip, problem=f"{job.clip.path}: the decoder crashed; re-encode the file"))
 
 
 def _counts(clip: PreparedClip) -> dict[str, Any]:
-    """Return what a clip holds, by the fields of PreparedRow."""
+    """Return the counts of a clip, by field of PreparedRow."""
     states = [sample.state for sample in clip.samples]
     return {
         "duration_s": clip.duration_s,

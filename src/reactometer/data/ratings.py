@@ -1,4 +1,4 @@
-"""Ratings of one rater or several, on any scale -> one row per clip with labels in [0, 1], and how far raters agree."""
+"""Average ratings on any scale to one row per clip with labels in [0, 1], and measure rater agreement."""
 
 from __future__ import annotations
 
@@ -22,30 +22,30 @@ from reactometer.errors import ConfigError, DataError
 from reactometer.types import Clip
 
 MISSING = ("", "na", "n/a", "nan")
-"""Cells that hold no rating, in lower case; R writes NA."""
+"""Cells without a rating, in lower case; R writes NA."""
 
 
 @dataclass(frozen=True)
 class Agreement:
-    """How far the raters of one label agree; None where too few clips have two ratings, or all ratings are the same."""
+    """Rater agreement on one label; None if too few clips have two ratings, or all ratings are equal."""
 
     icc_one: float | None  # ICC(1,1), the reliability of one rating
     icc_mean: float | None  # ICC(1,k), the reliability of the mean of a clip's ratings
 
     @property
     def ceiling(self) -> float | None:
-        """The Pearson that a perfect model could be expected to reach with the mean ratings: the root of ICC(1,k)."""
+        """Return the expected Pearson of a perfect model with the mean ratings: the root of ICC(1,k)."""
         return None if self.icc_mean is None else math.sqrt(max(self.icc_mean, 0.0))
 
 
 @dataclass(frozen=True)
 class Ratings:
-    """What :func:`gather_ratings` wrote."""
+    """Summary of the table that :func:`gather_ratings` wrote."""
 
     path: Path
     labels: tuple[str, ...]
     n_clips: int
-    n_raters: tuple[int, int]  # of a clip: the fewest, the most
+    n_raters: tuple[int, int]  # minimum and maximum per clip
     means: tuple[float, ...]  # (L,) of the clips' labels
     agreement: Mapping[str, Agreement]  # by label
     incomplete: tuple[str, ...]  # clips without a rating of each label, left out
@@ -58,19 +58,18 @@ def gather_ratings(
     scale: tuple[float, float] = (0.0, 1.0),
     labels: str | Sequence[str] | None = None,
 ) -> Ratings:
-    """Average the ratings of each clip, bring them to [0, 1], and write the table that ``prepare`` and ``split`` take.
+    """Average the ratings of each clip, scale them to [0, 1], and write a table for ``prepare`` and ``split``.
 
     Args:
         table: a CSV with one row per rating: a column ``path`` (the clip), one per label, optional ``rater``,
             ``audio``, ``split``, ``person`` and ``stimulus``. Rows of one path are ratings of one clip.
         out: the CSV to write.
-        scale: the least and the greatest rating that could be given (not: that was given).
-        labels: the label columns, or a label set's name; ``None``: all that hold a number.
+        scale: minimum and maximum of the rating scale (not of the ratings).
+        labels: the label columns, or a label set's name; ``None``: all columns with a number.
 
     Returns:
-        What was written, and for each label the agreement: the intraclass correlations of a one-way random-effects
-        analysis (Shrout and Fleiss 1979), which need not know who rated what; for clips with different numbers of
-        ratings with the usual k0 (Donner 1986).
+        A summary, with the agreement per label: intraclass correlations of a one-way random-effects analysis (Shrout
+        and Fleiss 1979), which needs no rater identities; with k0 (Donner 1986) for unequal numbers of ratings.
 
     Raises:
         ConfigError: no such scale.
@@ -81,7 +80,7 @@ def gather_ratings(
     table, out = Path(table), Path(out)
     check_output_table(out)
     if not (all(map(math.isfinite, scale)) and scale[0] < scale[1]):
-        raise ConfigError("no such scale", got=f"{scale[0]:g} to {scale[1]:g}", expected="the least, the greatest")
+        raise ConfigError("invalid rating scale", got=f"{scale[0]:g} to {scale[1]:g}", expected="minimum, maximum")
     rows = read_listing(table)
     names = label_columns(rows, labels, table)
     clips = _clips(table, rows)
@@ -90,7 +89,7 @@ def gather_ratings(
     means = ratings.mean()  # (clips, L)
     complete = means.notna().all(axis=1)
     if not complete.any():
-        raise DataError(f"{table}: no clip has a rating of each label", expected=", ".join(names))
+        raise DataError(f"{table}: no clip has a rating for every label", expected=", ".join(names))
     rated = [replace(clips[str(path)], labels=tuple(values)) for path, values in means[complete].iterrows()]
     write_listing(out, rated, names)
     counts = ratings.size()
@@ -106,7 +105,7 @@ def gather_ratings(
 
 
 def agreement(ratings: pd.Series) -> Agreement:
-    """Return how far raters agree on one label, given an array of ratings per clip, of any length."""
+    """Return the rater agreement on one label, from an array of ratings per clip, of any length."""
     rated_twice = [values for values in ratings if len(values) > 1]
     if len(rated_twice) < 2:
         return Agreement(None, None)
@@ -135,17 +134,17 @@ def _scaled_ratings(
             value = parse_number(row[label])
             if value is None or not low <= value <= high:
                 raise DataError(
-                    f"{table}, row {i + 2}: {label} is not a rating of the scale",
+                    f"{table}, row {i + 2}: {label} is outside the rating scale",
                     got=f"'{row[label]}'",
                     expected=f"{low:g} to {high:g}",
-                    fix="Name the scale, such as --scale 1 7, or the columns that are labels with --labels",
+                    fix="Set the scale, such as --scale 1 7, or the label columns with --labels",
                 )
             numbers[i, column] = value
     return (numbers - low) / (high - low)
 
 
 def _clips(table: Path, rows: Sequence[Mapping[str, str]]) -> dict[str, Clip]:
-    """Return the clip of each path, without labels; raise DataError if its rows contradict each other."""
+    """Return the clip of each path, without labels; raise DataError for contradictory rows."""
     clips, raters = dict[str, Clip](), set[tuple[str, str]]()
     for row_number, row in enumerate(rows, start=2):
         clip = replace(clip_from_row(table.parent, row, ()), attributes={})

@@ -1,4 +1,4 @@
-"""Splits of a dataset that share no person, and if asked no stimulus; person-disjoint folds of train and val."""
+"""Split a dataset without shared people or stimuli, and assign person-disjoint folds."""
 
 from __future__ import annotations
 
@@ -15,33 +15,33 @@ from reactometer.errors import ConfigError, DataError, require
 from reactometer.types import Clip
 
 DEFAULT_SHARES = {"train": 0.7, "val": 0.15, "test": 0.15}
-"""Shares of the clips; our choice."""
+"""Shares of the clips."""
 
 SPLITS = tuple(DEFAULT_SHARES)
 """Their names, in order."""
 
 DISJOINT_KEYS = ("person", "stimulus", "labels")
-"""What splits can be disjoint in. "labels" keeps clips with equal label vectors together: they share a stimulus."""
+"""Keys that splits can be disjoint in. "labels" joins clips with equal label vectors, which share a stimulus."""
 
 SIZE_WEIGHT = 10.0
 """Weight of a split's size against the mean of one label."""
 
 SWAPS_PER_COMPONENT, MAX_SWAPS = 20, 5000
-"""Swaps tried per component, and in all."""
+"""Swaps tried per component, and in total."""
 
 MIN_SIZE_RATIO = 0.5
-"""The smallest split that is accepted, as a share of the size that was asked for."""
+"""Minimum size of a split, relative to the requested size."""
 
 
 def with_splits(clips: Sequence[Clip]) -> tuple[Clip, ...]:
-    """Return the clips with their own splits or, if no clip has one, with person-disjoint splits."""
+    """Return the clips with their existing splits or, without any, with person-disjoint splits."""
     return tuple(clips) if any(clip.split for clip in clips) else assign_splits(clips)
 
 
 def assign_splits(clips: Sequence[Clip], seed: int = 0) -> tuple[Clip, ...]:
-    """Give every clip a split, all clips of one person the same (each clip for itself where no person is known).
+    """Assign a split to every clip, the same for all clips of a person (per clip if the person is unknown).
 
-    Whole groups, in an order drawn from the seed, go to the split that is furthest below its share (``SHARES``).
+    Groups, in random order, go to the split that is furthest below its share (``DEFAULT_SHARES``).
     """
     sizes = Counter(map(_group, clips))
     order = np.random.default_rng(seed).permutation(sorted(sizes))
@@ -50,16 +50,16 @@ def assign_splits(clips: Sequence[Clip], seed: int = 0) -> tuple[Clip, ...]:
 
 
 def assign_folds(clips: Sequence[Clip], n_folds: int, fold: int, seed: int = 0) -> tuple[Clip, ...]:
-    """Deal train and val anew: the clips of one fold become val, those of the others train, nobody in two folds.
+    """Assign train and val clips to person-disjoint folds: one fold becomes val, the others train.
 
-    Whole groups, largest first, go to the fold with the fewest clips. Test stays as it is.
+    Groups, largest first, go to the fold with the fewest clips. Test is unchanged.
 
     Raises:
-        ConfigError: no such fold, or fewer people than folds.
+        ConfigError: invalid fold, or fewer people than folds.
     """
     if n_folds < 2 or not 0 <= fold < n_folds:
         got, expected = f"data.folds={n_folds}, data.fold={fold}", "2 folds or more, and a fold from 0 to folds - 1"
-        raise ConfigError("no such fold", got=got, expected=expected)
+        raise ConfigError("invalid fold", got=got, expected=expected)
     sizes = Counter(_group(clip) for clip in clips if clip.split in ("train", "val"))
     if len(sizes) < n_folds:
         raise ConfigError("more folds than people", got=f"{n_folds} folds, {len(sizes)} people in train and val")
@@ -74,12 +74,12 @@ def assign_folds(clips: Sequence[Clip], n_folds: int, fold: int, seed: int = 0) 
 
 
 def _group(clip: Clip) -> str:
-    """Name the clips that stay together: those of a person, or a single clip of an unknown person."""
+    """Return the group of a clip: its person, or the clip itself if the person is unknown."""
     return clip.person or f"clip {clip.clip_id}"
 
 
 def _assign_greedily(sizes: Mapping[str, int], order: Iterable[str], shares: Sequence[float]) -> dict[str, int]:
-    """Give each group, in order, to the place that is furthest below its share; return the place of each group."""
+    """Assign each group, in order, to the index that is furthest below its share."""
     totals, assignment = [0] * len(shares), dict[str, int]()
     for name in order:
         index = min(range(len(shares)), key=lambda i: totals[i] / shares[i])
@@ -90,14 +90,14 @@ def _assign_greedily(sizes: Mapping[str, int], order: Iterable[str], shares: Seq
 
 @dataclass(frozen=True)
 class CleanSplit:
-    """The new manifest, and how near its splits come to what was asked for."""
+    """Path, sizes and mean labels of the splits that :func:`split` wrote."""
 
     path: Path
     labels: tuple[str, ...]
     n_clips: dict[str, int]  # by split
     means: dict[str, tuple[float, ...]]  # by split, (L,) mean labels
-    n_components: int  # groups of clips that have to stay together
-    n_left_out: int  # clips that cannot be used, or without labels
+    n_components: int  # groups of clips that share a key
+    n_left_out: int  # clips that are unusable or without labels
 
 
 def split(
@@ -113,20 +113,20 @@ def split(
     """Write a CSV of the dataset's clips with new splits that share no person and no stimulus.
 
     Clips that have a person or a stimulus in common, directly or through other clips, form a component and stay
-    together. Components are placed largest first, each where sizes and mean labels come nearest to what was asked for,
-    and are then swapped while a swap brings them nearer.
+    together. Components are assigned largest first, to the split that brings sizes and mean labels nearest to the
+    request, and are then swapped while a swap brings them nearer.
 
     Args:
         data: a dataset of media (not a folder made by ``prepare``).
         out: the CSV to write, for ``prepare`` and ``train``.
-        disjoint: what splits must not share: "person", "stimulus", "labels".
+        disjoint: keys that splits must not share: "person", "stimulus", "labels".
         val, test: shares of the clips.
         labels: a label set's name or label columns; ``None`` finds them.
         seed: random seed of the order of components of equal size, and of the swaps.
 
     Raises:
-        ConfigError: an unknown key, or shares that leave no train clips.
-        DataError: clips without a person or a stimulus, or no such split is possible.
+        ConfigError: an unknown key, or shares without train clips.
+        DataError: clips without a person or a stimulus, or no disjoint split exists.
         OutputError: ``out`` exists already, or is no CSV.
         MissingPackageError: SciPy is not installed.
     """
@@ -135,7 +135,7 @@ def split(
     shares = np.array([1.0 - val - test, val, test])
     if not disjoint or set(disjoint) - set(DISJOINT_KEYS) or shares.min() < 0 or shares[0] <= 0:
         raise ConfigError(
-            "no such split",
+            "invalid split",
             got=f"disjoint in {', '.join(disjoint) or 'nothing'}; val {val:g}, test {test:g}",
             expected=f"one or more of {', '.join(DISJOINT_KEYS)}; shares from 0 that leave some for train",
         )
@@ -176,15 +176,15 @@ def find_components(clips: Sequence[Clip], disjoint: Sequence[str]) -> np.ndarra
     from scipy.sparse.csgraph import connected_components
 
     if not clips:
-        raise DataError("no clip with labels to split", expected="a data set with labels")
+        raise DataError("no clip with labels to split", expected="a dataset with labels")
     nodes, edges = dict[tuple[str, object], int](), list[tuple[int, int]]()
     for key in disjoint:
         names = [getattr(clip, key) for clip in clips]
         if None in names:
             raise DataError(
-                f"clips without a {key} cannot be kept apart by it",
-                got=f"{names.count(None)} of {len(names)} without",
-                fix=f"Fill the column '{key}', or name other keys with --disjoint (person, stimulus, labels)",
+                f"some clips have no {key}, so splits cannot be disjoint in it",
+                got=f"{names.count(None)} of {len(names)} clips",
+                fix=f"Fill the column '{key}', or choose other keys with --disjoint (person, stimulus, labels)",
             )
         for index, name in enumerate(names):
             edges.append((index, nodes.setdefault((key, name), len(clips) + len(nodes))))
@@ -195,10 +195,10 @@ def find_components(clips: Sequence[Clip], disjoint: Sequence[str]) -> np.ndarra
 
 
 def _assign_components(component: np.ndarray, values: np.ndarray, shares: np.ndarray, seed: int) -> np.ndarray:
-    """Return the index of each component's split, (components,): largest first where it costs least, then swapped.
+    """Return the index of each component's split, (components,): largest first at the lowest cost, then swapped.
 
-    The cost of a split is the squared distance of its sums (clips, and standardised labels) from its share of all. An
-    empty component in each split lets a swap be a move too.
+    The cost of a split is the squared distance of its sums (clips, standardised labels) from its share of the total.
+    Each split has an empty component, so that a swap can also move a component.
     """
     std = np.maximum(values.std(axis=0), 1e-6)
     scaled = np.column_stack([np.full(len(values), SIZE_WEIGHT), (values - values.mean(axis=0)) / std])
@@ -213,7 +213,7 @@ def _assign_components(component: np.ndarray, values: np.ndarray, shares: np.nda
         split_of[i] = np.argmin(weight * (2.0 * excess @ sums[i] + sums[i] @ sums[i]))
         excess[split_of[i]] += sums[i]
     for i in generator.integers(n_components, size=min(SWAPS_PER_COMPONENT * n_components, MAX_SWAPS)):
-        current, difference = split_of[i], sums - sums[i]  # what one's split would gain, by the other
+        current, difference = split_of[i], sums - sums[i]  # gain of the current split, by partner
         squares = (difference**2).sum(axis=1)
         cost_change = weight[current] * (squares + 2.0 * difference @ excess[current])
         cost_change += weight[split_of] * (squares - 2.0 * (difference * excess[split_of]).sum(axis=1))

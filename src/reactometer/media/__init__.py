@@ -1,1 +1,1 @@
-"""A file -> what is seen and heard."""
+"""Decode media files into frames, faces and sound."""

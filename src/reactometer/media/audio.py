@@ -1,4 +1,4 @@
-"""A media file -> its sound as mono 16 kHz, on the clock of its video, streamed."""
+"""Stream the sound of a media file as mono 16 kHz, on the clock of its video."""
 
 from __future__ import annotations
 
@@ -22,18 +22,18 @@ from reactometer.types import SOUND_RATE_HZ, FloatArray, MediaInfo, SoundBlock
 BLOCK_SIZE = SOUND_RATE_HZ  # one second
 MIN_GAP_S = 0.05  # a jump of the timestamps that is larger than this is real, a smaller one is rounding
 MAX_GAP_S = 600.0
-MIN_RATE_HZ = 1000  # a file that claims less would sound for hours
-MIN_AUDIBLE_DBFS = -60.0  # root mean square of a stretch, relative to full scale; rooms are louder, dither is not
+MIN_RATE_HZ = 1000  # lower declared rates would mean hours of sound
+MIN_AUDIBLE_DBFS = -60.0  # root mean square of an interval, relative to full scale; below rooms, above dither
 LEVEL_INTERVAL_S = 0.1
-FULL_SCALE = 2.0**31  # of the resampler's whole numbers
+FULL_SCALE = 2.0**31  # of the resampler's integers
 
 
 def read_sound(path: Path, info: MediaInfo | None = None) -> Iterator[SoundBlock]:
     """Yield the first sound stream from the zero of the file's clock on, in blocks of a second, without a gap.
 
-    ``info`` is the file's, if it is probed already. Zeros stand where the file holds no sound: before a late start, in
-    a gap, and where a packet cannot be decoded. Yields nothing where there is no sound stream. Raises MediaError for a
-    file that cannot be opened and for a sound stream of which nothing can be decoded.
+    ``info`` is the file's, if already probed. Missing sound is zero: before a late start, in gaps, and in packets that
+    cannot be decoded. Without a sound stream, nothing is yielded. Raise MediaError for a file that cannot be opened and
+    for a sound stream without a decodable packet.
     """
     with open_media(path) as container:
         if not container.streams.audio:
@@ -56,7 +56,7 @@ def read_sound(path: Path, info: MediaInfo | None = None) -> Iterator[SoundBlock
 
 
 def read_waveform(path: Path) -> FloatArray | None:
-    """(S,) float32 in [-1, 1], the whole sound from the zero of the file's clock on; None without a sound stream."""
+    """Return all sound from the zero of the file's clock, (S,) float32 in [-1, 1]; None without a sound stream."""
     with open_media(path) as container:
         if not container.streams.audio:
             return None
@@ -64,12 +64,12 @@ def read_waveform(path: Path) -> FloatArray | None:
 
 
 def is_audible(waveform: FloatArray | None) -> bool:
-    """Whether any 100 ms of a (S,) float32 waveform in [-1, 1] are louder than -60 dBFS."""
+    """Return whether any 100 ms of a (S,) float32 waveform in [-1, 1] are louder than -60 dBFS."""
     return waveform is not None and bool((_powers(waveform) > 10 ** (MIN_AUDIBLE_DBFS / 10)).any())
 
 
 def levels_db(waveform: FloatArray) -> list[float | None]:
-    """Level of each 100 ms of a (S,) float32 waveform in [-1, 1], dBFS of its mean square; None: digital silence."""
+    """Return the level of each 100 ms of a (S,) float32 waveform in [-1, 1] in dBFS; None for digital silence."""
     return [round(10 * math.log10(power), 1) if power else None for power in _powers(waveform).tolist()]
 
 
@@ -81,21 +81,21 @@ def _powers(waveform: FloatArray) -> npt.NDArray[np.float64]:
 
 
 def check_gap(path: Path, stream_name: str, end_s: float, next_s: float) -> None:
-    """Refuse a hole of more than ten minutes in a file's picture or sound: a damaged timestamp, not a pause.
+    """Reject a gap of more than ten minutes in a file's video or sound, which means damaged timestamps.
 
     Raises:
-        MediaError: the hole, in seconds of the file's clock.
+        MediaError: with the gap, in seconds of the file's clock.
     """
     if next_s - end_s > MAX_GAP_S:
         raise MediaError(
             f"{path}: its {stream_name} jumps from {end_s:.1f} s to {next_s:.1f} s",
-            expected=f"no hole of more than {MAX_GAP_S:.0f} s",
-            fix="The timestamps are damaged; write them anew, e.g. by converting the file with ffmpeg",
+            expected=f"no gap of more than {MAX_GAP_S:.0f} s",
+            fix="Repair the timestamps by converting the file with ffmpeg",
         )
 
 
 def _fill_gaps(path: Path, chunks: Iterable[tuple[int, FloatArray]]) -> Iterator[FloatArray]:
-    """From pieces and their places (samples since zero) to pieces without a gap: zeros between, overlaps cut."""
+    """Fill gaps between chunks with zeros and remove overlaps, given each chunk's first sample index."""
     position = 0
     for start, samples in chunks:
         check_gap(path, "sound", position / SOUND_RATE_HZ, start / SOUND_RATE_HZ)
@@ -110,20 +110,20 @@ def _fill_gaps(path: Path, chunks: Iterable[tuple[int, FloatArray]]) -> Iterator
 def _resample(
     frames: Iterable[tuple[float | None, AudioFrame | None]], zero_s: float
 ) -> Iterator[tuple[int, FloatArray]]:
-    """Each run of frames without a jump, through a resampler of its own, as pieces and their places in samples."""
+    """Resample each run of contiguous frames separately; yield chunks with their first sample index."""
     for _, run in groupby(_number_runs(frames), key=lambda numbered: numbered[0]):
         _, start_s, first = next(run)
         position = round((start_s - zero_s) * SOUND_RATE_HZ)
         if first is None or first.sample_rate < MIN_RATE_HZ:
             yield position, np.zeros(0, dtype=np.float32)
             continue
-        # Whole numbers, since FFmpeg lets the mean of float channels exceed full scale.
+        # Integers, because FFmpeg lets the mean of float channels exceed full scale.
         resampler = AudioResampler(format="s32", layout="mono", rate=SOUND_RATE_HZ)
-        for frame in chain([first], (frame for _, _, frame in run), [None]):  # None: what the resampler holds back
+        for frame in chain([first], (frame for _, _, frame in run), [None]):  # None flushes the resampler
             try:
                 resampled = resampler.resample(frame)
             except av.error.FFmpegError:
-                break  # damage can make a frame claim a rate or layout that cannot be; the run becomes silence
+                break  # damaged frames can declare an impossible rate or layout; the run becomes silence
             for chunk in resampled:
                 samples = np.asarray(chunk.to_ndarray()[0] / FULL_SCALE, dtype=np.float32)  # (S,)
                 yield position, samples
@@ -133,7 +133,7 @@ def _resample(
 def _number_runs(
     frames: Iterable[tuple[float | None, AudioFrame | None]],
 ) -> Iterator[tuple[int, float, AudioFrame | None]]:
-    """Number the frames by run: a new one after a jump of the time, after damage, and with a new rate or layout."""
+    """Yield frames with the number of their run; a jump in time, damage, or a new rate or layout starts a run."""
     run, start_s, samples, audio_format = 0, 0.0, 0, None
     for time_s, frame in frames:
         expected_s = start_s + (samples / audio_format[0] if audio_format else 0.0)
@@ -145,14 +145,14 @@ def _number_runs(
         if frame_format != audio_format or (time_s is not None and abs(time_s - expected_s) > MIN_GAP_S):
             run, start_s, samples, audio_format = run + 1, expected_s if time_s is None else time_s, 0, frame_format
         samples += frame.samples
-        frame.pts = None  # the time is kept here
+        frame.pts = None  # the run's start replaces it
         yield run, start_s, frame
 
 
 def _decode(
     path: Path, container: InputContainer, stream: AudioStream
 ) -> Iterator[tuple[float | None, AudioFrame | None]]:
-    """Start in seconds of the container's clock and frame; for a packet that cannot be decoded its end and None."""
+    """Yield start in seconds of the container's clock and frame; end and None for an undecodable packet."""
     damaged = decoded = False
     if stream.codec_context is None:
         raise MediaError(f"the sound of {path} has an unknown codec", fix="Convert its sound to AAC or WAV")
@@ -173,6 +173,6 @@ def _decode(
     if damaged and not decoded:
         raise MediaError(
             f"the sound of {path} cannot be decoded",
-            got=f"{stream.codec_context.name} data without one good packet",
-            fix="Convert its sound again, or remove it to use the picture alone",
+            got=f"{stream.codec_context.name} data without a decodable packet",
+            fix="Convert the sound again, or remove it to use only the video",
         )

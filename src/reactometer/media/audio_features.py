@@ -1,4 +1,4 @@
-"""Compute the log-mel spectrogram of a waveform, and contours of the voice: MFCCs, pitch and where somebody speaks."""
+"""Compute the log-mel spectrogram of a waveform, and contours of the voice: MFCCs, pitch and speech activity."""
 
 from __future__ import annotations
 
@@ -11,42 +11,42 @@ from reactometer.types import SOUND_RATE_HZ, FloatArray
 
 MEL_BANDS = 64
 STEP_RATE_HZ = 100
-"""Steps of the spectrogram a second (a hop of 10 ms)."""
+"""Steps of the spectrogram per second (a hop of 10 ms)."""
 WINDOW_SIZE = 400  # 25 ms
 TRANSFORM_SIZE = 512
 MIN_HZ, MAX_HZ = 60.0, 7600.0
 BLOCK_SIZE = 48
-"""Steps of the spectrogram computed at a time: in the CPU's cache, and below the size from which BLAS uses threads."""
+"""Steps of the spectrogram per block: fits the CPU's cache, and is below the size from which BLAS uses threads."""
 
 FLOOR = 1e-6
 """Added to each band's power before the logarithm: about the noise of 16-bit sound."""
 
 CONTOUR_RATE_HZ = 50
 N_CEPSTRA = 20
-"""MFCCs kept; the first is loudness."""
+"""Number of MFCCs; the first is loudness."""
 
 PITCH_WINDOW_SIZE = 640  # 40 ms: two periods of the lowest pitch
 MIN_PITCH_HZ, MAX_PITCH_HZ = 60.0, 500.0
 MIN_VOICING = 0.6
-"""Autocorrelation at the pitch's period from which on a step is voiced."""
+"""Minimum autocorrelation at the pitch's period of a voiced step."""
 
 LOUDEST_SIZE, MAX_DROP = 5, 5.0
-"""A step is a pause where its mean log power is this far (22 dB) below the loudest tenth of a second."""
+"""A step is a pause if its mean log power is this far (22 dB) below the loudest tenth of a second."""
 
 OCTAVE_COST = 0.05
-"""What autocorrelation must gain for a pitch an octave lower to be taken (Boersma's 0.01 is for cleaner sound)."""
+"""Minimum gain in autocorrelation for a pitch one octave lower (Boersma's 0.01 is for cleaner sound)."""
 
 MIN_AUTOCORRELATION = 0.2
-"""Autocorrelation of the window itself at which the correction for its shrinking overlap stops; our choice."""
+"""Autocorrelation of the window itself below which the correction for its shrinking overlap stops."""
 
 N_CONTOURS = 2 * N_CEPSTRA + 3
 
 
 @lru_cache(maxsize=1)
 def _filters() -> FloatArray:
-    """(257, M): triangles of height 1 between band centres that are evenly spread on the HTK mel scale.
+    """Return the mel filters, (257, M): triangles of height 1, with centres evenly spread on the HTK mel scale.
 
-    transformers' ``mel_filter_bank`` gives the same, a test says; importing it takes longer than a prediction.
+    A test compares with transformers' ``mel_filter_bank``, whose import takes longer than a prediction.
     """
     min_mel, max_mel = (2595.0 * math.log10(1.0 + rate_hz / 700.0) for rate_hz in (MIN_HZ, MAX_HZ))
     centres_hz = 700.0 * (10.0 ** (np.linspace(min_mel, max_mel, MEL_BANDS + 2) / 2595.0) - 1.0)  # (M + 2,)
@@ -57,7 +57,7 @@ def _filters() -> FloatArray:
 
 
 def log_mel(waveform: FloatArray) -> FloatArray:
-    """Natural logarithm of the power in mel bands (HTK scale, Hann window of 25 ms, hop of 10 ms).
+    """Compute the natural logarithm of the power in mel bands (HTK scale, Hann window of 25 ms, hop of 10 ms).
 
     Args:
         waveform: (S,) float32 in [-1, 1], mono, 16 kHz.
@@ -84,7 +84,7 @@ def log_mel(waveform: FloatArray) -> FloatArray:
 
 
 def voice_contours(waveform: FloatArray) -> tuple[FloatArray, np.ndarray]:
-    """Compute low-level descriptors of speech, without anything learned.
+    """Compute low-level descriptors of speech.
 
     A selection from eGeMAPS (Eyben et al., IEEE Trans. Affective Computing 7, 2016): mel-frequency cepstral
     coefficients (Davis & Mermelstein 1980), the size of their change to the next step, and pitch from normalised
@@ -95,8 +95,8 @@ def voice_contours(waveform: FloatArray) -> tuple[FloatArray, np.ndarray]:
 
     Returns:
         (N, 43) float32, N = ceil(S / 320): 20 MFCCs of natural log power; sizes of their changes; logarithm of the
-        pitch in Hz (where unvoiced, the median of the voiced steps), size of its change, strength of voicing in
-        [0, 1]. And (N,) bool: the step is speech and no pause.
+        pitch in Hz (the median of the voiced steps in unvoiced ones), size of its change, strength of voicing in
+        [0, 1]. And (N,) bool, True for speech.
     """
     hop = SOUND_RATE_HZ // CONTOUR_RATE_HZ
     n_steps = -(-len(waveform) // hop)
@@ -116,7 +116,7 @@ def voice_contours(waveform: FloatArray) -> tuple[FloatArray, np.ndarray]:
 
 
 def _change(values: np.ndarray) -> np.ndarray:
-    """(N, D): size of the difference to the next step; 0 at the last."""
+    """Return the absolute difference to the next step, (N, D); 0 at the last."""
     return np.abs(np.diff(values, axis=0, append=values[-1:]))
 
 
@@ -145,6 +145,6 @@ def _pitch(waveform: FloatArray, n_steps: int, hop: int) -> tuple[np.ndarray, np
 
 @lru_cache(maxsize=1)
 def _cosines() -> np.ndarray:
-    """(M, 20): the orthonormal discrete cosine transform (type II), whose first rows SciPy's ``dct`` would give."""
+    """Return the orthonormal discrete cosine transform (type II), (M, 20), as SciPy's ``dct``."""
     angles = np.pi * (np.arange(MEL_BANDS)[:, None] + 0.5) * np.arange(N_CEPSTRA) / MEL_BANDS
     return np.cos(angles) * np.sqrt(np.where(np.arange(N_CEPSTRA) == 0, 1.0, 2.0) / MEL_BANDS)

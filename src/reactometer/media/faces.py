@@ -22,11 +22,11 @@ from reactometer.paths import find_yunet, yunet_on_disk
 from reactometer.types import ByteArray, Detection, FloatArray, Frame
 
 Detector = Callable[[ByteArray], list[Detection]]
-"""(H, W, 3) uint8 RGB frame in, its faces out, best first: large ones and sure ones before small and doubtful ones."""
+"""Maps an (H, W, 3) uint8 RGB frame to its faces, sorted by area times score, largest first."""
 
 DETECTORS = ("auto", "yunet", "haar")
 
-# What a detector sees: large frames are shrunk; small ones are enlarged and framed, since a face may fill them.
+# Detector input: large frames are shrunk; small ones are enlarged and framed, because a face may fill them.
 LARGE_SIDE_PX, SMALL_SIDE_PX, ENLARGED_SIDE_PX = 480, 320, 240
 FRAMED_BORDER_PX = 60
 YUNET_MIN_SCORE, YUNET_MAX_OVERLAP = 0.6, 0.3
@@ -38,16 +38,16 @@ YUNET_OUTPUTS = [f"{kind}_{stride}" for kind in ("cls", "obj", "bbox", "kps") fo
 # The file declares an input of 320 x 320 pixels, but its graph computes any size: declare "h" x "w" (ONNX TensorShape).
 YUNET_FIXED_SIZE, YUNET_ANY_SIZE = 2 * b"\n\x03\x08\xc0\x02", b"\n\x03\x12\x01h\n\x03\x12\x01w"
 HAAR_MIN_NEIGHBOURS, HAAR_MIN_FACE_PX = 5, 24
-HAAR_MIN_FACE_ENLARGED_PX = 48  # no face is lost by it in a frame so small, and the search takes half the time
+HAAR_MIN_FACE_ENLARGED_PX = 48  # in an enlarged frame, no face is lost and the search takes half the time
 
-# Where a Haar box lies against YuNet's box of the same face, in shares of the Haar box's side; medians of 443 faces.
+# YuNet's box relative to the Haar box of the same face, in shares of the Haar box's side; medians of 443 faces.
 HAAR_INSET_X, HAAR_INSET_Y, HAAR_WIDTH, HAAR_HEIGHT = 0.09, 0.014, 0.82, 1.038
 
-# The crop, in shares of its side: the eyes lie level, this far apart and this far down; brows, chin and cheeks are in.
+# Distance and height of the level eyes in a crop, in shares of its side; brows, chin and cheeks are inside.
 CROP_EYE_DISTANCE, CROP_EYE_HEIGHT = 0.33, 0.39
 JPEG_QUALITY = 95
 
-# Parts of an aligned crop from top to bottom: lower end and reach from the middle, in shares of the side. By YuNet's
+# Regions of an aligned crop from top to bottom: lower end and half width, in shares of the side. By YuNet's
 # medians of 498 crops, the tip of the nose is 0.57 down, and the corners of the mouth 0.73 down and 0.14 aside.
 FACE_REGIONS = (
     *((0.24, 0.5, "forehead"), (0.335, 0.5, "brows"), (0.45, 0.5, "eyes")),
@@ -55,14 +55,14 @@ FACE_REGIONS = (
 )
 CROP_BORDER = 0.165
 
-# Where the eyes lie in a box, in shares of its height; medians of YuNet on 443 faces.
+# Position of the eyes in a box, in shares of its height; medians of YuNet on 443 faces.
 BOX_EYE_HEIGHT = 0.36
 BOX_EYE_DISTANCE = 0.367
-TURNED_EYE_DISTANCE = 0.30  # eyes nearer than this belong to a turned head and no longer tell its size
+TURNED_EYE_DISTANCE = 0.30  # closer eyes belong to a turned head, whose size they do not determine
 
 
 def resolve_detector_name(name: str) -> str:
-    """Replace "auto" by "yunet", or by "haar" with a warning without YuNet's file; refuse unknown names."""
+    """Replace "auto" by "yunet", or by "haar" with a warning without YuNet's file. Raise ConfigError."""
     if name not in DETECTORS:
         raise ConfigError("unknown face detector", got=repr(name), fix=suggestion(name, DETECTORS))
     if name != "auto":
@@ -77,8 +77,8 @@ def _download_yunet() -> bool:
         find_yunet()
     except WeightsError as error:
         warnings.warn(
-            "OpenCV's Haar cascade finds the faces, because YuNet is not available: turned and partly covered faces "
-            f"are missed and crops are not turned upright. {error}",
+            "OpenCV's Haar cascade detects faces, because YuNet is not available. Turned and partly covered faces "
+            f"are missed, and crops are not rotated upright. {error}",
             stacklevel=4,
         )
         return False
@@ -86,7 +86,7 @@ def _download_yunet() -> bool:
 
 
 def load_detector(name: str = "auto") -> Detector:
-    """Return the face detector of a name in ``DETECTORS``; it may be shared among threads.
+    """Return the face detector of a name in ``DETECTORS``; it is thread-safe.
 
     Raises:
         WeightsError: YuNet's weight file is not available.
@@ -132,7 +132,7 @@ def crop_face(frame_rgb: ByteArray, detection: Detection, size_px: int) -> ByteA
 
 
 def face_region(x: float, y: float) -> str:
-    """What of the face lies at a place of an aligned crop, shares of its side from the left and from the top."""
+    """Return the facial region at (x, y) of an aligned crop, in shares of its side from the left and the top."""
     if not (CROP_BORDER <= x <= 1.0 - CROP_BORDER and y >= CROP_BORDER / 2):
         return "hair or background"
     half_width, name = next((half_width, name) for bottom, half_width, name in FACE_REGIONS if y <= bottom)
@@ -140,21 +140,21 @@ def face_region(x: float, y: float) -> str:
 
 
 def decode_crop(crop_jpeg: bytes) -> ByteArray:
-    """(size_px, size_px, 3) uint8 RGB from the JPEG of a FaceSample. Raises MediaError for other bytes."""
+    """Decode the JPEG of a FaceSample to (size_px, size_px, 3) uint8 RGB. Raise MediaError for other bytes."""
     bgr = cv2.imdecode(np.frombuffer(crop_jpeg, dtype=np.uint8), cv2.IMREAD_COLOR) if crop_jpeg else None
     if bgr is None:
-        raise MediaError("a face crop cannot be decoded", got=f"{len(crop_jpeg)} bytes", expected="a JPEG picture")
+        raise MediaError("a face crop cannot be decoded", got=f"{len(crop_jpeg)} bytes", expected="a JPEG image")
     return np.asarray(cv2.cvtColor(bgr, cv2.COLOR_BGR2RGB), dtype=np.uint8)
 
 
 def encode_crop(crop_rgb: ByteArray) -> bytes:
-    """The JPEG of a (size_px, size_px, 3) uint8 RGB crop, as a FaceSample keeps it."""
+    """Encode a (size_px, size_px, 3) uint8 RGB crop as the JPEG of a FaceSample."""
     _, jpeg = cv2.imencode(".jpg", cv2.cvtColor(crop_rgb, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY])
     return jpeg.tobytes()
 
 
 def _eye_line(detection: Detection) -> tuple[tuple[float, float], float, float]:
-    """Middle of the eyes in pixels, their distance in pixels as if the head faced the camera, and tilt in radians."""
+    """Return the midpoint of the eyes and their distance in a frontal view, both in pixels, and tilt in radians."""
     x, y, width, height = detection.box
     if detection.eyes is None:
         return (x + width / 2, y + BOX_EYE_HEIGHT * height), BOX_EYE_DISTANCE * height, 0.0
@@ -167,7 +167,7 @@ def _eye_line(detection: Detection) -> tuple[tuple[float, float], float, float]:
 def _surroundings(
     frame_rgb: ByteArray, middle: tuple[float, float], angle: float, side_px: float, margin_px: float
 ) -> tuple[ByteArray, tuple[int, int]]:
-    """Return the part of the frame around a turned crop, given the middle of its eyes; and the part's corner."""
+    """Return the part of the frame around a rotated crop, given the midpoint of the eyes; and the part's corner."""
     cosine, sine, down = abs(math.cos(angle)), abs(math.sin(angle)), max(CROP_EYE_HEIGHT, 1 - CROP_EYE_HEIGHT)
     reaches_px = side_px * (0.5 * cosine + down * sine), side_px * (0.5 * sine + down * cosine)
     (height_px, width_px), spans = frame_rgb.shape[:2], []
@@ -178,11 +178,11 @@ def _surroundings(
 
 
 def _halve(image: ByteArray, scale: float) -> tuple[ByteArray, int]:
-    """Halve a picture as often as ``scale`` allows, so that bilinear sampling of the result skips no pixel.
+    """Halve an image as often as ``scale`` allows, so that bilinear sampling of the result skips no pixel.
 
     Returns:
-        The picture, without an odd last row or column, and how many pixels of the original side are one of it. OpenCV
-        halves six times faster than it averages areas at any other scale.
+        The image, without an odd last row or column, and the factor by which it is smaller. OpenCV halves six times
+        faster than it averages areas at any other scale.
     """
     factor = 1
     while scale * factor <= 0.5 and min(image.shape[:2]) > 1:
@@ -194,7 +194,7 @@ def _halve(image: ByteArray, scale: float) -> tuple[ByteArray, int]:
 
 
 def _resize(rgb: ByteArray) -> tuple[ByteArray, float, int]:
-    """Return the frame as detectors see it, how much larger it is than the original, and its border in pixels."""
+    """Return the resized detector input, its scale relative to the original, and its border in pixels."""
     side_px = max(rgb.shape[:2])
     is_small = side_px <= SMALL_SIDE_PX
     scale = (ENLARGED_SIDE_PX if is_small else min(side_px, LARGE_SIDE_PX)) / side_px
@@ -205,19 +205,19 @@ def _resize(rgb: ByteArray) -> tuple[ByteArray, float, int]:
 
 
 def _sort_faces(detections: list[Detection]) -> list[Detection]:
-    """Sort by area and score, without faces of no size."""
+    """Sort by area times score, and drop empty boxes."""
     faces = [face for face in detections if min(face.box[2:]) > 0]
     return sorted(faces, key=lambda face: face.box[2] * face.box[3] * face.score, reverse=True)
 
 
 @cache
 def _yunet(weights: Path) -> Detector:
-    """YuNet (Wu, Peng, Yu 2023) on ONNX Runtime: turned, tilted and partly covered faces, with eyes.
+    """Load YuNet (Wu, Peng, Yu 2023) on ONNX Runtime: turned, tilted and partly covered faces, with eyes.
 
-    Boxes, eyes and scores are those of ``cv2.FaceDetectorYN``, rounded to ``YUNET_STEP_PX``, except that a face at
-    infinity, found in damaged pictures, is dropped before it can suppress others.
+    Boxes, eyes and scores are those of ``cv2.FaceDetectorYN``, rounded to ``YUNET_STEP_PX``, except that a
+    face at infinity, as in damaged frames, is dropped before it can suppress others.
     """
-    from onnxruntime import InferenceSession, SessionOptions  # here, because Haar does without it
+    from onnxruntime import InferenceSession, SessionOptions  # here, because Haar does not need it
     from onnxruntime.capi.onnxruntime_pybind11_state import Fail, RuntimeException
 
     options = SessionOptions()
@@ -232,7 +232,7 @@ def _yunet(weights: Path) -> Detector:
         try:
             outputs = session.run(YUNET_OUTPUTS, {"input": bgr})
         except (Fail, RuntimeException) as error:
-            raise MemoryError(f"YuNet: {error}") from error  # nothing else can fail in a graph that is verified
+            raise MemoryError(f"YuNet: {error}") from error  # nothing else can fail in a verified graph
         boxes, eyes, scores = _decode(outputs, *bgr.shape[2:])
         boxes[:, :2] -= border_px
         coordinates = np.hstack([boxes, eyes - border_px]).astype(float) / scale
@@ -244,7 +244,7 @@ def _yunet(weights: Path) -> Detector:
 
 
 def _yunet_input(rgb: ByteArray, border_px: int) -> FloatArray:
-    """Return YuNet's input, (1, 3, H, W) float32 BGR in [0, 255]: a black border, and more where a stride needs it."""
+    """Return YuNet's input, (1, 3, H, W) float32 BGR in [0, 255]: with a black border, padded to the stride."""
     height_px, width_px = rgb.shape[:2]
     stride = YUNET_STRIDES[-1]
     shape = (-(-(length_px + 2 * border_px) // stride) * stride for length_px in (height_px, width_px))
@@ -255,17 +255,17 @@ def _yunet_input(rgb: ByteArray, border_px: int) -> FloatArray:
 
 
 def _decode(outputs: Sequence[FloatArray], height_px: int, width_px: int) -> tuple[FloatArray, FloatArray, FloatArray]:
-    """Decode YuNet's outputs for a picture into F faces, as ``modules/objdetect/src/face_detect.cpp`` of OpenCV does.
+    """Decode YuNet's outputs for a frame into F faces, as ``modules/objdetect/src/face_detect.cpp`` of OpenCV does.
 
     Returns:
-        (F, 4) x, y, width and height of the boxes, (F, 4) x and y of the eye at the picture's left, then of the right
-        one, all in pixels, and (F,) scores in [0, 1]. Overlapping boxes with lower scores are removed.
+        (F, 4) x, y, width and height of the boxes, (F, 4) x and y of the left eye in the frame, then of the right
+        eye, all in pixels, and (F,) scores in [0, 1]. Overlapping boxes with lower scores are removed.
     """
     cls, obj, bbox, kps = (np.concatenate(outputs[first : first + 3], axis=1)[0] for first in range(0, 12, 3))
     scores = np.sqrt(cls.clip(0, 1) * obj.clip(0, 1))[:, 0]
     candidates = np.flatnonzero(scores >= YUNET_MIN_SCORE)
     cells, strides = (values[candidates] for values in _grid(height_px, width_px))
-    with np.errstate(over="ignore"):  # in damaged pictures
+    with np.errstate(over="ignore"):  # in damaged frames
         sizes = np.exp(bbox[candidates, 2:]) * strides  # (F, 2)
     corners = (cells + bbox[candidates, :2]) * strides - sizes / 2
     eyes = (np.tile(cells, 2) + kps[candidates, :4]) * strides  # (F, 4)
@@ -281,7 +281,7 @@ def _decode(outputs: Sequence[FloatArray], height_px: int, width_px: int) -> tup
 
 @cache
 def _grid(height_px: int, width_px: int) -> tuple[FloatArray, FloatArray]:
-    """Column and row, (N, 2), and stride in pixels, (N, 1), of every cell that YuNet scores."""
+    """Return column and row, (N, 2), and stride in pixels, (N, 1), of every cell that YuNet scores."""
     shapes = [(height_px // stride, width_px // stride) for stride in YUNET_STRIDES]
     cells = [np.indices(shape, np.float32)[::-1].reshape(2, -1).T for shape in shapes]
     strides = [np.full((len(cell), 1), stride, np.float32) for cell, stride in zip(cells, YUNET_STRIDES, strict=True)]
@@ -290,7 +290,7 @@ def _grid(height_px: int, width_px: int) -> tuple[FloatArray, FloatArray]:
 
 @cache
 def _haar() -> Detector:
-    """OpenCV's frontal Haar cascade (Viola and Jones 2001, Lienhart 2002): upright frontal faces, without eyes."""
+    """Load OpenCV's frontal Haar cascade (Viola and Jones 2001, Lienhart 2002): upright frontal faces, without eyes."""
     cascade = cv2.CascadeClassifier(str(Path(cv2.data.haarcascades) / "haarcascade_frontalface_alt2.xml"))
     lock = threading.Lock()
 

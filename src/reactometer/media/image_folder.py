@@ -1,4 +1,4 @@
-"""Prepare a clip from a dataset's own face crops, without detection."""
+"""Prepare a clip from existing face crops, without detection."""
 
 from __future__ import annotations
 
@@ -36,8 +36,8 @@ def prepare_crops(folder: Path, settings: PrepareConfig, audio_path: Path | None
     samples = tuple(_sample(path, i / CROP_RATE_HZ, settings.size_px) for i, path in enumerate(paths))
     if not any(sample.state is FrameState.FACE for sample in samples):
         raise MediaError(
-            f"{folder}: no face crop in this folder can be read",
-            got=f"{len(paths)} pictures",
+            f"{folder}: no readable face crop",
+            got=f"{len(paths)} images",
             expected=f"files ending in {', '.join(IMAGE_ENDINGS)}",
         )
     waveform = read_waveform(audio_path) if audio_path else None
@@ -48,7 +48,7 @@ def prepare_crops(folder: Path, settings: PrepareConfig, audio_path: Path | None
 def _sample(path: Path, time_s: float, size_px: int) -> FaceSample:
     try:
         image = cv2.imdecode(np.frombuffer(path.read_bytes() or b"\0", dtype=np.uint8), cv2.IMREAD_COLOR_RGB)
-    except OSError:  # a link to nothing, as annexes leave them
+    except OSError:  # a dangling link, as git-annex leaves them
         image = None
     if image is None:
         return FaceSample(time_s, FrameState.UNREADABLE)

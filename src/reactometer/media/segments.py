@@ -22,11 +22,11 @@ if TYPE_CHECKING:
     from reactometer.config import PrepareConfig
 
 MIN_NEW_CONTENT_S = 0.1
-"""Minimum new content of a last window, seconds; less is an encoder's padding."""
+"""Minimum new content of the last window in seconds; less is an encoder's padding."""
 
 
 class DecodeSettings(NamedTuple):
-    """What reading a file needs of a PrepareConfig, for the decoder process, which does not import pydantic."""
+    """Decoding settings of a PrepareConfig, for the decoder process, which does not import pydantic."""
 
     detector: str  # name in faces.DETECTORS
     rate_hz: float  # sampled frames per second
@@ -40,17 +40,17 @@ Tracking = Callable[..., Iterator[FaceSample]]
 
 @dataclass(frozen=True)
 class WindowSpec:
-    """Windows of ``length_s`` that start every ``hop_s``, from the file's beginning on."""
+    """Windows of ``length_s`` that start every ``hop_s``, from the start of the file."""
 
     length_s: float
     hop_s: float
 
 
 FULL_CLIP = WindowSpec(math.inf, math.inf)
-"""A single window: the file."""
+"""A single window: the whole file."""
 
 MAX_SEGMENT = WindowSpec(60.0, 60.0)
-"""A longer clip is scored in parts, and its intensities are their mean, weighted by length; our choice."""
+"""Parts of longer clips, whose intensities are the parts' mean, weighted by length."""
 
 
 def resolve_detector(settings: PrepareConfig) -> PrepareConfig:
@@ -77,11 +77,11 @@ def stream_windows(
     track: Tracking = track_face,
     info: MediaInfo | None = None,
 ) -> Iterator[tuple[WindowSpec, PreparedClip]]:
-    """Read a file once and yield its windows of every shape, each as soon as it is complete.
+    """Read a file once and yield its windows of every spec, each as soon as it is complete.
 
-    A window starts at every multiple of ``hop_s`` that adds something to its predecessor; the last one ends with the
-    file. Memory is bounded by the longest window. If everybody is followed, :func:`select_face` selects one person.
-    ``info`` is the file's, if it is probed already.
+    Windows start at every multiple of ``hop_s`` that adds new content; the last window ends with the file. The longest
+    window bounds the memory. If all faces are tracked, :func:`select_face` selects one person. ``info`` is the file's,
+    if already probed.
     """
     info = info or probe(path)
     sound_info = probe(audio_path) if audio_path else info
@@ -97,14 +97,14 @@ def stream_windows(
 
 
 def part_bounds(duration_s: float) -> list[tuple[float, float]]:
-    """Return the start and end of each part of a clip, seconds, as :func:`stream_windows` cuts with ``PART``."""
+    """Return the start and end of each part of a clip, in seconds, as :func:`stream_windows` with ``MAX_SEGMENT``."""
     count = max(1, math.ceil((duration_s - MIN_NEW_CONTENT_S) / MAX_SEGMENT.length_s))
     starts = [MAX_SEGMENT.length_s * index for index in range(count)]
     return [(start_s, min(start_s + MAX_SEGMENT.length_s, duration_s)) for start_s in starts]
 
 
 def slice_clip(clip: PreparedClip, start_s: float, end_s: float) -> PreparedClip:
-    """Return the window [start_s, end_s) of a prepared clip, as :func:`stream_windows` would cut it."""
+    """Return the window [start_s, end_s) of a prepared clip, equal to that of :func:`stream_windows`."""
     samples = tuple(sample for sample in clip.samples if start_s <= sample.time_s < end_s)
     first, last = (round((time_s - clip.start_s) * SOUND_RATE_HZ) for time_s in (start_s, end_s))
     waveform = None if clip.waveform is None else clip.waveform[first:last]
@@ -112,7 +112,7 @@ def slice_clip(clip: PreparedClip, start_s: float, end_s: float) -> PreparedClip
 
 
 def select_face(clip: PreparedClip, face: int | None) -> PreparedClip:
-    """Select one person in a window with everybody's samples, as if only this face were followed; ``None``: nobody."""
+    """Select one person in a window with all faces' samples, as if only this face were tracked; ``None``: nobody."""
     samples: list[FaceSample] = []
     for sample in clip.samples:
         if sample.face is None:
@@ -128,7 +128,7 @@ def _start_of(entry: FaceSample | SoundBlock) -> float:
 
 @dataclass
 class _VideoClock:
-    """Count of frames, and end of the last frame."""
+    """Counter of frames, with the end of the last frame."""
 
     info: MediaInfo
     frames_read: int = 0
@@ -162,7 +162,7 @@ class _WindowBuffer:
             self.sound_end_s = entry.start_s + len(entry.samples) / SOUND_RATE_HZ
 
     def complete_until(self, end_s: float, frames_read: int) -> Iterator[tuple[WindowSpec, PreparedClip]]:
-        """Yield the windows that end at or before ``end_s``, the time of the newest piece."""
+        """Yield the windows that end at or before ``end_s``, the time of the newest entry."""
         for spec in self.next_window:
             while (start_s := self._start_s(spec)) + spec.length_s <= end_s:
                 yield spec, self._window(start_s, start_s + spec.length_s, frames_read)
@@ -170,7 +170,7 @@ class _WindowBuffer:
         self._forget(min(map(self._start_s, self.next_window)))
 
     def finish(self, end_s: float, frames_read: int) -> Iterator[tuple[WindowSpec, PreparedClip]]:
-        """Yield the remaining windows that add something to their predecessor."""
+        """Yield the remaining windows with new content."""
         yield from self.complete_until(end_s, frames_read)
         for spec, index in self.next_window.items():
             covered_s = self._start_s(spec) - spec.hop_s + spec.length_s
@@ -188,12 +188,12 @@ class _WindowBuffer:
         if not self.has_sound:
             return None
         first, last = round(start_s * SOUND_RATE_HZ), round(end_s * SOUND_RATE_HZ)
-        waveform = np.zeros(last - first, dtype=np.float32)  # (S,); silence where the sound has ended
+        waveform = np.zeros(last - first, dtype=np.float32)  # (S,); silence after the end of the sound
         for block in self.blocks:
             offset = round(block.start_s * SOUND_RATE_HZ) - first
             source = block.samples[max(-offset, 0) : max(len(waveform) - offset, 0)]
             waveform[max(offset, 0) : max(offset, 0) + len(source)] = source
-        return (np.round(waveform * 32767) / 32767).astype(np.float32)  # 16 bits, as the cache keeps it
+        return (np.round(waveform * 32767) / 32767).astype(np.float32)  # 16 bits, as in the cache
 
     def _forget(self, needed_s: float) -> None:
         while self.faces and self.faces[0].time_s < needed_s:

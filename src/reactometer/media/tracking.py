@@ -1,4 +1,4 @@
-"""Follow faces over time: one person's, or everybody's under a number per person."""
+"""Track faces over time: one person, or all people with a number each."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ from itertools import count
 from reactometer.media.faces import Detector, crop_face, detect_faces, encode_crop
 from reactometer.types import ByteArray, Detection, FaceSample, Frame, FrameState
 
-# Following: the person's next face is the nearest within reach (in shares of the face's size) and of like size.
+# A person's next face is the nearest within reach (in face sizes) and of similar size.
 REACH, REACH_PER_S, MAX_REACH = 0.5, 0.5, 1.0
 MAX_SIZE_RATIO = 2.0
-SWITCH_AFTER_S = 1.0  # a person unseen for longer than this is given up, and the best face of the frame is chosen
+SWITCH_AFTER_S = 1.0  # after this time without detection, the best face of the frame is chosen
 
 FORGET_AFTER_S = 5.0
-"""A person unseen for longer counts as new on return, because people are identified only by position and size."""
+"""A person counts as new after this time without detection: people are identified only by position and size."""
 
-EXTRAPOLATE_S = 0.5  # so long a face that is not seen is expected to go on as it moved; then, to stay
-SMOOTHING = 0.5  # share of a face's earlier speed that is kept at each sighting, since boxes tremble
+EXTRAPOLATE_S = 0.5  # an undetected face is expected to keep moving for this time, then to stay
+SMOOTHING = 0.5  # share of the previous velocity in the new estimate, because boxes jitter
 
 
 def track_face(
@@ -28,18 +28,18 @@ def track_face(
     """Yield one sample per frame sampled at ``rate_hz``, all of one person.
 
     The first face is the best of its frame; afterwards it is the face nearest to the previous one. A frame without
-    such a face is NO_FACE; a box is never carried over.
+    such a face is NO_FACE; boxes are never carried over.
     """
     tracker = FaceTracker(size_px)
     yield from (tracker.update(*frame) for frame in detect_faces(frames, detector, rate_hz, threads))
 
 
 class FaceTracker:
-    """State of :func:`track_face`, for frames that come one at a time."""
+    """State of :func:`track_face`, for one frame at a time."""
 
     def __init__(self, size_px: int) -> None:
         self.size_px = size_px
-        self.last_detection: tuple[float, Detection] | None = None  # when and where the person was seen last
+        self.last_detection: tuple[float, Detection] | None = None  # time and face of the last detection
 
     def update(self, time_s: float, rgb: ByteArray | None, detections: list[Detection]) -> FaceSample:
         """Return the person's sample of the next frame, (H, W, 3) uint8 RGB; ``None`` if it is unreadable."""
@@ -58,8 +58,8 @@ def track_faces(
 
     The first sample has the state NO_FACE or UNREADABLE and no number. The others have the state FACE and the person's
     number, from 1 in order of first appearance, from left to right. In each frame, the face nearest to a person's
-    expected position is assigned first; people seen in the previous frame come before others. An unassigned face is a
-    new person. When people cross, a hidden face is expected to continue its motion.
+    expected position is assigned first; people in the previous frame have priority. An unassigned face is a new
+    person. When people cross, a hidden face is expected to continue its motion.
     """
     tracks: list[_Track] = []
     numbers = count(1)
@@ -82,12 +82,12 @@ def track_faces(
 
 @dataclass
 class _Track:
-    """Last position, time and speed of one person."""
+    """Last position, time and velocity of one person."""
 
     number: int
     face: Detection
     last_s: float
-    velocity: tuple[float, float] = (0.0, 0.0)  # of the box's centre, pixels a second to the right and down
+    velocity: tuple[float, float] = (0.0, 0.0)  # of the box's centre, pixels per second to the right and down
 
     def update(self, face: Detection, time_s: float) -> None:
         elapsed_s = max(time_s - self.last_s, 1e-3)
@@ -107,7 +107,7 @@ class _Track:
 
 
 def _assign_tracks(tracks: Sequence[_Track], detections: Sequence[Detection], time_s: float) -> dict[int, _Track]:
-    """Assign faces, by their index, to people; an unassigned face is left out."""
+    """Return the track of each assigned face, by the face's index."""
     latest_s = max((track.last_s for track in tracks), default=0.0)
     pairs = [
         (track.last_s < latest_s, track.distance(face, time_s), i, track)
@@ -141,7 +141,7 @@ def reach_after(unseen_s: float) -> float:
 
 
 def _choose_face(detections: list[Detection], last: tuple[float, Detection] | None, time_s: float) -> Detection | None:
-    """Return the followed person's face, or the best face if nobody is followed, or None."""
+    """Return the tracked person's face, or the best face if nobody is tracked, or None."""
     if last is None:
         return detections[0] if detections else None
     unseen_s = time_s - last[0]

@@ -22,13 +22,13 @@ from reactometer.errors import MediaError
 from reactometer.types import ByteArray, Frame, MediaInfo
 
 DECODER_THREADS = 1  # two are no faster on two cores, and report damage late
-MAX_MISSING_SHARE = 0.05  # a file that ends earlier than it declares, by more than this share
+MAX_MISSING_SHARE = 0.05  # a file that ends earlier than declared, by more than this share
 MAX_MISSING_FRAMES = 2  # and by more than this number of frames, is truncated
 GRID_TOLERANCE_S = 0.0005
 FALLBACK_RATE_HZ = 25.0  # for frames without times in a stream without a rate
-MIN_RATE_HZ = 1 / 60  # a stream that claims less has no rate: a frame alone would be shown for hours
-# Demuxers that read one file of sound or moving pictures; playlists, which open other files and addresses, text, and
-# still pictures are not among them.
+MIN_RATE_HZ = 1 / 60  # lower declared rates are ignored: one frame would last for hours
+# Demuxers that read one video or sound file. Playlists, which open other files and addresses, text and still images
+# are excluded.
 CONTAINERS = (
     "mov,mp4,m4a,3gp,matroska,webm,avi,mpegts,mpeg,mpegvideo,m4v,h264,hevc,ivf,obu,mjpeg,gif,flv,asf,rm,nut,mxf,dv,wtv,"
     "ogg,mp3,wav,w64,aiff,au,caf,flac,aac,ac3,eac3,amr,ape,tta,wv,voc"
@@ -40,11 +40,11 @@ VIDEO_ENDINGS = (
 )
 SOUND_ENDINGS = (".wav", ".mp3", ".m4a", ".aac", ".flac", ".ogg", ".oga", ".opus", ".wma", ".aif", ".aiff")
 MEDIA_ENDINGS = (*VIDEO_ENDINGS, *SOUND_ENDINGS)
-"""Endings of the files that are taken from a folder; named files may have any ending."""
+"""Endings of the media files in a folder; explicitly named files may have any ending."""
 
 
 def open_media(path: Path) -> InputContainer:
-    """Open one local media file, and nothing that it refers to; the caller closes it. Raises MediaError."""
+    """Open one local media file, without any file that it refers to; the caller closes it. Raise MediaError."""
     if not path.is_file():
         got = "a folder" if path.is_dir() else "no such file"
         raise MediaError(f"cannot open {path}", got=got, expected="a video or sound file", fix="Check the path")
@@ -73,15 +73,15 @@ def video_stream(container: InputContainer) -> VideoStream | None:
 
 
 def probe(path: Path) -> MediaInfo:
-    """Return what the container declares, and the start of its clock.
+    """Return the container's declared properties, and the start of its clock.
 
-    Raises MediaError for a file that has neither video nor sound.
+    Raise MediaError for a file that has neither video nor sound.
     """
     with open_media(path) as container:
         stream, has_audio = video_stream(container), bool(container.streams.audio)
         if stream is None and not has_audio:
             raise MediaError(
-                f"{path} has neither video nor sound", expected="one of them or both", fix="Check the file"
+                f"{path} has neither video nor sound", expected="video, sound or both", fix="Check the file"
             )
         duration_s = container.duration / 1_000_000 if container.duration else None
         if stream is None:
@@ -136,13 +136,13 @@ def sample_frames(frames: Iterable[Frame], rate_hz: float) -> Iterator[Frame]:
 def _decode(
     path: Path, container: InputContainer, stream: VideoStream
 ) -> Iterator[tuple[int | None, VideoFrame | None]]:
-    """Presentation time (in the stream's time base) and picture of every frame; the picture of a lost one is None.
+    """Yield the presentation time (in the stream's time base) of every frame, and the frame, or None if it is lost.
 
-    A decoder that meets damage stays silent until it can go on, so what was lost is what went in and is overtaken by a
-    later picture on the way out. Without damage, a packet that shows nothing is no loss.
+    A decoder skips damaged frames silently. A time that went in is lost if a later frame comes out before it. Without
+    damage, packets without a frame are no loss.
     """
     stream.thread_count = DECODER_THREADS
-    pending_pts: list[int] = []  # a heap of the presentation times that went in and did not come out yet
+    pending_pts: list[int] = []  # heap of presentation times that went in and did not come out yet
     damaged, latest_pts = False, -math.inf
     try:
         for packet in container.demux(stream):
@@ -157,7 +157,7 @@ def _decode(
             for frame in frames:
                 if frame.pts is not None:
                     if damaged and frame.pts <= latest_pts:
-                        continue  # out of order after damage: its place is already counted as lost
+                        continue  # out of order after damage: already counted as lost
                     latest_pts = frame.pts
                     while pending_pts and pending_pts[0] <= latest_pts:
                         pts = heapq.heappop(pending_pts)
@@ -171,7 +171,7 @@ def _decode(
 
 
 def _check_complete(path: Path, container: InputContainer, stream: VideoStream, count: int, end_s: float) -> None:
-    """Raise MediaError where both the frames and the time fall short of what the container declares of them."""
+    """Raise MediaError if both the frames and the duration fall short of the declared ones."""
     declared_s = _declared_end(container, stream)
     if declared_s is not None and end_s >= (1 - MAX_MISSING_SHARE) * declared_s:
         return
@@ -179,12 +179,12 @@ def _check_complete(path: Path, container: InputContainer, stream: VideoStream, 
     if declared - count > max(MAX_MISSING_FRAMES, MAX_MISSING_SHARE * declared):
         raise MediaError(
             f"{path} is truncated: {count} of {declared} frames could be read",
-            fix="Copy, download or record it again, or cut it to what it holds with a video editor",
+            fix="Copy, download or record it again, or export the readable part with a video editor",
         )
 
 
 def _declared_end(container: InputContainer, stream: VideoStream) -> float | None:
-    """End of the video in seconds of the container's clock as its header says it, else None."""
+    """Return the declared end of the video in seconds of the container's clock, or None."""
     if stream.duration is not None and stream.time_base is not None:
         return float(stream.duration * stream.time_base)
     if tag := re.fullmatch(r"(\d+):(\d+):(\d+\.?\d*)", stream.metadata.get("DURATION", "")):  # Matroska and WebM
@@ -200,9 +200,9 @@ def _rate_hz(stream: VideoStream) -> float | None:
 
 
 def _probe_first_frame(path: Path, container: InputContainer, stream: VideoStream) -> tuple[int, int, float]:
-    """Width and height in pixels of the upright picture, and time of the first frame in seconds.
+    """Return width and height in pixels of the upright frame, and time of the first frame in seconds.
 
-    A file tells its rotation with its first picture, before which frames may be lost.
+    Decoding is necessary, because the rotation is known only from the first decodable frame.
     """
     first_pts, frame = None, None
     for index, (pts, frame) in enumerate(_decode(path, container, stream)):
@@ -212,15 +212,16 @@ def _probe_first_frame(path: Path, container: InputContainer, stream: VideoStrea
     zero_s = float((first_pts or 0) * (stream.time_base or 0))
     if frame is None:
         return stream.width, stream.height, zero_s
-    quarter_turn = abs(frame.rotation) % 180 == 90
-    return *((frame.height, frame.width) if quarter_turn else (frame.width, frame.height)), zero_s
+    if abs(frame.rotation) % 180 == 90:
+        return frame.height, frame.width, zero_s
+    return frame.width, frame.height, zero_s
 
 
 def upright_rgb(frame: VideoFrame) -> ByteArray:
-    """(H, W, 3) uint8 RGB of a decoded picture as it is meant to be seen: turned and mirrored by its display matrix."""
-    converted = frame.reformat(format="rgb24", threads=1)  # by default each picture starts some, and gains nothing
+    """Convert a decoded frame to (H, W, 3) uint8 RGB, rotated and mirrored by its display matrix."""
+    converted = frame.reformat(format="rgb24", threads=1)  # more threads are no faster
     rgb = np.asarray(converted.to_ndarray(), dtype=np.uint8)
-    side_data = SideDataContainer(frame)  # type: ignore[call-arg]  # picture.side_data and the picture keep each other
+    side_data = SideDataContainer(frame)  # type: ignore[call-arg]  # frame.side_data and the frame refer to each other
     matrix = side_data.get("DISPLAYMATRIX")
     if matrix is None:
         return np.ascontiguousarray(rgb)

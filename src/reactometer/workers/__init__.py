@@ -1,1 +1,1 @@
-"""Processes of their own: a pool of workers that may crash, and an isolated decoder with resource limits."""
+"""Worker processes: a crash-tolerant pool, and an isolated decoder with resource limits."""

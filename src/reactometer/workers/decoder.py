@@ -1,4 +1,4 @@
-"""Decode media files, here or in the isolated process of :mod:`reactometer.workers.media_worker`."""
+"""Decode media files, in this process or in the isolated process of :mod:`reactometer.workers.media_worker`."""
 
 from __future__ import annotations
 
@@ -28,30 +28,30 @@ from reactometer.types import MediaInfo, PreparedClip
 from reactometer.workers.media_worker import ResourceLimits, UnreadableError
 
 READ_ERRORS = (MediaError, cv2.error, MemoryError)
-"""Errors of an unreadable file."""
+"""Errors that mean an unreadable file."""
 
 FACE_MODES = ("one", "all")
-"""Follow one person, or everybody."""
+"""Track one person, or all."""
 
 QUEUE_SIZE = 16
-"""Maximum number of parts and windows that the process reads ahead of their use; our choice."""
+"""Maximum number of decoded segments that wait for their use."""
 
 Segment = tuple[WindowSpec, PreparedClip]
 
 
 @dataclass(frozen=True)
 class DecodeSpec:
-    """How to read files, and to cut them into windows."""
+    """Settings and windows for decoding a file."""
 
     settings: Settings
-    window_specs: tuple[WindowSpec, ...]  # of the parts first, then of the timeline's windows
-    faces: str = "one"  # one of FACES
+    window_specs: tuple[WindowSpec, ...]  # the parts first, then the timeline's windows
+    faces: str = "one"  # one of FACE_MODES
 
     def stream(self, path: Path, threads: int = 0, info: MediaInfo | None = None) -> Iterator[Segment]:
         """Yield parts and windows of a file, see :func:`reactometer.media.segments.stream_windows`.
 
-        ``threads`` frames are searched for faces at a time; 0 uses only this thread. ``info`` is the file's, if it is
-        probed already.
+        ``threads`` frames are searched for faces at a time; 0 uses only this thread. ``info`` is the file's, if
+        already probed.
         """
         track = partial(track_face if self.faces == "one" else track_faces, threads=threads)
         detector = load_detector(self.settings.detector)
@@ -64,7 +64,7 @@ def error_message(error: BaseException) -> str:
 
 
 def worker_main(handle: int) -> None:
-    """Run the process: read one file after the other, until the parent closes the connection or dies."""
+    """Decode one file after the other, until the parent closes the connection or dies."""
     keep_freed_memory()  # without it, 70,000 page faults in 20 s of video
     cv2.setNumThreads(1)  # frames are searched in parallel already
     Thread(target=import_module, args=("onnxruntime",), daemon=True).start()  # while the parent loads the model
@@ -82,7 +82,7 @@ def worker_main(handle: int) -> None:
 
 
 def _send(connection: Connection[Any, Any], messages: Queue[Any]) -> None:
-    """Send pieces while the next ones are read; end the process if that fails (no memory, or no parent)."""
+    """Send messages during decoding; end the process on failure (no memory, or no parent)."""
     try:
         while True:
             connection.send(messages.get())
@@ -93,9 +93,9 @@ def _send(connection: Connection[Any, Any], messages: Queue[Any]) -> None:
 def _read_file(
     path: Path, spec: DecodeSpec, threads: int, cpu_s_per_minute: float, limits: ResourceLimits, messages: Queue[Any]
 ) -> None:
-    """Put the container's properties, all windows and ``None`` into the queue, or the reason why it is unreadable.
+    """Queue the container's properties, all windows and ``None``, or an error if the file is unreadable.
 
-    ``cpu_s_per_minute`` is the limit of CPU time per minute of the file.
+    ``cpu_s_per_minute`` is the limit of CPU time in seconds per minute of the file.
     """
     start_cpu_s = time.process_time()
     _limit_resource("CPU", math.ceil(start_cpu_s + cpu_s_per_minute))
@@ -103,7 +103,7 @@ def _read_file(
         info = probe(path)
         if info.width_px * info.height_px > limits.pixels:
             size, limit = f"{info.width_px} x {info.height_px} pixels", f"{limits.pixels:,} pixels at most"
-            raise MediaError(f"{path}: its pictures are too large", got=size, expected=limit, fix="Make them smaller")
+            raise MediaError(f"{path}: frames are too large", got=size, expected=limit, fix="Scale the video down")
         _check_duration(path, info.duration_s or 0.0, limits)
         messages.put(info)
         for shape, clip in spec.stream(path, threads, info):
@@ -116,7 +116,7 @@ def _read_file(
 
 
 def _limit_resource(resource_name: str, limit: int) -> None:
-    """Limit this process: beyond the CPU time the kernel kills it, beyond the memory an allocation fails."""
+    """Limit a resource of this process: CPU time (the kernel kills it) or memory (allocations fail)."""
     with suppress(ImportError, ValueError, OSError):  # not on every system
         import resource
 
@@ -127,4 +127,4 @@ def _limit_resource(resource_name: str, limit: int) -> None:
 def _check_duration(path: Path, end_s: float, limits: ResourceLimits) -> None:
     if end_s > limits.duration_s:
         limit = f"{limits.duration_s:.0f} s at most"
-        raise MediaError(f"{path}: it is too long", got=f"{end_s:.0f} s", expected=limit, fix="Cut it into parts")
+        raise MediaError(f"{path}: too long", got=f"{end_s:.0f} s", expected=limit, fix="Split the file")

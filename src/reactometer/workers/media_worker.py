@@ -1,4 +1,4 @@
-"""Read media files in a separate process, which may crash, hang or be killed without harm to this one."""
+"""Read media files in a separate process, which may crash, hang or be killed without affecting this process."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 from reactometer.errors import MediaError
 
-if TYPE_CHECKING:  # a process starts before these are imported here
+if TYPE_CHECKING:  # the worker starts before these are imported here
     from reactometer.types import MediaInfo
     from reactometer.workers.decoder import DecodeSpec, Segment
 
@@ -28,25 +28,25 @@ CHECK_INTERVAL_S = 0.2
 """Interval at which the caller's ``check`` runs while no window arrives."""
 
 MAX_FILES = 1000
-"""Files after which a new process replaces the old one, because the heap grows: up to glibc 2.37, a freed aligned
-buffer can be too small for the next buffer of its size."""
+"""Files per process, because the heap grows: up to glibc 2.37, a freed aligned buffer can be too small for the next
+buffer of its size."""
 
 
 @dataclass(frozen=True)
 class ResourceLimits:
-    """Resource limits per file; defaults are our choice."""
+    """Resource limits per file."""
 
     memory_bytes: int = 4 * 2**30  # of the process
     stall_s: float = 60.0  # maximum time without a new window
-    cpu_s: float = 600.0  # CPU time per minute of the file, at PrepareConfig's default rate or below
+    cpu_s: float = 600.0  # CPU time in seconds per minute of the file, up to PrepareConfig's default rate
     duration_s: float = math.inf
     pixels: float = math.inf  # of a frame
 
 
 class MediaWorker:
-    """A process that reads one file at a time, and is replaced when it ends.
+    """Decoder process for one file at a time, restarted when it ends.
 
-    The process does not import the user's script, so that scripts need no ``__main__`` guard.
+    The process does not import the user's script, so scripts need no ``__main__`` guard.
     """
 
     def __init__(self, limits: ResourceLimits | None = None) -> None:
@@ -60,10 +60,10 @@ class MediaWorker:
     ) -> Iterator[MediaInfo | Segment]:
         """Yield the container's properties, then all parts and windows of the file as soon as they are complete.
 
-        ``check`` is called repeatedly, and may raise to give up the file at once.
+        ``check`` is called repeatedly, and may raise to stop at once.
 
         Raises:
-            MediaError: the file cannot be read or is beyond a bound, or the process died.
+            MediaError: the file cannot be read or exceeds a limit, or the process died.
         """
         if self._files >= MAX_FILES:
             self.close()
@@ -81,7 +81,7 @@ class MediaWorker:
                 yield message
             is_complete = True
         except UnreadableError as error:
-            is_complete = True  # the process goes on
+            is_complete = True  # the process continues
             raise MediaError(str(error)) from error
         except (EOFError, OSError) as error:
             raise self._death_error(path) from error
@@ -123,13 +123,13 @@ class MediaWorker:
         code = None
         if self._process is not None:
             with suppress(subprocess.TimeoutExpired):
-                code = self._process.wait(5.0)  # it is as good as gone
+                code = self._process.wait(5.0)  # the connection is closed already
         if code == -signal.SIGXCPU:
-            limit = f"{self.limits.cpu_s:.0f} s of processor time for each of its minutes"
-            return MediaError(f"{path}: it took more than {limit}", fix="Convert it, or cut it")
+            limit = f"{self.limits.cpu_s:.0f} s of CPU time per minute of video"
+            return MediaError(f"{path}: decoding took more than {limit}", fix="Convert or split the file")
         got = None if code is None else signal.Signals(-code).name if code < 0 else f"exit status {code}"
-        fix = "Too little memory, or a fault in a decoder"
-        return MediaError(f"{path}: the process that read it died", got=got, fix=fix)
+        fix = "Free some memory, or convert the file"
+        return MediaError(f"{path}: the decoder process died", got=got, fix=fix)
 
     def _receive(
         self, connection: Connection[Any, Any], path: Path, check: Callable[[], None]
@@ -139,8 +139,8 @@ class MediaWorker:
         while not connection.poll(CHECK_INTERVAL_S):
             check()
             if time.monotonic() > deadline_s:
-                stall = f"nothing more came of it for {self.limits.stall_s:.0f} s"
-                raise MediaError(f"{path}: {stall}", fix="Convert it, or cut it")
+                stall = f"no data for {self.limits.stall_s:.0f} s"
+                raise MediaError(f"{path}: {stall}", fix="Convert or split the file")
         message: MediaInfo | Segment | Exception | None = connection.recv()
         check()
         if isinstance(message, Exception):
@@ -150,11 +150,11 @@ class MediaWorker:
 
 @cache
 def thread_worker(process: int, thread: int) -> MediaWorker:
-    """Return the reader of a process and thread, by their numbers; it stays for the next file."""
+    """Return the worker of a process and thread, by their ids; it is reused for the next file."""
     worker = MediaWorker()
     atexit.register(worker.close)
     return worker
 
 
 class UnreadableError(Exception):
-    """The reason why a file is unreadable."""
+    """Reason why a file is unreadable."""

@@ -1,4 +1,4 @@
-"""Run one function over many jobs in processes, any of which may die without taking another job with it."""
+"""Run one function over many jobs in processes; a process that dies affects no other job."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ Job = TypeVar("Job")
 Result = TypeVar("Result")
 
 DEATH_ERRORS = (ProcessExpired, BrokenProcessPool)
-"""How pebble reports that the process of a job died, or that all processes died before they took it."""
+"""Errors of pebble if the process of a job died, or all processes before the job started."""
 
 
 def run_jobs(
@@ -32,7 +32,7 @@ def run_jobs(
 
     If a process dies (a decoder crashes, the kernel runs out of memory), its job runs again at the end, when no other
     process competes for memory; a job whose process dies twice yields ``on_death(job)``. Exceptions pass through.
-    Ctrl-C ends the processes at once: a job leaves its result whole or not at all.
+    Ctrl-C ends the processes at once, so jobs must write results atomically.
     """
     crashed: dict[int, Job] = {}
     for index, future in _run(function, dict(enumerate(jobs)), workers):
@@ -40,7 +40,7 @@ def run_jobs(
             crashed[index] = jobs[index]
         else:
             yield index, future.result()
-    for index, job in crashed.items():  # a pool each, because a broken pool takes no further job
+    for index, job in crashed.items():  # one pool per job, because a broken pool accepts no job
         for _, future in _run(function, {index: job}, 1):
             yield index, on_death(job) if isinstance(future.exception(), DEATH_ERRORS) else future.result()
 
@@ -71,7 +71,7 @@ def _run(
 
 
 class _IsolatedProcess(SpawnProcess):
-    """A new process that does not import the user's script, which Python's own do to find what it defines.
+    """Spawned process that does not import the user's script, unlike Python's.
 
     Jobs need nothing of the script, and a script without a guard would begin all its work again in each process.
     """
@@ -89,25 +89,25 @@ class _IsolatedProcess(SpawnProcess):
 
 
 class IsolatedContext(SpawnContext):
-    """Start processes anew, because a fork would copy the locks of running threads."""
+    """Context that spawns processes, because a fork would copy the locks of running threads."""
 
     Process = _IsolatedProcess
 
 
 def _initialise(_function: object) -> None:
-    """Prepare a worker process; pebble has it ignore Ctrl-C, which its parent handles.
+    """Prepare a worker process; pebble makes it ignore Ctrl-C, which the parent handles.
 
     The function is an argument so that its modules are imported here: a process that dies while pebble imports them
     would keep pebble's locks.
     """
     signal.signal(signal.SIGTERM, signal.SIG_DFL)  # end at once, also inside a decoder's C code
     cv2.setNumThreads(1)
-    keep_freed_memory()  # of pictures, from one job to the next, until the process ends
+    keep_freed_memory()  # of frames, from one job to the next
     Thread(target=_end_with_parent, daemon=True).start()
 
 
 def _end_with_parent() -> None:
-    """End this process when its parent is gone: a parent that is killed cannot end it."""
+    """End this process when its parent is gone, because a killed parent cannot end it."""
     if (parent := multiprocessing.parent_process()) is not None:
         parent.join()
         os._exit(1)

@@ -13,24 +13,24 @@ from reactometer.errors import DataError, suggestion
 TABLE_ENDINGS = (".csv", ".tsv")
 
 LAYOUTS = (((ABAW5_TABLE,), read_abaw5), (MUSE_TABLES, read_muse), (EMI_TABLES, read_emi))
-"""The tables that a folder of a layout holds, and its reader."""
+"""Tables that identify a layout, and the layout's reader."""
 
 
 def read_dataset(path: Path | str, labels: str | Sequence[str] | None = None, *, votes: str = "both") -> Manifest:
-    """Read a data set's table; media files are not opened.
+    """Read a dataset's table; media files are not opened.
 
     Args:
         path: a folder in the layout of ABAW5 (``data_info.csv``), MuSe-2022 (``labels.csv``, ``partition.csv``),
             EMI (``train_split.csv``, ``valid_split.csv``) or CREMA-D (``tabulatedVotes.csv``), or a CSV with a column
             ``path`` (a media file, or a folder of face crops), optional ``audio`` (a sound file beside it), ``split``,
-            ``person`` and ``stimulus``, and one column a label; columns that hold no number are kept as attributes. Or
+            ``person`` and ``stimulus``, and one column per label; columns without numbers are attributes. Or
             a folder in which such a CSV is the only table.
         labels: the name of a label set or the label columns; ``None`` finds them.
-        votes: CREMA-D's labels come from raters who were given the "voice", the "face" or "both".
+        votes: raters of CREMA-D's labels: of the "voice", the "face" or "both".
 
     Raises:
-        DataError: no such data set, or its table cannot be used. A row that is wrong by itself is kept, with its
-            ``problem`` named.
+        DataError: the dataset does not exist, or its table cannot be used. An invalid row only sets the ``problem``
+            of its clip.
     """
     path = Path(path)
     if votes not in VOTES:
@@ -46,9 +46,9 @@ def read_dataset(path: Path | str, labels: str | Sequence[str] | None = None, *,
     if len(tables) == 1:
         return read_table(tables[0], labels)
     raise DataError(
-        f"{path}: no known data set layout",
+        f"{path}: no known dataset layout",
         got=", ".join(table.name for table in tables) or "a folder without CSV files",
         expected=f"{ABAW5_TABLE} (ABAW5), {' and '.join(MUSE_TABLES)} (MuSe-2022), {' and '.join(EMI_TABLES)} (EMI) or "
         f"{VOTES_TABLE} (CREMA-D) in the folder, or the path of a CSV table with a column 'path'",
-        fix="Of your own videos, list the files in a CSV: a column 'path', and a column a label",
+        fix="List your videos in a CSV with a column 'path' and one column per label",
     )

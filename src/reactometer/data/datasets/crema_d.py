@@ -1,4 +1,4 @@
-"""CREMA-D's crowd votes -> intensities of five emotions a clip."""
+"""Convert CREMA-D's crowd votes to intensities of five emotions per clip."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from reactometer.types import Clip
 VOTES_TABLE, PEOPLE_TABLE = "tabulatedVotes.csv", "VideoDemographics.csv"
 
 VOTES = ("voice", "face", "both")
-"""What raters were given: rows 1xxxxx, 2xxxxx and 3xxxxx of the table, the ``queryType`` of the data set's README."""
+"""Rated modality: rows 1xxxxx, 2xxxxx and 3xxxxx of the table, the ``queryType`` of the dataset's README."""
 
 COLUMNS = {
     "Anger": ("A", "meanAngerResp"),
@@ -23,7 +23,7 @@ COLUMNS = {
     "Happiness": ("H", "meanHappyResp"),
     "Sadness": ("S", "meanSadResp"),
 }
-"""Label -> its columns: raters who chose it, and the mean level (0 to 100) they gave it, -1 where nobody did."""
+"""Columns by label: number of raters who chose it, and their mean level (0 to 100; -1 without raters)."""
 
 VIDEOS = ("VideoFlash/{}.flv", "VideoMP4/{}.mp4")
 SOUNDS = ("AudioWAV/{}.wav",)
@@ -37,10 +37,10 @@ def find_votes(root: Path) -> Path | None:
 
 
 def read_crema_d(root: Path, label_set: str | Sequence[str] | None, votes: str) -> Manifest:
-    """Read the votes of the raters who were given the "voice", the "face" or "both" (Cao et al. 2014).
+    """Read the votes of raters of the "voice", the "face" or "both" (Cao et al. 2014).
 
-    The person is the actor, from the file's name ``<actor>_<sentence>_<emotion>_<level>``; the sentence, what they say
-    and not what they react to, is an attribute. There is no split.
+    The person is the actor, from the file's name ``<actor>_<sentence>_<emotion>_<level>``; the sentence, which is
+    spoken and no stimulus, is an attribute. There is no split.
 
     Raises:
         DataError: a table cannot be used, or has no such votes.
@@ -79,9 +79,9 @@ def _id(row: Mapping[str, str]) -> str:
 
 
 def _intensities(row: Mapping[str, str], labels: Sequence[str]) -> tuple[tuple[float, ...] | None, str | None]:
-    """Return the share of the raters who chose an emotion times their mean level, (L,) in [0, 1]; or what is wrong.
+    """Return the share of the raters who chose an emotion times their mean level, (L,) in [0, 1]; or the problem.
 
-    That is the mean level over all raters, where those who chose another emotion count as 0.
+    The result is the mean level over all raters; raters who chose another emotion count as 0.
     """
     try:
         raters = float(row["numResponses"])

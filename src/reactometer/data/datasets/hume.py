@@ -1,4 +1,4 @@
-"""The challenges' folders -> manifests: Hume-Reaction as ABAW5 and MuSe-2022 gave it, and EMI (Hume-Vidmimic2)."""
+"""Read the challenges' folders: Hume-Reaction as in ABAW5 and MuSe-2022, and EMI (Hume-Vidmimic2)."""
 
 from __future__ import annotations
 
@@ -81,9 +81,9 @@ def read_muse(root: Path, label_set: str | Sequence[str] | None) -> Manifest:
 
 
 def read_emi(root: Path, label_set: str | Sequence[str] | None) -> Manifest:
-    """Read ``train_split.csv``, ``valid_split.csv`` and, where there is one, ``test_split.csv``.
+    """Read ``train_split.csv``, ``valid_split.csv`` and, if it exists, ``test_split.csv``.
 
-    Clips are ``raw/<Filename>.mp4`` or ``mp4/<Filename>.mp4``; the test table may hold nothing but the names.
+    Clips are ``raw/<Filename>.mp4`` or ``mp4/<Filename>.mp4``; the test table may contain only names.
     """
     train, val, test = (root / name for name in (*EMI_TABLES, EMI_TEST_TABLE))
     rows = {"train": read_rows(train, ("Filename",))}
@@ -107,7 +107,7 @@ def _bare(cell: str) -> str:
 
 
 def _split(cell: str) -> tuple[str | None, str | None]:
-    """Return the split, which these datasets must name, and what is wrong with it, if anything."""
+    """Return the split, which these datasets must name, and the problem, if any."""
     split, problem = parse_split(cell)
     if split is None and problem is None:
         problem = "no split (got an empty cell; expected train, val or test)"
