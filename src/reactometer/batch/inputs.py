@@ -67,7 +67,7 @@ def _expand(path: Path) -> Sequence[str]:
 
 
 def _walk(folder: Path, visited: set[Path]) -> Iterator[Path]:
-    """Yield media files at any depth. Each folder is entered once, also through links; a broken link counts as a file."""
+    """Yield media files at any depth. Each folder is entered once, also through links; broken links count as files."""
     if folder.resolve() in visited:
         return
     visited.add(folder.resolve())

@@ -1,7 +1,6 @@
 """Plan and render one clip of the synthetic demo dataset.
 
-``FACE`` and ``VOICE`` say which action belongs to which emotion. They are invented for testing, and make no claim about
-human expression.
+``FACE`` and ``VOICE`` map emotions to actions. They are invented for testing, and make no claim about human expression.
 """
 
 from __future__ import annotations
@@ -28,8 +27,8 @@ FACE: dict[str, dict[str, float]] = {
 }
 """Facial actions (``face.ACTIONS``) at intensity 1; the actions of several emotions add up.
 
-The choice leans on EMFACS, as summed up by Ekman, Friesen & Hager (2002), where it knows the emotion (Amusement as
-happiness, Empathic-Pain as sadness). Anxiety and Empathic-Pain are faint on purpose, so that the voice is needed.
+The actions follow EMFACS (Ekman, Friesen & Hager 2002) for its emotions (Amusement as happiness, Empathic-Pain as
+sadness). Anxiety and Empathic-Pain are faint on purpose, so that models need the voice.
 """
 
 VOICE: dict[str, dict[str, float]] = {
@@ -43,8 +42,8 @@ VOICE: dict[str, dict[str, float]] = {
 }
 """Voice parameters (``voice.PARAMETERS``) at intensity 1; those of several emotions add up.
 
-Pitch, rate and loudness go the way that Scherer (2003, Speech Communication 40) found for fear (higher, faster) and
-sadness (lower, slower, softer). Adoration, Disgust and Surprise are faint on purpose, so that the face is needed.
+Pitch, rate and loudness follow Scherer (2003, Speech Communication 40) for fear (higher, faster) and sadness (lower,
+slower, softer). Adoration, Disgust and Surprise are faint on purpose, so that models need the face.
 """
 
 SPLIT_SHARES = {"train": 0.60, "val": 0.15, "test": 0.25}
@@ -56,7 +55,7 @@ _PERSON, _STIMULUS, _ORDER, _CLIP, _RENDER = range(5)  # kinds of random streams
 
 @dataclass(frozen=True, eq=False)
 class ClipPlan:
-    """One clip before it is rendered, with T frames at ``rate_hz``."""
+    """Plan of one clip with T frames at ``rate_hz``."""
 
     clip_id: str
     split: str  # "train", "val", "test"
@@ -65,18 +64,18 @@ class ClipPlan:
     age: int
     country: str
     labels: tuple[float, ...]  # (7,) in [0, 1], in the order of HUME_REACTION
-    sound: Literal["voice", "silent", "absent"]  # "silent": a track of zeros; "absent": no track at all
+    sound: Literal["voice", "silent", "absent"]  # "silent": a track of zeros; "absent": no track
     appearance: Appearance
     voice: Voice
-    expressiveness: float  # the person's actions over the usual ones
-    onset_s: float  # the expression begins to rise
-    offset_s: float  # and to fade
+    expressiveness: float  # scale of the person's actions
+    onset_s: float  # start of the expression's rise
+    offset_s: float  # start of the expression's fall
     poses: tuple[Pose, ...]  # T
-    face_visible: tuple[bool, ...]  # T; False where the head is turned away or the person has left the picture
+    face_visible: tuple[bool, ...]  # T; False if the head is turned away or outside the frame
     duration_s: float
     rate_hz: float
     size_px: int
-    render_key: tuple[int, int]  # seed and index: the stream of speech, blinks and camera noise
+    render_key: tuple[int, int]  # seed and index, for speech, blinks and camera noise
 
     def envelope(self, times_s: FloatArray) -> FloatArray:
         """Return the strength of the expression at ``times_s``, (K,): 0 at the onset, 1 at the apex."""
@@ -117,7 +116,7 @@ def clip_plan(
 
 
 def render_clip(plan: ClipPlan) -> tuple[ByteArray, FloatArray]:
-    """Frames, (T, H, W, 3) uint8 RGB, and sound, (S,) float32 in [-1, 1] at 16 kHz; a muted clip's sound is zero."""
+    """Render frames, (T, H, W, 3) uint8 RGB, and sound, (S,) float32 in [-1, 1] at 16 kHz, zero for silent clips."""
     rng = _random_stream(plan.render_key[0], _RENDER, plan.render_key[1])
     strengths = plan.expressiveness * np.array(plan.labels, np.float32)  # (7,)
     control_s = np.arange(round(plan.duration_s * CONTROL_RATE_HZ), dtype=np.float32) / np.float32(CONTROL_RATE_HZ)
@@ -137,7 +136,7 @@ def render_clip(plan: ClipPlan) -> tuple[ByteArray, FloatArray]:
 
 
 def _assign_clip(index: int, n_clips: int, seed: int) -> tuple[str, int, int]:
-    """Split, person and stimulus of a clip; no person and no stimulus is in two splits."""
+    """Return split, person and stimulus of a clip; splits share no person and no stimulus."""
     sizes = {split: max(1, round(share * n_clips)) for split, share in SPLIT_SHARES.items()}
     sizes["train"] = n_clips - sizes["val"] - sizes["test"]
     first_clip = first_person = first_stimulus = 0
@@ -153,7 +152,7 @@ def _assign_clip(index: int, n_clips: int, seed: int) -> tuple[str, int, int]:
 
 
 def _labels(stimulus: int, seed: int) -> tuple[float, ...]:
-    """One to three emotions; each leads in turn. Anxiety and Fear like to meet, Amusement and Fear do not."""
+    """Sample one to three emotions; Anxiety and Fear often co-occur, Amusement and Fear rarely."""
     rng, names = _random_stream(seed, _STIMULUS, stimulus), list(HUME_REACTION)
     main = names.pop(stimulus % len(names))
     bias = {("Anxiety", "Fear"): 4.0, ("Fear", "Anxiety"): 4.0, ("Fear", "Amusement"): 0.1, ("Amusement", "Fear"): 0.1}
@@ -165,7 +164,7 @@ def _labels(stimulus: int, seed: int) -> tuple[float, ...]:
 
 
 def _random_poses(rng: np.random.Generator, n_frames: int, rate_hz: float) -> tuple[Pose, ...]:
-    """The head's small sway; in 8 % of the clips it turns away for a while, in 4 % the person leaves the picture."""
+    """Sample small head motion; in 8% of the clips the head turns away for a while, in 4% it leaves the frame."""
     times_s, progress = np.arange(n_frames) / rate_hz, np.linspace(0, 1, n_frames)
 
     def sway(size: float) -> FloatArray:
@@ -183,7 +182,7 @@ def _random_poses(rng: np.random.Generator, n_frames: int, rate_hz: float) -> tu
 
 
 def _blinks(rng: np.random.Generator, times_s: FloatArray) -> FloatArray:
-    """How far the eyes are shut at each time, (T,): now and then, for about a quarter of a second."""
+    """Sample blinks of about 0.25 s; return the closure of the eyes at each time, (T,) in [0, 1]."""
     moments_s = np.cumsum(rng.uniform(0.8, 3.5, size=int(times_s[-1] / 0.8) + 1))
     distance_s = np.abs(times_s[:, None] - moments_s).min(axis=1)
     return np.asarray((1 - distance_s / 0.12).clip(0, 1), np.float32)
@@ -192,11 +191,11 @@ def _blinks(rng: np.random.Generator, times_s: FloatArray) -> FloatArray:
 def _sum_tracks(
     table: Mapping[str, Mapping[str, float]], names: Sequence[str], strengths: FloatArray, lowest: float
 ) -> dict[str, FloatArray]:
-    """Each name's track, (K,) in [``lowest``, 1], from the emotions' ``strengths``, (K, 7)."""
+    """Return each name's track, (K,) in [``lowest``, 1], from the emotions' ``strengths``, (K, 7)."""
     weights = np.array([[table[emotion].get(name, 0.0) for name in names] for emotion in HUME_REACTION], np.float32)
     return dict(zip(names, (strengths @ weights).clip(lowest, 1).T, strict=True))
 
 
 def _random_stream(seed: int, *key: int) -> np.random.Generator:
-    """The random numbers for one purpose, whatever else has been drawn."""
+    """Return the random generator for one purpose, independent of all others."""
     return np.random.default_rng(np.random.SeedSequence(seed, spawn_key=key))

@@ -16,15 +16,15 @@ from reactometer.types import SOUND_RATE_HZ, ByteArray, FloatArray
 from reactometer.workers.pool import run_jobs
 
 _VERSION = 2
-"""Version of the images and sounds; raise it when a change alters them."""
+"""Version of the images and sounds; increase it if a change alters them."""
 
 MIN_CLIPS = 4
 
 Job = tuple[ClipPlan, Path]
-"""A clip, and the file to write."""
+"""A clip plan, and the file to write."""
 
 _X264 = {"crf": "24", "preset": "veryfast", "threads": "1", "flags": "+bitexact", "x264-params": "bframes=0:mbtree=0"}
-"""The macroblock tree is off: with it even one thread does not give the same bytes on every run (x264 core 165)."""
+"""The macroblock tree is off, because it makes the bytes differ between runs, even with one thread (x264 core 165)."""
 
 _AAC = {"b": "48k", "aac_coder": "fast", "flags": "+bitexact"}
 
@@ -42,11 +42,11 @@ def simulate(
 
     The folder gets ``data_info.csv`` (the challenge's columns, then ``Person`` and ``Stimulus``; with test labels) and
     ``<split>/mp4/<id>.mp4`` (H.264, AAC mono 16 kHz). The same settings give the same bytes for any ``workers``. A
-    folder with the same dataset is left as it is.
+    folder with the same dataset is unchanged.
 
     Args:
-        out: the folder, which appears when all clips are rendered.
-        n_clips: number of clips; about 60, 15 and 25% of them in train, val and test.
+        out: the folder, created when all clips are rendered.
+        n_clips: number of clips; about 60%, 15% and 25% in train, val and test.
         seed: random seed.
         duration_s: length of each clip, seconds.
         workers: number of processes; 1 renders in this process.
@@ -54,7 +54,7 @@ def simulate(
 
     Raises:
         ConfigError: fewer than four clips.
-        OutputError: the folder exists and is another one.
+        OutputError: the folder exists with other contents.
     """
     if n_clips < MIN_CLIPS:
         raise ConfigError("too few clips to simulate", got=n_clips, expected=f"{MIN_CLIPS} or more")
@@ -92,7 +92,9 @@ def _write_clip(job: Job) -> None:
 
 
 def _crashed(job: Job) -> None:
-    raise OutputError(f"the process that rendered {job[0].clip_id} died", fix="Free some memory and run it again")
+    raise OutputError(
+        f"the worker that rendered {job[0].clip_id} died", fix="Free some memory and run the command again"
+    )
 
 
 def _write_video(path: Path, frames: ByteArray, rate_hz: float, waveform: FloatArray | None) -> None:

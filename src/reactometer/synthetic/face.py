@@ -1,7 +1,7 @@
-"""Draw one image of a talking face from known facial actions.
+"""Draw one image of a talking face from given facial actions.
 
-The head is an egg without perspective. Its skin is a flat texture, on which eyes, brows, nose and mouth are painted for
-every frame; it is wrapped around the head, lit, and laid over hair, neck, shoulders and room.
+The head is an egg without perspective. Eyes, brows, nose and mouth are painted on a flat skin texture for every frame;
+the texture is wrapped around the head, lit, and composited over hair, neck, shoulders and room.
 
 Images are planar in this file, (3, H, W) float32 in [0, 255]. Lengths are in face units: half of the face's width at
 the cheekbones is 1 (about 7 cm); u runs to the image's right, v down, and the zero lies between the eyes.
@@ -22,9 +22,9 @@ from reactometer.types import ByteArray, FloatArray
 Reals = npt.NDArray[np.floating[Any]]
 
 ACTIONS = ("AU1", "AU2", "AU4", "AU5", "AU6", "AU9", "AU10", "AU12", "AU15", "AU20", "AU26", "AU45")
-"""What can move, each from 0 (rest) to 1 (maximum), numbered as in FACS (Ekman, Friesen & Hager 2002): inner and outer
-brow raised, brows lowered and drawn together, upper lid raised, cheek raised, nose wrinkled, upper lip raised, lip
-corners up, lip corners down, lips stretched, jaw dropped, eyes closed."""
+"""Action units from 0 (rest) to 1 (maximum), as in FACS (Ekman, Friesen & Hager 2002): inner and outer brow raised,
+brows lowered and drawn together, upper lid raised, cheek raised, nose wrinkled, upper lip raised, lip corners up, lip
+corners down, lips stretched, jaw dropped, eyes closed."""
 
 _CROWN_V, _CHIN_V = -1.70, 1.56
 _TEXTURE_BOUNDS = (-1.3, -1.85, 1.3, 1.9)  # left, top, right, bottom in face units
@@ -65,42 +65,42 @@ class Appearance:
 
 @dataclass(frozen=True)
 class Pose:
-    """Where the head is in one frame: places in fractions of the picture's side, angles in radians."""
+    """Position of the head in one frame, in shares of the frame's side, and angles in radians."""
 
     x: float  # of the point between the eyes
     y: float
     scale: float  # of one face unit
-    yaw: float = 0.0  # positive: towards the picture's right
+    yaw: float = 0.0  # positive: towards the frame's right
     pitch: float = 0.0  # positive: nods down
-    roll: float = 0.0  # positive: clockwise in the picture
-    gaze: float = 0.0  # the eyes' own sideways look, -1 to 1
+    roll: float = 0.0  # positive: clockwise in the frame
+    gaze: float = 0.0  # sideways direction of the eyes, -1 to 1
 
 
 @dataclass(frozen=True)
 class Canvas:
-    """A planar picture and where it lies in face units."""
+    """Planar image with its position in face units."""
 
     planes: FloatArray  # (C, h, w)
     u: FloatArray  # (w,) of the columns
     v: FloatArray  # (h,) of the rows
 
     def transposed(self) -> Canvas:
-        """The same canvas (a view) with u and v exchanged, to paint upright strips."""
+        """Return a view with u and v exchanged, to paint vertical bands."""
         return Canvas(self.planes.swapaxes(1, 2), self.v, self.u)
 
 
 @dataclass(frozen=True)
 class Scene:
-    """What stays the same over a clip."""
+    """Constant parts of a clip's frames."""
 
     person: Appearance
     room: FloatArray  # (3, H, W) the empty room
-    skin: Canvas  # bare skin and the hair's front; nothing that moves
+    skin: Canvas  # bare skin and front hair, without moving parts
     background: FloatArray  # (h, w, 4) hair, ears, neck and shoulders, already multiplied by the opacity in channel 3
 
 
 def random_appearance(rng: np.random.Generator) -> Appearance:
-    """A person drawn at random: skin over the whole range of human tones, features within natural bounds."""
+    """Sample a person: skin over the whole range of human tones, features within natural bounds."""
     tone = float(rng.uniform(0, len(_SKIN_TONES) - 1))
     fair = tone < 2
     light = np.array([rng.uniform(-0.55, 0.55), rng.uniform(-0.6, -0.1), 1.0])
@@ -132,7 +132,7 @@ def random_appearance(rng: np.random.Generator) -> Appearance:
 
 
 def build_scene(person: Appearance, size_px: int) -> Scene:
-    """Everything of a clip that no frame changes, for square pictures of ``size_px``."""
+    """Build the constant parts of a clip, for square frames of ``size_px``."""
     rng = np.random.default_rng(person.grain_seed)
     density = _density(size_px)
     return Scene(person, _room(person, size_px, rng), _bare_skin(person, density, rng), _background(person, density))
@@ -157,11 +157,11 @@ def draw_frame(
     return np.asarray(frame.clip(0, 255), np.uint8)
 
 
-# --- what stays ------------------------------------------------------------------------------------------------------
+# --- constant parts ----------------------------------------------------------------------------------------------------
 
 
 def _room(person: Appearance, size_px: int, rng: np.random.Generator) -> FloatArray:
-    """(3, H, W) a wall under uneven light, and a few things out of focus."""
+    """Draw a wall under uneven light and a few objects out of focus, (3, H, W)."""
     v, u = np.mgrid[0:size_px, 0:size_px].astype(np.float32) / size_px
     room = person.wall * (1.08 - 0.3 * np.hypot(u - rng.uniform(), v - rng.uniform()))[..., None]
     for _ in range(rng.integers(1, 5)):
@@ -194,7 +194,7 @@ def _bare_skin(person: Appearance, density: float, rng: np.random.Generator) -> 
 
 
 def _background(person: Appearance, density: float) -> FloatArray:
-    """(h, w, 4) hair, neck, shoulders and ears, seen around the head; premultiplied by the opacity in channel 3."""
+    """Draw hair, neck, shoulders and ears, (h, w, 4), premultiplied by the opacity in channel 3."""
     canvas = blank_canvas(4, _BACKGROUND_BOUNDS, density)
     u, v = np.abs(canvas.u)[None, :], canvas.v[:, None]
     around = (u / 1.12) ** 2.4 + np.where(v < 0, np.abs(v / 1.84) ** 2.6, np.abs(v / 1.9) ** 4)
@@ -216,7 +216,7 @@ def _background(person: Appearance, density: float) -> FloatArray:
 
 
 def _composite_background(scene: Scene, pose: Pose) -> FloatArray:
-    """(3, H, W) the room with hair, neck and shoulders, before the face itself."""
+    """Composite the room with hair, neck and shoulders, (3, H, W), without the face."""
     size_px = scene.room.shape[1]
     density = _density(size_px)
     zoom, cos, sin = pose.scale * size_px / density, np.cos(pose.roll), np.sin(pose.roll)
@@ -228,7 +228,7 @@ def _composite_background(scene: Scene, pose: Pose) -> FloatArray:
 
 
 def _wrap_head(planes: FloatArray, person: Appearance, texture: Canvas, pose: Pose, chin_v: float) -> None:
-    """Wrap the texture around the egg, light it, and lay it over ``planes``, (3, H, W), in place."""
+    """Wrap the texture around the egg, light it, and composite it over ``planes``, (3, H, W), in place."""
     size_px = planes.shape[1]
     unit, middle_x, middle_y = pose.scale * size_px, pose.x * size_px, pose.y * size_px
     left, right = (int(np.clip(middle_x + reach * unit, 0, size_px)) for reach in (-1.25, 1.25))
@@ -240,8 +240,8 @@ def _wrap_head(planes: FloatArray, person: Appearance, texture: Canvas, pose: Po
     cos, sin = np.float32(np.cos(pose.roll)), np.float32(np.sin(pose.roll))
     x, y = right_of * cos + below_of * sin, (below_of * cos - right_of * sin) / np.float32(person.length)
     width, slope = _outline(person, chin_v, y)
-    side = (x / np.maximum(width, np.float32(1e-3))).clip(-1, 1)  # sine of the longitude seen from the camera
-    front = np.sqrt(1 - side**2)  # and its cosine
+    side = (x / np.maximum(width, np.float32(1e-3))).clip(-1, 1)  # sine of the longitude relative to the camera
+    front = np.sqrt(1 - side**2)  # cosine of the longitude
     cos, sin = np.float32(np.cos(pose.yaw)), np.float32(np.sin(pose.yaw))
     u = np.where(front * cos + side * sin > 0, (side * cos - front * sin) * width, 1.2)
     v = y - np.float32(0.9 * np.sin(pose.pitch)) * front
@@ -259,7 +259,7 @@ def _wrap_head(planes: FloatArray, person: Appearance, texture: Canvas, pose: Po
 
 
 def _outline(person: Appearance, chin_v: float, v: Reals) -> tuple[Reals, Reals]:
-    """Half of the head's width at each height, 0 above the crown and below the chin, and its slope."""
+    """Return half of the head's width at each height, 0 above the crown and below the chin, and its slope."""
     heights = np.linspace(_CROWN_V - 0.02, chin_v + 0.02, 256, dtype=np.float32)
     crown = 1 - ((0.1 - heights).clip(0) / (0.1 - _CROWN_V)) ** 2.7
     jaw = 1 - ((heights - 0.1).clip(0) / (chin_v - 0.1)) ** person.jaw
@@ -271,12 +271,12 @@ def _outline(person: Appearance, chin_v: float, v: Reals) -> tuple[Reals, Reals]
 
 
 def _density(size_px: int) -> float:
-    """Canvas pixels in one face unit: a little finer than the picture."""
+    """Return canvas pixels per face unit, a little finer than the frame."""
     return 0.28 * size_px
 
 
 def _grain(canvas: Canvas, rng: np.random.Generator, blur_u: float, blur_v: float) -> FloatArray:
-    """(h, w) smooth noise of deviation 1; the blurs are in face units."""
+    """Sample smooth noise of standard deviation 1, (h, w); blurs are in face units."""
     density = 1 / float(canvas.u[1] - canvas.u[0])
     white = rng.standard_normal(canvas.planes.shape[1:], np.float32)
     smooth = cv2.GaussianBlur(white, (0, 0), sigmaX=blur_u * density, sigmaY=blur_v * density)
@@ -288,7 +288,7 @@ def _opaque(colour: FloatArray) -> FloatArray:
 
 
 def _interpolate_tone(tones: FloatArray, position: float) -> FloatArray:
-    """The colour at ``position``, counted in rows, linearly between its neighbours."""
+    """Interpolate linearly between rows of ``tones`` at a fractional row."""
     return np.array([np.interp(position, np.arange(len(tones)), channel) for channel in tones.T], np.float32)
 
 
@@ -298,7 +298,7 @@ def _interpolate_tone(tones: FloatArray, position: float) -> FloatArray:
 def paint_features(canvas: Canvas, person: Appearance, actions: Mapping[str, float], yaw: float, gaze: float) -> None:
     """Paint eyes, brows, nose and mouth over the bare skin; ``actions`` are named as in ``ACTIONS``, 0 to 1.
 
-    ``yaw`` in radians shifts the nose, which stands out; ``gaze`` turns the eyes sideways, -1 to 1.
+    ``yaw`` in radians shifts the protruding nose; ``gaze`` turns the eyes sideways, -1 to 1.
     """
     _paint_nose(canvas, person, actions, 0.16 * float(np.sin(yaw)))
     for side in (-1, 1):
@@ -369,7 +369,7 @@ def _paint_nose(canvas: Canvas, person: Appearance, actions: Mapping[str, float]
 
 
 def _paint_cheek(canvas: Canvas, person: Appearance, side: int, actions: Mapping[str, float]) -> None:
-    """The cheek, and the fold from the nose to the lip's corner."""
+    """Paint the cheek, and the fold from the nose to the lip's corner."""
     smile, sneer = actions["AU12"], max(actions["AU9"], actions["AU10"])
     lift = max(0.7 * smile, actions["AU6"])
     blob(canvas, (side * 0.55, 0.48 - 0.1 * lift), (0.20, 0.15), person.skin * 1.14 + rgb(16, 0, 0), 0.2 + 0.6 * lift)
@@ -412,7 +412,7 @@ def _paint_mouth(canvas: Canvas, person: Appearance, actions: Mapping[str, float
 
 
 def blank_canvas(channels: int, size: tuple[float, float, float, float], density: float) -> Canvas:
-    """A canvas of zeros over ``size`` (left, top, right, bottom in face units), ``density`` pixels a unit."""
+    """Return a canvas of zeros over ``size`` (left, top, right, bottom in face units), ``density`` pixels per unit."""
     left, top, right, bottom = size
     u = (np.arange(round((right - left) * density), dtype=np.float32) + 0.5) / np.float32(density) + np.float32(left)
     v = (np.arange(round((bottom - top) * density), dtype=np.float32) + 0.5) / np.float32(density) + np.float32(top)
@@ -420,7 +420,7 @@ def blank_canvas(channels: int, size: tuple[float, float, float, float], density
 
 
 def paint(canvas: Canvas, mask: Reals, colour: Reals) -> None:
-    """Lay ``colour``, (C,) or (C, h, w), over the canvas where ``mask``, (h, w) in [0, 1], says so."""
+    """Blend ``colour``, (C,) or (C, h, w), into the canvas by ``mask``, (h, w) in [0, 1]."""
     if colour.ndim == 1:
         colour = colour[:, None, None]
     canvas.planes[:] += mask * (colour - canvas.planes)
@@ -429,7 +429,7 @@ def paint(canvas: Canvas, mask: Reals, colour: Reals) -> None:
 def blob(
     canvas: Canvas, centre: tuple[float, float], radii: tuple[float, float], colour: Reals, opacity: float
 ) -> None:
-    """A soft spot that fades as a Gaussian."""
+    """Paint a Gaussian spot."""
     (u, v), (radius_u, radius_v) = centre, radii
     window = crop(canvas, u - 2.3 * radius_u, u + 2.3 * radius_u, v - 2.3 * radius_v, v + 2.3 * radius_v)
     across, down = (window.u - np.float32(u)) / np.float32(radius_u), (window.v - np.float32(v)) / np.float32(radius_v)
@@ -437,7 +437,7 @@ def blob(
 
 
 def band_positions(canvas: Canvas, centre: float, half: float) -> Reals:
-    """The canvas's columns inside ``centre`` ± ``half``, as t in [-1, 1]."""
+    """Return the canvas's columns inside ``centre`` ± ``half``, as t in [-1, 1]."""
     left, right = np.searchsorted(canvas.u, (centre - half, centre + half))
     return (canvas.u[left:right] - np.float32(centre)) / np.float32(half)
 
@@ -452,7 +452,7 @@ def fill_band(
     opacity: float = 1.0,
     soft: float = 0.03,
 ) -> None:
-    """Fill, with ``soft`` edges, between two curves over ``across(canvas, centre, half)``."""
+    """Fill between two curves over ``band_positions(canvas, centre, half)``, with ``soft`` edges."""
     if opacity <= 0.01 or not len(upper):
         return
     window = crop(canvas, centre - half, centre + half, float(upper.min()) - soft, float(lower.max()) + soft)
@@ -462,16 +462,16 @@ def fill_band(
 
 
 def crop(canvas: Canvas, left: float, right: float, top: float, bottom: float) -> Canvas:
-    """The part of the canvas inside these bounds, as a view."""
+    """Return the part of the canvas inside bounds, as a view."""
     (first, last), (above, below) = canvas.u.searchsorted((left, right)), canvas.v.searchsorted((top, bottom))
     return Canvas(canvas.planes[:, above:below, first:last], canvas.u[first:last], canvas.v[above:below])
 
 
 def ramp(distance: Reals, soft: float) -> Reals:
-    """0 outside (negative distance), 1 inside, linear over ``soft``."""
+    """Return 0 outside (negative distance), 1 inside, linear over ``soft``."""
     return (distance * np.float32(1 / soft) + np.float32(0.5)).clip(0, 1)
 
 
 def rgb(red: float, green: float, blue: float) -> FloatArray:
-    """A colour, (3,) float32."""
+    """Return a colour, (3,) float32."""
     return np.array([red, green, blue], np.float32)

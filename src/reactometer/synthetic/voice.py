@@ -1,4 +1,4 @@
-"""Synthesise a talking voice from known voice parameters.
+"""Synthesise speech from given voice parameters.
 
 Source and filter (Fant 1960): glottal pulses with a pitch contour, mixed with breath, pass through the resonances of
 five vowels that change with each syllable.
@@ -15,15 +15,15 @@ from reactometer.synthetic.face import Reals
 from reactometer.types import SOUND_RATE_HZ, FloatArray
 
 PARAMETERS = ("pitch", "range", "loudness", "rate", "breath", "tremor", "laughter", "tension")
-"""What can be set: 0 is rest and 1 the maximum; ``pitch``, ``loudness`` and ``rate`` may go down to -1.
+"""Voice parameters: 0 is rest and 1 the maximum; the minimum of ``pitch``, ``loudness`` and ``rate`` is -1.
 
-At 1, the mean pitch is 9 semitones up, the accent of a syllable 8 semitones (at rest 2), loudness up by 12 dB, the rate
-of syllables up by 80% (at -1 down by 40%), pulses are replaced by breath noise, pitch and loudness waver 9 times per
-second, all time is laughed, and the voice is pressed (flatter spectrum, more energy above 1 kHz).
+At 1, the mean pitch is 9 semitones up, a syllable's accent 8 semitones (at rest 2), loudness 12 dB up, the syllable
+rate 80% up (at -1 40% down), pulses are replaced by breath noise, pitch and loudness waver at 9 Hz, laughter fills all
+time, and the voice is pressed (flatter spectrum, more energy above 1 kHz).
 """
 
 CONTROL_RATE_HZ = 100
-"""Rate of the parameters' tracks, and of the mouth's opening that comes back; (K,) is their length."""
+"""Rate of the parameters' tracks and of the returned mouth opening, each (K,)."""
 
 _VOWELS_HZ = {
     "a": (730, 1090, 2440, 3400),
@@ -40,10 +40,10 @@ _TREMOR_HZ = 9.0
 _LAUGH_S = 0.2
 
 _DECAY_SIZE = 4096
-"""Samples in which each filter decays to nothing: a formant of 80 Hz bandwidth by 550 dB."""
+"""Samples until each filter has decayed: a formant of 80 Hz bandwidth by 550 dB."""
 
 _Section = tuple[list[float], list[float]]
-"""Coefficients of a filter: of its input, and of its output, the newest first."""
+"""Coefficients of a filter's input and output, the newest first."""
 
 _HISS: _Section = (
     [0.4898083010035344, -0.9796166020070688, 0.4898083010035344],
@@ -57,8 +57,8 @@ class Voice:
     """One person's voice at rest."""
 
     pitch_hz: float
-    tract: float  # formants over those of ``_VOWELS_HZ``
-    rate_hz: float  # syllables a second
+    tract: float  # formants relative to ``_VOWELS_HZ``
+    rate_hz: float  # syllables per second
     breath: float  # share of breath noise
     tremor_phase: float  # radians
 
@@ -70,11 +70,11 @@ class _Syllable:
     vowel: str
     accent: float  # of the pitch, -1 to 1
     hiss: float  # of the consonant before it, 0 to 1
-    voiced: float  # share of the duration, at its end
+    voiced: float  # final share of the duration
 
 
 def random_voice(rng: np.random.Generator) -> Voice:
-    """A voice drawn at random, from low to high; a higher voice has a shorter vocal tract."""
+    """Sample a voice, from low to high; a higher voice has a shorter vocal tract."""
     height = rng.uniform()
     return Voice(
         pitch_hz=float(95 * 2.2 ** (height + rng.normal(0, 0.06))),
@@ -104,7 +104,7 @@ def speak(voice: Voice, tracks: Mapping[str, FloatArray], rng: np.random.Generat
 
 
 def _syllables(voice: Voice, tracks: Mapping[str, FloatArray], rng: np.random.Generator) -> list[_Syllable]:
-    """Syllable after syllable to the end, with pauses; laughter takes the share of the time that its track asks for."""
+    """Sample syllables to the end, with pauses; the laughter track is the share of time with laughter."""
     syllables: list[_Syllable] = []
     time_s, laugh_owed_s, breath_after = float(rng.uniform(0.05, 0.15)), 0.0, int(rng.integers(5, 9))
     while (step := int(time_s * CONTROL_RATE_HZ)) < len(tracks["rate"]) - 12:
@@ -124,7 +124,7 @@ def _syllables(voice: Voice, tracks: Mapping[str, FloatArray], rng: np.random.Ge
 
 
 def _syllable_tracks(syllables: list[_Syllable], steps: int) -> tuple[Reals, dict[str, Reals], Reals, Reals]:
-    """Tracks (K,): the swell of the loudness, each vowel's share, the pitch accent, and the consonants' hiss."""
+    """Return tracks, (K,): loudness envelope, share of each vowel, pitch accent, and the consonants' hiss."""
     times_s = np.arange(steps) / CONTROL_RATE_HZ
     swell, accent, hiss = np.zeros(steps), np.zeros(steps), np.zeros(steps)
     vowels = {vowel: np.full(steps, 1e-3) for vowel in _VOWELS_HZ}
@@ -145,7 +145,7 @@ def _syllable_tracks(syllables: list[_Syllable], steps: int) -> tuple[Reals, dic
 def _source(
     voice: Voice, tracks: Mapping[str, FloatArray], accent: Reals, tremor: Reals, rng: np.random.Generator
 ) -> Reals:
-    """(S,) glottal pulses and breath, before the vocal tract; ``tremor``, (K,), is the tremor's."""
+    """Synthesise glottal pulses and breath, (S,), before the vocal tract; ``tremor``, (K,), is a sine."""
     steps = len(accent)
     jitter = _filter([([0.04], [1.0, -0.92])], rng.standard_normal(steps))
     semitones = 9 * tracks["pitch"] + (2 + 6 * tracks["range"]) * accent + np.linspace(1, -1, steps) + jitter
@@ -165,7 +165,7 @@ def _source(
 
 
 def _resonances(vowel: str, tract: float) -> list[_Section]:
-    """The filters of a vowel's formants, each with gain 1 at 0 Hz (Klatt 1980)."""
+    """Return the filters of a vowel's formants, each with gain 1 at 0 Hz (Klatt 1980)."""
     sections = []
     for formant_hz, bandwidth_hz in zip(_VOWELS_HZ[vowel], _BANDWIDTHS_HZ, strict=True):
         radius = np.exp(-np.pi * bandwidth_hz / SOUND_RATE_HZ)
@@ -184,11 +184,11 @@ def _filter(sections: Sequence[_Section], sound: Reals) -> Reals:
 
 
 def _upsample(track: Reals) -> Reals:
-    """A control track, (K,), at the sound's rate, (S,)."""
+    """Resample a control track, (K,), to the sound's rate, (S,)."""
     positions = np.arange(len(track) * SOUND_RATE_HZ // CONTROL_RATE_HZ) * (CONTROL_RATE_HZ / SOUND_RATE_HZ)
     return np.asarray(np.interp(positions, np.arange(len(track)), track))
 
 
 def _normalise_rms(sound: Reals) -> Reals:
-    """The sound at a root mean square of 1."""
+    """Scale a sound to a root mean square of 1."""
     return np.asarray(sound / (np.sqrt(np.mean(np.square(sound))) + 1e-9))
