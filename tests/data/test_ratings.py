@@ -95,7 +95,7 @@ def test_a_table_elsewhere_still_finds_its_clips(tmp_path: Path) -> None:
             "path,Joy\na.mp4,5\nb.mp4,1\n",
             r"row 2: Joy is outside the rating scale \(got '5'; expected 0 to 1\).*--scale",
         ),
-        ("path,Joy\na.mp4,inf\n", "not a rating"),
+        ("path,Joy\na.mp4,inf\n", "outside the rating scale"),
         ("path,Joy\na.mp4,0.5\nb.mp4,high\n", r"row 3: Joy is outside the rating scale \(got 'high'"),
         ("path,rater,Joy\na.mp4,x,1\na.mp4,x,0\n", "row 3: 'x' rated a.mp4 twice"),
         ("path,person,Joy\na.mp4,x,1\na.mp4,y,0\n", "row 3: another audio, split, person or stimulus of a.mp4"),

@@ -1,1 +1,1 @@
-"""Runs over any number of files, which go on where they stopped."""
+"""Predict any number of files in resumable runs."""

@@ -89,7 +89,7 @@ def check_leaks(clips: Sequence[Clip], folded: Sequence[Clip], *, origin: str, a
     """Raise if splits share people or stimuli; warn instead if leaks are allowed.
 
     Args:
-        clips: the dataset as it is.
+        clips: the unchanged dataset.
         folded: the dataset with train and val in folds, or ``clips`` themselves. Folds share no person; stimuli that
             they share cause a warning.
         origin: the dataset, for the message.

@@ -112,7 +112,7 @@ def slice_clip(clip: PreparedClip, start_s: float, end_s: float) -> PreparedClip
 
 
 def select_face(clip: PreparedClip, face: int | None) -> PreparedClip:
-    """Select one person in a window with all faces' samples, as if only this face were tracked; ``None``: nobody."""
+    """Select one person in a window with all faces' samples, as if only this face were tracked."""
     samples: list[FaceSample] = []
     for sample in clip.samples:
         if sample.face is None:
@@ -137,7 +137,7 @@ class _VideoClock:
 
     def watch(self, frames: Iterator[Frame]) -> Iterator[Frame]:
         for frame in frames:
-            check_gap(self.info.path, "picture", self.end_s, frame.time_s)
+            check_gap(self.info.path, "video", self.end_s, frame.time_s)
             duration_s = 1.0 / (self.info.rate_hz or 25.0) if self._last_s is None else frame.time_s - self._last_s
             self.frames_read, self._last_s = self.frames_read + 1, frame.time_s
             self.end_s = frame.time_s + max(duration_s, 0.0)

@@ -141,7 +141,7 @@ def reach_after(unseen_s: float) -> float:
 
 
 def _choose_face(detections: list[Detection], last: tuple[float, Detection] | None, time_s: float) -> Detection | None:
-    """Return the tracked person's face, or the best face if nobody is tracked, or None."""
+    """Return the tracked person's face, or the best face without a tracked person, or None."""
     if last is None:
         return detections[0] if detections else None
     unseen_s = time_s - last[0]

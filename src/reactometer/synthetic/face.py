@@ -157,7 +157,7 @@ def draw_frame(
     return np.asarray(frame.clip(0, 255), np.uint8)
 
 
-# --- constant parts ----------------------------------------------------------------------------------------------------
+# --- constant parts ---------------------------------------------------------------------------------------------------
 
 
 def _room(person: Appearance, size_px: int, rng: np.random.Generator) -> FloatArray:
@@ -457,8 +457,8 @@ def fill_band(
         return
     window = crop(canvas, centre - half, centre + half, float(upper.min()) - soft, float(lower.max()) + soft)
     v, t = window.v[:, None], (window.u - np.float32(centre)) / np.float32(half)
-    ends = np.float32(opacity) * (6 - 6 * np.abs(t)).clip(0, 1)
-    paint(window, ends * ramp(v - upper, soft) * ramp(lower - v, soft), colour)
+    edge_opacity = np.float32(opacity) * (6 - 6 * np.abs(t)).clip(0, 1)
+    paint(window, edge_opacity * ramp(v - upper, soft) * ramp(lower - v, soft), colour)
 
 
 def crop(canvas: Canvas, left: float, right: float, top: float, bottom: float) -> Canvas:
