@@ -123,11 +123,8 @@ class ResultStore:
             rows: list[dict[str, Any]] = []
             for source in sources:
                 original = first_paths[source.sha256]
-                identity = {
-                    "path": source.path,
-                    "same_as": None if original == source.path else original,
-                    "sha256": source.sha256,
-                }
+                same_as = None if original == source.path else original
+                identity = {"path": source.path, "same_as": same_as, "sha256": source.sha256}
                 rows += [row | identity for row in clips.get(source.sha256, ())]
             self._write(rows, [], [*columns, "same_as", "sha256"], self.folder / INDEX_FILE)
         reasons = {source.path: source.problem or self.failures.get(source.sha256, "") for source in sources}
@@ -177,9 +174,7 @@ def open_results(folder: Path, settings: Mapping[str, Any], *, all_faces: bool) 
                 make_folder(folder / subfolder)
             yield ResultStore(folder, all_faces=all_faces)
     except Timeout as error:
-        raise OutputError(
-            f"{folder}: another process uses this folder", fix="Wait, or choose another folder"
-        ) from error
+        raise OutputError(f"{folder}: another process uses this folder", fix="Choose another folder") from error
 
 
 def _check_settings(file: Path, settings: Mapping[str, Any]) -> None:

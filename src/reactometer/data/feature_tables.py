@@ -69,7 +69,7 @@ def prepare_features(
     label_names = choose_labels(remaining, ID_COLUMNS, labels, data)
     rows, steps = _read_clips(data, table, id_column, columns, label_names)
     for stream, pattern in patterns.items():
-        if not any(len(matches[stream][0]) for matches in steps.values()):
+        if not any(len(clip_steps[stream][0]) for clip_steps in steps.values()):
             raise DataError(f"{data}: no row has numbers in all {stream} features", got=f"'{pattern}'")
 
     def read(row: PreparedRow, part: ClipPart, _: object = None) -> Item:
@@ -104,9 +104,8 @@ def _read_clips(
     for name, row_indices in texts.groupby(id_column, sort=False).indices.items():
         cells = {str(column): str(cell) for column, cell in texts.iloc[row_indices[0]].items()}
         split, problem = parse_split(cells.get("split", ""))
-        clip = make_clip(
-            cells, labels, (id_column, *STANDARD_COLUMNS), clip_id=str(name), path=path, split=split, problem=problem
-        )
+        reserved = (id_column, *STANDARD_COLUMNS)
+        clip = make_clip(cells, labels, reserved, clip_id=str(name), path=path, split=split, problem=problem)
         clip_steps: Steps = {}
         for stream, features in values.items():
             has_all = np.isfinite(features[row_indices]).all(axis=1) & (stream in columns)

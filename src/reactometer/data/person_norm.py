@@ -39,6 +39,9 @@ class FeatureStats:
     std: FloatArray  # (D,), 1 for a constant feature
 
 
+StreamStats = Mapping[str, FeatureStats]
+
+
 def read_people(table: Path) -> dict[str, str]:
     """Read the person in each file from a CSV with columns ``path`` and ``person``; raise DataError without them."""
     return {row["path"]: row["person"] for row in read_rows(table, ("path", "person")) if row["person"]}
@@ -95,12 +98,10 @@ def _to_stats(sums: Sums) -> dict[str, FeatureStats]:
     return stats
 
 
-def apply_person_norm(
-    item: Item, person_stats: Mapping[str, FeatureStats], training_stats: Mapping[str, FeatureStats]
-) -> Item:
+def apply_person_norm(item: Item, person_stats: StreamStats, training_stats: StreamStats) -> Item:
     """Replace the mean and spread of each feature of the item's person by the training set's.
 
-    ``person_stats`` and ``training_stats`` are by stream; a stream that one of them lacks stays unchanged.
+    A stream without statistics of the person or the training set is unchanged.
     """
 
     def standardise(steps: np.ndarray, stream: str) -> np.ndarray:
@@ -117,14 +118,13 @@ class PersonReader:
     """Reader that normalises features per person."""
 
     read: ItemLoader
-    person_stats: Mapping[str, Mapping[str, FeatureStats]] = field(repr=False)  # by person and stream
-    training_stats: Mapping[str, FeatureStats] = field(repr=False)  # by stream
+    person_stats: Mapping[str, StreamStats] = field(repr=False)  # by person and stream
+    training_stats: StreamStats = field(repr=False)  # by stream
 
     def __call__(self, row: PreparedRow, part: ClipPart, rng: np.random.Generator | None = None) -> Item:
         """Read a part, and normalise it if its person has enough clips."""
-        return apply_person_norm(
-            self.read(row, part, rng), self.person_stats.get(row.clip.person or "", {}), self.training_stats
-        )
+        person_stats = self.person_stats.get(row.clip.person or "", {})
+        return apply_person_norm(self.read(row, part, rng), person_stats, self.training_stats)
 
     def describe(self, rows: Sequence[PreparedRow]) -> str:
         """Return a sentence with the number of normalised clips."""

@@ -103,22 +103,19 @@ def open_data(config: DataConfig, settings: PrepareConfig | None = None, *, prog
     """
     if config.path is None:
         raise ConfigError("no dataset", fix="Set data.path in the TOML file, or add data.path=FOLDER")
-    if (config.path / INDEX_FILE).is_file():
-        return open_prepared(config.path)
+    data, labels = config.path, config.labels
+    if (data / INDEX_FILE).is_file():
+        return open_prepared(data)
     face, voice = config.face_features, config.voice_features
-    folder = config.cache or default_folder(config.path, face, voice)
+    folder = config.cache or default_folder(data, face, voice)
     claim_folder(folder)
     with FileLock(folder / "clips" / "preparing.lock"):  # other training processes wait
         if face or voice:
             require("pandas", extra="evaluate")
             from reactometer.data.feature_tables import prepare_features  # here, because importing pandas is slow
 
-            return prepare_features(
-                config.path, folder, face=face, voice=voice, labels=config.labels, progress=progress
-            )
-        return prepare(
-            config.path, folder, settings=settings, labels=config.labels, votes=config.votes, progress=progress
-        )
+            return prepare_features(data, folder, face=face, voice=voice, labels=labels, progress=progress)
+        return prepare(data, folder, settings=settings, labels=labels, votes=config.votes, progress=progress)
 
 
 @dataclass(frozen=True)

@@ -188,8 +188,9 @@ def find_components(clips: Sequence[Clip], disjoint: Sequence[str]) -> np.ndarra
             )
         for index, name in enumerate(names):
             edges.append((index, nodes.setdefault((key, name), len(clips) + len(nodes))))
-    endpoints, n_nodes = np.array(edges).T, len(clips) + len(nodes)  # (2, edges): clip, and person or stimulus
-    graph = coo_array((np.ones(len(edges)), (endpoints[0], endpoints[1])), shape=(n_nodes, n_nodes))
+    rows, columns = np.array(edges).T  # (edges,) each: clip, and person or stimulus
+    n_nodes = len(clips) + len(nodes)
+    graph = coo_array((np.ones(len(edges)), (rows, columns)), shape=(n_nodes, n_nodes))
     _, component = connected_components(graph, directed=False)  # numbered in the order of their first clips
     return np.asarray(component[: len(clips)])
 
@@ -204,9 +205,12 @@ def _assign_components(component: np.ndarray, values: np.ndarray, shares: np.nda
     scaled = np.column_stack([np.full(len(values), SIZE_WEIGHT), (values - values.mean(axis=0)) / std])
     split_ids, n_components = np.flatnonzero(shares > 0), int(component.max()) + 1
     generator = np.random.default_rng(seed)
-    sums = np.zeros((n_components + len(split_ids), scaled.shape[1]))  # (components + used, 1 + L)
+    sums = np.zeros((n_components + len(split_ids), scaled.shape[1]))  # (components + splits, 1 + L)
     np.add.at(sums, component, scaled)
-    weight, excess = 1.0 / shares[split_ids], -shares[split_ids, None] * scaled.sum(axis=0)  # (used,), (used, 1 + L)
+    weight, excess = (
+        1.0 / shares[split_ids],
+        -shares[split_ids, None] * scaled.sum(axis=0),
+    )  # (splits,), (splits, 1 + L)
     split_of = np.append(np.zeros(n_components, dtype=int), np.arange(len(split_ids)))
     order = generator.permutation(n_components)
     for i in order[np.argsort(-sums[order, 0], kind="stable")]:

@@ -27,6 +27,9 @@ MIN_AUDIBLE_DBFS = -60.0  # root mean square of an interval, relative to full sc
 LEVEL_INTERVAL_S = 0.1
 FULL_SCALE = 2.0**31  # of the resampler's integers
 
+TimedFrame = tuple[float | None, AudioFrame | None]
+"""Start in seconds and frame; end and None for a packet that cannot be decoded."""
+
 
 def read_sound(path: Path, info: MediaInfo | None = None) -> Iterator[SoundBlock]:
     """Yield the first sound stream from the zero of the file's clock on, in blocks of a second, without a gap.
@@ -107,9 +110,7 @@ def _fill_gaps(path: Path, chunks: Iterable[tuple[int, FloatArray]]) -> Iterator
             position += len(new_samples)
 
 
-def _resample(
-    frames: Iterable[tuple[float | None, AudioFrame | None]], zero_s: float
-) -> Iterator[tuple[int, FloatArray]]:
+def _resample(frames: Iterable[TimedFrame], zero_s: float) -> Iterator[tuple[int, FloatArray]]:
     """Resample each run of contiguous frames separately; yield chunks with their first sample index."""
     for _, run in groupby(_number_runs(frames), key=lambda numbered: numbered[0]):
         _, start_s, first = next(run)
@@ -130,9 +131,7 @@ def _resample(
                 position += len(samples)
 
 
-def _number_runs(
-    frames: Iterable[tuple[float | None, AudioFrame | None]],
-) -> Iterator[tuple[int, float, AudioFrame | None]]:
+def _number_runs(frames: Iterable[TimedFrame]) -> Iterator[tuple[int, float, AudioFrame | None]]:
     """Yield frames with the number of their run; a jump in time, damage, or a new rate or layout starts a run."""
     run, start_s, samples, audio_format = 0, 0.0, 0, None
     for time_s, frame in frames:
@@ -149,10 +148,8 @@ def _number_runs(
         yield run, start_s, frame
 
 
-def _decode(
-    path: Path, container: InputContainer, stream: AudioStream
-) -> Iterator[tuple[float | None, AudioFrame | None]]:
-    """Yield start in seconds of the container's clock and frame; end and None for an undecodable packet."""
+def _decode(path: Path, container: InputContainer, stream: AudioStream) -> Iterator[TimedFrame]:
+    """Yield the frames of a sound stream on the container's clock."""
     damaged = decoded = False
     if stream.codec_context is None:
         raise MediaError(f"the sound of {path} has an unknown codec", fix="Convert its sound to AAC or WAV")

@@ -273,9 +273,7 @@ def _decode(outputs: Sequence[FloatArray], height_px: int, width_px: int) -> tup
     boxes, scores = np.hstack([corners, sizes]), scores[candidates]
     finite = np.isfinite(np.hstack([boxes, eyes])).all(axis=1)
     boxes, eyes, scores = boxes[finite], eyes[finite], scores[finite]
-    best = np.asarray(
-        cv2.dnn.NMSBoxes(np.trunc(boxes).tolist(), scores.tolist(), 0.0, YUNET_MAX_OVERLAP), dtype=np.intp
-    )
+    best = list(cv2.dnn.NMSBoxes(np.trunc(boxes).tolist(), scores.tolist(), 0.0, YUNET_MAX_OVERLAP))
     return boxes[best], eyes[best], scores[best]
 
 

@@ -80,9 +80,7 @@ def probe(path: Path) -> MediaInfo:
     with open_media(path) as container:
         stream, has_audio = video_stream(container), bool(container.streams.audio)
         if stream is None and not has_audio:
-            raise MediaError(
-                f"{path} has neither video nor sound", expected="video, sound or both", fix="Check the file"
-            )
+            raise MediaError(f"{path} has neither video nor sound", expected="video or sound", fix="Check the file")
         duration_s = container.duration / 1_000_000 if container.duration else None
         if stream is None:
             sound = container.streams.audio[0]

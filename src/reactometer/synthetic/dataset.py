@@ -92,9 +92,7 @@ def _write_clip(job: Job) -> None:
 
 
 def _crashed(job: Job) -> None:
-    raise OutputError(
-        f"the worker that rendered {job[0].clip_id} died", fix="Free some memory and run the command again"
-    )
+    raise OutputError(f"the worker that rendered {job[0].clip_id} died", fix="Free some memory and retry")
 
 
 def _write_video(path: Path, frames: ByteArray, rate_hz: float, waveform: FloatArray | None) -> None:

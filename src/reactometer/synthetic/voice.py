@@ -155,10 +155,8 @@ def _source(
     pulses = np.where(phase < 0.42, opening, np.where(phase < 0.60, closing, 0.0))  # as in Rosenberg 1971
     pressed = np.diff(pulses, prepend=0.0) / pitch_hz
     relaxed = _filter([([0.25], [1.0, -0.75])], pressed)
-    tension, breath = (
-        _upsample(tracks["tension"]),
-        _upsample((voice.breath + 0.9 * tracks["breath"]).clip(0, 1)),
-    )
+    tension = _upsample(tracks["tension"])
+    breath = _upsample((voice.breath + 0.9 * tracks["breath"]).clip(0, 1))
     voiced = (1 - tension) * _normalise_rms(relaxed) + tension * _normalise_rms(pressed)
     breath_noise = rng.standard_normal(len(voiced)) * (0.4 + 0.6 * pulses)
     return np.asarray((1 - breath) * voiced + 0.7 * breath * breath_noise)

@@ -51,9 +51,8 @@ def _run(
     """Yield the index and the finished future of each job."""
     if not jobs:
         return
-    pool = ProcessPool(
-        min(workers, len(jobs)), initializer=_initialise, initargs=(function,), context=IsolatedContext()
-    )
+    n_workers = min(workers, len(jobs))
+    pool = ProcessPool(n_workers, initializer=_initialise, initargs=(function,), context=IsolatedContext())
     indices: dict[Future[Result], int] = {}
     try:
         for index, job in jobs.items():
