@@ -151,11 +151,8 @@ def claim_folder(folder: Path) -> None:
     make_folder(folder)
     names = {entry.name for entry in folder.iterdir()}
     if any(name not in ("clips", FEATURES, INDEX_FILE) and not name.endswith(PART) for name in names):
-        raise DataError(
-            f"{folder}: contains other files",
-            expected="a new folder or a prepared dataset",
-            fix="Choose another folder with --out or data.cache",
-        )
+        fix = "Choose another folder with --out or data.cache"
+        raise DataError(f"{folder}: contains other files", expected="a new folder or a prepared dataset", fix=fix)
     make_folder(folder / "clips")
 
 

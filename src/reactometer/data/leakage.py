@@ -129,7 +129,8 @@ def find_label_vectors(clips: Sequence[Clip]) -> tuple[LabelVectors, list[Leak]]
         return LabelVectors(0, 0, {}, {}), []
     vectors = np.array([clip.labels for clip in labelled])  # (clips, L)
     distinct, vector_index = np.unique(vectors, axis=0, return_inverse=True)  # (V, L), (clips,)
-    vector_index, split = vector_index.ravel(), np.array([clip.split for clip in labelled])
+    vector_index = vector_index.ravel()
+    split = np.array([clip.split for clip in labelled])  # (clips,)
     in_train = np.isin(np.arange(len(distinct)), vector_index[split == "train"])  # (V,)
     chance = np.full(len(distinct), float(in_train.sum()))
     for column in distinct.T:

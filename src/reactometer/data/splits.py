@@ -217,7 +217,8 @@ def _assign_components(component: np.ndarray, values: np.ndarray, shares: np.nda
         split_of[i] = np.argmin(weight * (2.0 * excess @ sums[i] + sums[i] @ sums[i]))
         excess[split_of[i]] += sums[i]
     for i in generator.integers(n_components, size=min(SWAPS_PER_COMPONENT * n_components, MAX_SWAPS)):
-        current, difference = split_of[i], sums - sums[i]  # gain of the current split, by partner
+        current = split_of[i]
+        difference = sums - sums[i]  # gain of the current split, by partner
         squares = (difference**2).sum(axis=1)
         cost_change = weight[current] * (squares + 2.0 * difference @ excess[current])
         cost_change += weight[split_of] * (squares - 2.0 * (difference * excess[split_of]).sum(axis=1))

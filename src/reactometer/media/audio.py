@@ -53,7 +53,9 @@ def read_sound(path: Path, info: MediaInfo | None = None) -> Iterator[SoundBlock
             n_complete = size - size % BLOCK_SIZE
             for first in range(0, n_complete, BLOCK_SIZE):
                 yield SoundBlock((start_sample + first) / SOUND_RATE_HZ, samples[first : first + BLOCK_SIZE])
-            start_sample, pending, size = start_sample + n_complete, [samples[n_complete:]], size - n_complete
+            start_sample += n_complete
+            size -= n_complete
+            pending = [samples[n_complete:]]
         if size:
             yield SoundBlock(start_sample / SOUND_RATE_HZ, np.concatenate(pending))
 
@@ -137,12 +139,14 @@ def _number_runs(frames: Iterable[TimedFrame]) -> Iterator[tuple[int, float, Aud
     for time_s, frame in frames:
         expected_s = start_s + (samples / audio_format[0] if audio_format else 0.0)
         if frame is None:
-            run, start_s, samples, audio_format = run + 1, time_s or expected_s, 0, None
+            run, start_s = run + 1, time_s or expected_s
+            samples, audio_format = 0, None
             yield run, start_s, None
             continue
         frame_format = (frame.sample_rate, frame.layout.name, frame.format.name)
         if frame_format != audio_format or (time_s is not None and abs(time_s - expected_s) > MIN_GAP_S):
-            run, start_s, samples, audio_format = run + 1, expected_s if time_s is None else time_s, 0, frame_format
+            run, start_s = run + 1, expected_s if time_s is None else time_s
+            samples, audio_format = 0, frame_format
         samples += frame.samples
         frame.pts = None  # the run's start replaces it
         yield run, start_s, frame
@@ -168,8 +172,6 @@ def _decode(path: Path, container: InputContainer, stream: AudioStream) -> Itera
     except av.error.FFmpegError as error:
         raise MediaError(f"the sound of {path} cannot be read to its end", got=error, fix="Copy it again") from error
     if damaged and not decoded:
-        raise MediaError(
-            f"the sound of {path} cannot be decoded",
-            got=f"{stream.codec_context.name} data without a decodable packet",
-            fix="Convert the sound again, or remove it to use only the video",
-        )
+        got = f"{stream.codec_context.name} data without a decodable packet"
+        fix = "Convert the sound again, or remove it to use only the video"
+        raise MediaError(f"the sound of {path} cannot be decoded", got=got, fix=fix)

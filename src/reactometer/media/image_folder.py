@@ -35,11 +35,8 @@ def prepare_crops(folder: Path, settings: PrepareConfig, audio_path: Path | None
     paths = list_crops(folder)
     samples = tuple(_sample(path, i / CROP_RATE_HZ, settings.size_px) for i, path in enumerate(paths))
     if not any(sample.state is FrameState.FACE for sample in samples):
-        raise MediaError(
-            f"{folder}: no readable face crop",
-            got=f"{len(paths)} images",
-            expected=f"files ending in {', '.join(IMAGE_ENDINGS)}",
-        )
+        expected = f"files ending in {', '.join(IMAGE_ENDINGS)}"
+        raise MediaError(f"{folder}: no readable face crop", got=f"{len(paths)} images", expected=expected)
     waveform = read_waveform(audio_path) if audio_path else None
     sound_s = 0.0 if waveform is None else len(waveform) / SOUND_RATE_HZ
     return PreparedClip(0.0, max(len(paths) / CROP_RATE_HZ, sound_s), samples, waveform, len(paths))

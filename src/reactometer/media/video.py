@@ -111,8 +111,9 @@ def read_frames(path: Path) -> Iterator[Frame]:
         stream = video_stream(container)
         if stream is None or stream.time_base is None:
             return
-        index, step_s = -1, 1 / (_rate_hz(stream) or FALLBACK_RATE_HZ)
-        zero_pts, time_s, (ticks, per_s) = None, -step_s, stream.time_base.as_integer_ratio()
+        step_s = 1 / (_rate_hz(stream) or FALLBACK_RATE_HZ)
+        ticks, per_s = stream.time_base.as_integer_ratio()
+        index, time_s, zero_pts = -1, -step_s, None
         for index, (pts, frame) in enumerate(_decode(path, container, stream)):
             zero_pts = (pts or 0) if zero_pts is None else zero_pts
             frame_time_s = None if pts is None else (pts - zero_pts) * ticks / per_s
@@ -175,10 +176,8 @@ def _check_complete(path: Path, container: InputContainer, stream: VideoStream, 
         return
     declared = stream.frames or round((declared_s or 0.0) * float(stream.average_rate or FALLBACK_RATE_HZ))
     if declared - count > max(MAX_MISSING_FRAMES, MAX_MISSING_SHARE * declared):
-        raise MediaError(
-            f"{path} is truncated: {count} of {declared} frames could be read",
-            fix="Copy, download or record it again, or export the readable part with a video editor",
-        )
+        fix = "Copy, download or record it again, or export the readable part with a video editor"
+        raise MediaError(f"{path} is truncated: {count} of {declared} frames could be read", fix=fix)
 
 
 def _declared_end(container: InputContainer, stream: VideoStream) -> float | None:

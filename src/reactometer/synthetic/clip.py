@@ -126,7 +126,8 @@ def render_clip(plan: ClipPlan) -> tuple[ByteArray, FloatArray]:
     actions = _sum_tracks(FACE, ACTIONS, plan.envelope(times_s)[:, None] * strengths, lowest=0)
     actions["AU26"] = (actions["AU26"] + 0.28 * np.interp(times_s, control_s, opening)).clip(0, 1)
     actions["AU45"] = _blinks(rng, times_s)
-    scene, blur_px, noise_level = build_scene(plan.appearance, plan.size_px), rng.uniform(0, 0.7), rng.uniform(1, 4)
+    scene = build_scene(plan.appearance, plan.size_px)
+    blur_px, noise_level = rng.uniform(0, 0.7), rng.uniform(1, 4)
     frames = []
     for i, pose in enumerate(plan.poses):
         noise = noise_level * rng.standard_normal((plan.size_px, plan.size_px, 1), np.float32)
@@ -147,7 +148,9 @@ def _assign_clip(index: int, n_clips: int, seed: int) -> tuple[str, int, int]:
         if 0 <= position < size:
             order = _random_stream(seed, _ORDER, first_person + position // persons).permutation(persons)
             return split, first_person + int(order[position % persons]), first_stimulus + position * stimuli // size
-        first_clip, first_person, first_stimulus = first_clip + size, first_person + persons, first_stimulus + stimuli
+        first_clip += size
+        first_person += persons
+        first_stimulus += stimuli
     raise IndexError(f"clip {index} of {n_clips}")
 
 

@@ -127,7 +127,9 @@ class MediaWorker:
         if code == -signal.SIGXCPU:
             limit = f"{self.limits.cpu_s:.0f} s of CPU time per minute of video"
             return MediaError(f"{path}: decoding took more than {limit}", fix="Convert or split the file")
-        got = None if code is None else signal.Signals(-code).name if code < 0 else f"exit status {code}"
+        got = f"exit status {code}" if code is not None else None
+        if code is not None and code < 0:
+            got = signal.Signals(-code).name
         fix = "Free some memory, or convert the file"
         return MediaError(f"{path}: the decoder process died", got=got, fix=fix)
 
