@@ -165,7 +165,7 @@ def test_what_cannot_be_run_is_said_before_anything_is_written(videos: Path, tmp
         predict_folder([videos], tmp_path / "out", options=PredictOptions(faces="both"), progress=False)
     assert not (tmp_path / "out").exists()
     (tmp_path / "mine.txt").write_text("mine")
-    with pytest.raises(OutputError, match="not of a run"):
+    with pytest.raises(OutputError, match="files of no run"):
         predict_folder([videos], tmp_path, progress=False)
 
 

@@ -187,8 +187,8 @@ def test_a_silent_video_ends_when_its_last_frame_has_been_shown(
     assert heard.end_s == pytest.approx(1.5)
 
 
-@pytest.mark.parametrize("what", ["picture", "sound"])
-def test_a_damaged_timestamp_is_an_error_and_not_an_hour_of_nothing(tmp_path: Path, what: str) -> None:
+@pytest.mark.parametrize("stream", ["video", "sound"])
+def test_a_damaged_timestamp_is_an_error_and_not_an_hour_of_nothing(tmp_path: Path, stream: str) -> None:
     path = tmp_path / "jump.mkv"
     with av.open(str(path), "w") as container:
         video = container.add_stream("mpeg4", rate=Fraction(10))
@@ -196,17 +196,17 @@ def test_a_damaged_timestamp_is_an_error_and_not_an_hour_of_nothing(tmp_path: Pa
         sound = container.add_stream("pcm_s16le", SOUND_RATE_HZ, layout="mono")
         for second in (0, 1, 2000):
             picture = av.VideoFrame.from_ndarray(np.full((64, 64, 3), 90, np.uint8), format="rgb24")
-            picture.pts, picture.time_base = 10 * (second if what == "picture" else min(second, 2)), Fraction(1, 10)
+            picture.pts, picture.time_base = 10 * (second if stream == "video" else min(second, 2)), Fraction(1, 10)
             container.mux(video.encode(picture))
             heard = av.AudioFrame.from_ndarray(np.zeros((1, SOUND_RATE_HZ), np.int16), format="s16", layout="mono")
             heard.sample_rate, heard.pts = (
                 SOUND_RATE_HZ,
-                SOUND_RATE_HZ * (second if what == "sound" else min(second, 2)),
+                SOUND_RATE_HZ * (second if stream == "sound" else min(second, 2)),
             )
             container.mux(sound.encode(heard))
         container.mux(video.encode(None))
         container.mux(sound.encode(None))
-    with pytest.raises(MediaError, match=rf"jump\.mkv.*{what}.*2000\.\d s"):
+    with pytest.raises(MediaError, match=rf"jump\.mkv.*{stream}.*2000\.\d s"):
         _windows(path, WindowSpec(2.0, 1.0))
 
 
