@@ -21,7 +21,7 @@ from reactometer.evaluation.metrics import measure
 from reactometer.evaluation.bootstrap import Resampling, bootstrap_metrics
 draws = np.random.default_rng(0)
 truth = draws.random((50, 2)); guess = (truth + draws.normal(0, .1, truth.shape))
-own = bootstrap_metrics(truth, guess, ["a", "b"], how=Resampling(n_resamples=200)).by_label["rmse"]
+own = bootstrap_metrics(truth, guess, ["a", "b"], resampling=Resampling(n_resamples=200)).by_label["rmse"]
 told = measure(truth, guess, ["a", "b"]).as_json()["rmse"]
 print(json.dumps([list(told.values()), [[one.low, one.value, one.high] for one in own],
                   np.sqrt(((truth - guess) ** 2).mean(0)).tolist()]))

@@ -52,12 +52,12 @@ def test_the_main_job_from_a_data_set_to_predictions(
     metrics = json.loads((tmp_path / "scores" / "metrics.json").read_text())
     assert f"test: {metrics['n_clips']} clips" in printed
     assert "(95% interval): 2000 resamples by person" in printed
-    assert "slope: of truth on prediction" in printed
+    assert "slope: of target on prediction" in printed
     status, printed, _ = run("evaluate", "--model", out / "model", cache, "--split", "all", "--groups", "country, age")
     assert status == 0
     assert "South Africa" in printed
     assert re.search(r"age \d+-\d+ ", printed)
-    assert "0 differences looked at, 0 shown" in printed
+    assert "0 differences tested, 0 significant" in printed
     status, _, messages = run("report", out / "model", cache, "--no-degradation", "--out", tmp_path / "report")
     assert status == 0
     assert str(tmp_path / "report" / "report.html") in messages
@@ -66,7 +66,7 @@ def test_the_main_job_from_a_data_set_to_predictions(
     status, printed, _ = run("compare-predictions", own, own, "--data", cache, "--by", "clip", "--resamples", 200)
     assert status == 0
     assert "200 resamples and permutations by clip (10 of them)" in printed
-    assert "no difference shown in mean Pearson" in printed
+    assert "no significant difference in mean Pearson" in printed
     status, _, errors = run("compare-predictions", own, tmp_path / "no.csv", "--data", data)
     assert (status, "no.csv: no such file" in errors) == (2, True)
     video = next((data / "test" / "mp4").iterdir())
@@ -158,11 +158,11 @@ def test_clips_that_fail_are_listed_and_the_status_is_1(
     assert [text.startswith("failed: ") for text in pd.read_csv(out).status] == [False, True, True]
     status, printed, errors = run("predict", "--model", model_folder, good, broken, "--out", tmp_path / "run")
     assert status == 1
-    assert "1 of 2 files have a result (2 computed now, 0 there before)" in printed
+    assert "1 of 2 files have a result (2 computed now, 0 earlier)" in printed
     assert "1 failed:" in errors
     assert "failed.csv" in errors
     status, printed, errors = run("predict", "--model", model_folder, good, "--out", tmp_path / "run")
-    assert (status, "1 of 1 files have a result (0 computed now, 1 there before)" in printed) == (0, True)
+    assert (status, "1 of 1 files have a result (0 computed now, 1 earlier)" in printed) == (0, True)
 
 
 @pytest.mark.parametrize(
@@ -223,7 +223,7 @@ def test_ctrl_c_is_said_and_keeps_what_is_done(
     monkeypatch.setattr(prepare, "run_jobs", interrupted)
     status, _, errors = run("prepare", simulated, "--out", tmp_path / "cache")
     assert status == 130
-    assert "stopped; run it again" in errors
+    assert "stopped. hint: run it again" in errors
 
 
 @pytest.mark.parametrize(

@@ -20,7 +20,7 @@ from reactometer.labels import HUME_REACTION
 def test_a_clean_data_set_has_no_leak_and_its_facts_are_its_tables(prepared: PreparedSet, tmp_path: Path) -> None:
     found = audit(prepared.folder, out=tmp_path / "audit.json", progress=False)
     assert found.leaks == ()
-    assert found.unseen == ()
+    assert found.limitations == ()
     said = json.loads((tmp_path / "audit.json").read_text())
     for split in ("train", "val", "test"):
         rows, own = prepared.split(split), said["splits"][split]
@@ -62,8 +62,8 @@ def test_planted_leaks_are_each_named_with_their_size(excerpt: Callable[..., Pat
     assert leaks["file", "val"].examples == (table.File_ID[train[0]],)
     assert ("stimulus", "test") not in leaks
     assert found.splits["train"].n_failed == 1
-    assert any(text.startswith(f"stimulus unknown for {len(test)} of 21 clips") for text in found.unseen)
-    assert "1 clips could not be read" in found.unseen
+    assert any(text.startswith(f"stimulus unknown for {len(test)} of 21 clips") for text in found.limitations)
+    assert "1 clips could not be read" in found.limitations
 
 
 def test_features_have_no_media_and_length_can_give_labels_away(tmp_path: Path) -> None:
@@ -80,6 +80,6 @@ def test_features_have_no_media_and_length_can_give_labels_away(tmp_path: Path) 
     found = audit(tmp_path / "features.parquet", face_features="AU*", progress=False)
     assert found.length_baseline is not None
     assert found.length_baseline.low > 0.9
-    assert any("features instead of media" in text for text in found.unseen)
+    assert any("feature tables instead of media" in text for text in found.limitations)
     assert found.leaks == ()  # three coarse label vectors tell no stimulus
-    assert found.vectors.shared == {"val": 1.0}
+    assert found.label_vectors.shared == {"val": 1.0}

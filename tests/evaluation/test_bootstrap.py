@@ -37,7 +37,7 @@ def test_a_statistic_of_all_units_then_of_each_resample() -> None:
 def test_the_value_is_the_score_of_the_clips_as_they_are() -> None:
     targets, predictions = _set(0, clips=200)
     interval = bootstrap_mean_pearson(
-        targets, predictions, how=Resampling(groups=[str(clip % 9) for clip in range(200)])
+        targets, predictions, resampling=Resampling(groups=[str(clip % 9) for clip in range(200)])
     )
     assert interval.value == pytest.approx(measure(targets, predictions, "abc").mean_pearson, abs=1e-12)
     assert interval.low < interval.value < interval.high
@@ -50,7 +50,7 @@ def test_every_resample_is_the_score_of_the_clips_drawn() -> None:
     drawn = np.random.default_rng(7).integers(12, size=(50, 12))
     scores = [_brute_force(targets[clips], predictions[clips]) for clips in drawn]
     assert sum(bool(np.ptp(targets[clips, 1]) == 0) for clips in drawn) > 5
-    interval = bootstrap_mean_pearson(targets, predictions, how=Resampling(n_resamples=50, seed=7))
+    interval = bootstrap_mean_pearson(targets, predictions, resampling=Resampling(n_resamples=50, seed=7))
     assert (interval.low, interval.high) == pytest.approx(tuple(np.quantile(scores, [0.025, 0.975])), abs=1e-10)
 
 
@@ -62,7 +62,9 @@ def test_whole_groups_are_drawn() -> None:
     drawn = np.random.default_rng(8).integers(4, size=(60, 4))
     clips = [np.concatenate([members[person] for person in row]) for row in drawn]
     scores = [_brute_force(targets[own], predictions[own]) for own in clips]
-    interval = bootstrap_mean_pearson(targets, predictions, how=Resampling(groups=people, n_resamples=60, seed=8))
+    interval = bootstrap_mean_pearson(
+        targets, predictions, resampling=Resampling(groups=people, n_resamples=60, seed=8)
+    )
     assert (interval.low, interval.high) == pytest.approx(tuple(np.quantile(scores, [0.025, 0.975])), abs=1e-10)
 
 
@@ -72,7 +74,7 @@ def test_of_one_label_it_is_scipys_percentile_bootstrap() -> None:
     def r(truth: Array, guess: Array, axis: int) -> Array:
         return np.asarray(stats.pearsonr(truth, guess, axis=axis).statistic)
 
-    ours = bootstrap_mean_pearson(targets, predictions, how=Resampling(n_resamples=8000))
+    ours = bootstrap_mean_pearson(targets, predictions, resampling=Resampling(n_resamples=8000))
     theirs = stats.bootstrap(
         (targets[:, 0], predictions[:, 0]),
         r,
@@ -95,7 +97,8 @@ def test_its_width_is_the_sampling_error() -> None:
 
 def test_the_interval_covers_the_truth_about_as_often_as_it_says() -> None:
     intervals = [
-        bootstrap_mean_pearson(*_set(seed, clips=120, labels=2), how=Resampling(n_resamples=300)) for seed in range(100)
+        bootstrap_mean_pearson(*_set(seed, clips=120, labels=2), resampling=Resampling(n_resamples=300))
+        for seed in range(100)
     ]
     covered = np.mean([interval.low <= 0.4 <= interval.high for interval in intervals])
     assert 0.9 <= covered <= 0.99
@@ -106,7 +109,7 @@ def test_clips_of_one_person_are_not_independent() -> None:
     targets, predictions = _set(5, clips=300)
     once = bootstrap_mean_pearson(targets, predictions)
     often = np.repeat(targets, 4, axis=0), np.repeat(predictions, 4, axis=0)
-    by_person = bootstrap_mean_pearson(*often, how=Resampling(groups=list(np.repeat(np.arange(300), 4))))
+    by_person = bootstrap_mean_pearson(*often, resampling=Resampling(groups=list(np.repeat(np.arange(300), 4))))
     by_clip = bootstrap_mean_pearson(*often)
     assert (by_person.low, by_person.high) == pytest.approx((once.low, once.high), abs=1e-9)
     assert (by_clip.high - by_clip.low) / (once.high - once.low) == pytest.approx(0.5, abs=0.05)
@@ -121,7 +124,7 @@ def test_a_difference_is_paired() -> None:
     assert theirs.high > ours.low  # the two intervals overlap, and yet
     assert difference.low > 0.0
     assert bootstrap_mean_pearson(targets, baseline, predictions).high == pytest.approx(-difference.low)
-    same = bootstrap_mean_pearson(targets, baseline, baseline, how=Resampling(groups=np.arange(400).tolist()))
+    same = bootstrap_mean_pearson(targets, baseline, baseline, resampling=Resampling(groups=np.arange(400).tolist()))
     assert (same.value, same.low, same.high) == (0.0, 0.0, 0.0)
 
 
@@ -150,7 +153,7 @@ def test_the_seed_alone_decides() -> None:
     targets, predictions = _set(10, clips=40)
     first = bootstrap_mean_pearson(targets, predictions)
     assert bootstrap_mean_pearson(targets, predictions) == first
-    assert bootstrap_mean_pearson(targets, predictions, how=Resampling(seed=1)) != first
+    assert bootstrap_mean_pearson(targets, predictions, resampling=Resampling(seed=1)) != first
 
 
 def test_what_cannot_be_resampled_is_refused() -> None:
@@ -172,7 +175,7 @@ def test_every_interval_is_that_of_the_scores_of_the_clips_drawn() -> None:
     clips = [np.concatenate([np.flatnonzero(np.array(people) == person) for person in row]) for row in drawn]
     scores = [measure(targets[own], predictions[own], "abc") for own in clips]
     made = bootstrap_metrics(
-        targets, predictions, "abc", how=Resampling(unit="person", groups=people, n_resamples=30, seed=5)
+        targets, predictions, "abc", resampling=Resampling(unit="person", groups=people, n_resamples=30, seed=5)
     )
     assert (made.unit, made.n_units, made.n_resamples) == ("person", 8, 30)
     whole = measure(targets, predictions, "abc")
@@ -191,7 +194,7 @@ def test_every_interval_is_that_of_the_scores_of_the_clips_drawn() -> None:
 def test_of_many_clips_it_is_fishers_interval() -> None:
     """SciPy's interval of r by Fisher's transformation, for normal clips."""
     targets, predictions = _set(13, clips=1500, labels=2)
-    made = bootstrap_metrics(targets, predictions, "ab", how=Resampling(n_resamples=4000))
+    made = bootstrap_metrics(targets, predictions, "ab", resampling=Resampling(n_resamples=4000))
     for place, own in enumerate(made.by_label["pearson"]):
         assert own is not None
         theirs = stats.pearsonr(targets[:, place], predictions[:, place]).confidence_interval()
@@ -201,7 +204,7 @@ def test_of_many_clips_it_is_fishers_interval() -> None:
 def test_what_is_undefined_has_no_interval() -> None:
     targets, predictions = _set(14, clips=50)
     predictions[:, 1] = 0.4
-    made = bootstrap_metrics(targets, predictions, "abc", how=Resampling(n_resamples=100))
+    made = bootstrap_metrics(targets, predictions, "abc", resampling=Resampling(n_resamples=100))
     assert made.mean["pearson"] is None
     assert made.by_label["pearson"][1] is None
     assert made.by_label["pearson"][0] is not None
@@ -220,7 +223,7 @@ def test_the_truth_is_held_as_often_as_promised_where_clips_are_of_few_people() 
         predictions = 0.4 * targets + np.sqrt(1 - 0.4**2) * noise
         for unit, groups in (("person", people), ("clip", None)):
             made = bootstrap_metrics(
-                targets, predictions, "ab", how=Resampling(groups=groups, n_resamples=300, seed=seed)
+                targets, predictions, "ab", resampling=Resampling(groups=groups, n_resamples=300, seed=seed)
             )
             mean = made.mean["pearson"]
             assert mean is not None

@@ -53,7 +53,9 @@ def test_the_interval_holds_the_truth_as_often_as_it_says(people: int) -> None:
     held = []
     for seed in range(150):
         truth, guess, who = _draw(seed, people=people)
-        for own in measure_reliability(truth, guess, "ab", how=Resampling(groups=who, n_resamples=400, seed=seed)):
+        for own in measure_reliability(
+            truth, guess, "ab", resampling=Resampling(groups=who, n_resamples=400, seed=seed)
+        ):
             assert own.slope is not None
             held.append(own.slope.low <= 0.5 <= own.slope.high)
     assert 0.91 <= np.mean(held) <= 0.98
@@ -68,9 +70,9 @@ def test_bins_are_equally_filled_and_their_means_are_those_of_their_clips() -> N
     )
     assert [each.n_clips for each in own.bins] == [40] * 10
     assert [each.prediction for each in own.bins] == pytest.approx(bins.guess.mean().tolist())
-    assert [each.truth.value for each in own.bins] == pytest.approx(bins.truth.mean().tolist())
+    assert [each.target.value for each in own.bins] == pytest.approx(bins.truth.mean().tolist())
     for each, error in zip(own.bins, bins.truth.sem(), strict=True):
-        assert each.truth.high - each.truth.low == pytest.approx(2 * 1.96 * error, rel=0.15)
+        assert each.target.high - each.target.low == pytest.approx(2 * 1.96 * error, rel=0.15)
 
 
 def test_people_are_drawn_whole() -> None:
@@ -81,7 +83,7 @@ def test_people_are_drawn_whole() -> None:
         np.repeat(truth, 10, axis=0),
         np.repeat(guess, 10, axis=0),
         "ab",
-        how=Resampling(groups=np.repeat(np.arange(50), 10).tolist()),
+        resampling=Resampling(groups=np.repeat(np.arange(50), 10).tolist()),
     )
     again = often[0].slope
     assert once is not None

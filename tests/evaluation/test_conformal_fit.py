@@ -78,8 +78,8 @@ def test_each_modality_alone_has_intervals_of_its_own(calibrated: Path, prepared
     assert set(sure.references) == set(sure.ood_threshold) == {"face", "voice"}
     evaluation = evaluate(calibrated, prepared.folder, split="all", without="voice", progress=False)
     assert evaluation.coverage is not None
-    assert set(evaluation.coverage.by_basis) == {"face"}
-    assert evaluation.coverage.by_basis["face"]["coverage"] >= 0.9
+    assert set(evaluation.coverage.by_modalities) == {"face"}
+    assert evaluation.coverage.by_modalities["face"]["coverage"] >= 0.9
 
 
 @pytest.mark.slow

@@ -58,7 +58,7 @@ def test_intervals_are_by_person_where_people_are_known(
     own = bootstrap_mean_pearson(
         truth,
         evaluation.predictions[list(HUME_REACTION)].to_numpy(),
-        how=Resampling(groups=[row.clip.person for row in prepared.rows]),
+        resampling=Resampling(groups=[row.clip.person for row in prepared.rows]),
     )
     assert said["mean"]["pearson"] == pytest.approx(asdict(own))
     by_clip = evaluate(frozen_folder, prepared.folder, split="all", by="clip", n_resamples=50, progress=False)
@@ -263,7 +263,7 @@ def test_features_that_are_not_the_model_s_are_refused(
     assert len(evaluate(model, table, progress=False).predictions) == 4
     assert len(evaluate(model, tmp_path / "cache", progress=False).predictions) == 4  # as prepared in training
     other = _table(tmp_path / "other.csv", ("AU1", "AU2", "AU4", "voice_1"))
-    message = r"not the features.*got {}.*expected {}"
+    message = r"other features than.*got {}.*expected {}"
     own, wide, videos = r"\{'face': 2, 'voice': 1", r"\{'face': 3", "videos"
     with pytest.raises(DataError, match=message.format(wide, own)):
         evaluate(model, other, progress=False)

@@ -104,7 +104,7 @@ def test_the_score_is_over_all_clips_and_not_a_mean_over_batches() -> None:
         (
             np.zeros((2, 3)),
             np.zeros((2, 3)),
-            "too few clips with labels for a correlation (got 2; expected at least 3). "
+            "too few clips with labels for a correlation (got 2; expected at least 3). hint: "
             "Evaluate a larger split, or --split all.",
         ),
         *(
@@ -116,7 +116,7 @@ def test_the_score_is_over_all_clips_and_not_a_mean_over_batches() -> None:
             for truth, guess in (((5, 3), (4, 3)), ((5, 2), (5, 2)), ((5,), (5,)), ((5, 3, 1), (5, 3, 1)))
         ),
         *(
-            (*pair, "a target or a prediction is not a number. Look for empty or infinite values.")
+            (*pair, "a target or a prediction is not finite. hint: Fix empty or infinite values.")
             for number in (np.nan, np.inf)
             for pair in ((np.full((5, 3), number), np.zeros((5, 3))), (np.zeros((5, 3)), np.full((5, 3), number)))
         ),

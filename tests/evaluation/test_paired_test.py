@@ -65,7 +65,7 @@ def test_whole_people_are_swapped_and_drawn() -> None:
     targets, first, second = _models(1, clips=25, better=0.2)
     people = list(np.arange(25) % 5)
     paired = compare_paired(
-        targets, first, second, "abc", how=Resampling(unit="person", groups=people, n_resamples=40, seed=3)
+        targets, first, second, "abc", resampling=Resampling(unit="person", groups=people, n_resamples=40, seed=3)
     )
     assert (paired.unit, paired.n_units) == ("person", 5)
     ours, theirs = _standard(first), _standard(second)
@@ -83,7 +83,7 @@ def test_whole_people_are_swapped_and_drawn() -> None:
 def test_many_clips_agree_with_scipy() -> None:
     """Drawn at random in both: p within its sampling error."""
     targets, first, second = _models(2, clips=80, labels=1, better=0.15)
-    paired = compare_paired(targets, first, second, "a", how=Resampling(n_resamples=4000))
+    paired = compare_paired(targets, first, second, "a", resampling=Resampling(n_resamples=4000))
 
     def difference(one: Array, other: Array) -> float:
         return float(np.corrcoef(targets[:, 0], one)[0, 1] - np.corrcoef(targets[:, 0], other)[0, 1])
@@ -107,7 +107,7 @@ def test_equal_models_are_told_apart_as_seldom_as_promised() -> None:
         for seed in range(120):
             targets, first, second = _models(seed, clips=60, labels=2)
             p.append(
-                compare_paired(targets, first, scale * second, "ab", how=Resampling(n_resamples=200, seed=seed))
+                compare_paired(targets, first, scale * second, "ab", resampling=Resampling(n_resamples=200, seed=seed))
                 .differences[0]
                 .p
             )

@@ -41,7 +41,7 @@ def _draw(seed: int, clips: int, r: float = 0.8) -> tuple[Array, Array]:
 
 
 def _claims(groups: Sequence[Group]) -> set[tuple[str, str, str | None]]:
-    return {(group.name, own.measure, own.label) for group in groups for own in group.numbers if own.is_significant}
+    return {(group.name, own.metric, own.label) for group in groups for own in group.metrics if own.is_significant}
 
 
 def test_a_bias_and_a_lower_correlation_are_found_and_a_group_of_four_is_marked() -> None:
@@ -55,14 +55,14 @@ def test_a_bias_and_a_lower_correlation_are_found_and_a_group_of_four_is_marked(
     groups = {group.name: group for group in found}
     assert [group.n_clips for group in found] == [100, 100, 100, 4]
     assert [name for name, group in groups.items() if group.is_small] == ["tiny"]
-    bias = groups["high"].number("bias").value
+    bias = groups["high"].metric("bias").value
     assert bias is not None
     assert bias.value == pytest.approx(0.1, abs=0.02)
     assert bias.low < 0.1 < bias.high
     assert {("high", "bias", None), ("noisy", "pearson", None)} <= _claims(found)
     assert {("high", "bias", label) for label in LABELS} <= _claims(found)
     assert not any(name == "tiny" for name, _, _ in _claims(found))
-    tiny = groups["tiny"].number("bias")
+    tiny = groups["tiny"].metric("bias")
     assert not tiny.is_significant
     assert tiny.value is not None
     assert tiny.value.value > 0.1
@@ -75,7 +75,9 @@ def test_where_nothing_differs_a_claim_is_as_rare_as_it_says() -> None:
     for seed in range(100):
         truth, guess = _draw(seed, 120)
         rows = _rows(np.random.default_rng(seed).permutation(["a"] * 35 + ["b"] * 40 + ["c"] * 45).tolist())
-        found = compare_groups(rows, truth, guess, LABELS, ["country"], how=Resampling(n_resamples=200, seed=seed))
+        found = compare_groups(
+            rows, truth, guess, LABELS, ["country"], resampling=Resampling(n_resamples=200, seed=seed)
+        )
         claimed.append(bool(_claims(found)))
     assert np.mean(claimed) <= 0.05
 
@@ -84,26 +86,28 @@ def test_numbers_are_those_of_the_group_alone() -> None:
     """Scores as :func:`measure` has them; the rest counted by hand; the mean's interval that of the bootstrap."""
     values = ["a", "b", "b"] * 40
     truth, guess = _draw(1, 120)
-    found = compare_groups(_rows(values), truth, guess, LABELS, ["Country"], how=Resampling(n_resamples=4000))
+    found = compare_groups(_rows(values), truth, guess, LABELS, ["Country"], resampling=Resampling(n_resamples=4000))
     for group in found:
         own = np.array([value == group.name for value in values])
         expected = measure(truth[own], guess[own], LABELS)
         rest = measure(truth[~own], guess[~own], LABELS)
-        values_of = {(number.measure, number.label): number.value for number in group.numbers}
+        values_of = {(number.metric, number.label): number.value for number in group.metrics}
         told = {key: value.value for key, value in values_of.items() if value}
         assert told["pearson", None] == pytest.approx(expected.mean_pearson)
         assert told["mae", None] == pytest.approx(expected.means["mae"])
         for place, label in enumerate(LABELS):
             assert told["pearson", label] == pytest.approx(expected.pearson[place])
             assert told["bias", label] == pytest.approx((guess - truth)[own, place].mean())
-        difference = group.number("pearson").difference
+        difference = group.metric("pearson").difference
         assert difference is not None
         assert difference.value == pytest.approx((expected.mean_pearson or 0) - (rest.mean_pearson or 0))
         places = np.flatnonzero(own)
         assert group.without_face == pytest.approx(np.mean(places % 3 == 0))
         assert group.without_sound == pytest.approx(np.mean(places % 5 == 0))
-        theirs = bootstrap_metrics(truth[own], guess[own], LABELS, how=Resampling(n_resamples=4000)).mean["pearson"]
-        ours = group.number("pearson").value
+        theirs = bootstrap_metrics(truth[own], guess[own], LABELS, resampling=Resampling(n_resamples=4000)).mean[
+            "pearson"
+        ]
+        ours = group.metric("pearson").value
         assert theirs is not None
         assert ours is not None
         assert [ours.low, ours.high] == pytest.approx([theirs.low, theirs.high], abs=0.01)
@@ -114,11 +118,13 @@ def test_people_are_drawn_whole_and_counted() -> None:
     truth, guess = (np.repeat(values, 10, axis=0) for values in _draw(2, 70))
     people = [f"p{place // 10}" for place in range(700)]
     rows = _rows(["a" if place < 300 else "b" for place in range(700)], people)
-    by_person = compare_groups(rows, truth, guess, LABELS, ["country"], how=Resampling(unit="person", groups=people))
+    by_person = compare_groups(
+        rows, truth, guess, LABELS, ["country"], resampling=Resampling(unit="person", groups=people)
+    )
     by_clip = compare_groups(rows, truth, guess, LABELS, ["country"])
     assert [group.n_units for group in by_person] == [30, 40]
     assert all(group.is_small for group in by_person)
-    wide, narrow = (own[0].number("bias").value for own in (by_person, by_clip))
+    wide, narrow = (own[0].metric("bias").value for own in (by_person, by_clip))
     assert wide is not None
     assert narrow is not None
     assert wide.high - wide.low == pytest.approx(np.sqrt(10) * (narrow.high - narrow.low), rel=0.1)
@@ -145,15 +151,15 @@ def test_undefined_scores_and_lone_groups_are_told_as_such() -> None:
     truth, guess = _draw(3, 60)
     guess[2:, 1] = 0.5
     found = compare_groups(
-        _rows(["a"] * 2 + ["b"] * 58), truth, guess, LABELS, ["country"], how=Resampling(n_resamples=100)
+        _rows(["a"] * 2 + ["b"] * 58), truth, guess, LABELS, ["country"], resampling=Resampling(n_resamples=100)
     )
-    assert all(found[0].number("pearson", label).value is None for label in (None, *LABELS))
+    assert all(found[0].metric("pearson", label).value is None for label in (None, *LABELS))
     large = found[1]
-    assert large.number("pearson", "Fear").value is large.number("pearson").value is None
-    assert large.number("pearson", "Joy").value is not None
-    alone = compare_groups(_rows(["a"] * 60), truth, guess, LABELS, ["country"], how=Resampling(n_resamples=100))
+    assert large.metric("pearson", "Fear").value is large.metric("pearson").value is None
+    assert large.metric("pearson", "Joy").value is not None
+    alone = compare_groups(_rows(["a"] * 60), truth, guess, LABELS, ["country"], resampling=Resampling(n_resamples=100))
     assert alone[0].is_small
-    assert alone[0].number("bias").difference is None
+    assert alone[0].metric("bias").difference is None
     table = as_table([*found, *alone])
     assert len(table) == 3 * 3 * 4
     assert table[(table.group == "a") & (table.measure == "pearson")].value.isna().sum() == 4

@@ -278,7 +278,7 @@ def test_the_command_prints_words_and_writes_both_files(video: Path, tmp_path: P
     assert "talk.mkv, 0.00 to 3.00 s, face in" in result.stdout
     assert "without the face" in result.stdout
     assert "part of the face" not in result.stdout
-    assert "by the starter model" in " ".join(result.stderr.split())
+    assert "the starter model was trained" in " ".join(result.stderr.split())
     assert {file.name for file in (tmp_path / "out").iterdir()} == {"attribution.json", "attribution.png"}
 
 

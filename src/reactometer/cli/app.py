@@ -1,4 +1,4 @@
-"""The program: its commands, and how errors and Ctrl-C end it."""
+"""Define the command line: register commands, print errors, handle Ctrl-C."""
 
 from __future__ import annotations
 
@@ -37,8 +37,8 @@ for group in (  # in the order of the help text
         app.command()(command)
 
 
-def _version(asked: bool) -> None:
-    if asked:
+def _version(is_set: bool) -> None:
+    if is_set:
         from importlib.metadata import version
 
         typer.echo(f"reactometer {version('reactometer')}")
@@ -47,13 +47,15 @@ def _version(asked: bool) -> None:
 
 @app.callback()
 def options(
-    version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Show it.")] = False,
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
+    ] = False,
 ) -> None:
     """How strongly did a person react? Emotional reaction intensity from face and voice."""
 
 
 def main() -> None:
-    """Run a command; a problem the user can mend is one line on standard error."""
+    """Run a command; print an expected error as one line on standard error."""
     warnings.showwarning = _show_warning
     logging.getLogger("matplotlib").setLevel(logging.ERROR)  # it warns if the home folder is read-only
     try:
@@ -66,11 +68,13 @@ def main() -> None:
     except OSError as error:
         if find_errno(error) not in WRITE_ERRNOS:
             raise
-        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # else what has found no room is tried again at the very end
-        _end(write_error(Path(error.filename) if error.filename else "standard output, or a file", error))
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # else Python tries to flush again at exit
+        _end(write_error(Path(error.filename) if error.filename else "standard output", error))
     except SystemExit as stop:
         if stop.code == INTERRUPTED:
-            messages.print("stopped; run it again: prepare, train and predict into a folder resume where they stopped")
+            messages.print(
+                "stopped. hint: run it again; prepare, compare, train --resume and predict --out FOLDER resume"
+            )
         raise
 
 

@@ -31,9 +31,9 @@ class Finding:
 
 
 def doctor() -> None:
-    """Check this installation. Add the output to a bug report; the status is 1 if something must be fixed."""
+    """Check this installation. Add the output to bug reports. The exit status is 1 if something must be fixed."""
     wrong = 0
-    for finding in examine():
+    for finding in run_checks():
         wrong += finding.state == WRONG
         color = "red" if finding.state == WRONG else None
         typer.secho(f"{finding.state:<5}  {finding.name}: {finding.message}", fg=color)
@@ -43,7 +43,7 @@ def doctor() -> None:
     raise typer.Exit(SOME_FAILED if wrong else OK)
 
 
-def examine() -> Iterator[Finding]:
+def run_checks() -> Iterator[Finding]:
     """Run every check, one after the other; the last one predicts a rendered clip."""
     yield Finding("reactometer", FINE, f"{version('reactometer')}, in {STARTER.parent}")
     yield Finding("Python", FINE, f"{platform.python_version()}, {platform.platform()}")
@@ -63,26 +63,28 @@ def examine() -> Iterator[Finding]:
     ):
         try:
             yield Finding(name, FINE, str(check()))
-        except Exception as error:  # any failure at all is the finding
+        except Exception as error:  # any failure is a finding
             yield Finding(name, state, f"{type(error).__name__}: {error}", hint)
 
 
 def check_packages() -> Iterator[Finding]:
     """Check the required packages and their versions, then those of each extra, without the extras that it includes."""
     package = distribution("reactometer")
-    requirements = [one for one in map(Requirement, package.requires or []) if one.name != "reactometer"]
+    requirements = [item for item in map(Requirement, package.requires or []) if item.name != "reactometer"]
     for extra in ("", *(name for name in package.metadata.get_all("Provides-Extra") or [] if name != "dev")):
-        own = [one for one in requirements if (one.marker.evaluate({"extra": extra}) if one.marker else not extra)]
-        problems = "; ".join(problem for one in own if (problem := _problem_of(one)))
+        active = [
+            item for item in requirements if (item.marker.evaluate({"extra": extra}) if item.marker else not extra)
+        ]
+        problems = "; ".join(problem for item in active if (problem := _version_problem(item)))
         name = f"extra {extra}" if extra else "packages"
         if problems:
             hint = f"pip install 'reactometer[{extra}]'" if extra else "pip install --upgrade reactometer"
             yield Finding(name, MISSING if extra else WRONG, problems, hint)
         else:
-            yield Finding(name, FINE, ", ".join(f"{one.name} {version(one.name)}" for one in own))
+            yield Finding(name, FINE, ", ".join(f"{item.name} {version(item.name)}" for item in active))
 
 
-def _problem_of(requirement: Requirement) -> str:
+def _version_problem(requirement: Requirement) -> str:
     try:
         installed = version(requirement.name)
     except PackageNotFoundError:
@@ -93,7 +95,7 @@ def _problem_of(requirement: Requirement) -> str:
 
 
 def describe_runtime() -> str:
-    """Import ONNX Runtime; return its version and where it can run models."""
+    """Import ONNX Runtime; return its version and execution providers."""
     import onnxruntime
 
     providers = onnxruntime.get_available_providers()

@@ -1,4 +1,4 @@
-"""The commands on architectures, weights, exports and the Hugging Face Hub: parse, call one function, print."""
+"""The commands for architectures, weights, exports and the Hugging Face Hub."""
 
 from __future__ import annotations
 
@@ -32,13 +32,17 @@ def models(
 
 
 def download(
-    names: Annotated[list[str], typer.Argument(metavar="NAME...", help="yunet, or OWNER/NAME on the Hub.")],
-    to: Annotated[Path | None, typer.Option(metavar="FOLDER", help="Folder for REACTOMETER_WEIGHTS.")] = None,
+    names: Annotated[
+        list[str], typer.Argument(metavar="NAME...", help="yunet, or OWNER/NAME on the Hugging Face Hub.")
+    ],
+    to: Annotated[
+        Path | None, typer.Option(metavar="FOLDER", help="Folder for the files, for REACTOMETER_WEIGHTS.")
+    ] = None,
     revision: Annotated[str | None, typer.Option(help="Commit, tag or branch; default: the newest commit.")] = None,
 ) -> None:
     """Download the face detector, encoders or checkpoints.
 
-    Without --to, they go to the caches that 'train' and 'predict' look into. Status 1 if a download failed.
+    Without --to, files go to the cache that 'train' and 'predict' use. The exit status is 1 if a download failed.
     """
     from reactometer.hub.hub import download as run
 
@@ -61,7 +65,7 @@ def push(
     name: Annotated[str, typer.Argument(metavar="OWNER/NAME", help="Repository on the Hub.")],
     private: Annotated[bool, typer.Option("--private", help="Make it visible only to you.")] = False,
 ) -> None:
-    """Push a checkpoint to the Hugging Face Hub. It gets a model card if it has none.
+    """Push a checkpoint to the Hugging Face Hub, with a model card.
 
     Log in first with 'hf auth login', or set HF_TOKEN. model.json is pushed unchanged, including local paths in it.
     """
@@ -79,9 +83,9 @@ def export(
     data: Annotated[Path, typer.Argument(metavar="DATA", help="Dataset with the labels of the model.")],
     out: Annotated[Path, typer.Option(help="Folder of the new checkpoint.")],
 ) -> None:
-    """Write a copy of a checkpoint that computes in 8 bits. Encoders are smaller, and faster on a CPU.
+    """Write an 8-bit copy of a checkpoint. Encoders are smaller, and faster on a CPU.
 
-    It is calibrated on the train split of DATA, and refused if mean Pearson on val falls by more than 0.005.
+    The train split of DATA calibrates it. The command fails if mean Pearson on val falls by more than 0.005.
     """
     from reactometer.training.quantise import export as run
 

@@ -1,4 +1,4 @@
-"""Arguments and options that several commands share."""
+"""Arguments and options of several commands."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ import typer
 
 from reactometer.paths import find_checkpoint
 
-DataArgument = Annotated[Path, typer.Argument(metavar="DATA", help="Dataset: folder or CSV; or a prepared folder.")]
-ModelOption = Annotated[Path, typer.Option("--model", help="A checkpoint, as 'train' writes it, or starter.")]
+DataArgument = Annotated[Path, typer.Argument(metavar="DATA", help="Dataset (folder or CSV) or prepared folder.")]
+ModelOption = Annotated[Path, typer.Option("--model", help="Checkpoint folder, or starter.")]
 StarterOption = Annotated[
     Path,
     typer.Option(
@@ -18,17 +18,23 @@ StarterOption = Annotated[
         parser=find_checkpoint,
         metavar="PATH",
         show_default="starter, inside the package",
-        help="A checkpoint.",
+        help="Checkpoint folder.",
     ),
 ]
-DeviceOption = Annotated[str, typer.Option(help="Execution provider: auto, cpu, cuda, cuda:1, coreml, openvino …")]
-SplitOption = Annotated[str | None, typer.Option(help="train, val, test or all; default: test, or val.")]
-ByOption = Annotated[str | None, typer.Option(help="Resample by person (default if known), stimulus or clip.")]
-LabelsOption = Annotated[str | None, typer.Option(help="A label set's name, or label columns with commas.")]
-GroupsOption = Annotated[str | None, typer.Option(metavar="COLUMNS", help="Score groups, e.g. age,country.")]
+DeviceOption = Annotated[str, typer.Option(help="Device: auto, cpu, cuda, cuda:1, coreml, openvino …")]
+SplitOption = Annotated[
+    str | None, typer.Option(help="Split to score: train, val, test or all; default: test, else val.")
+]
+ByOption = Annotated[
+    str | None, typer.Option(help="Resampling unit: person, stimulus or clip; default: person if known.")
+]
+LabelsOption = Annotated[str | None, typer.Option(help="Label set, or label columns separated by commas.")]
+GroupsOption = Annotated[
+    str | None, typer.Option(metavar="COLUMNS", help="Also score groups by these columns, such as age,country.")
+]
 SetOption = Annotated[
     list[str] | None,
-    typer.Option("--set", metavar="KEY=VALUE", help="Override a key of the configuration; repeatable."),
+    typer.Option("--set", metavar="KEY=VALUE", help="Override a configuration key; repeatable."),
 ]
 
 

@@ -1,4 +1,4 @@
-"""The command that predicts: a few files into tables and pictures, or any number of them into a run's folder."""
+"""The commands predict and explain."""
 
 from __future__ import annotations
 
@@ -24,7 +24,10 @@ if TYPE_CHECKING:
 
 
 def predict(
-    videos: Annotated[list[str], typer.Argument(metavar="VIDEO", help="Files, folders, patterns, or .txt/.csv lists.")],
+    videos: Annotated[
+        list[str],
+        typer.Argument(metavar="VIDEO", help="Video or sound files, folders, glob patterns, or .txt/.csv lists."),
+    ],
     model: StarterOption = STARTER,
     out: Annotated[
         str | None,
@@ -33,39 +36,45 @@ def predict(
     timeline: Annotated[Path | None, typer.Option(help="Table with one row per window of the timeline.")] = None,
     frames: Annotated[Path | None, typer.Option(help="Table with one row per sampled frame.")] = None,
     events: Annotated[Path | None, typer.Option(help="Table with one row per event: onset, peak, offset.")] = None,
-    threshold: Annotated[float, typer.Option(help="Least intensity of an event.")] = 0.5,
-    plot: Annotated[Path | None, typer.Option(help="Picture of the timeline; for several files, a folder.")] = None,
+    threshold: Annotated[float, typer.Option(help="Minimum intensity of an event.")] = 0.5,
+    plot: Annotated[Path | None, typer.Option(help="Plot of the timeline (.png); for several files, a folder.")] = None,
     elan: Annotated[Path | None, typer.Option(help="ELAN document (.eaf); for several files, a folder.")] = None,
-    subtitles: Annotated[Path | None, typer.Option(help="WebVTT subtitles (.vtt); or a folder.")] = None,
+    subtitles: Annotated[
+        Path | None, typer.Option(help="WebVTT subtitles (.vtt); for several files, a folder.")
+    ] = None,
     overlay: Annotated[
-        Path | None, typer.Option(help="The video with box, bars and curves (.mp4); or a folder.")
+        Path | None, typer.Option(help="Video with face box, bars and curves (.mp4); for several files, a folder.")
     ] = None,
     window: Annotated[float, typer.Option(help="Length of the timeline's windows, seconds.")] = 2.0,
-    hop: Annotated[float, typer.Option(help="From one window's start to the next one's, seconds.")] = 1.0,
-    rate: Annotated[float | None, typer.Option(help="Frames looked at per second; default: as in training.")] = None,
-    faces: Annotated[str, typer.Option(help="one: the main person; all: each person, by number.")] = "one",
+    hop: Annotated[float, typer.Option(help="Step between window starts, seconds.")] = 1.0,
+    rate: Annotated[float | None, typer.Option(help="Frames sampled per second; default: as in training.")] = None,
+    faces: Annotated[str, typer.Option(help="one: the main face; all: every face.")] = "one",
     people: Annotated[
-        Path | None, typer.Option(help="CSV with columns path and person, to normalise per person.")
+        Path | None, typer.Option(help="CSV with columns path and person, for normalisation per person.")
     ] = None,
-    same_person: Annotated[bool, typer.Option("--same-person", help="All files show one person.")] = False,
-    smooth: Annotated[float, typer.Option(help="Smooth the timeline over this many seconds.")] = 0.0,
+    same_person: Annotated[bool, typer.Option("--same-person", help="Normalise over all files as one person.")] = False,
+    smooth: Annotated[float, typer.Option(help="Smooth the timeline over this time, seconds.")] = 0.0,
     baseline: Annotated[
-        str | None, typer.Option(help="Subtract the person's rest: a span such as 0-3s, or running.")
+        str | None, typer.Option(help="Subtract a baseline: a time range such as 0-3s, or running.")
     ] = None,
     device: DeviceOption = "auto",
     ray: Annotated[str | None, typer.Option(metavar="ADDRESS", help="Ray cluster: local, auto or HOST:PORT.")] = None,
     gpus: Annotated[float, typer.Option(min=0, help="Share of a GPU per process, with --ray; default: 0.")] = 0.0,
-    workers: Annotated[int | None, typer.Option(min=1, help="Processes of a run; default: one per CPU.")] = None,
-    retry_failed: Annotated[bool, typer.Option("--retry-failed", help="Predict failed files of a run again.")] = False,
+    workers: Annotated[
+        int | None, typer.Option(min=1, help="Number of processes, with --out FOLDER; default: one per CPU.")
+    ] = None,
+    retry_failed: Annotated[
+        bool, typer.Option("--retry-failed", help="Predict failed files again, with --out FOLDER.")
+    ] = False,
 ) -> None:
-    """Predict intensities of videos, and over time.
+    """Predict emotion intensities of videos, per file and over time.
 
-    For many files, name a folder with --out: each result is kept as soon as it is computed, the same command resumes a
-    run that was stopped, and failed.csv lists the files that could not be read.
+    For many files, use --out FOLDER: each result is saved at once, the same command resumes a stopped run, and
+    failed.csv lists the unreadable files.
     """
     folder = out if out and ("://" in out or not Path(out).suffix) else None
     if not folder and os.name == "posix":
-        thread_worker(os.getpid(), get_ident()).start()  # it imports what it needs while this process does
+        thread_worker(os.getpid(), get_ident()).start()  # it imports modules while this process does
     from reactometer.inference.outputs import Outputs
     from reactometer.inference.predictor import PredictOptions
 
@@ -74,17 +83,16 @@ def predict(
     per_file |= {"subtitles": subtitles, "overlay": overlay, "people": people, "same-person": same_person}
     per_run = {"workers": workers, "retry-failed": retry_failed, "ray": ray, "gpus": gpus}
     for name in (name for name, value in (per_file if folder else per_run).items() if value):
-        problem, hint = (
-            ("cannot be used with", "table: --out clips.csv") if folder else ("needs", "folder: --out results")
-        )
-        raise ConfigError(f"--{name} {problem} --out FOLDER", fix=f"Name a {hint}")
+        if folder:
+            raise ConfigError(f"--{name} cannot be used with --out FOLDER", fix="Name a table: --out clips.csv")
+        raise ConfigError(f"--{name} needs --out FOLDER", fix="Name a folder: --out results")
     if gpus and not ray:
         raise ConfigError("--gpus needs --ray", fix="Name a cluster, such as --ray local")
     if folder:
         from reactometer.batch.run import Workers, predict_folder
 
-        how = Workers(workers, ray, gpus)
-        result = predict_folder(videos, folder, model, options, device=device, workers=how, retry_failed=retry_failed)
+        pool = Workers(workers, ray, gpus)
+        result = predict_folder(videos, folder, model, options, device=device, workers=pool, retry_failed=retry_failed)
         render.print_run(result)
         failed = bool(result.failures)
     else:
@@ -112,12 +120,12 @@ def _predict_into_files(
 
     paths = find_files(videos)
     if any(map(is_uri, paths)):
-        raise ConfigError("files in an object store need a results folder", fix="Add --out FOLDER")
+        raise ConfigError("files in an object store need --out FOLDER", fix="Add --out FOLDER")
     outputs.check(len(paths))
-    who = read_people(people) if people else dict.fromkeys(paths, "the same") if same_person else {}
+    person_by_path = read_people(people) if people else dict.fromkeys(paths, "the same") if same_person else {}
     loaded = load_model(model, device, wait=False)
     timeline = outputs.wants_timeline or options.baseline is not None
-    predictions = run(paths, loaded, **asdict(replace(options, timeline=timeline)), people=who)
+    predictions = run(paths, loaded, **asdict(replace(options, timeline=timeline)), people=person_by_path)
     render.print_device(loaded)
     render.print_written(outputs.write(predictions))
     render.print_predictions(predictions)
@@ -125,14 +133,14 @@ def _predict_into_files(
 
 
 def explain(
-    video: Annotated[Path, typer.Argument(metavar="VIDEO", help="A video (or sound) file.")],
+    video: Annotated[Path, typer.Argument(metavar="VIDEO", help="Video or sound file.")],
     model: StarterOption = STARTER,
-    out: Annotated[Path | None, typer.Option(help="A folder for attribution.json and attribution.png.")] = None,
-    span: Annotated[str | None, typer.Option(help="Span to explain, such as 10-20s; at most a minute.")] = None,
-    face_map: Annotated[bool, typer.Option("--map/--no-map", help="Hide parts of the face too.")] = True,
+    out: Annotated[Path | None, typer.Option(help="Folder for attribution.json and attribution.png.")] = None,
+    span: Annotated[str | None, typer.Option(help="Time range to explain, such as 10-20s; maximum: 60 s.")] = None,
+    face_map: Annotated[bool, typer.Option("--map/--no-map", help="Also mask regions of the face.")] = True,
     device: DeviceOption = "auto",
 ) -> None:
-    """Show which parts of a video moved each emotion. Frames, sound and parts of the face are hidden."""
+    """Explain a prediction by masking frames, sound and regions of the face."""
     from reactometer.explain.occlusion import explain as run
     from reactometer.explain.report import describe, write_attribution
     from reactometer.inference.checkpoint import load_model

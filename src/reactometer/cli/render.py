@@ -26,10 +26,10 @@ results = Console(markup=False, highlight=False, soft_wrap=True)
 """Standard output: results; everything else goes to standard error."""
 
 MAX_NAMES = 20
-"""Names listed per kind of trouble before the rest is counted; the manifest has them all."""
+"""Maximum number of names per list; the manifest has all."""
 
-BAR = 40
-"""Characters of a bar from 0 to 1."""
+BAR_WIDTH = 40
+"""Width of a bar for intensity 1, characters."""
 
 
 def print_table(header: Sequence[str], rows: Iterable[Sequence[str]], title: str | None = None) -> None:
@@ -60,14 +60,14 @@ def print_prepared(prepared: PreparedSet) -> None:
 
 
 def print_trained(folder: Path) -> None:
-    """Print where the model is and the next command."""
+    """Print the path of the model and the next command."""
     if is_first_process():
         results.print(f"model: {folder}")
         results.print(f"next: reactometer evaluate --model {folder} DATA")
 
 
 def print_comparison(comparison: Comparison) -> None:
-    """Print the short form of the table, and where the long one is."""
+    """Print a short table, and the paths of the full one."""
     rows = [
         (
             row.name,
@@ -77,11 +77,11 @@ def print_comparison(comparison: Comparison) -> None:
         )
         for row in comparison.rows
     ]
-    rows.append(("clip length alone", format_score(comparison.length_baseline.mean_pearson), "", ""))
-    print_table(("system", comparison.split, "95% interval", "over clip length"), rows)
+    rows.append(("clip length only", format_score(comparison.length_baseline.mean_pearson), "", ""))
+    print_table(("architecture", comparison.split, "95% interval", "over clip length"), rows)
     results.print(f"mean Pearson, median of {comparison.n_seeds} seeds")
-    for ending in ("md", "csv"):
-        results.print(f"{comparison.folder / 'comparison'}.{ending}")
+    for suffix in ("md", "csv"):
+        results.print(f"{comparison.folder / 'comparison'}.{suffix}")
 
 
 def print_device(model: LoadedModel) -> None:
@@ -91,7 +91,7 @@ def print_device(model: LoadedModel) -> None:
 
 
 def print_written(paths: Iterable[Path]) -> None:
-    """Print the name of each file when it is written."""
+    """Print the path of each written file."""
     for path in paths:
         messages.print(f"wrote {path}")
 
@@ -100,25 +100,25 @@ def print_predictions(predictions: Sequence[Prediction]) -> None:
     """Print all emotions of a single file, or the strongest of each file; notes and failures go to standard error."""
     read = [prediction for prediction in predictions if not prediction.failed]
     if len(predictions) == 1 and read:
-        (own,) = read
-        results.print(f"{_name(own)}: {_what_was_read(own)}")
-        results.print("\n".join(bars(own.labels, own.intensities, own.intervals)))
-        if own.intervals and own.coverage:
-            results.print(f"  (to the right: {own.coverage:.0%} intervals)")
+        (prediction,) = read
+        results.print(f"{_name(prediction)}: {_input_summary(prediction)}")
+        results.print("\n".join(format_bars(prediction.labels, prediction.intensities, prediction.intervals)))
+        if prediction.intervals and prediction.coverage:
+            results.print(f"  intervals: {prediction.coverage:.0%}")
     elif read:
-        rows = [(_name(own), _what_was_read(own), _strongest(own)) for own in read]
-        print_table(("file", "what was read", "strongest"), rows)
-    for line in dict.fromkeys(line for own in read for line in _notes(own)):
+        rows = [(_name(prediction), _input_summary(prediction), _strongest(prediction)) for prediction in read]
+        print_table(("file", "input", "strongest"), rows)
+    for line in dict.fromkeys(line for prediction in read for line in _notes(prediction)):
         messages.print(f"note: {line}", style="yellow")
-    print_failed([own.status.removeprefix("failed: ") for own in predictions if own.failed])
+    print_failed([prediction.status.removeprefix("failed: ") for prediction in predictions if prediction.failed])
 
 
 def print_run(result: RunResult) -> None:
-    """Print how many results a run has, where they are, and what failed."""
+    """Print the number of results, their folder, and the failures."""
     from reactometer.batch.result_store import FAILED_FILE
 
     n_done = result.n_files - len(result.failures)
-    computed = f"{result.n_computed} computed now, {result.n_before} there before"
+    computed = f"{result.n_computed} computed now, {result.n_before} earlier"
     results.print(f"{n_done} of {result.n_files} files have a result ({computed}) in {result.folder}:")
     if n_done:
         results.print("  index.parquet: one row per file; timeline/: one row per window (for pandas.read_parquet)")
@@ -131,17 +131,17 @@ def print_starter(folder: Path) -> None:
     """Print a warning if the model is the starter."""
     if folder == STARTER:
         messages.print(
-            f"note: by the starter model, made on composites of faces and voices, not on people's reactions; "
-            f"read {STARTER / 'README.md'} before you use its numbers, or name your own with --model",
+            f"note: the starter model was trained on composites of faces and voices, not on people's reactions; "
+            f"read {STARTER / 'README.md'} before you use its scores, or choose another model with --model",
             style="yellow",
         )
 
 
-def print_names(what: str, names: Sequence[str]) -> None:
+def print_names(description: str, names: Sequence[str]) -> None:
     """Print the number of clips and the first names; nothing if there are none."""
     if names:
         rest = f" and {len(names) - MAX_NAMES} more" if len(names) > MAX_NAMES else ""
-        results.print(f"{len(names)} {what}: {', '.join(names[:MAX_NAMES])}{rest}")
+        results.print(f"{len(names)} {description}: {', '.join(names[:MAX_NAMES])}{rest}")
 
 
 def print_failed(lines: Sequence[str]) -> None:
@@ -152,26 +152,26 @@ def print_failed(lines: Sequence[str]) -> None:
 
 
 def print_serving(service: Service, address: str) -> None:
-    """Print the address, the model and who may use the service, on standard error."""
+    """Print the address, the model and the access rule on standard error."""
     model, settings = service.queue.model, service.queue.settings
-    which = "the starter model" if service.folder == STARTER else str(service.folder)
-    messages.print(f"{address}  the page; Ctrl-C ends the service", style="bold")
+    name = "the starter model" if service.folder == STARTER else str(service.folder)
+    messages.print(f"{address}  web page and API; Ctrl-C stops the service", style="bold")
     detector = model.config.prepare.detector
-    messages.print(f"{which}: {', '.join(model.labels)}; {model.device}, faces by {detector}")
+    messages.print(f"{name}: {', '.join(model.labels)}; {model.device}, faces by {detector}")
     if settings.keys:
-        messages.print(f"let in: {len(settings.keys)} clients by key")
-    elif not any(own in address for own in ("//127.", "//localhost", "//[::1]")):
-        messages.print("Everybody who reaches this address is let in: name --keys FILE.", style="yellow")
+        messages.print(f"{len(settings.keys)} clients have a key")
+    elif not any(prefix in address for prefix in ("//127.", "//localhost", "//[::1]")):
+        messages.print("warning: anyone who can reach this address has access. hint: add --keys FILE", style="yellow")
 
 
 def format_live(labels: Sequence[str], title: str, score: LiveScore, stats: LiveStats) -> str:
-    """Return the lines that show a live score: bars, face, voice, rate and warnings."""
+    """Format a live score: bars, face, voice, rate and warnings."""
     face = "not seen" if score.face is None else "seen"
     voice = "–" if score.level_db is None else f"{score.level_db:.0f} dB"
     return "\n".join(
         [
             f"{title}  {score.end_s:.1f} s",
-            *bars(labels, score.intensities, score.intervals),
+            *format_bars(labels, score.intensities, score.intervals),
             f"face {face}, in {score.face_share:.0%} of the window's frames; voice {voice}",
             f"{stats.rate_hz:.1f} Hz, {1000 * stats.latencies_s[-1]:.0f} ms, dropped {stats.dropped}",
             *([f"warning: {score.warnings}"] if score.warnings else []),
@@ -188,20 +188,22 @@ def print_summary(stats: LiveStats, problem: str) -> None:
         latency = f"latency {median:.0f} ms (95%: {high:.0f} ms)"
         results.print(f"{stats.scores} scores, {stats.rate_hz:.1f} per second; {latency}; dropped {stats.dropped}")
     else:
-        messages.print("no score: no frame and no sound came")
+        messages.print("no score: the source had no frame and no sound")
     if problem:
         messages.print(f"the source ended early: {problem}", style="yellow")
 
 
-def bars(labels: Sequence[str], intensities: Sequence[float] | None, intervals: IntervalBounds | None) -> list[str]:
-    """Return one line per emotion: its name, a bar, its intensity and its interval."""
-    longest, lines = max(len(label) for label in labels), []
-    for place, label in enumerate(labels):
-        value = intensities[place] if intensities else None
+def format_bars(
+    labels: Sequence[str], intensities: Sequence[float] | None, intervals: IntervalBounds | None
+) -> list[str]:
+    """Format one line per emotion: name, bar, intensity and interval."""
+    label_width, lines = max(len(label) for label in labels), []
+    for index, label in enumerate(labels):
+        value = intensities[index] if intensities else None
         numbers = "–" if value is None else f"{value:.2f}"
         if intervals:
-            numbers += "  {:.2f} to {:.2f}".format(*intervals[place])
-        lines.append(f"  {label:{longest}} {'█' * round(BAR * (value or 0.0)):{BAR}} {numbers}")
+            numbers += "  {:.2f} to {:.2f}".format(*intervals[index])
+        lines.append(f"  {label:{label_width}} {'█' * round(BAR_WIDTH * (value or 0.0)):{BAR_WIDTH}} {numbers}")
     return lines
 
 
@@ -212,14 +214,14 @@ def _name(prediction: Prediction) -> str:
 
 def _notes(prediction: Prediction) -> list[str]:
     """Return all notes and warnings; a note on all faces of a file is the same for each of them."""
-    whose = "" if prediction.face is None else f"face {prediction.face}: "
-    nothing = [f"{whose}{prediction.status}: no intensities"] if prediction.status != "ok" else []
-    warnings = [f"{whose}warning: {'; '.join(prediction.warnings)}"] if prediction.warnings else []
+    prefix = "" if prediction.face is None else f"face {prediction.face}: "
+    nothing = [f"{prefix}{prediction.status}: no intensities"] if prediction.status != "ok" else []
+    warnings = [f"{prefix}warning: {'; '.join(prediction.warnings)}"] if prediction.warnings else []
     return [f"{prediction.path}: {note}" for note in (*prediction.notes, *nothing, *warnings)]
 
 
-def _what_was_read(prediction: Prediction) -> str:
-    share = f"face in {prediction.face_share or 0.0:.0%} of {len(prediction.samples)} looked at"
+def _input_summary(prediction: Prediction) -> str:
+    share = f"face in {prediction.face_share or 0.0:.0%} of {len(prediction.samples)} sampled frames"
     sound = "sound" if prediction.has_sound else "no sound"
     return f"{prediction.duration_s or 0.0:.2f} s, {prediction.frames_read} frames, {share}, {sound}"
 

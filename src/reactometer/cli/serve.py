@@ -1,4 +1,4 @@
-"""The command that serves: the REST interface, the page, live."""
+"""The commands serve and live."""
 
 from __future__ import annotations
 
@@ -22,23 +22,29 @@ LOOPBACK = ("127.0.0.1", "localhost", "::1", "[::1]")
 
 def serve(
     model: StarterOption = STARTER,
-    host: Annotated[str, typer.Option(help="Address to listen on; 0.0.0.0: every one of this machine.")] = "127.0.0.1",
-    port: Annotated[int, typer.Option(min=0, max=65535, help="Port; 0: any that is free.")] = 8000,
+    host: Annotated[
+        str, typer.Option(help="Address to listen on; 0.0.0.0: all addresses of this machine.")
+    ] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=0, max=65535, help="Port; 0: any free port.")] = 8000,
     data: Annotated[Path | None, typer.Option(help="Folder of jobs and uploads; default: in the cache.")] = None,
-    keys: Annotated[Path | None, typer.Option(help="File with one line NAME KEY per client; default: no keys.")] = None,
-    name: Annotated[list[str] | None, typer.Option(help="Host name behind a proxy; repeatable.")] = None,
-    readers: Annotated[int | None, typer.Option(min=1, help="Processes that read files; default: one per CPU.")] = None,
+    keys: Annotated[
+        Path | None, typer.Option(help="File of API keys, one line NAME KEY per client; default: no keys.")
+    ] = None,
+    name: Annotated[list[str] | None, typer.Option(help="Allowed host name, behind a proxy; repeatable.")] = None,
+    readers: Annotated[
+        int | None, typer.Option(min=1, help="Number of processes that decode files; default: one per CPU.")
+    ] = None,
     queue: Annotated[int, typer.Option(min=1, help="Maximum number of queued clips; more are refused with 429.")] = 64,
     per_client: Annotated[int, typer.Option(min=1, help="Maximum number of unfinished clips per client.")] = 8,
     max_mb: Annotated[float, typer.Option(min=0.01, help="Maximum size of an upload, megabytes.")] = 512,
     max_seconds: Annotated[float, typer.Option(min=1, help="Maximum length of a clip, seconds.")] = 3600,
     upload_seconds: Annotated[float, typer.Option(min=1, help="Maximum time of an upload, seconds.")] = 600,
-    keep_hours: Annotated[float, typer.Option(min=0, help="Hours until results are deleted.")] = 24,
+    keep_hours: Annotated[float, typer.Option(min=0, help="Time until results are deleted, hours.")] = 24,
     device: DeviceOption = "auto",
 ) -> None:
-    """Serve predictions over HTTP, with a page. It is at http://127.0.0.1:8000 until Ctrl-C.
+    """Serve predictions over HTTP, with a web page at http://127.0.0.1:8000. Ctrl-C stops it.
 
-    TLS is the proxy's in front of it. Needs the extra: pip install 'reactometer[serve]'.
+    For TLS, put a proxy in front of it. Install the extra first: pip install 'reactometer[serve]'.
     """
     from reactometer.inference.checkpoint import load_model
     from reactometer.inference.predictor import Predictor
@@ -60,38 +66,38 @@ def serve(
         keep_s=3600 * keep_hours,
     )
     loaded = load_model(model, device)
-    reading = Predictor(loaded).decode_spec.settings  # its detector is the same for all readers
+    reading = Predictor(loaded).decode_spec.settings  # all readers use the detector that it resolved
     loaded = replace(loaded, config=loaded.config.model_copy(update={"prepare": reading}))
     run(loaded, model, settings, host, port, render.print_serving)
 
 
 def _names(host: str, names: list[str]) -> tuple[str, ...]:
-    """Return the host names to answer to; a service that listens on this machine only refuses all others.
+    """Return the allowed host names; a service on a loopback address refuses all others.
 
     Raises:
-        ConfigError: a name with a ``*`` that is not a leading ``*.``.
+        ConfigError: a name contains a ``*`` that is not a leading ``*.``.
     """
     for name in names:
         if name != "*" and "*" in name.removeprefix("*."):
             expected = "reactions.example.org, *.example.org or *"
             raise ConfigError("--name is not a host name", got=name, expected=expected)
-    own = LOOPBACK if host in LOOPBACK else ()
-    return (*own, *names) if own or names else ("*",)
+    loopback = LOOPBACK if host in LOOPBACK else ()
+    return (*loopback, *names) if loopback or names else ("*",)
 
 
 def live(
     source: Annotated[str, typer.Argument(metavar="SOURCE", help="Camera (0, /dev/video0), rtsp:// stream, or file.")],
     model: StarterOption = STARTER,
     sound: Annotated[str | None, typer.Option(metavar="DEVICE", help="Microphone, such as default or hw:1.")] = None,
-    window: Annotated[float, typer.Option(help="Length in seconds of the window that each score covers.")] = 2.0,
+    window: Annotated[float, typer.Option(help="Length of the window of each score, seconds.")] = 2.0,
     rate: Annotated[
         float | None, typer.Option(min=0.1, max=120.0, help="Frames scored per second; default: at least 10.")
     ] = None,
-    out: Annotated[Path | None, typer.Option(help="Write one row per score to this .csv file.")] = None,
-    seconds: Annotated[float | None, typer.Option("--for", min=0.0, help="Stop after this many seconds.")] = None,
+    out: Annotated[Path | None, typer.Option(help="Write one row per score to this CSV file.")] = None,
+    seconds: Annotated[float | None, typer.Option("--for", min=0.0, help="Stop after this time, seconds.")] = None,
     device: DeviceOption = "auto",
 ) -> None:
-    """Score a camera or stream as it plays. Ctrl-C ends it; nothing is recorded."""
+    """Score a camera or stream in real time, without recording it. Ctrl-C stops it."""
     from reactometer.inference.checkpoint import load_model
     from reactometer.live.capture import LiveSource
     from reactometer.live.scorer import LiveScorer

@@ -1,4 +1,4 @@
-"""The commands that train: train, compare, ensemble, and the demo of the whole path."""
+"""The commands train, compare, ensemble and demo."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ from reactometer.errors import require
 
 
 def train(
-    config: Annotated[
-        Path, typer.Argument(metavar="CONFIG", help="TOML file, or the name of a packaged one: resnet50.")
-    ],
+    config: Annotated[Path, typer.Argument(metavar="CONFIG", help="TOML file, or a packaged configuration: resnet50.")],
     overrides: Annotated[
-        list[str] | None, typer.Argument(metavar="KEY=VALUE", help="Override a key: data.path=FOLDER.")
+        list[str] | None, typer.Argument(metavar="KEY=VALUE", help="Override a configuration key: data.path=FOLDER.")
     ] = None,
-    resume: Annotated[bool, typer.Option("--resume", help="Resume a run that was stopped.")] = False,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Delete an earlier run in the same folder.")] = False,
-    allow_leak: Annotated[bool, typer.Option("--allow-leak", help="Let splits share people or stimuli.")] = False,
+    resume: Annotated[bool, typer.Option("--resume", help="Resume a stopped run.")] = False,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Delete an earlier run in the output folder.")] = False,
+    allow_leak: Annotated[
+        bool, typer.Option("--allow-leak", help="Train even if splits share people or stimuli.")
+    ] = False,
 ) -> None:
-    """Train a model from a configuration. It is fitted on train and chosen on val."""
+    """Train a model from a configuration, on split train. Split val selects the best epoch."""
     from reactometer.training.train import train as run
 
     overrides = [*(overrides or ()), *(["data.allow_leak=true"] if allow_leak else ())]
@@ -31,27 +31,31 @@ def train(
 
 
 def compare(
-    configs: Annotated[list[Path], typer.Argument(metavar="CONFIG...", help="TOML files, or names.")],
-    data: Annotated[Path, typer.Option(help="The data set, the same for all.")],
-    out: Annotated[Path, typer.Option(help="A folder for the table and the runs.")] = Path("comparison"),
-    seeds: Annotated[int, typer.Option(min=1, help="Trainings a configuration.")] = 3,
+    configs: Annotated[list[Path], typer.Argument(metavar="CONFIG...", help="TOML files, or packaged configurations.")],
+    data: Annotated[Path, typer.Option(help="Dataset for all configurations.")],
+    out: Annotated[Path, typer.Option(help="Folder for the table and the runs.")] = Path("comparison"),
+    seeds: Annotated[int, typer.Option(min=1, help="Number of seeds per configuration.")] = 3,
     overrides: SetOption = None,
-    split: Annotated[str, typer.Option(help="What to score on. Choose on val, then score on test once.")] = "test",
+    split: Annotated[str, typer.Option(help="Split to score. Select on val, then score on test once.")] = "test",
 ) -> None:
-    """Train several configurations and compare them. Run it again to resume after a stop."""
+    """Train several configurations and compare them. The same command resumes a stopped run."""
     from reactometer.training.compare import compare as run
 
     render.print_comparison(run(configs, data, out, seeds=seeds, overrides=overrides or (), split=split))
 
 
 def ensemble(
-    sources: Annotated[list[Path], typer.Argument(metavar="CONFIG|MODEL...", help="One TOML file, or checkpoints.")],
-    out: Annotated[Path, typer.Option(help="The folder to write.")],
-    folds: Annotated[int, typer.Option(min=0, help="Train on this many person-disjoint folds of train and val.")] = 0,
-    seeds: Annotated[int, typer.Option(min=0, help="Train with this many seeds instead.")] = 0,
+    sources: Annotated[
+        list[Path], typer.Argument(metavar="CONFIG|MODEL...", help="One TOML file to train, or checkpoints to join.")
+    ],
+    out: Annotated[Path, typer.Option(help="Folder for the ensemble.")],
+    folds: Annotated[
+        int, typer.Option(min=0, help="Number of person-disjoint folds of train and val to train on.")
+    ] = 0,
+    seeds: Annotated[int, typer.Option(min=0, help="Number of seeds to train with, instead of folds.")] = 0,
     overrides: SetOption = None,
 ) -> None:
-    """Average several trainings into one model. Train on folds or with seeds, or join checkpoints."""
+    """Average several models into an ensemble. Train on folds or with seeds, or join checkpoints."""
     if len(sources) == 1 and not sources[0].is_dir():
         from reactometer.training.train import ensemble as run
 
@@ -63,11 +67,11 @@ def ensemble(
 
 
 def demo(
-    out: Annotated[Path, typer.Option(help="The folder to work in.")] = Path("demo"),
-    clips: Annotated[int, typer.Option(min=120, help="Number of clips.")] = 480,
+    out: Annotated[Path, typer.Option(help="Folder for all files of the demo.")] = Path("demo"),
+    clips: Annotated[int, typer.Option(min=120, help="Number of synthetic clips.")] = 480,
     seed: Annotated[int, typer.Option(help="Random seed of the dataset and the training.")] = 0,
 ) -> None:
-    """Run the whole path in minutes, on synthetic data. It ends with scores and a plot."""
+    """Run all steps in minutes on the synthetic demo dataset. Print scores and write a plot."""
     require("torch", "lightning", "matplotlib", extra="train")
     from reactometer.cli.demo import demo as run
 

@@ -1,4 +1,4 @@
-"""A model and a data set -> what it is worth."""
+"""Evaluate models: metrics, intervals, calibration, subgroups, robustness and reports."""
 
 from __future__ import annotations
 

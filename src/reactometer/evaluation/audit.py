@@ -21,7 +21,7 @@ from reactometer.io import format_json, write_atomic
 
 @dataclass(frozen=True)
 class SplitSummary:
-    """The content of one split, and its labels, (L,) each; empty if the labels are withheld."""
+    """Counts of one split, and the mean and drift (L,) of its labels; empty if the labels are withheld."""
 
     n_clips: int
     n_labelled: int
@@ -30,20 +30,20 @@ class SplitSummary:
     n_without_sound: int
     face_share: float  # of the sampled frames
     mean: tuple[float, ...]
-    drift: tuple[float, ...]  # mean less that of train, in standard deviations of train
+    drift: tuple[float, ...]  # (mean − mean of train) / standard deviation of train
 
 
 @dataclass(frozen=True)
 class Audit:
-    """All that was found; ``leaks`` make a score untrustworthy."""
+    """Result of an audit; ``leaks`` make a score untrustworthy."""
 
     labels: tuple[str, ...]
     splits: dict[str, SplitSummary]
     leaks: tuple[Leak, ...]
-    vectors: LabelVectors
+    label_vectors: LabelVectors
     length_baseline: Interval | None  # mean Pearson of the clip length as the only predictor, fitted on train
     length_split: str  # the split that the clip length was scored on
-    unseen: tuple[str, ...]  # what could not be checked, in words
+    limitations: tuple[str, ...]  # checks that the data do not allow, in words
 
 
 def audit(
@@ -55,7 +55,7 @@ def audit(
     out: Path | str | None = None,
     progress: bool = True,
 ) -> Audit:
-    """Look for leaks between splits, labels that the clip length predicts, and missing data; write JSON to ``out``.
+    """Report leaks between splits, labels that the clip length predicts, and missing data; write JSON to ``out``.
 
     ``labels``, ``face_features`` and ``voice_features`` are those of :class:`~reactometer.config.DataConfig`.
 
@@ -65,25 +65,25 @@ def audit(
     config = {"path": data, "labels": labels, "face_features": face_features, "voice_features": voice_features}
     prepared = open_data(DataConfig.model_validate(config), PrepareConfig(), progress=progress)
     clips = [row.clip for row in prepared.rows]
-    vectors, vector_leaks = find_label_vectors(clips)
-    cue, length_split = _score_length(prepared)
-    found = Audit(
+    label_vectors, label_leaks = find_label_vectors(clips)
+    length_interval, length_split = _score_length(prepared)
+    result = Audit(
         labels=prepared.labels,
-        splits={split: _facts(prepared, split) for split in SPLITS if prepared.split(split)},
+        splits={split: _summarise(prepared, split) for split in SPLITS if prepared.split(split)},
         leaks=(
             *find_shared(clips, "person"),
             *find_shared(clips, "stimulus"),
-            *vector_leaks,
+            *label_leaks,
             *(find_same_files(clips) if prepared.feature_sizes is None else ()),
         ),
-        vectors=vectors,
-        length_baseline=cue,
+        label_vectors=label_vectors,
+        length_baseline=length_interval,
         length_split=length_split,
-        unseen=_unseen(prepared),
+        limitations=_list_limitations(prepared),
     )
     if out is not None:
-        write_atomic(Path(out), format_json(asdict(found)))
-    return found
+        write_atomic(Path(out), format_json(asdict(result)))
+    return result
 
 
 def _score_length(prepared: PreparedSet) -> tuple[Interval | None, str]:
@@ -94,11 +94,11 @@ def _score_length(prepared: PreparedSet) -> tuple[Interval | None, str]:
     with_length = [row for row in labelled_train_rows(prepared) if row.duration_s > 0]
     if min(len(with_length), len(rows)) < MIN_CLIPS or not (np.ptp(targets, axis=0) > MIN_STD).any():
         return None, split
-    how = choose_units([row.clip for row in rows])
-    return bootstrap_mean_pearson(targets, predict_from_length(prepared, rows), how=how), split
+    resampling = choose_units([row.clip for row in rows])
+    return bootstrap_mean_pearson(targets, predict_from_length(prepared, rows), resampling=resampling), split
 
 
-def _facts(prepared: PreparedSet, split: str) -> SplitSummary:
+def _summarise(prepared: PreparedSet, split: str) -> SplitSummary:
     rows, values, train = prepared.split(split), _labels(prepared, split), _labels(prepared, "train")  # (clips, L)
     readable = [row for row in rows if row.file]
     mean, drift = np.empty(0), np.empty(0)
@@ -124,15 +124,15 @@ def _labels(prepared: PreparedSet, split: str) -> Array:
     return np.array(values, dtype=np.float64).reshape(len(values), len(prepared.labels))
 
 
-def _unseen(prepared: PreparedSet) -> tuple[str, ...]:
-    """List what the data do not allow to check, in words."""
+def _list_limitations(prepared: PreparedSet) -> tuple[str, ...]:
+    """List the checks that the data do not allow, in words."""
     messages, n_clips = [], len(prepared.rows)
-    for kind in ("person", "stimulus"):
-        n_unknown = sum(getattr(row.clip, kind) is None for row in prepared.rows)
+    for field in ("person", "stimulus"):
+        n_unknown = sum(getattr(row.clip, field) is None for row in prepared.rows)
         if n_unknown:
-            messages.append(f"{kind} unknown for {n_unknown} of {n_clips} clips: splits may share some")
+            messages.append(f"{field} unknown for {n_unknown} of {n_clips} clips: splits may share them")
     if prepared.feature_sizes is not None:
-        messages.append("features instead of media: there are no files to compare")
+        messages.append("feature tables instead of media: there are no files to compare")
     if n_failed := sum(row.file is None for row in prepared.rows):
         messages.append(f"{n_failed} clips could not be read")
     if n_withheld := sum(row.clip.labels is None for row in prepared.rows):

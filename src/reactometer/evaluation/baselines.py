@@ -1,4 +1,4 @@
-"""What any model must beat: predictions without a face or voice, fitted on the training clips."""
+"""Baselines that use neither face nor voice: the clip length, and shuffled labels."""
 
 from __future__ import annotations
 
@@ -13,40 +13,40 @@ from reactometer.evaluation.metrics import Array, measure
 
 
 def length_baseline(train_values: npt.ArrayLike, train_targets: npt.ArrayLike, values: npt.ArrayLike) -> Array:
-    """(m, L) the mean labels of the training clips of about the same length.
+    """Predict (m, L) labels as the mean labels of training clips of similar length.
 
-    "About the same" is one of √n equally filled ranges of the n training lengths: unlike a polynomial's, such an answer
-    is a mean of labels whatever the lengths. Clips of unknown length get the overall training mean.
+    Lengths are binned into √n equally filled bins of the n training lengths: unlike a polynomial, a bin mean stays in
+    the labels' range. Clips of unknown length get the overall training mean.
 
     Args:
-        train_values: (n,) lengths of the training clips in seconds, n > 0; NaN: not known.
+        train_values: (n,) lengths of the training clips in seconds, n > 0; NaN: unknown.
         train_targets: (n, L) in [0, 1].
-        values: (m,) of the clips to answer for.
+        values: (m,) lengths of the clips to predict, in seconds; NaN: unknown.
     """
     lengths, targets = np.asarray(train_values, dtype=np.float64), np.asarray(train_targets, dtype=np.float64)
-    asked = np.asarray(values, dtype=np.float64)
-    answers = np.tile(targets.mean(axis=0), (len(asked), 1))
-    known = np.isfinite(lengths)
-    if not known.any():
-        return answers
-    lengths, targets = lengths[known], targets[known]
+    test_lengths = np.asarray(values, dtype=np.float64)
+    predictions = np.tile(targets.mean(axis=0), (len(test_lengths), 1))
+    is_finite = np.isfinite(lengths)
+    if not is_finite.any():
+        return predictions
+    lengths, targets = lengths[is_finite], targets[is_finite]
     edges = np.unique(np.quantile(lengths, np.linspace(0.0, 1.0, isqrt(len(lengths)) + 1)[1:-1]))
-    train_range = np.digitize(lengths, edges)
-    asked_range = np.where(np.isfinite(asked), np.digitize(asked, edges), -1)
-    for place in np.unique(train_range):
-        answers[asked_range == place] = targets[train_range == place].mean(axis=0)
-    return answers
+    train_bin = np.digitize(lengths, edges)
+    test_bin = np.where(np.isfinite(test_lengths), np.digitize(test_lengths, edges), -1)
+    for index in np.unique(train_bin):
+        predictions[test_bin == index] = targets[train_bin == index].mean(axis=0)
+    return predictions
 
 
 def shuffled_scores(
     targets: npt.ArrayLike, predictions: npt.ArrayLike, labels: Sequence[str], n_shuffles: int = 200, seed: int = 0
 ) -> list[float]:
-    """Mean Pearson of predictions (clips, L) against the targets (clips, L) of other clips, drawn anew each time.
+    """Score predictions (clips, L) against randomly permuted targets (clips, L): one mean Pearson per shuffle.
 
-    Shuffles without a score, over which a label or prediction is constant, are left out.
+    Shuffles without a score are left out: a label or prediction is constant.
     """
-    truth, generator = np.asarray(targets, dtype=np.float64), np.random.default_rng(seed)
-    scores = [measure(generator.permutation(truth), predictions, labels).mean_pearson for _ in range(n_shuffles)]
+    targets, rng = np.asarray(targets, dtype=np.float64), np.random.default_rng(seed)
+    scores = [measure(rng.permutation(targets), predictions, labels).mean_pearson for _ in range(n_shuffles)]
     return [score for score in scores if score is not None]
 
 
@@ -58,10 +58,10 @@ def predict_from_length(prepared: PreparedSet, rows: Sequence[PreparedRow]) -> A
     """
     train = labelled_train_rows(prepared)
     targets = np.array([row.clip.labels for row in train])
-    known, asked = ([row.duration_s or np.nan for row in own] for own in (train, rows))
-    return length_baseline(known, targets, asked)
+    train_lengths, lengths = ([row.duration_s or np.nan for row in clips] for clips in (train, rows))
+    return length_baseline(train_lengths, targets, lengths)
 
 
 def labelled_train_rows(prepared: PreparedSet) -> list[PreparedRow]:
-    """The train clips that have labels and could be read."""
+    """Return the readable train clips that have labels."""
     return [row for row in prepared.split("train") if row.clip.labels and row.file]

@@ -1,4 +1,4 @@
-"""The bootstrap: intervals of scores by resampling clips, or whole people or stimuli."""
+"""Bootstrap intervals of scores, by resampling clips, people or stimuli."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ N_RESAMPLES = 2000
 LEVEL = 0.95
 
 MAX_BATCH_COUNTS = 2**20
-"""Numbers per array of resampled counts: 8 MB."""
+"""Maximum number of elements per array of resampled counts: 8 MB."""
 
 UNITS = ("person", "stimulus", "clip")
-"""What can be resampled as a whole."""
+"""Resampling units."""
 
 
 @dataclass(frozen=True)
@@ -34,19 +34,19 @@ class Interval:
 
 @dataclass(frozen=True)
 class Resampling:
-    """How clips are resampled.
+    """A plan for resampling clips.
 
-    Units are drawn with replacement, as many as there are (Efron & Tibshirani 1993, chapter 13; whole groups of clips:
-    the cluster bootstrap, Davison & Hinkley 1997, section 3.8). The same seed and number of units draw the same ones.
+    All units are resampled with replacement (Efron & Tibshirani 1993, chapter 13; for whole groups of clips, the
+    cluster bootstrap, Davison & Hinkley 1997, section 3.8). One seed and number of units give the same resamples.
     """
 
-    unit: str = "clip"  # what is resampled as a whole: one of UNITS
+    unit: str = "clip"  # resampling unit: one of UNITS
     groups: Sequence[Hashable] | None = None  # (clips,) the unit of each clip; None: each clip is one
     n_resamples: int = N_RESAMPLES
     seed: int = 0
 
     def count_units(self, n_clips: int) -> int:
-        """Return the number of units of so many clips."""
+        """Return the number of resampling units among ``n_clips`` clips."""
         return n_clips if self.groups is None else len(set(self.groups))
 
     def sum_by_unit(self, rows: Array) -> Array:
@@ -59,22 +59,22 @@ class Resampling:
         return sums
 
     def resample(self, rows: Array, statistic: Callable[[Array], Array]) -> Array:
-        """Compute a statistic of all units, and of bootstrap resamples of them.
+        """Compute a statistic of all clips, and of bootstrap resamples.
 
         Args:
-            rows: (clips, columns) what the statistic needs of each clip, to be summed.
+            rows: (clips, columns) values of each clip; the statistic needs only their sums.
             statistic: takes (R, columns) sums over the clips of R resamples, and returns (R, ...).
 
         Returns:
-            (1 + n_resamples, ...) the statistic of the clips as they are, then of each resample.
+            (1 + n_resamples, ...) the statistic of the original clips, then of each resample.
         """
-        units, generator = self.sum_by_unit(rows), np.random.default_rng(self.seed)
-        step, found = max(1, MAX_BATCH_COUNTS // len(units)), [statistic(units.sum(axis=0, keepdims=True))]
-        for start in range(0, self.n_resamples, step):
-            drawn = generator.integers(len(units), size=(min(step, self.n_resamples - start), len(units)))
-            counts = np.array([np.bincount(row, minlength=len(units)) for row in drawn], dtype=np.float64)
-            found.append(statistic(counts @ units))
-        return np.concatenate(found)
+        units, rng = self.sum_by_unit(rows), np.random.default_rng(self.seed)
+        batch_size, statistics = max(1, MAX_BATCH_COUNTS // len(units)), [statistic(units.sum(axis=0, keepdims=True))]
+        for start in range(0, self.n_resamples, batch_size):
+            samples = rng.integers(len(units), size=(min(batch_size, self.n_resamples - start), len(units)))
+            counts = np.array([np.bincount(row, minlength=len(units)) for row in samples], dtype=np.float64)
+            statistics.append(statistic(counts @ units))
+        return np.concatenate(statistics)
 
 
 CLIPS = Resampling()
@@ -82,12 +82,12 @@ CLIPS = Resampling()
 
 @dataclass(frozen=True)
 class Intervals:
-    """Intervals of the scores in :class:`Metrics`, of the same names; ``None`` where the score is undefined."""
+    """Intervals of the scores in :class:`Metrics`, of the same names; ``None`` if a score is undefined."""
 
     labels: tuple[str, ...]
-    mean: dict[str, Interval | None]  # by kind of score
-    by_label: dict[str, tuple[Interval | None, ...]]  # by kind of score, (L,)
-    unit: str  # what was resampled: "person", "stimulus" or "clip"
+    mean: dict[str, Interval | None]  # by metric
+    by_label: dict[str, tuple[Interval | None, ...]]  # by metric, (L,)
+    unit: str  # resampling unit: "person", "stimulus" or "clip"
     n_units: int
     n_resamples: int
 
@@ -99,12 +99,12 @@ def interval(scores: Array) -> Interval:
 
 
 def choose_units(clips: Sequence[Clip], by: str | None = None, n_resamples: int = N_RESAMPLES) -> Resampling:
-    """Choose what to resample as a whole: ``by``, or people if every clip has one and there are at least 3, else clips.
+    """Choose the resampling unit: ``by``, or people if every clip has one and there are at least 3, else clips.
 
     Clips of one person are not independent.
 
     Raises:
-        DataError: no such unit, or a clip has none.
+        DataError: unknown unit, or clips without one.
     """
     if by is not None and by not in UNITS:
         raise DataError(f"clips cannot be resampled by '{by}'", fix=suggestion(by, UNITS))
@@ -116,14 +116,14 @@ def choose_units(clips: Sequence[Clip], by: str | None = None, n_resamples: int 
         return Resampling("clip", None, n_resamples)
     raise DataError(
         f"clips cannot be resampled by {by}",
-        got=f"{len(set(names) - {''})} of them known, {names.count('')} of {len(names)} clips without one",
-        expected=f"a column '{by}' with a value for every clip, at least {MIN_CLIPS} different ones",
+        got=f"{len(set(names) - {''})} different values, {names.count('')} of {len(names)} clips without one",
+        expected=f"a column '{by}' with a value for every clip, at least {MIN_CLIPS} different values",
         fix="Choose another unit with --by",
     )
 
 
 def bootstrap_metrics(
-    targets: npt.ArrayLike, predictions: npt.ArrayLike, labels: Sequence[str], how: Resampling = CLIPS
+    targets: npt.ArrayLike, predictions: npt.ArrayLike, labels: Sequence[str], resampling: Resampling = CLIPS
 ) -> Intervals:
     """Return 95% percentile intervals of Pearson, CCC and MAE of predictions (clips, L) against targets (clips, L).
 
@@ -133,34 +133,35 @@ def bootstrap_metrics(
     Raises:
         ScoreError: as :func:`measure`.
     """
-    known = measure(targets, predictions, labels)
-    scores = how.resample(moments(targets, predictions), scores_from_moments)  # (1 + R, kinds, 1 + L)
+    metrics = measure(targets, predictions, labels)
+    scores = resampling.resample(moments(targets, predictions), scores_from_moments)  # (1 + R, metrics, 1 + L)
     mean: dict[str, Interval | None] = {}
     by_label: dict[str, tuple[Interval | None, ...]] = {}
-    for place, (kind, values) in enumerate(known.by_metric.items()):
-        own = [None if value is None else interval(scores[:, place, 1 + at]) for at, value in enumerate(values)]
-        mean[kind] = None if None in own else interval(scores[:, place, 0])
-        by_label[kind] = tuple(own)
-    return Intervals(tuple(labels), mean, by_label, how.unit, how.count_units(known.n_clips), how.n_resamples)
+    for i, (name, values) in enumerate(metrics.by_metric.items()):
+        intervals = [None if value is None else interval(scores[:, i, 1 + j]) for j, value in enumerate(values)]
+        mean[name] = None if None in intervals else interval(scores[:, i, 0])
+        by_label[name] = tuple(intervals)
+    n_units = resampling.count_units(metrics.n_clips)
+    return Intervals(tuple(labels), mean, by_label, resampling.unit, n_units, resampling.n_resamples)
 
 
 def bootstrap_mean_pearson(
     targets: npt.ArrayLike,
     predictions: npt.ArrayLike,
     baseline: npt.ArrayLike | None = None,
-    how: Resampling = CLIPS,
+    resampling: Resampling = CLIPS,
 ) -> Interval:
-    """Return the interval of the mean Pearson, or of how much higher it is than a baseline's on the same resamples.
+    """Return the interval of the mean Pearson, or of its difference from a baseline's on the same resamples.
 
     Unlike in :func:`measure`, a constant prediction counts as r = 0, and a label that is constant in a resample is
-    left out of that resample's mean: else a resample could have no score. All arrays are (clips, L).
+    left out of that resample's mean; otherwise a resample could have no score. All arrays are (clips, L).
 
     Raises:
         ScoreError: as :func:`measure`; or no label varies.
     """
 
     def mean_pearson(values: npt.ArrayLike) -> Array:
-        return how.resample(moments(targets, values), lambda sums: scores_from_moments(sums)[:, 0, 0])
+        return resampling.resample(moments(targets, values), lambda sums: scores_from_moments(sums)[:, 0, 0])
 
     scores = mean_pearson(predictions)
     if np.isnan(scores[0]):
@@ -169,7 +170,7 @@ def bootstrap_mean_pearson(
 
 
 def moments(targets: npt.ArrayLike, predictions: npt.ArrayLike, centre: Array | None = None) -> Array:
-    """Return what the scores need of each clip, to be summed.
+    """Return the moments of each clip, whose sums over clips give all scores.
 
     Returns:
         (clips, 1 + 7 L): 1, then L columns each of targets about their mean, predictions about their mean (or about
@@ -178,31 +179,35 @@ def moments(targets: npt.ArrayLike, predictions: npt.ArrayLike, centre: Array | 
     Raises:
         ScoreError: as :func:`measure`.
     """
-    truth, guess = np.asarray(targets, dtype=np.float64), np.asarray(predictions, dtype=np.float64)
-    measure(truth, guess, [str(place) for place in range(truth.shape[-1])])  # raises where there is no score
-    error = guess - truth
-    truth, guess = truth - truth.mean(axis=0), guess - (guess.mean(axis=0) if centre is None else centre)
-    columns = [np.ones((len(truth), 1)), truth, guess, truth**2, guess**2, truth * guess, np.abs(error), error]
-    return np.hstack(columns)
+    targets, predictions = np.asarray(targets, dtype=np.float64), np.asarray(predictions, dtype=np.float64)
+    measure(targets, predictions, [str(index) for index in range(targets.shape[-1])])  # raises if there is no score
+    error = predictions - targets
+    target = targets - targets.mean(axis=0)
+    prediction = predictions - (predictions.mean(axis=0) if centre is None else centre)
+    columns = [np.ones((len(error), 1)), target, prediction, target**2, prediction**2, target * prediction]
+    return np.hstack([*columns, np.abs(error), error])
 
 
 def scores_from_moments(sums: Array) -> Array:
-    """Score (R, 1 + 7 L) sums of :func:`moments`: (R, kinds, 1 + L), the mean over the labels first.
+    """Score (R, 1 + 7 L) sums of :func:`moments`: (R, metrics, 1 + L), the mean over the labels first.
 
-    Pearson and CCC are 0 if the predictions are constant, and NaN if the targets are; such a label is left out of the
-    mean.
+    Pearson and CCC are 0 if the predictions are constant, and NaN if the targets are; the mean leaves out such a label.
     """
-    truth, guess, truth_square, guess_square, product, distance, error = np.split(sums[:, 1:] / sums[:, :1], 7, axis=1)
-    truth_variance, guess_variance = truth_square - truth**2, guess_square - guess**2  # (R, L) each
-    covariance = product - truth * guess
-    varies = truth_variance > MIN_STD**2
-    defined = varies & (guess_variance > MIN_STD**2)
-    r = np.where(defined, covariance, 0.0) / np.sqrt(np.where(defined, truth_variance * guess_variance, 1.0))
-    apart = truth_variance + guess_variance + error**2
-    ccc = np.where(defined, 2.0 * covariance, 0.0) / np.where(defined, apart, 1.0)
-    scores = np.stack([np.where(varies, r, np.nan), np.where(varies, ccc, np.nan), distance], axis=1)  # (R, kinds, L)
-    known = np.isfinite(scores)
-    n_known = known.sum(axis=2, keepdims=True)
-    total = np.where(known, scores, 0.0).sum(axis=2, keepdims=True)
-    means = np.where(n_known > 0, total / np.maximum(n_known, 1), np.nan)  # (R, kinds, 1)
+    target, prediction, target_square, prediction_square, product, absolute_error, error = np.split(
+        sums[:, 1:] / sums[:, :1], 7, axis=1
+    )
+    target_variance, prediction_variance = target_square - target**2, prediction_square - prediction**2  # (R, L) each
+    covariance = product - target * prediction
+    varies = target_variance > MIN_STD**2
+    defined = varies & (prediction_variance > MIN_STD**2)
+    r = np.where(defined, covariance, 0.0) / np.sqrt(np.where(defined, target_variance * prediction_variance, 1.0))
+    denominator = target_variance + prediction_variance + error**2
+    ccc = np.where(defined, 2.0 * covariance, 0.0) / np.where(defined, denominator, 1.0)
+    scores = np.stack(
+        [np.where(varies, r, np.nan), np.where(varies, ccc, np.nan), absolute_error], axis=1
+    )  # (R, metrics, L)
+    is_defined = np.isfinite(scores)
+    n_defined = is_defined.sum(axis=2, keepdims=True)
+    total = np.where(is_defined, scores, 0.0).sum(axis=2, keepdims=True)
+    means = np.where(n_defined > 0, total / np.maximum(n_defined, 1), np.nan)  # (R, metrics, 1)
     return np.concatenate([means, scores], axis=2)

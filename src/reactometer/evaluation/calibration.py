@@ -13,7 +13,7 @@ from reactometer.evaluation.metrics import MIN_STD, Array
 
 MAX_BINS = 10
 CLIPS_PER_BIN = 10
-"""There are as many bins as have this many clips each, at least two and at most ten; our choice."""
+"""Minimum number of clips per bin; there are 2 to ``MAX_BINS`` bins."""
 
 
 @dataclass(frozen=True)
@@ -21,7 +21,7 @@ class Bin:
     """Clips with predictions of similar size; all bins have about as many clips."""
 
     prediction: float  # mean
-    truth: Interval  # mean
+    target: Interval  # mean
     n_clips: int
 
 
@@ -30,55 +30,57 @@ class LabelReliability:
     """Relation of targets to predictions for one label."""
 
     label: str
-    slope: Interval | None  # of truth on prediction; 1 where calibrated; None: the prediction is constant
-    intercept: Interval | None  # the truth that belongs to a prediction of 0; 0 where calibrated
-    bias: Interval  # mean prediction less mean truth
+    slope: Interval | None  # of target on prediction; 1: calibrated; None: the prediction is constant
+    intercept: Interval | None  # target at a prediction of 0; 0: calibrated
+    bias: Interval  # mean prediction − mean target
     bins: tuple[Bin, ...]  # from small to large predictions
 
 
 def measure_reliability(
-    targets: npt.ArrayLike, predictions: npt.ArrayLike, labels: Sequence[str], how: Resampling = CLIPS
+    targets: npt.ArrayLike, predictions: npt.ArrayLike, labels: Sequence[str], resampling: Resampling = CLIPS
 ) -> tuple[LabelReliability, ...]:
     """Fit a line of targets on predictions, (clips, L) each, label by label; bin them; with 95% percentile intervals.
 
     The calibration slope and intercept of Cox (Biometrika 45, 1958), linear since intensities are: a slope below 1
-    says that predictions are too far apart. Bins keep their clips in all resamples. Checked against
+    means that predictions spread too widely. Bins keep their clips in all resamples. Checked against
     ``scipy.stats.linregress``, and by simulation with known targets.
 
     Raises:
         ScoreError: as :func:`~reactometer.evaluation.metrics.measure`.
     """
-    truth, guess = np.asarray(targets, dtype=np.float64), np.asarray(predictions, dtype=np.float64)
-    middle, centre = truth.mean(axis=0), guess.mean(axis=0)
-    numbers = how.resample(moments(truth, guess), lambda sums: _fit_line(sums, middle, centre))  # (1 + R, 3, L)
-    n_bins = min(MAX_BINS, max(2, len(truth) // CLIPS_PER_BIN))
-    rank = guess.argsort(axis=0, kind="stable").argsort(axis=0)  # (clips, L)
-    inside = rank[:, :, None] * n_bins // len(truth) == np.arange(n_bins)  # (clips, L, bins)
+    targets, predictions = np.asarray(targets, dtype=np.float64), np.asarray(predictions, dtype=np.float64)
+    target_mean, prediction_mean = targets.mean(axis=0), predictions.mean(axis=0)
+    rows = moments(targets, predictions)
+    line = resampling.resample(rows, lambda sums: _fit_line(sums, target_mean, prediction_mean))  # (1 + R, 3, L)
+    n_bins = min(MAX_BINS, max(2, len(targets) // CLIPS_PER_BIN))
+    rank = predictions.argsort(axis=0, kind="stable").argsort(axis=0)  # (clips, L)
+    in_bin = rank[:, :, None] * n_bins // len(targets) == np.arange(n_bins)  # (clips, L, bins)
 
-    def bin_means(sums: Array) -> Array:  # (R, L, bins); NaN if none of the bin's clips is drawn
+    def bin_means(sums: Array) -> Array:  # (R, L, bins); NaN if a resample has none of the bin's clips
         total, count = np.split(sums.reshape(-1, 2 * len(labels), n_bins), 2, axis=1)
         return np.where(count > 0, total / np.maximum(count, 1.0), np.nan)
 
-    columns = np.concatenate([inside * truth[:, :, None], inside], axis=1).reshape(len(truth), -1)
-    means = how.resample(columns, bin_means)  # (1 + R, L, bins)
+    columns = np.concatenate([in_bin * targets[:, :, None], in_bin], axis=1).reshape(len(targets), -1)
+    means = resampling.resample(columns, bin_means)  # (1 + R, L, bins)
     by_label = []
-    for place, label in enumerate(labels):
-        slope, intercept = (interval(own) if np.isfinite(own[0]) else None for own in numbers[:, :2, place].T)
+    for index, label in enumerate(labels):
+        slope, intercept = (interval(values) if np.isfinite(values[0]) else None for values in line[:, :2, index].T)
         bins = tuple(
-            Bin(float(guess[own, place].mean()), interval(means[:, place, number]), int(own.sum()))
-            for number, own in enumerate(inside[:, place].T)
+            Bin(float(predictions[clips, index].mean()), interval(means[:, index, number]), int(clips.sum()))
+            for number, clips in enumerate(in_bin[:, index].T)
         )
-        by_label.append(LabelReliability(label, slope, intercept, interval(numbers[:, 2, place]), bins))
+        by_label.append(LabelReliability(label, slope, intercept, interval(line[:, 2, index]), bins))
     return tuple(by_label)
 
 
-def _fit_line(sums: Array, middle: Array, centre: Array) -> Array:
-    """Return (R, 3, L) slope, intercept and bias; ``middle`` and ``centre`` are what :func:`moments` subtracted.
+def _fit_line(sums: Array, target_mean: Array, prediction_mean: Array) -> Array:
+    """Return (R, 3, L) slope, intercept and bias; the means are those that :func:`moments` subtracted.
 
     Slope and intercept are NaN if the predictions are constant.
     """
-    truth, guess, _, guess_square, product, _, error = np.split(sums[:, 1:] / sums[:, :1], 7, axis=1)  # (R, L) each
-    variance = guess_square - guess**2
+    means = sums[:, 1:] / sums[:, :1]
+    target, prediction, _, prediction_square, product, _, error = np.split(means, 7, axis=1)  # (R, L) each
+    variance = prediction_square - prediction**2
     varies = variance > MIN_STD**2
-    slope = np.where(varies, (product - truth * guess) / np.where(varies, variance, 1.0), np.nan)
-    return np.stack([slope, truth + middle - slope * (guess + centre), error], axis=1)
+    slope = np.where(varies, (product - target * prediction) / np.where(varies, variance, 1.0), np.nan)
+    return np.stack([slope, target + target_mean - slope * (prediction + prediction_mean), error], axis=1)

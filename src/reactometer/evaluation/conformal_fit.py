@@ -1,4 +1,4 @@
-"""Fit a model's intervals, recalibration and limits to clips that its weights were not fitted on."""
+"""Fit a model's intervals, recalibration and thresholds to held-out clips."""
 
 from __future__ import annotations
 
@@ -32,21 +32,21 @@ from reactometer.io import atomic_folder
 from reactometer.paths import STARTER, find_checkpoint
 
 COVERAGE = 0.9
-"""Share of new clips whose label the intervals are to hold."""
+"""Default share of new labels that the intervals should contain."""
 
-KNOWN = 0.99
-"""Share of clips like the training clips that get no warning."""
+IN_DISTRIBUTION_SHARE = 0.99
+"""Share of in-distribution clips without a warning."""
 
-MAX_CLIPS = 2000
-"""Maximum number of train clips whose features are measured."""
+MAX_REFERENCE_CLIPS = 2000
+"""Maximum number of train clips for the reference density."""
 
 MIN_CLIPS = 20
-"""Fewer clips are too few to fit a curve or a Gaussian to."""
+"""Minimum number of clips for a curve or a Gaussian."""
 
-ROUNDING = 1e-3
+DISTANCE_RTOL = 1e-3
 """Relative tolerance of distances, which are computed in single precision."""
 
-FOLDS = 5
+N_FOLDS = 5
 
 
 def calibrate(
@@ -60,12 +60,12 @@ def calibrate(
     device: str = "auto",
     progress: bool = True,
 ) -> Uncertainty:
-    """Fit a model's intervals to clips that its weights have not seen, and write them into its folder.
+    """Fit a model's intervals to held-out clips, and write them into its folder.
 
     Args:
         model: a checkpoint, or an ensemble.
         data: a dataset, or a folder prepared before.
-        split: the split to fit to, or "all" of a dataset that the model has never seen.
+        split: the split to fit to, or "all" if the model was not trained on the dataset.
         coverage: share of new clips whose label the intervals contain.
         recalibrate: also fit one monotone curve per label, which brings predictions to the labels' scale.
         out: a folder for a copy of the model with the intervals; default: the checkpoint itself.
@@ -73,7 +73,7 @@ def calibrate(
         progress: show bars on standard error.
 
     Raises:
-        DataError: no such split, too few clips with labels, or clips that the model learned from.
+        DataError: unknown split, too few clips with labels, or clips of the training data.
         OutputError: the folder cannot be written into, or ``out`` exists.
         ConfigError: coverage is out of range.
     """
@@ -82,7 +82,7 @@ def calibrate(
         raise OutputError("the starter model is part of the package", fix="Name a folder for a calibrated copy: --out")
     loaded = load_model(folder, device)
     prepared = open_for_model(loaded, data, progress=progress)
-    _refuse_learned(loaded, prepared, choose_split(prepared, split))
+    _refuse_training_clips(loaded, prepared, choose_split(prepared, split))
     fitted = fit_uncertainty(loaded, prepared, split, coverage, recalibrate, progress=progress)
     fitted = replace(fitted, fitted_on={**fitted.fitted_on, "name": Path(data).resolve().name})
     if out is None:
@@ -103,7 +103,7 @@ def fit_uncertainty(
     *,
     progress: bool = True,
 ) -> Uncertainty:
-    """Fit intervals, limits and, if asked for, recalibration to clips of one split.
+    """Fit intervals, thresholds and, optionally, recalibration to clips of one split.
 
     If enough people are known, the intervals are for clips of a new person, else for new clips like these. A model of
     face and voice is also scored with either one hidden, so that there are intervals for each of the three. The
@@ -117,132 +117,140 @@ def fit_uncertainty(
         DataError: too few clips with labels.
     """
     if not 0.5 <= coverage < 1.0:
-        raise ConfigError("coverage is a share of clips", got=coverage, expected="0.5 or more, and less than 1")
-    raw, known = replace(loaded, uncertainty=None), loaded.uncertainty
+        raise ConfigError("coverage is out of range", got=coverage, expected="0.5 or more, and less than 1")
+    raw, previous = replace(loaded, uncertainty=None), loaded.uncertainty
     rows = prepared.split(split)
-    whole, by_basis = _score_each_way(raw, prepared, split, progress)
-    least = MIN_CLIPS if recalibrate else min_calibration_size(coverage)
-    if len(whole) < least:
+    unmasked, scores_by_modalities = _score_by_modalities(raw, prepared, split, progress)
+    min_clips = MIN_CLIPS if recalibrate else min_calibration_size(coverage)
+    if len(unmasked) < min_clips:
         raise DataError(
-            f"{prepared.folder}: too few clips in split '{split}' to tell how sure a prediction is",
-            got=f"{len(whole)} with labels and with something to go by",
-            expected=f"at least {least}",
-            fix="Add clips, or give others with 'reactometer calibrate'",
+            f"{prepared.folder}: too few clips in split '{split}' for calibration",
+            got=f"{len(unmasked)} with labels and a usable face or voice",
+            expected=f"at least {min_clips}",
+            fix="Add clips, or calibrate on another dataset: reactometer calibrate DATA --model MODEL",
         )
-    whose = {place: rows[place].clip.person or "" for place in whole}
-    if "" in whose.values() or len(set(whose.values())) < min_calibration_size(coverage):
-        whose = {}  # too few people are known for intervals of a new person
-    if known and known.references:
-        references, shortest_s = dict(known.references), known.shortest_s
+    person = {index: rows[index].clip.person or "" for index in unmasked}
+    if "" in person.values() or len(set(person.values())) < min_calibration_size(coverage):
+        person = {}  # too few people for intervals of a new person
+    if previous and previous.references:
+        references, shortest_s = dict(previous.references), previous.shortest_s
     else:
-        references, shortest_s = _learned_from(raw, prepared, progress)
+        references, shortest_s = _fit_references(raw, prepared, progress)
     if recalibrate:
-        by_basis = _recalibrated_elsewhere(whole, by_basis, rows)
+        scores_by_modalities = _cross_fit_curves(unmasked, scores_by_modalities, rows)
     by_modalities = {}
-    for basis, scores in by_basis.items():
-        guess, truth = _pairs(scores, rows)
-        people = [whose[place] for place in scores] if whose else None
-        by_modalities[basis] = ModalityIntervals(len(scores), conformal_half_widths(truth - guess, coverage, people))
+    for modalities, scores in scores_by_modalities.items():
+        predictions, targets = _stack(scores, rows)
+        people = [person[index] for index in scores] if person else None
+        by_modalities[modalities] = ModalityIntervals(
+            len(scores), conformal_half_widths(targets - predictions, coverage, people)
+        )
     fitted = Uncertainty(
         coverage=coverage,
         by_modalities=by_modalities,
         fitted_on={
             "name": prepared.folder.name,
             "split": split,
-            "n_clips": len(whole),
-            "n_people": len(set(whose.values())),
+            "n_clips": len(unmasked),
+            "n_people": len(set(person.values())),
             "manifest_sha256": prepared.manifest_sha256,
         },
         shortest_s=shortest_s,
-        recalibration=_fit_curves(whole, rows) if recalibrate else (),
+        recalibration=_fit_curves(unmasked, rows) if recalibrate else (),
         references=references,
     )
-    return replace(fitted, ood_threshold=_limits(whole.values(), fitted))
+    return replace(fitted, ood_threshold=_ood_thresholds(unmasked.values(), fitted))
 
 
-def _score_each_way(
+def _score_by_modalities(
     loaded: LoadedModel, prepared: PreparedSet, split: str, progress: bool
 ) -> tuple[dict[int, Score], dict[str, dict[int, Score]]]:
-    """Score clips with labels as they are, by index of the clip; and with either modality hidden, too, by basis."""
-    rows, samplings = prepared.split(split), [loaded.sampling]
+    """Score clips with labels by index: unmasked, and by the modalities that are left after masking either one."""
+    rows, specs = prepared.split(split), [loaded.sampling]
     if loaded.sampling.uses_face and loaded.sampling.uses_voice:
-        samplings += [replace(loaded.sampling, uses_voice=False), replace(loaded.sampling, uses_face=False)]
-    passes = [score_split(loaded, prepared, split, sampling, progress=progress)[0] for sampling in samplings]
+        specs += [replace(loaded.sampling, uses_voice=False), replace(loaded.sampling, uses_face=False)]
+    passes = [score_split(loaded, prepared, split, sampling, progress=progress)[0] for sampling in specs]
     usable = [
-        {place: score for place, score in enumerate(scores) if score.has_input and rows[place].clip.labels}
+        {index: score for index, score in enumerate(scores) if score.has_input and rows[index].clip.labels}
         for scores in passes
     ]
-    by_basis: dict[str, dict[int, Score]] = {}
-    for place, score in (pair for scores in usable for pair in scores.items()):
-        by_basis.setdefault(score.modalities, {}).setdefault(place, score)
-    return usable[0], by_basis
+    scores_by_modalities: dict[str, dict[int, Score]] = {}
+    for index, score in (pair for scores in usable for pair in scores.items()):
+        scores_by_modalities.setdefault(score.modalities, {}).setdefault(index, score)
+    return usable[0], scores_by_modalities
 
 
-def _learned_from(
+def _fit_references(
     loaded: LoadedModel, prepared: PreparedSet, progress: bool
 ) -> tuple[dict[str, tuple[TrainingDensity, ...]], float]:
-    """Where the train clips lie, by modality and member, and the length of the shortest."""
+    """Fit the density of the train clips by modality and member; return the length of the shortest, too."""
     train = [row for row in prepared.split("train") if row.file]
     if not loaded.is_frozen:
-        train = train[:: len(train) // MAX_CLIPS + 1]  # of frozen encoders, features are kept: the same for all clips
+        train = train[
+            :: len(train) // MAX_REFERENCE_CLIPS + 1
+        ]  # frozen encoders need no limit: their features are cached
     scores = score_split(loaded, replace(prepared, rows=tuple(train)), "train", progress=progress)[0] if train else []
     references = {}
     for name in MODALITIES:
-        own = [[features[name] for features in score.features] for score in scores if name in score.features[0]]
-        if len(own) >= MIN_CLIPS:
-            references[name] = tuple(fit_training_density(np.array(member)) for member in zip(*own, strict=True))
+        values = [[features[name] for features in score.features] for score in scores if name in score.features[0]]
+        if len(values) >= MIN_CLIPS:
+            references[name] = tuple(fit_training_density(np.array(member)) for member in zip(*values, strict=True))
     return references, min((row.duration_s for row in train), default=0.0)
 
 
 def _fit_curves(scores: dict[int, Score], rows: Sequence[PreparedRow]) -> tuple[IsotonicMap, ...]:
-    guess, truth = _pairs(scores, rows)
-    return tuple(fit_isotonic_map(guess[:, place], truth[:, place]) for place in range(guess.shape[1]))
+    predictions, targets = _stack(scores, rows)
+    return tuple(fit_isotonic_map(predictions[:, index], targets[:, index]) for index in range(predictions.shape[1]))
 
 
-def _recalibrated_elsewhere(
-    whole: dict[int, Score], by_basis: dict[str, dict[int, Score]], rows: Sequence[PreparedRow]
+def _cross_fit_curves(
+    unmasked: dict[int, Score], scores_by_modalities: dict[str, dict[int, Score]], rows: Sequence[PreparedRow]
 ) -> dict[str, dict[int, Score]]:
-    """Return the scores after curves that were fitted to the clips of other people."""
-    whose = {place: rows[place].clip.person or f"clip {place}" for place in whole}
-    people = np.random.default_rng(0).permutation(sorted(set(whose.values()))).tolist()
-    fold = {place: people.index(person) % FOLDS for place, person in whose.items()}
+    """Recalibrate each score with curves that were fitted to other people's clips."""
+    person = {index: rows[index].clip.person or f"clip {index}" for index in unmasked}
+    people = np.random.default_rng(0).permutation(sorted(set(person.values()))).tolist()
+    fold = {index: people.index(person) % N_FOLDS for index, person in person.items()}
     by_fold = []
-    for number in range(FOLDS):
-        others = {place: score for place, score in whole.items() if fold[place] != number} or whole
-        by_fold.append(Uncertainty(KNOWN, {}, {}, recalibration=_fit_curves(others, rows)))
+    for fold_index in range(N_FOLDS):
+        training_scores = {index: score for index, score in unmasked.items() if fold[index] != fold_index} or unmasked
+        by_fold.append(Uncertainty(IN_DISTRIBUTION_SHARE, {}, {}, recalibration=_fit_curves(training_scores, rows)))
     return {
-        basis: {
-            place: replace(score, intensities=by_fold[fold[place]].recalibrate(score)) for place, score in own.items()
+        modalities: {
+            index: replace(score, intensities=by_fold[fold[index]].recalibrate(score))
+            for index, score in scores.items()
         }
-        for basis, own in by_basis.items()
+        for modalities, scores in scores_by_modalities.items()
     }
 
 
-def _pairs(scores: dict[int, Score], rows: Sequence[PreparedRow]) -> tuple[Array, Array]:
-    """(n, L) predictions and labels."""
-    guess = np.array([score.intensities for score in scores.values()], dtype=np.float64)
-    return guess, np.array([rows[place].clip.labels for place in scores], dtype=np.float64)
+def _stack(scores: dict[int, Score], rows: Sequence[PreparedRow]) -> tuple[Array, Array]:
+    """Stack scores into (n, L) predictions and targets."""
+    predictions = np.array([score.intensities for score in scores.values()], dtype=np.float64)
+    return predictions, np.array([rows[index].clip.labels for index in scores], dtype=np.float64)
 
 
-def _limits(scores: Iterable[Score], fitted: Uncertainty) -> dict[str, float]:
-    """By modality, the distance that 1 % of clips like these exceed (with few clips: that none of these does)."""
-    found = [fitted.distances(score) for score in scores]
-    limits = {}
+def _ood_thresholds(scores: Iterable[Score], fitted: Uncertainty) -> dict[str, float]:
+    """Return by modality the distance that 1% of in-distribution clips exceed (with few clips: none of these)."""
+    distances_by_score = [fitted.distances(score) for score in scores]
+    thresholds = {}
     for name in MODALITIES:
-        own = np.sort([distances[name] for distances in found if name in distances])
-        if len(own):
-            limits[name] = float(own[min(math.ceil((len(own) + 1) * KNOWN), len(own)) - 1]) * (1.0 + ROUNDING)
-    return limits
+        values = np.sort([distances[name] for distances in distances_by_score if name in distances])
+        if len(values):
+            rank = min(math.ceil((len(values) + 1) * IN_DISTRIBUTION_SHARE), len(values))
+            thresholds[name] = float(values[rank - 1]) * (1.0 + DISTANCE_RTOL)
+    return thresholds
 
 
-def _refuse_learned(loaded: LoadedModel, prepared: PreparedSet, split: str) -> None:
-    """Refuse clips that the weights were fitted to: their residuals are too small."""
+def _refuse_training_clips(loaded: LoadedModel, prepared: PreparedSet, split: str) -> None:
+    """Refuse training clips, because their residuals are too small."""
     sha256 = prepared.manifest_sha256
-    own = [member for member in loaded.members if member.description.get("data", {}).get("manifest_sha256") == sha256]
-    learned = {"train", "all", *("val" for member in own if member.config.data.folds)}
-    if own and split in learned:
+    members = [
+        member for member in loaded.members if member.description.get("data", {}).get("manifest_sha256") == sha256
+    ]
+    training_splits = {"train", "all", *("val" for member in members if member.config.data.folds)}
+    if members and split in training_splits:
         raise DataError(
-            f"the model learned from clips of split '{split}' of {prepared.folder.name}",
-            expected="clips that it has not seen",
-            fix="Name another split, or give clips of your own",
+            f"the model was trained on split '{split}' of {prepared.folder.name}",
+            expected="held-out clips",
+            fix="Choose another split with --split, or another dataset",
         )

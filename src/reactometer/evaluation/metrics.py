@@ -14,20 +14,20 @@ from reactometer.errors import ScoreError
 Array = npt.NDArray[np.float64]
 
 METRIC_NAMES: Mapping[str, str] = {"pearson": "Pearson", "ccc": "CCC", "mae": "MAE"}
-"""The scores, in the order of every table and array of scores, and their names in print."""
+"""Metrics and their printed names, in the order of all tables and score arrays."""
 
 LOWER_IS_BETTER = frozenset({"mae"})
 
 MIN_CLIPS = 3
-"""Fewer clips have no meaningful correlation: over two, r is always 1, −1 or undefined."""
+"""Minimum number of clips for a correlation: over two clips, r is always 1, −1 or undefined."""
 
 MIN_STD = 1e-6
-"""Values closer together than this are a constant; float32 networks round within it."""
+"""Values within this range count as constant; the rounding of float32 networks is smaller."""
 
 
 @dataclass(frozen=True)
 class Metrics:
-    """Scores of one set of clips; ``None`` is undefined: targets or predictions are constant."""
+    """Scores of one set of clips; ``None``: undefined, because targets or predictions are constant."""
 
     labels: tuple[str, ...]
     pearson: tuple[float | None, ...]  # (L,)
@@ -37,25 +37,25 @@ class Metrics:
 
     @property
     def by_metric(self) -> dict[str, tuple[float | None, ...]]:
-        """(L,) values of each of :data:`METRIC_NAMES`."""
-        return {kind: getattr(self, kind) for kind in METRIC_NAMES}
+        """Values (L,) of each metric in :data:`METRIC_NAMES`."""
+        return {name: getattr(self, name) for name in METRIC_NAMES}
 
     @property
     def means(self) -> dict[str, float | None]:
-        """Of each of :data:`METRIC_NAMES`, the unweighted mean over the labels; undefined when any of them is."""
-        return {kind: None if None in own else float(np.mean(own)) for kind, own in self.by_metric.items()}  # type: ignore[arg-type]
+        """Unweighted mean over the labels of each metric; undefined if a label is."""
+        return {name: None if None in values else float(np.mean(values)) for name, values in self.by_metric.items()}  # type: ignore[arg-type]
 
     @property
     def mean_pearson(self) -> float | None:
-        """The mean of Pearson."""
+        """Mean Pearson over the labels."""
         return self.means["pearson"]
 
     def as_json(self) -> dict[str, Any]:
-        """The fields of ``metrics.json``; ``null`` is undefined."""
-        told: dict[str, Any] = {}
-        for kind, values in self.by_metric.items():
-            told |= {f"mean_{kind}": self.means[kind], kind: dict(zip(self.labels, values, strict=True))}
-        return {**told, "n_clips": self.n_clips}
+        """Return the metrics of ``metrics.json``; ``null``: undefined."""
+        content: dict[str, Any] = {}
+        for name, values in self.by_metric.items():
+            content |= {f"mean_{name}": self.means[name], name: dict(zip(self.labels, values, strict=True))}
+        return {**content, "n_clips": self.n_clips}
 
 
 def measure(targets: npt.ArrayLike, predictions: npt.ArrayLike, labels: Sequence[str]) -> Metrics:
@@ -67,40 +67,42 @@ def measure(targets: npt.ArrayLike, predictions: npt.ArrayLike, labels: Sequence
         labels: L names.
 
     Raises:
-        ScoreError: shapes differ, fewer than 3 clips, or a value is not a number.
+        ScoreError: shapes differ, fewer than 3 clips, or a value is not finite.
     """
-    truth, guess = np.asarray(targets, dtype=np.float64), np.asarray(predictions, dtype=np.float64)
-    if truth.shape != guess.shape or truth.ndim != 2 or truth.shape[1] != len(labels):
+    targets, predictions = np.asarray(targets, dtype=np.float64), np.asarray(predictions, dtype=np.float64)
+    if targets.shape != predictions.shape or targets.ndim != 2 or targets.shape[1] != len(labels):
         raise ScoreError(
             "targets and predictions do not match",
-            got=f"{truth.shape} and {guess.shape}",
+            got=f"{targets.shape} and {predictions.shape}",
             expected=f"(clips, {len(labels)}) both",
         )
-    if len(truth) < MIN_CLIPS:
+    if len(targets) < MIN_CLIPS:
         raise ScoreError(
             "too few clips with labels for a correlation",
-            got=len(truth),
+            got=len(targets),
             expected=f"at least {MIN_CLIPS}",
             fix="Evaluate a larger split, or --split all",
         )
-    if not (np.isfinite(truth).all() and np.isfinite(guess).all()):
-        raise ScoreError("a target or a prediction is not a number", fix="Look for empty or infinite values")
-    mae = tuple(float(value) for value in np.abs(truth - guess).mean(axis=0))
-    return Metrics(tuple(labels), pearson(truth, guess), ccc(truth, guess), mae, len(truth))
+    if not (np.isfinite(targets).all() and np.isfinite(predictions).all()):
+        raise ScoreError("a target or a prediction is not finite", fix="Fix empty or infinite values")
+    mae = tuple(float(value) for value in np.abs(targets - predictions).mean(axis=0))
+    return Metrics(tuple(labels), pearson(targets, predictions), ccc(targets, predictions), mae, len(targets))
 
 
 def pearson(targets: Array, predictions: Array) -> tuple[float | None, ...]:
-    """Pearson's r of each column of two (clips, L) arrays; ``None`` where a column is constant."""
-    truth, guess = targets - targets.mean(axis=0), predictions - predictions.mean(axis=0)
+    """Compute Pearson's r of each column of two (clips, L) arrays; ``None`` if a column is constant."""
+    target_deviation, prediction_deviation = targets - targets.mean(axis=0), predictions - predictions.mean(axis=0)
     with np.errstate(invalid="ignore", divide="ignore"):
-        r = (truth * guess).sum(axis=0) / np.sqrt((truth**2).sum(axis=0) * (guess**2).sum(axis=0))
+        r = (target_deviation * prediction_deviation).sum(axis=0) / np.sqrt(
+            (target_deviation**2).sum(axis=0) * (prediction_deviation**2).sum(axis=0)
+        )
     return _defined(r.clip(-1.0, 1.0), targets, predictions)
 
 
 def ccc(targets: Array, predictions: Array) -> tuple[float | None, ...]:
-    """Lin's concordance correlation coefficient (Biometrics 45, 1989) of each column, with 1/n moments.
+    """Compute Lin's concordance correlation coefficient (Biometrics 45, 1989) of each column, with 1/n moments.
 
-    ``None`` where a column is constant, although the formula would give 0: a constant says nothing of concordance.
+    ``None`` if a column is constant: the formula gives 0, but a constant is no evidence of discordance.
     """
     covariance = ((targets - targets.mean(axis=0)) * (predictions - predictions.mean(axis=0))).mean(axis=0)
     bias = targets.mean(axis=0) - predictions.mean(axis=0)
@@ -110,5 +112,5 @@ def ccc(targets: Array, predictions: Array) -> tuple[float | None, ...]:
 
 
 def _defined(values: Array, targets: Array, predictions: Array) -> tuple[float | None, ...]:
-    varied = (np.ptp(targets, axis=0) > MIN_STD) & (np.ptp(predictions, axis=0) > MIN_STD)
-    return tuple(float(value) if is_varied else None for value, is_varied in zip(values, varied, strict=True))
+    varies = (np.ptp(targets, axis=0) > MIN_STD) & (np.ptp(predictions, axis=0) > MIN_STD)
+    return tuple(float(value) if is_varied else None for value, is_varied in zip(values, varies, strict=True))

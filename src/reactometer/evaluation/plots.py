@@ -40,21 +40,24 @@ def plot_scores(metrics: Metrics, intervals: Intervals | None, baselines: Mappin
 def plot_calibration(reliability: Sequence[LabelReliability]) -> Figure:
     """Plot one panel per emotion: mean target over mean prediction of each bin, with intervals; dashed: calibrated."""
     figure, panels = make_panels(len(reliability), columns=4, size=(2.6, 2.6))
-    for own, panel in zip(reliability, panels, strict=True):
-        guess = np.array([each.prediction for each in own.bins])
-        truth = np.array([(each.truth.value, each.truth.low, each.truth.high) for each in own.bins]).T  # (3, bins)
+    for label, panel in zip(reliability, panels, strict=True):
+        predictions = np.array([group.prediction for group in label.bins])
+        intervals = [group.target for group in label.bins]
+        targets = np.array([(target.value, target.low, target.high) for target in intervals]).T  # (3, bins)
         panel.axline((0.0, 0.0), slope=1.0, color="0.6", linewidth=1, linestyle=(0, (4, 3)))
-        panel.errorbar(guess, truth[0], np.abs(truth[1:] - truth[0]), fmt="o", color=MODEL, markersize=3, linewidth=1)
-        title = own.label
-        if own.slope is not None and own.intercept is not None:
-            ends = guess[[0, -1]]
-            panel.plot(ends, own.intercept.value + own.slope.value * ends, color=FIT, linewidth=1)
-            title += f"\nslope {own.slope.value:.2f} ({own.slope.low:.2f} to {own.slope.high:.2f})"
+        panel.errorbar(
+            predictions, targets[0], np.abs(targets[1:] - targets[0]), fmt="o", color=MODEL, markersize=3, linewidth=1
+        )
+        title = label.label
+        if label.slope is not None and label.intercept is not None:
+            line_x = predictions[[0, -1]]
+            panel.plot(line_x, label.intercept.value + label.slope.value * line_x, color=FIT, linewidth=1)
+            title += f"\nslope {label.slope.value:.2f} ({label.slope.low:.2f} to {label.slope.high:.2f})"
         panel.set_title(title, fontsize=8)
         panel.tick_params(labelsize=7)
         panel.set(xlim=(0.0, 1.0), ylim=(0.0, 1.0), aspect="equal")
     figure.supxlabel("mean prediction", fontsize=9)
-    figure.supylabel("mean truth", fontsize=9)
+    figure.supylabel("mean target", fontsize=9)
     n_bins = len(reliability[0].bins)
     figure.suptitle(f"{n_bins} bins of as many clips each; bars: 95% interval; solid: least squares", fontsize=10)
     return figure

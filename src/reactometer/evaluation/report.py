@@ -26,10 +26,10 @@ from reactometer.io import make_folder, write_atomic
 from reactometer.terminal import format_score
 from reactometer.types import FrameState
 
-PAGE = "report.html"
+PAGE_FILE = "report.html"
 
-WORST = 8
-"""Clips that are shown."""
+N_WORST = 8
+"""Number of worst clips on the page."""
 
 
 def report(
@@ -44,14 +44,14 @@ def report(
     device: str = "auto",
     progress: bool = True,
 ) -> Path:
-    """Write ``report.html``, which opens anywhere without a network, and return its path.
+    """Write ``report.html``, which opens without a network, and return its path.
 
     Args:
         model: a checkpoint.
         data, split, by, groups, progress: as of :func:`~reactometer.evaluation.evaluate.evaluate`.
         out: the folder for the page and all files that ``evaluate`` and
             :func:`~reactometer.evaluation.robustness.measure_robustness` write.
-        degradation: score the clips made harder to read, too; takes about twenty times as long as a score.
+        degradation: also score degraded clips; about twenty times slower.
         device: as of :func:`~reactometer.inference.checkpoint.load_model`.
 
     Raises:
@@ -61,21 +61,21 @@ def report(
     prepared = open_for_model(loaded, data, progress=progress)
     folder = prepared.folder
     evaluation = evaluate(loaded, folder, split=split, by=by, groups=groups, out=out, progress=progress)
-    harder = None
+    degradation_curves = None
     if degradation and not loaded.networks.feature_sizes:
-        harder = measure_robustness(loaded, prepared, evaluation.split, out, by=by, progress=progress)
-    takes_both = loaded.sampling.uses_face and loaded.sampling.uses_voice
-    alone = {
+        degradation_curves = measure_robustness(loaded, prepared, evaluation.split, out, by=by, progress=progress)
+    uses_both = loaded.sampling.uses_face and loaded.sampling.uses_voice
+    ablations = {
         f"without {modality}": evaluate(
             loaded, folder, split=evaluation.split, without=modality, n_resamples=0, progress=progress
         ).metrics
-        for modality in (("voice", "face") if takes_both else ())
+        for modality in (("voice", "face") if uses_both else ())
     }
     labels, baselines = evaluation.metrics.labels, dict[str, Metrics]()
     if labelled_train_rows(prepared):
         by_length = predict_from_length(prepared, evaluation.rows)
-        baselines["clip length alone"] = measure(evaluation.truth, by_length, labels)
-    shuffled = shuffled_scores(evaluation.truth, evaluation.guess, labels)
+        baselines["clip length only"] = measure(evaluation.targets, by_length, labels)
+    shuffled = shuffled_scores(evaluation.targets, evaluation.intensities, labels)
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     environment.filters |= {
         "score": partial(format_score, decimals=3),
@@ -85,39 +85,40 @@ def report(
     }
     plots = (plot_scores, plot_calibration, plot_degradation)
     environment.globals |= {"svg": as_svg, **{plot.__name__: plot for plot in plots}}
-    template = files("reactometer.evaluation").joinpath(PAGE).read_text(encoding="utf-8")
+    template = files("reactometer.evaluation").joinpath(PAGE_FILE).read_text(encoding="utf-8")
     page = environment.from_string(template).render(
         model=Path(model).resolve().name,
         data=Path(data).resolve().name,
         description=loaded.description,
         evaluation=evaluation,
-        alone=alone,
+        ablations=ablations,
         baselines=baselines,
         shuffled=(np.mean(shuffled), *np.quantile(shuffled, [0.025, 0.975])) if shuffled else None,
-        harder=harder,
+        degradation_curves=degradation_curves,
         audit=audit(folder, progress=progress),
         worst=_worst_clips(evaluation, of_media=prepared.feature_sizes is None),
         of_media=prepared.feature_sizes is None,
         configuration=json.dumps([member.config.model_dump(mode="json") for member in loaded.members], indent=2),
     )
-    return write_atomic(out / PAGE, page)
+    return write_atomic(out / PAGE_FILE, page)
 
 
 def _worst_clips(evaluation: Evaluation, *, of_media: bool) -> list[dict[str, Any]]:
     """Return the clips with the largest mean absolute error: id, error, the worst labels and a frame in base64."""
-    rows, truth, guess, labels = evaluation.rows, evaluation.truth, evaluation.guess, evaluation.metrics.labels
-    errors = np.abs(truth - guess)  # (clips, L)
+    rows, labels = evaluation.rows, evaluation.metrics.labels
+    targets, intensities = evaluation.targets, evaluation.intensities
+    errors = np.abs(targets - intensities)  # (clips, L)
     return [
         {
-            "clip_id": rows[place].clip.clip_id,
-            "error": errors[place].mean(),
+            "clip_id": rows[index].clip.clip_id,
+            "error": errors[index].mean(),
             "labels": [
-                (labels[label], truth[place, label], guess[place, label])
-                for label in np.argsort(-errors[place], kind="stable")[:3]
+                (labels[label], targets[index, label], intensities[index, label])
+                for label in np.argsort(-errors[index], kind="stable")[:3]
             ],
-            "frame": _middle_frame(rows[place]) if of_media else None,
+            "frame": _middle_frame(rows[index]) if of_media else None,
         }
-        for place in np.argsort(-errors.mean(axis=1), kind="stable")[:WORST]
+        for index in np.argsort(-errors.mean(axis=1), kind="stable")[:N_WORST]
     ]
 
 
@@ -125,8 +126,8 @@ def _middle_frame(row: PreparedRow) -> str | None:
     """Return the middle face crop of a clip as JPEG in base64, or ``None`` if there is none."""
     if row.file is None or row.n_samples == 0:
         return None
-    seen = [sample.crop_jpeg for sample in load_clip(row).samples if sample.state is FrameState.FACE]
-    middle = seen[len(seen) // 2] if seen else None
+    crops = [sample.crop_jpeg for sample in load_clip(row).samples if sample.state is FrameState.FACE]
+    middle = crops[len(crops) // 2] if crops else None
     return b64encode(middle).decode("ascii") if middle else None
 
 

@@ -21,23 +21,23 @@ UNKNOWN = "unknown"
 """Group of the clips without a value in the column."""
 
 MAX_VALUES, N_BANDS = 10, 4
-"""A column with more than 10 different numbers is cut into 4 bands with about as many clips each."""
+"""A column with more than ``MAX_VALUES`` different numbers is split into ``N_BANDS`` bands of equal size."""
 
-SMALL = 30
-"""A group of at most 30 units is small: Pearson over 30 clips has a standard error of 0.18."""
+MAX_SMALL_UNITS = 30
+"""Maximum number of units of a small group: Pearson over 30 clips has a standard error of 0.18."""
 
-MEASURES, COMPARED = ("pearson", "bias", "mae"), ("pearson", "bias")
-"""Scores of each group, and those compared with all other clips; bias: mean prediction less mean label."""
+GROUP_METRICS, COMPARED_METRICS = ("pearson", "bias", "mae"), ("pearson", "bias")
+"""Metrics of each group, and those compared with all other clips; bias: mean prediction − mean label."""
 
 
 @dataclass(frozen=True)
 class GroupMetric:
-    """One number of a group, and how far it is from that of all other clips."""
+    """One metric of a group, and its difference from that of all other clips."""
 
-    measure: str  # one of MEASURES
+    metric: str  # one of GROUP_METRICS
     label: str | None  # None: the mean over the labels
     value: Interval | None  # None: undefined
-    difference: Interval | None  # from all other clips; of COMPARED only
+    difference: Interval | None  # from all other clips; only for COMPARED_METRICS
     is_significant: bool  # the corrected interval of the difference excludes 0: chance does not explain it
 
 
@@ -49,14 +49,14 @@ class Group:
     name: str
     n_clips: int
     n_units: int
-    is_small: bool  # too few units, in it or outside it: its numbers say next to nothing, and no difference is shown
+    is_small: bool  # too few units inside or outside: no difference is significant
     without_face: float  # share of its clips
     without_sound: float
-    numbers: tuple[GroupMetric, ...]
+    metrics: tuple[GroupMetric, ...]
 
-    def number(self, measure: str, label: str | None = None) -> GroupMetric:
-        """Return the number of this measure and label."""
-        return next(own for own in self.numbers if (own.measure, own.label) == (measure, label))
+    def metric(self, metric: str, label: str | None = None) -> GroupMetric:
+        """Return one metric, of a label or of the mean over labels."""
+        return next(item for item in self.metrics if (item.metric, item.label) == (metric, label))
 
 
 def compare_groups(
@@ -65,14 +65,14 @@ def compare_groups(
     predictions: npt.ArrayLike,
     labels: Sequence[str],
     columns: Sequence[str],
-    how: Resampling = CLIPS,
+    resampling: Resampling = CLIPS,
 ) -> tuple[Group, ...]:
     """Compute score, bias, error and missing data of every group in each column, and its difference from all others.
 
-    Values have 95% percentile intervals over the same resampled units as everywhere. A group is small if it, or the
-    rest, has at most ``SMALL`` units.
+    Values have 95% percentile intervals over the same resampled units as the scores. A group is small if it, or the
+    rest, has at most ``MAX_SMALL_UNITS`` units.
 
-    A difference counts as shown only if 0 lies outside the interval at level 1 - 0.05 / (differences in all columns;
+    A difference is significant if 0 lies outside the interval at level 1 - 0.05 / (differences in all columns;
     Bonferroni). This interval is the difference ± Student's t times its standard error, with the units of the smaller
     side less one as degrees of freedom, since 2,000 resamples do not reach so far into the tails. The standard error is
     the larger of that of the resamples and that of two random sides of these sizes, because a small group that happens
@@ -81,101 +81,104 @@ def compare_groups(
     less has a lower Pearson for that reason.
 
     Args:
-        rows: the clips.
+        rows: the scored clips.
         targets, predictions: (clips, L), targets in [0, 1].
         labels: L names.
-        columns: of the manifest, upper or lower case; "person" and "stimulus" too.
-        how: what is resampled.
+        columns: column names of the manifest in any case, or "person" or "stimulus".
+        resampling: the plan for resampling.
 
     Raises:
-        DataError: no such column.
+        DataError: unknown column.
         ScoreError: as of :func:`~reactometer.evaluation.metrics.measure`.
     """
-    truth, guess = np.asarray(targets, dtype=np.float64), np.asarray(predictions, dtype=np.float64)
-    units = np.arange(len(rows)) if how.groups is None else pd.factorize(np.array(how.groups, dtype=object))[0]
+    targets, predictions = np.asarray(targets, dtype=np.float64), np.asarray(predictions, dtype=np.float64)
+    units = np.arange(len(rows))
+    if resampling.groups is not None:
+        units = pd.factorize(np.array(resampling.groups, dtype=object))[0]
     missing = np.array([[row.n_faces == 0, not row.has_sound] for row in rows])  # (clips, 2)
-    sums, clips = moments(truth, guess), [row.clip for row in rows]
-    insides = [(column, *own) for column in columns for own in split_column(clips, column).items()]
-    sizes = [(len(np.unique(units[inside])), len(np.unique(units[~inside]))) for _, _, inside in insides]
-    n_differences = len(COMPARED) * (1 + len(labels)) * sum(min(both) > SMALL for both in sizes)
+    sums, clips = moments(targets, predictions), [row.clip for row in rows]
+    groupings = [(column, *group) for column in columns for group in split_column(clips, column).items()]
+    sizes = [(len(np.unique(units[inside])), len(np.unique(units[~inside]))) for _, _, inside in groupings]
+    n_differences = len(COMPARED_METRICS) * (1 + len(labels)) * sum(min(both) > MAX_SMALL_UNITS for both in sizes)
 
     def score(sums: Array) -> Array:  # (R, 2 C) -> (R, 3, measures, 1 + L): of the group, all other clips, all clips
         whole, inside = np.hsplit(sums, 2)
-        return np.stack([_measures(own, len(labels)) for own in (inside, whole - inside, whole)], axis=1)
+        return np.stack([_group_metrics(part, len(labels)) for part in (inside, whole - inside, whole)], axis=1)
 
     groups = []
-    for (column, name, inside), size in zip(insides, sizes, strict=True):
-        scores = how.resample(np.hstack([sums, sums * inside[:, None]]), score)
-        scores[0, 0, 0, ~_defined(truth[inside], guess[inside])] = np.nan
-        is_small, numbers = min(size) <= SMALL, list[GroupMetric]()
-        for (place, measure), (at, label) in product(enumerate(MEASURES), enumerate((None, *labels))):
-            own, others, everyone = scores[:, :, place, at].T  # (1 + R,) each
-            value = interval(own) if np.isfinite(own[0]) else None
-            apart = own - others
-            is_compared = measure in COMPARED and bool(np.isfinite(apart[0]))
-            difference = interval(apart) if is_compared else None
-            is_significant = is_compared and not is_small and _excludes_zero(apart, everyone, size, n_differences)
-            numbers.append(GroupMetric(measure, label, value, difference, is_significant))
+    for (column, name, inside), size in zip(groupings, sizes, strict=True):
+        scores = resampling.resample(np.hstack([sums, sums * inside[:, None]]), score)
+        scores[0, 0, 0, ~_defined(targets[inside], predictions[inside])] = np.nan
+        is_small, metrics = min(size) <= MAX_SMALL_UNITS, list[GroupMetric]()
+        for (i, metric), (j, label) in product(enumerate(GROUP_METRICS), enumerate((None, *labels))):
+            values, other_clips, all_clips = scores[:, :, i, j].T  # (1 + R,) each
+            value = interval(values) if np.isfinite(values[0]) else None
+            differences = values - other_clips
+            is_compared = metric in COMPARED_METRICS and bool(np.isfinite(differences[0]))
+            difference = interval(differences) if is_compared else None
+            is_tested = is_compared and not is_small
+            is_significant = is_tested and _excludes_zero(differences, all_clips, size, n_differences)
+            metrics.append(GroupMetric(metric, label, value, difference, is_significant))
         no_face, no_sound = missing[inside].mean(axis=0).tolist()
-        groups.append(Group(column, name, int(inside.sum()), size[0], is_small, no_face, no_sound, tuple(numbers)))
+        groups.append(Group(column, name, int(inside.sum()), size[0], is_small, no_face, no_sound, tuple(metrics)))
     return tuple(groups)
 
 
 def as_table(groups: Sequence[Group]) -> pd.DataFrame:
-    """Return ``groups.csv``, one row per number; empty cells are undefined."""
+    """Return ``groups.csv``, one row per metric; empty cells are undefined."""
     rows = []
     for group in groups:
         about = {"column": group.column, "group": group.name, "clips": group.n_clips, "units": group.n_units}
         about |= {"without_face": group.without_face, "without_sound": group.without_sound, "small": group.is_small}
-        for own in group.numbers:
-            row = {**about, "measure": own.measure, "label": own.label, "shown": own.is_significant}
-            for prefix, bounds in (("", own.value), ("difference_", own.difference)):
+        for item in group.metrics:
+            row = {**about, "metric": item.metric, "label": item.label, "significant": item.is_significant}
+            for prefix, bounds in (("", item.value), ("difference_", item.difference)):
                 row |= {f"{prefix}{name}": getattr(bounds, name, None) for name in ("value", "low", "high")}
             rows.append(row)
     return pd.DataFrame(rows)
 
 
 def split_column(clips: Sequence[Clip], column: str) -> dict[str, npt.NDArray[np.bool_]]:
-    """Return (clips,) which clips are in each group, by its name: a value, or a band of numbers; the unknown last.
+    """Return a mask (clips,) per group, by its name: a value, or a band of numbers; "unknown" is last.
 
     Raises:
-        DataError: no such column.
+        DataError: unknown column.
     """
     rows = [{"person": clip.person, "stimulus": clip.stimulus, **clip.attributes} for clip in clips]
     table = pd.DataFrame(rows).rename(columns=str.lower).dropna(axis=1, how="all")
     table = table.loc[:, ~table.columns.duplicated()]  # "Sex" beside "sex"
     if column.lower() not in table:
-        fix = suggestion(column, sorted(table.columns)) if table.size else "It has none besides files and labels"
+        fix = suggestion(column, sorted(table.columns)) if table.size else "Add a column besides files and labels"
         raise DataError(f"no column '{column}' in the manifest", fix=fix)
     cells = table[column.lower()].fillna("").astype(str).str.strip()
-    known = cells != ""
-    numbers = pd.to_numeric(cells[known], errors="coerce")
+    has_value = cells != ""
+    numbers = pd.to_numeric(cells[has_value], errors="coerce")
     are_numbers = np.isfinite(numbers).all()
     if are_numbers and numbers.nunique() > MAX_VALUES:
         band = pd.qcut(numbers, N_BANDS, labels=False, duplicates="drop")
-        ends = numbers.groupby(band).agg(["min", "max"]).loc[band].to_numpy()
-        cells[known] = np.array([f"{column} {low:g}-{high:g}" for low, high in ends], dtype=object)
-    order = cells[numbers.sort_values().index] if are_numbers else sorted(cells[known])
-    cells[~known] = UNKNOWN
-    return {name: (cells == name).to_numpy() for name in dict.fromkeys([*order, *cells[~known]])}
+        bounds = numbers.groupby(band).agg(["min", "max"]).loc[band].to_numpy()
+        cells[has_value] = np.array([f"{column} {low:g}-{high:g}" for low, high in bounds], dtype=object)
+    order = cells[numbers.sort_values().index] if are_numbers else sorted(cells[has_value])
+    cells[~has_value] = UNKNOWN
+    return {name: (cells == name).to_numpy() for name in dict.fromkeys([*order, *cells[~has_value]])}
 
 
-def _measures(sums: Array, n_labels: int) -> Array:
+def _group_metrics(sums: Array, n_labels: int) -> Array:
     """Return (R, measures, 1 + L) from (R, C) sums over clips; NaN if there is no clip."""
     with np.errstate(invalid="ignore", divide="ignore"):
         scores, bias = scores_from_moments(sums), sums[:, -n_labels:] / sums[:, :1]  # (R, kinds, 1 + L), (R, L)
     return np.stack([scores[:, 0], np.column_stack([bias.mean(axis=1), bias]), scores[:, 2]], axis=1)
 
 
-def _defined(truth: Array, guess: Array) -> npt.NDArray[np.bool_]:
-    """(1 + L,) whether Pearson is, of all labels together and of each."""
-    each = [r is not None and len(truth) >= MIN_CLIPS for r in pearson(truth, guess)]
-    return np.array([all(each), *each])
+def _defined(targets: Array, predictions: Array) -> npt.NDArray[np.bool_]:
+    """Return (1 + L,) if Pearson is defined: over all labels, then per label."""
+    is_defined = [r is not None and len(targets) >= MIN_CLIPS for r in pearson(targets, predictions)]
+    return np.array([all(is_defined), *is_defined])
 
 
-def _excludes_zero(apart: Array, everyone: Array, size: tuple[int, int], n_differences: int) -> bool:
-    """Whether a difference's interval at the level for so many differences excludes 0; see :func:`compare_groups`."""
+def _excludes_zero(differences: Array, all_clips: Array, size: tuple[int, int], n_differences: int) -> bool:
+    """Test if the Bonferroni-corrected interval of a difference excludes 0; see :func:`compare_groups`."""
     inside, outside = size
-    at_random = np.nanstd(everyone[1:]) * np.sqrt((inside + outside) * (1.0 / inside + 1.0 / outside))
-    error = max(float(np.nanstd(apart[1:])), float(at_random))
-    return bool(abs(apart[0]) > stats.t.ppf(1.0 - (1.0 - LEVEL) / (2.0 * n_differences), min(size) - 1) * error)
+    random_error = np.nanstd(all_clips[1:]) * np.sqrt((inside + outside) * (1.0 / inside + 1.0 / outside))
+    error = max(float(np.nanstd(differences[1:])), float(random_error))
+    return bool(abs(differences[0]) > stats.t.ppf(1.0 - (1.0 - LEVEL) / (2.0 * n_differences), min(size) - 1) * error)

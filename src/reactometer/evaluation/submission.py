@@ -1,4 +1,4 @@
-"""Write a model's predictions for the test split in the format of a challenge."""
+"""Write predictions for the test split in a challenge's format."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from reactometer.io import write_atomic
 from reactometer.labels import EMI, HUME_REACTION
 
 ID_COLUMNS = {HUME_REACTION: "File_ID", EMI: "Filename"}
-"""The challenges that take a file, by their labels, and what each calls its column of ids."""
+"""Name of the id column by challenge; the label set identifies the challenge."""
 
 
 def submission(model: LoadedModel | Path | str, data: Path | str, out: Path | str, *, progress: bool = True) -> Path:
@@ -25,26 +25,26 @@ def submission(model: LoadedModel | Path | str, data: Path | str, out: Path | st
     as in the dataset. A clip without a usable face or voice, or an unreadable one, gets the training mean.
 
     Args:
-        model: a checkpoint, or a loaded model; its labels say which challenge it is.
+        model: a checkpoint, or a loaded model; its labels identify the challenge.
         data: the dataset, or a folder prepared before; its test labels may be withheld.
         out: the CSV file to write.
         progress: show bars on standard error.
 
     Raises:
-        ModelError: the model's labels are no challenge's.
+        ModelError: the labels are those of no challenge.
         DataError: the dataset has no test clips.
-        OutputError: ``out`` is no CSV file or cannot be written.
+        OutputError: ``out`` does not end in .csv, or cannot be written.
     """
     out = Path(out)
     if out.suffix.lower() != ".csv":
-        raise OutputError(f"{out}: no file for a submission", got=out.suffix or "no ending", expected=".csv")
+        raise OutputError(f"{out}: a submission is a CSV file", got=out.suffix or "no suffix", expected=".csv")
     loaded = model if isinstance(model, LoadedModel) else load_model(model)
     if loaded.labels not in ID_COLUMNS:
         raise ModelError(
-            "no challenge takes this model's labels",
+            "the model's labels are those of no challenge",
             got=", ".join(loaded.labels),
             expected=" or ".join(", ".join(labels) for labels in ID_COLUMNS),
-            fix="For predictions as a table, use 'reactometer evaluate --out'",
+            fix="For a table of predictions: reactometer evaluate DATA --model MODEL --out FOLDER",
         )
     prepared = open_for_model(loaded, data, progress=progress)
     ids = [row.clip.clip_id for row in prepared.split(choose_split(prepared, "test"))]

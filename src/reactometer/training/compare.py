@@ -107,15 +107,15 @@ def _rows(
     rows = []
     for hidden in (None, "voice", "face") if len(modalities) == 2 else (None,):
         scored = [evaluate(one, data, split=split, without=hidden, n_resamples=0, progress=progress) for one in models]
-        targets, clips = scored[0].truth, scored[0].rows
+        targets, clips = scored[0].targets, scored[0].rows
         length, how = predict_from_length(prepared, clips), choose_units([row.clip for row in clips])
         order = np.argsort([evaluation.metrics.mean_pearson or 0.0 for evaluation in scored], kind="stable")
-        middle = scored[int(order[(len(scored) - 1) // 2])].guess  # (clips, L) of the median seed
+        middle = scored[int(order[(len(scored) - 1) // 2])].intensities  # (clips, L) of the median seed
         row = Row(
             name=f"{name}, without {hidden}" if hidden else name,
             reads=" and ".join(word for word in modalities if word != hidden),
             metrics=tuple(evaluation.metrics for evaluation in scored),
-            interval=bootstrap_mean_pearson(targets, middle, how=how),
+            interval=bootstrap_mean_pearson(targets, middle, resampling=how),
             over_length=bootstrap_mean_pearson(targets, middle, length, how),
         )
         rows.append(row)

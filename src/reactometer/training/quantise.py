@@ -79,7 +79,7 @@ def export(model: Path | str, data: Path | str, out: Path | str, *, progress: bo
 
 def _pearson(loaded: LoadedModel, prepared: PreparedSet, progress: bool) -> float:
     scored = evaluate(loaded, prepared.folder, split="val", n_resamples=0, progress=progress)
-    return selection_score(scored.metrics, scored.truth)
+    return selection_score(scored.metrics, scored.targets)
 
 
 def encoder_inputs(networks: Networks, stream: str, items: Iterable[Item]) -> Iterator[dict[str, np.ndarray]]:
