@@ -183,7 +183,7 @@ def test_files_that_do_not_match_are_refused(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"\[00000\] has two rows"):
         compare_predictions(first, second, labels)
     whole.astype(object).replace(whole.Joy[3], "much").to_csv(second, index=False)
-    with pytest.raises(DataError, match=r"\[00003\].*no number"):
+    with pytest.raises(DataError, match=r"\[00003\].*not a number"):
         compare_predictions(first, second, labels)
     whole.to_csv(second, index=False)
     pd.read_csv(labels).iloc[5:].to_csv(labels, index=False)

@@ -162,7 +162,7 @@ def test_undefined_scores_and_lone_groups_are_told_as_such() -> None:
     assert alone[0].metric("bias").difference is None
     table = as_table([*found, *alone])
     assert len(table) == 3 * 3 * 4
-    assert table[(table.group == "a") & (table.measure == "pearson")].value.isna().sum() == 4
+    assert table[(table.group == "a") & (table.metric == "pearson")].value.isna().sum() == 4
 
 
 @pytest.mark.slow
