@@ -166,7 +166,7 @@ def _huge_frame() -> bytes:
     [
         (lambda: _silence(True), "too long (got 3960 s; expected 3600 s at most)"),
         (lambda: _silence(False), "s; expected 3600 s at most)"),
-        (_huge_frame, "its pictures are too large (got 8000 x 8000 pixels"),
+        (_huge_frame, "frames are too large (got 8000 x 8000 pixels"),
         (lambda: gzip.compress(bytes(10**9), 1)[:1_900_000], "cannot read clip.mp4"),
     ],
 )

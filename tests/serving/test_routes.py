@@ -163,7 +163,7 @@ def test_an_error_names_the_file_of_the_client(server: Server) -> None:
 def test_clips_beyond_a_limit_are_refused(server: Server, talking: Talking) -> None:
     long = server.post(talking(8))
     assert long.status_code == 422
-    assert long.json()["error"].startswith("clip.mp4: it is too long (got 24 s; expected 20 s at most). hint: Cut")
+    assert long.json()["error"].startswith("clip.mp4: too long (got 24 s; expected 20 s at most). hint: Split")
 
 
 def test_names_stay_text(server: Server, talking: Talking) -> None:
