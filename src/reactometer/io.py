@@ -34,9 +34,9 @@ WRITE_ERRNOS = (*DISK_FULL_ERRNOS, errno.EFBIG, errno.EROFS, errno.EACCES, errno
 """Error numbers of a full disk, and of any file that cannot be written."""
 
 
-def as_path_list(given: Paths) -> Sequence[Path | str]:
+def as_path_list(paths: Paths) -> Sequence[Path | str]:
     """Return a sequence of paths, also for a single path."""
-    return [given] if isinstance(given, Path | str) else given
+    return [paths] if isinstance(paths, Path | str) else paths
 
 
 @contextmanager
@@ -117,11 +117,11 @@ def wrap_write_errors(path: Path) -> Iterator[None]:
 def find_errno(error: BaseException | None) -> int | None:
     """Return the ``errno`` of an error or of its causes, such as ``errno.ENOSPC``, or ``None``."""
     while error is not None:
-        said = re.search(r"\b(?:os error|errno) (\d+)", str(error), re.IGNORECASE)  # Rust's words, and Arrow's
+        match = re.search(r"\b(?:os error|errno) (\d+)", str(error), re.IGNORECASE)  # Rust's words, and Arrow's
         if isinstance(error, OSError) and error.errno:
             return error.errno
-        if said:
-            return int(said[1])
+        if match:
+            return int(match[1])
         error = error.__cause__ or error.__context__
     return None
 

@@ -19,8 +19,8 @@ def default_workers() -> int:
 
 def default_threads() -> int:
     """Return the number of CPU threads for one computation: ``OMP_NUM_THREADS`` if it is set, else one per CPU."""
-    asked = os.environ.get("OMP_NUM_THREADS", "")
-    return int(asked) if asked.isdecimal() and int(asked) > 0 else default_workers()
+    n_threads = os.environ.get("OMP_NUM_THREADS", "")
+    return int(n_threads) if n_threads.isdecimal() and int(n_threads) > 0 else default_workers()
 
 
 @cache

@@ -80,8 +80,8 @@ def find_yunet() -> Path:
     Raises:
         WeightsError: the file cannot be downloaded.
     """
-    if found := yunet_on_disk():
-        return found
+    if file := yunet_on_disk():
+        return file
     import pooch  # here, since most commands download nothing
 
     folder = cache_folder() / "weights"

@@ -1,4 +1,4 @@
-"""What a person sees while waiting, and the status that a command ends with."""
+"""Progress on the terminal, and exit statuses."""
 
 from __future__ import annotations
 

@@ -35,11 +35,11 @@ ByteArray = npt.NDArray[np.uint8]
 IntervalBounds = tuple[tuple[float, float], ...]
 """(low, high) of each of L intervals, in [0, 1]."""
 BOUNDS = ("low", "high")
-"""What tables call them: columns ``LABEL_low`` and ``LABEL_high``."""
+"""Suffixes of table columns: ``LABEL_low`` and ``LABEL_high``."""
 
 
 class FrameState(IntEnum):
-    """What became of one sampled frame; every sampled frame has exactly one of these."""
+    """State of a sampled frame; every sampled frame has exactly one."""
 
     NO_FACE = 0
     FACE = 1
@@ -63,7 +63,7 @@ class Clip:
 
 @dataclass(frozen=True)
 class MediaInfo:
-    """What a container says about itself, before any frame is decoded."""
+    """Metadata of a container, read before decoding."""
 
     path: Path
     duration_s: float | None
@@ -170,7 +170,7 @@ class Event:
 
 @dataclass(frozen=True)
 class Prediction:
-    """What a model says of one file, or of one face of it where everybody is followed.
+    """The prediction for one file, or for one face if all faces are followed.
 
     ``status`` is "ok", "no face", "no face or sound", or "failed: REASON"; with any but "ok" there are no intensities.
     """

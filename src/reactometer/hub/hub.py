@@ -145,7 +145,7 @@ def _load(folder: Path) -> LoadedModel:
 
 
 @contextmanager
-def _hub_errors(what: str, kind: type[OutputError | WeightsError]) -> Iterator[None]:
+def _hub_errors(problem: str, kind: type[OutputError | WeightsError]) -> Iterator[None]:
     """Re-raise any error of the Hub's client as ``kind``, in one line with a fix."""
     try:
         yield
@@ -155,5 +155,5 @@ def _hub_errors(what: str, kind: type[OutputError | WeightsError]) -> Iterator[N
         cause = error.__cause__ or error  # "connection refused" rather than "not in the cache"
         first_line = str(cause).strip().split("\n")[0]
         raise kind(
-            what, got=f"{type(error).__name__}: {first_line}", fix=CHECK_NAME if is_refused else CHECK_NETWORK
+            problem, got=f"{type(error).__name__}: {first_line}", fix=CHECK_NAME if is_refused else CHECK_NETWORK
         ) from error
