@@ -1,4 +1,4 @@
-"""Read a dataset's folder or table into a manifest, in whichever known layout it is."""
+"""Read a dataset's folder or table into a manifest."""
 
 from __future__ import annotations
 
