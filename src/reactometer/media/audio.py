@@ -92,11 +92,10 @@ def check_gap(path: Path, stream_name: str, end_s: float, next_s: float) -> None
         MediaError: with the gap, in seconds of the file's clock.
     """
     if next_s - end_s > MAX_GAP_S:
-        raise MediaError(
-            f"{path}: its {stream_name} jumps from {end_s:.1f} s to {next_s:.1f} s",
-            expected=f"no gap of more than {MAX_GAP_S:.0f} s",
-            fix="Repair the timestamps by converting the file with ffmpeg",
-        )
+        expected = f"no gap of more than {MAX_GAP_S:.0f} s"
+        fix = "Repair the timestamps by converting the file with ffmpeg"
+        problem = f"{path}: its {stream_name} jumps from {end_s:.1f} s to {next_s:.1f} s"
+        raise MediaError(problem, expected=expected, fix=fix)
 
 
 def _fill_gaps(path: Path, chunks: Iterable[tuple[int, FloatArray]]) -> Iterator[FloatArray]:

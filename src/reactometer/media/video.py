@@ -54,12 +54,9 @@ def open_media(path: Path) -> InputContainer:
     try:
         return av.open(f"file:{path.absolute()}", mode="r", container_options=options, metadata_errors="replace")
     except (av.error.FFmpegError, OSError) as error:
-        raise MediaError(
-            f"cannot read {path}",
-            got=error.strerror,
-            expected="a complete video or sound file, such as MP4, MOV, MKV, WebM, AVI, WAV or MP3",
-            fix="Play the file to check it; copy, download or convert it again",
-        ) from error
+        expected = "a complete video or sound file, such as MP4, MOV, MKV, WebM, AVI, WAV or MP3"
+        fix = "Play the file to check it; copy, download or convert it again"
+        raise MediaError(f"cannot read {path}", got=error.strerror, expected=expected, fix=fix) from error
 
 
 def video_stream(container: InputContainer) -> VideoStream | None:
