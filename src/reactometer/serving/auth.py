@@ -78,10 +78,9 @@ class RequestGuard:
 
         async def limited_receive() -> Message:
             nonlocal received_bytes, is_complete
+            timeout_s = None if is_complete else max(0.0, deadline - time.monotonic())
             try:
-                message = await asyncio.wait_for(
-                    receive(), None if is_complete else max(0.0, deadline - time.monotonic())
-                )
+                message = await asyncio.wait_for(receive(), timeout_s)
             except TimeoutError:
                 expected = f"at most {settings.upload_s:.0f} s"
                 raise RequestError(408, "the upload took too long", expected=expected) from None

@@ -52,9 +52,7 @@ class Settings:
     readers: int | None = None  # decoder processes; None: one per CPU
     body_bytes: int = 512 * 2**20  # maximum size of a request
     upload_s: float = 600.0  # maximum time of an upload
-    bounds: ResourceLimits = field(
-        default_factory=lambda: ResourceLimits(duration_s=3600.0, pixels=MAX_PIXELS)
-    )  # per clip
+    bounds: ResourceLimits = field(default_factory=lambda: ResourceLimits(duration_s=3600.0, pixels=MAX_PIXELS))
     wait_s: float = 30.0  # slower clips are answered by 202
     max_queued: int = 64  # clips
     max_per_client: int = 8  # queued or running clips
@@ -126,11 +124,10 @@ class JobQueue:
             if not self._is_accepting:
                 raise RequestError(503, "the service is shutting down", retry_s=30, fix="Try again in 30 s")
             clients = [*(active.client for active in self._jobs.values()), *self._reservations.values()]
-            n_waiting = len(self._queued) + len(self._reservations)
-            limits = self.settings.max_queued, self.settings.max_per_client
+            n_waiting, settings = len(self._queued) + len(self._reservations), self.settings
             for problem, count, limit in (
-                ("too many clips in the queue", n_waiting, limits[0]),
-                ("too many clips queued or running for this client", clients.count(client), limits[1]),
+                ("too many clips in the queue", n_waiting, settings.max_queued),
+                ("too many clips queued or running for this client", clients.count(client), settings.max_per_client),
             ):
                 if count >= limit:
                     expected, fix = f"at most {limit}", f"Try again in {RETRY_AFTER_S} s"

@@ -40,15 +40,13 @@ class LiveLimits:
 LIMITS = LiveLimits()
 
 
-def live_routes(
-    model: LoadedModel, keys: Mapping[str, str], open_sessions: Gauge, limits: LiveLimits = LIMITS
-) -> APIRouter:
+def live_routes(model: LoadedModel, keys: Mapping[str, str], gauge: Gauge, limits: LiveLimits = LIMITS) -> APIRouter:
     """Build the router of ``/v1/live``.
 
     Args:
         model: model of all sessions.
         keys: by client name, see :func:`reactometer.serving.auth.client_for_key`.
-        open_sessions: gauge of sessions.
+        gauge: counts open sessions.
         limits: limits of sessions.
     """
     router, slots = APIRouter(), asyncio.Semaphore(limits.sessions)
@@ -58,11 +56,11 @@ def live_routes(
     async def live(socket: WebSocket) -> None:
         await socket.accept()
         try:
-            session = await _start_session(socket, model, keys, limits)
+            session = await _connect(socket, model, keys, limits)
             if slots.locked():
                 raise _SessionEndError(f"too many live sessions (limit {limits.sessions}). Try again later.", BUSY)
             async with slots:
-                with open_sessions.track_inprogress():
+                with gauge.track_inprogress():
                     await session.run(pool)
         except _SessionEndError as end:
             await _close(socket, end)
@@ -88,9 +86,7 @@ class _StartMessage(BaseModel):
     window_s: float = Field(DEFAULT_WINDOW_S, le=30.0, allow_inf_nan=False, strict=True)
 
 
-async def _start_session(
-    socket: WebSocket, model: LoadedModel, keys: Mapping[str, str], limits: LiveLimits
-) -> _Session:
+async def _connect(socket: WebSocket, model: LoadedModel, keys: Mapping[str, str], limits: LiveLimits) -> _Session:
     """Start a session from the first message."""
     try:
         message = await asyncio.wait_for(socket.receive(), limits.start_s)
@@ -171,9 +167,7 @@ class _Session:
                     raise _SessionEndError
             raise ConfigError("invalid message", expected='bytes, or {"type": "stop"}')
         if len(content) > MAX_MESSAGE_BYTES:
-            raise _SessionEndError(
-                f"the message is too large (got {len(content)} bytes; expected at most {MAX_MESSAGE_BYTES})", TOO_LARGE
-            )
+            raise _SessionEndError(f"a message is too large (got {len(content)} bytes)", TOO_LARGE)
         self.frames.put(unpack(content))
 
     async def _score(self, pool: ThreadPoolExecutor) -> None:
