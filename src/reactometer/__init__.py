@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from reactometer.training.compare import compare
     from reactometer.training.train import ensemble, train
 
-_HOMES = {
+_MODULES = {
     "Config": "config",
     "load_config": "config",
     "prepare": "data.prepare",
@@ -57,7 +57,7 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    """Import a public name when it is first used, so that a light one does not wait for PyTorch."""
-    if name in _HOMES:
-        return getattr(import_module(f"reactometer.{_HOMES[name]}"), name)
+    """Import a public name at its first use, so that light ones do not import PyTorch."""
+    if name in _MODULES:
+        return getattr(import_module(f"reactometer.{_MODULES[name]}"), name)
     raise AttributeError(f"module 'reactometer' has no attribute '{name}'")

@@ -1,4 +1,4 @@
-"""Write files and folders that appear whole or not at all; name the file in errors of decoding."""
+"""Write files and folders atomically; add the file's name to errors."""
 
 from __future__ import annotations
 
@@ -95,7 +95,7 @@ def write_atomic(file: Path, content: str | bytes) -> Path:
 
 
 def write_plot(figure: Any, file: Path) -> Path:
-    """Write a figure of matplotlib by :func:`atomic_file`, in the format of the file's ending; return its path."""
+    """Write a matplotlib figure by :func:`atomic_file`, in the format of the file's suffix; return its path."""
     with atomic_file(file) as partial:
         figure.savefig(partial, dpi=150, format=file.suffix[1:])
     return file
@@ -103,7 +103,7 @@ def write_plot(figure: Any, file: Path) -> Path:
 
 @contextmanager
 def wrap_write_errors(path: Path) -> Iterator[None]:
-    """Re-raise errors of writing as OutputError, naming the path."""
+    """Re-raise write errors as OutputError, naming the path."""
     try:
         yield
     except ReactometerError:
@@ -195,7 +195,7 @@ def make_folder(path: Path) -> Path:
 def check_writable(file: Path) -> None:
     """Raise OutputError if a file cannot be written; create nothing. Call this before long work."""
     with wrap_write_errors(file):
-        TemporaryFile(dir=next(place for place in file.absolute().parents if place.exists())).close()
+        TemporaryFile(dir=next(folder for folder in file.absolute().parents if folder.exists())).close()
 
 
 def sha256_of(path: Path) -> str:

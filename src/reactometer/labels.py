@@ -1,7 +1,7 @@
-"""The label sets of the field; no other file spells a label.
+"""The label sets; no other file spells a label.
 
 Sources: Hume-Reaction (MuSe-2022, arXiv 2207.05691; ABAW5, arXiv 2303.01498), EMI (ABAW6, arXiv 2402.19344),
-and the six basic emotions (Ekman 1992). Order and spelling are those of the data sets' own files.
+and the six basic emotions (Ekman 1992). Order and spelling are those of the datasets' files.
 """
 
 from __future__ import annotations

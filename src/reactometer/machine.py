@@ -1,4 +1,4 @@
-"""Use of the machine: how many cores, and what becomes of freed memory."""
+"""CPU cores and freed memory of this machine."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def keep_freed_memory() -> bool:
 
 
 def return_freed_memory() -> None:
-    """Give free pages back to the system once (malloc_trim(3)), between two pieces of work."""
+    """Return free pages to the system once (malloc_trim(3))."""
     if library := _glibc():
         library.malloc_trim(0)
 

@@ -13,8 +13,8 @@ from reactometer.io import sha256_of
 STARTER = Path(__file__).resolve().parent / "starter"
 """The checkpoint inside the package: the default model of ``predict``, and a backbone (``model.encoder=starter``)."""
 
-FOLDER_VARIABLE = "REACTOMETER_WEIGHTS"  # a folder that is looked into before any cache or network
-CACHE_VARIABLE = "REACTOMETER_CACHE"  # where YuNet and prepared clips are kept
+FOLDER_VARIABLE = "REACTOMETER_WEIGHTS"  # folder of weights that is searched before any cache or network
+CACHE_VARIABLE = "REACTOMETER_CACHE"  # cache folder of YuNet and prepared clips
 OFFLINE_VARIABLE = "HF_HUB_OFFLINE"  # Hugging Face's switch; here it stops the download of YuNet too
 
 YUNET_FILE = "yunet_n_320_320.onnx"
@@ -65,16 +65,16 @@ def offline_encoder(name: str) -> Path | None:
 def yunet_on_disk() -> Path | None:
     """Return the path of YuNet's file in ``$REACTOMETER_WEIGHTS`` or the cache, verified by SHA-256, if it exists."""
     offline = offline_folder()
-    places = [offline / YUNET_FILE] if offline else []
+    candidates = [offline / YUNET_FILE] if offline else []
     with suppress(WeightsError):  # no home folder
-        places.append(cache_folder() / "weights" / YUNET_FILE)
-    return next((file for file in places if file.is_file() and sha256_of(file) == YUNET_SHA256), None)
+        candidates.append(cache_folder() / "weights" / YUNET_FILE)
+    return next((file for file in candidates if file.is_file() and sha256_of(file) == YUNET_SHA256), None)
 
 
 def find_yunet() -> Path:
     """Return the path of YuNet's file, verified by SHA-256.
 
-    The file is looked for in ``$REACTOMETER_WEIGHTS``, then in the cache, then downloaded into the cache. With
+    The search order is ``$REACTOMETER_WEIGHTS``, the cache, and a download into the cache. With
     ``HF_HUB_OFFLINE=1`` nothing is downloaded.
 
     Raises:
@@ -93,8 +93,8 @@ def find_yunet() -> Path:
         return Path(pooch.retrieve(YUNET_URL, YUNET_SHA256, fname=YUNET_FILE, path=folder, downloader=get))
     except (OSError, ValueError) as error:
         cause: BaseException = error
-        while deeper := cause.__cause__ or cause.__context__:
-            cause = deeper  # "Connection refused" or "No space left on device", not what each library makes of it
+        while inner := cause.__cause__ or cause.__context__:
+            cause = inner  # "Connection refused" or "No space left on device", not the wrapper of each library
         raise WeightsError(
             f"cannot download YuNet from {YUNET_URL}",
             got=cause,

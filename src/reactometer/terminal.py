@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 OK, SOME_FAILED, USAGE, INTERRUPTED = 0, 1, 2, 130
-"""Exit statuses: all done; some of it failed and is listed; wrong use; stopped with Ctrl-C."""
+"""Exit statuses: success; some items failed and are listed; wrong use; stopped with Ctrl-C."""
 
 messages = Console(stderr=True, markup=False, highlight=False, soft_wrap=True)
 """Progress, warnings and errors; results go to standard output."""
@@ -25,7 +25,7 @@ def format_score(value: float | None, decimals: int = 4) -> str:
 
 
 def is_first_process() -> bool:
-    """False in all processes but one of those that train together, whoever started them, on one machine or several."""
+    """Return True in the first process of a distributed training (rank 0), and without one."""
     ranks = ("RANK", "LOCAL_RANK", "NODE_RANK", "SLURM_PROCID")
     return all(os.environ.get(name, "0") == "0" for name in ranks)
 

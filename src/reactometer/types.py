@@ -6,15 +6,15 @@ Shape letters, used in every docstring of the package:
 B     clips in a batch
 T     sampled frames of a clip, in order of time
 H, W  height and width of a picture, pixels
-S     sound samples (mono, 16,000 a second)
-N     steps of the log-mel spectrogram (100 a second)
+S     sound samples (mono, 16,000 per second)
+N     steps of the log-mel spectrogram (100 per second)
 M     mel bands
 L     labels (emotions), in the order of the model's label set
 D     features of one frame or clip
 ====  =====================================================================
 
 Every time is in seconds on the file's own clock, whose zero is the first presentation time of its video
-(of its sound where there is no video).
+(of its sound if there is no video).
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ import numpy as np
 import numpy.typing as npt
 
 SOUND_RATE_HZ = 16_000
-"""Rate of every waveform inside the package, samples a second."""
+"""Rate of every waveform inside the package, samples per second."""
 
 FloatArray = npt.NDArray[np.float32]
 ByteArray = npt.NDArray[np.uint8]
@@ -48,14 +48,14 @@ class FrameState(IntEnum):
 
 @dataclass(frozen=True)
 class Clip:
-    """One row of a data set's manifest. ``problem`` says why the row cannot be used as it stands."""
+    """One row of a dataset's manifest. ``problem`` is the reason why the row cannot be used."""
 
     clip_id: str
     path: Path
     split: str | None = None  # "train", "val", "test"
     person: str | None = None
     stimulus: str | None = None
-    labels: tuple[float, ...] | None = None  # (L,) in [0, 1]; None where the data set withholds them
+    labels: tuple[float, ...] | None = None  # (L,) in [0, 1]; None: the dataset withholds them
     audio_path: Path | None = None  # a sound file beside the video; None: the sound is inside the video file
     attributes: Mapping[str, str] = field(default_factory=dict)  # other columns, such as age or country
     problem: str | None = None
@@ -78,9 +78,9 @@ class MediaInfo:
 
 @dataclass(frozen=True)
 class Frame:
-    """One decoded frame, or the place of one that could not be decoded."""
+    """One frame, decoded or unreadable."""
 
-    index: int  # place in the stream, from 0
+    index: int  # index in the stream, from 0
     time_s: float
     rgb: Callable[[], ByteArray] | None  # call for (H, W, 3) uint8 RGB, upright; None: unreadable
 
@@ -96,10 +96,10 @@ class Detection:
 
 @dataclass(frozen=True, slots=True)
 class FaceSample:
-    """One sampled frame of the followed person: an aligned crop, or the reason why there is none.
+    """One sampled frame of the tracked face: an aligned crop, or the reason why there is none.
 
-    Where everybody is followed, a frame has one sample of nobody in particular, without a face, and behind it, at the
-    same time, one of each face seen in it.
+    If all faces are tracked, a frame has one sample without a face, followed by one sample per visible face, all at the
+    same time.
     """
 
     time_s: float
@@ -107,12 +107,12 @@ class FaceSample:
     box: tuple[float, float, float, float] | None = None  # x, y, width, height; pixels of the upright frame
     score: float = 0.0
     crop_jpeg: bytes | None = None  # JPEG of the aligned crop, (size_px, size_px, 3) RGB once decoded
-    face: int | None = None  # whose, from 1, where everybody is followed
+    face: int | None = None  # number of the face, from 1, if all faces are tracked
 
 
 @dataclass(frozen=True)
 class SoundBlock:
-    """A stretch of sound on the file's clock."""
+    """A block of sound on the file's clock."""
 
     start_s: float
     samples: FloatArray  # (S,) float32 in [-1, 1], mono, 16 kHz
@@ -120,7 +120,7 @@ class SoundBlock:
 
 @dataclass(frozen=True)
 class PreparedClip:
-    """A file, or a window of one, as the models see it: face crops with their times and states, and the sound.
+    """A file, or a segment of one, ready for a model: face crops with their times and states, and the sound.
 
     Crops stay JPEG-encoded, in the cache and in memory, so that a cached clip and a fresh file give the same numbers.
     """
@@ -128,7 +128,7 @@ class PreparedClip:
     start_s: float
     end_s: float
     samples: tuple[FaceSample, ...]  # T sampled frames
-    waveform: FloatArray | None  # (S,) float32 in [-1, 1] from start_s on; None where the file has no sound stream
+    waveform: FloatArray | None  # (S,) float32 in [-1, 1] from start_s on; None: the file has no sound stream
     frames_read: int = 0  # frames decoded from the container, sampled or not
 
     @property
@@ -138,27 +138,25 @@ class PreparedClip:
 
     @property
     def face_share(self) -> float:
-        """Share in [0, 1] of the sampled frames that show the followed face; 0 where there is no frame."""
-        seen = sum(sample.state is FrameState.FACE for sample in self.samples)
-        return seen / len(self.samples) if self.samples else 0.0
+        """Share in [0, 1] of the sampled frames that show the tracked face; 0 if there is no frame."""
+        n_faces = sum(sample.state is FrameState.FACE for sample in self.samples)
+        return n_faces / len(self.samples) if self.samples else 0.0
 
 
 @dataclass(frozen=True)
 class Window:
-    """Intensities of one stretch of a file; ``None`` where it shows and says nothing the model goes by."""
+    """Intensities of one window of a file; ``None`` if it has no usable face or voice."""
 
     start_s: float
     end_s: float
     face_share: float
     intensities: tuple[float, ...] | None  # (L,) in [0, 1]
-    intervals: IntervalBounds | None = (
-        None  # around the intensities; None where there are none, or they were changed since
-    )
+    intervals: IntervalBounds | None = None  # around the intensities; None: not calibrated, or post-processed
 
 
 @dataclass(frozen=True)
 class Event:
-    """A stretch of a file over which one emotion is at or above a threshold."""
+    """A time range of a file in which one emotion is at or above a threshold."""
 
     label: str
     onset_s: float
@@ -185,15 +183,15 @@ class Prediction:
     windows: tuple[Window, ...] = field(default=(), repr=False)
     samples: tuple[FaceSample, ...] = field(default=(), repr=False)  # sampled frames without their crops
     frames_read: int = 0  # frames decoded from the container
-    notes: tuple[str, ...] = ()  # what was done to the model's own values, and what it was not shown
-    face: int | None = None  # whose, from 1 in order of first appearance; None: of the one followed person, or nobody
+    notes: tuple[str, ...] = ()  # post-processing and missing inputs, in words
+    face: int | None = None  # number of the face, from 1 by first appearance; None: the tracked face, or none
     intervals: IntervalBounds | None = None  # around the intensities
-    coverage: float | None = None  # share of labels that intervals are to hold; None: the model gives none
+    coverage: float | None = None  # share of labels inside the intervals; None: no intervals
     warnings: tuple[str, ...] = ()  # reasons not to use the intensities
 
     @property
     def failed(self) -> bool:
-        """The file could not be read."""
+        """True if the file could not be read."""
         return self.status.startswith("failed")
 
     @property
