@@ -239,7 +239,7 @@ def measure_moments(
     members = list(enumerate(predictor.model.members))
     if not person_of or not any(member.config.model.person_norm for _, member in members):
         return {}
-    reader = Predictor(predictor.model, PredictOptions(rate_hz=predictor.options.rate_hz, timeline=False))
+    reader = Predictor(predictor.model, replace(predictor.options, timeline=False))
 
     def items() -> Iterator[tuple[tuple[int, str], Item]]:
         for path in (path for path in paths if path in person_of):
