@@ -73,9 +73,9 @@ def test_what_has_no_file_is_said(given: list[str], words: str, folder: Path, mo
 
 
 def test_what_cannot_be_read_says_why(folder: Path) -> None:
-    good, gone, place, impossible = hash_files(
+    good, gone, index, impossible = hash_files(
         [*(str(folder / name) for name in ("a.MOV", "gone.mp4", "in")), "a\0b.mp4"]
     )
     assert (good.sha256, good.problem) == (sha256_of(folder / "a.MOV"), "")
     assert (gone.sha256, gone.problem) == ("", "No such file or directory")
-    assert (place.problem, impossible.problem) == ("Is a directory", "embedded null byte")
+    assert (index.problem, impossible.problem) == ("Is a directory", "embedded null byte")

@@ -70,10 +70,10 @@ def test_who_is_seen_in_few_clips_is_left_alone_and_so_is_who_is_unknown() -> No
     people = fit_person_stats(_of_people())
     assert list(people) == ["Ann"]
     rows = [PreparedRow(Clip(f"{seed}", Path(), person=person)) for seed, (person, _) in enumerate(_of_people())]
-    kept = {row.clip.clip_id: item for row, (_, item) in zip(rows, _of_people(), strict=True)}
-    reader = PersonReader(lambda row, part, rng: kept[row.clip.clip_id], people, POPULATION)
+    stored = {row.clip.clip_id: item for row, (_, item) in zip(rows, _of_people(), strict=True)}
+    reader = PersonReader(lambda row, part, rng: stored[row.clip.clip_id], people, POPULATION)
     for place, row in enumerate(rows):
-        item, given = reader(row, ClipPart(place, 0.0, 1.0)), kept[row.clip.clip_id]
+        item, given = reader(row, ClipPart(place, 0.0, 1.0)), stored[row.clip.clip_id]
         assert np.array_equal(item.frames, given.frames) == np.array_equal(item.voice, given.voice) == (place >= 6)
     assert reader.describe(rows[:6]) == "6 clips normalised by the mean and spread of their person (1 people)"
     assert reader.describe(rows).endswith("; 10 unchanged (people with fewer than 5 clips)")

@@ -72,14 +72,14 @@ def test_a_script_without_a_guard_prepares_and_runs_once(few: Path, tmp_path: Pa
 def test_a_prepared_clip_comes_back_as_it_was(prepared_few: PreparedSet) -> None:
     assert not prepared_few.failed
     for row in prepared_few.rows:
-        fresh, kept = prepare_clip(row.clip.path, SETTINGS, load_detector("haar")), load_clip(row)
-        assert kept.samples == fresh.samples
-        assert (kept.start_s, kept.end_s, kept.frames_read) == (fresh.start_s, fresh.end_s, fresh.frames_read)
+        fresh, stored = prepare_clip(row.clip.path, SETTINGS, load_detector("haar")), load_clip(row)
+        assert stored.samples == fresh.samples
+        assert (stored.start_s, stored.end_s, stored.frames_read) == (fresh.start_s, fresh.end_s, fresh.frames_read)
         if fresh.waveform is None:
-            assert kept.waveform is None
+            assert stored.waveform is None
         else:
-            assert kept.waveform is not None
-            np.testing.assert_array_equal(kept.waveform, fresh.waveform)
+            assert stored.waveform is not None
+            np.testing.assert_array_equal(stored.waveform, fresh.waveform)
 
 
 def test_an_index_lists_everything(prepared_few: PreparedSet, tmp_path: Path) -> None:

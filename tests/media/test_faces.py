@@ -194,10 +194,10 @@ def test_detection_is_the_same_every_time_and_in_every_thread(shared_data: Path)
             assert list(pool.map(detector, frames * 4)) == alone * 4
 
 
-def dots(height_px: int, width_px: int, places: Sequence[tuple[float, float]], radius_px: int) -> ByteArray:
+def dots(height_px: int, width_px: int, positions: Sequence[tuple[float, float]], radius_px: int) -> ByteArray:
     """A black picture with a white dot around each place (x, y)."""
     ys, xs = np.mgrid[:height_px, :width_px] + 0.5
-    near = np.any([(xs - x) ** 2 + (ys - y) ** 2 <= radius_px**2 for x, y in places], axis=0)
+    near = np.any([(xs - x) ** 2 + (ys - y) ** 2 <= radius_px**2 for x, y in positions], axis=0)
     return np.repeat(near[..., None].astype(np.uint8) * 255, 3, axis=2)
 
 
@@ -229,8 +229,8 @@ def test_a_crop_keeps_waves_and_shows_fine_texture_as_grey(distance_px: float) -
     eyes = (350.3 - distance_px / 2, 250.6, 350.3 + distance_px / 2, 250.6)
     face = Detection((eyes[0] - distance_px / 2, 100.0, 2 * distance_px, 2.6 * distance_px), 0.9, eyes)
     pixel_px = distance_px / CROP_EYE_DISTANCE / 100  # side of the crop's pixels in the frame
-    places = (np.arange(100) + 0.5) * pixel_px
-    own_xs, own_ys = 350.3 - 50 * pixel_px + places, 250.6 - 100 * CROP_EYE_HEIGHT * pixel_px + places[:, None]
+    positions = (np.arange(100) + 0.5) * pixel_px
+    own_xs, own_ys = 350.3 - 50 * pixel_px + positions, 250.6 - 100 * CROP_EYE_HEIGHT * pixel_px + positions[:, None]
     ys, xs = np.mgrid[:640, :720] + 0.5
 
     def crop_of(picture: np.ndarray) -> np.ndarray:
@@ -337,9 +337,9 @@ def test_only_sampled_frames_are_converted() -> None:
 
 def test_parts_of_the_face_have_their_places_in_a_crop() -> None:
     """Eyes as crops are cut; nose and mouth where YuNet has them in the middle."""
-    places = {"eyes": (0.335, 0.39), "nose": (0.5, 0.57), "mouth": (0.36, 0.73), "brows": (0.335, 0.29)}
-    places |= {"forehead": (0.5, 0.15), "chin": (0.5, 0.92), "cheek": (0.25, 0.6), "hair or background": (0.05, 0.5)}
-    assert {name: face_region(*place) for name, place in places.items()} == {name: name for name in places}
+    positions = {"eyes": (0.335, 0.39), "nose": (0.5, 0.57), "mouth": (0.36, 0.73), "brows": (0.335, 0.29)}
+    positions |= {"forehead": (0.5, 0.15), "chin": (0.5, 0.92), "cheek": (0.25, 0.6), "hair or background": (0.05, 0.5)}
+    assert {name: face_region(*place) for name, place in positions.items()} == {name: name for name in positions}
 
 
 def test_a_face_without_a_finite_place_or_size_is_no_face() -> None:

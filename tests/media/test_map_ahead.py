@@ -29,9 +29,9 @@ def test_results_come_in_order_and_few_items_are_taken_before_their_turn() -> No
         gates[number].set()
         return number * number
 
-    for place, result in enumerate(prefetch_map(square, _taken(20, taken), 3)):
-        assert result == place * place
-        assert len(taken) <= place + 1 + 3
+    for index, result in enumerate(prefetch_map(square, _taken(20, taken), 3)):
+        assert result == index * index
+        assert len(taken) <= index + 1 + 3
     assert taken == list(range(20))
 
 

@@ -119,11 +119,11 @@ def test_several_shapes_come_from_one_pass(video: Path) -> None:
 
 def test_windows_of_everybody_hold_what_each_one_s_own_hold(video: Path) -> None:
     """Two faces in every frame: each is cut as if it alone were followed, and nobody shows no face."""
-    places = (Detection((4.0, 20.0, 24.0, 24.0), 0.9, None), Detection((36.0, 20.0, 24.0, 24.0), 0.8, None))
+    positions = (Detection((4.0, 20.0, 24.0, 24.0), 0.9, None), Detection((36.0, 20.0, 24.0, 24.0), 0.8, None))
     shapes = (FULL_CLIP, WindowSpec(2.0, 1.0))
-    everybody = list(stream_windows(video, SETTINGS, partial(_found, places), shapes, None, track_faces))
-    for number, place in enumerate(places, start=1):
-        alone = list(stream_windows(video, SETTINGS, partial(_found, [place]), shapes))
+    everybody = list(stream_windows(video, SETTINGS, partial(_found, positions), shapes, None, track_faces))
+    for number, index in enumerate(positions, start=1):
+        alone = list(stream_windows(video, SETTINGS, partial(_found, [index]), shapes))
         for (shape, both), (own_shape, own) in zip(everybody, alone, strict=True):
             assert shape == own_shape
             _assert_equal(select_face(both, number), own)

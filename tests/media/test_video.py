@@ -99,8 +99,8 @@ def pixels_of(frame: Frame) -> ByteArray:
 def assert_corners(rgb: ByteArray, expected: Sequence[Sequence[int]]) -> None:
     """The middles of the quarters, row by row, have the expected colours but for the codec's losses."""
     height_px, width_px = rgb.shape[:2]
-    places = itertools.product((height_px // 4, height_px * 3 // 4), (width_px // 4, width_px * 3 // 4))
-    for (y, x), colour in zip(places, expected, strict=True):
+    positions = itertools.product((height_px // 4, height_px * 3 // 4), (width_px // 4, width_px * 3 // 4))
+    for (y, x), colour in zip(positions, expected, strict=True):
         assert np.abs(rgb[y, x].astype(int) - colour).max() < 40
 
 
