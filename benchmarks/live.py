@@ -94,7 +94,7 @@ def play_to_server(video: Path, asked: argparse.Namespace, out: Path) -> None:
     def send() -> None:
         until_s = time.monotonic() + asked.seconds
         while time.monotonic() < until_s and not inbox.closed:
-            for piece in inbox.take(0.1):
+            for piece in inbox.get_all(0.1):
                 head = HEAD.pack(piece.kind, piece.time_s)
                 if piece.kind is PacketKind.FRAME:
                     arrived_s[piece.time_s] = piece.arrived_s

@@ -39,7 +39,7 @@ from measuring import bar, processor_s, timed, write_video
 from reactometer.data.inputs import to_item
 from reactometer.inference.checkpoint import LoadedModel, load_model
 from reactometer.inference.predictor import PredictOptions, Predictor, predict
-from reactometer.inference.runtime import BATCH_FRAMES, open_graph, signatures_of
+from reactometer.inference.runtime import FRAME_BATCH_SIZE, open_graph, signatures_of
 from reactometer.media import segments
 from reactometer.media.audio import read_sound
 from reactometer.media.faces import load_detector
@@ -215,7 +215,7 @@ def compare_with_bare_graph(video: Path, folder: Path, device: str) -> None:
     """Print how many images per second a ResNet50 encodes in a prediction of every frame, and alone."""
     write_resnet(folder, n_frames=1024, rate_hz=240.0)
     model = load_model(folder, device)
-    images = np.random.default_rng(0).integers(0, 256, (BATCH_FRAMES, 3, 224, 224), dtype=np.uint8)
+    images = np.random.default_rng(0).integers(0, 256, (FRAME_BATCH_SIZE, 3, 224, 224), dtype=np.uint8)
     (prediction,) = predict([video], model, timeline=False, progress=False)
     n_faces = sum(sample.box is not None for sample in prediction.samples)
     runs = {

@@ -60,7 +60,7 @@ def _use(clip: Path, model: Path, data: Path, out: Path) -> None:
     assert not predict_folder(clip, out / "results", model, workers=Workers(1), progress=False).failures
     scorer = LiveScorer(loaded)
     for frame in read_frames(clip):
-        scorer.look(frame.time_s, frame.rgb() if frame.rgb else None)
+        scorer.add_frame(frame.time_s, frame.rgb() if frame.rgb else None)
     score = scorer.score()
     assert score and score.intensities
     with TestClient(build_app(loaded, model, Settings(out / "service", readers=1))) as client:

@@ -84,7 +84,7 @@ def test_the_main_job_from_a_data_set_to_predictions(
     status, printed, told = run("predict", "--model", out / "model", video, *tables, *refined, *pictures)
     assert status == 0
     assert "smoothed: Hann-weighted mean over 1 s" in told
-    assert "baseline: mean of what 0 to 1 s show (windows: 1), subtracted" in told
+    assert "baseline: mean of 0 to 1 s (windows: 1), subtracted" in told
     assert set(pd.read_csv(tmp_path / "events.csv")) >= {"onset_s", "peak_s", "offset_s"}
     assert all((tmp_path / name).stat().st_size for name in ("a.eaf", "a.vtt", "a.mp4"))
     assert video.name in printed
@@ -172,11 +172,11 @@ def test_clips_that_fail_are_listed_and_the_status_is_1(
         (["train", "nowhere.toml"], "error: nowhere.toml: no such configuration file"),
         (["evaluate", "--model", "nowhere", "data"], "error: nowhere: no such checkpoint"),
         (["predict", "--model", "nowhere", "a.mp4"], "error: nowhere: no such checkpoint"),
-        (["predict", "--model", "nowhere", "a.mp4", "--out", "a.xls"], "error: a.xls: no such table format"),
-        (["predict", "--model", "nowhere", "a.mp4", "--plot", "a.gif"], "error: a.gif: no such picture format"),
+        (["predict", "--model", "nowhere", "a.mp4", "--out", "a.xls"], "error: a.xls: unknown table format"),
+        (["predict", "--model", "nowhere", "a.mp4", "--plot", "a.gif"], "error: a.gif: unknown plot format"),
         (
             ["predict", "--model", "nowhere", "a.mp4", "b.mp4", "--plot", "a.png"],
-            "error: a.png: one picture for 2 files",
+            "error: a.png: one plot for 2 files",
         ),
         (
             ["predict", "a.mp4", "--out", "results", "--plot", "a.png"],

@@ -106,7 +106,7 @@ def test_hidden_frames_are_as_if_unseen(name: str, checkpoint: Checkpoint, clip:
     unseen = replace(media, face_mask=kept, frames=media.frames * kept[:, None, None, None])
     encoded = [model.networks.encode(item) for item in (media, unseen)]
     whole, rest = (score.intensities for item in encoded for score in score_items(model.networks, [item]))
-    np.testing.assert_allclose(own.stretches["face"][1], whole - rest, atol=1e-5)
+    np.testing.assert_allclose(own.windows["face"][1], whole - rest, atol=1e-5)
     assert np.abs(whole - rest).max() > 1e-5
 
 
@@ -170,19 +170,19 @@ def test_a_known_cause_is_found(of_the_mouth: LoadedModel, one_clear_second: Pat
     assert change > 0.05
     assert own.face_map[0] == pytest.approx(-own.face_map[1], abs=1e-5)
     assert np.abs(own.face_map[0, :4]).max() < 1e-6  # brows and eyes change nothing
-    assert own.peak(2) == ("no part by itself", 0.0)
-    start_s, end_s = own.spans[int(np.nanargmax(own.stretches["face"][:, 0]))]
+    assert own.peak(2) == ("no single part", 0.0)
+    start_s, end_s = own.spans[int(np.nanargmax(own.windows["face"][:, 0]))]
     assert 1.0 <= start_s < end_s <= 2.0
     said = describe(own)
     assert "raised most by the face at 1." in said[2]
     assert [line.split()[0] for line in said[1:] if not line.startswith(" ")] == ["up", "still", "down"]
-    assert said[-5:-3] == ["  no moment changes it by itself", "  part of the face: no part by itself +0.00"]
+    assert said[-5:-3] == ["  no single moment changes it", "  part of the face: no single part +0.00"]
     written = list(write_attribution(own, tmp_path / "out"))
     with pytest.raises(OutputError, match="cannot be written"):
         list(write_attribution(own, written[0]))
     assert written[1].stat().st_size > 20_000
     table = json.loads(written[0].read_text())
-    assert len(table["stretches"]) == len(own.spans)
+    assert len(table["windows"]) == len(own.spans)
     assert table["face_map"]["up"]["peak"] == "mouth"
 
 
@@ -200,8 +200,8 @@ def test_a_stretch_is_what_predict_says_of_it_in_an_ensemble(
     assert own.prediction.intensities == pytest.approx(predicted.windows[1].intensities, abs=1e-5)
     one, other = (_explain(video, member, **options) for member in members)
     for modality in ("face", "voice"):
-        mean = (one.stretches[modality] + other.stretches[modality]) / 2
-        np.testing.assert_allclose(own.stretches[modality], mean, atol=1e-5)
+        mean = (one.windows[modality] + other.windows[modality]) / 2
+        np.testing.assert_allclose(own.windows[modality], mean, atol=1e-5)
 
 
 def test_where_there_is_nothing_to_hide_there_is_no_number(talk: tuple[ByteArray, FloatArray], tmp_path: Path) -> None:
@@ -212,10 +212,10 @@ def test_where_there_is_nothing_to_hide_there_is_no_number(talk: tuple[ByteArray
     own = explain(path, face_map=False, progress=False)
     ends_s = np.array(own.spans)  # (K, 2)
     for modality, end_s in (("face", 2.0), ("voice", 1.6)):
-        assert np.isnan(own.stretches[modality][ends_s[:, 0] >= end_s]).all()
-        assert not np.isnan(own.stretches[modality][ends_s[:, 1] <= 1.0]).any()
+        assert np.isnan(own.windows[modality][ends_s[:, 0] >= end_s]).all()
+        assert not np.isnan(own.windows[modality][ends_s[:, 1] <= 1.0]).any()
     assert set(own.modalities) == {"face", "voice"}
-    rows = json.loads(next(iter(write_attribution(own, tmp_path))).read_text())["stretches"]
+    rows = json.loads(next(iter(write_attribution(own, tmp_path))).read_text())["windows"]
     assert rows[-1][BASIC[0]] is None
 
 
@@ -254,7 +254,7 @@ def test_a_long_file_needs_a_stretch_which_may_lie_in_two_parts(
         _explain(video, model)
     across = _explain(video, model, span="1.5-2.5s", face_map=False)
     assert across.prediction.intensities == pytest.approx(short.prediction.intensities, abs=1e-6)
-    np.testing.assert_allclose(across.stretches["voice"], short.stretches["voice"], atol=1e-6)
+    np.testing.assert_allclose(across.windows["voice"], short.windows["voice"], atol=1e-6)
 
 
 def test_what_cannot_be_explained_is_told_of(of_the_mouth: LoadedModel, video: Path, tmp_path: Path) -> None:
@@ -291,5 +291,5 @@ def test_a_real_smile_is_in_the_mouth_and_not_in_the_voice(shared_data: Path) ->
     part, change = own.peak(happiness) or ("", 0.0)
     assert (part, change > 0.05) == ("mouth", True)
     assert own.modalities["face"][happiness] > 0.2 > own.modalities["voice"][happiness]
-    moved = own.stretches["face"][:, happiness]
+    moved = own.windows["face"][:, happiness]
     assert own.spans[int(moved.argmin())][0] < 0.5  # before the smile

@@ -76,7 +76,7 @@ def test_a_prediction_is_of_all_parts() -> None:
 
 def test_warnings_depend_on_known_limits() -> None:
     model = _model(sure=SURE)
-    assert _join(model, _score(0.1, 0.2)).warnings == ("too short: 1.0 s; it learned from clips of 100.0 s and more",)
+    assert _join(model, _score(0.1, 0.2)).warnings == ("too short: 1.0 s; the shortest training clip has 100.0 s",)
     face = TrainingDensity(np.zeros(1, np.float32), np.zeros((0, 1), np.float32), np.zeros(0, np.float32), rest=1.0)
     strict = replace(SURE, shortest_s=0.0, references={"face": (face,)}, ood_threshold={"face": 1.0})
     strange = replace(_score(0.1, 0.2), features=({"face": np.array([2.5], np.float32)},))
@@ -119,8 +119,8 @@ def test_a_model_of_the_voice_alone_misses_sound() -> None:
 def test_what_a_model_of_face_and_voice_had_to_do_without_is_told() -> None:
     both, face = _model(FACE, VOICE), _model()
     by_face, by_voice = _score(0.1, 0.2), _score(0.1, 0.2, has_face=False, has_voice=True)
-    assert _join(both, by_face, faces=1, has_sound=False).notes == ("nothing is audible: by the face alone",)
-    assert _join(both, by_voice, faces=0, has_sound=True).notes == ("no face is seen: by the voice alone",)
+    assert _join(both, by_face, faces=1, has_sound=False).notes == ("no audible sound: only the face is used",)
+    assert _join(both, by_voice, faces=0, has_sound=True).notes == ("no visible face: only the voice is used",)
     assert _join(both, by_face, faces=1, has_sound=True).notes == ()
     assert _join(both, _score(0.5, 0.5, has_face=False), faces=0, has_sound=False).notes == ()
     assert _join(face, by_face, faces=1, has_sound=False).notes == ()

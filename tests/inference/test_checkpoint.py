@@ -141,7 +141,7 @@ def test_intensities_are_recalibrated_where_the_model_was(features_folder: Path)
 def test_an_unknown_device_is_refused_with_the_known_ones(features_folder: Path) -> None:
     assert load_model(features_folder, "cpu").device == "cpu"
     for wrong in ("gpu9", "cuda:one", "auto:1"):
-        assert _refusal(features_folder, wrong).startswith(f"no device '{wrong}'. ")
+        assert _refusal(features_folder, wrong).startswith(f"unknown device '{wrong}'. ")
     assert all(name in _refusal(features_folder, "gpu9") for name in DEVICES)
     assert "Did you mean 'cuda'?" in _refusal(features_folder, "cudo")
 
@@ -217,7 +217,7 @@ def test_a_graph_that_returns_no_intensities_is_told(features_folder: Path, wron
     networks = replace(networks, head=replace(networks.head, opening=opening))
     times_s = np.zeros(1, np.float32)
     item = Item(np.zeros((1, 3), np.float32), np.ones(1, bool), times_s, np.zeros((1, 2), np.float32), times_s)
-    with pytest.raises(ModelError, match=r"returns no intensities .*expected numbers from 0 to 1"):
+    with pytest.raises(ModelError, match=r"returns invalid intensities .*expected 0 to 1"):
         networks.score([item])
 
 
@@ -277,7 +277,7 @@ def test_what_is_no_checkpoint(small: Path, tmp_path: Path) -> None:
     assert "no such checkpoint" in _refusal(str(tmp_path / "nowhere"))
     assert "not a checkpoint: no model.json" in _refusal(tmp_path)
     small.rename(tmp_path / "model")
-    assert f"Give {tmp_path / 'model'}" in _refusal(tmp_path)
+    assert f"Use {tmp_path / 'model'}" in _refusal(tmp_path)
 
 
 def test_an_ensemble_holds_its_members_as_they_were(features_folder: Path, tmp_path: Path) -> None:
@@ -329,11 +329,17 @@ def test_equal_graphs_of_members_are_opened_once(model_folder: Path, tmp_path: P
     [
         (
             lambda about: about.update(labels=["Joy", "Anger"]),
-            "labels than {} (got ('Joy', 'Anger'); expected ('Joy', ",
+            "labels differ from {} (got ('Joy', 'Anger'); expected ('Joy', ",
         ),
-        (lambda about: about["config"]["model"].update(n_frames=5), "sampling than {} (got InputSpec(n_frames=5"),
-        (lambda about: about["config"]["prepare"].update(rate_hz=9.0), "preparation than {} (got detector="),
-        (lambda about: about["config"]["data"].update(face_features="AU*"), "kind of features than {} (got ({{"),
+        (
+            lambda about: about["config"]["model"].update(n_frames=5),
+            "sampling settings differ from {} (got InputSpec(n_frames=5",
+        ),
+        (
+            lambda about: about["config"]["prepare"].update(rate_hz=9.0),
+            "preparation settings differ from {} (got detector=",
+        ),
+        (lambda about: about["config"]["data"].update(face_features="AU*"), "features differ from {} (got ({{"),
     ],
 )
 def test_what_does_not_go_together_is_not_joined(
@@ -342,7 +348,7 @@ def test_what_does_not_go_together_is_not_joined(
     other = _changed(features_folder, tmp_path / "other", edit)
     with pytest.raises(ModelError) as caught:
         join_models([features_folder, other], tmp_path / "joint")
-    assert str(caught.value).startswith(f"{other}: another {message.format(features_folder)}")
+    assert str(caught.value).startswith(f"{other}: {message.format(features_folder)}")
     assert [path.name for path in tmp_path.iterdir()] == ["other"]  # nothing half-made is left
 
 

@@ -67,5 +67,5 @@ def test_events_come_in_the_order_of_their_onsets_and_then_by_name() -> None:
 def test_a_threshold_is_an_intensity(threshold: float) -> None:
     with pytest.raises(ConfigError) as caught:
         find_events(_prediction([0.1]), threshold)
-    told = f"a threshold of events is an intensity (got {threshold:g}; expected above 0, at most 1)."
+    told = f"event threshold out of range (got {threshold:g}; expected above 0, at most 1)."
     assert str(caught.value) == told

@@ -126,7 +126,7 @@ def test_of_several_people_nobody_is_heard(files: Path, model: Path) -> None:
     for one, other in zip(heard, silent, strict=True):
         assert one.windows[0] == other.windows[0]
         assert (one.has_sound, other.has_sound) == (True, False)
-        assert one.notes == ("voice: not used, since nobody knows which of 2 people speaks",)
+        assert one.notes == ("voice: not used, because the speaker among 2 people is unknown",)
 
 
 def test_boxes_found_in_the_whole_picture_change_little(files: Path, model: Path) -> None:
@@ -183,7 +183,7 @@ def test_a_face_seen_for_a_moment_is_left_out_and_told_of(
     glimpse[10:13] = other[10:13]
     video = write(tmp_path / "glimpse.mkv", beside(one, glimpse), voice)
     (person,) = look(video, model, faces="all")
-    assert person.notes == ("faces left out: 1, each seen for less than 1 s",)
+    assert person.notes == ("faces ignored: 1, each visible for less than 1 s",)
     assert person.face == 1
     (silent,) = look(write(tmp_path / "silent.mkv", beside(one, glimpse), None), model, faces="all")
     assert differences(person, silent) > 0.005

@@ -182,11 +182,11 @@ def test_everything_of_faces_says_whose_it_is(real: Prediction, tmp_path: Path) 
 @pytest.mark.parametrize(
     ("outputs", "error", "message"),
     [
-        (Outputs(elan=Path("a.xml")), OutputError, "no such ELAN document format"),
-        (Outputs(subtitles=Path("a.srt")), OutputError, "no such subtitle format"),
-        (Outputs(overlay=Path("a.gif")), OutputError, "no such overlay format"),
+        (Outputs(elan=Path("a.xml")), OutputError, "unknown ELAN document format"),
+        (Outputs(subtitles=Path("a.srt")), OutputError, "unknown subtitle format"),
+        (Outputs(overlay=Path("a.gif")), OutputError, "unknown overlay format"),
         (Outputs(overlay=Path("a.mp4")), OutputError, "one overlay for 2 files"),
-        (Outputs(events=Path("a.txt")), OutputError, "no such table format"),
+        (Outputs(events=Path("a.txt")), OutputError, "unknown table format"),
         (Outputs(threshold=2.0), ConfigError, "threshold"),
     ],
 )
@@ -197,7 +197,7 @@ def test_what_cannot_be_written_is_refused_beforehand(outputs: Outputs, error: t
 
 def test_one_picture_or_subtitle_for_all_faces_is_refused() -> None:
     for outputs in (Outputs(plot=Path("a.png"), faces="all"), Outputs(subtitles=Path("a.vtt"), faces="all")):
-        with pytest.raises(OutputError, match=r"(picture|subtitle).*folder"):
+        with pytest.raises(OutputError, match=r"(plot|subtitle).*folder"):
             outputs.check(1)
     Outputs(elan=Path("a.eaf"), overlay=Path("a.mp4"), plot=Path("plots"), faces="all").check(1)
 

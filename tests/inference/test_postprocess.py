@@ -68,7 +68,7 @@ def test_changed_values_have_no_intervals(baseline: Baseline | None) -> None:
     assert refined.intervals == (None if baseline == Baseline(0.0, 2.0) else ends)  # the file's own are as given
     assert refined.notes[0] == "by the face alone"
     assert refined.notes[1].startswith(("smoothed: ", "baseline: "))
-    assert refined.notes[1].endswith("; intervals are of values as the model gave them, so these have none")
+    assert refined.notes[1].endswith("; no intervals, because they are calibrated on unchanged values")
 
 
 def test_smoothing_fills_no_gap_and_takes_nothing_from_one() -> None:
@@ -79,7 +79,7 @@ def test_a_stretch_at_rest_is_subtracted_from_all() -> None:
     lifted = subtract_baseline(_prediction([0.1, 0.3, 0.2, 0.9, 0.1]), Baseline(0.0, 3.0))
     assert _joy(lifted) == pytest.approx([0.0, 0.1, 0.0, 0.7, 0.0])
     assert lifted.intensities == pytest.approx((0.4, 0.0))
-    assert lifted.notes == ("baseline: mean of what 0 to 3 s show (windows: 3), subtracted",)
+    assert lifted.notes == ("baseline: mean of 0 to 3 s (windows: 3), subtracted",)
 
 
 def test_only_windows_that_lie_within_the_stretch_are_at_rest() -> None:
@@ -89,12 +89,12 @@ def test_only_windows_that_lie_within_the_stretch_are_at_rest() -> None:
     assert _joy(lifted) == pytest.approx([0.7, 0.0, np.nan, 0.3], nan_ok=True)
     assert lifted.windows[2].intensities is None
     assert lifted.intensities is None
-    assert lifted.notes == ("baseline: mean of what 1 to 4 s show (windows: 1), subtracted",)
+    assert lifted.notes == ("baseline: mean of 1 to 4 s (windows: 1), subtracted",)
 
 
 def test_a_stretch_without_anybody_leaves_the_values_and_says_so() -> None:
     given = _prediction([None, None, 0.4])
-    note = "baseline: no window with a face or sound lies in 0 to 2 s; values are as the model gave them"
+    note = "baseline: no window with a face or sound in 0 to 2 s; values are unchanged"
     assert subtract_baseline(given, Baseline(0.0, 2.0)) == replace(given, notes=(note,))
     told = subtract_baseline(replace(given, notes=("by the face alone",)), Baseline(0.0, 2.0))
     assert told.notes == ("by the face alone", note)
@@ -108,7 +108,7 @@ def test_a_running_baseline_knows_the_past_only() -> None:
     shorter = subtract_baseline(_prediction(values[:3]), Baseline())
     assert _joy(shorter) == pytest.approx(_joy(lifted)[:3])
     assert lifted.intensities == (0.6, 0.5)
-    own = "the file's own intensities are as given"
+    own = "the file's intensities are unchanged"
     assert lifted.notes == (f"baseline: lower fifth of the last 60 s, subtracted; {own}",)
 
 
@@ -137,17 +137,17 @@ def test_baselines_are_read(text: str, expected: Baseline) -> None:
     assert parse_baseline(text, 2.0) == expected
 
 
-SHORT = "the baseline is shorter than a window of the timeline (got '{}' and windows of 2 s). "
+SHORT = "the baseline is shorter than a window of the timeline (got '{}' and windows of 2 s). hint: "
 
 
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("3", "not a baseline (got '3'; expected a stretch in seconds such as 0-3s, or running)."),
-        ("0-3m", "not a baseline (got '0-3m'; expected a stretch in seconds such as 0-3s, or running)."),
-        ("0-1s", SHORT.format("0-1s") + "Name a longer stretch, or use a shorter window."),
-        ("5-2s", SHORT.format("5-2s") + "Name a longer stretch, or use a shorter window."),
-        ("2-3.9s", SHORT.format("2-3.9s") + "Name a longer stretch, or use a shorter window."),
+        ("3", "invalid baseline (got '3'; expected seconds such as 0-3s, or running)."),
+        ("0-3m", "invalid baseline (got '0-3m'; expected seconds such as 0-3s, or running)."),
+        ("0-1s", SHORT.format("0-1s") + "Use a longer baseline or a shorter window."),
+        ("5-2s", SHORT.format("5-2s") + "Use a longer baseline or a shorter window."),
+        ("2-3.9s", SHORT.format("2-3.9s") + "Use a longer baseline or a shorter window."),
     ],
 )
 def test_other_baselines_are_refused(text: str, message: str) -> None:

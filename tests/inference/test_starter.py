@@ -58,7 +58,7 @@ def test_it_is_small_and_explains_itself(starter: LoadedModel) -> None:
 @pytest.mark.parametrize(
     ("device", "told"),
     [
-        ("gpu9", "error: no device 'gpu9'. hint: Known names: auto, cpu, cuda"),
+        ("gpu9", "error: unknown device 'gpu9'. hint: Known names: auto, cpu, cuda"),
         ("qnn", "error: device 'qnn' is not available"),
     ],
 )
@@ -120,7 +120,9 @@ def test_neither_batch_nor_place_in_it_changes_a_number(starter: LoadedModel, ow
     def scores(items: list[Item], batch_size: int) -> dict[int, FloatArray]:
         return {score.index: score.intensities for score in score_items(starter.networks, items, batch_size)}
 
-    numbered = [Item(**{**vars(own[place]), "number": number}) for number, place in enumerate((0, 1, 2, 1, 0, 2, 0))]
+    numbered = [
+        Item(**{**vars(own[place]), "clip_index": number}) for number, place in enumerate((0, 1, 2, 1, 0, 2, 0))
+    ]
     together, alone = scores(numbered, batch_size), scores(numbered, 1)
     for number, intensities in together.items():
         assert intensities == pytest.approx(alone[number], abs=1e-5)
@@ -161,7 +163,7 @@ def test_the_real_clips_are_plausible_and_steady(shared_data: Path, tmp_path: Pa
     assert clips["again.mp4"].intensities == pytest.approx(smile.intensities, abs=1e-5)
     nobody = clips["no_face.mp4"]
     assert nobody.face_share == 0.0
-    assert nobody.status == "no face or sound" or nobody.notes == ("no face is seen: by the voice alone",)
+    assert nobody.status == "no face or sound" or nobody.notes == ("no visible face: only the voice is used",)
     leaving = clips["face_noface.mov"]
     assert any(window.face_share == 0.0 for window in leaving.windows)
     for clip in (clips["WolfgangLanger_Pexels.mp4"], smile):

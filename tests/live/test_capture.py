@@ -121,7 +121,7 @@ def test_a_stream_that_falls_silent_is_told_of(monkeypatch: pytest.MonkeyPatch) 
     server.shutdown()
     server.server_close()
     assert {piece.kind for piece in pieces} == {PacketKind.FRAME}
-    assert source.problem == "nothing came for 1 s"
+    assert source.problem == "no data for 1 s"
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="ALSA is Linux'")

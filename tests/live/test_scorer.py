@@ -30,7 +30,7 @@ def video(simulated: Path) -> Path:
 
 def fed(scorer: LiveScorer, pieces: list[Packet]) -> LiveScorer:
     for piece in pieces:
-        scorer.take(piece)
+        scorer.push(piece)
     return scorer
 
 
@@ -85,7 +85,7 @@ def test_nothing_to_go_by_is_no_answer(starter: LoadedModel) -> None:
     score = fed(scorer, [Packet(PacketKind.FRAME, 0.0, blank()), sound(0.0, 0.2, level=0.0)]).score()
     assert score is not None
     assert (score.intensities, score.face, score.face_share, score.level_db) == (None, None, 0.0, None)
-    assert score.warnings == "no face is seen and nothing is heard"
+    assert score.warnings == "no visible face and no audible sound"
     unreadable = fed(scorer, [Packet(PacketKind.FRAME, 0.1, lambda: None)]).score()
     assert unreadable is not None
     assert unreadable.intensities is None
@@ -105,7 +105,7 @@ def test_the_window_rolls_and_only_it_is_kept(starter: LoadedModel, video: Path)
     assert early is not None
     assert early.time_s == 0.0
     assert len(scorer.samples) == 1
-    assert early.warnings == "no face is seen and nothing is heard"
+    assert early.warnings == "no visible face and no audible sound"
     early = fed(scorer, [sound(0.0, 0.1)]).score()
     assert early is not None
     assert (early.warnings or "").startswith("0.1 of 0.5 s so far")
@@ -137,14 +137,14 @@ def test_the_newest_frame_wins() -> None:
     for number in range(10):  # 25 a second, of which 10 are wanted
         inbox.put(Packet(PacketKind.FRAME, number / 25, blank(number)))
         inbox.put(sound(number / 25, 0.04))
-    pieces = inbox.take(0.0)
+    pieces = inbox.get_all(0.0)
     assert [piece.kind for piece in pieces] == [*[PacketKind.SOUND] * 10, PacketKind.FRAME]
     assert pieces[-1].time_s == 8 / 25  # at 0, .12, .2 and .32
     assert inbox.dropped == 3
-    assert inbox.take(0.0) == []
+    assert inbox.get_all(0.0) == []
     inbox.put(Packet(PacketKind.FRAME, 500.0, blank()))
     inbox.put(Packet(PacketKind.FRAME, 0.0, blank(7)))  # another clock
-    (piece,) = inbox.take(0.0)
+    (piece,) = inbox.get_all(0.0)
     assert piece.time_s == 0.0
 
 

@@ -134,8 +134,8 @@ def test_settings_reach_the_prediction(server: Server, talking: Talking) -> None
     [
         ({"data": {"window_s": 0}}, 400, "window and hop do not fit (got window 0.0 s"),
         ({"data": {"window_s": "long"}}, 400, "window_s: Input should be a valid number"),
-        ({"data": {"threshold": 2}}, 400, "a threshold of events is an intensity"),
-        ({"data": {"faces": "everybody"}}, 400, "no such choice of faces"),
+        ({"data": {"threshold": 2}}, 400, "event threshold out of range"),
+        ({"data": {"faces": "everybody"}}, 400, "unknown choice of faces"),
         ({"data": {"baseline": "at first"}}, 400, "baseline"),
         ({"params": {"format": "cvs"}}, 400, "format: Input should be 'json', 'csv'"),
     ],

@@ -75,7 +75,7 @@ def test_a_clip_is_scored_as_it_comes(
         for packet in pieces_of(video, 10.0):
             message = pack(packet)
             client.send(message)
-            scorer.take(unpack(message))  # with the same JPEG
+            scorer.push(unpack(message))  # with the same JPEG
             time.sleep(0.02)
         client.send('{"type": "stop"}')
         messages, code = received(client)
@@ -135,15 +135,15 @@ def test_silent_clients_time_out(starter: LoadedModel) -> None:
     [
         (b"\x01", "neither a frame nor sound"),
         (HEAD.pack(9, 0.0), "neither a frame nor sound"),
-        (HEAD.pack(1, float("nan")) + encode_frame(np.zeros((9, 9, 3), np.uint8)), "no time"),
-        (HEAD.pack(1, 1e300), "no time"),
-        (HEAD.pack(1, 0.0) + b"not an image", "no JPEG"),
+        (HEAD.pack(1, float("nan")) + encode_frame(np.zeros((9, 9, 3), np.uint8)), "invalid time"),
+        (HEAD.pack(1, 1e300), "invalid time"),
+        (HEAD.pack(1, 0.0) + b"not an image", "not a JPEG"),
         (HEAD.pack(1, 0.0) + b"\xff\xd8\xff\xc0\x00\x11\x08\xff\xff\xff\xff\x03", "65535 x 65535 pixels"),
-        (HEAD.pack(1, 0.0) + b"\xff\xd8" + b"\xff" * 50, "no JPEG"),
-        (HEAD.pack(1, 0.0) + b"\xff\xd8\xff\xe0\x00\x00" * 9, "no JPEG"),
-        (HEAD.pack(2, 0.0), "sound of a wrong size"),
-        (HEAD.pack(2, 0.0) + bytes(3), "sound of a wrong size"),
-        (HEAD.pack(2, 0.0) + bytes(40_000), "sound of a wrong size"),
+        (HEAD.pack(1, 0.0) + b"\xff\xd8" + b"\xff" * 50, "not a JPEG"),
+        (HEAD.pack(1, 0.0) + b"\xff\xd8\xff\xe0\x00\x00" * 9, "not a JPEG"),
+        (HEAD.pack(2, 0.0), "invalid size of sound"),
+        (HEAD.pack(2, 0.0) + bytes(3), "invalid size of sound"),
+        (HEAD.pack(2, 0.0) + bytes(40_000), "invalid size of sound"),
         (HEAD.pack(3, 0.0) + bytes(4), "neither a frame nor sound"),
         ('{"type": "dance"}', "invalid message"),
     ],

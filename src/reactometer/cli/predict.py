@@ -124,7 +124,7 @@ def _predict_into_files(
     outputs.check(len(paths))
     person_by_path = read_people(people) if people else dict.fromkeys(paths, "the same") if same_person else {}
     loaded = load_model(model, device, wait=False)
-    timeline = outputs.wants_timeline or options.baseline is not None
+    timeline = outputs.needs_timeline or options.baseline is not None
     predictions = run(paths, loaded, **asdict(replace(options, timeline=timeline)), people=person_by_path)
     render.print_device(loaded)
     render.print_written(outputs.write(predictions))

@@ -1,1 +1,1 @@
-"""Explain a prediction: which modality, which seconds and which part of the face changed each emotion."""
+"""Explain a prediction: the modality, the seconds and the part of the face that changed each emotion."""

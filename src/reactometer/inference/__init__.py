@@ -1,1 +1,1 @@
-"""A model and files never seen -> intensities."""
+"""Predict intensities of new files with a checkpoint, without PyTorch."""

@@ -1,4 +1,4 @@
-"""Aggregate the scores of a file's parts and windows into its prediction."""
+"""Aggregate the scores of a file's segments into its prediction."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from reactometer.media.segments import MAX_SEGMENT, WindowSpec
 from reactometer.types import IntervalBounds, Prediction, PreparedClip, Window
 
 MAX_BATCH_SEGMENTS = 8
-"""Maximum number of windows that are held in memory and scored together."""
+"""Maximum number of segments that are held in memory and scored together."""
 
 Key = TypeVar("Key")
 Scorer = Callable[[Sequence[PreparedClip]], list[Score]]
@@ -21,40 +21,41 @@ Scorer = Callable[[Sequence[PreparedClip]], list[Score]]
 
 @dataclass(frozen=True)
 class ScoredSegment:
-    """A scored part or window of a file."""
+    """A scored segment of a file: a part of at most a minute, or a window of the timeline."""
 
-    kind: WindowSpec
+    spec: WindowSpec
     clip: PreparedClip  # without crops and sound, so that it stays small
     has_sound: bool
     score: Score
-    scored_s: float  # length of what was scored
+    scored_s: float  # scored length, seconds
 
     def as_window(self, model: LoadedModel) -> Window:
-        """Return its entry in the timeline."""
+        """Return the segment as a window of the timeline."""
         intensities, intervals = calibrated_values(self.score, model)
         return Window(self.clip.start_s, self.clip.end_s, self.clip.face_share, intensities, intervals)
 
 
-def in_batches(shown: Iterable[tuple[Key, PreparedClip]]) -> Iterator[list[tuple[Key, PreparedClip]]]:
-    """Group parts and windows as they come: :data:`MAX_BATCH_SEGMENTS`, or fewer if they make a part's length."""
-    held: list[tuple[Key, PreparedClip]] = []
-    for own in shown:
-        held.append(own)
-        if len(held) == MAX_BATCH_SEGMENTS or sum(clip.duration_s for _, clip in held) >= MAX_SEGMENT.length_s:
-            yield held
-            held = []
-    if held:
-        yield held
+def in_batches(segments: Iterable[tuple[Key, PreparedClip]]) -> Iterator[list[tuple[Key, PreparedClip]]]:
+    """Group segments in order: at most :data:`MAX_BATCH_SEGMENTS`, and fewer once they last a minute in total."""
+    batch: list[tuple[Key, PreparedClip]] = []
+    for segment in segments:
+        batch.append(segment)
+        if len(batch) == MAX_BATCH_SEGMENTS or sum(clip.duration_s for _, clip in batch) >= MAX_SEGMENT.length_s:
+            yield batch
+            batch = []
+    if batch:
+        yield batch
 
 
 def aggregate(path: str, model: LoadedModel, parts: Sequence[ScoredSegment], windows: Sequence[Window]) -> Prediction:
-    """Return the prediction of a file, or of one face in it, from its parts and windows in order of time."""
+    """Return the prediction of a file, or of one face in it, from its parts and windows in temporal order."""
     whole = join_parts(0, [(part.scored_s, part.score) for part in parts])
     samples = tuple(sample for part in parts for sample in part.clip.samples)
     has_sound = any(part.has_sound for part in parts)
     face_share = replace(parts[0].clip, samples=samples).face_share
     intensities, intervals = calibrated_values(whole, model)
-    sure, duration_s = model.uncertainty, parts[-1].clip.end_s
+    uncertainty = model.uncertainty
+    duration_s = parts[-1].clip.end_s
     return Prediction(
         path=path,
         status=_status(whole, has_sound, model.networks),
@@ -64,8 +65,8 @@ def aggregate(path: str, model: LoadedModel, parts: Sequence[ScoredSegment], win
         has_sound=has_sound,
         intensities=intensities,
         intervals=intervals,
-        coverage=sure.coverage if sure else None,
-        warnings=sure.warnings(whole, duration_s) if sure and whole.has_input else (),
+        coverage=uncertainty.coverage if uncertainty else None,
+        warnings=uncertainty.warnings(whole, duration_s) if uncertainty and whole.has_input else (),
         windows=tuple(windows),
         samples=samples,
         frames_read=parts[-1].clip.frames_read,
@@ -79,18 +80,21 @@ def without_media(clip: PreparedClip) -> PreparedClip:
 
 
 def calibrated_values(score: Score, model: LoadedModel) -> tuple[tuple[float, ...] | None, IntervalBounds | None]:
-    """Return recalibrated intensities and their intervals, each ``None`` if unknown."""
+    """Return recalibrated intensities and their intervals; each is ``None`` if not available."""
     if not score.has_input:
         return None, None
-    sure, values = model.uncertainty, model.intensities_of(score)
-    return tuple(float(value) for value in values), sure.intervals(score, values) if sure else None
+    values = model.intensities_of(score)
+    intervals = model.uncertainty.intervals(score, values) if model.uncertainty else None
+    return tuple(float(value) for value in values), intervals
 
 
 def _missing(networks: Networks, face_share: float, has_sound: bool) -> tuple[str, ...]:
-    """Note the modality that a model of face and voice did not find."""
+    """Return a note if a model of face and voice found only one of them."""
     if not (networks.uses_face and networks.uses_voice) or (face_share > 0.0) == has_sound:
         return ()
-    return ("nothing is audible: by the face alone",) if face_share > 0.0 else ("no face is seen: by the voice alone",)
+    if face_share > 0.0:
+        return ("no audible sound: only the face is used",)
+    return ("no visible face: only the voice is used",)
 
 
 def _status(whole: Score, has_sound: bool, networks: Networks) -> str:

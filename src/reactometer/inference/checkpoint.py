@@ -38,35 +38,35 @@ FILES = (
     *(DESCRIPTION_FILE, "face.onnx", "voice.onnx", HEAD_GRAPH, WEIGHTS_FILE),
     *(UNCERTAINTY_FILE, REFERENCES_FILE, *DEGRADATION_FILES),
 )
-"""All that a checkpoint may hold for this package, besides its card; only the description and the graphs are needed."""
+"""All files of a checkpoint, except its card; only the description and the graphs are required."""
 
 MEMBER = r"^[0-9]+$"
 """Names of the folders of an ensemble's members, as a regular expression."""
 
-AGAIN = "Copy it again from where it was made"
+COPY_AGAIN = "Copy the checkpoint again from its source"
 
 MAX_DESCRIPTION_BYTES, MAX_LABEL_CHARACTERS = 2**24, 100
 
 
 def _check_labels(labels: list[str]) -> list[str]:
-    """Refuse names that a terminal or a spreadsheet would act on."""
+    """Refuse labels that a terminal or a spreadsheet would interpret."""
     for label in labels:
         if not (label.isprintable() and 0 < len(label) <= MAX_LABEL_CHARACTERS and label[0] not in "=+-@"):
-            raise ValueError(f"a label that is no name: {label[:40]!r}")
+            raise ValueError(f"invalid label: {label[:40]!r}")
     if len(set(labels)) < len(labels):
-        raise ValueError("a label is named twice")
+        raise ValueError("duplicate label")
     return labels
 
 
 class _Inputs(BaseModel, extra="forbid", strict=True):
-    """What the graphs take."""
+    """Inputs of the graphs."""
 
     face: FaceInput | None = None
     voice: VoiceInput | None = None
 
 
 class _Head(BaseModel, extra="forbid", strict=True):
-    """What the descriptions of models and ensembles share; without unknown fields and conversion of values."""
+    """Fields that the descriptions of models and ensembles share; unknown fields are refused."""
 
     format: int
     reactometer: str
@@ -80,7 +80,7 @@ class _Description(_Head):
     inputs: _Inputs
     precision: Literal["float32", "int8"]
     n_parameters: int
-    encoders: dict[Literal["face", "voice"], dict[str, Any]]  # how PyTorch builds them again, to fine-tune
+    encoders: dict[Literal["face", "voice"], dict[str, Any]]  # arguments that build them in PyTorch, for fine-tuning
     data: dict[str, Any]
     metrics: dict[str, Any]
     proof: dict[str, Any]
@@ -88,7 +88,7 @@ class _Description(_Head):
 
 
 class _EnsembleDescription(_Head):
-    """The description of an ensemble; its members lie in folders inside its own."""
+    """The description of an ensemble; its members are in subfolders."""
 
     members: Annotated[list[Annotated[str, StringConstraints(pattern=MEMBER)]], Field(min_length=1)]
 
@@ -97,7 +97,7 @@ class _EnsembleDescription(_Head):
 class LoadedModel:
     """A checkpoint ready to score, or an ensemble of checkpoints."""
 
-    networks: Networks  # of an ensemble, its first member's
+    networks: Networks  # of an ensemble: the first member's
     labels: tuple[str, ...]
     sampling: InputSpec
     config: Config
@@ -112,9 +112,9 @@ class LoadedModel:
 
     @property
     def is_frozen(self) -> bool:
-        """Whether the encoders were not trained, so that models may share their features."""
-        kinds = {stream.kind for stream in self.networks.streams.values() if stream}
-        return self.config.model.frozen and bool(kinds & {"frames", "clips", "waveform", "contours"})
+        """True if the encoders were not trained, so that models can share their features."""
+        inputs = {stream.kind for stream in self.networks.streams.values() if stream}
+        return self.config.model.frozen and bool(inputs & {"frames", "clips", "waveform", "contours"})
 
     @property
     def device(self) -> str:
@@ -124,16 +124,16 @@ class LoadedModel:
 
     @property
     def precision(self) -> str:
-        """Numbers that the encoders compute with: "float32" or "int8"."""
+        """Data type of the encoders' weights: "float32" or "int8"."""
         return str(self.members[0].description.get("precision", "float32"))
 
     def intensities_of(self, score: Score) -> FloatArray:
-        """(L,) intensities of a score, recalibrated if the model was."""
+        """Return intensities (L,) of a score, recalibrated if the model was."""
         return self.uncertainty.recalibrate(score) if self.uncertainty else score.intensities
 
 
 def sampling_of(config: ModelConfig, face: FaceInput | None, voice: VoiceInput | None) -> InputSpec:
-    """Return how a model samples a clip."""
+    """Return the frames and sound that a model samples from a clip."""
     return InputSpec(
         config.n_frames,
         config.size_px,
@@ -145,27 +145,27 @@ def sampling_of(config: ModelConfig, face: FaceInput | None, voice: VoiceInput |
 
 
 def load_model(folder: Path | str, device: str = "auto", threads: int = 0, *, wait: bool = True) -> LoadedModel:
-    """Read a checkpoint, check it, and open its graphs; needs no network.
+    """Load a checkpoint: check it and open its graphs; needs no network.
 
     Args:
         folder: written by ``train``, ``ensemble`` or ``export``; or "starter", the model inside the package.
-        device: what runs the graphs, see :data:`~reactometer.inference.runtime.DEVICES`; "auto": CUDA if it can be
-            used here, else the CPU.
+        device: device that runs the graphs, see :data:`~reactometer.inference.runtime.DEVICES`; "auto": CUDA if it is
+            available, else the CPU.
         threads: CPU threads; 0: ``OMP_NUM_THREADS``, or one per core that this process may use.
-        wait: False returns while the graphs are still being opened; the first score waits for them.
+        wait: if False, return while the graphs are still being opened; the first score waits for them.
 
     Raises:
-        ModelError: not a checkpoint, or a damaged one, or the device is not available.
+        ModelError: the folder is not a checkpoint, it is damaged, or the device is not available.
     """
     folder, opened = find_checkpoint(folder), dict[str, Graph]()
     about = read_description(folder)
     if isinstance(about, _EnsembleDescription):
         members = []
         for name in about.members:
-            own = read_description(folder / name)
-            if isinstance(own, _EnsembleDescription):
-                raise ModelError(f"{folder}: an ensemble of ensembles", fix="Join the members themselves")
-            members.append(_load(folder / name, own, device, threads, opened))
+            member = read_description(folder / name)
+            if isinstance(member, _EnsembleDescription):
+                raise ModelError(f"{folder}: an ensemble of ensembles", fix="Build the ensemble from single models")
+            members.append(_load(folder / name, member, device, threads, opened))
         description = about.model_dump(mode="json")
         uncertainty = load_uncertainty(folder)
         loaded = replace(members[0], description=description, ensemble=tuple(members), uncertainty=uncertainty)
@@ -177,7 +177,7 @@ def load_model(folder: Path | str, device: str = "auto", threads: int = 0, *, wa
 
 
 def _load(folder: Path, about: _Description, device: str, threads: int, opened: dict[str, Graph]) -> LoadedModel:
-    """Load one model; members of an ensemble share the graphs that are ``opened``, by SHA-256, inputs and outputs."""
+    """Load one model; members of an ensemble share ``opened`` graphs by SHA-256, inputs and outputs."""
     face, voice, config = about.inputs.face, about.inputs.voice, about.config
     graphs = dict[str, Graph]()
     for name, signature in signatures_of(face, voice, config.model.size_px, len(about.labels)).items():
@@ -206,10 +206,10 @@ def write_description(folder: Path, labels: Sequence[str], about: Mapping[str, A
 
 
 def join_models(folders: Sequence[Path | str], out: Path | str) -> Path:
-    """Write an ensemble: a checkpoint that holds copies of others and averages their scores.
+    """Write an ensemble: a checkpoint that contains copies of others and averages their scores.
 
     Raises:
-        ModelError: there are fewer than two folders, or their models differ in labels, inputs or preparation.
+        ModelError: fewer than two folders, or the models differ in labels, inputs or preparation.
         OutputError: ``out`` exists.
     """
     out = Path(out)
@@ -218,10 +218,10 @@ def join_models(folders: Sequence[Path | str], out: Path | str) -> Path:
     members = [load_model(folder, "cpu") for folder in folders]
     for folder, member in zip(folders, members, strict=True):
         if member.ensemble:
-            raise ModelError(f"{folder}: an ensemble already", fix="Name its members instead")
+            raise ModelError(f"{folder}: already an ensemble", fix="Name the folders of its members instead")
         for (trait, got), expected in zip(_traits(member).items(), _traits(members[0]).values(), strict=True):
             if got != expected:
-                raise ModelError(f"{folder}: another {trait} than {folders[0]}", got=str(got), expected=str(expected))
+                raise ModelError(f"{folder}: {trait} differ from {folders[0]}", got=str(got), expected=str(expected))
     names = [f"{number:02d}" for number in range(len(folders))]
     with atomic_folder(out) as partial:
         for name, folder in zip(names, folders, strict=True):
@@ -231,13 +231,13 @@ def join_models(folders: Sequence[Path | str], out: Path | str) -> Path:
 
 
 def _traits(model: LoadedModel) -> dict[str, object]:
-    """Return what all members of an ensemble must have in common."""
+    """Return the properties that all members of an ensemble must share."""
     data = model.config.data
     return {
         "labels": model.labels,
-        "sampling": model.sampling,
-        "preparation": model.config.prepare,
-        "kind of features": (model.networks.feature_sizes, data.face_features, data.voice_features),
+        "sampling settings": model.sampling,
+        "preparation settings": model.config.prepare,
+        "features": (model.networks.feature_sizes, data.face_features, data.voice_features),
     }
 
 
@@ -245,44 +245,45 @@ def read_description(folder: Path) -> _Description | _EnsembleDescription:
     """Read and check ``model.json``.
 
     Raises:
-        ModelError: not a checkpoint, a damaged one, or one of another format.
+        ModelError: the folder is not a checkpoint, it is damaged, or it has another format.
     """
     file, inside = folder / DESCRIPTION_FILE, folder / "model"
     if not file.is_file():
-        found = (inside / DESCRIPTION_FILE).is_file()
-        fix = f"Give {inside}" if found else "Give the folder that 'reactometer train' named"
+        fix = "Use the folder that 'reactometer train' printed"
+        if (inside / DESCRIPTION_FILE).is_file():
+            fix = f"Use {inside}"
         problem = f"not a checkpoint: no {DESCRIPTION_FILE}" if folder.is_dir() else "no such checkpoint"
         raise ModelError(f"{folder}: {problem}", fix=fix)
-    with wrap_decode_errors(file, ModelError, AGAIN):
+    with wrap_decode_errors(file, ModelError, COPY_AGAIN):
         if (n_bytes := file.stat().st_size) > MAX_DESCRIPTION_BYTES:
             raise ValueError(f"{n_bytes} bytes, more than {MAX_DESCRIPTION_BYTES}")
         text = file.read_bytes()
         description = parse_json_object(text)
     if description.get("format") != FORMAT:
         got, expected = f"format {description.get('format')}", f"format {FORMAT}"
-        fix = "Train it again with this version, or use it with the version of reactometer that wrote it"
+        fix = "Train again with this version, or install the version of reactometer that wrote the checkpoint"
         raise ModelError(f"{folder}: another format of checkpoint", got=got, expected=expected, fix=fix)
     try:
-        kind = _EnsembleDescription if "members" in description else _Description
-        return kind.model_validate_json(text)
+        schema = _EnsembleDescription if "members" in description else _Description
+        return schema.model_validate_json(text)
     except ValidationError as error:
         first = error.errors()[0]
         reason = f"{DESCRIPTION_FILE}: {'.'.join(map(str, first['loc']))}: {first['msg']}"
-        raise ModelError(f"{folder}: damaged checkpoint: {reason}", fix=AGAIN) from error
+        raise ModelError(f"{folder}: damaged checkpoint: {reason}", fix=COPY_AGAIN) from error
 
 
 def check_digest(file: Path, expected: str | None) -> None:
-    """Check that a checkpoint's file has the SHA-256 that ``model.json`` names.
+    """Check that a file of a checkpoint has the SHA-256 that ``model.json`` lists.
 
     Raises:
-        ModelError: the file is missing, or another one.
+        ModelError: the file is missing or changed.
     """
     if not file.is_file():
-        raise ModelError(f"{file.parent}: damaged checkpoint: no {file.name}", fix=AGAIN)
+        raise ModelError(f"{file.parent}: damaged checkpoint: no {file.name}", fix=COPY_AGAIN)
     if (got := sha256_of(file)) != expected:
         raise ModelError(
             f"{file}: not the file that {DESCRIPTION_FILE} names",
             got=f"SHA-256 {got[:12]}…",
             expected=f"{str(expected)[:12]}…",
-            fix=AGAIN,
+            fix=COPY_AGAIN,
         )

@@ -16,20 +16,20 @@ from reactometer.types import Prediction, Window
 
 SCHEMA = "http://www.mpi.nl/tools/elan/EAFv3.0.xsd"
 MIN_VISIBLE = 0.1
-"""Intensity below which a subtitle leaves an emotion out."""
+"""Minimum intensity of an emotion in a subtitle."""
 
 
 def write_elan(predictions: Sequence[Prediction], threshold: float, path: Path, *, local: bool = True) -> Path:
-    """Write an ELAN document (EAF 3.0): per emotion a tier of events and one of intensities; and one without a face.
+    """Write an ELAN document (EAF 3.0): per emotion a tier of events and a tier of intensities; one tier without face.
 
     An event is annotated by its peak. Intensities have one annotation per hop, because annotations of a tier must not
     overlap.
 
     Args:
-        predictions: of one file, or of each face in it; each face has its own tiers.
+        predictions: of one file, or of each face in it; each face has separate tiers.
         threshold: intensity from which on an emotion is an event.
         path: the document to write.
-        local: link the media file by its address on this machine, not only by its name.
+        local: link the media file by its absolute path, not only by its name.
 
     Raises:
         OutputError: the document cannot be written.
@@ -38,44 +38,44 @@ def write_elan(predictions: Sequence[Prediction], threshold: float, path: Path, 
     now = datetime.now(UTC).isoformat(timespec="seconds")
     root = Element("ANNOTATION_DOCUMENT", about, AUTHOR="reactometer", DATE=now, FORMAT="3.0", VERSION="3.0")
     media = Path(predictions[0].path)
-    described = {"MEDIA_URL": media.name, "MIME_TYPE": mimetypes.guess_type(media.name)[0] or "video/mp4"}
+    descriptor = {"MEDIA_URL": media.name, "MIME_TYPE": mimetypes.guess_type(media.name)[0] or "video/mp4"}
     if local:
-        described["MEDIA_URL"] = media.resolve().as_uri()
+        descriptor["MEDIA_URL"] = media.resolve().as_uri()
         if media.resolve().is_relative_to(path.resolve().parent):
-            described["RELATIVE_MEDIA_URL"] = f"./{media.resolve().relative_to(path.resolve().parent).as_posix()}"
+            descriptor["RELATIVE_MEDIA_URL"] = f"./{media.resolve().relative_to(path.resolve().parent).as_posix()}"
     header = SubElement(root, "HEADER", MEDIA_FILE="", TIME_UNITS="milliseconds")
-    SubElement(header, "MEDIA_DESCRIPTOR", described)
+    SubElement(header, "MEDIA_DESCRIPTOR", descriptor)
     order = SubElement(root, "TIME_ORDER")
     for prediction in predictions:
         face = prediction.face
         for name, spans in _tiers(prediction, threshold).items():
-            whose = {} if face is None else {"PARTICIPANT": f"face {face}"}
+            participant = {} if face is None else {"PARTICIPANT": f"face {face}"}
             tier_id = name if face is None else f"face {face}: {name}"
-            tier = SubElement(root, "TIER", whose, LINGUISTIC_TYPE_REF="intensity", TIER_ID=tier_id)
+            tier = SubElement(root, "TIER", participant, LINGUISTIC_TYPE_REF="intensity", TIER_ID=tier_id)
             for span in spans:
                 _add_annotation(tier, order, *span)
-    kind = {"GRAPHIC_REFERENCES": "false", "LINGUISTIC_TYPE_ID": "intensity", "TIME_ALIGNABLE": "true"}
-    SubElement(root, "LINGUISTIC_TYPE", kind)
+    tier_type = {"GRAPHIC_REFERENCES": "false", "LINGUISTIC_TYPE_ID": "intensity", "TIME_ALIGNABLE": "true"}
+    SubElement(root, "LINGUISTIC_TYPE", tier_type)
     ElementTree.indent(root)
     return write_atomic(path, ElementTree.tostring(root, encoding="unicode", xml_declaration=True) + "\n")
 
 
 def write_subtitles(prediction: Prediction, path: Path) -> Path:
-    """Write WebVTT subtitles: one cue per hop with the emotions above 0.1, the strongest first.
+    """Write WebVTT subtitles: one cue per hop with the emotions of at least 0.1, the strongest first.
 
     Raises:
         OutputError: the file cannot be written.
     """
-    whose = () if prediction.face is None else (f"face {prediction.face}",)
-    notes = [f"NOTE {note}\n" for note in (*whose, *prediction.notes)]
+    face = () if prediction.face is None else (f"face {prediction.face}",)
+    notes = [f"NOTE {note}\n" for note in (*face, *prediction.notes)]
     cues = [
         f"{_clock(start_s)} --> {_clock(end_s)}\n{_cue(prediction.labels, window)}\n"
-        for (start_s, end_s), window in zip(_shown_spans(prediction), prediction.windows, strict=True)
+        for (start_s, end_s), window in zip(_cue_spans(prediction), prediction.windows, strict=True)
     ]
     return write_atomic(path, "\n".join(["WEBVTT\n", *notes, *cues]))
 
 
-def _shown_spans(prediction: Prediction) -> list[tuple[float, float]]:
+def _cue_spans(prediction: Prediction) -> list[tuple[float, float]]:
     """Return the span around the middle of each window, without gaps or overlaps."""
     cuts_s = [(one + other) / 2 for one, other in pairwise(prediction.middles_s.tolist())]
     starts_s = [window.start_s for window in prediction.windows[:1]] + cuts_s
@@ -85,16 +85,16 @@ def _shown_spans(prediction: Prediction) -> list[tuple[float, float]]:
 def _tiers(prediction: Prediction, threshold: float) -> dict[str, list[tuple[float, float, str]]]:
     """Return the annotations of each tier: start and end, seconds, and text."""
     events = find_events(prediction, threshold)
-    shown = list(zip(_shown_spans(prediction), prediction.windows, strict=True))
+    spans = list(zip(_cue_spans(prediction), prediction.windows, strict=True))
     tiers = {
         label: [(event.onset_s, event.offset_s, f"{event.peak:.2f}") for event in events if event.label == label]
         for label in prediction.labels
     }
-    for place, label in enumerate(prediction.labels):
+    for index, label in enumerate(prediction.labels):
         tiers[f"{label} (intensity)"] = [
-            (*span, f"{window.intensities[place]:.2f}") for span, window in shown if window.intensities
+            (*span, f"{window.intensities[index]:.2f}") for span, window in spans if window.intensities
         ]
-    tiers["no face"] = [(*span, "no face") for span, window in shown if window.face_share == 0.0]
+    tiers["no face"] = [(*span, "no face") for span, window in spans if window.face_share == 0.0]
     if prediction.notes:
         tiers["notes"] = [(0.0, prediction.duration_s or 0.0, "; ".join(prediction.notes))]
     return tiers
@@ -113,10 +113,10 @@ def _add_annotation(tier: Element, order: Element, start_s: float, end_s: float,
 def _cue(labels: Sequence[str], window: Window) -> str:
     if window.intensities is None:
         return "no face"
-    away = "no face; " if window.face_share == 0.0 else ""
+    prefix = "no face; " if window.face_share == 0.0 else ""
     strongest = sorted(zip(window.intensities, labels, strict=True), reverse=True)
     named = [f"{label.replace('-->', '->')} {value:.2f}" for value, label in strongest if value >= MIN_VISIBLE]
-    return away + (", ".join(named) or "–")
+    return prefix + (", ".join(named) or "–")
 
 
 def _clock(seconds: float) -> str:

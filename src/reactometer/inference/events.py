@@ -15,7 +15,7 @@ DEFAULT_THRESHOLD = 0.5
 def check_threshold(threshold: float) -> None:
     """Raise ConfigError for a threshold that is out of (0, 1]."""
     if not 0.0 < threshold <= 1.0:
-        raise ConfigError("a threshold of events is an intensity", got=f"{threshold:g}", expected="above 0, at most 1")
+        raise ConfigError("event threshold out of range", got=f"{threshold:g}", expected="above 0, at most 1")
 
 
 def find_events(prediction: Prediction, threshold: float = DEFAULT_THRESHOLD) -> list[Event]:
@@ -37,7 +37,7 @@ def _events(prediction: Prediction, index: int, threshold: float) -> Iterator[Ev
     middles_s: list[float] = prediction.middles_s.tolist()
 
     def crossing_s(inside: int, outside: int, edge_s: float) -> float:
-        """Where the line from one window to its neighbour crosses the threshold; ``edge_s`` at the file's end."""
+        """Return the time where the line to the next window crosses the threshold; ``edge_s`` at a file end."""
         if not 0 <= outside < len(windows):
             return edge_s
         if np.isnan(values[outside]):
@@ -58,6 +58,6 @@ def _events(prediction: Prediction, index: int, threshold: float) -> Iterator[Ev
 
 
 def _runs(above: np.ndarray) -> list[tuple[int, int]]:
-    """First and last place of every run of True in (K,) bool."""
-    edges = np.flatnonzero(np.diff(np.concatenate([[False], above, [False]])))  # runs begin, and are over, in turns
+    """Return the first and last index of every run of True in (K,) bool."""
+    edges = np.flatnonzero(np.diff(np.concatenate([[False], above, [False]])))  # starts and ends alternate
     return [(first, end - 1) for first, end in edges.reshape(-1, 2).tolist()]  # (runs, 2)

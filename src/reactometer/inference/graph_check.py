@@ -1,4 +1,4 @@
-"""Look into an ONNX file before a session is made, because checkpoints come from strangers.
+"""Check an ONNX file before it is loaded, because checkpoints may come from untrusted sources.
 
 The file is read as protobuf's wire format, without the package ``onnx``. Field numbers are those of onnx.proto
 (https://github.com/onnx/onnx/blob/main/onnx/onnx.proto); the encoding is described at
@@ -24,13 +24,16 @@ REFUSED = {
     **dict.fromkeys(("If", "Loop", "Scan", "SequenceMap"), "contains a graph"),
     **dict.fromkeys(
         ("RegexFullMatch", "StringConcat", "StringNormalizer", "StringSplit", "TfIdfVectorizer"),
-        "takes memory that no limit covers",
+        "uses memory without a limit",
     ),
 }
-"""Operators that are refused, and why. Exported graphs contain none of them."""
+"""Refused operators, and the reason. Exported graphs contain none of them."""
 
-TEXT = 8
-"""Number of the element type of text."""
+STRING_TYPE = 8
+"""Number of the element type of strings."""
+
+FIXED_SIZES = {1: 8, 5: 4}
+"""Bytes of protobuf's wire types of fixed size."""
 
 Fields = Mapping[int, Sequence[int | memoryview]]
 
@@ -41,27 +44,27 @@ def check_graph(file: Path) -> bool:
     Weights are skipped: the file is mapped, and no tensor is copied.
 
     Returns:
-        Whether ONNX Runtime may fold constants when it opens the graph: only weights are cast, each at most once, so
+        True if ONNX Runtime may fold constants when it opens the graph: only weights are cast, each at most once, so
         that the size of the file bounds the memory.
 
     Raises:
-        ModelError: the file is damaged, or contains something that is refused.
+        ModelError: the file is damaged or contains refused parts.
     """
     reader = _Reader()
     with wrap_decode_errors(file, ModelError, "Copy or download the checkpoint again"), file.open("rb") as stream:
         is_foldable = reader.read_model(memoryview(mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ)))
     if reader.refused:
         raise ModelError(
-            f"{file}: graph with parts that are not allowed",
+            f"{file}: the graph contains parts that are not allowed",
             got="; ".join(sorted(reader.refused)[:5]),
             expected="standard ONNX operators on tensors of numbers inside the file",
-            fix="Use a checkpoint that reactometer wrote",
+            fix="Use a checkpoint that reactometer exported",
         )
     return is_foldable
 
 
 class _Reader:
-    """Read an ONNX model message by message, and collect what is refused."""
+    """Reader of an ONNX model that collects refused parts."""
 
     def __init__(self) -> None:
         self.refused = set[str]()
@@ -99,14 +102,14 @@ class _Reader:
 
     def check_tensors(self, tensors: Sequence[Fields]) -> None:
         for tensor in tensors:
-            if tensor.get(6) or any(number & 0xFFFFFFFF == TEXT for number in _numbers(tensor, 2)):
+            if tensor.get(6) or any(number & 0xFFFFFFFF == STRING_TYPE for number in _numbers(tensor, 2)):
                 self.refused.add("tensors of text")
             if tensor.get(13) or any(_numbers(tensor, 14)):
                 texts = [_text(entry, 2) for entry in self.parse_all(tensor, 13)]
                 self.refused.add(f"a tensor in another file: {_short(' '.join(texts))}")
 
     def casts_weights_only(self, graph: Fields, nodes: Sequence[Fields], weights: set[str]) -> bool:
-        """Return whether casts of weights, each at most once, are all that can be computed without an input."""
+        """Return True if only casts of weights, each at most once, can be computed without an input."""
         inputs = {_text(value, 1): self.parse_first_size(value) for value in self.parse_all(graph, 11)}
         is_constant = {**dict.fromkeys(inputs, False), **dict.fromkeys(weights, True)}
         for node in nodes:
@@ -130,7 +133,7 @@ class _Reader:
         return next(iter(self.parse_all(value, 1)), {1: []})
 
     def reads_first_size(self, node: Fields) -> bool:
-        limits = {_text(one, 1): (_numbers(one, 3) or [0])[-1] for one in self.parse_all(node, 5)}
+        limits = {_text(entry, 1): (_numbers(entry, 3) or [0])[-1] for entry in self.parse_all(node, 5)}
         return limits.get("start", 0) == 0 and limits.get("end", 1) > 0
 
     def parse_all(self, parent: Fields, number: int) -> list[Fields]:
@@ -143,43 +146,46 @@ class _Reader:
             ValueError: the bytes are no message, or the file has too many fields.
         """
         fields: dict[int, list[int | memoryview]] = {}
-        at = 0
-        while at < len(data):
+        position = 0
+        while position < len(data):
             self.n_fields += 1
             if self.n_fields > MAX_FIELDS:
                 raise ValueError(f"more than {MAX_FIELDS} fields")
-            tag, at = _varint(data, at)
-            number, kind = tag >> 3, tag & 7
+            tag, position = _varint(data, position)
+            number, wire_type = tag >> 3, tag & 7
             if not 0 < number < 1 << 29:  # a parser that cuts the tag to 32 bits would read another field
                 raise ValueError(f"field number {number}")
             value: int | memoryview
-            if kind == 0:
-                value, at = _varint(data, at)
+            if wire_type == 0:
+                value, position = _varint(data, position)
             else:
-                if kind not in (1, 2, 5):
-                    raise ValueError(f"wire type {kind}")
-                size, at = _varint(data, at) if kind == 2 else (8 if kind == 1 else 4, at)
-                value, at = data[at : at + size], at + size
-            if at > len(data):
+                if wire_type == 2:
+                    size, position = _varint(data, position)
+                elif wire_type in FIXED_SIZES:
+                    size = FIXED_SIZES[wire_type]
+                else:
+                    raise ValueError(f"wire type {wire_type}")
+                value, position = data[position : position + size], position + size
+            if position > len(data):
                 raise ValueError("truncated")
             fields.setdefault(number, []).append(value)
         return fields
 
 
-def _varint(data: memoryview, at: int) -> tuple[int, int]:
+def _varint(data: memoryview, position: int) -> tuple[int, int]:
     """Read an unsigned integer of at most 64 bits. Return it with the position behind it."""
     value = 0
     for shift in range(0, 70, 7):
-        byte = data[at]
-        at += 1
+        byte = data[position]
+        position += 1
         value |= (byte & 127) << shift
         if byte < 128:
-            return value & (1 << 64) - 1, at
+            return value & (1 << 64) - 1, position
     raise ValueError("a varint of more than 10 bytes")
 
 
 def _short(text: str) -> str:
-    """Format a text of a stranger's file for one line of a terminal."""
+    """Format a text from an untrusted file for one line of a terminal."""
     return ascii(text[:80])
 
 

@@ -1,4 +1,4 @@
-"""Prepare a checkpoint's inputs: features of face crops and sound, kept in memory or beside the prepared clips."""
+"""Compute a checkpoint's inputs: features of face crops and sound, cached in memory or beside the prepared clips."""
 
 from __future__ import annotations
 
@@ -28,57 +28,57 @@ from reactometer.terminal import progress_bar
 from reactometer.types import FaceSample, FloatArray, PreparedClip
 
 MAX_CACHED_CROPS = 512
-"""Face crops whose features are kept: a minute at the usual rates, and several windows at any; our choice."""
+"""Number of face crops whose features are cached: a minute at the usual rates, and several windows at any rate."""
 
 
 class FaceFeatureCache:
-    """The features of one file's face crops: each crop is encoded once, whatever windows contain it.
+    """Features of one file's face crops, so that crops in several windows are encoded once.
 
-    ``most`` crops are kept, and those of the current windows.
+    The cache holds the crops of the current windows and the last ``max_crops`` before them.
     """
 
-    def __init__(self, networks: Networks, sampling: InputSpec, most: int = MAX_CACHED_CROPS) -> None:
-        self.networks, self.sampling, self.most = networks, sampling, most
+    def __init__(self, networks: Networks, sampling: InputSpec, max_crops: int = MAX_CACHED_CROPS) -> None:
+        self.networks, self.sampling, self.max_crops = networks, sampling, max_crops
         self.feature_size = networks.face.feature_size if networks.face else 0
-        self.known: dict[bytes, FloatArray] = {}  # (D,) by the crop's JPEG, the oldest first
+        self.features: dict[bytes, FloatArray] = {}  # (D,) by the crop's JPEG, the oldest first
 
-    def learn(self, samples: Iterable[FaceSample]) -> None:
-        """Forget all crops but the latest, and encode those of the samples that are not known, in batches."""
-        for crop in list(self.known)[: -self.most]:
-            del self.known[crop]
+    def encode_new(self, samples: Iterable[FaceSample]) -> None:
+        """Encode the samples' crops that are not cached, in batches; delete the oldest cached crops first."""
+        for crop in list(self.features)[: -self.max_crops]:
+            del self.features[crop]
         crops = dict.fromkeys(sample.crop_jpeg for sample in samples if sample.crop_jpeg)
-        if new := [crop for crop in crops if crop not in self.known]:
+        if new := [crop for crop in crops if crop not in self.features]:
             images = np.stack([decode_frame(crop, self.sampling) for crop in new])  # (K, 3, H, W)
-            self.known |= zip(new, self.networks.encode_frames(images), strict=True)
+            self.features |= zip(new, self.networks.encode_frames(images), strict=True)
 
     def item(self, clip: PreparedClip) -> Item:
-        """Return the model's input of a clip whose samples were learnt, with features in place of images."""
+        """Return the model's input for a clip whose crops are cached, with features instead of images."""
         samples = pick_samples(clip, self.sampling)
         features = np.zeros((len(samples), self.feature_size), np.float32)  # (T, D)
         for index, sample in enumerate(samples):
             if sample.crop_jpeg:
-                features[index] = self.known[sample.crop_jpeg]
+                features[index] = self.features[sample.crop_jpeg]
         item = to_item(clip, replace(self.sampling, uses_face=False))
         return replace(item, frames=features, face_mask=np.array([bool(sample.crop_jpeg) for sample in samples], bool))
 
 
 def encoded_clips(
-    networks: Networks, clips: Sequence[PreparedClip], sampling: InputSpec, memory: FaceFeatureCache | None = None
+    networks: Networks, clips: Sequence[PreparedClip], sampling: InputSpec, cache: FaceFeatureCache | None = None
 ) -> Iterator[Item]:
-    """Yield the features of every clip; with a memory, each face crop is encoded once."""
-    if memory is not None:
-        memory.learn(sample for clip in clips for sample in pick_samples(clip, sampling))
+    """Yield the features of every clip; with a cache, each face crop is encoded once."""
+    if cache is not None:
+        cache.encode_new(sample for clip in clips for sample in pick_samples(clip, sampling))
     for number, clip in enumerate(clips):
-        item = to_item(clip, sampling) if memory is None else memory.item(clip)
+        item = to_item(clip, sampling) if cache is None else cache.item(clip)
         yield replace(networks.encode(item), clip_index=number)
 
 
 def open_reader(
     model: LoadedModel, prepared: PreparedSet, split: str, sampling: InputSpec, *, progress: bool
 ) -> ItemLoader:
-    """Return what reads the features of a split's clips.
+    """Return a reader of the features of a split's clips.
 
-    Features of frozen encoders are computed here, once, and kept beside the prepared clips.
+    Features of frozen encoders are computed once and stored beside the prepared clips.
     """
     if prepared.feature_sizes is not None:
         return HidingReader(open_store(prepared.folder / FEATURES), sampling)
@@ -95,14 +95,14 @@ def open_reader(
 def encode_split(
     read: ItemLoader, prepared: PreparedSet, split: str, sizes: Mapping[str, int], digest: str, *, progress: bool
 ) -> FeatureStore:
-    """Compute the features of a split's clips and keep them in a folder beside the prepared clips.
+    """Compute the features of a split's clips and store them in a folder beside the prepared clips.
 
     Args:
         read: yields features.
         prepared: the clips.
         split: one of its splits.
         sizes: number of features per step, by stream.
-        digest: all that the features depend on besides the clips; other features have another folder.
+        digest: hash of everything that the features depend on, except the clips; names the folder.
         progress: show a bar on standard error.
     """
     rows = prepared.split(split)
@@ -112,7 +112,7 @@ def encode_split(
 
 
 def hide(item: Item, *, face: bool = False, voice: bool = False) -> Item:
-    """Take the face, the voice or both away from an item."""
+    """Mask the face, the voice or both in an item."""
     if face:
         item = replace(item, face_mask=np.zeros_like(item.face_mask), frames=np.zeros_like(item.frames))
     if voice:
@@ -122,7 +122,7 @@ def hide(item: Item, *, face: bool = False, voice: bool = False) -> Item:
 
 @dataclass(frozen=True)
 class HidingReader:
-    """Reads features, without the modality that is hidden from the model."""
+    """Reader of stored features that masks the modalities ``sampling`` does not use."""
 
     store: FeatureStore
     sampling: InputSpec
@@ -134,7 +134,7 @@ class HidingReader:
 
 @dataclass(frozen=True)
 class EncodingReader:
-    """Reads images and sound, and returns their features."""
+    """Reader of images and sound that returns their features."""
 
     encode: Callable[[Item], Item]
     read: ItemLoader

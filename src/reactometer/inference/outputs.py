@@ -1,4 +1,4 @@
-"""Check which files to write before any work is done, and write them afterwards."""
+"""Check the output files before prediction, and write them afterwards."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ from reactometer.types import Prediction
 
 @dataclass(frozen=True)
 class Outputs:
-    """Files to write: tables of all videos; and per video a plot, ELAN document, subtitles and overlay, or a folder.
+    """Files to write: tables of all videos; per video a plot, ELAN document, subtitles and overlay, or a folder.
 
-    If everybody is followed, each face has its own plot and subtitles; tables, ELAN documents and overlays hold all.
+    If all faces are followed, each face has a plot and subtitles; the other files contain all faces.
     """
 
     clips: Path | None = None
@@ -38,51 +38,52 @@ class Outputs:
     faces: str = "one"
 
     @property
-    def wants_timeline(self) -> bool:
-        """Whether an output needs the windows."""
+    def needs_timeline(self) -> bool:
+        """True if an output needs the windows."""
         return any((self.timeline, self.events, self.plot, self.elan, self.subtitles, self.overlay))
 
     def check(self, n_files: int) -> None:
-        """Check formats, the threshold, and that all places can be written.
+        """Check formats, the threshold, and that all files can be written.
 
         Raises:
-            OutputError: an unknown format, one name for several files or faces, or a place that cannot be written.
+            OutputError: an unknown format, one name for several files or faces, or a path that cannot be written.
             MissingPackageError: a format needs a package that is not installed.
-            ConfigError: a threshold outside (0, 1].
+            ConfigError: the threshold is outside (0, 1].
         """
         check_threshold(self.threshold)
         for table in (self.clips, self.timeline, self.frames, self.events):
             tables.check_ending(table)
         if self.plot or self.overlay:
             require("matplotlib", extra="evaluate")
+        folder_hint = "Use a folder name without an extension"
         per_video = (
-            ("picture", self.plot, PICTURE_ENDINGS),
+            ("plot", self.plot, PICTURE_ENDINGS),
             ("ELAN document", self.elan, (".eaf",)),
             ("subtitle", self.subtitles, (".vtt",)),
             ("overlay", self.overlay, (".mp4",)),
         )
-        for what, path, endings in per_video:
+        for title, path, endings in per_video:
             if path is None or not path.suffix:
                 continue
             if path.suffix.lower() not in endings:
-                raise OutputError(f"{path}: no such {what} format", got=path.suffix, expected=", ".join(endings))
+                raise OutputError(f"{path}: unknown {title} format", got=path.suffix, expected=", ".join(endings))
             if n_files > 1:
-                raise OutputError(f"{path}: one {what} for {n_files} files", fix="Name a folder, without an ending")
+                raise OutputError(f"{path}: one {title} for {n_files} files", fix=folder_hint)
             if self.faces == "all" and path in (self.plot, self.subtitles):
-                raise OutputError(f"{path}: one {what} for all faces", fix="Name a folder, without an ending")
+                raise OutputError(f"{path}: one {title} for all faces", fix=folder_hint)
         for file in (self.clips, self.timeline, self.frames, self.events, *(path for _, path, _ in per_video)):
             if file is not None:
                 check_writable(file)
 
     def write(self, predictions: Sequence[Prediction]) -> Iterator[Path]:
-        """Write all outputs; yield each file when it is written."""
-        wanted: tuple[tuple[Path | None, Callable[[], list[dict[str, object]]], Sequence[str]], ...] = (
+        """Write all outputs; yield each path after writing."""
+        table_outputs: tuple[tuple[Path | None, Callable[[], list[dict[str, object]]], Sequence[str]], ...] = (
             (self.clips, lambda: tables.clip_rows(predictions), tables.clip_columns(predictions[0])),
             (self.timeline, lambda: tables.timeline_rows(predictions), tables.timeline_columns(predictions[0])),
             (self.frames, lambda: tables.frame_rows(predictions), tables.FRAME_COLUMNS),
             (self.events, lambda: tables.event_rows(predictions, self.threshold), tables.EVENT_COLUMNS),
         )
-        for path, rows, columns in wanted:
+        for path, rows, columns in table_outputs:
             if path is not None:
                 tables.write_table(rows(), tables.with_face(columns) if self.faces == "all" else columns, path)
                 yield path
@@ -95,19 +96,19 @@ class Outputs:
             yield from self._write_video(list(people), name + suffix)
 
     def _write_video(self, people: Sequence[Prediction], name: str) -> Iterator[Path]:
-        """Write the outputs of one video from its prediction, or from that of each face."""
+        """Write the outputs of one video from its prediction, or from the predictions of all faces."""
         for prediction in people:
             face = "" if prediction.face is None else f"-face-{prediction.face}"
             if self.plot:
-                yield draw_timeline(prediction, _place(self.plot, f"{name}{face}.png"))
+                yield draw_timeline(prediction, _output_path(self.plot, f"{name}{face}.png"))
             if self.subtitles:
-                yield write_subtitles(prediction, _place(self.subtitles, f"{name}{face}.vtt"))
+                yield write_subtitles(prediction, _output_path(self.subtitles, f"{name}{face}.vtt"))
         if self.elan:
-            yield write_elan(people, self.threshold, _place(self.elan, f"{name}.eaf"))
+            yield write_elan(people, self.threshold, _output_path(self.elan, f"{name}.eaf"))
         if self.overlay:
-            yield write_overlay(people, _place(self.overlay, f"{name}.mp4"))
+            yield write_overlay(people, _output_path(self.overlay, f"{name}.mp4"))
 
 
-def _place(output: Path, name: str) -> Path:
-    """Return the output file, or a file of this name in the output folder."""
+def _output_path(output: Path, name: str) -> Path:
+    """Return the output file, or a file with this name in the output folder."""
     return output if output.suffix else output / name

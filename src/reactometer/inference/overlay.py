@@ -31,27 +31,27 @@ CLOCK = Fraction(1, 90_000)
 
 
 def write_overlay(predictions: Sequence[Prediction], path: Path) -> Path:
-    """Write the video again with boxes and predictions; frames keep their times, and the sound is kept.
+    """Write a copy of the video with boxes and predictions; frames keep their times, and the sound is included.
 
     Args:
         predictions: of one video, or of each face in it, with windows and samples.
         path: the MP4 file to write (H.264, AAC).
 
     Raises:
-        OutputError: there is no video or no timeline, or the file cannot be written.
+        OutputError: the file has no video or no timeline, or the overlay cannot be written.
         MediaError: the video cannot be read.
     """
     source = Path(predictions[0].path)
     info = probe(source)
     if not info.has_video or any(prediction.failed or not prediction.windows for prediction in predictions):
-        raise OutputError(f"{source}: no overlay of a file without a video or a timeline", fix="Leave it out")
-    picture = _Picture(predictions, info.width_px, info.height_px)
+        raise OutputError(f"{source}: an overlay needs a video and a timeline", fix="Remove --overlay")
+    canvas = _Canvas(predictions, info.width_px, info.height_px)
     with atomic_file(path) as partial, av.open(str(partial), "w", "mp4") as container:
-        _encode(container, source, picture, info.has_audio)
+        _encode(container, source, canvas, info.has_audio)
     return path
 
 
-class _Picture:
+class _Canvas:
     """A frame with its boxes, and below it the panel of each person."""
 
     def __init__(self, predictions: Sequence[Prediction], width_px: int, height_px: int) -> None:
@@ -61,7 +61,7 @@ class _Picture:
         self.size = self.frame_size[0], self.frame_size[1] + sum(len(person.panel) for person in self.people)
 
     def draw(self, rgb: ByteArray, time_s: float) -> ByteArray:
-        """(height, width, 3) uint8 RGB."""
+        """Draw boxes and panels at a time; take and return (height, width, 3) uint8 RGB."""
         frame = cv2.resize(rgb, self.frame_size, interpolation=cv2.INTER_LINEAR)
         boxes = [(person.face, person.box(time_s)) for person in self.people]
         for face, box in boxes:
@@ -90,11 +90,11 @@ class _Person:
         """Return the panel with bars and cursor, (rows, width, 3) uint8 RGB."""
         panel = self.panel.copy()
         now = self.values[int(np.abs(self.middles_s - time_s).argmin())]  # (L,)
-        for place, value in enumerate(now):
-            top = self.head_px + place * ROW_PX
+        for index, value in enumerate(now):
+            top = self.head_px + index * ROW_PX
             if not np.isnan(value):
                 end = LABEL_PX + round(float(value) * BAR_PX)
-                colour = [int(COLOURS[place % len(COLOURS)][digit : digit + 2], 16) for digit in (1, 3, 5)]
+                colour = [int(COLOURS[index % len(COLOURS)][digit : digit + 2], 16) for digit in (1, 3, 5)]
                 cv2.rectangle(panel, (LABEL_PX, top + 5), (end, top + ROW_PX - 5), colour, cv2.FILLED)
         cursor = CURVE_PX + round(min(time_s / self.duration_s, 1.0) * (panel.shape[1] - CURVE_PX - MARGIN_PX))
         cv2.line(panel, (cursor, self.head_px + 2), (cursor, len(panel) - 3), (30, 30, 30), 1)
@@ -115,13 +115,13 @@ class _Person:
         if self.face is not None:
             middle = 1.0 - self.head_px / height_px / 2
             figure.text(MARGIN_PX / width_px, middle, f"face {self.face}", va="center", fontsize=9, weight="bold")
-        for place, label in enumerate(labels):
-            bottom_px = height_px - self.head_px - (place + 1) * ROW_PX + 3
+        for index, label in enumerate(labels):
+            bottom_px = height_px - self.head_px - (index + 1) * ROW_PX + 3
             box = CURVE_PX / width_px, bottom_px / height_px, curve_px / width_px, (ROW_PX - 6) / height_px
             axes = figure.add_axes(box)
             x = (LABEL_PX - 8 - CURVE_PX) / curve_px
             axes.text(x, 0.5, label, transform=axes.transAxes, ha="right", va="center", fontsize=8)
-            values, colour = self.values[:, place], COLOURS[place % len(COLOURS)]
+            values, colour = self.values[:, index], COLOURS[index % len(COLOURS)]
             axes.fill_between(self.middles_s, values, color=colour, alpha=0.5, linewidth=0)
             axes.plot(self.middles_s, values, color=colour, linewidth=1)
             axes.set(xlim=(0, self.duration_s), ylim=(0, 1))
@@ -130,24 +130,24 @@ class _Person:
         return np.ascontiguousarray(np.asarray(canvas.buffer_rgba())[..., :3])
 
 
-def _write(frame: np.ndarray, text: str, place: tuple[int, int]) -> None:
-    cv2.putText(frame, text, place, cv2.FONT_HERSHEY_SIMPLEX, 0.7, WHITE, 2, cv2.LINE_AA)
+def _write(frame: np.ndarray, text: str, origin: tuple[int, int]) -> None:
+    cv2.putText(frame, text, origin, cv2.FONT_HERSHEY_SIMPLEX, 0.7, WHITE, 2, cv2.LINE_AA)
 
 
-def _encode(container: Any, source: Path, picture: _Picture, has_sound: bool) -> None:
+def _encode(container: Any, source: Path, canvas: _Canvas, has_sound: bool) -> None:
     video = container.add_stream("libx264", options={"crf": "20", "preset": "veryfast"})
-    video.width, video.height = picture.size
+    video.width, video.height = canvas.size
     video.pix_fmt, video.time_base = "yuv420p", CLOCK
     video.codec_context.time_base = CLOCK
     sound: Any = container.add_stream("aac", rate=SOUND_RATE_HZ, layout="mono") if has_sound else None
     blocks = read_sound(source) if has_sound else ()
-    pieces: Iterator[Frame | SoundBlock] = heapq.merge(read_frames(source), blocks, key=_start_s)
-    for piece in pieces:
-        if isinstance(piece, SoundBlock):
-            container.mux(sound.encode(_sound_frame(piece)))
-        elif piece.rgb is not None:
-            frame = av.VideoFrame.from_ndarray(picture.draw(piece.rgb(), piece.time_s), format="rgb24")
-            frame.pts, frame.time_base = round(piece.time_s / CLOCK), CLOCK
+    items: Iterator[Frame | SoundBlock] = heapq.merge(read_frames(source), blocks, key=_start_s)
+    for item in items:
+        if isinstance(item, SoundBlock):
+            container.mux(sound.encode(_sound_frame(item)))
+        elif item.rgb is not None:
+            frame = av.VideoFrame.from_ndarray(canvas.draw(item.rgb(), item.time_s), format="rgb24")
+            frame.pts, frame.time_base = round(item.time_s / CLOCK), CLOCK
             container.mux(video.encode(frame))
     container.mux(video.encode())
     if sound is not None:
@@ -162,8 +162,8 @@ def _sound_frame(block: SoundBlock) -> Any:
     return frame
 
 
-def _start_s(piece: Frame | SoundBlock) -> float:
-    return piece.start_s if isinstance(piece, SoundBlock) else piece.time_s
+def _start_s(item: Frame | SoundBlock) -> float:
+    return item.start_s if isinstance(item, SoundBlock) else item.time_s
 
 
 def _even(pixels: float) -> int:

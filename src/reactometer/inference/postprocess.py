@@ -1,4 +1,4 @@
-"""Smooth a timeline, and subtract what the person shows at rest."""
+"""Smooth a timeline, and subtract the person's baseline at rest."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from reactometer.errors import ConfigError
 from reactometer.types import Prediction
 
 RUNNING_S, RUNNING_QUANTILE = 60.0, 0.2
-"""A running baseline: this quantile of the windows of the last minute; our choice."""
+"""Running baseline: this quantile of the windows of the last minute."""
 
 
 @dataclass(frozen=True)
@@ -26,26 +26,26 @@ def parse_baseline(text: str, window_s: float) -> Baseline:
     """Read "0-3s", "12.5-20" (seconds) or "running".
 
     Raises:
-        ConfigError: it is none of them, or no window of ``window_s`` fits into it.
+        ConfigError: the text is none of these, or the span is shorter than ``window_s``.
     """
     if text.strip().lower() == "running":
         return Baseline()
-    stretch = parse_span(text)
-    if stretch is None:
-        raise ConfigError("not a baseline", got=f"'{text}'", expected="a stretch in seconds such as 0-3s, or running")
-    if stretch[1] - stretch[0] < window_s:
+    span = parse_span(text)
+    if span is None:
+        raise ConfigError("invalid baseline", got=f"'{text}'", expected="seconds such as 0-3s, or running")
+    if span[1] - span[0] < window_s:
         raise ConfigError(
             "the baseline is shorter than a window of the timeline",
             got=f"'{text}' and windows of {window_s:g} s",
-            fix="Name a longer stretch, or use a shorter window",
+            fix="Use a longer baseline or a shorter window",
         )
-    return Baseline(*stretch)
+    return Baseline(*span)
 
 
 def parse_span(text: str) -> tuple[float, float] | None:
     """Parse "0-3s" or "12.5-20" into its start and end, seconds; return ``None`` for other text."""
-    found = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*s?\s*-\s*(\d+(?:\.\d+)?)\s*s?\s*", text)
-    return (float(found[1]), float(found[2])) if found else None
+    match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*s?\s*-\s*(\d+(?:\.\d+)?)\s*s?\s*", text)
+    return (float(match[1]), float(match[2])) if match else None
 
 
 def refine(prediction: Prediction, smooth_s: float, baseline: Baseline | None) -> Prediction:
@@ -64,39 +64,40 @@ def smooth(prediction: Prediction, span_s: float) -> Prediction:
     if span_s == 0.0:
         return prediction
     values = prediction.timeline  # (K, L)
-    known = ~np.isnan(values).any(axis=1)  # (K,)
-    given, at_s = values[known], prediction.middles_s[known]  # in order of time
-    first, end = np.searchsorted(at_s, at_s - span_s / 2), np.searchsorted(at_s, at_s + span_s / 2, side="right")
-    smoothed = np.empty_like(given)
+    valid = ~np.isnan(values).any(axis=1)  # (K,)
+    raw, times_s = values[valid], prediction.middles_s[valid]  # in temporal order
+    first = np.searchsorted(times_s, times_s - span_s / 2)
+    end = np.searchsorted(times_s, times_s + span_s / 2, side="right")
+    smoothed = np.empty_like(raw)
     for index, near in enumerate(map(slice, first, end)):
-        weights = np.cos(np.pi * (at_s[near] - at_s[index]) / span_s) ** 2
-        smoothed[index] = weights @ given[near] / weights.sum()
-    values[known] = smoothed
+        weights = np.cos(np.pi * (times_s[near] - times_s[index]) / span_s) ** 2
+        smoothed[index] = weights @ raw[near] / weights.sum()
+    values[valid] = smoothed
     return _with_values(prediction, values, f"smoothed: Hann-weighted mean over {span_s:g} s")
 
 
 def subtract_baseline(prediction: Prediction, baseline: Baseline) -> Prediction:
-    """Subtract what the person shows at rest from each emotion, down to 0, and say so in the notes.
+    """Subtract the baseline at rest from each emotion, down to 0, and add a note.
 
     A span of the file gives the mean of the windows inside it, which is subtracted from all windows and from the
-    file's own intensities. A running baseline gives, for each window, the lower fifth of the last minute including
-    itself; the file's own intensities stay unchanged. If no window in the span has a value, nothing changes.
+    file's intensities. A running baseline gives, for each window, the lower fifth of the last minute including
+    itself; the file's intensities do not change. If no window in the span has a value, nothing changes.
     """
     values = prediction.timeline  # (K, L)
     if baseline.start_s is None or baseline.end_s is None:
         rest = _running(values, prediction.middles_s)  # (K, L)
-        note = f"baseline: lower fifth of the last {RUNNING_S:g} s, subtracted; the file's own intensities are as given"
+        note = f"baseline: lower fifth of the last {RUNNING_S:g} s, subtracted; the file's intensities are unchanged"
         return _with_values(prediction, np.maximum(values - rest, 0.0), note)
-    stretch = f"{baseline.start_s:g} to {baseline.end_s:g} s"
+    span = f"{baseline.start_s:g} to {baseline.end_s:g} s"
     within = [
         baseline.start_s <= window.start_s and window.end_s <= baseline.end_s and window.intensities is not None
         for window in prediction.windows
     ]
     if not any(within):
-        note = f"baseline: no window with a face or sound lies in {stretch}; values are as the model gave them"
+        note = f"baseline: no window with a face or sound in {span}; values are unchanged"
         return replace(prediction, notes=(*prediction.notes, note))
     rest = values[within].mean(axis=0)  # (L,)
-    note = f"baseline: mean of what {stretch} show (windows: {sum(within)}), subtracted"
+    note = f"baseline: mean of {span} (windows: {sum(within)}), subtracted"
     refined = _with_values(prediction, np.maximum(values - rest, 0.0), note)
     if prediction.intensities is None:
         return replace(refined, intervals=None)
@@ -108,16 +109,16 @@ def _running(values: np.ndarray, middles_s: np.ndarray) -> np.ndarray:
     """Return the (K, L) running baseline, from the past only."""
     rest = np.full(values.shape, np.nan)
     for index, now_s in enumerate(middles_s):
-        lately = values[: index + 1][middles_s[: index + 1] > now_s - RUNNING_S]
-        lately = lately[~np.isnan(lately).any(axis=1)]
-        if len(lately):
-            rest[index] = np.quantile(lately, RUNNING_QUANTILE, axis=0)
+        recent = values[: index + 1][middles_s[: index + 1] > now_s - RUNNING_S]
+        recent = recent[~np.isnan(recent).any(axis=1)]
+        if len(recent):
+            rest[index] = np.quantile(recent, RUNNING_QUANTILE, axis=0)
     return rest
 
 
 def _with_values(prediction: Prediction, values: np.ndarray, note: str) -> Prediction:
     if prediction.coverage:
-        note += "; intervals are of values as the model gave them, so these have none"
+        note += "; no intervals, because they are calibrated on unchanged values"
     windows = tuple(
         replace(window, intensities=None if np.isnan(row).any() else tuple(map(float, row)), intervals=None)
         for window, row in zip(prediction.windows, values, strict=True)

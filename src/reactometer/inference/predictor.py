@@ -32,21 +32,21 @@ from reactometer.workers.decoder import FACE_MODES, READ_ERRORS, DecodeSpec, Seg
 from reactometer.workers.media_worker import thread_worker
 
 MAX_THREADS = 8
-"""Maximum number of frames that are searched for faces at a time; our choice."""
+"""Maximum number of threads that detect faces."""
 
 DEFAULT_WINDOW_S, DEFAULT_HOP_S = 2.0, 1.0
-"""Length of the timeline's windows and the time from one to the next, seconds; our choice."""
+"""Length of the timeline's windows and the time from one to the next, seconds."""
 
 MIN_HOP_S = 0.01
-"""Shorter than any frame; without it, a short file could have millions of windows."""
+"""Shorter than any frame; bounds the number of windows."""
 
-PersonMoments = Sequence[Mapping[str, FeatureStats]]
-"""For each member of a model: the moments of one person's features, by stream."""
+PersonStats = Sequence[Mapping[str, FeatureStats]]
+"""For each member of a model: statistics of one person's features, by stream."""
 
 
 @dataclass(frozen=True)
 class PredictOptions:
-    """How a file is predicted; see :func:`predict`."""
+    """Options of a prediction; see :func:`predict`."""
 
     window_s: float = DEFAULT_WINDOW_S
     hop_s: float = DEFAULT_HOP_S
@@ -69,9 +69,9 @@ class PredictOptions:
                 expected=f"{MIN_HOP_S} s <= hop <= window <= {MAX_SEGMENT.length_s:.0f} s",
             )
         if self.faces not in FACE_MODES:
-            raise ConfigError("no such choice of faces", got=f"'{self.faces}'", fix=suggestion(self.faces, FACE_MODES))
+            raise ConfigError("unknown choice of faces", got=f"'{self.faces}'", fix=suggestion(self.faces, FACE_MODES))
         if not 0.0 <= self.smooth_s < math.inf:
-            raise ConfigError("smoothing is over a length of time", got=f"{self.smooth_s:g} s", expected="0 s or more")
+            raise ConfigError("smoothing time out of range", got=f"{self.smooth_s:g} s", expected="0 s or more")
         return None if self.baseline is None else parse_baseline(self.baseline, self.window_s)
 
 
@@ -92,8 +92,8 @@ def predict(  # noqa: PLR0913 - options by keyword
 ) -> list[Prediction]:
     """Estimate intensities of video (or sound) files, each as a whole and in windows over time.
 
-    If a file cannot be read, its ``status`` says why, and the other files are still predicted. A file longer than a
-    minute is scored in parts of a minute, and its intensities are their mean, weighted by length.
+    If a file cannot be read, its ``status`` contains the reason, and the other files are still predicted. A file longer
+    than a minute is scored in parts of a minute; its intensities are their mean, weighted by length.
 
     Args:
         videos: one path or several.
@@ -102,20 +102,20 @@ def predict(  # noqa: PLR0913 - options by keyword
         hop_s: time from one window's start to the next one's, seconds.
         rate_hz: sampled frames per second; default: as in the model's training.
         timeline: score windows too, not only whole files.
-        faces: "one" follows the most prominent person; "all" follows everybody. With several people the voice is not
+        faces: "one" follows the most prominent person; "all" follows all people. With several people the voice is not
             used, because the speaker is unknown. A person unseen for :data:`~reactometer.media.tracking.FORGET_AFTER_S`
-            counts as new on return, and a face seen for less than :data:`~.multi_face.MIN_SEEN_S` is left out.
+            counts as new on return, and a face seen for less than :data:`~.multi_face.MIN_FACE_S` is ignored.
         people: the person in each file, for a model that normalises per person; their files are read twice.
         smooth_s: length of the weighted mean over the timeline, seconds, see :func:`postprocess.smooth`; 0: none.
-        baseline: subtract what each person shows at rest, "0-3s" or "running", see
+        baseline: subtract each person's baseline at rest, "0-3s" or "running", see
             :func:`postprocess.subtract_baseline`.
         progress: show a bar on standard error.
-        isolated: read files in a separate process with bounded memory and CPU time, which may crash or hang without
-            harm; not on Windows.
+        isolated: decode files in a separate process with limited memory and CPU time, so that a damaged file cannot
+            crash or block the caller; not on Windows.
 
     Returns:
-        One prediction per file, in the order given; with ``faces="all"`` one per person in each file, ``face`` 1, 2, …
-        in order of first appearance.
+        One prediction per file, in the order of ``videos``; with ``faces="all"`` one per person in each file, with
+        ``face`` 1, 2, … in order of first appearance.
 
     Raises:
         ConfigError: an option is out of range, or both ``faces="all"`` and ``people`` are given.
@@ -125,29 +125,29 @@ def predict(  # noqa: PLR0913 - options by keyword
     options = PredictOptions(window_s, hop_s, rate_hz, faces, smooth_s, baseline, timeline)
     options.check()
     if faces == "all" and people:
-        fix = "Leave out --faces all, or --people and --same-person"
-        raise ConfigError("people are named for files in which everybody is followed", fix=fix)
+        fix = "Remove --faces all, or remove --people and --same-person"
+        raise ConfigError("--people is not supported together with --faces all", fix=fix)
     paths = [str(video) for video in as_path_list(videos)]
     person_of = person_by_path(people or {}, paths)
     predictor = Predictor(model if isinstance(model, LoadedModel) else load_model(model), options)
     with progress_bar("predicting", len(paths), progress) as advance:
-        moments = measure_moments(predictor, paths, person_of, isolated=isolated)
+        person_stats = fit_people(predictor, paths, person_of, isolated=isolated)
         predictions = []
         for path in paths:
-            predictor.reset(moments.get(person_of.get(path, "")))
+            predictor.reset(person_stats.get(person_of.get(path, "")))
             predictions += predictor.predict_file(path, isolated=isolated)
             advance()
     return predictions
 
 
 class Predictor:
-    """Reads files, scores their segments with a checkpoint, and aggregates the scores.
+    """A pipeline that decodes files, scores their segments with a checkpoint, and aggregates the scores.
 
     Args:
         model: a checkpoint that takes media.
         options: how files are read and predicted.
-        max_crops: number of face crops whose features are kept from one call of :meth:`score` to the next.
-        lock: held while segments are scored, for predictors of several threads that share the graphs.
+        max_crops: number of face crops whose features are cached between calls of :meth:`score`.
+        lock: acquired while segments are scored, if predictors of several threads share the graphs.
 
     Raises:
         ConfigError, ModelError: as :func:`predict`.
@@ -163,16 +163,17 @@ class Predictor:
         lock: AbstractContextManager[object] | None = None,
     ) -> None:
         self.model, self.options = model, options or PredictOptions()
-        self._baseline, self._max_crops, self._lock = self.options.check(), max_crops, lock or nullcontext()
+        self._baseline = self.options.check()
+        self._max_crops, self._lock = max_crops, lock or nullcontext()
         window = WindowSpec(self.options.window_s, self.options.hop_s)
-        shapes = (MAX_SEGMENT, window) if self.options.timeline else (MAX_SEGMENT,)
-        self.decode_spec = DecodeSpec(_settings_of(model, self.options), shapes, self.options.faces)
+        window_specs = (MAX_SEGMENT, window) if self.options.timeline else (MAX_SEGMENT,)
+        self.decode_spec = DecodeSpec(_prepare_config_for(model, self.options), window_specs, self.options.faces)
         self.reset()
 
-    def reset(self, moments: PersonMoments | None = None) -> None:
-        """Forget the features of the last file; ``moments`` are those of the next file's person, if known."""
-        self._moments = moments or [{} for _ in self.model.members]
-        self._memories = [
+    def reset(self, person_stats: PersonStats | None = None) -> None:
+        """Delete the features of the last file; ``person_stats`` belong to the next file's person, if known."""
+        self._person_stats = person_stats or [{} for _ in self.model.members]
+        self._caches = [
             FaceFeatureCache(member.networks, member.sampling, self._max_crops)
             if member.networks.face and member.networks.face.kind == "frames" and member.sampling.uses_face
             else None
@@ -180,27 +181,27 @@ class Predictor:
         ]
 
     def read(self, path: Path, *, isolated: bool = True) -> Iterator[Segment]:
-        """Yield the segments of a file: its parts and the timeline's windows, each as soon as it is complete."""
+        """Yield the segments of a file, each as soon as it is complete: its parts and the timeline's windows."""
         cores = default_workers()
         threads = min(cores + 1, MAX_THREADS) if cores > 1 else 0
         if not isolated or os.name != "posix":
             return self.decode_spec.stream(path, threads)
-        pieces = thread_worker(os.getpid(), get_ident()).read(path, self.decode_spec, threads)
-        return (piece for piece in pieces if not isinstance(piece, MediaInfo))
+        results = thread_worker(os.getpid(), get_ident()).read(path, self.decode_spec, threads)
+        return (segment for segment in results if not isinstance(segment, MediaInfo))
 
     def score(self, clips: Sequence[PreparedClip]) -> list[Score]:
         """Score segments of one file with all members; a frame encoder encodes each face crop once."""
         by_member = []
         with self._lock:
-            for member, memory, moments in zip(self.model.members, self._memories, self._moments, strict=True):
-                population = member.networks.training_stats if moments else {}
-                items = encoded_clips(member.networks, clips, member.sampling, memory)
-                recasted = (apply_person_norm(item, moments, population) for item in items)
-                by_member.append(list(score_items(member.networks, recasted)))
+            for member, cache, person_stats in zip(self.model.members, self._caches, self._person_stats, strict=True):
+                training_stats = member.networks.training_stats if person_stats else {}
+                items = encoded_clips(member.networks, clips, member.sampling, cache)
+                normalised = (apply_person_norm(item, person_stats, training_stats) for item in items)
+                by_member.append(list(score_items(member.networks, normalised)))
         return average_scores(by_member)
 
     def predict_file(self, path: str, *, isolated: bool = True) -> list[Prediction]:
-        """Predict a file, or each person in it; the prediction of an unreadable file says why in its ``status``."""
+        """Predict a file, or each person in it; the ``status`` of an unreadable file contains the reason."""
         try:
             return self.predict_segments(path, self.read(Path(path), isolated=isolated))
         except READ_ERRORS as error:
@@ -223,19 +224,19 @@ class Predictor:
     def _predict_one(self, path: str, segments: Iterable[Segment]) -> Prediction:
         parts, timeline = list[ScoredSegment](), list[Window]()
         for batch in in_batches(segments):
-            for (kind, clip), score in zip(batch, self.score([clip for _, clip in batch]), strict=True):
-                cut = ScoredSegment(kind, clip, is_audible(clip.waveform), score, clip.duration_s)
-                if kind in self.decode_spec.window_specs[1:]:
-                    timeline.append(cut.as_window(self.model))
-                if kind == MAX_SEGMENT:
-                    parts.append(replace(cut, clip=without_media(clip)))
+            for (spec, clip), score in zip(batch, self.score([clip for _, clip in batch]), strict=True):
+                segment = ScoredSegment(spec, clip, is_audible(clip.waveform), score, clip.duration_s)
+                if spec in self.decode_spec.window_specs[1:]:
+                    timeline.append(segment.as_window(self.model))
+                if spec == MAX_SEGMENT:
+                    parts.append(replace(segment, clip=without_media(clip)))
         return aggregate(path, self.model, parts, timeline)
 
 
-def measure_moments(
+def fit_people(
     predictor: Predictor, paths: Sequence[str], person_of: Mapping[str, str], *, isolated: bool
-) -> dict[str, PersonMoments]:
-    """Return the moments of each person's features over all their files, for models that normalise per person."""
+) -> dict[str, PersonStats]:
+    """Return statistics of each person's features over all their files, for models that normalise per person."""
     members = list(enumerate(predictor.model.members))
     if not person_of or not any(member.config.model.person_norm for _, member in members):
         return {}
@@ -252,23 +253,25 @@ def measure_moments(
                     for item in encoded_clips(member.networks, [clip], member.sampling)
                 ]
 
-    known = fit_person_stats(items())
+    stats = fit_person_stats(items())
     return {
-        person: [known.get((number, person), {}) for number, _ in members] for person in sorted(set(person_of.values()))
+        person: [stats.get((number, person), {}) for number, _ in members] for person in sorted(set(person_of.values()))
     }
 
 
-def _settings_of(model: LoadedModel, options: PredictOptions) -> PrepareConfig:
-    """Return how to read files for a model."""
+def _prepare_config_for(model: LoadedModel, options: PredictOptions) -> PrepareConfig:
+    """Return the decoding settings of a model."""
     if model.networks.feature_sizes:
         fix = "Use 'reactometer evaluate' with a table of features"
-        raise ModelError("this model takes features, not media", fix=fix)
+        raise ModelError("the model uses precomputed features, not media files", fix=fix)
     if options.faces == "all" and not model.networks.uses_face:
-        raise ModelError("this model goes by the voice alone", fix="Leave out --faces all, or use a model of faces")
-    asked = {} if options.rate_hz is None else {"rate_hz": options.rate_hz}
+        raise ModelError(
+            "the model uses only the voice", fix="Remove --faces all, or choose a model that uses the face"
+        )
+    overrides = {} if options.rate_hz is None else {"rate_hz": options.rate_hz}
     settings = resolve_detector(
-        parse_config({"prepare": {**model.config.prepare.model_dump(), **asked}}, "predict").prepare
+        parse_config({"prepare": {**model.config.prepare.model_dump(), **overrides}}, "predict").prepare
     )
     if settings.detector == "yunet":
-        find_yunet()  # here, because in the decoder process its error would count as a crash
+        find_yunet()  # in the decoder process, its error would count as a crash
     return settings

@@ -35,16 +35,15 @@ DEVICES: Mapping[str, str] = {
 """Device name -> execution provider (https://onnxruntime.ai/docs/execution-providers)."""
 
 AUTOMATIC = ("cuda", "cpu")
-"""Devices that "auto" tries, in this order. The others are used only by name, because their numbers or their speed
-depend on the graph."""
+"""Devices that "auto" tries, in this order. Name another device to use it: its numbers or speed depend on the graph."""
 
 HEAD_GRAPH = "head.onnx"
 
-BATCH_FRAMES = 32
+FRAME_BATCH_SIZE = 32
 """Maximum number of face crops that are encoded together."""
 
 MAX_RUN_BYTES = 4 << 30
-"""Memory that the runs of all sessions in a process may take together, in addition to the weights."""
+"""Maximum memory of all running sessions of the process, bytes, in addition to the weights."""
 
 OUT_OF_MEMORY = ("Available memory of", "Failed to allocate", "would require more than", "bad_alloc")
 """Parts of ONNX Runtime's messages about memory."""
@@ -66,7 +65,7 @@ Padded = tuple[np.ndarray, np.ndarray, np.ndarray]
 
 
 class FaceInput(BaseModel, extra="forbid", strict=True, frozen=True):
-    """What a model takes of the face: one image per frame, a clip of ``n_frames``, or given features."""
+    """Face input of a model: one image per frame, a clip of ``n_frames``, or precomputed features."""
 
     kind: Literal["frames", "clips", "features"]
     feature_size: int
@@ -74,10 +73,10 @@ class FaceInput(BaseModel, extra="forbid", strict=True, frozen=True):
 
 
 class VoiceInput(BaseModel, extra="forbid", strict=True, frozen=True):
-    """What a model takes of the voice: the waveform (for a speech encoder, or for contours), log-mel or features."""
+    """Voice input of a model: the waveform (for a speech encoder, or for contours), log-mel or precomputed features."""
 
     kind: Literal["waveform", "contours", "log-mel", "features"]
-    feature_size: int  # of one step that the head's graph takes
+    feature_size: int  # of one step of the head's input
 
 
 @dataclass(frozen=True)
@@ -90,14 +89,14 @@ class Graph:
 
     @property
     def session(self) -> onnxruntime.InferenceSession:
-        """The session, waited for; raises ModelError if the graph does not fit, or ONNX Runtime cannot run it."""
+        """The opened session; raises ModelError if the graph does not fit, or ONNX Runtime cannot run it."""
         return self.opening.result()
 
     def __call__(self, *arrays: np.ndarray) -> list[np.ndarray]:
         """Run the graph on its inputs, in their order.
 
         Raises:
-            ModelError: ONNX Runtime cannot compute it, for example because it needs more memory than there is.
+            ModelError: ONNX Runtime fails, for example because the graph needs too much memory.
         """
         feed = dict(zip(self.inputs, map(np.ascontiguousarray, arrays), strict=True))
         try:
@@ -106,13 +105,13 @@ class Graph:
             problem, fix = "a graph of the checkpoint failed", ""
             if any(words in str(error) for words in OUT_OF_MEMORY):
                 problem = f"a graph of the checkpoint needs more than {MAX_RUN_BYTES >> 30} GiB of memory"
-                fix = "Use a smaller model, or another checkpoint if this one is a stranger's"
+                fix = "Use a smaller model, or a checkpoint that you trust"
             raise ModelError(problem, got=_first_line(error), fix=fix) from error
 
 
 @dataclass(frozen=True)
 class Networks:
-    """The graphs of one checkpoint, and what they take."""
+    """The graphs of one checkpoint and their inputs."""
 
     face: FaceInput | None
     voice: VoiceInput | None
@@ -122,12 +121,12 @@ class Networks:
 
     @property
     def uses_face(self) -> bool:
-        """Whether intensities depend on the face."""
+        """True if intensities depend on the face."""
         return self.face is not None
 
     @property
     def uses_voice(self) -> bool:
-        """Whether intensities depend on the voice."""
+        """True if intensities depend on the voice."""
         return self.voice is not None
 
     @property
@@ -137,51 +136,50 @@ class Networks:
 
     @property
     def feature_sizes(self) -> dict[str, int] | None:
-        """Number of given features per step, by stream; ``None`` for a model of media."""
-        given = {name: stream for name, stream in self.streams.items() if stream and stream.kind == "features"}
-        return {name: stream.feature_size for name, stream in given.items()} or None
+        """Number of precomputed features per step, by stream; ``None`` for a model of media."""
+        streams = {name: stream for name, stream in self.streams.items() if stream and stream.kind == "features"}
+        return {name: stream.feature_size for name, stream in streams.items()} or None
 
     @property
     def training_stats(self) -> dict[str, FeatureStats]:
-        """Mean and standard deviation of the training set's features by stream, of a model that normalises people."""
-        known = self.head.session.get_modelmeta().custom_metadata_map
-        moments = {}
+        """Mean and standard deviation of the training features by stream, if the model normalises per person."""
+        metadata = self.head.session.get_modelmeta().custom_metadata_map
+        stats = {}
         for name in MEANS:
-            if f"{name}_mean" in known:
-                mean, std = (
-                    np.frombuffer(base64.b64decode(known[f"{name}_{kind}"]), "<f4") for kind in ("mean", "std")
-                )
-                moments[name] = FeatureStats(mean, std)
-        return moments
+            if f"{name}_mean" in metadata:
+                encoded = metadata[f"{name}_mean"], metadata[f"{name}_std"]
+                mean, std = (np.frombuffer(base64.b64decode(text), "<f4") for text in encoded)
+                stats[name] = FeatureStats(mean, std)
+        return stats
 
     def encode_frames(self, images: np.ndarray) -> FloatArray:
-        """Encode face crops (K, 3, H, W) uint8 RGB: features (K, D) float32."""
-        parts = [images[start : start + BATCH_FRAMES] for start in range(0, len(images), BATCH_FRAMES)]
-        return np.concatenate([self.encoders["face"](part)[0] for part in parts])
+        """Encode face crops (K, 3, H, W) uint8 RGB; return features (K, D) float32."""
+        batches = [images[start : start + FRAME_BATCH_SIZE] for start in range(0, len(images), FRAME_BATCH_SIZE)]
+        return np.concatenate([self.encoders["face"](batch)[0] for batch in batches])
 
     def encode_face(self, item: Item) -> Item:
         """Replace the images of a clip by their features: one step per frame, or one per clip.
 
-        Frames without a face get zeros. Given features stay as they are.
+        Frames without a face get zeros. Precomputed features do not change.
         """
-        seen, times_s = item.face_mask, item.times_s
+        mask, times_s = item.face_mask, item.times_s
         if self.face is None:
-            return replace(item, frames=np.zeros((0, 1), np.float32), face_mask=seen[:0], times_s=times_s[:0])
+            return replace(item, frames=np.zeros((0, 1), np.float32), face_mask=mask[:0], times_s=times_s[:0])
         if item.frames.ndim == 2:
             return item
         if self.face.kind == "clips":
-            features = np.zeros((min(len(seen), 1), self.face.feature_size), np.float32)  # (1, D)
-            if seen.any():
-                frames = item.frames[seen]
-                features = self.encoders["face"](frames[None, spread_places(len(frames), self.face.n_frames)])[0]
-            return replace(item, frames=features, face_mask=np.array([seen.any()])[: len(seen)], times_s=times_s[:1])
-        features = np.zeros((len(seen), self.face.feature_size), np.float32)  # (T, D)
-        if seen.any():
-            features[seen] = self.encode_frames(item.frames[seen])
+            features = np.zeros((min(len(mask), 1), self.face.feature_size), np.float32)  # (1, D)
+            if mask.any():
+                frames = item.frames[mask]
+                features = self.encoders["face"](frames[None, spread_indices(len(frames), self.face.n_frames)])[0]
+            return replace(item, frames=features, face_mask=np.array([mask.any()])[: len(mask)], times_s=times_s[:1])
+        features = np.zeros((len(mask), self.face.feature_size), np.float32)  # (T, D)
+        if mask.any():
+            features[mask] = self.encode_frames(item.frames[mask])
         return replace(item, frames=features)
 
     def encode_voice(self, item: Item) -> Item:
-        """Replace the waveform of a clip by features; log-mel, given features and silence stay as they are."""
+        """Replace the waveform of a clip by features; log-mel, precomputed features and silence do not change."""
         if self.voice is None or self.voice.kind not in ("waveform", "contours"):
             return item
         if self.voice.kind == "contours":
@@ -198,11 +196,11 @@ class Networks:
         """Score encoded clips as one batch.
 
         Returns:
-            Intensities (B, L) in [0, 1], the training mean for a clip without usable face or voice; and by stream the
-            mean over time of its standardised features (B, D).
+            Intensities (B, L) in [0, 1], the training mean for a clip without usable face or voice; and the mean over
+            time of each stream's standardised features (B, D).
 
         Raises:
-            ModelError: the graph returns something other than intensities.
+            ModelError: the graph returns values outside [0, 1].
         """
         faces, voices = pad_items(items)
         arrays = [*(faces if self.uses_face else ()), *(voices if self.uses_voice else ())]
@@ -210,8 +208,8 @@ class Networks:
         intensities = outputs["intensities"]
         valid = (intensities >= 0.0) & (intensities <= 1.0)  # false for NaN, too
         if not valid.all():
-            got, expected = intensities[~valid][0], "numbers from 0 to 1"
-            raise ModelError("a graph of the checkpoint returns no intensities", got=got, expected=expected)
+            got = intensities[~valid][0]
+            raise ModelError("a graph of the checkpoint returns invalid intensities", got=got, expected="0 to 1")
         return intensities, {name: outputs[key] for name, key in MEANS.items() if key in outputs}
 
 
@@ -227,18 +225,18 @@ def signatures_of(
             head_inputs |= zip(inputs, (features, ("bool", ()), ("float", ())), strict=True)
             head_outputs[MEANS[name]] = "float", None
             images = 3, size_px, size_px
-            kinds = {"frames": ("uint8", images), "waveform": ("float", ())}
+            shapes = {"frames": ("uint8", images), "waveform": ("float", ())}
             if isinstance(stream, FaceInput):
-                kinds["clips"] = "uint8", (stream.n_frames, *images)
-            if stream.kind in kinds:
-                signatures[f"{name}.onnx"] = {stream.kind: kinds[stream.kind]}, {"features": features}
+                shapes["clips"] = "uint8", (stream.n_frames, *images)
+            if stream.kind in shapes:
+                signatures[f"{name}.onnx"] = {stream.kind: shapes[stream.kind]}, {"features": features}
     return signatures
 
 
 def encode_contours(item: Item) -> Item:
-    """Replace the waveform of a clip by its contours, where somebody speaks."""
-    values, speaks = voice_contours(item.voice.reshape(-1))  # (N, D), (N,)
-    return replace(item, voice=values[speaks], voice_times_s=item.voice_times_s[speaks])
+    """Replace the waveform of a clip by the contours of its voiced steps."""
+    values, is_voiced = voice_contours(item.voice.reshape(-1))  # (N, D), (N,)
+    return replace(item, voice=values[is_voiced], voice_times_s=item.voice_times_s[is_voiced])
 
 
 def pad_items(items: Sequence[Item]) -> tuple[Padded, Padded]:
@@ -253,32 +251,36 @@ def pad_items(items: Sequence[Item]) -> tuple[Padded, Padded]:
 
 
 def _pad(rows: Sequence[Padded]) -> Padded:
-    length, steps = max(1, *(len(steps) for steps, _, _ in rows)), rows[0][0]
-    values = np.zeros((len(rows), length, *steps.shape[1:]), steps.dtype)
-    mask, times_s = np.zeros((len(rows), length), bool), np.zeros((len(rows), length), np.float32)
-    for row, (own, seen, at_s) in enumerate(rows):
-        values[row, : len(own)], mask[row, : len(own)], times_s[row, : len(own)] = own, seen, at_s
+    length = max(1, *(len(steps) for steps, _, _ in rows))
+    first = rows[0][0]
+    values = np.zeros((len(rows), length, *first.shape[1:]), first.dtype)
+    mask = np.zeros((len(rows), length), bool)
+    times_s = np.zeros((len(rows), length), np.float32)
+    for index, (steps, step_mask, step_times_s) in enumerate(rows):
+        values[index, : len(steps)] = steps
+        mask[index, : len(steps)] = step_mask
+        times_s[index, : len(steps)] = step_times_s
     return values, mask, times_s
 
 
-def spread_places(count: int, n_frames: int) -> np.ndarray:
+def spread_indices(count: int, n_frames: int) -> np.ndarray:
     """Return ``n_frames`` evenly spread indices of ``count`` frames, in order; some are repeated if there are fewer."""
     return (2 * np.arange(n_frames) + 1) * count // (2 * n_frames)
 
 
 def open_graph(file: Path, inputs: Tensors, outputs: Tensors, device: str = "auto", threads: int = 0) -> Graph:
-    """Check a graph, and begin to open it with ONNX Runtime, in another thread.
+    """Check a graph, and open it with ONNX Runtime in another thread.
 
     Args:
         file: an ONNX file.
         inputs: of the graph, in the order of :meth:`Graph.__call__`'s arguments.
         outputs: of the graph, in the order of :meth:`Graph.__call__`'s results.
-        device: "auto" (CUDA if it can be used here, else CPU), or one of :data:`DEVICES`, such as "cuda:1".
+        device: "auto" (CUDA if available, else CPU), or one of :data:`DEVICES`, such as "cuda:1".
         threads: CPU threads; 0: ``OMP_NUM_THREADS``, or one per core that this process may use.
 
     Raises:
-        ModelError: the graph is refused, see :func:`~reactometer.inference.graph_check.check_graph`, or there is no
-            such device. :attr:`Graph.session` raises the errors of opening.
+        ModelError: the graph is refused, see :func:`~reactometer.inference.graph_check.check_graph`, or the device is
+            unknown. :attr:`Graph.session` raises the errors of opening.
     """
     options = session_options(threads or default_threads(), is_foldable=check_graph(file))
     providers = providers_of(device)
@@ -290,9 +292,9 @@ def open_graph(file: Path, inputs: Tensors, outputs: Tensors, device: str = "aut
             raise ModelError(f"{file}: ONNX Runtime cannot run this graph", got=_first_line(error)) from error
         _check_tensors(f"{file}: inputs", session.get_inputs(), inputs)
         _check_tensors(f"{file}: outputs", session.get_outputs(), outputs)
-        (wanted, _), available = providers[0], session.get_providers()
-        if device != "auto" and wanted not in available:
-            got = f"ONNX Runtime falls back from {wanted} to {available[0]}"
+        provider, available = providers[0][0], session.get_providers()
+        if device != "auto" and provider not in available:
+            got = f"ONNX Runtime falls back from {provider} to {available[0]}"
             fix = "Check the driver, or add --device cpu"
             raise ModelError(f"device '{device}' cannot be used", got=got, fix=fix)
         return session
@@ -300,43 +302,43 @@ def open_graph(file: Path, inputs: Tensors, outputs: Tensors, device: str = "aut
     return Graph(_OPENERS.submit(open_session), tuple(inputs), tuple(outputs))
 
 
-def _check_tensors(what: str, nodes: Sequence[onnxruntime.NodeArg], expected: Tensors) -> None:
+def _check_tensors(title: str, nodes: Sequence[onnxruntime.NodeArg], expected: Tensors) -> None:
     got = dict[str, Any]()
     for node in nodes:
         sizes = tuple(size for size in node.shape if isinstance(size, int))
         is_any = expected.get(node.name, ("", ()))[1] is None
         got[node.name] = node.type.removeprefix("tensor(").removesuffix(")"), None if is_any else sizes
     if got != expected:
-        raise ModelError(f"{what} do not fit model.json", got=ascii(got)[:400], expected=dict(expected))
+        raise ModelError(f"{title} do not fit model.json", got=ascii(got)[:400], expected=dict(expected))
 
 
 def session_options(threads: int, *, is_foldable: bool) -> onnxruntime.SessionOptions:
-    """Return options with which no graph can take all memory of the machine.
+    """Return options that limit the memory of a graph.
 
     All sessions of the process share one arena. A run that needs more than :data:`MAX_RUN_BYTES` raises an error with
-    one of :data:`OUT_OF_MEMORY`. Folding allocates outside of the arena. So do weights, which the size of the file
-    bounds.
+    one of :data:`OUT_OF_MEMORY`. Constant folding and weights use memory outside of the arena; the size of the file
+    bounds the weights.
 
     Args:
         threads: number of threads inside an operator.
-        is_foldable: whether constants may be folded, see :func:`~reactometer.inference.graph_check.check_graph`.
+        is_foldable: fold constants, see :func:`~reactometer.inference.graph_check.check_graph`.
     """
     _register_arena()
     options = onnxruntime.SessionOptions()
-    options.log_severity_level = 4  # an error is raised, and need not be printed, too
+    options.log_severity_level = 4  # errors are raised, not printed
     options.intra_op_num_threads = threads
     options.add_session_config_entry("session.use_env_allocators", "1")
-    options.add_session_config_entry("session.load_model_format", "ONNX")  # whatever the file's first bytes say
-    options.add_session_config_entry("session.intra_op.allow_spinning", "0")  # it would steal the decoder's time
+    options.add_session_config_entry("session.load_model_format", "ONNX")  # do not guess from the first bytes
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")  # spinning slows the decoder down
     if not is_foldable:
         options.add_session_config_entry("optimization.disable_specified_optimizers", "ConstantFolding")
     return options
 
 
 def run_options() -> onnxruntime.RunOptions:
-    """Return options with which a run returns unused memory to the arena.
+    """Return options that shrink the arena after each run.
 
-    Without them, a sequence of growing inputs fills the arena with free blocks that are too small for the next input.
+    Otherwise a sequence of growing inputs fills the arena with free blocks that are too small for the next input.
     """
     options = onnxruntime.RunOptions()
     options.add_run_config_entry("memory.enable_memory_arena_shrinkage", "cpu:0")
@@ -347,8 +349,8 @@ def run_options() -> onnxruntime.RunOptions:
 def _register_arena() -> None:
     """Register the CPU arena of the process. See OrtArenaCfg, https://onnxruntime.ai/docs/get-started/with-c.html."""
     exact, default = 1, -1  # extend the arena by the requested size, not to the next power of two
-    kind, memory_type = onnxruntime.OrtAllocatorType.ORT_ARENA_ALLOCATOR, onnxruntime.OrtMemType.DEFAULT
-    memory = onnxruntime.OrtMemoryInfo("Cpu", kind, 0, memory_type)
+    allocator, memory_type = onnxruntime.OrtAllocatorType.ORT_ARENA_ALLOCATOR, onnxruntime.OrtMemType.DEFAULT
+    memory = onnxruntime.OrtMemoryInfo("Cpu", allocator, 0, memory_type)
     onnxruntime.create_and_register_allocator(memory, onnxruntime.OrtArenaCfg(MAX_RUN_BYTES, exact, default, default))
 
 
@@ -356,18 +358,18 @@ def providers_of(device: str) -> list[tuple[str, dict[str, object]]]:
     """Return the execution providers of a device with their options, the device's own first.
 
     Raises:
-        ModelError: there is no such device, or this build of ONNX Runtime does not support it.
+        ModelError: the device is unknown, or this build of ONNX Runtime does not support it.
     """
     available = onnxruntime.get_available_providers()
     if device == "auto":
         device = next(name for name in AUTOMATIC if DEVICES[name] in available)
     name, _, index = device.partition(":")
     if name not in DEVICES or not (index.isdecimal() or not index):
-        raise ModelError(f"no device '{device}'", fix=suggestion(name, ("auto", *DEVICES)))
+        raise ModelError(f"unknown device '{device}'", fix=suggestion(name, ("auto", *DEVICES)))
     provider = DEVICES[name]
     if provider not in available:
         here = ", ".join(key for key, value in DEVICES.items() if value in available)
-        fix = "Install ONNX Runtime's package for it, such as onnxruntime-gpu, or add --device cpu"
+        fix = "Install a package such as onnxruntime-gpu, or add --device cpu"
         raise ModelError(f"device '{device}' is not available", got=f"ONNX Runtime with {here}", fix=fix)
     options: dict[str, object] = {"device_id": index} if index else {}
     return [(provider, options), *([] if name == "cpu" else [(DEVICES["cpu"], {})])]

@@ -1,4 +1,4 @@
-"""Score clips with a checkpoint: the one way that evaluation and prediction share."""
+"""Score clips with a checkpoint, for prediction and evaluation."""
 
 from __future__ import annotations
 
@@ -23,24 +23,24 @@ MAX_READERS = 4
 """Maximum number of clips that are read and encoded ahead of their score."""
 
 MAX_STEPS = 5000
-"""Steps of sound in one batch of a stream: about one part of a minute, and many short windows."""
+"""Maximum number of sound steps in one batch: about one segment of a minute, or many short windows."""
 
 
 def score_items(networks: Networks, items: Iterable[Item], batch_size: int = BATCH_SIZE) -> Iterator[Score]:
-    """Score a stream of encoded items in batches of similar length; only a few items are held at a time.
+    """Score a stream of encoded items in batches of similar length; only a few items are in memory at a time.
 
-    Scores come as batches fill, so not in the items' order: each carries its item's number.
+    Scores come when batches are full, not in the items' order; each has the index of its item.
     """
-    waiting: dict[int, list[Item]] = {}
+    batches: dict[int, list[Item]] = {}
     for item in items:
-        like = waiting.setdefault(len(item.voice).bit_length(), [])
-        like.append(item)
-        if len(like) == batch_size or len(like) * len(item.voice) > MAX_STEPS:
-            yield from score_batch(networks, like)
-            like.clear()
-    for like in waiting.values():
-        if like:
-            yield from score_batch(networks, like)
+        batch = batches.setdefault(len(item.voice).bit_length(), [])
+        batch.append(item)
+        if len(batch) == batch_size or len(batch) * len(item.voice) > MAX_STEPS:
+            yield from score_batch(networks, batch)
+            batch.clear()
+    for batch in batches.values():
+        if batch:
+            yield from score_batch(networks, batch)
 
 
 def score_batch(networks: Networks, items: Sequence[Item]) -> list[Score]:
@@ -48,33 +48,37 @@ def score_batch(networks: Networks, items: Sequence[Item]) -> list[Score]:
     intensities, means = networks.score(items)  # (B, L), (B, D) by stream
     scores = []
     for row, item in enumerate(items):
-        saw, heard = networks.uses_face and bool(item.face_mask.any()), networks.uses_voice and len(item.voice) > 0
-        features = {name: means[name][row] for name, had in (("face", saw), ("voice", heard)) if had}
-        scores.append(Score(item.clip_index, intensities[row], saw, heard, (features,)))
+        has_face = networks.uses_face and bool(item.face_mask.any())
+        has_voice = networks.uses_voice and len(item.voice) > 0
+        features = {name: means[name][row] for name, used in (("face", has_face), ("voice", has_voice)) if used}
+        scores.append(Score(item.clip_index, intensities[row], has_face, has_voice, (features,)))
     return scores
 
 
 def score_rows(networks: Networks, rows: Sequence[PreparedRow], read: ItemLoader) -> Iterator[Score]:
     """Score clips: one score per clip, in their order, each as soon as its parts are scored."""
     parts = split_parts(rows)
-    numbered = list(enumerate(parts))
-    load = lambda own: replace(read(rows[own[1].index], own[1], None), clip_index=own[0])  # noqa: E731
-    items = iter(prefetch_map(load, numbered, min(default_workers(), MAX_READERS)))
+
+    def load(index: int) -> Item:
+        part = parts[index]
+        return replace(read(rows[part.index], part, None), clip_index=index)
+
+    items = iter(prefetch_map(load, range(len(parts)), min(default_workers(), MAX_READERS)))
     batches = iter(lambda: list(islice(items, BATCH_SIZE)), [])
     scores = (score for batch in batches for score in score_batch(networks, batch))
-    for index, own in groupby(scores, key=lambda score: parts[score.index].index):
-        yield join_parts(index, [(parts[score.index].length_s, score) for score in own])
+    for row, scores_of_row in groupby(scores, key=lambda score: parts[score.index].index):
+        yield join_parts(row, [(parts[score.index].length_s, score) for score in scores_of_row])
 
 
 def score_split(
     loaded: LoadedModel, prepared: PreparedSet, split: str, sampling: InputSpec | None = None, *, progress: bool = True
 ) -> tuple[list[Score], str | None]:
-    """Score every clip of a split, in order; of an ensemble, the mean of its members' scores.
+    """Score every clip of a split, in order; an ensemble's scores are the mean of its members'.
 
-    If the model was recalibrated, so are the scores.
+    Scores are recalibrated if the model was.
 
     Returns:
-        The scores, and how the clips were normalised per person (``None``: not at all).
+        The scores, and a note on the normalisation per person (``None``: not normalised).
     """
     rows, sampling = prepared.split(split), sampling or loaded.sampling
     by_member, note = [], None
@@ -87,14 +91,14 @@ def score_split(
 
 
 def join_members(loaded: LoadedModel, by_member: Sequence[Sequence[Score]]) -> list[Score]:
-    """Return the scores of a model from those of its members: their mean, recalibrated if the model was."""
+    """Average the scores of a model's members; recalibrate the mean if the model was."""
     return [replace(score, intensities=loaded.intensities_of(score)) for score in average_scores(by_member)]
 
 
 def score_encoded(
     member: LoadedModel, read: ItemLoader, rows: Sequence[PreparedRow], *, advance: Callable[[], None] = lambda: None
 ) -> tuple[list[Score], str | None]:
-    """Return one model's scores of clips whose features ``read`` yields; ``advance`` is called once per clip.
+    """Score clips with one model, from the features that ``read`` returns; call ``advance`` once per clip.
 
     Returns:
         As :func:`score_split`.
@@ -111,9 +115,9 @@ def score_encoded(
 
 
 def person_reader(
-    read: ItemLoader, rows: Sequence[PreparedRow], population: Mapping[str, FeatureStats]
+    read: ItemLoader, rows: Sequence[PreparedRow], training_stats: Mapping[str, FeatureStats]
 ) -> PersonReader:
-    """Return what reads the same items normalised per person, fitted on all clips of ``rows``, without their labels."""
+    """Wrap a reader to normalise items per person, with statistics of all clips of ``rows``; labels are not used."""
     parts = split_parts(rows)
     people = fit_person_stats((rows[part.index].clip.person, read(rows[part.index], part, None)) for part in parts)
-    return PersonReader(read, people, population)
+    return PersonReader(read, people, training_stats)

@@ -1,6 +1,6 @@
-"""Write predictions as tables: CSV, Parquet or JSON, by the file's ending.
+"""Write predictions as tables: CSV, Parquet or JSON, by file extension.
 
-Every row has a ``face`` number; :func:`with_face` adds the column if everybody is followed.
+Every row has a ``face`` number; :func:`with_face` adds the column if all faces are followed.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ EVENT_COLUMNS = ("path", "label", "onset_s", "peak_s", "offset_s", "peak", "mean
 COLUMN_TYPES = {"face": "int64", "sound": "bool"} | dict.fromkeys(
     ("path", "sha256", "status", "state", "warnings", "same_as"), "string"
 )
-"""Arrow types of columns that do not hold floats; they apply when all values of a part are missing, too."""
+"""Arrow types of columns that are not floats, also if all their values are missing."""
 
 
 @cache
@@ -50,7 +50,7 @@ def load_predictions(text: bytes) -> list[Prediction]:
 
 
 def clip_rows(predictions: Sequence[Prediction]) -> list[dict[str, Any]]:
-    """Return one row per file, ``None`` where a value is unknown; ``warnings`` holds reasons not to use the row."""
+    """Return one row per file, with ``None`` for unknown values; ``warnings`` are reasons not to use the row."""
     return [
         {
             "path": prediction.path,
@@ -117,7 +117,7 @@ def check_ending(path: Path | None) -> None:
     """Check a table's file name before the table is computed.
 
     Raises:
-        OutputError: the name ends with none of ``ENDINGS``.
+        OutputError: the file extension is not one of ``ENDINGS``.
         MissingPackageError: pyarrow, which writes Parquet, is not installed.
     """
     if path is None:
@@ -125,15 +125,15 @@ def check_ending(path: Path | None) -> None:
     if path.suffix.lower() == ".parquet":
         require("pyarrow", extra="parquet")
     elif path.suffix.lower() not in ENDINGS:
-        got, fix = path.suffix or "no ending", f"Call it {path.with_suffix('.csv')}; spreadsheets open that"
-        raise OutputError(f"{path}: no such table format", got=got, expected=", ".join(ENDINGS), fix=fix)
+        got, fix = path.suffix or "no extension", f"Use {path.with_suffix('.csv')}, which spreadsheets can open"
+        raise OutputError(f"{path}: unknown table format", got=got, expected=", ".join(ENDINGS), fix=fix)
 
 
 def write_table(rows: Sequence[dict[str, Any]], columns: Sequence[str], path: Path) -> None:
     """Write rows to a CSV, Parquet or JSON file; missing values are empty (``null`` in JSON).
 
     Raises:
-        OutputError: the ending is unknown, or the file cannot be written.
+        OutputError: the file extension is unknown, or the file cannot be written.
         MissingPackageError: pyarrow, which writes Parquet, is not installed.
     """
     check_ending(path)
@@ -158,7 +158,7 @@ def to_arrow(rows: Sequence[Mapping[str, Any]], columns: Sequence[str]) -> pa.Ta
 
 
 def write_parquet(table: pa.Table, file: Path) -> None:
-    """Write a Parquet file, whole or not at all."""
+    """Write a Parquet file atomically."""
     import pyarrow.parquet as pq
 
     with atomic_file(file) as partial:
@@ -177,12 +177,12 @@ def timeline_columns(prediction: Prediction) -> list[str]:
 
 
 def with_face(columns: Sequence[str]) -> list[str]:
-    """Insert the face's number after the path, for tables in which everybody is followed."""
+    """Insert the face's number after the path, for tables of all faces."""
     return [columns[0], "face", *columns[1:]]
 
 
 def join_warnings(prediction: Prediction) -> str | None:
-    """Return reasons not to use the intensities, or why there are none; ``None`` if no reason is known."""
+    """Return the warnings, or the status if there are no intensities; ``None`` without warnings."""
     reasons = prediction.warnings if prediction.status == "ok" else (prediction.status,)
     return "; ".join(reasons) or None
 

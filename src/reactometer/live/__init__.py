@@ -1,1 +1,1 @@
-"""A camera, a microphone or a stream → scores of the last seconds, as frames and sound arrive."""
+"""Score the last seconds of a camera, a microphone or a stream while frames and sound arrive."""

@@ -27,26 +27,26 @@ from reactometer.types import SOUND_RATE_HZ, FloatArray
 
 STREAMS = ("rtsp://", "rtsps://", "rtmp://", "http://", "https://", "udp://", "srt://", "tcp://")
 OPEN_S, READ_S = 10.0, 10.0
-"""How long an address may take to answer, and to bring the next packet."""
+"""Timeouts of a stream's connection and of its next packet, seconds."""
 STOP_S = 2.0
 
 CAMERA = {"framerate": "30", "video_size": "640x480"}
 DEVICES = {"linux": ("v4l2", "alsa"), "darwin": ("avfoundation", "avfoundation"), "win32": ("dshow", "dshow")}
-"""FFmpeg's formats of cameras and microphones, by system."""
+"""FFmpeg's formats of cameras and microphones, by operating system."""
 ALSA = "/usr/share/alsa/alsa.conf"
 
 Put = Callable[[Packet], None]
 
 
 class LiveSource:
-    """Opens a source, and a microphone beside it, and once started gives its pieces until it ends or is stopped.
+    """A source of packets: a camera, a stream or a file, optionally with a separate microphone.
 
-    Times are seconds from the start: of files and streams their own, of cameras and microphones those of arrival.
-    A source that knows its duration, a file or one at an address, is played in real time.
+    Times are seconds from the start: timestamps of files and streams, arrival times of cameras and microphones.
+    A source with a known duration is played in real time.
 
     Args:
         name: a camera's number or device (``0``, ``/dev/video0``), a stream's address, or a file.
-        sound: a microphone, such as ``default`` or ``hw:1``; ``None``: the source's own sound, if it has any.
+        sound: a microphone, such as ``default`` or ``hw:1``; ``None``: the sound of the source, if any.
 
     Raises:
         MediaError: the camera, microphone, stream or file cannot be opened.
@@ -65,15 +65,15 @@ class LiveSource:
         self._threads: list[threading.Thread] = []
 
     def start(self, put: Put, done: Callable[[], None]) -> None:
-        """Read in threads; ``put`` gets every piece, ``done`` is called at the end of the source."""
-        began_s = time.monotonic()
-        for place, container in enumerate(self._containers):
-            own = partial(self._read, container, put, began_s, of_device=self.is_camera or place > 0)
-            self._threads.append(threading.Thread(target=partial(self._run, own, done), daemon=True))
+        """Read in threads; call ``put`` with every packet, and ``done`` at the end of the source."""
+        start_s = time.monotonic()
+        for index, container in enumerate(self._containers):
+            read = partial(self._read, container, put, start_s, is_device=self.is_camera or index > 0)
+            self._threads.append(threading.Thread(target=partial(self._run, read, done), daemon=True))
             self._threads[-1].start()
 
     def stop(self) -> None:
-        """End the threads and close the source; a thread that waits for a silent stream is left alone."""
+        """Stop the threads and close the source; a thread that waits for a silent stream keeps running."""
         self._stop.set()
         for thread in self._threads:
             thread.join(timeout=STOP_S)
@@ -85,90 +85,93 @@ class LiveSource:
         try:
             read()
         except av.error.ExitError:
-            self.problem = f"nothing came for {READ_S:.0f} s"
+            self.problem = f"no data for {READ_S:.0f} s"
         except (av.error.FFmpegError, OSError, MediaError) as error:
             self.problem = " ".join(str(error).split())
         done()
 
-    def _read(self, container: InputContainer, put: Put, began_s: float, *, of_device: bool) -> None:
-        pieces = _pieces(container, began_s if of_device else None, heard=container is self._containers[-1])
-        is_live = of_device or container.duration is None  # a live stream does not know how long it will be
-        for piece in pieces:
-            wait_s = 0.0 if is_live else began_s + _end_s(piece) - time.monotonic()
+    def _read(self, container: InputContainer, put: Put, start_s: float, *, is_device: bool) -> None:
+        packets = _packets(container, start_s if is_device else None, use_sound=container is self._containers[-1])
+        is_live = is_device or container.duration is None  # a live stream has no duration
+        for packet in packets:
+            wait_s = 0.0 if is_live else start_s + _end_s(packet) - time.monotonic()
             if self._stop.wait(max(wait_s, 0.0)):
                 return
-            put(piece if is_live else Packet(piece.kind, piece.time_s, piece.content))
+            put(packet if is_live else Packet(packet.kind, packet.time_s, packet.content))
 
 
-def _pieces(container: InputContainer, began_s: float | None, *, heard: bool) -> Iterator[Packet]:
-    """Decode frames and sound, timed by the container from its first packet on, or by arrival since ``began_s``."""
+def _packets(container: InputContainer, start_s: float | None, *, use_sound: bool) -> Iterator[Packet]:
+    """Decode frames and sound, timed by the container from its first packet on, or by arrival since ``start_s``."""
     video, sounds = video_stream(container), container.streams.audio
-    sound = sounds[0] if heard and sounds else None
+    sound = sounds[0] if use_sound and sounds else None
     streams = [stream for stream in (video, sound) if stream is not None]
     if not streams:
         raise MediaError(f"{container.name} has neither video nor sound", fix="Choose another source")
-    resampler, zero_s, heard_s = AudioResampler(format="s32", layout="mono", rate=SOUND_RATE_HZ), None, None
+    resampler = AudioResampler(format="s32", layout="mono", rate=SOUND_RATE_HZ)
+    zero_s = sound_end_s = None
     for packet in container.demux(streams):
         arrived_s, frames = time.monotonic(), []
-        with suppress(av.error.FFmpegError):  # a damaged packet shows nothing
+        with suppress(av.error.FFmpegError):  # skip a damaged packet
             frames = packet.decode()
         for frame in frames:
             if not isinstance(frame, VideoFrame | AudioFrame):
                 continue
-            own_s = frame.time if began_s is None else arrived_s - began_s
-            if own_s is None:
+            time_s = frame.time if start_s is None else arrived_s - start_s
+            if time_s is None:
                 continue
-            zero_s = (own_s if began_s is None else 0.0) if zero_s is None else zero_s
+            if zero_s is None:
+                zero_s = time_s if start_s is None else 0.0
             if isinstance(frame, VideoFrame):
-                yield Packet(PacketKind.FRAME, own_s - zero_s, partial(upright_rgb, frame), arrived_s)
+                yield Packet(PacketKind.FRAME, time_s - zero_s, partial(upright_rgb, frame), arrived_s)
             elif len(samples := _mono(resampler, frame)):
                 length_s = len(samples) / SOUND_RATE_HZ
-                at_s = own_s - zero_s - (0.0 if began_s is None else length_s)
-                # A microphone's blocks follow each other without a gap, whenever they arrive.
-                at_s = heard_s if began_s is not None and heard_s and abs(heard_s - at_s) < 4 * MIN_GAP_S else at_s
-                heard_s = at_s + length_s
-                yield Packet(PacketKind.SOUND, at_s, samples, arrived_s)
+                begin_s = time_s - zero_s - (0.0 if start_s is None else length_s)
+                # Blocks of a microphone are contiguous, but arrive at irregular times.
+                if start_s is not None and sound_end_s and abs(sound_end_s - begin_s) < 4 * MIN_GAP_S:
+                    begin_s = sound_end_s
+                sound_end_s = begin_s + length_s
+                yield Packet(PacketKind.SOUND, begin_s, samples, arrived_s)
 
 
 def _mono(resampler: AudioResampler, frame: AudioFrame) -> FloatArray:
-    """(S,) float32 in [-1, 1] of a decoded frame of sound; what cannot be resampled is left out."""
+    """Resample decoded sound to (S,) float32 in [-1, 1]; samples that cannot be resampled are dropped."""
     frame.pts, parts = None, []
     with suppress(av.error.FFmpegError, ValueError):
         parts = [part.to_ndarray()[0] for part in resampler.resample(frame)]
     return np.asarray(np.concatenate([np.zeros(0), *parts]) / FULL_SCALE, dtype=np.float32)
 
 
-def _end_s(piece: Packet) -> float:
-    is_sound = piece.kind is PacketKind.SOUND and isinstance(piece.content, np.ndarray)
-    return piece.time_s + (len(piece.content) / SOUND_RATE_HZ if is_sound else 0.0)  # type: ignore[arg-type]
+def _end_s(packet: Packet) -> float:
+    is_sound = packet.kind is PacketKind.SOUND and isinstance(packet.content, np.ndarray)
+    return packet.time_s + (len(packet.content) / SOUND_RATE_HZ if is_sound else 0.0)  # type: ignore[arg-type]
 
 
 def _open_stream(address: str) -> InputContainer:
     options = {"rtsp_transport": "tcp"} if address.startswith("rtsp") else {}
-    known = "a stream that FFmpeg reads, such as rtsp:// or http://"
-    return _open(address, None, options, address, known, "Check the address, name and password in a player")
+    expected = "a stream that FFmpeg can read, such as rtsp:// or http://"
+    return _open(address, None, options, address, expected, "Check the address, user name and password in a player")
 
 
-def _open_device(name: str, what: str, place: int) -> InputContainer:
+def _open_device(name: str, device: str, index: int) -> InputContainer:
     system = DEVICES.get(sys.platform, DEVICES["linux"])
     if system[0] == "v4l2":
-        file = f"/dev/video{name}" if name.isdecimal() and place == 0 else name
-        cameras = ", ".join(sorted(map(str, Path("/dev").glob("video*")))) or "a camera; none is here"
-        known = cameras if place == 0 else "see 'arecord -L'"
+        file = f"/dev/video{name}" if name.isdecimal() and index == 0 else name
+        cameras = ", ".join(sorted(map(str, Path("/dev").glob("video*")))) or "a camera; this machine has none"
+        expected = cameras if index == 0 else "a name from 'arecord -L'"
     else:
-        file = f":{name}" if sys.platform == "darwin" and place else name
-        known = f"see 'ffmpeg -list_devices true -f {system[place]} -i dummy'"
-    if system[place] == "alsa" and Path(ALSA).is_file():
-        os.environ.setdefault("ALSA_CONFIG_PATH", ALSA)  # PyAV's own ALSA looks where it was built
-    fix = "Plug it in, allow access to it, or name a file or a stream's address instead"
-    return _open(file, system[place], CAMERA if place == 0 else {}, f"{what} {name}", known, fix)
+        file = f":{name}" if sys.platform == "darwin" and index else name
+        expected = f"a name from 'ffmpeg -list_devices true -f {system[index]} -i dummy'"
+    if system[index] == "alsa" and Path(ALSA).is_file():
+        os.environ.setdefault("ALSA_CONFIG_PATH", ALSA)  # ALSA inside PyAV uses the path of its build machine
+    fix = "Connect the device and allow access to it, or use a file or the address of a stream"
+    return _open(file, system[index], CAMERA if index == 0 else {}, f"{device} {name}", expected, fix)
 
 
 def _open(
-    file: str, format_name: str | None, options: dict[str, str], what: str, known: str, fix: str
+    file: str, format_name: str | None, options: dict[str, str], title: str, expected: str, fix: str
 ) -> InputContainer:
     try:
         return av.open(file, format=format_name, options=options, timeout=(OPEN_S, READ_S), metadata_errors="replace")
     except (av.error.FFmpegError, OSError, ValueError) as error:
         got = getattr(error, "strerror", None) or error
-        raise MediaError(f"{what} cannot be opened", got=got, expected=known, fix=fix) from error
+        raise MediaError(f"{title} cannot be opened", got=got, expected=expected, fix=fix) from error

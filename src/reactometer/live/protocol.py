@@ -1,4 +1,4 @@
-"""What a live session receives and answers, in memory and as the messages of the protocol (docs/live.md)."""
+"""Packets and scores of a live session, in memory and as messages of the protocol (docs/live.md)."""
 
 from __future__ import annotations
 
@@ -19,22 +19,22 @@ from reactometer.inference.tables import intensities_as_json
 from reactometer.types import SOUND_RATE_HZ, ByteArray, FloatArray, IntervalBounds
 
 HEAD = struct.Struct("<Bd")
-"""Kind and time in seconds, before each payload."""
+"""Packet kind and time in seconds, before each payload."""
 
 MAX_FRAME_BYTES = 2_000_000
 MAX_FRAME_PIXELS = 3840 * 2160
 MAX_SOUND_S = 1.0
 MAX_MESSAGE_BYTES = MAX_FRAME_BYTES + HEAD.size
-"""No message may be longer; what uvicorn's ``ws_max_size`` should be."""
+"""Maximum length of a message; the value for uvicorn's ``ws_max_size``."""
 
-LATEST_S = 1e11
-"""Times beyond are no seconds of any clock."""
+MAX_TIME_S = 1e11
+"""Larger times are refused as invalid."""
 
 FULL_SCALE = 32767
 
 
 class PacketKind(IntEnum):
-    """The kind of a piece; the numbers are those of the protocol."""
+    """Kind of a packet, with its number in the protocol."""
 
     FRAME = 1
     SOUND = 2
@@ -47,13 +47,13 @@ class Packet:
     kind: PacketKind
     time_s: float  # of the frame, or of the first sample of sound
     content: Callable[[], ByteArray | None] | FloatArray
-    """A frame: call for (H, W, 3) uint8 RGB, or None if it cannot be decoded. Sound: (S,) float32 in [-1, 1]."""
+    """A frame: a function that returns (H, W, 3) uint8 RGB, or None if damaged. Sound: (S,) float32 in [-1, 1]."""
     arrived_s: float = field(default_factory=time.monotonic)  # on this process's clock
 
 
 @dataclass(frozen=True)
 class LiveScore:
-    """The intensities of the window that ends now."""
+    """Intensities of the window that ends now."""
 
     time_s: float  # of the newest frame or sound in it
     start_s: float
@@ -70,7 +70,7 @@ class LiveScore:
 
 
 def score_as_json(score: LiveScore, labels: tuple[str, ...]) -> dict[str, Any]:
-    """Build the protocol's answer, without its ``type``."""
+    """Return the protocol's message of a score, without its ``type``."""
     return {
         "time_s": score.time_s,
         "start_s": round(score.start_s, 3),
@@ -86,48 +86,49 @@ def score_as_json(score: LiveScore, labels: tuple[str, ...]) -> dict[str, Any]:
 
 
 def unpack(message: bytes) -> Packet:
-    """Read one binary message; a frame is decoded when its content is called.
+    """Parse one binary message; a frame is decoded when its content is called.
 
     Raises:
-        ConfigError: the message is malformed or beyond a limit.
+        ConfigError: the message is malformed or exceeds a limit.
     """
     if len(message) < HEAD.size or message[0] not in set(PacketKind):
-        got, expected = f"{len(message)} bytes: {message[: HEAD.size].hex()}", "a kind, 1 or 2, and 8 bytes of time"
-        raise ConfigError("a message is neither a frame nor sound", got=got, expected=expected)
+        got = f"{len(message)} bytes: {message[: HEAD.size].hex()}"
+        expected = "kind 1 or 2, then the time in 8 bytes"
+        raise ConfigError("the message is neither a frame nor sound", got=got, expected=expected)
     number, time_s = HEAD.unpack_from(message)
-    if not (math.isfinite(time_s) and abs(time_s) <= LATEST_S):
-        raise ConfigError("the time of a piece is no time", got=time_s, expected="seconds, a finite number")
+    if not (math.isfinite(time_s) and abs(time_s) <= MAX_TIME_S):
+        raise ConfigError("invalid time of a packet", got=time_s, expected="a finite number of seconds")
     kind, payload = PacketKind(number), message[HEAD.size :]
     return Packet(kind, time_s, _frame(payload) if kind is PacketKind.FRAME else _sound(payload))
 
 
 def jpeg_size(jpeg: bytes) -> tuple[int, int] | None:
-    """Width and height in pixels that a JPEG's header declares, without decoding it; None where it is none."""
-    place = 2
-    while jpeg[:2] == b"\xff\xd8" and place + 9 <= len(jpeg) and jpeg[place] == 0xFF:
-        marker = jpeg[place + 1]
+    """Return the width and height in pixels from a JPEG's header, without decoding; None for other data."""
+    offset = 2
+    while jpeg[:2] == b"\xff\xd8" and offset + 9 <= len(jpeg) and jpeg[offset] == 0xFF:
+        marker = jpeg[offset + 1]
         if 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC):  # a frame header
-            height_px, width_px = struct.unpack_from(">HH", jpeg, place + 5)
+            height_px, width_px = struct.unpack_from(">HH", jpeg, offset + 5)
             return width_px, height_px
-        filler = marker == 0xFF
-        place += 1 if filler else 2 + struct.unpack_from(">H", jpeg, place + 2)[0]
+        is_filler = marker == 0xFF
+        offset += 1 if is_filler else 2 + struct.unpack_from(">H", jpeg, offset + 2)[0]
     return None
 
 
 def _frame(jpeg: bytes) -> Callable[[], ByteArray | None]:
     if len(jpeg) > MAX_FRAME_BYTES:
-        raise ConfigError("a frame is too large", got=f"{len(jpeg)} bytes", expected=f"at most {MAX_FRAME_BYTES}")
+        raise ConfigError("the frame is too large", got=f"{len(jpeg)} bytes", expected=f"at most {MAX_FRAME_BYTES}")
     size = jpeg_size(jpeg)
     if size is None:
-        raise ConfigError("a frame is no JPEG picture", got=f"{len(jpeg)} bytes", expected="a JPEG")
+        raise ConfigError("the frame is not a JPEG image", got=f"{len(jpeg)} bytes", expected="a JPEG")
     if not 0 < size[0] * size[1] <= MAX_FRAME_PIXELS:
         expected = f"at most {MAX_FRAME_PIXELS} pixels"
-        raise ConfigError("a frame is too large", got=f"{size[0]} x {size[1]} pixels", expected=expected)
+        raise ConfigError("the frame is too large", got=f"{size[0]} x {size[1]} pixels", expected=expected)
     return partial(_decode, jpeg)
 
 
 def _decode(jpeg: bytes) -> ByteArray | None:
-    """(H, W, 3) uint8 RGB, upright; None where the JPEG is damaged."""
+    """Decode a JPEG to (H, W, 3) uint8 RGB, upright; return None if damaged."""
     try:
         bgr = cv2.imdecode(np.frombuffer(jpeg, dtype=np.uint8), cv2.IMREAD_COLOR)
     except cv2.error:
@@ -136,8 +137,8 @@ def _decode(jpeg: bytes) -> ByteArray | None:
 
 
 def _sound(payload: bytes) -> FloatArray:
-    most = round(MAX_SOUND_S * SOUND_RATE_HZ)
-    if not payload or len(payload) % 2 or len(payload) > 2 * most:
-        got, expected = f"{len(payload)} bytes", f"1 to {most} samples of 16 bits"
-        raise ConfigError("sound of a wrong size", got=got, expected=expected)
+    max_samples = round(MAX_SOUND_S * SOUND_RATE_HZ)
+    if not payload or len(payload) % 2 or len(payload) > 2 * max_samples:
+        got, expected = f"{len(payload)} bytes", f"1 to {max_samples} samples of 16 bits"
+        raise ConfigError("invalid size of sound", got=got, expected=expected)
     return np.asarray(np.frombuffer(payload, dtype="<i2") / FULL_SCALE, dtype=np.float32).clip(-1.0, 1.0)

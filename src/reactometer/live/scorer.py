@@ -23,120 +23,120 @@ LIVE_RATE_HZ = 10.0
 """Lowest default rate of frames, so that scores come often."""
 
 EDGE_S = 1e-6
-"""A window ends this long after its newest frame, since windows are half open."""
+"""Time from the newest frame to the window's end, because windows are half open."""
 
-KEPT_S = 1.0
-"""Frames and sound are kept for the window and this much more, since sound and picture may be apart."""
+MARGIN_S = 1.0
+"""Frames and sound are buffered for this time in addition to the window, because their times may differ."""
 
 MIN_WINDOW_S = 0.2
-FILLED = 0.9
-"""Share of a window that must have come for a score without a warning."""
+MIN_FILLED_RATIO = 0.9
+"""Share of the window that must have arrived for a score without a warning."""
 
 
 class AudioRingBuffer:
-    """The last seconds of sound, without a gap: zeros stand where none came."""
+    """The last seconds of sound; gaps are filled with zeros."""
 
-    def __init__(self, kept_s: float) -> None:
-        self.kept = round(kept_s * SOUND_RATE_HZ)
-        self.end = 0  # place of the next sample, counted from the clock's zero
+    def __init__(self, length_s: float) -> None:
+        self.max_samples = round(length_s * SOUND_RATE_HZ)
+        self.end = 0  # index of the next sample, from the clock's zero
         self.samples = np.zeros(0, np.float32)
 
     def add(self, start_s: float, samples: FloatArray) -> None:
-        """Append (S,) samples; a jump of less than :data:`~reactometer.media.audio.MIN_GAP_S` is taken for rounding."""
-        place = round(start_s * SOUND_RATE_HZ)
-        if not len(self.samples) or place - self.end > self.kept:
-            self.samples, self.end = np.zeros(0, np.float32), place
-        if abs(place - self.end) <= MIN_GAP_S * SOUND_RATE_HZ:
-            place = self.end
-        gap = np.zeros(max(place - self.end, 0), np.float32)
-        fresh = samples[max(self.end - place, 0) :]
-        self.samples = np.concatenate((self.samples, gap, fresh))[-self.kept :]
-        self.end += len(gap) + len(fresh)
+        """Append (S,) samples; a jump of less than :data:`~reactometer.media.audio.MIN_GAP_S` is ignored."""
+        index = round(start_s * SOUND_RATE_HZ)
+        if not len(self.samples) or index - self.end > self.max_samples:
+            self.samples, self.end = np.zeros(0, np.float32), index
+        if abs(index - self.end) <= MIN_GAP_S * SOUND_RATE_HZ:
+            index = self.end
+        gap = np.zeros(max(index - self.end, 0), np.float32)
+        new = samples[max(self.end - index, 0) :]
+        self.samples = np.concatenate((self.samples, gap, new))[-self.max_samples :]
+        self.end += len(gap) + len(new)
 
     @property
     def end_s(self) -> float | None:
-        """Where it ends; None where none has come."""
+        """Time after the last sample, seconds; None without sound."""
         return self.end / SOUND_RATE_HZ if len(self.samples) else None
 
     def between(self, start_s: float, end_s: float) -> FloatArray | None:
-        """(S,) float32, rounded to 16 bits as a file's is, of what is there; None where there is nothing."""
-        begins = self.end - len(self.samples)
-        first, last = (max(round(at_s * SOUND_RATE_HZ) - begins, 0) for at_s in (start_s, end_s))
+        """Return the sound of a span, (S,) float32, rounded to 16 bits as in a file; None without sound."""
+        begin = self.end - len(self.samples)
+        first, last = (max(round(time_s * SOUND_RATE_HZ) - begin, 0) for time_s in (start_s, end_s))
         if not len(part := self.samples[first:last]):
             return None
-        lead = np.zeros(max(begins - round(start_s * SOUND_RATE_HZ), 0), np.float32)  # before the first sound
+        lead = np.zeros(max(begin - round(start_s * SOUND_RATE_HZ), 0), np.float32)  # before the first sound
         waveform = np.concatenate((lead, part))
         return (np.round(waveform * 32767) / 32767).astype(np.float32)
 
 
 class LiveScorer:
-    """Scores the last seconds of frames and sound as they arrive.
+    """A scorer of the last seconds of frames and sound while they arrive.
 
-    Nothing is written, and nothing is kept longer than a window and a second. Crops are kept as JPEG, in memory only.
+    Frames and sound stay in memory for a window and a second; nothing is written. Face crops are stored as JPEG.
 
     Args:
-        model: a model that takes media.
+        model: a model of media, not of precomputed features.
         window_s: length of the window, seconds.
-        rate_hz: frames to be scored per second; default: the model's own rate, and :data:`LIVE_RATE_HZ` at least.
+        rate_hz: scored frames per second; default: the model's rate, at least :data:`LIVE_RATE_HZ`.
 
     Raises:
         ConfigError: the window or the rate is out of range.
-        ModelError: the model takes features.
+        ModelError: the model uses precomputed features.
     """
 
     def __init__(self, model: LoadedModel, window_s: float = DEFAULT_WINDOW_S, rate_hz: float | None = None) -> None:
         if not MIN_WINDOW_S <= window_s <= MAX_SEGMENT.length_s:
             expected = f"{MIN_WINDOW_S} to {MAX_SEGMENT.length_s:.0f} s"
-            raise ConfigError("the length of a live window is out of range", got=f"{window_s} s", expected=expected)
+            raise ConfigError("live window out of range", got=f"{window_s} s", expected=expected)
         self.model, self.window_s = model, window_s
         self.rate_hz = rate_hz or max(model.config.prepare.rate_hz, LIVE_RATE_HZ)
-        max_crops = math.ceil(window_s * self.rate_hz) + 1  # that a window can hold
+        max_crops = math.ceil(window_s * self.rate_hz) + 1  # in a window
         self._predictor = Predictor(model, PredictOptions(rate_hz=self.rate_hz), max_crops=max_crops)
         settings = self._predictor.decode_spec.settings
         self._detector, self._size_px = load_detector(settings.detector), settings.size_px
         self.reset()
 
     def reset(self) -> None:
-        """Forget all frames, sound and remembered features."""
+        """Delete all frames, sound and cached features."""
         self._clear()
         self._predictor.reset()
 
     def warm_up(self) -> None:
-        """Score an empty picture and faint noise once, since the first score takes longer, and forget both."""
+        """Score a black frame and noise once, because the first score takes longer, then delete both."""
         noise = np.random.default_rng(0).normal(0.0, 0.05, round(self.window_s * SOUND_RATE_HZ))
-        self.look(0.0, np.zeros((360, 640, 3), np.uint8))
-        self.hear(0.0, noise.astype(np.float32))
+        self.add_frame(0.0, np.zeros((360, 640, 3), np.uint8))
+        self.add_audio(0.0, noise.astype(np.float32))
         self.score()
         self.reset()
 
-    def take(self, piece: Packet) -> None:
-        """Add one piece: a frame is decoded, and its face found and cropped."""
-        if callable(piece.content):
-            self.look(piece.time_s, piece.content())
+    def push(self, packet: Packet) -> None:
+        """Add one packet; decode a frame, then detect and crop its face."""
+        if callable(packet.content):
+            self.add_frame(packet.time_s, packet.content())
         else:
-            self.hear(piece.time_s, piece.content)
+            self.add_audio(packet.time_s, packet.content)
 
-    def look(self, time_s: float, rgb: ByteArray | None) -> None:
-        """Find the face in a frame, (H, W, 3) uint8 RGB, or None if it could not be decoded.
+    def add_frame(self, time_s: float, rgb: ByteArray | None) -> None:
+        """Detect the face in a frame, (H, W, 3) uint8 RGB, or None if it could not be decoded.
 
-        A frame that is no later than the one before is ignored. A time that lies more than a window back means another
-        clock, and everything before is forgotten.
+        Frames must be in temporal order; others are ignored. If the time jumps back by more than a window, the clock
+        has changed, and all earlier frames and sound are deleted.
         """
-        self._follow_clock(time_s)
+        self._check_clock(time_s)
         if self.samples and time_s <= self.samples[-1].time_s:
             return
-        found = self._detector(rgb) if rgb is not None and self.model.networks.uses_face else []
-        self.samples.append(self._follower.update(time_s, rgb, found))
-        self._forget(time_s)
+        faces = self._detector(rgb) if rgb is not None and self.model.networks.uses_face else []
+        self.samples.append(self._tracker.update(time_s, rgb, faces))
+        self._delete_old(time_s)
 
-    def hear(self, start_s: float, samples: FloatArray) -> None:
+    def add_audio(self, start_s: float, samples: FloatArray) -> None:
         """Add (S,) float32 samples in [-1, 1], mono at 16 kHz."""
-        self._follow_clock(start_s)
+        self._check_clock(start_s)
         self.sound.add(start_s, samples)
-        self._forget(start_s)
+        self._delete_old(start_s)
 
     def score(self, end_s: float | None = None) -> LiveScore | None:
-        """Score the window that ends with the newest piece, or at ``end_s``; None if nothing has come."""
+        """Score the window that ends with the newest packet, or at ``end_s``; return None before the first packet."""
         newest_s = self._newest_s()
         if newest_s is None:
             return None
@@ -161,34 +161,36 @@ class LiveScorer:
         )
 
     def _warnings(self, score: Score, length_s: float) -> str | None:
-        """Return the reasons not to use the intensities of a window of which ``length_s`` have come."""
-        networks, sure = self.model.networks, self.model.uncertainty
+        """Return the reasons not to use the intensities of a window with ``length_s`` seconds of input."""
+        networks, uncertainty = self.model.networks, self.model.uncertainty
         if not score.has_input:
-            missing = ["no face is seen"] * networks.uses_face + ["nothing is heard"] * networks.uses_voice
+            missing = ["no visible face"] * networks.uses_face + ["no audible sound"] * networks.uses_voice
             return " and ".join(missing)
-        warnings = [f"{length_s:.1f} of {self.window_s:.1f} s so far"] if length_s < FILLED * self.window_s else []
-        return "; ".join([*warnings, *(sure.warnings(score, None) if sure else ())]) or None
+        warnings = list(uncertainty.warnings(score, None)) if uncertainty else []
+        if length_s < MIN_FILLED_RATIO * self.window_s:
+            warnings.insert(0, f"{length_s:.1f} of {self.window_s:.1f} s so far")
+        return "; ".join(warnings) or None
 
     def _newest_s(self) -> float | None:
-        """Time of the newest frame or sound; None if nothing has come."""
+        """Return the time of the newest frame or sound; None before the first packet."""
         times_s = [self.samples[-1].time_s if self.samples else None, self.sound.end_s]
         return max((time_s for time_s in times_s if time_s is not None), default=None)
 
     def _clear(self) -> None:
-        self._follower = FaceTracker(self._size_px)
-        self._first_s = math.inf  # of the first piece
+        self._tracker = FaceTracker(self._size_px)
+        self._first_s = math.inf  # time of the first packet
         self.samples: deque[FaceSample] = deque()
-        self.sound = AudioRingBuffer(self.window_s + KEPT_S)
+        self.sound = AudioRingBuffer(self.window_s + MARGIN_S)
 
-    def _forget(self, time_s: float) -> None:
-        """Delete what no later window will contain."""
-        needed_s = time_s - self.window_s - KEPT_S
-        while self.samples and self.samples[0].time_s < needed_s:
+    def _delete_old(self, time_s: float) -> None:
+        """Delete frames and sound that no later window will contain."""
+        oldest_s = time_s - self.window_s - MARGIN_S
+        while self.samples and self.samples[0].time_s < oldest_s:
             self.samples.popleft()
-        if (self.sound.end_s or needed_s) < needed_s:
-            self.sound = AudioRingBuffer(self.sound.kept / SOUND_RATE_HZ)
+        if (self.sound.end_s or oldest_s) < oldest_s:
+            self.sound = AudioRingBuffer(self.sound.max_samples / SOUND_RATE_HZ)
 
-    def _follow_clock(self, time_s: float) -> None:
+    def _check_clock(self, time_s: float) -> None:
         newest_s = self._newest_s()
         if newest_s is not None and time_s < newest_s - self.window_s:
             self._clear()
@@ -196,6 +198,6 @@ class LiveScorer:
 
 
 def level_of(waveform: FloatArray | None) -> float | None:
-    """Root mean square of the last tenth of a second of (S,) samples, dB relative to full scale; None: silence."""
+    """Return the level of the last tenth of a second of (S,) samples, dB relative to full scale; None: silence."""
     last = [] if waveform is None else levels_db(waveform[-round(LEVEL_INTERVAL_S * SOUND_RATE_HZ) :])
     return last[-1] if last else None

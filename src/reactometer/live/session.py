@@ -1,4 +1,4 @@
-"""A live session: pieces wait in an inbox, are scored as they come, and their scores are timed and written."""
+"""Run a live session: queue packets, score them, measure the latency and write the scores."""
 
 from __future__ import annotations
 
@@ -18,76 +18,77 @@ from reactometer.media.video import GRID_TOLERANCE_S
 from reactometer.types import BOUNDS
 
 PAUSE_S = 0.1
-"""Longest wait for a frame, after which sound without frames is scored."""
+"""Maximum wait for a frame, seconds; then sound without frames is scored."""
 
 MAX_QUEUED_PACKETS = 500
-"""Pieces of sound that the inbox holds; beyond, the oldest are lost. Ten seconds of 20 ms each."""
+"""Maximum number of queued sound packets; beyond it, the oldest are dropped. Ten seconds of 20 ms each."""
 
 MAX_LATENCIES = 100_000
 
 
 class FrameQueue:
-    """Pieces in from one thread, out to another.
+    """A queue of packets from one thread to another.
 
-    Frames that come faster than ``rate_hz`` are ignored: as offline, the first at or after each point of that grid is
-    wanted. The newest wanted frame waits; a frame that it replaces is counted as dropped. No sound is dropped.
+    Frames that arrive faster than ``rate_hz`` are ignored: as in a file, the first frame at or after each point of that
+    grid is selected. The queue holds the newest selected frame; a frame that it replaces counts as dropped.
     """
 
     def __init__(self, rate_hz: float) -> None:
         self.rate_hz = rate_hz
         self.dropped = 0
         self.closed = False
-        self._point = 0  # of the grid, from which on a frame is wanted
+        self._point = 0  # of the grid, from which on a frame is selected
         self._frame: Packet | None = None
         self._sounds: deque[Packet] = deque(maxlen=MAX_QUEUED_PACKETS)
         self._changed = threading.Condition()
 
-    def put(self, piece: Packet) -> None:
-        """Add a piece; never waits."""
+    def put(self, packet: Packet) -> None:
+        """Add a packet without waiting."""
         with self._changed:
-            if piece.kind is PacketKind.SOUND:
-                self._sounds.append(piece)
-            elif self._is_wanted(piece.time_s):
+            if packet.kind is PacketKind.SOUND:
+                self._sounds.append(packet)
+            elif self._select(packet.time_s):
                 self.dropped += self._frame is not None
-                self._frame = piece
+                self._frame = packet
             self._changed.notify()
 
     def close(self) -> None:
-        """Wake the reader, and end the session once the pieces that are here are taken."""
+        """Wake the consumer, and end the session once the queue is empty."""
         with self._changed:
             self.closed = True
             self._changed.notify()
 
-    def take(self, timeout_s: float) -> Sequence[Packet]:
-        """Wait for a frame, at most ``timeout_s``, and return all pieces: the sound, then the frame."""
+    def get_all(self, timeout_s: float) -> Sequence[Packet]:
+        """Wait at most ``timeout_s`` for a frame, and return all packets: the sound, then the frame."""
         with self._changed:
             self._changed.wait_for(lambda: self.closed or self._frame is not None, timeout_s)
-            pieces = [*self._sounds, *([self._frame] if self._frame else [])]
+            packets = [*self._sounds, *([self._frame] if self._frame else [])]
             self._sounds.clear()
             self._frame = None
-        return pieces
+        return packets
 
-    def _is_wanted(self, time_s: float) -> bool:
+    def _select(self, time_s: float) -> bool:
+        """Return True for the first frame at or after a point of the grid, and move on to the next point."""
         point = int((time_s + GRID_TOLERANCE_S) * self.rate_hz) + 1
-        wanted = time_s >= self._point / self.rate_hz - GRID_TOLERANCE_S
-        if wanted or point < self._point - self.rate_hz:  # or time went back by more than a second: another clock
+        is_due = time_s >= self._point / self.rate_hz - GRID_TOLERANCE_S
+        if is_due or point < self._point - self.rate_hz:  # time went back by more than a second: another clock
             self._point = point
             return True
         return False
 
 
-def run_session(scorer: LiveScorer, inbox: FrameQueue) -> Iterator[LiveScore]:
-    """Score what comes into the inbox, until it is closed and empty."""
+def run_session(scorer: LiveScorer, queue: FrameQueue) -> Iterator[LiveScore]:
+    """Score packets from the queue until it is closed and empty."""
     while True:
-        over = inbox.closed
-        pieces = inbox.take(PAUSE_S)
-        for piece in pieces:
-            scorer.take(piece)
-        score = scorer.score() if pieces else None
+        is_closed = queue.closed
+        packets = queue.get_all(PAUSE_S)
+        for packet in packets:
+            scorer.push(packet)
+        score = scorer.score() if packets else None
         if score is not None:
-            latency_s = time.monotonic() - pieces[-1].arrived_s
-            yield replace(score, latency_s=latency_s, dropped=inbox.dropped)
-        if over:
+            latency_s = time.monotonic() - packets[-1].arrived_s
+            yield replace(score, latency_s=latency_s, dropped=queue.dropped)
+        if is_closed:
             return
 
 
@@ -100,7 +101,7 @@ class LiveStats:
         self._first_s = self._last_s = 0.0
 
     def add(self, score: LiveScore) -> None:
-        """Count a score that came now."""
+        """Count a new score."""
         self._last_s = time.monotonic()
         self._first_s = self._first_s or self._last_s
         self.scores, self.dropped = self.scores + 1, score.dropped
@@ -115,17 +116,17 @@ class LiveStats:
 
 @contextmanager
 def live_rows(path: Path, labels: tuple[str, ...]) -> Iterator[Callable[[LiveScore], None]]:
-    """Open a CSV file, and yield a function that writes the row of a score at once.
+    """Open a CSV file, and yield a function that writes one row per score immediately.
 
     Args:
         path: of the file.
         labels: L names, columns ``LABEL``, ``LABEL_low`` and ``LABEL_high``.
 
     Raises:
-        OutputError: another ending, or a file that cannot be written.
+        OutputError: the file extension is not .csv, or the file cannot be written.
     """
     if path.suffix != ".csv":
-        raise OutputError(f"{path}: cannot be written live", expected="a name that ends in .csv")
+        raise OutputError(f"{path}: unknown format of live scores", got=path.suffix, expected=".csv")
     make_folder(path.parent)
     with wrap_write_errors(path):
         file = path.open("w", encoding="utf-8", newline="")

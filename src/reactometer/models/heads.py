@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from reactometer.config import ModelConfig
 from reactometer.errors import ConfigError
-from reactometer.inference.runtime import spread_places
+from reactometer.inference.runtime import spread_indices
 from reactometer.models.architectures import get_architecture
 from reactometer.models.audio_encoders import ContourEncoder, LogMelEncoder, SpeechEncoder, StepConvolution
 from reactometer.models.batches import Batch, Stream
@@ -62,7 +62,7 @@ def encode_face(encoder: FaceEncoder, batch: Batch) -> Stream:
     has_face = batch.frame_mask.any(1)  # (B,)
     if has_face.any():
         clips = [frames[mask] for frames, mask in zip(batch.frames[has_face], batch.frame_mask[has_face], strict=True)]
-        inputs = torch.stack([frames[spread_places(len(frames), encoder.n_frames)] for frames in clips])
+        inputs = torch.stack([frames[spread_indices(len(frames), encoder.n_frames)] for frames in clips])
         values[has_face] = encoder(inputs)
     return Stream(values.unsqueeze(1), has_face.unsqueeze(1), batch.frame_times_s[:, :1])
 

@@ -11,7 +11,7 @@ from safetensors.torch import load_file, save_file
 
 from reactometer.config import parse_config
 from reactometer.errors import ModelError
-from reactometer.inference.checkpoint import AGAIN, DESCRIPTION_FILE, WEIGHTS_FILE, check_digest
+from reactometer.inference.checkpoint import COPY_AGAIN, DESCRIPTION_FILE, WEIGHTS_FILE, check_digest
 from reactometer.io import parse_json_object, wrap_decode_errors
 from reactometer.models.model import ReactionModel
 from reactometer.models.registry import build_model, load_encoders
@@ -48,8 +48,10 @@ def load_network(folder: Path) -> tuple[ReactionModel, dict[str, Any]]:
     """
     file = folder / DESCRIPTION_FILE
     if not file.is_file() or not (folder / WEIGHTS_FILE).is_file():
-        raise ModelError(f"{folder}: no {DESCRIPTION_FILE} and {WEIGHTS_FILE} to build the network from", fix=AGAIN)
-    with wrap_decode_errors(file, ModelError, AGAIN):
+        raise ModelError(
+            f"{folder}: no {DESCRIPTION_FILE} and {WEIGHTS_FILE} to build the network from", fix=COPY_AGAIN
+        )
+    with wrap_decode_errors(file, ModelError, COPY_AGAIN):
         description = parse_json_object(file.read_bytes())
         digest = description["sha256"][WEIGHTS_FILE]
     check_digest(folder / WEIGHTS_FILE, digest)
@@ -66,7 +68,7 @@ def load_network(folder: Path) -> tuple[ReactionModel, dict[str, Any]]:
         network.load_state_dict(weights)
     except Exception as error:  # networks raise any class for invalid settings
         reason = (str(error).splitlines() or [""])[0]
-        raise ModelError(f"{folder}: damaged checkpoint: {type(error).__name__}: {reason}", fix=AGAIN) from error
+        raise ModelError(f"{folder}: damaged checkpoint: {type(error).__name__}: {reason}", fix=COPY_AGAIN) from error
     return network.eval(), description
 
 
