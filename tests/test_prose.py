@@ -8,8 +8,12 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 from statistics import mean
+from typing import Any
 
 import pytest
+from typer.main import get_command
+
+from reactometer.cli.app import app
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
@@ -90,6 +94,20 @@ def test_documents_are_plain(page: Path) -> None:
     assert len(lengths) < 10 or mean(lengths) <= MAX_MEAN_WORDS
     assert [(part, banned_phrases(part)) for part in parts if banned_phrases(part)] == []
     assert [part for part in parts if QUESTION.match(part) and not part.endswith("?")] == []
+
+
+def _helps(command: Any, path: str) -> Iterator[tuple[str, str]]:
+    yield path, command.help or ""
+    for parameter in command.params:
+        yield f"{path} {parameter.name}", getattr(parameter, "help", None) or ""
+    for name, inner in getattr(command, "commands", {}).items():
+        yield from _helps(inner, f"{path} {name}")
+
+
+def test_help_texts_are_plain() -> None:
+    texts = list(_helps(get_command(app), "reactometer"))
+    assert len(texts) > 100
+    assert [(place, banned_phrases(text)) for place, text in texts if banned_phrases(text)] == []
 
 
 @pytest.mark.parametrize("module", MODULES, ids=lambda module: str(module.relative_to(ROOT / "src")))
