@@ -37,7 +37,7 @@ from reactometer.models.backbones import load_backbone
 from reactometer.synthetic.dataset import simulate
 from reactometer.training.module import ReactionModule
 from reactometer.training.setup import build_training
-from reactometer.training.trainer import run
+from reactometer.training.trainer import fit
 
 BAR, GPU_BAR = 0.90, 0.85
 ENCODER, FEATURES, LABELS = "random:resnet-50", 2048, 7
@@ -95,7 +95,7 @@ def _train(config: Config, prepared: PreparedSet, asked: argparse.Namespace) -> 
     task = ReactionModule(setup.trainable, config.training, setup.data)
     clock = Clock(BareLoop(asked.batch, asked.frames, config.training.accumulate), asked.steps)
     task.configure_callbacks = lambda: [clock]  # type: ignore[method-assign]
-    run(task, setup.data, config.training, config.training.out or Path(), resume=False, progress=False)
+    fit(task, setup.data, config.training, config.training.out or Path(), resume=False, progress=False)
     return clock
 
 

@@ -83,7 +83,7 @@ def test_it_learns_and_train_takes_what_it_writes(
     assert "val: accuracy" in pretrain()
     backbone = tmp_path / "runs" / "small" / "backbone"
     before = load_file(backbone / "model.safetensors")
-    with pytest.raises(OutputError, match="holds a run"):
+    with pytest.raises(OutputError, match="contains a run"):
         pretrain()
     assert "test: accuracy" in pretrain("--test")  # without training again
     after = load_file(backbone / "model.safetensors")

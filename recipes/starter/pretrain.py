@@ -29,7 +29,7 @@ from reactometer.io import atomic_folder, write_atomic
 from reactometer.models.backbones import load_backbone
 from reactometer.models.vision_encoders import FrameEncoder
 from reactometer.terminal import is_first_process
-from reactometer.training.trainer import delete_run, load_best, prepare_run_dir, run
+from reactometer.training.trainer import delete_run, fit, load_best, prepare_run_dir
 
 BACKBONE = "backbone"
 GREY_MEAN, GREY_STD = 0.5, 0.25
@@ -80,7 +80,7 @@ def pretrain(
     if not finished:
         if overwrite and is_first_process():
             delete_run(out, BACKBONE)
-        run(task, data, config.training, out, resume=resume, progress=True)
+        fit(task, data, config.training, out, resume=resume, progress=True)
     if not is_first_process():  # of several processes that train, one scores and writes
         return out / BACKBONE, {}
     best, scores = load_best(task, out), {}

@@ -24,8 +24,8 @@ from reactometer.training.losses import (
 
 Loss = Callable[[Tensor, Tensor, Tensor], Tensor]
 
-KINDS: list[Loss] = [partial(reaction_loss, kind=kind) for kind in LOSSES]
-EVERY: list[Loss] = [masked_mse, pearson_loss, ccc_loss, *KINDS]
+NAMED_LOSSES: list[Loss] = [partial(reaction_loss, name=name) for name in LOSSES]
+EVERY: list[Loss] = [masked_mse, pearson_loss, ccc_loss, *NAMED_LOSSES]
 
 
 def _batch(seed: int, clips: int = 24, labels: int = 5) -> tuple[Tensor, Tensor, Tensor]:
@@ -130,7 +130,7 @@ def test_a_clip_that_does_not_count_may_hold_anything(loss: Loss) -> None:
     assert torch.equal(_gradient(loss, spoilt, targets, mask), _gradient(loss, intensities, targets, mask))
 
 
-@pytest.mark.parametrize("loss", [pearson_loss, ccc_loss, *KINDS])
+@pytest.mark.parametrize("loss", [pearson_loss, ccc_loss, *NAMED_LOSSES])
 def test_gradients_are_those_of_the_value(loss: Loss) -> None:
     intensities, targets, mask = _batch(5, clips=8, labels=3)
     assert torch.autograd.gradcheck(lambda values: loss(values, targets, mask), intensities.requires_grad_())
@@ -145,15 +145,15 @@ def test_a_constant_answer_is_led_towards_the_targets(loss: Loss) -> None:
     assert loss(constant - 0.1 * step / step.abs().max(), targets, mask).item() < 0.9
 
 
-@pytest.mark.parametrize("kind", LOSSES)
-def test_every_kind_of_loss_leads_to_the_labels_order(kind: str) -> None:
+@pytest.mark.parametrize("name", LOSSES)
+def test_every_loss_leads_to_the_labels_order(name: str) -> None:
     """Free log-odds, one for each clip and label, are moved until they follow the targets."""
     _, targets, mask = _batch(7)
     odds = torch.randn(targets.shape, generator=torch.Generator().manual_seed(0), dtype=torch.float64).requires_grad_()
     optimiser = torch.optim.Adam([odds], lr=0.1)
     for _ in range(200):
         optimiser.zero_grad()
-        torch.autograd.backward(reaction_loss(odds.sigmoid(), targets, mask, kind=kind))
+        torch.autograd.backward(reaction_loss(odds.sigmoid(), targets, mask, name=name))
         optimiser.step()
     assert pearson_corrcoef(odds.detach().sigmoid()[mask], targets[mask]).min() > 0.95
 
@@ -172,11 +172,11 @@ def test_labels_that_vary_by_a_millionth_do_not_count() -> None:
         assert (pearson_loss(intensities, targets, mask).item() > 0.0) is counts
 
 
-def test_kinds_are_sums_of_their_parts() -> None:
+def test_losses_are_sums_of_their_terms() -> None:
     batch = _batch(8)
     mse, r, lin = (loss(*batch).item() for loss in (masked_mse, pearson_loss, ccc_loss))
-    for kind, expected in {"mse": mse, "mse+pearson": mse + r, "ccc": lin}.items():
-        assert reaction_loss(*batch, kind=kind).item() == pytest.approx(expected)
+    for name, expected in {"mse": mse, "mse+pearson": mse + r, "ccc": lin}.items():
+        assert reaction_loss(*batch, name=name).item() == pytest.approx(expected)
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])

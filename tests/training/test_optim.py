@@ -8,13 +8,13 @@ import pytest
 import torch
 from torch.optim.swa_utils import AveragedModel
 
-from reactometer.training.optim import move_average
+from reactometer.training.optim import update_average
 
 
 def test_the_average_forgets_its_beginning() -> None:
     """The first update is the model itself; then, with the rising decay, a constant signal is nearly reached."""
     layer = torch.nn.BatchNorm1d(2)
-    average = AveragedModel(layer, multi_avg_fn=partial(move_average, decay=0.99), use_buffers=True)
+    average = AveragedModel(layer, multi_avg_fn=partial(update_average, decay=0.99), use_buffers=True)
     own, kept = layer.state_dict(), average.module.state_dict()
     own["weight"].fill_(7.0)
     average.update_parameters(layer)

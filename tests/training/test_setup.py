@@ -126,7 +126,7 @@ def test_the_head_is_fitted_behind_features_and_kept_behind_its_encoder(
 def test_scales_are_the_mean_and_spread_of_the_train_clips(small_config: Config, prepared: PreparedSet) -> None:
     """Of frozen features and of the log-mel spectrogram; an encoder that is trained along has none before it."""
     setup = _set_up(_config(small_config, frozen=True), prepared)
-    items = [setup.data.read(row, part, None) for row, part in _train_parts(setup)]
+    items = [setup.data.load_item(row, part, None) for row, part in _train_parts(setup)]
     frames, voice = np.concatenate([item.frames[item.face_mask] for item in items]), [item.voice for item in items]
     assert setup.model.face_scale is not None
     np.testing.assert_allclose(setup.model.face_scale.mean, frames.mean(axis=0), rtol=1e-4, atol=1e-6)
@@ -193,17 +193,17 @@ def test_train_and_val_are_normalised_per_person(
     small_config: Config, prepared: PreparedSet, model: dict[str, Any]
 ) -> None:
     setup = _set_up(_config(small_config, person_norm=True, **model), prepared)
-    assert isinstance(setup.data.read, PersonReader)
+    assert isinstance(setup.data.load_item, PersonReader)
     assert isinstance(setup.data.val_dataset.load_item, PersonReader)
     assert setup.data.val_dataset[0].voice.shape[1] == MEL_BANDS
 
 
 def test_without_normalising_media_are_read_as_they_are(small_config: Config, prepared: PreparedSet) -> None:
     setup = _set_up(_config(small_config), prepared)
-    assert isinstance(setup.data.read, MediaReader)
+    assert isinstance(setup.data.load_item, MediaReader)
     assert setup.trainable is setup.model
 
 
 def test_labels_that_do_not_vary_on_val_are_told_of(small_config: Config, prepared: PreparedSet) -> None:
-    with pytest.warns(UserWarning, match=r"val clips.*Adoration, Surprise"):
+    with pytest.warns(UserWarning, match=r"constant on val.*Adoration, Surprise"):
         _set_up(_config(small_config), prepared)

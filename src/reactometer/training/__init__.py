@@ -1,4 +1,4 @@
-"""Configuration and prepared clips -> a model folder."""
+"""Train a configuration on prepared clips into a checkpoint."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Random changes of face crops that leave what they show as it is, the same for all frames of a clip."""
+"""Random changes of face crops that keep the expression, the same for all frames of a clip."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from torch.nn import functional
 
 @dataclass(frozen=True)
 class AugmentationLimits:
-    """The largest change of each kind; all are our choice."""
+    """Maximum size of each random change."""
 
     zoom: float
     shift: float  # share of the side
@@ -22,28 +22,31 @@ class AugmentationLimits:
 
 
 CLIP_LIMITS = AugmentationLimits(zoom=0.05, shift=0.03, rotation_rad=0.05, light=0.06, contrast=0.15, tint=0.03)
-"""Of clips, whose crops are aligned and few."""
+"""Limits for clips, whose crops are aligned and few."""
 
 
-def augment(frames: Tensor, most: AugmentationLimits = CLIP_LIMITS) -> Tensor:
-    """Mirror, move, zoom, tilt and light the crops of each clip at random.
+def augment(frames: Tensor, limits: AugmentationLimits = CLIP_LIMITS) -> Tensor:
+    """Mirror, shift, zoom, rotate and relight the crops of each clip at random.
 
-    What is random is drawn on the processor, the same for a GPU: it would take longer to ask it for so few numbers.
+    Random numbers come from the CPU, because a GPU is slower for so few.
 
     Args:
         frames: (B, T, C, H, W) uint8, RGB or one channel of grey.
-        most: the largest changes.
+        limits: maximum changes.
 
     Returns:
         The same shape and dtype; all frames of a clip changed alike, clips differently.
     """
     clips, steps, colours, height, width = frames.shape
-    transforms = _transforms(clips, most).to(frames.device, non_blocking=True)
-    gain, lift = 1.0 + _uniform((clips, 1), most.contrast), 255.0 * _uniform((clips, 1), most.light)
-    light = torch.cat((gain, 127.5 + lift + 255.0 * _uniform((clips, colours), most.tint)), dim=1)  # (B, 1 + C)
+    transforms = _sample_transforms(clips, limits).to(frames.device, non_blocking=True)
+    gain = 1.0 + _uniform((clips, 1), limits.contrast)
+    lift = 255.0 * _uniform((clips, 1), limits.light)
+    light = torch.cat((gain, 127.5 + lift + 255.0 * _uniform((clips, colours), limits.tint)), dim=1)  # (B, 1 + C)
     light = light.to(frames.device, non_blocking=True).view(clips, 1, 1 + colours, 1, 1)
-    gain, middle = light[:, :, :1], light[:, :, 1:]  # middle: what a grey of 127.5 becomes, of each colour
-    with torch.autocast(frames.device.type, enabled=False):  # bfloat16 knows places to a quarter of a pixel
+    gain, middle = light[:, :, :1], light[:, :, 1:]  # middle: new value of a grey of 127.5, per colour
+    with torch.autocast(
+        frames.device.type, enabled=False
+    ):  # bfloat16 coordinates are exact to a quarter of a pixel only
         grid = functional.affine_grid(transforms, [clips, colours, height, width], align_corners=False)
     grid = grid.repeat_interleave(steps, dim=0)  # (B * T, H, W, 2)
     pixels = frames.flatten(0, 1).float()  # (B * T, C, H, W)
@@ -52,16 +55,16 @@ def augment(frames: Tensor, most: AugmentationLimits = CLIP_LIMITS) -> Tensor:
     return torch.addcmul(middle, moved, gain).round_().clamp_(0, 255).to(torch.uint8)
 
 
-def _transforms(clips: int, most: AugmentationLimits) -> Tensor:
-    """One affine map a clip, (B, 2, 3), from the new picture's coordinates to the old one's."""
-    scale = 1.0 + _uniform((clips,), most.zoom)
-    angle = _uniform((clips,), most.rotation_rad)
+def _sample_transforms(clips: int, limits: AugmentationLimits) -> Tensor:
+    """Sample one affine map per clip, (B, 2, 3), from coordinates in the new image to the old image."""
+    scale = 1.0 + _uniform((clips,), limits.zoom)
+    angle = _uniform((clips,), limits.rotation_rad)
     mirror = torch.where(torch.rand(clips) < 0.5, -1.0, 1.0)
     cosine, sine = scale * angle.cos(), scale * angle.sin()
-    shift = 2.0 * _uniform((clips, 2), most.shift)
+    shift = 2.0 * _uniform((clips, 2), limits.shift)
     rows = torch.stack((cosine * mirror, -sine, shift[:, 0], sine * mirror, cosine, shift[:, 1]), dim=1)  # (B, 6)
     return rows.view(clips, 2, 3)
 
 
-def _uniform(shape: tuple[int, ...], largest: float) -> Tensor:
-    return (torch.rand(shape) * 2.0 - 1.0) * largest
+def _uniform(shape: tuple[int, ...], limit: float) -> Tensor:
+    return (torch.rand(shape) * 2.0 - 1.0) * limit

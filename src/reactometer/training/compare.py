@@ -23,8 +23,8 @@ from reactometer.training.train import train_once
 
 
 @dataclass(frozen=True)
-class Row:
-    """The scores of one system, or of one system with a modality hidden, by seed."""
+class ComparisonRow:
+    """The scores of one configuration, or of one without a modality, by seed."""
 
     name: str
     reads: str  # "face and voice", "face" or "voice"
@@ -40,10 +40,10 @@ class Row:
 
 @dataclass(frozen=True)
 class Comparison:
-    """All rows, the baseline, and the folder of the table."""
+    """The table of all configurations, the baseline, and the folder of the files."""
 
     split: str
-    rows: tuple[Row, ...]
+    rows: tuple[ComparisonRow, ...]
     length_baseline: Metrics
     n_seeds: int
     folder: Path
@@ -61,13 +61,13 @@ def compare(
 ) -> Comparison:
     """Train each configuration with several seeds, score all on one split, and write one table.
 
-    A second call resumes the first, and trains no finished run again. A model of face and voice has three rows: with
-    both, and the same models with only one of them.
+    A second call resumes the first and skips finished runs. A model of face and voice has three rows: with both, and
+    the same models with the face or the voice only.
 
     Args:
         configs: TOML files.
         data: the dataset, the same for all.
-        out: a folder for ``comparison.md``, ``comparison.csv`` (one row per system and seed) and the runs.
+        out: a folder for ``comparison.md``, ``comparison.csv`` (one row per configuration and seed) and the runs.
         seeds: trainings per configuration, with ``training.seed`` = 0, 1, 2 …
         overrides: ``section.key=value`` on top of every configuration.
         split: the split to score; training and the choice of the epoch use only train and val.
@@ -75,55 +75,57 @@ def compare(
 
     Raises:
         ConfigError, DataError, WeightsError: the configurations or the data cannot be used.
-        OutputError: ``out`` holds runs of other configurations.
+        OutputError: ``out`` contains runs of other configurations.
     """
     out, configs = Path(out), as_path_list(configs)
-    jobs = {Path(path).stem: load_config(Path(path), [*overrides, f'data.path="{data}"']) for path in configs}
-    if len(jobs) < len(configs):
+    configurations = {Path(path).stem: load_config(Path(path), [*overrides, f'data.path="{data}"']) for path in configs}
+    if len(configurations) < len(configs):
         raise ConfigError("two configurations have the same name", got=", ".join(Path(path).stem for path in configs))
-    for config in jobs.values():
+    for config in configurations.values():
         get_modalities(config.model)
-    rows: list[Row] = []
-    for name, config in jobs.items():
+    rows: list[ComparisonRow] = []
+    for name, config in configurations.items():
         runs = [out / "runs" / f"{name}-seed{seed}" for seed in range(seeds)]
         models = [load_model(train_once(config, run, seed=seed, progress=progress)) for seed, run in enumerate(runs)]
-        own, length = _rows(name, models, data, split, progress)
-        rows += own
+        new_rows, length = _build_rows(name, models, data, split, progress)
+        rows += new_rows
     comparison = Comparison(split, tuple(rows), length, seeds, out)
     write_atomic(out / "comparison.md", markdown(comparison))
     write_atomic(out / "comparison.csv", as_table(comparison).to_csv(index=False))
     return comparison
 
 
-def _rows(
+def _build_rows(
     name: str, models: Sequence[LoadedModel], data: Path | str, split: str, progress: bool
-) -> tuple[list[Row], Metrics]:
-    """Return the rows of one configuration, and the score of the clip-length baseline."""
+) -> tuple[list[ComparisonRow], Metrics]:
+    """Score one configuration; return its rows and the score of the clip-length baseline."""
     first = models[0]
     modalities = [
-        word for word, has in (("face", first.sampling.uses_face), ("voice", first.sampling.uses_voice)) if has
+        name for name, is_used in (("face", first.sampling.uses_face), ("voice", first.sampling.uses_voice)) if is_used
     ]
     prepared = open_for_model(first, data, progress=progress)
     rows = []
     for hidden in (None, "voice", "face") if len(modalities) == 2 else (None,):
-        scored = [evaluate(one, data, split=split, without=hidden, n_resamples=0, progress=progress) for one in models]
+        scored = [
+            evaluate(model, data, split=split, without=hidden, n_resamples=0, progress=progress) for model in models
+        ]
         targets, clips = scored[0].targets, scored[0].rows
-        length, how = predict_from_length(prepared, clips), choose_units([row.clip for row in clips])
+        length, resampling = predict_from_length(prepared, clips), choose_units([row.clip for row in clips])
         order = np.argsort([evaluation.metrics.mean_pearson or 0.0 for evaluation in scored], kind="stable")
-        middle = scored[int(order[(len(scored) - 1) // 2])].intensities  # (clips, L) of the median seed
-        row = Row(
+        median_predictions = scored[int(order[(len(scored) - 1) // 2])].intensities  # (clips, L) of the median seed
+        row = ComparisonRow(
             name=f"{name}, without {hidden}" if hidden else name,
-            reads=" and ".join(word for word in modalities if word != hidden),
+            reads=" and ".join(name for name in modalities if name != hidden),
             metrics=tuple(evaluation.metrics for evaluation in scored),
-            interval=bootstrap_mean_pearson(targets, middle, resampling=how),
-            over_length=bootstrap_mean_pearson(targets, middle, length, how),
+            interval=bootstrap_mean_pearson(targets, median_predictions, resampling=resampling),
+            over_length=bootstrap_mean_pearson(targets, median_predictions, length, resampling),
         )
         rows.append(row)
     return rows, measure(targets, length, first.labels)
 
 
 def as_table(comparison: Comparison) -> pd.DataFrame:
-    """Return what ``comparison.csv`` holds: one row per system and seed, with the score of every label."""
+    """Return what ``comparison.csv`` holds: one row per configuration and seed, with the score of every label."""
     table = pd.DataFrame(
         {
             "system": row.name,
@@ -145,12 +147,13 @@ def as_table(comparison: Comparison) -> pd.DataFrame:
 
 def median(values: Sequence[float | None]) -> float | None:
     """Return the median; undefined if a value is undefined, or if there is none."""
-    known = [value for value in values if value is not None]
-    return float(np.median(known)) if known and len(known) == len(values) else None
+    if not values or None in values:
+        return None
+    return float(np.median([value for value in values if value is not None]))
 
 
 def markdown(comparison: Comparison) -> str:
-    """Return the table as Markdown: one line per system; r is the mean Pearson over the labels."""
+    """Return the table as Markdown: one line per configuration; r is the mean Pearson over the labels."""
     score, baseline = f"{comparison.split}: r", comparison.length_baseline
     by_label = dict(zip(baseline.labels, (format_score(r, 3) for r in baseline.pearson), strict=True))
     table = pd.DataFrame(
@@ -168,7 +171,7 @@ def markdown(comparison: Comparison) -> str:
     return "\n".join([*lines, "", notes, ""])
 
 
-def _cells(row: Row, score: str) -> dict[str, str]:
+def _cells(row: ComparisonRow, score: str) -> dict[str, str]:
     seeds = [metrics.mean_pearson for metrics in row.metrics if metrics.mean_pearson is not None]
     by_label = zip(*(metrics.pearson for metrics in row.metrics), strict=True)  # of each label, by seed
     return {
@@ -178,7 +181,10 @@ def _cells(row: Row, score: str) -> dict[str, str]:
         "over seeds": f"{min(seeds):.3f} to {max(seeds):.3f}" if len(seeds) > 1 else "",
         "95% interval": _interval(row.interval),
         "over clip length": _interval(row.over_length),
-        **{label: format_score(median(own), 3) for label, own in zip(row.metrics[0].labels, by_label, strict=True)},
+        **{
+            label: format_score(median(values), 3)
+            for label, values in zip(row.metrics[0].labels, by_label, strict=True)
+        },
     }
 
 

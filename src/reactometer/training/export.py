@@ -1,4 +1,4 @@
-"""Export a trained network to a checkpoint's ONNX graphs, and prove on real clips that they equal PyTorch."""
+"""Export a trained network to the ONNX graphs of a checkpoint, and prove on clips that they equal PyTorch."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ TOLERANCE = 1e-4
 """Maximum difference of an intensity from PyTorch's in single precision."""
 
 PROOF_CLIPS = 8
-"""Number of clips that the proof compares; our choice."""
+"""Number of clips that the proof compares."""
 
 MAX_FOLDED = 2**31
 """Maximum number of elements of a constant that is computed when a graph is written, such as a transposed matrix."""
@@ -57,17 +57,17 @@ MAX_FOLDED = 2**31
 
 @dataclass(frozen=True)
 class ExportSpec:
-    """A function of tensors to export."""
+    """A module to export, with its inputs and outputs."""
 
     module: nn.Module
     inputs: Mapping[str, Tensor]  # an example of each, by name
     n_free: int  # number of leading dimensions of each input whose sizes are free
     outputs: tuple[str, ...]
-    structure: str  # all that the graph depends on besides the module's weights
+    structure: str  # cache key: everything except the weights that determines the graph
 
 
 _templates = dict[str, onnx.ModelProto]()
-"""Graphs without weights, by structure: translating one takes seconds, and members of an ensemble share it."""
+"""Graphs without weights, by structure, because translation takes seconds and members of an ensemble share it."""
 
 
 def write_checkpoint(
@@ -85,18 +85,18 @@ def write_checkpoint(
         folder: created if it is missing.
         network: on the CPU, in evaluation mode.
         labels: (L,) names.
-        config: what it was trained with.
-        data: describes the training data, as JSON can hold it.
-        metrics: its scores on val.
+        config: configuration of the training.
+        data: description of the training data, as JSON.
+        metrics: scores on val.
     """
     folder.mkdir(parents=True, exist_ok=True)
     save_weights(network, folder / WEIGHTS_FILE, config.training.store)
     graphs = build_export_specs(network, config.model)
-    moments = training_stats(network) if config.model.person_norm else {}
+    stats = training_stats(network) if config.model.person_norm else {}
     for name, graph in graphs.items():
-        write_graph(graph, folder / name, config.training.store, moments if name == HEAD_GRAPH else {})
+        write_graph(graph, folder / name, config.training.store, stats if name == HEAD_GRAPH else {})
     inputs = zip(("face", "voice"), network.describe_inputs(), strict=True)
-    about = {
+    description = {
         "config": config.model_dump(mode="json"),
         "inputs": {name: stream.model_dump() for name, stream in inputs if stream is not None},
         "precision": "float32",
@@ -107,7 +107,7 @@ def write_checkpoint(
         "proof": {},
         "sha256": {name: sha256_of(folder / name) for name in (WEIGHTS_FILE, *graphs)},
     }
-    return write_description(folder, labels, about)
+    return write_description(folder, labels, description)
 
 
 def change_description(folder: Path, **changes: Any) -> None:
@@ -117,14 +117,15 @@ def change_description(folder: Path, **changes: Any) -> None:
 
 
 def read_items(loaded: LoadedModel, prepared: PreparedSet, split: str, n_items: int) -> Iterator[Item]:
-    """Yield the model's input of the first readable clips of a split, or of all clips if the dataset has no such."""
-    read = MediaReader(loaded.sampling) if prepared.feature_sizes is None else open_store(prepared.folder / FEATURES)
+    """Yield the model's input of the first readable clips of a split, or of the dataset if the split is empty."""
+    is_media = prepared.feature_sizes is None
+    load_item = MediaReader(loaded.sampling) if is_media else open_store(prepared.folder / FEATURES)
     rows = [row for row in prepared.split(split) or prepared.rows if row.file]
-    return (read(rows[part.index], part, None) for part in islice(split_parts(rows), n_items))
+    return (load_item(rows[part.index], part, None) for part in islice(split_parts(rows), n_items))
 
 
 def prove(folder: Path, network: ReactionModel, prepared: PreparedSet) -> None:
-    """Compare a checkpoint's graphs with its network on val clips, and keep the differences in ``model.json``.
+    """Compare a checkpoint's graphs with its network on val clips, and record the differences in ``model.json``.
 
     Raises:
         DataError: no clip contains a face or a voice.
@@ -134,16 +135,16 @@ def prove(folder: Path, network: ReactionModel, prepared: PreparedSet) -> None:
     clips = list(read_items(loaded, prepared, "val", PROOF_CLIPS))
     if not any(item.face_mask.any() or len(item.voice) for item in clips):
         raise DataError("no clip contains a face or a voice to compare the graphs on")
-    found = differences(network, loaded.networks, clips)
-    for name, difference in found.items():
+    maxima = differences(network, loaded.networks, clips)
+    for name, difference in maxima.items():
         if not difference <= TOLERANCE:  # NaN, too
             raise ModelError(
-                "the exported graphs give other intensities than PyTorch; they are not kept",
+                "the exported graphs and PyTorch predict different intensities; the checkpoint is not written",
                 got=f"a difference of {difference:.2g} ({name})",
                 expected=f"at most {TOLERANCE}",
-                fix="Please report the versions of the packages and the encoder's name",
+                fix="Report a bug with the output of 'reactometer doctor' and the encoder's name",
             )
-    change_description(folder, proof={"n_clips": len(clips), "differences": found})
+    change_description(folder, proof={"n_clips": len(clips), "differences": maxima})
 
 
 def differences(network: ReactionModel, networks: Networks, items: Sequence[Item]) -> dict[str, float]:
@@ -152,7 +153,7 @@ def differences(network: ReactionModel, networks: Networks, items: Sequence[Item
     Args:
         network: the model, run by PyTorch.
         networks: the same model, run by ONNX Runtime.
-        items: the clips. Each is compared whole, alone and in one batch with the others, and with parts removed.
+        items: the clips. Each is compared complete, as a batch of one and in one batch of all, and with parts removed.
     """
     head = network.head_only(all_encoders=True)
 
@@ -168,11 +169,13 @@ def differences(network: ReactionModel, networks: Networks, items: Sequence[Item
         "first third": [encode(_beginning(item, 1 / 3)) for item in items],
         "one frame": [encode(_beginning(item, 0.0)) for item in items],
     }
-    found = {}
-    for name, own in pairs.items():
-        groups = [[pair] for pair in own] + ([own] if name == "whole clips" else [])  # then all in one batch
-        found[name] = float(np.max([_difference(head, networks, group) for group in groups]))  # NaN if one is NaN
-    return found
+    maxima = {}
+    for name, group in pairs.items():
+        batches = [[pair] for pair in group]
+        if name == "whole clips":
+            batches.append(group)
+        maxima[name] = float(np.max([_difference(head, networks, batch) for batch in batches]))  # NaN if one is NaN
+    return maxima
 
 
 def _beginning(item: Item, share: float) -> Item:
@@ -191,23 +194,29 @@ def _beginning(item: Item, share: float) -> Item:
 @torch.inference_mode()
 def _difference(head: ReactionModel, networks: Networks, pairs: Sequence[tuple[Item, ...]]) -> float:
     """Compare the intensities of a batch of clips, each encoded by PyTorch and by the graphs."""
-    expected = head(collate([slow for slow, _ in pairs], len(head.label_mean)))  # (B, L)
-    got, _ = networks.score([fast for _, fast in pairs])  # (B, L)
+    expected = head(collate([item for item, _ in pairs], len(head.label_mean)))  # (B, L)
+    got, _ = networks.score([item for _, item in pairs])  # (B, L)
     return float(np.abs(got - expected.numpy()).max())
 
 
 def build_export_specs(network: ReactionModel, config: ModelConfig) -> dict[str, ExportSpec]:
-    """Return the graphs of a model by file name: its encoders of images and speech, and the head.
+    """Return the modules of a model to export by file name: its encoders of images and speech, and the head.
 
-    Contours are computed in NumPy; networks over log-mel are in the head's graph.
+    Contours are computed in NumPy. Networks over log-mel are in the head's graph.
 
     Args:
         network: in evaluation mode, on the CPU.
-        config: what it was built from.
+        config: the model's configuration.
     """
     face, voice = network.describe_inputs()
-    about = [config.model_dump(mode="json"), describe_encoders(network), repr((face, voice)), len(network.label_mean)]
-    graphs, images = {}, torch.zeros((2, 3, config.size_px, config.size_px), dtype=torch.uint8)
+    structure = [
+        config.model_dump(mode="json"),
+        describe_encoders(network),
+        repr((face, voice)),
+        len(network.label_mean),
+    ]
+    graphs = {}
+    images = torch.zeros((2, 3, config.size_px, config.size_px), dtype=torch.uint8)
     for name, encoder in (("face.onnx", network.face_encoder), ("voice.onnx", network.voice_encoder)):
         if isinstance(encoder, FrameEncoder):
             inputs, n_free = {"frames": images}, 1
@@ -217,28 +226,26 @@ def build_export_specs(network: ReactionModel, config: ModelConfig) -> dict[str,
             inputs, n_free = {"waveform": torch.zeros((2, 50 * BLOCK_SIZE))}, 2
         else:
             continue
-        graphs[name] = ExportSpec(encoder, inputs, n_free, ("features",), json.dumps([name, *about]))
+        graphs[name] = ExportSpec(encoder, inputs, n_free, ("features",), json.dumps([name, *structure]))
     inputs, outputs = {}, ["intensities"]
-    for stream, given, names, count in (("face", face, FACE_INPUTS, 5), ("voice", voice, VOICE_INPUTS, 70)):
-        if given is not None:
-            inputs[names[0]] = torch.zeros((2, count, given.feature_size))
-            inputs[names[1]] = torch.ones((2, count), dtype=torch.bool)
-            inputs[names[2]] = torch.arange(count).expand(2, count) / 5.0
+    for stream, spec, names, n_steps in (("face", face, FACE_INPUTS, 5), ("voice", voice, VOICE_INPUTS, 70)):
+        if spec is not None:
+            inputs[names[0]] = torch.zeros((2, n_steps, spec.feature_size))
+            inputs[names[1]] = torch.ones((2, n_steps), dtype=torch.bool)
+            inputs[names[2]] = torch.arange(n_steps).expand(2, n_steps) / 5.0
             outputs.append(MEANS[stream])
-    graphs[HEAD_GRAPH] = ExportSpec(_Head(network), inputs, 2, tuple(outputs), json.dumps([HEAD_GRAPH, *about]))
+    graphs[HEAD_GRAPH] = ExportSpec(_Head(network), inputs, 2, tuple(outputs), json.dumps([HEAD_GRAPH, *structure]))
     return graphs
 
 
-def write_graph(
-    graph: ExportSpec, file: Path, store: str = "float32", moments: Mapping[str, FeatureStats] = {}
-) -> None:
+def write_graph(graph: ExportSpec, file: Path, store: str = "float32", stats: Mapping[str, FeatureStats] = {}) -> None:
     """Write a graph to one ONNX file. Its free dimensions stay free.
 
     Args:
-        graph: what is exported.
+        graph: the module to export.
         file: a new file.
-        store: with "float16", weights that are numbers of half precision are stored so; they are computed in single.
-        moments: mean and standard deviation of the training set's features by stream, kept as metadata.
+        store: "float16" stores weights that half precision represents exactly so; computation is in single precision.
+        stats: mean and standard deviation of the training set's features by stream, kept as metadata.
     """
     if graph.structure not in _templates:
         _templates[graph.structure] = _translate(graph)
@@ -251,10 +258,10 @@ def write_graph(
     onnxscript.optimizer.remove_unused_nodes(model)
     if store == "float16":
         _halve_weights(model)
-    for stream, own in moments.items():
-        for kind, values in (("mean", own.mean), ("std", own.std)):
+    for stream, stream_stats in stats.items():
+        for name, values in (("mean", stream_stats.mean), ("std", stream_stats.std)):
             text = base64.b64encode(np.asarray(values, "<f4").tobytes()).decode()
-            model.metadata_props.add(key=f"{stream}_{kind}", value=text)
+            model.metadata_props.add(key=f"{stream}_{name}", value=text)
     onnx.save(model, file)
 
 
@@ -270,7 +277,7 @@ def _translate(graph: ExportSpec) -> onnx.ModelProto:
             input_names=list(graph.inputs),
             output_names=list(graph.outputs),
             verbose=False,
-            optimize=False,  # it would join batch norm and convolution, whose weights are then no half precision's
+            optimize=False,  # it would fuse batch norm into convolutions, whose weights then need single precision
         )
     if program is None:
         raise ModelError("PyTorch cannot export this network", got=type(graph.module).__name__)
@@ -284,7 +291,7 @@ def _translate(graph: ExportSpec) -> onnx.ModelProto:
 
 
 def _halve_weights(model: onnx.ModelProto) -> None:
-    """Store matrices and kernels in half precision if they are numbers of half precision, with a cast to single."""
+    """Store matrices and kernels in half precision, with a cast to single, if that is exact."""
     casts = []
     for tensor in model.graph.initializer:
         if tensor.data_type != TensorProto.FLOAT or len(tensor.dims) < 2:
@@ -301,7 +308,7 @@ def _halve_weights(model: onnx.ModelProto) -> None:
 
 
 class _Head(nn.Module):
-    """Compute intensities (B, L) in [0, 1], and the mean over time of each stream (B, D), from features."""
+    """The head's graph: features to intensities (B, L) in [0, 1] and the mean over time of each stream (B, D)."""
 
     def __init__(self, network: ReactionModel) -> None:
         super().__init__()
@@ -309,22 +316,22 @@ class _Head(nn.Module):
 
     def forward(self, *inputs: Tensor) -> tuple[Tensor, ...]:
         mask = inputs[1]
-        nothing = (mask.new_zeros(0), mask[:, :1] & False, mask.new_zeros(0))
-        face = inputs[:3] if self.network.uses_face else nothing
-        voice = inputs[-3:] if self.network.uses_voice else nothing
+        empty = (mask.new_zeros(0), mask[:, :1] & False, mask.new_zeros(0))
+        face = inputs[:3] if self.network.uses_face else empty
+        voice = inputs[-3:] if self.network.uses_voice else empty
         batch = Batch._make((*face, *voice, *[mask] * 4))
         streams = self.network.streams(batch)
         intensities = self.network.predict_from_embedding(self.network.head(*streams), batch)
-        return intensities, *(masked_moments(one.values, one.mask)[0] for one in streams if one is not None)
+        return intensities, *(masked_moments(stream.values, stream.mask)[0] for stream in streams if stream is not None)
 
 
 @contextmanager
 def quiet_exporter() -> Iterator[None]:
-    """Silence the exporter, and keep attention in the form that can be exported."""
-    fast = torch.backends.mha.get_fastpath_enabled()
+    """Silence the exporter, and disable the fast path of attention, which cannot be exported."""
+    is_enabled = torch.backends.mha.get_fastpath_enabled()
     torch.backends.mha.set_fastpath_enabled(False)
     try:
         with quiet("torch.onnx", StringIO()):
             yield
     finally:
-        torch.backends.mha.set_fastpath_enabled(fast)
+        torch.backends.mha.set_fastpath_enabled(is_enabled)

@@ -1,4 +1,4 @@
-"""Features of a model's frozen encoders, computed by PyTorch before training, and their scale over the train split."""
+"""Compute features of frozen encoders before training, and set their mean and standard deviation over train."""
 
 from __future__ import annotations
 
@@ -27,9 +27,9 @@ from reactometer.models.registry import describe_encoders
 def open_training_reader(
     model: ReactionModel, prepared: PreparedSet, sampling: InputSpec, device: str, *, progress: bool
 ) -> ItemLoader:
-    """Return what reads the clips of train and val as the model is trained on them.
+    """Return the loader of train and val items.
 
-    With frozen encoders, their features are computed here, on a device, once, and kept beside the prepared clips.
+    Features of frozen encoders are computed once, on ``device``, and cached in the folder of the prepared clips.
     """
     if prepared.feature_sizes is not None:
         return HidingReader(open_store(prepared.folder / FEATURES), sampling)
@@ -39,8 +39,9 @@ def open_training_reader(
         "face": model.face_encoder.feature_size if model.face_encoder else 0,
         "voice": model.voice_encoder.feature_size if model.voice_encoder in model.frozen else MEL_BANDS,
     }
-    whole = replace(sampling, uses_face=model.uses_face, uses_voice=model.uses_voice)
-    read, digest = EncodingReader(lambda item: encode_inputs(model, item), MediaReader(whole)), _digest(model, whole)
+    input_spec = replace(sampling, uses_face=model.uses_face, uses_voice=model.uses_voice)
+    read = EncodingReader(lambda item: encode_inputs(model, item), MediaReader(input_spec))
+    digest = _digest(model, input_spec)
     model.eval().to(device)
     store = encode_split(read, prepared, "train", sizes, digest, progress=progress)
     store |= encode_split(read, prepared, "val", sizes, digest, progress=progress)
@@ -52,26 +53,26 @@ def open_training_reader(
 def encode_inputs(model: ReactionModel, item: Item, *, all_encoders: bool = False) -> Item:
     """Replace the images and the waveform of an item by features of the frozen encoders, or of all encoders.
 
-    Log-mel and given features stay as they are. Contours are always computed.
+    Log-mel and precomputed features are unchanged. Contours are always computed.
     """
     if isinstance(model.voice_encoder, ContourEncoder):
         item = encode_contours(item)
     batch = Batch._make(tensor.to(model.label_mean.device) for tensor in collate([item], n_labels=0))
-    frames, seen, times_s = np.zeros((0, 0), np.float32), np.zeros(0, bool), np.zeros(0, np.float32)
+    frames, face_mask, times_s = np.zeros((0, 0), np.float32), np.zeros(0, bool), np.zeros(0, np.float32)
     voice, voice_times_s = item.voice, item.voice_times_s
     if item.frames.ndim == 2:
-        frames, seen, times_s = item.frames, item.face_mask, item.times_s
+        frames, face_mask, times_s = item.frames, item.face_mask, item.times_s
     elif model.face_encoder is not None:
         stream = encode_face(model.face_encoder, batch)
-        frames, seen, times_s = (tensor[0].cpu().numpy() for tensor in stream)  # (T, D), (T,), (T,)
+        frames, face_mask, times_s = (tensor[0].cpu().numpy() for tensor in stream)  # (T, D), (T,), (T,)
     encoder = model.voice_encoder
     if isinstance(encoder, SpeechEncoder) and (all_encoders or encoder in model.frozen):
-        values, mask, voice_at_s = (tensor[0].cpu().numpy() for tensor in encode_voice(encoder, batch))
-        voice, voice_times_s = values[mask], voice_at_s[mask]
+        values, mask, step_times_s = (tensor[0].cpu().numpy() for tensor in encode_voice(encoder, batch))
+        voice, voice_times_s = values[mask], step_times_s[mask]
     return replace(
         item,
         frames=frames.astype(np.float32),
-        face_mask=seen,
+        face_mask=face_mask,
         times_s=times_s,
         voice=voice,
         voice_times_s=voice_times_s,
@@ -79,23 +80,23 @@ def encode_inputs(model: ReactionModel, item: Item, *, all_encoders: bool = Fals
 
 
 def training_stats(model: ReactionModel) -> dict[str, FeatureStats]:
-    """Return the mean and spread of the features over the training set, by stream, as the model keeps them."""
+    """Return the mean and standard deviation of the features over the training set, by stream."""
     return {
         stream: FeatureStats(scale.mean.cpu().numpy(), scale.std.cpu().numpy())
         for stream, scale in model.scales.items()
     }
 
 
-def set_training_stats(model: ReactionModel, moments: Mapping[str, FeatureStats]) -> None:
-    """Set the mean and spread of the features over the training set in the model."""
+def set_training_stats(model: ReactionModel, stats: Mapping[str, FeatureStats]) -> None:
+    """Set the mean and standard deviation of the features over the training set in the model."""
     for stream, scale in model.scales.items():
-        if stream in moments:
-            scale.mean.copy_(torch.from_numpy(moments[stream].mean))
-            scale.std.copy_(torch.from_numpy(moments[stream].std))
+        if stream in stats:
+            scale.mean.copy_(torch.from_numpy(stats[stream].mean))
+            scale.std.copy_(torch.from_numpy(stats[stream].std))
 
 
 def _digest(model: ReactionModel, sampling: InputSpec) -> str:
-    """Name the features: other weights or another sampling give another name."""
+    """Compute the cache key of the features from the encoders' weights and the sampling."""
     digest = sha256(json.dumps([repr(sampling), repr(model.describe_inputs()), describe_encoders(model)]).encode())
     for encoder in model.frozen:
         for name, tensor in sorted(encoder.state_dict().items()):

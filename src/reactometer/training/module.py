@@ -1,4 +1,4 @@
-"""One training step and one validation, as Lightning runs them."""
+"""The Lightning module and data module of a training."""
 
 from __future__ import annotations
 
@@ -26,18 +26,18 @@ from reactometer.training.optim import BaseModule, on_gpu
 from reactometer.training.trainer import loader_workers
 
 SCORE = "val_mean_pearson"
-"""What early stopping and the best epoch go by: :func:`selection_score`."""
+"""Metric of early stopping and of the best epoch: :func:`selection_score`."""
 
 
 class SplitData(NamedTuple):
-    """Clips of one split, and what reads them."""
+    """Clips of one split and their loader."""
 
     rows: tuple[PreparedRow, ...]
-    read: ItemLoader
+    load_item: ItemLoader
 
 
 class ReactionModule(BaseModule):
-    """Fits intensities and scores them over the whole validation split at once."""
+    """The Lightning module: a loss per batch, and one score over the whole validation split."""
 
     score = SCORE
     model: ReactionModel
@@ -50,26 +50,23 @@ class ReactionModule(BaseModule):
         self.val_targets = {index: row.clip.labels for index, row in enumerate(data.val_rows) if row.clip.labels}
         self.val_scores: list[tuple[Tensor, Tensor, Tensor]] = []
         self.val_metrics: Metrics | None = None
-        self.losses: list[tuple[Tensor, Tensor]] = []  # of the epoch: of each batch, and of how many clips
+        self.losses: list[tuple[Tensor, Tensor]] = []  # loss and number of clips per batch of the epoch
 
     def on_train_epoch_start(self) -> None:
-        """Forget the losses of the epoch before."""
+        """Seed the epoch and clear the losses."""
         super().on_train_epoch_start()
         self.losses.clear()
 
     def training_step(self, batch: Batch, _: int) -> Tensor:
-        """The loss of one batch, over the clips that have labels and show or say something.
+        """Compute the loss of one batch over the clips that have labels and a face or a voice.
 
-        Where several processes train, the batch is that of all of them: a correlation, or a mean over the clips that
-        count, is not the mean of its parts.
+        The batches of all processes are joined, because a correlation is not the mean over its parts.
         """
-        if self.config.augment and batch.frames.ndim == 5:  # pictures, not features
+        if self.config.augment and batch.frames.ndim == 5:  # images, not features
             batch = batch._replace(frames=augment(batch.frames))
         counts = batch.target_mask & self.model.has_input(batch)  # (B,)
-        everyone = (
-            self._gather_rows(tensor) for tensor in (self.model(batch), batch.targets, counts)
-        )  # (B, L), (B, L), (B,)
-        loss = reaction_loss(*everyone, kind=self.config.loss)
+        joined = (self._gather_rows(tensor) for tensor in (self.model(batch), batch.targets, counts))
+        loss = reaction_loss(*joined, name=self.config.loss)
         self.losses.append((loss.detach(), self._gather_rows(counts).sum()))
         self.log("batch_loss", loss, on_step=True, on_epoch=False)
         return loss
@@ -79,25 +76,25 @@ class ReactionModule(BaseModule):
         self.val_scores.append((batch.clip_index, self.model(batch).float(), self.model.modality_mask(batch)))
 
     def on_validation_epoch_end(self) -> None:
-        """Metrics over all validation clips at once, from all devices, each clip once."""
-        number, intensities, modality_mask = (
+        """Compute metrics over all validation clips from all devices, each clip once."""
+        part_index, intensities, modality_mask = (
             self._gather_rows(torch.cat(column)).cpu().numpy() for column in zip(*self.val_scores, strict=True)
         )
         self.val_scores.clear()
         if self.trainer.sanity_checking:
             return
         scores = {
-            int(place): Score(
-                int(place),
-                intensities[row],
-                has_face=bool(modality_mask[row, 0]),
-                has_voice=bool(modality_mask[row, 1]),
+            int(part): Score(
+                int(part),
+                intensities[i],
+                has_face=bool(modality_mask[i, 0]),
+                has_voice=bool(modality_mask[i, 1]),
             )
-            for row, place in enumerate(number)
+            for i, part in enumerate(part_index)
         }
         self.val_metrics = self._measure(scores)
         score = selection_score(self.val_metrics, np.array(list(self.val_targets.values())))
-        if self.losses:  # logged here, so that all of an epoch is on the disk before its checkpoint is
+        if self.losses:  # logged here, so that it is on disk before the checkpoint of the epoch
             losses, counts = (torch.stack(column) for column in zip(*self.losses, strict=True))
             self.log("train_loss", (losses * counts).sum() / counts.sum().clamp(min=1))
         self.log(SCORE, score, prog_bar=True, rank_zero_only=True)
@@ -109,62 +106,60 @@ class ReactionModule(BaseModule):
         """Keep the epoch's metrics beside its weights."""
         checkpoint["val_metrics"] = self.val_metrics.as_json() if self.val_metrics else {}
 
-    def _gather_rows(self, own: Tensor) -> Tensor:
-        """The rows of all processes, one after the other; a gradient goes back to the process that each came from."""
-        gathered: Any = self.all_gather(own, sync_grads=own.requires_grad)  # (processes, rows, ...), or as it was
-        rows: Tensor = gathered.reshape(-1, *own.shape[1:])
-        return rows
+    def _gather_rows(self, rows: Tensor) -> Tensor:
+        """Concatenate the rows of all processes; a gradient returns to the process of its row."""
+        gathered: Any = self.all_gather(rows, sync_grads=rows.requires_grad)  # (processes, rows, ...), or unchanged
+        joined: Tensor = gathered.reshape(-1, *rows.shape[1:])
+        return joined
 
     def _measure(self, scores: dict[int, Score]) -> Metrics:
         clips: dict[int, list[tuple[float, Score]]] = {}
-        for place, score in scores.items():
-            clips.setdefault(self.val_parts[place].index, []).append((self.val_parts[place].length_s, score))
-        known = [index for index in sorted(clips) if index in self.val_targets]
-        predictions = np.array([join_parts(index, clips[index]).intensities for index in known])
-        return measure([self.val_targets[index] for index in known], predictions, self.labels)
+        for part, score in scores.items():
+            clips.setdefault(self.val_parts[part].index, []).append((self.val_parts[part].length_s, score))
+        labelled = [index for index in sorted(clips) if index in self.val_targets]
+        predictions = np.array([join_parts(index, clips[index]).intensities for index in labelled])
+        return measure([self.val_targets[index] for index in labelled], predictions, self.labels)
 
 
 class ReactionData(LightningDataModule):
-    """Batches of the train and val splits; order and jitter follow from the seed and the epoch alone."""
+    """Batches of the train and val splits; order and jitter follow from the seed and the epoch."""
 
     def __init__(self, train: SplitData, val: SplitData, labels: Sequence[str], config: TrainingConfig) -> None:
         super().__init__()
-        self.train_rows, self.read = train
-        self.val_rows, read_val = val
+        self.train_rows, self.load_item = train
+        self.val_rows, load_val_item = val
         self.labels = tuple(labels)
         self.config = config
-        self.val_dataset = PartDataset(self.val_rows, read_val)
+        self.val_dataset = PartDataset(self.val_rows, load_val_item)
 
     def train_dataloader(self) -> DataLoader[Any]:
-        """The train split, shuffled anew each epoch (Lightning asks again before each)."""
+        """Return the train split in a new random order; Lightning calls this before each epoch."""
         epoch = self.trainer.current_epoch if self.trainer else 0
-        everyone, own = (self.trainer.world_size, self.trainer.global_rank) if self.trainer else (1, 0)
-        dataset = TrainingDataset(self.train_rows, self.read, self.config.seed, epoch, everyone)
-        return self._loader(dataset, DistributedSampler(dataset, everyone, own, shuffle=False))
+        n_processes, rank = (self.trainer.world_size, self.trainer.global_rank) if self.trainer else (1, 0)
+        dataset = TrainingDataset(self.train_rows, self.load_item, self.config.seed, epoch, n_processes)
+        return self._loader(dataset, DistributedSampler(dataset, n_processes, rank, shuffle=False))
 
     def val_dataloader(self) -> DataLoader[Any]:
-        """The val split, in order; Lightning deals it to the processes."""
+        """Return the val split in order; Lightning distributes it to the processes."""
         return self._loader(self.val_dataset)
 
     def _loader(self, dataset: Any, sampler: DistributedSampler[Any] | None = None) -> DataLoader[Any]:
-        merge = partial(collate, n_labels=len(self.labels))
-        own = torch.Generator()  # else each iterator would draw from the generator that dropout draws from
         return DataLoader(
             dataset,
             self.config.batch_size,
             num_workers=loader_workers(self.config),
-            collate_fn=merge,
+            collate_fn=partial(collate, n_labels=len(self.labels)),
             sampler=sampler,
-            generator=own,
+            generator=torch.Generator(),  # not the generator of dropout
             pin_memory=on_gpu(self.config),
         )
 
 
 def selection_score(metrics: Metrics, targets: np.ndarray) -> float:
-    """Mean Pearson over the labels that vary on validation, a constant prediction counting as 0.
+    """Compute mean Pearson over the labels that vary on validation; a constant prediction counts as 0.
 
-    Unlike the score that is reported, it is never undefined: a label that a small validation split happens not to
-    show must not keep an epoch from being chosen.
+    Unlike the reported score, it is always defined, so that a label that is constant on a small validation split does
+    not prevent the selection of an epoch.
 
     Args:
         metrics: of all validation clips.
@@ -175,5 +170,5 @@ def selection_score(metrics: Metrics, targets: np.ndarray) -> float:
 
 
 def varying_labels(targets: np.ndarray) -> list[bool]:
-    """(L,) which labels are not the same for all clips; a constant one has no correlation with anything."""
+    """Return for each of the L labels whether it varies over the clips; correlation needs variation."""
     return [bool(spread > MIN_STD) for spread in np.ptp(targets, axis=0)]

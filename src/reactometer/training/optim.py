@@ -1,4 +1,4 @@
-"""How weights are changed: AdamW, a linear warm-up and a cosine, and the average of the weights that is kept."""
+"""AdamW with linear warm-up and cosine decay, and a moving average of the weights."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from reactometer.config import TrainingConfig
 
 
 def on_gpu(settings: TrainingConfig) -> bool:
-    """Whether the training is on CUDA devices."""
+    """Return whether the training runs on CUDA devices."""
     return settings.accelerator != "cpu" and torch.cuda.is_available()
 
 
 class BaseModule(LightningModule):
-    """Seed each epoch and set up the optimiser, for every task alike."""
+    """Base module with seeded epochs and the optimiser, for all tasks."""
 
     def __init__(self, model: nn.Module, config: TrainingConfig) -> None:
         super().__init__()
@@ -29,15 +29,14 @@ class BaseModule(LightningModule):
         self.config = config
 
     def on_train_epoch_start(self) -> None:
-        """Draw what is random in an epoch from (seed, epoch, device) alone, so that a resumed run draws the same."""
+        """Seed the epoch from (seed, epoch, device), so that a resumed run repeats its random numbers."""
         key = (self.config.seed, self.current_epoch, self.global_rank)
         torch.manual_seed(int(np.random.SeedSequence(key).generate_state(1)[0]))
 
     def configure_optimizers(self) -> Any:
-        """AdamW, linear warm-up, cosine; a pre-trained encoder has its own rate, biases and norms no decay.
+        """Set up AdamW, linear warm-up and cosine; pretrained encoders have another rate, biases and norms no decay.
 
-        On a GPU in single precision, one kernel takes a whole step. Lightning cannot clip gradients before such a
-        kernel in mixed precision.
+        The fused kernel runs only in single precision, because Lightning cannot clip gradients before it in mixed.
         """
         settings = self.config
         fused = True if on_gpu(settings) and settings.precision == "32-true" else None
@@ -48,17 +47,17 @@ class BaseModule(LightningModule):
 
 
 def warmup_cosine(step: int, steps: int, warmup: int) -> float:
-    """Share of the peak rate at a step: up in a line over the warm-up, then down to 0 as half a cosine."""
+    """Return the share of the peak rate at a step: linear warm-up, then half a cosine down to 0."""
     if step < warmup:
         return (step + 1) / (warmup + 1)
     return 0.5 * (1.0 + math.cos(math.pi * min(1.0, (step - warmup) / max(1, steps - warmup))))
 
 
-def move_average(averages: list[Tensor], weights: list[Tensor], n_averaged: Tensor, *, decay: float) -> None:
-    """Move an exponential moving average, in place, towards the weights; a ``multi_avg_fn`` of PyTorch's averages.
+def update_average(averages: list[Tensor], weights: list[Tensor], n_averaged: Tensor, *, decay: float) -> None:
+    """Update an exponential moving average of the weights in place; a ``multi_avg_fn`` of PyTorch.
 
-    The decay rises to ``decay`` as ``(1 + n) / (10 + n)``, as in TensorFlow's ``ExponentialMovingAverage``: a short run
-    would otherwise average in its random beginning. Buffers that are counters are copied.
+    The decay rises to ``decay`` as ``(1 + n) / (10 + n)``, as in TensorFlow's ``ExponentialMovingAverage``, so that a
+    short run does not average in its random initial weights. Counters are copied.
     """
     if not averages[0].is_floating_point():
         torch._foreach_copy_(averages, weights)

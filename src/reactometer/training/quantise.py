@@ -1,4 +1,4 @@
-"""Write a copy of a checkpoint whose encoders compute in 8 bits, if it scores as well."""
+"""Write a copy of a checkpoint whose encoders compute in 8 bits, if its score on val is about the same."""
 
 from __future__ import annotations
 
@@ -26,13 +26,13 @@ MAX_LOSS = 0.005
 """Maximum loss of mean Pearson on the val split in 8 bits."""
 
 CALIBRATION_CLIPS = 64
-"""Number of train clips that 8 bits are calibrated on; our choice."""
+"""Number of train clips for the calibration of 8 bits."""
 
 
 def export(model: Path | str, data: Path | str, out: Path | str, *, progress: bool = True) -> tuple[float, float]:
     """Write a copy of a checkpoint whose encoders of images and speech compute in 8 bits.
 
-    They are calibrated on clips of the train split. The copy has no weights to train on.
+    The calibration uses clips of the train split. The copy has no PyTorch weights.
 
     Args:
         model: a checkpoint, or "starter".
@@ -44,8 +44,8 @@ def export(model: Path | str, data: Path | str, out: Path | str, *, progress: bo
         Mean Pearson on the val split in single precision and in 8 bits; a constant prediction counts as 0.
 
     Raises:
-        ModelError: the checkpoint is an ensemble or has no such encoder, or 8 bits cost more than 0.005 of mean
-            Pearson. Nothing is written then.
+        ModelError: the checkpoint is an ensemble or has no such encoder, or 8 bits lose more than 0.005 of mean
+            Pearson. Then nothing is written.
         DataError, MediaError: the data cannot be used.
         OutputError: ``out`` exists already.
     """
@@ -55,7 +55,10 @@ def export(model: Path | str, data: Path | str, out: Path | str, *, progress: bo
         fix = "Export each member, and join the new checkpoints with 'reactometer ensemble'"
         raise ModelError(f"{source}: an ensemble cannot be exported", fix=fix)
     if not loaded.networks.encoders or loaded.precision != "float32":
-        raise ModelError(f"{source}: no encoder of images or speech in single precision", fix="Use it as it is")
+        raise ModelError(
+            f"{source}: no encoder of images or speech in single precision",
+            fix="Use the checkpoint without this export",
+        )
     with atomic_folder(Path(out)) as folder:
         prepared = open_for_model(loaded, data, progress=progress)
         before = _pearson(loaded, prepared, progress)
@@ -68,10 +71,10 @@ def export(model: Path | str, data: Path | str, out: Path | str, *, progress: bo
         after = _pearson(load_model(folder, "cpu"), prepared, progress)
         if not after >= before - MAX_LOSS:
             raise ModelError(
-                "in 8 bits the model loses too much of its score on val; it is not kept",
+                "in 8 bits the model loses too much of its score on val; the copy is not written",
                 got=f"mean Pearson {after:.4f} instead of {before:.4f}",
                 expected=f"a loss of at most {MAX_LOSS}",
-                fix="Use the model as it is, or calibrate on more train clips",
+                fix="Use the checkpoint without this export, or calibrate on more train clips",
             )
         change_description(folder, proof={**loaded.description["proof"], "pearson": [before, after]})
     return before, after
@@ -83,8 +86,9 @@ def _pearson(loaded: LoadedModel, prepared: PreparedSet, progress: bool) -> floa
 
 
 def encoder_inputs(networks: Networks, stream: str, items: Iterable[Item]) -> Iterator[dict[str, np.ndarray]]:
-    """Yield the inputs of a stream's encoder, by name, as clips are encoded."""
-    graph, inputs = networks.encoders[stream], list[dict[str, np.ndarray]]()
+    """Yield the inputs of a stream's encoder, by name, for each clip."""
+    graph = networks.encoders[stream]
+    inputs: list[dict[str, np.ndarray]] = []
 
     def record(*arrays: np.ndarray) -> list[np.ndarray]:
         inputs.append(dict(zip(graph.inputs, arrays, strict=True)))
@@ -111,22 +115,23 @@ def quantise_graph(file: Path, examples: Iterable[dict[str, np.ndarray]]) -> Non
     from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
     from onnxruntime.quantization.shape_inference import quant_pre_process
 
-    class Reader(CalibrationDataReader):  # type: ignore[misc]
+    class ExampleReader(CalibrationDataReader):  # type: ignore[misc]
         def get_next(self) -> dict[str, np.ndarray] | None:
-            return next(left, None)
+            return next(iterator, None)
 
-    left, attends = iter(examples), any(node.op_type == "Softmax" for node in onnx.load(file).graph.node)
+    iterator = iter(examples)
+    has_attention = any(node.op_type == "Softmax" for node in onnx.load(file).graph.node)
     prepared = file.with_suffix(".prepared.onnx")
     with quiet_exporter():
         quant_pre_process(str(file), str(prepared), skip_symbolic_shape=True)
         quantize_static(
             str(prepared),
             str(file),
-            Reader(),
+            ExampleReader(),
             quant_format=QuantFormat.QDQ,
             per_channel=True,
             weight_type=QuantType.QInt8,
             activation_type=QuantType.QUInt8,
-            op_types_to_quantize=["Conv", "Gemm", "MatMul"] if attends else None,
+            op_types_to_quantize=["Conv", "Gemm", "MatMul"] if has_attention else None,
         )
     prepared.unlink()

@@ -20,7 +20,7 @@ from reactometer.terminal import is_first_process, messages
 from reactometer.training.export import prove, write_checkpoint
 from reactometer.training.module import ReactionModule
 from reactometer.training.setup import build_training
-from reactometer.training.trainer import CHECKPOINTS, LAST, check_devices, delete_run, load_best, prepare_run_dir, run
+from reactometer.training.trainer import CHECKPOINTS, LAST, check_devices, delete_run, fit, load_best, prepare_run_dir
 
 MODEL_DIR = "model"
 
@@ -36,40 +36,41 @@ def train(
     """Fit a model on the train split, choose its epoch on the val split, and write a checkpoint.
 
     Args:
-        config: a TOML file, or a configuration made in Python.
+        config: a TOML file, or a configuration object.
         overrides: ``section.key=value`` on top of a TOML file.
-        resume: go on from the last finished epoch of a run that was stopped.
+        resume: resume a stopped run from its last finished epoch.
         overwrite: delete an earlier run in the same folder.
-        progress: show bars and a line an epoch on standard error.
+        progress: show bars and one line per epoch on standard error.
 
     Returns:
         The checkpoint, ``<training.out>/model``. Beside it: ``config.json``, ``logs/`` (CSV and TensorBoard) and
         ``checkpoints/``.
 
     Raises:
-        ConfigError, DataError, WeightsError: what is given cannot be trained on.
-        OutputError: the run's folder holds a run already.
+        ConfigError, DataError, WeightsError: the configuration or the dataset cannot be used.
+        OutputError: the run's folder contains a run already.
     """
     if not isinstance(config, Config):
         config = load_config(Path(config), overrides)
-    get_modalities(config.model)  # a name that does not exist, and a device, are reported before any work
+    get_modalities(config.model)  # raises for an unknown name before any work
     check_devices(config.training)
     progress = progress and is_first_process()
     out = prepare_run_dir(config.training.out or Path("runs/run"), MODEL_DIR, resume=resume, overwrite=overwrite)
     prepared = open_data(config.data, config.prepare, progress=progress)
-    detector = config.prepare.detector  # "auto" is settled on each machine that uses the model
+    detector = config.prepare.detector  # "auto" is resolved on each machine that uses the model
     config = config.model_copy(update={"prepare": prepared.settings.model_copy(update={"detector": detector})})
     seed_everything(config.training.seed, workers=True, verbose=False)
     setup = build_training(config, prepared, progress=progress)
-    task, data = ReactionModule(setup.trainable, config.training, setup.data), setup.data
-    if overwrite and is_first_process():  # not before all is ready to go
+    data = setup.data
+    module = ReactionModule(setup.trainable, config.training, data)
+    if overwrite and is_first_process():  # only when the new run is ready to start
         delete_run(out, MODEL_DIR)
     if is_first_process():
         write_atomic(out / "config.json", config.model_dump_json(indent=2) + "\n")
-    trainer = run(task, data, config.training, out, resume=resume, progress=progress)
+    trainer = fit(module, data, config.training, out, resume=resume, progress=progress)
     if trainer.is_global_zero:
-        best = load_best(task, out)
-        about = {
+        best = load_best(module, out)
+        description = {
             "name": prepared.folder.name,
             "detector": prepared.settings.detector,
             "manifest_sha256": prepared.manifest_sha256,
@@ -78,26 +79,26 @@ def train(
         }
         network, labels = setup.model.to("cpu").eval(), prepared.labels
         with atomic_folder(out / MODEL_DIR) as folder:
-            write_checkpoint(folder, network, labels, config, data=about, metrics=best)
+            write_checkpoint(folder, network, labels, config, data=description, metrics=best)
             prove(folder, network, setup.prepared)
             _calibrate(folder, setup.prepared, progress)
     return out / MODEL_DIR
 
 
 def train_once(config: Config, out: Path, *, seed: int, progress: bool) -> Path:
-    """Return the model of a run in ``out``: train it, or resume its training, unless it is finished.
+    """Train the model of a run in ``out``, or resume its training, unless it is finished; return the checkpoint.
 
     Raises:
-        OutputError: the folder holds a run of another configuration.
+        OutputError: the folder contains a run of another configuration.
     """
     training = config.training.model_copy(update={"out": out, "seed": seed})
     config = config.model_copy(update={"training": training})
-    if (about := out / "config.json").is_file():
-        fix = "Name another folder with --out, or delete this one"
-        with wrap_decode_errors(about, OutputError, fix):
-            known = parse_config(parse_json_object(about.read_bytes()), str(about))
-        if _essence(known) != _essence(config):
-            raise OutputError(f"{out}: a run of another configuration", fix=fix)
+    if (file := out / "config.json").is_file():
+        fix = "Set another folder with --out, or delete this one"
+        with wrap_decode_errors(file, OutputError, fix):
+            previous = parse_config(parse_json_object(file.read_bytes()), str(file))
+        if _comparable_settings(previous) != _comparable_settings(config):
+            raise OutputError(f"{out}: the folder contains a run of another configuration", fix=fix)
     if not (out / MODEL_DIR).exists():
         if progress:
             messages.print(f"training {out.name}", style="bold", markup=False)
@@ -105,13 +106,13 @@ def train_once(config: Config, out: Path, *, seed: int, progress: bool) -> Path:
     return out / MODEL_DIR
 
 
-def _essence(config: Config) -> dict[str, object]:
-    """What makes a run what it is, less its folder and what the data set settles."""
+def _comparable_settings(config: Config) -> dict[str, object]:
+    """Return the settings that must be equal to resume a run."""
     return config.model_dump(mode="json", exclude={"prepare": True, "data": {"cache"}, "training": {"out"}})
 
 
 def _calibrate(folder: Path, prepared: PreparedSet, progress: bool) -> None:
-    """Fit intervals on val, where it has clips enough; val chose the epoch, too, so they are a little narrow."""
+    """Fit intervals on val, if it has enough clips. Val selected the epoch, too, so they are a little narrow."""
     try:
         save_uncertainty(folder, fit_uncertainty(load_model(folder), prepared, progress=progress))
     except DataError as error:
@@ -127,27 +128,29 @@ def ensemble(
     seeds: int = 0,
     progress: bool = True,
 ) -> Path:
-    """Train one member a fold, or one a seed, and join them.
+    """Train one member per fold, or per seed, and join them into an ensemble.
 
-    A second call resumes the first, and trains no finished member again.
+    A second call resumes the first and skips finished members.
 
     Args:
-        config: a TOML file, or a configuration made in Python.
-        out: the run's folder: a folder a member, and the ensemble itself in ``model``.
+        config: a TOML file, or a configuration object.
+        out: the run's folder: one folder per member, and the ensemble in ``model``.
         overrides: ``section.key=value`` on top of a TOML file.
-        folds: train and val together are cut into so many folds, nobody in two of them; each is val once.
-        seeds: instead, train on the splits as they are with seeds 0, 1, 2 …
+        folds: number of folds of train and val together. Each person is in exactly one fold; each fold is val once.
+        seeds: number of seeds (0, 1, 2 …) on the splits of the dataset, instead of folds.
         progress: show bars and lines on standard error.
 
     Raises:
-        ConfigError: neither folds nor seeds, or both, or fewer than two; all else as :func:`train`.
-        OutputError: ``out`` holds an ensemble already, or runs of another configuration.
+        ConfigError: neither folds nor seeds, or both, or fewer than two; other errors as in :func:`train`.
+        OutputError: ``out`` contains an ensemble already, or runs of another configuration.
     """
     if not isinstance(config, Config):
         config = load_config(Path(config), overrides)
     if bool(folds) == bool(seeds) or max(folds, seeds) < 2:
         raise ConfigError(
-            "an ensemble has folds or seeds", got=f"folds={folds}, seeds={seeds}", expected="one of them, at least 2"
+            "an ensemble needs either folds or seeds",
+            got=f"folds={folds}, seeds={seeds}",
+            expected="one of them, at least 2",
         )
     out, members = Path(out), []
     for number in range(folds or seeds):

@@ -1,4 +1,4 @@
-"""Fit a model with Lightning, on one or several processes: a run's folder, its checkpoints and logs, and resuming."""
+"""Fit a model with Lightning on one or several processes, with checkpoints, logs, and resuming."""
 
 from __future__ import annotations
 
@@ -32,16 +32,16 @@ from reactometer.errors import ConfigError, OutputError
 from reactometer.io import PART, atomic_file, wrap_decode_errors, wrap_write_errors
 from reactometer.machine import default_workers, keep_freed_memory
 from reactometer.terminal import is_first_process, messages, quiet
-from reactometer.training.optim import move_average, on_gpu
+from reactometer.training.optim import on_gpu, update_average
 
 CHECKPOINTS, BEST, LAST = "checkpoints", "best.ckpt", "last.ckpt"
-MAX_WORKERS = 8  # of a GPU, where none are asked for
+MAX_WORKERS = 8  # loader processes per GPU for training.workers = "auto"
 DDP_STRATEGY = "ddp_find_unused_parameters_true"
-"""The strategy of several processes; a batch may contain no face at all, and leave parameters unused."""
+"""Lightning's strategy for several processes; a batch without any face leaves parameters unused."""
 
 
-def run(
-    task: LightningModule,
+def fit(
+    module: LightningModule,
     data: LightningDataModule,
     settings: TrainingConfig,
     out: Path,
@@ -49,7 +49,7 @@ def run(
     resume: bool,
     progress: bool,
 ) -> Trainer:
-    """Fit ``task`` and keep, in ``out``, the epoch with the largest ``task.score`` on validation, and the last.
+    """Fit ``module`` and save, in ``out``, the epoch with the largest ``module.score`` on validation, and the last.
 
     With ``resume``, training resumes from the last finished epoch.
     """
@@ -70,22 +70,22 @@ def run(
             num_sanity_val_steps=0,
             enable_model_summary=False,
             deterministic="warn",
-            callbacks=_callbacks(settings, out, str(task.score), progress),
+            callbacks=_callbacks(settings, out, str(module.score), progress),
             logger=_loggers(out, checkpoint),
             enable_progress_bar=progress and messages.is_terminal,
         )
         try:
             with wrap_write_errors(out):  # logs, too
-                trainer.fit(task, datamodule=data, ckpt_path=checkpoint, weights_only=False)
-        except SystemExit as stop:  # how Lightning answers Ctrl-C
+                trainer.fit(module, datamodule=data, ckpt_path=checkpoint, weights_only=False)
+        except SystemExit as stop:  # raised by Lightning on Ctrl-C
             if progress:
-                messages.print("stopped in training; go on from the last finished epoch with --resume")
+                messages.print("training stopped; use --resume to resume from the last finished epoch")
             raise KeyboardInterrupt from stop
     return trainer
 
 
 def check_devices(settings: TrainingConfig) -> None:
-    """Check, before any work, that this machine has the devices that a training asks for.
+    """Check that this machine has the configured devices.
 
     Raises:
         ConfigError: ``training.accelerator`` is unknown or not available here, or there are fewer devices.
@@ -97,33 +97,33 @@ def check_devices(settings: TrainingConfig) -> None:
         raise ConfigError(
             f"cannot train on training.accelerator = {settings.accelerator!r}, training.devices = {settings.devices!r}",
             got=str(error).splitlines()[0],
-            fix="Set training.accelerator=auto, or cpu",
+            fix="Set training.accelerator=auto or training.accelerator=cpu",
         ) from error
 
 
-def load_best(task: LightningModule, out: Path) -> dict[str, Any]:
-    """Put the best epoch's (averaged) weights into the task; returns what it scored on validation."""
+def load_best(module: LightningModule, out: Path) -> dict[str, Any]:
+    """Load the (averaged) weights of the best epoch into the module; return its scores on validation."""
     state = read_checkpoint(out / CHECKPOINTS / BEST)
-    task.load_state_dict(state["state_dict"])
+    module.load_state_dict(state["state_dict"])
     return {"split": "val", "epoch": state["epoch"] + 1, **state["val_metrics"]}
 
 
 def read_checkpoint(file: Path) -> dict[str, Any]:
-    """What Lightning kept of a run.
+    """Read a checkpoint of Lightning.
 
     Raises:
-        OutputError: the file is damaged; torch itself would take other numbers for those that were written.
+        OutputError: the file is damaged, which torch itself does not detect.
     """
-    with wrap_decode_errors(file, OutputError, "Start anew with --overwrite"):
+    with wrap_decode_errors(file, OutputError, "Restart with --overwrite"):
         with ZipFile(file) as archive:
             if (damaged := archive.testzip()) is not None:
-                raise BadZipFile(f"other content than was written in {damaged}")
+                raise BadZipFile(f"wrong checksum of {damaged}")
         state: dict[str, Any] = torch.load(file, map_location="cpu", weights_only=False)
     return state
 
 
 def loader_workers(settings: TrainingConfig) -> int:
-    """How many processes a loader of a training has; call it right before they are forked."""
+    """Return the number of processes of a training's loader; call this right before they are forked."""
     if settings.workers != "auto":
         workers = settings.workers
     else:
@@ -133,38 +133,36 @@ def loader_workers(settings: TrainingConfig) -> int:
     return workers
 
 
-def prepare_run_dir(out: Path, made: str, *, resume: bool, overwrite: bool) -> Path:
-    """Return the run's folder, without the leftovers of a killed process; ``made`` is the result of a finished run.
+def prepare_run_dir(out: Path, result: str, *, resume: bool, overwrite: bool) -> Path:
+    """Check the run's folder and remove partial files of killed processes; ``result`` names a finished run's result.
 
     Raises:
-        OutputError: the folder holds a run and you neither resume nor overwrite it, or there is nothing to resume.
+        OutputError: the folder contains a run without ``resume`` or ``overwrite``, or there is no run to resume.
     """
-    if not is_first_process():  # the first one has seen to it
+    if not is_first_process():  # done by the first process
         return out
-    has_run = (out / CHECKPOINTS / LAST).is_file() or (out / made).exists()  # else killed in its first epoch
+    has_run = (out / CHECKPOINTS / LAST).is_file() or (out / result).exists()  # else killed in its first epoch
     if resume and not (out / CHECKPOINTS / LAST).is_file():
         raise OutputError(f"{out}: no run to resume", fix="Start it without --resume")
-    if resume and (out / made).exists():
+    if resume and (out / result).exists():
         raise OutputError(
-            f"{out}: the run is finished; its result is {out / made}", fix="Use it, or start anew with --overwrite"
+            f"{out}: the run is finished; its result is {out / result}", fix="Use it, or restart with --overwrite"
         )
     if has_run and not (resume or overwrite):
-        raise OutputError(
-            f"{out}: holds a run already", fix="Go on with --resume, start anew with --overwrite, or set training.out"
-        )
-    for leftover in (*out.glob(f".*{PART}"), *(out / CHECKPOINTS).glob(f".*{PART}")):  # of a process that was killed
-        shutil.rmtree(leftover) if leftover.is_dir() else leftover.unlink()
+        raise OutputError(f"{out}: the folder contains a run", fix="Use --resume or --overwrite, or set training.out")
+    for path in (*out.glob(f".*{PART}"), *(out / CHECKPOINTS).glob(f".*{PART}")):
+        shutil.rmtree(path) if path.is_dir() else path.unlink()
     return out
 
 
-def delete_run(out: Path, made: str) -> None:
-    """Delete an earlier run, and nothing else that lies in its folder."""
-    for name in (CHECKPOINTS, "logs", made):
+def delete_run(out: Path, result: str) -> None:
+    """Delete an earlier run, but no other files in its folder."""
+    for name in (CHECKPOINTS, "logs", result):
         shutil.rmtree(out / name, ignore_errors=True)
 
 
 def device_arguments(settings: TrainingConfig) -> dict[str, Any]:
-    """Return the arguments of Lightning's ``Trainer`` about processes and devices; torchrun's numbers win."""
+    """Return the arguments of Lightning's ``Trainer`` for processes and devices; torchrun overrides the settings."""
     nodes = 1
     if torch.distributed.is_torchelastic_launched():
         devices = int(os.environ["LOCAL_WORLD_SIZE"])
@@ -192,32 +190,33 @@ def _callbacks(settings: TrainingConfig, out: Path, score: str, progress: bool) 
         LearningRateMonitor("epoch"),
     ]
     if settings.ema_decay > 0:
-        callbacks.append(WeightAveraging(multi_avg_fn=partial(move_average, decay=settings.ema_decay)))
-    if progress and messages.is_terminal:  # a log gets the lines alone
+        callbacks.append(WeightAveraging(multi_avg_fn=partial(update_average, decay=settings.ema_decay)))
+    if progress and messages.is_terminal:  # a log file gets lines only
         callbacks.append(TQDMProgressBar(leave=False))
     return [*callbacks, *([_EpochLogger(score)] if progress else [])]
 
 
 def _loggers(out: Path, checkpoint: Path | None) -> list[Logger]:
-    """CSV and TensorBoard. Of a run that goes on, what was logged after its checkpoint is forgotten, to come again."""
-    kept: list[dict[str, Any]] = []
-    step, file = 0, out / "logs" / "metrics.csv"
+    """Return CSV and TensorBoard loggers; a resumed run drops entries after its checkpoint, which will be repeated."""
+    logged: list[dict[str, Any]] = []
+    step = 0
+    file = out / "logs" / "metrics.csv"
     if checkpoint is not None:
         step = read_checkpoint(checkpoint)["global_step"]
         with file.open(newline="", encoding="utf-8") if file.is_file() else nullcontext(()) as lines:
-            whole = [row for row in csv.DictReader(lines) if None not in row.values()]  # the last one can be cut
-            kept = [{key: value for key, value in row.items() if value} for row in whole if int(row["step"]) < step]
+            rows = [row for row in csv.DictReader(lines) if None not in row.values()]  # the last can be truncated
+            logged = [{key: value for key, value in row.items() if value} for row in rows if int(row["step"]) < step]
     table = CSVLogger(out, "logs", version="")
-    if kept and is_first_process():
-        table.experiment.metrics = kept
+    if logged and is_first_process():
+        table.experiment.metrics = logged
         table.save()
     return [table, TensorBoardLogger(out, "logs", version="", purge_step=step)]
 
 
 class _AtomicCheckpointIO(TorchCheckpointIO):
-    """Writes a checkpoint beside the one it replaces, so that a process that is killed meanwhile leaves that one.
+    """Atomic replacement of a checkpoint, so that a killed process leaves the previous one.
 
-    Lightning's own way writes it among the temporary files; moving it from there can be copying, which can be cut.
+    Lightning moves it from the folder for temporary files, which copies if that is on another disk.
     """
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
@@ -229,7 +228,7 @@ class _AtomicCheckpointIO(TorchCheckpointIO):
 
 
 class _EpochLogger(Callback):
-    """One line an epoch, so that a log tells the story too."""
+    """One line per epoch, for terminals and log files."""
 
     def __init__(self, score: str) -> None:
         self.score = score
