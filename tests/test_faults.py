@@ -192,7 +192,7 @@ REACTOMETER = sys.executable, "-m", "reactometer"
 def test_a_full_standard_output_is_told() -> None:
     with Path("/dev/full").open("w") as full:
         status, told = _run(*REACTOMETER, "--version", stdout=full)
-    assert status == 2 and "error: standard output, or a file: cannot be written: No space left on device" in told
+    assert status == 2 and "error: standard output: cannot be written: No space left on device" in told
 
 
 @pytest.mark.slow

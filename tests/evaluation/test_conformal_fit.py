@@ -134,7 +134,7 @@ def test_intervals_fitted_to_the_clips_that_are_scored_are_no_evidence(
         assert evaluation.coverage is not None
         assert evaluation.coverage.is_in_sample == here
         print_evaluation(evaluation)
-        assert ("fitted to these very clips" in capsys.readouterr().out) == here
+        assert ("fitted to these clips" in capsys.readouterr().out) == here
 
 
 @pytest.mark.slow
