@@ -61,7 +61,7 @@ def serve(port: int) -> None:
 
     from reactometer.inference.checkpoint import load_model
     from reactometer.paths import STARTER
-    from reactometer.serving.metrics import ServiceMetrics
+    from reactometer.serving.queue import ServiceMetrics
     from reactometer.serving.websocket import live_routes
 
     app = FastAPI()

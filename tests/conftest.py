@@ -164,7 +164,7 @@ def lively(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
         def make(out: Path) -> None:
             import torch
 
-            from reactometer.models.weights import load_network
+            from reactometer.models.registry import load_network
             from reactometer.training.export import write_checkpoint
 
             network, about = load_network(source)

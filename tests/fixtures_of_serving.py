@@ -21,7 +21,7 @@ import pytest
 
 if TYPE_CHECKING:
     from reactometer.inference.checkpoint import LoadedModel
-    from reactometer.serving.metrics import ServiceMetrics
+    from reactometer.serving.queue import ServiceMetrics
     from reactometer.serving.websocket import LiveLimits
 
 LONGEST_S = 120.0

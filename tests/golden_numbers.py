@@ -33,8 +33,7 @@ from reactometer.evaluation.calibration import measure_reliability
 from reactometer.evaluation.paired_test import compare_paired
 from reactometer.inference.checkpoint import load_model
 from reactometer.inference.conformal import conformal_half_widths, fit_isotonic_map
-from reactometer.inference.events import find_events
-from reactometer.inference.postprocess import parse_baseline, refine
+from reactometer.inference.postprocess import find_events, parse_baseline, refine
 from reactometer.media.audio_features import log_mel, voice_contours
 from reactometer.media.faces import decode_crop, load_detector
 from reactometer.media.segments import prepare_clip

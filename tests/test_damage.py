@@ -17,7 +17,7 @@ from reactometer.data.feature_store import write_store
 from reactometer.data.inputs import ClipPart, Item, split_parts
 from reactometer.errors import DataError, ModelError, OutputError, ReactometerError
 from reactometer.inference.checkpoint import load_model
-from reactometer.models.weights import load_network
+from reactometer.models.registry import load_network
 from reactometer.paths import STARTER
 from reactometer.training.trainer import _AtomicCheckpointIO, read_checkpoint
 from reactometer.types import Clip, FaceSample, FrameState, PreparedClip

@@ -26,8 +26,7 @@ from reactometer.errors import ConfigError, DataError
 from reactometer.evaluation.metrics import ccc, pearson
 from reactometer.inference.conformal import conformal_half_widths
 from reactometer.inference.elan_vtt import write_elan
-from reactometer.inference.events import find_events
-from reactometer.inference.postprocess import smooth
+from reactometer.inference.postprocess import find_events, smooth
 from reactometer.inference.tables import (
     dump_predictions,
     load_predictions,
@@ -36,7 +35,7 @@ from reactometer.inference.tables import (
     write_table,
 )
 from reactometer.media.segments import MAX_SEGMENT, MIN_NEW_CONTENT_S, part_bounds
-from reactometer.serving.renderers import FORMATS, file_name
+from reactometer.serving.routes import FORMATS, file_name
 from reactometer.types import Prediction, Window
 
 settings.register_profile("here", deadline=None, max_examples=50, database=None, derandomize=True)

@@ -19,8 +19,7 @@ if TYPE_CHECKING:
     from reactometer.cli.demo import demo
     from reactometer.config import Config, load_config
     from reactometer.data.prepare import prepare
-    from reactometer.evaluation.evaluate import evaluate
-    from reactometer.evaluation.submission import submission
+    from reactometer.evaluation.evaluate import evaluate, submission
     from reactometer.inference.checkpoint import load_model
     from reactometer.inference.predictor import predict
     from reactometer.training.compare import compare
@@ -33,7 +32,7 @@ _MODULES = {
     "train": "training.train",
     "compare": "training.compare",
     "ensemble": "training.train",
-    "submission": "evaluation.submission",
+    "submission": "evaluation.evaluate",
     "evaluate": "evaluation.evaluate",
     "predict": "inference.predictor",
     "load_model": "inference.checkpoint",

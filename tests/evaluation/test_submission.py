@@ -15,8 +15,7 @@ from reactometer.config import Config
 from reactometer.data.cache import PreparedSet, write_index
 from reactometer.data.prepare import prepare
 from reactometer.errors import DataError, ModelError, OutputError
-from reactometer.evaluation.evaluate import evaluate
-from reactometer.evaluation.submission import submission
+from reactometer.evaluation.evaluate import evaluate, submission
 from reactometer.inference.checkpoint import load_model
 from reactometer.labels import BASIC, EMI, HUME_REACTION
 

@@ -29,7 +29,7 @@ from reactometer.inference.scores import Score, average_scores, join_parts
 from reactometer.inference.scoring import score_split
 from reactometer.io import format_json, parse_json_object, sha256_of
 from reactometer.models.batches import collate
-from reactometer.models.weights import load_network
+from reactometer.models.registry import load_network
 from reactometer.paths import STARTER
 
 SURE = Uncertainty(0.9, {"face": ModalityIntervals(20, (0.1, 0.3))}, {})

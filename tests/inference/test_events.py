@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from reactometer.errors import ConfigError
-from reactometer.inference.events import find_events
+from reactometer.inference.postprocess import find_events
 from reactometer.types import Event, Prediction, Window
 
 

@@ -60,7 +60,7 @@ WATCH = """
 import json, sys
 from pathlib import Path
 from reactometer.inference.checkpoint import load_model
-from reactometer.models.weights import load_network
+from reactometer.models.registry import load_network
 folder, usual, out = map(Path, sys.argv[1:])
 
 def load(own):

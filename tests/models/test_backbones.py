@@ -14,8 +14,8 @@ from transformers import AutoConfig, AutoModel
 from reactometer.errors import WeightsError
 from reactometer.models.audio_encoders import SpeechEncoder
 from reactometer.models.backbones import Backbone, describe_backbone, load_backbone, rebuild_backbone
+from reactometer.models.registry import load_network
 from reactometer.models.vision_encoders import ClipEncoder, FrameEncoder
-from reactometer.models.weights import load_network
 from reactometer.paths import STARTER
 from small_networks import (
     CLIPS,

@@ -17,7 +17,7 @@ from safetensors.torch import load_file, save
 from reactometer.errors import ModelError
 from reactometer.inference.checkpoint import join_models
 from reactometer.io import format_json, parse_json_object
-from reactometer.models.weights import load_network, save_weights
+from reactometer.models.registry import load_network, save_weights
 
 WEIGHTS = "weights.safetensors"
 

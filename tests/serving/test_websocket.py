@@ -21,7 +21,7 @@ from live_clips import encode_frame, pack, pieces_of
 from reactometer.inference.checkpoint import LoadedModel
 from reactometer.live.protocol import HEAD, MAX_FRAME_BYTES, Packet, PacketKind, jpeg_size, unpack
 from reactometer.live.scorer import LiveScorer
-from reactometer.serving.metrics import ServiceMetrics
+from reactometer.serving.queue import ServiceMetrics
 from reactometer.serving.websocket import LiveLimits
 from reactometer.types import SOUND_RATE_HZ, ByteArray
 

@@ -26,8 +26,7 @@ from reactometer.inference.runtime import FaceInput, VoiceInput, open_graph, ses
 from reactometer.models.architectures import ARCHITECTURES
 from reactometer.models.heads import CrossModalHead
 from reactometer.models.model import ReactionModel
-from reactometer.models.registry import build_model, load_encoders
-from reactometer.models.weights import load_network
+from reactometer.models.registry import build_model, load_encoders, load_network
 from reactometer.training import export as export_module
 from reactometer.training.export import differences, prove, write_checkpoint
 from reactometer.training.features import set_training_stats

@@ -16,7 +16,7 @@ from safetensors.torch import load_file
 from reactometer.config import Config
 from reactometer.data.cache import PreparedSet
 from reactometer.errors import ConfigError, DataError, OutputError, WeightsError
-from reactometer.models.weights import load_network
+from reactometer.models.registry import load_network
 from reactometer.training.optim import warmup_cosine
 from reactometer.training.setup import build_training
 from reactometer.training.train import train

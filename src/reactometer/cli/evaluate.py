@@ -109,7 +109,7 @@ def submission(
     device: DeviceOption = "auto",
 ) -> None:
     """Write the submission file of a challenge (ABAW5 or EMI), one row per test clip."""
-    from reactometer.evaluation.submission import submission as run
+    from reactometer.evaluation.evaluate import submission as run
     from reactometer.inference.checkpoint import load_model
 
     render.print_written([run(load_model(model, device), data, out)])

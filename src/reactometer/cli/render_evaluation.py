@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from reactometer.data.splits import CleanSplit
     from reactometer.evaluation.audit import Audit
     from reactometer.evaluation.bootstrap import Interval
-    from reactometer.evaluation.coverage import Coverage
+    from reactometer.evaluation.calibration import Coverage
     from reactometer.evaluation.evaluate import Evaluation
     from reactometer.evaluation.paired_test import Paired
     from reactometer.evaluation.subgroups import Group

@@ -10,7 +10,7 @@ from pathlib import Path
 from xml.etree import ElementTree
 from xml.etree.ElementTree import Element, SubElement
 
-from reactometer.inference.events import find_events
+from reactometer.inference.postprocess import find_events
 from reactometer.io import write_atomic
 from reactometer.types import Prediction, Window
 

@@ -12,9 +12,9 @@ from pathlib import Path
 from reactometer.errors import OutputError, require
 from reactometer.inference import tables
 from reactometer.inference.elan_vtt import write_elan, write_subtitles
-from reactometer.inference.events import DEFAULT_THRESHOLD, check_threshold
 from reactometer.inference.overlay import write_overlay
 from reactometer.inference.plot import PICTURE_ENDINGS, draw_timeline
+from reactometer.inference.postprocess import DEFAULT_THRESHOLD, check_threshold
 from reactometer.io import check_writable
 from reactometer.types import Prediction
 

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from pydantic import TypeAdapter
 
 from reactometer.errors import OutputError, require
-from reactometer.inference.events import find_events
+from reactometer.inference.postprocess import find_events
 from reactometer.io import atomic_file, format_csv, write_atomic
 from reactometer.types import BOUNDS, IntervalBounds, Prediction
 

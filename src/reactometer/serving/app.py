@@ -21,8 +21,7 @@ from reactometer.errors import OutputError, ReactometerError, RequestError
 from reactometer.inference.checkpoint import LoadedModel
 from reactometer.io import DISK_FULL_ERRNOS, find_errno
 from reactometer.serving.auth import RequestGuard, error_response
-from reactometer.serving.metrics import ServiceMetrics
-from reactometer.serving.queue import JobQueue, Settings, logger
+from reactometer.serving.queue import JobQueue, ServiceMetrics, Settings, logger
 from reactometer.serving.routes import PAGE, Service, router
 from reactometer.serving.websocket import live_routes
 

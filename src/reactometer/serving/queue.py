@@ -1,4 +1,4 @@
-"""The job queue: clips are read by worker processes and scored; results are saved in the job store."""
+"""The job queue: clips are read by worker processes and scored; results are saved in the job store. Its metrics."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from threading import Condition, Lock, Thread
 from typing import Any
 
 from filelock import FileLock, Timeout
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
 from reactometer.errors import ConfigError, OutputError, RequestError
 from reactometer.inference.checkpoint import LoadedModel
@@ -22,10 +23,37 @@ from reactometer.machine import default_workers
 from reactometer.media.audio import LEVEL_INTERVAL_S, levels_db
 from reactometer.media.segments import MAX_SEGMENT
 from reactometer.serving.job_store import DONE, FAILED, Job, JobStore
-from reactometer.serving.metrics import ServiceMetrics
 from reactometer.types import MediaInfo, Prediction
 from reactometer.workers.decoder import READ_ERRORS, Segment, error_message
 from reactometer.workers.media_worker import MediaWorker, ResourceLimits
+
+SECONDS = (0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 100.0, 300.0, 1000.0)
+
+
+class ServiceMetrics:
+    """Prometheus counters of one service, in a separate registry."""
+
+    def __init__(self) -> None:
+        self.registry = registry = CollectorRegistry()
+        self.requests = Counter(
+            "reactometer_requests", "Number of requests by route and status.", ("route", "status"), registry=registry
+        )
+        self.clips = Counter("reactometer_clips", "Number of clips by outcome.", ("outcome",), registry=registry)
+        self.seconds = Histogram(
+            "reactometer_clip_seconds",
+            "Seconds per clip in each stage: wait (in the queue), predict.",
+            ("stage",),
+            buckets=SECONDS,
+            registry=registry,
+        )
+        self.queued = Gauge("reactometer_queue_clips", "Number of clips in the queue.", registry=registry)
+        self.running = Gauge("reactometer_running_clips", "Number of running clips.", registry=registry)
+        self.live = Gauge("reactometer_live_sessions", "Number of open live sessions.", registry=registry)
+
+    def text(self) -> bytes:
+        """Format all metrics as Prometheus text."""
+        return generate_latest(self.registry)
+
 
 logger = logging.getLogger(__name__)
 

@@ -39,9 +39,8 @@ from reactometer.models.audio_encoders import SpeechEncoder
 from reactometer.models.batches import Batch, collate
 from reactometer.models.heads import masked_moments
 from reactometer.models.model import ReactionModel
-from reactometer.models.registry import describe_encoders
+from reactometer.models.registry import describe_encoders, save_weights
 from reactometer.models.vision_encoders import ClipEncoder, FrameEncoder
-from reactometer.models.weights import save_weights
 from reactometer.terminal import quiet
 from reactometer.training.features import encode_inputs, training_stats
 
