@@ -81,12 +81,12 @@ def _sections(config: type[BaseModel], notes: dict[tuple[str, str], list[str]]) 
 
 
 def _default(value: object) -> str:
-    """As TOML has it."""
+    """Format a value as TOML does."""
     return "" if value is None else f"`{str(value).lower() if isinstance(value, bool) else value}`"
 
 
 def _takes(own: Any) -> str:
-    """A type, in words; empty of None, and of what bounds a number."""
+    """Describe a type in words, without None and without the range of a number."""
     if get_origin(own) is Literal:
         return " or ".join(f"`{value}`" for value in get_args(own))
     if get_origin(own) is not tuple and get_args(own):

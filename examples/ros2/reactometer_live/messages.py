@@ -22,30 +22,30 @@ COLOURS = {
 
 
 def time_of(stamp: Any) -> float:
-    """Seconds of a ``builtin_interfaces/Time``."""
+    """Return a ``builtin_interfaces/Time`` in seconds."""
     return float(stamp.sec) + 1e-9 * float(stamp.nanosec)
 
 
 def image_piece(message: Any) -> Packet:
-    """The frame of a ``sensor_msgs/Image``; decoded when it is looked at. Raises ValueError for an unknown encoding."""
+    """Convert a ``sensor_msgs/Image``, which is decoded when it is used; raise ValueError for an unknown encoding."""
     if message.encoding not in COLOURS:
         raise ValueError(f"encoding {message.encoding} is not one of {', '.join(COLOURS)}")
     return Packet(PacketKind.FRAME, time_of(message.header.stamp), lambda: _rgb(message))
 
 
 def compressed_piece(message: Any) -> Packet:
-    """The frame of a ``sensor_msgs/CompressedImage``: JPEG or PNG."""
+    """Convert a ``sensor_msgs/CompressedImage``: JPEG or PNG."""
     return Packet(PacketKind.FRAME, time_of(message.header.stamp), lambda: _decoded(bytes(message.data)))
 
 
 def sound_piece(message: Any, ended_s: float) -> Packet:
-    """The sound of an ``audio_common_msgs/AudioData`` of 16 bits, mono, 16 kHz, which carries no time of its own."""
+    """Convert an ``audio_common_msgs/AudioData`` of 16 bits, mono, 16 kHz, whose message carries no time."""
     samples = np.frombuffer(bytes(message.data), dtype="<i2").astype(np.float32) / 32767
     return Packet(PacketKind.SOUND, ended_s - len(samples) / 16_000, samples)
 
 
 def score_as_text(score: LiveScore, labels: tuple[str, ...]) -> str:
-    """JSON for a ``std_msgs/String``: as the protocol's (docs/live.md)."""
+    """Return JSON for a ``std_msgs/String``, as in the protocol (docs/live.md)."""
     latency_ms = round(1000 * score.latency_s, 1)
     return json.dumps({**score_as_json(score, labels), "latency_ms": latency_ms})
 
