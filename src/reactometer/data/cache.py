@@ -37,7 +37,7 @@ class PreparedRow:
     n_samples: int = 0
     n_faces: int = 0
     n_unreadable: int = 0
-    has_sound: bool = False  # some part is audible
+    has_sound: bool = False  # at least one part is audible
 
 
 @dataclass(frozen=True)
@@ -67,7 +67,7 @@ class PreparedSet:
 
 
 def load_clip(row: PreparedRow) -> PreparedClip:
-    """Load a prepared clip; an unreadable clip is empty. Raise DataError if its file is missing or damaged."""
+    """Load a prepared clip, empty if the media was unreadable. Raise DataError if its file is missing or damaged."""
     if row.file is None:
         return PreparedClip(0.0, 0.0, (), None)
     with (
@@ -80,7 +80,7 @@ def load_clip(row: PreparedRow) -> PreparedClip:
 
 
 def open_prepared(folder: Path) -> PreparedSet:
-    """Open a folder written by :func:`prepare`; raise DataError for any other folder, or another format."""
+    """Open a folder written by :func:`~reactometer.data.prepare.prepare`; raise DataError for others."""
     file = folder / INDEX_FILE
     if not file.is_file():
         raise DataError(f"{folder}: not a prepared dataset", fix="Run 'reactometer prepare DATA'")
@@ -98,7 +98,7 @@ def write_index(prepared: PreparedSet) -> None:
 
 
 def write_clip(file: Path, clip: PreparedClip, counts: Mapping[str, Any]) -> None:
-    """Write a prepared clip with its counts, atomically."""
+    """Write a prepared clip with its counts (the other fields of its :class:`PreparedRow`), atomically."""
     with atomic_file(file) as partial, partial.open("wb") as stream:
         np.savez(stream, **{**_pack(clip), "counts": np.array(json.dumps(counts))})  # type: ignore[arg-type]
 
@@ -129,7 +129,7 @@ def _pack(clip: PreparedClip) -> dict[str, np.ndarray]:
 
 
 def _unpack(arrays: dict[str, np.ndarray]) -> PreparedClip:
-    crops = np.split(arrays["crop_bytes"], arrays["crop_ends"])
+    crops = np.split(arrays["crop_bytes"], arrays["crop_ends"])  # and an empty array at the end
     columns = zip(arrays["times_s"], arrays["states"], arrays["boxes"], arrays["scores"], crops, strict=False)
     samples = tuple(
         FaceSample(
@@ -147,7 +147,7 @@ def _unpack(arrays: dict[str, np.ndarray]) -> PreparedClip:
 
 
 def claim_folder(folder: Path) -> None:
-    """Make the folder of a cache; raise DataError if it contains other files."""
+    """Create a cache's folder; raise DataError if it contains other files."""
     make_folder(folder)
     names = {entry.name for entry in folder.iterdir()}
     if any(name not in ("clips", FEATURES, INDEX_FILE) and not name.endswith(PART) for name in names):
@@ -157,6 +157,6 @@ def claim_folder(folder: Path) -> None:
 
 
 def default_folder(data: Path, face: str | None = None, voice: str | None = None) -> Path:
-    """Return the default folder of a prepared dataset or of its features, in the user's cache."""
+    """Return the default folder, in the user's cache, of a prepared dataset or of its features by these settings."""
     key = json.dumps([str(data.resolve()), face, voice])
     return cache_folder() / "prepared" / f"{data.resolve().stem}-{sha256(key.encode()).hexdigest()[:12]}"

@@ -39,15 +39,15 @@ HIDDEN_SHARES = (0.25, 0.5, 0.75, 0.9, 1.0)
 SNR_DB = (20, 10, 5, 0, -5)
 SIDES_PX = (112, 56, 28, 14, 8)
 RATE_STEPS = (2, 5, 10, 25)
-"""Levels of each corruption. Sides are used if below the crops'; the frame rate is divided by each step."""
+"""Levels of each corruption. Only sides below the prepared crops' are used; each step divides the frame rate."""
 
 UNCHANGED = "unchanged"
 
 HIDDEN_S = 1.0
-"""Length of a hidden segment, seconds, about that of a hand or a turned head in front of the face."""
+"""Length of a hidden segment, seconds: about as long as a hand covers the face or the head is turned away."""
 
 PAUSE_DB = 22.0
-"""Level of pauses below the loudest segment, dB; as in :mod:`reactometer.media.audio_features`."""
+"""Segments this far below the loudest one, dB, are pauses, as in :mod:`reactometer.media.audio_features`."""
 
 
 @dataclass(frozen=True)
@@ -57,14 +57,14 @@ class Point:
     level: str
     metrics: Metrics
     intervals: Intervals
-    loss: Interval  # of mean Pearson against the unchanged clips, paired; a constant prediction counts as 0
+    loss: Interval  # paired decrease of mean Pearson from the unchanged clips; constant predictions count as 0
 
 
 @dataclass(frozen=True)
 class Degradation:
     """All curves of a model on one split: the content of ``degradation.json``."""
 
-    data: str
+    data: str  # name of the prepared dataset's folder
     split: str
     curves: dict[str, tuple[Point, ...]]  # by corruption; the unchanged clips are the first point
 
@@ -81,13 +81,13 @@ def measure_robustness(
 ) -> Degradation:
     """Score a model on degraded clips, level by level; write ``degradation.json`` and ``degradation.png``.
 
-    Corruptions of a modality that the model does not use are left out. Random choices are made once per clip: a higher
-    share hides the same segments and more, and the same noise only grows.
+    Corruptions of a modality that the model does not use are left out. The random numbers of a clip are the same
+    at all levels: a higher share hides the same segments and more, and only the noise's amplitude changes.
 
     Args:
         loaded: a model of videos; feature tables cannot be degraded.
         prepared: clips, prepared as the model's training data were.
-        split, by, n_resamples: as of :func:`~reactometer.evaluation.evaluate.evaluate`.
+        split, by, n_resamples: as in :func:`~reactometer.evaluation.evaluate.evaluate`.
         out: an existing folder.
         progress: show a bar on standard error.
 
@@ -97,7 +97,7 @@ def measure_robustness(
     rows, corruptions = prepared.split(split), corruptions_for(loaded)
     labelled = [index for index, row in enumerate(rows) if row.clip.labels]
     targets = np.array([rows[index].clip.labels for index in labelled]).reshape(len(labelled), len(loaded.labels))
-    measure(targets, targets, loaded.labels)  # raises, before the slow part, if there is no score
+    measure(targets, targets, loaded.labels)  # raise early if no metric is defined
     resampling = choose_units([rows[index].clip for index in labelled], by, n_resamples)
     transforms = {(name, level): levels[level] for name, levels in corruptions.items() for level in levels}
     predictions = _predict_corrupted(loaded, prepared, split, [*transforms.values()], progress)
@@ -142,15 +142,15 @@ def corruptions_for(loaded: LoadedModel) -> dict[str, dict[str, ClipTransform]]:
 
 
 def plot_degradation(degradation: Degradation) -> Figure:
-    """Plot one panel per nuisance: mean Pearson with its interval, and each emotion; a gap where it is undefined."""
+    """Plot one panel per corruption: Pearson of each emotion, and their mean with its interval; gaps if undefined."""
     figure, panels = make_panels(len(degradation.curves), columns=2, size=(4.6, 3.2))
     for (corruption, points), panel in zip(degradation.curves.items(), panels, strict=True):
         levels, labels = [point.level for point in points], points[0].metrics.labels
         panel.plot(levels, np.array([point.metrics.pearson for point in points], float), alpha=0.7, label=labels)
         means = np.array([point.metrics.mean_pearson for point in points], float)
-        bounds = [point.intervals.mean["pearson"] for point in points]
-        bars = np.array([(bar.low, bar.high) if bar else (np.nan, np.nan) for bar in bounds]).T  # (2, levels)
-        panel.errorbar(levels, means, np.abs(bars - means), color="black", marker="o", capsize=3, label="mean")
+        intervals = [point.intervals.mean["pearson"] for point in points]
+        bounds = np.array([(ci.low, ci.high) if ci else (np.nan, np.nan) for ci in intervals]).T  # (2, levels)
+        panel.errorbar(levels, means, np.abs(bounds - means), color="black", marker="o", capsize=3, label="mean")
         panel.axhline(0.0, color="0.6", linewidth=0.8)
         panel.set_ylim(top=1.0)
         panel.set_title(corruption, fontsize=10)
@@ -165,7 +165,7 @@ def plot_degradation(degradation: Degradation) -> Figure:
 def _predict_corrupted(
     loaded: LoadedModel, prepared: PreparedSet, split: str, transforms: Sequence[ClipTransform], progress: bool
 ) -> list[Array]:
-    """Predict (clips, L) intensities of the unchanged clips, then after each transform."""
+    """Return (clips, L) predicted intensities of the unchanged clips, then of the clips after each transform."""
     rows, sampling, by_member = prepared.split(split), loaded.sampling, []
     for member in loaded.members:
         unchanged = open_reader(member, prepared, split, sampling, progress=progress)
@@ -181,9 +181,9 @@ def _predict_corrupted(
 
 
 def hide_face(clip: PreparedClip, rng: np.random.Generator, share: float) -> PreparedClip:
-    """Hide the face in ``share`` (in [0, 1], rounded to whole frames) of the sampled frames, by segments of 1 s.
+    """Hide the face in ``share`` (in [0, 1], rounded to whole frames) of the sampled frames, in segments of 1 s.
 
-    With the same generator, a larger share hides what a smaller one hides. Frames without a face count as any other.
+    With the same generator, a larger share hides all frames that a smaller one hides. Frames without a face count too.
     """
     times_s = np.array([sample.time_s for sample in clip.samples])  # (T,)
     segment = np.floor((times_s - clip.start_s) / HIDDEN_S + rng.random()).astype(int)  # (T,) index of the segment
@@ -197,7 +197,7 @@ def hide_face(clip: PreparedClip, rng: np.random.Generator, share: float) -> Pre
 
 
 def add_noise(clip: PreparedClip, rng: np.random.Generator, snr_db: float) -> PreparedClip:
-    """Add white noise ``snr_db`` below the clip's speech, scaled to full scale; a clip without sound is unchanged."""
+    """Add white noise ``snr_db`` below the clip's speech, scaled down to avoid clipping; silent clips are unchanged."""
     if clip.waveform is None or not is_audible(clip.waveform):
         return clip
     noise = rng.standard_normal(len(clip.waveform))  # (S,)

@@ -35,7 +35,7 @@ MIN_CHANGE = 0.005
 """Smaller changes are reported as no change."""
 
 MAX_STRONGEST = 3
-"""Maximum number of reported emotions; the second and third need the minimum intensity of subtitles."""
+"""Maximum number of reported emotions; all but the first need the minimum intensity of subtitles."""
 
 N_CELLS, SQUARE_CELLS = 8, 2
 """Side of the face map, and side of the square that slides over it, in cells."""
@@ -43,7 +43,7 @@ N_CELLS, SQUARE_CELLS = 8, 2
 N_SQUARES = (N_CELLS - SQUARE_CELLS + 1) ** 2
 
 MAX_MAP_FRAMES = 16
-"""Maximum number of evenly spaced frames for the face map; it correlates by 0.99 with the map of all frames."""
+"""Maximum number of evenly spaced frames for the face map, which correlates by 0.99 with the map of all frames."""
 
 Span = tuple[float, float]
 
@@ -61,7 +61,7 @@ class Attribution:
     start_s: float
     end_s: float
     modalities: Mapping[str, FloatArray]  # "face", "voice" -> (L,) changes; empty if the model uses only one of them
-    spans: tuple[Span, ...]  # K hidden windows: start and end, seconds
+    spans: tuple[Span, ...]  # start and end of the K hidden spans, seconds
     windows: Mapping[str, FloatArray]  # "face", "voice" -> (K, L) changes
     frame_times_s: FloatArray  # (T,) of the model's input frames that show the face
     faces: ByteArray  # (T, 3, H, W) uint8 RGB, the same frames
@@ -95,7 +95,7 @@ def explain(
     """Measure how each emotion changes when a modality, some seconds, or a part of the face is hidden.
 
     The result describes what the model used, not what the person felt. Changes do not add up to the intensity: if two
-    moments, or face and voice, show the same, hiding one of them changes little.
+    moments, or face and voice, express the same emotion, hiding one of them changes little.
 
     Args:
         video: a video or sound file.
@@ -109,7 +109,7 @@ def explain(
         MediaError: the file cannot be read, or contains neither a face nor a voice that the model uses.
         ModelError: the model does not exist, is damaged, or takes features instead of media.
     """
-    bounds = _parse_span(span)
+    bounds = _parse_bounds(span)
     loaded = model if isinstance(model, LoadedModel) else load_model(model)
     clip = _read(str(video), loaded, bounds)
     prediction = _predict(str(video), loaded, clip)
@@ -118,14 +118,14 @@ def explain(
     inputs = [_EncodedInput(member.networks, to_item(clip, member.sampling)) for member in loaded.members]
     available = [name for name in MODALITIES if _Mask(name).applies_to(inputs[0])]
     length_s = min(max(HIDDEN_RATIO * clip.duration_s, MIN_HIDDEN_S), MAX_HIDDEN_S)
-    spans = _spans(0.0, clip.duration_s, WindowSpec(length_s, length_s / 2))
+    spans = _sliding_windows(0.0, clip.duration_s, WindowSpec(length_s, length_s / 2))
     masks = [_Mask(name) for name in available]
-    masks += [_Mask(name, *window) for name in available for window in spans]
+    masks += [_Mask(name, *hidden) for name in available for hidden in spans]
     has_map = face_map and "face" in available
     n_scores = 1 + len(masks) + has_map * (1 + N_SQUARES)
     with progress_bar("explaining", n_scores * len(inputs), progress) as advance:
-        changes = _changes(loaded, inputs, lambda encoded: encoded.features, masks, advance)
-        squares = map_face(loaded, inputs, advance) if has_map else None
+        changes = _intensity_changes(loaded, inputs, lambda encoded: encoded.features, masks, advance)
+        face_changes = map_face(loaded, inputs, advance) if has_map else None
     has_content = np.array([mask.applies_to(inputs[0]) for mask in masks])
     changes = np.where(has_content[:, None], changes, np.float32(np.nan))
     by_modality, by_window = np.split(changes, [len(available)])
@@ -139,12 +139,12 @@ def explain(
         windows=dict(zip(available, by_window.reshape(len(available), len(spans), -1), strict=True)),
         frame_times_s=clip.start_s + inputs[0].media.times_s[face_mask],
         faces=inputs[0].media.frames[face_mask],
-        face_map=squares,
+        face_map=face_changes,
         crop_share=loaded.sampling.crop_share,
     )
 
 
-def _parse_span(text: str | None) -> Span | None:
+def _parse_bounds(text: str | None) -> Span | None:
     if text is None:
         return None
     span = parse_span(text)
@@ -182,17 +182,17 @@ def _predict(path: str, model: LoadedModel, clip: PreparedClip) -> Prediction:
     """Predict the clip and its windows with the settings of ``predict``."""
     window_s = min(max(WINDOW_RATIO * clip.duration_s, MIN_WINDOW_S), DEFAULT_WINDOW_S)
     spec = WindowSpec(window_s, window_s / 2)
-    windows = [
+    segments = [
         (MAX_SEGMENT, clip),
-        *((spec, slice_clip(clip, *window)) for window in _spans(clip.start_s, clip.end_s, spec)),
+        *((spec, slice_clip(clip, *window)) for window in _sliding_windows(clip.start_s, clip.end_s, spec)),
     ]
     options = PredictOptions(spec.length_s, spec.hop_s)
-    (prediction,) = Predictor(model, options).predict_segments(path, windows)
+    (prediction,) = Predictor(model, options).predict_segments(path, segments)
     return prediction
 
 
-def _spans(start_s: float, end_s: float, spec: WindowSpec) -> tuple[Span, ...]:
-    """Return overlapping windows that cover a span."""
+def _sliding_windows(start_s: float, end_s: float, spec: WindowSpec) -> tuple[Span, ...]:
+    """Return the bounds of overlapping windows that cover [start_s, end_s]."""
     count = 1 + max(0, math.ceil((end_s - start_s - MIN_NEW_CONTENT_S - spec.length_s) / spec.hop_s))
     starts = [start_s + number * spec.hop_s for number in range(count)]
     return tuple((begin_s, min(begin_s + spec.length_s, end_s)) for begin_s in starts)
@@ -211,8 +211,8 @@ class _EncodedInput:
         return replace(self.networks.encode_face(media), voice=voice, voice_times_s=voice_times_s)
 
 
-_Change = Callable[[_EncodedInput], Item]
-"""Return the features of a changed input."""
+_Occlusion = Callable[[_EncodedInput], Item]
+"""Return the features of an input with a part hidden."""
 
 
 @dataclass(frozen=True)
@@ -227,9 +227,9 @@ class _Mask:
         """Remove the hidden steps from the features; a clip encoder encodes the remaining frames again."""
         features, media = encoded.features, encoded.media
         if self.modality == "voice":
-            is_visible = ~self._within(features.voice_times_s)
-            times_s = features.voice_times_s[is_visible]
-            return replace(features, voice=features.voice[is_visible], voice_times_s=times_s)
+            remaining = ~self._within(features.voice_times_s)
+            times_s = features.voice_times_s[remaining]
+            return replace(features, voice=features.voice[remaining], voice_times_s=times_s)
         if encoded.networks.face and encoded.networks.face.kind == "clips":
             return encoded.encode_face(replace(media, face_mask=media.face_mask & ~self._within(media.times_s)))
         return replace(features, face_mask=features.face_mask & ~self._within(features.times_s))
@@ -244,18 +244,18 @@ class _Mask:
         return (times_s >= self.start_s) & (times_s < self.end_s)
 
 
-def _changes(
+def _intensity_changes(
     model: LoadedModel,
     inputs: Sequence[_EncodedInput],
-    baseline: _Change,
-    changes: Sequence[_Change],
+    baseline: _Occlusion,
+    occlusions: Sequence[_Occlusion],
     advance: Callable[[], None],
 ) -> FloatArray:
-    """Return (K, L): the intensities of the unchanged input minus those with each of K changes."""
+    """Return (K, L): the intensities with the baseline minus those with each of the K occlusions."""
 
     def items(encoded: _EncodedInput) -> Iterator[Item]:
-        for index, change in enumerate([baseline, *changes]):
-            yield replace(change(encoded), clip_index=index)
+        for index, occlude in enumerate([baseline, *occlusions]):
+            yield replace(occlude(encoded), clip_index=index)
             advance()
 
     scores = average_scores([list(score_items(encoded.networks, items(encoded))) for encoded in inputs])
@@ -272,14 +272,14 @@ def map_face(model: LoadedModel, inputs: Sequence[_EncodedInput], advance: Calla
     covers = np.zeros((N_SQUARES, N_CELLS, N_CELLS), dtype=bool)  # True: hidden
     for cover, (row, column) in zip(covers, np.ndindex((N_CELLS - SQUARE_CELLS + 1,) * 2), strict=True):
         cover[row : row + SQUARE_CELLS, column : column + SQUARE_CELLS] = True
-    hide = [partial(_hide_cells, hidden=cover) for cover in covers]
-    changes = _changes(model, inputs, partial(_hide_cells, hidden=np.zeros_like(covers[0])), hide, advance)
-    sums = np.einsum("sl,sij->lij", changes, covers)
-    return np.asarray(sums / covers.sum(axis=0), np.float32)
+    occlusions = [partial(_hide_cells, hidden=cover) for cover in covers]
+    baseline = partial(_hide_cells, hidden=np.zeros_like(covers[0]))
+    changes = _intensity_changes(model, inputs, baseline, occlusions, advance)
+    return np.asarray(np.einsum("sl,sij->lij", changes, covers) / covers.sum(axis=0), np.float32)
 
 
 def _hide_cells(encoded: _EncodedInput, hidden: np.ndarray) -> Item:
-    """Encode at most ``MAX_MAP_FRAMES`` frames, the hidden cells (N_CELLS, N_CELLS) in each frame's mean colour."""
+    """Encode at most ``MAX_MAP_FRAMES`` frames; fill ``hidden`` cells, (N_CELLS, N_CELLS), with the frame's mean."""
     media = encoded.media
     visible = np.flatnonzero(media.face_mask)
     if len(visible) > MAX_MAP_FRAMES:

@@ -1,4 +1,4 @@
-"""The Hugging Face Hub (or ``HF_ENDPOINT``): download encoders and checkpoints, push checkpoints."""
+"""Download encoders and checkpoints from the Hugging Face Hub (or ``HF_ENDPOINT``), and push checkpoints."""
 
 from __future__ import annotations
 
@@ -24,16 +24,16 @@ from reactometer.paths import find_yunet, offline_encoder
 REPOSITORY = re.compile(r"[\w.-]+/[\w.-]+")
 YUNET = "yunet"
 
-MEMBERS = ("[0-9][0-9]", "[0-9][0-9][0-9]")  # folders of an ensemble's members
+CHECKPOINT_FOLDERS = ("", "[0-9][0-9]/", "[0-9][0-9][0-9]/")  # the checkpoint itself, and an ensemble's members
 CHECKPOINT_PATTERNS = (
     CARD_FILE,
-    *(f"{folder}{file}" for file in CHECKPOINT_FILES for folder in ("", *(f"{member}/" for member in MEMBERS))),
+    *(f"{folder}{file}" for file in CHECKPOINT_FILES for folder in CHECKPOINT_FOLDERS),
 )
-"""The files of a checkpoint, as patterns; nothing else is pushed."""
+"""File patterns of a checkpoint; other files are not pushed."""
 
 ENCODER_CONFIG, ENCODER_WEIGHTS = "config.json", "model.safetensors"
 ENCODER_PATTERNS = (CARD_FILE, ENCODER_CONFIG, "*processor*_config.json", "processor_config.json", ENCODER_WEIGHTS)
-"""The files of an encoder, as patterns: its card and licence, architecture, how its input is prepared, its weights."""
+"""File patterns of an encoder: model card with the licence, architecture, preprocessing and weights."""
 
 CHECK_NAME = "Check the name and revision; for a private repository, log in with 'hf auth login' or set HF_TOKEN"
 CHECK_NETWORK = "Check the network, and HF_ENDPOINT and HF_HUB_OFFLINE if they are set"
@@ -49,23 +49,23 @@ class PushResult:
 
 
 def download(name: str, to: Path | str | None = None, *, revision: str | None = None) -> Path:
-    """Get YuNet, an encoder or a checkpoint onto this machine, into the usual cache or into a folder.
+    """Download the face detector YuNet, an encoder or a checkpoint into a cache or a folder.
 
-    YuNet goes to the cache of this package, anything else to Hugging Face's. Files that are there already, in
-    ``$REACTOMETER_WEIGHTS`` or in a cache, are not downloaded again. Only graphs, weights in safetensors, JSON
-    and pictures are downloaded, and a checkpoint is loaded once to check it.
+    YuNet is cached by this package, encoders and checkpoints by Hugging Face. Files that exist already, in
+    ``$REACTOMETER_WEIGHTS`` or in a cache, are not downloaded again. Only graphs, weights in safetensors, JSON,
+    model cards and plots are downloaded, and a checkpoint is loaded once to check it.
 
     Args:
         name: "yunet", or a repository of the Hub, ``OWNER/NAME``.
-        to: copy the files here, so that ``$REACTOMETER_WEIGHTS`` can name this folder: YuNet by its file name, a
-            repository as ``OWNER--NAME``, which must not exist yet.
+        to: copy the files into this folder, which ``$REACTOMETER_WEIGHTS`` can then name. A repository is copied to
+            its subfolder ``OWNER--NAME``, which must not exist yet.
         revision: a commit, tag or branch of the repository; default: the newest commit of its main branch.
 
     Returns:
         YuNet's file, or the folder of the encoder or checkpoint.
 
     Raises:
-        ConfigError: no such name.
+        ConfigError: the name is unknown.
         WeightsError: the download failed, or the repository holds neither an encoder nor a checkpoint.
         ModelError: the checkpoint is damaged or refused.
         OutputError: the folder exists, or cannot be written.
@@ -83,7 +83,7 @@ def download(name: str, to: Path | str | None = None, *, revision: str | None = 
             source = Path(snapshot_download(name, revision=revision, allow_patterns=patterns))
     if (source / DESCRIPTION_FILE).is_file():
         try:
-            _load(source)
+            _load_verified(source)
         except ModelError as error:
             raise ModelError(str(error).replace(str(source), name)) from error
     elif not all((source / file).is_file() for file in (ENCODER_CONFIG, ENCODER_WEIGHTS)):
@@ -104,19 +104,19 @@ def push(folder: Path | str, name: str, *, private: bool = False) -> PushResult:
     """Push a checkpoint's files and nothing else in its folder; write a model card if it has none.
 
     Args:
-        folder: a checkpoint, or an ensemble's; it is loaded once to check it.
+        folder: a checkpoint of a model or an ensemble; it is loaded once to check it.
         name: the repository, ``OWNER/NAME``; it is created, or gets a new commit.
         private: only you (or your organisation) may see it.
 
     Raises:
-        ConfigError: not the name of a repository.
+        ConfigError: the name is not ``OWNER/NAME``.
         ModelError: the checkpoint is incomplete or damaged.
-        OutputError: the Hub refuses it.
+        OutputError: the Hub cannot be reached or refuses the push.
     """
     if not REPOSITORY.fullmatch(name):
         raise ConfigError("not the name of a repository", got=repr(name), expected="OWNER/NAME")
     folder = Path(folder)
-    model = _load(folder)
+    model = _load_verified(folder)
     wrote_card = not (folder / CARD_FILE).exists()
     if wrote_card:
         write_atomic(folder / CARD_FILE, model_card(model, name))
@@ -135,8 +135,8 @@ def push(folder: Path | str, name: str, *, private: bool = False) -> PushResult:
     return PushResult(f"{constants.ENDPOINT}/{name}", commit.oid, wrote_card)
 
 
-def _load(folder: Path) -> LoadedModel:
-    """Load a checkpoint, and check its weights, which predictions do not read."""
+def _load_verified(folder: Path) -> LoadedModel:
+    """Load a checkpoint, and verify the digests of its PyTorch weights; predictions read only the ONNX graphs."""
     model = load_model(folder, "cpu")
     for name, member in zip(model.description.get("members", ["."]), model.members, strict=True):
         if (file := folder / name / WEIGHTS_FILE).is_file():
@@ -152,7 +152,7 @@ def _hub_errors(problem: str, kind: type[OutputError | WeightsError]) -> Iterato
     except (HTTPError, OSError, ValueError) as error:
         status = getattr(getattr(error, "response", None), "status_code", None)
         is_refused = isinstance(error, RepositoryNotFoundError | RevisionNotFoundError) or status in (401, 403)
-        cause = error.__cause__ or error  # "connection refused" rather than "not in the cache"
+        cause = error.__cause__ or error  # more specific: "connection refused" instead of "not in the cache"
         first_line = str(cause).strip().split("\n")[0]
         raise kind(
             problem, got=f"{type(error).__name__}: {first_line}", fix=CHECK_NAME if is_refused else CHECK_NETWORK

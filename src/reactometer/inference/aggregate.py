@@ -36,7 +36,7 @@ class ScoredSegment:
 
 
 def in_batches(segments: Iterable[tuple[Key, PreparedClip]]) -> Iterator[list[tuple[Key, PreparedClip]]]:
-    """Group segments in order: at most :data:`MAX_BATCH_SEGMENTS`, and fewer once they last a minute in total."""
+    """Batch consecutive segments; a batch ends at :data:`MAX_BATCH_SEGMENTS` segments or a minute in total."""
     batch: list[tuple[Key, PreparedClip]] = []
     for segment in segments:
         batch.append(segment)
@@ -49,16 +49,16 @@ def in_batches(segments: Iterable[tuple[Key, PreparedClip]]) -> Iterator[list[tu
 
 def aggregate(path: str, model: LoadedModel, parts: Sequence[ScoredSegment], windows: Sequence[Window]) -> Prediction:
     """Return the prediction of a file, or of one face in it, from its parts and windows in temporal order."""
-    whole = join_parts(0, [(part.scored_s, part.score) for part in parts])
+    score = join_parts(0, [(part.scored_s, part.score) for part in parts])
     samples = tuple(sample for part in parts for sample in part.clip.samples)
     has_sound = any(part.has_sound for part in parts)
-    face_share = replace(parts[0].clip, samples=samples).face_share
-    intensities, intervals = calibrated_values(whole, model)
+    face_share = replace(parts[0].clip, samples=samples).face_share  # over all parts
+    intensities, intervals = calibrated_values(score, model)
     uncertainty = model.uncertainty
     duration_s = parts[-1].clip.end_s
     return Prediction(
         path=path,
-        status=_status(whole, has_sound, model.networks),
+        status=_status(score, has_sound, model.networks),
         labels=model.labels,
         duration_s=duration_s,
         face_share=face_share,
@@ -66,11 +66,11 @@ def aggregate(path: str, model: LoadedModel, parts: Sequence[ScoredSegment], win
         intensities=intensities,
         intervals=intervals,
         coverage=uncertainty.coverage if uncertainty else None,
-        warnings=uncertainty.warnings(whole, duration_s) if uncertainty and whole.has_input else (),
+        warnings=uncertainty.warnings(score, duration_s) if uncertainty and score.has_input else (),
         windows=tuple(windows),
         samples=samples,
         frames_read=parts[-1].clip.frames_read,
-        notes=_missing(model.networks, face_share, has_sound),
+        notes=_modality_notes(model.networks, face_share, has_sound),
     )
 
 
@@ -80,7 +80,7 @@ def without_media(clip: PreparedClip) -> PreparedClip:
 
 
 def calibrated_values(score: Score, model: LoadedModel) -> tuple[tuple[float, ...] | None, IntervalBounds | None]:
-    """Return recalibrated intensities and their intervals; each is ``None`` if not available."""
+    """Return calibrated intensities and their intervals; each is ``None`` if not available."""
     if not score.has_input:
         return None, None
     values = model.intensities_of(score)
@@ -88,8 +88,8 @@ def calibrated_values(score: Score, model: LoadedModel) -> tuple[tuple[float, ..
     return tuple(float(value) for value in values), intervals
 
 
-def _missing(networks: Networks, face_share: float, has_sound: bool) -> tuple[str, ...]:
-    """Return a note if a model of face and voice found only one of them."""
+def _modality_notes(networks: Networks, face_share: float, has_sound: bool) -> tuple[str, ...]:
+    """Return a note if the model uses face and voice, but the file contains only one of them."""
     if not (networks.uses_face and networks.uses_voice) or (face_share > 0.0) == has_sound:
         return ()
     if face_share > 0.0:
@@ -97,8 +97,8 @@ def _missing(networks: Networks, face_share: float, has_sound: bool) -> tuple[st
     return ("no visible face: only the voice is used",)
 
 
-def _status(whole: Score, has_sound: bool, networks: Networks) -> str:
-    if whole.has_input:
+def _status(score: Score, has_sound: bool, networks: Networks) -> str:
+    if score.has_input:
         return "ok"
     if not networks.uses_face:
         return "no sound"

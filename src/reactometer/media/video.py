@@ -21,14 +21,14 @@ from av.video.stream import VideoStream
 from reactometer.errors import MediaError
 from reactometer.types import ByteArray, Frame, MediaInfo
 
-DECODER_THREADS = 1  # two are no faster on two cores, and report damage late
-MAX_MISSING_SHARE = 0.05  # a file that ends earlier than declared, by more than this share
-MAX_MISSING_FRAMES = 2  # and by more than this number of frames, is truncated
-GRID_TOLERANCE_S = 0.0005
+DECODER_THREADS = 1  # two threads are no faster on two cores, and report damage late
+MAX_MISSING_SHARE = 0.05  # a file is truncated if both more than this share of its frames
+MAX_MISSING_FRAMES = 2  # and more than this number of frames are missing
+GRID_TOLERANCE_S = 0.0005  # a frame this little before a sampling time counts as on time
 FALLBACK_RATE_HZ = 25.0  # for frames without times in a stream without a rate
 MIN_RATE_HZ = 1 / 60  # lower declared rates are ignored: one frame would last for hours
-# Demuxers that read one video or sound file. Playlists, which open other files and addresses, text and still images
-# are excluded.
+# Demuxers that read one video or sound file. Excluded are text, still images, and playlists, which open other files
+# and addresses.
 CONTAINERS = (
     "mov,mp4,m4a,3gp,matroska,webm,avi,mpegts,mpeg,mpegvideo,m4v,h264,hevc,ivf,obu,mjpeg,gif,flv,asf,rm,nut,mxf,dv,wtv,"
     "ogg,mp3,wav,w64,aiff,au,caf,flac,aac,ac3,eac3,amr,ape,tta,wv,voc"
@@ -44,7 +44,7 @@ MEDIA_ENDINGS = (*VIDEO_ENDINGS, *SOUND_ENDINGS)
 
 
 def open_media(path: Path) -> InputContainer:
-    """Open one local media file, without any file that it refers to; the caller closes it. Raise MediaError."""
+    """Open a local media file, but no file that it refers to; the caller closes it. Raise MediaError."""
     if not path.is_file():
         got = "a folder" if path.is_dir() else "no such file"
         raise MediaError(f"cannot open {path}", got=got, expected="a video or sound file", fix="Check the path")
@@ -60,7 +60,7 @@ def open_media(path: Path) -> InputContainer:
 
 
 def video_stream(container: InputContainer) -> VideoStream | None:
-    """Return the first video stream except covers; ``None`` without one. Raise MediaError for an unknown codec."""
+    """Return the first video stream except cover art, or ``None``. Raise MediaError for an unknown codec."""
     streams = container.streams.video
     stream = next((stream for stream in streams if not stream.disposition & Disposition.attached_pic), None)
     if stream is not None and stream.codec_context is None:
@@ -70,7 +70,7 @@ def video_stream(container: InputContainer) -> VideoStream | None:
 
 
 def probe(path: Path) -> MediaInfo:
-    """Return the container's declared properties, and the start of its clock.
+    """Return the container's declared properties, and the presentation time of its first frame or sound.
 
     Raise MediaError for a file that has neither video nor sound.
     """
@@ -109,11 +109,11 @@ def read_frames(path: Path) -> Iterator[Frame]:
         if stream is None or stream.time_base is None:
             return
         step_s = 1 / (_rate_hz(stream) or FALLBACK_RATE_HZ)
-        ticks, per_s = stream.time_base.as_integer_ratio()
+        numerator, denominator = stream.time_base.as_integer_ratio()
         index, time_s, zero_pts = -1, -step_s, None
         for index, (pts, frame) in enumerate(_decode(path, container, stream)):
             zero_pts = (pts or 0) if zero_pts is None else zero_pts
-            frame_time_s = None if pts is None else (pts - zero_pts) * ticks / per_s
+            frame_time_s = None if pts is None else (pts - zero_pts) * numerator / denominator
             time_s = frame_time_s if frame_time_s is not None and frame_time_s > time_s else time_s + step_s
             yield Frame(index, time_s, None if frame is None else partial(upright_rgb, frame))
         end_s = float((zero_pts or 0) * stream.time_base) + time_s + step_s
@@ -134,11 +134,11 @@ def _decode(
 ) -> Iterator[tuple[int | None, VideoFrame | None]]:
     """Yield the presentation time (in the stream's time base) of every frame, and the frame, or None if it is lost.
 
-    A decoder skips damaged frames silently. A time that went in is lost if a later frame comes out before it. Without
-    damage, packets without a frame are no loss.
+    A decoder skips damaged frames silently. After damage, a packet's frame is lost if a later frame is decoded before
+    it. Without damage, packets without a frame are no loss.
     """
     stream.thread_count = DECODER_THREADS
-    pending_pts: list[int] = []  # heap of presentation times that went in and did not come out yet
+    pending_pts: list[int] = []  # heap of the times of packets whose frames are not decoded yet
     damaged, latest_pts = False, -math.inf
     try:
         for packet in container.demux(stream):
@@ -215,7 +215,7 @@ def upright_rgb(frame: VideoFrame) -> ByteArray:
     """Convert a decoded frame to (H, W, 3) uint8 RGB, rotated and mirrored by its display matrix."""
     converted = frame.reformat(format="rgb24", threads=1)  # more threads are no faster
     rgb = np.asarray(converted.to_ndarray(), dtype=np.uint8)
-    side_data = SideDataContainer(frame)  # type: ignore[call-arg]  # frame.side_data and the frame refer to each other
+    side_data = SideDataContainer(frame)  # type: ignore[call-arg]  # frame.side_data creates a reference cycle
     matrix = side_data.get("DISPLAYMATRIX")
     if matrix is None:
         return np.ascontiguousarray(rgb)

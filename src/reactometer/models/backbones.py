@@ -1,4 +1,4 @@
-"""Load networks of transformers: pretrained, from the Hugging Face Hub or a folder; random; or from a checkpoint."""
+"""Load networks of the transformers library: pretrained, with random weights, or as a checkpoint describes them."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ TINY = {"hidden_size": 96, "num_hidden_layers": 3, "num_attention_heads": 3, "in
 SMALL_RESNET = {"embedding_size": 64, "hidden_sizes": [64, 128, 256], "depths": [3, 3, 2], "layer_type": "basic"}
 TINY_RESNET = {"embedding_size": 16, "hidden_sizes": [24, 48, 96], "depths": [1, 1, 1], "layer_type": "basic"}
 TINY_SPEECH = {"hidden_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 128}
-TINY_SPEECH_INPUT = {"conv_dim": [32] * 7, "num_conv_pos_embeddings": 32, "num_conv_pos_embedding_groups": 4}
+TINY_SPEECH_CONV = {"conv_dim": [32] * 7, "num_conv_pos_embeddings": 32, "num_conv_pos_embedding_groups": 4}
 
 RANDOM_ENCODERS: Mapping[str, Mapping[str, Any]] = {
     "resnet-50": {"model_type": "resnet"},
@@ -31,7 +31,7 @@ RANDOM_ENCODERS: Mapping[str, Mapping[str, Any]] = {
     "resnet-tiny": {"model_type": "resnet", **TINY_RESNET},
     "vit-tiny": {"model_type": "vit", "patch_size": 8, **TINY},
     "videomae-tiny": {"model_type": "videomae", **TINY},
-    "hubert-tiny": {"model_type": "hubert", **TINY_SPEECH, **TINY_SPEECH_INPUT},
+    "hubert-tiny": {"model_type": "hubert", **TINY_SPEECH, **TINY_SPEECH_CONV},
 }
 """Architectures with random weights, without a download: ResNet50 as published, and small networks."""
 
@@ -45,7 +45,7 @@ NO_MASKING = {
     "layerdrop": 0.0,
     "add_adapter": False,
 }
-"""Settings that turn off random masking of inputs, random skipping of layers, and joining of steps."""
+"""Settings that turn off random masking of inputs, random skipping of layers, and shortening of the sequence."""
 
 OMITTED_KEYS = (
     "_name_or_path",
@@ -56,14 +56,14 @@ OMITTED_KEYS = (
     "label_names",
     "transformers_version",
 )
-"""Keys of a configuration that a description omits: a path of this machine, the labels of another task."""
+"""Keys of a configuration that a description omits: local paths, and the labels of the pretraining task."""
 
 PREPROCESSOR_FILES = ("preprocessor_config.json", "video_preprocessor_config.json", "processor_config.json")
 
 
 @dataclass(frozen=True)
 class Backbone:
-    """A network and the settings of its input's preprocessing (empty: unknown)."""
+    """A network and the settings of its preprocessing, which are empty if unknown."""
 
     module: nn.Module
     settings: Mapping[str, Any]
@@ -74,15 +74,15 @@ def load_backbone(name: str, input_kind: str) -> Backbone:
     """Load a network by name.
 
     Args:
-        name: "starter", the small expression backbone inside the package; a model on the Hugging Face Hub
-            (``microsoft/resnet-50``), from the offline folder ``$REACTOMETER_WEIGHTS/<owner>--<name>``, the local
-            Hugging Face cache, or the network, in this order; a folder with ``config.json`` and
-            ``model.safetensors``; or ``random:NAME`` with a name of :data:`RANDOM_ENCODERS` for random weights. From a
-            model of images and text, the image encoder is loaded.
+        name: "starter" (the small expression backbone inside the package); ``random:NAME`` with a name of
+            :data:`RANDOM_ENCODERS`; a folder with ``config.json`` and ``model.safetensors``; or a model on the Hugging
+            Face Hub, such as ``microsoft/resnet-50``. A Hub model is searched in
+            ``$REACTOMETER_WEIGHTS/<owner>--<name>``, the local Hugging Face cache and the Hub, in this order. Only the
+            image encoder of a model of images and text is loaded.
         input_kind: the input that the network must accept: "images", "clips" or "audio".
 
     Raises:
-        WeightsError: the encoder is unknown, unavailable or damaged, or its input is of another kind. No code of a
+        WeightsError: the encoder is unknown, unavailable or damaged, or its input is of another kind. No code from a
             model's repository is run and no pickle is read.
     """
     from transformers import AutoConfig
@@ -144,7 +144,7 @@ def _load_starter() -> Backbone:
 
 
 def _build_random(config: Any) -> nn.Module:
-    """Build a network with random weights, without a pooler that has weights."""
+    """Build a network with random weights. If its pooler has weights, the pooler is removed."""
     from transformers import AutoModel
 
     module: Any = AutoModel.from_config(_disable_masking(config))
@@ -155,7 +155,7 @@ def _build_random(config: Any) -> nn.Module:
 
 
 def _load_pretrained(source: str, config: Any) -> nn.Module:
-    """Load a network in single precision. A pooler without weights is removed instead of random."""
+    """Load a network in single precision. A pooler without pretrained weights is removed."""
     from transformers import AutoModel
     from transformers.utils import logging
 
@@ -172,10 +172,10 @@ def _load_pretrained(source: str, config: Any) -> nn.Module:
         )
     finally:
         logging.set_verbosity(level)
-    unfilled = {*report["missing_keys"], *(name for name, *_ in report["mismatched_keys"])}
-    if any(name.startswith("pooler.") for name in unfilled):
+    uninitialised = {*report["missing_keys"], *(name for name, *_ in report["mismatched_keys"])}
+    if any(name.startswith("pooler.") for name in uninitialised):
         module.pooler = None
-    if names := sorted(name for name in unfilled if not name.startswith("pooler.")):
+    if names := sorted(name for name in uninitialised if not name.startswith("pooler.")):
         raise ValueError(f"{len(names)} weights are missing or have another shape, e.g. {names[0]}")
     network: nn.Module = module.float()
     return network

@@ -4,7 +4,7 @@ The head is an egg without perspective. Eyes, brows, nose and mouth are painted 
 the texture is wrapped around the head, lit, and composited over hair, neck, shoulders and room.
 
 Images are planar in this file, (3, H, W) float32 in [0, 255]. Lengths are in face units: half of the face's width at
-the cheekbones is 1 (about 7 cm); u runs to the image's right, v down, and the zero lies between the eyes.
+the cheekbones is 1 (about 7 cm); u runs to the image's right, v down, and the origin lies between the eyes.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ class Appearance:
     hair_style: Literal["short", "long", "bald"]
     hairline_v: float
     jaw: float  # exponent of the jaw's outline: 2 pointed, 3 square
-    length: float  # face height over its usual height
+    length: float  # face height relative to the average
     eye_u: float
     eye_size: float
     eye_tilt: float
@@ -60,7 +60,7 @@ class Appearance:
     beard: float  # 0 shaved, 1 full
     light: FloatArray  # (3,) direction to the light: right, down, towards the camera; its length is its strength
     light_tint: FloatArray  # (3,) RGB gains
-    grain_seed: int  # of the room's and the hair's pattern
+    grain_seed: int  # of the random patterns of room, skin and hair
 
 
 @dataclass(frozen=True)
@@ -197,9 +197,9 @@ def _background(person: Appearance, density: float) -> FloatArray:
     """Draw hair, neck, shoulders and ears, (h, w, 4), premultiplied by the opacity in channel 3."""
     canvas = blank_canvas(4, _BACKGROUND_BOUNDS, density)
     u, v = np.abs(canvas.u)[None, :], canvas.v[:, None]
-    around = (u / 1.12) ** 2.4 + np.where(v < 0, np.abs(v / 1.84) ** 2.6, np.abs(v / 1.9) ** 4)
+    hair_ellipse = (u / 1.12) ** 2.4 + np.where(v < 0, np.abs(v / 1.84) ** 2.6, np.abs(v / 1.9) ** 4)
     if person.hair_style == "long":
-        paint(canvas, ramp(1 - around, 0.08), _opaque(person.hair * 0.75))
+        paint(canvas, ramp(1 - hair_ellipse, 0.08), _opaque(person.hair * 0.75))
     neck = ramp(0.52 + 0.1 * (v - 1.7).clip(0, 1) ** 2 - u, 0.05) * ramp(v - 0.6, 0.1)
     paint(canvas, neck, _opaque(person.skin * 0.68))
     blob(canvas, (0, 1.5), (0.5, 0.3), _opaque(person.skin * 0.4), 0.6)
@@ -208,11 +208,11 @@ def _background(person: Appearance, density: float) -> FloatArray:
     if person.hair_style != "long":
         paint(canvas, ramp(1 - ((u - 1.0) / 0.14) ** 2 - ((v - 0.16) / 0.33) ** 2, 0.3), _opaque(person.skin * 0.82))
     if person.hair_style == "short":
-        paint(canvas, ramp(1 - around, 0.08) * ramp(-v, 0.1), _opaque(person.hair * 0.85))
+        paint(canvas, ramp(1 - hair_ellipse, 0.08) * ramp(-v, 0.1), _opaque(person.hair * 0.85))
     return np.ascontiguousarray(canvas.planes.transpose(1, 2, 0))
 
 
-# --- the camera's view -----------------------------------------------------------------------------------------------
+# --- the camera's view ------------------------------------------------------------------------------------------------
 
 
 def _composite_background(scene: Scene, pose: Pose) -> FloatArray:
@@ -220,10 +220,10 @@ def _composite_background(scene: Scene, pose: Pose) -> FloatArray:
     size_px = scene.room.shape[1]
     density = _density(size_px)
     zoom, cos, sin = pose.scale * size_px / density, np.cos(pose.roll), np.sin(pose.roll)
-    turn = zoom * np.array([[cos, -sin], [sin, cos]])
+    linear = zoom * np.array([[cos, -sin], [sin, cos]])
     origin = density * np.array([-_BACKGROUND_BOUNDS[0] + 0.2 * np.sin(pose.yaw), -_BACKGROUND_BOUNDS[1]])
-    shift = size_px * np.array([pose.x, pose.y]) - turn @ origin
-    *planes, opacity = cv2.split(cv2.warpAffine(scene.background, np.column_stack([turn, shift]), (size_px, size_px)))
+    shift = size_px * np.array([pose.x, pose.y]) - linear @ origin
+    *planes, opacity = cv2.split(cv2.warpAffine(scene.background, np.column_stack([linear, shift]), (size_px, size_px)))
     return scene.room * (1 - opacity) + np.stack(planes)
 
 
@@ -235,24 +235,24 @@ def _wrap_head(planes: FloatArray, person: Appearance, texture: Canvas, pose: Po
     above, below = (int(np.clip(middle_y + reach * unit, 0, size_px)) for reach in (-1.85, 2.0))
     if left >= right or above >= below:
         return
-    right_of = ((np.arange(left, right, dtype=np.float32) - np.float32(middle_x)) / np.float32(unit))[None, :]
-    below_of = ((np.arange(above, below, dtype=np.float32) - np.float32(middle_y)) / np.float32(unit))[:, None]
+    offset_x = ((np.arange(left, right, dtype=np.float32) - np.float32(middle_x)) / np.float32(unit))[None, :]
+    offset_y = ((np.arange(above, below, dtype=np.float32) - np.float32(middle_y)) / np.float32(unit))[:, None]
     cos, sin = np.float32(np.cos(pose.roll)), np.float32(np.sin(pose.roll))
-    x, y = right_of * cos + below_of * sin, (below_of * cos - right_of * sin) / np.float32(person.length)
+    x, y = offset_x * cos + offset_y * sin, (offset_y * cos - offset_x * sin) / np.float32(person.length)
     width, slope = _outline(person, chin_v, y)
-    side = (x / np.maximum(width, np.float32(1e-3))).clip(-1, 1)  # sine of the longitude relative to the camera
-    front = np.sqrt(1 - side**2)  # cosine of the longitude
+    sin_lon = (x / np.maximum(width, np.float32(1e-3))).clip(-1, 1)  # sine of the longitude relative to the camera
+    cos_lon = np.sqrt(1 - sin_lon**2)  # cosine of the longitude
     cos, sin = np.float32(np.cos(pose.yaw)), np.float32(np.sin(pose.yaw))
-    u = np.where(front * cos + side * sin > 0, (side * cos - front * sin) * width, 1.2)
-    v = y - np.float32(0.9 * np.sin(pose.pitch)) * front
+    u = np.where(cos_lon * cos + sin_lon * sin > 0, (sin_lon * cos - cos_lon * sin) * width, 1.2)
+    v = y - np.float32(0.9 * np.sin(pose.pitch)) * cos_lon
     density = _density(size_px)
     columns, rows = (u - texture.u[0]) * np.float32(density), (v - texture.v[0]) * np.float32(density)
     skin = cv2.remap(cv2.merge(list(texture.planes)), columns, rows, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
-    steep = np.sqrt(1 + slope**2)
+    steepness = np.sqrt(1 + slope**2)
     tilt = np.float32(0.7) * slope.clip(-1.5, 1.5)
-    facing = side * person.light[0] + front * person.light[2] - tilt * person.light[1]
-    light = np.float32(0.36) + np.float32(1.56) * (facing / (1 + steep)).clip(0) - np.float32(0.12) * side**4
-    opacity = ((width - np.abs(x)) / steep * np.float32(unit) + np.float32(0.5)).clip(0, 1) * (width > 1e-3)
+    facing = sin_lon * person.light[0] + cos_lon * person.light[2] - tilt * person.light[1]
+    light = np.float32(0.36) + np.float32(1.56) * (facing / (1 + steepness)).clip(0) - np.float32(0.12) * sin_lon**4
+    opacity = ((width - np.abs(x)) / steepness * np.float32(unit) + np.float32(0.5)).clip(0, 1) * (width > 1e-3)
     lit = np.stack(cv2.split(skin)) * light * person.light_tint[:, None, None]
     patch = planes[:, above:below, left:right]
     patch += opacity * (lit - patch)
@@ -292,7 +292,7 @@ def _interpolate_tone(tones: FloatArray, position: float) -> FloatArray:
     return np.array([np.interp(position, np.arange(len(tones)), channel) for channel in tones.T], np.float32)
 
 
-# --- features --------------------------------------------------------------------------------------------------------
+# --- eyes, brows, nose, cheeks and mouth ------------------------------------------------------------------------------
 
 
 def paint_features(canvas: Canvas, person: Appearance, actions: Mapping[str, float], yaw: float, gaze: float) -> None:
@@ -309,9 +309,9 @@ def paint_features(canvas: Canvas, person: Appearance, actions: Mapping[str, flo
 
 
 def _paint_eye(canvas: Canvas, person: Appearance, side: int, actions: Mapping[str, float], gaze: float) -> None:
-    centre, half, awake = side * person.eye_u, 0.215 * person.eye_size, person.eye_size * (1 - actions["AU45"])
-    rise = (0.115 + 0.10 * actions["AU5"] - 0.055 * actions["AU6"]) * awake - 0.05 * actions["AU45"]
-    sink = (0.065 + 0.02 * actions["AU5"] - 0.07 * actions["AU6"] - 0.04 * actions["AU9"]) * awake
+    centre, half, openness = side * person.eye_u, 0.215 * person.eye_size, person.eye_size * (1 - actions["AU45"])
+    rise = (0.115 + 0.10 * actions["AU5"] - 0.055 * actions["AU6"]) * openness - 0.05 * actions["AU45"]
+    sink = (0.065 + 0.02 * actions["AU5"] - 0.07 * actions["AU6"] - 0.04 * actions["AU9"]) * openness
     sink = sink + 0.055 * actions["AU45"]
     t = band_positions(canvas, centre, half)
     arch = (1 - t**2) ** np.float32(0.65)
@@ -376,9 +376,9 @@ def _paint_cheek(canvas: Canvas, person: Appearance, side: int, actions: Mapping
     start, end = 0.24 * person.nose_width, person.mouth_width * (1 + 0.24 * smile) + 0.07
     downward = (band_positions(canvas.transposed(), person.nose_v + 0.19, 0.23) + 1) / 2
     line = side * (start + (end - start) * downward**0.8)
-    depth = min(0.85, 0.15 + 0.45 * smile + 0.6 * sneer)
+    opacity = min(0.85, 0.15 + 0.45 * smile + 0.6 * sneer)
     fold_v, colour = person.nose_v + 0.19, person.skin * 0.55
-    fill_band(canvas.transposed(), fold_v, 0.23, line - 0.022, line + 0.022, colour, depth, 0.04)
+    fill_band(canvas.transposed(), fold_v, 0.23, line - 0.022, line + 0.022, colour, opacity, 0.04)
 
 
 def _paint_mouth(canvas: Canvas, person: Appearance, actions: Mapping[str, float]) -> None:
@@ -397,8 +397,8 @@ def _paint_mouth(canvas: Canvas, person: Appearance, actions: Mapping[str, float
     bow = 0.085 * fullness * (1 - 0.25 * np.exp(-((t / 0.16) ** 2)))
     lip = person.skin * rgb(0.80, 0.56, 0.56) + rgb(14, 4, 6)
     for side in (-1, 1):
-        corner = 0.4 + 0.25 * max(sad, smile)
-        blob(canvas, (side * half, middle + 0.75 * bend), (0.06, 0.06), person.skin * 0.45, corner)
+        opacity = 0.4 + 0.25 * max(sad, smile)
+        blob(canvas, (side * half, middle + 0.75 * bend), (0.06, 0.06), person.skin * 0.45, opacity)
     blob(canvas, (0, middle + open_down + 0.24), (0.22, 0.06), person.skin * 0.72, 0.6)
     fill_band(canvas, 0, half, top - bow, top + 0.01, lip * 0.86, 0.92)
     fill_band(canvas, 0, half, bottom - 0.01, bottom + 0.115 * fullness, lip, 0.92, 0.04)
@@ -408,12 +408,12 @@ def _paint_mouth(canvas: Canvas, person: Appearance, actions: Mapping[str, float
     fill_band(canvas, 0, half, top, top + teeth * bulge**2, rgb(228, 222, 210), min(1.0, teeth / 0.03))
 
 
-# --- brushes ---------------------------------------------------------------------------------------------------------
+# --- drawing on a canvas ----------------------------------------------------------------------------------------------
 
 
-def blank_canvas(channels: int, size: tuple[float, float, float, float], density: float) -> Canvas:
-    """Return a canvas of zeros over ``size`` (left, top, right, bottom in face units), ``density`` pixels per unit."""
-    left, top, right, bottom = size
+def blank_canvas(channels: int, bounds: tuple[float, float, float, float], density: float) -> Canvas:
+    """Return a canvas of zeros over ``bounds`` (left, top, right, bottom; face units), ``density`` pixels per unit."""
+    left, top, right, bottom = bounds
     u = (np.arange(round((right - left) * density), dtype=np.float32) + 0.5) / np.float32(density) + np.float32(left)
     v = (np.arange(round((bottom - top) * density), dtype=np.float32) + 0.5) / np.float32(density) + np.float32(top)
     return Canvas(np.zeros((channels, len(v), len(u)), np.float32), u, v)

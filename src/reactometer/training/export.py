@@ -1,4 +1,4 @@
-"""Export a trained network to the ONNX graphs of a checkpoint, and prove on clips that they equal PyTorch."""
+"""Export a trained network to the ONNX graphs of a checkpoint, and check on clips that they predict as PyTorch does."""
 
 from __future__ import annotations
 
@@ -45,13 +45,13 @@ from reactometer.terminal import quiet
 from reactometer.training.features import encode_inputs, training_stats
 
 TOLERANCE = 1e-4
-"""Maximum difference of an intensity from PyTorch's in single precision."""
+"""Maximum difference between an intensity of the graphs and of PyTorch, both in single precision."""
 
 PROOF_CLIPS = 8
-"""Number of clips that the proof compares."""
+"""Number of clips on which :func:`prove` compares the graphs with PyTorch."""
 
 MAX_FOLDED = 2**31
-"""Maximum number of elements of a constant that is computed when a graph is written, such as a transposed matrix."""
+"""Maximum number of elements of a constant that is folded into a graph, such as a transposed matrix."""
 
 
 @dataclass(frozen=True)
@@ -59,14 +59,14 @@ class ExportSpec:
     """A module to export, with its inputs and outputs."""
 
     module: nn.Module
-    inputs: Mapping[str, Tensor]  # an example of each, by name
-    n_free: int  # number of leading dimensions of each input whose sizes are free
+    inputs: Mapping[str, Tensor]  # example tensors, by input name
+    n_free: int  # number of leading dimensions with dynamic size, of each input
     outputs: tuple[str, ...]
     structure: str  # cache key: everything except the weights that determines the graph
 
 
 _templates = dict[str, onnx.ModelProto]()
-"""Graphs without weights, by structure, because translation takes seconds and members of an ensemble share it."""
+"""Graphs without weights, by structure. Members of an ensemble share a graph, because translation takes seconds."""
 
 
 def write_checkpoint(
@@ -78,7 +78,7 @@ def write_checkpoint(
     data: Mapping[str, Any],
     metrics: Mapping[str, Any],
 ) -> Path:
-    """Write the weights, graphs and ``model.json`` of a trained network into a folder, without a proof.
+    """Write the weights, graphs and ``model.json`` of a trained network into a folder; ``proof`` is empty.
 
     Args:
         folder: created if it is missing.
@@ -136,7 +136,7 @@ def prove(folder: Path, network: ReactionModel, prepared: PreparedSet) -> None:
         raise DataError("no clip contains a face or a voice to compare the graphs on")
     maxima = differences(network, loaded.networks, clips)
     for name, difference in maxima.items():
-        if not difference <= TOLERANCE:  # NaN, too
+        if not difference <= TOLERANCE:  # also raise for NaN
             raise ModelError(
                 "the exported graphs and PyTorch predict different intensities; the checkpoint is not written",
                 got=f"a difference of {difference:.2g} ({name})",
@@ -152,7 +152,7 @@ def differences(network: ReactionModel, networks: Networks, items: Sequence[Item
     Args:
         network: the model, run by PyTorch.
         networks: the same model, run by ONNX Runtime.
-        items: the clips. Each is compared complete, as a batch of one and in one batch of all, and with parts removed.
+        items: the clips. Each is compared whole, in its own batch and in a batch of all, and with parts removed.
     """
     head = network.head_only(all_encoders=True)
 
@@ -165,8 +165,8 @@ def differences(network: ReactionModel, networks: Networks, items: Sequence[Item
         "without face": [tuple(hide(item, face=True) for item in pair) for pair in whole],
         "without voice": [tuple(hide(item, voice=True) for item in pair) for pair in whole],
         "without both": [tuple(hide(item, face=True, voice=True) for item in pair) for pair in whole],
-        "first third": [encode(_beginning(item, 1 / 3)) for item in items],
-        "one frame": [encode(_beginning(item, 0.0)) for item in items],
+        "first third": [encode(_truncate(item, 1 / 3)) for item in items],
+        "one frame": [encode(_truncate(item, 0.0)) for item in items],
     }
     maxima = {}
     for name, group in pairs.items():
@@ -177,8 +177,8 @@ def differences(network: ReactionModel, networks: Networks, items: Sequence[Item
     return maxima
 
 
-def _beginning(item: Item, share: float) -> Item:
-    """Keep the first frames and steps of sound, at least one of each."""
+def _truncate(item: Item, share: float) -> Item:
+    """Keep the first ``share`` of the frames and of the voice's steps, at least one of each."""
     frames, steps = max(1, round(len(item.times_s) * share)), max(1, round(len(item.voice) * share))
     return replace(
         item,
@@ -238,12 +238,12 @@ def build_export_specs(network: ReactionModel, config: ModelConfig) -> dict[str,
 
 
 def write_graph(graph: ExportSpec, file: Path, store: str = "float32", stats: Mapping[str, FeatureStats] = {}) -> None:
-    """Write a graph to one ONNX file. Its free dimensions stay free.
+    """Write a graph to one ONNX file, with dynamic sizes of its free dimensions.
 
     Args:
         graph: the module to export.
         file: a new file.
-        store: "float16" stores weights that half precision represents exactly so; computation is in single precision.
+        store: "float16" stores weights in half precision if that is exact; computation is in single precision.
         stats: mean and standard deviation of the training set's features by stream, kept as metadata.
     """
     if graph.structure not in _templates:
@@ -256,7 +256,7 @@ def write_graph(graph: ExportSpec, file: Path, store: str = "float32", stats: Ma
     onnxscript.optimizer.fold_constants(model, input_size_limit=MAX_FOLDED, output_size_limit=MAX_FOLDED)
     onnxscript.optimizer.remove_unused_nodes(model)
     if store == "float16":
-        _halve_weights(model)
+        _store_float16(model)
     for stream, stream_stats in stats.items():
         for name, values in (("mean", stream_stats.mean), ("std", stream_stats.std)):
             text = base64.b64encode(np.asarray(values, "<f4").tobytes()).decode()
@@ -265,14 +265,14 @@ def write_graph(graph: ExportSpec, file: Path, store: str = "float32", stats: Ma
 
 
 def _translate(graph: ExportSpec) -> onnx.ModelProto:
-    """Translate a module to a graph without weights. Its initializers are named as in the module's state."""
+    """Translate a module to a graph without weights. Its initializers are named as in the module's ``state_dict``."""
     shapes = (dict.fromkeys(range(graph.n_free), torch.export.Dim.DYNAMIC),) * len(graph.inputs)
     with quiet_exporter():
         program = torch.onnx.export(
             graph.module,
             tuple(graph.inputs.values()),
             dynamo=True,
-            dynamic_shapes=shapes if len(shapes) == 1 else (shapes,),  # an encoder's argument, or *inputs of the head
+            dynamic_shapes=shapes if len(shapes) == 1 else (shapes,),  # an encoder has one argument, the head *inputs
             input_names=list(graph.inputs),
             output_names=list(graph.outputs),
             verbose=False,
@@ -289,8 +289,8 @@ def _translate(graph: ExportSpec) -> onnx.ModelProto:
     return model
 
 
-def _halve_weights(model: onnx.ModelProto) -> None:
-    """Store matrices and kernels in half precision, with a cast to single, if that is exact."""
+def _store_float16(model: onnx.ModelProto) -> None:
+    """Store matrices and kernels in half precision if that is exact, each with a cast to single precision."""
     casts = []
     for tensor in model.graph.initializer:
         if tensor.data_type != TensorProto.FLOAT or len(tensor.dims) < 2:
@@ -318,7 +318,7 @@ class _Head(nn.Module):
         empty = (mask.new_zeros(0), mask[:, :1] & False, mask.new_zeros(0))
         face = inputs[:3] if self.network.uses_face else empty
         voice = inputs[-3:] if self.network.uses_voice else empty
-        batch = Batch._make((*face, *voice, *[mask] * 4))
+        batch = Batch._make((*face, *voice, *[mask] * 4))  # the head ignores the last four fields
         streams = self.network.streams(batch)
         intensities = self.network.predict_from_embedding(self.network.head(*streams), batch)
         return intensities, *(masked_moments(stream.values, stream.mask)[0] for stream in streams if stream is not None)

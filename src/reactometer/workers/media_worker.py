@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 from reactometer.errors import MediaError
 
-if TYPE_CHECKING:  # the worker starts before these are imported here
+if TYPE_CHECKING:  # these imports would delay the start of the process
     from reactometer.types import MediaInfo
     from reactometer.workers.decoder import DecodeSpec, Segment
 
@@ -28,8 +28,8 @@ CHECK_INTERVAL_S = 0.2
 """Interval at which the caller's ``check`` runs while no window arrives."""
 
 MAX_FILES = 1000
-"""Files per process, because the heap grows: up to glibc 2.37, a freed aligned buffer can be too small for the next
-buffer of its size."""
+"""Maximum number of files per process, because its heap grows: up to glibc 2.37, a freed aligned buffer can be too
+small for the next buffer of the same size."""
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,7 @@ class ResourceLimits:
 
     memory_bytes: int = 4 * 2**30  # of the process
     stall_s: float = 60.0  # maximum time without a new window
-    cpu_s: float = 600.0  # CPU time in seconds per minute of the file, up to PrepareConfig's default rate
+    cpu_s: float = 600.0  # CPU time per minute of the file; proportionally more above the default sampling rate
     duration_s: float = math.inf
     pixels: float = math.inf  # of a frame
 
@@ -53,25 +53,25 @@ class MediaWorker:
         self.limits = limits or ResourceLimits()
         self._process: subprocess.Popen[bytes] | None = None
         self._connection: Connection[Any, Any] | None = None
-        self._files = 0
+        self._n_files = 0
 
     def read(
         self, path: Path, spec: DecodeSpec, threads: int = 0, check: Callable[[], None] = lambda: None
     ) -> Iterator[MediaInfo | Segment]:
-        """Yield the container's properties, then all parts and windows of the file as soon as they are complete.
+        """Yield the container's properties, then each part and window of the file as soon as it is complete.
 
-        ``check`` is called repeatedly, and may raise to stop at once.
+        ``check`` is called at least every 0.2 s while waiting; an exception that it raises stops the process.
 
         Raises:
             MediaError: the file cannot be read or exceeds a limit, or the process died.
         """
-        if self._files >= MAX_FILES:
+        if self._n_files >= MAX_FILES:
             self.close()
         from reactometer.config import PrepareConfig
         from reactometer.media.segments import DecodeSettings
 
         connection, is_complete = self.start(), False
-        self._files += 1
+        self._n_files += 1
         try:
             settings = spec.settings
             decode_settings = DecodeSettings(settings.detector, settings.rate_hz, settings.size_px)
@@ -81,7 +81,7 @@ class MediaWorker:
                 yield message
             is_complete = True
         except UnreadableError as error:
-            is_complete = True  # the process continues
+            is_complete = True  # the process can read the next file
             raise MediaError(str(error)) from error
         except (EOFError, OSError) as error:
             raise self._death_error(path) from error
@@ -101,7 +101,7 @@ class MediaWorker:
             [sys.executable, "-c", code],
             stdin=subprocess.DEVNULL,
             pass_fds=[child_socket.fileno()],
-            process_group=0,  # Ctrl-C reaches the parent only, which ends this process
+            process_group=0,  # Ctrl-C reaches only the parent, which kills the decoder process
             # NumPy's import starts a BLAS thread per core, each of which spins for 40 ms
             env={**os.environ, "PYTHONPATH": os.pathsep.join(paths), "OPENBLAS_NUM_THREADS": "1"},
         )
@@ -117,13 +117,13 @@ class MediaWorker:
             self._process.wait()
             self._connection.close()
         self._process = self._connection = None
-        self._files = 0
+        self._n_files = 0
 
     def _death_error(self, path: Path) -> MediaError:
         code = None
         if self._process is not None:
             with suppress(subprocess.TimeoutExpired):
-                code = self._process.wait(5.0)  # the connection is closed already
+                code = self._process.wait(5.0)  # it is ending, because its side of the connection is closed
         if code == -signal.SIGXCPU:
             limit = f"{self.limits.cpu_s:.0f} s of CPU time per minute of video"
             return MediaError(f"{path}: decoding took more than {limit}", fix="Convert or split the file")
@@ -152,11 +152,11 @@ class MediaWorker:
 
 @cache
 def thread_worker(process: int, thread: int) -> MediaWorker:
-    """Return the worker of a process and thread, by their ids; it is reused for the next file."""
+    """Return the worker of a process and thread, by their ids; each has one, which reads file after file."""
     worker = MediaWorker()
     atexit.register(worker.close)
     return worker
 
 
 class UnreadableError(Exception):
-    """Reason why a file is unreadable."""
+    """Sent by the decoder process if a file is unreadable, with the reason."""
