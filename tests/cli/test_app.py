@@ -116,7 +116,7 @@ def test_an_audit_ends_with_1_at_a_leak_and_a_clean_split_mends_it(
     status, printed, _ = run("audit", cache, "--out", tmp_path / "audit.json")
     assert status == 1
     assert re.search(r"leak: person: 1 in train and val \(\d+ clips, 100\.0% of val, such as P\d+\)", printed)
-    assert json.loads((tmp_path / "audit.json").read_text())["leaks"][0]["kind"] == "person"
+    assert json.loads((tmp_path / "audit.json").read_text())["leaks"][0]["type"] == "person"
     status, _, errors = run("train", toml, f"data.path={cache}", f"training.out={tmp_path / 'run'}")
     assert (status, (tmp_path / "run").exists()) == (2, False)
     assert "splits share people or stimuli" in errors

@@ -70,7 +70,7 @@ def test_the_ends_of_the_curves_are_what_evaluate_measures(
     degradation = _run(model, prepared, tmp_path / "out")
     assert _kept(prepared) == before
     curves = {name.split(",")[0]: points for name, points in degradation.curves.items()}
-    assert list(curves) == ["face hidden", "face crop", "frames a second", "white noise"]
+    assert list(curves) == ["face hidden", "face crop", "frames per second", "white noise"]
     for first, *rest in curves.values():
         _same(first.metrics, whole)
         assert (first.loss.value, first.loss.low, first.loss.high) == (0.0, 0.0, 0.0)
