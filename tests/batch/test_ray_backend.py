@@ -21,7 +21,7 @@ from reactometer.batch.ray_backend import _Actor
 from reactometer.batch.result_store import FAILED_FILE, INDEX_FILE, JOURNAL
 from reactometer.batch.run import FilePredictor, Workers, predict_folder
 from reactometer.errors import ClusterError, MissingPackageError
-from reactometer.inference.predictor import PredictOptions
+from reactometer.inference.predictor import PredictOptions, predict
 
 pytestmark = [
     pytest.mark.slow,
@@ -60,6 +60,21 @@ def test_a_run_on_a_cluster_is_the_run_on_this_machine(
     assert f"cannot read {videos.name}/b/broken.mp4" in reason
     again = predict_folder([videos.name], tmp_path / "out", device="cpu", workers=Workers(1), progress=False)
     assert (again.n_computed, again.n_before) == (0, 6)
+
+
+def test_files_of_an_object_store_on_a_cluster(
+    two_nodes: Any, videos: Path, put: Callable[[Path, str], str], tmp_path: Path
+) -> None:
+    source = put(videos / "a", "on-a-cluster")
+    workers = Workers(ray=two_nodes.address)
+    result = predict_folder([source], tmp_path / "out", device="cpu", workers=workers, progress=False)
+    assert not result.failures
+    index = pd.read_parquet(tmp_path / "out" / INDEX_FILE)
+    plain = predict([f"{videos / 'a'}/{Path(path).name}" for path in index["path"]], progress=False)
+    for label in plain[0].labels:
+        position = plain[0].labels.index(label)
+        expected = [one.intensities[position] for one in plain if one.intensities]
+        assert index[label].tolist() == pytest.approx(expected, abs=1e-5)
 
 
 def _n_kept(out: Path) -> int:
