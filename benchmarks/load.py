@@ -27,7 +27,7 @@ from statistics import median
 import httpx
 from measuring import bar, cost_of_one, processes, write_video
 
-LEAST_SPEED, MOST_GROWTH = 0.9, 1.05
+LEAST_SPEED, MOST_GROWTH = 1.0, 1.05
 
 
 def main() -> None:

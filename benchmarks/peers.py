@@ -2,15 +2,15 @@
 
     python benchmarks/peers.py VIDEO NAME=PYTHON... [--rounds 3]
 
-NAME is "reactometer", "plain", "fer" or "facex". PYTHON is the Python of a virtual environment that contains only this
+NAME is "reactometer", "plain" or "facex". PYTHON is the Python of a virtual environment that contains only this
 tool: ``pip install .`` for reactometer, ``pip install opencv-python-headless onnxruntime`` for plain, ``pip install
-fer``, ``pip install facex``. Every tool reads every frame of VIDEO, in a process of its own, in turns; figures are
+facex``. Every tool reads every frame of VIDEO, in a process of its own, in turns; figures are
 medians of the rounds.
 
 * plain: the loop that people write by hand with OpenCV, YuNet and ONNX Runtime, here with the starter's face encoder.
   One face per frame, no time, no voice, no intervals.
-* fer and facex: seven expressions per frame, as their documentation shows it. Other rivals (py-feat, LibreFace,
-  DeepFace, EmotiEffLib, hsemotion) download weights at first use and cannot run offline.
+* facex: seven expressions per frame, as its documentation shows it. Other rivals (py-feat, LibreFace, DeepFace,
+  EmotiEffLib, hsemotion) download weights at first use and cannot run offline; fer 25.10 misses packages.
 * start: the seconds of the whole process beyond those of a second pass over VIDEO in the same process.
 """
 
@@ -149,13 +149,6 @@ def plain(video: Path) -> Callable[[], int]:
     return run
 
 
-def fer(video: Path) -> Callable[[], int]:
-    from fer.fer import FER
-
-    detector = FER()
-    return lambda: sum(1 for frame in frames_of(video) if detector.detect_emotions(frame) is not None)
-
-
 def facex(video: Path) -> Callable[[], int]:
     from facex import PoolManager
 
@@ -174,7 +167,6 @@ def frames_of(video: Path) -> Iterator[Any]:
 LOOPS: dict[str, Callable[[Path], Callable[[], int]]] = {
     "reactometer": reactometer,
     "plain": plain,
-    "fer": fer,
     "facex": facex,
 }
 
