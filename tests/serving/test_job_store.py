@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from reactometer.errors import OutputError
 from reactometer.serving.job_store import DONE, FAILED, Job, JobStore
 from reactometer.types import Prediction, Window
 
@@ -59,3 +60,11 @@ def test_old_results_are_deleted_and_queued_jobs_are_kept(store: JobStore) -> No
 def test_an_id_cannot_be_a_path(store: JobStore, job_id: str) -> None:
     (store.jobs / "..json").write_text("{}")
     assert store.read(job_id) is None
+
+
+def test_a_damaged_job_is_named(store: JobStore) -> None:
+    job_id = store.new_id()
+    store.upload(job_id).touch()
+    (store.jobs / f"{job_id}.json").write_text("{")
+    with pytest.raises(OutputError, match=rf"{job_id}.json: damaged.*Delete"):
+        store.unfinished()

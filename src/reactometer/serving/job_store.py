@@ -11,7 +11,8 @@ from typing import Any
 
 from pydantic import TypeAdapter
 
-from reactometer.io import make_folder, write_atomic
+from reactometer.errors import OutputError
+from reactometer.io import make_folder, wrap_decode_errors, write_atomic
 from reactometer.types import Prediction
 
 QUEUED, RUNNING, DONE, FAILED = "queued", "running", "done", "failed"
@@ -61,13 +62,20 @@ class JobStore:
         write_atomic(self._file(job.id), _ADAPTER.dump_json(job))
 
     def read(self, job_id: str) -> Job | None:
-        """Return the job with this id, or None; the id comes from a client and may be malformed."""
+        """Return the job with this id, or None; the id comes from a client and may be malformed.
+
+        Raises:
+            OutputError: the job's file is damaged.
+        """
         if not re.fullmatch(r"[\w-]{24}", job_id, re.ASCII):
             return None
+        file = self._file(job_id)
         try:
-            return _ADAPTER.validate_json(self._file(job_id).read_bytes())
+            content = file.read_bytes()
         except FileNotFoundError:
             return None
+        with wrap_decode_errors(file, OutputError, "Delete this file"):
+            return _ADAPTER.validate_json(content)
 
     def delete(self, job_id: str) -> None:
         """Delete a job and its predictions."""
