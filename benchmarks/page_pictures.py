@@ -55,7 +55,7 @@ def main() -> None:
 def write_clip(file: Path) -> Path:
     """One drawn person, four reactions of 4 s, with a voice."""
     plans = [clip_plan(place, duration_s=4.0, rate_hz=RATE_HZ, size_px=SIZE_PX) for place in REACTIONS]
-    shown = [render_clip(replace(plan, look=plans[0].appearance, voice=plans[0].voice)) for plan in plans]
+    shown = [render_clip(replace(plan, appearance=plans[0].appearance, voice=plans[0].voice)) for plan in plans]
     frames = np.concatenate([frames for frames, _ in shown])  # (T, H, W, 3)
     frames[AWAY] = frames[AWAY].mean(axis=(1, 2), keepdims=True).astype(np.uint8)
     waveform = np.concatenate([heard for _, heard in shown if heard is not None])  # (S,)
@@ -78,7 +78,7 @@ def serving(folder: Path) -> Iterator[str]:
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
         assert process.stderr
         try:
-            yield process.stderr.readline().split()[0]
+            yield next(line for line in process.stderr if line.startswith("http")).split()[0]
         finally:
             process.terminate()
 
