@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from reactometer.inference.conformal import Uncertainty
 
 MAX_FEW_UNITS = 20
-"""Maximum number of units whose intervals are too narrow (by simulation: docs/results.md)."""
+"""Maximum number of units whose intervals are too narrow (by simulation: docs/lab-notes.md)."""
 
 
 def print_evaluation(evaluation: Evaluation) -> None:

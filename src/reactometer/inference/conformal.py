@@ -33,7 +33,7 @@ class TrainingDensity:
 
     Probabilistic principal components (Tipping & Bishop, J. R. Stat. Soc. B 61, 1999). The features are an encoder's
     mean over time, not the vector before the output layer (Lee et al., NeurIPS 2018), which does not separate noise
-    from faces (docs/results.md).
+    from faces (docs/lab-notes.md).
     """
 
     mean: FloatArray  # (D,)

@@ -257,7 +257,7 @@ def _onnx_gru(steps: Tensor, *weights: Tensor) -> Tensor:
 class TransformerHead(nn.Module):
     """A temporal transformer whose regression token attends to the frames that show the face, with their times.
 
-    The token starts as their mean and attention adds to it, which learns more from few clips (docs/results.md).
+    The token starts as their mean and attention adds to it, which learns more from few clips (docs/lab-notes.md).
     """
 
     def __init__(self, feature_size: int, config: ModelConfig) -> None:
