@@ -40,7 +40,7 @@ def _clip(start_s: float, end_s: float, faces: int, others: int, frames_read: in
 
 
 def _score(*values: float, has_face: bool = True, has_voice: bool = False) -> Score:
-    return Score(0, np.array(values, np.float32), has_face, has_voice)
+    return Score(np.array(values, np.float32), has_face, has_voice)
 
 
 def _join(model: LoadedModel, *scores: Score, faces: int = 1, has_sound: bool = False) -> Prediction:

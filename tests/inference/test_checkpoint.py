@@ -131,7 +131,7 @@ def test_loading_writes_nothing_and_asks_no_network(model_folder: Path, monkeypa
 
 
 def test_intensities_are_recalibrated_where_the_model_was(features_folder: Path) -> None:
-    score = Score(0, np.array([0.4, 0.8], np.float32), has_face=True, has_voice=False)
+    score = Score(np.array([0.4, 0.8], np.float32), has_face=True, has_voice=False)
     loaded, halved = load_model(features_folder), IsotonicMap((0.0, 1.0), (0.0, 0.5))
     assert loaded.intensities_of(score) is score.intensities
     sure = replace(SURE, recalibration=(halved, halved))
@@ -383,23 +383,20 @@ def test_an_ensemble_with_a_damaged_member_is_refused(features_folder: Path, tmp
 
 def test_parts_are_joined_by_length_and_empty_ones_do_not_count() -> None:
     def score(value: float, has_input: bool = True) -> Score:
-        return Score(0, np.array([value], np.float32), has_face=has_input, has_voice=False)
+        return Score(np.array([value], np.float32), has_face=has_input, has_voice=False)
 
-    assert join_parts(7, [(60.0, score(0.2)), (30.0, score(0.8))]).intensities[0] == pytest.approx(0.4)
-    assert join_parts(7, [(60.0, score(0.5, False)), (30.0, score(0.8))]).intensities[0] == pytest.approx(0.8)
-    nothing = join_parts(7, [(60.0, score(0.5, False))])
-    assert (nothing.index, nothing.has_input) == (7, False)
+    assert join_parts([(60.0, score(0.2)), (30.0, score(0.8))]).intensities[0] == pytest.approx(0.4)
+    assert join_parts([(60.0, score(0.5, False)), (30.0, score(0.8))]).intensities[0] == pytest.approx(0.8)
+    nothing = join_parts([(60.0, score(0.5, False))])
+    assert not nothing.has_input
     assert nothing.intensities[0] == pytest.approx(0.5)
 
 
-def test_scores_are_averaged_clip_by_clip_whatever_their_order() -> None:
-    def scores(*pairs: tuple[int, float]) -> list[Score]:
-        return [
-            Score(number, np.array([value, 1.0], np.float32), has_face=True, has_voice=False) for number, value in pairs
-        ]
+def test_scores_of_several_models_are_averaged_per_clip() -> None:
+    def scores(*values: float) -> list[Score]:
+        return [Score(np.array([value, 1.0], np.float32), has_face=True, has_voice=False) for value in values]
 
-    joined = average_scores([scores((0, 0.2), (1, 0.4)), scores((1, 0.8), (0, 0.0))])
-    assert [score.index for score in joined] == [0, 1]
+    joined = average_scores([scores(0.2, 0.4), scores(0.0, 0.8)])
     assert [score.intensities.tolist() for score in joined] == [pytest.approx([0.1, 1]), pytest.approx([0.6, 1])]
     with pytest.raises(ValueError, match="zip"):
-        average_scores([scores((0, 0.2)), scores((0, 0.2), (1, 0.4))])
+        average_scores([scores(0.2), scores(0.2, 0.4)])

@@ -26,7 +26,6 @@ from reactometer.inference.conformal import (
 from reactometer.inference.scores import Score
 
 SCORE = Score(
-    0,
     np.array([0.2, 0.7], np.float32),
     has_face=True,
     has_voice=False,

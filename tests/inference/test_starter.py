@@ -104,7 +104,7 @@ def _items(starter: LoadedModel, path: Path) -> list[Item]:
 
 
 @pytest.fixture(scope="module")
-def own(
+def items(
     starter: LoadedModel, talk: tuple[Path, ByteArray, FloatArray], tmp_path_factory: pytest.TempPathFactory
 ) -> list[Item]:
     """Features of the talk, of its first two seconds, and of three seconds without a sound."""
@@ -116,16 +116,14 @@ def own(
 
 
 @pytest.mark.parametrize("batch_size", [2, 7])
-def test_neither_batch_nor_place_in_it_changes_a_number(starter: LoadedModel, own: list[Item], batch_size: int) -> None:
-    def scores(items: list[Item], batch_size: int) -> dict[int, FloatArray]:
-        return {score.index: score.intensities for score in score_items(starter.networks, items, batch_size)}
+def test_scores_do_not_depend_on_the_batch(starter: LoadedModel, items: list[Item], batch_size: int) -> None:
+    def scores(batch_size: int) -> list[FloatArray]:
+        repeated = [items[index] for index in (0, 1, 2, 1, 0, 2, 0)]
+        return [score.intensities for score in score_items(starter.networks, repeated, batch_size)]
 
-    numbered = [
-        Item(**{**vars(own[place]), "clip_index": number}) for number, place in enumerate((0, 1, 2, 1, 0, 2, 0))
-    ]
-    together, alone = scores(numbered, batch_size), scores(numbered, 1)
-    for number, intensities in together.items():
-        assert intensities == pytest.approx(alone[number], abs=1e-5)
+    together = scores(batch_size)
+    for batched, single in zip(together, scores(1), strict=True):
+        assert batched == pytest.approx(single, abs=1e-5)
     assert together[0] == pytest.approx(together[6], abs=1e-5)
     assert together[1] == pytest.approx(together[3], abs=1e-5)
     assert np.abs(together[0] - together[1]).max() > 1e-3

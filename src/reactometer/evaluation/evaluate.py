@@ -186,7 +186,7 @@ def evaluate(
         targets=targets,
         intensities=scored_intensities.astype(np.float64),
         n_without_labels=len(rows) - len(labelled),
-        without_input=tuple(ids[score.index] for score in scores if not score.has_input),
+        without_input=tuple(name for name, score in zip(ids, scores, strict=True) if not score.has_input),
         failed=tuple(f"{row.clip.clip_id}: {row.clip.problem}" for row in rows if row.clip.problem),
         person_norm=note,
         intervals=bootstrap_metrics(targets, scored_intensities, labels, resampling) if n_resamples else None,

@@ -254,11 +254,11 @@ def _intensity_changes(
     """Return (K, L): the intensities with the baseline minus those with each of the K occlusions."""
 
     def items(encoded: _EncodedInput) -> Iterator[Item]:
-        for index, occlude in enumerate([baseline, *occlusions]):
-            yield replace(occlude(encoded), clip_index=index)
+        for occlude in (baseline, *occlusions):
+            yield occlude(encoded)
             advance()
 
-    scores = average_scores([list(score_items(encoded.networks, items(encoded))) for encoded in inputs])
+    scores = average_scores([score_items(encoded.networks, items(encoded)) for encoded in inputs])
     values = np.array([model.intensities_of(score) for score in scores])  # (1 + K, L)
     return np.asarray(values[0] - values[1:], np.float32)
 

@@ -49,7 +49,7 @@ def in_batches(segments: Iterable[tuple[Key, PreparedClip]]) -> Iterator[list[tu
 
 def aggregate(path: str, model: LoadedModel, parts: Sequence[ScoredSegment], windows: Sequence[Window]) -> Prediction:
     """Return the prediction of a file, or of one face in it, from its parts and windows in temporal order."""
-    score = join_parts(0, [(part.scored_s, part.score) for part in parts])
+    score = join_parts([(part.scored_s, part.score) for part in parts])
     samples = tuple(sample for part in parts for sample in part.clip.samples)
     has_sound = any(part.has_sound for part in parts)
     face_share = replace(parts[0].clip, samples=samples).face_share  # over all parts

@@ -68,9 +68,8 @@ def encoded_clips(
     """Yield the features of every clip; with a cache, each face crop is encoded once."""
     if cache is not None:
         cache.encode_new(sample for clip in clips for sample in pick_samples(clip, sampling))
-    for number, clip in enumerate(clips):
-        item = to_item(clip, sampling) if cache is None else cache.item(clip)
-        yield replace(networks.encode(item), clip_index=number)
+    for clip in clips:
+        yield networks.encode(to_item(clip, sampling) if cache is None else cache.item(clip))
 
 
 def open_reader(

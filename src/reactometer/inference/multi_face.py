@@ -113,7 +113,7 @@ def _face_segments(
     windows: Iterable[tuple[WindowSpec, PreparedClip]], model: LoadedModel, part: WindowSpec, scored: _ScoredFile
 ) -> Iterator[tuple[Key, PreparedClip]]:
     """Yield the clips to score for each segment: every face in it, without and with the voice."""
-    no_score = Score(0, np.zeros(len(model.labels), np.float32), has_face=False, has_voice=False)
+    no_score = Score(np.zeros(len(model.labels), np.float32), has_face=False, has_voice=False)
     for spec, clip in windows:
         scored.count(clip.samples)
         index, is_sound = len(scored.segments), is_audible(clip.waveform)

@@ -197,7 +197,7 @@ class Predictor:
                 training_stats = member.networks.training_stats if person_stats else {}
                 items = encoded_clips(member.networks, clips, member.sampling, cache)
                 normalised = (apply_person_norm(item, person_stats, training_stats) for item in items)
-                by_member.append(list(score_items(member.networks, normalised)))
+                by_member.append(score_items(member.networks, normalised))
         return average_scores(by_member)
 
     def predict_file(self, path: str, *, isolated: bool = True) -> list[Prediction]:

@@ -19,7 +19,6 @@ Features = Mapping[str, FloatArray]
 class Score:
     """Intensities of one item, the modalities they are based on, and the features of each modality."""
 
-    index: int  # of the item
     intensities: FloatArray  # (L,) in [0, 1]
     has_face: bool  # a face is visible, and the model uses it
     has_voice: bool  # sound is audible, and the model uses it
@@ -37,7 +36,7 @@ class Score:
         return " and ".join(name for name, is_used in used if is_used) or "nothing"
 
 
-def join_parts(index: int, parts: Sequence[tuple[float, Score]]) -> Score:
+def join_parts(parts: Sequence[tuple[float, Score]]) -> Score:
     """Average the scores of a clip's parts, ``(length_s, score)`` each, weighted by length.
 
     Parts without a usable face or voice are ignored. If no part has any, the result is the training mean.
@@ -47,7 +46,6 @@ def join_parts(index: int, parts: Sequence[tuple[float, Score]]) -> Score:
     scores = [score for _, score in usable]
     mean = np.average([score.intensities for score in scores], axis=0, weights=weights)
     return Score(
-        index,
         mean.astype(np.float32),
         has_face=any(score.has_face for score in scores),
         has_voice=any(score.has_voice for score in scores),
@@ -67,13 +65,12 @@ def _mean(parts: Sequence[Features], weights: Sequence[float]) -> dict[str, Floa
 
 
 def average_scores(by_member: Sequence[Sequence[Score]]) -> list[Score]:
-    """Average the scores of several models for the same items, in the items' order; features are not averaged."""
-    ordered = [sorted(scores, key=lambda score: score.index) for scores in by_member]
+    """Average the scores of several models for the same items; features are not averaged."""
     return [
         replace(
             scores[0],
             intensities=np.mean([score.intensities for score in scores], axis=0, dtype=np.float32),
             features=tuple(features for score in scores for features in score.features),
         )
-        for scores in zip(*ordered, strict=True)
+        for scores in zip(*by_member, strict=True)
     ]

@@ -7,7 +7,7 @@ from dataclasses import replace
 from itertools import groupby, islice
 
 from reactometer.data.cache import PreparedRow, PreparedSet
-from reactometer.data.inputs import InputSpec, Item, ItemLoader, split_parts
+from reactometer.data.inputs import ClipPart, InputSpec, Item, ItemLoader, split_parts
 from reactometer.data.person_norm import FeatureStats, PersonReader, fit_person_stats
 from reactometer.inference.checkpoint import LoadedModel
 from reactometer.inference.inputs import open_reader
@@ -26,21 +26,19 @@ MAX_STEPS = 5000
 """Maximum number of sound steps in one batch: about one segment of a minute, or many short windows."""
 
 
-def score_items(networks: Networks, items: Iterable[Item], batch_size: int = BATCH_SIZE) -> Iterator[Score]:
-    """Score a stream of encoded items in batches of similar length; only a few items are in memory at a time.
-
-    Scores come when batches are full, not in the items' order; each has the index of its item.
-    """
-    batches: dict[int, list[Item]] = {}
-    for item in items:
-        batch = batches.setdefault(len(item.voice).bit_length(), [])
-        batch.append(item)
+def score_items(networks: Networks, items: Iterable[Item], batch_size: int = BATCH_SIZE) -> list[Score]:
+    """Score a stream of encoded items in batches of similar length; only a few items are in memory at a time."""
+    scores: dict[int, Score] = {}
+    batches: dict[int, dict[int, Item]] = {}  # by length, then by index of the item
+    for index, item in enumerate(items):
+        batch = batches.setdefault(len(item.voice).bit_length(), {})
+        batch[index] = item
         if len(batch) == batch_size or len(batch) * len(item.voice) > MAX_STEPS:
-            yield from score_batch(networks, batch)
+            scores |= zip(batch, score_batch(networks, list(batch.values())), strict=True)
             batch.clear()
-    for batch in batches.values():
-        if batch:
-            yield from score_batch(networks, batch)
+    for batch in filter(None, batches.values()):
+        scores |= zip(batch, score_batch(networks, list(batch.values())), strict=True)
+    return [scores[index] for index in range(len(scores))]
 
 
 def score_batch(networks: Networks, items: Sequence[Item]) -> list[Score]:
@@ -51,7 +49,7 @@ def score_batch(networks: Networks, items: Sequence[Item]) -> list[Score]:
         has_face = networks.uses_face and bool(item.face_mask.any())
         has_voice = networks.uses_voice and len(item.voice) > 0
         features = {name: means[name][row] for name, used in (("face", has_face), ("voice", has_voice)) if used}
-        scores.append(Score(item.clip_index, intensities[row], has_face, has_voice, (features,)))
+        scores.append(Score(intensities[row], has_face, has_voice, (features,)))
     return scores
 
 
@@ -59,15 +57,14 @@ def score_rows(networks: Networks, rows: Sequence[PreparedRow], read: ItemLoader
     """Score clips: one score per clip, in their order, each as soon as its parts are scored."""
     parts = split_parts(rows)
 
-    def load(index: int) -> Item:
-        part = parts[index]
-        return replace(read(rows[part.index], part, None), clip_index=index)
+    def load(part: ClipPart) -> Item:
+        return read(rows[part.index], part, None)
 
-    items = iter(prefetch_map(load, range(len(parts)), min(default_workers(), MAX_READERS)))
+    items = iter(prefetch_map(load, parts, min(default_workers(), MAX_READERS)))
     batches = iter(lambda: list(islice(items, BATCH_SIZE)), [])
     scores = (score for batch in batches for score in score_batch(networks, batch))
-    for row, scores_of_row in groupby(scores, key=lambda score: parts[score.index].index):
-        yield join_parts(row, [(parts[score.index].length_s, score) for score in scores_of_row])
+    for _, scored in groupby(zip(parts, scores, strict=True), key=lambda pair: pair[0].index):
+        yield join_parts([(part.length_s, score) for part, score in scored])
 
 
 def score_split(

@@ -84,12 +84,7 @@ class ReactionModule(BaseModule):
         if self.trainer.sanity_checking:
             return
         scores = {
-            int(part): Score(
-                int(part),
-                intensities[i],
-                has_face=bool(modality_mask[i, 0]),
-                has_voice=bool(modality_mask[i, 1]),
-            )
+            int(part): Score(intensities[i], has_face=bool(modality_mask[i, 0]), has_voice=bool(modality_mask[i, 1]))
             for i, part in enumerate(part_index)
         }
         self.val_metrics = self._measure(scores)
@@ -117,7 +112,7 @@ class ReactionModule(BaseModule):
         for part, score in scores.items():
             clips.setdefault(self.val_parts[part].index, []).append((self.val_parts[part].length_s, score))
         labelled = [index for index in sorted(clips) if index in self.val_targets]
-        predictions = np.array([join_parts(index, clips[index]).intensities for index in labelled])
+        predictions = np.array([join_parts(clips[index]).intensities for index in labelled])
         return measure([self.val_targets[index] for index in labelled], predictions, self.labels)
 
 
