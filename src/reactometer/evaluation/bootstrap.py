@@ -203,11 +203,8 @@ def scores_from_moments(sums: Array) -> Array:
     r = np.where(defined, covariance, 0.0) / np.sqrt(np.where(defined, target_variance * prediction_variance, 1.0))
     denominator = target_variance + prediction_variance + error**2
     ccc = np.where(defined, 2.0 * covariance, 0.0) / np.where(defined, denominator, 1.0)
-    scores = np.stack(
-        [np.where(varies, r, np.nan), np.where(varies, ccc, np.nan), absolute_error], axis=1
-    )  # (R, metrics, L)
-    is_defined = np.isfinite(scores)
-    n_defined = is_defined.sum(axis=2, keepdims=True)
-    total = np.where(is_defined, scores, 0.0).sum(axis=2, keepdims=True)
-    means = np.where(n_defined > 0, total / np.maximum(n_defined, 1), np.nan)  # (R, metrics, 1)
+    columns = [np.where(varies, r, np.nan), np.where(varies, ccc, np.nan), absolute_error]
+    scores = np.stack(columns, axis=1)  # (R, metrics, L)
+    with np.errstate(invalid="ignore"):  # 0 / 0 if no label varies
+        means = np.nansum(scores, axis=2, keepdims=True) / np.isfinite(scores).sum(axis=2, keepdims=True)
     return np.concatenate([means, scores], axis=2)

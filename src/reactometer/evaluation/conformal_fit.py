@@ -185,10 +185,8 @@ def _fit_references(
 ) -> tuple[dict[str, tuple[TrainingDensity, ...]], float]:
     """Fit the density of the train clips by modality and member; return the length of the shortest, too."""
     train = [row for row in prepared.split("train") if row.file]
-    if not loaded.is_frozen:
-        train = train[
-            :: len(train) // MAX_REFERENCE_CLIPS + 1
-        ]  # frozen encoders need no limit: their features are cached
+    if not loaded.is_frozen:  # the features of frozen encoders are cached
+        train = train[:: len(train) // MAX_REFERENCE_CLIPS + 1]
     scores = score_split(loaded, replace(prepared, rows=tuple(train)), "train", progress=progress)[0] if train else []
     references = {}
     for name in MODALITIES:

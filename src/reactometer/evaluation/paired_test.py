@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
+import pandas as pd
 
 from reactometer.data.cache import INDEX_FILE, open_prepared
 from reactometer.data.datasets import read_dataset
@@ -88,26 +89,28 @@ def compare_predictions(
         DataError: the files have different clips or labels, or clips that are not in the dataset.
         ScoreError: too few clips with labels, or no label varies.
     """
-    labels, first_by_id = _read_predictions(Path(first))
-    _, second_by_id = _read_predictions(Path(second), labels)
-    if unmatched := sorted(set(first_by_id) ^ set(second_by_id)):
+    first_table = _read_predictions(Path(first))
+    labels = tuple(first_table.columns)
+    second_table = _read_predictions(Path(second), labels)
+    if unmatched := sorted(set(first_table.index) ^ set(second_table.index)):
         raise DataError(
             f"{first} and {second}: not the same clips",
             got=f"{len(unmatched)} clips in only one of them, such as {unmatched[0]}",
             fix="Evaluate both models on the same split of the same dataset",
         )
     clips = _read_labels(Path(data), labels)
-    if unknown := sorted(set(first_by_id) - {clip.clip_id for clip in clips}):
+    if unknown := sorted(set(first_table.index) - {clip.clip_id for clip in clips}):
         raise DataError(
             f"{first}: clips are missing in {data}",
-            got=f"{len(unknown)} of {len(first_by_id)}, such as {unknown[0]}",
+            got=f"{len(unknown)} of {len(first_table)}, such as {unknown[0]}",
             fix="Name the dataset that the models were evaluated on",
         )
-    labelled = [clip for clip in clips if clip.clip_id in first_by_id and clip.labels]
-    values = [(clip.labels, first_by_id[clip.clip_id], second_by_id[clip.clip_id]) for clip in labelled]
-    stacked = np.array(values, dtype=np.float64).reshape(len(labelled), 3, len(labels))
-    resampling = choose_units(labelled, by, n_resamples)
-    paired = compare_paired(stacked[:, 0], stacked[:, 1], stacked[:, 2], labels, resampling)
+    labelled = [clip for clip in clips if clip.clip_id in first_table.index and clip.labels]
+    targets = np.array([clip.labels for clip in labelled], dtype=np.float64).reshape(len(labelled), len(labels))
+    first_values, second_values = (
+        table.loc[[clip.clip_id for clip in labelled], list(labels)] for table in (first_table, second_table)
+    )
+    paired = compare_paired(targets, first_values, second_values, labels, choose_units(labelled, by, n_resamples))
     if out is not None:
         write_atomic(Path(out), format_json(asdict(paired)))
     return paired
@@ -202,18 +205,13 @@ def _read_labels(data: Path, labels: tuple[str, ...]) -> tuple[Clip, ...]:
     return tuple(row.clip for row in prepared.rows)
 
 
-def _read_predictions(
-    path: Path, labels: tuple[str, ...] | None = None
-) -> tuple[tuple[str, ...], dict[str, list[float]]]:
-    """Return the labels (default: all columns but the ids) and the (L,) predictions by id."""
-    rows, values = read_rows(path, (ID_COLUMN, *(labels or ()))), {}
-    labels = labels or tuple(name for name in rows[0] if name != ID_COLUMN)
-    for row in rows:
-        name = row[ID_COLUMN].strip()
-        if name in values:
-            raise DataError(f"{path}: {name} has two rows", fix="Write it with 'reactometer evaluate --out FOLDER'")
-        try:
-            values[name] = [float(row[label]) for label in labels]
-        except ValueError as error:
-            raise DataError(f"{path}: {name} has a prediction that is not a number: {error}") from error
-    return labels, values
+def _read_predictions(path: Path, labels: Sequence[str] = ()) -> pd.DataFrame:
+    """Read predictions (clips, L) by clip id; every column but the ids is a label."""
+    table = pd.DataFrame(read_rows(path, (ID_COLUMN, *labels))).set_index(ID_COLUMN)
+    if table.index.has_duplicates:
+        clip_id = table.index[table.index.duplicated()][0]
+        raise DataError(f"{path}: {clip_id} has two rows", fix="Write it with 'reactometer evaluate --out FOLDER'")
+    values = table.apply(pd.to_numeric, errors="coerce")
+    if len(undefined := values[values.isna().any(axis=1)]):
+        raise DataError(f"{path}: {undefined.index[0]} has a prediction that is not a number")
+    return values
