@@ -21,8 +21,7 @@ import pytest
 
 if TYPE_CHECKING:
     from reactometer.inference.checkpoint import LoadedModel
-    from reactometer.serving.queue import ServiceMetrics
-    from reactometer.serving.websocket import LiveLimits
+    from reactometer.serving.queue import ServiceMetrics, Settings
 
 LONGEST_S = 120.0
 
@@ -112,7 +111,7 @@ def starter() -> LoadedModel:
 
 
 @contextmanager
-def live_route(model: LoadedModel, keys: dict[str, str], metrics: ServiceMetrics, limits: LiveLimits) -> Iterator[str]:
+def live_route(model: LoadedModel, settings: Settings, metrics: ServiceMetrics) -> Iterator[str]:
     """Serve only the route /v1/live in a thread; yield its address."""
     import uvicorn
     from fastapi import FastAPI
@@ -120,7 +119,7 @@ def live_route(model: LoadedModel, keys: dict[str, str], metrics: ServiceMetrics
     from reactometer.serving.websocket import live_routes
 
     application = FastAPI()
-    application.include_router(live_routes(model, keys, metrics.live, limits))
+    application.include_router(live_routes(model, settings, metrics.live))
     running = uvicorn.Server(uvicorn.Config(application, port=0, log_level="warning", ws_max_size=4 * 2**20))
     thread = threading.Thread(target=running.run, daemon=True)
     thread.start()

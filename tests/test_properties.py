@@ -35,7 +35,7 @@ from reactometer.inference.tables import (
     write_table,
 )
 from reactometer.media.segments import MAX_SEGMENT, MIN_NEW_CONTENT_S, part_bounds
-from reactometer.serving.routes import FORMATS, file_name
+from reactometer.serving.routes import file_name
 from reactometer.types import Prediction, Window
 
 settings.register_profile("here", deadline=None, max_examples=50, database=None, derandomize=True)
@@ -235,6 +235,6 @@ def test_a_configuration_is_one_or_says_why_not(table: dict[str, Any]) -> None:
 
 @given(st.text(max_size=300))
 def test_a_download_has_a_name_that_every_header_and_disk_takes(name: str) -> None:
-    given_name = file_name(FORMATS["csv"], name)
-    assert given_name.isascii() and given_name.isprintable() and len(given_name) <= 120
-    assert not set(given_name) & set("/\\\"'<>:|?*") and not given_name.startswith(".")
+    download = file_name(name, "-timeline.csv")
+    assert download.isascii() and download.isprintable() and len(download) <= 120
+    assert not set(download) & set("/\\\"'<>:|?*") and not download.startswith(".")

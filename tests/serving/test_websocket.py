@@ -13,6 +13,7 @@ from typing import Any
 import cv2
 import numpy as np
 import pytest
+from prometheus_client import generate_latest
 from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import ClientConnection, connect
 
@@ -21,14 +22,13 @@ from live_clips import encode_frame, pack, pieces_of
 from reactometer.inference.checkpoint import LoadedModel
 from reactometer.live.protocol import HEAD, MAX_FRAME_BYTES, Packet, PacketKind, jpeg_size, unpack
 from reactometer.live.scorer import LiveScorer
-from reactometer.serving.queue import ServiceMetrics
-from reactometer.serving.websocket import LiveLimits
+from reactometer.serving.queue import ServiceMetrics, Settings
 from reactometer.types import SOUND_RATE_HZ, ByteArray
 
 pytestmark = pytest.mark.usefixtures("found_once")
 
-LIMITS = LiveLimits(sessions=2)
 KEY = "a-key-of-some-length"
+SETTINGS = Settings(Path(), {"anna": KEY}, live_sessions=2)
 
 
 @pytest.fixture(scope="module")
@@ -44,7 +44,7 @@ def metrics() -> ServiceMetrics:
 @pytest.fixture(scope="module")
 def address(starter: LoadedModel, metrics: ServiceMetrics) -> Iterator[str]:
     """Serve only this route."""
-    with live_route(starter, {"anna": KEY}, metrics, LIMITS) as address:
+    with live_route(starter, SETTINGS, metrics) as address:
         yield address
 
 
@@ -121,8 +121,8 @@ def test_an_invalid_start_message_is_refused(address: str, start: str | bytes, e
 
 @pytest.mark.slow
 def test_silent_clients_time_out(starter: LoadedModel) -> None:
-    limits = LiveLimits(start_s=2.0, idle_s=2.0)
-    with live_route(starter, {}, ServiceMetrics(), limits) as address:
+    settings = Settings(Path(), live_start_s=2.0, live_idle_s=2.0)
+    with live_route(starter, settings, ServiceMetrics()) as address:
         with connect(address) as client:
             assert received(client) == ([{"type": "error", "error": "no start message within 2 s"}], 1008)
         with session(address) as client:
@@ -169,9 +169,9 @@ def test_the_number_of_sessions_is_limited(
     with session(address), session(address), connect(address) as client:
         client.send(json.dumps({"type": "start", "key": KEY}))
         (answer,), code = received(client)
-        assert b"reactometer_live_sessions 2.0" in metrics.text()
+        assert b"reactometer_live_sessions 2.0" in generate_latest(metrics.registry)
         assert (code, "too many live sessions (limit 2)" in answer["error"]) == (1013, True)
-    wait_for(lambda: b"reactometer_live_sessions 0.0" in metrics.text())
+    wait_for(lambda: b"reactometer_live_sessions 0.0" in generate_latest(metrics.registry))
     with session(address):  # a closed session frees its place
         pass
 

@@ -69,13 +69,14 @@ def push(
 
     Log in first with 'hf auth login', or set HF_TOKEN. model.json is pushed unchanged, including local paths in it.
     """
+    from huggingface_hub import constants
+
     from reactometer.hub.hub import push as run
 
-    pushed = run(model, name, private=private)
-    if pushed.wrote_card:
-        results.print("wrote README.md, the model card, into the checkpoint folder; edit it and push again")
-    results.print(f"model: {pushed.url}")
-    results.print(f"next: reactometer download {name} --revision {pushed.revision} --to FOLDER")
+    revision = run(model, name, private=private)
+    results.print(f"model: {constants.ENDPOINT}/{name}")
+    results.print(f"model card: {model / 'README.md'}; edit it and push again")
+    results.print(f"next: reactometer download {name} --revision {revision} --to FOLDER")
 
 
 def export(

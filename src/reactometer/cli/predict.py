@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from reactometer.cli import render, render_evaluation
+from reactometer.cli import render
 from reactometer.cli.options import DeviceOption, StarterOption
 from reactometer.errors import ConfigError, require
 from reactometer.paths import STARTER
-from reactometer.terminal import OK, SOME_FAILED
+from reactometer.terminal import OK, SOME_FAILED, messages
 from reactometer.workers.media_worker import thread_worker
 
 if TYPE_CHECKING:
@@ -152,5 +152,7 @@ def explain(
     attribution = run(video, load_model(model, device), span=span, face_map=face_map)
     if out is not None:
         render.print_written(write_attribution(attribution, out))
-    render_evaluation.print_attribution(describe(attribution), attribution.prediction.notes)
+    render.results.print("\n".join(describe(attribution)))
+    for note in attribution.prediction.notes:
+        messages.print(f"note: {note}", style="yellow")
     render.print_starter(model)

@@ -7,7 +7,7 @@ from itertools import groupby
 from typing import TYPE_CHECKING
 
 from reactometer.cli.render import print_failed, print_names, print_table, results
-from reactometer.terminal import format_score, messages
+from reactometer.terminal import format_score
 
 if TYPE_CHECKING:
     from reactometer.cli.demo import DemoResult
@@ -145,13 +145,6 @@ def print_paired(paired: Paired, first: str, second: str) -> None:
     )
     better = {"first": "A is better", "second": "B is better", None: "no significant difference"}
     results.print(f"{better[paired.differences[0].better]} in mean Pearson")
-
-
-def print_attribution(lines: Sequence[str], notes: Sequence[str]) -> None:
-    """Print the explanation in words, and notes on standard error."""
-    results.print("\n".join(lines))
-    for note in notes:
-        messages.print(f"note: {note}", style="yellow")
 
 
 def print_audit(audit: Audit) -> None:

@@ -211,7 +211,7 @@ def _read_predictions(path: Path, labels: Sequence[str] = ()) -> pd.DataFrame:
     if table.index.has_duplicates:
         clip_id = table.index[table.index.duplicated()][0]
         raise DataError(f"{path}: {clip_id} has two rows", fix="Write it with 'reactometer evaluate --out FOLDER'")
-    values = table.apply(pd.to_numeric, errors="coerce")
+    values: pd.DataFrame = table.apply(pd.to_numeric, errors="coerce")
     if len(undefined := values[values.isna().any(axis=1)]):
         raise DataError(f"{path}: {undefined.index[0]} has a prediction that is not a number")
     return values

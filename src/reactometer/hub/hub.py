@@ -6,7 +6,6 @@ import re
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 
@@ -37,15 +36,6 @@ ENCODER_PATTERNS = (CARD_FILE, ENCODER_CONFIG, "*processor*_config.json", "proce
 
 CHECK_NAME = "Check the name and revision; for a private repository, log in with 'hf auth login' or set HF_TOKEN"
 CHECK_NETWORK = "Check the network, and HF_ENDPOINT and HF_HUB_OFFLINE if they are set"
-
-
-@dataclass(frozen=True)
-class PushResult:
-    """A checkpoint on the Hub."""
-
-    url: str
-    revision: str  # the commit, for 'reactometer download --revision'
-    wrote_card: bool
 
 
 def download(name: str, to: Path | str | None = None, *, revision: str | None = None) -> Path:
@@ -100,13 +90,16 @@ def download(name: str, to: Path | str | None = None, *, revision: str | None = 
     return target
 
 
-def push(folder: Path | str, name: str, *, private: bool = False) -> PushResult:
+def push(folder: Path | str, name: str, *, private: bool = False) -> str:
     """Push a checkpoint's files and nothing else in its folder; write a model card if it has none.
 
     Args:
         folder: a checkpoint of a model or an ensemble; it is loaded once to check it.
         name: the repository, ``OWNER/NAME``; it is created, or gets a new commit.
         private: only you (or your organisation) may see it.
+
+    Returns:
+        The new commit, which :func:`download` takes as ``revision``.
 
     Raises:
         ConfigError: the name is not ``OWNER/NAME``.
@@ -117,8 +110,7 @@ def push(folder: Path | str, name: str, *, private: bool = False) -> PushResult:
         raise ConfigError("not the name of a repository", got=repr(name), expected="OWNER/NAME")
     folder = Path(folder)
     model = _load_verified(folder)
-    wrote_card = not (folder / CARD_FILE).exists()
-    if wrote_card:
+    if not (folder / CARD_FILE).exists():
         write_atomic(folder / CARD_FILE, model_card(model, name))
     api = HfApi()
     with _hub_errors(f"cannot push to '{name}' on {constants.ENDPOINT}", OutputError):
@@ -132,7 +124,7 @@ def push(folder: Path | str, name: str, *, private: bool = False) -> PushResult:
             delete_patterns=list(CHECKPOINT_PATTERNS),
             commit_message=f"Checkpoint of reactometer {version('reactometer')}",
         )
-    return PushResult(f"{constants.ENDPOINT}/{name}", commit.oid, wrote_card)
+    return str(commit.oid)
 
 
 def _load_verified(folder: Path) -> LoadedModel:

@@ -59,21 +59,26 @@ def build_app(model: LoadedModel, folder: Path, settings: Settings) -> FastAPI:
     )
     app.state.service = Service(queue, folder, hash_model(folder))
     app.include_router(router)
-    app.include_router(live_routes(model, settings.keys, queue.metrics.live))
+    app.include_router(live_routes(model, settings, queue.metrics.live))
     app.mount("/page", StaticFiles(directory=PAGE, check_dir=False), name="page")
     app.add_middleware(GZipMiddleware, minimum_size=2000)
     app.add_middleware(TrustedHostMiddleware, allowed_hosts=settings.hosts, www_redirect=False)
     app.add_middleware(RequestGuard, queue=queue)
-    app.add_exception_handler(ReactometerError, _on_error)
-    app.add_exception_handler(OSError, _on_error)
-    app.add_exception_handler(RequestValidationError, _on_invalid)
-    app.add_exception_handler(HTTPException, _on_http)
+    for error_class in (ReactometerError, OSError, RequestValidationError, HTTPException):
+        app.add_exception_handler(error_class, _on_error)
     return app
 
 
 def _on_error(request: HttpRequest, error: Exception) -> Response:
+    if isinstance(error, HTTPException):
+        if not isinstance(error.__cause__, RequestError | OSError):
+            return error_response(RequestError(error.status_code, str(error.detail)))
+        error = error.__cause__
     if isinstance(error, RequestError):
         return error_response(error)
+    if isinstance(error, RequestValidationError):
+        problems = "; ".join(f"{detail['loc'][-1]}: {detail['msg']}" for detail in error.errors())
+        return error_response(RequestError(400, f"invalid request: {problems}", fix="See /openapi.json"))
     errno = find_errno(error)
     if errno and isinstance(error, OSError | OutputError):
         logger.warning("%s", error)
@@ -82,17 +87,3 @@ def _on_error(request: HttpRequest, error: Exception) -> Response:
             status, problem = 507, "the disk of the service is full"
         return error_response(RequestError(status, problem, retry_s=60, fix="Try again later, or tell the operator"))
     return error_response(RequestError(400, str(error)))
-
-
-def _on_invalid(request: HttpRequest, error: Exception) -> Response:
-    assert isinstance(error, RequestValidationError)
-    problems = "; ".join(f"{detail['loc'][-1]}: {detail['msg']}" for detail in error.errors())
-    return error_response(RequestError(400, f"invalid request: {problems}", fix="See /openapi.json"))
-
-
-def _on_http(request: HttpRequest, error: Exception) -> Response:
-    assert isinstance(error, HTTPException)
-    cause = error.__cause__
-    if isinstance(cause, RequestError | OSError):
-        return _on_error(request, cause)
-    return error_response(RequestError(error.status_code, str(error.detail)))

@@ -16,8 +16,6 @@ from reactometer.io import make_folder, wrap_decode_errors, write_atomic
 from reactometer.types import Prediction
 
 QUEUED, RUNNING, DONE, FAILED = "queued", "running", "done", "failed"
-MAX_CLOCK_SKEW_S = 3600.0
-"""Results dated further in the future were saved with a wrong clock and are deleted."""
 
 
 @dataclass(frozen=True)
@@ -84,8 +82,7 @@ class JobStore:
     def purge(self, before_s: float) -> None:
         """Delete jobs that ended before ``before_s``, in seconds since 1970."""
         for file in self.jobs.iterdir():
-            is_recent = before_s <= file.stat().st_mtime <= time.time() + MAX_CLOCK_SKEW_S
-            if not (is_recent or self.upload(file.stem).exists()):
+            if file.stat().st_mtime < before_s and not self.upload(file.stem).exists():
                 file.unlink(missing_ok=True)
 
     def unfinished(self) -> list[Job]:

@@ -14,7 +14,7 @@ from threading import Condition, Lock, Thread
 from typing import Any
 
 from filelock import FileLock, Timeout
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
 from reactometer.errors import ConfigError, OutputError, RequestError
 from reactometer.inference.checkpoint import LoadedModel
@@ -50,10 +50,6 @@ class ServiceMetrics:
         self.running = Gauge("reactometer_running_clips", "Number of running clips.", registry=registry)
         self.live = Gauge("reactometer_live_sessions", "Number of open live sessions.", registry=registry)
 
-    def text(self) -> bytes:
-        """Format all metrics as Prometheus text."""
-        return generate_latest(self.registry)
-
 
 logger = logging.getLogger(__name__)
 
@@ -86,6 +82,9 @@ class Settings:
     max_per_client: int = 8  # queued or running clips
     keep_s: float = 24 * 3600.0  # age at which results are deleted
     drain_s: float = 30.0  # time for running clips at shutdown
+    live_sessions: int = 4
+    live_start_s: float = 10.0  # timeout of a live session's first message
+    live_idle_s: float = 30.0  # timeout between its messages
 
 
 class JobStoppedError(Exception):
@@ -128,11 +127,12 @@ class JobQueue:
         except Timeout as error:
             fix = "Choose another folder with --data, or stop the other service"
             raise ConfigError(f"{settings.folder}: another service uses this folder", fix=fix) from error
-        self._jobs: dict[str, ActiveJob] = {}
+        self.active: dict[str, ActiveJob] = {}  # queued and running jobs by id
         self._queued: deque[ActiveJob] = deque()
         self._reservations: dict[object, str] = {}  # clients of uploads in progress
         self._changed = Condition()
-        self._is_accepting, self._is_closed = True, False
+        self._is_accepting = True
+        self._is_closed = False
         self._scoring = Lock()
         for job in self.store.unfinished():
             self._enqueue(ActiveJob(job, job.owner))
@@ -151,7 +151,7 @@ class JobQueue:
         with self._changed:
             if not self._is_accepting:
                 raise RequestError(503, "the service is shutting down", retry_s=30, fix="Try again in 30 s")
-            clients = [*(active.client for active in self._jobs.values()), *self._reservations.values()]
+            clients = [*(active.client for active in self.active.values()), *self._reservations.values()]
             n_waiting, settings = len(self._queued) + len(self._reservations), self.settings
             for problem, count, limit in (
                 ("too many clips in the queue", n_waiting, settings.max_queued),
@@ -177,14 +177,10 @@ class JobQueue:
         self._enqueue(active)
         return active
 
-    def find_active(self, job_id: str) -> ActiveJob | None:
-        """Return the state of a queued or running job, or None."""
-        return self._jobs.get(job_id)
-
     def delete(self, job_id: str) -> None:
         """Stop a job, and delete it with its results."""
         with self._changed:
-            if active := self._jobs.get(job_id):
+            if active := self.active.get(job_id):
                 active.is_deleted = True
                 if active in self._queued:
                     self._queued.remove(active)
@@ -215,13 +211,13 @@ class JobQueue:
         self._is_closed = True
         for thread in self._threads:
             thread.join()
-        for active in self._jobs.values():
+        for active in self.active.values():
             active.notify()
         self._lock.release()
 
     def _enqueue(self, active: ActiveJob) -> None:
         with self._changed:
-            self._jobs[active.job.id] = active
+            self.active[active.job.id] = active
             self._queued.append(active)
             self._update_metrics()
             self._changed.notify()
@@ -317,13 +313,13 @@ class JobQueue:
         """Delete the upload of a finished job, and wake its request."""
         with suppress(OSError):  # the next start deletes it
             self.store.upload(active.job.id).unlink(missing_ok=True)
-        self._jobs.pop(active.job.id, None)
+        self.active.pop(active.job.id, None)
         self._update_metrics()
         active.notify()
 
     def _update_metrics(self) -> None:
         self.metrics.queued.set(len(self._queued))
-        self.metrics.running.set(len(self._jobs) - len(self._queued))
+        self.metrics.running.set(len(self.active) - len(self._queued))
 
 
 def _track_progress(items: Iterator[MediaInfo | Segment], active: ActiveJob) -> Iterator[Segment]:

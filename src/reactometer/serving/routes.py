@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import re
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from importlib.metadata import version
@@ -17,6 +17,7 @@ from typing import Annotated, Any, Literal
 from fastapi import APIRouter, File, Form, Header, Query, Response, UploadFile
 from fastapi import Request as HttpRequest
 from fastapi.responses import FileResponse, JSONResponse
+from prometheus_client import generate_latest
 from starlette.concurrency import run_in_threadpool
 
 from reactometer.errors import RequestError
@@ -30,17 +31,15 @@ from reactometer.serving.queue import JobQueue
 from reactometer.serving.schemas import Document, build_prediction, format_timestamp
 from reactometer.types import Prediction
 
-
-@dataclass(frozen=True)
-class DownloadFormat:
-    """A download format: media type, file suffix, and a function of predictions and event threshold."""
-
-    media_type: str
-    suffix: str
-    render: Callable[[Sequence[Prediction], float], bytes]
+DOWNLOADS = {"csv": ("text/csv", "-timeline.csv"), "elan": ("text/x-eaf+xml", ".eaf")}
+"""Media type and suffix of the file name by the value of the query parameter ``format``."""
 
 
-def _csv(predictions: Sequence[Prediction], threshold: float) -> bytes:
+def render_download(predictions: Sequence[Prediction], output_format: str, threshold: float) -> bytes:
+    """Render the predictions of a clip in a format of :data:`DOWNLOADS`."""
+    if output_format == "elan":
+        with TemporaryDirectory() as folder:
+            return write_elan(predictions, threshold, Path(folder) / "clip.eaf", local=False).read_bytes()
     columns = timeline_columns(predictions[0])
     if any(prediction.face is not None for prediction in predictions):
         columns = with_face(columns)
@@ -48,22 +47,10 @@ def _csv(predictions: Sequence[Prediction], threshold: float) -> bytes:
     return format_csv([columns, *(map(row.get, columns) for row in rows)]).encode()
 
 
-def _elan(predictions: Sequence[Prediction], threshold: float) -> bytes:
-    with TemporaryDirectory() as folder:
-        return write_elan(predictions, threshold, Path(folder) / "clip.eaf", local=False).read_bytes()
-
-
-FORMATS = {
-    "csv": DownloadFormat("text/csv", "-timeline.csv", _csv),
-    "elan": DownloadFormat("text/x-eaf+xml", ".eaf", _elan),
-}
-"""Formats by the value of the query parameter ``format``."""
-
-
-def file_name(output_format: DownloadFormat, name: str) -> str:
+def file_name(name: str, suffix: str) -> str:
     """Return the file name of a download, in characters that are safe in a header."""
     stem = re.sub(r"[^A-Za-z0-9._ -]", "_", PurePosixPath(name).stem)[:100].strip(". ")
-    return f"{stem or 'clip'}{output_format.suffix}"
+    return f"{stem or 'clip'}{suffix}"
 
 
 def _escape_formula(name: str) -> str:
@@ -73,7 +60,7 @@ def _escape_formula(name: str) -> str:
 
 PAGE = Path(__file__).parent / "page"
 MAX_NAME_LENGTH = 200
-"""Characters of a file name that are kept."""
+"""Maximum length of a clip's name, characters."""
 
 _ERRORS: dict[int | str, dict[str, Any]] = {
     status: {"description": description, "content": {"application/json": {"example": {"error": f"{description}."}}}}
@@ -90,7 +77,7 @@ _ERRORS: dict[int | str, dict[str, Any]] = {
     )
 }
 _OK: dict[int | str, dict[str, Any]] = {
-    200: {"description": "Done.", "content": {output_format.media_type: {} for output_format in FORMATS.values()}}
+    200: {"description": "Done.", "content": {media_type: {} for media_type, _ in DOWNLOADS.values()}}
 }
 _ACCEPTED: dict[int | str, dict[str, Any]] = {
     202: {"model": Document, "description": "Queued or running; poll `Location`."}
@@ -111,7 +98,7 @@ class Service:
 
     def document(self, job: Job, *, frames: bool = False) -> Document:
         """Build the JSON document of a job."""
-        model, active, done = self.queue.model, self.queue.find_active(job.id), job.status == DONE
+        model, active, done = self.queue.model, self.queue.active.get(job.id), job.status == DONE
         media, progress = (active.media, round(active.progress, 3)) if active else (job.media, 0.0)
         threshold = float(job.request["threshold"])
         predictions = [build_prediction(prediction, threshold, frames=frames) for prediction in job.predictions]
@@ -166,7 +153,7 @@ async def create_prediction(  # noqa: PLR0913 - one per field of the form
     prefer: Annotated[str, Header(description="`respond-async`: return 202 immediately.")] = "",
 ) -> Response:
     """Predict the intensities of a clip. A clip that takes more than 30 s is answered by 202 with a Location."""
-    service, output_format = service_of(request), FORMATS.get(format)
+    service = service_of(request)
     options = PredictOptions(window_s, hop_s, rate_hz, faces, smooth_s, baseline or None)
     Predictor(service.queue.model, options)  # raises on invalid options
     check_threshold(threshold)
@@ -189,7 +176,7 @@ async def create_prediction(  # noqa: PLR0913 - one per field of the form
     if job.status == FAILED:
         return _failure(job)
     if job.status == DONE:
-        return await run_in_threadpool(_response, service, job, output_format, frames)
+        return await run_in_threadpool(_response, service, job, format, frames)
     headers = {"Location": f"/v1/predictions/{job_id}", "Retry-After": "1"}
     return Response(service.document(job).model_dump_json(), 202, headers, media_type="application/json")
 
@@ -202,11 +189,11 @@ def read_prediction(
     format: FormatQuery = "json",  # noqa: A002
 ) -> Response:
     """Return the progress and predictions of a clip as JSON, CSV or ELAN."""
-    service, output_format = service_of(request), FORMATS.get(format)
+    service = service_of(request)
     job = service.job(prediction_id, request.state.owner)
-    if output_format is not None and job.status == QUEUED:
+    if format in DOWNLOADS and job.status == QUEUED:
         raise RequestError(409, "the prediction is not done", retry_s=1, fix="Request the progress with format=json")
-    return _response(service, job, output_format, frames)
+    return _response(service, job, format, frames)
 
 
 @router.delete("/v1/predictions/{prediction_id}", status_code=204, responses={404: _ERRORS[404]})
@@ -253,7 +240,8 @@ def ready(request: HttpRequest) -> dict[str, str]:
 @router.get("/metrics", include_in_schema=False)
 def metrics(request: HttpRequest) -> Response:
     """Return the metrics in Prometheus' format."""
-    return Response(service_of(request).queue.metrics.text(), media_type="text/plain; version=0.0.4; charset=utf-8")
+    content = generate_latest(service_of(request).queue.metrics.registry)
+    return Response(content, media_type="text/plain; version=0.0.4; charset=utf-8")
 
 
 @router.get("/", include_in_schema=False)
@@ -279,12 +267,13 @@ def _failure(job: Job) -> Response:
     return JSONResponse({"error": job.error, "id": job.id}, 422)
 
 
-def _response(service: Service, job: Job, output_format: DownloadFormat | None, frames: bool) -> Response:
+def _response(service: Service, job: Job, output_format: str, frames: bool) -> Response:
     """Build the response: the document of a job, or its predictions in another format."""
-    if output_format is None:
+    if output_format not in DOWNLOADS:
         return Response(service.document(job, frames=frames).model_dump_json(), media_type="application/json")
     if job.status == FAILED:
         return _failure(job)
-    content = output_format.render(job.predictions, float(job.request["threshold"]))
-    disposition = f'attachment; filename="{file_name(output_format, job.name)}"'
-    return Response(content, headers={"Content-Disposition": disposition}, media_type=output_format.media_type)
+    media_type, suffix = DOWNLOADS[output_format]
+    content = render_download(job.predictions, output_format, float(job.request["threshold"]))
+    disposition = f'attachment; filename="{file_name(job.name, suffix)}"'
+    return Response(content, headers={"Content-Disposition": disposition}, media_type=media_type)

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import dataclass
 from typing import Any, Literal
 
 from fastapi import APIRouter
@@ -23,42 +21,25 @@ from reactometer.live.protocol import MAX_MESSAGE_BYTES, score_as_json, unpack
 from reactometer.live.scorer import LiveScorer
 from reactometer.live.session import FrameQueue, run_session
 from reactometer.serving.auth import client_for_key
+from reactometer.serving.queue import Settings
 
 CLOSED, REFUSED, TOO_LARGE, BUSY = 1000, 1008, 1009, 1013
 """WebSocket close codes."""
 
 
-@dataclass(frozen=True)
-class LiveLimits:
-    """Limits of live sessions."""
-
-    sessions: int = 4
-    start_s: float = 10.0  # timeout of the first message
-    idle_s: float = 30.0  # timeout between messages
-
-
-LIMITS = LiveLimits()
-
-
-def live_routes(model: LoadedModel, keys: Mapping[str, str], gauge: Gauge, limits: LiveLimits = LIMITS) -> APIRouter:
-    """Build the router of ``/v1/live``.
-
-    Args:
-        model: model of all sessions.
-        keys: by client name, see :func:`reactometer.serving.auth.client_for_key`.
-        gauge: counts open sessions.
-        limits: limits of sessions.
-    """
-    router, slots = APIRouter(), asyncio.Semaphore(limits.sessions)
-    pool = ThreadPoolExecutor(limits.sessions, thread_name_prefix="live")
+def live_routes(model: LoadedModel, settings: Settings, gauge: Gauge) -> APIRouter:
+    """Build the router of ``/v1/live``; the gauge counts open sessions."""
+    router, slots = APIRouter(), asyncio.Semaphore(settings.live_sessions)
+    pool = ThreadPoolExecutor(settings.live_sessions, thread_name_prefix="live")
 
     @router.websocket("/v1/live")
     async def live(socket: WebSocket) -> None:
         await socket.accept()
         try:
-            session = await _connect(socket, model, keys, limits)
+            session = await _connect(socket, model, settings)
             if slots.locked():
-                raise _SessionEndError(f"too many live sessions (limit {limits.sessions}). Try again later.", BUSY)
+                problem = f"too many live sessions (limit {settings.live_sessions}). Try again later."
+                raise _SessionEndError(problem, BUSY)
             async with slots:
                 with gauge.track_inprogress():
                     await session.run(pool)
@@ -86,18 +67,18 @@ class _StartMessage(BaseModel):
     window_s: float = Field(DEFAULT_WINDOW_S, le=30.0, allow_inf_nan=False, strict=True)
 
 
-async def _connect(socket: WebSocket, model: LoadedModel, keys: Mapping[str, str], limits: LiveLimits) -> _Session:
+async def _connect(socket: WebSocket, model: LoadedModel, settings: Settings) -> _Session:
     """Start a session from the first message."""
     try:
-        message = await asyncio.wait_for(socket.receive(), limits.start_s)
+        message = await asyncio.wait_for(socket.receive(), settings.live_start_s)
     except TimeoutError as error:
-        raise _SessionEndError(f"no start message within {limits.start_s:g} s", REFUSED) from error
+        raise _SessionEndError(f"no start message within {settings.live_start_s:g} s", REFUSED) from error
     if message["type"] == "websocket.disconnect":
         raise WebSocketDisconnect
     try:
         start = _parse_start(message.get("text"))
-        client_for_key(keys, (start.key or "").encode())
-        return await asyncio.to_thread(_Session, socket, model, start.window_s, limits)
+        client_for_key(settings.keys, (start.key or "").encode())
+        return await asyncio.to_thread(_Session, socket, model, start.window_s, settings.live_idle_s)
     except ReactometerError as error:
         raise _SessionEndError(str(error), REFUSED) from error
 
@@ -117,8 +98,8 @@ def _parse_start(text: str | None) -> _StartMessage:
 class _Session:
     """Session of one client: a task receives frames, a thread scores them."""
 
-    def __init__(self, socket: WebSocket, model: LoadedModel, window_s: float, limits: LiveLimits) -> None:
-        self.socket, self.model, self.limits = socket, model, limits
+    def __init__(self, socket: WebSocket, model: LoadedModel, window_s: float, idle_s: float) -> None:
+        self.socket, self.model, self.idle_s = socket, model, idle_s
         self.scorer = LiveScorer(model, window_s)
         self.scorer.warm_up()
         self.frames = FrameQueue(self.scorer.rate_hz)
@@ -148,12 +129,12 @@ class _Session:
         """Queue messages until the session ends, always with an exception; then close the queue."""
         try:
             while True:
-                message = await asyncio.wait_for(self.socket.receive(), self.limits.idle_s)
+                message = await asyncio.wait_for(self.socket.receive(), self.idle_s)
                 if message["type"] == "websocket.disconnect":
                     raise WebSocketDisconnect
                 self._handle_message(message)
         except TimeoutError as error:
-            raise _SessionEndError(f"no message for {self.limits.idle_s:g} s") from error
+            raise _SessionEndError(f"no message for {self.idle_s:g} s") from error
         except ReactometerError as error:
             raise _SessionEndError(str(error), REFUSED) from error
         finally:
@@ -175,7 +156,7 @@ class _Session:
         while (timed := await loop.run_in_executor(pool, next, scores, None)) is not None:
             sending = self._send("intensities", **score_as_json(timed, self.model.labels))
             try:
-                await asyncio.wait_for(sending, self.limits.idle_s)
+                await asyncio.wait_for(sending, self.idle_s)
             except TimeoutError as error:
                 raise _SessionEndError("the client does not read the scores") from error
 
