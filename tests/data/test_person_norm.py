@@ -197,7 +197,7 @@ def test_labels_play_no_part(tmp_path: Path) -> None:
     def frames(path: Path) -> Iterator[list[float]]:
         config = _config(path, tmp_path / path.stem, person_norm=True)
         data = build_training(config, open_data(config.data, progress=False), progress=False).data
-        for dataset in (data.val_dataset, TrainingDataset(data.train_rows, data.load_item, seed=0, epoch=0)):
+        for dataset in (data.val, TrainingDataset(data.train.rows, data.train.load_item, seed=0, epoch=0)):
             for place in range(len(dataset)):
                 yield dataset[place].frames.ravel().tolist()
 

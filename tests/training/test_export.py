@@ -18,7 +18,6 @@ import torch
 from reactometer.config import Config, ModelConfig
 from reactometer.data.cache import PreparedSet
 from reactometer.data.inputs import BLOCK_SIZE, Item
-from reactometer.data.person_norm import FeatureStats
 from reactometer.errors import DataError, ModelError
 from reactometer.inference.checkpoint import LoadedModel, load_model
 from reactometer.inference.graph_check import check_graph
@@ -29,7 +28,6 @@ from reactometer.models.model import ReactionModel
 from reactometer.models.registry import build_model, load_encoders, load_network
 from reactometer.training import export as export_module
 from reactometer.training.export import differences, prove, write_checkpoint
-from reactometer.training.features import set_training_stats
 from reactometer.training.quantise import encoder_inputs, quantise_graph
 from small_networks import CLIPS, PICTURES, saved
 
@@ -145,12 +143,13 @@ def test_networks_of_one_architecture_are_translated_once_and_keep_their_own_wei
 def test_the_training_sets_mean_and_spread_are_in_the_head(tmp_path: Path) -> None:
     network, config = _network(tmp_path, "given", person_norm=True)
     rng = np.random.default_rng(0)
-    moments = FeatureStats(rng.normal(size=5).astype(np.float32), rng.uniform(1, 2, 5).astype(np.float32))
-    set_training_stats(network, {"face": moments})
-    (stream, known), *others = _write(tmp_path / "model", network, config).networks.training_stats.items()
-    assert (stream, others) == ("face", [])
-    assert np.array_equal(known.mean, moments.mean)
-    assert np.array_equal(known.std, moments.std)
+    mean, std = rng.normal(size=5).astype(np.float32), rng.uniform(1, 2, 5).astype(np.float32)
+    network.scales["face"].mean.copy_(torch.from_numpy(mean))
+    network.scales["face"].std.copy_(torch.from_numpy(std))
+    stats = _write(tmp_path / "model", network, config).networks.training_stats
+    assert list(stats) == ["face"]
+    assert np.array_equal(stats["face"].mean, mean)
+    assert np.array_equal(stats["face"].std, std)
     plain = config.model_copy(update={"person_norm": False})
     assert _write(tmp_path / "plain", network, plain).networks.training_stats == {}
 

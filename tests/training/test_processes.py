@@ -20,8 +20,9 @@ from safetensors.torch import load_file
 from reactometer.config import TrainingConfig, load_config
 from reactometer.data.cache import PreparedRow, PreparedSet
 from reactometer.data.inputs import ClipPart, InputSpec, Item
+from reactometer.models.batches import PartDataset
 from reactometer.terminal import is_first_process
-from reactometer.training.module import ReactionData, SplitData
+from reactometer.training.module import ReactionData
 from reactometer.training.train import train
 from reactometer.training.trainer import DDP_STRATEGY, _AtomicCheckpointIO, device_arguments
 
@@ -82,8 +83,8 @@ def test_each_process_reads_its_own_clips_and_all_see_the_batches_of_one(prepare
             empty = np.zeros(0, np.float32)
             return Item(none, np.zeros(0, bool), empty, np.zeros((0, 1), np.float32), empty)
 
-        shown, settings = SplitData(rows, read), TrainingConfig(batch_size=size, accelerator="cpu")
-        data = ReactionData(shown, shown, prepared.labels, settings)
+        split, settings = PartDataset(rows, read), TrainingConfig(batch_size=size, accelerator="cpu")
+        data = ReactionData(split, split, prepared.labels, settings)
         data.trainer = SimpleNamespace(current_epoch=3, world_size=everyone, global_rank=rank)  # type: ignore[assignment]
         return [batch.clip_index[batch.target_mask].tolist() for batch in data.train_dataloader()]
 

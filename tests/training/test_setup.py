@@ -120,13 +120,13 @@ def test_the_head_is_fitted_behind_features_and_kept_behind_its_encoder(
     assert setup.trainable.head is setup.model.head
     assert setup.trainable.voice_encoder is setup.model.voice_encoder
     assert setup.trainable.training
-    assert setup.data.val_dataset[0].frames.ndim == 2
+    assert setup.data.val[0].frames.ndim == 2
 
 
 def test_scales_are_the_mean_and_spread_of_the_train_clips(small_config: Config, prepared: PreparedSet) -> None:
     """Of frozen features and of the log-mel spectrogram; an encoder that is trained along has none before it."""
     setup = _set_up(_config(small_config, frozen=True), prepared)
-    items = [setup.data.load_item(row, part, None) for row, part in _train_parts(setup)]
+    items = [setup.data.train.load_item(row, part, None) for row, part in _train_parts(setup)]
     frames, voice = np.concatenate([item.frames[item.face_mask] for item in items]), [item.voice for item in items]
     assert setup.model.face_scale is not None
     np.testing.assert_allclose(setup.model.face_scale.mean, frames.mean(axis=0), rtol=1e-4, atol=1e-6)
@@ -142,7 +142,7 @@ def test_scales_are_the_mean_and_spread_of_the_train_clips(small_config: Config,
 
 
 def _train_parts(setup: TrainingSetup) -> list[tuple[PreparedRow, ClipPart]]:
-    rows = setup.data.train_rows
+    rows = setup.data.train.rows
     return [(rows[part.index], part) for part in split_parts(rows)]
 
 
@@ -150,7 +150,7 @@ def _train_parts(setup: TrainingSetup) -> list[tuple[PreparedRow, ClipPart]]:
 def test_an_encoder_of_speech_hears_the_waveform(small_config: Config, prepared: PreparedSet, frozen: bool) -> None:
     config = _config(small_config, voice_encoder="random:hubert-tiny", modalities="voice", frozen=frozen)
     setup = _set_up(config, prepared)
-    item = setup.data.val_dataset[0]
+    item = setup.data.val[0]
     assert item.voice.shape[1] == (64 if frozen else 320)
     assert setup.model.voice_scale is not None
     assert (setup.model.voice_scale.std == 1).all() != frozen
@@ -162,10 +162,10 @@ def test_folds_deal_train_and_val_anew_and_find_their_features(small_config: Con
     held_out: list[str] = []
     for fold in range(3):
         data = _set_up(_config(small_config, folds=3, fold=fold, frozen=True), prepared).data
-        train_ids, val_ids = ({row.clip.clip_id for row in rows} for rows in (data.train_rows, data.val_rows))
+        train_ids, val_ids = ({row.clip.clip_id for row in rows} for rows in (data.train.rows, data.val.rows))
         assert train_ids | val_ids == everyone
-        assert not {row.clip.person for row in data.train_rows} & {row.clip.person for row in data.val_rows}
-        assert all(data.val_dataset[place].frames.ndim == 2 for place in range(len(data.val_rows)))
+        assert not {row.clip.person for row in data.train.rows} & {row.clip.person for row in data.val.rows}
+        assert all(data.val[place].frames.ndim == 2 for place in range(len(data.val.rows)))
         held_out += val_ids
     assert sorted(held_out) == sorted(everyone)
     with pytest.raises(ConfigError, match=r"data\.fold=3"):
@@ -193,14 +193,14 @@ def test_train_and_val_are_normalised_per_person(
     small_config: Config, prepared: PreparedSet, model: dict[str, Any]
 ) -> None:
     setup = _set_up(_config(small_config, person_norm=True, **model), prepared)
-    assert isinstance(setup.data.load_item, PersonReader)
-    assert isinstance(setup.data.val_dataset.load_item, PersonReader)
-    assert setup.data.val_dataset[0].voice.shape[1] == MEL_BANDS
+    assert isinstance(setup.data.train.load_item, PersonReader)
+    assert isinstance(setup.data.val.load_item, PersonReader)
+    assert setup.data.val[0].voice.shape[1] == MEL_BANDS
 
 
 def test_without_normalising_media_are_read_as_they_are(small_config: Config, prepared: PreparedSet) -> None:
     setup = _set_up(_config(small_config), prepared)
-    assert isinstance(setup.data.load_item, MediaReader)
+    assert isinstance(setup.data.train.load_item, MediaReader)
     assert setup.trainable is setup.model
 
 

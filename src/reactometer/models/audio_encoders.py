@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from itertools import pairwise
-from typing import Any
+from typing import Any, Final
 
 import torch
 from torch import Tensor, nn
@@ -35,6 +35,7 @@ class LogMelEncoder(nn.Module):
     """A small convolutional network over the log-mel spectrogram, trained from random weights."""
 
     pretrained = False
+    input_kind: Final = "log-mel"
     stride = 16
     input_size = MEL_BANDS
     feature_size = 64 * MEL_BANDS // stride
@@ -63,6 +64,7 @@ class StepConvolution(nn.Module):
     """
 
     pretrained = False
+    input_kind: Final = "features"
     stride = 8
     feature_size = 64
 
@@ -93,6 +95,7 @@ class ContourEncoder(nn.Module):
     """
 
     pretrained = False
+    input_kind: Final = "contours"
     feature_size = N_CONTOURS
 
 
@@ -102,6 +105,8 @@ class SpeechEncoder(nn.Module):
     Raises:
         WeightsError: the network's steps are not 20 ms apart.
     """
+
+    input_kind: Final = "waveform"
 
     def __init__(self, net: Backbone) -> None:
         super().__init__()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +16,7 @@ from torch import nn
 from reactometer.errors import WeightsError, suggestion
 from reactometer.models.architectures import STARTER_NAME
 from reactometer.paths import STARTER, offline_encoder
+from reactometer.terminal import quiet
 
 RANDOM = "random:"
 """Prefix of the names of encoders with random weights."""
@@ -143,25 +145,21 @@ def _load_starter() -> Backbone:
     return backbone
 
 
-def _build_random(config: Any) -> nn.Module:
+def _build_random(config: Any) -> Any:
     """Build a network with random weights. If its pooler has weights, the pooler is removed."""
     from transformers import AutoModel
 
     module: Any = AutoModel.from_config(_disable_masking(config))
     if _has_pooler(module) and any(True for _ in module.pooler.parameters()):
         module.pooler = None
-    network: nn.Module = module
-    return network
+    return module
 
 
-def _load_pretrained(source: str, config: Any) -> nn.Module:
+def _load_pretrained(source: str, config: Any) -> Any:
     """Load a network in single precision. A pooler without pretrained weights is removed."""
     from transformers import AutoModel
-    from transformers.utils import logging
 
-    level = logging.get_verbosity()
-    logging.set_verbosity_error()  # its report on the weights is checked below
-    try:
+    with quiet("transformers", sys.stderr):  # its report on the weights is checked below
         module, report = AutoModel.from_pretrained(
             source,
             config=_disable_masking(config),
@@ -170,15 +168,12 @@ def _load_pretrained(source: str, config: Any) -> nn.Module:
             ignore_mismatched_sizes=True,
             output_loading_info=True,
         )
-    finally:
-        logging.set_verbosity(level)
     uninitialised = {*report["missing_keys"], *(name for name, *_ in report["mismatched_keys"])}
     if any(name.startswith("pooler.") for name in uninitialised):
         module.pooler = None
     if names := sorted(name for name in uninitialised if not name.startswith("pooler.")):
         raise ValueError(f"{len(names)} weights are missing or have another shape, e.g. {names[0]}")
-    network: nn.Module = module.float()
-    return network
+    return module.float()
 
 
 def _disable_masking(config: Any) -> Any:

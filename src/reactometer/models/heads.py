@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Collection, Mapping
+from typing import Final
 
 import torch
 from torch import Tensor, nn
@@ -42,6 +43,7 @@ class PrecomputedFeatures(nn.Module):
     """Placeholder for an encoder if the batch contains features: from a file, or from a frozen encoder."""
 
     pretrained = False
+    input_kind: Final = "features"
 
     def __init__(self, feature_size: int) -> None:
         super().__init__()
@@ -344,9 +346,8 @@ class CrossModalHead(nn.Module):
         }
 
     def _project_pooled(self, name: str, stream: Stream) -> Tensor:
-        pooled = self.pooled_projections[name](
-            torch.cat(masked_moments(stream.values, stream.mask), dim=1)
-        )  # (B, hidden)
+        moments = torch.cat(masked_moments(stream.values, stream.mask), dim=1)  # (B, 2 * D)
+        pooled = self.pooled_projections[name](moments)  # (B, hidden)
         return torch.where(stream.mask.any(1, keepdim=True), pooled, self.missing_embeddings[name])
 
     def _attend(self, streams: Mapping[str, Stream]) -> Tensor:

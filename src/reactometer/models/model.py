@@ -72,23 +72,13 @@ class ReactionModel(nn.Module):
 
     def describe_inputs(self) -> tuple[FaceInput | None, VoiceInput | None]:
         """Describe the inputs of the exported graphs for face and voice."""
+        sizes = {name: len(scale.mean) for name, scale in self.scales.items()}
         face = voice = None
-        match self.face_encoder:
-            case FrameEncoder(feature_size=size):
-                face = FaceInput(kind="frames", feature_size=size)
-            case ClipEncoder(feature_size=size, n_frames=n_frames):
-                face = FaceInput(kind="clips", feature_size=size, n_frames=n_frames)
-            case PrecomputedFeatures(feature_size=size):
-                face = FaceInput(kind="features", feature_size=size)
-        match self.voice_encoder:
-            case LogMelEncoder(input_size=size):
-                voice = VoiceInput(kind="log-mel", feature_size=size)
-            case StepConvolution(input_size=size) | PrecomputedFeatures(feature_size=size):
-                voice = VoiceInput(kind="features", feature_size=size)
-            case ContourEncoder(feature_size=size):
-                voice = VoiceInput(kind="contours", feature_size=size)
-            case SpeechEncoder(feature_size=size):
-                voice = VoiceInput(kind="waveform", feature_size=size)
+        if encoder := self.face_encoder:
+            n_frames = encoder.n_frames if isinstance(encoder, ClipEncoder) else 0
+            face = FaceInput(kind=encoder.input_kind, feature_size=sizes["face"], n_frames=n_frames)
+        if self.voice_encoder:
+            voice = VoiceInput(kind=self.voice_encoder.input_kind, feature_size=sizes["voice"])
         return face, voice
 
     def forward(self, batch: Batch) -> Tensor:
@@ -133,9 +123,9 @@ class ReactionModel(nn.Module):
             replaced = [encoder for encoder in (face, voice) if isinstance(encoder, Pretrained)]
         if not replaced:
             return self
-        if face is not None and face in replaced:
+        if face and face in replaced:
             face = PrecomputedFeatures(face.feature_size)
-        if voice is not None and voice in replaced:
+        if voice and voice in replaced:
             voice = PrecomputedFeatures(voice.feature_size)
         model = ReactionModel(face, voice, self.head, self.output, self.label_mean, frozen=False)
         model.face_scale, model.voice_scale = self.face_scale, self.voice_scale

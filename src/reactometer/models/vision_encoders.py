@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import math
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 import torch
@@ -60,6 +60,8 @@ class FrameEncoder(nn.Module):
         ConfigError: the network supports only the image size of its training.
     """
 
+    input_kind: Final = "frames"
+
     def __init__(self, net: Backbone, size_px: int, pooling: str = "network") -> None:
         super().__init__()
         self.net = net.module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -103,6 +105,8 @@ class ClipEncoder(nn.Module):
         ConfigError: ``size_px`` is not the image size of the network's training.
         WeightsError: the network's type is not in :data:`CLIP_TYPES`.
     """
+
+    input_kind: Final = "clips"
 
     def __init__(self, net: Backbone, size_px: int, pooling: str = "network") -> None:
         super().__init__()

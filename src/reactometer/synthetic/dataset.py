@@ -59,9 +59,8 @@ def simulate(
     if n_clips < MIN_CLIPS:
         raise ConfigError("too few clips to simulate", got=n_clips, expected=f"{MIN_CLIPS} or more")
     plans = [clip_plan(index, n_clips=n_clips, seed=seed, duration_s=duration_s) for index in range(n_clips)]
-    settings = {"n_clips": n_clips, "seed": seed, "duration_s": duration_s}
-    settings |= {"rate_hz": plans[0].rate_hz, "size_px": plans[0].size_px}
-    metadata = format_json({"simulation": _VERSION, **settings})
+    settings = {"simulation": _VERSION, "n_clips": n_clips, "seed": seed, "duration_s": duration_s}
+    metadata = format_json({**settings, "rate_hz": plans[0].rate_hz, "size_px": plans[0].size_px})
     if (out / "simulation.json").is_file() and (out / "simulation.json").read_text(encoding="utf-8") == metadata:
         return out
     with atomic_folder(out) as folder, progress_bar("rendering", n_clips, progress) as advance:

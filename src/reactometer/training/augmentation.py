@@ -44,9 +44,7 @@ def augment(frames: Tensor, limits: AugmentationLimits = CLIP_LIMITS) -> Tensor:
     light = torch.cat((gain, 127.5 + lift + 255.0 * _uniform((clips, colours), limits.tint)), dim=1)  # (B, 1 + C)
     light = light.to(frames.device, non_blocking=True).view(clips, 1, 1 + colours, 1, 1)
     gain, middle = light[:, :, :1], light[:, :, 1:]  # middle: new value of a grey of 127.5, per colour
-    with torch.autocast(
-        frames.device.type, enabled=False
-    ):  # bfloat16 coordinates are exact to a quarter of a pixel only
+    with torch.autocast(frames.device.type, enabled=False):  # bfloat16 is exact to a quarter of a pixel only
         grid = functional.affine_grid(transforms, [clips, colours, height, width], align_corners=False)
     grid = grid.repeat_interleave(steps, dim=0)  # (B * T, H, W, 2)
     pixels = frames.flatten(0, 1).float()  # (B * T, C, H, W)

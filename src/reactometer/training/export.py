@@ -93,7 +93,7 @@ def write_checkpoint(
     graphs = build_export_specs(network, config.model)
     stats = training_stats(network) if config.model.person_norm else {}
     for name, graph in graphs.items():
-        write_graph(graph, folder / name, config.training.store, stats if name == HEAD_GRAPH else {})
+        write_graph(graph, folder / name, stats if name == HEAD_GRAPH else {})
     inputs = zip(("face", "voice"), network.describe_inputs(), strict=True)
     description = {
         "config": config.model_dump(mode="json"),
@@ -233,17 +233,18 @@ def build_export_specs(network: ReactionModel, config: ModelConfig) -> dict[str,
             inputs[names[1]] = torch.ones((2, n_steps), dtype=torch.bool)
             inputs[names[2]] = torch.arange(n_steps).expand(2, n_steps) / 5.0
             outputs.append(MEANS[stream])
-    graphs[HEAD_GRAPH] = ExportSpec(_Head(network), inputs, 2, tuple(outputs), json.dumps([HEAD_GRAPH, *structure]))
+    graphs[HEAD_GRAPH] = ExportSpec(
+        _HeadGraph(network), inputs, 2, tuple(outputs), json.dumps([HEAD_GRAPH, *structure])
+    )
     return graphs
 
 
-def write_graph(graph: ExportSpec, file: Path, store: str = "float32", stats: Mapping[str, FeatureStats] = {}) -> None:
-    """Write a graph to one ONNX file, with dynamic sizes of its free dimensions.
+def write_graph(graph: ExportSpec, file: Path, stats: Mapping[str, FeatureStats]) -> None:
+    """Write a graph to one ONNX file, with dynamic sizes of its free dimensions and weights in half precision if exact.
 
     Args:
         graph: the module to export.
         file: a new file.
-        store: "float16" stores weights in half precision if that is exact; computation is in single precision.
         stats: mean and standard deviation of the training set's features by stream, kept as metadata.
     """
     if graph.structure not in _templates:
@@ -255,8 +256,7 @@ def write_graph(graph: ExportSpec, file: Path, store: str = "float32", stats: Ma
             tensor.CopyFrom(numpy_helper.from_array(weights[tensor.name].numpy(), tensor.name))
     onnxscript.optimizer.fold_constants(model, input_size_limit=MAX_FOLDED, output_size_limit=MAX_FOLDED)
     onnxscript.optimizer.remove_unused_nodes(model)
-    if store == "float16":
-        _store_float16(model)
+    _store_float16(model)
     for stream, stream_stats in stats.items():
         for name, values in (("mean", stream_stats.mean), ("std", stream_stats.std)):
             text = base64.b64encode(np.asarray(values, "<f4").tobytes()).decode()
@@ -306,7 +306,7 @@ def _store_float16(model: onnx.ModelProto) -> None:
     model.graph.node.extend([*casts, *nodes])
 
 
-class _Head(nn.Module):
+class _HeadGraph(nn.Module):
     """The head's graph: features to intensities (B, L) in [0, 1] and the mean over time of each stream (B, D)."""
 
     def __init__(self, network: ReactionModel) -> None:

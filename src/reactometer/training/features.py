@@ -1,9 +1,8 @@
-"""Compute features of frozen encoders before training, and set their mean and standard deviation over train."""
+"""Compute features of frozen encoders before training."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
 from dataclasses import replace
 from hashlib import sha256
 
@@ -85,14 +84,6 @@ def training_stats(model: ReactionModel) -> dict[str, FeatureStats]:
         stream: FeatureStats(scale.mean.cpu().numpy(), scale.std.cpu().numpy())
         for stream, scale in model.scales.items()
     }
-
-
-def set_training_stats(model: ReactionModel, stats: Mapping[str, FeatureStats]) -> None:
-    """Set the mean and standard deviation of the features over the training set in the model."""
-    for stream, scale in model.scales.items():
-        if stream in stats:
-            scale.mean.copy_(torch.from_numpy(stats[stream].mean))
-            scale.std.copy_(torch.from_numpy(stats[stream].std))
 
 
 def _digest(model: ReactionModel, sampling: InputSpec) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
@@ -14,8 +14,6 @@ from torch.utils.data import DataLoader
 from torch.utils.data.distributed import DistributedSampler
 
 from reactometer.config import TrainingConfig
-from reactometer.data.cache import PreparedRow
-from reactometer.data.inputs import ItemLoader
 from reactometer.evaluation.metrics import MIN_STD, Metrics, measure
 from reactometer.inference.scores import Score, join_parts
 from reactometer.models.batches import Batch, PartDataset, TrainingDataset, collate
@@ -29,13 +27,6 @@ SCORE = "val_mean_pearson"
 """Metric of early stopping and of the best epoch: :func:`selection_score`."""
 
 
-class SplitData(NamedTuple):
-    """Clips of one split and their loader."""
-
-    rows: tuple[PreparedRow, ...]
-    load_item: ItemLoader
-
-
 class ReactionModule(BaseModule):
     """The Lightning module: a loss per batch, and one score over the whole validation split."""
 
@@ -46,8 +37,8 @@ class ReactionModule(BaseModule):
     def __init__(self, model: ReactionModel, config: TrainingConfig, data: ReactionData) -> None:
         super().__init__(model, config)
         self.labels = data.labels
-        self.val_parts = data.val_dataset.parts
-        self.val_targets = {index: row.clip.labels for index, row in enumerate(data.val_rows) if row.clip.labels}
+        self.val_parts = data.val.parts
+        self.val_targets = {index: row.clip.labels for index, row in enumerate(data.val.rows) if row.clip.labels}
         self.val_scores: list[tuple[Tensor, Tensor, Tensor]] = []
         self.val_metrics: Metrics | None = None
         self.losses: list[tuple[Tensor, Tensor]] = []  # loss and number of clips per batch of the epoch
@@ -83,16 +74,19 @@ class ReactionModule(BaseModule):
         self.val_scores.clear()
         if self.trainer.sanity_checking:
             return
-        scores = {
-            int(part): Score(intensities[i], has_face=bool(modality_mask[i, 0]), has_voice=bool(modality_mask[i, 1]))
-            for i, part in enumerate(part_index)
-        }
-        self.val_metrics = self._measure(scores)
-        score = selection_score(self.val_metrics, np.array(list(self.val_targets.values())))
+        parts_by_clip: dict[int, list[tuple[float, Score]]] = {}
+        for i in np.unique(part_index, return_index=True)[1]:  # Lightning repeats parts to fill the last batch
+            part = self.val_parts[part_index[i]]
+            has_face, has_voice = modality_mask[i].tolist()
+            score = Score(intensities[i], has_face=has_face, has_voice=has_voice)
+            parts_by_clip.setdefault(part.index, []).append((part.length_s, score))
+        predictions = [join_parts(parts_by_clip[index]).intensities for index in self.val_targets]
+        targets = np.array(list(self.val_targets.values()))  # (clips, L)
+        self.val_metrics = measure(targets, np.array(predictions), self.labels)
         if self.losses:  # logged here, so that it is on disk before the checkpoint of the epoch
             losses, counts = (torch.stack(column) for column in zip(*self.losses, strict=True))
             self.log("train_loss", (losses * counts).sum() / counts.sum().clamp(min=1))
-        self.log(SCORE, score, prog_bar=True, rank_zero_only=True)
+        self.log(SCORE, selection_score(self.val_metrics, targets), prog_bar=True, rank_zero_only=True)
         for label, r in zip(self.labels, self.val_metrics.pearson, strict=True):
             if r is not None:
                 self.log(f"val_pearson/{label}", r, rank_zero_only=True)
@@ -107,36 +101,27 @@ class ReactionModule(BaseModule):
         joined: Tensor = gathered.reshape(-1, *rows.shape[1:])
         return joined
 
-    def _measure(self, scores: dict[int, Score]) -> Metrics:
-        clips: dict[int, list[tuple[float, Score]]] = {}
-        for part, score in scores.items():
-            clips.setdefault(self.val_parts[part].index, []).append((self.val_parts[part].length_s, score))
-        labelled = [index for index in sorted(clips) if index in self.val_targets]
-        predictions = np.array([join_parts(clips[index]).intensities for index in labelled])
-        return measure([self.val_targets[index] for index in labelled], predictions, self.labels)
-
 
 class ReactionData(LightningDataModule):
     """Batches of the train and val splits; order and jitter follow from the seed and the epoch."""
 
-    def __init__(self, train: SplitData, val: SplitData, labels: Sequence[str], config: TrainingConfig) -> None:
+    def __init__(self, train: PartDataset, val: PartDataset, labels: Sequence[str], config: TrainingConfig) -> None:
         super().__init__()
-        self.train_rows, self.load_item = train
-        self.val_rows, load_val_item = val
+        self.train = train
+        self.val = val
         self.labels = tuple(labels)
         self.config = config
-        self.val_dataset = PartDataset(self.val_rows, load_val_item)
 
     def train_dataloader(self) -> DataLoader[Any]:
         """Return the train split in a new random order; Lightning calls this before each epoch."""
         epoch = self.trainer.current_epoch if self.trainer else 0
         n_processes, rank = (self.trainer.world_size, self.trainer.global_rank) if self.trainer else (1, 0)
-        dataset = TrainingDataset(self.train_rows, self.load_item, self.config.seed, epoch, n_processes)
+        dataset = TrainingDataset(self.train.rows, self.train.load_item, self.config.seed, epoch, n_processes)
         return self._loader(dataset, DistributedSampler(dataset, n_processes, rank, shuffle=False))
 
     def val_dataloader(self) -> DataLoader[Any]:
         """Return the val split in order; Lightning distributes it to the processes."""
-        return self._loader(self.val_dataset)
+        return self._loader(self.val)
 
     def _loader(self, dataset: Any, sampler: DistributedSampler[Any] | None = None) -> DataLoader[Any]:
         return DataLoader(

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
+import torch
 
 from reactometer.config import Config
 from reactometer.data.cache import PreparedRow, PreparedSet
@@ -19,11 +20,12 @@ from reactometer.evaluation.metrics import MIN_CLIPS
 from reactometer.inference.checkpoint import sampling_of
 from reactometer.inference.scoring import person_reader
 from reactometer.models.audio_encoders import LogMelEncoder
+from reactometer.models.batches import PartDataset
 from reactometer.models.model import Pretrained, ReactionModel
 from reactometer.models.registry import build_model, load_encoders
 from reactometer.terminal import is_first_process
-from reactometer.training.features import open_training_reader, set_training_stats, training_stats
-from reactometer.training.module import ReactionData, SplitData, varying_labels
+from reactometer.training.features import open_training_reader, training_stats
+from reactometer.training.module import ReactionData, varying_labels
 from reactometer.training.optim import on_gpu
 
 MAX_SCALE_CLIPS = 256
@@ -68,10 +70,11 @@ def build_training(config: Config, prepared: PreparedSet, *, progress: bool) -> 
     load_item = open_training_reader(model, prepared, sampling, device, progress=progress)
     trainable = model.head_only()
     _fit_scalers(trainable, train, load_item)
-    splits = {"train": SplitData(train, load_item), "val": SplitData(dataset.split("val"), load_item)}
+    splits = {"train": PartDataset(train, load_item), "val": PartDataset(dataset.split("val"), load_item)}
     if config.model.person_norm:
         stats = training_stats(trainable)
-        splits = {name: SplitData(rows, person_reader(load_item, rows, stats)) for name, (rows, _) in splits.items()}
+        for split in splits.values():
+            split.load_item = person_reader(load_item, split.rows, stats)
     data = ReactionData(**splits, labels=prepared.labels, config=config.training)
     model.train()  # Lightning does not change the mode, and frozen encoders stay in evaluation mode
     trainable.train()
@@ -113,4 +116,7 @@ def _fit_scalers(network: ReactionModel, train: Sequence[PreparedRow], load_item
         rows = [row for row in rows if row.has_sound]
         rows = rows[:: len(rows) // MAX_SCALE_CLIPS + 1]
         load_item = MediaReader(replace(load_item.input_spec, uses_face=False))
-    set_training_stats(network, fit_stream_stats(load_item(rows[part.index], part, None) for part in split_parts(rows)))
+    stats = fit_stream_stats(load_item(rows[part.index], part, None) for part in split_parts(rows))
+    for stream in network.scales.keys() & stats.keys():
+        network.scales[stream].mean.copy_(torch.from_numpy(stats[stream].mean))
+        network.scales[stream].std.copy_(torch.from_numpy(stats[stream].std))

@@ -74,8 +74,8 @@ def train(
             "name": prepared.folder.name,
             "detector": prepared.settings.detector,
             "manifest_sha256": prepared.manifest_sha256,
-            "n_train_clips": len(data.train_rows),
-            "n_val_clips": len(data.val_rows),
+            "n_train_clips": len(data.train.rows),
+            "n_val_clips": len(data.val.rows),
         }
         network, labels = setup.model.to("cpu").eval(), prepared.labels
         with atomic_folder(out / MODEL_DIR) as folder:
