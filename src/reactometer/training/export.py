@@ -240,7 +240,7 @@ def build_export_specs(network: ReactionModel, config: ModelConfig) -> dict[str,
 
 
 def write_graph(graph: ExportSpec, file: Path, stats: Mapping[str, FeatureStats]) -> None:
-    """Write a graph to one ONNX file, with dynamic sizes of its free dimensions and weights in half precision if exact.
+    """Write a graph to one ONNX file, with dynamic sizes and, if that is exact, weights in half precision.
 
     Args:
         graph: the module to export.
