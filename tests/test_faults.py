@@ -19,7 +19,7 @@ import torch
 from safetensors.torch import save_file
 
 from fixtures_of_faults import Fill
-from reactometer.batch.run import Workers, predict_folder
+from reactometer.batch.run import predict_folder
 from reactometer.data.cache import write_clip
 from reactometer.data.prepare import prepare
 from reactometer.errors import OutputError
@@ -129,10 +129,10 @@ def test_a_run_goes_on_where_there_is_room_again(
     out = small_disk / "run"
     filler = fill(small_disk, 24_000)  # for some of it
     with pytest.raises(OutputError, match=FULL):
-        predict_folder([videos], out, device="cpu", workers=Workers(1), progress=False)
+        predict_folder([videos], out, device="cpu", workers=1, progress=False)
     assert not [file for file in out.rglob("*") if PART in file.name]
     filler.unlink()
-    result = predict_folder([videos], out, device="cpu", workers=Workers(1), progress=False)
+    result = predict_folder([videos], out, device="cpu", workers=1, progress=False)
     assert result.n_before > 0
     check_run(out, videos)
 

@@ -39,7 +39,7 @@ def _use(clip: Path, model: Path, data: Path, out: Path) -> None:
     """Predict, evaluate, report, explain, run into a folder, score live and serve."""
     from starlette.testclient import TestClient
 
-    from reactometer.batch.run import Workers, predict_folder
+    from reactometer.batch.run import predict_folder
     from reactometer.evaluation.evaluate import evaluate
     from reactometer.evaluation.report import report
     from reactometer.explain.occlusion import explain
@@ -57,7 +57,7 @@ def _use(clip: Path, model: Path, data: Path, out: Path) -> None:
     assert evaluate(loaded, data, n_resamples=100, out=out, progress=False).metrics.n_clips == 10
     assert report(model, data, out / "report", degradation=False, progress=False).is_file()
     assert len(list(write_attribution(explain(clip, loaded, progress=False), out))) == 2
-    assert not predict_folder(clip, out / "results", model, workers=Workers(1), progress=False).failures
+    assert not predict_folder(clip, out / "results", model, workers=1, progress=False).failures
     scorer = LiveScorer(loaded)
     for frame in read_frames(clip):
         scorer.add_frame(frame.time_s, frame.rgb() if frame.rgb else None)

@@ -12,7 +12,7 @@ import pytest
 from reactometer.batch.inputs import find_files, hash_files
 from reactometer.batch.object_store import local_copy
 from reactometer.batch.result_store import INDEX_FILE
-from reactometer.batch.run import Workers, predict_folder
+from reactometer.batch.run import predict_folder
 from reactometer.errors import ConfigError, DataError
 from reactometer.inference.predictor import predict
 from reactometer.inference.tables import clip_rows
@@ -50,7 +50,7 @@ def test_a_run_from_an_object_store_is_the_run_on_the_disk(
     put: Callable[[Path, str], str], videos: Path, tmp_path: Path
 ) -> None:
     source, out = put(videos, "clips"), tmp_path / "out"
-    result = predict_folder([source], out, device="cpu", workers=Workers(1), progress=False)
+    result = predict_folder([source], out, device="cpu", workers=1, progress=False)
     assert (result.n_files, result.n_computed) == (7, 7)  # a copy has another URI
     assert f"{source}/b/broken.mp4" in result.failures[f"{source}/b/broken.mp4"]  # and not a copy's name
     paths = [path for path in sorted(videos.rglob("*.mp4")) if path.name != "broken.mp4"]
@@ -58,5 +58,5 @@ def test_a_run_from_an_object_store_is_the_run_on_the_disk(
     expected = pd.DataFrame(clip_rows(plain)).drop(columns="face")
     index = pd.read_parquet(out / INDEX_FILE)
     pd.testing.assert_frame_equal(index[expected.columns], expected, check_dtype=False, rtol=0, atol=1e-5)
-    again = predict_folder([source], out, device="cpu", workers=Workers(1), progress=False)
+    again = predict_folder([source], out, device="cpu", workers=1, progress=False)
     assert (again.n_computed, again.n_before) == (0, 7)

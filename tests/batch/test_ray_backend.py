@@ -19,7 +19,7 @@ import pytest
 
 from reactometer.batch.ray_backend import _Actor
 from reactometer.batch.result_store import FAILED_FILE, INDEX_FILE, JOURNAL
-from reactometer.batch.run import FilePredictor, Workers, predict_folder
+from reactometer.batch.run import FilePredictor, predict_folder
 from reactometer.errors import ClusterError, MissingPackageError
 from reactometer.inference.predictor import PredictOptions, predict
 
@@ -49,16 +49,17 @@ def test_a_run_on_a_cluster_is_the_run_on_this_machine(
 ) -> None:
     """A relative path means the same to nodes that work in another folder, and what is done is not done again."""
     monkeypatch.chdir(videos.parent)
-    workers = Workers(ray=two_nodes.address, gpus=0.5)  # GPUs that nodes say they have: a matter of who runs where
     both = [videos.name, str(videos / "a" / "0.mp4")]
-    twice = predict_folder(both, tmp_path / "twice", device="cpu", workers=workers, progress=False)
+    twice = predict_folder(both, tmp_path / "twice", device="cpu", ray=two_nodes.address, gpus=0.5, progress=False)
     assert (twice.n_files, twice.n_computed) == (8, 6)
-    result = predict_folder([videos.name], tmp_path / "out", device="cpu", workers=workers, progress=False)
+    result = predict_folder(
+        [videos.name], tmp_path / "out", device="cpu", ray=two_nodes.address, gpus=0.5, progress=False
+    )
     assert (result.n_files, result.n_computed, len(result.failures)) == (7, 6, 1)
     check_run(tmp_path / "out", videos, videos.name)
     reason = pd.read_csv(tmp_path / "out" / FAILED_FILE)["reason"][0]
     assert f"cannot read {videos.name}/b/broken.mp4" in reason
-    again = predict_folder([videos.name], tmp_path / "out", device="cpu", workers=Workers(1), progress=False)
+    again = predict_folder([videos.name], tmp_path / "out", device="cpu", workers=1, progress=False)
     assert (again.n_computed, again.n_before) == (0, 6)
 
 
@@ -66,8 +67,7 @@ def test_files_of_an_object_store_on_a_cluster(
     two_nodes: Any, videos: Path, put: Callable[[Path, str], str], tmp_path: Path
 ) -> None:
     source = put(videos / "a", "on-a-cluster")
-    workers = Workers(ray=two_nodes.address)
-    result = predict_folder([source], tmp_path / "out", device="cpu", workers=workers, progress=False)
+    result = predict_folder([source], tmp_path / "out", device="cpu", ray=two_nodes.address, progress=False)
     assert not result.failures
     index = pd.read_parquet(tmp_path / "out" / INDEX_FILE)
     plain = predict([f"{videos / 'a'}/{Path(path).name}" for path in index["path"]], progress=False)
@@ -96,7 +96,7 @@ def test_a_node_is_killed_in_mid_run_and_the_run_completes(
     left: list[int] = []
     killing = Thread(target=kill)
     killing.start()
-    result = predict_folder([many], tmp_path / "out", workers=Workers(ray=two_nodes.address), progress=False)
+    result = predict_folder([many], tmp_path / "out", ray=two_nodes.address, progress=False)
     killing.join()
     assert left[0] > 0  # it was in mid-run
     assert (result.n_computed, result.failures) == (40, {})
@@ -125,7 +125,7 @@ def test_a_file_that_kills_its_process_costs_no_other_its_result(many: Path, tmp
     killing = Thread(target=kill)
     killing.start()
     try:
-        result = predict_folder([many], tmp_path / "out", workers=Workers(2, "local"), progress=False)
+        result = predict_folder([many], tmp_path / "out", workers=2, ray="local", progress=False)
     finally:
         over = True
         killing.join()
@@ -170,10 +170,10 @@ def test_a_cluster_that_is_not_there_is_told_at_once(
 ) -> None:
     for address, words in (("127.0.0.1:9", "Connection refused"), ("ray://127.0.0.1:9", "Ray client")):
         with pytest.raises(ClusterError, match=words):
-            predict_folder([videos], tmp_path / "out", workers=Workers(ray=address), progress=False)
+            predict_folder([videos], tmp_path / "out", ray=address, progress=False)
     assert not (tmp_path / "out").exists()
     with pytest.raises(ClusterError, match="Invalid address format"):
-        predict_folder([videos], tmp_path / "out", workers=Workers(ray="cluster"), progress=False)
+        predict_folder([videos], tmp_path / "out", ray="cluster", progress=False)
     monkeypatch.setitem(sys.modules, "ray", None)
     with pytest.raises(MissingPackageError, match=r"ray is not installed.*reactometer\[ray\]"):
-        predict_folder([videos], tmp_path / "out", workers=Workers(ray="local"), progress=False)
+        predict_folder([videos], tmp_path / "out", ray="local", progress=False)

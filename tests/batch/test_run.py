@@ -20,7 +20,7 @@ from reactometer.batch.result_store import (
     ResultStore,
     open_results,
 )
-from reactometer.batch.run import RunResult, Workers, predict_folder
+from reactometer.batch.run import RunResult, predict_folder
 from reactometer.errors import ConfigError, DataError, OutputError
 from reactometer.inference.predictor import PredictOptions
 from reactometer.io import PART
@@ -33,7 +33,7 @@ def finished(videos: Path, tmp_path_factory: pytest.TempPathFactory) -> RunResul
     out = tmp_path_factory.mktemp("runs") / "out"
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(result_store, "JOURNAL_LINES", 2)
-        return predict_folder([videos], out, device="cpu", workers=Workers(2), progress=False)
+        return predict_folder([videos], out, device="cpu", workers=2, progress=False)
 
 
 @pytest.fixture
@@ -72,10 +72,10 @@ def test_a_mended_file_and_what_failed_are_done_on_request(copy: Path, videos: P
     """A file that changed is another one; a failure is tried again only where that is asked for."""
     own = Path(shutil.copytree(videos, tmp_path / "own"))
     (own / "b" / "silent.mp4").write_bytes(b"")
-    first = predict_folder([own], copy, device="cpu", workers=Workers(1), progress=False)
+    first = predict_folder([own], copy, device="cpu", workers=1, progress=False)
     assert (first.n_computed, len(first.failures)) == (1, 2)
     shutil.copy(own / "a" / "1.mp4", own / "b" / "silent.mp4")
-    second = predict_folder([own], copy, device="cpu", workers=Workers(1), retry_failed=True, progress=False)
+    second = predict_folder([own], copy, device="cpu", workers=1, retry_failed=True, progress=False)
     assert (second.n_computed, list(second.failures)) == (1, [str(own / "b" / "broken.mp4")])
     index = pd.read_parquet(copy / INDEX_FILE).set_index("path")
     assert index.loc[str(own / "b" / "silent.mp4"), "same_as"] == str(own / "a" / "1.mp4")
@@ -117,7 +117,7 @@ def test_what_a_killed_process_left_is_removed(copy: Path, videos: Path, check_r
     (copy / TIMELINE / f"half{PART}").write_bytes(b"{")
     last = copy / JOURNAL / "00002.jsonl"
     last.write_bytes(last.read_bytes()[:-100])
-    again = predict_folder([videos], copy, device="cpu", workers=Workers(1), progress=False)
+    again = predict_folder([videos], copy, device="cpu", workers=1, progress=False)
     assert (again.n_computed, again.n_before) == (1, 5)
     check_run(copy, videos)
 
@@ -150,7 +150,7 @@ def test_a_damaged_file_of_a_run_is_named(name: str, copy: Path, videos: Path, c
         predict_folder([videos], copy, device="cpu", progress=False)
     if name.startswith("results"):  # delete it, as the message says, and its contents are computed again
         (copy / name).unlink()
-        assert predict_folder([videos], copy, device="cpu", workers=Workers(1), progress=False).n_computed == 2
+        assert predict_folder([videos], copy, device="cpu", workers=1, progress=False).n_computed == 2
         check_run(copy, videos)
 
 
@@ -182,8 +182,6 @@ def test_two_processes_do_not_share_a_run(copy: Path) -> None:
 @pytest.mark.slow
 def test_faces_are_numbered_in_a_runs_tables(videos: Path, tmp_path: Path) -> None:
     options = PredictOptions(faces="all")
-    predict_folder(
-        [videos / "a" / "0.mp4"], tmp_path / "out", options=options, device="cpu", workers=Workers(1), progress=False
-    )
+    predict_folder([videos / "a" / "0.mp4"], tmp_path / "out", options=options, device="cpu", workers=1, progress=False)
     index = pd.read_parquet(tmp_path / "out" / INDEX_FILE)
     assert index["face"].tolist() == [1]

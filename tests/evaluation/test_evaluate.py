@@ -21,7 +21,6 @@ from reactometer.evaluation.bootstrap import Resampling, bootstrap_mean_pearson
 from reactometer.evaluation.evaluate import evaluate
 from reactometer.inference import scoring
 from reactometer.inference.checkpoint import join_models, load_model
-from reactometer.inference.inputs import EncodingReader
 from reactometer.inference.scoring import score_rows
 from reactometer.labels import HUME_REACTION
 from reactometer.training.train import train
@@ -158,7 +157,7 @@ def test_features_kept_of_a_frozen_encoder_score_as_the_media_do(
 ) -> None:
     loaded = load_model(frozen_folder)
     sampling = replace(loaded.sampling, uses_face=without != "face", uses_voice=without != "voice")
-    reader = EncodingReader(loaded.networks.encode, MediaReader(sampling))
+    reader = MediaReader(sampling, encode=loaded.networks.encode)
     scores = score_rows(loaded.networks, prepared.split("test"), reader)
     answers = _answers(frozen_folder, prepared.folder, without=without)
     np.testing.assert_allclose(answers, [score.intensities for score in scores], atol=1e-5)

@@ -19,7 +19,6 @@ from reactometer.data.person_norm import PersonReader
 from reactometer.data.prepare import open_data
 from reactometer.errors import ConfigError
 from reactometer.evaluation.evaluate import evaluate
-from reactometer.inference.inputs import EncodingReader
 from reactometer.media.audio_features import MEL_BANDS
 from reactometer.models.audio_encoders import LogMelEncoder
 from reactometer.models.heads import PrecomputedFeatures
@@ -64,7 +63,7 @@ def test_frozen_features_are_computed_once(
     def again(*_: object) -> None:
         raise AssertionError("the encoder ran again")
 
-    monkeypatch.setattr(EncodingReader, "__call__", again)
+    monkeypatch.setattr(MediaReader, "__call__", again)
     evaluate(model, own, split="val", progress=False)
     for seed in (0, 1):  # the first draws the same weights
         seed_everything(seed, verbose=False)

@@ -102,7 +102,8 @@ class ResultStore:
         """
         clips: dict[str, list[dict[str, Any]]] = {}  # rows of the index by SHA-256
         columns: list[str] = []
-        outdated = set((self.folder / TIMELINE).glob("*.parquet"))
+        for timeline in (self.folder / TIMELINE).glob("*.parquet"):
+            timeline.unlink()
         for file in self._journal():
             lines = [line for line in _read_journal(file) if not line.status.startswith(FAILED)]
             if not lines:
@@ -111,13 +112,10 @@ class ResultStore:
             windows = [
                 {"sha256": line.sha256, **row} for line in lines for row in tables.timeline_rows(line.predictions)
             ]
-            target = self.folder / TIMELINE / f"{file.stem}.parquet"
-            self._write(windows, ["sha256"], tables.timeline_columns(first), target)
-            outdated.discard(target)
+            timeline = self.folder / TIMELINE / f"{file.stem}.parquet"
+            self._write(windows, ["sha256"], tables.timeline_columns(first), timeline)
             columns = tables.clip_columns(first)
             clips |= {line.sha256: tables.clip_rows(line.predictions) for line in lines}
-        for target in outdated:
-            target.unlink()
         if clips:
             first_paths = {source.sha256: source.path for source in reversed(sources)}
             rows: list[dict[str, Any]] = []

@@ -28,15 +28,6 @@ MODEL_FILES = ("model.json", "*.onnx", "uncertainty.json", "uncertainty.safetens
 
 
 @dataclass(frozen=True)
-class Workers:
-    """Location and number of the processes of a run."""
-
-    count: int | None = None  # None: one per CPU, or one for a GPU; on a cluster, as many as it has room for
-    ray: str | None = None  # a Ray cluster, see :func:`reactometer.batch.ray_backend.connect`; None: this machine
-    gpus: float = 0.0  # on a cluster: share of a GPU per process
-
-
-@dataclass(frozen=True)
 class RunResult:
     """The outcome of a run."""
 
@@ -79,14 +70,16 @@ def _load(predictor: FilePredictor) -> Predictor:
     return Predictor(loaded, predictor.options)
 
 
-def predict_folder(
+def predict_folder(  # noqa: PLR0913 - options by keyword
     inputs: Paths,
     out: Path | str,
     model: Path | str = STARTER,
     options: PredictOptions | None = None,
     *,
     device: str = "auto",
-    workers: Workers | None = None,
+    workers: int | None = None,
+    ray: str | None = None,
+    gpus: float = 0.0,
     retry_failed: bool = False,
     progress: bool = True,
 ) -> RunResult:
@@ -103,7 +96,9 @@ def predict_folder(
         model: a checkpoint.
         options: how each file is predicted.
         device: name of the device, see :func:`reactometer.inference.checkpoint.load_model`.
-        workers: the processes.
+        workers: number of processes; default: one per CPU, or one for a GPU; on a cluster, as many as fit.
+        ray: a Ray cluster, see :func:`reactometer.batch.ray_backend.connect`; default: this machine.
+        gpus: on a cluster, share of a GPU per process.
         retry_failed: predict files again that failed in an earlier call.
         progress: show bars on standard error.
 
@@ -115,8 +110,8 @@ def predict_folder(
         ClusterError: the cluster is not available, or was lost.
         MissingPackageError: pyarrow, or Ray for a cluster, is not installed.
     """
-    options, workers = options or PredictOptions(), workers or Workers()
-    if workers.ray:
+    options = options or PredictOptions()
+    if ray:
         require("ray", "pandas", "pyarrow", extra="ray")
     require("pyarrow", extra="parquet")
     if is_uri(out):
@@ -125,29 +120,28 @@ def predict_folder(
     paths = find_files(inputs)
     options.check()
     settings, on_gpu = _settings(Path(model), options, device)
-    count = workers.count or (1 if on_gpu else default_workers())
-    n_threads = 1 if workers.ray else max(1, default_workers() // count)
+    count = workers or (1 if on_gpu else default_workers())
+    n_threads = 1 if ray else max(1, default_workers() // count)
     predictor = FilePredictor(Path(model), options, device, settings["detector"], n_threads)
     with ExitStack() as stack:
-        if workers.ray:
-            stack.enter_context(ray_backend.connect(workers.ray, workers.count))
+        if ray:
+            stack.enter_context(ray_backend.connect(ray, workers))
         store = stack.enter_context(open_results(Path(out), settings, all_faces=options.faces == "all"))
         if retry_failed:
             store.failures.clear()
         sources: list[InputFile] = []
+        contents: dict[str, InputFile] = {}
         with progress_bar("hashing", len(paths), progress) as advance:
             for source in hash_files(paths):
                 sources.append(source)
+                if source.sha256:
+                    contents.setdefault(source.sha256, source)
                 advance()
-        contents: dict[str, InputFile] = {}
-        for source in sources:
-            if source.sha256:
-                contents.setdefault(source.sha256, source)
         completed = store.computed | store.failures.keys()
         pending = [source for sha256, source in contents.items() if sha256 not in completed]
         n_before = len(contents) - len(pending)
-        if workers.ray:
-            results = ray_backend.predict_files(pending, predictor, workers.count, workers.gpus)
+        if ray:
+            results = ray_backend.predict_files(pending, predictor, workers, gpus)
         else:
             finished = run_jobs(predictor, [source.path for source in pending], min(count, len(pending)), _crashed)
             stack.callback(finished.close)  # ends the processes at Ctrl-C

@@ -89,10 +89,19 @@ def predict(
     if gpus and not ray:
         raise ConfigError("--gpus needs --ray", fix="Name a cluster, such as --ray local")
     if folder:
-        from reactometer.batch.run import Workers, predict_folder
+        from reactometer.batch.run import predict_folder
 
-        pool = Workers(workers, ray, gpus)
-        result = predict_folder(videos, folder, model, options, device=device, workers=pool, retry_failed=retry_failed)
+        result = predict_folder(
+            videos,
+            folder,
+            model,
+            options,
+            device=device,
+            workers=workers,
+            ray=ray,
+            gpus=gpus,
+            retry_failed=retry_failed,
+        )
         render.print_run(result)
         failed = bool(result.failures)
     else:

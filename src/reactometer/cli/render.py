@@ -17,7 +17,6 @@ if TYPE_CHECKING:
     from reactometer.data.cache import PreparedSet
     from reactometer.inference.checkpoint import LoadedModel
     from reactometer.live.protocol import LiveScore
-    from reactometer.live.session import LiveStats
     from reactometer.serving.routes import Service
     from reactometer.training.compare import Comparison
     from reactometer.types import IntervalBounds, Prediction
@@ -164,7 +163,7 @@ def print_serving(service: Service, address: str) -> None:
         messages.print("warning: anyone who can reach this address has access. hint: add --keys FILE", style="yellow")
 
 
-def format_live(labels: Sequence[str], title: str, score: LiveScore, stats: LiveStats) -> str:
+def format_live(labels: Sequence[str], title: str, score: LiveScore, rate_hz: float) -> str:
     """Format a live score: bars, face, voice, rate and warnings."""
     face = "not seen" if score.face is None else "seen"
     voice = "–" if score.level_db is None else f"{score.level_db:.0f} dB"
@@ -173,20 +172,20 @@ def format_live(labels: Sequence[str], title: str, score: LiveScore, stats: Live
             f"{title}  {score.end_s:.1f} s",
             *format_bars(labels, score.intensities, score.intervals),
             f"face {face}, in {score.face_share:.0%} of the window's frames; voice {voice}",
-            f"{stats.rate_hz:.1f} Hz, {1000 * stats.latencies_s[-1]:.0f} ms, dropped {stats.dropped}",
+            f"{rate_hz:.1f} Hz, {1000 * score.latency_s:.0f} ms, dropped {score.dropped}",
             *([f"warning: {score.warnings}"] if score.warnings else []),
         ]
     )
 
 
-def print_summary(stats: LiveStats, problem: str) -> None:
+def print_summary(latencies_s: Sequence[float], rate_hz: float, dropped: int, problem: str) -> None:
     """Print number, rate and latency of the scores, and the problem that ended the source, if any."""
-    if stats.scores:
+    if latencies_s:
         import numpy as np
 
-        median, high = 1000 * np.percentile(stats.latencies_s, (50, 95))
+        median, high = 1000 * np.percentile(latencies_s, (50, 95))
         latency = f"latency {median:.0f} ms (95%: {high:.0f} ms)"
-        results.print(f"{stats.scores} scores, {stats.rate_hz:.1f} per second; {latency}; dropped {stats.dropped}")
+        results.print(f"{len(latencies_s)} scores, {rate_hz:.1f} per second; {latency}; dropped {dropped}")
     else:
         messages.print("no score: the source had no frame and no sound")
     if problem:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from contextlib import ExitStack, suppress
 from dataclasses import replace
 from pathlib import Path
@@ -101,27 +102,31 @@ def live(
     from reactometer.inference.checkpoint import load_model
     from reactometer.live.capture import LiveSource
     from reactometer.live.scorer import LiveScorer
-    from reactometer.live.session import FrameQueue, LiveStats, live_rows, run_session
+    from reactometer.live.session import FrameQueue, live_rows, run_session
 
     scorer = LiveScorer(load_model(model, device), window, rate)
     scorer.warm_up()
-    labels, inbox, stats = scorer.model.labels, FrameQueue(scorer.rate_hz), LiveStats()
+    labels, queue = scorer.model.labels, FrameQueue(scorer.rate_hz)
+    latencies_s, rate_hz, dropped = list[float](), 0.0, 0
     opened = LiveSource(source, sound)
     with ExitStack() as stack:
         stack.callback(opened.stop)
         write_row = stack.enter_context(live_rows(out, labels)) if out else None
         screen = stack.enter_context(Live(console=render.results, auto_refresh=False))
-        opened.start(inbox.put, inbox.close)
+        opened.start(queue.put, queue.close)
+        begin_s = time.monotonic()
         if seconds is not None:
-            timer = threading.Timer(seconds, inbox.close)
+            timer = threading.Timer(seconds, queue.close)
             timer.start()
             stack.callback(timer.cancel)
         with suppress(KeyboardInterrupt):
-            for timed in run_session(scorer, inbox):
-                stats.add(timed)
+            for score in run_session(scorer, queue):
+                latencies_s.append(score.latency_s)
+                rate_hz = len(latencies_s) / (time.monotonic() - begin_s)
+                dropped = score.dropped
                 if write_row is not None:
-                    write_row(timed)
-                screen.update(render.format_live(labels, opened.name, timed, stats), refresh=True)
-    render.print_summary(stats, opened.problem)
+                    write_row(score)
+                screen.update(render.format_live(labels, opened.name, score, rate_hz), refresh=True)
+    render.print_summary(latencies_s, rate_hz, dropped, opened.problem)
     render.print_starter(model)
     raise typer.Exit(SOME_FAILED if opened.problem else OK)

@@ -134,17 +134,19 @@ def decode_frame(crop_jpeg: bytes, spec: InputSpec) -> ByteArray:
 
 @dataclass(frozen=True)
 class MediaReader:
-    """Reader of face crops and sound of prepared clips, with an optional transform."""
+    """Reader of face crops and sound of prepared clips, or of the features that ``encode`` returns."""
 
     input_spec: InputSpec
     transform: ClipTransform | None = None
+    encode: Callable[[Item], Item] | None = None
 
     def __call__(self, row: PreparedRow, part: ClipPart, rng: np.random.Generator | None = None) -> Item:
         """Decode the model's input from the part."""
         clip = load_clip(row)
         if self.transform is not None:
             clip = self.transform(clip, np.random.default_rng(zlib.crc32(row.clip.clip_id.encode())))
-        return to_item(slice_clip(clip, part.start_s, part.end_s), self.input_spec, rng)
+        item = to_item(slice_clip(clip, part.start_s, part.end_s), self.input_spec, rng)
+        return item if self.encode is None else self.encode(item)
 
 
 def split_parts(rows: Sequence[PreparedRow]) -> list[ClipPart]:

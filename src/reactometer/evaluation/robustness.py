@@ -24,7 +24,7 @@ from reactometer.evaluation.bootstrap import (
 from reactometer.evaluation.metrics import Array, Metrics, measure
 from reactometer.evaluation.plots import make_panels
 from reactometer.inference.checkpoint import DEGRADATION_FILES, LoadedModel
-from reactometer.inference.inputs import EncodingReader, open_reader
+from reactometer.inference.inputs import open_reader
 from reactometer.inference.scoring import join_members, score_encoded
 from reactometer.io import format_json, write_atomic, write_plot
 from reactometer.media.audio import LEVEL_INTERVAL_S, is_audible
@@ -169,11 +169,8 @@ def _predict_corrupted(
     rows, sampling, by_member = prepared.split(split), loaded.sampling, []
     for member in loaded.members:
         unchanged = open_reader(member, prepared, split, sampling, progress=progress)
-        encode = member.networks.encode
-        readers: list[ItemLoader] = [
-            unchanged,
-            *(EncodingReader(encode, MediaReader(sampling, transform)) for transform in transforms),
-        ]
+        changed = [MediaReader(sampling, transform, member.networks.encode) for transform in transforms]
+        readers: list[ItemLoader] = [unchanged, *changed]
         with progress_bar("degrading", len(readers) * len(rows), progress) as advance:
             by_member.append([score_encoded(member, read, rows, advance=advance)[0] for read in readers])
     joined = [join_members(loaded, members) for members in zip(*by_member, strict=True)]

@@ -16,7 +16,7 @@ from reactometer.inference.checkpoint import LoadedModel, load_model
 from reactometer.inference.elan_vtt import MIN_VISIBLE
 from reactometer.inference.postprocess import parse_span
 from reactometer.inference.predictor import DEFAULT_WINDOW_S, PredictOptions, Predictor
-from reactometer.inference.runtime import Networks
+from reactometer.inference.runtime import Networks, spread_indices
 from reactometer.inference.scores import MODALITIES, average_scores
 from reactometer.inference.scoring import score_items
 from reactometer.media.faces import face_region
@@ -124,7 +124,7 @@ def explain(
     has_map = face_map and "face" in available
     n_scores = 1 + len(masks) + has_map * (1 + N_SQUARES)
     with progress_bar("explaining", n_scores * len(inputs), progress) as advance:
-        changes = _intensity_changes(loaded, inputs, lambda encoded: encoded.features, masks, advance)
+        changes = _intensity_changes(loaded, inputs, [_Mask("voice", 0.0, 0.0), *masks], advance)
         face_changes = map_face(loaded, inputs, advance) if has_map else None
     has_content = np.array([mask.applies_to(inputs[0]) for mask in masks])
     changes = np.where(has_content[:, None], changes, np.float32(np.nan))
@@ -247,14 +247,13 @@ class _Mask:
 def _intensity_changes(
     model: LoadedModel,
     inputs: Sequence[_EncodedInput],
-    baseline: _Occlusion,
     occlusions: Sequence[_Occlusion],
     advance: Callable[[], None],
 ) -> FloatArray:
-    """Return (K, L): the intensities with the baseline minus those with each of the K occlusions."""
+    """Return (K, L): the intensities with the first occlusion minus those with each of the K others."""
 
     def items(encoded: _EncodedInput) -> Iterator[Item]:
-        for occlude in (baseline, *occlusions):
+        for occlude in occlusions:
             yield occlude(encoded)
             advance()
 
@@ -269,24 +268,19 @@ def map_face(model: LoadedModel, inputs: Sequence[_EncodedInput], advance: Calla
     A square in each frame's mean colour slides over the model's input, cell by cell; a cell gets the mean change of the
     squares that cover it. Source: Zeiler & Fergus, arXiv 1311.2901. Integrated gradients and Grad-CAM were worse.
     """
-    covers = np.zeros((N_SQUARES, N_CELLS, N_CELLS), dtype=bool)  # True: hidden
-    for cover, (row, column) in zip(covers, np.ndindex((N_CELLS - SQUARE_CELLS + 1,) * 2), strict=True):
+    covers = np.zeros((1 + N_SQUARES, N_CELLS, N_CELLS), dtype=bool)  # True: hidden; the first hides nothing
+    for cover, (row, column) in zip(covers[1:], np.ndindex((N_CELLS - SQUARE_CELLS + 1,) * 2), strict=True):
         cover[row : row + SQUARE_CELLS, column : column + SQUARE_CELLS] = True
-    occlusions = [partial(_hide_cells, hidden=cover) for cover in covers]
-    baseline = partial(_hide_cells, hidden=np.zeros_like(covers[0]))
-    changes = _intensity_changes(model, inputs, baseline, occlusions, advance)
-    return np.asarray(np.einsum("sl,sij->lij", changes, covers) / covers.sum(axis=0), np.float32)
+    changes = _intensity_changes(model, inputs, [partial(_hide_cells, hidden=cover) for cover in covers], advance)
+    return np.asarray(np.einsum("sl,sij->lij", changes, covers[1:]) / covers.sum(axis=0), np.float32)
 
 
 def _hide_cells(encoded: _EncodedInput, hidden: np.ndarray) -> Item:
     """Encode at most ``MAX_MAP_FRAMES`` frames; fill ``hidden`` cells, (N_CELLS, N_CELLS), with the frame's mean."""
     media = encoded.media
     visible = np.flatnonzero(media.face_mask)
-    if len(visible) > MAX_MAP_FRAMES:
-        middles = (np.arange(MAX_MAP_FRAMES) + 0.5) * len(visible) / MAX_MAP_FRAMES
-        visible = visible[middles.astype(int)]
     face_mask = np.zeros_like(media.face_mask)
-    face_mask[visible] = True
+    face_mask[visible[spread_indices(len(visible), MAX_MAP_FRAMES)]] = True
     cells = np.arange(media.frames.shape[-1]) * N_CELLS // media.frames.shape[-1]  # (H,): the cell of each pixel
     mean = media.frames.mean(axis=(2, 3), keepdims=True).astype(np.uint8)  # (T, 3, 1, 1)
     frames = np.where(hidden[np.ix_(cells, cells)], mean, media.frames)

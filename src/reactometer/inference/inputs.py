@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from hashlib import sha256
 
 import numpy as np
@@ -80,15 +80,15 @@ def open_reader(
     Features of frozen encoders are computed once and stored beside the prepared clips.
     """
     if prepared.feature_sizes is not None:
-        return HidingReader(open_store(prepared.folder / FEATURES), sampling)
+        return masking_reader(open_store(prepared.folder / FEATURES), sampling)
     if not model.is_frozen:
-        return EncodingReader(model.networks.encode, MediaReader(sampling))
+        return MediaReader(sampling, encode=model.networks.encode)
     whole = replace(sampling, uses_face=model.networks.uses_face, uses_voice=model.networks.uses_voice)
     digest = sha256(json.dumps([repr(whole), repr(model.networks.voice), dict(model.networks.digests)]).encode())
     sizes = {name: stream.feature_size if stream else 0 for name, stream in model.networks.streams.items()}
-    reader = EncodingReader(model.networks.encode, MediaReader(whole))
+    reader = MediaReader(whole, encode=model.networks.encode)
     store = encode_split(reader, prepared, split, sizes, digest.hexdigest()[:16], progress=progress)
-    return HidingReader(store, sampling)
+    return masking_reader(store, sampling)
 
 
 def encode_split(
@@ -119,25 +119,10 @@ def hide(item: Item, *, face: bool = False, voice: bool = False) -> Item:
     return item
 
 
-@dataclass(frozen=True)
-class HidingReader:
-    """Reader of stored features that masks the modalities ``sampling`` does not use."""
+def masking_reader(store: FeatureStore, sampling: InputSpec) -> ItemLoader:
+    """Return a reader of stored features that masks the modalities ``sampling`` does not use."""
 
-    store: FeatureStore
-    sampling: InputSpec
+    def read(row: PreparedRow, part: ClipPart, rng: np.random.Generator | None = None) -> Item:
+        return hide(store(row, part, rng), face=not sampling.uses_face, voice=not sampling.uses_voice)
 
-    def __call__(self, row: PreparedRow, part: ClipPart, rng: np.random.Generator | None = None) -> Item:
-        """Read the features of a part."""
-        return hide(self.store(row, part, rng), face=not self.sampling.uses_face, voice=not self.sampling.uses_voice)
-
-
-@dataclass(frozen=True)
-class EncodingReader:
-    """Reader of images and sound that returns their features."""
-
-    encode: Callable[[Item], Item]
-    read: ItemLoader
-
-    def __call__(self, row: PreparedRow, part: ClipPart, rng: np.random.Generator | None = None) -> Item:
-        """Read and encode a part."""
-        return self.encode(self.read(row, part, rng))
+    return read

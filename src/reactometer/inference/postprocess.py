@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
+from typing import Literal
 
 import numpy as np
 
@@ -69,12 +70,8 @@ RUNNING_S, RUNNING_QUANTILE = 60.0, 0.2
 """Running baseline: this quantile of the windows of the last minute."""
 
 
-@dataclass(frozen=True)
-class Baseline:
-    """A span in which the person is at rest; without bounds, a running baseline."""
-
-    start_s: float | None = None
-    end_s: float | None = None
+Baseline = tuple[float, float] | Literal["running"]
+"""Start and end of a time range in which the person is at rest, seconds; or a running baseline."""
 
 
 def parse_baseline(text: str, window_s: float) -> Baseline:
@@ -84,7 +81,7 @@ def parse_baseline(text: str, window_s: float) -> Baseline:
         ConfigError: the text is none of these, or the span is shorter than ``window_s``.
     """
     if text.strip().lower() == "running":
-        return Baseline()
+        return "running"
     span = parse_span(text)
     if span is None:
         raise ConfigError("invalid baseline", got=f"'{text}'", expected="seconds such as 0-3s, or running")
@@ -94,7 +91,7 @@ def parse_baseline(text: str, window_s: float) -> Baseline:
             got=f"'{text}' and windows of {window_s:g} s",
             fix="Use a longer baseline or a shorter window",
         )
-    return Baseline(*span)
+    return span
 
 
 def parse_span(text: str) -> tuple[float, float] | None:
@@ -139,13 +136,14 @@ def subtract_baseline(prediction: Prediction, baseline: Baseline) -> Prediction:
     itself; the file's intensities do not change. If no window in the span has a value, nothing changes.
     """
     values = prediction.timeline  # (K, L)
-    if baseline.start_s is None or baseline.end_s is None:
+    if baseline == "running":
         rest = _running(values, prediction.middles_s)  # (K, L)
         note = f"baseline: lower fifth of the last {RUNNING_S:g} s, subtracted; the file's intensities are unchanged"
         return _with_values(prediction, np.maximum(values - rest, 0.0), note)
-    span = f"{baseline.start_s:g} to {baseline.end_s:g} s"
+    start_s, end_s = baseline
+    span = f"{start_s:g} to {end_s:g} s"
     within = [
-        baseline.start_s <= window.start_s and window.end_s <= baseline.end_s and window.intensities is not None
+        start_s <= window.start_s and window.end_s <= end_s and window.intensities is not None
         for window in prediction.windows
     ]
     if not any(within):

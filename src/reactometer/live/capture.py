@@ -156,8 +156,7 @@ def _open_device(name: str, device: str, index: int) -> InputContainer:
     system = DEVICES.get(sys.platform, DEVICES["linux"])
     if system[0] == "v4l2":
         file = f"/dev/video{name}" if name.isdecimal() and index == 0 else name
-        cameras = ", ".join(sorted(map(str, Path("/dev").glob("video*")))) or "a camera; this machine has none"
-        expected = cameras if index == 0 else "a name from 'arecord -L'"
+        expected = "a number or path, such as /dev/video0" if index == 0 else "a name from 'arecord -L'"
     else:
         file = f":{name}" if sys.platform == "darwin" and index else name
         expected = f"a name from 'ffmpeg -list_devices true -f {system[index]} -i dummy'"

@@ -23,8 +23,6 @@ PAUSE_S = 0.1
 MAX_QUEUED_PACKETS = 500
 """Maximum number of queued sound packets; beyond it, the oldest are dropped. Ten seconds of 20 ms each."""
 
-MAX_LATENCIES = 100_000
-
 
 class FrameQueue:
     """A queue of packets from one thread to another.
@@ -90,28 +88,6 @@ def run_session(scorer: LiveScorer, queue: FrameQueue) -> Iterator[LiveScore]:
             yield replace(score, latency_s=latency_s, dropped=queue.dropped)
         if is_closed:
             return
-
-
-class LiveStats:
-    """Number, rate and latency of scores."""
-
-    def __init__(self) -> None:
-        self.scores = self.dropped = 0
-        self.latencies_s: deque[float] = deque(maxlen=MAX_LATENCIES)
-        self._first_s = self._last_s = 0.0
-
-    def add(self, score: LiveScore) -> None:
-        """Count a new score."""
-        self._last_s = time.monotonic()
-        self._first_s = self._first_s or self._last_s
-        self.scores, self.dropped = self.scores + 1, score.dropped
-        self.latencies_s.append(score.latency_s)
-
-    @property
-    def rate_hz(self) -> float:
-        """Scores per second."""
-        span_s = self._last_s - self._first_s
-        return (self.scores - 1) / span_s if span_s > 0 else 0.0
 
 
 @contextmanager

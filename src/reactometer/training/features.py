@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from functools import partial
 from hashlib import sha256
 
 import numpy as np
@@ -13,7 +14,7 @@ from reactometer.data.cache import FEATURES, PreparedSet
 from reactometer.data.feature_store import open_store
 from reactometer.data.inputs import InputSpec, Item, ItemLoader, MediaReader
 from reactometer.data.person_norm import FeatureStats
-from reactometer.inference.inputs import EncodingReader, HidingReader, encode_split
+from reactometer.inference.inputs import encode_split, masking_reader
 from reactometer.inference.runtime import encode_contours
 from reactometer.media.audio_features import MEL_BANDS
 from reactometer.models.audio_encoders import ContourEncoder, SpeechEncoder
@@ -31,7 +32,7 @@ def open_training_reader(
     Features of frozen encoders are computed once, on ``device``, and cached in the folder of the prepared clips.
     """
     if prepared.feature_sizes is not None:
-        return HidingReader(open_store(prepared.folder / FEATURES), sampling)
+        return masking_reader(open_store(prepared.folder / FEATURES), sampling)
     if not model.frozen:
         return MediaReader(sampling)
     sizes = {
@@ -39,13 +40,13 @@ def open_training_reader(
         "voice": model.voice_encoder.feature_size if model.voice_encoder in model.frozen else MEL_BANDS,
     }
     input_spec = replace(sampling, uses_face=model.uses_face, uses_voice=model.uses_voice)
-    read = EncodingReader(lambda item: encode_inputs(model, item), MediaReader(input_spec))
+    read = MediaReader(input_spec, encode=partial(encode_inputs, model))
     digest = _digest(model, input_spec)
     model.eval().to(device)
     store = encode_split(read, prepared, "train", sizes, digest, progress=progress)
     store |= encode_split(read, prepared, "val", sizes, digest, progress=progress)
     model.to("cpu")
-    return HidingReader(store, sampling)
+    return masking_reader(store, sampling)
 
 
 @torch.inference_mode()
