@@ -7,17 +7,16 @@ import importlib, sys
 from importlib.metadata import distributions, packages_distributions
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
-from reactometer.cli.doctor import FINE, check_packages
+from reactometer.cli.doctor import describe_packages
 
-(ours,) = (one for one in distributions() if one.metadata["Name"] == "reactometer")
-for one in map(Requirement, ours.requires):
-    if one.marker and one.marker.evaluate({"extra": sys.argv[1]}):
+(package,) = (item for item in distributions() if item.metadata["Name"] == "reactometer")
+for requirement in map(Requirement, package.requires):
+    if requirement.marker and requirement.marker.evaluate({"extra": sys.argv[1]}):
         owners = packages_distributions().items()
-        modules = [top for top, names in owners if canonicalize_name(one.name) in map(canonicalize_name, names)]
+        modules = [top for top, names in owners if canonicalize_name(requirement.name) in map(canonicalize_name, names)]
         for name in (name for name in modules if not name.startswith("_")):
             print(importlib.import_module(name).__name__)
-states = {one.name: one.state for one in check_packages()}
-assert states.get(f"extra {sys.argv[1]}", FINE) == FINE, states
+describe_packages(sys.argv[1])
 """
 """The modules of an extra's packages are imported, and the package itself takes it for installed."""
 

@@ -4,84 +4,67 @@ from __future__ import annotations
 
 import platform
 import tempfile
-from collections.abc import Iterator
-from dataclasses import dataclass
-from importlib.metadata import PackageNotFoundError, distribution, version
+from collections.abc import Callable
+from functools import partial
+from importlib.metadata import PackageNotFoundError, distribution, requires, version
 from pathlib import Path
 
 import typer
 from packaging.requirements import Requirement
 
+from reactometer.errors import ConfigError, ReactometerError
 from reactometer.io import check_writable
 from reactometer.paths import CACHE_VARIABLE, STARTER, cache_folder, find_yunet
 from reactometer.terminal import OK, SOME_FAILED
 
-FINE, MISSING, WRONG = "ok", "no", "WRONG"
-"""States of a finding: fine; missing but not needed; to be fixed."""
-
-
-@dataclass(frozen=True)
-class Finding:
-    """The result of one check."""
-
-    name: str
-    state: str  # FINE, MISSING or WRONG
-    message: str
-    hint: str = ""
-
 
 def doctor() -> None:
     """Check this installation. Add the output to bug reports. The exit status is 1 if something must be fixed."""
-    wrong = 0
-    for finding in run_checks():
-        wrong += finding.state == WRONG
-        color = "red" if finding.state == WRONG else None
-        typer.secho(f"{finding.state:<5}  {finding.name}: {finding.message}", fg=color)
-        if finding.hint:
-            typer.echo(f"       hint: {finding.hint}")
-    typer.echo(f"{wrong} to fix" if wrong else "nothing is wrong")
-    raise typer.Exit(SOME_FAILED if wrong else OK)
-
-
-def run_checks() -> Iterator[Finding]:
-    """Run every check, one after the other; the last one predicts a rendered clip."""
-    yield Finding("reactometer", FINE, f"{version('reactometer')}, in {STARTER.parent}")
-    yield Finding("Python", FINE, f"{platform.python_version()}, {platform.platform()}")
-    yield from check_packages()
-    for name, check, state, hint in (
-        ("ONNX Runtime", describe_runtime, WRONG, "pip install --force-reinstall onnxruntime"),
-        ("face detector YuNet", find_yunet, MISSING, "OpenCV's Haar cascade is used instead"),
-        ("cache", lambda: _check_folder(cache_folder()), WRONG, f"set {CACHE_VARIABLE} to a writable folder"),
-        (
-            "temporary files",
-            lambda: _check_folder(Path(tempfile.gettempdir())),
-            WRONG,
-            "set TMPDIR to a writable folder",
-        ),
-        ("this folder", lambda: _check_folder(Path.cwd()), WRONG, "change to a writable folder"),
-        ("a prediction", _predict_clip, WRONG, "report this, with all lines above"),
-    ):
+    n_wrong = 0
+    for name, check, is_required, hint in list_checks():
         try:
-            yield Finding(name, FINE, str(check()))
+            typer.echo(f"ok     {name}: {check()}")
         except Exception as error:  # any failure is a finding
-            yield Finding(name, state, f"{type(error).__name__}: {error}", hint)
+            reason = str(error) if isinstance(error, ReactometerError) else f"{type(error).__name__}: {error}"
+            n_wrong += is_required
+            typer.secho(f"{'WRONG' if is_required else 'no':<5}  {name}: {reason}", fg="red" if is_required else None)
+            typer.echo(f"       hint: {hint}")
+    typer.echo(f"{n_wrong} to fix" if n_wrong else "nothing is wrong")
+    raise typer.Exit(SOME_FAILED if n_wrong else OK)
 
 
-def check_packages() -> Iterator[Finding]:
-    """Check the required packages and their versions, then those of each extra, without the extras that it includes."""
-    package = distribution("reactometer")
-    requirements = [item for item in map(Requirement, package.requires or []) if item.name != "reactometer"]
-    for extra in ("", *(name for name in package.metadata.get_all("Provides-Extra") or [] if name != "dev")):
-        active = [
-            item for item in requirements if (item.marker.evaluate({"extra": extra}) if item.marker else not extra)
-        ]
-        problems = "; ".join(problem for item in active if (problem := _version_problem(item)))
-        name = f"extra {extra}" if extra else "packages"
-        if problems:
-            hint = f"pip install 'reactometer[{extra}]'" if extra else "pip install --upgrade reactometer"
-            yield Finding(name, MISSING if extra else WRONG, problems, hint)
-        else:
-            yield Finding(name, FINE, ", ".join(f"{item.name} {version(item.name)}" for item in active))
+def list_checks() -> list[tuple[str, Callable[[], object], bool, str]]:
+    """List the checks: name, a function that describes what it found or raises, whether it is required, and a hint."""
+    extras = [name for name in distribution("reactometer").metadata.get_all("Provides-Extra") or [] if name != "dev"]
+    temporary = Path(tempfile.gettempdir())
+    return [
+        ("reactometer", lambda: f"{version('reactometer')}, in {STARTER.parent}", True, "install it again"),
+        ("Python", lambda: f"{platform.python_version()}, {platform.platform()}", True, "install it again"),
+        ("packages", partial(describe_packages, ""), True, "pip install --upgrade reactometer"),
+        *(
+            (f"extra {extra}", partial(describe_packages, extra), False, f"pip install 'reactometer[{extra}]'")
+            for extra in extras
+        ),
+        ("ONNX Runtime", describe_runtime, True, "pip install --force-reinstall onnxruntime"),
+        ("face detector YuNet", find_yunet, False, "OpenCV's Haar cascade is used instead"),
+        ("cache", lambda: _check_folder(cache_folder()), True, f"set {CACHE_VARIABLE} to a writable folder"),
+        ("temporary files", lambda: _check_folder(temporary), True, "set TMPDIR to a writable folder"),
+        ("this folder", lambda: _check_folder(Path.cwd()), True, "change to a writable folder"),
+        ("a prediction", _predict_clip, True, "report this, with all lines above"),
+    ]
+
+
+def describe_packages(extra: str) -> str:
+    """Return the versions of an extra's packages, without those of extras that it includes; "": required packages.
+
+    Raises:
+        ConfigError: a package is missing or too old.
+    """
+    requirements = [item for item in map(Requirement, requires("reactometer") or []) if item.name != "reactometer"]
+    active = [item for item in requirements if (item.marker.evaluate({"extra": extra}) if item.marker else not extra)]
+    if problems := "; ".join(problem for item in active if (problem := _version_problem(item))):
+        raise ConfigError(problems)
+    return ", ".join(f"{item.name} {version(item.name)}" for item in active)
 
 
 def _version_problem(requirement: Requirement) -> str:
@@ -100,10 +83,9 @@ def describe_runtime() -> str:
 
     providers = onnxruntime.get_available_providers()
     unused = Path("/proc/driver/nvidia").exists() and "CUDAExecutionProvider" not in providers
-    advice = (
-        "; it cannot use the NVIDIA GPU: pip uninstall onnxruntime && pip install onnxruntime-gpu" if unused else ""
-    )
-    return f"{onnxruntime.__version__}, execution providers {', '.join(providers)}{advice}"
+    description = f"{onnxruntime.__version__}, execution providers {', '.join(providers)}"
+    advice = "it cannot use the NVIDIA GPU: pip uninstall onnxruntime && pip install onnxruntime-gpu"
+    return f"{description}; {advice}" if unused else description
 
 
 def _check_folder(folder: Path) -> Path:
