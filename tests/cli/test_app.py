@@ -62,12 +62,14 @@ def test_the_main_job_from_a_data_set_to_predictions(
     assert status == 0
     assert str(tmp_path / "report" / "report.html") in messages
     assert f"{metrics['mean_mae']:.4f}" in (tmp_path / "report" / "card.md").read_text()
-    own = tmp_path / "scores" / "predictions.csv"
-    status, printed, _ = run("compare-predictions", own, own, "--data", cache, "--by", "clip", "--resamples", 200)
+    predictions = tmp_path / "scores" / "predictions.csv"
+    status, printed, _ = run(
+        "compare-predictions", predictions, predictions, "--data", cache, "--by", "clip", "--resamples", 200
+    )
     assert status == 0
     assert "200 resamples and permutations by clip (10 of them)" in printed
     assert "no significant difference in mean Pearson" in printed
-    status, _, errors = run("compare-predictions", own, tmp_path / "no.csv", "--data", data)
+    status, _, errors = run("compare-predictions", predictions, tmp_path / "no.csv", "--data", data)
     assert (status, "no.csv: no such file" in errors) == (2, True)
     video = next((data / "test" / "mp4").iterdir())
     tables = [
@@ -81,10 +83,10 @@ def test_the_main_job_from_a_data_set_to_predictions(
     tables += ["--events", tmp_path / "events.csv", "--threshold", 0.05, "--elan", tmp_path / "a.eaf"]
     refined = ["--window", 1, "--hop", 0.5, "--smooth", 1, "--baseline", "0-1s", "--subtitles", tmp_path / "a.vtt"]
     pictures = ["--plot", tmp_path / "a.png", "--overlay", tmp_path / "a.mp4"]
-    status, printed, told = run("predict", "--model", out / "model", video, *tables, *refined, *pictures)
+    status, printed, errors = run("predict", "--model", out / "model", video, *tables, *refined, *pictures)
     assert status == 0
-    assert "smoothed: Hann-weighted mean over 1 s" in told
-    assert "baseline: mean of 0 to 1 s (windows: 1), subtracted" in told
+    assert "smoothed: Hann-weighted mean over 1 s" in errors
+    assert "baseline: mean of 0 to 1 s (windows: 1), subtracted" in errors
     assert set(pd.read_csv(tmp_path / "events.csv")) >= {"onset_s", "peak_s", "offset_s"}
     assert all((tmp_path / name).stat().st_size for name in ("a.eaf", "a.vtt", "a.mp4"))
     assert video.name in printed
@@ -149,8 +151,8 @@ def test_clips_that_fail_are_listed_and_the_status_is_1(
     good = next((data / "test" / "mp4").iterdir())
     out = tmp_path / "clips.csv"
     (tmp_path / "list.txt").write_text("no.mp4\n")
-    given = good, broken, tmp_path / "list.txt"
-    status, printed, errors = run("predict", "--model", model_folder, *given, "--out", out)
+    inputs = good, broken, tmp_path / "list.txt"
+    status, printed, errors = run("predict", "--model", model_folder, *inputs, "--out", out)
     assert status == 1
     assert good.name in printed
     assert "2 failed:" in errors
@@ -212,7 +214,7 @@ def test_wrong_use_is_one_line_and_status_2(
     assert sorted(file.name for file in tmp_path.iterdir()) == ["a.mp4", "b.mp4"]
 
 
-def test_ctrl_c_is_said_and_keeps_what_is_done(
+def test_ctrl_c_prints_a_message_and_leaves_finished_results(
     run: Run, simulated: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from reactometer.data import prepare
@@ -235,7 +237,7 @@ def test_every_command_explains_itself(run: Run, command: str) -> None:
     assert f"reactometer {command}" in printed.replace("Usage: ", "")
 
 
-def test_the_module_runs_as_a_program_and_says_what_is_installed() -> None:
+def test_the_module_runs_as_a_program_and_prints_its_version() -> None:
     done = subprocess.run(
         [sys.executable, "-m", "reactometer", "--version"], capture_output=True, text=True, check=True
     )

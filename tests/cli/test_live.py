@@ -35,9 +35,9 @@ def live(*arguments: object) -> Result:
 def count(result: Result) -> int:
     """Number of scores."""
     assert result.exit_code == 0, result.output
-    found = SUMMARY.search(result.stdout)
-    assert found, result.output
-    return int(found[1])
+    summary = SUMMARY.search(result.stdout)
+    assert summary, result.output
+    return int(summary[1])
 
 
 def test_a_file_is_scored_as_it_plays(video: Path, tmp_path: Path) -> None:
@@ -56,15 +56,15 @@ def test_after_so_many_seconds_it_ends(talking: Callable[[int], Path], tmp_path:
     assert pd.read_csv(tmp_path / "live.csv")["end_s"].max() < 45.0  # of 60
 
 
-def test_wrong_use_is_told_of(video: Path, tmp_path: Path) -> None:
-    for arguments, told in (
+def test_wrong_options_are_refused(video: Path, tmp_path: Path) -> None:
+    for arguments, message in (
         ((video, "--window", 0), "window"),
         ((video, "--out", tmp_path / "live.parquet"), ".csv"),
         (("97",), "camera 97 cannot be opened"),
     ):
         error = live(*arguments).exception
         assert isinstance(error, ReactometerError)
-        assert told in str(error)
+        assert message in str(error)
 
 
 @pytest.mark.slow

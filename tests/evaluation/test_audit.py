@@ -18,22 +18,22 @@ from reactometer.labels import HUME_REACTION
 
 
 def test_a_clean_data_set_has_no_leak_and_its_facts_are_its_tables(prepared: PreparedSet, tmp_path: Path) -> None:
-    found = audit(prepared.folder, out=tmp_path / "audit.json", progress=False)
-    assert found.leaks == ()
-    assert found.limitations == ()
-    said = json.loads((tmp_path / "audit.json").read_text())
+    result = audit(prepared.folder, out=tmp_path / "audit.json", progress=False)
+    assert result.leaks == ()
+    assert result.limitations == ()
+    content = json.loads((tmp_path / "audit.json").read_text())
     for split in ("train", "val", "test"):
-        rows, own = prepared.split(split), said["splits"][split]
+        rows, summary = prepared.split(split), content["splits"][split]
         values = np.array([row.clip.labels for row in rows])
-        assert (own["n_clips"], own["n_labelled"], own["n_failed"]) == (len(rows), len(rows), 0)
-        assert own["n_without_face"] == sum(row.n_faces == 0 for row in rows)
-        assert own["n_without_sound"] == sum(not row.has_sound for row in rows)
-        np.testing.assert_allclose(own["mean"], values.mean(0))
+        assert (summary["n_clips"], summary["n_labelled"], summary["n_failed"]) == (len(rows), len(rows), 0)
+        assert summary["n_without_face"] == sum(row.n_faces == 0 for row in rows)
+        assert summary["n_without_sound"] == sum(not row.has_sound for row in rows)
+        np.testing.assert_allclose(summary["mean"], values.mean(0))
     train, val = (np.array([row.clip.labels for row in prepared.split(name)]) for name in ("train", "val"))
-    np.testing.assert_allclose(found.splits["val"].drift, (val.mean(0) - train.mean(0)) / train.std(0))
-    assert found.splits["train"].drift == (0.0,) * 7
-    assert found.length_baseline is not None
-    assert found.length_split == "val"
+    np.testing.assert_allclose(result.splits["val"].drift, (val.mean(0) - train.mean(0)) / train.std(0))
+    assert result.splits["train"].drift == (0.0,) * 7
+    assert result.length_baseline is not None
+    assert result.length_split == "val"
 
 
 @pytest.mark.slow
@@ -53,17 +53,17 @@ def test_planted_leaks_are_each_named_with_their_size(excerpt: Callable[..., Pat
     table.loc[test, "Stimulus"] = ""
     table.to_csv(data / "data_info.csv", index=False)
     prepare(data, tmp_path / "cache", progress=False, workers=1)
-    found = audit(tmp_path / "cache", progress=False)
-    leaks = {(leak.type, leak.splits[1]): leak for leak in found.leaks}
+    result = audit(tmp_path / "cache", progress=False)
+    leaks = {(leak.type, leak.splits[1]): leak for leak in result.leaks}
     assert set(leaks) >= {("person", "val"), ("label vector", "val"), ("file", "val")}
     assert ("file", "test") not in leaks
     assert leaks["person", "val"].examples == (table.Person[train[2]],)
     assert leaks["label vector", "val"].n_clips >= 4
     assert leaks["file", "val"].examples == (table.File_ID[train[0]],)
     assert ("stimulus", "test") not in leaks
-    assert found.splits["train"].n_failed == 1
-    assert any(text.startswith(f"stimulus unknown for {len(test)} of 21 clips") for text in found.limitations)
-    assert "1 clips could not be read" in found.limitations
+    assert result.splits["train"].n_failed == 1
+    assert any(text.startswith(f"stimulus unknown for {len(test)} of 21 clips") for text in result.limitations)
+    assert "1 clips could not be read" in result.limitations
 
 
 def test_features_have_no_media_and_length_can_give_labels_away(tmp_path: Path) -> None:
@@ -77,9 +77,9 @@ def test_features_have_no_media_and_length_can_give_labels_away(tmp_path: Path) 
         steps = [{"time_s": 0.5 * step, "AU1": generator.normal()} for step in range(4 * (watched + 1))]
         rows += [{"clip": f"c{clip}", "split": split, **step, **labels} for step in steps]
     pd.DataFrame(rows).to_parquet(tmp_path / "features.parquet")
-    found = audit(tmp_path / "features.parquet", face_features="AU*", progress=False)
-    assert found.length_baseline is not None
-    assert found.length_baseline.low > 0.9
-    assert any("feature tables instead of media" in text for text in found.limitations)
-    assert found.leaks == ()  # three coarse label vectors tell no stimulus
-    assert found.label_vectors.shared == {"val": 1.0}
+    result = audit(tmp_path / "features.parquet", face_features="AU*", progress=False)
+    assert result.length_baseline is not None
+    assert result.length_baseline.low > 0.9
+    assert any("feature tables instead of media" in text for text in result.limitations)
+    assert result.leaks == ()  # three coarse label vectors tell no stimulus
+    assert result.label_vectors.shared == {"val": 1.0}

@@ -9,8 +9,8 @@ from reactometer.evaluation.bootstrap import bootstrap_mean_pearson
 from reactometer.evaluation.metrics import measure
 
 
-def test_lengths_of_what_was_watched_give_its_labels_away() -> None:
-    """Three things watched, of 5, 10 and 15 s and a little: every clip gets the mean labels of its own."""
+def test_clip_lengths_predict_the_labels_of_their_stimuli() -> None:
+    """Three stimuli of about 5, 10 and 15 s: each clip gets the mean labels of its stimulus."""
     generator = np.random.default_rng(1)
     watched = generator.integers(3, size=600)
     lengths = 5.0 * (watched + 1) + generator.uniform(0, 0.5, size=600)
@@ -40,7 +40,7 @@ def test_every_answer_is_a_mean_of_training_labels() -> None:
     assert (answer <= labels.max(axis=0)).all()
 
 
-def test_where_lengths_are_alike_the_answer_is_the_training_mean() -> None:
+def test_equal_lengths_predict_the_training_mean() -> None:
     labels = np.random.default_rng(4).uniform(size=(30, 2))
     mean = np.broadcast_to(labels.mean(axis=0), (3, 2))
     np.testing.assert_allclose(length_baseline(np.full(30, 9.7), labels, [2.0, 9.7, 40.0]), mean)

@@ -30,8 +30,8 @@ def test_a_statistic_of_all_units_then_of_each_resample() -> None:
     """The mean of one number per unit, against the same draws taken by hand."""
     units = np.column_stack([np.ones(7), np.arange(7.0)])
     means = Resampling(n_resamples=20, seed=3).resample(units, lambda sums: sums[:, 1] / sums[:, 0])
-    drawn = np.random.default_rng(3).integers(7, size=(20, 7))
-    np.testing.assert_allclose(means, [3.0, *drawn.mean(axis=1)])
+    resamples = np.random.default_rng(3).integers(7, size=(20, 7))
+    np.testing.assert_allclose(means, [3.0, *resamples.mean(axis=1)])
 
 
 def test_the_value_is_the_score_of_the_clips_as_they_are() -> None:
@@ -47,21 +47,21 @@ def test_every_resample_is_the_score_of_the_clips_drawn() -> None:
     """The same draws, scored one by one. A label of one clip and a prediction of two are constant in many of them."""
     targets, predictions = _set(1, clips=12, labels=4)
     targets[:, 1], predictions[:, 2] = np.arange(12) == 5, np.arange(12) < 2
-    drawn = np.random.default_rng(7).integers(12, size=(50, 12))
-    scores = [_brute_force(targets[clips], predictions[clips]) for clips in drawn]
-    assert sum(bool(np.ptp(targets[clips, 1]) == 0) for clips in drawn) > 5
+    resamples = np.random.default_rng(7).integers(12, size=(50, 12))
+    scores = [_brute_force(targets[clips], predictions[clips]) for clips in resamples]
+    assert sum(bool(np.ptp(targets[clips, 1]) == 0) for clips in resamples) > 5
     interval = bootstrap_mean_pearson(targets, predictions, resampling=Resampling(n_resamples=50, seed=7))
     assert (interval.low, interval.high) == pytest.approx(tuple(np.quantile(scores, [0.025, 0.975])), abs=1e-10)
 
 
-def test_whole_groups_are_drawn() -> None:
+def test_groups_are_resampled_with_all_their_clips() -> None:
     """The same, with people of one to four clips each, their clips put together for each resample."""
     targets, predictions = _set(2, clips=30)
-    people = [f"person {place}" for place in (0, 1, 1, 2, 2, 2, 3, 3, 3, 3) * 3]
+    people = [f"person {person}" for person in (0, 1, 1, 2, 2, 2, 3, 3, 3, 3) * 3]
     members = [np.flatnonzero(np.array(people) == person) for person in dict.fromkeys(people)]
-    drawn = np.random.default_rng(8).integers(4, size=(60, 4))
-    clips = [np.concatenate([members[person] for person in row]) for row in drawn]
-    scores = [_brute_force(targets[own], predictions[own]) for own in clips]
+    resamples = np.random.default_rng(8).integers(4, size=(60, 4))
+    clips = [np.concatenate([members[person] for person in row]) for row in resamples]
+    scores = [_brute_force(targets[rows], predictions[rows]) for rows in clips]
     interval = bootstrap_mean_pearson(
         targets, predictions, resampling=Resampling(groups=people, n_resamples=60, seed=8)
     )
@@ -71,8 +71,8 @@ def test_whole_groups_are_drawn() -> None:
 def test_of_one_label_it_is_scipys_percentile_bootstrap() -> None:
     targets, predictions = _set(3, clips=150, labels=1)
 
-    def r(truth: Array, guess: Array, axis: int) -> Array:
-        return np.asarray(stats.pearsonr(truth, guess, axis=axis).statistic)
+    def r(targets: Array, predictions: Array, axis: int) -> Array:
+        return np.asarray(stats.pearsonr(targets, predictions, axis=axis).statistic)
 
     ours = bootstrap_mean_pearson(targets, predictions, resampling=Resampling(n_resamples=8000))
     theirs = stats.bootstrap(
@@ -95,7 +95,7 @@ def test_its_width_is_the_sampling_error() -> None:
     assert (interval.high - interval.low) / (2 * 1.96) == pytest.approx(expected, rel=0.1)
 
 
-def test_the_interval_covers_the_truth_about_as_often_as_it_says() -> None:
+def test_the_interval_contains_the_true_score_at_its_nominal_rate() -> None:
     intervals = [
         bootstrap_mean_pearson(*_set(seed, clips=120, labels=2), resampling=Resampling(n_resamples=300))
         for seed in range(100)
@@ -145,7 +145,7 @@ def test_a_label_that_never_varies_has_no_say() -> None:
 
 def test_offset_and_scale_of_predictions_have_no_say() -> None:
     targets, predictions = _set(9, clips=80)
-    ours, theirs = (bootstrap_mean_pearson(targets, guess) for guess in (1e4 + 0.3 * predictions, predictions))
+    ours, theirs = (bootstrap_mean_pearson(targets, values) for values in (1e4 + 0.3 * predictions, predictions))
     assert (ours.value, ours.low, ours.high) == pytest.approx((theirs.value, theirs.low, theirs.high), abs=1e-7)
 
 
@@ -156,7 +156,7 @@ def test_the_seed_alone_decides() -> None:
     assert bootstrap_mean_pearson(targets, predictions, resampling=Resampling(seed=1)) != first
 
 
-def test_what_cannot_be_resampled_is_refused() -> None:
+def test_invalid_resampling_units_are_refused() -> None:
     targets, predictions = _set(11, clips=6)
     with pytest.raises(ScoreError, match=r"too few clips.*2.*3"):
         bootstrap_mean_pearson(targets[:2], predictions[:2])
@@ -171,23 +171,23 @@ def test_every_interval_is_that_of_the_scores_of_the_clips_drawn() -> None:
     targets, predictions = _set(12, clips=40)
     predictions += 0.03  # CCC and MAE know of it
     people = list(np.arange(40) % 8)
-    drawn = np.random.default_rng(5).integers(8, size=(30, 8))
-    clips = [np.concatenate([np.flatnonzero(np.array(people) == person) for person in row]) for row in drawn]
-    scores = [measure(targets[own], predictions[own], "abc") for own in clips]
+    resamples = np.random.default_rng(5).integers(8, size=(30, 8))
+    clips = [np.concatenate([np.flatnonzero(np.array(people) == person) for person in row]) for row in resamples]
+    scores = [measure(targets[rows], predictions[rows], "abc") for rows in clips]
     made = bootstrap_metrics(
         targets, predictions, "abc", resampling=Resampling(unit="person", groups=people, n_resamples=30, seed=5)
     )
     assert (made.unit, made.n_units, made.n_resamples) == ("person", 8, 30)
     whole = measure(targets, predictions, "abc")
     for kind in ("pearson", "ccc", "mae"):
-        own = made.mean[kind]
-        assert own is not None
+        mean = made.mean[kind]
+        assert mean is not None
         expected = np.quantile([score.means[kind] or 0.0 for score in scores], [0.025, 0.975])
-        assert (own.low, own.high) == pytest.approx(tuple(expected), abs=1e-10)
-        assert own.value == pytest.approx(whole.means[kind], abs=1e-12)
-        for place, label in enumerate(made.by_label[kind]):
+        assert (mean.low, mean.high) == pytest.approx(tuple(expected), abs=1e-10)
+        assert mean.value == pytest.approx(whole.means[kind], abs=1e-12)
+        for index, label in enumerate(made.by_label[kind]):
             assert label is not None
-            expected = np.quantile([getattr(score, kind)[place] for score in scores], [0.025, 0.975])
+            expected = np.quantile([getattr(score, kind)[index] for score in scores], [0.025, 0.975])
             assert (label.low, label.high) == pytest.approx(tuple(expected), abs=1e-10)
 
 
@@ -195,13 +195,13 @@ def test_of_many_clips_it_is_fishers_interval() -> None:
     """SciPy's interval of r by Fisher's transformation, for normal clips."""
     targets, predictions = _set(13, clips=1500, labels=2)
     made = bootstrap_metrics(targets, predictions, "ab", resampling=Resampling(n_resamples=4000))
-    for place, own in enumerate(made.by_label["pearson"]):
-        assert own is not None
-        theirs = stats.pearsonr(targets[:, place], predictions[:, place]).confidence_interval()
-        assert (own.low, own.high) == pytest.approx((theirs.low, theirs.high), abs=0.006)
+    for index, label_interval in enumerate(made.by_label["pearson"]):
+        assert label_interval is not None
+        theirs = stats.pearsonr(targets[:, index], predictions[:, index]).confidence_interval()
+        assert (label_interval.low, label_interval.high) == pytest.approx((theirs.low, theirs.high), abs=0.006)
 
 
-def test_what_is_undefined_has_no_interval() -> None:
+def test_an_undefined_score_has_no_interval() -> None:
     targets, predictions = _set(14, clips=50)
     predictions[:, 1] = 0.4
     made = bootstrap_metrics(targets, predictions, "abc", resampling=Resampling(n_resamples=100))
@@ -212,14 +212,14 @@ def test_what_is_undefined_has_no_interval() -> None:
 
 
 @pytest.mark.slow
-def test_the_truth_is_held_as_often_as_promised_where_clips_are_of_few_people() -> None:
-    """60 people of 5 clips that are half their own; by clip the interval is too narrow. 1,000 runs: benchmarks."""
-    held: dict[str, list[bool]] = {"person": [], "clip": []}
+def test_intervals_by_person_contain_the_true_score_if_few_people_have_many_clips() -> None:
+    """60 people with 5 correlated clips each: resampling by clip gives intervals that are too narrow."""
+    is_covered: dict[str, list[bool]] = {"person": [], "clip": []}
     people = list(np.repeat(np.arange(60), 5))
     for seed in range(150):
         generator = np.random.default_rng(seed)
-        own = generator.normal(size=(2, 60, 1, 2)) + generator.normal(size=(2, 60, 5, 2))
-        targets, noise = own.reshape(2, 300, 2)
+        values = generator.normal(size=(2, 60, 1, 2)) + generator.normal(size=(2, 60, 5, 2))
+        targets, noise = values.reshape(2, 300, 2)
         predictions = 0.4 * targets + np.sqrt(1 - 0.4**2) * noise
         for unit, groups in (("person", people), ("clip", None)):
             made = bootstrap_metrics(
@@ -227,12 +227,12 @@ def test_the_truth_is_held_as_often_as_promised_where_clips_are_of_few_people() 
             )
             mean = made.mean["pearson"]
             assert mean is not None
-            held[unit].append(mean.low <= 0.4 <= mean.high)
-    assert 0.9 <= np.mean(held["person"]) <= 0.985
-    assert np.mean(held["clip"]) < 0.87
+            is_covered[unit].append(mean.low <= 0.4 <= mean.high)
+    assert 0.9 <= np.mean(is_covered["person"]) <= 0.985
+    assert np.mean(is_covered["clip"]) < 0.87
 
 
-def test_people_are_drawn_where_they_are_known_and_anything_on_demand() -> None:
+def test_the_default_unit_is_the_person_if_known() -> None:
     clips = [Clip(f"{row}", Path("a"), person=f"p{row % 4}", stimulus=f"s{row % 3}") for row in range(12)]
     assert choose_units(clips) == Resampling("person", [f"p{row % 4}" for row in range(12)])
     assert choose_units(clips, "stimulus") == Resampling("stimulus", [f"s{row % 3}" for row in range(12)])

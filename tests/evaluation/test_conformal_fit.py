@@ -39,17 +39,17 @@ def calibrated(frozen_folder: Path, prepared: PreparedSet, tmp_path_factory: pyt
 
 
 def test_intervals_hold_the_labels_they_were_fitted_to(calibrated: Path, prepared: PreparedSet, tmp_path: Path) -> None:
-    """Counted anew from ``intervals.csv`` and the data set's own labels."""
+    """Recompute the coverage from ``intervals.csv`` and the dataset's labels."""
     evaluation = evaluate(calibrated, prepared.folder, split="all", out=tmp_path, progress=False)
     table = pd.read_csv(tmp_path / "intervals.csv")
-    truth = np.array([row.clip.labels for row in prepared.rows])
+    targets = np.array([row.clip.labels for row in prepared.rows])
     low, high = table[BOUNDS[::2]].to_numpy(), table[BOUNDS[1::2]].to_numpy()
-    held = (low <= truth) & (truth <= high)
-    said = json.loads((tmp_path / "metrics.json").read_text())["coverage"]
-    assert said["mean"]["value"] == pytest.approx(held.mean())
-    assert list(said["by_label"].values()) == pytest.approx(held.mean(axis=0))
-    assert (held.mean(axis=0) >= 0.9).all()
-    assert list(said["widths"].values()) == pytest.approx((high - low).mean(axis=0))
+    is_inside = (low <= targets) & (targets <= high)
+    coverage = json.loads((tmp_path / "metrics.json").read_text())["coverage"]
+    assert coverage["mean"]["value"] == pytest.approx(is_inside.mean())
+    assert list(coverage["by_label"].values()) == pytest.approx(is_inside.mean(axis=0))
+    assert (is_inside.mean(axis=0) >= 0.9).all()
+    assert list(coverage["widths"].values()) == pytest.approx((high - low).mean(axis=0))
     assert evaluation.coverage is not None
     assert evaluation.coverage.mean.low <= evaluation.coverage.mean.value <= evaluation.coverage.mean.high
 
@@ -71,7 +71,7 @@ def test_predict_gives_the_interval_that_evaluate_gives(
     assert smoothed.intervals == prediction.intervals
 
 
-def test_each_modality_alone_has_intervals_of_its_own(calibrated: Path, prepared: PreparedSet) -> None:
+def test_each_modality_has_separate_intervals(calibrated: Path, prepared: PreparedSet) -> None:
     sure = load_model(calibrated).uncertainty
     assert sure is not None
     assert set(sure.by_modalities) == {"face and voice", "face", "voice"}
@@ -95,15 +95,15 @@ def test_recalibration_brings_predictions_to_scale_and_keeps_their_order(
         assert (np.diff(after.predictions[label].to_numpy()[order]) >= -1e-6).all()
     row = prepared.split("test")[0]
     (prediction,) = predict([row.clip.path], tmp_path / "model", timeline=False, progress=False)
-    said = after.predictions.set_index("File_ID").loc[row.clip.clip_id].to_numpy(float)
-    assert prediction.intensities == pytest.approx(said, abs=1e-5)
+    expected = after.predictions.set_index("File_ID").loc[row.clip.clip_id].to_numpy(float)
+    assert prediction.intensities == pytest.approx(expected, abs=1e-5)
     harder = measure_robustness(load_model(tmp_path / "model"), prepared, "all", tmp_path, progress=False)
     unchanged = next(iter(harder.curves.values()))[0]
     assert unchanged.metrics.pearson == pytest.approx(after.metrics.pearson, abs=1e-6)
     mute = evaluate(tmp_path / "model", prepared.folder, split="test", without="voice", progress=False)
     explained = explain(row.clip.path, tmp_path / "model", face_map=False, progress=False)
     left = mute.predictions.set_index("File_ID").loc[row.clip.clip_id].to_numpy(float)
-    assert explained.modalities["voice"] == pytest.approx(said - left, abs=1e-5)
+    assert explained.modalities["voice"] == pytest.approx(expected - left, abs=1e-5)
 
 
 def test_clips_that_the_model_learned_from_are_refused(
@@ -144,40 +144,42 @@ def test_an_ensemble_is_calibrated_as_one(
     both = join_models([frozen_folder, calibrated], tmp_path / "both")
     assert load_model(both).uncertainty is None
     calibrate(both, prepared.folder, split="all", progress=False)
-    sure, alone = load_model(both).uncertainty, load_model(calibrated).uncertainty
-    assert sure is not None
-    assert alone is not None
-    assert len(sure.references["face"]) == 2
-    assert sure.by_modalities["face"].half_widths == pytest.approx(alone.by_modalities["face"].half_widths, abs=1e-5)
+    uncertainty, face_only = load_model(both).uncertainty, load_model(calibrated).uncertainty
+    assert uncertainty is not None
+    assert face_only is not None
+    assert len(uncertainty.references["face"]) == 2
+    assert uncertainty.by_modalities["face"].half_widths == pytest.approx(
+        face_only.by_modalities["face"].half_widths, abs=1e-5
+    )
 
 
-def test_a_new_calibration_keeps_what_it_knows_of_the_training_data(
+def test_a_new_calibration_preserves_the_density_of_the_training_data(
     calibrated: Path, prepared: PreparedSet, tmp_path: Path
 ) -> None:
-    own = Path(shutil.copytree(calibrated, tmp_path / "own"))
-    fitted = calibrate(own, prepared.folder, split="train", coverage=0.8, progress=False)
+    folder = Path(shutil.copytree(calibrated, tmp_path / "own"))
+    fitted = calibrate(folder, prepared.folder, split="train", coverage=0.8, progress=False)
     before = load_model(calibrated).uncertainty
     assert before is not None
     assert (fitted.references["face"][0].mean == before.references["face"][0].mean).all()
-    kept = load_model(own).uncertainty
-    assert kept is not None
-    assert (kept.coverage, kept.fitted_on["split"]) == (0.8, "train")
+    refitted = load_model(folder).uncertainty
+    assert refitted is not None
+    assert (refitted.coverage, refitted.fitted_on["split"]) == (0.8, "train")
 
 
-def test_noise_instead_of_faces_is_told_from_faces(calibrated: Path) -> None:
-    """The model inside the package: noise is no face, and it says so; three tenths of a second are too short."""
+def test_noise_instead_of_faces_gets_a_warning(calibrated: Path) -> None:
+    """The starter model warns of noise, and of a clip of 0.3 s."""
     model, rng = load_model(STARTER, "cpu"), np.random.default_rng(0)
     crops = [cv2.imencode(".jpg", rng.integers(0, 255, (112, 112, 3), np.uint8))[1].tobytes() for _ in range(6)]
-    samples = tuple(FaceSample(0.05 * place, FrameState.FACE, crop_jpeg=crop) for place, crop in enumerate(crops))
+    samples = tuple(FaceSample(0.05 * index, FrameState.FACE, crop_jpeg=crop) for index, crop in enumerate(crops))
     items = encoded_clips(model.networks, [PreparedClip(0.0, 0.3, samples, None)], model.sampling)
     (score,) = score_items(model.networks, items)
     assert model.uncertainty is not None
-    told = model.uncertainty.warnings(score, 0.3)
-    assert told[0].startswith("too short: 0.3 s")
-    assert told[1].startswith("face unlike the training data")
+    warnings = model.uncertainty.warnings(score, 0.3)
+    assert warnings[0].startswith("too short: 0.3 s")
+    assert warnings[1].startswith("face unlike the training data")
 
 
-def test_what_cannot_be_calibrated_is_said(frozen_folder: Path, prepared: PreparedSet, tmp_path: Path) -> None:
+def test_wrong_calibration_data_are_refused(frozen_folder: Path, prepared: PreparedSet, tmp_path: Path) -> None:
     for recalibrate, least in ((False, 9), (True, 20)):
         with pytest.raises(DataError, match=rf"too few clips.*'val'.*{least}"):
             calibrate(frozen_folder, prepared.folder, recalibrate=recalibrate, progress=False)

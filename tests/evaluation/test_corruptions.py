@@ -1,4 +1,4 @@
-"""Clips made harder to read are so by as much as asked, and no more."""
+"""Each corruption changes a clip by exactly its level."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ BOX = (1.0, 2.0, 3.0, 4.0)
 
 def select_face(crops: list[ByteArray], waveform: FloatArray | None = None, rate_hz: float = 5.0) -> PreparedClip:
     samples = tuple(
-        FaceSample(place / rate_hz, FrameState.FACE, BOX, 0.9, encode_crop(crop)) for place, crop in enumerate(crops)
+        FaceSample(index / rate_hz, FrameState.FACE, BOX, 0.9, encode_crop(crop)) for index, crop in enumerate(crops)
     )
     return PreparedClip(0.0, len(crops) / rate_hz, samples, waveform)
 
@@ -33,7 +33,7 @@ def hidden(clip: PreparedClip, share: float, seed: int = 0) -> list[bool]:
     return [sample.crop_jpeg is None for sample in changed.samples]
 
 
-def test_as_many_frames_are_hidden_as_asked_and_a_larger_share_hides_more_of_the_same() -> None:
+def test_the_requested_share_of_frames_is_hidden_and_a_larger_share_hides_a_superset() -> None:
     clip = plain(60)
     before = [False] * 60
     for share in (0.0, 0.25, 0.5, 0.75, 0.9, 1.0):
@@ -59,7 +59,7 @@ def speech(loudness: float) -> FloatArray:
 
 @pytest.mark.parametrize("snr_db", [20, 10, 5, 0, -5])
 @pytest.mark.parametrize("loudness", [0.05, 0.9])
-def test_the_noise_has_the_ratio_asked_for(snr_db: int, loudness: float) -> None:
+def test_the_noise_has_the_requested_signal_to_noise_ratio(snr_db: int, loudness: float) -> None:
     """Measured in what comes out: the part that is the speech by least squares, and the rest; the pause has no say."""
     waveform = speech(loudness)
     noisy = add_noise(select_face([], waveform), np.random.default_rng(3), snr_db).waveform
@@ -76,7 +76,7 @@ def test_the_noise_has_the_ratio_asked_for(snr_db: int, loudness: float) -> None
 def test_noise_is_white_and_only_grows_and_silence_stays_silence() -> None:
     clip = select_face([], speech(0.05))
     noisy = [np.asarray(add_noise(clip, np.random.default_rng(3), snr_db).waveform) for snr_db in (20, 10)]
-    noises = [own - speech(0.05) for own in noisy]
+    noises = [waveform - speech(0.05) for waveform in noisy]
     np.testing.assert_allclose(noises[1], noises[0] * np.sqrt(10), atol=1e-6)
     power = np.abs(np.fft.rfft(noises[0])) ** 2
     halves = power[: len(power) // 2].mean(), power[len(power) // 2 :].mean()
@@ -86,8 +86,8 @@ def test_noise_is_white_and_only_grows_and_silence_stays_silence() -> None:
     assert mute(clip, np.random.default_rng(0)).waveform is None
 
 
-def test_a_shrunk_crop_has_lost_its_fine_detail_and_kept_the_rest() -> None:
-    """Two pictures that differ in single pixels alone become one; what differs in quarters stays apart."""
+def test_a_shrunk_crop_loses_only_fine_detail() -> None:
+    """Images that differ only in single pixels become equal; images that differ in quarters stay different."""
     rng, size = np.random.default_rng(0), 64
     coarse = np.kron(rng.integers(40, 200, (4, 4, 3), dtype=np.uint8), np.ones((size // 4, size // 4, 1), np.uint8))
     checks = 25 * ((np.indices((size, size)).sum(axis=0) % 2) * 2 - 1)[:, :, None]
@@ -110,8 +110,8 @@ def test_the_spectrum_of_a_shrunk_crop_ends_where_its_pixels_do() -> None:
     noise = np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8)
     clip = select_face([noise])
     fine = []
-    for own in (clip, shrink_faces(clip, np.random.default_rng(0), 16)):
-        grey = decode_crop(own.samples[0].crop_jpeg or b"").mean(axis=2)
+    for shrunk in (clip, shrink_faces(clip, np.random.default_rng(0), 16)):
+        grey = decode_crop(shrunk.samples[0].crop_jpeg or b"").mean(axis=2)
         spectrum = np.abs(np.fft.fft2(grey - grey.mean())) ** 2
         frequency = np.abs(np.fft.fftfreq(64))  # cycles a pixel; 16 pixels a side hold 1/8
         fine.append(spectrum[np.maximum.outer(frequency, frequency) > 2 / 8].sum())
@@ -120,8 +120,8 @@ def test_the_spectrum_of_a_shrunk_crop_ends_where_its_pixels_do() -> None:
 
 def test_frames_are_thinned_and_never_all_of_them() -> None:
     clip = plain(7)
-    kept = {step: thin_frames(clip, np.random.default_rng(0), step).samples for step in (1, 2, 5, 25)}
-    assert kept[1] == clip.samples
-    assert [sample.time_s for sample in kept[2]] == pytest.approx([0.0, 0.4, 0.8, 1.2])
-    assert len(kept[5]) == 2
-    assert kept[25] == clip.samples[:1]
+    thinned = {step: thin_frames(clip, np.random.default_rng(0), step).samples for step in (1, 2, 5, 25)}
+    assert thinned[1] == clip.samples
+    assert [sample.time_s for sample in thinned[2]] == pytest.approx([0.0, 0.4, 0.8, 1.2])
+    assert len(thinned[5]) == 2
+    assert thinned[25] == clip.samples[:1]

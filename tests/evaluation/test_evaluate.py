@@ -29,37 +29,37 @@ from reactometer.training.train import train
 def test_files_hold_every_clip_and_the_score_follows_from_them(
     model_folder: Path, prepared: PreparedSet, tmp_path: Path
 ) -> None:
-    """The score is recomputed from ``predictions.csv`` and the data set's own table with SciPy."""
+    """The score is recomputed from ``predictions.csv`` and the dataset's table with SciPy."""
     evaluation = evaluate(model_folder, prepared.folder, out=tmp_path / "out", progress=False)
     table = pd.read_csv(tmp_path / "out" / "predictions.csv").set_index("File_ID")
     assert list(table.columns) == list(HUME_REACTION)
     assert list(table.index) == [row.clip.clip_id for row in prepared.split("test")]
-    truth = np.array([row.clip.labels for row in prepared.split("test")])
-    said = json.loads((tmp_path / "out" / "metrics.json").read_text())
-    assert said["n_clips"] == len(truth) == evaluation.metrics.n_clips
-    assert said["split"] == "test"
-    for place, label in enumerate(HUME_REACTION):
-        if said["pearson"][label] is not None:
-            expected = stats.pearsonr(truth[:, place], table[label]).statistic
-            assert said["pearson"][label] == pytest.approx(expected, abs=1e-5)
-        assert said["mae"][label] == pytest.approx(np.abs(truth[:, place] - table[label]).mean(), abs=1e-6)
+    targets = np.array([row.clip.labels for row in prepared.split("test")])
+    content = json.loads((tmp_path / "out" / "metrics.json").read_text())
+    assert content["n_clips"] == len(targets) == evaluation.metrics.n_clips
+    assert content["split"] == "test"
+    for index, label in enumerate(HUME_REACTION):
+        if content["pearson"][label] is not None:
+            expected = stats.pearsonr(targets[:, index], table[label]).statistic
+            assert content["pearson"][label] == pytest.approx(expected, abs=1e-5)
+        assert content["mae"][label] == pytest.approx(np.abs(targets[:, index] - table[label]).mean(), abs=1e-6)
 
 
 @pytest.mark.slow
-def test_intervals_are_by_person_where_people_are_known(
+def test_intervals_are_by_person_if_people_are_known(
     frozen_folder: Path, prepared: PreparedSet, tmp_path: Path
 ) -> None:
     evaluation = evaluate(frozen_folder, prepared.folder, split="all", out=tmp_path, progress=False)
-    said = json.loads((tmp_path / "metrics.json").read_text())["intervals"]
+    intervals = json.loads((tmp_path / "metrics.json").read_text())["intervals"]
     people = {row.clip.person for row in prepared.rows}
-    assert (said["unit"], said["n_units"], said["n_resamples"]) == ("person", len(people), 2000)
-    truth = np.array([row.clip.labels for row in prepared.rows])
-    own = bootstrap_mean_pearson(
-        truth,
+    assert (intervals["unit"], intervals["n_units"], intervals["n_resamples"]) == ("person", len(people), 2000)
+    targets = np.array([row.clip.labels for row in prepared.rows])
+    expected = bootstrap_mean_pearson(
+        targets,
         evaluation.predictions[list(HUME_REACTION)].to_numpy(),
         resampling=Resampling(groups=[row.clip.person for row in prepared.rows]),
     )
-    assert said["mean"]["pearson"] == pytest.approx(asdict(own))
+    assert intervals["mean"]["pearson"] == pytest.approx(asdict(expected))
     by_clip = evaluate(frozen_folder, prepared.folder, split="all", by="clip", n_resamples=50, progress=False)
     assert by_clip.intervals is not None
     assert (by_clip.intervals.n_units, by_clip.intervals.n_resamples) == (40, 50)
@@ -96,7 +96,7 @@ def test_an_unreadable_clip_counts_with_the_training_mean(
 
 
 @pytest.mark.slow
-def test_a_split_whose_labels_are_withheld_is_predicted_and_val_is_the_default(
+def test_a_split_without_labels_is_predicted_and_val_is_the_default(
     model_folder: Path, excerpt: Callable[..., Path], tmp_path: Path
 ) -> None:
     data = excerpt(train=2, val=6, test=4)
@@ -123,7 +123,7 @@ def test_a_modality_can_be_taken_away(model_folder: Path, prepared: PreparedSet)
     assert list(voice.without_input) == mute
 
 
-def test_what_does_not_fit_is_named(
+def test_wrong_input_is_named(
     model_folder: Path, prepared: PreparedSet, excerpt: Callable[..., Path], tmp_path: Path
 ) -> None:
     with pytest.raises(DataError, match=r"tset.*'test'"):
@@ -152,7 +152,7 @@ def _answers(model: Path, data: Path, **options: object) -> np.ndarray:
 
 
 @pytest.mark.parametrize("without", [None, "face", "voice"])
-def test_features_kept_of_a_frozen_encoder_score_as_the_media_do(
+def test_cached_features_of_a_frozen_encoder_give_the_scores_of_the_media(
     frozen_folder: Path, prepared: PreparedSet, without: str | None
 ) -> None:
     loaded = load_model(frozen_folder)
@@ -167,24 +167,24 @@ def test_features_kept_of_a_frozen_encoder_score_as_the_media_do(
 
 
 def test_frozen_features_follow_a_clip_that_changed(frozen_folder: Path, prepared: PreparedSet, tmp_path: Path) -> None:
-    """Two prepared clips trade their contents: the features kept of them do so too."""
-    own = Path(shutil.copytree(prepared.folder, tmp_path / "own"))
-    before = _answers(frozen_folder, own)
-    one, other = (own / "clips" / row.file.name for row in prepared.split("test")[:2] if row.file)
+    """If two prepared clips are swapped, their cached features are swapped too."""
+    folder = Path(shutil.copytree(prepared.folder, tmp_path / "own"))
+    before = _answers(frozen_folder, folder)
+    one, other = (folder / "clips" / row.file.name for row in prepared.split("test")[:2] if row.file)
     one_bytes, other_bytes = one.read_bytes(), other.read_bytes()
     one.write_bytes(other_bytes)
     other.write_bytes(one_bytes)
-    np.testing.assert_allclose(_answers(frozen_folder, own), before[[1, 0, *range(2, len(before))]], atol=1e-5)
+    np.testing.assert_allclose(_answers(frozen_folder, folder), before[[1, 0, *range(2, len(before))]], atol=1e-5)
 
 
 def test_a_duplicate_id_does_not_blind_a_frozen_model_to_the_first_clip(
     frozen_folder: Path, prepared: PreparedSet, tmp_path: Path
 ) -> None:
-    own = Path(shutil.copytree(prepared.folder, tmp_path / "own"))
+    folder = Path(shutil.copytree(prepared.folder, tmp_path / "own"))
     row = prepared.split("test")[0]
     twice = replace(row, clip=replace(row.clip, problem="duplicate id"), file=None, duration_s=0.0)
-    write_index(replace(prepared, folder=own, rows=(*prepared.rows, twice)))
-    evaluation = evaluate(frozen_folder, own, progress=False)
+    write_index(replace(prepared, folder=folder, rows=(*prepared.rows, twice)))
+    evaluation = evaluate(frozen_folder, folder, progress=False)
     assert evaluation.without_input == (row.clip.clip_id,)
     answers = evaluation.predictions[list(HUME_REACTION)].to_numpy()
     np.testing.assert_allclose(answers[0], _answers(frozen_folder, prepared.folder)[0], atol=1e-6)
@@ -206,9 +206,9 @@ def test_an_ensemble_scores_the_mean_of_its_members(
 ) -> None:
     members = [frozen_folder, lively(model_folder, tmp_path / "a", seed=1)]
     joint = join_models(members, tmp_path / "joint")
-    own = [_answers(member, prepared.folder) for member in members]
-    assert np.abs(own[0] - own[1]).max() > 0.01
-    np.testing.assert_allclose(_answers(joint, prepared.folder), np.mean(own, axis=0), atol=1e-6)
+    intensities = [_answers(member, prepared.folder) for member in members]
+    assert np.abs(intensities[0] - intensities[1]).max() > 0.01
+    np.testing.assert_allclose(_answers(joint, prepared.folder), np.mean(intensities, axis=0), atol=1e-6)
     alone = [_answers(member, prepared.folder, without="face") for member in members]
     np.testing.assert_allclose(_answers(joint, prepared.folder, without="face"), np.mean(alone, axis=0), atol=1e-6)
     mute = evaluate(joint, prepared.folder, split="all", without="face", progress=False)
@@ -216,24 +216,24 @@ def test_an_ensemble_scores_the_mean_of_its_members(
 
 
 @pytest.mark.slow
-def test_normalising_per_person_is_told_of(
+def test_normalisation_per_person_is_reported(
     frozen_folder: Path, prepared: PreparedSet, lively: Callable[..., Path], tmp_path: Path
 ) -> None:
     """All test clips taken for one person's: their features move, and the files say so."""
-    own = Path(shutil.copytree(prepared.folder, tmp_path / "own"))
+    folder = Path(shutil.copytree(prepared.folder, tmp_path / "own"))
     rows = tuple(replace(row, clip=replace(row.clip, person="Ann")) for row in prepared.rows)
-    write_index(replace(prepared, folder=own, rows=rows))
+    write_index(replace(prepared, folder=folder, rows=rows))
     model = lively(frozen_folder, tmp_path / "model", person_norm=True)
-    evaluation = evaluate(model, own, out=tmp_path / "out", progress=False)
-    said = json.loads((tmp_path / "out" / "metrics.json").read_text())["person_norm"]
-    assert said == evaluation.person_norm == "10 clips normalised by the mean and spread of their person (1 people)"
-    assert np.abs(_answers(model, own) - _answers(frozen_folder, own)).max() > 1e-3
+    evaluation = evaluate(model, folder, out=tmp_path / "out", progress=False)
+    note = json.loads((tmp_path / "out" / "metrics.json").read_text())["person_norm"]
+    assert note == evaluation.person_norm == "10 clips normalised by the mean and spread of their person (1 people)"
+    assert np.abs(_answers(model, folder) - _answers(frozen_folder, folder)).max() > 1e-3
     few = evaluate(model, prepared.folder, progress=False)
     assert few.person_norm == (
         "0 clips normalised by the mean and spread of their person (0 people); "
         "10 unchanged (people with fewer than 5 clips)"
     )
-    np.testing.assert_allclose(few.predictions[list(HUME_REACTION)], _answers(frozen_folder, own), atol=1e-6)
+    np.testing.assert_allclose(few.predictions[list(HUME_REACTION)], _answers(frozen_folder, folder), atol=1e-6)
 
 
 def _table(path: Path, names: tuple[str, ...], n_clips: int = 20) -> Path:
@@ -263,10 +263,10 @@ def test_features_that_are_not_the_model_s_are_refused(
     assert len(evaluate(model, tmp_path / "cache", progress=False).predictions) == 4  # as prepared in training
     other = _table(tmp_path / "other.csv", ("AU1", "AU2", "AU4", "voice_1"))
     message = r"other features than.*got {}.*expected {}"
-    own, wide, videos = r"\{'face': 2, 'voice': 1", r"\{'face': 3", "videos"
-    with pytest.raises(DataError, match=message.format(wide, own)):
+    narrow, wide, videos = r"\{'face': 2, 'voice': 1", r"\{'face': 3", "videos"
+    with pytest.raises(DataError, match=message.format(wide, narrow)):
         evaluate(model, other, progress=False)
-    with pytest.raises(DataError, match=message.format(videos, own)):
+    with pytest.raises(DataError, match=message.format(videos, narrow)):
         evaluate(model, prepared.folder, progress=False)
-    with pytest.raises(DataError, match=message.format(own, videos)):
+    with pytest.raises(DataError, match=message.format(narrow, videos)):
         evaluate(model_folder, tmp_path / "cache", progress=False)

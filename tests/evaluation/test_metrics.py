@@ -40,14 +40,14 @@ def test_scores_equal_scipy_and_torchmetrics(seed: int) -> None:
     predictions = (0.5 * targets + 0.5 * generator.uniform(size=(50, 3))).clip(0, 1)
     metrics = measure(targets, predictions, LABELS)
     assert metrics.n_clips == 50
-    for place in range(3):
-        truth, guess = targets[:, place], predictions[:, place]
-        assert metrics.pearson[place] == pytest.approx(stats.pearsonr(truth, guess).statistic, abs=1e-12)
+    for index in range(3):
+        truth, guess = targets[:, index], predictions[:, index]
+        assert metrics.pearson[index] == pytest.approx(stats.pearsonr(truth, guess).statistic, abs=1e-12)
         theirs, ours = torch.from_numpy(truth), torch.from_numpy(guess)
-        assert metrics.pearson[place] == pytest.approx(float(PearsonCorrCoef()(ours, theirs)), abs=1e-5)
-        assert metrics.mae[place] == pytest.approx(float(MeanAbsoluteError()(ours, theirs)), abs=1e-6)
+        assert metrics.pearson[index] == pytest.approx(float(PearsonCorrCoef()(ours, theirs)), abs=1e-5)
+        assert metrics.mae[index] == pytest.approx(float(MeanAbsoluteError()(ours, theirs)), abs=1e-6)
         # torchmetrics divides the variances by n - 1 and Lin by n; over 50 clips that moves the bias term a little
-        assert metrics.ccc[place] == pytest.approx(float(ConcordanceCorrCoef()(ours, theirs)), abs=5e-3)
+        assert metrics.ccc[index] == pytest.approx(float(ConcordanceCorrCoef()(ours, theirs)), abs=5e-3)
     assert metrics.mean_pearson == pytest.approx(np.mean([r for r in metrics.pearson if r is not None]))
 
 
@@ -122,7 +122,7 @@ def test_the_score_is_over_all_clips_and_not_a_mean_over_batches() -> None:
         ),
     ],
 )
-def test_what_cannot_be_scored_is_refused(targets: Array, predictions: Array, message: str) -> None:
+def test_invalid_arrays_are_refused(targets: Array, predictions: Array, message: str) -> None:
     with pytest.raises(ScoreError) as caught:
         measure(targets, predictions, LABELS)
     assert str(caught.value) == message
@@ -151,7 +151,7 @@ def test_a_label_without_its_score_is_an_error(short: str) -> None:
 
 
 @pytest.mark.filterwarnings("error")
-def test_what_is_undefined_makes_no_noise() -> None:
+def test_undefined_scores_raise_no_warning() -> None:
     """Nor do values so small that their squares are 0: a product with such a deviation is none."""
     constant, varied, tiny = np.array([[0.5, 0.0, 0.0], [0.5, 0.5, 0.0], [0.5, 1.0, 1e-200]]).T[:, :, None]
     for truth, guess in ((constant, constant), (tiny, varied), (varied, tiny), (constant, tiny)):
@@ -167,7 +167,7 @@ def test_a_spread_of_a_millionth_is_a_constant_and_more_is_none() -> None:
 
 
 def _torchmetrics(metric: PearsonCorrCoef | ConcordanceCorrCoef, truth: npt.ArrayLike, guess: npt.ArrayLike) -> float:
-    """In double precision: its own default, float32, is what would be tested otherwise."""
+    """Compute in double precision instead of torchmetrics' default, float32."""
     metric.set_dtype(torch.float64)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # it warns of constants, and returns NaN
@@ -288,7 +288,7 @@ def test_an_evaluation_scores_all_clips_at_once(
 def test_a_validation_scores_all_clips_at_once(
     small_config: Config, prepared: PreparedSet, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    """What training says of the validation split, in a batch of 4 and one of what is left, is its score over all."""
+    """The validation score of training, over two batches of different size, is the score over all clips."""
     batches, forward = list[tuple[Array, Array]](), ReactionModel.forward
 
     def answer(network: ReactionModel, batch: Batch) -> Tensor:

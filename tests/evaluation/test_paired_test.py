@@ -1,4 +1,4 @@
-"""Two models on the same clips, against SciPy and against known truth."""
+"""Two models on the same clips, against SciPy and by simulation."""
 
 from __future__ import annotations
 
@@ -19,8 +19,10 @@ from reactometer.evaluation.paired_test import compare_paired, compare_predictio
 def _models(seed: int, clips: int, labels: int = 3, better: float = 0.0) -> tuple[Array, Array, Array]:
     """Targets and predictions of two models, of r = .45 and independent errors; the first is better by so much of r."""
     targets, *noise = np.random.default_rng(seed).normal(size=(3, clips, labels))
-    guesses = [r * targets + np.sqrt(1 - r**2) * own for r, own in zip((0.45 + better, 0.45), noise, strict=True)]
-    return 0.5 + 0.1 * targets, 0.5 + 0.1 * guesses[0], 0.5 + 0.1 * guesses[1]
+    predictions = [
+        r * targets + np.sqrt(1 - r**2) * error for r, error in zip((0.45 + better, 0.45), noise, strict=True)
+    ]
+    return 0.5 + 0.1 * targets, 0.5 + 0.1 * predictions[0], 0.5 + 0.1 * predictions[1]
 
 
 def _mean_r(targets: Array, first: Array, second: Array) -> float:
@@ -32,16 +34,18 @@ def _standard(values: Array) -> Array:
     return np.asarray(stats.zscore(values))
 
 
-def test_few_units_are_permuted_in_every_way_as_scipy_does() -> None:
+def test_few_units_are_permuted_exhaustively_as_in_scipy() -> None:
     """Nine clips, 512 ways; SciPy swaps the two models' values of a clip, one label (its samples are vectors)."""
     targets, first, second = _models(0, clips=9, labels=1, better=0.3)
     paired = compare_paired(targets, first, second, "a")
-    given = [_standard(values[:, 0]) for values in (first, second)]
+    standardised = [_standard(values[:, 0]) for values in (first, second)]
 
     def difference(one: Array, other: Array) -> float:
         return float(np.corrcoef(targets[:, 0], one)[0, 1] - np.corrcoef(targets[:, 0], other)[0, 1])
 
-    theirs = stats.permutation_test(given, difference, permutation_type="samples", vectorized=False, n_resamples=9999)
+    theirs = stats.permutation_test(
+        standardised, difference, permutation_type="samples", vectorized=False, n_resamples=9999
+    )
     assert paired.differences[0].p == pytest.approx(theirs.pvalue, abs=1e-12)
     assert paired.differences[0].interval.value == pytest.approx(theirs.statistic)
 
@@ -52,15 +56,15 @@ def test_few_units_are_permuted_in_every_way_as_scipy_does() -> None:
     def error(one: Array, other: Array) -> float:
         return float(np.abs(targets[:, 0] - one).mean() - np.abs(targets[:, 0] - other).mean())
 
-    for place, statistic in ((1, concordance), (2, error)):
+    for index, statistic in ((1, concordance), (2, error)):
         theirs = stats.permutation_test(
             (first[:, 0], second[:, 0]), statistic, permutation_type="samples", vectorized=False, n_resamples=9999
         )
-        assert paired.differences[place].p == pytest.approx(theirs.pvalue, abs=1e-12)
-        assert paired.differences[place].interval.value == pytest.approx(theirs.statistic)
+        assert paired.differences[index].p == pytest.approx(theirs.pvalue, abs=1e-12)
+        assert paired.differences[index].interval.value == pytest.approx(theirs.statistic)
 
 
-def test_whole_people_are_swapped_and_drawn() -> None:
+def test_people_are_swapped_and_resampled_with_all_their_clips() -> None:
     """Brute force over all 2 ** 5 ways, and over the very draws of the bootstrap."""
     targets, first, second = _models(1, clips=25, better=0.2)
     people = list(np.arange(25) % 5)
@@ -69,15 +73,18 @@ def test_whole_people_are_swapped_and_drawn() -> None:
     )
     assert (paired.unit, paired.n_units) == ("person", 5)
     ours, theirs = _standard(first), _standard(second)
-    ways = [np.isin(people, np.flatnonzero([way >> place & 1 for place in range(5)]))[:, None] for way in range(32)]
-    found = [_mean_r(targets, np.where(way, theirs, ours), np.where(way, ours, theirs)) for way in ways]
-    p = np.mean(np.abs(found) >= abs(_mean_r(targets, first, second)) - 1e-12)
+    ways = [
+        np.isin(people, np.flatnonzero([way >> person_index & 1 for person_index in range(5)]))[:, None]
+        for way in range(32)
+    ]
+    differences = [_mean_r(targets, np.where(way, theirs, ours), np.where(way, ours, theirs)) for way in ways]
+    p = np.mean(np.abs(differences) >= abs(_mean_r(targets, first, second)) - 1e-12)
     assert paired.differences[0].p == pytest.approx(p)
-    drawn = np.random.default_rng(3).integers(5, size=(40, 5))
-    clips = [np.concatenate([np.flatnonzero(np.array(people) == person) for person in row]) for row in drawn]
-    scores = [_mean_r(targets[own], first[own], second[own]) for own in clips]
-    own = paired.differences[0].interval
-    assert (own.low, own.high) == pytest.approx(tuple(np.quantile(scores, [0.025, 0.975])), abs=1e-10)
+    resamples = np.random.default_rng(3).integers(5, size=(40, 5))
+    clips = [np.concatenate([np.flatnonzero(np.array(people) == person) for person in row]) for row in resamples]
+    scores = [_mean_r(targets[rows], first[rows], second[rows]) for rows in clips]
+    interval = paired.differences[0].interval
+    assert (interval.low, interval.high) == pytest.approx(tuple(np.quantile(scores, [0.025, 0.975])), abs=1e-10)
 
 
 def test_many_clips_agree_with_scipy() -> None:
@@ -100,7 +107,7 @@ def test_many_clips_agree_with_scipy() -> None:
 
 
 @pytest.mark.slow
-def test_equal_models_are_told_apart_as_seldom_as_promised() -> None:
+def test_equal_models_differ_significantly_at_the_nominal_rate() -> None:
     """Under the null, p is below .05 in 5 % of cases, whatever the scales of the predictions are."""
     for scale in (1.0, 0.2):
         p = []
@@ -115,7 +122,7 @@ def test_equal_models_are_told_apart_as_seldom_as_promised() -> None:
         assert 0.4 < np.mean(p) < 0.6
 
 
-def test_a_better_model_is_called_better_and_by_how_much() -> None:
+def test_the_better_model_and_its_margin_are_reported() -> None:
     targets, first, second = _models(4, clips=1000, labels=7, better=0.1)
     paired = compare_paired(targets, first, second, "abcdefg")
     turned = compare_paired(targets, second, first, "abcdefg")
@@ -159,8 +166,8 @@ def test_files_are_matched_by_id_and_the_labels_may_be_a_table(tmp_path: Path) -
     shuffled.to_csv(second, index=False)
     assert compare_predictions(first, second, labels) == paired
     assert (paired.unit, paired.n_clips) == ("clip", 60)
-    said = json.loads((tmp_path / "out.json").read_text())
-    assert said["differences"][0]["interval"]["value"] == paired.differences[0].interval.value
+    content = json.loads((tmp_path / "out.json").read_text())
+    assert content["differences"][0]["interval"]["value"] == paired.differences[0].interval.value
     table = pd.read_csv(labels)
     table["person"], table["Split"], table["Age"] = [f"p{row % 7}" for row in range(60)], "Val", 30
     table.to_csv(labels, index=False)
@@ -170,7 +177,7 @@ def test_files_are_matched_by_id_and_the_labels_may_be_a_table(tmp_path: Path) -
     assert (by_person.unit, by_person.n_units, by_person.n_clips) == ("person", 7, 50)
 
 
-def test_files_that_do_not_match_are_refused(tmp_path: Path) -> None:
+def test_files_of_different_clips_or_labels_are_refused(tmp_path: Path) -> None:
     first, second, labels = _write(tmp_path)
     whole = pd.read_csv(second)
     whole.iloc[2:].to_csv(second, index=False)
@@ -193,7 +200,7 @@ def test_files_that_do_not_match_are_refused(tmp_path: Path) -> None:
         compare_predictions(first, second, _write(tmp_path)[2], by="person")
 
 
-def test_clips_whose_labels_are_withheld_cannot_be_compared(tmp_path: Path) -> None:
+def test_clips_without_labels_cannot_be_compared(tmp_path: Path) -> None:
     first, second, labels = _write(tmp_path)
     pd.read_csv(labels).assign(Joy="", Fear="").to_csv(labels, index=False)
     with pytest.raises(ScoreError, match="too few clips"):

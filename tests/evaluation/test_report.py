@@ -42,13 +42,13 @@ def test_it_needs_nothing_from_elsewhere(out: Path) -> None:
 
 
 def test_its_figures_are_those_of_the_evaluation(out: Path) -> None:
-    said = json.loads((out / "metrics.json").read_text())
+    content = json.loads((out / "metrics.json").read_text())
     text = (out / "report.html").read_text(encoding="utf-8")
-    assert f"<b>{said['mean_pearson']:.3f}</b>" in text
-    ends = said["intervals"]["mean"]["pearson"]
-    assert f"{ends['low']:.3f} to {ends['high']:.3f}" in text
+    assert f"<b>{content['mean_pearson']:.3f}</b>" in text
+    interval = content["intervals"]["mean"]["pearson"]
+    assert f"{interval['low']:.3f} to {interval['high']:.3f}" in text
     for kind in ("pearson", "mean_ccc", "mean_mae"):
-        values = said[kind].values() if isinstance(said[kind], dict) else [said[kind]]
+        values = content[kind].values() if isinstance(content[kind], dict) else [content[kind]]
         assert all(f"{value:.3f}" in text for value in values)
 
 
@@ -79,7 +79,7 @@ def test_labels_that_do_not_vary_are_no_score_and_no_crash(
     assert "predictions or labels do not vary" in page.read_text(encoding="utf-8")
 
 
-def test_a_place_that_is_a_file_is_said_before_any_work(
+def test_an_output_folder_that_is_a_file_is_refused_first(
     frozen_folder: Path, prepared: PreparedSet, tmp_path: Path
 ) -> None:
     (tmp_path / "file").touch()
@@ -87,7 +87,7 @@ def test_a_place_that_is_a_file_is_said_before_any_work(
         report(frozen_folder, prepared.folder, tmp_path / "file", progress=False)
 
 
-def test_a_model_that_is_none_is_said(prepared: PreparedSet, tmp_path: Path) -> None:
+def test_a_missing_model_is_named(prepared: PreparedSet, tmp_path: Path) -> None:
     with pytest.raises(ModelError, match="no such checkpoint"):
         report(tmp_path / "nothing", prepared.folder, tmp_path / "out", progress=False)
     assert not (tmp_path / "out").exists()

@@ -54,10 +54,10 @@ def _kept(prepared: PreparedSet) -> set[Path]:
 
 
 @pytest.mark.slow
-def test_the_ends_of_the_curves_are_what_evaluate_measures(
+def test_the_last_points_of_the_curves_equal_evaluate_without_a_modality(
     model_folder: Path, frozen_folder: Path, prepared: PreparedSet, lively: Callable[..., Path], tmp_path: Path
 ) -> None:
-    """No face is ``--without face``, no sound ``--without voice``, and no features of changed clips are kept.
+    """No face is ``--without face``, no sound ``--without voice``, and features of changed clips are not cached.
 
     Of an ensemble: one member that was trained whole, and one behind a frozen encoder.
     """
@@ -90,10 +90,10 @@ def test_curves_are_written(frozen_folder: Path, prepared: PreparedSet, tmp_path
         next(iter(degradation.curves.values()))[0].metrics,
         evaluate(frozen_folder, prepared.folder, split="test", n_resamples=0, progress=False),
     )
-    said = json.loads((tmp_path / "degradation.json").read_text())
-    assert said == json.loads(json.dumps(asdict(degradation)))
-    assert (said["data"], said["split"]) == (prepared.folder.name, "test")
-    point = said["curves"]["white noise, signal-to-noise ratio"][1]
+    content = json.loads((tmp_path / "degradation.json").read_text())
+    assert content == json.loads(json.dumps(asdict(degradation)))
+    assert (content["data"], content["split"]) == (prepared.folder.name, "test")
+    point = content["curves"]["white noise, signal-to-noise ratio"][1]
     assert (point["level"], point["intervals"]["unit"]) == ("0 dB", "person")
     assert point["metrics"]["labels"] == list(prepared.labels)
     assert point["loss"]["low"] <= point["loss"]["value"] <= point["loss"]["high"]
@@ -101,8 +101,10 @@ def test_curves_are_written(frozen_folder: Path, prepared: PreparedSet, tmp_path
 
 
 @pytest.mark.slow
-def test_what_a_model_does_not_go_by_is_left_out(small_config: Config, prepared: PreparedSet, tmp_path: Path) -> None:
-    """Without a face, a model of the face alone says the training mean: undefined, and a loss of all it had."""
+def test_corruptions_of_unused_modalities_are_left_out(
+    small_config: Config, prepared: PreparedSet, tmp_path: Path
+) -> None:
+    """Without a face, a face-only model predicts the training mean: Pearson is undefined, the loss complete."""
     for modality in ("face", "voice"):
         config = small_config.model_copy(
             update={

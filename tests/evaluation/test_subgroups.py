@@ -1,4 +1,4 @@
-"""Groups that differ are found, others are not, and small ones are marked: by simulation with known truth."""
+"""Different groups are significant, equal ones are not, and small ones are marked: by simulation."""
 
 from __future__ import annotations
 
@@ -23,45 +23,50 @@ LABELS = ("Joy", "Fear", "Calm")
 
 def _rows(values: list[str], people: list[str] | None = None) -> list[PreparedRow]:
     """A clip a value; every third has no face, every fifth no sound."""
-    who = people or [""] * len(values)
+    people = people or [""] * len(values)
     return [
         PreparedRow(
-            Clip(f"{place}", Path("clip"), person=who[place] or None, attributes={"Country": value}),
+            Clip(f"{index}", Path("clip"), person=people[index] or None, attributes={"Country": value}),
             n_samples=10,
-            n_faces=0 if place % 3 == 0 else 5,
-            has_sound=place % 5 != 0,
+            n_faces=0 if index % 3 == 0 else 5,
+            has_sound=index % 5 != 0,
         )
-        for place, value in enumerate(values)
+        for index, value in enumerate(values)
     ]
 
 
 def _draw(seed: int, clips: int, r: float = 0.8) -> tuple[Array, Array]:
-    truth, noise = np.random.default_rng(seed).normal(size=(2, clips, len(LABELS)))
-    return 0.5 + 0.1 * truth, 0.5 + 0.1 * (r * truth + np.sqrt(1 - r**2) * noise)
+    targets, noise = np.random.default_rng(seed).normal(size=(2, clips, len(LABELS)))
+    return 0.5 + 0.1 * targets, 0.5 + 0.1 * (r * targets + np.sqrt(1 - r**2) * noise)
 
 
 def _claims(groups: Sequence[Group]) -> set[tuple[str, str, str | None]]:
-    return {(group.name, own.metric, own.label) for group in groups for own in group.metrics if own.is_significant}
+    return {
+        (group.name, metric.metric, metric.label)
+        for group in groups
+        for metric in group.metrics
+        if metric.is_significant
+    }
 
 
-def test_a_bias_and_a_lower_correlation_are_found_and_a_group_of_four_is_marked() -> None:
+def test_a_bias_and_a_lower_correlation_are_significant_and_a_group_of_four_is_small() -> None:
     """Of 304 clips, 100 are predicted .1 too high, 100 have r = .2 instead of .8, and 4 say nothing."""
     values = ["high"] * 100 + ["noisy"] * 100 + ["plain"] * 100 + ["tiny"] * 4
-    truth, guess = _draw(0, 304)
-    guess[:100] += 0.1
-    guess[100:200] = _draw(0, 304, r=0.2)[1][100:200]
-    guess[300:] += 0.2
-    found = compare_groups(_rows(values), truth, guess, LABELS, ["country"])
-    groups = {group.name: group for group in found}
-    assert [group.n_clips for group in found] == [100, 100, 100, 4]
+    targets, predictions = _draw(0, 304)
+    predictions[:100] += 0.1
+    predictions[100:200] = _draw(0, 304, r=0.2)[1][100:200]
+    predictions[300:] += 0.2
+    compared = compare_groups(_rows(values), targets, predictions, LABELS, ["country"])
+    groups = {group.name: group for group in compared}
+    assert [group.n_clips for group in compared] == [100, 100, 100, 4]
     assert [name for name, group in groups.items() if group.is_small] == ["tiny"]
     bias = groups["high"].metric("bias").value
     assert bias is not None
     assert bias.value == pytest.approx(0.1, abs=0.02)
     assert bias.low < 0.1 < bias.high
-    assert {("high", "bias", None), ("noisy", "pearson", None)} <= _claims(found)
-    assert {("high", "bias", label) for label in LABELS} <= _claims(found)
-    assert not any(name == "tiny" for name, _, _ in _claims(found))
+    assert {("high", "bias", None), ("noisy", "pearson", None)} <= _claims(compared)
+    assert {("high", "bias", label) for label in LABELS} <= _claims(compared)
+    assert not any(name == "tiny" for name, _, _ in _claims(compared))
     tiny = groups["tiny"].metric("bias")
     assert not tiny.is_significant
     assert tiny.value is not None
@@ -69,44 +74,46 @@ def test_a_bias_and_a_lower_correlation_are_found_and_a_group_of_four_is_marked(
 
 
 @pytest.mark.slow
-def test_where_nothing_differs_a_claim_is_as_rare_as_it_says() -> None:
-    """100 drawn evaluations of three groups: 95% of those of random groups without a single claim."""
+def test_equal_groups_differ_significantly_at_the_nominal_rate() -> None:
+    """100 simulated evaluations of three random groups: no significant difference in 95% of them."""
     claimed = []
     for seed in range(100):
-        truth, guess = _draw(seed, 120)
+        targets, predictions = _draw(seed, 120)
         rows = _rows(np.random.default_rng(seed).permutation(["a"] * 35 + ["b"] * 40 + ["c"] * 45).tolist())
-        found = compare_groups(
-            rows, truth, guess, LABELS, ["country"], resampling=Resampling(n_resamples=200, seed=seed)
+        compared = compare_groups(
+            rows, targets, predictions, LABELS, ["country"], resampling=Resampling(n_resamples=200, seed=seed)
         )
-        claimed.append(bool(_claims(found)))
+        claimed.append(bool(_claims(compared)))
     assert np.mean(claimed) <= 0.05
 
 
 def test_numbers_are_those_of_the_group_alone() -> None:
     """Scores as :func:`measure` has them; the rest counted by hand; the mean's interval that of the bootstrap."""
     values = ["a", "b", "b"] * 40
-    truth, guess = _draw(1, 120)
-    found = compare_groups(_rows(values), truth, guess, LABELS, ["Country"], resampling=Resampling(n_resamples=4000))
-    for group in found:
-        own = np.array([value == group.name for value in values])
-        expected = measure(truth[own], guess[own], LABELS)
-        rest = measure(truth[~own], guess[~own], LABELS)
+    targets, predictions = _draw(1, 120)
+    compared = compare_groups(
+        _rows(values), targets, predictions, LABELS, ["Country"], resampling=Resampling(n_resamples=4000)
+    )
+    for group in compared:
+        inside = np.array([value == group.name for value in values])
+        expected = measure(targets[inside], predictions[inside], LABELS)
+        rest = measure(targets[~inside], predictions[~inside], LABELS)
         values_of = {(number.metric, number.label): number.value for number in group.metrics}
-        told = {key: value.value for key, value in values_of.items() if value}
-        assert told["pearson", None] == pytest.approx(expected.mean_pearson)
-        assert told["mae", None] == pytest.approx(expected.means["mae"])
-        for place, label in enumerate(LABELS):
-            assert told["pearson", label] == pytest.approx(expected.pearson[place])
-            assert told["bias", label] == pytest.approx((guess - truth)[own, place].mean())
+        group_values = {key: value.value for key, value in values_of.items() if value}
+        assert group_values["pearson", None] == pytest.approx(expected.mean_pearson)
+        assert group_values["mae", None] == pytest.approx(expected.means["mae"])
+        for index, label in enumerate(LABELS):
+            assert group_values["pearson", label] == pytest.approx(expected.pearson[index])
+            assert group_values["bias", label] == pytest.approx((predictions - targets)[inside, index].mean())
         difference = group.metric("pearson").difference
         assert difference is not None
         assert difference.value == pytest.approx((expected.mean_pearson or 0) - (rest.mean_pearson or 0))
-        places = np.flatnonzero(own)
-        assert group.without_face == pytest.approx(np.mean(places % 3 == 0))
-        assert group.without_sound == pytest.approx(np.mean(places % 5 == 0))
-        theirs = bootstrap_metrics(truth[own], guess[own], LABELS, resampling=Resampling(n_resamples=4000)).mean[
-            "pearson"
-        ]
+        indices = np.flatnonzero(inside)
+        assert group.without_face == pytest.approx(np.mean(indices % 3 == 0))
+        assert group.without_sound == pytest.approx(np.mean(indices % 5 == 0))
+        theirs = bootstrap_metrics(
+            targets[inside], predictions[inside], LABELS, resampling=Resampling(n_resamples=4000)
+        ).mean["pearson"]
         ours = group.metric("pearson").value
         assert theirs is not None
         assert ours is not None
@@ -115,16 +122,16 @@ def test_numbers_are_those_of_the_group_alone() -> None:
 
 def test_people_are_drawn_whole_and_counted() -> None:
     """Ten clips of one person, all alike, are one person's; 30 people are few, though they have 300 clips."""
-    truth, guess = (np.repeat(values, 10, axis=0) for values in _draw(2, 70))
-    people = [f"p{place // 10}" for place in range(700)]
-    rows = _rows(["a" if place < 300 else "b" for place in range(700)], people)
+    targets, predictions = (np.repeat(values, 10, axis=0) for values in _draw(2, 70))
+    people = [f"p{index // 10}" for index in range(700)]
+    rows = _rows(["a" if index < 300 else "b" for index in range(700)], people)
     by_person = compare_groups(
-        rows, truth, guess, LABELS, ["country"], resampling=Resampling(unit="person", groups=people)
+        rows, targets, predictions, LABELS, ["country"], resampling=Resampling(unit="person", groups=people)
     )
-    by_clip = compare_groups(rows, truth, guess, LABELS, ["country"])
+    by_clip = compare_groups(rows, targets, predictions, LABELS, ["country"])
     assert [group.n_units for group in by_person] == [30, 40]
     assert all(group.is_small for group in by_person)
-    wide, narrow = (own[0].metric("bias").value for own in (by_person, by_clip))
+    wide, narrow = (groups[0].metric("bias").value for groups in (by_person, by_clip))
     assert wide is not None
     assert narrow is not None
     assert wide.high - wide.low == pytest.approx(np.sqrt(10) * (narrow.high - narrow.low), rel=0.1)
@@ -133,9 +140,9 @@ def test_people_are_drawn_whole_and_counted() -> None:
 def test_numbers_are_cut_into_bands_and_words_are_not() -> None:
     ages = [*range(18, 58), "", " "]
     clips = [replace(row.clip, attributes={"Age": str(age)}) for row, age in zip(_rows(["x"] * 42), ages, strict=True)]
-    own = split_column(clips, "age")
-    assert list(own) == ["age 18-27", "age 28-37", "age 38-47", "age 48-57", UNKNOWN]
-    assert [int(inside.sum()) for inside in own.values()] == [10, 10, 10, 10, 2]
+    masks = split_column(clips, "age")
+    assert list(masks) == ["age 18-27", "age 28-37", "age 38-47", "age 48-57", UNKNOWN]
+    assert [int(inside.sum()) for inside in masks.values()] == [10, 10, 10, 10, 2]
     few = [row.clip for row in _rows(["10", "2", "", "10", "2"])]
     assert [(name, int(inside.sum())) for name, inside in split_column(few, "COUNTRY").items()] == [
         ("2", 2),
@@ -146,21 +153,23 @@ def test_numbers_are_cut_into_bands_and_words_are_not() -> None:
         split_column(few, "contry")
 
 
-def test_undefined_scores_and_lone_groups_are_told_as_such() -> None:
+def test_undefined_scores_and_single_groups_have_no_value() -> None:
     """Two clips have no Pearson, a constant prediction has none; without other clips there is no difference."""
-    truth, guess = _draw(3, 60)
-    guess[2:, 1] = 0.5
-    found = compare_groups(
-        _rows(["a"] * 2 + ["b"] * 58), truth, guess, LABELS, ["country"], resampling=Resampling(n_resamples=100)
+    targets, predictions = _draw(3, 60)
+    predictions[2:, 1] = 0.5
+    compared = compare_groups(
+        _rows(["a"] * 2 + ["b"] * 58), targets, predictions, LABELS, ["country"], resampling=Resampling(n_resamples=100)
     )
-    assert all(found[0].metric("pearson", label).value is None for label in (None, *LABELS))
-    large = found[1]
+    assert all(compared[0].metric("pearson", label).value is None for label in (None, *LABELS))
+    large = compared[1]
     assert large.metric("pearson", "Fear").value is large.metric("pearson").value is None
     assert large.metric("pearson", "Joy").value is not None
-    alone = compare_groups(_rows(["a"] * 60), truth, guess, LABELS, ["country"], resampling=Resampling(n_resamples=100))
-    assert alone[0].is_small
-    assert alone[0].metric("bias").difference is None
-    table = as_table([*found, *alone])
+    without_others = compare_groups(
+        _rows(["a"] * 60), targets, predictions, LABELS, ["country"], resampling=Resampling(n_resamples=100)
+    )
+    assert without_others[0].is_small
+    assert without_others[0].metric("bias").difference is None
+    table = as_table([*compared, *without_others])
     assert len(table) == 3 * 3 * 4
     assert table[(table.group == "a") & (table.metric == "pearson")].value.isna().sum() == 4
 
@@ -169,7 +178,7 @@ def test_undefined_scores_and_lone_groups_are_told_as_such() -> None:
 def test_evaluate_tells_groups_of_columns_that_outlive_prepare(
     frozen_folder: Path, simulated: Path, prepared: PreparedSet, tmp_path: Path
 ) -> None:
-    """Ages and countries of the prepared set are those of the data set's own table."""
+    """Ages and countries are those of the dataset's table."""
     table = pd.read_csv(simulated / "data_info.csv", dtype=str)
     evaluation = evaluate(
         frozen_folder, prepared.folder, split="all", groups=["AGE", "country", "person"], out=tmp_path, progress=False

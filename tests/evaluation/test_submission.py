@@ -33,7 +33,7 @@ def withheld(simulated: Path, tmp_path: Path) -> Path:
 
 
 @pytest.mark.slow
-def test_the_file_holds_what_the_model_says_of_every_test_clip(
+def test_the_file_has_the_prediction_of_every_test_clip(
     model_folder: Path, withheld: Path, prepared: PreparedSet, simulated: Path, tmp_path: Path
 ) -> None:
     """The values are those of ``evaluate`` on the same clips with their labels; a duplicate row counts once."""
@@ -49,11 +49,11 @@ def test_the_file_holds_what_the_model_says_of_every_test_clip(
     assert list(table["File_ID"]) == ids
     assert all(re.fullmatch(r"\[\d{5}\]", clip_id) for clip_id in ids)
     expected = evaluate(model_folder, prepared.folder, split="test", progress=False).predictions.set_index("File_ID")
-    place = ids.index(f"[{broken.stem}]")
-    values, says = table[list(HUME_REACTION)].to_numpy(), expected.loc[ids, list(HUME_REACTION)].to_numpy()
-    np.testing.assert_allclose(np.delete(values, place, 0), np.delete(says, place, 0), atol=2e-6)
+    index = ids.index(f"[{broken.stem}]")
+    values, expected_values = table[list(HUME_REACTION)].to_numpy(), expected.loc[ids, list(HUME_REACTION)].to_numpy()
+    np.testing.assert_allclose(np.delete(values, index, 0), np.delete(expected_values, index, 0), atol=2e-6)
     train = pd.read_csv(simulated / "data_info.csv").query("Split == 'Train'")
-    np.testing.assert_allclose(values[place], train[list(HUME_REACTION)].mean(), atol=2e-6)
+    np.testing.assert_allclose(values[index], train[list(HUME_REACTION)].mean(), atol=2e-6)
 
 
 @pytest.mark.slow
@@ -63,9 +63,9 @@ def test_emi_from_its_folder_to_its_file(simulated: Path, small_config: Config, 
 
     videos = sorted(simulated.rglob("*.mp4"))[:12]
     (tmp_path / "emi" / "raw").mkdir(parents=True)
-    for place, video in enumerate(videos):
-        shutil.copy(video, tmp_path / "emi" / "raw" / f"{place:05}.mp4")
-    rows = [f"{place:05}," + ",".join(f"{(place * step) % 7 / 7:.3f}" for step in range(1, 7)) for place in range(12)]
+    for index, video in enumerate(videos):
+        shutil.copy(video, tmp_path / "emi" / "raw" / f"{index:05}.mp4")
+    rows = [f"{index:05}," + ",".join(f"{(index * step) % 7 / 7:.3f}" for step in range(1, 7)) for index in range(12)]
     header = "Filename," + ",".join(EMI)
     for name, part in {"train": rows[:6], "valid": rows[6:10], "test": [row[:5] for row in rows[:9:-1]]}.items():
         lines = ["Filename" if name == "test" else header, *part]
@@ -83,7 +83,7 @@ def test_emi_from_its_folder_to_its_file(simulated: Path, small_config: Config, 
     assert [line[:6] for line in lines] == ["00010,", "00011,"]
 
 
-def test_what_is_no_challenge_is_said(model_folder: Path, prepared: PreparedSet, tmp_path: Path) -> None:
+def test_labels_of_no_challenge_are_refused(model_folder: Path, prepared: PreparedSet, tmp_path: Path) -> None:
     other = replace(load_model(model_folder), labels=BASIC)
     with pytest.raises(ModelError, match=r"labels.*Anger.*reactometer evaluate"):
         submission(other, prepared.folder, tmp_path / "file.csv", progress=False)

@@ -32,7 +32,7 @@ class SmallHub(ThreadingHTTPServer):
         self.refused: dict[str, int] = {}  # end of a path -> status of every answer
         self.cuts: dict[str, list[int]] = {}  # file -> after how many bytes its next answers break off
         self.damaged: set[str] = set()  # files that come with another last byte
-        self.asked: list[tuple[str, str, str | None]] = []  # method, path, Range
+        self.requests: list[tuple[str, str, str | None]] = []  # method, path, Range
         self.tokens: set[str | None] = set()  # what came with requests that write
 
     @property
@@ -44,13 +44,13 @@ class SmallHub(ThreadingHTTPServer):
         files = {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
         self.commits.setdefault(name, []).append(files)
 
-    def revision(self, name: str, place: int = -1) -> str:
+    def revision(self, name: str, index: int = -1) -> str:
         commits = self.commits[name]
-        return hashlib.sha1(f"{name} {place % len(commits)}".encode()).hexdigest()
+        return hashlib.sha1(f"{name} {index % len(commits)}".encode()).hexdigest()
 
     def files(self, name: str, revision: str) -> Files | None:
         commits = self.commits[name]
-        known = {self.revision(name, place): files for place, files in enumerate(commits)}
+        known = {self.revision(name, index): files for index, files in enumerate(commits)}
         return commits[-1] if revision == "main" else known.get(revision)
 
 
@@ -76,7 +76,7 @@ class Handler(BaseHTTPRequestHandler):
 
     def _route(self) -> None:
         path = unquote(urlsplit(self.path).path)
-        self.server.asked.append((self.command, path, self.headers["Range"]))
+        self.server.requests.append((self.command, path, self.headers["Range"]))
         length = int(self.headers["Content-Length"] or 0)
         body = self.rfile.read(length)
         for end, status in self.server.refused.items():
@@ -141,13 +141,13 @@ class Handler(BaseHTTPRequestHandler):
             self._send(404, b"", {"X-Error-Code": "EntryNotFound" if files else "RepoNotFound"})
             return
         about = {"ETag": f'"{digest(path, files[path])}"', "X-Repo-Commit": self._commit(name, revision)}
-        asked = self.headers["Range"]
-        start = int(asked.removeprefix("bytes=").split("-")[0]) if asked else 0
+        byte_range = self.headers["Range"]
+        start = int(byte_range.removeprefix("bytes=").split("-")[0]) if byte_range else 0
         content = files[path][start:]
         if path in self.server.damaged:
             content = content[:-1] + bytes([content[-1] ^ 1])
         cuts = self.server.cuts.get(path) if self.command == "GET" else None
-        self._send(206 if asked else 200, content, about, cuts.pop(0) if cuts else None)
+        self._send(206 if byte_range else 200, content, about, cuts.pop(0) if cuts else None)
 
     def _commit(self, name: str, revision: str) -> str:
         return self.server.revision(name) if revision == "main" else revision
@@ -186,7 +186,7 @@ def look_at(url: str, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 @contextmanager
 def running_hub(cache: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[SmallHub]:
-    """A Hub of one's own with nothing on it, and a cache for what comes from it."""
+    """Start an empty Hub, with a cache for its downloads."""
     with SmallHub() as server:
         look_at(server.url, cache, monkeypatch)
         threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()

@@ -1,4 +1,4 @@
-"""Checkpoints pushed to a Hub and downloaded, encoders downloaded: the same scores bit for bit, nothing wrong kept."""
+"""Push and download checkpoints, download encoders: identical scores, and no damaged file remains."""
 
 from __future__ import annotations
 
@@ -91,7 +91,7 @@ def scores(folder: Path) -> list[FloatArray]:
         for seen in (True, False)
     ]
     networks = [member.networks for member in load_model(folder, "cpu").members]
-    return [own.score([own.encode(item) for item in items])[0] for own in networks]
+    return [network.score([network.encode(item) for item in items])[0] for network in networks]
 
 
 def same(folder: Path, other: Path) -> bool:
@@ -102,26 +102,26 @@ def inside(folder: Path) -> set[str]:
     return {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()}
 
 
-def test_what_was_pushed_and_downloaded_scores_the_same_bit_for_bit(hub: SmallHub, model: Path, tmp_path: Path) -> None:
+def test_a_pushed_and_downloaded_checkpoint_has_identical_scores(hub: SmallHub, model: Path, tmp_path: Path) -> None:
     (model / "secret.txt").write_text("mine")
     (model / "old.pt").write_bytes(b"\x80\x04.")
-    kept = {"degradation.json", "degradation.png"}
-    for name in kept:
+    extra_files = {"degradation.json", "degradation.png"}
+    for name in extra_files:
         (model / name).write_text("how the score falls")
     pushed = push(model, NAME)
     assert pushed == hub.revision(NAME)
-    assert set(hub.commits[NAME][-1]) == {*MODEL, *kept, ".gitattributes"}
+    assert set(hub.commits[NAME][-1]) == {*MODEL, *extra_files, ".gitattributes"}
     assert NAME not in hub.private
     assert hub.tokens == {f"Bearer {TOKEN}"}
     copy = download(NAME, tmp_path / "models")
     assert copy == tmp_path / "models" / FOLDER
-    assert inside(copy) == {*MODEL, *kept}
+    assert inside(copy) == {*MODEL, *extra_files}
     assert same(copy, model)
     assert same(download(NAME), model)
     assert not np.array_equal(*scores(model)[0])
 
 
-def test_an_ensemble_goes_with_its_members_and_a_later_model_leaves_none_of_them(
+def test_an_ensemble_is_pushed_with_its_members_and_a_later_model_replaces_them(
     hub: SmallHub, model: Path, other: Path, tmp_path: Path
 ) -> None:
     joint = join_models([model, other], tmp_path / "joint")
@@ -143,7 +143,9 @@ def test_weights_may_be_left_out(hub: SmallHub, model: Path, tmp_path: Path) -> 
     assert same(copy, model)
 
 
-def test_a_revision_stays_what_it_was(hub: SmallHub, model: Path, other: Path, tmp_path: Path) -> None:
+def test_a_revision_can_be_downloaded_after_a_later_push(
+    hub: SmallHub, model: Path, other: Path, tmp_path: Path
+) -> None:
     first, second = push(model, NAME), push(other, NAME)
     assert first != second
     assert same(download(NAME, tmp_path / "first", revision=first), model)
@@ -152,7 +154,7 @@ def test_a_revision_stays_what_it_was(hub: SmallHub, model: Path, other: Path, t
         download(NAME, tmp_path / "none", revision="v9")
 
 
-def test_the_card_says_what_the_model_says_of_itself(source: Path) -> None:
+def test_the_card_has_the_facts_of_the_checkpoint(source: Path) -> None:
     loaded = load_model(source, "cpu")
     card = model_card(loaded, NAME)
     for text in (
@@ -175,7 +177,7 @@ def test_the_card_says_what_the_model_says_of_itself(source: Path) -> None:
     assert "Started from microsoft/resnet-50, licence: Apache-2.0." in card
 
 
-def test_a_card_of_ones_own_is_left_alone(hub: SmallHub, model: Path) -> None:
+def test_an_existing_card_is_not_overwritten(hub: SmallHub, model: Path) -> None:
     (model / "README.md").write_text("Mine.")
     push(model, NAME)
     assert hub.commits[NAME][-1]["README.md"] == b"Mine."
@@ -202,12 +204,12 @@ def test_a_model_that_is_damaged_is_not_pushed(hub: SmallHub, model: Path, name:
 
 
 @pytest.mark.parametrize("name", ["faces", "anna/", "/faces", "a/b/c", "anna/fa ces", "../x y"])
-def test_what_is_no_name_of_a_repository_is_refused(hub: SmallHub, model: Path, tmp_path: Path, name: str) -> None:
+def test_an_invalid_repository_name_is_refused(hub: SmallHub, model: Path, tmp_path: Path, name: str) -> None:
     with pytest.raises(ConfigError, match="OWNER/NAME"):
         push(model, name)
     with pytest.raises(ConfigError, match="OWNER/NAME"):
         download(name, tmp_path / "out")
-    assert hub.asked == []
+    assert hub.requests == []
 
 
 @pytest.mark.parametrize(
@@ -240,7 +242,7 @@ def test_code_of_a_repository_is_neither_fetched_nor_run(hub: SmallHub, model: P
     (model / "weights.pt").write_bytes(b"\x80\x04.")
     hub.put(NAME, model)
     assert inside(download(NAME, tmp_path / "models")) == FILES
-    assert not [path for _, path, _ in hub.asked if path.endswith((".py", ".pt"))]
+    assert not [path for _, path, _ in hub.requests if path.endswith((".py", ".pt"))]
 
 
 def test_an_existing_folder_is_not_overwritten(hub: SmallHub, model: Path, tmp_path: Path) -> None:
@@ -251,7 +253,7 @@ def test_an_existing_folder_is_not_overwritten(hub: SmallHub, model: Path, tmp_p
     assert (tmp_path / FOLDER).read_text() == "a file"
 
 
-def test_an_encoder_comes_without_code_or_pickles_and_is_found_where_it_was_put(
+def test_an_encoder_is_downloaded_without_code_or_pickles_and_then_used(
     hub: SmallHub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     net: Any = load_backbone("random:resnet-tiny", "images").module
@@ -264,12 +266,12 @@ def test_an_encoder_comes_without_code_or_pickles_and_is_found_where_it_was_put(
     assert inside(download("somebody/tiny")) == wanted
     copy = download("somebody/tiny", tmp_path / "weights")
     assert inside(copy) == wanted
-    assert not [path for _, path, _ in hub.asked if path.endswith((".py", ".bin"))]
-    hub.asked.clear()
+    assert not [path for _, path, _ in hub.requests if path.endswith((".py", ".bin"))]
+    hub.requests.clear()
     monkeypatch.setenv("REACTOMETER_WEIGHTS", str(tmp_path / "weights"))
     assert download("somebody/tiny") == copy
     assert load_backbone("somebody/tiny", "images").pretrained
-    assert hub.asked == []
+    assert hub.requests == []
 
 
 def test_an_encoder_without_safetensors_is_refused(hub: SmallHub, tmp_path: Path) -> None:
@@ -282,14 +284,14 @@ def test_an_encoder_without_safetensors_is_refused(hub: SmallHub, tmp_path: Path
 
 
 @pytest.mark.shared
-def test_yunet_is_copied_to_where_it_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_yunet_is_copied_into_a_folder_and_then_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     file = download("yunet", tmp_path / "weights")
     monkeypatch.setenv("REACTOMETER_WEIGHTS", str(tmp_path / "weights"))
     assert find_yunet() == download("yunet") == file
 
 
 @pytest.mark.parametrize(("status", "advice"), [(401, "hf auth login"), (403, "hf auth login"), (500, "network")])
-def test_a_refusal_is_told_in_one_line(hub: SmallHub, model: Path, status: int, advice: str) -> None:
+def test_a_refusal_is_an_error_in_one_line(hub: SmallHub, model: Path, status: int, advice: str) -> None:
     hub.refused["/api/repos/create"] = status
     with pytest.raises(OutputError, match=f"cannot push to '{NAME}'") as caught:
         push(model, NAME)
@@ -306,7 +308,7 @@ def test_without_a_network_both_say_so(model: Path, tmp_path: Path, monkeypatch:
     assert not (tmp_path / "out").exists()
 
 
-def test_the_commands_do_the_same_and_say_what_comes_next(hub: SmallHub, model: Path, tmp_path: Path) -> None:
+def test_the_commands_push_and_download_and_print_the_next_step(hub: SmallHub, model: Path, tmp_path: Path) -> None:
     run, out = CliRunner().invoke, tmp_path / "models"
     pushed = run(app, ["push", str(model), NAME, "--private"])
     assert pushed.exit_code == 0, pushed.output
@@ -320,7 +322,9 @@ def test_the_commands_do_the_same_and_say_what_comes_next(hub: SmallHub, model: 
     assert same(out / FOLDER, model)
 
 
-def test_a_failed_download_is_listed_and_the_others_are_done(hub: SmallHub, model: Path, tmp_path: Path) -> None:
+def test_a_failed_download_is_listed_and_the_other_downloads_continue(
+    hub: SmallHub, model: Path, tmp_path: Path
+) -> None:
     push(model, NAME)
     result = CliRunner().invoke(app, ["download", "anna/nothing", NAME, "--to", str(tmp_path)])
     assert result.exit_code == 1

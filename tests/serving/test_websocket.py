@@ -172,7 +172,7 @@ def test_the_number_of_sessions_is_limited(
         assert b"reactometer_live_sessions 2.0" in generate_latest(metrics.registry)
         assert (code, "too many live sessions (limit 2)" in answer["error"]) == (1013, True)
     wait_for(lambda: b"reactometer_live_sessions 0.0" in generate_latest(metrics.registry))
-    with session(address):  # a closed session frees its place
+    with session(address):  # a closed session frees its slot
         pass
 
 
