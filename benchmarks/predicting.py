@@ -43,6 +43,7 @@ from reactometer.inference.runtime import FRAME_BATCH_SIZE, open_graph, signatur
 from reactometer.media import segments
 from reactometer.media.audio import read_sound
 from reactometer.media.faces import load_detector
+from reactometer.media.tracking import track_face
 from reactometer.media.video import probe, read_frames
 from reactometer.paths import STARTER
 
@@ -150,7 +151,7 @@ def measure_stages(video: Path, model: LoadedModel, rate_hz: float) -> tuple[dic
     face = watch("encode faces", one.networks.encoders["face"])
     one = replace(one, networks=replace(one.networks, encoders={**one.networks.encoders, "face": face}))
     predictor, detector = Predictor(one, PredictOptions(rate_hz=rate_hz)), watch("detect faces", load_detector("auto"))
-    reading = predictor.decode_spec
+    spec = predictor.decode_spec
     voices = [
         to_item(clip, replace(one.sampling, uses_face=False)) for _, clip in predictor.read(video, isolated=False)
     ]
@@ -161,7 +162,8 @@ def measure_stages(video: Path, model: LoadedModel, rate_hz: float) -> tuple[dic
             patch.object(segments, "read_frames", watch_each("decode", read_frames)),
             patch.object(segments, "read_sound", watch_each("decode sound", read_sound)),
         ):
-            windows = segments.stream_windows(video, reading.settings, detector, reading.window_specs)
+            track = partial(track_face, detector=detector, rate_hz=spec.rate_hz, size_px=spec.size_px)
+            windows = segments.stream_windows(video, track, spec.window_specs)
             predictor.predict_segments(str(video), windows)
 
     stages: dict[str, Callable[[], object]] = {

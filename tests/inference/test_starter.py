@@ -6,6 +6,7 @@ import json
 import shutil
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -22,6 +23,7 @@ from reactometer.inference.scoring import score_items
 from reactometer.labels import BASIC
 from reactometer.media.faces import load_detector
 from reactometer.media.segments import MAX_SEGMENT, stream_windows
+from reactometer.media.tracking import track_face
 from reactometer.paths import STARTER
 from reactometer.synthetic.clip import clip_plan, render_clip
 from reactometer.types import SOUND_RATE_HZ, ByteArray, FloatArray, Prediction
@@ -98,8 +100,10 @@ def test_nothing_slow_to_import_is_waited_for(talk: tuple[Path, ByteArray, Float
 
 
 def _items(starter: LoadedModel, path: Path) -> list[Item]:
-    settings = starter.config.prepare.model_copy(update={"detector": "haar"})
-    clips = [clip for _, clip in stream_windows(path, settings, load_detector("haar"), [MAX_SEGMENT])]
+    settings = starter.config.prepare
+    detector = load_detector("haar")
+    track = partial(track_face, detector=detector, rate_hz=settings.rate_hz, size_px=settings.size_px)
+    clips = [clip for _, clip in stream_windows(path, track, [MAX_SEGMENT])]
     return list(encoded_clips(starter.networks, clips, starter.sampling))
 
 

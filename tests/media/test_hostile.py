@@ -22,6 +22,7 @@ from reactometer.workers.decoder import DecodeSpec
 from reactometer.workers.media_worker import MediaWorker, ResourceLimits
 
 SETTINGS = PrepareConfig(detector="haar")
+SPEC = DecodeSpec("haar", SETTINGS.rate_hz, SETTINGS.size_px, (MAX_SEGMENT,))
 
 
 @pytest.fixture(scope="module")
@@ -110,7 +111,7 @@ def test_addresses_are_no_paths(asked: tuple[str, list[str]]) -> None:
 
 def _ends_well(reader: MediaWorker, file: Path) -> bool:
     try:
-        return bool(list(reader.read(file, DecodeSpec(SETTINGS, (MAX_SEGMENT,)))))
+        return bool(list(reader.read(file, SPEC)))
     except MediaError as error:
         assert str(file) in str(error) and "\n" not in str(error)
         return False
@@ -133,7 +134,7 @@ def test_what_few_files_are_like_is_read_for_what_it_is(odd: dict[str, bytes], t
     for name, data in odd.items():
         (tmp_path / "clip.mkv").write_bytes(data)
         try:
-            pieces = list(reader.read(tmp_path / "clip.mkv", DecodeSpec(SETTINGS, (MAX_SEGMENT,))))
+            pieces = list(reader.read(tmp_path / "clip.mkv", SPEC))
             ends_s[name] = max(piece[1].end_s for piece in pieces if not isinstance(piece, MediaInfo))
         except MediaError:
             refused.append(name)

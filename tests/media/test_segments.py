@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from fractions import Fraction
 from functools import partial
 from pathlib import Path
@@ -14,9 +14,10 @@ import pytest
 
 from reactometer.config import PrepareConfig
 from reactometer.errors import MediaError
-from reactometer.media.faces import load_detector
+from reactometer.media.faces import Detector, load_detector
 from reactometer.media.segments import (
     FULL_CLIP,
+    Tracking,
     WindowSpec,
     part_bounds,
     prepare_clip,
@@ -24,8 +25,8 @@ from reactometer.media.segments import (
     slice_clip,
     stream_windows,
 )
-from reactometer.media.tracking import track_faces
-from reactometer.types import SOUND_RATE_HZ, Detection, FrameState, PreparedClip
+from reactometer.media.tracking import track_face, track_faces
+from reactometer.types import SOUND_RATE_HZ, Detection, FaceSample, FrameState, PreparedClip
 
 SETTINGS = PrepareConfig(detector="haar", rate_hz=5.0, size_px=32)
 
@@ -61,8 +62,12 @@ def video(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
+def _tracking(detector: Detector, track: Callable[..., Iterator[FaceSample]] = track_face) -> Tracking:
+    return partial(track, detector=detector, rate_hz=SETTINGS.rate_hz, size_px=SETTINGS.size_px)
+
+
 def _windows(path: Path, *shapes: WindowSpec) -> list[tuple[WindowSpec, PreparedClip]]:
-    return list(stream_windows(path, SETTINGS, _centre, shapes))
+    return list(stream_windows(path, _tracking(_centre), shapes))
 
 
 def _assert_equal(one: PreparedClip, other: PreparedClip) -> None:
@@ -121,9 +126,9 @@ def test_windows_of_everybody_hold_what_each_one_s_own_hold(video: Path) -> None
     """Two faces in every frame: each is cut as if it alone were followed, and nobody shows no face."""
     positions = (Detection((4.0, 20.0, 24.0, 24.0), 0.9, None), Detection((36.0, 20.0, 24.0, 24.0), 0.8, None))
     shapes = (FULL_CLIP, WindowSpec(2.0, 1.0))
-    everybody = list(stream_windows(video, SETTINGS, partial(_found, positions), shapes, None, track_faces))
+    everybody = list(stream_windows(video, _tracking(partial(_found, positions), track_faces), shapes))
     for number, index in enumerate(positions, start=1):
-        alone = list(stream_windows(video, SETTINGS, partial(_found, [index]), shapes))
+        alone = list(stream_windows(video, _tracking(partial(_found, [index])), shapes))
         for (shape, both), (own_shape, own) in zip(everybody, alone, strict=True):
             assert shape == own_shape
             _assert_equal(select_face(both, number), own)
@@ -237,7 +242,7 @@ def test_memory_does_not_grow_with_the_window_count(shared_data: Path) -> None:
     """While windows of a second stream, the pieces held never span more than a window and a second of sound."""
     held = []
     path = shared_data / "clips" / "WolfgangLanger_Pexels.mp4"
-    for _, window in stream_windows(path, SETTINGS, _centre, [WindowSpec(1.0, 0.5)]):
+    for _, window in stream_windows(path, _tracking(_centre), [WindowSpec(1.0, 0.5)]):
         held.append(len(window.samples))
     assert len(held) > 35
     assert max(held) <= 6

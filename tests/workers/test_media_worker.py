@@ -15,7 +15,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from reactometer.config import PrepareConfig
 from reactometer.errors import MediaError
 from reactometer.inference.predictor import predict
 from reactometer.media.segments import MAX_SEGMENT, WindowSpec
@@ -24,7 +23,7 @@ from reactometer.workers import media_worker
 from reactometer.workers.decoder import DecodeSpec
 from reactometer.workers.media_worker import MediaWorker, ResourceLimits
 
-READING = DecodeSpec(PrepareConfig(detector="haar"), (MAX_SEGMENT, WindowSpec(1.0, 0.5)))
+SPEC = DecodeSpec("haar", 6.0, 224, (MAX_SEGMENT, WindowSpec(1.0, 0.5)))
 LONGEST_S = 60.0
 
 
@@ -49,9 +48,9 @@ def _same(one: PreparedClip, other: PreparedClip) -> bool:
 @pytest.mark.slow
 def test_another_process_reads_the_same(reader: MediaWorker, simulated: Path) -> None:
     for file in sorted(simulated.rglob("*.mp4"))[:2]:
-        info, *shown = reader.read(file, READING)
+        info, *shown = reader.read(file, SPEC)
         assert isinstance(info, MediaInfo) and info.width_px > 0
-        here = list(READING.stream(file))
+        here = list(SPEC.stream(file))
         assert [shape for shape, _ in shown] == [shape for shape, _ in here]  # type: ignore[misc]
         assert all(_same(one[1], other[1]) for one, other in zip(shown, here, strict=True))  # type: ignore[index]
 
@@ -63,7 +62,7 @@ def test_a_process_that_has_read_enough_makes_place_for_another(
     monkeypatch.setattr(media_worker, "MAX_FILES", 2)
     processes = []
     for file in sorted(simulated.rglob("*.mp4"))[:5]:
-        assert len([*reader.read(file, READING)]) > 1
+        assert len([*reader.read(file, SPEC)]) > 1
         processes.append(reader._process.pid if reader._process else None)
     assert [processes.count(one) for one in dict.fromkeys(processes)] == [2, 2, 1]
     assert not Path(f"/proc/{processes[0]}").exists()
@@ -74,20 +73,20 @@ def test_a_file_that_cannot_be_read_leaves_the_process_be(reader: MediaWorker, s
     video = next(simulated.rglob("*.mp4"))
     first = reader.start()
     with pytest.raises(MediaError, match=r"cannot read .*text.mp4"):
-        list(reader.read(tmp_path / "text.mp4", READING))
-    assert len(list(reader.read(video, READING))) > 2
+        list(reader.read(tmp_path / "text.mp4", SPEC))
+    assert len(list(reader.read(video, SPEC))) > 2
     assert reader.start() is first
 
 
 def test_a_process_that_dies_is_told_of_and_replaced(reader: MediaWorker, simulated: Path) -> None:
     video = next(simulated.rglob("*.mp4"))
-    shown = reader.read(video, READING)
+    shown = reader.read(video, SPEC)
     next(shown)
     assert reader._process is not None
     reader._process.kill()
     with pytest.raises(MediaError, match=r"died .*SIGKILL"):
         list(shown)
-    assert len(list(reader.read(video, READING))) > 2
+    assert len(list(reader.read(video, SPEC))) > 2
 
 
 @pytest.mark.slow
@@ -99,7 +98,7 @@ def test_a_file_of_which_nothing_comes_is_given_up(simulated: Path) -> None:
     time.sleep(2.0)  # it is awake by now
     stopped.send_signal(signal.SIGSTOP)
     with pytest.raises(MediaError, match="no data for"):
-        list(reader.read(next(simulated.rglob("*.mp4")), READING))
+        list(reader.read(next(simulated.rglob("*.mp4")), SPEC))
     assert stopped.poll() == -signal.SIGKILL
 
 
@@ -107,7 +106,7 @@ def test_a_file_of_which_nothing_comes_is_given_up(simulated: Path) -> None:
 def test_memory_is_bounded(simulated: Path) -> None:
     """The kernel holds the process to the limit that the caller named; how much a decoder takes is not ours to say."""
     reader = MediaWorker(ResourceLimits(memory_bytes=4 * 2**30))
-    assert len(list(reader.read(next(simulated.rglob("*.mp4")), READING))) > 2
+    assert len(list(reader.read(next(simulated.rglob("*.mp4")), SPEC))) > 2
     assert reader._process is not None
     limits = Path(f"/proc/{reader._process.pid}/limits").read_text()
     assert re.search(rf"Max address space +{4 * 2**30} ", limits)
@@ -121,7 +120,7 @@ def test_processor_time_is_bounded_for_each_file_anew(simulated: Path) -> None:
     first = reader.start()
     assert reader._process is not None
     while _processor_s(reader._process.pid) < 4.0:  # of many files it is more
-        assert len(list(reader.read(video, READING))) > 2
+        assert len(list(reader.read(video, SPEC))) > 2
     assert reader.start() is first
     reader.close()
 
@@ -132,7 +131,7 @@ def test_a_file_that_takes_too_much_processor_time_is_given_up(simulated: Path) 
     reader = MediaWorker(ResourceLimits(cpu_s=0.001))  # until the next whole second, as the kernel counts
     with pytest.raises(MediaError, match="CPU time"):
         for _ in range(1000):  # the kernel ends it when its next whole second is over
-            list(reader.read(video, READING))
+            list(reader.read(video, SPEC))
     reader.close()
 
 
@@ -147,7 +146,7 @@ def test_a_decoder_that_crashes_leaves_no_core(reader: MediaWorker, simulated: P
     usual = resource.getrlimit(resource.RLIMIT_CORE)
     resource.setrlimit(resource.RLIMIT_CORE, (usual[1], usual[1]))
     try:
-        list(reader.read(next(simulated.rglob("*.mp4")), READING))
+        list(reader.read(next(simulated.rglob("*.mp4")), SPEC))
     finally:
         resource.setrlimit(resource.RLIMIT_CORE, usual)
     assert reader._process is not None
@@ -160,7 +159,7 @@ def test_who_does_not_want_a_file_any_more_gets_no_more_of_it(reader: MediaWorke
         raise LookupError
 
     with pytest.raises(LookupError):
-        list(reader.read(next(simulated.rglob("*.mp4")), READING, check=never))
+        list(reader.read(next(simulated.rglob("*.mp4")), SPEC, check=never))
     assert reader._process is None
 
 

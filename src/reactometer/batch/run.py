@@ -159,7 +159,7 @@ def _settings(model: Path, options: PredictOptions, device: str) -> tuple[dict[s
     settings = {
         "reactometer": version("reactometer"),
         "model": hash_model(model),
-        "detector": Predictor(loaded, options).decode_spec.settings.detector,
+        "detector": Predictor(loaded, options).decode_spec.detector,
         **asdict(options),
     }
     return settings, loaded.device != "cpu"

@@ -67,8 +67,9 @@ def serve(
         keep_s=3600 * keep_hours,
     )
     loaded = load_model(model, device)
-    reading = Predictor(loaded).decode_spec.settings  # all readers use the detector that it resolved
-    loaded = replace(loaded, config=loaded.config.model_copy(update={"prepare": reading}))
+    detector = Predictor(loaded).decode_spec.detector  # for all readers
+    prepare = loaded.config.prepare.model_copy(update={"detector": detector})
+    loaded = replace(loaded, config=loaded.config.model_copy(update={"prepare": prepare}))
     run(loaded, model, settings, host, port, render.print_serving)
 
 

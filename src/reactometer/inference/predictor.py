@@ -167,7 +167,10 @@ class Predictor:
         self._max_crops, self._lock = max_crops, lock or nullcontext()
         window = WindowSpec(self.options.window_s, self.options.hop_s)
         window_specs = (MAX_SEGMENT, window) if self.options.timeline else (MAX_SEGMENT,)
-        self.decode_spec = DecodeSpec(_prepare_config_for(model, self.options), window_specs, self.options.faces)
+        settings = _prepare_config_for(model, self.options)
+        self.decode_spec = DecodeSpec(
+            settings.detector, settings.rate_hz, settings.size_px, window_specs, self.options.faces
+        )
         self.reset()
 
     def reset(self, person_stats: PersonStats | None = None) -> None:

@@ -92,8 +92,8 @@ class LiveScorer:
         self.rate_hz = rate_hz or max(model.config.prepare.rate_hz, LIVE_RATE_HZ)
         max_crops = math.ceil(window_s * self.rate_hz) + 1  # in a window
         self._predictor = Predictor(model, PredictOptions(rate_hz=self.rate_hz), max_crops=max_crops)
-        settings = self._predictor.decode_spec.settings
-        self._detector, self._size_px = load_detector(settings.detector), settings.size_px
+        spec = self._predictor.decode_spec
+        self._detector, self._size_px = load_detector(spec.detector), spec.size_px
         self.reset()
 
     def reset(self) -> None:

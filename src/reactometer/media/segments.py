@@ -7,8 +7,9 @@ import math
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple, Union
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -25,17 +26,8 @@ MIN_NEW_CONTENT_S = 0.1
 """Minimum new content of the last window in seconds; less is an encoder's padding."""
 
 
-class DecodeSettings(NamedTuple):
-    """Decoding settings of a PrepareConfig, for the decoder process, which does not import pydantic."""
-
-    detector: str  # name in faces.DETECTORS
-    rate_hz: float  # sampled frames per second
-    size_px: int  # side of the square face crops
-
-
-Settings = Union["PrepareConfig", DecodeSettings]
-Tracking = Callable[..., Iterator[FaceSample]]
-"""Either :func:`tracking.track_face` or :func:`tracking.track_faces`."""
+Tracking = Callable[[Iterator[Frame]], Iterator[FaceSample]]
+"""Samples the faces of frames: :func:`tracking.track_face` or :func:`tracking.track_faces` with its settings."""
 
 
 @dataclass(frozen=True)
@@ -58,23 +50,24 @@ def resolve_detector(settings: PrepareConfig) -> PrepareConfig:
     return settings.model_copy(update={"detector": resolve_detector_name(settings.detector)})
 
 
-def prepare_clip(path: Path, settings: Settings, detector: Detector, audio_path: Path | None = None) -> PreparedClip:
+def prepare_clip(
+    path: Path, settings: PrepareConfig, detector: Detector, audio_path: Path | None = None
+) -> PreparedClip:
     """Read a whole video or sound file: every sampled frame, and all sound (from ``audio_path``, if it is separate).
 
     Raises:
         MediaError: the file is missing, empty, truncated or not a media file.
     """
-    (_, clip), *_ = stream_windows(path, settings, detector, [FULL_CLIP], audio_path)
+    track = partial(track_face, detector=detector, rate_hz=settings.rate_hz, size_px=settings.size_px)
+    (_, clip), *_ = stream_windows(path, track, [FULL_CLIP], audio_path)
     return clip
 
 
 def stream_windows(
     path: Path,
-    settings: Settings,
-    detector: Detector,
+    track: Tracking,
     specs: Sequence[WindowSpec],
     audio_path: Path | None = None,
-    track: Tracking = track_face,
     info: MediaInfo | None = None,
 ) -> Iterator[tuple[WindowSpec, PreparedClip]]:
     """Read a file once and yield its windows of every spec, each as soon as it is complete.
@@ -86,7 +79,7 @@ def stream_windows(
     info = info or probe(path)
     sound_info = probe(audio_path) if audio_path else info
     clock = _VideoClock(info)
-    faces = track(clock.watch(read_frames(path)), detector, rate_hz=settings.rate_hz, size_px=settings.size_px)
+    faces = track(clock.watch(read_frames(path)))
     sound = read_sound(audio_path or path, info=sound_info) if sound_info.has_audio else iter(())
     buffer = _WindowBuffer(specs, sound_info.has_audio)
     stream: Iterator[FaceSample | SoundBlock] = heapq.merge(faces, sound, key=_start_of)

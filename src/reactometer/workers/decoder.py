@@ -21,11 +21,11 @@ import cv2
 from reactometer.errors import MediaError
 from reactometer.machine import keep_freed_memory, return_freed_memory
 from reactometer.media.faces import load_detector
-from reactometer.media.segments import Settings, WindowSpec, stream_windows
+from reactometer.media.segments import WindowSpec, stream_windows
 from reactometer.media.tracking import track_face, track_faces
 from reactometer.media.video import probe
 from reactometer.types import MediaInfo, PreparedClip
-from reactometer.workers.media_worker import ResourceLimits, UnreadableError
+from reactometer.workers.media_worker import ResourceLimits
 
 READ_ERRORS = (MediaError, cv2.error, MemoryError)
 """Errors that mean an unreadable file."""
@@ -41,9 +41,11 @@ Segment = tuple[WindowSpec, PreparedClip]
 
 @dataclass(frozen=True)
 class DecodeSpec:
-    """Settings and windows for decoding a file."""
+    """Settings and windows for decoding a file; plain values, since the decoder process does not import pydantic."""
 
-    settings: Settings
+    detector: str  # "yunet" or "haar"
+    rate_hz: float  # sampled frames per second
+    size_px: int  # side of the square face crops
     window_specs: tuple[WindowSpec, ...]  # the parts first, then the timeline's windows
     faces: str = "one"  # one of FACE_MODES
 
@@ -53,9 +55,14 @@ class DecodeSpec:
         ``threads`` frames are searched for faces at a time; 0 uses only this thread. ``info`` is the file's, if
         already probed.
         """
-        track = partial(track_face if self.faces == "one" else track_faces, threads=threads)
-        detector = load_detector(self.settings.detector)
-        return stream_windows(path, self.settings, detector, self.window_specs, None, track, info)
+        track = partial(
+            track_face if self.faces == "one" else track_faces,
+            detector=load_detector(self.detector),
+            rate_hz=self.rate_hz,
+            size_px=self.size_px,
+            threads=threads,
+        )
+        return stream_windows(path, track, self.window_specs, None, info)
 
 
 def error_message(error: BaseException) -> str:
@@ -93,7 +100,7 @@ def _send(connection: Connection[Any, Any], messages: Queue[Any]) -> None:
 def _read_file(
     path: Path, spec: DecodeSpec, threads: int, cpu_s_per_minute: float, limits: ResourceLimits, messages: Queue[Any]
 ) -> None:
-    """Queue the container's properties, all windows and ``None``, or an error if the file is unreadable.
+    """Queue the container's properties, all windows and ``None``, or a MediaError if the file is unreadable.
 
     ``cpu_s_per_minute`` is the limit of CPU time in seconds per minute of the file.
     """
@@ -112,7 +119,7 @@ def _read_file(
             messages.put((shape, clip))
         messages.put(None)
     except READ_ERRORS as error:
-        messages.put(UnreadableError(error_message(error)))
+        messages.put(MediaError(error_message(error)))
 
 
 def _limit_resource(resource_name: str, limit: int) -> None:

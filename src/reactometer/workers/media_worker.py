@@ -12,7 +12,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cache
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -68,21 +68,18 @@ class MediaWorker:
         if self._n_files >= MAX_FILES:
             self.close()
         from reactometer.config import PrepareConfig
-        from reactometer.media.segments import DecodeSettings
 
         connection, is_complete = self.start(), False
         self._n_files += 1
         try:
-            settings = spec.settings
-            decode_settings = DecodeSettings(settings.detector, settings.rate_hz, settings.size_px)
-            cpu_s_per_minute = self.limits.cpu_s * max(1.0, settings.rate_hz / PrepareConfig().rate_hz)
-            connection.send((path, replace(spec, settings=decode_settings), threads, cpu_s_per_minute))
+            cpu_s_per_minute = self.limits.cpu_s * max(1.0, spec.rate_hz / PrepareConfig().rate_hz)
+            connection.send((path, spec, threads, cpu_s_per_minute))
             while (message := self._receive(connection, path, check)) is not None:
+                if isinstance(message, MediaError):
+                    is_complete = True  # the process can read the next file
+                    raise message
                 yield message
             is_complete = True
-        except UnreadableError as error:
-            is_complete = True  # the process can read the next file
-            raise MediaError(str(error)) from error
         except (EOFError, OSError) as error:
             raise self._death_error(path) from error
         finally:
@@ -135,7 +132,7 @@ class MediaWorker:
 
     def _receive(
         self, connection: Connection[Any, Any], path: Path, check: Callable[[], None]
-    ) -> MediaInfo | Segment | None:
+    ) -> MediaInfo | Segment | MediaError | None:
         """Wait for the next message of the process; ``None`` at the end of the file."""
         deadline_s = time.monotonic() + self.limits.stall_s
         while not connection.poll(CHECK_INTERVAL_S):
@@ -143,10 +140,8 @@ class MediaWorker:
             if time.monotonic() > deadline_s:
                 stall = f"no data for {self.limits.stall_s:.0f} s"
                 raise MediaError(f"{path}: {stall}", fix="Convert or split the file")
-        message: MediaInfo | Segment | Exception | None = connection.recv()
+        message: MediaInfo | Segment | MediaError | None = connection.recv()
         check()
-        if isinstance(message, Exception):
-            raise message
         return message
 
 
@@ -156,7 +151,3 @@ def thread_worker(process: int, thread: int) -> MediaWorker:
     worker = MediaWorker()
     atexit.register(worker.close)
     return worker
-
-
-class UnreadableError(Exception):
-    """Sent by the decoder process if a file is unreadable, with the reason."""
