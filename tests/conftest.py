@@ -79,14 +79,14 @@ def excerpt(simulated: Path, tmp_path: Path) -> Callable[..., Path]:
     def excerpt(train: int = 0, val: int = 0, test: int = 0) -> Path:
         """A data set of the first so many clips of each split, to be changed at will."""
         header, *lines = (simulated / "data_info.csv").read_text(encoding="utf-8").splitlines()
-        kept, folder = [header], tmp_path / "data"
+        lines, folder = [header], tmp_path / "data"
         for split, count in (("train", train), ("val", val), ("test", test)):
             (folder / split / "mp4").mkdir(parents=True)
             for line in [line for line in lines if line.split(",")[1].lower() == split][:count]:
                 name = Path(split, "mp4", line.split(",")[0].strip("[]") + ".mp4")
                 shutil.copy(simulated / name, folder / name)
-                kept.append(line)
-        (folder / "data_info.csv").write_text("\n".join(kept) + "\n", encoding="utf-8")
+                lines.append(line)
+        (folder / "data_info.csv").write_text("\n".join(lines) + "\n", encoding="utf-8")
         return folder
 
     return excerpt
@@ -111,7 +111,7 @@ def small_config(simulated: Path, tmp_path_factory: pytest.TempPathFactory) -> C
 
 @pytest.fixture(scope="session")
 def prepared(simulated: Path, small_config: Config, tmp_path_factory: pytest.TempPathFactory) -> PreparedSet:
-    """The small data set, prepared; each process of the tests has a copy, as features are kept beside the clips."""
+    """The prepared synthetic dataset; each test process has a copy, because features are stored beside the clips."""
     from reactometer.data.cache import open_prepared
     from reactometer.data.prepare import prepare
 
@@ -262,7 +262,7 @@ def is_gone() -> Callable[[int], bool]:
 
 @pytest.fixture
 def reads(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """Names of the files that ``predict(isolated=False)`` read, in order; and few windows are held at a time."""
+    """Names of the files that ``predict(isolated=False)`` read, in order; batches are small."""
     from reactometer.inference import aggregate
     from reactometer.media import segments
     from reactometer.workers import decoder
@@ -283,13 +283,13 @@ def found_once() -> Iterator[None]:
     """Haar's cascade searches a picture once in a module: many files show it, and its faces stay the same."""
     from reactometer.media import faces
 
-    detector, found = faces._haar(), dict[tuple[tuple[int, ...], bytes], list[Detection]]()
+    detector, detections_of = faces._haar(), dict[tuple[tuple[int, ...], bytes], list[Detection]]()
 
     def detect(rgb: ByteArray) -> list[Detection]:
         key = rgb.shape, sha256(rgb.tobytes()).digest()
-        if key not in found:
-            found[key] = detector(rgb)
-        return list(found[key])
+        if key not in detections_of:
+            detections_of[key] = detector(rgb)
+        return list(detections_of[key])
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(faces, "_haar", lambda: detect)

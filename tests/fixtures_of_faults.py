@@ -24,7 +24,7 @@ def _mounted(folder: Path, *options: str) -> Iterator[Path]:
 
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """A disk of its own of 12 MiB, in memory."""
+    """A separate disk of 12 MiB, in memory."""
     yield from _mounted(tmp_path / "disk", "-t", "tmpfs", "-o", "size=12m", "none")
 
 

@@ -1,4 +1,4 @@
-"""What builds the package and installs it into environments of their own, as a stranger would, for the tests of both.
+"""What builds the package and installs it into separate environments, as a user would, for the tests of both.
 
 From the package index, with the versions of constraints.txt, and outside the checkout. A Python that is not on this
 machine, and that uv cannot fetch, is skipped with a reason that names it; the one that runs the tests is always tested.
@@ -39,15 +39,17 @@ Test = TypeVar("Test", bound=Callable[..., None])
 
 def variables_outside() -> dict[str, str]:
     """This machine's, without what leads into the checkout; where pip is told to look, uv looks too."""
-    own = {name: value for name, value in os.environ.items() if name not in ("PYTHONPATH", "VIRTUAL_ENV", "PYTHONHOME")}
+    variables = {
+        name: value for name, value in os.environ.items() if name not in ("PYTHONPATH", "VIRTUAL_ENV", "PYTHONHOME")
+    }
     for name, pips, join in (
         ("UV_DEFAULT_INDEX", "PIP_INDEX_URL", " "),
         ("UV_INDEX", "PIP_EXTRA_INDEX_URL", " "),
         ("UV_FIND_LINKS", "PIP_FIND_LINKS", ","),
     ):
-        if pips in own:
-            own.setdefault(name, join.join(own[pips].split()))
-    return own
+        if pips in variables:
+            variables.setdefault(name, join.join(variables[pips].split()))
+    return variables
 
 
 def run(*command: object, cwd: Path, status: int = 0, **variables: str) -> str:
@@ -78,15 +80,15 @@ def uv(room: Path) -> Run:
     """Runs uv with a cache that is empty at first."""
 
     def uv(*arguments: object, cwd: Path = room, status: int = 0) -> str:
-        own = {"UV_CACHE_DIR": str(room / "cache"), "UV_PYTHON_INSTALL_DIR": str(room / "pythons")}
-        return run(BIN / "uv", *arguments, cwd=cwd, status=status, **own)
+        variables = {"UV_CACHE_DIR": str(room / "cache"), "UV_PYTHON_INSTALL_DIR": str(room / "pythons")}
+        return run(BIN / "uv", *arguments, cwd=cwd, status=status, **variables)
 
     return uv
 
 
 def git(folder: Path, *arguments: object) -> None:
-    own = ("-c", "user.name=nobody", "-c", "user.email=nobody@example.org", "-c", "commit.gpgsign=false")
-    run("git", *own, *arguments, cwd=folder)
+    identity = ("-c", "user.name=nobody", "-c", "user.email=nobody@example.org", "-c", "commit.gpgsign=false")
+    run("git", *identity, *arguments, cwd=folder)
 
 
 def commit(folder: Path, message: str) -> None:
@@ -123,7 +125,7 @@ def built(uv: Run, source: Path, room: Path) -> tuple[Path, Path]:
 
 
 def slow(test: Test) -> Test:
-    """Marks a test that builds or installs; .ci/run has a line of its own for these."""
+    """Marks a test that builds or installs; .ci/run runs these in a separate line."""
     pytest.mark.slow(test)
     pytest.mark.release(test)
     return test
@@ -133,10 +135,12 @@ def _interpreter(wanted: str, uv: Run) -> str:
     """A Python of a version: the one that runs, one of the PATH or of pyenv, or one that uv fetches; else a skip."""
     named = shutil.which(f"python{wanted}")
     pyenv = sorted(Path(os.environ.get("PYENV_ROOT", Path.home() / ".pyenv")).glob(f"versions/{wanted}.*/bin/python"))
-    for own in [sys.executable] * (wanted == RUNNING) + ([named] if named else []) + [str(one) for one in pyenv[::-1]]:
-        asked = [own, "-c", "import ensurepip, ssl, sys; print('%d.%d' % sys.version_info[:2])"]
-        if subprocess.run(asked, capture_output=True, text=True, check=False).stdout.strip() == wanted:
-            return own
+    for python in (
+        [sys.executable] * (wanted == RUNNING) + ([named] if named else []) + [str(one) for one in pyenv[::-1]]
+    ):
+        command = [python, "-c", "import ensurepip, ssl, sys; print('%d.%d' % sys.version_info[:2])"]
+        if subprocess.run(command, capture_output=True, text=True, check=False).stdout.strip() == wanted:
+            return python
     try:
         uv("python", "install", "--quiet", wanted)
         return uv("python", "find", "--managed-python", wanted).strip()
@@ -171,9 +175,17 @@ def install_extra(uv: Run, built: tuple[Path, Path], install: Install, tmp_path:
         packages = f"lib/python{python}/site-packages"
         (folder / packages / "base.pth").write_text(f"{base.parent / packages}\n")
         (tmp_path / "wanted.in").write_text(f"reactometer[{extra}] @ {built[1].as_uri()}\n")
-        asked = ("--quiet", "--no-header", "--no-annotate", "--python", base / "python", *PINS, tmp_path / "wanted.in")
+        options = (
+            "--quiet",
+            "--no-header",
+            "--no-annotate",
+            "--python",
+            base / "python",
+            *PINS,
+            tmp_path / "wanted.in",
+        )
         there = _names(uv("pip", "freeze", "--quiet", "--python", base / "python"))
-        wanted = _names(uv("pip", "compile", *asked))
+        wanted = _names(uv("pip", "compile", *options))
         assert {name: wanted[name] for name in there} == there, "an extra adds, and changes nothing"
         if more := [f"{name}=={wanted[name]}" for name in wanted.keys() - there]:
             uv("pip", "install", "--quiet", "--no-deps", "--python", folder / "bin" / "python", *more)
@@ -182,7 +194,7 @@ def install_extra(uv: Run, built: tuple[Path, Path], install: Install, tmp_path:
     return install_extra
 
 
-def _names(told: str) -> dict[str, str]:
-    """Names and public versions in what uv lists, without what was given by its file."""
-    pairs = [line.split("==") for line in told.split() if "==" in line]
+def _names(listing: str) -> dict[str, str]:
+    """Names and public versions in what uv lists, without packages that come from a file."""
+    pairs = [line.split("==") for line in listing.split() if "==" in line]
     return {name: number.partition("+")[0] for name, number in pairs}

@@ -54,10 +54,10 @@ def many(videos: Path, tmp_path: Path) -> Path:
 def check_run() -> Callable[..., None]:
     """Compares a run's tables with a plain prediction, row by row; each content is there once, and nothing else is."""
 
-    def check_run(out: Path, videos: Path, given: str | None = None) -> None:
-        """``given``: the folder or URI of ``videos`` that the run was given."""
+    def check_run(out: Path, videos: Path, address: str | None = None) -> None:
+        """``address``: the folder or URI of ``videos`` on the command line."""
         paths = [path for path in sorted(videos.rglob("*.mp4")) if path.name != "broken.mp4"]
-        names = {str(path): f"{given or videos}/{path.relative_to(videos)}" for path in paths}
+        names = {str(path): f"{address or videos}/{path.relative_to(videos)}" for path in paths}
         plain = [replace(one, path=names[one.path]) for one in predict(paths, progress=False)]
         index = pd.read_parquet(out / INDEX_FILE)
         expected = pd.DataFrame(clip_rows(plain)).drop(columns="face")
@@ -68,8 +68,8 @@ def check_run() -> Callable[..., None]:
         pd.testing.assert_frame_equal(timeline[windows.columns], windows, check_dtype=False, rtol=0, atol=1e-5)
         lines = [line for file in (out / JOURNAL).iterdir() for line in file.read_text().splitlines()]
         records = [json.loads(line) for line in lines]
-        kept = [one["sha256"] for one in records if not one["predictions"][0]["status"].startswith("failed")]
-        assert sorted(kept) == sorted(set(index["sha256"]))
+        hashes = [one["sha256"] for one in records if not one["predictions"][0]["status"].startswith("failed")]
+        assert sorted(hashes) == sorted(set(index["sha256"]))
         assert not [file for file in out.rglob("*") if PART in file.name]
 
     return check_run
@@ -77,10 +77,10 @@ def check_run() -> Callable[..., None]:
 
 @pytest.fixture(scope="session")
 def bucket(wait_for: Callable[[Callable[[], bool]], None]) -> Iterator[str]:
-    """The address of a bucket of a real S3-compatible server, a process of its own that keeps all in memory."""
+    """The address of a bucket of a real S3-compatible server, a separate process that keeps all objects in memory."""
     server = f"http://127.0.0.1:{free_port()}"
-    own = {"AWS_ACCESS_KEY_ID": "key", "AWS_SECRET_ACCESS_KEY": "secret", "AWS_REGION": "us-east-1"}
-    own |= {"AWS_ENDPOINT_URL": server, "AWS_EC2_METADATA_DISABLED": "true"}
+    variables = {"AWS_ACCESS_KEY_ID": "key", "AWS_SECRET_ACCESS_KEY": "secret", "AWS_REGION": "us-east-1"}
+    variables |= {"AWS_ENDPOINT_URL": server, "AWS_EC2_METADATA_DISABLED": "true"}
     command = [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", server.rpartition(":")[2]]
 
     def answers() -> bool:
@@ -91,7 +91,7 @@ def bucket(wait_for: Callable[[Callable[[], bool]], None]) -> Iterator[str]:
             return False
 
     with pytest.MonkeyPatch.context() as patch, tempfile.TemporaryFile() as log:
-        for name, value in own.items():
+        for name, value in variables.items():
             patch.setenv(name, value)
         with subprocess.Popen(command, stdout=log, stderr=log, env={**os.environ}) as process:
             wait_for(answers)

@@ -13,7 +13,7 @@ from xml.etree import ElementTree
 
 import pytest
 
-from reactometer.errors import MissingPackageError, require
+from reactometer.errors import ReactometerError, require
 
 OF_EXTRAS = (
     "jinja2",
@@ -104,5 +104,5 @@ def test_a_command_without_its_extra_names_it_at_once(
 
 def test_a_package_is_looked_for_and_not_imported() -> None:
     require("json", "xmlrpc.server", extra="evaluate")
-    with pytest.raises(MissingPackageError, match=r"^no_such_package is not installed\. hint: .*reactometer\[ray\]"):
+    with pytest.raises(ReactometerError, match=r"^no_such_package is not installed\. hint: .*reactometer\[ray\]"):
         require("json", "no_such_package", extra="ray")

@@ -16,14 +16,17 @@ from reactometer.errors import ReactometerError
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")  # else ONNX Runtime keeps a device ID, and sends usage data
 
 if TYPE_CHECKING:
-    from reactometer.cli.demo import demo
-    from reactometer.config import Config, load_config
-    from reactometer.data.prepare import prepare
-    from reactometer.evaluation.evaluate import evaluate, submission
-    from reactometer.inference.checkpoint import load_model
-    from reactometer.inference.predictor import predict
-    from reactometer.training.compare import compare
-    from reactometer.training.train import ensemble, train
+    from reactometer.cli.demo import demo as demo
+    from reactometer.config import Config as Config
+    from reactometer.config import load_config as load_config
+    from reactometer.data.prepare import prepare as prepare
+    from reactometer.evaluation.evaluate import evaluate as evaluate
+    from reactometer.evaluation.evaluate import submission as submission
+    from reactometer.inference.checkpoint import load_model as load_model
+    from reactometer.inference.predictor import predict as predict
+    from reactometer.training.compare import compare as compare
+    from reactometer.training.train import ensemble as ensemble
+    from reactometer.training.train import train as train
 
 _MODULES = {
     "Config": "config",
@@ -39,20 +42,7 @@ _MODULES = {
     "demo": "cli.demo",
 }
 
-__all__ = [
-    "Config",
-    "ReactometerError",
-    "compare",
-    "demo",
-    "ensemble",
-    "evaluate",
-    "load_config",
-    "load_model",
-    "predict",
-    "prepare",
-    "submission",
-    "train",
-]
+__all__ = ["ReactometerError", *_MODULES]  # noqa: PLE0604  # all keys are strings
 
 
 def __getattr__(name: str) -> Any:

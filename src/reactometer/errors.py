@@ -9,7 +9,6 @@
     ├── ScoreError             a score is undefined on these clips
     ├── OutputError            a result cannot be written
     ├── ClusterError           a Ray cluster is not available, or was lost
-    ├── MissingPackageError    a command needs packages of an extra that are not installed
     └── RequestError           a service refuses a request
 
 Every message is one line: the problem, the value got, the value expected, and a hint.
@@ -101,13 +100,6 @@ class ClusterError(ReactometerError):
     """
 
 
-class MissingPackageError(ReactometerError):
-    """A command needs packages of an extra that are not installed.
-
-    Install the extra that the message names into the same Python. ``reactometer doctor`` lists all extras.
-    """
-
-
 class RequestError(ReactometerError):
     """A service refuses a request, with an HTTP ``status`` and the seconds after which to retry, if any.
 
@@ -130,9 +122,7 @@ def suggestion(name: str, candidates: Iterable[str]) -> str:
 
 
 def require(*modules: str, extra: str) -> None:
-    """Raise MissingPackageError if a module of an extra of this package is not installed; import nothing."""
+    """Raise ReactometerError if a module of an extra of this package is not installed; import nothing."""
     if missing := [name for name in modules if find_spec(name) is None]:
         verb = "is" if len(missing) == 1 else "are"
-        raise MissingPackageError(
-            f"{', '.join(missing)} {verb} not installed", fix=f"pip install 'reactometer[{extra}]'"
-        )
+        raise ReactometerError(f"{', '.join(missing)} {verb} not installed", fix=f"pip install 'reactometer[{extra}]'")

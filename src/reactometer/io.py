@@ -9,9 +9,8 @@ import os
 import re
 import secrets
 import shutil
-import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from hashlib import file_digest
 from io import StringIO
 from pathlib import Path
@@ -22,9 +21,6 @@ from reactometer.errors import OutputError, ReactometerError
 
 PART = ".part"
 """Suffix of a file while it is being written."""
-
-STALE_AFTER_S = 3600.0
-"""Age from which a half-written file belongs to no running process, seconds."""
 
 Paths = Path | str | Sequence[Path | str]
 """Files or folders, or a single one of them."""
@@ -170,14 +166,6 @@ def format_csv(rows: Iterable[Iterable[object]]) -> str:
     text = StringIO(newline="")
     csv.writer(text, lineterminator="\n").writerows(rows)
     return text.getvalue()
-
-
-def clear_leftovers(files: Iterable[Path]) -> None:
-    """Delete files that killed processes left; another process may be writing one younger than ``STALE_AFTER_S``."""
-    for file in files:
-        with suppress(FileNotFoundError):
-            if time.time() - file.stat().st_mtime > STALE_AFTER_S:
-                file.unlink()
 
 
 def make_folder(path: Path) -> Path:

@@ -20,7 +20,7 @@ import pytest
 from reactometer.batch.ray_backend import _Actor
 from reactometer.batch.result_store import FAILED_FILE, INDEX_FILE, JOURNAL
 from reactometer.batch.run import FilePredictor, predict_folder
-from reactometer.errors import ClusterError, MissingPackageError
+from reactometer.errors import ClusterError, ReactometerError
 from reactometer.inference.predictor import PredictOptions, predict
 
 pytestmark = [
@@ -175,5 +175,5 @@ def test_a_cluster_that_is_not_there_is_told_at_once(
     with pytest.raises(ClusterError, match="Invalid address format"):
         predict_folder([videos], tmp_path / "out", ray="cluster", progress=False)
     monkeypatch.setitem(sys.modules, "ray", None)
-    with pytest.raises(MissingPackageError, match=r"ray is not installed.*reactometer\[ray\]"):
+    with pytest.raises(ReactometerError, match=r"ray is not installed.*reactometer\[ray\]"):
         predict_folder([videos], tmp_path / "out", ray="local", progress=False)

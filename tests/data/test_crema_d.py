@@ -36,10 +36,10 @@ def _file(path: Path) -> Path:
     return path
 
 
-@pytest.mark.parametrize("place", ["", "processedResults"])
-def test_votes_become_intensities(tmp_path: Path, place: str) -> None:
+@pytest.mark.parametrize("folder", ["", "processedResults"])
+def test_votes_become_intensities(tmp_path: Path, folder: str) -> None:
     rows = (f"100001,{SAD}", f"200001,{ANGRY}", f"300001,{ANGRY}", f"300002,{SAD}")
-    _votes(tmp_path / place / "tabulatedVotes.csv", *rows)
+    _votes(tmp_path / folder / "tabulatedVotes.csv", *rows)
     manifest = read_dataset(tmp_path)
     assert manifest.labels == FIVE == BASIC[:5]
     angry, sad = manifest.clips
@@ -56,17 +56,17 @@ def test_each_kind_of_votes_has_its_media(tmp_path: Path) -> None:
     _votes(tmp_path / "tabulatedVotes.csv", *(f"{kind}00001,{ANGRY}" for kind in (1, 2, 3)))
     name = "1001_DFA_ANG_XX"
 
-    def found() -> list[str]:
+    def media_endings() -> list[str]:
         clips = [read_dataset(tmp_path, votes=votes).clips[0] for votes in ("voice", "face", "both")]
         return [clip.path.relative_to(tmp_path).as_posix() for clip in clips]
 
     wav, flv = f"AudioWAV/{name}.wav", f"VideoFlash/{name}.flv"
-    assert found() == [wav, flv, flv]  # nothing is there: preparing will say so
+    assert media_endings() == [wav, flv, flv]  # no file exists: prepare reports it
     _file(tmp_path / wav)
-    assert found() == [wav, flv, wav]
+    assert media_endings() == [wav, flv, wav]
     for video in (f"VideoMP4/{name}.mp4", flv):
         _file(tmp_path / video)
-        assert found() == [wav, video, video]
+        assert media_endings() == [wav, video, video]
 
 
 def test_demographics_are_attributes(tmp_path: Path) -> None:
@@ -155,7 +155,7 @@ def test_the_rows_of_the_real_table_are_what_their_ids_say(real: Path) -> None:
     """Raters recognised the acted emotion best with face and voice, worst with the voice alone (Cao et al. 2014)."""
     table = pd.read_csv(real / "tabulatedVotes.csv", index_col=0)
     acted = table["fileName"].str.split("_").str[2].str[0]
-    hits = np.array([table[letter].to_numpy()[place] for place, letter in enumerate(acted)])
+    hits = np.array([table[letter].to_numpy()[i] for i, letter in enumerate(acted)])
     shares = (
         pd.Series(hits).groupby(table.index // 100_000).sum()
         / table["numResponses"].groupby(table.index // 100_000).sum()

@@ -69,7 +69,6 @@ def test_abaw5_with_another_label_set_and_known_people(tmp_path: Path) -> None:
         ("[1],Train,0,high,0,0,0,0,1,,", r"label Amusement is not a number in \[0, 1\] \(got 'high'"),
         ("[1],Train,0,,0,0,0,0,1,,", r"label Amusement is not a number in \[0, 1\] \(got ''"),
         ("[1],Holdout,0,0,0,0,0,0,1,,", r"unknown split \(got 'Holdout'; expected train, val or test\)"),
-        ("[1],,0,0,0,0,0,0,1,,", r"no split"),
         ("[0],Train,0,0,0,0,0,0,1,,", r"duplicate id"),
     ],
 )

@@ -31,14 +31,14 @@ def _table(n_clips: int = 30, steps: int = 1, split: bool = True) -> pd.DataFram
     generator = np.random.default_rng(0)
     rows = []
     for number in range(n_clips):
-        own: dict[str, object] = {"clip": f"{number:03d}", "person": f"p{number // 2:02d}"}
+        clip_cells: dict[str, object] = {"clip": f"{number:03d}", "person": f"p{number // 2:02d}"}
         if split:
-            own["split"] = ("train", "train", "train", "val", "test")[number // 2 % 5]
+            clip_cells["split"] = ("train", "train", "train", "val", "test")[number // 2 % 5]
         joy, fear = generator.uniform(0.1, 0.9, 2).round(3)
         for step in range(steps):
             values = generator.normal(size=6) * 0.05 + [joy, fear, 0, 0, 1, joy]
             names = ("AU06", "AU12", "pose_x", "pose_y", "voice_pitch", "voice_power")
-            row = {**own, **dict(zip(names, values.round(4), strict=True)), "Joy": joy, "Fear": fear}
+            row = {**clip_cells, **dict(zip(names, values.round(4), strict=True)), "Joy": joy, "Fear": fear}
             rows.append({**row, "time_s": step * 0.5} if steps > 1 else row)
     return pd.DataFrame(rows)
 
@@ -62,9 +62,9 @@ def _save(table: pd.DataFrame, path: Path) -> Path:
 
 
 def _config(data: Path, tmp_path: Path, **settings: object) -> Config:
-    asked = {"face_features": "AU*,pose_*", "voice_features": "voice_*", "labels": LABELS, **settings}
+    data_settings = {"face_features": "AU*,pose_*", "voice_features": "voice_*", "labels": LABELS, **settings}
     return Config(
-        data=DataConfig.model_validate({"path": data, "cache": tmp_path / "cache", **asked}),
+        data=DataConfig.model_validate({"path": data, "cache": tmp_path / "cache", **data_settings}),
         model=ModelConfig(name="multimodal", hidden=16, attention_heads=2, layers=1),
         training=TrainingConfig(out=tmp_path / "run", epochs=2, batch_size=8, accumulate=1, accelerator="cpu"),
     )
@@ -79,7 +79,9 @@ def test_a_row_is_a_clip(name: str, tmp_path: Path) -> None:
     assert [row.clip.split for row in prepared.rows] == table.split.tolist()
     assert [row.clip.person for row in prepared.rows] == table.person.tolist()
     np.testing.assert_allclose([row.clip.labels or () for row in prepared.rows], table[list(LABELS)])
-    faces, voices = (np.concatenate(own) for own in zip(*((i.frames, i.voice) for i in _items(prepared)), strict=True))
+    faces, voices = (
+        np.concatenate(arrays) for arrays in zip(*((i.frames, i.voice) for i in _items(prepared)), strict=True)
+    )
     np.testing.assert_array_equal(faces, table[["AU06", "AU12"]].to_numpy(np.float32))
     np.testing.assert_array_equal(voices, table[["voice_pitch", "voice_power"]].to_numpy(np.float32))
 
@@ -90,9 +92,9 @@ def test_rows_are_steps_with_their_times(tmp_path: Path) -> None:
     prepared = _open(_save(shuffled, tmp_path / "table.csv"), tmp_path / "out", face="pose_*")
     assert len(prepared.rows) == 6
     for row, item in zip(prepared.rows, _items(prepared), strict=True):
-        own = table[table["clip"] == row.clip.clip_id]
+        clip_rows = table[table["clip"] == row.clip.clip_id]
         assert item.times_s.tolist() == [0.0, 0.5, 1.0, 1.5]
-        np.testing.assert_array_equal(item.frames, own[["pose_x", "pose_y"]].to_numpy(np.float32))
+        np.testing.assert_array_equal(item.frames, clip_rows[["pose_x", "pose_y"]].to_numpy(np.float32))
         assert len(item.voice) == 0
         assert (row.n_faces, row.has_sound, row.duration_s) == (4, False, 1.5)
 
@@ -107,7 +109,7 @@ def test_what_the_table_lacks_is_named(tmp_path: Path) -> None:
     path = _save(_table(n_clips=4), tmp_path / "table.csv")
     with pytest.raises(DataError, match=r"'voice_pich'.*'voice_pitch'"):
         _open(path, tmp_path / "out", voice="voice_pich")
-    with pytest.raises(DataError, match="no column matches 'id'"):  # nor are the clips' own columns features
+    with pytest.raises(DataError, match="no column matches 'id'"):  # the standard columns are no features
         _open(_save(_table(4).rename(columns={"clip": "id"}), tmp_path / "id.csv"), tmp_path / "out", face="id")
     with pytest.raises(DataError, match=r"AU06.*clip or File_ID"):
         _open(_save(_table(4)[["AU06", "Joy"]], tmp_path / "b.csv"), tmp_path / "out")
@@ -254,7 +256,7 @@ def test_separators_at_the_ends_of_rows_do_no_harm(tmp_path: Path) -> None:
 
 
 def test_media_and_features_of_one_data_set_are_kept_apart(tmp_path: Path) -> None:
-    """In the user's cache each has a folder of its own; in a folder named twice the last one holds."""
+    """Each has another folder in the user's cache; in a folder named twice, the last one is valid."""
     data = _save(_table(n_clips=5).rename(columns={"clip": "path"}), tmp_path / "table.csv")
     face = DataConfig(path=data, face_features="AU*", labels=LABELS)
     voice = DataConfig(path=data, voice_features="voice_*", labels=LABELS)

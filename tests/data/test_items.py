@@ -58,7 +58,7 @@ def test_the_frames_drawn_are_those_nearest_to_the_middles_of_equal_parts(seed: 
             length_s = (end_s - start_s) / n_frames
             moments_s = [start_s + (part + 0.5 + shift) * length_s for part, shift in enumerate(shifts)]
             nearest = {
-                min(range(n_samples), key=lambda place: (abs(times_s[place] - at_s), place)) for at_s in moments_s
+                min(range(n_samples), key=lambda index: (abs(times_s[index] - at_s), index)) for at_s in moments_s
             }
             drawn = sample_frame_indices(times_s.tolist(), start_s, end_s, int(n_frames), rng)
             assert drawn == sorted(nearest)

@@ -1,4 +1,4 @@
-"""What splits share: found where it is, and no false alarm where vectors coincide."""
+"""Leaks between splits are reported, without false alarms for vectors that coincide by chance."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ SPLITS = ("train", "val", "test")
 
 def _clips(vectors: np.ndarray, splits: np.ndarray | list[str]) -> list[Clip]:
     return [
-        Clip(f"{row}", Path("a"), split=str(split), labels=tuple(map(float, own)))
-        for row, (own, split) in enumerate(zip(vectors, splits, strict=True))
+        Clip(f"{row}", Path("a"), split=str(split), labels=tuple(map(float, vector)))
+        for row, (vector, split) in enumerate(zip(vectors, splits, strict=True))
     ]
 
 
@@ -62,9 +62,11 @@ def test_stimuli_that_folds_share_are_warned_of() -> None:
 def _like_hume(n_clips: int, n_stimuli: int, n_labels: int = 7) -> np.ndarray:
     """Labels of the stimulus, in [0, 1], the largest 1 and small ones 0, four decimals."""
     generator = np.random.default_rng(0)
-    own = generator.beta(0.6, 1.0, size=(n_stimuli, n_labels))
-    own = np.where(own < 0.05, 0.0, own / own.max(axis=1, keepdims=True)).round(4)
-    return own[generator.integers(n_stimuli, size=n_clips)]
+    stimulus_labels = generator.beta(0.6, 1.0, size=(n_stimuli, n_labels))
+    stimulus_labels = np.where(
+        stimulus_labels < 0.05, 0.0, stimulus_labels / stimulus_labels.max(axis=1, keepdims=True)
+    ).round(4)
+    return stimulus_labels[generator.integers(n_stimuli, size=n_clips)]
 
 
 def test_label_vectors_of_the_stimulus_are_found() -> None:
@@ -80,7 +82,7 @@ def test_label_vectors_of_the_stimulus_are_found() -> None:
 
 
 def test_a_few_stimuli_of_many_are_found() -> None:
-    """Of 2,000 clips with labels of their own, 10 of 400 val clips have the vector of a train clip."""
+    """Of 2,000 clips with distinct labels, 10 of 400 val clips have the vector of a train clip."""
     vectors = np.random.default_rng(1).uniform(size=(2000, 7)).round(4)
     vectors[1600:1610] = vectors[:10]
     (leak,) = find_label_vectors(_clips(vectors, ["train"] * 1600 + ["val"] * 400))[1]
@@ -96,7 +98,7 @@ def test_a_few_stimuli_of_many_are_found() -> None:
     ],
 )
 def test_vectors_that_coincide_by_rounding_are_no_leak(name: str, steps: int, n_labels: int, active: float) -> None:
-    """Clips of their own, whose labels go together and lie on a grid; many are 0."""
+    """Unrelated clips with correlated labels on a coarse grid, many of them 0."""
     generator = np.random.default_rng(2)
     strength = 0.5 * generator.normal(size=(6000, 1)) + generator.normal(size=(6000, n_labels))
     values = (1 / (1 + np.exp(-strength)) * (generator.uniform(size=strength.shape) < active) * steps).round() / steps

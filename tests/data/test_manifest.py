@@ -1,4 +1,4 @@
-"""Tables of one's own: what they may look like, what is found in them, and what can be wrong."""
+"""Users' tables: accepted forms, detected labels, and errors."""
 
 from __future__ import annotations
 

@@ -72,9 +72,11 @@ def test_who_is_seen_in_few_clips_is_left_alone_and_so_is_who_is_unknown() -> No
     rows = [PreparedRow(Clip(f"{seed}", Path(), person=person)) for seed, (person, _) in enumerate(_of_people())]
     stored = {row.clip.clip_id: item for row, (_, item) in zip(rows, _of_people(), strict=True)}
     reader = PersonReader(lambda row, part, rng: stored[row.clip.clip_id], people, POPULATION)
-    for place, row in enumerate(rows):
-        item, given = reader(row, ClipPart(place, 0.0, 1.0)), stored[row.clip.clip_id]
-        assert np.array_equal(item.frames, given.frames) == np.array_equal(item.voice, given.voice) == (place >= 6)
+    for index, row in enumerate(rows):
+        item, original = reader(row, ClipPart(index, 0.0, 1.0)), stored[row.clip.clip_id]
+        assert (
+            np.array_equal(item.frames, original.frames) == np.array_equal(item.voice, original.voice) == (index >= 6)
+        )
     assert reader.describe(rows[:6]) == "6 clips normalised by the mean and spread of their person (1 people)"
     assert reader.describe(rows).endswith("; 10 unchanged (people with fewer than 5 clips)")
 
@@ -115,24 +117,26 @@ def test_features_that_do_not_vary_do_not_explode() -> None:
     for value, noise in ((0.0, 0.0), (123456.7, 0.0), (1000.0, 1e-7), (-3.0, 1e-7)):
         values = np.float32(value) * (1.0 + noise * generator.standard_normal((9, 3)))
         item = replace(_item(0, frames=9, steps=0), frames=values.astype(np.float32), face_mask=np.ones(9, bool))
-        (own,) = fit_person_stats([("Ann", item)] * MIN_PARTS).values()
-        assert own["face"].std.tolist() == [1.0] * 3
-        np.testing.assert_allclose(apply_person_norm(item, own, POPULATION).frames, [[1.0, -2.0, 30.0]] * 9, rtol=0.03)
+        (stats,) = fit_person_stats([("Ann", item)] * MIN_PARTS).values()
+        assert stats["face"].std.tolist() == [1.0] * 3
+        np.testing.assert_allclose(
+            apply_person_norm(item, stats, POPULATION).frames, [[1.0, -2.0, 30.0]] * 9, rtol=0.03
+        )
 
 
 def test_pictures_have_no_mean_and_stay_as_they_are() -> None:
     pictures = np.random.default_rng(0).integers(0, 255, (4, 3, 8, 8), dtype=np.uint8)
     item = replace(_item(0, frames=4), frames=pictures, face_mask=np.ones(4, bool))
-    (own,) = fit_person_stats([("Ann", item)] * MIN_PARTS).values()
-    assert set(own) == {"voice"}
-    assert apply_person_norm(item, own, POPULATION).frames is pictures
+    (stats,) = fit_person_stats([("Ann", item)] * MIN_PARTS).values()
+    assert set(stats) == {"voice"}
+    assert apply_person_norm(item, stats, POPULATION).frames is pictures
 
 
 def test_a_stream_that_was_not_measured_stays_as_it_is() -> None:
     item = _item(0)
-    own = {"face": POPULATION["face"]}
-    assert apply_person_norm(item, own, {"voice": POPULATION["voice"]}).frames is item.frames
-    assert apply_person_norm(item, own, POPULATION).voice is item.voice
+    stats = {"face": POPULATION["face"]}
+    assert apply_person_norm(item, stats, {"voice": POPULATION["voice"]}).frames is item.frames
+    assert apply_person_norm(item, stats, POPULATION).voice is item.voice
     assert apply_person_norm(item, {}, POPULATION).frames is item.frames
 
 
@@ -145,7 +149,7 @@ def test_moments_are_those_of_all_steps_together() -> None:
 
 
 def _table(path: Path, n_people: int, n_clips: int) -> Path:
-    """One feature: a person's own level, large, and a reaction on top, small; the label is the reaction."""
+    """One feature: the person's level, which is large, plus a small reaction, which is the label."""
     generator = np.random.default_rng(0)
     rows: list[dict[str, object]] = []
     for person in range(n_people):
@@ -154,8 +158,8 @@ def _table(path: Path, n_people: int, n_clips: int) -> Path:
         for number in range(n_clips):
             joy = float(generator.uniform(0.1, 0.9))
             values = level + [joy, -joy] + generator.normal(size=2) * 0.02
-            own = {"clip": f"{person}-{number}", "person": f"p{person}", "split": split, "Joy": round(joy, 4)}
-            rows.append({**own, "AU06": values[0], "AU12": values[1]})
+            cells = {"clip": f"{person}-{number}", "person": f"p{person}", "split": split, "Joy": round(joy, 4)}
+            rows.append({**cells, "AU06": values[0], "AU12": values[1]})
     pd.DataFrame(rows).to_csv(path, index=False)
     return path
 
@@ -198,8 +202,8 @@ def test_labels_play_no_part(tmp_path: Path) -> None:
         config = _config(path, tmp_path / path.stem, person_norm=True)
         data = build_training(config, open_data(config.data, progress=False), progress=False).data
         for dataset in (data.val, TrainingDataset(data.train.rows, data.train.load_item, seed=0, epoch=0)):
-            for place in range(len(dataset)):
-                yield dataset[place].frames.ravel().tolist()
+            for index in range(len(dataset)):
+                yield dataset[index].frames.ravel().tolist()
 
     assert list(frames(data)) == list(frames(tmp_path / "other.csv"))
 

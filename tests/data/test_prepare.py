@@ -19,11 +19,12 @@ import pytest
 from reactometer.config import PrepareConfig
 from reactometer.data.cache import PreparedSet, load_clip, open_prepared
 from reactometer.data.datasets import read_dataset
-from reactometer.data.prepare import _Job, _make_job, _prepare_one, prepare
+from reactometer.data.prepare import _output_file, _prepare_clip, prepare
 from reactometer.errors import DataError, OutputError
 from reactometer.io import format_json, parse_json_object
 from reactometer.media.faces import decode_crop, load_detector
 from reactometer.media.segments import prepare_clip
+from reactometer.types import Clip
 
 SETTINGS = PrepareConfig(detector="haar", rate_hz=2.0, size_px=48)
 
@@ -34,7 +35,7 @@ def _list_few(simulated: Path, folder: Path) -> Path:
     (folder / "media").mkdir()
     for video in videos:
         shutil.copy(video, folder / "media" / video.name)
-    rows = [f"media/{video.name},train,p{place},0.{place},0.5" for place, video in enumerate(videos)]
+    rows = [f"media/{video.name},train,p{i},0.{i},0.5" for i, video in enumerate(videos)]
     (folder / "few.csv").write_text("\n".join(["path,split,person,Joy,Awe", *rows]) + "\n", encoding="utf-8")
     return folder / "few.csv"
 
@@ -56,7 +57,7 @@ def _prepare(data: Path, out: Path, **options: object) -> PreparedSet:
 
 
 def test_a_script_without_a_guard_prepares_and_runs_once(few: Path, tmp_path: Path) -> None:
-    """Python's own new processes would run the script again, fail, and so fail every clip."""
+    """Python's spawned processes would run the script again and fail for every clip."""
     script = tmp_path / "mine.py"
     script.write_text(
         "from reactometer import prepare\nprint('once')\n"
@@ -86,8 +87,8 @@ def test_an_index_lists_everything(prepared_few: PreparedSet, tmp_path: Path) ->
     opened = open_prepared(prepared_few.folder)
     assert opened == prepared_few == prepare(prepared_few.folder, progress=False)
     assert (opened.labels, opened.settings) == (("Joy", "Awe"), SETTINGS)
-    assert [row.clip.labels for row in opened.rows] == [(place / 10, 0.5) for place in range(5)]
-    assert [row.clip.person for row in opened.rows] == [f"p{place}" for place in range(5)]
+    assert [row.clip.labels for row in opened.rows] == [(i / 10, 0.5) for i in range(5)]
+    assert [row.clip.person for row in opened.rows] == [f"p{i}" for i in range(5)]
     with pytest.raises(DataError, match="not a prepared"):
         open_prepared(tmp_path)
     about = parse_json_object((prepared_few.folder / "cache.json").read_text())
@@ -100,8 +101,8 @@ def _times_ns(folder: Path) -> dict[Path | None, int]:
     return {file: file.stat().st_mtime_ns for file in folder.rglob("*.npz")}
 
 
-def _kept(prepared: PreparedSet, before: dict[Path | None, int]) -> list[bool]:
-    """Whether each clip's file is one that was there before."""
+def _is_unchanged(prepared: PreparedSet, before: dict[Path | None, int]) -> list[bool]:
+    """Return for each clip whether its file existed before."""
     return [row.file is not None and before.get(row.file) == row.file.stat().st_mtime_ns for row in prepared.rows]
 
 
@@ -109,21 +110,19 @@ def _kept(prepared: PreparedSet, before: dict[Path | None, int]) -> list[bool]:
 def test_a_second_run_redoes_only_what_changed(few: Path, tmp_path: Path) -> None:
     prepared = _prepare(few, tmp_path / "out")
     before = _times_ns(tmp_path / "out")
-    old, young = tmp_path / "out" / "clips" / "old.part", tmp_path / "out" / "clips" / "young.part"
-    old.touch()
-    young.touch()
-    os.utime(old, (1, 1))
-    assert all(_kept(_prepare(few, tmp_path / "out"), before))
-    assert (old.exists(), young.exists()) == (False, True)
+    leftover = tmp_path / "out" / "clips" / ".killed.part"
+    leftover.touch()
+    assert all(_is_unchanged(_prepare(few, tmp_path / "out"), before))
+    assert not leftover.exists()
     os.utime(sorted((tmp_path / "media").iterdir())[2], ns=(1, 1))
     file = prepared.rows[0].file
     assert file is not None
     file.write_bytes(file.read_bytes()[:500])
     with pytest.raises(DataError, match=r"damaged.*prepare"):
         load_clip(prepared.rows[0])
-    assert _kept(_prepare(few, tmp_path / "out"), before) == [False, True, False, True, True]
+    assert _is_unchanged(_prepare(few, tmp_path / "out"), before) == [False, True, False, True, True]
     other = PrepareConfig(detector="haar", rate_hz=4.0, size_px=48)
-    assert not any(_kept(_prepare(few, tmp_path / "out", settings=other), before))
+    assert not any(_is_unchanged(_prepare(few, tmp_path / "out", settings=other), before))
 
 
 def test_every_kind_of_bad_clip_is_named_and_the_others_go_on(few: Path, tmp_path: Path) -> None:
@@ -179,7 +178,7 @@ def test_a_sound_file_beside_the_video_is_heard_instead_of_its_own(
 def test_crops_that_a_data_set_brings_along_are_taken_as_they_are(
     few: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Folders of pictures, in the order of their numbers, two a second, with a sound file; no detector is asked."""
+    """Folders of pictures, in the order of their numbers, two per second, with a sound file; no detector runs."""
     crops = tmp_path / "Faces" / "7"
     crops.mkdir(parents=True)
     for number in (1, 2, 10):
@@ -189,7 +188,7 @@ def test_crops_that_a_data_set_brings_along_are_taken_as_they_are(
     _tone(tmp_path / "7.wav", 1.0)
     (tmp_path / "crops.csv").write_text("path,audio,Joy\nFaces/7,7.wav,1\nFaces/empty,,1\nFaces/7/,gone.wav,1\n")
     monkeypatch.setattr("reactometer.data.prepare.load_detector", None)
-    rows = [_prepare_one(job) for job in _jobs(tmp_path / "crops.csv", tmp_path / "out")]
+    rows = [_prepare_clip(SETTINGS, job) for job in _jobs(tmp_path / "crops.csv", tmp_path / "out")]
     clip = load_clip(rows[0])
     assert [sample.time_s for sample in clip.samples] == [0.0, 0.5, 1.0, 1.5]
     assert [sample.state.name for sample in clip.samples] == ["FACE", "FACE", "FACE", "UNREADABLE"]
@@ -201,10 +200,10 @@ def test_crops_that_a_data_set_brings_along_are_taken_as_they_are(
     assert "gone.wav" in (rows[2].clip.problem or "")
 
 
-def _jobs(table: Path, out: Path) -> list[_Job]:
+def _jobs(table: Path, out: Path) -> list[tuple[Clip, Path]]:
     (out / "clips").mkdir(parents=True)
     clips = read_dataset(table).clips
-    return [_make_job(out / "clips", SETTINGS, clip) for clip in clips]
+    return [(clip, _output_file(out / "clips", SETTINGS, clip)) for clip in clips]
 
 
 @pytest.mark.slow
@@ -221,7 +220,7 @@ def test_a_killed_run_goes_on_where_it_stopped(excerpt: Callable[..., Path], tmp
     process.wait()
     before = _times_ns(tmp_path / "out")
     prepared = _prepare(data, tmp_path / "out")
-    assert sum(_kept(prepared, before)) == len(before)
+    assert sum(_is_unchanged(prepared, before)) == len(before)
     assert len(prepared.rows) == 10
     assert not prepared.failed
 

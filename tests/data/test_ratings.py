@@ -29,22 +29,22 @@ def _series(rows: tuple[tuple[float, ...], ...]) -> pd.Series:
 
 
 def test_intraclass_correlations_are_those_of_the_paper() -> None:
-    own = agreement(_series(SHROUT_FLEISS))
-    assert own.icc_one == pytest.approx(0.17, abs=0.005)
-    assert own.icc_mean == pytest.approx(0.44, abs=0.005)
-    assert own.ceiling == pytest.approx(0.44**0.5, abs=0.005)
+    result = agreement(_series(SHROUT_FLEISS))
+    assert result.icc_one == pytest.approx(0.17, abs=0.005)
+    assert result.icc_mean == pytest.approx(0.44, abs=0.005)
+    assert result.ceiling == pytest.approx(0.44**0.5, abs=0.005)
 
 
 def test_the_ceiling_is_what_knowing_the_truth_scores() -> None:
-    """Mean ratings of a truth that is known, by raters who err: the truth's own Pearson with them."""
+    """Simulated raters of a known truth: the ceiling is the truth's Pearson with their mean ratings."""
     rng = np.random.default_rng(0)
     truth = rng.normal(size=4000)
     counts = rng.integers(2, 6, size=4000)
     ratings = [one + rng.normal(size=n) for one, n in zip(truth, counts, strict=True)]
-    reached = np.corrcoef(truth, [own.mean() for own in ratings])[0, 1]
-    own = agreement(pd.Series(ratings))
-    assert own.ceiling == pytest.approx(reached, abs=0.015)
-    assert own.icc_one == pytest.approx(0.5, abs=0.03)
+    reached = np.corrcoef(truth, [values.mean() for values in ratings])[0, 1]
+    result = agreement(pd.Series(ratings))
+    assert result.ceiling == pytest.approx(reached, abs=0.015)
+    assert result.icc_one == pytest.approx(0.5, abs=0.03)
 
 
 @pytest.mark.parametrize(
@@ -57,8 +57,8 @@ def test_the_ceiling_is_what_knowing_the_truth_scores() -> None:
     ],
 )
 def test_what_cannot_be_known_is_none(rows: tuple[tuple[float, ...], ...], known: tuple[bool, ...]) -> None:
-    own = agreement(_series(rows))
-    assert tuple(value is not None for value in (own.icc_one, own.icc_mean)) == known
+    result = agreement(_series(rows))
+    assert tuple(value is not None for value in (result.icc_one, result.icc_mean)) == known
 
 
 def test_ratings_become_a_table_that_is_a_data_set(tmp_path: Path) -> None:
@@ -122,7 +122,7 @@ def test_a_scale_that_is_none_and_a_table_that_is_there_are_refused(tmp_path: Pa
 
 
 def test_the_command_says_how_far_raters_agree(tmp_path: Path) -> None:
-    rows = [f"{clip}.mp4,{value}" for clip, own in enumerate(SHROUT_FLEISS) for value in own]
+    rows = [f"{clip}.mp4,{value}" for clip, values in enumerate(SHROUT_FLEISS) for value in values]
     table, out = _table(tmp_path, "\n".join(("path,Joy", *rows))), tmp_path / "videos.csv"
     done = CliRunner().invoke(app, ["ratings", str(table), "--scale", "1", "10", "--out", str(out)])
     assert done.exit_code == 0, done.output

@@ -84,12 +84,12 @@ def test_folds_that_cannot_be_are_named() -> None:
 def _write(folder: Path, people: list[str], stimuli: list[str], seed: int = 0) -> Path:
     """A table of clips whose labels depend on the person; files in the folder and elsewhere, one without labels."""
     generator = np.random.default_rng(seed)
-    own = {name: generator.uniform(0.2, 0.8, size=3) for name in sorted(set(people))}
+    levels = {name: generator.uniform(0.2, 0.8, size=3) for name in sorted(set(people))}
     with (folder / "data.csv").open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
         writer.writerow(["path", "audio", "split", "person", "stimulus", "Joy", "Fear", "Awe", "age"])
         for row, (person, stimulus) in enumerate(zip(people, stimuli, strict=True)):
-            values = (own[person] + generator.uniform(-0.2, 0.2, size=3)).round(4)
+            values = (levels[person] + generator.uniform(-0.2, 0.2, size=3)).round(4)
             writer.writerow([f"media/{row}.mp4", f"media/{row}.wav", "train", person, stimulus, *values, 30])
         writer.writerow(["media/no.mp4", "", "test", "x", "y", "", "", "", 30])
     return folder / "data.csv"

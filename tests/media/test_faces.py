@@ -12,7 +12,7 @@ import cv2
 import numpy as np
 import pytest
 
-from reactometer.errors import ConfigError, MediaError, WeightsError
+from reactometer.errors import MediaError, WeightsError
 from reactometer.media import faces
 from reactometer.media.faces import (
     CROP_EYE_DISTANCE,
@@ -69,11 +69,6 @@ def test_yunet_is_used_as_soon_as_its_file_is_there(
 def test_yunet_that_is_asked_for_and_cannot_be_had_is_an_error(no_yunet: None) -> None:
     with pytest.raises(WeightsError, match="YuNet"):
         load_detector("yunet")
-
-
-def test_an_unknown_detector_is_answered_with_a_suggestion() -> None:
-    with pytest.raises(ConfigError, match=r"yunnet.*'yunet'"):
-        load_detector("yunnet")
 
 
 @pytest.mark.shared

@@ -108,7 +108,7 @@ def predict_folder(  # noqa: PLR0913 - options by keyword
         OutputError: ``out`` cannot be written, has other contents, or belongs to a run of another model, other
             settings or another version.
         ClusterError: the cluster is not available, or was lost.
-        MissingPackageError: pyarrow, or Ray for a cluster, is not installed.
+        ReactometerError: pyarrow, or Ray for a cluster, is not installed.
     """
     options = options or PredictOptions()
     if ray:

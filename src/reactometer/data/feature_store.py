@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from hashlib import sha256
 from pathlib import Path
@@ -16,6 +16,7 @@ from reactometer.data.cache import PreparedRow
 from reactometer.data.inputs import ClipPart, Item, ItemLoader, split_parts
 from reactometer.errors import DataError
 from reactometer.io import PART, format_json, make_folder, parse_json_object, wrap_decode_errors, write_atomic
+from reactometer.terminal import progress_bar
 from reactometer.types import FloatArray
 
 STREAMS = ("face", "voice")
@@ -75,7 +76,7 @@ def write_store(
     rows: Sequence[PreparedRow],
     read: ItemLoader,
     sizes: Mapping[str, int],
-    advance: Callable[[], None] = lambda: None,
+    title: str = "",
     source: str = "",
 ) -> FeatureStore:
     """Write the features of all parts of clips; existing files are reused, because their names depend on the inputs.
@@ -87,13 +88,14 @@ def write_store(
         rows: the clips.
         read: reads the item of a part (``frames`` (T, D) and ``voice`` (N, M) float32).
         sizes: number of features per step, by stream ("face", "voice").
-        advance: called once per part.
+        title: title of the progress bar on standard error; empty: no bar.
         source: all that the features depend on besides the clips' files.
     """
     make_folder(folder)
     parts = split_parts(rows)
     names = {}
-    with FileLock(folder / "writing.lock"):  # another run may write the same files
+    bar = progress_bar(title, len(parts), show=bool(title))
+    with bar as advance, FileLock(folder / "writing.lock"):  # another run may write the same files
         for part in parts:
             row = rows[part.index]
             if row.file:
@@ -125,9 +127,8 @@ def open_store(folder: Path) -> FeatureStore:
 
 def _to_table(times_s: FloatArray, features: FloatArray, size: int) -> FloatArray:
     """Join times (T,) and features (T, D) in a table (T, 1 + D) float32."""
-    if not len(times_s):
-        return np.zeros((0, 1 + size), np.float32)
-    return np.ascontiguousarray(np.column_stack((times_s, features)), np.float32)
+    columns = times_s, features.reshape(len(times_s), size)
+    return np.ascontiguousarray(np.column_stack(columns), np.float32)
 
 
 def _digest(row: PreparedRow, part: ClipPart, sizes: Mapping[str, int], source: str) -> str:

@@ -14,13 +14,12 @@ import pandas as pd
 from reactometer.config import PrepareConfig
 from reactometer.data.cache import FEATURES, PreparedRow, PreparedSet, claim_folder, open_prepared, write_index
 from reactometer.data.feature_store import STREAMS, write_store
-from reactometer.data.inputs import ClipPart, Item, split_parts
-from reactometer.data.manifest import choose_labels, make_clip, parse_split
+from reactometer.data.inputs import ClipPart, Item
+from reactometer.data.manifest import choose_labels, make_clip
 from reactometer.data.splits import with_splits
 from reactometer.errors import DataError, require, suggestion
 from reactometer.io import write_atomic
 from reactometer.media.segments import MIN_NEW_CONTENT_S
-from reactometer.terminal import progress_bar
 from reactometer.types import FloatArray
 
 ID_COLUMNS = ("clip", "File_ID", "Filename", "path", "id")
@@ -84,8 +83,7 @@ def prepare_features(
     claim_folder(out)
     signature_file.unlink(missing_ok=True)
     sizes = {stream: len(columns.get(stream, ())) for stream in STREAMS}
-    with progress_bar("reading features", len(split_parts(rows)), progress) as advance:
-        write_store(out / FEATURES, rows, read, sizes, advance, signature)
+    write_store(out / FEATURES, rows, read, sizes, "reading features" if progress else "", signature)
     prepared = PreparedSet(out, label_names, PrepareConfig(), tuple(rows), sizes)
     write_index(prepared)
     write_atomic(signature_file, signature)
@@ -103,9 +101,8 @@ def _read_clips(
     rows, steps = list[PreparedRow](), dict[str, Steps]()
     for name, row_indices in texts.groupby(id_column, sort=False).indices.items():
         cells = {str(column): str(cell) for column, cell in texts.iloc[row_indices[0]].items()}
-        split, problem = parse_split(cells.get("split", ""))
         reserved = (id_column, *STANDARD_COLUMNS)
-        clip = make_clip(cells, labels, reserved, clip_id=str(name), path=path, split=split, problem=problem)
+        clip = make_clip(cells, labels, reserved, clip_id=str(name), path=path, split=cells.get("split", ""))
         clip_steps: Steps = {}
         for stream, features in values.items():
             has_all = np.isfinite(features[row_indices]).all(axis=1) & (stream in columns)

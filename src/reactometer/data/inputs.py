@@ -79,11 +79,8 @@ def sample_frame_indices(
         return []
     shifts = np.zeros(n_frames) if rng is None else rng.uniform(-0.5, 0.5, n_frames)
     target_times_s = start_s + (np.arange(n_frames) + 0.5 + shifts) / n_frames * (end_s - start_s)  # (n_frames,)
-    sample_times_s = np.asarray(times_s)  # (T,)
-    right = np.searchsorted(sample_times_s, target_times_s).clip(1, max(len(sample_times_s) - 1, 1))
-    last = len(sample_times_s) - 1
-    is_left_nearer = target_times_s - sample_times_s[right - 1] <= sample_times_s[right.clip(max=last)] - target_times_s
-    return sorted({int(index) for index in np.where(is_left_nearer, right - 1, right).clip(0, last)})
+    distances_s = np.abs(np.asarray(times_s) - target_times_s[:, None])  # (n_frames, T)
+    return sorted(set(distances_s.argmin(axis=1).tolist()))
 
 
 def pick_samples(clip: PreparedClip, spec: InputSpec, rng: np.random.Generator | None = None) -> list[FaceSample]:

@@ -131,24 +131,28 @@ def make_clip(
     *,
     clip_id: str,
     path: Path,
-    split: str | None,
-    problem: str | None,
+    split: str = "",
     audio_path: Path | None = None,
+    problem: str | None = None,
 ) -> Clip:
-    """Return the clip of a row; columns outside ``layout_columns``, labels, person and stimulus become attributes."""
+    """Return the clip of a row; columns outside ``layout_columns``, labels, person and stimulus become attributes.
+
+    ``split`` is the cell with the split. ``problem`` is more important than problems in the cells.
+    """
+    split_name, split_problem = parse_split(split)
     cells = {key.lower(): value for key, value in row.items()}
     values, label_problem = parse_labels(row, labels)
     reserved = {name.lower() for name in (*labels, *layout_columns, "person", "stimulus")}
     return Clip(
         clip_id=clip_id,
         path=path,
-        split=split,
+        split=split_name,
         person=cells.get("person") or None,
         stimulus=cells.get("stimulus") or None,
         labels=values,
         audio_path=audio_path,
         attributes={key: value for key, value in row.items() if key.lower() not in reserved},
-        problem=(problem or label_problem) if clip_id.strip("[]") else "empty id",
+        problem=(problem or split_problem or label_problem) if clip_id.strip("[]") else "empty id",
     )
 
 
@@ -202,7 +206,6 @@ def clip_from_row(root: Path, row: Mapping[str, str], labels: tuple[str, ...]) -
     def locate(name: str) -> Path:
         return choose_media([root / name, root / name.replace("\\", "/")])  # a table written on Windows
 
-    split, problem = parse_split(row.get("split", ""))
     audio = row.get("audio")
     return make_clip(
         row,
@@ -210,8 +213,7 @@ def clip_from_row(root: Path, row: Mapping[str, str], labels: tuple[str, ...]) -
         COLUMNS,
         clip_id=row["path"],
         path=locate(row["path"]),
-        split=split,
-        problem=problem,
+        split=row.get("split", ""),
         audio_path=locate(audio) if audio else None,
     )
 
@@ -224,7 +226,7 @@ def check_output_table(out: Path) -> None:
 
 
 def write_listing(out: Path, clips: Sequence[Clip], labels: Sequence[str]) -> None:
-    """Write a table that :func:`read_own` reads; paths inside its folder are relative."""
+    """Write a table that :func:`read_table` reads; paths inside its folder are relative."""
 
     def relative(path: Path | None) -> str:
         path, folder = path and path.resolve(), out.parent.resolve()

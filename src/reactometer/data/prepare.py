@@ -6,7 +6,7 @@ import json
 import re
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from hashlib import sha256
 from pathlib import Path
@@ -32,7 +32,7 @@ from reactometer.data.cache import (
 from reactometer.data.datasets import read_dataset
 from reactometer.data.splits import with_splits
 from reactometer.errors import ConfigError, MediaError, require
-from reactometer.io import PART, clear_leftovers
+from reactometer.io import PART
 from reactometer.machine import default_workers
 from reactometer.media.audio import is_audible, read_waveform
 from reactometer.media.faces import encode_crop, load_detector
@@ -43,6 +43,8 @@ from reactometer.workers.decoder import READ_ERRORS, error_message
 from reactometer.workers.pool import run_jobs
 
 IMAGE_ENDINGS = (".jpg", ".jpeg", ".png", ".bmp", ".webp")
+
+LOCK = "preparing.lock"
 
 CROP_RATE_HZ = 2.0
 """Assumed crops per second: about that of MuSe-2022's ``Faces/`` (MTCNN, at most 30 per clip)."""
@@ -119,19 +121,20 @@ def prepare(
     claim_folder(folder)
     clips = with_splits(manifest.clips)
     workers = workers or default_workers()
-    with ThreadPoolExecutor(workers) as threads:
-        jobs = list(threads.map(partial(_make_job, folder / "clips", settings), clips))
-        rows = list(threads.map(_prepared_row, jobs))
-    pending = [index for index, row in enumerate(rows) if row is None]  # no process is started if all are ready
-    with progress_bar("preparing", len(jobs), progress, len(jobs) - len(pending)) as advance:
-        for i, row in run_jobs(_prepare_one, [jobs[index] for index in pending], workers, _crashed_row):
-            rows[pending[i]] = row
-            advance()
-    prepared = PreparedSet(folder, manifest.labels, settings, tuple(row for row in rows if row))
-    write_index(prepared)
-    current = {row.file for row in prepared.rows}
-    outdated = (file for file in (folder / "clips").glob("*.npz") if file not in current)
-    clear_leftovers((*folder.rglob(f"*{PART}"), *outdated))  # recent files may belong to another run
+    with FileLock(folder / "clips" / LOCK):  # other processes wait
+        with ThreadPoolExecutor(workers) as threads:
+            files = list(threads.map(partial(_output_file, folder / "clips", settings), clips))
+            rows = list(threads.map(_prepared_row, clips, files))
+        pending = [index for index, row in enumerate(rows) if row is None]  # no process is started if all are ready
+        jobs = [(clips[index], files[index]) for index in pending]
+        with progress_bar("preparing", len(rows), progress, len(rows) - len(jobs)) as advance:
+            for i, row in run_jobs(partial(_prepare_clip, settings), jobs, workers, _crashed_row):
+                rows[pending[i]] = row
+                advance()
+        prepared = PreparedSet(folder, manifest.labels, settings, tuple(row for row in rows if row))
+        write_index(prepared)
+        for file in {*(folder / "clips").glob("*.npz"), *(folder / "clips").glob(f".*{PART}")} - set(files):
+            file.unlink()
     return prepared
 
 
@@ -149,25 +152,18 @@ def open_data(config: DataConfig, settings: PrepareConfig | None = None, *, prog
         return open_prepared(data)
     face, voice = config.face_features, config.voice_features
     folder = config.cache or default_folder(data, face, voice)
-    claim_folder(folder)
-    with FileLock(folder / "clips" / "preparing.lock"):  # other training processes wait
-        if face or voice:
-            require("pandas", extra="evaluate")
-            from reactometer.data.feature_tables import prepare_features  # here, because importing pandas is slow
-
-            return prepare_features(data, folder, face=face, voice=voice, labels=labels, progress=progress)
+    if not (face or voice):
         return prepare(data, folder, settings=settings, labels=labels, votes=config.votes, progress=progress)
+    require("pandas", extra="evaluate")
+    from reactometer.data.feature_tables import prepare_features  # here, because importing pandas is slow
+
+    claim_folder(folder)
+    with FileLock(folder / "clips" / LOCK):  # other training processes wait
+        return prepare_features(data, folder, face=face, voice=voice, labels=labels, progress=progress)
 
 
-@dataclass(frozen=True)
-class _Job:
-    clip: Clip
-    file: Path
-    settings: PrepareConfig
-
-
-def _make_job(folder: Path, settings: PrepareConfig, clip: Clip) -> _Job:
-    """Build the job of a clip; the file's name has a hash of all inputs, so that no file is overwritten.
+def _output_file(folder: Path, settings: PrepareConfig, clip: Clip) -> Path:
+    """Return the file of a prepared clip; its name has a hash of all inputs, so that no file is overwritten.
 
     The files of an earlier index stay valid until another preparation is complete and replaces the index.
     """
@@ -177,36 +173,35 @@ def _make_job(folder: Path, settings: PrepareConfig, clip: Clip) -> _Job:
     inputs = [FORMAT, clip.split, clip.clip_id, settings.model_dump(), files]
     digest = sha256(json.dumps(inputs).encode()).hexdigest()[:12]
     slug = re.sub(r"[^A-Za-z0-9]+", "-", clip.clip_id).strip("-")[-40:]
-    return _Job(clip, folder / f"{slug}-{digest}.npz", settings)
+    return folder / f"{slug}-{digest}.npz"
 
 
-def _prepared_row(job: _Job) -> PreparedRow | None:
+def _prepared_row(clip: Clip, file: Path) -> PreparedRow | None:
     """Return the row of a clip that is prepared or unusable; ``None`` for a clip to prepare."""
-    if job.clip.problem:
-        return PreparedRow(job.clip)
-    counts = read_counts(job.file)
-    return None if counts is None else PreparedRow(job.clip, job.file, **counts)
+    if clip.problem:
+        return PreparedRow(clip)
+    counts = read_counts(file)
+    return None if counts is None else PreparedRow(clip, file, **counts)
 
 
-def _prepare_one(job: _Job) -> PreparedRow:
-    """Prepare one clip in a worker process, unless another run prepared it in the meantime."""
-    clip, settings = job.clip, job.settings
+def _prepare_clip(settings: PrepareConfig, job: tuple[Clip, Path]) -> PreparedRow:
+    """Prepare one clip, given with its output file, in a worker process."""
+    clip, file = job
     try:
-        if row := _prepared_row(job):
-            return row
         if clip.path.is_dir():
             prepared = prepare_crops(clip.path, settings, clip.audio_path)
         else:
             prepared = prepare_clip(clip.path, settings, load_detector(settings.detector), clip.audio_path)
         counts = _counts(prepared)
-        write_clip(job.file, prepared, counts)
-        return PreparedRow(clip, job.file, **counts)
+        write_clip(file, prepared, counts)
+        return PreparedRow(clip, file, **counts)
     except READ_ERRORS as error:
         return PreparedRow(replace(clip, problem=error_message(error)))
 
 
-def _crashed_row(job: _Job) -> PreparedRow:
-    return PreparedRow(replace(job.clip, problem=f"{job.clip.path}: the decoder crashed; re-encode the file"))
+def _crashed_row(job: tuple[Clip, Path]) -> PreparedRow:
+    clip, _ = job
+    return PreparedRow(replace(clip, problem=f"{clip.path}: the decoder crashed; re-encode the file"))
 
 
 def _counts(clip: PreparedClip) -> dict[str, Any]:

@@ -128,7 +128,7 @@ def split(
         ConfigError: an unknown key, or shares without train clips.
         DataError: clips without a person or a stimulus, or no disjoint split exists.
         OutputError: ``out`` exists already, or is no CSV.
-        MissingPackageError: SciPy is not installed.
+        ReactometerError: SciPy is not installed.
     """
     require("scipy", extra="evaluate")
     out = Path(out)

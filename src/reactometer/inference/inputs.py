@@ -19,12 +19,10 @@ from reactometer.data.inputs import (
     MediaReader,
     decode_frame,
     pick_samples,
-    split_parts,
     to_item,
 )
 from reactometer.inference.checkpoint import LoadedModel
 from reactometer.inference.runtime import Networks
-from reactometer.terminal import progress_bar
 from reactometer.types import FaceSample, FloatArray, PreparedClip
 
 MAX_CACHED_CROPS = 512
@@ -106,8 +104,7 @@ def encode_split(
     """
     rows = prepared.split(split)
     folder = prepared.folder / FEATURES / digest / split
-    with progress_bar(f"encoding {split}", len(split_parts(rows)), progress) as advance:
-        return write_store(folder, rows, read, sizes, advance)
+    return write_store(folder, rows, read, sizes, f"encoding {split}" if progress else "")
 
 
 def hide(item: Item, *, face: bool = False, voice: bool = False) -> Item:

@@ -47,7 +47,7 @@ class Outputs:
 
         Raises:
             OutputError: an unknown format, one name for several files or faces, or a path that cannot be written.
-            MissingPackageError: a format needs a package that is not installed.
+            ReactometerError: a format needs a package that is not installed.
             ConfigError: the threshold is outside (0, 1].
         """
         check_threshold(self.threshold)

@@ -118,7 +118,7 @@ def check_ending(path: Path | None) -> None:
 
     Raises:
         OutputError: the file extension is not one of ``ENDINGS``.
-        MissingPackageError: pyarrow, which writes Parquet, is not installed.
+        ReactometerError: pyarrow, which writes Parquet, is not installed.
     """
     if path is None:
         return
@@ -134,7 +134,7 @@ def write_table(rows: Sequence[dict[str, Any]], columns: Sequence[str], path: Pa
 
     Raises:
         OutputError: the file extension is unknown, or the file cannot be written.
-        MissingPackageError: pyarrow, which writes Parquet, is not installed.
+        ReactometerError: pyarrow, which writes Parquet, is not installed.
     """
     check_ending(path)
     if path.suffix.lower() == ".parquet":

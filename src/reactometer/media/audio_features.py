@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from functools import lru_cache
 
+import cv2
 import numpy as np
 
 from reactometer.types import SOUND_RATE_HZ, FloatArray
@@ -103,7 +104,7 @@ def voice_contours(waveform: FloatArray) -> tuple[FloatArray, np.ndarray]:
     if n_steps == 0:
         return np.zeros((0, N_CONTOURS), np.float32), np.zeros(0, bool)
     mel = log_mel(waveform)[:: STEP_RATE_HZ // CONTOUR_RATE_HZ]  # (N, M)
-    cepstra = mel @ _cosines()  # (N, 20)
+    cepstra = cv2.dct(mel.astype(np.float64), flags=cv2.DCT_ROWS)[:, :N_CEPSTRA]  # (N, 20)
     loudness = mel.mean(axis=1)  # (N,)
     loudest_size = min(LOUDEST_SIZE, n_steps)
     loudest = np.convolve(loudness, np.full(loudest_size, 1.0 / loudest_size), "valid").max()
@@ -141,10 +142,3 @@ def _pitch(waveform: FloatArray, n_steps: int, hop: int) -> tuple[np.ndarray, np
         best = (autocorrelation[:, min_lag:] - cost).argmax(axis=1) + min_lag  # (n,)
         lag[block], strength[block] = best, autocorrelation[np.arange(len(best)), best].clip(0.0, 1.0)
     return np.log(SOUND_RATE_HZ / lag), strength
-
-
-@lru_cache(maxsize=1)
-def _cosines() -> np.ndarray:
-    """Return the orthonormal discrete cosine transform (type II), (M, 20), as SciPy's ``dct``."""
-    angles = np.pi * (np.arange(MEL_BANDS)[:, None] + 0.5) * np.arange(N_CEPSTRA) / MEL_BANDS
-    return np.cos(angles) * np.sqrt(np.where(np.arange(N_CEPSTRA) == 0, 1.0, 2.0) / MEL_BANDS)

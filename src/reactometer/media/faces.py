@@ -16,15 +16,13 @@ import cv2
 import cv2.data
 import numpy as np
 
-from reactometer.errors import ConfigError, MediaError, WeightsError, suggestion
+from reactometer.errors import MediaError, WeightsError
 from reactometer.media.video import sample_frames
 from reactometer.paths import find_yunet, yunet_on_disk
 from reactometer.types import ByteArray, Detection, FloatArray, Frame
 
 Detector = Callable[[ByteArray], list[Detection]]
 """Maps an (H, W, 3) uint8 RGB frame to its faces, sorted by area times score, largest first."""
-
-DETECTORS = ("auto", "yunet", "haar")
 
 # Detector input: large frames are shrunk; small ones are enlarged and framed, because a face may fill them.
 LARGE_SIDE_PX, SMALL_SIDE_PX, ENLARGED_SIDE_PX = 480, 320, 240
@@ -62,9 +60,7 @@ TURNED_EYE_DISTANCE = 0.30  # closer eyes belong to a turned head, whose size th
 
 
 def resolve_detector_name(name: str) -> str:
-    """Replace "auto" by "yunet", or by "haar" with a warning without YuNet's file. Raise ConfigError."""
-    if name not in DETECTORS:
-        raise ConfigError("unknown face detector", got=repr(name), fix=suggestion(name, DETECTORS))
+    """Replace "auto" by "yunet", or by "haar" with a warning without YuNet's file."""
     if name != "auto":
         return name
     return "yunet" if yunet_on_disk() or _download_yunet() else "haar"
@@ -86,12 +82,7 @@ def _download_yunet() -> bool:
 
 
 def load_detector(name: str = "auto") -> Detector:
-    """Return the face detector of a name in ``DETECTORS``; it is thread-safe.
-
-    Raises:
-        WeightsError: YuNet's weight file is not available.
-        ConfigError: the name is unknown.
-    """
+    """Return the thread-safe face detector "yunet", "haar" or "auto". Raise WeightsError without YuNet's file."""
     return _yunet(find_yunet()) if resolve_detector_name(name) == "yunet" else _haar()
 
 

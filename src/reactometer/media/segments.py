@@ -78,15 +78,14 @@ def stream_windows(
     """
     info = info or probe(path)
     sound_info = probe(audio_path) if audio_path else info
-    clock = _VideoClock(info)
-    faces = track(clock.watch(read_frames(path)))
+    buffer = _WindowBuffer(info, specs, sound_info.has_audio)
+    faces = track(buffer.watch(read_frames(path)))
     sound = read_sound(audio_path or path, info=sound_info) if sound_info.has_audio else iter(())
-    buffer = _WindowBuffer(specs, sound_info.has_audio)
     stream: Iterator[FaceSample | SoundBlock] = heapq.merge(faces, sound, key=_start_of)
     for entry in stream:
-        yield from buffer.complete_until(_start_of(entry), clock.frames_read)
+        yield from buffer.complete_until(_start_of(entry))
         buffer.add(entry)
-    yield from buffer.finish(max(clock.end_s, buffer.sound_end_s), clock.frames_read)
+    yield from buffer.finish()
 
 
 def part_bounds(duration_s: float) -> list[tuple[float, float]]:
@@ -119,33 +118,30 @@ def _start_of(entry: FaceSample | SoundBlock) -> float:
     return entry.time_s if isinstance(entry, FaceSample) else entry.start_s
 
 
-@dataclass
-class _VideoClock:
-    """Counter of frames, with the end of the last frame."""
-
-    info: MediaInfo
-    frames_read: int = 0
-    end_s: float = 0.0
-    _last_s: float | None = None
-
-    def watch(self, frames: Iterator[Frame]) -> Iterator[Frame]:
-        for frame in frames:
-            check_gap(self.info.path, "video", self.end_s, frame.time_s)
-            duration_s = 1.0 / (self.info.rate_hz or 25.0) if self._last_s is None else frame.time_s - self._last_s
-            self.frames_read, self._last_s = self.frames_read + 1, frame.time_s
-            self.end_s = frame.time_s + max(duration_s, 0.0)
-            yield frame
-
-
 class _WindowBuffer:
-    """Buffer of the samples and sound that incomplete windows need."""
+    """Buffer of the samples and sound that incomplete windows need, with the end of the video and of the sound."""
 
-    def __init__(self, specs: Sequence[WindowSpec], has_sound: bool) -> None:
+    def __init__(self, info: MediaInfo, specs: Sequence[WindowSpec], has_sound: bool) -> None:
+        self.info = info
+        self.frames_read = 0
+        self.video_end_s = 0.0
         self.next_window = dict.fromkeys(specs, 0)
         self.has_sound = has_sound
         self.faces: deque[FaceSample] = deque()
         self.blocks: deque[SoundBlock] = deque()
         self.sound_end_s = 0.0
+
+    def watch(self, frames: Iterator[Frame]) -> Iterator[Frame]:
+        """Pass frames on; count them, and note the end of the last frame, which lasts as long as the one before."""
+        duration_s = 1.0 / (self.info.rate_hz or 25.0)
+        last_s = None
+        for frame in frames:
+            check_gap(self.info.path, "video", self.video_end_s, frame.time_s)
+            duration_s = duration_s if last_s is None else frame.time_s - last_s
+            last_s = frame.time_s
+            self.frames_read += 1
+            self.video_end_s = frame.time_s + duration_s
+            yield frame
 
     def add(self, entry: FaceSample | SoundBlock) -> None:
         if isinstance(entry, FaceSample):
@@ -154,28 +150,29 @@ class _WindowBuffer:
             self.blocks.append(entry)
             self.sound_end_s = entry.start_s + len(entry.samples) / SOUND_RATE_HZ
 
-    def complete_until(self, end_s: float, frames_read: int) -> Iterator[tuple[WindowSpec, PreparedClip]]:
+    def complete_until(self, end_s: float) -> Iterator[tuple[WindowSpec, PreparedClip]]:
         """Yield the windows that end at or before ``end_s``, the time of the newest entry."""
         for spec in self.next_window:
             while (start_s := self._start_s(spec)) + spec.length_s <= end_s:
-                yield spec, self._window(start_s, start_s + spec.length_s, frames_read)
+                yield spec, self._window(start_s, start_s + spec.length_s)
                 self.next_window[spec] += 1
         self._forget(min(map(self._start_s, self.next_window)))
 
-    def finish(self, end_s: float, frames_read: int) -> Iterator[tuple[WindowSpec, PreparedClip]]:
+    def finish(self) -> Iterator[tuple[WindowSpec, PreparedClip]]:
         """Yield the remaining windows with new content."""
-        yield from self.complete_until(end_s, frames_read)
+        end_s = max(self.video_end_s, self.sound_end_s)
+        yield from self.complete_until(end_s)
         for spec, index in self.next_window.items():
             covered_s = self._start_s(spec) - spec.hop_s + spec.length_s
             if index == 0 or covered_s < end_s - MIN_NEW_CONTENT_S:
-                yield spec, self._window(self._start_s(spec), end_s, frames_read)
+                yield spec, self._window(self._start_s(spec), end_s)
 
     def _start_s(self, spec: WindowSpec) -> float:
         return self.next_window[spec] * spec.hop_s if self.next_window[spec] else 0.0
 
-    def _window(self, start_s: float, end_s: float, frames_read: int) -> PreparedClip:
+    def _window(self, start_s: float, end_s: float) -> PreparedClip:
         samples = tuple(sample for sample in self.faces if start_s <= sample.time_s < end_s)
-        return PreparedClip(start_s, end_s, samples, self._waveform(start_s, end_s), frames_read)
+        return PreparedClip(start_s, end_s, samples, self._waveform(start_s, end_s), self.frames_read)
 
     def _waveform(self, start_s: float, end_s: float) -> FloatArray | None:
         if not self.has_sound:

@@ -128,11 +128,10 @@ def _centre(face: Detection) -> tuple[float, float]:
 
 def box_distance(face: Detection, other: Detection) -> float:
     """Return the distance of the boxes' centres in sizes of the larger box; infinite if the sizes differ too much."""
-    (x, y, width, height), (other_x, other_y, other_width, other_height) = face.box, other.box
-    smaller, larger = sorted((math.sqrt(width * height), math.sqrt(other_width * other_height)))
+    smaller, larger = sorted(math.sqrt(box[2] * box[3]) for box in (face.box, other.box))
     if larger > MAX_SIZE_RATIO * smaller:
         return math.inf
-    return math.hypot(x + width / 2 - other_x - other_width / 2, y + height / 2 - other_y - other_height / 2) / larger
+    return math.dist(_centre(face), _centre(other)) / larger
 
 
 def reach_after(unseen_s: float) -> float:

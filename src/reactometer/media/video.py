@@ -34,12 +34,11 @@ CONTAINERS = (
     "ogg,mp3,wav,w64,aiff,au,caf,flac,aac,ac3,eac3,amr,ape,tta,wv,voc"
 )
 
-VIDEO_ENDINGS = (
+MEDIA_ENDINGS = (
     *(".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".mpg", ".mpeg", ".ts", ".mts", ".m2ts", ".3gp", ".wmv", ".asf"),
     *(".flv", ".ogv", ".mxf", ".gif"),
+    *(".wav", ".mp3", ".m4a", ".aac", ".flac", ".ogg", ".oga", ".opus", ".wma", ".aif", ".aiff"),
 )
-SOUND_ENDINGS = (".wav", ".mp3", ".m4a", ".aac", ".flac", ".ogg", ".oga", ".opus", ".wma", ".aif", ".aiff")
-MEDIA_ENDINGS = (*VIDEO_ENDINGS, *SOUND_ENDINGS)
 """Endings of the media files in a folder; explicitly named files may have any ending."""
 
 
@@ -82,7 +81,7 @@ def probe(path: Path) -> MediaInfo:
         if stream is None:
             sound = container.streams.audio[0]
             zero_s = float((sound.start_time or 0) * (sound.time_base or 0))
-            return MediaInfo(path, duration_s, has_video=False, has_audio=has_audio, zero_s=zero_s)
+            return MediaInfo(path, duration_s, has_video=False, has_audio=True, zero_s=zero_s)
         width_px, height_px, zero_s = _probe_first_frame(path, container, stream)
         return MediaInfo(
             path,

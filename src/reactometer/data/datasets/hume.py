@@ -14,7 +14,6 @@ from reactometer.data.manifest import (
     parse_split,
     read_rows,
 )
-from reactometer.types import Clip
 
 ABAW5_TABLE = "data_info.csv"
 ABAW5_COLUMNS = ("File_ID", "Split", "Age", "Country", "Person", "Stimulus")
@@ -31,8 +30,7 @@ def read_abaw5(root: Path, label_set: str | Sequence[str] | None) -> Manifest:
     clips = []
     for row in rows:
         name = _bare(row["File_ID"])
-        split, problem = _split(row["Split"])
-        folder = root / (split or "")
+        folder = root / (parse_split(row["Split"])[0] or "")
         wav = folder / "wav" / f"{name}.wav"
         clip = make_clip(
             row,
@@ -40,8 +38,7 @@ def read_abaw5(root: Path, label_set: str | Sequence[str] | None) -> Manifest:
             ("File_ID", "Split"),
             clip_id=f"[{name}]",
             path=folder / "mp4" / f"{name}.mp4",
-            split=split,
-            problem=problem,
+            split=row["Split"],
             audio_path=wav if wav.is_file() else None,
         )
         clips.append(clip)
@@ -61,9 +58,7 @@ def read_muse(root: Path, label_set: str | Sequence[str] | None) -> Manifest:
     clips = []
     for cells in (list(line.values()) for line in read_rows(partition_table)):
         name = _bare(cells[0])
-        split, problem = _split(cells[-1])
-        if name not in row_by_id and split != "test":
-            problem = problem or f"no labels ({labels_table.name} has no row for this id)"
+        is_unlabelled = name not in row_by_id and parse_split(cells[-1])[0] in ("train", "val")
         videos = [root / folder / f"{name}.mp4" for folder in ("mp4", "raw", "video")]
         sounds = [root / folder / f"{name}.wav" for folder in ("wav", "audio", "raw/wav")]
         clip = make_clip(
@@ -72,9 +67,9 @@ def read_muse(root: Path, label_set: str | Sequence[str] | None) -> Manifest:
             (id_column,),
             clip_id=f"[{name}]",
             path=choose_media([root / "feats" / "Faces" / name, *videos]),
-            split=split,
-            problem=problem,
+            split=cells[-1],
             audio_path=next((path for path in sounds if path.is_file()), None),
+            problem=f"no labels ({labels_table.name} has no row for this id)" if is_unlabelled else None,
         )
         clips.append(clip)
     return Manifest(labels, mark_duplicates(clips))
@@ -91,24 +86,15 @@ def read_emi(root: Path, label_set: str | Sequence[str] | None) -> Manifest:
     rows["val"] = read_rows(val, ("Filename", *labels))
     if test.is_file():
         rows["test"] = read_rows(test, ("Filename",))
-    clips = [_emi_clip(root, row, labels, split) for split, split_rows in rows.items() for row in split_rows]
+    clips = []
+    for split, split_rows in rows.items():
+        for row in split_rows:
+            name = row["Filename"]
+            path = choose_media([root / folder / f"{_bare(name)}.mp4" for folder in ("raw", "mp4")])
+            clips.append(make_clip(row, labels, ("Filename",), clip_id=name, path=path, split=split))
     return Manifest(labels, mark_duplicates(clips))
-
-
-def _emi_clip(root: Path, row: dict[str, str], labels: tuple[str, ...], split: str) -> Clip:
-    name = row["Filename"]
-    path = choose_media([root / folder / f"{_bare(name)}.mp4" for folder in ("raw", "mp4")])
-    return make_clip(row, labels, ("Filename",), clip_id=name, path=path, split=split, problem=None)
 
 
 def _bare(cell: str) -> str:
     """Return the name of a clip's files: its id without brackets and ending."""
     return cell.strip("[]").removesuffix(".mp4")
-
-
-def _split(cell: str) -> tuple[str | None, str | None]:
-    """Return the split, which these datasets must name, and the problem, if any."""
-    split, problem = parse_split(cell)
-    if split is None and problem is None:
-        problem = "no split (got an empty cell; expected train, val or test)"
-    return split, problem
