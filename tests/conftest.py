@@ -78,11 +78,11 @@ def excerpt(simulated: Path, tmp_path: Path) -> Callable[..., Path]:
 
     def excerpt(train: int = 0, val: int = 0, test: int = 0) -> Path:
         """A data set of the first so many clips of each split, to be changed at will."""
-        header, *lines = (simulated / "data_info.csv").read_text(encoding="utf-8").splitlines()
+        header, *all_lines = (simulated / "data_info.csv").read_text(encoding="utf-8").splitlines()
         lines, folder = [header], tmp_path / "data"
         for split, count in (("train", train), ("val", val), ("test", test)):
             (folder / split / "mp4").mkdir(parents=True)
-            for line in [line for line in lines if line.split(",")[1].lower() == split][:count]:
+            for line in [line for line in all_lines if line.split(",")[1].lower() == split][:count]:
                 name = Path(split, "mp4", line.split(",")[0].strip("[]") + ".mp4")
                 shutil.copy(simulated / name, folder / name)
                 lines.append(line)
