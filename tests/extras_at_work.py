@@ -32,10 +32,10 @@ from reactometer.types import Clip
 from pathlib import Path
 
 files = sorted(simulate(Path("data"), n_clips=6, duration_s=1.5, workers=1).rglob("*.mp4"))
-labels = [tuple((place + 2 * label) % 7 / 7 for label in range(6)) for place in range(6)]
+labels = [tuple((index + 2 * label) % 7 / 7 for label in range(6)) for index in range(6)]
 write_listing(Path("data/clips.csv"), [Clip(f.name, f, "val", labels=known) for f, known in zip(files, labels)], BASIC)
-found = evaluate(STARTER, "data/clips.csv", split="val", n_resamples=100, out="scores", progress=False)
-assert found.metrics.n_clips == 6 and Path("scores/reliability.png").is_file()
+evaluation = evaluate(STARTER, "data/clips.csv", split="val", n_resamples=100, out="scores", progress=False)
+assert evaluation.metrics.n_clips == 6 and Path("scores/reliability.png").is_file()
 draw_timeline(*predict(files[:1], progress=False), Path("timeline.png"))
 """
 PARQUET = """

@@ -1,4 +1,4 @@
-"""The golden numbers: what this version says of fixed inputs, kept in tests/golden and compared by test_golden.py.
+"""The golden numbers: results of this version on fixed inputs, stored in tests/golden and compared by test_golden.py.
 
     python tests/golden_numbers.py            # compares; exit status 1 where one is beyond its tolerance
     python tests/golden_numbers.py --write    # keeps what has changed, and says what CHANGELOG.md must tell of it
@@ -79,23 +79,23 @@ def formulas() -> Numbers:
 
 
 def drawn() -> Numbers:
-    """Of drawn people, found by the detector that comes with OpenCV."""
-    found: Numbers = {}
+    """Numbers of synthetic faces with the Haar detector."""
+    numbers: Numbers = {}
     with tempfile.TemporaryDirectory() as folder:
         for number in DRAWN_CLIPS:
             frames, waveform = render_clip(clip_plan(number))
             file = write(Path(folder, f"{number}.mkv"), frames, waveform)
-            found |= _of_sound(str(number), np.concatenate([waveform, np.zeros(1600, np.float32)]))
-            found |= _of_file(str(number), file, "haar", window_s=1.0, hop_s=0.5)
-    return found
+            numbers |= _of_sound(str(number), np.concatenate([waveform, np.zeros(1600, np.float32)]))
+            numbers |= _of_file(str(number), file, "haar", window_s=1.0, hop_s=0.5)
+    return numbers
 
 
 def real() -> Numbers:
     """Of real clips, as ``predict`` reads them where YuNet is at hand."""
-    found: Numbers = {}
+    numbers: Numbers = {}
     for name in (*REAL_CLIPS, *REAL_VOICES):
-        found |= _of_file(Path(name).stem, SHARED / name, "yunet", window_s=2.0, hop_s=1.0)
-    return found
+        numbers |= _of_file(Path(name).stem, SHARED / name, "yunet", window_s=2.0, hop_s=1.0)
+    return numbers
 
 
 def _of_file(name: str, file: Path, detector: str, window_s: float, hop_s: float) -> Numbers:
@@ -126,7 +126,7 @@ def _of_file(name: str, file: Path, detector: str, window_s: float, hop_s: float
 
 
 def _of_crops(name: str, file: Path, settings: PrepareConfig, detector: str) -> Numbers:
-    """Where faces are, and the mean of all crops in six by six places of three colours, grey levels."""
+    """Positions of faces, and the mean grey level of all crops in 6 x 6 cells and three colours."""
     samples = prepare_clip(file, settings, load_detector(detector)).samples
     crops = [decode_crop(sample.crop_jpeg) for sample in samples if sample.crop_jpeg]
     coarse = [cv2.resize(crop.astype(np.float32), (6, 6), interpolation=cv2.INTER_AREA) for crop in crops]
@@ -147,23 +147,23 @@ def _of_sound(name: str, waveform: FloatArray) -> Numbers:
 
 def _scores() -> Numbers:
     """Metrics, intervals, tests, curves and conformal widths of 40 clips of 10 people, made of sines."""
-    places, labels = np.arange(40.0)[:, None], ("Joy", "Fear", "Awe")
-    truth = 0.5 + 0.4 * np.sin(places * [0.7, 1.1, 1.3])
-    guess = 0.5 + 0.2 * np.sin(places * [0.7, 1.1, 1.3] + [0.4, 0.9, 2.0]) + 0.1 * np.cos(places * 2.9)
-    other, people = 0.9 * guess + 0.1 * np.cos(places * [0.3, 1.7, 2.3]), [f"p{place % 10}" for place in range(40)]
+    indices, labels = np.arange(40.0)[:, None], ("Joy", "Fear", "Awe")
+    truth = 0.5 + 0.4 * np.sin(indices * [0.7, 1.1, 1.3])
+    guess = 0.5 + 0.2 * np.sin(indices * [0.7, 1.1, 1.3] + [0.4, 0.9, 2.0]) + 0.1 * np.cos(indices * 2.9)
+    other, people = 0.9 * guess + 0.1 * np.cos(indices * [0.3, 1.7, 2.3]), [f"p{index % 10}" for index in range(40)]
     by_person = Resampling("person", people, 500)
     intervals = bootstrap_metrics(truth, guess, labels, by_person)
     paired = compare_paired(truth, guess, other, labels, by_person)
     reliability = measure_reliability(truth, guess, labels, by_person)
     curve = fit_isotonic_map(guess[:, 0], truth[:, 0])
     return {
-        "scores/intervals": _flat([[own.value, own.low, own.high] for own in intervals.mean.values() if own]),
+        "scores/intervals": _flat([[item.value, item.low, item.high] for item in intervals.mean.values() if item]),
         **{
-            f"scores/{kind}": _flat([[own.value, own.low, own.high] for own in each if own])
+            f"scores/{kind}": _flat([[item.value, item.low, item.high] for item in each if item])
             for kind, each in intervals.by_label.items()
         },
-        "scores/paired": _flat([(own.interval.value, own.interval.low, own.p) for own in paired.differences]),
-        "scores/slopes": _flat([(own.slope.value, own.slope.high) for own in reliability if own.slope]),
+        "scores/paired": _flat([(item.interval.value, item.interval.low, item.p) for item in paired.differences]),
+        "scores/slopes": _flat([(item.slope.value, item.slope.high) for item in reliability if item.slope]),
         "scores/widths": [
             *conformal_half_widths(truth - guess, 0.9),
             *conformal_half_widths(truth - guess, 0.8, people),
@@ -243,17 +243,17 @@ def fingerprint() -> str:
     return sha256(b"".join(file.read_bytes() for file in sorted(FOLDER.glob("*.json")))).hexdigest()[:12]
 
 
-def told() -> list[tuple[int, str]]:
+def changelog_entries() -> list[tuple[int, str]]:
     """The lines "Numbers N (`FINGERPRINT`)" of CHANGELOG.md, from top to bottom."""
-    found = re.findall(r"Numbers (\d+) \(`([0-9a-f]{12})`\)", CHANGELOG.read_text(encoding="utf-8"))
-    return [(int(number), own) for number, own in found]
+    entries = re.findall(r"Numbers (\d+) \(`([0-9a-f]{12})`\)", CHANGELOG.read_text(encoding="utf-8"))
+    return [(int(number), digest) for number, digest in entries]
 
 
 def main() -> None:
     """Compare, or write."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--write", action="store_true")
-    asked, beyond = parser.parse_args(), False
+    arguments, beyond = parser.parse_args(), False
     for name, make in MAKERS.items():
         if make is real and not SHARED.is_dir():
             print(f"real: left as it is, since the test data is not at {SHARED}")
@@ -271,12 +271,12 @@ def main() -> None:
             print(f"{name} {kind}: {told_of}{', beyond it' if difference > 1.0 else ''}")
         changed = {key for key, difference in apart.items() if difference > 1.0}
         beyond |= bool(changed)
-        if asked.write and changed:  # what is within its tolerance stays as it was, on whatever machine
+        if arguments.write and changed:  # what is within its tolerance stays as it was, on whatever machine
             _write(name, {key: now[key] if key in changed else golden[key] for key in now})
-    if asked.write and (not told() or told()[0][1] != fingerprint()):
-        number = 1 + max((number for number, _ in told()), default=0)
+    if arguments.write and (not changelog_entries() or changelog_entries()[0][1] != fingerprint()):
+        number = 1 + max((number for number, _ in changelog_entries()), default=0)
         print(f"CHANGELOG.md needs a line above older ones, with what changed: Numbers {number} (`{fingerprint()}`)")
-    sys.exit(beyond and not asked.write)
+    sys.exit(beyond and not arguments.write)
 
 
 if __name__ == "__main__":

@@ -21,9 +21,9 @@ from reactometer.evaluation.metrics import measure
 from reactometer.evaluation.bootstrap import Resampling, bootstrap_metrics
 draws = np.random.default_rng(0)
 truth = draws.random((50, 2)); guess = (truth + draws.normal(0, .1, truth.shape))
-own = bootstrap_metrics(truth, guess, ["a", "b"], resampling=Resampling(n_resamples=200)).by_label["rmse"]
-told = measure(truth, guess, ["a", "b"]).as_json()["rmse"]
-print(json.dumps([list(told.values()), [[one.low, one.value, one.high] for one in own],
+intervals = bootstrap_metrics(truth, guess, ["a", "b"], resampling=Resampling(n_resamples=200)).by_label["rmse"]
+values = measure(truth, guess, ["a", "b"]).as_json()["rmse"]
+print(json.dumps([list(values.values()), [[one.low, one.value, one.high] for one in intervals],
                   np.sqrt(((truth - guess) ** 2).mean(0)).tolist()]))
 """
 
@@ -62,10 +62,10 @@ def _with_example(name: str, code: str, folder: Path, *arguments: str) -> Any:
 
 
 def test_a_metric_is_added_in_two_files(tmp_path: Path) -> None:
-    told, intervals, expected = _with_example("metric", METRIC, tmp_path)
-    assert told == pytest.approx(expected)
-    for (low, value, high), own in zip(intervals, expected, strict=True):
-        assert value == pytest.approx(own)
+    values, intervals, expected = _with_example("metric", METRIC, tmp_path)
+    assert values == pytest.approx(expected)
+    for (low, value, high), expected_value in zip(intervals, expected, strict=True):
+        assert value == pytest.approx(expected_value)
         assert low < value < high
 
 

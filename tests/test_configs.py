@@ -24,7 +24,7 @@ def test_each_is_in_the_package_by_its_name(tmp_path: Path, monkeypatch: pytest.
     assert load_config("resnet50") == load_config(CONFIGS / "resnet50.toml")
     assert load_config(Path("small/resnet50")) == load_config(CONFIGS / "small" / "resnet50.toml")
     (tmp_path / "resnet50").write_text("[training]\nepochs = 7\n", encoding="utf-8")
-    assert load_config("resnet50").training.epochs == 7  # a file of one's own is meant where there is one
+    assert load_config("resnet50").training.epochs == 7  # an existing file precedes a packaged configuration
     with pytest.raises(ConfigError, match=r"configs/resnet5\.toml.*'resnet50'"):
         load_config("configs/resnet5.toml")
 

@@ -67,14 +67,15 @@ def clip(tmp_path: Path) -> PreparedRow:
         FaceSample(float(time), FrameState.FACE, (1.0, 2.0, 3.0, 4.0), 0.5, b"crop %d" % time) for time in range(3)
     ]
     made = PreparedClip(0.0, 3.0, tuple(samples), (np.arange(40) / 32767).astype(np.float32), 9)
-    write_clip(tmp_path / "clip.npz", made, {"b": 2})
+    write_clip(tmp_path / "clip.npz", made)
     return PreparedRow(Clip("clip", tmp_path / "clip.mp4"), tmp_path / "clip.npz")
 
 
 def test_a_prepared_clip(clip: PreparedRow) -> None:
     def read() -> tuple[Any, ...]:
-        own = load_clip(clip)
-        return own.samples, own.start_s, own.end_s, own.frames_read, own.waveform is not None and own.waveform.tolist()
+        loaded = load_clip(clip)
+        sound = loaded.waveform is not None and loaded.waveform.tolist()
+        return loaded.samples, loaded.start_s, loaded.end_s, loaded.frames_read, sound
 
     assert clip.file is not None
     _never_otherwise(clip.file, read, DataError, count=300)
@@ -100,9 +101,9 @@ def test_features(clip: PreparedRow, tmp_path: Path) -> None:
     parts, folder = split_parts(rows), tmp_path / "store"
 
     def read() -> list[Any]:
-        found = write_store(folder, rows, _item, {"face": 4, "voice": 2})
-        items = [found(rows[part.index], part) for part in parts]
-        return [[own.frames.tolist(), own.times_s.tolist(), own.voice.tolist()] for own in items]
+        store = write_store(folder, rows, _item, {"face": 4, "voice": 2})
+        items = [store(rows[part.index], part) for part in parts]
+        return [[item.frames.tolist(), item.times_s.tolist(), item.voice.tolist()] for item in items]
 
     whole = read()
     _cut_is_refused(sorted(folder.glob("*.safetensors"))[0], read, DataError)
@@ -111,13 +112,13 @@ def test_features(clip: PreparedRow, tmp_path: Path) -> None:
 
 
 def test_the_checkpoint_of_a_training(tmp_path: Path) -> None:
-    """PyTorch's own reading takes other numbers for what was written: it does not look at the archive's sums."""
+    """PyTorch reads damaged numbers, because it does not verify the checksums of the archive."""
     file = tmp_path / "last.ckpt"
     _AtomicCheckpointIO().save_checkpoint({"weights": torch.arange(50.0), "epoch": 3}, file)
 
     def read() -> tuple[Any, ...]:
-        found = read_checkpoint(file)
-        return found["weights"].tolist(), found["epoch"]
+        checkpoint = read_checkpoint(file)
+        return checkpoint["weights"].tolist(), checkpoint["epoch"]
 
     _never_otherwise(file, read, OutputError)
     file.write_bytes(file.read_bytes()[:-30])
@@ -133,9 +134,15 @@ def test_the_files_of_a_model(name: str, tmp_path: Path) -> None:
     def read() -> tuple[Any, ...]:
         loaded = load_model(folder, "cpu")
         load_network(folder)
-        own = loaded.uncertainty
-        assert own is not None
-        return dict(loaded.description), own.by_modalities, own.fitted_on, own.ood_threshold, own.recalibration
+        uncertainty = loaded.uncertainty
+        assert uncertainty is not None
+        return (
+            dict(loaded.description),
+            uncertainty.by_modalities,
+            uncertainty.fitted_on,
+            uncertainty.ood_threshold,
+            uncertainty.recalibration,
+        )
 
     _never_otherwise(folder / name, read, ModelError, count=24)
     for description in ("model.json", "uncertainty.json"):

@@ -1,4 +1,4 @@
-"""Run every code block of the documentation with Sybil: page by page, in order, each page in a folder of its own.
+"""Run every code block of the documentation with Sybil: page by page, in order, each page in another folder.
 
 A block below ``<!-- not run: reason -->`` is skipped. The commands of all blocks, skipped ones too, must parse.
 """
@@ -46,7 +46,7 @@ REPLACED = {  # text of a page -> what a test has the time for, or can do
     "training.epochs=1",
     "training.precision=bf16-mixed": "",
     "pip install ": "true ",
-    "reactometer push": "reactometer push --help #",  # its own tests push, to a server of theirs
+    "reactometer push": "reactometer push --help #",  # tests of push use a local server
     "http://127.0.0.1:8000": "$SERVICE",
     "--port 8000": "--port $PORT",
     "6379": str(free_port()),
@@ -60,10 +60,10 @@ class NotRun(SkipParser):
 
     def __call__(self, document: Document) -> Iterable[Region]:
         """Yield one region per comment."""
-        for found in self.lexers(document):
-            reason = found.lexemes["arguments"].strip()
+        for directive in self.lexers(document):
+            reason = directive.lexemes["arguments"].strip()
             assert len(reason) > 10, f"{document.path}: a block that is not run needs a reason"
-            yield Region(found.start, found.end, ("next", repr(reason)), self.skipper)
+            yield Region(directive.start, directive.end, ("next", repr(reason)), self.skipper)
 
 
 def _run(language: str, example: Example) -> None:
@@ -131,7 +131,7 @@ def program(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 @pytest.mark.parametrize("page", [_page(page) for page in PAGES if _blocks(page)])
 def test_blocks_run(page: Path, program: str, simulated: Path, tmp_path: Path, serving: Serving) -> None:
-    """A page that asks a service that none of its blocks starts is given one."""
+    """Start a service for a page whose blocks use a service without starting it."""
     _lay_out(tmp_path, simulated, program)
     document, code = SYBIL.parse(page), "\n".join(_blocks(page))
     with ExitStack() as stack:
@@ -174,15 +174,13 @@ def _lay_out(folder: Path, simulated: Path, program: str) -> None:
     (folder / "videos").mkdir()
     for clip in clips[:4]:
         shutil.copy(clip, folder / "videos" / clip.name)
-    for place, clip in enumerate(clips[:30]):
+    for i, clip in enumerate(clips[:30]):
         (folder / "session1").mkdir(exist_ok=True)
-        shutil.copy(clip, folder / "session1" / f"{place}.mp4")
-        rows.append(f"session1/{place}.mp4,person{place % 10},{place % 7 / 7:.2f},{place % 5 / 5:.2f}")
+        shutil.copy(clip, folder / "session1" / f"{i}.mp4")
+        rows.append(f"session1/{i}.mp4,person{i % 10},{i % 7 / 7:.2f},{i % 5 / 5:.2f}")
     _lay_out_crema_d(folder / "crema", clips[:30])
     (folder / "videos.csv").write_text("\n".join(rows) + "\n", encoding="utf-8")
-    ratings = [
-        f"{place}.mp4,R{rater},{place % 7 + 1},{1 + (place + rater) % 5}" for place in range(9) for rater in (1, 2)
-    ]
+    ratings = [f"{i}.mp4,R{rater},{i % 7 + 1},{1 + (i + rater) % 5}" for i in range(9) for rater in (1, 2)]
     (folder / "ratings.csv").write_text("\n".join(("path,rater,Joy,Boredom", *ratings)) + "\n", encoding="utf-8")
 
 
@@ -194,17 +192,17 @@ def _lay_out_crema_d(folder: Path, clips: list[Path]) -> None:
     levels = ("Anger", "Disgust", "Fear", "Happy", "Neutral", "Sad")
     rows = [",A,D,F,H,N,S,fileName,numResponses," + ",".join(f"mean{level}Resp" for level in levels)]
     for kind in (1, 2, 3):  # they heard it, saw it, both
-        for place, clip in enumerate(clips):
-            name = f"{1001 + place % 10}_IEO_HAP_{('LO', 'MD', 'HI')[place // 10]}"
-            votes = [place % 3, place % 2, place % 4, place // 10, 1, (place + kind) % 5]
-            told = ",".join(str(10 * (place % 9 + 1)) if chosen else "-1.0" for chosen in votes)
-            rows.append(f"{kind}{place + 1:05d},{','.join(map(str, votes))},{name},{sum(votes)},{told}")
+        for i, clip in enumerate(clips):
+            name = f"{1001 + i % 10}_IEO_HAP_{('LO', 'MD', 'HI')[i // 10]}"
+            votes = [i % 3, i % 2, i % 4, i // 10, 1, (i + kind) % 5]
+            levels_text = ",".join(str(10 * (i % 9 + 1)) if chosen else "-1.0" for chosen in votes)
+            rows.append(f"{kind}{i + 1:05d},{','.join(map(str, votes))},{name},{sum(votes)},{levels_text}")
             if kind == 1:
-                noise = rng.normal(0, 0.01 * (1 + place), 24000).astype("float32")
+                noise = rng.normal(0, 0.01 * (1 + i), 24000).astype("float32")
                 wavfile.write(folder / "AudioWAV" / f"{name}.wav", 16000, noise)
             elif kind == 3:
                 shutil.copy(clip, folder / "VideoMP4" / f"{name}.mp4")
     (folder / "tabulatedVotes.csv").write_text("\n".join(rows) + "\n", encoding="utf-8")
     people = ['"ActorID","Age","Sex","Race","Ethnicity"']
-    people += [f'{1001 + place},{20 + place},"{("Female", "Male")[place % 2]}","Asian",""' for place in range(10)]
+    people += [f'{1001 + i},{20 + i},"{("Female", "Male")[i % 2]}","Asian",""' for i in range(10)]
     (folder / "VideoDemographics.csv").write_text("\n".join(people) + "\n", encoding="utf-8")

@@ -1,4 +1,4 @@
-"""The ROS 2 example's own logic, with objects that have the fields of ROS 2's messages: rclpy is not needed."""
+"""The logic of the ROS 2 example, with objects that have the fields of ROS 2's messages: rclpy is not needed."""
 
 from __future__ import annotations
 
@@ -51,12 +51,12 @@ def test_from_messages_to_a_message(messages: ModuleType, simulated: Path) -> No
     inbox.put(piece)
     inbox.put(messages.sound_piece(SimpleNamespace(data=list(tone.tobytes())), 7.25))
     inbox.close()
-    (told,) = run_session(scorer, inbox)
-    said = json.loads(messages.score_as_text(told, model.labels))
-    assert said["frame_s"] == pytest.approx(7.25)
-    assert set(said["intensities"]) == set(model.labels)
-    assert said["level_db"] > -40
-    assert said["latency_ms"] > 0
+    (window,) = run_session(scorer, inbox)
+    message = json.loads(messages.score_as_text(window, model.labels))
+    assert message["frame_s"] == pytest.approx(7.25)
+    assert set(message["intensities"]) == set(model.labels)
+    assert message["level_db"] > -40
+    assert message["latency_ms"] > 0
 
 
 def test_other_pictures(messages: ModuleType) -> None:

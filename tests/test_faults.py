@@ -1,4 +1,4 @@
-"""What is left, and what is told, where a disk is full or must not be written, and where there is no home."""
+"""Files and messages with a full disk, a read-only folder, or no home folder."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ WRITERS: dict[str, Callable[[Path], object]] = {
     "a.vtt": lambda file: write_subtitles(SEEN, file),
     "a.png": lambda file: draw_timeline(SEEN, file),
     "a.pdf": lambda file: draw_timeline(SEEN, file),
-    "a.npz": lambda file: write_clip(file, PreparedClip(0.0, 1.0, (), np.zeros(16000, np.float32)), {}),
+    "a.npz": lambda file: write_clip(file, PreparedClip(0.0, 1.0, (), np.zeros(16000, np.float32))),
     "a.ckpt": lambda file: _AtomicCheckpointIO().save_checkpoint({"weights": torch.zeros(9, 9)}, file),
     "weights.d": _save_weights,
     "graph.d": _save_graph,
@@ -68,14 +68,14 @@ WRITERS: dict[str, Callable[[Path], object]] = {
 
 
 @pytest.mark.parametrize("name", WRITERS)
-def test_a_full_disk_is_told_and_the_older_file_is_whole(name: str, small_disk: Path, fill: Fill) -> None:
+def test_a_full_disk_is_reported_and_the_older_file_is_unchanged(name: str, small_disk: Path, fill: Fill) -> None:
     file = small_disk / name
     file.write_text("what was there before")
     fill(small_disk)
     with pytest.raises(OutputError, match=f"{file.stem}.*{FULL}"):
         WRITERS[name](file)
     assert file.read_text() == "what was there before"
-    assert sorted(own.name for own in small_disk.iterdir()) == sorted([name, "filler"])
+    assert sorted(file.name for file in small_disk.iterdir()) == sorted([name, "filler"])
 
 
 def test_an_overlay_that_finds_no_room_leaves_none(simulated: Path, small_disk: Path, fill: Fill) -> None:
@@ -85,7 +85,7 @@ def test_an_overlay_that_finds_no_room_leaves_none(simulated: Path, small_disk: 
     fill(small_disk, 8192)
     with pytest.raises(OutputError, match=FULL):
         write_overlay([replace(SEEN, path=str(video), samples=samples)], small_disk / "a.mp4")
-    assert [own.name for own in small_disk.iterdir()] == ["filler"]
+    assert [file.name for file in small_disk.iterdir()] == ["filler"]
 
 
 def test_intervals_that_find_no_room_leave_the_model_as_it_was(small_disk: Path, fill: Fill) -> None:
@@ -99,7 +99,7 @@ def test_intervals_that_find_no_room_leave_the_model_as_it_was(small_disk: Path,
     assert after is not None and after.coverage == before.coverage
 
 
-def test_places_that_cannot_be_written_are_told_before_any_work(read_only: Path, tmp_path: Path) -> None:
+def test_unwritable_paths_are_reported_before_any_work(read_only: Path, tmp_path: Path) -> None:
     for outputs in (Outputs(clips=read_only / "a.csv"), Outputs(plot=read_only / "in" / "plots")):
         with pytest.raises(OutputError, match=r"read-only/.*Read-only file system"):
             outputs.check(1)
@@ -123,7 +123,7 @@ def test_a_file_that_is_not_to_be_changed_is_not_and_a_link_is_followed(tmp_path
 
 
 @pytest.mark.slow
-def test_a_run_goes_on_where_there_is_room_again(
+def test_a_run_resumes_once_there_is_disk_space(
     videos: Path, small_disk: Path, fill: Fill, check_run: Callable[..., None]
 ) -> None:
     out = small_disk / "run"
@@ -138,12 +138,10 @@ def test_a_run_goes_on_where_there_is_room_again(
 
 
 @pytest.mark.slow
-def test_preparing_goes_on_where_there_is_room_again(
-    excerpt: Callable[..., Path], small_disk: Path, fill: Fill
-) -> None:
+def test_prepare_resumes_once_there_is_disk_space(excerpt: Callable[..., Path], small_disk: Path, fill: Fill) -> None:
     data, out = excerpt(train=4), small_disk / "prepared"
     filler = fill(small_disk, 300_000)
-    with pytest.raises(OutputError, match=rf"\.npz: {FULL}"):  # from a process of its own
+    with pytest.raises(OutputError, match=rf"\.npz: {FULL}"):  # from another process
         prepare(data, out, workers=1, progress=False)
     filler.unlink()
     before = {file: file.stat().st_mtime_ns for file in out.rglob("*.npz")}
@@ -153,12 +151,12 @@ def test_preparing_goes_on_where_there_is_room_again(
 
 
 @pytest.mark.slow
-def test_training_goes_on_where_there_is_room_again(
+def test_training_resumes_once_there_is_disk_space(
     toml: Path, simulated: Path, small_disk: Path, fill: Fill, wait_for: Callable[[Callable[[], bool]], None]
 ) -> None:
     """The disk fills while the first epoch's checkpoints are there."""
     out = small_disk / "run"
-    asked = [f"data.path={simulated}", f"training.out={out}", "training.epochs=3"]
+    overrides = [f"data.path={simulated}", f"training.out={out}", "training.epochs=3"]
     last = out / "checkpoints" / LAST
 
     def fill_when_there() -> None:
@@ -168,31 +166,31 @@ def test_training_goes_on_where_there_is_room_again(
     full = Thread(target=fill_when_there)
     full.start()
     with pytest.raises(OutputError, match=rf"\.ckpt: {FULL}"):
-        train(toml, asked, progress=False)
+        train(toml, overrides, progress=False)
     full.join()
-    kept = torch.load(last, weights_only=False)
-    assert kept["epoch"] < 2 and not list(out.rglob(f"*{PART}"))
+    checkpoint = torch.load(last, weights_only=False)
+    assert checkpoint["epoch"] < 2 and not list(out.rglob(f"*{PART}"))
     (small_disk / "filler").unlink()
-    assert load_model(train(toml, asked, resume=True, progress=False), "cpu")
+    assert load_model(train(toml, overrides, resume=True, progress=False), "cpu")
 
 
 def _run(*command: str | Path, **options: object) -> tuple[int, str]:
-    """Status and standard error of a command that is run for itself."""
-    told = subprocess.run(  # type: ignore[call-overload]
+    """Exit status and standard error of a command."""
+    completed = subprocess.run(  # type: ignore[call-overload]
         [*map(str, command)], stderr=subprocess.PIPE, text=True, check=False, timeout=300, **options
     )
-    assert "Traceback" not in told.stderr
-    return told.returncode, " ".join(told.stderr.split())
+    assert "Traceback" not in completed.stderr
+    return completed.returncode, " ".join(completed.stderr.split())
 
 
 REACTOMETER = sys.executable, "-m", "reactometer"
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full here")
-def test_a_full_standard_output_is_told() -> None:
+def test_a_full_standard_output_is_reported() -> None:
     with Path("/dev/full").open("w") as full:
-        status, told = _run(*REACTOMETER, "--version", stdout=full)
-    assert status == 2 and "error: standard output: cannot be written: No space left on device" in told
+        status, stderr = _run(*REACTOMETER, "--version", stdout=full)
+    assert status == 2 and "error: standard output: cannot be written: No space left on device" in stderr
 
 
 @pytest.mark.slow
@@ -201,16 +199,18 @@ def test_without_a_home_the_starter_model_predicts_quietly(
     home: str | None, request: pytest.FixtureRequest, as_nobody: list[str], simulated: Path, tmp_path: Path
 ) -> None:
     """A picture and tables, by a user who may write only where they go; of Matplotlib, Lightning no word."""
-    own = request.getfixturevalue("read_only") if home == "read_only" else home
+    home_folder = request.getfixturevalue("read_only") if home == "read_only" else home
     out = tmp_path / "out"
     out.mkdir()
     out.chmod(0o777)
     video = next((simulated / "train" / "mp4").iterdir())
-    kept = "PATH", "PYTHONPATH", "HF_HUB_OFFLINE"
-    environment = {name: os.environ[name] for name in kept if name in os.environ} | ({"HOME": str(own)} if own else {})
+    names = "PATH", "PYTHONPATH", "HF_HUB_OFFLINE"
+    environment = {name: os.environ[name] for name in names if name in os.environ} | (
+        {"HOME": str(home_folder)} if home_folder else {}
+    )
     outputs = "--out", out / "a.csv", "--timeline", out / "t.parquet", "--plot", out / "a.png"
-    status, told = _run(*as_nobody, *REACTOMETER, "predict", video, *outputs, env=environment, cwd="/")
-    assert status == 0, told
+    status, stderr = _run(*as_nobody, *REACTOMETER, "predict", video, *outputs, env=environment, cwd="/")
+    assert status == 0, stderr
     assert sorted(file.name for file in out.iterdir()) == ["a.csv", "a.png", "t.parquet"]
-    assert "atplotlib" not in told
-    assert told.count("YuNet is not available") == 1  # nothing can be kept; said once
+    assert "atplotlib" not in stderr
+    assert stderr.count("YuNet is not available") == 1  # warned once

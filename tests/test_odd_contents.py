@@ -36,7 +36,7 @@ def prepared(tmp_path: Path) -> Path:
     file = tmp_path / "clips" / "a.npz"
     file.parent.mkdir()
     sample = FaceSample(0.1, FrameState.FACE, (1.0, 2.0, 3.0, 4.0), 0.9, b"jpeg")
-    write_clip(file, PreparedClip(0.0, 1.0, (sample,), np.zeros(160, np.float32), 1), {"n_faces": 1})
+    write_clip(file, PreparedClip(0.0, 1.0, (sample,), np.zeros(160, np.float32), 1))
     row = PreparedRow(Clip("a", Path("a.mp4"), "train", labels=(0.5,)), file, 1.0, 1, 1)
     write_index(PreparedSet(tmp_path, ("Joy",), Config().prepare, (row,), {"face": 3, "voice": 2}))
     ones = np.ones((2, 3), np.float32)
@@ -69,7 +69,7 @@ def _edit(file: Path, **values: object) -> None:
 def test_as_written_all_is_read(prepared: Path) -> None:
     opened = open_prepared(prepared)
     assert (opened.feature_sizes, len(load_clip(opened.rows[0]).samples)) == ({"face": 3, "voice": 2}, 1)
-    assert read_counts(prepared / "clips" / "a.npz") == {"n_faces": 1}
+    assert (read_counts(prepared / "clips" / "a.npz") or {})["n_faces"] == 1
     assert open_store(prepared / "features").sizes == {"face": 3, "voice": 2}
 
 

@@ -1,8 +1,6 @@
 """How strongly did a person react? Emotional reaction intensity from face and voice.
 
-Each function is a command of the same name: ``prepare``,
-``train``, ``compare``, ``ensemble``, ``evaluate``,
-``predict``, ``submission`` and ``demo``.
+Most functions are commands of the same name, such as ``predict``.
 """
 
 from __future__ import annotations

@@ -177,8 +177,7 @@ def load_config(path: Path | str, overrides: Sequence[str] = ()) -> Config:
 def find_config(name: Path | str) -> Path:
     """Return the TOML file at a path, or the packaged configuration of that name, such as ``small/resnet50``.
 
-    Raises:
-        ConfigError: neither exists.
+    Raise ConfigError if neither exists.
     """
     if (path := Path(name)).is_file():
         return path
@@ -190,11 +189,7 @@ def find_config(name: Path | str) -> Path:
 
 
 def parse_config(table: Mapping[str, Any], origin: str = "configuration") -> Config:
-    """Validate a nested dictionary, as read from TOML or JSON.
-
-    Raises:
-        ConfigError: an unknown key (with a suggestion) or a wrong value.
-    """
+    """Validate a nested dictionary, as read from TOML or JSON. Raise ConfigError for an unknown key or wrong value."""
     try:
         return Config.model_validate(table)
     except pydantic.ValidationError as error:
@@ -202,11 +197,7 @@ def parse_config(table: Mapping[str, Any], origin: str = "configuration") -> Con
 
 
 def apply_override(table: dict[str, Any], override: str) -> None:
-    """Set ``section.key=value`` in a nested dictionary; a value that is not TOML is a string.
-
-    Raises:
-        ConfigError: the override has another form.
-    """
+    """Set ``section.key=value`` in a nested dictionary; a value that is not TOML is a string. Raise ConfigError."""
     key, equals, text = override.partition("=")
     sections = key.strip().split(".")
     if not equals or len(sections) != 2 or not all(sections):

@@ -169,11 +169,7 @@ def format_csv(rows: Iterable[Iterable[object]]) -> str:
 
 
 def make_folder(path: Path) -> Path:
-    """Create a folder if it is missing, and return it; call this before long work.
-
-    Raises:
-        OutputError: the folder cannot be created or written.
-    """
+    """Create a folder if it is missing, and return it; call this before long work. Raise OutputError."""
     with wrap_write_errors(path):
         path.mkdir(parents=True, exist_ok=True)
         TemporaryFile(dir=path).close()

@@ -23,7 +23,7 @@ def tone(seconds: float, rate_hz: int, amplitude: float = 0.5) -> FloatArray:
 
 
 def write_wav(path: Path, samples: FloatArray, rate_hz: int, bytes_a_sample: int, channels: int) -> Path:
-    """PCM by the standard library, so that what is read was not written by the reader's own library."""
+    """PCM by the standard library, because another library than the reader.s must write the file."""
     scaled = np.repeat(np.round(samples.astype(float) * (2 ** (8 * bytes_a_sample - 1) - 1)).astype("<i4"), channels)
     if bytes_a_sample == 1:
         data = (scaled + 128).astype(np.uint8).tobytes()  # 8-bit PCM has no sign
@@ -40,7 +40,7 @@ def write_wav(path: Path, samples: FloatArray, rate_hz: int, bytes_a_sample: int
 def write_clip(
     path: Path, runs: Sequence[tuple[float, FloatArray]], rate_hz: int, codec: str, video_start_s: float | None = None
 ) -> Path:
-    """A file with sound at the given times, and, where it has a start, a second of video."""
+    """A file with sound at these times and, with a start time, a second of video."""
     with av.open(path, "w") as container:
         sound = container.add_stream(codec, rate=rate_hz, layout="mono")
         assert isinstance(sound, AudioStream)
@@ -147,7 +147,7 @@ def test_pieces_that_overlap_are_not_heard_twice() -> None:
         (4, np.arange(3)),
         (12, np.arange(1)),
     ]
-    floats = ((place, samples.astype(np.float32)) for place, samples in pieces)
+    floats = ((start, samples.astype(np.float32)) for start, samples in pieces)
     joined = np.concatenate(list(_fill_gaps(Path("a.wav"), floats)))
     assert joined.tolist() == [2, 3, 4, 5, 12, 13, 0, 0, 0, 0, 20, 21, 0]
 
@@ -254,6 +254,6 @@ def test_real_sound_has_its_length(shared_data: Path, name: str, duration_s: flo
 def test_real_sound_that_starts_late_leaves_a_gap(shared_data: Path) -> None:
     waveform = read_waveform(shared_data / "clips" / "face_noface.mov")
     assert waveform is not None
-    start = round(107_164 / 44_100 * SOUND_RATE_HZ)  # the container's own start of the sound
+    start = round(107_164 / 44_100 * SOUND_RATE_HZ)  # start of the sound in the container
     assert not waveform[:start].any()
     assert waveform[start : start + SOUND_RATE_HZ // 10].any()

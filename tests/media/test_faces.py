@@ -66,7 +66,7 @@ def test_yunet_is_used_as_soon_as_its_file_is_there(
     assert resolve_detector_name("auto") == "yunet"
 
 
-def test_yunet_that_is_asked_for_and_cannot_be_had_is_an_error(no_yunet: None) -> None:
+def test_an_unavailable_yunet_is_an_error(no_yunet: None) -> None:
     with pytest.raises(WeightsError, match="YuNet"):
         load_detector("yunet")
 
@@ -103,7 +103,7 @@ def test_one_moving_face_is_followed_without_jumps(shared_data: Path, name: str,
 
 
 @pytest.mark.shared
-def test_a_face_that_leaves_is_a_mask_and_never_a_guess(shared_data: Path) -> None:
+def test_a_missing_face_is_masked(shared_data: Path) -> None:
     path = shared_data / "clips" / "face_noface.mov"
     samples = list(track_face(read_frames(path), load_detector("yunet"), rate_hz=5.0, size_px=SIZE_PX))
     seen = [sample.state is FrameState.FACE for sample in samples]
@@ -123,7 +123,7 @@ def test_small_pictures_that_a_face_fills_are_found(shared_data: Path) -> None:
 
 
 @pytest.mark.shared
-def test_samples_hold_crops_of_the_size_asked_for(shared_data: Path) -> None:
+def test_crops_have_the_requested_size(shared_data: Path) -> None:
     path = shared_data / "clips" / "single_face.mp4"
     samples = list(track_face(read_frames(path), load_detector("yunet"), rate_hz=2.0, size_px=80))
     assert [round(sample.time_s, 3) for sample in samples] == [0.0, 0.5, 1.0, 1.5, 2.0]
@@ -156,9 +156,11 @@ def test_detections_are_in_pixels_of_the_frame_at_every_size(shared_data: Path, 
     scale = side_px / frame.shape[1]
     resized = np.asarray(cv2.resize(frame, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA), dtype=np.uint8)
     for name in ("yunet", "haar"):
-        original, found = load_detector(name)(frame), load_detector(name)(resized)
-        assert len(original) == len(found) == 1
-        assert np.array(found[0].box) / scale == pytest.approx(np.array(original[0].box), abs=0.12 * original[0].box[3])
+        original, detections = load_detector(name)(frame), load_detector(name)(resized)
+        assert len(original) == len(detections) == 1
+        assert np.array(detections[0].box) / scale == pytest.approx(
+            np.array(original[0].box), abs=0.12 * original[0].box[3]
+        )
 
 
 @pytest.mark.shared
@@ -190,7 +192,7 @@ def test_detection_is_the_same_every_time_and_in_every_thread(shared_data: Path)
 
 
 def dots(height_px: int, width_px: int, positions: Sequence[tuple[float, float]], radius_px: int) -> ByteArray:
-    """A black picture with a white dot around each place (x, y)."""
+    """A black picture with a white dot at each position (x, y)."""
     ys, xs = np.mgrid[:height_px, :width_px] + 0.5
     near = np.any([(xs - x) ** 2 + (ys - y) ** 2 <= radius_px**2 for x, y in positions], axis=0)
     return np.repeat(near[..., None].astype(np.uint8) * 255, 3, axis=2)
@@ -205,7 +207,7 @@ def dots(height_px: int, width_px: int, positions: Sequence[tuple[float, float]]
         (20.0, 30.0, 70.0, 15.0),  # at the frame's corner
     ],
 )
-def test_the_eyes_come_to_lie_at_the_crops_fixed_places(eyes: tuple[float, float, float, float]) -> None:
+def test_the_eyes_lie_at_fixed_positions_of_the_crop(eyes: tuple[float, float, float, float]) -> None:
     distance_px = math.hypot(eyes[2] - eyes[0], eyes[3] - eyes[1])
     frame = dots(240, 320, [eyes[:2], eyes[2:]], radius_px=max(2, round(distance_px / 8)))
     detection = Detection(
@@ -261,7 +263,7 @@ def test_a_broken_crop_is_an_error() -> None:
 
 
 def scene(*people: Sequence[tuple[float, float, float] | None]) -> tuple[list[Frame], faces.Detector]:
-    """Frames at 10 Hz of people given as (x, y, size) at each frame, and a detector that knows where they are.
+    """Frames at 10 Hz of people, each with (x, y, size) per frame, and a detector that knows where they are.
 
     The blue channel carries the frame's number to the detector.
     """
@@ -270,8 +272,8 @@ def scene(*people: Sequence[tuple[float, float, float] | None]) -> tuple[list[Fr
 
     def detect(rgb: ByteArray) -> list[Detection]:
         there = [person[int(rgb[0, 0, 2])] for person in people]
-        found = [Detection((at[0], at[1], at[2], at[2]), 0.9, None) for at in there if at is not None]
-        return sorted(found, key=lambda face: face.box[2], reverse=True)
+        detections = [Detection((at[0], at[1], at[2], at[2]), 0.9, None) for at in there if at is not None]
+        return sorted(detections, key=lambda face: face.box[2], reverse=True)
 
     return frames, detect
 
@@ -302,11 +304,11 @@ def test_a_person_gone_for_more_than_a_second_is_given_up() -> None:
 
 def test_a_face_of_another_size_is_another_face() -> None:
     first = [(10.0, 10.0, 40.0)] * 2 + [None] * 2
-    other = [None] * 2 + [(25.0, 25.0, 10.0)] * 2  # at the same place, in a picture on the wall
+    other = [None] * 2 + [(25.0, 25.0, 10.0)] * 2  # at the same position, on a picture on the wall
     assert followed(*scene(first, other)) == [10.0, 10.0, None, None]
 
 
-def test_unreadable_frames_are_samples_of_their_own() -> None:
+def test_an_unreadable_frame_is_a_sample() -> None:
     frames, detector = scene([(10.0, 10.0, 40.0)] * 4)
     frames[2] = Frame(2, 0.2, None)
     samples = list(track_face(frames, detector, rate_hz=100.0, size_px=16))
@@ -330,21 +332,21 @@ def test_only_sampled_frames_are_converted() -> None:
     assert converted == [0, 4, 8, 12, 16]
 
 
-def test_parts_of_the_face_have_their_places_in_a_crop() -> None:
+def test_facial_regions_have_fixed_positions_in_a_crop() -> None:
     """Eyes as crops are cut; nose and mouth where YuNet has them in the middle."""
     positions = {"eyes": (0.335, 0.39), "nose": (0.5, 0.57), "mouth": (0.36, 0.73), "brows": (0.335, 0.29)}
     positions |= {"forehead": (0.5, 0.15), "chin": (0.5, 0.92), "cheek": (0.25, 0.6), "hair or background": (0.05, 0.5)}
-    assert {name: face_region(*place) for name, place in positions.items()} == {name: name for name in positions}
+    assert {name: face_region(*position) for name, position in positions.items()} == {name: name for name in positions}
 
 
-def test_a_face_without_a_finite_place_or_size_is_no_face() -> None:
+def test_a_box_that_is_not_finite_is_dropped() -> None:
     """YuNet's numbers overflow on pictures that are all damage; 64 x 32 pixels have 32 + 8 + 2 cells."""
     counts, channels = (32, 8, 2), {"cls": 1, "obj": 1, "bbox": 4, "kps": 10}
     outputs = [np.zeros((1, count, width), np.float32) for width in channels.values() for count in counts]
-    for place in (0, 5, 9):  # of the cells of 8 x 8 pixels, eight in a row
-        outputs[0][0, place] = outputs[3][0, place] = 1.0
-        outputs[6][0, place] = 0.5, 0.5, 0.0, math.log(2.0)
-        outputs[9][0, place, :4] = 1.0, 0.5, 0.0, 0.5  # the right eye first
+    for cell in (0, 5, 9):  # of the cells of 8 x 8 pixels, eight in a row
+        outputs[0][0, cell] = outputs[3][0, cell] = 1.0
+        outputs[6][0, cell] = 0.5, 0.5, 0.0, math.log(2.0)
+        outputs[9][0, cell, :4] = 1.0, 0.5, 0.0, 0.5  # the right eye first
     outputs[6][0, 0, 3] = 1e4
     outputs[9][0, 5, 0] = math.nan
     boxes, eyes, scores = faces._decode(outputs, 32, 64)
@@ -353,7 +355,7 @@ def test_a_face_without_a_finite_place_or_size_is_no_face() -> None:
 
 
 @pytest.mark.shared
-def test_yunet_finds_what_opencvs_own_runtime_finds(shared_data: Path) -> None:
+def test_yunet_equals_opencvs_face_detector(shared_data: Path) -> None:
     """The reference reads a frame as it is, so frames are taken that are neither shrunk nor framed."""
     weights, seen = shared_data.parent / "weights" / "yunet_n_320_320.onnx", 0
     for name, index in (("single_face.mp4", 0), ("face_noface.mov", 20), ("no_face.mp4", 0)):
@@ -363,11 +365,13 @@ def test_yunet_finds_what_opencvs_own_runtime_finds(shared_data: Path) -> None:
             network = cv2.FaceDetectorYN.create(str(weights), "", (width_px, height_px), 0.6, 0.3)
             _, rows = network.detect(np.ascontiguousarray(resized[..., ::-1]))
             reference = [] if rows is None else sorted(rows.tolist(), key=lambda row: -row[2] * row[3] * row[14])
-            found = load_detector("yunet")(resized)
-            assert [(*face.box, face.score) for face in found] == [
+            detections = load_detector("yunet")(resized)
+            assert [(*face.box, face.score) for face in detections] == [
                 pytest.approx((*row[:4], row[14]), abs=1e-2) for row in reference
             ]
             eyes = [sorted([row[4:6], row[6:8]]) for row in reference]
-            assert [face.eyes for face in found] == [pytest.approx((*left, *right), abs=1e-2) for left, right in eyes]
-            seen += len(found)
+            assert [face.eyes for face in detections] == [
+                pytest.approx((*left, *right), abs=1e-2) for left, right in eyes
+            ]
+            seen += len(detections)
     assert seen >= 6

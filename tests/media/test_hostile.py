@@ -38,8 +38,8 @@ def odd() -> dict[str, bytes]:
 
 
 @pytest.fixture
-def asked() -> Iterator[tuple[str, list[str]]]:
-    """The address of a web server here, and what it was asked for."""
+def web_server() -> Iterator[tuple[str, list[str]]]:
+    """The address of a local web server, and the requested paths."""
     paths: list[str] = []
 
     class Handler(http.server.BaseHTTPRequestHandler):
@@ -56,8 +56,8 @@ def asked() -> Iterator[tuple[str, list[str]]]:
     server.shutdown()
 
 
-def test_a_playlist_opens_nothing(asked: tuple[str, list[str]], clips: dict[str, bytes], tmp_path: Path) -> None:
-    address, paths = asked
+def test_a_playlist_opens_nothing(web_server: tuple[str, list[str]], clips: dict[str, bytes], tmp_path: Path) -> None:
+    address, paths = web_server
     (tmp_path / "secret.mp4").write_bytes(clips["mp4"])
     for target in (f"{address}/segment.ts", str(tmp_path / "secret.mp4"), "file:secret.mp4", "concat:secret.mp4"):
         for name, text in {
@@ -67,17 +67,17 @@ def test_a_playlist_opens_nothing(asked: tuple[str, list[str]], clips: dict[str,
             "film.sdp": f"v=0\no=- 0 0 IN IP4 127.0.0.1\nc=IN IP4 127.0.0.1\nu={target}\nm=video 9 RTP/AVP 96\n",
             "ref.asx": f'<asx version="3.0"><entry><ref href="{target}"/></entry></asx>',
         }.items():
-            for own in (name, "holiday.mp4"):
-                (tmp_path / own).write_text(text)
-                with pytest.raises(MediaError, match="cannot read"), open_media(tmp_path / own):
+            for file_name in (name, "holiday.mp4"):
+                (tmp_path / file_name).write_text(text)
+                with pytest.raises(MediaError, match="cannot read"), open_media(tmp_path / file_name):
                     pass
     assert paths == []
 
 
 def test_a_film_that_names_another_file_for_its_pictures_opens_none(clips: dict[str, bytes], tmp_path: Path) -> None:
-    """QuickTime's data references: "url " with another file in the place of "in this file"."""
-    (tmp_path / "own.mp4").write_bytes(clips["mp4"])
-    own = prepare_clip(tmp_path / "own.mp4", SETTINGS, lambda rgb: [])
+    """QuickTime's data references: "url " with another file instead of "in this file"."""
+    (tmp_path / "original.mp4").write_bytes(clips["mp4"])
+    original = prepare_clip(tmp_path / "original.mp4", SETTINGS, lambda rgb: [])
     secret = seeds(np.zeros((3, 64, 64, 3), np.uint8), np.zeros(4800, np.float32))["mp4"]
     (tmp_path / "secret.mp4").write_bytes(secret)
     inside = struct.pack(">I4sI", 12, b"url ", 1)
@@ -92,11 +92,11 @@ def test_a_film_that_names_another_file_for_its_pictures_opens_none(clips: dict[
             clip = prepare_clip(tmp_path / name, SETTINGS, lambda rgb: [])
         except MediaError:
             continue
-        assert len(clip.samples) == len(own.samples)  # its own, and not the three of the other
+        assert len(clip.samples) == len(original.samples)  # and not the three of the other file
 
 
-def test_addresses_are_no_paths(asked: tuple[str, list[str]]) -> None:
-    address, paths = asked
+def test_addresses_are_no_paths(web_server: tuple[str, list[str]]) -> None:
+    address, paths = web_server
     for name in (
         f"{address}/film.mp4",
         "concat:a.mp4|b.mp4",

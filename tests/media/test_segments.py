@@ -36,7 +36,7 @@ def _centre(_: object) -> list[Detection]:
     return [Detection((20.0, 20.0, 24.0, 24.0), 1.0, None)]
 
 
-def _found(faces: Sequence[Detection], _: object) -> list[Detection]:
+def _detect(faces: Sequence[Detection], _: object) -> list[Detection]:
     """A detector that sees the same faces in every frame."""
     return list(faces)
 
@@ -89,7 +89,7 @@ def test_the_whole_file_is_one_window(video: Path) -> None:
     assert np.abs(clip.waveform[6 * SOUND_RATE_HZ :]).max() == 0.0
 
 
-def test_overlapping_windows_equal_cuts_of_the_whole(video: Path) -> None:
+def test_overlapping_windows_equal_slices_of_the_whole(video: Path) -> None:
     whole = prepare_clip(video, SETTINGS, _centre)
     windows = [clip for _, clip in _windows(video, WindowSpec(2.0, 0.5))]
     assert [window.start_s for window in windows] == [0.5 * number for number in range(11)]
@@ -97,7 +97,7 @@ def test_overlapping_windows_equal_cuts_of_the_whole(video: Path) -> None:
         _assert_equal(window, slice_clip(whole, window.start_s, window.end_s))
 
 
-def test_a_cut_of_a_cut_is_the_cut(video: Path) -> None:
+def test_a_slice_of_a_slice_is_the_slice(video: Path) -> None:
     whole = prepare_clip(video, SETTINGS, _centre)
     part = slice_clip(whole, 1.0, 5.0)
     assert (part.start_s, part.end_s, part.frames_read) == (1.0, 5.0, whole.frames_read)
@@ -114,7 +114,7 @@ def test_the_last_window_ends_with_the_file_and_shows_something_new(video: Path)
     assert [(window.start_s, round(window.end_s, 6)) for window in windows] == [(0, 2), (2, 4), (4, 6), (6, 7)]
 
 
-def test_several_shapes_come_from_one_pass(video: Path) -> None:
+def test_several_window_specs_share_one_pass(video: Path) -> None:
     both = _windows(video, FULL_CLIP, WindowSpec(2.0, 1.0))
     _assert_equal(next(clip for shape, clip in both if shape == FULL_CLIP), prepare_clip(video, SETTINGS, _centre))
     alone = _windows(video, WindowSpec(2.0, 1.0))
@@ -122,17 +122,17 @@ def test_several_shapes_come_from_one_pass(video: Path) -> None:
         _assert_equal(one, other)
 
 
-def test_windows_of_everybody_hold_what_each_one_s_own_hold(video: Path) -> None:
-    """Two faces in every frame: each is cut as if it alone were followed, and nobody shows no face."""
+def test_windows_of_all_faces_equal_the_windows_of_each_face(video: Path) -> None:
+    """Two faces in every frame: each window equals the window of a clip with only this face."""
     positions = (Detection((4.0, 20.0, 24.0, 24.0), 0.9, None), Detection((36.0, 20.0, 24.0, 24.0), 0.8, None))
     shapes = (FULL_CLIP, WindowSpec(2.0, 1.0))
-    everybody = list(stream_windows(video, _tracking(partial(_found, positions), track_faces), shapes))
+    all_faces = list(stream_windows(video, _tracking(partial(_detect, positions), track_faces), shapes))
     for number, index in enumerate(positions, start=1):
-        alone = list(stream_windows(video, _tracking(partial(_found, [index])), shapes))
-        for (shape, both), (own_shape, own) in zip(everybody, alone, strict=True):
-            assert shape == own_shape
-            _assert_equal(select_face(both, number), own)
-    for _, both in everybody:
+        single_face = list(stream_windows(video, _tracking(partial(_detect, [index])), shapes))
+        for (spec, both), (single_spec, single) in zip(all_faces, single_face, strict=True):
+            assert spec == single_spec
+            _assert_equal(select_face(both, number), single)
+    for _, both in all_faces:
         assert {sample.state for sample in select_face(both, None).samples} == {FrameState.NO_FACE}
 
 
@@ -225,24 +225,24 @@ def test_every_sampled_frame_of_the_real_clips_is_accounted_for(shared_data: Pat
     for path in sorted((shared_data / "clips").iterdir()):
         with av.open(str(path)) as container:
             packets = [packet for packet in container.demux(video=0) if packet.size]
-        shown = sum(not packet.is_discard for packet in packets)
+        n_frames = sum(not packet.is_discard for packet in packets)
         clip = prepare_clip(path, PrepareConfig(rate_hz=240.0, size_px=32), _centre)
-        assert clip.frames_read == len(clip.samples) == shown
-        found = prepare_clip(path, PrepareConfig(rate_hz=2.5, size_px=32), load_detector())
-        assert (found.frames_read, found.duration_s) == (shown, clip.duration_s)
-        assert len(found.samples) == math.floor(2.5 * clip.samples[-1].time_s) + 1
-        for sample in (*clip.samples, *found.samples):
+        assert clip.frames_read == len(clip.samples) == n_frames
+        sparse = prepare_clip(path, PrepareConfig(rate_hz=2.5, size_px=32), load_detector())
+        assert (sparse.frames_read, sparse.duration_s) == (n_frames, clip.duration_s)
+        assert len(sparse.samples) == math.floor(2.5 * clip.samples[-1].time_s) + 1
+        for sample in (*clip.samples, *sparse.samples):
             assert sample.state is not FrameState.UNREADABLE
-    assert shown == 72  # single_face.mp4, the last one
+    assert n_frames == 72  # single_face.mp4, the last one
 
 
 @pytest.mark.slow
 @pytest.mark.shared
 def test_memory_does_not_grow_with_the_window_count(shared_data: Path) -> None:
-    """While windows of a second stream, the pieces held never span more than a window and a second of sound."""
-    held = []
+    """The buffer never spans more than a window and a second of sound."""
+    counts = []
     path = shared_data / "clips" / "WolfgangLanger_Pexels.mp4"
     for _, window in stream_windows(path, _tracking(_centre), [WindowSpec(1.0, 0.5)]):
-        held.append(len(window.samples))
-    assert len(held) > 35
-    assert max(held) <= 6
+        counts.append(len(window.samples))
+    assert len(counts) > 35
+    assert max(counts) <= 6

@@ -1,4 +1,4 @@
-"""Everybody's faces: who is who over time, as far as place and size tell."""
+"""Tracking of several faces by position and size."""
 
 from __future__ import annotations
 
@@ -29,8 +29,8 @@ def scene(*people: Walk, rate_hz: float = 10.0) -> tuple[list[Frame], Detector]:
 
     def detect(rgb: ByteArray) -> list[Detection]:
         there = [person[int(rgb[0, 0, 2])] for person in people]
-        found = [Detection((at[0], at[1], at[2], at[2]), 0.9, None) for at in there if at is not None]
-        return sorted(found, key=lambda face: face.box[2], reverse=True)
+        detections = [Detection((at[0], at[1], at[2], at[2]), 0.9, None) for at in there if at is not None]
+        return sorted(detections, key=lambda face: face.box[2], reverse=True)
 
     return frames, detect
 
@@ -141,11 +141,11 @@ def test_two_real_people_are_each_followed_as_if_alone(
     samples = list(track_faces(both, load_detector("yunet"), rate_hz=100.0, size_px=64))
     assert {sample.face for sample in samples} == {None, 1, 2}
 
-    def boxes(own: Sequence[FaceSample]) -> np.ndarray:
-        assert all(sample.state is FrameState.FACE for sample in own)
-        return np.array([sample.box for sample in own])
+    def boxes(samples: Sequence[FaceSample]) -> np.ndarray:
+        assert all(sample.state is FrameState.FACE for sample in samples)
+        return np.array([sample.box for sample in samples])
 
     for number, alone, shift_px in ((1, left, 0), (2, right, 640)):
         expected = boxes(list(track_face(alone, load_detector("yunet"), rate_hz=100.0, size_px=64)))
-        found = boxes(samples_of(samples, number)) - [shift_px, 0, 0, 0]
-        assert np.abs(found - expected).max() < 0.2 * expected[:, 3].min()
+        tracked = boxes(samples_of(samples, number)) - [shift_px, 0, 0, 0]
+        assert np.abs(tracked - expected).max() < 0.2 * expected[:, 3].min()

@@ -82,7 +82,7 @@ def write_sound(path: Path, seconds: float = 0.5, cover: bool = False) -> Path:
 
 
 def packets(path: Path) -> list[tuple[int, int, float]]:
-    """Byte position, size and presentation time in seconds of every shown video packet, in the file's order."""
+    """Byte position, size and presentation time in seconds of every displayed video packet, in the file's order."""
     with av.open(path) as container:
         return [
             (packet.pos or 0, packet.size, float((packet.pts or 0) * packet.time_base))
@@ -108,12 +108,12 @@ def assert_corners(rgb: ByteArray, expected: Sequence[Sequence[int]]) -> None:
 @pytest.mark.parametrize(
     "name", [pytest.param(name, marks=[] if name == "face_noface.mov" else pytest.mark.slow) for name in CLIPS]
 )
-def test_every_frame_of_a_real_clip_is_read_at_its_own_time(shared_data: Path, name: str) -> None:
+def test_every_frame_of_a_real_clip_has_its_exact_time(shared_data: Path, name: str) -> None:
     path = shared_data / "clips" / name
-    shown = sorted(time_s for _, _, time_s in packets(path))
+    times_s = sorted(time_s for _, _, time_s in packets(path))
     frames = list(read_frames(path))
-    assert [frame.index for frame in frames] == list(range(len(shown)))
-    assert [frame.time_s for frame in frames] == pytest.approx([time_s - shown[0] for time_s in shown], abs=1e-9)
+    assert [frame.index for frame in frames] == list(range(len(times_s)))
+    assert [frame.time_s for frame in frames] == pytest.approx([time_s - times_s[0] for time_s in times_s], abs=1e-9)
     assert all(frame.rgb is not None for frame in frames)
     assert all(later.time_s > earlier.time_s for earlier, later in itertools.pairwise(frames))
 
@@ -129,7 +129,7 @@ def test_the_counts_are_those_that_the_containers_declare(shared_data: Path) -> 
 
 
 @pytest.mark.shared
-def test_probe_tells_what_a_real_container_declares(shared_data: Path) -> None:
+def test_probe_returns_what_a_real_container_declares(shared_data: Path) -> None:
     info = probe(shared_data / "clips" / "WolfgangLanger_Pexels.mp4")
     assert info.has_video
     assert info.has_audio
@@ -160,7 +160,7 @@ def test_rotation_and_mirroring_are_undone(
     assert_corners(rgb, expected)
 
 
-def test_pictures_are_gone_with_their_last_use_not_with_the_next_collection_of_garbage(tmp_path: Path) -> None:
+def test_frames_are_freed_without_garbage_collection(tmp_path: Path) -> None:
     path = write_video(tmp_path / "turned.mp4", [corners(64, 96)] * 9, rotation=(90.0, False))
     gc.collect()
     gc.disable()
@@ -168,10 +168,10 @@ def test_pictures_are_gone_with_their_last_use_not_with_the_next_collection_of_g
         for frame in read_frames(path):
             pixels_of(frame)
         del frame
-        kept = [about for about in gc.get_objects() if isinstance(about, av.VideoFrame)]
+        live_frames = [item for item in gc.get_objects() if isinstance(item, av.VideoFrame)]
     finally:
         gc.enable()
-    assert not kept
+    assert not live_frames
 
 
 @pytest.mark.parametrize(
@@ -218,7 +218,7 @@ def test_frames_without_times_follow_the_average_rate(tmp_path: Path) -> None:
 
 
 def test_a_frame_can_be_converted_after_the_reader_is_closed(tmp_path: Path) -> None:
-    frames = list(read_frames(write_video(tmp_path / "kept.mp4", [corners(64, 96)] * 5)))
+    frames = list(read_frames(write_video(tmp_path / "clip.mp4", [corners(64, 96)] * 5)))
     assert_corners(pixels_of(frames[0]), (RED, GREEN, BLUE, WHITE))
 
 
@@ -320,7 +320,7 @@ def test_an_edit_list_that_trims_the_end_is_no_truncation(tmp_path: Path) -> Non
 @pytest.mark.parametrize(
     ("name", "codec", "pixels"), [("hurt.mp4", "libx264", "yuv420p"), ("hurt.avi", "mjpeg", "yuvj420p")]
 )
-def test_damage_in_the_middle_is_unreadable_frames_at_their_own_times(
+def test_damage_in_the_middle_gives_unreadable_frames_with_exact_times(
     tmp_path: Path, name: str, codec: str, pixels: str
 ) -> None:
     path = write_video(tmp_path / name, textured(60), codec=codec, pixels=pixels)
@@ -338,7 +338,7 @@ def test_damage_in_the_middle_is_unreadable_frames_at_their_own_times(
     assert all(pixels_of(frame).shape == (96, 128, 3) for frame in frames[-10:])
 
 
-def test_a_first_frame_that_is_lost_keeps_its_place(tmp_path: Path) -> None:
+def test_a_lost_first_frame_keeps_its_index(tmp_path: Path) -> None:
     path = write_video(tmp_path / "hurt.avi", textured(10), codec="mjpeg", pixels="yuvj420p")
     data, (position, size, _) = bytearray(path.read_bytes()), packets(path)[0]
     data[position : position + size] = bytes(size)

@@ -28,10 +28,10 @@ LONGEST_S = 60.0
 
 
 @pytest.fixture
-def reader() -> Iterator[MediaWorker]:
-    reader = MediaWorker()
-    yield reader
-    reader.close()
+def worker() -> Iterator[MediaWorker]:
+    worker = MediaWorker()
+    yield worker
+    worker.close()
 
 
 def _until(holds: Callable[[], bool]) -> None:
@@ -46,93 +46,93 @@ def _same(one: PreparedClip, other: PreparedClip) -> bool:
 
 
 @pytest.mark.slow
-def test_another_process_reads_the_same(reader: MediaWorker, simulated: Path) -> None:
+def test_another_process_reads_the_same(worker: MediaWorker, simulated: Path) -> None:
     for file in sorted(simulated.rglob("*.mp4"))[:2]:
-        info, *shown = reader.read(file, SPEC)
+        info, *segments = worker.read(file, SPEC)
         assert isinstance(info, MediaInfo) and info.width_px > 0
         here = list(SPEC.stream(file))
-        assert [shape for shape, _ in shown] == [shape for shape, _ in here]  # type: ignore[misc]
-        assert all(_same(one[1], other[1]) for one, other in zip(shown, here, strict=True))  # type: ignore[index]
+        assert [shape for shape, _ in segments] == [shape for shape, _ in here]  # type: ignore[misc]
+        assert all(_same(one[1], other[1]) for one, other in zip(segments, here, strict=True))  # type: ignore[index]
 
 
 @pytest.mark.slow
-def test_a_process_that_has_read_enough_makes_place_for_another(
-    reader: MediaWorker, simulated: Path, monkeypatch: pytest.MonkeyPatch
+def test_a_process_is_replaced_after_its_maximum_number_of_files(
+    worker: MediaWorker, simulated: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(media_worker, "MAX_FILES", 2)
     processes = []
     for file in sorted(simulated.rglob("*.mp4"))[:5]:
-        assert len([*reader.read(file, SPEC)]) > 1
-        processes.append(reader._process.pid if reader._process else None)
+        assert len([*worker.read(file, SPEC)]) > 1
+        processes.append(worker._process.pid if worker._process else None)
     assert [processes.count(one) for one in dict.fromkeys(processes)] == [2, 2, 1]
     assert not Path(f"/proc/{processes[0]}").exists()
 
 
-def test_a_file_that_cannot_be_read_leaves_the_process_be(reader: MediaWorker, simulated: Path, tmp_path: Path) -> None:
+def test_an_unreadable_file_does_not_end_the_process(worker: MediaWorker, simulated: Path, tmp_path: Path) -> None:
     (tmp_path / "text.mp4").write_text("no film")
     video = next(simulated.rglob("*.mp4"))
-    first = reader.start()
+    first = worker.start()
     with pytest.raises(MediaError, match=r"cannot read .*text.mp4"):
-        list(reader.read(tmp_path / "text.mp4", SPEC))
-    assert len(list(reader.read(video, SPEC))) > 2
-    assert reader.start() is first
+        list(worker.read(tmp_path / "text.mp4", SPEC))
+    assert len(list(worker.read(video, SPEC))) > 2
+    assert worker.start() is first
 
 
-def test_a_process_that_dies_is_told_of_and_replaced(reader: MediaWorker, simulated: Path) -> None:
+def test_a_process_that_dies_is_reported_and_replaced(worker: MediaWorker, simulated: Path) -> None:
     video = next(simulated.rglob("*.mp4"))
-    shown = reader.read(video, SPEC)
-    next(shown)
-    assert reader._process is not None
-    reader._process.kill()
+    segments = worker.read(video, SPEC)
+    next(segments)
+    assert worker._process is not None
+    worker._process.kill()
     with pytest.raises(MediaError, match=r"died .*SIGKILL"):
-        list(shown)
-    assert len(list(reader.read(video, SPEC))) > 2
+        list(segments)
+    assert len(list(worker.read(video, SPEC))) > 2
 
 
 @pytest.mark.slow
-def test_a_file_of_which_nothing_comes_is_given_up(simulated: Path) -> None:
-    reader = MediaWorker(ResourceLimits(stall_s=1.0))
-    reader.start()
-    assert reader._process is not None
-    stopped = reader._process
+def test_a_stalled_file_is_an_error(simulated: Path) -> None:
+    worker = MediaWorker(ResourceLimits(stall_s=1.0))
+    worker.start()
+    assert worker._process is not None
+    stopped = worker._process
     time.sleep(2.0)  # it is awake by now
     stopped.send_signal(signal.SIGSTOP)
     with pytest.raises(MediaError, match="no data for"):
-        list(reader.read(next(simulated.rglob("*.mp4")), SPEC))
+        list(worker.read(next(simulated.rglob("*.mp4")), SPEC))
     assert stopped.poll() == -signal.SIGKILL
 
 
 @pytest.mark.slow
 def test_memory_is_bounded(simulated: Path) -> None:
     """The kernel holds the process to the limit that the caller named; how much a decoder takes is not ours to say."""
-    reader = MediaWorker(ResourceLimits(memory_bytes=4 * 2**30))
-    assert len(list(reader.read(next(simulated.rglob("*.mp4")), SPEC))) > 2
-    assert reader._process is not None
-    limits = Path(f"/proc/{reader._process.pid}/limits").read_text()
+    worker = MediaWorker(ResourceLimits(memory_bytes=4 * 2**30))
+    assert len(list(worker.read(next(simulated.rglob("*.mp4")), SPEC))) > 2
+    assert worker._process is not None
+    limits = Path(f"/proc/{worker._process.pid}/limits").read_text()
     assert re.search(rf"Max address space +{4 * 2**30} ", limits)
-    reader.close()
+    worker.close()
 
 
 @pytest.mark.slow
 def test_processor_time_is_bounded_for_each_file_anew(simulated: Path) -> None:
     video = next(simulated.rglob("*.mp4"))
-    reader = MediaWorker(ResourceLimits(cpu_s=2.0))
-    first = reader.start()
-    assert reader._process is not None
-    while _processor_s(reader._process.pid) < 4.0:  # of many files it is more
-        assert len(list(reader.read(video, SPEC))) > 2
-    assert reader.start() is first
-    reader.close()
+    worker = MediaWorker(ResourceLimits(cpu_s=2.0))
+    first = worker.start()
+    assert worker._process is not None
+    while _processor_s(worker._process.pid) < 4.0:  # of many files it is more
+        assert len(list(worker.read(video, SPEC))) > 2
+    assert worker.start() is first
+    worker.close()
 
 
 @pytest.mark.slow
 def test_a_file_that_takes_too_much_processor_time_is_given_up(simulated: Path) -> None:
     video = next(simulated.rglob("*.mp4"))
-    reader = MediaWorker(ResourceLimits(cpu_s=0.001))  # until the next whole second, as the kernel counts
+    worker = MediaWorker(ResourceLimits(cpu_s=0.001))  # until the next whole second, as the kernel counts
     with pytest.raises(MediaError, match="CPU time"):
         for _ in range(1000):  # the kernel ends it when its next whole second is over
-            list(reader.read(video, SPEC))
-    reader.close()
+            list(worker.read(video, SPEC))
+    worker.close()
 
 
 def _processor_s(process: int) -> float:
@@ -141,26 +141,26 @@ def _processor_s(process: int) -> float:
 
 
 @pytest.mark.slow
-def test_a_decoder_that_crashes_leaves_no_core(reader: MediaWorker, simulated: Path) -> None:
+def test_a_decoder_that_crashes_leaves_no_core(worker: MediaWorker, simulated: Path) -> None:
     """Where this process would leave one."""
     usual = resource.getrlimit(resource.RLIMIT_CORE)
     resource.setrlimit(resource.RLIMIT_CORE, (usual[1], usual[1]))
     try:
-        list(reader.read(next(simulated.rglob("*.mp4")), SPEC))
+        list(worker.read(next(simulated.rglob("*.mp4")), SPEC))
     finally:
         resource.setrlimit(resource.RLIMIT_CORE, usual)
-    assert reader._process is not None
-    limits = Path(f"/proc/{reader._process.pid}/limits").read_text()
+    assert worker._process is not None
+    limits = Path(f"/proc/{worker._process.pid}/limits").read_text()
     assert re.search(r"Max core file size +0 ", limits)
 
 
-def test_who_does_not_want_a_file_any_more_gets_no_more_of_it(reader: MediaWorker, simulated: Path) -> None:
+def test_an_exception_of_check_stops_the_file(worker: MediaWorker, simulated: Path) -> None:
     def never() -> None:
         raise LookupError
 
     with pytest.raises(LookupError):
-        list(reader.read(next(simulated.rglob("*.mp4")), SPEC, check=never))
-    assert reader._process is None
+        list(worker.read(next(simulated.rglob("*.mp4")), SPEC, check=never))
+    assert worker._process is None
 
 
 @pytest.mark.slow
@@ -175,11 +175,11 @@ def test_it_ends_when_its_parent_is_killed(simulated: Path, tmp_path: Path) -> N
     _until(lambda: not Path(f"/proc/{child}").exists() or "Z" in Path(f"/proc/{child}/stat").read_text().split()[2])
 
 
-def _wait_to_be_killed(told: str) -> None:
-    reader = MediaWorker()
-    reader.start()
-    assert reader._process is not None
-    Path(told).write_text(str(reader._process.pid))
+def _wait_to_be_killed(pid_file: str) -> None:
+    worker = MediaWorker()
+    worker.start()
+    assert worker._process is not None
+    Path(pid_file).write_text(str(worker._process.pid))
     time.sleep(LONGEST_S)
 
 
@@ -193,14 +193,14 @@ def test_a_script_needs_no_guard(simulated: Path, tmp_path: Path) -> None:
     assert done.stdout == "ok\n", done.stderr
 
 
-def test_apart_and_here_give_the_same_prediction(simulated: Path) -> None:
+def test_an_isolated_prediction_is_the_same(simulated: Path) -> None:
     video = next(simulated.rglob("*.mp4"))
-    apart, here = (predict([video], progress=False, isolated=own)[0] for own in (True, False))
-    assert apart == here
+    isolated, in_process = (predict([video], progress=False, isolated=is_isolated)[0] for is_isolated in (True, False))
+    assert isolated == in_process
 
 
 @pytest.mark.slow
-def test_the_process_imports_only_what_reading_needs() -> None:
+def test_the_process_imports_only_what_decoding_needs() -> None:
     code = "import sys, reactometer.workers.decoder; print(*{name.split('.')[0] for name in sys.modules})"
     modules = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout.split()
     assert {"av", "cv2", "numpy"} <= set(modules)

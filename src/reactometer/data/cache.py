@@ -15,6 +15,7 @@ from pydantic import TypeAdapter
 from reactometer.config import PrepareConfig
 from reactometer.errors import DataError
 from reactometer.io import PART, atomic_file, make_folder, sha256_of, wrap_decode_errors, write_atomic
+from reactometer.media.audio import is_audible
 from reactometer.paths import cache_folder
 from reactometer.types import Clip, FaceSample, FrameState, PreparedClip
 
@@ -97,10 +98,19 @@ def write_index(prepared: PreparedSet) -> None:
     write_atomic(prepared.folder / INDEX_FILE, TypeAdapter(PreparedSet).dump_json(index, indent=1))
 
 
-def write_clip(file: Path, clip: PreparedClip, counts: Mapping[str, Any]) -> None:
-    """Write a prepared clip with its counts (the other fields of its :class:`PreparedRow`), atomically."""
+def write_clip(file: Path, clip: PreparedClip) -> dict[str, Any]:
+    """Write a prepared clip atomically, with its counts: the other fields of its :class:`PreparedRow`; return them."""
+    states = [sample.state for sample in clip.samples]
+    counts = {
+        "duration_s": clip.duration_s,
+        "n_samples": len(states),
+        "n_faces": states.count(FrameState.FACE),
+        "n_unreadable": states.count(FrameState.UNREADABLE),
+        "has_sound": is_audible(clip.waveform),
+    }
     with atomic_file(file) as partial, partial.open("wb") as stream:
         np.savez(stream, **{**_pack(clip), "counts": np.array(json.dumps(counts))})  # type: ignore[arg-type]
+    return counts
 
 
 def read_counts(file: Path) -> dict[str, Any] | None:

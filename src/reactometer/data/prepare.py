@@ -10,7 +10,6 @@ from dataclasses import replace
 from functools import partial
 from hashlib import sha256
 from pathlib import Path
-from typing import Any
 
 import cv2
 import numpy as np
@@ -34,7 +33,7 @@ from reactometer.data.splits import with_splits
 from reactometer.errors import ConfigError, MediaError, require
 from reactometer.io import PART
 from reactometer.machine import default_workers
-from reactometer.media.audio import is_audible, read_waveform
+from reactometer.media.audio import read_waveform
 from reactometer.media.faces import encode_crop, load_detector
 from reactometer.media.segments import prepare_clip, resolve_detector
 from reactometer.terminal import progress_bar
@@ -59,8 +58,7 @@ def list_crops(folder: Path) -> list[Path]:
 def prepare_crops(folder: Path, settings: PrepareConfig, audio_path: Path | None = None) -> PreparedClip:
     """Use the images of a folder as the aligned crops of one person, ``CROP_RATE_HZ`` per second from 0 s on.
 
-    Raises:
-        MediaError: the folder contains no readable image.
+    Raise MediaError if the folder contains no readable image.
     """
     paths = list_crops(folder)
     samples = tuple(_sample(path, i / CROP_RATE_HZ, settings.size_px) for i, path in enumerate(paths))
@@ -192,9 +190,7 @@ def _prepare_clip(settings: PrepareConfig, job: tuple[Clip, Path]) -> PreparedRo
             prepared = prepare_crops(clip.path, settings, clip.audio_path)
         else:
             prepared = prepare_clip(clip.path, settings, load_detector(settings.detector), clip.audio_path)
-        counts = _counts(prepared)
-        write_clip(file, prepared, counts)
-        return PreparedRow(clip, file, **counts)
+        return PreparedRow(clip, file, **write_clip(file, prepared))
     except READ_ERRORS as error:
         return PreparedRow(replace(clip, problem=error_message(error)))
 
@@ -202,15 +198,3 @@ def _prepare_clip(settings: PrepareConfig, job: tuple[Clip, Path]) -> PreparedRo
 def _crashed_row(job: tuple[Clip, Path]) -> PreparedRow:
     clip, _ = job
     return PreparedRow(replace(clip, problem=f"{clip.path}: the decoder crashed; re-encode the file"))
-
-
-def _counts(clip: PreparedClip) -> dict[str, Any]:
-    """Return the counts of a clip, by field of PreparedRow."""
-    states = [sample.state for sample in clip.samples]
-    return {
-        "duration_s": clip.duration_s,
-        "n_samples": len(states),
-        "n_faces": states.count(FrameState.FACE),
-        "n_unreadable": states.count(FrameState.UNREADABLE),
-        "has_sound": is_audible(clip.waveform),
-    }

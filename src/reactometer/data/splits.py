@@ -15,10 +15,9 @@ from reactometer.errors import ConfigError, DataError, require
 from reactometer.types import Clip
 
 DEFAULT_SHARES = {"train": 0.7, "val": 0.15, "test": 0.15}
-"""Shares of the clips."""
+"""Shares of the clips, by split."""
 
 SPLITS = tuple(DEFAULT_SHARES)
-"""Their names, in order."""
 
 DISJOINT_KEYS = ("person", "stimulus", "labels")
 """Keys that splits can be disjoint in. "labels" joins clips with equal label vectors, which share a stimulus."""
@@ -207,10 +206,8 @@ def _assign_components(component: np.ndarray, values: np.ndarray, shares: np.nda
     generator = np.random.default_rng(seed)
     sums = np.zeros((n_components + len(split_ids), scaled.shape[1]))  # (components + splits, 1 + L)
     np.add.at(sums, component, scaled)
-    weight, excess = (
-        1.0 / shares[split_ids],
-        -shares[split_ids, None] * scaled.sum(axis=0),
-    )  # (splits,), (splits, 1 + L)
+    weight = 1.0 / shares[split_ids]  # (splits,)
+    excess = -shares[split_ids, None] * scaled.sum(axis=0)  # (splits, 1 + L)
     split_of = np.append(np.zeros(n_components, dtype=int), np.arange(len(split_ids)))
     order = generator.permutation(n_components)
     for i in order[np.argsort(-sums[order, 0], kind="stable")]:
