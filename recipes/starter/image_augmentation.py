@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from torch.distributions import Beta
 
-from reactometer.training.augmentation import AugmentationLimits, augment
+from reactometer.training.augmentation import augment
 
 MAX_CHANGES = {"zoom": 0.2, "shift": 0.1, "rotation_rad": 0.2, "light": 0.1, "contrast": 0.35, "tint": 0.03}
 """Larger than for the aligned crops of clips: the images are found photographs, and there are many."""
@@ -17,7 +17,7 @@ ERASED_SHARE = (0.15, 0.5)
 
 def change(images: Tensor, strength: float) -> Tensor:
     """Mirror, move, zoom, rotate and relight each of (B, C, H, W) uint8 images; 1 is up to :data:`MAX_CHANGES`."""
-    limits = AugmentationLimits(**{name: strength * limit for name, limit in MAX_CHANGES.items()})
+    limits = {name: strength * limit for name, limit in MAX_CHANGES.items()}
     return augment(images.unsqueeze(1), limits).squeeze(1)
 
 

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import astuple
 
 import torch
 
-from reactometer.training.augmentation import CLIP_LIMITS, AugmentationLimits, augment
+from reactometer.training.augmentation import CLIP_LIMITS, augment
 
 
 def test_all_frames_of_a_clip_change_alike_and_clips_differently() -> None:
@@ -43,7 +42,7 @@ def test_grey_pictures_are_changed_in_one_channel_and_as_strongly_as_asked_for()
     picture = torch.linspace(40, 200, 24).to(torch.uint8).expand(64, 1, 1, 24, 24)
     spread = []
     for strength in (0.0, 0.3, 1.0):
-        changed = augment(picture, AugmentationLimits(*(strength * 4 * limit for limit in astuple(CLIP_LIMITS))))
+        changed = augment(picture, {name: strength * 4 * limit for name, limit in CLIP_LIMITS.items()})
         assert changed.shape == picture.shape
         assert changed.dtype == torch.uint8
         rising = torch.where(changed[..., -1:] > changed[..., :1], changed, changed.flip(4)).float()  # unmirrored

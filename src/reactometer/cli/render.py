@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.table import Table
 
 from reactometer.paths import STARTER
-from reactometer.terminal import format_score, is_first_process, messages
+from reactometer.terminal import is_first_process, messages
 
 if TYPE_CHECKING:
     from reactometer.batch.run import RunResult
@@ -67,18 +67,12 @@ def print_trained(folder: Path) -> None:
 
 def print_comparison(comparison: Comparison) -> None:
     """Print a short table, and the paths of the full one."""
-    rows = [
-        (
-            row.name,
-            format_score(row.median),
-            f"{row.interval.low:.3f} to {row.interval.high:.3f}",
-            f"{row.over_length.low:+.3f} to {row.over_length.high:+.3f}",
-        )
-        for row in comparison.rows
-    ]
-    rows.append(("clip length only", format_score(comparison.length_baseline.mean_pearson), "", ""))
-    print_table(("architecture", comparison.split, "95% interval", "over clip length"), rows)
-    results.print(f"mean Pearson, median of {comparison.n_seeds} seeds")
+    from reactometer.training.compare import summarise
+
+    table = summarise(comparison)[["configuration", "r", "95% interval", "over clip length"]]
+    print_table(list(table.columns), table.to_numpy())
+    n_seeds = len(comparison.rows[0].metrics)
+    results.print(f"r: mean Pearson on {comparison.split}, median of {n_seeds} seeds")
     for suffix in ("md", "csv"):
         results.print(f"{comparison.folder / 'comparison'}.{suffix}")
 

@@ -374,12 +374,7 @@ def _build_pooled_projection(feature_size: int, is_scaled: bool, config: ModelCo
 
 
 def build_head(config: ModelConfig, sizes: Mapping[str, int], scaled: Collection[str]) -> VisualHead | CrossModalHead:
-    """Build the head that a configuration names.
-
-    Args:
-        config: names the architecture.
-        sizes: number of features per step, by modality.
-        scaled: the modalities whose features are standardised.
+    """Build the head that a configuration names, from the number of features per step by modality.
 
     Raises:
         ConfigError: ``model.hidden`` is not divisible by ``model.attention_heads``.

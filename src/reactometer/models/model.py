@@ -45,6 +45,7 @@ class ReactionModel(nn.Module):
     ) -> None:
         super().__init__()
         self.face_encoder, self.voice_encoder = face, voice
+        self.uses_face, self.uses_voice = face is not None, voice is not None
         self.face_scale = FeatureScaler(face.feature_size) if face else None
         self.voice_scale = FeatureScaler(getattr(voice, "input_size", voice.feature_size)) if voice else None
         self.head = head
@@ -53,16 +54,6 @@ class ReactionModel(nn.Module):
         self.frozen = [encoder for encoder in (face, voice) if frozen and isinstance(encoder, Pretrained)]
         for encoder in self.frozen:
             encoder.requires_grad_(False)
-
-    @property
-    def uses_face(self) -> bool:
-        """The model uses the face."""
-        return self.face_encoder is not None
-
-    @property
-    def uses_voice(self) -> bool:
-        """The model uses the voice."""
-        return self.voice_encoder is not None
 
     @property
     def scales(self) -> dict[str, FeatureScaler]:

@@ -24,13 +24,7 @@ from reactometer.models.vision_encoders import ClipEncoder, FrameEncoder
 
 
 def save_weights(network: ReactionModel, file: Path, store: str) -> None:
-    """Write the weights of a network, and round the network's weights to the stored precision.
-
-    Args:
-        network: on the CPU.
-        file: a new file.
-        store: "float32", or "float16" for matrices and kernels (nearly all weights) in half precision.
-    """
+    """Write the weights of a network on the CPU; with "float16", first round its matrices and kernels to it."""
     state = {name: weights.contiguous() for name, weights in network.state_dict().items()}
     for name, weights in network.named_parameters():
         if store == "float16" and weights.ndim > 1:
@@ -41,13 +35,7 @@ def save_weights(network: ReactionModel, file: Path, store: str) -> None:
 
 
 def load_network(folder: Path) -> tuple[ReactionModel, dict[str, Any]]:
-    """Build the network of a checkpoint on the CPU, in evaluation mode.
-
-    Args:
-        folder: a checkpoint that is not an ensemble.
-
-    Returns:
-        The network and the content of ``model.json``.
+    """Build the network of a checkpoint that is no ensemble, on the CPU in evaluation mode; return ``model.json``, too.
 
     Raises:
         ModelError: the weights are missing or damaged, or the settings refer to code outside the checkpoint.

@@ -2,46 +2,36 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
+CLIP_LIMITS = {"zoom": 0.05, "shift": 0.03, "rotation_rad": 0.05, "light": 0.06, "contrast": 0.15, "tint": 0.03}
+"""Maximum size of each random change for clips, whose crops are aligned and few.
 
-@dataclass(frozen=True)
-class AugmentationLimits:
-    """Maximum size of each random change."""
-
-    zoom: float
-    shift: float  # share of the side
-    rotation_rad: float
-    light: float  # share of the range
-    contrast: float
-    tint: float  # of each colour, share of the range
+The shift is a share of the side; light and tint (of each colour) are shares of the range.
+"""
 
 
-CLIP_LIMITS = AugmentationLimits(zoom=0.05, shift=0.03, rotation_rad=0.05, light=0.06, contrast=0.15, tint=0.03)
-"""Limits for clips, whose crops are aligned and few."""
-
-
-def augment(frames: Tensor, limits: AugmentationLimits = CLIP_LIMITS) -> Tensor:
+def augment(frames: Tensor, limits: Mapping[str, float] = CLIP_LIMITS) -> Tensor:
     """Mirror, shift, zoom, rotate and relight the crops of each clip at random.
 
     Random numbers come from the CPU, because a GPU is slower for so few.
 
     Args:
         frames: (B, T, C, H, W) uint8, RGB or one channel of grey.
-        limits: maximum changes.
+        limits: maximum changes, with the keys of :data:`CLIP_LIMITS`.
 
     Returns:
         The same shape and dtype; all frames of a clip changed alike, clips differently.
     """
     clips, steps, colours, height, width = frames.shape
     transforms = _sample_transforms(clips, limits).to(frames.device, non_blocking=True)
-    gain = 1.0 + _uniform((clips, 1), limits.contrast)
-    lift = 255.0 * _uniform((clips, 1), limits.light)
-    light = torch.cat((gain, 127.5 + lift + 255.0 * _uniform((clips, colours), limits.tint)), dim=1)  # (B, 1 + C)
+    gain = 1.0 + _uniform((clips, 1), limits["contrast"])
+    lift = 255.0 * _uniform((clips, 1), limits["light"])
+    light = torch.cat((gain, 127.5 + lift + 255.0 * _uniform((clips, colours), limits["tint"])), dim=1)  # (B, 1 + C)
     light = light.to(frames.device, non_blocking=True).view(clips, 1, 1 + colours, 1, 1)
     gain, middle = light[:, :, :1], light[:, :, 1:]  # middle: new value of a grey of 127.5, per colour
     with torch.autocast(frames.device.type, enabled=False):  # bfloat16 is exact to a quarter of a pixel only
@@ -53,13 +43,13 @@ def augment(frames: Tensor, limits: AugmentationLimits = CLIP_LIMITS) -> Tensor:
     return torch.addcmul(middle, moved, gain).round_().clamp_(0, 255).to(torch.uint8)
 
 
-def _sample_transforms(clips: int, limits: AugmentationLimits) -> Tensor:
+def _sample_transforms(clips: int, limits: Mapping[str, float]) -> Tensor:
     """Sample one affine map per clip, (B, 2, 3), from coordinates in the new image to the old image."""
-    scale = 1.0 + _uniform((clips,), limits.zoom)
-    angle = _uniform((clips,), limits.rotation_rad)
+    scale = 1.0 + _uniform((clips,), limits["zoom"])
+    angle = _uniform((clips,), limits["rotation_rad"])
     mirror = torch.where(torch.rand(clips) < 0.5, -1.0, 1.0)
     cosine, sine = scale * angle.cos(), scale * angle.sin()
-    shift = 2.0 * _uniform((clips, 2), limits.shift)
+    shift = 2.0 * _uniform((clips, 2), limits["shift"])
     rows = torch.stack((cosine * mirror, -sine, shift[:, 0], sine * mirror, cosine, shift[:, 1]), dim=1)  # (B, 6)
     return rows.view(clips, 2, 3)
 

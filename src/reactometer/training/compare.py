@@ -45,7 +45,6 @@ class Comparison:
     split: str
     rows: tuple[ComparisonRow, ...]
     length_baseline: Metrics
-    n_seeds: int
     folder: Path
 
 
@@ -89,7 +88,7 @@ def compare(
         models = [load_model(train_once(config, run, seed=seed, progress=progress)) for seed, run in enumerate(runs)]
         new_rows, length = _build_rows(name, models, data, split, progress)
         rows += new_rows
-    comparison = Comparison(split, tuple(rows), length, seeds, out)
+    comparison = Comparison(split, tuple(rows), length, out)
     write_atomic(out / "comparison.md", markdown(comparison))
     write_atomic(out / "comparison.csv", as_table(comparison).to_csv(index=False))
     return comparison
@@ -125,10 +124,10 @@ def _build_rows(
 
 
 def as_table(comparison: Comparison) -> pd.DataFrame:
-    """Return what ``comparison.csv`` holds: one row per configuration and seed, with the score of every label."""
+    """Return the table of ``comparison.csv``: one row per configuration and seed, with the score of every label."""
     table = pd.DataFrame(
         {
-            "system": row.name,
+            "configuration": row.name,
             "reads": row.reads,
             "seed": seed,
             "split": comparison.split,
@@ -141,7 +140,7 @@ def as_table(comparison: Comparison) -> pd.DataFrame:
         for row in comparison.rows
         for seed, metrics in enumerate(row.metrics)
     )
-    scores = [name for name in table.columns if name not in ("system", "reads", "split")]
+    scores = [name for name in table.columns if name not in ("configuration", "reads", "split")]
     return table.astype(dict.fromkeys(scores, float))  # NaN if undefined
 
 
@@ -152,41 +151,36 @@ def median(values: Sequence[float | None]) -> float | None:
     return float(np.median([value for value in values if value is not None]))
 
 
+def summarise(comparison: Comparison) -> pd.DataFrame:
+    """Return a table of text: one row per configuration, and the clip-length baseline; r is the mean Pearson."""
+    rows = []
+    for row in comparison.rows:
+        seeds = [metrics.mean_pearson for metrics in row.metrics if metrics.mean_pearson is not None]
+        by_label = zip(*(metrics.pearson for metrics in row.metrics), strict=True)  # of each label, by seed
+        cells = {
+            "configuration": row.name,
+            "reads": row.reads,
+            "r": format_score(row.median, 3),
+            "over seeds": f"{min(seeds):.3f} to {max(seeds):.3f}" if len(seeds) > 1 else "",
+            "95% interval": f"{row.interval.low:.3f} to {row.interval.high:.3f}",
+            "over clip length": f"{row.over_length.low:+.3f} to {row.over_length.high:+.3f}",
+        }
+        medians = [format_score(median(values), 3) for values in by_label]
+        rows.append(cells | dict(zip(row.metrics[0].labels, medians, strict=True)))
+    baseline = comparison.length_baseline
+    by_label = zip(baseline.labels, (format_score(r, 3) for r in baseline.pearson), strict=True)
+    rows.append({"configuration": "clip length", "r": format_score(baseline.mean_pearson, 3), **dict(by_label)})
+    return pd.DataFrame(rows).fillna("")
+
+
 def markdown(comparison: Comparison) -> str:
-    """Return the table as Markdown: one line per configuration; r is the mean Pearson over the labels."""
-    score, baseline = f"{comparison.split}: r", comparison.length_baseline
-    by_label = dict(zip(baseline.labels, (format_score(r, 3) for r in baseline.pearson), strict=True))
-    table = pd.DataFrame(
-        [
-            *(_cells(row, score) for row in comparison.rows),
-            {"system": "clip length", score: format_score(baseline.mean_pearson, 3), **by_label},
-        ]
-    ).fillna("")
+    """Return the summary as Markdown: one line per configuration."""
+    table = summarise(comparison)
     lines = [f"| {' | '.join(cells)} |" for cells in (table.columns, ["---"] * table.shape[1], *table.to_numpy())]
+    metrics = comparison.rows[0].metrics
     notes = (
-        f"{comparison.split}: {comparison.rows[0].metrics[0].n_clips} clips; r is the median over {comparison.n_seeds} "
-        "seeds of the mean Pearson, emotions are medians too. Intervals: bootstrap over clips (over people if known) "
-        "of the median seed; an undefined score, such as a constant's, counts as 0 in the differences."
+        f"{comparison.split}: {metrics[0].n_clips} clips; r is the median over {len(metrics)} seeds of the mean "
+        "Pearson, emotions are medians too. Intervals: bootstrap over clips (over people if known) of the median "
+        "seed; an undefined score, such as a constant's, counts as 0 in the differences."
     )
     return "\n".join([*lines, "", notes, ""])
-
-
-def _cells(row: ComparisonRow, score: str) -> dict[str, str]:
-    seeds = [metrics.mean_pearson for metrics in row.metrics if metrics.mean_pearson is not None]
-    by_label = zip(*(metrics.pearson for metrics in row.metrics), strict=True)  # of each label, by seed
-    return {
-        "system": row.name,
-        "reads": row.reads,
-        score: f"**{format_score(row.median, 3)}**",
-        "over seeds": f"{min(seeds):.3f} to {max(seeds):.3f}" if len(seeds) > 1 else "",
-        "95% interval": _interval(row.interval),
-        "over clip length": _interval(row.over_length),
-        **{
-            label: format_score(median(values), 3)
-            for label, values in zip(row.metrics[0].labels, by_label, strict=True)
-        },
-    }
-
-
-def _interval(interval: Interval) -> str:
-    return f"{format_score(interval.low, 3)} to {format_score(interval.high, 3)}"

@@ -80,13 +80,7 @@ def write_checkpoint(
 ) -> Path:
     """Write the weights, graphs and ``model.json`` of a trained network into a folder; ``proof`` is empty.
 
-    Args:
-        folder: created if it is missing.
-        network: on the CPU, in evaluation mode.
-        labels: (L,) names.
-        config: configuration of the training.
-        data: description of the training data, as JSON.
-        metrics: scores on val.
+    The network is on the CPU, in evaluation mode. ``metrics`` are scores on val.
     """
     folder.mkdir(parents=True, exist_ok=True)
     save_weights(network, folder / WEIGHTS_FILE, config.training.store)
@@ -201,11 +195,8 @@ def _difference(head: ReactionModel, networks: Networks, pairs: Sequence[tuple[I
 def build_export_specs(network: ReactionModel, config: ModelConfig) -> dict[str, ExportSpec]:
     """Return the modules of a model to export by file name: its encoders of images and speech, and the head.
 
-    Contours are computed in NumPy. Networks over log-mel are in the head's graph.
-
-    Args:
-        network: in evaluation mode, on the CPU.
-        config: the model's configuration.
+    Contours are computed in NumPy. Networks over log-mel are in the head's graph. ``network`` is in evaluation mode, on
+    the CPU.
     """
     face, voice = network.describe_inputs()
     structure = [
@@ -242,10 +233,7 @@ def build_export_specs(network: ReactionModel, config: ModelConfig) -> dict[str,
 def write_graph(graph: ExportSpec, file: Path, stats: Mapping[str, FeatureStats]) -> None:
     """Write a graph to one ONNX file, with dynamic sizes and, if that is exact, weights in half precision.
 
-    Args:
-        graph: the module to export.
-        file: a new file.
-        stats: mean and standard deviation of the training set's features by stream, kept as metadata.
+    ``stats``, mean and standard deviation of the training set's features by stream, are kept as metadata.
     """
     if graph.structure not in _templates:
         _templates[graph.structure] = _translate(graph)

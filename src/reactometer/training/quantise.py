@@ -106,11 +106,7 @@ def quantise_graph(file: Path, examples: Iterable[dict[str, np.ndarray]]) -> Non
 
     Weights are signed with one scale per channel. Activations are unsigned with one scale per tensor, from the smallest
     and the largest value in the examples. In a network with attention, only convolutions and matrix products are
-    quantised, because the rest gains nothing.
-
-    Args:
-        file: its ONNX file.
-        examples: typical inputs, by name.
+    quantised, because the rest gains nothing. ``examples`` are typical inputs, by name.
     """
     from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
     from onnxruntime.quantization.shape_inference import quant_pre_process
