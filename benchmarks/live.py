@@ -1,10 +1,10 @@
-"""How often live scores come, and how long after their newest frame: here and through the WebSocket, 640 x 360 at 25.
+"""Measure rate and latency of live scores, in this process and through the WebSocket, at 640 x 360 and 25 Hz.
 
     python benchmarks/live.py [--video VIDEO] [--seconds 10] [--rate 10] [--busy 2]
 
-Prints a table for docs/live.md. A clip of 640 x 360 px at 25 frames a second with sound is played in real time; without
-``--video`` it is rendered, from the embedded data set's people. The server is a process of its own; so is each client.
-With four clients at once, all four decode and encode the video on the same processors that the server has.
+Print a table for docs/live.md. A clip of 640 x 360 px at 25 frames per second with sound is played in real time;
+without ``--video`` it is rendered, with a synthetic face. The server and each client have their own process. Four
+clients at once decode and encode the video on the CPUs that the server uses, too.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ Play = Callable[[Path, argparse.Namespace, Path], None]
 
 
 def write_clip(path: Path, seconds: float) -> Path:
-    """A drawn person in a large frame, who speaks, as H.264 and AAC."""
+    """Write a video (H.264, AAC) of a speaking synthetic face in a large frame."""
     frames, waveform = render_clip(clip_plan(3))
     with av.open(str(path), "w") as container:
         video = container.add_stream("libx264", rate=Fraction(RATE_HZ), options={"preset": "ultrafast"})
@@ -47,9 +47,9 @@ def write_clip(path: Path, seconds: float) -> Path:
             picture[40:320, 180:460] = cv2.resize(face, (280, 280))
             container.mux(video.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
         repeated = np.resize(waveform, round(seconds * SOUND_HZ))
-        heard = av.AudioFrame.from_ndarray(repeated[None].astype(np.float32), format="fltp", layout="mono")
-        heard.sample_rate, heard.pts = SOUND_HZ, 0
-        container.mux(sound.encode(heard))
+        audio = av.AudioFrame.from_ndarray(repeated[None].astype(np.float32), format="fltp", layout="mono")
+        audio.sample_rate, audio.pts = SOUND_HZ, 0
+        container.mux(sound.encode(audio))
         container.mux(video.encode(None))
         container.mux(sound.encode(None))
     return path
@@ -74,14 +74,14 @@ def spin() -> None:
         pass
 
 
-def play_here(video: Path, asked: argparse.Namespace, out: Path) -> None:
-    """The command, with its scores in ``out``."""
-    common = [str(video), "--rate", f"{asked.rate:g}", "--for", str(asked.seconds), "--out", str(out)]
+def play_here(video: Path, options: argparse.Namespace, out: Path) -> None:
+    """Run the command, with its scores in ``out``."""
+    common = [str(video), "--rate", f"{options.rate:g}", "--for", str(options.seconds), "--out", str(out)]
     subprocess.run([sys.executable, "-m", "reactometer", "live", *common], stdout=subprocess.DEVNULL, check=True)
 
 
-def play_to_server(video: Path, asked: argparse.Namespace, out: Path) -> None:
-    """A client of the WebSocket: sends JPEG frames and sound, and writes when their scores came back."""
+def play_to_server(video: Path, options: argparse.Namespace, out: Path) -> None:
+    """Send JPEG frames and sound through the WebSocket, and write when their scores arrive."""
     from websockets.exceptions import ConnectionClosed
     from websockets.sync.client import connect
 
@@ -89,10 +89,10 @@ def play_to_server(video: Path, asked: argparse.Namespace, out: Path) -> None:
     from reactometer.live.protocol import HEAD, PacketKind
     from reactometer.live.session import FrameQueue
 
-    inbox, arrived_s = FrameQueue(asked.rate), dict[float, float]()
+    inbox, arrived_s = FrameQueue(options.rate), dict[float, float]()
 
     def send() -> None:
-        until_s = time.monotonic() + asked.seconds
+        until_s = time.monotonic() + options.seconds
         while time.monotonic() < until_s and not inbox.closed:
             for piece in inbox.get_all(0.1):
                 head = HEAD.pack(piece.kind, piece.time_s)
@@ -104,7 +104,7 @@ def play_to_server(video: Path, asked: argparse.Namespace, out: Path) -> None:
                     client.send(head + np.round(piece.content * 32767).astype("<i2").tobytes())
         client.send('{"type": "stop"}')
 
-    with connect(f"ws://127.0.0.1:{asked.port}/v1/live", compression=None) as client, out.open("w") as file:
+    with connect(f"ws://127.0.0.1:{options.port}/v1/live", compression=None) as client, out.open("w") as file:
         client.send('{"type": "start"}')
         client.recv()
         source, sender = LiveSource(str(video)), threading.Thread(target=send)
@@ -123,12 +123,12 @@ def play_to_server(video: Path, asked: argparse.Namespace, out: Path) -> None:
         source.stop()
 
 
-def measure(name: str, video: Path, asked: argparse.Namespace, play: Play, sessions: int = 1) -> list[float]:
+def measure(name: str, video: Path, options: argparse.Namespace, play: Play, sessions: int = 1) -> list[float]:
     """Run sessions at once; print a row for all of them; return scores per second and median latency."""
     spawn = multiprocessing.get_context("spawn")
     with tempfile.TemporaryDirectory() as folder:
         outs = [Path(folder) / f"{number}.csv" for number in range(sessions)]
-        players = [spawn.Process(target=play, args=(video, asked, out)) for out in outs]
+        players = [spawn.Process(target=play, args=(video, options, out)) for out in outs]
         for player in players:
             player.start()
         for player in players:
@@ -149,26 +149,26 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=10.0)
     parser.add_argument("--rate", type=float, default=10.0)
     parser.add_argument("--port", type=int, default=8765)
-    parser.add_argument("--busy", type=int, default=0, help="processes beside it that do nothing but compute")
-    asked = parser.parse_args()
+    parser.add_argument("--busy", type=int, default=0, help="number of other processes that only compute")
+    options = parser.parse_args()
     spawn = multiprocessing.get_context("spawn")
-    beside = [spawn.Process(target=spin, daemon=True) for _ in range(asked.busy)]
+    beside = [spawn.Process(target=spin, daemon=True) for _ in range(options.busy)]
     with tempfile.TemporaryDirectory() as folder:
-        video = asked.video or write_clip(Path(folder) / "clip.mp4", asked.seconds)
-        server = spawn.Process(target=serve, args=(asked.port,), daemon=True)
+        video = options.video or write_clip(Path(folder) / "clip.mp4", options.seconds)
+        server = spawn.Process(target=serve, args=(options.port,), daemon=True)
         for process in (server, *beside):
             process.start()
         time.sleep(8.0)
         print("| | Hz | median, ms | 95 %, ms | largest, ms | dropped |\n| --- | --- | --- | --- | --- | --- |")
-        found = {
-            "here": measure("here", video, asked, play_here),
-            "WebSocket": measure("WebSocket", video, asked, play_to_server),
+        measured = {
+            "here": measure("here", video, options, play_here),
+            "WebSocket": measure("WebSocket", video, options, play_to_server),
         }
-        measure("WebSocket, four clients at once", video, asked, play_to_server, sessions=4)
+        measure("WebSocket, four clients at once", video, options, play_to_server, sessions=4)
         for process in (server, *beside):
             process.terminate()
-    met = [bar(f"{name}, scores a second", often_hz, 5.0) for name, (often_hz, _) in found.items()]
-    met += [bar(f"{name}, median latency, ms", middle, 400.0, at_most=True) for name, (_, middle) in found.items()]
+    met = [bar(f"{name}, scores a second", often_hz, 5.0) for name, (often_hz, _) in measured.items()]
+    met += [bar(f"{name}, median latency, ms", middle, 400.0, at_most=True) for name, (_, middle) in measured.items()]
     sys.exit(0 if all(met) else 1)
 
 

@@ -1,13 +1,12 @@
-"""Fifty clients at once at a service of this machine: is every request answered, how fast, and does memory stay flat?
+"""Load the service of this machine with fifty clients: check answers, speed and memory.
 
     python benchmarks/load.py [--clients 50] [--clips 200] [--seconds 10] [--rounds 3] [--requests 2000]
 
-A clip is rendered; each request sends it with other bytes in a part that no decoder reads. The service runs as
-``reactometer serve`` with its defaults (64 clips wait) but for the bound of clips a client, since all of these have
-one address. A client that is refused with 429 comes again after the seconds of ``Retry-After``. The service's speed is
-that of the clips of its middle 80 %; the batch command's likewise, with as many processes. Rounds
-take turns; the ratio is their median. Memory is what all its processes hold by themselves (Pss), after a tenth of
-the requests and at their end, with clips of 2 s.
+Each request sends a rendered clip with other bytes in a part that no decoder reads. The service runs as ``reactometer
+serve`` with its defaults (64 queued clips), except for the limit per client, because all clients have one address. A
+client that gets 429 retries after the seconds of ``Retry-After``. The service's speed is that of the middle 80% of
+its clips; the batch command uses as many processes. The ratio is the median over the rounds. Memory is the sum of
+Pss over all processes, after a tenth of the requests and after all, with clips of 2 s.
 """
 
 from __future__ import annotations
@@ -27,39 +26,39 @@ from statistics import median
 import httpx
 from measuring import bar, cost_of_one, processes, write_video
 
-LEAST_SPEED, MOST_GROWTH = 1.0, 1.05
+MIN_SPEED, MAX_GROWTH = 1.0, 1.05
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--clients", type=int, default=50)
     parser.add_argument("--clips", type=int, default=200)
-    parser.add_argument("--seconds", type=int, default=10, help="of a clip")
+    parser.add_argument("--seconds", type=int, default=10, help="length of a clip")
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--requests", type=int, default=2000, help="of the memory's part; 0: leave it out")
-    asked = parser.parse_args()
+    parser.add_argument("--requests", type=int, default=2000, help="requests for the memory measurement; 0: skip it")
+    options = parser.parse_args()
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        ratios = [_round(folder / str(number), asked) for number in range(asked.rounds)]
-        bar("speed of the service / the batch command's", median(ratios), LEAST_SPEED)
-        if asked.requests:
-            _memory(folder, asked.clients, asked.requests)
+        ratios = [_round(folder / str(number), options) for number in range(options.rounds)]
+        bar("speed of the service / the batch command's", median(ratios), MIN_SPEED)
+        if options.requests:
+            _memory(folder, options.clients, options.requests)
 
 
-def _round(folder: Path, asked: argparse.Namespace) -> float:
+def _round(folder: Path, options: argparse.Namespace) -> float:
     folder.mkdir()
-    clip = write_video(folder / "clip.mp4", asked.seconds).read_bytes()
-    counts = asked.clips // 4, asked.clips
+    clip = write_video(folder / "clip.mp4", options.seconds).read_bytes()
+    counts = options.clips // 4, options.clips
     few, many = (_write_clips(folder / f"{count} clips", count, clip) for count in counts)
-    each_s, _ = cost_of_one(lambda clips: _predict(clips, folder / f"run of {clips.name}"), few, many, counts)
-    with service(folder / "service", asked.clients) as (address, _):
-        told, finished_s = _load(address, asked.clients, asked.clips, clip)
-    cut = len(finished_s) // 10
-    middle_s = sorted(finished_s)[cut:-cut]
+    batch_s, _ = cost_of_one(lambda clips: _predict(clips, folder / f"run of {clips.name}"), few, many, counts)
+    with service(folder / "service", options.clients) as (address, _):
+        outcomes, finished_s = _load(address, options.clients, options.clips, clip)
+    n_trimmed = len(finished_s) // 10
+    middle_s = sorted(finished_s)[n_trimmed:-n_trimmed]
     service_s = (middle_s[-1] - middle_s[0]) / (len(middle_s) - 1)
-    print(f"{dict(told)}; service {service_s:.3f} s a clip, batch {each_s:.3f} s a clip", flush=True)
-    bar("requests that are neither answered nor told to come again", told["lost"], 0, at_most=True)
-    return each_s / service_s
+    print(f"{dict(outcomes)}; service {service_s:.3f} s a clip, batch {batch_s:.3f} s a clip", flush=True)
+    bar("lost requests", outcomes["lost"], 0, at_most=True)
+    return batch_s / service_s
 
 
 def _memory(folder: Path, clients: int, requests: int) -> None:
@@ -67,15 +66,15 @@ def _memory(folder: Path, clients: int, requests: int) -> None:
     with service(folder / "service", clients) as (address, process):
         _load(address, clients, requests // 10, clip)
         before = pss_mb(process.pid)
-        told, _ = _load(address, clients, requests - requests // 10, clip)
+        outcomes, _ = _load(address, clients, requests - requests // 10, clip)
         after = pss_mb(process.pid)
-    print(f"{dict(told)}; {before:.0f} MiB after {requests // 10} requests, {after:.0f} MiB after {requests}")
-    bar("memory at the end / after a tenth of the requests", after / before, MOST_GROWTH, at_most=True)
+    print(f"{dict(outcomes)}; {before:.0f} MiB after {requests // 10} requests, {after:.0f} MiB after {requests}")
+    bar("memory at the end / after a tenth of the requests", after / before, MAX_GROWTH, at_most=True)
 
 
 @contextmanager
 def service(folder: Path, clients: int) -> Iterator[tuple[str, subprocess.Popen[str]]]:
-    """A service on a free port: its address, and its process."""
+    """Run a service on a free port; yield its address and its process."""
     command = [sys.executable, "-m", "reactometer", "serve", "--port", "0", "--data", str(folder)]
     process = subprocess.Popen([*command, "--per-client", str(2 * clients)], stderr=subprocess.PIPE, text=True)
     assert process.stderr is not None
@@ -88,8 +87,8 @@ def service(folder: Path, clients: int) -> Iterator[tuple[str, subprocess.Popen[
 
 
 def _load(address: str, clients: int, total: int, clip: bytes) -> tuple[Counter[str], list[float]]:
-    """Send so many clips; what came of the requests, and when each clip was answered."""
-    told, finished_s, numbers, lock = Counter[str](), list[float](), iter(range(total)), threading.Lock()
+    """Send ``total`` clips; return the number of each outcome, and when each clip was answered."""
+    outcomes, finished_s, numbers, lock = Counter[str](), list[float](), iter(range(total)), threading.Lock()
 
     def client() -> None:
         with httpx.Client(base_url=address, timeout=600) as session:
@@ -98,36 +97,36 @@ def _load(address: str, clients: int, total: int, clip: bytes) -> tuple[Counter[
                     number = next(numbers, None)
                 if number is None:
                     return
-                _send(session, _unlike(clip, number), told, lock, finished_s)
+                _send(session, _make_unique(clip, number), outcomes, lock, finished_s)
 
     threads = [threading.Thread(target=client) for _ in range(clients)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
-    return told, finished_s
+    return outcomes, finished_s
 
 
 def _send(
-    session: httpx.Client, clip: bytes, told: Counter[str], lock: threading.Lock, finished_s: list[float]
+    session: httpx.Client, clip: bytes, outcomes: Counter[str], lock: threading.Lock, finished_s: list[float]
 ) -> None:
-    """One clip until it is answered, or lost."""
+    """Send one clip until it is answered or lost."""
     outcome, wait_s = "", 0.0
     while outcome not in ("answered", "lost"):
         time.sleep(wait_s)
-        outcome, wait_s = _ask(session, clip)
+        outcome, wait_s = _request(session, clip)
         with lock:
-            told[outcome] += 1
+            outcomes[outcome] += 1
             if outcome == "answered":
                 finished_s.append(time.perf_counter())
 
 
-def _ask(session: httpx.Client, clip: bytes) -> tuple[str, float]:
-    """What came of a request, and after how long it may be tried again."""
+def _request(session: httpx.Client, clip: bytes) -> tuple[str, float]:
+    """Send a request; return its outcome, and the seconds before a retry."""
     try:
         answer = session.post("/v1/predictions", files={"file": ("clip.mp4", clip)})
         if answer.status_code == 429:
-            return "told to come again", float(answer.headers["Retry-After"])
+            return "refused", float(answer.headers["Retry-After"])
         while answer.status_code in (200, 202) and answer.json()["status"] in ("queued", "running"):
             time.sleep(0.5)
             answer = session.get(f"/v1/predictions/{answer.json()['id']}")
@@ -145,17 +144,17 @@ def _predict(clips: Path, out: Path) -> None:
 def _write_clips(folder: Path, count: int, clip: bytes) -> Path:
     folder.mkdir()
     for number in range(count):
-        (folder / f"{number}.mp4").write_bytes(_unlike(clip, number))
+        (folder / f"{number}.mp4").write_bytes(_make_unique(clip, number))
     return folder
 
 
-def _unlike(clip: bytes, number: int) -> bytes:
+def _make_unique(clip: bytes, number: int) -> bytes:
     return clip + (12).to_bytes(4, "big") + b"free" + number.to_bytes(4, "big")
 
 
 def pss_mb(pid: int, kind: str = "Pss") -> float:
-    """Memory of a process and its children, what is shared counted once, MiB; of one kind, as the kernel calls it."""
-    rollups = [Path(f"/proc/{own}/smaps_rollup").read_text() for own in processes(pid)]
+    """Return the memory of a process and its children, MiB; ``kind`` is a row of ``smaps_rollup``."""
+    rollups = [Path(f"/proc/{child}/smaps_rollup").read_text() for child in processes(pid)]
     return (
         sum(int(line.split()[1]) for text in rollups for line in text.splitlines() if line.startswith(f"{kind}:"))
         / 1024

@@ -1,9 +1,9 @@
-"""Memory and time of ``reactometer predict`` on 1 to 60 minutes of the same video: do they grow as they should?
+"""Measure memory and time of ``reactometer predict`` on 1 to 60 minutes of the same video.
 
     python benchmarks/memory.py [MODEL]
 
-Default: the starter model. Prints the peak resident memory of each run (of the process and of the one that reads for
-it, each at its own peak, added), the seconds, and how well a line through the seconds fits.
+Default: the starter model. Print the peak resident memory of each run (the sum of the peaks of the process and of its
+media worker), the seconds, and the fit of a line through the seconds.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ LENGTHS_MIN = (1, 10, 30, 60)
 
 MEASURE = """
 import contextlib, pathlib, subprocess, sys, time
-began_s = time.perf_counter()
+start_s = time.perf_counter()
 process = subprocess.Popen([sys.executable, "-m", "reactometer", *sys.argv[1:]], stdout=-3, stderr=-3)
 peaks_kb = {}
 while process.poll() is None:
@@ -30,12 +30,12 @@ while process.poll() is None:
         children = [pid for file in pathlib.Path(f"/proc/{process.pid}/task").glob("*/children")
                     for pid in file.read_text().split()]
         for pid in (process.pid, *map(int, children)):
-            for line in pathlib.Path(f"/proc/{pid}/status").read_text().splitlines():  # one that has ended has none
+            for line in pathlib.Path(f"/proc/{pid}/status").read_text().splitlines():  # absent if the process has ended
                 if line.startswith("VmHWM"):
                     peaks_kb[pid] = int(line.split()[1])
     time.sleep(0.1)
 assert process.returncode == 0
-print(sum(peaks_kb.values()) / 1024, time.perf_counter() - began_s)
+print(sum(peaks_kb.values()) / 1024, time.perf_counter() - start_s)
 """
 
 
@@ -49,9 +49,9 @@ def main() -> None:
             write_video(path, 60 * minutes)
             tables = ["--out", f"{folder}/clips.csv", "--timeline", f"{folder}/timeline.csv"]
             command = [sys.executable, "-c", MEASURE, "predict", "--model", model, str(path), *tables]
-            said = subprocess.run(command, check=True, capture_output=True, text=True).stdout.split()
-            peaks.append(float(said[0]))
-            seconds.append(float(said[1]))
+            output = subprocess.run(command, check=True, capture_output=True, text=True).stdout.split()
+            peaks.append(float(output[0]))
+            seconds.append(float(output[1]))
             print(f"| {minutes} | {peaks[-1]:.0f} | {seconds[-1]:.1f} |", flush=True)
     r = float(np.corrcoef(LENGTHS_MIN, seconds)[0, 1])
     bar("peak memory of 1 min, MiB", peaks[0], 400, at_most=True)

@@ -54,26 +54,26 @@ def main() -> None:
 
 def write_clip(file: Path) -> Path:
     """One drawn person, four reactions of 4 s, with a voice."""
-    plans = [clip_plan(place, duration_s=4.0, rate_hz=RATE_HZ, size_px=SIZE_PX) for place in REACTIONS]
-    shown = [render_clip(replace(plan, appearance=plans[0].appearance, voice=plans[0].voice)) for plan in plans]
-    frames = np.concatenate([frames for frames, _ in shown])  # (T, H, W, 3)
+    plans = [clip_plan(index, duration_s=4.0, rate_hz=RATE_HZ, size_px=SIZE_PX) for index in REACTIONS]
+    clips = [render_clip(replace(plan, appearance=plans[0].appearance, voice=plans[0].voice)) for plan in plans]
+    frames = np.concatenate([frames for frames, _ in clips])  # (T, H, W, 3)
     frames[AWAY] = frames[AWAY].mean(axis=(1, 2), keepdims=True).astype(np.uint8)
-    waveform = np.concatenate([heard for _, heard in shown if heard is not None])  # (S,)
+    waveform = np.concatenate([sound for _, sound in clips if sound is not None])  # (S,)
     with av.open(str(file), "w") as container:
         video = container.add_stream("libx264", rate=RATE_HZ)
         video.width = video.height = SIZE_PX
         sound = container.add_stream("aac", SOUND_RATE_HZ, layout="mono")
-        heard = av.AudioFrame.from_ndarray(waveform[None].astype(np.float32), format="fltp", layout="mono")
-        heard.sample_rate, heard.pts = SOUND_RATE_HZ, 0
+        audio = av.AudioFrame.from_ndarray(waveform[None].astype(np.float32), format="fltp", layout="mono")
+        audio.sample_rate, audio.pts = SOUND_RATE_HZ, 0
         for frame in frames:
             container.mux(video.encode(av.VideoFrame.from_ndarray(frame, format="rgb24")))
-        container.mux([*video.encode(None), *sound.encode(heard), *sound.encode(None)])
+        container.mux([*video.encode(None), *sound.encode(audio), *sound.encode(None)])
     return file
 
 
 @contextmanager
 def serving(folder: Path) -> Iterator[str]:
-    """The service, and its address."""
+    """Run the service, and yield its address."""
     command = [sys.executable, "-m", "reactometer", "serve", "--port", "0", "--data", str(folder / "jobs")]
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
         assert process.stderr

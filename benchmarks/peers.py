@@ -58,14 +58,14 @@ def measure(python: str, name: str, video: Path) -> tuple[float, float, float, i
     """Return the seconds of a process that reads VIDEO once and of a second pass, its peak MiB, and the frames."""
     environment = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
     command = [python, __file__, str(video), name, "--worker"]
-    began_s = time.perf_counter()
+    start_s = time.perf_counter()
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, env=environment) as process:
         peaks_kib: dict[int, int] = {}
         while process.poll() is None:
             for pid in (process.pid, *children_of(process.pid)):
                 peaks_kib[pid] = max(peaks_kib.get(pid, 0), peak_kib(pid))
             time.sleep(0.02)
-        wall_s = time.perf_counter() - began_s
+        wall_s = time.perf_counter() - start_s
         output = process.stdout.read().decode().split() if process.stdout else []
     if process.returncode:
         raise SystemExit(f"{name} fails in {python}")
@@ -102,9 +102,9 @@ def time_passes(name: str, video: Path) -> None:
     """Read the video twice in this process; print the seconds of the second pass and the number of frames."""
     run = LOOPS[name](video)
     run()
-    began_s = time.perf_counter()
+    start_s = time.perf_counter()
     n_frames = run()
-    print(time.perf_counter() - began_s, n_frames)
+    print(time.perf_counter() - start_s, n_frames)
 
 
 def reactometer(video: Path) -> Callable[[], int]:

@@ -56,18 +56,18 @@ def main() -> None:
     parser.add_argument("videos", nargs="*", type=Path)
     parser.add_argument("--only", choices=("starts", "stages", "resnet", "device"))
     parser.add_argument("--device", default="cuda", help="of --only device")
-    asked = parser.parse_args()
+    options = parser.parse_args()
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        short, long = asked.videos or (write_video(folder / f"{s}.mp4", s) for s in (2, 20))
-        if asked.only in (None, "starts"):
+        short, long = options.videos or (write_video(folder / f"{s}.mp4", s) for s in (2, 20))
+        if options.only in (None, "starts"):
             compare_starts(short, long)
-        if asked.only in (None, "stages"):
+        if options.only in (None, "stages"):
             show_stages(long)
-        if asked.only in (None, "resnet"):
+        if options.only in (None, "resnet"):
             compare_precisions(long, folder)
-        if asked.only == "device":
-            compare_with_bare_graph(long, folder, asked.device)
+        if options.only == "device":
+            compare_with_bare_graph(long, folder, options.device)
 
 
 def in_turns(runs: Mapping[str, Callable[[], object]], rounds: int = ROUNDS) -> dict[str, float]:
@@ -78,7 +78,7 @@ def in_turns(runs: Mapping[str, Callable[[], object]], rounds: int = ROUNDS) -> 
             value = timed(run)
             if number:
                 seconds[name].append(value)
-    return {name: float(np.median(own)) for name, own in seconds.items()}
+    return {name: float(np.median(times)) for name, times in seconds.items()}
 
 
 def compare_starts(short: Path, long: Path) -> None:
@@ -132,11 +132,11 @@ def measure_stages(video: Path, model: LoadedModel, rate_hz: float) -> tuple[dic
 
     def watch(name: str, function: Callable[..., Any]) -> Any:
         def watched(*arguments: object) -> object:
-            began_s = time.process_time()
+            start_s = time.process_time()
             try:
                 return function(*arguments)
             finally:
-                seconds[name][-1] += time.process_time() - began_s
+                seconds[name][-1] += time.process_time() - start_s
 
         return watched
 
@@ -171,19 +171,19 @@ def measure_stages(video: Path, model: LoadedModel, rate_hz: float) -> tuple[dic
         "encode voice": lambda: [one.networks.encode_voice(item) for item in voices],
     }
     for _ in range(ROUNDS + 1):
-        began_s = processor_s()
+        start_s = processor_s()
         seconds["wall"].append(timed(lambda: predict([video], model, rate_hz=rate_hz, progress=False)))
-        seconds["CPU"].append(processor_s() - began_s)
+        seconds["CPU"].append(processor_s() - start_s)
         for name in ("decode", "decode sound", "detect faces", "encode faces"):
             seconds[name].append(0.0)
         threads = cv2.getNumThreads()
         cv2.setNumThreads(1)
         for name, stage in stages.items():
-            began_s = time.process_time()
+            start_s = time.process_time()
             stage()
-            seconds[name].append(time.process_time() - began_s)
+            seconds[name].append(time.process_time() - start_s)
         cv2.setNumThreads(threads)
-    medians = {name: float(np.median(own[1:])) for name, own in seconds.items()}
+    medians = {name: float(np.median(times[1:])) for name, times in seconds.items()}
     serial_s, whole_s, used_s = (medians.pop(name) for name in ("one thread", "wall", "CPU"))
     return medians, serial_s, whole_s, used_s
 

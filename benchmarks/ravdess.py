@@ -25,7 +25,7 @@ CONFIGS = Path(__file__).resolve().parents[1] / "configs" / "ravdess"
 
 
 def long_table(trials: pd.DataFrame) -> pd.DataFrame:
-    """A row a step: the voice in every row, the face in the first one of each trial."""
+    """Return one row per step: the voice in every row, the face in the first row of each trial."""
     voice = trials[[name for name in trials if str(name).startswith("voice_")]].to_numpy()  # (trials, 259)
     n_steps = voice.shape[1]
     last = np.maximum.accumulate((voice != 0)[:, ::-1], axis=1)[:, ::-1]  # (trials, 259): the trial is not over
@@ -52,15 +52,17 @@ def main() -> None:
     parser.add_argument("--split", default="test", help="choose on val; touch test once")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--set", action="append", default=[], help="key=value on top of the configurations")
-    asked = parser.parse_args()
-    asked.out.mkdir(parents=True, exist_ok=True)
-    features = asked.out / "features.parquet"
+    options = parser.parse_args()
+    options.out.mkdir(parents=True, exist_ok=True)
+    features = options.out / "features.parquet"
     if not features.exists():
-        long_table(pd.read_parquet(asked.table).reset_index(drop=True)).to_parquet(features)
+        long_table(pd.read_parquet(options.table).reset_index(drop=True)).to_parquet(features)
     configs = [CONFIGS / f"{name}.toml" for name in ("face", "voice", "both")]
-    for name, own in (("plain", []), ("per-person", ["model.person_norm=true"])):
-        overrides = [*asked.set, *own]
-        made = compare(configs, features, asked.out / name, seeds=asked.seeds, overrides=overrides, split=asked.split)
+    for name, settings in (("plain", []), ("per-person", ["model.person_norm=true"])):
+        overrides = [*options.set, *settings]
+        made = compare(
+            configs, features, options.out / name, seeds=options.seeds, overrides=overrides, split=options.split
+        )
         print(f"## {name}\n\n{(made.folder / 'comparison.md').read_text(encoding='utf-8')}")
 
 

@@ -4,7 +4,7 @@
 
 Prints Markdown. Intervals are the bootstrap's over clips, 95 %. Calibration: the line of least squares from predictions
 to labels (slope 1 and intercept 0 where predictions mean what they say), and the mean label of each fifth of the
-predictions, pooled over the labels. DATA is a data set, not a prepared one: it is prepared with each detector.
+predictions, pooled over the labels. DATA is a dataset, not a prepared one: it is prepared with each detector.
 """
 
 from __future__ import annotations
@@ -29,44 +29,44 @@ def main() -> None:
     parser.add_argument("data", type=Path)
     parser.add_argument("--out", type=Path, default=Path("starter"))
     parser.add_argument("--split", default="test", help="choose on val; touch test once")
-    asked = parser.parse_args()
-    model = load_model(asked.model)
+    options = parser.parse_args()
+    model = load_model(options.model)
     print("| | detector | mean Pearson | 95 % interval | CCC | MAE |\n| --- | --- | --- | --- | --- | --- |")
     scored = {}
     for detector in ("yunet", "haar"):
         settings = model.config.prepare.model_copy(update={"detector": detector})
-        prepared = prepare(asked.data, asked.out / detector, settings=settings, labels="basic")
-        truth = _targets(prepared, asked.split)
+        prepared = prepare(options.data, options.out / detector, settings=settings, labels="basic")
+        targets = _targets(prepared, options.split)
         for name, without in MODALITIES.items():
-            own = evaluate(model, prepared.folder, split=asked.split, without=without, progress=False)
-            interval = bootstrap_mean_pearson(truth, _answers(own))
+            evaluation = evaluate(model, prepared.folder, split=options.split, without=without, progress=False)
+            interval = bootstrap_mean_pearson(targets, _intensities(evaluation))
             span = f"{_short(interval.low)} to {_short(interval.high)}"
-            figures = f"**{_short(interval.value)}** | {span} | {_short(own.metrics.means['ccc'])}"
-            print(f"| {name} | {detector} | {figures} | {_short(own.metrics.means['mae'])} |")
-            scored[detector, name] = own, truth
+            figures = f"**{_short(interval.value)}** | {span} | {_short(evaluation.metrics.means['ccc'])}"
+            print(f"| {name} | {detector} | {figures} | {_short(evaluation.metrics.means['mae'])} |")
+            scored[detector, name] = evaluation, targets
     _print_labels(*scored["yunet", "face and voice"])
 
 
-def _print_labels(evaluation: Evaluation, truth: np.ndarray) -> None:
-    guess, metrics = _answers(evaluation), evaluation.metrics
+def _print_labels(evaluation: Evaluation, targets: np.ndarray) -> None:
+    predictions, metrics = _intensities(evaluation), evaluation.metrics
     print("\n| | Pearson | CCC | MAE | slope | intercept | mean label | mean prediction |")
     print("| --- " * 8 + "|")
-    for place, label in enumerate(metrics.labels):
-        slope, intercept = np.polyfit(guess[:, place], truth[:, place], 1)
-        means = truth[:, place].mean(), guess[:, place].mean()
-        figures = [metrics.pearson[place], metrics.ccc[place], metrics.mae[place], slope, intercept, *means]
+    for i, label in enumerate(metrics.labels):
+        slope, intercept = np.polyfit(predictions[:, i], targets[:, i], 1)
+        means = targets[:, i].mean(), predictions[:, i].mean()
+        figures = [metrics.pearson[i], metrics.ccc[i], metrics.mae[i], slope, intercept, *means]
         print(f"| {label} | " + " | ".join(map(_short, figures)) + " |")
-    order = np.argsort(guess.ravel())
+    order = np.argsort(predictions.ravel())
     print("\n| fifth of the predictions | mean prediction | mean label |\n| --- | --- | --- |")
     for number, part in enumerate(np.array_split(order, FIFTHS), start=1):
-        print(f"| {number} | {_short(guess.ravel()[part].mean())} | {_short(truth.ravel()[part].mean())} |")
+        print(f"| {number} | {_short(predictions.ravel()[part].mean())} | {_short(targets.ravel()[part].mean())} |")
 
 
 def _targets(prepared: PreparedSet, split: str) -> np.ndarray:
     return np.array([row.clip.labels for row in prepared.split(split)])  # (clips, L)
 
 
-def _answers(evaluation: Evaluation) -> np.ndarray:
+def _intensities(evaluation: Evaluation) -> np.ndarray:
     return evaluation.predictions[list(evaluation.metrics.labels)].to_numpy()  # (clips, L)
 
 

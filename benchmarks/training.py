@@ -54,13 +54,13 @@ def main() -> None:
     parser.add_argument("--frames", type=int, default=32 if HAS_GPU else 16, help="of a clip")
     parser.add_argument("--prepared", type=Path, help="clips prepared before, where they cannot be rendered")
     parser.add_argument("--set", nargs="*", default=[], metavar="KEY=VALUE", help="of the configuration")
-    asked = parser.parse_args()
+    options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
-        config, prepared = _set_up(asked, Path(folder))
-        clock = _train(config, prepared, asked)
+        config, prepared = _set_up(options, Path(folder))
+        clock = _train(config, prepared, options)
     ratio = median(real / bare for real, bare in zip(clock.real, clock.bare, strict=True))
     where = torch.cuda.get_device_name() if HAS_GPU else f"{torch.get_num_threads()} threads"
-    print(f"{where}, {config.training.precision}, {asked.batch} clips of {asked.frames} frames a step.")
+    print(f"{where}, {config.training.precision}, {options.batch} clips of {options.frames} frames a step.")
     print(f"Training {median(clock.real):.2f} pictures/s, bare loop {median(clock.bare):.2f};", end=" ")
     print(f"an epoch's first step after {median(clock.first_s):.2f} s.\n")
     bar("training / bare loop", ratio, BAR)
@@ -68,18 +68,24 @@ def main() -> None:
         bar("share of the time that the GPU works", median(clock.busy), GPU_BAR)
 
 
-def _set_up(asked: argparse.Namespace, folder: Path) -> tuple[Config, PreparedSet]:
-    """The headline configuration, and prepared clips, again and again, of which an epoch makes a block.
+def _set_up(options: argparse.Namespace, folder: Path) -> tuple[Config, PreparedSet]:
+    """Return the default configuration, and prepared clips, repeated so that one epoch is one block.
 
     As in Hume-Reaction, about two looks of a clip for each frame that is drawn; where the head is never turned away.
     """
-    prepared = open_prepared(asked.prepared) if asked.prepared else _rendered(asked.frames, folder)
-    count = asked.steps * asked.batch
+    prepared = open_prepared(options.prepared) if options.prepared else _rendered(options.frames, folder)
+    count = options.steps * options.batch
     train = [row for row in prepared.split("train") if row.n_faces == row.n_samples] * count
-    own = [f"training.batch_size={asked.batch}", f"training.epochs={asked.blocks + 1}", "training.patience=999"]
-    own += [f'training.out="{folder / "run"}"', f"model.n_frames={asked.frames}", f'model.encoder="{ENCODER}"']
-    own += ['training.precision="bf16-mixed"'] if HAS_GPU else []
-    return load_config(CONFIG, [*own, *asked.set]), replace(prepared, rows=(*train[:count], *prepared.split("val")))
+    overrides = [
+        f"training.batch_size={options.batch}",
+        f"training.epochs={options.blocks + 1}",
+        "training.patience=999",
+    ]
+    overrides += [f'training.out="{folder / "run"}"', f"model.n_frames={options.frames}", f'model.encoder="{ENCODER}"']
+    overrides += ['training.precision="bf16-mixed"'] if HAS_GPU else []
+    return load_config(CONFIG, [*overrides, *options.set]), replace(
+        prepared, rows=(*train[:count], *prepared.split("val"))
+    )
 
 
 def _rendered(frames: int, folder: Path) -> PreparedSet:
@@ -88,12 +94,12 @@ def _rendered(frames: int, folder: Path) -> PreparedSet:
     return prepare(data, folder / "prepared", settings=settings, progress=False)
 
 
-def _train(config: Config, prepared: PreparedSet, asked: argparse.Namespace) -> Clock:
+def _train(config: Config, prepared: PreparedSet, options: argparse.Namespace) -> Clock:
     """Run what :func:`reactometer.training.train.train` runs, with a clock among its callbacks."""
     seed_everything(config.training.seed, workers=True, verbose=False)
     setup = build_training(config, prepared, progress=False)
     task = ReactionModule(setup.trainable, config.training, setup.data)
-    clock = Clock(BareLoop(asked.batch, asked.frames, config.training.accumulate), asked.steps)
+    clock = Clock(BareLoop(options.batch, options.frames, config.training.accumulate), options.steps)
     task.configure_callbacks = lambda: [clock]  # type: ignore[method-assign]
     fit(task, setup.data, config.training, config.training.out or Path(), resume=False, progress=False)
     return clock
@@ -128,10 +134,10 @@ class BareLoop:
     def speed(self, steps: int) -> float:
         """Pictures a second, the first step left out."""
         self()
-        began_s = _now()
+        start_s = _now()
         for _ in range(steps - 1):
             self()
-        return (steps - 1) * len(self.pictures) / (_now() - began_s)
+        return (steps - 1) * len(self.pictures) / (_now() - start_s)
 
 
 @dataclass(eq=False)
@@ -192,15 +198,15 @@ def _watched(busy: list[float]) -> Iterator[None]:
         thread.join()
         busy.append(sum(samples) / (100 * max(1, len(samples))))
     else:
-        began_s = _now()
+        start_s = _now()
         with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CUDA]) as profile:
             yield
-            elapsed_s = _now() - began_s
+            elapsed_s = _now() - start_s
         busy.append(sum(event.self_device_time_total for event in profile.key_averages()) / 1e6 / elapsed_s)
 
 
 def _now() -> float:
-    """Seconds, when all that was asked of the GPU is done."""
+    """Return the seconds after the GPU has finished all work."""
     if HAS_GPU:
         torch.cuda.synchronize()
     return time.perf_counter()
