@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-
 import torch
 
 from reactometer.training.augmentation import CLIP_LIMITS, augment
