@@ -19,6 +19,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
+from reactometer.batch.ray_backend import PREDICTIONS
 from reactometer.config import Config, parse_config
 from reactometer.data.inputs import sample_frame_indices
 from reactometer.data.manifest import parse_labels, parse_split, read_rows
@@ -28,8 +29,6 @@ from reactometer.inference.conformal import conformal_half_widths
 from reactometer.inference.elan_vtt import write_elan
 from reactometer.inference.postprocess import find_events, smooth
 from reactometer.inference.tables import (
-    dump_predictions,
-    load_predictions,
     timeline_columns,
     timeline_rows,
     write_table,
@@ -91,7 +90,7 @@ def test_a_table_that_was_written_is_read_as_it_was(own: Prediction, ending: str
 
 @given(predictions())
 def test_a_prediction_that_was_kept_comes_back(own: Prediction) -> None:
-    assert load_predictions(dump_predictions([own])) == [own]
+    assert PREDICTIONS.validate_json(PREDICTIONS.dump_json([own])) == [own]
 
 
 @given(predictions())

@@ -18,16 +18,18 @@ from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 import cv2
+from pydantic import TypeAdapter
 
 from reactometer.batch.inputs import InputFile
 from reactometer.batch.object_store import is_uri
 from reactometer.errors import ClusterError
-from reactometer.inference.tables import dump_predictions, load_predictions
 from reactometer.paths import FOLDER_VARIABLE, YUNET_FILE, find_yunet
 from reactometer.types import Prediction
 
 if TYPE_CHECKING:
     from reactometer.batch.run import FilePredictor
+
+PREDICTIONS = TypeAdapter(list[Prediction])
 
 LOCAL = "local"
 OBJECT_STORE_BYTES = 1 << 28  # of a cluster that is started here; it stores only models and rows
@@ -100,22 +102,19 @@ def predict_files(
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
     pending = {source.sha256: source for source in sources}
+    paths = {one.sha256: one.path if is_uri(one.path) else str(Path(one.path).absolute()) for one in sources}
     arguments = predictor, ray.put(_pack(predictor)), version("reactometer")
     # Ray Data runs in a separate process on this machine, because it logs to standard error.
     this_node = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
     stream = ray.remote(num_cpus=0, scheduling_strategy=this_node, max_retries=0)(_predict_rows)
     for _ in range(N_PASSES):
-        rows = [{"path": _absolute(source.path), "sha256": sha256} for sha256, source in pending.items()]
+        rows = [{"path": paths[sha256], "sha256": sha256} for sha256 in pending]
         for result in stream.remote(rows, arguments, n_actors, n_gpus) if rows else ():
             row = ray.get(result)
             if source := pending.pop(row["sha256"], None):
-                predictions = load_predictions(row["predictions"])
+                predictions = PREDICTIONS.validate_json(row["predictions"])
                 yield source, [with_path(prediction, source.path) for prediction in predictions]
     yield from ((source, []) for source in pending.values())
-
-
-def _absolute(path: str) -> str:
-    return path if is_uri(path) else str(Path(path).absolute())
 
 
 def with_path(prediction: Prediction, path: str) -> Prediction:
@@ -165,7 +164,7 @@ class _Actor:
         self.predict = replace(predictor, model=root / "model")
 
     def __call__(self, row: dict[str, str]) -> dict[str, Any]:
-        return {**row, "predictions": dump_predictions(self.predict(row["path"]))}
+        return {**row, "predictions": PREDICTIONS.dump_json(self.predict(row["path"]))}
 
 
 def _pack(predictor: FilePredictor) -> Mapping[str, bytes]:

@@ -211,10 +211,6 @@ class _EncodedInput:
         return replace(self.networks.encode_face(media), voice=voice, voice_times_s=voice_times_s)
 
 
-_Occlusion = Callable[[_EncodedInput], Item]
-"""Return the features of an input with a part hidden."""
-
-
 @dataclass(frozen=True)
 class _Mask:
     """Mask of the frames or the sound in [start_s, end_s), seconds from the clip's beginning."""
@@ -247,7 +243,7 @@ class _Mask:
 def _intensity_changes(
     model: LoadedModel,
     inputs: Sequence[_EncodedInput],
-    occlusions: Sequence[_Occlusion],
+    occlusions: Sequence[Callable[[_EncodedInput], Item]],
     advance: Callable[[], None],
 ) -> FloatArray:
     """Return (K, L): the intensities with the first occlusion minus those with each of the K others."""

@@ -32,19 +32,19 @@ MAX_CACHED_CROPS = 512
 class FaceFeatureCache:
     """Features of one file's face crops, so that crops in several windows are encoded once.
 
-    The cache holds the crops of the current windows and the last ``max_crops`` before them.
+    The cache holds the crops of the current windows and the last :data:`MAX_CACHED_CROPS` before them.
     """
 
-    def __init__(self, networks: Networks, sampling: InputSpec, max_crops: int = MAX_CACHED_CROPS) -> None:
-        self.networks, self.sampling, self.max_crops = networks, sampling, max_crops
+    def __init__(self, networks: Networks, sampling: InputSpec) -> None:
+        self.networks, self.sampling = networks, sampling
         self.feature_size = networks.face.feature_size if networks.face else 0
         self.features: dict[bytes, FloatArray] = {}  # (D,) by the crop's JPEG, the oldest first
 
     def encode_new(self, samples: Iterable[FaceSample]) -> None:
         """Encode the samples' crops that are not cached, in batches; delete the oldest cached crops first."""
-        for crop in list(self.features)[: -self.max_crops]:
-            del self.features[crop]
         crops = dict.fromkeys(sample.crop_jpeg for sample in samples if sample.crop_jpeg)
+        for crop in [crop for crop in self.features if crop not in crops][:-MAX_CACHED_CROPS]:
+            del self.features[crop]
         if new := [crop for crop in crops if crop not in self.features]:
             images = np.stack([decode_frame(crop, self.sampling) for crop in new])  # (K, 3, H, W)
             self.features |= zip(new, self.networks.encode_frames(images), strict=True)
@@ -94,13 +94,8 @@ def encode_split(
 ) -> FeatureStore:
     """Compute the features of a split's clips and store them in a folder beside the prepared clips.
 
-    Args:
-        read: yields features.
-        prepared: the clips.
-        split: one of its splits.
-        sizes: number of features per step, by stream.
-        digest: hash of everything that the features depend on, except the clips; names the folder.
-        progress: show a bar on standard error.
+    ``sizes`` has the number of features per step, by stream. ``digest``, a hash of everything that the features depend
+    on besides the clips, names the folder.
     """
     rows = prepared.split(split)
     folder = prepared.folder / FEATURES / digest / split

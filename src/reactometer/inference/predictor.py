@@ -16,7 +16,7 @@ from reactometer.data.person_norm import FeatureStats, apply_person_norm, fit_pe
 from reactometer.errors import ConfigError, ModelError, suggestion
 from reactometer.inference.aggregate import ScoredSegment, aggregate, in_batches, without_media
 from reactometer.inference.checkpoint import LoadedModel, load_model
-from reactometer.inference.inputs import MAX_CACHED_CROPS, FaceFeatureCache, encoded_clips
+from reactometer.inference.inputs import FaceFeatureCache, encoded_clips
 from reactometer.inference.multi_face import predict_everyone
 from reactometer.inference.postprocess import Baseline, parse_baseline, refine
 from reactometer.inference.scores import Score, average_scores
@@ -146,7 +146,6 @@ class Predictor:
     Args:
         model: a checkpoint that takes media.
         options: how files are read and predicted.
-        max_crops: number of face crops whose features are cached between calls of :meth:`score`.
         lock: acquired while segments are scored, if predictors of several threads share the graphs.
 
     Raises:
@@ -159,12 +158,11 @@ class Predictor:
         model: LoadedModel,
         options: PredictOptions | None = None,
         *,
-        max_crops: int = MAX_CACHED_CROPS,
         lock: AbstractContextManager[object] | None = None,
     ) -> None:
         self.model, self.options = model, options or PredictOptions()
         self._baseline = self.options.check()
-        self._max_crops, self._lock = max_crops, lock or nullcontext()
+        self._lock = lock or nullcontext()
         window = WindowSpec(self.options.window_s, self.options.hop_s)
         window_specs = (MAX_SEGMENT, window) if self.options.timeline else (MAX_SEGMENT,)
         settings = _prepare_config_for(model, self.options)
@@ -177,7 +175,7 @@ class Predictor:
         """Delete the features of the last file; ``person_stats`` belong to the next file's person, if known."""
         self._person_stats = person_stats or [{} for _ in self.model.members]
         self._caches = [
-            FaceFeatureCache(member.networks, member.sampling, self._max_crops)
+            FaceFeatureCache(member.networks, member.sampling)
             if member.networks.face and member.networks.face.kind == "frames" and member.sampling.uses_face
             else None
             for member in self.model.members

@@ -8,11 +8,8 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
-from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-
-from pydantic import TypeAdapter
 
 from reactometer.errors import OutputError, require
 from reactometer.inference.postprocess import find_events
@@ -32,21 +29,6 @@ COLUMN_TYPES = {"face": "int64", "sound": "bool"} | dict.fromkeys(
     ("path", "sha256", "status", "state", "warnings", "same_as"), "string"
 )
 """Arrow types of columns that are not floats, also if all their values are missing."""
-
-
-@cache
-def _adapter() -> TypeAdapter[list[Prediction]]:
-    return TypeAdapter(list[Prediction])
-
-
-def dump_predictions(predictions: Sequence[Prediction]) -> bytes:
-    """Serialise predictions completely, as JSON."""
-    return _adapter().dump_json(list(predictions))
-
-
-def load_predictions(text: bytes) -> list[Prediction]:
-    """Load predictions from JSON; raise ValueError for anything else."""
-    return _adapter().validate_json(text)
 
 
 def clip_rows(predictions: Sequence[Prediction]) -> list[dict[str, Any]]:

@@ -94,7 +94,7 @@ class LiveSource:
         packets = _packets(container, start_s if is_device else None, use_sound=container is self._containers[-1])
         is_live = is_device or container.duration is None  # a live stream has no duration
         for packet in packets:
-            wait_s = 0.0 if is_live else start_s + _end_s(packet) - time.monotonic()
+            wait_s = 0.0 if is_live else start_s + packet.time_s - time.monotonic()
             if self._stop.wait(max(wait_s, 0.0)):
                 return
             put(packet if is_live else Packet(packet.kind, packet.time_s, packet.content))
@@ -139,11 +139,6 @@ def _mono(resampler: AudioResampler, frame: AudioFrame) -> FloatArray:
     with suppress(av.error.FFmpegError, ValueError):
         parts = [part.to_ndarray()[0] for part in resampler.resample(frame)]
     return np.asarray(np.concatenate([np.zeros(0), *parts]) / FULL_SCALE, dtype=np.float32)
-
-
-def _end_s(packet: Packet) -> float:
-    is_sound = packet.kind is PacketKind.SOUND and isinstance(packet.content, np.ndarray)
-    return packet.time_s + (len(packet.content) / SOUND_RATE_HZ if is_sound else 0.0)  # type: ignore[arg-type]
 
 
 def _open_stream(address: str) -> InputContainer:

@@ -90,8 +90,7 @@ class LiveScorer:
             raise ConfigError("live window out of range", got=f"{window_s} s", expected=expected)
         self.model, self.window_s = model, window_s
         self.rate_hz = rate_hz or max(model.config.prepare.rate_hz, LIVE_RATE_HZ)
-        max_crops = math.ceil(window_s * self.rate_hz) + 1  # in a window
-        self._predictor = Predictor(model, PredictOptions(rate_hz=self.rate_hz), max_crops=max_crops)
+        self._predictor = Predictor(model, PredictOptions(rate_hz=self.rate_hz))
         spec = self._predictor.decode_spec
         self._detector, self._size_px = load_detector(spec.detector), spec.size_px
         self.reset()

@@ -94,10 +94,6 @@ def run_session(scorer: LiveScorer, queue: FrameQueue) -> Iterator[LiveScore]:
 def live_rows(path: Path, labels: tuple[str, ...]) -> Iterator[Callable[[LiveScore], None]]:
     """Open a CSV file, and yield a function that writes one row per score immediately.
 
-    Args:
-        path: of the file.
-        labels: L names, columns ``LABEL``, ``LABEL_low`` and ``LABEL_high``.
-
     Raises:
         OutputError: the file extension is not .csv, or the file cannot be written.
     """
