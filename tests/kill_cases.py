@@ -57,10 +57,11 @@ def prepare_case(data: Path, before: Path) -> Case:
     def between(folder: Path, whole: Path) -> list[str]:
         """There is what was there before or what there is to be, every clip of it; or it says that it is none."""
         try:
-            found = _numbers(folder)
+            numbers = _numbers(folder)
         except DataError as error:
             return [] if "not a prepared dataset" in str(error) else [f"between: {error}"]
-        return [] if found in (_numbers(before), _numbers(whole)) else ["between: neither the old set nor the new one"]
+        is_complete = numbers in (_numbers(before), _numbers(whole))
+        return [] if is_complete else ["between: neither the old set nor the new one"]
 
     def after(folder: Path, whole: Path) -> list[str]:
         wrong = [] if _numbers(folder) == _numbers(whole) else ["other clips or numbers"]
@@ -114,7 +115,7 @@ def train_case(prepared: Path) -> Case:
 
     def after(folder: Path, whole: Path) -> list[str]:
         wrong = _compare_models(folder, whole)
-        logs = [(own / "run" / "logs" / "metrics.csv").read_text() for own in (folder, whole)]
+        logs = [(root / "run" / "logs" / "metrics.csv").read_text() for root in (folder, whole)]
         return wrong if logs[0] == logs[1] else [*wrong, "another log"]
 
     return Case("train", begin, command, between, after)
@@ -122,7 +123,7 @@ def train_case(prepared: Path) -> Case:
 
 def _compare_models(folder: Path, whole: Path) -> list[str]:
     """A model is whole, or it is not there: graphs, weights, scores and intervals are those of the undisturbed one."""
-    models = [own / "run" / "model" for own in (folder, whole)]
+    models = [root / "run" / "model" for root in (folder, whole)]
     one, other = map(load_model, models)
     wrong = [
         f"another {name}"
@@ -142,7 +143,7 @@ def folder_case(videos: Path) -> Case:
     def after(folder: Path, whole: Path) -> list[str]:
         wrong = []
         for name, key in ((INDEX_FILE, ["path"]), (TIMELINE, ["path", "start_s"])):
-            one, other = (pd.read_parquet(own / name).sort_values(key, ignore_index=True) for own in (folder, whole))
+            one, other = (pd.read_parquet(root / name).sort_values(key, ignore_index=True) for root in (folder, whole))
             wrong += [] if one.equals(other) else [f"another {name}: {len(one)} rows, not {len(other)}"]
         lines = [line for file in (folder / JOURNAL).iterdir() for line in file.read_text().splitlines()]
         hashes = [json.loads(line)["sha256"] for line in lines]
@@ -202,5 +203,5 @@ def table_case(videos: Sequence[Path]) -> Case:
 
 def _is_same(data: bytes, file: Path) -> bool:
     """The same content, less the moment that an ELAN document says it was made at."""
-    one, other = (re.sub(rb' DATE="[^"]*"', b"", own) for own in (data, file.read_bytes()))
+    one, other = (re.sub(rb' DATE="[^"]*"', b"", content) for content in (data, file.read_bytes()))
     return one == other

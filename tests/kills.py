@@ -74,7 +74,7 @@ def start(command: Sequence[str], folder: Path, at: int, n_bytes: int = 0) -> su
         f"import sys; sys.path.append({str(Path(__file__).parent)!r}); import kill_hook"
     )
     counted.unlink(missing_ok=True)
-    told = {
+    variables = {
         kill_hook.UNDER: str(folder),
         kill_hook.COUNT: str(counted),
         kill_hook.AT: str(at),
@@ -83,7 +83,7 @@ def start(command: Sequence[str], folder: Path, at: int, n_bytes: int = 0) -> su
         "PYTHONPATH": os.pathsep.join([str(site), *(path for path in sys.path if path)]),
     }
     with log_file(folder).open("w") as log:
-        return subprocess.Popen(command, stdout=log, stderr=log, start_new_session=True, env={**os.environ, **told})
+        return subprocess.Popen(command, stdout=log, stderr=log, start_new_session=True, env=os.environ | variables)
 
 
 def kill_group(process: subprocess.Popen[bytes], how: signal.Signals = signal.SIGKILL) -> None:
@@ -103,10 +103,10 @@ def end(process: subprocess.Popen[bytes]) -> int:
 
 def _is_of(group: int, about: Path) -> bool:
     try:
-        state, _, own = about.read_text().rpartition(") ")[2].split()[:3]
+        state, _, process_group = about.read_text().rpartition(") ")[2].split()[:3]
     except (OSError, ValueError):
         return False
-    return int(own) == group and state != "Z"
+    return int(process_group) == group and state != "Z"
 
 
 def _count_file(folder: Path) -> Path:

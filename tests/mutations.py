@@ -93,8 +93,8 @@ def mutate(clips: list[bytes], rng: np.random.Generator) -> tuple[str, bytes]:
 
 def _flip_bits(clip: bytes, other: bytes, rng: np.random.Generator) -> bytes:
     data = bytearray(clip)
-    for place in rng.integers(len(data), size=rng.integers(1, 200)):
-        data[place] ^= 1 << int(rng.integers(8))
+    for position in rng.integers(len(data), size=rng.integers(1, 200)):
+        data[position] ^= 1 << int(rng.integers(8))
     return bytes(data)
 
 
@@ -130,10 +130,10 @@ def _repeat(clip: bytes, other: bytes, rng: np.random.Generator) -> bytes:
 def _lie_in_a_box(clip: bytes, other: bytes, rng: np.random.Generator) -> bytes:
     """Of MP4 and MOV: a count, size, duration or time of a header; of others, any four bytes of the head."""
     data = bytearray(clip)
-    found = [place for box in BOXES if (place := clip.find(box)) > 0]
-    first = int(rng.choice(found)) - 4 if found else int(rng.integers(min(512, len(data) - 4)))
-    place = min(first + 4 * int(rng.integers(24)), len(data) - 4)
-    data[place : place + 4] = struct.pack(">I", int(rng.choice(HUGE)))
+    positions = [position for box in BOXES if (position := clip.find(box)) > 0]
+    first = int(rng.choice(positions)) - 4 if positions else int(rng.integers(min(512, len(data) - 4)))
+    position = min(first + 4 * int(rng.integers(24)), len(data) - 4)
+    data[position : position + 4] = struct.pack(">I", int(rng.choice(HUGE)))
     return bytes(data)
 
 
@@ -155,9 +155,9 @@ def _move_times(clip: bytes, other: bytes, rng: np.random.Generator) -> bytes:
             struct.pack_into(">h", data, block.end(), int(rng.integers(-(2**15), 2**15)))
     for box in (b"stts", b"ctts"):
         first, count = clip.find(box) + 12, int(rng.integers(1, 40))
-        for place in range(first, min(first + 4 * count, len(data) - 4), 4) if first > 11 else ():
+        for position in range(first, min(first + 4 * count, len(data) - 4), 4) if first > 11 else ():
             if rng.random() < 0.3:
-                struct.pack_into(">i", data, place, int(rng.choice([-1, 0, 1, -(2**31), 2**31 - 1, -1000, 10**9])))
+                struct.pack_into(">i", data, position, int(rng.choice([-1, 0, 1, -(2**31), 2**31 - 1, -1000, 10**9])))
     return bytes(data) if data != clip else _lie_about_a_number(clip, other, rng)
 
 

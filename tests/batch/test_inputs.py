@@ -52,7 +52,7 @@ def test_files_patterns_and_lists_each_file_once_in_order(folder: Path, monkeypa
 
 
 @pytest.mark.parametrize(
-    ("given", "words"),
+    ("inputs", "message"),
     [
         ([], "no files to predict"),
         (["in/none"], r"none: no video or sound file"),
@@ -62,14 +62,16 @@ def test_files_patterns_and_lists_each_file_once_in_order(folder: Path, monkeypa
         (["no path.csv"], r"no column 'path' \(got clip_name"),
     ],
 )
-def test_what_has_no_file_is_said(given: list[str], words: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_inputs_without_files_are_refused(
+    inputs: list[str], message: str, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     (folder / "in" / "none").mkdir()
     (folder / "empty.txt").write_text("\n")
     (folder / "latin.txt").write_bytes("Mädchen.mp4".encode("latin-1"))
     (folder / "no path.csv").write_text("clip_name\na.mp4\n")
     monkeypatch.chdir(folder)
-    with pytest.raises(DataError, match=words):
-        find_files(given)
+    with pytest.raises(DataError, match=message):
+        find_files(inputs)
 
 
 def test_what_cannot_be_read_says_why(folder: Path) -> None:

@@ -26,16 +26,16 @@ def test_files_of_a_bucket_are_found_identified_and_copied(
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_text(name)
     source = put(tmp_path, "found")
-    found = [f"{source}/{name}" for name in names[:3]]
-    assert find_files([source]) == find_files([f"{source}/"]) == found
-    (tmp_path / "list.txt").write_text(f"a.MOV\n{found[1]}\n{source}/gone.mp4\nfoo://x\n")
+    uris = [f"{source}/{name}" for name in names[:3]]
+    assert find_files([source]) == find_files([f"{source}/"]) == uris
+    (tmp_path / "list.txt").write_text(f"a.MOV\n{uris[1]}\n{source}/gone.mp4\nfoo://x\n")
     listed = find_files([tmp_path / "list.txt"])
-    assert listed == [str(tmp_path / "a.MOV"), found[1], f"{source}/gone.mp4", "foo://x"]
+    assert listed == [str(tmp_path / "a.MOV"), uris[1], f"{source}/gone.mp4", "foo://x"]
     here, there, gone, unknown = hash_files(listed)
     assert len(here.sha256) == len(there.sha256) == 64
     assert "no such file" in gone.problem
     assert "not an object store" in unknown.problem
-    with local_copy(found[1]) as copy:
+    with local_copy(uris[1]) as copy:
         assert Path(copy).read_text() == names[1]
     assert not Path(copy).exists()
     for nothing in (f"{bucket}/none", "s3://no-such-bucket/a"):

@@ -70,15 +70,15 @@ def test_what_is_there_is_not_done_again(copy: Path, videos: Path, monkeypatch: 
 @pytest.mark.slow
 def test_a_mended_file_and_what_failed_are_done_on_request(copy: Path, videos: Path, tmp_path: Path) -> None:
     """A file that changed is another one; a failure is tried again only where that is asked for."""
-    own = Path(shutil.copytree(videos, tmp_path / "own"))
-    (own / "b" / "silent.mp4").write_bytes(b"")
-    first = predict_folder([own], copy, device="cpu", workers=1, progress=False)
+    folder = Path(shutil.copytree(videos, tmp_path / "videos"))
+    (folder / "b" / "silent.mp4").write_bytes(b"")
+    first = predict_folder([folder], copy, device="cpu", workers=1, progress=False)
     assert (first.n_computed, len(first.failures)) == (1, 2)
-    shutil.copy(own / "a" / "1.mp4", own / "b" / "silent.mp4")
-    second = predict_folder([own], copy, device="cpu", workers=1, retry_failed=True, progress=False)
-    assert (second.n_computed, list(second.failures)) == (1, [str(own / "b" / "broken.mp4")])
+    shutil.copy(folder / "a" / "1.mp4", folder / "b" / "silent.mp4")
+    second = predict_folder([folder], copy, device="cpu", workers=1, retry_failed=True, progress=False)
+    assert (second.n_computed, list(second.failures)) == (1, [str(folder / "b" / "broken.mp4")])
     index = pd.read_parquet(copy / INDEX_FILE).set_index("path")
-    assert index.loc[str(own / "b" / "silent.mp4"), "same_as"] == str(own / "a" / "1.mp4")
+    assert index.loc[str(folder / "b" / "silent.mp4"), "same_as"] == str(folder / "a" / "1.mp4")
 
 
 def test_ctrl_c_while_a_result_is_kept_ends_the_processes(

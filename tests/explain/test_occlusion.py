@@ -99,14 +99,14 @@ def test_hidden_frames_are_as_if_unseen(name: str, checkpoint: Checkpoint, clip:
     """Compared with the networks themselves, given the pictures with fewer of them seen."""
     model = load_model(checkpoint(name))
     media = to_item(clip, model.sampling)
-    own = _explain(video, model, face_map=False)
-    start_s, end_s = own.spans[1]
-    kept = media.face_mask & ((media.times_s < start_s) | (media.times_s >= end_s))
-    assert 0 < kept.sum() < media.face_mask.sum()
-    unseen = replace(media, face_mask=kept, frames=media.frames * kept[:, None, None, None])
+    attribution = _explain(video, model, face_map=False)
+    start_s, end_s = attribution.spans[1]
+    face_mask = media.face_mask & ((media.times_s < start_s) | (media.times_s >= end_s))
+    assert 0 < face_mask.sum() < media.face_mask.sum()
+    unseen = replace(media, face_mask=face_mask, frames=media.frames * face_mask[:, None, None, None])
     encoded = [model.networks.encode(item) for item in (media, unseen)]
     whole, rest = (score.intensities for item in encoded for score in score_items(model.networks, [item]))
-    np.testing.assert_allclose(own.windows["face"][1], whole - rest, atol=1e-5)
+    np.testing.assert_allclose(attribution.windows["face"][1], whole - rest, atol=1e-5)
     assert np.abs(whole - rest).max() > 1e-5
 
 
@@ -115,11 +115,11 @@ def test_a_hidden_modality_is_what_evaluation_without_it_says(
 ) -> None:
     model = load_model(lively(model_folder, tmp_path / "lively"))
     clip = sorted((simulated / "test" / "mp4").iterdir())[1]
-    own = _explain(clip, model, face_map=False)
+    attribution = _explain(clip, model, face_map=False)
     for modality in ("face", "voice"):
         scores = evaluate(model, prepared.folder, without=modality, n_resamples=0, progress=False).predictions
         expected = scores.set_index("File_ID").loc[f"[{clip.stem}]"].to_numpy(dtype=float)
-        rest = np.array(own.prediction.intensities) - own.modalities[modality]
+        rest = np.array(attribution.prediction.intensities) - attribution.modalities[modality]
         np.testing.assert_allclose(rest, expected, atol=1e-5)
 
 
@@ -162,27 +162,27 @@ def one_clear_second(talk: tuple[ByteArray, FloatArray], tmp_path_factory: pytes
 
 
 def test_a_known_cause_is_found(of_the_mouth: LoadedModel, one_clear_second: Path, tmp_path: Path) -> None:
-    own = _explain(one_clear_second, of_the_mouth)
-    assert own.face_map is not None
-    assert own.face_map.shape == (3, 8, 8)
-    part, change = own.peak(0) or ("", 0.0)
+    attribution = _explain(one_clear_second, of_the_mouth)
+    assert attribution.face_map is not None
+    assert attribution.face_map.shape == (3, 8, 8)
+    part, change = attribution.peak(0) or ("", 0.0)
     assert part == "mouth"
     assert change > 0.05
-    assert own.face_map[0] == pytest.approx(-own.face_map[1], abs=1e-5)
-    assert np.abs(own.face_map[0, :4]).max() < 1e-6  # brows and eyes change nothing
-    assert own.peak(2) == ("no single part", 0.0)
-    start_s, end_s = own.spans[int(np.nanargmax(own.windows["face"][:, 0]))]
+    assert attribution.face_map[0] == pytest.approx(-attribution.face_map[1], abs=1e-5)
+    assert np.abs(attribution.face_map[0, :4]).max() < 1e-6  # brows and eyes change nothing
+    assert attribution.peak(2) == ("no single part", 0.0)
+    start_s, end_s = attribution.spans[int(np.nanargmax(attribution.windows["face"][:, 0]))]
     assert 1.0 <= start_s < end_s <= 2.0
-    said = describe(own)
-    assert "raised most by the face at 1." in said[2]
-    assert [line.split()[0] for line in said[1:] if not line.startswith(" ")] == ["up", "still", "down"]
-    assert said[-5:-3] == ["  no single moment changes it", "  part of the face: no single part +0.00"]
-    written = list(write_attribution(own, tmp_path / "out"))
+    lines = describe(attribution)
+    assert "raised most by the face at 1." in lines[2]
+    assert [line.split()[0] for line in lines[1:] if not line.startswith(" ")] == ["up", "still", "down"]
+    assert lines[-5:-3] == ["  no single moment changes it", "  part of the face: no single part +0.00"]
+    written = list(write_attribution(attribution, tmp_path / "out"))
     with pytest.raises(OutputError, match="cannot be written"):
-        list(write_attribution(own, written[0]))
+        list(write_attribution(attribution, written[0]))
     assert written[1].stat().st_size > 20_000
     table = json.loads(written[0].read_text())
-    assert len(table["windows"]) == len(own.spans)
+    assert len(table["windows"]) == len(attribution.spans)
     assert table["face_map"]["up"]["peak"] == "mouth"
 
 
@@ -195,13 +195,13 @@ def test_a_stretch_is_what_predict_says_of_it_in_an_ensemble(
     joint = load_model(join_models(members, tmp_path / "joint"))
     (predicted,) = predict([video], joint, window_s=2.0, hop_s=1.0, progress=False)
     options = {"span": "1-3s", "face_map": False}
-    own = _explain(video, joint, **options)
-    assert (own.start_s, own.end_s, own.frame_times_s[0] >= 1.0) == (1.0, 3.0, True)
-    assert own.prediction.intensities == pytest.approx(predicted.windows[1].intensities, abs=1e-5)
+    attribution = _explain(video, joint, **options)
+    assert (attribution.start_s, attribution.end_s, attribution.frame_times_s[0] >= 1.0) == (1.0, 3.0, True)
+    assert attribution.prediction.intensities == pytest.approx(predicted.windows[1].intensities, abs=1e-5)
     one, other = (_explain(video, member, **options) for member in members)
     for modality in ("face", "voice"):
         mean = (one.windows[modality] + other.windows[modality]) / 2
-        np.testing.assert_allclose(own.windows[modality], mean, atol=1e-5)
+        np.testing.assert_allclose(attribution.windows[modality], mean, atol=1e-5)
 
 
 def test_where_there_is_nothing_to_hide_there_is_no_number(talk: tuple[ByteArray, FloatArray], tmp_path: Path) -> None:
@@ -209,23 +209,23 @@ def test_where_there_is_nothing_to_hide_there_is_no_number(talk: tuple[ByteArray
     frames, waveform = talk[0].copy(), talk[1].copy()
     frames[2 * RATE_HZ :], waveform[int(1.5 * SOUND_RATE_HZ) :] = 0, 0.0
     path = write(tmp_path / "short.mkv", frames, waveform)
-    own = explain(path, face_map=False, progress=False)
-    ends_s = np.array(own.spans)  # (K, 2)
+    attribution = explain(path, face_map=False, progress=False)
+    ends_s = np.array(attribution.spans)  # (K, 2)
     for modality, end_s in (("face", 2.0), ("voice", 1.6)):
-        assert np.isnan(own.windows[modality][ends_s[:, 0] >= end_s]).all()
-        assert not np.isnan(own.windows[modality][ends_s[:, 1] <= 1.0]).any()
-    assert set(own.modalities) == {"face", "voice"}
-    rows = json.loads(next(iter(write_attribution(own, tmp_path))).read_text())["windows"]
+        assert np.isnan(attribution.windows[modality][ends_s[:, 0] >= end_s]).all()
+        assert not np.isnan(attribution.windows[modality][ends_s[:, 1] <= 1.0]).any()
+    assert set(attribution.modalities) == {"face", "voice"}
+    rows = json.loads(next(iter(write_attribution(attribution, tmp_path))).read_text())["windows"]
     assert rows[-1][BASIC[0]] is None
 
 
 def test_without_a_map_of_the_face_there_is_still_a_picture(
     of_the_mouth: LoadedModel, one_clear_second: Path, tmp_path: Path
 ) -> None:
-    own = _explain(one_clear_second, of_the_mouth, face_map=False)
-    assert own.face_map is None
-    assert not any("part of the face" in line for line in describe(own))
-    *_, picture = write_attribution(own, tmp_path)
+    attribution = _explain(one_clear_second, of_the_mouth, face_map=False)
+    assert attribution.face_map is None
+    assert not any("part of the face" in line for line in describe(attribution))
+    *_, picture = write_attribution(attribution, tmp_path)
     assert picture.stat().st_size > 20_000
 
 
@@ -267,9 +267,9 @@ def test_what_cannot_be_explained_is_told_of(of_the_mouth: LoadedModel, video: P
     (tmp_path / "text.mp4").write_text("not a video")
     with pytest.raises(MediaError, match="cannot read"):
         _explain(tmp_path / "text.mp4", model)
-    given = replace(model.networks, face=FaceInput(kind="features", feature_size=3))
+    networks = replace(model.networks, face=FaceInput(kind="features", feature_size=3))
     with pytest.raises(ModelError, match="features"):
-        _explain(video, replace(model, networks=given))
+        _explain(video, replace(model, networks=networks))
 
 
 def test_the_command_prints_words_and_writes_both_files(video: Path, tmp_path: Path) -> None:
@@ -285,11 +285,11 @@ def test_the_command_prints_words_and_writes_both_files(video: Path, tmp_path: P
 @pytest.mark.slow
 @pytest.mark.shared
 def test_a_real_smile_is_in_the_mouth_and_not_in_the_voice(shared_data: Path) -> None:
-    own = explain(shared_data / "clips" / "single_face.mp4", progress=False)
-    happiness = own.prediction.labels.index("Happiness")
-    assert own.strongest() == [happiness]
-    part, change = own.peak(happiness) or ("", 0.0)
+    attribution = explain(shared_data / "clips" / "single_face.mp4", progress=False)
+    happiness = attribution.prediction.labels.index("Happiness")
+    assert attribution.strongest() == [happiness]
+    part, change = attribution.peak(happiness) or ("", 0.0)
     assert (part, change > 0.05) == ("mouth", True)
-    assert own.modalities["face"][happiness] > 0.2 > own.modalities["voice"][happiness]
-    moved = own.windows["face"][:, happiness]
-    assert own.spans[int(moved.argmin())][0] < 0.5  # before the smile
+    assert attribution.modalities["face"][happiness] > 0.2 > attribution.modalities["voice"][happiness]
+    moved = attribution.windows["face"][:, happiness]
+    assert attribution.spans[int(moved.argmin())][0] < 0.5  # before the smile

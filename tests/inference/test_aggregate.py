@@ -46,8 +46,8 @@ def _score(*values: float, has_face: bool = True, has_voice: bool = False) -> Sc
 def _join(model: LoadedModel, *scores: Score, faces: int = 1, has_sound: bool = False) -> Prediction:
     """Of one part after the other, a second each."""
     parts = [
-        ScoredSegment(MAX_SEGMENT, _clip(float(place), place + 1.0, faces, 0), has_sound, score, 1.0)
-        for place, score in enumerate(scores)
+        ScoredSegment(MAX_SEGMENT, _clip(float(start_s), start_s + 1.0, faces, 0), has_sound, score, 1.0)
+        for start_s, score in enumerate(scores)
     ]
     return aggregate("a.mp4", model, parts, [])
 
@@ -80,8 +80,8 @@ def test_warnings_depend_on_known_limits() -> None:
     face = TrainingDensity(np.zeros(1, np.float32), np.zeros((0, 1), np.float32), np.zeros(0, np.float32), rest=1.0)
     strict = replace(SURE, shortest_s=0.0, references={"face": (face,)}, ood_threshold={"face": 1.0})
     strange = replace(_score(0.1, 0.2), features=({"face": np.array([2.5], np.float32)},))
-    told = ("face unlike the training data: 2.5 times the limit",)
-    assert _join(_model(sure=strict), strange).warnings == told
+    warnings = ("face unlike the training data: 2.5 times the limit",)
+    assert _join(_model(sure=strict), strange).warnings == warnings
     nothing = _join(model, _score(0.5, 0.5, has_face=False))
     assert (nothing.warnings, nothing.intensities, nothing.intervals, nothing.coverage) == ((), None, None, 0.9)
     never_calibrated = _join(_model(), _score(0.1, 0.2))
@@ -128,9 +128,9 @@ def test_what_a_model_of_face_and_voice_had_to_do_without_is_told() -> None:
 
 def test_eight_windows_or_a_minute_are_scored_together() -> None:
     def sizes(*lengths_s: float) -> list[int]:
-        shown = [(number, _clip(0.0, length_s, 1, 0)) for number, length_s in enumerate(lengths_s)]
-        batches = list(in_batches(shown))
-        assert [one for batch in batches for one in batch] == shown
+        segments = [(number, _clip(0.0, length_s, 1, 0)) for number, length_s in enumerate(lengths_s)]
+        batches = list(in_batches(segments))
+        assert [one for batch in batches for one in batch] == segments
         return [len(batch) for batch in batches]
 
     assert sizes(*[2.0] * 19) == [8, 8, 3]

@@ -147,11 +147,11 @@ def test_an_unknown_device_is_refused_with_the_known_ones(features_folder: Path)
 
 
 def test_a_device_that_this_onnx_runtime_does_not_support_says_what_to_install(features_folder: Path) -> None:
-    missing = [name for name, own in DEVICES.items() if own not in onnxruntime.get_available_providers()]
+    missing = [name for name, provider in DEVICES.items() if provider not in onnxruntime.get_available_providers()]
     for device in [*missing, f"{missing[0]}:1"]:
-        told = _refusal(features_folder, device)
-        assert told.startswith(f"device '{device}' is not available (got ONNX Runtime with cpu")
-        assert "onnxruntime-gpu" in told and "--device cpu" in told
+        message = _refusal(features_folder, device)
+        assert message.startswith(f"device '{device}' is not available (got ONNX Runtime with cpu")
+        assert "onnxruntime-gpu" in message and "--device cpu" in message
 
 
 def test_a_device_without_its_driver_is_refused_and_auto_takes_the_cpu(
@@ -159,11 +159,12 @@ def test_a_device_without_its_driver_is_refused_and_auto_takes_the_cpu(
 ) -> None:
     """ONNX Runtime falls back to the CPU by itself, as where its package for CUDA finds no driver."""
     here = onnxruntime.get_available_providers()
-    device = next(name for name, own in DEVICES.items() if own not in here)
+    device = next(name for name, provider in DEVICES.items() if provider not in here)
     monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: [*here, DEVICES[device]])
     with pytest.warns(UserWarning, match="provider"):
-        told = _refusal(features_folder, device)
-    assert told.startswith(f"device '{device}' cannot be used (got ONNX Runtime falls back from {DEVICES[device]} to ")
+        message = _refusal(features_folder, device)
+    fallback = f"got ONNX Runtime falls back from {DEVICES[device]} to "
+    assert message.startswith(f"device '{device}' cannot be used ({fallback}")
     monkeypatch.setattr("reactometer.inference.runtime.AUTOMATIC", (device, "cpu"))
     with pytest.warns(UserWarning, match="provider"):
         assert load_model(features_folder, "auto").device == "cpu"
@@ -187,9 +188,9 @@ def test_a_graph_of_another_model_is_refused(copy: Path, features_folder: Path, 
     assert f"{copy / 'head.onnx'}: not the file that model.json names" in _refusal(copy)
     digest = sha256_of(copy / "head.onnx")
     other = _changed(copy, tmp_path / "other", lambda about: about["sha256"].update({"head.onnx": digest}))
-    told = _refusal(other)
-    assert told.startswith(f"{other / 'head.onnx'}: inputs do not fit model.json (got ")
-    assert "'voice': ('float', (2,))" in told and "'voice': ('float', (64,))" in told
+    message = _refusal(other)
+    assert message.startswith(f"{other / 'head.onnx'}: inputs do not fit model.json (got ")
+    assert "'voice': ('float', (2,))" in message and "'voice': ('float', (64,))" in message
 
 
 @pytest.mark.parametrize(
@@ -204,8 +205,8 @@ def test_a_graph_of_another_model_is_refused(copy: Path, features_folder: Path, 
 )
 def test_a_description_of_other_graphs_is_refused(model_folder: Path, tmp_path: Path, edit: Edit, graph: str) -> None:
     folder = _changed(model_folder, tmp_path / "model", edit)
-    told = _refusal(folder)
-    assert told.startswith(f"{folder / graph}: ") and "do not fit model.json (got " in told
+    message = _refusal(folder)
+    assert message.startswith(f"{folder / graph}: ") and "do not fit model.json (got " in message
 
 
 @pytest.mark.parametrize("wrong", [np.nan, np.inf, 1.5, -0.1])
@@ -317,8 +318,8 @@ def test_equal_graphs_of_members_are_opened_once(model_folder: Path, tmp_path: P
     shutil.copy(tmp_path / "head.onnx", other)
     joint = load_model(join_models([model_folder, other, other], tmp_path / "joint"), "cpu")
     faces, heads = (
-        [id(graph.session) for graph in own]
-        for own in zip(*((one.networks.encoders["face"], one.networks.head) for one in joint.members), strict=True)
+        [id(graph.session) for graph in graphs]
+        for graphs in zip(*((one.networks.encoders["face"], one.networks.head) for one in joint.members), strict=True)
     )
     assert len(set(faces)) == 1
     assert heads[0] != heads[1] == heads[2]

@@ -12,8 +12,8 @@ from reactometer.types import Event, Prediction, Window
 def _prediction(values: list[float | None]) -> Prediction:
     """Windows of 2 s every second."""
     windows = tuple(
-        Window(float(place), place + 2.0, 1.0, None if value is None else (value,))
-        for place, value in enumerate(values)
+        Window(float(index), index + 2.0, 1.0, None if value is None else (value,))
+        for index, value in enumerate(values)
     )
     return Prediction("a.mp4", "ok", ("Joy",), len(values) + 1.0, windows=windows)
 
@@ -42,7 +42,7 @@ def test_the_threshold_itself_counts_and_below_it_nothing_does() -> None:
 
 def test_windows_apart_by_other_than_a_second_and_the_first_of_them() -> None:
     windows = tuple(
-        Window(4.0 * place, 4.0 * place + 2.0, 1.0, (value,)) for place, value in enumerate([0.1, 0.9, 0.3])
+        Window(4.0 * index, 4.0 * index + 2.0, 1.0, (value,)) for index, value in enumerate([0.1, 0.9, 0.3])
     )
     (event,) = find_events(Prediction("a.mp4", "ok", ("Joy",), 10.0, windows=windows), 0.5)
     # middles at 1, 5 and 9 s: up half-way between the first two, down two thirds of the way to the last
@@ -56,9 +56,9 @@ def test_an_event_at_full_intensity() -> None:
 
 def test_events_come_in_the_order_of_their_onsets_and_then_by_name() -> None:
     values = [(0.1, 0.9, 0.1), (0.9, 0.9, 0.1), (0.9, 0.1, 0.9), (0.1, 0.1, 0.9)]
-    windows = tuple(Window(float(place), place + 1.0, 1.0, own) for place, own in enumerate(values))
-    found = find_events(Prediction("a.mp4", "ok", ("Joy", "Fear", "Anger"), 4.0, windows=windows))
-    assert [event.label for event in found] == ["Fear", "Joy", "Anger"]
+    windows = tuple(Window(float(index), index + 1.0, 1.0, intensities) for index, intensities in enumerate(values))
+    events = find_events(Prediction("a.mp4", "ok", ("Joy", "Fear", "Anger"), 4.0, windows=windows))
+    assert [event.label for event in events] == ["Fear", "Joy", "Anger"]
     same = find_events(Prediction("a.mp4", "ok", ("Joy", "Fear"), 1.0, windows=(Window(0.0, 1.0, 1.0, (0.8, 0.8)),)))
     assert [event.label for event in same] == ["Fear", "Joy"]
 
@@ -67,5 +67,5 @@ def test_events_come_in_the_order_of_their_onsets_and_then_by_name() -> None:
 def test_a_threshold_is_an_intensity(threshold: float) -> None:
     with pytest.raises(ConfigError) as caught:
         find_events(_prediction([0.1]), threshold)
-    told = f"event threshold out of range (got {threshold:g}; expected above 0, at most 1)."
-    assert str(caught.value) == told
+    message = f"event threshold out of range (got {threshold:g}; expected above 0, at most 1)."
+    assert str(caught.value) == message

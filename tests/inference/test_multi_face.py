@@ -252,7 +252,7 @@ def test_two_real_people_side_by_side_get_about_what_each_alone_gets(
     """Two real clips in one picture: detection sees them at half the size, so boxes differ a little."""
     clips = [shared_data / "clips" / name for name in ("WolfgangLanger_Pexels.mp4", "single_face.mp4")]
     frames = [np.stack([frame.rgb() for frame in islice(read_frames(clip), 0, 60, 3) if frame.rgb]) for clip in clips]
-    alone = [look(write(tmp_path / f"{place}.mkv", own, None), model)[0] for place, own in enumerate(frames)]
+    alone = [look(write(tmp_path / f"{index}.mkv", clip, None), model)[0] for index, clip in enumerate(frames)]
     people = look(write(tmp_path / "both.mkv", beside(*frames), None), model, faces="all")
     assert [(person.face, person.face_share) for person in people] == [(1, 1.0), (2, 1.0)]
     assert apart(people, alone) < 0.5 * apart(people, alone[::-1])

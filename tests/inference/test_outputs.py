@@ -26,8 +26,8 @@ def _prediction(path: Path) -> Prediction:
     values = [(0.1, 0.2), (0.8, 0.2), None, (0.7, 0.05)]
     shares = [1.0, 1.0, 0.0, 0.0]
     windows = tuple(
-        Window(float(place), min(place + 2.0, 4.4), share, value)
-        for place, (value, share) in enumerate(zip(values, shares, strict=True))
+        Window(float(index), min(index + 2.0, 4.4), share, value)
+        for index, (value, share) in enumerate(zip(values, shares, strict=True))
     )
     notes = ("smoothed: Hann-weighted mean over 2 s",)
     return Prediction(str(path), "ok", ("Joy & fun", "Fear"), 4.4, 0.5, True, (0.4, 0.1), windows, notes=notes)
@@ -120,10 +120,10 @@ def test_an_overlay_of_several_faces_has_a_panel_of_each(real: Prediction, share
     people = [replace(real, path=path, face=number) for number in (1, 2)]
     made: Any
     with av.open(str(write_overlay(people, tmp_path / "a.mp4"))) as made, av.open(path) as source:
-        shown: Any = next(source.decode(video=0))
+        frame_of_source: Any = next(source.decode(video=0))
         frame = next(made.decode(video=0))
     rows = 26 * (1 + len(real.labels))
-    assert frame.height - 2 * rows == round(shown.height * frame.width / shown.width)
+    assert frame.height - 2 * rows == round(frame_of_source.height * frame.width / frame_of_source.width)
     first, second = np.split(frame.to_ndarray(format="rgb24")[-2 * rows :], 2)
     assert np.abs(first[26:].astype(int) - second[26:]).mean() < 2  # but for the number, they say the same
     assert np.abs(first[:26].astype(int) - second[:26]).max() > 100

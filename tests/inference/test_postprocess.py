@@ -17,8 +17,8 @@ from reactometer.types import Prediction, Window
 
 def _prediction(values: Sequence[float | None], hop_s: float = 1.0, window_s: float = 1.0) -> Prediction:
     windows = tuple(
-        Window(place * hop_s, place * hop_s + window_s, 1.0, None if value is None else (value, 0.5))
-        for place, value in enumerate(values)
+        Window(index * hop_s, index * hop_s + window_s, 1.0, None if value is None else (value, 0.5))
+        for index, value in enumerate(values)
     )
     return Prediction("a.mp4", "ok", ("Joy", "Fear"), len(values) * hop_s, 1.0, True, (0.6, 0.5), windows)
 
@@ -48,22 +48,22 @@ def test_smoothing_is_by_time_and_not_by_number() -> None:
 
 
 def test_smoothing_and_a_baseline_go_together_in_this_order() -> None:
-    given, rest = _prediction([0.0, 0.2, 0.9, 0.0]), (0.0, 2.0)
-    assert refine(given, 0.0, None) == given
-    assert refine(given, 4.0, None) == smooth(given, 4.0)
-    assert refine(given, 0.0, rest) == subtract_baseline(given, rest)
-    both = refine(given, 4.0, rest)
-    assert both == subtract_baseline(smooth(given, 4.0), rest)
+    prediction, rest = _prediction([0.0, 0.2, 0.9, 0.0]), (0.0, 2.0)
+    assert refine(prediction, 0.0, None) == prediction
+    assert refine(prediction, 4.0, None) == smooth(prediction, 4.0)
+    assert refine(prediction, 0.0, rest) == subtract_baseline(prediction, rest)
+    both = refine(prediction, 4.0, rest)
+    assert both == subtract_baseline(smooth(prediction, 4.0), rest)
     assert [note.split(":")[0] for note in both.notes] == ["smoothed", "baseline"]
 
 
 @pytest.mark.parametrize("baseline", [None, (0.0, 2.0), "running"])
 def test_changed_values_have_no_intervals(baseline: Baseline | None) -> None:
-    given = _prediction([0.1, 0.4, 0.3])
+    prediction = _prediction([0.1, 0.4, 0.3])
     ends = ((0.0, 0.2), (0.1, 0.3))
-    windows = tuple(replace(window, intervals=ends) for window in given.windows)
-    given = replace(given, windows=windows, intervals=ends, coverage=0.9, notes=("by the face alone",))
-    refined = refine(given, 2.0 if baseline is None else 0.0, baseline)
+    windows = tuple(replace(window, intervals=ends) for window in prediction.windows)
+    prediction = replace(prediction, windows=windows, intervals=ends, coverage=0.9, notes=("by the face alone",))
+    refined = refine(prediction, 2.0 if baseline is None else 0.0, baseline)
     assert [window.intervals for window in refined.windows] == [None, None, None]
     assert refined.intervals == (None if baseline == (0.0, 2.0) else ends)  # the file's own are as given
     assert refined.notes[0] == "by the face alone"
@@ -84,8 +84,8 @@ def test_a_stretch_at_rest_is_subtracted_from_all() -> None:
 
 def test_only_windows_that_lie_within_the_stretch_are_at_rest() -> None:
     """Of windows of 2 s every second, with a stretch from 1 to 4 s: those from 1 and 2 s; one of them shows nobody."""
-    given = _prediction([0.9, 0.2, None, 0.5], window_s=2.0)
-    lifted = subtract_baseline(replace(given, intensities=None), (1.0, 4.0))
+    prediction = _prediction([0.9, 0.2, None, 0.5], window_s=2.0)
+    lifted = subtract_baseline(replace(prediction, intensities=None), (1.0, 4.0))
     assert _joy(lifted) == pytest.approx([0.7, 0.0, np.nan, 0.3], nan_ok=True)
     assert lifted.windows[2].intensities is None
     assert lifted.intensities is None
@@ -93,23 +93,23 @@ def test_only_windows_that_lie_within_the_stretch_are_at_rest() -> None:
 
 
 def test_a_stretch_without_anybody_leaves_the_values_and_says_so() -> None:
-    given = _prediction([None, None, 0.4])
+    prediction = _prediction([None, None, 0.4])
     note = "baseline: no window with a face or sound in 0 to 2 s; values are unchanged"
-    assert subtract_baseline(given, (0.0, 2.0)) == replace(given, notes=(note,))
-    told = subtract_baseline(replace(given, notes=("by the face alone",)), (0.0, 2.0))
-    assert told.notes == ("by the face alone", note)
+    assert subtract_baseline(prediction, (0.0, 2.0)) == replace(prediction, notes=(note,))
+    refined = subtract_baseline(replace(prediction, notes=("by the face alone",)), (0.0, 2.0))
+    assert refined.notes == ("by the face alone", note)
 
 
 def test_a_running_baseline_knows_the_past_only() -> None:
     values = [0.5, 0.2, 0.8, 0.2, 0.9]
     lifted = subtract_baseline(_prediction(values), "running")
-    expected = [value - np.quantile(values[: place + 1], 0.2) for place, value in enumerate(values)]
+    expected = [value - np.quantile(values[: index + 1], 0.2) for index, value in enumerate(values)]
     assert _joy(lifted) == pytest.approx(np.maximum(expected, 0.0))
     shorter = subtract_baseline(_prediction(values[:3]), "running")
     assert _joy(shorter) == pytest.approx(_joy(lifted)[:3])
     assert lifted.intensities == (0.6, 0.5)
-    own = "the file's intensities are unchanged"
-    assert lifted.notes == (f"baseline: lower fifth of the last 60 s, subtracted; {own}",)
+    unchanged = "the file's intensities are unchanged"
+    assert lifted.notes == (f"baseline: lower fifth of the last 60 s, subtracted; {unchanged}",)
 
 
 def test_a_running_baseline_is_of_what_was_seen_within_less_than_a_minute() -> None:

@@ -53,8 +53,8 @@ def test_windows_cover_the_file(model_folder: Path, videos: list[Path]) -> None:
 def test_one_path_is_one_file(model_folder: Path, videos: list[Path]) -> None:
     """Not a file for each letter of its name."""
     (one,) = predict([videos[0]], model_folder, timeline=False, progress=False)
-    for given in (videos[0], str(videos[0])):
-        assert predict(given, model_folder, timeline=False, progress=False) == [one]
+    for video in (videos[0], str(videos[0])):
+        assert predict(video, model_folder, timeline=False, progress=False) == [one]
 
 
 def test_without_a_timeline_the_whole_stays_the_same(model_folder: Path, videos: list[Path]) -> None:
@@ -142,15 +142,15 @@ def test_a_persons_files_get_the_numbers_that_evaluation_gives_their_clips(
     personal_folder: Path, of_ann: Path, videos: list[Path]
 ) -> None:
     people = dict.fromkeys(videos[:5], "Ann") | {videos[5]: "Ben"}
-    own = predict(videos[:6], personal_folder, people=people, progress=False)
+    predictions = predict(videos[:6], personal_folder, people=people, progress=False)
     others = predict(videos[:6], personal_folder, progress=False)
-    np.testing.assert_allclose(_whole(own), _evaluated(personal_folder, of_ann), atol=1e-4)
-    assert np.abs(_whole(own) - _whole(others)).max(axis=1)[:5].min() > 1e-3
-    assert own[5].intensities == others[5].intensities  # one clip of Ben is too few
-    windows = [window.intensities for prediction in own[:5] for window in prediction.windows]
+    np.testing.assert_allclose(_whole(predictions), _evaluated(personal_folder, of_ann), atol=1e-4)
+    assert np.abs(_whole(predictions) - _whole(others)).max(axis=1)[:5].min() > 1e-3
+    assert predictions[5].intensities == others[5].intensities  # one clip of Ben is too few
+    windows = [window.intensities for prediction in predictions[:5] for window in prediction.windows]
     assert windows != [window.intensities for prediction in others[:5] for window in prediction.windows]
     again = predict(videos[4::-1], personal_folder, people={str(video): "Ann" for video in videos[:5]}, progress=False)
-    np.testing.assert_allclose(_whole(again)[::-1], _whole(own)[:5], atol=1e-5)
+    np.testing.assert_allclose(_whole(again)[::-1], _whole(predictions)[:5], atol=1e-5)
 
 
 @pytest.mark.slow
@@ -171,18 +171,18 @@ def test_all_at_once_still_gives_the_numbers_of_evaluation(
     one, other = personal_folder, frozen_folder
     joint = join_models([one, other], tmp_path / "joint")
     people = dict.fromkeys(videos[:5], "Ann")
-    own = [
+    predictions = [
         _whole(predict(videos[:5], model, people=people, window_s=0.5, hop_s=0.25, progress=False))
         for model in (one, other, joint)
     ]
-    np.testing.assert_allclose(own[2], np.mean(own[:2], axis=0), atol=1e-6)
-    np.testing.assert_allclose(own[2], _evaluated(joint, of_ann)[:5], atol=1e-4)
+    np.testing.assert_allclose(predictions[2], np.mean(predictions[:2], axis=0), atol=1e-6)
+    np.testing.assert_allclose(predictions[2], _evaluated(joint, of_ann)[:5], atol=1e-4)
 
 
 @pytest.mark.slow
 def test_a_model_that_does_not_normalise_does_not_ask_who_it_is(model_folder: Path, videos: list[Path]) -> None:
-    own = predict(videos[:5], model_folder, people=dict.fromkeys(videos[:5], "Ann"), progress=False)
-    assert own == predict(videos[:5], model_folder, progress=False)
+    predictions = predict(videos[:5], model_folder, people=dict.fromkeys(videos[:5], "Ann"), progress=False)
+    assert predictions == predict(videos[:5], model_folder, progress=False)
 
 
 def test_a_person_of_a_file_that_was_not_given_is_told_of_at_once(videos: list[Path]) -> None:
@@ -196,10 +196,10 @@ def test_a_bad_file_of_a_person_is_named_and_the_others_are_normalised(
 ) -> None:
     (tmp_path / "bad.mp4").write_text("not a video")
     files = [*videos[:5], tmp_path / "bad.mp4"]
-    *own, bad = predict(files, personal_folder, people=dict.fromkeys(files, "Ann"), progress=False)
+    *predictions, bad = predict(files, personal_folder, people=dict.fromkeys(files, "Ann"), progress=False)
     assert bad.failed
     expected = predict(videos[:5], personal_folder, people=dict.fromkeys(videos[:5], "Ann"), progress=False)
-    np.testing.assert_allclose(_whole(own), _whole(expected), atol=1e-6)
+    np.testing.assert_allclose(_whole(predictions), _whole(expected), atol=1e-6)
 
 
 @pytest.mark.slow
@@ -229,8 +229,8 @@ def test_an_ensemble_says_the_mean_of_its_members(
     one, other, both = (predict(files, model, progress=False) for model in (*members, joint))
     np.testing.assert_allclose(_whole(both[:2]), (_whole(one[:2]) + _whole(other[:2])) / 2, atol=1e-6)
     assert np.abs(_whole(one[:2]) - _whole(other[:2])).max() > 0.01
-    for place in range(len(both[0].windows)):
-        windows = [prediction.windows[place] for prediction in (one[0], other[0], both[0])]
+    for index in range(len(both[0].windows)):
+        windows = [prediction.windows[index] for prediction in (one[0], other[0], both[0])]
         first, second, mean = (np.array(window.intensities) for window in windows)
         np.testing.assert_allclose(mean, (first + second) / 2, atol=1e-6)
     assert both[2] == one[2]
@@ -242,10 +242,11 @@ def test_an_ensemble_reads_a_file_once_for_all_members(
 ) -> None:
     """And gives, of few windows at a time, what it gives of all."""
     joint = join_models([model_folder, lively(model_folder, tmp_path / "a")], tmp_path / "joint")
-    own = predict(videos[:2], joint, window_s=0.5, hop_s=0.25, isolated=False, progress=False)
+    predictions = predict(videos[:2], joint, window_s=0.5, hop_s=0.25, isolated=False, progress=False)
     assert reads == [video.name for video in videos[:2]]
-    assert [window.start_s for window in own[0].windows] == [0.25 * place for place in range(len(own[0].windows))]
-    assert len(own[0].windows) > 3
+    windows = predictions[0].windows
+    assert [window.start_s for window in windows] == [0.25 * index for index in range(len(windows))]
+    assert len(windows) > 3
 
 
 def test_a_person_s_file_is_read_once_more_for_all_members_that_normalise(
@@ -261,9 +262,9 @@ def test_a_person_s_file_is_read_once_more_for_all_members_that_normalise(
 
 def test_a_model_of_features_takes_no_media(model_folder: Path, videos: list[Path]) -> None:
     loaded = load_model(model_folder)
-    given = replace(loaded.networks, face=FaceInput(kind="features", feature_size=3), voice=None)
+    networks = replace(loaded.networks, face=FaceInput(kind="features", feature_size=3), voice=None)
     with pytest.raises(ModelError, match=r"features.*reactometer evaluate"):
-        predict(videos[:1], replace(loaded, networks=given), progress=False)
+        predict(videos[:1], replace(loaded, networks=networks), progress=False)
 
 
 def _by_name(predictions: list[Prediction]) -> dict[str, Prediction]:

@@ -54,11 +54,11 @@ def test_it_is_small_and_explains_itself(starter: LoadedModel) -> None:
         assert said in card
     description = json.loads((STARTER / "model.json").read_text(encoding="utf-8"))
     places = [description["config"]["data"]["path"], description["config"]["model"]["encoder"]]
-    assert not any(Path(place).is_absolute() for place in places)  # of whoever trained it
+    assert not any(Path(path).is_absolute() for path in places)  # of whoever trained it
 
 
 @pytest.mark.parametrize(
-    ("device", "told"),
+    ("device", "message"),
     [
         ("gpu9", "error: unknown device 'gpu9'. hint: Known names: auto, cpu, cuda"),
         ("qnn", "error: device 'qnn' is not available"),
@@ -66,7 +66,7 @@ def test_it_is_small_and_explains_itself(starter: LoadedModel) -> None:
 )
 def test_a_device_that_cannot_be_used_is_told_in_one_line(
     device: str,
-    told: str,
+    message: str,
     talk: tuple[Path, ByteArray, FloatArray],
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
@@ -75,7 +75,7 @@ def test_a_device_that_cannot_be_used_is_told_in_one_line(
     with pytest.raises(SystemExit) as stop:
         main()
     assert stop.value.code == 2
-    assert " ".join(capsys.readouterr().err.split()).startswith(told)
+    assert " ".join(capsys.readouterr().err.split()).startswith(message)
 
 
 def test_it_predicts_where_no_model_is_named(talk: tuple[Path, ByteArray, FloatArray], tmp_path: Path) -> None:

@@ -63,24 +63,24 @@ from reactometer.inference.checkpoint import load_model
 from reactometer.models.registry import load_network
 folder, usual, out = map(Path, sys.argv[1:])
 
-def load(own):
-    load_model(own, "cpu")
-    load_network(own)
+def load(folder):
+    load_model(folder, "cpu")
+    load_network(folder)
 
 load(usual)  # what is imported late is here
-told = []
+events = []
 
 def hear(event, values):
     code = getattr(values[0], "co_filename", "") if event == "exec" and values else ""
     writes = event == "open" and isinstance(values[1], str) and set(values[1]) & set("wax+")
     if event in ("compile", "import", "exec", "pickle.find_class", "ctypes.dlopen", "os.system", "subprocess.Popen"):
-        told.append([event, code or repr(values)[:200]])
+        events.append([event, code or repr(values)[:200]])
     elif writes or event.startswith(("socket.", "urllib", "os.remove", "os.rename", "os.mkdir", "shutil.", "os.exec")):
-        told.append([event, repr(values)[:200]])
+        events.append([event, repr(values)[:200]])
 
 sys.addaudithook(hear)
 load(folder)
-heard = list(told)
+heard = list(events)
 print(json.dumps(heard), file=open(out, "w"))
 """
 

@@ -134,17 +134,17 @@ def test_a_microphone_beside_a_file(video: Path, tmp_path: Path, monkeypatch: py
 
 
 @pytest.mark.parametrize(
-    ("open_source", "told"),
+    ("open_source", "message"),
     [
         (lambda: LiveSource("97"), "camera 97 cannot be opened"),
         (lambda: LiveSource("no-such-file.mp4"), "no such file"),
         (lambda: LiveSource("rtsp://127.0.0.1:9/x"), "rtsp://127.0.0.1:9/x cannot be opened"),
     ],
 )
-def test_what_cannot_be_opened_is_told_of(open_source: Callable[[], LiveSource], told: str) -> None:
+def test_a_source_that_cannot_be_opened_raises_an_error(open_source: Callable[[], LiveSource], message: str) -> None:
     with pytest.raises(MediaError) as caught:
         open_source()
-    assert told in str(caught.value)
+    assert message in str(caught.value)
     assert "\n" not in str(caught.value)
 
 

@@ -114,21 +114,21 @@ def test_the_window_rolls_and_only_it_is_kept(starter: LoadedModel, video: Path)
 
 
 def test_sound_is_laid_on_its_clock() -> None:
-    kept = AudioRingBuffer(1.0)
+    buffer = AudioRingBuffer(1.0)
     ramp: FloatArray = np.arange(1, 801, dtype=np.float32) / np.float32(1000)
-    kept.add(10.0, ramp)
-    kept.add(10.0505, ramp)  # 8 samples late: rounding
-    assert kept.end_s == pytest.approx(10.1)
-    kept.add(10.3, ramp)  # a hole
-    kept.add(10.2, ramp)  # too late, and known
-    waveform = kept.between(10.0, 11.0)
+    buffer.add(10.0, ramp)
+    buffer.add(10.0505, ramp)  # 8 samples late: rounding
+    assert buffer.end_s == pytest.approx(10.1)
+    buffer.add(10.3, ramp)  # a hole
+    buffer.add(10.2, ramp)  # too late, and known
+    waveform = buffer.between(10.0, 11.0)
     assert waveform is not None
     assert len(waveform) == round(0.35 * SOUND_RATE_HZ)
     assert not waveform[1600:4800].any()
     assert waveform[1599] == pytest.approx(0.8, abs=1e-4)
-    kept.add(99.0, ramp)  # nothing of before is left
-    assert kept.between(0.0, 98.0) is None
-    assert kept.between(98.9, 99.05) is not None
+    buffer.add(99.0, ramp)  # nothing of before is left
+    assert buffer.between(0.0, 98.0) is None
+    assert buffer.between(98.9, 99.05) is not None
     assert level_of(np.full(1600, 0.1, np.float32)) == pytest.approx(-20.0, abs=0.01)
 
 
@@ -171,8 +171,8 @@ def test_latency_counts_from_the_arrival_of_the_newest_frame(starter: LoadedMode
     inbox.put(Packet(PacketKind.FRAME, 1.0, blank(), now_s - 5.0))
     inbox.put(replace(sound(0.0, 0.1), arrived_s=now_s - 99.0))
     inbox.close()
-    (told,) = run_session(LiveScorer(starter), inbox)
-    assert 5.0 <= told.latency_s < 99.0
+    (score,) = run_session(LiveScorer(starter), inbox)
+    assert 5.0 <= score.latency_s < 99.0
 
 
 def test_rows_are_there_at_once(starter: LoadedModel, video: Path, tmp_path: Path) -> None:
