@@ -34,7 +34,6 @@ from reactometer.types import Prediction
 
 SETTINGS_FILE, INDEX_FILE, FAILED_FILE = "run.json", "index.parquet", "failed.csv"
 JOURNAL, TIMELINE, LOCK = "results", "timeline", ".lock"
-FAILED = "failed: "
 
 JOURNAL_LINES = 1000
 """Results per file of the journal, and contents per file of the timeline."""
@@ -48,11 +47,6 @@ class JournalEntry:
 
     sha256: str
     predictions: Annotated[Sequence[Prediction], Field(min_length=1)]
-
-    @property
-    def status(self) -> str:
-        """Return the status of the content."""
-        return self.predictions[0].status
 
 
 _LINE = TypeAdapter(JournalEntry)
@@ -105,7 +99,7 @@ class ResultStore:
         for timeline in (self.folder / TIMELINE).glob("*.parquet"):
             timeline.unlink()
         for file in self._journal():
-            lines = [line for line in _read_journal(file) if not line.status.startswith(FAILED)]
+            lines = [line for line in _read_journal(file) if not line.predictions[0].failed]
             if not lines:
                 continue
             first = lines[0].predictions[0]
@@ -113,7 +107,7 @@ class ResultStore:
                 {"sha256": line.sha256, **row} for line in lines for row in tables.timeline_rows(line.predictions)
             ]
             timeline = self.folder / TIMELINE / f"{file.stem}.parquet"
-            self._write(windows, ["sha256"], tables.timeline_columns(first), timeline)
+            self._write(windows, [*tables.timeline_columns(first), "sha256"], timeline)
             columns = tables.clip_columns(first)
             clips |= {line.sha256: tables.clip_rows(line.predictions) for line in lines}
         if clips:
@@ -124,7 +118,7 @@ class ResultStore:
                 same_as = None if original == source.path else original
                 identity = {"path": source.path, "same_as": same_as, "sha256": source.sha256}
                 rows += [row | identity for row in clips.get(source.sha256, ())]
-            self._write(rows, [], [*columns, "same_as", "sha256"], self.folder / INDEX_FILE)
+            self._write(rows, [*columns, "same_as", "sha256"], self.folder / INDEX_FILE)
         reasons = {source.path: source.problem or self.failures.get(source.sha256, "") for source in sources}
         reasons = {path: reason for path, reason in reasons.items() if reason}
         write_atomic(self.folder / FAILED_FILE, format_csv([("path", "reason"), *reasons.items()]))
@@ -135,17 +129,16 @@ class ResultStore:
 
     def _note(self, line: JournalEntry) -> None:
         self._n_lines += 1
-        if line.status.startswith(FAILED):
-            self.failures[line.sha256] = line.status.removeprefix(FAILED)
+        first = line.predictions[0]
+        if first.failed:
+            self.failures[line.sha256] = first.status.removeprefix("failed: ")
         else:
             self.failures.pop(line.sha256, None)
             self.computed.add(line.sha256)
 
-    def _write(
-        self, rows: Sequence[Mapping[str, Any]], leading_columns: Sequence[str], columns: Sequence[str], file: Path
-    ) -> None:
+    def _write(self, rows: Sequence[Mapping[str, Any]], columns: Sequence[str], file: Path) -> None:
         columns = tables.with_face(columns) if self.all_faces else columns
-        tables.write_parquet(tables.to_arrow(rows, [*leading_columns, *columns]), file)
+        tables.write_parquet(tables.to_arrow(rows, columns), file)
 
 
 @contextmanager

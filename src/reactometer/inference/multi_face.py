@@ -40,8 +40,8 @@ def predict_everyone(
     until several people are certain.
 
     Args:
-        path: as given.
-        model: a model that uses the face.
+        path: of the file.
+        model: uses the face.
         windows: segments with the samples of all faces, see :func:`reactometer.media.tracking.track_faces`.
         window_specs: of the parts, then of the timeline's windows.
         score: scores clips, see :meth:`~reactometer.inference.predictor.Predictor.score`.

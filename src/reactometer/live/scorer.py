@@ -97,7 +97,10 @@ class LiveScorer:
 
     def reset(self) -> None:
         """Delete all frames, sound and cached features."""
-        self._clear()
+        self._tracker = FaceTracker(self._size_px)
+        self._first_s = math.inf  # time of the first packet
+        self.samples: deque[FaceSample] = deque()
+        self.sound = AudioRingBuffer(self.window_s + MARGIN_S)
         self._predictor.reset()
 
     def warm_up(self) -> None:
@@ -175,12 +178,6 @@ class LiveScorer:
         times_s = [self.samples[-1].time_s if self.samples else None, self.sound.end_s]
         return max((time_s for time_s in times_s if time_s is not None), default=None)
 
-    def _clear(self) -> None:
-        self._tracker = FaceTracker(self._size_px)
-        self._first_s = math.inf  # time of the first packet
-        self.samples: deque[FaceSample] = deque()
-        self.sound = AudioRingBuffer(self.window_s + MARGIN_S)
-
     def _delete_old(self, time_s: float) -> None:
         """Delete frames and sound that no later window will contain."""
         oldest_s = time_s - self.window_s - MARGIN_S
@@ -192,7 +189,7 @@ class LiveScorer:
     def _check_clock(self, time_s: float) -> None:
         newest_s = self._newest_s()
         if newest_s is not None and time_s < newest_s - self.window_s:
-            self._clear()
+            self.reset()
         self._first_s = min(self._first_s, time_s)
 
 
