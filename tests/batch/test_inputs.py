@@ -20,15 +20,15 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path / "videos"
 
 
-def test_a_folder_is_its_videos_and_sounds_at_any_depth(folder: Path) -> None:
+def test_folders_are_searched_at_any_depth(folder: Path) -> None:
     assert find_files([folder]) == [str(folder / name) for name in ("a.MOV", "b.mp4", "in/c.wav")]
 
 
-def test_one_path_is_one_folder(folder: Path) -> None:
+def test_a_single_folder_is_accepted(folder: Path) -> None:
     assert find_files(folder) == find_files(str(folder)) == find_files([folder]) == find_files(folder.as_uri())
 
 
-def test_links_are_followed_once_and_a_dead_one_is_not_passed_over(folder: Path, tmp_path: Path) -> None:
+def test_links_are_followed_once_and_broken_links_are_listed(folder: Path, tmp_path: Path) -> None:
     elsewhere = tmp_path / "elsewhere"
     elsewhere.mkdir()
     (elsewhere / "far.mp4").write_text("far")
@@ -39,7 +39,7 @@ def test_links_are_followed_once_and_a_dead_one_is_not_passed_over(folder: Path,
     assert find_files([folder]) == [str(folder / name) for name in names]
 
 
-def test_files_patterns_and_lists_each_file_once_in_order(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_each_file_is_listed_once_in_order(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (folder / "list.txt").write_text("\ufeffin/c.wav\n\n  b.mp4 \nnot there.mp4\n", encoding="utf-8")
     (folder / "list.csv").write_text('path,person\n"a.MOV",P1\nb.mp4,P2\n', encoding="utf-8")
     named = [str(folder / "notes.docx"), str(folder / "**/*.mp4"), str(folder / "list.txt"), str(folder / "list.csv")]
@@ -74,7 +74,7 @@ def test_inputs_without_files_are_refused(
         find_files(inputs)
 
 
-def test_what_cannot_be_read_says_why(folder: Path) -> None:
+def test_unreadable_files_have_a_problem(folder: Path) -> None:
     good, gone, index, impossible = hash_files(
         [*(str(folder / name) for name in ("a.MOV", "gone.mp4", "in")), "a\0b.mp4"]
     )

@@ -46,7 +46,7 @@ def test_files_of_a_bucket_are_found_identified_and_copied(
 
 
 @pytest.mark.slow
-def test_a_run_from_an_object_store_is_the_run_on_the_disk(
+def test_a_run_from_an_object_store_equals_a_local_run(
     put: Callable[[Path, str], str], videos: Path, tmp_path: Path
 ) -> None:
     source, out = put(videos, "clips"), tmp_path / "out"

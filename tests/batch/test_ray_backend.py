@@ -44,7 +44,7 @@ def two_nodes(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     nodes.shutdown()
 
 
-def test_a_run_on_a_cluster_is_the_run_on_this_machine(
+def test_a_run_on_a_cluster_equals_a_local_run(
     two_nodes: Any, videos: Path, tmp_path: Path, check_run: Callable[..., None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A relative path means the same to nodes that work in another folder, and what is done is not done again."""
@@ -103,7 +103,7 @@ def test_a_node_is_killed_in_mid_run_and_the_run_completes(
     check_run(tmp_path / "out", many)
 
 
-def test_a_file_that_kills_its_process_costs_no_other_its_result(many: Path, tmp_path: Path) -> None:
+def test_a_crashing_file_does_not_stop_the_others(many: Path, tmp_path: Path) -> None:
     """The actor that lets the file be read is killed, not only the process that decodes it."""
     from reactometer.synthetic.dataset import simulate
 
@@ -150,7 +150,7 @@ def _works_for(process: Path, mark: str) -> bool:
 
 
 @pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGKILL])
-def test_a_cluster_that_was_started_for_a_run_ends_with_it(
+def test_a_local_cluster_ends_with_its_run(
     how: signal.Signals, many: Path, tmp_path: Path, wait_for: Callable[[Callable[[], bool]], None]
 ) -> None:
     script = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); "
@@ -165,9 +165,7 @@ def test_a_cluster_that_was_started_for_a_run_ends_with_it(
     wait_for(lambda: not any(_works_for(one, str(tmp_path)) for one in Path("/proc").glob("[0-9]*")))
 
 
-def test_a_cluster_that_is_not_there_is_told_at_once(
-    videos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_missing_cluster_is_reported_quickly(videos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for address, words in (("127.0.0.1:9", "Connection refused"), ("ray://127.0.0.1:9", "Ray client")):
         with pytest.raises(ClusterError, match=words):
             predict_folder([videos], tmp_path / "out", ray=address, progress=False)

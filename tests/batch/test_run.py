@@ -41,9 +41,7 @@ def copy(finished: RunResult, tmp_path: Path) -> Path:
     return Path(shutil.copytree(finished.folder, tmp_path / "copy"))
 
 
-def test_a_run_holds_what_a_plain_prediction_says(
-    finished: RunResult, videos: Path, check_run: Callable[..., None]
-) -> None:
+def test_a_run_equals_predict(finished: RunResult, videos: Path, check_run: Callable[..., None]) -> None:
     folder = Path(finished.folder)
     assert (finished.n_files, finished.n_computed, finished.n_before) == (7, 6, 0)  # 7 files of 6 contents
     check_run(folder, videos)
@@ -57,7 +55,7 @@ def test_a_run_holds_what_a_plain_prediction_says(
     assert {"reactometer", "model", "detector", "window_s"} <= set(stamp)
 
 
-def test_what_is_there_is_not_done_again(copy: Path, videos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_existing_results_are_reused(copy: Path, videos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(
         run, "run_jobs", lambda function, jobs, workers, died: (one for one in jobs and pytest.fail("worked"))
     )
@@ -68,7 +66,7 @@ def test_what_is_there_is_not_done_again(copy: Path, videos: Path, monkeypatch: 
 
 
 @pytest.mark.slow
-def test_a_mended_file_and_what_failed_are_done_on_request(copy: Path, videos: Path, tmp_path: Path) -> None:
+def test_changed_and_failed_files_are_predicted_again(copy: Path, videos: Path, tmp_path: Path) -> None:
     """A file that changed is another one; a failure is tried again only where that is asked for."""
     folder = Path(shutil.copytree(videos, tmp_path / "videos"))
     (folder / "b" / "silent.mp4").write_bytes(b"")
@@ -81,7 +79,7 @@ def test_a_mended_file_and_what_failed_are_done_on_request(copy: Path, videos: P
     assert index.loc[str(folder / "b" / "silent.mp4"), "same_as"] == str(folder / "a" / "1.mp4")
 
 
-def test_ctrl_c_while_a_result_is_kept_ends_the_processes(
+def test_ctrl_c_during_a_write_ends_the_processes(
     videos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     ended = []
@@ -102,16 +100,14 @@ def test_ctrl_c_while_a_result_is_kept_ends_the_processes(
     assert ended and caught
 
 
-def test_a_listed_file_that_is_not_there_is_a_failure_and_the_rest_go_on(
-    copy: Path, videos: Path, tmp_path: Path
-) -> None:
+def test_a_missing_listed_file_is_a_failure(copy: Path, videos: Path, tmp_path: Path) -> None:
     (tmp_path / "list.txt").write_text(f"{videos / 'gone.mp4'}\n")
     result = predict_folder([videos / "a", tmp_path / "list.txt"], copy, device="cpu", progress=False)
     assert result.failures == {str(videos / "gone.mp4"): "No such file or directory"}
 
 
 @pytest.mark.slow
-def test_what_a_killed_process_left_is_removed(copy: Path, videos: Path, check_run: Callable[..., None]) -> None:
+def test_leftovers_of_a_killed_process_are_removed(copy: Path, videos: Path, check_run: Callable[..., None]) -> None:
     """An outdated timeline, a half-written file, and half of the journal's last line, which is computed again."""
     shutil.copy(copy / TIMELINE / "00000.parquet", copy / TIMELINE / "00007.parquet")
     (copy / TIMELINE / f"half{PART}").write_bytes(b"{")
@@ -129,7 +125,7 @@ def test_what_a_killed_process_left_is_removed(copy: Path, videos: Path, check_r
         (PredictOptions(faces="all"), r"got faces all; expected faces one"),
     ],
 )
-def test_another_way_is_refused(options: PredictOptions, words: str, copy: Path, videos: Path) -> None:
+def test_other_settings_are_refused(options: PredictOptions, words: str, copy: Path, videos: Path) -> None:
     with pytest.raises(OutputError, match=words):
         predict_folder([videos], copy, options=options, device="cpu", progress=False)
 
@@ -154,7 +150,7 @@ def test_a_damaged_file_of_a_run_is_named(name: str, copy: Path, videos: Path, c
         check_run(copy, videos)
 
 
-def test_what_cannot_be_run_is_said_before_anything_is_written(videos: Path, tmp_path: Path) -> None:
+def test_invalid_runs_are_refused_before_writing(videos: Path, tmp_path: Path) -> None:
     with pytest.raises(DataError, match="no video or sound"):
         predict_folder([tmp_path / "none*"], tmp_path / "out", progress=False)
     with pytest.raises(DataError, match=r"gone\.mp4"):

@@ -95,7 +95,9 @@ def _explain(video: Path, model: LoadedModel | Path, **options: Any) -> Attribut
 @pytest.mark.parametrize(
     "name", ["multimodal", "videomae", *(pytest.param(name, marks=pytest.mark.slow) for name in FRAMES_ONLY)]
 )
-def test_hidden_frames_are_as_if_unseen(name: str, checkpoint: Checkpoint, clip: PreparedClip, video: Path) -> None:
+def test_hidden_frames_do_not_reach_the_model(
+    name: str, checkpoint: Checkpoint, clip: PreparedClip, video: Path
+) -> None:
     """Compared with the networks themselves, given the pictures with fewer of them seen."""
     model = load_model(checkpoint(name))
     media = to_item(clip, model.sampling)
@@ -110,7 +112,7 @@ def test_hidden_frames_are_as_if_unseen(name: str, checkpoint: Checkpoint, clip:
     assert np.abs(whole - rest).max() > 1e-5
 
 
-def test_a_hidden_modality_is_what_evaluation_without_it_says(
+def test_hiding_a_modality_equals_evaluation_without_it(
     model_folder: Path, prepared: PreparedSet, simulated: Path, lively: Callable[..., Path], tmp_path: Path
 ) -> None:
     model = load_model(lively(model_folder, tmp_path / "lively"))
@@ -187,9 +189,7 @@ def test_a_known_cause_is_found(of_the_mouth: LoadedModel, one_clear_second: Pat
 
 
 @pytest.mark.slow
-def test_a_stretch_is_what_predict_says_of_it_in_an_ensemble(
-    checkpoint: Checkpoint, video: Path, tmp_path: Path
-) -> None:
+def test_a_span_of_an_ensemble_equals_predict(checkpoint: Checkpoint, video: Path, tmp_path: Path) -> None:
     """And what is hidden changes it by the mean of what it changes in the members."""
     members = [checkpoint("multimodal"), checkpoint("multimodal", 1)]
     joint = load_model(join_models(members, tmp_path / "joint"))
@@ -204,7 +204,7 @@ def test_a_stretch_is_what_predict_says_of_it_in_an_ensemble(
         np.testing.assert_allclose(attribution.windows[modality], mean, atol=1e-5)
 
 
-def test_where_there_is_nothing_to_hide_there_is_no_number(talk: tuple[ByteArray, FloatArray], tmp_path: Path) -> None:
+def test_windows_without_input_have_no_change(talk: tuple[ByteArray, FloatArray], tmp_path: Path) -> None:
     """The starter model: a second of black, the sound ends before it."""
     frames, waveform = talk[0].copy(), talk[1].copy()
     frames[2 * RATE_HZ :], waveform[int(1.5 * SOUND_RATE_HZ) :] = 0, 0.0
@@ -219,9 +219,7 @@ def test_where_there_is_nothing_to_hide_there_is_no_number(talk: tuple[ByteArray
     assert rows[-1][BASIC[0]] is None
 
 
-def test_without_a_map_of_the_face_there_is_still_a_picture(
-    of_the_mouth: LoadedModel, one_clear_second: Path, tmp_path: Path
-) -> None:
+def test_a_plot_without_face_map(of_the_mouth: LoadedModel, one_clear_second: Path, tmp_path: Path) -> None:
     attribution = _explain(one_clear_second, of_the_mouth, face_map=False)
     assert attribution.face_map is None
     assert not any("part of the face" in line for line in describe(attribution))
@@ -243,7 +241,7 @@ def test_invalid_spans_are_refused(of_the_mouth: LoadedModel, video: Path, optio
         _explain(video, of_the_mouth, **options)
 
 
-def test_a_long_file_needs_a_stretch_which_may_lie_in_two_parts(
+def test_a_long_file_needs_a_span_that_may_cross_parts(
     checkpoint: Checkpoint, video: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     model = load_model(checkpoint("multimodal"))
@@ -257,7 +255,7 @@ def test_a_long_file_needs_a_stretch_which_may_lie_in_two_parts(
     np.testing.assert_allclose(across.windows["voice"], short.windows["voice"], atol=1e-6)
 
 
-def test_what_cannot_be_explained_is_told_of(of_the_mouth: LoadedModel, video: Path, tmp_path: Path) -> None:
+def test_unexplainable_files_raise_errors(of_the_mouth: LoadedModel, video: Path, tmp_path: Path) -> None:
     model = of_the_mouth
     nobody = write(tmp_path / "nobody.mkv", np.zeros((10, 64, 64, 3), np.uint8), None)
     with pytest.raises(MediaError, match="nothing to explain: no face"):
@@ -272,7 +270,7 @@ def test_what_cannot_be_explained_is_told_of(of_the_mouth: LoadedModel, video: P
         _explain(video, replace(model, networks=networks))
 
 
-def test_the_command_prints_words_and_writes_both_files(video: Path, tmp_path: Path) -> None:
+def test_the_command_prints_a_summary_and_writes_both_files(video: Path, tmp_path: Path) -> None:
     result = CliRunner().invoke(app, ["explain", str(video), "--out", str(tmp_path / "out"), "--no-map"])
     assert result.exit_code == 0
     assert "talk.mkv, 0.00 to 3.00 s, face in" in result.stdout
@@ -284,7 +282,7 @@ def test_the_command_prints_words_and_writes_both_files(video: Path, tmp_path: P
 
 @pytest.mark.slow
 @pytest.mark.shared
-def test_a_real_smile_is_in_the_mouth_and_not_in_the_voice(shared_data: Path) -> None:
+def test_a_real_smile_is_explained_by_the_mouth(shared_data: Path) -> None:
     attribution = explain(shared_data / "clips" / "single_face.mp4", progress=False)
     happiness = attribution.prediction.labels.index("Happiness")
     assert attribution.strongest() == [happiness]

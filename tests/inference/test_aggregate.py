@@ -52,7 +52,7 @@ def _join(model: LoadedModel, *scores: Score, faces: int = 1, has_sound: bool = 
     return aggregate("a.mp4", model, parts, [])
 
 
-def test_a_prediction_is_of_all_parts() -> None:
+def test_a_prediction_averages_all_parts() -> None:
     model = _model(FACE, VOICE, SURE)
     parts = [
         ScoredSegment(MAX_SEGMENT, _clip(0.0, 60.0, faces=3, others=1, frames_read=7), False, _score(0.2, 0.9), 60.0),
@@ -88,7 +88,7 @@ def test_warnings_depend_on_known_limits() -> None:
     assert (never_calibrated.warnings, never_calibrated.intervals, never_calibrated.coverage) == ((), None, None)
 
 
-def test_values_are_on_the_labels_scale_where_the_model_was_recalibrated() -> None:
+def test_a_recalibrated_model_predicts_on_the_labels_scale() -> None:
     curve = IsotonicMap((0.0, 1.0), (0.0, 0.5))
     model = _model(sure=replace(SURE, recalibration=(curve, curve)))
     whole = _join(model, _score(0.4, 0.8))
@@ -105,18 +105,18 @@ def test_values_are_on_the_labels_scale_where_the_model_was_recalibrated() -> No
         (VOICE, True, "no face"),
     ],
 )
-def test_a_file_without_evidence_says_what_is_missing(voice: VoiceInput | None, has_sound: bool, status: str) -> None:
+def test_the_status_names_missing_inputs(voice: VoiceInput | None, has_sound: bool, status: str) -> None:
     whole = _join(_model(FACE, voice), _score(0.5, 0.5, has_face=False), faces=0, has_sound=has_sound)
     assert (whole.status, whole.intensities) == (status, None)
 
 
-def test_a_model_of_the_voice_alone_misses_sound() -> None:
+def test_a_voice_model_reports_missing_sound() -> None:
     model = _model(None, VOICE)
     assert _join(model, _score(0.5, 0.5, has_face=False), has_sound=True).status == "no sound"
     assert _join(model, _score(0.5, 0.5, has_face=False, has_voice=True), faces=0, has_sound=True).notes == ()
 
 
-def test_what_a_model_of_face_and_voice_had_to_do_without_is_told() -> None:
+def test_a_note_names_the_unused_modality() -> None:
     both, face = _model(FACE, VOICE), _model()
     by_face, by_voice = _score(0.1, 0.2), _score(0.1, 0.2, has_face=False, has_voice=True)
     assert _join(both, by_face, faces=1, has_sound=False).notes == ("no audible sound: only the face is used",)
@@ -140,7 +140,7 @@ def test_eight_windows_or_a_minute_are_scored_together() -> None:
     assert sizes() == []
 
 
-def test_without_media_a_clip_keeps_all_but_crops_and_sound() -> None:
+def test_without_media_removes_only_crops_and_sound() -> None:
     clip = _clip(1.0, 3.0, faces=2, others=1, frames_read=5)
     bare = without_media(clip)
     assert [sample.crop_jpeg for sample in bare.samples] == [None, None, None]

@@ -64,7 +64,7 @@ def copy(model_folder: Path, tmp_path: Path) -> Path:
     return Path(shutil.copytree(model_folder, tmp_path / "model"))
 
 
-def test_all_that_a_checkpoint_holds(small: Path) -> None:
+def test_contents_of_a_checkpoint(small: Path) -> None:
     text = (small / "model.json").read_text()
     assert text == json.dumps(json.loads(text), indent=2) + "\n"
     loaded = load_model(str(small), "cpu")
@@ -119,7 +119,7 @@ def test_graphs_score_clips_as_their_weights_do(frozen_folder: Path, model_folde
         assert expected.std(0).min() > (1e-3 if folder is frozen_folder else 0.0)
 
 
-def test_loading_writes_nothing_and_asks_no_network(model_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_loading_needs_no_network_and_writes_nothing(model_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(*_: object) -> None:
         raise AssertionError("it asked the network")
 
@@ -130,7 +130,7 @@ def test_loading_writes_nothing_and_asks_no_network(model_folder: Path, monkeypa
     assert {file: file.stat().st_mtime_ns for file in model_folder.rglob("*")} == before
 
 
-def test_intensities_are_recalibrated_where_the_model_was(features_folder: Path) -> None:
+def test_a_recalibrated_model_recalibrates_intensities(features_folder: Path) -> None:
     score = Score(np.array([0.4, 0.8], np.float32), has_face=True, has_voice=False)
     loaded, halved = load_model(features_folder), IsotonicMap((0.0, 1.0), (0.0, 0.5))
     assert loaded.intensities_of(score) is score.intensities
@@ -146,7 +146,7 @@ def test_an_unknown_device_is_refused_with_the_known_ones(features_folder: Path)
     assert "Did you mean 'cuda'?" in _refusal(features_folder, "cudo")
 
 
-def test_a_device_that_this_onnx_runtime_does_not_support_says_what_to_install(features_folder: Path) -> None:
+def test_an_unsupported_device_is_refused_with_an_installation_hint(features_folder: Path) -> None:
     missing = [name for name, provider in DEVICES.items() if provider not in onnxruntime.get_available_providers()]
     for device in [*missing, f"{missing[0]}:1"]:
         message = _refusal(features_folder, device)
@@ -210,7 +210,7 @@ def test_a_description_of_other_graphs_is_refused(model_folder: Path, tmp_path: 
 
 
 @pytest.mark.parametrize("wrong", [np.nan, np.inf, 1.5, -0.1])
-def test_a_graph_that_returns_no_intensities_is_told(features_folder: Path, wrong: float) -> None:
+def test_a_graph_with_invalid_intensities_raises_an_error(features_folder: Path, wrong: float) -> None:
     networks = load_model(features_folder, "cpu").networks
     outputs = [np.array([[0.5, wrong]], np.float32), np.zeros((1, 3)), np.zeros((1, 2))]
     opening = Future[Any]()
@@ -236,12 +236,12 @@ def test_a_graph_that_returns_no_intensities_is_told(features_folder: Path, wron
         ["=1", "Joy"],
     ],
 )
-def test_labels_that_are_no_names(features_folder: Path, tmp_path: Path, labels: object) -> None:
+def test_invalid_labels_are_refused(features_folder: Path, tmp_path: Path, labels: object) -> None:
     folder = _changed(features_folder, tmp_path / "model", lambda about: about.update(labels=labels))
     assert "damaged checkpoint: model.json: labels" in _refusal(folder)
 
 
-def test_labels_of_one_letter_and_of_a_hundred_are_names(features_folder: Path, tmp_path: Path) -> None:
+def test_labels_of_1_to_100_characters_are_accepted(features_folder: Path, tmp_path: Path) -> None:
     labels = ["J", "x" * 100]
     folder = _changed(features_folder, tmp_path / "model", lambda about: about.update(labels=labels))
     assert list(load_model(folder).labels) == labels
@@ -268,20 +268,20 @@ def test_a_changed_description_is_refused(features_folder: Path, tmp_path: Path,
 
 
 @pytest.mark.parametrize("text", ["[" * 200_000, "{", "\xff\xfe", '{"format": NaN}', "null", "[]", " " * (2**24 + 1)])
-def test_a_description_that_is_none_is_refused(small: Path, text: str) -> None:
+def test_an_invalid_description_is_refused(small: Path, text: str) -> None:
     (small / "model.json").write_bytes(text.encode("latin-1"))
     with pytest.raises(ModelError, match=r"damaged|another format"):
         load_model(small)
 
 
-def test_what_is_no_checkpoint(small: Path, tmp_path: Path) -> None:
+def test_a_folder_without_a_checkpoint_is_refused(small: Path, tmp_path: Path) -> None:
     assert "no such checkpoint" in _refusal(str(tmp_path / "nowhere"))
     assert "not a checkpoint: no model.json" in _refusal(tmp_path)
     small.rename(tmp_path / "model")
     assert f"Use {tmp_path / 'model'}" in _refusal(tmp_path)
 
 
-def test_an_ensemble_holds_its_members_as_they_were(features_folder: Path, tmp_path: Path) -> None:
+def test_an_ensemble_contains_unchanged_members(features_folder: Path, tmp_path: Path) -> None:
     def edit(about: dict[str, Any]) -> None:
         about["config"]["training"]["seed"] = 1
         about["config"]["model"]["hidden"] = 16  # how a member computes is its own affair
@@ -343,9 +343,7 @@ def test_equal_graphs_of_members_are_opened_once(model_folder: Path, tmp_path: P
         (lambda about: about["config"]["data"].update(face_features="AU*"), "features differ from {} (got ({{"),
     ],
 )
-def test_what_does_not_go_together_is_not_joined(
-    features_folder: Path, tmp_path: Path, edit: Edit, message: str
-) -> None:
+def test_different_models_are_not_joined(features_folder: Path, tmp_path: Path, edit: Edit, message: str) -> None:
     other = _changed(features_folder, tmp_path / "other", edit)
     with pytest.raises(ModelError) as caught:
         join_models([features_folder, other], tmp_path / "joint")
@@ -353,7 +351,7 @@ def test_what_does_not_go_together_is_not_joined(
     assert [path.name for path in tmp_path.iterdir()] == ["other"]  # nothing half-made is left
 
 
-def test_what_cannot_be_joined(features_folder: Path, tmp_path: Path) -> None:
+def test_invalid_ensembles_are_refused(features_folder: Path, tmp_path: Path) -> None:
     with pytest.raises(ModelError, match=r"ensemble needs several models \(got 1; expected at least 2"):
         join_models([features_folder], tmp_path / "joint")
     joint = join_models([features_folder, features_folder], tmp_path / "joint")
@@ -382,7 +380,7 @@ def test_an_ensemble_with_a_damaged_member_is_refused(features_folder: Path, tmp
     assert "ensemble of ensembles" in _refusal(folder)
 
 
-def test_parts_are_joined_by_length_and_empty_ones_do_not_count() -> None:
+def test_parts_are_weighted_by_length_and_empty_parts_are_ignored() -> None:
     def score(value: float, has_input: bool = True) -> Score:
         return Score(np.array([value], np.float32), has_face=has_input, has_voice=False)
 

@@ -79,7 +79,7 @@ def test_intervals_cover_clips_of_new_people() -> None:
     assert conformal_half_widths(fit[:80, :1], 0.9, people[:80]) == (1.0,)  # eight people cannot tell
 
 
-def test_distance_is_mahalanobis_by_the_covariance_of_the_model() -> None:
+def test_the_distance_is_mahalanobis() -> None:
     """Against SciPy, with the covariance that probabilistic principal components give."""
     rng = np.random.default_rng(2)
     features = rng.normal(size=(40, 6)) * [3.0, 2.0, 1.0, 0.5, 0.4, 0.3] + 5.0
@@ -94,7 +94,7 @@ def test_distance_is_mahalanobis_by_the_covariance_of_the_model() -> None:
     assert np.mean([density.distance(row.astype(np.float32)) ** 2 for row in features]) == pytest.approx(1.0, abs=0.1)
 
 
-def test_a_curve_never_turns_a_ranking_round_and_mends_the_scale() -> None:
+def test_recalibration_keeps_ranks_and_corrects_the_scale() -> None:
     rng = np.random.default_rng(3)
     truth = rng.uniform(size=400)
     guess = np.clip(0.5 + 0.2 * (truth - 0.5) + rng.normal(0, 0.03, 400), 0, 1)
@@ -106,7 +106,7 @@ def test_a_curve_never_turns_a_ranking_round_and_mends_the_scale() -> None:
     assert np.polyfit(mapped, truth, 1)[0] == pytest.approx(1.0, abs=0.05)
 
 
-def test_what_is_written_is_read_back(tmp_path: Path) -> None:
+def test_uncertainty_survives_saving_and_loading(tmp_path: Path) -> None:
     sure = _sure()
     save_uncertainty(tmp_path, sure)
     read = load_uncertainty(tmp_path)
@@ -131,7 +131,7 @@ def test_a_damaged_file_is_named(tmp_path: Path, damage: str) -> None:
         load_uncertainty(tmp_path)
 
 
-def test_what_it_says_of_a_score() -> None:
+def test_intervals_and_warnings_of_a_score() -> None:
     sure = _sure()
     values = sure.recalibrate(SCORE)
     assert values == pytest.approx([0.2, 0.6])

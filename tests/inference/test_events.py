@@ -28,19 +28,19 @@ def test_onset_and_offset_lie_where_the_line_crosses_the_threshold() -> None:
     assert event.mean == pytest.approx((0.7 + 0.9 + 0.6) / 3)
 
 
-def test_an_event_ends_with_the_file_and_where_nobody_is_seen() -> None:
+def test_an_event_ends_at_the_file_end_and_at_empty_windows() -> None:
     first, second = find_events(_prediction([0.8, None, 0.6, 0.7]), 0.5)
     assert first == Event("Joy", 0.0, 1.0, 1.5, 0.8, 0.8)
     assert (second.onset_s, second.peak_s, second.offset_s) == (2.5, 4.0, 5.0)
 
 
-def test_the_threshold_itself_counts_and_below_it_nothing_does() -> None:
+def test_a_value_at_the_threshold_counts() -> None:
     assert len(find_events(_prediction([0.1, 0.5, 0.1]), 0.5)) == 1
     assert find_events(_prediction([0.1, 0.49, 0.1]), 0.5) == []
     assert find_events(_prediction([]), 0.5) == []
 
 
-def test_windows_apart_by_other_than_a_second_and_the_first_of_them() -> None:
+def test_events_with_another_hop() -> None:
     windows = tuple(
         Window(4.0 * index, 4.0 * index + 2.0, 1.0, (value,)) for index, value in enumerate([0.1, 0.9, 0.3])
     )
@@ -54,7 +54,7 @@ def test_an_event_at_full_intensity() -> None:
     assert [event.peak for event in find_events(_prediction([0.1, 1.0, 0.1]), 1.0)] == [1.0]
 
 
-def test_events_come_in_the_order_of_their_onsets_and_then_by_name() -> None:
+def test_events_are_sorted_by_onset_then_by_label() -> None:
     values = [(0.1, 0.9, 0.1), (0.9, 0.9, 0.1), (0.9, 0.1, 0.9), (0.1, 0.1, 0.9)]
     windows = tuple(Window(float(index), index + 1.0, 1.0, intensities) for index, intensities in enumerate(values))
     events = find_events(Prediction("a.mp4", "ok", ("Joy", "Fear", "Anger"), 4.0, windows=windows))
@@ -64,7 +64,7 @@ def test_events_come_in_the_order_of_their_onsets_and_then_by_name() -> None:
 
 
 @pytest.mark.parametrize("threshold", [0.0, -0.1, 1.1, float("nan")])
-def test_a_threshold_is_an_intensity(threshold: float) -> None:
+def test_an_invalid_threshold_is_refused(threshold: float) -> None:
     with pytest.raises(ConfigError) as caught:
         find_events(_prediction([0.1]), threshold)
     message = f"event threshold out of range (got {threshold:g}; expected above 0, at most 1)."

@@ -193,7 +193,7 @@ GRAPH = model_of([ADD, CAST, in_branch(IN_ATTRIBUTE)], [WEIGHTS, text()], functi
 
 @settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
-def test_no_bytes_raise_another_error(data: st.DataObject, write: Write) -> None:
+def test_random_bytes_raise_only_model_errors(data: st.DataObject, write: Write) -> None:
     content = bytearray(GRAPH)
     for _ in range(data.draw(st.integers(0, 4))):
         start = data.draw(st.integers(0, len(content)))

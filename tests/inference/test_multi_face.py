@@ -110,7 +110,7 @@ def half_by_half(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(decoder, "load_detector", lambda _: detect)
 
 
-def test_each_person_gets_what_their_own_half_alone_gets(files: Path, model: Path, half_by_half: None) -> None:
+def test_each_person_is_predicted_as_in_a_video_of_their_own(files: Path, model: Path, half_by_half: None) -> None:
     people = look(files / "both-silent.mkv", model, faces="all", isolated=False)
     alone = [look(files / f"{name}-silent.mkv", model, isolated=False)[0] for name in ("one", "other")]
     assert [person.face for person in people] == [1, 2]
@@ -120,7 +120,7 @@ def test_each_person_gets_what_their_own_half_alone_gets(files: Path, model: Pat
     assert differences(*alone) > 0.03  # it is told who is who
 
 
-def test_of_several_people_nobody_is_heard(files: Path, model: Path) -> None:
+def test_the_voice_is_not_used_for_several_people(files: Path, model: Path) -> None:
     """The sound makes the file a little longer, and changes nothing else."""
     heard, silent = (look(files / f"{name}.mkv", model, faces="all") for name in ("both", "both-silent"))
     for one, other in zip(heard, silent, strict=True):
@@ -129,13 +129,13 @@ def test_of_several_people_nobody_is_heard(files: Path, model: Path) -> None:
         assert one.notes == ("voice: not used, because the speaker among 2 people is unknown",)
 
 
-def test_boxes_found_in_the_whole_picture_change_little(files: Path, model: Path) -> None:
+def test_boxes_detected_in_the_whole_frame_change_little(files: Path, model: Path) -> None:
     people = look(files / "both.mkv", model, faces="all")
     alone = [look(files / f"{name}-silent.mkv", model)[0] for name in ("one", "other")]
     assert apart(people, alone) < 0.5 * apart(people, alone[::-1])
 
 
-def test_one_person_gets_what_following_one_gives(files: Path, model: Path) -> None:
+def test_a_single_person_is_predicted_as_with_faces_one(files: Path, model: Path) -> None:
     """The voice included, and where a stretch shows no face, too."""
     (as_one,) = look(files / "one.mkv", model)
     (as_all,) = look(files / "one.mkv", model, faces="all")
@@ -145,14 +145,14 @@ def test_one_person_gets_what_following_one_gives(files: Path, model: Path) -> N
     assert differences(as_one, look(files / "one-silent.mkv", model)[0]) > 0.005  # it is heard
 
 
-def test_nobody_is_one_row_by_the_voice_as_ever(files: Path, model: Path) -> None:
+def test_a_file_without_faces_has_one_prediction_by_the_voice(files: Path, model: Path) -> None:
     (as_one,), (as_all,) = (look(files / "empty.mkv", model, faces=faces) for faces in ("one", "all"))
     assert differences(as_one, as_all) < 1e-5
     assert as_all.face is None
     assert as_all.face_share == 0.0
 
 
-def test_who_leaves_is_not_seen_and_the_other_one_is(files: Path, model: Path) -> None:
+def test_a_person_who_leaves_has_empty_windows(files: Path, model: Path) -> None:
     stays, leaves = look(files / "leaves.mkv", model, faces="all", window_s=1.0, hop_s=0.5)
     assert seen(stays) == [True] * N_FRAMES
     assert seen(leaves) == [True] * (N_FRAMES // 2) + [False] * (N_FRAMES // 2)
@@ -161,7 +161,7 @@ def test_who_leaves_is_not_seen_and_the_other_one_is(files: Path, model: Path) -
     assert (stays.duration_s, len(stays.windows)) == (leaves.duration_s, len(leaves.windows))
 
 
-def test_people_who_change_places_stay_who_they_are(files: Path, model: Path) -> None:
+def test_people_who_change_places_keep_their_numbers(files: Path, model: Path) -> None:
     """One passes in front of the other, who is hidden for a while."""
     front, behind = look(files / "cross.mkv", model, faces="all")
     assert seen(front) == [True] * N_FRAMES
@@ -174,7 +174,7 @@ def test_people_who_change_places_stay_who_they_are(files: Path, model: Path) ->
     assert apart([front, behind], alone) < apart([behind, front], alone)
 
 
-def test_a_face_seen_for_a_moment_is_left_out_and_told_of(
+def test_a_brief_face_is_ignored_with_a_note(
     actors: tuple[ByteArray, ByteArray, FloatArray], model: Path, tmp_path: Path
 ) -> None:
     """And the one person who is left is heard."""
@@ -191,7 +191,7 @@ def test_a_face_seen_for_a_moment_is_left_out_and_told_of(
     assert numbers == [1]
 
 
-def test_a_person_whom_the_frames_shown_miss_is_shown_where_they_are(
+def test_a_person_between_the_input_frames_is_still_scored(
     actors: tuple[ByteArray, ByteArray, FloatArray], model: Path, tmp_path: Path
 ) -> None:
     """Of a part the model is shown 4 frames, here at 0.5, 1.5, 2.5 and 3.5 s."""
@@ -218,7 +218,7 @@ def test_a_file_is_read_once_for_all_faces_and_members(
         np.testing.assert_allclose(person.intensities or (), mean, atol=1e-5)
 
 
-def test_each_person_is_smoothed_and_has_a_baseline_of_their_own(files: Path, model: Path) -> None:
+def test_smoothing_and_baseline_apply_per_person(files: Path, model: Path) -> None:
     settings: dict[str, Any] = {"window_s": 1.0, "hop_s": 0.5, "smooth_s": 1.0, "baseline": "0-1.5s"}
     people = look(files / "leaves.mkv", model, faces="all", **settings)
     plain = look(files / "leaves.mkv", model, faces="all", window_s=1.0, hop_s=0.5)
@@ -230,7 +230,7 @@ def test_each_person_is_smoothed_and_has_a_baseline_of_their_own(files: Path, mo
         assert person.windows[0].intensities != before.windows[0].intensities
 
 
-def test_wrong_use_is_told_of_at_once(files: Path, model: Path) -> None:
+def test_invalid_combinations_are_refused_early(files: Path, model: Path) -> None:
     video = files / "both.mkv"
     with pytest.raises(ConfigError, match=r"'al'.*'all'"):
         look(video, Path("nowhere"), faces="al")
@@ -238,7 +238,7 @@ def test_wrong_use_is_told_of_at_once(files: Path, model: Path) -> None:
         look(video, Path("nowhere"), faces="all", people={str(video): "Ann"})
 
 
-def test_a_model_of_the_voice_alone_looks_at_no_face(files: Path, model_folder: Path) -> None:
+def test_a_voice_model_ignores_faces(files: Path, model_folder: Path) -> None:
     loaded = load_model(model_folder)
     voice = replace(loaded, networks=replace(loaded.networks, face=None))
     with pytest.raises(ModelError, match=r"voice.*--faces all"):

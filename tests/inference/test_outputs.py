@@ -33,7 +33,7 @@ def _prediction(path: Path) -> Prediction:
     return Prediction(str(path), "ok", ("Joy & fun", "Fear"), 4.4, 0.5, True, (0.4, 0.1), windows, notes=notes)
 
 
-def test_an_elan_document_has_a_tier_an_emotion_and_one_where_no_face_is(tmp_path: Path) -> None:
+def test_an_elan_document_has_one_tier_per_emotion_and_one_without_face(tmp_path: Path) -> None:
     prediction = _prediction(tmp_path / "my clip.mp4")
     root = ElementTree.parse(write_elan([prediction], 0.5, tmp_path / "a.eaf")).getroot()
     times = {slot.get("TIME_SLOT_ID"): int(slot.get("TIME_VALUE", "")) for slot in root.iter("TIME_SLOT")}
@@ -63,7 +63,7 @@ def _faces(path: Path) -> list[Prediction]:
     return [replace(_prediction(path), face=number) for number in (1, 2)]
 
 
-def test_an_elan_document_holds_tiers_of_each_face(tmp_path: Path) -> None:
+def test_an_elan_document_has_tiers_per_face(tmp_path: Path) -> None:
     people = _faces(tmp_path / "a.mp4")
     root = ElementTree.parse(write_elan(people, 0.5, tmp_path / "a.eaf")).getroot()
     tiers = {tier.get("TIER_ID"): tier.get("PARTICIPANT") for tier in root.iter("TIER")}
@@ -74,7 +74,7 @@ def test_an_elan_document_holds_tiers_of_each_face(tmp_path: Path) -> None:
     assert len(names) == len(set(names)) > 0
 
 
-def test_subtitles_name_the_strongest_first_and_say_where_no_face_is(tmp_path: Path) -> None:
+def test_subtitles_sort_emotions_and_mark_missing_faces(tmp_path: Path) -> None:
     text = write_subtitles(_prediction(tmp_path / "a.mp4"), tmp_path / "a.vtt").read_text()
     assert text.startswith("WEBVTT\n\nNOTE smoothed")
     cues = re.findall(r"(\S+) --> (\S+)\n(.*)\n", text)
@@ -130,7 +130,7 @@ def test_an_overlay_of_several_faces_has_a_panel_of_each(real: Prediction, share
 
 
 @pytest.mark.shared
-def test_everything_of_several_files_goes_into_folders(real: Prediction, tmp_path: Path) -> None:
+def test_outputs_of_several_files_are_folders(real: Prediction, tmp_path: Path) -> None:
     outputs = Outputs(
         clips=tmp_path / "clips.csv",
         timeline=tmp_path / "timeline.csv",
@@ -159,7 +159,7 @@ def test_everything_of_several_files_goes_into_folders(real: Prediction, tmp_pat
 
 @pytest.mark.slow
 @pytest.mark.shared
-def test_everything_of_faces_says_whose_it_is(real: Prediction, tmp_path: Path) -> None:
+def test_outputs_of_all_faces_name_the_face(real: Prediction, tmp_path: Path) -> None:
     """Pictures and subtitles are one face's, ELAN documents and overlays one file's; where no face is, the file's."""
     tables = {name: tmp_path / f"{name}.csv" for name in ("clips", "timeline", "frames", "events")}
     folders = {name: tmp_path / name for name in ("elan", "subtitles", "plot")}
@@ -190,7 +190,7 @@ def test_everything_of_faces_says_whose_it_is(real: Prediction, tmp_path: Path) 
         (Outputs(threshold=2.0), ConfigError, "threshold"),
     ],
 )
-def test_what_cannot_be_written_is_refused_beforehand(outputs: Outputs, error: type[Exception], message: str) -> None:
+def test_invalid_outputs_are_refused_before_prediction(outputs: Outputs, error: type[Exception], message: str) -> None:
     with pytest.raises(error, match=message):
         outputs.check(2)
 
@@ -203,7 +203,7 @@ def test_one_picture_or_subtitle_for_all_faces_is_refused() -> None:
 
 
 @pytest.mark.shared
-def test_files_of_one_name_in_two_folders_both_have_their_results(real: Prediction, tmp_path: Path) -> None:
+def test_two_files_of_one_name_have_separate_outputs(real: Prediction, tmp_path: Path) -> None:
     outputs = Outputs(subtitles=tmp_path / "vtt", elan=tmp_path / "elan")
     both = [replace(real, path=f"{folder}/clip.mp4") for folder in ("a", "b")]
     names = [path.name for path in outputs.write(both)]

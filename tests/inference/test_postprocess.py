@@ -41,13 +41,13 @@ def test_smoothing_over_less_than_a_window_changes_nothing() -> None:
             assert _joy(smooth(_prediction([0.2, 0.8, 0.4]), span_s)) == pytest.approx([0.2, 0.8, 0.4])
 
 
-def test_smoothing_is_by_time_and_not_by_number() -> None:
+def test_smoothing_weights_by_time() -> None:
     # 3 s apart, a Hann window of 12 s: weights cos²(π/4) and cos²(π/2)
     smoothed = smooth(_prediction([0.0, 0.9, 0.0, 0.0], hop_s=3.0), 12.0)
     assert _joy(smoothed) == pytest.approx([0.3, 0.45, 0.225, 0.0])
 
 
-def test_smoothing_and_a_baseline_go_together_in_this_order() -> None:
+def test_smoothing_precedes_the_baseline() -> None:
     prediction, rest = _prediction([0.0, 0.2, 0.9, 0.0]), (0.0, 2.0)
     assert refine(prediction, 0.0, None) == prediction
     assert refine(prediction, 4.0, None) == smooth(prediction, 4.0)
@@ -71,18 +71,18 @@ def test_changed_values_have_no_intervals(baseline: Baseline | None) -> None:
     assert refined.notes[1].endswith("; no intervals, because they are calibrated on unchanged values")
 
 
-def test_smoothing_fills_no_gap_and_takes_nothing_from_one() -> None:
+def test_smoothing_ignores_empty_windows() -> None:
     assert _joy(smooth(_prediction([0.4, None, 0.4, 0.4]), 4.0)) == pytest.approx([0.4, np.nan, 0.4, 0.4], nan_ok=True)
 
 
-def test_a_stretch_at_rest_is_subtracted_from_all() -> None:
+def test_the_baseline_is_subtracted_from_all_windows() -> None:
     lifted = subtract_baseline(_prediction([0.1, 0.3, 0.2, 0.9, 0.1]), (0.0, 3.0))
     assert _joy(lifted) == pytest.approx([0.0, 0.1, 0.0, 0.7, 0.0])
     assert lifted.intensities == pytest.approx((0.4, 0.0))
     assert lifted.notes == ("baseline: mean of 0 to 3 s (windows: 3), subtracted",)
 
 
-def test_only_windows_that_lie_within_the_stretch_are_at_rest() -> None:
+def test_only_windows_inside_the_baseline_count() -> None:
     """Of windows of 2 s every second, with a stretch from 1 to 4 s: those from 1 and 2 s; one of them shows nobody."""
     prediction = _prediction([0.9, 0.2, None, 0.5], window_s=2.0)
     lifted = subtract_baseline(replace(prediction, intensities=None), (1.0, 4.0))
@@ -92,7 +92,7 @@ def test_only_windows_that_lie_within_the_stretch_are_at_rest() -> None:
     assert lifted.notes == ("baseline: mean of 1 to 4 s (windows: 1), subtracted",)
 
 
-def test_a_stretch_without_anybody_leaves_the_values_and_says_so() -> None:
+def test_an_empty_baseline_changes_nothing_and_adds_a_note() -> None:
     prediction = _prediction([None, None, 0.4])
     note = "baseline: no window with a face or sound in 0 to 2 s; values are unchanged"
     assert subtract_baseline(prediction, (0.0, 2.0)) == replace(prediction, notes=(note,))
@@ -100,7 +100,7 @@ def test_a_stretch_without_anybody_leaves_the_values_and_says_so() -> None:
     assert refined.notes == ("by the face alone", note)
 
 
-def test_a_running_baseline_knows_the_past_only() -> None:
+def test_a_running_baseline_uses_only_the_past() -> None:
     values = [0.5, 0.2, 0.8, 0.2, 0.9]
     lifted = subtract_baseline(_prediction(values), "running")
     expected = [value - np.quantile(values[: index + 1], 0.2) for index, value in enumerate(values)]
@@ -112,7 +112,7 @@ def test_a_running_baseline_knows_the_past_only() -> None:
     assert lifted.notes == (f"baseline: lower fifth of the last 60 s, subtracted; {unchanged}",)
 
 
-def test_a_running_baseline_is_of_what_was_seen_within_less_than_a_minute() -> None:
+def test_a_running_baseline_ignores_empty_windows() -> None:
     lifted = subtract_baseline(_prediction([None, 0.0, 0.5, 0.5, None, 0.5], hop_s=30.0), "running")
     assert _joy(lifted) == pytest.approx([np.nan, 0.0, 0.4, 0.0, np.nan, 0.0], nan_ok=True)
     assert lifted.windows[0].intensities is lifted.windows[4].intensities is None
@@ -133,7 +133,7 @@ def test_a_running_baseline_forgets_after_a_minute() -> None:
         (" Running ", "running"),
     ],
 )
-def test_baselines_are_read(text: str, expected: Baseline) -> None:
+def test_baselines_are_parsed(text: str, expected: Baseline) -> None:
     assert parse_baseline(text, 2.0) == expected
 
 
@@ -150,20 +150,20 @@ SHORT = "the baseline is shorter than a window of the timeline (got '{}' and win
         ("2-3.9s", SHORT.format("2-3.9s") + "Use a longer baseline or a shorter window."),
     ],
 )
-def test_other_baselines_are_refused(text: str, message: str) -> None:
+def test_invalid_baselines_are_refused(text: str, message: str) -> None:
     with pytest.raises(ConfigError) as caught:
         parse_baseline(text, 2.0)
     assert str(caught.value) == message
 
 
 @pytest.mark.parametrize("span_s", [-1.0, float("nan"), float("inf")])
-def test_smoothing_over_no_length_of_time_is_refused(span_s: float) -> None:
+def test_an_invalid_smoothing_time_is_refused(span_s: float) -> None:
     with pytest.raises(ConfigError, match="smoothing"):
         PredictOptions(smooth_s=span_s).check()
     assert PredictOptions().check() is None
 
 
-def test_a_file_without_a_timeline_is_left_alone() -> None:
+def test_a_prediction_without_timeline_is_unchanged() -> None:
     failed = Prediction("a.mp4", "failed: no such file", ("Joy",))
     assert refine(failed, 2.0, "running") == failed
 

@@ -30,9 +30,7 @@ def videos(simulated: Path) -> list[Path]:
     return sorted((simulated / "test" / "mp4").iterdir())
 
 
-def test_a_file_gets_the_numbers_that_evaluation_gives_it(
-    model_folder: Path, prepared: PreparedSet, videos: list[Path]
-) -> None:
+def test_predict_equals_evaluate(model_folder: Path, prepared: PreparedSet, videos: list[Path]) -> None:
     table = evaluate(model_folder, prepared.folder, progress=False).predictions.set_index("File_ID")
     for prediction in predict(videos, model_folder, progress=False):
         expected = table.loc[f"[{Path(prediction.path).stem}]"].to_numpy(dtype=float)
@@ -50,20 +48,20 @@ def test_windows_cover_the_file(model_folder: Path, videos: list[Path]) -> None:
     assert all(0.0 <= value <= 1.0 for window in prediction.windows for value in window.intensities or ())
 
 
-def test_one_path_is_one_file(model_folder: Path, videos: list[Path]) -> None:
+def test_a_single_path_is_accepted(model_folder: Path, videos: list[Path]) -> None:
     """Not a file for each letter of its name."""
     (one,) = predict([videos[0]], model_folder, timeline=False, progress=False)
     for video in (videos[0], str(videos[0])):
         assert predict(video, model_folder, timeline=False, progress=False) == [one]
 
 
-def test_without_a_timeline_the_whole_stays_the_same(model_folder: Path, videos: list[Path]) -> None:
+def test_the_timeline_does_not_change_the_clip_values(model_folder: Path, videos: list[Path]) -> None:
     (one,), (other,) = (predict(videos[:1], model_folder, timeline=kind, progress=False) for kind in (True, False))
     assert one.intensities == pytest.approx(other.intensities, abs=1e-6)
     assert other.windows == ()
 
 
-def test_bad_files_are_named_and_the_others_go_on(model_folder: Path, videos: list[Path], tmp_path: Path) -> None:
+def test_unreadable_files_do_not_stop_the_others(model_folder: Path, videos: list[Path], tmp_path: Path) -> None:
     (tmp_path / "empty.mp4").touch()
     (tmp_path / "notes.mp4").write_text("not a video")
     (tmp_path / "cut.mp4").write_bytes(videos[0].read_bytes()[:3000])
@@ -100,7 +98,7 @@ def test_a_long_file_is_the_mean_of_its_parts(
     np.testing.assert_allclose(prediction.intensities or (), expected, atol=1e-6)
 
 
-def test_windows_that_make_no_sense_are_refused(model_folder: Path, videos: list[Path]) -> None:
+def test_invalid_windows_are_refused(model_folder: Path, videos: list[Path]) -> None:
     with pytest.raises(ConfigError, match=r"window 1.0 s, hop 2.0 s"):
         predict(videos, model_folder, window_s=1.0, hop_s=2.0)
     with pytest.raises(ConfigError, match=r"rate_hz.*-1\.0"):
@@ -138,9 +136,7 @@ def _evaluated(model: Path, data: Path) -> np.ndarray:
 
 
 @pytest.mark.slow
-def test_a_persons_files_get_the_numbers_that_evaluation_gives_their_clips(
-    personal_folder: Path, of_ann: Path, videos: list[Path]
-) -> None:
+def test_person_norm_in_predict_equals_evaluate(personal_folder: Path, of_ann: Path, videos: list[Path]) -> None:
     people = dict.fromkeys(videos[:5], "Ann") | {videos[5]: "Ben"}
     predictions = predict(videos[:6], personal_folder, people=people, progress=False)
     others = predict(videos[:6], personal_folder, progress=False)
@@ -154,7 +150,7 @@ def test_a_persons_files_get_the_numbers_that_evaluation_gives_their_clips(
 
 
 @pytest.mark.slow
-def test_all_at_once_still_gives_the_numbers_of_evaluation(
+def test_an_ensemble_with_person_norm_equals_evaluate(
     personal_folder: Path,
     frozen_folder: Path,
     of_ann: Path,
@@ -180,18 +176,18 @@ def test_all_at_once_still_gives_the_numbers_of_evaluation(
 
 
 @pytest.mark.slow
-def test_a_model_that_does_not_normalise_does_not_ask_who_it_is(model_folder: Path, videos: list[Path]) -> None:
+def test_people_do_not_matter_without_person_norm(model_folder: Path, videos: list[Path]) -> None:
     predictions = predict(videos[:5], model_folder, people=dict.fromkeys(videos[:5], "Ann"), progress=False)
     assert predictions == predict(videos[:5], model_folder, progress=False)
 
 
-def test_a_person_of_a_file_that_was_not_given_is_told_of_at_once(videos: list[Path]) -> None:
+def test_people_of_other_files_are_refused(videos: list[Path]) -> None:
     with pytest.raises(DataError, match=rf"{videos[1].name}.*{videos[0]}"):
         predict(videos[:2], "nowhere", people={str(videos[0]): "Ann", videos[1].name: "Ann"}, progress=False)
 
 
 @pytest.mark.slow
-def test_a_bad_file_of_a_person_is_named_and_the_others_are_normalised(
+def test_an_unreadable_file_does_not_stop_person_norm(
     personal_folder: Path, videos: list[Path], tmp_path: Path
 ) -> None:
     (tmp_path / "bad.mp4").write_text("not a video")
@@ -203,7 +199,7 @@ def test_a_bad_file_of_a_person_is_named_and_the_others_are_normalised(
 
 
 @pytest.mark.slow
-def test_predictions_are_the_numbers_of_evaluation(
+def test_predictions_equal_the_evaluation_table(
     model_folder: Path,
     prepared: PreparedSet,
     videos: list[Path],
@@ -219,7 +215,7 @@ def test_predictions_are_the_numbers_of_evaluation(
 
 
 @pytest.mark.slow
-def test_an_ensemble_says_the_mean_of_its_members(
+def test_an_ensemble_averages_its_members(
     model_folder: Path, videos: list[Path], lively: Callable[..., Path], tmp_path: Path
 ) -> None:
     members = [lively(model_folder, tmp_path / name, seed) for seed, name in enumerate("ab")]
@@ -249,7 +245,7 @@ def test_an_ensemble_reads_a_file_once_for_all_members(
     assert len(windows) > 3
 
 
-def test_a_person_s_file_is_read_once_more_for_all_members_that_normalise(
+def test_person_norm_reads_a_file_twice(
     personal_folder: Path, frozen_folder: Path, videos: list[Path], reads: list[str], tmp_path: Path
 ) -> None:
     joint = join_models([personal_folder, frozen_folder, personal_folder], tmp_path / "joint")
@@ -260,7 +256,7 @@ def test_a_person_s_file_is_read_once_more_for_all_members_that_normalise(
     assert reads == [videos[0].name]
 
 
-def test_a_model_of_features_takes_no_media(model_folder: Path, videos: list[Path]) -> None:
+def test_a_feature_model_refuses_media(model_folder: Path, videos: list[Path]) -> None:
     loaded = load_model(model_folder)
     networks = replace(loaded.networks, face=FaceInput(kind="features", feature_size=3), voice=None)
     with pytest.raises(ModelError, match=r"features.*reactometer evaluate"):
@@ -273,7 +269,7 @@ def _by_name(predictions: list[Prediction]) -> dict[str, Prediction]:
 
 @pytest.mark.slow
 @pytest.mark.shared
-def test_the_real_clips_say_what_they_show(model_folder: Path, shared_data: Path) -> None:
+def test_predictions_of_real_clips(model_folder: Path, shared_data: Path) -> None:
     """Frames as in the containers (98 less 3 that an edit list hides), faces where there are some, silence named."""
     model = load_model(model_folder)
     clips = _by_name(predict(sorted((shared_data / "clips").iterdir()), model, rate_hz=2.0, progress=False))
@@ -294,7 +290,7 @@ def test_the_real_clips_say_what_they_show(model_folder: Path, shared_data: Path
 
 @pytest.mark.slow
 @pytest.mark.shared
-def test_the_position_among_files_changes_nothing(model_folder: Path, shared_data: Path, tmp_path: Path) -> None:
+def test_the_order_of_files_changes_nothing(model_folder: Path, shared_data: Path, tmp_path: Path) -> None:
     path = shared_data / "clips" / "single_face.mp4"
     again = Path(shutil.copy(path, tmp_path / "again.mp4"))
     first, _, last = predict([path, shared_data / "clips" / "no_face.mp4", again], model_folder, progress=False)
@@ -302,16 +298,14 @@ def test_the_position_among_files_changes_nothing(model_folder: Path, shared_dat
     assert [window.intensities for window in first.windows] == [window.intensities for window in last.windows]
 
 
-def test_a_file_that_cannot_be_read_has_the_columns_of_those_that_can(tmp_path: Path) -> None:
+def test_an_unreadable_file_has_the_usual_columns(tmp_path: Path) -> None:
     """The first one's columns are those of a table: without them the others' intervals would be left out."""
     (prediction,) = predict(tmp_path / "nowhere.mp4", progress=False)
     assert prediction.failed
     assert "Happiness_low" in clip_columns(prediction)
 
 
-def test_a_detector_that_cannot_be_had_is_told_of_before_a_process_dies_of_it(
-    no_yunet: None, model_folder: Path
-) -> None:
+def test_a_missing_detector_is_reported_before_decoding(no_yunet: None, model_folder: Path) -> None:
     model = load_model(model_folder)
     prepare = model.config.prepare.model_copy(update={"detector": "yunet"})
     with pytest.raises(WeightsError, match="YuNet"):

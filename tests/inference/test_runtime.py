@@ -78,7 +78,7 @@ def test_a_graph_that_needs_too_much_memory_raises(maker: str, size: int, tmp_pa
     assert any(words in str(caught.value) for words in OUT_OF_MEMORY)
 
 
-def test_weights_that_the_file_does_not_hold_are_refused(tmp_path: Path) -> None:
+def test_external_weights_are_refused(tmp_path: Path) -> None:
     file = write(tmp_path / "graph.onnx", SUM, {"c": np.float32(1)})
     model = onnx.load(file)
     model.graph.initializer[0].dims[:] = [10**12]
@@ -106,7 +106,7 @@ def test_a_session_works_after_an_error_and_with_growing_inputs(tmp_path: Path) 
             run(session, 1e6)
 
 
-def test_numbers_are_those_without_limits(tmp_path: Path) -> None:
+def test_memory_limits_do_not_change_numbers(tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
     tensors = {"w": rng.normal(size=(64, 32)).astype(np.float32), "b": np.arange(32, dtype=np.float32)}
     nodes = [

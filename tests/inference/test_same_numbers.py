@@ -30,7 +30,7 @@ def _values(table: Path) -> np.ndarray:
 
 
 @pytest.mark.slow
-def test_one_core_all_cores_and_once_more(people: list[Path], tmp_path: Path) -> None:
+def test_numbers_do_not_depend_on_the_number_of_cores(people: list[Path], tmp_path: Path) -> None:
     """Each in a process of its own, which has as many threads as it may use cores. Once more is the same to the bit."""
     cores = sorted(os.sched_getaffinity(0))
 

@@ -43,7 +43,7 @@ def talk(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, ByteArray, Flo
     return write(tmp_path_factory.mktemp("talk") / "talk.mkv", frames, waveform), frames, waveform
 
 
-def test_it_is_small_and_explains_itself(starter: LoadedModel) -> None:
+def test_the_starter_is_small_and_has_a_card(starter: LoadedModel) -> None:
     assert sum(file.stat().st_size for file in STARTER.iterdir()) <= 14_000_000
     assert {file.name for file in STARTER.iterdir()} == {"LICENSE", "README.md", *FILES} - {"voice.onnx"}
     assert starter.labels == BASIC
@@ -64,7 +64,7 @@ def test_it_is_small_and_explains_itself(starter: LoadedModel) -> None:
         ("qnn", "error: device 'qnn' is not available"),
     ],
 )
-def test_a_device_that_cannot_be_used_is_told_in_one_line(
+def test_an_unusable_device_is_a_one_line_error(
     device: str,
     message: str,
     talk: tuple[Path, ByteArray, FloatArray],
@@ -78,7 +78,7 @@ def test_a_device_that_cannot_be_used_is_told_in_one_line(
     assert " ".join(capsys.readouterr().err.split()).startswith(message)
 
 
-def test_it_predicts_where_no_model_is_named(talk: tuple[Path, ByteArray, FloatArray], tmp_path: Path) -> None:
+def test_the_starter_is_the_default_model(talk: tuple[Path, ByteArray, FloatArray], tmp_path: Path) -> None:
     result = CliRunner().invoke(app, ["predict", str(talk[0]), "--out", str(tmp_path / "clips.json")])
     assert result.exit_code == 0
     assert "the starter model was trained" in " ".join(result.stderr.split())
@@ -88,7 +88,7 @@ def test_it_predicts_where_no_model_is_named(talk: tuple[Path, ByteArray, FloatA
 
 
 @pytest.mark.slow
-def test_nothing_slow_to_import_is_waited_for(talk: tuple[Path, ByteArray, FloatArray]) -> None:
+def test_predict_imports_nothing_slow(talk: tuple[Path, ByteArray, FloatArray]) -> None:
     """Importing these takes longer than a prediction."""
     code = (
         "import sys; from reactometer import predict; (one,) = predict([sys.argv[1]], progress=False); "
@@ -134,7 +134,7 @@ def test_scores_do_not_depend_on_the_batch(starter: LoadedModel, items: list[Ite
 
 
 @pytest.mark.slow
-def test_a_window_cut_out_of_a_file_is_the_same_as_in_the_file(
+def test_a_window_saved_as_a_file_has_the_same_intensities(
     talk: tuple[Path, ByteArray, FloatArray], tmp_path: Path
 ) -> None:
     path, frames, waveform = talk

@@ -86,7 +86,7 @@ print(json.dumps(heard), file=open(out, "w"))
 
 
 @pytest.mark.slow
-def test_loading_runs_writes_and_asks_nothing(changed: Callable[..., Path], tmp_path: Path) -> None:
+def test_loading_runs_no_code_and_writes_nothing(changed: Callable[..., Path], tmp_path: Path) -> None:
     """Python tells of all that is compiled, imported, opened and asked; of a folder full of code, there is nothing."""
     named = {"auto_map": {"AutoConfig": "evil.Config", "AutoModel": "evil.Model"}, "_name_or_path": "someone/evil"}
     folder = changed(lambda about: about["encoders"]["face"]["config"].update(named))

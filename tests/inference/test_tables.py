@@ -29,7 +29,7 @@ FAILED = Prediction("c.mp4", "failed: c.mp4: no such file.", LABELS)
 
 
 @pytest.mark.parametrize("ending", [".csv", ".parquet", ".json"])
-def test_all_formats_hold_the_same(tmp_path: Path, ending: str) -> None:
+def test_all_table_formats_have_equal_contents(tmp_path: Path, ending: str) -> None:
     path = tmp_path / f"new folder/clips{ending}"
     write_table(clip_rows([SEEN, FAILED]), clip_columns(SEEN), path)
     read = {".csv": pd.read_csv, ".parquet": pd.read_parquet, ".json": pd.read_json}[ending]
@@ -41,14 +41,14 @@ def test_all_formats_hold_the_same(tmp_path: Path, ending: str) -> None:
     assert table.duration_s.tolist()[0] == 3.0
 
 
-def test_a_window_that_shows_nothing_is_empty_and_not_zero(tmp_path: Path) -> None:
+def test_a_window_without_input_is_empty(tmp_path: Path) -> None:
     write_table(timeline_rows([SEEN, FAILED]), timeline_columns(SEEN), tmp_path / "timeline.json")
     rows = json.loads((tmp_path / "timeline.json").read_text())
     assert [row["Joy"] for row in rows] == [0.2, None]
     assert [(row["start_s"], row["end_s"], row["face_share"]) for row in rows] == [(0.0, 2.0, 1.0), (1.0, 3.0, 0.0)]
 
 
-def test_an_unknown_ending_or_place_is_named(tmp_path: Path) -> None:
+def test_an_unknown_format_or_folder_is_refused(tmp_path: Path) -> None:
     with pytest.raises(OutputError, match=r"\.xls.*\.csv, \.parquet, \.json"):
         write_table([], clip_columns(SEEN), tmp_path / "a.xls")
     (tmp_path / "file").touch()
@@ -62,6 +62,6 @@ def test_a_timeline_is_drawn(tmp_path: Path, ending: str) -> None:
     assert path.stat().st_size > 2000
 
 
-def test_nothing_to_draw_is_said(tmp_path: Path) -> None:
+def test_a_failed_prediction_cannot_be_plotted(tmp_path: Path) -> None:
     with pytest.raises(OutputError, match=r"c\.mp4.*timeline"):
         draw_timeline(FAILED, tmp_path / "a.png")

@@ -108,11 +108,11 @@ class _Quiet(http.server.SimpleHTTPRequestHandler):
         pass
 
 
-def test_a_stream_gives_its_pieces_as_they_come(address: str) -> None:
+def test_a_stream_yields_packets_as_they_arrive(address: str) -> None:
     check(played(LiveSource(address)))
 
 
-def test_a_stream_that_falls_silent_is_told_of(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_silent_stream_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("reactometer.live.capture.READ_S", 1.0)
     server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), _Stalls)
     threading.Thread(target=server.serve_forever, daemon=True).start()
@@ -148,7 +148,7 @@ def test_a_source_that_cannot_be_opened_raises_an_error(open_source: Callable[[]
     assert "\n" not in str(caught.value)
 
 
-def test_a_stream_without_an_end_is_taken_as_it_comes() -> None:
+def test_an_endless_stream_is_not_delayed() -> None:
     """MPEG-TS over UDP, sent from another thread: no duration is known, and nothing waits."""
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as free:
         free.bind(("127.0.0.1", 0))

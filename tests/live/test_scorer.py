@@ -67,7 +67,7 @@ def compare_with_timeline(model: LoadedModel, path: Path, rate_hz: float, window
     return compared
 
 
-def test_a_window_gets_the_numbers_of_the_timeline(starter: LoadedModel, model_folder: Path, video: Path) -> None:
+def test_a_live_window_equals_the_timeline(starter: LoadedModel, model_folder: Path, video: Path) -> None:
     assert compare_with_timeline(starter, video, starter.config.prepare.rate_hz or 0.0, 0.5, 0.25) >= 3
     trained = load_model(model_folder, "cpu")  # another network: log-mel, nothing frozen
     assert compare_with_timeline(trained, video, trained.config.prepare.rate_hz or 0.0, 0.5, 0.5) >= 2
@@ -75,11 +75,11 @@ def test_a_window_gets_the_numbers_of_the_timeline(starter: LoadedModel, model_f
 
 @pytest.mark.slow
 @pytest.mark.shared
-def test_so_it_does_on_a_real_clip_whose_face_leaves(starter: LoadedModel, shared_data: Path) -> None:
+def test_a_live_window_equals_the_timeline_on_a_real_clip(starter: LoadedModel, shared_data: Path) -> None:
     assert compare_with_timeline(starter, shared_data / "clips" / "face_noface.mov", 5.0, 2.0, 1.0) >= 4
 
 
-def test_nothing_to_go_by_is_no_answer(starter: LoadedModel) -> None:
+def test_a_window_without_input_has_no_score(starter: LoadedModel) -> None:
     scorer = LiveScorer(starter, 1.0)
     assert scorer.score() is None
     score = fed(scorer, [Packet(PacketKind.FRAME, 0.0, blank()), sound(0.0, 0.2, level=0.0)]).score()
@@ -91,7 +91,7 @@ def test_nothing_to_go_by_is_no_answer(starter: LoadedModel) -> None:
     assert unreadable.intensities is None
 
 
-def test_the_window_rolls_and_only_it_is_kept(starter: LoadedModel, video: Path) -> None:
+def test_only_the_last_window_stays_in_memory(starter: LoadedModel, video: Path) -> None:
     scorer, pieces = LiveScorer(starter, 0.5), pieces_of(video, 10.0)
     for turn in range(4):  # as if the clip went on and on
         fed(scorer, [replace(piece, time_s=piece.time_s + turn * 1.5) for piece in pieces])
@@ -113,7 +113,7 @@ def test_the_window_rolls_and_only_it_is_kept(starter: LoadedModel, video: Path)
         LiveScorer(starter, 0.0)
 
 
-def test_sound_is_laid_on_its_clock() -> None:
+def test_sound_is_placed_by_its_time() -> None:
     buffer = AudioRingBuffer(1.0)
     ramp: FloatArray = np.arange(1, 801, dtype=np.float32) / np.float32(1000)
     buffer.add(10.0, ramp)
@@ -175,7 +175,7 @@ def test_latency_counts_from_the_arrival_of_the_newest_frame(starter: LoadedMode
     assert 5.0 <= score.latency_s < 99.0
 
 
-def test_rows_are_there_at_once(starter: LoadedModel, video: Path, tmp_path: Path) -> None:
+def test_rows_are_written_immediately(starter: LoadedModel, video: Path, tmp_path: Path) -> None:
     score = fed(LiveScorer(starter), pieces_of(video, 5.0)).score()
     assert score is not None
     with live_rows(tmp_path / "live.csv", starter.labels) as write_row:
