@@ -1,4 +1,4 @@
-"""The commands that are killed: what lies there before, and what may be seen of it between and must be there after."""
+"""The commands that are killed, with the allowed states of their output before, during and after."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ accelerator = "cpu"
 
 
 def prepare_case(data: Path, before: Path) -> Case:
-    """Prepares ``data`` anew, over what was prepared otherwise: ``before``, which is made where it is not there."""
+    """Prepare ``data`` over ``before``, which was prepared with other settings and is created if missing."""
     if not before.exists():
         subprocess.run([*_prepare(data, before), "--rate", "1"], check=True, capture_output=True)
 
@@ -55,7 +55,7 @@ def prepare_case(data: Path, before: Path) -> Case:
         shutil.copytree(before, folder)
 
     def between(folder: Path, whole: Path) -> list[str]:
-        """There is what was there before or what there is to be, every clip of it; or it says that it is none."""
+        """Check that the folder has all old clips or all new ones, or is refused as no prepared dataset."""
         try:
             numbers = _numbers(folder)
         except DataError as error:
@@ -83,7 +83,7 @@ def _prepare(data: Path, out: Path) -> list[str]:
 
 
 def _numbers(folder: Path) -> list[Any]:
-    """All that a prepared folder says, its clips' arrays by their hash."""
+    """Return the contents of a prepared folder, with hashes of its clips' arrays."""
     prepared = open_prepared(folder)
     clips = [_arrays(row.file) if row.file else None for row in prepared.rows]
     rows = [(row.clip, row.duration_s, row.n_samples, row.n_faces) for row in prepared.rows]
@@ -96,14 +96,14 @@ def _arrays(file: Path) -> str:
 
 
 def train_case(prepared: Path) -> Case:
-    """Trains a small head behind frozen features, which are computed first, and fits intervals where clips suffice."""
+    """Train a small head on features of a frozen encoder, and fit intervals if there are enough clips."""
 
     def begin(folder: Path) -> None:
         shutil.copytree(prepared, folder / "data")
         (folder / "small.toml").write_text(CONFIG)
 
     def command(folder: Path) -> Sequence[str] | None:
-        """As a user would: --resume from the first checkpoint on, and nothing once there is a model."""
+        """Return the command: with --resume if there is a checkpoint; None if there is a model."""
         if (folder / "run" / "model").exists():
             return None
         options = [f"data.path={folder / 'data'}", f"training.out={folder / 'run'}"]
@@ -122,7 +122,7 @@ def train_case(prepared: Path) -> Case:
 
 
 def _compare_models(folder: Path, whole: Path) -> list[str]:
-    """A model is whole, or it is not there: graphs, weights, scores and intervals are those of the undisturbed one."""
+    """Compare graphs, weights, scores and intervals with those of the undisturbed model."""
     models = [root / "run" / "model" for root in (folder, whole)]
     one, other = map(load_model, models)
     wrong = [
@@ -138,7 +138,7 @@ def _bytes(file: Path) -> bytes:
 
 
 def folder_case(videos: Path) -> Case:
-    """Predicts a folder into a results folder, with three results per file of the journal."""
+    """Predict a folder into a results folder, with three results per file of the journal."""
 
     def after(folder: Path, whole: Path) -> list[str]:
         wrong = []
@@ -171,7 +171,7 @@ def folder_case(videos: Path) -> Case:
 
 
 def table_case(videos: Sequence[Path]) -> Case:
-    """Predicts files into tables of which older ones are there."""
+    """Predict files into tables that replace older ones."""
     names = {"--out": "clips.csv", "--timeline": "timeline.parquet", "--frames": "frames.json", "--elan": "e.eaf"}
     names |= {"--overlay": "o.mp4", "--plot": "p.png", "--subtitles": "s.vtt"}
     old = b"what was there before"
@@ -182,7 +182,7 @@ def table_case(videos: Sequence[Path]) -> Case:
             (folder / name).write_bytes(old)
 
     def between(folder: Path, whole: Path) -> list[str]:
-        """Each is the old one or the new one."""
+        """Check that each table is the old one or the new one."""
         return [
             f"{name} is neither the old file nor the new one"
             for name in names.values()
@@ -202,6 +202,6 @@ def table_case(videos: Sequence[Path]) -> Case:
 
 
 def _is_same(data: bytes, file: Path) -> bool:
-    """The same content, less the moment that an ELAN document says it was made at."""
+    """Compare contents without an ELAN document's date."""
     one, other = (re.sub(rb' DATE="[^"]*"', b"", content) for content in (data, file.read_bytes()))
     return one == other

@@ -1,9 +1,9 @@
-"""Kills the process that imports it, with its whole group, at one of its writes: which one was drawn beforehand.
+"""Kill the process that imports this module, with its group, at a predetermined write.
 
-``kills.py`` has it imported by every process of a command, by a ``sitecustomize.py`` of its own. Writes are counted
-over all of them: a file opened to be written, renamed, linked or deleted, a folder made or deleted, an fsync, each
-below one folder. At the one that is drawn the group is killed before it happens; or, where so many bytes are given,
-that process may write no file beyond them any more, and the group is killed in the middle of the write that tries to.
+``kills.py`` makes every process of a command import it with a ``sitecustomize.py``. Writes below one folder are counted
+over all processes: a file opened for writing, renamed, linked or deleted, a folder made or deleted, an fsync. The group
+is killed before the chosen write; or, with a number of bytes, files of the process cannot grow beyond that size, and
+the group is killed in the middle of the write that would exceed it.
 """
 
 from __future__ import annotations
@@ -17,14 +17,14 @@ from typing import Any
 
 UNDER, COUNT, AT, BYTES, SPARED = "KILL_UNDER", "KILL_COUNT", "KILL_AT", "KILL_BYTES", "KILL_SPARED"
 """Names in the environment: the folder, the file whose length is the count, the write (0: none), the bytes, and the
-group that is never killed: that of who asks for all this."""
+group that is never killed, which runs the tests."""
 
 CHANGES = ("os.rename", "os.remove", "os.link", "os.mkdir", "os.rmdir")
 WRITES = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND
 
 
 def arm() -> None:
-    """Count from now on, in this process."""
+    """Count writes of this process from now on."""
     under, at, most = os.environ[UNDER], int(os.environ[AT]), os.environ.get(BYTES)
     counter = os.open(os.environ[COUNT], os.O_WRONLY | os.O_CREAT | os.O_APPEND)
     counting, fsync = [True], os.fsync
@@ -54,7 +54,7 @@ def arm() -> None:
 
 
 def _written_path(event: str, arguments: tuple[Any, ...]) -> str | bytes | None:
-    """The path that an audit event is about to write, rename or delete; None if it does not."""
+    """Return the path that an audit event is about to write, rename or delete; None for other events."""
     if event in CHANGES and not isinstance(arguments[0], int):
         return os.fspath(arguments[0])  # type: ignore[no-any-return]
     if event == "open":

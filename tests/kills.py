@@ -1,8 +1,7 @@
-"""Real commands that are killed at a write, and started again: what is to be lost? Nothing.
+"""Kill real commands at a write and start them again; nothing may be lost.
 
-The commands are in ``kill_cases.py``, the service is in ``kill_service.py``. A :class:`Case` is a command with all
-that it needs: what lies there before, how it is started and started again, what may be seen of it between the two, and
-what it must come to.
+The commands are in ``kill_cases.py``, the service is in ``kill_service.py``. A :class:`Case` is a command with
+its initial folder, the allowed states between the kill and the restart, and the expected result.
 """
 
 from __future__ import annotations
@@ -25,7 +24,7 @@ CLI = [sys.executable, "-m", "reactometer"]
 
 @dataclass(frozen=True)
 class Case:
-    """A command in a folder of its own."""
+    """A command that runs in a separate folder."""
 
     name: str
     begin: Callable[[Path], None]  # puts there what lies there before
@@ -36,7 +35,7 @@ class Case:
 
 @dataclass(frozen=True)
 class Kill:
-    """When a command is killed: at one of its writes, or some bytes behind it."""
+    """The moment of a kill: at one of the writes, or some bytes after it."""
 
     at: int
     n_bytes: int = 0
@@ -46,7 +45,7 @@ class Kill:
 
 
 def undisturbed(case: Case, folder: Path) -> int:
-    """Run a command to its end in a new folder; returns the number of its writes."""
+    """Run a command to its end in a new folder; return the number of its writes."""
     case.begin(folder)
     command = case.command(folder)
     assert command is not None
@@ -55,7 +54,7 @@ def undisturbed(case: Case, folder: Path) -> int:
 
 
 def kill_and_repeat(case: Case, kill: Kill, folder: Path, whole: Path) -> list[str]:
-    """Kill a command once, start it again, and tell all that is wrong with what it comes to, beside ``whole``."""
+    """Kill a command once, start it again, and list all differences of the result from ``whole``."""
     case.begin(folder)
     command = case.command(folder)
     assert command is not None
@@ -92,7 +91,7 @@ def kill_group(process: subprocess.Popen[bytes], how: signal.Signals = signal.SI
 
 
 def end(process: subprocess.Popen[bytes]) -> int:
-    """Wait for the end of a process and of all of its group: its exit status."""
+    """Wait for the end of a process and its group; return the exit status."""
     until_s = time.monotonic() + LONGEST_S
     status = process.wait(LONGEST_S)
     while any(_is_of(process.pid, about) for about in Path("/proc").glob("[0-9]*/stat")):
@@ -118,5 +117,5 @@ def log_file(folder: Path) -> Path:
 
 
 def count_writes(folder: Path) -> int:
-    """Writes that the last command in a folder made."""
+    """Return the number of writes of the last command in a folder."""
     return _count_file(folder).stat().st_size

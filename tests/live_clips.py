@@ -1,4 +1,4 @@
-"""A clip taken apart into the pieces that a camera and a microphone would give, and the messages a client sends."""
+"""Split a clip into the packets of a camera and a microphone, and into a client's messages."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ HEAD = struct.Struct("<Bd")
 
 
 def pieces_of(path: Path, rate_hz: float) -> list[Packet]:
-    """Frames, and sound in chunks of a tenth of a second, in the order in which they would be there."""
+    """Return frames, and sound in blocks of 0.1 s, in the order of their arrival."""
     timed: list[tuple[float, Packet]] = []
     size = round(CHUNK_S * SOUND_RATE_HZ)
     for block in read_sound(path):
@@ -32,12 +32,12 @@ def pieces_of(path: Path, rate_hz: float) -> list[Packet]:
 
 
 def until(pieces: Sequence[Packet], end_s: float) -> list[Packet]:
-    """Those that have begun before a moment."""
+    """Return the packets that begin before a time."""
     return [piece for piece in pieces if piece.time_s < end_s]
 
 
 def pack(piece: Packet) -> bytes:
-    """The binary message of a piece whose frame can be decoded, see docs/live.md."""
+    """Return the binary message of a packet, see docs/live.md."""
     head = HEAD.pack(piece.kind, piece.time_s)
     if not callable(piece.content):
         return head + np.round(np.clip(piece.content, -1.0, 1.0) * 32767).astype("<i2").tobytes()
@@ -47,6 +47,6 @@ def pack(piece: Packet) -> bytes:
 
 
 def encode_frame(rgb: ByteArray) -> bytes:
-    """The JPEG of a frame, (H, W, 3) uint8 RGB."""
+    """Encode a frame, (H, W, 3) uint8 RGB, as JPEG."""
     _, jpeg = cv2.imencode(".jpg", cv2.cvtColor(rgb, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_JPEG_QUALITY, 90])
     return jpeg.tobytes()

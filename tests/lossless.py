@@ -1,4 +1,4 @@
-"""Video files that hold exactly what they were written from, so that a piece of one equals the whole one's piece."""
+"""Write lossless video files, so that a segment of a file equals the file of the segment."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ RATE_HZ = 10
 
 
 def write(path: Path, frames: ByteArray, waveform: FloatArray | None) -> Path:
-    """A ``.mkv`` of (T, H, W, 3) uint8 RGB at 10 frames a second, with or without sound."""
+    """Write a ``.mkv`` of (T, H, W, 3) uint8 RGB at 10 frames per second, with or without sound."""
     with av.open(str(path), "w") as container:
         video = container.add_stream("ffv1", rate=Fraction(RATE_HZ))
         video.height, video.width, video.pix_fmt = frames.shape[1], frames.shape[2], "bgr0"

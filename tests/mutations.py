@@ -1,4 +1,4 @@
-"""Media files that are damaged, lie, or are something else: seeds of many kinds, and changes drawn at random."""
+"""Damaged media files: valid files of many kinds, and random changes."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ import numpy as np
 from PIL import Image
 
 HUGE = (0, 1, 0x7FFFFFFF, 0x80000000, 0xFFFFFFFF, 1_000_000_000, 100_000)
-"""What a header claims of counts, sizes, durations and times."""
+"""Extreme values of counts, sizes, durations and times in a header."""
 
 BOXES = tuple(b"tkhd mvhd mdhd stts stsz stco stsc ctts elst avcC stsd moov mdat".split())
 BLOCK = re.compile(rb"\xa3(?:[\x81-\xfe]|[\x40-\x7f].|[\x20-\x3f]..)\x81", re.DOTALL)
-"""Of Matroska and WebM, the head of a block of the first stream; its time, two bytes with a sign, follows."""
+"""Head of a block of the first stream in Matroska and WebM; its time, a signed 16-bit integer, follows."""
 
 
 def seeds(frames: np.ndarray, waveform: np.ndarray) -> dict[str, bytes]:
-    """The same clip in many containers and codecs, by a name that tells which.
+    """Return the clip in many containers and codecs, by name.
 
     Args:
         frames: (T, H, W, 3) uint8 RGB at 10 a second.
@@ -47,7 +47,7 @@ def seeds(frames: np.ndarray, waveform: np.ndarray) -> dict[str, bytes]:
 
 
 def oddities(frames: np.ndarray, waveform: np.ndarray) -> dict[str, bytes]:
-    """The same clip as few have it: turned, very wide, in other colours, at other times; by a name that tells which."""
+    """Return unusual versions of the clip by name: rotated, very wide, with other colours or timestamps."""
     wide = np.zeros((1, 16, 100_000, 3), np.uint8)
     mp4, mkv = ("mp4", "libx264", "aac", "yuv420p"), ("matroska", "libx264", None, "yuv420p")
     early = [10 * number - 50_000 for number in range(len(frames))]
@@ -73,7 +73,7 @@ def oddities(frames: np.ndarray, waveform: np.ndarray) -> dict[str, bytes]:
 
 
 def _with_a_long_frame(mp4: bytes) -> bytes:
-    """Its table of times says that the first frame is shown for a day or so."""
+    """Edit the table of times: the first frame lasts for about a day."""
     delta = mp4.find(b"stts") + 16
     return mp4[:delta] + struct.pack(">I", 1_000_000_000) + mp4[delta + 4 :]
 
@@ -85,7 +85,7 @@ def _cmyk(picture: np.ndarray) -> bytes:
 
 
 def mutate(clips: list[bytes], rng: np.random.Generator) -> tuple[str, bytes]:
-    """One of the clips, changed in one of many ways: which way, and the bytes."""
+    """Change a random clip in a random way; return the name of the change and the bytes."""
     clip = clips[rng.integers(len(clips))]
     change = CHANGES[rng.integers(len(CHANGES))]
     return change.__name__.strip("_"), change(clip, clips[rng.integers(len(clips))], rng)
@@ -128,7 +128,7 @@ def _repeat(clip: bytes, other: bytes, rng: np.random.Generator) -> bytes:
 
 
 def _lie_in_a_box(clip: bytes, other: bytes, rng: np.random.Generator) -> bytes:
-    """Of MP4 and MOV: a count, size, duration or time of a header; of others, any four bytes of the head."""
+    """Change a count, size, duration or time in an MP4 or MOV header; in other files, any four bytes of the head."""
     data = bytearray(clip)
     positions = [position for box in BOXES if (position := clip.find(box)) > 0]
     first = int(rng.choice(positions)) - 4 if positions else int(rng.integers(min(512, len(data) - 4)))
@@ -138,7 +138,7 @@ def _lie_in_a_box(clip: bytes, other: bytes, rng: np.random.Generator) -> bytes:
 
 
 def _lie_about_a_number(clip: bytes, other: bytes, rng: np.random.Generator) -> bytes:
-    """Any container: what looks like a size, count or rate near its beginning or end, in either order of bytes."""
+    """Change a possible size, count or rate near the beginning or end of any container, in either byte order."""
     data, ends = bytearray(clip), [*range(min(2048, len(clip) - 4)), *range(max(0, len(clip) - 2048), len(clip) - 4)]
     places = [(at, how) for at in ends for how in ("<I", ">I") if 1 < struct.unpack_from(how, data, at)[0] < 20_000]
     for number in rng.integers(len(places), size=rng.integers(1, 4)) if places else ():
@@ -148,7 +148,7 @@ def _lie_about_a_number(clip: bytes, other: bytes, rng: np.random.Generator) -> 
 
 
 def _move_times(clip: bytes, other: bytes, rng: np.random.Generator) -> bytes:
-    """Times that go back, jump and are negative: in Matroska's blocks, MP4's tables; of others, any of their bytes."""
+    """Write decreasing, jumping and negative times into Matroska blocks, MP4 tables, or any bytes of other files."""
     data = bytearray(clip)
     for block in BLOCK.finditer(clip):
         if block.end() + 2 <= len(data) and rng.random() < 0.5:

@@ -1,4 +1,4 @@
-"""What a run has to do: files found in folders, lists and by patterns, and known by their content."""
+"""Find the inputs of a run in folders, lists and patterns, and identify them by content."""
 
 from __future__ import annotations
 

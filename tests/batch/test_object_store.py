@@ -1,4 +1,4 @@
-"""Files in object stores, on a real S3-compatible server: found, identified, copied, predicted."""
+"""Files in object stores, on a real S3-compatible server: list, hash, copy and predict."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Runs on a real Ray cluster: two nodes on this machine, each of its own processes with a store of its own."""
+"""Runs on a real Ray cluster of two nodes on this machine, with separate processes and object stores."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ NODE = {"num_cpus": 1, "num_gpus": 1, "object_store_memory": 100_000_000, "inclu
 
 @pytest.fixture
 def two_nodes(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
-    """A cluster; ``address`` is its head's, ``second`` the node that may be killed."""
+    """Start a cluster; ``address`` is the head's, ``second`` a node that a test may kill."""
     from ray.cluster_utils import Cluster
 
     monkeypatch.setenv("RAY_AUTH_MODE", "disabled")
@@ -47,7 +47,7 @@ def two_nodes(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
 def test_a_run_on_a_cluster_equals_a_local_run(
     two_nodes: Any, videos: Path, tmp_path: Path, check_run: Callable[..., None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A relative path means the same to nodes that work in another folder, and what is done is not done again."""
+    """Relative paths work on nodes with another working directory, and existing results are reused."""
     monkeypatch.chdir(videos.parent)
     both = [videos.name, str(videos / "a" / "0.mp4")]
     twice = predict_folder(both, tmp_path / "twice", device="cpu", ray=two_nodes.address, gpus=0.5, progress=False)
@@ -104,7 +104,7 @@ def test_a_node_is_killed_in_mid_run_and_the_run_completes(
 
 
 def test_a_crashing_file_does_not_stop_the_others(many: Path, tmp_path: Path) -> None:
-    """The actor that lets the file be read is killed, not only the process that decodes it."""
+    """The file kills the actor, not only its decoder process."""
     from reactometer.synthetic.dataset import simulate
 
     simulate(tmp_path / "long", n_clips=4, duration_s=10.0, workers=1)
@@ -141,7 +141,7 @@ def test_a_machine_with_another_version_is_refused() -> None:
 
 
 def _works_for(process: Path, mark: str) -> bool:
-    """Whether a process was started from one with this in its environment; Ray's two agents look on for a minute."""
+    """Return True for a process with ``mark`` in its environment, except Ray's agents, which run on for a minute."""
     with suppress(OSError):
         return (
             mark.encode() in (process / "environ").read_bytes() and b"Agent" not in (process / "cmdline").read_bytes()

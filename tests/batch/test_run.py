@@ -1,4 +1,4 @@
-"""A run over many files: what it leaves, what it does not do twice, and that it can be killed at any moment."""
+"""Runs over many files: their results, resuming, and kills at any moment."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ def test_existing_results_are_reused(copy: Path, videos: Path, monkeypatch: pyte
 
 @pytest.mark.slow
 def test_changed_and_failed_files_are_predicted_again(copy: Path, videos: Path, tmp_path: Path) -> None:
-    """A file that changed is another one; a failure is tried again only where that is asked for."""
+    """A changed file counts as new; a failed file is predicted again only with ``retry_failed``."""
     folder = Path(shutil.copytree(videos, tmp_path / "videos"))
     (folder / "b" / "silent.mp4").write_bytes(b"")
     first = predict_folder([folder], copy, device="cpu", workers=1, progress=False)
@@ -108,7 +108,7 @@ def test_a_missing_listed_file_is_a_failure(copy: Path, videos: Path, tmp_path: 
 
 @pytest.mark.slow
 def test_leftovers_of_a_killed_process_are_removed(copy: Path, videos: Path, check_run: Callable[..., None]) -> None:
-    """An outdated timeline, a half-written file, and half of the journal's last line, which is computed again."""
+    """An outdated timeline, a half-written file, and an incomplete last line of the journal."""
     shutil.copy(copy / TIMELINE / "00000.parquet", copy / TIMELINE / "00007.parquet")
     (copy / TIMELINE / f"half{PART}").write_bytes(b"{")
     last = copy / JOURNAL / "00002.jsonl"

@@ -1,4 +1,4 @@
-"""Occlusion: hidden parts change predictions as the model itself does without them, and known causes are found."""
+"""Occlusion: hiding a part equals a prediction without the part, and known causes are identified."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ Checkpoint = Callable[..., Path]
 
 @pytest.fixture(scope="module")
 def talk() -> tuple[ByteArray, FloatArray]:
-    """A drawn person who speaks for three seconds."""
+    """Write a video of a synthetic person who speaks for three seconds."""
     plans = (clip_plan(number) for number in range(20))
     frames, waveform, *_ = render_clip(next(plan for plan in plans if all(plan.face_visible) and plan.sound == "voice"))
     return frames, np.asarray(waveform, np.float32)
@@ -98,7 +98,7 @@ def _explain(video: Path, model: LoadedModel | Path, **options: Any) -> Attribut
 def test_hidden_frames_do_not_reach_the_model(
     name: str, checkpoint: Checkpoint, clip: PreparedClip, video: Path
 ) -> None:
-    """Compared with the networks themselves, given the pictures with fewer of them seen."""
+    """Compare with the networks, whose face mask lacks the hidden frames."""
     model = load_model(checkpoint(name))
     media = to_item(clip, model.sampling)
     attribution = _explain(video, model, face_map=False)
@@ -133,7 +133,7 @@ def _texture(images: np.ndarray) -> list[np.ndarray]:
 
 
 class _RisesAndFalls:
-    """Stands for the head's graph: intensities (B, 3) that rise, fall and stay with the mean of the frames seen."""
+    """Fake the head's graph: intensities (B, 3) that rise, fall and stay with the mean of the visible frames."""
 
     outputs = ("intensities", "face_mean")
 
@@ -145,7 +145,7 @@ class _RisesAndFalls:
 
 @pytest.fixture(scope="module")
 def of_the_mouth() -> LoadedModel:
-    """A model whose cause is known: it rises and falls with what varies at the mouth."""
+    """Return a model that depends only on the mouth's brightness."""
     config = _config("resnet50")
     config = config.model_copy(update={"model": config.model.model_copy(update={"n_frames": 16, "size_px": 48})})
     face = FaceInput(kind="frames", feature_size=1)
@@ -155,7 +155,7 @@ def of_the_mouth() -> LoadedModel:
 
 @pytest.fixture(scope="module")
 def one_clear_second(talk: tuple[ByteArray, FloatArray], tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The same person, paler but for the second second."""
+    """Write a video of the same person, paler except in the second second."""
     frames = talk[0].astype(np.float32)
     pale = np.ones(len(frames), bool)
     pale[RATE_HZ : 2 * RATE_HZ] = False
@@ -190,7 +190,7 @@ def test_a_known_cause_is_found(of_the_mouth: LoadedModel, one_clear_second: Pat
 
 @pytest.mark.slow
 def test_a_span_of_an_ensemble_equals_predict(checkpoint: Checkpoint, video: Path, tmp_path: Path) -> None:
-    """And what is hidden changes it by the mean of what it changes in the members."""
+    """Changes of an ensemble are the mean of its members' changes."""
     members = [checkpoint("multimodal"), checkpoint("multimodal", 1)]
     joint = load_model(join_models(members, tmp_path / "joint"))
     (predicted,) = predict([video], joint, window_s=2.0, hop_s=1.0, progress=False)
@@ -205,7 +205,7 @@ def test_a_span_of_an_ensemble_equals_predict(checkpoint: Checkpoint, video: Pat
 
 
 def test_windows_without_input_have_no_change(talk: tuple[ByteArray, FloatArray], tmp_path: Path) -> None:
-    """The starter model: a second of black, the sound ends before it."""
+    """Explain by the starter a video that ends with a black second without sound."""
     frames, waveform = talk[0].copy(), talk[1].copy()
     frames[2 * RATE_HZ :], waveform[int(1.5 * SOUND_RATE_HZ) :] = 0, 0.0
     path = write(tmp_path / "short.mkv", frames, waveform)

@@ -1,4 +1,4 @@
-"""Parts and windows that were scored become a prediction: what each field is taken from."""
+"""Aggregate scored parts and windows into a prediction."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def _score(*values: float, has_face: bool = True, has_voice: bool = False) -> Sc
 
 
 def _join(model: LoadedModel, *scores: Score, faces: int = 1, has_sound: bool = False) -> Prediction:
-    """Of one part after the other, a second each."""
+    """Aggregate parts of one second each."""
     parts = [
         ScoredSegment(MAX_SEGMENT, _clip(float(start_s), start_s + 1.0, faces, 0), has_sound, score, 1.0)
         for start_s, score in enumerate(scores)

@@ -1,4 +1,4 @@
-"""Checkpoints: they are read as they were written, alone or joined, and a damaged one is refused with its reason."""
+"""Checkpoints and ensembles: writing, loading, and the refusal of damaged ones."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ Edit = Callable[[dict[str, Any]], object]
 
 
 def _changed(source: Path, folder: Path, edit: Edit) -> Path:
-    """A copy of a checkpoint with an edited description."""
+    """Copy a checkpoint and edit its description."""
     shutil.copytree(source, folder)
     description = parse_json_object((folder / DESCRIPTION_FILE).read_bytes())
     edit(description)
@@ -54,13 +54,13 @@ def _refusal(folder: Path | str, device: str = "cpu") -> str:
 
 @pytest.fixture
 def small(features_folder: Path, tmp_path: Path) -> Path:
-    """A checkpoint of given features, to be changed at will."""
+    """Copy a checkpoint of precomputed features."""
     return Path(shutil.copytree(features_folder, tmp_path / "small"))
 
 
 @pytest.fixture
 def copy(model_folder: Path, tmp_path: Path) -> Path:
-    """A trained checkpoint of face and voice, to be changed at will."""
+    """Copy a trained checkpoint of face and voice."""
     return Path(shutil.copytree(model_folder, tmp_path / "model"))
 
 
@@ -107,7 +107,7 @@ def test_a_trained_checkpoint_explains_itself(model_folder: Path) -> None:
 
 
 def test_graphs_score_clips_as_their_weights_do(frozen_folder: Path, model_folder: Path, prepared: PreparedSet) -> None:
-    """The features of one are kept beside the clips; the other is of face and log-mel, trained as a whole."""
+    """One model caches features beside the clips; the other, of face and log-mel, was trained end to end."""
     for folder in (frozen_folder, model_folder):
         loaded, (network, _) = load_model(folder, "cpu"), load_network(folder)
         scores, _ = score_split(loaded, prepared, "test", progress=False)
@@ -157,7 +157,7 @@ def test_an_unsupported_device_is_refused_with_an_installation_hint(features_fol
 def test_a_device_without_its_driver_is_refused_and_auto_takes_the_cpu(
     features_folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """ONNX Runtime falls back to the CPU by itself, as where its package for CUDA finds no driver."""
+    """ONNX Runtime falls back to the CPU, for example if its CUDA package finds no driver."""
     here = onnxruntime.get_available_providers()
     device = next(name for name, provider in DEVICES.items() if provider not in here)
     monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: [*here, DEVICES[device]])
@@ -183,7 +183,7 @@ def test_a_graph_that_is_missing_or_changed_is_refused(copy: Path) -> None:
 
 
 def test_a_graph_of_another_model_is_refused(copy: Path, features_folder: Path, tmp_path: Path) -> None:
-    """By its SHA-256; and if the description names it, by its inputs and outputs."""
+    """The SHA-256 differs; with a matching SHA-256, inputs and outputs differ."""
     shutil.copy(features_folder / "head.onnx", copy / "head.onnx")
     assert f"{copy / 'head.onnx'}: not the file that model.json names" in _refusal(copy)
     digest = sha256_of(copy / "head.onnx")
@@ -309,7 +309,7 @@ def test_an_ensemble_contains_unchanged_members(features_folder: Path, tmp_path:
 
 
 def test_equal_graphs_of_members_are_opened_once(model_folder: Path, tmp_path: Path) -> None:
-    """As of members that were trained behind the same frozen encoder: another head, the same encoder."""
+    """The members share a frozen encoder and differ in their heads."""
     head = onnx.load(model_folder / "head.onnx")
     head.doc_string = "another one"
     onnx.save(head, tmp_path / "head.onnx")

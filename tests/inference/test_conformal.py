@@ -1,4 +1,4 @@
-"""Intervals hold what they say, distances are Mahalanobis', curves keep the ranking, and files are checked."""
+"""Coverage of intervals, Mahalanobis distances, recalibration, and checks of files."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def test_half_widths_are_an_order_statistic_and_infinite_below_nine_clips() -> N
 
 
 def test_intervals_cover_as_the_theory_says() -> None:
-    """Over draws of 60 clips and one more, coverage is ⌈61 · .9⌉ / 61 for continuous residuals (Vovk et al. 2005)."""
+    """Over samples of 60 + 1 clips, coverage is ⌈61 · 0.9⌉ / 61 for continuous residuals (Vovk et al. 2005)."""
     rng = np.random.default_rng(1)
     residuals = rng.standard_t(3, size=(61, 20_000)) * 0.05  # (clips, repeats)
     is_inside = np.abs(residuals[60]) <= conformal_half_widths(residuals[:60], 0.9)
@@ -62,9 +62,9 @@ def test_intervals_cover_as_the_theory_says() -> None:
 
 
 def test_intervals_cover_clips_of_new_people() -> None:
-    """Half of the variance is each person's own: by person, a clip of a new one is held as asked; by clip, less often.
+    """Half of the variance is between people: fitted by person, coverage of new people is nominal; by clip, lower.
 
-    The theory (Lee, Barber & Willett): between .9 and .9 + 1 / (people + 1), here over 12 people of 10 clips each.
+    The theory (Lee, Barber & Willett): between 0.9 and 0.9 + 1 / (people + 1), here over 12 people of 10 clips each.
     """
     rng = np.random.default_rng(4)
     scale = rng.lognormal(0.0, 0.7, size=(13, 1, 4000))  # (people, 1, repeats): how far off the model is on each
@@ -80,7 +80,7 @@ def test_intervals_cover_clips_of_new_people() -> None:
 
 
 def test_the_distance_is_mahalanobis() -> None:
-    """Against SciPy, with the covariance that probabilistic principal components give."""
+    """Compare with SciPy, with the covariance of probabilistic principal components."""
     rng = np.random.default_rng(2)
     features = rng.normal(size=(40, 6)) * [3.0, 2.0, 1.0, 0.5, 0.4, 0.3] + 5.0
     density = fit_training_density(features)

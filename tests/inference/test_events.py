@@ -1,4 +1,4 @@
-"""Events of timelines whose course is known."""
+"""Events of known timelines."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from reactometer.types import Event, Prediction, Window
 
 
 def _prediction(values: list[float | None]) -> Prediction:
-    """Windows of 2 s every second."""
+    """Return a prediction with windows of 2 s every second."""
     windows = tuple(
         Window(float(index), index + 2.0, 1.0, None if value is None else (value,))
         for index, value in enumerate(values)

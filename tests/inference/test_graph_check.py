@@ -1,4 +1,4 @@
-"""Graphs of strangers: what fits is accepted, and what is damaged or dangerous is refused before a session is made."""
+"""Untrusted graphs: damaged or dangerous ones are refused before a session is made."""
 
 from __future__ import annotations
 

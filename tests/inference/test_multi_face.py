@@ -1,4 +1,4 @@
-"""Everybody in a file: each person gets what their own half alone gets, and who leaves is not seen."""
+"""Predictions of several people in one file."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def beside(*frames: ByteArray) -> ByteArray:
 
 @pytest.fixture(scope="module")
 def actors() -> tuple[ByteArray, ByteArray, FloatArray]:
-    """Four seconds of two people of the embedded data set, (T, H, W, 3) uint8 RGB each, and a voice."""
+    """Return four seconds of two synthetic people, (T, H, W, 3) uint8 RGB each, and a voice."""
     plans = [clip_plan(index, n_clips=40, duration_s=N_FRAMES / RATE_HZ, size_px=SIDE_PX) for index in (31, 32)]
     assert plans[0].person != plans[1].person
     assert all(all(plan.face_visible) for plan in plans)
@@ -42,13 +42,13 @@ def actors() -> tuple[ByteArray, ByteArray, FloatArray]:
 
 @pytest.fixture(scope="module")
 def model(model_folder: Path, lively: Callable[..., Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A model of face and voice whose answers vary."""
+    """Return a model of face and voice whose intensities vary."""
     return lively(model_folder, tmp_path_factory.mktemp("lively") / "model")
 
 
 @pytest.fixture(scope="module")
 def files(actors: tuple[ByteArray, ByteArray, FloatArray], tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Videos: each person alone, with sound and without; both; both, of whom one leaves; both, who change places."""
+    """Write videos: each person with and without sound; both; both, and one leaves; both, who change places."""
     one, other, voice = actors
     folder = tmp_path_factory.mktemp("videos")
     for name, frames in (("one", one), ("other", other)):
@@ -78,7 +78,7 @@ def seen(prediction: Prediction) -> list[bool]:
 
 
 def differences(one: Prediction, other: Prediction) -> float:
-    """The largest, over the intensities of the file and of its windows."""
+    """Return the largest difference of the intensities of file and windows."""
     rows = [
         (one.intensities, other.intensities),
         *((a.intensities, b.intensities) for a, b in zip(one.windows, other.windows, strict=True)),
@@ -88,14 +88,14 @@ def differences(one: Prediction, other: Prediction) -> float:
 
 
 def apart(people: list[Prediction], others: list[Prediction]) -> float:
-    """Mean difference of the files' intensities, over people and emotions."""
+    """Return the mean difference of the files' intensities over people and emotions."""
     pairs = [(one.intensities or (), other.intensities or ()) for one, other in zip(people, others, strict=True)]
     return float(np.mean([np.abs(np.subtract(one, other)) for one, other in pairs]))
 
 
 @pytest.fixture
 def half_by_half(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Detection in each half of the picture by itself, so that the same boxes are found as in the half alone."""
+    """Detect faces in each half of the frame separately, so that boxes equal those of the single-person videos."""
     from reactometer.workers import decoder
 
     detector = load_detector("haar")
@@ -121,7 +121,7 @@ def test_each_person_is_predicted_as_in_a_video_of_their_own(files: Path, model:
 
 
 def test_the_voice_is_not_used_for_several_people(files: Path, model: Path) -> None:
-    """The sound makes the file a little longer, and changes nothing else."""
+    """The sound only makes the file a little longer."""
     heard, silent = (look(files / f"{name}.mkv", model, faces="all") for name in ("both", "both-silent"))
     for one, other in zip(heard, silent, strict=True):
         assert one.windows[0] == other.windows[0]
@@ -136,7 +136,7 @@ def test_boxes_detected_in_the_whole_frame_change_little(files: Path, model: Pat
 
 
 def test_a_single_person_is_predicted_as_with_faces_one(files: Path, model: Path) -> None:
-    """The voice included, and where a stretch shows no face, too."""
+    """Include the voice, and windows without a face."""
     (as_one,) = look(files / "one.mkv", model)
     (as_all,) = look(files / "one.mkv", model, faces="all")
     assert differences(as_one, as_all) < 1e-5
@@ -162,7 +162,7 @@ def test_a_person_who_leaves_has_empty_windows(files: Path, model: Path) -> None
 
 
 def test_people_who_change_places_keep_their_numbers(files: Path, model: Path) -> None:
-    """One passes in front of the other, who is hidden for a while."""
+    """One person passes in front of the other, who is hidden for a while."""
     front, behind = look(files / "cross.mkv", model, faces="all")
     assert seen(front) == [True] * N_FRAMES
     assert 0.6 < (behind.face_share or 0.0) < 0.95
@@ -177,7 +177,7 @@ def test_people_who_change_places_keep_their_numbers(files: Path, model: Path) -
 def test_a_brief_face_is_ignored_with_a_note(
     actors: tuple[ByteArray, ByteArray, FloatArray], model: Path, tmp_path: Path
 ) -> None:
-    """And the one person who is left is heard."""
+    """The voice of the remaining person is used."""
     one, other, voice = actors
     glimpse = NOBODY.copy()
     glimpse[10:13] = other[10:13]
@@ -194,7 +194,7 @@ def test_a_brief_face_is_ignored_with_a_note(
 def test_a_person_between_the_input_frames_is_still_scored(
     actors: tuple[ByteArray, ByteArray, FloatArray], model: Path, tmp_path: Path
 ) -> None:
-    """Of a part the model is shown 4 frames, here at 0.5, 1.5, 2.5 and 3.5 s."""
+    """The model samples 4 frames of a part, at 0.5, 1.5, 2.5 and 3.5 s."""
     one, other, _ = actors
     there = NOBODY.copy()
     there[17:24] = other[17:24]
@@ -249,7 +249,7 @@ def test_a_voice_model_ignores_faces(files: Path, model_folder: Path) -> None:
 def test_two_real_people_side_by_side_get_about_what_each_alone_gets(
     shared_data: Path, model: Path, tmp_path: Path
 ) -> None:
-    """Two real clips in one picture: detection sees them at half the size, so boxes differ a little."""
+    """Two real clips in one frame: detection sees them at half the size, so boxes differ a little."""
     clips = [shared_data / "clips" / name for name in ("WolfgangLanger_Pexels.mp4", "single_face.mp4")]
     frames = [np.stack([frame.rgb() for frame in islice(read_frames(clip), 0, 60, 3) if frame.rgb]) for clip in clips]
     alone = [look(write(tmp_path / f"{index}.mkv", clip, None), model)[0] for index, clip in enumerate(frames)]

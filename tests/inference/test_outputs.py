@@ -1,4 +1,4 @@
-"""What is written of a prediction: ELAN documents, subtitles, overlay videos, and where each file goes."""
+"""Outputs of a prediction: ELAN documents, subtitles, overlay videos, and their paths."""
 
 from __future__ import annotations
 
@@ -90,7 +90,7 @@ def test_subtitles_sort_emotions_and_mark_missing_faces(tmp_path: Path) -> None:
 
 @pytest.fixture(scope="module")
 def real(shared_data: Path, model_folder: Path) -> Prediction:
-    """What a model says of a real clip of variable frame rate."""
+    """Predict a real clip of variable frame rate."""
     (prediction,) = predict([shared_data / "clips" / "face_noface.mov"], model_folder, progress=False)
     return prediction
 
@@ -160,7 +160,7 @@ def test_outputs_of_several_files_are_folders(real: Prediction, tmp_path: Path) 
 @pytest.mark.slow
 @pytest.mark.shared
 def test_outputs_of_all_faces_name_the_face(real: Prediction, tmp_path: Path) -> None:
-    """Pictures and subtitles are one face's, ELAN documents and overlays one file's; where no face is, the file's."""
+    """Plots and subtitles are per face, ELAN documents and overlays per file; without a face, all are per file."""
     tables = {name: tmp_path / f"{name}.csv" for name in ("clips", "timeline", "frames", "events")}
     folders = {name: tmp_path / name for name in ("elan", "subtitles", "plot")}
     outputs = Outputs(**tables, **folders, threshold=0.01, faces="all")

@@ -1,4 +1,4 @@
-"""Smoothing and baselines: what becomes of known timelines, and that it is told."""
+"""Smoothing and baselines of known timelines, and their notes."""
 
 from __future__ import annotations
 
@@ -83,7 +83,7 @@ def test_the_baseline_is_subtracted_from_all_windows() -> None:
 
 
 def test_only_windows_inside_the_baseline_count() -> None:
-    """Of windows of 2 s every second, with a stretch from 1 to 4 s: those from 1 and 2 s; one of them shows nobody."""
+    """Windows of 2 s start every second; a baseline from 1 to 4 s contains those from 1 and 2 s, one of them empty."""
     prediction = _prediction([0.9, 0.2, None, 0.5], window_s=2.0)
     lifted = subtract_baseline(replace(prediction, intensities=None), (1.0, 4.0))
     assert _joy(lifted) == pytest.approx([0.7, 0.0, np.nan, 0.3], nan_ok=True)

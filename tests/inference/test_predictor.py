@@ -1,4 +1,4 @@
-"""Prediction: files as a whole and over time, streamed, and every bad one named."""
+"""Predict files as a whole and over time."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def test_windows_cover_the_file(model_folder: Path, videos: list[Path]) -> None:
 
 
 def test_a_single_path_is_accepted(model_folder: Path, videos: list[Path]) -> None:
-    """Not a file for each letter of its name."""
+    """A string is one path, not a sequence of letters."""
     (one,) = predict([videos[0]], model_folder, timeline=False, progress=False)
     for video in (videos[0], str(videos[0])):
         assert predict(video, model_folder, timeline=False, progress=False) == [one]
@@ -111,13 +111,13 @@ def test_invalid_windows_are_refused(model_folder: Path, videos: list[Path]) -> 
 
 @pytest.fixture(scope="module")
 def personal_folder(frozen_folder: Path, lively: Callable[..., Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A model of face and voice behind a frozen encoder, which normalises per person."""
+    """Train a model of face and voice with a frozen encoder and person norm."""
     return lively(frozen_folder, tmp_path_factory.mktemp("personal") / "model", person_norm=True)
 
 
 @pytest.fixture(scope="module")
 def of_ann(videos: list[Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A data set of five of the clips, all of one person, and a sixth of somebody else."""
+    """Write a dataset of five clips of one person and a sixth of another person."""
     table = pd.DataFrame({"path": videos[:6], "split": "test", "person": ["Ann"] * 5 + ["Ben"]})
     table[list(HUME_REACTION)] = np.random.default_rng(0).uniform(size=(6, 7)).round(3)
     path = tmp_path_factory.mktemp("ann") / "table.csv"
@@ -158,7 +158,7 @@ def test_an_ensemble_with_person_norm_equals_evaluate(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """An ensemble, one member of which normalises per person, of parts of half a second."""
+    """One member of the ensemble normalises per person; parts have half a second."""
     from reactometer.inference import predictor
 
     part = segments.WindowSpec(0.5, 0.5)
@@ -236,7 +236,7 @@ def test_an_ensemble_averages_its_members(
 def test_an_ensemble_reads_a_file_once_for_all_members(
     model_folder: Path, videos: list[Path], lively: Callable[..., Path], reads: list[str], tmp_path: Path
 ) -> None:
-    """And gives, of few windows at a time, what it gives of all."""
+    """Scores of few windows at a time equal those of all windows."""
     joint = join_models([model_folder, lively(model_folder, tmp_path / "a")], tmp_path / "joint")
     predictions = predict(videos[:2], joint, window_s=0.5, hop_s=0.25, isolated=False, progress=False)
     assert reads == [video.name for video in videos[:2]]
@@ -270,7 +270,7 @@ def _by_name(predictions: list[Prediction]) -> dict[str, Prediction]:
 @pytest.mark.slow
 @pytest.mark.shared
 def test_predictions_of_real_clips(model_folder: Path, shared_data: Path) -> None:
-    """Frames as in the containers (98 less 3 that an edit list hides), faces where there are some, silence named."""
+    """Check frame counts (98 less 3 that an edit list hides), visible faces and notes on silence."""
     model = load_model(model_folder)
     clips = _by_name(predict(sorted((shared_data / "clips").iterdir()), model, rate_hz=2.0, progress=False))
     assert {name: clip.frames_read for name, clip in clips.items()} == {
@@ -299,7 +299,7 @@ def test_the_order_of_files_changes_nothing(model_folder: Path, shared_data: Pat
 
 
 def test_an_unreadable_file_has_the_usual_columns(tmp_path: Path) -> None:
-    """The first one's columns are those of a table: without them the others' intervals would be left out."""
+    """The first prediction determines a table's columns, so an unreadable file must have interval columns, too."""
     (prediction,) = predict(tmp_path / "nowhere.mp4", progress=False)
     assert prediction.failed
     assert "Happiness_low" in clip_columns(prediction)

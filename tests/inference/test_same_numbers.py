@@ -1,4 +1,4 @@
-"""The same file has the same numbers, whatever number of threads or process computes them."""
+"""Predictions do not depend on threads or processes."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from reactometer.synthetic.clip import clip_plan, render_clip
 
 @pytest.fixture(scope="module")
 def people(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
-    """Somebody who turns away, and somebody without a sound."""
+    """Write videos of a person who turns away and of a person without sound."""
     folder = tmp_path_factory.mktemp("people")
     return [write(folder / f"{number}.mkv", *render_clip(clip_plan(number))) for number in (3, 29)]
 
@@ -31,7 +31,7 @@ def _values(table: Path) -> np.ndarray:
 
 @pytest.mark.slow
 def test_numbers_do_not_depend_on_the_number_of_cores(people: list[Path], tmp_path: Path) -> None:
-    """Each in a process of its own, which has as many threads as it may use cores. Once more is the same to the bit."""
+    """Predict in separate processes with one thread per usable core; a repetition gives equal bits."""
     cores = sorted(os.sched_getaffinity(0))
 
     def tables(name: str, n_cores: int) -> tuple[Path, Path]:

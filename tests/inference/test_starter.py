@@ -1,4 +1,4 @@
-"""The model inside the package: what predicts on the first command."""
+"""The starter model inside the package."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def starter() -> LoadedModel:
 
 @pytest.fixture(scope="module")
 def talk(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, ByteArray, FloatArray]:
-    """A drawn person who speaks for six seconds, frames and sound as they are in the file."""
+    """Write a video of a synthetic person who speaks for six seconds; return path, frames and sound."""
     clips = [render_clip(clip_plan(number)) for number in (3, 3)]
     frames = np.concatenate([clip[0] for clip in clips])
     waveform = np.concatenate([clip[1] for clip in clips]).astype(np.float32)
@@ -89,7 +89,7 @@ def test_the_starter_is_the_default_model(talk: tuple[Path, ByteArray, FloatArra
 
 @pytest.mark.slow
 def test_predict_imports_nothing_slow(talk: tuple[Path, ByteArray, FloatArray]) -> None:
-    """Importing these takes longer than a prediction."""
+    """Importing these packages takes longer than a prediction."""
     code = (
         "import sys; from reactometer import predict; (one,) = predict([sys.argv[1]], progress=False); "
         "slow = ('torch', 'transformers', 'lightning', 'onnx', 'pandas', 'pyarrow', 'scipy', 'matplotlib', 'sympy'); "
@@ -111,7 +111,7 @@ def _items(starter: LoadedModel, path: Path) -> list[Item]:
 def items(
     starter: LoadedModel, talk: tuple[Path, ByteArray, FloatArray], tmp_path_factory: pytest.TempPathFactory
 ) -> list[Item]:
-    """Features of the talk, of its first two seconds, and of three seconds without a sound."""
+    """Return features of the video, of its first two seconds, and of three seconds without sound."""
     path, frames, waveform = talk
     folder = tmp_path_factory.mktemp("own")
     short = write(folder / "short.mkv", frames[:20], waveform[: 2 * SOUND_RATE_HZ])
@@ -155,7 +155,7 @@ def _by_name(predictions: list[Prediction]) -> dict[str, Prediction]:
 @pytest.mark.slow
 @pytest.mark.shared
 def test_the_real_clips_are_plausible_and_steady(shared_data: Path, tmp_path: Path) -> None:
-    """A smile is happiness; where the face leaves the timeline says so; without any face there is no score of one."""
+    """A smile raises Happiness; windows without a face are marked; a clip without a face has no face score."""
     files = sorted((shared_data / "clips").iterdir())
     again = Path(shutil.copy(files[-1], tmp_path / "again.mp4"))
     clips = _by_name(predict([*files, again], progress=False))

@@ -1,4 +1,4 @@
-"""A stranger's checkpoint: it runs nothing, writes nothing and reaches nothing, and odd contents are refused."""
+"""Untrusted checkpoints run no code, write nothing and connect to nothing; odd contents are refused."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from reactometer.paths import STARTER
 
 @pytest.fixture
 def changed(tmp_path: Path) -> Callable[..., Path]:
-    """The starter model with a description that is changed by a function; its other files are as they were."""
+    """Copy the starter and edit its description with a function."""
 
     def changed(change: Callable[[dict[str, Any]], object]) -> Path:
         folder = Path(shutil.copytree(STARTER, tmp_path / "model"))
@@ -50,7 +50,7 @@ def test_an_unknown_field_is_refused(change: Callable[[dict[str, Any]], object],
 
 
 class _Harmful:
-    """Unpickled, it would write a file."""
+    """Write a file when unpickled."""
 
     def __reduce__(self) -> tuple[Any, ...]:
         return (Path.touch, (Path("harm-was-done"),))
@@ -87,7 +87,7 @@ print(json.dumps(heard), file=open(out, "w"))
 
 @pytest.mark.slow
 def test_loading_runs_no_code_and_writes_nothing(changed: Callable[..., Path], tmp_path: Path) -> None:
-    """Python tells of all that is compiled, imported, opened and asked; of a folder full of code, there is nothing."""
+    """Audit events list all compiled, imported and opened files and connections; a folder with code causes none."""
     named = {"auto_map": {"AutoConfig": "evil.Config", "AutoModel": "evil.Model"}, "_name_or_path": "someone/evil"}
     folder = changed(lambda about: about["encoders"]["face"]["config"].update(named))
     for name in ("pytorch_model.bin", "model.pt", "weights.pkl", "uncertainty.pkl"):

@@ -1,4 +1,4 @@
-"""Tables and pictures of predictions."""
+"""Tables and plots of predictions."""
 
 from __future__ import annotations
 

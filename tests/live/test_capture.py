@@ -1,4 +1,4 @@
-"""Sources in real time: files, streams over HTTP, and a stand-in for a microphone; no camera is at hand."""
+"""Live sources: files, streams over HTTP, and a fake microphone; no test needs a camera."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def video(simulated: Path) -> Path:
 
 
 def played(source: LiveSource, is_enough: Callable[[list[Packet]], bool] = lambda pieces: False) -> list[Packet]:
-    """What a source gives until it ends, or until that is enough."""
+    """Return the packets of a source until it ends or has sent enough."""
     pieces: list[Packet] = []
     done = threading.Event()
 
@@ -87,7 +87,7 @@ def address(video: Path) -> Iterator[str]:
 
 
 class _Stalls(http.server.BaseHTTPRequestHandler):
-    """A camera on the network (MJPEG) that falls silent."""
+    """Serve an MJPEG stream that stops sending."""
 
     def do_GET(self) -> None:
         self.send_response(200)
@@ -126,7 +126,7 @@ def test_a_silent_stream_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.skipif(sys.platform != "linux", reason="ALSA is Linux'")
 def test_a_microphone_beside_a_file(video: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """ALSA's null device stands in: it gives samples as fast as they are taken."""
+    """ALSA's null device replaces a microphone; it returns samples as fast as they are read."""
     (tmp_path / "alsa.conf").write_text("pcm.still { type null }\n")
     monkeypatch.setenv("ALSA_CONFIG_PATH", str(tmp_path / "alsa.conf"))
     pieces = played(LiveSource(str(video), "still"), lambda pieces: len({piece.kind for piece in pieces}) == 2)
@@ -149,7 +149,7 @@ def test_a_source_that_cannot_be_opened_raises_an_error(open_source: Callable[[]
 
 
 def test_an_endless_stream_is_not_delayed() -> None:
-    """MPEG-TS over UDP, sent from another thread: no duration is known, and nothing waits."""
+    """MPEG-TS over UDP has no duration, so packets are not delayed."""
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]

@@ -1,4 +1,4 @@
-"""Live: a window gets the scores that a file's window gets, and frames are dropped instead of piling up."""
+"""Live windows equal windows of a file, and a slow scorer drops frames."""
 
 from __future__ import annotations
 
@@ -44,10 +44,10 @@ def sound(start_s: float, length_s: float, level: float = 0.1) -> Packet:
 
 
 def compare_with_timeline(model: LoadedModel, path: Path, rate_hz: float, window_s: float, hop_s: float) -> int:
-    """Scores of every whole window, live and offline, which must be the same; gives how many there were.
+    """Check that live and offline scores of all complete windows are equal; return the number of windows.
 
-    Live, windows may end anywhere and frames may have been dropped; then crops differ, and so may the face that is
-    followed. Here all frames of the model's rate are shown from the first on, and windows end where the file's do.
+    The live scorer gets all frames of the model's rate, and its windows end with the file's. Otherwise crops, and even
+    the tracked face, could differ.
     """
     (offline,) = predict([path], model, window_s=window_s, hop_s=hop_s, progress=False)
     pieces, scorer, compared = pieces_of(path, rate_hz), LiveScorer(model, window_s, rate_hz), 0
@@ -149,7 +149,7 @@ def test_the_newest_frame_wins() -> None:
 
 
 def test_a_slow_scorer_drops_frames_and_scores_the_newest(starter: LoadedModel) -> None:
-    """While a frame is decoded, three more come; the last of them is scored next."""
+    """While a frame is decoded, three more arrive; the last of them is scored next."""
     inbox, scorer, numbers = FrameQueue(rate_hz=50.0), LiveScorer(starter, 1.0), iter(range(1, 31))
 
     def decode() -> ByteArray:
