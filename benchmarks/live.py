@@ -94,14 +94,14 @@ def play_to_server(video: Path, options: argparse.Namespace, out: Path) -> None:
     def send() -> None:
         until_s = time.monotonic() + options.seconds
         while time.monotonic() < until_s and not inbox.closed:
-            for piece in inbox.get_all(0.1):
-                head = HEAD.pack(piece.kind, piece.time_s)
-                if piece.kind is PacketKind.FRAME:
-                    arrived_s[piece.time_s] = piece.arrived_s
-                    bgr = cv2.cvtColor(piece.content(), cv2.COLOR_RGB2BGR)
+            for packet in inbox.get_all(0.1):
+                head = HEAD.pack(packet.kind, packet.time_s)
+                if packet.kind is PacketKind.FRAME:
+                    arrived_s[packet.time_s] = packet.arrived_s
+                    bgr = cv2.cvtColor(packet.content(), cv2.COLOR_RGB2BGR)
                     client.send(head + cv2.imencode(".jpg", bgr)[1].tobytes())
                 else:
-                    client.send(head + np.round(piece.content * 32767).astype("<i2").tobytes())
+                    client.send(head + np.round(packet.content * 32767).astype("<i2").tobytes())
         client.send('{"type": "stop"}')
 
     with connect(f"ws://127.0.0.1:{options.port}/v1/live", compression=None) as client, out.open("w") as file:

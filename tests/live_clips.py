@@ -18,7 +18,7 @@ CHUNK_S = 0.1
 HEAD = struct.Struct("<Bd")
 
 
-def pieces_of(path: Path, rate_hz: float) -> list[Packet]:
+def packets_of(path: Path, rate_hz: float) -> list[Packet]:
     """Return frames, and sound in blocks of 0.1 s, in the order of their arrival."""
     timed: list[tuple[float, Packet]] = []
     size = round(CHUNK_S * SOUND_RATE_HZ)
@@ -28,20 +28,20 @@ def pieces_of(path: Path, rate_hz: float) -> list[Packet]:
             timed.append((start_s + len(samples) / SOUND_RATE_HZ, Packet(PacketKind.SOUND, start_s, samples)))
     frames = sample_frames(read_frames(path), rate_hz)
     timed += [(frame.time_s, Packet(PacketKind.FRAME, frame.time_s, frame.rgb or (lambda: None))) for frame in frames]
-    return [piece for _, piece in sorted(timed, key=lambda pair: pair[0])]
+    return [packet for _, packet in sorted(timed, key=lambda pair: pair[0])]
 
 
-def until(pieces: Sequence[Packet], end_s: float) -> list[Packet]:
+def until(packets: Sequence[Packet], end_s: float) -> list[Packet]:
     """Return the packets that begin before a time."""
-    return [piece for piece in pieces if piece.time_s < end_s]
+    return [packet for packet in packets if packet.time_s < end_s]
 
 
-def pack(piece: Packet) -> bytes:
+def pack(packet: Packet) -> bytes:
     """Return the binary message of a packet, see docs/live.md."""
-    head = HEAD.pack(piece.kind, piece.time_s)
-    if not callable(piece.content):
-        return head + np.round(np.clip(piece.content, -1.0, 1.0) * 32767).astype("<i2").tobytes()
-    rgb = piece.content()
+    head = HEAD.pack(packet.kind, packet.time_s)
+    if not callable(packet.content):
+        return head + np.round(np.clip(packet.content, -1.0, 1.0) * 32767).astype("<i2").tobytes()
+    rgb = packet.content()
     assert rgb is not None
     return head + encode_frame(rgb)
 

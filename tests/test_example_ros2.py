@@ -46,9 +46,9 @@ def test_from_messages_to_a_message(messages: ModuleType, simulated: Path) -> No
     padded = np.zeros((height, width * 3 + 5), np.uint8)  # rows of bgr8, each with a little that is no picture
     padded[:, : width * 3] = rgb[:, :, ::-1].reshape(height, -1)
     fields = {"height": height, "width": width, "encoding": "bgr8", "step": width * 3 + 5, "data": padded.tobytes()}
-    piece = messages.image_piece(SimpleNamespace(header=header(7.25), **fields))
-    np.testing.assert_array_equal(piece.content(), rgb)
-    inbox.put(piece)
+    packet = messages.image_piece(SimpleNamespace(header=header(7.25), **fields))
+    np.testing.assert_array_equal(packet.content(), rgb)
+    inbox.put(packet)
     inbox.put(messages.sound_piece(SimpleNamespace(data=list(tone.tobytes())), 7.25))
     inbox.close()
     (window,) = run_session(scorer, inbox)

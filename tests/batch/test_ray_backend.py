@@ -156,8 +156,8 @@ def test_a_local_cluster_ends_with_its_run(
     script = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); "
     script += "from reactometer.cli.app import main; main()"
     command = [sys.executable, "-c", script, "predict", str(many), "--out", str(tmp_path / "out"), "--ray", "local"]
-    with (tmp_path / "said.txt").open("w") as said:
-        process = subprocess.Popen(command, stderr=said, env={**os.environ, "STARTED_BY": str(tmp_path)})
+    with (tmp_path / "said.txt").open("w") as log:
+        process = subprocess.Popen(command, stderr=log, env={**os.environ, "STARTED_BY": str(tmp_path)})
     wait_for(lambda: process.poll() is not None or _n_kept(tmp_path / "out") > 0)
     assert process.poll() is None, (tmp_path / "said.txt").read_text()
     process.send_signal(how)

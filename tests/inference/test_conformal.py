@@ -1,4 +1,4 @@
-"""Coverage of intervals, Mahalanobis distances, recalibration, and checks of files."""
+"""Intervals hold what they say, distances are Mahalanobis', curves keep the ranking, and files are checked."""
 
 from __future__ import annotations
 
@@ -54,23 +54,23 @@ def test_half_widths_are_an_order_statistic_and_infinite_below_nine_clips() -> N
 
 
 def test_intervals_cover_as_the_theory_says() -> None:
-    """Over samples of 60 + 1 clips, coverage is ⌈61 · 0.9⌉ / 61 for continuous residuals (Vovk et al. 2005)."""
+    """Over draws of 60 clips and one more, coverage is ⌈61 · .9⌉ / 61 for continuous residuals (Vovk et al. 2005)."""
     rng = np.random.default_rng(1)
     residuals = rng.standard_t(3, size=(61, 20_000)) * 0.05  # (clips, repeats)
-    is_inside = np.abs(residuals[60]) <= conformal_half_widths(residuals[:60], 0.9)
-    assert is_inside.mean() == pytest.approx(55 / 61, abs=4 * np.sqrt(0.09 / 20_000))
+    held = np.abs(residuals[60]) <= conformal_half_widths(residuals[:60], 0.9)
+    assert held.mean() == pytest.approx(55 / 61, abs=4 * np.sqrt(0.09 / 20_000))
 
 
 def test_intervals_cover_clips_of_new_people() -> None:
-    """Half of the variance is between people: fitted by person, coverage of new people is nominal; by clip, lower.
+    """Half of the variance is each person's own: by person, a clip of a new one is held as asked; by clip, less often.
 
-    The theory (Lee, Barber & Willett): between 0.9 and 0.9 + 1 / (people + 1), here over 12 people of 10 clips each.
+    The theory (Lee, Barber & Willett): between .9 and .9 + 1 / (people + 1), here over 12 people of 10 clips each.
     """
     rng = np.random.default_rng(4)
     scale = rng.lognormal(0.0, 0.7, size=(13, 1, 4000))  # (people, 1, repeats): how far off the model is on each
     residuals = rng.normal(size=(13, 10, 4000)) * scale
     fit, new = residuals[:12].reshape(120, -1), residuals[12, 0]
-    people = [str(index // 10) for index in range(120)]
+    people = [str(place // 10) for place in range(120)]
     by_person = (np.abs(new) <= np.minimum(np.array(conformal_half_widths(fit, 0.9, people)), np.inf)).mean()
     by_clip = (np.abs(new) <= conformal_half_widths(fit, 0.9)).mean()
     error = 4 * np.sqrt(0.09 / 4000)
@@ -79,22 +79,21 @@ def test_intervals_cover_clips_of_new_people() -> None:
     assert conformal_half_widths(fit[:80, :1], 0.9, people[:80]) == (1.0,)  # eight people cannot tell
 
 
-def test_the_distance_is_mahalanobis() -> None:
-    """Compare with SciPy, with the covariance of probabilistic principal components."""
+def test_distance_is_mahalanobis_by_the_covariance_of_the_model() -> None:
+    """Against SciPy, with the covariance that probabilistic principal components give."""
     rng = np.random.default_rng(2)
     features = rng.normal(size=(40, 6)) * [3.0, 2.0, 1.0, 0.5, 0.4, 0.3] + 5.0
-    density = fit_training_density(features)
-    assert density.axes.shape == (4, 6)  # a tenth of the clips
-    axes = density.axes.astype(float)
-    variances = np.diag(density.stds.astype(float) ** 2)
-    covariance = axes.T @ variances @ axes + density.rest**2 * (np.eye(6) - axes.T @ axes)
-    features_of_clip = rng.normal(size=6).astype(np.float32)
-    expected = mahalanobis(features_of_clip, density.mean, np.linalg.inv(covariance)) / np.sqrt(6)
-    assert density.distance(features_of_clip) == pytest.approx(expected, rel=1e-4)
-    assert np.mean([density.distance(row.astype(np.float32)) ** 2 for row in features]) == pytest.approx(1.0, abs=0.1)
+    own = fit_training_density(features)
+    assert own.axes.shape == (4, 6)  # a tenth of the clips
+    axes = own.axes.astype(float)
+    covariance = axes.T @ np.diag(own.stds.astype(float) ** 2) @ axes + own.rest**2 * (np.eye(6) - axes.T @ axes)
+    asked = rng.normal(size=6).astype(np.float32)
+    expected = mahalanobis(asked, own.mean, np.linalg.inv(covariance)) / np.sqrt(6)
+    assert own.distance(asked) == pytest.approx(expected, rel=1e-4)
+    assert np.mean([own.distance(row.astype(np.float32)) ** 2 for row in features]) == pytest.approx(1.0, abs=0.1)
 
 
-def test_recalibration_keeps_ranks_and_corrects_the_scale() -> None:
+def test_a_curve_never_turns_a_ranking_round_and_mends_the_scale() -> None:
     rng = np.random.default_rng(3)
     truth = rng.uniform(size=400)
     guess = np.clip(0.5 + 0.2 * (truth - 0.5) + rng.normal(0, 0.03, 400), 0, 1)
@@ -106,7 +105,7 @@ def test_recalibration_keeps_ranks_and_corrects_the_scale() -> None:
     assert np.polyfit(mapped, truth, 1)[0] == pytest.approx(1.0, abs=0.05)
 
 
-def test_uncertainty_survives_saving_and_loading(tmp_path: Path) -> None:
+def test_what_is_written_is_read_back(tmp_path: Path) -> None:
     sure = _sure()
     save_uncertainty(tmp_path, sure)
     read = load_uncertainty(tmp_path)
@@ -131,7 +130,7 @@ def test_a_damaged_file_is_named(tmp_path: Path, damage: str) -> None:
         load_uncertainty(tmp_path)
 
 
-def test_intervals_and_warnings_of_a_score() -> None:
+def test_what_it_says_of_a_score() -> None:
     sure = _sure()
     values = sure.recalibrate(SCORE)
     assert values == pytest.approx([0.2, 0.6])

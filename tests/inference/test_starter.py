@@ -50,11 +50,11 @@ def test_the_starter_is_small_and_has_a_card(starter: LoadedModel) -> None:
     assert starter.networks.uses_face and starter.networks.uses_voice
     assert max(starter.description["proof"]["differences"].values()) < 1e-5
     card = (STARTER / "README.md").read_text(encoding="utf-8")
-    for said in ("FER2013", "EmoDB", "licence", "must not", "95 %", "Calibration", "How sure it is", *BASIC):
-        assert said in card
+    for phrase in ("FER2013", "EmoDB", "licence", "must not", "95 %", "Calibration", "How sure it is", *BASIC):
+        assert phrase in card
     description = json.loads((STARTER / "model.json").read_text(encoding="utf-8"))
-    places = [description["config"]["data"]["path"], description["config"]["model"]["encoder"]]
-    assert not any(Path(path).is_absolute() for path in places)  # of whoever trained it
+    paths = [description["config"]["data"]["path"], description["config"]["model"]["encoder"]]
+    assert not any(Path(path).is_absolute() for path in paths)  # of whoever trained it
 
 
 @pytest.mark.parametrize(

@@ -80,8 +80,8 @@ def hear(event, values):
 
 sys.addaudithook(hear)
 load(folder)
-heard = list(events)
-print(json.dumps(heard), file=open(out, "w"))
+recorded = list(events)
+print(json.dumps(recorded), file=open(out, "w"))
 """
 
 
@@ -95,7 +95,7 @@ def test_loading_runs_no_code_and_writes_nothing(changed: Callable[..., Path], t
     for name in ("evil.py", "__init__.py", "setup.py", "sitecustomize.py", "model.py"):
         (folder / name).write_text("open('harm-was-done', 'w')")
     (folder / "config.json").write_text(json.dumps({**named, "model_type": "evil"}))
-    out = tmp_path / "heard.json"
+    out = tmp_path / "events.json"
     command = [sys.executable, "-c", WATCH, str(folder), str(STARTER), str(out)]
     subprocess.run(command, check=True, cwd=folder, timeout=300)
     assert json.loads(out.read_text()) == []

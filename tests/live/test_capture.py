@@ -27,53 +27,53 @@ def video(simulated: Path) -> Path:
     return sorted((simulated / "test" / "mp4").iterdir())[0]
 
 
-def played(source: LiveSource, is_enough: Callable[[list[Packet]], bool] = lambda pieces: False) -> list[Packet]:
+def played(source: LiveSource, is_enough: Callable[[list[Packet]], bool] = lambda packets: False) -> list[Packet]:
     """Return the packets of a source until it ends or has sent enough."""
-    pieces: list[Packet] = []
+    packets: list[Packet] = []
     done = threading.Event()
 
-    def take(piece: Packet) -> None:
-        pieces.append(piece)
-        if is_enough(pieces):
+    def take(packet: Packet) -> None:
+        packets.append(packet)
+        if is_enough(packets):
             done.set()
 
     source.start(take, done.set)
     assert done.wait(120.0)
     source.stop()
-    return pieces
+    return packets
 
 
-def check(pieces: list[Packet]) -> None:
+def check(packets: list[Packet]) -> None:
     """15 frames and 1.5 s of sound, on one clock and without a gap."""
-    frames = [piece for piece in pieces if piece.kind is PacketKind.FRAME]
-    assert [piece.time_s for piece in frames] == pytest.approx(np.arange(15) / 10, abs=0.03)
+    frames = [packet for packet in packets if packet.kind is PacketKind.FRAME]
+    assert [packet.time_s for packet in frames] == pytest.approx(np.arange(15) / 10, abs=0.03)
     assert callable(frames[0].content)
     rgb = frames[0].content()
     assert rgb is not None
     assert rgb.shape[2] == 3
-    sounds = [piece for piece in pieces if piece.kind is PacketKind.SOUND]
+    sounds = [packet for packet in packets if packet.kind is PacketKind.SOUND]
     at_s = sounds[0].time_s
-    for piece in sounds:
-        assert isinstance(piece.content, np.ndarray)
-        assert piece.time_s == pytest.approx(at_s, abs=0.05)
-        at_s = piece.time_s + len(piece.content) / SOUND_RATE_HZ
+    for packet in sounds:
+        assert isinstance(packet.content, np.ndarray)
+        assert packet.time_s == pytest.approx(at_s, abs=0.05)
+        at_s = packet.time_s + len(packet.content) / SOUND_RATE_HZ
     assert at_s == pytest.approx(1.5, abs=0.15)
 
 
 def test_a_file_is_played_in_real_time(video: Path) -> None:
     began_s = time.monotonic()
     source = LiveSource(str(video))
-    pieces = played(source)
-    check(pieces)
+    packets = played(source)
+    check(packets)
     assert time.monotonic() - began_s > 1.3
-    late_s = [piece.arrived_s - began_s - piece.time_s for piece in pieces if piece.kind is PacketKind.FRAME]
+    late_s = [packet.arrived_s - began_s - packet.time_s for packet in packets if packet.kind is PacketKind.FRAME]
     assert min(late_s) >= 0.0
     assert source.problem == ""
 
 
 def test_a_source_that_is_stopped_ends_early(talking: Callable[[int], Path]) -> None:
-    pieces = played(LiveSource(str(talking(20))), bool)
-    assert max(piece.time_s for piece in pieces) < 45.0  # of 60
+    packets = played(LiveSource(str(talking(20))), bool)
+    assert max(packet.time_s for packet in packets) < 45.0  # of 60
 
 
 @pytest.fixture
@@ -117,10 +117,10 @@ def test_a_silent_stream_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
     server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), _Stalls)
     threading.Thread(target=server.serve_forever, daemon=True).start()
     source = LiveSource(f"http://127.0.0.1:{server.server_port}/")
-    pieces = played(source)
+    packets = played(source)
     server.shutdown()
     server.server_close()
-    assert {piece.kind for piece in pieces} == {PacketKind.FRAME}
+    assert {packet.kind for packet in packets} == {PacketKind.FRAME}
     assert source.problem == "no data for 1 s"
 
 
@@ -129,8 +129,8 @@ def test_a_microphone_beside_a_file(video: Path, tmp_path: Path, monkeypatch: py
     """ALSA's null device replaces a microphone; it returns samples as fast as they are read."""
     (tmp_path / "alsa.conf").write_text("pcm.still { type null }\n")
     monkeypatch.setenv("ALSA_CONFIG_PATH", str(tmp_path / "alsa.conf"))
-    pieces = played(LiveSource(str(video), "still"), lambda pieces: len({piece.kind for piece in pieces}) == 2)
-    assert {piece.kind for piece in pieces} == {PacketKind.FRAME, PacketKind.SOUND}
+    packets = played(LiveSource(str(video), "still"), lambda packets: len({packet.kind for packet in packets}) == 2)
+    assert {packet.kind for packet in packets} == {PacketKind.FRAME, PacketKind.SOUND}
 
 
 @pytest.mark.parametrize(
@@ -166,9 +166,9 @@ def test_an_endless_stream_is_not_delayed() -> None:
     thread.start()
     try:
         source = LiveSource(f"udp://127.0.0.1:{port}?overrun_nonfatal=1")
-        pieces = played(source, lambda pieces: len(pieces) > 3)
+        packets = played(source, lambda packets: len(packets) > 3)
     finally:
         stop.set()
         thread.join(timeout=5)
-    assert len(pieces) > 3
-    assert {piece.kind for piece in pieces} == {PacketKind.FRAME}
+    assert len(packets) > 3
+    assert {packet.kind for packet in packets} == {PacketKind.FRAME}

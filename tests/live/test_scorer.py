@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from live_clips import pieces_of, until
+from live_clips import packets_of, until
 from reactometer.errors import ConfigError
 from reactometer.inference.checkpoint import LoadedModel, load_model
 from reactometer.inference.predictor import predict
@@ -28,9 +28,9 @@ def video(simulated: Path) -> Path:
     return sorted((simulated / "test" / "mp4").iterdir())[0]
 
 
-def fed(scorer: LiveScorer, pieces: list[Packet]) -> LiveScorer:
-    for piece in pieces:
-        scorer.push(piece)
+def fed(scorer: LiveScorer, packets: list[Packet]) -> LiveScorer:
+    for packet in packets:
+        scorer.push(packet)
     return scorer
 
 
@@ -50,12 +50,12 @@ def compare_with_timeline(model: LoadedModel, path: Path, rate_hz: float, window
     the tracked face, could differ.
     """
     (offline,) = predict([path], model, window_s=window_s, hop_s=hop_s, progress=False)
-    pieces, scorer, compared = pieces_of(path, rate_hz), LiveScorer(model, window_s, rate_hz), 0
+    packets, scorer, compared = packets_of(path, rate_hz), LiveScorer(model, window_s, rate_hz), 0
     for window in offline.windows:
         if window.end_s - window.start_s < window_s - 1e-6:
             continue  # the file's last, cut short
-        ready = until(pieces, window.end_s)
-        pieces = pieces[len(ready) :]
+        ready = until(packets, window.end_s)
+        packets = packets[len(ready) :]
         score = fed(scorer, ready).score(window.end_s)
         assert score is not None
         assert score.start_s == pytest.approx(window.start_s)
@@ -92,9 +92,9 @@ def test_a_window_without_input_has_no_score(starter: LoadedModel) -> None:
 
 
 def test_only_the_last_window_stays_in_memory(starter: LoadedModel, video: Path) -> None:
-    scorer, pieces = LiveScorer(starter, 0.5), pieces_of(video, 10.0)
+    scorer, packets = LiveScorer(starter, 0.5), packets_of(video, 10.0)
     for turn in range(4):  # as if the clip went on and on
-        fed(scorer, [replace(piece, time_s=piece.time_s + turn * 1.5) for piece in pieces])
+        fed(scorer, [replace(packet, time_s=packet.time_s + turn * 1.5) for packet in packets])
     score = scorer.score()
     assert score is not None
     assert score.end_s - score.start_s == pytest.approx(0.5)
@@ -137,15 +137,15 @@ def test_the_newest_frame_wins() -> None:
     for number in range(10):  # 25 a second, of which 10 are wanted
         inbox.put(Packet(PacketKind.FRAME, number / 25, blank(number)))
         inbox.put(sound(number / 25, 0.04))
-    pieces = inbox.get_all(0.0)
-    assert [piece.kind for piece in pieces] == [*[PacketKind.SOUND] * 10, PacketKind.FRAME]
-    assert pieces[-1].time_s == 8 / 25  # at 0, .12, .2 and .32
+    packets = inbox.get_all(0.0)
+    assert [packet.kind for packet in packets] == [*[PacketKind.SOUND] * 10, PacketKind.FRAME]
+    assert packets[-1].time_s == 8 / 25  # at 0, .12, .2 and .32
     assert inbox.dropped == 3
     assert inbox.get_all(0.0) == []
     inbox.put(Packet(PacketKind.FRAME, 500.0, blank()))
     inbox.put(Packet(PacketKind.FRAME, 0.0, blank(7)))  # another clock
-    (piece,) = inbox.get_all(0.0)
-    assert piece.time_s == 0.0
+    (packet,) = inbox.get_all(0.0)
+    assert packet.time_s == 0.0
 
 
 def test_a_slow_scorer_drops_frames_and_scores_the_newest(starter: LoadedModel) -> None:
@@ -176,7 +176,7 @@ def test_latency_counts_from_the_arrival_of_the_newest_frame(starter: LoadedMode
 
 
 def test_rows_are_written_immediately(starter: LoadedModel, video: Path, tmp_path: Path) -> None:
-    score = fed(LiveScorer(starter), pieces_of(video, 5.0)).score()
+    score = fed(LiveScorer(starter), packets_of(video, 5.0)).score()
     assert score is not None
     with live_rows(tmp_path / "live.csv", starter.labels) as write_row:
         write_row(replace(score, latency_s=0.0123, dropped=4))

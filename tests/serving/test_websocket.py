@@ -18,7 +18,7 @@ from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import ClientConnection, connect
 
 from fixtures_of_serving import live_route
-from live_clips import encode_frame, pack, pieces_of
+from live_clips import encode_frame, pack, packets_of
 from reactometer.inference.checkpoint import LoadedModel
 from reactometer.live.protocol import HEAD, MAX_FRAME_BYTES, Packet, PacketKind, jpeg_size, unpack
 from reactometer.live.scorer import LiveScorer
@@ -72,7 +72,7 @@ def test_a_clip_is_scored_as_it_comes(
 ) -> None:
     scorer = LiveScorer(starter, 1.0)
     with caplog.at_level(logging.DEBUG), session(address) as client:
-        for packet in pieces_of(video, 10.0):
+        for packet in packets_of(video, 10.0):
             message = pack(packet)
             client.send(message)
             scorer.push(unpack(message))  # with the same JPEG
