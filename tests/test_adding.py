@@ -70,7 +70,7 @@ def test_a_metric_is_added_in_two_files(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_a_system_is_added_in_two_files(tmp_path: Path) -> None:
+def test_an_architecture_is_added_in_two_files(tmp_path: Path) -> None:
     assert _with_example("system", SYSTEM, tmp_path) == [3.0, 0.0], "the unseen 9 has no say; no face, no features"
 
 

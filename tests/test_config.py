@@ -18,7 +18,7 @@ def _write(folder: Path, text: str) -> Path:
     return path
 
 
-def test_overrides_go_on_top_of_the_file(tmp_path: Path) -> None:
+def test_overrides_replace_values_of_the_file(tmp_path: Path) -> None:
     path = _write(tmp_path, '[training]\nepochs = 3\n[model]\nencoder = "a"\n')
     config = load_config(
         path, ["training.epochs=7", "data.path=/some/where", "model.frozen=true", "model.encoder=random:x"]
@@ -30,7 +30,7 @@ def test_overrides_go_on_top_of_the_file(tmp_path: Path) -> None:
     assert config.training.out == Path("runs/mine")
 
 
-def test_a_list_of_labels_can_be_given(tmp_path: Path) -> None:
+def test_labels_can_be_a_list(tmp_path: Path) -> None:
     config = load_config(_write(tmp_path, ""), ['data.labels=["Joy", "Awe"]'])
     assert config.data.labels == ("Joy", "Awe")
 
@@ -47,7 +47,7 @@ def test_an_unknown_key_gets_a_suggestion(tmp_path: Path) -> None:
         parse_config({"trainning": {}})
 
 
-def test_a_key_like_no_other_gets_the_list(tmp_path: Path) -> None:
+def test_an_unrelated_key_gets_the_list_of_keys(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"data\.zzz.*path, cache, labels"):
         load_config(_write(tmp_path, ""), ["data.zzz=1"])
 
@@ -78,6 +78,6 @@ def test_a_missing_or_broken_file_is_named(tmp_path: Path) -> None:
         load_config(_write(tmp_path, "[training\nepochs"))
 
 
-def test_a_configuration_survives_json() -> None:
+def test_a_configuration_is_unchanged_by_json() -> None:
     config = Config.model_validate({"data": {"path": "a", "labels": ["x", "y"]}, "training": {"out": "b"}})
     assert Config.model_validate_json(config.model_dump_json()) == config

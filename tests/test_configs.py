@@ -14,12 +14,12 @@ from reactometer.models.architectures import ARCHITECTURES, ENCODER_LICENCES, ge
 CONFIGS = FOLDER
 
 
-def test_every_system_has_a_configuration_and_a_small_one() -> None:
+def test_every_architecture_has_a_configuration_and_a_small_one() -> None:
     for folder in (CONFIGS, CONFIGS / "small"):
         assert set(ARCHITECTURES) <= {path.stem for path in folder.glob("*.toml")}
 
 
-def test_each_is_in_the_package_by_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_packaged_configurations_are_found_by_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     assert load_config("resnet50") == load_config(CONFIGS / "resnet50.toml")
     assert load_config(Path("small/resnet50")) == load_config(CONFIGS / "small" / "resnet50.toml")
@@ -29,7 +29,7 @@ def test_each_is_in_the_package_by_its_name(tmp_path: Path, monkeypatch: pytest.
         load_config("configs/resnet5.toml")
 
 
-def test_a_file_of_ones_own_begins_with_one_of_these(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_custom_configuration_starts_from_a_packaged_one(capsys: pytest.CaptureFixture[str]) -> None:
     app(["models", "--config", "your-own"], standalone_mode=False)
     assert capsys.readouterr().out == (CONFIGS / "your-own.toml").read_text(encoding="utf-8")
 

@@ -11,7 +11,7 @@ ROWS = re.findall(r"^\| `([\w.]+)\.(\w+)` \| ([^|]+) \|", PAGE, re.MULTILINE)
 
 
 @pytest.mark.parametrize(("module", "name", "value"), ROWS, ids=str)
-def test_a_decision_is_what_the_code_says(module: str, name: str, value: str) -> None:
+def test_a_decision_has_the_value_in_the_code(module: str, name: str, value: str) -> None:
     constant = getattr(import_module(f"reactometer.{module}"), name)
     if re.fullmatch(r"[\d.]+", value):
         assert float(value) == constant

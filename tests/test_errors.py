@@ -20,7 +20,7 @@ def test_parts_can_be_left_out() -> None:
     assert str(ReactometerError("it failed", fix="Try again.")) == "it failed. hint: Try again."
 
 
-def test_the_docstring_draws_every_class() -> None:
+def test_the_docstring_lists_every_class() -> None:
     classes = [
         name for name, value in inspect.getmembers(errors, inspect.isclass) if value.__module__ == errors.__name__
     ]
@@ -30,7 +30,7 @@ def test_the_docstring_draws_every_class() -> None:
 
 
 @pytest.mark.parametrize("kind", ReactometerError.__subclasses__())
-def test_the_documentation_page_explains_every_kind(kind: type[ReactometerError]) -> None:
+def test_the_documentation_explains_every_error(kind: type[ReactometerError]) -> None:
     head, _, rest = (inspect.getdoc(kind) or "").partition("\n\n")
     assert head.endswith(".")
     assert len(rest) > 100, "what it means and what to do"

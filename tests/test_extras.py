@@ -90,7 +90,7 @@ NEEDING: dict[str, tuple[str, ...]] = {
 
 
 @pytest.mark.parametrize("command", NEEDING)
-def test_a_command_without_its_extra_names_it_at_once(
+def test_a_command_names_its_missing_extra_at_once(
     reactometer: Callable[..., subprocess.CompletedProcess[str]], command: str, tmp_path: Path
 ) -> None:
     (tmp_path / "clip.mp4").touch()
@@ -102,7 +102,7 @@ def test_a_command_without_its_extra_names_it_at_once(
     assert done.returncode == 2
 
 
-def test_a_package_is_looked_for_and_not_imported() -> None:
+def test_packages_are_located_without_importing_them() -> None:
     require("json", "xmlrpc.server", extra="evaluate")
     with pytest.raises(ReactometerError, match=r"^no_such_package is not installed\. hint: .*reactometer\[ray\]"):
         require("json", "no_such_package", extra="ray")

@@ -78,7 +78,7 @@ def test_a_full_disk_is_reported_and_the_older_file_is_unchanged(name: str, smal
     assert sorted(file.name for file in small_disk.iterdir()) == sorted([name, "filler"])
 
 
-def test_an_overlay_that_finds_no_room_leaves_none(simulated: Path, small_disk: Path, fill: Fill) -> None:
+def test_an_overlay_on_a_full_disk_leaves_no_file(simulated: Path, small_disk: Path, fill: Fill) -> None:
     """With room for some of it: the disk fills while it is encoded."""
     video = next((simulated / "train" / "mp4").iterdir())
     samples = (FaceSample(0.0, FrameState.NO_FACE, None, 0.0, None),)
@@ -88,7 +88,7 @@ def test_an_overlay_that_finds_no_room_leaves_none(simulated: Path, small_disk: 
     assert [file.name for file in small_disk.iterdir()] == ["filler"]
 
 
-def test_intervals_that_find_no_room_leave_the_model_as_it_was(small_disk: Path, fill: Fill) -> None:
+def test_calibration_on_a_full_disk_leaves_the_model_unchanged(small_disk: Path, fill: Fill) -> None:
     folder = Path(shutil.copytree(STARTER, small_disk / "model", ignore=shutil.ignore_patterns("weights.*")))
     before = load_model(folder, "cpu").uncertainty
     assert before is not None
@@ -110,7 +110,7 @@ def test_unwritable_paths_are_reported_before_any_work(read_only: Path, tmp_path
     assert not (tmp_path / "in").exists()
 
 
-def test_a_file_that_is_not_to_be_changed_is_not_and_a_link_is_followed(tmp_path: Path) -> None:
+def test_a_read_only_file_is_unchanged_and_a_link_is_followed(tmp_path: Path) -> None:
     mine, link = tmp_path / "mine.csv", tmp_path / "link.csv"
     mine.write_text("mine")
     link.symlink_to(mine)

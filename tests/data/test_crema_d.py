@@ -98,7 +98,7 @@ def test_demographics_are_attributes(tmp_path: Path) -> None:
         (f"300002,{ANGRY}", "duplicate id"),
     ],
 )
-def test_a_bad_row_costs_itself_alone(tmp_path: Path, row: str, problem: str) -> None:
+def test_a_bad_row_affects_only_its_clip(tmp_path: Path, row: str, problem: str) -> None:
     for rows in ([f"300001,{ANGRY}", row], [row, f"300001,{ANGRY}"]):
         _votes(tmp_path / "tabulatedVotes.csv", *rows)
         clips = read_dataset(tmp_path).clips
@@ -151,7 +151,7 @@ def real(shared_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.mark.slow
 @pytest.mark.shared
-def test_the_rows_of_the_real_table_are_what_their_ids_say(real: Path) -> None:
+def test_ids_of_the_real_table_name_the_rated_modality(real: Path) -> None:
     """Raters recognised the acted emotion best with face and voice, worst with the voice alone (Cao et al. 2014)."""
     table = pd.read_csv(real / "tabulatedVotes.csv", index_col=0)
     acted = table["fileName"].str.split("_").str[2].str[0]

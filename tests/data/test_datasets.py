@@ -72,7 +72,7 @@ def test_abaw5_with_another_label_set_and_known_people(tmp_path: Path) -> None:
         ("[0],Train,0,0,0,0,0,0,1,,", r"duplicate id"),
     ],
 )
-def test_a_bad_row_costs_itself_alone(tmp_path: Path, row: str, problem: str) -> None:
+def test_a_bad_row_affects_only_its_clip(tmp_path: Path, row: str, problem: str) -> None:
     manifest = read_dataset(_abaw5(tmp_path, "[0],Train,0,0,0,0,0,0,1,,", row))
     good, bad = manifest.clips
     assert good.problem is None
@@ -81,7 +81,7 @@ def test_a_bad_row_costs_itself_alone(tmp_path: Path, row: str, problem: str) ->
         raise AssertionError(bad.problem)
 
 
-def test_what_is_no_data_set_is_named(tmp_path: Path) -> None:
+def test_an_unknown_dataset_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="nowhere"):
         read_dataset(tmp_path / "nowhere")
     with pytest.raises(DataError, match="no known dataset layout"):
@@ -225,7 +225,7 @@ def test_an_empty_id_is_no_other_clip(tmp_path: Path) -> None:
         assert [clip.problem for clip in read_dataset(path).clips].count("empty id") == 1
 
 
-def test_an_unknown_folder_is_told_all_layouts(tmp_path: Path) -> None:
+def test_an_unknown_folder_gets_the_list_of_layouts(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"layout.*without CSV") as caught:
         read_dataset(tmp_path)
     abaw5, muse = "data_info.csv (ABAW5)", "labels.csv and partition.csv (MuSe-2022)"
@@ -245,7 +245,7 @@ def test_the_real_table_is_read(shared_data: Path) -> None:
     assert all(clip.path.is_file() and clip.labels and not clip.problem for clip in manifest.clips)
 
 
-def test_a_crop_that_is_a_link_to_nothing_is_unreadable_and_no_more(tmp_path: Path) -> None:
+def test_a_crop_that_is_a_dangling_link_is_unreadable(tmp_path: Path) -> None:
     (tmp_path / "crops").mkdir()
     cv2.imwrite(str(tmp_path / "crops" / "0.jpg"), np.full((40, 40, 3), 90, np.uint8))
     (tmp_path / "crops" / "1.jpg").symlink_to("annexed")

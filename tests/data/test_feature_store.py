@@ -74,7 +74,7 @@ def _check(store: FeatureStore, rows: Sequence[PreparedRow]) -> None:
         assert (item.frames.shape[1], item.voice.shape[1]) == (4, 3)
 
 
-def test_items_come_back_as_they_were(rows: list[PreparedRow], tmp_path: Path) -> None:
+def test_stored_items_are_read_back_unchanged(rows: list[PreparedRow], tmp_path: Path) -> None:
     store = _write(tmp_path / "store", rows)
     assert len(list((tmp_path / "store").glob("*.safetensors"))) == 9  # 7 readable clips, one of 3 parts
     _check(store, rows)
@@ -129,7 +129,7 @@ def test_a_changed_file_is_computed_again_and_no_other(rows: list[PreparedRow], 
     assert [part.index for part in made] == [4]
 
 
-def test_what_the_features_follow_from_makes_all_of_them_anew(rows: list[PreparedRow], tmp_path: Path) -> None:
+def test_changed_inputs_recompute_all_features(rows: list[PreparedRow], tmp_path: Path) -> None:
     made: list[ClipPart] = []
     _write(tmp_path / "store", rows, made, source="AU*")
     _write(tmp_path / "store", rows, made, source="pose_*")
@@ -179,7 +179,7 @@ def test_two_stores_are_joined(rows: list[PreparedRow], tmp_path: Path) -> None:
     _check(nothing | one | other, rows)
 
 
-def test_a_damaged_file_is_reported_with_the_way_out(rows: list[PreparedRow], tmp_path: Path) -> None:
+def test_a_damaged_file_is_reported_with_a_fix(rows: list[PreparedRow], tmp_path: Path) -> None:
     store, part = _write(tmp_path / "store", rows), split_parts(rows)[-2]
     file = store.files[part_key(rows[6], part)]
     file.write_bytes(file.read_bytes()[:-8])

@@ -105,7 +105,7 @@ def test_patterns_with_commas_keep_the_order_of_the_table(tmp_path: Path) -> Non
     np.testing.assert_array_equal(_items(prepared)[0].frames[0], table.loc[0, ["AU06", "pose_y"]].astype(np.float32))
 
 
-def test_what_the_table_lacks_is_named(tmp_path: Path) -> None:
+def test_a_missing_column_is_named(tmp_path: Path) -> None:
     path = _save(_table(n_clips=4), tmp_path / "table.csv")
     with pytest.raises(DataError, match=r"'voice_pich'.*'voice_pitch'"):
         _open(path, tmp_path / "out", voice="voice_pich")
@@ -122,7 +122,7 @@ def test_what_the_table_lacks_is_named(tmp_path: Path) -> None:
         _open(_save(_table(4).drop(columns="Joy"), tmp_path / "c.csv"), tmp_path / "out")
 
 
-def test_steps_with_a_value_that_is_no_number_do_not_count_and_are_counted(tmp_path: Path) -> None:
+def test_steps_without_numbers_are_left_out_and_counted(tmp_path: Path) -> None:
     table = _table(n_clips=4, steps=4).astype({"AU06": object, "time_s": object})
     table.loc[1, "AU06"] = np.nan
     table.loc[2, "AU06"] = "none"
@@ -135,7 +135,7 @@ def test_steps_with_a_value_that_is_no_number_do_not_count_and_are_counted(tmp_p
     assert all(np.isfinite(item.frames).all() for item in (first, second, third))
 
 
-def test_what_is_wrong_with_one_clip_is_its_problem(tmp_path: Path) -> None:
+def test_an_invalid_clip_has_a_problem(tmp_path: Path) -> None:
     table = _table(n_clips=8).astype({"Fear": object})
     table.loc[0, "Joy"] = 1.5
     table.loc[1, "Fear"] = "much"
@@ -167,7 +167,7 @@ def test_split_and_person_may_be_spelt_with_capitals(tmp_path: Path) -> None:
     )
 
 
-def test_a_second_call_reads_what_is_there_and_a_change_is_seen(tmp_path: Path) -> None:
+def test_a_second_call_reuses_the_store_unless_the_table_changed(tmp_path: Path) -> None:
     path, out = _save(_table(), tmp_path / "table.csv"), tmp_path / "out"
     first = _open(path, out)
     files = {file: file.stat().st_mtime_ns for file in out.rglob("*.*")}
@@ -186,9 +186,7 @@ def test_a_second_call_reads_what_is_there_and_a_change_is_seen(tmp_path: Path) 
     np.testing.assert_allclose(_items(_open(path, out))[3].frames[0], table.loc[3, ["AU06", "AU12"]].astype(float))
 
 
-def test_a_run_stopped_while_other_features_were_read_leaves_no_mixture(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_stopped_run_leaves_no_mixture_of_features(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
     path, out = _save(_table(n_clips=5), tmp_path / "table.csv"), tmp_path / "out"
     expected = [item.frames.tolist() for item in _items(_open(path, out))]
@@ -203,7 +201,7 @@ def test_a_run_stopped_while_other_features_were_read_leaves_no_mixture(
     assert [item.frames.tolist() for item in _items(_open(path, out))] == expected
 
 
-def test_a_long_sequence_comes_in_parts_and_no_step_is_lost(tmp_path: Path) -> None:
+def test_a_long_sequence_is_split_into_parts_without_losing_steps(tmp_path: Path) -> None:
     times_s = np.arange(0, 130.5, 0.5)
     table = pd.DataFrame({"clip": "long", "time_s": times_s, "AU06": times_s, "Joy": 0.5, "Fear": 0.1})
     short = table[table.time_s <= 60].assign(clip="short", time_s=table.time_s.where(table.time_s < 60, 60.05))
@@ -240,7 +238,7 @@ def test_a_table_trains_and_scores(tmp_path: Path) -> None:
     assert scores.drop(index=["008", "twice"]).std().min() > 0
 
 
-def test_a_folder_with_somebodys_files_is_left_alone(tmp_path: Path) -> None:
+def test_a_folder_with_other_files_is_unchanged(tmp_path: Path) -> None:
     path = _save(_table(n_clips=4), tmp_path / "table.csv")
     (tmp_path / "manifest.csv").write_text("mine", encoding="utf-8")
     with pytest.raises(DataError, match=r"other files.*--out"):
@@ -255,7 +253,7 @@ def test_separators_at_the_ends_of_rows_do_no_harm(tmp_path: Path) -> None:
     assert (first.clip.clip_id, second.clip.labels) == ("a", (0.5, 0.25))
 
 
-def test_media_and_features_of_one_data_set_are_kept_apart(tmp_path: Path) -> None:
+def test_media_and_features_of_a_dataset_have_separate_folders(tmp_path: Path) -> None:
     """Each has another folder in the user's cache; in a folder named twice, the last one is valid."""
     data = _save(_table(n_clips=5).rename(columns={"clip": "path"}), tmp_path / "table.csv")
     face = DataConfig(path=data, face_features="AU*", labels=LABELS)

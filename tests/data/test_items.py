@@ -25,19 +25,19 @@ def test_frames_are_evenly_spaced_in_time() -> None:
     assert times_s[picked[-1]] > 10.6
 
 
-def test_uneven_times_are_drawn_by_time_and_not_by_number() -> None:
+def test_frames_are_sampled_by_time_and_not_by_index() -> None:
     times_s = [0.0, 0.01, 0.02, 0.03, 5.0, 10.0]
     assert sample_frame_indices(times_s, 0.0, 10.0, 2) == [3, 4]
 
 
-def test_few_frames_are_each_drawn_once() -> None:
+def test_few_frames_are_each_sampled_once() -> None:
     assert sample_frame_indices([0.0, 0.5, 1.0], 0.0, 1.5, 32) == [0, 1, 2]
     assert sample_frame_indices([0.3], 0.0, 1.0, 8) == [0]
     assert sample_frame_indices([], 0.0, 1.0, 8) == []
     assert sample_frame_indices([0.0], 0.0, 0.0, 8) == []
 
 
-def test_jitter_moves_frames_within_their_own_part() -> None:
+def test_jitter_moves_frames_within_their_bin() -> None:
     times_s = list(np.arange(1000) / 100.0)
     draws = [sample_frame_indices(times_s, 0.0, 10.0, 10, np.random.default_rng(seed)) for seed in range(20)]
     assert len({tuple(draw) for draw in draws}) == 20
@@ -46,7 +46,7 @@ def test_jitter_moves_frames_within_their_own_part() -> None:
 
 
 @pytest.mark.parametrize("seed", range(4))
-def test_the_frames_drawn_are_those_nearest_to_the_middles_of_equal_parts(seed: int) -> None:
+def test_sampled_frames_are_nearest_to_the_centres_of_equal_bins(seed: int) -> None:
     """Or, in training, to a moment drawn from each part."""
     generator = np.random.default_rng(seed)
     for _ in range(50):
@@ -64,7 +64,7 @@ def test_the_frames_drawn_are_those_nearest_to_the_middles_of_equal_parts(seed: 
             assert drawn == sorted(nearest)
 
 
-def test_of_two_frames_as_near_the_earlier_one_is_drawn() -> None:
+def test_the_earlier_of_two_equally_near_frames_is_sampled() -> None:
     assert sample_frame_indices([0.0, 1.0], 0.0, 1.0, 1) == [0]
 
 
@@ -80,7 +80,7 @@ def _clip(loudness: float) -> PreparedClip:
     return PreparedClip(2.0, 3.0, samples, waveform)
 
 
-def test_an_item_is_what_the_model_goes_by_on_the_clips_own_clock() -> None:
+def test_an_item_has_the_models_inputs_on_the_clips_clock() -> None:
     item = to_item(_clip(0.5), InputSpec(8, 40))
     assert item.frames.shape == (3, 3, 40, 40)
     assert item.frames.dtype == np.uint8
@@ -96,13 +96,13 @@ def test_an_item_is_what_the_model_goes_by_on_the_clips_own_clock() -> None:
 @pytest.mark.parametrize(
     ("sampling", "loudness"), [(InputSpec(8, 40, uses_voice=False), 0.5), (InputSpec(8, 40), 1e-6)]
 )
-def test_silence_and_a_voice_that_is_not_asked_for_are_no_steps(sampling: InputSpec, loudness: float) -> None:
+def test_silence_and_an_unused_voice_give_no_steps(sampling: InputSpec, loudness: float) -> None:
     item = to_item(_clip(loudness), sampling)
     assert (len(item.voice), len(item.voice_times_s)) == (0, 0)
     assert item.face_mask.any()
 
 
-def test_a_face_that_is_not_asked_for_is_not_shown() -> None:
+def test_an_unused_face_is_masked() -> None:
     item = to_item(_clip(0.5), InputSpec(8, 40, uses_face=False))
     assert not item.face_mask.any()
     assert not item.frames.any()
@@ -110,7 +110,7 @@ def test_a_face_that_is_not_asked_for_is_not_shown() -> None:
 
 
 @pytest.mark.parametrize(("side_px", "way"), [(40, None), (15, cv2.INTER_AREA), (64, cv2.INTER_LINEAR)])
-def test_crops_are_shrunk_by_area_and_grown_by_lines(side_px: int, way: int | None) -> None:
+def test_crops_are_shrunk_by_area_and_enlarged_linearly(side_px: int, way: int | None) -> None:
     crop = np.random.default_rng(0).integers(0, 255, (40, 40, 3), dtype=np.uint8)
     jpeg = encode_crop(crop)
     expected = (
@@ -121,7 +121,7 @@ def test_crops_are_shrunk_by_area_and_grown_by_lines(side_px: int, way: int | No
     assert (middle == decode_crop(jpeg)[5:35, 5:35].transpose(2, 0, 1)).all()
 
 
-def test_a_reader_cuts_its_part_and_changes_the_clip_by_what_its_name_draws(prepared: PreparedSet) -> None:
+def test_a_reader_slices_its_part_and_seeds_transforms_by_clip_id(prepared: PreparedSet) -> None:
     row = next(row for row in prepared.rows if row.has_sound)
     drawn: list[float] = []
 
@@ -143,7 +143,7 @@ def test_a_reader_cuts_its_part_and_changes_the_clip_by_what_its_name_draws(prep
     assert len(jittered) > 1
 
 
-def test_sound_comes_as_blocks_of_samples_where_a_model_hears_the_waveform(prepared: PreparedSet) -> None:
+def test_waveform_models_get_blocks_of_samples(prepared: PreparedSet) -> None:
     clip = load_clip(next(row for row in prepared.rows if row.has_sound))
     assert clip.waveform is not None
     item = to_item(clip, InputSpec(1, 32, uses_face=False, audio_input="samples"))
@@ -153,7 +153,7 @@ def test_sound_comes_as_blocks_of_samples_where_a_model_hears_the_waveform(prepa
     assert not item.face_mask.any()
 
 
-def test_a_frame_without_a_face_is_kept_and_masked(prepared: PreparedSet) -> None:
+def test_a_frame_without_a_face_is_masked(prepared: PreparedSet) -> None:
     samples = load_clip(prepared.rows[0]).samples
     gone = FaceSample(samples[1].time_s, FrameState.NO_FACE)
     item = to_item(PreparedClip(0.0, 1.5, (samples[0], gone, *samples[2:]), None), InputSpec(32, 32, uses_voice=False))
@@ -162,6 +162,6 @@ def test_a_frame_without_a_face_is_kept_and_masked(prepared: PreparedSet) -> Non
     assert not item.frames[1].any()
 
 
-def test_a_file_without_anything_makes_an_empty_item() -> None:
+def test_an_empty_file_gives_an_empty_item() -> None:
     item = to_item(PreparedClip(0.0, 0.0, (), None), InputSpec(4, 32))
     assert (len(item.face_mask), len(item.voice)) == (0, 0)

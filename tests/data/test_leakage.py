@@ -40,7 +40,7 @@ def test_people_and_stimuli_in_two_splits_are_named_with_their_size() -> None:
     assert find_shared([replace(clip, person=None) for clip in clips], "person") == []
 
 
-def test_a_training_stops_at_a_leak_unless_it_is_allowed() -> None:
+def test_training_stops_at_a_leak_unless_leaks_are_allowed() -> None:
     clips = [Clip(f"{row}", Path("a"), split=SPLITS[row % 2], person=f"p{row % 5}") for row in range(20)]
     with pytest.raises(DataError, match=r"person: 5 in train and val.*reactometer split.*--allow"):
         check_leaks(clips, clips, origin="set", allowed=False)
@@ -50,7 +50,7 @@ def test_a_training_stops_at_a_leak_unless_it_is_allowed() -> None:
     check_leaks(clips, folded, origin="set", allowed=False)  # folds deal train and val anew
 
 
-def test_stimuli_that_folds_share_are_warned_of() -> None:
+def test_stimuli_that_folds_share_cause_a_warning() -> None:
     clips = [Clip(f"{row}", Path("a"), split="train", person=f"p{row}", stimulus="s") for row in range(6)]
     folded = [replace(clip, split=SPLITS[row % 2]) for row, clip in enumerate(clips)]
     with pytest.warns(UserWarning, match="stimulus: 1 in train and val"):

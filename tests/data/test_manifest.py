@@ -17,7 +17,7 @@ def _csv(folder: Path, text: str, encoding: str = "utf-8") -> Path:
     return path
 
 
-def test_a_plain_csv_with_labels_of_ones_own(tmp_path: Path) -> None:
+def test_a_plain_csv_with_custom_labels(tmp_path: Path) -> None:
     path = _csv(tmp_path, "path,split,person,Joy,Awe\nsub/a b.mp4,devel,anna,0.5,1\n/else/b.mp4,,,,\n")
     manifest = read_dataset(path)
     assert manifest.labels == ("Joy", "Awe")
@@ -32,7 +32,7 @@ def test_a_byte_order_mark_and_commas_in_names_do_no_harm(tmp_path: Path) -> Non
 
 
 @pytest.mark.parametrize(("separator", "encoding"), [(";", "utf-8"), (";", "utf-8-sig"), ("\t", "utf-8")])
-def test_what_spreadsheets_write_is_read(separator: str, encoding: str, tmp_path: Path) -> None:
+def test_tables_of_spreadsheets_are_read(separator: str, encoding: str, tmp_path: Path) -> None:
     """Where the comma is the decimal sign; and a column of remarks is no label."""
     rows = ["path;person;Joy;Awe;Remark;Empty", "a, b.mp4;ü;0,5;1;late, but fine;", "c.mp4;y;0,25;,75;;"]
     manifest = read_dataset(_csv(tmp_path, "\n".join(rows).replace(";", separator) + "\n", encoding))
@@ -42,14 +42,14 @@ def test_what_spreadsheets_write_is_read(separator: str, encoding: str, tmp_path
     assert (manifest.clips[0].person, manifest.clips[0].attributes) == ("ü", {"Remark": "late, but fine", "Empty": ""})
 
 
-def test_a_column_of_text_that_is_asked_for_as_a_label_is_told_of(tmp_path: Path) -> None:
+def test_a_requested_label_column_of_text_is_an_error(tmp_path: Path) -> None:
     table = _csv(tmp_path, "path,Joy,Remark\na.mp4,0.5,good\n")
     problem = read_dataset(table, "Joy,Remark").clips[0].problem
     assert problem
     assert "label Remark is not a number in [0, 1] (got 'good'" in problem
 
 
-def test_paths_of_windows_are_found_here(tmp_path: Path) -> None:
+def test_windows_paths_are_found(tmp_path: Path) -> None:
     (tmp_path / "day1").mkdir()
     (tmp_path / "day1" / "a.mp4").touch()
     (clip,) = read_dataset(_csv(tmp_path, "path,Joy\nday1\\a.mp4,0.5\n")).clips
@@ -62,12 +62,12 @@ def test_columns_are_found_in_any_case_and_a_number_of_the_rater_is_no_label(tmp
     assert [(clip.person, clip.split) for clip in manifest.clips] == [("x", "train"), ("x", "val")]
 
 
-def test_two_columns_of_one_name_are_told_of(tmp_path: Path) -> None:
+def test_two_columns_of_one_name_are_an_error(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="2 columns are called 'Joy'"):
         read_dataset(_csv(tmp_path, "path,Joy,Joy\na.mp4,0.5,1\n"))
 
 
-def test_a_folder_with_one_table_is_that_data_set(tmp_path: Path) -> None:
+def test_a_folder_with_one_table_is_a_dataset(tmp_path: Path) -> None:
     _csv(tmp_path, "path,Joy\na.mp4,0.5\n")
     assert [clip.clip_id for clip in read_dataset(tmp_path).clips] == ["a.mp4"]
     (tmp_path / "more.tsv").write_text("path\tJoy\n", encoding="utf-8")
@@ -75,7 +75,7 @@ def test_a_folder_with_one_table_is_that_data_set(tmp_path: Path) -> None:
         read_dataset(tmp_path)
 
 
-def test_rows_of_several_raters_are_told_of(tmp_path: Path) -> None:
+def test_rows_of_several_raters_are_a_problem(tmp_path: Path) -> None:
     problem = read_dataset(_csv(tmp_path, "path,rater,Joy\na.mp4,x,1\na.mp4,y,0\n")).clips[1].problem
     assert problem
     assert "'reactometer ratings'" in problem
@@ -91,12 +91,12 @@ def test_labels_can_be_named(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("names", [HUME_REACTION, EMI, BASIC])
-def test_a_known_label_set_is_found_in_its_own_order(tmp_path: Path, names: tuple[str, ...]) -> None:
+def test_a_known_label_set_has_its_standard_order(tmp_path: Path, names: tuple[str, ...]) -> None:
     path = _csv(tmp_path, f"path,{','.join(reversed(names))},note\na.mp4,{','.join('1' for _ in names)},x\n")
     assert read_dataset(path).labels == names
 
 
-def test_rows_longer_than_the_header_are_told_of(tmp_path: Path) -> None:
+def test_rows_longer_than_the_header_are_an_error(tmp_path: Path) -> None:
     path = _csv(tmp_path, "path,split,Joy\na.mp4,train,0.5,\nb.mp4,test,0.5,\n")
     with pytest.raises(DataError, match=r"more cells than the header.*1 more"):
         read_dataset(path)

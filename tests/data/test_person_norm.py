@@ -66,7 +66,7 @@ def test_a_person_gets_exactly_the_mean_and_spread_of_the_population() -> None:
     assert [item.face_mask.tolist() for item in ann] == [item.face_mask.tolist() for _, item in items[:6]]
 
 
-def test_who_is_seen_in_few_clips_is_left_alone_and_so_is_who_is_unknown() -> None:
+def test_people_with_few_clips_and_unknown_people_are_not_normalised() -> None:
     people = fit_person_stats(_of_people())
     assert list(people) == ["Ann"]
     rows = [PreparedRow(Clip(f"{seed}", Path(), person=person)) for seed, (person, _) in enumerate(_of_people())]
@@ -88,13 +88,13 @@ def test_people_are_found_by_the_path_of_their_file() -> None:
     assert person_by_path({}, paths) == {}
 
 
-def test_a_person_of_a_file_that_is_not_there_is_told_of_with_the_files_that_are() -> None:
+def test_a_person_of_an_unknown_file_is_an_error() -> None:
     """As where a table has names without their folder."""
     with pytest.raises(DataError, match=r"not predicted.*a\.mp4.*such as clips/a\.mp4"):
         person_by_path({"a.mp4": "Ann", "clips/b.mp4": "Ben", "z.mp4": "Zoe"}, ["clips/a.mp4", "clips/b.mp4"])
 
 
-def test_clips_that_show_and_say_nothing_do_not_count() -> None:
+def test_clips_without_face_and_voice_do_not_count() -> None:
     empty = _item(0, frames=0, steps=0)
     unseen = replace(_item(1, steps=0), face_mask=np.zeros(7, bool))
     items: list[tuple[str | None, Item]] = [("Ann", _item(seed)) for seed in range(MIN_PARTS - 1)]
@@ -104,7 +104,7 @@ def test_clips_that_show_and_say_nothing_do_not_count() -> None:
     assert set(fit_person_stats([("Ann", only_voice)] * MIN_PARTS)["Ann"]) == {"voice"}
 
 
-def test_a_person_may_go_by_any_key() -> None:
+def test_a_person_may_have_any_hashable_key() -> None:
     keyed = [((number, person), item) for person, item in _of_people() if person for number in (0, 1)]
     by_key, by_name = fit_person_stats(keyed), fit_person_stats(_of_people())
     assert list(by_key) == [(0, "Ann"), (1, "Ann")]
@@ -124,7 +124,7 @@ def test_features_that_do_not_vary_do_not_explode() -> None:
         )
 
 
-def test_pictures_have_no_mean_and_stay_as_they_are() -> None:
+def test_images_are_not_normalised() -> None:
     pictures = np.random.default_rng(0).integers(0, 255, (4, 3, 8, 8), dtype=np.uint8)
     item = replace(_item(0, frames=4), frames=pictures, face_mask=np.ones(4, bool))
     (stats,) = fit_person_stats([("Ann", item)] * MIN_PARTS).values()
@@ -132,7 +132,7 @@ def test_pictures_have_no_mean_and_stay_as_they_are() -> None:
     assert apply_person_norm(item, stats, POPULATION).frames is pictures
 
 
-def test_a_stream_that_was_not_measured_stays_as_it_is() -> None:
+def test_a_stream_without_statistics_is_unchanged() -> None:
     item = _item(0)
     stats = {"face": POPULATION["face"]}
     assert apply_person_norm(item, stats, {"voice": POPULATION["voice"]}).frames is item.frames
@@ -140,7 +140,7 @@ def test_a_stream_that_was_not_measured_stays_as_it_is() -> None:
     assert apply_person_norm(item, {}, POPULATION).frames is item.frames
 
 
-def test_moments_are_those_of_all_steps_together() -> None:
+def test_statistics_are_over_all_steps() -> None:
     items = [_item(seed, shift=1e4, frames=3 + seed) for seed in range(9)]
     moments, everything = fit_stream_stats(items)["face"], _seen(items).astype(np.float64)
     np.testing.assert_allclose(moments.mean, everything.mean(axis=0), rtol=1e-6)
@@ -175,7 +175,7 @@ def _config(data: Path, run: Path, person_norm: bool, epochs: int = 12) -> Confi
 
 
 @pytest.mark.slow
-def test_where_people_differ_more_than_they_react_normalising_finds_the_reaction(tmp_path: Path) -> None:
+def test_normalising_helps_if_people_differ_more_than_they_react(tmp_path: Path) -> None:
     data = _table(tmp_path / "table.csv", n_people=20, n_clips=8)
     reached = {}
     for person_norm in (True, False):
@@ -188,7 +188,7 @@ def test_where_people_differ_more_than_they_react_normalising_finds_the_reaction
     assert reached[False] < 0.4
 
 
-def test_labels_play_no_part(tmp_path: Path) -> None:
+def test_labels_have_no_influence(tmp_path: Path) -> None:
     """With other labels on the same clips the readers of train and val give the same items."""
     from reactometer.data.prepare import open_data
     from reactometer.training.setup import build_training
@@ -208,7 +208,7 @@ def test_labels_play_no_part(tmp_path: Path) -> None:
     assert list(frames(data)) == list(frames(tmp_path / "other.csv"))
 
 
-def test_a_person_is_normalised_by_the_clips_of_the_split_alone(tmp_path: Path) -> None:
+def test_a_person_is_normalised_by_the_clips_of_one_split(tmp_path: Path) -> None:
     """What else is in the table has no influence on a split's scores."""
     data = _table(tmp_path / "table.csv", n_people=10, n_clips=6)
     folder = train(_config(data, tmp_path / "run", person_norm=True, epochs=1), progress=False)

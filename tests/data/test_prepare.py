@@ -70,7 +70,7 @@ def test_a_script_without_a_guard_prepares_and_runs_once(few: Path, tmp_path: Pa
     assert done.stdout.splitlines() == ["once", f"{[None] * 5} {script}"]
 
 
-def test_a_prepared_clip_comes_back_as_it_was(prepared_few: PreparedSet) -> None:
+def test_a_prepared_clip_is_read_back_unchanged(prepared_few: PreparedSet) -> None:
     assert not prepared_few.failed
     for row in prepared_few.rows:
         fresh, stored = prepare_clip(row.clip.path, SETTINGS, load_detector("haar")), load_clip(row)
@@ -125,7 +125,7 @@ def test_a_second_run_redoes_only_what_changed(few: Path, tmp_path: Path) -> Non
     assert not any(_is_unchanged(_prepare(few, tmp_path / "out", settings=other), before))
 
 
-def test_every_kind_of_bad_clip_is_named_and_the_others_go_on(few: Path, tmp_path: Path) -> None:
+def test_bad_clips_are_reported_and_the_others_are_prepared(few: Path, tmp_path: Path) -> None:
     good = sorted((tmp_path / "media").iterdir())[0]
     (tmp_path / "media" / "empty.mp4").touch()
     (tmp_path / "media" / "text.mp4").write_text("no video")
@@ -161,9 +161,7 @@ def _tone(path: Path, seconds: float) -> None:
         container.mux(stream.encode(None))
 
 
-def test_a_sound_file_beside_the_video_is_heard_instead_of_its_own(
-    excerpt: Callable[..., Path], tmp_path: Path
-) -> None:
+def test_a_sound_file_beside_the_video_replaces_its_sound(excerpt: Callable[..., Path], tmp_path: Path) -> None:
     data = excerpt(train=1, val=2)
     video = sorted((data / "val" / "mp4").iterdir())[0]
     (data / "val" / "wav").mkdir()
@@ -175,9 +173,7 @@ def test_a_sound_file_beside_the_video_is_heard_instead_of_its_own(
     assert np.abs(waveform[:24_000]).mean() == pytest.approx(20_000 / 32_768 * 2 / np.pi, abs=0.01)
 
 
-def test_crops_that_a_data_set_brings_along_are_taken_as_they_are(
-    few: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_crops_of_a_dataset_are_used_unchanged(few: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Folders of pictures, in the order of their numbers, two per second, with a sound file; no detector runs."""
     crops = tmp_path / "Faces" / "7"
     crops.mkdir(parents=True)
@@ -207,7 +203,7 @@ def _jobs(table: Path, out: Path) -> list[tuple[Clip, Path]]:
 
 
 @pytest.mark.slow
-def test_a_killed_run_goes_on_where_it_stopped(excerpt: Callable[..., Path], tmp_path: Path) -> None:
+def test_a_killed_run_resumes(excerpt: Callable[..., Path], tmp_path: Path) -> None:
     """A real process, killed with SIGKILL in the middle; the second run keeps what was there."""
     data = excerpt(train=10)
     command = [sys.executable, "-m", "reactometer", "prepare", str(data), "--out", str(tmp_path / "out")]
@@ -225,14 +221,14 @@ def test_a_killed_run_goes_on_where_it_stopped(excerpt: Callable[..., Path], tmp
     assert not prepared.failed
 
 
-def test_a_folder_with_other_things_is_left_alone(few: Path, tmp_path: Path) -> None:
+def test_a_folder_with_other_contents_is_unchanged(few: Path, tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"contains other files.*--out"):
         _prepare(few, tmp_path)
     with pytest.raises(OutputError, match="cannot be written"):
         _prepare(few, few)
 
 
-def test_the_embedded_clips_are_all_prepared(prepared: PreparedSet) -> None:
+def test_all_clips_of_the_demo_dataset_are_prepared(prepared: PreparedSet) -> None:
     assert len(prepared.rows) == 40
     assert not prepared.failed
     shares = [row.n_faces / row.n_samples for row in prepared.rows]

@@ -35,7 +35,7 @@ def test_intraclass_correlations_are_those_of_the_paper() -> None:
     assert result.ceiling == pytest.approx(0.44**0.5, abs=0.005)
 
 
-def test_the_ceiling_is_what_knowing_the_truth_scores() -> None:
+def test_the_ceiling_is_the_score_of_the_true_intensities() -> None:
     """Simulated raters of a known truth: the ceiling is the truth's Pearson with their mean ratings."""
     rng = np.random.default_rng(0)
     truth = rng.normal(size=4000)
@@ -56,12 +56,12 @@ def test_the_ceiling_is_what_knowing_the_truth_scores() -> None:
         (((1.0, 1.0), (3.0, 3.0)), (True, True)),
     ],
 )
-def test_what_cannot_be_known_is_none(rows: tuple[tuple[float, ...], ...], known: tuple[bool, ...]) -> None:
+def test_undefined_agreement_is_none(rows: tuple[tuple[float, ...], ...], known: tuple[bool, ...]) -> None:
     result = agreement(_series(rows))
     assert tuple(value is not None for value in (result.icc_one, result.icc_mean)) == known
 
 
-def test_ratings_become_a_table_that_is_a_data_set(tmp_path: Path) -> None:
+def test_ratings_become_the_table_of_a_dataset(tmp_path: Path) -> None:
     """As a spreadsheet has them: another case, a decimal comma, NA, an age and remarks."""
     text = (
         "Path;Person;Rater;Split;Joy;Fear;Age;Remark\n"
@@ -106,13 +106,13 @@ def test_a_table_elsewhere_still_finds_its_clips(tmp_path: Path) -> None:
         ("clip_name,Joy\na.mp4,1\n", r"no column 'path' \(got clip_name, Joy"),
     ],
 )
-def test_what_is_wrong_is_named_and_nothing_is_written(text: str, message: str, tmp_path: Path) -> None:
+def test_an_invalid_rating_is_named_and_nothing_is_written(text: str, message: str, tmp_path: Path) -> None:
     with pytest.raises(DataError, match=message):
         gather_ratings(_table(tmp_path, text), tmp_path / "videos.csv")
     assert not (tmp_path / "videos.csv").exists()
 
 
-def test_a_scale_that_is_none_and_a_table_that_is_there_are_refused(tmp_path: Path) -> None:
+def test_an_invalid_scale_and_an_existing_table_are_refused(tmp_path: Path) -> None:
     table = _table(tmp_path, "path,Joy\na.mp4,1\n")
     for scale in ((7, 1), (1, 1), (0, float("nan"))):
         with pytest.raises(ConfigError, match="invalid rating scale"):
@@ -121,7 +121,7 @@ def test_a_scale_that_is_none_and_a_table_that_is_there_are_refused(tmp_path: Pa
         gather_ratings(table, table)
 
 
-def test_the_command_says_how_far_raters_agree(tmp_path: Path) -> None:
+def test_the_command_prints_the_raters_agreement(tmp_path: Path) -> None:
     rows = [f"{clip}.mp4,{value}" for clip, values in enumerate(SHROUT_FLEISS) for value in values]
     table, out = _table(tmp_path, "\n".join(("path,Joy", *rows))), tmp_path / "videos.csv"
     done = CliRunner().invoke(app, ["ratings", str(table), "--scale", "1", "10", "--out", str(out)])

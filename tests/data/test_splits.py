@@ -16,7 +16,7 @@ from reactometer.errors import ConfigError, DataError, OutputError
 from reactometer.types import Clip
 
 
-def test_nobody_is_in_two_splits_and_the_shares_are_kept() -> None:
+def test_each_person_is_in_one_split_and_shares_are_met() -> None:
     clips = [Clip(f"{index}", Path("a"), person=f"person {index % 40}") for index in range(200)]
     split = assign_splits(clips)
     homes: dict[str, set[str]] = {}
@@ -46,7 +46,7 @@ def _people(n_people: int) -> list[Clip]:
 
 
 @pytest.mark.parametrize("n_folds", [2, 3, 5])
-def test_each_clip_is_in_val_of_one_fold_and_nobody_in_two(n_folds: int) -> None:
+def test_each_clip_and_each_person_is_in_val_of_one_fold(n_folds: int) -> None:
     clips = _people(40)
     folds = [assign_folds(clips, n_folds, fold) for fold in range(n_folds)]
     fold_of: dict[str, int] = {}
@@ -64,12 +64,12 @@ def test_each_clip_is_in_val_of_one_fold_and_nobody_in_two(n_folds: int) -> None
     assert assign_folds(clips, n_folds, 0, seed=1) != folds[0]
 
 
-def test_clips_without_a_split_stay_without_one() -> None:
+def test_clips_without_a_split_are_unchanged() -> None:
     clips = [*_people(9), Clip("unlisted", Path("a"), person="person 0", problem="no split")]
     assert assign_folds(clips, 2, 1)[-1] == clips[-1]
 
 
-def test_folds_that_cannot_be_are_named() -> None:
+def test_invalid_folds_are_refused() -> None:
     clips = _people(2)[:3]
     with pytest.raises(ConfigError, match=r"data\.folds=3, data\.fold=3"):
         assign_folds(clips, 3, 3)
@@ -106,7 +106,7 @@ LABELS = ("Joy", "Fear", "Awe")
 
 
 @pytest.mark.parametrize("seed", [0, 1])
-def test_splits_share_nobody_and_nothing_and_their_labels_are_alike(tmp_path: Path, seed: int) -> None:
+def test_splits_share_no_person_and_stimulus_and_have_similar_labels(tmp_path: Path, seed: int) -> None:
     data = _write(tmp_path, *_blocks(60, 10), seed=seed)
     made = split(data, tmp_path / "clean.csv", labels=LABELS, seed=seed)
     manifest = read_dataset(made.path)
@@ -126,7 +126,7 @@ def test_splits_share_nobody_and_nothing_and_their_labels_are_alike(tmp_path: Pa
     assert (first.person, first.stimulus, first.labels) == (original.person, original.stimulus, original.labels)
 
 
-def test_one_key_alone_and_label_vectors(tmp_path: Path) -> None:
+def test_splits_disjoint_in_a_single_key(tmp_path: Path) -> None:
     people, stimuli = [f"p{row % 30}" for row in range(600)], [f"s{row // 30}" for row in range(600)]
     data = _write(tmp_path, people, stimuli)
     by_person = split(data, tmp_path / "person.csv", disjoint=["person"], labels=LABELS)
@@ -139,14 +139,14 @@ def test_one_key_alone_and_label_vectors(tmp_path: Path) -> None:
     assert by_labels.n_components > 590
 
 
-def test_components_are_joined_at_second_hand() -> None:
+def test_components_are_joined_through_other_clips() -> None:
     pairs = [("a", "1"), ("b", "2"), ("b", "1"), ("c", "3"), ("d", "3"), ("e", "4")]
     clips = [Clip(f"{row}", Path("a"), person=one, stimulus=other) for row, (one, other) in enumerate(pairs)]
     assert find_components(clips, ["person", "stimulus"]).tolist() == [0, 0, 0, 1, 1, 2]
     assert find_components(clips, ["stimulus"]).tolist() == [0, 1, 0, 2, 2, 3]
 
 
-def test_what_cannot_be_split_says_why_and_what_to_do(tmp_path: Path) -> None:
+def test_an_impossible_split_is_an_error_with_a_hint(tmp_path: Path) -> None:
     crossed = _write(tmp_path, [f"p{row % 8}" for row in range(80)], [f"s{row // 8}" for row in range(80)])
     out = tmp_path / "out.csv"
     with pytest.raises(DataError, match=r"person and stimulus.*1 components.*--disjoint"):

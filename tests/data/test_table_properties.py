@@ -26,7 +26,7 @@ rows = st.lists(st.tuples(cells, cells | st.just(""), st.floats(0.0, 1.0, width=
 
 
 @given(rows, st.booleans())
-def test_a_manifest_holds_every_row_with_its_names(rows: list[tuple[str, str, float]], with_mark: bool) -> None:
+def test_a_manifest_has_every_row_with_its_names(rows: list[tuple[str, str, float]], with_mark: bool) -> None:
     """Commas, quotes and any script in paths and people; the second row of a path is reported, and none is dropped."""
     with TemporaryDirectory() as folder:
         file = Path(folder) / "table.csv"
@@ -98,7 +98,7 @@ def test_windows_contain_every_sample_and_equal_slices_of_the_whole_clip(
 
 
 @given(st.lists(st.tuples(st.integers(0, 3), st.booleans()), max_size=12))
-def test_each_person_has_one_sample_a_frame(frames: list[tuple[int, bool]]) -> None:
+def test_each_person_has_one_sample_per_frame(frames: list[tuple[int, bool]]) -> None:
     """Everybody's samples, frame by frame, as tracks give them: one without a number, then one a face."""
     all_samples = list[FaceSample]()
     for frame, (count, _) in enumerate(frames):

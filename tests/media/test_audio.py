@@ -94,7 +94,7 @@ def test_wav_files_of_every_kind_become_the_same_waveform(
     assert np.abs(waveform[middle] - tone(1.5, SOUND_RATE_HZ)[middle]).max() < 0.02
 
 
-def test_sound_keeps_its_place_for_a_minute(tmp_path: Path) -> None:
+def test_sound_does_not_drift_within_a_minute(tmp_path: Path) -> None:
     samples = np.zeros(60 * 44_100, dtype=np.float32)
     for second in range(1, 60):
         samples[second * 44_100 : second * 44_100 + 44] = 0.9
@@ -139,7 +139,7 @@ def test_a_gap_in_the_times_is_silence_of_its_length(tmp_path: Path, rate_hz: in
     assert loudness(waveform[16_100:24_000]) > 0.3
 
 
-def test_pieces_that_overlap_are_not_heard_twice() -> None:
+def test_overlapping_sound_is_used_once() -> None:
     pieces = [
         (-2, np.arange(6)),
         (2, np.arange(10, 14)),

@@ -55,7 +55,7 @@ def test_noise_has_no_pitch_and_moves_none() -> None:
     assert np.exp(values[55:-3, PITCH]) == pytest.approx(150.0, rel=0.02)  # the median of the voiced steps
 
 
-def test_pauses_are_told_from_speech() -> None:
+def test_pauses_are_distinguished_from_speech() -> None:
     _, speaks = voice_contours(np.concatenate([_voice(150.0), np.zeros(16_000, np.float32)]))
     assert speaks[: CONTOUR_RATE_HZ - 1].all()
     assert not speaks[CONTOUR_RATE_HZ + 1 :].any()
@@ -66,7 +66,7 @@ def test_half_a_second_of_speech_in_a_quarter_of_a_minute_is_found() -> None:
     assert speaks.nonzero()[0].max() < 30
 
 
-def test_loudness_moves_the_first_coefficient_alone() -> None:
+def test_loudness_changes_only_the_first_coefficient() -> None:
     quiet, loud = (voice_contours(_voice(150.0, loudness=level))[0][3:-3] for level in (0.1, 0.2))
     louder = (loud - quiet).mean(axis=0)
     assert louder[0] == pytest.approx(8 * np.log(4), rel=0.02)  # 64 bands, each ln 4 up, orthonormal transform
@@ -74,7 +74,7 @@ def test_loudness_moves_the_first_coefficient_alone() -> None:
 
 
 @pytest.mark.parametrize(("samples", "steps"), [(0, 0), (1, 1), (320, 1), (321, 2), (16_000, 50)])
-def test_there_are_fifty_steps_a_second_and_silence_is_finite(samples: int, steps: int) -> None:
+def test_there_are_fifty_steps_per_second_and_silence_is_finite(samples: int, steps: int) -> None:
     values, speaks = voice_contours(np.zeros(samples, dtype=np.float32))
     assert values.shape == (steps, N_CONTOURS)
     assert values.dtype == np.float32
@@ -115,7 +115,7 @@ def test_the_spectrogram_of_real_sound_equals_that_of_torch(shared_data: Path) -
         np.testing.assert_allclose(log_mel(waveform), expected.numpy(), atol=1e-5)
 
 
-def test_a_tone_is_loudest_in_its_own_band() -> None:
+def test_a_tone_is_loudest_in_the_band_of_its_frequency() -> None:
     low, high = (int(log_mel(_tone(rate_hz)).mean(0).argmax()) for rate_hz in (300.0, 3000.0))
 
     def mel(rate_hz: float) -> float:
@@ -132,7 +132,7 @@ def test_twice_the_amplitude_is_four_times_the_power() -> None:
 
 
 @pytest.mark.parametrize(("samples", "steps"), [(0, 0), (1, 1), (160, 1), (161, 2), (16000, 100)])
-def test_there_are_a_hundred_steps_a_second(samples: int, steps: int) -> None:
+def test_there_are_a_hundred_steps_per_second(samples: int, steps: int) -> None:
     mel = log_mel(np.zeros(samples, dtype=np.float32))
     assert mel.shape == (steps, MEL_BANDS)
     assert mel.dtype == np.float32

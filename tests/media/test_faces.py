@@ -72,7 +72,7 @@ def test_an_unavailable_yunet_is_an_error(no_yunet: None) -> None:
 
 
 @pytest.mark.shared
-def test_with_its_file_auto_is_yunet_and_made_once() -> None:
+def test_with_its_file_auto_is_yunet_and_loaded_once() -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         assert resolve_detector_name("auto") == "yunet"
@@ -81,7 +81,7 @@ def test_with_its_file_auto_is_yunet_and_made_once() -> None:
 
 @pytest.mark.shared
 @pytest.mark.parametrize("name", ["yunet", pytest.param("haar", marks=pytest.mark.slow)])
-def test_an_empty_room_shows_no_face(shared_data: Path, name: str) -> None:
+def test_an_empty_room_has_no_face(shared_data: Path, name: str) -> None:
     path = shared_data / "clips" / "no_face.mp4"
     samples = list(track_face(read_frames(path), load_detector(name), rate_hz=4.0, size_px=SIZE_PX))
     assert states(samples) == {FrameState.NO_FACE: 16}
@@ -91,7 +91,7 @@ def test_an_empty_room_shows_no_face(shared_data: Path, name: str) -> None:
 @pytest.mark.slow
 @pytest.mark.shared
 @pytest.mark.parametrize(("name", "least"), [("yunet", 1.0), ("haar", 0.9)])
-def test_one_moving_face_is_followed_without_jumps(shared_data: Path, name: str, least: float) -> None:
+def test_one_moving_face_is_tracked_without_jumps(shared_data: Path, name: str, least: float) -> None:
     path = shared_data / "clips" / "WolfgangLanger_Pexels.mp4"
     samples = list(track_face(read_frames(path), load_detector(name), rate_hz=2.0, size_px=SIZE_PX))
     boxes = [sample.box for sample in samples if sample.box is not None]
@@ -241,14 +241,14 @@ def test_a_crop_keeps_waves_and_shows_fine_texture_as_grey(distance_px: float) -
         assert board.std() < 1
 
 
-def test_a_turned_head_is_not_blown_up() -> None:
+def test_a_turned_head_is_not_enlarged() -> None:
     frontal = crop_geometry(Detection((0, 0, 80, 100), 0.9, (20, 36, 57, 36)))
     turned = crop_geometry(Detection((0, 0, 80, 100), 0.9, (20, 36, 26, 36)))
     assert frontal[2] == pytest.approx(37)
     assert turned[2] == pytest.approx(30)
 
 
-def test_a_face_across_the_edge_is_cropped_whole() -> None:
+def test_a_face_across_the_edge_gives_a_full_crop() -> None:
     frame = np.full((60, 50, 3), 200, dtype=np.uint8)
     for box in ((-30.0, -30.0, 60.0, 70.0), (40.0, 50.0, 60.0, 70.0), (200.0, 200.0, 10.0, 10.0)):
         crop = crop_face(frame, Detection(box, 0.9, None), 64)
@@ -284,25 +284,25 @@ def followed(frames: list[Frame], detector: faces.Detector, rate_hz: float = 100
     return [None if sample.box is None else sample.box[0] for sample in samples]
 
 
-def test_the_larger_person_is_chosen_and_kept_when_the_other_grows() -> None:
+def test_the_larger_person_stays_tracked_when_the_other_grows() -> None:
     first = [(10.0 + i, 10.0, 40.0) for i in range(10)]
     other = [(120.0, 10.0, 30.0 + 5 * i) for i in range(10)]
     assert followed(*scene(first, other)) == [10.0 + i for i in range(10)]
 
 
-def test_another_person_does_not_stand_in_for_a_short_absence() -> None:
+def test_a_short_absence_does_not_switch_to_another_person() -> None:
     first = [(10.0, 10.0, 40.0)] * 3 + [None] * 5 + [(12.0, 10.0, 40.0)] * 3
     other = [(120.0, 10.0, 35.0)] * 11
     assert followed(*scene(first, other)) == [10.0] * 3 + [None] * 5 + [12.0] * 3
 
 
-def test_a_person_gone_for_more_than_a_second_is_given_up() -> None:
+def test_an_absence_of_more_than_a_second_ends_the_track() -> None:
     first = [(10.0, 10.0, 40.0)] * 3 + [None] * 17
     other = [(120.0, 10.0, 35.0)] * 20
     assert followed(*scene(first, other)) == [10.0] * 3 + [None] * 10 + [120.0] * 7
 
 
-def test_a_face_of_another_size_is_another_face() -> None:
+def test_a_face_of_another_size_is_another_person() -> None:
     first = [(10.0, 10.0, 40.0)] * 2 + [None] * 2
     other = [None] * 2 + [(25.0, 25.0, 10.0)] * 2  # at the same position, on a picture on the wall
     assert followed(*scene(first, other)) == [10.0, 10.0, None, None]

@@ -74,7 +74,7 @@ def test_a_playlist_opens_nothing(web_server: tuple[str, list[str]], clips: dict
     assert paths == []
 
 
-def test_a_film_that_names_another_file_for_its_pictures_opens_none(clips: dict[str, bytes], tmp_path: Path) -> None:
+def test_a_video_that_refers_to_another_file_does_not_open_it(clips: dict[str, bytes], tmp_path: Path) -> None:
     """QuickTime's data references: "url " with another file instead of "in this file"."""
     (tmp_path / "original.mp4").write_bytes(clips["mp4"])
     original = prepare_clip(tmp_path / "original.mp4", SETTINGS, lambda rgb: [])
@@ -117,7 +117,7 @@ def _ends_well(reader: MediaWorker, file: Path) -> bool:
         return False
 
 
-def test_every_kind_is_read_or_refused(clips: dict[str, bytes], tmp_path: Path) -> None:
+def test_every_format_is_read_or_refused(clips: dict[str, bytes], tmp_path: Path) -> None:
     reader, read = MediaWorker(), set[str]()
     for name, data in clips.items():
         (tmp_path / "clip.mp4").write_bytes(data)  # whatever it is, by the wrong name
@@ -128,7 +128,7 @@ def test_every_kind_is_read_or_refused(clips: dict[str, bytes], tmp_path: Path) 
 
 
 @pytest.mark.slow
-def test_what_few_files_are_like_is_read_for_what_it_is(odd: dict[str, bytes], tmp_path: Path) -> None:
+def test_unusual_files_are_read_correctly(odd: dict[str, bytes], tmp_path: Path) -> None:
     """And none lasts longer than it says in its frames, whatever rate it claims."""
     reader, ends_s, refused = MediaWorker(), dict[str, float](), list[str]()
     for name, data in odd.items():
@@ -146,7 +146,7 @@ def test_what_few_files_are_like_is_read_for_what_it_is(odd: dict[str, bytes], t
 
 @pytest.mark.slow
 @pytest.mark.parametrize("seed", range(2))
-def test_files_changed_at_random_end_in_a_result_or_a_reason(
+def test_randomly_changed_files_give_a_result_or_a_reason(
     clips: dict[str, bytes], odd: dict[str, bytes], seed: int, tmp_path: Path
 ) -> None:
     """In the process that a crash would end."""

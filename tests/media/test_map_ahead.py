@@ -19,7 +19,7 @@ def _taken(count: int, taken: list[int]) -> Iterator[int]:
         yield number
 
 
-def test_results_come_in_order_and_few_items_are_taken_before_their_turn() -> None:
+def test_results_are_in_order_and_few_items_are_read_ahead() -> None:
     taken: list[int] = []
     gates = [threading.Event() for _ in range(20)]
 
@@ -35,7 +35,7 @@ def test_results_come_in_order_and_few_items_are_taken_before_their_turn() -> No
     assert taken == list(range(20))
 
 
-def test_an_error_is_raised_in_its_turn_and_the_threads_end() -> None:
+def test_an_error_is_raised_in_order_and_ends_the_threads() -> None:
     before = threading.active_count()
     results = prefetch_map(lambda number: 1 / (3 - number), iter(range(10)), 2)
     assert [next(results) for _ in range(3)] == pytest.approx([1 / 3, 1 / 2, 1.0])
@@ -44,7 +44,7 @@ def test_an_error_is_raised_in_its_turn_and_the_threads_end() -> None:
     assert threading.active_count() == before
 
 
-def test_threads_end_when_their_user_stops() -> None:
+def test_threads_end_when_the_caller_stops() -> None:
     before, taken = threading.active_count(), list[int]()
     results = prefetch_map(str, _taken(100, taken), 4)
     assert next(results) == "0"
@@ -54,7 +54,7 @@ def test_threads_end_when_their_user_stops() -> None:
 
 
 @pytest.mark.shared
-def test_a_real_clip_gives_the_same_samples_however_many_threads_search(shared_data: Path) -> None:
+def test_samples_do_not_depend_on_the_number_of_threads(shared_data: Path) -> None:
     path, detector = shared_data / "clips" / "single_face.mp4", load_detector("yunet")
     alone, several = (
         list(track_faces(read_frames(path), detector, rate_hz=8.0, size_px=48, threads=threads)) for threads in (0, 3)

@@ -106,7 +106,7 @@ def test_a_slice_of_a_slice_is_the_slice(video: Path) -> None:
     assert slice_clip(PreparedClip(0.0, 5.0, (), None), 1.0, 2.0) == PreparedClip(1.0, 2.0, (), None)
 
 
-def test_the_last_window_ends_with_the_file_and_shows_something_new(video: Path) -> None:
+def test_the_last_window_ends_with_the_file_and_has_new_content(video: Path) -> None:
     windows = [clip for _, clip in _windows(video, WindowSpec(3.0, 2.0))]
     assert [(window.start_s, round(window.end_s, 6)) for window in windows] == [(0, 3), (2, 5), (4, 7)]
     assert windows[-1].frames_read == 70
@@ -154,13 +154,13 @@ def _write_sound(path: Path) -> Path:
     return path
 
 
-def test_a_sound_file_has_no_frames_and_keeps_its_sound(tmp_path: Path) -> None:
+def test_a_sound_file_has_sound_and_no_frames(tmp_path: Path) -> None:
     clip = prepare_clip(_write_sound(tmp_path / "voice.wav"), SETTINGS, _centre)
     assert (clip.samples, clip.frames_read, clip.face_share) == ((), 0, 0.0)
     assert clip.duration_s == pytest.approx(1.5)
 
 
-def test_a_sound_file_beside_a_video_is_heard_in_place_of_its_own(video: Path, tmp_path: Path) -> None:
+def test_a_sound_file_beside_a_video_replaces_its_sound(video: Path, tmp_path: Path) -> None:
     clip = prepare_clip(video, SETTINGS, _centre, _write_sound(tmp_path / "voice.wav"))
     assert clip.waveform is not None
     assert clip.waveform.dtype == np.float32
@@ -171,9 +171,7 @@ def test_a_sound_file_beside_a_video_is_heard_in_place_of_its_own(video: Path, t
 
 
 @pytest.mark.parametrize(("shown_at", "end_s"), [([0], 0.1), ([0, 1, 5], 0.9)])
-def test_a_silent_video_ends_when_its_last_frame_has_been_shown(
-    tmp_path: Path, shown_at: list[int], end_s: float
-) -> None:
+def test_a_silent_video_ends_after_its_last_frame(tmp_path: Path, shown_at: list[int], end_s: float) -> None:
     """As long as the one before it, and of a single one, a tenth of a second at 10 a second."""
     path = tmp_path / "silent.mkv"
     with av.open(str(path), "w") as container:
@@ -193,7 +191,7 @@ def test_a_silent_video_ends_when_its_last_frame_has_been_shown(
 
 
 @pytest.mark.parametrize("stream", ["video", "sound"])
-def test_a_damaged_timestamp_is_an_error_and_not_an_hour_of_nothing(tmp_path: Path, stream: str) -> None:
+def test_a_damaged_timestamp_is_an_error_and_not_an_hour_of_silence(tmp_path: Path, stream: str) -> None:
     path = tmp_path / "jump.mkv"
     with av.open(str(path), "w") as container:
         video = container.add_stream("mpeg4", rate=Fraction(10))

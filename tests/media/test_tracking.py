@@ -57,13 +57,13 @@ def hidden(path: Walk, first: int, last: int) -> Walk:
     return [*path[:first], *[None] * (last - first), *path[last:]]
 
 
-def test_people_are_numbered_from_left_to_right_and_as_they_come() -> None:
+def test_people_are_numbered_by_first_appearance_from_left_to_right() -> None:
     right, left = walk(300, 290, 10, size=60), walk(100, 110, 10)
     late = hidden(walk(10, 10, 10), 0, 4)
     assert followed(*scene(right, left, late)) == {1: xs(left), 2: xs(right), 3: xs(late)}
 
 
-def test_a_frame_is_one_sample_without_a_face_and_one_of_each_face() -> None:
+def test_a_frame_has_one_sample_without_a_face_and_one_per_face() -> None:
     frames, detector = scene(walk(10, 10, 3), hidden(walk(200, 200, 3), 2, 3))
     frames[1] = Frame(1, 0.1, None)
     samples = list(track_faces(frames, detector, rate_hz=100.0, size_px=16))
@@ -77,7 +77,7 @@ def test_a_frame_is_one_sample_without_a_face_and_one_of_each_face() -> None:
     assert decode_crop(samples[1].crop_jpeg or b"").shape == (16, 16, 3)
 
 
-def test_only_faces_are_cropped_and_only_sampled_frames_looked_at() -> None:
+def test_only_sampled_frames_are_searched_and_only_faces_cropped() -> None:
     frames, detector = scene(walk(10, 10, 20), [None] * 20)
     samples = list(track_faces(frames, detector, rate_hz=2.5, size_px=16))
     assert [sample.face for sample in samples] == [None, 1] * 5
@@ -85,14 +85,14 @@ def test_only_faces_are_cropped_and_only_sampled_frames_looked_at() -> None:
 
 
 @pytest.mark.parametrize(("first", "last"), [(10, 10), (7, 14), (8, 12)])
-def test_people_who_cross_stay_who_they_are(first: int, last: int) -> None:
+def test_people_who_cross_keep_their_numbers(first: int, last: int) -> None:
     """Whether both are seen in all frames, or one hides behind the other."""
     one, other = walk(20, 220, 21), hidden(walk(220, 20, 21), first, last)
     assert followed(*scene(one, other)) == {1: xs(one), 2: xs(other)}
     assert followed(*scene(other, one)) == {1: xs(one), 2: xs(other)}
 
 
-def test_who_is_away_for_a_short_time_is_the_same_and_for_long_somebody_new() -> None:
+def test_a_person_is_new_only_after_a_long_absence() -> None:
     rate_hz, away = 10.0, round(FORGET_AFTER_S * 10)
     short = hidden(walk(10, 10, away + 20), 5, 4 + away)
     assert list(followed(*scene(short, rate_hz=rate_hz))) == [1]
@@ -100,13 +100,13 @@ def test_who_is_away_for_a_short_time_is_the_same_and_for_long_somebody_new() ->
     assert list(followed(*scene(longer, rate_hz=rate_hz))) == [1, 2]
 
 
-def test_who_steps_to_where_another_was_stays_who_they_are() -> None:
+def test_a_person_at_anothers_former_position_keeps_the_number() -> None:
     one = walk(20, 20, 30)[:5] + [None] * 25
     other = walk(100, 100, 5) + walk(100, 24, 10) + walk(24, 22, 15)
     assert followed(*scene(one, other)) == {1: xs(one), 2: xs(other)}
 
 
-def test_a_face_of_another_size_or_far_away_is_somebody_else() -> None:
+def test_a_distant_face_or_one_of_another_size_is_another_person() -> None:
     one = [*walk(20, 20, 3), None, None]
     small = [None, None, None, (30.0, 20.0, 15.0), (30.0, 20.0, 15.0)]
     far = [None, None, None, None, (120.0, 10.0, 40.0)]
@@ -134,7 +134,7 @@ def side_by_side(shared_data: Path) -> tuple[list[Frame], list[Frame], list[Fram
 
 
 @pytest.mark.shared
-def test_two_real_people_are_each_followed_as_if_alone(
+def test_two_real_people_are_each_tracked_as_in_a_solo_clip(
     side_by_side: tuple[list[Frame], list[Frame], list[Frame]],
 ) -> None:
     left, right, both = side_by_side

@@ -293,7 +293,7 @@ def test_a_file_without_its_index_cannot_be_opened(tmp_path: Path) -> None:
     ("name", "codec", "options"),
     [("cut.mp4", "libx264", {"movflags": "faststart"}), ("cut.mkv", "mpeg4", {}), ("cut.avi", "mjpeg", {})],
 )
-def test_a_truncated_file_gives_its_frames_and_then_says_so(
+def test_a_truncated_file_gives_its_frames_and_then_an_error(
     tmp_path: Path, name: str, codec: str, options: dict[str, str]
 ) -> None:
     pixels = "yuvj420p" if codec == "mjpeg" else "yuv420p"

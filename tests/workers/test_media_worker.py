@@ -46,7 +46,7 @@ def _same(one: PreparedClip, other: PreparedClip) -> bool:
 
 
 @pytest.mark.slow
-def test_another_process_reads_the_same(worker: MediaWorker, simulated: Path) -> None:
+def test_another_process_decodes_the_same(worker: MediaWorker, simulated: Path) -> None:
     for file in sorted(simulated.rglob("*.mp4"))[:2]:
         info, *segments = worker.read(file, SPEC)
         assert isinstance(info, MediaInfo) and info.width_px > 0
@@ -114,7 +114,7 @@ def test_memory_is_bounded(simulated: Path) -> None:
 
 
 @pytest.mark.slow
-def test_processor_time_is_bounded_for_each_file_anew(simulated: Path) -> None:
+def test_cpu_time_is_limited_per_file(simulated: Path) -> None:
     video = next(simulated.rglob("*.mp4"))
     worker = MediaWorker(ResourceLimits(cpu_s=2.0))
     first = worker.start()
@@ -126,7 +126,7 @@ def test_processor_time_is_bounded_for_each_file_anew(simulated: Path) -> None:
 
 
 @pytest.mark.slow
-def test_a_file_that_takes_too_much_processor_time_is_given_up(simulated: Path) -> None:
+def test_a_file_beyond_the_limit_of_cpu_time_is_an_error(simulated: Path) -> None:
     video = next(simulated.rglob("*.mp4"))
     worker = MediaWorker(ResourceLimits(cpu_s=0.001))  # until the next whole second, as the kernel counts
     with pytest.raises(MediaError, match="CPU time"):

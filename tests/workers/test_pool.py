@@ -34,7 +34,7 @@ def _fail(number: int) -> int:
     raise ValueError(f"no {number}")
 
 
-def test_a_dead_process_costs_only_the_job_that_kills_it() -> None:
+def test_a_dead_process_affects_only_its_job() -> None:
     jobs: list[tuple[int, Path | None]] = [(number, None) for number in range(11, 17)]
     done = dict(run_jobs(_square_or_die, jobs, workers=2, on_death=lambda job: -job[0]))
     assert done == {index: -13 if job[0] == 13 else job[0] ** 2 for index, job in enumerate(jobs)}
@@ -49,7 +49,7 @@ def test_a_job_whose_process_dies_once_is_run_again(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_a_pool_that_breaks_while_jobs_are_scheduled_loses_none(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_pool_that_breaks_during_scheduling_loses_no_job(monkeypatch: pytest.MonkeyPatch) -> None:
     """Pebble then refuses further jobs with a RuntimeError."""
     schedule, calls = ProcessPool.schedule, count()
 
