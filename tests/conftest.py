@@ -1,4 +1,4 @@
-"""What the tests share: where the real test data lies, and what says so when it is absent."""
+"""Shared fixtures: the real test data, with a notice if it is absent, and small datasets and models."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 def _seconds(item: pytest.Item) -> float:
-    """What a test's mark says it takes; 0 where it says nothing."""
+    """Return the duration in a test's mark, seconds; 0 without one."""
     return max((float(mark.args[0]) for mark in item.iter_markers("slow") if mark.args), default=0.0)
 
 
@@ -77,7 +77,7 @@ def excerpt(simulated: Path, tmp_path: Path) -> Callable[..., Path]:
     """Copies some clips of the embedded data set, where all 40 would show no more."""
 
     def excerpt(train: int = 0, val: int = 0, test: int = 0) -> Path:
-        """A data set of the first so many clips of each split, to be changed at will."""
+        """Write a dataset of the first clips of each split, which a test may change."""
         header, *all_lines = (simulated / "data_info.csv").read_text(encoding="utf-8").splitlines()
         lines, folder = [header], tmp_path / "data"
         for split, count in (("train", train), ("val", val), ("test", test)):
@@ -251,7 +251,7 @@ def wait_for() -> Callable[[Callable[[], bool]], None]:
 
 @pytest.fixture
 def is_gone() -> Callable[[int], bool]:
-    """Whether a process has ended, as Linux tells; one that nobody asks for its status has, too."""
+    """Return whether a process has ended, by Linux's /proc; a zombie has ended, too."""
 
     def is_gone(process: int) -> bool:
         about = Path(f"/proc/{process}/stat")

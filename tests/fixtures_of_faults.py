@@ -1,4 +1,4 @@
-"""What fails in earnest, for the tests: a disk that is full or not to be written, a user without rights."""
+"""Real faults for the tests: a full disk, a read-only disk, a user without rights."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def fill() -> Fill:
 
 @pytest.fixture
 def as_nobody() -> list[str]:
-    """What a command is begun with so that a user without a name or rights runs it, who can read all: Python, too."""
+    """Return a prefix that runs a command as a user without name or rights, who can read all files."""
     if os.getuid() != 0 or not shutil.which("setpriv"):
         pytest.skip("only root can become somebody else, by util-linux's setpriv")
     may = ["--inh-caps=+dac_read_search", "--ambient-caps=+dac_read_search"]

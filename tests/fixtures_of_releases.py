@@ -1,4 +1,4 @@
-"""What builds the package and installs it into separate environments, as a user would, for the tests of both.
+"""Build the package and install it into separate environments, as a user would.
 
 From the package index, with the versions of constraints.txt, and outside the checkout. A Python that is not on this
 machine, and that uv cannot fetch, is skipped with a reason that names it; the one that runs the tests is always tested.
@@ -38,7 +38,7 @@ Test = TypeVar("Test", bound=Callable[..., None])
 
 
 def variables_outside() -> dict[str, str]:
-    """This machine's, without what leads into the checkout; where pip is told to look, uv looks too."""
+    """Return this machine's variables without those of the checkout; uv uses the package index of pip."""
     variables = {
         name: value for name, value in os.environ.items() if name not in ("PYTHONPATH", "VIRTUAL_ENV", "PYTHONHOME")
     }

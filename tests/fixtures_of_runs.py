@@ -1,4 +1,4 @@
-"""What the tests of runs share: a folder of videos, what its run must hold, and an S3-compatible server."""
+"""Fixtures of runs: a folder of videos, a check of its results, and an S3-compatible server."""
 
 from __future__ import annotations
 

@@ -61,20 +61,20 @@ TOLERANCES = {
     "scores": 1e-9,
     "draws": 1e-9,
 }
-"""What another processor or Python may change, and far less than a change of any constant does; "said" is exact.
+"""Tolerances of other CPUs and Python versions, far below the effect of any changed constant; "said" is exact.
 
 Seen: nothing from run to run and from Python 3.11 to 3.13; intensities by 1e-7 with two threads, and with AVX2 instead
 of AVX-512. Without AVX2, intensities of drawn people by 3e-5, of real ones by 5e-4, log-mel by 1e-5, crops by .01.
 """
 
 DRAWN_CLIPS = (3, 5, 29)
-"""Of the embedded data set: one who turns away, one who laughs, one without a sound."""
+"""Clips of the synthetic dataset: a person turns away, a person laughs, a clip without sound."""
 REAL_CLIPS = ("clips/single_face.mp4", "clips/face_noface.mov", "clips/no_face.mp4", "clips/WolfgangLanger_Pexels.mp4")
 REAL_VOICES = ("facevoice/val/mp4/00360.mp4", "facevoice/val/mp4/00400.mp4")
 
 
 def formulas() -> Numbers:
-    """Of scores and seeds."""
+    """Return numbers of scores and seeds."""
     return {**_scores(), **_draws()}
 
 
@@ -91,7 +91,7 @@ def drawn() -> Numbers:
 
 
 def real() -> Numbers:
-    """Of real clips, as ``predict`` reads them where YuNet is at hand."""
+    """Return numbers of real clips, as ``predict`` reads them with YuNet."""
     numbers: Numbers = {}
     for name in (*REAL_CLIPS, *REAL_VOICES):
         numbers |= _of_file(Path(name).stem, SHARED / name, "yunet", window_s=2.0, hop_s=1.0)
@@ -173,7 +173,7 @@ def _scores() -> Numbers:
 
 
 def _draws() -> Numbers:
-    """What seeds decide: who is in the embedded data set and what they show; splits, folds, clean splits."""
+    """Return results of seeds: people and faces of the synthetic dataset, splits, folds, clean splits."""
     plans = [clip_plan(number) for number in range(0, 480, 8)]
     clips = [Clip(plan.clip_id, Path(plan.clip_id), "train", plan.person, plan.stimulus, plan.labels) for plan in plans]
     with tempfile.TemporaryDirectory() as folder:
@@ -239,7 +239,7 @@ def _write(name: str, numbers: Numbers) -> None:
 
 
 def fingerprint() -> str:
-    """Of all golden files: what CHANGELOG.md must name."""
+    """Return the hash of all golden files, which CHANGELOG.md must name."""
     return sha256(b"".join(file.read_bytes() for file in sorted(FOLDER.glob("*.json")))).hexdigest()[:12]
 
 

@@ -48,7 +48,7 @@ print(json.dumps([[clip.clip_id, clip.person, clip.labels, clip.problem] for cli
 
 
 def _with_example(name: str, code: str, folder: Path, *arguments: str) -> Any:
-    """What a program prints, as JSON, in a copy of the package that the example was added to."""
+    """Return the JSON that a program prints in a copy of the package with the example's patch."""
     patch = EXAMPLES / f"{name}.patch"
     shutil.copytree(ROOT / "src", folder / "src", ignore=shutil.ignore_patterns("__pycache__", "*.egg-info"))
     subprocess.run(["git", "init", "-q"], cwd=folder, check=True)  # else git would look for a repository above it

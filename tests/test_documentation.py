@@ -70,8 +70,8 @@ def _run(language: str, example: Example) -> None:
     """Run a block in the page's folder; a Python block continues the blocks before it."""
     folder, service = example.namespace["folder"], example.namespace["service"]
     code = str(example.parsed)
-    for said, instead in REPLACED.items():
-        code = code.replace(said, instead.replace("$SERVICE", service).replace("$PORT", service.rpartition(":")[2]))
+    for text, replacement in REPLACED.items():
+        code = code.replace(text, replacement.replace("$SERVICE", service).replace("$PORT", service.rpartition(":")[2]))
     if language == "python":
         code = example.namespace["python"] = example.namespace.get("python", f"service = {service!r}\n") + code
         command = [sys.executable, "-c", code]

@@ -32,7 +32,7 @@ def rows(tmp_path: Path) -> list[PreparedRow]:
 
 
 def _item(part: ClipPart) -> Item:
-    """What follows from the part alone; clip 1 is not seen, clip 5 not heard."""
+    """Return an item that depends only on the part; clip 1 has no face, clip 5 no voice."""
     generator = np.random.default_rng((part.index, int(part.start_s)))
     n_frames, n_steps = (int(number) for number in generator.integers(2, 9, 2))
     steps = 0 if part.index == 5 else n_steps

@@ -1,4 +1,4 @@
-"""What a model takes of a clip: which frames are sampled, which part of a crop, and the sound."""
+"""Model inputs of a clip: sampled frames, crops, and sound."""
 
 from __future__ import annotations
 

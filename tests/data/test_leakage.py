@@ -82,7 +82,7 @@ def test_label_vectors_of_the_stimulus_are_found() -> None:
 
 
 def test_a_few_stimuli_of_many_are_found() -> None:
-    """Of 2,000 clips with distinct labels, 10 of 400 val clips have the vector of a train clip."""
+    """10 of 400 val clips have the label vector of one of 1,600 train clips; all others are distinct."""
     vectors = np.random.default_rng(1).uniform(size=(2000, 7)).round(4)
     vectors[1600:1610] = vectors[:10]
     (leak,) = find_label_vectors(_clips(vectors, ["train"] * 1600 + ["val"] * 400))[1]

@@ -33,7 +33,7 @@ def test_a_byte_order_mark_and_commas_in_names_do_no_harm(tmp_path: Path) -> Non
 
 @pytest.mark.parametrize(("separator", "encoding"), [(";", "utf-8"), (";", "utf-8-sig"), ("\t", "utf-8")])
 def test_tables_of_spreadsheets_are_read(separator: str, encoding: str, tmp_path: Path) -> None:
-    """Where the comma is the decimal sign; and a column of remarks is no label."""
+    """Semicolons separate cells if the comma is the decimal sign; a column of remarks is no label."""
     rows = ["path;person;Joy;Awe;Remark;Empty", "a, b.mp4;ü;0,5;1;late, but fine;", "c.mp4;y;0,25;,75;;"]
     manifest = read_dataset(_csv(tmp_path, "\n".join(rows).replace(";", separator) + "\n", encoding))
     assert manifest.labels == ("Joy", "Awe")

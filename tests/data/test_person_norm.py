@@ -209,7 +209,7 @@ def test_labels_have_no_influence(tmp_path: Path) -> None:
 
 
 def test_a_person_is_normalised_by_the_clips_of_one_split(tmp_path: Path) -> None:
-    """What else is in the table has no influence on a split's scores."""
+    """Other splits of the table have no influence on a split's scores."""
     data = _table(tmp_path / "table.csv", n_people=10, n_clips=6)
     folder = train(_config(data, tmp_path / "run", person_norm=True, epochs=1), progress=False)
     whole = evaluate(folder, data, split="test", progress=False).predictions

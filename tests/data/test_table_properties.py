@@ -1,4 +1,4 @@
-"""What holds for every manifest, encoding, mask and window, whatever is in them."""
+"""Properties of manifests, encodings, tracks and windows, tested with random contents."""
 
 from __future__ import annotations
 

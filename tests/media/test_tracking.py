@@ -15,7 +15,7 @@ from reactometer.media.video import read_frames
 from reactometer.types import ByteArray, Detection, FaceSample, Frame, FrameState, PreparedClip
 
 Walk = Sequence[tuple[float, float, float] | None]
-"""Where a person is in each frame: x, y and size in pixels; None: not seen."""
+"""Position of a person per frame: x, y and size in pixels; None: not visible."""
 
 
 def samples_of(samples: Sequence[FaceSample], face: int | None) -> tuple[FaceSample, ...]:
@@ -86,7 +86,7 @@ def test_only_sampled_frames_are_searched_and_only_faces_cropped() -> None:
 
 @pytest.mark.parametrize(("first", "last"), [(10, 10), (7, 14), (8, 12)])
 def test_people_who_cross_keep_their_numbers(first: int, last: int) -> None:
-    """Whether both are seen in all frames, or one hides behind the other."""
+    """Two people cross: both are visible in all frames, or one hides behind the other."""
     one, other = walk(20, 220, 21), hidden(walk(220, 20, 21), first, last)
     assert followed(*scene(one, other)) == {1: xs(one), 2: xs(other)}
     assert followed(*scene(other, one)) == {1: xs(one), 2: xs(other)}

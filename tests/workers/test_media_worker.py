@@ -142,7 +142,7 @@ def _processor_s(process: int) -> float:
 
 @pytest.mark.slow
 def test_a_decoder_that_crashes_leaves_no_core(worker: MediaWorker, simulated: Path) -> None:
-    """Where this process would leave one."""
+    """A crash writes its core file into the working folder, if at all."""
     usual = resource.getrlimit(resource.RLIMIT_CORE)
     resource.setrlimit(resource.RLIMIT_CORE, (usual[1], usual[1]))
     try:
@@ -185,7 +185,7 @@ def _wait_to_be_killed(pid_file: str) -> None:
 
 @pytest.mark.slow
 def test_a_script_needs_no_guard(simulated: Path, tmp_path: Path) -> None:
-    """What a first-time user writes: nothing but the call, at the top of a file."""
+    """A first script: only the call, at module level."""
     video = next(simulated.rglob("*.mp4"))
     script = tmp_path / "script.py"
     script.write_text(f"from reactometer import predict\nprint(predict([{str(video)!r}], progress=False)[0].status)\n")

@@ -119,7 +119,8 @@ def _audio_steps(waveform: FloatArray | None, audio_input: str) -> tuple[FloatAr
 
 def decode_frame(crop_jpeg: bytes, spec: InputSpec) -> ByteArray:
     """Decode a crop, or its central part, to (3, size_px, size_px) uint8 RGB."""
-    crop, size_px = decode_crop(crop_jpeg), spec.size_px
+    crop = decode_crop(crop_jpeg)
+    size_px = spec.size_px
     if spec.crop_share < 1.0:
         border = round(len(crop) * (1.0 - spec.crop_share) / 2)
         crop = crop[border : len(crop) - border, border : len(crop) - border]

@@ -146,15 +146,13 @@ def open_data(config: DataConfig, settings: PrepareConfig | None = None, *, prog
     if config.path is None:
         raise ConfigError("no dataset", fix="Set data.path in the TOML file, or add data.path=FOLDER")
     data, labels = config.path, config.labels
-    if (data / INDEX_FILE).is_file():
-        return open_prepared(data)
     face, voice = config.face_features, config.voice_features
-    folder = config.cache or default_folder(data, face, voice)
-    if not (face or voice):
-        return prepare(data, folder, settings=settings, labels=labels, votes=config.votes, progress=progress)
+    if not (face or voice) or (data / INDEX_FILE).is_file():
+        return prepare(data, config.cache, settings=settings, labels=labels, votes=config.votes, progress=progress)
     require("pandas", extra="evaluate")
     from reactometer.data.feature_tables import prepare_features  # here, because importing pandas is slow
 
+    folder = config.cache or default_folder(data, face, voice)
     claim_folder(folder)
     with FileLock(folder / "clips" / LOCK):  # other training processes wait
         return prepare_features(data, folder, face=face, voice=voice, labels=labels, progress=progress)

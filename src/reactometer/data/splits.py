@@ -202,7 +202,8 @@ def _assign_components(component: np.ndarray, values: np.ndarray, shares: np.nda
     """
     std = np.maximum(values.std(axis=0), 1e-6)
     scaled = np.column_stack([np.full(len(values), SIZE_WEIGHT), (values - values.mean(axis=0)) / std])
-    split_ids, n_components = np.flatnonzero(shares > 0), int(component.max()) + 1
+    split_ids = np.flatnonzero(shares > 0)
+    n_components = int(component.max()) + 1
     generator = np.random.default_rng(seed)
     sums = np.zeros((n_components + len(split_ids), scaled.shape[1]))  # (components + splits, 1 + L)
     np.add.at(sums, component, scaled)

@@ -41,7 +41,8 @@ def read_sound(path: Path, info: MediaInfo | None = None) -> Iterator[SoundBlock
     with open_media(path) as container:
         if not container.streams.audio:
             return
-        zero_s, frames = (info or probe(path)).zero_s, _decode(path, container, container.streams.audio[0])
+        zero_s = (info or probe(path)).zero_s
+        frames = _decode(path, container, container.streams.audio[0])
         start_sample, size = 0, 0
         pending: list[FloatArray] = []
         for chunk in _fill_gaps(path, _resample(frames, zero_s)):

@@ -69,7 +69,8 @@ class MediaWorker:
             self.close()
         from reactometer.config import PrepareConfig
 
-        connection, is_complete = self.start(), False
+        connection = self.start()
+        is_complete = False
         self._n_files += 1
         try:
             cpu_s_per_minute = self.limits.cpu_s * max(1.0, spec.rate_hz / PrepareConfig().rate_hz)
