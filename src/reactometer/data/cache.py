@@ -75,7 +75,9 @@ def load_clip(row: PreparedRow) -> PreparedClip:
         wrap_decode_errors(row.file, DataError, "Delete it and run 'reactometer prepare' again"),
         np.load(row.file, allow_pickle=False) as arrays,
     ):
-        return _unpack(arrays)
+        contents = {name: arrays[name] for name in arrays.files}  # all, because damage can hide in a name
+        contents.pop("counts")  # written last, so its presence proves that the file is complete
+        return _unpack(contents)
 
 
 def open_prepared(folder: Path) -> PreparedSet:
@@ -136,7 +138,7 @@ def _pack(clip: PreparedClip) -> dict[str, np.ndarray]:
     }
 
 
-def _unpack(arrays: Mapping[str, np.ndarray]) -> PreparedClip:
+def _unpack(arrays: dict[str, np.ndarray]) -> PreparedClip:
     crops = np.split(arrays["crop_bytes"], arrays["crop_ends"])  # and an empty array at the end
     columns = zip(arrays["times_s"], arrays["states"], arrays["boxes"], arrays["scores"], crops, strict=False)
     samples = tuple(
