@@ -121,7 +121,7 @@ def test_graphs_score_clips_as_their_weights_do(frozen_folder: Path, model_folde
 
 def test_loading_needs_no_network_and_writes_nothing(model_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(*_: object) -> None:
-        raise AssertionError("it asked the network")
+        raise AssertionError("a connection was opened")
 
     monkeypatch.setattr(socket.socket, "connect", refuse)
     before = {file: file.stat().st_mtime_ns for file in model_folder.rglob("*")}
@@ -284,7 +284,7 @@ def test_a_folder_without_a_checkpoint_is_refused(small: Path, tmp_path: Path) -
 def test_an_ensemble_contains_unchanged_members(features_folder: Path, tmp_path: Path) -> None:
     def edit(about: dict[str, Any]) -> None:
         about["config"]["training"]["seed"] = 1
-        about["config"]["model"]["hidden"] = 16  # how a member computes is its own affair
+        about["config"]["model"]["hidden"] = 16  # members may differ in size
 
     other = _changed(features_folder, tmp_path / "other", edit)
     folder = join_models([features_folder, str(other)], str(tmp_path / "joint"))

@@ -117,7 +117,7 @@ def test_each_person_is_predicted_as_in_a_video_of_their_own(files: Path, model:
     for person, expected in zip(people, separate, strict=True):
         assert (person.status, person.face_share, person.notes) == (expected.status, 1.0, expected.notes)
         assert differences(person, expected) < 0.01  # a crop at the edge is shrunk from other pixels
-    assert differences(*separate) > 0.03  # it is told who is who
+    assert differences(*separate) > 0.03  # the two people differ
 
 
 def test_the_voice_is_not_used_for_several_people(files: Path, model: Path) -> None:

@@ -65,7 +65,7 @@ def test_changed_values_have_no_intervals(baseline: Baseline | None) -> None:
     prediction = replace(prediction, windows=windows, intervals=bounds, coverage=0.9, notes=("by the face alone",))
     refined = refine(prediction, 2.0 if baseline is None else 0.0, baseline)
     assert [window.intervals for window in refined.windows] == [None, None, None]
-    assert refined.intervals == (None if baseline == (0.0, 2.0) else bounds)  # the file's own are as given
+    assert refined.intervals == (None if baseline == (0.0, 2.0) else bounds)  # the file's intervals are unchanged
     assert refined.notes[0] == "by the face alone"
     assert refined.notes[1].startswith(("smoothed: ", "baseline: "))
     assert refined.notes[1].endswith("; no intervals, because they are calibrated on unchanged values")

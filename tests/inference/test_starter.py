@@ -113,7 +113,7 @@ def items(
 ) -> list[Item]:
     """Return features of the video, of its first two seconds, and of three seconds without sound."""
     path, frames, waveform = talk
-    folder = tmp_path_factory.mktemp("own")
+    folder = tmp_path_factory.mktemp("items")
     short = write(folder / "short.mkv", frames[:20], waveform[: 2 * SOUND_RATE_HZ])
     mute = write(folder / "mute.mkv", frames[:30], np.zeros(3 * SOUND_RATE_HZ, np.float32))
     return [_items(starter, file)[0] for file in (path, short, mute)]
