@@ -97,8 +97,8 @@ def test_recalibration_brings_predictions_to_scale_and_keeps_their_order(
     (prediction,) = predict([row.clip.path], tmp_path / "model", timeline=False, progress=False)
     expected = after.predictions.set_index("File_ID").loc[row.clip.clip_id].to_numpy(float)
     assert prediction.intensities == pytest.approx(expected, abs=1e-5)
-    harder = measure_robustness(load_model(tmp_path / "model"), prepared, "all", tmp_path, progress=False)
-    unchanged = next(iter(harder.curves.values()))[0]
+    curves = measure_robustness(load_model(tmp_path / "model"), prepared, "all", tmp_path, progress=False)
+    unchanged = next(iter(curves.values()))[0]
     assert unchanged.metrics.pearson == pytest.approx(after.metrics.pearson, abs=1e-6)
     mute = evaluate(tmp_path / "model", prepared.folder, split="test", without="voice", progress=False)
     explained = explain(row.clip.path, tmp_path / "model", face_map=False, progress=False)

@@ -23,7 +23,7 @@ def store(tmp_path: Path) -> JobStore:
 
 
 def _job(store: JobStore, created_s: float = 1.0, **outcome: object) -> Job:
-    job = Job(store.new_id(), "anna", "a.mp4", {"window_s": 2.0, "baseline": None}, created_s=created_s, **outcome)  # type: ignore[arg-type]
+    job = Job("anna", "a.mp4", {"window_s": 2.0, "baseline": None}, created_s=created_s, **outcome)  # type: ignore[arg-type]
     store.upload(job.id).touch()
     store.write(job)
     return job
@@ -63,7 +63,7 @@ def test_an_id_cannot_be_a_path(store: JobStore, job_id: str) -> None:
 
 
 def test_a_damaged_job_is_named(store: JobStore) -> None:
-    job_id = store.new_id()
+    job_id = Job("anna", "a.mp4", {}).id
     store.upload(job_id).touch()
     (store.jobs / f"{job_id}.json").write_text("{")
     with pytest.raises(OutputError, match=rf"{job_id}.json: damaged.*Delete"):

@@ -124,9 +124,8 @@ def _worst_clips(evaluation: Evaluation, *, of_media: bool) -> list[dict[str, An
 
 def _middle_frame(row: PreparedRow) -> str | None:
     """Return the middle face crop of a clip as JPEG in base64, or ``None`` if there is none."""
-    if row.file is None or row.n_samples == 0:
-        return None
-    crops = [sample.crop_jpeg for sample in load_clip(row).samples if sample.state is FrameState.FACE]
+    samples = load_clip(row).samples if row.file else ()
+    crops = [sample.crop_jpeg for sample in samples if sample.state is FrameState.FACE]
     middle = crops[len(crops) // 2] if crops else None
     return b64encode(middle).decode("ascii") if middle else None
 

@@ -60,13 +60,8 @@ class Point:
     loss: Interval  # paired decrease of mean Pearson from the unchanged clips; constant predictions count as 0
 
 
-@dataclass(frozen=True)
-class Degradation:
-    """All curves of a model on one split: the content of ``degradation.json``."""
-
-    data: str  # name of the prepared dataset's folder
-    split: str
-    curves: dict[str, tuple[Point, ...]]  # by corruption; the unchanged clips are the first point
+Curves = dict[str, tuple[Point, ...]]
+"""Points by corruption; the unchanged clips are the first point of each curve."""
 
 
 def measure_robustness(
@@ -78,7 +73,7 @@ def measure_robustness(
     by: str | None = None,
     n_resamples: int = N_RESAMPLES,
     progress: bool = True,
-) -> Degradation:
+) -> Curves:
     """Score a model on degraded clips, level by level; write ``degradation.json`` and ``degradation.png``.
 
     Corruptions of a modality that the model does not use are left out. The random numbers of a clip are the same
@@ -113,11 +108,11 @@ def measure_robustness(
         name: (make_point(UNCHANGED, unchanged), *(make_point(level, by_corruption[name, level]) for level in levels))
         for name, levels in corruptions.items()
     }
-    degradation = Degradation(prepared.folder.name, split, curves)
     table, plot = (out / name for name in DEGRADATION_FILES)
-    write_atomic(table, format_json(asdict(degradation)))
-    write_plot(plot_degradation(degradation), plot)
-    return degradation
+    points = {name: [asdict(point) for point in curve] for name, curve in curves.items()}
+    write_atomic(table, format_json({"data": prepared.folder.name, "split": split, "curves": points}))
+    write_plot(plot_degradation(curves), plot)
+    return curves
 
 
 def corruptions_for(loaded: LoadedModel) -> dict[str, dict[str, ClipTransform]]:
@@ -141,10 +136,10 @@ def corruptions_for(loaded: LoadedModel) -> dict[str, dict[str, ClipTransform]]:
     return corruptions
 
 
-def plot_degradation(degradation: Degradation) -> Figure:
+def plot_degradation(curves: Curves) -> Figure:
     """Plot one panel per corruption: Pearson of each emotion, and their mean with its interval; gaps if undefined."""
-    figure, panels = make_panels(len(degradation.curves), columns=2, size=(4.6, 3.2))
-    for (corruption, points), panel in zip(degradation.curves.items(), panels, strict=True):
+    figure, panels = make_panels(len(curves), columns=2, size=(4.6, 3.2))
+    for (corruption, points), panel in zip(curves.items(), panels, strict=True):
         levels, labels = [point.level for point in points], points[0].metrics.labels
         panel.plot(levels, np.array([point.metrics.pearson for point in points], float), alpha=0.7, label=labels)
         means = np.array([point.metrics.mean_pearson for point in points], float)
@@ -158,7 +153,7 @@ def plot_degradation(degradation: Degradation) -> Figure:
     figure.legend(
         *panels[0].get_legend_handles_labels(), loc="outside lower center", ncols=4, frameon=False, fontsize=8
     )
-    figure.suptitle(f"{degradation.data}, {degradation.split}; bars: 95% interval of the mean")
+    figure.suptitle("bars: 95% interval of the mean")
     return figure
 
 

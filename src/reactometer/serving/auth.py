@@ -47,7 +47,9 @@ class RequestGuard:
             if is_http and scope["path"].startswith("/v1/"):
                 self._authenticate(scope)
             if is_http and scope["method"] == "POST" and scope["path"] == UPLOAD_PATH:
-                await self._upload(scope, receive, send_response)
+                with self.queue.reserve(scope["state"]["client"]) as reservation:
+                    scope["state"]["reservation"] = reservation
+                    await self.app(scope, self._limit_body(scope, receive), send_response)
             else:
                 await self.app(scope, receive, send_response)
         except RequestError as error:
@@ -55,14 +57,6 @@ class RequestGuard:
                 await error_response(error)(scope, receive, send_response)
             else:
                 await send({"type": "websocket.close", "code": 1008, "reason": str(error)[:120]})
-
-    async def _upload(self, scope: Scope, receive: Receive, send: Send) -> None:
-        reservation = self.queue.reserve(scope["state"]["client"])
-        scope["state"]["reservation"] = reservation
-        try:
-            await self.app(scope, self._limit_body(scope, receive), send)
-        finally:
-            self.queue.release(reservation)
 
     def _authenticate(self, scope: Scope) -> None:
         authorization = dict(scope["headers"]).get(b"authorization", b"")

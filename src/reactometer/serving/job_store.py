@@ -22,10 +22,10 @@ QUEUED, RUNNING, DONE, FAILED = "queued", "running", "done", "failed"
 class Job:
     """A clip with its owner, request options, state and result."""
 
-    id: str
     owner: str  # the client's name; empty if the service has no keys
     name: str  # file name sent by the client
     request: dict[str, Any]
+    id: str = field(default_factory=lambda: secrets.token_urlsafe(18))  # 144 random bits
     status: str = QUEUED  # QUEUED, DONE or FAILED; RUNNING is not saved
     created_s: float = field(default_factory=time.time)  # seconds since 1970
     finished_s: float | None = None
@@ -42,10 +42,6 @@ class JobStore:
 
     def __init__(self, folder: Path) -> None:
         self.jobs, self.uploads = make_folder(folder / "jobs"), make_folder(folder / "uploads")
-
-    def new_id(self) -> str:
-        """Return a random id of 144 bits."""
-        return secrets.token_urlsafe(18)
 
     def upload(self, job_id: str) -> Path:
         """Return the path of a job's upload."""

@@ -7,7 +7,7 @@ import time
 from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import Future
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from threading import Condition, Lock, Thread
@@ -130,6 +130,8 @@ class JobQueue:
         self.active: dict[str, ActiveJob] = {}  # queued and running jobs by id
         self._queued: deque[ActiveJob] = deque()
         self._reservations: dict[object, str] = {}  # clients of uploads in progress
+        metrics.queued.set_function(lambda: len(self._queued))
+        metrics.running.set_function(lambda: len(self.active) - len(self._queued))
         self._changed = Condition()
         self._is_accepting = True
         self._is_closed = False
@@ -142,8 +144,9 @@ class JobQueue:
         for thread in self._threads:
             thread.start()
 
-    def reserve(self, client: str) -> object:
-        """Reserve a place in the queue for an upload.
+    @contextmanager
+    def reserve(self, client: str) -> Iterator[object]:
+        """Reserve a slot of the queue for an upload; :meth:`add` uses it.
 
         Raises:
             RequestError: 429, the queue is full or the client is at its limit; 503, the service is shutting down.
@@ -162,12 +165,11 @@ class JobQueue:
                     raise RequestError(429, problem, retry_s=RETRY_AFTER_S, got=count, expected=expected, fix=fix)
             reservation = object()
             self._reservations[reservation] = client
-            return reservation
-
-    def release(self, reservation: object) -> None:
-        """Release a reservation that no clip has used."""
-        with self._changed:
-            self._reservations.pop(reservation, None)
+        try:
+            yield reservation
+        finally:
+            with self._changed:
+                self._reservations.pop(reservation, None)
 
     def add(self, job: Job, reservation: object) -> ActiveJob:
         """Queue a clip whose upload is complete."""
@@ -219,7 +221,6 @@ class JobQueue:
         with self._changed:
             self.active[active.job.id] = active
             self._queued.append(active)
-            self._update_metrics()
             self._changed.notify()
             if not self._is_accepting:
                 active.notify()
@@ -249,7 +250,6 @@ class JobQueue:
                 return None
             active = self._queued.popleft()
             active.is_running = True
-            self._update_metrics()
             return active
 
     def _process(self, active: ActiveJob, worker: MediaWorker) -> None:
@@ -314,12 +314,7 @@ class JobQueue:
         with suppress(OSError):  # the next start deletes it
             self.store.upload(active.job.id).unlink(missing_ok=True)
         self.active.pop(active.job.id, None)
-        self._update_metrics()
         active.notify()
-
-    def _update_metrics(self) -> None:
-        self.metrics.queued.set(len(self._queued))
-        self.metrics.running.set(len(self.active) - len(self._queued))
 
 
 def _track_progress(items: Iterator[MediaInfo | Segment], active: ActiveJob) -> Iterator[Segment]:

@@ -157,10 +157,9 @@ async def create_prediction(  # noqa: PLR0913 - one per field of the form
     options = PredictOptions(window_s, hop_s, rate_hz, faces, smooth_s, baseline or None)
     Predictor(service.queue.model, options)  # raises on invalid options
     check_threshold(threshold)
-    job_id = service.queue.store.new_id()
-    upload = service.queue.store.upload(job_id)
     name = _clean_name(file.filename or "clip")
-    job = Job(job_id, request.state.owner, name, {**asdict(options), "threshold": threshold})
+    job = Job(request.state.owner, name, {**asdict(options), "threshold": threshold})
+    upload = service.queue.store.upload(job.id)
     try:
         with upload.open("wb") as out:
             await run_in_threadpool(shutil.copyfileobj, file.file, out, 2**20)
@@ -172,12 +171,12 @@ async def create_prediction(  # noqa: PLR0913 - one per field of the form
         with suppress(TimeoutError):
             completion = asyncio.shield(asyncio.wrap_future(active.completion))
             await asyncio.wait_for(completion, service.queue.settings.wait_s)
-    job = await run_in_threadpool(service.job, job_id, request.state.owner)
+    job = await run_in_threadpool(service.job, job.id, request.state.owner)
     if job.status == FAILED:
         return _failure(job)
     if job.status == DONE:
         return await run_in_threadpool(_response, service, job, format, frames)
-    headers = {"Location": f"/v1/predictions/{job_id}", "Retry-After": "1"}
+    headers = {"Location": f"/v1/predictions/{job.id}", "Retry-After": "1"}
     return Response(service.document(job).model_dump_json(), 202, headers, media_type="application/json")
 
 

@@ -76,23 +76,17 @@ async def _connect(socket: WebSocket, model: LoadedModel, settings: Settings) ->
     if message["type"] == "websocket.disconnect":
         raise WebSocketDisconnect
     try:
-        start = _parse_start(message.get("text"))
+        start = _StartMessage.model_validate_json(message.get("text") or "")
         client_for_key(settings.keys, (start.key or "").encode())
         return await asyncio.to_thread(_Session, socket, model, start.window_s, settings.live_idle_s)
-    except ReactometerError as error:
-        raise _SessionEndError(str(error), REFUSED) from error
-
-
-def _parse_start(text: str | None) -> _StartMessage:
-    try:
-        return _StartMessage.model_validate_json(text or "")
     except ValidationError as error:
         problems = "; ".join(f"{'.'.join(map(str, detail['loc']))}: {detail['msg']}" for detail in error.errors())
-        raise ConfigError(
-            "invalid start message",
-            got=problems.removeprefix(": "),
-            expected='{"type": "start", "key": null, "window_s": 2.0}, with window_s at most 30',
-        ) from error
+        problem = "invalid start message"
+        expected = '{"type": "start", "key": null, "window_s": 2.0}, with window_s at most 30'
+        refusal = ConfigError(problem, got=problems.removeprefix(": "), expected=expected)
+        raise _SessionEndError(str(refusal), REFUSED) from error
+    except ReactometerError as error:
+        raise _SessionEndError(str(error), REFUSED) from error
 
 
 class _Session:
