@@ -71,8 +71,10 @@ def count_words(sentence: str) -> int:
 
 def banned_phrases(text: str) -> list[str]:
     """List the banned phrases in a text, each with its replacement."""
-    found = [(match[0], word) for phrase, word in PHRASES.items() for match in re.finditer(phrase, text, re.IGNORECASE)]
-    return [f"{phrase!r} -> {word}" for phrase, word in found]
+    matches = [
+        (match[0], word) for phrase, word in PHRASES.items() for match in re.finditer(phrase, text, re.IGNORECASE)
+    ]
+    return [f"{phrase!r} -> {word}" for phrase, word in matches]
 
 
 def test_the_checker_finds_the_old_dialect() -> None:

@@ -98,8 +98,8 @@ def test_it_learns_and_train_takes_what_it_writes(
     config = load_config(path, [f"data.path={cache}", f"model.encoder={backbone}", "training.epochs=1"])
     out = config.training.model_copy(update={"out": tmp_path / "run", "store": "float32"})
     model = train(config.model_copy(update={"training": out}), progress=False)
-    kept = load_file(model / "weights.safetensors")
-    assert all(torch.equal(kept[f"face_encoder.net.{name}"], weight) for name, weight in before.items())
+    stored = load_file(model / "weights.safetensors")
+    assert all(torch.equal(stored[f"face_encoder.net.{name}"], weight) for name, weight in before.items())
     loaded, crops = load_model(model), np.random.default_rng(0).integers(0, 256, (2, 3, 64, 64), dtype=np.uint8)
     assert [stream and stream.kind for stream in loaded.networks.streams.values()] == ["frames", "contours"]
     assert max(loaded.description["proof"]["differences"].values()) < 1e-5

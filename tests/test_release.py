@@ -20,9 +20,9 @@ WEIGHTS = sorted(file for file in PACKAGE.rglob("*") if file.suffix in (".safete
 
 
 def _about(wheel: Path) -> Any:
-    with zipfile.ZipFile(wheel) as own:
-        (name,) = (name for name in own.namelist() if name.endswith(".dist-info/METADATA"))
-        return Parser().parsestr(own.read(name).decode())
+    with zipfile.ZipFile(wheel) as archive_file:
+        (name,) = (name for name in archive_file.namelist() if name.endswith(".dist-info/METADATA"))
+        return Parser().parsestr(archive_file.read(name).decode())
 
 
 # The version.
@@ -84,8 +84,8 @@ def test_what_has_no_tag_is_built_too_and_passes_for_no_release(
 @slow
 def test_the_wheel_holds_what_it_must_and_nothing_else(built: tuple[Path, Path]) -> None:
     _, wheel = built
-    with zipfile.ZipFile(wheel) as own:
-        names = set(own.namelist())
+    with zipfile.ZipFile(wheel) as archive_file:
+        names = set(archive_file.namelist())
     data = {name for name in names if name.startswith("reactometer/") and not name.endswith(".py")}
     page = {f"reactometer/serving/page/{file.name}" for file in (PACKAGE / "serving" / "page").iterdir()}
     starter = {f"reactometer/starter/{file.name}" for file in (PACKAGE / "starter").iterdir()}
@@ -100,8 +100,8 @@ def test_the_wheel_holds_what_it_must_and_nothing_else(built: tuple[Path, Path])
 @slow
 def test_the_source_distribution_holds_what_it_is_built_and_tested_from(built: tuple[Path, Path]) -> None:
     archive, _ = built
-    with tarfile.open(archive) as own:
-        names = {name.partition("/")[2] for name in own.getnames()}
+    with tarfile.open(archive) as archive_file:
+        names = {name.partition("/")[2] for name in archive_file.getnames()}
     assert {"LICENSE", "README.md", "CHANGELOG.md", "constraints.txt", "Makefile", "tests/test_release.py"} <= names
     assert not {name for name in names if name.split("/")[0] in (".venv", "runs", "demo", "dist", "site")}
     assert archive.stat().st_size <= LARGEST_BYTES
@@ -110,14 +110,14 @@ def test_the_source_distribution_holds_what_it_is_built_and_tested_from(built: t
 def test_weights_in_the_package_have_their_licence_beside_them() -> None:
     assert WEIGHTS
     for file in WEIGHTS:
-        told = (file.parent / "LICENSE").read_text(encoding="utf-8")
+        notice = (file.parent / "LICENSE").read_text(encoding="utf-8")
         card = (file.parent / "README.md").read_text(encoding="utf-8")
         (name,) = re.findall(r"^license_name: (.+)$", card, re.MULTILINE)
-        assert f"SPDX-License-Identifier: LicenseRef-{name}\n" in told, "what the card says"
-        assert f"  {file.name} " in told, "each file is named"
+        assert f"SPDX-License-Identifier: LicenseRef-{name}\n" in notice, "what the card says"
+        assert f"  {file.name} " in notice, "each file is named"
         assert f"LicenseRef-{name}" in PROJECT["license"], "the package's licence does not hide it"
         parts = {"FER2013", "EmoDB"} & set(re.findall(r"\w+", card))
-        assert parts <= set(re.findall(r"\w+", told)), "what they were made of"
+        assert parts <= set(re.findall(r"\w+", notice)), "what they were made of"
 
 
 @slow
@@ -125,11 +125,11 @@ def test_the_wheel_carries_the_licences(built: tuple[Path, Path]) -> None:
     _, wheel = built
     about = _about(wheel)
     licences = [file.parent / "LICENSE" for file in WEIGHTS]
-    told = {"LICENSE", *(file.relative_to(ROOT).as_posix() for file in licences)}
-    assert set(about.get_all("License-File")) == told
+    expected = {"LICENSE", *(file.relative_to(ROOT).as_posix() for file in licences)}
+    assert set(about.get_all("License-File")) == expected
     assert about["License-Expression"] == PROJECT["license"]
-    with zipfile.ZipFile(wheel) as own:
+    with zipfile.ZipFile(wheel) as archive_file:
         for file in licences:
-            assert own.read(file.relative_to(PACKAGE.parent).as_posix()) == file.read_bytes()
-        for name in told:
-            assert own.read(f"reactometer-{TAGGED}.dist-info/licenses/{name}") == (ROOT / name).read_bytes()
+            assert archive_file.read(file.relative_to(PACKAGE.parent).as_posix()) == file.read_bytes()
+        for name in expected:
+            assert archive_file.read(f"reactometer-{TAGGED}.dist-info/licenses/{name}") == (ROOT / name).read_bytes()

@@ -39,15 +39,15 @@ def _installed(extras: Iterable[str] = ()) -> dict[str, metadata.Distribution]:
     packages: dict[str, metadata.Distribution] = {}
     queue, seen = [(PACKAGE, frozenset(extras))], set[tuple[str, frozenset[str]]]()
     while queue:
-        name, own = queue.pop()
-        if (name, own) in seen:
+        name, extras = queue.pop()
+        if (name, extras) in seen:
             continue
-        seen.add((name, own))
+        seen.add((name, extras))
         try:
             packages[name] = metadata.distribution(name)
         except metadata.PackageNotFoundError:
             continue
-        queue += [(canonicalize_name(one.name), frozenset(one.extras)) for one in _requirements(packages[name], own)]
+        queue += [(canonicalize_name(one.name), frozenset(one.extras)) for one in _requirements(packages[name], extras)]
     return packages
 
 
@@ -75,9 +75,9 @@ def _is_of_cuda(name: str) -> bool:
 
 def test_every_dependency_is_pinned_and_the_pin_is_in_its_range() -> None:
     """Of the package, of each extra, and of what builds it."""
-    pins, told = _pins(), tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
-    groups = [told["build-system"]["requires"], told["project"]["dependencies"]]
-    groups += told["project"]["optional-dependencies"].values()
+    pins, project = _pins(), tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+    groups = [project["build-system"]["requires"], project["project"]["dependencies"]]
+    groups += project["project"]["optional-dependencies"].values()
     for one in map(Requirement, [line for group in groups for line in group]):
         if one.name == PACKAGE:  # an extra that includes others
             continue
@@ -96,9 +96,9 @@ def test_all_that_is_installed_for_it_is_pinned_too_and_fits() -> None:
         for one in _requirements(package, ["dev"] if name == PACKAGE else ()):
             if one.name == PACKAGE:
                 continue
-            own = packages.get(canonicalize_name(one.name))
-            assert own is not None, f"{name} needs {one}, which is not installed"
-            version = _public(own.version)
+            distribution = packages.get(canonicalize_name(one.name))
+            assert distribution is not None, f"{name} needs {one}, which is not installed"
+            version = _public(distribution.version)
             assert one.specifier.contains(version, prereleases=True), f"{name} needs {one}, {version} is installed"
             if name == "torch" and _is_of_cuda(one.name):
                 continue

@@ -35,18 +35,18 @@ def test_a_batch_holds_every_item_and_zeros_beyond_it() -> None:
     items = [_item(2, 3, 7, (0.1, 0.9)), _item(4, 0, 5), _item(0, 1, 6, (0.0, 1.0))]
     batch = collate(items, n_labels=2)
     assert (batch.frames.shape, batch.voice.shape) == ((3, 4, 3), (3, 3, 2))
-    for place, item in enumerate(items):
+    for i, item in enumerate(items):
         seen, heard = len(item.face_mask), len(item.voice)
-        for own, padded in (
-            (item.frames, batch.frames[place]),
-            (item.face_mask, batch.frame_mask[place]),
-            (item.times_s, batch.frame_times_s[place]),
-            (item.voice, batch.voice[place]),
-            (np.ones(heard, bool), batch.voice_mask[place]),
-            (item.voice_times_s, batch.voice_times_s[place]),
+        for array, padded in (
+            (item.frames, batch.frames[i]),
+            (item.face_mask, batch.frame_mask[i]),
+            (item.times_s, batch.frame_times_s[i]),
+            (item.voice, batch.voice[i]),
+            (np.ones(heard, bool), batch.voice_mask[i]),
+            (item.voice_times_s, batch.voice_times_s[i]),
         ):
-            count = seen if len(own) == seen and padded.shape[0] == 4 else heard
-            assert padded[:count].tolist() == own.tolist()
+            count = seen if len(array) == seen and padded.shape[0] == 4 else heard
+            assert padded[:count].tolist() == array.tolist()
             assert not padded[count:].any()
     assert batch.targets.tolist() == [pytest.approx([0.1, 0.9]), [0.0, 0.0], [0.0, 1.0]]
     assert batch.target_mask.tolist() == [True, False, True]
@@ -87,28 +87,28 @@ def _told(row: PreparedRow, part: ClipPart, rng: np.random.Generator | None) -> 
 
 def test_scores_are_of_every_part_in_order_and_with_the_clips_labels() -> None:
     dataset = PartDataset(_rows(2), _told)
-    told = [tuple(item.times_s.tolist()) for item in map(dataset.__getitem__, range(len(dataset)))]
-    assert told == [(0, 0, -1), (1, 0, -1), (1, 60, -1)]
-    assert [(dataset[place].clip_index, dataset[place].targets) for place in (0, 2)] == [(0, (0.0,)), (2, (0.1,))]
+    times_s = [tuple(item.times_s.tolist()) for item in map(dataset.__getitem__, range(len(dataset)))]
+    assert times_s == [(0, 0, -1), (1, 0, -1), (1, 60, -1)]
+    assert [(dataset[i].clip_index, dataset[i].targets) for i in (0, 2)] == [(0, (0.0,)), (2, (0.1,))]
 
 
 def test_training_draws_one_part_of_a_clip_by_seed_epoch_and_clip() -> None:
     for seed in range(20):
         dataset = TrainingDataset(_rows(2), _told, seed, epoch=4)
         rng = np.random.default_rng((seed, 4, 1))
-        place = int(rng.integers(2))
+        i = int(rng.integers(2))
         item = dataset[dataset.order.index(1)]
-        assert item.times_s.tolist() == pytest.approx([1, 60 * place, rng.uniform()])
+        assert item.times_s.tolist() == pytest.approx([1, 60 * i, rng.uniform()])
         assert (item.clip_index, item.targets, len(dataset)) == (1, (0.1,), 2)
 
 
 def test_an_epoch_is_shuffled_and_filled_up_with_clips_that_do_not_teach() -> None:
     order = np.random.default_rng((1, 2)).permutation(7).tolist()
-    alone, dealt = (TrainingDataset(_rows(7), _told, seed=1, epoch=2, n_processes=count) for count in (1, 3))
-    assert (len(alone), len(dealt)) == (7, 9)
-    assert [alone[place].clip_index for place in range(7)] == order
-    assert [dealt[place].clip_index for place in range(9)] == order + order[:2]
-    assert [dealt[place].targets is None for place in range(9)] == [False] * 7 + [True] * 2
+    single, dealt = (TrainingDataset(_rows(7), _told, seed=1, epoch=2, n_processes=count) for count in (1, 3))
+    assert (len(single), len(dealt)) == (7, 9)
+    assert [single[i].clip_index for i in range(7)] == order
+    assert [dealt[i].clip_index for i in range(9)] == order + order[:2]
+    assert [dealt[i].targets is None for i in range(9)] == [False] * 7 + [True] * 2
     assert dealt[3].targets == (order[3] / 10,)
 
 
@@ -124,9 +124,9 @@ def items(draw: st.DrawFn) -> Item:
 
 
 @given(st.lists(items(), min_size=1, max_size=5))
-def test_a_mask_is_true_for_seen_frames_and_audible_steps_only(own: list[Item]) -> None:
-    batch = collate(own, 1)
-    for row, item in enumerate(own):
+def test_a_mask_is_true_for_seen_frames_and_audible_steps_only(clips: list[Item]) -> None:
+    batch = collate(clips, 1)
+    for row, item in enumerate(clips):
         assert batch.frame_mask[row].tolist()[: len(item.face_mask)] == item.face_mask.tolist()
         assert int(batch.frame_mask[row].sum()) == int(item.face_mask.sum())
         assert batch.voice_mask[row].tolist() == [step < len(item.voice) for step in range(batch.voice.shape[1])]
@@ -137,8 +137,8 @@ def test_a_mask_is_true_for_seen_frames_and_audible_steps_only(own: list[Item]) 
 
 
 @given(st.lists(items(), min_size=1, max_size=5), st.floats(-1e6, 1e6, width=32))
-def test_values_outside_a_mask_change_no_moment(own: list[Item], rubbish: float) -> None:
-    batch = collate(own, 1)
+def test_values_outside_a_mask_change_no_moment(clips: list[Item], rubbish: float) -> None:
+    batch = collate(clips, 1)
     changed = torch.where(batch.frame_mask.unsqueeze(2), batch.frames, torch.tensor(rubbish))
     for before, after in zip(
         masked_moments(batch.frames, batch.frame_mask), masked_moments(changed, batch.frame_mask), strict=True

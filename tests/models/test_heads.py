@@ -83,7 +83,7 @@ def test_places_are_filled_up_with_themselves_in_their_order(count: int) -> None
     filled = pad_to_multiple(places)
     assert len(filled) in range(count, count + GPU_BATCH_MULTIPLE)
     assert len(filled) % GPU_BATCH_MULTIPLE == 0
-    assert filled.tolist() == [3 * (place % count) for place in range(len(filled))]
+    assert filled.tolist() == [3 * (i % count) for i in range(len(filled))]
 
 
 @torch.inference_mode()
@@ -130,10 +130,14 @@ def test_times_are_embedded_as_waves_from_a_quarter_second_to_two_minutes() -> N
     torch.manual_seed(0)
     layer = TimeEmbedding(6)
     periods_s = [0.25 * (120 / 0.25) ** (number / 15) for number in range(16)]
-    assert layer.state_dict()["rates"].tolist() == pytest.approx([2 * math.pi / own for own in periods_s], rel=1e-4)
+    assert layer.state_dict()["rates"].tolist() == pytest.approx(
+        [2 * math.pi / period_s for period_s in periods_s], rel=1e-4
+    )
     times_s = torch.tensor([[0.0, 0.3], [2.0, 100.0]])
     angles = [[[at_s * rate for rate in layer.rates.tolist()] for at_s in row] for row in times_s.tolist()]
-    waves = torch.tensor([[[*map(math.sin, own), *map(math.cos, own)] for own in row] for row in angles])
+    waves = torch.tensor(
+        [[[*map(math.sin, row_angles), *map(math.cos, row_angles)] for row_angles in row] for row in angles]
+    )
     with torch.inference_mode():
         torch.testing.assert_close(layer(times_s), layer.project(waves), atol=1e-4, rtol=1e-4)
     assert layer(times_s).shape == (2, 2, 6)

@@ -32,11 +32,11 @@ TINY = {
 }
 
 
-def _model(name: str, given: dict[str, int] | None = None, **settings: object) -> ReactionModel:
+def _model(name: str, feature_dims: dict[str, int] | None = None, **settings: object) -> ReactionModel:
     torch.manual_seed(0)
     about = {"name": name, "encoder": TINY.get(name), "size_px": SIZE_PX, "hidden": 8, "attention_heads": 2}
     config = ModelConfig.model_validate({**about, **settings})
-    model = build_model(config, load_encoders(config, given), MEAN)
+    model = build_model(config, load_encoders(config, feature_dims), MEAN)
     if isinstance(model.head, CrossModalHead) and model.head.attends:
         torch.nn.init.ones_(model.head.gate)  # as after training: the transformer contributes
     return model.eval()
@@ -44,7 +44,7 @@ def _model(name: str, given: dict[str, int] | None = None, **settings: object) -
 
 def _item(seed: int, frames: int, steps: int, unseen: tuple[int, ...] = ()) -> Item:
     generator = np.random.default_rng(seed)
-    seen = np.array([place not in unseen for place in range(frames)], dtype=bool)
+    seen = np.array([i not in unseen for i in range(frames)], dtype=bool)
     return Item(
         frames=generator.integers(0, 255, (frames, 3, SIZE_PX, SIZE_PX), dtype=np.uint8) * seen[:, None, None, None],
         face_mask=seen,
@@ -67,9 +67,9 @@ def test_an_item_scores_the_same_alone_and_in_any_batch(name: str) -> None:
     item = _item(1, frames=5, steps=333, unseen=(2,))
     others = [_item(2, frames=9, steps=700), _item(3, frames=1, steps=1), _item(4, frames=0, steps=0)]
     alone = _score(model, item)[0]
-    for place in range(4):
-        batch = [*others[:place], item, *others[place:]]
-        torch.testing.assert_close(_score(model, *batch)[place], alone, atol=1e-5, rtol=0)
+    for i in range(4):
+        batch = [*others[:i], item, *others[i:]]
+        torch.testing.assert_close(_score(model, *batch)[i], alone, atol=1e-5, rtol=0)
 
 
 @pytest.mark.parametrize("name", ARCHITECTURES)
@@ -117,8 +117,8 @@ def test_modality_dropout_takes_one_of_two_and_never_the_last() -> None:
         name: Stream(torch.zeros(300, 1, 4), mask.unsqueeze(1), torch.zeros(300, 1))
         for name, mask in (("face", has_face), ("voice", has_voice))
     }
-    kept = model.head.drop_modality(streams)
-    face, voice = kept["face"].mask[:, 0], kept["voice"].mask[:, 0]
+    remaining = model.head.drop_modality(streams)
+    face, voice = remaining["face"].mask[:, 0], remaining["voice"].mask[:, 0]
     assert (face ^ voice)[0::3].all()  # who had both has one
     assert 20 < int(face[0::3].sum()) < 80
     assert face[1::3].all()
@@ -160,7 +160,7 @@ def test_features_of_frozen_encoders_give_the_same_score_as_the_media(name: str)
 
 @pytest.mark.parametrize("name", ARCHITECTURES)
 def test_the_same_heads_take_features_of_files(name: str) -> None:
-    model = _model(name, given={"face": 7, "voice": 5})
+    model = _model(name, feature_dims={"face": 7, "voice": 5})
     frames, voice = np.random.default_rng(0).normal(size=(2, 9, 7)).astype(np.float32)
     times_s = np.arange(9, dtype=np.float32)
     item = Item(frames, np.ones(9, bool), times_s, voice[:, :5], times_s)
@@ -171,7 +171,7 @@ def test_the_same_heads_take_features_of_files(name: str) -> None:
 
 def test_features_of_a_modality_that_the_model_does_not_go_by_are_refused() -> None:
     with pytest.raises(ConfigError, match=r"'resnet50'.*face.*voice"):
-        _model("resnet50", given={"face": 0, "voice": 5})
+        _model("resnet50", feature_dims={"face": 0, "voice": 5})
 
 
 def test_an_untrained_model_answers_about_the_training_mean() -> None:
@@ -195,7 +195,7 @@ def test_attention_and_gru_see_no_padding() -> None:
 
 def test_the_score_of_a_convolution_over_steps_follows_their_time() -> None:
     """Without a transformer, and its embedding of time, nothing else could tell."""
-    model = _model("multimodal", given={"face": 0, "voice": 5}, voice_encoder="convolution", layers=0)
+    model = _model("multimodal", feature_dims={"face": 0, "voice": 5}, voice_encoder="convolution", layers=0)
     voice = np.random.default_rng(0).normal(size=(40, 5)).astype(np.float32)
     times_s, nothing = np.arange(40, dtype=np.float32) * np.float32(0.1), np.zeros(0, np.float32)
     item = Item(np.zeros((0, 0), np.float32), nothing.astype(bool), nothing, voice, times_s)
@@ -243,15 +243,15 @@ def test_a_transformer_over_frames_sees_no_padding() -> None:
 
 
 @pytest.mark.parametrize("given", [{"face": 7, "voice": 5}, {"face": 7, "voice": 0}, {"face": 0, "voice": 5}])
-def test_one_modality_alone_is_joined_with_nothing(given: dict[str, int]) -> None:
-    head = _model("multimodal", given=given).head
+def test_one_modality_alone_is_joined_with_nothing(feature_dims: dict[str, int]) -> None:
+    head = _model("multimodal", feature_dims=feature_dims).head
     assert isinstance(head, CrossModalHead)
-    assert isinstance(head.join, torch.nn.Identity) != (0 not in given.values())
-    assert set(head.pooled_projections) == {name for name, size in given.items() if size}
+    assert isinstance(head.join, torch.nn.Identity) != (0 not in feature_dims.values())
+    assert set(head.pooled_projections) == {name for name, size in feature_dims.items() if size}
 
 
 def test_without_layers_one_modality_is_its_whole_and_no_more() -> None:
-    head = _model("multimodal", given={"face": 4, "voice": 0}, layers=0).head
+    head = _model("multimodal", feature_dims={"face": 4, "voice": 0}, layers=0).head
     assert isinstance(head, CrossModalHead)
     stream = _stream()
     with torch.inference_mode():
@@ -280,9 +280,9 @@ def test_masked_moments_equal_numpy() -> None:
     sequence = torch.randn(3, 5, 3)
     mask = torch.tensor([[True, False, True, True, False], [False] * 5, [False, True, False, False, False]])
     mean, spread = masked_moments(sequence, mask)
-    kept = sequence[0, mask[0]].numpy()
-    np.testing.assert_allclose(mean[0].numpy(), kept.mean(0), atol=1e-6)
-    np.testing.assert_allclose(spread[0].numpy(), np.sqrt(kept.var(0) + 1e-6), atol=1e-5)
+    remaining = sequence[0, mask[0]].numpy()
+    np.testing.assert_allclose(mean[0].numpy(), remaining.mean(0), atol=1e-6)
+    np.testing.assert_allclose(spread[0].numpy(), np.sqrt(remaining.var(0) + 1e-6), atol=1e-5)
     assert not mean[1].any()
     assert torch.equal(mean[2], sequence[2, 1])
 

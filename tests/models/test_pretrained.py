@@ -45,7 +45,7 @@ def repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def hub(repository: Path) -> Iterator[tuple[str, list[str]]]:
     """The address of a server that speaks the hub's protocol for files, and the paths it was asked for."""
-    asked: list[str] = []
+    requests: list[str] = []
 
     class Hub(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
@@ -55,7 +55,7 @@ def hub(repository: Path) -> Iterator[tuple[str, list[str]]]:
             self._answer(with_body=False)
 
         def _answer(self, with_body: bool) -> None:
-            asked.append(self.path)
+            requests.append(self.path)
             prefix, _, name = self.path.partition("/resolve/main/")
             file = repository / name.partition("?")[0]
             if prefix != "/somebody/tiny" or not name or not file.is_file():
@@ -78,7 +78,7 @@ def hub(repository: Path) -> Iterator[tuple[str, list[str]]]:
 
     with ThreadingHTTPServer(("127.0.0.1", 0), Hub) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
-        yield f"http://127.0.0.1:{server.server_port}", asked
+        yield f"http://127.0.0.1:{server.server_port}", requests
         server.shutdown()
 
 
@@ -88,7 +88,7 @@ class Loaded:
 
     numbers: list[float]
     errors: list[str]
-    asked: list[str]
+    requests: list[str]
 
 
 def _load(names: list[str], home: Path, hub: tuple[str, list[str]], **environment: str) -> Loaded:
@@ -125,9 +125,9 @@ def test_an_encoder_comes_from_the_network_and_then_from_the_cache(
 ) -> None:
     online, offline = loaded
     assert online.numbers[1] == pytest.approx(expected, abs=1e-3)
-    assert "/somebody/tiny/resolve/main/model.safetensors" in online.asked
+    assert "/somebody/tiny/resolve/main/model.safetensors" in online.requests
     assert offline.numbers == online.numbers[1:]
-    assert offline.asked == []
+    assert offline.requests == []
 
 
 def test_an_encoder_comes_from_the_offline_folder_without_a_word_to_the_network(
@@ -135,7 +135,7 @@ def test_an_encoder_comes_from_the_offline_folder_without_a_word_to_the_network(
 ) -> None:
     online, _ = loaded
     assert online.numbers[0] == pytest.approx(expected, abs=1e-3)
-    assert not any("offline" in path for path in online.asked)
+    assert not any("offline" in path for path in online.requests)
 
 
 def test_an_encoder_that_cannot_be_had_is_named_with_the_ways_out(loaded: tuple[Loaded, Loaded]) -> None:

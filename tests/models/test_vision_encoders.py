@@ -148,14 +148,14 @@ def test_what_shows_in_a_corner_reaches_its_place_of_a_clip_s_grid_alone(kind: s
     settings = {**CLIPS[kind], "num_hidden_layers": 0, "patch_size": 8}
     encoder = clip_encoder(str(saved(tmp_path, kind, settings)), 64, "grid").eval()
     frames = pictures(1, 8, 3, 64, 64)
-    for place, rows, columns in ((0, slice(0, 16), slice(0, 16)), (3, slice(0, 16), slice(48, 64))):
+    for index, rows, columns in ((0, slice(0, 16), slice(0, 16)), (3, slice(0, 16), slice(48, 64))):
         other = frames.clone()
         other[:, 2, :, rows, columns] = 255  # one frame of eight
         with torch.inference_mode():
             moved = (encoder(other) - encoder(frames)).view(-1, 16).abs().amax(0)  # (places,)
-        assert moved.argmax() == place
-        assert moved[place] > 1e-4
-        assert moved.sum() == moved[place]
+        assert moved.argmax() == index
+        assert moved[index] > 1e-4
+        assert moved.sum() == moved[index]
 
 
 def test_another_kind_of_clip_encoder_is_refused(tmp_path: Path) -> None:

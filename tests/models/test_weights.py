@@ -46,22 +46,22 @@ def test_a_network_is_built_as_it_was(small: Path) -> None:
     assert description == parse_json_object((small / "model.json").read_text())
     assert (small / WEIGHTS).stat().st_mode & 0o777 == 0o644
     assert not any(module.training for module in network.modules())
-    kept = load_file(small / WEIGHTS)
-    assert set(kept) == set(network.state_dict())
-    assert all(torch.equal(kept[name], own) for name, own in network.state_dict().items())
+    stored = load_file(small / WEIGHTS)
+    assert set(stored) == set(network.state_dict())
+    assert all(torch.equal(stored[name], weights) for name, weights in network.state_dict().items())
 
 
 def test_in_half_precision_matrices_alone_are_kept(small: Path, tmp_path: Path) -> None:
     network, _ = load_network(small)
     before = {name: weights.clone() for name, weights in network.state_dict().items()}
     save_weights(network, tmp_path / WEIGHTS, "float16")
-    kept = load_file(tmp_path / WEIGHTS)
-    halved = {name for name, tensor in kept.items() if tensor.dtype == torch.float16}
+    stored = load_file(tmp_path / WEIGHTS)
+    halved = {name for name, tensor in stored.items() if tensor.dtype == torch.float16}
     assert halved == {name for name, weights in network.named_parameters() if weights.ndim > 1}
-    assert {tensor.dtype for name, tensor in kept.items() if name not in halved} == {torch.float32}
-    for name, own in network.state_dict().items():
-        assert own.dtype == torch.float32 and torch.equal(own, kept[name].float())
-        assert torch.equal(own, before[name].half().float() if name in halved else before[name])
+    assert {tensor.dtype for name, tensor in stored.items() if name not in halved} == {torch.float32}
+    for name, weights in network.state_dict().items():
+        assert weights.dtype == torch.float32 and torch.equal(weights, stored[name].float())
+        assert torch.equal(weights, before[name].half().float() if name in halved else before[name])
 
 
 @pytest.mark.parametrize(

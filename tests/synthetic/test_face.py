@@ -34,9 +34,9 @@ def test_the_haar_cascade_finds_the_faces(frames: list[ByteArray]) -> None:
     folder = Path(cv2.__file__).parent / "data"
     cascade = cv2.CascadeClassifier(str(folder / "haarcascade_frontalface_alt2.xml"))
     grey = [cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY) for frame in frames]
-    found = [len(cascade.detectMultiScale(picture, 1.1, 3, minSize=(90, 90))) > 0 for picture in grey]
-    assert len(found) > 40
-    assert np.mean(found) >= 0.95
+    is_detected = [len(cascade.detectMultiScale(picture, 1.1, 3, minSize=(90, 90))) > 0 for picture in grey]
+    assert len(is_detected) > 40
+    assert np.mean(is_detected) >= 0.95
 
 
 @pytest.mark.slow
@@ -44,8 +44,8 @@ def test_the_haar_cascade_finds_the_faces(frames: list[ByteArray]) -> None:
 def test_yunet_finds_the_faces(frames: list[ByteArray]) -> None:
     model = Path(os.environ["REACTOMETER_WEIGHTS"]) / "yunet_n_320_320.onnx"
     detector = cv2.FaceDetectorYN.create(str(model), "", (frames[0].shape[1], frames[0].shape[0]), 0.7)
-    found = [detector.detect(np.ascontiguousarray(frame[..., ::-1]))[1] is not None for frame in frames]
-    assert np.mean(found) >= 0.95
+    is_detected = [detector.detect(np.ascontiguousarray(frame[..., ::-1]))[1] is not None for frame in frames]
+    assert np.mean(is_detected) >= 0.95
 
 
 @pytest.mark.parametrize("action", ACTIONS)

@@ -18,16 +18,16 @@ pytestmark = pytest.mark.slow
 def test_members_that_are_there_are_taken_up_and_those_of_others_refused(
     toml: Path, prepared: PreparedSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    own = [f'data.path="{prepared.folder}"', "model.frozen=true"]
+    overrides = [f'data.path="{prepared.folder}"', "model.frozen=true"]
     out = tmp_path / "both"
     with monkeypatch.context() as patch:  # stopped after the first member
         patch.setattr("reactometer.training.train.train_once", _stopping_after(1))
         with pytest.raises(KeyboardInterrupt):
-            ensemble(toml, out, own, folds=2, progress=False)
+            ensemble(toml, out, overrides, folds=2, progress=False)
     first = (out / "fold0of2" / "model" / "weights.safetensors").stat()
     with pytest.raises(OutputError, match=r"fold0of2.*another configuration"):
-        ensemble(toml, out, [*own, "model.dropout=0.5"], folds=2, progress=False)
-    model = ensemble(toml, out, own, folds=2, progress=False)
+        ensemble(toml, out, [*overrides, "model.dropout=0.5"], folds=2, progress=False)
+    model = ensemble(toml, out, overrides, folds=2, progress=False)
     assert (out / "fold0of2" / "model" / "weights.safetensors").stat().st_mtime_ns == first.st_mtime_ns
     members = [evaluate(out / f"fold{fold}of2" / "model", prepared.folder, progress=False) for fold in (0, 1)]
     labels = prepared.labels
@@ -35,7 +35,7 @@ def test_members_that_are_there_are_taken_up_and_those_of_others_refused(
     joined = evaluate(model, prepared.folder, progress=False).predictions[list(labels)].to_numpy()
     np.testing.assert_allclose(joined, mean, atol=1e-6)
     with pytest.raises(ConfigError, match="folds or seeds"):
-        ensemble(toml, out, own, folds=2, seeds=2)
+        ensemble(toml, out, overrides, folds=2, seeds=2)
 
 
 def _stopping_after(members: int) -> object:
@@ -43,10 +43,10 @@ def _stopping_after(members: int) -> object:
 
     done: list[Path] = []
 
-    def stopping(*given: object, **named: object) -> Path:
+    def stopping(*arguments: object, **options: object) -> Path:
         if len(done) == members:
             raise KeyboardInterrupt
-        done.append(train_once(*given, **named))  # type: ignore[arg-type]
+        done.append(train_once(*arguments, **options))  # type: ignore[arg-type]
         return done[-1]
 
     return stopping

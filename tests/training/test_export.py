@@ -52,12 +52,12 @@ def _network(folder: Path, name: str, seed: int = 0, **settings: object) -> tupl
     """Build a network whose answers vary, and return its configuration."""
     torch.manual_seed(seed)
     about = {"size_px": SIZE_PX, "hidden": 8, "attention_heads": 2, "layers": 1, **NETWORKS[name], **settings}
-    given = about.pop("given", None)
+    feature_dims = about.pop("given", None)
     for key in ("encoder", "voice_encoder"):
         if isinstance(about.get(key), dict):  # a network to be made
             about[key] = str(saved(folder / key, name.split("-")[1], about[key]))
     config = ModelConfig.model_validate(about)
-    network = build_model(config, load_encoders(config, given), [0.2, 0.5]).eval()
+    network = build_model(config, load_encoders(config, feature_dims), [0.2, 0.5]).eval()
     for parameter in network.output.parameters():
         torch.nn.init.normal_(parameter, std=0.3)
     for key, buffer in network.named_buffers():  # of batch norm, as after training
@@ -114,11 +114,11 @@ def test_graphs_are_the_networks_and_their_encoders_in_eight_bits_follow(name: s
         assert str(Path(export_module.__file__).parent).encode() not in file.read_bytes()
     for stream, encoder in loaded.networks.encoders.items() if name in IN_EIGHT_BITS else ():
         file, inputs = tmp_path / "model" / f"{stream}.onnx", list(encoder_inputs(loaded.networks, stream, items))
-        before = [encoder(*own.values())[0].ravel() for own in inputs]
+        before = [encoder(*arrays.values())[0].ravel() for arrays in inputs]
         quantise_graph(file, inputs)
         signatures = signatures_of(loaded.networks.face, loaded.networks.voice, SIZE_PX, len(LABELS))
         eight = open_graph(file, *signatures[file.name], "cpu")
-        after = [eight(*own.values())[0].ravel() for own in inputs]
+        after = [eight(*arrays.values())[0].ravel() for arrays in inputs]
         assert np.corrcoef(np.concatenate(after), np.concatenate(before))[0, 1] > 0.98
 
 
@@ -175,14 +175,14 @@ def test_a_weight_that_was_changed_behind_its_graph_is_refused(
     network, _ = load_network(copy)
     monkeypatch.setattr(export_module, "PROOF_CLIPS", 2)
     prove(copy, network, prepared)
-    kept = json.loads((copy / "model.json").read_text())["proof"]
-    assert kept["n_clips"] == 2
-    assert max(kept["differences"].values()) < 1e-5
+    proof = json.loads((copy / "model.json").read_text())["proof"]
+    assert proof["n_clips"] == 2
+    assert max(proof["differences"].values()) < 1e-5
     with torch.no_grad():
         next(network.output.parameters())[0] += 0.5
     with pytest.raises(ModelError, match=r"predict different intensities.*a difference of .*at most 0\.0001"):
         prove(copy, network, prepared)
-    assert json.loads((copy / "model.json").read_text())["proof"] == kept
+    assert json.loads((copy / "model.json").read_text())["proof"] == proof
     with monkeypatch.context() as patch:
         patch.setattr(export_module, "differences", lambda *_: {"whole clips": 1e-7, "one frame": float("nan")})
         with pytest.raises(ModelError, match="one frame"):

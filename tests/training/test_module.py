@@ -32,7 +32,7 @@ def test_a_step_of_training_asks_the_device_nothing(name: str, small_config: Con
     config = small_config.model_copy(update={"model": model})
     setup = build_training(config, prepared, progress=False)
     task = ReactionModule(setup.trainable, config.training, setup.data)
-    task.all_gather = lambda own, **_: own  # type: ignore[method-assign]  # as where one process trains
+    task.all_gather = lambda tensor, **_: tensor  # type: ignore[method-assign]  # as where one process trains
     batch = next(iter(setup.data.train_dataloader()))
     assert 0 < len(batch.face_indices) < batch.frame_mask.numel()
     task.to("meta")

@@ -74,23 +74,23 @@ def test_each_process_reads_its_own_clips_and_all_see_the_batches_of_one(prepare
     rows = tuple(row for row in prepared.rows if row.clip.labels)[:7]
     sampling, reads = InputSpec(1, 16, uses_face=False, uses_voice=False), dict[int, list[str]]()
 
-    def batches(rank: int, everyone: int, size: int) -> list[list[int]]:
-        own = reads.setdefault(10 * everyone + rank, [])
+    def batches(rank: int, n_processes: int, size: int) -> list[list[int]]:
+        clip_ids = reads.setdefault(10 * n_processes + rank, [])
 
         def read(row: PreparedRow, part: ClipPart, rng: np.random.Generator | None = None) -> Item:
-            own.append(row.clip.clip_id)
+            clip_ids.append(row.clip.clip_id)
             none = np.zeros((0, 3, sampling.size_px, sampling.size_px), np.uint8)
             empty = np.zeros(0, np.float32)
             return Item(none, np.zeros(0, bool), empty, np.zeros((0, 1), np.float32), empty)
 
         split, settings = PartDataset(rows, read), TrainingConfig(batch_size=size, accelerator="cpu")
         data = ReactionData(split, split, prepared.labels, settings)
-        data.trainer = SimpleNamespace(current_epoch=3, world_size=everyone, global_rank=rank)  # type: ignore[assignment]
+        data.trainer = SimpleNamespace(current_epoch=3, world_size=n_processes, global_rank=rank)  # type: ignore[assignment]
         return [batch.clip_index[batch.target_mask].tolist() for batch in data.train_dataloader()]
 
     alone = batches(0, 1, 4)
     shared = [batches(rank, 2, 2) for rank in range(2)]
-    assert [len(own) for own in shared] == [2, 2]
+    assert [len(clip_ids) for clip_ids in shared] == [2, 2]
     together = [sorted(one + other) for one, other in zip(*shared, strict=True)]
     assert together == [sorted(batch) for batch in alone]
     first, second = reads[20], reads[21]
@@ -119,8 +119,8 @@ def test_torchrun_says_how_many_there_are(monkeypatch: pytest.MonkeyPatch) -> No
     monkeypatch.setenv("TORCHELASTIC_RUN_ID", "test")
     monkeypatch.setenv("LOCAL_WORLD_SIZE", "2")
     monkeypatch.setenv("WORLD_SIZE", "6")
-    given = device_arguments(on_cpu)
-    assert (given["devices"], given["num_nodes"], given["strategy"]) == (2, 3, DDP_STRATEGY)
+    arguments = device_arguments(on_cpu)
+    assert (arguments["devices"], arguments["num_nodes"], arguments["strategy"]) == (2, 3, DDP_STRATEGY)
 
 
 def test_a_kill_while_a_checkpoint_is_written_leaves_the_last_one(

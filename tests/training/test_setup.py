@@ -49,28 +49,30 @@ def test_frozen_features_are_computed_once(
     small_config: Config, prepared: PreparedSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A second run and an evaluation find them, by PyTorch and by the graph; other weights do not."""
-    own = Path(shutil.copytree(prepared.folder, tmp_path / "own", ignore=shutil.ignore_patterns("features")))
+    data_folder = Path(shutil.copytree(prepared.folder, tmp_path / "own", ignore=shutil.ignore_patterns("features")))
 
     def config(name: str) -> Config:
         config = _config(small_config, tmp_path / name, frozen=True)
-        return config.model_copy(update={"data": config.data.model_copy(update={"path": own})})
+        return config.model_copy(update={"data": config.data.model_copy(update={"path": data_folder})})
 
     model = train(config("one"), progress=False)
-    files = {file: file.stat().st_mtime_ns for file in (own / "features").rglob("*.safetensors")}
-    splits = sorted(folder.name for folder in (own / "features").glob("*/*"))
+    files = {file: file.stat().st_mtime_ns for file in (data_folder / "features").rglob("*.safetensors")}
+    splits = sorted(folder.name for folder in (data_folder / "features").glob("*/*"))
     assert splits == ["train", "val", "val"]  # the second val by the graph, for the intervals
 
     def again(*_: object) -> None:
         raise AssertionError("the encoder ran again")
 
     monkeypatch.setattr(MediaReader, "__call__", again)
-    evaluate(model, own, split="val", progress=False)
+    evaluate(model, data_folder, split="val", progress=False)
     for seed in (0, 1):  # the first draws the same weights
         seed_everything(seed, verbose=False)
         with pytest.raises(AssertionError, match="the encoder ran again") if seed else nullcontext():
             build_training(
                 config("two"),
-                open_data(small_config.data.model_copy(update={"path": own}), small_config.prepare, progress=False),
+                open_data(
+                    small_config.data.model_copy(update={"path": data_folder}), small_config.prepare, progress=False
+                ),
                 progress=False,
             )
     assert {file: file.stat().st_mtime_ns for file in files} == files
@@ -104,10 +106,10 @@ def test_frozen_features_are_computed_where_the_training_will_be(
     monkeypatch.setattr(ReactionModel, "to", move)
     config = _config(small_config, frozen=frozen)
     config = config.model_copy(update={"training": config.training.model_copy(update={"accelerator": accelerator})})
-    own = _set_up(config, prepared)
+    training_setup = _set_up(config, prepared)
     assert moves == expected
-    assert own.trainable.label_mean is own.model.label_mean
-    assert own.trainable.face_scale is own.model.face_scale
+    assert training_setup.trainable.label_mean is training_setup.model.label_mean
+    assert training_setup.trainable.face_scale is training_setup.model.face_scale
 
 
 def test_the_head_is_fitted_behind_features_and_kept_behind_its_encoder(
@@ -164,7 +166,7 @@ def test_folds_deal_train_and_val_anew_and_find_their_features(small_config: Con
         train_ids, val_ids = ({row.clip.clip_id for row in rows} for rows in (data.train.rows, data.val.rows))
         assert train_ids | val_ids == everyone
         assert not {row.clip.person for row in data.train.rows} & {row.clip.person for row in data.val.rows}
-        assert all(data.val[place].frames.ndim == 2 for place in range(len(data.val.rows)))
+        assert all(data.val[i].frames.ndim == 2 for i in range(len(data.val.rows)))
         held_out += val_ids
     assert sorted(held_out) == sorted(everyone)
     with pytest.raises(ConfigError, match=r"data\.fold=3"):

@@ -101,8 +101,10 @@ def test_a_frozen_encoder_from_an_offline_folder_trains_its_head(
     config = _with(small_config, tmp_path / "run", epochs=1)
     model = {"name": "resnet50", "encoder": "somebody/resnet", "frozen": True, "pooling": "network"}
     folder = train(config.model_copy(update={"model": config.model.model_copy(update=model)}), progress=False)
-    given, kept = load_file(offline / "model.safetensors"), _weights(folder)
-    moved = [name for name, tensor in given.items() if not torch.equal(kept[f"face_encoder.net.{name}"], tensor)]
+    pretrained, trained = load_file(offline / "model.safetensors"), _weights(folder)
+    moved = [
+        name for name, tensor in pretrained.items() if not torch.equal(trained[f"face_encoder.net.{name}"], tensor)
+    ]
     assert moved == []
     monkeypatch.delenv("REACTOMETER_WEIGHTS")
     encoder = load_network(folder)[0].face_encoder  # the folder is not needed any more

@@ -49,15 +49,8 @@ NO_MASKING = {
 }
 """Settings that turn off random masking of inputs, random skipping of layers, and shortening of the sequence."""
 
-OMITTED_KEYS = (
-    "_name_or_path",
-    "architectures",
-    "dtype",
-    "id2label",
-    "label2id",
-    "label_names",
-    "transformers_version",
-)
+LABEL_KEYS = {"id2label", "label2id", "label_names"}
+OMITTED_KEYS = {"_name_or_path", "architectures", "dtype", "transformers_version", *LABEL_KEYS}
 """Keys of a configuration that a description omits: local paths, and the labels of the pretraining task."""
 
 PREPROCESSOR_FILES = ("preprocessor_config.json", "video_preprocessor_config.json", "processor_config.json")

@@ -87,7 +87,6 @@ def encode_frames(encoder: FrameEncoder, frames: Tensor, face_indices: Tensor) -
     """Encode only the frames that show a face, without a synchronisation with the device.
 
     Args:
-        encoder: the image encoder.
         frames: (B, T, 3, H, W) uint8.
         face_indices: (K,) int64: indices of the frames that show a face, among all B * T.
 

@@ -18,8 +18,6 @@ The shift is a share of the side; light and tint (of each colour) are shares of 
 def augment(frames: Tensor, limits: Mapping[str, float] = CLIP_LIMITS) -> Tensor:
     """Mirror, shift, zoom, rotate and relight the crops of each clip at random.
 
-    Random numbers come from the CPU, because a GPU is slower for so few.
-
     Args:
         frames: (B, T, C, H, W) uint8, RGB or one channel of grey.
         limits: maximum changes, with the keys of :data:`CLIP_LIMITS`.
@@ -28,7 +26,7 @@ def augment(frames: Tensor, limits: Mapping[str, float] = CLIP_LIMITS) -> Tensor
         The same shape and dtype; all frames of a clip changed alike, clips differently.
     """
     clips, steps, colours, height, width = frames.shape
-    transforms = _sample_transforms(clips, limits).to(frames.device, non_blocking=True)
+    transforms = _sample_transforms(clips, limits).to(frames.device, non_blocking=True)  # a GPU samples slower
     gain = 1.0 + _uniform((clips, 1), limits["contrast"])
     lift = 255.0 * _uniform((clips, 1), limits["light"])
     light = torch.cat((gain, 127.5 + lift + 255.0 * _uniform((clips, colours), limits["tint"])), dim=1)  # (B, 1 + C)

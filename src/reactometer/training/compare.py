@@ -32,11 +32,6 @@ class ComparisonRow:
     interval: Interval  # of the median seed's mean Pearson
     over_length: Interval  # of the median seed's mean Pearson minus the clip-length baseline's
 
-    @property
-    def median(self) -> float | None:
-        """Median over the seeds of the mean Pearson; undefined if it is undefined for a seed."""
-        return median([metrics.mean_pearson for metrics in self.metrics])
-
 
 @dataclass(frozen=True)
 class Comparison:
@@ -160,7 +155,7 @@ def summarise(comparison: Comparison) -> pd.DataFrame:
         cells = {
             "configuration": row.name,
             "reads": row.reads,
-            "r": format_score(row.median, 3),
+            "r": format_score(median([metrics.mean_pearson for metrics in row.metrics]), 3),
             "over seeds": f"{min(seeds):.3f} to {max(seeds):.3f}" if len(seeds) > 1 else "",
             "95% interval": f"{row.interval.low:.3f} to {row.interval.high:.3f}",
             "over clip length": f"{row.over_length.low:+.3f} to {row.over_length.high:+.3f}",

@@ -143,10 +143,7 @@ def prove(folder: Path, network: ReactionModel, prepared: PreparedSet) -> None:
 def differences(network: ReactionModel, networks: Networks, items: Sequence[Item]) -> dict[str, float]:
     """Return the largest difference of an intensity between PyTorch and the graphs, for each kind of input.
 
-    Args:
-        network: the model, run by PyTorch.
-        networks: the same model, run by ONNX Runtime.
-        items: the clips. Each is compared whole, in its own batch and in a batch of all, and with parts removed.
+    Each clip is compared whole, in its own batch and in a batch of all, and with parts removed.
     """
     head = network.head_only(all_encoders=True)
 
