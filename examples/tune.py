@@ -56,6 +56,6 @@ if __name__ == "__main__":
     parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="overrides for every trial")
     parser.add_argument("--out", type=Path, default=Path("tuned"), help="folder for the trials (default: tuned)")
     parser.add_argument("--trials", type=int, default=20, help="number of trials in total (default: 20)")
-    given = parser.parse_args()
-    best = tune(given.config, given.overrides, given.out, given.trials).best_trial
+    options = parser.parse_args()
+    best = tune(options.config, options.overrides, options.out, options.trials).best_trial
     print(f"best: trial {best.number}, mean Pearson on val {best.value:.4f}: {best.params}")

@@ -27,7 +27,7 @@ class ImageConfig(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     strength: float = 1.0
-    """Of the random changes (zoom, shift, rotation, light); 1: up to ``image_augmentation.MAX_CHANGES``."""
+    """Strength of the random changes (zoom, shift, rotation, light); 1: up to ``image_augmentation.MAX_CHANGES``."""
     erasing: float = 0.25
     """Probability that a rectangle of an image is filled with grey."""
     mixup: float = 0.0

@@ -47,7 +47,7 @@ def erase(images: Tensor, chance: float) -> Tensor:
 def mix(images: Tensor, targets: Tensor, alpha: float) -> tuple[Tensor, Tensor]:
     """Blend each image and its target with another (mixup, Zhang et al., arXiv 1710.09412).
 
-    Each image has a share of its own, of at least 0.5 (as in MixMatch, arXiv 1905.02249).
+    Each image has a different share, of at least 0.5 (as in MixMatch, arXiv 1905.02249).
 
     Args:
         images: (B, C, H, W).

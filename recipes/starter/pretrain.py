@@ -37,7 +37,7 @@ GREY_MEAN, GREY_STD = 0.5, 0.25
 
 
 class BackboneConfig(BaseModel):
-    """Which network is trained."""
+    """Settings of the trained network."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -46,7 +46,7 @@ class BackboneConfig(BaseModel):
     size_px: int
     """Side of its input, pixels."""
     dropout: float = 0.2
-    """Between the encoder and the classifier."""
+    """Dropout probability between the encoder and the classifier."""
 
 
 class PretrainingConfig(BaseModel):
@@ -132,13 +132,15 @@ def main() -> None:
     parser.add_argument("--resume", action="store_true", help="continue after the last finished epoch")
     parser.add_argument("--overwrite", action="store_true", help="delete an earlier run in the same folder")
     parser.add_argument("--test", action="store_true", help="score the test split too")
-    given = parser.parse_args()
-    table = tomllib.loads(given.config.read_text(encoding="utf-8"))
-    table.setdefault("training", {}).setdefault("out", f"runs/{given.config.stem}")
-    for override in given.overrides:
+    options = parser.parse_args()
+    table = tomllib.loads(options.config.read_text(encoding="utf-8"))
+    table.setdefault("training", {}).setdefault("out", f"runs/{options.config.stem}")
+    for override in options.overrides:
         apply_override(table, override)
     config = PretrainingConfig.model_validate(table)
-    folder, scores = pretrain(config, given.faces, resume=given.resume, overwrite=given.overwrite, test=given.test)
+    folder, scores = pretrain(
+        config, options.faces, resume=options.resume, overwrite=options.overwrite, test=options.test
+    )
     for split, score in scores.items():
         low, high = score["interval"]
         print(f"{split}: accuracy {score['accuracy']:.4f} of {score['images']} images, 95% {low:.3f} to {high:.3f}")

@@ -23,7 +23,7 @@ from .messages import compressed_piece, image_piece, score_as_text, sound_piece 
 
 
 class LiveNode(Node):
-    """Scores in a thread of its own; callbacks only leave their message, so that the newest frame wins."""
+    """A node that scores in a second thread; callbacks only store the newest message."""
 
     def __init__(self) -> None:
         super().__init__("reactometer_live")
@@ -46,18 +46,18 @@ class LiveNode(Node):
         self.thread.start()
 
     def take_image(self, message: Image) -> None:
-        """Leave a frame; one of an unknown encoding is told of."""
+        """Store a frame; log a warning if its encoding is unknown."""
         try:
             self.inbox.put(image_piece(message))
         except ValueError as error:
             self.get_logger().warning(str(error), throttle_duration_sec=10.0)
 
     def take_compressed(self, message: CompressedImage) -> None:
-        """Leave a frame."""
+        """Store a frame."""
         self.inbox.put(compressed_piece(message))
 
     def take_sound(self, message: object) -> None:
-        """Leave sound, which ends now."""
+        """Store sound that ends now."""
         self.inbox.put(sound_piece(message, 1e-9 * self.get_clock().now().nanoseconds))
 
     def score(self) -> None:
