@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import groupby
+from math import ceil
 from typing import TYPE_CHECKING
 
 from reactometer.cli.render import print_failed, print_names, print_table, results
@@ -23,6 +24,10 @@ if TYPE_CHECKING:
 
 MAX_FEW_UNITS = 20
 """Maximum number of units whose intervals are too narrow (by simulation: docs/lab-notes.md)."""
+
+
+BETA_QUANTILES = (0.05, 0.95)
+"""In 90% of calibrations, coverage of new clips is between these quantiles (Vovk, ACML 2012)."""
 
 
 def print_evaluation(evaluation: Evaluation) -> None:
@@ -58,12 +63,17 @@ def print_evaluation(evaluation: Evaluation) -> None:
 
 
 def _print_coverage(coverage: Coverage) -> None:
-    mean, by_label, widths = coverage.mean, coverage.by_label.values(), coverage.widths.values()
-    results.print(
-        f"{coverage.nominal:.0%} intervals of the predictions ({min(widths):.2f} to {max(widths):.2f} wide) contain "
-        f"{mean.value:.1%} of the labels ({mean.low:.1%} to {mean.high:.1%}; by label {min(by_label):.0%} to "
-        f"{max(by_label):.0%}){', but were fitted to these clips' if coverage.is_in_sample else ''}"
+    rows = {"all": coverage.overall, **coverage.by_size}
+    print_table(
+        (f"{coverage.nominal:.0%} intervals: prediction", "labels", "inside (95% interval)", "mean width"),
+        [
+            (name, str(item.n_labels), with_interval(item.share.value, item.share), f"{item.width:.2f}")
+            for name, item in rows.items()
+        ],
     )
+    by_label = [item.share.value for item in coverage.by_label.values()]
+    fitted = "; the intervals were fitted to these clips" if coverage.is_in_sample else ""
+    results.print(f"inside, by emotion: {min(by_label):.0%} to {max(by_label):.0%}{fitted}")
     if coverage.warnings:
         results.print(f"clips with a warning: {len(coverage.warnings)}")
 
@@ -110,12 +120,19 @@ def print_demo(result: DemoResult) -> None:
 
 def print_uncertainty(fitted: Uncertainty, folder: str) -> None:
     """Print how wide the intervals are for each set of modalities, and where they are saved."""
-    item, rows = fitted.fitted_on, []
+    from scipy.stats import beta
+
+    item, rows = fitted.fitted_on, list[tuple[str, ...]]()
+    unit = "people" if item["n_people"] else "clips"
     for name, basis in fitted.by_modalities.items():
-        narrowest, widest = min(basis.half_widths), max(basis.half_widths)
-        too_few = ": too few clips" if narrowest == 1.0 else ""
-        rows.append((name, str(basis.n_clips), f"{narrowest:.3f} to {widest:.3f}{too_few}"))
-    print_table(("by", "clips", "half width of the intervals, from the narrowest label to the widest"), rows)
+        rank = ceil((basis.n_units + 1) * fitted.coverage - 1e-9)  # of the residual that is the half width
+        if rank > basis.n_units:
+            rows.append((name, str(basis.n_clips), "", f"{basis.width:.2f}", "too few clips"))
+            continue
+        low, high = (beta.ppf(level, rank, basis.n_units + 1 - rank) for level in BETA_QUANTILES)
+        bins = f"{len(basis.half_widths)}, each of at least {basis.n_units} {unit}"
+        rows.append((name, str(basis.n_clips), bins, f"{basis.width:.2f}", f"{low:.0%} to {high:.0%}"))
+    print_table(("by", "clips", "bins of predictions", "mean width", "coverage of new clips, by bin"), rows)
     valid_for = f"clips of a new person ({item['n_people']} people)" if item["n_people"] else "new clips like these"
     fitted_on = f"{item['n_clips']} clips of {item['name']}, {item['split']}"
     results.print(f"{fitted.coverage:.0%} intervals, valid for {valid_for}; fitted on {fitted_on}")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 import numpy.typing as npt
@@ -19,15 +20,30 @@ from reactometer.types import BOUNDS
 NO_INPUT = "no usable face or voice"
 
 
+SIZE_EDGES = (0.05, 0.2, 0.5)
+"""Predictions that separate the rows of coverage by size of prediction."""
+
+STRONGEST = "strongest emotion"
+
+
+@dataclass(frozen=True)
+class CoveredShare:
+    """Share of some labels inside their prediction intervals."""
+
+    share: Interval
+    width: float  # mean of high − low, within [0, 1]
+    n_labels: int
+
+
 @dataclass(frozen=True)
 class Coverage:
     """Share of labels inside the prediction intervals."""
 
     nominal: float  # share of labels that the intervals should contain
-    mean: Interval  # share of labels contained, over all labels and clips
-    by_label: dict[str, float]  # the same for each label
-    widths: dict[str, float]  # mean width of each label's intervals
-    by_modalities: dict[str, dict[str, float]]  # by "face and voice", "face", "voice": "n_clips" and "coverage"
+    overall: CoveredShare
+    by_label: dict[str, CoveredShare]
+    by_size: dict[str, CoveredShare]  # by size of prediction; "strongest emotion": each clip's largest prediction
+    by_modalities: dict[str, CoveredShare]  # by "face and voice", "face", "voice"
     n_clips: int  # clips with intervals
     warnings: dict[str, str]  # warnings by clip id
     is_in_sample: bool  # the intervals were fitted to these clips: their coverage is no evidence
@@ -52,6 +68,7 @@ def interval_table(
 
 def measure_coverage(
     table: pd.DataFrame,
+    predictions: Array,
     targets: Array,
     labels: Sequence[str],
     resampling: Resampling,
@@ -61,31 +78,35 @@ def measure_coverage(
 ) -> Coverage | None:
     """Measure the share of targets (clips, L) inside their intervals, rows of :func:`interval_table`.
 
-    ``nominal`` and ``is_in_sample`` are those of :class:`Coverage`. Returns ``None`` if no clip has intervals.
+    ``predictions`` are (clips, L); ``nominal`` and ``is_in_sample`` are those of :class:`Coverage`. Returns ``None`` if
+    no clip has intervals.
     """
     low, high = (table[[f"{label}_{bound}" for label in labels]].to_numpy() for bound in BOUNDS)  # (clips, L)
-    has_interval = np.isfinite(low).all(axis=1)
+    has_interval = np.isfinite(low)
     if not has_interval.any():
         return None
-    is_inside = (low <= targets) & (targets <= high)  # (clips, L)
-    counts = np.column_stack([has_interval, has_interval * is_inside.mean(axis=1)])
-    by_modalities = (
-        pd.Series(is_inside[has_interval].mean(axis=1))
-        .groupby(table["basis"][has_interval].to_numpy())
-        .agg(["size", "mean"])
-    )
+
+    def covered(selected: npt.NDArray[np.bool_]) -> CoveredShare:  # (clips, L), or one row or column
+        chosen = selected & has_interval
+        counts = np.column_stack([chosen.sum(axis=1), (chosen & (low <= targets) & (targets <= high)).sum(axis=1)])
+        shares = resampling.resample(counts, lambda sums: sums[:, 1] / np.where(sums[:, 0] > 0, sums[:, 0], np.nan))
+        return CoveredShare(interval(shares), float((high - low)[chosen].mean()), int(chosen.sum()))
+
+    columns = np.arange(len(labels))
+    basis, size = table["basis"].to_numpy(), np.searchsorted(SIZE_EDGES, predictions, side="right")
+    sizes = [f"{start:g} to {end:g}" for start, end in pairwise((0.0, *SIZE_EDGES, 1.0))]
+    by_size = {name: size == number for number, name in enumerate(sizes)}
+    by_size[STRONGEST] = columns == predictions.argmax(axis=1)[:, None]
     flagged = table[table["warnings"] != ""]
     return Coverage(
         nominal=nominal,
-        mean=interval(
-            resampling.resample(counts, lambda sums: sums[:, 1] / np.where(sums[:, 0] > 0, sums[:, 0], np.nan))
-        ),
-        by_label=dict(zip(labels, is_inside[has_interval].mean(axis=0).tolist(), strict=True)),
-        widths=dict(zip(labels, (high - low)[has_interval].mean(axis=0).tolist(), strict=True)),
+        overall=covered(has_interval),
+        by_label={label: covered(columns == number) for number, label in enumerate(labels)},
+        by_size={name: covered(selected) for name, selected in by_size.items() if (selected & has_interval).any()},
         by_modalities={
-            name: {"n_clips": int(n), "coverage": float(share)} for name, n, share in by_modalities.itertuples()
+            name: covered((basis == name)[:, None]) for name in sorted(set(basis[has_interval.all(axis=1)]))
         },
-        n_clips=int(has_interval.sum()),
+        n_clips=int(has_interval.all(axis=1).sum()),
         warnings=dict(flagged[["File_ID", "warnings"]].to_numpy().tolist()),
         is_in_sample=is_in_sample,
     )

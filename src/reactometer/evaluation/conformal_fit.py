@@ -17,10 +17,9 @@ from reactometer.inference.checkpoint import LoadedModel, load_model
 from reactometer.inference.conformal import (
     Array,
     IsotonicMap,
-    ModalityIntervals,
     TrainingDensity,
     Uncertainty,
-    conformal_half_widths,
+    fit_intervals,
     fit_isotonic_map,
     fit_training_density,
     min_calibration_size,
@@ -142,9 +141,7 @@ def fit_uncertainty(
     for modalities, scores in scores_by_modalities.items():
         predictions, targets = _stack(scores, rows)
         people = [person[index] for index in scores] if person else None
-        by_modalities[modalities] = ModalityIntervals(
-            len(scores), conformal_half_widths(targets - predictions, coverage, people)
-        )
+        by_modalities[modalities] = fit_intervals(predictions, targets, coverage, people)
     fitted = Uncertainty(
         coverage=coverage,
         by_modalities=by_modalities,

@@ -24,7 +24,7 @@ from reactometer.evaluation.calibration import (
     measure_reliability,
 )
 from reactometer.evaluation.metrics import Array, Metrics, measure
-from reactometer.evaluation.plots import plot_calibration
+from reactometer.evaluation.plots import plot_calibration, plot_coverage
 from reactometer.evaluation.subgroups import Group, as_table, compare_groups, split_column
 from reactometer.inference.checkpoint import LoadedModel, load_model
 from reactometer.inference.scoring import score_split
@@ -138,7 +138,7 @@ def evaluate(
         n_resamples: number of resamples for the intervals; 0: no intervals and no reliability.
         groups: columns of the manifest, such as "age" and "country", whose groups are also scored separately.
         out: a folder for ``predictions.csv``, ``metrics.json``, ``reliability.png`` and, if the model is calibrated,
-            ``intervals.csv``; with groups, ``groups.csv``.
+            ``intervals.csv`` and ``coverage.png``; with groups, ``groups.csv``.
         progress: show a bar on standard error.
 
     Raises:
@@ -176,7 +176,13 @@ def evaluate(
         fitted_on = (uncertainty.fitted_on.get("split"), uncertainty.fitted_on.get("manifest_sha256"))
         is_in_sample = fitted_on == (chosen, prepared.manifest_sha256)
         coverage = measure_coverage(
-            bounds.iloc[labelled], targets, labels, resampling, nominal=uncertainty.coverage, is_in_sample=is_in_sample
+            bounds.iloc[labelled],
+            scored_intensities,
+            targets,
+            labels,
+            resampling,
+            nominal=uncertainty.coverage,
+            is_in_sample=is_in_sample,
         )
     evaluation = Evaluation(
         split=chosen,
@@ -244,6 +250,8 @@ def _write_files(evaluation: Evaluation, out: Path) -> None:
         write_atomic(out / "groups.csv", as_table(evaluation.groups).to_csv(index=False))
     if evaluation.reliability:
         write_plot(plot_calibration(evaluation.reliability), out / "reliability.png")
+    if evaluation.coverage:
+        write_plot(plot_coverage(evaluation.coverage), out / "coverage.png")
     write_atomic(out / "metrics.json", format_json(evaluation.as_json()))
 
 

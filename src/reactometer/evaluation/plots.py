@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
     from reactometer.evaluation.bootstrap import Intervals
-    from reactometer.evaluation.calibration import LabelReliability
+    from reactometer.evaluation.calibration import Coverage, LabelReliability
     from reactometer.evaluation.metrics import Metrics
 
 MODEL, GREY, FIT = "#30638e", "#8a949c", "#d1495b"
@@ -60,6 +60,21 @@ def plot_calibration(reliability: Sequence[LabelReliability]) -> Figure:
     figure.supylabel("mean target", fontsize=9)
     n_bins = len(reliability[0].bins)
     figure.suptitle(f"{n_bins} bins of as many clips each; bars: 95% interval; solid: least squares", fontsize=10)
+    return figure
+
+
+def plot_coverage(coverage: Coverage) -> Figure:
+    """Plot coverage by size of prediction with 95% intervals, and the width of the intervals; dashed: nominal."""
+    figure, (panel,) = make_panels(1, columns=1, size=(6.5, 1.9))
+    names = [f"{name}\nwidth {item.width:.2f}" for name, item in coverage.by_size.items()]
+    for column, item in enumerate(coverage.by_size.values()):
+        panel.plot([column, column], [item.share.low, item.share.high], color="0.3", linewidth=1.2)
+    panel.scatter(names, [item.share.value for item in coverage.by_size.values()], color=MODEL, zorder=3)
+    panel.axhline(coverage.nominal, color="0.6", linewidth=1, linestyle=(0, (4, 3)))
+    panel.set_ylim(min(0.5, *(item.share.low for item in coverage.by_size.values())), 1.02)
+    panel.tick_params(labelsize=8)
+    panel.set_xlabel("prediction", fontsize=9)
+    panel.set_ylabel("labels inside", fontsize=9)
     return figure
 
 

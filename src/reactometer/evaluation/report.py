@@ -19,7 +19,7 @@ from reactometer.evaluation.baselines import labelled_train_rows, predict_from_l
 from reactometer.evaluation.bootstrap import Interval
 from reactometer.evaluation.evaluate import Evaluation, evaluate, open_for_model
 from reactometer.evaluation.metrics import Metrics, measure
-from reactometer.evaluation.plots import as_svg, plot_calibration, plot_scores
+from reactometer.evaluation.plots import as_svg, plot_calibration, plot_coverage, plot_scores
 from reactometer.evaluation.robustness import measure_robustness, plot_degradation
 from reactometer.inference.checkpoint import load_model
 from reactometer.io import make_folder, write_atomic
@@ -83,7 +83,7 @@ def report(
         "estimate": _estimate,
         "percent": "{:.1%}".format,
     }
-    plots = (plot_scores, plot_calibration, plot_degradation)
+    plots = (plot_scores, plot_calibration, plot_coverage, plot_degradation)
     environment.globals |= {"svg": as_svg, **{plot.__name__: plot for plot in plots}}
     template = files("reactometer.evaluation").joinpath(PAGE_FILE).read_text(encoding="utf-8")
     page = environment.from_string(template).render(

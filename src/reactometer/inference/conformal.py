@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,10 +19,13 @@ from reactometer.io import atomic_file, format_json, parse_json_object, sha256_o
 from reactometer.types import FloatArray, IntervalBounds
 
 UNCERTAINTY_FILE, REFERENCES_FILE = "uncertainty.json", "uncertainty.safetensors"
-FORMAT = 1
+FORMAT = 2
 
 MIN_LENGTH_RATIO = 0.5
 """A clip gets a warning if it is shorter than this share of the shortest training clip."""
+
+MAX_BINS, MIN_CLIPS_PER_BIN = 8, 20
+"""Maximum number of bins of predictions of similar size; minimum number of clips with a prediction in a bin."""
 
 Array = npt.NDArray[np.float64]
 
@@ -51,10 +54,27 @@ class TrainingDensity:
 
 @dataclass(frozen=True)
 class ModalityIntervals:
-    """Interval widths for predictions from face and voice, only the face, or only the voice."""
+    """Intervals by size of prediction, for predictions from face and voice, only the face, or only the voice."""
 
     n_clips: int
-    half_widths: tuple[float, ...]  # (L,) of the intervals; 1 if there are too few clips
+    n_units: int  # minimum number of clips, or people, with a prediction in a bin
+    edges: tuple[float, ...]  # predictions that separate the bins, ascending
+    half_widths: tuple[float, ...]  # one more than edges; 1 if there are too few clips
+    width: float  # mean of high − low, within [0, 1], over the calibration clips
+
+    def __post_init__(self) -> None:
+        if len(self.half_widths) != len(self.edges) + 1:
+            raise ValueError(f"{len(self.edges)} edges and {len(self.half_widths)} half widths")
+
+    def bounds(self, predictions: npt.ArrayLike) -> Array:
+        """Return the interval around each prediction, (...) in [0, 1]: (..., 2), clipped to [0, 1]."""
+        values = np.asarray(predictions, dtype=np.float64)
+        half = np.array(self.half_widths)[np.searchsorted(self.edges, values, side="right")]
+        return np.stack([values - half, values + half], axis=-1).clip(0.0, 1.0)
+
+
+UNKNOWN = ModalityIntervals(0, 0, (), (1.0,), 1.0)
+"""Intervals of modalities without calibration clips."""
 
 
 @dataclass(frozen=True)
@@ -90,11 +110,8 @@ class Uncertainty:
         """Return the interval of each label around intensities (L,) in [0, 1]; ``None`` without usable input."""
         if not score.has_input:
             return None
-        fitted = self.by_modalities.get(score.modalities)
-        half = np.array(fitted.half_widths) if fitted else np.ones(len(intensities))
-        low = np.clip(intensities - half, 0.0, 1.0)  # (L,)
-        high = np.clip(intensities + half, 0.0, 1.0)  # (L,)
-        return tuple(zip(low.tolist(), high.tolist(), strict=True))
+        fitted = self.by_modalities.get(score.modalities, UNKNOWN)
+        return tuple((low, high) for low, high in fitted.bounds(intensities).tolist())
 
     def distances(self, score: Score) -> dict[str, float]:
         """Return the distance of a clip from the training clips by modality; the mean over an ensemble's members."""
@@ -117,32 +134,65 @@ class Uncertainty:
         return tuple(reasons)
 
 
-def conformal_half_widths(
-    residuals: npt.ArrayLike, coverage: float, people: Sequence[str] | None = None
-) -> tuple[float, ...]:
-    """Return half the width of each label's interval, which contains a new clip's label with at least this probability.
+def fit_intervals(
+    predictions: npt.ArrayLike, targets: npt.ArrayLike, coverage: float, people: Sequence[str] | None = None
+) -> ModalityIntervals:
+    """Fit intervals to calibration clips: one half width per bin of predictions of similar size, over all labels.
 
-    Split-conformal prediction: of n absolute residuals the ⌈(n + 1) · coverage⌉-th smallest (Lei et al., J. Am. Stat.
-    Assoc. 113, 2018); valid for clips that are exchangeable with these. With ``people``, for a clip of a
-    new person: each person's residuals have the same weight, and one more person's are infinite (hierarchical
-    conformal prediction, Lee, Barber & Willett, arXiv 2306.06342). With too few clips or people, see
-    :func:`min_calibration_size`, the interval is all of [0, 1].
+    Mondrian conformal prediction (Vovk, Gammerman & Shafer, Algorithmic Learning in a Random World, 2005,
+    section 4.5): coverage holds in each bin. All bins have about as many predictions. There are as many bins as
+    the clips allow, see :data:`MIN_CLIPS_PER_BIN`, at most :data:`MAX_BINS`.
 
     Args:
-        residuals: (n, L) label less prediction.
+        predictions: (n, L) in [0, 1].
+        targets: (n, L) their labels.
         coverage: in (0, 1).
         people: the person in each clip; ``None``: another person in each clip.
     """
-    sizes = np.abs(np.asarray(residuals, dtype=np.float64))  # (n, L)
-    names = np.arange(len(sizes)) if people is None else np.array(people)
-    _, unit, counts = np.unique(names, return_inverse=True, return_counts=True)
-    weights = 1.0 / ((len(counts) + 1) * counts[unit])  # (n,)
-    widths = []
-    for column in sizes.T:
-        order = np.argsort(column, kind="stable")
-        rank = int(np.searchsorted(weights[order].cumsum(), coverage - 1e-9))
-        widths.append(float(column[order[rank]]) if rank < len(order) else 1.0)
-    return tuple(widths)
+    values, labels = np.asarray(predictions, dtype=np.float64), np.asarray(targets, dtype=np.float64)
+    clips = np.repeat(np.arange(len(values)), values.shape[1])  # (n L,), as all arrays below
+    units = clips if people is None else np.repeat(np.array(people), values.shape[1])
+    residuals, values = np.abs(values - labels).ravel(), values.ravel()
+    for n_bins in range(MAX_BINS, 0, -1):
+        edges = np.unique(np.quantile(values, np.arange(1, n_bins) / n_bins))
+        index = np.searchsorted(edges, values, side="right")
+        bins = [index == number for number in range(len(edges) + 1)]
+        n_clips, n_units = (min(len(set(names[inside])) for inside in bins) for names in (clips, units))
+        if n_clips >= MIN_CLIPS_PER_BIN and n_units >= min_calibration_size(coverage):
+            break
+    half_widths = [conformal_half_width(residuals[inside], units[inside], coverage) for inside in bins]
+    fitted = ModalityIntervals(len(labels), n_units, tuple(edges.tolist()), tuple(half_widths), 0.0)
+    return replace(fitted, width=float(np.diff(fitted.bounds(values)).mean()))
+
+
+def conformal_half_width(residuals: npt.NDArray[Any], units: npt.NDArray[Any], coverage: float) -> float:
+    """Return the half width of an interval that contains a label of a new unit with this probability.
+
+    Split-conformal prediction: of n residuals, the ⌈(n + 1) · coverage⌉-th smallest (Lei et al., J. Am. Stat.
+    Assoc. 113, 2018), exact if each unit has one residual. Otherwise the residuals of each unit have the same
+    total weight, and n is the effective sample size: the number of independent residuals whose coverage would
+    vary as much as it does over units (Kish, Survey Sampling, 1965), at least the number of units. Checked by
+    simulation. With too few units, see :func:`min_calibration_size`, the half width is 1.
+
+    Args:
+        residuals: (n,) absolute difference of label and prediction.
+        units: (n,) the clip, or the person, of each residual.
+        coverage: in (0, 1).
+    """
+    _, unit, counts = np.unique(units, return_inverse=True, return_counts=True)
+    n_units = len(counts)
+    if n_units < min_calibration_size(coverage):
+        return 1.0
+    order = np.argsort(residuals, kind="stable")
+    shares = (1.0 / (n_units * counts[unit]))[order].cumsum()  # (n,)
+
+    def quantile(level: float) -> float:
+        rank = int(np.searchsorted(shares, level - 1e-9))
+        return float(residuals[order[rank]]) if rank < len(order) else 1.0
+
+    inside = np.bincount(unit, residuals <= quantile(coverage)) / counts  # (n_units,) share of each unit
+    effective = n_units * coverage * (1.0 - coverage) / max(float(inside.var(ddof=1)), 1e-9)
+    return quantile(coverage * (1.0 + 1.0 / min(max(effective, n_units), len(residuals))))
 
 
 def min_calibration_size(coverage: float) -> int:
