@@ -32,7 +32,7 @@ from reactometer.evaluation.bootstrap import Resampling, bootstrap_metrics
 from reactometer.evaluation.calibration import measure_reliability
 from reactometer.evaluation.paired_test import compare_paired
 from reactometer.inference.checkpoint import load_model
-from reactometer.inference.conformal import conformal_half_widths, fit_isotonic_map
+from reactometer.inference.conformal import fit_intervals, fit_isotonic_map
 from reactometer.inference.postprocess import find_events, parse_baseline, refine
 from reactometer.media.audio_features import log_mel, voice_contours
 from reactometer.media.faces import decode_crop, load_detector
@@ -165,8 +165,8 @@ def _scores() -> Numbers:
         "scores/paired": _flat([(item.interval.value, item.interval.low, item.p) for item in paired.differences]),
         "scores/slopes": _flat([(item.slope.value, item.slope.high) for item in reliability if item.slope]),
         "scores/widths": [
-            *conformal_half_widths(truth - guess, 0.9),
-            *conformal_half_widths(truth - guess, 0.8, people),
+            *fit_intervals(guess, truth, 0.9).half_widths,
+            *fit_intervals(guess, truth, 0.8, people).half_widths,
         ],
         "scores/curve": [*curve.x, *curve.y],
     }

@@ -46,12 +46,21 @@ def test_intervals_hold_the_labels_they_were_fitted_to(calibrated: Path, prepare
     low, high = table[BOUNDS[::2]].to_numpy(), table[BOUNDS[1::2]].to_numpy()
     is_inside = (low <= targets) & (targets <= high)
     coverage = json.loads((tmp_path / "metrics.json").read_text())["coverage"]
-    assert coverage["mean"]["value"] == pytest.approx(is_inside.mean())
-    assert list(coverage["by_label"].values()) == pytest.approx(is_inside.mean(axis=0))
-    assert (is_inside.mean(axis=0) >= 0.9).all()
-    assert list(coverage["widths"].values()) == pytest.approx((high - low).mean(axis=0))
+    assert coverage["overall"]["share"]["value"] == pytest.approx(is_inside.mean())
+    assert is_inside.mean() >= 0.9
+    by_label = list(coverage["by_label"].values())
+    assert [item["share"]["value"] for item in by_label] == pytest.approx(is_inside.mean(axis=0))
+    assert [item["width"] for item in by_label] == pytest.approx((high - low).mean(axis=0))
+    predictions = evaluation.predictions[list(HUME_REACTION)].to_numpy()
+    strongest = is_inside[np.arange(len(is_inside)), predictions.argmax(axis=1)]
+    assert coverage["by_size"]["strongest emotion"]["share"]["value"] == pytest.approx(strongest.mean())
+    large = coverage["by_size"]["0.2 to 0.5"]
+    assert large["share"]["value"] == pytest.approx(is_inside[(predictions >= 0.2) & (predictions < 0.5)].mean())
+    assert sum(item["n_labels"] for item in coverage["by_size"].values()) == is_inside.size + len(is_inside)
+    assert (tmp_path / "coverage.png").is_file()
     assert evaluation.coverage is not None
-    assert evaluation.coverage.mean.low <= evaluation.coverage.mean.value <= evaluation.coverage.mean.high
+    share = evaluation.coverage.overall.share
+    assert share.low <= share.value <= share.high
 
 
 @pytest.mark.slow
@@ -79,7 +88,7 @@ def test_each_modality_has_separate_intervals(calibrated: Path, prepared: Prepar
     evaluation = evaluate(calibrated, prepared.folder, split="all", without="voice", progress=False)
     assert evaluation.coverage is not None
     assert set(evaluation.coverage.by_modalities) == {"face"}
-    assert evaluation.coverage.by_modalities["face"]["coverage"] >= 0.9
+    assert evaluation.coverage.by_modalities["face"].share.value >= 0.9
 
 
 @pytest.mark.slow

@@ -17,7 +17,8 @@ from reactometer.inference.conformal import (
     IsotonicMap,
     ModalityIntervals,
     Uncertainty,
-    conformal_half_widths,
+    conformal_half_width,
+    fit_intervals,
     fit_isotonic_map,
     fit_training_density,
     load_uncertainty,
@@ -37,7 +38,10 @@ def _sure() -> Uncertainty:
     rng = np.random.default_rng(0)
     return Uncertainty(
         coverage=0.9,
-        by_modalities={"face": ModalityIntervals(50, (0.1, 0.4)), "voice": ModalityIntervals(5, (1.0, 1.0))},
+        by_modalities={
+            "face": ModalityIntervals(50, 20, (0.5,), (0.1, 0.4), 0.3),
+            "voice": ModalityIntervals(5, 5, (), (1.0,), 1.0),
+        },
         fitted_on={"name": "fv", "split": "val", "n_clips": 50},
         shortest_s=4.0,
         recalibration=(IsotonicMap((0.1, 0.3), (0.0, 0.4)), IsotonicMap((0.5, 0.6), (0.5, 0.6))),
@@ -46,37 +50,63 @@ def _sure() -> Uncertainty:
     )
 
 
-def test_half_widths_are_an_order_statistic_and_infinite_below_nine_clips() -> None:
-    residuals = np.array([[0.1, -0.5]] * 9 + [[-0.3, 0.2]] * 1)
-    assert conformal_half_widths(residuals, 0.9) == (0.3, 0.5)  # the tenth of ten
-    assert conformal_half_widths(residuals[:8], 0.9) == (1.0, 1.0)
-    assert conformal_half_widths(residuals[:9], 0.9) == (0.1, 0.5)
+def test_half_width_is_an_order_statistic_and_one_below_nine_clips() -> None:
+    residuals, clips = np.array([0.1] * 9 + [0.3]), np.arange(10)
+    assert conformal_half_width(residuals, clips, 0.9) == 0.3  # the tenth of ten
+    assert conformal_half_width(residuals[:9], clips[:9], 0.9) == 0.1
+    assert conformal_half_width(residuals[:8], clips[:8], 0.9) == 1.0
 
 
 def test_intervals_cover_as_the_theory_says() -> None:
-    """Over draws of 60 clips and one more, coverage is ⌈61 · .9⌉ / 61 for continuous residuals (Vovk et al. 2005)."""
-    rng = np.random.default_rng(1)
-    residuals = rng.standard_t(3, size=(61, 20_000)) * 0.05  # (clips, repeats)
-    held = np.abs(residuals[60]) <= conformal_half_widths(residuals[:60], 0.9)
-    assert held.mean() == pytest.approx(55 / 61, abs=4 * np.sqrt(0.09 / 20_000))
+    """Over samples of 60 clips and one more, coverage is ⌈61 · .9⌉ / 61 for continuous residuals (Vovk et al. 2005)."""
+    rng, clips = np.random.default_rng(1), np.arange(60)
+    residuals = np.abs(rng.standard_t(3, size=(4000, 61))) * 0.05  # (repeats, clips)
+    is_inside = [row[60] <= conformal_half_width(row[:60], clips, 0.9) for row in residuals]
+    assert np.mean(is_inside) == pytest.approx(55 / 61, abs=4 * np.sqrt(0.09 / 4000))
 
 
-def test_intervals_cover_clips_of_new_people() -> None:
-    """Half of the variance is each person's own: by person, a clip of a new one is held as asked; by clip, less often.
+def test_bins_have_clips_and_widths_follow_the_size_of_predictions() -> None:
+    """Errors grow with the prediction; 20 clips of 4 labels fill fewer bins than 100, nine clips have one."""
+    rng = np.random.default_rng(0)
+    predictions = rng.uniform(0.1, 0.7, size=(100, 4))
+    targets = predictions + 0.3 * predictions * rng.uniform(-1.0, 1.0, size=(100, 4))
+    fitted = fit_intervals(predictions, targets, 0.9)
+    assert (len(fitted.edges), len(fitted.half_widths), fitted.n_clips) == (7, 8, 100)
+    assert fitted.n_units >= 20
+    assert (np.diff(fitted.half_widths) > 0).all()
+    bounds = fitted.bounds(predictions)
+    assert fitted.width == pytest.approx((bounds[..., 1] - bounds[..., 0]).mean())
+    few = fit_intervals(predictions[:20], targets[:20], 0.9)
+    assert len(few.half_widths) < 8
+    least = fit_intervals(predictions[:9], targets[:9], 0.9)
+    assert (least.n_units, least.edges) == (9, ())
+    constant = fit_intervals(np.full((30, 2), 0.5), np.full((30, 2), 0.4), 0.9)  # no edge divides one value
+    assert constant.bounds([0.0, 0.5]) == pytest.approx(np.array([[0.0, 0.1], [0.4, 0.6]]))
+    with pytest.raises(ValueError, match="1 edges and 1 half widths"):
+        ModalityIntervals(9, 9, (0.5,), (0.1,), 0.2)
 
-    The theory (Lee, Barber & Willett): between .9 and .9 + 1 / (people + 1), here over 12 people of 10 clips each.
+
+@pytest.mark.slow
+@pytest.mark.parametrize("n_people", [12, 60])
+def test_intervals_by_size_cover_clips_of_new_people(n_people: int) -> None:
+    """Conditional coverage by simulation: 2,000 calibrations on five clips of each person, and a new person each.
+
+    Errors grow with the prediction, and differ by person (the standard deviation of their logarithm is 0.7).
     """
-    rng = np.random.default_rng(4)
-    scale = rng.lognormal(0.0, 0.7, size=(13, 1, 4000))  # (people, 1, repeats): how far off the model is on each
-    residuals = rng.normal(size=(13, 10, 4000)) * scale
-    fit, new = residuals[:12].reshape(120, -1), residuals[12, 0]
-    people = [str(place // 10) for place in range(120)]
-    by_person = (np.abs(new) <= np.minimum(np.array(conformal_half_widths(fit, 0.9, people)), np.inf)).mean()
-    by_clip = (np.abs(new) <= conformal_half_widths(fit, 0.9)).mean()
-    error = 4 * np.sqrt(0.09 / 4000)
-    assert 0.9 - error <= by_person <= 0.9 + 1 / 13 + error
-    assert by_clip < by_person
-    assert conformal_half_widths(fit[:80, :1], 0.9, people[:80]) == (1.0,)  # eight people cannot tell
+    rng = np.random.default_rng(0)
+    people = np.repeat(np.arange(n_people + 1), 5).astype(str)  # the last one is new
+    covered: list[list[float]] = []
+    for _ in range(2000):
+        predictions = rng.uniform(0.2, 0.8, size=(len(people), 4))
+        scale = np.repeat(rng.lognormal(0.0, 0.7, n_people + 1), 5)[:, None]
+        targets = predictions + 0.03 * predictions**2 * scale * rng.normal(size=predictions.shape)
+        fitted = fit_intervals(predictions[:-5], targets[:-5], 0.9, people[:-5].tolist())
+        bounds, new = fitted.bounds(predictions[-5:]), targets[-5:]
+        is_inside = (bounds[..., 0] <= new) & (new <= bounds[..., 1])
+        size = np.digitize(predictions[-5:], [0.35, 0.5, 0.65])
+        covered.append([is_inside[size == number].mean() if (size == number).any() else np.nan for number in range(4)])
+    shares = np.nanmean(covered, axis=0)
+    assert (shares > 0.88).all() and (shares < 0.92).all(), shares
 
 
 def test_distance_is_mahalanobis_by_the_covariance_of_the_model() -> None:

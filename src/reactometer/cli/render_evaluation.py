@@ -126,13 +126,14 @@ def print_uncertainty(fitted: Uncertainty, folder: str) -> None:
     unit = "people" if item["n_people"] else "clips"
     for name, basis in fitted.by_modalities.items():
         rank = ceil((basis.n_units + 1) * fitted.coverage - 1e-9)  # of the residual that is the half width
-        if rank > basis.n_units:
-            rows.append((name, str(basis.n_clips), "", f"{basis.width:.2f}", "too few clips"))
-            continue
-        low, high = (beta.ppf(level, rank, basis.n_units + 1 - rank) for level in BETA_QUANTILES)
-        bins = f"{len(basis.half_widths)}, each of at least {basis.n_units} {unit}"
-        rows.append((name, str(basis.n_clips), bins, f"{basis.width:.2f}", f"{low:.0%} to {high:.0%}"))
-    print_table(("by", "clips", "bins of predictions", "mean width", "coverage of new clips, by bin"), rows)
+        reach = "too few"
+        if rank <= basis.n_units:
+            low, high = (beta.ppf(level, rank, basis.n_units + 1 - rank) for level in BETA_QUANTILES)
+            reach = f"{low:.0%} to {high:.0%}"
+        counts = (str(basis.n_clips), str(len(basis.half_widths)), str(basis.n_units))
+        rows.append((name, *counts, f"{basis.width:.2f}", reach))
+    print_table(("by", "clips", "bins", f"{unit} per bin", "mean width", "coverage per bin"), rows)
+    results.print(f"coverage per bin: share of new labels inside, in 90% of calibrations on so many {unit}")
     valid_for = f"clips of a new person ({item['n_people']} people)" if item["n_people"] else "new clips like these"
     fitted_on = f"{item['n_clips']} clips of {item['name']}, {item['split']}"
     results.print(f"{fitted.coverage:.0%} intervals, valid for {valid_for}; fitted on {fitted_on}")

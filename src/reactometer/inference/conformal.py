@@ -191,7 +191,8 @@ def conformal_half_width(residuals: npt.NDArray[Any], units: npt.NDArray[Any], c
         return float(residuals[order[rank]]) if rank < len(order) else 1.0
 
     inside = np.bincount(unit, residuals <= quantile(coverage)) / counts  # (n_units,) share of each unit
-    effective = n_units * coverage * (1.0 - coverage) / max(float(inside.var(ddof=1)), 1e-9)
+    variance = float(inside.var()) * n_units / max(n_units - 1, 1)
+    effective = n_units * coverage * (1.0 - coverage) / max(variance, 1e-9)
     return quantile(coverage * (1.0 + 1.0 / min(max(effective, n_units), len(residuals))))
 
 
