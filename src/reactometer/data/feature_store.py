@@ -127,8 +127,7 @@ def open_store(folder: Path) -> FeatureStore:
 
 def _to_table(times_s: FloatArray, features: FloatArray, size: int) -> FloatArray:
     """Join times (T,) and features (T, D) in a table (T, 1 + D) float32."""
-    columns = times_s, features.reshape(len(times_s), size)
-    return np.ascontiguousarray(np.column_stack(columns), np.float32)
+    return np.ascontiguousarray(np.column_stack((times_s, features.reshape(len(times_s), size))), np.float32)
 
 
 def _digest(row: PreparedRow, part: ClipPart, sizes: Mapping[str, int], source: str) -> str:

@@ -120,13 +120,12 @@ def _audio_steps(waveform: FloatArray | None, audio_input: str) -> tuple[FloatAr
 def decode_frame(crop_jpeg: bytes, spec: InputSpec) -> ByteArray:
     """Decode a crop, or its central part, to (3, size_px, size_px) uint8 RGB."""
     crop = decode_crop(crop_jpeg)
-    size_px = spec.size_px
     if spec.crop_share < 1.0:
         border = round(len(crop) * (1.0 - spec.crop_share) / 2)
         crop = crop[border : len(crop) - border, border : len(crop) - border]
-    if crop.shape[0] != size_px:
-        interpolation = cv2.INTER_AREA if crop.shape[0] > size_px else cv2.INTER_LINEAR
-        crop = cv2.resize(crop, (size_px, size_px), interpolation=interpolation).astype(np.uint8)
+    if crop.shape[0] != spec.size_px:
+        interpolation = cv2.INTER_AREA if crop.shape[0] > spec.size_px else cv2.INTER_LINEAR
+        crop = cv2.resize(crop, (spec.size_px, spec.size_px), interpolation=interpolation).astype(np.uint8)
     return crop.transpose(2, 0, 1)
 
 
