@@ -2,9 +2,9 @@
 
     python benchmarks/bench.py [--out bench.md] [--only NAME]... [--videos SHORT LONG]
 
-Each benchmark runs in its own process; the file holds its output. A line ``bar: NAME: VALUE (limit: LIMIT): met`` (or
-``NOT MET``) is a bar; the file ends with a table of all bars. A benchmark that fails is reported as skipped. The exit
-status is 0 whether bars are met or not, because the file is a record.
+Each benchmark runs in its own process; the file holds its output. A line ``bar: NAME: VALUE (limit: LIMIT):
+met`` (or ``NOT MET``) is a bar; the file ends with a table of all bars. A benchmark that fails is reported as
+skipped. The exit status is 0 whether bars are met or not, because the file is a record.
 """
 
 from __future__ import annotations
@@ -26,16 +26,24 @@ import torch
 HERE = Path(__file__).resolve().parent
 BENCHMARKS = ("predicting", "training", "live", "memory", "installing", "load")
 PACKAGES = ("reactometer", "numpy", "torch", "opencv-python-headless", "av", "onnxruntime", "lightning")
-BAR = re.compile(r"^bar: (?P<name>[^:]+): (?P<value>.+) \(limit: (?P<limit>.+)\): (?P<result>met|NOT MET)\s*$", re.M)
+BAR = re.compile(
+    r"^bar: (?P<name>[^:]+): (?P<value>.+) \(limit: (?P<limit>.+)\): (?P<result>met|NOT MET)\s*$", re.M
+)
 READ_VIDEOS = ("predicting",)
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--out", type=Path, default=Path("bench.md"))
-    parser.add_argument("--only", action="append", choices=BENCHMARKS, help="run only this benchmark; repeatable")
+    parser.add_argument(
+        "--only", action="append", choices=BENCHMARKS, help="run only this benchmark; repeatable"
+    )
     parser.add_argument("--limit", type=float, default=1800.0, help="stop a benchmark after this time, s")
-    parser.add_argument("--videos", nargs=2, metavar=("SHORT", "LONG"), help="videos for predicting; default: rendered")
+    parser.add_argument(
+        "--videos", nargs=2, metavar=("SHORT", "LONG"), help="videos for predicting; default: rendered"
+    )
     options = parser.parse_args()
     videos = {name: options.videos for name in READ_VIDEOS if options.videos}
     text = "\n".join(["# Benchmarks", "", *describe_machine(), ""])
@@ -56,9 +64,11 @@ def main() -> None:
 def describe_machine() -> Iterator[str]:
     """Yield lines of Markdown: CPU, memory, system, versions, date and commit."""
     pages = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / 2**30
-    yield f"* machine: {_cpu_name()}, {len(os.sched_getaffinity(0))} cores, {pages:.0f} GiB, {platform.platform()}"
+    cores = len(os.sched_getaffinity(0))
+    yield f"* machine: {_cpu_name()}, {cores} cores, {pages:.0f} GiB, {platform.platform()}"
     versions = [f"{name} {version}" for name in PACKAGES if (version := _version(name))]
-    yield f"* Python {platform.python_version()}, {', '.join(versions)}; torch uses {torch.get_num_threads()} threads"
+    python, threads = platform.python_version(), torch.get_num_threads()
+    yield f"* Python {python}, {', '.join(versions)}; torch uses {threads} threads"
     commit = _output("git", "describe", "--always", "--dirty", "--abbrev=12") or "unknown"
     yield f"* {datetime.now().astimezone():%Y-%m-%d %H:%M %Z}, commit {commit}"
 
@@ -86,7 +96,9 @@ def _cpu_name() -> str:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
     except OSError:
         return platform.processor() or platform.machine()
-    fields = {key.strip(): value.strip() for key, _, value in (line.partition(":") for line in reversed(lines))}
+    fields = {
+        key.strip(): value.strip() for key, _, value in (line.partition(":") for line in reversed(lines))
+    }
     model = [fields[key] for key in ("cpu family", "model") if key in fields]
     family = f" (family {model[0]}, model {model[1]})" if len(model) == 2 else ""
     return fields.get("model name", platform.machine()) + family

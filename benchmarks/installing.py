@@ -2,10 +2,10 @@
 
     python benchmarks/installing.py [--keep FOLDER] [--constraints constraints.txt]
 
-The wheel is built from a copy of the source, its dependencies are downloaded into a folder (``--keep`` reuses it), and
-pip installs from there, without an index, into fresh virtual environments: with byte code; and without
-(``--no-compile``), when the first start writes it. Bars: the wheel's size, the time, and the size on disk of all
-packages with their byte code, without pip and setuptools. Then the largest packages.
+The wheel is built from a copy of the source, its dependencies are downloaded into a folder (``--keep`` reuses
+it), and pip installs from there, without an index, into fresh virtual environments: with byte code; and
+without (``--no-compile``), when the first start writes it. Bars: the wheel's size, the time, and the size on
+disk of all packages with their byte code, without pip and setuptools. Then the largest packages.
 """
 
 from __future__ import annotations
@@ -29,7 +29,9 @@ TOOLS = ("pip", "setuptools", "pkg_resources", "_distutils_hack")
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--keep", type=Path, help="folder of the downloads; reused if it exists")
     parser.add_argument("--constraints", type=Path, default=ROOT / "constraints.txt")
     options = parser.parse_args()
@@ -73,7 +75,9 @@ def install(folder: Path, wheel: Path, downloads: Path, constraints: Path) -> No
     print()
     bar("install of the default package, s", seconds["with byte code"], INSTALL_S, at_most=True)
     (packages,) = (whole.parents[1] / "lib").glob("python*/site-packages")
-    sizes = {path.name: _size_mib(path) for path in packages.iterdir() if path.name.split("-")[0] not in TOOLS}
+    sizes = {
+        path.name: _size_mib(path) for path in packages.iterdir() if path.name.split("-")[0] not in TOOLS
+    }
     bar("size on disk, MiB", sum(sizes.values()), DISK_MIB, at_most=True)
     largest = sorted(sizes.items(), key=lambda pair: pair[1], reverse=True)[:LARGEST]
     print("\n| the largest | MiB |\n| --- | --- |")

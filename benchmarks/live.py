@@ -2,9 +2,9 @@
 
     python benchmarks/live.py [--video VIDEO] [--seconds 10] [--rate 10] [--busy 2]
 
-Print a table for docs/live.md. A clip of 640 x 360 px at 25 frames per second with sound is played in real time;
-without ``--video`` it is rendered, with a synthetic face. The server and each client have their own process. Four
-clients at once decode and encode the video on the CPUs that the server uses, too.
+Print a table for docs/live.md. A clip of 640 x 360 px at 25 frames per second with sound is played in real
+time; without ``--video`` it is rendered, with a synthetic face. The server and each client have their own
+process. Four clients at once decode and encode the video on the CPUs that the server uses, too.
 """
 
 from __future__ import annotations
@@ -77,7 +77,9 @@ def spin() -> None:
 def play_here(video: Path, options: argparse.Namespace, out: Path) -> None:
     """Run the command, with its scores in ``out``."""
     common = [str(video), "--rate", f"{options.rate:g}", "--for", str(options.seconds), "--out", str(out)]
-    subprocess.run([sys.executable, "-m", "reactometer", "live", *common], stdout=subprocess.DEVNULL, check=True)
+    subprocess.run(
+        [sys.executable, "-m", "reactometer", "live", *common], stdout=subprocess.DEVNULL, check=True
+    )
 
 
 def play_to_server(video: Path, options: argparse.Namespace, out: Path) -> None:
@@ -123,7 +125,9 @@ def play_to_server(video: Path, options: argparse.Namespace, out: Path) -> None:
         source.stop()
 
 
-def measure(name: str, video: Path, options: argparse.Namespace, play: Play, sessions: int = 1) -> list[float]:
+def measure(
+    name: str, video: Path, options: argparse.Namespace, play: Play, sessions: int = 1
+) -> list[float]:
     """Run sessions at once; print a row for all of them; return scores per second and median latency."""
     spawn = multiprocessing.get_context("spawn")
     with tempfile.TemporaryDirectory() as folder:
@@ -134,12 +138,17 @@ def measure(name: str, video: Path, options: argparse.Namespace, play: Play, ses
         for player in players:
             player.join()
         tables = [list(csv.DictReader(out.open(encoding="utf-8"))) for out in outs]
-    latencies_ms = np.array([float(row["latency_ms"]) for rows in tables for row in rows if row["latency_ms"]])
+    latencies_ms = np.array(
+        [float(row["latency_ms"]) for rows in tables for row in rows if row["latency_ms"]]
+    )
     spans_s = [float(rows[-1]["time_s"]) - float(rows[0]["time_s"]) for rows in tables]
     often_hz = min((len(rows) - 1) / span_s for rows, span_s in zip(tables, spans_s, strict=True))
     middle, high = np.percentile(latencies_ms, [50, 95])
     dropped = sum(int(rows[-1]["dropped"]) for rows in tables)
-    print(f"| {name} | {often_hz:.1f} | {middle:.0f} | {high:.0f} | {latencies_ms.max():.0f} | {dropped} |", flush=True)
+    print(
+        f"| {name} | {often_hz:.1f} | {middle:.0f} | {high:.0f} | {latencies_ms.max():.0f} | {dropped} |",
+        flush=True,
+    )
     return [often_hz, float(middle)]
 
 
@@ -159,7 +168,9 @@ def main() -> None:
         for process in (server, *beside):
             process.start()
         time.sleep(8.0)
-        print("| | Hz | median, ms | 95 %, ms | largest, ms | dropped |\n| --- | --- | --- | --- | --- | --- |")
+        print(
+            "| | Hz | median, ms | 95 %, ms | largest, ms | dropped |\n| --- | --- | --- | --- | --- | --- |"
+        )
         measured = {
             "here": measure("here", video, options, play_here),
             "WebSocket": measure("WebSocket", video, options, play_to_server),
@@ -168,7 +179,10 @@ def main() -> None:
         for process in (server, *beside):
             process.terminate()
     met = [bar(f"{name}, scores a second", often_hz, 5.0) for name, (often_hz, _) in measured.items()]
-    met += [bar(f"{name}, median latency, ms", middle, 400.0, at_most=True) for name, (_, middle) in measured.items()]
+    met += [
+        bar(f"{name}, median latency, ms", middle, 400.0, at_most=True)
+        for name, (_, middle) in measured.items()
+    ]
     sys.exit(0 if all(met) else 1)
 
 

@@ -2,11 +2,12 @@
 
     python benchmarks/load.py [--clients 50] [--clips 200] [--seconds 10] [--rounds 3] [--requests 2000]
 
-Each request sends a rendered clip with other bytes in a part that no decoder reads. The service runs as ``reactometer
-serve`` with its defaults (64 queued clips), except for the limit per client, because all clients have one address. A
-client that gets 429 retries after the seconds of ``Retry-After``. The service's speed is that of the middle 80% of
-its clips; the batch command uses as many processes. The ratio is the median over the rounds. Memory is the sum of
-Pss over all processes, after a tenth of the requests and after all, with clips of 2 s.
+Each request sends a rendered clip with other bytes in a part that no decoder reads. The service runs as
+``reactometer serve`` with its defaults (64 queued clips), except for the limit per client, because all
+clients have one address. A client that gets 429 retries after the seconds of ``Retry-After``. The service's
+speed is that of the middle 80% of its clips; the batch command uses as many processes. The ratio is the
+median over the rounds. Memory is the sum of Pss over all processes, after a tenth of the requests and after
+all, with clips of 2 s.
 """
 
 from __future__ import annotations
@@ -30,12 +31,16 @@ MIN_SPEED, MAX_GROWTH = 1.0, 1.05
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--clients", type=int, default=50)
     parser.add_argument("--clips", type=int, default=200)
     parser.add_argument("--seconds", type=int, default=10, help="length of a clip")
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--requests", type=int, default=2000, help="requests for the memory measurement; 0: skip it")
+    parser.add_argument(
+        "--requests", type=int, default=2000, help="requests for the memory measurement; 0: skip it"
+    )
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
@@ -50,7 +55,9 @@ def _round(folder: Path, options: argparse.Namespace) -> float:
     clip = write_video(folder / "clip.mp4", options.seconds).read_bytes()
     counts = options.clips // 4, options.clips
     few, many = (_write_clips(folder / f"{count} clips", count, clip) for count in counts)
-    batch_s, _ = cost_of_one(lambda clips: _predict(clips, folder / f"run of {clips.name}"), few, many, counts)
+    batch_s, _ = cost_of_one(
+        lambda clips: _predict(clips, folder / f"run of {clips.name}"), few, many, counts
+    )
     with service(folder / "service", options.clients) as (address, _):
         outcomes, finished_s = _load(address, options.clients, options.clips, clip)
     n_trimmed = len(finished_s) // 10
@@ -68,7 +75,10 @@ def _memory(folder: Path, clients: int, requests: int) -> None:
         before = pss_mb(process.pid)
         outcomes, _ = _load(address, clients, requests - requests // 10, clip)
         after = pss_mb(process.pid)
-    print(f"{dict(outcomes)}; {before:.0f} MiB after {requests // 10} requests, {after:.0f} MiB after {requests}")
+    print(
+        f"{dict(outcomes)}; {before:.0f} MiB after {requests // 10} requests, {after:.0f} MiB after "
+        f"{requests}"
+    )
     bar("memory at the end / after a tenth of the requests", after / before, MAX_GROWTH, at_most=True)
 
 
@@ -76,7 +86,9 @@ def _memory(folder: Path, clients: int, requests: int) -> None:
 def service(folder: Path, clients: int) -> Iterator[tuple[str, subprocess.Popen[str]]]:
     """Run a service on a free port; yield its address and its process."""
     command = [sys.executable, "-m", "reactometer", "serve", "--port", "0", "--data", str(folder)]
-    process = subprocess.Popen([*command, "--per-client", str(2 * clients)], stderr=subprocess.PIPE, text=True)
+    process = subprocess.Popen(
+        [*command, "--per-client", str(2 * clients)], stderr=subprocess.PIPE, text=True
+    )
     assert process.stderr is not None
     try:
         address = next(line for line in process.stderr if line.startswith("http")).split()[0]
@@ -156,7 +168,12 @@ def pss_mb(pid: int, kind: str = "Pss") -> float:
     """Return the memory of a process and its children, MiB; ``kind`` is a row of ``smaps_rollup``."""
     rollups = [Path(f"/proc/{child}/smaps_rollup").read_text() for child in processes(pid)]
     return (
-        sum(int(line.split()[1]) for text in rollups for line in text.splitlines() if line.startswith(f"{kind}:"))
+        sum(
+            int(line.split()[1])
+            for text in rollups
+            for line in text.splitlines()
+            if line.startswith(f"{kind}:")
+        )
         / 1024
     )
 

@@ -16,7 +16,8 @@ from reactometer.synthetic.clip import clip_plan, render_clip
 
 
 def write_video(path: Path, seconds: int) -> Path:
-    """Write the first clip of the synthetic demo dataset, repeated, with sound: 160 px, 10 frames per second."""
+    """Write the first clip of the synthetic demo dataset, repeated, with sound: 160 px, 10 frames per
+    second."""
     frames, waveform = render_clip(clip_plan(0))
     with av.open(str(path), "w") as container:
         video = container.add_stream("libx264", rate=Fraction(10), options={"preset": "ultrafast"})
@@ -25,7 +26,9 @@ def write_video(path: Path, seconds: int) -> Path:
         for repetition in range(seconds * 10 // len(frames)):
             for frame in frames:
                 container.mux(video.encode(av.VideoFrame.from_ndarray(frame, format="rgb24")))
-            audio = av.AudioFrame.from_ndarray(waveform[None].astype(np.float32), format="fltp", layout="mono")
+            audio = av.AudioFrame.from_ndarray(
+                waveform[None].astype(np.float32), format="fltp", layout="mono"
+            )
             audio.sample_rate, audio.pts = 16_000, repetition * len(waveform)
             container.mux(sound.encode(audio))
         container.mux(video.encode(None))
@@ -55,8 +58,11 @@ def processor_s() -> float:
     return time.process_time() + waited.ru_utime + waited.ru_stime + running_s
 
 
-def cost_of_one(run: Callable[[Path], object], few: Path, many: Path, counts: tuple[int, int]) -> tuple[float, float]:
-    """Return the seconds per item and the seconds of the start, from runs on two folders with ``counts`` items."""
+def cost_of_one(
+    run: Callable[[Path], object], few: Path, many: Path, counts: tuple[int, int]
+) -> tuple[float, float]:
+    """Return the seconds per item and the seconds of the start, from runs on two folders with ``counts``
+    items."""
     short_s, long_s = timed(lambda: run(few)), timed(lambda: run(many))
     each_s = (long_s - short_s) / (counts[1] - counts[0])
     return each_s, short_s - counts[0] * each_s

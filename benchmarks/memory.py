@@ -2,8 +2,8 @@
 
     python benchmarks/memory.py [MODEL]
 
-Default: the starter model. Print the peak resident memory of each run (the sum of the peaks of the process and of its
-media worker), the seconds, and the fit of a line through the seconds.
+Default: the starter model. Print the peak resident memory of each run (the sum of the peaks of the process
+and of its media worker), the seconds, and the fit of a line through the seconds.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ while process.poll() is None:
         children = [pid for file in pathlib.Path(f"/proc/{process.pid}/task").glob("*/children")
                     for pid in file.read_text().split()]
         for pid in (process.pid, *map(int, children)):
-            for line in pathlib.Path(f"/proc/{pid}/status").read_text().splitlines():  # absent if the process has ended
+            for line in pathlib.Path(f"/proc/{pid}/status").read_text().splitlines():
                 if line.startswith("VmHWM"):
                     peaks_kb[pid] = int(line.split()[1])
     time.sleep(0.1)

@@ -40,7 +40,9 @@ SHAPES = {
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--out", type=Path, default=Path("docs"))
     out: Path = parser.parse_args().out
     with TemporaryDirectory() as name, sync_playwright() as tool:
@@ -55,7 +57,9 @@ def main() -> None:
 def write_clip(file: Path) -> Path:
     """One drawn person, four reactions of 4 s, with a voice."""
     plans = [clip_plan(index, duration_s=4.0, rate_hz=RATE_HZ, size_px=SIZE_PX) for index in REACTIONS]
-    clips = [render_clip(replace(plan, appearance=plans[0].appearance, voice=plans[0].voice)) for plan in plans]
+    clips = [
+        render_clip(replace(plan, appearance=plans[0].appearance, voice=plans[0].voice)) for plan in plans
+    ]
     frames = np.concatenate([frames for frames, _ in clips])  # (T, H, W, 3)
     frames[AWAY] = frames[AWAY].mean(axis=(1, 2), keepdims=True).astype(np.uint8)
     waveform = np.concatenate([sound for _, sound in clips if sound is not None])  # (S,)

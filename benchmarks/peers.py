@@ -2,15 +2,17 @@
 
     python benchmarks/peers.py VIDEO NAME=PYTHON... [--rounds 3]
 
-NAME is "reactometer", "plain" or "facex". PYTHON is the Python of a virtual environment that contains only this
-tool: ``pip install .`` for reactometer, ``pip install opencv-python-headless onnxruntime`` for plain, ``pip install
-facex``. Every tool reads every frame of VIDEO, in a process of its own, in turns; figures are
-medians of the rounds.
+NAME is "reactometer", "plain" or "facex". PYTHON is the Python of a virtual environment that contains only
+this
+tool: ``pip install .`` for reactometer, ``pip install opencv-python-headless onnxruntime`` for plain, ``pip
+install facex``. Every tool reads every frame of VIDEO, in a process of its own, in turns; figures are medians
+of the rounds.
 
-* plain: the loop that people write by hand with OpenCV, YuNet and ONNX Runtime, here with the starter's face encoder.
-  One face per frame, no time, no voice, no intervals.
-* facex: seven expressions per frame, as its documentation shows it. Other rivals (py-feat, LibreFace, DeepFace,
-  EmotiEffLib, hsemotion) download weights at first use and cannot run offline; fer 25.10 misses packages.
+* plain: the loop that people write by hand with OpenCV, YuNet and ONNX Runtime, here with the starter's face
+  encoder. One face per frame, no time, no voice, no intervals.
+* facex: seven expressions per frame, as its documentation shows it. Other rivals (py-feat, LibreFace,
+  DeepFace, EmotiEffLib, hsemotion) download weights at first use and cannot run offline; fer 25.10 misses
+  packages.
 * start: the seconds of the whole process beyond those of a second pass over VIDEO in the same process.
 """
 
@@ -31,7 +33,9 @@ TOOLS = ("pip", "setuptools", "pkg_resources", "_distutils_hack")  # part of eve
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("video", type=Path)
     parser.add_argument("peers", nargs="+", metavar="NAME=PYTHON")
     parser.add_argument("--rounds", type=int, default=3)
@@ -55,11 +59,14 @@ def main() -> None:
 
 
 def measure(python: str, name: str, video: Path) -> tuple[float, float, float, int]:
-    """Return the seconds of a process that reads VIDEO once and of a second pass, its peak MiB, and the frames."""
+    """Return the seconds of a process that reads VIDEO once and of a second pass, its peak MiB, and the
+    frames."""
     environment = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
     command = [python, __file__, str(video), name, "--worker"]
     start_s = time.perf_counter()
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, env=environment) as process:
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, env=environment
+    ) as process:
         peaks_kib: dict[int, int] = {}
         while process.poll() is None:
             for pid in (process.pid, *children_of(process.pid)):
@@ -76,7 +83,9 @@ def measure(python: str, name: str, video: Path) -> tuple[float, float, float, i
 def children_of(pid: int) -> list[int]:
     try:
         return [
-            int(child) for file in Path(f"/proc/{pid}/task").glob("*/children") for child in file.read_text().split()
+            int(child)
+            for file in Path(f"/proc/{pid}/task").glob("*/children")
+            for child in file.read_text().split()
         ]
     except OSError:  # the process has ended
         return []
@@ -94,7 +103,9 @@ def installed_mib(python: str) -> float:
     """Return the size of an environment's packages with their byte code, MiB."""
     code = "import sysconfig; print(sysconfig.get_path('purelib'))"
     folder = Path(subprocess.check_output([python, "-c", code], text=True).strip())
-    files = (file for file in folder.rglob("*") if file.relative_to(folder).parts[0].split("-")[0] not in TOOLS)
+    files = (
+        file for file in folder.rglob("*") if file.relative_to(folder).parts[0].split("-")[0] not in TOOLS
+    )
     return sum(file.lstat().st_blocks for file in files) * 512 / 2**20
 
 

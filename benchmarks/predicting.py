@@ -2,17 +2,18 @@
 
     python benchmarks/predicting.py [SHORT LONG] [--only starts|stages|resnet|device] [--device cuda]
 
-SHORT and LONG are videos (default: 2.4 and 20 s of the synthetic demo dataset). Everything is measured in turns in one
-run; figures are medians of the rounds.
+SHORT and LONG are videos (default: 2.4 and 20 s of the synthetic demo dataset). Everything is measured in
+turns in one run; figures are medians of the rounds.
 
 * starts: ``reactometer predict`` as a whole process on both videos, beside ``python -c "import torch"``.
-* stages: ``predict`` of LONG with the starter model and timeline in a warm process, sparse (32 frames per 10 s) and
-  dense (every frame), and beside it a prediction in one thread and one process, in which the stages are timed, except
-  the voice's encoder, which is timed apart. The rest is RGB, crops, JPEG, the timeline, the head and Python.
-* resnet: ``predict`` of LONG with a ResNet50 at 224 px and 32 frames per 10 s, in single precision and in 8 bits.
-  Weights are random and 8 bits are calibrated on noise, because neither changes the time.
-* device (only by name): ``predict`` of LONG with this ResNet50 and every frame on ``--device``, in images per second,
-  beside its graph alone on batches of noise.
+* stages: ``predict`` of LONG with the starter model and timeline in a warm process, sparse (32 frames per 10
+  s) and dense (every frame), and beside it a prediction in one thread and one process, in which the stages
+  are timed, except the voice's encoder, which is timed apart. The rest is RGB, crops, JPEG, the timeline, the
+  head and Python.
+* resnet: ``predict`` of LONG with a ResNet50 at 224 px and 32 frames per 10 s, in single precision and in 8
+  bits. Weights are random and 8 bits are calibrated on noise, because neither changes the time.
+* device (only by name): ``predict`` of LONG with this ResNet50 and every frame on ``--device``, in images per
+  second, beside its graph alone on batches of noise.
 """
 
 from __future__ import annotations
@@ -52,7 +53,9 @@ ROUNDS = 5
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("videos", nargs="*", type=Path)
     parser.add_argument("--only", choices=("starts", "stages", "resnet", "device"))
     parser.add_argument("--device", default="cuda", help="of --only device")
@@ -100,7 +103,10 @@ def compare_starts(short: Path, long: Path) -> None:
     print("| whole process | s |\n| --- | --- |")
     print("\n".join(f"| {name} | {value:.2f} |" for name, value in seconds.items()), flush=True)
     bar(
-        "whole process, short clip / import torch", seconds[f"predict {short.name}"] / seconds[torch], 0.6, at_most=True
+        "whole process, short clip / import torch",
+        seconds[f"predict {short.name}"] / seconds[torch],
+        0.6,
+        at_most=True,
     )
     length_s = probe(long).duration_s or 0.0
     bar("whole process, long clip, times real time", length_s / seconds[f"predict {long.name}"], 12.0)
@@ -126,8 +132,11 @@ def show_stages(video: Path) -> None:
         bar(f"{name}, CPU time outside decoder, detector, encoders", rest_s / serial_s, 0.10, at_most=True)
 
 
-def measure_stages(video: Path, model: LoadedModel, rate_hz: float) -> tuple[dict[str, float], float, float, float]:
-    """Return the CPU seconds of each stage and of the prediction in one thread; wall and CPU seconds of ``predict``."""
+def measure_stages(
+    video: Path, model: LoadedModel, rate_hz: float
+) -> tuple[dict[str, float], float, float, float]:
+    """Return the CPU seconds of each stage and of the prediction in one thread; wall and CPU seconds of
+    ``predict``."""
     seconds: defaultdict[str, list[float]] = defaultdict(list)
 
     def watch(name: str, function: Callable[..., Any]) -> Any:
@@ -150,10 +159,14 @@ def measure_stages(video: Path, model: LoadedModel, rate_hz: float) -> tuple[dic
     one = load_model(STARTER, "cpu", threads=1)
     face = watch("encode faces", one.networks.encoders["face"])
     one = replace(one, networks=replace(one.networks, encoders={**one.networks.encoders, "face": face}))
-    predictor, detector = Predictor(one, PredictOptions(rate_hz=rate_hz)), watch("detect faces", load_detector("auto"))
+    predictor, detector = (
+        Predictor(one, PredictOptions(rate_hz=rate_hz)),
+        watch("detect faces", load_detector("auto")),
+    )
     spec = predictor.decode_spec
     voices = [
-        to_item(clip, replace(one.sampling, uses_face=False)) for _, clip in predictor.read(video, isolated=False)
+        to_item(clip, replace(one.sampling, uses_face=False))
+        for _, clip in predictor.read(video, isolated=False)
     ]
 
     def predict_in_one_thread() -> None:
@@ -189,7 +202,8 @@ def measure_stages(video: Path, model: LoadedModel, rate_hz: float) -> tuple[dic
 
 
 def compare_precisions(video: Path, folder: Path) -> None:
-    """Print how many times faster than real time a ResNet50 predicts a video, in single precision and in 8 bits."""
+    """Print how many times faster than real time a ResNet50 predicts a video, in single precision and in 8
+    bits."""
     from reactometer.training.quantise import quantise_graph
 
     write_resnet(folder / "float32", n_frames=64, rate_hz=3.2)
@@ -228,7 +242,11 @@ def compare_with_bare_graph(video: Path, folder: Path, device: str) -> None:
     rates = {"in a prediction": n_faces / seconds["in a prediction"], "alone": len(images) / seconds["alone"]}
     print(f"\n| ResNet50 on {device}, {video.name}, every frame | images/s |\n| --- | --- |")
     print("\n".join(f"| {name} | {value:.0f} |" for name, value in rates.items()))
-    bar(f"ResNet50 on {device}, images/s in a prediction / alone", rates["in a prediction"] / rates["alone"], 0.8)
+    bar(
+        f"ResNet50 on {device}, images/s in a prediction / alone",
+        rates["in a prediction"] / rates["alone"],
+        0.8,
+    )
 
 
 def write_resnet(folder: Path, n_frames: int, rate_hz: float) -> None:

@@ -1,11 +1,13 @@
-"""Features of RAVDESS -> a table that ``reactometer train`` reads, and six scores: face, voice, both; plain, by person.
+"""Features of RAVDESS -> a table that ``reactometer train`` reads, and six scores: face, voice, both; plain,
+by person.
 
     python benchmarks/ravdess.py ravdess_features.parquet --out ravdess [--split val]
 
-The input has a row a trial: ``clip, actor, emotion, level`` (1 normal, 2 strong), means of 35 OpenFace action units
-(``AU01_r`` …), and ``voice_000`` … ``voice_258``, which we read as a contour: 259 steps of 512 samples at 44.1 kHz, 0
-where a trial is over before (neighbouring columns correlate .97). Targets: 1 for a strong, .5 for a normal portrayal of
-each of the six basic emotions, 0 otherwise. Actors 1 to 16 are train, 17 to 20 val, 21 to 24 test.
+The input has a row a trial: ``clip, actor, emotion, level`` (1 normal, 2 strong), means of 35 OpenFace action
+units (``AU01_r`` …), and ``voice_000`` … ``voice_258``, which we read as a contour: 259 steps of 512 samples
+at 44.1 kHz, 0 where a trial is over before (neighbouring columns correlate .97). Targets: 1 for a strong, .5
+for a normal portrayal of each of the six basic emotions, 0 otherwise. Actors 1 to 16 are train, 17 to 20 val,
+21 to 24 test.
 """
 
 from __future__ import annotations
@@ -28,7 +30,9 @@ def long_table(trials: pd.DataFrame) -> pd.DataFrame:
     """Return one row per step: the voice in every row, the face in the first row of each trial."""
     voice = trials[[name for name in trials if str(name).startswith("voice_")]].to_numpy()  # (trials, 259)
     n_steps = voice.shape[1]
-    last = np.maximum.accumulate((voice != 0)[:, ::-1], axis=1)[:, ::-1]  # (trials, 259): the trial is not over
+    last = np.maximum.accumulate((voice != 0)[:, ::-1], axis=1)[
+        :, ::-1
+    ]  # (trials, 259): the trial is not over
     rows = trials.index.repeat(n_steps)
     table = pd.DataFrame({"clip": trials["clip"].loc[rows].astype(str).to_numpy()})
     table["time_s"] = np.tile(np.arange(n_steps) * STEP_S, len(trials))
@@ -46,7 +50,9 @@ def long_table(trials: pd.DataFrame) -> pd.DataFrame:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("table", type=Path)
     parser.add_argument("--out", type=Path, default=Path("ravdess"))
     parser.add_argument("--split", default="test", help="choose on val; touch test once")
@@ -61,7 +67,12 @@ def main() -> None:
     for name, settings in (("plain", []), ("per-person", ["model.person_norm=true"])):
         overrides = [*options.set, *settings]
         made = compare(
-            configs, features, options.out / name, seeds=options.seeds, overrides=overrides, split=options.split
+            configs,
+            features,
+            options.out / name,
+            seeds=options.seeds,
+            overrides=overrides,
+            split=options.split,
         )
         print(f"## {name}\n\n{(made.folder / 'comparison.md').read_text(encoding='utf-8')}")
 

@@ -2,9 +2,10 @@
 
     python benchmarks/starter.py src/reactometer/starter DATA --out starter [--split val]
 
-Prints Markdown. Intervals are the bootstrap's over clips, 95 %. Calibration: the line of least squares from predictions
-to labels (slope 1 and intercept 0 where predictions mean what they say), and the mean label of each fifth of the
-predictions, pooled over the labels. DATA is a dataset, not a prepared one: it is prepared with each detector.
+Prints Markdown. Intervals are the bootstrap's over clips, 95 %. Calibration: the line of least squares from
+predictions to labels (slope 1 and intercept 0 where predictions mean what they say), and the mean label of
+each fifth of the predictions, pooled over the labels. DATA is a dataset, not a prepared one: it is prepared
+with each detector.
 """
 
 from __future__ import annotations
@@ -24,7 +25,9 @@ MODALITIES = {"face and voice": None, "face alone": "voice", "voice alone": "fac
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("model", type=Path)
     parser.add_argument("data", type=Path)
     parser.add_argument("--out", type=Path, default=Path("starter"))
@@ -38,7 +41,9 @@ def main() -> None:
         prepared = prepare(options.data, options.out / detector, settings=settings, labels="basic")
         targets = _targets(prepared, options.split)
         for name, without in MODALITIES.items():
-            evaluation = evaluate(model, prepared.folder, split=options.split, without=without, progress=False)
+            evaluation = evaluate(
+                model, prepared.folder, split=options.split, without=without, progress=False
+            )
             interval = bootstrap_mean_pearson(targets, _intensities(evaluation))
             span = f"{_short(interval.low)} to {_short(interval.high)}"
             figures = f"**{_short(interval.value)}** | {span} | {_short(evaluation.metrics.means['ccc'])}"
@@ -59,7 +64,10 @@ def _print_labels(evaluation: Evaluation, targets: np.ndarray) -> None:
     order = np.argsort(predictions.ravel())
     print("\n| fifth of the predictions | mean prediction | mean label |\n| --- | --- | --- |")
     for number, part in enumerate(np.array_split(order, FIFTHS), start=1):
-        print(f"| {number} | {_short(predictions.ravel()[part].mean())} | {_short(targets.ravel()[part].mean())} |")
+        print(
+            f"| {number} | {_short(predictions.ravel()[part].mean())} | "
+            f"{_short(targets.ravel()[part].mean())} |"
+        )
 
 
 def _targets(prepared: PreparedSet, split: str) -> np.ndarray:

@@ -1,14 +1,16 @@
-"""Does training keep the processor, or the GPU, as busy as a bare loop does? ResNet50 on the embedded data set.
+"""Does training keep the processor, or the GPU, as busy as a bare loop does? ResNet50 on the embedded data
+set.
 
-    python benchmarks/training.py [--blocks 3] [--steps 5] [--batch 2] [--frames 16] [--set training.workers=4 ...]
-    python benchmarks/training.py --prepared FOLDER
+    python benchmarks/training.py [--blocks 3] [--steps 5] [--batch 2] [--frames 16] [--set training.workers=4
+    ...] python benchmarks/training.py --prepared FOLDER
 
-Renders and prepares clips, then runs the training of ``reactometer train configs/resnet50.toml`` (crops decoded,
-augmented and batched, Lightning, clipped gradients, averaged weights, logs), an epoch a block, and after each a block
-of a bare loop of the same network: forward, backward and AdamW on normalised, channels-last pictures that stay in
-memory. Speeds are in pictures that show a face a second, the first step of a block left out. On a GPU, by default, a
-step has 8 clips of 32 frames in bf16 and a block 100 steps (an epoch's beginning costs the time of two, and comes once
-in Hume-Reaction's 2,000), and the GPU's utilisation is sampled (or profiled, without pynvml).
+Renders and prepares clips, then runs the training of ``reactometer train configs/resnet50.toml`` (crops
+decoded, augmented and batched, Lightning, clipped gradients, averaged weights, logs), an epoch a block, and
+after each a block of a bare loop of the same network: forward, backward and AdamW on normalised,
+channels-last pictures that stay in memory. Speeds are in pictures that show a face a second, the first step
+of a block left out. On a GPU, by default, a step has 8 clips of 32 frames in bf16 and a block 100 steps (an
+epoch's beginning costs the time of two, and comes once in Hume-Reaction's 2,000), and the GPU's utilisation
+is sampled (or profiled, without pynvml).
 """
 
 from __future__ import annotations
@@ -47,7 +49,9 @@ CLIPS = 48
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--blocks", type=int, default=3)
     parser.add_argument("--steps", type=int, default=100 if HAS_GPU else 5, help="of a block")
     parser.add_argument("--batch", type=int, default=8 if HAS_GPU else 2, help="clips of a step")
@@ -71,7 +75,8 @@ def main() -> None:
 def _set_up(options: argparse.Namespace, folder: Path) -> tuple[Config, PreparedSet]:
     """Return the default configuration, and prepared clips, repeated so that one epoch is one block.
 
-    As in Hume-Reaction, about two looks of a clip for each frame that is drawn; where the head is never turned away.
+    As in Hume-Reaction, about two looks of a clip for each frame that is drawn; where the head is never
+    turned away.
     """
     prepared = open_prepared(options.prepared) if options.prepared else _rendered(options.frames, folder)
     count = options.steps * options.batch
@@ -81,7 +86,11 @@ def _set_up(options: argparse.Namespace, folder: Path) -> tuple[Config, Prepared
         f"training.epochs={options.blocks + 1}",
         "training.patience=999",
     ]
-    overrides += [f'training.out="{folder / "run"}"', f"model.n_frames={options.frames}", f'model.encoder="{ENCODER}"']
+    overrides += [
+        f'training.out="{folder / "run"}"',
+        f"model.n_frames={options.frames}",
+        f'model.encoder="{ENCODER}"',
+    ]
     overrides += ['training.precision="bf16-mixed"'] if HAS_GPU else []
     return load_config(CONFIG, [*overrides, *options.set]), replace(
         prepared, rows=(*train[:count], *prepared.split("val"))
@@ -106,7 +115,8 @@ def _train(config: Config, prepared: PreparedSet, options: argparse.Namespace) -
 
 
 class BareLoop:
-    """ResNet50, the mean over the frames, a linear layer, the squared error, AdamW; on tensors that stay in memory."""
+    """ResNet50, the mean over the frames, a linear layer, the squared error, AdamW; on tensors that stay in
+    memory."""
 
     def __init__(self, batch: int, frames: int, accumulate: int) -> None:
         self.device = torch.device("cuda" if HAS_GPU else "cpu")
@@ -149,7 +159,9 @@ class Clock(Callback):
     real: list[float] = field(default_factory=list)  # pictures a second
     bare: list[float] = field(default_factory=list)
     busy: list[float] = field(default_factory=list)  # share of the time
-    first_s: list[float] = field(default_factory=list)  # from an epoch's beginning to the end of its first step
+    first_s: list[float] = field(
+        default_factory=list
+    )  # from an epoch's beginning to the end of its first step
     _began_s: float = 0.0
     _pictures: Any = 0
     _watch: Any = None
@@ -157,7 +169,9 @@ class Clock(Callback):
     def on_train_epoch_start(self, trainer: Trainer, pl_module: Any) -> None:
         self._began_s, self._pictures = _now(), 0
 
-    def on_train_batch_end(self, trainer: Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
         warm = trainer.current_epoch > 0
         if batch_idx > 0:
             self._pictures = self._pictures + batch.frame_mask.sum()
@@ -180,7 +194,8 @@ class Clock(Callback):
 
 @contextmanager
 def _watched(busy: list[float]) -> Iterator[None]:
-    """Add the share of the time inside that the GPU works: as its driver says, or its kernels' time as profiled."""
+    """Add the share of the time inside that the GPU works: as its driver says, or its kernels' time as
+    profiled."""
     if not HAS_GPU:
         yield
     elif find_spec("pynvml"):

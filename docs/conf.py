@@ -1,4 +1,5 @@
-"""How the documentation is built: ``make docs``; pages on commands and settings are written from the code first."""
+"""How the documentation is built: ``make docs``; pages on commands and settings are written from the code
+first."""
 
 from __future__ import annotations
 
@@ -29,7 +30,14 @@ OUTSIDE = {  # what pages call by its place in the repository -> what the site h
     "[recipes/starter](recipes/starter/README.md)": "`recipes/starter`",
     "```csv": "```text",  # no highlighter knows it
 }
-WORDS = {str: "text", float: "a number", int: "a whole number", bool: "true or false", Path: "a path", tuple: "a list"}
+WORDS = {
+    str: "text",
+    float: "a number",
+    int: "a whole number",
+    bool: "true or false",
+    Path: "a path",
+    tuple: "a list",
+}
 autodoc_typehints = "description"
 autodoc_typehints_description_target = "documented"
 autodoc_member_order = "bysource"
@@ -74,7 +82,12 @@ def _sections(config: type[BaseModel], notes: dict[tuple[str, str], list[str]]) 
         lines += ["| key | takes | default | |", "| --- | --- | --- | --- |"]
         for key, own in section.model_fields.items():
             told = notes.get((section.__name__, key), [])
-            cells = f"`{key}`", _takes(own.annotation), _default(own.default), " ".join(told).replace("``", "`").strip()
+            cells = (
+                f"`{key}`",
+                _takes(own.annotation),
+                _default(own.default),
+                " ".join(told).replace("``", "`").strip(),
+            )
             lines.append(f"| {' | '.join(cells)} |")
             assert cells[-1], f"{section.__name__}.{key} says nothing of itself"
     return lines

@@ -32,7 +32,8 @@ if (SHARED / "weights").is_dir():
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Begin with the longest, so that no processor ends alone; skip, visibly, what needs real data that is not here."""
+    """Begin with the longest, so that no processor ends alone; skip, visibly, what needs real data that is
+    not here."""
     items.sort(key=_seconds, reverse=True)
     if (SHARED / "data").is_dir():
         return
@@ -69,7 +70,9 @@ def simulated(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A small embedded data set of 40 clips; all tests of a run read the same."""
     from reactometer.synthetic.dataset import simulate
 
-    return _made_once(tmp_path_factory, "simulated", lambda out: simulate(out, n_clips=40, duration_s=1.5, workers=1))
+    return _made_once(
+        tmp_path_factory, "simulated", lambda out: simulate(out, n_clips=40, duration_s=1.5, workers=1)
+    )
 
 
 @pytest.fixture
@@ -111,7 +114,8 @@ def small_config(simulated: Path, tmp_path_factory: pytest.TempPathFactory) -> C
 
 @pytest.fixture(scope="session")
 def prepared(simulated: Path, small_config: Config, tmp_path_factory: pytest.TempPathFactory) -> PreparedSet:
-    """The prepared synthetic dataset; each test process has a copy, because features are stored beside the clips."""
+    """The prepared synthetic dataset; each test process has a copy, because features are stored beside the
+    clips."""
     from reactometer.data.cache import open_prepared
     from reactometer.data.prepare import prepare
 
@@ -123,7 +127,9 @@ def prepared(simulated: Path, small_config: Config, tmp_path_factory: pytest.Tem
 
 
 @pytest.fixture(scope="session")
-def model_folder(small_config: Config, prepared: PreparedSet, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def model_folder(
+    small_config: Config, prepared: PreparedSet, tmp_path_factory: pytest.TempPathFactory
+) -> Path:
     """A model of face and voice, trained for two epochs on the small data set."""
     from reactometer.training.train import train
 
@@ -159,7 +165,8 @@ def lively(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
     """Write a checkpoint anew with a random output layer, so that its answers vary from clip to clip."""
 
     def lively(source: Path, folder: Path, seed: int = 0, **model: object) -> Path:
-        """Copy it into ``folder``; ``model`` are other settings of ``model.*``. Each is exported once per run."""
+        """Copy it into ``folder``; ``model`` are other settings of ``model.*``. Each is exported once per
+        run."""
 
         def make(out: Path) -> None:
             import torch
@@ -184,7 +191,10 @@ def lively(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
 
 @pytest.fixture(scope="session")
 def frozen_folder(
-    small_config: Config, prepared: PreparedSet, lively: Callable[..., Path], tmp_path_factory: pytest.TempPathFactory
+    small_config: Config,
+    prepared: PreparedSet,
+    lively: Callable[..., Path],
+    tmp_path_factory: pytest.TempPathFactory,
 ) -> Path:
     """A model of face and voice behind a frozen encoder, whose answers vary."""
     from reactometer.training.train import train

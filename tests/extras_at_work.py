@@ -13,7 +13,8 @@ from reactometer.cli.doctor import describe_packages
 for requirement in map(Requirement, package.requires):
     if requirement.marker and requirement.marker.evaluate({"extra": sys.argv[1]}):
         owners = packages_distributions().items()
-        modules = [top for top, names in owners if canonicalize_name(requirement.name) in map(canonicalize_name, names)]
+        name = canonicalize_name(requirement.name)
+        modules = [top for top, names in owners if name in map(canonicalize_name, names)]
         for name in (name for name in modules if not name.startswith("_")):
             print(importlib.import_module(name).__name__)
 describe_packages(sys.argv[1])
@@ -33,7 +34,8 @@ from pathlib import Path
 
 files = sorted(simulate(Path("data"), n_clips=6, duration_s=1.5, workers=1).rglob("*.mp4"))
 labels = [tuple((index + 2 * label) % 7 / 7 for label in range(6)) for index in range(6)]
-write_listing(Path("data/clips.csv"), [Clip(f.name, f, "val", labels=known) for f, known in zip(files, labels)], BASIC)
+clips = [Clip(f.name, f, "val", labels=values) for f, values in zip(files, labels)]
+write_listing(Path("data/clips.csv"), clips, BASIC)
 evaluation = evaluate(STARTER, "data/clips.csv", split="val", n_resamples=100, out="scores", progress=False)
 assert evaluation.metrics.n_clips == 6 and Path("scores/reliability.png").is_file()
 draw_timeline(*predict(files[:1], progress=False), Path("timeline.png"))

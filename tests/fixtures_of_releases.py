@@ -1,7 +1,8 @@
 """Build the package and install it into separate environments, as a user would.
 
-From the package index, with the versions of constraints.txt, and outside the checkout. A Python that is not on this
-machine, and that uv cannot fetch, is skipped with a reason that names it; the one that runs the tests is always tested.
+From the package index, with the versions of constraints.txt, and outside the checkout. A Python that is not
+on this machine, and that uv cannot fetch, is skipped with a reason that names it; the one that runs the tests
+is always tested.
 """
 
 from __future__ import annotations
@@ -24,7 +25,9 @@ PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["
 PACKAGE = ROOT / "src" / "reactometer"
 
 RUNNING = f"{sys.version_info.major}.{sys.version_info.minor}"
-PYTHONS: list[str] = [line.rsplit(" ", 1)[1] for line in PROJECT["classifiers"] if re.search(r":: 3\.\d+$", line)]
+PYTHONS: list[str] = [
+    line.rsplit(" ", 1)[1] for line in PROJECT["classifiers"] if re.search(r":: 3\.\d+$", line)
+]
 TAGGED = "9.9.9"
 LONGEST_S = 600
 
@@ -40,7 +43,9 @@ Test = TypeVar("Test", bound=Callable[..., None])
 def variables_outside() -> dict[str, str]:
     """Return this machine's variables without those of the checkout; uv uses the package index of pip."""
     variables = {
-        name: value for name, value in os.environ.items() if name not in ("PYTHONPATH", "VIRTUAL_ENV", "PYTHONHOME")
+        name: value
+        for name, value in os.environ.items()
+        if name not in ("PYTHONPATH", "VIRTUAL_ENV", "PYTHONHOME")
     }
     for name, pips, join in (
         ("UV_DEFAULT_INDEX", "PIP_INDEX_URL", " "),
@@ -64,13 +69,16 @@ def run(*command: object, cwd: Path, status: int = 0, **variables: str) -> str:
         timeout=LONGEST_S,
         check=False,
     )
-    assert done.returncode == status, f"{' '.join(map(str, command))}: {done.returncode}\n{done.stdout[-4000:]}"
+    assert done.returncode == status, (
+        f"{' '.join(map(str, command))}: {done.returncode}\n{done.stdout[-4000:]}"
+    )
     return done.stdout
 
 
 @pytest.fixture(scope="session")
 def room() -> Iterator[Path]:
-    """A folder for gigabytes, gone when the tests are done; uv's cache lies in it, and environments link into that."""
+    """A folder for gigabytes, gone when the tests are done; uv's cache lies in it, and environments link into
+    that."""
     with tempfile.TemporaryDirectory(prefix="reactometer-release-") as name:
         yield Path(name)
 
@@ -132,11 +140,16 @@ def slow(test: Test) -> Test:
 
 
 def _interpreter(wanted: str, uv: Run) -> str:
-    """A Python of a version: the one that runs, one of the PATH or of pyenv, or one that uv fetches; else a skip."""
+    """A Python of a version: the one that runs, one of the PATH or of pyenv, or one that uv fetches; else a
+    skip."""
     named = shutil.which(f"python{wanted}")
-    pyenv = sorted(Path(os.environ.get("PYENV_ROOT", Path.home() / ".pyenv")).glob(f"versions/{wanted}.*/bin/python"))
+    pyenv = sorted(
+        Path(os.environ.get("PYENV_ROOT", Path.home() / ".pyenv")).glob(f"versions/{wanted}.*/bin/python")
+    )
     for python in (
-        [sys.executable] * (wanted == RUNNING) + ([named] if named else []) + [str(one) for one in pyenv[::-1]]
+        [sys.executable] * (wanted == RUNNING)
+        + ([named] if named else [])
+        + [str(one) for one in pyenv[::-1]]
     ):
         command = [python, "-c", "import ensurepip, ssl, sys; print('%d.%d' % sys.version_info[:2])"]
         if subprocess.run(command, capture_output=True, text=True, check=False).stdout.strip() == wanted:
@@ -145,12 +158,15 @@ def _interpreter(wanted: str, uv: Run) -> str:
         uv("python", "install", "--quiet", wanted)
         return uv("python", "find", "--managed-python", wanted).strip()
     except AssertionError as error:
-        pytest.skip(f"NOT TESTED on Python {wanted}: there is none here, and uv cannot fetch it: {error}"[:300])
+        pytest.skip(
+            f"NOT TESTED on Python {wanted}: there is none here, and uv cannot fetch it: {error}"[:300]
+        )
 
 
 @pytest.fixture(scope="session")
 def install(uv: Run, built: tuple[Path, Path], room: Path) -> Install:
-    """Makes an environment of a Python's version with the wheel and all that it needs; its folder of programs."""
+    """Makes an environment of a Python's version with the wheel and all that it needs; its folder of
+    programs."""
 
     def install(python: str) -> Path:
         folder = room / python

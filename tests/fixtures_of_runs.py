@@ -52,7 +52,8 @@ def many(videos: Path, tmp_path: Path) -> Path:
 
 @pytest.fixture(scope="session")
 def check_run() -> Callable[..., None]:
-    """Compares a run's tables with a plain prediction, row by row; each content is there once, and nothing else is."""
+    """Compares a run's tables with a plain prediction, row by row; each content is there once, and nothing
+    else is."""
 
     def check_run(out: Path, videos: Path, address: str | None = None) -> None:
         """``address``: the folder or URI of ``videos`` on the command line."""
@@ -65,10 +66,14 @@ def check_run() -> Callable[..., None]:
         timeline = pd.read_parquet(out / TIMELINE).sort_values(["path", "start_s"], ignore_index=True)
         once = [one for one in sorted(plain, key=lambda one: one.path) if not one.path.endswith("again.mp4")]
         windows = pd.DataFrame(timeline_rows(once)).drop(columns="face")
-        pd.testing.assert_frame_equal(timeline[windows.columns], windows, check_dtype=False, rtol=0, atol=1e-5)
+        pd.testing.assert_frame_equal(
+            timeline[windows.columns], windows, check_dtype=False, rtol=0, atol=1e-5
+        )
         lines = [line for file in (out / JOURNAL).iterdir() for line in file.read_text().splitlines()]
         records = [json.loads(line) for line in lines]
-        hashes = [one["sha256"] for one in records if not one["predictions"][0]["status"].startswith("failed")]
+        hashes = [
+            one["sha256"] for one in records if not one["predictions"][0]["status"].startswith("failed")
+        ]
         assert sorted(hashes) == sorted(set(index["sha256"]))
         assert not [file for file in out.rglob("*") if PART in file.name]
 
@@ -77,7 +82,8 @@ def check_run() -> Callable[..., None]:
 
 @pytest.fixture(scope="session")
 def bucket(wait_for: Callable[[Callable[[], bool]], None]) -> Iterator[str]:
-    """The address of a bucket of a real S3-compatible server, a separate process that keeps all objects in memory."""
+    """The address of a bucket of a real S3-compatible server, a separate process that keeps all objects in
+    memory."""
     server = f"http://127.0.0.1:{free_port()}"
     variables = {"AWS_ACCESS_KEY_ID": "key", "AWS_SECRET_ACCESS_KEY": "secret", "AWS_REGION": "us-east-1"}
     variables |= {"AWS_ENDPOINT_URL": server, "AWS_EC2_METADATA_DISABLED": "true"}

@@ -78,11 +78,23 @@ def serving() -> Serving:
 
     @contextmanager
     def serving(folder: Path, *options: str, **environment: str) -> Iterator[Server]:
-        command = [sys.executable, "-m", "reactometer", "serve", "--port", "0", "--data", str(folder), *options]
+        command = [
+            sys.executable,
+            "-m",
+            "reactometer",
+            "serve",
+            "--port",
+            "0",
+            "--data",
+            str(folder),
+            *options,
+        ]
         log_file = folder.parent / f"{folder.name}.log"
         folder.mkdir(parents=True, exist_ok=True)
         with log_file.open("w") as log:
-            process = subprocess.Popen(command, stderr=log, stdout=log, text=True, env={**os.environ, **environment})
+            process = subprocess.Popen(
+                command, stderr=log, stdout=log, text=True, env={**os.environ, **environment}
+            )
         try:
             address, deadline = "", time.monotonic() + LONGEST_S
             while not address:
@@ -90,7 +102,12 @@ def serving() -> Serving:
                 assert time.monotonic() < deadline, log_file.read_text()
                 time.sleep(0.05)
                 address = next(
-                    (line.split()[0] for line in log_file.read_text().splitlines() if line.startswith("http")), ""
+                    (
+                        line.split()[0]
+                        for line in log_file.read_text().splitlines()
+                        if line.startswith("http")
+                    ),
+                    "",
                 )
             with httpx.Client(base_url=address, timeout=LONGEST_S) as client:
                 yield Server(address, process, client, folder)
@@ -142,7 +159,9 @@ def talking(tmp_path_factory: pytest.TempPathFactory) -> Callable[[int], Path]:
         file = folder / f"{turns}.mp4"
         if not file.is_file():
             frames, waveform = render_clip(clip_plan(0))
-            _write_video(file, np.tile(frames, (turns, 1, 1, 1)), clip_plan(0).rate_hz, np.tile(waveform, turns))
+            _write_video(
+                file, np.tile(frames, (turns, 1, 1, 1)), clip_plan(0).rate_hz, np.tile(waveform, turns)
+            )
         return file
 
     return talking

@@ -1,10 +1,12 @@
-"""The golden numbers: results of this version on fixed inputs, stored in tests/golden and compared by test_golden.py.
+"""The golden numbers: results of this version on fixed inputs, stored in tests/golden and compared by
+test_golden.py.
 
     python tests/golden_numbers.py            # compares; exit status 1 where one is beyond its tolerance
-    python tests/golden_numbers.py --write    # keeps what has changed, and says what CHANGELOG.md must tell of it
+    python tests/golden_numbers.py --write    # keeps what has changed, and says what CHANGELOG.md must tell
+    of it
 
-``formulas.json`` is of numbers alone, ``drawn.json`` of people of the embedded data set, ``real.json`` of real clips,
-which need the test data beside the checkout and YuNet.
+``formulas.json`` is of numbers alone, ``drawn.json`` of people of the embedded data set, ``real.json`` of
+real clips, which need the test data beside the checkout and YuNet.
 """
 
 from __future__ import annotations
@@ -42,7 +44,8 @@ from reactometer.synthetic.clip import clip_plan, render_clip
 from reactometer.types import Clip, FloatArray, Prediction
 
 Numbers = dict[str, list[float] | list[str]]
-"""KIND/NAME -> what is said; lists of words are compared exactly, numbers within the tolerance of their kind."""
+"""KIND/NAME -> what is said; lists of words are compared exactly, numbers within the tolerance of their kind.
+"""
 
 ROOT = Path(__file__).resolve().parents[1]
 FOLDER = ROOT / "tests" / "golden"
@@ -61,15 +64,22 @@ TOLERANCES = {
     "scores": 1e-9,
     "draws": 1e-9,
 }
-"""Tolerances of other CPUs and Python versions, far below the effect of any changed constant; "said" is exact.
+"""Tolerances of other CPUs and Python versions, far below the effect of any changed constant; "said" is
+exact.
 
-Seen: nothing from run to run and from Python 3.11 to 3.13; intensities by 1e-7 with two threads, and with AVX2 instead
-of AVX-512. Without AVX2, intensities of drawn people by 3e-5, of real ones by 5e-4, log-mel by 1e-5, crops by .01.
+Seen: nothing from run to run and from Python 3.11 to 3.13; intensities by 1e-7 with two threads, and with
+AVX2 instead of AVX-512. Without AVX2, intensities of drawn people by 3e-5, of real ones by 5e-4, log-mel by
+1e-5, crops by .01.
 """
 
 DRAWN_CLIPS = (3, 5, 29)
 """Clips of the synthetic dataset: a person turns away, a person laughs, a clip without sound."""
-REAL_CLIPS = ("clips/single_face.mp4", "clips/face_noface.mov", "clips/no_face.mp4", "clips/WolfgangLanger_Pexels.mp4")
+REAL_CLIPS = (
+    "clips/single_face.mp4",
+    "clips/face_noface.mov",
+    "clips/no_face.mp4",
+    "clips/WolfgangLanger_Pexels.mp4",
+)
 REAL_VOICES = ("facevoice/val/mp4/00360.mp4", "facevoice/val/mp4/00400.mp4")
 
 
@@ -150,19 +160,26 @@ def _scores() -> Numbers:
     indices, labels = np.arange(40.0)[:, None], ("Joy", "Fear", "Awe")
     truth = 0.5 + 0.4 * np.sin(indices * [0.7, 1.1, 1.3])
     guess = 0.5 + 0.2 * np.sin(indices * [0.7, 1.1, 1.3] + [0.4, 0.9, 2.0]) + 0.1 * np.cos(indices * 2.9)
-    other, people = 0.9 * guess + 0.1 * np.cos(indices * [0.3, 1.7, 2.3]), [f"p{index % 10}" for index in range(40)]
+    other, people = (
+        0.9 * guess + 0.1 * np.cos(indices * [0.3, 1.7, 2.3]),
+        [f"p{index % 10}" for index in range(40)],
+    )
     by_person = Resampling("person", people, 500)
     intervals = bootstrap_metrics(truth, guess, labels, by_person)
     paired = compare_paired(truth, guess, other, labels, by_person)
     reliability = measure_reliability(truth, guess, labels, by_person)
     curve = fit_isotonic_map(guess[:, 0], truth[:, 0])
     return {
-        "scores/intervals": _flat([[item.value, item.low, item.high] for item in intervals.mean.values() if item]),
+        "scores/intervals": _flat(
+            [[item.value, item.low, item.high] for item in intervals.mean.values() if item]
+        ),
         **{
             f"scores/{kind}": _flat([[item.value, item.low, item.high] for item in each if item])
             for kind, each in intervals.by_label.items()
         },
-        "scores/paired": _flat([(item.interval.value, item.interval.low, item.p) for item in paired.differences]),
+        "scores/paired": _flat(
+            [(item.interval.value, item.interval.low, item.p) for item in paired.differences]
+        ),
         "scores/slopes": _flat([(item.slope.value, item.slope.high) for item in reliability if item.slope]),
         "scores/widths": [
             *fit_intervals(guess, truth, 0.9).half_widths,
@@ -175,7 +192,10 @@ def _scores() -> Numbers:
 def _draws() -> Numbers:
     """Return results of seeds: people and faces of the synthetic dataset, splits, folds, clean splits."""
     plans = [clip_plan(number) for number in range(0, 480, 8)]
-    clips = [Clip(plan.clip_id, Path(plan.clip_id), "train", plan.person, plan.stimulus, plan.labels) for plan in plans]
+    clips = [
+        Clip(plan.clip_id, Path(plan.clip_id), "train", plan.person, plan.stimulus, plan.labels)
+        for plan in plans
+    ]
     with tempfile.TemporaryDirectory() as folder:
         table, clean = Path(folder, "table.csv"), Path(folder, "clean.csv")
         with table.open("w", newline="", encoding="utf-8") as file:
@@ -209,7 +229,8 @@ MAKERS = {"formulas": formulas, "drawn": drawn, "real": real}
 def differences(
     golden: Mapping[str, Sequence[object]], now: Mapping[str, Sequence[object]]
 ) -> Iterator[tuple[str, float]]:
-    """KIND/NAME -> how many tolerances what is said now lies from the golden number; infinite where it is another."""
+    """KIND/NAME -> how many tolerances what is said now lies from the golden number; infinite where it is
+    another."""
     for name in sorted({*golden, *now}):
         one, other, kind = golden.get(name), now.get(name), name.split("/")[0]
         if kind == "said" or one is None or other is None or len(one) != len(other):
@@ -227,7 +248,8 @@ def read(name: str) -> Numbers:
 
 
 def _write(name: str, numbers: Numbers) -> None:
-    """A line a name, digits to a tenth of the tolerance, so that a change is seen in the versions' difference."""
+    """A line a name, digits to a tenth of the tolerance, so that a change is seen in the versions'
+    difference."""
     lines = []
     for key, values in sorted(numbers.items()):
         kind = key.split("/")[0]
@@ -251,7 +273,9 @@ def changelog_entries() -> list[tuple[int, str]]:
 
 def main() -> None:
     """Compare, or write."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--write", action="store_true")
     arguments, beyond = parser.parse_args(), False
     for name, make in MAKERS.items():
@@ -267,7 +291,9 @@ def main() -> None:
                 print(f"{name}: {key}: {difference:.3g} tolerances apart", file=sys.stderr)
         for kind, difference in worst.items():
             tolerance = TOLERANCES.get(kind)
-            told_of = "words" if tolerance is None else f"{difference * tolerance:.2g}, tolerance {tolerance:g}"
+            told_of = (
+                "words" if tolerance is None else f"{difference * tolerance:.2g}, tolerance {tolerance:g}"
+            )
             print(f"{name} {kind}: {told_of}{', beyond it' if difference > 1.0 else ''}")
         changed = {key for key, difference in apart.items() if difference > 1.0}
         beyond |= bool(changed)
@@ -275,7 +301,10 @@ def main() -> None:
             _write(name, {key: now[key] if key in changed else golden[key] for key in now})
     if arguments.write and (not changelog_entries() or changelog_entries()[0][1] != fingerprint()):
         number = 1 + max((number for number, _ in changelog_entries()), default=0)
-        print(f"CHANGELOG.md needs a line above older ones, with what changed: Numbers {number} (`{fingerprint()}`)")
+        print(
+            f"CHANGELOG.md needs a line above older ones, with what changed: Numbers {number} "
+            f"(`{fingerprint()}`)"
+        )
     sys.exit(beyond and not arguments.write)
 
 

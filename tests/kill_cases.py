@@ -79,7 +79,19 @@ def prepare_case(data: Path, before: Path) -> Case:
 
 
 def _prepare(data: Path, out: Path) -> list[str]:
-    return [*CLI, "prepare", str(data), "--out", str(out), "--detector", "haar", "--size", "48", "--workers", "2"]
+    return [
+        *CLI,
+        "prepare",
+        str(data),
+        "--out",
+        str(out),
+        "--detector",
+        "haar",
+        "--size",
+        "48",
+        "--workers",
+        "2",
+    ]
 
 
 def _numbers(folder: Path) -> list[Any]:
@@ -127,7 +139,13 @@ def _compare_models(folder: Path, whole: Path) -> list[str]:
     one, other = map(load_model, models)
     wrong = [
         f"another {name}"
-        for name in ("face.onnx", "head.onnx", "weights.safetensors", "uncertainty.json", "uncertainty.safetensors")
+        for name in (
+            "face.onnx",
+            "head.onnx",
+            "weights.safetensors",
+            "uncertainty.json",
+            "uncertainty.safetensors",
+        )
         if _bytes(models[0] / name) != _bytes(models[1] / name)
     ]
     return wrong if one.description["metrics"] == other.description["metrics"] else [*wrong, "other scores"]
@@ -143,7 +161,9 @@ def folder_case(videos: Path) -> Case:
     def after(folder: Path, whole: Path) -> list[str]:
         wrong = []
         for name, key in ((INDEX_FILE, ["path"]), (TIMELINE, ["path", "start_s"])):
-            one, other = (pd.read_parquet(root / name).sort_values(key, ignore_index=True) for root in (folder, whole))
+            one, other = (
+                pd.read_parquet(root / name).sort_values(key, ignore_index=True) for root in (folder, whole)
+            )
             wrong += [] if one.equals(other) else [f"another {name}: {len(one)} rows, not {len(other)}"]
         lines = [line for file in (folder / JOURNAL).iterdir() for line in file.read_text().splitlines()]
         hashes = [json.loads(line)["sha256"] for line in lines]
@@ -172,7 +192,12 @@ def folder_case(videos: Path) -> Case:
 
 def table_case(videos: Sequence[Path]) -> Case:
     """Predict files into tables that replace older ones."""
-    names = {"--out": "clips.csv", "--timeline": "timeline.parquet", "--frames": "frames.json", "--elan": "e.eaf"}
+    names = {
+        "--out": "clips.csv",
+        "--timeline": "timeline.parquet",
+        "--frames": "frames.json",
+        "--elan": "e.eaf",
+    }
     names |= {"--overlay": "o.mp4", "--plot": "p.png", "--subtitles": "s.vtt"}
     old = b"what was there before"
 
@@ -195,7 +220,9 @@ def table_case(videos: Sequence[Path]) -> Case:
 
     def after(folder: Path, whole: Path) -> list[str]:
         return [
-            f"another {name}" for name in names.values() if not _is_same((folder / name).read_bytes(), whole / name)
+            f"another {name}"
+            for name in names.values()
+            if not _is_same((folder / name).read_bytes(), whole / name)
         ]
 
     return Case("predict into tables", begin, command, between, after)

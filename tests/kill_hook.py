@@ -1,9 +1,9 @@
 """Kill the process that imports this module, with its group, at a predetermined write.
 
-``kills.py`` makes every process of a command import it with a ``sitecustomize.py``. Writes below one folder are counted
-over all processes: a file opened for writing, renamed, linked or deleted, a folder made or deleted, an fsync. The group
-is killed before the chosen write; or, with a number of bytes, files of the process cannot grow beyond that size, and
-the group is killed in the middle of the write that would exceed it.
+``kills.py`` makes every process of a command import it with a ``sitecustomize.py``. Writes below one folder
+are counted over all processes: a file opened for writing, renamed, linked or deleted, a folder made or
+deleted, an fsync. The group is killed before the chosen write; or, with a number of bytes, files of the
+process cannot grow beyond that size, and the group is killed in the middle of the write that would exceed it.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ from pathlib import Path
 from typing import Any
 
 UNDER, COUNT, AT, BYTES, SPARED = "KILL_UNDER", "KILL_COUNT", "KILL_AT", "KILL_BYTES", "KILL_SPARED"
-"""Names in the environment: the folder, the file whose length is the count, the write (0: none), the bytes, and the
-group that is never killed, which runs the tests."""
+"""Names in the environment: the folder, the file whose length is the count, the write (0: none), the bytes,
+and the group that is never killed, which runs the tests."""
 
 CHANGES = ("os.rename", "os.remove", "os.link", "os.mkdir", "os.rmdir")
 WRITES = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND

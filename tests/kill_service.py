@@ -53,7 +53,9 @@ def _service(folder: Path) -> list[str]:
     return [*CLI, "serve", "--port", "0", "--data", str(folder), "--readers", "2", "--device", "cpu"]
 
 
-def _send(clips: Sequence[Path], process: subprocess.Popen[bytes], folder: Path, record: ClientRecord) -> None:
+def _send(
+    clips: Sequence[Path], process: subprocess.Popen[bytes], folder: Path, record: ClientRecord
+) -> None:
     with httpx.Client(base_url=_address(process, folder), timeout=LONGEST_S) as client:
         for number, clip in enumerate(clips):
             files, headers = {"file": (clip.name, clip.read_bytes())}, {"Prefer": "respond-async"}
@@ -101,10 +103,14 @@ def _restart(folder: Path, before: ClientRecord, expected: Sequence[Any], sent: 
         kill_group(process, signal.SIGTERM)
         end(process)
     rows = _rows(folder)
-    wrong = [f"{job}: {document}" for job, document in record.done.items() if document.get("status") != "done"]
+    wrong = [
+        f"{job}: {document}" for job, document in record.done.items() if document.get("status") != "done"
+    ]
     wrong += [f"{job}: changed" for job, document in before.done.items() if record.done[job] != document]
     wrong += [
-        f"{job}: done twice" for job, document in finished.items() if document[0] == "done" and rows[job] != document
+        f"{job}: done twice"
+        for job, document in finished.items()
+        if document[0] == "done" and rows[job] != document
     ]
     wrong += [f"{job}: {document[0]}" for job, document in rows.items() if document[0] != "done"]
     wrong += [] if len(rows) <= sent else [f"{len(rows)} jobs of {sent} clips"]
@@ -112,7 +118,8 @@ def _restart(folder: Path, before: ClientRecord, expected: Sequence[Any], sent: 
     return wrong + [
         f"{job}: other numbers"
         for job, document in record.done.items()
-        if document.get("status") == "done" and not _is_close(document["predictions"], expected[record.accepted[job]])
+        if document.get("status") == "done"
+        and not _is_close(document["predictions"], expected[record.accepted[job]])
     ]
 
 
@@ -132,9 +139,13 @@ def _settled(folder: Path) -> None:
 def _is_close(one: Any, other: Any) -> bool:
     """Compare documents, numbers within 1e-6."""
     if isinstance(one, dict):
-        return one.keys() == other.keys() and all(_is_close(document, other[name]) for name, document in one.items())
+        return one.keys() == other.keys() and all(
+            _is_close(document, other[name]) for name, document in one.items()
+        )
     if isinstance(one, list):
         return len(one) == len(other) and all(map(_is_close, one, other))
     return (
-        bool(abs(one - other) <= 1.1e-6) if isinstance(one, float) and isinstance(other, float) else bool(one == other)
+        bool(abs(one - other) <= 1.1e-6)
+        if isinstance(one, float) and isinstance(other, float)
+        else bool(one == other)
     )

@@ -1,7 +1,7 @@
 """Kill real commands at a write and start them again; nothing may be lost.
 
-The commands are in ``kill_cases.py``, the service is in ``kill_service.py``. A :class:`Case` is a command with
-its initial folder, the allowed states between the kill and the restart, and the expected result.
+The commands are in ``kill_cases.py``, the service is in ``kill_service.py``. A :class:`Case` is a command
+with its initial folder, the allowed states between the kill and the restart, and the expected result.
 """
 
 from __future__ import annotations
@@ -28,7 +28,9 @@ class Case:
 
     name: str
     begin: Callable[[Path], None]  # puts there what lies there before
-    command: Callable[[Path], Sequence[str] | None]  # as it is started, or started again; None: there is nothing to do
+    command: Callable[
+        [Path], Sequence[str] | None
+    ]  # as it is started, or started again; None: there is nothing to do
     between: Callable[[Path, Path], list[str]]  # what is wrong behind a kill, beside the undisturbed folder
     after: Callable[[Path, Path], list[str]]  # what is wrong when it has been started again, and has ended
 
@@ -82,7 +84,9 @@ def start(command: Sequence[str], folder: Path, at: int, n_bytes: int = 0) -> su
         "PYTHONPATH": os.pathsep.join([str(site), *(path for path in sys.path if path)]),
     }
     with log_file(folder).open("w") as log:
-        return subprocess.Popen(command, stdout=log, stderr=log, start_new_session=True, env=os.environ | variables)
+        return subprocess.Popen(
+            command, stdout=log, stderr=log, start_new_session=True, env=os.environ | variables
+        )
 
 
 def kill_group(process: subprocess.Popen[bytes], how: signal.Signals = signal.SIGKILL) -> None:

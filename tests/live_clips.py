@@ -27,7 +27,10 @@ def packets_of(path: Path, rate_hz: float) -> list[Packet]:
             start_s, samples = block.start_s + first / SOUND_RATE_HZ, block.samples[first : first + size]
             timed.append((start_s + len(samples) / SOUND_RATE_HZ, Packet(PacketKind.SOUND, start_s, samples)))
     frames = sample_frames(read_frames(path), rate_hz)
-    timed += [(frame.time_s, Packet(PacketKind.FRAME, frame.time_s, frame.rgb or (lambda: None))) for frame in frames]
+    timed += [
+        (frame.time_s, Packet(PacketKind.FRAME, frame.time_s, frame.rgb or (lambda: None)))
+        for frame in frames
+    ]
     return [packet for _, packet in sorted(timed, key=lambda pair: pair[0])]
 
 

@@ -23,7 +23,9 @@ def write(path: Path, frames: ByteArray, waveform: FloatArray | None) -> Path:
             container.mux(video.encode(av.VideoFrame.from_ndarray(frame, format="rgb24")))
         container.mux(video.encode(None))
         if sound is not None and waveform is not None:
-            heard = av.AudioFrame.from_ndarray((waveform * 32767).round().astype(np.int16)[None], "s16", "mono")
+            heard = av.AudioFrame.from_ndarray(
+                (waveform * 32767).round().astype(np.int16)[None], "s16", "mono"
+            )
             heard.sample_rate, heard.pts = SOUND_RATE_HZ, 0
             container.mux(sound.encode(heard))
             container.mux(sound.encode(None))

@@ -128,7 +128,8 @@ def _repeat(clip: bytes, other: bytes, rng: np.random.Generator) -> bytes:
 
 
 def _lie_in_a_box(clip: bytes, other: bytes, rng: np.random.Generator) -> bytes:
-    """Change a count, size, duration or time in an MP4 or MOV header; in other files, any four bytes of the head."""
+    """Change a count, size, duration or time in an MP4 or MOV header; in other files, any four bytes of the
+    head."""
     data = bytearray(clip)
     positions = [position for box in BOXES if (position := clip.find(box)) > 0]
     first = int(rng.choice(positions)) - 4 if positions else int(rng.integers(min(512, len(data) - 4)))
@@ -138,9 +139,15 @@ def _lie_in_a_box(clip: bytes, other: bytes, rng: np.random.Generator) -> bytes:
 
 
 def _lie_about_a_number(clip: bytes, other: bytes, rng: np.random.Generator) -> bytes:
-    """Change a possible size, count or rate near the beginning or end of any container, in either byte order."""
-    data, ends = bytearray(clip), [*range(min(2048, len(clip) - 4)), *range(max(0, len(clip) - 2048), len(clip) - 4)]
-    places = [(at, how) for at in ends for how in ("<I", ">I") if 1 < struct.unpack_from(how, data, at)[0] < 20_000]
+    """Change a possible size, count or rate near the beginning or end of any container, in either byte
+    order."""
+    data, ends = (
+        bytearray(clip),
+        [*range(min(2048, len(clip) - 4)), *range(max(0, len(clip) - 2048), len(clip) - 4)],
+    )
+    places = [
+        (at, how) for at in ends for how in ("<I", ">I") if 1 < struct.unpack_from(how, data, at)[0] < 20_000
+    ]
     for number in rng.integers(len(places), size=rng.integers(1, 4)) if places else ():
         at, how = places[number]
         struct.pack_into(how, data, at, int(rng.choice(HUGE)))
@@ -148,7 +155,8 @@ def _lie_about_a_number(clip: bytes, other: bytes, rng: np.random.Generator) -> 
 
 
 def _move_times(clip: bytes, other: bytes, rng: np.random.Generator) -> bytes:
-    """Write decreasing, jumping and negative times into Matroska blocks, MP4 tables, or any bytes of other files."""
+    """Write decreasing, jumping and negative times into Matroska blocks, MP4 tables, or any bytes of other
+    files."""
     data = bytearray(clip)
     for block in BLOCK.finditer(clip):
         if block.end() + 2 <= len(data) and rng.random() < 0.5:
@@ -157,7 +165,9 @@ def _move_times(clip: bytes, other: bytes, rng: np.random.Generator) -> bytes:
         first, count = clip.find(box) + 12, int(rng.integers(1, 40))
         for position in range(first, min(first + 4 * count, len(data) - 4), 4) if first > 11 else ():
             if rng.random() < 0.3:
-                struct.pack_into(">i", data, position, int(rng.choice([-1, 0, 1, -(2**31), 2**31 - 1, -1000, 10**9])))
+                struct.pack_into(
+                    ">i", data, position, int(rng.choice([-1, 0, 1, -(2**31), 2**31 - 1, -1000, 10**9]))
+                )
     return bytes(data) if data != clip else _lie_about_a_number(clip, other, rng)
 
 
@@ -212,9 +222,13 @@ def _encode(
         if seen is not None:
             out.mux(seen.encode(None))
         if heard is not None:
-            sound = av.AudioFrame.from_ndarray(waveform[None].astype(np.float32), format="fltp", layout="mono")
+            sound = av.AudioFrame.from_ndarray(
+                waveform[None].astype(np.float32), format="fltp", layout="mono"
+            )
             sound.sample_rate = 16_000
-            for frame in av.AudioResampler(heard.format, "mono", heard.rate, heard.frame_size or 1024).resample(sound):
+            for frame in av.AudioResampler(
+                heard.format, "mono", heard.rate, heard.frame_size or 1024
+            ).resample(sound):
                 out.mux(heard.encode(frame))
             out.mux(heard.encode(None))
     return target.getvalue()

@@ -43,10 +43,14 @@ CLIPS: dict[str, dict[str, Any]] = {
         "pred_num_hidden_layers": 1,
     },
 }
-SOUND: dict[str, dict[str, Any]] = {kind: {**LAYERS, **CONVOLUTIONS} for kind in ("hubert", "wav2vec2", "wavlm")}
+SOUND: dict[str, dict[str, Any]] = {
+    kind: {**LAYERS, **CONVOLUTIONS} for kind in ("hubert", "wav2vec2", "wavlm")
+}
 
 
-def saved(folder: Path, kind: str, settings: dict[str, Any], preparation: dict[str, Any] | None = None) -> Path:
+def saved(
+    folder: Path, kind: str, settings: dict[str, Any], preparation: dict[str, Any] | None = None
+) -> Path:
     """A folder as the hub holds it: a network of that kind with weights that are nobody's default."""
     torch.manual_seed(3)
     AutoModel.from_config(AutoConfig.for_model(kind, **settings)).save_pretrained(folder)
@@ -60,7 +64,8 @@ def pictures(*shape: int, seed: int = 0) -> Tensor:
 
 
 def waveforms(*lengths: int) -> tuple[Tensor, Tensor]:
-    """Blocks of noise (B, N, 320), each row louder than the last, with rubbish behind its end; and the mask."""
+    """Blocks of noise (B, N, 320), each row louder than the last, with rubbish behind its end; and the
+    mask."""
     mask = torch.arange(max(lengths)) < torch.tensor(lengths).unsqueeze(1)
     generator = torch.Generator().manual_seed(1)
     loudness = 0.05 * torch.arange(1, len(lengths) + 1)[:, None, None]

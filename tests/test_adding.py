@@ -21,7 +21,8 @@ from reactometer.evaluation.metrics import measure
 from reactometer.evaluation.bootstrap import Resampling, bootstrap_metrics
 draws = np.random.default_rng(0)
 truth = draws.random((50, 2)); guess = (truth + draws.normal(0, .1, truth.shape))
-intervals = bootstrap_metrics(truth, guess, ["a", "b"], resampling=Resampling(n_resamples=200)).by_label["rmse"]
+resampling = Resampling(n_resamples=200)
+intervals = bootstrap_metrics(truth, guess, ["a", "b"], resampling=resampling).by_label["rmse"]
 values = measure(truth, guess, ["a", "b"]).as_json()["rmse"]
 print(json.dumps([list(values.values()), [[one.low, one.value, one.high] for one in intervals],
                   np.sqrt(((truth - guess) ** 2).mean(0)).tolist()]))
@@ -34,7 +35,8 @@ from reactometer.models.heads import Stream
 from reactometer.models.registry import build_model, load_encoders
 config = ModelConfig.model_validate({"name": "resnet50-peak", "encoder": "random:resnet-tiny", "size_px": 32})
 model = build_model(config, load_encoders(config), [0.5, 0.5]).eval()
-values, mask = torch.tensor([[[1.0], [9.0], [3.0]], [[1.0], [2.0], [3.0]]]), torch.tensor([[1, 0, 1], [0, 0, 0]]) > 0
+values = torch.tensor([[[1.0], [9.0], [3.0]], [[1.0], [2.0], [3.0]]])
+mask = torch.tensor([[1, 0, 1], [0, 0, 0]]) > 0
 print(json.dumps(model.head(Stream(values, mask, torch.zeros(2, 3))).flatten().tolist()))
 """
 
@@ -51,7 +53,9 @@ def _with_example(name: str, code: str, folder: Path, *arguments: str) -> Any:
     """Return the JSON that a program prints in a copy of the package with the example's patch."""
     patch = EXAMPLES / f"{name}.patch"
     shutil.copytree(ROOT / "src", folder / "src", ignore=shutil.ignore_patterns("__pycache__", "*.egg-info"))
-    subprocess.run(["git", "init", "-q"], cwd=folder, check=True)  # else git would look for a repository above it
+    subprocess.run(
+        ["git", "init", "-q"], cwd=folder, check=True
+    )  # else git would look for a repository above it
     subprocess.run(["git", "apply", patch], cwd=folder, check=True)
     touched = [line for line in patch.read_text(encoding="utf-8").splitlines() if line.startswith("+++ ")]
     assert len(touched) <= 2
@@ -71,7 +75,9 @@ def test_a_metric_is_added_in_two_files(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_an_architecture_is_added_in_two_files(tmp_path: Path) -> None:
-    assert _with_example("system", SYSTEM, tmp_path) == [3.0, 0.0], "the unseen 9 has no say; no face, no features"
+    assert _with_example("system", SYSTEM, tmp_path) == [3.0, 0.0], (
+        "the unseen 9 has no say; no face, no features"
+    )
 
 
 def test_a_layout_is_added_in_two_files(tmp_path: Path) -> None:

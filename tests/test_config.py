@@ -55,7 +55,10 @@ def test_an_unrelated_key_gets_the_list_of_keys(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("override", "message"),
     [
-        ("training.epochs=0", r"invalid value for training\.epochs \(got 0; expected .*greater than or equal to 1"),
+        (
+            "training.epochs=0",
+            r"invalid value for training\.epochs \(got 0; expected .*greater than or equal to 1",
+        ),
         (
             "prepare.detector=dlib",
             r"invalid value for prepare\.detector \(got 'dlib'; expected .*'auto', 'yunet' or 'haar'",

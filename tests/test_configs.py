@@ -34,14 +34,18 @@ def test_a_custom_configuration_starts_from_a_packaged_one(capsys: pytest.Captur
     assert capsys.readouterr().out == (CONFIGS / "your-own.toml").read_text(encoding="utf-8")
 
 
-def test_every_architecture_is_listed_with_its_weights_and_licence(capsys: pytest.CaptureFixture[str]) -> None:
+def test_every_architecture_is_listed_with_its_weights_and_licence(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
     app(["models"], standalone_mode=False)
     printed = capsys.readouterr().out
     assert all(name in printed for name in ARCHITECTURES)
     assert all(ENCODER_LICENCES[system.encoder] in printed for system in ARCHITECTURES.values())
 
 
-@pytest.mark.parametrize("path", sorted(CONFIGS.rglob("*.toml")), ids=lambda path: str(path.relative_to(CONFIGS)))
+@pytest.mark.parametrize(
+    "path", sorted(CONFIGS.rglob("*.toml")), ids=lambda path: str(path.relative_to(CONFIGS))
+)
 def test_a_configuration_is_whole_and_says_whose_choice_it_is(path: Path) -> None:
     config = load_config(path)
     system = get_architecture(config.model)

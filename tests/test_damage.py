@@ -1,4 +1,5 @@
-"""Files of which a bit or the end is not right: made anew, refused, or read as they were written; never otherwise."""
+"""Files of which a bit or the end is not right: made anew, refused, or read as they were written; never
+otherwise."""
 
 from __future__ import annotations
 
@@ -24,7 +25,8 @@ from reactometer.types import Clip, FaceSample, FrameState, PreparedClip
 
 
 def _damaged(file: Path, count: int) -> Iterator[str]:
-    """The file with one bit flipped, so many times another one, then cut at some places; as it was in the end."""
+    """The file with one bit flipped, so many times another one, then cut at some places; as it was in the
+    end."""
     whole, rng = file.read_bytes(), np.random.default_rng(0)
     for place_, bit in zip(rng.integers(len(whole), size=count), rng.integers(8, size=count), strict=True):
         data = bytearray(whole)
@@ -40,7 +42,8 @@ def _damaged(file: Path, count: int) -> Iterator[str]:
 def _never_otherwise(
     file: Path, read: Callable[[], Any], error: type[ReactometerError], count: int = 150, least: float = 0.3
 ) -> None:
-    """Reading it gives what it gave, or this error, which says 'damaged' or the like; it is this error now and then."""
+    """Reading it gives what it gave, or this error, which says 'damaged' or the like; it is this error now
+    and then."""
     whole, refused = read(), 0
     for how in _damaged(file, count):
         try:
@@ -64,7 +67,8 @@ def _cut_is_refused(file: Path, read: Callable[[], Any], error: type[Reactometer
 @pytest.fixture
 def clip(tmp_path: Path) -> PreparedRow:
     samples = [
-        FaceSample(float(time), FrameState.FACE, (1.0, 2.0, 3.0, 4.0), 0.5, b"crop %d" % time) for time in range(3)
+        FaceSample(float(time), FrameState.FACE, (1.0, 2.0, 3.0, 4.0), 0.5, b"crop %d" % time)
+        for time in range(3)
     ]
     made = PreparedClip(0.0, 3.0, tuple(samples), (np.arange(40) / 32767).astype(np.float32), 9)
     write_clip(tmp_path / "clip.npz", made)
@@ -80,9 +84,13 @@ def test_a_prepared_clip(clip: PreparedRow) -> None:
     assert clip.file is not None
     _never_otherwise(clip.file, read, DataError, count=300)
     with np.load(clip.file) as arrays:
-        np.savez(clip.file, **{name: arrays[name] for name in arrays.files if name not in ("waveform", "counts")})
+        np.savez(
+            clip.file, **{name: arrays[name] for name in arrays.files if name not in ("waveform", "counts")}
+        )
     with pytest.raises(DataError, match=r"clip.npz: damaged.*reactometer prepare"):
-        load_clip(clip)  # an archive whose directory has lost its last entries; without a sound is another clip
+        load_clip(
+            clip
+        )  # an archive whose directory has lost its last entries; without a sound is another clip
 
 
 def test_a_prepared_set(prepared: PreparedSet, tmp_path: Path) -> None:
@@ -92,12 +100,20 @@ def test_a_prepared_set(prepared: PreparedSet, tmp_path: Path) -> None:
 
 def _item(_row: PreparedRow, part: ClipPart, _rng: object) -> Item:
     values = np.arange(12, dtype=np.float32).reshape(3, 4) + part.index
-    return Item(values, np.ones(3, bool), np.arange(3, dtype=np.float32), values[:, :2], np.arange(3, dtype=np.float32))
+    return Item(
+        values,
+        np.ones(3, bool),
+        np.arange(3, dtype=np.float32),
+        values[:, :2],
+        np.arange(3, dtype=np.float32),
+    )
 
 
 def test_features(clip: PreparedRow, tmp_path: Path) -> None:
     """A part whose file lacks its end is reported; a damaged index is written anew."""
-    rows = [replace(clip, clip=replace(clip.clip, clip_id=f"{number}"), duration_s=3.0) for number in range(4)]
+    rows = [
+        replace(clip, clip=replace(clip.clip, clip_id=f"{number}"), duration_s=3.0) for number in range(4)
+    ]
     parts, folder = split_parts(rows), tmp_path / "store"
 
     def read() -> list[Any]:

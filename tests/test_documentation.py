@@ -1,6 +1,7 @@
 """Run every code block of the documentation with Sybil: page by page, in order, each page in another folder.
 
-A block below ``<!-- not run: reason -->`` is skipped. The commands of all blocks, skipped ones too, must parse.
+A block below ``<!-- not run: reason -->`` is skipped. The commands of all blocks, skipped ones too, must
+parse.
 """
 
 from __future__ import annotations
@@ -35,15 +36,18 @@ ROOT = Path(__file__).resolve().parents[1]
 PROGRAMS = Path(sys.executable).parent
 GENERATED = ("commands.md", "settings.md")
 PAGES = [
-    *(ROOT / name for name in ("README.md", "CONTRIBUTING.md", "SECURITY.md", "src/reactometer/starter/README.md")),
+    *(
+        ROOT / name
+        for name in ("README.md", "CONTRIBUTING.md", "SECURITY.md", "src/reactometer/starter/README.md")
+    ),
     *sorted(page for page in (ROOT / "docs").rglob("*.md") if page.name not in GENERATED),
 ]
 REPLACED = {  # text of a page -> what a test has the time for, or can do
     "make demo ": "true ",  # CI's first step
     "make test ": "true ",  # it is what runs this
     "--out comparison": "--out comparison --seeds 1",
-    "configs/resnet50.toml": "configs/resnet50.toml model.encoder=random:resnet-tiny model.size_px=64 model.n_frames=4 "
-    "training.epochs=1",
+    "configs/resnet50.toml": "configs/resnet50.toml model.encoder=random:resnet-tiny model.size_px=64 "
+    "model.n_frames=4 training.epochs=1",
     "training.precision=bf16-mixed": "",
     "pip install ": "true ",
     "reactometer push": "reactometer push --help #",  # tests of push use a local server
@@ -71,9 +75,13 @@ def _run(language: str, example: Example) -> None:
     folder, service = example.namespace["folder"], example.namespace["service"]
     code = str(example.parsed)
     for text, replacement in REPLACED.items():
-        code = code.replace(text, replacement.replace("$SERVICE", service).replace("$PORT", service.rpartition(":")[2]))
+        code = code.replace(
+            text, replacement.replace("$SERVICE", service).replace("$PORT", service.rpartition(":")[2])
+        )
     if language == "python":
-        code = example.namespace["python"] = example.namespace.get("python", f"service = {service!r}\n") + code
+        code = example.namespace["python"] = (
+            example.namespace.get("python", f"service = {service!r}\n") + code
+        )
         command = [sys.executable, "-c", code]
     elif language == "r":
         if not (program := shutil.which("Rscript")):
@@ -82,18 +90,28 @@ def _run(language: str, example: Example) -> None:
     else:
         command = ["bash", "-euo", "pipefail", "-c", code]
     path = os.pathsep.join((str(folder / "bin"), str(PROGRAMS), os.environ["PATH"]))
-    environment = {**os.environ, "PATH": path, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
+    environment = {
+        **os.environ,
+        "PATH": path,
+        "PYTHONPATH": os.pathsep.join(path for path in sys.path if path),
+    }
     done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
     where = f"{example.path}:{example.line}"
     assert done.returncode == 0, f"{where}\n{code}\n{done.stdout[-2000:]}\n{done.stderr[-2000:]}"
 
 
-SYBIL = Sybil([NotRun(), *(CodeBlockParser(language, partial(_run, language)) for language in ("sh", "python", "r"))])
+SYBIL = Sybil(
+    [NotRun(), *(CodeBlockParser(language, partial(_run, language)) for language in ("sh", "python", "r"))]
+)
 
 
 def _blocks(page: Path) -> list[str]:
     """Return the code of all blocks of a page, skipped ones too."""
-    return [str(example.parsed) for example in SYBIL.parse(page).examples() if not isinstance(example.parsed, tuple)]
+    return [
+        str(example.parsed)
+        for example in SYBIL.parse(page).examples()
+        if not isinstance(example.parsed, tuple)
+    ]
 
 
 def _commands(code: str) -> Iterator[list[str]]:
@@ -154,7 +172,8 @@ def _end_leftovers(code: str, folder: Path) -> None:
 
 
 def _lay_out(folder: Path, simulated: Path, program: str) -> None:
-    """Write what a reader has: configurations, videos, datasets in several layouts, tables of labels and ratings."""
+    """Write what a reader has: configurations, videos, datasets in several layouts, tables of labels and
+    ratings."""
     shutil.copytree(ROOT / "configs", folder / "configs")
     config = folder / "configs" / "your-own.toml"
     shorter = config.read_text(encoding="utf-8").replace("epochs = 120", "epochs = 3")
@@ -181,7 +200,9 @@ def _lay_out(folder: Path, simulated: Path, program: str) -> None:
     _lay_out_crema_d(folder / "crema", clips[:30])
     (folder / "videos.csv").write_text("\n".join(rows) + "\n", encoding="utf-8")
     ratings = [f"{i}.mp4,R{rater},{i % 7 + 1},{1 + (i + rater) % 5}" for i in range(9) for rater in (1, 2)]
-    (folder / "ratings.csv").write_text("\n".join(("path,rater,Joy,Boredom", *ratings)) + "\n", encoding="utf-8")
+    (folder / "ratings.csv").write_text(
+        "\n".join(("path,rater,Joy,Boredom", *ratings)) + "\n", encoding="utf-8"
+    )
 
 
 def _lay_out_crema_d(folder: Path, clips: list[Path]) -> None:

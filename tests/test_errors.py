@@ -22,7 +22,9 @@ def test_parts_can_be_left_out() -> None:
 
 def test_the_docstring_lists_every_class() -> None:
     classes = [
-        name for name, value in inspect.getmembers(errors, inspect.isclass) if value.__module__ == errors.__name__
+        name
+        for name, value in inspect.getmembers(errors, inspect.isclass)
+        if value.__module__ == errors.__name__
     ]
     assert len(classes) == 10
     assert all(name in (errors.__doc__ or "") for name in classes)

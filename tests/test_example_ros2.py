@@ -1,4 +1,5 @@
-"""The logic of the ROS 2 example, with objects that have the fields of ROS 2's messages: rclpy is not needed."""
+"""The logic of the ROS 2 example, with objects that have the fields of ROS 2's messages: rclpy is not
+needed."""
 
 from __future__ import annotations
 
@@ -31,7 +32,9 @@ def messages() -> ModuleType:
 
 
 def header(time_s: float) -> SimpleNamespace:
-    return SimpleNamespace(stamp=SimpleNamespace(sec=int(time_s), nanosec=round(time_s % 1 * 1e9)), frame_id="camera")
+    return SimpleNamespace(
+        stamp=SimpleNamespace(sec=int(time_s), nanosec=round(time_s % 1 * 1e9)), frame_id="camera"
+    )
 
 
 def test_from_messages_to_a_message(messages: ModuleType, simulated: Path) -> None:
@@ -43,9 +46,17 @@ def test_from_messages_to_a_message(messages: ModuleType, simulated: Path) -> No
     assert frame.rgb is not None
     rgb = frame.rgb()
     height, width = rgb.shape[:2]
-    padded = np.zeros((height, width * 3 + 5), np.uint8)  # rows of bgr8, each with a little that is no picture
+    padded = np.zeros(
+        (height, width * 3 + 5), np.uint8
+    )  # rows of bgr8, each with a little that is no picture
     padded[:, : width * 3] = rgb[:, :, ::-1].reshape(height, -1)
-    fields = {"height": height, "width": width, "encoding": "bgr8", "step": width * 3 + 5, "data": padded.tobytes()}
+    fields = {
+        "height": height,
+        "width": width,
+        "encoding": "bgr8",
+        "step": width * 3 + 5,
+        "data": padded.tobytes(),
+    }
     packet = messages.image_piece(SimpleNamespace(header=header(7.25), **fields))
     np.testing.assert_array_equal(packet.content(), rgb)
     inbox.put(packet)
@@ -62,11 +73,14 @@ def test_from_messages_to_a_message(messages: ModuleType, simulated: Path) -> No
 def test_other_pictures(messages: ModuleType) -> None:
     picture = np.arange(2 * 3 * 3, dtype=np.uint8).reshape(2, 3, 3)
     _, png = cv2.imencode(".png", picture[:, :, ::-1])
-    compressed = messages.compressed_piece(SimpleNamespace(header=header(1.0), format="png", data=png.tobytes()))
+    compressed = messages.compressed_piece(
+        SimpleNamespace(header=header(1.0), format="png", data=png.tobytes())
+    )
     np.testing.assert_array_equal(compressed.content(), picture)
     grey = {"height": 2, "width": 3, "encoding": "mono8", "step": 3, "data": bytes(range(6))}
     np.testing.assert_array_equal(
-        messages.image_piece(SimpleNamespace(header=header(1.0), **grey)).content()[:, :, 1], [[0, 1, 2], [3, 4, 5]]
+        messages.image_piece(SimpleNamespace(header=header(1.0), **grey)).content()[:, :, 1],
+        [[0, 1, 2], [3, 4, 5]],
     )
     with pytest.raises(ValueError, match="yuv422"):
         messages.image_piece(SimpleNamespace(header=header(1.0), **{**grey, "encoding": "yuv422"}))

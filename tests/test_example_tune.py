@@ -23,7 +23,13 @@ def test_trials_are_scored_and_a_second_call_continues(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     def tune(n_trials: int) -> str:
-        options = [f"data.path={prepared.folder}", "--out", str(tmp_path / "tuned"), "--trials", str(n_trials)]
+        options = [
+            f"data.path={prepared.folder}",
+            "--out",
+            str(tmp_path / "tuned"),
+            "--trials",
+            str(n_trials),
+        ]
         monkeypatch.setattr(sys, "argv", [str(EXAMPLE), str(toml), *options])
         runpy.run_path(str(EXAMPLE), run_name="__main__")
         return capsys.readouterr().out

@@ -1,4 +1,5 @@
-"""Without the packages of the extras, predictions work; another command names the extra before it does anything."""
+"""Without the packages of the extras, predictions work; another command names the extra before it does
+anything."""
 
 from __future__ import annotations
 
@@ -35,7 +36,9 @@ RUN = "import sys; from reactometer.cli.app import main; sys.exit(main())"
 @pytest.fixture
 def reactometer(tmp_path: Path) -> Callable[..., subprocess.CompletedProcess[str]]:
     """Run a command, in ``tmp_path``, in processes that cannot import the packages of the extras."""
-    (tmp_path / "sitecustomize.py").write_text(f"import sys\nsys.modules.update(dict.fromkeys({OF_EXTRAS}))\n")
+    (tmp_path / "sitecustomize.py").write_text(
+        f"import sys\nsys.modules.update(dict.fromkeys({OF_EXTRAS}))\n"
+    )
     variables = os.environ | {"PYTHONPATH": os.pathsep.join([str(tmp_path), *sys.path])}
 
     def run(*arguments: object) -> subprocess.CompletedProcess[str]:
@@ -48,7 +51,9 @@ def reactometer(tmp_path: Path) -> Callable[..., subprocess.CompletedProcess[str
 
 
 def test_predictions_need_no_extra(
-    reactometer: Callable[..., subprocess.CompletedProcess[str]], talking: Callable[[int], Path], tmp_path: Path
+    reactometer: Callable[..., subprocess.CompletedProcess[str]],
+    talking: Callable[[int], Path],
+    tmp_path: Path,
 ) -> None:
     (tmp_path / "clips.csv").write_text(f"path,person\n{talking(1)},anna\n", encoding="utf-8")
     tables = [f"--{name}={name}.csv" for name in ("timeline", "frames", "events")]
@@ -104,5 +109,7 @@ def test_a_command_names_its_missing_extra_at_once(
 
 def test_packages_are_located_without_importing_them() -> None:
     require("json", "xmlrpc.server", extra="evaluate")
-    with pytest.raises(ReactometerError, match=r"^no_such_package is not installed\. hint: .*reactometer\[ray\]"):
+    with pytest.raises(
+        ReactometerError, match=r"^no_such_package is not installed\. hint: .*reactometer\[ray\]"
+    ):
         require("json", "no_such_package", extra="ray")

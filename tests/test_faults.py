@@ -49,7 +49,10 @@ def _save_weights(path: Path) -> None:
 def _save_graph(path: Path) -> None:
     weights = onnx.numpy_helper.from_array(np.zeros(10_000, np.float32), "weights")
     with atomic_folder(path.with_suffix("")) as partial:
-        onnx.save(onnx.helper.make_model(onnx.helper.make_graph([], "graph", [], [], [weights])), partial / "head.onnx")
+        onnx.save(
+            onnx.helper.make_model(onnx.helper.make_graph([], "graph", [], [], [weights])),
+            partial / "head.onnx",
+        )
 
 
 WRITERS: dict[str, Callable[[Path], object]] = {
@@ -68,7 +71,9 @@ WRITERS: dict[str, Callable[[Path], object]] = {
 
 
 @pytest.mark.parametrize("name", WRITERS)
-def test_a_full_disk_is_reported_and_the_older_file_is_unchanged(name: str, small_disk: Path, fill: Fill) -> None:
+def test_a_full_disk_is_reported_and_the_older_file_is_unchanged(
+    name: str, small_disk: Path, fill: Fill
+) -> None:
     file = small_disk / name
     file.write_text("what was there before")
     fill(small_disk)
@@ -138,7 +143,9 @@ def test_a_run_resumes_once_there_is_disk_space(
 
 
 @pytest.mark.slow
-def test_prepare_resumes_once_there_is_disk_space(excerpt: Callable[..., Path], small_disk: Path, fill: Fill) -> None:
+def test_prepare_resumes_once_there_is_disk_space(
+    excerpt: Callable[..., Path], small_disk: Path, fill: Fill
+) -> None:
     data, out = excerpt(train=4), small_disk / "prepared"
     filler = fill(small_disk, 300_000)
     with pytest.raises(OutputError, match=rf"\.npz: {FULL}"):  # from another process

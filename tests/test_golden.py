@@ -26,5 +26,7 @@ def test_a_change_of_the_golden_numbers_is_told_of() -> None:
     """The newest line "Numbers N" names the files as they are, and no older line has gone."""
     numbers, fingerprints = zip(*golden_numbers.changelog_entries(), strict=True)
     assert numbers == tuple(range(len(numbers), 0, -1))
-    assert fingerprints[0] == golden_numbers.fingerprint(), "python tests/golden_numbers.py --write tells what to add"
+    assert fingerprints[0] == golden_numbers.fingerprint(), (
+        "python tests/golden_numbers.py --write tells what to add"
+    )
     assert len(set(fingerprints)) == len(fingerprints)

@@ -41,7 +41,9 @@ def clip(talking: Callable[[int], Path], tmp_path: Path) -> Path:
 
 @slow
 @pytest.mark.parametrize("python", PYTHONS)
-def test_the_wheel_works_in_a_clean_environment(install: Install, python: str, clip: Path, tmp_path: Path) -> None:
+def test_the_wheel_works_in_a_clean_environment(
+    install: Install, python: str, clip: Path, tmp_path: Path
+) -> None:
     """It predicts what the checkout predicts."""
     from reactometer.inference.predictor import predict
     from reactometer.paths import STARTER
@@ -52,7 +54,9 @@ def test_the_wheel_works_in_a_clean_environment(install: Install, python: str, c
     assert f"ok     Python: {python}." in printed
     assert f"{own.parent}/lib/python{python}/site-packages/reactometer" in printed
     assert "ok     a prediction: " in printed
-    assert {f"no     extra {name}" for name in EXTRAS} <= {line.partition(":")[0] for line in printed.splitlines()}
+    assert {f"no     extra {name}" for name in EXTRAS} <= {
+        line.partition(":")[0] for line in printed.splitlines()
+    }
     run(own / "reactometer", "predict", clip, "--out", "clips.csv", cwd=tmp_path)
     with (tmp_path / "clips.csv").open(encoding="utf-8") as file:
         (row,) = csv.DictReader(file)
@@ -83,9 +87,23 @@ def test_without_an_extra_a_command_says_which_to_install(
 
 
 def _serves(own: Path, folder: Path) -> None:
-    command = [str(own / "python"), "-m", "reactometer", "serve", "--port", "0", "--data", str(folder / "jobs")]
+    command = [
+        str(own / "python"),
+        "-m",
+        "reactometer",
+        "serve",
+        "--port",
+        "0",
+        "--data",
+        str(folder / "jobs"),
+    ]
     with subprocess.Popen(
-        command, cwd=folder, env=variables_outside(), stderr=subprocess.STDOUT, stdout=subprocess.PIPE, text=True
+        command,
+        cwd=folder,
+        env=variables_outside(),
+        stderr=subprocess.STDOUT,
+        stdout=subprocess.PIPE,
+        text=True,
     ) as serving:
         try:
             lines = iter(serving.stdout or ())
@@ -103,7 +121,9 @@ COMMANDS = {"serve": _serves}
 
 @slow
 @pytest.mark.parametrize("extra", EXTRAS)
-def test_each_extra_alone_does_its_work(install_extra: InstallExtra, extra: str, clip: Path, tmp_path: Path) -> None:
+def test_each_extra_alone_does_its_work(
+    install_extra: InstallExtra, extra: str, clip: Path, tmp_path: Path
+) -> None:
     own = install_extra(RUNNING, extra)
     run(own / "python", "-c", ITS_MODULES, extra, cwd=tmp_path)
     if extra in SCRIPTS:
@@ -113,11 +133,16 @@ def test_each_extra_alone_does_its_work(install_extra: InstallExtra, extra: str,
 
 
 @slow
-def test_the_developers_extra_can_be_had_on_each_python(uv: Run, built: tuple[Path, Path], tmp_path: Path) -> None:
-    """Resolved alone, with the pins, for the first of each version: Debian 12 has 3.11.2. What make installs is it."""
+def test_the_developers_extra_can_be_had_on_each_python(
+    uv: Run, built: tuple[Path, Path], tmp_path: Path
+) -> None:
+    """Resolved alone, with the pins, for the first of each version: Debian 12 has 3.11.2. What make installs
+    is it."""
     for python in PYTHONS:
         (tmp_path / "wanted.in").write_text(f"reactometer[dev] @ {built[1].as_uri()}\n")
-        told = uv("pip", "compile", "--quiet", "--python-version", f"{python}.0", *PINS, tmp_path / "wanted.in")
+        told = uv(
+            "pip", "compile", "--quiet", "--python-version", f"{python}.0", *PINS, tmp_path / "wanted.in"
+        )
         assert {"pytest", "torch", "uv"} <= set(re.findall(r"^([\w-]+)==", told, re.MULTILINE)), python
 
 
@@ -127,11 +152,15 @@ def test_the_developers_extra_can_be_had_on_each_python(uv: Run, built: tuple[Pa
 @pytest.mark.skipif(shutil.which("bash") is None, reason="bash is not installed")
 def test_bash_completes_a_command_once_it_is_installed(tmp_path: Path) -> None:
     """As a person at the shell: install it, begin a new shell, press TAB."""
-    ask = 'COMP_WORDS=(reactometer pre); COMP_CWORD=1; _reactometer_completion reactometer; echo "${COMPREPLY[@]}"'
+    words = "COMP_WORDS=(reactometer pre); COMP_CWORD=1"
+    script = words + '; _reactometer_completion reactometer; echo "${COMPREPLY[@]}"'
     variables = os.environ | {"HOME": str(tmp_path), "PATH": f"{BIN}{os.pathsep}{os.environ['PATH']}"}
     done = [
         subprocess.run(["bash", "-c", line], env=variables, capture_output=True, text=True, check=True).stdout
-        for line in ("reactometer --install-completion; true", f". ~/.bashrc; complete -p reactometer; {ask}")
+        for line in (
+            "reactometer --install-completion; true",
+            f". ~/.bashrc; complete -p reactometer; {script}",
+        )
     ]
     assert "bash completion installed" in done[0]
     assert sorted(done[1].splitlines()[-1].split()) == ["predict", "prepare"]

@@ -13,7 +13,10 @@ from kill_service import kill_service
 from kills import Case, Kill, kill_and_repeat, undisturbed
 from reactometer.data.cache import PreparedSet
 
-pytestmark = [pytest.mark.slow(30), pytest.mark.skipif(sys.platform != "linux", reason="groups are read from /proc")]
+pytestmark = [
+    pytest.mark.slow(30),
+    pytest.mark.skipif(sys.platform != "linux", reason="groups are read from /proc"),
+]
 
 
 def _check(case: Case, folder: Path, points: Callable[[int], list[Kill]]) -> None:

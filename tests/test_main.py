@@ -25,5 +25,7 @@ print("lost")
 
 def test_ctrl_c_during_an_import_that_swallows_exceptions_ends_the_program(tmp_path: Path) -> None:
     (tmp_path / "swallows.py").write_text(SWALLOWS)
-    done = subprocess.run([sys.executable, "-c", PROGRAM], check=False, cwd=tmp_path, capture_output=True, text=True)
+    done = subprocess.run(
+        [sys.executable, "-c", PROGRAM], check=False, cwd=tmp_path, capture_output=True, text=True
+    )
     assert (done.returncode, done.stdout, done.stderr) == (130, "", "stopped\n")

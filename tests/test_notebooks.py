@@ -38,5 +38,6 @@ def test_a_notebook_runs_to_its_end(file: Path, tmp_path: Path) -> None:
     results = [cell for cell in notebook.cells if cell.cell_type == "code" and cell.outputs]
     assert len(results) >= 5
     assert (
-        any("image/png" in output.get("data", {}) for cell in results for output in cell.outputs) or "elan" in file.stem
+        any("image/png" in output.get("data", {}) for cell in results for output in cell.outputs)
+        or "elan" in file.stem
     )

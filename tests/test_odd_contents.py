@@ -40,7 +40,9 @@ def prepared(tmp_path: Path) -> Path:
     row = PreparedRow(Clip("a", Path("a.mp4"), "train", labels=(0.5,)), file, 1.0, 1, 1)
     write_index(PreparedSet(tmp_path, ("Joy",), Config().prepare, (row,), {"face": 3, "voice": 2}))
     ones = np.ones((2, 3), np.float32)
-    item = Item(ones, np.ones(2, bool), np.arange(2, dtype=np.float32), ones[:, :2], np.arange(2, dtype=np.float32))
+    item = Item(
+        ones, np.ones(2, bool), np.arange(2, dtype=np.float32), ones[:, :2], np.arange(2, dtype=np.float32)
+    )
     write_store(tmp_path / "features", [row], lambda *_: item, {"face": 3, "voice": 2})
     return tmp_path
 
@@ -83,7 +85,13 @@ def test_a_clip_that_is_none_is_stale_and_told_of(prepared: Path, content: bytes
 
 @pytest.mark.parametrize(
     "values",
-    [{"labels": 3}, {"rows": [{}]}, {"settings": {"size_px": True}}, {"settings": []}, {"feature_sizes": [1]}],
+    [
+        {"labels": 3},
+        {"rows": [{}]},
+        {"settings": {"size_px": True}},
+        {"settings": []},
+        {"feature_sizes": [1]},
+    ],
 )
 def test_settings_that_are_none_are_told_of(prepared: Path, values: dict[str, object]) -> None:
     _edit(prepared / "cache.json", **values)
@@ -91,7 +99,9 @@ def test_settings_that_are_none_are_told_of(prepared: Path, values: dict[str, ob
         open_prepared(prepared)
 
 
-@pytest.mark.parametrize("values", [{"files": 3}, {"files": {"a": 3}}, {"sizes": None}, {"sizes": {"face": "x"}}])
+@pytest.mark.parametrize(
+    "values", [{"files": 3}, {"files": {"a": 3}}, {"sizes": None}, {"sizes": {"face": "x"}}]
+)
 def test_an_index_of_features_that_is_none_is_told_of(prepared: Path, values: dict[str, object]) -> None:
     _edit(prepared / "features" / "features.json", **values)
     with pytest.raises(DataError, match="damaged"):
@@ -108,10 +118,15 @@ def test_an_index_of_features_that_is_none_is_told_of(prepared: Path, values: di
         ("results/00000.jsonl", lambda file: file.write_text("[]\n")),
         ("results/00000.jsonl", lambda file: file.write_text("[" * 100_000 + "\n")),
         ("results/00000.jsonl", lambda file: file.write_text('{"sha256": "aa", "predictions": []}\n')),
-        ("results/00000.jsonl", lambda file: file.write_text('{"sha256": "aa", "predictions": [{"status": "ok"}]}\n')),
+        (
+            "results/00000.jsonl",
+            lambda file: file.write_text('{"sha256": "aa", "predictions": [{"status": "ok"}]}\n'),
+        ),
     ],
 )
-def test_a_file_of_a_run_that_is_none_is_told_of(run: Path, name: str, change: Callable[[Path], object]) -> None:
+def test_a_file_of_a_run_that_is_none_is_told_of(
+    run: Path, name: str, change: Callable[[Path], object]
+) -> None:
     change(run / name)
     with pytest.raises(OutputError, match="damaged"):
         _resume(run)

@@ -1,4 +1,5 @@
-"""Folders that the package looks into, and the face detector's file: given, cached or downloaded, always verified."""
+"""Folders that the package looks into, and the face detector's file: given, cached or downloaded, always
+verified."""
 
 from __future__ import annotations
 

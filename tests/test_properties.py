@@ -1,4 +1,5 @@
-"""What holds for every input: tables, configurations, windows, masks, scores, and what is written and read again."""
+"""What holds for every input: tables, configurations, windows, masks, scores, and what is written and read
+again."""
 
 from __future__ import annotations
 
@@ -42,7 +43,9 @@ settings.load_profile("here")
 
 Values = npt.NDArray[np.float64]
 unit = st.floats(0.0, 1.0, width=32)
-names = st.text(st.characters(codec="utf-8", exclude_categories=["Cs", "Cc", "Cn", "Co"]), min_size=1, max_size=30)
+names = st.text(
+    st.characters(codec="utf-8", exclude_categories=["Cs", "Cc", "Cn", "Co"]), min_size=1, max_size=30
+)
 
 
 @st.composite
@@ -74,7 +77,9 @@ def test_a_table_that_was_written_is_read_as_it_was(own: Prediction, ending: str
         file = Path(folder) / f"table{ending}"
         write_table(timeline_rows([own]), columns, file)
         if ending == ".csv":
-            rows: list[dict[str, Any]] = list(csv.DictReader(io.StringIO(file.read_text(encoding="utf-8"), newline="")))
+            rows: list[dict[str, Any]] = list(
+                csv.DictReader(io.StringIO(file.read_text(encoding="utf-8"), newline=""))
+            )
         elif ending == ".parquet":
             rows = pd.read_parquet(file).to_dict("records")  # type: ignore[assignment]
         else:
@@ -100,7 +105,9 @@ def test_an_elan_document_is_one_whatever_the_names(own: Prediction) -> None:
         tree = ElementTree.parse(file)
     tiers = {str(tier.get("TIER_ID")): tier for tier in tree.iter("TIER")}
     assert {f"{label} (intensity)" for label in own.labels} <= set(tiers)
-    times = {str(slot.get("TIME_SLOT_ID")): int(str(slot.get("TIME_VALUE"))) for slot in tree.iter("TIME_SLOT")}
+    times = {
+        str(slot.get("TIME_SLOT_ID")): int(str(slot.get("TIME_VALUE"))) for slot in tree.iter("TIME_SLOT")
+    }
     for tier in tiers.values():
         ends = [
             (times[str(one.get("TIME_SLOT_REF1"))], times[str(one.get("TIME_SLOT_REF2"))])
@@ -155,7 +162,9 @@ pairs = st.integers(3, 40).flatmap(
 
 
 @given(pairs, st.floats(0.1, 10.0), st.floats(-5.0, 5.0))
-def test_pearson_is_numpys_and_blind_to_scale(both: tuple[Values, Values], scale: float, shift: float) -> None:
+def test_pearson_is_numpys_and_blind_to_scale(
+    both: tuple[Values, Values], scale: float, shift: float
+) -> None:
     truth, guess = both
     assume((np.ptp(truth, axis=0) > 1e-3).all() and (np.ptp(guess, axis=0) > 1e-3).all())
     own = np.array(pearson(truth, guess), dtype=float)
@@ -168,7 +177,9 @@ def test_pearson_is_numpys_and_blind_to_scale(both: tuple[Values, Values], scale
 
 
 @given(st.lists(st.floats(-1.0, 1.0), min_size=1, max_size=60), st.floats(0.05, 0.95))
-def test_intervals_hold_their_share_of_what_they_were_fitted_to(residuals: list[float], coverage: float) -> None:
+def test_intervals_hold_their_share_of_what_they_were_fitted_to(
+    residuals: list[float], coverage: float
+) -> None:
     half = conformal_half_width(np.abs(residuals), np.arange(len(residuals)), coverage)
     held = np.mean(np.abs(residuals) <= half + 1e-12)
     assert held >= min(coverage, 1.0) - 1e-9
@@ -219,7 +230,9 @@ json_values = st.recursive(
     max_leaves=8,
 )
 sections = st.sampled_from(["data", "prepare", "model", "training", "modle", ""])
-keys = st.sampled_from(["epochs", "hidden", "name", "rate_hz", "path", "out", "loss", "epoch"]) | st.text(max_size=8)
+keys = st.sampled_from(["epochs", "hidden", "name", "rate_hz", "path", "out", "loss", "epoch"]) | st.text(
+    max_size=8
+)
 
 
 @given(st.dictionaries(sections, st.dictionaries(keys, json_values, max_size=3) | json_values, max_size=3))

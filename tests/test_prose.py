@@ -22,8 +22,9 @@ MODULES = sorted((ROOT / "src").rglob("*.py"))
 PAGE_FILES = sorted((ROOT / "src" / "reactometer" / "serving" / "page").glob("*.[hj]*"))
 MAX_MEAN_WORDS, MAX_WORDS = 16, 35
 THINGS = "row|line|strip|bar|clip|file|frame|image|look|time|label|number|piece|rater"
+UNITS = "second|minute|run|row|clip|file|window|client|person|people|emotion|label"
 PHRASES = {
-    rf"\b(?:{THINGS})s? an? (?:second|minute|run|row|clip|file|window|client|person|people|emotion|label)\b": "per",
+    rf"\b(?:{THINGS})s? an? (?:{UNITS})\b": "per",
     r"\bgo(?:es)? by\b": "uses",
     r"\btold\b|\btells? (?:of|how|what|its)\b": "reports",
     r"\bmend(?:s|ed)?\b|\bremed(?:y|ies)\b": "fix",
@@ -55,13 +56,21 @@ QUESTION = re.compile(r"(?:What|Where|How|Whether|Of|Who|Which|Whose)\b")
 def sentences(text: str) -> list[str]:
     """Split Markdown into sentences, without code blocks, headings, tables, images and addresses of links."""
     text = re.sub(
-        r"^```.*?^```|<!--.*?-->|<img[^>]*>|!\[[^\]]*\]\([^)]*\)", "\n\n", text, flags=re.DOTALL | re.MULTILINE
+        r"^```.*?^```|<!--.*?-->|<img[^>]*>|!\[[^\]]*\]\([^)]*\)",
+        "\n\n",
+        text,
+        flags=re.DOTALL | re.MULTILINE,
     )
     text = re.sub(r"\[([^\]]*)\]\([^)]*\)", r"\1", text)
     text = re.sub(r"^(?:\||#|:\w+:).*$", "", text, flags=re.MULTILINE)
     text = re.sub(r"`[^`]*`|https?://\S+", "CODE", text)
     blocks = [" ".join(block.split()) for block in re.split(r"\n\s*\n|\n\s*(?=[*-] |\d+\. )", text)]
-    return [part for block in blocks for part in re.split(r"(?<=[.!?:])[*)\"]*\s+(?=[A-Z\"*(\d\[])", block) if part]
+    return [
+        part
+        for block in blocks
+        for part in re.split(r"(?<=[.!?:])[*)\"]*\s+(?=[A-Z\"*(\d\[])", block)
+        if part
+    ]
 
 
 def count_words(sentence: str) -> int:
@@ -72,7 +81,9 @@ def count_words(sentence: str) -> int:
 def banned_phrases(text: str) -> list[str]:
     """List the banned phrases in a text, each with its replacement."""
     matches = [
-        (match[0], word) for phrase, word in PHRASES.items() for match in re.finditer(phrase, text, re.IGNORECASE)
+        (match[0], word)
+        for phrase, word in PHRASES.items()
+        for match in re.finditer(phrase, text, re.IGNORECASE)
     ]
     return [f"{phrase!r} -> {word}" for phrase, word in matches]
 
@@ -80,9 +91,12 @@ def banned_phrases(text: str) -> list[str]:
 def test_the_checker_finds_the_old_dialect() -> None:
     old = (
         "`index.parquet` has a row a file, and whoever asks is told of clips with nothing to go by.",
-        "Of what was drawn none is claimed where there is none; the embedded data set scores .89 on a processor.",
-        "A model that mends 90 % of the faults goes on where it was stopped, for as long as the data allow it, and is "
-        "not to be had by those who did not ask for it before the pictures of the second strip were drawn by somebody.",
+        "Of what was drawn none is claimed where there is none; the embedded data set scores .89 on a "
+        "processor.",
+        "A model that mends 90 % of the faults goes on where it was stopped, for as long as the data allow "
+        "it, and is "
+        "not to be had by those who did not ask for it before the pictures of the second strip were drawn by "
+        "somebody.",
     )
     assert [len(banned_phrases(sentence)) for sentence in old] == [5, 4, 7]
     assert [QUESTION.match(sentence) is not None for sentence in old] == [False, True, False]
@@ -133,9 +147,13 @@ def test_modules_are_plain(module: Path) -> None:
     messages = [text for text in _literals(tree) if " " in text]
     assert [(text, banned_phrases(text)) for text in messages if banned_phrases(text)] == []
     assert sorted({name for name in _names(tree) if NAMES.fullmatch(name)}) == []
-    documented = [node for node in ast.walk(tree) if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef)]
+    documented = [
+        node for node in ast.walk(tree) if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef)
+    ]
     assert [
-        text for node in documented if QUESTION.match(text := ast.get_docstring(node) or "") and "?" not in text
+        text
+        for node in documented
+        if QUESTION.match(text := ast.get_docstring(node) or "") and "?" not in text
     ] == []
 
 

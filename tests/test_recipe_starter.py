@@ -1,4 +1,5 @@
-"""The starter's recipe on small images: it learns, resumes, and ``train`` takes the encoder that it writes."""
+"""The starter's recipe on small images: it learns, resumes, and ``train`` takes the encoder that it
+writes."""
 
 from __future__ import annotations
 
@@ -39,7 +40,8 @@ ema_decay = 0.9
 
 
 def _write_mouths(folder: Path) -> None:
-    """Write grey discs with a mouth that points up or down: train and test as Parquet, val as a folder per class."""
+    """Write grey discs with a mouth that points up or down: train and test as Parquet, val as a folder per
+    class."""
     random = np.random.default_rng(0)
     for split, n in (("train", 120), ("val", 40), ("test", 40)):
         rows = []
@@ -47,7 +49,9 @@ def _write_mouths(folder: Path) -> None:
             glad = number % 2 == 0
             pixels = random.integers(0, 90, (32, 32)).astype(np.uint8)
             cv2.circle(pixels, (16, 16), 13, 150, -1)
-            cv2.ellipse(pixels, (16, 18 if glad else 25), (7, 5), 0, *((0, 180) if glad else (180, 360)), 20, 2)
+            cv2.ellipse(
+                pixels, (16, 18 if glad else 25), (7, 5), 0, *((0, 180) if glad else (180, 360)), 20, 2
+            )
             image, label = cv2.imencode(".png", pixels)[1].tobytes(), "glad" if glad else "sad"
             rows.append({"image": image, "label": label})
             if split == "val":
@@ -58,7 +62,9 @@ def _write_mouths(folder: Path) -> None:
 
 
 @pytest.fixture
-def pretrain(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[..., str]:
+def pretrain(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Callable[..., str]:
     """Run the recipe's program with options; returns what it prints."""
     monkeypatch.syspath_prepend(str(RECIPE))
     monkeypatch.chdir(tmp_path)
@@ -100,7 +106,10 @@ def test_it_learns_and_train_takes_what_it_writes(
     model = train(config.model_copy(update={"training": out}), progress=False)
     stored = load_file(model / "weights.safetensors")
     assert all(torch.equal(stored[f"face_encoder.net.{name}"], weight) for name, weight in before.items())
-    loaded, crops = load_model(model), np.random.default_rng(0).integers(0, 256, (2, 3, 64, 64), dtype=np.uint8)
+    loaded, crops = (
+        load_model(model),
+        np.random.default_rng(0).integers(0, 256, (2, 3, 64, 64), dtype=np.uint8),
+    )
     assert [stream and stream.kind for stream in loaded.networks.streams.values()] == ["frames", "contours"]
     assert max(loaded.description["proof"]["differences"].values()) < 1e-5
     with torch.inference_mode():
@@ -115,5 +124,7 @@ def test_its_configurations_are_valid(name: str, monkeypatch: pytest.MonkeyPatch
 
     from pretrain import PretrainingConfig
 
-    config = PretrainingConfig.model_validate(tomllib.loads((RECIPE / f"{name}.toml").read_text(encoding="utf-8")))
+    config = PretrainingConfig.model_validate(
+        tomllib.loads((RECIPE / f"{name}.toml").read_text(encoding="utf-8"))
+    )
     assert config.training.accumulate == 1

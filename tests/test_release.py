@@ -1,4 +1,5 @@
-"""What is given out: its version is the tag's, it holds what it must, and weights have their licence beside them."""
+"""What is given out: its version is the tag's, it holds what it must, and weights have their licence beside
+them."""
 
 from __future__ import annotations
 
@@ -16,7 +17,9 @@ import pytest
 from fixtures_of_releases import PACKAGE, PROJECT, ROOT, TAGGED, Run, build, commit, git, run, slow
 
 LARGEST_BYTES = 14 * 2**20  # the starter is in it as graphs and, for training, as weights: 2 x 6.4 MB
-WEIGHTS = sorted(file for file in PACKAGE.rglob("*") if file.suffix in (".safetensors", ".onnx", ".pt", ".bin"))
+WEIGHTS = sorted(
+    file for file in PACKAGE.rglob("*") if file.suffix in (".safetensors", ".onnx", ".pt", ".bin")
+)
 
 
 def _about(wheel: Path) -> Any:
@@ -31,7 +34,10 @@ def _about(wheel: Path) -> Any:
 @slow
 def test_a_tag_is_the_version(built: tuple[Path, Path]) -> None:
     archive, wheel = built
-    assert (archive.name, wheel.name) == (f"reactometer-{TAGGED}.tar.gz", f"reactometer-{TAGGED}-py3-none-any.whl")
+    assert (archive.name, wheel.name) == (
+        f"reactometer-{TAGGED}.tar.gz",
+        f"reactometer-{TAGGED}-py3-none-any.whl",
+    )
     assert _about(wheel)["Version"] == TAGGED
 
 
@@ -102,7 +108,14 @@ def test_the_source_distribution_holds_what_it_is_built_and_tested_from(built: t
     archive, _ = built
     with tarfile.open(archive) as archive_file:
         names = {name.partition("/")[2] for name in archive_file.getnames()}
-    assert {"LICENSE", "README.md", "CHANGELOG.md", "constraints.txt", "Makefile", "tests/test_release.py"} <= names
+    assert {
+        "LICENSE",
+        "README.md",
+        "CHANGELOG.md",
+        "constraints.txt",
+        "Makefile",
+        "tests/test_release.py",
+    } <= names
     assert not {name for name in names if name.split("/")[0] in (".venv", "runs", "demo", "dist", "site")}
     assert archive.stat().st_size <= LARGEST_BYTES
 
@@ -132,4 +145,7 @@ def test_the_wheel_carries_the_licences(built: tuple[Path, Path]) -> None:
         for file in licences:
             assert archive_file.read(file.relative_to(PACKAGE.parent).as_posix()) == file.read_bytes()
         for name in expected:
-            assert archive_file.read(f"reactometer-{TAGGED}.dist-info/licenses/{name}") == (ROOT / name).read_bytes()
+            assert (
+                archive_file.read(f"reactometer-{TAGGED}.dist-info/licenses/{name}")
+                == (ROOT / name).read_bytes()
+            )

@@ -15,16 +15,28 @@ from packaging.utils import canonicalize_name
 ROOT = Path(__file__).parents[1]
 PACKAGE = "reactometer"
 
-PERMISSIVE = ("apache", "mit", "bsd", "psf", "python software foundation", "isc", "bsl-1.0", "zlib", "cc0", "cnri")
+PERMISSIVE = (
+    "apache",
+    "mit",
+    "bsd",
+    "psf",
+    "python software foundation",
+    "isc",
+    "bsl-1.0",
+    "zlib",
+    "cc0",
+    "cnri",
+)
 WEAK = ("mpl-2.0", "mozilla", "llvm-exception", "lgpl")
-"""Licences that an Apache-2.0 package may depend on; the weak ones bind changes to the library's own files only.
-LGPL libraries (pebble) are imported unmodified and can be replaced by their user."""
+"""Licences that an Apache-2.0 package may depend on; the weak ones bind changes to the library's own files
+only. LGPL libraries (pebble) are imported unmodified and can be replaced by their user."""
 
 NO_COPYLEFT = ("gpl", "gnu", "affero", "sspl", "commons", "noncommercial", "proprietary", "?")
 
 
 def _requirements(package: metadata.Distribution, extras: Iterable[str] = ()) -> Iterator[Requirement]:
-    """Return what a package with some of its extras requires on this machine; ours, as pyproject.toml says today."""
+    """Return what a package with some of its extras requires on this machine; ours, as pyproject.toml says
+    today."""
     lines = package.requires or []
     if package.name == PACKAGE:
         project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
@@ -47,14 +59,23 @@ def _installed(extras: Iterable[str] = ()) -> dict[str, metadata.Distribution]:
             packages[name] = metadata.distribution(name)
         except metadata.PackageNotFoundError:
             continue
-        queue += [(canonicalize_name(one.name), frozenset(one.extras)) for one in _requirements(packages[name], extras)]
+        queue += [
+            (canonicalize_name(one.name), frozenset(one.extras))
+            for one in _requirements(packages[name], extras)
+        ]
     return packages
 
 
 def _licence(package: metadata.Distribution) -> str:
     about: Any = package.metadata
-    classifiers = [line.split(" :: ")[-1] for line in about.get_all("Classifier") or () if line.startswith("License")]
-    return about.get("License-Expression") or "; ".join(classifiers) or (about.get("License") or "?").splitlines()[0]
+    classifiers = [
+        line.split(" :: ")[-1] for line in about.get_all("Classifier") or () if line.startswith("License")
+    ]
+    return (
+        about.get("License-Expression")
+        or "; ".join(classifiers)
+        or (about.get("License") or "?").splitlines()[0]
+    )
 
 
 def _pins() -> dict[str, str]:
@@ -99,7 +120,9 @@ def test_all_that_is_installed_for_it_is_pinned_too_and_fits() -> None:
             distribution = packages.get(canonicalize_name(one.name))
             assert distribution is not None, f"{name} needs {one}, which is not installed"
             version = _public(distribution.version)
-            assert one.specifier.contains(version, prereleases=True), f"{name} needs {one}, {version} is installed"
+            assert one.specifier.contains(version, prereleases=True), (
+                f"{name} needs {one}, {version} is installed"
+            )
             if name == "torch" and _is_of_cuda(one.name):
                 continue
             is_exact = any(part.operator == "==" for part in one.specifier)
@@ -114,5 +137,7 @@ def test_what_runs_is_licensed_so_that_whoever_uses_ours_may_use_it(extras: list
             continue
         licence = _licence(package).lower()
         assert any(word in licence for word in (*PERMISSIVE, *WEAK)), f"{name}: {licence}"
-        strong = licence.replace("gnu library or lesser general public license (lgpl)", "").replace("lgpl", "")
+        strong = licence.replace("gnu library or lesser general public license (lgpl)", "").replace(
+            "lgpl", ""
+        )
         assert not any(word in strong for word in NO_COPYLEFT), f"{name}: {licence}"

@@ -1,6 +1,8 @@
-"""Run ``reactometer`` as forks of one process that has imported it, so that many commands pay for the imports once.
+"""Run ``reactometer`` as forks of one process that has imported it, so that many commands pay for the imports
+once.
 
-Each command has its own process with its own arguments, folder, environment, and standard streams. ``PROGRAM`` asks for
+Each command has its own process with its own arguments, folder, environment, and standard streams.
+``PROGRAM`` asks for
 one: it passes signals on, and ends with the command's exit status.
 """
 

@@ -27,7 +27,8 @@ class ImageConfig(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     strength: float = 1.0
-    """Strength of the random changes (zoom, shift, rotation, light); 1: up to ``image_augmentation.MAX_CHANGES``."""
+    """Strength of the random changes (zoom, shift, rotation, light); 1: up to
+    ``image_augmentation.MAX_CHANGES``."""
     erasing: float = 0.25
     """Probability that a rectangle of an image is filled with grey."""
     mixup: float = 0.0
@@ -75,7 +76,9 @@ class ExpressionTask(BaseModule):
         """Return the loss of one batch of (B, 3, H, W) uint8 images and (B,) classes."""
         images, classes = batch
         if self.model.encoder.pixels.grey:
-            images = images[:, :1]  # (B, 1, H, W): changing three equal channels would cost three times as much
+            images = images[
+                :, :1
+            ]  # (B, 1, H, W): changing three equal channels would cost three times as much
         if self.config.augment:
             images = erase(change(images, self.images.strength), self.images.erasing)
         targets = functional.one_hot(classes, self.n_classes).float()  # (B, classes)
@@ -111,7 +114,8 @@ class ExpressionData(LightningDataModule):
         self.config = config
 
     def train_dataloader(self) -> DataLoader[Any]:
-        """Return the train split, shuffled in each epoch, less a last batch of one image: batch norm needs two."""
+        """Return the train split, shuffled in each epoch, less a last batch of one image: batch norm needs
+        two."""
         epoch = self.trainer.current_epoch if self.trainer else 0
         dataset = self.datasets["train"]
         order = np.random.default_rng((self.config.seed, epoch)).permutation(len(dataset)).tolist()
@@ -143,7 +147,7 @@ def classify(model: ExpressionNetwork, loader: DataLoader[Any]) -> np.ndarray:
     """Return the class of each image, (N,) int64."""
     model.eval()
     device = model.classifier.weight.device
-    classes: np.ndarray = torch.cat([model.with_mirror(images.to(device)).argmax(1) for images, _ in loader]).numpy(
-        force=True
-    )
+    classes: np.ndarray = torch.cat(
+        [model.with_mirror(images.to(device)).argmax(1) for images, _ in loader]
+    ).numpy(force=True)
     return classes

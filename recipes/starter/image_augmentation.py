@@ -16,7 +16,8 @@ ERASED_SHARE = (0.15, 0.5)
 
 
 def change(images: Tensor, strength: float) -> Tensor:
-    """Mirror, move, zoom, rotate and relight each of (B, C, H, W) uint8 images; 1 is up to :data:`MAX_CHANGES`."""
+    """Mirror, move, zoom, rotate and relight each of (B, C, H, W) uint8 images; 1 is up to
+    :data:`MAX_CHANGES`."""
     limits = {name: strength * limit for name, limit in MAX_CHANGES.items()}
     return augment(images.unsqueeze(1), limits).squeeze(1)
 

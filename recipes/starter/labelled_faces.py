@@ -63,23 +63,34 @@ def read_faces(folder: Path) -> LabelledFaces:
     """Read the images and classes of each split.
 
     Args:
-        folder: with ``train.parquet``, ``val.parquet`` and perhaps ``test.parquet``, which have the columns ``image``
-            (bytes of an image file, or a dictionary with ``bytes``, as on the Hugging Face Hub) and ``label``; or with
-            ``train/``, ``val/`` and perhaps ``test/``, each with one folder of images per class.
+        folder: with ``train.parquet``, ``val.parquet`` and perhaps ``test.parquet``, which have the columns
+            ``image`` (bytes of an image file, or a dictionary with ``bytes``, as on the Hugging Face Hub) and
+            ``label``; or with ``train/``, ``val/`` and perhaps ``test/``, each with one folder of images per
+            class.
 
     Raises:
         DataError: train or val is missing, an image cannot be decoded, or val has a class that train lacks.
     """
-    tables = {split: table for split in ("train", "val", "test") if (table := _read_split(folder, split)) is not None}
+    tables = {
+        split: table
+        for split in ("train", "val", "test")
+        if (table := _read_split(folder, split)) is not None
+    }
     for split in ("train", "val"):
         if split not in tables:
-            raise DataError(f"{folder}: no split '{split}'", expected=f"{split}.parquet, or {split}/CLASS/IMAGE.jpg")
+            raise DataError(
+                f"{folder}: no split '{split}'", expected=f"{split}.parquet, or {split}/CLASS/IMAGE.jpg"
+            )
     labels = tuple(sorted(tables["train"]["label"].unique()))
     splits = {}
     for split, table in tables.items():
         if unknown := set(table["label"]) - set(labels):
-            raise DataError(f"{folder}: class '{min(unknown)}' of split '{split}' is not in train", got=str(labels))
-        splits[split] = FaceSplit(table["image"].tolist(), table["label"].map(labels.index).to_numpy(np.int64))
+            raise DataError(
+                f"{folder}: class '{min(unknown)}' of split '{split}' is not in train", got=str(labels)
+            )
+        splits[split] = FaceSplit(
+            table["image"].tolist(), table["label"].map(labels.index).to_numpy(np.int64)
+        )
     grey = all(_tint(_decode(image)) <= MAX_TINT for split in splits.values() for image in split.images)
     return LabelledFaces(labels, splits, grey)
 
@@ -106,4 +117,6 @@ def _decode(image: bytes | Path) -> np.ndarray:
 def _tint(pixels: np.ndarray) -> float:
     """Return the largest difference between the channels of a (H, W, 3) uint8 image, in levels."""
     blue, green, red = cv2.split(pixels)
-    return max(cv2.norm(one, other, cv2.NORM_INF) for one, other in ((blue, green), (green, red), (red, blue)))
+    return max(
+        cv2.norm(one, other, cv2.NORM_INF) for one, other in ((blue, green), (green, red), (red, blue))
+    )

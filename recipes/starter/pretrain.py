@@ -3,7 +3,8 @@
 python recipes/starter/pretrain.py recipes/starter/resnet-small.toml --faces FER2013 [KEY=VALUE ...]
 
 Writes ``<training.out>/backbone``: the network in transformers' format, the normalisation of its input, and
-``expressions.json`` with the accuracy on val (with ``--test``, on test too: once, when everything is selected on val).
+``expressions.json`` with the accuracy on val (with ``--test``, on test too: once, when everything is selected
+on val).
 """
 
 from __future__ import annotations
@@ -73,7 +74,9 @@ def pretrain(
     seed_everything(config.training.seed, workers=True, verbose=False)
     net = load_backbone(config.backbone.encoder, "images")
     settings = dict(net.settings) or {"image_mean": [GREY_MEAN] * 3, "image_std": [GREY_STD] * 3}
-    encoder = FrameEncoder(replace(net, settings={**settings, "do_grayscale": faces.grey}), config.backbone.size_px)
+    encoder = FrameEncoder(
+        replace(net, settings={**settings, "do_grayscale": faces.grey}), config.backbone.size_px
+    )
     network = ExpressionNetwork(encoder, len(faces.labels), config.backbone.dropout)
     task = ExpressionTask(network, config.training, config.images, faces.labels)
     data = ExpressionData(faces, config.backbone.size_px, config.training)
@@ -87,7 +90,12 @@ def pretrain(
     for split in ("val", *(["test"] if test else [])):
         targets = faces.splits[split].classes
         scores[split] = measure(targets, classify(network, data.loader(split)), faces.labels)
-    about = {"labels": faces.labels, "config": config.model_dump(mode="json"), "epoch": best["epoch"], "scores": scores}
+    about = {
+        "labels": faces.labels,
+        "config": config.model_dump(mode="json"),
+        "epoch": best["epoch"],
+        "scores": scores,
+    }
     with nullcontext(out / BACKBONE) if finished else atomic_folder(out / BACKBONE) as folder:
         if not finished:
             save(folder, network.encoder, config.backbone.size_px)
@@ -96,7 +104,8 @@ def pretrain(
 
 
 def measure(targets: np.ndarray, predictions: np.ndarray, labels: Sequence[str]) -> dict[str, Any]:
-    """Return accuracy with Wilson's 95% interval, recall per class, and the confusion matrix (targets in rows)."""
+    """Return accuracy with Wilson's 95% interval, recall per class, and the confusion matrix (targets in
+    rows)."""
     from scipy.stats import binomtest
 
     confusion = np.zeros((len(labels), len(labels)), np.int64)
@@ -125,10 +134,14 @@ def save(folder: Path, encoder: FrameEncoder, size_px: int) -> None:
 
 def main() -> None:
     """Parse the command line, train, and print the scores."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("config", type=Path, help="a TOML file")
     parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="overrides, e.g. training.epochs=5")
-    parser.add_argument("--faces", type=Path, required=True, help="folder of labelled faces, see labelled_faces.py")
+    parser.add_argument(
+        "--faces", type=Path, required=True, help="folder of labelled faces, see labelled_faces.py"
+    )
     parser.add_argument("--resume", action="store_true", help="continue after the last finished epoch")
     parser.add_argument("--overwrite", action="store_true", help="delete an earlier run in the same folder")
     parser.add_argument("--test", action="store_true", help="score the test split too")
@@ -143,7 +156,10 @@ def main() -> None:
     )
     for split, score in scores.items():
         low, high = score["interval"]
-        print(f"{split}: accuracy {score['accuracy']:.4f} of {score['images']} images, 95% {low:.3f} to {high:.3f}")
+        print(
+            f"{split}: accuracy {score['accuracy']:.4f} of {score['images']} images, 95% {low:.3f} to "
+            f"{high:.3f}"
+        )
     print(f"next: reactometer train recipes/starter/starter.toml model.encoder={folder}")
 
 

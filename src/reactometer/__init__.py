@@ -11,7 +11,9 @@ from typing import TYPE_CHECKING, Any
 
 from reactometer.errors import ReactometerError
 
-os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")  # else ONNX Runtime keeps a device ID, and sends usage data
+os.environ.setdefault(
+    "ORT_DISABLE_TELEMETRY", "1"
+)  # else ONNX Runtime keeps a device ID, and sends usage data
 
 if TYPE_CHECKING:
     from reactometer.cli.demo import demo as demo

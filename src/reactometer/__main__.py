@@ -18,7 +18,8 @@ def main() -> None:
 
 
 def _interrupt(number: int, frame: FrameType | None) -> None:
-    """Raise KeyboardInterrupt, but end the process during an import, because some imports swallow exceptions."""
+    """Raise KeyboardInterrupt, but end the process during an import, because some imports swallow
+    exceptions."""
     while frame is not None:
         if frame.f_code.co_filename.startswith("<frozen importlib"):
             _end()

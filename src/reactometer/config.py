@@ -1,4 +1,4 @@
-"""The typed configuration with all defaults; it is read from a TOML file and ``section.key=value`` overrides."""
+"""The typed configuration with all defaults, read from a TOML file and ``section.key=value`` overrides."""
 
 from __future__ import annotations
 
@@ -44,7 +44,8 @@ class DataConfig(_Section):
     cache: Path | None = None
     """Folder for prepared clips if ``path`` is not prepared yet; default: in the user's cache folder."""
     labels: str | tuple[str, ...] | None = None
-    """Label set ("hume-reaction", "emi", "basic"), or a list of column names; default: detected from the table."""
+    """Label set ("hume-reaction", "emi", "basic"), or a list of column names; default: detected from the
+    table."""
     face_features: str | None = None
     """Feature columns of the table that replace the video ("AU*", several with commas)."""
     voice_features: str | None = None
@@ -63,13 +64,15 @@ class ModelConfig(_Section):
     """Settings for the network; the default is a pretrained ResNet50 over the frames."""
 
     name: str = "resnet50"
-    """Architecture: "resnet50", "resnet50-gru", "vit-transformer", "videomae" (face), "multimodal" (face and voice)."""
+    """Architecture: "resnet50", "resnet50-gru", "vit-transformer", "videomae" (face), "multimodal" (face and
+    voice)."""
     encoder: str | None = None
-    """Face encoder: "starter" (the backbone inside the package), a Hugging Face name, a folder, or "random:NAME" for
-    random weights; default: the architecture's encoder."""
+    """Face encoder: "starter" (the backbone inside the package), a Hugging Face name, a folder, or
+    "random:NAME" for random weights; default: the architecture's encoder."""
     voice_encoder: str = "log-mel"
-    """Voice encoder: "log-mel" (a small network, no download), "contours" (MFCCs and pitch, no weights: for few clips,
-    with ``frozen``), a HuBERT or wav2vec 2.0 by name, folder or "random:NAME", or "convolution" for feature tables."""
+    """Voice encoder: "log-mel" (a small network, no download), "contours" (MFCCs and pitch, no weights: for
+    few clips, with ``frozen``), a HuBERT or wav2vec 2.0 by name, folder or "random:NAME", or "convolution"
+    for feature tables."""
     modalities: Literal["both", "face", "voice"] = "both"
     """Modalities that a multimodal model uses, in training and prediction."""
     pooling: Literal["network", "grid"] = "network"
@@ -77,13 +80,15 @@ class ModelConfig(_Section):
     frozen: bool = False
     """Keep the pretrained encoders fixed: features are computed once, and the head trains in seconds."""
     person_norm: bool = False
-    """Normalise each feature by the person's mean and standard deviation; needs frozen encoders or feature tables."""
+    """Normalise each feature by the person's mean and standard deviation; needs frozen encoders or feature
+    tables."""
     n_frames: Annotated[int, Field(ge=1, le=1024)] = 32
     """Number of input frames per clip, evenly spaced."""
     size_px: Annotated[int, Field(ge=16, le=1024)] = 224
     """Side of the face encoder's input, pixels; crops are resized to it."""
     crop_share: Annotated[float, Field(gt=0.0, le=1.0)] = 1.0
-    """Centre crop of the prepared face crop, as a share of its side; below 1 for encoders trained on tight crops."""
+    """Centre crop of the prepared face crop, as a share of its side; below 1 for encoders trained on tight
+    crops."""
     hidden: Annotated[int, Field(ge=1, le=8192)] = 128
     """Width of the GRU, the transformers and the fusion of face and voice."""
     layers: Annotated[int, Field(ge=0, le=24)] = 2
@@ -126,7 +131,8 @@ class TrainingConfig(_Section):
     augment: bool = True
     """Augment crops by random mirroring, shift, scale and brightness, the same for all frames of a clip."""
     seed: int = 0
-    """Random seed of weights, order and augmentation; the same seed on the same machine gives the same model."""
+    """Random seed of weights, order and augmentation; the same seed on the same machine gives the same model.
+    """
     workers: Annotated[int, Field(ge=0)] | Literal["auto"] = "auto"
     """Number of processes that decode crops; "auto": 0 on a CPU, up to 8 on a GPU."""
     accelerator: str = "auto"
@@ -164,7 +170,9 @@ def load_config(path: Path | str, overrides: Sequence[str] = ()) -> Config:
     try:
         table = tomllib.loads(path.read_text(encoding="utf-8"))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path}: not a TOML file: {error}", fix="Fix the line that the message names") from error
+        raise ConfigError(
+            f"{path}: not a TOML file: {error}", fix="Fix the line that the message names"
+        ) from error
     for override in overrides:
         apply_override(table, override)
     config = parse_config(table, str(path))
@@ -181,7 +189,9 @@ def find_config(name: Path | str) -> Path:
     """
     if (path := Path(name)).is_file():
         return path
-    files = {file.relative_to(FOLDER).with_suffix("").as_posix(): file for file in sorted(FOLDER.rglob("*.toml"))}
+    files = {
+        file.relative_to(FOLDER).with_suffix("").as_posix(): file for file in sorted(FOLDER.rglob("*.toml"))
+    }
     if (packaged := files.get(path.as_posix())) is None:
         fix = f"Name a TOML file, or a packaged configuration. {suggestion(path.stem, files)}"
         raise ConfigError(f"{path}: no such configuration file", fix=fix)
@@ -189,7 +199,8 @@ def find_config(name: Path | str) -> Path:
 
 
 def parse_config(table: Mapping[str, Any], origin: str = "configuration") -> Config:
-    """Validate a nested dictionary, as read from TOML or JSON. Raise ConfigError for an unknown key or wrong value."""
+    """Validate a nested dictionary, as read from TOML or JSON. Raise ConfigError for an unknown key or wrong
+    value."""
     try:
         return Config.model_validate(table)
     except pydantic.ValidationError as error:
@@ -197,11 +208,14 @@ def parse_config(table: Mapping[str, Any], origin: str = "configuration") -> Con
 
 
 def apply_override(table: dict[str, Any], override: str) -> None:
-    """Set ``section.key=value`` in a nested dictionary; a value that is not TOML is a string. Raise ConfigError."""
+    """Set ``section.key=value`` in a nested dictionary; a value that is not TOML is a string. Raise
+    ConfigError."""
     key, equals, text = override.partition("=")
     sections = key.strip().split(".")
     if not equals or len(sections) != 2 or not all(sections):
-        raise ConfigError("invalid override", got=f"'{override}'", expected="section.key=value, e.g. training.epochs=5")
+        raise ConfigError(
+            "invalid override", got=f"'{override}'", expected="section.key=value, e.g. training.epochs=5"
+        )
     try:
         value = tomllib.loads(f"value = {text}")["value"]
     except tomllib.TOMLDecodeError:

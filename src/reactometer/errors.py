@@ -37,75 +37,78 @@ class ReactometerError(Exception):
 class ConfigError(ReactometerError):
     """A setting is unknown or has a wrong value.
 
-    Settings are keys of a TOML file, or ``section.key=value`` on the command line, which wins; the page Settings lists
-    all. In a shell, quote values with spaces, brackets or quotation marks: ``'model.encoder="microsoft/resnet-50"'``.
+    Settings are keys of a TOML file, or ``section.key=value`` on the command line, which wins; the page
+    Settings lists all. In a shell, quote values with spaces, brackets or quotation marks:
+    ``'model.encoder="microsoft/resnet-50"'``.
     """
 
 
 class DataError(ReactometerError):
     """A dataset's table or layout cannot be used as it is.
 
-    Usual causes: a missing column, labels outside [0, 1], a path that is not relative to the table's folder, a split
-    with too few clips, or people and stimuli that two splits share (``reactometer split`` makes disjoint splits). If a
-    prepared folder is damaged or was edited, prepare it again.
+    Usual causes: a missing column, labels outside [0, 1], a path that is not relative to the table's folder,
+    a split with too few clips, or people and stimuli that two splits share (``reactometer split`` makes
+    disjoint splits). If a prepared folder is damaged or was edited, prepare it again.
     """
 
 
 class MediaError(ReactometerError):
     """One media file is missing, empty, truncated or undecodable; the other files are processed.
 
-    If no decoder supports a file, convert it: ``ffmpeg -i IN -c:v libx264 -c:a aac OUT.mp4``. Each file may take 4 GiB
-    of memory, 60 s without a result, and 600 s of CPU time per minute of the file: cut or convert a larger one.
+    If no decoder supports a file, convert it: ``ffmpeg -i IN -c:v libx264 -c:a aac OUT.mp4``. Each file may
+    take 4 GiB of memory, 60 s without a result, and 600 s of CPU time per minute of the file: cut or convert
+    a larger one.
     """
 
 
 class WeightsError(ReactometerError):
     """A weight file cannot be found, downloaded or trusted.
 
-    For a machine without a network, run ``reactometer download NAME --to FOLDER`` elsewhere, copy the folder, and set
-    ``REACTOMETER_WEIGHTS`` to it. A file with a wrong SHA-256 is not used.
+    For a machine without a network, run ``reactometer download NAME --to FOLDER`` elsewhere, copy the folder,
+    and set ``REACTOMETER_WEIGHTS`` to it. A file with a wrong SHA-256 is not used.
     """
 
 
 class ModelError(ReactometerError):
     """A checkpoint is damaged, or does not fit its use.
 
-    A file with a wrong SHA-256, an unknown field or code to run is refused: copy or download the checkpoint again. In a
-    training's folder, name the ``model`` inside it. A model trained on feature tables takes no video. A device needs
-    the ONNX Runtime package that supports it.
+    A file with a wrong SHA-256, an unknown field or code to run is refused: copy or download the checkpoint
+    again. In a training's folder, name the ``model`` inside it. A model trained on feature tables takes no
+    video. A device needs the ONNX Runtime package that supports it.
     """
 
 
 class ScoreError(ReactometerError):
     """A score is undefined on these clips.
 
-    A correlation needs at least three clips, and labels and predictions that vary. A single undefined label is reported
-    as undefined; this error is raised if no label is left.
+    A correlation needs at least three clips, and labels and predictions that vary. A single undefined label
+    is reported as undefined; this error is raised if no label is left.
     """
 
 
 class OutputError(ReactometerError):
     """A result cannot be written.
 
-    Usual causes: no permission, a full disk, a folder in place of a file, or a folder of another model or of other
-    settings. Files appear whole or not at all, and a folder with other contents is left unchanged.
+    Usual causes: no permission, a full disk, a folder in place of a file, or a folder of another model or of
+    other settings. Files appear whole or not at all, and a folder with other contents is left unchanged.
     """
 
 
 class ClusterError(ReactometerError):
     """A Ray cluster is not available, or was lost; the same command resumes the run.
 
-    ``--ray local`` shows whether everything else works. All machines need the same versions of Ray, Python and this
-    package, and must see the clips under the same path (a shared folder or an object store).
+    ``--ray local`` shows whether everything else works. All machines need the same versions of Ray, Python
+    and this package, and must see the clips under the same path (a shared folder or an object store).
     """
 
 
 class RequestError(ReactometerError):
     """A service refuses a request, with an HTTP ``status`` and the seconds after which to retry, if any.
 
-    400: no clip, or a wrong setting. 401: a missing or unknown key. 403: sent by another site's page. 404: no such
-    prediction of this client. 409: not finished. 413: larger than the limit. 422: the format needs a timeline. 429: too
-    many requests. 503 and 507: shutting down, or no disk space. Limits are options of ``reactometer serve``.
+    400: no clip, or a wrong setting. 401: a missing or unknown key. 403: sent by another site's page. 404: no
+    such prediction of this client. 409: not finished. 413: larger than the limit. 422: the format needs a
+    timeline. 429: too many requests. 503 and 507: shutting down, or no disk space. Limits are options of
+    ``reactometer serve``.
     """
 
     def __init__(self, status: int, problem: str, *, retry_s: int | None = None, **details: Any) -> None:
@@ -125,4 +128,6 @@ def require(*modules: str, extra: str) -> None:
     """Raise ReactometerError if a module of an extra of this package is not installed; import nothing."""
     if missing := [name for name in modules if find_spec(name) is None]:
         verb = "is" if len(missing) == 1 else "are"
-        raise ReactometerError(f"{', '.join(missing)} {verb} not installed", fix=f"pip install 'reactometer[{extra}]'")
+        raise ReactometerError(
+            f"{', '.join(missing)} {verb} not installed", fix=f"pip install 'reactometer[{extra}]'"
+        )

@@ -37,7 +37,8 @@ def as_path_list(paths: Paths) -> Sequence[Path | str]:
 
 @contextmanager
 def atomic_folder(folder: Path) -> Iterator[Path]:
-    """Yield a temporary folder, which is renamed to ``folder`` once its files are on the disk, or deleted on an error.
+    """Yield a temporary folder, which is renamed to ``folder`` once its files are on the disk, or deleted on
+    an error.
 
     Raises:
         OutputError: the folder exists, or cannot be written.
@@ -60,9 +61,11 @@ def atomic_folder(folder: Path) -> Iterator[Path]:
 
 @contextmanager
 def atomic_file(file: Path) -> Iterator[Path]:
-    """Yield a temporary file that replaces ``file`` once it is on the disk; a reader sees the old file or the new one.
+    """Yield a temporary file that replaces ``file`` once it is on the disk; a reader sees the old file or the
+    new one.
 
-    The new name, too, is on the disk when the context ends. Parent folders are created, and a link is followed.
+    The new name, too, is on the disk when the context ends. Parent folders are created, and a link is
+    followed.
 
     Raises:
         OutputError: the file cannot be written; an earlier file is unchanged.
@@ -91,7 +94,8 @@ def write_atomic(file: Path, content: str | bytes) -> Path:
 
 
 def write_plot(figure: Any, file: Path) -> Path:
-    """Write a matplotlib figure by :func:`atomic_file`, in the format of the file's suffix; return its path."""
+    """Write a matplotlib figure by :func:`atomic_file`, in the format of the file's suffix; return its
+    path."""
     with atomic_file(file) as partial:
         figure.savefig(partial, dpi=150, format=file.suffix[1:])
     return file
@@ -113,7 +117,9 @@ def wrap_write_errors(path: Path) -> Iterator[None]:
 def find_errno(error: BaseException | None) -> int | None:
     """Return the ``errno`` of an error or of its causes, such as ``errno.ENOSPC``, or ``None``."""
     while error is not None:
-        match = re.search(r"\b(?:os error|errno) (\d+)", str(error), re.IGNORECASE)  # Rust's words, and Arrow's
+        match = re.search(
+            r"\b(?:os error|errno) (\d+)", str(error), re.IGNORECASE
+        )  # Rust's words, and Arrow's
         if isinstance(error, OSError) and error.errno:
             return error.errno
         if match:
@@ -138,7 +144,9 @@ def wrap_decode_errors(source: object, error_class: type[ReactometerError], fix:
     except (ReactometerError, MemoryError):
         raise
     except Exception as error:  # NumPy, pandas, pyarrow, json and our own indexing raise many classes
-        raise error_class(f"{source}: damaged: {type(error).__name__}: {str(error)[:200]}", fix=fix) from error
+        raise error_class(
+            f"{source}: damaged: {type(error).__name__}: {str(error)[:200]}", fix=fix
+        ) from error
 
 
 def parse_json_object(text: str | bytes) -> dict[str, Any]:

@@ -18,7 +18,8 @@ def default_workers() -> int:
 
 
 def default_threads() -> int:
-    """Return the number of CPU threads for one computation: ``OMP_NUM_THREADS`` if it is set, else one per CPU."""
+    """Return the number of CPU threads for one computation: ``OMP_NUM_THREADS`` if it is set, else one per
+    CPU."""
     n_threads = os.environ.get("OMP_NUM_THREADS", "")
     return int(n_threads) if n_threads.isdecimal() and int(n_threads) > 0 else default_workers()
 
@@ -27,11 +28,14 @@ def default_threads() -> int:
 def keep_freed_memory() -> bool:
     """Make glibc keep freed memory, and return whether it does.
 
-    By default large tensors are mapped anew each time. The page faults take up to 45% of eager PyTorch's time on a CPU.
-    Other allocators, other systems, and processes with ``MALLOC_...`` variables of mallopt(3) stay as they are.
+    By default large tensors are mapped anew each time. The page faults take up to 45% of eager PyTorch's time
+    on a CPU. Other allocators, other systems, and processes with ``MALLOC_...`` variables of mallopt(3) stay
+    as they are.
     """
     library = None if any(name.startswith("MALLOC_") for name in os.environ) else _glibc()
-    return library is not None and all(library.mallopt(parameter, value) for parameter, value in SETTINGS.items())
+    return library is not None and all(
+        library.mallopt(parameter, value) for parameter, value in SETTINGS.items()
+    )
 
 
 def return_freed_memory() -> None:

@@ -1,4 +1,4 @@
-"""The folders this package reads and writes between runs, the packaged starter, and the face detector's file."""
+"""The folders and files that this package reads and writes between runs, and the packaged starter."""
 
 from __future__ import annotations
 
@@ -11,7 +11,8 @@ from reactometer.errors import WeightsError
 from reactometer.io import sha256_of
 
 STARTER = Path(__file__).resolve().parent / "starter"
-"""The checkpoint inside the package: the default model of ``predict``, and a backbone (``model.encoder=starter``)."""
+"""The checkpoint inside the package: the default model of ``predict``, and a backbone
+(``model.encoder=starter``)."""
 
 FOLDER_VARIABLE = "REACTOMETER_WEIGHTS"  # folder of weights that is searched before any cache or network
 CACHE_VARIABLE = "REACTOMETER_CACHE"  # cache folder of YuNet and prepared clips
@@ -42,7 +43,8 @@ def cache_folder() -> Path:
 
 
 def offline_folder() -> Path | None:
-    """Return the user's folder of weights, ``$REACTOMETER_WEIGHTS``, or ``None`` if the variable is not set."""
+    """Return the user's folder of weights, ``$REACTOMETER_WEIGHTS``, or ``None`` if the variable is not
+    set."""
     folder = os.environ.get(FOLDER_VARIABLE)
     return _expand(folder) if folder else None
 
@@ -63,7 +65,8 @@ def offline_encoder(name: str) -> Path | None:
 
 
 def yunet_on_disk() -> Path | None:
-    """Return the path of YuNet's file in ``$REACTOMETER_WEIGHTS`` or the cache, verified by SHA-256, if it exists."""
+    """Return the path of YuNet's file in ``$REACTOMETER_WEIGHTS`` or the cache, verified by SHA-256, if it
+    exists."""
     offline = offline_folder()
     candidates = [offline / YUNET_FILE] if offline else []
     with suppress(WeightsError):  # no home folder
@@ -94,10 +97,13 @@ def find_yunet() -> Path:
     except (OSError, ValueError) as error:
         cause: BaseException = error
         while inner := cause.__cause__ or cause.__context__:
-            cause = inner  # "Connection refused" or "No space left on device", not the wrapper of each library
+            cause = (
+                inner  # "Connection refused" or "No space left on device", not the wrapper of each library
+            )
         raise WeightsError(
             f"cannot download YuNet from {YUNET_URL}",
             got=cause,
-            fix=f"Run 'reactometer download yunet --to FOLDER' on a machine with a network, copy the folder, and set "
+            fix="Run 'reactometer download yunet --to FOLDER' on a machine with a network, copy the folder, "
+            "and set "
             f"{FOLDER_VARIABLE} to it",
         ) from error

@@ -10,7 +10,14 @@ from contextlib import contextmanager, redirect_stdout
 from typing import TextIO
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
 
 OK, SOME_FAILED, USAGE, INTERRUPTED = 0, 1, 2, 130
 """Exit statuses: success; some items failed and are listed; wrong use; stopped with Ctrl-C."""
@@ -32,7 +39,8 @@ def is_first_process() -> bool:
 
 @contextmanager
 def quiet(logger_name: str, output: TextIO, module: str = "") -> Iterator[None]:
-    """Silence a library: drop its log and the warnings of its modules, and send what it prints to ``output``."""
+    """Silence a library: drop its log and the warnings of its modules, and send what it prints to
+    ``output``."""
     logger = logging.getLogger(logger_name)
     level = logger.level
     logger.setLevel(logging.ERROR)
@@ -46,7 +54,8 @@ def quiet(logger_name: str, output: TextIO, module: str = "") -> Iterator[None]:
 
 @contextmanager
 def progress_bar(title: str, total: int, show: bool = True, done: int = 0) -> Iterator[Callable[[], None]]:
-    """Show a bar on standard error that starts at ``done``; the body gets a function that advances it by one."""
+    """Show a bar on standard error that starts at ``done``; the body gets a function that advances it by
+    one."""
     times = (TimeElapsedColumn(), TextColumn("left"), TimeRemainingColumn())
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), *times)
     with Progress(*columns, console=messages, disable=not show) as progress:

@@ -73,7 +73,9 @@ class MediaInfo:
     height_px: int = 0
     rate_hz: float | None = None  # the container's average; the frames carry their own times
     frame_count: int | None = None  # as declared by the container
-    zero_s: float = 0.0  # start of the file's clock on the container's: the first frame, or else the first sound
+    zero_s: float = (
+        0.0  # start of the file's clock on the container's: the first frame, or else the first sound
+    )
 
 
 @dataclass(frozen=True)
@@ -91,15 +93,17 @@ class Detection:
 
     box: tuple[float, float, float, float]  # x, y, width, height
     score: float  # detector's confidence in [0, 1]
-    eyes: tuple[float, float, float, float] | None  # x, y of the eye at the picture's left, then the right one
+    eyes: (
+        tuple[float, float, float, float] | None
+    )  # x, y of the eye at the picture's left, then the right one
 
 
 @dataclass(frozen=True, slots=True)
 class FaceSample:
     """One sampled frame of the tracked face: an aligned crop, or the reason why there is none.
 
-    If all faces are tracked, a frame has one sample without a face, followed by one sample per visible face, all at the
-    same time.
+    If all faces are tracked, a frame has one sample without a face, followed by one sample per visible face,
+    all at the same time.
     """
 
     time_s: float
@@ -122,7 +126,8 @@ class SoundBlock:
 class PreparedClip:
     """A file, or a segment of one, ready for a model: face crops with their times and states, and the sound.
 
-    Crops stay JPEG-encoded, in the cache and in memory, so that a cached clip and a fresh file give the same numbers.
+    Crops stay JPEG-encoded, in the cache and in memory, so that a cached clip and a fresh file give the same
+    numbers.
     """
 
     start_s: float
@@ -170,7 +175,8 @@ class Event:
 class Prediction:
     """The prediction for one file, or for one face if all faces are followed.
 
-    ``status`` is "ok", "no face", "no face or sound", or "failed: REASON"; with any but "ok" there are no intensities.
+    ``status`` is "ok", "no face", "no face or sound", or "failed: REASON"; with any but "ok" there are no
+    intensities.
     """
 
     path: str  # as given

@@ -13,7 +13,15 @@ from reactometer.io import sha256_of
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    for name in ("b.mp4", "a.MOV", "in/c.wav", "in/.hidden.mp4", ".cache/d.mp4", "notes.docx", "in/poster.jpg"):
+    for name in (
+        "b.mp4",
+        "a.MOV",
+        "in/c.wav",
+        "in/.hidden.mp4",
+        ".cache/d.mp4",
+        "notes.docx",
+        "in/poster.jpg",
+    ):
         file = tmp_path / "videos" / name
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_text(name)
@@ -25,7 +33,9 @@ def test_folders_are_searched_at_any_depth(folder: Path) -> None:
 
 
 def test_a_single_folder_is_accepted(folder: Path) -> None:
-    assert find_files(folder) == find_files(str(folder)) == find_files([folder]) == find_files(folder.as_uri())
+    assert (
+        find_files(folder) == find_files(str(folder)) == find_files([folder]) == find_files(folder.as_uri())
+    )
 
 
 def test_links_are_followed_once_and_broken_links_are_listed(folder: Path, tmp_path: Path) -> None:
@@ -42,10 +52,23 @@ def test_links_are_followed_once_and_broken_links_are_listed(folder: Path, tmp_p
 def test_each_file_is_listed_once_in_order(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (folder / "list.txt").write_text("\ufeffin/c.wav\n\n  b.mp4 \nnot there.mp4\n", encoding="utf-8")
     (folder / "list.csv").write_text('path,person\n"a.MOV",P1\nb.mp4,P2\n', encoding="utf-8")
-    named = [str(folder / "notes.docx"), str(folder / "**/*.mp4"), str(folder / "list.txt"), str(folder / "list.csv")]
+    named = [
+        str(folder / "notes.docx"),
+        str(folder / "**/*.mp4"),
+        str(folder / "list.txt"),
+        str(folder / "list.csv"),
+    ]
     assert find_files(named) == [
         str(folder / name)
-        for name in ("notes.docx", ".cache/d.mp4", "b.mp4", "in/.hidden.mp4", "in/c.wav", "not there.mp4", "a.MOV")
+        for name in (
+            "notes.docx",
+            ".cache/d.mp4",
+            "b.mp4",
+            "in/.hidden.mp4",
+            "in/c.wav",
+            "not there.mp4",
+            "a.MOV",
+        )
     ]
     monkeypatch.chdir(folder)
     assert find_files(["*.mp4", "b.mp4", "[b].mp4"]) == ["b.mp4"]

@@ -45,12 +45,18 @@ def two_nodes(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
 
 
 def test_a_run_on_a_cluster_equals_a_local_run(
-    two_nodes: Any, videos: Path, tmp_path: Path, check_run: Callable[..., None], monkeypatch: pytest.MonkeyPatch
+    two_nodes: Any,
+    videos: Path,
+    tmp_path: Path,
+    check_run: Callable[..., None],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Relative paths work on nodes with another working directory, and existing results are reused."""
     monkeypatch.chdir(videos.parent)
     both = [videos.name, str(videos / "a" / "0.mp4")]
-    twice = predict_folder(both, tmp_path / "twice", device="cpu", ray=two_nodes.address, gpus=0.5, progress=False)
+    twice = predict_folder(
+        both, tmp_path / "twice", device="cpu", ray=two_nodes.address, gpus=0.5, progress=False
+    )
     assert (twice.n_files, twice.n_computed) == (8, 6)
     result = predict_folder(
         [videos.name], tmp_path / "out", device="cpu", ray=two_nodes.address, gpus=0.5, progress=False
@@ -141,10 +147,12 @@ def test_a_machine_with_another_version_is_refused() -> None:
 
 
 def _works_for(process: Path, mark: str) -> bool:
-    """Return True for a process with ``mark`` in its environment, except Ray's agents, which run on for a minute."""
+    """Return True for a process with ``mark`` in its environment, except Ray's agents, which run on for a
+    minute."""
     with suppress(OSError):
         return (
-            mark.encode() in (process / "environ").read_bytes() and b"Agent" not in (process / "cmdline").read_bytes()
+            mark.encode() in (process / "environ").read_bytes()
+            and b"Agent" not in (process / "cmdline").read_bytes()
         )
     return False
 
@@ -155,7 +163,17 @@ def test_a_local_cluster_ends_with_its_run(
 ) -> None:
     script = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); "
     script += "from reactometer.cli.app import main; main()"
-    command = [sys.executable, "-c", script, "predict", str(many), "--out", str(tmp_path / "out"), "--ray", "local"]
+    command = [
+        sys.executable,
+        "-c",
+        script,
+        "predict",
+        str(many),
+        "--out",
+        str(tmp_path / "out"),
+        "--ray",
+        "local",
+    ]
     with (tmp_path / "said.txt").open("w") as log:
         process = subprocess.Popen(command, stderr=log, env={**os.environ, "STARTED_BY": str(tmp_path)})
     wait_for(lambda: process.poll() is not None or _n_kept(tmp_path / "out") > 0)
@@ -165,7 +183,9 @@ def test_a_local_cluster_ends_with_its_run(
     wait_for(lambda: not any(_works_for(one, str(tmp_path)) for one in Path("/proc").glob("[0-9]*")))
 
 
-def test_a_missing_cluster_is_reported_quickly(videos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_cluster_is_reported_quickly(
+    videos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     for address, words in (("127.0.0.1:9", "Connection refused"), ("ray://127.0.0.1:9", "Ray client")):
         with pytest.raises(ClusterError, match=words):
             predict_folder([videos], tmp_path / "out", ray=address, progress=False)

@@ -47,7 +47,9 @@ def test_a_run_equals_predict(finished: RunResult, videos: Path, check_run: Call
     check_run(folder, videos)
     assert len(list((folder / TIMELINE).glob("*.parquet"))) == 3
     index = pd.read_parquet(folder / INDEX_FILE).set_index("path")
-    assert index["same_as"].dropna().to_dict() == {str(videos / "b" / "again.mp4"): str(videos / "a" / "0.mp4")}
+    assert index["same_as"].dropna().to_dict() == {
+        str(videos / "b" / "again.mp4"): str(videos / "a" / "0.mp4")
+    }
     failed = pd.read_csv(folder / FAILED_FILE)
     assert failed["path"].tolist() == [str(videos / "b" / "broken.mp4")]
     assert "cannot read" in failed["reason"][0]
@@ -107,7 +109,9 @@ def test_a_missing_listed_file_is_a_failure(copy: Path, videos: Path, tmp_path: 
 
 
 @pytest.mark.slow
-def test_leftovers_of_a_killed_process_are_removed(copy: Path, videos: Path, check_run: Callable[..., None]) -> None:
+def test_leftovers_of_a_killed_process_are_removed(
+    copy: Path, videos: Path, check_run: Callable[..., None]
+) -> None:
     """An outdated timeline, a half-written file, and an incomplete last line of the journal."""
     shutil.copy(copy / TIMELINE / "00000.parquet", copy / TIMELINE / "00007.parquet")
     (copy / TIMELINE / f"half{PART}").write_bytes(b"{")
@@ -140,7 +144,9 @@ def test_another_model_is_refused(copy: Path, videos: Path, tmp_path: Path) -> N
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["results/00001.jsonl", "run.json"])
-def test_a_damaged_file_of_a_run_is_named(name: str, copy: Path, videos: Path, check_run: Callable[..., None]) -> None:
+def test_a_damaged_file_of_a_run_is_named(
+    name: str, copy: Path, videos: Path, check_run: Callable[..., None]
+) -> None:
     (copy / name).write_bytes(b"PAR1 and no more\n")
     with pytest.raises(OutputError, match=rf"{name}: damaged"):
         predict_folder([videos], copy, device="cpu", progress=False)
@@ -178,6 +184,8 @@ def test_two_processes_do_not_share_a_run(copy: Path) -> None:
 @pytest.mark.slow
 def test_faces_are_numbered_in_a_runs_tables(videos: Path, tmp_path: Path) -> None:
     options = PredictOptions(faces="all")
-    predict_folder([videos / "a" / "0.mp4"], tmp_path / "out", options=options, device="cpu", workers=1, progress=False)
+    predict_folder(
+        [videos / "a" / "0.mp4"], tmp_path / "out", options=options, device="cpu", workers=1, progress=False
+    )
     index = pd.read_parquet(tmp_path / "out" / INDEX_FILE)
     assert index["face"].tolist() == [1]

@@ -53,12 +53,16 @@ def test_the_main_job_from_a_data_set_to_predictions(
     assert f"test: {metrics['n_clips']} clips" in printed
     assert "(95% interval): 2000 resamples by person" in printed
     assert "slope: of target on prediction" in printed
-    status, printed, _ = run("evaluate", "--model", out / "model", cache, "--split", "all", "--groups", "country, age")
+    status, printed, _ = run(
+        "evaluate", "--model", out / "model", cache, "--split", "all", "--groups", "country, age"
+    )
     assert status == 0
     assert "South Africa" in printed
     assert re.search(r"age \d+-\d+ ", printed)
     assert "0 differences tested, 0 significant" in printed
-    status, _, messages = run("report", out / "model", cache, "--no-degradation", "--out", tmp_path / "report")
+    status, _, messages = run(
+        "report", out / "model", cache, "--no-degradation", "--out", tmp_path / "report"
+    )
     assert status == 0
     assert str(tmp_path / "report" / "report.html") in messages
     assert f"{metrics['mean_mae']:.4f}" in (tmp_path / "report" / "card.md").read_text()
@@ -81,7 +85,18 @@ def test_the_main_job_from_a_data_set_to_predictions(
         tmp_path / "f.json",
     ]
     tables += ["--events", tmp_path / "events.csv", "--threshold", 0.05, "--elan", tmp_path / "a.eaf"]
-    refined = ["--window", 1, "--hop", 0.5, "--smooth", 1, "--baseline", "0-1s", "--subtitles", tmp_path / "a.vtt"]
+    refined = [
+        "--window",
+        1,
+        "--hop",
+        0.5,
+        "--smooth",
+        1,
+        "--baseline",
+        "0-1s",
+        "--subtitles",
+        tmp_path / "a.vtt",
+    ]
     pictures = ["--plot", tmp_path / "a.png", "--overlay", tmp_path / "a.mp4"]
     status, printed, errors = run("predict", "--model", out / "model", video, *tables, *refined, *pictures)
     assert status == 0
@@ -128,7 +143,9 @@ def test_an_audit_ends_with_1_at_a_leak_and_a_clean_split_mends_it(
     assert "warning" in errors
     assert "splits share person: 1 in train and val" in errors
     clean = tmp_path / "clean.csv"
-    status, printed, _ = run("split", data, "--out", clean, "--disjoint", "stimulus", "--val", 0.2, "--test", 0.2)
+    status, printed, _ = run(
+        "split", data, "--out", clean, "--disjoint", "stimulus", "--val", 0.2, "--test", 0.2
+    )
     assert status == 0
     assert f"manifest: {clean}" in printed
     assert run("prepare", clean, "--out", tmp_path / "again", *settings)[0] == 0
@@ -143,7 +160,9 @@ def test_clips_that_fail_are_listed_and_the_status_is_1(
     data = excerpt(train=5, test=1)
     broken = sorted((data / "train" / "mp4").iterdir())[3]
     broken.write_bytes(b"")
-    status, printed, errors = run("prepare", data, "--out", tmp_path / "cache", "--detector", "haar", "--size", 48)
+    status, printed, errors = run(
+        "prepare", data, "--out", tmp_path / "cache", "--detector", "haar", "--size", 48
+    )
     assert status == 1
     assert "5 of 6 clips ready" in printed
     assert "1 failed:" in errors
@@ -185,16 +204,28 @@ def test_clips_that_fail_are_listed_and_the_status_is_1(
             "--plot cannot be used with --out FOLDER. hint: Name a table",
         ),
         (["predict", "a.mp4", "--retry-failed"], "--retry-failed needs --out FOLDER. hint: Name a folder"),
-        (["predict", "a.mp4", "--ray", "local", "--out", "a.csv"], "--ray needs --out FOLDER. hint: Name a folder"),
+        (
+            ["predict", "a.mp4", "--ray", "local", "--out", "a.csv"],
+            "--ray needs --out FOLDER. hint: Name a folder",
+        ),
         (["predict", "nowhere/*.mp4"], "error: nowhere/*.mp4: no video or sound file"),
         (["predict", "a.mp4", "c.mp4"], "error: c.mp4: no video or sound file"),
-        (["predict", "a.mp4", "c.mp4", "--out", "results", "--ray", "local"], "error: c.mp4: no video or sound file"),
-        (["prepare", "nowhere", "--out", "x", "--detector", "dlib"], "invalid value for prepare.detector (got 'dlib'"),
+        (
+            ["predict", "a.mp4", "c.mp4", "--out", "results", "--ray", "local"],
+            "error: c.mp4: no video or sound file",
+        ),
+        (
+            ["prepare", "nowhere", "--out", "x", "--detector", "dlib"],
+            "invalid value for prepare.detector (got 'dlib'",
+        ),
         (["prepare", "nowhere", "--out", "x", "--rate", "-1"], "invalid value for prepare.rate_hz (got -1.0"),
         (["split", "nowhere", "--out", "a.txt"], "error: a.txt: cannot be written (got .txt; expected a new"),
         (["audit", "nowhere"], "error: nowhere: no such file"),
         (["explain", "a.mp4", "--model", "nowhere"], "error: nowhere: no such checkpoint"),
-        (["explain", "a.mp4", "--span", "10"], "error: invalid span to explain (got '10'; expected seconds such as"),
+        (
+            ["explain", "a.mp4", "--span", "10"],
+            "error: invalid span to explain (got '10'; expected seconds such as",
+        ),
         (["explain", "c.mp4"], "error: cannot open c.mp4 (got no such file"),
         (["predict"], "Missing argument"),
         (["predikt"], "No such command 'predikt'"),
@@ -229,7 +260,8 @@ def test_ctrl_c_prints_a_message_and_leaves_finished_results(
 
 
 @pytest.mark.parametrize(
-    "command", ["prepare", "train", "evaluate", "compare-predictions", "audit", "split", "predict", "explain", "demo"]
+    "command",
+    ["prepare", "train", "evaluate", "compare-predictions", "audit", "split", "predict", "explain", "demo"],
 )
 def test_every_command_explains_itself(run: Run, command: str) -> None:
     status, printed, _ = run(command, "--help")

@@ -14,7 +14,9 @@ from reactometer.cli.doctor import describe_packages
 
 def _doctor(**variables: str) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "reactometer", "doctor"]
-    return subprocess.run(command, env=os.environ | variables, capture_output=True, text=True, timeout=300, check=False)
+    return subprocess.run(
+        command, env=os.environ | variables, capture_output=True, text=True, timeout=300, check=False
+    )
 
 
 @pytest.mark.slow

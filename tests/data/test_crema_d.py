@@ -17,7 +17,14 @@ from reactometer.data.prepare import prepare
 from reactometer.errors import DataError
 from reactometer.labels import BASIC
 
-LEVELS = ("meanAngerResp", "meanDisgustResp", "meanFearResp", "meanHappyResp", "meanNeutralResp", "meanSadResp")
+LEVELS = (
+    "meanAngerResp",
+    "meanDisgustResp",
+    "meanFearResp",
+    "meanHappyResp",
+    "meanNeutralResp",
+    "meanSadResp",
+)
 HEADER = ",A,D,F,H,N,S,fileName,numResponses," + ",".join(LEVELS)
 FIVE = ("Anger", "Disgust", "Fear", "Happiness", "Sadness")
 ANGRY = "6,0,0,1,3,0,1001_DFA_ANG_XX,10,50.0,-1.0,-1.0,40.0,70.0,-1.0"  # anger 6/10 × .5, happiness 1/10 × .4
@@ -90,11 +97,20 @@ def test_demographics_are_attributes(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("row", "problem"),
     [
-        ("300002,0,0,0,0,0,0,1002_DFA_ANG_XX,0,-1,-1,-1,-1,-1,-1", "votes are no numbers (float division by zero)"),
-        ("300002,6,-1,0,1,3,0,1002_DFA_ANG_XX,9,50,9,-1,40,70,-1", "not those of 9 raters with levels of 0 to 100"),
+        (
+            "300002,0,0,0,0,0,0,1002_DFA_ANG_XX,0,-1,-1,-1,-1,-1,-1",
+            "votes are no numbers (float division by zero)",
+        ),
+        (
+            "300002,6,-1,0,1,3,0,1002_DFA_ANG_XX,9,50,9,-1,40,70,-1",
+            "not those of 9 raters with levels of 0 to 100",
+        ),
         ("300002,10,0,0,0,0,0,1002_DFA_ANG_XX,10,101,-1,-1,40,70,-1", "not those of 10 raters"),
         ("300002,6,0,0,1,3,0,1002_DFA_ANG_XX,10,nan,-1,-1,40,70,-1", "not those of 10 raters"),
-        ("300002,many,0,0,1,3,0,1002_DFA_ANG_XX,10,50,-1,-1,40,70,-1", "votes are no numbers (could not convert"),
+        (
+            "300002,many,0,0,1,3,0,1002_DFA_ANG_XX,10,50,-1,-1,40,70,-1",
+            "votes are no numbers (could not convert",
+        ),
         (f"300002,{ANGRY}", "duplicate id"),
     ],
 )
@@ -152,7 +168,8 @@ def real(shared_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.slow
 @pytest.mark.shared
 def test_ids_of_the_real_table_name_the_rated_modality(real: Path) -> None:
-    """Raters recognised the acted emotion best with face and voice, worst with the voice alone (Cao et al. 2014)."""
+    """Raters recognised the acted emotion best with face and voice, worst with the voice alone (Cao et al.
+    2014)."""
     table = pd.read_csv(real / "tabulatedVotes.csv", index_col=0)
     acted = table["fileName"].str.split("_").str[2].str[0]
     hits = np.array([table[letter].to_numpy()[i] for i, letter in enumerate(acted)])
@@ -167,13 +184,16 @@ def test_ids_of_the_real_table_name_the_rated_modality(real: Path) -> None:
 @pytest.mark.shared
 @pytest.mark.parametrize(("votes", "hundred_thousand"), [("voice", 1), ("face", 2), ("both", 3)])
 def test_the_real_votes(real: Path, votes: str, hundred_thousand: int) -> None:
-    """Every intensity again, from whole columns: (votes / raters) × (mean level / 100), 0 where nobody chose it."""
+    """Every intensity again, from whole columns: (votes / raters) × (mean level / 100), 0 where nobody chose
+    it."""
     manifest = read_dataset(real, votes=votes)
     assert len(manifest.clips) == 7442
     assert not any(clip.problem for clip in manifest.clips)
     assert len({clip.person for clip in manifest.clips}) == 91
     assert len({clip.attributes["Sentence"] for clip in manifest.clips}) == 12
-    assert all(set(clip.attributes) == {"Age", "Sex", "Race", "Ethnicity", "Sentence"} for clip in manifest.clips)
+    assert all(
+        set(clip.attributes) == {"Age", "Sex", "Race", "Ethnicity", "Sentence"} for clip in manifest.clips
+    )
     table = pd.read_csv(real / "tabulatedVotes.csv", index_col=0)
     assert (table[list("ADFHNS")].sum(axis=1) == table["numResponses"]).all()
     table = table[table.index // 100_000 == hundred_thousand]
@@ -185,7 +205,8 @@ def test_the_real_votes(real: Path, votes: str, hundred_thousand: int) -> None:
 
 @pytest.mark.shared
 def test_single_real_rows_and_the_means(real: Path) -> None:
-    """Rows 100001 (1 of 11 chose happiness, level 98) and 100002 (3 of 9, level 42.667), multiplied by hand."""
+    """Rows 100001 (1 of 11 chose happiness, level 98) and 100002 (3 of 9, level 42.667), multiplied by
+    hand."""
     first, second, *_ = clips = read_dataset(real, votes="voice").clips
     assert (first.clip_id, second.clip_id) == ("1001_IEO_NEU_XX", "1001_IEO_HAP_LO")
     assert first.labels == pytest.approx((0, 0, 0, 0.0890909, 0))

@@ -125,16 +125,26 @@ MUSE_HEADER = "File_ID," + ",".join(HUME_REACTION)
 @pytest.mark.parametrize("header", ["Id,Proposal", "File_ID,Split", "id,partition"])
 def test_muse_2022_is_read_as_the_challenge_gives_it(tmp_path: Path, header: str) -> None:
     _table(
-        tmp_path / "labels.csv", MUSE_HEADER, "[00001],0,.2,0,0,0,0,1", "[00000],.1,.2,.3,.4,.5,.6,1", "[00002],,,,,,,"
+        tmp_path / "labels.csv",
+        MUSE_HEADER,
+        "[00001],0,.2,0,0,0,0,1",
+        "[00000],.1,.2,.3,.4,.5,.6,1",
+        "[00002],,,,,,,",
     )
-    _table(tmp_path / "partition.csv", header, "[00000],train", "[00001],devel", "[00002],test", "[00003],test")
+    _table(
+        tmp_path / "partition.csv", header, "[00000],train", "[00001],devel", "[00002],test", "[00003],test"
+    )
     _file(tmp_path / "feats" / "Faces" / "00000" / "1.jpg")
     wav = _file(tmp_path / "raw" / "wav" / "00000.wav")
     video = _file(tmp_path / "raw" / "00001.mp4")
     manifest = read_dataset(tmp_path)
     assert manifest.labels == HUME_REACTION
     first, second, third, fourth = manifest.clips
-    assert (first.clip_id, first.split, first.labels) == ("[00000]", "train", (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 1.0))
+    assert (first.clip_id, first.split, first.labels) == (
+        "[00000]",
+        "train",
+        (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 1.0),
+    )
     assert (first.path, first.audio_path) == (tmp_path / "feats" / "Faces" / "00000", wav)
     assert (second.path, second.audio_path, second.split) == (video, None, "val")
     assert second.labels == (0, 0.2, 0, 0, 0, 0, 1)
@@ -144,7 +154,13 @@ def test_muse_2022_is_read_as_the_challenge_gives_it(tmp_path: Path, header: str
 
 
 def test_muse_2022_rows_that_do_not_fit_are_named(tmp_path: Path) -> None:
-    _table(tmp_path / "labels.csv", MUSE_HEADER, "[00000],0,0,0,0,0,0,1", "[00001],0,0,0,0,0,0,9", "[00009],,,,,,,")
+    _table(
+        tmp_path / "labels.csv",
+        MUSE_HEADER,
+        "[00000],0,0,0,0,0,0,1",
+        "[00001],0,0,0,0,0,0,9",
+        "[00009],,,,,,,",
+    )
     parts = ["[00000],train", "[00001],train", "[00003],holdout", "[00004],train", "[00000],devel"]
     _table(tmp_path / "partition.csv", "Id,Proposal", *parts)
     assert [(clip.clip_id, clip.problem) for clip in read_dataset(tmp_path).clips] == [
@@ -157,7 +173,8 @@ def test_muse_2022_rows_that_do_not_fit_are_named(tmp_path: Path) -> None:
 
 
 def test_muse_2022_crops_are_prepared_with_their_sound(tmp_path: Path) -> None:
-    """From the challenge's folder to a prepared clip: crops as they are, two a second, and the sound beside them."""
+    """From the challenge's folder to a prepared clip: crops as they are, two a second, and the sound beside
+    them."""
     _table(tmp_path / "data" / "labels.csv", MUSE_HEADER, "[00000],0,0,0,0,0,0,1")
     _table(tmp_path / "data" / "partition.csv", "Id,Proposal", "[00000],train", "[00001],test")
     crops = tmp_path / "data" / "feats" / "Faces" / "00000"
@@ -216,7 +233,9 @@ def test_an_empty_id_is_no_other_clip(tmp_path: Path) -> None:
     zeros = "0,0,0,0,0,1"
     for layout, name in (("muse", "labels.csv"), ("emi", "train_split.csv"), ("abaw5", "data_info.csv")):
         header = {"muse": MUSE_HEADER, "emi": EMI_HEADER, "abaw5": HEADER}[layout]
-        row = {"muse": f"[00000],0,{zeros}", "emi": f"00000,{zeros}", "abaw5": f"[],Train,0,{zeros},,"}[layout]
+        row = {"muse": f"[00000],0,{zeros}", "emi": f"00000,{zeros}", "abaw5": f"[],Train,0,{zeros},,"}[
+            layout
+        ]
         _table(tmp_path / layout / name, header, row)
     _table(tmp_path / "muse" / "partition.csv", "Id,Proposal", ",train", "[00000],train")
     _table(tmp_path / "emi" / "valid_split.csv", EMI_HEADER, f",{zeros}")
@@ -241,7 +260,11 @@ def test_an_unknown_folder_gets_the_list_of_layouts(tmp_path: Path) -> None:
 def test_the_real_table_is_read(shared_data: Path) -> None:
     manifest = read_dataset(shared_data / "facevoice")
     assert manifest.labels == BASIC
-    assert [sum(clip.split == name for clip in manifest.clips) for name in ("train", "val", "test")] == [360, 100, 100]
+    assert [sum(clip.split == name for clip in manifest.clips) for name in ("train", "val", "test")] == [
+        360,
+        100,
+        100,
+    ]
     assert all(clip.path.is_file() and clip.labels and not clip.problem for clip in manifest.clips)
 
 

@@ -1,4 +1,5 @@
-"""The feature store: parts are read back exactly, recomputed only if necessary, and never loaded all at once."""
+"""The feature store: parts are read back exactly, recomputed only if necessary, and never loaded all at
+once."""
 
 from __future__ import annotations
 
@@ -27,7 +28,9 @@ def rows(tmp_path: Path) -> list[PreparedRow]:
     clips = [Clip(f"clip {number}", tmp_path / f"{number}.npz") for number in range(8)]
     for clip in clips:
         clip.path.write_text(clip.clip_id, encoding="utf-8")
-    readable = [PreparedRow(clip, clip.path, duration_s=150.0 if clip == clips[2] else 3.0) for clip in clips[:7]]
+    readable = [
+        PreparedRow(clip, clip.path, duration_s=150.0 if clip == clips[2] else 3.0) for clip in clips[:7]
+    ]
     return [*readable, PreparedRow(replace(clips[7], problem="broken"))]
 
 
@@ -84,7 +87,8 @@ def test_stored_items_are_read_back_unchanged(rows: list[PreparedRow], tmp_path:
 def test_a_clip_that_could_not_be_read_does_not_hide_one_with_the_same_id(
     rows: list[PreparedRow], tmp_path: Path
 ) -> None:
-    """As where a data set lists an id twice: the first row is used, the second one is a problem without a file."""
+    """As where a data set lists an id twice: the first row is used, the second one is a problem without a
+    file."""
     twice = PreparedRow(replace(rows[0].clip, problem="duplicate id"))
     both = [rows[0], twice]
     store = _write(tmp_path / "store", both)
@@ -100,7 +104,9 @@ def test_existing_files_are_reused(rows: list[PreparedRow], tmp_path: Path) -> N
     before = {file.name: file.stat().st_mtime_ns for file in (tmp_path / "store").glob("*.safetensors")}
     _check(_write(tmp_path / "store", rows, made), rows)
     assert len(made) == 9
-    assert {file.name: file.stat().st_mtime_ns for file in (tmp_path / "store").glob("*.safetensors")} == before
+    assert {
+        file.name: file.stat().st_mtime_ns for file in (tmp_path / "store").glob("*.safetensors")
+    } == before
 
 
 def test_a_stopped_run_resumes_and_ends_the_same(rows: list[PreparedRow], tmp_path: Path) -> None:
@@ -139,11 +145,16 @@ def test_changed_inputs_recompute_all_features(rows: list[PreparedRow], tmp_path
 def test_files_of_a_larger_set_do_not_linger(rows: list[PreparedRow], tmp_path: Path) -> None:
     _write(tmp_path / "store", rows)
     _write(tmp_path / "store", rows[:2])
-    assert len(list((tmp_path / "store").glob("*.safetensors"))) == len(open_store(tmp_path / "store").files) == 2
+    assert (
+        len(list((tmp_path / "store").glob("*.safetensors")))
+        == len(open_store(tmp_path / "store").files)
+        == 2
+    )
 
 
 def test_two_runs_at_once_write_the_features_once(rows: list[PreparedRow], tmp_path: Path) -> None:
-    """The lock is of the file, so threads stand for processes. Each run waits in each shard for the other to begin."""
+    """The lock is of the file, so threads stand for processes. Each run waits in each shard for the other to
+    begin."""
     made: list[ClipPart] = []
     begin, other_is_in = Barrier(2), Event()
     inside: list[str] = []
@@ -199,7 +210,11 @@ def test_a_store_is_never_loaded_whole(tmp_path: Path) -> None:
     n_clips, n_frames, size = 40, 8, 500
     generator = np.random.default_rng(0)
     rows = [PreparedRow(Clip(f"{number}", Path()), tmp_path, 3.0) for number in range(n_clips)]
-    times_s, seen, none = np.arange(n_frames, dtype=np.float32), np.ones(n_frames, bool), np.zeros((0, 0), np.float32)
+    times_s, seen, none = (
+        np.arange(n_frames, dtype=np.float32),
+        np.ones(n_frames, bool),
+        np.zeros((0, 0), np.float32),
+    )
 
     def read(_row: PreparedRow, part: ClipPart, _rng: object) -> Item:
         frames = generator.random((n_frames, size), dtype=np.float32)

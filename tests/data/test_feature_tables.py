@@ -1,4 +1,5 @@
-"""Features of files: tables with a row a clip or a step, and MuSe's folder, down to what a model makes of them."""
+"""Features of files: tables with a row a clip or a step, and MuSe's folder, down to what a model makes of
+them."""
 
 from __future__ import annotations
 
@@ -27,7 +28,8 @@ LABELS = ("Joy", "Fear")
 
 
 def _table(n_clips: int = 30, steps: int = 1, split: bool = True) -> pd.DataFrame:
-    """Clips "000" and so on, two of each person, ``steps`` rows each; the labels follow from the first two features."""
+    """Clips "000" and so on, two of each person, ``steps`` rows each; the labels follow from the first two
+    features."""
     generator = np.random.default_rng(0)
     rows = []
     for number in range(n_clips):
@@ -66,7 +68,9 @@ def _config(data: Path, tmp_path: Path, **settings: object) -> Config:
     return Config(
         data=DataConfig.model_validate({"path": data, "cache": tmp_path / "cache", **data_settings}),
         model=ModelConfig(name="multimodal", hidden=16, attention_heads=2, layers=1),
-        training=TrainingConfig(out=tmp_path / "run", epochs=2, batch_size=8, accumulate=1, accelerator="cpu"),
+        training=TrainingConfig(
+            out=tmp_path / "run", epochs=2, batch_size=8, accumulate=1, accelerator="cpu"
+        ),
     )
 
 
@@ -80,7 +84,8 @@ def test_a_row_is_a_clip(name: str, tmp_path: Path) -> None:
     assert [row.clip.person for row in prepared.rows] == table.person.tolist()
     np.testing.assert_allclose([row.clip.labels or () for row in prepared.rows], table[list(LABELS)])
     faces, voices = (
-        np.concatenate(arrays) for arrays in zip(*((i.frames, i.voice) for i in _items(prepared)), strict=True)
+        np.concatenate(arrays)
+        for arrays in zip(*((i.frames, i.voice) for i in _items(prepared)), strict=True)
     )
     np.testing.assert_array_equal(faces, table[["AU06", "AU12"]].to_numpy(np.float32))
     np.testing.assert_array_equal(voices, table[["voice_pitch", "voice_power"]].to_numpy(np.float32))
@@ -88,7 +93,9 @@ def test_a_row_is_a_clip(name: str, tmp_path: Path) -> None:
 
 def test_rows_are_steps_with_their_times(tmp_path: Path) -> None:
     table = _table(n_clips=6, steps=4)
-    shuffled = table.sample(frac=1.0, random_state=0).sort_values("time_s", kind="stable")  # clips may be interleaved
+    shuffled = table.sample(frac=1.0, random_state=0).sort_values(
+        "time_s", kind="stable"
+    )  # clips may be interleaved
     prepared = _open(_save(shuffled, tmp_path / "table.csv"), tmp_path / "out", face="pose_*")
     assert len(prepared.rows) == 6
     for row, item in zip(prepared.rows, _items(prepared), strict=True):
@@ -102,7 +109,9 @@ def test_rows_are_steps_with_their_times(tmp_path: Path) -> None:
 def test_patterns_with_commas_keep_the_order_of_the_table(tmp_path: Path) -> None:
     table = _table(n_clips=4)
     prepared = _open(_save(table, tmp_path / "table.csv"), tmp_path / "out", face="pose_y, AU06")
-    np.testing.assert_array_equal(_items(prepared)[0].frames[0], table.loc[0, ["AU06", "pose_y"]].astype(np.float32))
+    np.testing.assert_array_equal(
+        _items(prepared)[0].frames[0], table.loc[0, ["AU06", "pose_y"]].astype(np.float32)
+    )
 
 
 def test_a_missing_column_is_named(tmp_path: Path) -> None:
@@ -110,7 +119,9 @@ def test_a_missing_column_is_named(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"'voice_pich'.*'voice_pitch'"):
         _open(path, tmp_path / "out", voice="voice_pich")
     with pytest.raises(DataError, match="no column matches 'id'"):  # the standard columns are no features
-        _open(_save(_table(4).rename(columns={"clip": "id"}), tmp_path / "id.csv"), tmp_path / "out", face="id")
+        _open(
+            _save(_table(4).rename(columns={"clip": "id"}), tmp_path / "id.csv"), tmp_path / "out", face="id"
+        )
     with pytest.raises(DataError, match=r"AU06.*clip or File_ID"):
         _open(_save(_table(4)[["AU06", "Joy"]], tmp_path / "b.csv"), tmp_path / "out")
     with pytest.raises(DataError, match=r"gone\.csv"):
@@ -131,7 +142,11 @@ def test_steps_without_numbers_are_left_out_and_counted(tmp_path: Path) -> None:
     prepared = _open(_save(table, tmp_path / "table.csv"), tmp_path / "out")
     assert [(row.n_faces, row.n_unreadable) for row in prepared.rows] == [(2, 2), (3, 1), (3, 1), (4, 0)]
     first, second, third, _ = _items(prepared)
-    assert [item.times_s.tolist() for item in (first, second, third)] == [[0, 1.5], [0.5, 1.0, 1.5], [0, 1.0, 1.5]]
+    assert [item.times_s.tolist() for item in (first, second, third)] == [
+        [0, 1.5],
+        [0.5, 1.0, 1.5],
+        [0, 1.0, 1.5],
+    ]
     assert all(np.isfinite(item.frames).all() for item in (first, second, third))
 
 
@@ -145,7 +160,9 @@ def test_an_invalid_clip_has_a_problem(tmp_path: Path) -> None:
     table.loc[5, list(LABELS)] = None
     for name in ("table.csv", "table.parquet"):
         whole = table.astype({"Fear": str}) if name == "table.parquet" else table
-        prepared = _open(_save(whole.replace("nan", None), tmp_path / name), tmp_path / name.replace(".", "-"))
+        prepared = _open(
+            _save(whole.replace("nan", None), tmp_path / name), tmp_path / name.replace(".", "-")
+        )
         assert len(prepared.rows) == 8
         problems = [row.clip.problem for row in prepared.rows]
         assert problems[0] == f"label Joy is not a number in [0, 1] (got '1.5'); {NO_LABEL}"
@@ -183,7 +200,9 @@ def test_a_second_call_reuses_the_store_unless_the_table_changed(tmp_path: Path)
     table["AU06"] += 1.0
     _save(table, path)
     os.utime(path, ns=(1, 1))
-    np.testing.assert_allclose(_items(_open(path, out))[3].frames[0], table.loc[3, ["AU06", "AU12"]].astype(float))
+    np.testing.assert_allclose(
+        _items(_open(path, out))[3].frames[0], table.loc[3, ["AU06", "AU12"]].astype(float)
+    )
 
 
 def test_a_stopped_run_leaves_no_mixture_of_features(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -204,7 +223,9 @@ def test_a_stopped_run_leaves_no_mixture_of_features(tmp_path: Path, monkeypatch
 def test_a_long_sequence_is_split_into_parts_without_losing_steps(tmp_path: Path) -> None:
     times_s = np.arange(0, 130.5, 0.5)
     table = pd.DataFrame({"clip": "long", "time_s": times_s, "AU06": times_s, "Joy": 0.5, "Fear": 0.1})
-    short = table[table.time_s <= 60].assign(clip="short", time_s=table.time_s.where(table.time_s < 60, 60.05))
+    short = table[table.time_s <= 60].assign(
+        clip="short", time_s=table.time_s.where(table.time_s < 60, 60.05)
+    )
     prepared = _open(_save(pd.concat([table, short]), tmp_path / "table.csv"), tmp_path / "out", face="AU06")
     parts = split_parts(prepared.rows)
     assert [(part.index, part.start_s, part.end_s) for part in parts] == [
@@ -222,10 +243,14 @@ def test_a_long_sequence_is_split_into_parts_without_losing_steps(tmp_path: Path
 def test_a_table_trains_and_scores(tmp_path: Path) -> None:
     """A clip without a number gets the training mean, and twice the same minute the score of the one."""
     table = _table(steps=3)
-    table.loc[table["clip"] == "008", [column for column in table if str(column)[:2] in ("AU", "po", "vo")]] = np.nan
+    table.loc[
+        table["clip"] == "008", [column for column in table if str(column)[:2] in ("AU", "po", "vo")]
+    ] = np.nan
     minute = table[table["clip"] == "009"]
     later = minute.assign(time_s=minute.time_s + 60.0)
-    path = _save(pd.concat([table, minute.assign(clip="twice"), later.assign(clip="twice")]), tmp_path / "table.csv")
+    path = _save(
+        pd.concat([table, minute.assign(clip="twice"), later.assign(clip="twice")]), tmp_path / "table.csv"
+    )
     folder = train(_config(path, tmp_path), progress=False)
     assert load_model(folder).networks.feature_sizes == {"face": 4, "voice": 2}
     evaluation = evaluate(folder, path, progress=False)
@@ -233,7 +258,9 @@ def test_a_table_trains_and_scores(tmp_path: Path) -> None:
     assert evaluation.without_input == ("008",)
     assert evaluation.metrics.n_clips == 7
     scores = evaluation.predictions.set_index("File_ID")
-    np.testing.assert_allclose(scores.loc["008"], table[table.split == "train"][list(LABELS)].mean(), atol=1e-6)
+    np.testing.assert_allclose(
+        scores.loc["008"], table[table.split == "train"][list(LABELS)].mean(), atol=1e-6
+    )
     np.testing.assert_allclose(scores.loc["twice"], scores.loc["009"], atol=1e-6)
     assert scores.drop(index=["008", "twice"]).std().min() > 0
 

@@ -10,7 +10,14 @@ import numpy as np
 import pytest
 
 from reactometer.data.cache import PreparedSet, load_clip
-from reactometer.data.inputs import ClipPart, InputSpec, MediaReader, decode_frame, sample_frame_indices, to_item
+from reactometer.data.inputs import (
+    ClipPart,
+    InputSpec,
+    MediaReader,
+    decode_frame,
+    sample_frame_indices,
+    to_item,
+)
 from reactometer.media.faces import decode_crop, encode_crop
 from reactometer.types import FaceSample, FrameState, PreparedClip
 
@@ -54,11 +61,14 @@ def test_sampled_frames_are_nearest_to_the_centres_of_equal_bins(seed: int) -> N
         start_s, end_s = 2.0, 2.0 + float(generator.uniform(0.5, 4.0))
         times_s = np.sort(generator.uniform(start_s - 0.5, end_s + 0.5, n_samples))
         for rng in (None, np.random.default_rng(seed)):
-            shifts = [0.0] * n_frames if rng is None else np.random.default_rng(seed).uniform(-0.5, 0.5, n_frames)
+            shifts = (
+                [0.0] * n_frames if rng is None else np.random.default_rng(seed).uniform(-0.5, 0.5, n_frames)
+            )
             length_s = (end_s - start_s) / n_frames
             moments_s = [start_s + (part + 0.5 + shift) * length_s for part, shift in enumerate(shifts)]
             nearest = {
-                min(range(n_samples), key=lambda index: (abs(times_s[index] - at_s), index)) for at_s in moments_s
+                min(range(n_samples), key=lambda index: (abs(times_s[index] - at_s), index))
+                for at_s in moments_s
             }
             drawn = sample_frame_indices(times_s.tolist(), start_s, end_s, int(n_frames), rng)
             assert drawn == sorted(nearest)
@@ -114,7 +124,9 @@ def test_crops_are_shrunk_by_area_and_enlarged_linearly(side_px: int, way: int |
     crop = np.random.default_rng(0).integers(0, 255, (40, 40, 3), dtype=np.uint8)
     jpeg = encode_crop(crop)
     expected = (
-        decode_crop(jpeg) if way is None else cv2.resize(decode_crop(jpeg), (side_px, side_px), interpolation=way)
+        decode_crop(jpeg)
+        if way is None
+        else cv2.resize(decode_crop(jpeg), (side_px, side_px), interpolation=way)
     )
     assert (decode_frame(jpeg, InputSpec(1, side_px)) == expected.transpose(2, 0, 1)).all()
     middle = decode_frame(jpeg, InputSpec(1, 30, crop_share=0.75))  # a border of five pixels is cut off
@@ -156,7 +168,9 @@ def test_waveform_models_get_blocks_of_samples(prepared: PreparedSet) -> None:
 def test_a_frame_without_a_face_is_masked(prepared: PreparedSet) -> None:
     samples = load_clip(prepared.rows[0]).samples
     gone = FaceSample(samples[1].time_s, FrameState.NO_FACE)
-    item = to_item(PreparedClip(0.0, 1.5, (samples[0], gone, *samples[2:]), None), InputSpec(32, 32, uses_voice=False))
+    item = to_item(
+        PreparedClip(0.0, 1.5, (samples[0], gone, *samples[2:]), None), InputSpec(32, 32, uses_voice=False)
+    )
     assert len(item.face_mask) == len(samples)
     assert not item.face_mask[1]
     assert not item.frames[1].any()

@@ -56,7 +56,9 @@ def test_stimuli_that_folds_share_cause_a_warning() -> None:
     with pytest.warns(UserWarning, match="stimulus: 1 in train and val"):
         check_leaks(clips, folded, origin="set", allowed=False)
     with pytest.raises(DataError, match="stimulus: 1 in train and test"):
-        check_leaks([*clips, replace(clips[0], split="test")], [*folded, clips[0]], origin="set", allowed=False)
+        check_leaks(
+            [*clips, replace(clips[0], split="test")], [*folded, clips[0]], origin="set", allowed=False
+        )
 
 
 def _like_hume(n_clips: int, n_stimuli: int, n_labels: int = 7) -> np.ndarray:
@@ -97,11 +99,15 @@ def test_a_few_stimuli_of_many_are_found() -> None:
         ("one emotion, four decimals", 10_000, 6, 0.15),
     ],
 )
-def test_vectors_that_coincide_by_rounding_are_no_leak(name: str, steps: int, n_labels: int, active: float) -> None:
+def test_vectors_that_coincide_by_rounding_are_no_leak(
+    name: str, steps: int, n_labels: int, active: float
+) -> None:
     """Unrelated clips with correlated labels on a coarse grid, many of them 0."""
     generator = np.random.default_rng(2)
     strength = 0.5 * generator.normal(size=(6000, 1)) + generator.normal(size=(6000, n_labels))
-    values = (1 / (1 + np.exp(-strength)) * (generator.uniform(size=strength.shape) < active) * steps).round() / steps
+    values = (
+        1 / (1 + np.exp(-strength)) * (generator.uniform(size=strength.shape) < active) * steps
+    ).round() / steps
     splits = ["train"] * 4000 + ["val"] * 1000 + ["test"] * 1000
     vectors, leaks = find_label_vectors(_clips(values, splits))
     assert leaks == [], (name, vectors)

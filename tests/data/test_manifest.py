@@ -23,7 +23,12 @@ def test_a_plain_csv_with_custom_labels(tmp_path: Path) -> None:
     assert manifest.labels == ("Joy", "Awe")
     first, second = manifest.clips
     assert (first.path, first.split, first.person) == (tmp_path / "sub" / "a b.mp4", "val", "anna")
-    assert (second.path, second.split, second.person, second.labels) == (Path("/else/b.mp4"), None, None, None)
+    assert (second.path, second.split, second.person, second.labels) == (
+        Path("/else/b.mp4"),
+        None,
+        None,
+        None,
+    )
 
 
 def test_a_byte_order_mark_and_commas_in_names_do_no_harm(tmp_path: Path) -> None:
@@ -39,7 +44,10 @@ def test_tables_of_spreadsheets_are_read(separator: str, encoding: str, tmp_path
     assert manifest.labels == ("Joy", "Awe")
     assert [clip.clip_id for clip in manifest.clips] == ["a, b.mp4", "c.mp4"]
     assert [clip.labels for clip in manifest.clips] == [(0.5, 1.0), (0.25, 0.75)]
-    assert (manifest.clips[0].person, manifest.clips[0].attributes) == ("ü", {"Remark": "late, but fine", "Empty": ""})
+    assert (manifest.clips[0].person, manifest.clips[0].attributes) == (
+        "ü",
+        {"Remark": "late, but fine", "Empty": ""},
+    )
 
 
 def test_a_requested_label_column_of_text_is_an_error(tmp_path: Path) -> None:
@@ -57,7 +65,9 @@ def test_windows_paths_are_found(tmp_path: Path) -> None:
 
 
 def test_columns_are_found_in_any_case_and_a_number_of_the_rater_is_no_label(tmp_path: Path) -> None:
-    manifest = read_dataset(_csv(tmp_path, "Path,PERSON,Split,Rater,Joy\na.mp4,x,Train,1,0\nb.mp4,x,Val,1,1\n,,,,\n"))
+    manifest = read_dataset(
+        _csv(tmp_path, "Path,PERSON,Split,Rater,Joy\na.mp4,x,Train,1,0\nb.mp4,x,Val,1,1\n,,,,\n")
+    )
     assert manifest.labels == ("Joy",)
     assert [(clip.person, clip.split) for clip in manifest.clips] == [("x", "train"), ("x", "val")]
 

@@ -69,13 +69,17 @@ def test_a_person_gets_exactly_the_mean_and_spread_of_the_population() -> None:
 def test_people_with_few_clips_and_unknown_people_are_not_normalised() -> None:
     people = fit_person_stats(_of_people())
     assert list(people) == ["Ann"]
-    rows = [PreparedRow(Clip(f"{seed}", Path(), person=person)) for seed, (person, _) in enumerate(_of_people())]
+    rows = [
+        PreparedRow(Clip(f"{seed}", Path(), person=person)) for seed, (person, _) in enumerate(_of_people())
+    ]
     stored = {row.clip.clip_id: item for row, (_, item) in zip(rows, _of_people(), strict=True)}
     reader = PersonReader(lambda row, part, rng: stored[row.clip.clip_id], people, POPULATION)
     for index, row in enumerate(rows):
         item, original = reader(row, ClipPart(index, 0.0, 1.0)), stored[row.clip.clip_id]
         assert (
-            np.array_equal(item.frames, original.frames) == np.array_equal(item.voice, original.voice) == (index >= 6)
+            np.array_equal(item.frames, original.frames)
+            == np.array_equal(item.voice, original.voice)
+            == (index >= 6)
         )
     assert reader.describe(rows[:6]) == "6 clips normalised by the mean and spread of their person (1 people)"
     assert reader.describe(rows).endswith("; 10 unchanged (people with fewer than 5 clips)")
@@ -83,7 +87,10 @@ def test_people_with_few_clips_and_unknown_people_are_not_normalised() -> None:
 
 def test_people_are_found_by_the_path_of_their_file() -> None:
     paths = ["clips/a.mp4", "./b.mp4", "c.mp4"]
-    assert person_by_path({"clips//a.mp4": "Ann", "b.mp4": "Ben"}, paths) == {"clips/a.mp4": "Ann", "./b.mp4": "Ben"}
+    assert person_by_path({"clips//a.mp4": "Ann", "b.mp4": "Ben"}, paths) == {
+        "clips/a.mp4": "Ann",
+        "./b.mp4": "Ben",
+    }
     assert person_by_path({Path("./c.mp4"): "Cy"}, paths) == {"c.mp4": "Cy"}
     assert person_by_path({}, paths) == {}
 
@@ -116,7 +123,9 @@ def test_features_that_do_not_vary_do_not_explode() -> None:
     generator = np.random.default_rng(0)
     for value, noise in ((0.0, 0.0), (123456.7, 0.0), (1000.0, 1e-7), (-3.0, 1e-7)):
         values = np.float32(value) * (1.0 + noise * generator.standard_normal((9, 3)))
-        item = replace(_item(0, frames=9, steps=0), frames=values.astype(np.float32), face_mask=np.ones(9, bool))
+        item = replace(
+            _item(0, frames=9, steps=0), frames=values.astype(np.float32), face_mask=np.ones(9, bool)
+        )
         (stats,) = fit_person_stats([("Ann", item)] * MIN_PARTS).values()
         assert stats["face"].std.tolist() == [1.0] * 3
         np.testing.assert_allclose(
@@ -158,7 +167,12 @@ def _table(path: Path, n_people: int, n_clips: int) -> Path:
         for number in range(n_clips):
             joy = float(generator.uniform(0.1, 0.9))
             values = level + [joy, -joy] + generator.normal(size=2) * 0.02
-            cells = {"clip": f"{person}-{number}", "person": f"p{person}", "split": split, "Joy": round(joy, 4)}
+            cells = {
+                "clip": f"{person}-{number}",
+                "person": f"p{person}",
+                "split": split,
+                "Joy": round(joy, 4),
+            }
             rows.append({**cells, "AU06": values[0], "AU12": values[1]})
     pd.DataFrame(rows).to_csv(path, index=False)
     return path
@@ -166,10 +180,18 @@ def _table(path: Path, n_people: int, n_clips: int) -> Path:
 
 def _config(data: Path, run: Path, person_norm: bool, epochs: int = 12) -> Config:
     return Config(
-        data=DataConfig(path=data, face_features="AU*", labels=("Joy",), cache=run.with_name(f"{run.name}-cache")),
+        data=DataConfig(
+            path=data, face_features="AU*", labels=("Joy",), cache=run.with_name(f"{run.name}-cache")
+        ),
         model=ModelConfig(name="resnet50", person_norm=person_norm, dropout=0.0),
         training=TrainingConfig(
-            out=run, epochs=epochs, batch_size=8, accumulate=1, learning_rate=0.05, ema_decay=0.9, accelerator="cpu"
+            out=run,
+            epochs=epochs,
+            batch_size=8,
+            accumulate=1,
+            learning_rate=0.05,
+            ema_decay=0.9,
+            accelerator="cpu",
         ),
     )
 

@@ -75,7 +75,11 @@ def test_a_prepared_clip_is_read_back_unchanged(prepared_few: PreparedSet) -> No
     for row in prepared_few.rows:
         fresh, stored = prepare_clip(row.clip.path, SETTINGS, load_detector("haar")), load_clip(row)
         assert stored.samples == fresh.samples
-        assert (stored.start_s, stored.end_s, stored.frames_read) == (fresh.start_s, fresh.end_s, fresh.frames_read)
+        assert (stored.start_s, stored.end_s, stored.frames_read) == (
+            fresh.start_s,
+            fresh.end_s,
+            fresh.frames_read,
+        )
         if fresh.waveform is None:
             assert stored.waveform is None
         else:
@@ -103,7 +107,9 @@ def _times_ns(folder: Path) -> dict[Path | None, int]:
 
 def _is_unchanged(prepared: PreparedSet, before: dict[Path | None, int]) -> list[bool]:
     """Return for each clip whether its file existed before."""
-    return [row.file is not None and before.get(row.file) == row.file.stat().st_mtime_ns for row in prepared.rows]
+    return [
+        row.file is not None and before.get(row.file) == row.file.stat().st_mtime_ns for row in prepared.rows
+    ]
 
 
 @pytest.mark.slow
@@ -161,7 +167,9 @@ def _tone(path: Path, seconds: float) -> None:
         container.mux(stream.encode(None))
 
 
-def test_a_sound_file_beside_the_video_replaces_its_sound(excerpt: Callable[..., Path], tmp_path: Path) -> None:
+def test_a_sound_file_beside_the_video_replaces_its_sound(
+    excerpt: Callable[..., Path], tmp_path: Path
+) -> None:
     data = excerpt(train=1, val=2)
     video = sorted((data / "val" / "mp4").iterdir())[0]
     (data / "val" / "wav").mkdir()
@@ -173,8 +181,11 @@ def test_a_sound_file_beside_the_video_replaces_its_sound(excerpt: Callable[...,
     assert np.abs(waveform[:24_000]).mean() == pytest.approx(20_000 / 32_768 * 2 / np.pi, abs=0.01)
 
 
-def test_crops_of_a_dataset_are_used_unchanged(few: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Folders of pictures, in the order of their numbers, two per second, with a sound file; no detector runs."""
+def test_crops_of_a_dataset_are_used_unchanged(
+    few: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Folders of pictures, in the order of their numbers, two per second, with a sound file; no detector
+    runs."""
     crops = tmp_path / "Faces" / "7"
     crops.mkdir(parents=True)
     for number in (1, 2, 10):
@@ -182,7 +193,9 @@ def test_crops_of_a_dataset_are_used_unchanged(few: Path, tmp_path: Path, monkey
     (crops / "11.jpg").write_bytes(b"no picture")
     (tmp_path / "Faces" / "empty").mkdir()
     _tone(tmp_path / "7.wav", 1.0)
-    (tmp_path / "crops.csv").write_text("path,audio,Joy\nFaces/7,7.wav,1\nFaces/empty,,1\nFaces/7/,gone.wav,1\n")
+    (tmp_path / "crops.csv").write_text(
+        "path,audio,Joy\nFaces/7,7.wav,1\nFaces/empty,,1\nFaces/7/,gone.wav,1\n"
+    )
     monkeypatch.setattr("reactometer.data.prepare.load_detector", None)
     rows = [_prepare_clip(SETTINGS, job) for job in _jobs(tmp_path / "crops.csv", tmp_path / "out")]
     clip = load_clip(rows[0])
@@ -208,7 +221,9 @@ def test_a_killed_run_resumes(excerpt: Callable[..., Path], tmp_path: Path) -> N
     data = excerpt(train=10)
     command = [sys.executable, "-m", "reactometer", "prepare", str(data), "--out", str(tmp_path / "out")]
     command += ["--detector", "haar", "--size", "48", "--rate", "2", "--workers", "1"]
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True)
+    process = subprocess.Popen(
+        command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
+    )
     while len(list((tmp_path / "out").rglob("*.npz"))) < 3:
         assert process.poll() is None
         time.sleep(0.02)

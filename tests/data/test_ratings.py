@@ -15,7 +15,8 @@ from reactometer.data.ratings import agreement, gather_ratings
 from reactometer.errors import ConfigError, DataError, OutputError
 
 SHROUT_FLEISS = ((9, 2, 5, 8), (6, 1, 3, 2), (8, 4, 6, 8), (7, 1, 2, 6), (10, 5, 6, 9), (6, 2, 4, 7))
-"""Table 2 of Shrout and Fleiss 1979: six targets, four judges; ICC(1,1) = .17 and ICC(1,4) = .44 in their table 4."""
+"""Table 2 of Shrout and Fleiss 1979: six targets, four judges; ICC(1,1) = .17 and ICC(1,4) = .44 in their
+table 4."""
 
 
 def _table(folder: Path, text: str) -> Path:
@@ -98,7 +99,10 @@ def test_a_table_elsewhere_still_finds_its_clips(tmp_path: Path) -> None:
         ("path,Joy\na.mp4,inf\n", "outside the rating scale"),
         ("path,Joy\na.mp4,0.5\nb.mp4,high\n", r"row 3: Joy is outside the rating scale \(got 'high'"),
         ("path,rater,Joy\na.mp4,x,1\na.mp4,x,0\n", "row 3: 'x' rated a.mp4 twice"),
-        ("path,person,Joy\na.mp4,x,1\na.mp4,y,0\n", "row 3: another audio, split, person or stimulus of a.mp4"),
+        (
+            "path,person,Joy\na.mp4,x,1\na.mp4,y,0\n",
+            "row 3: another audio, split, person or stimulus of a.mp4",
+        ),
         ("path,split,Joy\na.mp4,holdout,1\n", "row 2: unknown split"),
         ("path,Joy\n,1\na.mp4,1\n", "empty id"),
         ("path,Joy,Fear\na.mp4,1,\nb.mp4,,1\n", "no clip has a rating for every label"),

@@ -35,7 +35,8 @@ def test_clips_of_unknown_people_are_split_one_by_one() -> None:
 
 
 def _people(n_people: int) -> list[Clip]:
-    """Person 0 in one clip, person 1 in two, and so on; every third person is in test, and five clips are nobody's."""
+    """Person 0 in one clip, person 1 in two, and so on; every third person is in test, and five clips are
+    nobody's."""
     splits = ("train", "val", "test")
     clips = [
         Clip(f"{person}-{number}", Path("a"), person=f"person {person}", split=splits[person % 3])
@@ -82,7 +83,8 @@ def test_invalid_folds_are_refused() -> None:
 
 
 def _write(folder: Path, people: list[str], stimuli: list[str], seed: int = 0) -> Path:
-    """A table of clips whose labels depend on the person; files in the folder and elsewhere, one without labels."""
+    """A table of clips whose labels depend on the person; files in the folder and elsewhere, one without
+    labels."""
     generator = np.random.default_rng(seed)
     levels = {name: generator.uniform(0.2, 0.8, size=3) for name in sorted(set(people))}
     with (folder / "data.csv").open("w", newline="", encoding="utf-8") as file:
@@ -123,7 +125,11 @@ def test_splits_share_no_person_and_stimulus_and_have_similar_labels(tmp_path: P
     assert first.path == tmp_path / "media" / "0.mp4"
     assert first.audio_path == tmp_path / "media" / "0.wav"
     original = read_dataset(data, LABELS).clips[0]
-    assert (first.person, first.stimulus, first.labels) == (original.person, original.stimulus, original.labels)
+    assert (first.person, first.stimulus, first.labels) == (
+        original.person,
+        original.stimulus,
+        original.labels,
+    )
 
 
 def test_splits_disjoint_in_a_single_key(tmp_path: Path) -> None:
@@ -132,7 +138,9 @@ def test_splits_disjoint_in_a_single_key(tmp_path: Path) -> None:
     by_person = split(data, tmp_path / "person.csv", disjoint=["person"], labels=LABELS)
     assert find_shared(read_dataset(by_person.path).clips, "person") == []
     assert len(find_shared(read_dataset(by_person.path).clips, "stimulus")) == 3
-    by_stimulus = split(data, tmp_path / "stimulus.csv", disjoint=["stimulus"], val=0.3, test=0.0, labels=LABELS)
+    by_stimulus = split(
+        data, tmp_path / "stimulus.csv", disjoint=["stimulus"], val=0.3, test=0.0, labels=LABELS
+    )
     assert find_shared(read_dataset(by_stimulus.path).clips, "stimulus") == []
     assert by_stimulus.n_clips == {"train": 420, "val": 180, "test": 0}
     by_labels = split(data, tmp_path / "labels.csv", disjoint=["labels"], labels=LABELS)

@@ -27,7 +27,8 @@ rows = st.lists(st.tuples(cells, cells | st.just(""), st.floats(0.0, 1.0, width=
 
 @given(rows, st.booleans())
 def test_a_manifest_has_every_row_with_its_names(rows: list[tuple[str, str, float]], with_mark: bool) -> None:
-    """Commas, quotes and any script in paths and people; the second row of a path is reported, and none is dropped."""
+    """Commas, quotes and any script in paths and people; the second row of a path is reported, and none is
+    dropped."""
     with TemporaryDirectory() as folder:
         file = Path(folder) / "table.csv"
         with file.open("w", encoding="utf-8-sig" if with_mark else "utf-8", newline="") as out:
@@ -90,7 +91,9 @@ def test_windows_contain_every_sample_and_equal_slices_of_the_whole_clip(
     buffer.video_end_s = end_s
     windows += [window for _, window in buffer.finish()]
     clip = PreparedClip(0.0, end_s, all_samples, None)
-    assert [window.start_s for window in windows] == pytest.approx([spec.hop_s * i for i in range(len(windows))])
+    assert [window.start_s for window in windows] == pytest.approx(
+        [spec.hop_s * i for i in range(len(windows))]
+    )
     assert all(window == slice_clip(clip, window.start_s, window.end_s) for window in windows)
     in_windows = {sample for window in windows for sample in window.samples}
     assert in_windows >= {sample for sample in all_samples if sample.time_s < windows[-1].end_s}

@@ -17,7 +17,9 @@ from reactometer.evaluation.audit import audit
 from reactometer.labels import HUME_REACTION
 
 
-def test_a_clean_data_set_has_no_leak_and_its_facts_are_its_tables(prepared: PreparedSet, tmp_path: Path) -> None:
+def test_a_clean_data_set_has_no_leak_and_its_facts_are_its_tables(
+    prepared: PreparedSet, tmp_path: Path
+) -> None:
     result = audit(prepared.folder, out=tmp_path / "audit.json", progress=False)
     assert result.leaks == ()
     assert result.limitations == ()
@@ -43,7 +45,8 @@ def test_planted_leaks_are_each_named_with_their_size(excerpt: Callable[..., Pat
     table = pd.read_csv(data / "data_info.csv", dtype=str)
     train, val, test = (table.index[table.Split == split].tolist() for split in ("Train", "Val", "Test"))
     files = {
-        row: data / table.Split[row].lower() / "mp4" / f"{table.File_ID[row].strip('[]')}.mp4" for row in table.index
+        row: data / table.Split[row].lower() / "mp4" / f"{table.File_ID[row].strip('[]')}.mp4"
+        for row in table.index
     }
     shutil.copy(files[train[0]], files[val[0]])
     files[train[1]].write_bytes(b"broken")
@@ -62,7 +65,9 @@ def test_planted_leaks_are_each_named_with_their_size(excerpt: Callable[..., Pat
     assert leaks["file", "val"].examples == (table.File_ID[train[0]],)
     assert ("stimulus", "test") not in leaks
     assert result.splits["train"].n_failed == 1
-    assert any(text.startswith(f"stimulus unknown for {len(test)} of 21 clips") for text in result.limitations)
+    assert any(
+        text.startswith(f"stimulus unknown for {len(test)} of 21 clips") for text in result.limitations
+    )
     assert "1 clips could not be read" in result.limitations
 
 

@@ -25,7 +25,9 @@ def test_clip_lengths_predict_the_labels_of_their_stimuli() -> None:
 def test_lengths_that_tell_nothing_score_nothing() -> None:
     generator = np.random.default_rng(2)
     lengths, labels = generator.uniform(3, 20, size=2000), generator.uniform(size=(2000, 7))
-    interval = bootstrap_mean_pearson(labels[1000:], length_baseline(lengths[:1000], labels[:1000], lengths[1000:]))
+    interval = bootstrap_mean_pearson(
+        labels[1000:], length_baseline(lengths[:1000], labels[:1000], lengths[1000:])
+    )
     assert interval.low < 0.0 < interval.high
 
 

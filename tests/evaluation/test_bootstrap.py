@@ -9,7 +9,12 @@ import pytest
 from scipy import stats
 
 from reactometer.errors import DataError, ScoreError
-from reactometer.evaluation.bootstrap import Resampling, bootstrap_mean_pearson, bootstrap_metrics, choose_units
+from reactometer.evaluation.bootstrap import (
+    Resampling,
+    bootstrap_mean_pearson,
+    bootstrap_metrics,
+    choose_units,
+)
 from reactometer.evaluation.metrics import Array, measure
 from reactometer.types import Clip
 
@@ -44,14 +49,17 @@ def test_the_value_is_the_score_of_the_clips_as_they_are() -> None:
 
 
 def test_every_resample_is_the_score_of_the_clips_drawn() -> None:
-    """The same draws, scored one by one. A label of one clip and a prediction of two are constant in many of them."""
+    """The same draws, scored one by one. A label of one clip and a prediction of two are constant in many of
+    them."""
     targets, predictions = _set(1, clips=12, labels=4)
     targets[:, 1], predictions[:, 2] = np.arange(12) == 5, np.arange(12) < 2
     resamples = np.random.default_rng(7).integers(12, size=(50, 12))
     scores = [_brute_force(targets[clips], predictions[clips]) for clips in resamples]
     assert sum(bool(np.ptp(targets[clips, 1]) == 0) for clips in resamples) > 5
     interval = bootstrap_mean_pearson(targets, predictions, resampling=Resampling(n_resamples=50, seed=7))
-    assert (interval.low, interval.high) == pytest.approx(tuple(np.quantile(scores, [0.025, 0.975])), abs=1e-10)
+    assert (interval.low, interval.high) == pytest.approx(
+        tuple(np.quantile(scores, [0.025, 0.975])), abs=1e-10
+    )
 
 
 def test_groups_are_resampled_with_all_their_clips() -> None:
@@ -65,7 +73,9 @@ def test_groups_are_resampled_with_all_their_clips() -> None:
     interval = bootstrap_mean_pearson(
         targets, predictions, resampling=Resampling(groups=people, n_resamples=60, seed=8)
     )
-    assert (interval.low, interval.high) == pytest.approx(tuple(np.quantile(scores, [0.025, 0.975])), abs=1e-10)
+    assert (interval.low, interval.high) == pytest.approx(
+        tuple(np.quantile(scores, [0.025, 0.975])), abs=1e-10
+    )
 
 
 def test_of_one_label_it_is_scipys_percentile_bootstrap() -> None:
@@ -88,7 +98,8 @@ def test_of_one_label_it_is_scipys_percentile_bootstrap() -> None:
 
 
 def test_its_width_is_the_sampling_error() -> None:
-    """Of normal clips, r has a standard error of (1 − r²) / √n, and a mean of 7 independent ones of that / √7."""
+    """Of normal clips, r has a standard error of (1 − r²) / √n, and a mean of 7 independent ones of that /
+    √7."""
     targets, predictions = _set(4, clips=2000, labels=7)
     interval = bootstrap_mean_pearson(targets, predictions)
     expected = (1 - 0.4**2) / np.sqrt(2000 * 7)
@@ -105,11 +116,14 @@ def test_the_interval_contains_the_true_score_at_its_nominal_rate() -> None:
 
 
 def test_clips_of_one_person_are_not_independent() -> None:
-    """Every clip four times over: by person, the interval is that of the clips once; by clip, half as wide."""
+    """Every clip four times over: by person, the interval is that of the clips once; by clip, half as
+    wide."""
     targets, predictions = _set(5, clips=300)
     once = bootstrap_mean_pearson(targets, predictions)
     often = np.repeat(targets, 4, axis=0), np.repeat(predictions, 4, axis=0)
-    by_person = bootstrap_mean_pearson(*often, resampling=Resampling(groups=list(np.repeat(np.arange(300), 4))))
+    by_person = bootstrap_mean_pearson(
+        *often, resampling=Resampling(groups=list(np.repeat(np.arange(300), 4)))
+    )
     by_clip = bootstrap_mean_pearson(*often)
     assert (by_person.low, by_person.high) == pytest.approx((once.low, once.high), abs=1e-9)
     assert (by_clip.high - by_clip.low) / (once.high - once.low) == pytest.approx(0.5, abs=0.05)
@@ -124,7 +138,9 @@ def test_a_difference_is_paired() -> None:
     assert theirs.high > ours.low  # the two intervals overlap, and yet
     assert difference.low > 0.0
     assert bootstrap_mean_pearson(targets, baseline, predictions).high == pytest.approx(-difference.low)
-    same = bootstrap_mean_pearson(targets, baseline, baseline, resampling=Resampling(groups=np.arange(400).tolist()))
+    same = bootstrap_mean_pearson(
+        targets, baseline, baseline, resampling=Resampling(groups=np.arange(400).tolist())
+    )
     assert (same.value, same.low, same.high) == (0.0, 0.0, 0.0)
 
 
@@ -133,20 +149,29 @@ def test_a_constant_counts_as_no_correlation() -> None:
     constant = np.tile(targets.mean(axis=0), (100, 1)) + np.float32(1e-8) * np.arange(100)[:, None]
     interval = bootstrap_mean_pearson(targets, constant)
     assert (interval.value, interval.low, interval.high) == (0.0, 0.0, 0.0)
-    assert bootstrap_mean_pearson(targets, predictions, constant) == bootstrap_mean_pearson(targets, predictions)
+    assert bootstrap_mean_pearson(targets, predictions, constant) == bootstrap_mean_pearson(
+        targets, predictions
+    )
 
 
 def test_a_label_that_never_varies_has_no_say() -> None:
     targets, predictions = _set(8, clips=60)
-    with_constant = np.column_stack([targets, np.full(60, 0.7)]), np.column_stack([predictions, predictions[:, 0]])
+    with_constant = (
+        np.column_stack([targets, np.full(60, 0.7)]),
+        np.column_stack([predictions, predictions[:, 0]]),
+    )
     ours, theirs = bootstrap_mean_pearson(*with_constant), bootstrap_mean_pearson(targets, predictions)
     assert (ours.value, ours.low, ours.high) == pytest.approx((theirs.value, theirs.low, theirs.high))
 
 
 def test_offset_and_scale_of_predictions_have_no_say() -> None:
     targets, predictions = _set(9, clips=80)
-    ours, theirs = (bootstrap_mean_pearson(targets, values) for values in (1e4 + 0.3 * predictions, predictions))
-    assert (ours.value, ours.low, ours.high) == pytest.approx((theirs.value, theirs.low, theirs.high), abs=1e-7)
+    ours, theirs = (
+        bootstrap_mean_pearson(targets, values) for values in (1e4 + 0.3 * predictions, predictions)
+    )
+    assert (ours.value, ours.low, ours.high) == pytest.approx(
+        (theirs.value, theirs.low, theirs.high), abs=1e-7
+    )
 
 
 def test_the_seed_alone_decides() -> None:
@@ -172,10 +197,15 @@ def test_every_interval_is_that_of_the_scores_of_the_clips_drawn() -> None:
     predictions += 0.03  # CCC and MAE know of it
     people = list(np.arange(40) % 8)
     resamples = np.random.default_rng(5).integers(8, size=(30, 8))
-    clips = [np.concatenate([np.flatnonzero(np.array(people) == person) for person in row]) for row in resamples]
+    clips = [
+        np.concatenate([np.flatnonzero(np.array(people) == person) for person in row]) for row in resamples
+    ]
     scores = [measure(targets[rows], predictions[rows], "abc") for rows in clips]
     made = bootstrap_metrics(
-        targets, predictions, "abc", resampling=Resampling(unit="person", groups=people, n_resamples=30, seed=5)
+        targets,
+        predictions,
+        "abc",
+        resampling=Resampling(unit="person", groups=people, n_resamples=30, seed=5),
     )
     assert (made.unit, made.n_units, made.n_resamples) == ("person", 8, 30)
     whole = measure(targets, predictions, "abc")
@@ -198,7 +228,9 @@ def test_of_many_clips_it_is_fishers_interval() -> None:
     for index, label_interval in enumerate(made.by_label["pearson"]):
         assert label_interval is not None
         theirs = stats.pearsonr(targets[:, index], predictions[:, index]).confidence_interval()
-        assert (label_interval.low, label_interval.high) == pytest.approx((theirs.low, theirs.high), abs=0.006)
+        assert (label_interval.low, label_interval.high) == pytest.approx(
+            (theirs.low, theirs.high), abs=0.006
+        )
 
 
 def test_an_undefined_score_has_no_interval() -> None:

@@ -18,7 +18,8 @@ from reactometer.evaluation.metrics import Array
 
 
 def _draw(seed: int, clips: int = 200, people: int = 0) -> tuple[Array, Array, list[int] | None]:
-    """Simulate targets = 0.2 + 0.5 prediction + noise; with people, half of the noise's variance is per person."""
+    """Simulate targets = 0.2 + 0.5 prediction + noise; with people, half of the noise's variance is per
+    person."""
     rng = np.random.default_rng(seed)
     predictions, noise = rng.random((clips, 2)), rng.normal(size=(clips, 2))
     who = rng.integers(people, size=clips).tolist() if people else None
@@ -49,7 +50,8 @@ def test_slope_and_intercept_are_least_squares_and_the_interval_is_near_the_norm
 @pytest.mark.slow
 @pytest.mark.parametrize("people", [0, 60])
 def test_the_interval_contains_the_true_slope_at_its_nominal_rate(people: int) -> None:
-    """150 simulated datasets with two labels: about 95% of 300; by person if a person's errors are correlated."""
+    """150 simulated datasets with two labels: about 95% of 300; by person if a person's errors are
+    correlated."""
     is_inside = []
     for seed in range(150):
         targets, predictions, who = _draw(seed, people=people)

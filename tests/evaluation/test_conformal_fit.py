@@ -38,7 +38,9 @@ def calibrated(frozen_folder: Path, prepared: PreparedSet, tmp_path_factory: pyt
     return out
 
 
-def test_intervals_hold_the_labels_they_were_fitted_to(calibrated: Path, prepared: PreparedSet, tmp_path: Path) -> None:
+def test_intervals_hold_the_labels_they_were_fitted_to(
+    calibrated: Path, prepared: PreparedSet, tmp_path: Path
+) -> None:
     """Recompute the coverage from ``intervals.csv`` and the dataset's labels."""
     evaluation = evaluate(calibrated, prepared.folder, split="all", out=tmp_path, progress=False)
     table = pd.read_csv(tmp_path / "intervals.csv")
@@ -55,7 +57,9 @@ def test_intervals_hold_the_labels_they_were_fitted_to(calibrated: Path, prepare
     strongest = is_inside[np.arange(len(is_inside)), predictions.argmax(axis=1)]
     assert coverage["by_size"]["strongest emotion"]["share"]["value"] == pytest.approx(strongest.mean())
     large = coverage["by_size"]["0.2 to 0.5"]
-    assert large["share"]["value"] == pytest.approx(is_inside[(predictions >= 0.2) & (predictions < 0.5)].mean())
+    assert large["share"]["value"] == pytest.approx(
+        is_inside[(predictions >= 0.2) & (predictions < 0.5)].mean()
+    )
     assert sum(item["n_labels"] for item in coverage["by_size"].values()) == is_inside.size + len(is_inside)
     assert (tmp_path / "coverage.png").is_file()
     assert evaluation.coverage is not None
@@ -72,7 +76,9 @@ def test_predict_gives_the_interval_that_evaluate_gives(
     row = prepared.split("test")[0]
     (prediction,) = predict([row.clip.path], calibrated, progress=False)
     assert prediction.coverage == 0.9
-    assert np.array(prediction.intervals).ravel() == pytest.approx(table[BOUNDS].iloc[0].to_numpy(float), abs=1e-5)
+    assert np.array(prediction.intervals).ravel() == pytest.approx(
+        table[BOUNDS].iloc[0].to_numpy(float), abs=1e-5
+    )
     assert "; ".join(prediction.warnings) == table.warnings[0]
     assert all(window.intervals for window in prediction.windows if window.intensities)
     (smoothed,) = predict([row.clip.path], calibrated, smooth_s=2.0, progress=False)
@@ -96,7 +102,9 @@ def test_recalibration_brings_predictions_to_scale_and_keeps_their_order(
     frozen_folder: Path, prepared: PreparedSet, tmp_path: Path
 ) -> None:
     before = evaluate(frozen_folder, prepared.folder, split="all", progress=False)
-    calibrate(frozen_folder, prepared.folder, split="all", recalibrate=True, out=tmp_path / "model", progress=False)
+    calibrate(
+        frozen_folder, prepared.folder, split="all", recalibrate=True, out=tmp_path / "model", progress=False
+    )
     after = evaluate(tmp_path / "model", prepared.folder, split="all", progress=False)
     assert (after.metrics.means["mae"] or 1.0) < (before.metrics.means["mae"] or 0.0)
     for label in HUME_REACTION:
@@ -121,7 +129,9 @@ def test_clips_that_the_model_learned_from_are_refused(
     for split in ("train", "all"):
         with pytest.raises(DataError, match=f"'{split}'"):
             calibrate(model_folder, prepared.folder, split=split, out=tmp_path / "a", progress=False)
-    folds = join_models([_of_folds(model_folder, tmp_path / str(fold)) for fold in range(2)], tmp_path / "folds")
+    folds = join_models(
+        [_of_folds(model_folder, tmp_path / str(fold)) for fold in range(2)], tmp_path / "folds"
+    )
     with pytest.raises(DataError, match="'val'"):
         calibrate(folds, prepared.folder, progress=False)
 
@@ -178,8 +188,12 @@ def test_a_new_calibration_preserves_the_density_of_the_training_data(
 def test_noise_instead_of_faces_gets_a_warning(calibrated: Path) -> None:
     """The starter model warns of noise, and of a clip of 0.3 s."""
     model, rng = load_model(STARTER, "cpu"), np.random.default_rng(0)
-    crops = [cv2.imencode(".jpg", rng.integers(0, 255, (112, 112, 3), np.uint8))[1].tobytes() for _ in range(6)]
-    samples = tuple(FaceSample(0.05 * index, FrameState.FACE, crop_jpeg=crop) for index, crop in enumerate(crops))
+    crops = [
+        cv2.imencode(".jpg", rng.integers(0, 255, (112, 112, 3), np.uint8))[1].tobytes() for _ in range(6)
+    ]
+    samples = tuple(
+        FaceSample(0.05 * index, FrameState.FACE, crop_jpeg=crop) for index, crop in enumerate(crops)
+    )
     items = encoded_clips(model.networks, [PreparedClip(0.0, 0.3, samples, None)], model.sampling)
     (score,) = score_items(model.networks, items)
     assert model.uncertainty is not None
@@ -188,7 +202,9 @@ def test_noise_instead_of_faces_gets_a_warning(calibrated: Path) -> None:
     assert warnings[1].startswith("face unlike the training data")
 
 
-def test_wrong_calibration_data_are_refused(frozen_folder: Path, prepared: PreparedSet, tmp_path: Path) -> None:
+def test_wrong_calibration_data_are_refused(
+    frozen_folder: Path, prepared: PreparedSet, tmp_path: Path
+) -> None:
     for recalibrate, least in ((False, 9), (True, 20)):
         with pytest.raises(DataError, match=rf"too few clips.*'val'.*{least}"):
             calibrate(frozen_folder, prepared.folder, recalibrate=recalibrate, progress=False)

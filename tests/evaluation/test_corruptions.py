@@ -7,16 +7,26 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from reactometer.evaluation.robustness import add_noise, hide_face, mute, shrink_faces, speech_power, thin_frames
+from reactometer.evaluation.robustness import (
+    add_noise,
+    hide_face,
+    mute,
+    shrink_faces,
+    speech_power,
+    thin_frames,
+)
 from reactometer.media.faces import decode_crop, encode_crop
 from reactometer.types import SOUND_RATE_HZ, ByteArray, FaceSample, FloatArray, FrameState, PreparedClip
 
 BOX = (1.0, 2.0, 3.0, 4.0)
 
 
-def select_face(crops: list[ByteArray], waveform: FloatArray | None = None, rate_hz: float = 5.0) -> PreparedClip:
+def select_face(
+    crops: list[ByteArray], waveform: FloatArray | None = None, rate_hz: float = 5.0
+) -> PreparedClip:
     samples = tuple(
-        FaceSample(index / rate_hz, FrameState.FACE, BOX, 0.9, encode_crop(crop)) for index, crop in enumerate(crops)
+        FaceSample(index / rate_hz, FrameState.FACE, BOX, 0.9, encode_crop(crop))
+        for index, crop in enumerate(crops)
     )
     return PreparedClip(0.0, len(crops) / rate_hz, samples, waveform)
 
@@ -46,7 +56,8 @@ def test_the_requested_share_of_frames_is_hidden_and_a_larger_share_hides_a_supe
 
 
 def test_faces_are_hidden_for_a_second_at_a_time() -> None:
-    """Hidden singly at random, 60 of 240 frames would make about 45 runs; of 5 frames each, at most 12 and two ends."""
+    """Hidden singly at random, 60 of 240 frames would make about 45 runs; of 5 frames each, at most 12 and
+    two ends."""
     now = np.array(hidden(plain(240), 0.25), dtype=int)
     assert (np.diff(np.append(0, now)) == 1).sum() <= 14
 
@@ -60,7 +71,8 @@ def speech(loudness: float) -> FloatArray:
 @pytest.mark.parametrize("snr_db", [20, 10, 5, 0, -5])
 @pytest.mark.parametrize("loudness", [0.05, 0.9])
 def test_the_noise_has_the_requested_signal_to_noise_ratio(snr_db: int, loudness: float) -> None:
-    """Measured in what comes out: the part that is the speech by least squares, and the rest; the pause has no say."""
+    """Measured in what comes out: the part that is the speech by least squares, and the rest; the pause has
+    no say."""
     waveform = speech(loudness)
     noisy = add_noise(select_face([], waveform), np.random.default_rng(3), snr_db).waveform
     assert noisy is not None
@@ -87,9 +99,12 @@ def test_noise_is_white_and_only_grows_and_silence_stays_silence() -> None:
 
 
 def test_a_shrunk_crop_loses_only_fine_detail() -> None:
-    """Images that differ only in single pixels become equal; images that differ in quarters stay different."""
+    """Images that differ only in single pixels become equal; images that differ in quarters stay
+    different."""
     rng, size = np.random.default_rng(0), 64
-    coarse = np.kron(rng.integers(40, 200, (4, 4, 3), dtype=np.uint8), np.ones((size // 4, size // 4, 1), np.uint8))
+    coarse = np.kron(
+        rng.integers(40, 200, (4, 4, 3), dtype=np.uint8), np.ones((size // 4, size // 4, 1), np.uint8)
+    )
     checks = 25 * ((np.indices((size, size)).sum(axis=0) % 2) * 2 - 1)[:, :, None]
     fine = (coarse + checks).astype(np.uint8)
     clip = select_face([coarse, fine])

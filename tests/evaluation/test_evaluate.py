@@ -42,7 +42,9 @@ def test_files_hold_every_clip_and_the_score_follows_from_them(
         if content["pearson"][label] is not None:
             expected = stats.pearsonr(targets[:, index], table[label]).statistic
             assert content["pearson"][label] == pytest.approx(expected, abs=1e-5)
-        assert content["mae"][label] == pytest.approx(np.abs(targets[:, index] - table[label]).mean(), abs=1e-6)
+        assert content["mae"][label] == pytest.approx(
+            np.abs(targets[:, index] - table[label]).mean(), abs=1e-6
+        )
 
 
 @pytest.mark.slow
@@ -52,7 +54,11 @@ def test_intervals_are_by_person_if_people_are_known(
     evaluation = evaluate(frozen_folder, prepared.folder, split="all", out=tmp_path, progress=False)
     intervals = json.loads((tmp_path / "metrics.json").read_text())["intervals"]
     people = {row.clip.person for row in prepared.rows}
-    assert (intervals["unit"], intervals["n_units"], intervals["n_resamples"]) == ("person", len(people), 2000)
+    assert (intervals["unit"], intervals["n_units"], intervals["n_resamples"]) == (
+        "person",
+        len(people),
+        2000,
+    )
     targets = np.array([row.clip.labels for row in prepared.rows])
     expected = bootstrap_mean_pearson(
         targets,
@@ -166,7 +172,9 @@ def test_cached_features_of_a_frozen_encoder_give_the_scores_of_the_media(
         assert np.abs(answers - _answers(frozen_folder, prepared.folder)).max() > 1e-3
 
 
-def test_frozen_features_follow_a_clip_that_changed(frozen_folder: Path, prepared: PreparedSet, tmp_path: Path) -> None:
+def test_frozen_features_follow_a_clip_that_changed(
+    frozen_folder: Path, prepared: PreparedSet, tmp_path: Path
+) -> None:
     """If two prepared clips are swapped, their cached features are swapped too."""
     folder = Path(shutil.copytree(prepared.folder, tmp_path / "own"))
     before = _answers(frozen_folder, folder)
@@ -174,7 +182,9 @@ def test_frozen_features_follow_a_clip_that_changed(frozen_folder: Path, prepare
     one_bytes, other_bytes = one.read_bytes(), other.read_bytes()
     one.write_bytes(other_bytes)
     other.write_bytes(one_bytes)
-    np.testing.assert_allclose(_answers(frozen_folder, folder), before[[1, 0, *range(2, len(before))]], atol=1e-5)
+    np.testing.assert_allclose(
+        _answers(frozen_folder, folder), before[[1, 0, *range(2, len(before))]], atol=1e-5
+    )
 
 
 def test_a_duplicate_id_does_not_blind_a_frozen_model_to_the_first_clip(
@@ -202,7 +212,11 @@ def test_the_batch_size_changes_no_score(
 
 @pytest.mark.slow
 def test_an_ensemble_scores_the_mean_of_its_members(
-    model_folder: Path, frozen_folder: Path, prepared: PreparedSet, lively: Callable[..., Path], tmp_path: Path
+    model_folder: Path,
+    frozen_folder: Path,
+    prepared: PreparedSet,
+    lively: Callable[..., Path],
+    tmp_path: Path,
 ) -> None:
     members = [frozen_folder, lively(model_folder, tmp_path / "a", seed=1)]
     joint = join_models(members, tmp_path / "joint")
@@ -210,7 +224,9 @@ def test_an_ensemble_scores_the_mean_of_its_members(
     assert np.abs(intensities[0] - intensities[1]).max() > 0.01
     np.testing.assert_allclose(_answers(joint, prepared.folder), np.mean(intensities, axis=0), atol=1e-6)
     alone = [_answers(member, prepared.folder, without="face") for member in members]
-    np.testing.assert_allclose(_answers(joint, prepared.folder, without="face"), np.mean(alone, axis=0), atol=1e-6)
+    np.testing.assert_allclose(
+        _answers(joint, prepared.folder, without="face"), np.mean(alone, axis=0), atol=1e-6
+    )
     mute = evaluate(joint, prepared.folder, split="all", without="face", progress=False)
     assert list(mute.without_input) == [row.clip.clip_id for row in prepared.rows if not row.has_sound]
 
@@ -226,21 +242,29 @@ def test_normalisation_per_person_is_reported(
     model = lively(frozen_folder, tmp_path / "model", person_norm=True)
     evaluation = evaluate(model, folder, out=tmp_path / "out", progress=False)
     note = json.loads((tmp_path / "out" / "metrics.json").read_text())["person_norm"]
-    assert note == evaluation.person_norm == "10 clips normalised by the mean and spread of their person (1 people)"
+    assert (
+        note
+        == evaluation.person_norm
+        == "10 clips normalised by the mean and spread of their person (1 people)"
+    )
     assert np.abs(_answers(model, folder) - _answers(frozen_folder, folder)).max() > 1e-3
     few = evaluate(model, prepared.folder, progress=False)
     assert few.person_norm == (
         "0 clips normalised by the mean and spread of their person (0 people); "
         "10 unchanged (people with fewer than 5 clips)"
     )
-    np.testing.assert_allclose(few.predictions[list(HUME_REACTION)], _answers(frozen_folder, folder), atol=1e-6)
+    np.testing.assert_allclose(
+        few.predictions[list(HUME_REACTION)], _answers(frozen_folder, folder), atol=1e-6
+    )
 
 
 def _table(path: Path, names: tuple[str, ...], n_clips: int = 20) -> Path:
     generator = np.random.default_rng(0)
     table = pd.DataFrame(generator.uniform(size=(n_clips, len(names))), columns=list(names))
     table.insert(0, "clip", [f"{number:03d}" for number in range(n_clips)])
-    table.insert(1, "split", [("train", "train", "train", "val", "test")[number % 5] for number in range(n_clips)])
+    table.insert(
+        1, "split", [("train", "train", "train", "val", "test")[number % 5] for number in range(n_clips)]
+    )
     table[list(HUME_REACTION)] = generator.uniform(size=(n_clips, 7)).round(3)
     table.to_csv(path, index=False)
     return path
@@ -260,7 +284,9 @@ def test_features_that_are_not_the_model_s_are_refused(
     )
     model = train(config, progress=False)
     assert len(evaluate(model, table, progress=False).predictions) == 4
-    assert len(evaluate(model, tmp_path / "cache", progress=False).predictions) == 4  # as prepared in training
+    assert (
+        len(evaluate(model, tmp_path / "cache", progress=False).predictions) == 4
+    )  # as prepared in training
     other = _table(tmp_path / "other.csv", ("AU1", "AU2", "AU4", "voice_1"))
     message = r"other features than.*got {}.*expected {}"
     narrow, wide, videos = r"\{'face': 2, 'voice': 1", r"\{'face': 3", "videos"

@@ -46,13 +46,15 @@ def test_scores_equal_scipy_and_torchmetrics(seed: int) -> None:
         theirs, ours = torch.from_numpy(truth), torch.from_numpy(guess)
         assert metrics.pearson[index] == pytest.approx(float(PearsonCorrCoef()(ours, theirs)), abs=1e-5)
         assert metrics.mae[index] == pytest.approx(float(MeanAbsoluteError()(ours, theirs)), abs=1e-6)
-        # torchmetrics divides the variances by n - 1 and Lin by n; over 50 clips that moves the bias term a little
+        # torchmetrics divides the variances by n - 1 and Lin by n; over 50 clips that moves the bias term a
+        # little
         assert metrics.ccc[index] == pytest.approx(float(ConcordanceCorrCoef()(ours, theirs)), abs=5e-3)
     assert metrics.mean_pearson == pytest.approx(np.mean([r for r in metrics.pearson if r is not None]))
 
 
 def test_ccc_of_a_worked_example() -> None:
-    """Lin's formula by hand: means 2 and 3, variances 2/3 each, covariance 2/3: 2 (2/3) / (2/3 + 2/3 + 1) = 4/7."""
+    """Lin's formula by hand: means 2 and 3, variances 2/3 each, covariance 2/3: 2 (2/3) / (2/3 + 2/3 + 1) =
+    4/7."""
     metrics = measure([[1.0], [2.0], [3.0]], [[2.0], [3.0], [4.0]], ("a",))
     assert metrics.ccc[0] == pytest.approx(4 / 7)
     assert metrics.pearson[0] == pytest.approx(1.0)
@@ -85,7 +87,11 @@ def test_single_precision_is_scored_in_double() -> None:
     truth, guess = np.random.default_rng(0).uniform(size=(2, 20, 3)).astype(np.float32)
     exact = measure(truth.astype(np.float64), guess.astype(np.float64), LABELS)
     assert measure(truth, guess, LABELS) == exact
-    assert measure(truth, guess.astype(np.float64), LABELS) == measure(truth.astype(np.float64), guess, LABELS) == exact
+    assert (
+        measure(truth, guess.astype(np.float64), LABELS)
+        == measure(truth.astype(np.float64), guess, LABELS)
+        == exact
+    )
 
 
 def test_the_score_is_over_all_clips_and_not_a_mean_over_batches() -> None:
@@ -118,7 +124,10 @@ def test_the_score_is_over_all_clips_and_not_a_mean_over_batches() -> None:
         *(
             (*pair, "a target or a prediction is not finite. hint: Fix empty or infinite values.")
             for number in (np.nan, np.inf)
-            for pair in ((np.full((5, 3), number), np.zeros((5, 3))), (np.zeros((5, 3)), np.full((5, 3), number)))
+            for pair in (
+                (np.full((5, 3), number), np.zeros((5, 3))),
+                (np.zeros((5, 3)), np.full((5, 3), number)),
+            )
         ),
     ],
 )
@@ -166,7 +175,9 @@ def test_a_spread_of_a_millionth_is_a_constant_and_more_is_none() -> None:
             assert (measure(truth, guess, ("a",)).pearson[0] is not None) is defined
 
 
-def _torchmetrics(metric: PearsonCorrCoef | ConcordanceCorrCoef, truth: npt.ArrayLike, guess: npt.ArrayLike) -> float:
+def _torchmetrics(
+    metric: PearsonCorrCoef | ConcordanceCorrCoef, truth: npt.ArrayLike, guess: npt.ArrayLike
+) -> float:
     """Compute in double precision instead of torchmetrics' default, float32."""
     metric.set_dtype(torch.float64)
     with warnings.catch_warnings():
@@ -186,7 +197,10 @@ def _pair(kind: str, generator: np.random.Generator) -> tuple[Array, Array]:
         "near constants": (0.5 + 1e-4 * truth, 0.3 + 1e-4 * guess),
         "great offsets": (1e6 + truth, 1e6 + 0.01 * guess),
         "one great offset": (truth, 1e6 + guess),
-        "duplicates": ((truth * 3).round() / 3 + (np.arange(clips) == 0), (guess * 4).round() / 4 + (truth > 0.5)),
+        "duplicates": (
+            (truth * 3).round() / 3 + (np.arange(clips) == 0),
+            (guess * 4).round() / 4 + (truth > 0.5),
+        ),
         "one clip apart": ((np.arange(clips) == 1).astype(float), guess),
         "float32": (truth.astype(np.float32), guess.astype(np.float32)),
         "correlated": (truth, weight * truth + 0.2),
@@ -196,7 +210,8 @@ def _pair(kind: str, generator: np.random.Generator) -> tuple[Array, Array]:
 
 
 METRIC_NAMES = (
-    "random,near constants,great offsets,one great offset,duplicates,one clip apart,float32,correlated,anticorrelated"
+    "random,near constants,great offsets,one great offset,duplicates,one clip apart,float32,correlated,"
+    "anticorrelated"
 )
 
 
@@ -233,7 +248,8 @@ def test_rounding_makes_no_correlation_of_more_than_one() -> None:
 @pytest.mark.parametrize("level", [0.0, 0.1, 1 / 3, 0.7, 1.0, 1e6])
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 def test_a_constant_is_undefined_as_in_scipy(level: float, dtype: type[np.floating]) -> None:
-    """The mean of equal values may differ from them in the last digit, which must not become a correlation."""
+    """The mean of equal values may differ from them in the last digit, which must not become a
+    correlation."""
     varied = np.random.default_rng(1).uniform(size=101).astype(dtype)
     constant = np.full(101, level, dtype)
     for truth, guess in ((varied, constant), (constant, varied), (constant, constant)):
@@ -299,7 +315,9 @@ def test_a_validation_scores_all_clips_at_once(
         return torch.from_numpy(batches[-1][1])
 
     monkeypatch.setattr(ReactionModel, "forward", answer)
-    training = small_config.training.model_copy(update={"out": tmp_path / "run", "epochs": 1, "batch_size": 4})
+    training = small_config.training.model_copy(
+        update={"out": tmp_path / "run", "epochs": 1, "batch_size": 4}
+    )
     folder = train(small_config.model_copy(update={"training": training}), progress=False)
     said = json.loads((folder / "model.json").read_text())["metrics"]
     own = batches[-2:]

@@ -17,7 +17,8 @@ from reactometer.evaluation.paired_test import compare_paired, compare_predictio
 
 
 def _models(seed: int, clips: int, labels: int = 3, better: float = 0.0) -> tuple[Array, Array, Array]:
-    """Targets and predictions of two models, of r = .45 and independent errors; the first is better by so much of r."""
+    """Targets and predictions of two models, of r = .45 and independent errors; the first is better by so
+    much of r."""
     targets, *noise = np.random.default_rng(seed).normal(size=(3, clips, labels))
     predictions = [
         r * targets + np.sqrt(1 - r**2) * error for r, error in zip((0.45 + better, 0.45), noise, strict=True)
@@ -27,7 +28,9 @@ def _models(seed: int, clips: int, labels: int = 3, better: float = 0.0) -> tupl
 
 def _mean_r(targets: Array, first: Array, second: Array) -> float:
     pairs = zip(targets.T, first.T, second.T, strict=True)
-    return float(np.mean([stats.pearsonr(t, a).statistic - stats.pearsonr(t, b).statistic for t, a, b in pairs]))
+    return float(
+        np.mean([stats.pearsonr(t, a).statistic - stats.pearsonr(t, b).statistic for t, a, b in pairs])
+    )
 
 
 def _standard(values: Array) -> Array:
@@ -35,7 +38,8 @@ def _standard(values: Array) -> Array:
 
 
 def test_few_units_are_permuted_exhaustively_as_in_scipy() -> None:
-    """Nine clips, 512 ways; SciPy swaps the two models' values of a clip, one label (its samples are vectors)."""
+    """Nine clips, 512 ways; SciPy swaps the two models' values of a clip, one label (its samples are
+    vectors)."""
     targets, first, second = _models(0, clips=9, labels=1, better=0.3)
     paired = compare_paired(targets, first, second, "a")
     standardised = [_standard(values[:, 0]) for values in (first, second)]
@@ -58,7 +62,11 @@ def test_few_units_are_permuted_exhaustively_as_in_scipy() -> None:
 
     for index, statistic in ((1, concordance), (2, error)):
         theirs = stats.permutation_test(
-            (first[:, 0], second[:, 0]), statistic, permutation_type="samples", vectorized=False, n_resamples=9999
+            (first[:, 0], second[:, 0]),
+            statistic,
+            permutation_type="samples",
+            vectorized=False,
+            n_resamples=9999,
         )
         assert paired.differences[index].p == pytest.approx(theirs.pvalue, abs=1e-12)
         assert paired.differences[index].interval.value == pytest.approx(theirs.statistic)
@@ -69,7 +77,11 @@ def test_people_are_swapped_and_resampled_with_all_their_clips() -> None:
     targets, first, second = _models(1, clips=25, better=0.2)
     people = list(np.arange(25) % 5)
     paired = compare_paired(
-        targets, first, second, "abc", resampling=Resampling(unit="person", groups=people, n_resamples=40, seed=3)
+        targets,
+        first,
+        second,
+        "abc",
+        resampling=Resampling(unit="person", groups=people, n_resamples=40, seed=3),
     )
     assert (paired.unit, paired.n_units) == ("person", 5)
     ours, theirs = _standard(first), _standard(second)
@@ -81,10 +93,14 @@ def test_people_are_swapped_and_resampled_with_all_their_clips() -> None:
     p = np.mean(np.abs(differences) >= abs(_mean_r(targets, first, second)) - 1e-12)
     assert paired.differences[0].p == pytest.approx(p)
     resamples = np.random.default_rng(3).integers(5, size=(40, 5))
-    clips = [np.concatenate([np.flatnonzero(np.array(people) == person) for person in row]) for row in resamples]
+    clips = [
+        np.concatenate([np.flatnonzero(np.array(people) == person) for person in row]) for row in resamples
+    ]
     scores = [_mean_r(targets[rows], first[rows], second[rows]) for rows in clips]
     interval = paired.differences[0].interval
-    assert (interval.low, interval.high) == pytest.approx(tuple(np.quantile(scores, [0.025, 0.975])), abs=1e-10)
+    assert (interval.low, interval.high) == pytest.approx(
+        tuple(np.quantile(scores, [0.025, 0.975])), abs=1e-10
+    )
 
 
 def test_many_clips_agree_with_scipy() -> None:
@@ -114,7 +130,9 @@ def test_equal_models_differ_significantly_at_the_nominal_rate() -> None:
         for seed in range(120):
             targets, first, second = _models(seed, clips=60, labels=2)
             p.append(
-                compare_paired(targets, first, scale * second, "ab", resampling=Resampling(n_resamples=200, seed=seed))
+                compare_paired(
+                    targets, first, scale * second, "ab", resampling=Resampling(n_resamples=200, seed=seed)
+                )
                 .differences[0]
                 .p
             )

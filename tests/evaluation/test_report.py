@@ -27,7 +27,9 @@ def out(frozen_folder: Path, prepared: PreparedSet, tmp_path_factory: pytest.Tem
     folder = tmp_path_factory.mktemp("report")
     data = Path(shutil.copytree(prepared.folder, folder / "data"))
     first, *others = prepared.rows
-    taken = replace(first, clip=replace(first.clip, clip_id="</script><script>document.title='taken'</script>"))
+    taken = replace(
+        first, clip=replace(first.clip, clip_id="</script><script>document.title='taken'</script>")
+    )
     write_index(replace(prepared, folder=data, rows=(taken, *others)))
     report(frozen_folder, data, folder / "out", split="all", degradation=False, progress=False)
     return folder / "out"
@@ -56,7 +58,13 @@ def test_its_figures_are_those_of_the_evaluation(out: Path) -> None:
 @pytest.mark.skipif(BROWSER is None, reason="no Chromium here")
 def test_a_browser_draws_it(out: Path, tmp_path: Path) -> None:
     """Every figure is SVG in the page, and no name in the data runs as a script."""
-    command = [str(BROWSER), *QUIET, f"--user-data-dir={tmp_path}", "--dump-dom", (out / "report.html").as_uri()]
+    command = [
+        str(BROWSER),
+        *QUIET,
+        f"--user-data-dir={tmp_path}",
+        "--dump-dom",
+        (out / "report.html").as_uri(),
+    ]
     dom = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True).stdout
     assert dom.count("<svg") == dom.count('<figure class="plot">') >= 2
     assert "<script" not in dom

@@ -54,9 +54,14 @@ def _cached_files(prepared: PreparedSet) -> set[Path]:
 
 @pytest.mark.slow
 def test_the_last_points_of_the_curves_equal_evaluate_without_a_modality(
-    model_folder: Path, frozen_folder: Path, prepared: PreparedSet, lively: Callable[..., Path], tmp_path: Path
+    model_folder: Path,
+    frozen_folder: Path,
+    prepared: PreparedSet,
+    lively: Callable[..., Path],
+    tmp_path: Path,
 ) -> None:
-    """No face is ``--without face``, no sound ``--without voice``, and features of changed clips are not cached.
+    """No face is ``--without face``, no sound ``--without voice``, and features of changed clips are not
+    cached.
 
     Of an ensemble: one member that was trained whole, and one behind a frozen encoder.
     """
@@ -105,13 +110,18 @@ def test_curves_are_written(frozen_folder: Path, prepared: PreparedSet, tmp_path
 def test_corruptions_of_unused_modalities_are_left_out(
     small_config: Config, prepared: PreparedSet, tmp_path: Path
 ) -> None:
-    """Without a face, a face-only model predicts the training mean: Pearson is undefined, the loss complete."""
+    """Without a face, a face-only model predicts the training mean: Pearson is undefined, the loss
+    complete."""
     for modality in ("face", "voice"):
         config = small_config.model_copy(
             update={
                 "data": small_config.data.model_copy(update={"path": prepared.folder}),
-                "model": small_config.model.model_copy(update={"modalities": modality, "modality_dropout": 0.0}),
-                "training": small_config.training.model_copy(update={"out": tmp_path / modality, "epochs": 1}),
+                "model": small_config.model.model_copy(
+                    update={"modalities": modality, "modality_dropout": 0.0}
+                ),
+                "training": small_config.training.model_copy(
+                    update={"out": tmp_path / modality, "epochs": 1}
+                ),
             }
         )
         curves = _run(train(config, progress=False), prepared, tmp_path / "out")

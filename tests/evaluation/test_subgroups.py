@@ -88,7 +88,8 @@ def test_equal_groups_differ_significantly_at_the_nominal_rate() -> None:
 
 
 def test_numbers_are_those_of_the_group_alone() -> None:
-    """Scores as :func:`measure` has them; the rest counted by hand; the mean's interval that of the bootstrap."""
+    """Scores as :func:`measure` has them; the rest counted by hand; the mean's interval that of the
+    bootstrap."""
     values = ["a", "b", "b"] * 40
     targets, predictions = _draw(1, 120)
     compared = compare_groups(
@@ -139,7 +140,10 @@ def test_people_are_drawn_whole_and_counted() -> None:
 
 def test_numbers_are_cut_into_bands_and_words_are_not() -> None:
     ages = [*range(18, 58), "", " "]
-    clips = [replace(row.clip, attributes={"Age": str(age)}) for row, age in zip(_rows(["x"] * 42), ages, strict=True)]
+    clips = [
+        replace(row.clip, attributes={"Age": str(age)})
+        for row, age in zip(_rows(["x"] * 42), ages, strict=True)
+    ]
     masks = split_column(clips, "age")
     assert list(masks) == ["age 18-27", "age 28-37", "age 38-47", "age 48-57", UNKNOWN]
     assert [int(inside.sum()) for inside in masks.values()] == [10, 10, 10, 10, 2]
@@ -154,11 +158,17 @@ def test_numbers_are_cut_into_bands_and_words_are_not() -> None:
 
 
 def test_undefined_scores_and_single_groups_have_no_value() -> None:
-    """Two clips have no Pearson, a constant prediction has none; without other clips there is no difference."""
+    """Two clips have no Pearson, a constant prediction has none; without other clips there is no
+    difference."""
     targets, predictions = _draw(3, 60)
     predictions[2:, 1] = 0.5
     compared = compare_groups(
-        _rows(["a"] * 2 + ["b"] * 58), targets, predictions, LABELS, ["country"], resampling=Resampling(n_resamples=100)
+        _rows(["a"] * 2 + ["b"] * 58),
+        targets,
+        predictions,
+        LABELS,
+        ["country"],
+        resampling=Resampling(n_resamples=100),
     )
     assert all(compared[0].metric("pearson", label).value is None for label in (None, *LABELS))
     large = compared[1]
@@ -181,7 +191,12 @@ def test_evaluate_tells_groups_of_columns_that_outlive_prepare(
     """Ages and countries are those of the dataset's table."""
     table = pd.read_csv(simulated / "data_info.csv", dtype=str)
     evaluation = evaluate(
-        frozen_folder, prepared.folder, split="all", groups=["AGE", "country", "person"], out=tmp_path, progress=False
+        frozen_folder,
+        prepared.folder,
+        split="all",
+        groups=["AGE", "country", "person"],
+        out=tmp_path,
+        progress=False,
     )
     countries = {group.name: group.n_clips for group in evaluation.groups if group.column == "country"}
     assert countries == table.Country.value_counts().to_dict()

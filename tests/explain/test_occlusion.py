@@ -49,7 +49,9 @@ Checkpoint = Callable[..., Path]
 def talk() -> tuple[ByteArray, FloatArray]:
     """Write a video of a synthetic person who speaks for three seconds."""
     plans = (clip_plan(number) for number in range(20))
-    frames, waveform, *_ = render_clip(next(plan for plan in plans if all(plan.face_visible) and plan.sound == "voice"))
+    frames, waveform, *_ = render_clip(
+        next(plan for plan in plans if all(plan.face_visible) and plan.sound == "voice")
+    )
     return frames, np.asarray(waveform, np.float32)
 
 
@@ -128,26 +130,34 @@ def test_hiding_a_modality_equals_evaluation_without_it(
 def _texture(images: np.ndarray) -> list[np.ndarray]:
     """(K, 1): how much varies at the mouth of each picture (K, 3, H, W) uint8, in colours from 0 to 1."""
     side = images.shape[-1]
-    mouth = images[..., int(0.66 * side) : int(0.82 * side), int(0.35 * side) : int(0.65 * side)] / np.float32(255)
+    mouth = images[
+        ..., int(0.66 * side) : int(0.82 * side), int(0.35 * side) : int(0.65 * side)
+    ] / np.float32(255)
     return [mouth.var(axis=(1, 2, 3), ddof=1)[:, None]]
 
 
 class _RisesAndFalls:
-    """Fake the head's graph: intensities (B, 3) that rise, fall and stay with the mean of the visible frames."""
+    """Fake the head's graph: intensities (B, 3) that rise, fall and stay with the mean of the visible
+    frames."""
 
     outputs = ("intensities", "face_mean")
 
     def __call__(self, frames: np.ndarray, mask: np.ndarray, times_s: np.ndarray) -> list[np.ndarray]:
         sums, counts = (frames * mask[..., None]).sum(axis=1), mask.sum(axis=1, keepdims=True)  # (B, 1) each
         mean = sums / np.maximum(counts, 1)
-        return [1 / (1 + np.exp(-mean * np.array([[100.0, -100.0, 0.0]], np.float32))), mean]  # (B, 3), (B, 1)
+        return [
+            1 / (1 + np.exp(-mean * np.array([[100.0, -100.0, 0.0]], np.float32))),
+            mean,
+        ]  # (B, 3), (B, 1)
 
 
 @pytest.fixture(scope="module")
 def of_the_mouth() -> LoadedModel:
     """Return a model that depends only on the mouth's brightness."""
     config = _config("resnet50")
-    config = config.model_copy(update={"model": config.model.model_copy(update={"n_frames": 16, "size_px": 48})})
+    config = config.model_copy(
+        update={"model": config.model.model_copy(update={"n_frames": 16, "size_px": 48})}
+    )
     face = FaceInput(kind="frames", feature_size=1)
     networks = Networks(face, None, cast(Graph, _RisesAndFalls()), {"face": cast(Graph, _texture)})
     return LoadedModel(networks, LABELS, sampling_of(config.model, face, None), config)
@@ -236,7 +246,9 @@ def test_a_plot_without_face_map(of_the_mouth: LoadedModel, one_clear_second: Pa
         ({"span": "7-9s"}, "not in the file.*7 to 9 s"),
     ],
 )
-def test_invalid_spans_are_refused(of_the_mouth: LoadedModel, video: Path, options: dict[str, Any], words: str) -> None:
+def test_invalid_spans_are_refused(
+    of_the_mouth: LoadedModel, video: Path, options: dict[str, Any], words: str
+) -> None:
     with pytest.raises(ConfigError, match=words):
         _explain(video, of_the_mouth, **options)
 

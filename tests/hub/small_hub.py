@@ -1,4 +1,5 @@
-"""A stand-in for the Hugging Face Hub: a real HTTP server that speaks what its client needs to push, list and fetch."""
+"""A stand-in for the Hugging Face Hub: a real HTTP server that speaks what its client needs to push, list and
+fetch."""
 
 from __future__ import annotations
 
@@ -41,7 +42,9 @@ class SmallHub(ThreadingHTTPServer):
 
     def put(self, name: str, folder: Path) -> None:
         """A commit with the files of a folder."""
-        files = {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+        files = {
+            str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()
+        }
         self.commits.setdefault(name, []).append(files)
 
     def revision(self, name: str, index: int = -1) -> str:
@@ -87,7 +90,9 @@ class Handler(BaseHTTPRequestHandler):
             self._create(json.loads(body))
         elif path == "/api/validate-yaml":
             self._json({})
-        elif match := re.fullmatch(r"/api/models/([^/]+/[^/]+)(?:/(revision|tree|preupload|commit)/([^/]+))?", path):
+        elif match := re.fullmatch(
+            r"/api/models/([^/]+/[^/]+)(?:/(revision|tree|preupload|commit)/([^/]+))?", path
+        ):
             self._repository(match[1], match[2] or "revision", match[3] or "main", body)
         elif match := re.fullmatch(r"/([^/]+/[^/]+)/resolve/([^/]+)/(.+)", path):
             self._file(match[1], match[2], match[3])
@@ -97,7 +102,10 @@ class Handler(BaseHTTPRequestHandler):
     def _create(self, wanted: dict[str, Any]) -> None:
         name = "/".join(part for part in (wanted["organization"], wanted["name"]) if part)
         if name in self.server.commits:
-            self._json({"error": "You already created this model repo", "url": f"{self.server.url}/{name}"}, status=409)
+            self._json(
+                {"error": "You already created this model repo", "url": f"{self.server.url}/{name}"},
+                status=409,
+            )
             return
         self.server.commits[name] = [{".gitattributes": b""}]
         if wanted.get("private") or wanted.get("visibility") == "private":
@@ -119,7 +127,9 @@ class Handler(BaseHTTPRequestHandler):
             self._json([_entry(path, content) for path, content in files.items()])
         elif what == "preupload":
             paths = [file["path"] for file in json.loads(body)["files"]]
-            self._json({"files": [{"path": path, "uploadMode": "regular", "shouldIgnore": False} for path in paths]})
+            self._json(
+                {"files": [{"path": path, "uploadMode": "regular", "shouldIgnore": False} for path in paths]}
+            )
         else:
             self._add_commit(name, body)
 
@@ -155,7 +165,9 @@ class Handler(BaseHTTPRequestHandler):
     def _json(self, answer: Any, status: int = 200) -> None:
         self._send(status, json.dumps(answer).encode(), {"Content-Type": "application/json"})
 
-    def _send(self, status: int, body: bytes, headers: dict[str, str] | None = None, cut: int | None = None) -> None:
+    def _send(
+        self, status: int, body: bytes, headers: dict[str, str] | None = None, cut: int | None = None
+    ) -> None:
         self.send_response(status)
         for key, value in (headers or {}).items():
             self.send_header(key, value)
@@ -179,7 +191,9 @@ def look_at(url: str, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Set HF_ENDPOINT, HF_HUB_CACHE and HF_HUB_OFFLINE=0 in a process that has read them already."""
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
     monkeypatch.setattr(constants, "ENDPOINT", url)
-    monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", url + "/{repo_id}/resolve/{revision}/{filename}")
+    monkeypatch.setattr(
+        constants, "HUGGINGFACE_CO_URL_TEMPLATE", url + "/{repo_id}/resolve/{revision}/{filename}"
+    )
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(cache))
     monkeypatch.setenv("HF_TOKEN", TOKEN)
 

@@ -42,7 +42,11 @@ def make(folder: Path, seed: int) -> Path:
     network = build_model(config.model, load_encoders(config.model), [0.2, 0.6]).eval()
     torch.nn.init.normal_(next(network.output.parameters()), std=0.5)
     scores = {"pearson": 0.25, "ccc": 0.125, "mae": 0.0625}
-    metrics = {"split": "val", "n_clips": 7, **{key: {"Joy": value, "Fear": None} for key, value in scores.items()}}
+    metrics = {
+        "split": "val",
+        "n_clips": 7,
+        **{key: {"Joy": value, "Fear": None} for key, value in scores.items()},
+    }
     metrics |= {f"mean_{key}": value for key, value in scores.items()}
     data = {"name": "seen-nowhere", "n_train_clips": 24, "n_val_clips": 7}
     return write_checkpoint(folder, network, ["Joy", "Fear"], config, data=data, metrics=metrics)
@@ -102,7 +106,9 @@ def inside(folder: Path) -> set[str]:
     return {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()}
 
 
-def test_a_pushed_and_downloaded_checkpoint_has_identical_scores(hub: SmallHub, model: Path, tmp_path: Path) -> None:
+def test_a_pushed_and_downloaded_checkpoint_has_identical_scores(
+    hub: SmallHub, model: Path, tmp_path: Path
+) -> None:
     (model / "secret.txt").write_text("mine")
     (model / "old.pt").write_bytes(b"\x80\x04.")
     extra_files = {"degradation.json", "degradation.png"}
@@ -171,7 +177,9 @@ def test_the_card_has_the_facts_of_the_checkpoint(source: Path) -> None:
         assert text in card
     description = json.loads((source / "model.json").read_text())
     description["encoders"]["face"]["pretrained"] = True
-    config = loaded.config.model_copy(update={"model": loaded.config.model.model_copy(update={"encoder": None})})
+    config = loaded.config.model_copy(
+        update={"model": loaded.config.model.model_copy(update={"encoder": None})}
+    )
     card = model_card(replace(loaded, config=config, description=description), NAME)
     assert 'base_model: ["microsoft/resnet-50"]\n' in card
     assert "Started from microsoft/resnet-50, licence: Apache-2.0." in card
@@ -221,7 +229,9 @@ def test_an_invalid_repository_name_is_refused(hub: SmallHub, model: Path, tmp_p
         ("no model.json", r"model\.json"),
     ],
 )
-def test_a_wrong_model_never_stays(hub: SmallHub, model: Path, tmp_path: Path, wrong: str, message: str) -> None:
+def test_a_wrong_model_never_stays(
+    hub: SmallHub, model: Path, tmp_path: Path, wrong: str, message: str
+) -> None:
     how, name = wrong.split()
     if how == "damaged":
         hub.damaged.add(name)
@@ -236,7 +246,10 @@ def test_a_wrong_model_never_stays(hub: SmallHub, model: Path, tmp_path: Path, w
 
 def test_code_of_a_repository_is_neither_fetched_nor_run(hub: SmallHub, model: Path, tmp_path: Path) -> None:
     description = parse_json_object((model / "model.json").read_text())
-    description["encoders"]["face"]["config"]["auto_map"] = {"AutoModel": "modeling.Evil", "AutoConfig": "evil--a.B"}
+    description["encoders"]["face"]["config"]["auto_map"] = {
+        "AutoModel": "modeling.Evil",
+        "AutoConfig": "evil--a.B",
+    }
     (model / "model.json").write_text(format_json(description))
     (model / "modeling.py").write_text("raise SystemExit")
     (model / "weights.pt").write_bytes(b"\x80\x04.")
@@ -290,7 +303,9 @@ def test_yunet_is_copied_into_a_folder_and_then_used(tmp_path: Path, monkeypatch
     assert find_yunet() == download("yunet") == file
 
 
-@pytest.mark.parametrize(("status", "advice"), [(401, "hf auth login"), (403, "hf auth login"), (500, "network")])
+@pytest.mark.parametrize(
+    ("status", "advice"), [(401, "hf auth login"), (403, "hf auth login"), (500, "network")]
+)
 def test_a_refusal_is_an_error_in_one_line(hub: SmallHub, model: Path, status: int, advice: str) -> None:
     hub.refused["/api/repos/create"] = status
     with pytest.raises(OutputError, match=f"cannot push to '{NAME}'") as caught:
@@ -308,7 +323,9 @@ def test_without_a_network_both_say_so(model: Path, tmp_path: Path, monkeypatch:
     assert not (tmp_path / "out").exists()
 
 
-def test_the_commands_push_and_download_and_print_the_next_step(hub: SmallHub, model: Path, tmp_path: Path) -> None:
+def test_the_commands_push_and_download_and_print_the_next_step(
+    hub: SmallHub, model: Path, tmp_path: Path
+) -> None:
     run, out = CliRunner().invoke, tmp_path / "models"
     pushed = run(app, ["push", str(model), NAME, "--private"])
     assert pushed.exit_code == 0, pushed.output

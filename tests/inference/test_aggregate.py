@@ -55,10 +55,16 @@ def _join(model: LoadedModel, *scores: Score, faces: int = 1, has_sound: bool = 
 def test_a_prediction_averages_all_parts() -> None:
     model = _model(FACE, VOICE, SURE)
     parts = [
-        ScoredSegment(MAX_SEGMENT, _clip(0.0, 60.0, faces=3, others=1, frames_read=7), False, _score(0.2, 0.9), 60.0),
-        ScoredSegment(MAX_SEGMENT, _clip(60.0, 90.0, faces=0, others=4, frames_read=9), True, _score(0.8, 0.6), 30.0),
+        ScoredSegment(
+            MAX_SEGMENT, _clip(0.0, 60.0, faces=3, others=1, frames_read=7), False, _score(0.2, 0.9), 60.0
+        ),
+        ScoredSegment(
+            MAX_SEGMENT, _clip(60.0, 90.0, faces=0, others=4, frames_read=9), True, _score(0.8, 0.6), 30.0
+        ),
     ]
-    window = ScoredSegment(SHAPE, _clip(1.0, 3.0, faces=1, others=3), False, _score(0.4, 0.9), 2.0).as_window(model)
+    window = ScoredSegment(SHAPE, _clip(1.0, 3.0, faces=1, others=3), False, _score(0.4, 0.9), 2.0).as_window(
+        model
+    )
     assert (window.start_s, window.end_s, window.face_share) == (1.0, 3.0, 0.25)
     assert window.intensities == pytest.approx((0.4, 0.9))
     assert np.array(window.intervals) == pytest.approx(np.array([[0.3, 0.5], [0.6, 1.0]]))
@@ -76,16 +82,29 @@ def test_a_prediction_averages_all_parts() -> None:
 
 def test_warnings_depend_on_known_limits() -> None:
     model = _model(sure=SURE)
-    assert _join(model, _score(0.1, 0.2)).warnings == ("too short: 1.0 s; the shortest training clip has 100.0 s",)
-    face = TrainingDensity(np.zeros(1, np.float32), np.zeros((0, 1), np.float32), np.zeros(0, np.float32), rest=1.0)
+    assert _join(model, _score(0.1, 0.2)).warnings == (
+        "too short: 1.0 s; the shortest training clip has 100.0 s",
+    )
+    face = TrainingDensity(
+        np.zeros(1, np.float32), np.zeros((0, 1), np.float32), np.zeros(0, np.float32), rest=1.0
+    )
     strict = replace(SURE, shortest_s=0.0, references={"face": (face,)}, ood_threshold={"face": 1.0})
     strange = replace(_score(0.1, 0.2), features=({"face": np.array([2.5], np.float32)},))
     warnings = ("face unlike the training data: 2.5 times the limit",)
     assert _join(_model(sure=strict), strange).warnings == warnings
     nothing = _join(model, _score(0.5, 0.5, has_face=False))
-    assert (nothing.warnings, nothing.intensities, nothing.intervals, nothing.coverage) == ((), None, None, 0.9)
+    assert (nothing.warnings, nothing.intensities, nothing.intervals, nothing.coverage) == (
+        (),
+        None,
+        None,
+        0.9,
+    )
     never_calibrated = _join(_model(), _score(0.1, 0.2))
-    assert (never_calibrated.warnings, never_calibrated.intervals, never_calibrated.coverage) == ((), None, None)
+    assert (never_calibrated.warnings, never_calibrated.intervals, never_calibrated.coverage) == (
+        (),
+        None,
+        None,
+    )
 
 
 def test_a_recalibrated_model_predicts_on_the_labels_scale() -> None:
@@ -119,8 +138,12 @@ def test_a_voice_model_reports_missing_sound() -> None:
 def test_a_note_names_the_unused_modality() -> None:
     both, face = _model(FACE, VOICE), _model()
     by_face, by_voice = _score(0.1, 0.2), _score(0.1, 0.2, has_face=False, has_voice=True)
-    assert _join(both, by_face, faces=1, has_sound=False).notes == ("no audible sound: only the face is used",)
-    assert _join(both, by_voice, faces=0, has_sound=True).notes == ("no visible face: only the voice is used",)
+    assert _join(both, by_face, faces=1, has_sound=False).notes == (
+        "no audible sound: only the face is used",
+    )
+    assert _join(both, by_voice, faces=0, has_sound=True).notes == (
+        "no visible face: only the voice is used",
+    )
     assert _join(both, by_face, faces=1, has_sound=True).notes == ()
     assert _join(both, _score(0.5, 0.5, has_face=False), faces=0, has_sound=False).notes == ()
     assert _join(face, by_face, faces=1, has_sound=False).notes == ()
@@ -146,6 +169,7 @@ def test_without_media_removes_only_crops_and_sound() -> None:
     assert [sample.crop_jpeg for sample in bare.samples] == [None, None, None]
     assert bare.waveform is None
     again = [
-        replace(sample, crop_jpeg=b"jpeg") if sample.state is FrameState.FACE else sample for sample in bare.samples
+        replace(sample, crop_jpeg=b"jpeg") if sample.state is FrameState.FACE else sample
+        for sample in bare.samples
     ]
     assert (tuple(again), bare.start_s, bare.end_s, bare.frames_read) == (clip.samples, 1.0, 3.0, 5)

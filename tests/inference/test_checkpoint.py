@@ -106,7 +106,9 @@ def test_a_trained_checkpoint_explains_itself(model_folder: Path) -> None:
     assert max(about["proof"]["differences"].values()) < 1e-5
 
 
-def test_graphs_score_clips_as_their_weights_do(frozen_folder: Path, model_folder: Path, prepared: PreparedSet) -> None:
+def test_graphs_score_clips_as_their_weights_do(
+    frozen_folder: Path, model_folder: Path, prepared: PreparedSet
+) -> None:
     """One model caches features beside the clips; the other, of face and log-mel, was trained end to end."""
     for folder in (frozen_folder, model_folder):
         loaded, (network, _) = load_model(folder, "cpu"), load_network(folder)
@@ -119,7 +121,9 @@ def test_graphs_score_clips_as_their_weights_do(frozen_folder: Path, model_folde
         assert expected.std(0).min() > (1e-3 if folder is frozen_folder else 0.0)
 
 
-def test_loading_needs_no_network_and_writes_nothing(model_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_loading_needs_no_network_and_writes_nothing(
+    model_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def refuse(*_: object) -> None:
         raise AssertionError("a connection was opened")
 
@@ -147,7 +151,9 @@ def test_an_unknown_device_is_refused_with_the_known_ones(features_folder: Path)
 
 
 def test_an_unsupported_device_is_refused_with_an_installation_hint(features_folder: Path) -> None:
-    missing = [name for name, provider in DEVICES.items() if provider not in onnxruntime.get_available_providers()]
+    missing = [
+        name for name, provider in DEVICES.items() if provider not in onnxruntime.get_available_providers()
+    ]
     for device in [*missing, f"{missing[0]}:1"]:
         message = _refusal(features_folder, device)
         assert message.startswith(f"device '{device}' is not available (got ONNX Runtime with cpu")
@@ -203,7 +209,9 @@ def test_a_graph_of_another_model_is_refused(copy: Path, features_folder: Path, 
         (lambda about: about["inputs"]["face"].update(kind="clips", n_frames=16), "face.onnx"),
     ],
 )
-def test_a_description_of_other_graphs_is_refused(model_folder: Path, tmp_path: Path, edit: Edit, graph: str) -> None:
+def test_a_description_of_other_graphs_is_refused(
+    model_folder: Path, tmp_path: Path, edit: Edit, graph: str
+) -> None:
     folder = _changed(model_folder, tmp_path / "model", edit)
     message = _refusal(folder)
     assert message.startswith(f"{folder / graph}: ") and "do not fit model.json (got " in message
@@ -217,7 +225,9 @@ def test_a_graph_with_invalid_intensities_raises_an_error(features_folder: Path,
     opening.set_result(SimpleNamespace(run=lambda *_: outputs))
     networks = replace(networks, head=replace(networks.head, opening=opening))
     times_s = np.zeros(1, np.float32)
-    item = Item(np.zeros((1, 3), np.float32), np.ones(1, bool), times_s, np.zeros((1, 2), np.float32), times_s)
+    item = Item(
+        np.zeros((1, 3), np.float32), np.ones(1, bool), times_s, np.zeros((1, 2), np.float32), times_s
+    )
     with pytest.raises(ModelError, match=r"returns invalid intensities .*expected 0 to 1"):
         networks.score([item])
 
@@ -263,11 +273,15 @@ def test_labels_of_1_to_100_characters_are_accepted(features_folder: Path, tmp_p
         (lambda about: about.update(precision="int4"), "precision"),
     ],
 )
-def test_a_changed_description_is_refused(features_folder: Path, tmp_path: Path, edit: Edit, message: str) -> None:
+def test_a_changed_description_is_refused(
+    features_folder: Path, tmp_path: Path, edit: Edit, message: str
+) -> None:
     assert message in _refusal(_changed(features_folder, tmp_path / "model", edit))
 
 
-@pytest.mark.parametrize("text", ["[" * 200_000, "{", "\xff\xfe", '{"format": NaN}', "null", "[]", " " * (2**24 + 1)])
+@pytest.mark.parametrize(
+    "text", ["[" * 200_000, "{", "\xff\xfe", '{"format": NaN}', "null", "[]", " " * (2**24 + 1)]
+)
 def test_an_invalid_description_is_refused(small: Path, text: str) -> None:
     (small / "model.json").write_bytes(text.encode("latin-1"))
     with pytest.raises(ModelError, match=r"damaged|another format"):
@@ -314,12 +328,16 @@ def test_equal_graphs_of_members_are_opened_once(model_folder: Path, tmp_path: P
     head.doc_string = "another one"
     onnx.save(head, tmp_path / "head.onnx")
     digest = sha256_of(tmp_path / "head.onnx")
-    other = _changed(model_folder, tmp_path / "other", lambda about: about["sha256"].update({"head.onnx": digest}))
+    other = _changed(
+        model_folder, tmp_path / "other", lambda about: about["sha256"].update({"head.onnx": digest})
+    )
     shutil.copy(tmp_path / "head.onnx", other)
     joint = load_model(join_models([model_folder, other, other], tmp_path / "joint"), "cpu")
     faces, heads = (
         [id(graph.session) for graph in graphs]
-        for graphs in zip(*((one.networks.encoders["face"], one.networks.head) for one in joint.members), strict=True)
+        for graphs in zip(
+            *((one.networks.encoders["face"], one.networks.head) for one in joint.members), strict=True
+        )
     )
     assert len(set(faces)) == 1
     assert heads[0] != heads[1] == heads[2]
@@ -340,10 +358,15 @@ def test_equal_graphs_of_members_are_opened_once(model_folder: Path, tmp_path: P
             lambda about: about["config"]["prepare"].update(rate_hz=9.0),
             "preparation settings differ from {} (got detector=",
         ),
-        (lambda about: about["config"]["data"].update(face_features="AU*"), "features differ from {} (got ({{"),
+        (
+            lambda about: about["config"]["data"].update(face_features="AU*"),
+            "features differ from {} (got ({{",
+        ),
     ],
 )
-def test_different_models_are_not_joined(features_folder: Path, tmp_path: Path, edit: Edit, message: str) -> None:
+def test_different_models_are_not_joined(
+    features_folder: Path, tmp_path: Path, edit: Edit, message: str
+) -> None:
     other = _changed(features_folder, tmp_path / "other", edit)
     with pytest.raises(ModelError) as caught:
         join_models([features_folder, other], tmp_path / "joint")
@@ -365,9 +388,13 @@ def test_invalid_ensembles_are_refused(features_folder: Path, tmp_path: Path) ->
 
 
 @pytest.mark.parametrize("members", [[], 3, ["."], [".."], ["../model"], ["0\n"], [0], None])
-def test_an_ensemble_with_odd_members_is_refused(features_folder: Path, tmp_path: Path, members: object) -> None:
+def test_an_ensemble_with_odd_members_is_refused(
+    features_folder: Path, tmp_path: Path, members: object
+) -> None:
     joint = join_models([features_folder, features_folder], tmp_path / "joint")
-    assert "members" in _refusal(_changed(joint, tmp_path / "odd", lambda about: about.update(members=members)))
+    assert "members" in _refusal(
+        _changed(joint, tmp_path / "odd", lambda about: about.update(members=members))
+    )
 
 
 def test_an_ensemble_with_a_damaged_member_is_refused(features_folder: Path, tmp_path: Path) -> None:
@@ -396,6 +423,9 @@ def test_scores_of_several_models_are_averaged_per_clip() -> None:
         return [Score(np.array([value, 1.0], np.float32), has_face=True, has_voice=False) for value in values]
 
     joined = average_scores([scores(0.2, 0.4), scores(0.0, 0.8)])
-    assert [score.intensities.tolist() for score in joined] == [pytest.approx([0.1, 1]), pytest.approx([0.6, 1])]
+    assert [score.intensities.tolist() for score in joined] == [
+        pytest.approx([0.1, 1]),
+        pytest.approx([0.6, 1]),
+    ]
     with pytest.raises(ValueError, match="zip"):
         average_scores([scores(0.2), scores(0.2, 0.4)])

@@ -1,4 +1,5 @@
-"""Intervals hold what they say, distances are Mahalanobis', curves keep the ranking, and files are checked."""
+"""Intervals hold what they say, distances are Mahalanobis', curves keep the ranking, and files are
+checked."""
 
 from __future__ import annotations
 
@@ -58,7 +59,8 @@ def test_half_width_is_an_order_statistic_and_one_below_nine_clips() -> None:
 
 
 def test_intervals_cover_as_the_theory_says() -> None:
-    """Over samples of 60 clips and one more, coverage is ⌈61 · .9⌉ / 61 for continuous residuals (Vovk et al. 2005)."""
+    """Over samples of 60 clips and one more, coverage is ⌈61 · .9⌉ / 61 for continuous residuals (Vovk et al.
+    2005)."""
     rng, clips = np.random.default_rng(1), np.arange(60)
     residuals = np.abs(rng.standard_t(3, size=(4000, 61))) * 0.05  # (repeats, clips)
     is_inside = [row[60] <= conformal_half_width(row[:60], clips, 0.9) for row in residuals]
@@ -89,7 +91,8 @@ def test_bins_have_clips_and_widths_follow_the_size_of_predictions() -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("n_people", [12, 60])
 def test_intervals_by_size_cover_clips_of_new_people(n_people: int) -> None:
-    """Conditional coverage by simulation: 2,000 calibrations on five clips of each person, and a new person each.
+    """Conditional coverage by simulation: 2,000 calibrations on five clips of each person, and a new person
+    each.
 
     Errors grow with the prediction, and differ by person (the standard deviation of their logarithm is 0.7).
     """
@@ -104,7 +107,9 @@ def test_intervals_by_size_cover_clips_of_new_people(n_people: int) -> None:
         bounds, new = fitted.bounds(predictions[-5:]), targets[-5:]
         is_inside = (bounds[..., 0] <= new) & (new <= bounds[..., 1])
         size = np.digitize(predictions[-5:], [0.35, 0.5, 0.65])
-        covered.append([is_inside[size == number].mean() if (size == number).any() else np.nan for number in range(4)])
+        covered.append(
+            [is_inside[size == number].mean() if (size == number).any() else np.nan for number in range(4)]
+        )
     shares = np.nanmean(covered, axis=0)
     assert (shares > 0.88).all() and (shares < 0.92).all(), shares
 
@@ -116,11 +121,15 @@ def test_distance_is_mahalanobis_by_the_covariance_of_the_model() -> None:
     own = fit_training_density(features)
     assert own.axes.shape == (4, 6)  # a tenth of the clips
     axes = own.axes.astype(float)
-    covariance = axes.T @ np.diag(own.stds.astype(float) ** 2) @ axes + own.rest**2 * (np.eye(6) - axes.T @ axes)
+    covariance = axes.T @ np.diag(own.stds.astype(float) ** 2) @ axes + own.rest**2 * (
+        np.eye(6) - axes.T @ axes
+    )
     asked = rng.normal(size=6).astype(np.float32)
     expected = mahalanobis(asked, own.mean, np.linalg.inv(covariance)) / np.sqrt(6)
     assert own.distance(asked) == pytest.approx(expected, rel=1e-4)
-    assert np.mean([own.distance(row.astype(np.float32)) ** 2 for row in features]) == pytest.approx(1.0, abs=0.1)
+    assert np.mean([own.distance(row.astype(np.float32)) ** 2 for row in features]) == pytest.approx(
+        1.0, abs=0.1
+    )
 
 
 def test_a_curve_never_turns_a_ranking_round_and_mends_the_scale() -> None:
@@ -155,7 +164,9 @@ def test_a_damaged_file_is_named(tmp_path: Path, damage: str) -> None:
     elif damage == "json":
         file.write_text("{")
     else:
-        file.write_text(json.dumps({**about, "format": 99} if damage == "format" else {**about, "by_modalities": 3}))
+        file.write_text(
+            json.dumps({**about, "format": 99} if damage == "format" else {**about, "by_modalities": 3})
+        )
     with pytest.raises(ModelError, match=r"uncertainty\.json: damaged.*reactometer calibrate"):
         load_uncertainty(tmp_path)
 

@@ -56,10 +56,14 @@ def test_an_event_at_full_intensity() -> None:
 
 def test_events_are_sorted_by_onset_then_by_label() -> None:
     values = [(0.1, 0.9, 0.1), (0.9, 0.9, 0.1), (0.9, 0.1, 0.9), (0.1, 0.1, 0.9)]
-    windows = tuple(Window(float(index), index + 1.0, 1.0, intensities) for index, intensities in enumerate(values))
+    windows = tuple(
+        Window(float(index), index + 1.0, 1.0, intensities) for index, intensities in enumerate(values)
+    )
     events = find_events(Prediction("a.mp4", "ok", ("Joy", "Fear", "Anger"), 4.0, windows=windows))
     assert [event.label for event in events] == ["Fear", "Joy", "Anger"]
-    same = find_events(Prediction("a.mp4", "ok", ("Joy", "Fear"), 1.0, windows=(Window(0.0, 1.0, 1.0, (0.8, 0.8)),)))
+    same = find_events(
+        Prediction("a.mp4", "ok", ("Joy", "Fear"), 1.0, windows=(Window(0.0, 1.0, 1.0, (0.8, 0.8)),))
+    )
     assert [event.label for event in same] == ["Fear", "Joy"]
 
 

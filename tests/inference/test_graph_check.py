@@ -33,7 +33,9 @@ def model_of(
 
 
 def in_branch(node: NodeProto) -> NodeProto:
-    branch = helper.make_graph([node], "branch", [], [helper.make_tensor_value_info("z", TensorProto.FLOAT, None)])
+    branch = helper.make_graph(
+        [node], "branch", [], [helper.make_tensor_value_info("z", TensorProto.FLOAT, None)]
+    )
     return helper.make_node("If", ["c"], ["y"], then_branch=branch, else_branch=branch)
 
 
@@ -81,7 +83,10 @@ SPARSE_WEIGHTS.graph.sparse_initializer.append(sparse())
 WORDS = [
     (model_of(tensors=[outside("../../secret")]), r"a tensor in another file: '../../secret'"),
     (model_of([IN_ATTRIBUTE]), r"'/etc/passwd'"),
-    (model_of(tensors=[TensorProto(name="w", data_location=TensorProto.EXTERNAL)]), "a tensor in another file"),
+    (
+        model_of(tensors=[TensorProto(name="w", data_location=TensorProto.EXTERNAL)]),
+        "a tensor in another file",
+    ),
     (model_of([FOREIGN]), r"operator of domain 'com.evil'"),
     (model_of([helper.make_node("EPContext", ["x"], ["y"], domain="com.microsoft")]), r"'com.microsoft'"),
     (model_of(functions=[FUNCTION]), "functions"),
@@ -106,7 +111,10 @@ def test_dangerous_graphs_are_refused(model: onnx.ModelProto, words: str, write:
 
 def test_a_second_graph_in_one_file_is_refused(write: Write) -> None:
     """Protobuf merges both graphs, and so does ONNX Runtime."""
-    both = model_of().SerializeToString() + onnx.ModelProto(graph=onnx.GraphProto(node=[FOREIGN])).SerializeToString()
+    both = (
+        model_of().SerializeToString()
+        + onnx.ModelProto(graph=onnx.GraphProto(node=[FOREIGN])).SerializeToString()
+    )
     assert {node.domain for node in onnx.ModelProto.FromString(both).graph.node} == {"", "com.evil"}
     with pytest.raises(ModelError, match="damaged"):
         check_graph(write(both))
@@ -145,8 +153,12 @@ def test_constants_that_may_need_any_memory_are_not_computed_when_a_graph_is_ope
 def test_a_constant_from_the_size_of_an_input_may_need_any_memory_if_the_size_is_fixed(
     limits: dict[str, Any], is_foldable: bool, write: Write
 ) -> None:
-    """Of an input (clips, 3), ONNX Runtime knows the second size when it opens a graph, and the first only in a run."""
-    nodes = [helper.make_node("Shape", ["x"], ["s"], **limits), helper.make_node("ConstantOfShape", ["s"], ["y"])]
+    """Of an input (clips, 3), ONNX Runtime knows the second size when it opens a graph, and the first only in
+    a run."""
+    nodes = [
+        helper.make_node("Shape", ["x"], ["s"], **limits),
+        helper.make_node("ConstantOfShape", ["s"], ["y"]),
+    ]
     assert check_graph(write(model_of(nodes))) is is_foldable
     fixed = numpy_helper.from_array(np.zeros((1, 3), np.float32), "x")  # then x is no input of a run
     assert not check_graph(write(model_of(nodes, [fixed])))
@@ -155,7 +167,9 @@ def test_a_constant_from_the_size_of_an_input_may_need_any_memory_if_the_size_is
 def test_a_dimension_that_is_free_and_fixed_counts_as_fixed(write: Write) -> None:
     nodes = [helper.make_node("Shape", ["x"], ["s"]), helper.make_node("ConstantOfShape", ["s"], ["y"])]
     content = model_of(nodes).SerializeToString().replace(b"\x12\x05clips", b"\x12\x03cli\x08\x09")
-    assert onnx.load_from_string(content).graph.input[0].type.tensor_type.shape.dim[0].dim_value == 9  # the last wins
+    assert (
+        onnx.load_from_string(content).graph.input[0].type.tensor_type.shape.dim[0].dim_value == 9
+    )  # the last wins
     assert not check_graph(write(content))
 
 
@@ -182,13 +196,17 @@ def test_a_file_cannot_write_to_the_terminal(write: Write) -> None:
         (b"\x08\x01" * 2000, "more than 1000 fields"),
     ],
 )
-def test_damaged_files_are_named(content: bytes, words: str, write: Write, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_damaged_files_are_named(
+    content: bytes, words: str, write: Write, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(graph_check, "MAX_FIELDS", 1000)
     with pytest.raises(ModelError, match=rf"face.onnx: damaged.*{words}"):
         check_graph(write(content))
 
 
-GRAPH = model_of([ADD, CAST, in_branch(IN_ATTRIBUTE)], [WEIGHTS, text()], functions=[FUNCTION]).SerializeToString()
+GRAPH = model_of(
+    [ADD, CAST, in_branch(IN_ATTRIBUTE)], [WEIGHTS, text()], functions=[FUNCTION]
+).SerializeToString()
 
 
 @settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])

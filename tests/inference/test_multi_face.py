@@ -33,7 +33,9 @@ def beside(*frames: ByteArray) -> ByteArray:
 @pytest.fixture(scope="module")
 def actors() -> tuple[ByteArray, ByteArray, FloatArray]:
     """Return four seconds of two synthetic people, (T, H, W, 3) uint8 RGB each, and a voice."""
-    plans = [clip_plan(index, n_clips=40, duration_s=N_FRAMES / RATE_HZ, size_px=SIDE_PX) for index in (31, 32)]
+    plans = [
+        clip_plan(index, n_clips=40, duration_s=N_FRAMES / RATE_HZ, size_px=SIDE_PX) for index in (31, 32)
+    ]
     assert plans[0].person != plans[1].person
     assert all(all(plan.face_visible) for plan in plans)
     (one, voice), (other, _) = (render_clip(plan) for plan in plans)
@@ -48,7 +50,8 @@ def model(model_folder: Path, lively: Callable[..., Path], tmp_path_factory: pyt
 
 @pytest.fixture(scope="module")
 def files(actors: tuple[ByteArray, ByteArray, FloatArray], tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Write videos: each person with and without sound; both; both, and one leaves; both, who change places."""
+    """Write videos: each person with and without sound; both; both, and one leaves; both, who change
+    places."""
     one, other, voice = actors
     folder = tmp_path_factory.mktemp("videos")
     for name, frames in (("one", one), ("other", other)):
@@ -89,13 +92,16 @@ def differences(one: Prediction, other: Prediction) -> float:
 
 def apart(people: list[Prediction], others: list[Prediction]) -> float:
     """Return the mean difference of the files' intensities over people and emotions."""
-    pairs = [(one.intensities or (), other.intensities or ()) for one, other in zip(people, others, strict=True)]
+    pairs = [
+        (one.intensities or (), other.intensities or ()) for one, other in zip(people, others, strict=True)
+    ]
     return float(np.mean([np.abs(np.subtract(one, other)) for one, other in pairs]))
 
 
 @pytest.fixture
 def half_by_half(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Detect faces in each half of the frame separately, so that boxes equal those of the single-person videos."""
+    """Detect faces in each half of the frame separately, so that boxes equal those of the single-person
+    videos."""
     from reactometer.workers import decoder
 
     detector = load_detector("haar")
@@ -110,9 +116,13 @@ def half_by_half(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(decoder, "load_detector", lambda _: detect)
 
 
-def test_each_person_is_predicted_as_in_a_video_of_their_own(files: Path, model: Path, half_by_half: None) -> None:
+def test_each_person_is_predicted_as_in_a_video_of_their_own(
+    files: Path, model: Path, half_by_half: None
+) -> None:
     people = predict_file(files / "both-silent.mkv", model, faces="all", isolated=False)
-    separate = [predict_file(files / f"{name}-silent.mkv", model, isolated=False)[0] for name in ("one", "other")]
+    separate = [
+        predict_file(files / f"{name}-silent.mkv", model, isolated=False)[0] for name in ("one", "other")
+    ]
     assert [person.face for person in people] == [1, 2]
     for person, expected in zip(people, separate, strict=True):
         assert (person.status, person.face_share, person.notes) == (expected.status, 1.0, expected.notes)
@@ -122,7 +132,9 @@ def test_each_person_is_predicted_as_in_a_video_of_their_own(files: Path, model:
 
 def test_the_voice_is_not_used_for_several_people(files: Path, model: Path) -> None:
     """The sound only makes the file a little longer."""
-    with_sound, silent = (predict_file(files / f"{name}.mkv", model, faces="all") for name in ("both", "both-silent"))
+    with_sound, silent = (
+        predict_file(files / f"{name}.mkv", model, faces="all") for name in ("both", "both-silent")
+    )
     for one, other in zip(with_sound, silent, strict=True):
         assert one.windows[0] == other.windows[0]
         assert (one.has_sound, other.has_sound) == (True, False)
@@ -140,7 +152,9 @@ def test_a_single_person_is_predicted_as_with_faces_one(files: Path, model: Path
     (as_one,) = predict_file(files / "one.mkv", model)
     (as_all,) = predict_file(files / "one.mkv", model, faces="all")
     assert differences(as_one, as_all) < 1e-5
-    assert replace(as_all, intensities=None, windows=(), face=None) == replace(as_one, intensities=None, windows=())
+    assert replace(as_all, intensities=None, windows=(), face=None) == replace(
+        as_one, intensities=None, windows=()
+    )
     assert as_all.face == 1
     assert differences(as_one, predict_file(files / "one-silent.mkv", model)[0]) > 0.005  # it is heard
 
@@ -188,7 +202,10 @@ def test_a_brief_face_is_ignored_with_a_note(
     (silent,) = predict_file(write(tmp_path / "silent.mkv", beside(one, glimpse), None), model, faces="all")
     assert differences(person, silent) > 0.005
     numbers = [
-        one.face for one in predict_file(write(tmp_path / "later.mkv", beside(glimpse, one), voice), model, faces="all")
+        one.face
+        for one in predict_file(
+            write(tmp_path / "later.mkv", beside(glimpse, one), voice), model, faces="all"
+        )
     ]
     assert numbers == [1]
 
@@ -208,7 +225,12 @@ def test_a_person_between_the_input_frames_is_still_scored(
 
 
 def test_a_file_is_read_once_for_all_faces_and_members(
-    files: Path, model: Path, model_folder: Path, lively: Callable[..., Path], reads: list[str], tmp_path: Path
+    files: Path,
+    model: Path,
+    model_folder: Path,
+    lively: Callable[..., Path],
+    reads: list[str],
+    tmp_path: Path,
 ) -> None:
     members = [model, lively(model_folder, tmp_path / "a", seed=1)]
     joint = join_models(members, tmp_path / "joint")
@@ -253,9 +275,13 @@ def test_two_real_people_side_by_side_get_about_what_each_alone_gets(
 ) -> None:
     """Two real clips in one frame: detection sees them at half the size, so boxes differ a little."""
     clips = [shared_data / "clips" / name for name in ("WolfgangLanger_Pexels.mp4", "single_face.mp4")]
-    frames = [np.stack([frame.rgb() for frame in islice(read_frames(clip), 0, 60, 3) if frame.rgb]) for clip in clips]
+    frames = [
+        np.stack([frame.rgb() for frame in islice(read_frames(clip), 0, 60, 3) if frame.rgb])
+        for clip in clips
+    ]
     separate = [
-        predict_file(write(tmp_path / f"{index}.mkv", clip, None), model)[0] for index, clip in enumerate(frames)
+        predict_file(write(tmp_path / f"{index}.mkv", clip, None), model)[0]
+        for index, clip in enumerate(frames)
     ]
     people = predict_file(write(tmp_path / "both.mkv", beside(*frames), None), model, faces="all")
     assert [(person.face, person.face_share) for person in people] == [(1, 1.0), (2, 1.0)]

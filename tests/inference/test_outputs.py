@@ -30,7 +30,9 @@ def _prediction(path: Path) -> Prediction:
         for index, (value, share) in enumerate(zip(values, shares, strict=True))
     )
     notes = ("smoothed: Hann-weighted mean over 2 s",)
-    return Prediction(str(path), "ok", ("Joy & fun", "Fear"), 4.4, 0.5, True, (0.4, 0.1), windows, notes=notes)
+    return Prediction(
+        str(path), "ok", ("Joy & fun", "Fear"), 4.4, 0.5, True, (0.4, 0.1), windows, notes=notes
+    )
 
 
 def test_an_elan_document_has_one_tier_per_emotion_and_one_without_face(tmp_path: Path) -> None:
@@ -39,12 +41,23 @@ def test_an_elan_document_has_one_tier_per_emotion_and_one_without_face(tmp_path
     times = {slot.get("TIME_SLOT_ID"): int(slot.get("TIME_VALUE", "")) for slot in root.iter("TIME_SLOT")}
     tiers = {
         tier.get("TIER_ID"): [
-            (times[one.get("TIME_SLOT_REF1")], times[one.get("TIME_SLOT_REF2")], one.findtext("ANNOTATION_VALUE"))
+            (
+                times[one.get("TIME_SLOT_REF1")],
+                times[one.get("TIME_SLOT_REF2")],
+                one.findtext("ANNOTATION_VALUE"),
+            )
             for one in tier.iter("ALIGNABLE_ANNOTATION")
         ]
         for tier in root.iter("TIER")
     }
-    assert list(tiers) == ["Joy & fun", "Fear", "Joy & fun (intensity)", "Fear (intensity)", "no face", "notes"]
+    assert list(tiers) == [
+        "Joy & fun",
+        "Fear",
+        "Joy & fun (intensity)",
+        "Fear (intensity)",
+        "no face",
+        "notes",
+    ]
     assert tiers["Joy & fun"] == [(1571, 2500, "0.80"), (3350, 4400, "0.70")]
     assert tiers["Fear"] == []
     assert tiers["Fear (intensity)"] == [(0, 1500, "0.20"), (1500, 2500, "0.20"), (3350, 4400, "0.05")]
@@ -115,7 +128,9 @@ def test_an_overlay_keeps_every_frame_at_its_time_and_the_sound(real: Prediction
 
 
 @pytest.mark.shared
-def test_an_overlay_of_several_faces_has_a_panel_of_each(real: Prediction, shared_data: Path, tmp_path: Path) -> None:
+def test_an_overlay_of_several_faces_has_a_panel_of_each(
+    real: Prediction, shared_data: Path, tmp_path: Path
+) -> None:
     path = str(shared_data / "clips" / "single_face.mp4")  # the shortest
     people = [replace(real, path=path, face=number) for number in (1, 2)]
     made: Any
@@ -160,7 +175,8 @@ def test_outputs_of_several_files_are_folders(real: Prediction, tmp_path: Path) 
 @pytest.mark.slow
 @pytest.mark.shared
 def test_outputs_of_all_faces_name_the_face(real: Prediction, tmp_path: Path) -> None:
-    """Plots and subtitles are per face, ELAN documents and overlays per file; without a face, all are per file."""
+    """Plots and subtitles are per face, ELAN documents and overlays per file; without a face, all are per
+    file."""
     tables = {name: tmp_path / f"{name}.csv" for name in ("clips", "timeline", "frames", "events")}
     folders = {name: tmp_path / name for name in ("elan", "subtitles", "plot")}
     outputs = Outputs(**tables, **folders, threshold=0.01, faces="all")
@@ -190,7 +206,9 @@ def test_outputs_of_all_faces_name_the_face(real: Prediction, tmp_path: Path) ->
         (Outputs(threshold=2.0), ConfigError, "threshold"),
     ],
 )
-def test_invalid_outputs_are_refused_before_prediction(outputs: Outputs, error: type[Exception], message: str) -> None:
+def test_invalid_outputs_are_refused_before_prediction(
+    outputs: Outputs, error: type[Exception], message: str
+) -> None:
     with pytest.raises(error, match=message):
         outputs.check(2)
 

@@ -62,17 +62,23 @@ def test_changed_values_have_no_intervals(baseline: Baseline | None) -> None:
     prediction = _prediction([0.1, 0.4, 0.3])
     bounds = ((0.0, 0.2), (0.1, 0.3))
     windows = tuple(replace(window, intervals=bounds) for window in prediction.windows)
-    prediction = replace(prediction, windows=windows, intervals=bounds, coverage=0.9, notes=("by the face alone",))
+    prediction = replace(
+        prediction, windows=windows, intervals=bounds, coverage=0.9, notes=("by the face alone",)
+    )
     refined = refine(prediction, 2.0 if baseline is None else 0.0, baseline)
     assert [window.intervals for window in refined.windows] == [None, None, None]
-    assert refined.intervals == (None if baseline == (0.0, 2.0) else bounds)  # the file's intervals are unchanged
+    assert refined.intervals == (
+        None if baseline == (0.0, 2.0) else bounds
+    )  # the file's intervals are unchanged
     assert refined.notes[0] == "by the face alone"
     assert refined.notes[1].startswith(("smoothed: ", "baseline: "))
     assert refined.notes[1].endswith("; no intervals, because they are calibrated on unchanged values")
 
 
 def test_smoothing_ignores_empty_windows() -> None:
-    assert _joy(smooth(_prediction([0.4, None, 0.4, 0.4]), 4.0)) == pytest.approx([0.4, np.nan, 0.4, 0.4], nan_ok=True)
+    assert _joy(smooth(_prediction([0.4, None, 0.4, 0.4]), 4.0)) == pytest.approx(
+        [0.4, np.nan, 0.4, 0.4], nan_ok=True
+    )
 
 
 def test_the_baseline_is_subtracted_from_all_windows() -> None:
@@ -83,7 +89,8 @@ def test_the_baseline_is_subtracted_from_all_windows() -> None:
 
 
 def test_only_windows_inside_the_baseline_count() -> None:
-    """Windows of 2 s start every second; a baseline from 1 to 4 s contains those from 1 and 2 s, one of them empty."""
+    """Windows of 2 s start every second; a baseline from 1 to 4 s contains those from 1 and 2 s, one of them
+    empty."""
     prediction = _prediction([0.9, 0.2, None, 0.5], window_s=2.0)
     lifted = subtract_baseline(replace(prediction, intensities=None), (1.0, 4.0))
     assert _joy(lifted) == pytest.approx([0.7, 0.0, np.nan, 0.3], nan_ok=True)

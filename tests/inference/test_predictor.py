@@ -56,12 +56,16 @@ def test_a_single_path_is_accepted(model_folder: Path, videos: list[Path]) -> No
 
 
 def test_the_timeline_does_not_change_the_clip_values(model_folder: Path, videos: list[Path]) -> None:
-    (one,), (other,) = (predict(videos[:1], model_folder, timeline=kind, progress=False) for kind in (True, False))
+    (one,), (other,) = (
+        predict(videos[:1], model_folder, timeline=kind, progress=False) for kind in (True, False)
+    )
     assert one.intensities == pytest.approx(other.intensities, abs=1e-6)
     assert other.windows == ()
 
 
-def test_unreadable_files_do_not_stop_the_others(model_folder: Path, videos: list[Path], tmp_path: Path) -> None:
+def test_unreadable_files_do_not_stop_the_others(
+    model_folder: Path, videos: list[Path], tmp_path: Path
+) -> None:
     (tmp_path / "empty.mp4").touch()
     (tmp_path / "notes.mp4").write_text("not a video")
     (tmp_path / "cut.mp4").write_bytes(videos[0].read_bytes()[:3000])
@@ -86,14 +90,17 @@ def test_unreadable_files_do_not_stop_the_others(model_folder: Path, videos: lis
 def test_a_long_file_is_the_mean_of_its_parts(
     model_folder: Path, videos: list[Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """With parts of half a second, the clip of 1.5 s is the mean of its three parts, each a window of the timeline."""
+    """With parts of half a second, the clip of 1.5 s is the mean of its three parts, each a window of the
+    timeline."""
     from reactometer.inference import predictor
 
     part = segments.WindowSpec(0.5, 0.5)
     monkeypatch.setattr(predictor, "MAX_SEGMENT", part)
     (prediction,) = predict(videos[:1], model_folder, window_s=0.5, hop_s=0.5, progress=False)
     lengths = [window.end_s - window.start_s for window in prediction.windows]
-    expected = np.average([window.intensities or () for window in prediction.windows], axis=0, weights=lengths)
+    expected = np.average(
+        [window.intensities or () for window in prediction.windows], axis=0, weights=lengths
+    )
     assert len(prediction.windows) == 3
     np.testing.assert_allclose(prediction.intensities or (), expected, atol=1e-6)
 
@@ -110,7 +117,9 @@ def test_invalid_windows_are_refused(model_folder: Path, videos: list[Path]) -> 
 
 
 @pytest.fixture(scope="module")
-def personal_folder(frozen_folder: Path, lively: Callable[..., Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
+def personal_folder(
+    frozen_folder: Path, lively: Callable[..., Path], tmp_path_factory: pytest.TempPathFactory
+) -> Path:
     """Train a model of face and voice with a frozen encoder and person norm."""
     return lively(frozen_folder, tmp_path_factory.mktemp("personal") / "model", person_norm=True)
 
@@ -136,7 +145,9 @@ def _evaluated(model: Path, data: Path) -> np.ndarray:
 
 
 @pytest.mark.slow
-def test_person_norm_in_predict_equals_evaluate(personal_folder: Path, of_ann: Path, videos: list[Path]) -> None:
+def test_person_norm_in_predict_equals_evaluate(
+    personal_folder: Path, of_ann: Path, videos: list[Path]
+) -> None:
     people = dict.fromkeys(videos[:5], "Ann") | {videos[5]: "Ben"}
     predictions = predict(videos[:6], personal_folder, people=people, progress=False)
     others = predict(videos[:6], personal_folder, progress=False)
@@ -145,7 +156,9 @@ def test_person_norm_in_predict_equals_evaluate(personal_folder: Path, of_ann: P
     assert predictions[5].intensities == others[5].intensities  # one clip of Ben is too few
     windows = [window.intensities for prediction in predictions[:5] for window in prediction.windows]
     assert windows != [window.intensities for prediction in others[:5] for window in prediction.windows]
-    again = predict(videos[4::-1], personal_folder, people={str(video): "Ann" for video in videos[:5]}, progress=False)
+    again = predict(
+        videos[4::-1], personal_folder, people={str(video): "Ann" for video in videos[:5]}, progress=False
+    )
     np.testing.assert_allclose(_whole(again)[::-1], _whole(predictions)[:5], atol=1e-5)
 
 
@@ -293,13 +306,16 @@ def test_predictions_of_real_clips(model_folder: Path, shared_data: Path) -> Non
 def test_the_order_of_files_changes_nothing(model_folder: Path, shared_data: Path, tmp_path: Path) -> None:
     path = shared_data / "clips" / "single_face.mp4"
     again = Path(shutil.copy(path, tmp_path / "again.mp4"))
-    first, _, last = predict([path, shared_data / "clips" / "no_face.mp4", again], model_folder, progress=False)
+    first, _, last = predict(
+        [path, shared_data / "clips" / "no_face.mp4", again], model_folder, progress=False
+    )
     assert first.intensities == pytest.approx(last.intensities, abs=1e-6)
     assert [window.intensities for window in first.windows] == [window.intensities for window in last.windows]
 
 
 def test_an_unreadable_file_has_the_usual_columns(tmp_path: Path) -> None:
-    """The first prediction determines a table's columns, so an unreadable file must have interval columns, too."""
+    """The first prediction determines a table's columns, so an unreadable file must have interval columns,
+    too."""
     (prediction,) = predict(tmp_path / "nowhere.mp4", progress=False)
     assert prediction.failed
     assert "Happiness_low" in clip_columns(prediction)
@@ -309,4 +325,8 @@ def test_a_missing_detector_is_reported_before_decoding(no_yunet: None, model_fo
     model = load_model(model_folder)
     prepare = model.config.prepare.model_copy(update={"detector": "yunet"})
     with pytest.raises(WeightsError, match="YuNet"):
-        predict("a.mp4", replace(model, config=model.config.model_copy(update={"prepare": prepare})), progress=False)
+        predict(
+            "a.mp4",
+            replace(model, config=model.config.model_copy(update={"prepare": prepare})),
+            progress=False,
+        )

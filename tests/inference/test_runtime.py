@@ -1,4 +1,5 @@
-"""A graph that needs too much memory ends with an error, and other graphs give the same numbers as without limits."""
+"""A graph that needs too much memory ends with an error, and other graphs give the same numbers as without
+limits."""
 
 from __future__ import annotations
 
@@ -40,7 +41,9 @@ def write(file: Path, nodes: list[Any], tensors: dict[str, Any]) -> Path:
 
 
 def open_session(file: Path) -> onnxruntime.InferenceSession:
-    return onnxruntime.InferenceSession(file, session_options(1, is_foldable=False), providers=["CPUExecutionProvider"])
+    return onnxruntime.InferenceSession(
+        file, session_options(1, is_foldable=False), providers=["CPUExecutionProvider"]
+    )
 
 
 def run(session: onnxruntime.InferenceSession, value: float = 1.0) -> np.ndarray:
@@ -132,8 +135,13 @@ def test_memory_limits_do_not_change_numbers(tmp_path: Path) -> None:
         ({"x": ("float", ())}, {"y": ("float", (2,))}, "outputs do not fit"),
     ],
 )
-def test_other_inputs_and_outputs_are_refused(inputs: Tensors, outputs: Tensors, words: str, tmp_path: Path) -> None:
+def test_other_inputs_and_outputs_are_refused(
+    inputs: Tensors, outputs: Tensors, words: str, tmp_path: Path
+) -> None:
     file = write(tmp_path / "graph.onnx", [helper.make_node("Add", ["x", "c"], ["y"])], {"c": np.float32(1)})
-    assert open_graph(file, {"x": ("float", ())}, {"y": ("float", None)}, "cpu")(np.ones(3, np.float32))[0].sum() == 6
+    assert (
+        open_graph(file, {"x": ("float", ())}, {"y": ("float", None)}, "cpu")(np.ones(3, np.float32))[0].sum()
+        == 6
+    )
     with pytest.raises(ModelError, match=words):
         open_graph(file, inputs, outputs, "cpu").session  # noqa: B018

@@ -50,7 +50,16 @@ def test_the_starter_is_small_and_has_a_card(starter: LoadedModel) -> None:
     assert starter.networks.uses_face and starter.networks.uses_voice
     assert max(starter.description["proof"]["differences"].values()) < 1e-5
     card = (STARTER / "README.md").read_text(encoding="utf-8")
-    for phrase in ("FER2013", "EmoDB", "licence", "must not", "95 %", "Calibration", "How sure it is", *BASIC):
+    for phrase in (
+        "FER2013",
+        "EmoDB",
+        "licence",
+        "must not",
+        "95 %",
+        "Calibration",
+        "How sure it is",
+        *BASIC,
+    ):
         assert phrase in card
     description = json.loads((STARTER / "model.json").read_text(encoding="utf-8"))
     paths = [description["config"]["data"]["path"], description["config"]["model"]["encoder"]]
@@ -92,10 +101,13 @@ def test_predict_imports_nothing_slow(talk: tuple[Path, ByteArray, FloatArray]) 
     """Importing these packages takes longer than a prediction."""
     code = (
         "import sys; from reactometer import predict; (one,) = predict([sys.argv[1]], progress=False); "
-        "slow = ('torch', 'transformers', 'lightning', 'onnx', 'pandas', 'pyarrow', 'scipy', 'matplotlib', 'sympy'); "
+        "slow = ('torch', 'transformers', 'lightning', 'onnx', 'pandas', 'pyarrow', 'scipy', 'matplotlib', "
+        "'sympy'); "
         "print(one.status, *[name for name in slow if name in sys.modules])"
     )
-    done = subprocess.run([sys.executable, "-c", code, str(talk[0])], capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(talk[0])], capture_output=True, text=True, check=True
+    )
     assert done.stdout.split() == ["ok"]
 
 
@@ -139,7 +151,9 @@ def test_a_window_saved_as_a_file_has_the_same_intensities(
 ) -> None:
     path, frames, waveform = talk
     piece = write(
-        tmp_path / "piece.mkv", frames[2 * RATE_HZ : 4 * RATE_HZ], waveform[2 * SOUND_RATE_HZ : 4 * SOUND_RATE_HZ]
+        tmp_path / "piece.mkv",
+        frames[2 * RATE_HZ : 4 * RATE_HZ],
+        waveform[2 * SOUND_RATE_HZ : 4 * SOUND_RATE_HZ],
     )
     (whole,), (cut,) = (predict([file], progress=False, window_s=2.0, hop_s=1.0) for file in (path, piece))
     window = whole.windows[2]
@@ -155,7 +169,8 @@ def _by_name(predictions: list[Prediction]) -> dict[str, Prediction]:
 @pytest.mark.slow
 @pytest.mark.shared
 def test_the_real_clips_are_plausible_and_steady(shared_data: Path, tmp_path: Path) -> None:
-    """A smile raises Happiness; windows without a face are marked; a clip without a face has no face score."""
+    """A smile raises Happiness; windows without a face are marked; a clip without a face has no face
+    score."""
     files = sorted((shared_data / "clips").iterdir())
     again = Path(shutil.copy(files[-1], tmp_path / "again.mp4"))
     clips = _by_name(predict([*files, again], progress=False))

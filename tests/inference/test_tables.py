@@ -45,7 +45,10 @@ def test_a_window_without_input_is_empty(tmp_path: Path) -> None:
     write_table(timeline_rows([SEEN, FAILED]), timeline_columns(SEEN), tmp_path / "timeline.json")
     rows = json.loads((tmp_path / "timeline.json").read_text())
     assert [row["Joy"] for row in rows] == [0.2, None]
-    assert [(row["start_s"], row["end_s"], row["face_share"]) for row in rows] == [(0.0, 2.0, 1.0), (1.0, 3.0, 0.0)]
+    assert [(row["start_s"], row["end_s"], row["face_share"]) for row in rows] == [
+        (0.0, 2.0, 1.0),
+        (1.0, 3.0, 0.0),
+    ]
 
 
 def test_an_unknown_format_or_folder_is_refused(tmp_path: Path) -> None:

@@ -27,7 +27,9 @@ def video(simulated: Path) -> Path:
     return sorted((simulated / "test" / "mp4").iterdir())[0]
 
 
-def played(source: LiveSource, is_enough: Callable[[list[Packet]], bool] = lambda packets: False) -> list[Packet]:
+def played(
+    source: LiveSource, is_enough: Callable[[list[Packet]], bool] = lambda packets: False
+) -> list[Packet]:
     """Return the packets of a source until it ends or has sent enough."""
     packets: list[Packet] = []
     done = threading.Event()
@@ -66,7 +68,9 @@ def test_a_file_is_played_in_real_time(video: Path) -> None:
     packets = played(source)
     check(packets)
     assert time.monotonic() - began_s > 1.3
-    late_s = [packet.arrived_s - began_s - packet.time_s for packet in packets if packet.kind is PacketKind.FRAME]
+    late_s = [
+        packet.arrived_s - began_s - packet.time_s for packet in packets if packet.kind is PacketKind.FRAME
+    ]
     assert min(late_s) >= 0.0
     assert source.problem == ""
 
@@ -129,7 +133,9 @@ def test_a_microphone_beside_a_file(video: Path, tmp_path: Path, monkeypatch: py
     """ALSA's null device replaces a microphone; it returns samples as fast as they are read."""
     (tmp_path / "alsa.conf").write_text("pcm.still { type null }\n")
     monkeypatch.setenv("ALSA_CONFIG_PATH", str(tmp_path / "alsa.conf"))
-    packets = played(LiveSource(str(video), "still"), lambda packets: len({packet.kind for packet in packets}) == 2)
+    packets = played(
+        LiveSource(str(video), "still"), lambda packets: len({packet.kind for packet in packets}) == 2
+    )
     assert {packet.kind for packet in packets} == {PacketKind.FRAME, PacketKind.SOUND}
 
 
@@ -141,7 +147,9 @@ def test_a_microphone_beside_a_file(video: Path, tmp_path: Path, monkeypatch: py
         (lambda: LiveSource("rtsp://127.0.0.1:9/x"), "rtsp://127.0.0.1:9/x cannot be opened"),
     ],
 )
-def test_a_source_that_cannot_be_opened_raises_an_error(open_source: Callable[[], LiveSource], message: str) -> None:
+def test_a_source_that_cannot_be_opened_raises_an_error(
+    open_source: Callable[[], LiveSource], message: str
+) -> None:
     with pytest.raises(MediaError) as caught:
         open_source()
     assert message in str(caught.value)

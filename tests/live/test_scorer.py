@@ -43,11 +43,13 @@ def sound(start_s: float, length_s: float, level: float = 0.1) -> Packet:
     return Packet(PacketKind.SOUND, start_s, samples)
 
 
-def compare_with_timeline(model: LoadedModel, path: Path, rate_hz: float, window_s: float, hop_s: float) -> int:
+def compare_with_timeline(
+    model: LoadedModel, path: Path, rate_hz: float, window_s: float, hop_s: float
+) -> int:
     """Check that live and offline scores of all complete windows are equal; return the number of windows.
 
-    The live scorer gets all frames of the model's rate, and its windows end with the file's. Otherwise crops, and even
-    the tracked face, could differ.
+    The live scorer gets all frames of the model's rate, and its windows end with the file's. Otherwise crops,
+    and even the tracked face, could differ.
     """
     (offline,) = predict([path], model, window_s=window_s, hop_s=hop_s, progress=False)
     packets, scorer, compared = packets_of(path, rate_hz), LiveScorer(model, window_s, rate_hz), 0

@@ -19,12 +19,16 @@ MILLISECOND = SOUND_RATE_HZ // 1000
 
 
 def tone(seconds: float, rate_hz: int, amplitude: float = 0.5) -> FloatArray:
-    return (amplitude * np.sin(2 * np.pi * 440 * np.arange(round(seconds * rate_hz)) / rate_hz)).astype(np.float32)
+    return (amplitude * np.sin(2 * np.pi * 440 * np.arange(round(seconds * rate_hz)) / rate_hz)).astype(
+        np.float32
+    )
 
 
 def write_wav(path: Path, samples: FloatArray, rate_hz: int, bytes_a_sample: int, channels: int) -> Path:
     """PCM by the standard library, because another library than the reader.s must write the file."""
-    scaled = np.repeat(np.round(samples.astype(float) * (2 ** (8 * bytes_a_sample - 1) - 1)).astype("<i4"), channels)
+    scaled = np.repeat(
+        np.round(samples.astype(float) * (2 ** (8 * bytes_a_sample - 1) - 1)).astype("<i4"), channels
+    )
     if bytes_a_sample == 1:
         data = (scaled + 128).astype(np.uint8).tobytes()  # 8-bit PCM has no sign
     else:
@@ -38,7 +42,11 @@ def write_wav(path: Path, samples: FloatArray, rate_hz: int, bytes_a_sample: int
 
 
 def write_clip(
-    path: Path, runs: Sequence[tuple[float, FloatArray]], rate_hz: int, codec: str, video_start_s: float | None = None
+    path: Path,
+    runs: Sequence[tuple[float, FloatArray]],
+    rate_hz: int,
+    codec: str,
+    video_start_s: float | None = None,
 ) -> Path:
     """A file with sound at these times and, with a start time, a second of video."""
     with av.open(path, "w") as container:
@@ -49,7 +57,9 @@ def write_clip(
             assert isinstance(video, VideoStream)
             video.width, video.height, video.pix_fmt = 32, 32, "yuv420p"
             for index in range(25):
-                picture = av.VideoFrame.from_ndarray(np.full((32, 32, 3), index, dtype=np.uint8), format="rgb24")
+                picture = av.VideoFrame.from_ndarray(
+                    np.full((32, 32, 3), index, dtype=np.uint8), format="rgb24"
+                )
                 picture.pts, picture.time_base = index + round(video_start_s * 25), Fraction(1, 25)
                 container.mux(video.encode(picture))
             container.mux(video.encode(None))
@@ -124,7 +134,9 @@ def test_sound_after_the_video_starts_with_zeros(tmp_path: Path) -> None:
 
 
 def test_a_sound_file_starts_with_its_sound(tmp_path: Path) -> None:
-    waveform = read_waveform(write_clip(tmp_path / "late.mkv", [(3.0, tone(0.5, 16_000))], 16_000, "pcm_s16le"))
+    waveform = read_waveform(
+        write_clip(tmp_path / "late.mkv", [(3.0, tone(0.5, 16_000))], 16_000, "pcm_s16le")
+    )
     assert waveform == pytest.approx(tone(0.5, 16_000), abs=1e-3)
 
 
@@ -159,7 +171,9 @@ def test_loud_stereo_is_not_clipped(tmp_path: Path) -> None:
     assert waveform[1000:-1000].max() == pytest.approx(0.95, abs=0.01)
 
 
-@pytest.mark.parametrize(("name", "codec", "first", "last"), [("a.mp4", "aac", 10, 20), ("b.mov", "alac", 3, 6)])
+@pytest.mark.parametrize(
+    ("name", "codec", "first", "last"), [("a.mp4", "aac", 10, 20), ("b.mov", "alac", 3, 6)]
+)
 def test_packets_that_cannot_be_decoded_are_silence(
     tmp_path: Path, name: str, codec: str, first: int, last: int
 ) -> None:

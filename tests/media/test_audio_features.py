@@ -69,7 +69,9 @@ def test_half_a_second_of_speech_in_a_quarter_of_a_minute_is_found() -> None:
 def test_loudness_changes_only_the_first_coefficient() -> None:
     quiet, loud = (voice_contours(_voice(150.0, loudness=level))[0][3:-3] for level in (0.1, 0.2))
     louder = (loud - quiet).mean(axis=0)
-    assert louder[0] == pytest.approx(8 * np.log(4), rel=0.02)  # 64 bands, each ln 4 up, orthonormal transform
+    assert louder[0] == pytest.approx(
+        8 * np.log(4), rel=0.02
+    )  # 64 bands, each ln 4 up, orthonormal transform
     assert np.abs(louder[1:]).max() < 0.5
 
 
@@ -83,7 +85,9 @@ def test_there_are_fifty_steps_per_second_and_silence_is_finite(samples: int, st
 
 
 def _tone(rate_hz: float, seconds: float = 1.0) -> FloatArray:
-    tone: FloatArray = np.sin(2 * np.pi * rate_hz * np.arange(int(16000 * seconds)) / 16000).astype(np.float32)
+    tone: FloatArray = np.sin(2 * np.pi * rate_hz * np.arange(int(16000 * seconds)) / 16000).astype(
+        np.float32
+    )
     return tone
 
 

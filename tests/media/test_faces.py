@@ -118,7 +118,9 @@ def test_a_missing_face_is_masked(shared_data: Path) -> None:
 def test_small_pictures_that_a_face_fills_are_found(shared_data: Path) -> None:
     counts: Counter[FrameState] = Counter()
     for path in sorted((shared_data / "facevoice" / "train" / "mp4").glob("*.mp4"))[::40]:
-        counts += states(list(track_face(read_frames(path), load_detector("yunet"), rate_hz=2.0, size_px=SIZE_PX)))
+        counts += states(
+            list(track_face(read_frames(path), load_detector("yunet"), rate_hz=2.0, size_px=SIZE_PX))
+        )
     assert counts[FrameState.FACE] >= 0.92 * counts.total()  # 4 % of the shots show none
 
 
@@ -154,7 +156,9 @@ def test_both_detectors_frame_a_face_alike(shared_data: Path, name: str, index: 
 def test_detections_are_in_pixels_of_the_frame_at_every_size(shared_data: Path, side_px: int) -> None:
     frame = frame_at(shared_data / "clips" / "single_face.mp4", 0)
     scale = side_px / frame.shape[1]
-    resized = np.asarray(cv2.resize(frame, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA), dtype=np.uint8)
+    resized = np.asarray(
+        cv2.resize(frame, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA), dtype=np.uint8
+    )
     for name in ("yunet", "haar"):
         original, detections = load_detector(name)(frame), load_detector(name)(resized)
         assert len(original) == len(detections) == 1
@@ -191,7 +195,9 @@ def test_detection_is_the_same_every_time_and_in_every_thread(shared_data: Path)
             assert list(pool.map(detector, frames * 4)) == alone * 4
 
 
-def dots(height_px: int, width_px: int, positions: Sequence[tuple[float, float]], radius_px: int) -> ByteArray:
+def dots(
+    height_px: int, width_px: int, positions: Sequence[tuple[float, float]], radius_px: int
+) -> ByteArray:
     """A black picture with a white dot at each position (x, y)."""
     ys, xs = np.mgrid[:height_px, :width_px] + 0.5
     near = np.any([(xs - x) ** 2 + (ys - y) ** 2 <= radius_px**2 for x, y in positions], axis=0)
@@ -214,7 +220,10 @@ def test_the_eyes_lie_at_fixed_positions_of_the_crop(eyes: tuple[float, float, f
         (eyes[0] - distance_px / 2, eyes[1] - distance_px, 2 * distance_px, 2.6 * distance_px), 0.9, eyes
     )
     crop = crop_face(frame, detection, 100)
-    for half, expected_x in ((crop[:, :50, 0], 50 - 50 * CROP_EYE_DISTANCE), (crop[:, 50:, 0], 50 * CROP_EYE_DISTANCE)):
+    for half, expected_x in (
+        (crop[:, :50, 0], 50 - 50 * CROP_EYE_DISTANCE),
+        (crop[:, 50:, 0], 50 * CROP_EYE_DISTANCE),
+    ):
         weight = half.astype(float) / half.sum()
         assert (weight.sum(axis=0) @ (np.arange(50) + 0.5)) == pytest.approx(expected_x, abs=0.5)
         assert (weight.sum(axis=1) @ (np.arange(100) + 0.5)) == pytest.approx(100 * CROP_EYE_HEIGHT, abs=0.5)
@@ -227,11 +236,16 @@ def test_a_crop_keeps_waves_and_shows_fine_texture_as_grey(distance_px: float) -
     face = Detection((eyes[0] - distance_px / 2, 100.0, 2 * distance_px, 2.6 * distance_px), 0.9, eyes)
     pixel_px = distance_px / CROP_EYE_DISTANCE / 100  # side of the crop's pixels in the frame
     positions = (np.arange(100) + 0.5) * pixel_px
-    own_xs, own_ys = 350.3 - 50 * pixel_px + positions, 250.6 - 100 * CROP_EYE_HEIGHT * pixel_px + positions[:, None]
+    own_xs, own_ys = (
+        350.3 - 50 * pixel_px + positions,
+        250.6 - 100 * CROP_EYE_HEIGHT * pixel_px + positions[:, None],
+    )
     ys, xs = np.mgrid[:640, :720] + 0.5
 
     def crop_of(picture: np.ndarray) -> np.ndarray:
-        return crop_face(np.repeat(picture[..., None].astype(np.uint8), 3, axis=2), face, 100)[..., 1].astype(float)
+        return crop_face(np.repeat(picture[..., None].astype(np.uint8), 3, axis=2), face, 100)[..., 1].astype(
+            float
+        )
 
     waves = crop_of(128 + 100 * np.sin(xs / 11) * np.cos(ys / 13))
     assert np.abs(waves - 128 - 100 * np.sin(own_xs / 11) * np.cos(own_ys / 13)).mean() < 2
@@ -335,8 +349,15 @@ def test_only_sampled_frames_are_converted() -> None:
 def test_facial_regions_have_fixed_positions_in_a_crop() -> None:
     """Eyes as crops are cut; nose and mouth where YuNet has them in the middle."""
     positions = {"eyes": (0.335, 0.39), "nose": (0.5, 0.57), "mouth": (0.36, 0.73), "brows": (0.335, 0.29)}
-    positions |= {"forehead": (0.5, 0.15), "chin": (0.5, 0.92), "cheek": (0.25, 0.6), "hair or background": (0.05, 0.5)}
-    assert {name: face_region(*position) for name, position in positions.items()} == {name: name for name in positions}
+    positions |= {
+        "forehead": (0.5, 0.15),
+        "chin": (0.5, 0.92),
+        "cheek": (0.25, 0.6),
+        "hair or background": (0.05, 0.5),
+    }
+    assert {name: face_region(*position) for name, position in positions.items()} == {
+        name: name for name in positions
+    }
 
 
 def test_a_box_that_is_not_finite_is_dropped() -> None:
@@ -364,7 +385,9 @@ def test_yunet_equals_opencvs_face_detector(shared_data: Path) -> None:
             resized = np.asarray(cv2.resize(frame, (width_px, height_px)), dtype=np.uint8)
             network = cv2.FaceDetectorYN.create(str(weights), "", (width_px, height_px), 0.6, 0.3)
             _, rows = network.detect(np.ascontiguousarray(resized[..., ::-1]))
-            reference = [] if rows is None else sorted(rows.tolist(), key=lambda row: -row[2] * row[3] * row[14])
+            reference = (
+                [] if rows is None else sorted(rows.tolist(), key=lambda row: -row[2] * row[3] * row[14])
+            )
             detections = load_detector("yunet")(resized)
             assert [(*face.box, face.score) for face in detections] == [
                 pytest.approx((*row[:4], row[14]), abs=1e-2) for row in reference

@@ -1,4 +1,5 @@
-"""Files that want something else than to be watched: nothing but themselves is opened; and files at random."""
+"""Files that want something else than to be watched: nothing but themselves is opened; and files at
+random."""
 
 from __future__ import annotations
 
@@ -56,15 +57,23 @@ def web_server() -> Iterator[tuple[str, list[str]]]:
     server.shutdown()
 
 
-def test_a_playlist_opens_nothing(web_server: tuple[str, list[str]], clips: dict[str, bytes], tmp_path: Path) -> None:
+def test_a_playlist_opens_nothing(
+    web_server: tuple[str, list[str]], clips: dict[str, bytes], tmp_path: Path
+) -> None:
     address, paths = web_server
     (tmp_path / "secret.mp4").write_bytes(clips["mp4"])
-    for target in (f"{address}/segment.ts", str(tmp_path / "secret.mp4"), "file:secret.mp4", "concat:secret.mp4"):
+    for target in (
+        f"{address}/segment.ts",
+        str(tmp_path / "secret.mp4"),
+        "file:secret.mp4",
+        "concat:secret.mp4",
+    ):
         for name, text in {
             "hls.m3u8": f"#EXTM3U\n#EXT-X-TARGETDURATION:10\n#EXTINF:10,\n{target}\n#EXT-X-ENDLIST\n",
             "list.ffconcat": f"ffconcat version 1.0\nfile '{target}'\n",
             "dash.mpd": f'<?xml version="1.0"?><MPD><Period><BaseURL>{target}</BaseURL></Period></MPD>',
-            "film.sdp": f"v=0\no=- 0 0 IN IP4 127.0.0.1\nc=IN IP4 127.0.0.1\nu={target}\nm=video 9 RTP/AVP 96\n",
+            "film.sdp": f"v=0\no=- 0 0 IN IP4 127.0.0.1\nc=IN IP4 127.0.0.1\nu={target}\n"
+            "m=video 9 RTP/AVP 96\n",
             "ref.asx": f'<asx version="3.0"><entry><ref href="{target}"/></entry></asx>',
         }.items():
             for file_name in (name, "holiday.mp4"):
@@ -74,7 +83,9 @@ def test_a_playlist_opens_nothing(web_server: tuple[str, list[str]], clips: dict
     assert paths == []
 
 
-def test_a_video_that_refers_to_another_file_does_not_open_it(clips: dict[str, bytes], tmp_path: Path) -> None:
+def test_a_video_that_refers_to_another_file_does_not_open_it(
+    clips: dict[str, bytes], tmp_path: Path
+) -> None:
     """QuickTime's data references: "url " with another file instead of "in this file"."""
     (tmp_path / "original.mp4").write_bytes(clips["mp4"])
     original = prepare_clip(tmp_path / "original.mp4", SETTINGS, lambda rgb: [])
@@ -150,7 +161,9 @@ def test_randomly_changed_files_give_a_result_or_a_reason(
     clips: dict[str, bytes], odd: dict[str, bytes], seed: int, tmp_path: Path
 ) -> None:
     """In the process that a crash would end."""
-    reader = MediaWorker(ResourceLimits(memory_bytes=2 * 2**30, stall_s=30.0, duration_s=600.0, pixels=10_000_000))
+    reader = MediaWorker(
+        ResourceLimits(memory_bytes=2 * 2**30, stall_s=30.0, duration_s=600.0, pixels=10_000_000)
+    )
     ends = []
     for number in range(60):
         change, data = mutate([*clips.values(), *odd.values()], np.random.default_rng([seed, number]))

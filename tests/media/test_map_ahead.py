@@ -57,7 +57,8 @@ def test_threads_end_when_the_caller_stops() -> None:
 def test_samples_do_not_depend_on_the_number_of_threads(shared_data: Path) -> None:
     path, detector = shared_data / "clips" / "single_face.mp4", load_detector("yunet")
     alone, several = (
-        list(track_faces(read_frames(path), detector, rate_hz=8.0, size_px=48, threads=threads)) for threads in (0, 3)
+        list(track_faces(read_frames(path), detector, rate_hz=8.0, size_px=48, threads=threads))
+        for threads in (0, 3)
     )
     assert alone == several
     assert len(alone) > 10

@@ -111,12 +111,19 @@ def test_the_last_window_ends_with_the_file_and_has_new_content(video: Path) -> 
     assert [(window.start_s, round(window.end_s, 6)) for window in windows] == [(0, 3), (2, 5), (4, 7)]
     assert windows[-1].frames_read == 70
     windows = [clip for _, clip in _windows(video, WindowSpec(2.0, 2.0))]
-    assert [(window.start_s, round(window.end_s, 6)) for window in windows] == [(0, 2), (2, 4), (4, 6), (6, 7)]
+    assert [(window.start_s, round(window.end_s, 6)) for window in windows] == [
+        (0, 2),
+        (2, 4),
+        (4, 6),
+        (6, 7),
+    ]
 
 
 def test_several_window_specs_share_one_pass(video: Path) -> None:
     both = _windows(video, FULL_CLIP, WindowSpec(2.0, 1.0))
-    _assert_equal(next(clip for shape, clip in both if shape == FULL_CLIP), prepare_clip(video, SETTINGS, _centre))
+    _assert_equal(
+        next(clip for shape, clip in both if shape == FULL_CLIP), prepare_clip(video, SETTINGS, _centre)
+    )
     alone = _windows(video, WindowSpec(2.0, 1.0))
     for (_, one), (_, other) in zip([pair for pair in both if pair[0] != FULL_CLIP], alone, strict=True):
         _assert_equal(one, other)
@@ -124,7 +131,10 @@ def test_several_window_specs_share_one_pass(video: Path) -> None:
 
 def test_windows_of_all_faces_equal_the_windows_of_each_face(video: Path) -> None:
     """Two faces in every frame: each window equals the window of a clip with only this face."""
-    positions = (Detection((4.0, 20.0, 24.0, 24.0), 0.9, None), Detection((36.0, 20.0, 24.0, 24.0), 0.8, None))
+    positions = (
+        Detection((4.0, 20.0, 24.0, 24.0), 0.9, None),
+        Detection((36.0, 20.0, 24.0, 24.0), 0.8, None),
+    )
     shapes = (FULL_CLIP, WindowSpec(2.0, 1.0))
     all_faces = list(stream_windows(video, _tracking(partial(_detect, positions), track_faces), shapes))
     for number, index in enumerate(positions, start=1):
@@ -199,9 +209,14 @@ def test_a_damaged_timestamp_is_an_error_and_not_an_hour_of_silence(tmp_path: Pa
         sound = container.add_stream("pcm_s16le", SOUND_RATE_HZ, layout="mono")
         for second in (0, 1, 2000):
             picture = av.VideoFrame.from_ndarray(np.full((64, 64, 3), 90, np.uint8), format="rgb24")
-            picture.pts, picture.time_base = 10 * (second if stream == "video" else min(second, 2)), Fraction(1, 10)
+            picture.pts, picture.time_base = (
+                10 * (second if stream == "video" else min(second, 2)),
+                Fraction(1, 10),
+            )
             container.mux(video.encode(picture))
-            heard = av.AudioFrame.from_ndarray(np.zeros((1, SOUND_RATE_HZ), np.int16), format="s16", layout="mono")
+            heard = av.AudioFrame.from_ndarray(
+                np.zeros((1, SOUND_RATE_HZ), np.int16), format="s16", layout="mono"
+            )
             heard.sample_rate, heard.pts = (
                 SOUND_RATE_HZ,
                 SOUND_RATE_HZ * (second if stream == "sound" else min(second, 2)),

@@ -23,7 +23,8 @@ def samples_of(samples: Sequence[FaceSample], face: int | None) -> tuple[FaceSam
 
 
 def scene(*people: Walk, rate_hz: float = 10.0) -> tuple[list[Frame], Detector]:
-    """Frames of people and a detector that knows where they are; the blue channel tells it the frame's number."""
+    """Frames of people and a detector that knows where they are; the blue channel tells it the frame's
+    number."""
     pictures = [np.full((100, 400, 3), index, dtype=np.uint8) for index in range(len(people[0]))]
     frames = [Frame(index, index / rate_hz, picture.copy) for index, picture in enumerate(pictures)]
 
@@ -39,7 +40,9 @@ def followed(frames: list[Frame], detector: Detector) -> dict[int, list[float | 
     """By number, the x of the face in every frame, None where it is not seen."""
     samples = list(track_faces(frames, detector, rate_hz=100.0, size_px=16))
     numbers = sorted({sample.face for sample in samples if sample.face is not None})
-    return {number: [sample.box and sample.box[0] for sample in samples_of(samples, number)] for number in numbers}
+    return {
+        number: [sample.box and sample.box[0] for sample in samples_of(samples, number)] for number in numbers
+    }
 
 
 def walk(

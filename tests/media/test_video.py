@@ -82,7 +82,8 @@ def write_sound(path: Path, seconds: float = 0.5, cover: bool = False) -> Path:
 
 
 def packets(path: Path) -> list[tuple[int, int, float]]:
-    """Byte position, size and presentation time in seconds of every displayed video packet, in the file's order."""
+    """Byte position, size and presentation time in seconds of every displayed video packet, in the file's
+    order."""
     with av.open(path) as container:
         return [
             (packet.pos or 0, packet.size, float((packet.pts or 0) * packet.time_base))
@@ -106,14 +107,17 @@ def assert_corners(rgb: ByteArray, expected: Sequence[Sequence[int]]) -> None:
 
 @pytest.mark.shared
 @pytest.mark.parametrize(
-    "name", [pytest.param(name, marks=[] if name == "face_noface.mov" else pytest.mark.slow) for name in CLIPS]
+    "name",
+    [pytest.param(name, marks=[] if name == "face_noface.mov" else pytest.mark.slow) for name in CLIPS],
 )
 def test_every_frame_of_a_real_clip_has_its_exact_time(shared_data: Path, name: str) -> None:
     path = shared_data / "clips" / name
     times_s = sorted(time_s for _, _, time_s in packets(path))
     frames = list(read_frames(path))
     assert [frame.index for frame in frames] == list(range(len(times_s)))
-    assert [frame.time_s for frame in frames] == pytest.approx([time_s - times_s[0] for time_s in times_s], abs=1e-9)
+    assert [frame.time_s for frame in frames] == pytest.approx(
+        [time_s - times_s[0] for time_s in times_s], abs=1e-9
+    )
     assert all(frame.rgb is not None for frame in frames)
     assert all(later.time_s > earlier.time_s for earlier, later in itertools.pairwise(frames))
 
@@ -185,7 +189,9 @@ def test_frames_are_freed_without_garbage_collection(tmp_path: Path) -> None:
         ("web.webm", "libvpx-vp9", "yuv420p"),
     ],
 )
-def test_every_pixel_format_becomes_rgb_at_its_true_size(tmp_path: Path, name: str, codec: str, pixels: str) -> None:
+def test_every_pixel_format_becomes_rgb_at_its_true_size(
+    tmp_path: Path, name: str, codec: str, pixels: str
+) -> None:
     path = write_video(tmp_path / name, [corners(97, 161)] * 4, codec=codec, pixels=pixels)
     frames = list(read_frames(path))
     assert len(frames) == 4
@@ -208,13 +214,17 @@ def test_grey_video_becomes_rgb(tmp_path: Path) -> None:
 def test_times_of_a_variable_rate_are_exact_and_start_at_zero(tmp_path: Path) -> None:
     times = [100, 104, 108, 130, 131, 180, 184, 260]
     path = write_video(tmp_path / "variable.mkv", textured(8), times=times)
-    assert [frame.time_s for frame in read_frames(path)] == pytest.approx([(time - 100) / 100 for time in times])
+    assert [frame.time_s for frame in read_frames(path)] == pytest.approx(
+        [(time - 100) / 100 for time in times]
+    )
     assert probe(path).zero_s == pytest.approx(1.0)
 
 
 def test_frames_without_times_follow_the_average_rate(tmp_path: Path) -> None:
     path = write_video(tmp_path / "bare.h264", textured(10))
-    assert [frame.time_s for frame in read_frames(path)] == pytest.approx([index / RATE_HZ for index in range(10)])
+    assert [frame.time_s for frame in read_frames(path)] == pytest.approx(
+        [index / RATE_HZ for index in range(10)]
+    )
 
 
 def test_a_frame_can_be_converted_after_the_reader_is_closed(tmp_path: Path) -> None:
@@ -249,7 +259,9 @@ def test_a_missing_file_a_folder_and_an_empty_file_are_named(tmp_path: Path) -> 
             next(read_frames(path))
 
 
-@pytest.mark.parametrize("text", ["Dear diary,\n" * 500, "#EXTM3U\n#EXT-X-TARGETDURATION:9\n#EXTINF:9,\ngood.mp4\n"])
+@pytest.mark.parametrize(
+    "text", ["Dear diary,\n" * 500, "#EXTM3U\n#EXT-X-TARGETDURATION:9\n#EXTINF:9,\ngood.mp4\n"]
+)
 @pytest.mark.parametrize("name", ["text.mp4", "list.m3u8"])
 def test_text_and_playlists_are_refused(tmp_path: Path, text: str, name: str) -> None:
     write_video(tmp_path / "good.mp4", [corners(64, 96)] * 5)
@@ -267,7 +279,9 @@ def test_a_list_of_files_to_join_is_refused(tmp_path: Path) -> None:
         probe(path)
 
 
-def test_a_name_that_looks_like_an_address_is_a_file_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_name_that_looks_like_an_address_is_a_file_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     shutil.move(write_video(tmp_path / "good.mp4", [corners(64, 96)] * 5), tmp_path / "concat:a|b.mp4")
     monkeypatch.chdir(tmp_path)
     assert probe(Path("concat:a|b.mp4")).frame_count == 5
@@ -314,7 +328,9 @@ def test_an_edit_list_that_trims_the_end_is_no_truncation(tmp_path: Path) -> Non
     data[segment : segment + 4] = (1200).to_bytes(4, "big")  # show 1.2 of 2.4 seconds
     path.write_bytes(data)
     assert probe(path).frame_count == 60
-    assert [frame.time_s for frame in read_frames(path)] == pytest.approx([index / RATE_HZ for index in range(30)])
+    assert [frame.time_s for frame in read_frames(path)] == pytest.approx(
+        [index / RATE_HZ for index in range(30)]
+    )
 
 
 @pytest.mark.parametrize(
@@ -360,8 +376,18 @@ def test_sampling_takes_the_first_frame_at_or_after_each_point() -> None:
 
 
 def test_sampling_forgives_rounding_and_uses_a_frame_once() -> None:
-    assert [frame.index for frame in sample_frames(stub_frames([0.0, 0.0999, 0.2, 0.75, 0.8]), 10.0)] == [0, 1, 2, 3, 4]
-    assert [frame.index for frame in sample_frames(stub_frames([0.0, 0.05, 0.55, 0.56, 0.6]), 10.0)] == [0, 2, 4]
+    assert [frame.index for frame in sample_frames(stub_frames([0.0, 0.0999, 0.2, 0.75, 0.8]), 10.0)] == [
+        0,
+        1,
+        2,
+        3,
+        4,
+    ]
+    assert [frame.index for frame in sample_frames(stub_frames([0.0, 0.05, 0.55, 0.56, 0.6]), 10.0)] == [
+        0,
+        2,
+        4,
+    ]
 
 
 def test_the_grid_does_not_drift_over_hours() -> None:

@@ -27,7 +27,9 @@ def _steps(*lengths: int, size: int = 3, rate_hz: float = 10.0) -> Stream:
 
 @pytest.mark.parametrize("kind", ["log-mel", "convolution"])
 @pytest.mark.parametrize("n_steps", [1, 16, 17, 90])
-def test_a_convolution_gives_a_step_for_several_and_hears_nothing_behind_the_mask(kind: str, n_steps: int) -> None:
+def test_a_convolution_gives_a_step_for_several_and_hears_nothing_behind_the_mask(
+    kind: str, n_steps: int
+) -> None:
     torch.manual_seed(0)
     encoder = (LogMelEncoder() if kind == "log-mel" else StepConvolution(MEL_BANDS)).eval()
     voice, outside = _steps(n_steps, 100, 0, size=MEL_BANDS), ~_steps(n_steps, 100, 0).mask
@@ -83,7 +85,12 @@ def test_gaps_in_speech_are_left_out_and_left_empty(tmp_path: Path) -> None:
 
 
 def test_nothing_is_masked_or_left_out_at_random_when_an_encoder_of_speech_is_trained(tmp_path: Path) -> None:
-    still = {"hidden_dropout": 0.0, "attention_dropout": 0.0, "activation_dropout": 0.0, "feat_proj_dropout": 0.0}
+    still = {
+        "hidden_dropout": 0.0,
+        "attention_dropout": 0.0,
+        "activation_dropout": 0.0,
+        "feat_proj_dropout": 0.0,
+    }
     random = {"mask_time_prob": 0.5, "mask_time_length": 2, "mask_feature_prob": 0.5, "layerdrop": 0.9}
     folder = saved(tmp_path, "hubert", {**SOUND["hubert"], **still, **random})
     encoder = speech_encoder(str(folder)).eval()

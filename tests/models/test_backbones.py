@@ -117,7 +117,9 @@ def test_damaged_and_unsafe_weights_are_refused(tmp_path: Path) -> None:
     torch.save({}, folder / "pytorch_model.bin")
     with pytest.raises(WeightsError, match=r"cannot be loaded: .*safetensors"):
         frame_encoder(str(folder), 64)
-    (folder / "config.json").write_text(json.dumps({"model_type": "x", "auto_map": {"AutoConfig": "evil.Config"}}))
+    (folder / "config.json").write_text(
+        json.dumps({"model_type": "x", "auto_map": {"AutoConfig": "evil.Config"}})
+    )
     (folder / "evil.py").write_text("raise SystemExit('code of the repository was run')")
     with pytest.raises(WeightsError, match=r"cannot be loaded: "):
         frame_encoder(str(folder), 64)
@@ -132,7 +134,9 @@ def test_a_pooler_is_used_where_it_was_trained_and_left_out_where_it_would_be_ra
 
     with_pooler = frame_encoder(str(saved(tmp_path / "with", "vit", PICTURES["vit"])), 64).eval()
     assert _has_pooler(with_pooler)
-    ViTForImageClassification(AutoConfig.for_model("vit", **PICTURES["vit"])).save_pretrained(tmp_path / "without")
+    ViTForImageClassification(AutoConfig.for_model("vit", **PICTURES["vit"])).save_pretrained(
+        tmp_path / "without"
+    )
     without = frame_encoder(str(tmp_path / "without"), 64).eval()
     assert not _has_pooler(without)
     assert not _has_pooler(frame_encoder("random:vit-tiny", 64))
@@ -162,7 +166,12 @@ def test_a_home_that_is_there_is_found_and_one_that_is_not_told_of(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A variable out of a file of settings comes with its tilde: no shell has put a home in its place."""
-    saved(tmp_path / "weights" / "a--net", "resnet", {"embedding_size": 8, "hidden_sizes": [8], "depths": [1]}, {})
+    saved(
+        tmp_path / "weights" / "a--net",
+        "resnet",
+        {"embedding_size": 8, "hidden_sizes": [8], "depths": [1]},
+        {},
+    )
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.setenv("REACTOMETER_WEIGHTS", "~/weights")
     assert load_backbone("a/net", "images").pretrained

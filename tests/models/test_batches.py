@@ -24,8 +24,12 @@ SAMPLING = InputSpec(n_frames=4, size_px=32, uses_voice=True)
 
 
 def _item(n_frames: int, n_steps: int, number: int, targets: tuple[float, ...] | None = None) -> Item:
-    """Features of frames, and of a voice, that are told apart by their numbers; the first frame is not seen."""
-    frames = np.arange(1, 1 + 3 * n_frames, dtype=np.float32).reshape(n_frames, 3) * (np.arange(n_frames) > 0)[:, None]
+    """Features of frames, and of a voice, that are told apart by their numbers; the first frame is not
+    seen."""
+    frames = (
+        np.arange(1, 1 + 3 * n_frames, dtype=np.float32).reshape(n_frames, 3)
+        * (np.arange(n_frames) > 0)[:, None]
+    )
     voice = -np.arange(1, 1 + 2 * n_steps, dtype=np.float32).reshape(n_steps, 2)
     times_s = [np.arange(1, 1 + count, dtype=np.float32) / np.float32(4) for count in (n_frames, n_steps)]
     return Item(frames, np.arange(n_frames) > 0, times_s[0], voice, times_s[1], targets, number)
@@ -54,7 +58,9 @@ def test_a_batch_holds_every_item_and_zeros_beyond_it() -> None:
     kinds = [tensor.dtype for tensor in (batch.frames, batch.frame_mask, batch.frame_times_s, batch.targets)]
     assert kinds == [torch.float32, torch.bool, torch.float32, torch.float32]
     nothing = collate([_item(0, 0, 0)], n_labels=3)
-    assert [len(tensor[0]) for tensor in nothing[:6]] == [1] * 6  # one step, masked: networks take no empty sequence
+    assert [len(tensor[0]) for tensor in nothing[:6]] == [
+        1
+    ] * 6  # one step, masked: networks take no empty sequence
     assert not any(tensor.any() for tensor in nothing[:6])
     assert nothing.targets.tolist() == [[0.0, 0.0, 0.0]]
 
@@ -63,7 +69,11 @@ def test_padding_is_masked_and_zero(prepared: PreparedSet) -> None:
     voiced = next(row for row in prepared.rows if row.has_sound)
     mute = next(row for row in prepared.rows if not row.has_sound)
     short = PreparedClip(0.0, 0.1, load_clip(voiced).samples[:1], None)
-    items = [to_item(load_clip(voiced), SAMPLING), to_item(load_clip(mute), SAMPLING), to_item(short, SAMPLING)]
+    items = [
+        to_item(load_clip(voiced), SAMPLING),
+        to_item(load_clip(mute), SAMPLING),
+        to_item(short, SAMPLING),
+    ]
     batch = collate(items, n_labels=2)
     assert batch.frames.shape == (3, 4, 3, 32, 32)
     assert batch.voice.shape[0::2] == (3, 64)
@@ -75,7 +85,10 @@ def test_padding_is_masked_and_zero(prepared: PreparedSet) -> None:
 
 
 def _rows(count: int) -> list[PreparedRow]:
-    return [PreparedRow(Clip(str(n), Path("x"), labels=(n / 10,)), duration_s=100.0 * (n % 2)) for n in range(count)]
+    return [
+        PreparedRow(Clip(str(n), Path("x"), labels=(n / 10,)), duration_s=100.0 * (n % 2))
+        for n in range(count)
+    ]
 
 
 def _told(row: PreparedRow, part: ClipPart, rng: np.random.Generator | None) -> Item:
@@ -129,7 +142,9 @@ def test_a_mask_is_true_for_seen_frames_and_audible_steps_only(clips: list[Item]
     for row, item in enumerate(clips):
         assert batch.frame_mask[row].tolist()[: len(item.face_mask)] == item.face_mask.tolist()
         assert int(batch.frame_mask[row].sum()) == int(item.face_mask.sum())
-        assert batch.voice_mask[row].tolist() == [step < len(item.voice) for step in range(batch.voice.shape[1])]
+        assert batch.voice_mask[row].tolist() == [
+            step < len(item.voice) for step in range(batch.voice.shape[1])
+        ]
         assert np.array_equal(
             batch.frames[row, : len(item.frames)].numpy()[item.face_mask], item.frames[item.face_mask]
         )

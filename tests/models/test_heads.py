@@ -1,4 +1,5 @@
-"""Streams: what an encoder makes of each modality keeps the mask and the times, and the layers that read it."""
+"""Streams: what an encoder makes of each modality keeps the mask and the times, and the layers that read
+it."""
 
 from __future__ import annotations
 
@@ -34,7 +35,8 @@ def _encoders(name: str, encoder: str, size_px: int = 32) -> Encoders:
 
 
 def _batch(frames: Tensor | None = None, voice: Tensor | None = None) -> Batch:
-    """Two clips; of the first, two of three frames are seen, of the second none; the second's sound is half as long."""
+    """Two clips; of the first, two of three frames are seen, of the second none; the second's sound is half
+    as long."""
     generator = torch.Generator().manual_seed(0)
     pictures = torch.randint(0, 255, (2, 3, 3, 32, 32), generator=generator, dtype=torch.uint8)
     return Batch(
@@ -58,7 +60,11 @@ def test_features_that_are_given_are_the_stream() -> None:
     assert face.values.dtype == torch.float32
     assert torch.equal(face.values, values.float())
     assert (face.mask is batch.frame_mask, face.times_s is batch.frame_times_s) == (True, True)
-    assert (heard.values is voice, heard.mask is HEARD, heard.times_s is batch.voice_times_s) == (True, True, True)
+    assert (heard.values is voice, heard.mask is HEARD, heard.times_s is batch.voice_times_s) == (
+        True,
+        True,
+        True,
+    )
 
 
 @torch.inference_mode()
@@ -93,7 +99,8 @@ def test_half_precision_features_stay_so() -> None:
     with torch.autocast("cpu", torch.bfloat16):
         batch = _batch()
         assert (
-            encode_frames(encoder.eval(), batch.frames, batch.face_indices).dtype == encoder(batch.frames[SEEN]).dtype
+            encode_frames(encoder.eval(), batch.frames, batch.face_indices).dtype
+            == encoder(batch.frames[SEEN]).dtype
         )
 
 
@@ -150,7 +157,11 @@ def test_a_transformer_is_normalised_first_and_takes_the_batch_first() -> None:
         assert isinstance(layer, torch.nn.TransformerEncoderLayer)
         assert (layer.norm_first, layer.self_attn.batch_first, layer.self_attn.num_heads) == (True, True, 2)
         assert (layer.linear1.out_features, layer.linear1.in_features) == (32, 8)
-        assert (layer.dropout.p, layer.self_attn.dropout, layer.activation) == (0.25, 0.25, torch.nn.functional.gelu)
+        assert (layer.dropout.p, layer.self_attn.dropout, layer.activation) == (
+            0.25,
+            0.25,
+            torch.nn.functional.gelu,
+        )
     assert isinstance(blocks.norm, torch.nn.LayerNorm)
     assert blocks.norm.normalized_shape == (8,)
     assert not blocks.enable_nested_tensor  # such a tensor could not be exported

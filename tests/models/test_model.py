@@ -17,7 +17,13 @@ from reactometer.media.audio_features import MEL_BANDS
 from reactometer.models.architectures import ARCHITECTURES
 from reactometer.models.audio_encoders import StepConvolution
 from reactometer.models.batches import Batch, Stream, collate
-from reactometer.models.heads import CrossModalHead, GruHead, TransformerHead, masked_moments, move_valid_first
+from reactometer.models.heads import (
+    CrossModalHead,
+    GruHead,
+    TransformerHead,
+    masked_moments,
+    move_valid_first,
+)
 from reactometer.models.model import ReactionModel
 from reactometer.models.registry import build_model, load_encoders
 from reactometer.training.features import encode_inputs
@@ -46,7 +52,8 @@ def _item(seed: int, frames: int, steps: int, unseen: tuple[int, ...] = ()) -> I
     generator = np.random.default_rng(seed)
     seen = np.array([i not in unseen for i in range(frames)], dtype=bool)
     return Item(
-        frames=generator.integers(0, 255, (frames, 3, SIZE_PX, SIZE_PX), dtype=np.uint8) * seen[:, None, None, None],
+        frames=generator.integers(0, 255, (frames, 3, SIZE_PX, SIZE_PX), dtype=np.uint8)
+        * seen[:, None, None, None],
         face_mask=seen,
         times_s=np.arange(frames, dtype=np.float32),
         voice=generator.normal(-8, 3, (steps, MEL_BANDS)).astype(np.float32),
@@ -100,7 +107,10 @@ def test_the_headline_model_answers_with_the_mean_of_the_seen_frames() -> None:
 
 
 def test_without_evidence_the_answer_is_the_training_mean() -> None:
-    silent_and_unseen, only_voice = _item(0, frames=3, steps=0, unseen=(0, 1, 2)), _item(0, frames=0, steps=50)
+    silent_and_unseen, only_voice = (
+        _item(0, frames=3, steps=0, unseen=(0, 1, 2)),
+        _item(0, frames=0, steps=50),
+    )
     for name in ARCHITECTURES:
         model = _model(name)
         assert not model.has_input(collate([silent_and_unseen], 3)).item()
@@ -129,7 +139,8 @@ def test_a_model_of_one_modality_does_not_notice_the_other() -> None:
     item = _item(1, frames=4, steps=80)
     face, voice = _model("multimodal", modalities="face"), _model("multimodal", modalities="voice")
     assert torch.equal(
-        _score(face, item), _score(face, replace(item, voice=item.voice[:0], voice_times_s=item.voice_times_s[:0]))
+        _score(face, item),
+        _score(face, replace(item, voice=item.voice[:0], voice_times_s=item.voice_times_s[:0])),
     )
     assert torch.equal(_score(voice, item), _score(voice, replace(item, face_mask=~item.face_mask)))
     assert (face.uses_face, face.uses_voice, voice.uses_face, voice.uses_voice) == (True, False, False, True)
@@ -141,7 +152,9 @@ def test_a_frozen_encoder_does_not_move() -> None:
     model = _model("resnet50", frozen=True).train()
     assert model.face_encoder is not None
     before = {name: tensor.clone() for name, tensor in model.face_encoder.state_dict().items()}
-    optimiser = torch.optim.SGD([parameter for parameter in model.parameters() if parameter.requires_grad], lr=1.0)
+    optimiser = torch.optim.SGD(
+        [parameter for parameter in model.parameters() if parameter.requires_grad], lr=1.0
+    )
     model(collate([_item(1, 4, 0), _item(2, 4, 0)], 3)).square().sum().backward()
     optimiser.step()
     for name, tensor in model.face_encoder.state_dict().items():
@@ -229,7 +242,9 @@ def test_the_regression_token_begins_as_the_mean_of_the_seen_steps() -> None:
     assert head.blocks.norm is not None
     with torch.inference_mode():
         steps = head.project(stream.values) + head.time(stream.times_s)
-        begun = torch.stack([head.token + steps[0].mean(0), head.token + steps[1, [1, 3]].mean(0), head.token])
+        begun = torch.stack(
+            [head.token + steps[0].mean(0), head.token + steps[1, [1, 3]].mean(0), head.token]
+        )
         torch.testing.assert_close(head(stream), head.blocks.norm(begun))
 
 

@@ -1,4 +1,5 @@
-"""Pre-trained encoders from the network, from the local cache and from nowhere, with a real HTTP server as the hub."""
+"""Pre-trained encoders from the network, from the local cache and from nowhere, with a real HTTP server as
+the hub."""
 
 from __future__ import annotations
 
@@ -38,7 +39,9 @@ def repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
     torch.manual_seed(3)
     net = frame_encoder("random:resnet-tiny", 64).net
     net.save_pretrained(folder)
-    (folder / "preprocessor_config.json").write_text('{"image_mean": [0.5, 0.4, 0.3], "image_std": [0.2, 0.2, 0.2]}')
+    (folder / "preprocessor_config.json").write_text(
+        '{"image_mean": [0.5, 0.4, 0.3], "image_std": [0.2, 0.2, 0.2]}'
+    )
     return folder
 
 
@@ -60,7 +63,9 @@ def hub(repository: Path) -> Iterator[tuple[str, list[str]]]:
             file = repository / name.partition("?")[0]
             if prefix != "/somebody/tiny" or not name or not file.is_file():
                 self.send_response(404)
-                self.send_header("X-Error-Code", "EntryNotFound" if prefix == "/somebody/tiny" else "RepoNotFound")
+                self.send_header(
+                    "X-Error-Code", "EntryNotFound" if prefix == "/somebody/tiny" else "RepoNotFound"
+                )
                 self.send_header("Content-Length", "0")
                 self.end_headers()
                 return
@@ -92,19 +97,24 @@ class Loaded:
 
 
 def _load(names: list[str], home: Path, hub: tuple[str, list[str]], **environment: str) -> Loaded:
-    variables = {key: value for key, value in os.environ.items() if not key.startswith(("HF_", "REACTOMETER_"))}
+    variables = {
+        key: value for key, value in os.environ.items() if not key.startswith(("HF_", "REACTOMETER_"))
+    }
     variables |= {"HF_ENDPOINT": hub[0], "HF_HOME": str(home), **environment}
     command = [sys.executable, "-c", LOAD, *names]
     hub[1].clear()
     done = subprocess.run(command, env=variables, capture_output=True, text=True, check=True)
-    return Loaded([float(said) for said in done.stdout.split()], done.stderr.strip().splitlines(), hub[1].copy())
+    return Loaded(
+        [float(said) for said in done.stdout.split()], done.stderr.strip().splitlines(), hub[1].copy()
+    )
 
 
 @pytest.fixture(scope="module")
 def loaded(
     hub: tuple[str, list[str]], repository: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> tuple[Loaded, Loaded]:
-    """One process with a network and an offline folder, and a later one without both that has the cache of the first.
+    """One process with a network and an offline folder, and a later one without both that has the cache of
+    the first.
 
     Each loads two encoders, as Python and its imports take longer than anything else here.
     """

@@ -1,4 +1,5 @@
-"""Encoders of pictures and of clips: against transformers itself, in batches, behind masks, at other sizes."""
+"""Encoders of pictures and of clips: against transformers itself, in batches, behind masks, at other
+sizes."""
 
 from __future__ import annotations
 
@@ -52,7 +53,12 @@ def test_pictures_of_another_size_are_taken_as_they_are(kind: str, size_px: int,
 
 
 def test_pictures_of_a_size_that_a_network_refuses_are_an_error(tmp_path: Path) -> None:
-    settings = {"image_size": 64, "hidden_sizes": [16, 24, 32], "num_attention_heads": [2, 2, 2], "depths": [1, 1, 1]}
+    settings = {
+        "image_size": 64,
+        "hidden_sizes": [16, 24, 32],
+        "num_attention_heads": [2, 2, 2],
+        "depths": [1, 1, 1],
+    }
     folder = str(saved(tmp_path, "levit", {**settings, "key_dim": [8, 8, 8]}))
     assert frame_encoder(folder, 64).feature_size == 32
     for load, name in ((frame_encoder, folder), (clip_encoder, "random:videomae-tiny")):
@@ -70,11 +76,19 @@ def test_grid_pooling_puts_the_patches_of_a_transformer_back_in_their_places(tmp
         net: Any = encoder.net
         tokens = net(pixel_values=encoder.pixels(frames)).last_hidden_state[:, 1:]  # without [CLS]
         places = tokens.view(2, 4, 2, 4, 2, 96).mean((2, 4))  # (2, rows, columns, D)
-        torch.testing.assert_close(encoder(frames), places.permute(0, 3, 1, 2).flatten(1), atol=1e-5, rtol=1e-4)
+        torch.testing.assert_close(
+            encoder(frames), places.permute(0, 3, 1, 2).flatten(1), atol=1e-5, rtol=1e-4
+        )
 
 
 def test_a_masked_autoencoder_sees_whole_pictures(tmp_path: Path) -> None:
-    settings = {**LAYERS, **PATCHES, "mask_ratio": 0.75, "decoder_hidden_size": 32, "decoder_num_attention_heads": 2}
+    settings = {
+        **LAYERS,
+        **PATCHES,
+        "mask_ratio": 0.75,
+        "decoder_hidden_size": 32,
+        "decoder_num_attention_heads": 2,
+    }
     encoder = frame_encoder(str(saved(tmp_path, "vit_mae", settings)), 64).eval()
     frames = pictures(1, 3, 64, 64)
     with torch.inference_mode():
@@ -89,7 +103,9 @@ def test_pictures_are_normalised_as_a_network_was_trained() -> None:
 
 
 @pytest.mark.parametrize("kind", CLIPS)
-def test_a_clip_is_the_same_alone_in_a_batch_and_whatever_its_masked_frames_show(kind: str, tmp_path: Path) -> None:
+def test_a_clip_is_the_same_alone_in_a_batch_and_whatever_its_masked_frames_show(
+    kind: str, tmp_path: Path
+) -> None:
     encoder = clip_encoder(str(saved(tmp_path, kind, CLIPS[kind])), 64).eval()
     assert encoder.pretrained
     assert encoder.n_frames == 8
@@ -126,14 +142,18 @@ def test_a_clip_becomes_the_mean_of_what_transformers_makes_of_it(kind: str, tmp
 
 
 def test_grid_pooling_of_a_clip_puts_its_patches_back_in_their_places() -> None:
-    encoder, plain = (clip_encoder("random:videomae-tiny", 64, pooling).eval() for pooling in ("grid", "network"))
+    encoder, plain = (
+        clip_encoder("random:videomae-tiny", 64, pooling).eval() for pooling in ("grid", "network")
+    )
     plain.load_state_dict(encoder.state_dict())
     assert (encoder.feature_size, plain.feature_size) == (96 * 16, 96)
     frames = pictures(3, 16, 3, 64, 64)
     with torch.inference_mode():
         features, mean = encoder(frames), plain(frames)
         net: Any = encoder.net
-        tokens = net(pixel_values=encoder.pixels(frames.flatten(0, 1)).unflatten(0, (3, 16))).last_hidden_state
+        tokens = net(
+            pixel_values=encoder.pixels(frames.flatten(0, 1)).unflatten(0, (3, 16))
+        ).last_hidden_state
     assert features.shape == (3, 96 * 16)
     places = tokens.view(3, 8, 4, 4, 96).mean(1)  # (3, rows, columns, D)
     expected = places.permute(0, 3, 1, 2).flatten(1)

@@ -1,4 +1,5 @@
-"""Weights of a checkpoint: the network is built from them as it was, and damaged ones are refused with their reason."""
+"""Weights of a checkpoint: the network is built from them as it was, and damaged ones are refused with their
+reason."""
 
 from __future__ import annotations
 

@@ -19,7 +19,9 @@ from fixtures_of_serving import LONGEST_S, Server, Serving
 
 Talking = Callable[[int], Path]
 pytestmark = pytest.mark.slow
-HEAD = b"POST /v1/predictions HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: multipart/form-data; boundary=b\r\n"
+HEAD = (
+    b"POST /v1/predictions HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: multipart/form-data; boundary=b\r\n"
+)
 PART = b'--b\r\nContent-Disposition: form-data; name="file"; filename="a.mp4"\r\n\r\n'
 
 
@@ -38,7 +40,9 @@ def _raw(server: Server, *chunks: bytes, pause_s: float = 0.0) -> bytes:
             connection.sendall(chunk)
             time.sleep(pause_s)
         answer = b""
-        while b"\r\n\r\n" not in answer or (b"content-length" in answer and not answer.rstrip().endswith(b"}")):
+        while b"\r\n\r\n" not in answer or (
+            b"content-length" in answer and not answer.rstrip().endswith(b"}")
+        ):
             if not (more := connection.recv(65536)):
                 break
             answer += more
@@ -188,9 +192,9 @@ def test_ids_cannot_be_guessed(server: Server) -> None:
 
 
 def test_logs_have_no_names_keys_or_ids(server: Server, talking: Talking) -> None:
-    job_id = server.post(talking(1), "anna-is-sad.mp4", headers={"Authorization": "Bearer a-secret-of-anna"}).json()[
-        "id"
-    ]
+    job_id = server.post(
+        talking(1), "anna-is-sad.mp4", headers={"Authorization": "Bearer a-secret-of-anna"}
+    ).json()["id"]
     assert server.client.get(f"/v1/predictions/{job_id}").status_code == 200
     server.post(b"no film", "anna-was-there.mp4")
     log = (server.folder.parent / f"{server.folder.name}.log").read_text()

@@ -13,7 +13,15 @@ from reactometer.serving.job_store import DONE, FAILED, Job, JobStore
 from reactometer.types import Prediction, Window
 
 PREDICTION = Prediction(
-    "a.mp4", "ok", ("Joy",), 2.0, 1.0, True, (0.25,), (Window(0.0, 2.0, 1.0, (0.25,), ((0.0, 0.5),)),), coverage=0.9
+    "a.mp4",
+    "ok",
+    ("Joy",),
+    2.0,
+    1.0,
+    True,
+    (0.25,),
+    (Window(0.0, 2.0, 1.0, (0.25,), ((0.0, 0.5),)),),
+    coverage=0.9,
 )
 
 
@@ -56,7 +64,9 @@ def test_old_results_are_deleted_and_queued_jobs_stay(store: JobStore) -> None:
     assert [store.read(job.id) for job in (queued, old, new)] == [queued, None, new]
 
 
-@pytest.mark.parametrize("job_id", ["", "..", "../jobs/x", "absent", "a" * 24, "\u0661" * 24, "a" * 23 + "\n"])
+@pytest.mark.parametrize(
+    "job_id", ["", "..", "../jobs/x", "absent", "a" * 24, "\u0661" * 24, "a" * 23 + "\n"]
+)
 def test_an_id_cannot_be_a_path(store: JobStore, job_id: str) -> None:
     (store.jobs / "..json").write_text("{}")
     assert store.read(job_id) is None

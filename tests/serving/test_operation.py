@@ -25,7 +25,18 @@ LATER = {"Prefer": "respond-async"}
 def guarded(serving: Serving, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     folder = tmp_path_factory.mktemp("guarded")
     (folder / "keys").write_text("# clients\n\n" + "".join(f"{name} {key}\n" for name, key in KEYS.items()))
-    options = "--keys", str(folder / "keys"), "--readers", "1", "--queue", "3", "--per-client", "2", "--max-mb", "0.4"
+    options = (
+        "--keys",
+        str(folder / "keys"),
+        "--readers",
+        "1",
+        "--queue",
+        "3",
+        "--per-client",
+        "2",
+        "--max-mb",
+        "0.4",
+    )
     with serving(folder / "data", *options) as server:
         yield server
 
@@ -35,7 +46,11 @@ def _key(name: str) -> dict[str, str]:
 
 
 def test_requests_without_a_key_are_refused(guarded: Server, talking: Talking) -> None:
-    for headers in ({}, {"Authorization": "Bearer nobodys"}, {"Authorization": f"Bearer {KEYS['anna'][:-1]}"}):
+    for headers in (
+        {},
+        {"Authorization": "Bearer nobodys"},
+        {"Authorization": f"Bearer {KEYS['anna'][:-1]}"},
+    ):
         answer = guarded.post(talking(1), headers=headers)
         assert answer.status_code == 401 and answer.headers["WWW-Authenticate"] == "Bearer"
     assert guarded.client.get("/v1/model").status_code == 401
@@ -72,7 +87,10 @@ def test_a_full_queue_refuses_uploads(serving: Serving, talking: Talking, tmp_pa
     with serving(tmp_path / "data", "--readers", "1", "--queue", "1") as server:
         answers = [server.post(talking(6), headers=LATER) for _ in range(4)]
         refused = [answer for answer in answers if answer.status_code == 429]
-        assert refused and "too many clips in the queue (got 1; expected at most 1)" in refused[0].json()["error"]
+        assert (
+            refused
+            and "too many clips in the queue (got 1; expected at most 1)" in refused[0].json()["error"]
+        )
         accepted = [answer for answer in answers if answer.status_code == 202]
         assert [server.wait(answer)["status"] for answer in accepted] == ["done"] * len(accepted)
 
@@ -134,7 +152,9 @@ def test_sigterm_finishes_running_clips_and_keeps_queued_clips(
 
 
 @pytest.mark.slow
-def test_results_are_deleted_after_the_retention_time(serving: Serving, talking: Talking, tmp_path: Path) -> None:
+def test_results_are_deleted_after_the_retention_time(
+    serving: Serving, talking: Talking, tmp_path: Path
+) -> None:
     with serving(tmp_path / "data") as server:
         location = f"/v1/predictions/{server.post(talking(1)).json()['id']}"
         assert server.end(signal.SIGINT) == 0

@@ -49,7 +49,9 @@ def camera(simulated: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     file = tmp_path_factory.mktemp("camera") / "camera.mjpeg"
     with av.open(str(_clips(simulated)[0])) as container:
         frames = [frame.to_ndarray(format="bgr24") for frame in container.decode(video=0)]
-    file.write_bytes(b"".join(cv2.imencode(".jpg", cv2.resize(frame, (640, 480)))[1].tobytes() for frame in frames))
+    file.write_bytes(
+        b"".join(cv2.imencode(".jpg", cv2.resize(frame, (640, 480)))[1].tobytes() for frame in frames)
+    )
     return file
 
 
@@ -72,7 +74,10 @@ def visit(browser: Any, server: str) -> Iterator[Callable[..., Any]]:
         page = context.new_page()
         page.on("pageerror", lambda error: wrong.append(str(error)))
         page.on("console", lambda message: wrong.append(message.text) if message.type == "error" else None)
-        page.on("request", lambda request: wrong.append(request.url) if not _is_local(request.url, address) else None)
+        page.on(
+            "request",
+            lambda request: wrong.append(request.url) if not _is_local(request.url, address) else None,
+        )
         page.goto(address)
         return page
 
@@ -121,7 +126,9 @@ def test_values_are_those_of_predict(visit: Callable[..., Any], shared_data: Pat
     _score(page, file)
     assert prediction.intensities
     assert prediction.intervals
-    for label, value, (low, high) in zip(prediction.labels, prediction.intensities, prediction.intervals, strict=True):
+    for label, value, (low, high) in zip(
+        prediction.labels, prediction.intensities, prediction.intervals, strict=True
+    ):
         tile = page.locator("#whole li", has=page.locator(f"b[data-label={label}]"))
         assert tile.inner_text().split() == [label, f"{value:.2f}", f"{low:.2f}–{high:.2f}"]
     curves = page.evaluate(CURVES)
@@ -180,7 +187,10 @@ def test_a_click_on_the_timeline_or_an_event_seeks(visit: Callable[..., Any], si
     for share, y in ((0.5, 60), (0.25, 90)):  # on a row, and between two
         page.locator("#timeline").click(position={"x": 30 + (box["width"] - 42) * share, "y": y})
         _until(page, f"() => Math.abs(({PLAYER})().currentTime - {share * end}) < .03")
-    _until(page, f"() => document.querySelector('#timeline').ariaValueText.startsWith('{end / 4:.1f} s, highest ')")
+    _until(
+        page,
+        f"() => document.querySelector('#timeline').ariaValueText.startsWith('{end / 4:.1f} s, highest ')",
+    )
     event = page.locator("#events button").last
     onset_s = float(event.inner_text().split("\n")[-1].split("–")[0].split()[-1])
     event.click()
@@ -227,7 +237,11 @@ def test_a_busy_server_is_retried_with_a_message(visit: Callable[..., Any], simu
 
     def refuse_once(route: Any) -> None:
         refused.append(page.inner_text("#doing"))
-        busy = {"status": 429, "headers": {"Retry-After": "2"}, "json": {"error": "too many clips in the queue"}}
+        busy = {
+            "status": 429,
+            "headers": {"Retry-After": "2"},
+            "json": {"error": "too many clips in the queue"},
+        }
         route.fulfill(**busy) if len(refused) == 1 else route.continue_()
 
     page.route("**/v1/predictions?*", refuse_once)
@@ -310,7 +324,8 @@ def test_the_page_fits_a_phone(visit: Callable[..., Any], simulated: Path) -> No
 
     def check() -> None:
         assert page.evaluate("() => document.documentElement.scrollWidth") == PHONE["width"]
-        small = """() => [...document.querySelectorAll('button, .button, summary, select, nav a, input:not(.away)')]
+        small = """() => [...document.querySelectorAll(
+            'button, .button, summary, select, nav a, input:not(.away)')]
             .filter((element) => element.checkVisibility() && element.getBoundingClientRect().height < 44)
             .map((element) => element.outerHTML)"""
         assert page.evaluate(small) == []
@@ -339,7 +354,9 @@ def test_a_recording_of_the_camera_is_scored(visit: Callable[..., Any]) -> None:
     _until(page, f"() => Number.isFinite(({PLAYER})().duration)")
 
 
-def test_a_key_is_requested_once(visit: Callable[..., Any], serving: Serving, simulated: Path, tmp_path: Path) -> None:
+def test_a_key_is_requested_once(
+    visit: Callable[..., Any], serving: Serving, simulated: Path, tmp_path: Path
+) -> None:
     (tmp_path / "keys").write_text(f"lab {KEY}\n", encoding="utf-8")
     with serving(tmp_path / "jobs", "--keys", str(tmp_path / "keys")) as service:
         page = visit(service.address)
@@ -360,8 +377,12 @@ def test_live_draws_a_curve(visit: Callable[..., Any]) -> None:
     page = visit()
     page.click("nav a[href='#live']")
     page.click("#live-start")
-    _until(page, "() => document.querySelector('#live-chart').data?.[0].y.filter((y) => y !== null).length > 5")
-    labels = page.evaluate("() => document.querySelector('#live-chart').data.map((trace) => trace.meta.label)")
+    _until(
+        page, "() => document.querySelector('#live-chart').data?.[0].y.filter((y) => y !== null).length > 5"
+    )
+    labels = page.evaluate(
+        "() => document.querySelector('#live-chart').data.map((trace) => trace.meta.label)"
+    )
     assert page.locator("#live-bars .name").all_inner_texts() == [label for label in labels if label]
     assert "ms behind" in page.inner_text("#live-late")
     _until(page, "() => document.querySelector('#live-view .boxes rect') !== null")

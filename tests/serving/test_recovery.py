@@ -29,7 +29,11 @@ def _log(server: Server) -> str:
 
 
 def test_a_full_disk_is_507_until_there_is_room(
-    serving: Serving, talking: Talking, small_disk: Path, fill: Fill, wait_for: Callable[[Callable[[], bool]], None]
+    serving: Serving,
+    talking: Talking,
+    small_disk: Path,
+    fill: Fill,
+    wait_for: Callable[[Callable[[], bool]], None],
 ) -> None:
     with serving(small_disk, "--readers", "1", TMPDIR=str(small_disk)) as server:
         done = server.post(talking(1)).json()
@@ -60,5 +64,8 @@ def test_a_clock_jump_during_a_clip_is_harmless(serving: Serving, talking: Talki
         after = server.post(talking(1), headers={"Prefer": "respond-async"})
         first, second = server.wait(server.client.get(running)), server.wait(after)
         assert (first["status"], second["status"]) == ("done", "done")
-        assert (first["created"][:4] == first["finished"][:4], second["created"] < second["finished"]) == (False, True)
+        assert (first["created"][:4] == first["finished"][:4], second["created"] < second["finished"]) == (
+            False,
+            True,
+        )
         assert server.post(talking(1)).json()["predictions"] == second["predictions"]

@@ -44,7 +44,9 @@ def test_a_short_clip_has_the_numbers_of_predict(server: Server, talking: Talkin
     assert (document["width_px"], document["height_px"]) == (160, 160)
     assert _values(prediction["intensities"]) == pytest.approx(expected.intensities, abs=1e-5)
     assert expected.intervals and document["coverage"] == expected.coverage
-    assert _values(prediction["intensities"], "low") == pytest.approx([low for low, _ in expected.intervals], abs=1e-5)
+    assert _values(prediction["intensities"], "low") == pytest.approx(
+        [low for low, _ in expected.intervals], abs=1e-5
+    )
     assert len(prediction["timeline"]) == len(expected.windows) > 1
     for window, there in zip(expected.windows, prediction["timeline"], strict=True):
         assert (there["start_s"], there["end_s"]) == pytest.approx((window.start_s, window.end_s), abs=1e-3)
@@ -66,7 +68,9 @@ def test_a_real_clip_has_the_numbers_of_predict(server: Server, shared_data: Pat
     assert answer.status_code == 200, answer.text
     (prediction,) = answer.json()["predictions"]
     assert _values(prediction["intensities"]) == pytest.approx(expected.intensities, abs=1e-5)
-    assert [window["state"] for window in prediction["timeline"]] == [row["state"] for row in timeline_rows([expected])]
+    assert [window["state"] for window in prediction["timeline"]] == [
+        row["state"] for row in timeline_rows([expected])
+    ]
     assert prediction["warnings"] == clip_rows([expected])[0]["warnings"]
 
 
@@ -163,13 +167,17 @@ def test_an_error_names_the_file_of_the_client(server: Server) -> None:
 def test_clips_beyond_a_limit_are_refused(server: Server, talking: Talking) -> None:
     long = server.post(talking(8))
     assert long.status_code == 422
-    assert long.json()["error"].startswith("clip.mp4: too long (got 24 s; expected 20 s at most). hint: Split")
+    assert long.json()["error"].startswith(
+        "clip.mp4: too long (got 24 s; expected 20 s at most). hint: Split"
+    )
 
 
 def test_names_stay_text(server: Server, talking: Talking) -> None:
     answer = server.post(talking(1), '=cmd("x")\r\n.mp4', params={"format": "csv"})
     assert pd.read_csv(io.StringIO(answer.text))["path"][0].startswith("'=cmd")
-    assert answer.headers["Content-Disposition"].isascii() and "\n" not in answer.headers["Content-Disposition"]
+    assert (
+        answer.headers["Content-Disposition"].isascii() and "\n" not in answer.headers["Content-Disposition"]
+    )
 
 
 def test_model_health_and_metrics(server: Server, talking: Talking) -> None:

@@ -35,7 +35,11 @@ def test_responses_match_the_schema(server: Server) -> None:
     for operation in operations:
 
         @settings(
-            max_examples=40, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck), database=None
+            max_examples=40,
+            deadline=None,
+            derandomize=True,
+            suppress_health_check=list(HealthCheck),
+            database=None,
         )
         @given(case=operation.as_strategy())
         def ask(case: Any) -> None:

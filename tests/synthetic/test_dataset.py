@@ -38,7 +38,8 @@ def rows(folder: Path) -> list[dict[str, str]]:
         return list(csv.DictReader(file))
 
 
-# --- files -----------------------------------------------------------------------------------------------------------
+# --- files
+# -----------------------------------------------------------------------------------------------------------
 
 
 def test_the_same_seed_gives_the_same_bytes_in_one_process_and_in_two(folder: Path, tmp_path: Path) -> None:
@@ -86,12 +87,16 @@ def test_the_videos_have_the_planned_pictures_and_sound(folder: Path) -> None:
 
 
 @pytest.mark.parametrize(("sound", "streams"), [("voice", 1), ("silent", 1), ("absent", 0)])
-def test_sound_is_written_as_planned(tmp_path: Path, sound: Literal["voice", "silent", "absent"], streams: int) -> None:
+def test_sound_is_written_as_planned(
+    tmp_path: Path, sound: Literal["voice", "silent", "absent"], streams: int
+) -> None:
     path = tmp_path / "clip.mp4"
     _write_clip((dataclasses.replace(clip_plan(0, n_clips=N_CLIPS, duration_s=1.0), sound=sound), path))
     with av.open(str(path)) as container:
         assert len(container.streams.audio) == streams
-        heard = [np.abs(frame.to_ndarray()).max() for frame in container.decode(audio=0)] if streams else [0.0]
+        heard = (
+            [np.abs(frame.to_ndarray()).max() for frame in container.decode(audio=0)] if streams else [0.0]
+        )
     assert (max(heard) > 0.01) == (sound == "voice")
 
 
@@ -116,7 +121,8 @@ def test_an_unusable_setting_is_refused_before_anything_is_written(tmp_path: Pat
     assert not (tmp_path / "out").exists()
 
 
-# --- truth -----------------------------------------------------------------------------------------------------------
+# --- truth
+# -----------------------------------------------------------------------------------------------------------
 
 
 @pytest.fixture(scope="module")
@@ -128,7 +134,9 @@ def test_no_person_and_no_stimulus_is_in_two_splits(plans: list[ClipPlan]) -> No
     for key in ("person", "stimulus"):
         seen = {(getattr(plan, key), plan.split) for plan in plans}
         assert len(seen) == len({name for name, _ in seen})
-    shares = {split: sum(plan.split == split for plan in plans) / len(plans) for split in ("train", "val", "test")}
+    shares = {
+        split: sum(plan.split == split for plan in plans) / len(plans) for split in ("train", "val", "test")
+    }
     assert shares == {"train": 0.6, "val": 0.15, "test": 0.25}
 
 

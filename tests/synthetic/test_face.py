@@ -26,7 +26,9 @@ def frames() -> list[ByteArray]:
         for frame, visible in zip(render_clip(plan)[0], plan.face_visible, strict=True):
             if visible:
                 twice = cv2.resize(frame, None, fx=2, fy=2, interpolation=cv2.INTER_CUBIC)
-                large.append(np.asarray(cv2.copyMakeBorder(twice, 32, 32, 32, 32, cv2.BORDER_REPLICATE), np.uint8))
+                large.append(
+                    np.asarray(cv2.copyMakeBorder(twice, 32, 32, 32, 32, cv2.BORDER_REPLICATE), np.uint8)
+                )
     return large
 
 

@@ -44,7 +44,9 @@ def test_grey_pictures_are_changed_in_one_channel_and_as_strongly_as_asked_for()
         changed = augment(picture, {name: strength * 4 * limit for name, limit in CLIP_LIMITS.items()})
         assert changed.shape == picture.shape
         assert changed.dtype == torch.uint8
-        rising = torch.where(changed[..., -1:] > changed[..., :1], changed, changed.flip(4)).float()  # unmirrored
+        rising = torch.where(
+            changed[..., -1:] > changed[..., :1], changed, changed.flip(4)
+        ).float()  # unmirrored
         spread.append(float((rising - picture).abs().mean()))
     assert spread[0] < 1.0
     assert spread[0] < spread[1] < spread[2]

@@ -14,7 +14,13 @@ from reactometer.data.cache import PreparedSet
 from reactometer.errors import ConfigError, OutputError
 from reactometer.training.compare import Comparison, as_table, markdown
 
-SMALL = ["model.n_frames=3", "model.size_px=32", "model.hidden=8", "model.pooling=network", "training.epochs=1"]
+SMALL = [
+    "model.n_frames=3",
+    "model.size_px=32",
+    "model.hidden=8",
+    "model.pooling=network",
+    "training.epochs=1",
+]
 CONFIGS = Path(__file__).resolve().parents[2] / "configs" / "small"
 
 
@@ -57,7 +63,10 @@ def test_scores_are_those_of_evaluate(made: Comparison, prepared: PreparedSet) -
 
 
 def test_a_second_call_trains_nothing(
-    made: Comparison, prepared: PreparedSet, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    made: Comparison,
+    prepared: PreparedSet,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     monkeypatch.setattr("reactometer.training.train.train", None)
     monkeypatch.chdir(made.folder.parent)

@@ -76,7 +76,8 @@ def _write(folder: Path, network: ReactionModel, model: ModelConfig, **training:
 
 
 def _items(face: FaceInput | None, voice: VoiceInput | None) -> Iterator[Item]:
-    """Yield what a clip may be for a model: of several lengths, with frames unseen, silent, a single frame."""
+    """Yield what a clip may be for a model: of several lengths, with frames unseen, silent, a single
+    frame."""
     rng = np.random.default_rng(0)
     for n_frames, n_blocks in ((5, 40), (9, 0), (1, 73), (12, 60)):
         seen = rng.random(n_frames) > 0.3
@@ -92,7 +93,8 @@ def _items(face: FaceInput | None, voice: VoiceInput | None) -> Iterator[Item]:
 
 
 def _operators_when_open(file: Path, folder: Path) -> set[str]:
-    """Return the operators that ONNX Runtime computes after its own optimisation, as the package opens a graph."""
+    """Return the operators that ONNX Runtime computes after its own optimisation, as the package opens a
+    graph."""
     options = session_options(1, is_foldable=check_graph(file))
     options.optimized_model_filepath = str(folder / "optimized.onnx")
     onnxruntime.InferenceSession(str(file), options, providers=["CPUExecutionProvider"])
@@ -113,7 +115,10 @@ def test_graphs_are_the_networks_and_their_encoders_in_eight_bits_follow(name: s
         assert b"site-packages" not in file.read_bytes()
         assert str(Path(export_module.__file__).parent).encode() not in file.read_bytes()
     for stream, encoder in loaded.networks.encoders.items() if name in IN_EIGHT_BITS else ():
-        file, inputs = tmp_path / "model" / f"{stream}.onnx", list(encoder_inputs(loaded.networks, stream, items))
+        file, inputs = (
+            tmp_path / "model" / f"{stream}.onnx",
+            list(encoder_inputs(loaded.networks, stream, items)),
+        )
         before = [encoder(*arrays.values())[0].ravel() for arrays in inputs]
         quantise_graph(file, inputs)
         signatures = signatures_of(loaded.networks.face, loaded.networks.voice, SIZE_PX, len(LABELS))
@@ -137,7 +142,9 @@ def test_networks_of_one_architecture_are_translated_once_and_keep_their_own_wei
     graphs = [(tmp_path / name / "head.onnx").read_bytes() for name in ("first", "0", "1")]
     assert graphs[0] == graphs[1] != graphs[2]
     network, config = _network(tmp_path, "given", hidden=4)  # another architecture
-    assert max(differences(network, _write(tmp_path / "other", network, config).networks, items).values()) < 1e-5
+    assert (
+        max(differences(network, _write(tmp_path / "other", network, config).networks, items).values()) < 1e-5
+    )
 
 
 def test_the_training_sets_mean_and_spread_are_in_the_head(tmp_path: Path) -> None:
@@ -158,7 +165,9 @@ def test_the_training_sets_mean_and_spread_are_in_the_head(tmp_path: Path) -> No
 def test_weights_in_half_precision_are_stored_so_and_computed_in_single(tmp_path: Path) -> None:
     network, config = _network(tmp_path, "multimodal")
     single = _write(tmp_path / "single", network, config)
-    half = _write(tmp_path / "half", network, config, store="float16")  # which rounds the network's weights, too
+    half = _write(
+        tmp_path / "half", network, config, store="float16"
+    )  # which rounds the network's weights, too
     items = list(_items(half.networks.face, half.networks.voice))
     assert max(differences(network, half.networks, items).values()) < 1e-5
     assert max(differences(network, single.networks, items).values()) > 1e-5
@@ -184,7 +193,9 @@ def test_a_weight_that_was_changed_behind_its_graph_is_refused(
         prove(copy, network, prepared)
     assert json.loads((copy / "model.json").read_text())["proof"] == proof
     with monkeypatch.context() as patch:
-        patch.setattr(export_module, "differences", lambda *_: {"whole clips": 1e-7, "one frame": float("nan")})
+        patch.setattr(
+            export_module, "differences", lambda *_: {"whole clips": 1e-7, "one frame": float("nan")}
+        )
         with pytest.raises(ModelError, match="one frame"):
             prove(copy, network, prepared)
     none = [replace(row, file=None) for row in prepared.rows]

@@ -29,7 +29,8 @@ EVERY: list[Loss] = [masked_mse, pearson_loss, ccc_loss, *NAMED_LOSSES]
 
 
 def _batch(seed: int, clips: int = 24, labels: int = 5) -> tuple[Tensor, Tensor, Tensor]:
-    """Intensities that follow the targets somewhat, in double precision; about a quarter of the clips masked."""
+    """Intensities that follow the targets somewhat, in double precision; about a quarter of the clips
+    masked."""
     generator = torch.Generator().manual_seed(seed)
     targets, noise = torch.rand((2, clips, labels), generator=generator, dtype=torch.float64)
     mask = torch.rand(clips, generator=generator) < 0.75
@@ -61,21 +62,26 @@ def test_the_pearson_loss_is_one_less_pearson_of_the_clips_that_count(seed: int)
     loss = pearson_loss(intensities, targets, mask).item()
     counted = zip(intensities[mask].T.numpy(), targets[mask].T.numpy(), strict=True)
     assert loss == pytest.approx(np.mean([1 - stats.pearsonr(*pair).statistic for pair in counted]), abs=5e-5)
-    assert loss == pytest.approx(float(1 - pearson_corrcoef(intensities[mask], targets[mask]).mean()), abs=5e-5)
+    assert loss == pytest.approx(
+        float(1 - pearson_corrcoef(intensities[mask], targets[mask]).mean()), abs=5e-5
+    )
     stretched = pearson_loss(0.5 * intensities + 0.25, targets, mask).item()
     assert stretched == pytest.approx(loss, abs=1e-4)
 
 
 @pytest.mark.parametrize("seed", range(5))
 def test_the_ccc_loss_is_one_less_concordance_of_the_clips_that_count(seed: int) -> None:
-    """torchmetrics divides variances by n − 1 and Lin by n: of the same clips 1,000 times over, that is the same."""
+    """torchmetrics divides variances by n − 1 and Lin by n: of the same clips 1,000 times over, that is the
+    same."""
     intensities, targets, mask = _batch(seed)
     loss = ccc_loss(intensities, targets, mask).item()
     ours = [value or 0.0 for value in ccc(targets[mask].numpy(), intensities[mask].numpy())]
     assert loss == pytest.approx(1 - np.mean(ours), abs=1e-12)
     often = [column[mask].repeat(1000, 1) for column in (intensities, targets)]
     assert loss == pytest.approx(float(1 - concordance_corrcoef(*often).mean()), abs=1e-4)
-    assert ccc_loss(0.5 * intensities + 0.25, targets, mask).item() > loss + 0.01  # unlike Pearson's, it sees the scale
+    assert (
+        ccc_loss(0.5 * intensities + 0.25, targets, mask).item() > loss + 0.01
+    )  # unlike Pearson's, it sees the scale
 
 
 @pytest.mark.parametrize("loss", [pearson_loss, ccc_loss])
@@ -114,8 +120,22 @@ def test_gradients_are_finite_whatever_comes(loss: Loss, dtype: torch.dtype) -> 
     targets, nobody = targets.float(), torch.zeros_like(mask)
     constant = torch.full_like(targets, 0.5)
     nearly = constant + 1e-7 * intensities.float()
-    for guess in (constant, nearly, torch.zeros_like(targets), torch.ones_like(targets), targets, targets.round()):
-        for truth in (targets, constant, nearly, torch.zeros_like(targets), targets.round(), constant + 2e-6 * targets):
+    for guess in (
+        constant,
+        nearly,
+        torch.zeros_like(targets),
+        torch.ones_like(targets),
+        targets,
+        targets.round(),
+    ):
+        for truth in (
+            targets,
+            constant,
+            nearly,
+            torch.zeros_like(targets),
+            targets.round(),
+            constant + 2e-6 * targets,
+        ):
             for counts in (mask, nobody, ~nobody):
                 gradient = _gradient(loss, guess.to(dtype), truth, counts)
                 assert gradient.isfinite().all()
@@ -149,7 +169,9 @@ def test_a_constant_answer_is_led_towards_the_targets(loss: Loss) -> None:
 def test_every_loss_leads_to_the_labels_order(name: str) -> None:
     """Free log-odds, one for each clip and label, are moved until they follow the targets."""
     _, targets, mask = _batch(7)
-    odds = torch.randn(targets.shape, generator=torch.Generator().manual_seed(0), dtype=torch.float64).requires_grad_()
+    odds = torch.randn(
+        targets.shape, generator=torch.Generator().manual_seed(0), dtype=torch.float64
+    ).requires_grad_()
     optimiser = torch.optim.Adam([odds], lr=0.1)
     for _ in range(200):
         optimiser.zero_grad()
@@ -166,7 +188,10 @@ def test_a_variance_below_a_millionth_is_no_signal() -> None:
 
 
 def test_labels_that_vary_by_a_millionth_do_not_count() -> None:
-    intensities, mask = torch.tensor([[0.2], [0.4], [0.9]], dtype=torch.float64), torch.ones(3, dtype=torch.bool)
+    intensities, mask = (
+        torch.tensor([[0.2], [0.4], [0.9]], dtype=torch.float64),
+        torch.ones(3, dtype=torch.bool),
+    )
     for spread, counts in ((MIN_STD, False), (1.01 * MIN_STD, True)):
         targets = torch.tensor([[0.0], [0.0], [spread]], dtype=torch.float64)
         assert (pearson_loss(intensities, targets, mask).item() > 0.0) is counts

@@ -25,8 +25,11 @@ def test_the_best_epoch_is_chosen_by_the_labels_that_vary() -> None:
 
 
 @pytest.mark.parametrize("name", ["multimodal", "resnet50", "resnet50-gru", "vit-transformer"])
-def test_a_step_of_training_asks_the_device_nothing(name: str, small_config: Config, prepared: PreparedSet) -> None:
-    """A GPU that is asked for a number of a clip has to be waited for, in every step; "meta" cannot answer."""
+def test_a_step_of_training_asks_the_device_nothing(
+    name: str, small_config: Config, prepared: PreparedSet
+) -> None:
+    """A GPU that is asked for a number of a clip has to be waited for, in every step; "meta" cannot
+    answer."""
     encoder = "random:vit-tiny" if name == "vit-transformer" else "random:resnet-tiny"
     model = small_config.model.model_copy(update={"name": name, "encoder": encoder})
     config = small_config.model_copy(update={"model": model})

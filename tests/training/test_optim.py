@@ -12,7 +12,8 @@ from reactometer.training.optim import update_average
 
 
 def test_the_average_forgets_its_beginning() -> None:
-    """The first update is the model itself; then, with the rising decay, a constant signal is nearly reached."""
+    """The first update is the model itself; then, with the rising decay, a constant signal is nearly
+    reached."""
     layer = torch.nn.BatchNorm1d(2)
     average = AveragedModel(layer, multi_avg_fn=partial(update_average, decay=0.99), use_buffers=True)
     weights, averages = layer.state_dict(), average.module.state_dict()
@@ -21,7 +22,9 @@ def test_the_average_forgets_its_beginning() -> None:
     assert averages["weight"].tolist() == [7.0, 7.0]
     weights["weight"].fill_(0.0), weights["running_mean"].fill_(1.0), weights["num_batches_tracked"].fill_(5)
     average.update_parameters(layer)
-    assert averages["weight"].tolist() == pytest.approx([7.0 * 2 / 11] * 2)  # (1 + 1) / (10 + 1) of it is kept
+    assert averages["weight"].tolist() == pytest.approx(
+        [7.0 * 2 / 11] * 2
+    )  # (1 + 1) / (10 + 1) of it is kept
     for _ in range(50):
         average.update_parameters(layer)
     assert averages["weight"].abs().max() < 0.01

@@ -1,4 +1,5 @@
-"""Several processes train one model: the same as one process, whoever starts them, and whatever kills them."""
+"""Several processes train one model: the same as one process, whoever starts them, and whatever kills
+them."""
 
 from __future__ import annotations
 
@@ -148,7 +149,9 @@ def test_a_kill_while_a_checkpoint_is_written_leaves_the_last_one(
 
 @pytest.mark.slow
 @pytest.mark.parametrize("starter", ["Lightning", "torchrun"])
-def test_two_processes_reach_the_weights_of_one(starter: str, steady: Path, alone: Path, tmp_path: Path) -> None:
+def test_two_processes_reach_the_weights_of_one(
+    starter: str, steady: Path, alone: Path, tmp_path: Path
+) -> None:
     shared = tmp_path / "shared"
     command = ["-m", "reactometer", "train", str(steady), "training.batch_size=3", f"training.out={shared}"]
     if starter == "torchrun":
@@ -158,7 +161,9 @@ def test_two_processes_reach_the_weights_of_one(starter: str, steady: Path, alon
     done = subprocess.run([sys.executable, *command], capture_output=True, text=True, check=True)
     assert done.stdout.count("model: ") == 1
     assert done.stderr.count("epoch   2 of 2") == 1
-    assert np.quantile(_differences(alone, shared), 0.9999) <= 1e-5  # AdamW takes the sign of a gradient of about 0
+    assert (
+        np.quantile(_differences(alone, shared), 0.9999) <= 1e-5
+    )  # AdamW takes the sign of a gradient of about 0
     first, second = (list(csv.DictReader((run / "logs" / "metrics.csv").open())) for run in (alone, shared))
     for one, other in zip(first, second, strict=True):
         assert one["step"] == other["step"]
@@ -167,8 +172,11 @@ def test_two_processes_reach_the_weights_of_one(starter: str, steady: Path, alon
 
 
 @pytest.mark.slow
-def test_ended_twice_and_resumed_the_log_and_weights_are_those_of_one_run(steady: Path, tmp_path: Path) -> None:
-    """SIGKILL, then SIGTERM, amid an epoch; dropout, augmentation, averaged weights: all the same, to the last bit."""
+def test_ended_twice_and_resumed_the_log_and_weights_are_those_of_one_run(
+    steady: Path, tmp_path: Path
+) -> None:
+    """SIGKILL, then SIGTERM, amid an epoch; dropout, augmentation, averaged weights: all the same, to the
+    last bit."""
     options = ["training.epochs=4", "training.batch_size=2", "training.accumulate=1", "training.augment=true"]
     options += ["model.dropout=0.2"]
     whole, log = tmp_path / "whole", tmp_path / "killed" / "logs" / "metrics.csv"

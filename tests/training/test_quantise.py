@@ -1,4 +1,5 @@
-"""A checkpoint in 8 bits is kept or refused by its score; what cannot be exported is refused before any work."""
+"""A checkpoint in 8 bits is kept or refused by its score; what cannot be exported is refused before any
+work."""
 
 from __future__ import annotations
 

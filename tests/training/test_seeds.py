@@ -51,10 +51,14 @@ def _left_by_all(data: Path, folder: Path, workers: int) -> dict[str, bytes]:
     (folder / "small.toml").write_text(CONFIG, encoding="utf-8")
     commands = COMMANDS.format(data=data, workers=workers).strip()
     order = {**os.environ, "PYTHONHASHSEED": str(workers)}
-    subprocess.run([sys.executable, "-c", CODE, commands], cwd=folder, env=order, capture_output=True, check=True)
+    subprocess.run(
+        [sys.executable, "-c", CODE, commands], cwd=folder, env=order, capture_output=True, check=True
+    )
     files = [file for file in folder.rglob("*") if file.is_file() and "tfevents" not in file.name]
     return {
-        str(file.relative_to(folder)): _undated(file.read_bytes()) for file in files if not file.name.endswith(DATED)
+        str(file.relative_to(folder)): _undated(file.read_bytes())
+        for file in files
+        if not file.name.endswith(DATED)
     }
 
 
@@ -70,6 +74,11 @@ def test_all_that_a_seed_decides_is_the_same_in_another_process_with_more_worker
     data = excerpt(train=10, val=5, test=10)
     one, other = (_left_by_all(data, tmp_path / f"{workers}", workers) for workers in (1, 2))
     assert sorted(one) == sorted(other)
-    assert {"run/model/weights.safetensors", "run/logs/metrics.csv", "scores/metrics.json", "clean.csv"} <= set(one)
+    assert {
+        "run/model/weights.safetensors",
+        "run/logs/metrics.csv",
+        "scores/metrics.json",
+        "clean.csv",
+    } <= set(one)
     assert {"calibrated/uncertainty.json", "clips.json"} <= set(one)
     assert [name for name in one if one[name] != other[name]] == []

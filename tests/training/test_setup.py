@@ -1,4 +1,5 @@
-"""Setting up a fit: frozen features computed once, scales without labels, folds, settings that do not go together."""
+"""Setting up a fit: frozen features computed once, scales without labels, folds, settings that do not go
+together."""
 
 from __future__ import annotations
 
@@ -28,7 +29,9 @@ from reactometer.training.setup import TrainingSetup, build_training
 from reactometer.training.train import train
 
 
-def _config(small_config: Config, run: Path | None = None, folds: int = 0, fold: int = 0, **model: Any) -> Config:
+def _config(
+    small_config: Config, run: Path | None = None, folds: int = 0, fold: int = 0, **model: Any
+) -> Config:
     data = {"path": small_config.data.cache, "folds": folds, "fold": fold}
     return small_config.model_copy(
         update={
@@ -49,7 +52,9 @@ def test_frozen_features_are_computed_once(
     small_config: Config, prepared: PreparedSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A second run and an evaluation find them, by PyTorch and by the graph; other weights do not."""
-    data_folder = Path(shutil.copytree(prepared.folder, tmp_path / "own", ignore=shutil.ignore_patterns("features")))
+    data_folder = Path(
+        shutil.copytree(prepared.folder, tmp_path / "own", ignore=shutil.ignore_patterns("features"))
+    )
 
     def config(name: str) -> Config:
         config = _config(small_config, tmp_path / name, frozen=True)
@@ -71,7 +76,9 @@ def test_frozen_features_are_computed_once(
             build_training(
                 config("two"),
                 open_data(
-                    small_config.data.model_copy(update={"path": data_folder}), small_config.prepare, progress=False
+                    small_config.data.model_copy(update={"path": data_folder}),
+                    small_config.prepare,
+                    progress=False,
                 ),
                 progress=False,
             )
@@ -105,7 +112,9 @@ def test_frozen_features_are_computed_where_the_training_will_be(
     monkeypatch.setattr(setup, "on_gpu", lambda settings: settings.accelerator != "cpu")
     monkeypatch.setattr(ReactionModel, "to", move)
     config = _config(small_config, frozen=frozen)
-    config = config.model_copy(update={"training": config.training.model_copy(update={"accelerator": accelerator})})
+    config = config.model_copy(
+        update={"training": config.training.model_copy(update={"accelerator": accelerator})}
+    )
     training_setup = _set_up(config, prepared)
     assert moves == expected
     assert training_setup.trainable.label_mean is training_setup.model.label_mean
@@ -124,11 +133,17 @@ def test_the_head_is_fitted_behind_features_and_kept_behind_its_encoder(
     assert setup.data.val[0].frames.ndim == 2
 
 
-def test_scales_are_the_mean_and_spread_of_the_train_clips(small_config: Config, prepared: PreparedSet) -> None:
-    """Of frozen features and of the log-mel spectrogram; an encoder that is trained along has none before it."""
+def test_scales_are_the_mean_and_spread_of_the_train_clips(
+    small_config: Config, prepared: PreparedSet
+) -> None:
+    """Of frozen features and of the log-mel spectrogram; an encoder that is trained along has none before
+    it."""
     setup = _set_up(_config(small_config, frozen=True), prepared)
     items = [setup.data.train.load_item(row, part, None) for row, part in _train_parts(setup)]
-    frames, voice = np.concatenate([item.frames[item.face_mask] for item in items]), [item.voice for item in items]
+    frames, voice = (
+        np.concatenate([item.frames[item.face_mask] for item in items]),
+        [item.voice for item in items],
+    )
     assert setup.model.face_scale is not None
     np.testing.assert_allclose(setup.model.face_scale.mean, frames.mean(axis=0), rtol=1e-4, atol=1e-6)
     np.testing.assert_allclose(setup.model.face_scale.std[:5], frames.std(axis=0)[:5], rtol=1e-3)
@@ -148,7 +163,9 @@ def _train_parts(setup: TrainingSetup) -> list[tuple[PreparedRow, ClipPart]]:
 
 
 @pytest.mark.parametrize("frozen", [False, True])
-def test_an_encoder_of_speech_hears_the_waveform(small_config: Config, prepared: PreparedSet, frozen: bool) -> None:
+def test_an_encoder_of_speech_hears_the_waveform(
+    small_config: Config, prepared: PreparedSet, frozen: bool
+) -> None:
     config = _config(small_config, voice_encoder="random:hubert-tiny", modalities="voice", frozen=frozen)
     setup = _set_up(config, prepared)
     item = setup.data.val[0]
@@ -158,7 +175,9 @@ def test_an_encoder_of_speech_hears_the_waveform(small_config: Config, prepared:
     assert len(item.frames) == 0 or not item.face_mask.any()
 
 
-def test_folds_deal_train_and_val_anew_and_find_their_features(small_config: Config, prepared: PreparedSet) -> None:
+def test_folds_deal_train_and_val_anew_and_find_their_features(
+    small_config: Config, prepared: PreparedSet
+) -> None:
     everyone = {row.clip.clip_id for name in ("train", "val") for row in prepared.split(name)}
     held_out: list[str] = []
     for fold in range(3):

@@ -103,7 +103,9 @@ def test_a_frozen_encoder_from_an_offline_folder_trains_its_head(
     folder = train(config.model_copy(update={"model": config.model.model_copy(update=model)}), progress=False)
     pretrained, trained = load_file(offline / "model.safetensors"), _weights(folder)
     moved = [
-        name for name, tensor in pretrained.items() if not torch.equal(trained[f"face_encoder.net.{name}"], tensor)
+        name
+        for name, tensor in pretrained.items()
+        if not torch.equal(trained[f"face_encoder.net.{name}"], tensor)
     ]
     assert moved == []
     monkeypatch.delenv("REACTOMETER_WEIGHTS")
@@ -113,7 +115,9 @@ def test_a_frozen_encoder_from_an_offline_folder_trains_its_head(
     assert encoder.pretrained
 
 
-def test_a_run_is_never_written_over_unasked(small_config: Config, model_folder: Path, tmp_path: Path) -> None:
+def test_a_run_is_never_written_over_unasked(
+    small_config: Config, model_folder: Path, tmp_path: Path
+) -> None:
     config = _with(small_config, model_folder.parent)
     before = (model_folder / "weights.safetensors").stat().st_mtime_ns
     with pytest.raises(OutputError, match=r"--resume.*--overwrite"):
@@ -132,7 +136,9 @@ def test_overwriting_deletes_the_earlier_run_only_when_the_new_one_can_start(
     run = Path(shutil.copytree(model_folder.parent, tmp_path / "run"))
     (run / "notes.txt").write_text("mine")
     config = _with(small_config, run, epochs=1)
-    unknown = config.model_copy(update={"model": config.model.model_copy(update={"encoder": "random:nothing"})})
+    unknown = config.model_copy(
+        update={"model": config.model.model_copy(update={"encoder": "random:nothing"})}
+    )
     with pytest.raises(WeightsError, match="no encoder"):
         train(unknown, overwrite=True, progress=False)
     before = (run / "model" / "weights.safetensors").stat().st_mtime_ns
@@ -146,8 +152,13 @@ def test_a_missing_device_is_reported_before_any_work(
     small_config: Config, tmp_path: Path, accelerator: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
-    with pytest.raises(ConfigError, match=f"training.accelerator = '{accelerator}'.*training.accelerator=auto"):
-        train(_with(small_config, tmp_path / "run", data=tmp_path / "no", accelerator=accelerator), progress=False)
+    with pytest.raises(
+        ConfigError, match=f"training.accelerator = '{accelerator}'.*training.accelerator=auto"
+    ):
+        train(
+            _with(small_config, tmp_path / "run", data=tmp_path / "no", accelerator=accelerator),
+            progress=False,
+        )
 
 
 def test_what_cannot_be_trained_on_is_named(small_config: Config, prepared: PreparedSet) -> None:

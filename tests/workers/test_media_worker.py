@@ -68,7 +68,9 @@ def test_a_process_is_replaced_after_its_maximum_number_of_files(
     assert not Path(f"/proc/{processes[0]}").exists()
 
 
-def test_an_unreadable_file_does_not_end_the_process(worker: MediaWorker, simulated: Path, tmp_path: Path) -> None:
+def test_an_unreadable_file_does_not_end_the_process(
+    worker: MediaWorker, simulated: Path, tmp_path: Path
+) -> None:
     (tmp_path / "text.mp4").write_text("no film")
     video = next(simulated.rglob("*.mp4"))
     first = worker.start()
@@ -104,7 +106,8 @@ def test_a_stalled_file_is_an_error(simulated: Path) -> None:
 
 @pytest.mark.slow
 def test_memory_is_bounded(simulated: Path) -> None:
-    """The kernel holds the process to the limit that the caller named; how much a decoder takes is not ours to say."""
+    """The kernel holds the process to the limit that the caller named; how much a decoder takes is not ours
+    to say."""
     worker = MediaWorker(ResourceLimits(memory_bytes=4 * 2**30))
     assert len(list(worker.read(next(simulated.rglob("*.mp4")), SPEC))) > 2
     assert worker._process is not None
@@ -172,7 +175,11 @@ def test_it_ends_when_its_parent_is_killed(simulated: Path, tmp_path: Path) -> N
     child = int((tmp_path / "pid").read_text())
     process.kill()
     process.wait()
-    _until(lambda: not Path(f"/proc/{child}").exists() or "Z" in Path(f"/proc/{child}/stat").read_text().split()[2])
+    _until(
+        lambda: (
+            not Path(f"/proc/{child}").exists() or "Z" in Path(f"/proc/{child}/stat").read_text().split()[2]
+        )
+    )
 
 
 def _wait_to_be_killed(pid_file: str) -> None:
@@ -188,20 +195,26 @@ def test_a_script_needs_no_guard(simulated: Path, tmp_path: Path) -> None:
     """A first script: only the call, at module level."""
     video = next(simulated.rglob("*.mp4"))
     script = tmp_path / "script.py"
-    script.write_text(f"from reactometer import predict\nprint(predict([{str(video)!r}], progress=False)[0].status)\n")
+    script.write_text(
+        f"from reactometer import predict\nprint(predict([{str(video)!r}], progress=False)[0].status)\n"
+    )
     done = subprocess.run([sys.executable, script], capture_output=True, text=True, timeout=120, check=False)
     assert done.stdout == "ok\n", done.stderr
 
 
 def test_an_isolated_prediction_is_the_same(simulated: Path) -> None:
     video = next(simulated.rglob("*.mp4"))
-    isolated, in_process = (predict([video], progress=False, isolated=is_isolated)[0] for is_isolated in (True, False))
+    isolated, in_process = (
+        predict([video], progress=False, isolated=is_isolated)[0] for is_isolated in (True, False)
+    )
     assert isolated == in_process
 
 
 @pytest.mark.slow
 def test_the_process_imports_only_what_decoding_needs() -> None:
     code = "import sys, reactometer.workers.decoder; print(*{name.split('.')[0] for name in sys.modules})"
-    modules = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout.split()
+    modules = subprocess.run(
+        [sys.executable, "-c", code], check=True, capture_output=True, text=True
+    ).stdout.split()
     assert {"av", "cv2", "numpy"} <= set(modules)
     assert not {"pydantic", "onnxruntime", "torch", "scipy", "pandas"} & set(modules)

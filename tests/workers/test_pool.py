@@ -42,7 +42,8 @@ def test_a_dead_process_affects_only_its_job() -> None:
 
 @pytest.mark.slow
 def test_a_job_whose_process_dies_once_is_run_again(tmp_path: Path) -> None:
-    """One worker takes the jobs in order, so the first death is of the first job, with others waiting behind it."""
+    """One worker takes the jobs in order, so the first death is of the first job, with others waiting behind
+    it."""
     jobs: list[tuple[int, Path | None]] = [(20, tmp_path / "killed"), (11, None), (12, None)]
     done = dict(run_jobs(_square_or_die, jobs, workers=1, on_death=lambda job: -job[0]))
     assert done == {0: 400, 1: 121, 2: 144}
@@ -85,7 +86,7 @@ import signal
 from reactometer.workers.pool import run_jobs
 from work import work
 
-signal.signal(signal.SIGINT, signal.default_int_handler)  # where the tests run in the background it is ignored
+signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored if the tests run in the background
 for _ in run_jobs(work, range(8), 2, work):
     pass
 """

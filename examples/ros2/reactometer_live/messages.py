@@ -1,4 +1,5 @@
-"""Messages of ROS 2 -> pieces, scores -> the text of a message; needs no ROS, only objects with the same fields."""
+"""Messages of ROS 2 -> pieces, scores -> the text of a message; needs no ROS, only objects with the same
+fields."""
 
 from __future__ import annotations
 
@@ -27,7 +28,8 @@ def time_of(stamp: Any) -> float:
 
 
 def image_piece(message: Any) -> Packet:
-    """Convert a ``sensor_msgs/Image``, which is decoded when it is used; raise ValueError for an unknown encoding."""
+    """Convert a ``sensor_msgs/Image``, which is decoded when it is used; raise ValueError for an unknown
+    encoding."""
     if message.encoding not in COLOURS:
         raise ValueError(f"encoding {message.encoding} is not one of {', '.join(COLOURS)}")
     return Packet(PacketKind.FRAME, time_of(message.header.stamp), lambda: _rgb(message))
@@ -54,7 +56,9 @@ def _rgb(message: Any) -> ByteArray:
     """(H, W, 3) uint8 RGB; rows may be padded to ``step`` bytes."""
     size, change = COLOURS[message.encoding]
     rows = np.frombuffer(bytes(message.data), dtype=np.uint8).reshape(message.height, message.step)
-    pixels = np.ascontiguousarray(rows[:, : message.width * size].reshape(message.height, message.width, size))
+    pixels = np.ascontiguousarray(
+        rows[:, : message.width * size].reshape(message.height, message.width, size)
+    )
     return pixels if change is None else np.asarray(cv2.cvtColor(pixels, change), dtype=np.uint8)
 
 

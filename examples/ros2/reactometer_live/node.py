@@ -1,4 +1,5 @@
-"""The node: topics ``image`` (or ``image/compressed``) and ``audio`` in, ``reaction`` out, as JSON in a String."""
+"""The node: topics ``image`` (or ``image/compressed``) and ``audio`` in, ``reaction`` out, as JSON in a
+String."""
 
 from __future__ import annotations
 

@@ -32,13 +32,15 @@ def find_files(inputs: Paths) -> list[str]:
     """Return the files to predict, each once, in order; the files of a folder are sorted by name.
 
     Args:
-        inputs: files; folders, searched at any depth for video and sound files that are not hidden; patterns such as
-            ``clips/**/*.mp4``; lists, ``.txt`` with one path per line or ``.csv`` with a column ``path``, relative to
-            the list's folder. Files and folders may be URIs of an object store, such as ``s3://bucket/clips``.
+        inputs: files; folders, searched at any depth for video and sound files that are not hidden; patterns
+            such as ``clips/**/*.mp4``; lists, ``.txt`` with one path per line or ``.csv`` with a column
+            ``path``, relative to the list's folder. Files and folders may be URIs of an object store, such as
+            ``s3://bucket/clips``.
 
     Raises:
         ConfigError: a URI of an unknown scheme.
-        DataError: no inputs, a missing file, or a folder, list or pattern without files. Listed files are not checked.
+        DataError: no inputs, a missing file, or a folder, list or pattern without files. Listed files are not
+            checked.
     """
     paths: list[str] = []
     for entry in map(str, as_path_list(inputs)):
@@ -67,7 +69,8 @@ def _expand(path: Path) -> Sequence[str]:
 
 
 def _walk(folder: Path, visited: set[Path]) -> Iterator[Path]:
-    """Yield media files at any depth. Each folder is entered once, also through links; broken links count as files."""
+    """Yield media files at any depth. Each folder is entered once, also through links; broken links count as
+    files."""
     if folder.resolve() in visited:
         return
     visited.add(folder.resolve())
@@ -87,7 +90,9 @@ def _read_list(file: Path) -> list[str]:
     try:
         lines = file.read_text(encoding="utf-8-sig").splitlines()
     except UnicodeDecodeError as error:
-        raise DataError(f"{file}: not a list of paths: {error}", fix="Save it as UTF-8, one path per line") from error
+        raise DataError(
+            f"{file}: not a list of paths: {error}", fix="Save it as UTF-8, one path per line"
+        ) from error
     return [line.strip() for line in lines if line.strip()]
 
 

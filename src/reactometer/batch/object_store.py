@@ -26,7 +26,8 @@ def is_uri(path: Path | str) -> bool:
 
 
 def find_objects(uri: str) -> list[str]:
-    """Return the URIs of the video and sound files below a URI that are not hidden, sorted; or the URI of a file.
+    """Return the URIs of the video and sound files below a URI that are not hidden, sorted; or the URI of a
+    file.
 
     Raises:
         ConfigError: pyarrow has no file system for the URI.
@@ -60,7 +61,8 @@ def hash_object(uri: str) -> str:
 
 @contextmanager
 def local_copy(path: str) -> Iterator[str]:
-    """Yield the path of a file on this machine: the file itself, or a copy of a URI's file that is deleted afterwards.
+    """Yield the path of a file on this machine: the file itself, or a copy of a URI's file that is deleted
+    afterwards.
 
     Raises:
         OSError: the store cannot be read.
@@ -87,7 +89,8 @@ def _open(uri: str) -> tuple[fs.FileSystem, str]:
 
 @cache
 def _connect(root: str) -> tuple[fs.FileSystem, str]:
-    """Return the file system of a bucket or host, and the path of its root; cached, because connecting takes time."""
+    """Return the file system of a bucket or host, and the path of its root; cached, because connecting takes
+    time."""
     import pyarrow as pa
     from pyarrow import fs
 

@@ -45,8 +45,8 @@ def connect(address: str, n_cpus: int | None = None) -> Iterator[None]:
     """Connect to a Ray cluster, or start one that ends with this context.
 
     Args:
-        address: "local" starts a cluster on this machine; "auto" connects to this machine's or ``$RAY_ADDRESS``;
-            ``HOST:PORT`` is the address of this machine's cluster.
+        address: "local" starts a cluster on this machine; "auto" connects to this machine's or
+            ``$RAY_ADDRESS``; ``HOST:PORT`` is the address of this machine's cluster.
         n_cpus: of a cluster that is started here; default: all.
 
     Raises:
@@ -63,11 +63,15 @@ def connect(address: str, n_cpus: int | None = None) -> Iterator[None]:
         host, _, port = address.rpartition(":")
         if host and port.isdecimal():  # Ray itself would try for two minutes
             socket.create_connection((host, int(port)), CONNECT_TIMEOUT_S).close()
-        ray.init(address, log_to_driver=False, logging_level=logging.ERROR, **options if address == LOCAL else {})
+        ray.init(
+            address, log_to_driver=False, logging_level=logging.ERROR, **options if address == LOCAL else {}
+        )
     except Exception as error:  # Ray raises Exception itself when a node does not start in time
         problem = f"{address}: no Ray cluster answers: {_cause(error)}"
         fix = "Start one with 'ray start --head', correct the address, or add --ray local"
-        raise ClusterError(problem, fix=f"{fix}. If the cluster has a token, set RAY_AUTH_MODE=token") from error
+        raise ClusterError(
+            problem, fix=f"{fix}. If the cluster has a token, set RAY_AUTH_MODE=token"
+        ) from error
     try:
         yield
     except ray.exceptions.RayError as error:
@@ -87,8 +91,8 @@ def predict_files(
 ) -> Iterator[tuple[InputFile, list[Prediction]]]:
     """Predict files of different contents on the connected cluster, in any order.
 
-    A file whose actor is lost is predicted by another actor. A file that loses its actor ``1 + MAX_RETRIES`` times in
-    each of ``N_PASSES`` passes has no predictions.
+    A file whose actor is lost is predicted by another actor. A file that loses its actor ``1 + MAX_RETRIES``
+    times in each of ``N_PASSES`` passes has no predictions.
 
     Args:
         sources: the files, with the same path or URI on all machines.
@@ -170,7 +174,9 @@ class _Actor:
 def _pack(predictor: FilePredictor) -> Mapping[str, bytes]:
     """Return the files that actors need, by path in their folder."""
     model = predictor.model
-    files = {f"model/{file.relative_to(model).as_posix()}": file for file in model.rglob("*") if file.is_file()}
+    files = {
+        f"model/{file.relative_to(model).as_posix()}": file for file in model.rglob("*") if file.is_file()
+    }
     if predictor.detector == "yunet":
         files[f"weights/{YUNET_FILE}"] = find_yunet()
     return {name: file.read_bytes() for name, file in files.items()}

@@ -1,8 +1,8 @@
 """Store the results of a run in one folder: each result at once, and tables at the end.
 
-``results/NNNNN.jsonl`` is a journal with one line per content, appended and synced to the disk. A process that is
-killed leaves at most one incomplete last line, which the next run removes. All other files are written
-atomically, the tables from the journal.
+``results/NNNNN.jsonl`` is a journal with one line per content, appended and synced to the disk. A process
+that is killed leaves at most one incomplete last line, which the next run removes. All other files are
+written atomically, the tables from the journal.
 """
 
 from __future__ import annotations
@@ -92,7 +92,8 @@ class ResultStore:
         """Write the index, the timeline and the table of failures; return the failures, reason by path.
 
         Args:
-            sources: files of this run. The timeline has all contents of the journal; the other tables only these files.
+            sources: files of this run. The timeline has all contents of the journal; the other tables only
+                these files.
         """
         clips: dict[str, list[dict[str, Any]]] = {}  # rows of the index by SHA-256
         columns: list[str] = []
@@ -104,7 +105,9 @@ class ResultStore:
                 continue
             first = lines[0].predictions[0]
             windows = [
-                {"sha256": line.sha256, **row} for line in lines for row in tables.timeline_rows(line.predictions)
+                {"sha256": line.sha256, **row}
+                for line in lines
+                for row in tables.timeline_rows(line.predictions)
             ]
             timeline = self.folder / TIMELINE / f"{file.stem}.parquet"
             self._write(windows, [*tables.timeline_columns(first), "sha256"], timeline)
@@ -151,10 +154,13 @@ def open_results(folder: Path, settings: Mapping[str, Any], *, all_faces: bool) 
         all_faces: tables have one row per face instead of one per file.
 
     Raises:
-        OutputError: the folder has other contents or other settings, another process uses it, or it cannot be written.
+        OutputError: the folder has other contents or other settings, another process uses it, or it cannot be
+            written.
     """
     file = make_folder(folder) / SETTINGS_FILE
-    if not file.is_file() and any(entry.name != LOCK and not entry.name.endswith(PART) for entry in folder.iterdir()):
+    if not file.is_file() and any(
+        entry.name != LOCK and not entry.name.endswith(PART) for entry in folder.iterdir()
+    ):
         raise OutputError(f"{folder}: contains files of no run", fix="Choose a new folder")
     try:
         with FileLock(folder / LOCK, timeout=0):
@@ -165,7 +171,9 @@ def open_results(folder: Path, settings: Mapping[str, Any], *, all_faces: bool) 
                 make_folder(folder / subfolder)
             yield ResultStore(folder, all_faces=all_faces)
     except Timeout as error:
-        raise OutputError(f"{folder}: another process uses this folder", fix="Choose another folder") from error
+        raise OutputError(
+            f"{folder}: another process uses this folder", fix="Choose another folder"
+        ) from error
 
 
 def _check_settings(file: Path, settings: Mapping[str, Any]) -> None:

@@ -1,4 +1,5 @@
-"""Predict files into a results folder, in processes of this machine or on a Ray cluster; a stopped run resumes."""
+"""Predict files into a results folder, in processes of this machine or on a Ray cluster; a stopped run
+resumes."""
 
 from __future__ import annotations
 
@@ -49,12 +50,15 @@ class FilePredictor:
     n_threads: int
 
     def __call__(self, path: str) -> list[Prediction]:
-        """Return the predictions of a file, or its failure, because an error must not stop the other files."""
+        """Return the predictions of a file, or its failure, because an error must not stop the other
+        files."""
         predictor = _load(self)
         try:
             predictor.reset()
             with local_copy(path) as file:
-                predictions = [ray_backend.with_path(prediction, path) for prediction in predictor.predict_file(file)]
+                predictions = [
+                    ray_backend.with_path(prediction, path) for prediction in predictor.predict_file(file)
+                ]
         except Exception as error:
             if find_errno(error) in DISK_FULL_ERRNOS:  # the run stops, and can be resumed
                 raise
@@ -85,10 +89,10 @@ def predict_folder(  # noqa: PLR0913 - options by keyword
 ) -> RunResult:
     """Predict files into a results folder, store each result at once, and resume a stopped call.
 
-    Results belong to a file's content: copies are predicted once, and a changed file is predicted again. ``out`` gets
-    ``index.parquet`` (one row per file, with the columns of ``predict``; ``same_as`` is the file with the same result),
-    ``timeline/`` (Parquet files with one row per window, under the path of the first file), ``failed.csv`` (path,
-    reason) and ``run.json`` (model, settings, version).
+    Results belong to a file's content: copies are predicted once, and a changed file is predicted again.
+    ``out`` gets ``index.parquet`` (one row per file, with the columns of ``predict``; ``same_as`` is the file
+    with the same result), ``timeline/`` (Parquet files with one row per window, under the path of the first
+    file), ``failed.csv`` (path, reason) and ``run.json`` (model, settings, version).
 
     Args:
         inputs: files, folders, patterns and lists, see :func:`reactometer.batch.inputs.find_files`.
@@ -105,8 +109,8 @@ def predict_folder(  # noqa: PLR0913 - options by keyword
     Raises:
         ConfigError, ModelError: as by ``predict``, before anything is written.
         DataError: there are no files to predict.
-        OutputError: ``out`` cannot be written, has other contents, or belongs to a run of another model, other
-            settings or another version.
+        OutputError: ``out`` cannot be written, has other contents, or belongs to a run of another model,
+            other settings or another version.
         ClusterError: the cluster is not available, or was lost.
         ReactometerError: pyarrow, or Ray for a cluster, is not installed.
     """
@@ -143,7 +147,9 @@ def predict_folder(  # noqa: PLR0913 - options by keyword
         if ray:
             results = ray_backend.predict_files(pending, predictor, workers, gpus)
         else:
-            finished = run_jobs(predictor, [source.path for source in pending], min(count, len(pending)), _crashed)
+            finished = run_jobs(
+                predictor, [source.path for source in pending], min(count, len(pending)), _crashed
+            )
             stack.callback(finished.close)  # ends the processes at Ctrl-C
             results = ((pending[index], predictions) for index, predictions in finished)
         with progress_bar("predicting", len(contents), progress, n_before) as advance:

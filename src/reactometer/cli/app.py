@@ -29,7 +29,13 @@ for group in (  # in the order of the help text
     (predict.predict, predict.explain, serve.live, serve.serve),
     (data.prepare, data.audit, data.split, data.ratings),
     (train.train, train.compare, train.ensemble),
-    (evaluate.evaluate, evaluate.calibrate, evaluate.report, evaluate.compare_predictions, evaluate.submission),
+    (
+        evaluate.evaluate,
+        evaluate.calibrate,
+        evaluate.report,
+        evaluate.compare_predictions,
+        evaluate.submission,
+    ),
     (models.models, models.export, models.download, models.push),
     (train.demo, doctor.doctor),
 ):
@@ -73,7 +79,8 @@ def main() -> None:
     except SystemExit as stop:
         if stop.code == INTERRUPTED:
             messages.print(
-                "stopped. hint: run it again; prepare, compare, train --resume and predict --out FOLDER resume"
+                "stopped. hint: run it again; prepare, compare, train --resume and predict --out FOLDER "
+                "resume"
             )
         raise
 

@@ -29,7 +29,9 @@ def prepare(
     from reactometer.config import parse_config
     from reactometer.data.prepare import prepare as run
 
-    settings = parse_config({"prepare": {"rate_hz": rate, "size_px": size, "detector": detector}}, "prepare").prepare
+    settings = parse_config(
+        {"prepare": {"rate_hz": rate, "size_px": size, "detector": detector}}, "prepare"
+    ).prepare
     prepared = run(data, out, settings=settings, labels=labels, votes=votes, workers=workers)
     render.print_prepared(prepared)
     raise typer.Exit(SOME_FAILED if prepared.failed else OK)
@@ -39,8 +41,12 @@ def audit(
     data: DataArgument,
     out: Annotated[Path | None, typer.Option(help="Write all results to this JSON file.")] = None,
     labels: LabelsOption = None,
-    face_features: Annotated[str | None, typer.Option(help="Columns of face features, in a feature table.")] = None,
-    voice_features: Annotated[str | None, typer.Option(help="Columns of voice features, in a feature table.")] = None,
+    face_features: Annotated[
+        str | None, typer.Option(help="Columns of face features, in a feature table.")
+    ] = None,
+    voice_features: Annotated[
+        str | None, typer.Option(help="Columns of voice features, in a feature table.")
+    ] = None,
 ) -> None:
     """Check a dataset for leaks and shortcuts. The exit status is 1 if there is a leak."""
     from reactometer.evaluation.audit import audit as run
@@ -69,9 +75,14 @@ def split(
 
 
 def ratings(
-    table: Annotated[Path, typer.Argument(metavar="TABLE", help="CSV with one row per rating: path, rater, labels.")],
+    table: Annotated[
+        Path, typer.Argument(metavar="TABLE", help="CSV with one row per rating: path, rater, labels.")
+    ],
     out: Annotated[Path, typer.Option(help="Write one row per clip to this CSV file.")],
-    scale: Annotated[tuple[float, float], typer.Option(metavar="MIN MAX", help="Rating scale, e.g. 1 7.")] = (0.0, 1.0),
+    scale: Annotated[tuple[float, float], typer.Option(metavar="MIN MAX", help="Rating scale, e.g. 1 7.")] = (
+        0.0,
+        1.0,
+    ),
     labels: LabelsOption = None,
 ) -> None:
     """Average the ratings of several raters into labels. The raters' agreement limits any model's score."""

@@ -35,10 +35,11 @@ class DemoResult:
 
 
 def demo(out: Path | str = "demo", *, n_clips: int = 480, seed: int = 0, progress: bool = True) -> DemoResult:
-    """Make a synthetic dataset, train a small model of face and voice, score it on new people, predict a clip.
+    """Make a synthetic dataset, train a small model of face and voice, score it on new people, predict a
+    clip.
 
-    The data are rendered faces and synthesised voices with known intensities. The score shows that all steps work,
-    and is no evidence about people. A second call reuses the prepared data and trains again.
+    The data are rendered faces and synthesised voices with known intensities. The score shows that all steps
+    work, and is no evidence about people. A second call reuses the prepared data and trains again.
 
     Args:
         out: folder for data, prepared clips, run, evaluation and ``timeline.png``.
@@ -64,7 +65,9 @@ def demo(out: Path | str = "demo", *, n_clips: int = 480, seed: int = 0, progres
     evaluation = evaluate(model, prepared.folder, split="test", out=out / "evaluation", progress=progress)
     baselines = {}
     for name, other in (("face", "voice"), ("voice", "face")):
-        ablation = evaluate(model, prepared.folder, split="test", without=other, n_resamples=0, progress=False)
+        ablation = evaluate(
+            model, prepared.folder, split="test", without=other, n_resamples=0, progress=False
+        )
         baselines[f"the same model, {name} only"] = ablation.metrics.mean_pearson
     shuffled = shuffled_scores(evaluation.targets, evaluation.intensities, prepared.labels, SHUFFLES, seed)
     baselines[f"shuffled labels (mean of {SHUFFLES} shuffles)"] = float(np.mean(shuffled))
@@ -81,4 +84,6 @@ def demo_config(data: Path, out: Path, seed: int = 0) -> Config:
     """Return the configuration ``configs/demo.toml`` for this dataset, output folder and seed."""
     config = load_config(FOLDER / "demo.toml")
     training = config.training.model_copy(update={"out": out / "run", "seed": seed})
-    return config.model_copy(update={"data": config.data.model_copy(update={"path": data}), "training": training})
+    return config.model_copy(
+        update={"data": config.data.model_copy(update={"path": data}), "training": training}
+    )

@@ -19,7 +19,8 @@ from reactometer.terminal import OK, SOME_FAILED
 
 
 def doctor() -> None:
-    """Check this installation. Add the output to bug reports. The exit status is 1 if something must be fixed."""
+    """Check this installation. Add the output to bug reports. The exit status is 1 if something must be
+    fixed."""
     n_wrong = 0
     for name, check, is_required, hint in list_checks():
         try:
@@ -27,22 +28,32 @@ def doctor() -> None:
         except Exception as error:  # any failure is a finding
             reason = str(error) if isinstance(error, ReactometerError) else f"{type(error).__name__}: {error}"
             n_wrong += is_required
-            typer.secho(f"{'WRONG' if is_required else 'no':<5}  {name}: {reason}", fg="red" if is_required else None)
+            typer.secho(
+                f"{'WRONG' if is_required else 'no':<5}  {name}: {reason}", fg="red" if is_required else None
+            )
             typer.echo(f"       hint: {hint}")
     typer.echo(f"{n_wrong} to fix" if n_wrong else "nothing is wrong")
     raise typer.Exit(SOME_FAILED if n_wrong else OK)
 
 
 def list_checks() -> list[tuple[str, Callable[[], object], bool, str]]:
-    """List the checks: name, a function that describes what it found or raises, whether it is required, and a hint."""
-    extras = [name for name in distribution("reactometer").metadata.get_all("Provides-Extra") or [] if name != "dev"]
+    """List the checks: name, a function that describes what it found or raises, whether it is required, and a
+    hint."""
+    extras = [
+        name for name in distribution("reactometer").metadata.get_all("Provides-Extra") or [] if name != "dev"
+    ]
     temporary = Path(tempfile.gettempdir())
     return [
         ("reactometer", lambda: f"{version('reactometer')}, in {STARTER.parent}", True, "install it again"),
         ("Python", lambda: f"{platform.python_version()}, {platform.platform()}", True, "install it again"),
         ("packages", partial(describe_packages, ""), True, "pip install --upgrade reactometer"),
         *(
-            (f"extra {extra}", partial(describe_packages, extra), False, f"pip install 'reactometer[{extra}]'")
+            (
+                f"extra {extra}",
+                partial(describe_packages, extra),
+                False,
+                f"pip install 'reactometer[{extra}]'",
+            )
             for extra in extras
         ),
         ("ONNX Runtime", describe_runtime, True, "pip install --force-reinstall onnxruntime"),
@@ -55,13 +66,20 @@ def list_checks() -> list[tuple[str, Callable[[], object], bool, str]]:
 
 
 def describe_packages(extra: str) -> str:
-    """Return the versions of an extra's packages, without those of extras that it includes; "": required packages.
+    """Return the versions of an extra's packages, without those of extras that it includes; "": required
+    packages.
 
     Raises:
         ConfigError: a package is missing or too old.
     """
-    requirements = [item for item in map(Requirement, requires("reactometer") or []) if item.name != "reactometer"]
-    active = [item for item in requirements if (item.marker.evaluate({"extra": extra}) if item.marker else not extra)]
+    requirements = [
+        item for item in map(Requirement, requires("reactometer") or []) if item.name != "reactometer"
+    ]
+    active = [
+        item
+        for item in requirements
+        if (item.marker.evaluate({"extra": extra}) if item.marker else not extra)
+    ]
     if problems := "; ".join(problem for item in active if (problem := _version_problem(item))):
         raise ConfigError(problems)
     return ", ".join(f"{item.name} {version(item.name)}" for item in active)

@@ -27,9 +27,13 @@ def evaluate(
     split: SplitOption = None,
     without: Annotated[str | None, typer.Option(help="Mask face or voice of a model that uses both.")] = None,
     by: ByOption = None,
-    resamples: Annotated[int, typer.Option(min=0, help="Number of resamples for intervals; 0: no intervals.")] = 2000,
+    resamples: Annotated[
+        int, typer.Option(min=0, help="Number of resamples for intervals; 0: no intervals.")
+    ] = 2000,
     groups: GroupsOption = None,
-    out: Annotated[Path | None, typer.Option(help="Folder for predictions.csv, metrics.json and plots.")] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="Folder for predictions.csv, metrics.json and plots.")
+    ] = None,
     device: DeviceOption = "auto",
 ) -> None:
     """Score a model on a dataset. Pearson, CCC and MAE are over all clips at once, with 95% intervals."""
@@ -39,7 +43,9 @@ def evaluate(
     loaded = load_model(model, device)
     render.print_device(loaded)
     columns = split_names(groups)
-    evaluation = run(loaded, data, split=split, without=without, by=by, n_resamples=resamples, groups=columns, out=out)
+    evaluation = run(
+        loaded, data, split=split, without=without, by=by, n_resamples=resamples, groups=columns, out=out
+    )
     render_evaluation.print_evaluation(evaluation)
     raise typer.Exit(SOME_FAILED if evaluation.failed else OK)
 
@@ -52,7 +58,9 @@ def calibrate(
     recalibrate: Annotated[
         bool, typer.Option("--recalibrate", help="Recalibrate predictions to the labels, too.")
     ] = False,
-    out: Annotated[Path | None, typer.Option(help="Folder for a calibrated copy; default: change MODEL.")] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="Folder for a calibrated copy; default: change MODEL.")
+    ] = None,
     device: DeviceOption = "auto",
 ) -> None:
     """Fit a model's prediction intervals to held-out clips. The checkpoint stores them."""

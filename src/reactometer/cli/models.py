@@ -13,7 +13,9 @@ from reactometer.terminal import OK, SOME_FAILED, messages
 
 
 def models(
-    config: Annotated[str | None, typer.Option(metavar="NAME", help="Print a packaged configuration.")] = None,
+    config: Annotated[
+        str | None, typer.Option(metavar="NAME", help="Print a packaged configuration.")
+    ] = None,
 ) -> None:
     """List the architectures, their weights and licences."""
     if config:
@@ -28,7 +30,9 @@ def models(
         results.print(f"    {system.encoder}, licence: {ENCODER_LICENCES[system.encoder]}")
     results.print("You can use any encoder of transformers instead, by name or folder, for example")
     results.print("model.encoder=facebook/dinov2-base or model.voice_encoder=facebook/hubert-base-ls960")
-    results.print("next: reactometer train NAME data.path=DATA; or reactometer models --config NAME > mine.toml")
+    results.print(
+        "next: reactometer train NAME data.path=DATA; or reactometer models --config NAME > mine.toml"
+    )
 
 
 def download(
@@ -38,11 +42,14 @@ def download(
     to: Annotated[
         Path | None, typer.Option(metavar="FOLDER", help="Folder for the files, for REACTOMETER_WEIGHTS.")
     ] = None,
-    revision: Annotated[str | None, typer.Option(help="Commit, tag or branch; default: the newest commit.")] = None,
+    revision: Annotated[
+        str | None, typer.Option(help="Commit, tag or branch; default: the newest commit.")
+    ] = None,
 ) -> None:
     """Download the face detector, encoders or checkpoints.
 
-    Without --to, files go to the cache that 'train' and 'predict' use. The exit status is 1 if a download failed.
+    Without --to, files go to the cache that 'train' and 'predict' use. The exit status is 1 if a download
+    failed.
     """
     from reactometer.hub.hub import download as run
 
@@ -67,7 +74,8 @@ def push(
 ) -> None:
     """Push a checkpoint to the Hugging Face Hub, with a model card.
 
-    Log in first with 'hf auth login', or set HF_TOKEN. model.json is pushed unchanged, including local paths in it.
+    Log in first with 'hf auth login', or set HF_TOKEN. model.json is pushed unchanged, including local paths
+    in it.
     """
     from huggingface_hub import constants
 

@@ -9,7 +9,9 @@ import typer
 
 from reactometer.paths import find_checkpoint
 
-DataArgument = Annotated[Path, typer.Argument(metavar="DATA", help="Dataset (folder or CSV) or prepared folder.")]
+DataArgument = Annotated[
+    Path, typer.Argument(metavar="DATA", help="Dataset (folder or CSV) or prepared folder.")
+]
 ModelOption = Annotated[Path, typer.Option("--model", help="Checkpoint folder, or starter.")]
 StarterOption = Annotated[
     Path,
@@ -30,7 +32,8 @@ ByOption = Annotated[
 ]
 LabelsOption = Annotated[str | None, typer.Option(help="Label set, or label columns separated by commas.")]
 GroupsOption = Annotated[
-    str | None, typer.Option(metavar="COLUMNS", help="Also score groups by these columns, such as age,country.")
+    str | None,
+    typer.Option(metavar="COLUMNS", help="Also score groups by these columns, such as age,country."),
 ]
 SetOption = Annotated[
     list[str] | None,

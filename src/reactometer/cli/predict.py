@@ -26,40 +26,61 @@ if TYPE_CHECKING:
 def predict(
     videos: Annotated[
         list[str],
-        typer.Argument(metavar="VIDEO", help="Video or sound files, folders, glob patterns, or .txt/.csv lists."),
+        typer.Argument(
+            metavar="VIDEO", help="Video or sound files, folders, glob patterns, or .txt/.csv lists."
+        ),
     ],
     model: StarterOption = STARTER,
     out: Annotated[
         str | None,
-        typer.Option(help="Table with one row per file (.csv, .parquet or .json); or a folder, for a resumable run."),
+        typer.Option(
+            help="Table with one row per file (.csv, .parquet or .json); or a folder, for a resumable run."
+        ),
     ] = None,
-    timeline: Annotated[Path | None, typer.Option(help="Table with one row per window of the timeline.")] = None,
+    timeline: Annotated[
+        Path | None, typer.Option(help="Table with one row per window of the timeline.")
+    ] = None,
     frames: Annotated[Path | None, typer.Option(help="Table with one row per sampled frame.")] = None,
-    events: Annotated[Path | None, typer.Option(help="Table with one row per event: onset, peak, offset.")] = None,
+    events: Annotated[
+        Path | None, typer.Option(help="Table with one row per event: onset, peak, offset.")
+    ] = None,
     threshold: Annotated[float, typer.Option(help="Minimum intensity of an event.")] = 0.5,
-    plot: Annotated[Path | None, typer.Option(help="Plot of the timeline (.png); for several files, a folder.")] = None,
-    elan: Annotated[Path | None, typer.Option(help="ELAN document (.eaf); for several files, a folder.")] = None,
+    plot: Annotated[
+        Path | None, typer.Option(help="Plot of the timeline (.png); for several files, a folder.")
+    ] = None,
+    elan: Annotated[
+        Path | None, typer.Option(help="ELAN document (.eaf); for several files, a folder.")
+    ] = None,
     subtitles: Annotated[
         Path | None, typer.Option(help="WebVTT subtitles (.vtt); for several files, a folder.")
     ] = None,
     overlay: Annotated[
-        Path | None, typer.Option(help="Video with face box, bars and curves (.mp4); for several files, a folder.")
+        Path | None,
+        typer.Option(help="Video with face box, bars and curves (.mp4); for several files, a folder."),
     ] = None,
     window: Annotated[float, typer.Option(help="Length of the timeline's windows, seconds.")] = 2.0,
     hop: Annotated[float, typer.Option(help="Step between window starts, seconds.")] = 1.0,
-    rate: Annotated[float | None, typer.Option(help="Frames sampled per second; default: as in training.")] = None,
+    rate: Annotated[
+        float | None, typer.Option(help="Frames sampled per second; default: as in training.")
+    ] = None,
     faces: Annotated[str, typer.Option(help="one: the main face; all: every face.")] = "one",
     people: Annotated[
         Path | None, typer.Option(help="CSV with columns path and person, for normalisation per person.")
     ] = None,
-    same_person: Annotated[bool, typer.Option("--same-person", help="Normalise over all files as one person.")] = False,
+    same_person: Annotated[
+        bool, typer.Option("--same-person", help="Normalise over all files as one person.")
+    ] = False,
     smooth: Annotated[float, typer.Option(help="Smooth the timeline over this time, seconds.")] = 0.0,
     baseline: Annotated[
         str | None, typer.Option(help="Subtract a baseline: a time range such as 0-3s, or running.")
     ] = None,
     device: DeviceOption = "auto",
-    ray: Annotated[str | None, typer.Option(metavar="ADDRESS", help="Ray cluster: local, auto or HOST:PORT.")] = None,
-    gpus: Annotated[float, typer.Option(min=0, help="Share of a GPU per process, with --ray; default: 0.")] = 0.0,
+    ray: Annotated[
+        str | None, typer.Option(metavar="ADDRESS", help="Ray cluster: local, auto or HOST:PORT.")
+    ] = None,
+    gpus: Annotated[
+        float, typer.Option(min=0, help="Share of a GPU per process, with --ray; default: 0.")
+    ] = 0.0,
     workers: Annotated[
         int | None, typer.Option(min=1, help="Number of processes, with --out FOLDER; default: one per CPU.")
     ] = None,
@@ -69,8 +90,8 @@ def predict(
 ) -> None:
     """Predict emotion intensities of videos, per file and over time.
 
-    For many files, use --out FOLDER: each result is saved at once, the same command resumes a stopped run, and
-    failed.csv lists the unreadable files.
+    For many files, use --out FOLDER: each result is saved at once, the same command resumes a stopped run,
+    and failed.csv lists the unreadable files.
     """
     folder = out if out and ("://" in out or not Path(out).suffix) else None
     if not folder and os.name == "posix":
@@ -79,12 +100,20 @@ def predict(
     from reactometer.inference.predictor import PredictOptions
 
     options = PredictOptions(window, hop, rate, faces, smooth, baseline)
-    per_file: dict[str, object] = {"timeline": timeline, "frames": frames, "events": events, "plot": plot, "elan": elan}
+    per_file: dict[str, object] = {
+        "timeline": timeline,
+        "frames": frames,
+        "events": events,
+        "plot": plot,
+        "elan": elan,
+    }
     per_file |= {"subtitles": subtitles, "overlay": overlay, "people": people, "same-person": same_person}
     per_run = {"workers": workers, "retry-failed": retry_failed, "ray": ray, "gpus": gpus}
     for name in (name for name, value in (per_file if folder else per_run).items() if value):
         if folder:
-            raise ConfigError(f"--{name} cannot be used with --out FOLDER", fix="Name a table: --out clips.csv")
+            raise ConfigError(
+                f"--{name} cannot be used with --out FOLDER", fix="Name a table: --out clips.csv"
+            )
         raise ConfigError(f"--{name} needs --out FOLDER", fix="Name a folder: --out results")
     if gpus and not ray:
         raise ConfigError("--gpus needs --ray", fix="Name a cluster, such as --ray local")
@@ -131,7 +160,9 @@ def _predict_into_files(
     if any(map(is_uri, paths)):
         raise ConfigError("files in an object store need --out FOLDER", fix="Add --out FOLDER")
     outputs.check(len(paths))
-    person_by_path = read_people(people) if people else dict.fromkeys(paths, "the same") if same_person else {}
+    person_by_path = (
+        read_people(people) if people else dict.fromkeys(paths, "the same") if same_person else {}
+    )
     loaded = load_model(model, device, wait=False)
     timeline = outputs.needs_timeline or options.baseline is not None
     predictions = run(paths, loaded, **asdict(replace(options, timeline=timeline)), people=person_by_path)
@@ -145,7 +176,9 @@ def explain(
     video: Annotated[Path, typer.Argument(metavar="VIDEO", help="Video or sound file.")],
     model: StarterOption = STARTER,
     out: Annotated[Path | None, typer.Option(help="Folder for attribution.json and attribution.png.")] = None,
-    span: Annotated[str | None, typer.Option(help="Time range to explain, such as 10-20s; maximum: 60 s.")] = None,
+    span: Annotated[
+        str | None, typer.Option(help="Time range to explain, such as 10-20s; maximum: 60 s.")
+    ] = None,
     face_map: Annotated[bool, typer.Option("--map/--no-map", help="Also mask regions of the face.")] = True,
     device: DeviceOption = "auto",
 ) -> None:

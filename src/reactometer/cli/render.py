@@ -90,7 +90,8 @@ def print_written(paths: Iterable[Path]) -> None:
 
 
 def print_predictions(predictions: Sequence[Prediction]) -> None:
-    """Print all emotions of a single file, or the strongest of each file; notes and failures go to standard error."""
+    """Print all emotions of a single file, or the strongest of each file; notes and failures go to standard
+    error."""
     read = [prediction for prediction in predictions if not prediction.failed]
     if len(predictions) == 1 and read:
         (prediction,) = read
@@ -99,11 +100,15 @@ def print_predictions(predictions: Sequence[Prediction]) -> None:
         if prediction.intervals and prediction.coverage:
             results.print(f"  intervals: {prediction.coverage:.0%}")
     elif read:
-        rows = [(_name(prediction), _input_summary(prediction), _strongest(prediction)) for prediction in read]
+        rows = [
+            (_name(prediction), _input_summary(prediction), _strongest(prediction)) for prediction in read
+        ]
         print_table(("file", "input", "strongest"), rows)
     for line in dict.fromkeys(line for prediction in read for line in _notes(prediction)):
         messages.print(f"note: {line}", style="yellow")
-    print_failed([prediction.status.removeprefix("failed: ") for prediction in predictions if prediction.failed])
+    print_failed(
+        [prediction.status.removeprefix("failed: ") for prediction in predictions if prediction.failed]
+    )
 
 
 def print_run(result: RunResult) -> None:
@@ -114,7 +119,9 @@ def print_run(result: RunResult) -> None:
     computed = f"{result.n_computed} computed now, {result.n_before} earlier"
     results.print(f"{n_done} of {result.n_files} files have a result ({computed}) in {result.folder}:")
     if n_done:
-        results.print("  index.parquet: one row per file; timeline/: one row per window (for pandas.read_parquet)")
+        results.print(
+            "  index.parquet: one row per file; timeline/: one row per window (for pandas.read_parquet)"
+        )
     print_failed([f"{path}: {reason}" for path, reason in result.failures.items()])
     if result.failures:
         messages.print(f"{FAILED_FILE} there lists the failed files; --retry-failed predicts them again")
@@ -124,7 +131,8 @@ def print_starter(folder: Path) -> None:
     """Print a warning if the model is the starter."""
     if folder == STARTER:
         messages.print(
-            f"note: the starter model was trained on composites of faces and voices, not on people's reactions; "
+            "note: the starter model was trained on composites of faces and voices, not on people's "
+            "reactions; "
             f"read {STARTER / 'README.md'} before you use its scores, or choose another model with --model",
             style="yellow",
         )
@@ -154,7 +162,9 @@ def print_serving(service: Service, address: str) -> None:
     if settings.keys:
         messages.print(f"{len(settings.keys)} clients have a key")
     elif not any(prefix in address for prefix in ("//127.", "//localhost", "//[::1]")):
-        messages.print("warning: anyone who can reach this address has access. hint: add --keys FILE", style="yellow")
+        messages.print(
+            "warning: anyone who can reach this address has access. hint: add --keys FILE", style="yellow"
+        )
 
 
 def format_live(labels: Sequence[str], title: str, score: LiveScore, rate_hz: float) -> str:
@@ -196,7 +206,9 @@ def format_bars(
         numbers = "–" if value is None else f"{value:.2f}"
         if intervals:
             numbers += "  {:.2f} to {:.2f}".format(*intervals[index])
-        lines.append(f"  {label:{label_width}} {'█' * round(BAR_WIDTH * (value or 0.0)):{BAR_WIDTH}} {numbers}")
+        lines.append(
+            f"  {label:{label_width}} {'█' * round(BAR_WIDTH * (value or 0.0)):{BAR_WIDTH}} {numbers}"
+        )
     return lines
 
 

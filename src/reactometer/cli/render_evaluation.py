@@ -45,7 +45,9 @@ def print_evaluation(evaluation: Evaluation) -> None:
     bounds = [intervals.mean[kind] if intervals else None for kind in METRIC_NAMES]
     rows.append(["mean", *map(with_interval, metrics.means.values(), bounds)])
     print_table(
-        ("emotion", *METRIC_NAMES.values(), "slope"), rows, title=f"{evaluation.split}: {metrics.n_clips} clips"
+        ("emotion", *METRIC_NAMES.values(), "slope"),
+        rows,
+        title=f"{evaluation.split}: {metrics.n_clips} clips",
     )
     if intervals:
         units = f"{intervals.n_resamples} resamples by {intervals.unit} ({intervals.n_units} of them)"
@@ -79,21 +81,28 @@ def _print_coverage(coverage: Coverage) -> None:
 
 
 def _print_groups(groups: Sequence[Group]) -> None:
-    """Print one table per column, and the significant differences; a small group's metrics are in brackets."""
+    """Print one table per column, and the significant differences; a small group's metrics are in
+    brackets."""
     header = ("clips", "Pearson", "bias", "MAE", "no face", "no sound")
     for column, members in groupby(groups, key=lambda group: group.column):
         print_table((column, *header), map(_group_row, members))
     for group in groups:
         for number in group.metrics:
             if number.is_significant:
-                metric_name = f"{number.metric} of {number.label}" if number.label else f"mean {number.metric}"
-                difference = with_interval(number.difference.value, number.difference) if number.difference else ""
+                metric_name = (
+                    f"{number.metric} of {number.label}" if number.label else f"mean {number.metric}"
+                )
+                difference = (
+                    with_interval(number.difference.value, number.difference) if number.difference else ""
+                )
                 results.print(f"{group.name}: {metric_name} differs from all other clips' by {difference}")
     if groups:
         tested = [item for group in groups if not group.is_small for item in group.metrics if item.difference]
         results.print(
-            f"{len(tested)} differences tested, {sum(item.is_significant for item in tested)} significant: the "
-            "Bonferroni-corrected interval excludes 0; bias: mean prediction − mean label; in brackets: too few "
+            f"{len(tested)} differences tested, {sum(item.is_significant for item in tested)} significant: "
+            "the "
+            "Bonferroni-corrected interval excludes 0; bias: mean prediction − mean label; in brackets: too "
+            "few "
             "units to compare"
         )
 
@@ -102,7 +111,9 @@ def _group_row(group: Group) -> list[str]:
     scores = []
     for measure in ("pearson", "bias", "mae"):
         value = group.metric(measure).value
-        score = with_interval(value.value if value else None, None if group.is_small or measure == "mae" else value)
+        score = with_interval(
+            value.value if value else None, None if group.is_small or measure == "mae" else value
+        )
         scores.append(f"({score})" if group.is_small else score)
     shares = (f"{group.without_face:.0%}", f"{group.without_sound:.0%}")
     return [group.name, str(group.n_clips), *scores, *shares]
@@ -112,7 +123,9 @@ def print_demo(result: DemoResult) -> None:
     """Print the scores, the baselines and the files of the demo."""
     print_evaluation(result.evaluation)
     scores = {"face and voice": result.evaluation.metrics.mean_pearson, **result.baselines}
-    print_table(("mean Pearson on new people", ""), [(name, format_score(score)) for name, score in scores.items()])
+    print_table(
+        ("mean Pearson on new people", ""), [(name, format_score(score)) for name, score in scores.items()]
+    )
     for name, path in result.files.items():
         results.print(f"{name}: {path}")
     results.print(f"done in {result.seconds:.0f} s")
@@ -134,7 +147,9 @@ def print_uncertainty(fitted: Uncertainty, folder: str) -> None:
         rows.append((name, *counts, f"{basis.width:.2f}", reach))
     print_table(("by", "clips", "bins", f"{unit} per bin", "mean width", "coverage per bin"), rows)
     results.print(f"coverage per bin: share of new labels inside, in 90% of calibrations on so many {unit}")
-    valid_for = f"clips of a new person ({item['n_people']} people)" if item["n_people"] else "new clips like these"
+    valid_for = (
+        f"clips of a new person ({item['n_people']} people)" if item["n_people"] else "new clips like these"
+    )
     fitted_on = f"{item['n_clips']} clips of {item['name']}, {item['split']}"
     results.print(f"{fitted.coverage:.0%} intervals, valid for {valid_for}; fitted on {fitted_on}")
     if not fitted.references:
@@ -171,17 +186,30 @@ def print_audit(audit: Audit) -> None:
     for split, item in audit.splits.items():
         counts = (item.n_clips, item.n_labelled, item.n_failed, item.n_without_face, item.n_without_sound)
         rows.append([split, *map(str, counts), f"{item.face_share:.1%}"])
-    header = ("split", "clips", "with labels", "unreadable", "without face", "without sound", "frames with face")
+    header = (
+        "split",
+        "clips",
+        "with labels",
+        "unreadable",
+        "without face",
+        "without sound",
+        "frames with face",
+    )
     print_table(header, rows)
     rows = []
     for index, label in enumerate(audit.labels):
         splits = audit.splits.values()
-        means = [f"{item.mean[index]:.3f} ({item.drift[index]:+.2f})" if item.drift else "unknown" for item in splits]
+        means = [
+            f"{item.mean[index]:.3f} ({item.drift[index]:+.2f})" if item.drift else "unknown"
+            for item in splits
+        ]
         rows.append([label, *means])
     print_table(("mean label", *audit.splits), rows)
     results.print("in brackets: drift, (mean − mean of train) / standard deviation of train")
     vectors = audit.label_vectors
-    results.print(f"label vectors: {vectors.n_distinct} different ones over {vectors.n_clips} clips with labels")
+    results.print(
+        f"label vectors: {vectors.n_distinct} different ones over {vectors.n_clips} clips with labels"
+    )
     for split, share in vectors.shared.items():
         identifying = f"{vectors.identifying[split]:.1%} a vector that identifies its stimulus"
         results.print(f"  {share:.1%} of {split} share a vector with train, {identifying}")
@@ -198,7 +226,10 @@ def print_audit(audit: Audit) -> None:
 
 def print_split(result: CleanSplit) -> None:
     """Print the path of the manifest, and the size and mean labels of each split."""
-    rows = [(name, str(result.n_clips[name]), *(f"{mean:.3f}" for mean in item)) for name, item in result.means.items()]
+    rows = [
+        (name, str(result.n_clips[name]), *(f"{mean:.3f}" for mean in item))
+        for name, item in result.means.items()
+    ]
     print_table(("split", "clips", *result.labels), rows)
     results.print(f"mean labels; {result.n_components} groups of clips that stay together")
     if result.n_left_out:

@@ -27,16 +27,24 @@ def serve(
         str, typer.Option(help="Address to listen on; 0.0.0.0: all addresses of this machine.")
     ] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=0, max=65535, help="Port; 0: any free port.")] = 8000,
-    data: Annotated[Path | None, typer.Option(help="Folder of jobs and uploads; default: in the cache.")] = None,
+    data: Annotated[
+        Path | None, typer.Option(help="Folder of jobs and uploads; default: in the cache.")
+    ] = None,
     keys: Annotated[
         Path | None, typer.Option(help="File of API keys, one line NAME KEY per client; default: no keys.")
     ] = None,
-    name: Annotated[list[str] | None, typer.Option(help="Allowed host name, behind a proxy; repeatable.")] = None,
+    name: Annotated[
+        list[str] | None, typer.Option(help="Allowed host name, behind a proxy; repeatable.")
+    ] = None,
     readers: Annotated[
         int | None, typer.Option(min=1, help="Number of processes that decode files; default: one per CPU.")
     ] = None,
-    queue: Annotated[int, typer.Option(min=1, help="Maximum number of queued clips; more are refused with 429.")] = 64,
-    per_client: Annotated[int, typer.Option(min=1, help="Maximum number of unfinished clips per client.")] = 8,
+    queue: Annotated[
+        int, typer.Option(min=1, help="Maximum number of queued clips; more are refused with 429.")
+    ] = 64,
+    per_client: Annotated[
+        int, typer.Option(min=1, help="Maximum number of unfinished clips per client.")
+    ] = 8,
     max_mb: Annotated[float, typer.Option(min=0.01, help="Maximum size of an upload, megabytes.")] = 512,
     max_seconds: Annotated[float, typer.Option(min=1, help="Maximum length of a clip, seconds.")] = 3600,
     upload_seconds: Annotated[float, typer.Option(min=1, help="Maximum time of an upload, seconds.")] = 600,
@@ -88,15 +96,21 @@ def _names(host: str, names: list[str]) -> tuple[str, ...]:
 
 
 def live(
-    source: Annotated[str, typer.Argument(metavar="SOURCE", help="Camera (0, /dev/video0), rtsp:// stream, or file.")],
+    source: Annotated[
+        str, typer.Argument(metavar="SOURCE", help="Camera (0, /dev/video0), rtsp:// stream, or file.")
+    ],
     model: StarterOption = STARTER,
-    sound: Annotated[str | None, typer.Option(metavar="DEVICE", help="Microphone, such as default or hw:1.")] = None,
+    sound: Annotated[
+        str | None, typer.Option(metavar="DEVICE", help="Microphone, such as default or hw:1.")
+    ] = None,
     window: Annotated[float, typer.Option(help="Length of the window of each score, seconds.")] = 2.0,
     rate: Annotated[
         float | None, typer.Option(min=0.1, max=120.0, help="Frames scored per second; default: at least 10.")
     ] = None,
     out: Annotated[Path | None, typer.Option(help="Write one row per score to this CSV file.")] = None,
-    seconds: Annotated[float | None, typer.Option("--for", min=0.0, help="Stop after this time, seconds.")] = None,
+    seconds: Annotated[
+        float | None, typer.Option("--for", min=0.0, help="Stop after this time, seconds.")
+    ] = None,
     device: DeviceOption = "auto",
 ) -> None:
     """Score a camera or stream in real time, without recording it. Ctrl-C stops it."""

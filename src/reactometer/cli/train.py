@@ -13,12 +13,17 @@ from reactometer.errors import require
 
 
 def train(
-    config: Annotated[Path, typer.Argument(metavar="CONFIG", help="TOML file, or a packaged configuration: resnet50.")],
+    config: Annotated[
+        Path, typer.Argument(metavar="CONFIG", help="TOML file, or a packaged configuration: resnet50.")
+    ],
     overrides: Annotated[
-        list[str] | None, typer.Argument(metavar="KEY=VALUE", help="Override a configuration key: data.path=FOLDER.")
+        list[str] | None,
+        typer.Argument(metavar="KEY=VALUE", help="Override a configuration key: data.path=FOLDER."),
     ] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Resume a stopped run.")] = False,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Delete an earlier run in the output folder.")] = False,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Delete an earlier run in the output folder.")
+    ] = False,
     allow_leak: Annotated[
         bool, typer.Option("--allow-leak", help="Train even if splits share people or stimuli.")
     ] = False,
@@ -31,12 +36,16 @@ def train(
 
 
 def compare(
-    configs: Annotated[list[Path], typer.Argument(metavar="CONFIG...", help="TOML files, or packaged configurations.")],
+    configs: Annotated[
+        list[Path], typer.Argument(metavar="CONFIG...", help="TOML files, or packaged configurations.")
+    ],
     data: Annotated[Path, typer.Option(help="Dataset for all configurations.")],
     out: Annotated[Path, typer.Option(help="Folder for the table and the runs.")] = Path("comparison"),
     seeds: Annotated[int, typer.Option(min=1, help="Number of seeds per configuration.")] = 3,
     overrides: SetOption = None,
-    split: Annotated[str, typer.Option(help="Split to score. Select on val, then score on test once.")] = "test",
+    split: Annotated[
+        str, typer.Option(help="Split to score. Select on val, then score on test once.")
+    ] = "test",
 ) -> None:
     """Train several configurations and compare them. The same command resumes a stopped run."""
     from reactometer.training.compare import compare as run
@@ -46,7 +55,8 @@ def compare(
 
 def ensemble(
     sources: Annotated[
-        list[Path], typer.Argument(metavar="CONFIG|MODEL...", help="One TOML file to train, or checkpoints to join.")
+        list[Path],
+        typer.Argument(metavar="CONFIG|MODEL...", help="One TOML file to train, or checkpoints to join."),
     ],
     out: Annotated[Path, typer.Option(help="Folder for the ensemble.")],
     folds: Annotated[

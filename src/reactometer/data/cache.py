@@ -49,7 +49,9 @@ class PreparedSet:
     labels: tuple[str, ...]
     settings: PrepareConfig
     rows: tuple[PreparedRow, ...]
-    feature_sizes: Mapping[str, int] | None = None  # by modality, if the dataset has features instead of media
+    feature_sizes: Mapping[str, int] | None = (
+        None  # by modality, if the dataset has features instead of media
+    )
     format: Literal[2] = FORMAT
 
     @property
@@ -68,7 +70,8 @@ class PreparedSet:
 
 
 def load_clip(row: PreparedRow) -> PreparedClip:
-    """Load a prepared clip, empty if the media was unreadable. Raise DataError if its file is missing or damaged."""
+    """Load a prepared clip, empty if the media was unreadable. Raise DataError if its file is missing or
+    damaged."""
     if row.file is None:
         return PreparedClip(0.0, 0.0, (), None)
     with (
@@ -99,7 +102,8 @@ def write_index(prepared: PreparedSet) -> None:
 
 
 def write_clip(file: Path, clip: PreparedClip) -> dict[str, Any]:
-    """Write a prepared clip atomically, with its counts: the other fields of its :class:`PreparedRow`; return them."""
+    """Write a prepared clip atomically, with its counts: the other fields of its :class:`PreparedRow`; return
+    them."""
     states = [sample.state for sample in clip.samples]
     counts = {
         "duration_s": clip.duration_s,
@@ -130,7 +134,9 @@ def _pack(clip: PreparedClip) -> dict[str, np.ndarray]:
         "frames_read": np.array(clip.frames_read),
         "times_s": np.array([sample.time_s for sample in clip.samples]),  # (T,) float64
         "states": np.array([sample.state for sample in clip.samples], dtype=np.uint8),  # (T,)
-        "boxes": np.array([sample.box or (np.nan,) * 4 for sample in clip.samples]).reshape(-1, 4),  # (T, 4) float64
+        "boxes": np.array([sample.box or (np.nan,) * 4 for sample in clip.samples]).reshape(
+            -1, 4
+        ),  # (T, 4) float64
         "scores": np.array([sample.score for sample in clip.samples]),  # (T,) float64
         "crop_ends": np.cumsum([len(crop) for crop in crops], dtype=np.int64),  # (T,)
         "crop_bytes": np.frombuffer(b"".join(crops), dtype=np.uint8),
@@ -162,11 +168,14 @@ def claim_folder(folder: Path) -> None:
     names = {entry.name for entry in folder.iterdir()}
     if any(name not in ("clips", FEATURES, INDEX_FILE) and not name.endswith(PART) for name in names):
         fix = "Choose another folder with --out or data.cache"
-        raise DataError(f"{folder}: contains other files", expected="a new folder or a prepared dataset", fix=fix)
+        raise DataError(
+            f"{folder}: contains other files", expected="a new folder or a prepared dataset", fix=fix
+        )
     make_folder(folder / "clips")
 
 
 def default_folder(data: Path, face: str | None = None, voice: str | None = None) -> Path:
-    """Return the default folder, in the user's cache, of a prepared dataset or of its features by these settings."""
+    """Return the default folder, in the user's cache, of a prepared dataset or of its features by these
+    settings."""
     key = json.dumps([str(data.resolve()), face, voice])
     return cache_folder() / "prepared" / f"{data.resolve().stem}-{sha256(key.encode()).hexdigest()[:12]}"

@@ -31,9 +31,11 @@ REBUILD_HINT = "Delete the folder and run the command again"
 
 @dataclass(frozen=True)
 class FeatureStore:
-    """Features of parts of clips. A file has a float32 table per stream, with one row per step (time in s, features).
+    """Features of parts of clips. A file has a float32 table per stream, with one row per step (time in s,
+    features).
 
-    Only steps with a visible face or audible voice are stored. Stores of the same features are joined with ``|``.
+    Only steps with a visible face or audible voice are stored. Stores of the same features are joined with
+    ``|``.
     """
 
     sizes: Mapping[str, int]  # features of a step, by stream
@@ -49,7 +51,9 @@ class FeatureStore:
         if row.file:
             file = self.files.get(part_key(row, part))
             if file is None:
-                raise DataError(f"no features for '{row.clip.clip_id}' in the store", fix="Run the command again")
+                raise DataError(
+                    f"no features for '{row.clip.clip_id}' in the store", fix="Run the command again"
+                )
             with wrap_decode_errors(file, DataError, f"Delete {file.parent} and run the command again"):
                 tables = load_file(file)
         face, voice = tables["face"], tables["voice"]
@@ -79,7 +83,8 @@ def write_store(
     title: str = "",
     source: str = "",
 ) -> FeatureStore:
-    """Write the features of all parts of clips; existing files are reused, because their names depend on the inputs.
+    """Write the features of all parts of clips; existing files are reused, because their names depend on the
+    inputs.
 
     Unreadable clips are left out. A stopped run resumes with the next part. Files of other parts are deleted.
 
@@ -131,7 +136,8 @@ def _to_table(times_s: FloatArray, features: FloatArray, size: int) -> FloatArra
 
 
 def _digest(row: PreparedRow, part: ClipPart, sizes: Mapping[str, int], source: str) -> str:
-    """Return a hash of all inputs of a part's features: file size, modification time, start, end and source."""
+    """Return a hash of all inputs of a part's features: file size, modification time, start, end and
+    source."""
     stat = row.file.stat() if row.file and row.file.exists() else None
     file_state = stat and (stat.st_size, stat.st_mtime_ns)
     inputs = [FORMAT, part_key(row, part), part.end_s, file_state, dict(sizes), source]

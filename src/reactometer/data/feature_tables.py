@@ -12,7 +12,14 @@ import numpy as np
 import pandas as pd
 
 from reactometer.config import PrepareConfig
-from reactometer.data.cache import FEATURES, PreparedRow, PreparedSet, claim_folder, open_prepared, write_index
+from reactometer.data.cache import (
+    FEATURES,
+    PreparedRow,
+    PreparedSet,
+    claim_folder,
+    open_prepared,
+    write_index,
+)
 from reactometer.data.feature_store import STREAMS, write_store
 from reactometer.data.inputs import ClipPart, Item
 from reactometer.data.manifest import choose_labels, make_clip
@@ -28,26 +35,33 @@ ID_COLUMNS = ("clip", "File_ID", "Filename", "path", "id")
 STANDARD_COLUMNS = ("split", "person", "stimulus", "time_s")
 
 Steps = dict[str, tuple[FloatArray, FloatArray]]
-"""Times in seconds (T,) and features (T, D) by stream; steps with a value that is not a number are left out."""
+"""Times in seconds (T,) and features (T, D) by stream; steps with a value that is not a number are left out.
+"""
 
 
 def prepare_features(
-    data: Path, out: Path, *, face: str | None, voice: str | None, labels: str | Sequence[str] | None, progress: bool
+    data: Path,
+    out: Path,
+    *,
+    face: str | None,
+    voice: str | None,
+    labels: str | Sequence[str] | None,
+    progress: bool,
 ) -> PreparedSet:
     """Read a table of features into a feature store; a second call reuses the store.
 
     Args:
-        data: a CSV or Parquet table, one row per clip or per step (columns: one of ``ID_COLUMNS``, optional ``time_s``,
-            ``split``, ``person``, ``stimulus``, one per label, and the features).
+        data: a CSV or Parquet table, one row per clip or per step (columns: one of ``ID_COLUMNS``, optional
+            ``time_s``, ``split``, ``person``, ``stimulus``, one per label, and the features).
         out: the folder to write, a new one or a prepared dataset.
-        face, voice: patterns of feature columns, separated by commas ("AU*,pose_*"); ``None``: no features of the
-            modality.
+        face, voice: patterns of feature columns, separated by commas ("AU*,pose_*"); ``None``: no features of
+            the modality.
         labels: a label set's name or label columns; ``None`` finds them.
         progress: show a bar.
 
     Raises:
-        DataError: the table or columns do not exist. An invalid clip has a ``problem``; steps with a value that is not
-            a number are left out, and counted as unreadable.
+        DataError: the table or columns do not exist. An invalid clip has a ``problem``; steps with a value
+            that is not a number are left out, and counted as unreadable.
     """
     patterns = {stream: pattern for stream, pattern in (("face", face), ("voice", voice)) if pattern}
     stat = data.stat() if data.exists() else None
@@ -95,7 +109,9 @@ def _read_clips(
 ) -> tuple[list[PreparedRow], dict[str, Steps]]:
     """Return the clips of a table in its order, and the steps of each by its id."""
     values = {stream: _to_numbers(table[columns.get(stream, [])]) for stream in STREAMS}  # (rows, D)
-    times_s = _to_numbers(table[["time_s"]])[:, 0] if "time_s" in table else np.zeros(len(table), np.float32)  # (rows,)
+    times_s = (
+        _to_numbers(table[["time_s"]])[:, 0] if "time_s" in table else np.zeros(len(table), np.float32)
+    )  # (rows,)
     texts = table[[column for column in table if column in (id_column, *STANDARD_COLUMNS, *labels)]]
     texts = texts.astype(object).where(texts.notna(), "").astype(str).apply(lambda column: column.str.strip())
     rows, steps = list[PreparedRow](), dict[str, Steps]()
@@ -131,12 +147,18 @@ def _read_table(path: Path) -> pd.DataFrame:
             require("pyarrow", extra="parquet")
             table = pd.read_parquet(path)
         else:  # index_col: else pandas takes surplus cells for row names
-            table = pd.read_csv(path, dtype=dict.fromkeys((*ID_COLUMNS, *STANDARD_COLUMNS[:3]), str), index_col=False)
+            table = pd.read_csv(
+                path, dtype=dict.fromkeys((*ID_COLUMNS, *STANDARD_COLUMNS[:3]), str), index_col=False
+            )
     except FileNotFoundError as error:
         raise DataError(f"{path}: no such file", fix="Check the path") from error
     except (ValueError, OSError, pd.errors.ParserError) as error:
-        raise DataError(f"{path}: not a CSV or Parquet table: {error}", fix="Save it as CSV or Parquet") from error
-    return table.rename(columns=lambda name: str(name).lower() if str(name).lower() in STANDARD_COLUMNS else str(name))
+        raise DataError(
+            f"{path}: not a CSV or Parquet table: {error}", fix="Save it as CSV or Parquet"
+        ) from error
+    return table.rename(
+        columns=lambda name: str(name).lower() if str(name).lower() in STANDARD_COLUMNS else str(name)
+    )
 
 
 def _to_numbers(table: pd.DataFrame) -> FloatArray:
@@ -150,5 +172,7 @@ def _match_columns(path: Path, columns: Sequence[str], patterns: str) -> list[st
     pattern_list = [pattern.strip() for pattern in patterns.split(",")]
     for pattern in pattern_list:
         if not any(fnmatchcase(column, pattern) for column in columns):
-            raise DataError(f"{path}: no column matches '{pattern}'", fix=suggestion(pattern.strip("*_"), columns))
+            raise DataError(
+                f"{path}: no column matches '{pattern}'", fix=suggestion(pattern.strip("*_"), columns)
+            )
     return [column for column in columns if any(fnmatchcase(column, pattern) for pattern in pattern_list)]

@@ -68,32 +68,44 @@ ClipTransform = Callable[[PreparedClip, "np.random.Generator"], PreparedClip]
 
 
 def sample_frame_indices(
-    times_s: Sequence[float], start_s: float, end_s: float, n_frames: int, rng: np.random.Generator | None = None
+    times_s: Sequence[float],
+    start_s: float,
+    end_s: float,
+    n_frames: int,
+    rng: np.random.Generator | None = None,
 ) -> list[int]:
     """Return the indices of at most ``n_frames`` distinct samples, evenly spaced in time.
 
-    The interval is divided into ``n_frames`` equal bins. The sample nearest to each bin's centre is selected or, with
-    ``rng`` (in training), nearest to a random time in the bin.
+    The interval is divided into ``n_frames`` equal bins. The sample nearest to each bin's centre is selected
+    or, with ``rng`` (in training), nearest to a random time in the bin.
     """
     if not times_s or end_s <= start_s:
         return []
     shifts = np.zeros(n_frames) if rng is None else rng.uniform(-0.5, 0.5, n_frames)
-    target_times_s = start_s + (np.arange(n_frames) + 0.5 + shifts) / n_frames * (end_s - start_s)  # (n_frames,)
+    target_times_s = start_s + (np.arange(n_frames) + 0.5 + shifts) / n_frames * (
+        end_s - start_s
+    )  # (n_frames,)
     distances_s = np.abs(np.asarray(times_s) - target_times_s[:, None])  # (n_frames, T)
     return sorted(set(distances_s.argmin(axis=1).tolist()))
 
 
-def pick_samples(clip: PreparedClip, spec: InputSpec, rng: np.random.Generator | None = None) -> list[FaceSample]:
+def pick_samples(
+    clip: PreparedClip, spec: InputSpec, rng: np.random.Generator | None = None
+) -> list[FaceSample]:
     """Return the samples of a clip that a model uses, see :func:`sample_frame_indices`."""
     times_s = [sample.time_s for sample in clip.samples]
-    return [clip.samples[i] for i in sample_frame_indices(times_s, clip.start_s, clip.end_s, spec.n_frames, rng)]
+    return [
+        clip.samples[i] for i in sample_frame_indices(times_s, clip.start_s, clip.end_s, spec.n_frames, rng)
+    ]
 
 
 def to_item(clip: PreparedClip, spec: InputSpec, rng: np.random.Generator | None = None) -> Item:
     """Decode a model's input from a clip; with ``rng``, the choice of frames is jittered as in training."""
     samples = pick_samples(clip, spec, rng)
     frames = np.zeros((len(samples), 3, spec.size_px, spec.size_px), dtype=np.uint8)  # (T, 3, H, W)
-    face_mask = np.array([spec.uses_face and sample.crop_jpeg is not None for sample in samples], dtype=bool)  # (T,)
+    face_mask = np.array(
+        [spec.uses_face and sample.crop_jpeg is not None for sample in samples], dtype=bool
+    )  # (T,)
     for i, sample in enumerate(samples):
         if face_mask[i]:
             frames[i] = decode_frame(sample.crop_jpeg or b"", spec)

@@ -75,13 +75,16 @@ def _find_leaks(leak_type: str, clips: Sequence[Clip], names: Sequence[str | Non
     leaks = []
     for first, second in combinations(SPLITS, 2):
         first_names, second_names = (
-            [name for clip, name in zip(clips, names, strict=True) if clip.split == split] for split in (first, second)
+            [name for clip, name in zip(clips, names, strict=True) if clip.split == split]
+            for split in (first, second)
         )
         shared = set(first_names) & set(second_names) - {None}
         n_clips = sum(name in shared for name in second_names)
         if shared:
             examples = tuple(sorted(map(str, shared))[:3])
-            leaks.append(Leak(leak_type, (first, second), len(shared), n_clips, n_clips / len(second_names), examples))
+            leaks.append(
+                Leak(leak_type, (first, second), len(shared), n_clips, n_clips / len(second_names), examples)
+            )
     return leaks
 
 
@@ -90,8 +93,8 @@ def check_leaks(clips: Sequence[Clip], folded: Sequence[Clip], *, origin: str, a
 
     Args:
         clips: the unchanged dataset.
-        folded: the dataset with train and val in folds, or ``clips`` themselves. Folds share no person; stimuli that
-            they share cause a warning.
+        folded: the dataset with train and val in folds, or ``clips`` themselves. Folds share no person;
+            stimuli that they share cause a warning.
         origin: the dataset, for the message.
         allowed: ``data.allow_leak``.
 
@@ -106,7 +109,8 @@ def check_leaks(clips: Sequence[Clip], folded: Sequence[Clip], *, origin: str, a
         raise DataError(
             f"{origin}: splits share people or stimuli",
             got="; ".join(map(str, leaks)),
-            fix="Make a clean split with 'reactometer split', or add data.allow_leak=true (--allow-leak) to measure on "
+            fix="Make a clean split with 'reactometer split', or add data.allow_leak=true (--allow-leak) to "
+            "measure on "
             "people or stimuli of the training set",
         )
     if folded is not clips:
@@ -119,10 +123,11 @@ def check_leaks(clips: Sequence[Clip], folded: Sequence[Clip], *, origin: str, a
 def find_label_vectors(clips: Sequence[Clip]) -> tuple[LabelVectors, list[Leak]]:
     """Find label vectors of val and test that also occur in train, which reveal shared stimuli.
 
-    Vectors also coincide by coarse rounding, or are all zero. A vector identifies its stimulus if few train clips have
-    it by chance: the number of train's distinct vectors, times, for each label, the share of all distinct vectors with
-    its value, is below 1e-3. So a vector with a single value other than 0, or on a coarse grid, identifies nothing.
-    A leak is reported if at least 1% of a split's clips, and 3 of them, have an identifying vector of train.
+    Vectors also coincide by coarse rounding, or are all zero. A vector identifies its stimulus if few train
+    clips have it by chance: the number of train's distinct vectors, times, for each label, the share of all
+    distinct vectors with its value, is below 1e-3. So a vector with a single value other than 0, or on a
+    coarse grid, identifies nothing. A leak is reported if at least 1% of a split's clips, and 3 of them, have
+    an identifying vector of train.
     """
     labelled = [clip for clip in clips if clip.labels]
     if not labelled:

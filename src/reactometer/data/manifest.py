@@ -22,8 +22,12 @@ SPLIT_NAMES = {
 """Split names by the lower-case spellings of common datasets."""
 
 SEPARATORS = ",;\t"
-DUPLICATE = "duplicate id (the first row is used); make ids unique, or average raters with 'reactometer ratings'"
-NO_LABEL = "rescale ratings with 'reactometer ratings --scale', or name the columns that are labels with --labels"
+DUPLICATE = (
+    "duplicate id (the first row is used); make ids unique, or average raters with 'reactometer ratings'"
+)
+NO_LABEL = (
+    "rescale ratings with 'reactometer ratings --scale', or name the columns that are labels with --labels"
+)
 
 COLUMNS = ("path", "audio", "split", "person", "stimulus", "rater")
 """Columns of a listing besides labels and attributes; upper and lower case are equal."""
@@ -40,8 +44,8 @@ class Manifest:
 def read_rows(path: Path, required: Sequence[str] = ()) -> list[dict[str, str]]:
     """Read the rows of a UTF-8 table as text cells without spaces around them (empty for missing).
 
-    Cells are separated by commas; or by semicolons or tabs, as spreadsheets write them if the comma is the decimal
-    sign. Empty rows are left out.
+    Cells are separated by commas; or by semicolons or tabs, as spreadsheets write them if the comma is the
+    decimal sign. Empty rows are left out.
 
     Raises:
         DataError: the file is missing, empty, no UTF-8, no table, has no rows or lacks a required column.
@@ -51,10 +55,14 @@ def read_rows(path: Path, required: Sequence[str] = ()) -> list[dict[str, str]]:
     try:
         text = path.read_bytes().decode("utf-8-sig").lstrip("\r\n")
         separator = max(SEPARATORS, key=text.partition("\n")[0].count)
-        lines = csv.reader(StringIO(text, newline=""), delimiter=separator, skipinitialspace=True, strict=True)
+        lines = csv.reader(
+            StringIO(text, newline=""), delimiter=separator, skipinitialspace=True, strict=True
+        )
         table = [[cell.strip() for cell in line] for line in lines]
     except (ValueError, OSError, csv.Error) as error:
-        raise DataError(f"{path}: not a CSV table: {error}", fix="Save it as UTF-8 CSV with one header line") from error
+        raise DataError(
+            f"{path}: not a CSV table: {error}", fix="Save it as UTF-8 CSV with one header line"
+        ) from error
     header, *rows = [line for line in table if any(line)] or [[]]
     if not rows:
         raise DataError(f"{path}: not a CSV table with rows", expected="a header and one row per clip")
@@ -66,14 +74,17 @@ def read_rows(path: Path, required: Sequence[str] = ()) -> list[dict[str, str]]:
         raise DataError(f"{path}: {len(duplicates)} columns are called '{duplicates[0]}'", fix="Rename them")
     if (longest := max(map(len, rows))) > len(header):
         fix = "Give every column a name, or delete the separators at the ends of rows"
-        raise DataError(f"{path}: rows have more cells than the header", got=f"{longest - len(header)} more", fix=fix)
+        raise DataError(
+            f"{path}: rows have more cells than the header", got=f"{longest - len(header)} more", fix=fix
+        )
     return [dict(zip_longest(header, row, fillvalue="")) for row in rows]
 
 
 def choose_labels(
     columns: Sequence[str], reserved: Sequence[str], label_set: str | Sequence[str] | None, origin: Path
 ) -> tuple[str, ...]:
-    """Return the label columns: the requested ones, else a complete known label set, else all remaining columns.
+    """Return the label columns: the requested ones, else a complete known label set, else all remaining
+    columns.
 
     Raises:
         DataError: a requested label is no column, or no column remains.
@@ -102,7 +113,9 @@ def parse_number(cell: str) -> float | None:
         return None
 
 
-def parse_labels(row: Mapping[str, str], labels: Sequence[str]) -> tuple[tuple[float, ...] | None, str | None]:
+def parse_labels(
+    row: Mapping[str, str], labels: Sequence[str]
+) -> tuple[tuple[float, ...] | None, str | None]:
     """Return the label values (L,), ``None`` if all are empty or absent, and the problem, if any."""
     cells = [row.get(label, "").strip() for label in labels]
     if not any(cells):
@@ -135,7 +148,8 @@ def make_clip(
     audio_path: Path | None = None,
     problem: str | None = None,
 ) -> Clip:
-    """Return the clip of a row; columns outside ``layout_columns``, labels, person and stimulus become attributes.
+    """Return the clip of a row; columns outside ``layout_columns``, labels, person and stimulus become
+    attributes.
 
     ``split`` is the cell with the split. ``problem`` is more important than problems in the cells.
     """
@@ -184,13 +198,17 @@ def read_listing(path: Path) -> list[dict[str, str]]:
     return [{standard_names.get(name, name): cell for name, cell in row.items()} for row in rows]
 
 
-def label_columns(rows: Sequence[dict[str, str]], label_set: str | Sequence[str] | None, path: Path) -> tuple[str, ...]:
+def label_columns(
+    rows: Sequence[dict[str, str]], label_set: str | Sequence[str] | None, path: Path
+) -> tuple[str, ...]:
     """Return the label columns of a listing: the requested ones, else those with numbers."""
 
     def can_be_label(name: str) -> bool:
         return any(parse_number(row[name]) is not None for row in rows)
 
-    return choose_labels([name for name in rows[0] if label_set or can_be_label(name)], COLUMNS, label_set, path)
+    return choose_labels(
+        [name for name in rows[0] if label_set or can_be_label(name)], COLUMNS, label_set, path
+    )
 
 
 def read_table(path: Path, label_set: str | Sequence[str] | None) -> Manifest:
@@ -201,7 +219,8 @@ def read_table(path: Path, label_set: str | Sequence[str] | None) -> Manifest:
 
 
 def clip_from_row(root: Path, row: Mapping[str, str], labels: tuple[str, ...]) -> Clip:
-    """Return the clip of one row of a listing in the folder ``root``; its id is the path as the table has it."""
+    """Return the clip of one row of a listing in the folder ``root``; its id is the path as the table has
+    it."""
 
     def locate(name: str) -> Path:
         return choose_media([root / name, root / name.replace("\\", "/")])  # a table written on Windows
@@ -235,5 +254,7 @@ def write_listing(out: Path, clips: Sequence[Clip], labels: Sequence[str]) -> No
     rows = []
     for clip in clips:
         values = [f"{value:.10g}" for value in clip.labels] if clip.labels else [None] * len(labels)
-        rows.append([relative(clip.path), relative(clip.audio_path), clip.split, clip.person, clip.stimulus, *values])
+        rows.append(
+            [relative(clip.path), relative(clip.audio_path), clip.split, clip.person, clip.stimulus, *values]
+        )
     write_atomic(out, format_csv([["path", "audio", "split", "person", "stimulus", *labels], *rows]))

@@ -21,7 +21,8 @@ from reactometer.errors import DataError
 from reactometer.types import FloatArray
 
 MIN_PARTS = 5
-"""People with fewer clips (or minutes of a long clip) are not normalised: their mean would remove the reaction."""
+"""People with fewer clips (or minutes of a long clip) are not normalised: their mean would remove the
+reaction."""
 
 MIN_STD = 1e-6
 
@@ -43,7 +44,8 @@ StreamStats = Mapping[str, FeatureStats]
 
 
 def read_people(table: Path) -> dict[str, str]:
-    """Read the person in each file from a CSV with columns ``path`` and ``person``; raise DataError without them."""
+    """Read the person in each file from a CSV with columns ``path`` and ``person``; raise DataError without
+    them."""
     return {row["path"]: row["person"] for row in read_rows(table, ("path", "person")) if row["person"]}
 
 
@@ -52,7 +54,9 @@ def person_by_path(people: Mapping[str, str] | Mapping[Path, str], paths: Sequen
     person_of_path = {Path(path): person for path, person in people.items()}
     if unmatched := person_of_path.keys() - set(map(Path, paths)):
         fix = f"Write paths as on the command line, such as {paths[0]}, or delete the row"
-        raise DataError("people are named for files that are not predicted", got=min(map(str, unmatched)), fix=fix)
+        raise DataError(
+            "people are named for files that are not predicted", got=min(map(str, unmatched)), fix=fix
+        )
     return {path: person_of_path[Path(path)] for path in paths if Path(path) in person_of_path}
 
 
@@ -65,7 +69,8 @@ def fit_stream_stats(items: Iterable[Item]) -> dict[str, FeatureStats]:
 
 
 def fit_person_stats(items: Iterable[tuple[Person | None, Item]]) -> dict[Person, dict[str, FeatureStats]]:
-    """Return each person's feature statistics by stream; people with fewer than ``MIN_PARTS`` parts are left out.
+    """Return each person's feature statistics by stream; people with fewer than ``MIN_PARTS`` parts are left
+    out.
 
     ``items`` are pairs of a person's name or other key (``None``: unknown) and a part of a clip.
     """
@@ -75,7 +80,9 @@ def fit_person_stats(items: Iterable[tuple[Person | None, Item]]) -> dict[Person
         if person and (item.face_mask.any() or len(item.voice)):
             n_parts[person] += 1
             _accumulate(sums.setdefault(person, {}), item)
-    return {person: _to_stats(person_sums) for person, person_sums in sums.items() if n_parts[person] >= MIN_PARTS}
+    return {
+        person: _to_stats(person_sums) for person, person_sums in sums.items() if n_parts[person] >= MIN_PARTS
+    }
 
 
 def _accumulate(sums: Sums, item: Item) -> None:
@@ -85,7 +92,9 @@ def _accumulate(sums: Sums, item: Item) -> None:
         if len(steps):
             values = steps.astype(np.float64)  # (T, D)
             counts = np.full(values.shape[1], float(len(values)))
-            sums[stream] = sums.get(stream, 0.0) + np.stack([counts, values.sum(axis=0), np.square(values).sum(axis=0)])
+            sums[stream] = sums.get(stream, 0.0) + np.stack(
+                [counts, values.sum(axis=0), np.square(values).sum(axis=0)]
+            )
 
 
 def _to_stats(sums: Sums) -> dict[str, FeatureStats]:
@@ -131,4 +140,8 @@ class PersonReader:
         n_normalised = sum((row.clip.person or "") in self.person_stats for row in rows)
         n_people, n_unchanged = len(self.person_stats), len(rows) - n_normalised
         text = f"{n_normalised} clips normalised by the mean and spread of their person ({n_people} people)"
-        return f"{text}; {n_unchanged} unchanged (people with fewer than {MIN_PARTS} clips)" if n_unchanged else text
+        return (
+            f"{text}; {n_unchanged} unchanged (people with fewer than {MIN_PARTS} clips)"
+            if n_unchanged
+            else text
+        )

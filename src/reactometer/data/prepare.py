@@ -50,7 +50,8 @@ CROP_RATE_HZ = 2.0
 
 
 def list_crops(folder: Path) -> list[Path]:
-    """Return the images of a folder in the order of the numbers in their names (``2.jpg`` before ``10.jpg``)."""
+    """Return the images of a folder in the order of the numbers in their names (``2.jpg`` before
+    ``10.jpg``)."""
     images = [path for path in folder.iterdir() if path.suffix.lower() in IMAGE_ENDINGS]
     return sorted(images, key=lambda path: ([int(part) for part in re.findall(r"\d+", path.stem)], path.name))
 
@@ -80,7 +81,9 @@ def _sample(path: Path, time_s: float, size_px: int) -> FaceSample:
     height, width = image.shape[:2]
     interpolation = cv2.INTER_AREA if max(height, width) > size_px else cv2.INTER_LINEAR
     crop = np.asarray(cv2.resize(image, (size_px, size_px), interpolation=interpolation), dtype=np.uint8)
-    return FaceSample(time_s, FrameState.FACE, (0.0, 0.0, float(width), float(height)), 1.0, encode_crop(crop))
+    return FaceSample(
+        time_s, FrameState.FACE, (0.0, 0.0, float(width), float(height)), 1.0, encode_crop(crop)
+    )
 
 
 def prepare(
@@ -95,8 +98,8 @@ def prepare(
 ) -> PreparedSet:
     """Decode every clip of a dataset once, and store face crops, times, states and sound on disk.
 
-    A second call resumes, and prepares clips again if their file or settings changed. Unreadable clips are listed in
-    the result.
+    A second call resumes, and prepares clips again if their file or settings changed. Unreadable clips are
+    listed in the result.
 
     Args:
         data: a dataset (see :func:`reactometer.data.datasets.read_dataset`), or a prepared folder.
@@ -123,7 +126,9 @@ def prepare(
         with ThreadPoolExecutor(workers) as threads:
             files = list(threads.map(partial(_output_file, folder / "clips", settings), clips))
             rows = list(threads.map(_prepared_row, clips, files))
-        pending = [index for index, row in enumerate(rows) if row is None]  # no process is started if all are ready
+        pending = [
+            index for index, row in enumerate(rows) if row is None
+        ]  # no process is started if all are ready
         jobs = [(clips[index], files[index]) for index in pending]
         with progress_bar("preparing", len(rows), progress, len(rows) - len(jobs)) as advance:
             for i, row in run_jobs(partial(_prepare_clip, settings), jobs, workers, _crashed_row):
@@ -136,7 +141,9 @@ def prepare(
     return prepared
 
 
-def open_data(config: DataConfig, settings: PrepareConfig | None = None, *, progress: bool = True) -> PreparedSet:
+def open_data(
+    config: DataConfig, settings: PrepareConfig | None = None, *, progress: bool = True
+) -> PreparedSet:
     """Open the dataset of a configuration, preparing it first if necessary.
 
     Raises:
@@ -148,7 +155,9 @@ def open_data(config: DataConfig, settings: PrepareConfig | None = None, *, prog
     data, labels = config.path, config.labels
     face, voice = config.face_features, config.voice_features
     if not (face or voice) or (data / INDEX_FILE).is_file():
-        return prepare(data, config.cache, settings=settings, labels=labels, votes=config.votes, progress=progress)
+        return prepare(
+            data, config.cache, settings=settings, labels=labels, votes=config.votes, progress=progress
+        )
     require("pandas", extra="evaluate")
     from reactometer.data.feature_tables import prepare_features  # here, because importing pandas is slow
 

@@ -58,7 +58,8 @@ def gather_ratings(
     scale: tuple[float, float] = (0.0, 1.0),
     labels: str | Sequence[str] | None = None,
 ) -> Ratings:
-    """Average the ratings of each clip, scale them to [0, 1], and write a table for ``prepare`` and ``split``.
+    """Average the ratings of each clip, scale them to [0, 1], and write a table for ``prepare`` and
+    ``split``.
 
     Args:
         table: a CSV with one row per rating: a column ``path`` (the clip), one per label, optional ``rater``,
@@ -68,19 +69,22 @@ def gather_ratings(
         labels: the label columns, or a label set's name; ``None``: all columns with a number.
 
     Returns:
-        A summary, with the agreement per label: intraclass correlations of a one-way random-effects analysis (Shrout
-        and Fleiss 1979), which needs no rater identities; with k0 (Donner 1986) for unequal numbers of ratings.
+        A summary, with the agreement per label: intraclass correlations of a one-way random-effects analysis
+        (Shrout and Fleiss 1979), which needs no rater identities; with k0 (Donner 1986) for unequal numbers
+        of ratings.
 
     Raises:
         ConfigError: no such scale.
-        DataError: the table cannot be used; a rating is outside the scale or no number; rows of a clip contradict each
-            other, or a rater rated a clip twice.
+        DataError: the table cannot be used; a rating is outside the scale or no number; rows of a clip
+            contradict each other, or a rater rated a clip twice.
         OutputError: ``out`` is there already, or is no CSV.
     """
     table, out = Path(table), Path(out)
     check_output_table(out)
     if not (all(map(math.isfinite, scale)) and scale[0] < scale[1]):
-        raise ConfigError("invalid rating scale", got=f"{scale[0]:g} to {scale[1]:g}", expected="minimum, maximum")
+        raise ConfigError(
+            "invalid rating scale", got=f"{scale[0]:g} to {scale[1]:g}", expected="minimum, maximum"
+        )
     rows = read_listing(table)
     names = label_columns(rows, labels, table)
     clips = _clips(table, rows)
@@ -99,7 +103,9 @@ def gather_ratings(
         n_clips=len(rated),
         n_raters=(int(counts.min()), int(counts.max())),
         means=tuple(means[complete].mean().tolist()),
-        agreement={name: agreement(ratings[name].apply(lambda values: values.dropna().to_numpy())) for name in names},
+        agreement={
+            name: agreement(ratings[name].apply(lambda values: values.dropna().to_numpy())) for name in names
+        },
         incomplete=tuple(map(str, means.index[~complete])),
     )
 

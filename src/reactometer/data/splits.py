@@ -20,7 +20,8 @@ DEFAULT_SHARES = {"train": 0.7, "val": 0.15, "test": 0.15}
 SPLITS = tuple(DEFAULT_SHARES)
 
 DISJOINT_KEYS = ("person", "stimulus", "labels")
-"""Keys that splits can be disjoint in. "labels" joins clips with equal label vectors, which share a stimulus."""
+"""Keys that splits can be disjoint in. "labels" joins clips with equal label vectors, which share a stimulus.
+"""
 
 SIZE_WEIGHT = 10.0
 """Weight of a split's size against the mean of one label."""
@@ -57,11 +58,16 @@ def assign_folds(clips: Sequence[Clip], n_folds: int, fold: int, seed: int = 0) 
         ConfigError: invalid fold, or fewer people than folds.
     """
     if n_folds < 2 or not 0 <= fold < n_folds:
-        got, expected = f"data.folds={n_folds}, data.fold={fold}", "2 folds or more, and a fold from 0 to folds - 1"
+        got, expected = (
+            f"data.folds={n_folds}, data.fold={fold}",
+            "2 folds or more, and a fold from 0 to folds - 1",
+        )
         raise ConfigError("invalid fold", got=got, expected=expected)
     sizes = Counter(_group(clip) for clip in clips if clip.split in ("train", "val"))
     if len(sizes) < n_folds:
-        raise ConfigError("more folds than people", got=f"{n_folds} folds, {len(sizes)} people in train and val")
+        raise ConfigError(
+            "more folds than people", got=f"{n_folds} folds, {len(sizes)} people in train and val"
+        )
     names = sorted(np.random.default_rng(seed).permutation(sorted(sizes)), key=lambda name: -sizes[name])
     fold_of = _assign_greedily(sizes, names, [1.0] * n_folds)
     return tuple(
@@ -77,7 +83,9 @@ def _group(clip: Clip) -> str:
     return clip.person or f"clip {clip.clip_id}"
 
 
-def _assign_greedily(sizes: Mapping[str, int], order: Iterable[str], shares: Sequence[float]) -> dict[str, int]:
+def _assign_greedily(
+    sizes: Mapping[str, int], order: Iterable[str], shares: Sequence[float]
+) -> dict[str, int]:
     """Assign each group, in order, to the index that is furthest below its share."""
     totals, assignment = [0] * len(shares), dict[str, int]()
     for name in order:
@@ -111,9 +119,9 @@ def split(
 ) -> CleanSplit:
     """Write a CSV of the dataset's clips with new splits that share no person and no stimulus.
 
-    Clips that have a person or a stimulus in common, directly or through other clips, form a component and stay
-    together. Components are assigned largest first, to the split that brings sizes and mean labels nearest to the
-    request, and are then swapped while a swap brings them nearer.
+    Clips that have a person or a stimulus in common, directly or through other clips, form a component and
+    stay together. Components are assigned largest first, to the split that brings sizes and mean labels
+    nearest to the request, and are then swapped while a swap brings them nearer.
 
     Args:
         data: a dataset of media (not a folder made by ``prepare``).
@@ -159,14 +167,19 @@ def split(
         path=out,
         labels=manifest.labels,
         n_clips=dict(zip(SPLITS, counts.tolist(), strict=True)),
-        means={name: tuple(values[splits == i].mean(axis=0).tolist()) for i, name in enumerate(SPLITS) if counts[i]},
+        means={
+            name: tuple(values[splits == i].mean(axis=0).tolist())
+            for i, name in enumerate(SPLITS)
+            if counts[i]
+        },
         n_components=int(component.max()) + 1,
         n_left_out=len(manifest.clips) - len(clips),
     )
 
 
 def find_components(clips: Sequence[Clip], disjoint: Sequence[str]) -> np.ndarray:
-    """Return the index of each clip's component, (clips,): clips joined by a person, a stimulus or a label vector.
+    """Return the index of each clip's component, (clips,): clips joined by a person, a stimulus or a label
+    vector.
 
     Raises:
         DataError: there are no clips, or one has no person or no stimulus.
@@ -183,7 +196,8 @@ def find_components(clips: Sequence[Clip], disjoint: Sequence[str]) -> np.ndarra
             raise DataError(
                 f"some clips have no {key}, so splits cannot be disjoint in it",
                 got=f"{names.count(None)} of {len(names)} clips",
-                fix=f"Fill the column '{key}', or choose other keys with --disjoint (person, stimulus, labels)",
+                fix=f"Fill the column '{key}', or choose other keys with --disjoint (person, stimulus, "
+                "labels)",
             )
         for index, name in enumerate(names):
             edges.append((index, nodes.setdefault((key, name), len(clips) + len(nodes))))
@@ -194,11 +208,14 @@ def find_components(clips: Sequence[Clip], disjoint: Sequence[str]) -> np.ndarra
     return np.asarray(component[: len(clips)])
 
 
-def _assign_components(component: np.ndarray, values: np.ndarray, shares: np.ndarray, seed: int) -> np.ndarray:
-    """Return the index of each component's split, (components,): largest first at the lowest cost, then swapped.
+def _assign_components(
+    component: np.ndarray, values: np.ndarray, shares: np.ndarray, seed: int
+) -> np.ndarray:
+    """Return the index of each component's split, (components,): largest first at the lowest cost, then
+    swapped.
 
-    The cost of a split is the squared distance of its sums (clips, standardised labels) from its share of the total.
-    Each split has an empty component, so that a swap can also move a component.
+    The cost of a split is the squared distance of its sums (clips, standardised labels) from its share of the
+    total. Each split has an empty component, so that a swap can also move a component.
     """
     std = np.maximum(values.std(axis=0), 1e-6)
     scaled = np.column_stack([np.full(len(values), SIZE_WEIGHT), (values - values.mean(axis=0)) / std])

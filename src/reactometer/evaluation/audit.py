@@ -55,14 +55,20 @@ def audit(
     out: Path | str | None = None,
     progress: bool = True,
 ) -> Audit:
-    """Report leaks between splits, labels that the clip length predicts, and missing data; write JSON to ``out``.
+    """Report leaks between splits, labels that the clip length predicts, and missing data; write JSON to
+    ``out``.
 
     ``labels``, ``face_features`` and ``voice_features`` are those of :class:`~reactometer.config.DataConfig`.
 
     Raises:
         DataError: the dataset cannot be used.
     """
-    config = {"path": data, "labels": labels, "face_features": face_features, "voice_features": voice_features}
+    config = {
+        "path": data,
+        "labels": labels,
+        "face_features": face_features,
+        "voice_features": voice_features,
+    }
     prepared = open_data(DataConfig.model_validate(config), PrepareConfig(), progress=progress)
     clips = [row.clip for row in prepared.rows]
     label_vectors, label_leaks = find_label_vectors(clips)
@@ -87,7 +93,8 @@ def audit(
 
 
 def _score_length(prepared: PreparedSet) -> tuple[Interval | None, str]:
-    """Score the clip length as the only predictor, on val, or on test if val has no labels; return the split."""
+    """Score the clip length as the only predictor, on val, or on test if val has no labels; return the
+    split."""
     labelled = {split: [row for row in prepared.split(split) if row.clip.labels] for split in ("val", "test")}
     split = "val" if len(labelled["val"]) >= MIN_CLIPS else "test"
     rows, targets = labelled[split], _labels(prepared, split)
@@ -99,7 +106,11 @@ def _score_length(prepared: PreparedSet) -> tuple[Interval | None, str]:
 
 
 def _summarise(prepared: PreparedSet, split: str) -> SplitSummary:
-    rows, values, train = prepared.split(split), _labels(prepared, split), _labels(prepared, "train")  # (clips, L)
+    rows, values, train = (
+        prepared.split(split),
+        _labels(prepared, split),
+        _labels(prepared, "train"),
+    )  # (clips, L)
     readable = [row for row in rows if row.file]
     mean, drift = np.empty(0), np.empty(0)
     if len(values):

@@ -12,11 +12,13 @@ from reactometer.data.cache import PreparedRow, PreparedSet
 from reactometer.evaluation.metrics import Array, measure
 
 
-def length_baseline(train_values: npt.ArrayLike, train_targets: npt.ArrayLike, values: npt.ArrayLike) -> Array:
+def length_baseline(
+    train_values: npt.ArrayLike, train_targets: npt.ArrayLike, values: npt.ArrayLike
+) -> Array:
     """Predict (m, L) labels as the mean labels of training clips of similar length.
 
-    Lengths are binned into √n equally filled bins of the n training lengths: unlike a polynomial, a bin mean stays in
-    the labels' range. Clips of unknown length get the overall training mean.
+    Lengths are binned into √n equally filled bins of the n training lengths: unlike a polynomial, a bin mean
+    stays in the labels' range. Clips of unknown length get the overall training mean.
 
     Args:
         train_values: (n,) lengths of the training clips in seconds, n > 0; NaN: unknown.
@@ -39,9 +41,14 @@ def length_baseline(train_values: npt.ArrayLike, train_targets: npt.ArrayLike, v
 
 
 def shuffled_scores(
-    targets: npt.ArrayLike, predictions: npt.ArrayLike, labels: Sequence[str], n_shuffles: int = 200, seed: int = 0
+    targets: npt.ArrayLike,
+    predictions: npt.ArrayLike,
+    labels: Sequence[str],
+    n_shuffles: int = 200,
+    seed: int = 0,
 ) -> list[float]:
-    """Score predictions (clips, L) against randomly permuted targets (clips, L): one mean Pearson per shuffle.
+    """Score predictions (clips, L) against randomly permuted targets (clips, L): one mean Pearson per
+    shuffle.
 
     Shuffles without a score are left out: a label or prediction is constant.
     """
@@ -53,8 +60,8 @@ def shuffled_scores(
 def predict_from_length(prepared: PreparedSet, rows: Sequence[PreparedRow]) -> Array:
     """Predict the labels of prepared clips from their lengths, (clips, L); see :func:`length_baseline`.
 
-    If clips are as long as their stimulus, as in Hume-Reaction, length predicts the labels. Unreadable clips have
-    length 0.
+    If clips are as long as their stimulus, as in Hume-Reaction, length predicts the labels. Unreadable clips
+    have length 0.
     """
     train = labelled_train_rows(prepared)
     targets = np.array([row.clip.labels for row in train])

@@ -36,8 +36,9 @@ class Interval:
 class Resampling:
     """A plan for resampling clips.
 
-    All units are resampled with replacement (Efron & Tibshirani 1993, chapter 13; for whole groups of clips, the
-    cluster bootstrap, Davison & Hinkley 1997, section 3.8). One seed and number of units give the same resamples.
+    All units are resampled with replacement (Efron & Tibshirani 1993, chapter 13; for whole groups of clips,
+    the cluster bootstrap, Davison & Hinkley 1997, section 3.8). One seed and number of units give the same
+    resamples.
     """
 
     unit: str = "clip"  # resampling unit: one of UNITS
@@ -53,7 +54,9 @@ class Resampling:
         """Sum (clips, columns) within each unit, in the order in which units appear: (units, columns)."""
         if self.groups is None:
             return rows
-        unit, names = pd.factorize(np.fromiter(self.groups, dtype=object))  # (clips,) index of the clip's unit
+        unit, names = pd.factorize(
+            np.fromiter(self.groups, dtype=object)
+        )  # (clips,) index of the clip's unit
         sums = np.zeros((len(names), rows.shape[1]))
         np.add.at(sums, unit, rows)
         return sums
@@ -69,7 +72,10 @@ class Resampling:
             (1 + n_resamples, ...) the statistic of the original clips, then of each resample.
         """
         units, rng = self.sum_by_unit(rows), np.random.default_rng(self.seed)
-        batch_size, statistics = max(1, MAX_BATCH_COUNTS // len(units)), [statistic(units.sum(axis=0, keepdims=True))]
+        batch_size, statistics = (
+            max(1, MAX_BATCH_COUNTS // len(units)),
+            [statistic(units.sum(axis=0, keepdims=True))],
+        )
         for start in range(0, self.n_resamples, batch_size):
             samples = rng.integers(len(units), size=(min(batch_size, self.n_resamples - start), len(units)))
             counts = np.array([np.bincount(row, minlength=len(units)) for row in samples], dtype=np.float64)
@@ -99,7 +105,8 @@ def interval(scores: Array) -> Interval:
 
 
 def choose_units(clips: Sequence[Clip], by: str | None = None, n_resamples: int = N_RESAMPLES) -> Resampling:
-    """Choose the resampling unit: ``by``, or people if every clip has one and there are at least 3, else clips.
+    """Choose the resampling unit: ``by``, or people if every clip has one and there are at least 3, else
+    clips.
 
     Clips of one person are not independent.
 
@@ -125,20 +132,25 @@ def choose_units(clips: Sequence[Clip], by: str | None = None, n_resamples: int 
 def bootstrap_metrics(
     targets: npt.ArrayLike, predictions: npt.ArrayLike, labels: Sequence[str], resampling: Resampling = CLIPS
 ) -> Intervals:
-    """Return 95% percentile intervals of Pearson, CCC and MAE of predictions (clips, L) against targets (clips, L).
+    """Return 95% percentile intervals of Pearson, CCC and MAE of predictions (clips, L) against targets
+    (clips, L).
 
-    Checked against ``scipy.stats.bootstrap``, and by simulation with known targets. With 20 units or fewer the
-    intervals are too narrow.
+    Checked against ``scipy.stats.bootstrap``, and by simulation with known targets. With 20 units or fewer
+    the intervals are too narrow.
 
     Raises:
         ScoreError: as :func:`measure`.
     """
     metrics = measure(targets, predictions, labels)
-    scores = resampling.resample(moments(targets, predictions), scores_from_moments)  # (1 + R, metrics, 1 + L)
+    scores = resampling.resample(
+        moments(targets, predictions), scores_from_moments
+    )  # (1 + R, metrics, 1 + L)
     mean: dict[str, Interval | None] = {}
     by_label: dict[str, tuple[Interval | None, ...]] = {}
     for i, (name, values) in enumerate(metrics.by_metric.items()):
-        intervals = [None if value is None else interval(scores[:, i, 1 + j]) for j, value in enumerate(values)]
+        intervals = [
+            None if value is None else interval(scores[:, i, 1 + j]) for j, value in enumerate(values)
+        ]
         mean[name] = None if None in intervals else interval(scores[:, i, 0])
         by_label[name] = tuple(intervals)
     n_units = resampling.count_units(metrics.n_clips)
@@ -153,8 +165,9 @@ def bootstrap_mean_pearson(
 ) -> Interval:
     """Return the interval of the mean Pearson, or of its difference from a baseline's on the same resamples.
 
-    Unlike in :func:`measure`, a constant prediction counts as r = 0, and a label that is constant in a resample is
-    left out of that resample's mean; otherwise a resample could have no score. All arrays are (clips, L).
+    Unlike in :func:`measure`, a constant prediction counts as r = 0, and a label that is constant in a
+    resample is left out of that resample's mean; otherwise a resample could have no score. All arrays are
+    (clips, L).
 
     Raises:
         ScoreError: as :func:`measure`; or no label varies.
@@ -173,14 +186,16 @@ def moments(targets: npt.ArrayLike, predictions: npt.ArrayLike, centre: Array | 
     """Return the moments of each clip, whose sums over clips give all scores.
 
     Returns:
-        (clips, 1 + 7 L): 1, then L columns each of targets about their mean, predictions about their mean (or about
-        ``centre``, (L,)), the squares of both, their product, absolute errors, and errors.
+        (clips, 1 + 7 L): 1, then L columns each of targets about their mean, predictions about their mean (or
+        about ``centre``, (L,)), the squares of both, their product, absolute errors, and errors.
 
     Raises:
         ScoreError: as :func:`measure`.
     """
     targets, predictions = np.asarray(targets, dtype=np.float64), np.asarray(predictions, dtype=np.float64)
-    measure(targets, predictions, [str(index) for index in range(targets.shape[-1])])  # raises if there is no score
+    measure(
+        targets, predictions, [str(index) for index in range(targets.shape[-1])]
+    )  # raises if there is no score
     error = predictions - targets
     target = targets - targets.mean(axis=0)
     prediction = predictions - (predictions.mean(axis=0) if centre is None else centre)
@@ -191,16 +206,22 @@ def moments(targets: npt.ArrayLike, predictions: npt.ArrayLike, centre: Array | 
 def scores_from_moments(sums: Array) -> Array:
     """Score (R, 1 + 7 L) sums of :func:`moments`: (R, metrics, 1 + L), the mean over the labels first.
 
-    Pearson and CCC are 0 if the predictions are constant, and NaN if the targets are; the mean leaves out such a label.
+    Pearson and CCC are 0 if the predictions are constant, and NaN if the targets are; the mean leaves out
+    such a label.
     """
     target, prediction, target_square, prediction_square, product, absolute_error, error = np.split(
         sums[:, 1:] / sums[:, :1], 7, axis=1
     )
-    target_variance, prediction_variance = target_square - target**2, prediction_square - prediction**2  # (R, L) each
+    target_variance, prediction_variance = (
+        target_square - target**2,
+        prediction_square - prediction**2,
+    )  # (R, L) each
     covariance = product - target * prediction
     varies = target_variance > MIN_STD**2
     defined = varies & (prediction_variance > MIN_STD**2)
-    r = np.where(defined, covariance, 0.0) / np.sqrt(np.where(defined, target_variance * prediction_variance, 1.0))
+    r = np.where(defined, covariance, 0.0) / np.sqrt(
+        np.where(defined, target_variance * prediction_variance, 1.0)
+    )
     denominator = target_variance + prediction_variance + error**2
     ccc = np.where(defined, 2.0 * covariance, 0.0) / np.where(defined, denominator, 1.0)
     columns = [np.where(varies, r, np.nan), np.where(varies, ccc, np.nan), absolute_error]

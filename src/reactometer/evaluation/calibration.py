@@ -42,7 +42,9 @@ class Coverage:
     nominal: float  # share of labels that the intervals should contain
     overall: CoveredShare
     by_label: dict[str, CoveredShare]
-    by_size: dict[str, CoveredShare]  # by size of prediction; "strongest emotion": each clip's largest prediction
+    by_size: dict[
+        str, CoveredShare
+    ]  # by size of prediction; "strongest emotion": each clip's largest prediction
     by_modalities: dict[str, CoveredShare]  # by "face and voice", "face", "voice"
     n_clips: int  # clips with intervals
     warnings: dict[str, str]  # warnings by clip id
@@ -52,7 +54,8 @@ class Coverage:
 def interval_table(
     scores: Sequence[Score], rows: Sequence[PreparedRow], labels: Sequence[str], uncertainty: Uncertainty
 ) -> pd.DataFrame:
-    """Return ``intervals.csv``, one row per clip: ``File_ID, basis, warnings`` and each label's ``_low`` and ``_high``.
+    """Return ``intervals.csv``, one row per clip: ``File_ID, basis, warnings`` and each label's ``_low`` and
+    ``_high``.
 
     The intervals of a clip without a usable face or voice are empty.
     """
@@ -78,8 +81,8 @@ def measure_coverage(
 ) -> Coverage | None:
     """Measure the share of targets (clips, L) inside their intervals, rows of :func:`interval_table`.
 
-    ``predictions`` are (clips, L); ``nominal`` and ``is_in_sample`` are those of :class:`Coverage`. Returns ``None`` if
-    no clip has intervals.
+    ``predictions`` are (clips, L); ``nominal`` and ``is_in_sample`` are those of :class:`Coverage`. Returns
+    ``None`` if no clip has intervals.
     """
     low, high = (table[[f"{label}_{bound}" for label in labels]].to_numpy() for bound in BOUNDS)  # (clips, L)
     has_interval = np.isfinite(low)
@@ -88,8 +91,12 @@ def measure_coverage(
 
     def covered(selected: npt.NDArray[np.bool_]) -> CoveredShare:  # (clips, L), or one row or column
         chosen = selected & has_interval
-        counts = np.column_stack([chosen.sum(axis=1), (chosen & (low <= targets) & (targets <= high)).sum(axis=1)])
-        shares = resampling.resample(counts, lambda sums: sums[:, 1] / np.where(sums[:, 0] > 0, sums[:, 0], np.nan))
+        counts = np.column_stack(
+            [chosen.sum(axis=1), (chosen & (low <= targets) & (targets <= high)).sum(axis=1)]
+        )
+        shares = resampling.resample(
+            counts, lambda sums: sums[:, 1] / np.where(sums[:, 0] > 0, sums[:, 0], np.nan)
+        )
         return CoveredShare(interval(shares), float((high - low)[chosen].mean()), int(chosen.sum()))
 
     columns = np.arange(len(labels))
@@ -102,7 +109,9 @@ def measure_coverage(
         nominal=nominal,
         overall=covered(has_interval),
         by_label={label: covered(columns == number) for number, label in enumerate(labels)},
-        by_size={name: covered(selected) for name, selected in by_size.items() if (selected & has_interval).any()},
+        by_size={
+            name: covered(selected) for name, selected in by_size.items() if (selected & has_interval).any()
+        },
         by_modalities={
             name: covered((basis == name)[:, None]) for name in sorted(set(basis[has_interval.all(axis=1)]))
         },
@@ -140,10 +149,11 @@ class LabelReliability:
 def measure_reliability(
     targets: npt.ArrayLike, predictions: npt.ArrayLike, labels: Sequence[str], resampling: Resampling = CLIPS
 ) -> tuple[LabelReliability, ...]:
-    """Fit a line of targets on predictions, (clips, L) each, label by label; bin them; with 95% percentile intervals.
+    """Fit a line of targets on predictions, (clips, L) each, label by label; bin them; with 95% percentile
+    intervals.
 
-    The calibration slope and intercept of Cox (Biometrika 45, 1958), linear since intensities are: a slope below 1
-    means that predictions spread too widely. Bins keep their clips in all resamples. Checked against
+    The calibration slope and intercept of Cox (Biometrika 45, 1958), linear since intensities are: a slope
+    below 1 means that predictions spread too widely. Bins keep their clips in all resamples. Checked against
     ``scipy.stats.linregress``, and by simulation with known targets.
 
     Raises:
@@ -152,7 +162,9 @@ def measure_reliability(
     targets, predictions = np.asarray(targets, dtype=np.float64), np.asarray(predictions, dtype=np.float64)
     target_mean, prediction_mean = targets.mean(axis=0), predictions.mean(axis=0)
     rows = moments(targets, predictions)
-    line = resampling.resample(rows, lambda sums: _fit_line(sums, target_mean, prediction_mean))  # (1 + R, 3, L)
+    line = resampling.resample(
+        rows, lambda sums: _fit_line(sums, target_mean, prediction_mean)
+    )  # (1 + R, 3, L)
     n_bins = min(MAX_BINS, max(2, len(targets) // CLIPS_PER_BIN))
     rank = predictions.argsort(axis=0, kind="stable").argsort(axis=0)  # (clips, L)
     in_bin = rank[:, :, None] * n_bins // len(targets) == np.arange(n_bins)  # (clips, L, bins)
@@ -165,7 +177,9 @@ def measure_reliability(
     means = resampling.resample(columns, bin_means)  # (1 + R, L, bins)
     by_label = []
     for index, label in enumerate(labels):
-        slope, intercept = (interval(values) if np.isfinite(values[0]) else None for values in line[:, :2, index].T)
+        slope, intercept = (
+            interval(values) if np.isfinite(values[0]) else None for values in line[:, :2, index].T
+        )
         bins = tuple(
             Bin(float(predictions[clips, index].mean()), interval(means[:, index, number]), int(clips.sum()))
             for number, clips in enumerate(in_bin[:, index].T)

@@ -78,7 +78,9 @@ def calibrate(
     """
     folder = find_checkpoint(model)
     if out is None and folder == STARTER:
-        raise OutputError("the starter model is part of the package", fix="Name a folder for a calibrated copy: --out")
+        raise OutputError(
+            "the starter model is part of the package", fix="Name a folder for a calibrated copy: --out"
+        )
     loaded = load_model(folder, device)
     prepared = open_for_model(loaded, data, progress=progress)
     _refuse_training_clips(loaded, prepared, choose_split(prepared, split))
@@ -104,12 +106,13 @@ def fit_uncertainty(
 ) -> Uncertainty:
     """Fit intervals, thresholds and, optionally, recalibration to clips of one split.
 
-    If enough people are known, the intervals are for clips of a new person, else for new clips like these. A model of
-    face and voice is also scored with either one hidden, so that there are intervals for each of the three. The
-    region of the training clips is taken from the model's own uncertainty if it has one, else from split "train".
+    If enough people are known, the intervals are for clips of a new person, else for new clips like these. A
+    model of face and voice is also scored with either one hidden, so that there are intervals for each of the
+    three. The region of the training clips is taken from the model's own uncertainty if it has one, else from
+    split "train".
 
-    With recalibration, each clip's residual comes from curves fitted to other people's clips (five folds). The
-    arguments are those of :func:`calibrate`; coverage is in [0.5, 1).
+    With recalibration, each clip's residual comes from curves fitted to other people's clips (five folds).
+    The arguments are those of :func:`calibrate`; coverage is in [0.5, 1).
 
     Raises:
         ConfigError: coverage is out of range.
@@ -162,7 +165,8 @@ def fit_uncertainty(
 def _score_by_modalities(
     loaded: LoadedModel, prepared: PreparedSet, split: str, progress: bool
 ) -> tuple[dict[int, Score], dict[str, dict[int, Score]]]:
-    """Score clips with labels by index: unmasked, and by the modalities that are left after masking either one."""
+    """Score clips with labels by index: unmasked, and by the modalities that are left after masking either
+    one."""
     rows, specs = prepared.split(split), [loaded.sampling]
     if loaded.sampling.uses_face and loaded.sampling.uses_voice:
         specs += [replace(loaded.sampling, uses_voice=False), replace(loaded.sampling, uses_face=False)]
@@ -184,18 +188,28 @@ def _fit_references(
     train = [row for row in prepared.split("train") if row.file]
     if not loaded.is_frozen:  # the features of frozen encoders are cached
         train = train[:: len(train) // MAX_REFERENCE_CLIPS + 1]
-    scores = score_split(loaded, replace(prepared, rows=tuple(train)), "train", progress=progress)[0] if train else []
+    scores = (
+        score_split(loaded, replace(prepared, rows=tuple(train)), "train", progress=progress)[0]
+        if train
+        else []
+    )
     references = {}
     for name in MODALITIES:
-        values = [[features[name] for features in score.features] for score in scores if name in score.features[0]]
+        values = [
+            [features[name] for features in score.features] for score in scores if name in score.features[0]
+        ]
         if len(values) >= MIN_CLIPS:
-            references[name] = tuple(fit_training_density(np.array(member)) for member in zip(*values, strict=True))
+            references[name] = tuple(
+                fit_training_density(np.array(member)) for member in zip(*values, strict=True)
+            )
     return references, min((row.duration_s for row in train), default=0.0)
 
 
 def _fit_curves(scores: dict[int, Score], rows: Sequence[PreparedRow]) -> tuple[IsotonicMap, ...]:
     predictions, targets = _stack(scores, rows)
-    return tuple(fit_isotonic_map(predictions[:, index], targets[:, index]) for index in range(predictions.shape[1]))
+    return tuple(
+        fit_isotonic_map(predictions[:, index], targets[:, index]) for index in range(predictions.shape[1])
+    )
 
 
 def _cross_fit_curves(
@@ -207,8 +221,12 @@ def _cross_fit_curves(
     fold = {index: people.index(person) % N_FOLDS for index, person in person.items()}
     by_fold = []
     for fold_index in range(N_FOLDS):
-        training_scores = {index: score for index, score in unmasked.items() if fold[index] != fold_index} or unmasked
-        by_fold.append(Uncertainty(IN_DISTRIBUTION_SHARE, {}, {}, recalibration=_fit_curves(training_scores, rows)))
+        training_scores = {
+            index: score for index, score in unmasked.items() if fold[index] != fold_index
+        } or unmasked
+        by_fold.append(
+            Uncertainty(IN_DISTRIBUTION_SHARE, {}, {}, recalibration=_fit_curves(training_scores, rows))
+        )
     return {
         modalities: {
             index: replace(score, intensities=by_fold[fold[index]].recalibrate(score))
@@ -225,7 +243,8 @@ def _stack(scores: dict[int, Score], rows: Sequence[PreparedRow]) -> tuple[Array
 
 
 def _ood_thresholds(scores: Iterable[Score], fitted: Uncertainty) -> dict[str, float]:
-    """Return by modality the distance that 1% of in-distribution clips exceed (with few clips: none of these)."""
+    """Return by modality the distance that 1% of in-distribution clips exceed (with few clips: none of
+    these)."""
     distances_by_score = [fitted.distances(score) for score in scores]
     thresholds = {}
     for name in MODALITIES:
@@ -240,7 +259,9 @@ def _refuse_training_clips(loaded: LoadedModel, prepared: PreparedSet, split: st
     """Refuse training clips, because their residuals are too small."""
     sha256 = prepared.manifest_sha256
     members = [
-        member for member in loaded.members if member.description.get("data", {}).get("manifest_sha256") == sha256
+        member
+        for member in loaded.members
+        if member.description.get("data", {}).get("manifest_sha256") == sha256
     ]
     training_splits = {"train", "all", *("val" for member in members if member.config.data.folds)}
     if members and split in training_splits:

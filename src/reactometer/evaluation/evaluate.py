@@ -35,11 +35,14 @@ ID_COLUMNS = {HUME_REACTION: "File_ID", EMI: "Filename"}
 """Name of the id column by challenge; the label set identifies the challenge."""
 
 
-def submission(model: LoadedModel | Path | str, data: Path | str, out: Path | str, *, progress: bool = True) -> Path:
+def submission(
+    model: LoadedModel | Path | str, data: Path | str, out: Path | str, *, progress: bool = True
+) -> Path:
     """Predict the test split and write the challenge's file.
 
-    The file has one row per test clip, sorted by id, and one column per label in the challenge's order. Ids are written
-    as in the dataset. A clip without a usable face or voice, or an unreadable one, gets the training mean.
+    The file has one row per test clip, sorted by id, and one column per label in the challenge's order. Ids
+    are written as in the dataset. A clip without a usable face or voice, or an unreadable one, gets the
+    training mean.
 
     Args:
         model: a checkpoint, or a loaded model; its labels identify the challenge.
@@ -54,7 +57,9 @@ def submission(model: LoadedModel | Path | str, data: Path | str, out: Path | st
     """
     out = Path(out)
     if out.suffix.lower() != ".csv":
-        raise OutputError(f"{out}: a submission is a CSV file", got=out.suffix or "no suffix", expected=".csv")
+        raise OutputError(
+            f"{out}: a submission is a CSV file", got=out.suffix or "no suffix", expected=".csv"
+        )
     loaded = model if isinstance(model, LoadedModel) else load_model(model)
     if loaded.labels not in ID_COLUMNS:
         raise ModelError(
@@ -126,19 +131,20 @@ def evaluate(
 ) -> Evaluation:
     """Score a model on one split of a dataset: Pearson, CCC and MAE over **all** its clips at once.
 
-    A clip without a usable face or voice, or an unreadable one, counts with the training mean as its prediction; every
-    clip counts. Clips without labels are predicted and not scored.
+    A clip without a usable face or voice, or an unreadable one, counts with the training mean as its
+    prediction; every clip counts. Clips without labels are predicted and not scored.
 
     Args:
         model: a checkpoint, or a loaded model.
         data: a dataset, or a folder prepared before.
         split: "train", "val", "test" or "all"; default: test, or val if test has no labels.
         without: "face" or "voice": mask this modality of a model that uses both.
-        by: resampling unit of the intervals, "person", "stimulus" or "clip"; default: person if known, else clip.
+        by: resampling unit of the intervals, "person", "stimulus" or "clip"; default: person if known, else
+            clip.
         n_resamples: number of resamples for the intervals; 0: no intervals and no reliability.
         groups: columns of the manifest, such as "age" and "country", whose groups are also scored separately.
-        out: a folder for ``predictions.csv``, ``metrics.json``, ``reliability.png`` and, if the model is calibrated,
-            ``intervals.csv`` and ``coverage.png``; with groups, ``groups.csv``.
+        out: a folder for ``predictions.csv``, ``metrics.json``, ``reliability.png`` and, if the model is
+            calibrated, ``intervals.csv`` and ``coverage.png``; with groups, ``groups.csv``.
         progress: show a bar on standard error.
 
     Raises:
@@ -165,7 +171,9 @@ def evaluate(
         split_column([row.clip for row in scored], column)  # raises before the slow part
     scores, note = score_split(loaded, prepared, chosen, spec, progress=progress)
     intensities = np.array([score.intensities for score in scores])  # (clips, L)
-    targets = np.array([row.clip.labels for row in scored], dtype=np.float64).reshape(len(scored), len(labels))
+    targets = np.array([row.clip.labels for row in scored], dtype=np.float64).reshape(
+        len(scored), len(labels)
+    )
     scored_intensities = intensities[labelled]
     ids = [row.clip.clip_id for row in rows]
     table = pd.DataFrame(intensities, columns=list(labels))
@@ -198,7 +206,9 @@ def evaluate(
         intervals=bootstrap_metrics(targets, scored_intensities, labels, resampling) if n_resamples else None,
         coverage=coverage,
         prediction_intervals=bounds,
-        reliability=measure_reliability(targets, scored_intensities, labels, resampling) if n_resamples else (),
+        reliability=measure_reliability(targets, scored_intensities, labels, resampling)
+        if n_resamples
+        else (),
         groups=compare_groups(scored, targets, scored_intensities, labels, groups, resampling),
     )
     if out is not None:
@@ -214,7 +224,9 @@ def open_for_model(loaded: LoadedModel, data: Path | str, *, progress: bool = Tr
         ModelError: the folder was prepared with other settings.
     """
     update = {"path": Path(data), "cache": None, "labels": loaded.labels}
-    prepared = open_data(loaded.config.data.model_copy(update=update), loaded.config.prepare, progress=progress)
+    prepared = open_data(
+        loaded.config.data.model_copy(update=update), loaded.config.prepare, progress=progress
+    )
     if prepared.labels != loaded.labels:
         raise DataError(
             f"{prepared.folder}: the dataset has other labels than the model",
@@ -232,7 +244,11 @@ def open_for_model(loaded: LoadedModel, data: Path | str, *, progress: bool = Tr
                 expected=f"rate_hz={trained_settings.rate_hz}, size_px={trained_settings.size_px}",
                 fix="Name the dataset instead of the prepared folder",
             )
-    elif model_sizes is None or sizes is None or any(sizes.get(name, 0) != n for name, n in model_sizes.items()):
+    elif (
+        model_sizes is None
+        or sizes is None
+        or any(sizes.get(name, 0) != n for name, n in model_sizes.items())
+    ):
         raise DataError(
             f"{prepared.folder}: other features than the model was trained on",
             got=sizes or "videos",
@@ -262,16 +278,21 @@ def _mask_modality(loaded: LoadedModel, modality: str | None) -> InputSpec:
     if modality not in ("face", "voice"):
         raise ModelError("unknown modality", got=modality, expected="face or voice")
     if not (loaded.sampling.uses_voice and loaded.sampling.uses_face):
-        raise ModelError("this model uses one modality only", got=f"without {modality}", fix="Remove --without")
+        raise ModelError(
+            "this model uses one modality only", got=f"without {modality}", fix="Remove --without"
+        )
     return replace(loaded.sampling, uses_face=modality != "face", uses_voice=modality != "voice")
 
 
 def choose_split(prepared: PreparedSet, split: str | None) -> str:
-    """Return ``split``, or test (val if test has no labels) by default; raise DataError if it has no clips."""
+    """Return ``split``, or test (val if test has no labels) by default; raise DataError if it has no
+    clips."""
     if split is None:
         split = "test" if any(row.clip.labels for row in prepared.split("test")) else "val"
     if split not in SPLIT_CHOICES:
         raise DataError(f"no split '{split}'", fix=suggestion(split, SPLIT_CHOICES))
     if not prepared.split(split):
-        raise DataError(f"{prepared.folder}: split '{split}' has no clips", fix="Choose another split: --split all")
+        raise DataError(
+            f"{prepared.folder}: split '{split}' has no clips", fix="Choose another split: --split all"
+        )
     return split

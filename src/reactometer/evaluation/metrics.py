@@ -43,7 +43,7 @@ class Metrics:
     @property
     def means(self) -> dict[str, float | None]:
         """Unweighted mean over the labels of each metric; undefined if a label is."""
-        return {name: None if None in values else float(np.mean(values)) for name, values in self.by_metric.items()}  # type: ignore[arg-type]
+        return {name: _mean(values) for name, values in self.by_metric.items()}
 
     @property
     def mean_pearson(self) -> float | None:
@@ -91,7 +91,10 @@ def measure(targets: npt.ArrayLike, predictions: npt.ArrayLike, labels: Sequence
 
 def pearson(targets: Array, predictions: Array) -> tuple[float | None, ...]:
     """Compute Pearson's r of each column of two (clips, L) arrays; ``None`` if a column is constant."""
-    target_deviation, prediction_deviation = targets - targets.mean(axis=0), predictions - predictions.mean(axis=0)
+    target_deviation, prediction_deviation = (
+        targets - targets.mean(axis=0),
+        predictions - predictions.mean(axis=0),
+    )
     with np.errstate(invalid="ignore", divide="ignore"):
         r = (target_deviation * prediction_deviation).sum(axis=0) / np.sqrt(
             (target_deviation**2).sum(axis=0) * (prediction_deviation**2).sum(axis=0)
@@ -100,7 +103,8 @@ def pearson(targets: Array, predictions: Array) -> tuple[float | None, ...]:
 
 
 def ccc(targets: Array, predictions: Array) -> tuple[float | None, ...]:
-    """Compute Lin's concordance correlation coefficient (Biometrics 45, 1989) of each column, with 1/n moments.
+    """Compute Lin's concordance correlation coefficient (Biometrics 45, 1989) of each column, with 1/n
+    moments.
 
     ``None`` if a column is constant: the formula gives 0, but a constant is no evidence of discordance.
     """
@@ -114,3 +118,8 @@ def ccc(targets: Array, predictions: Array) -> tuple[float | None, ...]:
 def _defined(values: Array, targets: Array, predictions: Array) -> tuple[float | None, ...]:
     varies = (np.ptp(targets, axis=0) > MIN_STD) & (np.ptp(predictions, axis=0) > MIN_STD)
     return tuple(float(value) if is_varied else None for value, is_varied in zip(values, varies, strict=True))
+
+
+def _mean(values: Sequence[float | None]) -> float | None:
+    defined = [value for value in values if value is not None]
+    return float(np.mean(defined)) if len(defined) == len(values) else None

@@ -106,11 +106,15 @@ def compare_predictions(
             fix="Name the dataset that the models were evaluated on",
         )
     labelled = [clip for clip in clips if clip.clip_id in first_table.index and clip.labels]
-    targets = np.array([clip.labels for clip in labelled], dtype=np.float64).reshape(len(labelled), len(labels))
+    targets = np.array([clip.labels for clip in labelled], dtype=np.float64).reshape(
+        len(labelled), len(labels)
+    )
     first_values, second_values = (
         table.loc[[clip.clip_id for clip in labelled], list(labels)] for table in (first_table, second_table)
     )
-    paired = compare_paired(targets, first_values, second_values, labels, choose_units(labelled, by, n_resamples))
+    paired = compare_paired(
+        targets, first_values, second_values, labels, choose_units(labelled, by, n_resamples)
+    )
     if out is not None:
         write_atomic(Path(out), format_json(asdict(paired)))
     return paired
@@ -125,11 +129,12 @@ def compare_paired(
 ) -> Paired:
     """Run a paired bootstrap and a paired permutation test on two models' predictions, (clips, L) each.
 
-    The bootstrap scores both on the same resampled units. The test swaps the two models' predictions of whole units
-    at random (Ernst, Statistical Science 19, 2004); for Pearson, which is scale-free, those of each model are
-    standardised first, label by label. p counts differences at least as large, with the one observed among them
-    (Phipson & Smyth 2010); all permutations are used if there are no more than ``resampling.n_resamples``. Checked
-    against ``scipy.stats.permutation_test`` and ``bootstrap``, and by simulation.
+    The bootstrap scores both on the same resampled units. The test swaps the two models' predictions of whole
+    units at random (Ernst, Statistical Science 19, 2004); for Pearson, which is scale-free, those of each
+    model are standardised first, label by label. p counts differences at least as large, with the one
+    observed among them (Phipson & Smyth 2010); all permutations are used if there are no more than
+    ``resampling.n_resamples``. Checked against ``scipy.stats.permutation_test`` and ``bootstrap``, and by
+    simulation.
 
     Raises:
         ScoreError: as :func:`bootstrap_metrics`; or no label varies.
@@ -149,7 +154,9 @@ def compare_paired(
     )  # (..., metrics + L)
     deltas = first_scores - second_scores
     differences = tuple(
-        Difference(name, float(first_scores[0, i]), float(second_scores[0, i]), interval(deltas[:, i]), float(p[i]))
+        Difference(
+            name, float(first_scores[0, i]), float(second_scores[0, i]), interval(deltas[:, i]), float(p[i])
+        )
         for i, name in enumerate(names)
         if np.isfinite(first_scores[0, i])
     )
@@ -172,7 +179,10 @@ def _permute(targets: Array, predictions: Sequence[Array], resampling: Resamplin
     if is_exact:
         swaps = (np.arange(2**n_units)[:, None] >> np.arange(n_units)) % 2 == 1  # (P, units)
     else:
-        swaps = np.random.default_rng(resampling.seed).random((resampling.n_resamples, n_units), dtype=np.float32) < 0.5
+        swaps = (
+            np.random.default_rng(resampling.seed).random((resampling.n_resamples, n_units), dtype=np.float32)
+            < 0.5
+        )
 
     def score(sums: Array) -> Array:
         standardised, raw = np.hsplit(sums, 2)
@@ -180,8 +190,12 @@ def _permute(targets: Array, predictions: Sequence[Array], resampling: Resamplin
         return np.nan_to_num(np.concatenate(scores, axis=1))  # (P, metrics, 1 + L)
 
     total = first.sum(axis=0) + second.sum(axis=0)
-    batches = [batch @ (second - first) for batch in np.array_split(swaps, 1 + swaps.size // MAX_BATCH_COUNTS)]
-    first_scores = first.sum(axis=0) + np.concatenate([np.zeros((1, len(total))), *batches])  # observed, then swapped
+    batches = [
+        batch @ (second - first) for batch in np.array_split(swaps, 1 + swaps.size // MAX_BATCH_COUNTS)
+    ]
+    first_scores = first.sum(axis=0) + np.concatenate(
+        [np.zeros((1, len(total))), *batches]
+    )  # observed, then swapped
     differences = np.abs(score(first_scores) - score(total - first_scores))
     n_as_large = (differences[1:] >= differences[0] - ROUNDING).sum(axis=0)
     p: Array = n_as_large / len(swaps) if is_exact else (1 + n_as_large) / (1 + len(swaps))
@@ -189,7 +203,8 @@ def _permute(targets: Array, predictions: Sequence[Array], resampling: Resamplin
 
 
 def _standardise(values: Array) -> Array:
-    """Bring each label's predictions (clips, L) to mean 0 and standard deviation 1; a constant stays constant."""
+    """Bring each label's predictions (clips, L) to mean 0 and standard deviation 1; a constant stays
+    constant."""
     std = values.std(axis=0)
     standardised: Array = (values - values.mean(axis=0)) / np.where(std > MIN_STD, std, 1.0)
     return standardised
@@ -210,7 +225,9 @@ def _read_predictions(path: Path, labels: Sequence[str] = ()) -> pd.DataFrame:
     table = pd.DataFrame(read_rows(path, (ID_COLUMN, *labels))).set_index(ID_COLUMN)
     if table.index.has_duplicates:
         clip_id = table.index[table.index.duplicated()][0]
-        raise DataError(f"{path}: {clip_id} has two rows", fix="Write it with 'reactometer evaluate --out FOLDER'")
+        raise DataError(
+            f"{path}: {clip_id} has two rows", fix="Write it with 'reactometer evaluate --out FOLDER'"
+        )
     values: pd.DataFrame = table.apply(pd.to_numeric, errors="coerce")
     if len(undefined := values[values.isna().any(axis=1)]):
         raise DataError(f"{path}: {undefined.index[0]} has a prediction that is not a number")

@@ -38,7 +38,8 @@ def plot_scores(metrics: Metrics, intervals: Intervals | None, baselines: Mappin
 
 
 def plot_calibration(reliability: Sequence[LabelReliability]) -> Figure:
-    """Plot one panel per emotion: mean target over mean prediction of each bin, with intervals; dashed: calibrated."""
+    """Plot one panel per emotion: mean target over mean prediction of each bin, with intervals; dashed:
+    calibrated."""
     figure, panels = make_panels(len(reliability), columns=4, size=(2.6, 2.6))
     for label, panel in zip(reliability, panels, strict=True):
         predictions = np.array([group.prediction for group in label.bins])
@@ -46,7 +47,13 @@ def plot_calibration(reliability: Sequence[LabelReliability]) -> Figure:
         targets = np.array([(target.value, target.low, target.high) for target in intervals]).T  # (3, bins)
         panel.axline((0.0, 0.0), slope=1.0, color="0.6", linewidth=1, linestyle=(0, (4, 3)))
         panel.errorbar(
-            predictions, targets[0], np.abs(targets[1:] - targets[0]), fmt="o", color=MODEL, markersize=3, linewidth=1
+            predictions,
+            targets[0],
+            np.abs(targets[1:] - targets[0]),
+            fmt="o",
+            color=MODEL,
+            markersize=3,
+            linewidth=1,
         )
         title = label.label
         if label.slope is not None and label.intercept is not None:
@@ -59,12 +66,15 @@ def plot_calibration(reliability: Sequence[LabelReliability]) -> Figure:
     figure.supxlabel("mean prediction", fontsize=9)
     figure.supylabel("mean target", fontsize=9)
     n_bins = len(reliability[0].bins)
-    figure.suptitle(f"{n_bins} bins of as many clips each; bars: 95% interval; solid: least squares", fontsize=10)
+    figure.suptitle(
+        f"{n_bins} bins of as many clips each; bars: 95% interval; solid: least squares", fontsize=10
+    )
     return figure
 
 
 def plot_coverage(coverage: Coverage) -> Figure:
-    """Plot coverage by size of prediction with 95% intervals, and the width of the intervals; dashed: nominal."""
+    """Plot coverage by size of prediction with 95% intervals, and the width of the intervals; dashed:
+    nominal."""
     figure, (panel,) = make_panels(1, columns=1, size=(6.5, 1.9))
     names = [f"{name}\nwidth {item.width:.2f}" for name, item in coverage.by_size.items()]
     for column, item in enumerate(coverage.by_size.values()):
@@ -83,9 +93,13 @@ def as_svg(figure: Figure, description: str) -> str:
     from html import escape
 
     stream = StringIO()
-    figure.savefig(stream, format="svg", metadata={"Date": None, "Creator": None, "Format": None, "Type": None})
+    figure.savefig(
+        stream, format="svg", metadata={"Date": None, "Creator": None, "Format": None, "Type": None}
+    )
     svg = stream.getvalue()
-    return svg[svg.index("<svg ") :].replace("<svg ", f'<svg role="img" aria-label="{escape(description)}" ', 1)
+    return svg[svg.index("<svg ") :].replace(
+        "<svg ", f'<svg role="img" aria-label="{escape(description)}" ', 1
+    )
 
 
 def make_panels(count: int, columns: int, size: tuple[float, float]) -> tuple[Figure, list[Any]]:

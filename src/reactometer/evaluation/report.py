@@ -63,7 +63,9 @@ def report(
     evaluation = evaluate(loaded, folder, split=split, by=by, groups=groups, out=out, progress=progress)
     degradation_curves = None
     if degradation and not loaded.networks.feature_sizes:
-        degradation_curves = measure_robustness(loaded, prepared, evaluation.split, out, by=by, progress=progress)
+        degradation_curves = measure_robustness(
+            loaded, prepared, evaluation.split, out, by=by, progress=progress
+        )
     uses_both = loaded.sampling.uses_face and loaded.sampling.uses_voice
     ablations = {
         f"without {modality}": evaluate(
@@ -76,7 +78,9 @@ def report(
         by_length = predict_from_length(prepared, evaluation.rows)
         baselines["clip length only"] = measure(evaluation.targets, by_length, labels)
     shuffled = shuffled_scores(evaluation.targets, evaluation.intensities, labels)
-    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    environment = Environment(
+        autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
     environment.filters |= {
         "score": partial(format_score, decimals=3),
         "bounds": _bounds,
@@ -98,13 +102,16 @@ def report(
         audit=audit(folder, progress=progress),
         worst=_worst_clips(evaluation, of_media=prepared.feature_sizes is None),
         of_media=prepared.feature_sizes is None,
-        configuration=json.dumps([member.config.model_dump(mode="json") for member in loaded.members], indent=2),
+        configuration=json.dumps(
+            [member.config.model_dump(mode="json") for member in loaded.members], indent=2
+        ),
     )
     return write_atomic(out / PAGE_FILE, page)
 
 
 def _worst_clips(evaluation: Evaluation, *, of_media: bool) -> list[dict[str, Any]]:
-    """Return the clips with the largest mean absolute error: id, error, the worst labels and a frame in base64."""
+    """Return the clips with the largest mean absolute error: id, error, the worst labels and a frame in
+    base64."""
     rows, labels = evaluation.rows, evaluation.metrics.labels
     targets, intensities = evaluation.targets, evaluation.intensities
     errors = np.abs(targets - intensities)  # (clips, L)

@@ -39,7 +39,8 @@ HIDDEN_SHARES = (0.25, 0.5, 0.75, 0.9, 1.0)
 SNR_DB = (20, 10, 5, 0, -5)
 SIDES_PX = (112, 56, 28, 14, 8)
 RATE_STEPS = (2, 5, 10, 25)
-"""Levels of each corruption. Only sides below the prepared crops' are used; each step divides the frame rate."""
+"""Levels of each corruption. Only sides below the prepared crops' are used; each step divides the frame rate.
+"""
 
 UNCHANGED = "unchanged"
 
@@ -57,7 +58,9 @@ class Point:
     level: str
     metrics: Metrics
     intervals: Intervals
-    loss: Interval  # paired decrease of mean Pearson from the unchanged clips; constant predictions count as 0
+    loss: (
+        Interval  # paired decrease of mean Pearson from the unchanged clips; constant predictions count as 0
+    )
 
 
 Curves = dict[str, tuple[Point, ...]]
@@ -76,8 +79,9 @@ def measure_robustness(
 ) -> Curves:
     """Score a model on degraded clips, level by level; write ``degradation.json`` and ``degradation.png``.
 
-    Corruptions of a modality that the model does not use are left out. The random numbers of a clip are the same
-    at all levels: a higher share hides the same segments and more, and only the noise's amplitude changes.
+    Corruptions of a modality that the model does not use are left out. The random numbers of a clip are the
+    same at all levels: a higher share hides the same segments and more, and only the noise's amplitude
+    changes.
 
     Args:
         loaded: a model of videos; feature tables cannot be degraded.
@@ -91,7 +95,9 @@ def measure_robustness(
     """
     rows, corruptions = prepared.split(split), corruptions_for(loaded)
     labelled = [index for index, row in enumerate(rows) if row.clip.labels]
-    targets = np.array([rows[index].clip.labels for index in labelled]).reshape(len(labelled), len(loaded.labels))
+    targets = np.array([rows[index].clip.labels for index in labelled]).reshape(
+        len(labelled), len(loaded.labels)
+    )
     measure(targets, targets, loaded.labels)  # raise early if no metric is defined
     resampling = choose_units([rows[index].clip for index in labelled], by, n_resamples)
     transforms = {(name, level): levels[level] for name, levels in corruptions.items() for level in levels}
@@ -102,10 +108,15 @@ def measure_robustness(
     def make_point(level: str, predictions: Array) -> Point:
         metrics = measure(targets, predictions, loaded.labels)
         intervals = bootstrap_metrics(targets, predictions, loaded.labels, resampling)
-        return Point(level, metrics, intervals, bootstrap_mean_pearson(targets, unchanged, predictions, resampling))
+        return Point(
+            level, metrics, intervals, bootstrap_mean_pearson(targets, unchanged, predictions, resampling)
+        )
 
     curves = {
-        name: (make_point(UNCHANGED, unchanged), *(make_point(level, by_corruption[name, level]) for level in levels))
+        name: (
+            make_point(UNCHANGED, unchanged),
+            *(make_point(level, by_corruption[name, level]) for level in levels),
+        )
         for name, levels in corruptions.items()
     }
     table, plot = (out / name for name in DEGRADATION_FILES)
@@ -116,7 +127,8 @@ def measure_robustness(
 
 
 def corruptions_for(loaded: LoadedModel) -> dict[str, dict[str, ClipTransform]]:
-    """Return the transforms by corruption (with its unit) and level, for the modalities that the model uses."""
+    """Return the transforms by corruption (with its unit) and level, for the modalities that the model
+    uses."""
     rate_hz = loaded.config.prepare.rate_hz
     sides_px = [side_px for side_px in SIDES_PX if side_px < loaded.config.prepare.size_px]
     corruptions: dict[str, dict[str, ClipTransform]] = {}
@@ -128,7 +140,9 @@ def corruptions_for(loaded: LoadedModel) -> dict[str, dict[str, ClipTransform]]:
             "face crop, pixels per side": {
                 f"{side_px}": partial(shrink_faces, side_px=side_px) for side_px in sides_px
             },
-            "frames per second": {f"{rate_hz / step:g}": partial(thin_frames, step=step) for step in RATE_STEPS},
+            "frames per second": {
+                f"{rate_hz / step:g}": partial(thin_frames, step=step) for step in RATE_STEPS
+            },
         }
     if loaded.sampling.uses_voice:
         noise = {f"{snr_db} dB": partial(add_noise, snr_db=snr_db) for snr_db in SNR_DB}
@@ -137,15 +151,22 @@ def corruptions_for(loaded: LoadedModel) -> dict[str, dict[str, ClipTransform]]:
 
 
 def plot_degradation(curves: Curves) -> Figure:
-    """Plot one panel per corruption: Pearson of each emotion, and their mean with its interval; gaps if undefined."""
+    """Plot one panel per corruption: Pearson of each emotion, and their mean with its interval; gaps if
+    undefined."""
     figure, panels = make_panels(len(curves), columns=2, size=(4.6, 3.2))
     for (corruption, points), panel in zip(curves.items(), panels, strict=True):
         levels, labels = [point.level for point in points], points[0].metrics.labels
-        panel.plot(levels, np.array([point.metrics.pearson for point in points], float), alpha=0.7, label=labels)
+        panel.plot(
+            levels, np.array([point.metrics.pearson for point in points], float), alpha=0.7, label=labels
+        )
         means = np.array([point.metrics.mean_pearson for point in points], float)
         intervals = [point.intervals.mean["pearson"] for point in points]
-        bounds = np.array([(ci.low, ci.high) if ci else (np.nan, np.nan) for ci in intervals]).T  # (2, levels)
-        panel.errorbar(levels, means, np.abs(bounds - means), color="black", marker="o", capsize=3, label="mean")
+        bounds = np.array(
+            [(ci.low, ci.high) if ci else (np.nan, np.nan) for ci in intervals]
+        ).T  # (2, levels)
+        panel.errorbar(
+            levels, means, np.abs(bounds - means), color="black", marker="o", capsize=3, label="mean"
+        )
         panel.axhline(0.0, color="0.6", linewidth=0.8)
         panel.set_ylim(top=1.0)
         panel.set_title(corruption, fontsize=10)
@@ -158,9 +179,14 @@ def plot_degradation(curves: Curves) -> Figure:
 
 
 def _predict_corrupted(
-    loaded: LoadedModel, prepared: PreparedSet, split: str, transforms: Sequence[ClipTransform], progress: bool
+    loaded: LoadedModel,
+    prepared: PreparedSet,
+    split: str,
+    transforms: Sequence[ClipTransform],
+    progress: bool,
 ) -> list[Array]:
-    """Return (clips, L) predicted intensities of the unchanged clips, then of the clips after each transform."""
+    """Return (clips, L) predicted intensities of the unchanged clips, then of the clips after each
+    transform."""
     rows, sampling, by_member = prepared.split(split), loaded.sampling, []
     for member in loaded.members:
         unchanged = open_reader(member, prepared, split, sampling, progress=progress)
@@ -173,12 +199,16 @@ def _predict_corrupted(
 
 
 def hide_face(clip: PreparedClip, rng: np.random.Generator, share: float) -> PreparedClip:
-    """Hide the face in ``share`` (in [0, 1], rounded to whole frames) of the sampled frames, in segments of 1 s.
+    """Hide the face in ``share`` (in [0, 1], rounded to whole frames) of the sampled frames, in segments of 1
+    s.
 
-    With the same generator, a larger share hides all frames that a smaller one hides. Frames without a face count too.
+    With the same generator, a larger share hides all frames that a smaller one hides. Frames without a face
+    count too.
     """
     times_s = np.array([sample.time_s for sample in clip.samples])  # (T,)
-    segment = np.floor((times_s - clip.start_s) / HIDDEN_S + rng.random()).astype(int)  # (T,) index of the segment
+    segment = np.floor((times_s - clip.start_s) / HIDDEN_S + rng.random()).astype(
+        int
+    )  # (T,) index of the segment
     rank = rng.permutation(int(segment.max(initial=0)) + 1)[segment]  # (T,)
     hidden = set(np.argsort(rank, kind="stable")[: round(share * len(times_s))].tolist())
     samples = [
@@ -189,7 +219,8 @@ def hide_face(clip: PreparedClip, rng: np.random.Generator, share: float) -> Pre
 
 
 def add_noise(clip: PreparedClip, rng: np.random.Generator, snr_db: float) -> PreparedClip:
-    """Add white noise ``snr_db`` below the clip's speech, scaled down to avoid clipping; silent clips are unchanged."""
+    """Add white noise ``snr_db`` below the clip's speech, scaled down to avoid clipping; silent clips are
+    unchanged."""
     if clip.waveform is None or not is_audible(clip.waveform):
         return clip
     noise = rng.standard_normal(len(clip.waveform))  # (S,)
@@ -199,7 +230,8 @@ def add_noise(clip: PreparedClip, rng: np.random.Generator, snr_db: float) -> Pr
 
 
 def speech_power(waveform: FloatArray) -> float:
-    """Return the mean square of a (S,) waveform over its speech: 100 ms segments at most 22 dB below the loudest."""
+    """Return the mean square of a (S,) waveform over its speech: 100 ms segments at most 22 dB below the
+    loudest."""
     size = int(LEVEL_INTERVAL_S * SOUND_RATE_HZ)
     starts = np.arange(0, len(waveform), size)
     power = np.add.reduceat(np.square(waveform, dtype=np.float64), starts) / size
@@ -212,7 +244,8 @@ def mute(clip: PreparedClip, rng: np.random.Generator) -> PreparedClip:
 
 
 def shrink_faces(clip: PreparedClip, rng: np.random.Generator, side_px: int) -> PreparedClip:
-    """Shrink face crops to ``side_px`` pixels per side and enlarge them again; smaller crops are unchanged."""
+    """Shrink face crops to ``side_px`` pixels per side and enlarge them again; smaller crops are
+    unchanged."""
 
     def shrink(jpeg: bytes) -> bytes:
         crop = decode_crop(jpeg)
@@ -222,7 +255,9 @@ def shrink_faces(clip: PreparedClip, rng: np.random.Generator, side_px: int) -> 
         large = cv2.resize(small, (len(crop), len(crop)), interpolation=cv2.INTER_LINEAR)
         return encode_crop(np.asarray(large, dtype=np.uint8))
 
-    samples = [replace(face, crop_jpeg=shrink(face.crop_jpeg)) if face.crop_jpeg else face for face in clip.samples]
+    samples = [
+        replace(face, crop_jpeg=shrink(face.crop_jpeg)) if face.crop_jpeg else face for face in clip.samples
+    ]
     return replace(clip, samples=tuple(samples))
 
 

@@ -13,7 +13,15 @@ from scipy import stats
 
 from reactometer.data.cache import PreparedRow
 from reactometer.errors import DataError, suggestion
-from reactometer.evaluation.bootstrap import CLIPS, LEVEL, Interval, Resampling, interval, moments, scores_from_moments
+from reactometer.evaluation.bootstrap import (
+    CLIPS,
+    LEVEL,
+    Interval,
+    Resampling,
+    interval,
+    moments,
+    scores_from_moments,
+)
 from reactometer.evaluation.metrics import MIN_CLIPS, Array, pearson
 from reactometer.types import Clip
 
@@ -67,18 +75,19 @@ def compare_groups(
     columns: Sequence[str],
     resampling: Resampling = CLIPS,
 ) -> tuple[Group, ...]:
-    """Compute score, bias, error and missing data of every group in each column, and its difference from all others.
+    """Compute score, bias, error and missing data of every group in each column, and its difference from all
+    others.
 
-    Values have 95% percentile intervals over the same resampled units as the scores. A group is small if it, or the
-    rest, has at most ``MAX_SMALL_UNITS`` units.
+    Values have 95% percentile intervals over the same resampled units as the scores. A group is small if it,
+    or the rest, has at most ``MAX_SMALL_UNITS`` units.
 
-    A difference is significant if 0 lies outside the interval at level 1 - 0.05 / (differences in all columns;
-    Bonferroni). This interval is the difference ± Student's t times its standard error, with the units of the smaller
-    side less one as degrees of freedom, since 2,000 resamples do not reach so far into the tails. The standard error is
-    the larger of that of the resamples and that of two random sides of these sizes, because a small group that happens
-    to have none of the rare large errors looks too certain. By simulation, a call in which nothing differs makes a
-    false claim in at most 5% of cases. A difference may have another cause than the column: a group whose labels vary
-    less has a lower Pearson for that reason.
+    A difference is significant if 0 lies outside the interval at level 1 - 0.05 / (differences in all
+    columns; Bonferroni). This interval is the difference ± Student's t times its standard error, with the
+    units of the smaller side less one as degrees of freedom, since 2,000 resamples do not reach so far into
+    the tails. The standard error is the larger of that of the resamples and that of two random sides of these
+    sizes, because a small group that happens to have none of the rare large errors looks too certain. By
+    simulation, a call in which nothing differs makes a false claim in at most 5% of cases. A difference may
+    have another cause than the column: a group whose labels vary less has a lower Pearson for that reason.
 
     Args:
         rows: the scored clips.
@@ -99,11 +108,17 @@ def compare_groups(
     sums, clips = moments(targets, predictions), [row.clip for row in rows]
     groupings = [(column, *group) for column in columns for group in split_column(clips, column).items()]
     sizes = [(len(np.unique(units[inside])), len(np.unique(units[~inside]))) for _, _, inside in groupings]
-    n_differences = len(COMPARED_METRICS) * (1 + len(labels)) * sum(min(both) > MAX_SMALL_UNITS for both in sizes)
+    n_differences = (
+        len(COMPARED_METRICS) * (1 + len(labels)) * sum(min(both) > MAX_SMALL_UNITS for both in sizes)
+    )
 
-    def score(sums: Array) -> Array:  # (R, 2 C) -> (R, 3, measures, 1 + L): of the group, all other clips, all clips
+    def score(
+        sums: Array,
+    ) -> Array:  # (R, 2 C) -> (R, 3, measures, 1 + L): of the group, all other clips, all clips
         whole, inside = np.hsplit(sums, 2)
-        return np.stack([_group_metrics(part, len(labels)) for part in (inside, whole - inside, whole)], axis=1)
+        return np.stack(
+            [_group_metrics(part, len(labels)) for part in (inside, whole - inside, whole)], axis=1
+        )
 
     groups = []
     for (column, name, inside), size in zip(groupings, sizes, strict=True):
@@ -120,7 +135,9 @@ def compare_groups(
             is_significant = is_tested and _excludes_zero(differences, all_clips, size, n_differences)
             metrics.append(GroupMetric(metric, label, value, difference, is_significant))
         no_face, no_sound = missing[inside].mean(axis=0).tolist()
-        groups.append(Group(column, name, int(inside.sum()), size[0], is_small, no_face, no_sound, tuple(metrics)))
+        groups.append(
+            Group(column, name, int(inside.sum()), size[0], is_small, no_face, no_sound, tuple(metrics))
+        )
     return tuple(groups)
 
 
@@ -129,7 +146,11 @@ def as_table(groups: Sequence[Group]) -> pd.DataFrame:
     rows = []
     for group in groups:
         about = {"column": group.column, "group": group.name, "clips": group.n_clips, "units": group.n_units}
-        about |= {"without_face": group.without_face, "without_sound": group.without_sound, "small": group.is_small}
+        about |= {
+            "without_face": group.without_face,
+            "without_sound": group.without_sound,
+            "small": group.is_small,
+        }
         for item in group.metrics:
             row = {**about, "metric": item.metric, "label": item.label, "significant": item.is_significant}
             for prefix, bounds in (("", item.value), ("difference_", item.difference)):
@@ -148,7 +169,11 @@ def split_column(clips: Sequence[Clip], column: str) -> dict[str, npt.NDArray[np
     table = pd.DataFrame(rows).rename(columns=str.lower).dropna(axis=1, how="all")
     table = table.loc[:, ~table.columns.duplicated()]  # "Sex" beside "sex"
     if column.lower() not in table:
-        fix = suggestion(column, sorted(table.columns)) if table.size else "Add a column besides files and labels"
+        fix = (
+            suggestion(column, sorted(table.columns))
+            if table.size
+            else "Add a column besides files and labels"
+        )
         raise DataError(f"no column '{column}' in the manifest", fix=fix)
     cells = table[column.lower()].fillna("").astype(str).str.strip()
     has_value = cells != ""
@@ -166,7 +191,10 @@ def split_column(clips: Sequence[Clip], column: str) -> dict[str, npt.NDArray[np
 def _group_metrics(sums: Array, n_labels: int) -> Array:
     """Return (R, measures, 1 + L) from (R, C) sums over clips; NaN if there is no clip."""
     with np.errstate(invalid="ignore", divide="ignore"):
-        scores, bias = scores_from_moments(sums), sums[:, -n_labels:] / sums[:, :1]  # (R, kinds, 1 + L), (R, L)
+        scores, bias = (
+            scores_from_moments(sums),
+            sums[:, -n_labels:] / sums[:, :1],
+        )  # (R, kinds, 1 + L), (R, L)
     return np.stack([scores[:, 0], np.column_stack([bias.mean(axis=1), bias]), scores[:, 2]], axis=1)
 
 
@@ -181,4 +209,6 @@ def _excludes_zero(differences: Array, all_clips: Array, size: tuple[int, int], 
     inside, outside = size
     random_error = np.nanstd(all_clips[1:]) * np.sqrt((inside + outside) * (1.0 / inside + 1.0 / outside))
     error = max(float(np.nanstd(differences[1:])), float(random_error))
-    return bool(abs(differences[0]) > stats.t.ppf(1.0 - (1.0 - LEVEL) / (2.0 * n_differences), min(size) - 1) * error)
+    return bool(
+        abs(differences[0]) > stats.t.ppf(1.0 - (1.0 - LEVEL) / (2.0 * n_differences), min(size) - 1) * error
+    )

@@ -1,4 +1,5 @@
-"""Explain a prediction by occlusion: hide a modality, some seconds or a square of the face, and predict again."""
+"""Explain a prediction by occlusion: hide a modality, some seconds or a square of the face, and predict
+again."""
 
 from __future__ import annotations
 
@@ -43,7 +44,8 @@ N_CELLS, SQUARE_CELLS = 8, 2
 N_SQUARES = (N_CELLS - SQUARE_CELLS + 1) ** 2
 
 MAX_MAP_FRAMES = 16
-"""Maximum number of evenly spaced frames for the face map, which correlates by 0.99 with the map of all frames."""
+"""Maximum number of evenly spaced frames for the face map, which correlates by 0.99 with the map of all
+frames."""
 
 Span = tuple[float, float]
 
@@ -52,15 +54,17 @@ Span = tuple[float, float]
 class Attribution:
     """Changes of each emotion of a clip when a part of the input is hidden.
 
-    Each change is the intensity of the whole clip minus the intensity without the part. A positive change means that
-    the part raised the emotion. NaN means that there is nothing to hide: no face, or no sound that the model uses.
-    Times are seconds from the beginning of the file.
+    Each change is the intensity of the whole clip minus the intensity without the part. A positive change
+    means that the part raised the emotion. NaN means that there is nothing to hide: no face, or no sound that
+    the model uses. Times are seconds from the beginning of the file.
     """
 
     prediction: Prediction  # of the clip, with a timeline
     start_s: float
     end_s: float
-    modalities: Mapping[str, FloatArray]  # "face", "voice" -> (L,) changes; empty if the model uses only one of them
+    modalities: Mapping[
+        str, FloatArray
+    ]  # "face", "voice" -> (L,) changes; empty if the model uses only one of them
     spans: tuple[Span, ...]  # start and end of the K hidden spans, seconds
     windows: Mapping[str, FloatArray]  # "face", "voice" -> (K, L) changes
     frame_times_s: FloatArray  # (T,) of the model's input frames that show the face
@@ -75,7 +79,8 @@ class Attribution:
         return [first, *(label for label in others if values[label] >= MIN_VISIBLE)]
 
     def peak(self, label: int) -> tuple[str, float] | None:
-        """Return the part of the face with the largest change of an emotion, and the change; ``None`` without a map."""
+        """Return the part of the face with the largest change of an emotion, and the change; ``None`` without
+        a map."""
         if self.face_map is None:
             return None
         row, column = np.unravel_index(np.abs(self.face_map[label]).argmax(), self.face_map[label].shape)
@@ -94,8 +99,8 @@ def explain(
 ) -> Attribution:
     """Measure how each emotion changes when a modality, some seconds, or a part of the face is hidden.
 
-    The result describes what the model used, not what the person felt. Changes do not add up to the intensity: if two
-    moments, or face and voice, express the same emotion, hiding one of them changes little.
+    The result describes what the model used, not what the person felt. Changes do not add up to the
+    intensity: if two moments, or face and voice, express the same emotion, hiding one of them changes little.
 
     Args:
         video: a video or sound file.
@@ -114,7 +119,9 @@ def explain(
     clip = _read(str(video), loaded, bounds)
     prediction = _predict(str(video), loaded, clip)
     if prediction.status != "ok":
-        raise MediaError(f"{video}: nothing to explain: {prediction.status}", fix="Choose another file or span")
+        raise MediaError(
+            f"{video}: nothing to explain: {prediction.status}", fix="Choose another file or span"
+        )
     inputs = [_EncodedInput(member.networks, to_item(clip, member.sampling)) for member in loaded.members]
     available = [name for name in MODALITIES if _Mask(name).applies_to(inputs[0])]
     length_s = min(max(HIDDEN_RATIO * clip.duration_s, MIN_HIDDEN_S), MAX_HIDDEN_S)
@@ -170,7 +177,9 @@ def _read(path: str, model: LoadedModel, span: Span | None) -> PreparedClip:
             break
     if not parts:
         within = f"0 to {read_s:.2f} s"
-        raise ConfigError(f"{path}: the span is not in the file", got=f"{start_s:g} to {end_s:g} s", expected=within)
+        raise ConfigError(
+            f"{path}: the span is not in the file", got=f"{start_s:g} to {end_s:g} s", expected=within
+        )
     samples = tuple(sample for part in parts for sample in part.samples)
     sounds = [part.waveform for part in parts if part.waveform is not None]
     waveform = np.concatenate(sounds) if sounds else None
@@ -227,7 +236,9 @@ class _Mask:
             times_s = features.voice_times_s[remaining]
             return replace(features, voice=features.voice[remaining], voice_times_s=times_s)
         if encoded.networks.face and encoded.networks.face.kind == "clips":
-            return encoded.encode_face(replace(media, face_mask=media.face_mask & ~self._within(media.times_s)))
+            return encoded.encode_face(
+                replace(media, face_mask=media.face_mask & ~self._within(media.times_s))
+            )
         return replace(features, face_mask=features.face_mask & ~self._within(features.times_s))
 
     def applies_to(self, encoded: _EncodedInput) -> bool:
@@ -259,25 +270,32 @@ def _intensity_changes(
 
 
 def map_face(model: LoadedModel, inputs: Sequence[_EncodedInput], advance: Callable[[], None]) -> FloatArray:
-    """Return (L, N_CELLS, N_CELLS): the change of each emotion when a part of the face is hidden in all frames.
+    """Return (L, N_CELLS, N_CELLS): the change of each emotion when a part of the face is hidden in all
+    frames.
 
-    A square in each frame's mean colour slides over the model's input, cell by cell; a cell gets the mean change of the
-    squares that cover it. Source: Zeiler & Fergus, arXiv 1311.2901. Integrated gradients and Grad-CAM were worse.
+    A square in each frame's mean colour slides over the model's input, cell by cell; a cell gets the mean
+    change of the squares that cover it. Source: Zeiler & Fergus, arXiv 1311.2901. Integrated gradients and
+    Grad-CAM were worse.
     """
     covers = np.zeros((1 + N_SQUARES, N_CELLS, N_CELLS), dtype=bool)  # True: hidden; the first hides nothing
     for cover, (row, column) in zip(covers[1:], np.ndindex((N_CELLS - SQUARE_CELLS + 1,) * 2), strict=True):
         cover[row : row + SQUARE_CELLS, column : column + SQUARE_CELLS] = True
-    changes = _intensity_changes(model, inputs, [partial(_hide_cells, hidden=cover) for cover in covers], advance)
+    changes = _intensity_changes(
+        model, inputs, [partial(_hide_cells, hidden=cover) for cover in covers], advance
+    )
     return np.asarray(np.einsum("sl,sij->lij", changes, covers[1:]) / covers.sum(axis=0), np.float32)
 
 
 def _hide_cells(encoded: _EncodedInput, hidden: np.ndarray) -> Item:
-    """Encode at most ``MAX_MAP_FRAMES`` frames; fill ``hidden`` cells, (N_CELLS, N_CELLS), with the frame's mean."""
+    """Encode at most ``MAX_MAP_FRAMES`` frames; fill ``hidden`` cells, (N_CELLS, N_CELLS), with the frame's
+    mean."""
     media = encoded.media
     visible = np.flatnonzero(media.face_mask)
     face_mask = np.zeros_like(media.face_mask)
     face_mask[visible[spread_indices(len(visible), MAX_MAP_FRAMES)]] = True
-    cells = np.arange(media.frames.shape[-1]) * N_CELLS // media.frames.shape[-1]  # (H,): the cell of each pixel
+    cells = (
+        np.arange(media.frames.shape[-1]) * N_CELLS // media.frames.shape[-1]
+    )  # (H,): the cell of each pixel
     mean = media.frames.mean(axis=(2, 3), keepdims=True).astype(np.uint8)  # (T, 3, 1, 1)
     frames = np.where(hidden[np.ix_(cells, cells)], mean, media.frames)
     return encoded.encode_face(replace(media, face_mask=face_mask, frames=frames))

@@ -42,7 +42,8 @@ def describe(attribution: Attribution) -> list[str]:
 
 
 def _describe_modalities(attribution: Attribution, label: int, value: float) -> str:
-    """Return text such as "face +0.33 (78%), voice -0.09 (22%); without the face 0.05, without the voice 0.47"."""
+    """Return text such as "face +0.33 (78%), voice -0.09 (22%); without the face 0.05, without the voice
+    0.47"."""
     changes = {name: float(values[label]) for name, values in attribution.modalities.items()}
     total = sum(map(abs, changes.values())) or 1.0
     shares = [f"{name} {change:+.2f} ({abs(change) / total:.0%})" for name, change in changes.items()]
@@ -100,7 +101,10 @@ def as_json(attribution: Attribution) -> dict[str, Any]:
         "face_map": None
         if maps is None
         else {
-            label: {"peak": (attribution.peak(number) or ("",))[0], "rows": np.round(maps[number], 6).tolist()}
+            label: {
+                "peak": (attribution.peak(number) or ("",))[0],
+                "rows": np.round(maps[number], 6).tolist(),
+            }
             for number, label in enumerate(labels)
         },
         "notes": list(prediction.notes),
@@ -110,8 +114,8 @@ def as_json(attribution: Attribution) -> dict[str, Any]:
 def draw_attribution(attribution: Attribution, path: Path) -> Path:
     """Draw one block for each of the strongest emotions.
 
-    A block has the timeline; below it, one row per modality with a colour for each hidden window; on the right, the
-    map over the frame of the window that raised the emotion most.
+    A block has the timeline; below it, one row per modality with a colour for each hidden window; on the
+    right, the map over the frame of the window that raised the emotion most.
 
     Raises:
         OutputError: the file cannot be written.
@@ -122,7 +126,9 @@ def draw_attribution(attribution: Attribution, path: Path) -> Path:
     over_time = _scale(np.stack([attribution.windows[name][:, labels] for name in names]))
     figure = Figure(figsize=(12.0, 1.6 + 2.2 * len(labels)), layout="constrained")
     figure.suptitle(_title(attribution), fontsize=9, x=0.01, ha="left")
-    grid = figure.add_gridspec(1 + len(labels), 2, width_ratios=[6, 1], height_ratios=[*[16] * len(labels), 1])
+    grid = figure.add_gridspec(
+        1 + len(labels), 2, width_ratios=[6, 1], height_ratios=[*[16] * len(labels), 1]
+    )
     for index, label in enumerate(labels):
         heights = [6, *[1] * len(names)]
         block: Any = grid[index, 0].subgridspec(len(heights), 1, height_ratios=heights, hspace=0.0)
@@ -131,24 +137,36 @@ def draw_attribution(attribution: Attribution, path: Path) -> Path:
         if "face" in names:
             face_map = _draw_face(figure.add_subplot(grid[index, 1]), timeline, attribution, label)
     scale: dict[str, Any] = {"orientation": "horizontal"}
-    figure.colorbar(changes, cax=figure.add_subplot(grid[-1, 0]), label="change of the intensity by a window", **scale)
+    figure.colorbar(
+        changes, cax=figure.add_subplot(grid[-1, 0]), label="change of the intensity by a window", **scale
+    )
     if attribution.face_map is not None:
         figure.colorbar(face_map, cax=figure.add_subplot(grid[-1, 1]), label="by a part of the face", **scale)
     return write_plot(figure, path)
 
 
-def _draw_windows(timeline: Axes, rows: Sequence[Axes], attribution: Attribution, label: int, scale: float) -> Any:
-    """Draw the timeline, and the changes by each modality into the rows; return the artist for the colour scale."""
+def _draw_windows(
+    timeline: Axes, rows: Sequence[Axes], attribution: Attribution, label: int, scale: float
+) -> Any:
+    """Draw the timeline, and the changes by each modality into the rows; return the artist for the colour
+    scale."""
     prediction = attribution.prediction
     draw_row(timeline, prediction, label)
     timeline.set_ylabel("")
     value = (prediction.intensities or ())[label]
     timeline.set_title(f"{prediction.labels[label]} {value:.2f}", loc="left", fontsize=10.5, weight="bold")
     totals = attribution.modalities.items()
-    texts = [f"without the {name} {value - total[label]:.2f} ({name} {total[label]:+.2f})" for name, total in totals]
+    texts = [
+        f"without the {name} {value - total[label]:.2f} ({name} {total[label]:+.2f})"
+        for name, total in totals
+    ]
     timeline.set_title("     ".join(texts), loc="right", fontsize=8.5)
     middles_s = [(start_s + end_s) / 2 for start_s, end_s in attribution.spans]  # K
-    edges_s = [attribution.start_s, *((left + right) / 2 for left, right in pairwise(middles_s)), attribution.end_s]
+    edges_s = [
+        attribution.start_s,
+        *((left + right) / 2 for left, right in pairwise(middles_s)),
+        attribution.end_s,
+    ]
     for row, (name, changes) in zip(rows, attribution.windows.items(), strict=True):
         row.set_facecolor("0.8")  # nothing to hide
         values = changes[None, :, label]  # (1, K)
@@ -186,9 +204,11 @@ def _title(attribution: Attribution) -> str:
     return (
         f"{Path(attribution.prediction.path).name}, {attribution.start_s:.1f} to {attribution.end_s:.1f} s: "
         "changes of each emotion\n"
-        f"Line: intensity of each {window_s:.1f} s; bold: of the whole clip. Red raised the clip's intensity, blue "
+        f"Line: intensity of each {window_s:.1f} s; bold: of the whole clip. Red raised the clip's "
+        "intensity, blue "
         "lowered it, white changed nothing; grey: nothing to hide.\n"
-        f"Rows: {hidden_s:.1f} s hidden at a time; map: a square hidden in all frames. They show what the model used, "
+        f"Rows: {hidden_s:.1f} s hidden at a time; map: a square hidden in all frames. They show what the "
+        "model used, "
         "not what the person felt."
     )
 

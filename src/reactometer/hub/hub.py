@@ -14,7 +14,13 @@ from huggingface_hub.errors import HTTPError, RepositoryNotFoundError, RevisionN
 
 from reactometer.errors import ConfigError, ModelError, OutputError, WeightsError, suggestion
 from reactometer.hub.model_card import CARD_FILE, model_card
-from reactometer.inference.checkpoint import DESCRIPTION_FILE, WEIGHTS_FILE, LoadedModel, check_digest, load_model
+from reactometer.inference.checkpoint import (
+    DESCRIPTION_FILE,
+    WEIGHTS_FILE,
+    LoadedModel,
+    check_digest,
+    load_model,
+)
 from reactometer.inference.checkpoint import FILES as CHECKPOINT_FILES
 from reactometer.io import atomic_folder, write_atomic
 from reactometer.models.architectures import ENCODER_LICENCES
@@ -23,7 +29,11 @@ from reactometer.paths import find_yunet, offline_encoder
 REPOSITORY = re.compile(r"[\w.-]+/[\w.-]+")
 YUNET = "yunet"
 
-CHECKPOINT_FOLDERS = ("", "[0-9][0-9]/", "[0-9][0-9][0-9]/")  # the checkpoint itself, and an ensemble's members
+CHECKPOINT_FOLDERS = (
+    "",
+    "[0-9][0-9]/",
+    "[0-9][0-9][0-9]/",
+)  # the checkpoint itself, and an ensemble's members
 CHECKPOINT_PATTERNS = (
     CARD_FILE,
     *(f"{folder}{file}" for file in CHECKPOINT_FILES for folder in CHECKPOINT_FOLDERS),
@@ -31,10 +41,18 @@ CHECKPOINT_PATTERNS = (
 """File patterns of a checkpoint; other files are not pushed."""
 
 ENCODER_CONFIG, ENCODER_WEIGHTS = "config.json", "model.safetensors"
-ENCODER_PATTERNS = (CARD_FILE, ENCODER_CONFIG, "*processor*_config.json", "processor_config.json", ENCODER_WEIGHTS)
+ENCODER_PATTERNS = (
+    CARD_FILE,
+    ENCODER_CONFIG,
+    "*processor*_config.json",
+    "processor_config.json",
+    ENCODER_WEIGHTS,
+)
 """File patterns of an encoder: model card with the licence, architecture, preprocessing and weights."""
 
-CHECK_NAME = "Check the name and revision; for a private repository, log in with 'hf auth login' or set HF_TOKEN"
+CHECK_NAME = (
+    "Check the name and revision; for a private repository, log in with 'hf auth login' or set HF_TOKEN"
+)
 CHECK_NETWORK = "Check the network, and HF_ENDPOINT and HF_HUB_OFFLINE if they are set"
 
 
@@ -42,13 +60,13 @@ def download(name: str, to: Path | str | None = None, *, revision: str | None = 
     """Download the face detector YuNet, an encoder or a checkpoint into a cache or a folder.
 
     YuNet is cached by this package, encoders and checkpoints by Hugging Face. Files that exist already, in
-    ``$REACTOMETER_WEIGHTS`` or in a cache, are not downloaded again. Only graphs, weights in safetensors, JSON,
-    model cards and plots are downloaded, and a checkpoint is loaded once to check it.
+    ``$REACTOMETER_WEIGHTS`` or in a cache, are not downloaded again. Only graphs, weights in safetensors,
+    JSON, model cards and plots are downloaded, and a checkpoint is loaded once to check it.
 
     Args:
         name: "yunet", or a repository of the Hub, ``OWNER/NAME``.
-        to: copy the files into this folder, which ``$REACTOMETER_WEIGHTS`` can then name. A repository is copied to
-            its subfolder ``OWNER--NAME``, which must not exist yet.
+        to: copy the files into this folder, which ``$REACTOMETER_WEIGHTS`` can then name. A repository is
+            copied to its subfolder ``OWNER--NAME``, which must not exist yet.
         revision: a commit, tag or branch of the repository; default: the newest commit of its main branch.
 
     Returns:
@@ -80,7 +98,8 @@ def download(name: str, to: Path | str | None = None, *, revision: str | None = 
         raise WeightsError(
             f"'{name}' holds neither a checkpoint nor an encoder",
             expected=f"{DESCRIPTION_FILE}, or {ENCODER_CONFIG} and {ENCODER_WEIGHTS} (no pickle is read)",
-            fix="Convert an encoder with transformers' save_pretrained, or name a repository of 'reactometer push'",
+            fix="Convert an encoder with transformers' save_pretrained, or name a repository of 'reactometer "
+            "push'",
         )
     if to is None:
         return source
@@ -128,7 +147,8 @@ def push(folder: Path | str, name: str, *, private: bool = False) -> str:
 
 
 def _load_verified(folder: Path) -> LoadedModel:
-    """Load a checkpoint, and verify the digests of its PyTorch weights; predictions read only the ONNX graphs."""
+    """Load a checkpoint, and verify the digests of its PyTorch weights; predictions read only the ONNX
+    graphs."""
     model = load_model(folder, "cpu")
     for name, member in zip(model.description.get("members", ["."]), model.members, strict=True):
         if (file := folder / name / WEIGHTS_FILE).is_file():
@@ -143,9 +163,14 @@ def _hub_errors(problem: str, kind: type[OutputError | WeightsError]) -> Iterato
         yield
     except (HTTPError, OSError, ValueError) as error:
         status = getattr(getattr(error, "response", None), "status_code", None)
-        is_refused = isinstance(error, RepositoryNotFoundError | RevisionNotFoundError) or status in (401, 403)
+        is_refused = isinstance(error, RepositoryNotFoundError | RevisionNotFoundError) or status in (
+            401,
+            403,
+        )
         cause = error.__cause__ or error  # more specific: "connection refused" instead of "not in the cache"
         first_line = str(cause).strip().split("\n")[0]
         raise kind(
-            problem, got=f"{type(error).__name__}: {first_line}", fix=CHECK_NAME if is_refused else CHECK_NETWORK
+            problem,
+            got=f"{type(error).__name__}: {first_line}",
+            fix=CHECK_NAME if is_refused else CHECK_NETWORK,
         ) from error

@@ -32,18 +32,22 @@ def model_card(model: LoadedModel, name: str, scores: Mapping[str, Any] | None =
         "---\nlibrary_name: reactometer\ntags: [emotional-reaction-intensity]\n"
         + (f"base_model: {json.dumps(bases)}\n" if bases else "")
         + f"---\n\n# {name.rpartition('/')[2]}",
-        f"Estimates how strongly a person in a video reacts: a number in [0, 1] for each of {len(model.labels)} labels "
+        "Estimates how strongly a person in a video reacts: a number in [0, 1] for each of "
+        f"{len(model.labels)} labels "
         f"({', '.join(model.labels)}). Made with reactometer {model.description.get('reactometer', '')}.",
         "\n".join(["```sh", *download, command, "```"]),
         f"An ensemble of {len(model.ensemble)} models: their scores are averaged." if model.ensemble else "",
         *(_about(member) for member in model.members),
         _score_table(model.labels, scores) if scores else "",
-        f"Predictions have {model.uncertainty.coverage:.0%} intervals (split-conformal), valid for clips like the "
+        f"Predictions have {model.uncertainty.coverage:.0%} intervals (split-conformal), valid for clips "
+        "like the "
         "calibration clips; `reactometer calibrate` fits them to yours."
         if model.uncertainty
         else "",
-        "An intensity is what raters or the person reported for clips like the training clips. It is no reading of a "
-        "mind and no diagnosis. It carries over to other people, cameras and cultures only as far as measured.",
+        "An intensity is what raters or the person reported for clips like the training clips. It is no "
+        "reading of a "
+        "mind and no diagnosis. It carries over to other people, cameras and cultures only as far as "
+        "measured.",
     ]
     return "\n\n".join(part for part in parts if part) + "\n"
 
@@ -58,13 +62,18 @@ def _bases(model: LoadedModel) -> list[str]:
 
 def _about(model: LoadedModel) -> str:
     """Describe the architecture, training data and validation scores of one model."""
-    data, metrics, config = model.description.get("data", {}), model.description.get("metrics", {}), model.config
+    data, metrics, config = (
+        model.description.get("data", {}),
+        model.description.get("metrics", {}),
+        model.config,
+    )
     lines = [f"Architecture: {config.model.name}."]
     lines += [f"Started from {base}, licence: {ENCODER_LICENCES[base]}." for base in _bases(model)]
     if config.model.encoder == STARTER_NAME:
         lines.append("Started from the backbone of reactometer's starter model; its card states the licence.")
     if "name" in data:
-        counts = f"{data.get('n_train_clips', '?')} training clips, {data.get('n_val_clips', '?')} validation clips"
+        n_train, n_val = data.get("n_train_clips", "?"), data.get("n_val_clips", "?")
+        counts = f"{n_train} training clips, {n_val} validation clips"
         lines.append(f"Trained on {data['name']}: {counts}. Seed {config.training.seed}.")
     table = f"\n\n{_score_table(model.labels, metrics)}" if set(MEASURES.values()) <= set(metrics) else ""
     return "\n".join(lines) + table

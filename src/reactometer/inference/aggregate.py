@@ -36,18 +36,24 @@ class ScoredSegment:
 
 
 def in_batches(segments: Iterable[tuple[Key, PreparedClip]]) -> Iterator[list[tuple[Key, PreparedClip]]]:
-    """Batch consecutive segments; a batch ends at :data:`MAX_BATCH_SEGMENTS` segments or a minute in total."""
+    """Batch consecutive segments; a batch ends at :data:`MAX_BATCH_SEGMENTS` segments or a minute in
+    total."""
     batch: list[tuple[Key, PreparedClip]] = []
     for segment in segments:
         batch.append(segment)
-        if len(batch) == MAX_BATCH_SEGMENTS or sum(clip.duration_s for _, clip in batch) >= MAX_SEGMENT.length_s:
+        if (
+            len(batch) == MAX_BATCH_SEGMENTS
+            or sum(clip.duration_s for _, clip in batch) >= MAX_SEGMENT.length_s
+        ):
             yield batch
             batch = []
     if batch:
         yield batch
 
 
-def aggregate(path: str, model: LoadedModel, parts: Sequence[ScoredSegment], windows: Sequence[Window]) -> Prediction:
+def aggregate(
+    path: str, model: LoadedModel, parts: Sequence[ScoredSegment], windows: Sequence[Window]
+) -> Prediction:
     """Return the prediction of a file, or of one face in it, from its parts and windows in temporal order."""
     score = join_parts([(part.scored_s, part.score) for part in parts])
     samples = tuple(sample for part in parts for sample in part.clip.samples)
@@ -76,10 +82,14 @@ def aggregate(path: str, model: LoadedModel, parts: Sequence[ScoredSegment], win
 
 def without_media(clip: PreparedClip) -> PreparedClip:
     """Return the clip without crops and sound."""
-    return replace(clip, samples=tuple(replace(sample, crop_jpeg=None) for sample in clip.samples), waveform=None)
+    return replace(
+        clip, samples=tuple(replace(sample, crop_jpeg=None) for sample in clip.samples), waveform=None
+    )
 
 
-def calibrated_values(score: Score, model: LoadedModel) -> tuple[tuple[float, ...] | None, IntervalBounds | None]:
+def calibrated_values(
+    score: Score, model: LoadedModel
+) -> tuple[tuple[float, ...] | None, IntervalBounds | None]:
     """Return calibrated intensities and their intervals; each is ``None`` if not available."""
     if not score.has_input:
         return None, None

@@ -80,7 +80,9 @@ class _Description(_Head):
     inputs: _Inputs
     precision: Literal["float32", "int8"]
     n_parameters: int
-    encoders: dict[Literal["face", "voice"], dict[str, Any]]  # arguments that build them in PyTorch, for fine-tuning
+    encoders: dict[
+        Literal["face", "voice"], dict[str, Any]
+    ]  # arguments that build them in PyTorch, for fine-tuning
     data: dict[str, Any]
     metrics: dict[str, Any]
     proof: dict[str, Any]
@@ -144,13 +146,15 @@ def sampling_of(config: ModelConfig, face: FaceInput | None, voice: VoiceInput |
     )
 
 
-def load_model(folder: Path | str, device: str = "auto", threads: int = 0, *, wait: bool = True) -> LoadedModel:
+def load_model(
+    folder: Path | str, device: str = "auto", threads: int = 0, *, wait: bool = True
+) -> LoadedModel:
     """Load a checkpoint: check it and open its graphs; needs no network.
 
     Args:
         folder: written by ``train``, ``ensemble`` or ``export``; or "starter", the model inside the package.
-        device: device that runs the graphs, see :data:`~reactometer.inference.runtime.DEVICES`; "auto": CUDA if it is
-            available, else the CPU.
+        device: device that runs the graphs, see :data:`~reactometer.inference.runtime.DEVICES`; "auto": CUDA
+            if it is available, else the CPU.
         threads: CPU threads; 0: ``OMP_NUM_THREADS``, or one per core that this process may use.
         wait: if False, return while the graphs are still being opened; the first score waits for them.
 
@@ -164,11 +168,15 @@ def load_model(folder: Path | str, device: str = "auto", threads: int = 0, *, wa
         for name in about.members:
             member = read_description(folder / name)
             if isinstance(member, _EnsembleDescription):
-                raise ModelError(f"{folder}: an ensemble of ensembles", fix="Build the ensemble from single models")
+                raise ModelError(
+                    f"{folder}: an ensemble of ensembles", fix="Build the ensemble from single models"
+                )
             members.append(_load(folder / name, member, device, threads, opened))
         description = about.model_dump(mode="json")
         uncertainty = load_uncertainty(folder)
-        loaded = replace(members[0], description=description, ensemble=tuple(members), uncertainty=uncertainty)
+        loaded = replace(
+            members[0], description=description, ensemble=tuple(members), uncertainty=uncertainty
+        )
     else:
         loaded = _load(folder, about, device, threads, opened)
     for graph in opened.values() if wait else ():
@@ -176,7 +184,9 @@ def load_model(folder: Path | str, device: str = "auto", threads: int = 0, *, wa
     return loaded
 
 
-def _load(folder: Path, about: _Description, device: str, threads: int, opened: dict[str, Graph]) -> LoadedModel:
+def _load(
+    folder: Path, about: _Description, device: str, threads: int, opened: dict[str, Graph]
+) -> LoadedModel:
     """Load one model; members of an ensemble share ``opened`` graphs by SHA-256, inputs and outputs."""
     face, voice, config = about.inputs.face, about.inputs.voice, about.config
     graphs = dict[str, Graph]()
@@ -214,14 +224,18 @@ def join_models(folders: Sequence[Path | str], out: Path | str) -> Path:
     """
     out = Path(out)
     if len(folders) < 2:
-        raise ModelError("an ensemble needs several models", got=len(folders), expected="at least 2 checkpoints")
+        raise ModelError(
+            "an ensemble needs several models", got=len(folders), expected="at least 2 checkpoints"
+        )
     members = [load_model(folder, "cpu") for folder in folders]
     for folder, member in zip(folders, members, strict=True):
         if member.ensemble:
             raise ModelError(f"{folder}: already an ensemble", fix="Name the folders of its members instead")
         for (trait, got), expected in zip(_traits(member).items(), _traits(members[0]).values(), strict=True):
             if got != expected:
-                raise ModelError(f"{folder}: {trait} differ from {folders[0]}", got=str(got), expected=str(expected))
+                raise ModelError(
+                    f"{folder}: {trait} differ from {folders[0]}", got=str(got), expected=str(expected)
+                )
     names = [f"{number:02d}" for number in range(len(folders))]
     with atomic_folder(out) as partial:
         for name, folder in zip(names, folders, strict=True):

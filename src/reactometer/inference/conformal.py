@@ -1,4 +1,4 @@
-"""Split-conformal intervals, recalibration and warnings, fitted on clips that the weights were not fitted on."""
+"""Split-conformal intervals, recalibration and warnings, fitted on clips that were not trained on."""
 
 from __future__ import annotations
 
@@ -25,7 +25,8 @@ MIN_LENGTH_RATIO = 0.5
 """A clip gets a warning if it is shorter than this share of the shortest training clip."""
 
 MAX_BINS, MIN_CLIPS_PER_BIN = 8, 20
-"""Maximum number of bins of predictions of similar size; minimum number of clips with a prediction in a bin."""
+"""Maximum number of bins of predictions of similar size; minimum number of clips with a prediction in a bin.
+"""
 
 Array = npt.NDArray[np.float64]
 
@@ -34,9 +35,9 @@ Array = npt.NDArray[np.float64]
 class TrainingDensity:
     """A Gaussian of the training clips' features of one modality; all smaller variances are equal.
 
-    Probabilistic principal components (Tipping & Bishop, J. R. Stat. Soc. B 61, 1999). The features are an encoder's
-    mean over time, not the vector before the output layer (Lee et al., NeurIPS 2018), which does not separate noise
-    from faces (docs/lab-notes.md).
+    Probabilistic principal components (Tipping & Bishop, J. R. Stat. Soc. B 61, 1999). The features are an
+    encoder's mean over time, not the vector before the output layer (Lee et al., NeurIPS 2018), which does
+    not separate noise from faces (docs/lab-notes.md).
     """
 
     mean: FloatArray  # (D,)
@@ -45,16 +46,20 @@ class TrainingDensity:
     rest: float  # standard deviation along every other direction
 
     def distance(self, features: FloatArray) -> float:
-        """Return the Mahalanobis distance of features (D,), divided by √D: about 1 for clips like the training data."""
+        """Return the Mahalanobis distance of features (D,), divided by √D: about 1 for clips like the
+        training data."""
         offset = features.astype(np.float64) - self.mean  # (D,)
         projected = self.axes @ offset  # (K,)
         residual = max(float(offset @ offset - projected @ projected), 0.0)
-        return math.sqrt((float(((projected / self.stds) ** 2).sum()) + residual / self.rest**2) / len(offset))
+        return math.sqrt(
+            (float(((projected / self.stds) ** 2).sum()) + residual / self.rest**2) / len(offset)
+        )
 
 
 @dataclass(frozen=True)
 class ModalityIntervals:
-    """Intervals by size of prediction, for predictions from face and voice, only the face, or only the voice."""
+    """Intervals by size of prediction, for predictions from face and voice, only the face, or only the
+    voice."""
 
     n_clips: int
     n_units: int  # minimum number of clips, or people, with a prediction in a bin
@@ -96,37 +101,50 @@ class Uncertainty:
     fitted_on: Mapping[str, Any]  # the clips, as JSON
     shortest_s: float = 0.0  # length of the shortest training clip; 0: unknown
     recalibration: tuple[IsotonicMap, ...] = ()  # one per label, or none
-    references: Mapping[str, tuple[TrainingDensity, ...]] = field(default_factory=dict)  # by modality, one per member
-    ood_threshold: Mapping[str, float] = field(default_factory=dict)  # by modality: exceeded by at most 1% of clips
+    references: Mapping[str, tuple[TrainingDensity, ...]] = field(
+        default_factory=dict
+    )  # by modality, one per member
+    ood_threshold: Mapping[str, float] = field(
+        default_factory=dict
+    )  # by modality: exceeded by at most 1% of clips
 
     def recalibrate(self, score: Score) -> FloatArray:
         """Return intensities (L,) on the labels' scale; unchanged without a map, or without usable input."""
         if not self.recalibration or not score.has_input:
             return score.intensities
         pairs = zip(score.intensities, self.recalibration, strict=True)
-        return np.array([np.interp(value, isotonic.x, isotonic.y) for value, isotonic in pairs], dtype=np.float32)
+        return np.array(
+            [np.interp(value, isotonic.x, isotonic.y) for value, isotonic in pairs], dtype=np.float32
+        )
 
     def intervals(self, score: Score, intensities: FloatArray) -> IntervalBounds | None:
-        """Return the interval of each label around intensities (L,) in [0, 1]; ``None`` without usable input."""
+        """Return the interval of each label around intensities (L,) in [0, 1]; ``None`` without usable
+        input."""
         if not score.has_input:
             return None
         fitted = self.by_modalities.get(score.modalities, UNKNOWN)
         return tuple((low, high) for low, high in fitted.bounds(intensities).tolist())
 
     def distances(self, score: Score) -> dict[str, float]:
-        """Return the distance of a clip from the training clips by modality; the mean over an ensemble's members."""
+        """Return the distance of a clip from the training clips by modality; the mean over an ensemble's
+        members."""
         distances = {}
         for name, references in self.references.items():
             if score.features and len(references) == len(score.features) and name in score.features[0]:
                 pairs = zip(references, score.features, strict=True)
-                distances[name] = float(np.mean([reference.distance(features[name]) for reference, features in pairs]))
+                distances[name] = float(
+                    np.mean([reference.distance(features[name]) for reference, features in pairs])
+                )
         return distances
 
     def warnings(self, score: Score, duration_s: float | None) -> tuple[str, ...]:
-        """Return reasons not to use the intensities: a short clip, or a face or voice unlike the training data."""
+        """Return reasons not to use the intensities: a short clip, or a face or voice unlike the training
+        data."""
         reasons = []
         if duration_s is not None and duration_s < MIN_LENGTH_RATIO * self.shortest_s:
-            reasons.append(f"too short: {duration_s:.1f} s; the shortest training clip has {self.shortest_s:.1f} s")
+            reasons.append(
+                f"too short: {duration_s:.1f} s; the shortest training clip has {self.shortest_s:.1f} s"
+            )
         for name, distance in self.distances(score).items():
             limit = self.ood_threshold.get(name, math.inf)
             if distance > limit:
@@ -137,11 +155,12 @@ class Uncertainty:
 def fit_intervals(
     predictions: npt.ArrayLike, targets: npt.ArrayLike, coverage: float, people: Sequence[str] | None = None
 ) -> ModalityIntervals:
-    """Fit intervals to calibration clips: one half width per bin of predictions of similar size, over all labels.
+    """Fit intervals to calibration clips: one half width per bin of predictions of similar size, over all
+    labels.
 
     Mondrian conformal prediction (Vovk, Gammerman & Shafer, Algorithmic Learning in a Random World, 2005,
-    section 4.5): coverage holds in each bin. All bins have about as many predictions. There are as many bins as
-    the clips allow, see :data:`MIN_CLIPS_PER_BIN`, at most :data:`MAX_BINS`.
+    section 4.5): coverage holds in each bin. All bins have about as many predictions. There are as many bins
+    as the clips allow, see :data:`MIN_CLIPS_PER_BIN`, at most :data:`MAX_BINS`.
 
     Args:
         predictions: (n, L) in [0, 1].
@@ -197,7 +216,8 @@ def conformal_half_width(residuals: npt.NDArray[Any], units: npt.NDArray[Any], c
 
 
 def min_calibration_size(coverage: float) -> int:
-    """Return the number of clips (or people) from which on an interval of this coverage is not all of [0, 1]."""
+    """Return the number of clips (or people) from which on an interval of this coverage is not all of [0,
+    1]."""
     return math.ceil(coverage / (1.0 - coverage) - 1e-9)
 
 
@@ -212,13 +232,16 @@ def fit_training_density(features: npt.ArrayLike, max_axes: int = 32) -> Trainin
     min_std = 1e-3 * math.sqrt(variances.sum() / values.shape[1]) + 1e-9  # no direction has zero variance
     stds = np.maximum(np.sqrt(variances[:n_axes]), min_std)
     rest = max(math.sqrt(variances[n_axes:].sum() / n_rest), min_std)
-    return TrainingDensity(mean.astype(np.float32), axes[:n_axes].astype(np.float32), stds.astype(np.float32), rest)
+    return TrainingDensity(
+        mean.astype(np.float32), axes[:n_axes].astype(np.float32), stds.astype(np.float32), rest
+    )
 
 
 def fit_isotonic_map(predictions: npt.ArrayLike, targets: npt.ArrayLike) -> IsotonicMap:
     """Fit isotonic regression (SciPy's) of one label to its predictions, (n,) each; one point per level.
 
-    Each point lies at the mean prediction of its level. Straight lines join the points, so that fewer clips are tied.
+    Each point lies at the mean prediction of its level. Straight lines join the points, so that fewer clips
+    are tied.
     """
     from scipy.optimize import isotonic_regression
 
@@ -255,7 +278,9 @@ def load_uncertainty(folder: Path) -> Uncertainty | None:
     if not (folder / UNCERTAINTY_FILE).is_file():
         return None
     file = folder / UNCERTAINTY_FILE
-    with wrap_decode_errors(file, ModelError, "Delete the file, or calibrate again with 'reactometer calibrate'"):
+    with wrap_decode_errors(
+        file, ModelError, "Delete the file, or calibrate again with 'reactometer calibrate'"
+    ):
         about, tensors = parse_json_object(file.read_bytes()), folder / REFERENCES_FILE
         if about["format"] != FORMAT or about["sha256"][REFERENCES_FILE] != sha256_of(tensors):
             raise ValueError(f"another format, or another {REFERENCES_FILE}")

@@ -19,11 +19,14 @@ MIN_VISIBLE = 0.1
 """Minimum intensity of an emotion in a subtitle."""
 
 
-def write_elan(predictions: Sequence[Prediction], threshold: float, path: Path, *, local: bool = True) -> Path:
-    """Write an ELAN document (EAF 3.0): per emotion a tier of events and a tier of intensities; one tier without face.
+def write_elan(
+    predictions: Sequence[Prediction], threshold: float, path: Path, *, local: bool = True
+) -> Path:
+    """Write an ELAN document (EAF 3.0): per emotion a tier of events and a tier of intensities; one tier
+    without face.
 
-    An event is annotated by its peak. Intensities have one annotation per hop, because annotations of a tier must not
-    overlap.
+    An event is annotated by its peak. Intensities have one annotation per hop, because annotations of a tier
+    must not overlap.
 
     Args:
         predictions: of one file, or of each face in it; each face has separate tiers.
@@ -34,7 +37,10 @@ def write_elan(predictions: Sequence[Prediction], threshold: float, path: Path, 
     Raises:
         OutputError: the document cannot be written.
     """
-    about = {"xmlns:xsi": "http://www.w3.org/2001/XMLSchema-instance", "xsi:noNamespaceSchemaLocation": SCHEMA}
+    about = {
+        "xmlns:xsi": "http://www.w3.org/2001/XMLSchema-instance",
+        "xsi:noNamespaceSchemaLocation": SCHEMA,
+    }
     now = datetime.now(UTC).isoformat(timespec="seconds")
     root = Element("ANNOTATION_DOCUMENT", about, AUTHOR="reactometer", DATE=now, FORMAT="3.0", VERSION="3.0")
     media = Path(predictions[0].path)
@@ -42,7 +48,9 @@ def write_elan(predictions: Sequence[Prediction], threshold: float, path: Path, 
     if local:
         descriptor["MEDIA_URL"] = media.resolve().as_uri()
         if media.resolve().is_relative_to(path.resolve().parent):
-            descriptor["RELATIVE_MEDIA_URL"] = f"./{media.resolve().relative_to(path.resolve().parent).as_posix()}"
+            descriptor["RELATIVE_MEDIA_URL"] = (
+                f"./{media.resolve().relative_to(path.resolve().parent).as_posix()}"
+            )
     header = SubElement(root, "HEADER", MEDIA_FILE="", TIME_UNITS="milliseconds")
     SubElement(header, "MEDIA_DESCRIPTOR", descriptor)
     order = SubElement(root, "TIME_ORDER")
@@ -87,7 +95,9 @@ def _tiers(prediction: Prediction, threshold: float) -> dict[str, list[tuple[flo
     events = find_events(prediction, threshold)
     spans = list(zip(_cue_spans(prediction), prediction.windows, strict=True))
     tiers = {
-        label: [(event.onset_s, event.offset_s, f"{event.peak:.2f}") for event in events if event.label == label]
+        label: [
+            (event.onset_s, event.offset_s, f"{event.peak:.2f}") for event in events if event.label == label
+        ]
         for label in prediction.labels
     }
     for index, label in enumerate(prediction.labels):
@@ -115,7 +125,9 @@ def _cue(labels: Sequence[str], window: Window) -> str:
         return "no face"
     prefix = "no face; " if window.face_share == 0.0 else ""
     strongest = sorted(zip(window.intensities, labels, strict=True), reverse=True)
-    named = [f"{label.replace('-->', '->')} {value:.2f}" for value, label in strongest if value >= MIN_VISIBLE]
+    named = [
+        f"{label.replace('-->', '->')} {value:.2f}" for value, label in strongest if value >= MIN_VISIBLE
+    ]
     return prefix + (", ".join(named) or "–")
 
 

@@ -1,7 +1,7 @@
 """Check an ONNX file before it is loaded, because checkpoints may come from untrusted sources.
 
-The file is read as protobuf's wire format, without the package ``onnx``. Field numbers are those of onnx.proto
-(https://github.com/onnx/onnx/blob/main/onnx/onnx.proto); the encoding is described at
+The file is read as protobuf's wire format, without the package ``onnx``. Field numbers are those of
+onnx.proto (https://github.com/onnx/onnx/blob/main/onnx/onnx.proto); the encoding is described at
 https://protobuf.dev/programming-guides/encoding.
 """
 
@@ -44,14 +44,17 @@ def check_graph(file: Path) -> bool:
     Weights are skipped: the file is mapped, and no tensor is copied.
 
     Returns:
-        True if ONNX Runtime may fold constants when it opens the graph: only weights are cast, each at most once, so
-        that the size of the file bounds the memory.
+        True if ONNX Runtime may fold constants when it opens the graph: only weights are cast, each at most
+        once, so that the size of the file bounds the memory.
 
     Raises:
         ModelError: the file is damaged or contains refused parts.
     """
     reader = _Reader()
-    with wrap_decode_errors(file, ModelError, "Copy or download the checkpoint again"), file.open("rb") as stream:
+    with (
+        wrap_decode_errors(file, ModelError, "Copy or download the checkpoint again"),
+        file.open("rb") as stream,
+    ):
         is_foldable = reader.read_model(memoryview(mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ)))
     if reader.refused:
         raise ModelError(
@@ -90,7 +93,9 @@ class _Reader:
         for operator in _texts(node, 4):
             if operator in REFUSED:
                 self.refused.add(f"operator {operator}, which {REFUSED[operator]}")
-        self.refused.update(f"operator of domain {_short(name)}" for name in _texts(node, 7) if name not in DOMAINS)
+        self.refused.update(
+            f"operator of domain {_short(name)}" for name in _texts(node, 7) if name not in DOMAINS
+        )
         for attribute in self.parse_all(node, 5):
             if attribute.get(6) or attribute.get(11):
                 self.refused.add("graphs inside of an operator")
@@ -118,7 +123,9 @@ class _Reader:
                 return False  # a node whose input is computed later
             computed = all(is_constant[name] for name in names)
             if operator in ("Shape", "Size") and not computed:
-                computed = not (names[0] in inputs and 1 not in inputs[names[0]] and self.reads_first_size(node))
+                computed = not (
+                    names[0] in inputs and 1 not in inputs[names[0]] and self.reads_first_size(node)
+                )
             elif operator == "Cast" and computed and names[0] in weights:
                 weights.remove(names[0])
             elif operator != "Constant" and computed:
@@ -129,7 +136,9 @@ class _Reader:
     def parse_first_size(self, value: Fields) -> Fields:
         """Return the first dimension of an input; field 1 is its size, if the size is fixed or unknown."""
         for number in (2, 1, 2):  # type, tensor, shape
-            value = self.parse(memoryview(b"".join(_messages(value, number))))  # protobuf merges repeated ones
+            value = self.parse(
+                memoryview(b"".join(_messages(value, number)))
+            )  # protobuf merges repeated ones
         return next(iter(self.parse_all(value, 1)), {1: []})
 
     def reads_first_size(self, node: Fields) -> bool:

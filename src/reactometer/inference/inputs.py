@@ -1,4 +1,5 @@
-"""Compute a checkpoint's inputs: features of face crops and sound, cached in memory or beside the prepared clips."""
+"""Compute a checkpoint's inputs: features of face crops and sound, cached in memory or beside the prepared
+clips."""
 
 from __future__ import annotations
 
@@ -26,7 +27,8 @@ from reactometer.inference.runtime import Networks
 from reactometer.types import FaceSample, FloatArray, PreparedClip
 
 MAX_CACHED_CROPS = 512
-"""Number of face crops whose features are cached: a minute at the usual rates, and several windows at any rate."""
+"""Number of face crops whose features are cached: a minute at the usual rates, and several windows at any
+rate."""
 
 
 class FaceFeatureCache:
@@ -57,11 +59,16 @@ class FaceFeatureCache:
             if sample.crop_jpeg:
                 features[index] = self.features[sample.crop_jpeg]
         item = to_item(clip, replace(self.sampling, uses_face=False))
-        return replace(item, frames=features, face_mask=np.array([bool(sample.crop_jpeg) for sample in samples], bool))
+        return replace(
+            item, frames=features, face_mask=np.array([bool(sample.crop_jpeg) for sample in samples], bool)
+        )
 
 
 def encoded_clips(
-    networks: Networks, clips: Sequence[PreparedClip], sampling: InputSpec, cache: FaceFeatureCache | None = None
+    networks: Networks,
+    clips: Sequence[PreparedClip],
+    sampling: InputSpec,
+    cache: FaceFeatureCache | None = None,
 ) -> Iterator[Item]:
     """Yield the features of every clip; with a cache, each face crop is encoded once."""
     if cache is not None:
@@ -82,7 +89,9 @@ def open_reader(
     if not model.is_frozen:
         return MediaReader(sampling, encode=model.networks.encode)
     whole = replace(sampling, uses_face=model.networks.uses_face, uses_voice=model.networks.uses_voice)
-    digest = sha256(json.dumps([repr(whole), repr(model.networks.voice), dict(model.networks.digests)]).encode())
+    digest = sha256(
+        json.dumps([repr(whole), repr(model.networks.voice), dict(model.networks.digests)]).encode()
+    )
     sizes = {name: stream.feature_size if stream else 0 for name, stream in model.networks.streams.items()}
     reader = MediaReader(whole, encode=model.networks.encode)
     store = encode_split(reader, prepared, split, sizes, digest.hexdigest()[:16], progress=progress)
@@ -90,12 +99,18 @@ def open_reader(
 
 
 def encode_split(
-    read: ItemLoader, prepared: PreparedSet, split: str, sizes: Mapping[str, int], digest: str, *, progress: bool
+    read: ItemLoader,
+    prepared: PreparedSet,
+    split: str,
+    sizes: Mapping[str, int],
+    digest: str,
+    *,
+    progress: bool,
 ) -> FeatureStore:
     """Compute the features of a split's clips and store them in a folder beside the prepared clips.
 
-    ``sizes`` has the number of features per step, by stream. ``digest``, a hash of everything that the features depend
-    on besides the clips, names the folder.
+    ``sizes`` has the number of features per step, by stream. ``digest``, a hash of everything that the
+    features depend on besides the clips, names the folder.
     """
     rows = prepared.split(split)
     folder = prepared.folder / FEATURES / digest / split

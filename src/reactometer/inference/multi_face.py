@@ -17,8 +17,8 @@ from reactometer.media.segments import WindowSpec, select_face, slice_clip
 from reactometer.types import FaceSample, FrameState, Prediction, PreparedClip
 
 MIN_FACE_S = 1.0
-"""Ignore a face that is visible for less in total, seconds: a false detection or a passer-by. In a file shorter than
-two seconds, ignore a face that is visible for less than half of it."""
+"""Ignore a face that is visible for less in total, seconds: a false detection or a passer-by. In a file
+shorter than two seconds, ignore a face that is visible for less than half of it."""
 
 MAX_FRAME_S = 0.5
 """Maximum time that a sampled frame counts for, seconds."""
@@ -34,10 +34,11 @@ def predict_everyone(
     window_specs: Sequence[WindowSpec],
     score: Scorer,
 ) -> list[Prediction]:
-    """Return one prediction per person, by first appearance; a single one without ``face`` if no face is visible.
+    """Return one prediction per person, by first appearance; a single one without ``face`` if no face is
+    visible.
 
-    With several people, the voice is not used, because the speaker is unknown. Segments are scored with the voice too
-    until several people are certain.
+    With several people, the voice is not used, because the speaker is unknown. Segments are scored with the
+    voice too until several people are certain.
 
     Args:
         path: of the file.
@@ -54,9 +55,13 @@ def predict_everyone(
     notes = _notes(scored, len(faces), uses_voice=model.networks.uses_voice)
     predictions = []
     for number, face in enumerate(faces or [None], start=1):
-        segments = [scored.select(index, face, with_voice=len(faces) < 2) for index in range(len(scored.segments))]
+        segments = [
+            scored.select(index, face, with_voice=len(faces) < 2) for index in range(len(scored.segments))
+        ]
         parts = [segment for segment in segments if segment.spec == window_specs[0]]
-        windows_of_face = [segment.as_window(model) for segment in segments if segment.spec in window_specs[1:]]
+        windows_of_face = [
+            segment.as_window(model) for segment in segments if segment.spec in window_specs[1:]
+        ]
         prediction = aggregate(path, model, parts, windows_of_face)
         index = None if face is None else number
         predictions.append(replace(prediction, face=index, notes=(*prediction.notes, *notes)))
@@ -67,7 +72,9 @@ def predict_everyone(
 class _ScoredFile:
     """The segments of a file and the scores of all faces, without crops and sound."""
 
-    segments: list[ScoredSegment] = field(default_factory=list)  # with the samples of all faces, without their scores
+    segments: list[ScoredSegment] = field(
+        default_factory=list
+    )  # with the samples of all faces, without their scores
     scores: dict[Key, tuple[Score, float]] = field(default_factory=dict)  # score and scored length, seconds
     visible_s: dict[int, float] = field(default_factory=dict)  # of each face, in order of first appearance
     sampled_s: float = 0.0
@@ -110,7 +117,10 @@ class _ScoredFile:
 
 
 def _face_segments(
-    windows: Iterable[tuple[WindowSpec, PreparedClip]], model: LoadedModel, part: WindowSpec, scored: _ScoredFile
+    windows: Iterable[tuple[WindowSpec, PreparedClip]],
+    model: LoadedModel,
+    part: WindowSpec,
+    scored: _ScoredFile,
 ) -> Iterator[tuple[Key, PreparedClip]]:
     """Yield the clips to score for each segment: every face in it, without and with the voice."""
     no_score = Score(np.zeros(len(model.labels), np.float32), has_face=False, has_voice=False)
@@ -132,7 +142,9 @@ def _face_segments(
 
 def _trim_to_face(clip: PreparedClip, n_frames: int) -> PreparedClip:
     """Return the clip, or only its span with the face if the model's input frames would all miss the face."""
-    indices = sample_frame_indices([sample.time_s for sample in clip.samples], clip.start_s, clip.end_s, n_frames)
+    indices = sample_frame_indices(
+        [sample.time_s for sample in clip.samples], clip.start_s, clip.end_s, n_frames
+    )
     if any(clip.samples[index].state is FrameState.FACE for index in indices):
         return clip
     times_s = [sample.time_s for sample in clip.samples if sample.state is FrameState.FACE]

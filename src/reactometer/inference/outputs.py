@@ -21,7 +21,8 @@ from reactometer.types import Prediction
 
 @dataclass(frozen=True)
 class Outputs:
-    """Files to write: tables of all videos; per video a plot, ELAN document, subtitles and overlay, or a folder.
+    """Files to write: tables of all videos; per video a plot, ELAN document, subtitles and overlay, or a
+    folder.
 
     If all faces are followed, each face has a plot and subtitles; the other files contain all faces.
     """
@@ -46,7 +47,8 @@ class Outputs:
         """Check formats, the threshold, and that all files can be written.
 
         Raises:
-            OutputError: an unknown format, one name for several files or faces, or a path that cannot be written.
+            OutputError: an unknown format, one name for several files or faces, or a path that cannot be
+                written.
             ReactometerError: a format needs a package that is not installed.
             ConfigError: the threshold is outside (0, 1].
         """
@@ -66,26 +68,42 @@ class Outputs:
             if path is None or not path.suffix:
                 continue
             if path.suffix.lower() not in endings:
-                raise OutputError(f"{path}: unknown {title} format", got=path.suffix, expected=", ".join(endings))
+                raise OutputError(
+                    f"{path}: unknown {title} format", got=path.suffix, expected=", ".join(endings)
+                )
             if n_files > 1:
                 raise OutputError(f"{path}: one {title} for {n_files} files", fix=folder_hint)
             if self.faces == "all" and path in (self.plot, self.subtitles):
                 raise OutputError(f"{path}: one {title} for all faces", fix=folder_hint)
-        for file in (self.clips, self.timeline, self.frames, self.events, *(path for _, path, _ in per_video)):
+        for file in (
+            self.clips,
+            self.timeline,
+            self.frames,
+            self.events,
+            *(path for _, path, _ in per_video),
+        ):
             if file is not None:
                 check_writable(file)
 
     def write(self, predictions: Sequence[Prediction]) -> Iterator[Path]:
         """Write all outputs; yield each path after writing."""
-        table_outputs: tuple[tuple[Path | None, Callable[[], list[dict[str, object]]], Sequence[str]], ...] = (
+        table_outputs: tuple[
+            tuple[Path | None, Callable[[], list[dict[str, object]]], Sequence[str]], ...
+        ] = (
             (self.clips, lambda: tables.clip_rows(predictions), tables.clip_columns(predictions[0])),
-            (self.timeline, lambda: tables.timeline_rows(predictions), tables.timeline_columns(predictions[0])),
+            (
+                self.timeline,
+                lambda: tables.timeline_rows(predictions),
+                tables.timeline_columns(predictions[0]),
+            ),
             (self.frames, lambda: tables.frame_rows(predictions), tables.FRAME_COLUMNS),
             (self.events, lambda: tables.event_rows(predictions, self.threshold), tables.EVENT_COLUMNS),
         )
         for path, rows, columns in table_outputs:
             if path is not None:
-                tables.write_table(rows(), tables.with_face(columns) if self.faces == "all" else columns, path)
+                tables.write_table(
+                    rows(), tables.with_face(columns) if self.faces == "all" else columns, path
+                )
                 yield path
         readable = [prediction for prediction in predictions if not prediction.failed]
         n_of_name: Counter[str] = Counter()

@@ -31,7 +31,8 @@ CLOCK = Fraction(1, 90_000)
 
 
 def write_overlay(predictions: Sequence[Prediction], path: Path) -> Path:
-    """Write a copy of the video with boxes and predictions; frames keep their times, and the sound is included.
+    """Write a copy of the video with boxes and predictions; frames keep their times, and the sound is
+    included.
 
     Args:
         predictions: of one video, or of each face in it, with windows and samples.
@@ -72,7 +73,9 @@ class _Canvas:
                     _write(frame, str(face), (max(x, 0), y - 8 if y > 30 else y + height + 24))
         if all(box is None for _, box in boxes):
             _write(frame, "no face", (10, 26))
-        return np.asarray(np.concatenate([frame, *(person.draw(time_s) for person in self.people)]), dtype=np.uint8)
+        return np.asarray(
+            np.concatenate([frame, *(person.draw(time_s) for person in self.people)]), dtype=np.uint8
+        )
 
 
 class _Person:
@@ -96,12 +99,15 @@ class _Person:
                 end = LABEL_PX + round(float(value) * BAR_PX)
                 colour = [int(COLOURS[index % len(COLOURS)][digit : digit + 2], 16) for digit in (1, 3, 5)]
                 cv2.rectangle(panel, (LABEL_PX, top + 5), (end, top + ROW_PX - 5), colour, cv2.FILLED)
-        cursor = CURVE_PX + round(min(time_s / self.duration_s, 1.0) * (panel.shape[1] - CURVE_PX - MARGIN_PX))
+        cursor = CURVE_PX + round(
+            min(time_s / self.duration_s, 1.0) * (panel.shape[1] - CURVE_PX - MARGIN_PX)
+        )
         cv2.line(panel, (cursor, self.head_px + 2), (cursor, len(panel) - 3), (30, 30, 30), 1)
         return panel
 
     def box(self, time_s: float) -> tuple[float, float, float, float] | None:
-        """Return the face's x, y, width and height in the nearest sampled frame, pixels of the source video."""
+        """Return the face's x, y, width and height in the nearest sampled frame, pixels of the source
+        video."""
         return self.samples[int(np.abs(self.times_s - time_s).argmin())].box if self.samples else None
 
     def _draw_panel(self, labels: Sequence[str], width_px: int) -> ByteArray:
@@ -114,7 +120,9 @@ class _Person:
         canvas: Any = FigureCanvasAgg(figure)
         if self.face is not None:
             middle = 1.0 - self.head_px / height_px / 2
-            figure.text(MARGIN_PX / width_px, middle, f"face {self.face}", va="center", fontsize=9, weight="bold")
+            figure.text(
+                MARGIN_PX / width_px, middle, f"face {self.face}", va="center", fontsize=9, weight="bold"
+            )
         for index, label in enumerate(labels):
             bottom_px = height_px - self.head_px - (index + 1) * ROW_PX + 3
             box = CURVE_PX / width_px, bottom_px / height_px, curve_px / width_px, (ROW_PX - 6) / height_px

@@ -17,7 +17,8 @@ PICTURE_ENDINGS = (".png", ".jpg", ".svg", ".pdf")
 
 
 def draw_timeline(prediction: Prediction, path: Path | str, labels: Sequence[float] | None = None) -> Path:
-    """Draw one row per emotion over time, the whole file's value on the right; windows without a face are grey.
+    """Draw one row per emotion over time, the whole file's value on the right; windows without a face are
+    grey.
 
     Args:
         prediction: of one file, with windows.
@@ -30,7 +31,9 @@ def draw_timeline(prediction: Prediction, path: Path | str, labels: Sequence[flo
     from matplotlib.figure import Figure
 
     if prediction.failed or not prediction.windows:
-        raise OutputError(f"{prediction.path}: no timeline to plot: {prediction.status}", fix="Choose a readable file")
+        raise OutputError(
+            f"{prediction.path}: no timeline to plot: {prediction.status}", fix="Choose a readable file"
+        )
     figure = Figure(figsize=(9.0, 1.3 + 0.62 * len(prediction.labels)), layout="constrained")
     rows = figure.subplots(len(prediction.labels), 1, sharex=True, squeeze=False)[:, 0]
     for index, row in enumerate(rows):
@@ -45,11 +48,14 @@ def draw_timeline(prediction: Prediction, path: Path | str, labels: Sequence[flo
 
 
 def draw_row(row: Any, prediction: Prediction, index: int) -> None:
-    """Draw one emotion's intensity over time into axes of matplotlib, with the whole file's value on the right."""
+    """Draw one emotion's intensity over time into axes of matplotlib, with the whole file's value on the
+    right."""
     colour = COLOURS[index % len(COLOURS)]
     middles_s, values = prediction.middles_s, prediction.timeline[:, index]  # (K,) each
     if any(window.intervals for window in prediction.windows):
-        pairs = [window.intervals[index] if window.intervals else (np.nan, np.nan) for window in prediction.windows]
+        pairs = [
+            window.intervals[index] if window.intervals else (np.nan, np.nan) for window in prediction.windows
+        ]
         low, high = zip(*pairs, strict=True)  # (K,) each
         row.fill_between(middles_s, low, high, color=colour, alpha=0.2, linewidth=0)
     else:
@@ -64,7 +70,9 @@ def draw_row(row: Any, prediction: Prediction, index: int) -> None:
     row.set_ylabel(prediction.labels[index], rotation=0, ha="right", va="center", fontsize=9)
     row.spines[["top", "right"]].set_visible(False)
     whole = "–" if prediction.intensities is None else f"{prediction.intensities[index]:.2f}"
-    row.text(1.01, 0.55, whole, transform=row.transAxes, va="center", fontsize=10, color=colour, weight="bold")
+    row.text(
+        1.01, 0.55, whole, transform=row.transAxes, va="center", fontsize=10, color=colour, weight="bold"
+    )
     if prediction.intervals:
         bounds = "{:.2f}–{:.2f}".format(*prediction.intervals[index])
         row.text(1.01, 0.12, bounds, transform=row.transAxes, va="center", fontsize=7, color="0.4")
@@ -75,5 +83,7 @@ def _title(prediction: Prediction) -> str:
     visible = f"face in {prediction.face_share or 0.0:.0%} of the sampled frames, {sound}"
     grey = "; grey: no face" if any(window.face_share == 0.0 for window in prediction.windows) else ""
     face = "" if prediction.face is None else f", face {prediction.face}"
-    band = f"; band: {prediction.coverage:.0%} interval" if prediction.intervals and prediction.coverage else ""
+    band = (
+        f"; band: {prediction.coverage:.0%} interval" if prediction.intervals and prediction.coverage else ""
+    )
     return f"{Path(prediction.path).name}{face}. Right: the whole file\n{visible}{grey}{band}"

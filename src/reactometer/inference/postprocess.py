@@ -22,16 +22,20 @@ def check_threshold(threshold: float) -> None:
 
 
 def find_events(prediction: Prediction, threshold: float = DEFAULT_THRESHOLD) -> list[Event]:
-    """Return all runs of windows with an intensity of at least ``threshold``, in (0, 1], in the order of their onsets.
+    """Return all runs of windows with an intensity of at least ``threshold``, in (0, 1], in the order of
+    their onsets.
 
-    A window's value counts at its middle. Onset and offset are interpolated where the line between two windows crosses
-    the threshold. They are half-way to a window without a value, and at the file's ends the bounds of the window.
+    A window's value counts at its middle. Onset and offset are interpolated where the line between two
+    windows crosses the threshold. They are half-way to a window without a value, and at the file's ends the
+    bounds of the window.
 
     Raises:
         ConfigError: the threshold is out of range.
     """
     check_threshold(threshold)
-    events = [event for index in range(len(prediction.labels)) for event in _events(prediction, index, threshold)]
+    events = [
+        event for index in range(len(prediction.labels)) for event in _events(prediction, index, threshold)
+    ]
     return sorted(events, key=lambda event: (event.onset_s, event.label))
 
 
@@ -40,7 +44,8 @@ def _events(prediction: Prediction, index: int, threshold: float) -> Iterator[Ev
     middles_s: list[float] = prediction.middles_s.tolist()
 
     def crossing_s(inside: int, outside: int, edge_s: float) -> float:
-        """Return the time where the line to the next window crosses the threshold; ``edge_s`` at a file end."""
+        """Return the time where the line to the next window crosses the threshold; ``edge_s`` at a file
+        end."""
         if not 0 <= outside < len(windows):
             return edge_s
         if np.isnan(values[outside]):
@@ -131,14 +136,15 @@ def smooth(prediction: Prediction, span_s: float) -> Prediction:
 def subtract_baseline(prediction: Prediction, baseline: Baseline) -> Prediction:
     """Subtract the baseline at rest from each emotion, down to 0, and add a note.
 
-    A span of the file gives the mean of the windows inside it, which is subtracted from all windows and from the
-    file's intensities. A running baseline gives, for each window, the lower fifth of the last minute including
-    itself; the file's intensities do not change. If no window in the span has a value, nothing changes.
+    A span of the file gives the mean of the windows inside it, which is subtracted from all windows and from
+    the file's intensities. A running baseline gives, for each window, the lower fifth of the last minute
+    including itself; the file's intensities do not change. If no window in the span has a value, nothing
+    changes.
     """
     values = prediction.timeline  # (K, L)
     if baseline == "running":
         rest = _running(values, prediction.middles_s)  # (K, L)
-        note = f"baseline: lower fifth of the last {RUNNING_S:g} s, subtracted; the file's intensities are unchanged"
+        note = f"baseline: lower fifth of the last {RUNNING_S:g} s; the file's intensities are unchanged"
         return _with_values(prediction, np.maximum(values - rest, 0.0), note)
     start_s, end_s = baseline
     span = f"{start_s:g} to {end_s:g} s"

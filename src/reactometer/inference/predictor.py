@@ -69,9 +69,13 @@ class PredictOptions:
                 expected=f"{MIN_HOP_S} s <= hop <= window <= {MAX_SEGMENT.length_s:.0f} s",
             )
         if self.faces not in FACE_MODES:
-            raise ConfigError("unknown choice of faces", got=f"'{self.faces}'", fix=suggestion(self.faces, FACE_MODES))
+            raise ConfigError(
+                "unknown choice of faces", got=f"'{self.faces}'", fix=suggestion(self.faces, FACE_MODES)
+            )
         if not 0.0 <= self.smooth_s < math.inf:
-            raise ConfigError("smoothing time out of range", got=f"{self.smooth_s:g} s", expected="0 s or more")
+            raise ConfigError(
+                "smoothing time out of range", got=f"{self.smooth_s:g} s", expected="0 s or more"
+            )
         return None if self.baseline is None else parse_baseline(self.baseline, self.window_s)
 
 
@@ -92,8 +96,9 @@ def predict(  # noqa: PLR0913 - options by keyword
 ) -> list[Prediction]:
     """Estimate intensities of video (or sound) files, each as a whole and in windows over time.
 
-    If a file cannot be read, its ``status`` contains the reason, and the other files are still predicted. A file longer
-    than a minute is scored in parts of a minute; its intensities are their mean, weighted by length.
+    If a file cannot be read, its ``status`` contains the reason, and the other files are still predicted. A
+    file longer than a minute is scored in parts of a minute; its intensities are their mean, weighted by
+    length.
 
     Args:
         videos: one path or several.
@@ -102,20 +107,22 @@ def predict(  # noqa: PLR0913 - options by keyword
         hop_s: time from one window's start to the next one's, seconds.
         rate_hz: sampled frames per second; default: as in the model's training.
         timeline: score windows too, not only whole files.
-        faces: "one" follows the most prominent person; "all" follows all people. With several people the voice is not
-            used, because the speaker is unknown. A person unseen for :data:`~reactometer.media.tracking.FORGET_AFTER_S`
-            counts as new on return, and a face seen for less than :data:`~.multi_face.MIN_FACE_S` is ignored.
+        faces: "one" follows the most prominent person; "all" follows all people. With several people the
+            voice is not used, because the speaker is unknown. A person unseen for
+            :data:`~reactometer.media.tracking.FORGET_AFTER_S` counts as new on return, and a face seen for
+            less than :data:`~.multi_face.MIN_FACE_S` is ignored.
         people: the person in each file, for a model that normalises per person; their files are read twice.
-        smooth_s: length of the weighted mean over the timeline, seconds, see :func:`postprocess.smooth`; 0: none.
+        smooth_s: length of the weighted mean over the timeline, seconds, see :func:`postprocess.smooth`; 0:
+            none.
         baseline: subtract each person's baseline at rest, "0-3s" or "running", see
             :func:`postprocess.subtract_baseline`.
         progress: show a bar on standard error.
-        isolated: decode files in a separate process with limited memory and CPU time, so that a damaged file cannot
-            crash or block the caller; not on Windows.
+        isolated: decode files in a separate process with limited memory and CPU time, so that a damaged file
+            cannot crash or block the caller; not on Windows.
 
     Returns:
-        One prediction per file, in the order of ``videos``; with ``faces="all"`` one per person in each file, with
-        ``face`` 1, 2, … in order of first appearance.
+        One prediction per file, in the order of ``videos``; with ``faces="all"`` one per person in each file,
+        with ``face`` 1, 2, … in order of first appearance.
 
     Raises:
         ConfigError: an option is out of range, or both ``faces="all"`` and ``people`` are given.
@@ -172,7 +179,8 @@ class Predictor:
         self.reset()
 
     def reset(self, person_stats: PersonStats | None = None) -> None:
-        """Delete the features of the last file; ``person_stats`` belong to the next file's person, if known."""
+        """Delete the features of the last file; ``person_stats`` belong to the next file's person, if
+        known."""
         self._person_stats = person_stats or [{} for _ in self.model.members]
         self._caches = [
             FaceFeatureCache(member.networks, member.sampling)
@@ -182,7 +190,8 @@ class Predictor:
         ]
 
     def read(self, path: Path, *, isolated: bool = True) -> Iterator[Segment]:
-        """Yield the segments of a file, each as soon as it is complete: its parts and the timeline's windows."""
+        """Yield the segments of a file, each as soon as it is complete: its parts and the timeline's
+        windows."""
         cores = default_workers()
         threads = min(cores + 1, MAX_THREADS) if cores > 1 else 0
         if not isolated or os.name != "posix":
@@ -194,7 +203,9 @@ class Predictor:
         """Score segments of one file with all members; a frame encoder encodes each face crop once."""
         by_member = []
         with self._lock:
-            for member, cache, person_stats in zip(self.model.members, self._caches, self._person_stats, strict=True):
+            for member, cache, person_stats in zip(
+                self.model.members, self._caches, self._person_stats, strict=True
+            ):
                 training_stats = member.networks.training_stats if person_stats else {}
                 items = encoded_clips(member.networks, clips, member.sampling, cache)
                 normalised = (apply_person_norm(item, person_stats, training_stats) for item in items)
@@ -209,9 +220,12 @@ class Predictor:
             return [self.failed(path, error_message(error))]
 
     def predict_segments(self, path: str, segments: Iterable[Segment]) -> list[Prediction]:
-        """Score the segments that :meth:`read` yields; return the file's prediction, or one per person in it."""
+        """Score the segments that :meth:`read` yields; return the file's prediction, or one per person in
+        it."""
         if self.decode_spec.faces == "all":
-            predictions = predict_everyone(path, self.model, segments, self.decode_spec.window_specs, self.score)
+            predictions = predict_everyone(
+                path, self.model, segments, self.decode_spec.window_specs, self.score
+            )
         else:
             predictions = [self._predict_one(path, segments)]
         return [refine(prediction, self.options.smooth_s, self._baseline) for prediction in predictions]
@@ -237,7 +251,8 @@ class Predictor:
 def fit_people(
     predictor: Predictor, paths: Sequence[str], person_of: Mapping[str, str], *, isolated: bool
 ) -> dict[str, PersonStats]:
-    """Return statistics of each person's features over all their files, for models that normalise per person."""
+    """Return statistics of each person's features over all their files, for models that normalise per
+    person."""
     members = list(enumerate(predictor.model.members))
     if not person_of or not any(member.config.model.person_norm for _, member in members):
         return {}
@@ -256,7 +271,8 @@ def fit_people(
 
     stats = fit_person_stats(items())
     return {
-        person: [stats.get((number, person), {}) for number, _ in members] for person in sorted(set(person_of.values()))
+        person: [stats.get((number, person), {}) for number, _ in members]
+        for person in sorted(set(person_of.values()))
     }
 
 

@@ -35,7 +35,8 @@ DEVICES: Mapping[str, str] = {
 """Device name -> execution provider (https://onnxruntime.ai/docs/execution-providers)."""
 
 AUTOMATIC = ("cuda", "cpu")
-"""Devices that "auto" tries, in this order. Name another device to use it: its numbers or speed depend on the graph."""
+"""Devices that "auto" tries, in this order. Name another device to use it: its numbers or speed depend on the
+graph."""
 
 HEAD_GRAPH = "head.onnx"
 
@@ -50,11 +51,15 @@ OUT_OF_MEMORY = ("Available memory of", "Failed to allocate", "would require mor
 
 _OPENERS = ThreadPoolExecutor(2, "open-graph")
 
-FACE_INPUTS, VOICE_INPUTS = ("frames", "frame_mask", "frame_times_s"), ("voice", "voice_mask", "voice_times_s")
+FACE_INPUTS, VOICE_INPUTS = (
+    ("frames", "frame_mask", "frame_times_s"),
+    ("voice", "voice_mask", "voice_times_s"),
+)
 """Inputs of the head's graph: features or spectrogram (B, T, D), mask (B, T) and times in seconds (B, T)."""
 
 MEANS = {"face": "face_mean", "voice": "voice_mean"}
-"""Outputs of the head's graph besides "intensities": the mean over time of each stream's standardised features."""
+"""Outputs of the head's graph besides "intensities": the mean over time of each stream's standardised
+features."""
 
 Tensors = Mapping[str, tuple[str, tuple[int, ...] | None]]
 """Name -> element type, as ONNX Runtime names it, and the fixed dimensions; None: any."""
@@ -73,7 +78,8 @@ class FaceInput(BaseModel, extra="forbid", strict=True, frozen=True):
 
 
 class VoiceInput(BaseModel, extra="forbid", strict=True, frozen=True):
-    """Voice input of a model: the waveform (for a speech encoder, or for contours), log-mel or precomputed features."""
+    """Voice input of a model: the waveform (for a speech encoder, or for contours), log-mel or precomputed
+    features."""
 
     kind: Literal["waveform", "contours", "log-mel", "features"]
     feature_size: int  # of one step of the head's input
@@ -137,12 +143,15 @@ class Networks:
     @property
     def feature_sizes(self) -> dict[str, int] | None:
         """Number of precomputed features per step, by stream; ``None`` for a model of media."""
-        streams = {name: stream for name, stream in self.streams.items() if stream and stream.kind == "features"}
+        streams = {
+            name: stream for name, stream in self.streams.items() if stream and stream.kind == "features"
+        }
         return {name: stream.feature_size for name, stream in streams.items()} or None
 
     @property
     def training_stats(self) -> dict[str, FeatureStats]:
-        """Mean and standard deviation of the training features by stream, if the model normalises per person."""
+        """Mean and standard deviation of the training features by stream, if the model normalises per
+        person."""
         metadata = self.head.session.get_modelmeta().custom_metadata_map
         stats = {}
         for name in MEANS:
@@ -154,7 +163,9 @@ class Networks:
 
     def encode_frames(self, images: np.ndarray) -> FloatArray:
         """Encode face crops (K, 3, H, W) uint8 RGB; return features (K, D) float32."""
-        batches = [images[start : start + FRAME_BATCH_SIZE] for start in range(0, len(images), FRAME_BATCH_SIZE)]
+        batches = [
+            images[start : start + FRAME_BATCH_SIZE] for start in range(0, len(images), FRAME_BATCH_SIZE)
+        ]
         return np.concatenate([self.encoders["face"](batch)[0] for batch in batches])
 
     def encode_face(self, item: Item) -> Item:
@@ -171,15 +182,20 @@ class Networks:
             features = np.zeros((min(len(mask), 1), self.face.feature_size), np.float32)  # (1, D)
             if mask.any():
                 frames = item.frames[mask]
-                features = self.encoders["face"](frames[None, spread_indices(len(frames), self.face.n_frames)])[0]
-            return replace(item, frames=features, face_mask=np.array([mask.any()])[: len(mask)], times_s=times_s[:1])
+                features = self.encoders["face"](
+                    frames[None, spread_indices(len(frames), self.face.n_frames)]
+                )[0]
+            return replace(
+                item, frames=features, face_mask=np.array([mask.any()])[: len(mask)], times_s=times_s[:1]
+            )
         features = np.zeros((len(mask), self.face.feature_size), np.float32)  # (T, D)
         if mask.any():
             features[mask] = self.encode_frames(item.frames[mask])
         return replace(item, frames=features)
 
     def encode_voice(self, item: Item) -> Item:
-        """Replace the waveform of a clip by features; log-mel, precomputed features and silence do not change."""
+        """Replace the waveform of a clip by features; log-mel, precomputed features and silence do not
+        change."""
         if self.voice is None or self.voice.kind not in ("waveform", "contours"):
             return item
         if self.voice.kind == "contours":
@@ -196,8 +212,8 @@ class Networks:
         """Score encoded clips as one batch.
 
         Returns:
-            Intensities (B, L) in [0, 1], the training mean for a clip without usable face or voice; and the mean over
-            time of each stream's standardised features (B, D).
+            Intensities (B, L) in [0, 1], the training mean for a clip without usable face or voice; and the
+            mean over time of each stream's standardised features (B, D).
 
         Raises:
             ModelError: the graph returns values outside [0, 1].
@@ -209,7 +225,9 @@ class Networks:
         valid = (intensities >= 0.0) & (intensities <= 1.0)  # false for NaN, too
         if not valid.all():
             got = intensities[~valid][0]
-            raise ModelError("a graph of the checkpoint returns invalid intensities", got=got, expected="0 to 1")
+            raise ModelError(
+                "a graph of the checkpoint returns invalid intensities", got=got, expected="0 to 1"
+            )
         return intensities, {name: outputs[key] for name, key in MEANS.items() if key in outputs}
 
 
@@ -264,11 +282,14 @@ def _pad(rows: Sequence[Padded]) -> Padded:
 
 
 def spread_indices(count: int, n_frames: int) -> np.ndarray:
-    """Return ``n_frames`` evenly spread indices of ``count`` frames, in order; some are repeated if there are fewer."""
+    """Return ``n_frames`` evenly spread indices of ``count`` frames, in order; some are repeated if there are
+    fewer."""
     return (2 * np.arange(n_frames) + 1) * count // (2 * n_frames)
 
 
-def open_graph(file: Path, inputs: Tensors, outputs: Tensors, device: str = "auto", threads: int = 0) -> Graph:
+def open_graph(
+    file: Path, inputs: Tensors, outputs: Tensors, device: str = "auto", threads: int = 0
+) -> Graph:
     """Check a graph, and open it with ONNX Runtime in another thread.
 
     Args:
@@ -279,8 +300,8 @@ def open_graph(file: Path, inputs: Tensors, outputs: Tensors, device: str = "aut
         threads: CPU threads; 0: ``OMP_NUM_THREADS``, or one per core that this process may use.
 
     Raises:
-        ModelError: the graph is refused, see :func:`~reactometer.inference.graph_check.check_graph`, or the device is
-            unknown. :attr:`Graph.session` raises the errors of opening.
+        ModelError: the graph is refused, see :func:`~reactometer.inference.graph_check.check_graph`, or the
+            device is unknown. :attr:`Graph.session` raises the errors of opening.
     """
     options = session_options(threads or default_threads(), is_foldable=check_graph(file))
     providers = providers_of(device)
@@ -315,9 +336,9 @@ def _check_tensors(title: str, nodes: Sequence[onnxruntime.NodeArg], expected: T
 def session_options(threads: int, *, is_foldable: bool) -> onnxruntime.SessionOptions:
     """Return options that limit the memory of a graph.
 
-    All sessions of the process share one arena. A run that needs more than :data:`MAX_RUN_BYTES` raises an error with
-    one of :data:`OUT_OF_MEMORY`. Constant folding and weights use memory outside of the arena; the size of the file
-    bounds the weights.
+    All sessions of the process share one arena. A run that needs more than :data:`MAX_RUN_BYTES` raises an
+    error with one of :data:`OUT_OF_MEMORY`. Constant folding and weights use memory outside of the arena; the
+    size of the file bounds the weights.
 
     Args:
         threads: number of threads inside an operator.
@@ -329,7 +350,9 @@ def session_options(threads: int, *, is_foldable: bool) -> onnxruntime.SessionOp
     options.intra_op_num_threads = threads
     options.add_session_config_entry("session.use_env_allocators", "1")
     options.add_session_config_entry("session.load_model_format", "ONNX")  # do not guess from the first bytes
-    options.add_session_config_entry("session.intra_op.allow_spinning", "0")  # spinning slows the decoder down
+    options.add_session_config_entry(
+        "session.intra_op.allow_spinning", "0"
+    )  # spinning slows the decoder down
     if not is_foldable:
         options.add_session_config_entry("optimization.disable_specified_optimizers", "ConstantFolding")
     return options
@@ -338,7 +361,8 @@ def session_options(threads: int, *, is_foldable: bool) -> onnxruntime.SessionOp
 def run_options() -> onnxruntime.RunOptions:
     """Return options that shrink the arena after each run.
 
-    Otherwise a sequence of growing inputs fills the arena with free blocks that are too small for the next input.
+    Otherwise a sequence of growing inputs fills the arena with free blocks that are too small for the next
+    input.
     """
     options = onnxruntime.RunOptions()
     options.add_run_config_entry("memory.enable_memory_arena_shrinkage", "cpu:0")
@@ -347,11 +371,14 @@ def run_options() -> onnxruntime.RunOptions:
 
 @cache
 def _register_arena() -> None:
-    """Register the CPU arena of the process. See OrtArenaCfg, https://onnxruntime.ai/docs/get-started/with-c.html."""
+    """Register the CPU arena of the process. See OrtArenaCfg,
+    https://onnxruntime.ai/docs/get-started/with-c.html."""
     exact, default = 1, -1  # extend the arena by the requested size, not to the next power of two
     allocator, memory_type = onnxruntime.OrtAllocatorType.ORT_ARENA_ALLOCATOR, onnxruntime.OrtMemType.DEFAULT
     memory = onnxruntime.OrtMemoryInfo("Cpu", allocator, 0, memory_type)
-    onnxruntime.create_and_register_allocator(memory, onnxruntime.OrtArenaCfg(MAX_RUN_BYTES, exact, default, default))
+    onnxruntime.create_and_register_allocator(
+        memory, onnxruntime.OrtArenaCfg(MAX_RUN_BYTES, exact, default, default)
+    )
 
 
 def providers_of(device: str) -> list[tuple[str, dict[str, object]]]:

@@ -49,7 +49,9 @@ def join_parts(parts: Sequence[tuple[float, Score]]) -> Score:
         mean.astype(np.float32),
         has_face=any(score.has_face for score in scores),
         has_voice=any(score.has_voice for score in scores),
-        features=tuple(_mean(member, weights) for member in zip(*(score.features for score in scores), strict=True)),
+        features=tuple(
+            _mean(member, weights) for member in zip(*(score.features for score in scores), strict=True)
+        ),
     )
 
 

@@ -27,7 +27,8 @@ MAX_STEPS = 5000
 
 
 def score_items(networks: Networks, items: Iterable[Item], batch_size: int = BATCH_SIZE) -> list[Score]:
-    """Score a stream of encoded items in batches of similar length; only a few items are in memory at a time."""
+    """Score a stream of encoded items in batches of similar length; only a few items are in memory at a
+    time."""
     scores: dict[int, Score] = {}
     batches: dict[int, dict[int, Item]] = {}  # by length, then by index of the item
     for index, item in enumerate(items):
@@ -48,7 +49,9 @@ def score_batch(networks: Networks, items: Sequence[Item]) -> list[Score]:
     for row, item in enumerate(items):
         has_face = networks.uses_face and bool(item.face_mask.any())
         has_voice = networks.uses_voice and len(item.voice) > 0
-        features = {name: means[name][row] for name, used in (("face", has_face), ("voice", has_voice)) if used}
+        features = {
+            name: means[name][row] for name, used in (("face", has_face), ("voice", has_voice)) if used
+        }
         scores.append(Score(intensities[row], has_face, has_voice, (features,)))
     return scores
 
@@ -68,7 +71,12 @@ def score_rows(networks: Networks, rows: Sequence[PreparedRow], read: ItemLoader
 
 
 def score_split(
-    loaded: LoadedModel, prepared: PreparedSet, split: str, sampling: InputSpec | None = None, *, progress: bool = True
+    loaded: LoadedModel,
+    prepared: PreparedSet,
+    split: str,
+    sampling: InputSpec | None = None,
+    *,
+    progress: bool = True,
 ) -> tuple[list[Score], str | None]:
     """Score every clip of a split, in order; an ensemble's scores are the mean of its members'.
 
@@ -93,7 +101,11 @@ def join_members(loaded: LoadedModel, by_member: Sequence[Sequence[Score]]) -> l
 
 
 def score_encoded(
-    member: LoadedModel, read: ItemLoader, rows: Sequence[PreparedRow], *, advance: Callable[[], None] = lambda: None
+    member: LoadedModel,
+    read: ItemLoader,
+    rows: Sequence[PreparedRow],
+    *,
+    advance: Callable[[], None] = lambda: None,
 ) -> tuple[list[Score], str | None]:
     """Score clips with one model, from the features that ``read`` returns; call ``advance`` once per clip.
 
@@ -114,7 +126,10 @@ def score_encoded(
 def person_reader(
     read: ItemLoader, rows: Sequence[PreparedRow], training_stats: Mapping[str, FeatureStats]
 ) -> PersonReader:
-    """Wrap a reader to normalise items per person, with statistics of all clips of ``rows``; labels are not used."""
+    """Wrap a reader to normalise items per person, with statistics of all clips of ``rows``; labels are not
+    used."""
     parts = split_parts(rows)
-    people = fit_person_stats((rows[part.index].clip.person, read(rows[part.index], part, None)) for part in parts)
+    people = fit_person_stats(
+        (rows[part.index].clip.person, read(rows[part.index], part, None)) for part in parts
+    )
     return PersonReader(read, people, training_stats)

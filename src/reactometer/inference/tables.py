@@ -32,7 +32,8 @@ COLUMN_TYPES = {"face": "int64", "sound": "bool"} | dict.fromkeys(
 
 
 def clip_rows(predictions: Sequence[Prediction]) -> list[dict[str, Any]]:
-    """Return one row per file, with ``None`` for unknown values; ``warnings`` are reasons not to use the row."""
+    """Return one row per file, with ``None`` for unknown values; ``warnings`` are reasons not to use the
+    row."""
     return [
         {
             "path": prediction.path,
@@ -66,7 +67,8 @@ def timeline_rows(predictions: Sequence[Prediction]) -> list[dict[str, Any]]:
 
 
 def frame_rows(predictions: Sequence[Prediction]) -> list[dict[str, Any]]:
-    """Return one row per sampled frame; ``state`` is "face", "no_face" or "unreadable", boxes are in pixels."""
+    """Return one row per sampled frame; ``state`` is "face", "no_face" or "unreadable", boxes are in
+    pixels."""
     return [
         {
             "path": prediction.path,
@@ -107,7 +109,10 @@ def check_ending(path: Path | None) -> None:
     if path.suffix.lower() == ".parquet":
         require("pyarrow", extra="parquet")
     elif path.suffix.lower() not in ENDINGS:
-        got, fix = path.suffix or "no extension", f"Use {path.with_suffix('.csv')}, which spreadsheets can open"
+        got, fix = (
+            path.suffix or "no extension",
+            f"Use {path.with_suffix('.csv')}, which spreadsheets can open",
+        )
         raise OutputError(f"{path}: unknown table format", got=got, expected=", ".join(ENDINGS), fix=fix)
 
 
@@ -124,11 +129,14 @@ def write_table(rows: Sequence[dict[str, Any]], columns: Sequence[str], path: Pa
     elif path.suffix.lower() == ".csv":
         write_atomic(path, format_csv([columns, *(map(row.get, columns) for row in rows)]))
     else:
-        write_atomic(path, json.dumps([{name: row.get(name) for name in columns} for row in rows], indent=2) + "\n")
+        write_atomic(
+            path, json.dumps([{name: row.get(name) for name in columns} for row in rows], indent=2) + "\n"
+        )
 
 
 def to_arrow(rows: Sequence[Mapping[str, Any]], columns: Sequence[str]) -> pa.Table:
-    """Return rows as a table of pyarrow: text and floats by their values, other columns by ``COLUMN_TYPES``."""
+    """Return rows as a table of pyarrow: text and floats by their values, other columns by
+    ``COLUMN_TYPES``."""
     import pyarrow as pa
 
     def type_of(name: str) -> str:
@@ -148,7 +156,8 @@ def write_parquet(table: pa.Table, file: Path) -> None:
 
 
 def clip_columns(prediction: Prediction) -> list[str]:
-    """Return the columns of the table of files; only a calibrated model has ``warnings`` and interval bounds."""
+    """Return the columns of the table of files; only a calibrated model has ``warnings`` and interval
+    bounds."""
     warnings = ["warnings"] if prediction.coverage else []
     return ["path", "status", "duration_s", "face_share", "sound", *warnings, *_value_columns(prediction)]
 
@@ -172,7 +181,8 @@ def join_warnings(prediction: Prediction) -> str | None:
 def intensities_as_json(
     labels: Sequence[str], values: Sequence[float] | None, intervals: IntervalBounds | None
 ) -> dict[str, dict[str, float]] | None:
-    """Return ``{LABEL: {"value": …, "low": …, "high": …}}``, bounds only if known; ``None`` without intensities."""
+    """Return ``{LABEL: {"value": …, "low": …, "high": …}}``, bounds only if known; ``None`` without
+    intensities."""
     if values is None:
         return None
     by_label = {label: {"value": round(value, 6)} for label, value in zip(labels, values, strict=True)}
@@ -189,7 +199,8 @@ def _values(
     row = {label: rounded(value, 6) for label, value in zip(labels, intensities or unknown, strict=True)}
     for label, bounds in zip(labels, intervals or unknown, strict=True):
         row |= {
-            f"{label}_{name}": rounded(bound, 6) for name, bound in zip(BOUNDS, bounds or (None, None), strict=True)
+            f"{label}_{name}": rounded(bound, 6)
+            for name, bound in zip(BOUNDS, bounds or (None, None), strict=True)
         }
     return row
 

@@ -41,8 +41,8 @@ Put = Callable[[Packet], None]
 class LiveSource:
     """A source of packets: a camera, a stream or a file, optionally with a separate microphone.
 
-    Times are seconds from the start: timestamps of files and streams, arrival times of cameras and microphones.
-    A source with a known duration is played in real time.
+    Times are seconds from the start: timestamps of files and streams, arrival times of cameras and
+    microphones. A source with a known duration is played in real time.
 
     Args:
         name: a camera's number or device (``0``, ``/dev/video0``), a stream's address, or a file.
@@ -91,7 +91,9 @@ class LiveSource:
         done()
 
     def _read(self, container: InputContainer, put: Put, start_s: float, *, is_device: bool) -> None:
-        packets = _packets(container, start_s if is_device else None, use_sound=container is self._containers[-1])
+        packets = _packets(
+            container, start_s if is_device else None, use_sound=container is self._containers[-1]
+        )
         is_live = is_device or container.duration is None  # a live stream has no duration
         for packet in packets:
             wait_s = 0.0 if is_live else start_s + packet.time_s - time.monotonic()
@@ -101,7 +103,8 @@ class LiveSource:
 
 
 def _packets(container: InputContainer, start_s: float | None, *, use_sound: bool) -> Iterator[Packet]:
-    """Decode frames and sound, timed by the container from its first packet on, or by arrival since ``start_s``."""
+    """Decode frames and sound, timed by the container from its first packet on, or by arrival since
+    ``start_s``."""
     video, sounds = video_stream(container), container.streams.audio
     sound = sounds[0] if use_sound and sounds else None
     streams = [stream for stream in (video, sound) if stream is not None]
@@ -144,7 +147,9 @@ def _mono(resampler: AudioResampler, frame: AudioFrame) -> FloatArray:
 def _open_stream(address: str) -> InputContainer:
     options = {"rtsp_transport": "tcp"} if address.startswith("rtsp") else {}
     expected = "a stream that FFmpeg can read, such as rtsp:// or http://"
-    return _open(address, None, options, address, expected, "Check the address, user name and password in a player")
+    return _open(
+        address, None, options, address, expected, "Check the address, user name and password in a player"
+    )
 
 
 def _open_device(name: str, device: str, index: int) -> InputContainer:
@@ -165,7 +170,9 @@ def _open(
     file: str, format_name: str | None, options: dict[str, str], title: str, expected: str, fix: str
 ) -> InputContainer:
     try:
-        return av.open(file, format=format_name, options=options, timeout=(OPEN_S, READ_S), metadata_errors="replace")
+        return av.open(
+            file, format=format_name, options=options, timeout=(OPEN_S, READ_S), metadata_errors="replace"
+        )
     except (av.error.FFmpegError, OSError, ValueError) as error:
         got = getattr(error, "strerror", None) or error
         raise MediaError(f"{title} cannot be opened", got=got, expected=expected, fix=fix) from error

@@ -47,7 +47,8 @@ class Packet:
     kind: PacketKind
     time_s: float  # of the frame, or of the first sample of sound
     content: Callable[[], ByteArray | None] | FloatArray
-    """A frame: a function that returns (H, W, 3) uint8 RGB, or None if damaged. Sound: (S,) float32 in [-1, 1]."""
+    """A frame: a function that returns (H, W, 3) uint8 RGB, or None if damaged. Sound: (S,) float32 in [-1,
+    1]."""
     arrived_s: float = field(default_factory=time.monotonic)  # on this process's clock
 
 
@@ -58,14 +59,22 @@ class LiveScore:
     time_s: float  # of the newest frame or sound in it
     start_s: float
     end_s: float
-    intensities: tuple[float, ...] | None  # (L,) in [0, 1]; None if the window contains no usable face or voice
+    intensities: (
+        tuple[float, ...] | None
+    )  # (L,) in [0, 1]; None if the window contains no usable face or voice
     intervals: IntervalBounds | None = None
     frame_s: float | None = None  # time of the newest frame in it
-    face: tuple[float, float, float, float] | None = None  # its box in that frame: x, y, width, height in pixels
+    face: tuple[float, float, float, float] | None = (
+        None  # its box in that frame: x, y, width, height in pixels
+    )
     face_share: float = 0.0  # of the window's frames
-    level_db: float | None = None  # of the last tenth of a second, relative to full scale; None: silence, or no sound
+    level_db: float | None = (
+        None  # of the last tenth of a second, relative to full scale; None: silence, or no sound
+    )
     warnings: str | None = None  # reasons not to use the intensities
-    latency_s: float = 0.0  # from the arrival of the newest frame (or sound, if no frame has come) to the score
+    latency_s: float = (
+        0.0  # from the arrival of the newest frame (or sound, if no frame has come) to the score
+    )
     dropped: int = 0  # frames of the session, so far
 
 
@@ -117,7 +126,9 @@ def jpeg_size(jpeg: bytes) -> tuple[int, int] | None:
 
 def _frame(jpeg: bytes) -> Callable[[], ByteArray | None]:
     if len(jpeg) > MAX_FRAME_BYTES:
-        raise ConfigError("the frame is too large", got=f"{len(jpeg)} bytes", expected=f"at most {MAX_FRAME_BYTES}")
+        raise ConfigError(
+            "the frame is too large", got=f"{len(jpeg)} bytes", expected=f"at most {MAX_FRAME_BYTES}"
+        )
     size = jpeg_size(jpeg)
     if size is None:
         raise ConfigError("the frame is not a JPEG image", got=f"{len(jpeg)} bytes", expected="a JPEG")

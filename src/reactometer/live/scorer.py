@@ -72,7 +72,8 @@ class AudioRingBuffer:
 class LiveScorer:
     """A scorer of the last seconds of frames and sound while they arrive.
 
-    Frames and sound stay in memory for a window and a second; nothing is written. Face crops are stored as JPEG.
+    Frames and sound stay in memory for a window and a second; nothing is written. Face crops are stored as
+    JPEG.
 
     Args:
         model: a model of media, not of precomputed features.
@@ -84,7 +85,9 @@ class LiveScorer:
         ModelError: the model uses precomputed features.
     """
 
-    def __init__(self, model: LoadedModel, window_s: float = DEFAULT_WINDOW_S, rate_hz: float | None = None) -> None:
+    def __init__(
+        self, model: LoadedModel, window_s: float = DEFAULT_WINDOW_S, rate_hz: float | None = None
+    ) -> None:
         if not MIN_WINDOW_S <= window_s <= MAX_SEGMENT.length_s:
             expected = f"{MIN_WINDOW_S} to {MAX_SEGMENT.length_s:.0f} s"
             raise ConfigError("live window out of range", got=f"{window_s} s", expected=expected)
@@ -121,8 +124,8 @@ class LiveScorer:
     def add_frame(self, time_s: float, rgb: ByteArray | None) -> None:
         """Detect the face in a frame, (H, W, 3) uint8 RGB, or None if it could not be decoded.
 
-        Frames must be in temporal order; others are ignored. If the time jumps back by more than a window, the clock
-        has changed, and all earlier frames and sound are deleted.
+        Frames must be in temporal order; others are ignored. If the time jumps back by more than a window,
+        the clock has changed, and all earlier frames and sound are deleted.
         """
         self._check_clock(time_s)
         if self.samples and time_s <= self.samples[-1].time_s:
@@ -138,7 +141,8 @@ class LiveScorer:
         self._delete_old(start_s)
 
     def score(self, end_s: float | None = None) -> LiveScore | None:
-        """Score the window that ends with the newest packet, or at ``end_s``; return None before the first packet."""
+        """Score the window that ends with the newest packet, or at ``end_s``; return None before the first
+        packet."""
         newest_s = self._newest_s()
         if newest_s is None:
             return None
@@ -194,6 +198,7 @@ class LiveScorer:
 
 
 def level_of(waveform: FloatArray | None) -> float | None:
-    """Return the level of the last tenth of a second of (S,) samples, dB relative to full scale; None: silence."""
+    """Return the level of the last tenth of a second of (S,) samples, dB relative to full scale; None:
+    silence."""
     last = [] if waveform is None else levels_db(waveform[-round(LEVEL_INTERVAL_S * SOUND_RATE_HZ) :])
     return last[-1] if last else None

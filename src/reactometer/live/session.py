@@ -27,8 +27,9 @@ MAX_QUEUED_PACKETS = 500
 class FrameQueue:
     """A queue of packets from one thread to another.
 
-    Frames that arrive faster than ``rate_hz`` are ignored: as in a file, the first frame at or after each point of that
-    grid is selected. The queue holds the newest selected frame; a frame that it replaces counts as dropped.
+    Frames that arrive faster than ``rate_hz`` are ignored: as in a file, the first frame at or after each
+    point of that grid is selected. The queue holds the newest selected frame; a frame that it replaces counts
+    as dropped.
     """
 
     def __init__(self, rate_hz: float) -> None:
@@ -69,7 +70,9 @@ class FrameQueue:
         """Return True for the first frame at or after a point of the grid, and move on to the next point."""
         point = int((time_s + GRID_TOLERANCE_S) * self.rate_hz) + 1
         is_due = time_s >= self._point / self.rate_hz - GRID_TOLERANCE_S
-        if is_due or point < self._point - self.rate_hz:  # time went back by more than a second: another clock
+        if (
+            is_due or point < self._point - self.rate_hz
+        ):  # time went back by more than a second: another clock
             self._point = point
             return True
         return False

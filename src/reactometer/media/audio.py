@@ -32,11 +32,12 @@ TimedFrame = tuple[float | None, AudioFrame | None]
 
 
 def read_sound(path: Path, info: MediaInfo | None = None) -> Iterator[SoundBlock]:
-    """Yield the first sound stream from the zero of the file's clock on, in blocks of a second, without a gap.
+    """Yield the first sound stream from the zero of the file's clock on, in blocks of a second, without a
+    gap.
 
-    ``info`` is the file's, if already probed. Missing sound is zero: before a late start, in gaps, and in packets that
-    cannot be decoded. Without a sound stream, nothing is yielded. Raise MediaError for a file that cannot be opened and
-    for a sound stream without a decodable packet.
+    ``info`` is the file's, if already probed. Missing sound is zero: before a late start, in gaps, and in
+    packets that cannot be decoded. Without a sound stream, nothing is yielded. Raise MediaError for a file
+    that cannot be opened and for a sound stream without a decodable packet.
     """
     with open_media(path) as container:
         if not container.streams.audio:
@@ -62,7 +63,8 @@ def read_sound(path: Path, info: MediaInfo | None = None) -> Iterator[SoundBlock
 
 
 def read_waveform(path: Path) -> FloatArray | None:
-    """Return all sound from the zero of the file's clock, (S,) float32 in [-1, 1]; None without a sound stream."""
+    """Return all sound from the zero of the file's clock, (S,) float32 in [-1, 1]; None without a sound
+    stream."""
     with open_media(path) as container:
         if not container.streams.audio:
             return None
@@ -75,7 +77,8 @@ def is_audible(waveform: FloatArray | None) -> bool:
 
 
 def levels_db(waveform: FloatArray) -> list[float | None]:
-    """Return the level of each 100 ms of a (S,) float32 waveform in [-1, 1] in dBFS; None for digital silence."""
+    """Return the level of each 100 ms of a (S,) float32 waveform in [-1, 1] in dBFS; None for digital
+    silence."""
     return [round(10 * math.log10(power), 1) if power else None for power in _powers(waveform).tolist()]
 
 
@@ -134,7 +137,8 @@ def _resample(frames: Iterable[TimedFrame], zero_s: float) -> Iterator[tuple[int
 
 
 def _number_runs(frames: Iterable[TimedFrame]) -> Iterator[tuple[int, float, AudioFrame | None]]:
-    """Yield frames with the number of their run; a jump in time, damage, or a new rate or layout starts a run."""
+    """Yield frames with the number of their run; a jump in time, damage, or a new rate or layout starts a
+    run."""
     run, start_s, samples, audio_format = 0, 0.0, 0, None
     for time_s, frame in frames:
         expected_s = start_s + (samples / audio_format[0] if audio_format else 0.0)
@@ -170,7 +174,9 @@ def _decode(path: Path, container: InputContainer, stream: AudioStream) -> Itera
                 decoded = True
                 yield frame.time, frame
     except av.error.FFmpegError as error:
-        raise MediaError(f"the sound of {path} cannot be read to its end", got=error, fix="Copy it again") from error
+        raise MediaError(
+            f"the sound of {path} cannot be read to its end", got=error, fix="Copy it again"
+        ) from error
     if damaged and not decoded:
         got = f"{stream.codec_context.name} data without a decodable packet"
         fix = "Convert the sound again, or remove it to use only the video"

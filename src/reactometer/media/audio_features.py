@@ -1,4 +1,4 @@
-"""Compute the log-mel spectrogram of a waveform, and contours of the voice: MFCCs, pitch and speech activity."""
+"""Compute a waveform's log-mel spectrogram, and contours of the voice: MFCCs, pitch, speech activity."""
 
 from __future__ import annotations
 
@@ -17,7 +17,8 @@ WINDOW_SIZE = 400  # 25 ms
 TRANSFORM_SIZE = 512
 MIN_HZ, MAX_HZ = 60.0, 7600.0
 BLOCK_SIZE = 48
-"""Steps of the spectrogram per block: fits the CPU's cache, and is below the size from which BLAS uses threads."""
+"""Steps of the spectrogram per block: fits the CPU's cache, and is below the size from which BLAS uses
+threads."""
 
 FLOOR = 1e-6
 """Added to each band's power before the logarithm: about the noise of 16-bit sound."""
@@ -45,7 +46,8 @@ N_CONTOURS = 2 * N_CEPSTRA + 3
 
 @lru_cache(maxsize=1)
 def _filters() -> FloatArray:
-    """Return the mel filters, (257, M): triangles of height 1, with centres evenly spread on the HTK mel scale.
+    """Return the mel filters, (257, M): triangles of height 1, with centres evenly spread on the HTK mel
+    scale.
 
     A test compares with transformers' ``mel_filter_bank``, whose import takes longer than a prediction.
     """
@@ -58,7 +60,8 @@ def _filters() -> FloatArray:
 
 
 def log_mel(waveform: FloatArray) -> FloatArray:
-    """Compute the natural logarithm of the power in mel bands (HTK scale, Hann window of 25 ms, hop of 10 ms).
+    """Compute the natural logarithm of the power in mel bands (HTK scale, Hann window of 25 ms, hop of 10
+    ms).
 
     Args:
         waveform: (S,) float32 in [-1, 1], mono, 16 kHz.
@@ -77,7 +80,9 @@ def log_mel(waveform: FloatArray) -> FloatArray:
     mel = np.empty((n_steps, MEL_BANDS), dtype=np.float32)
     for first in range(0, n_steps, BLOCK_SIZE):
         block = slice(first, first + BLOCK_SIZE)
-        spectrum = np.fft.rfft(frames[block] * weights, TRANSFORM_SIZE, axis=1)  # (n, 257); float64 for quiet bands
+        spectrum = np.fft.rfft(
+            frames[block] * weights, TRANSFORM_SIZE, axis=1
+        )  # (n, 257); float64 for quiet bands
         power = np.square(spectrum.real) + np.square(spectrum.imag)
         mel[block] = power.astype(np.float32) @ _filters() + FLOOR
     np.log(mel, out=mel)
@@ -88,16 +93,16 @@ def voice_contours(waveform: FloatArray) -> tuple[FloatArray, np.ndarray]:
     """Compute low-level descriptors of speech.
 
     A selection from eGeMAPS (Eyben et al., IEEE Trans. Affective Computing 7, 2016): mel-frequency cepstral
-    coefficients (Davis & Mermelstein 1980), the size of their change to the next step, and pitch from normalised
-    autocorrelation (as Boersma 1993, without his path search).
+    coefficients (Davis & Mermelstein 1980), the size of their change to the next step, and pitch from
+    normalised autocorrelation (as Boersma 1993, without his path search).
 
     Args:
         waveform: (S,) float32 in [-1, 1], mono, 16 kHz.
 
     Returns:
-        (N, 43) float32, N = ceil(S / 320): 20 MFCCs of natural log power; sizes of their changes; logarithm of the
-        pitch in Hz (the median of the voiced steps in unvoiced ones), size of its change, strength of voicing in
-        [0, 1]. And (N,) bool, True for speech.
+        (N, 43) float32, N = ceil(S / 320): 20 MFCCs of natural log power; sizes of their changes; logarithm
+        of the pitch in Hz (the median of the voiced steps in unvoiced ones), size of its change, strength of
+        voicing in [0, 1]. And (N,) bool, True for speech.
     """
     hop = SOUND_RATE_HZ // CONTOUR_RATE_HZ
     n_steps = -(-len(waveform) // hop)
@@ -122,7 +127,8 @@ def _change(values: np.ndarray) -> np.ndarray:
 
 
 def _pitch(waveform: FloatArray, n_steps: int, hop: int) -> tuple[np.ndarray, np.ndarray]:
-    """Return the logarithm of the likeliest pitch in Hz, (N,), and the strength of voicing, (N,) in [0, 1]."""
+    """Return the logarithm of the likeliest pitch in Hz, (N,), and the strength of voicing, (N,) in [0,
+    1]."""
     window, min_lag = PITCH_WINDOW_SIZE, int(SOUND_RATE_HZ / MAX_PITCH_HZ)
     max_lag = int(SOUND_RATE_HZ / MIN_PITCH_HZ)
     padded = np.pad(waveform, (window // 2, n_steps * hop - len(waveform) + window // 2))

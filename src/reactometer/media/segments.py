@@ -17,7 +17,15 @@ from reactometer.media.audio import check_gap, read_sound
 from reactometer.media.faces import Detector, resolve_detector_name
 from reactometer.media.tracking import track_face
 from reactometer.media.video import probe, read_frames
-from reactometer.types import SOUND_RATE_HZ, FaceSample, FloatArray, Frame, MediaInfo, PreparedClip, SoundBlock
+from reactometer.types import (
+    SOUND_RATE_HZ,
+    FaceSample,
+    FloatArray,
+    Frame,
+    MediaInfo,
+    PreparedClip,
+    SoundBlock,
+)
 
 if TYPE_CHECKING:
     from reactometer.config import PrepareConfig
@@ -27,7 +35,8 @@ MIN_NEW_CONTENT_S = 0.1
 
 
 Tracking = Callable[[Iterator[Frame]], Iterator[FaceSample]]
-"""Samples the faces of frames: :func:`tracking.track_face` or :func:`tracking.track_faces` with its settings."""
+"""Samples the faces of frames: :func:`tracking.track_face` or :func:`tracking.track_faces` with its settings.
+"""
 
 
 @dataclass(frozen=True)
@@ -53,7 +62,8 @@ def resolve_detector(settings: PrepareConfig) -> PrepareConfig:
 def prepare_clip(
     path: Path, settings: PrepareConfig, detector: Detector, audio_path: Path | None = None
 ) -> PreparedClip:
-    """Read a whole video or sound file: every sampled frame, and all sound (from ``audio_path``, if it is separate).
+    """Read a whole video or sound file: every sampled frame, and all sound (from ``audio_path``, if it is
+    separate).
 
     Raises:
         MediaError: the file is missing, empty, truncated or not a media file.
@@ -72,9 +82,9 @@ def stream_windows(
 ) -> Iterator[tuple[WindowSpec, PreparedClip]]:
     """Read a file once and yield its windows of every spec, each as soon as it is complete.
 
-    Windows start at every multiple of ``hop_s`` that adds new content; the last window ends with the file. The longest
-    window bounds the memory. If all faces are tracked, :func:`select_face` selects one person. ``info`` is the file's,
-    if already probed.
+    Windows start at every multiple of ``hop_s`` that adds new content; the last window ends with the file.
+    The longest window bounds the memory. If all faces are tracked, :func:`select_face` selects one person.
+    ``info`` is the file's, if already probed.
     """
     info = info or probe(path)
     sound_info = probe(audio_path) if audio_path else info
@@ -89,7 +99,8 @@ def stream_windows(
 
 
 def part_bounds(duration_s: float) -> list[tuple[float, float]]:
-    """Return the start and end of each part of a clip, in seconds, as :func:`stream_windows` with ``MAX_SEGMENT``."""
+    """Return the start and end of each part of a clip, in seconds, as :func:`stream_windows` with
+    ``MAX_SEGMENT``."""
     count = max(1, math.ceil((duration_s - MIN_NEW_CONTENT_S) / MAX_SEGMENT.length_s))
     starts = [MAX_SEGMENT.length_s * index for index in range(count)]
     return [(start_s, min(start_s + MAX_SEGMENT.length_s, duration_s)) for start_s in starts]
@@ -119,7 +130,8 @@ def _start_of(entry: FaceSample | SoundBlock) -> float:
 
 
 class _WindowBuffer:
-    """Buffer of the samples and sound that incomplete windows need, with the end of the video and of the sound."""
+    """Buffer of the samples and sound that incomplete windows need, with the end of the video and of the
+    sound."""
 
     def __init__(self, info: MediaInfo, specs: Sequence[WindowSpec], has_sound: bool) -> None:
         self.info = info
@@ -132,7 +144,8 @@ class _WindowBuffer:
         self.sound_end_s = 0.0
 
     def watch(self, frames: Iterator[Frame]) -> Iterator[Frame]:
-        """Pass frames on; count them, and note the end of the last frame, which lasts as long as the one before."""
+        """Pass frames on; count them, and note the end of the last frame, which lasts as long as the one
+        before."""
         duration_s = 1.0 / (self.info.rate_hz or 25.0)
         last_s = None
         for frame in frames:
@@ -188,5 +201,7 @@ class _WindowBuffer:
     def _forget(self, needed_s: float) -> None:
         while self.faces and self.faces[0].time_s < needed_s:
             self.faces.popleft()
-        while self.blocks and self.blocks[0].start_s + len(self.blocks[0].samples) / SOUND_RATE_HZ <= needed_s:
+        while (
+            self.blocks and self.blocks[0].start_s + len(self.blocks[0].samples) / SOUND_RATE_HZ <= needed_s
+        ):
             self.blocks.popleft()

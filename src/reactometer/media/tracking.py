@@ -16,7 +16,8 @@ MAX_SIZE_RATIO = 2.0
 SWITCH_AFTER_S = 1.0  # after this time without detection, the best face of the frame is chosen
 
 FORGET_AFTER_S = 5.0
-"""A person counts as new after this time without detection: people are identified only by position and size."""
+"""A person counts as new after this time without detection: people are identified only by position and size.
+"""
 
 EXTRAPOLATE_S = 0.5  # an undetected face is expected to keep moving for this time, then to stay
 SMOOTHING = 0.5  # share of the previous velocity in the new estimate, because boxes jitter
@@ -27,8 +28,8 @@ def track_face(
 ) -> Iterator[FaceSample]:
     """Yield one sample per frame sampled at ``rate_hz``, all of one person.
 
-    The first face is the best of its frame; afterwards it is the face nearest to the previous one. A frame without
-    such a face is NO_FACE; boxes are never carried over.
+    The first face is the best of its frame; afterwards it is the face nearest to the previous one. A frame
+    without such a face is NO_FACE; boxes are never carried over.
     """
     tracker = FaceTracker(size_px)
     yield from (tracker.update(*frame) for frame in detect_faces(frames, detector, rate_hz, threads))
@@ -56,10 +57,10 @@ def track_faces(
 ) -> Iterator[FaceSample]:
     """Yield for each frame sampled at ``rate_hz`` a sample without a face, then one per face.
 
-    The first sample has the state NO_FACE or UNREADABLE and no number. The others have the state FACE and the person's
-    number, from 1 in order of first appearance, from left to right. In each frame, the face nearest to a person's
-    expected position is assigned first; people in the previous frame have priority. An unassigned face is a new
-    person. When people cross, a hidden face is expected to continue its motion.
+    The first sample has the state NO_FACE or UNREADABLE and no number. The others have the state FACE and the
+    person's number, from 1 in order of first appearance, from left to right. In each frame, the face nearest
+    to a person's expected position is assigned first; people in the previous frame have priority. An
+    unassigned face is a new person. When people cross, a hidden face is expected to continue its motion.
     """
     tracks: list[_Track] = []
     numbers = count(1)
@@ -106,7 +107,9 @@ class _Track:
         return expected if distance_to_reach else math.inf
 
 
-def _assign_tracks(tracks: Sequence[_Track], detections: Sequence[Detection], time_s: float) -> dict[int, _Track]:
+def _assign_tracks(
+    tracks: Sequence[_Track], detections: Sequence[Detection], time_s: float
+) -> dict[int, _Track]:
     """Return the track of each assigned face, by the face's index."""
     latest_s = max((track.last_s for track in tracks), default=0.0)
     pairs = [
@@ -127,7 +130,8 @@ def _centre(face: Detection) -> tuple[float, float]:
 
 
 def box_distance(face: Detection, other: Detection) -> float:
-    """Return the distance of the boxes' centres in sizes of the larger box; infinite if the sizes differ too much."""
+    """Return the distance of the boxes' centres in sizes of the larger box; infinite if the sizes differ too
+    much."""
     smaller, larger = sorted(math.sqrt(box[2] * box[3]) for box in (face.box, other.box))
     if larger > MAX_SIZE_RATIO * smaller:
         return math.inf
@@ -139,7 +143,9 @@ def reach_after(unseen_s: float) -> float:
     return min(REACH + REACH_PER_S * unseen_s, MAX_REACH)
 
 
-def _choose_face(detections: list[Detection], last: tuple[float, Detection] | None, time_s: float) -> Detection | None:
+def _choose_face(
+    detections: list[Detection], last: tuple[float, Detection] | None, time_s: float
+) -> Detection | None:
     """Return the tracked person's face, or the best face without a tracked person, or None."""
     if last is None:
         return detections[0] if detections else None

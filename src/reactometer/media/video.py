@@ -27,15 +27,30 @@ MAX_MISSING_FRAMES = 2  # and more than this number of frames are missing
 GRID_TOLERANCE_S = 0.0005  # a frame this little before a sampling time counts as on time
 FALLBACK_RATE_HZ = 25.0  # for frames without times in a stream without a rate
 MIN_RATE_HZ = 1 / 60  # lower declared rates are ignored: one frame would last for hours
-# Demuxers that read one video or sound file. Excluded are text, still images, and playlists, which open other files
-# and addresses.
+# Demuxers that read one video or sound file. Excluded are text, still images, and playlists, which open other
+# files and addresses.
 CONTAINERS = (
     "mov,mp4,m4a,3gp,matroska,webm,avi,mpegts,mpeg,mpegvideo,m4v,h264,hevc,ivf,obu,mjpeg,gif,flv,asf,rm,nut,mxf,dv,wtv,"
     "ogg,mp3,wav,w64,aiff,au,caf,flac,aac,ac3,eac3,amr,ape,tta,wv,voc"
 )
 
 MEDIA_ENDINGS = (
-    *(".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".mpg", ".mpeg", ".ts", ".mts", ".m2ts", ".3gp", ".wmv", ".asf"),
+    *(
+        ".mp4",
+        ".m4v",
+        ".mov",
+        ".mkv",
+        ".webm",
+        ".avi",
+        ".mpg",
+        ".mpeg",
+        ".ts",
+        ".mts",
+        ".m2ts",
+        ".3gp",
+        ".wmv",
+        ".asf",
+    ),
     *(".flv", ".ogv", ".mxf", ".gif"),
     *(".wav", ".mp3", ".m4a", ".aac", ".flac", ".ogg", ".oga", ".opus", ".wma", ".aif", ".aiff"),
 )
@@ -46,12 +61,18 @@ def open_media(path: Path) -> InputContainer:
     """Open a local media file, but no file that it refers to; the caller closes it. Raise MediaError."""
     if not path.is_file():
         got = "a folder" if path.is_dir() else "no such file"
-        raise MediaError(f"cannot open {path}", got=got, expected="a video or sound file", fix="Check the path")
+        raise MediaError(
+            f"cannot open {path}", got=got, expected="a video or sound file", fix="Check the path"
+        )
     if path.stat().st_size == 0:
-        raise MediaError(f"cannot open {path}", got="an empty file (0 bytes)", fix="Copy or download it again")
+        raise MediaError(
+            f"cannot open {path}", got="an empty file (0 bytes)", fix="Copy or download it again"
+        )
     options = {"protocol_whitelist": "file", "format_whitelist": CONTAINERS}
     try:
-        return av.open(f"file:{path.absolute()}", mode="r", container_options=options, metadata_errors="replace")
+        return av.open(
+            f"file:{path.absolute()}", mode="r", container_options=options, metadata_errors="replace"
+        )
     except (av.error.FFmpegError, OSError) as error:
         expected = "a complete video or sound file, such as MP4, MOV, MKV, WebM, AVI, WAV or MP3"
         fix = "Play the file to check it; copy, download or convert it again"
@@ -64,7 +85,9 @@ def video_stream(container: InputContainer) -> VideoStream | None:
     stream = next((stream for stream in streams if not stream.disposition & Disposition.attached_pic), None)
     if stream is not None and stream.codec_context is None:
         path = container.name.removeprefix("file:")
-        raise MediaError(f"the video of {path} has an unknown codec", fix="Convert it to H.264 in an MP4 file")
+        raise MediaError(
+            f"the video of {path} has an unknown codec", fix="Convert it to H.264 in an MP4 file"
+        )
     return stream
 
 
@@ -76,7 +99,9 @@ def probe(path: Path) -> MediaInfo:
     with open_media(path) as container:
         stream, has_audio = video_stream(container), bool(container.streams.audio)
         if stream is None and not has_audio:
-            raise MediaError(f"{path} has neither video nor sound", expected="video or sound", fix="Check the file")
+            raise MediaError(
+                f"{path} has neither video nor sound", expected="video or sound", fix="Check the file"
+            )
         duration_s = container.duration / 1_000_000 if container.duration else None
         if stream is None:
             sound = container.streams.audio[0]
@@ -99,9 +124,9 @@ def probe(path: Path) -> MediaInfo:
 def read_frames(path: Path) -> Iterator[Frame]:
     """Yield every frame in order of presentation; the first frame is at 0 s.
 
-    Times are the container's and strictly increase; a frame without a usable time follows its predecessor by the
-    average frame duration. An unreadable Frame has ``rgb`` None. Without a video, nothing is yielded. Raise MediaError
-    for a file that cannot be opened and, at the end, for a truncated file.
+    Times are the container's and strictly increase; a frame without a usable time follows its predecessor by
+    the average frame duration. An unreadable Frame has ``rgb`` None. Without a video, nothing is yielded.
+    Raise MediaError for a file that cannot be opened and, at the end, for a truncated file.
     """
     with open_media(path) as container:
         stream = video_stream(container)
@@ -131,10 +156,11 @@ def sample_frames(frames: Iterable[Frame], rate_hz: float) -> Iterator[Frame]:
 def _decode(
     path: Path, container: InputContainer, stream: VideoStream
 ) -> Iterator[tuple[int | None, VideoFrame | None]]:
-    """Yield the presentation time (in the stream's time base) of every frame, and the frame, or None if it is lost.
+    """Yield the presentation time (in the stream's time base) of every frame, and the frame, or None if it is
+    lost.
 
-    A decoder skips damaged frames silently. After damage, a packet's frame is lost if a later frame is decoded before
-    it. Without damage, packets without a frame are no loss.
+    A decoder skips damaged frames silently. After damage, a packet's frame is lost if a later frame is
+    decoded before it. Without damage, packets without a frame are no loss.
     """
     stream.thread_count = DECODER_THREADS
     pending_pts: list[int] = []  # heap of the times of packets whose frames are not decoded yet
@@ -160,12 +186,16 @@ def _decode(
                             yield pts, None
                 yield frame.pts, None if frame.is_corrupt else frame
     except av.error.FFmpegError as error:
-        raise MediaError(f"{path} is damaged and cannot be read to its end", got=error, fix="Copy it again") from error
+        raise MediaError(
+            f"{path} is damaged and cannot be read to its end", got=error, fix="Copy it again"
+        ) from error
     if damaged:
         yield from ((pts, None) for pts in sorted(pending_pts))
 
 
-def _check_complete(path: Path, container: InputContainer, stream: VideoStream, count: int, end_s: float) -> None:
+def _check_complete(
+    path: Path, container: InputContainer, stream: VideoStream, count: int, end_s: float
+) -> None:
     """Raise MediaError if both the frames and the duration fall short of the declared ones."""
     declared_s = _declared_end(container, stream)
     if declared_s is not None and end_s >= (1 - MAX_MISSING_SHARE) * declared_s:
@@ -180,7 +210,9 @@ def _declared_end(container: InputContainer, stream: VideoStream) -> float | Non
     """Return the declared end of the video in seconds of the container's clock, or None."""
     if stream.duration is not None and stream.time_base is not None:
         return float(stream.duration * stream.time_base)
-    if tag := re.fullmatch(r"(\d+):(\d+):(\d+\.?\d*)", stream.metadata.get("DURATION", "")):  # Matroska and WebM
+    if tag := re.fullmatch(
+        r"(\d+):(\d+):(\d+\.?\d*)", stream.metadata.get("DURATION", "")
+    ):  # Matroska and WebM
         hours, minutes, seconds = tag.groups()
         return int(hours) * 3600 + int(minutes) * 60 + float(seconds)
     is_only_stream = len(container.streams) == 1 and container.duration is not None
@@ -218,7 +250,9 @@ def upright_rgb(frame: VideoFrame) -> ByteArray:
     matrix = side_data.get("DISPLAYMATRIX")
     if matrix is None:
         return np.ascontiguousarray(rgb)
-    a, b, _, c, d = np.frombuffer(matrix, dtype=np.int32)[:5]  # x' = ax + cy, y' = bx + dy, in multiples of 90 degrees
+    a, b, _, c, d = np.frombuffer(matrix, dtype=np.int32)[
+        :5
+    ]  # x' = ax + cy, y' = bx + dy, in multiples of 90 degrees
     if abs(b) > abs(a):
         rgb, a, d = rgb.transpose(1, 0, 2), c, b  # (W, H, 3)
     return np.ascontiguousarray(rgb[:: -1 if d < 0 else 1, :: -1 if a < 0 else 1])

@@ -33,9 +33,14 @@ ARCHITECTURES: Mapping[str, Architecture] = {
     "vit-transformer": Architecture(
         "google/vit-base-patch16-224-in21k", "frames", "transformer", "ViT per frame, temporal transformer"
     ),
-    "videomae": Architecture("MCG-NJU/videomae-base-finetuned-kinetics", "clips", "mean", "VideoMAE over 16 frames"),
+    "videomae": Architecture(
+        "MCG-NJU/videomae-base-finetuned-kinetics", "clips", "mean", "VideoMAE over 16 frames"
+    ),
     "multimodal": Architecture(
-        "microsoft/resnet-50", "frames", "cross-modal", "ResNet50 per frame, log-mel network, cross-modal transformer"
+        "microsoft/resnet-50",
+        "frames",
+        "cross-modal",
+        "ResNet50 per frame, log-mel network, cross-modal transformer",
     ),
 }
 """The architectures by name: the paper's setting, with four visual networks and one of face and voice."""

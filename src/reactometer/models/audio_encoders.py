@@ -16,17 +16,20 @@ from reactometer.models.backbones import Backbone
 from reactometer.models.batches import Stream
 
 KERNELS, STRIDES = (10, 3, 3, 3, 3, 2, 2), (5, 2, 2, 2, 2, 2, 2)
-"""Convolutions of HuBERT, wav2vec 2.0 and WavLM: one step per block of samples, with a receptive field of 400."""
+"""Convolutions of HuBERT, wav2vec 2.0 and WavLM: one step per block of samples, with a receptive field of
+400."""
 OVERLAP = 400 - BLOCK_SIZE
 
 TYPICAL_S = 2.0
-"""Middle of a typical utterance, seconds: the unit in which the convolution receives the time of each step."""
+"""Middle of a typical utterance, seconds: the unit in which the convolution receives the time of each step.
+"""
 
 
 def every_nth(steps: Tensor, n: int, count: int) -> Tensor:
     """Return ``count`` of the steps (B, N): every nth, from the first.
 
-    Unlike for a slice, the exporter need not prove that its length equals a convolution's, which takes seconds.
+    Unlike for a slice, the exporter need not prove that its length equals a convolution's, which takes
+    seconds.
     """
     return steps.index_select(1, n * torch.arange(count, device=steps.device))
 
@@ -43,12 +46,15 @@ class LogMelEncoder(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.blocks = nn.ModuleList(
-            nn.Sequential(nn.Conv2d(n_in, n_out, 3, stride=2, padding=1, bias=False), nn.BatchNorm2d(n_out), nn.ReLU())
+            nn.Sequential(
+                nn.Conv2d(n_in, n_out, 3, stride=2, padding=1, bias=False), nn.BatchNorm2d(n_out), nn.ReLU()
+            )
             for n_in, n_out in pairwise((1, 16, 32, 48, 64))
         )
 
     def forward(self, voice: Stream) -> Stream:
-        """Encode a standardised spectrogram (B, N, M) to (B, N / 16, D), rounded up; step n is at the time of 16 n."""
+        """Encode a standardised spectrogram (B, N, M) to (B, N / 16, D), rounded up; step n is at the time of
+        16 n."""
         maps, mask = voice.values.unsqueeze(1), voice.mask  # (B, 1, N, M), (B, N)
         for block in self.blocks:
             maps = block(maps * mask[:, None, :, None])  # (B, channels, N / 2, M / 2) each time
@@ -58,7 +64,8 @@ class LogMelEncoder(nn.Module):
 
 
 class StepConvolution(nn.Module):
-    """A small convolutional network over precomputed features per step (a contour of pitch or loudness, MFCCs).
+    """A small convolutional network over precomputed features per step (a contour of pitch or loudness,
+    MFCCs).
 
     Its input includes the time of each step. It is trained from random weights.
     """
@@ -79,7 +86,9 @@ class StepConvolution(nn.Module):
     def forward(self, voice: Stream) -> Stream:
         """Encode standardised steps (B, N, M) to (B, N / 8, D), rounded up; step n is at the time of 8 n."""
         times, mask = voice.times_s / TYPICAL_S - 1.0, voice.mask  # (B, N) each
-        maps = torch.cat((voice.values, torch.stack((times, torch.ones_like(times)), dim=2)), dim=2)  # (B, N, M + 2)
+        maps = torch.cat(
+            (voice.values, torch.stack((times, torch.ones_like(times)), dim=2)), dim=2
+        )  # (B, N, M + 2)
         maps = maps.transpose(1, 2)  # (B, M + 2, N)
         for block in self.blocks:
             maps = block(maps * mask.unsqueeze(1))  # (B, channels, N / 2) each time
@@ -89,7 +98,8 @@ class StepConvolution(nn.Module):
 
 
 class ContourEncoder(nn.Module):
-    """Timbre, pitch and loudness, for few clips. Features are computed before training, and nothing is learned.
+    """Timbre, pitch and loudness, for few clips. Features are computed before training, and nothing is
+    learned.
 
     See :func:`~reactometer.media.audio_features.contours`.
     """
@@ -115,7 +125,9 @@ class SpeechEncoder(nn.Module):
         if (tuple(kernels), tuple(strides)) != (KERNELS, STRIDES):
             raise WeightsError(
                 f"a speech encoder of type '{config.model_type}' is not like HuBERT",
-                got=f"convolutions over {list(kernels)} in strides of {list(strides)}" if kernels else "no waveform",
+                got=f"convolutions over {list(kernels)} in strides of {list(strides)}"
+                if kernels
+                else "no waveform",
                 expected=f"convolutions over {list(KERNELS)} in strides of {list(STRIDES)}",
             )
         self.net = net.module
@@ -129,7 +141,8 @@ class SpeechEncoder(nn.Module):
             waveform: (K, N * 320) float32 in [-1, 1], 16 kHz.
 
         Returns:
-            (K, N, D) float32, one step per 20 ms; its receptive field before the transformer is the next 25 ms.
+            (K, N, D) float32, one step per 20 ms; its receptive field before the transformer is the next 25
+            ms.
         """
         if self.settings.get("do_normalize", True):
             variance, mean = torch.var_mean(waveform, dim=1, correction=0, keepdim=True)  # (K, 1) each

@@ -1,4 +1,5 @@
-"""Load networks of the transformers library: pretrained, with random weights, or as a checkpoint describes them."""
+"""Load networks of the transformers library: pretrained, with random weights, or as a checkpoint describes
+them."""
 
 from __future__ import annotations
 
@@ -21,8 +22,19 @@ from reactometer.terminal import quiet
 RANDOM = "random:"
 """Prefix of the names of encoders with random weights."""
 
-TINY = {"hidden_size": 96, "num_hidden_layers": 3, "num_attention_heads": 3, "intermediate_size": 384, "image_size": 64}
-SMALL_RESNET = {"embedding_size": 64, "hidden_sizes": [64, 128, 256], "depths": [3, 3, 2], "layer_type": "basic"}
+TINY = {
+    "hidden_size": 96,
+    "num_hidden_layers": 3,
+    "num_attention_heads": 3,
+    "intermediate_size": 384,
+    "image_size": 64,
+}
+SMALL_RESNET = {
+    "embedding_size": 64,
+    "hidden_sizes": [64, 128, 256],
+    "depths": [3, 3, 2],
+    "layer_type": "basic",
+}
 TINY_RESNET = {"embedding_size": 16, "hidden_sizes": [24, 48, 96], "depths": [1, 1, 1], "layer_type": "basic"}
 TINY_SPEECH = {"hidden_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 128}
 TINY_SPEECH_CONV = {"conv_dim": [32] * 7, "num_conv_pos_embeddings": 32, "num_conv_pos_embedding_groups": 4}
@@ -37,7 +49,12 @@ RANDOM_ENCODERS: Mapping[str, Mapping[str, Any]] = {
 }
 """Architectures with random weights, without a download: ResNet50 as published, and small networks."""
 
-INPUT_KINDS = {"pixel_values": "images", "pixel_values_videos": "clips", "input_values": "audio", "input_ids": "text"}
+INPUT_KINDS = {
+    "pixel_values": "images",
+    "pixel_values_videos": "clips",
+    "input_values": "audio",
+    "input_ids": "text",
+}
 """Kind of input by the name of a network's main input."""
 
 NO_MASKING = {
@@ -47,7 +64,8 @@ NO_MASKING = {
     "layerdrop": 0.0,
     "add_adapter": False,
 }
-"""Settings that turn off random masking of inputs, random skipping of layers, and shortening of the sequence."""
+"""Settings that turn off random masking of inputs, random skipping of layers, and shortening of the sequence.
+"""
 
 LABEL_KEYS = {"id2label", "label2id", "label_names"}
 OMITTED_KEYS = {"_name_or_path", "architectures", "dtype", "transformers_version", *LABEL_KEYS}
@@ -70,15 +88,15 @@ def load_backbone(name: str, input_kind: str) -> Backbone:
 
     Args:
         name: "starter" (the small expression backbone inside the package); ``random:NAME`` with a name of
-            :data:`RANDOM_ENCODERS`; a folder with ``config.json`` and ``model.safetensors``; or a model on the Hugging
-            Face Hub, such as ``microsoft/resnet-50``. A Hub model is searched in
-            ``$REACTOMETER_WEIGHTS/<owner>--<name>``, the local Hugging Face cache and the Hub, in this order. Only the
-            image encoder of a model of images and text is loaded.
+            :data:`RANDOM_ENCODERS`; a folder with ``config.json`` and ``model.safetensors``; or a model on
+            the Hugging Face Hub, such as ``microsoft/resnet-50``. A Hub model is searched in
+            ``$REACTOMETER_WEIGHTS/<owner>--<name>``, the local Hugging Face cache and the Hub, in this order.
+            Only the image encoder of a model of images and text is loaded.
         input_kind: the input that the network must accept: "images", "clips" or "audio".
 
     Raises:
-        WeightsError: the encoder is unknown, unavailable or damaged, or its input is of another kind. No code from a
-            model's repository is run and no pickle is read.
+        WeightsError: the encoder is unknown, unavailable or damaged, or its input is of another kind. No code
+            from a model's repository is run and no pickle is read.
     """
     from transformers import AutoConfig
 
@@ -100,7 +118,8 @@ def load_backbone(name: str, input_kind: str) -> Backbone:
         return Backbone(_load_pretrained(source, config), _read_preprocessor(source), pretrained=True)
     except (OSError, ValueError, RuntimeError, SafetensorError) as error:
         fix = (
-            "Check the name and the network; or set a folder with config.json and model.safetensors, or put them into "
+            "Check the name and the network; or set a folder with config.json and model.safetensors, or put "
+            "them into "
             f"$REACTOMETER_WEIGHTS/OWNER--NAME; or use random weights with '{RANDOM}resnet-50'"
         )
         reason = (str(error).strip() or repr(error)).splitlines()[0]
@@ -119,7 +138,8 @@ def describe_backbone(net: Backbone) -> dict[str, Any]:
 
 
 def rebuild_backbone(description: Mapping[str, Any]) -> Backbone:
-    """Build the network that :func:`describe_backbone` described, without its weights and without a download."""
+    """Build the network that :func:`describe_backbone` described, without its weights and without a
+    download."""
     from transformers import AutoConfig, AutoModel
 
     module = AutoModel.from_config(AutoConfig.for_model(**description["config"]))

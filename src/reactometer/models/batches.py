@@ -68,10 +68,11 @@ class PartDataset(Dataset[Item]):
 
 
 class TrainingDataset(Dataset[Item]):
-    """One random part per clip, with jittered frames, in random order; all follow from ``(seed, epoch, clip)``.
+    """One random part per clip, with jittered frames, in random order; all follow from ``(seed, epoch,
+    clip)``.
 
-    Process r of n has the indices r, r + n, r + 2n … The last round is padded with clips without labels, which do
-    not influence training.
+    Process r of n has the indices r, r + n, r + 2n … The last round is padded with clips without labels,
+    which do not influence training.
     """
 
     def __init__(

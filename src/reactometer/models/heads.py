@@ -1,4 +1,5 @@
-"""The heads: they join the features of each stream over time, and across modalities, into one vector per clip."""
+"""The heads: they join the features of each stream over time, and across modalities, into one vector per
+clip."""
 
 from __future__ import annotations
 
@@ -59,11 +60,16 @@ def encode_face(encoder: FaceEncoder, batch: Batch) -> Stream:
     if isinstance(encoder, PrecomputedFeatures):
         return Stream(batch.frames.float(), batch.frame_mask, batch.frame_times_s)
     if isinstance(encoder, FrameEncoder):
-        return Stream(encode_frames(encoder, batch.frames, batch.face_indices), batch.frame_mask, batch.frame_times_s)
+        return Stream(
+            encode_frames(encoder, batch.frames, batch.face_indices), batch.frame_mask, batch.frame_times_s
+        )
     values = torch.zeros((len(batch.frames), encoder.feature_size), device=batch.frames.device)
     has_face = batch.frame_mask.any(1)  # (B,)
     if has_face.any():
-        clips = [frames[mask] for frames, mask in zip(batch.frames[has_face], batch.frame_mask[has_face], strict=True)]
+        clips = [
+            frames[mask]
+            for frames, mask in zip(batch.frames[has_face], batch.frame_mask[has_face], strict=True)
+        ]
         inputs = torch.stack([frames[spread_indices(len(frames), encoder.n_frames)] for frames in clips])
         values[has_face] = encoder(inputs)
     return Stream(values.unsqueeze(1), has_face.unsqueeze(1), batch.frame_times_s[:, :1])
@@ -72,7 +78,8 @@ def encode_face(encoder: FaceEncoder, batch: Batch) -> Stream:
 def encode_voice(encoder: VoiceEncoder, batch: Batch) -> Stream:
     """Encode the waveforms of a batch; a spectrogram and features are returned unchanged.
 
-    Clips are encoded one by one without padding, because the group norm of speech encoders averages over time.
+    Clips are encoded one by one without padding, because the group norm of speech encoders averages over
+    time.
     """
     if not isinstance(encoder, SpeechEncoder):
         return Stream(batch.voice, batch.voice_mask, batch.voice_times_s)
@@ -106,15 +113,16 @@ def encode_frames(encoder: FrameEncoder, frames: Tensor, face_indices: Tensor) -
 def pad_to_multiple(indices: Tensor) -> Tensor:
     """Repeat the first indices until their number is a multiple of :data:`GPU_BATCH_MULTIPLE`.
 
-    cuDNN sets up each new batch size, and the number of faces differs in nearly every batch: without padding, the first
-    epoch on an H100 ran at a third of the speed (docs/performance.md).
+    cuDNN sets up each new batch size, and the number of faces differs in nearly every batch: without padding,
+    the first epoch on an H100 ran at a third of the speed (docs/performance.md).
     """
     padding = torch.arange(-len(indices) % GPU_BATCH_MULTIPLE, device=indices.device) % len(indices)
     return torch.cat((indices, indices[padding]))
 
 
 class FeatureScaler(nn.Module):
-    """Standardisation of each feature with the training set's mean and standard deviation; initially the identity."""
+    """Standardisation of each feature with the training set's mean and standard deviation; initially the
+    identity."""
 
     mean: Tensor
     std: Tensor
@@ -132,8 +140,8 @@ class FeatureScaler(nn.Module):
 class TimeEmbedding(nn.Module):
     """Embedding of times in seconds, so that uneven sampling and gaps reach the head.
 
-    Sines and cosines (Vaswani et al. 2017, but of seconds instead of indices) with periods from 0.25 s to 120 s,
-    through a linear layer.
+    Sines and cosines (Vaswani et al. 2017, but of seconds instead of indices) with periods from 0.25 s to 120
+    s, through a linear layer.
     """
 
     rates: Tensor
@@ -154,7 +162,9 @@ class TimeEmbedding(nn.Module):
 def attend(blocks: nn.TransformerEncoder, token: Tensor, steps: Tensor, mask: Tensor) -> Tensor:
     """Update tokens (B, hidden) by attention to the steps (B, T, hidden) in their mask (B, T)."""
     ignored = nn.functional.pad(~mask, (1, 0), value=False)  # (B, 1 + T)
-    attended: Tensor = blocks(torch.cat((token.unsqueeze(1), steps), dim=1), src_key_padding_mask=ignored)[:, 0]
+    attended: Tensor = blocks(torch.cat((token.unsqueeze(1), steps), dim=1), src_key_padding_mask=ignored)[
+        :, 0
+    ]
     return attended
 
 
@@ -216,7 +226,9 @@ class GruHead(nn.Module):
         """
         positions = torch.arange(steps.shape[1], device=steps.device)  # (T,)
         last = mask.sum(1, keepdim=True) - 1  # (B, 1)
-        reverse = torch.where(mask, last - positions, positions).unsqueeze(2).expand_as(steps)  # (B, T, hidden)
+        reverse = (
+            torch.where(mask, last - positions, positions).unsqueeze(2).expand_as(steps)
+        )  # (B, T, hidden)
         backward = self._run_direction(steps.gather(1, reverse), "_reverse").gather(1, reverse)
         return torch.cat((self._run_direction(steps, ""), backward), dim=2)
 
@@ -232,12 +244,13 @@ class GruHead(nn.Module):
 
 
 def _onnx_gru(steps: Tensor, *weights: Tensor) -> Tensor:
-    """Insert ONNX's GRU (https://onnx.ai/onnx/operators/onnx__GRU.html); PyTorch exports its GRU with a fixed length.
+    """Insert ONNX's GRU (https://onnx.ai/onnx/operators/onnx__GRU.html); PyTorch exports its GRU with a fixed
+    length.
 
     Args:
         steps: (B, T, hidden).
-        weights: weights of the input and the state, (3 * hidden, hidden) each, and their biases, (3 * hidden,) each.
-            PyTorch orders the gates reset, update, new; ONNX orders them update, reset, new.
+        weights: weights of the input and the state, (3 * hidden, hidden) each, and their biases, (3 *
+            hidden,) each. PyTorch orders the gates reset, update, new; ONNX orders them update, reset, new.
 
     Returns:
         (B, T, hidden).
@@ -256,9 +269,11 @@ def _onnx_gru(steps: Tensor, *weights: Tensor) -> Tensor:
 
 
 class TransformerHead(nn.Module):
-    """A temporal transformer whose regression token attends to the frames that show the face, with their times.
+    """A temporal transformer whose regression token attends to the frames that show the face, with their
+    times.
 
-    The token starts as their mean and attention adds to it, which learns more from few clips (docs/lab-notes.md).
+    The token starts as their mean and attention adds to it, which learns more from few clips
+    (docs/lab-notes.md).
     """
 
     def __init__(self, feature_size: int, config: ModelConfig) -> None:
@@ -276,7 +291,11 @@ class TransformerHead(nn.Module):
 
 
 VisualHead = MeanHead | GruHead | TransformerHead
-VISUAL_HEADS: Mapping[str, type[VisualHead]] = {"mean": MeanHead, "gru": GruHead, "transformer": TransformerHead}
+VISUAL_HEADS: Mapping[str, type[VisualHead]] = {
+    "mean": MeanHead,
+    "gru": GruHead,
+    "transformer": TransformerHead,
+}
 
 
 def move_valid_first(stream: Stream) -> Stream:
@@ -292,12 +311,13 @@ OUTLIER_STDS = 3.0
 
 
 class CrossModalHead(nn.Module):
-    """The sum of a pooled path and a gated transformer, for face and voice (the modalities of arXiv 2303.10741).
+    """The sum of a pooled path and a gated transformer, for face and voice (the modalities of arXiv
+    2303.10741).
 
-    The pooled path uses the mean and the standard deviation over time of each modality (a learned vector if it is
-    missing) and learns from few clips. In the transformer, a token attends to all steps of face and voice, with their
-    times and modalities. Its gate starts at zero; without layers there is no transformer. Modality dropout trains every
-    combination.
+    The pooled path uses the mean and the standard deviation over time of each modality (a learned vector if
+    it is missing) and learns from few clips. In the transformer, a token attends to all steps of face and
+    voice, with their times and modalities. Its gate starts at zero; without layers there is no transformer.
+    Modality dropout trains every combination.
     """
 
     def __init__(self, sizes: Mapping[str, int], scaled: Collection[str], config: ModelConfig) -> None:
@@ -307,7 +327,9 @@ class CrossModalHead(nn.Module):
         self.pooled_projections = nn.ModuleDict(
             {name: _build_pooled_projection(size, name in scaled, config) for name, size in sizes.items()}
         )
-        self.missing_embeddings = nn.ParameterDict({name: nn.Parameter(torch.zeros(hidden)) for name in sizes})
+        self.missing_embeddings = nn.ParameterDict(
+            {name: nn.Parameter(torch.zeros(hidden)) for name in sizes}
+        )
         self.embedding_size = hidden
         join = nn.Sequential(nn.Dropout(config.dropout), nn.Linear(len(sizes) * hidden, hidden), nn.ReLU())
         self.join = join if len(sizes) > 1 else nn.Identity()
@@ -315,7 +337,9 @@ class CrossModalHead(nn.Module):
         if not self.attends:
             return
         self.steps = nn.ModuleDict({name: build_projection(size, config) for name, size in sizes.items()})
-        self.modality_embeddings = nn.ParameterDict({name: nn.Parameter(torch.randn(hidden) * 0.02) for name in sizes})
+        self.modality_embeddings = nn.ParameterDict(
+            {name: nn.Parameter(torch.randn(hidden) * 0.02) for name in sizes}
+        )
         self.time = TimeEmbedding(hidden)
         self.token = nn.Parameter(torch.randn(hidden) * 0.02)
         self.blocks = build_transformer(config)
@@ -341,7 +365,8 @@ class CrossModalHead(nn.Module):
             "voice": both & (sample >= self.modality_dropout / 2) & (sample < self.modality_dropout),
         }
         return {
-            name: stream._replace(mask=stream.mask & ~dropped[name].unsqueeze(1)) for name, stream in streams.items()
+            name: stream._replace(mask=stream.mask & ~dropped[name].unsqueeze(1))
+            for name, stream in streams.items()
         }
 
     def _project_pooled(self, name: str, stream: Stream) -> Tensor:
@@ -360,7 +385,8 @@ class CrossModalHead(nn.Module):
 
 
 def _build_pooled_projection(feature_size: int, is_scaled: bool, config: ModelConfig) -> nn.Module:
-    """Build the projection of one modality's mean and standard deviation (B, 2 * feature_size) to (B, hidden).
+    """Build the projection of one modality's mean and standard deviation (B, 2 * feature_size) to (B,
+    hidden).
 
     Standardised features get no layer norm, because it would remove their overall level.
     """
@@ -372,7 +398,9 @@ def _build_pooled_projection(feature_size: int, is_scaled: bool, config: ModelCo
     return nn.Sequential(nn.LayerNorm(2 * feature_size), linear, nn.ReLU())
 
 
-def build_head(config: ModelConfig, sizes: Mapping[str, int], scaled: Collection[str]) -> VisualHead | CrossModalHead:
+def build_head(
+    config: ModelConfig, sizes: Mapping[str, int], scaled: Collection[str]
+) -> VisualHead | CrossModalHead:
     """Build the head that a configuration names, from the number of features per step by modality.
 
     Raises:

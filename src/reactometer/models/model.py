@@ -73,7 +73,8 @@ class ReactionModel(nn.Module):
         return face, voice
 
     def forward(self, batch: Batch) -> Tensor:
-        """Predict the intensities of a batch: (B, L) in [0, 1], the training mean for a clip without face and voice."""
+        """Predict the intensities of a batch: (B, L) in [0, 1], the training mean for a clip without face and
+        voice."""
         return self.predict_from_embedding(self.head(*self.streams(batch)), batch)
 
     def predict_from_embedding(self, embedding: Tensor, batch: Batch) -> Tensor:
@@ -105,8 +106,8 @@ class ReactionModel(nn.Module):
     def head_only(self, *, all_encoders: bool = False) -> ReactionModel:
         """Return a model with the same head, scalers and output layer for features of the frozen encoders.
 
-        With ``all_encoders``, it expects features of all encoders of images and speech. Networks over log-mel or
-        precomputed steps stay in the model.
+        With ``all_encoders``, it expects features of all encoders of images and speech. Networks over log-mel
+        or precomputed steps stay in the model.
         """
         face, voice = self.face_encoder, self.voice_encoder
         replaced = self.frozen

@@ -24,7 +24,8 @@ from reactometer.models.vision_encoders import ClipEncoder, FrameEncoder
 
 
 def save_weights(network: ReactionModel, file: Path, store: str) -> None:
-    """Write the weights of a network on the CPU; with "float16", first round its matrices and kernels to it."""
+    """Write the weights of a network on the CPU; with "float16", first round its matrices and kernels to
+    it."""
     state = {name: weights.contiguous() for name, weights in network.state_dict().items()}
     for name, weights in network.named_parameters():
         if store == "float16" and weights.ndim > 1:
@@ -35,7 +36,8 @@ def save_weights(network: ReactionModel, file: Path, store: str) -> None:
 
 
 def load_network(folder: Path) -> tuple[ReactionModel, dict[str, Any]]:
-    """Build the network of a checkpoint that is no ensemble, on the CPU in evaluation mode; return ``model.json``, too.
+    """Build the network of a checkpoint that is no ensemble, on the CPU in evaluation mode; return
+    ``model.json``, too.
 
     Raises:
         ModelError: the weights are missing or damaged, or the settings refer to code outside the checkpoint.
@@ -53,7 +55,9 @@ def load_network(folder: Path) -> tuple[ReactionModel, dict[str, Any]]:
         _check_settings(description["encoders"])
         config = parse_config(description["config"]).model
         inputs = description["inputs"].items()
-        feature_dims = {name: stream["feature_size"] for name, stream in inputs if stream["kind"] == "features"}
+        feature_dims = {
+            name: stream["feature_size"] for name, stream in inputs if stream["kind"] == "features"
+        }
         encoders = load_encoders(config, feature_dims or None, description["encoders"])
         network = build_model(config, encoders, [0.5] * len(description["labels"]))
         weights = load_file(folder / WEIGHTS_FILE)
@@ -62,18 +66,23 @@ def load_network(folder: Path) -> tuple[ReactionModel, dict[str, Any]]:
         network.load_state_dict(weights)
     except Exception as error:  # networks raise any class for invalid settings
         reason = (str(error).splitlines() or [""])[0]
-        raise ModelError(f"{folder}: damaged checkpoint: {type(error).__name__}: {reason}", fix=COPY_AGAIN) from error
+        raise ModelError(
+            f"{folder}: damaged checkpoint: {type(error).__name__}: {reason}", fix=COPY_AGAIN
+        ) from error
     return network.eval(), description
 
 
 def _check_settings(settings: object) -> None:
-    """Raise ValueError if an encoder's settings name code on the Hub, which transformers would download and run."""
+    """Raise ValueError if an encoder's settings name code on the Hub, which transformers would download and
+    run."""
 
     def check(table: dict[str, Any]) -> dict[str, Any]:
         for key, value in table.items():
             is_kernel = "implementation" in key and value not in (None, True, False, "eager", "sdpa")
             if is_kernel or (key == "architecture" and ":" in str(value)):
-                raise ValueError(f"the encoder refers to code or a network outside the checkpoint: {key} = {value!r}")
+                raise ValueError(
+                    f"the encoder refers to code or a network outside the checkpoint: {key} = {value!r}"
+                )
         return table
 
     json.loads(json.dumps(settings), object_hook=check)  # called with each object, at any depth
@@ -93,7 +102,8 @@ def load_encoders(
     Args:
         config: names the architecture and its encoders.
         feature_dims: number of precomputed features per step, by modality; they need no encoder.
-        descriptions: result of :func:`describe_encoders`; the encoders are built from it, without their weights.
+        descriptions: result of :func:`describe_encoders`; the encoders are built from it, without their
+            weights.
 
     Raises:
         ConfigError: the architecture is unknown, or the dataset has no features of a modality that it uses.
@@ -116,7 +126,11 @@ def load_encoders(
         )
 
     def backbone(modality: str, name: str, input_kind: str) -> Backbone:
-        return load_backbone(name, input_kind) if descriptions is None else rebuild_backbone(descriptions[modality])
+        return (
+            load_backbone(name, input_kind)
+            if descriptions is None
+            else rebuild_backbone(descriptions[modality])
+        )
 
     face: FaceEncoder | None = None
     voice: VoiceEncoder | None = None

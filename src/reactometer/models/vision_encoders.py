@@ -68,11 +68,15 @@ class FrameEncoder(nn.Module):
         self.settings, self.pretrained, self.pooling = net.settings, net.pretrained, pooling
         self.pixels = ImageNormalizer(net.settings)
         self.options = {}
-        if _trained_px(net.module) not in (None, size_px) and _has_option(net.module, "interpolate_pos_encoding"):
+        if _trained_px(net.module) not in (None, size_px) and _has_option(
+            net.module, "interpolate_pos_encoding"
+        ):
             self.options["interpolate_pos_encoding"] = True
         try:
             with torch.no_grad():
-                self.feature_size = self.eval()(torch.zeros((1, 3, size_px, size_px), dtype=torch.uint8)).shape[1]
+                self.feature_size = self.eval()(
+                    torch.zeros((1, 3, size_px, size_px), dtype=torch.uint8)
+                ).shape[1]
         except (ValueError, RuntimeError, AssertionError) as error:  # raised by transformers for a wrong size
             raise _wrong_size(net.module, size_px) from error
         self.train()
@@ -84,12 +88,15 @@ class FrameEncoder(nn.Module):
             frames: (K, 3, H, W) uint8 RGB.
 
         Returns:
-            (K, D) float32: with pooling "network" the network's pooled output, or the mean of its last hidden states
-            if it has no trained pooler; with "grid" the means of its last map over 4 x 4 cells, row by row.
+            (K, D) float32: with pooling "network" the network's pooled output, or the mean of its last hidden
+            states if it has no trained pooler; with "grid" the means of its last map over 4 x 4 cells, row by
+            row.
         """
         pixels = self.pixels(frames).contiguous(memory_format=torch.channels_last)
         output = self.net(pixel_values=pixels, **self.options)
-        hidden: Tensor = output.last_hidden_state  # (K, tokens, D), or (K, D, rows, columns) of a convolutional network
+        hidden: Tensor = (
+            output.last_hidden_state
+        )  # (K, tokens, D), or (K, D, rows, columns) of a convolutional network
         if self.pooling == "grid":
             return _pool_grid(hidden)  # (K, D * 16)
         pooled: Tensor | None = getattr(output, "pooler_output", None)
@@ -118,7 +125,9 @@ class ClipEncoder(nn.Module):
         self.net = net.module
         self.settings, self.pretrained, self.pooling = net.settings, net.pretrained, pooling
         self.pixels = ImageNormalizer(net.settings)
-        self.options = {"skip_predictor": True} if _has_option(net.module, "skip_predictor") else {}  # V-JEPA 2's
+        self.options = (
+            {"skip_predictor": True} if _has_option(net.module, "skip_predictor") else {}
+        )  # V-JEPA 2's
         self.n_frames = int(getattr(config, "num_frames", None) or config.frames_per_clip)
         self.n_moments = self.n_frames // config.tubelet_size
         self.feature_size = int(config.hidden_size) * (math.prod(GRID) if pooling == "grid" else 1)
@@ -130,8 +139,8 @@ class ClipEncoder(nn.Module):
             frames: (K, n_frames, 3, H, W) uint8 RGB, all with a face.
 
         Returns:
-            (K, D) float32: with pooling "network" the mean of the last hidden states; with "grid" their means over
-            time and 4 x 4 cells, row by row.
+            (K, D) float32: with pooling "network" the mean of the last hidden states; with "grid" their means
+            over time and 4 x 4 cells, row by row.
         """
         output = self.net(**{str(self.net.main_input_name): self.pixels(frames)}, **self.options)
         hidden: Tensor = output.last_hidden_state.float()  # (K, moments * patches, D of the network)
@@ -148,7 +157,9 @@ def _pool_grid(hidden: Tensor) -> Tensor:
     """
     if hidden.ndim == 3:
         side = math.isqrt(hidden.shape[1])
-        hidden = hidden[:, -side * side :].transpose(1, 2).reshape(len(hidden), -1, side, side)  # (K, D, side, side)
+        hidden = (
+            hidden[:, -side * side :].transpose(1, 2).reshape(len(hidden), -1, side, side)
+        )  # (K, D, side, side)
     return functional.adaptive_avg_pool2d(hidden, GRID).flatten(1)
 
 

@@ -25,9 +25,9 @@ from reactometer.serving.queue import JobQueue, ServiceMetrics, Settings, logger
 from reactometer.serving.routes import PAGE, Service, router
 from reactometer.serving.websocket import live_routes
 
-DESCRIPTION = """Estimates the intensity of several emotions, in [0, 1], from videos of people: for the whole clip,
-with intervals, and over time. A long clip is answered by `202` with a `Location` to poll. Every error is
-`{"error": "problem (got ...; expected ...). hint"}`. `429` and `503` set `Retry-After`."""
+DESCRIPTION = """Estimates the intensity of several emotions, in [0, 1], from videos of people: for the whole
+clip, with intervals, and over time. A long clip is answered by `202` with a `Location` to poll. Every
+error is `{"error": "problem (got ...; expected ...). hint"}`. `429` and `503` set `Retry-After`."""
 
 
 def build_app(model: LoadedModel, folder: Path, settings: Settings) -> FastAPI:
@@ -85,5 +85,7 @@ def _on_error(request: HttpRequest, error: Exception) -> Response:
         status, problem = 503, "the service cannot write its files"
         if errno in DISK_FULL_ERRNOS:
             status, problem = 507, "the disk of the service is full"
-        return error_response(RequestError(status, problem, retry_s=60, fix="Try again later, or tell the operator"))
+        return error_response(
+            RequestError(status, problem, retry_s=60, fix="Try again later, or tell the operator")
+        )
     return error_response(RequestError(400, str(error)))

@@ -93,7 +93,9 @@ class RequestGuard:
                 headers = MutableHeaders(scope=message)
                 headers.update(HEADERS)
                 # no-cache: the files of the page must be of one version
-                headers.setdefault("cache-control", "no-store" if scope["path"].startswith("/v1/") else "no-cache")
+                headers.setdefault(
+                    "cache-control", "no-store" if scope["path"].startswith("/v1/") else "no-cache"
+                )
                 route = getattr(scope.get("route"), "path", "other")
                 self.queue.metrics.requests.labels(route, message["status"]).inc()
             await send(message)
@@ -109,7 +111,9 @@ def check_origin(headers: Mapping[bytes, bytes]) -> None:
     """
     host, origin = (headers.get(name, b"").decode("latin-1") for name in (b"host", b"origin"))
     if origin and origin.split("://")[-1] != host:
-        raise RequestError(403, "requests from pages of other sites are refused", got=origin, expected=f"one of {host}")
+        raise RequestError(
+            403, "requests from pages of other sites are refused", got=origin, expected=f"one of {host}"
+        )
 
 
 def client_for_key(keys: Mapping[str, str], key_bytes: bytes) -> str:
@@ -145,10 +149,15 @@ def read_keys(file: Path) -> dict[str, str]:
         raise ConfigError(f"{file}: cannot be read: {error}", expected="lines of NAME KEY") from error
     pairs = [line for line in lines if line and not line[0].startswith("#")]
     names, keys = ({pair[-side] for pair in pairs if len(pair) == 2} for side in (0, 1))
-    if not pairs or min(map(len, keys), default=0) < MIN_KEY_LENGTH or not len(names) == len(keys) == len(pairs):
+    if (
+        not pairs
+        or min(map(len, keys), default=0) < MIN_KEY_LENGTH
+        or not len(names) == len(keys) == len(pairs)
+    ):
         raise ConfigError(
             f"{file}: malformed keys",
-            expected=f"one line 'NAME KEY' per client, each key unique and of {MIN_KEY_LENGTH} characters or more",
+            expected=f"one line 'NAME KEY' per client, each key unique and of {MIN_KEY_LENGTH} characters or "
+            "more",
             fix="Generate a key: python -c 'import secrets; print(secrets.token_urlsafe(24))'",
         )
     return dict(pairs)

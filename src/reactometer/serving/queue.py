@@ -1,4 +1,5 @@
-"""The job queue: clips are read by worker processes and scored; results are saved in the job store. Its metrics."""
+"""The job queue: clips are read by worker processes and scored; results are saved in the job store. Its
+metrics."""
 
 from __future__ import annotations
 
@@ -36,9 +37,14 @@ class ServiceMetrics:
     def __init__(self) -> None:
         self.registry = registry = CollectorRegistry()
         self.requests = Counter(
-            "reactometer_requests", "Number of requests by route and status.", ("route", "status"), registry=registry
+            "reactometer_requests",
+            "Number of requests by route and status.",
+            ("route", "status"),
+            registry=registry,
         )
-        self.clips = Counter("reactometer_clips", "Number of clips by outcome.", ("outcome",), registry=registry)
+        self.clips = Counter(
+            "reactometer_clips", "Number of clips by outcome.", ("outcome",), registry=registry
+        )
         self.seconds = Histogram(
             "reactometer_clip_seconds",
             "Seconds per clip in each stage: wait (in the queue), predict.",
@@ -76,7 +82,9 @@ class Settings:
     readers: int | None = None  # decoder processes; None: one per CPU
     body_bytes: int = 512 * 2**20  # maximum size of a request
     upload_s: float = 600.0  # maximum time of an upload
-    bounds: ResourceLimits = field(default_factory=lambda: ResourceLimits(duration_s=3600.0, pixels=MAX_PIXELS))
+    bounds: ResourceLimits = field(
+        default_factory=lambda: ResourceLimits(duration_s=3600.0, pixels=MAX_PIXELS)
+    )
     wait_s: float = 30.0  # slower clips are answered by 202
     max_queued: int = 64  # clips
     max_per_client: int = 8  # queued or running clips
@@ -97,7 +105,9 @@ class ActiveJob:
 
     job: Job
     client: str  # name or address, for the limit per client
-    completion: Future[None] = field(default_factory=Future)  # resolved when the job ends or stays queued at shutdown
+    completion: Future[None] = field(
+        default_factory=Future
+    )  # resolved when the job ends or stays queued at shutdown
     is_running: bool = False
     is_deleted: bool = False
     progress: float = 0.0  # in [0, 1]
@@ -149,7 +159,8 @@ class JobQueue:
         """Reserve a slot of the queue for an upload; :meth:`add` uses it.
 
         Raises:
-            RequestError: 429, the queue is full or the client is at its limit; 503, the service is shutting down.
+            RequestError: 429, the queue is full or the client is at its limit; 503, the service is shutting
+                down.
         """
         with self._changed:
             if not self._is_accepting:
@@ -158,11 +169,17 @@ class JobQueue:
             n_waiting, settings = len(self._queued) + len(self._reservations), self.settings
             for problem, count, limit in (
                 ("too many clips in the queue", n_waiting, settings.max_queued),
-                ("too many clips queued or running for this client", clients.count(client), settings.max_per_client),
+                (
+                    "too many clips queued or running for this client",
+                    clients.count(client),
+                    settings.max_per_client,
+                ),
             ):
                 if count >= limit:
                     expected, fix = f"at most {limit}", f"Try again in {RETRY_AFTER_S} s"
-                    raise RequestError(429, problem, retry_s=RETRY_AFTER_S, got=count, expected=expected, fix=fix)
+                    raise RequestError(
+                        429, problem, retry_s=RETRY_AFTER_S, got=count, expected=expected, fix=fix
+                    )
             reservation = object()
             self._reservations[reservation] = client
         try:
@@ -267,7 +284,9 @@ class JobQueue:
             if not active.is_deleted:
                 raise
         except Exception as error:  # one clip must not end the thread
-            reason = error_message(error) if isinstance(error, READ_ERRORS) else f"{type(error).__name__}: {error}"
+            reason = (
+                error_message(error) if isinstance(error, READ_ERRORS) else f"{type(error).__name__}: {error}"
+            )
             name = str(self.store.upload(job.id))
             job = replace(job, status=FAILED, error=reason.replace(name, job.name))  # no paths of the server
         self._save_with_retry(replace(job, finished_s=time.time(), media=active.media), active)
@@ -302,9 +321,13 @@ class JobQueue:
             JobStoppedError: the clip was deleted, or the service is shutting down.
         """
         job, path = active.job, self.store.upload(active.job.id)
-        options = PredictOptions(**{name: value for name, value in job.request.items() if name != "threshold"})
+        options = PredictOptions(
+            **{name: value for name, value in job.request.items() if name != "threshold"}
+        )
         predictor = Predictor(self.model, options, lock=self._scoring)
-        segments = _track_progress(worker.read(path, predictor.decode_spec, check=lambda: self._check(active)), active)
+        segments = _track_progress(
+            worker.read(path, predictor.decode_spec, check=lambda: self._check(active)), active
+        )
         predictions = predictor.predict_segments(str(path), segments)
         active.media["duration_s"] = predictions[0].duration_s
         return [replace(prediction, path=job.name) for prediction in predictions]
@@ -329,5 +352,7 @@ def _track_progress(items: Iterator[MediaInfo | Segment], active: ActiveJob) -> 
         spec, window = item
         if spec == MAX_SEGMENT and media["voice_level"] and window.waveform is not None:
             media["voice_level"]["db"] += levels_db(window.waveform)
-        active.progress = min(0.99, window.end_s / (media["duration_s"] or window.end_s + MAX_SEGMENT.length_s))
+        active.progress = min(
+            0.99, window.end_s / (media["duration_s"] or window.end_s + MAX_SEGMENT.length_s)
+        )
         yield item

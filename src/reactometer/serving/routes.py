@@ -43,7 +43,9 @@ def render_download(predictions: Sequence[Prediction], output_format: str, thres
     columns = timeline_columns(predictions[0])
     if any(prediction.face is not None for prediction in predictions):
         columns = with_face(columns)
-    rows = timeline_rows([replace(prediction, path=_escape_formula(prediction.path)) for prediction in predictions])
+    rows = timeline_rows(
+        [replace(prediction, path=_escape_formula(prediction.path)) for prediction in predictions]
+    )
     return format_csv([columns, *(map(row.get, columns) for row in rows)]).encode()
 
 
@@ -63,7 +65,10 @@ MAX_NAME_LENGTH = 200
 """Maximum length of a clip's name, characters."""
 
 _ERRORS: dict[int | str, dict[str, Any]] = {
-    status: {"description": description, "content": {"application/json": {"example": {"error": f"{description}."}}}}
+    status: {
+        "description": description,
+        "content": {"application/json": {"example": {"error": f"{description}."}}},
+    }
     for status, description in (
         (400, "Invalid request"),
         (401, "The key is missing or unknown"),
@@ -101,7 +106,9 @@ class Service:
         model, active, done = self.queue.model, self.queue.active.get(job.id), job.status == DONE
         media, progress = (active.media, round(active.progress, 3)) if active else (job.media, 0.0)
         threshold = float(job.request["threshold"])
-        predictions = [build_prediction(prediction, threshold, frames=frames) for prediction in job.predictions]
+        predictions = [
+            build_prediction(prediction, threshold, frames=frames) for prediction in job.predictions
+        ]
         return Document(
             id=job.id,
             status=RUNNING if job.status == QUEUED and active and active.is_running else job.status,
@@ -141,18 +148,25 @@ def service_of(request: HttpRequest) -> Service:
 async def create_prediction(  # noqa: PLR0913 - one per field of the form
     request: HttpRequest,
     file: Annotated[UploadFile, File(description="Video or audio file.")],
-    window_s: Annotated[float, Form(description="Length of a window of the timeline, seconds.")] = DEFAULT_WINDOW_S,
+    window_s: Annotated[
+        float, Form(description="Length of a window of the timeline, seconds.")
+    ] = DEFAULT_WINDOW_S,
     hop_s: Annotated[float, Form(description="Time between window starts, seconds.")] = DEFAULT_HOP_S,
-    rate_hz: Annotated[float | None, Form(description="Sampled frames per second; default: as in training.")] = None,
+    rate_hz: Annotated[
+        float | None, Form(description="Sampled frames per second; default: as in training.")
+    ] = None,
     faces: Annotated[str, Form(description="`one` or `all`.")] = "one",
     smooth_s: Annotated[float, Form(description="Length of the smoothing window, seconds.")] = 0.0,
-    baseline: Annotated[str | None, Form(description="Subtract the mean at rest (0-3s), or a running mean.")] = None,
+    baseline: Annotated[
+        str | None, Form(description="Subtract the mean at rest (0-3s), or a running mean.")
+    ] = None,
     threshold: Annotated[float, Form(description="Minimum intensity of an event.")] = DEFAULT_THRESHOLD,
     frames: FramesQuery = False,
     format: FormatQuery = "json",  # noqa: A002
     prefer: Annotated[str, Header(description="`respond-async`: return 202 immediately.")] = "",
 ) -> Response:
-    """Predict the intensities of a clip. A clip that takes more than 30 s is answered by 202 with a Location."""
+    """Predict the intensities of a clip. A clip that takes more than 30 s is answered by 202 with a
+    Location."""
     service = service_of(request)
     options = PredictOptions(window_s, hop_s, rate_hz, faces, smooth_s, baseline or None)
     Predictor(service.queue.model, options)  # raises on invalid options
@@ -191,7 +205,9 @@ def read_prediction(
     service = service_of(request)
     job = service.job(prediction_id, request.state.owner)
     if format in DOWNLOADS and job.status == QUEUED:
-        raise RequestError(409, "the prediction is not done", retry_s=1, fix="Request the progress with format=json")
+        raise RequestError(
+            409, "the prediction is not done", retry_s=1, fix="Request the progress with format=json"
+        )
     return _response(service, job, format, frames)
 
 
@@ -253,7 +269,9 @@ def page() -> Response:
 def plotly() -> Response:
     """Return the page's chart library, from the Python package."""
     file = str(files("plotly") / "package_data" / "plotly.min.js")
-    return FileResponse(file, headers={"Cache-Control": "public, max-age=86400"}, media_type="text/javascript")
+    return FileResponse(
+        file, headers={"Cache-Control": "public, max-age=86400"}, media_type="text/javascript"
+    )
 
 
 def _clean_name(name: str) -> str:

@@ -47,7 +47,9 @@ class SampledFrame(BaseModel):
 
     time_s: float
     state: str = Field(description="face, no_face or unreadable.", examples=["face"])
-    box: list[float] | None = Field(description="x, y, width, height; pixels.", examples=[[212.0, 80.5, 131.0, 170.0]])
+    box: list[float] | None = Field(
+        description="x, y, width, height; pixels.", examples=[[212.0, 80.5, 131.0, 170.0]]
+    )
 
 
 class ClipPrediction(BaseModel):
@@ -102,7 +104,8 @@ def build_prediction(prediction: Prediction, threshold: float, *, frames: bool) 
         "notes": prediction.notes,
         "intensities": intensities_as_json(prediction.labels, prediction.intensities, prediction.intervals),
         "timeline": [
-            row | {"intensities": intensities_as_json(prediction.labels, window.intensities, window.intervals)}
+            row
+            | {"intensities": intensities_as_json(prediction.labels, window.intensities, window.intervals)}
             for row, window in zip(timeline_rows([prediction]), prediction.windows, strict=True)
         ],
         "events": event_rows([prediction], threshold),
@@ -121,4 +124,6 @@ def build_prediction(prediction: Prediction, threshold: float, *, frames: bool) 
 
 def format_timestamp(seconds: float | None) -> str | None:
     """Format seconds since 1970 as ISO 8601, UTC."""
-    return None if seconds is None else datetime.fromtimestamp(seconds, UTC).isoformat(timespec="milliseconds")
+    return (
+        None if seconds is None else datetime.fromtimestamp(seconds, UTC).isoformat(timespec="milliseconds")
+    )

@@ -19,7 +19,9 @@ OnReady = Callable[[Service, str], None]
 """Callback with the service and its address, called when it listens."""
 
 
-def run(model: LoadedModel, folder: Path, settings: Settings, host: str, port: int, on_ready: OnReady) -> None:
+def run(
+    model: LoadedModel, folder: Path, settings: Settings, host: str, port: int, on_ready: OnReady
+) -> None:
     """Serve until Ctrl-C or SIGTERM; running clips then finish, and queued clips resume at the next start.
 
     Raises:

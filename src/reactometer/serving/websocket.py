@@ -80,7 +80,9 @@ async def _connect(socket: WebSocket, model: LoadedModel, settings: Settings) ->
         client_for_key(settings.keys, (start.key or "").encode())
         return await asyncio.to_thread(_Session, socket, model, start.window_s, settings.live_idle_s)
     except ValidationError as error:
-        problems = "; ".join(f"{'.'.join(map(str, detail['loc']))}: {detail['msg']}" for detail in error.errors())
+        problems = "; ".join(
+            f"{'.'.join(map(str, detail['loc']))}: {detail['msg']}" for detail in error.errors()
+        )
         problem = "invalid start message"
         expected = '{"type": "start", "key": null, "window_s": 2.0}, with window_s at most 30'
         refusal = ConfigError(problem, got=problems.removeprefix(": "), expected=expected)

@@ -1,6 +1,7 @@
 """Plan and render one clip of the synthetic demo dataset.
 
-``FACE`` and ``VOICE`` map emotions to actions. They are invented for testing, and make no claim about human expression.
+``FACE`` and ``VOICE`` map emotions to actions. They are invented for testing, and make no claim about human
+expression.
 """
 
 from __future__ import annotations
@@ -27,8 +28,8 @@ FACE: dict[str, dict[str, float]] = {
 }
 """Facial actions (``face.ACTIONS``) at intensity 1; the actions of several emotions add up.
 
-The actions follow EMFACS (Ekman, Friesen & Hager 2002) for its emotions (Amusement as happiness, Empathic-Pain as
-sadness). Anxiety and Empathic-Pain are faint on purpose, so that models need the voice.
+The actions follow EMFACS (Ekman, Friesen & Hager 2002) for its emotions (Amusement as happiness,
+Empathic-Pain as sadness). Anxiety and Empathic-Pain are faint on purpose, so that models need the voice.
 """
 
 VOICE: dict[str, dict[str, float]] = {
@@ -42,8 +43,8 @@ VOICE: dict[str, dict[str, float]] = {
 }
 """Voice parameters (``voice.PARAMETERS``) at intensity 1; those of several emotions add up.
 
-Pitch, rate and loudness follow Scherer (2003, Speech Communication 40) for fear (higher, faster) and sadness (lower,
-slower, softer). Adoration, Disgust and Surprise are faint on purpose, so that models need the face.
+Pitch, rate and loudness follow Scherer (2003, Speech Communication 40) for fear (higher, faster) and sadness
+(lower, slower, softer). Adoration, Disgust and Surprise are faint on purpose, so that models need the face.
 """
 
 SPLIT_SHARES = {"train": 0.60, "val": 0.15, "test": 0.25}
@@ -85,7 +86,13 @@ class ClipPlan:
 
 
 def clip_plan(
-    index: int, *, n_clips: int = 480, seed: int = 0, duration_s: float = 3.0, rate_hz: float = 10.0, size_px: int = 160
+    index: int,
+    *,
+    n_clips: int = 480,
+    seed: int = 0,
+    duration_s: float = 3.0,
+    rate_hz: float = 10.0,
+    size_px: int = 160,
 ) -> ClipPlan:
     """Plan clip ``index`` (from 0) of the dataset with these settings, independently of the other clips."""
     split, person, stimulus = _assign_clip(index, n_clips, seed)
@@ -116,10 +123,13 @@ def clip_plan(
 
 
 def render_clip(plan: ClipPlan) -> tuple[ByteArray, FloatArray]:
-    """Render frames, (T, H, W, 3) uint8 RGB, and sound, (S,) float32 in [-1, 1] at 16 kHz, zero for silent clips."""
+    """Render frames, (T, H, W, 3) uint8 RGB, and sound, (S,) float32 in [-1, 1] at 16 kHz, zero for silent
+    clips."""
     rng = _random_stream(plan.render_key[0], _RENDER, plan.render_key[1])
     strengths = plan.expressiveness * np.array(plan.labels, np.float32)  # (7,)
-    control_s = np.arange(round(plan.duration_s * CONTROL_RATE_HZ), dtype=np.float32) / np.float32(CONTROL_RATE_HZ)
+    control_s = np.arange(round(plan.duration_s * CONTROL_RATE_HZ), dtype=np.float32) / np.float32(
+        CONTROL_RATE_HZ
+    )
     parameters = _sum_tracks(VOICE, PARAMETERS, plan.envelope(control_s)[:, None] * strengths, lowest=-1)
     waveform, opening = speak(plan.voice, parameters, rng)
     times_s = np.arange(len(plan.poses), dtype=np.float32) / np.float32(plan.rate_hz)
@@ -147,7 +157,11 @@ def _assign_clip(index: int, n_clips: int, seed: int) -> tuple[str, int, int]:
         position = index - first_clip
         if 0 <= position < size:
             order = _random_stream(seed, _ORDER, first_person + position // persons).permutation(persons)
-            return split, first_person + int(order[position % persons]), first_stimulus + position * stimuli // size
+            return (
+                split,
+                first_person + int(order[position % persons]),
+                first_stimulus + position * stimuli // size,
+            )
         first_clip += size
         first_person += persons
         first_stimulus += stimuli
@@ -158,7 +172,12 @@ def _labels(stimulus: int, seed: int) -> tuple[float, ...]:
     """Sample one to three emotions; Anxiety and Fear often co-occur, Amusement and Fear rarely."""
     rng, names = _random_stream(seed, _STIMULUS, stimulus), list(HUME_REACTION)
     main = names.pop(stimulus % len(names))
-    bias = {("Anxiety", "Fear"): 4.0, ("Fear", "Anxiety"): 4.0, ("Fear", "Amusement"): 0.1, ("Amusement", "Fear"): 0.1}
+    bias = {
+        ("Anxiety", "Fear"): 4.0,
+        ("Fear", "Anxiety"): 4.0,
+        ("Fear", "Amusement"): 0.1,
+        ("Amusement", "Fear"): 0.1,
+    }
     weights = np.array([bias.get((main, name), 1.0) for name in names])
     companions = rng.choice(names, size=rng.integers(0, 3), replace=False, p=weights / weights.sum())
     strength = rng.uniform(0.3, 1.0)
@@ -167,12 +186,15 @@ def _labels(stimulus: int, seed: int) -> tuple[float, ...]:
 
 
 def _random_poses(rng: np.random.Generator, n_frames: int, rate_hz: float) -> tuple[Pose, ...]:
-    """Sample small head motion; in 8% of the clips the head turns away for a while, in 4% it leaves the frame."""
+    """Sample small head motion; in 8% of the clips the head turns away for a while, in 4% it leaves the
+    frame."""
     times_s, progress = np.arange(n_frames) / rate_hz, np.linspace(0, 1, n_frames)
 
     def sway(size: float) -> FloatArray:
         speed_hz, phase = rng.uniform(0.2, 0.6), rng.uniform(0, 2 * np.pi)
-        return np.asarray(rng.normal(0, size) + size * np.sin(2 * np.pi * speed_hz * times_s + phase), np.float32)
+        return np.asarray(
+            rng.normal(0, size) + size * np.sin(2 * np.pi * speed_hz * times_s + phase), np.float32
+        )
 
     start, length = rng.uniform(0.1, 0.5), rng.uniform(0.3, 0.45)
     away = rng.choice([-1, 1]) * (np.minimum(progress - start, start + length - progress) / 0.1).clip(0, 1)
@@ -195,7 +217,9 @@ def _sum_tracks(
     table: Mapping[str, Mapping[str, float]], names: Sequence[str], strengths: FloatArray, lowest: float
 ) -> dict[str, FloatArray]:
     """Return each name's track, (K,) in [``lowest``, 1], from the emotions' ``strengths``, (K, 7)."""
-    weights = np.array([[table[emotion].get(name, 0.0) for name in names] for emotion in HUME_REACTION], np.float32)
+    weights = np.array(
+        [[table[emotion].get(name, 0.0) for name in names] for emotion in HUME_REACTION], np.float32
+    )
     return dict(zip(names, (strengths @ weights).clip(lowest, 1).T, strict=True))
 
 

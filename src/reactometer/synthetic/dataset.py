@@ -1,4 +1,4 @@
-"""Write the synthetic demo dataset: synthetic faces and voices with known intensities, in the ABAW5 layout."""
+"""Write the synthetic demo dataset: faces and voices with known intensities, in the ABAW5 layout."""
 
 from __future__ import annotations
 
@@ -23,8 +23,15 @@ MIN_CLIPS = 4
 Job = tuple[ClipPlan, Path]
 """A clip plan, and the file to write."""
 
-_X264 = {"crf": "24", "preset": "veryfast", "threads": "1", "flags": "+bitexact", "x264-params": "bframes=0:mbtree=0"}
-"""The macroblock tree is off, because it makes the bytes differ between runs, even with one thread (x264 core 165)."""
+_X264 = {
+    "crf": "24",
+    "preset": "veryfast",
+    "threads": "1",
+    "flags": "+bitexact",
+    "x264-params": "bframes=0:mbtree=0",
+}
+"""The macroblock tree is off, because it makes the bytes differ between runs, even with one thread (x264 core
+165)."""
 
 _AAC = {"b": "48k", "aac_coder": "fast", "flags": "+bitexact"}
 
@@ -40,9 +47,9 @@ def simulate(
 ) -> Path:
     """Write the dataset into the folder ``out``, and return ``out``.
 
-    The folder gets ``data_info.csv`` (the challenge's columns, then ``Person`` and ``Stimulus``; with test labels) and
-    ``<split>/mp4/<id>.mp4`` (H.264, AAC mono 16 kHz). The same settings give the same bytes for any ``workers``. A
-    folder with the same dataset is unchanged.
+    The folder gets ``data_info.csv`` (the challenge's columns, then ``Person`` and ``Stimulus``; with test
+    labels) and ``<split>/mp4/<id>.mp4`` (H.264, AAC mono 16 kHz). The same settings give the same bytes for
+    any ``workers``. A folder with the same dataset is unchanged.
 
     Args:
         out: the folder, created when all clips are rendered.
@@ -61,7 +68,9 @@ def simulate(
     plans = [clip_plan(index, n_clips=n_clips, seed=seed, duration_s=duration_s) for index in range(n_clips)]
     settings = {"simulation": _VERSION, "n_clips": n_clips, "seed": seed, "duration_s": duration_s}
     metadata = format_json({**settings, "rate_hz": plans[0].rate_hz, "size_px": plans[0].size_px})
-    if (out / "simulation.json").is_file() and (out / "simulation.json").read_text(encoding="utf-8") == metadata:
+    if (out / "simulation.json").is_file() and (out / "simulation.json").read_text(
+        encoding="utf-8"
+    ) == metadata:
         return out
     with atomic_folder(out) as folder, progress_bar("rendering", n_clips, progress) as advance:
         for split in SPLIT_SHARES:
@@ -69,7 +78,11 @@ def simulate(
         write_atomic(folder / "simulation.json", metadata)
         _write_table(folder / "data_info.csv", plans)
         jobs = [(plan, folder / plan.split / "mp4" / f"{plan.clip_id}.mp4") for plan in plans]
-        for _ in map(_write_clip, jobs) if workers == 1 else run_jobs(_write_clip, jobs, workers, on_death=_crashed):
+        for _ in (
+            map(_write_clip, jobs)
+            if workers == 1
+            else run_jobs(_write_clip, jobs, workers, on_death=_crashed)
+        ):
             advance()
     return out
 
@@ -99,7 +112,11 @@ def _write_video(path: Path, frames: ByteArray, rate_hz: float, waveform: FloatA
     with av.open(str(path), "w", "mp4", options={"fflags": "+bitexact"}) as container:
         video = container.add_stream("libx264", rate=Fraction(rate_hz).limit_denominator(1001), options=_X264)
         video.height, video.width, video.pix_fmt = frames.shape[1], frames.shape[2], "yuv420p"
-        sound = None if waveform is None else container.add_stream("aac", SOUND_RATE_HZ, layout="mono", options=_AAC)
+        sound = (
+            None
+            if waveform is None
+            else container.add_stream("aac", SOUND_RATE_HZ, layout="mono", options=_AAC)
+        )
         for frame in frames:
             container.mux(video.encode(av.VideoFrame.from_ndarray(frame, format="rgb24")))
         container.mux(video.encode(None))

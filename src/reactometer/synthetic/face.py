@@ -1,10 +1,11 @@
 """Draw one image of a talking face from given facial actions.
 
-The head is an egg without perspective. Eyes, brows, nose and mouth are painted on a flat skin texture for every frame;
-the texture is wrapped around the head, lit, and composited over hair, neck, shoulders and room.
+The head is an egg without perspective. Eyes, brows, nose and mouth are painted on a flat skin texture for
+every frame; the texture is wrapped around the head, lit, and composited over hair, neck, shoulders and room.
 
-Images are planar in this file, (3, H, W) float32 in [0, 255]. Lengths are in face units: half of the face's width at
-the cheekbones is 1 (about 7 cm); u runs to the image's right, v down, and the origin lies between the eyes.
+Images are planar in this file, (3, H, W) float32 in [0, 255]. Lengths are in face units: half of the face's
+width at the cheekbones is 1 (about 7 cm); u runs to the image's right, v down, and the origin lies between
+the eyes.
 """
 
 from __future__ import annotations
@@ -22,15 +23,19 @@ from reactometer.types import ByteArray, FloatArray
 Reals = npt.NDArray[np.floating[Any]]
 
 ACTIONS = ("AU1", "AU2", "AU4", "AU5", "AU6", "AU9", "AU10", "AU12", "AU15", "AU20", "AU26", "AU45")
-"""Action units from 0 (rest) to 1 (maximum), as in FACS (Ekman, Friesen & Hager 2002): inner and outer brow raised,
-brows lowered and drawn together, upper lid raised, cheek raised, nose wrinkled, upper lip raised, lip corners up, lip
-corners down, lips stretched, jaw dropped, eyes closed."""
+"""Action units from 0 (rest) to 1 (maximum), as in FACS (Ekman, Friesen & Hager 2002): inner and outer brow
+raised, brows lowered and drawn together, upper lid raised, cheek raised, nose wrinkled, upper lip raised, lip
+corners up, lip corners down, lips stretched, jaw dropped, eyes closed."""
 
 _CROWN_V, _CHIN_V = -1.70, 1.56
 _TEXTURE_BOUNDS = (-1.3, -1.85, 1.3, 1.9)  # left, top, right, bottom in face units
 _BACKGROUND_BOUNDS = (-2.9, -2.1, 2.9, 3.6)
-_SKIN_TONES = np.array([(238, 206, 188), (222, 182, 156), (192, 146, 116), (152, 106, 80), (106, 74, 58)], np.float32)
-_HAIR_TONES = np.array([(38, 30, 28), (72, 48, 34), (110, 76, 48), (176, 136, 84), (140, 134, 130)], np.float32)
+_SKIN_TONES = np.array(
+    [(238, 206, 188), (222, 182, 156), (192, 146, 116), (152, 106, 80), (106, 74, 58)], np.float32
+)
+_HAIR_TONES = np.array(
+    [(38, 30, 28), (72, 48, 34), (110, 76, 48), (176, 136, 84), (140, 134, 130)], np.float32
+)
 _IRIS_TONES = np.array([(58, 38, 26), (92, 66, 38), (84, 104, 72), (84, 116, 146)], np.float32)
 
 
@@ -58,7 +63,9 @@ class Appearance:
     mouth_width: float
     lip_fullness: float
     beard: float  # 0 shaved, 1 full
-    light: FloatArray  # (3,) direction to the light: right, down, towards the camera; its length is its strength
+    light: (
+        FloatArray  # (3,) direction to the light: right, down, towards the camera; its length is its strength
+    )
     light_tint: FloatArray  # (3,) RGB gains
     grain_seed: int  # of the random patterns of room, skin and hair
 
@@ -96,7 +103,9 @@ class Scene:
     person: Appearance
     room: FloatArray  # (3, H, W) the empty room
     skin: Canvas  # bare skin and front hair, without moving parts
-    background: FloatArray  # (h, w, 4) hair, ears, neck and shoulders, already multiplied by the opacity in channel 3
+    background: (
+        FloatArray  # (h, w, 4) hair, ears, neck and shoulders, already multiplied by the opacity in channel 3
+    )
 
 
 def random_appearance(rng: np.random.Generator) -> Appearance:
@@ -135,11 +144,17 @@ def build_scene(person: Appearance, size_px: int) -> Scene:
     """Build the constant parts of a clip, for square frames of ``size_px``."""
     rng = np.random.default_rng(person.grain_seed)
     density = _density(size_px)
-    return Scene(person, _room(person, size_px, rng), _bare_skin(person, density, rng), _background(person, density))
+    return Scene(
+        person, _room(person, size_px, rng), _bare_skin(person, density, rng), _background(person, density)
+    )
 
 
 def draw_frame(
-    scene: Scene, pose: Pose, actions: Mapping[str, float], blur_px: float = 0.0, noise: FloatArray | None = None
+    scene: Scene,
+    pose: Pose,
+    actions: Mapping[str, float],
+    blur_px: float = 0.0,
+    noise: FloatArray | None = None,
 ) -> ByteArray:
     """Draw the person, (H, W, 3) uint8 RGB, with ``actions`` (as in ``ACTIONS``, 0 to 1) at ``pose``.
 
@@ -157,7 +172,8 @@ def draw_frame(
     return np.asarray(frame.clip(0, 255), np.uint8)
 
 
-# --- constant parts ---------------------------------------------------------------------------------------------------
+# --- constant parts
+# ---------------------------------------------------------------------------------------------------
 
 
 def _room(person: Appearance, size_px: int, rng: np.random.Generator) -> FloatArray:
@@ -206,13 +222,18 @@ def _background(person: Appearance, density: float) -> FloatArray:
     shoulder = 2.05 + 0.55 * (u - 0.45).clip(0, None) ** 1.3 + 0.15 * np.exp(-((u / 0.5) ** 2))
     paint(canvas, ramp(v - shoulder, 0.05), _opaque(person.cloth * 0.85))
     if person.hair_style != "long":
-        paint(canvas, ramp(1 - ((u - 1.0) / 0.14) ** 2 - ((v - 0.16) / 0.33) ** 2, 0.3), _opaque(person.skin * 0.82))
+        paint(
+            canvas,
+            ramp(1 - ((u - 1.0) / 0.14) ** 2 - ((v - 0.16) / 0.33) ** 2, 0.3),
+            _opaque(person.skin * 0.82),
+        )
     if person.hair_style == "short":
         paint(canvas, ramp(1 - hair_ellipse, 0.08) * ramp(-v, 0.1), _opaque(person.hair * 0.85))
     return np.ascontiguousarray(canvas.planes.transpose(1, 2, 0))
 
 
-# --- the camera's view ------------------------------------------------------------------------------------------------
+# --- the camera's view
+# ------------------------------------------------------------------------------------------------
 
 
 def _composite_background(scene: Scene, pose: Pose) -> FloatArray:
@@ -223,7 +244,9 @@ def _composite_background(scene: Scene, pose: Pose) -> FloatArray:
     linear = zoom * np.array([[cos, -sin], [sin, cos]])
     origin = density * np.array([-_BACKGROUND_BOUNDS[0] + 0.2 * np.sin(pose.yaw), -_BACKGROUND_BOUNDS[1]])
     shift = size_px * np.array([pose.x, pose.y]) - linear @ origin
-    *planes, opacity = cv2.split(cv2.warpAffine(scene.background, np.column_stack([linear, shift]), (size_px, size_px)))
+    *planes, opacity = cv2.split(
+        cv2.warpAffine(scene.background, np.column_stack([linear, shift]), (size_px, size_px))
+    )
     return scene.room * (1 - opacity) + np.stack(planes)
 
 
@@ -236,23 +259,35 @@ def _wrap_head(planes: FloatArray, person: Appearance, texture: Canvas, pose: Po
     if left >= right or above >= below:
         return
     offset_x = ((np.arange(left, right, dtype=np.float32) - np.float32(middle_x)) / np.float32(unit))[None, :]
-    offset_y = ((np.arange(above, below, dtype=np.float32) - np.float32(middle_y)) / np.float32(unit))[:, None]
+    offset_y = ((np.arange(above, below, dtype=np.float32) - np.float32(middle_y)) / np.float32(unit))[
+        :, None
+    ]
     cos, sin = np.float32(np.cos(pose.roll)), np.float32(np.sin(pose.roll))
     x, y = offset_x * cos + offset_y * sin, (offset_y * cos - offset_x * sin) / np.float32(person.length)
     width, slope = _outline(person, chin_v, y)
-    sin_lon = (x / np.maximum(width, np.float32(1e-3))).clip(-1, 1)  # sine of the longitude relative to the camera
+    sin_lon = (x / np.maximum(width, np.float32(1e-3))).clip(
+        -1, 1
+    )  # sine of the longitude relative to the camera
     cos_lon = np.sqrt(1 - sin_lon**2)  # cosine of the longitude
     cos, sin = np.float32(np.cos(pose.yaw)), np.float32(np.sin(pose.yaw))
     u = np.where(cos_lon * cos + sin_lon * sin > 0, (sin_lon * cos - cos_lon * sin) * width, 1.2)
     v = y - np.float32(0.9 * np.sin(pose.pitch)) * cos_lon
     density = _density(size_px)
     columns, rows = (u - texture.u[0]) * np.float32(density), (v - texture.v[0]) * np.float32(density)
-    skin = cv2.remap(cv2.merge(list(texture.planes)), columns, rows, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+    skin = cv2.remap(
+        cv2.merge(list(texture.planes)), columns, rows, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE
+    )
     steepness = np.sqrt(1 + slope**2)
     tilt = np.float32(0.7) * slope.clip(-1.5, 1.5)
     facing = sin_lon * person.light[0] + cos_lon * person.light[2] - tilt * person.light[1]
-    light = np.float32(0.36) + np.float32(1.56) * (facing / (1 + steepness)).clip(0) - np.float32(0.12) * sin_lon**4
-    opacity = ((width - np.abs(x)) / steepness * np.float32(unit) + np.float32(0.5)).clip(0, 1) * (width > 1e-3)
+    light = (
+        np.float32(0.36)
+        + np.float32(1.56) * (facing / (1 + steepness)).clip(0)
+        - np.float32(0.12) * sin_lon**4
+    )
+    opacity = ((width - np.abs(x)) / steepness * np.float32(unit) + np.float32(0.5)).clip(0, 1) * (
+        width > 1e-3
+    )
     lit = np.stack(cv2.split(skin)) * light * person.light_tint[:, None, None]
     patch = planes[:, above:below, left:right]
     patch += opacity * (lit - patch)
@@ -267,7 +302,9 @@ def _outline(person: Appearance, chin_v: float, v: Reals) -> tuple[Reals, Reals]
     slopes = np.gradient(widths, heights).astype(np.float32)
     position = ((v - heights[0]) * np.float32(255 / (heights[-1] - heights[0]))).clip(0, 255)
     lower = np.minimum(position.astype(np.int32), 254)
-    return widths[lower] + (position - lower).astype(np.float32) * (widths[lower + 1] - widths[lower]), slopes[lower]
+    return widths[lower] + (position - lower).astype(np.float32) * (
+        widths[lower + 1] - widths[lower]
+    ), slopes[lower]
 
 
 def _density(size_px: int) -> float:
@@ -292,10 +329,13 @@ def _interpolate_tone(tones: FloatArray, position: float) -> FloatArray:
     return np.array([np.interp(position, np.arange(len(tones)), channel) for channel in tones.T], np.float32)
 
 
-# --- eyes, brows, nose, cheeks and mouth ------------------------------------------------------------------------------
+# --- eyes, brows, nose, cheeks and mouth
+# ------------------------------------------------------------------------------
 
 
-def paint_features(canvas: Canvas, person: Appearance, actions: Mapping[str, float], yaw: float, gaze: float) -> None:
+def paint_features(
+    canvas: Canvas, person: Appearance, actions: Mapping[str, float], yaw: float, gaze: float
+) -> None:
     """Paint eyes, brows, nose and mouth over the bare skin; ``actions`` are named as in ``ACTIONS``, 0 to 1.
 
     ``yaw`` in radians shifts the protruding nose; ``gaze`` turns the eyes sideways, -1 to 1.
@@ -308,8 +348,14 @@ def paint_features(canvas: Canvas, person: Appearance, actions: Mapping[str, flo
     _paint_mouth(canvas, person, actions)
 
 
-def _paint_eye(canvas: Canvas, person: Appearance, side: int, actions: Mapping[str, float], gaze: float) -> None:
-    centre, half, openness = side * person.eye_u, 0.215 * person.eye_size, person.eye_size * (1 - actions["AU45"])
+def _paint_eye(
+    canvas: Canvas, person: Appearance, side: int, actions: Mapping[str, float], gaze: float
+) -> None:
+    centre, half, openness = (
+        side * person.eye_u,
+        0.215 * person.eye_size,
+        person.eye_size * (1 - actions["AU45"]),
+    )
     rise = (0.115 + 0.10 * actions["AU5"] - 0.055 * actions["AU6"]) * openness - 0.05 * actions["AU45"]
     sink = (0.065 + 0.02 * actions["AU5"] - 0.07 * actions["AU6"] - 0.04 * actions["AU9"]) * openness
     sink = sink + 0.055 * actions["AU45"]
@@ -344,10 +390,20 @@ def _paint_brow(canvas: Canvas, person: Appearance, side: int, actions: Mapping[
     thickness = person.brow_thickness * (0.62 - 0.33 * outward)
     fill_band(canvas, centre, 0.29, line - thickness, line + thickness, person.hair * 0.65, 0.88, 0.035)
     furrow = np.full_like(band_positions(canvas.transposed(), -0.3, 0.12), side * 0.07)
-    fill_band(canvas.transposed(), -0.3, 0.12, furrow - 0.016, furrow + 0.016, person.skin * 0.45, 0.8 * frown)
+    fill_band(
+        canvas.transposed(), -0.3, 0.12, furrow - 0.016, furrow + 0.016, person.skin * 0.45, 0.8 * frown
+    )
     for height in (-0.29, -0.39, -0.49):
         wrinkle = person.brow_v + height + 0.03 * band_positions(canvas, side * 0.3, 0.3) ** 2
-        fill_band(canvas, side * 0.3, 0.3, wrinkle - 0.012, wrinkle + 0.014, person.skin * 0.6, 0.28 * (inner + outer))
+        fill_band(
+            canvas,
+            side * 0.3,
+            0.3,
+            wrinkle - 0.012,
+            wrinkle + 0.014,
+            person.skin * 0.6,
+            0.28 * (inner + outer),
+        )
 
 
 def _paint_nose(canvas: Canvas, person: Appearance, actions: Mapping[str, float], middle: float) -> None:
@@ -365,14 +421,22 @@ def _paint_nose(canvas: Canvas, person: Appearance, actions: Mapping[str, float]
         blob(canvas, (middle + side * 0.095 * width, base + 0.065), (0.062, 0.034), skin * 0.22, 0.95)
     arch = 0.06 * band_positions(canvas, middle, 0.2) ** 2
     for height in (-0.05, 0.05, 0.15):
-        fill_band(canvas, middle, 0.2, height - arch - 0.02, height - arch + 0.02, skin * 0.42, 0.85 * wrinkle)
+        fill_band(
+            canvas, middle, 0.2, height - arch - 0.02, height - arch + 0.02, skin * 0.42, 0.85 * wrinkle
+        )
 
 
 def _paint_cheek(canvas: Canvas, person: Appearance, side: int, actions: Mapping[str, float]) -> None:
     """Paint the cheek, and the fold from the nose to the lip's corner."""
     smile, sneer = actions["AU12"], max(actions["AU9"], actions["AU10"])
     lift = max(0.7 * smile, actions["AU6"])
-    blob(canvas, (side * 0.55, 0.48 - 0.1 * lift), (0.20, 0.15), person.skin * 1.14 + rgb(16, 0, 0), 0.2 + 0.6 * lift)
+    blob(
+        canvas,
+        (side * 0.55, 0.48 - 0.1 * lift),
+        (0.20, 0.15),
+        person.skin * 1.14 + rgb(16, 0, 0),
+        0.2 + 0.6 * lift,
+    )
     start, end = 0.24 * person.nose_width, person.mouth_width * (1 + 0.24 * smile) + 0.07
     downward = (band_positions(canvas.transposed(), person.nose_v + 0.19, 0.23) + 1) / 2
     line = side * (start + (end - start) * downward**0.8)
@@ -408,14 +472,20 @@ def _paint_mouth(canvas: Canvas, person: Appearance, actions: Mapping[str, float
     fill_band(canvas, 0, half, top, top + teeth * bulge**2, rgb(228, 222, 210), min(1.0, teeth / 0.03))
 
 
-# --- drawing on a canvas ----------------------------------------------------------------------------------------------
+# --- drawing on a canvas
+# ----------------------------------------------------------------------------------------------
 
 
 def blank_canvas(channels: int, bounds: tuple[float, float, float, float], density: float) -> Canvas:
-    """Return a canvas of zeros over ``bounds`` (left, top, right, bottom; face units), ``density`` pixels per unit."""
+    """Return a canvas of zeros over ``bounds`` (left, top, right, bottom; face units), ``density`` pixels per
+    unit."""
     left, top, right, bottom = bounds
-    u = (np.arange(round((right - left) * density), dtype=np.float32) + 0.5) / np.float32(density) + np.float32(left)
-    v = (np.arange(round((bottom - top) * density), dtype=np.float32) + 0.5) / np.float32(density) + np.float32(top)
+    u = (np.arange(round((right - left) * density), dtype=np.float32) + 0.5) / np.float32(
+        density
+    ) + np.float32(left)
+    v = (np.arange(round((bottom - top) * density), dtype=np.float32) + 0.5) / np.float32(
+        density
+    ) + np.float32(top)
     return Canvas(np.zeros((channels, len(v), len(u)), np.float32), u, v)
 
 
@@ -432,7 +502,10 @@ def blob(
     """Paint a Gaussian spot."""
     (u, v), (radius_u, radius_v) = centre, radii
     window = crop(canvas, u - 2.3 * radius_u, u + 2.3 * radius_u, v - 2.3 * radius_v, v + 2.3 * radius_v)
-    across, down = (window.u - np.float32(u)) / np.float32(radius_u), (window.v - np.float32(v)) / np.float32(radius_v)
+    across, down = (
+        (window.u - np.float32(u)) / np.float32(radius_u),
+        (window.v - np.float32(v)) / np.float32(radius_v),
+    )
     paint(window, np.float32(opacity) * np.exp(-(down**2))[:, None] * np.exp(-(across**2)), colour)
 
 

@@ -1,7 +1,7 @@
 """Synthesise speech from given voice parameters.
 
-Source and filter (Fant 1960): glottal pulses with a pitch contour, mixed with breath, pass through the resonances of
-five vowels that change with each syllable.
+Source and filter (Fant 1960): glottal pulses with a pitch contour, mixed with breath, pass through the
+resonances of five vowels that change with each syllable.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ from reactometer.types import SOUND_RATE_HZ, FloatArray
 PARAMETERS = ("pitch", "range", "loudness", "rate", "breath", "tremor", "laughter", "tension")
 """Voice parameters: 0 is rest and 1 the maximum; the minimum of ``pitch``, ``loudness`` and ``rate`` is -1.
 
-At 1, the mean pitch is 9 semitones up, a syllable's accent 8 semitones (at rest 2), loudness 12 dB up, the syllable
-rate 80% up (at -1 40% down), pulses are replaced by breath noise, pitch and loudness waver at 9 Hz, laughter fills all
-time, and the voice is pressed (flatter spectrum, more energy above 1 kHz).
+At 1, the mean pitch is 9 semitones up, a syllable's accent 8 semitones (at rest 2), loudness 12 dB up, the
+syllable rate 80% up (at -1 40% down), pulses are replaced by breath noise, pitch and loudness waver at 9 Hz,
+laughter fills all time, and the voice is pressed (flatter spectrum, more energy above 1 kHz).
 """
 
 CONTROL_RATE_HZ = 100
@@ -85,17 +85,24 @@ def random_voice(rng: np.random.Generator) -> Voice:
     )
 
 
-def speak(voice: Voice, tracks: Mapping[str, FloatArray], rng: np.random.Generator) -> tuple[FloatArray, FloatArray]:
+def speak(
+    voice: Voice, tracks: Mapping[str, FloatArray], rng: np.random.Generator
+) -> tuple[FloatArray, FloatArray]:
     """Synthesise speech with a (K,) track for every name of ``PARAMETERS``.
 
-    Returns the waveform, (S,) float32 in [-1, 1] at ``SOUND_RATE_HZ``, and the mouth's opening, (K,) float32 in [0, 1].
+    Returns the waveform, (S,) float32 in [-1, 1] at ``SOUND_RATE_HZ``, and the mouth's opening, (K,) float32
+    in [0, 1].
     """
     envelope, vowels, accent, hiss = _syllable_tracks(_syllables(voice, tracks, rng), len(tracks["pitch"]))
     tremor = np.cos(2 * np.pi * _TREMOR_HZ * np.arange(len(envelope)) / CONTROL_RATE_HZ + voice.tremor_phase)
     source = _source(voice, tracks, accent, tremor, rng)
     filtered = {vowel: _filter(_resonances(vowel, voice.tract), source) for vowel in vowels}
     speech = np.sum([_upsample(share) * filtered[vowel] for vowel, share in vowels.items()], axis=0)
-    gain = envelope * (1 - 0.85 * tracks["tremor"] * (0.5 - 0.5 * tremor)) * 10 ** (12 * (tracks["loudness"] - 1) / 20)
+    gain = (
+        envelope
+        * (1 - 0.85 * tracks["tremor"] * (0.5 - 0.5 * tremor))
+        * 10 ** (12 * (tracks["loudness"] - 1) / 20)
+    )
     consonants = _filter([_HISS], rng.standard_normal(len(source)))
     sound = 0.35 * _upsample(gain) * _normalise_rms(speech) + 0.035 * _upsample(hiss) * consonants
     sound += 0.0006 * rng.standard_normal(len(source))  # the room
@@ -109,8 +116,14 @@ def _syllables(voice: Voice, tracks: Mapping[str, FloatArray], rng: np.random.Ge
     time_s, laugh_owed_s, breath_after = float(rng.uniform(0.05, 0.15)), 0.0, int(rng.integers(5, 9))
     while (step := int(time_s * CONTROL_RATE_HZ)) < len(tracks["rate"]) - 12:
         faster = float(tracks["rate"][step])
-        duration_s = float(rng.uniform(0.88, 1.12)) / (voice.rate_hz * (1 + (0.8 if faster > 0 else 0.4) * faster))
-        vowel, accent, hiss = str(rng.choice(list(_VOWELS_HZ))), float(rng.uniform(-1, 1)), float(rng.uniform())
+        duration_s = float(rng.uniform(0.88, 1.12)) / (
+            voice.rate_hz * (1 + (0.8 if faster > 0 else 0.4) * faster)
+        )
+        vowel, accent, hiss = (
+            str(rng.choice(list(_VOWELS_HZ))),
+            float(rng.uniform(-1, 1)),
+            float(rng.uniform()),
+        )
         laugh_owed_s += float(tracks["laughter"][step]) * duration_s
         if laugh_owed_s >= _LAUGH_S:
             laugh_owed_s -= _LAUGH_S

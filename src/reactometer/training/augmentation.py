@@ -8,7 +8,14 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-CLIP_LIMITS = {"zoom": 0.05, "shift": 0.03, "rotation_rad": 0.05, "light": 0.06, "contrast": 0.15, "tint": 0.03}
+CLIP_LIMITS = {
+    "zoom": 0.05,
+    "shift": 0.03,
+    "rotation_rad": 0.05,
+    "light": 0.06,
+    "contrast": 0.15,
+    "tint": 0.03,
+}
 """Maximum size of each random change for clips, whose crops are aligned and few.
 
 The shift is a share of the side; light and tint (of each colour) are shares of the range.
@@ -26,10 +33,14 @@ def augment(frames: Tensor, limits: Mapping[str, float] = CLIP_LIMITS) -> Tensor
         The same shape and dtype; all frames of a clip changed alike, clips differently.
     """
     clips, steps, colours, height, width = frames.shape
-    transforms = _sample_transforms(clips, limits).to(frames.device, non_blocking=True)  # a GPU samples slower
+    transforms = _sample_transforms(clips, limits).to(
+        frames.device, non_blocking=True
+    )  # a GPU samples slower
     gain = 1.0 + _uniform((clips, 1), limits["contrast"])
     lift = 255.0 * _uniform((clips, 1), limits["light"])
-    light = torch.cat((gain, 127.5 + lift + 255.0 * _uniform((clips, colours), limits["tint"])), dim=1)  # (B, 1 + C)
+    light = torch.cat(
+        (gain, 127.5 + lift + 255.0 * _uniform((clips, colours), limits["tint"])), dim=1
+    )  # (B, 1 + C)
     light = light.to(frames.device, non_blocking=True).view(clips, 1, 1 + colours, 1, 1)
     gain, middle = light[:, :, :1], light[:, :, 1:]  # middle: new value of a grey of 127.5, per colour
     with torch.autocast(frames.device.type, enabled=False):  # bfloat16 is exact to a quarter of a pixel only
@@ -48,7 +59,9 @@ def _sample_transforms(clips: int, limits: Mapping[str, float]) -> Tensor:
     mirror = torch.where(torch.rand(clips) < 0.5, -1.0, 1.0)
     cosine, sine = scale * angle.cos(), scale * angle.sin()
     shift = 2.0 * _uniform((clips, 2), limits["shift"])
-    rows = torch.stack((cosine * mirror, -sine, shift[:, 0], sine * mirror, cosine, shift[:, 1]), dim=1)  # (B, 6)
+    rows = torch.stack(
+        (cosine * mirror, -sine, shift[:, 0], sine * mirror, cosine, shift[:, 1]), dim=1
+    )  # (B, 6)
     return rows.view(clips, 2, 3)
 
 

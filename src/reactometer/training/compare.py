@@ -55,13 +55,14 @@ def compare(
 ) -> Comparison:
     """Train each configuration with several seeds, score all on one split, and write one table.
 
-    A second call resumes the first and skips finished runs. A model of face and voice has three rows: with both, and
-    the same models with the face or the voice only.
+    A second call resumes the first and skips finished runs. A model of face and voice has three rows: with
+    both, and the same models with the face or the voice only.
 
     Args:
         configs: TOML files.
         data: the dataset, the same for all.
-        out: a folder for ``comparison.md``, ``comparison.csv`` (one row per configuration and seed) and the runs.
+        out: a folder for ``comparison.md``, ``comparison.csv`` (one row per configuration and seed) and the
+            runs.
         seeds: trainings per configuration, with ``training.seed`` = 0, 1, 2 …
         overrides: ``section.key=value`` on top of every configuration.
         split: the split to score; training and the choice of the epoch use only train and val.
@@ -72,15 +73,21 @@ def compare(
         OutputError: ``out`` contains runs of other configurations.
     """
     out, configs = Path(out), as_path_list(configs)
-    configurations = {Path(path).stem: load_config(Path(path), [*overrides, f'data.path="{data}"']) for path in configs}
+    configurations = {
+        Path(path).stem: load_config(Path(path), [*overrides, f'data.path="{data}"']) for path in configs
+    }
     if len(configurations) < len(configs):
-        raise ConfigError("two configurations have the same name", got=", ".join(Path(path).stem for path in configs))
+        raise ConfigError(
+            "two configurations have the same name", got=", ".join(Path(path).stem for path in configs)
+        )
     for config in configurations.values():
         get_modalities(config.model)
     rows: list[ComparisonRow] = []
     for name, config in configurations.items():
         runs = [out / "runs" / f"{name}-seed{seed}" for seed in range(seeds)]
-        models = [load_model(train_once(config, run, seed=seed, progress=progress)) for seed, run in enumerate(runs)]
+        models = [
+            load_model(train_once(config, run, seed=seed, progress=progress)) for seed, run in enumerate(runs)
+        ]
         new_rows, length = _build_rows(name, models, data, split, progress)
         rows += new_rows
     comparison = Comparison(split, tuple(rows), length, out)
@@ -95,18 +102,23 @@ def _build_rows(
     """Score one configuration; return its rows and the score of the clip-length baseline."""
     first = models[0]
     modalities = [
-        name for name, is_used in (("face", first.sampling.uses_face), ("voice", first.sampling.uses_voice)) if is_used
+        name
+        for name, is_used in (("face", first.sampling.uses_face), ("voice", first.sampling.uses_voice))
+        if is_used
     ]
     prepared = open_for_model(first, data, progress=progress)
     rows = []
     for hidden in (None, "voice", "face") if len(modalities) == 2 else (None,):
         scored = [
-            evaluate(model, data, split=split, without=hidden, n_resamples=0, progress=progress) for model in models
+            evaluate(model, data, split=split, without=hidden, n_resamples=0, progress=progress)
+            for model in models
         ]
         targets, clips = scored[0].targets, scored[0].rows
         length, resampling = predict_from_length(prepared, clips), choose_units([row.clip for row in clips])
         order = np.argsort([evaluation.metrics.mean_pearson or 0.0 for evaluation in scored], kind="stable")
-        median_predictions = scored[int(order[(len(scored) - 1) // 2])].intensities  # (clips, L) of the median seed
+        median_predictions = scored[
+            int(order[(len(scored) - 1) // 2])
+        ].intensities  # (clips, L) of the median seed
         row = ComparisonRow(
             name=f"{name}, without {hidden}" if hidden else name,
             reads=" and ".join(name for name in modalities if name != hidden),
@@ -119,7 +131,8 @@ def _build_rows(
 
 
 def as_table(comparison: Comparison) -> pd.DataFrame:
-    """Return the table of ``comparison.csv``: one row per configuration and seed, with the score of every label."""
+    """Return the table of ``comparison.csv``: one row per configuration and seed, with the score of every
+    label."""
     table = pd.DataFrame(
         {
             "configuration": row.name,
@@ -147,7 +160,8 @@ def median(values: Sequence[float | None]) -> float | None:
 
 
 def summarise(comparison: Comparison) -> pd.DataFrame:
-    """Return a table of text: one row per configuration, and the clip-length baseline; r is the mean Pearson."""
+    """Return a table of text: one row per configuration, and the clip-length baseline; r is the mean
+    Pearson."""
     rows = []
     for row in comparison.rows:
         seeds = [metrics.mean_pearson for metrics in row.metrics if metrics.mean_pearson is not None]
@@ -164,18 +178,24 @@ def summarise(comparison: Comparison) -> pd.DataFrame:
         rows.append(cells | dict(zip(row.metrics[0].labels, medians, strict=True)))
     baseline = comparison.length_baseline
     by_label = zip(baseline.labels, (format_score(r, 3) for r in baseline.pearson), strict=True)
-    rows.append({"configuration": "clip length", "r": format_score(baseline.mean_pearson, 3), **dict(by_label)})
+    rows.append(
+        {"configuration": "clip length", "r": format_score(baseline.mean_pearson, 3), **dict(by_label)}
+    )
     return pd.DataFrame(rows).fillna("")
 
 
 def markdown(comparison: Comparison) -> str:
     """Return the summary as Markdown: one line per configuration."""
     table = summarise(comparison)
-    lines = [f"| {' | '.join(cells)} |" for cells in (table.columns, ["---"] * table.shape[1], *table.to_numpy())]
+    lines = [
+        f"| {' | '.join(cells)} |" for cells in (table.columns, ["---"] * table.shape[1], *table.to_numpy())
+    ]
     metrics = comparison.rows[0].metrics
     notes = (
-        f"{comparison.split}: {metrics[0].n_clips} clips; r is the median over {len(metrics)} seeds of the mean "
-        "Pearson, emotions are medians too. Intervals: bootstrap over clips (over people if known) of the median "
+        f"{comparison.split}: {metrics[0].n_clips} clips; r is the median over {len(metrics)} seeds of the "
+        "mean "
+        "Pearson, emotions are medians too. Intervals: bootstrap over clips (over people if known) of the "
+        "median "
         "seed; an undefined score, such as a constant's, counts as 0 in the differences."
     )
     return "\n".join([*lines, "", notes, ""])

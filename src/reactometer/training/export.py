@@ -1,4 +1,4 @@
-"""Export a trained network to the ONNX graphs of a checkpoint, and check on clips that they predict as PyTorch does."""
+"""Export a trained network to a checkpoint's ONNX graphs, and check that they predict as PyTorch does."""
 
 from __future__ import annotations
 
@@ -66,7 +66,8 @@ class ExportSpec:
 
 
 _templates = dict[str, onnx.ModelProto]()
-"""Graphs without weights, by structure. Members of an ensemble share a graph, because translation takes seconds."""
+"""Graphs without weights, by structure. Members of an ensemble share a graph, because translation takes
+seconds."""
 
 
 def write_checkpoint(
@@ -110,7 +111,8 @@ def change_description(folder: Path, **changes: Any) -> None:
 
 
 def read_items(loaded: LoadedModel, prepared: PreparedSet, split: str, n_items: int) -> Iterator[Item]:
-    """Yield the model's input of the first readable clips of a split, or of the dataset if the split is empty."""
+    """Yield the model's input of the first readable clips of a split, or of the dataset if the split is
+    empty."""
     is_media = prepared.feature_sizes is None
     load_item = MediaReader(loaded.sampling) if is_media else open_store(prepared.folder / FEATURES)
     rows = [row for row in prepared.split(split) or prepared.rows if row.file]
@@ -118,7 +120,8 @@ def read_items(loaded: LoadedModel, prepared: PreparedSet, split: str, n_items: 
 
 
 def prove(folder: Path, network: ReactionModel, prepared: PreparedSet) -> None:
-    """Compare a checkpoint's graphs with its network on val clips, and record the differences in ``model.json``.
+    """Compare a checkpoint's graphs with its network on val clips, and record the differences in
+    ``model.json``.
 
     Raises:
         DataError: no clip contains a face or a voice.
@@ -132,7 +135,8 @@ def prove(folder: Path, network: ReactionModel, prepared: PreparedSet) -> None:
     for name, difference in maxima.items():
         if not difference <= TOLERANCE:  # also raise for NaN
             raise ModelError(
-                "the exported graphs and PyTorch predict different intensities; the checkpoint is not written",
+                "the exported graphs and PyTorch predict different intensities; the checkpoint is not "
+                "written",
                 got=f"a difference of {difference:.2g} ({name})",
                 expected=f"at most {TOLERANCE}",
                 fix="Report a bug with the output of 'reactometer doctor' and the encoder's name",
@@ -164,7 +168,9 @@ def differences(network: ReactionModel, networks: Networks, items: Sequence[Item
         batches = [[pair] for pair in group]
         if name == "whole clips":
             batches.append(group)
-        maxima[name] = float(np.max([_difference(head, networks, batch) for batch in batches]))  # NaN if one is NaN
+        maxima[name] = float(
+            np.max([_difference(head, networks, batch) for batch in batches])
+        )  # NaN if one is NaN
     return maxima
 
 
@@ -192,8 +198,8 @@ def _difference(head: ReactionModel, networks: Networks, pairs: Sequence[tuple[I
 def build_export_specs(network: ReactionModel, config: ModelConfig) -> dict[str, ExportSpec]:
     """Return the modules of a model to export by file name: its encoders of images and speech, and the head.
 
-    Contours are computed in NumPy. Networks over log-mel are in the head's graph. ``network`` is in evaluation mode, on
-    the CPU.
+    Contours are computed in NumPy. Networks over log-mel are in the head's graph. ``network`` is in
+    evaluation mode, on the CPU.
     """
     face, voice = network.describe_inputs()
     structure = [
@@ -250,18 +256,22 @@ def write_graph(graph: ExportSpec, file: Path, stats: Mapping[str, FeatureStats]
 
 
 def _translate(graph: ExportSpec) -> onnx.ModelProto:
-    """Translate a module to a graph without weights. Its initializers are named as in the module's ``state_dict``."""
+    """Translate a module to a graph without weights. Its initializers are named as in the module's
+    ``state_dict``."""
     shapes = (dict.fromkeys(range(graph.n_free), torch.export.Dim.DYNAMIC),) * len(graph.inputs)
     with quiet_exporter():
         program = torch.onnx.export(
             graph.module,
             tuple(graph.inputs.values()),
             dynamo=True,
-            dynamic_shapes=shapes if len(shapes) == 1 else (shapes,),  # an encoder has one argument, the head *inputs
+            dynamic_shapes=shapes
+            if len(shapes) == 1
+            else (shapes,),  # an encoder has one argument, the head *inputs
             input_names=list(graph.inputs),
             output_names=list(graph.outputs),
             verbose=False,
-            optimize=False,  # it would fuse batch norm into convolutions, whose weights then need single precision
+            # it would fuse batch norm into convolutions, whose weights then need single precision
+            optimize=False,
         )
     if program is None:
         raise ModelError("PyTorch cannot export this network", got=type(graph.module).__name__)
@@ -292,7 +302,8 @@ def _store_float16(model: onnx.ModelProto) -> None:
 
 
 class _HeadGraph(nn.Module):
-    """The head's graph: features to intensities (B, L) in [0, 1] and the mean over time of each stream (B, D)."""
+    """The head's graph: features to intensities (B, L) in [0, 1] and the mean over time of each stream (B,
+    D)."""
 
     def __init__(self, network: ReactionModel) -> None:
         super().__init__()
@@ -306,7 +317,9 @@ class _HeadGraph(nn.Module):
         batch = Batch._make((*face, *voice, *[mask] * 4))  # the head ignores the last four fields
         streams = self.network.streams(batch)
         intensities = self.network.predict_from_embedding(self.network.head(*streams), batch)
-        return intensities, *(masked_moments(stream.values, stream.mask)[0] for stream in streams if stream is not None)
+        return intensities, *(
+            masked_moments(stream.values, stream.mask)[0] for stream in streams if stream is not None
+        )
 
 
 @contextmanager

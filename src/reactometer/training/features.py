@@ -29,7 +29,8 @@ def open_training_reader(
 ) -> ItemLoader:
     """Return the loader of train and val items.
 
-    Features of frozen encoders are computed once, on ``device``, and cached in the folder of the prepared clips.
+    Features of frozen encoders are computed once, on ``device``, and cached in the folder of the prepared
+    clips.
     """
     if prepared.feature_sizes is not None:
         return masking_reader(open_store(prepared.folder / FEATURES), sampling)
@@ -89,7 +90,9 @@ def training_stats(model: ReactionModel) -> dict[str, FeatureStats]:
 
 def _digest(model: ReactionModel, sampling: InputSpec) -> str:
     """Compute the cache key of the features from the encoders' weights and the sampling."""
-    digest = sha256(json.dumps([repr(sampling), repr(model.describe_inputs()), describe_encoders(model)]).encode())
+    digest = sha256(
+        json.dumps([repr(sampling), repr(model.describe_inputs()), describe_encoders(model)]).encode()
+    )
     for encoder in model.frozen:
         for name, tensor in sorted(encoder.state_dict().items()):
             digest.update(name.encode() + tensor.cpu().contiguous().numpy().tobytes())

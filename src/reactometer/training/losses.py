@@ -1,7 +1,8 @@
 """Losses of predicted intensities; all have the same arguments.
 
-``intensities`` are (B, L) in [0, 1], ``targets`` (B, L) in [0, 1], and ``mask`` is (B,) bool: the clip has labels and
-a face or a voice. Clips outside the mask are ignored. A loss is a scalar; 0, with a gradient of 0, for an empty mask.
+``intensities`` are (B, L) in [0, 1], ``targets`` (B, L) in [0, 1], and ``mask`` is (B,) bool: the clip has
+labels and a face or a voice. Clips outside the mask are ignored. A loss is a scalar; 0, with a gradient of 0,
+for an empty mask.
 """
 
 from __future__ import annotations
@@ -25,8 +26,8 @@ def masked_mse(intensities: Tensor, targets: Tensor, mask: Tensor) -> Tensor:
 def pearson_loss(intensities: Tensor, targets: Tensor, mask: Tensor) -> Tensor:
     """Average 1 − Pearson's r over the L labels; a label that is constant in the batch adds 0.
 
-    The r of a batch is a noisy stand-in for the r of all clips. Constant intensities have r = 0 and a finite gradient
-    towards the targets; with fewer than 3 clips in the mask the loss is 0.
+    The r of a batch is a noisy stand-in for the r of all clips. Constant intensities have r = 0 and a finite
+    gradient towards the targets; with fewer than 3 clips in the mask the loss is 0.
     """
     predicted, expected = _select_valid(intensities, targets, mask)  # (K, V) both
     predicted, expected = predicted - predicted.mean(0), expected - expected.mean(0)

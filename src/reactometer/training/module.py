@@ -38,7 +38,9 @@ class ReactionModule(BaseModule):
         super().__init__(model, config)
         self.labels = data.labels
         self.val_parts = data.val.parts
-        self.val_targets = {index: row.clip.labels for index, row in enumerate(data.val.rows) if row.clip.labels}
+        self.val_targets = {
+            index: row.clip.labels for index, row in enumerate(data.val.rows) if row.clip.labels
+        }
         self.val_scores: list[tuple[Tensor, Tensor, Tensor]] = []
         self.val_metrics: Metrics | None = None
         self.losses: list[tuple[Tensor, Tensor]] = []  # loss and number of clips per batch of the epoch
@@ -69,13 +71,16 @@ class ReactionModule(BaseModule):
     def on_validation_epoch_end(self) -> None:
         """Compute metrics over all validation clips from all devices, each clip once."""
         part_index, intensities, modality_mask = (
-            self._gather_rows(torch.cat(column)).cpu().numpy() for column in zip(*self.val_scores, strict=True)
+            self._gather_rows(torch.cat(column)).cpu().numpy()
+            for column in zip(*self.val_scores, strict=True)
         )
         self.val_scores.clear()
         if self.trainer.sanity_checking:
             return
         parts_by_clip: dict[int, list[tuple[float, Score]]] = {}
-        for i in np.unique(part_index, return_index=True)[1]:  # Lightning repeats parts to fill the last batch
+        for i in np.unique(part_index, return_index=True)[
+            1
+        ]:  # Lightning repeats parts to fill the last batch
             part = self.val_parts[part_index[i]]
             has_face, has_voice = modality_mask[i].tolist()
             score = Score(intensities[i], has_face=has_face, has_voice=has_voice)
@@ -97,7 +102,9 @@ class ReactionModule(BaseModule):
 
     def _gather_rows(self, rows: Tensor) -> Tensor:
         """Concatenate the rows of all processes; a gradient returns to the process of its row."""
-        gathered: Any = self.all_gather(rows, sync_grads=rows.requires_grad)  # (processes, rows, ...), or unchanged
+        gathered: Any = self.all_gather(
+            rows, sync_grads=rows.requires_grad
+        )  # (processes, rows, ...), or unchanged
         joined: Tensor = gathered.reshape(-1, *rows.shape[1:])
         return joined
 
@@ -105,7 +112,9 @@ class ReactionModule(BaseModule):
 class ReactionData(LightningDataModule):
     """Batches of the train and val splits; order and jitter follow from the seed and the epoch."""
 
-    def __init__(self, train: PartDataset, val: PartDataset, labels: Sequence[str], config: TrainingConfig) -> None:
+    def __init__(
+        self, train: PartDataset, val: PartDataset, labels: Sequence[str], config: TrainingConfig
+    ) -> None:
         super().__init__()
         self.train = train
         self.val = val
@@ -138,8 +147,8 @@ class ReactionData(LightningDataModule):
 def selection_score(metrics: Metrics, targets: np.ndarray) -> float:
     """Compute mean Pearson over the labels that vary on validation; a constant prediction counts as 0.
 
-    Unlike the reported score, it is always defined, so that a label that is constant on a small validation split does
-    not prevent the selection of an epoch.
+    Unlike the reported score, it is always defined, so that a label that is constant on a small validation
+    split does not prevent the selection of an epoch.
 
     Args:
         metrics: of all validation clips.

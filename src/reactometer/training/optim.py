@@ -34,15 +34,19 @@ class BaseModule(LightningModule):
         torch.manual_seed(int(np.random.SeedSequence(key).generate_state(1)[0]))
 
     def configure_optimizers(self) -> Any:
-        """Set up AdamW, linear warm-up and cosine; pretrained encoders have another rate, biases and norms no decay.
+        """Set up AdamW, linear warm-up and cosine; pretrained encoders have another rate, biases and norms no
+        decay.
 
-        The fused kernel runs only in single precision, because Lightning cannot clip gradients before it in mixed.
+        The fused kernel runs only in single precision, because Lightning cannot clip gradients before it in
+        mixed.
         """
         settings = self.config
         fused = True if on_gpu(settings) and settings.precision == "32-true" else None
         optimiser = torch.optim.AdamW(_build_parameter_groups(self.model, settings), fused=fused)
         steps = max(1, int(self.trainer.estimated_stepping_batches))
-        schedule = LambdaLR(optimiser, partial(warmup_cosine, steps=steps, warmup=int(settings.warmup_share * steps)))
+        schedule = LambdaLR(
+            optimiser, partial(warmup_cosine, steps=steps, warmup=int(settings.warmup_share * steps))
+        )
         return {"optimizer": optimiser, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
 
@@ -53,11 +57,13 @@ def warmup_cosine(step: int, steps: int, warmup: int) -> float:
     return 0.5 * (1.0 + math.cos(math.pi * min(1.0, (step - warmup) / max(1, steps - warmup))))
 
 
-def update_average(averages: list[Tensor], weights: list[Tensor], n_averaged: Tensor, *, decay: float) -> None:
+def update_average(
+    averages: list[Tensor], weights: list[Tensor], n_averaged: Tensor, *, decay: float
+) -> None:
     """Update an exponential moving average of the weights in place; a ``multi_avg_fn`` of PyTorch.
 
-    The decay rises to ``decay`` as ``(1 + n) / (10 + n)``, as in TensorFlow's ``ExponentialMovingAverage``, so that a
-    short run does not average in its random initial weights. Counters are copied.
+    The decay rises to ``decay`` as ``(1 + n) / (10 + n)``, as in TensorFlow's ``ExponentialMovingAverage``,
+    so that a short run does not average in its random initial weights. Counters are copied.
     """
     if not averages[0].is_floating_point():
         torch._foreach_copy_(averages, weights)

@@ -29,7 +29,9 @@ CALIBRATION_CLIPS = 64
 """Number of train clips for the calibration of 8 bits."""
 
 
-def export(model: Path | str, data: Path | str, out: Path | str, *, progress: bool = True) -> tuple[float, float]:
+def export(
+    model: Path | str, data: Path | str, out: Path | str, *, progress: bool = True
+) -> tuple[float, float]:
     """Write a copy of a checkpoint whose encoders of images and speech compute in 8 bits.
 
     The calibration uses clips of the train split. The copy has no PyTorch weights.
@@ -44,8 +46,8 @@ def export(model: Path | str, data: Path | str, out: Path | str, *, progress: bo
         Mean Pearson on the val split in single precision and in 8 bits; a constant prediction counts as 0.
 
     Raises:
-        ModelError: the checkpoint is an ensemble or has no such encoder, or 8 bits lose more than 0.005 of mean
-            Pearson. Then nothing is written.
+        ModelError: the checkpoint is an ensemble or has no such encoder, or 8 bits lose more than 0.005 of
+            mean Pearson. Then nothing is written.
         DataError, MediaError: the data cannot be used.
         OutputError: ``out`` exists already.
     """
@@ -104,9 +106,9 @@ def encoder_inputs(networks: Networks, stream: str, items: Iterable[Item]) -> It
 def quantise_graph(file: Path, examples: Iterable[dict[str, np.ndarray]]) -> None:
     """Replace a graph by one that computes in 8 bits (static quantisation in the QDQ format).
 
-    Weights are signed with one scale per channel. Activations are unsigned with one scale per tensor, from the smallest
-    and the largest value in the examples. In a network with attention, only convolutions and matrix products are
-    quantised, because the rest gains nothing. ``examples`` are typical inputs, by name.
+    Weights are signed with one scale per channel. Activations are unsigned with one scale per tensor, from
+    the smallest and the largest value in the examples. In a network with attention, only convolutions and
+    matrix products are quantised, because the rest gains nothing. ``examples`` are typical inputs, by name.
     """
     from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
     from onnxruntime.quantization.shape_inference import quant_pre_process

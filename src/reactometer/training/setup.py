@@ -61,9 +61,14 @@ def build_training(config: Config, prepared: PreparedSet, *, progress: bool) -> 
     label_mean = np.array([row.clip.labels for row in train]).mean(axis=0).astype(np.float32).tolist()  # (L,)
     model = build_model(config.model, load_encoders(config.model, prepared.feature_sizes), label_mean)
     encoders = (model.face_encoder, model.voice_encoder)
-    if config.model.person_norm and not model.frozen and any(isinstance(encoder, Pretrained) for encoder in encoders):
+    if (
+        config.model.person_norm
+        and not model.frozen
+        and any(isinstance(encoder, Pretrained) for encoder in encoders)
+    ):
         raise ConfigError(
-            "model.person_norm needs frozen encoders or features", fix="Set model.frozen=true, or train on features"
+            "model.person_norm needs frozen encoders or features",
+            fix="Set model.frozen=true, or train on features",
         )
     sampling = sampling_of(config.model, *model.describe_inputs())
     device = "cuda" if on_gpu(config.training) else "cpu"
@@ -99,15 +104,18 @@ def _check_splits(prepared: PreparedSet) -> None:
         )
     if constant and is_first_process():
         warnings.warn(
-            f"labels that are constant on val do not count for the selection of the epoch: {', '.join(constant)}",
+            "labels that are constant on val do not count for the selection of the epoch: "
+            f"{', '.join(constant)}",
             stacklevel=4,
         )
 
 
 def _fit_scalers(network: ReactionModel, train: Sequence[PreparedRow], load_item: ItemLoader) -> None:
-    """Set the scalers of features and of the log-mel spectrogram to mean and standard deviation over train clips.
+    """Set the scalers of features and of the log-mel spectrogram to mean and standard deviation over train
+    clips.
 
-    Trainable encoders have no scaler. From media, only the sound of at most :data:`MAX_SCALE_CLIPS` clips is read.
+    Trainable encoders have no scaler. From media, only the sound of at most :data:`MAX_SCALE_CLIPS` clips is
+    read.
     """
     rows = list(train)
     if isinstance(load_item, MediaReader):

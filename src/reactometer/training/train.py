@@ -20,7 +20,15 @@ from reactometer.terminal import is_first_process, messages
 from reactometer.training.export import prove, write_checkpoint
 from reactometer.training.module import ReactionModule
 from reactometer.training.setup import build_training
-from reactometer.training.trainer import CHECKPOINTS, LAST, check_devices, delete_run, fit, load_best, prepare_run_dir
+from reactometer.training.trainer import (
+    CHECKPOINTS,
+    LAST,
+    check_devices,
+    delete_run,
+    fit,
+    load_best,
+    prepare_run_dir,
+)
 
 MODEL_DIR = "model"
 
@@ -43,8 +51,8 @@ def train(
         progress: show bars and one line per epoch on standard error.
 
     Returns:
-        The checkpoint, ``<training.out>/model``. Beside it: ``config.json``, ``logs/`` (CSV and TensorBoard) and
-        ``checkpoints/``.
+        The checkpoint, ``<training.out>/model``. Beside it: ``config.json``, ``logs/`` (CSV and TensorBoard)
+        and ``checkpoints/``.
 
     Raises:
         ConfigError, DataError, WeightsError: the configuration or the dataset cannot be used.
@@ -55,10 +63,14 @@ def train(
     get_modalities(config.model)  # raises for an unknown name before any work
     check_devices(config.training)
     progress = progress and is_first_process()
-    out = prepare_run_dir(config.training.out or Path("runs/run"), MODEL_DIR, resume=resume, overwrite=overwrite)
+    out = prepare_run_dir(
+        config.training.out or Path("runs/run"), MODEL_DIR, resume=resume, overwrite=overwrite
+    )
     prepared = open_data(config.data, config.prepare, progress=progress)
     detector = config.prepare.detector  # "auto" is resolved on each machine that uses the model
-    config = config.model_copy(update={"prepare": prepared.settings.model_copy(update={"detector": detector})})
+    config = config.model_copy(
+        update={"prepare": prepared.settings.model_copy(update={"detector": detector})}
+    )
     seed_everything(config.training.seed, workers=True, verbose=False)
     setup = build_training(config, prepared, progress=progress)
     data = setup.data
@@ -86,7 +98,8 @@ def train(
 
 
 def train_once(config: Config, out: Path, *, seed: int, progress: bool) -> Path:
-    """Train the model of a run in ``out``, or resume its training, unless it is finished; return the checkpoint.
+    """Train the model of a run in ``out``, or resume its training, unless it is finished; return the
+    checkpoint.
 
     Raises:
         OutputError: the folder contains a run of another configuration.
@@ -112,7 +125,8 @@ def _comparable_settings(config: Config) -> dict[str, object]:
 
 
 def _calibrate(folder: Path, prepared: PreparedSet, progress: bool) -> None:
-    """Fit intervals on val, if it has enough clips. Val selected the epoch, too, so they are a little narrow."""
+    """Fit intervals on val, if it has enough clips. Val selected the epoch, too, so they are a little
+    narrow."""
     try:
         save_uncertainty(folder, fit_uncertainty(load_model(folder), prepared, progress=progress))
     except DataError as error:
@@ -136,7 +150,8 @@ def ensemble(
         config: a TOML file, or a configuration object.
         out: the run's folder: one folder per member, and the ensemble in ``model``.
         overrides: ``section.key=value`` on top of a TOML file.
-        folds: number of folds of train and val together. Each person is in exactly one fold; each fold is val once.
+        folds: number of folds of train and val together. Each person is in exactly one fold; each fold is val
+            once.
         seeds: number of seeds (0, 1, 2 …) on the splits of the dataset, instead of folds.
         progress: show bars and lines on standard error.
 

@@ -49,12 +49,14 @@ def fit(
     resume: bool,
     progress: bool,
 ) -> Trainer:
-    """Fit ``module`` and save, in ``out``, the epoch with the largest ``module.score`` on validation, and the last.
+    """Fit ``module`` and save, in ``out``, the epoch with the largest ``module.score`` on validation, and the
+    last.
 
     With ``resume``, training resumes from the last finished epoch.
     """
     keep_freed_memory()
-    # Deterministic mode would fill each new buffer, a twelfth of a step, to find reads of uninitialised memory.
+    # Deterministic mode would fill each new buffer, a twelfth of a step, to find reads of uninitialised
+    # memory.
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
     with quiet("lightning.pytorch", sys.stderr, "lightning"):  # Lightning's bars belong to standard error
         checkpoint = out / CHECKPOINTS / LAST if resume else None
@@ -92,10 +94,16 @@ def check_devices(settings: TrainingConfig) -> None:
     """
     try:
         with quiet("lightning.pytorch", sys.stderr, "lightning"):  # Lightning's bars belong to standard error
-            Trainer(**device_arguments(settings), logger=False, enable_checkpointing=False, enable_progress_bar=False)
+            Trainer(
+                **device_arguments(settings),
+                logger=False,
+                enable_checkpointing=False,
+                enable_progress_bar=False,
+            )
     except (MisconfigurationException, ValueError) as error:
         raise ConfigError(
-            f"cannot train on training.accelerator = {settings.accelerator!r}, training.devices = {settings.devices!r}",
+            f"cannot train on training.accelerator = {settings.accelerator!r}, training.devices = "
+            f"{settings.devices!r}",
             got=str(error).splitlines()[0],
             fix="Set training.accelerator=auto or training.accelerator=cpu",
         ) from error
@@ -134,22 +142,29 @@ def loader_workers(settings: TrainingConfig) -> int:
 
 
 def prepare_run_dir(out: Path, result: str, *, resume: bool, overwrite: bool) -> Path:
-    """Check the run's folder and remove partial files of killed processes; ``result`` names a finished run's result.
+    """Check the run's folder and remove partial files of killed processes; ``result`` names a finished run's
+    result.
 
     Raises:
-        OutputError: the folder contains a run without ``resume`` or ``overwrite``, or there is no run to resume.
+        OutputError: the folder contains a run without ``resume`` or ``overwrite``, or there is no run to
+            resume.
     """
     if not is_first_process():  # done by the first process
         return out
-    has_run = (out / CHECKPOINTS / LAST).is_file() or (out / result).exists()  # else killed in its first epoch
+    has_run = (out / CHECKPOINTS / LAST).is_file() or (
+        out / result
+    ).exists()  # else killed in its first epoch
     if resume and not (out / CHECKPOINTS / LAST).is_file():
         raise OutputError(f"{out}: no run to resume", fix="Start it without --resume")
     if resume and (out / result).exists():
         raise OutputError(
-            f"{out}: the run is finished; its result is {out / result}", fix="Use it, or restart with --overwrite"
+            f"{out}: the run is finished; its result is {out / result}",
+            fix="Use it, or restart with --overwrite",
         )
     if has_run and not (resume or overwrite):
-        raise OutputError(f"{out}: the folder contains a run", fix="Use --resume or --overwrite, or set training.out")
+        raise OutputError(
+            f"{out}: the folder contains a run", fix="Use --resume or --overwrite, or set training.out"
+        )
     for path in (*out.glob(f".*{PART}"), *(out / CHECKPOINTS).glob(f".*{PART}")):
         shutil.rmtree(path) if path.is_dir() else path.unlink()
     return out
@@ -162,7 +177,8 @@ def delete_run(out: Path, result: str) -> None:
 
 
 def device_arguments(settings: TrainingConfig) -> dict[str, Any]:
-    """Return the arguments of Lightning's ``Trainer`` for processes and devices; torchrun overrides the settings."""
+    """Return the arguments of Lightning's ``Trainer`` for processes and devices; torchrun overrides the
+    settings."""
     nodes = 1
     if torch.distributed.is_torchelastic_launched():
         devices = int(os.environ["LOCAL_WORLD_SIZE"])
@@ -184,7 +200,12 @@ def device_arguments(settings: TrainingConfig) -> dict[str, Any]:
 def _callbacks(settings: TrainingConfig, out: Path, score: str, progress: bool) -> list[Callback]:
     callbacks: list[Callback] = [
         ModelCheckpoint(
-            out / CHECKPOINTS, Path(BEST).stem, monitor=score, mode="max", save_last=True, enable_version_counter=False
+            out / CHECKPOINTS,
+            Path(BEST).stem,
+            monitor=score,
+            mode="max",
+            save_last=True,
+            enable_version_counter=False,
         ),
         EarlyStopping(score, mode="max", patience=settings.patience),
         LearningRateMonitor("epoch"),
@@ -197,15 +218,20 @@ def _callbacks(settings: TrainingConfig, out: Path, score: str, progress: bool) 
 
 
 def _loggers(out: Path, checkpoint: Path | None) -> list[Logger]:
-    """Return CSV and TensorBoard loggers; a resumed run drops entries after its checkpoint, which will be repeated."""
+    """Return CSV and TensorBoard loggers; a resumed run drops entries after its checkpoint, which will be
+    repeated."""
     logged: list[dict[str, Any]] = []
     step = 0
     file = out / "logs" / "metrics.csv"
     if checkpoint is not None:
         step = read_checkpoint(checkpoint)["global_step"]
         with file.open(newline="", encoding="utf-8") if file.is_file() else nullcontext(()) as lines:
-            rows = [row for row in csv.DictReader(lines) if None not in row.values()]  # the last can be truncated
-            logged = [{key: value for key, value in row.items() if value} for row in rows if int(row["step"]) < step]
+            rows = [
+                row for row in csv.DictReader(lines) if None not in row.values()
+            ]  # the last can be truncated
+            logged = [
+                {key: value for key, value in row.items() if value} for row in rows if int(row["step"]) < step
+            ]
     table = CSVLogger(out, "logs", version="")
     if logged and is_first_process():
         table.experiment.metrics = logged

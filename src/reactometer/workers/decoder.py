@@ -1,4 +1,4 @@
-"""Decode media files, in this process or in the isolated process of :mod:`reactometer.workers.media_worker`."""
+"""Decode media files, in this process or in the isolated one of :mod:`reactometer.workers.media_worker`."""
 
 from __future__ import annotations
 
@@ -41,7 +41,8 @@ Segment = tuple[WindowSpec, PreparedClip]
 
 @dataclass(frozen=True)
 class DecodeSpec:
-    """Settings and windows for decoding a file; plain values, since the decoder process does not import pydantic."""
+    """Settings and windows for decoding a file; plain values, since the decoder process does not import
+    pydantic."""
 
     detector: str  # "yunet" or "haar"
     rate_hz: float  # sampled frames per second
@@ -52,8 +53,8 @@ class DecodeSpec:
     def stream(self, path: Path, threads: int = 0, info: MediaInfo | None = None) -> Iterator[Segment]:
         """Yield parts and windows of a file, see :func:`reactometer.media.segments.stream_windows`.
 
-        ``threads`` frames are searched for faces at a time; 0 uses only this thread. ``info`` is the file's, if
-        already probed.
+        ``threads`` frames are searched for faces at a time; 0 uses only this thread. ``info`` is the file's,
+        if already probed.
         """
         track = partial(
             track_face if self.faces == "one" else track_faces,
@@ -74,7 +75,9 @@ def worker_main(handle: int) -> None:
     """Decode one file after the other, until the parent closes the connection or dies."""
     keep_freed_memory()  # without it, 70,000 page faults in 20 s of video
     cv2.setNumThreads(1)  # frames are searched in parallel already
-    Thread(target=import_module, args=("onnxruntime",), daemon=True).start()  # while the parent loads the model
+    Thread(
+        target=import_module, args=("onnxruntime",), daemon=True
+    ).start()  # while the parent loads the model
     connection: Connection[Any, Any] = Connection(handle)
     messages = Queue[Any](QUEUE_SIZE)
     with suppress(EOFError, ConnectionResetError):
@@ -98,7 +101,12 @@ def _send(connection: Connection[Any, Any], messages: Queue[Any]) -> None:
 
 
 def _read_file(
-    path: Path, spec: DecodeSpec, threads: int, cpu_s_per_minute: float, limits: ResourceLimits, messages: Queue[Any]
+    path: Path,
+    spec: DecodeSpec,
+    threads: int,
+    cpu_s_per_minute: float,
+    limits: ResourceLimits,
+    messages: Queue[Any],
 ) -> None:
     """Queue the container's properties, all windows and ``None``, or a MediaError if the file is unreadable.
 
@@ -110,7 +118,9 @@ def _read_file(
         info = probe(path)
         if info.width_px * info.height_px > limits.pixels:
             size, limit = f"{info.width_px} x {info.height_px} pixels", f"{limits.pixels:,} pixels at most"
-            raise MediaError(f"{path}: frames are too large", got=size, expected=limit, fix="Scale the video down")
+            raise MediaError(
+                f"{path}: frames are too large", got=size, expected=limit, fix="Scale the video down"
+            )
         _check_duration(path, info.duration_s or 0.0, limits)
         messages.put(info)
         for shape, clip in spec.stream(path, threads, info):

@@ -1,4 +1,4 @@
-"""Read media files in a separate process, which may crash, hang or be killed without affecting this process."""
+"""Read media files in a separate process, which may crash or hang without affecting this process."""
 
 from __future__ import annotations
 
@@ -28,8 +28,8 @@ CHECK_INTERVAL_S = 0.2
 """Interval at which the caller's ``check`` runs while no window arrives."""
 
 MAX_FILES = 1000
-"""Maximum number of files per process, because its heap grows: up to glibc 2.37, a freed aligned buffer can be too
-small for the next buffer of the same size."""
+"""Maximum number of files per process, because its heap grows: up to glibc 2.37, a freed aligned buffer can
+be too small for the next buffer of the same size."""
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,9 @@ class ResourceLimits:
 
     memory_bytes: int = 4 * 2**30  # of the process
     stall_s: float = 60.0  # maximum time without a new window
-    cpu_s: float = 600.0  # CPU time per minute of the file; proportionally more above the default sampling rate
+    cpu_s: float = (
+        600.0  # CPU time per minute of the file; proportionally more above the default sampling rate
+    )
     duration_s: float = math.inf
     pixels: float = math.inf  # of a frame
 

@@ -30,9 +30,9 @@ def run_jobs(
 ) -> Generator[tuple[int, Result], None, None]:
     """Yield ``(index, function(job))`` as jobs finish.
 
-    If a process dies (a decoder crashes, the kernel runs out of memory), its job runs again at the end, when no other
-    process competes for memory; a job whose process dies twice yields ``on_death(job)``. Exceptions pass through.
-    Ctrl-C ends the processes at once, so jobs must write results atomically.
+    If a process dies (a decoder crashes, the kernel runs out of memory), its job runs again at the end, when
+    no other process competes for memory; a job whose process dies twice yields ``on_death(job)``. Exceptions
+    pass through. Ctrl-C ends the processes at once, so jobs must write results atomically.
     """
     crashed: dict[int, Job] = {}
     for index, future in _run(function, dict(enumerate(jobs)), workers):
@@ -72,7 +72,8 @@ def _run(
 class _IsolatedProcess(SpawnProcess):
     """Spawned process that does not import the user's script, unlike Python's.
 
-    Jobs need nothing of the script, and a script without a guard would begin all its work again in each process.
+    Jobs need nothing of the script, and a script without a guard would begin all its work again in each
+    process.
     """
 
     @staticmethod
@@ -96,8 +97,8 @@ class IsolatedContext(SpawnContext):
 def _initialise(_function: object) -> None:
     """Prepare a worker process; pebble makes it ignore Ctrl-C, which the parent handles.
 
-    The function is an argument so that its modules are imported here: a process that dies while pebble imports them
-    would keep pebble's locks.
+    The function is an argument so that its modules are imported here: a process that dies while pebble
+    imports them would keep pebble's locks.
     """
     signal.signal(signal.SIGTERM, signal.SIG_DFL)  # end at once, also inside a decoder's C code
     cv2.setNumThreads(1)

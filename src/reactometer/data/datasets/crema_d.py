@@ -39,8 +39,8 @@ def find_votes(root: Path) -> Path | None:
 def read_crema_d(root: Path, label_set: str | Sequence[str] | None, votes: str) -> Manifest:
     """Read the votes of raters of the "voice", the "face" or "both" (Cao et al. 2014).
 
-    The person is the actor, from the file's name ``<actor>_<sentence>_<emotion>_<level>``; the sentence, which is
-    spoken and no stimulus, is an attribute. There is no split.
+    The person is the actor, from the file's name ``<actor>_<sentence>_<emotion>_<level>``; the sentence,
+    which is spoken and no stimulus, is an attribute. There is no split.
 
     Raises:
         DataError: a table cannot be used, or has no such votes.
@@ -78,8 +78,11 @@ def _id(row: Mapping[str, str]) -> str:
     return next(iter(row.values()))
 
 
-def _intensities(row: Mapping[str, str], labels: Sequence[str]) -> tuple[tuple[float, ...] | None, str | None]:
-    """Return the share of the raters who chose an emotion times their mean level, (L,) in [0, 1]; or the problem.
+def _intensities(
+    row: Mapping[str, str], labels: Sequence[str]
+) -> tuple[tuple[float, ...] | None, str | None]:
+    """Return the share of the raters who chose an emotion times their mean level, (L,) in [0, 1]; or the
+    problem.
 
     The result is the mean level over all raters; raters who chose another emotion count as 0.
     """

@@ -23,7 +23,8 @@ EMI_TEST_TABLE = "test_split.csv"
 
 
 def read_abaw5(root: Path, label_set: str | Sequence[str] | None) -> Manifest:
-    """Read ``data_info.csv``; clips are ``<split>/mp4/<id>.mp4``, with sound in ``<split>/wav/<id>.wav`` if there."""
+    """Read ``data_info.csv``; clips are ``<split>/mp4/<id>.mp4``, with sound in ``<split>/wav/<id>.wav`` if
+    there."""
     table = root / ABAW5_TABLE
     rows = read_rows(table, ("File_ID", "Split"))
     labels = choose_labels(list(rows[0]), ABAW5_COLUMNS, label_set, table)
@@ -46,9 +47,11 @@ def read_abaw5(root: Path, label_set: str | Sequence[str] | None) -> Manifest:
 
 
 def read_muse(root: Path, label_set: str | Sequence[str] | None) -> Manifest:
-    """Read ``labels.csv`` and ``partition.csv``, which lists the clips: ``feats/Faces/<id>/`` (face crops) or videos.
+    """Read ``labels.csv`` and ``partition.csv``, which lists the clips: ``feats/Faces/<id>/`` (face crops) or
+    videos.
 
-    As in the challenge's own code, the id is the first column, whatever its name, and the partition the last one.
+    As in the challenge's own code, the id is the first column, whatever its name, and the partition the last
+    one.
     """
     labels_table, partition_table = (root / name for name in MUSE_TABLES)
     rows = read_rows(labels_table)
